@@ -1,0 +1,535 @@
+"""The command line: parse, call one function of a layer, print, set the exit code.
+
+Heavy imports are inside the commands, so that --help is instant and scoring never loads torch.
+"""
+
+import json
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
+
+import typer
+
+from . import __version__
+from .runtime.errors import ConfigError, MissingExtra, RrtnError, StoppedError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from .export.publish import Published
+    from .runtime.bundle import Bundle
+    from .runtime.scorer import Row, Scorer
+    from .train.evaluate import Evaluation
+    from .train.plan import Plan
+    from .train.table1 import DataReport
+
+EXIT_SOME_ERRORS = 3  # done, but some files are errors
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="From a folder of rated vocal bursts to a model that runs anywhere: rrtn train, rrtn export --trt, rrtn score.",
+    epilog="Try it without any data: rrtn demo. What this machine can do: rrtn doctor.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Make a data set, or check one.")
+app.add_typer(data_app, name="data")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; all else on stderr.")]
+DataDir = Annotated[
+    Optional[Path], typer.Option("--data", help="Folder with data_info.csv and wav/ (Hume-VB layout).", show_default=False)
+]
+RunArgument = Annotated[
+    Optional[Path], typer.Argument(metavar="[RUN]", help="A run's folder; default: the newest under runs/.", show_default=False)
+]
+
+
+def main() -> NoReturn:
+    """Entry point of the `rrtn` command."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(standalone_mode=True)
+    except RrtnError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on (train: with --resume)", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except ImportError as error:
+        missing = _missing_extra(error)
+        _fail(str(missing), missing.exit_code)
+    except OSError as error:
+        stopped = StoppedError(f"{error.filename or 'storage'} | {error.strerror or error} | mend it, then run again")
+        _fail(str(stopped), stopped.exit_code)
+    sys.exit(0)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Options before the command."""
+    if version:
+        print(f"rrtn {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def train(
+    data: DataDir = None,
+    targets: Annotated[
+        Optional[str], typer.Option(help="Target columns, with commas; default: every numeric column.", show_default=False)
+    ] = None,
+    encoder: Annotated[Optional[str], typer.Option(help="resnet18 (default), cnn10 or cnn14.", show_default=False)] = None,
+    method: Annotated[
+        Optional[str],
+        typer.Option(help="vanilla (CCC), rrtn (+ Barlow Twins), rrtn-ruwl (+ learned weights; default).", show_default=False),
+    ] = None,
+    epochs: Annotated[Optional[int], typer.Option(help="Default 60; 8 on the built-in corpus.", show_default=False)] = None,
+    batch_size: Annotated[
+        Optional[int], typer.Option(help="Default 128; less for under 1,280 clips.", show_default=False)
+    ] = None,
+    lr: Annotated[Optional[float], typer.Option(help="AdamW's learning rate; default 0.001.", show_default=False)] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Of weights, order, crops and masks; default 0.", show_default=False)] = None,
+    device: Annotated[Optional[str], typer.Option(help="auto (default), cpu or cuda.", show_default=False)] = None,
+    config: Annotated[
+        Optional[Path], typer.Option(help="A config.toml, such as a run's; flags win over it.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(help="The run's folder; default: runs/<time>-<encoder>-<method>.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with --out, or with the newest run.")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Read and check everything, print what would happen, train nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train the network on rated clips.
+
+    Without --data it trains on a small built-in synthetic corpus. Example:
+    rrtn train --data hume-vb --encoder cnn14 --method rrtn-ruwl
+    """
+    from .runtime.bundle import newest_run
+    from .train.config import config_from_dict, config_from_toml, differences, merged, read_toml
+    from .train.loop import train as run_training
+    from .train.plan import describe, plan_from_config
+
+    overrides = {
+        "seed": seed,
+        "device": device,
+        "data.dir": str(data.resolve()) if data else None,
+        "data.targets": [name.strip() for name in targets.split(",")] if targets else None,
+        "model.encoder": encoder,
+        "model.method": method,
+        "optim.epochs": epochs,
+        "optim.batch_size": batch_size,
+        "optim.lr": lr,
+    }
+    run = (out or newest_run()) if resume else out
+    if resume and (run is None or not (run / "config.toml").exists()):
+        raise ConfigError(f"--resume | no run in {run or 'runs/'} | expected a folder with config.toml | use --out RUN")
+    if resume and config:
+        raise ConfigError("--config | not with --resume: the run's own config.toml is taken")
+    source = run / "config.toml" if resume and run else config
+    settings = config_from_dict(merged(read_toml(source) if source else {}, overrides), source=str(source or "flags"))
+    if resume and run and (changed := differences(config_from_toml(run / "config.toml"), settings)):
+        raise ConfigError(f"--resume | other settings than the run's: {'; '.join(changed)} | start a new run for them")
+    plan = plan_from_config(settings)
+    for note in plan.notes:
+        _say(f"[bold yellow]note[/]: {note}")
+    if dry_run:
+        _print_json(describe(plan)) if as_json else _print_plan(plan, describe(plan))
+        return
+    model = plan.config.model
+    run = run or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{model.encoder}-{model.method}"
+    _say(f"run [bold]{run}[/]: {model.encoder}, {model.method}, {plan.config.optim.epochs} epochs, {plan.steps} steps")
+    result = run_training(plan, run, resume=resume)
+    best = {"epoch": result.best.epoch, "ccc": result.best.ccc, "per_target": result.best.per_target}
+    if as_json:
+        _print_json({"run": str(run), "best": best, "epochs": result.epochs, "config": plan.config.to_dict()})
+    else:
+        _say(f"best: epoch {result.best.epoch}, mean Val CCC {result.best.ccc:.3f}. Next: rrtn evaluate, rrtn export --trt")
+
+
+@app.command()
+def evaluate(
+    run: RunArgument = None,
+    data: DataDir = None,
+    ridge: Annotated[bool, typer.Option(help="Show a ridge regression on mel statistics beside it.")] = True,
+    as_json: Json = False,
+) -> None:
+    """CCC of each target on the validation split, beside a ridge regression's."""
+    from .train.evaluate import evaluate as evaluate_run
+
+    evaluation = evaluate_run(_run(run), data=data, ridge=ridge)
+    _print_json(evaluation.to_dict()) if as_json else _print_evaluation(evaluation)
+
+
+@app.command()
+def export(
+    run: RunArgument = None,
+    trt: Annotated[bool, typer.Option("--trt", help="Also build a TensorRT engine (TensorRT-RTX needs no GPU for that).")] = False,
+    require: Annotated[
+        Optional[list[str]], typer.Option(help="Fail unless this variant was made: fp32, waveform, trt.", show_default=False)
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="The bundle's folder; default: RUN/export.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Drop the projector and write ONNX and TensorRT, each behind a parity gate against PyTorch."""
+    from .export.publish import publish
+
+    published = publish(_run(run), out=out, trt=trt, require=require or ())
+    _print_json({**_bundle_json(published.bundle), "skipped": published.skipped}) if as_json else _print_export(published)
+
+
+@app.command()
+def score(
+    audio: Annotated[list[str], typer.Argument(metavar="AUDIO...", help="Audio files, or folders of them (recursive).")],
+    model: Annotated[
+        Optional[Path],
+        typer.Option("--model", "-m", help="A bundle or an .onnx of ours; default: the newest run's export/.", show_default=False),
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="The table, .csv; default: printed.", show_default=False)] = None,
+    backend: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    batch_size: Annotated[Optional[int], typer.Option(help="Default 4 on CPU, 256 on CUDA.", show_default=False)] = None,
+    workers: Annotated[Optional[int], typer.Option(help="Decoding threads; default: one a core.", show_default=False)] = None,
+    max_seconds: Annotated[float, typer.Option(help="Longer files are errors.")] = 3600.0,
+    allow_truncated: Annotated[bool, typer.Option(help="Score what is there of cut-off files.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Score audio files. A bad file is a row with an error code, never a stop.
+
+    Example: rrtn score recordings/ --out scores.csv
+    """
+    from .runtime.inputs import list_audio
+    from .runtime.scorer import Scorer
+
+    files = list_audio(audio)
+    _check_table(out)
+    scorer = Scorer(
+        model or _newest_bundle(),
+        backend,  # type: ignore[arg-type]  # checked there, with a message that names the flag
+        batch_size=batch_size,
+        workers=workers,
+        max_seconds=max_seconds,
+        allow_truncated=allow_truncated,
+    )
+    _say(f"{len(files)} files, {scorer.bundle.path}: {scorer.backend.variant.file} on {scorer.backend.device}")
+    summary, rows = _score(scorer, files, out, keep=out is None)
+    if as_json:
+        _print_json(summary if out else {**summary, "rows": [_row_json(row) for row in rows]})
+    elif out is None:
+        _print_rows(rows, scorer.labels)
+    _say_summary(summary)
+    if summary["errors"]:
+        raise typer.Exit(EXIT_SOME_ERRORS)
+
+
+@app.command()
+def inspect(
+    model: Annotated[
+        Optional[Path], typer.Argument(metavar="[BUNDLE|ONNX]", help="Default: the newest run's export/.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Labels, frontend, variants, hashes, parity, and what of it can run here."""
+    from .runtime.bundle import load_bundle
+
+    bundle = load_bundle(model or _newest_bundle())
+    _print_json(_bundle_json(bundle)) if as_json else _print_bundle(bundle)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What this machine can do, what is missing, and the fix."""
+    from .runtime.doctor import examine
+
+    findings = examine()
+    if as_json:
+        _print_json([vars(finding) for finding in findings])
+        return
+    table = _table("", "", "found", "fix")
+    marks = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "note": "[cyan]i[/]"}
+    for finding in findings:
+        table.add_row(marks[finding.state], finding.subject, finding.detail, finding.fix)
+    _print(table)
+
+
+@app.command()
+def demo(
+    audio: Annotated[Optional[list[str]], typer.Argument(help="Files to score at the end.", show_default=False)] = None,
+    out: Annotated[Optional[Path], typer.Option(help="The demo's run; default: a new one below runs/.", show_default=False)] = None,
+) -> None:
+    """Everything once on the built-in corpus: train, evaluate, export with an engine, score. Minutes on two cores."""
+    from .train.builtin import builtin_corpus
+
+    run = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-demo"
+    _heading(f"rrtn train --out {run}")
+    train(out=run)
+    _heading(f"rrtn evaluate {run}")
+    evaluate(run)
+    _heading(f"rrtn export {run} --trt")
+    export(run, trt=True)
+    files = audio or [str(path) for path in sorted((builtin_corpus() / "wav").iterdir())[-8:]]
+    _heading(f"rrtn score {' '.join(files)} --model {run / 'export'}")
+    score(files, model=run / "export")
+
+
+@data_app.command("synth")
+def data_synth(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
+    clips: Annotated[int, typer.Option(help="How many.")] = 2000,
+    speakers: Annotated[int, typer.Option(help="How many; each is in one split only.")] = 100,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal files.")] = 0,
+    workers: Annotated[Optional[int], typer.Option(help="Processes; default: one a core.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Synthetic vocal bursts with ten rated emotions, in the Hume-VB layout."""
+    from .runtime.progress import Progress
+    from .train.corpus import synthesise
+
+    with Progress("synthesise", clips, "clips") as bar:
+        synthesise(
+            out, clips=clips, speakers=speakers, seed=seed, workers=workers, progress=lambda done, _: bar.update(done)
+        )
+    if as_json:
+        _print_json({"dir": str(out), "clips": clips, "speakers": speakers, "seed": seed})
+    else:
+        _say(f"{clips} clips of {speakers} speakers in {out}. Next: rrtn data check {out}; rrtn train --data {out}")
+
+
+@data_app.command("check")
+def data_check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with data_info.csv and wav/.")], as_json: Json = False
+) -> None:
+    """Read the CSV, decode every file, and print the paper's Table 1 for it."""
+    from .runtime.spec import FrontendSpec
+    from .train.table1 import check_data
+
+    report = check_data(folder, FrontendSpec())
+    _print_json(report.to_dict()) if as_json else _print_data_report(report)
+
+
+def _score(scorer: "Scorer", files: list[bytes], out: Path | None, *, keep: bool) -> tuple[dict[str, Any], list["Row"]]:
+    """Scores everything, into `out` where it is given; -> the summary of --json, and the rows if they are kept."""
+    from .runtime.audio import FLAGS
+    from .runtime.progress import Progress
+    from .runtime.tables import write_csv
+
+    counts: Counter[str] = Counter()
+    kept: list[Row] = []
+    audio_seconds, scored = 0.0, 0
+    with Progress("score", len(files), "files") as bar:
+        rows = scorer.score_files(files)
+        for row in write_csv(out, rows, scorer.labels) if out else rows:
+            scored += row.scores is not None
+            audio_seconds += row.seconds
+            counts[row.error] += 1
+            if keep:
+                kept.append(row)
+            bar.advance(note=f"{sum(counts.values()) - scored} errors" if scored < sum(counts.values()) else "")
+        seconds = bar.seconds
+    errors = {code: n for code, n in sorted(counts.items()) if code and code not in FLAGS}
+    if scorer_truncated := counts["truncated"] * (scored + sum(errors.values()) < len(files)):
+        errors["truncated"] = scorer_truncated
+    summary = {
+        "files": len(files),
+        "scored": scored,
+        "errors": errors,
+        "seconds": round(seconds, 3),
+        "audio_seconds": round(audio_seconds, 3),
+        "backend": scorer.backend.device,
+        "variant": scorer.backend.variant.name,
+        "out": str(out) if out else None,
+    }
+    return summary, kept
+
+
+def _check_table(out: Path | None) -> None:
+    """Before a model is loaded: a table that cannot be written is no reason to score for an hour."""
+    if out is None:
+        return
+    if out.suffix.lower() != ".csv":
+        raise ConfigError(f"--out {out} | {out.suffix or 'no suffix'} | this version writes .csv | use --out scores.csv")
+    if out.is_dir() or not out.parent.is_dir():
+        raise ConfigError(f"--out {out} | a folder, or in a folder that is not there | expected a file name")
+
+
+def _run(run: Path | None) -> Path:
+    from .runtime.bundle import newest_run
+
+    found = run or newest_run()
+    if found is None or not found.is_dir():
+        raise ConfigError(f"RUN | {found or 'no run under runs/'} | expected a folder that rrtn train made | run: rrtn train")
+    return found
+
+
+def _newest_bundle() -> Path:
+    from .runtime.bundle import newest_run
+
+    run = newest_run(having="export/bundle.json")
+    if run is None:
+        raise ConfigError("--model | not given, and no bundle under runs/*/export | run: rrtn export, or give -m BUNDLE")
+    return run / "export"
+
+
+def _bundle_json(bundle: "Bundle") -> dict[str, Any]:
+    return {"bundle": str(bundle.path), **bundle.manifest()}
+
+
+def _row_json(row: "Row") -> dict[str, Any]:
+    from .runtime.tables import cell_from_path
+
+    return {"file": cell_from_path(row.file), "start": row.start, "end": row.end, "scores": row.scores, "error": row.error}
+
+
+def _print_plan(plan: "Plan", description: dict[str, Any]) -> None:
+    table = _table("", "")
+    optim, parameters = plan.config.optim, description["parameters"]
+    table.add_row("data", f"{description['data']['dir']}: {description['data']['clips']}")
+    table.add_row("targets", ", ".join(plan.data.targets))
+    table.add_row("model", f"{plan.config.model.encoder}, {plan.config.model.method}")
+    table.add_row("parameters", ", ".join(f"{part} {count:,}" for part, count in parameters.items()))
+    table.add_row("steps", f"{plan.steps:,} = {optim.epochs} epochs x {plan.steps_per_epoch}, batch {optim.batch_size}")
+    table.add_row("training state", f"{description['bytes_of_training_state'] / 2**20:,.0f} MiB beside the activations")
+    _print(table)
+
+
+def _print_evaluation(evaluation: "Evaluation") -> None:
+    columns = {"CCC": evaluation.challenge, "CCC, biased": evaluation.biased}
+    if evaluation.ridge is not None:
+        columns["ridge CCC"] = evaluation.ridge
+    table = _table("target", *columns)
+    for k, target in enumerate(evaluation.targets):
+        table.add_row(target, *(f"{values[k]:.3f}" for values in columns.values()))
+    table.add_section()
+    table.add_row("[bold]mean[/]", *(f"[bold]{values.mean():.3f}[/]" for values in columns.values()))
+    table.title = f"{evaluation.run}, epoch {evaluation.epoch}: Val, {evaluation.clips} clips, {evaluation.speakers} speakers"
+    table.caption = "CCC: the challenge's (variances over n-1, covariance over n); ridge: on each mel bin's mean and deviation"
+    _print(table)
+
+
+def _print_export(published: "Published") -> None:
+    _print_bundle(published.bundle)
+    for name, reason in published.skipped.items():
+        _say(f"[bold yellow]skipped[/] {name}: {reason}")
+    _say(f"bundle in [bold]{published.bundle.path}[/]. Next: rrtn score AUDIO --out scores.csv")
+
+
+def _print_bundle(bundle: "Bundle") -> None:
+    table = _table("variant", "file", "input", "MB", "sha256", "against PyTorch", "here")
+    for variant in bundle.variants:
+        parity = f"max {variant.parity['max_abs']:.1e}, n {variant.parity['clips']}" if variant.parity else "not run here"
+        size = f"{variant.size / 1e6:.1f}"
+        table.add_row(variant.name, variant.file, variant.input, size, variant.sha256[:12], parity, _state(bundle, variant.name))
+    source = ", ".join(f"{key} {bundle.provenance[key]}" for key in ("encoder", "method", "epoch") if key in bundle.provenance)
+    table.title = f"{bundle.path}: {source or 'bare ONNX'}"
+    table.caption = f"labels: {', '.join(bundle.labels)}"
+    _print(table)
+
+
+def _state(bundle: "Bundle", name: str) -> str:
+    """What `here` says of a variant: whether its file is whole and something here runs it."""
+    variant = bundle.variant(name)
+    assert variant is not None
+    try:
+        bundle.read(variant)
+    except RrtnError:
+        return "[red]file changed[/]"
+    if variant.kind == "onnx":
+        return "runs"
+    stamp = variant.stamp or {}
+    targets = ", ".join(f"SM{target}" for target in stamp.get("targets", ()))
+    return f"{stamp.get('flavour')} {stamp.get('version')} for {targets}; rrtn {__version__} does not run engines"
+
+
+def _print_data_report(report: "DataReport") -> None:
+    names = [split.split for split in report.splits]
+    table = _table("", *names)
+    for label, values in {
+        "clips": [f"{split.clips:,}" for split in report.splits],
+        "minutes": [f"{split.minutes:.1f}" for split in report.splits],
+        "speakers": [str(split.speakers) for split in report.splits],
+        "countries": [", ".join(f"{name or '?'} {n}" for name, n in split.countries.items()) for split in report.splits],
+        "silent clips": [str(split.silent) for split in report.splits],
+        "longer than the model's clip": [str(split.longer_than_clip) for split in report.splits],
+    }.items():
+        table.add_row(label, *values)
+    table.title = str(report.data.path)
+    table.caption = f"targets: {', '.join(report.data.targets)}; a target at exactly 1.0 in {report.one_at_full:.0%} of rated clips"
+    _print(table)
+    for warning in report.data.warnings:
+        _say(f"[bold yellow]note[/]: {warning}")
+
+
+def _print_rows(rows: list["Row"], labels: tuple[str, ...]) -> None:
+    """A readable table on a terminal, CSV where another program reads."""
+    from .runtime.tables import cell_from_path, csv_text
+
+    if not sys.stdout.isatty():
+        print(csv_text(rows, labels), end="")
+        return
+    table = _table("file", "highest scores", "")
+    for row in rows:
+        scores = sorted((row.scores or {}).items(), key=lambda item: -item[1])
+        table.add_row(cell_from_path(row.file), "  ".join(f"{name} {value:.2f}" for name, value in scores[:3]), row.error)
+    _print(table)
+
+
+def _say_summary(summary: dict[str, Any]) -> None:
+    errors = ", ".join(f"{code} {count}" for code, count in summary["errors"].items())
+    rate = summary["files"] / max(summary["seconds"], 1e-9)
+    _say(
+        f"{summary['scored']} of {summary['files']} files scored in {summary['seconds']:.1f} s "
+        f"({rate:.0f} files/s, {summary['audio_seconds'] / max(summary['seconds'], 1e-9):.0f} x real time)"
+        + (f"; errors: {errors}" if errors else "")
+        + (f" -> {summary['out']}" if summary["out"] else "")
+    )
+
+
+def _table(*columns: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(*columns, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", title_style="bold")
+    return table
+
+
+def _print(table: "Table") -> None:
+    from rich.console import Console
+
+    console = Console()
+    console.width = max(console.width, 100)
+    console.print(table)
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2))
+
+
+def _say(text: str) -> None:
+    """For the person, on stderr."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+
+
+def _heading(command: str) -> None:
+    _say(f"\n[bold cyan]$ {command}[/]")
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print("rrtn: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _missing_extra(error: ImportError) -> MissingExtra:
+    """A package of an extra; anything else is a bug and keeps its traceback."""
+    extras = dict.fromkeys(("torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w"), "train")
+    if error.name not in extras:
+        raise error
+    return MissingExtra(f'{error.name} | not installed | needed for this command | pip install "rrtn[{extras[error.name]}]"')
+
+
+def _terminate(signum: int, frame: object) -> NoReturn:
+    sys.exit(128 + signum)

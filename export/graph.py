@@ -1,0 +1,73 @@
+"""From a trained network to a self-contained ONNX file."""
+
+import contextlib
+import io
+import logging
+import warnings
+from typing import Final
+
+import onnx
+import torch
+from torch import nn
+
+from ..runtime.bundle import InputKind, metadata_of
+from ..runtime.errors import ModelError
+from ..runtime.spec import FrontendSpec
+from ..train.model import TwinsNetwork
+from .deployed import deployed_from_network
+
+OPSET: Final = 20
+MAX_BATCH: Final = 1024
+_EXAMPLE_BATCH: Final = 2  # a batch of 1 would be baked into the graph
+INPUT_NAMES: Final[dict[InputKind, str]] = {"logmel": "log_mel", "waveform": "waveform"}
+
+
+def onnx_from_network(
+    network: TwinsNetwork, spec: FrontendSpec, labels: tuple[str, ...], input_kind: InputKind
+) -> bytes:
+    """A serialised fp32 ModelProto: dynamic batch, everything that scoring needs in its metadata, no external data."""
+    metadata = metadata_of(labels, spec, input_kind, "fp32")
+    return onnx_from_module(deployed_from_network(network, spec, input_kind), spec, input_kind, metadata, "scores")
+
+
+def onnx_from_module(
+    module: nn.Module, spec: FrontendSpec, input_kind: InputKind, metadata: dict[str, str], output: str
+) -> bytes:
+    """Exports, checks, and adds `metadata`. Raises ModelError where a weight is not finite."""
+    broken = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise ModelError(f"checkpoint | {len(broken)} tensors with NaN or infinity (first: {broken[0]}) | train again")
+    name = INPUT_NAMES[input_kind]
+    shape = (1, spec.frames, spec.n_mels) if input_kind == "logmel" else (spec.clip_samples,)
+    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            (torch.zeros(_EXAMPLE_BATCH, *shape),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[name],
+            output_names=[output],
+            dynamic_shapes={name: {0: batch}},
+            external_data=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    del model.metadata_props[:]  # the exporter's own
+    onnx.helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+@contextlib.contextmanager
+def _quiet():  # type: ignore[no-untyped-def]
+    """The exporter prints its stages and warns of its own internals; errors still come as exceptions."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,229 @@
+"""Audio as the model hears it: any file that libsndfile reads -> 16 kHz mono int16, peak at -3 dBFS.
+
+Training and scoring both read through this module, so a clip is the same samples in both. The order is: mean of the
+channels, resampling (soxr HQ), level, rounding to int16. The level comes after the resampling, so that the peak that
+the model sees is the spec's, whatever the file's rate.
+
+N samples, C channels.
+"""
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+
+from .errors import AudioError, ConfigError, StoppedError
+from .frontend import Float32
+from .spec import FrontendSpec
+
+Int16 = npt.NDArray[np.int16]
+FilePath = str | bytes | os.PathLike[str]
+
+ERROR_CODES: Final = {
+    "missing": "the file is not there (any more)",
+    "permission": "the file may not be read",
+    "not_regular": "a folder, pipe, socket or device",
+    "empty": "no bytes, or a header without samples",
+    "unsupported_format": "libsndfile does not know the format (WavPack, AAC, text, ...)",
+    "unsupported_layout": f"more than 8 channels, or a rate outside {4_000} to {384_000} Hz",
+    "corrupt": "the decoder gave up on it",
+    "truncated": "fewer samples than the header says; --allow-truncated scores what is there",
+    "too_long": "longer than --max-seconds",
+    "non_finite": "NaN or infinity among the samples",
+    "changed": "the file was written to while it was read",
+    "invalid_score": "the model gave NaN or infinity for it",
+}
+FLAGS: Final = {
+    "silent": "scored, but every sample is zero",
+    "truncated": "scored, but cut off (with --allow-truncated)",
+}
+
+INT16_SCALE: Final = 32_768
+MAX_CHANNELS: Final = 8
+MIN_RATE, MAX_RATE = 4_000, 384_000  # Hz
+BLOCK_FRAMES: Final = 1 << 16
+SILENCE_PEAK: Final = 1e-7  # below the last bit of 24-bit audio
+_UNKNOWN_LENGTH: Final = 1 << 40  # frames; libsndfile says 2^63 - 1 where a header gives none
+_STREAMED_BYTES: Final = 0x7FFF_F000  # a writer that could not seek back leaves a size from here on
+_SHORT_CHUNK = re.compile(r"(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)")
+_NOT_RECOGNISED: Final = 1  # SF_ERR_UNRECOGNISED_FORMAT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Audio:
+    """A whole file as the model hears it."""
+
+    samples: Int16  # [N] at the spec's rate, mono, levelled
+    seconds: float  # of the file
+    flag: str = ""  # one of FLAGS, or nothing
+
+    @property
+    def waveform(self) -> Float32:
+        """[N] in [-1, 1]."""
+        return self.samples.astype(np.float32) / INT16_SCALE
+
+
+def read_audio(
+    path: FilePath, spec: FrontendSpec, *, max_seconds: float = 3600.0, allow_truncated: bool = False
+) -> Audio:
+    """Reads one file by content, never by its name.
+
+    Raises AudioError with a code of ERROR_CODES for a file that cannot be used, StoppedError where the storage fails
+    (that says nothing about the file). Memory is bounded by `max_seconds`, whatever the header claims.
+    """
+    descriptor = _open_regular(path)
+    try:
+        before = os.fstat(descriptor)
+        mono, truncated = _decode(descriptor, spec, max_seconds=max_seconds)
+        after = os.fstat(descriptor)
+    except OSError as error:
+        raise _storage_failed(path, error) from error
+    finally:
+        os.close(descriptor)
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise AudioError("changed", "size or time changed during reading")
+    if truncated and not allow_truncated:
+        raise AudioError("truncated", truncated)
+    if not len(mono):
+        raise AudioError("empty", "no samples")
+    samples = levelled(mono, spec)
+    flag = "truncated" if truncated else "" if samples.any() else "silent"
+    return Audio(samples=samples, seconds=len(mono) / spec.sampling_rate, flag=flag)
+
+
+def audio_from_array(waveform: npt.ArrayLike, sampling_rate: int, spec: FrontendSpec) -> Audio:
+    """Samples in memory, [N] or [N, C] of any scale -> what `read_audio` gives for a file of them."""
+    x = np.asarray(waveform)
+    if x.ndim not in (1, 2) or (x.ndim == 2 and not 1 <= x.shape[1] <= MAX_CHANNELS):
+        raise ConfigError(f"waveform | shape {x.shape} | expected [N], or [N, C] with C <= {MAX_CHANNELS}")
+    if not MIN_RATE <= sampling_rate <= MAX_RATE:
+        raise ConfigError(f"sampling_rate | {sampling_rate} Hz | expected {MIN_RATE} to {MAX_RATE}")
+    mono = _mono(x.astype(np.float32))
+    if not len(mono):
+        raise AudioError("empty", "no samples")
+    resampled = mono if sampling_rate == spec.sampling_rate else soxr.resample(mono, sampling_rate, spec.sampling_rate)
+    samples = levelled(resampled, spec)
+    return Audio(samples=samples, seconds=len(mono) / sampling_rate, flag="" if samples.any() else "silent")
+
+
+def levelled(mono: Float32, spec: FrontendSpec) -> Int16:
+    """[N] -> [N] int16 with its peak at the spec's level; silence stays silence."""
+    peak = float(np.abs(mono).max(initial=0.0))
+    if peak < SILENCE_PEAK:
+        return np.zeros(len(mono), dtype=np.int16)
+    return np.round(mono * (INT16_SCALE * spec.peak / peak)).astype(np.int16)
+
+
+class _Sequential(soundfile.SoundFile):
+    """Reads front to back without seeking: FLAC of unknown length fails at the seek after its last block."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _open_regular(path: FilePath) -> int:
+    """Never blocks: a pipe without a writer is opened, and then refused by its kind."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _open_failed(path, error) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise AudioError("not_regular", "a folder, pipe, socket or device")
+    return descriptor
+
+
+def _open_failed(path: FilePath, error: OSError) -> Exception:
+    match error.errno:
+        case errno.ENOENT | errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG:
+            return AudioError("missing", error.strerror or "not there")
+        case errno.EACCES | errno.EPERM:
+            return AudioError("permission", error.strerror or "not allowed")
+        case errno.ENXIO | errno.ENODEV:
+            return AudioError("not_regular", error.strerror or "a socket or device")
+    return _storage_failed(path, error)
+
+
+def _storage_failed(path: FilePath, error: OSError) -> StoppedError:
+    return StoppedError(f"{os.fsdecode(path)!r} | {error.strerror} | readable storage | mend it, then run again")
+
+
+def _decode(descriptor: int, spec: FrontendSpec, *, max_seconds: float) -> tuple[Float32, str]:
+    """-> mono [N] at the spec's rate, and what is missing of it ("" when whole)."""
+    if os.fstat(descriptor).st_size == 0:
+        raise AudioError("empty", "0 bytes")
+    try:
+        with _Sequential(descriptor, closefd=False) as file:
+            limit = _checked_limit(file, max_seconds)
+            decoded = 0
+            parts = []
+            resampler = _Resampler(file.samplerate, spec.sampling_rate)
+            for block in _mono_blocks(file):
+                decoded += len(block)
+                if decoded > limit:
+                    raise AudioError("too_long", f"more than {max_seconds:g} s")
+                parts.append(resampler.push(block))
+            parts.append(resampler.finish())
+            return np.concatenate(parts), _missing(file, decoded)
+    except soundfile.LibsndfileError as error:
+        code = "unsupported_format" if error.code == _NOT_RECOGNISED else "corrupt"
+        raise AudioError(code, error.error_string) from error
+
+
+def _checked_limit(file: soundfile.SoundFile, max_seconds: float) -> int:
+    """Refuses by the header what need not be decoded; -> most frames to read."""
+    if file.channels > MAX_CHANNELS or not MIN_RATE <= file.samplerate <= MAX_RATE:
+        raise AudioError("unsupported_layout", f"{file.channels} channels at {file.samplerate} Hz")
+    limit = int(max_seconds * file.samplerate)
+    if limit < file.frames < _UNKNOWN_LENGTH:
+        raise AudioError("too_long", f"{file.frames / file.samplerate:.0f} s by its header, limit {max_seconds:g} s")
+    return limit
+
+
+def _mono_blocks(file: soundfile.SoundFile) -> Iterator[Float32]:
+    while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        yield _mono(block)
+
+
+def _mono(block: Float32) -> Float32:
+    """[N] or [N, C] -> [N], the mean of the channels' samples."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mono = block if block.ndim == 1 else block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+    if not np.isfinite(mono).all():
+        raise AudioError("non_finite", "NaN or infinity among the samples")
+    return mono
+
+
+def _missing(file: soundfile.SoundFile, decoded: int) -> str:
+    """Where the header promises more than came: by frames, or by the size of the data chunk, which libsndfile mends."""
+    estimated = file.format == "MP3"  # its header has no count, libsndfile guesses one from the bit rate
+    if decoded < file.frames < _UNKNOWN_LENGTH and not estimated:
+        return f"{decoded} of {file.frames} frames"
+    for claimed, present in _SHORT_CHUNK.findall(file.extra_info):
+        if int(present) < int(claimed) < _STREAMED_BYTES:
+            return f"{present} of {claimed} bytes"
+    return ""
+
+
+class _Resampler:
+    """soxr's stream, or nothing at equal rates."""
+
+    def __init__(self, rate: int, target_rate: int) -> None:
+        same = rate == target_rate
+        self._stream = None if same else soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ")
+
+    def push(self, block: Float32) -> Float32:
+        return block if self._stream is None else self._stream.resample_chunk(block)
+
+    def finish(self) -> Float32:
+        rest = np.zeros(0, dtype=np.float32)
+        return rest if self._stream is None else self._stream.resample_chunk(rest, last=True)
+

@@ -1,0 +1,107 @@
+"""What this machine can do, what is missing, and the command that mends it. Without torch."""
+
+import ctypes
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import onnxruntime
+import soundfile
+
+from .cpus import usable_cpus
+from .ort_backend import cuda_missing
+
+State = Literal["ok", "missing", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report."""
+
+    subject: str
+    state: State
+    detail: str
+    fix: str = ""
+
+
+def examine() -> list[Finding]:
+    """Everything that decides what rrtn can do here."""
+    return [_python(), _cpu(), _memory(), _disk(), _gpu(), *_packages(), _cuda_provider(), _formats()]
+
+
+_PACKAGES = {  # name -> what for, and the extra that brings it
+    "onnxruntime-gpu": ("scoring", ""),
+    "torch": ("training and export", "train"),
+    "torchaudio": ("training", "train"),
+    "onnx": ("export", "train"),
+    "onnxscript": ("export", "train"),
+    "tensorrt-rtx-cu13": ("engines, built without a GPU", "rtx"),
+    "tensorrt-cu13": ("engines, on a GPU machine", "trt"),
+}
+
+
+def _python() -> Finding:
+    return Finding("python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)}, {sys.prefix}")
+
+
+def _cpu() -> Finding:
+    return Finding("cpu", "ok", f"{usable_cpus()} usable cores, {platform.machine()}")
+
+
+def _memory() -> Finding:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Finding("memory", "ok", f"{total / 2**30:.1f} GiB")
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(".").free / 2**30
+    state: State = "ok" if free > 1 else "missing"
+    return Finding("disk", state, f"{free:.1f} GiB free in the current folder", "" if free > 1 else "free some space")
+
+
+def _gpu() -> Finding:
+    """Asks the driver itself: no CUDA toolkit is needed for that."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return Finding("gpu", "missing", "no NVIDIA driver", "training and scoring run on the CPU")
+    count, name = ctypes.c_int(), ctypes.create_string_buffer(100)
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return Finding("gpu", "missing", "the driver is there, but no GPU that it can use", "nvidia-smi")
+    cuda.cuDeviceGetName(name, len(name), 0)
+    return Finding("gpu", "ok", f"{count.value} x {name.value.decode()}")
+
+
+def _packages() -> Iterator[Finding]:
+    for package, (purpose, extra) in _PACKAGES.items():
+        if version := _version(package):
+            yield Finding(package, "ok", f"{version}, for {purpose}")
+        elif package == "onnxruntime-gpu" and (version := _version("onnxruntime")):
+            yield Finding("onnxruntime", "ok", f"{version}, for {purpose} on the CPU")
+        else:
+            yield Finding(package, "missing", f"not installed, for {purpose}", f'pip install "rrtn[{extra}]"')
+
+
+def _cuda_provider() -> Finding:
+    reason = cuda_missing()
+    providers = ", ".join(name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers())
+    if reason:
+        return Finding("score --backend cuda", "missing", f"{reason} (providers in the wheel: {providers})")
+    return Finding("score --backend cuda", "note", f"provider and driver are there ({providers}); tried at scoring")
+
+
+def _formats() -> Finding:
+    formats = ", ".join(sorted(soundfile.available_formats()))
+    return Finding("audio formats", "ok", f"libsndfile {soundfile.__libsndfile_version__}: {formats}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

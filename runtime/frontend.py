@@ -1,0 +1,83 @@
+"""Log-Mel in NumPy, equal to torchlibrosa and to training's torchaudio.
+
+N samples, T frames, F spectrum bins, M mels.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from .spec import FrontendSpec
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+
+
+def log_mel(waveform: npt.ArrayLike, spec: FrontendSpec) -> Float32:
+    """waveform [N] at `spec.sampling_rate`, in [-1, 1] -> log-Mel [T, M] in dB, T = 1 + N // hop.
+
+    Centred STFT with reflection at both ends (PANNs `Spectrogram` and `LogmelFilterBank` with top_db=None). A
+    waveform too short to reflect is continued with zeros first; T still follows from the N that came.
+    """
+    x = np.asarray(waveform, dtype=np.float32)
+    if x.ndim != 1:
+        raise ValueError(f"log_mel | waveform of shape {x.shape} | expected [N], one channel")
+    half = spec.n_fft // 2
+    frames = 1 + len(x) // spec.hop
+    x = np.pad(x, (0, max(0, half + 1 - len(x))))
+    x = np.pad(x, half, mode="reflect")
+    framed = np.lib.stride_tricks.sliding_window_view(x, spec.n_fft)[:: spec.hop][:frames]  # [T, n_fft]
+    spectrum = np.fft.rfft(framed * _window(spec))  # [T, F]
+    power = spectrum.real**2 + spectrum.imag**2
+    mel = power @ _mel_weights(spec)  # [T, M]
+    decibels: Float32 = 10 * np.log10(np.maximum(mel, np.float32(spec.power_floor)))
+    return decibels
+
+
+def clip_of(waveform: Float32, spec: FrontendSpec, start: int = 0) -> Float32:
+    """The clip [clip_samples] of a waveform [N] from sample `start` on; zeros follow where it is too short."""
+    part = waveform[start : start + spec.clip_samples]
+    return np.pad(part, (0, spec.clip_samples - len(part)))
+
+
+def hann(length: int) -> Float64:
+    """Periodic Hann window [length]."""
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+
+
+def mel_filterbank(spec: FrontendSpec) -> Float64:
+    """Triangular filters [F, M] on Slaney's mel scale, each of unit area in Hz (librosa.filters.mel, norm='slaney')."""
+    bins = np.linspace(0, spec.sampling_rate / 2, spec.n_bins)  # Hz, [F]
+    edges = _hertz(np.linspace(_slaney_mel(spec.f_min), _slaney_mel(spec.f_max), spec.n_mels + 2))  # [M + 2]
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    rising = (bins[:, None] - low) / (centre - low)
+    falling = (high - bins[:, None]) / (high - centre)
+    filters: Float64 = np.maximum(0, np.minimum(rising, falling)) * 2 / (high - low)
+    return filters
+
+
+_LINEAR_HERTZ_PER_MEL = 200 / 3  # below 1 kHz Slaney's scale is linear
+_BREAK_HERTZ, _BREAK_MEL = 1000.0, 15.0
+_LOG_STEP = np.log(6.4) / 27  # above it, 27 mels to 6.4 kHz
+
+
+def _slaney_mel(hertz: float) -> float:
+    if hertz < _BREAK_HERTZ:
+        return hertz / _LINEAR_HERTZ_PER_MEL
+    return float(_BREAK_MEL + np.log(hertz / _BREAK_HERTZ) / _LOG_STEP)
+
+
+def _hertz(mel: Float64) -> Float64:
+    logarithmic = _BREAK_HERTZ * np.exp(_LOG_STEP * (mel - _BREAK_MEL))
+    return np.where(mel < _BREAK_MEL, mel * _LINEAR_HERTZ_PER_MEL, logarithmic)
+
+
+@lru_cache(maxsize=8)
+def _window(spec: FrontendSpec) -> Float32:
+    return hann(spec.n_fft).astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def _mel_weights(spec: FrontendSpec) -> Float32:
+    return mel_filterbank(spec).astype(np.float32)

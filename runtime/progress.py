@@ -1,0 +1,82 @@
+"""A progress bar on a terminal, a plain line now and then elsewhere; always on stderr."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+_QUIET_SECONDS: Final = 2.0  # shorter work prints nothing at all off a terminal
+_LINE_SECONDS: Final = 10.0  # between plain lines
+
+
+class Progress:
+    """`with Progress("decode", total, "clips") as bar: bar.advance(n, "a note")`."""
+
+    def __init__(self, label: str, total: int, unit: str) -> None:
+        self._label, self._total, self._unit = label, total, unit
+        self._done, self._note = 0, ""
+        self._started = time.monotonic()
+        self._next_line = self._started + _LINE_SECONDS
+        self._bar = _bar() if sys.stderr.isatty() else None
+        self._task = self._bar.add_task(label, total=total, unit=unit, rate="", note="") if self._bar else None
+
+    def __enter__(self) -> "Progress":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+        elif time.monotonic() - self._started > _QUIET_SECONDS:
+            self._print_line()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """`count` more are done."""
+        self.update(self._done + count, note)
+
+    def update(self, done: int, note: str = "") -> None:
+        """`done` are done in all."""
+        self._done, self._note = done, note
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=done, rate=f"{self.rate:.1f}", note=note)
+        elif time.monotonic() > self._next_line:
+            self._next_line = time.monotonic() + _LINE_SECONDS
+            self._print_line()
+
+    @property
+    def seconds(self) -> float:
+        """Since the start, by a clock that cannot go backwards."""
+        return time.monotonic() - self._started
+
+    @property
+    def rate(self) -> float:
+        """Units a second so far."""
+        return self._done / max(self.seconds, 1e-9)
+
+    def _print_line(self) -> None:
+        left = (self._total - self._done) / max(self.rate, 1e-9)
+        eta = f", {left:.0f} s to go" if 0 < left < 1e7 else ""
+        note = f" | {self._note}" if self._note else ""
+        line = f"{self._label}: {self._done}/{self._total} {self._unit}, {self.rate:.1f}/s, {self.seconds:.0f} s{eta}"
+        print(line + note, file=sys.stderr, flush=True)
+
+
+def _bar() -> RichProgress:
+    return RichProgress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} {task.fields[unit]}/s"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        transient=True,
+    )

@@ -1,0 +1,1 @@
+"""Training and evaluation (torch, torchaudio). Modules are imported where they are used: `rrtn.train.loop`, ..."""

@@ -1,0 +1,102 @@
+"""From settings to what will happen: the data read and checked, the open settings resolved, nothing trained yet."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from ..runtime.errors import ConfigError
+from .builtin import EPOCHS as BUILTIN_EPOCHS
+from .builtin import builtin_corpus
+from .config import Config
+from .data import DataSet, read_data
+from .model import TwinsNetwork
+
+_PAPER_EPOCHS: Final = 60
+_PAPER_BATCH: Final = 128
+_FEWEST_STEPS: Final = 10  # an epoch, below which the batch is made smaller
+_SMALLEST_BATCH: Final = 16
+_BYTES_A_PARAMETER: Final = 16  # float32 weight, gradient, and AdamW's two moments
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run that can start."""
+
+    config: Config  # resolved: nothing in it is "auto" any more but the device
+    data: DataSet
+    steps_per_epoch: int
+    notes: tuple[str, ...]
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.config.optim.epochs * self.steps_per_epoch
+
+
+def plan_from_config(config: Config) -> Plan:
+    """Reads the data and fills what was left open. Raises DataError, ConfigError."""
+    notes = []
+    folder = data_folder(config)
+    if not config.data.dir:
+        notes.append(
+            "NO --data GIVEN: training on the built-in SYNTHETIC corpus. It shows that everything works; "
+            "its scores say nothing about real voices. Your own: rrtn train --data DIR"
+        )
+    data = read_data(folder, config.data.targets)
+    n_train = len(data.splits["Train"].clips)
+    epochs = config.optim.epochs or (_PAPER_EPOCHS if config.data.dir else BUILTIN_EPOCHS)
+    batch_size = config.optim.batch_size or _default_batch(n_train)
+    if batch_size > n_train:
+        raise ConfigError(f"--batch-size | {batch_size} | {n_train} training clips: at most that many")
+    if not config.optim.batch_size and batch_size != _PAPER_BATCH:
+        notes.append(f"{n_train} training clips: --batch-size {batch_size} instead of the paper's {_PAPER_BATCH}")
+    optim = dataclasses.replace(config.optim, epochs=epochs, batch_size=batch_size)
+    resolved_data = dataclasses.replace(config.data, targets=data.targets)
+    config = dataclasses.replace(config, optim=optim, data=resolved_data)
+    return Plan(config=config, data=data, steps_per_epoch=n_train // batch_size, notes=(*notes, *data.warnings))
+
+
+def data_folder(config: Config) -> Path:
+    """The data set's folder; the built-in corpus where the config names none."""
+    return Path(config.data.dir) if config.data.dir else builtin_corpus()
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """What `rrtn train --dry-run --json` prints."""
+    counts = network_from_config(plan.config).parameter_counts()
+    return {
+        "config": plan.config.to_dict(),
+        "data": {
+            "dir": str(plan.data.path),
+            "targets": list(plan.data.targets),
+            "clips": {name: len(split.clips) for name, split in plan.data.splits.items()},
+            "speakers": {name: len({clip.speaker for clip in split.clips}) for name, split in plan.data.splits.items()},
+        },
+        "parameters": dict(counts),
+        "steps": plan.steps,
+        "steps_per_epoch": plan.steps_per_epoch,
+        "bytes_of_training_state": counts["total"] * _BYTES_A_PARAMETER,
+        "notes": list(plan.notes),
+    }
+
+
+def network_from_config(config: Config) -> TwinsNetwork:
+    """Freshly initialised from the config's seed; K from its targets."""
+    torch.manual_seed(config.seed)
+    return TwinsNetwork(
+        config.model.encoder,
+        n_mels=config.frontend.n_mels,
+        n_targets=len(config.data.targets),
+        with_projector=config.model.method != "vanilla",
+    )
+
+
+def _default_batch(n_train: int) -> int:
+    """128, or the largest power of two that leaves ten steps an epoch."""
+    batch = _PAPER_BATCH
+    while batch > _SMALLEST_BATCH and n_train // batch < _FEWEST_STEPS:
+        batch //= 2
+    return min(batch, n_train)
