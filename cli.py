@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 import typer
 
 from . import __version__
-from .runtime.errors import ConfigError, MissingExtra, RrtnError, StoppedError
+from .runtime.errors import ConfigError, MissingExtraError, RrtnError, StoppedError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -92,7 +92,9 @@ def train(
         Optional[int], typer.Option(help="Default 128; less for under 1,280 clips.", show_default=False)
     ] = None,
     lr: Annotated[Optional[float], typer.Option(help="AdamW's learning rate; default 0.001.", show_default=False)] = None,
-    seed: Annotated[Optional[int], typer.Option(help="Of weights, order, crops and masks; default 0.", show_default=False)] = None,
+    seed: Annotated[
+        Optional[int], typer.Option(help="Of weights, order, crops and masks; default 0.", show_default=False)
+    ] = None,
     device: Annotated[Optional[str], typer.Option(help="auto (default), cpu or cuda.", show_default=False)] = None,
     config: Annotated[
         Optional[Path], typer.Option(help="A config.toml, such as a run's; flags win over it.", show_default=False)
@@ -168,7 +170,9 @@ def evaluate(
 @app.command()
 def export(
     run: RunArgument = None,
-    trt: Annotated[bool, typer.Option("--trt", help="Also build a TensorRT engine (TensorRT-RTX needs no GPU for that).")] = False,
+    trt: Annotated[
+        bool, typer.Option("--trt", help="Also build a TensorRT engine (TensorRT-RTX needs no GPU for that).")
+    ] = False,
     require: Annotated[
         Optional[list[str]], typer.Option(help="Fail unless this variant was made: fp32, waveform, trt.", show_default=False)
     ] = None,
@@ -187,7 +191,9 @@ def score(
     audio: Annotated[list[str], typer.Argument(metavar="AUDIO...", help="Audio files, or folders of them (recursive).")],
     model: Annotated[
         Optional[Path],
-        typer.Option("--model", "-m", help="A bundle or an .onnx of ours; default: the newest run's export/.", show_default=False),
+        typer.Option(
+            "--model", "-m", help="A bundle or an .onnx of ours; default: the newest run's export/.", show_default=False
+        ),
     ] = None,
     out: Annotated[Optional[Path], typer.Option(help="The table, .csv; default: printed.", show_default=False)] = None,
     backend: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -258,7 +264,9 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def demo(
     audio: Annotated[Optional[list[str]], typer.Argument(help="Files to score at the end.", show_default=False)] = None,
-    out: Annotated[Optional[Path], typer.Option(help="The demo's run; default: a new one below runs/.", show_default=False)] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(help="The demo's run; default: a new one below runs/.", show_default=False)
+    ] = None,
 ) -> None:
     """Everything once on the built-in corpus: train, evaluate, export with an engine, score. Minutes on two cores."""
     from .train.builtin import builtin_corpus
@@ -289,9 +297,7 @@ def data_synth(
     from .train.corpus import synthesise
 
     with Progress("synthesise", clips, "clips") as bar:
-        synthesise(
-            out, clips=clips, speakers=speakers, seed=seed, workers=workers, progress=lambda done, _: bar.update(done)
-        )
+        synthesise(out, clips=clips, speakers=speakers, seed=seed, workers=workers, progress=lambda done, _: bar.update(done))
     if as_json:
         _print_json({"dir": str(out), "clips": clips, "speakers": speakers, "seed": seed})
     else:
@@ -421,7 +427,9 @@ def _print_bundle(bundle: "Bundle") -> None:
     for variant in bundle.variants:
         parity = f"max {variant.parity['max_abs']:.1e}, n {variant.parity['clips']}" if variant.parity else "not run here"
         size = f"{variant.size / 1e6:.1f}"
-        table.add_row(variant.name, variant.file, variant.input, size, variant.sha256[:12], parity, _state(bundle, variant.name))
+        table.add_row(
+            variant.name, variant.file, variant.input, size, variant.sha256[:12], parity, _state(bundle, variant.name)
+        )
     source = ", ".join(f"{key} {bundle.provenance[key]}" for key in ("encoder", "method", "epoch") if key in bundle.provenance)
     table.title = f"{bundle.path}: {source or 'bare ONNX'}"
     table.caption = f"labels: {', '.join(bundle.labels)}"
@@ -456,7 +464,9 @@ def _print_data_report(report: "DataReport") -> None:
     }.items():
         table.add_row(label, *values)
     table.title = str(report.data.path)
-    table.caption = f"targets: {', '.join(report.data.targets)}; a target at exactly 1.0 in {report.one_at_full:.0%} of rated clips"
+    table.caption = (
+        f"targets: {', '.join(report.data.targets)}; a target at exactly 1.0 in {report.one_at_full:.0%} of rated clips"
+    )
     _print(table)
     for warning in report.data.warnings:
         _say(f"[bold yellow]note[/]: {warning}")
@@ -523,12 +533,14 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _missing_extra(error: ImportError) -> MissingExtra:
+def _missing_extra(error: ImportError) -> MissingExtraError:
     """A package of an extra; anything else is a bug and keeps its traceback."""
     extras = dict.fromkeys(("torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w"), "train")
     if error.name not in extras:
         raise error
-    return MissingExtra(f'{error.name} | not installed | needed for this command | pip install "rrtn[{extras[error.name]}]"')
+    return MissingExtraError(
+        f'{error.name} | not installed | needed for this command | pip install "rrtn[{extras[error.name]}]"'
+    )
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:

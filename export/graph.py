@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from typing import Final
 
 import onnx
@@ -22,9 +23,7 @@ _EXAMPLE_BATCH: Final = 2  # a batch of 1 would be baked into the graph
 INPUT_NAMES: Final[dict[InputKind, str]] = {"logmel": "log_mel", "waveform": "waveform"}
 
 
-def onnx_from_network(
-    network: TwinsNetwork, spec: FrontendSpec, labels: tuple[str, ...], input_kind: InputKind
-) -> bytes:
+def onnx_from_network(network: TwinsNetwork, spec: FrontendSpec, labels: tuple[str, ...], input_kind: InputKind) -> bytes:
     """A serialised fp32 ModelProto: dynamic batch, everything that scoring needs in its metadata, no external data."""
     metadata = metadata_of(labels, spec, input_kind, "fp32")
     return onnx_from_module(deployed_from_network(network, spec, input_kind), spec, input_kind, metadata, "scores")
@@ -60,7 +59,7 @@ def onnx_from_module(
 
 
 @contextlib.contextmanager
-def _quiet():  # type: ignore[no-untyped-def]
+def _quiet() -> Iterator[None]:
     """The exporter prints its stages and warns of its own internals; errors still come as exceptions."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

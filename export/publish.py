@@ -72,7 +72,7 @@ def publish(run: Path, *, out: Path | None = None, trt: bool = False, require: S
         )
         for input_kind in FILES:
             bundle = _with_onnx(bundle, network, input_kind, clips, reference, worst_to=run / "parity-worst.npz")
-        skipped = {}
+        skipped: dict[str, str] = {}
         if trt or ENGINE[0] in require:
             bundle, skipped = _with_engine(bundle)
         if missing := [name for name in require if bundle.variant(name) is None]:
@@ -111,9 +111,7 @@ def _with_engine(bundle: Bundle) -> tuple[Bundle, dict[str, str]]:
     source = bundle.variant("waveform")
     assert source is not None
     plan, stamp = engine_from_onnx(bundle.read(source), flavour)
-    variant = _variant(
-        bundle, name, file, plan, kind="engine", input="waveform", precision="fp32", stamp=stamp.to_dict()
-    )
+    variant = _variant(bundle, name, file, plan, kind="engine", input="waveform", precision="fp32", stamp=stamp.to_dict())
     return replace(bundle, variants=(*bundle.variants, variant)), {}
 
 

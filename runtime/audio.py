@@ -46,7 +46,7 @@ FLAGS: Final = {
     "truncated": "scored, but cut off (with --allow-truncated)",
 }
 
-INT16_SCALE: Final = 32_768
+INT16_SCALE: Final = np.float32(32_768)
 MAX_CHANNELS: Final = 8
 MIN_RATE, MAX_RATE = 4_000, 384_000  # Hz
 BLOCK_FRAMES: Final = 1 << 16
@@ -71,9 +71,7 @@ class Audio:
         return self.samples.astype(np.float32) / INT16_SCALE
 
 
-def read_audio(
-    path: FilePath, spec: FrontendSpec, *, max_seconds: float = 3600.0, allow_truncated: bool = False
-) -> Audio:
+def read_audio(path: FilePath, spec: FrontendSpec, *, max_seconds: float = 3600.0, allow_truncated: bool = False) -> Audio:
     """Reads one file by content, never by its name.
 
     Raises AudioError with a code of ERROR_CODES for a file that cannot be used, StoppedError where the storage fails
@@ -119,7 +117,7 @@ def levelled(mono: Float32, spec: FrontendSpec) -> Int16:
     peak = float(np.abs(mono).max(initial=0.0))
     if peak < SILENCE_PEAK:
         return np.zeros(len(mono), dtype=np.int16)
-    return np.round(mono * (INT16_SCALE * spec.peak / peak)).astype(np.int16)
+    return np.round(mono * np.float32(INT16_SCALE * spec.peak / peak)).astype(np.int16)
 
 
 class _Sequential(soundfile.SoundFile):
@@ -226,4 +224,3 @@ class _Resampler:
     def finish(self) -> Float32:
         rest = np.zeros(0, dtype=np.float32)
         return rest if self._stream is None else self._stream.resample_chunk(rest, last=True)
-

@@ -1,12 +1,12 @@
 """Every error that rrtn raises on purpose, as one small tree.
 
-    RrtnError                what the user can act on; one line: subject | what came | what was expected | what to do
-    ├── ConfigError          a flag, a setting or an argument (also ValueError)           exit 2
-    ├── DataError            a folder, a CSV or an audio set is refused (also ValueError) exit 2
-    ├── MissingExtra         a package that is not installed (also ImportError)           exit 2
-    ├── AudioError           one audio file, with a stable `code` (also ValueError)       a row, never a stop
-    ├── StoppedError         stopped by policy or by the storage; resumable (also RuntimeError)  exit 4
-    └── ModelError           a bundle, model or engine, or a parity gate (also RuntimeError)     exit 5
+RrtnError                what the user can act on; one line: subject | what came | what was expected | what to do
+├── ConfigError          a flag, a setting or an argument (also ValueError)           exit 2
+├── DataError            a folder, a CSV or an audio set is refused (also ValueError) exit 2
+├── MissingExtraError    a package that is not installed (also ImportError)           exit 2
+├── AudioError           one audio file, with a stable `code` (also ValueError)       a row, never a stop
+├── StoppedError         stopped by policy or by the storage; resumable (also RuntimeError)  exit 4
+└── ModelError           a bundle, model or engine, or a parity gate (also RuntimeError)     exit 5
 """
 
 
@@ -24,7 +24,7 @@ class DataError(RrtnError, ValueError):
     """A data set that cannot be used as it is."""
 
 
-class MissingExtra(RrtnError, ImportError):
+class MissingExtraError(RrtnError, ImportError):
     """A package that is not installed; the message names the pip command."""
 
 

@@ -12,10 +12,11 @@ from .audio import FilePath
 from .errors import DataError
 
 # Also formats that libsndfile cannot read: a file that is skipped silently is worse than a row with an error.
-AUDIO_SUFFIXES: Final = tuple(
-    f".{suffix}".encode()
-    for suffix in "wav wave flac ogg oga opus mp3 aif aiff aifc au snd caf w64 rf64 wv m4a aac wma amr ape mka webm".split()
+_SUFFIXES: Final = (
+    *("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc", "au", "snd", "caf", "w64", "rf64"),
+    *("wv", "m4a", "aac", "wma", "amr", "ape", "mka", "webm"),
 )
+AUDIO_SUFFIXES: Final = tuple(f".{suffix}".encode() for suffix in _SUFFIXES)
 
 
 def list_audio(arguments: Sequence[FilePath]) -> list[bytes]:

@@ -3,8 +3,8 @@
 B batch, K labels.
 """
 
-import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -34,9 +34,7 @@ class OrtBackend:
         return np.asarray(self.session.run(["scores"], {self.session.get_inputs()[0].name: batch})[0])
 
 
-def ort_backend_from_bundle(
-    bundle: Bundle, variant: Variant, *, device: Device, threads: int | None = None
-) -> OrtBackend:
+def ort_backend_from_bundle(bundle: Bundle, variant: Variant, *, device: Device, threads: int | None = None) -> OrtBackend:
     """Loads a variant from the very bytes that were hashed. Raises ModelError where the device does not take it."""
     if device == "cuda":
         _load_cuda_libraries()
@@ -58,7 +56,7 @@ def cuda_missing() -> str:
     """Why ONNX Runtime cannot use CUDA here; "" where it should."""
     if _PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
         return "this onnxruntime has no CUDA provider; pip install onnxruntime-gpu"
-    return "" if os.path.exists("/proc/driver/nvidia/version") else "no NVIDIA driver"
+    return "" if Path("/proc/driver/nvidia/version").exists() else "no NVIDIA driver"
 
 
 def _providers(device: Device) -> list[Any]:

@@ -115,9 +115,7 @@ class Scorer:
 
     def _prepare(self, path: FilePath) -> _Prepared:
         try:
-            audio = read_audio(
-                path, self.bundle.spec, max_seconds=self._max_seconds, allow_truncated=self._allow_truncated
-            )
+            audio = read_audio(path, self.bundle.spec, max_seconds=self._max_seconds, allow_truncated=self._allow_truncated)
         except AudioError as error:
             return _Prepared(path, None, None, error)
         return _Prepared(path, audio, self._features(audio))

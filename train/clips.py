@@ -21,7 +21,6 @@ from ..runtime.audio import Int16, read_audio
 from ..runtime.cpus import usable_cpus
 from ..runtime.errors import AudioError, DataError
 from ..runtime.files import atomic_path
-from ..runtime.frontend import clip_of
 from ..runtime.progress import Progress
 from ..runtime.spec import FrontendSpec
 

@@ -104,7 +104,8 @@ class Config:
 
 def config_from_dict(document: Mapping[str, Any], *, source: str) -> Config:
     """Sections and keys as in config.toml. Raises ConfigError naming an unknown key or a value of the wrong type."""
-    return _from_dict(Config, document, source=source, prefix="")
+    config: Config = _from_dict(Config, document, source=source, prefix="")
+    return config
 
 
 def config_from_toml(path: Path) -> Config:
@@ -151,16 +152,7 @@ def _from_dict(kind: Any, document: Mapping[str, Any], *, source: str, prefix: s
     fields = {item.name: item for item in dataclasses.fields(kind)}
     if unknown := [prefix + key for key in document if key not in fields]:
         raise ConfigError(f"{source} | unknown: {', '.join(unknown)} | known here: {', '.join(fields)}")
-    values = {}
-    for key, value in document.items():
-        default = _default(fields[key])
-        if dataclasses.is_dataclass(default):
-            _check_type(source, prefix + key, value, Mapping)
-            value = _from_dict(type(default), value, source=source, prefix=f"{prefix}{key}.")
-        else:
-            expected = (int, float) if isinstance(default, float) else (list, tuple) if isinstance(default, tuple) else type(default)
-            _check_type(source, prefix + key, value, expected)
-        values[key] = value
+    values = {key: _value(_default(fields[key]), value, source=source, key=prefix + key) for key, value in document.items()}
     try:
         return kind(**values)
     except ConfigError:
@@ -169,14 +161,27 @@ def _from_dict(kind: Any, document: Mapping[str, Any], *, source: str, prefix: s
         raise ConfigError(f"{source} | {error}") from error
 
 
+def _value(default: Any, value: object, *, source: str, key: str) -> Any:
+    """A setting of the type that its default has; a section becomes its dataclass."""
+    if isinstance(default, tuple):
+        return tuple(_checked(value, list | tuple, source=source, key=key))
+    if isinstance(default, float):
+        return float(_checked(value, int | float, source=source, key=key))
+    if dataclasses.is_dataclass(default):
+        section = _checked(value, Mapping, source=source, key=key)
+        return _from_dict(type(default), section, source=source, prefix=f"{key}.")
+    return _checked(value, type(default), source=source, key=key)
+
+
 def _default(item: "dataclasses.Field[Any]") -> Any:
     return item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
 
 
-def _check_type(source: str, key: str, value: object, expected: Any) -> None:
+def _checked(value: Any, expected: Any, *, source: str, key: str) -> Any:
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-        names = " or ".join(kind.__name__ for kind in (expected if isinstance(expected, tuple) else (expected,)))
-        raise ConfigError(f"{source} | {key} = {value!r} | expected {names}")
+        name = getattr(expected, "__name__", str(expected))
+        raise ConfigError(f"{source} | {key} = {value!r} | expected {name}")
+    return value
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

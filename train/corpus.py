@@ -7,7 +7,6 @@ It is a test signal, not a model of people: what differs between countries and s
 
 import csv
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +20,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from ..runtime.cpus import usable_cpus
 from ..runtime.errors import ConfigError, DataError
 from ..runtime.files import atomic_path
 from .voice import SAMPLING_RATE, Gesture, Speaker, burst
@@ -66,10 +66,11 @@ _EMOTIONS: dict[str, tuple[float, ...]] = {
     "Surprise":
     ( 1.0,  7,  9,  0,  2, 0.9, 0.0, 0.4, .008,  -3, 0.4, 0.3, 0.7, 0.0, -0.5,  5, 0.0, 0.0, 0.9, 0.0),
 }
-_HABIT = ( .1,  2,  1,  1,  1, 0.3, 0.1, .06, .010,   2, .10, .08, .08, .08,  0.1,  1, 0.1, .12, .12, .12)  # sd, speakers
-_WHIM  = ( .5,  2,  1,  1,  1, 0.3, 0.1, .06, .010,   2, .10, .08, .08, .08,  0.1,  1, 0.1, .10, .10, .10)  # sd, clips
-_LEAST = ( .7, -6,-12, -3,-12, 0.4, 0.0, .25, .004, -20, 0.0, .05, 0.0, 0.0, -1.0,  3, 0.0, 0.0, 0.0, 0.0)
-_MOST  = (5.0, 18, 12,  9,  9, 6.5, 1.2, .95, .250,  15, 1.0, 0.9, 1.0, 1.0,  1.0, 12, 1.8, 1.0, 1.0, 1.0)
+# Standard deviations between speakers and between the clips of one, then what a throat can do.
+_HABIT = np.array([ .1,  2,  1,  1,  1, 0.3, 0.1, .06, .010,   2, .12, .10, .10, .10,  0.1,  1, 0.1, .12, .12, .12])
+_WHIM  = np.array([ .5,  2,  1,  1,  1, 0.3, 0.1, .06, .010,   2, .10, .08, .08, .08,  0.1,  1, 0.1, .10, .10, .10])
+_LEAST = np.array([ .7, -6,-12, -3,-12, 0.4, 0.0, .25, .004, -20, 0.0, .05, 0.0, 0.0, -1.0,  3, 0.0, 0.0, 0.0, 0.0])
+_MOST  = np.array([5.0, 18, 12,  9,  9, 6.5, 1.2, .95, .250,  15, 1.0, 0.9, 1.0, 1.0,  1.0, 12, 1.8, 1.0, 1.0, 1.0])
 
 # Which emotions are felt together, 0 .. 9: the weight with which the row's emotion calls the column's.
 _COMPANY = np.array([
@@ -136,7 +137,7 @@ def synthesise(
 ) -> Path:
     """Write wav/00001.wav ... and data_info.csv (last, so a folder without it is not whole) under `out`; return it.
 
-    `split` is the share of speakers in Train, Val and Test. A clip depends on nothing but (seed, speakers, index);
+    `split` is the share of speakers in Train, Val and Test. A clip depends on nothing but its index, `seed` and `speakers`;
     `progress` is called with (clips done, clips) a few times a second.
     """
     _check(out, clips=clips, speakers=speakers, seed=seed, split=split, workers=workers)
@@ -144,7 +145,7 @@ def synthesise(
     corpus = _Corpus(out=out, speakers=speakers, seed=seed, split=split)
     chunks = [range(first, min(first + _CHUNK, clips)) for first in range(0, clips, _CHUNK)]
     rows: list[list[str]] = []
-    for done in _rows_of_chunks(corpus, chunks, workers=workers or len(os.sched_getaffinity(0))):
+    for done in _rows_of_chunks(corpus, chunks, workers=workers or usable_cpus()):
         rows += done
         if progress:
             progress(len(rows), clips)
@@ -152,9 +153,7 @@ def synthesise(
     return out
 
 
-def _check(
-    out: Path, *, clips: int, speakers: int, seed: int, split: tuple[float, float, float], workers: int | None
-) -> None:
+def _check(out: Path, *, clips: int, speakers: int, seed: int, split: tuple[float, float, float], workers: int | None) -> None:
     """Refuses what cannot become a corpus, before anything is written."""
     if speakers < 3:
         raise ConfigError(f"speakers | {speakers} | at least 3, one for each split | ask for more speakers")
@@ -208,7 +207,15 @@ def _write_clip(corpus: _Corpus, index: int) -> list[str]:
     soundfile.write(corpus.out / "wav" / f"{name}.wav", waveform, SAMPLING_RATE, subtype="PCM_16")
     ratings = [""] * len(TARGETS) if split == "Test" else [f"{rating:.4f}" for rating in _rated(felt, rng)]
     speaker = f"Speaker_{number + 1:04d}"
-    return [f"[{name}]", split, speaker, str(person.country), COUNTRIES[person.country], str(person.age), *ratings]
+    return [
+        f"[{name}]",
+        split,
+        speaker,
+        str(person.country),
+        COUNTRIES[person.country],
+        str(person.age),
+        *ratings,
+    ]
 
 
 def _split_of_speaker(number: int, *, speakers: int, split: tuple[float, float, float]) -> str:
@@ -229,7 +236,7 @@ def _person(seed: int, number: int) -> _Person:
         tract_length=tract_length * rng.lognormal(0, 0.04),
         jitter=rng.uniform(0.004, 0.02),
         shimmer=rng.uniform(0.02, 0.12),
-        tilt=rng.normal(0, 1.5),
+        tilt=rng.normal(0, 1.8),
         cutoff=rng.uniform(5_000, 8_000),
         room=rng.uniform(-58, -38),
     )

@@ -160,7 +160,8 @@ def _number(cell: str) -> float | None:
 def _without_repeats(table: _Table) -> list[_Row]:
     """A row that stands twice is taken once; the same File_ID with other values is refused."""
     first: dict[str, _Row] = {}
-    same, conflicting = [], []
+    same: list[int] = []
+    conflicting: list[int] = []
     for row in table.rows:
         known = first.setdefault(row.cells["File_ID"].strip("[]"), row)
         if known is not row:
@@ -184,9 +185,7 @@ def _clip(table: _Table, folder: Path, row: _Row) -> Clip:
     return Clip(file_id, folder / "wav" / relative, split, row.cells.get("Subject_ID", ""), country, row.line)
 
 
-def _ratings(
-    table: _Table, rows: list[_Row], clips: list[Clip], targets: tuple[str, ...]
-) -> npt.NDArray[np.float32]:
+def _ratings(table: _Table, rows: list[_Row], clips: list[Clip], targets: tuple[str, ...]) -> npt.NDArray[np.float32]:
     """[n, K]; blank is NaN and allowed in Test only."""
     values = [[_rating(row.cells[name]) for name in targets] for row in rows]
     ratings = np.array(values, dtype=np.float32)

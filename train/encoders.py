@@ -105,7 +105,8 @@ class ResNet18(Encoder):
         x = F.relu(self.bn1(self.conv1(self.normalised(log_mel))))
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return x.mean((2, 3))
+        embedding: Tensor = x.mean((2, 3))
+        return embedding
 
 
 class BasicBlock(nn.Module):

@@ -37,5 +37,5 @@ class LogMel(nn.Module):
         missing = max(0, self.spec.n_fft // 2 + 1 - waveform.shape[-1])
         with torch.autocast(waveform.device.type, enabled=False):
             mel = self.mel(F.pad(waveform.float(), (0, missing)))[..., :frames]  # [B, M, T]
-            decibels = 10 * mel.clamp(min=self.spec.power_floor).log10()
+            decibels: Tensor = 10 * mel.clamp(min=self.spec.power_floor).log10()
         return decibels.transpose(1, 2).unsqueeze(1)

@@ -223,4 +223,3 @@ def _line(record: dict[str, Any], epochs: int, rate: float, *, is_best: bool) ->
         f"epoch {record['epoch']:3d}/{epochs}  loss {record['loss']:.3f}  ccc {record['l_ccc']:.3f}{twins}"
         f"  |  Val CCC {record['val_ccc']:.3f}{marker}  |  {rate:.1f} clips/s"
     )
-

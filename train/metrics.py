@@ -30,4 +30,5 @@ def _ccc(x: Float64, y: Float64, *, variance_over: int) -> Float64:
     s_yy = np.square(y - m_y).sum(0) / variance_over
     s_xy = ((x - m_x) * (y - m_y)).mean(0)
     spread = s_xx + s_yy + np.square(m_x - m_y)
-    return 2 * s_xy / np.where(spread == 0, 1, spread)
+    ccc: Float64 = 2 * s_xy / np.where(spread == 0, 1, spread)
+    return ccc

@@ -73,4 +73,5 @@ def predict(network: TwinsNetwork, frontend: LogMel, split: SplitClips, *, label
 
 
 def _to_device(clips: Int16, device: torch.device) -> Tensor:
-    return torch.from_numpy(clips).to(device).float() / INT16_SCALE
+    waveform: Tensor = torch.from_numpy(clips).to(device).float() / float(INT16_SCALE)
+    return waveform

@@ -32,7 +32,8 @@ def ridge_predictions(train: Float64, ratings: npt.ArrayLike, test: Float64) -> 
     errors = [_press(u, s**2 / (s**2 + alpha), projected, y - centre) for alpha in _ALPHAS]
     alpha = _ALPHAS[int(np.argmin(errors))]
     weights = vt.T @ ((s / (s**2 + alpha))[:, None] * projected)
-    return np.clip((test - mean) / scale @ weights + centre, 0, 1)
+    predicted: Float64 = np.clip((test - mean) / scale @ weights + centre, 0, 1)
+    return predicted
 
 
 def _press(u: Float64, shrink: Float64, projected: Float64, y: Float64) -> float:

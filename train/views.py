@@ -45,14 +45,16 @@ def uniform(seed: int, epoch: int, samples: Int64, purpose: int, count: int) -> 
 def epoch_order(seed: int, epoch: int, n_samples: int) -> Int64:
     """A permutation [n_samples] of the training samples."""
     draws = uniform(seed, epoch, np.arange(n_samples), ORDER, 1)[:, 0]
-    return np.argsort(draws, kind="stable")
+    order: Int64 = np.argsort(draws, kind="stable")
+    return order
 
 
 def crop_starts(seed: int, epoch: int, samples: Int64, lengths: Int64, clip_samples: int) -> Int64:
     """Where each clip begins in its recording [B]: uniform where it is longer than a clip, else 0."""
     spare = np.maximum(0, lengths - clip_samples)
     draws = uniform(seed, epoch, samples, CROP, 1)[:, 0]
-    return np.floor(draws * (spare + 1)).astype(np.int64)
+    starts: Int64 = np.floor(draws * (spare + 1)).astype(np.int64)
+    return starts
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -13,12 +13,14 @@ from ..runtime.spec import FrontendSpec
 
 SAMPLING_RATE = FrontendSpec.sampling_rate
 
-_CONTROL_RATE = 1_000  # Hz: 16 samples; the fastest movement, roughness, stays below 100 Hz
+_CONTROL_RATE = 1_000  # Hz; the fastest movement, roughness, stays below 100 Hz
+_STEP = SAMPLING_RATE // _CONTROL_RATE  # samples between control points
 _HOP = 256  # samples between filter frames: formants move in 16 ms steps, cross-faded
 _N_FFT = 4 * _HOP  # a frame is 2 hops long, which leaves 32 ms for the tract to ring
 _ASPIRATION = 0.04  # sd of full noise against the power of the glottal pulses, before the glottis softens these
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating]  # float64 on the control points; float32 in the filters, which takes half the time
+Spectrum = NDArray[np.complexfloating]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,17 +75,15 @@ class _Movement:
 
 
 def burst(gesture: Gesture, *, speaker: Speaker, rng: np.random.Generator) -> NDArray[np.float32]:
-    """One vocal burst, [N] float32 at 16 kHz, peak -3 dBFS; N is lead + length + tail."""
-    samples = round((gesture.lead + gesture.length + gesture.tail) * SAMPLING_RATE)
+    """One vocal burst, [N] float32 at 16 kHz, peak -3 dBFS; N / 16 kHz is lead + length + tail to 1 ms."""
     movement = _movement(gesture, rest=speaker.f0, rng=rng)
-    pulses = _glottal_pulses(movement, samples=samples, speaker=speaker, rng=rng)
-    aspiration = _at_samples(movement.breath, samples) * rng.standard_normal(samples, dtype=np.float32)
-    voice = _through_tract(
-        pulses, aspiration, openness=movement.openness, gesture=gesture, speaker=speaker
-    )
+    pulses = _glottal_pulses(movement, speaker=speaker, rng=rng)
+    aspiration = np.repeat(movement.breath, _STEP) * rng.standard_normal(len(pulses), dtype=np.float32)
+    voice = _through_tract(pulses, aspiration, openness=movement.openness, gesture=gesture, speaker=speaker)
     voice /= np.abs(voice).max()
-    voice += 10 ** (speaker.room / 20) * rng.standard_normal(samples, dtype=np.float32)
-    return (voice * (FrontendSpec().peak / np.abs(voice).max())).astype(np.float32)
+    voice += 10 ** (speaker.room / 20) * rng.standard_normal(len(voice), dtype=np.float32)
+    voice *= FrontendSpec().peak / np.abs(voice).max()
+    return voice.astype(np.float32)
 
 
 def formants(openness: Floats, *, frontness: float, tract_length: float) -> Floats:
@@ -97,7 +97,7 @@ def formants(openness: Floats, *, frontness: float, tract_length: float) -> Floa
 def pulse_times(f0: Floats, *, jitter: float, rng: np.random.Generator) -> Floats:
     """[C] Hz -> seconds at which the glottis closes: the phase passes whole cycles, each 1 +- jitter long."""
     phase = np.concatenate([[0.0], np.cumsum(f0 / _CONTROL_RATE)])
-    cycles = np.cumsum(np.maximum(1 + jitter * rng.standard_normal(int(phase[-1]) + 1), 0.2))
+    cycles: Floats = np.cumsum(np.maximum(1 + jitter * rng.standard_normal(int(phase[-1]) + 1), 0.2))
     cycles = cycles[cycles < phase[-1]]
     return np.interp(cycles, phase, np.arange(len(phase)) / _CONTROL_RATE)
 
@@ -106,8 +106,8 @@ def _movement(gesture: Gesture, *, rest: float, rng: np.random.Generator) -> _Mo
     """The gesture drawn out in time: where each control point lies in its syllable decides all."""
     seconds = gesture.lead + gesture.length + gesture.tail
     time = np.arange(round(seconds * _CONTROL_RATE)) / _CONTROL_RATE
-    start = gesture.lead + 0.4 * gesture.gasp
-    end = gesture.lead + gesture.length - 0.5 * gesture.sigh
+    start = gesture.lead + min(0.4 * gesture.gasp, 0.3 * gesture.length)
+    end = gesture.lead + gesture.length - min(0.5 * gesture.sigh, 0.3 * gesture.length)
     onsets, lengths = _syllables(gesture, start=start, end=end, rng=rng)
     now = np.maximum(np.searchsorted(onsets, time, side="right") - 1, 0)
     since = time - onsets[now]
@@ -129,9 +129,7 @@ def _movement(gesture: Gesture, *, rest: float, rng: np.random.Generator) -> _Mo
     )
 
 
-def _syllables(
-    gesture: Gesture, *, start: float, end: float, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
+def _syllables(gesture: Gesture, *, start: float, end: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Onsets and lengths in seconds, at least one syllable; irregular intervals still fill start .. end."""
     count = max(1, round(gesture.rate * (end - start)))
     intervals = np.exp(gesture.irregularity * rng.standard_normal(count))
@@ -141,23 +139,21 @@ def _syllables(
 
 def _envelope(since: Floats, length: Floats, *, attack: float) -> Floats:
     """[C] amplitude 0 .. 1: an exponential onset, a plateau, and a release over the last 40 percent."""
-    onset = 1 - np.exp(-np.maximum(since, 0) / attack)
-    release = np.clip((length - since) / (0.4 * length), 0, 1)
-    return onset * np.sin(np.pi / 2 * release) ** 2
+    onset: Floats = 1 - np.exp(-np.maximum(since, 0) / attack)
+    release: Floats = np.sin(np.pi / 2 * np.clip((length - since) / (0.4 * length), 0, 1)) ** 2
+    return onset * release
 
 
 def _breaths(time: Floats, gesture: Gesture, *, start: float, end: float) -> Floats:
     """[C] noise amplitude of the gasp (swells, then stops short) and of the sigh (starts, then fades)."""
     drawn_in = np.clip((time - gesture.lead) / max(start - gesture.lead, 1e-3), 0, 1)
     let_out = np.clip((time - end) / max(gesture.lead + gesture.length - end, 1e-3), 0, 1)
-    swell = drawn_in * np.clip((1 - drawn_in) / 0.15, 0, 1)
-    fade = (1 - let_out) * np.clip(let_out / 0.15, 0, 1)
+    swell: Floats = drawn_in * np.clip((1 - drawn_in) / 0.15, 0, 1)
+    fade: Floats = (1 - let_out) * np.clip(let_out / 0.15, 0, 1)
     return _ASPIRATION * (gesture.gasp * swell + gesture.sigh * fade)
 
 
-def _glottal_pulses(
-    movement: _Movement, *, samples: int, speaker: Speaker, rng: np.random.Generator
-) -> Floats:
+def _glottal_pulses(movement: _Movement, *, speaker: Speaker, rng: np.random.Generator) -> Floats:
     """[N]: one impulse a glottal cycle, shared by the two nearest samples; its power does not depend on f0."""
     times = pulse_times(movement.f0, jitter=speaker.jitter, rng=rng)
     control = (times * _CONTROL_RATE).astype(int)
@@ -165,18 +161,18 @@ def _glottal_pulses(
     amplitude = movement.voicing[control] * shimmer * np.sqrt(SAMPLING_RATE / movement.f0[control])
     before, fraction = np.divmod(times * SAMPLING_RATE, 1)
     index = before.astype(int)
-    pulses = np.bincount(index, amplitude * (1 - fraction), samples + 1)
+    samples = len(movement.f0) * _STEP
+    pulses = np.zeros(samples + 1)
+    pulses += np.bincount(index, amplitude * (1 - fraction), samples + 1)
     pulses[1:] += np.bincount(index, amplitude * fraction, samples + 1)[:-1]
     return pulses[:samples]
 
 
-def _through_tract(
-    pulses: Floats, aspiration: Floats, *, openness: Floats, gesture: Gesture, speaker: Speaker
-) -> NDArray[np.float32]:
+def _through_tract(pulses: Floats, aspiration: Floats, *, openness: Floats, gesture: Gesture, speaker: Speaker) -> Floats:
     """[N], [N] -> [N]: glottis on the pulses, then formants, lips and microphone on both, by overlap-add."""
     glottis = _glottis(gesture.effort)
     spectrum = _spectrum(pulses) * glottis + _spectrum(aspiration)  # [T, F]
-    centres = np.arange(len(spectrum)) * _HOP * _CONTROL_RATE // SAMPLING_RATE
+    centres = np.arange(len(spectrum)) * _HOP // _STEP
     resonances = formants(
         openness[np.minimum(centres, len(openness) - 1)],
         frontness=gesture.frontness,
@@ -186,7 +182,7 @@ def _through_tract(
     return _overlap_add(np.fft.irfft(spectrum, _N_FFT), samples=len(pulses))
 
 
-def _spectrum(source: Floats) -> NDArray[np.complex64]:
+def _spectrum(source: Floats) -> Spectrum:
     """[N] -> [T, F]: Hann frames of two hops (they add up to one), centred on multiples of the hop."""
     hops = -(-len(source) // _HOP) + 1
     padded = np.zeros((hops + 1) * _HOP, dtype=np.float32)
@@ -196,7 +192,7 @@ def _spectrum(source: Floats) -> NDArray[np.complex64]:
     return np.fft.rfft(np.concatenate([blocks[:-1], blocks[1:]], axis=1) * window, _N_FFT)
 
 
-def _overlap_add(frames: NDArray[np.float32], *, samples: int) -> NDArray[np.float32]:
+def _overlap_add(frames: Floats, *, samples: int) -> Floats:
     """[T, n_fft] -> [N], the inverse of `_spectrum`."""
     parts = frames.reshape(len(frames), -1, _HOP)
     out = np.zeros((len(frames) + parts.shape[1], _HOP), dtype=np.float32)
@@ -205,39 +201,38 @@ def _overlap_add(frames: NDArray[np.float32], *, samples: int) -> NDArray[np.flo
     return out.ravel()[_HOP : _HOP + samples]
 
 
-def _all_pole(resonances: Floats) -> NDArray[np.float32]:
+def _all_pole(resonances: Floats) -> Floats:
     """[T, 5] Hz -> [T, 11] denominator of the tract's all-pole filter, of gain one at 0 Hz (Klatt 1980)."""
     bandwidths = 50 + 0.05 * resonances
     radius = np.exp(-np.pi * bandwidths / SAMPLING_RATE)
     middle = -2 * radius * np.cos(2 * np.pi * resonances / SAMPLING_RATE)
-    product = np.ones((len(resonances), 1))
+    product: Floats = np.ones((len(resonances), 1))
     for pole in range(resonances.shape[1]):
         longer = np.pad(product, ((0, 0), (0, 2)))
         product = longer.copy()
         product[:, 1:] += middle[:, pole, None] * longer[:, :-1]
         product[:, 2:] += radius[:, pole, None] ** 2 * longer[:, :-2]
-    return (product / product.sum(axis=1, keepdims=True)).astype(np.float32)
+    product /= product.sum(axis=1, keepdims=True)
+    return product.astype(np.float32)
 
 
-def _glottis(effort: float) -> NDArray[np.complex64]:
+def _glottis(effort: float) -> Spectrum:
     """[F]: two real poles, -12 dB per octave above 100 Hz (soft) .. 1,000 Hz (shouted)."""
     pole = np.exp(-2 * np.pi * 100 * 10**effort / SAMPLING_RATE)
-    return (((1 - pole) / (1 - pole * np.exp(-1j * _omega()))) ** 2).astype(np.complex64)
+    one_pole: Spectrum = (1 - pole) / (1 - pole * np.exp(-1j * _omega()))
+    return (one_pole**2).astype(np.complex64)
 
 
-def _microphone(speaker: Speaker) -> NDArray[np.complex64]:
+def _microphone(speaker: Speaker) -> Spectrum:
     """[F]: the lips' radiation (+6 dB per octave) and the speaker's microphone."""
-    octaves = np.log2(np.maximum(_omega() * SAMPLING_RATE / (2 * np.pi), 100) / 1_000)
-    low_pass = 1 / np.sqrt(1 + (_omega() * SAMPLING_RATE / (2 * np.pi) / speaker.cutoff) ** 12)
+    hertz = _omega() * SAMPLING_RATE / (2 * np.pi)
+    octaves = np.log2(np.maximum(hertz, 100) / 1_000)
+    low_pass = 1 / np.sqrt(1 + (hertz / speaker.cutoff) ** 12)
     lips = 1 - 0.97 * np.exp(-1j * _omega())
-    return (lips * low_pass * 10 ** (speaker.tilt * octaves / 20)).astype(np.complex64)
+    response: Spectrum = lips * low_pass * 10 ** (speaker.tilt * octaves / 20)
+    return response.astype(np.complex64)
 
 
 def _omega() -> Floats:
     """[F] radians per sample."""
     return np.linspace(0, np.pi, _N_FFT // 2 + 1)
-
-
-def _at_samples(control: Floats, samples: int) -> Floats:
-    """[C] at the control rate -> [N] at the sampling rate."""
-    return np.interp(np.arange(samples) * (_CONTROL_RATE / SAMPLING_RATE), np.arange(len(control)), control)

@@ -1,0 +1,48 @@
+# `make demo` and `make test` set everything up by themselves: they need Python 3.11 or later, make and a package index.
+SHELL := bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(wildcard *.py runtime/*.py train/*.py export/*.py) pyproject.toml
+DEPENDENCIES := $(VENV)/.dependencies
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check bench soak clean
+
+demo: $(INSTALLED)
+	$(BIN)/rrtn demo tests/fixtures/bursts
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(DEPENDENCIES) .types/rrtn
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p rrtn.runtime -p rrtn.train -p rrtn.export -m rrtn.cli
+	PYTHONPATH=.types $(BIN)/lint-imports --no-cache
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/frontend.py
+	$(BIN)/python benchmarks/score_folder.py
+
+soak: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+clean:
+	rm -rf build *.egg-info .types .mypy_cache .ruff_cache .pytest_cache
+
+# 5 GB, most of it the CUDA build of torch, the only one that torchaudio 2.11 works with; it runs on the CPU too.
+$(DEPENDENCIES): requirements.lock
+	@echo "Installing the dependencies into $(VENV): about 5 GB, 3 to 5 minutes, once"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements.lock
+	touch $@
+
+# The tests import this wheel, never the checkout.
+$(INSTALLED): $(DEPENDENCIES) $(SOURCES)
+	rm -rf build
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
+	touch $@
+
+.types/rrtn:
+	mkdir -p .types && ln -sfn .. .types/rrtn

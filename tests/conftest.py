@@ -1,0 +1,82 @@
+"""What tests of several layers share: real audio where it lies beside the project, tiny models made in memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from rrtn.runtime import FrontendSpec
+from rrtn.runtime.bundle import metadata_of
+
+FIXTURES = Path(__file__).parent / "fixtures"
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+LABELS = ("Awe", "Fear", "Joy")
+
+
+@pytest.fixture
+def spec() -> FrontendSpec:
+    return FrontendSpec()
+
+
+@pytest.fixture
+def real_clips() -> list[Path]:
+    """Twelve real vocal bursts, WAV and MP3, 11 to 44 kHz."""
+    return sorted(path for path in (FIXTURES / "bursts").iterdir() if path.suffix != ".md")
+
+
+@pytest.fixture
+def emodb() -> Path:
+    """Real labelled speech; not part of the project."""
+    if not (SHARED / "emodb").is_dir():
+        pytest.skip("no shared/data/emodb beside the project")
+    return SHARED / "emodb"
+
+
+@pytest.fixture
+def bursts() -> Path:
+    """770 real bursts in awkward formats; not part of the project."""
+    if not (SHARED / "bursts").is_dir():
+        pytest.skip("no shared/data/bursts beside the project")
+    return SHARED / "bursts"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A waveform cache of the test's own."""
+    monkeypatch.setenv("RRTN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path, spec: FrontendSpec) -> Path:
+    """A bare .onnx of ours: scores = sigmoid(mean over frames of log_mel @ W), three labels."""
+    return _write_tiny_model(tmp_path / "tiny.onnx", spec)
+
+
+@pytest.fixture
+def tiny_model_at(spec: FrontendSpec) -> Callable[[Path], Path]:
+    """The same, at a path of the test's choice."""
+    return lambda path: _write_tiny_model(path, spec)
+
+
+def _write_tiny_model(path: Path, spec: FrontendSpec) -> Path:
+    weights = np.random.default_rng(0).normal(0, 0.05, (spec.n_mels, len(LABELS))).astype(np.float32)
+    nodes = [
+        helper.make_node("ReduceMean", ["log_mel", "axes"], ["mean"], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weights"], ["logits"]),
+        helper.make_node("Sigmoid", ["logits"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("log_mel", TensorProto.FLOAT, ["batch", 1, spec.frames, spec.n_mels])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", len(LABELS)])],
+        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.array([1, 2]), "axes")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, metadata_of(LABELS, spec, "logmel", "fp32"))
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString())
+    return path
