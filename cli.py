@@ -501,8 +501,7 @@ def _table(*columns: str) -> "Table":
     from rich import box
     from rich.table import Table
 
-    table = Table(*columns, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", title_style="bold")
-    return table
+    return Table(*columns, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", title_style="bold")
 
 
 def _print(table: "Table") -> None:
