@@ -1,8 +1,8 @@
 """TensorRT engines, by whatever flavour is installed.
 
 TensorRT (`tensorrt`, 10.13 and later, 11.x) builds for the GPU of this machine. TensorRT-RTX (`tensorrt_rtx`) builds
-ahead of time for a list of GPUs, without one. Both are driven by the same calls: strongly typed networks, so that precision is what the
-ONNX file says, and no TF32. Only the RTX half has run so far (on a machine without a GPU); see README.
+ahead of time for a list of GPUs, without one. Both are driven by the same calls: strongly typed networks, so that
+precision is what the ONNX file says, and no TF32. Only the RTX half has run so far, on a machine without a GPU.
 """
 
 import hashlib

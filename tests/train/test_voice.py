@@ -19,7 +19,7 @@ def autocorrelation(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     """Normalised, one sign of lag, without the bias of a shrinking overlap."""
     centred = signal - signal.mean()
     sums = np.fft.irfft(np.abs(np.fft.rfft(centred, 2 * len(centred))) ** 2)[: len(centred) // 2]
-    unbiased = sums / np.arange(len(centred), len(centred) - len(sums), -1)
+    unbiased: NDArray[np.float64] = sums / np.arange(len(centred), len(centred) - len(sums), -1)
     return unbiased / unbiased[0]
 
 
