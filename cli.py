@@ -220,7 +220,7 @@ def score(
         max_seconds=max_seconds,
         allow_truncated=allow_truncated,
     )
-    _say(f"{len(files)} files, {scorer.bundle.path}: {scorer.backend.variant.file} on {scorer.backend.device}")
+    _say(f"{len(files)} files, {_plain(scorer.bundle.path)}: {_plain(scorer.backend.variant.file)} on {scorer.backend.device}")
     summary, rows = _score(scorer, files, out, keep=out is None)
     if as_json:
         _print_json(summary if out else {**summary, "rows": [_row_json(row) for row in rows]})
@@ -318,11 +318,10 @@ def data_check(
 
 def _score(scorer: "Scorer", files: list[bytes], out: Path | None, *, keep: bool) -> tuple[dict[str, Any], list["Row"]]:
     """Scores everything, into `out` where it is given; -> the summary of --json, and the rows if they are kept."""
-    from .runtime.audio import FLAGS
     from .runtime.progress import Progress
     from .runtime.tables import write_csv
 
-    counts: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
     kept: list[Row] = []
     audio_seconds, scored = 0.0, 0
     with Progress("score", len(files), "files") as bar:
@@ -330,18 +329,16 @@ def _score(scorer: "Scorer", files: list[bytes], out: Path | None, *, keep: bool
         for row in write_csv(out, rows, scorer.labels) if out else rows:
             scored += row.scores is not None
             audio_seconds += row.seconds
-            counts[row.error] += 1
+            if row.scores is None:  # beside scores it is a flag
+                errors[row.error] += 1
             if keep:
                 kept.append(row)
-            bar.advance(note=f"{sum(counts.values()) - scored} errors" if scored < sum(counts.values()) else "")
+            bar.advance(note=f"{errors.total()} errors" if errors else "")
         seconds = bar.seconds
-    errors = {code: n for code, n in sorted(counts.items()) if code and code not in FLAGS}
-    if scorer_truncated := counts["truncated"] * (scored + sum(errors.values()) < len(files)):
-        errors["truncated"] = scorer_truncated
     summary = {
         "files": len(files),
         "scored": scored,
-        "errors": errors,
+        "errors": dict(sorted(errors.items())),
         "seconds": round(seconds, 3),
         "audio_seconds": round(audio_seconds, 3),
         "backend": scorer.backend.device,
@@ -482,7 +479,7 @@ def _print_rows(rows: list["Row"], labels: tuple[str, ...]) -> None:
     table = _table("file", "highest scores", "")
     for row in rows:
         scores = sorted((row.scores or {}).items(), key=lambda item: -item[1])
-        table.add_row(cell_from_path(row.file), "  ".join(f"{name} {value:.2f}" for name, value in scores[:3]), row.error)
+        table.add_row(_plain(cell_from_path(row.file)), "  ".join(f"{name} {value:.2f}" for name, value in scores[:3]), row.error)
     _print(table)
 
 
@@ -493,7 +490,7 @@ def _say_summary(summary: dict[str, Any]) -> None:
         f"{summary['scored']} of {summary['files']} files scored in {summary['seconds']:.1f} s "
         f"({rate:.0f} files/s, {summary['audio_seconds'] / max(summary['seconds'], 1e-9):.0f} x real time)"
         + (f"; errors: {errors}" if errors else "")
-        + (f" -> {summary['out']}" if summary["out"] else "")
+        + (f" -> {_plain(summary['out'])}" if summary["out"] else "")
     )
 
 
@@ -521,6 +518,13 @@ def _say(text: str) -> None:
     from rich.console import Console
 
     Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+
+
+def _plain(text: object) -> str:
+    """For rich: brackets in a file's name are no markup."""
+    from rich.markup import escape
+
+    return escape(str(text))
 
 
 def _heading(command: str) -> None:

@@ -7,6 +7,7 @@ the model sees is the spec's, whatever the file's rate.
 N samples, C channels.
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -53,7 +54,7 @@ BLOCK_FRAMES: Final = 1 << 16
 SILENCE_PEAK: Final = 1e-7  # below the last bit of 24-bit audio
 _UNKNOWN_LENGTH: Final = 1 << 40  # frames; libsndfile says 2^63 - 1 where a header gives none
 _STREAMED_BYTES: Final = 0x7FFF_F000  # a writer that could not seek back leaves a size from here on
-_SHORT_CHUNK = re.compile(r"(?:data|SSND|Data Size)\s*:\s*(\d+) \(should be (\d+)\)")
+_SHORT_CHUNK = re.compile(r"(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)")
 _NOT_RECOGNISED: Final = 1  # SF_ERR_UNRECOGNISED_FORMAT
 
 
@@ -79,22 +80,15 @@ def read_audio(path: FilePath, spec: FrontendSpec, *, max_seconds: float = 3600.
     """
     descriptor = _open_regular(path)
     try:
-        before = os.fstat(descriptor)
-        mono, truncated = _decode(descriptor, spec, max_seconds=max_seconds)
-        after = os.fstat(descriptor)
+        with _unchanged(descriptor):
+            mono, truncated = _decode(descriptor, spec, max_seconds=max_seconds)
     except OSError as error:
         raise _storage_failed(path, error) from error
     finally:
         os.close(descriptor)
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise AudioError("changed", "size or time changed during reading")
     if truncated and not allow_truncated:
         raise AudioError("truncated", truncated)
-    if not len(mono):
-        raise AudioError("empty", "no samples")
-    samples = levelled(mono, spec)
-    flag = "truncated" if truncated else "" if samples.any() else "silent"
-    return Audio(samples=samples, seconds=len(mono) / spec.sampling_rate, flag=flag)
+    return _audio(mono, spec, flag="truncated" if truncated else "")
 
 
 def audio_from_array(waveform: npt.ArrayLike, sampling_rate: int, spec: FrontendSpec) -> Audio:
@@ -104,12 +98,10 @@ def audio_from_array(waveform: npt.ArrayLike, sampling_rate: int, spec: Frontend
         raise ConfigError(f"waveform | shape {x.shape} | expected [N], or [N, C] with C <= {MAX_CHANNELS}")
     if not MIN_RATE <= sampling_rate <= MAX_RATE:
         raise ConfigError(f"sampling_rate | {sampling_rate} Hz | expected {MIN_RATE} to {MAX_RATE}")
-    mono = _mono(x.astype(np.float32))
-    if not len(mono):
-        raise AudioError("empty", "no samples")
-    resampled = mono if sampling_rate == spec.sampling_rate else soxr.resample(mono, sampling_rate, spec.sampling_rate)
-    samples = levelled(resampled, spec)
-    return Audio(samples=samples, seconds=len(mono) / sampling_rate, flag="" if samples.any() else "silent")
+    with np.errstate(over="ignore"):  # beyond float32 is infinity, which _mono refuses
+        mono = _mono(x.astype(np.float32))
+    resampler = _Resampler(sampling_rate, spec.sampling_rate)
+    return _audio(np.concatenate([resampler.push(mono), resampler.finish()]), spec)
 
 
 def levelled(mono: Float32, spec: FrontendSpec) -> Int16:
@@ -117,7 +109,16 @@ def levelled(mono: Float32, spec: FrontendSpec) -> Int16:
     peak = float(np.abs(mono).max(initial=0.0))
     if peak < SILENCE_PEAK:
         return np.zeros(len(mono), dtype=np.int16)
+    if not np.isfinite(peak):  # the resampler overshoots at the limit of float32
+        raise AudioError("non_finite", "samples near the largest float32")
     return np.round(mono * np.float32(INT16_SCALE * spec.peak / peak)).astype(np.int16)
+
+
+def _audio(mono: Float32, spec: FrontendSpec, *, flag: str = "") -> Audio:
+    if not len(mono):
+        raise AudioError("empty", "no samples")
+    samples = levelled(mono, spec)
+    return Audio(samples=samples, seconds=len(mono) / spec.sampling_rate, flag=flag or ("" if samples.any() else "silent"))
 
 
 class _Sequential(soundfile.SoundFile):
@@ -137,6 +138,18 @@ def _open_regular(path: FilePath) -> int:
         os.close(descriptor)
         raise AudioError("not_regular", "a folder, pipe, socket or device")
     return descriptor
+
+
+@contextlib.contextmanager
+def _unchanged(descriptor: int) -> Iterator[None]:
+    """Whatever came of reading a file while it was written to, an error too, says nothing about the file."""
+    before = os.fstat(descriptor)
+    try:
+        yield
+    finally:
+        after = os.fstat(descriptor)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise AudioError("changed", "size or time changed during reading")
 
 
 def _open_failed(path: FilePath, error: OSError) -> Exception:

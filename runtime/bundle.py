@@ -16,6 +16,7 @@ MANIFEST: Final = "bundle.json"
 METADATA_KEY: Final = "rrtn"  # one JSON document under this key of the ONNX metadata_props
 
 InputKind = Literal["logmel", "waveform"]
+_MALFORMED: Final = (ValueError, KeyError, TypeError, AttributeError)  # JSON, but not of the form that we write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,7 @@ def _from_manifest(path: Path) -> Bundle:
             variants=tuple(_inside(path, Variant(**fields)) for fields in document["variants"]),
             provenance=document["provenance"],
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except _MALFORMED as error:
         raise ModelError(f"{path} | {error!r} | expected what `rrtn export` writes | export again") from error
 
 
@@ -121,24 +122,27 @@ def _from_onnx(path: Path) -> Bundle:
     metadata = onnx_metadata(content)
     if METADATA_KEY not in metadata:
         raise ModelError(f"{path} | no rrtn metadata in it | expected an .onnx that `rrtn export` wrote | export again")
-    document = json.loads(metadata[METADATA_KEY])
-    _check_schema(path, document["schema"])
-    variant = Variant(
-        name=document["precision"] if document["input"] == "logmel" else document["input"],
-        file=path.name,
-        kind="onnx",
-        input=document["input"],
-        precision=document["precision"],
-        sha256=hashlib.sha256(content).hexdigest(),
-        size=len(content),
-    )
-    return Bundle(
-        path=path.parent,
-        labels=tuple(document["labels"]),
-        spec=FrontendSpec.from_dict(document["frontend"]),
-        variants=(variant,),
-        provenance={},
-    )
+    try:
+        document = json.loads(metadata[METADATA_KEY])
+        _check_schema(path, document["schema"])
+        variant = Variant(
+            name=document["precision"] if document["input"] == "logmel" else document["input"],
+            file=path.name,
+            kind="onnx",
+            input=document["input"],
+            precision=document["precision"],
+            sha256=hashlib.sha256(content).hexdigest(),
+            size=len(content),
+        )
+        return Bundle(
+            path=path.parent,
+            labels=tuple(document["labels"]),
+            spec=FrontendSpec.from_dict(document["frontend"]),
+            variants=(variant,),
+            provenance={},
+        )
+    except _MALFORMED as error:
+        raise ModelError(f"{path} | {error!r} in its metadata | expected what `rrtn export` writes | export again") from error
 
 
 def _check_schema(path: Path, schema: object) -> None:

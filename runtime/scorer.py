@@ -3,6 +3,7 @@
 B batch, T frames, M mels, N samples, K labels.
 """
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -38,11 +39,12 @@ class Row:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A file, decoded and ready for the model, or the reason why not."""
+    """A file, decoded and ready for the model, or the reason why not. Many wait at once, so none keeps its samples."""
 
     file: FilePath
-    audio: Audio | None
-    features: Float32 | None  # log_mel [1, T, M] or waveform [N]
+    features: Float32 | None = None  # log_mel [1, T, M] or waveform [N]
+    seconds: float = 0.0  # of audio in the file
+    flag: str = ""
     error: AudioError | None = None
 
 
@@ -92,8 +94,7 @@ class Scorer:
 
     def score_waveform(self, waveform: npt.ArrayLike, sampling_rate: int) -> dict[str, float]:
         """Samples [N] or [N, channels] of any scale -> score of each label. Raises AudioError for NaN or no samples."""
-        audio = audio_from_array(waveform, sampling_rate, self.bundle.spec)
-        row = next(self._rows([_Prepared("", audio, self._features(audio))]))
+        row = next(self._rows([self._ready("", audio_from_array(waveform, sampling_rate, self.bundle.spec))]))
         if row.scores is None:
             raise AudioError(row.error, row.detail)
         return row.scores
@@ -117,8 +118,11 @@ class Scorer:
         try:
             audio = read_audio(path, self.bundle.spec, max_seconds=self._max_seconds, allow_truncated=self._allow_truncated)
         except AudioError as error:
-            return _Prepared(path, None, None, error)
-        return _Prepared(path, audio, self._features(audio))
+            return _Prepared(path, error=error)
+        return self._ready(path, audio)
+
+    def _ready(self, path: FilePath, audio: Audio) -> _Prepared:
+        return _Prepared(path, self._features(audio), audio.seconds, audio.flag)
 
     def _features(self, audio: Audio) -> Float32:
         spec = self.bundle.spec
@@ -129,7 +133,7 @@ class Scorer:
         features = [item.features for item in items if item.features is not None]
         scores = iter(self._scores(features) if features else ())
         for item in items:
-            yield _error_row(item) if item.audio is None else self._row(item, item.audio, next(scores))
+            yield _error_row(item) if item.features is None else self._row(item, next(scores))
 
     def _scores(self, features: list[Float32]) -> Float32:
         """[K] for each of up to B inputs, from one batch of exactly B."""
@@ -137,17 +141,17 @@ class Scorer:
         batch[: len(features)] = features
         return self.backend.scores(batch)[: len(features)]
 
-    def _row(self, item: _Prepared, audio: Audio, scores: Float32) -> Row:
+    def _row(self, item: _Prepared, scores: Float32) -> Row:
         if not np.isfinite(scores).all():
             return Row(file=item.file, error="invalid_score", detail="the model gave NaN or infinity")
         spec = self.bundle.spec
         return Row(
             file=item.file,
             start=0.0,
-            end=min(audio.seconds, spec.clip_samples / spec.sampling_rate),
+            end=min(item.seconds, spec.clip_samples / spec.sampling_rate),
             scores=dict(zip(self.labels, scores.tolist(), strict=True)),
-            error=audio.flag,
-            seconds=audio.seconds,
+            error=item.flag,
+            seconds=item.seconds,
         )
 
 
@@ -157,5 +161,5 @@ def _error_row(item: _Prepared) -> Row:
 
 
 def _check_positive(flag: str, value: float | None) -> None:
-    if value is not None and value <= 0:
-        raise ConfigError(f"{flag} | {value} | expected more than 0")
+    if value is not None and not 0 < value < math.inf:
+        raise ConfigError(f"{flag} | {value} | expected a number above 0")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import soundfile
 from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.bundle import metadata_of
@@ -61,8 +62,36 @@ def tiny_model_at(spec: FrontendSpec) -> Callable[[Path], Path]:
     return lambda path: _write_tiny_model(path, spec)
 
 
+@pytest.fixture
+def csv_lines() -> list[str]:
+    """data_info.csv of a tiny data set in the Hume-VB layout: 8 Train, 4 Val, 2 Test clips; item i is line i + 1."""
+    header = "File_ID,Split,Subject_ID,Country_string,Age,Awe,Fear"
+    splits = ["Train"] * 8 + ["Val"] * 4 + ["Test"] * 2
+    ratings = np.random.default_rng(0).uniform(0, 1, (len(splits), 2)).round(3)
+    labels = ["," if split == "Test" else f"{awe},{fear}" for split, (awe, fear) in zip(splits, ratings, strict=True)]
+    rows = (f"[{i:05d}],{split},{split}_{i // 2},USA,30,{label}" for i, (split, label) in enumerate(zip(splits, labels)))
+    return [header, *rows]
+
+
+@pytest.fixture
+def make_data(tmp_path: Path, csv_lines: list[str]) -> Callable[..., Path]:
+    """Writes `csv_lines`, or the bytes or lines that are given, beside the noise of the 14 clips; -> the folder."""
+
+    def make(table: bytes | list[str] = csv_lines) -> Path:
+        folder = tmp_path / "data"
+        (folder / "wav").mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(1)
+        for number in range(14):
+            soundfile.write(folder / f"wav/{number:05d}.wav", rng.uniform(-0.5, 0.5, 4800), 16_000)  # 0.3 s
+        content = table if isinstance(table, bytes) else ("\n".join(table) + "\n").encode()
+        (folder / "data_info.csv").write_bytes(content)
+        return folder
+
+    return make
+
+
 def _write_tiny_model(path: Path, spec: FrontendSpec) -> Path:
-    weights = np.random.default_rng(0).normal(0, 0.05, (spec.n_mels, len(LABELS))).astype(np.float32)
+    weights = np.random.default_rng(0).normal(0, 0.005, (spec.n_mels, len(LABELS))).astype(np.float32)
     nodes = [
         helper.make_node("ReduceMean", ["log_mel", "axes"], ["mean"], keepdims=0),
         helper.make_node("MatMul", ["mean", "weights"], ["logits"]),

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -39,7 +40,10 @@ class CheckpointInfo:
 
 
 def save_checkpoint(folder: Path, info: CheckpointInfo, tensors: Mapping[str, Tensors]) -> None:
-    """`tensors` {"weights": {...}, "optimizer": {...}}, each becomes one file; then the files before are removed."""
+    """`tensors` {"weights": {...}, "optimizer": {...}}, each becomes one file; then all other files are removed.
+
+    Those are the checkpoint before and what a killed save left.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for kind, content in tensors.items():
@@ -48,8 +52,8 @@ def save_checkpoint(folder: Path, info: CheckpointInfo, tensors: Mapping[str, Te
             save_file({name: tensor.detach().contiguous().cpu() for name, tensor in content.items()}, temporary)
         files[kind] = {"file": path.name, "sha256": sha256_of(path), "size": path.stat().st_size}
     write_json(folder / POINTER, {"schema": SCHEMA, **asdict(info), "files": files})
-    current = {entry["file"] for entry in files.values()}
-    for old in folder.glob("*.safetensors"):
+    current = {POINTER, *(entry["file"] for entry in files.values())}
+    for old in folder.iterdir():
         if old.name not in current:
             old.unlink()
 
@@ -73,8 +77,11 @@ def _document(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{path} | {error.strerror} | expected a checkpoint of rrtn train | train first") from error
     except ValueError as error:
         raise ModelError(f"{path} | {error} | expected JSON | restore the file, or train again") from error
-    if document.get("schema") != SCHEMA:
-        raise ModelError(f"{path} | schema {document.get('schema')!r} | this rrtn reads schema {SCHEMA} | update rrtn")
+    found = document.get("schema") if isinstance(document, dict) else None
+    if found != SCHEMA:
+        raise ModelError(f"{path} | schema {found!r} | this rrtn reads schema {SCHEMA} | update rrtn")
+    if lost := {"files", *CheckpointInfo.__dataclass_fields__} - document.keys():
+        raise ModelError(f"{path} | no {', '.join(sorted(lost))} | the file was changed | use another checkpoint")
     return document
 
 
@@ -90,4 +97,7 @@ def _load_checked(folder: Path, files: dict[str, Any], kind: str) -> Tensors:
         came = f"sha256 {found[:12]}" if path.is_file() else "not there"
         wanted = files[kind]["sha256"][:12]
         raise ModelError(f"{path} | {came} | {POINTER} lists {wanted} | the file was changed: use another checkpoint")
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ModelError(f"{path} | {error} | expected safetensors | use another checkpoint") from error

@@ -1,6 +1,7 @@
 """Every setting of a training run: one dataclass a part, saved whole as the run's config.toml."""
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -52,8 +53,8 @@ class LossConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "ruwl_lambda", tuple(map(float, self.ruwl_lambda)))
         object.__setattr__(self, "ruwl_c", tuple(map(float, self.ruwl_c)))
-        if len(self.ruwl_lambda) != 3 or len(self.ruwl_c) != 3 or 0 in self.ruwl_c:
-            raise ConfigError("loss.ruwl_lambda, loss.ruwl_c | expected three numbers each, no c of 0")
+        if len(self.ruwl_lambda) != 3 or len(self.ruwl_c) != 3 or not all(0 < abs(c) < math.inf for c in self.ruwl_c):
+            raise ConfigError("loss.ruwl_lambda, loss.ruwl_c | expected three numbers each, no c of 0, infinity or NaN")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,8 @@ class OptimConfig:
             raise ConfigError("--batch-size (optim.batch_size) | 1 | CCC and Barlow Twins need at least 2 clips")
         if not 0 < self.lr < 10:
             raise ConfigError(f"--lr (optim.lr) | {self.lr} | expected more than 0, usually about 0.001")
+        for name in ("ruwl_lr", "eps", "weight_decay"):
+            _check_least(f"optim.{name}", getattr(self, name), 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +94,8 @@ class Config:
 
     def __post_init__(self) -> None:
         _check_least("--seed (seed)", self.seed, 0)
+        if self.seed >= 2**63:
+            raise ConfigError(f"--seed (seed) | {self.seed} | expected less than 2^63")
         _check_choice("--device (device)", self.device, get_args(DeviceName))
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,7 +136,8 @@ def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
             continue
         section, _, key = dotted.rpartition(".")
         target = result.setdefault(section, {}) if section else result
-        target[key] = value
+        if isinstance(target, dict):  # else `section` is no section: config_from_dict refuses it by name
+            target[key] = value
     return result
 
 
@@ -164,7 +170,10 @@ def _from_dict(kind: Any, document: Mapping[str, Any], *, source: str, prefix: s
 def _value(default: Any, value: object, *, source: str, key: str) -> Any:
     """A setting of the type that its default has; a section becomes its dataclass."""
     if isinstance(default, tuple):
-        return tuple(_checked(value, list | tuple, source=source, key=key))
+        item = default[0] if default else ""  # the empty default is of names
+        return tuple(
+            _value(item, part, source=source, key=key) for part in _checked(value, list | tuple, source=source, key=key)
+        )
     if isinstance(default, float):
         return float(_checked(value, int | float, source=source, key=key))
     if dataclasses.is_dataclass(default):
@@ -189,6 +198,6 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ConfigError(f"{name} | {value!r} | expected one of {', '.join(choices)}")
 
 
-def _check_least(name: str, value: int, least: int) -> None:
-    if value < least:
+def _check_least(name: str, value: float, least: int) -> None:
+    if not value >= least:  # NaN is not, either
         raise ConfigError(f"{name} | {value} | expected at least {least}")

@@ -59,8 +59,9 @@ def read_data(folder: Path, targets: Sequence[str] = ()) -> DataSet:
     """
     table = _read_csv(_find_csv(folder))
     names = _targets_of(table, targets)
+    _check_places(table)
     rows = _without_repeats(table)
-    clips = [_clip(table, folder, row) for row in rows]
+    clips = [_clip(folder, row) for row in rows]
     ratings = _ratings(table, rows, clips, names)
     _check_files(table, clips)
     return DataSet(
@@ -157,13 +158,27 @@ def _number(cell: str) -> float | None:
         return None
 
 
+def _check_places(table: _Table) -> None:
+    """Every row is in a split, and its file below wav/."""
+    if lost := [row for row in table.rows if row.cells["Split"] not in SPLITS]:
+        raise table.refuse(f"Split is {lost[0].cells['Split']!r}", [row.line for row in lost], "Train, Val or Test")
+    if outside := [row for row in table.rows if not _is_below(row.cells["File_ID"])]:
+        lines = [row.line for row in outside]
+        raise table.refuse(f"File_ID is {outside[0].cells['File_ID']!r}", lines, "a name like [00001], below wav/")
+
+
+def _is_below(file_id: str) -> bool:
+    path = PurePosixPath(file_id.strip("[]"))
+    return bool(path.name) and not path.is_absolute() and ".." not in path.parts
+
+
 def _without_repeats(table: _Table) -> list[_Row]:
     """A row that stands twice is taken once; the same File_ID with other values is refused."""
-    first: dict[str, _Row] = {}
+    first: dict[PurePosixPath, _Row] = {}
     same: list[int] = []
     conflicting: list[int] = []
     for row in table.rows:
-        known = first.setdefault(row.cells["File_ID"].strip("[]"), row)
+        known = first.setdefault(_wav_name(row), row)
         if known is not row:
             (same if known.cells == row.cells else conflicting).append(row.line)
     if conflicting:
@@ -173,22 +188,22 @@ def _without_repeats(table: _Table) -> list[_Row]:
     return list(first.values())
 
 
-def _clip(table: _Table, folder: Path, row: _Row) -> Clip:
-    file_id, split = row.cells["File_ID"], row.cells["Split"]
-    if split not in SPLITS:
-        raise table.refuse(f"Split is {split!r}", [row.line], "Train, Val or Test")
-    relative = PurePosixPath(file_id.strip("[]"))
-    if not relative.name or relative.is_absolute() or ".." in relative.parts:
-        raise table.refuse(f"File_ID is {file_id!r}", [row.line], "a name like [00001], below wav/")
-    relative = relative if relative.suffix else relative.with_suffix(".wav")
+def _clip(folder: Path, row: _Row) -> Clip:
+    path = folder / "wav" / _wav_name(row)
     country = row.cells.get("Country_string") or row.cells.get("Country", "")
-    return Clip(file_id, folder / "wav" / relative, split, row.cells.get("Subject_ID", ""), country, row.line)
+    return Clip(row.cells["File_ID"], path, row.cells["Split"], row.cells.get("Subject_ID", ""), country, row.line)
+
+
+def _wav_name(row: _Row) -> PurePosixPath:
+    """[00001], 00001 and 00001.wav are one file."""
+    name = PurePosixPath(row.cells["File_ID"].strip("[]"))
+    return name if name.suffix else name.with_suffix(".wav")
 
 
 def _ratings(table: _Table, rows: list[_Row], clips: list[Clip], targets: tuple[str, ...]) -> npt.NDArray[np.float32]:
     """[n, K]; blank is NaN and allowed in Test only."""
     values = [[_rating(row.cells[name]) for name in targets] for row in rows]
-    ratings = np.array(values, dtype=np.float32)
+    ratings = np.array(values, dtype=np.float64)  # float32 would make infinity of 1e39 before it is checked
     for name, column in zip(targets, ratings.T, strict=True):
         for problem, bad in {
             "blank": np.isnan(column) & [clip.split != "Test" for clip in clips],
@@ -198,7 +213,7 @@ def _ratings(table: _Table, rows: list[_Row], clips: list[Clip], targets: tuple[
             if bad.any():
                 lines = [row.line for row, is_bad in zip(rows, bad, strict=True) if is_bad]
                 raise table.refuse(f"{name} is {problem}", lines, "a number in 0 to 1, or other --targets")
-    return ratings
+    return ratings.astype(np.float32)
 
 
 def _rating(cell: str) -> float:

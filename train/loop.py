@@ -122,7 +122,8 @@ def _losses(
     if config.model.method == "vanilla":
         return torch.stack([l_ccc, l_ccc.new_zeros(()), l_ccc.new_zeros(())]), l_ccc
     count = 2 * (config.augment.time_stripes + config.augment.freq_stripes)
-    draws = torch.from_numpy(views.uniform(config.seed, epoch, samples, views.MASKS, count)).to(clean)
+    # In float64: float32 rounds the draws next to 1 up to 1, which is a stripe of the full width.
+    draws = torch.from_numpy(views.uniform(config.seed, epoch, samples, views.MASKS, count)).to(clean.device)
     x_a = network(views.masked_view(clean, fill, draws, config.augment))
     l_ccc_a = ccc_loss(x_a.scores, ratings)
     correlation = cross_correlation(network.project(x.embedding), network.project(x_a.embedding))
@@ -161,8 +162,9 @@ def _restore(run: Path, network: TwinsNetwork, c: nn.Parameter, optimizer: torch
         c.copy_(weights.pop("ruwl.c"))
     network.load_state_dict(weights)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": _unflattened(tensors["optimizer"])})
-    lines = (run / "history.jsonl").read_bytes().splitlines(keepends=True)[: info.epoch]
-    write_bytes(run / "history.jsonl", b"".join(lines))
+    lines = (run / "history.jsonl").read_bytes().splitlines(keepends=True)
+    if len(lines) > info.epoch:
+        write_bytes(run / "history.jsonl", b"".join(lines[: info.epoch]))
     return info.epoch
 
 

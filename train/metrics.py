@@ -25,6 +25,7 @@ def ccc_biased(predicted: npt.ArrayLike, rated: npt.ArrayLike) -> Float64:
 
 
 def _ccc(x: Float64, y: Float64, *, variance_over: int) -> Float64:
+    x, y = x - y[0], y - y[0]  # changes no moment, but a constant y becomes 0 exactly, not 0 within rounding
     m_x, m_y = x.mean(0), y.mean(0)
     s_xx = np.square(x - m_x).sum(0) / variance_over
     s_yy = np.square(y - m_y).sum(0) / variance_over

@@ -21,7 +21,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(corpus: Path) -> list[dict[str, str]]:
-    with (corpus / "data_info.csv").open(newline="") as file:
+    return read_table(corpus)
+
+
+def read_table(root: Path) -> list[dict[str, str]]:
+    with (root / "data_info.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -51,9 +55,12 @@ def test_a_clip_is_the_same_in_a_smaller_corpus(corpus: Path, tmp_path: Path) ->
     assert (smaller / "data_info.csv").read_text().splitlines() == table[:13]
 
 
-def test_another_seed_is_another_corpus(corpus: Path, tmp_path: Path) -> None:
+def test_another_seed_has_other_clips_and_other_speakers(corpus: Path, rows: list[dict[str, str]], tmp_path: Path) -> None:
     other = synthesise(tmp_path / "other", clips=12, speakers=SPEAKERS, seed=1, workers=1)
     assert not set(digests(other).values()) & set(digests(corpus).values())
+    strongest = [ratings(table).argmax(axis=1) for table in (read_table(other), rows[:12])]
+    assert (strongest[0] == strongest[1]).mean() < 0.5
+    assert [row["Age"] for row in read_table(other)] != [row["Age"] for row in rows[:12]]
 
 
 def test_columns_and_names_are_those_of_hume_vb(corpus: Path, rows: list[dict[str, str]]) -> None:
@@ -104,8 +111,7 @@ def test_clips_are_pcm16_mono_at_minus_three_dbfs(corpus: Path) -> None:
 
 def test_splits_keep_one_speaker_each_however_small(tmp_path: Path) -> None:
     tiny = synthesise(tmp_path / "tiny", clips=3, speakers=3, split=(0.98, 0.01, 0.01), workers=1)
-    with (tiny / "data_info.csv").open(newline="") as file:
-        assert [row["Split"] for row in csv.DictReader(file)] == ["Train", "Val", "Test"]
+    assert [row["Split"] for row in read_table(tiny)] == ["Train", "Val", "Test"]
 
 
 def test_progress_counts_up_to_the_whole(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ def autocorrelation(signal: NDArray[np.float64]) -> NDArray[np.float64]:
     """Normalised, one sign of lag, without the bias of a shrinking overlap."""
     centred = signal - signal.mean()
     sums = np.fft.irfft(np.abs(np.fft.rfft(centred, 2 * len(centred))) ** 2)[: len(centred) // 2]
-    unbiased: NDArray[np.float64] = sums / np.arange(len(centred), len(centred) - len(sums), -1)
-    return unbiased / unbiased[0]
+    unbiased = sums / np.arange(len(centred), len(centred) - len(sums), -1)
+    return np.asarray(unbiased / unbiased[0])
 
 
 def periodicity(waveform: NDArray[np.float32], *, lowest: float, highest: float) -> tuple[float, float]:

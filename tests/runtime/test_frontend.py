@@ -1,0 +1,47 @@
+"""The filterbank and window against librosa and scipy."""
+
+import librosa
+import numpy as np
+import pytest
+import scipy.signal
+from rrtn.runtime import FrontendSpec, log_mel
+from rrtn.runtime.errors import ModelError
+from rrtn.runtime.frontend import clip_of, hann, mel_filterbank
+
+
+def test_filterbank_is_librosas(spec: FrontendSpec) -> None:
+    theirs = librosa.filters.mel(sr=16_000, n_fft=512, n_mels=64, fmin=50, fmax=8000, dtype=np.float64)
+    np.testing.assert_allclose(mel_filterbank(spec), theirs.T, rtol=1e-9, atol=1e-15)
+
+
+def test_window_is_the_periodic_hann() -> None:
+    np.testing.assert_allclose(hann(512), scipy.signal.get_window("hann", 512, fftbins=True), atol=1e-15)
+
+
+def test_log_mel_is_bitwise_deterministic(spec: FrontendSpec) -> None:
+    x = np.random.default_rng(0).uniform(-1, 1, 39_840)
+    assert np.array_equal(log_mel(x, spec), log_mel(x.copy(), spec))
+
+
+def test_log_mel_rejects_two_channels(spec: FrontendSpec) -> None:
+    with pytest.raises(ValueError, match=r"shape \(2, 100\)"):
+        log_mel(np.zeros((2, 100)), spec)
+
+
+def test_silence_is_the_floor(spec: FrontendSpec) -> None:
+    np.testing.assert_allclose(log_mel(np.zeros(16_000), spec), -100, atol=1e-4)
+
+
+def test_clip_of_cuts_and_pads(spec: FrontendSpec) -> None:
+    x = np.arange(1, 50_001, dtype=np.float32)
+    assert np.array_equal(clip_of(x, spec, start=5), x[5 : 5 + 39_840])
+    short = clip_of(x[:10], spec)
+    assert short.shape == (39_840,)
+    assert np.array_equal(short[:10], x[:10])
+    assert not short[10:].any()
+
+
+def test_spec_survives_json_and_refuses_other_fields(spec: FrontendSpec) -> None:
+    assert FrontendSpec.from_dict(spec.to_dict()) == spec
+    with pytest.raises(ModelError, match="hop"):
+        FrontendSpec.from_dict({key: value for key, value in spec.to_dict().items() if key != "hop"})
