@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .train.table1 import DataReport
 
 EXIT_SOME_ERRORS = 3  # done, but some files are errors
+_PLAIN_WIDTH = 160  # columns, where there is no terminal to ask
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -87,7 +88,7 @@ def train(
         Optional[str],
         typer.Option(help="vanilla (CCC), rrtn (+ Barlow Twins), rrtn-ruwl (+ learned weights; default).", show_default=False),
     ] = None,
-    epochs: Annotated[Optional[int], typer.Option(help="Default 60; 8 on the built-in corpus.", show_default=False)] = None,
+    epochs: Annotated[Optional[int], typer.Option(help="Default 60; 5 on the built-in corpus.", show_default=False)] = None,
     batch_size: Annotated[
         Optional[int], typer.Option(help="Default 128; less for under 1,280 clips.", show_default=False)
     ] = None,
@@ -286,8 +287,8 @@ def demo(
 @data_app.command("synth")
 def data_synth(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
-    clips: Annotated[int, typer.Option(help="How many.")] = 2000,
-    speakers: Annotated[int, typer.Option(help="How many; each is in one split only.")] = 100,
+    clips: Annotated[int, typer.Option(help="How many.")] = 1000,
+    speakers: Annotated[int, typer.Option(help="How many; each is in one split only.")] = 60,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal files.")] = 0,
     workers: Annotated[Optional[int], typer.Option(help="Processes; default: one a core.", show_default=False)] = None,
     as_json: Json = False,
@@ -479,7 +480,9 @@ def _print_rows(rows: list["Row"], labels: tuple[str, ...]) -> None:
     table = _table("file", "highest scores", "")
     for row in rows:
         scores = sorted((row.scores or {}).items(), key=lambda item: -item[1])
-        table.add_row(_plain(cell_from_path(row.file)), "  ".join(f"{name} {value:.2f}" for name, value in scores[:3]), row.error)
+        table.add_row(
+            _plain(cell_from_path(row.file)), "  ".join(f"{name} {value:.2f}" for name, value in scores[:3]), row.error
+        )
     _print(table)
 
 
@@ -504,9 +507,7 @@ def _table(*columns: str) -> "Table":
 def _print(table: "Table") -> None:
     from rich.console import Console
 
-    console = Console()
-    console.width = max(console.width, 100)
-    console.print(table)
+    Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH).print(table)
 
 
 def _print_json(document: Any) -> None:

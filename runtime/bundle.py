@@ -151,6 +151,6 @@ def _check_schema(path: Path, schema: object) -> None:
 
 
 def _inside(path: Path, variant: Variant) -> Variant:
-    if Path(variant.file).name != variant.file:
+    if variant.file in ("", "..") or Path(variant.file).name != variant.file:
         raise ModelError(f"{path} | variant file {variant.file!r} | expected a plain file name | export again")
     return variant

@@ -84,7 +84,8 @@ def _packages() -> Iterator[Finding]:
         elif package == "onnxruntime-gpu" and (version := _version("onnxruntime")):
             yield Finding("onnxruntime", "ok", f"{version}, for {purpose} on the CPU")
         else:
-            yield Finding(package, "missing", f"not installed, for {purpose}", f'pip install "rrtn[{extra}]"')
+            wanted = f"rrtn[{extra}]" if extra else package
+            yield Finding(package, "missing", f"not installed, for {purpose}", f'pip install "{wanted}"')
 
 
 def _cuda_provider() -> Finding:

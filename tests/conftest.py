@@ -7,8 +7,9 @@ import numpy as np
 import onnx
 import pytest
 import soundfile
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from rrtn.runtime import FrontendSpec
+from rrtn.runtime import FrontendSpec, Scorer
 from rrtn.runtime.bundle import metadata_of
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -69,7 +70,10 @@ def csv_lines() -> list[str]:
     splits = ["Train"] * 8 + ["Val"] * 4 + ["Test"] * 2
     ratings = np.random.default_rng(0).uniform(0, 1, (len(splits), 2)).round(3)
     labels = ["," if split == "Test" else f"{awe},{fear}" for split, (awe, fear) in zip(splits, ratings, strict=True)]
-    rows = (f"[{i:05d}],{split},{split}_{i // 2},USA,30,{label}" for i, (split, label) in enumerate(zip(splits, labels)))
+    rows = (
+        f"[{i:05d}],{split},{split}_{i // 2},USA,30,{label}"
+        for i, (split, label) in enumerate(zip(splits, labels, strict=True))
+    )
     return [header, *rows]
 
 
@@ -88,6 +92,19 @@ def make_data(tmp_path: Path, csv_lines: list[str]) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def scorer(tiny_model: Path) -> Scorer:
+    """The tiny model on the CPU."""
+    return Scorer(tiny_model, "cpu")
+
+
+@pytest.fixture
+def sound(spec: FrontendSpec) -> NDArray[np.float64]:
+    """1.5 s of noise under a smooth envelope at 16 kHz, peak 0.5: something at every frequency, and no edges."""
+    noise = np.random.default_rng(1).normal(size=round(1.5 * spec.sampling_rate)) * np.hanning(round(1.5 * spec.sampling_rate))
+    return np.asarray(0.5 * noise / np.abs(noise).max())
 
 
 def _write_tiny_model(path: Path, spec: FrontendSpec) -> Path:

@@ -7,11 +7,11 @@ from ..runtime.progress import Progress
 from .clips import cache_folder
 from .corpus import synthesise
 
-CLIPS: Final = 1200
+CLIPS: Final = 1000
 SPEAKERS: Final = 60
 SPLIT: Final = (0.6, 0.3, 0.1)
 SEED: Final = 1
-EPOCHS: Final = 8  # a demonstration, not an experiment
+EPOCHS: Final = 5  # a demonstration, not an experiment
 _VERSION: Final = 1  # raise it whenever corpus or voice give other samples
 
 

@@ -61,7 +61,7 @@ class LossConfig:
 class OptimConfig:
     """AdamW, as the paper sets it."""
 
-    epochs: int = 0  # --epochs; 0 is 60, as in the paper, and 8 on the built-in corpus
+    epochs: int = 0  # --epochs; 0 is 60, as in the paper, and 5 on the built-in corpus
     batch_size: int = 0  # --batch-size; 0 is 128, as in the paper, and less where an epoch would have under 10 steps
     lr: float = 1e-3  # --lr
     ruwl_lr: float = 1e-3  # of RUWL's c, which has no weight decay

@@ -113,12 +113,12 @@ def test_a_single_csv_of_another_name_is_taken_and_two_are_refused(make_data: Ma
     (folder / "data_info.csv").rename(folder / "labels.csv")
     assert len(read_data(folder).splits["Train"].clips) == 8
     (folder / "more.csv").write_text("")
-    with pytest.raises(DataError, match="2 CSV files, none named data_info.csv"):
+    with pytest.raises(DataError, match=r"2 CSV files, none named data_info\.csv"):
         read_data(folder)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere | not a folder"):
+    with pytest.raises(DataError, match=r"nowhere \| not a folder"):
         read_data(tmp_path / "nowhere")
 
 

@@ -1,0 +1,93 @@
+"""What `rrtn export` writes as ONNX, from networks with random weights and statistics."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from rrtn.export.graph import onnx_from_network
+from rrtn.runtime import FrontendSpec, load_bundle
+from rrtn.runtime.bundle import InputKind
+from rrtn.runtime.errors import ModelError
+from rrtn.train.frontend import LogMel
+from rrtn.train.model import TwinsNetwork
+
+SPEC = FrontendSpec()
+LABELS = ("Awe", "Fear", "Joy")
+ENCODERS = ("resnet18", "cnn10", "cnn14")
+# fp32 sums in another order, through up to 14 layers; the gate's own limit is 1e-4.
+TOLERANCE = 2e-5
+
+
+def random_network(encoder: str) -> TwinsNetwork:
+    """BatchNorm statistics from a forward pass, so that signals neither vanish nor explode behind a few layers."""
+    torch.manual_seed(0)
+    network = TwinsNetwork(encoder, n_mels=64, n_targets=3, with_projector=True)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the mean of what comes
+    with torch.no_grad():
+        network.train()(LogMel(SPEC)(torch.from_numpy(clips(8))))
+        network.head.weight.mul_(5)
+    return network.eval()
+
+
+def clips(count: int) -> np.ndarray:
+    """Tones with noise, each at its own pitch and level."""
+    rng = np.random.default_rng(0)
+    time = np.arange(SPEC.clip_samples) / SPEC.sampling_rate
+    tones = [np.sin(2 * np.pi * 100 * 1.5**i * time) * 0.7 ** (i + 1) for i in range(count)]
+    return (np.array(tones) + rng.normal(0, 0.01, (count, SPEC.clip_samples))).astype(np.float32)
+
+
+@pytest.fixture(scope="module", params=[(e, k) for e in ENCODERS for k in ("logmel", "waveform")], ids="-".join)
+def exported(request: pytest.FixtureRequest) -> tuple[TwinsNetwork, bytes, InputKind]:
+    encoder, kind = request.param
+    network = random_network(encoder)
+    return network, onnx_from_network(network, SPEC, LABELS, kind), kind
+
+
+def test_scores_are_pytorchs_at_any_batch_size(exported: tuple[TwinsNetwork, bytes, InputKind]) -> None:
+    network, model, kind = exported
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    log_mels = LogMel(SPEC)(torch.from_numpy(clips(7)))
+    with torch.no_grad():
+        expected = network(log_mels).scores.numpy()
+    assert np.ptp(expected, axis=0).max() > 1e-4
+    name = session.get_inputs()[0].name
+    for batch in (1, 2, 7):
+        inputs = log_mels.numpy() if kind == "logmel" else clips(7)
+        came = session.run(["scores"], {name: inputs[:batch]})[0]
+        np.testing.assert_allclose(came, expected[:batch], atol=TOLERANCE, rtol=0)
+
+
+def test_graph_is_self_contained_and_has_no_projector(exported: tuple[TwinsNetwork, bytes, InputKind]) -> None:
+    network, content, kind = exported
+    model = onnx.load_from_string(content)
+    tensors = [*model.graph.initializer]
+    assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in tensors)
+    assert {entry.domain for entry in model.opset_import} == {""}
+    assert "STFT" not in {node.op_type for node in model.graph.node}
+    deployed = sum(np.prod(tensor.dims) for tensor in tensors if np.prod(tensor.dims) > 1000)
+    counts = network.parameter_counts()
+    assert deployed < counts["encoder"] + counts["head"] + 600_000  # the DFT basis of the waveform graph has 263,168
+    shape = [dim.dim_param or dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    assert shape == (["batch", 1, 250, 64] if kind == "logmel" else ["batch", 39_840])
+
+
+def test_bare_file_carries_labels_and_frontend(exported: tuple[TwinsNetwork, bytes, InputKind], tmp_path: Path) -> None:
+    path = tmp_path / "any name.onnx"
+    path.write_bytes(exported[1])
+    bundle = load_bundle(path)
+    assert (bundle.labels, bundle.spec, bundle.variants[0].input) == (LABELS, SPEC, exported[2])
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    """E5."""
+    network = random_network("resnet18")
+    with torch.no_grad():
+        network.head.weight[0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r"head\.weight"):
+        onnx_from_network(network, SPEC, LABELS, "logmel")

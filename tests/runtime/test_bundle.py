@@ -1,0 +1,226 @@
+"""A bundle is what its hashes say, or it is refused in one line; never a traceback, whatever lies in the file."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from rrtn.runtime import FrontendSpec, Scorer, load_bundle
+from rrtn.runtime.bundle import Bundle, Variant, metadata_of, newest_run
+from rrtn.runtime.errors import ModelError
+from rrtn.runtime.onnx_metadata import onnx_metadata
+
+Model = Callable[[Path], Path]
+SPEC = FrontendSpec(frames=100, peak_dbfs=-6.0)
+
+
+def variant_of(path: Path, **changes: Any) -> Variant:
+    content = path.read_bytes()
+    fields = {"name": "fp32", "file": path.name, "kind": "onnx", "input": "logmel", "precision": "fp32"}
+    return Variant(**fields, sha256=hashlib.sha256(content).hexdigest(), size=len(content), **changes)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_model_at: Model, spec: FrontendSpec) -> Path:
+    """A bundle with one variant."""
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    variant = variant_of(tiny_model_at(bundle / "model.onnx"), parity={"max_abs": 1e-7})
+    manifest = Bundle(
+        path=bundle, labels=("Awe", "Fear", "Joy"), spec=spec, variants=(variant,), provenance={"epoch": 3}
+    ).manifest()
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+    return bundle
+
+
+def edit_manifest(folder: Path, **changes: Any) -> None:
+    manifest = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps(manifest | changes))
+
+
+def with_metadata(model: Path, properties: dict[str, str]) -> Path:
+    proto = onnx.load(model)
+    del proto.metadata_props[:]
+    helper.set_model_props(proto, properties)
+    model.write_bytes(proto.SerializeToString())
+    return model
+
+
+def test_a_folder_its_manifest_and_a_bare_model_give_the_same(folder: Path, spec: FrontendSpec) -> None:
+    bundle = load_bundle(folder)
+    assert load_bundle(str(folder / "bundle.json")) == bundle
+    bare = load_bundle(folder / "model.onnx")
+    for loaded in (bundle, bare):
+        assert (loaded.path, loaded.labels, loaded.spec) == (folder, ("Awe", "Fear", "Joy"), spec)
+        assert [(variant.name, variant.file, variant.input) for variant in loaded.variants] == [
+            ("fp32", "model.onnx", "logmel")
+        ]
+        assert loaded.read(loaded.variants[0]) == (folder / "model.onnx").read_bytes()
+    assert (bundle.provenance, bare.provenance) == ({"epoch": 3}, {})
+    assert bundle.variants[0].parity == {"max_abs": 1e-7}
+
+
+def test_the_manifest_written_is_the_manifest_read(folder: Path) -> None:
+    assert load_bundle(folder).manifest() == json.loads((folder / "bundle.json").read_text())
+
+
+def test_the_frontend_comes_from_the_model_never_from_defaults(tiny_model: Path) -> None:
+    with_metadata(tiny_model, metadata_of(("Awe",), SPEC, "waveform", "fp16"))
+    bundle = load_bundle(tiny_model)
+    assert bundle.spec == SPEC
+    assert (bundle.variants[0].name, bundle.variants[0].precision) == ("waveform", "fp16")
+
+
+def test_a_variant_that_is_not_there_is_none(folder: Path) -> None:
+    bundle = load_bundle(folder)
+    assert bundle.variant("trt") is None
+    assert bundle.variant("fp32") == bundle.variants[0]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other"])
+def test_a_model_that_was_changed_is_refused_by_both_hashes(folder: Path, damage: str) -> None:
+    content = bytearray((folder / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    changed = {"flip": bytes(content), "cut": bytes(content[:-1]), "empty": b"", "other": b"x" * len(content)}[damage]
+    listed = load_bundle(folder).variants[0].sha256[:12]
+    (folder / "model.onnx").write_bytes(changed)
+    with pytest.raises(ModelError, match=f"{hashlib.sha256(changed).hexdigest()[:12]}.*{listed}"):
+        Scorer(folder, "cpu")
+
+
+def test_a_model_that_is_gone_is_refused_by_name(folder: Path) -> None:
+    (folder / "model.onnx").unlink()
+    with pytest.raises(ModelError, match=r"model\.onnx.*No such file"):
+        Scorer(folder, "cpu")
+
+
+@pytest.mark.parametrize("file", ["../model.onnx", "/etc/passwd", "sub/model.onnx", "", ".", "..", 5])
+def test_a_variant_outside_the_folder_is_refused(folder: Path, file: object) -> None:
+    variants = json.loads((folder / "bundle.json").read_text())["variants"]
+    edit_manifest(folder, variants=[variants[0] | {"file": file}])
+    with pytest.raises(ModelError, match=r"bundle\.json"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("schema", [0, 2, "1", None])
+def test_another_schema_is_refused_and_says_which(folder: Path, schema: object) -> None:
+    edit_manifest(folder, schema=schema)
+    with pytest.raises(ModelError, match=f"schema {schema!r}"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": 5},
+        {"frontend": []},
+        {"frontend": {"frames": 250}},
+        {"frontend": FrontendSpec().to_dict() | {"new": 1}},
+        {"variants": [{"name": "fp32"}]},
+        {"variants": [[]]},
+        {"variants": 1},
+    ],
+)
+def test_a_manifest_of_another_form_is_refused(folder: Path, changes: dict[str, Any]) -> None:
+    edit_manifest(folder, **changes)
+    with pytest.raises(ModelError):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"{}"])
+def test_a_manifest_that_is_none_is_refused_by_name(folder: Path, content: bytes) -> None:
+    (folder / "bundle.json").write_bytes(content)
+    with pytest.raises(ModelError, match=r"bundle\.json"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("document", ["{", "[]", "{}", '{"schema": 1}', '{"schema": 1, "input": "logmel"}', "5"])
+def test_a_model_with_broken_metadata_is_refused_by_name(tiny_model: Path, document: str) -> None:
+    with_metadata(tiny_model, {"rrtn": document})
+    with pytest.raises(ModelError, match=r"tiny\.onnx"):
+        load_bundle(tiny_model)
+
+
+def test_a_model_of_someone_else_is_refused(tiny_model: Path) -> None:
+    with_metadata(tiny_model, {"author": "someone else"})
+    with pytest.raises(ModelError, match="no rrtn metadata"):
+        load_bundle(tiny_model)
+
+
+@pytest.mark.parametrize("name", ["gone", "gone.onnx"])
+def test_a_path_that_is_not_there_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelError, match="not there"):
+        load_bundle(tmp_path / name)
+
+
+def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"bundle\.json.*not there"):
+        load_bundle(tmp_path)
+
+
+def test_a_bundle_of_engines_only_cannot_score_here(folder: Path) -> None:
+    variants = json.loads((folder / "bundle.json").read_text())["variants"]
+    edit_manifest(folder, variants=[variants[0] | {"name": "trt", "kind": "engine"}])
+    with pytest.raises(ModelError, match="no ONNX variant"):
+        Scorer(folder, "cpu")
+
+
+def test_what_is_listed_but_no_model_is_refused_by_onnx_runtime(folder: Path) -> None:
+    (folder / "model.onnx").write_bytes(b"listed, and yet no model")
+    variant = load_bundle(folder).manifest()["variants"][0]
+    content = (folder / "model.onnx").read_bytes()
+    edit_manifest(folder, variants=[variant | {"sha256": hashlib.sha256(content).hexdigest()}])
+    with pytest.raises(ModelError, match=r"model\.onnx on cpu"):
+        Scorer(folder, "cpu")
+
+
+def test_the_newest_run_is_the_one_whose_file_was_written_last(tmp_path: Path) -> None:
+    for age, name in enumerate(["c", "a", "b"]):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.toml").touch()
+        os.utime(tmp_path / name / "config.toml", ns=(0, 10**18 - age))
+    (tmp_path / "newer, but no run").mkdir()
+    assert newest_run(runs=tmp_path) == tmp_path / "c"
+    assert newest_run(having="export/bundle.json", runs=tmp_path) is None
+    assert newest_run(runs=tmp_path / "gone") is None
+
+
+def test_metadata_are_those_that_the_onnx_package_reads(tiny_model: Path) -> None:
+    properties = {"rrtn": "x" * 300, "": "empty key", "empty value": "", "\u00e9\N{GRINNING FACE}": "\u00fc\n"}
+    with_metadata(tiny_model, properties)
+    assert onnx_metadata(tiny_model.read_bytes()) == properties
+    assert onnx_metadata(b"") == {}
+
+
+def test_metadata_are_found_behind_fields_of_every_wire_type(tiny_model: Path) -> None:
+    """Fields 100 (varint), 101 (64 bits), 102 (bytes) and 103 (32 bits), which a later ONNX may add."""
+    content = tiny_model.read_bytes()
+    unknown = b"\xa0\x06\xff\x01" + b"\xa9\x06" + b"8" * 8 + b"\xb2\x06\x03abc" + b"\xbd\x06" + b"4" * 4
+    assert onnx_metadata(unknown + content + unknown) == onnx_metadata(content)
+
+
+def test_a_model_cut_anywhere_is_refused_or_lacks_metadata(tiny_model: Path) -> None:
+    content = tiny_model.read_bytes()
+    whole = onnx_metadata(content)
+    for length in range(len(content)):
+        try:
+            assert onnx_metadata(content[:length]) in ({}, whole)
+        except ModelError as error:
+            assert "ONNX" in str(error)
+
+
+def test_random_bytes_are_refused_never_a_crash() -> None:
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(3_000):
+        try:
+            onnx_metadata(rng.bytes(rng.integers(1, 80)))
+        except ModelError:
+            refused += 1
+    assert refused > 2_500

@@ -1,0 +1,45 @@
+"""The doctor reports what is installed, and its remedies exist."""
+
+import importlib.metadata
+import re
+
+import pytest
+import soundfile
+from rrtn.runtime.doctor import Finding, examine
+
+
+def by_subject() -> dict[str, Finding]:
+    return {finding.subject: finding for finding in examine()}
+
+
+def test_every_part_is_reported_once() -> None:
+    subjects = [finding.subject for finding in examine()]
+    assert len(subjects) == len(set(subjects))
+    assert {"python", "cpu", "memory", "disk", "gpu", "score --backend cuda", "audio formats"} <= set(subjects)
+
+
+def test_installed_packages_are_named_with_their_version() -> None:
+    found = by_subject()
+    assert found["onnx"].detail.startswith(importlib.metadata.version("onnx"))
+    assert found["onnx"].state == "ok"
+    assert f"libsndfile {soundfile.__libsndfile_version__}" in found["audio formats"].detail
+
+
+def test_a_package_that_is_missing_comes_with_an_extra_that_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rrtn.runtime.doctor._version", lambda package: None)
+    extras = importlib.metadata.metadata("rrtn").get_all("Provides-Extra") or []
+    fixes = {finding.subject: finding.fix for finding in examine() if finding.detail.startswith("not installed")}
+    assert fixes["onnxruntime-gpu"] == 'pip install "onnxruntime-gpu"'
+    named = {found[1] for fix in fixes.values() if (found := re.search(r"rrtn\[(.*)\]", fix))}
+    assert named == {"train", "rtx", "trt"}
+    assert named <= set(extras)
+
+
+def test_without_a_driver_the_gpu_and_cuda_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_library(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("rrtn.runtime.doctor.ctypes.CDLL", no_library)
+    monkeypatch.setattr("rrtn.runtime.doctor.cuda_missing", lambda: "no NVIDIA driver")
+    found = by_subject()
+    assert (found["gpu"].state, found["score --backend cuda"].state) == ("missing", "missing")

@@ -1,0 +1,82 @@
+"""A file that matters is there whole, or as it was before."""
+
+import hashlib
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from rrtn.runtime.files import atomic_path, sha256_of, write_bytes, write_json
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_target_appears_at_the_end_and_only_then(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a.bin") as temporary:
+        temporary.write_bytes(b"half")
+        assert temporary.parent == tmp_path  # a rename is atomic within one file system only
+        assert not (tmp_path / "a.bin").exists()
+        temporary.write_bytes(b"whole")
+    assert (tmp_path / "a.bin").read_bytes() == b"whole"
+    assert names_in(tmp_path) == ["a.bin"]
+
+
+def test_a_failure_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "a.bin") as temporary:
+        temporary.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert (tmp_path / "a.bin").read_bytes() == b"old"
+    assert names_in(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_the_mode_is_that_of_any_new_file(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_bytes(tmp_path / "a.bin", b"")
+        assert stat.S_IMODE((tmp_path / "a.bin").stat().st_mode) == 0o666 & ~mask
+        assert os.umask(mask) == mask  # and it is left as it was
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "\N{GRINNING FACE}" * 63])
+def test_the_longest_names_work(tmp_path: Path, name: str) -> None:
+    write_bytes(tmp_path / name, b"content")
+    assert (tmp_path / name).read_bytes() == b"content"
+
+
+def test_everything_is_on_the_disk_before_and_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def note_fsync(descriptor: int) -> None:
+        events.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def note_replace(path: Path, target: Path) -> Path:
+        events.append("rename")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    write_bytes(tmp_path / "a.bin", b"content")
+    assert events == ["file", "rename", "folder"]
+
+
+def test_json_is_written_whole_and_nan_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"labels": ["Awe"], "score": 0.1})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"labels": ["Awe"], "score": 0.1}
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"score": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text())["score"] == 0.1
+
+
+def test_the_hash_is_that_of_the_content(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 1_000
+    (tmp_path / "a.bin").write_bytes(content)
+    assert sha256_of(tmp_path / "a.bin") == hashlib.sha256(content).hexdigest()

@@ -1,0 +1,91 @@
+"""What the wheel holds, what runs without torch, and what starts fast."""
+
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import rrtn
+
+ROOT = Path(__file__).parents[1]
+RRTN = Path(sys.executable).with_name("rrtn")
+
+BLOCK_TORCH = "import sys; sys.modules.update(dict.fromkeys(['torch', 'torchaudio', 'safetensors']))"  # None: import fails
+
+
+def python(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, **settings)
+
+
+def test_the_tests_run_on_the_installed_wheel() -> None:
+    assert "site-packages" in rrtn.__file__
+
+
+def test_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
+    command = ["-m", "build", "--wheel", "--no-isolation", "--skip-dependency-check", "--outdir", str(tmp_path), str(ROOT)]
+    built = python(*command)
+    assert built.returncode == 0, built.stderr
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    rooms = [ROOT / name for name in ("runtime", "train", "export")]
+    sources = [
+        ROOT / "__init__.py",
+        ROOT / "cli.py",
+        ROOT / "py.typed",
+        *(path for room in rooms for path in room.glob("*.py")),
+    ]
+    assert names == {f"rrtn/{path.relative_to(ROOT)}" for path in sources}
+
+
+def test_every_runtime_module_imports_without_torch() -> None:
+    modules = [f"rrtn.runtime.{path.stem}" for path in (ROOT / "runtime").glob("*.py") if path.stem != "__init__"]
+    assert len(modules) > 10
+    done = python("-c", f"{BLOCK_TORCH}; import importlib; [importlib.import_module(name) for name in {modules}]")
+    assert done.returncode == 0, done.stderr
+
+
+def test_runtimes_tests_pass_without_torch() -> None:
+    program = f"{BLOCK_TORCH}; import pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', 'tests/runtime']))"
+    done = python("-c", program, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
+
+
+@pytest.mark.parametrize("command", [["--help"], ["score", "--help"], ["train", "--help"], ["inspect", "--help"], ["doctor"]])
+def test_commands_that_load_no_torch(command: list[str]) -> None:
+    program = f"{BLOCK_TORCH}; sys.argv = {['rrtn', *command]}; from rrtn.cli import main; main()"
+    done = python("-c", program)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_missing_extra_is_one_line_with_the_command_that_brings_it(tmp_path: Path) -> None:
+    program = f"{BLOCK_TORCH}; sys.argv = ['rrtn', 'train', '--dry-run']; from rrtn.cli import main; main()"
+    done = python("-c", program, cwd=tmp_path)
+    assert done.returncode == 2
+    assert 'pip install "rrtn[train]"' in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_help_is_fast() -> None:
+    """The contract says 0.3 s on a warm disk; the best of five, against the noise of a shared machine."""
+
+    def seconds() -> float:
+        start = time.perf_counter()
+        subprocess.run([RRTN, "--help"], check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+def test_public_names() -> None:
+    import rrtn.runtime
+
+    assert rrtn.runtime.__all__ == ["FrontendSpec", "RrtnError", "Scorer", "load_bundle", "log_mel"]
+    assert all(getattr(rrtn.runtime, name).__name__ == name for name in rrtn.runtime.__all__)
+
+
+def test_the_command_knows_its_version() -> None:
+    done = subprocess.run([RRTN, "--version"], check=True, capture_output=True, text=True)
+    assert done.stdout == f"rrtn {rrtn.__version__}\n"

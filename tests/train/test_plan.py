@@ -1,0 +1,102 @@
+"""What is decided before training: epochs, batch, steps, notes, parameters."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rrtn.runtime.errors import ConfigError
+from rrtn.train.config import Config, DataConfig, ModelConfig, OptimConfig
+from rrtn.train.plan import _default_batch, data_folder, describe, network_from_config, plan_from_config
+
+MakeData = Callable[..., Path]
+PROJECTOR = 512 * 2048 + 2048  # one Linear with bias
+HEAD = 512 * 2 + 2
+
+
+@pytest.fixture
+def config(make_data: MakeData) -> Config:
+    return Config(data=DataConfig(dir=str(make_data())))
+
+
+def with_batch(config: Config, batch_size: int) -> Config:
+    return replace(config, optim=OptimConfig(batch_size=batch_size, epochs=3))
+
+
+def test_the_paper_is_the_default_where_the_data_allow_it(config: Config) -> None:
+    plan = plan_from_config(config)
+    assert plan.config.optim.epochs == 60
+    assert plan.config.optim.batch_size == 8  # all there are
+    assert [note for note in plan.notes if "--batch-size 8 instead of the paper's 128" in note] == list(plan.notes)
+
+
+@pytest.mark.parametrize(
+    ("clips", "batch"), [(2, 2), (15, 15), (100, 16), (319, 16), (320, 32), (1279, 64), (1280, 128), (19_990, 128)]
+)
+def test_the_batch_leaves_ten_steps_an_epoch_or_is_16(clips: int, batch: int) -> None:
+    assert _default_batch(clips) == batch
+
+
+def test_a_batch_that_was_asked_for_is_taken_without_a_note(config: Config) -> None:
+    plan = plan_from_config(with_batch(config, 4))
+    assert plan.config.optim.batch_size == 4
+    assert plan.notes == ()
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(2, 4), (3, 2), (5, 1), (8, 1)])
+def test_an_incomplete_last_batch_is_dropped(config: Config, batch_size: int, steps: int) -> None:
+    plan = plan_from_config(with_batch(config, batch_size))
+    assert plan.steps_per_epoch == steps
+    assert plan.steps == 3 * steps
+
+
+def test_a_batch_larger_than_the_training_split_is_refused(config: Config) -> None:
+    with pytest.raises(ConfigError, match=r"^--batch-size \| 9 \| 8 training clips: at most that many$"):
+        plan_from_config(with_batch(config, 9))
+
+
+def test_the_resolved_config_names_its_targets_and_plans_to_itself(config: Config) -> None:
+    plan = plan_from_config(config)
+    assert plan.config.data.targets == ("Awe", "Fear")
+    again = plan_from_config(plan.config)
+    assert (again.config, again.steps_per_epoch) == (plan.config, plan.steps_per_epoch)
+
+
+def test_warnings_of_the_data_are_notes(make_data: MakeData, csv_lines: list[str]) -> None:
+    folder = make_data(csv_lines[:-1])
+    plan = plan_from_config(with_batch(Config(data=DataConfig(dir=str(folder))), 4))
+    assert plan.notes == plan.data.warnings
+    assert "00013.wav" in plan.notes[0]
+
+
+def test_a_given_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+    assert data_folder(Config(data=DataConfig(dir=str(tmp_path)))) == tmp_path
+
+
+def test_the_description_counts_clips_speakers_and_steps(config: Config) -> None:
+    description = describe(plan_from_config(with_batch(config, 3)))
+    assert description["data"]["clips"] == {"Train": 8, "Val": 4, "Test": 2}
+    assert description["data"]["speakers"] == {"Train": 4, "Val": 2, "Test": 1}
+    assert description["data"]["targets"] == ["Awe", "Fear"]
+    assert (description["steps"], description["steps_per_epoch"]) == (6, 2)
+    assert description["config"]["optim"]["batch_size"] == 3
+
+
+@pytest.mark.parametrize(("method", "projector"), [("rrtn-ruwl", PROJECTOR), ("rrtn", PROJECTOR), ("vanilla", 0)])
+def test_parameters_are_those_of_the_network_and_vanilla_has_no_projector(config: Config, method: str, projector: int) -> None:
+    plan = plan_from_config(replace(config, model=ModelConfig(method=method)))  # type: ignore[arg-type]
+    parameters = describe(plan)["parameters"]
+    assert (parameters["head"], parameters["projector"]) == (HEAD, projector)
+    # 11,175,370 of the paper's Table 2 (exact, as we count) without its ten-way head; bn0 has 128.
+    assert parameters["encoder"] == 11_175_370 - (512 * 10 + 10) + 128
+    assert parameters["total"] == parameters["encoder"] + HEAD + projector
+    assert describe(plan)["bytes_of_training_state"] == 16 * parameters["total"]
+
+
+def test_the_seed_alone_sets_the_first_weights(config: Config) -> None:
+    resolved = plan_from_config(config).config
+    first = network_from_config(resolved).head.weight.detach()
+    torch.rand(5)
+    assert torch.equal(network_from_config(resolved).head.weight, first)
+    assert not torch.equal(network_from_config(replace(resolved, seed=1)).head.weight, first)
