@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .train.table1 import DataReport
 
 EXIT_SOME_ERRORS = 3  # done, but some files are errors
+_INTERRUPTED = "interrupted | what is finished is kept | run the command again (rrtn train: with --resume)"
 _PLAIN_WIDTH = 160  # columns, where there is no terminal to ask
 
 app = typer.Typer(
@@ -56,7 +57,11 @@ def main() -> NoReturn:
     except RrtnError as error:
         _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on (train: with --resume)", 130)
+        _fail(_INTERRUPTED, 130)
+    except SystemExit as done:
+        if done.code == 130:  # typer has caught Ctrl-C
+            _fail(_INTERRUPTED, 130)
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
@@ -139,13 +144,13 @@ def train(
         raise ConfigError(f"--resume | other settings than the run's: {'; '.join(changed)} | start a new run for them")
     plan = plan_from_config(settings)
     for note in plan.notes:
-        _say(f"[bold yellow]note[/]: {note}")
+        _say(f"[bold yellow]note[/]: {_plain(note)}")
     if dry_run:
         _print_json(describe(plan)) if as_json else _print_plan(plan, describe(plan))
         return
     model = plan.config.model
     run = run or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{model.encoder}-{model.method}"
-    _say(f"run [bold]{run}[/]: {model.encoder}, {model.method}, {plan.config.optim.epochs} epochs, {plan.steps} steps")
+    _say(f"run [bold]{_plain(run)}[/]: {model.encoder}, {model.method}, {plan.config.optim.epochs} epochs, {plan.steps} steps")
     result = run_training(plan, run, resume=resume)
     best = {"epoch": result.best.epoch, "ccc": result.best.ccc, "per_target": result.best.per_target}
     if as_json:
@@ -302,7 +307,9 @@ def data_synth(
     if as_json:
         _print_json({"dir": str(out), "clips": clips, "speakers": speakers, "seed": seed})
     else:
-        _say(f"{clips} clips of {speakers} speakers in {out}. Next: rrtn data check {out}; rrtn train --data {out}")
+        _say(
+            f"{clips} clips of {speakers} speakers in {_plain(out)}. Next: rrtn data check {_plain(out)}; rrtn train --data {_plain(out)}"
+        )
 
 
 @data_app.command("check")
@@ -416,8 +423,8 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
 def _print_export(published: "Published") -> None:
     _print_bundle(published.bundle)
     for name, reason in published.skipped.items():
-        _say(f"[bold yellow]skipped[/] {name}: {reason}")
-    _say(f"bundle in [bold]{published.bundle.path}[/]. Next: rrtn score AUDIO --out scores.csv")
+        _say(f"[bold yellow]skipped[/] {name}: {_plain(reason)}")
+    _say(f"bundle in [bold]{_plain(published.bundle.path)}[/]. Next: rrtn score AUDIO --out scores.csv")
 
 
 def _print_bundle(bundle: "Bundle") -> None:
@@ -467,7 +474,7 @@ def _print_data_report(report: "DataReport") -> None:
     )
     _print(table)
     for warning in report.data.warnings:
-        _say(f"[bold yellow]note[/]: {warning}")
+        _say(f"[bold yellow]note[/]: {_plain(warning)}")
 
 
 def _print_rows(rows: list["Row"], labels: tuple[str, ...]) -> None:
@@ -529,7 +536,7 @@ def _plain(text: object) -> str:
 
 
 def _heading(command: str) -> None:
-    _say(f"\n[bold cyan]$ {command}[/]")
+    _say(f"\n[bold cyan]$ {_plain(command)}[/]")
 
 
 def _fail(message: str, code: int) -> NoReturn:

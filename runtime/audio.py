@@ -98,19 +98,23 @@ def audio_from_array(waveform: npt.ArrayLike, sampling_rate: int, spec: Frontend
         raise ConfigError(f"waveform | shape {x.shape} | expected [N], or [N, C] with C <= {MAX_CHANNELS}")
     if not MIN_RATE <= sampling_rate <= MAX_RATE:
         raise ConfigError(f"sampling_rate | {sampling_rate} Hz | expected {MIN_RATE} to {MAX_RATE}")
-    with np.errstate(over="ignore"):  # beyond float32 is infinity, which _mono refuses
+    with np.errstate(over="ignore"):  # beyond float32 is infinity
         mono = _mono(x.astype(np.float32))
     resampler = _Resampler(sampling_rate, spec.sampling_rate)
     return _audio(np.concatenate([resampler.push(mono), resampler.finish()]), spec)
 
 
 def levelled(mono: Float32, spec: FrontendSpec) -> Int16:
-    """[N] -> [N] int16 with its peak at the spec's level; silence stays silence."""
+    """[N] -> [N] int16 with its peak at the spec's level; silence stays silence.
+
+    Raises AudioError for NaN and infinity: those of the file, which spread in the resampler, and the resampler's own,
+    where it overshoots at the limit of float32.
+    """
     peak = float(np.abs(mono).max(initial=0.0))
+    if not np.isfinite(peak):
+        raise AudioError("non_finite", "NaN or infinity among the samples")
     if peak < SILENCE_PEAK:
         return np.zeros(len(mono), dtype=np.int16)
-    if not np.isfinite(peak):  # the resampler overshoots at the limit of float32
-        raise AudioError("non_finite", "samples near the largest float32")
     return np.round(mono * np.float32(INT16_SCALE * spec.peak / peak)).astype(np.int16)
 
 
@@ -206,11 +210,8 @@ def _mono_blocks(file: soundfile.SoundFile) -> Iterator[Float32]:
 
 def _mono(block: Float32) -> Float32:
     """[N] or [N, C] -> [N], the mean of the channels' samples."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        mono = block if block.ndim == 1 else block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
-    if not np.isfinite(mono).all():
-        raise AudioError("non_finite", "NaN or infinity among the samples")
-    return mono
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes of that is refused by its level
+        return block if block.ndim == 1 else block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
 
 
 def _missing(file: soundfile.SoundFile, decoded: int) -> str:

@@ -12,7 +12,14 @@ import rrtn
 ROOT = Path(__file__).parents[1]
 RRTN = Path(sys.executable).with_name("rrtn")
 
-BLOCK_TORCH = "import sys; sys.modules.update(dict.fromkeys(['torch', 'torchaudio', 'safetensors']))"  # None: import fails
+BLOCK_TORCH = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"torch", "torchaudio", "safetensors"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocked())
+"""
 
 
 def python(*arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
@@ -30,24 +37,20 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     rooms = [ROOT / name for name in ("runtime", "train", "export")]
-    sources = [
-        ROOT / "__init__.py",
-        ROOT / "cli.py",
-        ROOT / "py.typed",
-        *(path for room in rooms for path in room.glob("*.py")),
-    ]
+    modules = [path for room in rooms for path in room.glob("*.py")]
+    sources = [ROOT / "__init__.py", ROOT / "cli.py", ROOT / "py.typed", *modules]
     assert names == {f"rrtn/{path.relative_to(ROOT)}" for path in sources}
 
 
 def test_every_runtime_module_imports_without_torch() -> None:
     modules = [f"rrtn.runtime.{path.stem}" for path in (ROOT / "runtime").glob("*.py") if path.stem != "__init__"]
     assert len(modules) > 10
-    done = python("-c", f"{BLOCK_TORCH}; import importlib; [importlib.import_module(name) for name in {modules}]")
+    done = python("-c", f"{BLOCK_TORCH}\nimport importlib; [importlib.import_module(name) for name in {modules}]")
     assert done.returncode == 0, done.stderr
 
 
 def test_runtimes_tests_pass_without_torch() -> None:
-    program = f"{BLOCK_TORCH}; import pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', 'tests/runtime']))"
+    program = f"{BLOCK_TORCH}\nimport pytest; sys.exit(pytest.main(['-p', 'no:cacheprovider', 'tests/runtime']))"
     done = python("-c", program, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-3000:]
     assert " passed" in done.stdout
@@ -55,13 +58,13 @@ def test_runtimes_tests_pass_without_torch() -> None:
 
 @pytest.mark.parametrize("command", [["--help"], ["score", "--help"], ["train", "--help"], ["inspect", "--help"], ["doctor"]])
 def test_commands_that_load_no_torch(command: list[str]) -> None:
-    program = f"{BLOCK_TORCH}; sys.argv = {['rrtn', *command]}; from rrtn.cli import main; main()"
+    program = f"{BLOCK_TORCH}\nsys.argv = {['rrtn', *command]}; from rrtn.cli import main; main()"
     done = python("-c", program)
     assert done.returncode == 0, done.stderr
 
 
 def test_a_missing_extra_is_one_line_with_the_command_that_brings_it(tmp_path: Path) -> None:
-    program = f"{BLOCK_TORCH}; sys.argv = ['rrtn', 'train', '--dry-run']; from rrtn.cli import main; main()"
+    program = f"{BLOCK_TORCH}\nsys.argv = ['rrtn', 'train', '--dry-run']; from rrtn.cli import main; main()"
     done = python("-c", program, cwd=tmp_path)
     assert done.returncode == 2
     assert 'pip install "rrtn[train]"' in done.stderr

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..runtime.errors import DataError
+from ..runtime.inputs import AUDIO_SUFFIXES
 
 SPLITS: Final = ("Train", "Val", "Test")
 METADATA: Final = frozenset({"File_ID", "Split", "Subject_ID", "Country", "Country_string", "Age", "Sex", "Gender", "Info"})
@@ -141,8 +142,8 @@ def _targets_of(table: _Table, wanted: Sequence[str]) -> tuple[str, ...]:
     if unknown := [name for name in wanted if name not in table.columns]:
         raise DataError(f"--targets | {', '.join(unknown)} | expected columns of {table.path}: {', '.join(table.columns)}")
     if wanted:
-        return tuple(wanted)
-    candidates = [name for name in table.columns if name not in METADATA]
+        return tuple(dict.fromkeys(wanted))
+    candidates = [name for name in table.columns if name and name not in METADATA]  # nameless: an index column
     names = tuple(name for name in candidates if any(_number(row.cells[name]) is not None for row in table.rows))
     if ignored := [name for name in candidates if name not in names]:
         table.warnings.append(f"{table.path.name}: columns without numbers are ignored: {', '.join(ignored)}")
@@ -195,9 +196,10 @@ def _clip(folder: Path, row: _Row) -> Clip:
 
 
 def _wav_name(row: _Row) -> PurePosixPath:
-    """[00001], 00001 and 00001.wav are one file."""
+    """[00001], 00001 and 00001.wav are one file; spk.001 is spk.001.wav."""
     name = PurePosixPath(row.cells["File_ID"].strip("[]"))
-    return name if name.suffix else name.with_suffix(".wav")
+    known = name.suffix.lower().encode() in AUDIO_SUFFIXES
+    return name if known or not name.name else name.with_name(f"{name.name}.wav")
 
 
 def _ratings(table: _Table, rows: list[_Row], clips: list[Clip], targets: tuple[str, ...]) -> npt.NDArray[np.float32]:

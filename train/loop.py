@@ -49,12 +49,10 @@ def train(plan: Plan, run: Path, *, resume: bool) -> TrainResult:
     network = network_from_config(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     c = nn.Parameter(torch.tensor(config.loss.ruwl_c, device=device))
     optimizer = optimizer_from_config(config, network, c)
-    done = _restore(run, network, c, optimizer) if resume else _start(run, config)
-    if done == config.optim.epochs:
-        return TrainResult(run=run, best=read_info(run / "checkpoints/best"), epochs=done)
-
     frontend = LogMel(config.frontend).to(device)
+    _check_vacant(run, resume=resume)
     training, validation = (_split_clips(plan, name, device) for name in ("Train", "Val"))
+    done = _restore(run, network, c, optimizer) if resume else _start(run, config)
     fill = mel_mean(training, frontend)
     best_ccc = read_info(run / "checkpoints/best").ccc if done else -np.inf
     batch_size = config.optim.batch_size
@@ -80,6 +78,8 @@ def train(plan: Plan, run: Path, *, resume: bool) -> TrainResult:
 
         scores = predict(network, frontend, validation)
         per_target = ccc_challenge(scores, validation.ratings.cpu())
+        if not np.isfinite(per_target).all():
+            raise StoppedError(f"epoch {epoch + 1} | Val CCC is not finite: {per_target} | the last checkpoint is whole")
         info = _info(plan, epoch + 1, per_target)
         weights = ruwl_weights(c.detach(), c.new_tensor(config.loss.ruwl_lambda))
         record = _record(info, (sums / plan.steps_per_epoch).tolist(), weights.tolist(), config)
@@ -142,9 +142,12 @@ def _split_clips(plan: Plan, name: str, device: torch.device) -> SplitClips:
     return SplitClips(store=store, ratings=ratings, names=[clip.file_id for clip in split.clips], spec=plan.config.frontend)
 
 
-def _start(run: Path, config: Config) -> int:
-    if (run / "config.toml").exists():
+def _check_vacant(run: Path, *, resume: bool) -> None:
+    if not resume and (run / "config.toml").exists():
         raise ConfigError(f"--out {run} | holds a run already | go on with --resume, or choose another folder")
+
+
+def _start(run: Path, config: Config) -> int:
     run.mkdir(parents=True, exist_ok=True)
     write_bytes(run / "config.toml", config.to_toml().encode())
     return 0
