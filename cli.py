@@ -307,9 +307,8 @@ def data_synth(
     if as_json:
         _print_json({"dir": str(out), "clips": clips, "speakers": speakers, "seed": seed})
     else:
-        _say(
-            f"{clips} clips of {speakers} speakers in {_plain(out)}. Next: rrtn data check {_plain(out)}; rrtn train --data {_plain(out)}"
-        )
+        folder = _plain(out)
+        _say(f"{clips} clips of {speakers} speakers in {folder}. Next: rrtn data check {folder}; rrtn train --data {folder}")
 
 
 @data_app.command("check")

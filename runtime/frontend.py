@@ -4,6 +4,7 @@ N samples, T frames, F spectrum bins, M mels.
 """
 
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +29,30 @@ def log_mel(waveform: npt.ArrayLike, spec: FrontendSpec) -> Float32:
     x = np.pad(x, (0, max(0, half + 1 - len(x))))
     x = np.pad(x, half, mode="reflect")
     framed = np.lib.stride_tricks.sliding_window_view(x, spec.n_fft)[:: spec.hop][:frames]  # [T, n_fft]
-    # In float64: beside a loud voice, single precision moves bins at -90 dB by hundredths of a decibel.
-    spectrum = np.fft.rfft(framed * _window(spec))  # [T, F]
-    power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-    mel = power @ _mel_weights(spec)  # [T, M]
-    decibels: Float32 = 10 * np.log10(np.maximum(mel, np.float32(spec.power_floor)))
+    mel = _power(framed, spec) @ _mel_weights(spec)  # [groups, _GROUP, M]
+    mel = np.maximum(mel.reshape(-1, spec.n_mels)[:frames], np.float32(spec.power_floor))
+    decibels: Float32 = 10 * np.log10(mel)
     return decibels
+
+
+_BLOCK: Final = 50  # frames transformed at a time: what is in between stays in the cache
+# Frames in one matrix product. So small a product OpenBLAS computes on the calling thread; its own threads would fight
+# with the decoding ones for the cores, which made scoring 2.5 times slower.
+_GROUP: Final = 10
+
+
+def _power(framed: Float32, spec: FrontendSpec) -> Float32:
+    """Frames [T, n_fft] -> power spectrum [groups, _GROUP, F], with zeros behind the last frame.
+
+    In float64 up to here: beside a loud voice, single precision moves bins at -90 dB by hundredths of a decibel.
+    """
+    groups = -(-len(framed) // _GROUP)
+    power = np.zeros((groups * _GROUP, spec.n_bins), dtype=np.float32)
+    for begin in range(0, len(framed), _BLOCK):
+        block = framed[begin : begin + _BLOCK]
+        spectrum = np.fft.rfft(block * _window(spec))
+        power[begin : begin + len(block)] = spectrum.real**2 + spectrum.imag**2
+    return power.reshape(groups, _GROUP, spec.n_bins)
 
 
 def clip_of(waveform: Float32, spec: FrontendSpec, start: int = 0) -> Float32:

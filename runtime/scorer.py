@@ -85,6 +85,9 @@ class Scorer:
         batch: list[_Prepared] = []
         good = 0
         for item in self._prepared(paths):
+            if item.features is None and not good:  # nothing is waiting before it
+                yield _error_row(item)
+                continue
             batch.append(item)
             good += item.features is not None
             if good == self.batch_size:
