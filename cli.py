@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from .export.publish import Published
-    from .runtime.bundle import Bundle
+    from .runtime.bundle import Bundle, Variant
     from .runtime.scorer import Row, Scorer
     from .train.evaluate import Evaluation
     from .train.plan import Plan
@@ -384,7 +384,8 @@ def _newest_bundle() -> Path:
 
 
 def _bundle_json(bundle: "Bundle") -> dict[str, Any]:
-    return {"bundle": str(bundle.path), **bundle.manifest()}
+    here = {variant.name: _state(bundle, variant) for variant in bundle.variants}
+    return {"bundle": str(bundle.path), **bundle.manifest(), "here": here}
 
 
 def _row_json(row: "Row") -> dict[str, Any]:
@@ -414,9 +415,11 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
         table.add_row(target, *(f"{values[k]:.3f}" for values in columns.values()))
     table.add_section()
     table.add_row("[bold]mean[/]", *(f"[bold]{values.mean():.3f}[/]" for values in columns.values()))
-    table.title = f"{evaluation.run}, epoch {evaluation.epoch}: Val, {evaluation.clips} clips, {evaluation.speakers} speakers"
-    table.caption = "CCC: the challenge's (variances over n-1, covariance over n); ridge: on each mel bin's mean and deviation"
-    _print(table)
+    _print(
+        table,
+        title=f"{evaluation.run}, epoch {evaluation.epoch}: Val, {evaluation.clips} clips, {evaluation.speakers} speakers",
+        caption="CCC: the challenge's (variances over n-1, covariance over n); ridge: on each mel bin's mean and deviation",
+    )
 
 
 def _print_export(published: "Published") -> None:
@@ -431,23 +434,21 @@ def _print_bundle(bundle: "Bundle") -> None:
     for variant in bundle.variants:
         parity = f"max {variant.parity['max_abs']:.1e}, n {variant.parity['clips']}" if variant.parity else "not run here"
         size = f"{variant.size / 1e6:.1f}"
-        table.add_row(
-            variant.name, variant.file, variant.input, size, variant.sha256[:12], parity, _state(bundle, variant.name)
-        )
+        table.add_row(variant.name, variant.file, variant.input, size, variant.sha256[:12], parity, _state(bundle, variant))
     source = ", ".join(f"{key} {bundle.provenance[key]}" for key in ("encoder", "method", "epoch") if key in bundle.provenance)
-    table.title = f"{bundle.path}: {source or 'bare ONNX'}"
-    table.caption = f"labels: {', '.join(bundle.labels)}"
-    _print(table)
+    spec = bundle.spec
+    frontend = (
+        f"{spec.frames} frames x {spec.n_mels} mels of {spec.sampling_rate / 1000:g} kHz audio at {spec.peak_dbfs:g} dBFS"
+    )
+    _print(table, title=f"{bundle.path}: {source or 'bare ONNX'}", caption=f"{frontend}; labels: {', '.join(bundle.labels)}")
 
 
-def _state(bundle: "Bundle", name: str) -> str:
-    """What `here` says of a variant: whether its file is whole and something here runs it."""
-    variant = bundle.variant(name)
-    assert variant is not None
+def _state(bundle: "Bundle", variant: "Variant") -> str:
+    """Whether the file is whole and something here runs it, and if not, why."""
     try:
         bundle.read(variant)
-    except RrtnError:
-        return "[red]file changed[/]"
+    except RrtnError as error:
+        return f"refused: {str(error).split(' | ')[1]}"
     if variant.kind == "onnx":
         return "runs"
     stamp = variant.stamp or {}
@@ -467,11 +468,8 @@ def _print_data_report(report: "DataReport") -> None:
         "longer than the model's clip": [str(split.longer_than_clip) for split in report.splits],
     }.items():
         table.add_row(label, *values)
-    table.title = str(report.data.path)
-    table.caption = (
-        f"targets: {', '.join(report.data.targets)}; a target at exactly 1.0 in {report.one_at_full:.0%} of rated clips"
-    )
-    _print(table)
+    targets = f"targets: {', '.join(report.data.targets)}; a target at exactly 1.0 in {report.one_at_full:.0%} of rated clips"
+    _print(table, title=str(report.data.path), caption=targets)
     for warning in report.data.warnings:
         _say(f"[bold yellow]note[/]: {_plain(warning)}")
 
@@ -507,13 +505,19 @@ def _table(*columns: str) -> "Table":
     from rich import box
     from rich.table import Table
 
-    return Table(*columns, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left", title_style="bold")
+    return Table(*columns, box=box.SIMPLE_HEAD)
 
 
-def _print(table: "Table") -> None:
+def _print(table: "Table", *, title: str = "", caption: str = "") -> None:
+    """A table with a line above and one below, which may be wider than it."""
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH).print(table)
+    console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
+    if title:
+        console.print(f"[bold]{_plain(title)}[/]")
+    console.print(table)
+    if caption:
+        console.print(f"[dim]{_plain(caption)}[/]")
 
 
 def _print_json(document: Any) -> None:
