@@ -18,7 +18,7 @@ class Progress:
 
     def __init__(self, label: str, total: int, unit: str) -> None:
         self._label, self._total, self._unit = label, total, unit
-        self._done, self._note = 0, ""
+        self._done, self._note, self._printed = 0, "", -1
         self._started = time.monotonic()
         self._next_line = self._started + _LINE_SECONDS
         self._bar = _bar() if sys.stderr.isatty() else None
@@ -32,7 +32,7 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar:
             self._bar.stop()
-        elif time.monotonic() - self._started > _QUIET_SECONDS:
+        elif self._printed < self._done and self.seconds > _QUIET_SECONDS:
             self._print_line()
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -59,6 +59,7 @@ class Progress:
         return self._done / max(self.seconds, 1e-9)
 
     def _print_line(self) -> None:
+        self._printed = self._done
         left = (self._total - self._done) / max(self.rate, 1e-9)
         eta = f", {left:.0f} s to go" if 0 < left < 1e7 else ""
         note = f" | {self._note}" if self._note else ""

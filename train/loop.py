@@ -66,7 +66,11 @@ def train(plan: Plan, run: Path, *, resume: bool) -> TrainResult:
                 samples = order[step * batch_size : (step + 1) * batch_size]
                 torch.manual_seed(views.step_seed(config.seed, epoch * plan.steps_per_epoch + step))
                 clean = frontend(waveform_batch(training, samples, seed=config.seed, epoch=epoch))
-                losses, loss = _losses(config, network, c, clean, training.ratings[samples], fill, epoch, samples)
+                augmented = None
+                if config.model.method != "vanilla":
+                    draws = views.mask_draws(config.seed, epoch, samples, config.augment).to(device)
+                    augmented = views.masked_view(clean, fill, draws, config.augment)
+                losses, loss = _losses(config, network, c, clean, augmented, training.ratings[samples])
                 if not torch.isfinite(loss):  # sync point
                     names = ", ".join(training.names[i] for i in samples[:8])
                     raise StoppedError(f"epoch {epoch + 1}, step {step + 1} | loss {loss.item()} | clips {names}, ...")
@@ -107,24 +111,14 @@ def optimizer_from_config(config: Config, network: TwinsNetwork, c: nn.Parameter
 
 
 def _losses(
-    config: Config,
-    network: TwinsNetwork,
-    c: Tensor,
-    clean: Tensor,
-    ratings: Tensor,
-    fill: Tensor,
-    epoch: int,
-    samples: views.Int64,
+    config: Config, network: TwinsNetwork, c: Tensor, clean: Tensor, augmented: Tensor | None, ratings: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """clean log_mel [B, 1, T, M], ratings [B, K] -> the three terms [3], and the loss that is minimised."""
+    """The views' log_mel [B, 1, T, M], ratings [B, K] -> the three terms [3], and the loss that is minimised."""
     x = network(clean)
     l_ccc = ccc_loss(x.scores, ratings)
-    if config.model.method == "vanilla":
+    if augmented is None:
         return torch.stack([l_ccc, l_ccc.new_zeros(()), l_ccc.new_zeros(())]), l_ccc
-    count = 2 * (config.augment.time_stripes + config.augment.freq_stripes)
-    # In float64: float32 rounds the draws next to 1 up to 1, which is a stripe of the full width.
-    draws = torch.from_numpy(views.uniform(config.seed, epoch, samples, views.MASKS, count)).to(clean.device)
-    x_a = network(views.masked_view(clean, fill, draws, config.augment))
+    x_a = network(augmented)
     l_ccc_a = ccc_loss(x_a.scores, ratings)
     correlation = cross_correlation(network.project(x.embedding), network.project(x_a.embedding))
     l_bt = bt_loss(correlation, off_diagonal=config.loss.off_diagonal)

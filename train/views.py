@@ -62,6 +62,15 @@ def step_seed(seed: int, step: int) -> int:
     return int(_mix(_mix(np.uint64(seed)) + np.uint64(step))[0] >> np.uint64(1))
 
 
+def mask_draws(seed: int, epoch: int, samples: Int64, config: AugmentConfig) -> Tensor:
+    """The numbers [B, 2 S_time + 2 S_freq] that `masked_view` takes.
+
+    In float64: float32 rounds the draws next to 1 up to 1, which is a stripe of the full width.
+    """
+    count = 2 * (config.time_stripes + config.freq_stripes)
+    return torch.from_numpy(uniform(seed, epoch, samples, MASKS, count))
+
+
 def masked_view(log_mel: Tensor, fill: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
     """log_mel [B, 1, T, M] -> a copy with stripes set to `fill` [M]; the clean view is untouched.
 
