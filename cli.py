@@ -263,7 +263,7 @@ def doctor(as_json: Json = False) -> None:
     table = _table("", "", "found", "fix")
     marks = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "note": "[cyan]i[/]"}
     for finding in findings:
-        table.add_row(marks[finding.state], finding.subject, finding.detail, finding.fix)
+        table.add_row(marks[finding.state], finding.subject, _plain(finding.detail), _plain(finding.fix))
     _print(table)
 
 
@@ -397,8 +397,8 @@ def _row_json(row: "Row") -> dict[str, Any]:
 def _print_plan(plan: "Plan", description: dict[str, Any]) -> None:
     table = _table("", "")
     optim, parameters = plan.config.optim, description["parameters"]
-    table.add_row("data", f"{description['data']['dir']}: {description['data']['clips']}")
-    table.add_row("targets", ", ".join(plan.data.targets))
+    table.add_row("data", _plain(f"{description['data']['dir']}: {description['data']['clips']}"))
+    table.add_row("targets", _plain(", ".join(plan.data.targets)))
     table.add_row("model", f"{plan.config.model.encoder}, {plan.config.model.method}")
     table.add_row("parameters", ", ".join(f"{part} {count:,}" for part, count in parameters.items()))
     table.add_row("steps", f"{plan.steps:,} = {optim.epochs} epochs x {plan.steps_per_epoch}, batch {optim.batch_size}")
@@ -412,7 +412,7 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
         columns["ridge CCC"] = evaluation.ridge
     table = _table("target", *columns)
     for k, target in enumerate(evaluation.targets):
-        table.add_row(target, *(f"{values[k]:.3f}" for values in columns.values()))
+        table.add_row(_plain(target), *(f"{values[k]:.3f}" for values in columns.values()))
     table.add_section()
     table.add_row("[bold]mean[/]", *(f"[bold]{values.mean():.3f}[/]" for values in columns.values()))
     _print(
@@ -467,7 +467,7 @@ def _print_data_report(report: "DataReport") -> None:
         "silent clips": [str(split.silent) for split in report.splits],
         "longer than the model's clip": [str(split.longer_than_clip) for split in report.splits],
     }.items():
-        table.add_row(label, *values)
+        table.add_row(label, *map(_plain, values))
     targets = f"targets: {', '.join(report.data.targets)}; a target at exactly 1.0 in {report.one_at_full:.0%} of rated clips"
     _print(table, title=str(report.data.path), caption=targets)
     for warning in report.data.warnings:
@@ -485,7 +485,7 @@ def _print_rows(rows: list["Row"], labels: tuple[str, ...]) -> None:
     for row in rows:
         scores = sorted((row.scores or {}).items(), key=lambda item: -item[1])
         table.add_row(
-            _plain(cell_from_path(row.file)), "  ".join(f"{name} {value:.2f}" for name, value in scores[:3]), row.error
+            _plain(cell_from_path(row.file)), _plain("  ".join(f"{name} {value:.2f}" for name, value in scores[:3])), row.error
         )
     _print(table)
 

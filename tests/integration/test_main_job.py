@@ -98,6 +98,14 @@ def test_inspect_and_doctor_and_data_check_print_json(workplace: Path) -> None:
     assert report["one_target_at_1"] == 1.0
 
 
+def test_doctor_names_the_command_that_brings_what_is_missing(workplace: Path) -> None:
+    """Square brackets are markup to rich: they must come out."""
+    missing = [finding["fix"] for finding in rrtn_json("doctor", cwd=workplace) if finding["fix"].startswith("pip")]
+    assert missing
+    printed = rrtn("doctor", cwd=workplace).stdout
+    assert all(fix in printed for fix in missing)
+
+
 def test_resume_of_a_finished_run_and_with_other_settings(workplace: Path) -> None:
     finished = rrtn_json("train", "--resume", cwd=workplace)
     assert finished["run"] == "runs/first"
@@ -127,6 +135,22 @@ def test_a_changed_model_file_is_refused(workplace: Path, real_clips: list[Path]
     refused = rrtn("score", real_clips[0], "-m", out, cwd=workplace, code=5)
     assert "sha256" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_e11_without_tensorrt_onnx_is_published_and_the_engine_skipped_with_the_reason(
+    workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rrtn.export import publish
+    from rrtn.runtime.errors import ModelError
+
+    monkeypatch.setattr(publish, "installed_flavour", lambda: None)
+    monkeypatch.chdir(workplace)
+    published = publish.publish(Path("runs/first"), out=tmp_path / "bundle", trt=True)
+    assert [variant.name for variant in published.bundle.variants] == ["fp32", "waveform"]
+    assert 'pip install "rrtn[rtx]"' in published.skipped["trt"]
+    with pytest.raises(ModelError, match=r"--require trt .* nothing was published"):
+        publish.publish(Path("runs/first"), out=tmp_path / "other", require=["trt"])
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_e3_a_changed_checkpoint_is_refused(workplace: Path, tmp_path: Path) -> None:
