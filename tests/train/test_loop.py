@@ -50,20 +50,26 @@ def test_equal_settings_give_equal_bytes_and_another_seed_does_not(corpus: Path,
     assert run_bytes(tmp_path / "a")["history.jsonl"] != run_bytes(tmp_path / "c")["history.jsonl"]
 
 
+@pytest.mark.parametrize(("function", "calls", "lines"), [("_line", 1, 1), ("_save", 2, 2)], ids=["saved", "history ahead"])
 def test_stop_and_resume_gives_the_bits_of_an_unbroken_run(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    function: str, calls: int, lines: int, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Stopped behind the first checkpoint, or where the history is already one epoch ahead of it."""
     plan = plan_from_config(config(corpus))
     loop.train(plan, tmp_path / "whole", resume=False)
+    original, done = getattr(loop, function), []
 
-    def stop_after_first(*args: object, **kwargs: object) -> str:
-        raise KeyboardInterrupt
+    def stop(*args: object, **kwargs: object) -> object:
+        done.append(function)
+        if len(done) == calls:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_line", stop_after_first)
+        patch.setattr(loop, function, stop)
         with pytest.raises(KeyboardInterrupt):
             loop.train(plan, tmp_path / "broken", resume=False)
-    assert len((tmp_path / "broken/history.jsonl").read_text().splitlines()) == 1
+    assert len((tmp_path / "broken/history.jsonl").read_text().splitlines()) == lines
     loop.train(plan, tmp_path / "broken", resume=True)
     assert run_bytes(tmp_path / "broken") == run_bytes(tmp_path / "whole")
 
