@@ -3,6 +3,7 @@
 Heavy imports are inside the commands, so that --help is instant and scoring never loads torch.
 """
 
+import contextlib
 import json
 import signal
 import sys
@@ -273,20 +274,22 @@ def demo(
     out: Annotated[
         Optional[Path], typer.Option(help="The demo's run; default: a new one below runs/.", show_default=False)
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Everything once on the built-in corpus: train, evaluate, export with an engine, score. Minutes on two cores."""
     from .train.builtin import builtin_corpus
 
     run = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-demo"
-    _heading(f"rrtn train --out {run}")
-    train(out=run)
-    _heading(f"rrtn evaluate {run}")
-    evaluate(run)
-    _heading(f"rrtn export {run} --trt")
-    export(run, trt=True)
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+        _heading(f"rrtn train --out {run}")
+        train(out=run)
+        _heading(f"rrtn evaluate {run}")
+        evaluate(run)
+        _heading(f"rrtn export {run} --trt")
+        export(run, trt=True)
     files = audio or [str(path) for path in sorted((builtin_corpus() / "wav").iterdir())[-8:]]
     _heading(f"rrtn score {' '.join(files)} --model {run / 'export'}")
-    score(files, model=run / "export")
+    score(files, model=run / "export", as_json=as_json)
 
 
 @data_app.command("synth")

@@ -63,6 +63,15 @@ def test_commands_that_load_no_torch(command: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
+COMMANDS = ["train", "evaluate", "export", "score", "inspect", "doctor", "demo", "data synth", "data check"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_json(command: str) -> None:
+    done = subprocess.run([RRTN, *command.split(), "--help"], check=True, capture_output=True, text=True)
+    assert "--json" in done.stdout
+
+
 def test_a_missing_extra_is_one_line_with_the_command_that_brings_it(tmp_path: Path) -> None:
     program = f"{BLOCK_TORCH}\nsys.argv = ['rrtn', 'train', '--dry-run']; from rrtn.cli import main; main()"
     done = python("-c", program, cwd=tmp_path)

@@ -24,3 +24,13 @@ def test_train_export_and_score_without_arguments(tmp_path: Path, cache: Path, r
     printed = rrtn("score", real_clips[0]).stdout.splitlines()
     assert printed[0].split(",")[3:-1] == list(result["best"]["per_target"])
     assert len(printed) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_demo_prints_one_json_document(tmp_path: Path, cache: Path, real_clips: list[Path]) -> None:
+    command = [RRTN, "demo", *map(str, real_clips[:2]), "--out", "run", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    document = json.loads(done.stdout)
+    assert [row["file"] for row in document["rows"]] == [str(path) for path in real_clips[:2]]
+    assert (tmp_path / "run/export/model.engine").is_file()
