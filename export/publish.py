@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from .. import __version__
-from ..runtime.audio import INT16_SCALE
+from ..runtime.audio import waveform_from_samples
 from ..runtime.bundle import MANIFEST, Bundle, InputKind, Variant
 from ..runtime.errors import DataError, ModelError
 from ..runtime.files import fsync, sha256_of, write_bytes, write_json
@@ -131,7 +131,7 @@ def _validation_clips(config: Config) -> Float32:
     paths = [clip.path for clip in split.clips[::step][:PROBE_CLIPS]]
     store = clip_store(paths, config.frontend, label="decode probe clips")
     indices = np.arange(len(store))
-    return store.clips(indices, np.zeros_like(indices), config.frontend).astype(np.float32) / INT16_SCALE
+    return waveform_from_samples(store.clips(indices, np.zeros_like(indices), config.frontend))
 
 
 def _provenance(run: Path, checkpoint: Path, info: CheckpointInfo, config: Config) -> dict[str, Any]:

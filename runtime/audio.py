@@ -69,7 +69,12 @@ class Audio:
     @property
     def waveform(self) -> Float32:
         """[N] in [-1, 1]."""
-        return self.samples.astype(np.float32) / INT16_SCALE
+        return waveform_from_samples(self.samples)
+
+
+def waveform_from_samples(samples: Int16) -> Float32:
+    """int16 of any shape -> float32 in [-1, 1]."""
+    return samples.astype(np.float32) / INT16_SCALE
 
 
 def read_audio(path: FilePath, spec: FrontendSpec, *, max_seconds: float = 3600.0, allow_truncated: bool = False) -> Audio:

@@ -43,7 +43,7 @@ def write_csv(target: Path, rows: Iterable[Row], labels: tuple[str, ...]) -> Ite
     try:
         with atomic_path(target) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["file", "start", "end", *map(_text, labels), "error"])
+            writer.writerow(_header(labels))
             for row in rows:
                 writer.writerow(_cells(row, labels))
                 yield row
@@ -56,9 +56,13 @@ def csv_text(rows: Iterable[Row], labels: tuple[str, ...]) -> str:
     """The same table as text, for a few rows."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["file", "start", "end", *map(_text, labels), "error"])
+    writer.writerow(_header(labels))
     writer.writerows(_cells(row, labels) for row in rows)
     return buffer.getvalue()
+
+
+def _header(labels: tuple[str, ...]) -> list[str]:
+    return ["file", "start", "end", *map(_text, labels), "error"]
 
 
 def _cells(row: Row, labels: tuple[str, ...]) -> list[str]:

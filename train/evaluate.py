@@ -7,28 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ..runtime.audio import INT16_SCALE
-from ..runtime.frontend import clip_of, log_mel
+from ..runtime.audio import waveform_from_samples
+from ..runtime.frontend import Float32, clip_of, log_mel
 from ..runtime.progress import Progress
-from ..runtime.spec import FrontendSpec
 from .checkpoint import load_checkpoint
-from .clips import ClipStore, clip_store
 from .config import Config, config_from_dict
 from .data import DataSet, read_data
 from .frontend import LogMel
 from .metrics import ccc_biased, ccc_challenge
 from .model import TwinsNetwork
 from .plan import data_folder, network_from_config
-from .predict import SplitClips, predict
+from .predict import SplitClips, predict, split_clips
 from .ridge import Float64, mel_statistics, ridge_predictions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """CCC of each target on the validation split; means over targets are properties."""
+    """CCC of each target on the validation split."""
 
     run: Path
     epoch: int
@@ -66,9 +63,8 @@ def evaluate(run: Path, *, data: Path | None = None, ridge: bool = True) -> Eval
     network = network_from_weights(config, tensors["weights"])
     data_set = read_data(data or data_folder(config), info.labels)
     split = data_set.splits["Val"]
-    store = _store(data_set, "Val", config.frontend)
-    clips = SplitClips(store=store, ratings=torch.from_numpy(split.ratings), names=[], spec=config.frontend)
-    scores = predict(network, LogMel(config.frontend), clips)
+    validation = split_clips(data_set, "Val", config.frontend, torch.device("cpu"))
+    scores = predict(network, LogMel(config.frontend), validation)
     return Evaluation(
         run=run,
         epoch=info.epoch,
@@ -77,7 +73,7 @@ def evaluate(run: Path, *, data: Path | None = None, ridge: bool = True) -> Eval
         targets=data_set.targets,
         challenge=ccc_challenge(scores, split.ratings),
         biased=ccc_biased(scores, split.ratings),
-        ridge=ridge_ccc(data_set, config.frontend) if ridge else None,
+        ridge=_ridge_ccc(data_set, validation) if ridge else None,
     )
 
 
@@ -88,22 +84,19 @@ def network_from_weights(config: Config, weights: dict[str, torch.Tensor]) -> Tw
     return network.eval()
 
 
-def ridge_ccc(data_set: DataSet, spec: FrontendSpec) -> Float64:
+def _ridge_ccc(data_set: DataSet, validation: SplitClips) -> Float64:
     """CCC [K] (challenge) on Val of a ridge regression that was fitted on Train."""
-    features = {name: _statistics(_store(data_set, name, spec), spec, label=f"ridge {name}") for name in ("Train", "Val")}
-    predicted = ridge_predictions(features["Train"], data_set.splits["Train"].ratings, features["Val"])
-    return ccc_challenge(predicted, data_set.splits["Val"].ratings)
+    training = split_clips(data_set, "Train", validation.spec, torch.device("cpu"))
+    features = (_statistics(training, label="ridge Train"), _statistics(validation, label="ridge Val"))
+    predicted = ridge_predictions(features[0], training.ratings.numpy(), features[1])
+    return ccc_challenge(predicted, validation.ratings.numpy())
 
 
-def _store(data_set: DataSet, split: str, spec: FrontendSpec) -> ClipStore:
-    return clip_store([clip.path for clip in data_set.splits[split].clips], spec, label=f"decode {split}")
+def _statistics(split: SplitClips, *, label: str) -> Float64:
+    with Progress(label, len(split.store), "clips") as bar:
 
-
-def _statistics(store: ClipStore, spec: FrontendSpec, *, label: str) -> Float64:
-    with Progress(label, len(store), "clips") as bar:
-
-        def clip_log_mel(index: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+        def clip_log_mel(index: int) -> Float32:
             bar.advance()
-            return log_mel(clip_of(store.waveform(index).astype(np.float32) / INT16_SCALE, spec), spec)
+            return log_mel(clip_of(waveform_from_samples(split.store.waveform(index)), split.spec), split.spec)
 
-        return mel_statistics(clip_log_mel(i) for i in range(len(store)))
+        return mel_statistics(clip_log_mel(i) for i in range(len(split.store)))

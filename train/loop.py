@@ -20,14 +20,13 @@ from ..runtime.files import write_bytes
 from ..runtime.progress import Progress
 from . import views
 from .checkpoint import CheckpointInfo, Tensors, load_checkpoint, read_info, save_checkpoint
-from .clips import clip_store
 from .config import Config
 from .frontend import LogMel
 from .losses import bt_loss, ccc_loss, cross_correlation, ruwl_loss, ruwl_weights
 from .metrics import ccc_challenge
 from .model import TwinsNetwork
 from .plan import Plan, network_from_config
-from .predict import SplitClips, mel_mean, predict, waveform_batch
+from .predict import mel_mean, predict, split_clips, waveform_batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ def train(plan: Plan, run: Path, *, resume: bool) -> TrainResult:
     optimizer = optimizer_from_config(config, network, c)
     frontend = LogMel(config.frontend).to(device)
     _check_vacant(run, resume=resume)
-    training, validation = (_split_clips(plan, name, device) for name in ("Train", "Val"))
+    training, validation = (split_clips(plan.data, name, config.frontend, device) for name in ("Train", "Val"))
     done = _restore(run, network, c, optimizer) if resume else _start(run, config)
     fill = mel_mean(training, frontend)
     best_ccc = read_info(run / "checkpoints/best").ccc if done else -np.inf
@@ -127,13 +126,6 @@ def _losses(
     if config.model.method == "rrtn":  # without RUWL: its initial weights, fixed
         return losses, (ruwl_weights(losses.new_tensor(config.loss.ruwl_c), lambdas) * losses).sum()
     return losses, ruwl_loss(losses, c, lambdas)
-
-
-def _split_clips(plan: Plan, name: str, device: torch.device) -> SplitClips:
-    split = plan.data.splits[name]
-    store = clip_store([clip.path for clip in split.clips], plan.config.frontend, label=f"decode {name}")
-    ratings = torch.from_numpy(split.ratings).to(device)
-    return SplitClips(store=store, ratings=ratings, names=[clip.file_id for clip in split.clips], spec=plan.config.frontend)
 
 
 def _check_vacant(run: Path, *, resume: bool) -> None:

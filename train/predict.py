@@ -17,7 +17,8 @@ from ..runtime.frontend import Float32
 from ..runtime.progress import Progress
 from ..runtime.spec import FrontendSpec
 from . import views
-from .clips import ClipStore
+from .clips import ClipStore, clip_store
+from .data import DataSet
 from .frontend import LogMel
 from .model import TwinsNetwork
 
@@ -33,6 +34,14 @@ class SplitClips:
     ratings: Tensor
     names: list[str]
     spec: FrontendSpec
+
+
+def split_clips(data: DataSet, name: str, spec: FrontendSpec, device: torch.device) -> SplitClips:
+    """The split `name`, decoded where the cache lacks it. Raises DataError naming the files that cannot be."""
+    split = data.splits[name]
+    store = clip_store([clip.path for clip in split.clips], spec, label=f"decode {name}")
+    ratings = torch.from_numpy(split.ratings).to(device)
+    return SplitClips(store=store, ratings=ratings, names=[clip.file_id for clip in split.clips], spec=spec)
 
 
 def waveform_batch(split: SplitClips, samples: views.Int64, *, seed: int, epoch: int) -> Tensor:
