@@ -103,6 +103,19 @@ def train(
         Optional[int], typer.Option(help="Of weights, order, crops and masks; default 0.", show_default=False)
     ] = None,
     device: Annotated[Optional[str], typer.Option(help="auto (default), cpu or cuda.", show_default=False)] = None,
+    precision: Annotated[
+        Optional[str],
+        typer.Option(help="fp32, tf32 or bf16; default: bf16 on GPUs that have it.", show_default=False),
+    ] = None,
+    compile_: Annotated[
+        Optional[bool], typer.Option("--compile/--no-compile", help="torch.compile; default off.", show_default=False)
+    ] = None,
+    init: Annotated[
+        Optional[Path], typer.Option(help="A PANNs Cnn14_16k.pth or Cnn10 that the encoder starts from.", show_default=False)
+    ] = None,
+    tensorboard: Annotated[
+        Optional[bool], typer.Option("--tensorboard", help="Event files in the run's folder, too.", show_default=False)
+    ] = None,
     config: Annotated[
         Optional[Path], typer.Option(help="A config.toml, such as a run's; flags win over it.", show_default=False)
     ] = None,
@@ -110,26 +123,34 @@ def train(
         Optional[Path], typer.Option(help="The run's folder; default: runs/<time>-<encoder>-<method>.", show_default=False)
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with --out, or with the newest run.")] = False,
+    strict_resume: Annotated[bool, typer.Option(help="Stop where the newest checkpoint is broken.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Read and check everything, print what would happen, train nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train the network on rated clips.
 
-    Without --data it trains on a small built-in synthetic corpus. Example:
-    rrtn train --data hume-vb --encoder cnn14 --method rrtn-ruwl
+    Without --data it trains on a small built-in synthetic corpus. Every setting of --config is in a run's config.toml.
+    Example: rrtn train --data hume-vb --encoder cnn14 --method rrtn-ruwl.
+    On 4 GPUs: torchrun --nproc-per-node 4 -m rrtn train --data hume-vb
     """
     from .runtime.bundle import newest_run
-    from .train.config import config_from_dict, config_from_toml, differences, merged, read_toml
+    from .train.config import changes_on_resume, config_from_dict, config_from_toml, merged, read_toml
+    from .train.distributed import first_on_machine_first, from_first, joined, world_from_environment
+    from .train.loop import device_from_config
     from .train.loop import train as run_training
     from .train.plan import describe, plan_from_config
 
     overrides = {
         "seed": seed,
         "device": device,
+        "precision": precision,
+        "compile": {None: None, True: "default", False: "off"}[compile_],
+        "tensorboard": tensorboard,
         "data.dir": str(data.resolve()) if data else None,
         "data.targets": [name.strip() for name in targets.split(",")] if targets else None,
         "model.encoder": encoder,
         "model.method": method,
+        "model.init": str(init.resolve()) if init else None,
         "optim.epochs": epochs,
         "optim.batch_size": batch_size,
         "optim.lr": lr,
@@ -141,18 +162,26 @@ def train(
         raise ConfigError("--config | not with --resume: the run's own config.toml is taken")
     source = run / "config.toml" if resume and run else config
     settings = config_from_dict(merged(read_toml(source) if source else {}, overrides), source=str(source or "flags"))
-    if resume and run and (changed := differences(config_from_toml(run / "config.toml"), settings)):
-        raise ConfigError(f"--resume | other settings than the run's: {'; '.join(changed)} | start a new run for them")
-    plan = plan_from_config(settings)
-    for note in plan.notes:
-        _say(f"[bold yellow]note[/]: {_plain(note)}")
-    if dry_run:
-        _print_json(describe(plan)) if as_json else _print_plan(plan, describe(plan))
+    changed = changes_on_resume(config_from_toml(run / "config.toml"), settings) if resume and run else []
+    world = world_from_environment()
+    say = _say if world.is_first else _say_nothing
+    with joined(world, device_from_config(settings, world)):
+        with first_on_machine_first(world):
+            plan = plan_from_config(settings, ranks=world.size)
+        for note in (*(f"changed on resume: {change}" for change in changed), *plan.notes):
+            say(f"[bold yellow]note[/]: {_plain(note)}")
+        model = plan.config.model
+        if dry_run:
+            if world.is_first:
+                _print_json(describe(plan)) if as_json else _print_plan(plan, describe(plan))
+            return
+        name = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{model.encoder}-{model.method}"
+        run = run or Path(from_first(world, name))
+        epochs = plan.config.optim.epochs
+        say(f"run [bold]{_plain(run)}[/]: {model.encoder}, {model.method}, {epochs} epochs, {plan.steps} steps")
+        result = run_training(plan, run, resume=resume, strict_resume=strict_resume, world=world)
+    if not world.is_first:
         return
-    model = plan.config.model
-    run = run or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{model.encoder}-{model.method}"
-    _say(f"run [bold]{_plain(run)}[/]: {model.encoder}, {model.method}, {plan.config.optim.epochs} epochs, {plan.steps} steps")
-    result = run_training(plan, run, resume=resume)
     best = {"epoch": result.best.epoch, "ccc": result.best.ccc, "per_target": result.best.per_target}
     if as_json:
         _print_json({"run": str(run), "best": best, "epochs": result.epochs, "config": plan.config.to_dict()})
@@ -532,6 +561,10 @@ def _say(text: str) -> None:
     from rich.console import Console
 
     Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+
+
+def _say_nothing(text: str) -> None:
+    """For the processes beside the first one."""
 
 
 def _plain(text: object) -> str:

@@ -18,8 +18,15 @@ def machine() -> dict[str, Any]:
     """CPU model, usable cores, and the versions that matter."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     cpu = models[0].partition(": ")[2] if models else platform.processor()
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    versions = {name: _version(name) for name in PACKAGES}
     return {"cpu": cpu, "cores": usable_cpus(), "python": platform.python_version(), "versions": versions}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def interleaved(functions: Mapping[str, Callable[[], object]], *, repeats: int, warm_up: int = 2) -> dict[str, list[float]]:

@@ -27,7 +27,7 @@ BARE_BATCH = 16
 
 def model_file(encoder: EncoderName, folder: Path) -> Path:
     torch.manual_seed(0)
-    network = TwinsNetwork(encoder, n_mels=SPEC.n_mels, n_targets=10, with_projector=False).eval()
+    network = TwinsNetwork(encoder, n_mels=SPEC.n_mels, n_targets=10, projector_layers=0).eval()
     path = folder / f"{encoder}.onnx"
     path.write_bytes(onnx_from_network(network, SPEC, tuple("ABCDEFGHIJ"), "logmel"))
     return path

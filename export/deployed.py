@@ -31,8 +31,9 @@ class LogMelModel(nn.Module):
         self.head = network.head
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Sigmoid scores."""
-        return torch.sigmoid(self.head(self.encoder(log_mel)))
+        """Scores."""
+        scores: Tensor = self.head(self.encoder(log_mel))
+        return scores
 
 
 class WaveformModel(nn.Module):
@@ -44,7 +45,7 @@ class WaveformModel(nn.Module):
         self.model = LogMelModel(network)
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Sigmoid scores."""
+        """Scores."""
         scores: Tensor = self.model(self.frontend(waveform))
         return scores
 

@@ -5,7 +5,7 @@ RrtnError                what the user can act on; one line: subject | what came
 ├── DataError            a folder, a CSV or an audio set is refused (also ValueError) exit 2
 ├── MissingExtraError    a package that is not installed (also ImportError)           exit 2
 ├── AudioError           one audio file, with a stable `code` (also ValueError)       a row, never a stop
-├── StoppedError         stopped by policy or by the storage; resumable (also RuntimeError)  exit 4
+├── StoppedError         stopped by policy or by the storage; resumable (also RuntimeError)  exit 4, or 128 + signal
 └── ModelError           a bundle, model or engine, or a parity gate (also RuntimeError)     exit 5
 """
 
@@ -41,6 +41,10 @@ class StoppedError(RrtnError, RuntimeError):
     """Work stopped on purpose: what is done is safe, the same command goes on."""
 
     exit_code = 4
+
+    def __init__(self, message: str, *, exit_code: int = 4) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # 128 + the signal where one has stopped it
 
 
 class ModelError(RrtnError, RuntimeError):

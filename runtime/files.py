@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .failpoints import failpoint
+
 
 def sha256_of(path: Path) -> str:
     """Hex digest of a file's content."""
@@ -23,10 +25,14 @@ def atomic_path(target: Path) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
+        failpoint("write.begin")
         yield temporary
+        failpoint("write.fsync")
         temporary.chmod(0o666 & ~_umask())
         fsync(temporary)
+        failpoint("write.replace")
         temporary.replace(target)
+        failpoint("write.done")
         fsync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)

@@ -25,13 +25,21 @@ def log_mel(waveform: npt.ArrayLike, spec: FrontendSpec) -> Float32:
     if x.ndim != 1:
         raise ValueError(f"log_mel | waveform of shape {x.shape} | expected [N], one channel")
     half = spec.n_fft // 2
-    frames = 1 + len(x) // spec.hop
+    frames = spec.frames_of(len(x))
     x = np.pad(x, (0, max(0, half + 1 - len(x))))
     x = np.pad(x, half, mode="reflect")
     framed = np.lib.stride_tricks.sliding_window_view(x, spec.n_fft)[:: spec.hop][:frames]  # [T, n_fft]
     mel = _power(framed, spec) @ _mel_weights(spec)  # [groups, _GROUP, M]
     mel = np.maximum(mel.reshape(-1, spec.n_mels)[:frames], np.float32(spec.power_floor))
     decibels: Float32 = 10 * np.log10(mel)
+    return decibels
+
+
+def clip_log_mel(waveform: Float32, spec: FrontendSpec) -> Float32:
+    """waveform [N] of any length -> the log-Mel [frames, M] of its first clip, padded as the spec says."""
+    decibels = log_mel(clip_of(waveform, spec), spec)
+    if spec.pad == "zero_db":
+        decibels[spec.frames_of(len(waveform)) :] = 0
     return decibels
 
 

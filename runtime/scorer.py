@@ -18,7 +18,7 @@ from .backends import BackendName, backend_from_bundle
 from .bundle import Bundle, load_bundle
 from .cpus import usable_cpus
 from .errors import AudioError, ConfigError
-from .frontend import Float32, clip_of, log_mel
+from .frontend import Float32, clip_log_mel, clip_of
 
 DEFAULT_BATCH = {"cpu": 4, "cuda": 256}
 _FILES_AHEAD = 4  # batches of files that may lie decoded before the model takes them
@@ -129,8 +129,9 @@ class Scorer:
 
     def _features(self, audio: Audio) -> Float32:
         spec = self.bundle.spec
-        clip = clip_of(audio.waveform, spec)
-        return clip if self.backend.variant.input == "waveform" else log_mel(clip, spec)[None]
+        if self.backend.variant.input == "waveform":
+            return clip_of(audio.waveform, spec)
+        return clip_log_mel(audio.waveform, spec)[None]
 
     def _rows(self, items: list[_Prepared]) -> Iterator[Row]:
         features = [item.features for item in items if item.features is not None]

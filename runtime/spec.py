@@ -2,9 +2,11 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from .errors import ModelError
+
+Pad = Literal["silence", "zero_db"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,14 @@ class FrontendSpec:
     f_max: float = 8_000.0  # Hz
     power_floor: float = 1e-10  # Mel power below it counts as this: -100 dB
     frames: int = 250  # T of one clip
+    # A recording shorter than a clip goes on as silence, or (zero_db) as frames of 0 dB, which is loud: as the authors'
+    # pipeline probably had it (paper.md, point 5).
+    pad: Pad = "silence"
     peak_dbfs: float = -3.0  # every file's peak is set to this before anything else; silence stays silence
+
+    def __post_init__(self) -> None:
+        if self.pad not in get_args(Pad):
+            raise ValueError(f"frontend.pad | {self.pad!r} | expected one of {', '.join(get_args(Pad))}")
 
     @property
     def clip_samples(self) -> int:
@@ -38,6 +47,10 @@ class FrontendSpec:
     def peak(self) -> float:
         """The peak as an amplitude, full scale being 1."""
         return float(10 ** (self.peak_dbfs / 20))
+
+    def frames_of(self, samples: int) -> int:
+        """How many frames [T] so many samples have."""
+        return 1 + samples // self.hop
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON and model metadata."""

@@ -1,27 +1,32 @@
 """Checkpoints: safetensors and a JSON that lists them with their hashes; no pickle anywhere.
 
-    <folder>/checkpoint.json                       what is valid; replaced atomically, last
-    <folder>/weights-<epoch>.safetensors           encoder, head, projector; RUWL's c as `ruwl.c`
-    <folder>/optimizer-<epoch>.safetensors         AdamW's moments; only in `last`
+    <folder>/checkpoint.json                    what is valid; replaced atomically, last
+    <folder>/previous.json                      the one before it, where two are kept (`last`)
+    <folder>/weights-<step>.safetensors         encoder, head, projector; RUWL's c as `ruwl.c`
+    <folder>/optimizer-<step>.safetensors       AdamW's moments and the epoch's running sums; only in `last`
 
-New files have new names, so the JSON always points to whole ones, whenever a save is interrupted.
+New files have new names, so a JSON always points to whole ones, whenever a save is interrupted.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..runtime.errors import ModelError
-from ..runtime.files import atomic_path, sha256_of, write_json
+from ..runtime.errors import ModelError, StoppedError
+from ..runtime.failpoints import failpoint
+from ..runtime.files import atomic_path, sha256_of, write_bytes, write_json
 
 POINTER: Final = "checkpoint.json"
-SCHEMA: Final = 1
+PREVIOUS: Final = "previous.json"
+SCHEMA: Final = 2
 
 Tensors = dict[str, Tensor]
 
@@ -30,47 +35,106 @@ Tensors = dict[str, Tensor]
 class CheckpointInfo:
     """What checkpoint.json says beside the tensors."""
 
-    epoch: int  # epochs done
+    epoch: int  # epochs done, with their validation
     step: int  # optimiser steps done
-    ccc: float  # mean validation CCC of this epoch (challenge metric)
-    per_target: dict[str, float]
+    history: list[dict[str, Any]]  # one record an epoch, as in history.jsonl
     labels: list[str]
     config: dict[str, Any]  # the whole Config
+    data_sha256: str  # of the decoded clips and their ratings
     versions: dict[str, str]
 
+    @property
+    def ccc(self) -> float:
+        """Mean validation CCC of the last epoch done (challenge metric)."""
+        return float(self.history[-1]["val_ccc"])
 
-def save_checkpoint(folder: Path, info: CheckpointInfo, tensors: Mapping[str, Tensors]) -> None:
-    """`tensors` {"weights": {...}, "optimizer": {...}}, each becomes one file; then all other files are removed.
+    @property
+    def per_target(self) -> dict[str, float]:
+        """Validation CCC of each target."""
+        return dict(self.history[-1]["val_ccc_per_target"])
 
-    Those are the checkpoint before and what a killed save left.
+
+def save_checkpoint(folder: Path, info: CheckpointInfo, tensors: Mapping[str, Tensors], *, keep_previous: bool = False) -> None:
+    """`tensors` {"weights": {...}, "optimizer": {...}}, each becomes one file.
+
+    Then all other files are removed, but those of the checkpoint before where it is kept. Raises StoppedError where the
+    storage refuses; what was there before is then still valid.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for kind, content in tensors.items():
-        path = folder / f"{kind}-{info.epoch:04d}.safetensors"
-        with atomic_path(path) as temporary:
-            save_file({name: tensor.detach().contiguous().cpu() for name, tensor in content.items()}, temporary)
+        path = folder / f"{kind}-{info.step:08d}.safetensors"
+        _write_tensors(path, content)
         files[kind] = {"file": path.name, "sha256": sha256_of(path), "size": path.stat().st_size}
+    if keep_previous and (folder / POINTER).exists():
+        write_bytes(folder / PREVIOUS, (folder / POINTER).read_bytes())
     write_json(folder / POINTER, {"schema": SCHEMA, **asdict(info), "files": files})
-    current = {POINTER, *(entry["file"] for entry in files.values())}
-    for old in folder.iterdir():
-        if old.name not in current:
-            old.unlink()
+    _prune(folder, {POINTER, PREVIOUS} if keep_previous else {POINTER})
 
 
 def read_info(folder: Path) -> CheckpointInfo:
     """The JSON alone. Raises ModelError where there is no checkpoint, or none of ours."""
-    return _info(_document(folder))
+    return _info(_document(folder / POINTER))
 
 
-def load_checkpoint(folder: Path, *kinds: str) -> tuple[CheckpointInfo, dict[str, Tensors]]:
+def load_checkpoint(folder: Path, *kinds: str, pointer: str = POINTER) -> tuple[CheckpointInfo, dict[str, Tensors]]:
     """The kinds of tensors asked for, on the CPU, once their hashes agree. Raises ModelError."""
-    document = _document(folder)
-    return _info(document), {kind: _load_checked(folder, document["files"], kind) for kind in kinds}
+    document = _document(folder / pointer)
+    return _info(document), {kind: _load_checked(folder / pointer, document["files"], kind) for kind in kinds}
 
 
-def _document(folder: Path) -> dict[str, Any]:
-    path = folder / POINTER
+class Saver:
+    """Saves behind the training's back, one job at a time and in order; a failure surfaces at the next call."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._pool.shutdown(wait=True)
+        if error is None:
+            self.wait()
+
+    def submit(self, job: Callable[[], None]) -> None:
+        """Waits for the job before, so that at most one copy of the weights lies in memory."""
+        self.wait()
+        self._pending = self._pool.submit(job)
+
+    def wait(self) -> None:
+        """Until everything is on the disk. Raises what the last job raised."""
+        pending, self._pending = self._pending, None
+        if pending:
+            pending.result()
+
+
+def _write_tensors(path: Path, content: Tensors) -> None:
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in content.items()}
+    try:
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary)
+    except (OSError, SafetensorError) as error:
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise StoppedError(
+            f"{path} | {reason} | needs {size:,} bytes | the checkpoint before is whole: make room, then go on with --resume"
+        ) from error
+
+
+def _prune(folder: Path, pointers: set[str]) -> None:
+    """Removes what no JSON lists: the checkpoint before the kept ones, and what a killed save left."""
+    current = set(pointers)
+    for name in pointers & {path.name for path in folder.iterdir()}:
+        current |= {entry["file"] for entry in json.loads((folder / name).read_bytes())["files"].values()}
+    for old in folder.iterdir():
+        if old.name not in current:
+            failpoint("checkpoint.prune")
+            old.unlink()
+
+
+def _document(path: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(path.read_bytes())
     except OSError as error:
@@ -79,7 +143,7 @@ def _document(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{path} | {error} | expected JSON | restore the file, or train again") from error
     found = document.get("schema") if isinstance(document, dict) else None
     if found != SCHEMA:
-        raise ModelError(f"{path} | schema {found!r} | this rrtn reads schema {SCHEMA} | update rrtn")
+        raise ModelError(f"{path} | schema {found!r} | this rrtn reads schema {SCHEMA} | use the rrtn that wrote it")
     if lost := {"files", *CheckpointInfo.__dataclass_fields__} - document.keys():
         raise ModelError(f"{path} | no {', '.join(sorted(lost))} | the file was changed | use another checkpoint")
     return document
@@ -89,14 +153,14 @@ def _info(document: dict[str, Any]) -> CheckpointInfo:
     return CheckpointInfo(**{name: document[name] for name in CheckpointInfo.__dataclass_fields__})
 
 
-def _load_checked(folder: Path, files: dict[str, Any], kind: str) -> Tensors:
+def _load_checked(pointer: Path, files: dict[str, Any], kind: str) -> Tensors:
     if kind not in files:
-        raise ModelError(f"{folder / POINTER} | lists no {kind} | lists {', '.join(files)} | use checkpoints/last")
-    path = folder / files[kind]["file"]
+        raise ModelError(f"{pointer} | lists no {kind} | lists {', '.join(files)} | use checkpoints/last")
+    path = pointer.parent / files[kind]["file"]
     if not path.is_file() or (found := sha256_of(path)) != files[kind]["sha256"]:
         came = f"sha256 {found[:12]}" if path.is_file() else "not there"
         wanted = files[kind]["sha256"][:12]
-        raise ModelError(f"{path} | {came} | {POINTER} lists {wanted} | the file was changed: use another checkpoint")
+        raise ModelError(f"{path} | {came} | {pointer.name} lists {wanted} | the file was changed: use another checkpoint")
     try:
         return load_file(path)
     except SafetensorError as error:

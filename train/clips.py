@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ..runtime.audio import Int16, read_audio
 from ..runtime.cpus import usable_cpus
 from ..runtime.errors import AudioError, DataError
-from ..runtime.files import atomic_path
+from ..runtime.files import atomic_path, write_json
 from ..runtime.progress import Progress
 from ..runtime.spec import FrontendSpec
 
@@ -30,13 +30,31 @@ _SHARD_FILES: Final = 512
 _SHOWN: Final = 3
 
 
+class Shard(NamedTuple):
+    """Files that follow each other."""
+
+    samples: Int16  # memory-mapped
+    offsets: Int64  # where each file begins, and the end
+    sha256: str  # of the samples
+
+
 class ClipStore:
     """The decoded waveforms of a list of files, in its order."""
 
-    def __init__(self, shards: Sequence[Int16], offsets: Sequence[Int64]) -> None:
+    def __init__(self, shards: Sequence[Shard]) -> None:
         self._shards = shards
-        self._offsets = offsets
-        self.lengths: Int64 = np.concatenate([np.diff(offset) for offset in offsets])  # [n] samples
+        self.lengths: Int64 = np.concatenate([np.diff(shard.offsets) for shard in shards])  # [n] samples
+
+    @property
+    def shards(self) -> list[Int16]:
+        """The samples of all files, one behind the other, in pieces."""
+        return [shard.samples for shard in self._shards]
+
+    @property
+    def digest(self) -> str:
+        """A hash of all samples and of where the files begin: equal content, wherever it lies and however old it is."""
+        parts = [self.lengths.tobytes(), *(shard.sha256.encode() for shard in self._shards)]
+        return hashlib.sha256(b"".join(parts)).hexdigest()
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -44,8 +62,8 @@ class ClipStore:
     def waveform(self, index: int) -> Int16:
         """[N], a view of the mapped file."""
         shard, row = divmod(index, _SHARD_FILES)
-        begin, end = self._offsets[shard][row : row + 2]
-        return self._shards[shard][begin:end]
+        begin, end = self._shards[shard].offsets[row : row + 2]
+        return self._shards[shard].samples[begin:end]
 
     def clips(self, indices: Int64, starts: Int64, spec: FrontendSpec) -> Int16:
         """The clips [B, clip_samples] that begin at `starts` [B]; zeros follow where a recording is too short."""
@@ -62,15 +80,14 @@ def clip_store(paths: Sequence[Path], spec: FrontendSpec, *, label: str = "decod
     folder.mkdir(parents=True, exist_ok=True)
     groups = [paths[i : i + _SHARD_FILES] for i in range(0, len(paths), _SHARD_FILES)]
     files = [folder / f"{_fingerprint(group, spec)}.npy" for group in groups]
-    todo = [(group, file) for group, file in zip(groups, files, strict=True) if not file.exists()]
+    todo = [(group, file) for group, file in zip(groups, files, strict=True) if not _index_file(file).exists()]
     total = sum(len(group) for group, _ in todo)
     with Progress(label, total, "files") as progress:
         bad = [line for group, file in todo for line in _decode_shard(group, file, spec, progress)]
     if bad:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise DataError(f"{len(bad)} of {len(paths)} files cannot be decoded | {'; '.join(bad[:_SHOWN])}{more}")
-    mapped = [_map_shard(file) for file in files]
-    return ClipStore([samples for samples, _ in mapped], [offsets for _, offsets in mapped])
+    return ClipStore([_map_shard(file) for file in files])
 
 
 def cache_folder() -> Path:
@@ -103,9 +120,11 @@ def _decode_shard(paths: Sequence[Path], target: Path, spec: FrontendSpec, progr
             else:
                 waveforms.append(result)
     if not bad:
-        offsets = np.cumsum([0, *map(len, waveforms)], dtype=np.int64)
-        _save(_offsets_file(target), offsets)
-        _save(target, np.concatenate(waveforms))  # last: the shard is there when this file is
+        samples = np.concatenate(waveforms)
+        with atomic_path(target) as temporary, temporary.open("wb") as file:
+            np.save(file, samples)
+        sha256 = hashlib.sha256(samples.tobytes()).hexdigest()
+        write_json(_index_file(target), {"lengths": [len(waveform) for waveform in waveforms], "sha256": sha256})
     return bad
 
 
@@ -116,14 +135,11 @@ def _decoded(path: Path, spec: FrontendSpec) -> Int16 | AudioError:
         return error
 
 
-def _offsets_file(shard: Path) -> Path:
-    return shard.with_suffix(".offsets.npy")
+def _index_file(shard: Path) -> Path:
+    """Written last: the shard is there when this file is."""
+    return shard.with_suffix(".json")
 
 
-def _save(target: Path, array: npt.NDArray[np.generic]) -> None:
-    with atomic_path(target) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
-
-
-def _map_shard(file: Path) -> tuple[Int16, Int64]:
-    return np.load(file, mmap_mode="r"), np.load(_offsets_file(file))
+def _map_shard(file: Path) -> Shard:
+    index = json.loads(_index_file(file).read_bytes())
+    return Shard(np.load(file, mmap_mode="r"), np.cumsum([0, *index["lengths"]], dtype=np.int64), index["sha256"])

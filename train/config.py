@@ -1,6 +1,7 @@
 """Every setting of a training run: one dataclass a part, saved whole as the run's config.toml."""
 
 import dataclasses
+import functools
 import math
 import tomllib
 from collections.abc import Mapping
@@ -13,10 +14,16 @@ import tomli_w
 from ..runtime.errors import ConfigError
 from ..runtime.spec import FrontendSpec
 from .encoders import EncoderName
+from .model import Activation
 from .views import AugmentConfig
 
 Method = Literal["vanilla", "rrtn", "rrtn-ruwl"]
 DeviceName = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
+CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune"]
+RuwlMode = Literal["learned", "fixed"]
+Schedule = Literal["constant", "cosine"]
+Crop = Literal["clip", "full"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +43,7 @@ class ModelConfig:
 
     encoder: EncoderName = "resnet18"  # --encoder
     method: Method = "rrtn-ruwl"  # --method: vanilla (CCC), rrtn (fixed weights), rrtn-ruwl (restrained uncertainty)
+    init: str = ""  # --init: a PANNs checkpoint that the encoder starts from
 
     def __post_init__(self) -> None:
         _check_choice("--encoder (model.encoder)", self.encoder, get_args(EncoderName))
@@ -43,18 +51,50 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """Constants of Eqs. 2, 5 and 6; terms in the order ccc, ccc_a, bt."""
+class HeadConfig:
+    """From embedding to scores: one Linear, then this."""
 
-    off_diagonal: float = 0.001  # lambda of Eq. 2
-    ruwl_lambda: tuple[float, float, float] = (1.0, 1.0, 1e-8)
-    ruwl_c: tuple[float, float, float] = (1.0, 1.0, 0.01)  # where c starts; method rrtn keeps lambda / c^2 of it
+    activation: Activation = "sigmoid"  # the ratings are in 0 to 1; linear leaves the range open
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "ruwl_lambda", tuple(map(float, self.ruwl_lambda)))
-        object.__setattr__(self, "ruwl_c", tuple(map(float, self.ruwl_c)))
-        if len(self.ruwl_lambda) != 3 or len(self.ruwl_c) != 3 or not all(0 < abs(c) < math.inf for c in self.ruwl_c):
-            raise ConfigError("loss.ruwl_lambda, loss.ruwl_c | expected three numbers each, no c of 0, infinity or NaN")
+        _check_choice("head.activation", self.activation, get_args(Activation))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectorConfig:
+    """From embedding to what the Barlow Twins loss compares; dropped at export."""
+
+    layers: int = 1  # Linear layers; BatchNorm and ReLU stand between them, as in the Barlow Twins reference
+    units: int = 2048  # of each layer
+
+    def __post_init__(self) -> None:
+        _check_least("projector.layers", self.layers, 1)
+        _check_least("projector.units", self.units, 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Constants of the Barlow Twins loss."""
+
+    off_diagonal: float = 0.001  # lambda of Eq. 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuwlConfig:
+    """Restrained uncertainty weights of the three terms ccc, ccc_a, bt (Eqs. 5 and 6)."""
+
+    mode: RuwlMode = "learned"  # fixed: c stays where it starts, as in the authors' scripts (paper.md, point 2)
+    lambdas: tuple[float, float, float] = (1.0, 1.0, 1e-8)
+    c: tuple[float, float, float] = (1.0, 1.0, 0.01)  # where c starts; method rrtn weighs with lambda / c^2 of it
+    lr: float = 1e-3  # of c, which has no weight decay
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lambdas", tuple(map(float, self.lambdas)))
+        object.__setattr__(self, "c", tuple(map(float, self.c)))
+        if len(self.lambdas) != 3 or len(self.c) != 3 or not all(0 < abs(c) < math.inf for c in self.c):
+            raise ConfigError("ruwl.lambdas, ruwl.c | expected three numbers each, no c of 0, infinity or NaN")
+        _check_choice("ruwl.mode", self.mode, get_args(RuwlMode))
+        _check_least("ruwl.lr", self.lr, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +102,12 @@ class OptimConfig:
     """AdamW, as the paper sets it."""
 
     epochs: int = 0  # --epochs; 0 is 60, as in the paper, and 5 on the built-in corpus
-    batch_size: int = 0  # --batch-size; 0 is 128, as in the paper, and less where an epoch would have under 10 steps
+    batch_size: int = 0  # --batch-size, over all GPUs; 0 is 128, as in the paper, and less where that is under 10 steps
     lr: float = 1e-3  # --lr
-    ruwl_lr: float = 1e-3  # of RUWL's c, which has no weight decay
     eps: float = 1e-8
     weight_decay: float = 0.01
+    schedule: Schedule = "constant"  # cosine: down to 0 at the last step
+    warmup_epochs: float = 0.0  # the learning rate rises linearly over so many epochs first
 
     def __post_init__(self) -> None:
         _check_least("--epochs (optim.epochs)", self.epochs, 0)
@@ -75,8 +116,19 @@ class OptimConfig:
             raise ConfigError("--batch-size (optim.batch_size) | 1 | CCC and Barlow Twins need at least 2 clips")
         if not 0 < self.lr < 10:
             raise ConfigError(f"--lr (optim.lr) | {self.lr} | expected more than 0, usually about 0.001")
-        for name in ("ruwl_lr", "eps", "weight_decay"):
+        for name in ("eps", "weight_decay", "warmup_epochs"):
             _check_least(f"optim.{name}", getattr(self, name), 0)
+        _check_choice("optim.schedule", self.schedule, get_args(Schedule))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """How the validation clips are seen."""
+
+    crop: Crop = "clip"  # the first 250 frames, as every exported model; full: whole recordings, as the authors may have
+
+    def __post_init__(self) -> None:
+        _check_choice("eval.crop", self.crop, get_args(Crop))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +137,19 @@ class Config:
 
     seed: int = 0  # --seed
     device: DeviceName = "auto"  # --device
+    precision: Precision = "auto"  # --precision of the two passes: bf16 on a GPU that has it, else fp32
+    compile: CompileMode = "off"  # --compile: modes of torch.compile; reduce-overhead takes CUDA graphs
+    checkpoint_minutes: float = 10.0  # the longest time between two checkpoints; there is one at each epoch's end, too
+    tensorboard: bool = False  # --tensorboard: event files in the run's folder
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+    projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    ruwl: RuwlConfig = field(default_factory=RuwlConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
     frontend: FrontendSpec = field(default_factory=FrontendSpec)
 
     def __post_init__(self) -> None:
@@ -97,6 +157,22 @@ class Config:
         if self.seed >= 2**63:
             raise ConfigError(f"--seed (seed) | {self.seed} | expected less than 2^63")
         _check_choice("--device (device)", self.device, get_args(DeviceName))
+        _check_choice("--precision (precision)", self.precision, get_args(Precision))
+        _check_choice("--compile (compile)", self.compile, get_args(CompileMode))
+        if not self.checkpoint_minutes > 0:
+            raise ConfigError(f"checkpoint_minutes | {self.checkpoint_minutes} | expected more than 0")
+        self._check_effects()
+
+    def _check_effects(self) -> None:
+        """A setting that cannot take effect is a mistake that nobody would see."""
+        method = self.model.method
+        without_effect = {"vanilla": ("projector", "loss", "ruwl", "augment"), "rrtn": ("ruwl.mode", "ruwl.lr")}.get(method, ())
+        if method == "rrtn-ruwl" and self.ruwl.mode == "fixed":
+            without_effect = ("ruwl.lr",)
+        mine, defaults = _flat(self.to_dict()), _flat(_defaults())
+        for key, value in mine.items():
+            if value != defaults[key] and any(f"{key}.".startswith(f"{name}.") for name in without_effect):
+                raise ConfigError(f"{key} = {value!r} | without effect with method {method} | leave it out")
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, for TOML and JSON."""
@@ -105,6 +181,14 @@ class Config:
     def to_toml(self) -> str:
         """The text of config.toml."""
         return tomli_w.dumps(self.to_dict())
+
+
+@functools.lru_cache(maxsize=1)
+def _defaults() -> dict[str, Any]:
+    values = {item.name: _default(item) for item in dataclasses.fields(Config)}
+    return {
+        name: dataclasses.asdict(value) if hasattr(value, "__dataclass_fields__") else value for name, value in values.items()
+    }
 
 
 def config_from_dict(document: Mapping[str, Any], *, source: str) -> Config:
@@ -141,10 +225,24 @@ def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
     return result
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """`key: old -> new` for each setting that differs."""
+def differences(old: Config, new: Config) -> dict[str, str]:
+    """{key: "key: old -> new"} for each setting that differs."""
     a, b = _flat(old.to_dict()), _flat(new.to_dict())
-    return [f"{key}: {a[key]!r} -> {b[key]!r}" for key in a if a[key] != b[key]]
+    return {key: f"{key}: {a[key]!r} -> {b[key]!r}" for key in a if a[key] != b[key]}
+
+
+def changes_on_resume(old: Config, new: Config) -> list[str]:
+    """What a resumed run may have otherwise: what does not change the steps that it was going to take.
+
+    Raises ConfigError with each setting that may not.
+    """
+    allowed = {"device", "compile", "checkpoint_minutes", "tensorboard", "data.dir"}  # the data is compared by content
+    if new.optim.schedule == "constant":
+        allowed.add("optim.epochs")
+    changed = differences(old, new)
+    if refused := [text for key, text in changed.items() if key not in allowed]:
+        raise ConfigError(f"--resume | other settings than the run's: {'; '.join(refused)} | start a new run for them")
+    return list(changed.values())
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

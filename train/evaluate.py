@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..runtime.audio import waveform_from_samples
-from ..runtime.frontend import Float32, clip_of, log_mel
+from ..runtime.frontend import Float32, clip_log_mel
 from ..runtime.progress import Progress
 from .checkpoint import load_checkpoint
 from .config import Config, config_from_dict
@@ -19,8 +19,9 @@ from .frontend import LogMel
 from .metrics import ccc_biased, ccc_challenge
 from .model import TwinsNetwork
 from .plan import data_folder, network_from_config
-from .predict import SplitClips, predict, split_clips
+from .predict import predict
 from .ridge import Float64, mel_statistics, ridge_predictions
+from .splits import SplitClips, split_clips
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,8 @@ def evaluate(run: Path, *, data: Path | None = None, ridge: bool = True) -> Eval
     data_set = read_data(data or data_folder(config), info.labels)
     split = data_set.splits["Val"]
     validation = split_clips(data_set, "Val", config.frontend, torch.device("cpu"))
-    scores = predict(network, LogMel(config.frontend), validation)
+    with Progress("validate", len(validation), "clips") as bar:
+        scores = predict(network, LogMel(config.frontend), validation, crop=config.eval.crop, advance=bar.advance)
     return Evaluation(
         run=run,
         epoch=info.epoch,
@@ -95,8 +97,8 @@ def _ridge_ccc(data_set: DataSet, validation: SplitClips) -> Float64:
 def _statistics(split: SplitClips, *, label: str) -> Float64:
     with Progress(label, len(split.store), "clips") as bar:
 
-        def clip_log_mel(index: int) -> Float32:
+        def features(index: int) -> Float32:
             bar.advance()
-            return log_mel(clip_of(waveform_from_samples(split.store.waveform(index)), split.spec), split.spec)
+            return clip_log_mel(waveform_from_samples(split.store.waveform(index)), split.spec)
 
-        return mel_statistics(clip_log_mel(i) for i in range(len(split.store)))
+        return mel_statistics(features(i) for i in range(len(split)))

@@ -1,32 +1,42 @@
-"""The twin-view training loop.
+"""The twin-view training loop, and what is kept of it.
 
-B batch, N samples, T frames, M mels, K targets. Terms of the loss are in the order ccc, ccc_a, bt.
+M mels, K targets. Terms of the loss are in the order ccc, ccc_a, bt.
 """
 
-import json
+import contextlib
+import functools
+import hashlib
 import platform
-import sys
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from .. import __version__
 from ..runtime.errors import ConfigError, StoppedError
-from ..runtime.files import write_bytes
-from ..runtime.progress import Progress
-from . import views
-from .checkpoint import CheckpointInfo, Tensors, load_checkpoint, read_info, save_checkpoint
+from ..runtime.failpoints import failpoint
+from ..runtime.frontend import Float32
+from .checkpoint import POINTER, CheckpointInfo, Saver, read_info
 from .config import Config
+from .data import DataSet
+from .display import Display
+from .distributed import World, any_rank, check_equal, first_on_machine_first
+from .flops import matmul_peak, step_flops
 from .frontend import LogMel
-from .losses import bt_loss, ccc_loss, cross_correlation, ruwl_loss, ruwl_weights
+from .interruption import Interruption, run_lock
 from .metrics import ccc_challenge
 from .model import TwinsNetwork
+from .panns import initialisation_from_panns
 from .plan import Plan, network_from_config
-from .predict import mel_mean, predict, split_clips, waveform_batch
+from .predict import mel_mean, predict
+from .run_folder import append_history, restored, save_job, start
+from .splits import Epoch, SplitClips, epoch_of_split, split_clips
+from .step import SUMS, Stepper
+
+_LOOK_EVERY: Final = {"cpu": 1, "cuda": 25}  # steps between two looks at the device and at signals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,179 +48,220 @@ class TrainResult:
     epochs: int
 
 
-def train(plan: Plan, run: Path, *, resume: bool) -> TrainResult:
+def train(plan: Plan, run: Path, *, resume: bool, strict_resume: bool = False, world: World = World()) -> TrainResult:  # noqa: B008
     """Trains into the folder `run`; `resume` goes on behind its last checkpoint and gives the bits of an unbroken run.
 
-    Raises DataError for audio that cannot be decoded, StoppedError for a loss that is not finite.
+    Raises ConfigError for a run that is there already or another trainer in it, DataError for audio that cannot be
+    decoded, ModelError for broken checkpoints, StoppedError for a loss that is not finite, a full disk or a signal.
     """
-    config = plan.config
-    device = device_from_name(config.device)
-    network = network_from_config(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    c = nn.Parameter(torch.tensor(config.loss.ruwl_c, device=device))
-    optimizer = optimizer_from_config(config, network, c)
-    frontend = LogMel(config.frontend).to(device)
-    _check_vacant(run, resume=resume)
-    training, validation = (split_clips(plan.data, name, config.frontend, device) for name in ("Train", "Val"))
-    done = _restore(run, network, c, optimizer) if resume else _start(run, config)
-    fill = mel_mean(training, frontend)
-    best_ccc = read_info(run / "checkpoints/best").ccc if done else -np.inf
-    batch_size = config.optim.batch_size
-
-    for epoch in range(done, config.optim.epochs):
-        order = views.epoch_order(config.seed, epoch, len(training.store))
-        sums = torch.zeros(4, device=device)
-        network.train()
-        with Progress(f"epoch {epoch + 1}/{config.optim.epochs}", plan.steps_per_epoch * batch_size, "clips") as bar:
-            for step in range(plan.steps_per_epoch):
-                samples = order[step * batch_size : (step + 1) * batch_size]
-                torch.manual_seed(views.step_seed(config.seed, epoch * plan.steps_per_epoch + step))
-                clean = frontend(waveform_batch(training, samples, seed=config.seed, epoch=epoch))
-                augmented = None
-                if config.model.method != "vanilla":
-                    draws = views.mask_draws(config.seed, epoch, samples, config.augment).to(device)
-                    augmented = views.masked_view(clean, fill, draws, config.augment)
-                losses, loss = _losses(config, network, c, clean, augmented, training.ratings[samples])
-                if not torch.isfinite(loss):  # sync point
-                    names = ", ".join(training.names[i] for i in samples[:8])
-                    raise StoppedError(f"epoch {epoch + 1}, step {step + 1} | loss {loss.item()} | clips {names}, ...")
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                sums += torch.cat([losses.detach(), loss.detach()[None]])
-                bar.advance(batch_size)
-
-        scores = predict(network, frontend, validation)
-        per_target = ccc_challenge(scores, validation.ratings.cpu())
-        if not np.isfinite(per_target).all():
-            raise StoppedError(f"epoch {epoch + 1} | Val CCC is not finite: {per_target} | the last checkpoint is whole")
-        info = _info(plan, epoch + 1, per_target)
-        weights = ruwl_weights(c.detach(), c.new_tensor(config.loss.ruwl_lambda))
-        record = _record(info, (sums / plan.steps_per_epoch).tolist(), weights.tolist(), config)
-        is_best = info.ccc > best_ccc
-        best_ccc = max(best_ccc, info.ccc)
-        _append_history(run, record)
-        _save(run, info, network, c, optimizer, is_best=is_best)
-        print(_line(record, config.optim.epochs, bar.rate, is_best=is_best), file=sys.stderr, flush=True)
-
-    return TrainResult(run=run, best=read_info(run / "checkpoints/best"), epochs=config.optim.epochs)
-
-
-def device_from_name(name: str) -> torch.device:
-    """`auto` is CUDA where it is there. Raises ConfigError for a CUDA that is not."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda | torch sees no CUDA GPU | see: rrtn doctor, or use --device cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def optimizer_from_config(config: Config, network: TwinsNetwork, c: nn.Parameter) -> torch.optim.AdamW:
-    """AdamW over the network; RUWL's c has its own learning rate and no weight decay."""
-    ours = {"params": list(network.parameters()), "weight_decay": config.optim.weight_decay}
-    ruwl = {"params": [c], "lr": config.optim.ruwl_lr, "weight_decay": 0.0}
-    return torch.optim.AdamW([ours, ruwl], lr=config.optim.lr, eps=config.optim.eps)
-
-
-def _losses(
-    config: Config, network: TwinsNetwork, c: Tensor, clean: Tensor, augmented: Tensor | None, ratings: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The views' log_mel [B, 1, T, M], ratings [B, K] -> the three terms [3], and the loss that is minimised."""
-    x = network(clean)
-    l_ccc = ccc_loss(x.scores, ratings)
-    if augmented is None:
-        return torch.stack([l_ccc, l_ccc.new_zeros(()), l_ccc.new_zeros(())]), l_ccc
-    x_a = network(augmented)
-    l_ccc_a = ccc_loss(x_a.scores, ratings)
-    correlation = cross_correlation(network.project(x.embedding), network.project(x_a.embedding))
-    l_bt = bt_loss(correlation, off_diagonal=config.loss.off_diagonal)
-    losses = torch.stack([l_ccc, l_ccc_a, l_bt])
-    lambdas = losses.new_tensor(config.loss.ruwl_lambda)
-    if config.model.method == "rrtn":  # without RUWL: its initial weights, fixed
-        return losses, (ruwl_weights(losses.new_tensor(config.loss.ruwl_c), lambdas) * losses).sum()
-    return losses, ruwl_loss(losses, c, lambdas)
-
-
-def _check_vacant(run: Path, *, resume: bool) -> None:
     if not resume and (run / "config.toml").exists():
         raise ConfigError(f"--out {run} | holds a run already | go on with --resume, or choose another folder")
+    if resume and (done := _finished(plan, run)):
+        return done
+    try:
+        with run_lock(run) if world.is_first else contextlib.nullcontext():
+            return _train(plan, run, resume, strict_resume, world)
+    except torch.OutOfMemoryError as error:
+        raise StoppedError(
+            f"{run} | {str(error).splitlines()[0]} | batch {plan.config.optim.batch_size}: take --precision bf16, more GPUs "
+            "(torchrun), or a smaller --batch-size, which is another experiment: the losses are over the batch"
+        ) from error
 
 
-def _start(run: Path, config: Config) -> int:
-    run.mkdir(parents=True, exist_ok=True)
-    write_bytes(run / "config.toml", config.to_toml().encode())
-    return 0
+def _train(plan: Plan, run: Path, resume: bool, strict_resume: bool, world: World) -> TrainResult:
+    config, per_epoch = plan.config, plan.steps_per_epoch
+    device = device_from_config(config, world)
+    training, validation, stepper, info = _ready(plan, device, world)
+    with Interruption() as interruption, Saver() as saver, _display(plan, run, device, world) as display:
+        if resume and (found := restored(run, info, stepper, strict_resume, display.say)):
+            info = replace(info, epoch=found.epoch, step=found.step, history=found.history)
+        elif config.model.init:
+            display.say(_initialised(stepper.network, config))
+        if world.is_first:
+            start(run, config, info)
+        stop = functools.partial(_stop, run, stepper, saver, interruption, world)
+        saved = time.monotonic()
+
+        for number in range(info.epoch, config.optim.epochs):
+            epoch = epoch_of_split(training, config, number, world)
+            done = info.step - number * per_epoch
+            display.start_epoch(number, done_clips=done * config.optim.batch_size)
+            stepper.network.train()
+            for i, batch in enumerate(epoch.batches(done), start=done):
+                failpoint("train.step")
+                stepper.step(batch, info.step)
+                info = replace(info, step=info.step + 1)
+                display.advance(config.optim.batch_size)
+                if info.step % _LOOK_EVERY[device.type] and i + 1 < per_epoch:
+                    continue
+                _check_finite(stepper, epoch, training, number, per_epoch)  # sync point
+                if any_rank(world, interruption.signal is not None, device):
+                    stop(info)
+                if world.is_first and time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                    saver.submit(save_job(run, info, stepper))
+                    saved = time.monotonic()
+
+            failpoint("train.validate")
+            display.validating(len(validation))
+
+            def validated(count: int, at: CheckpointInfo = info) -> None:
+                display.advance_validation(count)
+                if world.size == 1 and interruption.signal:  # several ranks stop together, after validation
+                    stop(at)
+
+            scores = predict(
+                stepper.network,
+                stepper.frontend,
+                validation,
+                crop=config.eval.crop,
+                half=stepper.loss.in_bf16,
+                world=world,
+                advance=validated,
+            )
+            if any_rank(world, interruption.signal is not None, device):
+                stop(info)
+            record = _record(stepper, info.step, number + 1, scores, validation, plan)
+            is_best = record["val_ccc"] > max((old["val_ccc"] for old in info.history), default=-np.inf)
+            info = replace(info, epoch=number + 1, history=[*info.history, record])
+            stepper.sums.zero_()
+            if world.is_first:
+                append_history(run, record)
+                saver.submit(save_job(run, info, stepper, is_best=is_best))
+                saved = time.monotonic()
+            display.end_epoch(record, is_best=is_best)
+        saver.wait()
+    return _result(run, info)
 
 
-def _restore(run: Path, network: TwinsNetwork, c: nn.Parameter, optimizer: torch.optim.AdamW) -> int:
-    """Loads the last checkpoint and cuts the history behind it; -> epochs done (0 where none was finished)."""
-    last = run / "checkpoints/last"
-    if not (last / "checkpoint.json").exists():
-        (run / "history.jsonl").unlink(missing_ok=True)
-        return 0
-    info, tensors = load_checkpoint(last, "weights", "optimizer")
-    weights = dict(tensors["weights"])
-    with torch.no_grad():
-        c.copy_(weights.pop("ruwl.c"))
-    network.load_state_dict(weights)
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": _unflattened(tensors["optimizer"])})
-    lines = (run / "history.jsonl").read_bytes().splitlines(keepends=True)
-    if len(lines) > info.epoch:
-        write_bytes(run / "history.jsonl", b"".join(lines[: info.epoch]))
-    return info.epoch
-
-
-def _save(
-    run: Path,
-    info: CheckpointInfo,
-    network: TwinsNetwork,
-    c: nn.Parameter,
-    optimizer: torch.optim.AdamW,
-    *,
-    is_best: bool,
-) -> None:
-    """`best` first: where a kill falls between the two, the epoch is trained again and gives the same best."""
-    weights = {**network.state_dict(), "ruwl.c": c}
-    if is_best:
-        save_checkpoint(run / "checkpoints/best", info, {"weights": weights})
-    state = {f"{i}.{key}": value for i, entry in optimizer.state_dict()["state"].items() for key, value in entry.items()}
-    save_checkpoint(run / "checkpoints/last", info, {"weights": weights, "optimizer": state})
-
-
-def _unflattened(flat: Tensors) -> dict[int, Tensors]:
-    state: dict[int, Tensors] = {}
-    for name, tensor in flat.items():
-        number, key = name.split(".")
-        state.setdefault(int(number), {})[key] = tensor
-    return state
-
-
-def _info(plan: Plan, epochs_done: int, per_target: Any) -> CheckpointInfo:
-    return CheckpointInfo(
-        epoch=epochs_done,
-        step=epochs_done * plan.steps_per_epoch,
-        ccc=float(per_target.mean()),
-        per_target=dict(zip(plan.data.targets, per_target.tolist(), strict=True)),
+def _ready(plan: Plan, device: torch.device, world: World) -> tuple[SplitClips, SplitClips, Stepper, CheckpointInfo]:
+    """Train, Val, a fresh stepper, and the state before the first step."""
+    config = plan.config
+    with first_on_machine_first(world):
+        training, validation = (split_clips(plan.data, name, config.frontend, device) for name in ("Train", "Val"))
+    data_sha256 = _digest(plan.data, training, validation)
+    check_equal(world, "the decoded data set", data_sha256[:12])
+    fill = mel_mean(training, LogMel(config.frontend).to(device))
+    stepper = Stepper(
+        config, network_from_config(config), fill, steps=plan.steps, steps_per_epoch=plan.steps_per_epoch, world=world
+    )
+    info = CheckpointInfo(
+        epoch=0,
+        step=0,
+        history=[],
         labels=list(plan.data.targets),
-        config=plan.config.to_dict(),
+        config=config.to_dict(),
+        data_sha256=data_sha256,
         versions={"rrtn": __version__, "torch": torch.__version__, "python": platform.python_version()},
     )
+    return training, validation, stepper, info
 
 
-def _record(info: CheckpointInfo, means: list[float], weights: list[float], config: Config) -> dict[str, Any]:
-    """One line of history.jsonl: no times in it, so that equal runs have equal histories."""
-    record: dict[str, Any] = {"epoch": info.epoch, "step": info.step, "loss": means[3], "l_ccc": means[0]}
-    if config.model.method != "vanilla":
-        record |= {"l_ccc_a": means[1], "l_bt": means[2], "weights": weights}
-    return {**record, "val_ccc": info.ccc, "val_ccc_per_target": info.per_target}
+def device_from_config(config: Config, world: World) -> torch.device:
+    """`auto` is CUDA where it is there; each rank of a machine has its own GPU. Raises ConfigError."""
+    if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
+        if config.precision == "tf32":
+            raise ConfigError("--precision tf32 | on the CPU | TF32 is a GPU's | use fp32 or bf16")
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ConfigError("--device cuda | torch sees no CUDA GPU | see: rrtn doctor, or use --device cpu")
+    if world.local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"torchrun | local rank {world.local_rank} | {torch.cuda.device_count()} GPUs | start one process a GPU"
+        )
+    device = torch.device("cuda", world.local_rank)
+    torch.cuda.set_device(device)
+    return device
 
 
-def _append_history(run: Path, record: dict[str, Any]) -> None:
-    with (run / "history.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+def _initialised(network: TwinsNetwork, config: Config) -> str:
+    """Loads the PANNs checkpoint; -> what was taken of it."""
+    initial = initialisation_from_panns(Path(config.model.init), network.encoder, config.frontend)
+    network.encoder.load_state_dict(initial.weights)
+    frontend = "" if initial.melw_difference is None else f"; its mel filters are ours within {initial.melw_difference:.1e}"
+    return f"{config.model.init}: {len(initial.used)} tensors taken, dropped: {', '.join(initial.dropped)}{frontend}"
 
 
-def _line(record: dict[str, Any], epochs: int, rate: float, *, is_best: bool) -> str:
-    twins = f"  ccc_a {record['l_ccc_a']:.3f}  bt {record['l_bt']:.0f}" if "l_bt" in record else ""
-    marker = "  best" if is_best else ""
-    return (
-        f"epoch {record['epoch']:3d}/{epochs}  loss {record['loss']:.3f}  ccc {record['l_ccc']:.3f}{twins}"
-        f"  |  Val CCC {record['val_ccc']:.3f}{marker}  |  {rate:.1f} clips/s"
+def _digest(data: DataSet, *splits: SplitClips) -> str:
+    """Of what is learned from: names, ratings and samples, wherever the files lie."""
+    parts = [repr(data.targets)]
+    for split in splits:
+        ratings = hashlib.sha256(split.ratings.cpu().numpy().tobytes()).hexdigest()
+        parts += [repr(split.names), ratings, split.store.digest]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _display(plan: Plan, run: Path, device: torch.device, world: World) -> Display:
+    config = plan.config
+    clips = plan.steps_per_epoch * config.optim.batch_size
+    if not world.is_first:
+        return Display(epochs=config.optim.epochs, clips_per_epoch=clips, quiet=True)
+    flops = step_flops(network_from_config(config), spec=config.frontend, batch_size=config.optim.batch_size)
+    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    return Display(
+        epochs=config.optim.epochs,
+        clips_per_epoch=clips,
+        flops_per_clip=flops / config.optim.batch_size,
+        peak=matmul_peak(device, dtype) * world.size,
+        tensorboard=run / "tensorboard" if config.tensorboard else None,
     )
+
+
+def _finished(plan: Plan, run: Path) -> TrainResult | None:
+    last = run / "checkpoints/last"
+    if not (last / POINTER).exists() or read_info(last).epoch < plan.config.optim.epochs:
+        return None
+    return _result(run, read_info(last))
+
+
+def _result(run: Path, info: CheckpointInfo) -> TrainResult:
+    """The best epoch, the first of equals."""
+    best = max(info.history, key=lambda record: float(record["val_ccc"]))
+    history = info.history[: best["epoch"]]
+    return TrainResult(run=run, best=replace(info, epoch=best["epoch"], step=best["step"], history=history), epochs=info.epoch)
+
+
+def _stop(
+    run: Path, stepper: Stepper, saver: Saver, interruption: Interruption, world: World, info: CheckpointInfo
+) -> NoReturn:
+    """Saves and raises."""
+    if world.is_first:
+        saver.submit(save_job(run, info, stepper))
+        saver.wait()
+    number = interruption.signal or 15  # another rank's
+    raise StoppedError(
+        f"{run} | stopped by a signal at step {info.step} | saved | go on with: rrtn train --resume --out {run}",
+        exit_code=128 + number,
+    )
+
+
+def _check_finite(stepper: Stepper, epoch: Epoch, training: SplitClips, number: int, per_epoch: int) -> None:
+    bad = stepper.bad_step()
+    if bad is None:
+        return
+    samples = epoch.order[bad - number * per_epoch]
+    names = ", ".join(training.names[i] for i in samples[:8])
+    more = f" and {len(samples) - 8} more" if len(samples) > 8 else ""
+    raise StoppedError(
+        f"epoch {number + 1}, step {bad + 1} | loss or gradient is not finite | no weight was changed by it; clips of the "
+        f"batch: {names}{more} | lower --lr, or look at these clips; the last checkpoint is whole"
+    )
+
+
+def _record(stepper: Stepper, steps: int, epoch: int, scores: Float32, validation: SplitClips, plan: Plan) -> dict[str, Any]:
+    """One line of history.jsonl: no times in it, so that equal runs have equal histories."""
+    per_target = ccc_challenge(scores, validation.ratings.cpu())
+    if not np.isfinite(per_target).all():
+        raise StoppedError(f"epoch {epoch} | Val CCC is not finite: {per_target} | the last checkpoint is whole")
+    means = dict(zip(SUMS, (stepper.sums / plan.steps_per_epoch).tolist(), strict=True))
+    if plan.config.model.method == "vanilla":
+        del means["l_ccc_a"], means["l_bt"]
+    else:
+        means["weights"] = stepper.loss.weights().tolist()
+    return {
+        "epoch": epoch,
+        "step": steps,
+        **means,
+        "lr": stepper.set_lr(steps - 1),
+        "val_ccc": float(per_target.mean()),
+        "val_ccc_per_target": dict(zip(plan.data.targets, per_target.tolist(), strict=True)),
+    }

@@ -10,7 +10,7 @@ import torch
 from ..runtime.errors import ConfigError
 from .builtin import EPOCHS as BUILTIN_EPOCHS
 from .builtin import builtin_corpus
-from .config import Config
+from .config import Config, Precision
 from .data import DataSet, read_data
 from .model import TwinsNetwork
 
@@ -36,8 +36,8 @@ class Plan:
         return self.config.optim.epochs * self.steps_per_epoch
 
 
-def plan_from_config(config: Config) -> Plan:
-    """Reads the data and fills what was left open. Raises DataError, ConfigError."""
+def plan_from_config(config: Config, *, ranks: int = 1) -> Plan:
+    """Reads the data and fills what was left open; `ranks` share each batch. Raises DataError, ConfigError."""
     notes = []
     folder = data_folder(config)
     if not config.data.dir:
@@ -51,12 +51,16 @@ def plan_from_config(config: Config) -> Plan:
     batch_size = config.optim.batch_size or _default_batch(n_train)
     if batch_size > n_train:
         raise ConfigError(f"--batch-size | {batch_size} | {n_train} training clips: at most that many")
+    if batch_size % ranks:
+        raise ConfigError(f"--batch-size | {batch_size} | {ranks} processes share it equally | choose a multiple of {ranks}")
     if not config.optim.batch_size and batch_size != _PAPER_BATCH:
         notes.append(f"{n_train} training clips: --batch-size {batch_size} instead of the paper's {_PAPER_BATCH}")
     optim = dataclasses.replace(config.optim, epochs=epochs, batch_size=batch_size)
     resolved_data = dataclasses.replace(config.data, targets=data.targets)
-    config = dataclasses.replace(config, optim=optim, data=resolved_data)
-    return Plan(config=config, data=data, steps_per_epoch=n_train // batch_size, notes=(*notes, *data.warnings))
+    precision = _default_precision(config) if config.precision == "auto" else config.precision
+    config = dataclasses.replace(config, optim=optim, data=resolved_data, precision=precision)
+    notes += [*_constant_targets(data), *data.warnings]
+    return Plan(config=config, data=data, steps_per_epoch=n_train // batch_size, notes=tuple(notes))
 
 
 def data_folder(config: Config) -> Path:
@@ -90,8 +94,22 @@ def network_from_config(config: Config) -> TwinsNetwork:
         config.model.encoder,
         n_mels=config.frontend.n_mels,
         n_targets=len(config.data.targets),
-        with_projector=config.model.method != "vanilla",
+        activation=config.head.activation,
+        projector_layers=0 if config.model.method == "vanilla" else config.projector.layers,
+        projector_units=config.projector.units,
     )
+
+
+def _default_precision(config: Config) -> Precision:
+    """bf16 on a GPU that has it. CPUs stay with fp32: few have bf16 units, and there it is slower."""
+    on_gpu = config.device != "cpu" and torch.cuda.is_available()
+    return "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
+def _constant_targets(data: DataSet) -> list[str]:
+    ratings = data.splits["Train"].ratings
+    constant = [name for name, column in zip(data.targets, ratings.T, strict=True) if (column == column[0]).all()]
+    return [f"no variation in Train, so nothing to learn: {', '.join(constant)}"] if constant else []
 
 
 def _default_batch(n_train: int) -> int:

@@ -24,7 +24,7 @@ TOLERANCE = 2e-5
 def random_network(encoder: str) -> TwinsNetwork:
     """BatchNorm statistics from a forward pass, so that signals neither vanish nor explode behind a few layers."""
     torch.manual_seed(0)
-    network = TwinsNetwork(encoder, n_mels=64, n_targets=3, with_projector=True)
+    network = TwinsNetwork(encoder, n_mels=64, n_targets=3)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the mean of what comes

@@ -34,7 +34,7 @@ def with_random_statistics(module: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("name", ENCODERS)
 def test_parameter_counts_are_the_papers(name: str) -> None:
     with torch.device("meta"):
-        counts = TwinsNetwork(name, n_mels=64, n_targets=10, with_projector=True).parameter_counts()
+        counts = TwinsNetwork(name, n_mels=64, n_targets=10).parameter_counts()
     assert counts["encoder"] + counts["head"] == VANILLA[name]
     assert counts["projector"] == PROJECTOR[name]
     assert counts["total"] == VANILLA[name] + PROJECTOR[name]
@@ -42,7 +42,7 @@ def test_parameter_counts_are_the_papers(name: str) -> None:
 
 def test_vanilla_has_no_projector() -> None:
     with torch.device("meta"):
-        assert TwinsNetwork("cnn10", n_mels=64, n_targets=10, with_projector=False).parameter_counts()["projector"] == 0
+        assert TwinsNetwork("cnn10", n_mels=64, n_targets=10, projector_layers=0).parameter_counts()["projector"] == 0
 
 
 def test_resnet18_is_torchvisions_behind_bn0() -> None:

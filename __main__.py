@@ -1,0 +1,5 @@
+"""`python -m rrtn`, and so `torchrun -m rrtn train`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,44 @@
+"""Places where a test makes the process fail, to see that nothing is lost there.
+
+RRTN_FAILPOINT=name:action[:nth] does `action` when a place whose name matches is passed for the nth time (default 1).
+`name` may have wildcards: write.*:sigkill:17 kills at the 17th place of any write. Actions: sigkill, sigterm, sigint,
+enospc (disk full), raise, sleep (an hour).
+"""
+
+import errno
+import fnmatch
+import os
+import signal
+import threading
+import time
+from typing import Final
+
+_lock: Final = threading.Lock()
+_passed = 0
+
+
+def failpoint(name: str) -> None:
+    """Does nothing unless the environment asks for a failure here."""
+    if chosen := os.environ.get("RRTN_FAILPOINT"):
+        pattern, action, nth = (*chosen.split(":"), "1")[:3]
+        if fnmatch.fnmatchcase(name, pattern) and _count() == int(nth):
+            _fail(name, action)
+
+
+def _count() -> int:
+    global _passed  # noqa: PLW0603  # one count for the process
+    with _lock:
+        _passed += 1
+        return _passed
+
+
+def _fail(name: str, action: str) -> None:
+    match action:
+        case "sigkill" | "sigterm" | "sigint":
+            os.kill(os.getpid(), signal.Signals[action.upper()])
+        case "enospc":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        case "sleep":
+            time.sleep(3600)
+        case _:
+            raise RuntimeError(f"failpoint {name}")

@@ -1,0 +1,504 @@
+"""What is seen of a training: exact lines in a log, a table that fits on a terminal, and TensorBoard's files."""
+
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.live import Live
+from rrtn.runtime.errors import MissingExtraError
+from rrtn.train import display as display_module
+from rrtn.train.display import Display, _duration
+
+CONTROL = re.compile(r"\x1b\[([?0-9;]*)([a-zA-Z])")
+TERM_NAMES = ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "JUPYTER_COLUMNS", "JUPYTER_LINES")
+
+
+class Clock:
+    """Stands still until it is told to go."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    """Says that it is one, and knows what a person would see on it."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def screen(self) -> list[str]:
+        return screen_of(self.getvalue())
+
+
+def screen_of(output: str) -> list[str]:
+    """The lines after cursor movements and erasures; a line may be longer than the terminal is wide."""
+    lines, row, column = [""], 0, 0
+    for piece in re.split(r"(\x1b\[[?0-9;]*[a-zA-Z]|[\r\n])", output):
+        control = CONTROL.fullmatch(piece)
+        if control and control[2] == "A":
+            row -= int(control[1] or 1)
+            assert row >= 0
+        elif control and control[2] == "K":
+            lines[row] = ""
+        elif control:
+            assert control[2] == "m" or control[1] == "?25", f"unknown control {piece!r}"
+        elif piece == "\r":
+            column = 0
+        elif piece == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+        else:
+            lines[row] = lines[row].ljust(column)[:column] + piece + lines[row][column + len(piece) :]
+            column += len(piece)
+    return [line.rstrip() for line in lines]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(display_module, "monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Terminal]:
+    """Puts a terminal of that size in the place of stderr."""
+
+    def make(width: int = 80, height: int = 24) -> Terminal:
+        for name in TERM_NAMES:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in {"TERM": "xterm", "COLUMNS": str(width), "LINES": str(height)}.items():
+            monkeypatch.setenv(name, value)
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        return terminal
+
+    return make
+
+
+def record_of(epoch: int, *, val_ccc: float = 0.4312, twins: bool = True) -> dict[str, Any]:
+    record: dict[str, Any] = {"epoch": epoch, "step": 10 * epoch, "loss": 0.9121, "l_ccc": 0.4014}
+    if twins:
+        record |= {"l_ccc_a": 0.4502, "l_bt": 812.3, "weights": [1.0, 0.98, 1e-4]}
+    return {**record, "grad_norm": 2.5, "lr": 1e-3, "val_ccc": val_ccc, "val_ccc_per_target": {"Awe": val_ccc, "Joy": 0.1}}
+
+
+def run_epoch(display: Display, clock: Clock, epoch: int, *, is_best: bool = True, **changes: Any) -> None:
+    """1000 clips in 10 s of training, 500 in 5 s of validation."""
+    display.start_epoch(epoch)
+    for _ in range(10):
+        clock.now += 1
+        display.advance(100)
+    display.validating(500)
+    for _ in range(5):
+        clock.now += 1
+        display.advance_validation(100)
+    display.end_epoch(record_of(epoch + 1, **changes), is_best=is_best)
+
+
+def test_a_log_has_one_line_an_epoch_and_its_rate_is_that_of_training(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Display(epochs=3, clips_per_epoch=1000, flops_per_clip=4e9, peak=1e12) as display:
+        run_epoch(display, clock, 0)
+        clock.now += 45  # a checkpoint is written
+        display.say("checkpoint saved")
+        run_epoch(display, clock, 1, is_best=False, val_ccc=0.40)
+        run_epoch(display, clock, 2, val_ccc=0.45)
+    out, err = capsys.readouterr()
+    losses = "loss 0.912  ccc 0.401  ccc_a 0.450  bt 812  w 1.00/0.98/1.0e-04"
+    speed = "100.0 clips/s  40% of peak"
+    assert out == ""
+    assert [line for line in err.splitlines() if "loss" in line or "saved" in line] == [
+        f"epoch   1/3  {losses}  |  Val CCC 0.431  best  |  {speed}  |  30 s to go",
+        "checkpoint saved",
+        f"epoch   2/3  {losses}  |  Val CCC 0.400  |  {speed}  |  15 s to go",
+        f"epoch   3/3  {losses}  |  Val CCC 0.450  best  |  {speed}",
+    ]
+
+
+def test_a_log_says_within_an_epoch_how_far_it_is_every_ten_seconds(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Display(epochs=2, clips_per_epoch=4000) as display:
+        display.start_epoch(0)
+        for _ in range(50):
+            clock.now += 0.5
+            display.advance(50)
+        display.validating(300)
+        for _ in range(20):
+            clock.now += 0.5
+            display.advance_validation(5)
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch   1/2  Train 1000/4000 clips  |  100.0 clips/s  |  70 s to go",
+        "epoch   1/2  Train 2000/4000 clips  |  100.0 clips/s  |  60 s to go",
+        # 25 s of training, 5 s of validation, of which 25 s are left; the second epoch takes 40 s and 30 s
+        "epoch   1/2  Val 50/300 clips  |  10.0 clips/s  |  2 min to go",
+    ]
+
+
+def test_the_vanilla_method_has_one_loss(
+    clock: Clock, capsys: pytest.CaptureFixture[str], terminal: Callable[..., Terminal]
+) -> None:
+    with Display(epochs=2, clips_per_epoch=1000) as display:
+        run_epoch(display, clock, 0, twins=False)
+    line = "epoch   1/2  loss 0.912  ccc 0.401  |  Val CCC 0.431  best  |  100.0 clips/s  |  15 s to go"
+    assert capsys.readouterr().err.splitlines()[-1] == line
+    screen = terminal(80)
+    with Display(epochs=2, clips_per_epoch=1000) as display:
+        run_epoch(display, clock, 0, twins=False)
+    assert screen.screen()[0].split() == ["epoch", "loss", "ccc", "Val", "CCC", "clips/s"]
+    assert screen.screen()[2].split() == ["1", "0.912", "0.401", "0.431", "best", "100.0"]
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (140, ["epoch", "loss", "ccc", "ccc_a", "bt", "weights", "Val CCC", "clips/s", "peak"]),
+        (79, ["epoch", "loss", "ccc", "ccc_a", "bt", "weights", "Val CCC", "clips/s", "peak"]),
+        (78, ["epoch", "loss", "ccc", "ccc_a", "bt", "weights", "Val CCC", "clips/s"]),
+        (60, ["epoch", "loss", "ccc", "ccc_a", "bt", "Val CCC", "clips/s"]),
+        (40, ["epoch", "loss", "Val CCC", "clips/s"]),
+        (20, ["epoch", "Val CCC"]),
+    ],
+)
+def test_a_terminal_shows_the_columns_that_fit_and_no_line_is_wider(
+    width: int, columns: list[str], clock: Clock, terminal: Callable[..., Terminal]
+) -> None:
+    stderr = terminal(width)
+    with Display(epochs=60, clips_per_epoch=1000, flops_per_clip=4e9, peak=1e12) as display:
+        run_epoch(display, clock, 0)
+        run_epoch(display, clock, 1, is_best=False, val_ccc=0.40)
+        display.start_epoch(2)
+        clock.now += 1
+        display.advance(500)
+    cells = {"epoch": "1", "loss": "0.912", "ccc": "0.401", "ccc_a": "0.450", "bt": "812", "weights": "1.00/0.98/1.0e-4"}
+    cells |= {"Val CCC": "0.431", "clips/s": "100.0", "peak": "40%"}
+    header, rule, first, second, progress, *rest = stderr.screen()
+    assert max(map(len, re.split(r"[\r\n]", CONTROL.sub("", stderr.getvalue())))) <= width
+    assert header.split() == " ".join(columns).split()
+    assert set(rule) == {"─"}
+    assert first.replace("best", "").split() == [cells[name] for name in columns]
+    assert "best" in first
+    assert "best" not in second
+    assert progress.startswith("epoch 3/60 Train  ━")
+    assert rest == [""]
+
+
+def test_the_progress_line_drops_what_a_narrow_terminal_has_no_room_for(
+    clock: Clock, terminal: Callable[..., Terminal]
+) -> None:
+    lines = {}
+    for width in (140, 80, 60, 40):
+        stderr = terminal(width)
+        with Display(epochs=60, clips_per_epoch=1000, flops_per_clip=4e9, peak=1e12) as display:
+            display.start_epoch(2)
+            clock.now += 2
+            display.advance(400)
+        lines[width] = re.sub(r"\s*[━╸╺]+\s*", " # ", stderr.screen()[0])
+        assert len(stderr.screen()[0]) <= width
+    whole = "epoch 3/60 Train # 200.0 clips/s  80% of peak  5 min to go"
+    assert lines == {140: whole, 80: whole, 60: whole.replace("  80% of peak", ""), 40: "epoch 3/60 Train # 5 min to go"}
+
+
+def test_the_bar_is_as_full_as_the_epoch_is_done(clock: Clock, terminal: Callable[..., Terminal]) -> None:
+    stderr = terminal(140)
+    with Display(epochs=2, clips_per_epoch=1000) as display:
+        display.start_epoch(0, done_clips=500)
+        clock.now += 1
+        display.advance(250)
+    full, empty = stderr.screen()[0].split("╺")
+    assert (full.count("━"), empty.count("━")) == (30, 9)  # and one of which the left half is free
+
+
+def test_validation_is_in_the_same_table_and_lines_stay_above_it(clock: Clock, terminal: Callable[..., Terminal]) -> None:
+    stderr = terminal(80)
+    with Display(epochs=2, clips_per_epoch=1000, flops_per_clip=4e9, peak=1e12) as display:
+        run_epoch(display, clock, 0)
+        display.say("checkpoint saved in runs/[bold]a[/]")
+        display.start_epoch(1)
+        display.validating(500)
+        clock.now += 1
+        display.advance_validation(200)
+        print("a warning", file=sys.stderr)
+        assert "Val" in stderr.screen()[-1]
+        assert "200.0 clips/s" in stderr.screen()[-1]
+        assert "of peak" not in stderr.screen()[-1]  # which is of a training step's FLOPs
+    screen = stderr.screen()
+    assert screen[:2] == ["checkpoint saved in runs/[bold]a[/]", "a warning"]
+    assert [line.split()[0] for line in screen[2:] if line] == ["epoch", "─" * len(screen[3]), "1", "epoch"]
+    assert stderr.getvalue().endswith("\x1b[?25h")  # the cursor is back
+
+
+def test_the_best_epoch_stays_when_it_has_scrolled_out(clock: Clock, terminal: Callable[..., Terminal]) -> None:
+    stderr = terminal(80, 40)
+    with Display(epochs=30, clips_per_epoch=1000) as display:
+        for epoch in range(30):
+            display.start_epoch(epoch)
+            display.end_epoch(record_of(epoch + 1), is_best=epoch < 3)
+    rows = [line.split() for line in stderr.screen()[2:] if line]
+    assert [int(row[0]) for row in rows] == [3, *range(19, 31)]
+    assert ["best" in row for row in rows] == [True] + [False] * 12
+
+
+def test_after_a_resume_no_epoch_may_be_the_best(clock: Clock, terminal: Callable[..., Terminal]) -> None:
+    stderr = terminal(80, 40)
+    with Display(epochs=40, clips_per_epoch=1000) as display:
+        for epoch in range(10, 30):
+            display.start_epoch(epoch)
+            display.end_epoch(record_of(epoch + 1), is_best=False)
+    assert [line.split()[0] for line in stderr.screen()[2:-2]] == [str(epoch) for epoch in range(19, 31)]
+    assert "best" not in stderr.getvalue()
+
+
+@pytest.mark.parametrize("height", [8, 12, 24])
+def test_the_table_is_never_taller_than_the_terminal(height: int, clock: Clock, terminal: Callable[..., Terminal]) -> None:
+    stderr = terminal(80, height)
+    with Display(epochs=40, clips_per_epoch=1000) as display:
+        for epoch in range(30):
+            display.start_epoch(epoch)
+            display.end_epoch(record_of(epoch + 1), is_best=epoch < 3)
+        display.start_epoch(30)
+        assert len(stderr.screen()) < height
+        assert "epoch 31/40 Train" in stderr.screen()[-1]
+
+
+def test_stdout_is_left_alone_for_json(
+    clock: Clock, terminal: Callable[..., Terminal], capfd: pytest.CaptureFixture[str]
+) -> None:
+    stdout, stderr = sys.stdout, terminal(80)
+    with Display(epochs=1, clips_per_epoch=1000) as display:
+        assert sys.stdout is stdout
+        run_epoch(display, clock, 0)
+    assert capfd.readouterr().out == ""
+    assert sys.stderr is stderr
+
+
+def test_a_dumb_terminal_gets_plain_lines(
+    clock: Clock, terminal: Callable[..., Terminal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stderr = terminal(80)
+    monkeypatch.setenv("TERM", "dumb")
+    with Display(epochs=1, clips_per_epoch=1000) as display:
+        run_epoch(display, clock, 0)
+    assert "\x1b" not in stderr.getvalue()
+    assert stderr.getvalue().splitlines()[-1].startswith("epoch   1/1  loss 0.912")
+
+
+def test_a_quiet_display_prints_nothing_and_writes_nothing(
+    clock: Clock, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide_tensorboard(monkeypatch)  # it is not even looked for
+    with Display(epochs=2, clips_per_epoch=1000, tensorboard=tmp_path / "tensorboard", quiet=True) as display:
+        for epoch in range(2):
+            run_epoch(display, clock, epoch)
+            clock.now += 60
+            display.advance(1)
+        display.say("checkpoint saved")
+    assert capfd.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resumed_epoch_counts_only_the_clips_done_here(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Display(epochs=3, clips_per_epoch=10_000) as display:
+        display.start_epoch(1, done_clips=7000)
+        clock.now += 20
+        display.advance(1000)
+        display.validating(500)
+        display.end_epoch(record_of(2), is_best=True)
+    progress, epoch = capsys.readouterr().err.splitlines()
+    assert progress == "epoch   2/3  Train 8000/10000 clips  |  50.0 clips/s  |  4 min to go"  # 12,000 clips
+    assert epoch.endswith("|  50.0 clips/s  |  3 min to go")
+
+
+def test_the_time_to_go_has_validation_and_checkpoints_in_it_and_forgets_a_slow_start(clock: Clock) -> None:
+    display = Display(epochs=4, clips_per_epoch=1000)
+    assert display._seconds_left() == 0  # nothing known
+    display.start_epoch(0)
+    clock.now += 100  # compiling
+    display.advance(1000)
+    assert display._seconds_left() == pytest.approx(3 * 100)
+    display.validating(500)
+    clock.now += 2
+    display.advance_validation(250)
+    assert display._seconds_left() == pytest.approx(3 * (100 + 4) + 2)
+    clock.now += 2
+    display.end_epoch(record_of(1), is_best=True)
+    assert display._seconds_left() == pytest.approx(3 * (100 + 4))
+    clock.now += 1  # its checkpoint
+    run_epoch(display, clock, 1)
+    run_epoch(display, clock, 2)
+    clock.now += 1
+    display.start_epoch(3)
+    assert display._seconds_left() == pytest.approx(10 + 6)
+    clock.now += 5
+    display.advance(500)
+    assert display._seconds_left() == pytest.approx(5 + 6)
+    display.validating(500)
+    clock.now += 4
+    assert display._seconds_left() == pytest.approx(2)
+    clock.now += 30  # longer than ever
+    assert display._seconds_left() == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.2, "1 s"),
+        (89.5, "90 s"),
+        (90, "2 min"),
+        (720, "12 min"),
+        (7169, "119 min"),
+        (7200, "2 h 00 min"),
+        (90_061, "25 h 01 min"),
+    ],
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert _duration(seconds) == text
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_t25_s31_a_clock_that_goes_backwards_gives_no_negative_number(
+    on_terminal: bool,
+    clock: Clock,
+    terminal: Callable[..., Terminal],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wall = iter(range(10**9, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(wall)))
+    stderr = terminal(100) if on_terminal else None
+    with Display(epochs=3, clips_per_epoch=1000, flops_per_clip=4e9, peak=1e12) as display:
+        for epoch in range(3):
+            display.start_epoch(epoch)
+            for change in (11, -500, 11, 0, -2000, 30):
+                clock.now += change
+                display.advance(100)
+            clock.now -= 5000
+            display.validating(100)
+            clock.now -= 50
+            display.advance_validation(50)
+            assert display._seconds_left() >= 0
+            display.end_epoch(record_of(epoch + 1), is_best=True)
+            assert display._seconds_left() >= 0
+    text = CONTROL.sub("", stderr.getvalue()) if stderr else capsys.readouterr().err
+    assert text.count("best") >= 3
+    assert not re.search(r"(?<!e)-\d|nan|inf", text)
+
+
+def test_drawing_takes_no_more_than_a_fiftieth_of_the_time(
+    clock: Clock, terminal: Callable[..., Terminal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal(80)
+    cost, drawn = 0.0, [0]
+
+    def refresh(live: Live) -> None:
+        drawn[0] += 1
+        clock.now += cost
+
+    monkeypatch.setattr(Live, "refresh", refresh)
+    display = Display(epochs=1, clips_per_epoch=100_000)
+    display.start_epoch(0)
+    for cost, most in ((0.0, 40), (0.001, 40), (0.1, 2)):  # noqa: B007  # refresh reads it
+        drawn[0], start = 0, clock.now
+        while clock.now < start + 10:
+            clock.now += 0.01  # a step
+            display.advance(1)
+        assert most // 2 < drawn[0] <= most + 1
+
+
+def test_on_a_real_terminal(tmp_path: Path) -> None:
+    """60 columns, given by the device alone; the program is another process."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from rrtn.train.display import Display\n"
+        "with Display(epochs=2, clips_per_epoch=10) as display:\n"
+        "    display.start_epoch(0)\n"
+        "    display.advance(10)\n"
+        f"    display.end_epoch({record_of(1)!r}, is_best=True)\n"
+        "    display.start_epoch(1)\n"
+    )
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 60))
+    environment = {name: value for name, value in os.environ.items() if name not in (*TERM_NAMES, "COLUMNS", "LINES")}
+    environment |= {"TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(
+        [sys.executable, str(program)], stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, env=environment, check=True
+    )
+    os.close(theirs)
+    output = read_all(ours)
+    header, rule, row, progress, *_ = screen_of(output)
+    assert done.stdout == b""
+    assert header.split() == ["epoch", "loss", "ccc", "ccc_a", "bt", "Val", "CCC", "clips/s"]
+    assert len(rule) <= 60
+    assert row.split()[:6] == ["1", "0.912", "0.401", "0.450", "812", "0.431"]
+    assert progress.startswith("epoch 2/2 Train")
+
+
+def read_all(terminal: int) -> str:
+    parts = []
+    try:
+        while part := os.read(terminal, 65_536):
+            parts.append(part)
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(terminal)
+    return b"".join(parts).decode()
+
+
+def hide_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+
+
+def test_a_missing_tensorboard_is_said_before_anything_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_tensorboard(monkeypatch)
+    command = re.escape('pip install "rrtn[tensorboard]"')
+    with pytest.raises(MissingExtraError, match=rf"^tensorboard \| not installed \| needed for TensorBoard \| {command}$"):
+        Display(epochs=1, clips_per_epoch=1, tensorboard=tmp_path / "tensorboard")
+    assert list(tmp_path.iterdir()) == []
+
+
+def scalars_in(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Tag -> (step, value), as TensorBoard reads them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_gets_the_record(clock: Clock, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason='pip install "rrtn[tensorboard]"')
+    with Display(epochs=3, clips_per_epoch=1000, tensorboard=tmp_path / "a/b") as display:
+        for epoch in range(2):
+            run_epoch(display, clock, epoch)
+            steps = [step for step, _ in scalars_in(tmp_path / "a/b").get("speed/grad_norm", ())]
+            assert steps == [10, 20][: epoch + 1]  # while training goes on
+    scalars = {tag: values[0] for tag, values in scalars_in(tmp_path / "a/b").items()}
+    assert {step for step, _ in scalars.values()} == {10}
+    expected = {"loss/total": 0.9121, "loss/ccc": 0.4014, "loss/ccc_a": 0.4502, "loss/bt": 812.3}
+    expected |= {"weights/ccc": 1.0, "weights/ccc_a": 0.98, "weights/bt": 1e-4}
+    expected |= {"val_ccc/mean": 0.4312, "val_ccc/Awe": 0.4312, "val_ccc/Joy": 0.1}
+    expected |= {"speed/clips_per_s": 100.0, "speed/grad_norm": 2.5}
+    assert {tag: value for tag, (_, value) in scalars.items()} == pytest.approx(expected)
+
+
+def test_tensorboard_shows_no_doubled_points_after_a_resume(clock: Clock, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason='pip install "rrtn[tensorboard]"')
+    with Display(epochs=4, clips_per_epoch=1000, tensorboard=tmp_path) as display:
+        for epoch in range(3):
+            run_epoch(display, clock, epoch, val_ccc=0.1, twins=False)
+    with Display(epochs=4, clips_per_epoch=1000, tensorboard=tmp_path) as display:
+        for epoch in (1, 2, 3):  # only the first epoch's checkpoint was whole
+            run_epoch(display, clock, epoch, val_ccc=0.2, twins=False)
+    scalars = scalars_in(tmp_path)
+    assert "loss/bt" not in scalars
+    assert scalars["val_ccc/mean"] == [(step, pytest.approx(ccc)) for step, ccc in ((10, 0.1), (20, 0.2), (30, 0.2), (40, 0.2))]

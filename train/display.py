@@ -1,0 +1,281 @@
+"""What a person sees while `rrtn train` runs: a live table on a terminal, plain lines in a log, TensorBoard if asked for.
+
+All of it goes to stderr. Every duration is of the monotonic clock, which nobody can set back.
+"""
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Any, Final
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+
+from ..runtime.errors import MissingExtraError
+
+Record = dict[str, Any]  # one line of history.jsonl
+
+_REFRESH_SECONDS: Final = 0.25  # of the live table, at least
+_DRAWING_SHARE: Final = 0.02  # of the training's time, at most
+_LINE_SECONDS: Final = 10.0  # between plain lines inside an epoch
+_EPOCHS_SHOWN: Final = 12
+_OTHER_LINES: Final = 6  # header, rule, the best epoch, progress, the cursor's, and one above
+_GAP: Final = 2  # between two columns
+_BAR: Final = (8, 40)  # its least and its greatest width
+_HEADERS: Final = {"w": "weights", "best": ""}
+_LOSSES: Final = {"total": "loss", "ccc": "l_ccc", "ccc_a": "l_ccc_a", "bt": "l_bt"}  # in TensorBoard, in the record
+_DROPPED_FIRST: Final = ("peak", "w", "ccc_a", "bt", "ccc", "clips/s", "loss")  # on a narrow terminal
+
+
+@dataclass(kw_only=True)
+class _Phase:
+    """Training or validation within one epoch. Clips done before a resume are no part of the rate."""
+
+    split: str
+    total: int
+    started: float
+    before: int = 0
+    done: int = 0
+    ended: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        return max((monotonic() if self.ended is None else self.ended) - self.started, 0.0)
+
+    @property
+    def rate(self) -> float:
+        seconds = self.seconds
+        return self.done / seconds if seconds else 0.0
+
+
+class Display:
+    """`with Display(epochs=..., clips_per_epoch=...) as display:`; of several processes all but one are `quiet`.
+
+    `flops_per_clip` are a training step's, `peak` is in FLOP/s: where both are given, the share of the peak is shown.
+    Raises MissingExtraError where `tensorboard`, a folder, is given and the package is missing.
+    """
+
+    def __init__(
+        self,
+        *,
+        epochs: int,
+        clips_per_epoch: int,
+        flops_per_clip: float = 0.0,
+        peak: float = 0.0,
+        tensorboard: Path | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self._epochs, self._clips_per_epoch, self._quiet = epochs, clips_per_epoch, quiet
+        self._share_per_rate = flops_per_clip / peak if peak > 0 else 0.0
+        self._writer = _Writer(tensorboard) if tensorboard and not quiet else None
+        now = monotonic()
+        self._epoch, self._rest = 0, 0.0  # _rest: seconds of an epoch after its training, with its checkpoint
+        self._earlier = self._training = self._phase = _Phase(split="Train", total=0, started=now, ended=now)
+        self._rows: list[dict[str, str]] = []
+        self._best = -1  # the row; after a resume the best epoch may be none of ours
+        self._console = Console(stderr=True, highlight=False)
+        on_terminal = not quiet and sys.stderr.isatty() and self._console.is_interactive
+        # Drawn by hand: no thread competes with the training loop. stdout is left alone, for --json.
+        live = Live(get_renderable=self._rendered, console=self._console, auto_refresh=False, redirect_stdout=False)
+        self._live = live if on_terminal else None
+        self._period = _REFRESH_SECONDS if on_terminal else _LINE_SECONDS
+        self._next = now + self._period
+
+    def __enter__(self) -> "Display":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+        if self._writer:
+            self._writer.close()
+
+    def start_epoch(self, epoch: int, *, done_clips: int = 0) -> None:
+        """Training of epoch `epoch`, counted from 0, begins, or goes on behind its first `done_clips`."""
+        self._measure_rest()
+        self._epoch, self._earlier = epoch, self._training
+        self._training = _Phase(split="Train", total=self._clips_per_epoch, before=done_clips, started=monotonic())
+        self._phase = self._training
+        self._show()
+
+    def advance(self, clips: int) -> None:
+        """So many more training clips are done."""
+        self._phase.done += clips
+        if monotonic() >= self._next:
+            self._show(f"{self._phase.split} {self._phase.before + self._phase.done}/{self._phase.total} clips")
+
+    def validating(self, total: int) -> None:
+        """This epoch's training is over; now come `total` clips of validation."""
+        self._training.ended = monotonic()
+        self._phase = _Phase(split="Val", total=total, started=self._training.ended)
+        self._show()
+
+    def advance_validation(self, clips: int) -> None:
+        """So many more validation clips are done."""
+        self.advance(clips)
+
+    def end_epoch(self, record: Record, *, is_best: bool) -> None:
+        """Shows one line of history.jsonl, with the rate of this epoch's training."""
+        if self._training.ended is None:
+            self._training.ended = monotonic()
+        self._measure_rest()
+        rate = self._training.rate
+        self._best = len(self._rows) if is_best else self._best
+        speed = (
+            {"clips/s": f"{rate:.1f}", "peak": self._share(rate)} if rate else {"clips/s": "", "peak": ""}
+        )  # all before a resume
+        self._rows.append(row := _cells(record) | speed)
+        self._phase = self._training
+        losses = "  ".join(f"{name} {row[name]}" for name in ("loss", "ccc", "ccc_a", "bt", "w") if name in row)
+        self._show(f"{losses}  |  Val CCC {row['Val CCC']}{'  best' if is_best else ''}")
+        if self._writer:
+            self._writer.write(record, rate)
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the table."""
+        if self._live:
+            self._console.print(text, markup=False, soft_wrap=True)
+        elif not self._quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def _measure_rest(self) -> None:
+        """When an epoch ends, and again when the next one starts: a checkpoint may lie between."""
+        if self._training.ended is not None and self._training.total:
+            self._rest = max(monotonic() - self._training.ended, 0.0)
+
+    def _show(self, line: str = "") -> None:
+        """Draws the table anew, or prints `line` where there is none; then `advance` is silent for a while."""
+        started = monotonic()
+        if self._live:
+            self._live.refresh()
+        elif line:
+            rate, share, left = self._speed()
+            parts = (f"epoch {self._epoch + 1:3d}/{self._epochs}  {line}", f"{rate}  {share}".rstrip(), left)
+            self.say("  |  ".join(filter(None, parts)))
+        else:
+            return
+        now = monotonic()
+        self._next = now + max(self._period, (now - started) / _DRAWING_SHARE)
+
+    def _speed(self) -> tuple[str, str, str]:
+        """Rate, share of the peak, time to go; empty where it is not known."""
+        share = self._share(self._phase.rate) if self._phase is self._training else ""
+        seconds = self._seconds_left()
+        left = f"{_duration(seconds)} to go" if 0 < seconds < 1e7 else ""
+        if not self._phase.rate:
+            return "", "", left
+        return f"{self._phase.rate:.1f} clips/s", f"{share} of peak" if share else "", left
+
+    def _share(self, rate: float) -> str:
+        return f"{rate * self._share_per_rate:.0%}" if self._share_per_rate else ""
+
+    def _seconds_left(self) -> float:
+        """Of the whole run, at the pace of this epoch and the one before (the first has a slow start); 0: not known."""
+        training, phase, rest = self._training, self._phase, self._rest
+        clips = self._earlier.done + training.done
+        pace = (self._earlier.seconds + training.seconds) / clips if clips else 0.0  # seconds a clip
+        if not rest and phase is not training and phase.rate:
+            rest = phase.total / phase.rate
+        later = (self._epochs - self._epoch - 1) * (self._clips_per_epoch * pace + rest)
+        if training.ended is None:
+            return later + max(training.total - training.before - training.done, 0) * pace + rest
+        return later + max(rest - (monotonic() - training.ended), 0.0)
+
+    def _rendered(self) -> Group:
+        """The last epochs, below the best one where that is older, and this epoch's progress: as they fit just now."""
+        width, height = self._console.size
+        parts = []
+        if self._rows:
+            first = max(len(self._rows) - max(1, min(_EPOCHS_SHOWN, height - _OTHER_LINES)), 0)
+            shown = [self._best] * (0 <= self._best < first) + [*range(first, len(self._rows))]
+            parts.append(_table([self._rows[i] | {"best": "best" * (i == self._best)} for i in shown], width))
+        if self._training.total and not (self._rows and self._rows[-1]["epoch"] == str(self._epochs)):
+            label = f"epoch {self._epoch + 1}/{self._epochs} {self._phase.split}"
+            parts.append(_progress(label, self._phase, self._speed(), width))
+        return Group(*parts)
+
+
+def _cells(record: Record) -> dict[str, str]:
+    """Column -> text, without those of losses that the method has not."""
+    cells = {"epoch": str(record["epoch"]), "loss": f"{record['loss']:.3f}", "ccc": f"{record['l_ccc']:.3f}"}
+    if "l_bt" in record:
+        cells |= {"ccc_a": f"{record['l_ccc_a']:.3f}", "bt": f"{record['l_bt']:.0f}"}
+    if "weights" in record:
+        cells["w"] = "/".join(f"{w:.2f}" if w >= 0.01 else f"{w:.1e}" for w in record["weights"])
+    return cells | {"Val CCC": f"{record['val_ccc']:.3f}", "best": ""}
+
+
+def _table(rows: list[dict[str, str]], width: int) -> Table:
+    """Of the columns that have something in them, the most important ones that fit into `width`."""
+    rows = [{name: text.replace("e-0", "e-") for name, text in row.items()} for row in rows]
+    names = [name for name in rows[0] if any(row[name] for row in rows)]
+    widths = {name: max(len(text) for text in (_HEADERS.get(name, name), *(row[name] for row in rows))) for name in names}
+    for name in _DROPPED_FIRST:
+        if sum(widths[kept] + _GAP for kept in names) - _GAP > width:
+            names = [kept for kept in names if kept != name]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
+    for name in names:
+        table.add_column(_HEADERS.get(name, name), justify="left" if name == "best" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(row[name] for name in names), style="bold green" if row["best"] else "")
+    return table
+
+
+def _progress(label: str, phase: _Phase, speed: tuple[str, str, str], width: int) -> Table:
+    """One line: a bar, and as much beside it as leaves room for the bar."""
+    rate, share, left = speed
+    for texts in ((label, rate, share, left), (label, rate, left), (label, left), (label,)):
+        shown = [text for text in texts if text]
+        room = width - sum(len(text) + _GAP for text in shown)
+        if room >= _BAR[0]:
+            break
+    bar = ProgressBar(total=phase.total, completed=phase.before + phase.done, width=max(1, min(room, _BAR[1])))
+    line = Table.grid(*(Column(no_wrap=True) for _ in range(len(shown) + 1)), padding=(0, _GAP, 0, 0))
+    line.add_row(shown[0], bar, *shown[1:])
+    return line
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class _Writer:
+    """A record's numbers as TensorBoard's scalars, in files below `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise MissingExtraError(
+                f'{error.name or "tensorboard"} | not installed | needed for TensorBoard | pip install "rrtn[tensorboard]"'
+            ) from error
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._type = folder, SummaryWriter
+        self._writer: SummaryWriter | None = None
+
+    def write(self, record: Record, rate: float) -> None:
+        """The first record hides what an earlier process wrote from that step on: it has been trained again."""
+        step = record["step"]
+        self._writer = self._writer or self._type(str(self._folder), purge_step=step)
+        scalars = {f"loss/{name}": record[key] for name, key in _LOSSES.items() if key in record}
+        scalars |= {f"weights/{name}": w for name, w in zip(("ccc", "ccc_a", "bt"), record.get("weights", ()), strict=False)}
+        scalars |= {"val_ccc/mean": record["val_ccc"], "speed/clips_per_s": rate, "speed/grad_norm": record["grad_norm"]}
+        scalars |= {f"val_ccc/{target}": ccc for target, ccc in record["val_ccc_per_target"].items()}
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer:
+            self._writer.close()

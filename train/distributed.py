@@ -1,0 +1,200 @@
+"""Several processes that train as one: what the loss and BatchNorm see is always the global batch (paper.md, point 14).
+
+Started by torchrun. Each rank takes its slice of the batch; embeddings, scores and ratings are gathered, so that every
+rank computes the losses of the whole batch with the code of a single process. Gradients are then averaged over the ranks
+(DistributedDataParallel), for which `gathered` hands each rank's slice the sum over all ranks.
+B batch of this rank, W ranks.
+"""
+
+import contextlib
+import datetime
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..runtime.errors import ConfigError
+
+_TIMEOUT: Final = datetime.timedelta(minutes=30)  # the first rank may decode a whole data set while the others wait
+
+
+@dataclass(frozen=True)
+class World:
+    """Which of how many processes this is."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # on this machine, which is also the number of its GPU
+
+    @property
+    def is_first(self) -> bool:
+        """The one process that writes and speaks."""
+        return self.rank == 0
+
+    def slice_of(self, batch_size: int) -> slice:
+        """This rank's part of a global batch."""
+        share = batch_size // self.size
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+
+def world_from_environment() -> World:
+    """What torchrun says; a single process where it says nothing."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    found = [os.environ.get(name) for name in names]
+    if found[0] is None:
+        return World()
+    if None in found:
+        raise ConfigError(f"environment | RANK without all of {', '.join(names)} | start with torchrun")
+    return World(*(int(value or 0) for value in found))
+
+
+@contextlib.contextmanager
+def joined(world: World, device: torch.device) -> Iterator[None]:
+    """The process group, as long as the block runs: NCCL on GPUs, Gloo on CPUs. Nothing for a single process."""
+    if world.size == 1:
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def first_on_machine_first(world: World) -> Iterator[None]:
+    """One process of each machine goes through the block before the others do, which then find its files."""
+    if world.size > 1 and world.local_rank != 0:
+        dist.barrier()
+    yield
+    if world.size > 1 and world.local_rank == 0:
+        dist.barrier()
+
+
+def from_first(world: World, value: str) -> str:
+    """The first rank's value, on every rank."""
+    if world.size == 1:
+        return value
+    values: list[Any] = [value]
+    dist.broadcast_object_list(values, src=0)
+    return str(values[0])
+
+
+def check_equal(world: World, what: str, value: str) -> None:
+    """Raises ConfigError on every rank where the ranks do not agree."""
+    if world.size == 1:
+        return
+    values: list[Any] = [None] * world.size
+    dist.all_gather_object(values, value)
+    if len(set(values)) > 1:
+        seen = ", ".join(f"rank {rank} {found}" for rank, found in enumerate(values))
+        raise ConfigError(f"torchrun | {what} differs: {seen} | expected the same on all ranks")
+
+
+def any_rank(world: World, flag: bool, device: torch.device) -> bool:
+    """Whether the flag is up on any rank; a sync point."""
+    if world.size == 1:
+        return flag
+    found = torch.tensor(int(flag), device=device)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return bool(found)
+
+
+def concatenated(world: World, part: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Rows [n_r, K] of each rank -> all rows [n, K], rank after rank."""
+    if world.size == 1:
+        return part
+    parts: list[Any] = [None] * world.size
+    dist.all_gather_object(parts, part)
+    return np.concatenate(parts)
+
+
+def gathered(x: Tensor) -> Tensor:
+    """[B, ...] of each rank -> [W B, ...], rank after rank; differentiable. The tensor itself in a single process."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return x
+    result: Tensor = _Gather.apply(x)
+    return result
+
+
+class _Gather(torch.autograd.Function):
+    """Each rank's loss depends on every rank's slice, so a slice's gradient is the sum over the ranks' losses."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].contiguous()
+        dist.all_reduce(gradient)
+        return gradient.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over the ranks; the gradient of a sum is the sum of the gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+def with_global_batchnorm(network: nn.Module, device: torch.device) -> nn.Module:
+    """Every BatchNorm over the global batch: torch's SyncBatchNorm on GPUs; it has no CPU version, so ours there."""
+    if device.type == "cuda":
+        synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return synced
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.__class__ = _GlobalBatchNorm
+    return network
+
+
+class _GlobalBatchNorm(nn.BatchNorm2d):
+    """BatchNorm over [B, C, ...] of all ranks, from two sums; buffers as torch's (the unbiased variance is kept)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        x = x if x.dtype == torch.float64 else x.float()
+        over = [dim for dim in range(x.dim()) if dim != 1]
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        count = x.numel() // x.shape[1] * dist.get_world_size()
+        mean = _sum(x.sum(over)) / count
+        centred = x - mean.view(shape)
+        variance = _sum(centred.square().sum(over)) / count
+        with torch.no_grad():
+            self._follow(mean, variance * (count / (count - 1)))
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return centred * scale.view(shape) + self.bias.view(shape)
+
+    def _follow(self, mean: Tensor, unbiased: Tensor) -> None:
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        assert self.num_batches_tracked is not None
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(unbiased, self.momentum)
+        self.num_batches_tracked += 1
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        """Any number of dimensions from two on: BatchNorm1d and 2d alike."""
+
+
+def _sum(x: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(x)
+    return total

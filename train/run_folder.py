@@ -1,0 +1,103 @@
+"""What lies in a run's folder, and the way from there into a stepper and back.
+
+config.toml                the whole settings
+history.jsonl              one record an epoch
+checkpoints/{last,best}/   see checkpoint.py; `last` keeps two
+run.lock                   held by the trainer
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..runtime.errors import ConfigError, ModelError
+from ..runtime.files import write_bytes
+from .checkpoint import POINTER, PREVIOUS, CheckpointInfo, Tensors, load_checkpoint, save_checkpoint
+from .config import Config
+from .step import Stepper
+
+
+def start(run: Path, config: Config, info: CheckpointInfo) -> None:
+    """config.toml and history.jsonl as they belong to the point where training starts, or goes on."""
+    for left in run.glob(".*.tmp"):
+        left.unlink()
+    write_bytes(run / "config.toml", config.to_toml().encode())
+    write_bytes(run / "history.jsonl", b"".join(_history_line(record) for record in info.history))
+
+
+def restored(
+    run: Path, fresh: CheckpointInfo, stepper: Stepper, strict: bool, say: Callable[[str], None]
+) -> CheckpointInfo | None:
+    """Loads the last checkpoint, or the one before where that is broken; None where none was finished."""
+    last = run / "checkpoints/last"
+    if not (last / POINTER).exists():
+        return None
+    try:
+        info, tensors = load_checkpoint(last, "weights", "optimizer")
+    except ModelError as error:
+        if strict or not (last / PREVIOUS).exists():
+            raise
+        info, tensors = load_checkpoint(last, "weights", "optimizer", pointer=PREVIOUS)
+        say(f"note: {error}; going on from the checkpoint before, at step {info.step}")
+        write_bytes(last / POINTER, (last / PREVIOUS).read_bytes())
+    if info.data_sha256 != fresh.data_sha256:
+        raise ConfigError(
+            f"--resume | the data is {fresh.data_sha256[:12]}, the run's was {info.data_sha256[:12]} | "
+            "clips or ratings were changed | restore them, or start a new run"
+        )
+    if info.versions != fresh.versions:
+        changed = ", ".join(f"{name} {info.versions[name]} -> {now}" for name, now in fresh.versions.items())
+        say(f"note: {changed}: the run goes on, but not bit for bit as it would have")
+    _load(stepper, tensors)
+    return info
+
+
+def _load(stepper: Stepper, tensors: dict[str, Tensors]) -> None:
+    weights = {f"network.{name}": tensor for name, tensor in tensors["weights"].items() if name != "ruwl.c"}
+    c = tensors["weights"]["ruwl.c"]
+    stepper.loss.load_state_dict({**weights, "c": c, "lambdas": stepper.loss.get_buffer("lambdas")})
+    stepper.sums.copy_(tensors["optimizer"].pop("epoch.sums"))
+    parameters = [parameter for group in stepper.optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, Tensors] = {}
+    for name, tensor in tensors["optimizer"].items():
+        number, _, key = name.partition(".")
+        state.setdefault(int(number), {})[key] = _laid_out(tensor, parameters[int(number)])
+    stepper.optimizer.load_state_dict({**stepper.optimizer.state_dict(), "state": state})
+
+
+def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
+    """In the parameter's memory format (channels last): the fused kernel pairs them by place, whatever their strides."""
+    return torch.empty_like(parameter, requires_grad=False).copy_(moment) if moment.shape == parameter.shape else moment
+
+
+def save_job(run: Path, info: CheckpointInfo, stepper: Stepper, *, is_best: bool = False) -> Callable[[], None]:
+    """A copy of everything, now; -> what writes it, later. `best` first: a kill in between loses nothing."""
+    weights = _copied({**stepper.network.state_dict(), "ruwl.c": stepper.loss.c})
+    entries = stepper.optimizer.state_dict()["state"].items()
+    optimizer = _copied({f"{i}.{key}": value for i, entry in entries for key, value in entry.items()})
+    optimizer |= _copied({"epoch.sums": stepper.sums})
+
+    def write() -> None:
+        if is_best:
+            save_checkpoint(run / "checkpoints/best", info, {"weights": weights})
+        save_checkpoint(run / "checkpoints/last", info, {"weights": weights, "optimizer": optimizer}, keep_previous=True)
+
+    return write
+
+
+def _copied(tensors: Tensors) -> Tensors:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def append_history(run: Path, record: dict[str, Any]) -> None:
+    """For whoever follows the file; the checkpoint holds the same."""
+    with (run / "history.jsonl").open("ab") as file:
+        file.write(_history_line(record))
+
+
+def _history_line(record: dict[str, Any]) -> bytes:
+    return (json.dumps(record) + "\n").encode()

@@ -1,0 +1,106 @@
+"""One optimiser step after the other, all on the device: log-Mel, masks, both passes, losses, AdamW.
+
+B batch of this rank, M mels.
+"""
+
+import math
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from . import views
+from .config import Config
+from .distributed import World, with_global_batchnorm
+from .frontend import LogMel
+from .model import TwinsNetwork
+from .splits import Batch
+from .twins import TwinsLoss
+
+SUMS: Final = ("l_ccc", "l_ccc_a", "l_bt", "loss", "grad_norm")  # over an epoch's steps
+_NONE: Final = -1
+
+
+class Stepper:
+    """Network, optimiser and what a step adds up. Nothing in `step` waits for the device."""
+
+    def __init__(self, config: Config, network: TwinsNetwork, fill: Tensor, *, steps: int, steps_per_epoch: int, world: World):
+        """`fill` [M] is what masks put in place of the spectrogram; `steps` of the whole run, for the schedule."""
+        device = fill.device
+        set_float32_precision(config)
+        network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if world.size > 1:
+            with_global_batchnorm(network, device)
+        self.config, self.network, self.fill = config, network, fill
+        self.frontend = LogMel(config.frontend).to(device)
+        self.loss = TwinsLoss(network, config).to(device)
+        self.optimizer = optimizer_from_config(config, self.loss)
+        self.sums = torch.zeros(len(SUMS), device=device)
+        self._bad_step = torch.full((), _NONE, dtype=torch.int64, device=device)
+        self._forward = _wrapped(self.loss, config, device, world)
+        self._rank, self._steps, self._warmup = world.rank, steps, config.optim.warmup_epochs * steps_per_epoch
+
+    def step(self, batch: Batch, number: int) -> None:
+        """Step `number` of the run. Where loss or gradient is not finite, this and all later steps change no weight."""
+        torch.manual_seed(views.step_seed(self.config.seed, number) + self._rank)
+        self.set_lr(number)
+        clean = self.frontend(*batch.waveforms)
+        augmented = None
+        if self.config.model.method != "vanilla":
+            augmented = views.masked_view(clean, self.fill, batch.draws, self.config.augment)
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.config.compile != "off":
+            torch.compiler.cudagraph_mark_step_begin()
+        losses, loss = self._forward(clean, augmented, batch.ratings)
+        loss.backward()
+        norm = nn.utils.get_total_norm([p.grad for p in self.loss.parameters() if p.grad is not None])
+        self._guard(torch.isfinite(loss.detach()) & torch.isfinite(norm), number)
+        self.optimizer.step()
+        self.sums += torch.cat([losses.float(), torch.stack([loss.detach(), norm]).float()])
+
+    def bad_step(self) -> int | None:
+        """The first step whose loss or gradient was not finite; a sync point."""
+        number = int(self._bad_step.item())
+        return None if number == _NONE else number
+
+    def set_lr(self, number: int) -> float:
+        """Sets and returns the network's learning rate at step `number`."""
+        optim = self.config.optim
+        factor = min(1.0, (number + 1) / self._warmup) if self._warmup else 1.0
+        if optim.schedule == "cosine":
+            factor *= 0.5 * (1 + math.cos(math.pi * number / self._steps))
+        self.optimizer.param_groups[0]["lr"] = optim.lr * factor
+        return optim.lr * factor
+
+    def _guard(self, finite: Tensor, number: int) -> None:
+        """AdamW's fused kernel leaves everything as it is where `found_inf` is 1, as under a GradScaler."""
+        first = (self._bad_step == _NONE) & ~finite
+        self._bad_step = torch.where(first, number, self._bad_step)
+        self.optimizer.found_inf = (self._bad_step != _NONE).float()  # type: ignore[attr-defined]
+
+
+def optimizer_from_config(config: Config, loss: TwinsLoss) -> torch.optim.AdamW:
+    """Fused AdamW over the network; RUWL's c, where it is learned, has its own learning rate and no weight decay."""
+    groups: list[dict[str, Any]] = [{"params": list(loss.network.parameters())}]
+    if loss.c.requires_grad:
+        groups.append({"params": [loss.c], "lr": config.ruwl.lr, "weight_decay": 0.0})
+    optim = config.optim
+    return torch.optim.AdamW(groups, lr=optim.lr, eps=optim.eps, weight_decay=optim.weight_decay, fused=True)
+
+
+def set_float32_precision(config: Config) -> None:
+    """tf32 is for convolutions alone: linear layers, CCC moments and cross-correlation stay in full float32 always."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
+
+
+def _wrapped(loss: TwinsLoss, config: Config, device: torch.device, world: World) -> nn.Module:
+    module: nn.Module = loss
+    if world.size > 1:
+        devices = [device.index] if device.type == "cuda" else None
+        module = nn.parallel.DistributedDataParallel(
+            module, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+    if config.compile != "off":
+        module = torch.compile(module, mode=None if config.compile == "default" else config.compile)  # type: ignore[assignment]
+    return module
