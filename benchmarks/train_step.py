@@ -115,9 +115,9 @@ def measure(
 ) -> dict[str, list[float]]:
     """Seconds of each step, the variants in turn."""
     running = {name: make() for name, make in makers.items()}
-    for name in running:
+    for iterator in running.values():
         for _ in range(warm_up):
-            timed(running[name], device)
+            timed(iterator, device)
     seconds: dict[str, list[float]] = {name: [] for name in running}
     for _ in range(steps):
         for name, iterator in running.items():
