@@ -91,8 +91,9 @@ class RuwlConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "lambdas", tuple(map(float, self.lambdas)))
         object.__setattr__(self, "c", tuple(map(float, self.c)))
-        if len(self.lambdas) != 3 or len(self.c) != 3 or not all(0 < abs(c) < math.inf for c in self.c):
-            raise ConfigError("ruwl.lambdas, ruwl.c | expected three numbers each, no c of 0, infinity or NaN")
+        right = all(0 <= value < math.inf for value in self.lambdas) and all(0 < abs(c) < math.inf for c in self.c)
+        if len(self.lambdas) != 3 or len(self.c) != 3 or not right:
+            raise ConfigError("ruwl.lambdas, ruwl.c | expected three numbers each, no lambda under 0 and no c of 0")
         _check_choice("ruwl.mode", self.mode, get_args(RuwlMode))
         _check_least("ruwl.lr", self.lr, 0)
 
@@ -167,12 +168,13 @@ class Config:
         """A setting that cannot take effect is a mistake that nobody would see."""
         method = self.model.method
         without_effect = {"vanilla": ("projector", "loss", "ruwl", "augment"), "rrtn": ("ruwl.mode", "ruwl.lr")}.get(method, ())
+        chosen = f"method {method}"
         if method == "rrtn-ruwl" and self.ruwl.mode == "fixed":
-            without_effect = ("ruwl.lr",)
+            chosen, without_effect = "ruwl.mode fixed", ("ruwl.lr",)
         mine, defaults = _flat(self.to_dict()), _flat(_defaults())
         for key, value in mine.items():
             if value != defaults[key] and any(f"{key}.".startswith(f"{name}.") for name in without_effect):
-                raise ConfigError(f"{key} = {value!r} | without effect with method {method} | leave it out")
+                raise ConfigError(f"{key} = {value!r} | without effect with {chosen} | leave it out")
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, for TOML and JSON."""

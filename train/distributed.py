@@ -46,12 +46,12 @@ class World:
 def world_from_environment() -> World:
     """What torchrun says; a single process where it says nothing."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    found = [os.environ.get(name) for name in names]
-    if found[0] is None:
+    found = {name: os.environ[name] for name in names if name in os.environ}
+    if not found:
         return World()
-    if None in found:
-        raise ConfigError(f"environment | RANK without all of {', '.join(names)} | start with torchrun")
-    return World(*(int(value or 0) for value in found))
+    if len(found) < len(names):
+        raise ConfigError(f"environment | only {', '.join(found)} | expected {', '.join(names)}, or none | start with torchrun")
+    return World(*map(int, found.values()))
 
 
 @contextlib.contextmanager
@@ -60,7 +60,10 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
     if world.size == 1:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    if device.type == "cuda":
+        dist.init_process_group("nccl", timeout=_TIMEOUT, device_id=device)
+    else:
+        dist.init_process_group("gloo", timeout=_TIMEOUT)
     try:
         yield
     finally:
@@ -128,13 +131,14 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.contiguous()
         parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, x.contiguous())
+        dist.all_gather(parts, x)
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        gradient = gradients[0].contiguous()
+        gradient = gradients[0].clone(memory_format=torch.contiguous_format)  # autograd may hand the same to others
         dist.all_reduce(gradient)
         return gradient.chunk(dist.get_world_size())[dist.get_rank()]
 

@@ -1,0 +1,229 @@
+"""Two processes train as one: loss, gradients, weights and BatchNorm's buffers are those of a single process, in float64.
+
+Run by torchrun, this file is the worker: at every step each rank trains its half of the batch as the loop does, and beside it
+the same network over the whole batch as a single process does, and notes how far they are apart.
+B global batch, T frames, M mels, K targets.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from rrtn.runtime import FrontendSpec
+from rrtn.train import distributed, losses, model, twins
+from rrtn.train.config import Config, DataConfig, ModelConfig, ProjectorConfig, RuwlConfig
+from rrtn.train.distributed import World
+from rrtn.train.encoders import Encoder, PannsCnn, encoder_from_name
+from rrtn.train.plan import network_from_config
+from rrtn.train.twins import TwinsLoss
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+CPU = torch.device("cpu")
+TOLERANCE = 1e-9
+B, T, M = 8, 48, 32
+TARGETS = ("Awe", "Fear", "Joy")
+# lambda / c^2 of the one term; for gradients of about 1 in each, because AdamW moves what has a gradient of rounding errors
+# only (the projector's bias: Barlow Twins does not see it) by lr / eps times them, which is 1e-9 where bt counts 1.
+ALONE = {"ccc": (1.0, 0.0, 0.0), "ccc_a": (0.0, 1.0, 0.0), "bt": (0.0, 0.0, 0.01)}
+WHAT = ("loss", "terms", "gradients", "weights", "buffers")
+
+
+@dataclass(frozen=True)
+class Case:
+    """`cnn10` is a thin one, for speed, without dropout."""
+
+    term: str  # one alone, or the method that has all
+    encoder: model.EncoderName = "cnn10"
+    layers: int = 1
+    optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW
+    steps: int = 5
+    fault: str = ""
+
+    @property
+    def config(self) -> Config:
+        """Equal apart from what the case is about."""
+        return Config(
+            data=DataConfig(targets=TARGETS),
+            model=ModelConfig(encoder=self.encoder, method="rrtn" if self.term in ALONE else self.term),
+            projector=ProjectorConfig() if self.term == "vanilla" else ProjectorConfig(layers=self.layers, units=64),
+            ruwl=RuwlConfig(lambdas=ALONE[self.term], c=(1, 1, 1)) if self.term in ALONE else RuwlConfig(),
+            frontend=FrontendSpec(n_mels=M),
+        )
+
+
+RIGHT = {
+    **{f"{term} of ResNet18": Case(term, "resnet18") for term in ("bt", "rrtn-ruwl")},
+    **{term: Case(term) for term in ("vanilla", "ccc", "ccc_a", "bt", "rrtn", "rrtn-ruwl")},
+    **{f"{term} with SGD": Case(term, optimizer=torch.optim.SGD) for term in ("ccc", "bt", "rrtn-ruwl")},
+    "projector with BatchNorm": Case("rrtn-ruwl", layers=2),
+}
+FAULTS = {
+    "gather whose backward gives the own gradient": ("ccc", "bt"),
+    "plain all_reduce of C": ("bt",),
+    "plain all_reduce in BatchNorm": ("ccc", "bt"),
+    "local BatchNorm": ("ccc", "bt"),
+    "local CCC": ("ccc",),
+    "sum of the gradients": ("ccc", "bt"),
+}
+WRONG = {
+    f"{term}, {fault}": Case(term, optimizer=torch.optim.SGD, steps=1, fault=fault)
+    for fault, terms in FAULTS.items()
+    for term in terms
+}
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, float]]]:
+    """What two processes found for all cases, of each rank."""
+    folder = tmp_path_factory.mktemp("ranks")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__, str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_two_processes_equal_one(apart: list[dict[str, dict[str, float]]], name: str) -> None:
+    for rank in apart:
+        assert rank[name]["largest gradient"] > 0.01
+        assert {what: rank[name][what] for what in WHAT if not rank[name][what] < TOLERANCE} == {}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_every_known_mistake_is_seen_in_the_gradients(apart: list[dict[str, dict[str, float]]], name: str) -> None:
+    """Off by a part of the largest gradient, not by rounding errors."""
+    for rank in apart:
+        assert rank[name]["gradients"] > 0.05 * rank[name]["largest gradient"] > 1e6 * TOLERANCE
+
+
+def test_a_plain_all_reduce_leaves_the_loss_right(apart: list[dict[str, dict[str, float]]]) -> None:
+    """Which is why the gradients are compared."""
+    for fault in ("plain all_reduce of C", "gather whose backward gives the own gradient", "sum of the gradients"):
+        assert all(rank[f"bt, {fault}"][what] < TOLERANCE for rank in apart for what in ("loss", "buffers"))
+
+
+def test_local_batchnorm_is_seen_in_the_buffers(apart: list[dict[str, dict[str, float]]]) -> None:
+    assert all(rank["ccc, local BatchNorm"]["buffers"] > 1e-3 for rank in apart)
+
+
+def differences(case: Case, world: World) -> dict[str, float]:
+    """How far both are apart, for each of WHAT: the worst step."""
+    single, ours = loss_module(case), loss_module(case)
+    with fault_put_in(case.fault):
+        distributed.with_global_batchnorm(ours, CPU)
+        parallel = DistributedDataParallel(ours, broadcast_buffers=False, gradient_as_bucket_view=True)
+    if case.fault == "sum of the gradients":
+        parallel.register_comm_hook(None, sum_of_bucket)
+    parameters = [[p for p in module.parameters() if p.requires_grad] for module in (single, ours)]
+    optimizers = [case.optimizer(own, lr=1e-3, fused=True) for own in parameters]
+    steps = []
+    for step in range(case.steps):
+        batch = random_batch(step)
+        with mock.patch.object(dist, "is_initialized", return_value=False):
+            expected = trained(single, optimizers[0], batch)
+        with fault_put_in(case.fault):
+            came = trained(parallel, optimizers[1], [part[world.slice_of(B)] for part in batch])
+        found = {what: apart_by(came[what], expected[what]) for what in WHAT}
+        steps.append({**found, "largest gradient": float(max(g.abs().max() for g in expected["gradients"]))})
+    return {what: float(np.max([step[what] for step in steps])) for what in steps[0]}  # NaN where a step is
+
+
+def loss_module(case: Case) -> TwinsLoss:
+    torch.manual_seed(0)
+    with mock.patch.object(model, "encoder_from_name", thin_encoder):
+        return TwinsLoss(network_from_config(case.config), case.config).double()
+
+
+def thin_encoder(name: model.EncoderName, *, n_mels: int) -> Encoder:
+    return (
+        PannsCnn(n_mels, channels=(8, 16, 32), pooled_blocks=2) if name == "cnn10" else encoder_from_name(name, n_mels=n_mels)
+    )
+
+
+def random_batch(step: int) -> list[Tensor]:
+    """Views [B, 1, T, M], ratings [B, K]; each clip has its own level and spectrum, so that half a batch is not the whole."""
+    generator = torch.Generator().manual_seed(step)
+    noise, spectrum = (torch.randn(B, 1, t, M, generator=generator, dtype=torch.float64) for t in (T, 1))
+    clean = 15 * noise + 10 * spectrum - 50
+    augmented = clean.clone()
+    for i in range(B):
+        augmented[i, :, 4 * i : 4 * i + 16] = -50
+    return [clean, augmented, torch.rand(B, len(TARGETS), generator=generator, dtype=torch.float64)]
+
+
+def trained(module: nn.Module, optimizer: torch.optim.Optimizer, batch: list[Tensor]) -> dict[str, list[Tensor]]:
+    """One step."""
+    clean, augmented, ratings = batch
+    inner = getattr(module, "module", module)
+    terms, loss = module(clean, None if inner.method == "vanilla" else augmented, ratings)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    gradients = [p.grad for p in inner.parameters() if p.requires_grad]
+    state = {"weights": [p.detach() for p in inner.parameters()], "buffers": list(inner.buffers())}
+    return {"loss": [loss.detach()], "terms": [terms], "gradients": gradients, **state}
+
+
+def apart_by(came: Iterable[Tensor], expected: Iterable[Tensor]) -> float:
+    """The largest difference, over tensors that reach above 1 relative to their largest value."""
+    pairs = zip(came, expected, strict=True)
+    return float(torch.stack([(a - b).abs().max() / b.abs().max().clamp(min=1) for a, b in pairs]).max())
+
+
+@contextlib.contextmanager
+def fault_put_in(name: str) -> Iterator[None]:
+    patches = {
+        "gather whose backward gives the own gradient": (distributed._Gather, "backward", staticmethod(own_gradient)),
+        "plain all_reduce of C": (twins, "cross_correlation", cross_correlation_with_plain_all_reduce),
+        "plain all_reduce in BatchNorm": (distributed._Sum, "backward", staticmethod(lambda ctx, gradient: gradient)),
+        "local BatchNorm": (distributed, "with_global_batchnorm", lambda network, device: network),
+        "local CCC": (twins, "ccc_loss", lambda x, y: losses.ccc_loss(own_rows(x), own_rows(y))),
+    }
+    with mock.patch.object(*patches[name]) if name in patches else contextlib.nullcontext():
+        yield
+
+
+def own_rows(x: Tensor) -> Tensor:
+    return x.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def own_gradient(ctx: object, gradient: Tensor) -> Tensor:
+    return own_rows(gradient)
+
+
+def cross_correlation_with_plain_all_reduce(z_a: Tensor, z_b: Tensor) -> Tensor:
+    """As lightly and others: what the other ranks add has no gradient."""
+    own = own_rows(losses._standardised(z_a)).T @ own_rows(losses._standardised(z_b)) / len(z_a)
+    total = own.detach().clone()
+    dist.all_reduce(total)
+    return own + (total - own).detach()
+
+
+def sum_of_bucket(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda future: future.value()[0])
+
+
+def main(folder: Path) -> None:
+    world = distributed.world_from_environment()
+    with distributed.joined(world, CPU), mock.patch.object(F, "dropout", lambda x, *_, **__: x):
+        found = {name: differences(case, world) for name, case in {**RIGHT, **WRONG}.items()}
+    assert not dist.is_initialized()
+    (folder / f"{world.rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
