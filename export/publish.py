@@ -35,6 +35,7 @@ FILES: Final[dict[InputKind, tuple[str, str]]] = {
     "waveform": ("waveform", "model.waveform.onnx"),
 }
 ENGINE: Final = ("trt", "model.engine")
+_ZERO_DB: Final = "frontend.pad is zero_db, and a graph that takes waveforms cannot know where a short recording ends"
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,13 @@ def publish(run: Path, *, out: Path | None = None, trt: bool = False, require: S
             variants=(),
             provenance=_provenance(run, checkpoint, info, config),
         )
-        for input_kind in FILES:
-            bundle = _with_onnx(bundle, network, input_kind, clips, reference, worst_to=run / "parity-worst.npz")
-        skipped: dict[str, str] = {}
+        skipped = {"waveform": _ZERO_DB} if bundle.spec.pad == "zero_db" else {}
+        for input_kind, (name, _) in FILES.items():
+            if name not in skipped:
+                bundle = _with_onnx(bundle, network, input_kind, clips, reference, worst_to=run / "parity-worst.npz")
         if trt or ENGINE[0] in require:
-            bundle, skipped = _with_engine(bundle)
+            bundle, without = _with_engine(bundle)
+            skipped |= without
         if missing := [name for name in require if bundle.variant(name) is None]:
             reasons = "; ".join(skipped.get(name, "no such variant") for name in missing)
             raise ModelError(f"--require {', '.join(missing)} | {reasons} | nothing was published")
@@ -105,11 +108,11 @@ def _with_onnx(
 def _with_engine(bundle: Bundle) -> tuple[Bundle, dict[str, str]]:
     """Built from the waveform graph: on a GPU the log-Mel belongs there too."""
     name, file = ENGINE
-    flavour = installed_flavour()
+    source, flavour = bundle.variant("waveform"), installed_flavour()
+    if source is None:
+        return bundle, {name: _ZERO_DB}
     if flavour is None:
         return bundle, {name: f"no TensorRT is installed here: {INSTALL_HINT}"}
-    source = bundle.variant("waveform")
-    assert source is not None
     plan, stamp = engine_from_onnx(bundle.read(source), flavour)
     variant = _variant(bundle, name, file, plan, kind="engine", input="waveform", precision="fp32", stamp=stamp.to_dict())
     return replace(bundle, variants=(*bundle.variants, variant)), {}

@@ -37,7 +37,7 @@ def _fail(name: str, action: str) -> None:
         case "sigkill" | "sigterm" | "sigint":
             os.kill(os.getpid(), signal.Signals[action.upper()])
         case "enospc":
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         case "sleep":
             time.sleep(3600)
         case _:

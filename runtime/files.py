@@ -34,6 +34,9 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.replace(target)
         failpoint("write.done")
         fsync(target.parent)
+    except OSError as error:
+        error.filename = error.filename or str(target)  # a full disk does not say where
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

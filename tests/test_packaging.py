@@ -38,7 +38,7 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     rooms = [ROOT / name for name in ("runtime", "train", "export")]
     modules = [path for room in rooms for path in room.glob("*.py")]
-    sources = [ROOT / "__init__.py", ROOT / "cli.py", ROOT / "py.typed", *modules]
+    sources = [*(ROOT / name for name in ("__init__.py", "__main__.py", "cli.py", "py.typed")), *modules]
     assert names == {f"rrtn/{path.relative_to(ROOT)}" for path in sources}
 
 
@@ -98,6 +98,8 @@ def test_public_names() -> None:
     assert all(getattr(rrtn.runtime, name).__name__ == name for name in rrtn.runtime.__all__)
 
 
-def test_the_command_knows_its_version() -> None:
-    done = subprocess.run([RRTN, "--version"], check=True, capture_output=True, text=True)
+@pytest.mark.parametrize("command", [[RRTN], [sys.executable, "-m", "rrtn"]], ids=["rrtn", "python -m rrtn"])
+def test_the_command_knows_its_version(command: list[str]) -> None:
+    """The second is what torchrun starts."""
+    done = subprocess.run([*command, "--version"], check=True, capture_output=True, text=True)
     assert done.stdout == f"rrtn {rrtn.__version__}\n"

@@ -2,10 +2,11 @@
 
     <folder>/checkpoint.json                    what is valid; replaced atomically, last
     <folder>/previous.json                      the one before it, where two are kept (`last`)
-    <folder>/weights-<step>.safetensors         encoder, head, projector; RUWL's c as `ruwl.c`
-    <folder>/optimizer-<step>.safetensors       AdamW's moments and the epoch's running sums; only in `last`
+    <folder>/weights-<step>-<epochs>.safetensors     encoder, head, projector; RUWL's c as `ruwl.c`
+    <folder>/optimizer-<step>-<epochs>.safetensors   AdamW's moments and the epoch's running sums; only in `last`
 
-New files have new names, so a JSON always points to whole ones, whenever a save is interrupted.
+New files have new names, so a JSON always points to whole ones, whenever a save is interrupted. The step alone would be no
+new name: an epoch's last step may be saved before its validation, by a signal or by the clock, and again after it.
 """
 
 import json
@@ -63,7 +64,7 @@ def save_checkpoint(folder: Path, info: CheckpointInfo, tensors: Mapping[str, Te
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for kind, content in tensors.items():
-        path = folder / f"{kind}-{info.step:08d}.safetensors"
+        path = folder / f"{kind}-{info.step:08d}-{info.epoch:04d}.safetensors"
         _write_tensors(path, content)
         files[kind] = {"file": path.name, "sha256": sha256_of(path), "size": path.stat().st_size}
     if keep_previous and (folder / POINTER).exists():

@@ -80,7 +80,9 @@ def clip_store(paths: Sequence[Path], spec: FrontendSpec, *, label: str = "decod
     folder.mkdir(parents=True, exist_ok=True)
     groups = [paths[i : i + _SHARD_FILES] for i in range(0, len(paths), _SHARD_FILES)]
     files = [folder / f"{_fingerprint(group, spec)}.npy" for group in groups]
-    todo = [(group, file) for group, file in zip(groups, files, strict=True) if not _index_file(file).exists()]
+    todo = [
+        (group, file) for group, file in zip(groups, files, strict=True) if not (_index_file(file).exists() and file.exists())
+    ]
     total = sum(len(group) for group, _ in todo)
     with Progress(label, total, "files") as progress:
         bad = [line for group, file in todo for line in _decode_shard(group, file, spec, progress)]

@@ -177,8 +177,8 @@ class Config:
                 raise ConfigError(f"{key} = {value!r} | without effect with {chosen} | leave it out")
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain values, for TOML and JSON."""
-        return dataclasses.asdict(self)
+        """Nested plain values, as they come back from TOML and JSON."""
+        return {name: _plain(value) for name, value in vars(self).items()}
 
     def to_toml(self) -> str:
         """The text of config.toml."""
@@ -187,10 +187,14 @@ class Config:
 
 @functools.lru_cache(maxsize=1)
 def _defaults() -> dict[str, Any]:
-    values = {item.name: _default(item) for item in dataclasses.fields(Config)}
-    return {
-        name: dataclasses.asdict(value) if hasattr(value, "__dataclass_fields__") else value for name, value in values.items()
-    }
+    return {item.name: _plain(_default(item)) for item in dataclasses.fields(Config)}
+
+
+def _plain(value: Any) -> Any:
+    """A section as a dict, a tuple as a list."""
+    if dataclasses.is_dataclass(value):
+        return {name: _plain(part) for name, part in vars(value).items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def config_from_dict(document: Mapping[str, Any], *, source: str) -> Config:

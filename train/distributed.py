@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..runtime.errors import ConfigError
+from ..runtime.errors import ConfigError, StoppedError
 
 _TIMEOUT: Final = datetime.timedelta(minutes=30)  # the first rank may decode a whole data set while the others wait
 
@@ -56,7 +56,10 @@ def world_from_environment() -> World:
 
 @contextlib.contextmanager
 def joined(world: World, device: torch.device) -> Iterator[None]:
-    """The process group, as long as the block runs: NCCL on GPUs, Gloo on CPUs. Nothing for a single process."""
+    """The process group, as long as the block runs: NCCL on GPUs, Gloo on CPUs. Nothing for a single process.
+
+    Raises StoppedError where another process has ended.
+    """
     if world.size == 1:
         yield
         return
@@ -66,6 +69,12 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
         dist.init_process_group("gloo", timeout=_TIMEOUT)
     try:
         yield
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):  # Gloo has no error of its own
+            raise
+        raise StoppedError(
+            f"torchrun | rank {world.rank} has lost another process | that one's message says why | then go on with --resume"
+        ) from error
     finally:
         dist.destroy_process_group()
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from .. import __version__
-from ..runtime.errors import ConfigError, StoppedError
+from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.failpoints import failpoint
 from ..runtime.frontend import Float32
 from .checkpoint import POINTER, CheckpointInfo, Saver, read_info
@@ -208,9 +208,13 @@ def _display(plan: Plan, run: Path, device: torch.device, world: World) -> Displ
 
 def _finished(plan: Plan, run: Path) -> TrainResult | None:
     last = run / "checkpoints/last"
-    if not (last / POINTER).exists() or read_info(last).epoch < plan.config.optim.epochs:
+    if not (last / POINTER).exists():
         return None
-    return _result(run, read_info(last))
+    try:
+        info = read_info(last)
+    except ModelError:
+        return None  # `restored` says what is wrong, and takes the checkpoint before
+    return _result(run, info) if info.epoch >= plan.config.optim.epochs else None
 
 
 def _result(run: Path, info: CheckpointInfo) -> TrainResult:

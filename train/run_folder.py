@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..runtime.errors import ConfigError, ModelError
+from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.files import write_bytes
 from .checkpoint import POINTER, PREVIOUS, CheckpointInfo, Tensors, load_checkpoint, save_checkpoint
 from .config import Config
@@ -50,7 +50,8 @@ def restored(
             "clips or ratings were changed | restore them, or start a new run"
         )
     if info.versions != fresh.versions:
-        changed = ", ".join(f"{name} {info.versions[name]} -> {now}" for name, now in fresh.versions.items())
+        old = info.versions
+        changed = ", ".join(f"{name} {old.get(name)} -> {now}" for name, now in fresh.versions.items() if old.get(name) != now)
         say(f"note: {changed}: the run goes on, but not bit for bit as it would have")
     _load(stepper, tensors)
     return info
@@ -95,8 +96,14 @@ def _copied(tensors: Tensors) -> Tensors:
 
 def append_history(run: Path, record: dict[str, Any]) -> None:
     """For whoever follows the file; the checkpoint holds the same."""
-    with (run / "history.jsonl").open("ab") as file:
-        file.write(_history_line(record))
+    path, line = run / "history.jsonl", _history_line(record)
+    try:
+        with path.open("ab") as file:
+            file.write(line)
+    except OSError as error:
+        raise StoppedError(
+            f"{path} | {error.strerror} | needs {len(line):,} bytes | make room, then go on with --resume"
+        ) from error
 
 
 def _history_line(record: dict[str, Any]) -> bytes:

@@ -11,6 +11,7 @@ from rrtn.export.graph import onnx_from_network
 from rrtn.runtime import FrontendSpec, load_bundle
 from rrtn.runtime.bundle import InputKind
 from rrtn.runtime.errors import ModelError
+from rrtn.train.encoders import PannsCnn
 from rrtn.train.frontend import LogMel
 from rrtn.train.model import TwinsNetwork
 
@@ -82,6 +83,23 @@ def test_bare_file_carries_labels_and_frontend(exported: tuple[TwinsNetwork, byt
     path.write_bytes(exported[1])
     bundle = load_bundle(path)
     assert (bundle.labels, bundle.spec, bundle.variants[0].input) == (LABELS, SPEC, exported[2])
+
+
+def test_a_linear_head_stays_linear() -> None:
+    """Its scores leave [0, 1]; a sigmoid on the way would bring them back."""
+    torch.manual_seed(0)
+    network = TwinsNetwork("cnn10", n_mels=64, n_targets=3, activation="linear").eval()
+    network.encoder = PannsCnn(64, channels=(8, 512), pooled_blocks=2).eval()
+    log_mels = LogMel(SPEC)(torch.from_numpy(clips(4)))
+    with torch.no_grad():
+        network.head.bias.copy_(torch.tensor([3.0, -2.0, 0.5]))
+        expected = network(log_mels).scores.numpy()
+    assert expected.min() < -1
+    assert expected.max() > 2
+    model = onnx_from_network(network, SPEC, LABELS, "logmel")
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    came = session.run(["scores"], {"log_mel": log_mels.numpy()})[0]
+    np.testing.assert_allclose(came, expected, atol=TOLERANCE, rtol=0)
 
 
 def test_weights_that_are_not_finite_are_refused() -> None:

@@ -1,66 +1,1002 @@
-"""What `rrtn train` does when things go wrong: rows T7 to T10, T13 and T16 to T20 of docs/reliability.md."""
+"""What `rrtn train` does when things go wrong: the rows T of docs/reliability.md, but T1, which is in test_train_soak.py.
+
+Trainers are processes of their own (conftest.py) with a small CNN, three epochs of three steps, and real signals.
+"""
 
 import json
 import os
 import pickle
+import re
+import shutil
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+import time
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from rrtn.cli import main
-from rrtn.runtime.errors import ConfigError, DataError, ModelError
+from rrtn.runtime.errors import DataError, ModelError
 from rrtn.runtime.files import sha256_of
-from rrtn.train.checkpoint import POINTER, CheckpointInfo, load_checkpoint, save_checkpoint
-from rrtn.train.config import Config, DataConfig, OptimConfig
+from rrtn.train.checkpoint import POINTER, PREVIOUS, load_checkpoint, read_info
+from rrtn.train.config import config_from_dict
 from rrtn.train.data import read_data
-from rrtn.train.loop import train
+from rrtn.train.distributed import World
 from rrtn.train.losses import bt_loss, ccc_loss, cross_correlation
-from rrtn.train.plan import Plan, network_from_config, plan_from_config
+from rrtn.train.model import TwinsNetwork
+from rrtn.train.splits import Batch, Waveforms
+from rrtn.train.step import Stepper
 
 MakeData = Callable[..., Path]
+Outcome = Callable[[Path], dict[str, object]]
+Rrtn = Callable[..., Any]  # conftest.py: arguments -> how it ended; `start` -> the running child
 Lines = list[str]
+SMALL_RRTN = Path(__file__).with_name("small_rrtn.py")
+NEWEST, BEFORE = 5, 3  # steps of the two checkpoints of `begun`
+LIMIT = 25_000  # bytes, between the sizes of its weights and of its optimiser's state
 
 
-class Ended(NamedTuple):
-    code: object
-    out: str
-    err: str
+def at(place: str, nth: int, action: str) -> str:
+    """Python for `before`: `action` is run when training passes `place` for the nth time."""
+    return f"""
+import itertools, rrtn.train.loop as loop
+count = itertools.count(1)
+def failpoint(name):
+    if name == {place!r} and next(count) == {nth}:
+        exec({action!r}, {{}})
+loop.failpoint = failpoint
+"""
+
+
+def assert_refused(ended: Any, code: int, *parts: str) -> None:
+    """Nothing on stdout; on stderr one line with all the parts, and before it at most which run it is, and notes."""
+    assert (ended.code, ended.out) == (code, ""), ended.err
+    *before, line = ended.err.splitlines()
+    assert [other for other in before if not other.startswith(("run ", "note: ", "epoch "))] == []
+    assert line.startswith("rrtn: ")
+    assert [part for part in parts if part not in line] == []
+
+
+def contents(run: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "run.lock"}
+
+
+def temporary_files(run: Path) -> list[Path]:
+    return [path for path in run.rglob("*") if path.suffix == ".tmp"]
+
+
+@pytest.fixture(scope="module")
+def runs(server: Any, corpus: Path, settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two runs: `whole`, and `begun`, which SIGTERM has stopped behind the second step of its second epoch."""
+    folder = tmp_path_factory.mktemp("runs")
+    flags = ("train", "--data", corpus, "--config", settings, "--device", "cpu", "--out")
+    ended = server.start(*flags, "whole", cwd=folder).wait()
+    assert ended.code == 0, ended.err
+    ended = server.start(*flags, "begun", cwd=folder, RRTN_FAILPOINT=f"train.step:sigterm:{NEWEST}").wait()
+    assert ended.code == 143, ended.err
+    return folder
 
 
 @pytest.fixture
-def rrtn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path
-) -> Callable[..., Ended]:
-    """The command line in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["rrtn", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        signal.signal(signal.SIGTERM, handler)
-        out, err = capsys.readouterr()
-        return Ended(ended.value.code, out, err)
-
-    return run
+def whole(runs: Path) -> Path:
+    """A finished run, not to be changed."""
+    return runs / "whole"
 
 
-def assert_refused(ended: Ended, code: int, *parts: str) -> None:
-    """Nothing on stdout; on stderr one line with all the parts, and before it at most which run it is."""
-    assert (ended.code, ended.out) == (code, "")
-    *before, line = ended.err.splitlines()
-    assert [other for other in before if not other.startswith("run ")] == []
-    assert line.startswith("rrtn: ")
-    assert [part for part in parts if part not in line] == []
+@pytest.fixture
+def begun(runs: Path, tmp_path: Path) -> Path:
+    """A copy of the run that was stopped."""
+    return Path(shutil.copytree(runs / "begun", tmp_path / "run"))
+
+
+@pytest.fixture
+def fresh(corpus: Path, settings: Path) -> tuple[object, ...]:
+    """Arguments of a new run in the folder `run`."""
+    return ("train", "--data", corpus, "--config", settings, "--device", "cpu", "--out", "run")
+
+
+def resumed(rrtn: Rrtn, run: Path, *flags: object, **options: object) -> Any:
+    return rrtn("train", "--resume", "--out", run, *flags, **options)
+
+
+def checkpoint_files(run: Path, pointer: str = POINTER) -> dict[str, Path]:
+    """{"weights": ..., "optimizer": ...} as the pointer of `last` lists them."""
+    last = run / "checkpoints/last"
+    return {kind: last / entry["file"] for kind, entry in json.loads((last / pointer).read_text())["files"].items()}
+
+
+# --- T2: killed in a save ---------------------------------------------------------------------------------------------
+
+
+def survived_kills(
+    rrtn: Rrtn, outcome: Outcome, base: Path, *, first: int, start: tuple[object, ...], expected: dict[str, object]
+) -> int:
+    """Kills `start` in a copy of `base` at its `first`, next, ... place of a write until it ends; -> how often.
+
+    After each kill the last checkpoint is whole, and the run goes on to what it would have been.
+    """
+    for nth in range(first, 100):
+        cwd = base.with_name(f"killed-{nth}")
+        shutil.copytree(base, cwd)
+        ended = rrtn(*start, cwd=cwd, RRTN_FAILPOINT=f"[cw]*:sigkill:{nth}")
+        if ended.code == 0:
+            assert outcome(cwd / "run") == expected
+            return nth - first
+        assert ended.code == -signal.SIGKILL, ended.err
+        if (cwd / "run/checkpoints/last" / POINTER).exists():
+            load_checkpoint(cwd / "run/checkpoints/last", "weights", "optimizer")
+        ended = resumed(rrtn, cwd / "run")
+        assert ended.code == 0, ended.err
+        assert "note" not in ended.err  # nobody had to take the checkpoint before
+        assert outcome(cwd / "run") == expected
+        assert temporary_files(cwd) == []
+        shutil.rmtree(cwd)
+    raise AssertionError("it does not end")
+
+
+@pytest.fixture(scope="module")
+def one_epoch(server: Any, corpus: Path, settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`whole`, a run of one epoch, and `stopped/run`, the same stopped before its validation: its only checkpoint."""
+    folder = tmp_path_factory.mktemp("one-epoch")
+    (folder / "stopped").mkdir()
+    flags = ("train", "--data", corpus, "--config", settings, "--device", "cpu", "--epochs", 1, "--out")
+    ended = server.start(*flags, "whole", cwd=folder).wait()
+    assert ended.code == 0, ended.err
+    ended = server.start(*flags, "stopped/run", cwd=folder, RRTN_FAILPOINT="train.validate:sigterm").wait()
+    assert ended.code == 143, ended.err
+    return folder
+
+
+def test_t2_killed_in_the_first_save(
+    rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], one_epoch: Path, tmp_path: Path
+) -> None:
+    """From the first write of `last` on: three files with four places each."""
+    (tmp_path / "base").mkdir()
+    start = (*fresh, "--epochs", 1)
+    expected = outcome(one_epoch / "whole")
+    assert survived_kills(rrtn, outcome, tmp_path / "base", first=17, start=start, expected=expected) == 3 * 4
+
+
+def test_t2_killed_in_a_save_over_another_of_the_same_step(
+    rrtn: Rrtn, outcome: Outcome, one_epoch: Path, tmp_path: Path
+) -> None:
+    """Behind config.toml and history.jsonl: two files of `best`, four of `last` (tensors, previous.json, checkpoint.json)."""
+    base = Path(shutil.copytree(one_epoch / "stopped", tmp_path / "base"))
+    start = ("train", "--resume", "--out", "run")
+    expected = outcome(one_epoch / "whole")
+    assert survived_kills(rrtn, outcome, base, first=9, start=start, expected=expected) == (2 + 4) * 4
+
+
+def test_t2_killed_while_old_checkpoints_are_removed(
+    rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path
+) -> None:
+    """The third checkpoint of `last` removes the first, two files; a better `best` removes the one before."""
+    kills = 0
+    while (ended := rrtn(*fresh, RRTN_FAILPOINT=f"checkpoint.prune:sigkill:{kills + 1}")).code:
+        kills += 1
+        assert ended.code == -signal.SIGKILL, ended.err
+        assert resumed(rrtn, tmp_path / "run").code == 0
+        assert outcome(tmp_path / "run") == outcome(whole)
+        shutil.rmtree(tmp_path / "run")
+    assert kills in (2, 3, 4)
+
+
+# --- T3, T4: asked to stop --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "step"),
+    [
+        ("train.step:sigterm:1", 1),
+        ("train.step:sigterm:5", 5),
+        ("train.validate:sigterm:1", 3),
+        ("train.validate:sigterm:3", 9),
+    ],
+)
+def test_t3_sigterm_saves_and_the_run_goes_on_bit_for_bit(
+    rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path, failpoint: str, step: int
+) -> None:
+    ended = rrtn(*fresh, RRTN_FAILPOINT=failpoint)
+    assert_refused(ended, 143, f"stopped by a signal at step {step} | saved | go on with: rrtn train --resume --out run")
+    assert read_info(tmp_path / "run/checkpoints/last").step == step
+    assert resumed(rrtn, tmp_path / "run").code == 0
+    assert outcome(tmp_path / "run") == outcome(whole)
+
+
+IN_VALIDATION = """
+import itertools, os, signal, rrtn.train.loop as loop, rrtn.train.predict as predict
+predict._BATCH = {"cpu": 2}
+batches = itertools.count(1)
+def advance(self, clips):
+    if next(batches) > 1:
+        raise SystemError("validation went on")
+    os.kill(os.getpid(), signal.SIGTERM)
+loop.Display.advance_validation = advance
+"""
+
+
+def test_t3_sigterm_in_validation_does_not_wait_for_its_end(rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path) -> None:
+    """Eight Val clips, two at a time."""
+    ended = resumed(rrtn, begun, before=at("train.validate", 1, IN_VALIDATION))
+    assert_refused(ended, 143, "stopped by a signal at step 6 | saved")
+    assert resumed(rrtn, begun).code == 0
+    assert outcome(begun) == outcome(whole)
+
+
+@pytest.mark.parametrize("place", [17, 20, 23, 26])
+def test_t3_sigterm_in_a_save(
+    rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path, place: int
+) -> None:
+    """The save is finished, and another one made where training stops: in the next step or validation."""
+    ended = rrtn(*fresh, RRTN_FAILPOINT=f"write.*:sigterm:{place}")
+    assert_refused(ended, 143, "stopped by a signal at step ")
+    assert resumed(rrtn, tmp_path / "run").code == 0
+    assert outcome(tmp_path / "run") == outcome(whole)
+
+
+def test_t3_sigterm_in_the_last_save_changes_nothing(
+    rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], one_epoch: Path, tmp_path: Path
+) -> None:
+    """Nothing is left to stop: the run is finished, and says so."""
+    ended = rrtn(*fresh, "--epochs", 1, RRTN_FAILPOINT="write.done:sigterm:7")
+    assert ended.code == 0, ended.err
+    assert outcome(tmp_path / "run") == outcome(one_epoch / "whole")
+
+
+def test_t3_sigterm_while_audio_is_decoded(
+    rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path
+) -> None:
+    """There is no run yet, so the same command starts it; what is decoded is kept."""
+    cache = tmp_path / "cache"
+    ended = rrtn(*fresh, RRTN_CACHE=cache, RRTN_FAILPOINT="write.fsync:sigterm:3")  # 1, 2: Train; 3: Val
+    assert (ended.code, temporary_files(cache)) == (143, [])
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.lock"}
+    assert len(list((cache / "clips").glob("*.json"))) == 1
+    assert rrtn(*fresh, RRTN_CACHE=cache).code == 0
+    assert outcome(tmp_path / "run") == outcome(whole)
+
+
+def test_t4_ctrl_c_once_saves(rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path) -> None:
+    ended = rrtn(*fresh, RRTN_FAILPOINT="train.step:sigint:4")
+    assert_refused(ended, 130, "stopped by a signal at step 4 | saved")
+    assert resumed(rrtn, tmp_path / "run").code == 0
+    assert outcome(tmp_path / "run") == outcome(whole)
+
+
+def test_t4_ctrl_c_twice_stops_at_once(
+    rrtn: Rrtn, start: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path
+) -> None:
+    """In a step that would last an hour."""
+    marker = tmp_path / "asleep"
+    child = start(
+        *fresh, before=at("train.step", 5, f"import pathlib, time; pathlib.Path({str(marker)!r}).touch(); time.sleep(3600)")
+    )
+    wait_for(marker.exists)
+    child.kill(signal.SIGINT)
+    time.sleep(0.2)
+    assert is_running(child)
+    child.kill(signal.SIGINT)
+    began = time.monotonic()
+    assert_refused(child.wait(), 130, "interrupted | what is finished is kept", "--resume")
+    assert time.monotonic() - began < 60
+    assert read_info(tmp_path / "run/checkpoints/last").step == 3
+    assert resumed(rrtn, tmp_path / "run").code == 0
+    assert outcome(tmp_path / "run") == outcome(whole)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def is_running(child: Any) -> bool:
+    return "\nState:\tZ" not in Path(f"/proc/{child.pid}/status").read_text()
+
+
+# --- T5, T6: the disk is full -----------------------------------------------------------------------------------------
+
+
+TENSORS = r"-.*\.safetensors \| No space left on device \| needs [1-9][\d,]+ bytes"
+FULL = r" \| No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("place", "file", "named"),
+    [
+        ("begin", 1, r"run/config\.toml" + FULL),
+        ("fsync", 2, r"run/history\.jsonl" + FULL),
+        ("begin", 3, r"run/checkpoints/last/weights" + TENSORS),
+        ("fsync", 4, r"run/checkpoints/last/optimizer" + TENSORS),
+        ("replace", 5, r"run/checkpoints/last/previous\.json" + FULL),
+        ("begin", 6, r"run/checkpoints/last/checkpoint\.json" + FULL),
+        ("fsync", 6, r"run/checkpoints/last/checkpoint\.json" + FULL),
+        ("replace", 6, r"run/checkpoints/last/checkpoint\.json" + FULL),
+        ("done", 6, r"run/checkpoints/last/checkpoint\.json" + FULL),
+    ],
+)
+def test_t5_a_full_disk_stops_the_run_with_the_files_name(
+    rrtn: Rrtn, begun: Path, whole: Path, place: str, file: int, named: str
+) -> None:
+    """A resumed run writes two files, then two for `best` where the second epoch is the best, then four for `last`."""
+    first, second = (record["val_ccc"] for record in read_info(whole / "checkpoints/last").history[:2])
+    file += 2 * (file > 2 and second > first)
+    ended = resumed(rrtn, begun, RRTN_FAILPOINT=f"write.{place}:enospc:{file}")
+    assert_refused(ended, 4)
+    assert re.search(named, ended.err), ended.err
+    assert temporary_files(begun) == []
+    load_checkpoint(begun / "checkpoints/last", "weights", "optimizer")
+    load_checkpoint(begun / "checkpoints/last", "weights", "optimizer", pointer=PREVIOUS)
+
+
+def test_t5_a_run_goes_on_where_the_full_disk_has_stopped_it(rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path) -> None:
+    assert resumed(rrtn, begun, RRTN_FAILPOINT="write.fsync:enospc:4").code == 4
+    assert resumed(rrtn, begun).code == 0
+    assert outcome(begun) == outcome(whole)
+
+
+def test_t5_a_file_larger_than_the_limit(rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path) -> None:
+    """The weights are below the limit, AdamW's two moments are not: a real error in the midst of a write."""
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({LIMIT}, {LIMIT}))"
+    files = checkpoint_files(begun)
+    assert files["weights"].stat().st_size < LIMIT < files["optimizer"].stat().st_size
+    before = contents(begun / "checkpoints/last")
+    ended = resumed(rrtn, begun, before=limit)
+    assert_refused(ended, 4, "/checkpoints/last/optimizer-", "File too large", "needs ", "bytes")
+    after = contents(begun / "checkpoints/last")
+    assert before.items() <= after.items()
+    assert [path.name.partition("-")[0] for path in after.keys() - before.keys()] == ["weights"]
+    assert resumed(rrtn, begun).code == 0
+    assert outcome(begun) == outcome(whole)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "rrtn-test", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a file system")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_t5_a_disk_that_is_really_full(rrtn: Rrtn, outcome: Outcome, begun: Path, small_disk: Path, whole: Path) -> None:
+    run = Path(shutil.copytree(begun, small_disk / "run"))
+    filler = small_disk / "filler"
+    left = shutil.disk_usage(small_disk).free
+    filler.write_bytes(b"x" * (left - 40_000))  # room for the weights, not for AdamW's moments
+    before = contents(run / "checkpoints/last")
+    ended = resumed(rrtn, run)
+    assert_refused(ended, 4, "/checkpoints/last/optimizer-", "No space left on device", "needs ", "bytes")
+    assert temporary_files(run) == []
+    assert before.items() <= contents(run / "checkpoints/last").items()
+    filler.unlink()
+    assert resumed(rrtn, run).code == 0
+    assert outcome(run) == outcome(whole)
+
+
+def test_t6_a_full_disk_in_the_history_stops_the_run_and_loses_nothing(
+    rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path
+) -> None:
+    path = begun / "history.jsonl"
+    full = at("train.validate", 1, f"import pathlib; p = pathlib.Path({str(path)!r}); p.unlink(); p.symlink_to('/dev/full')")
+    ended = resumed(rrtn, begun, before=full)
+    assert_refused(ended, 4, f"{path} | No space left on device | needs ", "bytes")
+    assert resumed(rrtn, begun).code == 0
+    assert not path.is_symlink()
+    assert outcome(begun) == outcome(whole)
+
+
+@pytest.mark.parametrize("tail", [b'{"epoch": 2, "st', b"", None])
+def test_t6_a_torn_longer_or_lost_history_is_that_of_the_checkpoint_again(
+    rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path, tail: bytes | None
+) -> None:
+    path = begun / "history.jsonl"
+    if tail is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes() + (tail or whole.joinpath("history.jsonl").read_bytes()))
+    assert resumed(rrtn, begun).code == 0
+    assert outcome(begun) == outcome(whole)
+
+
+# --- T7, T8, T9: checkpoints that are not what was written ------------------------------------------------------------
+
+
+def truncated(left: float) -> Callable[[bytes], bytes]:
+    return lambda content: content[: int(len(content) * left)]
+
+
+def flipped(place: float) -> Callable[[bytes], bytes]:
+    def flip(content: bytes) -> bytes:
+        changed = bytearray(content)
+        changed[int(len(content) * place)] ^= 1
+        return bytes(changed)
+
+    return flip
+
+
+CHANGES = {
+    "t7 empty": truncated(0),
+    "t7 cut in half": truncated(0.5),
+    "t7 cut at the end": truncated(0.999),
+    "t8 first bit": flipped(0),
+    "t8 bit in the header": flipped(0.01),
+    "t8 bit in the midst": flipped(0.5),
+    "t8 last bits": flipped(0.9999),
+}
+
+
+@pytest.mark.parametrize("kind", ["weights", "optimizer"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_t7_t8_a_changed_file_is_refused_with_its_hash(begun: Path, change: str, kind: str) -> None:
+    folder, path = begun / "checkpoints/last", checkpoint_files(begun)[kind]
+    listed = sha256_of(path)
+    path.write_bytes(CHANGES[change](path.read_bytes()))
+    with pytest.raises(ModelError) as caught:
+        load_checkpoint(folder, "weights", "optimizer")
+    message = str(caught.value)
+    assert message.startswith(f"{path} | sha256 {sha256_of(path)[:12]} | checkpoint.json lists {listed[:12]} | ")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("kind", ["weights", "optimizer"])
+@pytest.mark.parametrize("change", ["t7 cut in half", "t8 bit in the midst"])
+def test_t7_t8_the_run_goes_on_from_the_checkpoint_before_with_a_warning(
+    rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path, change: str, kind: str
+) -> None:
+    path = checkpoint_files(begun)[kind]
+    path.write_bytes(CHANGES[change](path.read_bytes()))
+    broken = sha256_of(path)[:12]
+    ended = resumed(rrtn, begun)
+    assert ended.code == 0, ended.err
+    (note,) = [line for line in ended.err.splitlines() if "note: " in line]
+    assert f"{path} | sha256 {broken} | checkpoint.json lists " in note
+    assert note.endswith(f"; going on from the checkpoint before, at step {BEFORE}")
+    assert outcome(begun) == outcome(whole)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"schema": 2, "epo', b"[1, 2]", b"\xff"])
+def test_t7_a_broken_list_counts_as_a_broken_checkpoint(
+    rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path, content: bytes
+) -> None:
+    path = begun / "checkpoints/last" / POINTER
+    path.write_bytes(content)
+    assert_refused(resumed(rrtn, begun, "--strict-resume"), 5, f"{path} | ")
+    ended = resumed(rrtn, begun)
+    assert ended.code == 0, ended.err
+    assert f"note: {path} | " in ended.err
+    assert outcome(begun) == outcome(whole)
+
+
+def test_t7_a_lost_file_counts_as_a_broken_checkpoint(rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path) -> None:
+    path = checkpoint_files(begun)["optimizer"]
+    path.unlink()
+    assert_refused(resumed(rrtn, begun, "--strict-resume"), 5, f"{path} | not there | checkpoint.json lists ")
+    ended = resumed(rrtn, begun)
+    assert ended.code == 0, ended.err
+    assert f"note: {path} | not there" in ended.err
+    assert outcome(begun) == outcome(whole)
+
+
+def test_t7_t8_strict_resume_stops_at_the_changed_file_and_keeps_it(rrtn: Rrtn, begun: Path) -> None:
+    path = checkpoint_files(begun)["weights"]
+    path.write_bytes(path.read_bytes()[:-1])
+    before = contents(begun)
+    ended = resumed(rrtn, begun, "--strict-resume")
+    assert_refused(ended, 5, str(path), sha256_of(path)[:12], "use another checkpoint")
+    assert contents(begun) == before
+
+
+def test_t7_t8_two_broken_checkpoints_stop_the_run_and_are_kept(rrtn: Rrtn, begun: Path) -> None:
+    for pointer in (POINTER, PREVIOUS):
+        path = checkpoint_files(begun, pointer)["weights"]
+        path.write_bytes(flipped(0.5)(path.read_bytes()))
+    before = contents(begun)
+    assert_refused(resumed(rrtn, begun), 5, str(path), f"{PREVIOUS} lists ")
+    assert contents(begun) == before
+
+
+def test_t8_a_broken_only_checkpoint_stops_the_run(rrtn: Rrtn, one_epoch: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(one_epoch / "stopped/run", tmp_path / "run"))
+    path = checkpoint_files(run)["optimizer"]
+    path.write_bytes(flipped(0.5)(path.read_bytes()))
+    assert_refused(resumed(rrtn, run), 5, str(path), sha256_of(path)[:12])
+
+
+class Malicious:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("maker", ["pickle", "torch"])
+def test_t9_a_pickle_is_refused_unopened_even_where_its_hash_is_listed(
+    rrtn: Rrtn, begun: Path, tmp_path: Path, maker: str
+) -> None:
+    folder, path = begun / "checkpoints/last", checkpoint_files(begun)["weights"]
+    attack = Malicious(tmp_path / "marker")
+    path.write_bytes(pickle.dumps(attack)) if maker == "pickle" else torch.save(attack, path)
+    document = json.loads((folder / POINTER).read_text())
+    document["files"]["weights"]["sha256"] = sha256_of(path)
+    (folder / POINTER).write_text(json.dumps(document))
+    with pytest.raises(ModelError, match="expected safetensors"):
+        load_checkpoint(folder, "weights")
+    assert_refused(resumed(rrtn, begun, "--strict-resume"), 5, "expected safetensors")
+    assert not attack.marker.exists()
+
+
+# --- T10 to T13: resuming what must not, or need not, go on ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "change"),
+    [
+        (("--lr", "0.5"), "optim.lr: 0.001 -> 0.5"),
+        (("--batch-size", "2"), "optim.batch_size: 4 -> 2"),  # T11; there are no workers whose number could change
+        (("--encoder", "cnn10"), "model.encoder: 'resnet18' -> 'cnn10'"),
+        (("--method", "vanilla"), "projector.units = 16 | without effect with method vanilla"),
+        (("--method", "rrtn"), "model.method: 'rrtn-ruwl' -> 'rrtn'"),
+        (("--seed", "1"), "seed: 0 -> 1"),
+        (("--precision", "bf16"), "precision: 'fp32' -> 'bf16'"),
+        (("--targets", "Fear"), "data.targets: ['Awe', "),
+        (("--lr", "0.5", "--seed", "7", "--epochs", "9"), "seed: 0 -> 7; optim.lr: 0.001 -> 0.5 |"),
+    ],
+)
+def test_t10_t11_resuming_with_another_setting_is_refused_with_the_differences(
+    rrtn: Rrtn, begun: Path, flags: tuple[str, ...], change: str
+) -> None:
+    before = contents(begun)
+    ended = resumed(rrtn, begun, *flags)
+    assert_refused(ended, 2, change)
+    assert "--resume | other settings than the run's: " in ended.err or "without effect" in ended.err
+    assert contents(begun) == before
+
+
+def test_t10_a_new_run_does_not_overwrite_one_that_is_there(rrtn: Rrtn, begun: Path, fresh: tuple[object, ...]) -> None:
+    before = contents(begun)
+    assert_refused(rrtn(*fresh), 2, "--out run | holds a run already | go on with --resume")
+    assert contents(begun) == before
+
+
+def other_rating(data: Path) -> None:
+    """One Val rating, by a thousandth: no column of targets and no sample changes."""
+    path = data / "data_info.csv"
+    header, *lines = path.read_text().splitlines()
+    column = header.split(",").index("Fear")
+    number = next(i for i, line in enumerate(lines) if ",Val," in line)
+    cells = lines[number].split(",")
+    cells[column] = str(abs(float(cells[column]) - 0.001))
+    lines[number] = ",".join(cells)
+    path.write_text("\n".join([header, *lines]) + "\n")
+
+
+def other_sample(data: Path) -> None:
+    path = first_clip(data)
+    samples, rate = soundfile.read(path, dtype="int16")
+    samples[len(samples) // 2] ^= 64
+    soundfile.write(path, samples, rate)
+
+
+def one_clip_less(data: Path) -> None:
+    path = data / "data_info.csv"
+    lines = path.read_text().splitlines()
+    lines.remove(next(line for line in lines if ",Train," in line))
+    path.write_text("\n".join(lines) + "\n")
+
+
+def first_clip(data: Path) -> Path:
+    """Of the Train split."""
+    return read_data(data).splits["Train"].clips[0].path
+
+
+@pytest.mark.parametrize("change", [other_rating, other_sample, one_clip_less])
+def test_t10_resuming_with_other_data_is_refused_by_its_hash(
+    rrtn: Rrtn, corpus: Path, begun: Path, tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    data = Path(shutil.copytree(corpus, tmp_path / "changed"))
+    change(data)
+    before = contents(begun)
+    ended = resumed(rrtn, begun, "--data", data)
+    assert ended.code == 2, ended.err
+    was = read_info(begun / "checkpoints/last").data_sha256[:12]
+    line = ended.err.splitlines()[-1]
+    assert re.fullmatch(rf"rrtn: --resume \| the data is [0-9a-f]{{12}}, the run's was {was} \| clips or ratings were .*", line)
+    assert contents(begun) == before
+
+
+def test_t10_data_that_was_moved_and_more_epochs_are_accepted_and_recorded(
+    rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], corpus: Path, begun: Path, tmp_path: Path
+) -> None:
+    moved = Path(shutil.copytree(corpus, tmp_path / "moved"))
+    ended = resumed(rrtn, begun, "--data", moved, "--epochs", 4)
+    assert ended.code == 0, ended.err
+    assert f"note: changed on resume: data.dir: '{corpus}' -> '{moved}'" in ended.err
+    assert "note: changed on resume: optim.epochs: 3 -> 4" in ended.err
+    config = tomllib.loads((begun / "config.toml").read_text())
+    assert (config["data"]["dir"], config["optim"]["epochs"]) == (str(moved), 4)
+    assert read_info(begun / "checkpoints/last").config["optim"]["epochs"] == 4
+    assert rrtn(*fresh[:-1], "longer", "--epochs", 4).code == 0
+    assert outcome(begun) == outcome(tmp_path / "longer")
+
+
+def test_t12_another_library_version_is_warned_of(rrtn: Rrtn, begun: Path) -> None:
+    path = begun / "checkpoints/last" / POINTER
+    document = json.loads(path.read_text())
+    now = document["versions"]["torch"]
+    document["versions"]["torch"] = "1.0"
+    path.write_text(json.dumps(document))
+    ended = resumed(rrtn, begun)
+    assert ended.code == 0, ended.err
+    assert f"note: torch 1.0 -> {now}: the run goes on, but not bit for bit as it would have\n" in ended.err
+
+
+def test_t12_equal_versions_are_not_warned_of(rrtn: Rrtn, begun: Path) -> None:
+    assert "note" not in resumed(rrtn, begun).err
+
+
+@pytest.mark.parametrize("flags", [(), ("--epochs", "2"), ("--strict-resume",)])
+def test_t13_resuming_a_finished_run_touches_nothing(rrtn: Rrtn, whole: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in run.rglob("*")}
+    ended = resumed(rrtn, run, "--json", *flags)
+    assert ended.code == 0, ended.err
+    assert (json.loads(ended.out)["epochs"], json.loads(ended.out)["run"]) == (3, str(run))
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in run.rglob("*")} == before
+
+
+def test_resuming_without_a_run_is_refused(rrtn: Rrtn, tmp_path: Path) -> None:
+    assert_refused(resumed(rrtn, tmp_path / "none"), 2, "--resume | no run in ", "config.toml")
+    assert_refused(rrtn("train", "--resume"), 2, "--resume | no run in runs/")
+
+
+# --- T14: two trainers ------------------------------------------------------------------------------------------------
+
+
+def test_t14_a_second_trainer_is_refused_and_a_killed_ones_lock_is_free(
+    rrtn: Rrtn, start: Rrtn, outcome: Outcome, begun: Path, whole: Path
+) -> None:
+    first = start("train", "--resume", "--out", begun, RRTN_FAILPOINT="train.step:sleep:2")
+    wait_for(lambda: f"process {first.pid} on " in (begun / "run.lock").read_text())
+    second = resumed(rrtn, begun)
+    assert_refused(second, 2, f"{begun} | process {first.pid} on {socket.gethostname()} trains there | one trainer a run")
+    first.kill()
+    assert first.wait().code == -signal.SIGKILL
+    assert resumed(rrtn, begun).code == 0
+    assert outcome(begun) == outcome(whole)
+
+
+def test_t14_two_new_runs_in_one_folder(
+    start: Rrtn, fresh: tuple[object, ...], outcome: Outcome, whole: Path, tmp_path: Path
+) -> None:
+    children = [start(*fresh), start(*fresh)]
+    ended = sorted((child.wait() for child in children), key=lambda end: end.code)
+    assert [end.code for end in ended] == [0, 2], ended
+    assert "one trainer a run" in ended[1].err or "holds a run already" in ended[1].err
+    assert outcome(tmp_path / "run") == outcome(whole)
+
+
+# --- T15: a loss that is not finite ------------------------------------------------------------------------------------
+
+NAN_LOSS = "ccc_loss = lambda x, y: x.sum() * float('nan')"
+INFINITE_LOSS = "ccc_loss = lambda x, y: x.sum() * float('inf')"
+NAN_GRADIENT = "real = twins.ccc_loss; twins.ccc_loss = lambda x, y: real(x, y) + (0 * x.sum()).sqrt()"  # 0 with slope inf * 0
+NAN_WEIGHT = "import gc; [m.weight.data.fill_(float('nan')) for m in gc.get_objects() if type(m).__name__ == 'Head']"
+
+
+@pytest.mark.parametrize("poison", [f"twins.{NAN_LOSS}", f"twins.{INFINITE_LOSS}", NAN_GRADIENT, NAN_WEIGHT])
+def test_t15_the_run_stops_at_that_step_with_its_clips_and_a_whole_checkpoint(
+    rrtn: Rrtn, begun: Path, corpus: Path, poison: str
+) -> None:
+    """Step 7 is the first of the third epoch."""
+    ended = resumed(rrtn, begun, before=at("train.step", 2, f"import rrtn.train.twins as twins; {poison}"))
+    assert_refused(ended, 4, "epoch 3, step 7 | loss or gradient is not finite | no weight was changed by it; clips of the ")
+    named = re.search(r"batch: (.*?) \| ", ended.err)
+    assert named
+    assert len(named[1].split(", ")) == 4
+    assert {*named[1].split(", ")} <= {clip.file_id for clip in read_data(corpus).splits["Train"].clips}
+    info, tensors = load_checkpoint(begun / "checkpoints/last", "weights", "optimizer")
+    assert info.step == 6
+    assert all(torch.isfinite(tensor).all() for kind in tensors.values() for tensor in kind.values())
+
+
+@pytest.fixture
+def stepper() -> Stepper:
+    config = config_from_dict(
+        {"device": "cpu", "data": {"targets": ["Awe", "Fear"]}, "projector": {"units": 16}, "frontend": {"frames": 64}},
+        source="test",
+    )
+    torch.manual_seed(0)
+    network = TwinsNetwork("resnet18", n_mels=64, n_targets=2, projector_units=16)
+    return Stepper(config, network, torch.zeros(64), steps=10, steps_per_epoch=5, world=World())
+
+
+def batch(*, poisoned: bool = False) -> Batch:
+    samples = torch.rand(4, 63 * 160, generator=torch.Generator().manual_seed(0)) - 0.5
+    if poisoned:
+        samples[2, 5000] = float("nan")
+    ratings = torch.tensor([[0.1, 0.9], [0.5, 0.5], [0.9, 0.2], [0.3, 0.4]])
+    return Batch(Waveforms(samples, torch.full((4,), samples.shape[1])), ratings, torch.full((4, 8), 0.5, dtype=torch.float64))
+
+
+def learned(stepper: Stepper) -> list[torch.Tensor]:
+    """Weights, RUWL's c, AdamW's moments and step counts."""
+    moments = [value for state in stepper.optimizer.state_dict()["state"].values() for value in state.values()]
+    return [tensor.detach().clone() for tensor in [*stepper.loss.parameters(), *moments]]
+
+
+@pytest.mark.parametrize("poison", ["batch", "loss", "gradient"])
+def test_t15_neither_that_step_nor_any_later_one_changes_a_weight(
+    stepper: Stepper, monkeypatch: pytest.MonkeyPatch, poison: str
+) -> None:
+    """On a GPU the host looks at the device only now and then, so steps may follow before it sees the bad one."""
+    stepper.step(batch(), 0)
+    assert stepper.bad_step() is None
+    before = learned(stepper)
+    losses = {"loss": lambda x, y: x.sum() * torch.inf, "gradient": lambda x, y: ccc_loss(x, y) + (0 * x.sum()).sqrt()}
+    with monkeypatch.context() as patch:
+        if poison in losses:
+            patch.setattr("rrtn.train.twins.ccc_loss", losses[poison])
+        stepper.step(batch(poisoned=poison == "batch"), 1)
+    assert all(map(torch.equal, learned(stepper), before))
+    stepper.step(batch(), 2)
+    assert all(map(torch.equal, learned(stepper), before))
+    assert stepper.bad_step() == 1
+
+
+def test_t15_finite_steps_do_change_the_weights(stepper: Stepper) -> None:
+    before = learned(stepper)
+    stepper.step(batch(), 0)
+    assert not any(torch.equal(a, b) for a, b in zip(learned(stepper), before, strict=False) if a.dim() == 4)
+
+
+def test_t15_a_validation_that_is_not_finite_becomes_no_checkpoint(rrtn: Rrtn, begun: Path) -> None:
+    """Least of all the best one."""
+    best = contents(begun / "checkpoints/best")
+    nan = "import rrtn.train.loop as l, numpy as np; l.ccc_challenge = lambda x, y: np.full(10, np.nan)"
+    assert_refused(resumed(rrtn, begun, before=nan), 4, "epoch 2 | Val CCC is not finite")
+    assert contents(begun / "checkpoints/best") == best
+    assert read_info(begun / "checkpoints/last").step == NEWEST
+
+
+# --- T21, T22: the data changes under way -----------------------------------------------------------------------------
+
+
+def test_t21_a_file_rewritten_during_training_has_no_effect_until_the_run_is_resumed(
+    rrtn: Rrtn, outcome: Outcome, corpus: Path, begun: Path, whole: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(corpus, tmp_path / "data"))
+    clip = first_clip(data)
+    rewrite = f"import soundfile, numpy; soundfile.write({str(clip)!r}, numpy.full(16000, 0.1), 16000)"
+    ended = resumed(rrtn, begun, "--data", data, before=at("train.step", 1, rewrite))
+    assert ended.code == 0, ended.err
+    assert outcome(begun) == outcome(whole)
+    assert soundfile.info(clip).frames == 16000
+    ended = resumed(rrtn, begun, "--data", data, "--epochs", 4)
+    assert (ended.code, ended.err.splitlines()[-1].split(" | ")[0]) == (2, "rrtn: --resume")
+    assert "clips or ratings were changed" in ended.err
+
+
+def test_t22_a_data_folder_that_vanishes_is_missed_at_the_next_start_only(
+    rrtn: Rrtn, outcome: Outcome, corpus: Path, begun: Path, whole: Path, tmp_path: Path
+) -> None:
+    """Training reads the cache alone."""
+    data = Path(shutil.copytree(corpus, tmp_path / "data"))
+    away = f"import os; os.rename({str(data)!r}, {str(tmp_path / 'away')!r})"
+    ended = resumed(rrtn, begun, "--data", data, before=at("train.step", 1, away))
+    assert ended.code == 0, ended.err
+    assert outcome(begun) == outcome(whole)
+    assert not data.exists()
+    assert_refused(resumed(rrtn, begun, "--epochs", 4), 2, f"{data} | not a folder | expected one with data_info.csv")
+
+
+# --- T23 to T26: what the machine does --------------------------------------------------------------------------------
+
+NO_CHILDREN = """
+import sys
+def watch(event, arguments):
+    if event.startswith(("os.fork", "os.posix_spawn", "os.spawn", "os.exec", "os.system", "subprocess.", "_posixsubprocess.")):
+        raise SystemError(f"a child process: {event}")
+    if event == "open" and str(arguments[0]).startswith("/dev/shm") or event == "_posixshmem.shm_open":
+        raise SystemError(f"shared memory: {event} {arguments}")
+sys.addaudithook(watch)
+"""
+
+
+def test_t23_t24_training_starts_no_process_and_takes_no_shared_memory(
+    rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path
+) -> None:
+    """There are no DataLoader workers that could be killed or want /dev/shm: clips are read from a mapped file."""
+    ended = rrtn(*fresh, before=NO_CHILDREN, RRTN_CACHE=tmp_path / "cache")
+    assert ended.code == 0, ended.err
+    assert outcome(tmp_path / "run") == outcome(whole)
+    assert rrtn("--version", before=f"{NO_CHILDREN}import subprocess; subprocess.run(['true'])").code != 0  # the hook works
+
+
+NO_SHARED_MEMORY = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.unshare(0x20000) or libc.mount(b"none", b"/", None, 0x44000, None):  # this process's own mounts, private
+    raise SystemExit(99)
+if libc.mount(b"rrtn-test", b"/dev/shm", b"tmpfs", 1, b"size=4k"):  # read-only
+    raise SystemExit(99)
+import pathlib
+try:
+    pathlib.Path("/dev/shm/x").touch()
+except OSError:
+    pass
+else:
+    raise SystemExit(98)
+"""
+
+
+def test_t24_dev_shm_is_not_needed(
+    rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path
+) -> None:
+    ended = rrtn(*fresh, before=NO_SHARED_MEMORY, RRTN_CACHE=tmp_path / "cache")
+    if ended.code == 99:
+        pytest.skip("only root may mount a file system")
+    assert ended.code == 0, ended.err
+    assert outcome(tmp_path / "run") == outcome(whole)
+
+
+BACKWARDS = """
+import itertools, time
+clock = itertools.count(2_000_000_000, -3600)
+time.time, time.time_ns = lambda: float(next(clock)), lambda: next(clock) * 10**9
+"""
+
+
+def test_t25_a_clock_that_goes_backwards_changes_nothing(rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path) -> None:
+    """Durations are of the monotonic clock; which checkpoint is the last one says its list, not its time."""
+    for i, path in enumerate(sorted((begun / "checkpoints").rglob("*-*.safetensors"), reverse=True)):
+        os.utime(path, (1e9 + i, 1e9 + i))  # newer steps are older files
+    ended = resumed(rrtn, begun, before=BACKWARDS)
+    assert ended.code == 0, ended.err
+    assert outcome(begun) == outcome(whole)
+
+
+def test_t26_a_full_gpu_stops_the_run_with_what_helps(rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path) -> None:
+    """No smaller batches behind the user's back: CCC and Barlow Twins are over the batch."""
+    full = at(
+        "train.step", 2, "import torch; raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB\\nmore')"
+    )
+    ended = resumed(rrtn, begun, before=full)
+    assert_refused(ended, 4, f"{begun} | CUDA out of memory. Tried to allocate 2 GiB | batch 4: ", "--batch-size", "bf16")
+    assert resumed(rrtn, begun).code == 0
+    assert outcome(begun) == outcome(whole)
+
+
+# --- T27, T28: several processes ---------------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def ranks(start: Rrtn, *commands: tuple[object, ...], **options: object) -> list[Any]:
+    """One process for each command, as torchrun would start them."""
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": len(commands), **options}
+    return [start(*command, RANK=i, LOCAL_RANK=i, **common) for i, command in enumerate(commands)]
+
+
+@pytest.mark.parametrize(("failpoint", "step"), [("train.step:sigterm:5", 5), ("train.validate:sigterm:2", 6)])
+def test_t3_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(
+    start: Rrtn, outcome: Outcome, fresh: tuple[object, ...], tmp_path: Path, failpoint: str, step: int
+) -> None:
+    together = (*fresh[:-1], "together")
+    assert [child.wait().code for child in ranks(start, together, together)] == [0, 0]
+    stopped = [child.wait() for child in ranks(start, fresh, fresh, RRTN_FAILPOINT_RANK1=failpoint)]
+    assert [ended.code for ended in stopped] == [143, 143], stopped
+    assert read_info(tmp_path / "run/checkpoints/last").step == step
+    again = ("train", "--resume", "--out", "run")
+    assert [child.wait().code for child in ranks(start, again, again)] == [0, 0]
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "together")
+
+
+def test_t27_a_killed_process_ends_the_other_soon_and_leaves_a_whole_checkpoint(
+    start: Rrtn, fresh: tuple[object, ...], tmp_path: Path
+) -> None:
+    """Without torchrun, which would end it, too."""
+    began = time.monotonic()
+    first, second = ranks(start, fresh, fresh, RRTN_FAILPOINT_RANK1="train.step:sigkill:8")
+    assert second.wait().code == -signal.SIGKILL
+    assert_refused(first.wait(), 4, "torchrun | rank 0 has lost another process")
+    assert time.monotonic() - began < 30
+    assert load_checkpoint(tmp_path / "run/checkpoints/last", "weights", "optimizer")[0].step == 6
+
+
+def test_t27_torchrun_ends_when_one_process_is_killed(fresh: tuple[object, ...], server: Any, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+    env = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "RRTN_CACHE": str(server.cache),
+        "RRTN_FAILPOINT_RANK1": "train.step:sigkill:8",
+    }
+    done = subprocess.run(
+        [*command, str(SMALL_RRTN), *map(str, fresh)],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert re.search(r"exitcode *: -9", done.stderr), done.stderr
+    assert load_checkpoint(tmp_path / "run/checkpoints/last", "weights", "optimizer")[0].step == 6
+
+
+def test_t27_a_process_whose_data_is_refused_does_not_leave_the_other_waiting(
+    start: Rrtn, make_data: MakeData, csv_lines: Lines, fresh: tuple[object, ...]
+) -> None:
+    folder = make_data(cell(5, AWE, "1.5")(csv_lines))
+    first, second = (child.wait() for child in ranks(start, *[(*fresh[:2], folder, *fresh[3:])] * 2))
+    assert_refused(first, 2, "line 5 (1 in all)")
+    assert_refused(second, 4, "torchrun | rank 1 has lost another process")
+
+
+@pytest.mark.parametrize("change", [other_rating, other_sample])
+def test_t28_processes_that_see_other_data_are_refused(
+    start: Rrtn, corpus: Path, fresh: tuple[object, ...], tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    data = Path(shutil.copytree(corpus, tmp_path / "other"))
+    change(data)
+    other = (*fresh[:2], data, *fresh[3:])
+    ended = [child.wait() for child in ranks(start, fresh, other)]
+    assert [end.code for end in ended] == [2, 2], ended
+    assert "torchrun | the decoded data set differs: rank 0 " in ended[0].err
+    assert not (tmp_path / "run/config.toml").exists()
+
+
+# --- T29, T30: the environment -----------------------------------------------------------------------------------------
+
+
+def test_t29_t30_a_bare_environment_gives_the_same_bytes(
+    outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path
+) -> None:
+    """No home, no locale, another hash seed; a process of its own, not forked."""
+    (tmp_path / "tmp").mkdir()
+    env = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        "HOME": "/dev/null/home",  # no folder can be made there, by root neither
+        "TMPDIR": str(tmp_path / "tmp"),
+        "LANG": "C",
+        "LC_ALL": "C",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONHASHSEED": "4242",
+    }
+    command = [sys.executable, str(SMALL_RRTN), *map(str, fresh)]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert outcome(tmp_path / "run") == outcome(whole)
+    assert list((tmp_path / "tmp/rrtn-cache/clips").glob("*.npy"))
+
+
+def test_t29_a_working_folder_that_is_removed_is_not_missed(
+    rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "gone").mkdir()
+    removed = at("train.step", 1, f"import os; os.rmdir({str(tmp_path / 'gone')!r})")
+    ended = resumed(rrtn, begun, cwd=tmp_path / "gone", before=removed)
+    assert ended.code == 0, ended.err
+    assert not (tmp_path / "gone").exists()
+    assert outcome(begun) == outcome(whole)
 
 
 # --- T19: the label CSV -----------------------------------------------------------------------------------------------
@@ -189,23 +1125,20 @@ def test_t19_files_without_a_row_are_ignored_with_a_warning(make_data: MakeData,
     assert data.warnings == ("wav/: 2 files without a row in the CSV are ignored (first: 00012.wav)",)
 
 
-def test_t19_train_refuses_the_csv_before_anything_is_made(make_data: MakeData, csv_lines: Lines, tmp_path: Path) -> None:
-    """The installed command, as a user sees it."""
+def test_t19_train_refuses_the_csv_before_anything_is_made(
+    rrtn: Rrtn, make_data: MakeData, csv_lines: Lines, tmp_path: Path
+) -> None:
     folder = make_data(cell(5, AWE, "1.5")(csv_lines))
-    command = [str(Path(sys.executable).with_name("rrtn")), "train", "--data", str(folder)]
     for options in (["--dry-run"], ["--epochs", "1"]):
-        env = {**os.environ, "RRTN_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run([*command, *options], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-        assert_refused(Ended(done.returncode, done.stdout, done.stderr), 2, str(folder), "line 5 (1 in all)", "out of range")
+        ended = rrtn("train", "--data", folder, *options, RRTN_CACHE=tmp_path / "cache")
+        assert_refused(ended, 2, str(folder), "line 5 (1 in all)", "out of range")
         assert {path.name for path in tmp_path.iterdir()} == {"data"}
 
 
 # --- T20: a speaker in two splits -------------------------------------------------------------------------------------
 
 
-def test_t20_a_speaker_in_train_and_val_is_warned_of_loudly(
-    rrtn: Callable[..., Ended], make_data: MakeData, csv_lines: Lines
-) -> None:
+def test_t20_a_speaker_in_train_and_val_is_warned_of_loudly(rrtn: Rrtn, make_data: MakeData, csv_lines: Lines) -> None:
     folder = make_data(
         both(cell(2, SUBJECT, "Anna"), cell(11, SUBJECT, "Anna"), cell(3, SUBJECT, "Bo"), cell(14, SUBJECT, "Bo"))(csv_lines)
     )
@@ -222,7 +1155,7 @@ def test_t20_a_speaker_in_train_and_val_is_warned_of_loudly(
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_t16_audio_that_is_not_finite_is_refused_and_named(
-    rrtn: Callable[..., Ended], make_data: MakeData, poison: float
+    rrtn: Rrtn, make_data: MakeData, tmp_path: Path, poison: float
 ) -> None:
     folder = make_data()
     samples = np.full(4800, 0.1, np.float32)
@@ -232,8 +1165,8 @@ def test_t16_audio_that_is_not_finite_is_refused_and_named(
     lines = ended.err.splitlines()
     assert (ended.code, ended.out) == (2, "")
     assert lines[-1].startswith("rrtn: 1 of 8 files cannot be decoded | 00003.wav: non_finite: ")
-    assert not Path("run/checkpoints").exists()
-    assert not Path("run/history.jsonl").exists()
+    assert not (tmp_path / "run/checkpoints").exists()
+    assert not (tmp_path / "run/history.jsonl").exists()
 
 
 @pytest.mark.parametrize("label", [0.0, 0.3, 1.0])
@@ -246,6 +1179,19 @@ def test_t17_constant_labels_give_a_finite_loss_and_gradient(label: float) -> No
     assert torch.isfinite(scores.grad).all()
 
 
+def test_t17_a_target_without_variation_is_noted_and_the_rest_is_trained(
+    rrtn: Rrtn, make_data: MakeData, csv_lines: Lines, settings: Path, tmp_path: Path
+) -> None:
+    """Awe is 0.4 in Train and in Val: its CCC is 0, not NaN."""
+    folder = make_data(both(*(cell(line, AWE, "0.4") for line in range(2, 14)))(csv_lines))
+    ended = rrtn("train", "--data", folder, "--config", settings, "--epochs", 1, "--out", "run", "--device", "cpu", "--json")
+    assert ended.code == 0, ended.err
+    assert "note: no variation in Train, so nothing to learn: Awe\n" in ended.err
+    assert json.loads(ended.out)["best"]["per_target"]["Awe"] == pytest.approx(0, abs=1e-6)
+    weights = load_checkpoint(tmp_path / "run/checkpoints/last", "weights")[1]["weights"]
+    assert [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()] == []
+
+
 @pytest.mark.parametrize("label", [0.0, 0.3, 1.0])
 def test_t17_constant_labels_and_equal_scores_give_no_gradient(label: float) -> None:
     scores = torch.full((8, 2), label, requires_grad=True)
@@ -255,17 +1201,17 @@ def test_t17_constant_labels_and_equal_scores_give_no_gradient(label: float) -> 
     assert scores.grad.abs().max() < 1e-6
 
 
-def test_t18_fewer_clips_than_a_batch_are_refused(rrtn: Callable[..., Ended], make_data: MakeData) -> None:
+def test_t18_fewer_clips_than_a_batch_are_refused(rrtn: Rrtn, make_data: MakeData, tmp_path: Path) -> None:
     ended = rrtn("train", "--data", make_data(), "--batch-size", 9)
     assert_refused(ended, 2, "--batch-size | 9 | 8 training clips: at most that many")
-    assert not Path("runs").exists()
+    assert not (tmp_path / "runs").exists()
 
 
-def test_t18_a_batch_of_one_is_refused(rrtn: Callable[..., Ended], make_data: MakeData) -> None:
+def test_t18_a_batch_of_one_is_refused(rrtn: Rrtn, make_data: MakeData) -> None:
     assert_refused(rrtn("train", "--data", make_data(), "--batch-size", 1), 2, "--batch-size", "at least 2 clips")
 
 
-def test_t18_the_incomplete_last_batch_is_dropped(rrtn: Callable[..., Ended], make_data: MakeData) -> None:
+def test_t18_the_incomplete_last_batch_is_dropped(rrtn: Rrtn, make_data: MakeData) -> None:
     """Eight clips in batches of 7: the one that is left would be a batch of 1."""
     ended = rrtn("train", "--data", make_data(), "--batch-size", 7, "--epochs", 5, "--dry-run", "--json")
     assert (ended.code, ended.err) == (0, "")
@@ -282,150 +1228,3 @@ def test_t18_a_batch_of_two_has_finite_losses() -> None:
     torch.testing.assert_close(correlation, expected, atol=1e-4, rtol=0)  # BatchNorm's eps of 1e-5 beside variances of 0.25
     bt_loss(correlation, off_diagonal=0.001).backward()
     assert torch.isfinite(z_a.grad).all()
-
-
-# --- T7, T8, T9: checkpoints that are not what was written ------------------------------------------------------------
-
-
-@pytest.fixture
-def plan(make_data: MakeData) -> Plan:
-    config = Config(data=DataConfig(dir=str(make_data())), optim=OptimConfig(batch_size=4, epochs=2), device="cpu")
-    return plan_from_config(config)
-
-
-def info_at(plan: Plan, epoch: int) -> CheckpointInfo:
-    return CheckpointInfo(
-        epoch=epoch,
-        step=epoch * plan.steps_per_epoch,
-        ccc=0.5,
-        per_target={"Awe": 0.5, "Fear": 0.5},
-        labels=list(plan.data.targets),
-        config=plan.config.to_dict(),
-        versions={},
-    )
-
-
-@pytest.fixture
-def begun(plan: Plan, tmp_path: Path) -> Path:
-    """A run after one of its two epochs, whose tensors are too small to be a network's."""
-    run = tmp_path / "run"
-    tensors = {"weights": {"head.weight": torch.randn(64, 64)}, "optimizer": {"0.step": torch.ones(500)}}
-    for name in ("best", "last"):
-        save_checkpoint(run / "checkpoints" / name, info_at(plan, 1), tensors)
-    (run / "config.toml").write_text(plan.config.to_toml())
-    (run / "history.jsonl").write_text('{"epoch": 1}\n')
-    return run
-
-
-def assert_hash_mismatch(folder: Path, path: Path, kind: str) -> None:
-    listed = json.loads((folder / POINTER).read_text())["files"][kind]["sha256"]
-    with pytest.raises(ModelError) as caught:
-        load_checkpoint(folder, "weights", "optimizer")
-    message = str(caught.value)
-    assert message.startswith(f"{path} | sha256 {sha256_of(path)[:12]} | checkpoint.json lists {listed[:12]} | ")
-    assert "\n" not in message
-
-
-@pytest.mark.parametrize("kind", ["weights", "optimizer"])
-@pytest.mark.parametrize("left", [0.0, 0.5, 0.999])
-def test_t7_a_truncated_checkpoint_is_refused_with_its_hash(begun: Path, kind: str, left: float) -> None:
-    folder = begun / "checkpoints/last"
-    path = folder / f"{kind}-0001.safetensors"
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * left)])
-    assert_hash_mismatch(folder, path, kind)
-
-
-@pytest.mark.parametrize("kind", ["weights", "optimizer"])
-@pytest.mark.parametrize("place", [0.0, 0.01, 0.5, 0.9999])
-def test_t8_a_flipped_bit_is_refused_with_its_hash(begun: Path, kind: str, place: float) -> None:
-    folder = begun / "checkpoints/last"
-    path = folder / f"{kind}-0001.safetensors"
-    content = bytearray(path.read_bytes())
-    content[int(len(content) * place)] ^= 1
-    path.write_bytes(content)
-    assert_hash_mismatch(folder, path, kind)
-
-
-def test_t7_t8_resume_stops_at_the_changed_file_and_keeps_it(rrtn: Callable[..., Ended], begun: Path) -> None:
-    path = begun / "checkpoints/last/weights-0001.safetensors"
-    path.write_bytes(path.read_bytes()[:-1])
-    before = {file: file.read_bytes() for file in begun.rglob("*") if file.is_file()}
-    ended = rrtn("train", "--resume", "--out", begun)
-    assert_refused(ended, 5, str(path), sha256_of(path)[:12], "use another checkpoint")
-    assert {file: file.read_bytes() for file in begun.rglob("*") if file.is_file()} == before
-
-
-def test_t7_a_lost_file_is_named(rrtn: Callable[..., Ended], begun: Path) -> None:
-    path = begun / "checkpoints/last/optimizer-0001.safetensors"
-    path.unlink()
-    assert_refused(rrtn("train", "--resume", "--out", begun), 5, f"{path} | not there | checkpoint.json lists ")
-
-
-class Malicious:
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.marker),)
-
-
-@pytest.mark.parametrize("maker", ["pickle", "torch"])
-def test_t9_a_pickle_is_refused_unopened_even_where_its_hash_is_listed(begun: Path, tmp_path: Path, maker: str) -> None:
-    folder = begun / "checkpoints/last"
-    path = folder / "weights-0001.safetensors"
-    attack = Malicious(tmp_path / "marker")
-    path.write_bytes(pickle.dumps(attack)) if maker == "pickle" else torch.save(attack, path)
-    document = json.loads((folder / POINTER).read_text())
-    document["files"]["weights"]["sha256"] = sha256_of(path)
-    (folder / POINTER).write_text(json.dumps(document))
-    with pytest.raises(ModelError, match="expected safetensors"):
-        load_checkpoint(folder, "weights")
-    assert not attack.marker.exists()
-
-
-# --- T10, T13: resuming what must not, or need not, go on -------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("flags", "change"),
-    [
-        (("--lr", "0.5"), "optim.lr: 0.001 -> 0.5"),
-        (("--batch-size", "2"), "optim.batch_size: 4 -> 2"),
-        (("--encoder", "cnn10"), "model.encoder: 'resnet18' -> 'cnn10'"),
-        (("--method", "vanilla"), "model.method: 'rrtn-ruwl' -> 'vanilla'"),
-        (("--seed", "1"), "seed: 0 -> 1"),
-        (("--epochs", "3"), "optim.epochs: 2 -> 3"),
-        (("--targets", "Fear"), "data.targets: ('Awe', 'Fear') -> ('Fear',)"),
-        (("--data", "."), "data.dir: "),
-    ],
-)
-def test_t10_resuming_with_another_setting_is_refused_with_the_difference(
-    rrtn: Callable[..., Ended], begun: Path, flags: tuple[str, str], change: str
-) -> None:
-    ended = rrtn("train", "--resume", "--out", begun, *flags)
-    assert_refused(ended, 2, "--resume | other settings than the run's: ", change, "start a new run")
-
-
-def test_t10_all_differences_are_listed(rrtn: Callable[..., Ended], begun: Path) -> None:
-    ended = rrtn("train", "--resume", "--out", begun, "--lr", "0.5", "--seed", "7")
-    assert_refused(ended, 2, "seed: 0 -> 7; optim.lr: 0.001 -> 0.5 |")
-
-
-def test_t10_a_new_run_does_not_overwrite_one_that_is_there(plan: Plan, begun: Path) -> None:
-    with pytest.raises(ConfigError, match="holds a run already"):
-        train(plan, begun, resume=False)
-
-
-def test_t13_resuming_a_finished_run_touches_nothing(plan: Plan, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    finished = replace(info_at(plan, 2), ccc=0.75)
-    weights = {**network_from_config(plan.config).state_dict(), "ruwl.c": torch.tensor([1.0, 1.0, 0.01])}
-    save_checkpoint(run / "checkpoints/best", finished, {"weights": weights})
-    save_checkpoint(run / "checkpoints/last", finished, {"weights": weights, "optimizer": {}})
-    (run / "config.toml").write_text(plan.config.to_toml())
-    (run / "history.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n')
-    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in run.rglob("*")}
-    result = train(plan, run, resume=True)
-    assert (result.best.epoch, result.best.ccc, result.epochs) == (2, 0.75, 2)
-    assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in run.rglob("*")} == before

@@ -38,7 +38,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_run_folder(workplace: Path) -> None:
     run = workplace / "runs/first"
-    assert {path.name for path in run.iterdir()} == {"config.toml", "history.jsonl", "checkpoints", "export"}
+    assert {path.name for path in run.iterdir()} == {"config.toml", "history.jsonl", "checkpoints", "run.lock", "export"}
     records = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [1, 2]
     for kind in ("best", "last"):
@@ -86,7 +86,7 @@ def test_evaluate_shows_every_target_beside_ridge(workplace: Path) -> None:
     means = [values["ccc"] for values in evaluation["per_target"].values()]
     assert evaluation["mean"]["ccc"] == pytest.approx(np.mean(means))
     pointer = json.loads((workplace / "runs/first/checkpoints/best/checkpoint.json").read_text())
-    assert evaluation["mean"]["ccc"] == pytest.approx(pointer["ccc"], abs=1e-6)
+    assert evaluation["mean"]["ccc"] == pytest.approx(pointer["history"][-1]["val_ccc"], abs=1e-6)
     assert "ridge_ccc" in evaluation["mean"]
 
 
@@ -187,7 +187,7 @@ def test_dry_run_counts_parameters(encoder: str, workplace: Path) -> None:
     assert plans["vanilla"]["parameters"]["projector"] == 0
     assert plans["rrtn-ruwl"]["parameters"]["projector"] == PROJECTOR[encoder]
     assert plans["rrtn-ruwl"]["steps"] == 60 * plans["rrtn-ruwl"]["steps_per_epoch"]
-    assert plans["rrtn-ruwl"]["config"]["model"] == {"encoder": encoder, "method": "rrtn-ruwl"}
+    assert plans["rrtn-ruwl"]["config"]["model"] == {"encoder": encoder, "method": "rrtn-ruwl", "init": ""}
 
 
 def test_score_reads_a_config_free_folder_and_prints_csv(workplace: Path, real_clips: list[Path]) -> None:

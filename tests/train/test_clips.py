@@ -1,6 +1,7 @@
 """The waveform cache: what read_audio gives, decoded once, whatever is interrupted or changed in between."""
 
 import os
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -49,7 +50,8 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 def shards(cache: Path) -> list[Path]:
-    return sorted(path for path in (cache / "clips").glob("*.npy") if not path.name.endswith(".offsets.npy"))
+    """Those that count: the index is there, too."""
+    return sorted(path for path in (cache / "clips").glob("*.npy") if path.with_suffix(".json").exists())
 
 
 def shard_of(cache: Path, decode: Callable[[], object]) -> Path:
@@ -112,13 +114,14 @@ def test_another_level_is_another_shard_and_another_clip_length_is_not(
     assert decoded.total() == len(paths)
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
 def test_a_lost_shard_is_decoded_again_and_no_other(
-    paths: list[Path], spec: FrontendSpec, cache: Path, decoded: Counter[str]
+    suffix: str, paths: list[Path], spec: FrontendSpec, cache: Path, decoded: Counter[str]
 ) -> None:
     clip_store(paths[:4], spec)
     second = shard_of(cache, lambda: clip_store(paths[:8], spec))
     clip_store(paths, spec)
-    second.unlink()
+    second.with_suffix(suffix).unlink()
     decoded.clear()
     assert_holds(clip_store(paths, spec), paths, spec)
     assert sorted(decoded) == ["4.wav", "5.wav", "6.wav", "7.wav"]
@@ -151,30 +154,65 @@ def test_an_interrupted_decoding_goes_on_where_it_was(
 def test_a_kill_between_a_shards_two_files_leaves_no_shard(
     paths: list[Path], spec: FrontendSpec, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The samples come last: a shard that is there has its offsets."""
-    save = clips._save
-    saved: list[Path] = []
+    """The index comes last: a shard that has one is whole."""
 
-    def second_fails(target: Path, array: Any) -> None:
-        if saved:
-            raise StoppedError("killed")
-        saved.append(target)
-        save(target, array)
+    def fails(target: Path, document: Any) -> None:
+        raise StoppedError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(clips, "_save", second_fails)
+        patch.setattr(clips, "write_json", fails)
         with pytest.raises(StoppedError):
             clip_store(paths, spec)
-    assert len(saved) == 1
+    assert len(list((cache / "clips").glob("*.npy"))) == 1
     assert shards(cache) == []
     assert_holds(clip_store(paths, spec), paths, spec)
 
 
 def test_nothing_but_shards_is_left_in_the_cache(paths: list[Path], spec: FrontendSpec, cache: Path) -> None:
     clip_store(paths, spec)
-    expected = {name for shard in shards(cache) for name in (shard.name, f"{shard.stem}.offsets.npy")}
+    expected = {name for shard in shards(cache) for name in (shard.name, f"{shard.stem}.json")}
     assert len(expected) == 6
     assert {path.name for path in (cache / "clips").iterdir()} == expected
+
+
+def test_the_pieces_are_the_recordings_one_behind_the_other(paths: list[Path], spec: FrontendSpec) -> None:
+    store = clip_store(paths, spec)
+    assert [len(piece) for piece in store.shards] == [store.lengths[i : i + SHARD].sum() for i in (0, 4, 8)]
+    samples = [read_audio(path, spec).samples for path in paths]
+    np.testing.assert_array_equal(np.concatenate(store.shards), np.concatenate(samples))
+
+
+def test_the_digest_is_of_the_content_wherever_it_lies(paths: list[Path], spec: FrontendSpec, tmp_path: Path) -> None:
+    (tmp_path / "moved").mkdir()
+    moved = [Path(shutil.copyfile(path, tmp_path / "moved" / f"x{path.name}")) for path in paths]
+    for path in moved:
+        os.utime(path, ns=(1, 1))
+    digest = clip_store(paths, spec).digest
+    assert clip_store(paths, spec).digest == digest  # from the cache
+    assert clip_store(moved, spec).digest == digest
+
+
+def test_the_digest_sees_one_sample_and_the_order(paths: list[Path], spec: FrontendSpec) -> None:
+    digests = [clip_store(chosen, spec).digest for chosen in (paths, paths[:-1], [paths[1], paths[0], *paths[2:]])]
+    samples, rate = soundfile.read(paths[3], dtype="int16")
+    samples[len(samples) // 2] += 8
+    soundfile.write(paths[3], samples, rate)
+    digests.append(clip_store(paths, spec).digest)
+    assert len(set(digests)) == len(digests)
+
+
+def test_the_digest_sees_where_files_begin(spec: FrontendSpec, tmp_path: Path) -> None:
+    """Equal samples one behind the other, cut at another place."""
+    samples = np.random.default_rng(0).integers(-999, 999, 8000).astype(np.int16)
+    samples[[10, -10]] = 1000  # the peak of every piece, which is set to the same level
+    stores = []
+    for cut in (3000, 5000):
+        pair = [tmp_path / f"{cut}-{i}.wav" for i in range(2)]
+        for path, part in zip(pair, np.split(samples, [cut]), strict=True):
+            soundfile.write(path, part, 16_000)
+        stores.append(clip_store(pair, spec))
+    np.testing.assert_array_equal(stores[0].shards[0], stores[1].shards[0])
+    assert stores[0].digest != stores[1].digest
 
 
 def test_waveforms_are_mapped_and_cannot_be_written_to(paths: list[Path], spec: FrontendSpec) -> None:

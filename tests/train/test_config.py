@@ -1,6 +1,7 @@
 """Settings: what is written is read back, and every mistake is named as its user wrote it."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,14 @@ from rrtn.runtime.spec import FrontendSpec
 from rrtn.train.config import (
     Config,
     DataConfig,
+    EvalConfig,
+    HeadConfig,
     LossConfig,
     ModelConfig,
     OptimConfig,
+    ProjectorConfig,
+    RuwlConfig,
+    changes_on_resume,
     config_from_dict,
     config_from_toml,
     differences,
@@ -23,12 +29,20 @@ from rrtn.train.views import AugmentConfig
 UNUSUAL = Config(
     seed=7,
     device="cpu",
+    precision="fp32",
+    compile="max-autotune",
+    checkpoint_minutes=0.5,
+    tensorboard=True,
     data=DataConfig(dir='/data/"Hume" VB', targets=("Awe", "Schreck, groß")),
-    model=ModelConfig(encoder="cnn14", method="vanilla"),
-    loss=LossConfig(off_diagonal=0.005, ruwl_lambda=(1, 2, 1e-9), ruwl_c=(0.5, 1, 0.1)),
+    model=ModelConfig(encoder="cnn14", init="/models/Cnn14_16k.pth"),
+    head=HeadConfig(activation="linear"),
+    projector=ProjectorConfig(layers=3, units=8192),
+    loss=LossConfig(off_diagonal=0.005),
+    ruwl=RuwlConfig(lambdas=(1, 2, 1e-9), c=(0.5, 1, 0.1), lr=1e-7),
     augment=AugmentConfig(time_width=32, time_stripes=1, freq_width=4, freq_stripes=3),
-    optim=OptimConfig(epochs=3, batch_size=16, lr=1 / 3, ruwl_lr=1e-7, eps=1e-6, weight_decay=0),
-    frontend=FrontendSpec(hop=320, peak_dbfs=-6),
+    optim=OptimConfig(epochs=3, batch_size=16, lr=1 / 3, eps=1e-6, weight_decay=0, schedule="cosine", warmup_epochs=0.5),
+    eval=EvalConfig(crop="full"),
+    frontend=FrontendSpec(hop=320, peak_dbfs=-6, pad="zero_db"),
 )
 
 
@@ -48,10 +62,13 @@ def test_toml_gives_back_every_setting(config: Config, tmp_path: Path) -> None:
 
 def test_the_unusual_config_differs_from_the_default_everywhere() -> None:
     """Or the round trip above could drop a setting unseen."""
-    settings = sum(len(dataclasses.fields(part)) for part in vars(Config()).values() if dataclasses.is_dataclass(part)) + 2
+    parts = {name: value for name, value in vars(Config()).items() if dataclasses.is_dataclass(value)}
+    settings = {f"{name}.{item.name}" for name, part in parts.items() for item in dataclasses.fields(part)}
+    settings |= vars(Config()).keys() - parts.keys()
     same = {"frontend.sampling_rate", "frontend.n_fft", "frontend.n_mels", "frontend.f_min", "frontend.f_max"}
     same |= {"frontend.power_floor", "frontend.frames"}
-    assert len(differences(Config(), UNUSUAL)) == settings - len(same)
+    same |= {"model.method", "ruwl.mode"}  # others would make settings beside them be without effect
+    assert differences(Config(), UNUSUAL).keys() == settings - same
 
 
 def test_an_empty_document_is_the_paper() -> None:
@@ -62,7 +79,9 @@ def test_an_empty_document_is_the_paper() -> None:
         1e-8,
         0.01,
     )
-    assert (config.loss.off_diagonal, config.loss.ruwl_lambda, config.loss.ruwl_c) == (0.001, (1, 1, 1e-8), (1, 1, 0.01))
+    assert (config.loss.off_diagonal, config.ruwl.lambdas, config.ruwl.c) == (0.001, (1, 1, 1e-8), (1, 1, 0.01))
+    assert (config.optim.schedule, config.optim.warmup_epochs, config.head.activation) == ("constant", 0, "sigmoid")
+    assert (config.projector.layers, config.projector.units) == (1, 2048)
     assert (config.augment.time_width, config.augment.time_stripes) == (64, 2)
     assert (config.augment.freq_width, config.augment.freq_stripes) == (8, 2)
 
@@ -83,7 +102,9 @@ def test_a_whole_number_is_a_float_where_one_is_wanted() -> None:
         ({"optim": 3}, ("my.toml", "optim = 3", "Mapping")),
         ({"data": {"targets": "Awe"}}, ("my.toml", "data.targets = 'Awe'", "list")),
         ({"data": {"targets": ["Awe", 1]}}, ("my.toml", "data.targets = 1", "str")),
-        ({"loss": {"ruwl_c": [1, 1, "x"]}}, ("my.toml", "loss.ruwl_c = 'x'", "int | float")),
+        ({"ruwl": {"c": [1, 1, "x"]}}, ("my.toml", "ruwl.c = 'x'", "int | float")),
+        ({"tensorboard": 1}, ("my.toml", "tensorboard = 1", "expected bool")),
+        ({"loss": {"ruwl_c": [1, 1, 1]}}, ("my.toml", "unknown: loss.ruwl_c", "off_diagonal")),
         ({"model": {"encoder": 18}}, ("my.toml", "model.encoder = 18", "str")),
     ],
 )
@@ -107,14 +128,83 @@ def test_unknown_keys_and_wrong_types_are_named_with_their_section(document: dic
         ({"optim": {"lr": float("nan")}}, "--lr (optim.lr) | nan"),
         ({"optim": {"weight_decay": -0.1}}, "optim.weight_decay | -0.1"),
         ({"optim": {"eps": float("nan")}}, "optim.eps | nan"),
-        ({"loss": {"ruwl_c": [1, 0, 1]}}, "loss.ruwl_lambda, loss.ruwl_c | expected three numbers"),
-        ({"loss": {"ruwl_c": [1, float("nan"), 1]}}, "loss.ruwl_lambda, loss.ruwl_c | expected three numbers"),
-        ({"loss": {"ruwl_lambda": [1, 1]}}, "loss.ruwl_lambda, loss.ruwl_c | expected three numbers"),
+        ({"precision": "fp16"}, "--precision (precision) | 'fp16' | expected one of auto, fp32, tf32, bf16"),
+        ({"compile": "yes"}, "--compile (compile) | 'yes' | expected one of off, default, reduce-overhead, max-autotune"),
+        ({"checkpoint_minutes": 0}, "checkpoint_minutes | 0.0 | expected more than 0"),
+        ({"checkpoint_minutes": float("nan")}, "checkpoint_minutes | nan | expected more than 0"),
+        ({"head": {"activation": "relu"}}, "head.activation | 'relu' | expected one of sigmoid, linear"),
+        ({"projector": {"layers": 0}}, "projector.layers | 0 | expected at least 1"),
+        ({"projector": {"units": 1}}, "projector.units | 1 | expected at least 2"),
+        ({"optim": {"schedule": "step"}}, "optim.schedule | 'step' | expected one of constant, cosine"),
+        ({"optim": {"warmup_epochs": -1}}, "optim.warmup_epochs | -1"),
+        ({"eval": {"crop": "random"}}, "eval.crop | 'random' | expected one of clip, full"),
+        ({"ruwl": {"mode": "free"}}, "ruwl.mode | 'free' | expected one of learned, fixed"),
+        ({"ruwl": {"lr": -0.1}}, "ruwl.lr | -0.1 | expected at least 0"),
+        ({"ruwl": {"c": [1, 0, 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
+        ({"ruwl": {"c": [1, float("nan"), 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
+        ({"ruwl": {"c": [1, float("inf"), 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
+        ({"ruwl": {"lambdas": [1, 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
         ({"augment": {"time_width": 0}}, "augment.time_width | 0 | expected at least 1"),
     ],
 )
 def test_a_bad_value_is_refused_by_the_name_that_the_user_wrote(document: dict[str, Any], flag: str) -> None:
     assert flag in refused(document)
+
+
+VANILLA, RRTN = {"model": {"method": "vanilla"}}, {"model": {"method": "rrtn"}}
+FIXED = {"ruwl": {"mode": "fixed"}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "value"),
+    [
+        (VANILLA, "projector.layers", 3),
+        (VANILLA, "projector.units", 512),
+        (VANILLA, "loss.off_diagonal", 0.005),
+        (VANILLA, "ruwl.mode", "fixed"),
+        (VANILLA, "ruwl.lambdas", [1, 1, 1]),
+        (VANILLA, "ruwl.c", [1, 1, 1]),
+        (VANILLA, "ruwl.lr", 0.5),
+        (VANILLA, "augment.time_width", 32),
+        (VANILLA, "augment.freq_stripes", 1),
+        (RRTN, "ruwl.mode", "fixed"),
+        (RRTN, "ruwl.lr", 0.5),
+        (FIXED, "ruwl.lr", 0.5),
+    ],
+)
+def test_a_setting_without_effect_is_refused_and_its_default_is_not(settings: dict[str, Any], key: str, value: Any) -> None:
+    default = functools.reduce(lambda part, name: part[name], key.split("."), Config().to_dict())
+    config_from_dict(merged(settings, {key: default}), source="my.toml")
+    message = refused(merged(settings, {key: value}))
+    assert message.startswith(f"{key} = ")
+    assert "without effect with method " in message
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "value"),
+    [
+        (RRTN, "ruwl.c", [1, 1, 1]),  # rrtn's weights are lambda / c^2
+        (RRTN, "ruwl.lambdas", [1, 1, 1]),
+        (RRTN, "projector.layers", 3),
+        (RRTN, "augment.time_width", 32),
+        (FIXED, "ruwl.c", [1, 1, 1]),
+        ({}, "ruwl.lr", 0.5),
+        (VANILLA, "head.activation", "linear"),
+        (VANILLA, "optim.schedule", "cosine"),
+        (VANILLA, "frontend.pad", "zero_db"),
+    ],
+)
+def test_a_setting_with_effect_is_taken(settings: dict[str, Any], key: str, value: Any) -> None:
+    changed = config_from_dict(merged(settings, {key: value}), source="my.toml")
+    assert differences(config_from_dict(settings, source="my.toml"), changed).keys() == {key}
+
+
+@pytest.mark.parametrize("settings", [VANILLA, RRTN, FIXED])
+def test_the_whole_config_of_every_method_is_read_back(settings: dict[str, Any], tmp_path: Path) -> None:
+    """It lists settings that have no effect, all at their defaults."""
+    config = config_from_dict(settings, source="my.toml")
+    (tmp_path / "config.toml").write_text(config.to_toml(), encoding="utf-8")
+    assert config_from_toml(tmp_path / "config.toml") == config
 
 
 @pytest.mark.parametrize(
@@ -142,5 +232,53 @@ def test_a_flag_over_what_should_be_a_section_is_refused_by_name() -> None:
 
 def test_differences_name_each_setting_with_both_values() -> None:
     changed = dataclasses.replace(Config(), seed=2, optim=OptimConfig(lr=0.1))
-    assert differences(Config(), changed) == ["seed: 0 -> 2", "optim.lr: 0.001 -> 0.1"]
-    assert differences(UNUSUAL, dataclasses.replace(UNUSUAL)) == []
+    assert differences(Config(), changed) == {"seed": "seed: 0 -> 2", "optim.lr": "optim.lr: 0.001 -> 0.1"}
+    assert differences(UNUSUAL, dataclasses.replace(UNUSUAL)) == {}
+
+
+ALLOWED = {
+    "device": "cpu",
+    "compile": "default",
+    "checkpoint_minutes": 1.0,
+    "tensorboard": True,
+    "data.dir": "/moved",
+    "optim.epochs": 90,
+}
+
+
+def test_a_resumed_run_may_change_where_and_how_long_it_runs() -> None:
+    old = config_from_dict({"optim": {"epochs": 60}}, source="flags")
+    new = config_from_dict(merged(old.to_dict(), ALLOWED), source="flags")
+    assert changes_on_resume(old, new) == list(differences(old, new).values())
+    assert differences(old, new).keys() == ALLOWED.keys()
+    assert changes_on_resume(old, old) == []
+
+
+@pytest.mark.parametrize("key", sorted(differences(Config(), UNUSUAL).keys() - ALLOWED.keys()))
+def test_a_resumed_run_may_change_nothing_else(key: str) -> None:
+    value = functools.reduce(lambda part, name: part[name], key.split("."), UNUSUAL.to_dict())
+    new = config_from_dict(merged(Config().to_dict(), {key: value}), source="flags")
+    with pytest.raises(ConfigError, match=rf"^--resume \| other settings than the run's: {key}: .* -> .* \| start a new run"):
+        changes_on_resume(Config(), new)
+
+
+@pytest.mark.parametrize(("key", "value"), [("model.method", "rrtn"), ("ruwl.mode", "fixed")])
+def test_a_resumed_run_keeps_its_method(key: str, value: str) -> None:
+    new = config_from_dict(merged(Config().to_dict(), {key: value}), source="flags")
+    with pytest.raises(ConfigError, match=key):
+        changes_on_resume(Config(), new)
+
+
+def test_a_cosine_ends_where_it_was_planned_to() -> None:
+    """Other epochs would be another learning rate at every step."""
+    old = config_from_dict({"optim": {"epochs": 60, "schedule": "cosine"}}, source="flags")
+    new = config_from_dict({"optim": {"epochs": 90, "schedule": "cosine"}}, source="flags")
+    with pytest.raises(ConfigError, match=r"optim\.epochs: 60 -> 90"):
+        changes_on_resume(old, new)
+
+
+def test_what_is_refused_is_listed_without_what_is_allowed() -> None:
+    new = config_from_dict({"seed": 1, "device": "cpu", "optim": {"lr": 0.5, "epochs": 3}}, source="flags")
+    with pytest.raises(ConfigError) as caught:
+        changes_on_resume(Config(), new)
+    assert str(caught.value).split(" | ")[1] == "other settings than the run's: seed: 0 -> 1; optim.lr: 0.001 -> 0.5"

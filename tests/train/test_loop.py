@@ -1,19 +1,37 @@
-"""The training loop on a tiny corpus: what the twins see, what a step does, and that runs repeat bit for bit."""
+"""The training loop on a tiny corpus: what the twins see, which epoch is best, and that runs repeat bit for bit."""
 
 import json
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rrtn.runtime import failpoints
 from rrtn.runtime.errors import ConfigError, StoppedError
-from rrtn.train import loop
+from rrtn.train import loop, model, predict, run_folder, twins
+from rrtn.train.checkpoint import POINTER, PREVIOUS, load_checkpoint, read_info
 from rrtn.train.config import Config, config_from_dict
 from rrtn.train.corpus import synthesise
-from rrtn.train.plan import plan_from_config
+from rrtn.train.distributed import World
+from rrtn.train.encoders import PannsCnn
+from rrtn.train.frontend import LogMel
+from rrtn.train.loop import TrainResult
+from rrtn.train.plan import Plan, plan_from_config
+from rrtn.train.splits import SplitClips
+from rrtn.train.views import Int64, epoch_order
 from safetensors.torch import load_file
 
-SETTINGS = {"model": {"encoder": "cnn10", "method": "rrtn-ruwl"}, "optim": {"epochs": 2, "batch_size": 8}}
+# Clips of 64 frames are quick, and shorter than the recordings, so that crops matter. 15 Train clips: 3 steps an epoch.
+SETTINGS: dict[str, Any] = {
+    "model": {"encoder": "cnn10", "method": "rrtn-ruwl"},
+    "optim": {"epochs": 2, "batch_size": 5, "lr": 0.01},
+    "frontend": {"frames": 64},
+}
+STEPS = 3
 
 
 @pytest.fixture(scope="module")
@@ -22,121 +40,328 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return synthesise(folder, clips=26, speakers=9, seed=3, split=(0.6, 0.3, 0.1), workers=1)
 
 
-@pytest.fixture(autouse=True)
-def _cache(cache: Path) -> None:
-    """CNN10 has dropout, so that the generator's state matters; a few seconds an epoch."""
+@pytest.fixture(scope="module", autouse=True)
+def _small_and_quick(tmp_path_factory: pytest.TempPathFactory) -> Iterable[None]:
+    """A CNN10 of a few channels, which has dropout, so that the generator's state matters; one waveform cache; no timing of
+    matrix products at each start.
+    """
+
+    def small(name: str, *, n_mels: int) -> PannsCnn:
+        return PannsCnn(n_mels, channels=(4, 8, 8, 16), pooled_blocks=4)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RRTN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(model, "encoder_from_name", small)
+        patch.setattr(loop, "matmul_peak", lambda device, dtype: 1e12)
+        yield
 
 
-def config(corpus: Path, **sections: dict[str, object]) -> Config:
-    document = {**SETTINGS, "data": {"dir": str(corpus)}}
+@pytest.fixture(scope="module")
+def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainResult, dict[str, bytes]]:
+    """A run that nothing interrupts."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    result = loop.train(plan_from_config(config(corpus)), run, resume=False)
+    return result, valid_bytes(run)
+
+
+def config(corpus: Path, **sections: Any) -> Config:
+    document: dict[str, Any] = {**SETTINGS, "data": {"dir": str(corpus)}}
     for name, section in sections.items():
-        document[name] = {**document.get(name, {}), **section}
+        document[name] = {**document.get(name, {}), **section} if isinstance(section, dict) else section
     return config_from_dict(document, source="test")
 
 
 def run_bytes(run: Path) -> dict[str, bytes]:
-    """All that a run leaves, by its path."""
-    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+    """All that a run leaves, by its path; but the lock, which names the process."""
+    files = {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+    return {name: content for name, content in files.items() if name != "run.lock"}
 
 
-def test_equal_settings_give_equal_bytes_and_another_seed_does_not(corpus: Path, tmp_path: Path) -> None:
-    short = {"epochs": 1}
-    plan = plan_from_config(config(corpus, optim=short))
-    for name in ("a", "b"):
-        loop.train(plan, tmp_path / name, resume=False)
-    other = plan_from_config(config_from_dict({**config(corpus, optim=short).to_dict(), "seed": 1}, source="test"))
-    loop.train(other, tmp_path / "c", resume=False)
-    assert run_bytes(tmp_path / "a") == run_bytes(tmp_path / "b")
-    assert run_bytes(tmp_path / "a")["history.jsonl"] != run_bytes(tmp_path / "c")["history.jsonl"]
+def valid_bytes(run: Path) -> dict[str, bytes]:
+    """The same without the checkpoint before the last, which is where the run was stopped if it was."""
+    listed = {"config.toml", "history.jsonl"}
+    for kind in ("best", "last"):
+        folder = Path("checkpoints") / kind
+        files = json.loads((run / folder / POINTER).read_bytes())["files"].values()
+        listed |= {str(folder / name) for name in (POINTER, *(entry["file"] for entry in files))}
+    return {name: content for name, content in run_bytes(run).items() if name in listed}
 
 
-@pytest.mark.parametrize(("function", "calls", "lines"), [("_line", 1, 1), ("_save", 2, 2)], ids=["saved", "history ahead"])
-def test_stop_and_resume_gives_the_bits_of_an_unbroken_run(
-    function: str, calls: int, lines: int, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def fail_at(patch: pytest.MonkeyPatch, place: str) -> None:
+    patch.setenv("RRTN_FAILPOINT", place)
+    patch.setattr(failpoints, "_passed", 0)
+
+
+def history(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+
+
+class TestRepeats:
+    def test_equal_settings_give_equal_bytes_and_another_seed_does_not(
+        self, corpus: Path, whole: tuple[TrainResult, dict[str, bytes]], tmp_path: Path
+    ) -> None:
+        loop.train(plan_from_config(config(corpus)), tmp_path / "a", resume=False)
+        assert valid_bytes(tmp_path / "a") == whole[1]
+        for name in ("b", "c"):
+            loop.train(plan_from_config(config(corpus, optim={"epochs": 1})), tmp_path / name, resume=False)
+        assert run_bytes(tmp_path / "b") == run_bytes(tmp_path / "c")
+        loop.train(plan_from_config(config(corpus, optim={"epochs": 1}, seed=1)), tmp_path / "d", resume=False)
+        assert history(tmp_path / "b")[0]["l_ccc"] != history(tmp_path / "d")[0]["l_ccc"]
+
+    @pytest.mark.parametrize(
+        ("place", "step", "epoch", "code"),
+        [
+            ("train.step:sigterm:1", 1, 0, 143),
+            ("train.step:sigint:5", 5, 1, 130),  # inside the second epoch
+            ("train.step:sigterm:3", 3, 0, 143),  # the epoch's last step, before validation
+            ("train.validate:sigterm:2", 6, 1, 143),
+        ],
+    )
+    def test_stopped_by_a_signal_and_resumed_gives_the_bits_of_an_unbroken_run(
+        self,
+        place: str,
+        step: int,
+        epoch: int,
+        code: int,
+        corpus: Path,
+        whole: tuple[TrainResult, dict[str, bytes]],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        plan, run = plan_from_config(config(corpus)), tmp_path / "run"
+        with monkeypatch.context() as patch:
+            fail_at(patch, place)
+            with pytest.raises(StoppedError, match=f"at step {step} .*rrtn train --resume --out {run}") as stopped:
+                loop.train(plan, run, resume=False)
+        assert stopped.value.exit_code == code
+        info = read_info(run / "checkpoints/last")
+        assert (info.step, info.epoch, len(history(run))) == (step, epoch, epoch)
+        assert_resumes(plan, run, whole)
+
+    def test_a_signal_during_validation_is_heeded_before_it_ends(
+        self, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Behind the first of several batches."""
+        plan, batches, original = plan_from_config(config(corpus)), [], predict.log_mels
+        clips = len(plan.data.splits["Val"].clips)
+
+        def counted(split: SplitClips, frontend: LogMel, samples: Int64) -> Iterator[torch.Tensor]:
+            for batch in original(split, frontend, samples):
+                batches.append(len(split))
+                yield batch
+
+        monkeypatch.setattr(predict, "_BATCH", {"cpu": 2})
+        monkeypatch.setattr(predict, "log_mels", counted)
+        fail_at(monkeypatch, "train.validate:sigterm")
+        with pytest.raises(StoppedError):
+            loop.train(plan, tmp_path / "run", resume=False)
+        assert clips > 2
+        assert batches.count(clips) == 1  # the others are of Train, for the masks' fill
+
+    @pytest.mark.parametrize(
+        ("saves", "step"),
+        [(1, None), (2, None), (4, 3)],
+        ids=["nothing saved", "best ahead of no last", "history and best ahead of last"],
+    )
+    def test_killed_in_a_save_and_resumed_gives_the_bits_of_an_unbroken_run(
+        self,
+        saves: int,
+        step: int | None,
+        corpus: Path,
+        whole: tuple[TrainResult, dict[str, bytes]],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Each epoch of this run is the best so far, so that its saves are best, last, best, last."""
+        assert [record["epoch"] for record in whole[0].best.history] == [1, 2]
+        plan, run, done = plan_from_config(config(corpus)), tmp_path / "run", []
+
+        def save(*args: Any, **kwargs: Any) -> None:
+            done.append(args)
+            if len(done) == saves:
+                raise KeyboardInterrupt
+            original(*args, **kwargs)
+
+        original = run_folder.save_checkpoint
+        with monkeypatch.context() as patch:
+            patch.setattr(run_folder, "save_checkpoint", save)
+            with pytest.raises(KeyboardInterrupt):
+                loop.train(plan, run, resume=False)
+        last = run / "checkpoints/last"
+        assert ((last / POINTER).exists(), step) == ((step is not None), read_info(last).step if step else None)
+        assert (run / "checkpoints/best").exists() == (saves > 1)
+        assert_resumes(plan, run, whole)
+
+    def test_timed_checkpoints_carry_a_killed_run_and_change_nothing(
+        self,
+        corpus: Path,
+        whole: tuple[TrainResult, dict[str, bytes]],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """After every step, so the epoch's last step is saved twice, before validation and after: both stay whole."""
+        plan, run = plan_from_config(replace(config(corpus), checkpoint_minutes=1e-9)), tmp_path / "run"
+        last = run / "checkpoints/last"
+        with monkeypatch.context() as patch:
+            fail_at(patch, "train.validate:raise:2")
+            with pytest.raises(RuntimeError, match="failpoint"):
+                loop.train(plan, run, resume=False)
+        assert (read_info(last).epoch, read_info(last).step) == (1, 6)
+        assert load_checkpoint(last, "weights", "optimizer", pointer=PREVIOUS)[0].step == 5
+        result = loop.train(plan_from_config(config(corpus)), run, resume=True)
+        assert (replace(result, run=whole[0].run), valid_bytes(run)) == whole
+        info, _ = load_checkpoint(last, "weights", "optimizer", pointer=PREVIOUS)
+        assert (info.epoch, info.step) == (1, 6)
+
+    def test_more_epochs_later_are_those_of_the_longer_run(
+        self, corpus: Path, whole: tuple[TrainResult, dict[str, bytes]], tmp_path: Path
+    ) -> None:
+        run = tmp_path / "run"
+        loop.train(plan_from_config(config(corpus, optim={"epochs": 1})), run, resume=False)
+        assert_resumes(plan_from_config(config(corpus)), run, whole)
+
+    def test_t13_resuming_a_finished_run_touches_nothing(
+        self, corpus: Path, whole: tuple[TrainResult, dict[str, bytes]], tmp_path: Path
+    ) -> None:
+        run = shutil.copytree(whole[0].run, tmp_path / "run")
+        times = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+        again = loop.train(plan_from_config(config(corpus)), run, resume=True)
+        assert replace(again, run=whole[0].run) == whole[0]
+        assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == times
+
+    def test_a_run_is_never_overwritten(self, corpus: Path, tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/config.toml").write_text("")
+        with pytest.raises(ConfigError, match="--resume"):
+            loop.train(plan_from_config(config(corpus)), tmp_path / "run", resume=False)
+
+
+def assert_resumes(plan: Plan, run: Path, whole: tuple[TrainResult, dict[str, bytes]]) -> None:
+    result = loop.train(plan, run, resume=True)
+    assert valid_bytes(run) == whole[1]
+    assert replace(result, run=whole[0].run) == whole[0]
+    assert {path.name for path in run.iterdir()} == {"config.toml", "history.jsonl", "checkpoints", "run.lock"}
+
+
+class TestBest:
+    """With validation CCCs that are written down, on one step an epoch."""
+
+    @pytest.fixture
+    def plan(self, corpus: Path) -> Plan:
+        return self.plan_of(corpus, epochs=4)
+
+    @staticmethod
+    def plan_of(corpus: Path, epochs: int) -> Plan:
+        return plan_from_config(config(corpus, model={"method": "vanilla"}, optim={"epochs": epochs, "batch_size": 15}))
+
+    @staticmethod
+    def script(patch: pytest.MonkeyPatch, *values: float) -> None:
+        left = iter(values)
+        patch.setattr(loop, "ccc_challenge", lambda scores, ratings: np.full(scores.shape[1], next(left)))
+
+    def test_the_first_of_equal_epochs_is_best_and_kept(
+        self, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.script(monkeypatch, -0.2, 0.3, 0.1, 0.3)
+        result = loop.train(plan, tmp_path / "run", resume=False)
+        assert (result.epochs, result.best.epoch, result.best.step, result.best.ccc) == (4, 2, 2, pytest.approx(0.3))
+        assert result.best.per_target == dict.fromkeys(plan.data.targets, 0.3)
+        assert read_info(tmp_path / "run/checkpoints/best") == result.best
+        last = read_info(tmp_path / "run/checkpoints/last")
+        assert [record["val_ccc"] for record in last.history] == pytest.approx([-0.2, 0.3, 0.1, 0.3])
+        folders = [tmp_path / "run/checkpoints" / kind for kind in ("best", "last")]
+        best, newest = (load_checkpoint(folder, "weights")[1]["weights"]["head.weight"] for folder in folders)
+        assert not torch.equal(best, newest)
+
+    def test_a_best_from_before_the_interruption_stays_the_best(
+        self, plan: Plan, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.script(monkeypatch, 0.3, 0.1, 0.2, 0.1)
+        run = tmp_path / "run"
+        loop.train(self.plan_of(corpus, epochs=2), run, resume=False)
+        best = run_bytes(run / "checkpoints/best")
+        result = loop.train(plan, run, resume=True)
+        assert (result.best.epoch, result.best.ccc) == (1, pytest.approx(0.3))
+        assert run_bytes(run / "checkpoints/best") == best
+
+    def test_a_validation_that_is_not_finite_stops_the_run(
+        self, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.script(monkeypatch, 0.1, np.nan)
+        with pytest.raises(StoppedError, match=r"epoch 2 \| Val CCC"):
+            loop.train(plan, tmp_path / "run", resume=False)
+        assert read_info(tmp_path / "run/checkpoints/last").epoch == 1
+
+
+@pytest.mark.parametrize("look_every", [1, 25], ids=["at once", "at the epoch's end"])
+def test_t15_a_loss_that_is_not_finite_stops_with_its_clips_named_and_the_checkpoint_whole(
+    look_every: int,
+    corpus: Path,
+    whole: tuple[TrainResult, dict[str, bytes]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Stopped behind the first checkpoint, or where the history is already one epoch ahead of it."""
-    plan = plan_from_config(config(corpus))
-    loop.train(plan, tmp_path / "whole", resume=False)
-    original, done = getattr(loop, function), []
+    """One poisoned step in the second epoch; on a GPU it is found later, and named all the same."""
+    plan, run, steps = plan_from_config(config(corpus)), tmp_path / "run", []
+    names = [plan.data.splits["Train"].clips[i].file_id for i in epoch_order(plan.config.seed, 1, 15)[5:10]]
+    original = twins.ruwl_loss
 
-    def stop(*args: object, **kwargs: object) -> object:
-        done.append(function)
-        if len(done) == calls:
-            raise KeyboardInterrupt
-        return original(*args, **kwargs)
+    def poisoned(*args: Any) -> torch.Tensor:
+        steps.append(args)
+        return original(*args) * (float("nan") if len(steps) == STEPS + 2 else 1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, function, stop)
-        with pytest.raises(KeyboardInterrupt):
-            loop.train(plan, tmp_path / "broken", resume=False)
-    assert len((tmp_path / "broken/history.jsonl").read_text().splitlines()) == lines
-    loop.train(plan, tmp_path / "broken", resume=True)
-    assert run_bytes(tmp_path / "broken") == run_bytes(tmp_path / "whole")
+        patch.setattr(loop, "_LOOK_EVERY", {"cpu": look_every})
+        patch.setattr(twins, "ruwl_loss", poisoned)
+        with pytest.raises(StoppedError, match="epoch 2, step 5 ") as stopped:
+            loop.train(plan, run, resume=False)
+    assert ", ".join(names) in str(stopped.value)
+    assert len(steps) == (5 if look_every == 1 else 6)
+    assert stopped.value.exit_code == 4
+    assert read_info(run / "checkpoints/last").step == STEPS
+    assert_resumes(plan, run, whole)
 
 
-def test_resume_before_the_first_checkpoint_starts_over(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_from_config(config(corpus, optim={"epochs": 1}))
-    loop.train(plan, tmp_path / "whole", resume=False)
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_save", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            loop.train(plan, tmp_path / "broken", resume=False)
-    loop.train(plan, tmp_path / "broken", resume=True)
-    assert run_bytes(tmp_path / "broken") == run_bytes(tmp_path / "whole")
+class TestMethods:
+    @pytest.mark.parametrize("method", ["vanilla", "rrtn", "rrtn-ruwl"])
+    def test_terms_that_are_trained_on_and_whether_ruwls_c_move(self, method: str, corpus: Path, tmp_path: Path) -> None:
+        plan = plan_from_config(config(corpus, model={"method": method}, optim={"epochs": 1}))
+        result = loop.train(plan, tmp_path / "run", resume=False)
+        record = history(tmp_path / "run")[0]
+        weights = load_file(next((tmp_path / "run/checkpoints/best").glob("*.safetensors")))
+        assert ("projector.weight" in weights) == (method != "vanilla")
+        assert result.best.ccc == pytest.approx(np.mean(list(record["val_ccc_per_target"].values())))
+        moved = not torch.equal(weights["ruwl.c"], torch.tensor(plan.config.ruwl.c))
+        assert moved == (method == "rrtn-ruwl")
+        if method == "vanilla":
+            assert record["loss"] == pytest.approx(record["l_ccc"])
+            assert not {"l_bt", "l_ccc_a", "weights"} & record.keys()
+        if method == "rrtn":
+            expected = record["l_ccc"] + record["l_ccc_a"] + 1e-4 * record["l_bt"]
+            assert record["loss"] == pytest.approx(expected, rel=1e-5)
+            np.testing.assert_allclose(record["weights"], [1, 1, 1e-4], rtol=1e-5)
+
+    def test_fixed_ruwl_is_its_loss_with_c_as_it_starts(self, corpus: Path, tmp_path: Path) -> None:
+        """sum_t lambda_t / c_t^2 L_t + ln(1 + c_t^2), and |2 - sum |c_t|| = 0.01 (Eqs. 5 and 6)."""
+        loop.train(plan_from_config(config(corpus, ruwl={"mode": "fixed"})), tmp_path / "run", resume=False)
+        for record in history(tmp_path / "run"):
+            terms = record["l_ccc"] + record["l_ccc_a"] + 1e-4 * record["l_bt"]
+            assert record["loss"] == pytest.approx(terms + 0.01 + 2 * np.log(2) + np.log1p(1e-4), rel=1e-5)
+
+    @pytest.mark.parametrize("section", [{"eval": {"crop": "full"}}, {"frontend": {"pad": "zero_db"}}], ids=["crop", "pad"])
+    def test_crop_and_pad_reach_the_passes(self, section: dict[str, Any], corpus: Path, tmp_path: Path) -> None:
+        """Clips of 200 frames are longer than some recordings. Crop changes validation alone, pad everything."""
+        records = []
+        for name, sections in (("plain", {}), ("changed", section)):
+            frontend = {"frames": 200, **sections.get("frontend", {})}
+            changed = {**sections, "frontend": frontend, "optim": {"epochs": 1, "batch_size": 15}}
+            loop.train(plan_from_config(config(corpus, **changed)), tmp_path / name, resume=False)
+            records += history(tmp_path / name)
+        plain, changed = records
+        assert plain["val_ccc"] != changed["val_ccc"]
+        assert (plain["l_ccc"] == changed["l_ccc"]) == ("eval" in section)
 
 
-def test_t13_resuming_a_finished_run_touches_nothing(corpus: Path, tmp_path: Path) -> None:
-    plan = plan_from_config(config(corpus, optim={"epochs": 1}))
-    first = loop.train(plan, tmp_path / "run", resume=False)
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
-    again = loop.train(plan, tmp_path / "run", resume=True)
-    assert again == first
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == times
-
-
-def test_a_run_is_never_overwritten(corpus: Path, tmp_path: Path) -> None:
-    plan = plan_from_config(config(corpus))
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/config.toml").write_text("")
-    with pytest.raises(ConfigError, match="--resume"):
-        loop.train(plan, tmp_path / "run", resume=False)
-
-
-def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
-    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """T15: the clips of the batch are named, no checkpoint is written."""
-    plan = plan_from_config(config(corpus))
-    monkeypatch.setattr(loop, "ccc_loss", lambda x, y: x.sum() * float("nan"))
-    with pytest.raises(StoppedError, match=r"step 1 .* clips \[\d+\]"):
-        loop.train(plan, tmp_path / "run", resume=False)
-    assert not (tmp_path / "run/checkpoints").exists()
-
-
-@pytest.mark.parametrize("method", ["vanilla", "rrtn", "rrtn-ruwl"])
-def test_methods(method: str, corpus: Path, tmp_path: Path) -> None:
-    """Which terms are trained on, and whether RUWL's c move."""
-    plan = plan_from_config(config(corpus, model={"encoder": "resnet18", "method": method}, optim={"epochs": 1}))
-    result = loop.train(plan, tmp_path / "run", resume=False)
-    record = json.loads((tmp_path / "run/history.jsonl").read_text())
-    weights = load_file(next((tmp_path / "run/checkpoints/best").glob("*.safetensors")))
-    assert ("projector.weight" in weights) == (method != "vanilla")
-    assert result.best.ccc == pytest.approx(np.mean(list(record["val_ccc_per_target"].values())))
-    moved = not torch.equal(weights["ruwl.c"], torch.tensor(plan.config.loss.ruwl_c))
-    assert moved == (method == "rrtn-ruwl")
-    if method == "vanilla":
-        assert record["loss"] == pytest.approx(record["l_ccc"])
-    if method == "rrtn":
-        expected = record["l_ccc"] + record["l_ccc_a"] + 1e-4 * record["l_bt"]
-        assert record["loss"] == pytest.approx(expected, rel=1e-5)
-        np.testing.assert_allclose(record["weights"], [1, 1, 1e-4], rtol=1e-5)
-
-
-def test_weight_decay_spares_ruwls_parameters() -> None:
-    from rrtn.train.plan import network_from_config
-
-    settings = config_from_dict({"data": {"targets": ["Awe"]}, "optim": {"ruwl_lr": 0.5}}, source="test")
-    c = torch.nn.Parameter(torch.ones(3))
-    ours, ruwl = loop.optimizer_from_config(settings, network_from_config(settings), c).param_groups
-    assert (ours["weight_decay"], ours["lr"], ours["eps"]) == (0.01, 1e-3, 1e-8)
-    assert (ruwl["weight_decay"], ruwl["lr"], ruwl["params"]) == (0.0, 0.5, [c])
+def test_tf32_on_the_cpu_is_refused(corpus: Path) -> None:
+    with pytest.raises(ConfigError, match="--precision tf32"):
+        loop.device_from_config(config(corpus, precision="tf32", device="cpu"), World())

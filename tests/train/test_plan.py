@@ -44,6 +44,31 @@ def test_a_batch_that_was_asked_for_is_taken_without_a_note(config: Config) -> N
     assert plan.notes == ()
 
 
+@pytest.mark.parametrize(("device", "asked", "resolved"), [("cpu", "auto", "fp32"), ("cpu", "bf16", "bf16")])
+def test_the_precision_is_resolved_and_a_cpu_stays_with_fp32(config: Config, device: str, asked: str, resolved: str) -> None:
+    plan = plan_from_config(replace(config, device=device, precision=asked))  # type: ignore[arg-type]
+    assert plan.config.precision == resolved
+    assert plan_from_config(plan.config).config == plan.config
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_share_a_batch_and_the_steps_stay(config: Config, ranks: int) -> None:
+    assert plan_from_config(with_batch(config, 4), ranks=ranks).steps_per_epoch == 2
+
+
+def test_a_batch_that_ranks_cannot_share_equally_is_refused(config: Config) -> None:
+    with pytest.raises(ConfigError, match=r"^--batch-size \| 4 \| 3 processes share it equally \| choose a multiple of 3$"):
+        plan_from_config(with_batch(config, 4), ranks=3)
+
+
+def test_t17_targets_without_variation_in_train_are_noted(make_data: MakeData, csv_lines: list[str]) -> None:
+    """Awe is 0.4 on every Train line, and varies in Val; Fear varies."""
+    constant = [",".join([*line.split(",")[:5], "0.4", line.split(",")[6]]) for line in csv_lines[1:9]]
+    folder = make_data([csv_lines[0], *constant, *csv_lines[9:]])
+    plan = plan_from_config(with_batch(Config(data=DataConfig(dir=str(folder))), 4))
+    assert plan.notes == ("no variation in Train, so nothing to learn: Awe",)
+
+
 @pytest.mark.parametrize(("batch_size", "steps"), [(2, 4), (3, 2), (5, 1), (8, 1)])
 def test_an_incomplete_last_batch_is_dropped(config: Config, batch_size: int, steps: int) -> None:
     plan = plan_from_config(with_batch(config, batch_size))

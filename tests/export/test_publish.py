@@ -1,0 +1,95 @@
+"""What a bundle holds where short recordings are padded with 0 dB: only graphs that are given the padding."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from rrtn.export.publish import publish
+from rrtn.runtime import FrontendSpec, Scorer, load_bundle
+from rrtn.runtime.audio import read_audio
+from rrtn.runtime.errors import ModelError
+from rrtn.runtime.frontend import Float32, clip_of
+from rrtn.train import model
+from rrtn.train.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from rrtn.train.config import config_from_dict
+from rrtn.train.encoders import PannsCnn
+from rrtn.train.evaluate import network_from_weights
+from rrtn.train.frontend import LogMel
+from rrtn.train.model import TwinsNetwork
+from rrtn.train.plan import network_from_config
+
+SPEC = FrontendSpec(pad="zero_db")
+
+
+@pytest.fixture(autouse=True)
+def _small_encoder(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    def small(name: str, *, n_mels: int) -> PannsCnn:
+        return PannsCnn(n_mels, channels=(4, 64), pooled_blocks=2)
+
+    monkeypatch.setattr(model, "encoder_from_name", small)
+
+
+@pytest.fixture
+def data(make_data: Callable[[], Path]) -> Path:
+    """Validation clips 8 to 11 are of 0.1, 0.6, 1.1 and 4 seconds."""
+    folder = make_data()
+    rng = np.random.default_rng(0)
+    for number, seconds in zip((8, 9, 10, 11), (0.1, 0.6, 1.1, 4.0), strict=True):
+        soundfile.write(folder / f"wav/{number:05d}.wav", rng.uniform(-0.5, 0.5, int(16_000 * seconds)), 16_000)
+    return folder
+
+
+@pytest.fixture
+def run(data: Path, tmp_path: Path) -> Path:
+    """A run with a checkpoint, and nothing trained."""
+    document = {"data": {"dir": str(data), "targets": ["Awe", "Fear"]}, "frontend": {"pad": "zero_db"}}
+    config = config_from_dict(document, source="test")
+    network = network_from_config(config)
+    record = {"val_ccc": 0.1, "val_ccc_per_target": {"Awe": 0.1, "Fear": 0.1}}
+    info = CheckpointInfo(
+        epoch=1, step=1, history=[record], labels=["Awe", "Fear"], config=config.to_dict(), data_sha256="", versions={}
+    )
+    with torch.no_grad():
+        network.head.weight.mul_(20)
+        network.encoder.bn0.running_mean.fill_(-30)
+        network.encoder.bn0.running_var.fill_(400)
+    save_checkpoint(tmp_path / "run/checkpoints/best", info, {"weights": {**network.state_dict(), "ruwl.c": torch.ones(3)}})
+    return tmp_path / "run"
+
+
+def scores(network: TwinsNetwork, spec: FrontendSpec, files: list[Path]) -> Float32:
+    """[n, K], as training sees them."""
+    waveforms = [read_audio(path, spec).waveform for path in files]
+    clips = torch.from_numpy(np.array([clip_of(waveform, spec) for waveform in waveforms]))
+    lengths = torch.tensor([len(waveform) for waveform in waveforms])
+    with torch.no_grad():
+        return network.eval()(LogMel(spec)(clips, lengths)).scores.numpy()
+
+
+def test_graphs_that_take_waveforms_are_skipped_with_the_reason_and_scores_are_trainings(run: Path, data: Path) -> None:
+    published = publish(run, trt=True)
+    assert [variant.name for variant in published.bundle.variants] == ["fp32"]
+    assert {path.name for path in (run / "export").iterdir()} == {"bundle.json", "model.onnx"}
+    assert published.skipped.keys() == {"waveform", "trt"}
+    assert all("zero_db" in reason for reason in published.skipped.values())
+    for path in (run / "export", run / "export/model.onnx"):
+        assert load_bundle(path).spec == SPEC
+
+    files = [data / f"wav/{number:05d}.wav" for number in range(8, 12)]
+    came = np.array([list(row.scores.values()) for row in Scorer(run / "export", "cpu").score_files(files)])
+    info, tensors = load_checkpoint(run / "checkpoints/best", "weights")
+    network = network_from_weights(config_from_dict(info.config, source="test"), tensors["weights"])
+    np.testing.assert_allclose(came, scores(network, SPEC, files), atol=1e-4, rtol=0)
+    silence = scores(network, replace(SPEC, pad="silence"), files)
+    assert (np.abs(came - silence).max(axis=1) > 0.01).tolist() == [True, True, True, False]  # the last is longer
+
+
+@pytest.mark.parametrize("variant", ["waveform", "trt"])
+def test_where_they_are_required_nothing_is_published(variant: str, run: Path) -> None:
+    with pytest.raises(ModelError, match=rf"--require {variant} \| frontend.pad is zero_db.* nothing was published"):
+        publish(run, require=[variant])
+    assert not (run / "export").exists()

@@ -1,0 +1,133 @@
+"""Trainers that are forked, so that one costs no import of torch, and a corpus of real enough bursts for them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from rrtn.train.checkpoint import POINTER
+from rrtn.train.corpus import synthesise
+
+SMALL_RRTN = Path(__file__).with_name("small_rrtn.py")
+SETTINGS = """
+[projector]
+units = 16
+[frontend]
+frames = 64
+[optim]
+epochs = 3
+batch_size = 4
+"""
+
+
+class Ended(NamedTuple):
+    """How a process ended; `code` is -9 where SIGKILL has ended it."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Child:
+    """A forked `rrtn`."""
+
+    def __init__(self, server: "Server", pid: int, out: Path, err: Path) -> None:
+        self._server, self.pid, self._out, self._err = server, pid, out, err
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self) -> Ended:
+        return Ended(self._server.ask({"wait": self.pid}), self._out.read_text(), self._err.read_text())
+
+
+class Server:
+    """small_rrtn.py --serve."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._count = folder, 0
+        self.cache = folder / "cache"
+        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "RRTN_CACHE": str(self.cache)}
+        command = [sys.executable, str(SMALL_RRTN), "--serve"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+
+    def start(self, *argv: object, cwd: Path, before: str = "", **env: object) -> Child:
+        """`rrtn argv` with `env` in its environment; `before` is Python that it runs first."""
+        self._count += 1
+        out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
+        order = {
+            "argv": [*map(str, argv)],
+            "cwd": str(cwd),
+            "env": {name: str(value) for name, value in env.items()},
+            "before": before,
+            "out": str(out),
+            "err": str(err),
+        }
+        return Child(self, self.ask({"start": order}), out, err)
+
+    def ask(self, order: dict[str, Any]) -> int:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def close(self) -> None:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.close()
+        self.process.wait(30)
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def start(server: Server, tmp_path: Path) -> Callable[..., Child]:
+    """Starts `rrtn` in the test's own folder."""
+    return lambda *argv, **options: server.start(*argv, **{"cwd": tmp_path, **options})
+
+
+@pytest.fixture
+def rrtn(start: Callable[..., Child]) -> Callable[..., Ended]:
+    """The same, to its end."""
+    return lambda *argv, **options: start(*argv, **options).wait()
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """15 Train, 8 Val and 3 Test clips: three steps an epoch with SETTINGS."""
+    folder = tmp_path_factory.mktemp("data") / "corpus"
+    return synthesise(folder, clips=26, speakers=9, seed=3, split=(0.6, 0.3, 0.1), workers=1)
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For --config."""
+    path = tmp_path_factory.mktemp("settings") / "small.toml"
+    path.write_text(SETTINGS)
+    return path
+
+
+@pytest.fixture(scope="session")
+def outcome() -> Callable[[Path], dict[str, object]]:
+    """-> what a run has come to: both checkpoints with all their bytes, and the history."""
+
+    def read(run: Path) -> dict[str, object]:
+        found: dict[str, object] = {"history": (run / "history.jsonl").read_bytes()}
+        for folder in (run / "checkpoints/best", run / "checkpoints/last"):
+            document = json.loads((folder / POINTER).read_bytes())
+            del document["config"]  # a resumed run may have another device, more epochs, moved data
+            found[folder.name] = document
+            found |= {f"{folder.name}/{kind}": (folder / e["file"]).read_bytes() for kind, e in document["files"].items()}
+        return found
+
+    return read
