@@ -144,6 +144,8 @@ def test_unknown_keys_and_wrong_types_are_named_with_their_section(document: dic
         ({"ruwl": {"c": [1, float("nan"), 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
         ({"ruwl": {"c": [1, float("inf"), 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
         ({"ruwl": {"lambdas": [1, 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
+        ({"ruwl": {"lambdas": [1, -1, 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
+        ({"ruwl": {"lambdas": [1, 1, float("nan")]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
         ({"augment": {"time_width": 0}}, "augment.time_width | 0 | expected at least 1"),
     ],
 )
@@ -177,7 +179,8 @@ def test_a_setting_without_effect_is_refused_and_its_default_is_not(settings: di
     config_from_dict(merged(settings, {key: default}), source="my.toml")
     message = refused(merged(settings, {key: value}))
     assert message.startswith(f"{key} = ")
-    assert "without effect with method " in message
+    chosen = "ruwl.mode fixed" if settings == FIXED else f"method {settings['model']['method']}"
+    assert f"without effect with {chosen} | leave it out" in message
 
 
 @pytest.mark.parametrize(
