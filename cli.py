@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 import typer
 
 from . import __version__
-from .runtime.errors import ConfigError, MissingExtraError, RrtnError, StoppedError
+from .runtime.errors import ConfigError, MissingExtraError, ModelError, RrtnError, StoppedError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from .export.publish import Published
+    from .export.publish import ParityResult, Published
     from .runtime.bundle import Bundle, Variant
     from .runtime.scorer import Row, Scorer
     from .train.evaluate import Evaluation
@@ -206,20 +206,73 @@ def evaluate(
 @app.command()
 def export(
     run: RunArgument = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Also with the encoder in float16, for GPUs.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="Also in 8 bits, calibrated on training clips.")] = False,
+    waveform: Annotated[bool, typer.Option(help="Also with the log-Mel inside the graph.")] = True,
     trt: Annotated[
-        bool, typer.Option("--trt", help="Also build a TensorRT engine (TensorRT-RTX needs no GPU for that).")
+        bool, typer.Option("--trt", help="Also TensorRT engines of each precision (TensorRT-RTX needs no GPU for that).")
     ] = False,
-    require: Annotated[
-        Optional[list[str]], typer.Option(help="Fail unless this variant was made: fp32, waveform, trt.", show_default=False)
+    embeddings: Annotated[bool, typer.Option("--embeddings", help="Graphs also give the encoder's embedding.")] = False,
+    triton: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Also a model repository for Triton, in DIR.", show_default=False)
     ] = None,
+    require: Annotated[
+        Optional[list[str]],
+        typer.Option(metavar="VARIANT", help="Make this variant, and fail without it: trt-fp16, ...", show_default=False),
+    ] = None,
+    batch_profile: Annotated[str, typer.Option(help="Engines: smallest, tuned-for and largest batch.")] = "1,32,256",
+    targets: Annotated[str, typer.Option(help="TensorRT-RTX engines: compute capabilities of the GPUs.")] = "80,86,89,120",
     out: Annotated[Optional[Path], typer.Option(help="The bundle's folder; default: RUN/export.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
-    """Drop the projector and write ONNX and TensorRT, each behind a parity gate against PyTorch."""
-    from .export.publish import publish
+    """Drop the projector and write ONNX and TensorRT, each behind a parity gate against PyTorch.
 
-    published = publish(_run(run), out=out, trt=trt, require=require or ())
-    _print_json({**_bundle_json(published.bundle), "skipped": published.skipped}) if as_json else _print_export(published)
+    A variant that does not pass is left out, and the exit code is 5. Example: rrtn export --fp16 --int8 --trt
+    """
+    from .export.engine import EngineOptions
+    from .export.publish import Wanted, publish
+    from .export.triton import not_servable, triton_repository_from_bundle
+
+    options = EngineOptions(
+        batch_profile=_numbers("--batch-profile", batch_profile, 3),  # type: ignore[arg-type]  # three, it says
+        targets=_numbers("--targets", targets),
+    )
+    wanted = Wanted(
+        fp16=fp16, int8=int8, waveform=waveform, trt=trt, embeddings=embeddings, require=tuple(require or ()), engine=options
+    )
+    published = publish(_run(run), out=out, wanted=wanted)
+    if triton:
+        triton_repository_from_bundle(published.bundle, triton)
+        published.skipped.update({f"{name} for Triton": reason for name, reason in not_servable(published.bundle).items()})
+    if as_json:
+        _print_json({**_bundle_json(published.bundle), "skipped": published.skipped, "failed": published.failed})
+    else:
+        _print_export(published)
+    if published.failed:
+        raise ModelError(f"parity gate | not published: {', '.join(published.failed)} | {'; '.join(published.failed.values())}")
+
+
+@app.command()
+def parity(
+    bundle: Annotated[
+        Optional[Path], typer.Argument(metavar="[BUNDLE]", help="Default: the newest run's export/.", show_default=False)
+    ] = None,
+    run: Annotated[
+        Optional[Path], typer.Option(help="The run that it was exported from; default: as the bundle says.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Repeat the parity gate: every variant, on every backend of this machine, against PyTorch."""
+    from .export.publish import parity_of_bundle
+    from .runtime.bundle import load_bundle
+
+    results = parity_of_bundle(load_bundle(bundle or _newest_bundle()), run=run)
+    if as_json:
+        _print_json([result.to_dict() for result in results])
+    else:
+        _print_parity(results)
+    if failed := [f"{result.variant.name}: {result.problem}" for result in results if result.failed]:
+        raise ModelError(f"parity | {'; '.join(failed)} | export again")
 
 
 @app.command()
@@ -461,10 +514,43 @@ def _print_export(published: "Published") -> None:
     _say(f"bundle in [bold]{_plain(published.bundle.path)}[/]. Next: rrtn score AUDIO --out scores.csv")
 
 
+def _print_parity(results: "list[ParityResult]") -> None:
+    table = _table("variant", "on", "clips", "max difference", "p99.9", "limit", "CCC", "PyTorch's", "change, 95%", "")
+    for result in results:
+        if result.parity is None:
+            table.add_row(result.variant.name, result.device, *[""] * 7, _plain(result.problem))
+            continue
+        parity = result.parity
+        interval = "{:+.4f} to {:+.4f}".format(*parity.ccc_interval) if parity.ccc_interval else ""
+        table.add_row(
+            result.variant.name,
+            result.device,
+            str(parity.clips),
+            f"{parity.max_abs:.1e}",
+            f"{parity.p999_abs:.1e}",
+            f"{parity.limit:.0e}" if parity.limit else "CCC",
+            f"{parity.ccc:.4f}",
+            f"{parity.ccc_reference:.4f}",
+            interval,
+            _plain(parity.failure or "passes"),
+        )
+    _print(table)
+
+
+def _numbers(flag: str, text: str, count: int | None = None) -> tuple[int, ...]:
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or (count and len(numbers) != count):
+        raise ConfigError(f"{flag} | {text!r} | expected {count or 'some'} whole numbers with commas")
+    return numbers
+
+
 def _print_bundle(bundle: "Bundle") -> None:
     table = _table("variant", "file", "input", "MB", "sha256", "against PyTorch", "here")
     for variant in bundle.variants:
-        parity = f"max {variant.parity['max_abs']:.1e}, n {variant.parity['clips']}" if variant.parity else "not run here"
+        parity = _parity_text(variant)
         size = f"{variant.size / 1e6:.1f}"
         table.add_row(variant.name, variant.file, variant.input, size, variant.sha256[:12], parity, _state(bundle, variant))
     source = ", ".join(f"{key} {bundle.provenance[key]}" for key in ("encoder", "method", "epoch") if key in bundle.provenance)
@@ -473,6 +559,12 @@ def _print_bundle(bundle: "Bundle") -> None:
         f"{spec.frames} frames x {spec.n_mels} mels of {spec.sampling_rate / 1000:g} kHz audio at {spec.peak_dbfs:g} dBFS"
     )
     _print(table, title=f"{bundle.path}: {source or 'bare ONNX'}", caption=f"{frontend}; labels: {', '.join(bundle.labels)}")
+
+
+def _parity_text(variant: "Variant") -> str:
+    if variant.parity is None:
+        return "not run here"
+    return f"max {variant.parity['max_abs']:.1e}, CCC {variant.parity['ccc_change']:+.4f}, n {variant.parity['clips']}"
 
 
 def _state(bundle: "Bundle", variant: "Variant") -> str:

@@ -21,7 +21,7 @@ REPEATS = 200
 def ort_session() -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    graph = onnx_from_module(ConvLogMel(SPEC).eval(), SPEC, "waveform", {}, "log_mel")
+    graph = onnx_from_module(ConvLogMel(SPEC).eval(), SPEC, "waveform", {}, ("log_mel",))
     return onnxruntime.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
 
 

@@ -3,51 +3,95 @@
 B batch, N samples, T frames, F spectrum bins, M mels, K targets.
 """
 
+import copy
 import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..runtime.bundle import InputKind
 from ..runtime.frontend import hann, mel_filterbank
 from ..runtime.spec import FrontendSpec
+from ..train.encoders import Encoder
 from ..train.model import TwinsNetwork
 
 
-def deployed_from_network(network: TwinsNetwork, spec: FrontendSpec, input_kind: InputKind) -> nn.Module:
-    """Encoder and head in evaluation mode, taking `log_mel` or `waveform`."""
-    module = LogMelModel(network) if input_kind == "logmel" else WaveformModel(network, spec)
-    return module.eval()
+def deployed_from_network(
+    network: TwinsNetwork, spec: FrontendSpec, input_kind: InputKind, *, half: bool = False, embeddings: bool = False
+) -> nn.Module:
+    """Encoder and head in evaluation mode, taking `log_mel` or `waveform`, float32 at both ends.
+
+    `half` computes the encoder in float16 behind bn0, with its BatchNorms folded in float32 before; frontend, bn0 and head
+    stay float32. `embeddings` adds the encoder's representation [B, D] to the outputs.
+    """
+    encoder = half_encoder(network.encoder) if half else network.encoder
+    model = LogMelModel(encoder, network.head, embeddings=embeddings)
+    return (model if input_kind == "logmel" else WaveformModel(model, spec)).eval()
 
 
 class LogMelModel(nn.Module):
-    """log_mel [B, 1, T, M] -> scores [B, K]."""
+    """log_mel [B, 1, T, M] -> scores [B, K], and with `embeddings` also the embedding [B, D]."""
 
-    def __init__(self, network: TwinsNetwork) -> None:
+    def __init__(self, encoder: nn.Module, head: nn.Module, *, embeddings: bool) -> None:
         super().__init__()
-        self.encoder = network.encoder
-        self.head = network.head
+        self.encoder, self.head, self.embeddings = encoder, head, embeddings
 
-    def forward(self, log_mel: Tensor) -> Tensor:
-        """Scores."""
-        scores: Tensor = self.head(self.encoder(log_mel))
-        return scores
+    def forward(self, log_mel: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Scores, or scores and embedding."""
+        embedding = self.encoder(log_mel).float()
+        scores: Tensor = self.head(embedding)
+        return (scores, embedding) if self.embeddings else scores
 
 
 class WaveformModel(nn.Module):
-    """waveform [B, N] in [-1, 1], levelled -> scores [B, K]."""
+    """waveform [B, N] in [-1, 1], levelled -> the same outputs."""
 
-    def __init__(self, network: TwinsNetwork, spec: FrontendSpec) -> None:
+    def __init__(self, model: LogMelModel, spec: FrontendSpec) -> None:
         super().__init__()
         self.frontend = ConvLogMel(spec)
-        self.model = LogMelModel(network)
+        self.model = model
 
-    def forward(self, waveform: Tensor) -> Tensor:
-        """Scores."""
-        scores: Tensor = self.model(self.frontend(waveform))
-        return scores
+    def forward(self, waveform: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Scores, or scores and embedding."""
+        outputs: Tensor | tuple[Tensor, Tensor] = self.model(self.frontend(waveform))
+        return outputs
+
+
+def half_encoder(encoder: Encoder) -> nn.Module:
+    """A copy in float16 but for bn0, which brings decibels into the range of float16."""
+    half: nn.Module = folded_encoder(encoder)
+    bn0 = half.get_submodule("bn0")
+    half.add_module("bn0", nn.Identity())
+    half.half()
+    half.add_module("bn0", nn.Sequential(bn0, ToHalf()))
+    return half
+
+
+def folded_encoder(encoder: Encoder) -> Encoder:
+    """A copy whose convolutions hold the BatchNorm behind them (in float32: a small running_var makes large weights)."""
+    folded = copy.deepcopy(encoder).eval()
+    for block in list(folded.modules()):
+        for i in (1, 2):
+            conv, bn = getattr(block, f"conv{i}", None), getattr(block, f"bn{i}", None)
+            if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
+                setattr(block, f"conv{i}", fuse_conv_bn_eval(conv, bn))
+                setattr(block, f"bn{i}", nn.Identity())
+        if isinstance(block, nn.Sequential) and len(block) == 2:  # ResNet's shortcut
+            conv, bn = block
+            if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
+                block[0], block[1] = fuse_conv_bn_eval(conv, bn), nn.Identity()
+    return folded
+
+
+class ToHalf(nn.Module):
+    """float32 -> float16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same numbers, rounded."""
+        return x.half()
 
 
 class ConvLogMel(nn.Module):

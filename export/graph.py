@@ -23,14 +23,23 @@ _EXAMPLE_BATCH: Final = 2  # a batch of 1 would be baked into the graph
 INPUT_NAMES: Final[dict[InputKind, str]] = {"logmel": "log_mel", "waveform": "waveform"}
 
 
-def onnx_from_network(network: TwinsNetwork, spec: FrontendSpec, labels: tuple[str, ...], input_kind: InputKind) -> bytes:
-    """A serialised fp32 ModelProto: dynamic batch, everything that scoring needs in its metadata, no external data."""
-    metadata = metadata_of(labels, spec, input_kind, "fp32")
-    return onnx_from_module(deployed_from_network(network, spec, input_kind), spec, input_kind, metadata, "scores")
+def onnx_from_network(
+    network: TwinsNetwork,
+    spec: FrontendSpec,
+    labels: tuple[str, ...],
+    input_kind: InputKind,
+    *,
+    half: bool = False,
+    embeddings: bool = False,
+) -> bytes:
+    """A serialised ModelProto: dynamic batch, everything that scoring needs in its metadata, no external data."""
+    metadata = metadata_of(labels, spec, input_kind, "fp16" if half else "fp32")
+    module = deployed_from_network(network, spec, input_kind, half=half, embeddings=embeddings)
+    return onnx_from_module(module, spec, input_kind, metadata, ("scores", "embedding") if embeddings else ("scores",))
 
 
 def onnx_from_module(
-    module: nn.Module, spec: FrontendSpec, input_kind: InputKind, metadata: dict[str, str], output: str
+    module: nn.Module, spec: FrontendSpec, input_kind: InputKind, metadata: dict[str, str], outputs: tuple[str, ...]
 ) -> bytes:
     """Exports, checks, and adds `metadata`. Raises ModelError where a weight is not finite."""
     broken = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
@@ -46,13 +55,17 @@ def onnx_from_module(
             dynamo=True,
             opset_version=OPSET,
             input_names=[name],
-            output_names=[output],
+            output_names=list(outputs),
             dynamic_shapes={name: {0: batch}},
             external_data=False,
         )
     assert program is not None
-    model = program.model_proto
-    del model.metadata_props[:]  # the exporter's own
+    return file_from_onnx(program.model_proto, metadata)
+
+
+def file_from_onnx(model: onnx.ModelProto, metadata: dict[str, str]) -> bytes:
+    """What every .onnx of ours is made by: `metadata` in place of any other, checked by onnx."""
+    del model.metadata_props[:]  # of the exporter
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())

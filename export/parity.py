@@ -1,95 +1,175 @@
-"""The gate: no ONNX file is published whose scores are not PyTorch's.
+"""The gate: no file is published whose scores are not PyTorch's.
 
-n clips, N samples, B batch, K targets.
+n validation clips, N samples, B batch, K targets.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..runtime.bundle import Variant
 from ..runtime.errors import ModelError
 from ..runtime.frontend import Float32, log_mel
-from ..runtime.ort_backend import OrtBackend
 from ..runtime.spec import FrontendSpec
 from ..train.frontend import LogMel
+from ..train.metrics import ccc_challenge, ccc_change_interval
 from ..train.model import TwinsNetwork
 
-FP32_LIMIT: Final = 1e-4  # largest difference of a score
-_BATCHES: Final = (1, 2, 7)  # beside all clips at once
+SCORE_LIMITS: Final = {"fp32": 1e-4, "fp16": 2e-3}  # largest difference of a score; int8 is judged by CCC alone
+CCC_LIMIT: Final = 0.002  # largest loss of mean CCC on the validation clips
+_BATCHES: Final = (1, 2, 7, 32)  # of scoring; the last is the one that all clips run in
+_BATCHED_CLIPS: Final = 32  # of the clips, and the extremes, run in every batch size
+_TORCH_BATCH: Final = 16
+_HALF_MAX: Final = 65504.0
+
+
+class Backend(Protocol):
+    """Whatever runs a variant."""
+
+    @property
+    def variant(self) -> Variant:
+        """What it runs."""
+
+    def scores(self, batch: Float32) -> Float32:
+        """[B, ...] -> [B, K]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """Clips with the scores that every variant must give, and the ratings that those are good for."""
+
+    clips: Float32  # [n + 4, N] in [-1, 1], the extremes last
+    reference: Float32  # [n + 4, K]
+    ratings: Float32  # [n, K]
+    speakers: tuple[str, ...]  # n
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """How far a variant's scores are from PyTorch's."""
+    """How far a variant's scores are from the reference's, and whether that is near enough."""
 
     clips: int
     batches: tuple[int, ...]
     max_abs: float
     p999_abs: float
-    limit: float
+    limit: float | None
+    ccc: float  # mean over targets, on the validation clips
+    ccc_reference: float
+    ccc_interval: tuple[float, float] | None  # 95% of ccc - ccc_reference, resampling speakers; None for one speaker
+
+    @property
+    def ccc_change(self) -> float:
+        """Below 0 where the variant is worse."""
+        return self.ccc - self.ccc_reference
+
+    @property
+    def failure(self) -> str:
+        """What is wrong with it; "" where nothing is."""
+        if self.limit is not None and not self.max_abs <= self.limit:  # also where it is NaN
+            return f"scores differ from PyTorch's by {self.max_abs:.2e} | at most {self.limit:.0e}"
+        if not abs(self.ccc_change) <= CCC_LIMIT:
+            return f"CCC {self.ccc:.4f} where PyTorch has {self.ccc_reference:.4f} | a change of at most {CCC_LIMIT}"
+        return ""
 
     def to_dict(self) -> dict[str, Any]:
         """For bundle.json."""
-        return asdict(self)
+        return {**asdict(self), "ccc_change": self.ccc_change}
 
 
-def probe_clips(validation: Float32, spec: FrontendSpec) -> Float32:
-    """Validation clips [n, N] with the extremes added: silence, a click, full-scale noise and a square wave."""
+def extremes(spec: FrontendSpec) -> Float32:
+    """[4, N]: silence, a click, full-scale noise and a square wave."""
     rng = np.random.default_rng(0)
     time = np.arange(spec.clip_samples) / spec.sampling_rate
     click = np.zeros(spec.clip_samples)
     click[spec.clip_samples // 2] = 1
-    extremes = [np.zeros_like(time), click, rng.uniform(-1, 1, len(time)), np.sign(np.sin(2 * np.pi * 220 * time))]
-    return np.concatenate([validation, np.array(extremes, dtype=np.float32)])
+    clips = [np.zeros_like(time), click, rng.uniform(-1, 1, len(time)), np.sign(np.sin(2 * np.pi * 220 * time))]
+    return np.array(clips, dtype=np.float32)
 
 
-def torch_scores(network: TwinsNetwork, spec: FrontendSpec, clips: Float32) -> Float32:
+def torch_scores(
+    network: TwinsNetwork, spec: FrontendSpec, clips: Float32, *, advance: Callable[[int], None] = lambda count: None
+) -> Float32:
     """The reference: training's own frontend and network, in evaluation mode. clips [n, N] -> [n, K]."""
     network = network.cpu().eval()
     frontend = LogMel(spec)
+    parts: list[Float32] = []
     with torch.no_grad():
-        parts = [network(frontend(part)).scores for part in torch.from_numpy(clips).split(16)]
-    return torch.cat(parts).numpy()
+        for part in torch.from_numpy(clips).split(_TORCH_BATCH):
+            parts.append(network(frontend(part)).scores.numpy())
+            advance(len(part))
+    return np.concatenate(parts)
 
 
-def check_parity(
-    backend: OrtBackend, spec: FrontendSpec, clips: Float32, reference: Float32, *, limit: float, worst_to: Path
-) -> Parity:
-    """Runs the clips [n, N] through the variant as scoring would, in several batch sizes and permuted.
-
-    Raises ModelError where a score is NaN or further than `limit` from the reference [n, K]; the worst clip is then
-    saved to `worst_to` (npz: waveform, expected, came).
-    """
-    order = np.random.default_rng(1).permutation(len(clips))
-    sizes = (*_BATCHES, len(clips))
-    results = [_run(backend, spec, clips, size) for size in sizes]
-    results.append(_run(backend, spec, clips[order], len(clips))[np.argsort(order)])
-    differences = np.abs(np.array(results) - reference)  # [runs, n, K]
+def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tuple[Parity, Float32]:
+    """Runs the probe as scoring would, in several batch sizes and permuted; -> figures, and differences [n + 4]."""
+    n, total = len(probe.ratings), len(probe.clips)
+    features = _features(backend.variant, spec, probe.clips)
+    largest = _BATCHES[-1]
+    scores = _run(backend, features, np.arange(total), largest)
+    some = np.r_[np.arange(min(n, _BATCHED_CLIPS)), np.arange(n, total)]
+    runs = [(np.arange(total), scores), *((some, _run(backend, features, some, size)) for size in _BATCHES[:-1])]
+    shuffled = np.random.default_rng(1).permutation(total)
+    runs.append((shuffled, _run(backend, features, shuffled, largest)))
+    differences = np.zeros_like(scores)
+    for rows, found in runs:
+        np.maximum.at(differences, rows, np.abs(np.where(np.isfinite(found), found, np.inf) - probe.reference[rows]))
+    finite = bool(np.isfinite(differences).all())
+    reference = probe.reference[:n]
     parity = Parity(
-        clips=len(clips),
-        batches=sizes,
-        max_abs=float(differences.max()),
-        p999_abs=float(np.quantile(differences, 0.999)),
-        limit=limit,
+        clips=total,
+        batches=_BATCHES,
+        max_abs=float(differences.max()) if finite else float("nan"),
+        p999_abs=float(np.quantile(differences, 0.999)) if finite else float("nan"),
+        limit=SCORE_LIMITS.get(backend.variant.precision),
+        ccc=float(ccc_challenge(scores[:n], probe.ratings).mean()) if finite else float("nan"),
+        ccc_reference=float(ccc_challenge(reference, probe.ratings).mean()),
+        ccc_interval=ccc_change_interval(scores[:n], reference, probe.ratings, probe.speakers) if finite else None,
     )
-    if not parity.max_abs <= limit:  # also where it is NaN
-        run, clip, _ = np.unravel_index(np.argmax(np.nan_to_num(differences, nan=np.inf)), differences.shape)
-        np.savez(worst_to, waveform=clips[clip], expected=reference[clip], came=results[run][clip])
-        raise ModelError(
-            f"{backend.variant.file} | scores differ from PyTorch's by {parity.max_abs:.2e} | at most {limit:.0e} | "
-            f"not published; worst clip in {worst_to}"
-        )
+    return parity, differences.max(axis=1)
+
+
+def check_parity(backend: Backend, spec: FrontendSpec, probe: Probe, *, worst_to: Path) -> Parity:
+    """Raises ModelError where the variant fails; its worst clip is then saved to `worst_to` (npz: waveform, expected)."""
+    parity, differences = parity_of_backend(backend, spec, probe)
+    if parity.failure:
+        worst = int(np.argmax(differences))
+        np.savez(worst_to, waveform=probe.clips[worst], expected=probe.reference[worst])
+        raise ModelError(f"{backend.variant.file} | {parity.failure} | not published; worst clip in {worst_to}")
     return parity
 
 
-def _run(backend: OrtBackend, spec: FrontendSpec, clips: Float32, size: int) -> Float32:
+def check_half_range(encoder: torch.nn.Module, spec: FrontendSpec, clips: Float32) -> None:
+    """Raises ModelError where an activation of the (folded, float32) encoder leaves float16's range on the clips [n, N].
+
+    ONNX Runtime computes float16 convolutions in float32 on CPUs, so that running the graph there does not show it.
+    """
+    largest = 0.0
+
+    def watch(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
+        nonlocal largest
+        largest = max(largest, float(output.abs().max()))
+
+    handles = [module.register_forward_hook(watch) for module in encoder.modules() if not list(module.children())]
+    with torch.no_grad():
+        for part in torch.from_numpy(clips).split(_TORCH_BATCH):
+            encoder(LogMel(spec)(part))
+    for handle in handles:
+        handle.remove()
+    if not largest < _HALF_MAX:
+        raise ModelError(f"fp16 | activations up to {largest:.3g} | float16 ends at {_HALF_MAX:g} | use fp32, or train again")
+
+
+def _features(variant: Variant, spec: FrontendSpec, clips: Float32) -> Float32:
     prepare: Callable[[Float32], npt.NDArray[np.float32]] = (
-        (lambda clip: clip) if backend.variant.input == "waveform" else (lambda clip: log_mel(clip, spec)[None])
+        (lambda clip: clip) if variant.input == "waveform" else (lambda clip: log_mel(clip, spec)[None])
     )
-    features = np.array([prepare(clip) for clip in clips])
-    return np.concatenate([backend.scores(features[i : i + size]) for i in range(0, len(features), size)])
+    return np.array([prepare(clip) for clip in clips])
+
+
+def _run(backend: Backend, features: Float32, rows: "npt.NDArray[np.int64]", size: int) -> Float32:
+    return np.concatenate([backend.scores(features[rows[i : i + size]]) for i in range(0, len(rows), size)])

@@ -4,20 +4,20 @@ import datetime
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from .. import __version__
 from ..runtime.audio import waveform_from_samples
 from ..runtime.bundle import MANIFEST, Bundle, InputKind, Variant
-from ..runtime.errors import DataError, ModelError
-from ..runtime.files import fsync, sha256_of, write_bytes, write_json
-from ..runtime.frontend import Float32
-from ..runtime.ort_backend import ort_backend_from_bundle
+from ..runtime.errors import ConfigError, DataError, ModelError
+from ..runtime.files import replace_folder, sha256_of, write_bytes, write_json
+from ..runtime.frontend import Float32, log_mel
+from ..runtime.ort_backend import Device, cuda_missing, ort_backend_from_bundle
+from ..runtime.progress import Progress
 from ..train.checkpoint import CheckpointInfo, load_checkpoint
 from ..train.clips import clip_store
 from ..train.config import Config, config_from_dict
@@ -25,119 +25,302 @@ from ..train.data import read_data
 from ..train.evaluate import network_from_weights
 from ..train.model import TwinsNetwork
 from ..train.plan import data_folder
-from .engine import INSTALL_HINT, engine_from_onnx, installed_flavour
+from .audeering import audonnx_yaml_from_bundle
+from .deployed import folded_encoder
+from .engine import INSTALL_HINT, EngineOptions, engine_from_onnx, installed_flavour
 from .graph import onnx_from_network
-from .parity import FP32_LIMIT, check_parity, probe_clips, torch_scores
+from .int8 import int8_for_cpu, int8_for_tensorrt
+from .parity import Parity, Probe, check_half_range, check_parity, extremes, parity_of_backend, torch_scores
 
-PROBE_CLIPS: Final = 48
-FILES: Final[dict[InputKind, tuple[str, str]]] = {
-    "logmel": ("fp32", "model.onnx"),
-    "waveform": ("waveform", "model.waveform.onnx"),
-}
-ENGINE: Final = ("trt", "model.engine")
-_ZERO_DB: Final = "frontend.pad is zero_db, and a graph that takes waveforms cannot know where a short recording ends"
+PROBE_CLIPS: Final = 128  # of the validation split
+_CALIBRATION_CLIPS: Final = 128  # of the training split
+
+
+class Recipe(NamedTuple):
+    """One file of a bundle, and what it is made of."""
+
+    name: str
+    file: str
+    input: InputKind
+    precision: str
+    source: str = ""  # the variant that it is made from; "" for the network itself
+
+
+ONNX: Final = (
+    Recipe("fp32", "model.onnx", "logmel", "fp32"),
+    Recipe("waveform", "model.waveform.onnx", "waveform", "fp32"),
+    Recipe("fp16", "model.fp16.onnx", "logmel", "fp16"),
+    Recipe("waveform-fp16", "model.waveform.fp16.onnx", "waveform", "fp16"),
+    Recipe("int8", "model.int8.onnx", "logmel", "int8", "fp32"),
+    Recipe("waveform-int8", "model.waveform.int8.onnx", "waveform", "int8", "waveform"),
+)
+ENGINES: Final = (
+    Recipe("trt", "model.engine", "waveform", "fp32", "waveform"),
+    Recipe("trt-fp16", "model.fp16.engine", "waveform", "fp16", "waveform-fp16"),
+    Recipe("trt-int8", "model.int8.engine", "waveform", "int8", "waveform-int8"),
+)
+VARIANTS: Final = tuple(recipe.name for recipe in (*ONNX, *ENGINES))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What `rrtn export` was asked for, beside fp32."""
+
+    fp16: bool = False
+    int8: bool = False
+    waveform: bool = True
+    trt: bool = False
+    embeddings: bool = False
+    require: tuple[str, ...] = ()
+    engine: EngineOptions = field(default_factory=EngineOptions)
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.require if name not in VARIANTS]:
+            raise ConfigError(f"--require {', '.join(unknown)} | no such variant | expected of {', '.join(VARIANTS)}")
+        if self.trt and not self.waveform:
+            raise ConfigError("--trt | with --no-waveform | engines are built from the waveform graph | leave one out")
+
+    def recipes(self) -> list[Recipe]:
+        """In the order in which they are made: a source before what is made of it."""
+        precisions = {"fp32", *(["fp16"] if self.fp16 else []), *(["int8"] if self.int8 else [])}
+        chosen = [
+            recipe
+            for recipe in (*ONNX, *ENGINES)
+            if recipe.precision in precisions
+            and (recipe.input == "logmel" or self.waveform)
+            and (recipe.name != "waveform-int8" or self.trt)  # for engines alone: on CPUs the log-Mel one is faster
+            and (recipe not in ENGINES or self.trt)
+        ]
+        needed = {name for required in self.require for name in _with_sources(required)}
+        return [recipe for recipe in (*ONNX, *ENGINES) if recipe in chosen or recipe.name in needed]
+
+
+def _with_sources(name: str) -> set[str]:
+    recipe = next(recipe for recipe in (*ONNX, *ENGINES) if recipe.name == name)
+    return {name} | (_with_sources(recipe.source) if recipe.source else set())
 
 
 @dataclass(frozen=True)
 class Published:
-    """The bundle, and what could not be made with the reason."""
+    """The bundle, what could not be made here with the reason, and what did not pass the gate."""
 
     bundle: Bundle
     skipped: dict[str, str]
+    failed: dict[str, str]
 
 
-def publish(run: Path, *, out: Path | None = None, trt: bool = False, require: Sequence[str] = ()) -> Published:
+def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) -> Published:
     """Exports the best checkpoint of `run` to `out` (default: run/export), replacing a bundle that is there.
 
-    Every ONNX file passes the parity gate in a folder beside, before anything is replaced. Raises ModelError for a gate
-    that fails, a broken checkpoint, or a required variant that could not be made.
+    Every ONNX file passes the parity gate in a folder beside, before anything is replaced; one that does not is left
+    out. Raises ModelError for a broken checkpoint, an fp32 graph that does not pass, or a required variant that could
+    not be made.
     """
     out = out or run / "export"
     _check_replaceable(out)
-    checkpoint = run / "checkpoints/best"
-    info, tensors = load_checkpoint(checkpoint, "weights")
-    config = config_from_dict(info.config, source=str(checkpoint))
-    network = network_from_weights(config, tensors["weights"])
-    clips = probe_clips(_validation_clips(config), config.frontend)
-    reference = torch_scores(network, config.frontend, clips)
-
+    source = source_of_run(run)
+    probe = probe_of_source(source)
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"))
     try:
         bundle = Bundle(
             path=staging,
-            labels=tuple(info.labels),
-            spec=config.frontend,
+            labels=tuple(source.info.labels),
+            spec=source.config.frontend,
             variants=(),
-            provenance=_provenance(run, checkpoint, info, config),
+            provenance=_provenance(run, source),
         )
-        skipped = {"waveform": _ZERO_DB} if bundle.spec.pad == "zero_db" else {}
-        for input_kind, (name, _) in FILES.items():
-            if name not in skipped:
-                bundle = _with_onnx(bundle, network, input_kind, clips, reference, worst_to=run / "parity-worst.npz")
-        if trt or ENGINE[0] in require:
-            bundle, without = _with_engine(bundle)
-            skipped |= without
-        if missing := [name for name in require if bundle.variant(name) is None]:
-            reasons = "; ".join(skipped.get(name, "no such variant") for name in missing)
-            raise ModelError(f"--require {', '.join(missing)} | {reasons} | nothing was published")
-        write_json(staging / MANIFEST, bundle.manifest())
-        _replace_folder(out, staging)
+        published = _with_variants(bundle, source, probe, wanted, worst_to=run / "parity-worst.npz")
+        if missing := [name for name in wanted.require if published.bundle.variant(name) is None]:
+            reasons = {**published.skipped, **published.failed}
+            why = "; ".join(f"{name}: {reasons.get(name, 'its source was not made')}" for name in missing)
+            raise ModelError(f"--require {', '.join(missing)} | {why} | nothing was published")
+        audonnx_yaml_from_bundle(published.bundle)
+        write_json(staging / MANIFEST, published.bundle.manifest())
+        replace_folder(out, staging)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return Published(replace(bundle, path=out), skipped)
+    return replace(published, bundle=replace(published.bundle, path=out))
 
 
-def _with_onnx(
-    bundle: Bundle,
-    network: TwinsNetwork,
-    input_kind: InputKind,
-    clips: Float32,
-    reference: Float32,
-    *,
-    worst_to: Path,
-) -> Bundle:
-    name, file = FILES[input_kind]
-    content = onnx_from_network(network, bundle.spec, bundle.labels, input_kind)
-    variant = _variant(bundle, name, file, content, kind="onnx", input=input_kind, precision="fp32")
+@dataclass(frozen=True)
+class Source:
+    """A run's best checkpoint."""
+
+    checkpoint: Path
+    info: CheckpointInfo
+    config: Config
+    network: TwinsNetwork
+
+
+def source_of_run(run: Path) -> Source:
+    """Raises ModelError for a broken checkpoint."""
+    checkpoint = run / "checkpoints/best"
+    info, tensors = load_checkpoint(checkpoint, "weights")
+    config = config_from_dict(info.config, source=str(checkpoint))
+    return Source(checkpoint, info, config, network_from_weights(config, tensors["weights"]))
+
+
+def probe_of_source(source: Source) -> Probe:
+    """Validation clips of the run's data, with PyTorch's scores."""
+    spec = source.config.frontend
+    validation, ratings, speakers = _clips(source.config, "Val", PROBE_CLIPS)
+    clips = np.concatenate([validation, extremes(spec)])
+    with Progress("PyTorch's scores", len(clips), "clips") as bar:
+        reference = torch_scores(source.network, spec, clips, advance=bar.advance)
+    return Probe(clips=clips, reference=reference, ratings=ratings, speakers=speakers)
+
+
+def _with_variants(bundle: Bundle, source: Source, probe: Probe, wanted: Wanted, *, worst_to: Path) -> Published:
+    skipped: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    recipes = wanted.recipes()
+    with Progress("export", len(recipes), "variants") as bar:
+        for recipe in recipes:
+            if reason := _impossible(recipe, bundle, source.config):
+                skipped[recipe.name] = reason
+            elif recipe in ENGINES:
+                bundle = _with_engine(bundle, recipe, wanted.engine)
+            else:
+                try:
+                    bundle = _with_onnx(bundle, recipe, source, probe, embeddings=wanted.embeddings, worst_to=worst_to)
+                except ModelError as error:
+                    if recipe.name == "fp32":
+                        raise
+                    failed[recipe.name] = str(error)
+                    (bundle.path / recipe.file).unlink(missing_ok=True)
+            bar.advance(note=recipe.name)
+    return Published(bundle, skipped, failed)
+
+
+def _impossible(recipe: Recipe, bundle: Bundle, config: Config) -> str:
+    """Why a variant cannot be made; "" where it can."""
+    if recipe.input == "waveform" and config.frontend.pad == "zero_db":
+        return "frontend.pad is zero_db, and a graph that takes waveforms cannot know where a short recording ends"
+    if recipe in ENGINES and installed_flavour() is None:
+        return f"no TensorRT is installed here: {INSTALL_HINT}"
+    if recipe.source and bundle.variant(recipe.source) is None:
+        return f"it is made from {recipe.source}, which was not made"
+    return ""
+
+
+def _with_onnx(bundle: Bundle, recipe: Recipe, source: Source, probe: Probe, *, embeddings: bool, worst_to: Path) -> Bundle:
+    content = _onnx(bundle, recipe, source, probe, embeddings=embeddings)
+    variant = _variant(bundle, recipe, content, kind="onnx")
     backend = ort_backend_from_bundle(bundle, variant, device="cpu")
-    parity = check_parity(backend, bundle.spec, clips, reference, limit=FP32_LIMIT, worst_to=worst_to)
+    parity = check_parity(backend, bundle.spec, probe, worst_to=worst_to)
     return replace(bundle, variants=(*bundle.variants, replace(variant, parity=parity.to_dict())))
 
 
-def _with_engine(bundle: Bundle) -> tuple[Bundle, dict[str, str]]:
-    """Built from the waveform graph: on a GPU the log-Mel belongs there too."""
-    name, file = ENGINE
-    source, flavour = bundle.variant("waveform"), installed_flavour()
-    if source is None:
-        return bundle, {name: _ZERO_DB}
-    if flavour is None:
-        return bundle, {name: f"no TensorRT is installed here: {INSTALL_HINT}"}
-    plan, stamp = engine_from_onnx(bundle.read(source), flavour)
-    variant = _variant(bundle, name, file, plan, kind="engine", input="waveform", precision="fp32", stamp=stamp.to_dict())
-    return replace(bundle, variants=(*bundle.variants, variant)), {}
+def _onnx(bundle: Bundle, recipe: Recipe, source: Source, probe: Probe, *, embeddings: bool) -> bytes:
+    spec = bundle.spec
+    if recipe.precision != "int8":
+        half = recipe.precision == "fp16"
+        if half:
+            check_half_range(folded_encoder(source.network.encoder), spec, probe.clips)
+        return onnx_from_network(source.network, spec, bundle.labels, recipe.input, half=half, embeddings=embeddings)
+    fp32 = bundle.variant(recipe.source)
+    assert fp32 is not None
+    training, _, _ = _clips(source.config, "Train", _CALIBRATION_CLIPS)
+    clips = np.concatenate([training, extremes(spec)])  # or silence would leave the ranges
+    if recipe.input == "waveform":
+        return int8_for_tensorrt(bundle.read(fp32), clips)
+    return int8_for_cpu(bundle.read(fp32), np.array([log_mel(clip, spec)[None] for clip in clips]))
 
 
-def _variant(bundle: Bundle, name: str, file: str, content: bytes, **fields: Any) -> Variant:
-    """Writes the file into the bundle's folder and describes it."""
-    write_bytes(bundle.path / file, content)
-    return Variant(name=name, file=file, sha256=hashlib.sha256(content).hexdigest(), size=len(content), **fields)
+def _with_engine(bundle: Bundle, recipe: Recipe, options: EngineOptions) -> Bundle:
+    """Built from a waveform graph: on a GPU the log-Mel belongs there too."""
+    flavour, source = installed_flavour(), bundle.variant(recipe.source)
+    assert flavour is not None and source is not None
+    plan, stamp = engine_from_onnx(bundle.read(source), flavour, precision=recipe.precision, options=options)
+    variant = _variant(bundle, recipe, plan, kind="engine", stamp=stamp.to_dict())
+    return replace(bundle, variants=(*bundle.variants, variant))
 
 
-def _validation_clips(config: Config) -> Float32:
-    """[n, N] in [-1, 1], spread over the validation split that the run was selected on."""
+@dataclass(frozen=True, kw_only=True)
+class ParityResult:
+    """One variant on one device of this machine."""
+
+    variant: Variant
+    device: str
+    parity: Parity | None  # None where it cannot run here
+    problem: str
+
+    @property
+    def failed(self) -> bool:
+        """It ran, and should not be trusted."""
+        return bool(self.parity and self.parity.failure)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json."""
+        figures = self.parity.to_dict() if self.parity else None
+        return {"variant": self.variant.name, "device": self.device, "parity": figures, "problem": self.problem}
+
+
+def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityResult]:
+    """Every variant on every device that is here, against the run's checkpoint.
+
+    Raises ModelError where that is not the one that was exported.
+    """
+    source = source_of_run(run or _run_of(bundle))
+    if sha256_of(source.checkpoint / "checkpoint.json") != bundle.provenance.get("checkpoint_sha256"):
+        wrong = f"{source.checkpoint} | another checkpoint than {bundle.path} was made from"
+        raise ModelError(f"{wrong} | expected its own | export again, or --run RUN")
+    probe = probe_of_source(source)
+    return [_result(bundle, variant, device, probe) for variant in bundle.variants for device in _devices(variant)]
+
+
+def _devices(variant: Variant) -> tuple[Device, ...]:
+    if variant.kind == "engine":
+        return ("cuda",)
+    return ("cpu",) if cuda_missing() else ("cpu", "cuda")
+
+
+def _result(bundle: Bundle, variant: Variant, device: Device, probe: Probe) -> ParityResult:
+    if variant.kind == "engine":
+        return ParityResult(variant=variant, device=device, parity=None, problem=f"rrtn {__version__} does not run engines")
     try:
-        split = read_data(data_folder(config), config.data.targets).splits["Val"]
+        backend = ort_backend_from_bundle(bundle, variant, device=device)
+        parity, _ = parity_of_backend(backend, bundle.spec, probe)
+    except ModelError as error:
+        return ParityResult(variant=variant, device=device, parity=None, problem=str(error))
+    return ParityResult(variant=variant, device=device, parity=parity, problem=parity.failure)
+
+
+def _run_of(bundle: Bundle) -> Path:
+    beside = bundle.path.parent
+    return beside if (beside / "checkpoints").is_dir() else Path(bundle.provenance.get("run", ""))
+
+
+def _variant(bundle: Bundle, recipe: Recipe, content: bytes, **fields: Any) -> Variant:
+    """Writes the file into the bundle's folder and describes it."""
+    write_bytes(bundle.path / recipe.file, content)
+    return Variant(
+        name=recipe.name,
+        file=recipe.file,
+        input=recipe.input,
+        precision=recipe.precision,
+        sha256=hashlib.sha256(content).hexdigest(),
+        size=len(content),
+        **fields,
+    )
+
+
+def _clips(config: Config, name: str, count: int) -> tuple[Float32, Float32, tuple[str, ...]]:
+    """Clips [n, N] in [-1, 1] spread over a split of the run's data, their ratings [n, K] and speakers."""
+    try:
+        split = read_data(data_folder(config), config.data.targets).splits[name]
     except DataError as error:
-        raise DataError(f"{error} | the parity gate needs the run's validation clips") from error
-    step = max(1, len(split.clips) // PROBE_CLIPS)
-    paths = [clip.path for clip in split.clips[::step][:PROBE_CLIPS]]
-    store = clip_store(paths, config.frontend, label="decode probe clips")
+        raise DataError(f"{error} | the parity gate needs the run's clips") from error
+    chosen = np.unique(np.linspace(0, len(split.clips) - 1, min(count, len(split.clips))).astype(np.int64))
+    store = clip_store([split.clips[i].path for i in chosen], config.frontend, label=f"decode {name} clips")
     indices = np.arange(len(store))
-    return waveform_from_samples(store.clips(indices, np.zeros_like(indices), config.frontend))
+    clips = waveform_from_samples(store.clips(indices, np.zeros_like(indices), config.frontend))
+    return clips, split.ratings[chosen], tuple(split.clips[i].speaker for i in chosen)
 
 
-def _provenance(run: Path, checkpoint: Path, info: CheckpointInfo, config: Config) -> dict[str, Any]:
+def _provenance(run: Path, source: Source) -> dict[str, Any]:
+    info, config = source.info, source.config
     return {
         "run": str(run),
         "encoder": config.model.encoder,
@@ -145,7 +328,7 @@ def _provenance(run: Path, checkpoint: Path, info: CheckpointInfo, config: Confi
         "epoch": info.epoch,
         "val_ccc": info.ccc,
         "val_ccc_per_target": info.per_target,
-        "checkpoint_sha256": sha256_of(checkpoint / "checkpoint.json"),
+        "checkpoint_sha256": sha256_of(source.checkpoint / "checkpoint.json"),
         "versions": {**info.versions, "exported_by": __version__},
         "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
@@ -156,17 +339,3 @@ def _check_replaceable(out: Path) -> None:
         raise ModelError(f"{out} | a link or a file | expected a folder, or nothing | choose another --out")
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
         raise ModelError(f"{out} | holds other files | expected a bundle, or nothing | choose another --out")
-
-
-def _replace_folder(out: Path, staging: Path) -> None:
-    """The old bundle stays whole until the new one is whole beside it."""
-    fsync(staging)
-    staging.chmod(0o755)
-    if out.exists():
-        old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".old"))
-        out.replace(old / "bundle")
-        staging.replace(out)
-        shutil.rmtree(old)
-    else:
-        staging.replace(out)
-    fsync(out.parent)

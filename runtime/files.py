@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,20 @@ def write_bytes(target: Path, content: bytes) -> None:
 def write_json(target: Path, document: Any) -> None:
     """Writes a JSON document, or nothing. NaN is refused: it is not JSON."""
     write_bytes(target, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
+
+
+def replace_folder(target: Path, staging: Path) -> None:
+    """The folder `staging` becomes `target`; what was there stays whole until then."""
+    fsync(staging)
+    staging.chmod(0o755)
+    if target.exists():
+        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
+        target.replace(old / "before")
+        staging.replace(target)
+        shutil.rmtree(old)
+    else:
+        staging.replace(target)
+    fsync(target.parent)
 
 
 def fsync(path: Path) -> None:

@@ -1,72 +1,271 @@
-"""The gate: what agrees passes with its figures, what does not is named and kept."""
+"""The gate: what agrees passes with its figures; each kind of fault is planted once, and caught."""
 
+import copy
 import dataclasses
+import hashlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-from rrtn.export.parity import check_parity, probe_clips
-from rrtn.runtime import FrontendSpec, load_bundle
+import torch
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from rrtn.export import deployed
+from rrtn.export.deployed import folded_encoder
+from rrtn.export.graph import onnx_from_network
+from rrtn.export.parity import Probe, check_half_range, check_parity, extremes, parity_of_backend, torch_scores
+from rrtn.runtime import FrontendSpec
+from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ModelError
 from rrtn.runtime.ort_backend import OrtBackend, ort_backend_from_bundle
+from rrtn.train.encoders import PannsCnn
+from rrtn.train.frontend import LogMel
+from rrtn.train.model import Head, TwinsNetwork
+
+LABELS = ("Awe", "Fear", "Joy")
+N = 24
+
+
+@pytest.fixture(scope="module")
+def clips() -> NDArray[np.float32]:
+    """Noise of many levels and colours, so that scores differ."""
+    spec, rng = FrontendSpec(), np.random.default_rng(0)
+    noise = rng.uniform(-1, 1, (N, spec.clip_samples)) * np.logspace(-3, 0, N)[:, None]
+    smooth = np.array([np.convolve(row, np.ones(1 + i % 9) / (1 + i % 9), mode="same") for i, row in enumerate(noise)])
+    return smooth.astype(np.float32)
 
 
 @pytest.fixture
-def backend(tiny_model: Path) -> OrtBackend:
-    bundle = load_bundle(tiny_model)
-    return ort_backend_from_bundle(bundle, bundle.variants[0], device="cpu")
+def network(settled: TwinsNetwork) -> TwinsNetwork:
+    """A copy that a test may change."""
+    return copy.deepcopy(settled)
+
+
+@pytest.fixture(scope="module")
+def settled(clips: NDArray[np.float32]) -> TwinsNetwork:
+    """A narrow CNN10 with the statistics of the clips, and a head that spreads their scores."""
+    torch.manual_seed(0)
+    network = TwinsNetwork("cnn10", n_mels=64, n_targets=len(LABELS), projector_layers=0)
+    network.encoder = PannsCnn(64, channels=(8, 8, 16, 16), pooled_blocks=4)
+    network.head = Head(16, len(LABELS), "sigmoid")
+    log_mel = LogMel(FrontendSpec())(torch.from_numpy(clips))
+    for _ in range(12):
+        network.train()(log_mel)
+    network.eval()
+    with torch.no_grad():
+        embedding = network.encoder(log_mel)
+        network.head.weight.mul_(2 / (embedding @ network.head.weight.T).std())
+    return network
 
 
 @pytest.fixture
-def clips(spec: FrontendSpec) -> np.ndarray:
-    noise = np.random.default_rng(0).uniform(-1, 1, (8, spec.clip_samples)) * np.logspace(-3, 0, 8)[:, None]
-    return probe_clips(noise.astype(np.float32), spec)
+def probe(network: TwinsNetwork, clips: NDArray[np.float32]) -> Probe:
+    spec = FrontendSpec()
+    every = np.concatenate([clips, extremes(spec)])
+    reference = torch_scores(network, spec, every)
+    ratings = np.clip(reference[:N] + np.random.default_rng(1).normal(0, 0.05, (N, len(LABELS))), 0, 1)
+    return Probe(clips=every, reference=reference, ratings=ratings, speakers=tuple(f"s{i % 6}" for i in range(N)))
 
 
-def reference(backend: OrtBackend, spec: FrontendSpec, clips: np.ndarray) -> np.ndarray:
-    from rrtn.runtime import log_mel
+@pytest.fixture
+def backend_of(tmp_path: Path) -> Callable[..., OrtBackend]:
+    """A real ONNX Runtime session for a graph."""
 
-    return backend.scores(np.stack([log_mel(clip, spec)[None] for clip in clips]))
+    def make(model: bytes, *, precision: str = "fp32", input: str = "logmel") -> OrtBackend:
+        (tmp_path / "model.onnx").write_bytes(model)
+        variant = Variant(
+            name=precision,
+            file="model.onnx",
+            kind="onnx",
+            input=input,  # type: ignore[arg-type]
+            precision=precision,
+            sha256=hashlib.sha256(model).hexdigest(),
+            size=len(model),
+        )
+        bundle = Bundle(path=tmp_path, labels=LABELS, spec=FrontendSpec(), variants=(variant,), provenance={})
+        return ort_backend_from_bundle(bundle, variant, device="cpu")
+
+    return make
 
 
-def test_probe_adds_the_extremes(clips: np.ndarray) -> None:
-    silence, click, noise, square = clips[-4:]
+def exported(network: TwinsNetwork, input_kind: Any = "logmel", *, half: bool = False) -> bytes:
+    return onnx_from_network(network, FrontendSpec(), LABELS, input_kind, half=half)
+
+
+def changed(model: bytes, change: Callable[[onnx.GraphProto], None]) -> bytes:
+    proto = onnx.load_from_string(model)
+    change(proto.graph)
+    return bytes(proto.SerializeToString())
+
+
+def refusal(backend: OrtBackend, probe: Probe, tmp_path: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        check_parity(backend, FrontendSpec(), probe, worst_to=tmp_path / "worst.npz")
+    assert (tmp_path / "worst.npz").exists()
+    return str(caught.value)
+
+
+def test_the_extremes() -> None:
+    silence, click, noise, square = extremes(FrontendSpec())
     assert not silence.any()
     assert np.count_nonzero(click) == 1
     assert np.abs(noise).max() > 0.999
     assert set(np.unique(square)) <= {-1.0, 0.0, 1.0}
 
 
-def test_agreement_passes_with_its_figures(backend: OrtBackend, spec: FrontendSpec, clips: np.ndarray, tmp_path: Path) -> None:
-    expected = reference(backend, spec, clips)
-    parity = check_parity(backend, spec, clips, expected + 3e-5, limit=1e-4, worst_to=tmp_path / "worst.npz")
-    assert parity.max_abs == pytest.approx(3e-5, abs=1e-6)
-    assert (parity.clips, parity.batches) == (12, (1, 2, 7, 12))
+@pytest.mark.parametrize("input_kind", ["logmel", "waveform"])
+@pytest.mark.parametrize("half", [False, True])
+def test_what_is_exported_passes(
+    input_kind: str, half: bool, network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path
+) -> None:
+    backend = backend_of(exported(network, input_kind, half=half), precision="fp16" if half else "fp32", input=input_kind)
+    parity = check_parity(backend, FrontendSpec(), probe, worst_to=tmp_path / "worst.npz")
+    assert (parity.clips, parity.batches) == (N + 4, (1, 2, 7, 32))
+    assert parity.limit == (2e-3 if half else 1e-4)
+    assert 0 < parity.max_abs < parity.limit
+    assert parity.p999_abs <= parity.max_abs
+    assert abs(parity.ccc_change) < 5e-4
+    assert parity.ccc_interval is not None
+    assert parity.ccc_interval[0] - 1e-6 <= parity.ccc_change <= parity.ccc_interval[1] + 1e-6
     assert not (tmp_path / "worst.npz").exists()
 
 
-@pytest.mark.parametrize("error", [2e-4, float("nan")])
-def test_e4_a_difference_is_refused_and_the_worst_clip_saved(
-    error: float, backend: OrtBackend, spec: FrontendSpec, clips: np.ndarray, tmp_path: Path
+def test_e4_a_perturbed_weight(
+    network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path
 ) -> None:
-    expected = reference(backend, spec, clips)
-    expected[5, 1] += error
-    with pytest.raises(ModelError, match="not published"):
-        check_parity(backend, spec, clips, expected, limit=1e-4, worst_to=tmp_path / "worst.npz")
+    def perturb(graph: onnx.GraphProto) -> None:
+        weights = next(t for t in graph.initializer if "conv_block2.conv1" in t.name and len(t.dims) == 4)
+        values = numpy_helper.to_array(weights).copy()
+        values.flat[7] += 0.1
+        weights.CopyFrom(numpy_helper.from_array(values, weights.name))
+
+    assert "differ from PyTorch's" in refusal(backend_of(changed(exported(network), perturb)), probe, tmp_path)
     with np.load(tmp_path / "worst.npz") as worst:
-        assert np.array_equal(worst["waveform"], clips[5])
+        assert worst["waveform"].shape == (39_840,)
 
 
-def test_e4_scores_that_depend_on_the_batch_are_refused(
-    backend: OrtBackend, spec: FrontendSpec, clips: np.ndarray, tmp_path: Path
+def test_e4_a_swapped_mel_matrix(
+    network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Wrong only when run alone, as a graph with a baked-in batch statistic would be."""
-    expected = reference(backend, spec, clips)
+    """HTK's mel scale in place of Slaney's, inside the waveform graph."""
+    import torchaudio
 
+    htk = torchaudio.functional.melscale_fbanks(257, 50.0, 8000.0, 64, 16_000, norm="slaney", mel_scale="htk").double().numpy()
+    monkeypatch.setattr(deployed, "mel_filterbank", lambda spec: htk)
+    backend = backend_of(exported(network, "waveform"), input="waveform")
+    assert "differ from PyTorch's" in refusal(backend, probe, tmp_path)
+
+
+def test_e4_batchnorm_left_in_training_mode(
+    network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its statistics are then the batch's: a score depends on its batch mates."""
+
+    def in_training(network: TwinsNetwork, *args: object, **options: object) -> torch.nn.Module:
+        module = deployed.LogMelModel(network.encoder, network.head, embeddings=False)
+        for child in module.modules():
+            if isinstance(child, torch.nn.BatchNorm2d):
+                child.track_running_stats, child.running_mean, child.running_var = False, None, None
+        return module.eval()
+
+    monkeypatch.setattr("rrtn.export.graph.deployed_from_network", in_training)
+    assert "differ from PyTorch's" in refusal(backend_of(exported(copy.deepcopy(network))), probe, tmp_path)
+
+
+def test_e4_a_batch_dimension_baked_in(
+    network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path
+) -> None:
+    """The graph takes batches of two and nothing else."""
+
+    def bake(graph: onnx.GraphProto) -> None:
+        for value in (*graph.input, *graph.output):
+            value.type.tensor_type.shape.dim[0].dim_value = 2
+
+    backend = backend_of(changed(exported(network), bake))
+    with pytest.raises(Exception, match=r"Got invalid dimensions"):
+        check_parity(backend, FrontendSpec(), probe, worst_to=tmp_path / "worst.npz")
+
+
+def test_e4_scores_that_depend_on_the_batch_size(
+    network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path
+) -> None:
     class Leaky(OrtBackend):
-        def scores(self, batch: np.ndarray) -> np.ndarray:
-            return super().scores(batch) + 1e-3 * (len(batch) == 1)
+        def scores(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            return super().scores(batch) + np.float32(1e-3 * (len(batch) == 1))
 
+    backend = backend_of(exported(network))
     leaky = Leaky(**{field.name: getattr(backend, field.name) for field in dataclasses.fields(backend)})
-    with pytest.raises(ModelError, match=r"differ from PyTorch's by 1\.\d+e-03"):
-        check_parity(leaky, spec, clips, expected, limit=1e-4, worst_to=tmp_path / "worst.npz")
+    assert "by 1.0" in refusal(leaky, probe, tmp_path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_e4_scores_that_are_not_finite(
+    value: float, network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path
+) -> None:
+    class Broken(OrtBackend):
+        def scores(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            scores = super().scores(batch)
+            scores[-1, 0] = value
+            return scores
+
+    backend = backend_of(exported(network))
+    broken = Broken(**{field.name: getattr(backend, field.name) for field in dataclasses.fields(backend)})
+    assert "differ from PyTorch's by nan" in refusal(broken, probe, tmp_path)
+
+
+def test_an_fp16_overflow_of_activations(network: TwinsNetwork, probe: Probe) -> None:
+    """Between two layers, where float32 undoes it: neither weights nor scores show it."""
+    encoder = folded_encoder(network.encoder)
+    check_half_range(encoder, FrontendSpec(), probe.clips)
+    block = encoder.get_submodule("conv_block1")
+    with torch.no_grad():
+        block.conv1.weight.mul_(1e5)
+        block.conv1.bias.mul_(1e5)
+        block.conv2.weight.mul_(1e-5)
+    with pytest.raises(ModelError, match=r"fp16 \| activations up to .* \| float16 ends at 65504"):
+        check_half_range(encoder, FrontendSpec(), probe.clips)
+
+
+def test_an_fp16_overflow_of_weights(network: TwinsNetwork) -> None:
+    with torch.no_grad():
+        network.encoder.get_submodule("conv_block2.conv1").weight.mul_(1e6)
+        network.encoder.get_submodule("conv_block2.bn1").running_var.fill_(1e-6)
+    with pytest.raises(ModelError, match="NaN or infinity"):
+        exported(network, half=True)
+
+
+def test_int8_is_judged_by_ccc(
+    network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path
+) -> None:
+    """Differences beyond the limits of the other precisions pass where CCC keeps, and not where it does not."""
+    fine, coarse = (_noisy(backend_of(exported(network), precision="int8"), size) for size in (0.003, 0.1))
+    parity = check_parity(fine, FrontendSpec(), probe, worst_to=tmp_path / "worst.npz")
+    assert parity.limit is None
+    assert parity.max_abs > 2e-3
+    assert abs(parity.ccc_change) <= 0.002
+    assert "CCC 0." in refusal(coarse, probe, tmp_path)
+
+
+def _noisy(backend: OrtBackend, size: float) -> OrtBackend:
+    class Noisy(OrtBackend):
+        def scores(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+            scores = super().scores(batch)
+            return scores + np.float32(size) * np.sin(1e4 * scores)
+
+    return Noisy(**{field.name: getattr(backend, field.name) for field in dataclasses.fields(backend)})
+
+
+def test_the_figures_are_those_of_the_scores(
+    network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend]
+) -> None:
+    from rrtn.train.metrics import ccc_challenge
+
+    shifted = dataclasses.replace(probe, reference=probe.reference + np.float32(3e-5))
+    parity, differences = parity_of_backend(backend_of(exported(network)), FrontendSpec(), shifted)
+    assert parity.max_abs == pytest.approx(3e-5, abs=2e-6)
+    np.testing.assert_allclose(differences, 3e-5, atol=2e-6)
+    assert parity.ccc == pytest.approx(ccc_challenge(probe.reference[:N], probe.ratings).mean(), abs=1e-5)
+    assert parity.ccc_reference == pytest.approx(ccc_challenge(shifted.reference[:N], probe.ratings).mean(), abs=1e-9)

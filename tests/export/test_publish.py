@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from rrtn.export.publish import publish
+from rrtn.export.publish import Wanted, publish
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
 from rrtn.runtime.audio import read_audio
 from rrtn.runtime.errors import ModelError
@@ -71,9 +71,9 @@ def scores(network: TwinsNetwork, spec: FrontendSpec, files: list[Path]) -> Floa
 
 
 def test_graphs_that_take_waveforms_are_skipped_with_the_reason_and_scores_are_trainings(run: Path, data: Path) -> None:
-    published = publish(run, trt=True)
+    published = publish(run, wanted=Wanted(trt=True))
     assert [variant.name for variant in published.bundle.variants] == ["fp32"]
-    assert {path.name for path in (run / "export").iterdir()} == {"bundle.json", "model.onnx"}
+    assert {path.name for path in (run / "export").iterdir()} == {"bundle.json", "model.yaml", "model.onnx"}
     assert published.skipped.keys() == {"waveform", "trt"}
     assert all("zero_db" in reason for reason in published.skipped.values())
     for path in (run / "export", run / "export/model.onnx"):
@@ -90,6 +90,6 @@ def test_graphs_that_take_waveforms_are_skipped_with_the_reason_and_scores_are_t
 
 @pytest.mark.parametrize("variant", ["waveform", "trt"])
 def test_where_they_are_required_nothing_is_published(variant: str, run: Path) -> None:
-    with pytest.raises(ModelError, match=rf"--require {variant} \| frontend.pad is zero_db.* nothing was published"):
-        publish(run, require=[variant])
+    with pytest.raises(ModelError, match=rf"--require {variant} \| {variant}: frontend.pad is zero_db.* nothing was published"):
+        publish(run, wanted=Wanted(require=(variant,)))
     assert not (run / "export").exists()

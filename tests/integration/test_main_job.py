@@ -32,7 +32,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["RRTN_CACHE"] = str(folder / "cache")
     rrtn("data", "synth", "corpus", "--clips", 90, "--speakers", 9, "--seed", 5, cwd=folder)
     rrtn("train", "--data", "corpus", "--epochs", 2, "--batch-size", 16, "--out", "runs/first", cwd=folder)
-    rrtn("export", "--trt", cwd=folder)
+    rrtn("export", "--fp16", "--int8", "--trt", cwd=folder)
     return folder
 
 
@@ -55,9 +55,15 @@ def test_bundle_lists_every_file_with_hash_stamp_and_parity(workplace: Path) -> 
     assert {name: variant["file"] for name, variant in variants.items()} == {
         "fp32": "model.onnx",
         "waveform": "model.waveform.onnx",
+        "fp16": "model.fp16.onnx",
+        "waveform-fp16": "model.waveform.fp16.onnx",
+        "int8": "model.int8.onnx",
+        "waveform-int8": "model.waveform.int8.onnx",
         "trt": "model.engine",
+        "trt-fp16": "model.fp16.engine",
+        "trt-int8": "model.int8.engine",
     }
-    assert {path.name for path in export.iterdir()} == {"bundle.json", *(v["file"] for v in variants.values())}
+    assert {path.name for path in export.iterdir()} == {"bundle.json", "model.yaml", *(v["file"] for v in variants.values())}
     for variant in variants.values():
         content = (export / variant["file"]).read_bytes()
         assert (variant["sha256"], variant["size"]) == (hashlib.sha256(content).hexdigest(), len(content))
@@ -91,7 +97,17 @@ def test_evaluate_shows_every_target_beside_ridge(workplace: Path) -> None:
 
 
 def test_inspect_and_doctor_and_data_check_print_json(workplace: Path) -> None:
-    assert [v["name"] for v in rrtn_json("inspect", cwd=workplace)["variants"]] == ["fp32", "waveform", "trt"]
+    assert [v["name"] for v in rrtn_json("inspect", cwd=workplace)["variants"]] == [
+        "fp32",
+        "waveform",
+        "fp16",
+        "waveform-fp16",
+        "int8",
+        "waveform-int8",
+        "trt",
+        "trt-fp16",
+        "trt-int8",
+    ]
     assert {finding["subject"] for finding in rrtn_json("doctor", cwd=workplace)} >= {"python", "gpu", "torch"}
     report = rrtn_json("data", "check", "corpus", cwd=workplace)
     assert sum(split["clips"] for split in report["splits"]) == 90
@@ -117,9 +133,9 @@ def test_a_second_export_replaces_the_first_and_a_required_variant_must_exist(wo
     out = tmp_path / "bundle"
     for _ in range(2):
         rrtn("export", "--out", out, cwd=workplace)
-    assert sorted(path.name for path in out.iterdir()) == ["bundle.json", "model.onnx", "model.waveform.onnx"]
+    assert sorted(path.name for path in out.iterdir()) == ["bundle.json", "model.onnx", "model.waveform.onnx", "model.yaml"]
     before = (out / "bundle.json").read_bytes()
-    refused = rrtn("export", "--out", out, "--require", "fp64", cwd=workplace, code=5)
+    refused = rrtn("export", "--out", out, "--require", "fp64", cwd=workplace, code=2)
     assert "--require fp64" in refused.stderr
     assert (out / "bundle.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
@@ -145,11 +161,11 @@ def test_e11_without_tensorrt_onnx_is_published_and_the_engine_skipped_with_the_
 
     monkeypatch.setattr(publish, "installed_flavour", lambda: None)
     monkeypatch.chdir(workplace)
-    published = publish.publish(Path("runs/first"), out=tmp_path / "bundle", trt=True)
+    published = publish.publish(Path("runs/first"), out=tmp_path / "bundle", wanted=publish.Wanted(trt=True))
     assert [variant.name for variant in published.bundle.variants] == ["fp32", "waveform"]
     assert 'pip install "rrtn[rtx]"' in published.skipped["trt"]
     with pytest.raises(ModelError, match=r"--require trt .* nothing was published"):
-        publish.publish(Path("runs/first"), out=tmp_path / "other", require=["trt"])
+        publish.publish(Path("runs/first"), out=tmp_path / "other", wanted=publish.Wanted(require=("trt",)))
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 

@@ -1,0 +1,165 @@
+"""The two int8 graphs against the fp32 one: speed on the CPU in one run, time and bytes to make them, and their scores.
+
+    python benchmarks/int8.py                        random weights: the speed does not depend on them
+    python benchmarks/int8.py runs/a runs/b          the best checkpoints of runs, and their scores on Val
+    python benchmarks/int8.py --batches 4 --repeats 3 runs/a
+
+The TensorRT graph is not timed here, where it would run in float; TensorRT-RTX builds its engine where it is installed.
+Calibration clips are of the Train split, or noise.
+"""
+
+import argparse
+import importlib.util
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from measure import interleaved, report, summary
+from rrtn.export.engine import engine_from_onnx
+from rrtn.export.graph import onnx_from_network
+from rrtn.export.int8 import int8_difference, int8_for_cpu, int8_for_tensorrt, onnx_scores
+from rrtn.runtime import FrontendSpec
+from rrtn.runtime.audio import waveform_from_samples
+from rrtn.runtime.cpus import usable_cpus
+from rrtn.runtime.frontend import Float32, clip_log_mel
+from rrtn.train.checkpoint import load_checkpoint
+from rrtn.train.config import config_from_dict
+from rrtn.train.data import read_data
+from rrtn.train.encoders import ENCODERS, EncoderName
+from rrtn.train.evaluate import network_from_weights
+from rrtn.train.metrics import Float64, ccc_challenge
+from rrtn.train.model import TwinsNetwork
+from rrtn.train.plan import data_folder
+from rrtn.train.splits import SplitClips, split_clips
+
+TARGET_SPEEDUP, TARGET_CCC_CHANGE = 1.7, 0.002  # design.md section 8
+CALIBRATION_CLIPS = 128
+RTX = "tensorrt_rtx"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """log_mels [n, 1, T, M] and ratings [n, K] of a run's Val split."""
+
+    log_mels: Float32
+    ratings: Float32
+
+
+@dataclass(frozen=True)
+class Case:
+    """An fp32 graph with the clips that calibrate it."""
+
+    name: str
+    fp32: bytes
+    calibration: Float32
+    validation: Validation | None = None
+
+
+def random_case(encoder: EncoderName) -> Case:
+    torch.manual_seed(0)
+    spec = FrontendSpec()
+    network = TwinsNetwork(encoder, n_mels=spec.n_mels, n_targets=10, projector_layers=0).eval()
+    noise = np.random.default_rng(0).normal(0, 1, (32, 1, spec.frames, spec.n_mels)).astype(np.float32)
+    return Case(encoder, onnx_from_network(network, spec, tuple("ABCDEFGHIJ"), "logmel"), noise)
+
+
+def case_of_run(run: Path) -> Case:
+    info, tensors = load_checkpoint(run / "checkpoints/best", "weights")
+    config = config_from_dict(info.config, source=str(run))
+    data = read_data(data_folder(config), info.labels)
+    training, validation = (split_clips(data, name, config.frontend, torch.device("cpu")) for name in ("Train", "Val"))
+    step = max(1, len(training) // CALIBRATION_CLIPS)
+    network = network_from_weights(config, tensors["weights"])
+    return Case(
+        f"{run.name} ({config.model.encoder})",
+        onnx_from_network(network, config.frontend, tuple(info.labels), "logmel"),
+        log_mels(training, range(0, len(training), step)[:CALIBRATION_CLIPS]),
+        Validation(log_mels(validation, range(len(validation))), validation.ratings.numpy()),
+    )
+
+
+def log_mels(split: SplitClips, indices: range) -> Float32:
+    waveforms = (waveform_from_samples(split.store.waveform(i)) for i in indices)
+    return np.array([clip_log_mel(waveform, split.spec)[None] for waveform in waveforms])
+
+
+def runner(model: bytes, batch: Float32) -> Callable[[], object]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = usable_cpus()
+    session = onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"log_mel": batch})
+
+
+def timed(function: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    result = function()
+    return result, round(time.perf_counter() - start, 2)
+
+
+def speed(case: Case, int8: bytes, batch: int, repeats: int) -> tuple[dict[str, Any], dict[str, float]]:
+    """The two summaries, and the quartiles of the speed-up."""
+    clips = np.resize(case.calibration, (batch, *case.calibration.shape[1:]))
+    functions = {"fp32": runner(case.fp32, clips), "int8": runner(int8, clips)}
+    seconds = interleaved(functions, repeats=repeats, warm_up=1)
+    quartiles = np.quantile(np.array(seconds["fp32"]) / seconds["int8"], (0.25, 0.5, 0.75)).round(2)
+    summaries = {f"{case.name} batch {batch} {name}": summary(values, clips=batch) for name, values in seconds.items()}
+    return summaries, dict(zip(("q25", "median", "q75"), map(float, quartiles), strict=True))
+
+
+def accuracy(case: Case, int8: bytes) -> dict[str, float]:
+    """Score differences, and what becomes of the mean CCC and of the target that it changes most."""
+    assert case.validation is not None
+    reference, scores = (onnx_scores(model, case.validation.log_mels) for model in (case.fp32, int8))
+    before, after = (ccc(values, case.validation.ratings) for values in (reference, scores))
+    return {
+        **int8_difference(scores, reference).to_dict(),
+        "ccc_fp32": float(before.mean()),
+        "ccc_change": float((after - before).mean()),
+        "ccc_change_of_a_target": float(np.abs(after - before).max()),
+    }
+
+
+def ccc(scores: Float32, ratings: Float32) -> Float64:
+    return ccc_challenge(scores, ratings)
+
+
+def rounded(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: round(value, 5) if isinstance(value, float) else value for name, value in values.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="int8 against fp32")
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--encoders", nargs="*", default=ENCODERS, choices=ENCODERS)
+    parser.add_argument("--batches", nargs="*", type=int, default=[4, 16])
+    parser.add_argument("--repeats", type=int, default=9)
+    arguments = parser.parse_args()
+    cases = map(case_of_run, arguments.runs) if arguments.runs else map(random_case, arguments.encoders)
+    results: dict[str, Any] = {}
+    speedups: dict[str, dict[str, float]] = {}
+    for case in cases:
+        for target, make in (("cpu", int8_for_cpu), ("tensorrt", int8_for_tensorrt)):
+            int8, seconds = timed(lambda case=case, make=make: make(case.fp32, case.calibration))
+            made = {"seconds": seconds, "calibration_clips": len(case.calibration), "fp32_mb": len(case.fp32) / 1e6}
+            results[f"{case.name} for {target}"] = rounded({**made, "int8_mb": len(int8) / 1e6})
+            if case.validation:
+                results[f"{case.name} for {target}: scores"] = rounded(accuracy(case, int8))
+            if target == "tensorrt" and importlib.util.find_spec(RTX):
+                (plan, _), seconds = timed(lambda int8=int8: engine_from_onnx(int8, RTX))
+                results[f"{case.name} {RTX}"] = {"seconds": seconds, "plan_mb": round(len(plan) / 1e6, 1)}
+            for batch in arguments.batches if target == "cpu" else ():
+                summaries, speedups[f"{case.name} batch {batch}"] = speed(case, int8, batch, arguments.repeats)
+                results |= summaries
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # GB, all that came before included
+    targets = {"speedup": TARGET_SPEEDUP, "ccc_change": TARGET_CCC_CHANGE}
+    report("int8 against fp32", results, speedups=speedups, targets=targets, peak_memory_gb=round(peak, 2))
+
+
+if __name__ == "__main__":
+    main()

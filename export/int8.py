@@ -1,0 +1,238 @@
+"""The fp32 graph as two int8 graphs, quantised after training with calibration clips.
+
+Both are QDQ graphs: QuantizeLinear and DequantizeLinear around float operators, which ONNX Runtime and TensorRT fuse into
+int8 ones. Between the first convolution of the encoder and its pooling over time lies the trunk; the frontend, bn0 and the
+head stay float. n clips, D embedding, K targets.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+
+from ..runtime.bundle import METADATA_KEY
+from ..runtime.cpus import usable_cpus
+from ..runtime.frontend import Float32
+from .graph import file_from_onnx
+
+Float64 = npt.NDArray[np.float64]
+_BATCH: Final = 8  # clips that calibration holds the activations of
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recipe:
+    """What one runtime wants quantised, and how."""
+
+    activations: Any
+    operators: tuple[str, ...]
+    reduce_range: bool = False  # weights in 7 bits
+    first_conv: bool = True
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+# Every operator of the trunk, so that int8 goes from convolution to convolution; a ReLU goes into the range before it.
+# On x86 without VNNI, two products u8 * s8 are added in 16 bits, which saturate: 2 * 255 * 127 > 32767. Weights in 7 bits
+# cannot (2 * 255 * 64 = 32640), so that every CPU gives the same scores.
+_CPU: Final = _Recipe(
+    activations=QuantType.QUInt8,
+    operators=("Conv", "Relu", "Add", "MaxPool", "AveragePool"),
+    reduce_range=True,
+)
+# TensorRT takes neither a zero point nor an int32 bias behind DequantizeLinear, and wants no Q/DQ behind a convolution.
+_TENSORRT: Final = _Recipe(
+    activations=QuantType.QInt8,
+    operators=("Conv",),
+    first_conv=False,
+    options={
+        "ActivationSymmetric": True,
+        "WeightSymmetric": True,
+        "QuantizeBias": False,
+        "QDQDisableWeightAdjustForInt32Bias": True,
+        "OpTypesToExcludeOutputQuantization": ["Conv"],
+    },
+)
+
+
+def int8_for_cpu(model: bytes, calibration: Float32) -> bytes:
+    """u8 activations and 7-bit weights per channel: what ONNX Runtime runs fast on CPUs.
+
+    `model` is one of `onnx_from_network`; `calibration` are clips of the training split as its input takes them,
+    log-mels [n, 1, T, M] or waveforms [n, N], 128 or so.
+    """
+    return _int8_from_onnx(model, calibration, _CPU)
+
+
+def int8_for_tensorrt(model: bytes, calibration: Float32) -> bytes:
+    """s8 activations and weights per channel, no zero points, float biases: what TensorRT's parser takes.
+
+    Arguments as of `int8_for_cpu`. Not for the CPU, where it is hardly faster than fp32.
+    """
+    return _int8_from_onnx(model, calibration, _TENSORRT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Difference:
+    """How far int8 scores are from the fp32 ones."""
+
+    clips: int
+    max_abs: float
+    p999_abs: float
+    rms: float
+    rms_share: float  # of the standard deviation that the fp32 scores have over the clips; of the worst target
+
+    def to_dict(self) -> dict[str, Any]:
+        """For bundle.json."""
+        return asdict(self)
+
+
+def int8_difference(scores: Float32, reference: Float32) -> Int8Difference:
+    """int8 scores [n, K] against fp32 ones [n, K]. NaN in the scores is NaN in every figure."""
+    error = np.abs(scores.astype(np.float64) - reference)
+    rms = np.sqrt(np.square(error).mean(0))  # [K]
+    spread = np.maximum(reference.std(0, dtype=np.float64), np.finfo(np.float32).eps)  # a target may be constant
+    return Int8Difference(
+        clips=len(scores),
+        max_abs=float(error.max()),
+        p999_abs=float(np.quantile(error, 0.999)),
+        rms=float(np.sqrt(np.square(error).mean())),
+        rms_share=float((rms / spread).max()),
+    )
+
+
+def onnx_scores(model: bytes, inputs: Float32) -> Float32:
+    """Scores [n, K] of a graph on the CPU; inputs [n, ...] as its input takes them."""
+    return _outputs(model, "scores", inputs)
+
+
+def _int8_from_onnx(model: bytes, calibration: Float32, recipe: _Recipe) -> bytes:
+    fp32 = onnx.load_from_string(model)
+    int8 = _quantised(fp32, calibration, recipe)
+    _correct_head(int8, fp32, calibration)
+    return file_from_onnx(int8, _int8_metadata(fp32))
+
+
+def _quantised(fp32: ModelProto, calibration: Float32, recipe: _Recipe) -> ModelProto:
+    """Ranges are minima and maxima: clipping at a percentile made the largest differences larger."""
+    trunk = _trunk(fp32)
+    nodes = [node.name for node in (trunk if recipe.first_conv else trunk[1:]) if node.op_type in recipe.operators]
+    prepared = ModelProto()
+    prepared.CopyFrom(fp32)
+    add_pre_process_metadata(prepared)  # else the quantiser asks for it, through the root logger
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+        onnx.save_model(prepared, source)
+        del prepared
+        quantize_static(
+            source,
+            target,
+            _Clips(fp32.graph.input[0].name, calibration),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=recipe.reduce_range,
+            activation_type=recipe.activations,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=list(recipe.operators),
+            nodes_to_quantize=nodes,
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options=recipe.options,
+        )
+        return onnx.load_model(target)
+
+
+def _trunk(model: ModelProto) -> list[NodeProto]:
+    """From the encoder's first convolution up to its pooling over time; the frontend's convolution is one-dimensional."""
+    nodes = list(model.graph.node)
+    rank = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    begin = next(i for i, node in enumerate(nodes) if node.op_type == "Conv" and rank[node.input[1]] == 4)
+    end = next(i for i, node in enumerate(nodes) if i > begin and node.op_type == "ReduceMean")
+    return nodes[begin:end]
+
+
+class _Clips(CalibrationDataReader):  # type: ignore[misc]
+    """The calibration clips in small batches."""
+
+    def __init__(self, name: str, clips: Float32) -> None:
+        self._batches: Iterator[dict[str, Float32]] = iter({name: batch} for batch in _batches(clips))
+
+    def get_next(self) -> dict[str, Float32] | None:
+        """The next batch; None at the end."""
+        return next(self._batches, None)
+
+
+def _correct_head(int8: ModelProto, fp32: ModelProto, calibration: Float32) -> None:
+    """Takes each target's int8 logit to the fp32 one, along the line that fits best on the calibration clips.
+
+    Beside noise, quantisation brings a shift and a stretch, and CCC sees both: z_k ~ s_k z8_k + t_k. The head is float, so
+    the line costs nothing: w_k <- s_k w_k, b_k <- s_k b_k + t_k.
+    """
+    head = _head(int8)
+    tensors = {tensor.name: tensor for tensor in int8.graph.initializer}
+    weight = numpy_helper.to_array(tensors[head.input[1]]).astype(np.float64)  # [K, D]
+    bias = numpy_helper.to_array(tensors[head.input[2]]).astype(np.float64) if len(head.input) == 3 else 0  # [K]
+    z, z8 = (
+        _outputs(_with_output(model, head.input[0]), head.input[0], calibration) @ weight.T + bias for model in (fp32, int8)
+    )
+    s, t = _lines(z8, z)
+    del head.input[1:]  # the exporter may let other nodes share them
+    for name, value in (("corrected_weight", s[:, None] * weight), ("corrected_bias", s * bias + t)):
+        int8.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
+        head.input.append(name)
+    _drop_unused(int8)
+
+
+def _head(model: ModelProto) -> NodeProto:
+    """The last Gemm: embedding [n, D] -> logits [n, K]."""
+    head: NodeProto = next(node for node in reversed(model.graph.node) if node.op_type == "Gemm")
+    assert {attribute.name: helper.get_attribute_value(attribute) for attribute in head.attribute}["transB"] == 1
+    return head
+
+
+def _lines(x: Float64, y: Float64) -> tuple[Float64, Float64]:
+    """Least squares y ~ s x + t of each column: [n, K] each -> s [K], t [K]. A constant column is only shifted."""
+    m_x, m_y = x.mean(0), y.mean(0)
+    s_xx = np.square(x - m_x).mean(0)
+    s_xy = ((x - m_x) * (y - m_y)).mean(0)
+    s = np.where(s_xx > 0, s_xy / np.where(s_xx > 0, s_xx, 1), 1)
+    return s, m_y - s * m_x
+
+
+def _with_output(model: ModelProto, name: str) -> bytes:
+    """The graph with one more output, [n, D]."""
+    extended = ModelProto()
+    extended.CopyFrom(model)
+    extended.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None]))
+    return bytes(extended.SerializeToString())
+
+
+def _drop_unused(model: ModelProto) -> None:
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+
+
+def _int8_metadata(fp32: ModelProto) -> dict[str, str]:
+    metadata = {entry.key: entry.value for entry in fp32.metadata_props}
+    return metadata | {METADATA_KEY: json.dumps(json.loads(metadata[METADATA_KEY]) | {"precision": "int8"})}
+
+
+def _outputs(model: bytes, output: str, inputs: Float32) -> Float32:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = usable_cpus()
+    session = onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return np.concatenate([session.run([output], {name: batch})[0] for batch in _batches(inputs)])
+
+
+def _batches(clips: Float32) -> Iterator[Float32]:
+    return (clips[i : i + _BATCH] for i in range(0, len(clips), _BATCH))

@@ -1,0 +1,241 @@
+"""A model repository for NVIDIA Triton: `tritonserver --model-repository DIR` serves a bundle's variants.
+
+    DIR/rrtn.json                      what was written here, with hashes; Triton looks at folders only
+    DIR/rrtn_waveform/config.pbtxt     one folder a variant: rrtn_logmel, rrtn_waveform, rrtn_waveform_trt, ...
+    DIR/rrtn_waveform/labels.txt
+    DIR/rrtn_waveform/1/model.onnx
+
+Clients send clips that are levelled already, as rrtn.runtime.model_input.ModelInput makes them. The server must be of
+24.07 or later: earlier ones do not know the option that turns TF32 off.
+
+B batch, N samples, T frames, M mels, K targets.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import onnx
+
+from .. import __version__
+from ..runtime.bundle import Bundle, Variant
+from ..runtime.errors import ModelError
+from ..runtime.files import replace_folder, sha256_of, write_bytes, write_json
+
+RECORD: Final = "rrtn.json"
+CONFIG: Final = "config.pbtxt"
+LABELS: Final = "labels.txt"
+MODEL_FILES: Final = {"onnx": "1/model.onnx", "engine": "1/model.plan"}
+# The largest batch that rrtn itself scores on a GPU. The graph allows 1024, which in a smaller GPU's memory might not fit.
+ONNX_BATCH: Final = 256
+WARMUP_BATCHES: Final = (1, 32)
+QUEUE_DELAY: Final = 2000  # us that a request waits for others to share its batch
+# TF32 would move fp32 scores by more than the parity limit.
+_TF32_OFF: Final = """\
+optimization {
+  execution_accelerators {
+    gpu_execution_accelerator [ { name: "cuda" parameters { key: "use_tf32" value: "0" } } ]
+  }
+}
+"""
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """An input or output of a graph, without its batch dimension. float32, as all of ours are."""
+
+    name: str
+    dims: tuple[int, ...]
+
+
+def triton_repository_from_bundle(bundle: Bundle, folder: Path) -> list[Path]:
+    """Writes `folder` anew, replacing a repository of ours; -> a folder for each variant but those of `not_servable`.
+
+    Raises ModelError where `folder` holds anything that was not written by this function, or was changed since.
+    """
+    _check_replaceable(folder)
+    skipped = not_servable(bundle)
+    variants = [variant for variant in bundle.variants if variant.name not in skipped]
+    if not variants:
+        raise ModelError(f"{bundle.path} | {'; '.join(skipped.values()) or 'no variants'} | a servable one | export again")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
+    try:
+        for variant in variants:
+            _write_model(bundle, variant, staging / model_name(variant))
+        write_json(staging / RECORD, {"version": __version__, "files": _hashes(staging)})
+        replace_folder(folder, staging)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return [folder / model_name(variant) for variant in variants]
+
+
+def not_servable(bundle: Bundle) -> dict[str, str]:
+    """Names of the variants that no repository can hold, each with the reason."""
+    reasons = {variant.name: _obstacle(bundle, variant) for variant in bundle.variants}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def model_name(variant: Variant) -> str:
+    """What Triton and its clients call the variant."""
+    parts = ["rrtn", variant.input]
+    parts += [variant.precision] if variant.precision != "fp32" else []
+    parts += ["trt"] if variant.kind == "engine" else []
+    return "_".join(parts)
+
+
+def _obstacle(bundle: Bundle, variant: Variant) -> str:
+    if variant.input == "waveform" and bundle.spec.pad == "zero_db":
+        return "frontend.pad zero_db is not samples: a graph that takes samples cannot pad so"
+    if variant.kind == "onnx":
+        return ""
+    if _stamp(variant)["flavour"] != "tensorrt":
+        return f"Triton runs TensorRT engines, this is one of {_stamp(variant)['flavour']}; export --trt where TensorRT is"
+    return "" if _source(bundle, variant) else "the bundle does not hold the ONNX file that it was built from"
+
+
+def _write_model(bundle: Bundle, variant: Variant, folder: Path) -> None:
+    (folder / "1").mkdir(parents=True)
+    content = bundle.read(variant)
+    source = _source(bundle, variant)
+    assert source is not None  # a variant without one is not servable
+    inputs, outputs = _inputs_and_outputs(content if source is variant else bundle.read(source))
+    config = _onnx_config(inputs, outputs) if variant.kind == "onnx" else _engine_config(variant, inputs, outputs)
+    header = f'# {_instruction(bundle, variant)}\nname: "{model_name(variant)}"\n'
+    write_bytes(folder / MODEL_FILES[variant.kind], content)
+    write_bytes(folder / LABELS, "".join(f"{' '.join(label.splitlines())}\n" for label in bundle.labels).encode())
+    write_bytes(folder / CONFIG, (header + config + _provenance(bundle, variant)).encode())
+
+
+def _instruction(bundle: Bundle, variant: Variant) -> str:
+    spec = bundle.spec
+    if variant.input == "logmel":
+        return f"log_mel: dB [1, {spec.frames}, {spec.n_mels}] as ModelInput of rrtn.runtime.model_input gives it"
+    return (
+        f"waveform: the first {spec.clip_samples} samples of a mono recording at {spec.sampling_rate} Hz, zeros behind a "
+        f"shorter one, once the peak of the whole recording is set to {spec.peak_dbfs:g} dBFS"
+    )
+
+
+def _onnx_config(inputs: list[_Tensor], outputs: list[_Tensor]) -> str:
+    """One instance: Triton would start two on a CPU, each with threads for every core."""
+    head = f'backend: "onnxruntime"\nmax_batch_size: {ONNX_BATCH}\n'
+    # 1 is HEURISTIC: the default would time every algorithm anew for each size of batch that comes together. Of all
+    # places it is read here only: beside any other parameter, one in execution_accelerators is overwritten.
+    search = _parameter("cudnn_conv_algo_search", "1")
+    return head + _tensors(inputs, outputs) + _scheduling(inputs, ONNX_BATCH, kind="KIND_AUTO") + _TF32_OFF + search
+
+
+def _engine_config(variant: Variant, inputs: list[_Tensor], outputs: list[_Tensor]) -> str:
+    largest = _stamp(variant)["batch_profile"][2]
+    head = f'platform: "tensorrt_plan"\nmax_batch_size: {largest}\n'
+    return head + _tensors(inputs, outputs) + _scheduling(inputs, largest, kind="KIND_GPU")
+
+
+def _tensors(inputs: list[_Tensor], outputs: list[_Tensor]) -> str:
+    labels = {"scores": f' label_filename: "{LABELS}"'}
+    given = [f"  {{ {_entry(tensor)} }}" for tensor in inputs]
+    returned = [f"  {{ {_entry(tensor)}{labels.get(tensor.name, '')} }}" for tensor in outputs]
+    return _list("input", given) + _list("output", returned)
+
+
+def _list(field: str, lines: list[str]) -> str:
+    return f"{field} [\n" + ",\n".join(lines) + "\n]\n"
+
+
+def _entry(tensor: _Tensor) -> str:
+    return f'name: "{tensor.name}" {_type(tensor)}'
+
+
+def _type(tensor: _Tensor) -> str:
+    return f"data_type: TYPE_FP32 dims: {list(tensor.dims)}"
+
+
+def _scheduling(inputs: list[_Tensor], max_batch: int, *, kind: str) -> str:
+    """Where it runs, how requests share a batch, and the zeros that it runs on before it is ready."""
+    zeros = " ".join(f'inputs {{ key: "{tensor.name}" value {{ {_type(tensor)} zero_data: true }} }}' for tensor in inputs)
+    batches = [batch for batch in WARMUP_BATCHES if batch <= max_batch]
+    warmup = [f'  {{ name: "batch {batch}" batch_size: {batch} {zeros} }}' for batch in batches]
+    place = f"instance_group [ {{ count: 1 kind: {kind} }} ]\n"
+    queue = f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAY} }}\n"
+    return place + queue + _list("model_warmup", warmup)
+
+
+def _provenance(bundle: Bundle, variant: Variant) -> str:
+    known = {
+        "rrtn_version": __version__,
+        "rrtn_sha256": variant.sha256,
+        "rrtn_input": variant.input,
+        "rrtn_frontend": json.dumps(bundle.spec.to_dict()),
+        "rrtn_checkpoint_sha256": bundle.provenance.get("checkpoint_sha256"),
+        "rrtn_engine": json.dumps(variant.stamp) if variant.stamp else None,
+    }
+    return "".join(_parameter(key, value) for key, value in known.items() if value)
+
+
+def _parameter(key: str, value: str) -> str:
+    return f'parameters {{ key: "{key}" value {{ string_value: "{_escaped(value)}" }} }}\n'
+
+
+def _escaped(text: str) -> str:
+    """For a protobuf text-format string: printable ASCII, every other byte in octal."""
+    escapes = {byte: chr(byte) for byte in range(0x20, 0x7F)} | {ord('"'): '\\"', ord("\\"): "\\\\"}
+    return "".join(escapes.get(byte, f"\\{byte:03o}") for byte in text.encode())
+
+
+def _source(bundle: Bundle, variant: Variant) -> Variant | None:
+    """The ONNX variant whose inputs and outputs are the variant's: itself, or what the engine was built from."""
+    if variant.kind == "onnx":
+        return variant
+    digest = _stamp(variant)["onnx_sha256"]
+    return next((other for other in bundle.variants if other.sha256 == digest), None)
+
+
+def _inputs_and_outputs(model: bytes) -> tuple[list[_Tensor], list[_Tensor]]:
+    graph = onnx.load_from_string(model).graph
+    return [_tensor(value) for value in graph.input], [_tensor(value) for value in graph.output]
+
+
+def _tensor(value: onnx.ValueInfoProto) -> _Tensor:
+    tensor = value.type.tensor_type
+    dims = tuple(dim.dim_value for dim in tensor.shape.dim[1:])
+    assert tensor.elem_type == onnx.TensorProto.FLOAT
+    assert all(dims), "only the batch is dynamic"
+    return _Tensor(value.name, dims)
+
+
+def _stamp(engine: Variant) -> dict[str, Any]:
+    assert engine.stamp is not None  # every engine has one
+    return engine.stamp
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256_of(path) for path in _files(folder)}
+
+
+def _files(folder: Path) -> Iterable[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+def _check_replaceable(folder: Path) -> None:
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ModelError(f"{folder} | a link or a file | expected a folder, or nothing | choose another --triton")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    written = _written(folder / RECORD)
+    for path in _files(folder):
+        name = str(path.relative_to(folder))
+        if name != RECORD and (path.is_symlink() or written.get(name) != sha256_of(path)):
+            raise ModelError(f"{path} | not as rrtn wrote it | expected a repository of ours | choose another --triton")
+
+
+def _written(record: Path) -> dict[str, str]:
+    """What a repository of ours lists; nothing where there is none."""
+    try:
+        return dict(json.loads(record.read_bytes())["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
