@@ -5,6 +5,7 @@ Heavy imports are inside the commands, so that --help is instant and scoring nev
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import time
@@ -671,7 +672,9 @@ def _heading(command: str) -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print("rrtn: " + " ".join(message.split()), file=sys.stderr)
+    print("rrtn: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    if "RANK" in os.environ:  # under torchrun: what the error still holds of the process group may never let go of its threads
+        os._exit(code)
     sys.exit(code)
 
 
