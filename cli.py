@@ -63,7 +63,7 @@ def main() -> NoReturn:
     except SystemExit as done:
         if done.code == 130:  # typer has caught Ctrl-C
             _fail(_INTERRUPTED, 130)
-        raise
+        _leave(done.code if isinstance(done.code, int) else int(done.code is not None))
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
@@ -73,7 +73,7 @@ def main() -> NoReturn:
     except OSError as error:
         stopped = StoppedError(f"{error.filename or 'storage'} | {error.strerror or error} | mend it, then run again")
         _fail(str(stopped), stopped.exit_code)
-    sys.exit(0)
+    _leave(0)
 
 
 @app.callback(invoke_without_command=True)
@@ -673,7 +673,14 @@ def _heading(command: str) -> None:
 
 def _fail(message: str, code: int) -> NoReturn:
     print("rrtn: " + " ".join(message.split()), file=sys.stderr, flush=True)
-    if "RANK" in os.environ:  # under torchrun: what the error still holds of the process group may never let go of its threads
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """Under torchrun without Python's own end: the process group's threads may hang in it, or abort."""
+    if "RANK" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 

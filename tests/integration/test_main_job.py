@@ -32,7 +32,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["RRTN_CACHE"] = str(folder / "cache")
     rrtn("data", "synth", "corpus", "--clips", 90, "--speakers", 9, "--seed", 5, cwd=folder)
     rrtn("train", "--data", "corpus", "--epochs", 2, "--batch-size", 16, "--out", "runs/first", cwd=folder)
-    rrtn("export", "--fp16", "--int8", "--trt", cwd=folder)
+    rrtn("export", "--fp16", "--trt", cwd=folder)
     return folder
 
 
@@ -57,11 +57,8 @@ def test_bundle_lists_every_file_with_hash_stamp_and_parity(workplace: Path) -> 
         "waveform": "model.waveform.onnx",
         "fp16": "model.fp16.onnx",
         "waveform-fp16": "model.waveform.fp16.onnx",
-        "int8": "model.int8.onnx",
-        "waveform-int8": "model.waveform.int8.onnx",
         "trt": "model.engine",
         "trt-fp16": "model.fp16.engine",
-        "trt-int8": "model.int8.engine",
     }
     assert {path.name for path in export.iterdir()} == {"bundle.json", "model.yaml", *(v["file"] for v in variants.values())}
     for variant in variants.values():
@@ -102,11 +99,8 @@ def test_inspect_and_doctor_and_data_check_print_json(workplace: Path) -> None:
         "waveform",
         "fp16",
         "waveform-fp16",
-        "int8",
-        "waveform-int8",
         "trt",
         "trt-fp16",
-        "trt-int8",
     ]
     assert {finding["subject"] for finding in rrtn_json("doctor", cwd=workplace)} >= {"python", "gpu", "torch"}
     report = rrtn_json("data", "check", "corpus", cwd=workplace)

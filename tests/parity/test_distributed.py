@@ -227,3 +227,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    os._exit(0)  # Gloo's threads may abort a normal end; rrtn itself leaves so, too
