@@ -570,15 +570,17 @@ def _parity_text(variant: "Variant") -> str:
 
 def _state(bundle: "Bundle", variant: "Variant") -> str:
     """Whether the file is whole and something here runs it, and if not, why."""
+    from .runtime.engine_stamp import mismatch, this_machine
+
     try:
         bundle.read(variant)
     except RrtnError as error:
         return f"refused: {str(error).split(' | ')[1]}"
     if variant.kind == "onnx":
         return "runs"
-    stamp = variant.stamp or {}
-    targets = ", ".join(f"SM{target}" for target in stamp.get("targets", ()))
-    return f"{stamp.get('flavour')} {stamp.get('version')} for {targets}; rrtn {__version__} does not run engines"
+    if reason := mismatch(variant.stamp, this_machine()):
+        return f"{reason}; build it where it shall run: rrtn export --trt"
+    return f"fits this machine, but rrtn {__version__} does not run engines"
 
 
 def _print_data_report(report: "DataReport") -> None:

@@ -9,12 +9,12 @@ import hashlib
 import importlib
 import importlib.util
 from collections import Counter
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from ..runtime.engine_stamp import EngineStamp, driver_version
 from ..runtime.errors import ConfigError, ModelError
 from .graph import MAX_BATCH
 
@@ -35,24 +35,6 @@ class EngineOptions:
             raise ConfigError(
                 f"--batch-profile | {self.batch_profile} | expected 1 <= smallest <= tuned <= largest <= {MAX_BATCH}"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineStamp:
-    """What an engine may run on; checked against the machine before the engine is loaded."""
-
-    flavour: str  # tensorrt or tensorrt_rtx
-    version: str
-    targets: tuple[int, ...]  # compute capabilities, times ten
-    gpu: str | None  # that it was built on
-    driver: str | None
-    onnx_sha256: str
-    batch_profile: tuple[int, int, int]
-    convolutions: dict[str, int]  # how many of which precision, as the builder's network says
-
-    def to_dict(self) -> dict[str, Any]:
-        """For bundle.json."""
-        return asdict(self)
 
 
 def installed_flavour() -> str | None:
@@ -135,15 +117,6 @@ def check_precision(convolutions: Counter[str], stated: str) -> None:
     if (stated == "fp32" and wrong) or convolutions[stated] < _SMALLEST_SHARE * convolutions.total():
         found = ", ".join(f"{count} in {name}" for name, count in convolutions.items())
         raise ModelError(f"{stated} engine | convolutions: {found} | expected {stated} | not published")
-
-
-def driver_version() -> str | None:
-    """The NVIDIA driver's, as its kernel module says; None where there is none."""
-    try:
-        words = Path("/proc/driver/nvidia/version").read_text().split()
-    except OSError:
-        return None
-    return next((word for word in words if word[0].isdigit() and "." in word), None)
 
 
 def _profile(builder: Any, graph_input: Any, batches: tuple[int, int, int]) -> Any:

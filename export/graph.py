@@ -13,6 +13,7 @@ from torch import nn
 
 from ..runtime.bundle import InputKind, metadata_of
 from ..runtime.errors import ModelError
+from ..runtime.onnx_file import sealed
 from ..runtime.spec import FrontendSpec
 from ..train.model import TwinsNetwork
 from .deployed import deployed_from_network
@@ -64,11 +65,11 @@ def onnx_from_module(
 
 
 def file_from_onnx(model: onnx.ModelProto, metadata: dict[str, str]) -> bytes:
-    """What every .onnx of ours is made by: `metadata` in place of any other, checked by onnx."""
+    """What every .onnx of ours is made by: `metadata` in place of any other, checked by onnx, sealed."""
     del model.metadata_props[:]  # of the exporter
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString())
+    return sealed(model.SerializeToString())
 
 
 @contextlib.contextmanager

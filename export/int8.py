@@ -222,8 +222,8 @@ def _drop_unused(model: ModelProto) -> None:
 
 
 def _int8_metadata(fp32: ModelProto) -> dict[str, str]:
-    metadata = {entry.key: entry.value for entry in fp32.metadata_props}
-    return metadata | {METADATA_KEY: json.dumps(json.loads(metadata[METADATA_KEY]) | {"precision": "int8"})}
+    document = next(entry.value for entry in fp32.metadata_props if entry.key == METADATA_KEY)
+    return {METADATA_KEY: json.dumps(json.loads(document) | {"precision": "int8"})}
 
 
 def _outputs(model: bytes, output: str, inputs: Float32) -> Float32:

@@ -2,8 +2,6 @@
 
 import datetime
 import hashlib
-import shutil
-import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -14,7 +12,7 @@ from .. import __version__
 from ..runtime.audio import waveform_from_samples
 from ..runtime.bundle import MANIFEST, Bundle, InputKind, Variant
 from ..runtime.errors import ConfigError, DataError, ModelError
-from ..runtime.files import replace_folder, sha256_of, write_bytes, write_json
+from ..runtime.files import sha256_of, write_bytes, write_json
 from ..runtime.frontend import Float32, log_mel
 from ..runtime.ort_backend import Device, cuda_missing, ort_backend_from_bundle
 from ..runtime.progress import Progress
@@ -31,6 +29,7 @@ from .engine import INSTALL_HINT, EngineOptions, engine_from_onnx, installed_fla
 from .graph import onnx_from_network
 from .int8 import int8_for_cpu, int8_for_tensorrt
 from .parity import Parity, Probe, check_half_range, check_parity, extremes, parity_of_backend, torch_scores
+from .staging import check_replaceable, put_in_place, staged
 
 PROBE_CLIPS: Final = 128  # of the validation split
 _CALIBRATION_CLIPS: Final = 128  # of the training split
@@ -117,12 +116,10 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
     not be made.
     """
     out = out or run / "export"
-    _check_replaceable(out)
+    check_replaceable(out)
     source = source_of_run(run)
     probe = probe_of_source(source)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.", suffix=".tmp"))
-    try:
+    with staged(out) as staging:
         bundle = Bundle(
             path=staging,
             labels=tuple(source.info.labels),
@@ -137,9 +134,7 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
             raise ModelError(f"--require {', '.join(missing)} | {why} | nothing was published")
         audonnx_yaml_from_bundle(published.bundle)
         write_json(staging / MANIFEST, published.bundle.manifest())
-        replace_folder(out, staging)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        put_in_place(staging, out)
     return replace(published, bundle=replace(published.bundle, path=out))
 
 
@@ -332,10 +327,3 @@ def _provenance(run: Path, source: Source) -> dict[str, Any]:
         "versions": {**info.versions, "exported_by": __version__},
         "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-def _check_replaceable(out: Path) -> None:
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise ModelError(f"{out} | a link or a file | expected a folder, or nothing | choose another --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        raise ModelError(f"{out} | holds other files | expected a bundle, or nothing | choose another --out")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from .errors import ModelError
-from .onnx_metadata import onnx_metadata
+from .onnx_file import check_onnx, check_seal, onnx_metadata
 from .spec import FrontendSpec
 
 SCHEMA: Final = 1
@@ -49,18 +49,20 @@ class Bundle:
         return next((variant for variant in self.variants if variant.name == name), None)
 
     def read(self, variant: Variant) -> bytes:
-        """The variant's file, whole, once its hash agrees with the bundle. Raises ModelError otherwise."""
+        """The variant's file, whole, once its hash agrees with the bundle and, for ONNX, nothing lies outside of it.
+
+        Raises ModelError otherwise. No runtime gets a model that has not come through here.
+        """
         path = self.path / variant.file
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ModelError(f"{path} | {error.strerror} | listed in {MANIFEST} | export again") from error
+        content = _read(path)
         digest = hashlib.sha256(content).hexdigest()
         if digest != variant.sha256:
             raise ModelError(
                 f"{path} | sha256 {digest[:12]}, {len(content)} bytes | {MANIFEST} lists {variant.sha256[:12]}, "
                 f"{variant.size} bytes | the file was changed or cut: export again"
             )
+        if variant.kind == "onnx":
+            check_onnx(content, str(path))
         return content
 
     def manifest(self) -> dict[str, Any]:
@@ -118,10 +120,11 @@ def _from_manifest(path: Path) -> Bundle:
 
 
 def _from_onnx(path: Path) -> Bundle:
-    content = path.read_bytes()
-    metadata = onnx_metadata(content)
+    content = _read(path)
+    metadata = onnx_metadata(content, str(path))
     if METADATA_KEY not in metadata:
         raise ModelError(f"{path} | no rrtn metadata in it | expected an .onnx that `rrtn export` wrote | export again")
+    check_seal(content, str(path))  # no manifest lists its hash
     try:
         document = json.loads(metadata[METADATA_KEY])
         _check_schema(path, document["schema"])
@@ -143,6 +146,15 @@ def _from_onnx(path: Path) -> Bundle:
         )
     except _MALFORMED as error:
         raise ModelError(f"{path} | {error!r} in its metadata | expected what `rrtn export` writes | export again") from error
+
+
+def _read(path: Path) -> bytes:
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a device has no end
+        raise ModelError(f"{path} | not a regular file | expected what `rrtn export` writes | export again")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} | {error.strerror} | expected what `rrtn export` writes | export again") from error
 
 
 def _check_schema(path: Path, schema: object) -> None:

@@ -36,6 +36,8 @@ class OrtBackend:
 
 def ort_backend_from_bundle(bundle: Bundle, variant: Variant, *, device: Device, threads: int | None = None) -> OrtBackend:
     """Loads a variant from the very bytes that were hashed. Raises ModelError where the device does not take it."""
+    if variant.kind != "onnx":  # Bundle.read has not looked into it
+        raise ModelError(f"{bundle.path / variant.file} | {variant.kind} | ONNX Runtime takes ONNX only | export again")
     if device == "cuda":
         _load_cuda_libraries()
     try:
@@ -68,6 +70,8 @@ def _options(device: Device, threads: int | None) -> Any:
     options.intra_op_num_threads = threads or usable_cpus()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # Bytes can be ONNX to the check in Bundle.read and ONNX Runtime's own format to it, which it prefers.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     # Threads that wait by spinning would take the cores from the decoders.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import FrontendSpec, Scorer
 from rrtn.runtime.bundle import metadata_of
+from rrtn.runtime.onnx_file import sealed
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -124,5 +125,5 @@ def _write_tiny_model(path: Path, spec: FrontendSpec) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     helper.set_model_props(model, metadata_of(LABELS, spec, "logmel", "fp32"))
     onnx.checker.check_model(model, full_check=True)
-    path.write_bytes(model.SerializeToString())
+    path.write_bytes(sealed(model.SerializeToString()))
     return path

@@ -222,7 +222,7 @@ def test_bare_file_says_what_it_is(exported: Exported, target: str, tmp_path: Pa
     (variant,) = bundle.variants
     assert (bundle.labels, bundle.spec, variant.input, variant.precision) == (LABELS, SPEC, exported.kind, "int8")
     model = onnx.load(path)
-    assert {entry.key for entry in model.metadata_props} == {"rrtn"}
+    assert {entry.key for entry in model.metadata_props} == {"rrtn", "rrtn.sha256"}
     assert all(tensor.data_location == TensorProto.DEFAULT for tensor in model.graph.initializer)
     assert [entry.domain for entry in model.opset_import] == [""]
 

@@ -14,6 +14,7 @@ from rrtn.runtime import FrontendSpec, Scorer, load_bundle, log_mel
 from rrtn.runtime.audio import read_audio
 from rrtn.runtime.bundle import metadata_of
 from rrtn.runtime.errors import AudioError, ConfigError, ModelError, StoppedError
+from rrtn.runtime.onnx_file import sealed
 from rrtn.runtime.ort_backend import cuda_missing
 
 
@@ -25,7 +26,7 @@ def weights_of(model: Path) -> NDArray[np.float32]:
 def with_weights(model: Path, weights: NDArray[np.float32]) -> Path:
     proto = onnx.load(model)
     proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, "weights"))
-    model.write_bytes(proto.SerializeToString())
+    model.write_bytes(sealed(proto.SerializeToString()))
     return model
 
 
@@ -106,7 +107,7 @@ def test_a_waveform_model_is_fed_the_clip_itself(tmp_path: Path, spec: FrontendS
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     helper.set_model_props(model, metadata_of(("Peak",), spec, "waveform", "fp32"))
-    (tmp_path / "peak.onnx").write_bytes(model.SerializeToString())
+    (tmp_path / "peak.onnx").write_bytes(sealed(model.SerializeToString()))
     scores = Scorer(tmp_path / "peak.onnx", "cpu").score_waveform([0.1, 0.2, -0.1], 16_000)
     assert scores == {"Peak": 23_198 / 32_768}  # -3 dBFS, as int16
 

@@ -1,0 +1,160 @@
+"""What an ONNX file holds, read from its bytes: without the onnx package, without running it, without copying a tensor.
+
+Only protobuf's headers are walked; everything else is skipped by its length. Field numbers are those of onnx.proto.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Final
+
+from .errors import ModelError
+
+SEAL_KEY: Final = "rrtn.sha256"  # of the metadata entry that ends the file: the hash of all that stands before it
+NEWEST_OPSET: Final = 26  # that ONNX Runtime 1.31 knows, the oldest that rrtn takes
+_STANDARD: Final = (memoryview(b""), memoryview(b"ai.onnx"))  # domains: two names of the same operators
+_MAX_FIELDS: Final = 1_000_000  # of a whole file; ours have some 1,500
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+_METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
+_OP_TYPE, _NODE_DOMAIN = 4, 7
+_TENSOR_NAME, _EXTERNAL_DATA, _DATA_LOCATION = 8, 13, 14
+_OPSET_DOMAIN, _OPSET_VERSION = 1, 2
+
+# Message -> {field: the message in it}, for all in which a node or a tensor can be.
+_PARTS: Final[dict[str, dict[int, str]]] = {
+    "model": {7: "graph", 8: "opset", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 9: "opset", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse tensor", 23: "sparse tensor"},
+    "sparse tensor": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+    "opset": {},
+}
+
+Field = tuple[int, int | memoryview]  # number, and an integer or the content of a string, bytes or message
+
+
+def onnx_metadata(model: bytes, name: str = "ONNX") -> dict[str, str]:
+    """`metadata_props` as {key: value}. Raises ModelError where the bytes are no protobuf message."""
+    try:
+        properties = (value for number, value in _fields(memoryview(model)) if number == _METADATA_PROPS)
+        entries = [_contents(_fields(value)) for value in properties if isinstance(value, memoryview)]
+        return {bytes(entry.get(_KEY, b"")).decode(): bytes(entry.get(_VALUE, b"")).decode() for entry in entries}
+    except (IndexError, ValueError) as error:
+        raise _broken(name, error) from error
+
+
+def check_onnx(model: bytes, name: str) -> None:
+    """Raises ModelError where a tensor's data are in another file, or an operator or opset is not standard ONNX.
+
+    To be called before any runtime sees the bytes: such data may be any file of this machine, or its memory.
+    """
+    try:
+        reason = next(filter(None, (_refusal(kind, fields) for kind, fields in _messages(model))), "")
+    except (IndexError, ValueError) as error:
+        raise _broken(name, error) from error
+    if reason:
+        raise ModelError(f"{name} | {reason} | expected standard operators with their weights inside | export it with rrtn")
+
+
+def sealed(model: bytes) -> bytes:
+    """The model with one more metadata entry at its end: the hash of every byte before it."""
+    return model + _seal(hashlib.sha256(model).hexdigest())
+
+
+def check_seal(model: bytes, name: str) -> None:
+    """Raises ModelError where the file is not, to the byte, what was sealed."""
+    size = len(_seal("0" * 64))
+    digest = hashlib.sha256(memoryview(model)[:-size]).hexdigest()
+    if model[-size:] != _seal(digest):
+        raise ModelError(f"{name} | sha256 {digest[:12]} | another one in its seal, or no seal | changed or cut: export again")
+
+
+def _seal(digest: str) -> bytes:
+    return _field(_METADATA_PROPS, _field(_KEY, SEAL_KEY.encode()) + _field(_VALUE, digest.encode()))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    assert number < 16 and len(content) < 128  # then each is one byte
+    return bytes([number << 3 | _BYTES, len(content)]) + content
+
+
+def _broken(name: str, error: Exception) -> ModelError:
+    return ModelError(f"{name} | {error} | expected a whole ONNX file | export it again")
+
+
+def _refusal(kind: str, fields: list[Field]) -> str:
+    """Why a message must not be loaded; "" where it may. Of a field that stands twice, each counts."""
+    if kind == "tensor" and any(number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value) for number, value in fields):
+        return f"tensor {_text(fields, _TENSOR_NAME)} has its data in another file"
+    if kind == "node" and any(number == _NODE_DOMAIN and value not in _STANDARD for number, value in fields):
+        return f"operator {_text(fields, _OP_TYPE)} of the domain {_text(fields, _NODE_DOMAIN)}"
+    if kind == "opset" and _contents(fields).get(_OPSET_DOMAIN, b"") in _STANDARD:
+        versions = [value for number, value in fields if number == _OPSET_VERSION and isinstance(value, int)] or [0]
+        if not all(1 <= version <= NEWEST_OPSET for version in versions):
+            return f"opset {versions[-1]}, where this rrtn knows 1 to {NEWEST_OPSET}"
+    return ""
+
+
+def _text(fields: list[Field], number: int) -> str:
+    """For a message: a name may be of any bytes and any length."""
+    return repr(bytes(_contents(fields).get(number, b"")[:60]).decode(errors="replace"))
+
+
+def _contents(fields: Iterable[Field]) -> dict[int, memoryview]:
+    return {number: value for number, value in fields if isinstance(value, memoryview)}
+
+
+def _messages(model: bytes) -> Iterator[tuple[str, list[Field]]]:
+    """Every message of _PARTS with its fields. No recursion: how deep a file is nested is its maker's choice."""
+    waiting = [("model", memoryview(model))]
+    left = _MAX_FIELDS
+    while waiting:
+        kind, message = waiting.pop()
+        fields = list(islice(_fields(message), left + 1))
+        left -= len(fields)
+        if left < 0:
+            raise ValueError(f"more than {_MAX_FIELDS:,} fields")
+        parts = _PARTS[kind]
+        waiting += [(parts[number], value) for number, value in fields if number in parts and isinstance(value, memoryview)]
+        yield kind, fields
+
+
+def _fields(message: memoryview) -> Iterator[Field]:
+    """Every field but those of fixed width, of which ONNX has none beside floats."""
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
+        number, wire = tag >> 3, tag & 7
+        if not 0 < number < 2**29:  # readers in C++ drop the upper bits: the field would be another one there
+            raise ValueError(f"no protobuf field has the number {number}")
+        if wire == _VARINT:
+            value, position = _varint(message, position)
+            yield number, value
+            continue
+        if wire == _BYTES:
+            length, position = _varint(message, position)
+            if position + length > len(message):
+                raise ValueError("cut off")
+            yield number, message[position : position + length]
+        elif wire in (_FIXED32, _FIXED64):
+            length = 4 if wire == _FIXED32 else 8
+        else:
+            raise ValueError(f"no protobuf message at byte {position}")
+        position += length
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise ValueError("no protobuf message")
