@@ -4,12 +4,13 @@ Heavy imports are inside the commands, so that --help is instant and scoring nev
 """
 
 import contextlib
+import itertools
 import json
 import os
 import signal
 import sys
 import time
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
@@ -22,14 +23,19 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from .export.publish import ParityResult, Published
+    from .runtime.bad_files import BadFiles
     from .runtime.bundle import Bundle, Variant
-    from .runtime.scorer import Row, Scorer
+    from .runtime.folder import Totals
+    from .runtime.rows import Row
+    from .runtime.scorer import Scorer
+    from .runtime.shards import InputSpool
     from .train.evaluate import Evaluation
     from .train.plan import Plan
     from .train.table1 import DataReport
 
 EXIT_SOME_ERRORS = 3  # done, but some files are errors
 _INTERRUPTED = "interrupted | what is finished is kept | run the command again (rrtn train: with --resume)"
+_LONG = 2.0  # s; shorter scoring has no bottleneck worth a line
 _PLAIN_WIDTH = 160  # columns, where there is no terminal to ask
 
 app = typer.Typer(
@@ -278,44 +284,83 @@ def parity(
 
 @app.command()
 def score(
-    audio: Annotated[list[str], typer.Argument(metavar="AUDIO...", help="Audio files, or folders of them (recursive).")],
+    audio: Annotated[
+        Optional[list[str]],
+        typer.Argument(metavar="AUDIO...", help='Audio files, folders of them (recursive), patterns like "**/*.wav".'),
+    ] = None,
     model: Annotated[
         Optional[Path],
         typer.Option(
             "--model", "-m", help="A bundle or an .onnx of ours; default: the newest run's export/.", show_default=False
         ),
     ] = None,
-    out: Annotated[Optional[Path], typer.Option(help="The table, .csv; default: printed.", show_default=False)] = None,
-    backend: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    batch_size: Annotated[Optional[int], typer.Option(help="Default 4 on CPU, 256 on CUDA.", show_default=False)] = None,
-    workers: Annotated[Optional[int], typer.Option(help="Decoding threads; default: one a core.", show_default=False)] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(help="The table: .csv, .jsonl or .parquet; default: printed.", show_default=False)
+    ] = None,
+    listed: Annotated[
+        Optional[str],
+        typer.Option("--list", help="A file with one path a line, or NUL between; -: stdin.", show_default=False),
+    ] = None,
+    backend: Annotated[str, typer.Option(help="auto, cpu, cuda or trt.")] = "auto",
+    variant: Annotated[Optional[str], typer.Option(help="Of the bundle: fp32, int8, fp16, ...", show_default=False)] = None,
+    window: Annotated[
+        Optional[float], typer.Option(help="Score all of a recording, in windows of so many seconds.", show_default=False)
+    ] = None,
+    hop: Annotated[Optional[float], typer.Option(help="Between windows (s); default: --window.", show_default=False)] = None,
+    embeddings: Annotated[bool, typer.Option("--embeddings", help="Also the encoder's representation (see export).")] = False,
+    submission: Annotated[Optional[Path], typer.Option(help="Also a CSV in the challenge's form.", show_default=False)] = None,
+    top: Annotated[int, typer.Option(help="Printed: the highest labels of each row.")] = 3,
+    batch_size: Annotated[Optional[int], typer.Option(help="Default 4 on CPU, 256 on a GPU.", show_default=False)] = None,
+    workers: Annotated[Optional[int], typer.Option(help="Decoding processes; default: one a core.", show_default=False)] = None,
     max_seconds: Annotated[float, typer.Option(help="Longer files are errors.")] = 3600.0,
-    allow_truncated: Annotated[bool, typer.Option(help="Score what is there of cut-off files.")] = False,
+    timeout: Annotated[float, typer.Option(help="Files that take longer to decode are errors (s).")] = 60.0,
+    allow_truncated: Annotated[bool, typer.Option("--allow-truncated", help="Score what is there of cut-off files.")] = False,
+    max_bad_fraction: Annotated[
+        Optional[float], typer.Option(help="Stop where more of the files are errors.", show_default=False)
+    ] = None,
+    max_bad_run: Annotated[Optional[int], typer.Option(help="Stop after so many errors in a row.", show_default=False)] = None,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first error.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Score everything again.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Score audio files. A bad file is a row with an error code, never a stop.
+    """Score audio files. A bad file is a row with an error code, never a stop; the same command goes on where it was.
 
     Example: rrtn score recordings/ --out scores.csv
     """
-    from .runtime.inputs import list_audio
+    from .runtime.bad_files import BadFiles
+    from .runtime.inputs import inputs_from_arguments, inputs_from_list, no_audio
     from .runtime.scorer import Scorer
+    from .runtime.shards import InputSpool
+    from .runtime.tables import check_table
 
-    files = list_audio(audio)
-    _check_table(out)
+    bad_files = BadFiles(max_bad_fraction, max_bad_run, fail_fast)
+    if out:
+        check_table(out, embeddings=embeddings)
     scorer = Scorer(
         model or _newest_bundle(),
         backend,  # type: ignore[arg-type]  # checked there, with a message that names the flag
+        variant=variant,
         batch_size=batch_size,
         workers=workers,
+        window=window,
+        hop=hop,
         max_seconds=max_seconds,
+        timeout=timeout,
         allow_truncated=allow_truncated,
+        embeddings=embeddings,
     )
-    _say(f"{len(files)} files, {_plain(scorer.bundle.path)}: {_plain(scorer.backend.variant.file)} on {scorer.backend.device}")
-    summary, rows = _score(scorer, files, out, keep=out is None)
+    found = [*([inputs_from_arguments(audio)] if audio else []), *([inputs_from_list(listed)] if listed else [])]
+    with InputSpool(itertools.chain(*found)) as spool:
+        if not spool.files:
+            raise no_audio([*(audio or []), *([f"--list {listed}"] if listed else [])])
+        _say_choice(scorer, spool)
+        if out:
+            summary = _score_to_table(scorer, spool, out, submission, bad_files, overwrite=overwrite)
+            rows: list[Row] = []
+        else:
+            summary, rows = _score_to_screen(scorer, spool, submission, bad_files, top=top, as_json=as_json)
     if as_json:
         _print_json(summary if out else {**summary, "rows": [_row_json(row) for row in rows]})
-    elif out is None:
-        _print_rows(rows, scorer.labels)
     _say_summary(summary)
     if summary["errors"]:
         raise typer.Exit(EXIT_SOME_ERRORS)
@@ -409,46 +454,84 @@ def data_check(
     _print_json(report.to_dict()) if as_json else _print_data_report(report)
 
 
-def _score(scorer: "Scorer", files: list[bytes], out: Path | None, *, keep: bool) -> tuple[dict[str, Any], list["Row"]]:
-    """Scores everything, into `out` where it is given; -> the summary of --json, and the rows if they are kept."""
-    from .runtime.progress import Progress
-    from .runtime.tables import write_csv
+def _say_choice(scorer: "Scorer", spool: "InputSpool") -> None:
+    twice = f" ({spool.twice} given twice)" if spool.twice else ""
+    chosen = f"{_plain(scorer.backend.variant.file)} on {scorer.backend.device}"
+    passed_over = "".join(f"; not {what}: {why}" for what, why in scorer.passed_over.items() if "in the bundle" not in why)
+    _say(f"{spool.files} files{twice}, {_plain(scorer.bundle.path)}: {chosen}{_plain(passed_over)}")
 
-    errors: Counter[str] = Counter()
-    kept: list[Row] = []
-    audio_seconds, scored = 0.0, 0
-    with Progress("score", len(files), "files") as bar:
-        rows = scorer.score_files(files)
-        for row in write_csv(out, rows, scorer.labels) if out else rows:
-            scored += row.scores is not None
-            audio_seconds += row.seconds
-            if row.scores is None:  # beside scores it is a flag
-                errors[row.error] += 1
-            if keep:
-                kept.append(row)
-            bar.advance(note=f"{errors.total()} errors" if errors else "")
-        seconds = bar.seconds
-    summary = {
-        "files": len(files),
-        "scored": scored,
-        "errors": dict(sorted(errors.items())),
+
+def _score_to_table(
+    scorer: "Scorer", spool: "InputSpool", out: Path, submission: Path | None, bad_files: "BadFiles", *, overwrite: bool
+) -> dict[str, Any]:
+    from .runtime.folder import busy_shares, missing_shards, score_shards, settings_of_scorer, table_from_job
+    from .runtime.progress import Progress
+    from .runtime.shards import opened_job
+
+    begin = time.monotonic()
+    with opened_job(out, settings_of_scorer(scorer), scorer.labels, overwrite=overwrite) as job:
+        shards = missing_shards(job, spool)
+        todo = spool.files_of(shards)
+        if todo < spool.files:
+            _say(f"{spool.files - todo} files were scored before and are kept (--overwrite scores them again)")
+        with Progress("score", todo, "files") as bar:
+            score_shards(scorer, job, spool, shards, bad_files, bar)
+        seconds = time.monotonic() - begin
+        totals = table_from_job(job, spool, out, scorer.labels, embedding_size=scorer.embedding_size, submission=submission)
+    wall = time.monotonic() - begin
+    busy = busy_shares(scorer, wall, wall - seconds) if todo else {}
+    return _summary(scorer, totals, wall, todo, out, busy)
+
+
+def _score_to_screen(
+    scorer: "Scorer", spool: "InputSpool", submission: Path | None, bad_files: "BadFiles", *, top: int, as_json: bool
+) -> tuple[dict[str, Any], list["Row"]]:
+    """CSV as it comes where another program reads, a readable table on a terminal."""
+    from .runtime.folder import Totals, busy_shares
+    from .runtime.progress import Progress
+    from .runtime.submission import write_submission
+    from .runtime.tables import csv_lines
+
+    totals, begin = Totals(), time.monotonic()
+    with Progress("score", spool.files, "files") as bar:
+
+        def counted() -> "Iterator[Row]":
+            for rows in scorer.rows_of_files(path for shard in spool.shards for path in spool.paths(shard)):
+                bad_files.count(rows)
+                totals.count(rows)
+                bar.advance()
+                yield from rows
+
+        rows = write_submission(submission, counted(), scorer.labels) if submission else counted()
+        if as_json or sys.stdout.isatty():
+            kept = list(rows)
+        else:
+            kept = []
+            for line in csv_lines(rows, scorer.labels):
+                print(line, end="")
+    bad_files.finish()
+    if not as_json and kept:
+        _print_rows(kept, scorer.labels, top)
+    wall = time.monotonic() - begin
+    return _summary(scorer, totals, wall, totals.files, None, busy_shares(scorer, wall, 0.0)), kept
+
+
+def _summary(
+    scorer: "Scorer", totals: "Totals", seconds: float, scored_now: int, out: Path | None, busy: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "files": totals.files,
+        "scored": totals.scored,
+        "errors": dict(sorted(totals.errors.items())),
         "seconds": round(seconds, 3),
-        "audio_seconds": round(audio_seconds, 3),
+        "audio_seconds": round(totals.audio_seconds, 3),
         "backend": scorer.backend.device,
         "variant": scorer.backend.variant.name,
         "out": str(out) if out else None,
+        "scored_now": scored_now,
+        "batch_size": scorer.batch_that_fits,
+        "busy": {part: round(share, 3) for part, share in busy.items()},
     }
-    return summary, kept
-
-
-def _check_table(out: Path | None) -> None:
-    """Before a model is loaded: a table that cannot be written is no reason to score for an hour."""
-    if out is None:
-        return
-    if out.suffix.lower() != ".csv":
-        raise ConfigError(f"--out {out} | {out.suffix or 'no suffix'} | this version writes .csv | use --out scores.csv")
-    if out.is_dir() or not out.parent.is_dir():
-        raise ConfigError(f"--out {out} | a folder, or in a folder that is not there | expected a file name")
 
 
 def _run(run: Path | None) -> Path:
@@ -601,31 +684,29 @@ def _print_data_report(report: "DataReport") -> None:
         _say(f"[bold yellow]note[/]: {_plain(warning)}")
 
 
-def _print_rows(rows: list["Row"], labels: tuple[str, ...]) -> None:
-    """A readable table on a terminal, CSV where another program reads."""
-    from .runtime.tables import cell_from_path, csv_text
+def _print_rows(rows: list["Row"], labels: tuple[str, ...], top: int) -> None:
+    from .runtime.tables import top_rows
 
-    if not sys.stdout.isatty():
-        print(csv_text(rows, labels), end="")
-        return
-    table = _table("file", "highest scores", "")
-    for row in rows:
-        scores = sorted((row.scores or {}).items(), key=lambda item: -item[1])
-        table.add_row(
-            _plain(cell_from_path(row.file)), _plain("  ".join(f"{name} {value:.2f}" for name, value in scores[:3])), row.error
-        )
+    table = _table("file", "s", "highest scores", "")
+    for row in top_rows(rows, labels, top):
+        place = "" if row.start is None or row.end is None else f"{row.start:.2f}-{row.end:.2f}"
+        scores = "  ".join(f"{name} {value:.2f}" for name, value in row.scores)
+        table.add_row(_plain(row.file), place, _plain(scores), row.error)
     _print(table)
 
 
 def _say_summary(summary: dict[str, Any]) -> None:
     errors = ", ".join(f"{code} {count}" for code, count in summary["errors"].items())
-    rate = summary["files"] / max(summary["seconds"], 1e-9)
+    seconds = max(summary["seconds"], 1e-9)
     _say(
         f"{summary['scored']} of {summary['files']} files scored in {summary['seconds']:.1f} s "
-        f"({rate:.0f} files/s, {summary['audio_seconds'] / max(summary['seconds'], 1e-9):.0f} x real time)"
+        f"({summary['scored_now'] / seconds:.0f} files/s, {summary['audio_seconds'] / seconds:.0f} x real time)"
         + (f"; errors: {errors}" if errors else "")
         + (f" -> {_plain(summary['out'])}" if summary["out"] else "")
     )
+    if summary["busy"] and summary["seconds"] > _LONG:
+        shares = ", ".join(f"{part} {share:.0%}" for part, share in summary["busy"].items())
+        _say(f"busy: {shares}; the bottleneck is {max(summary['busy'], key=summary['busy'].__getitem__)}")
 
 
 def _table(*columns: str) -> "Table":

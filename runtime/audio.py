@@ -22,6 +22,7 @@ import soundfile
 import soxr
 
 from .errors import AudioError, ConfigError, StoppedError
+from .failpoints import failpoint
 from .frontend import Float32
 from .spec import FrontendSpec
 
@@ -40,6 +41,9 @@ ERROR_CODES: Final = {
     "too_long": "longer than --max-seconds",
     "non_finite": "NaN or infinity among the samples",
     "changed": "the file was written to while it was read",
+    "crashed": "it ends the decoder, twice",
+    "timeout": "not decoded within --timeout",
+    "out_of_memory": "decoding it takes more memory than a decoder may have",
     "invalid_score": "the model gave NaN or infinity for it",
 }
 FLAGS: Final = {
@@ -86,6 +90,7 @@ def read_audio(path: FilePath, spec: FrontendSpec, *, max_seconds: float = 3600.
     descriptor = _open_regular(path)
     try:
         with _unchanged(descriptor):
+            failpoint("read", file=path)
             mono, truncated = _decode(descriptor, spec, max_seconds=max_seconds)
     except OSError as error:
         raise _storage_failed(path, error) from error
@@ -143,6 +148,8 @@ def _open_regular(path: FilePath) -> int:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise _open_failed(path, error) from error
+    except ValueError as error:  # NUL in the path
+        raise AudioError("missing", str(error)) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise AudioError("not_regular", "a folder, pipe, socket or device")

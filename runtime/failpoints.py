@@ -1,8 +1,9 @@
 """Places where a test makes the process fail, to see that nothing is lost there.
 
-RRTN_FAILPOINT=name:action[:nth] does `action` when a place whose name matches is passed for the nth time (default 1).
-`name` may have wildcards: write.*:sigkill:17 kills at the 17th place of any write. Actions: sigkill, sigterm, sigint,
-enospc (disk full), raise, sleep (an hour).
+RRTN_FAILPOINT=name:action[:nth] does `action` when a place whose name matches is passed for the nth time (default 1),
+or each time (nth = all). `name` may have wildcards: write.*:sigkill:17 kills at the 17th place of any write. Actions:
+sigkill, sigsegv, sigterm, sigint, enospc (disk full), eio (storage fails), memory, raise, sleep (an hour). Each process
+counts for itself.
 """
 
 import errno
@@ -17,11 +18,13 @@ _lock: Final = threading.Lock()
 _passed = 0
 
 
-def failpoint(name: str) -> None:
-    """Does nothing unless the environment asks for a failure here."""
+def failpoint(name: str, *, file: "str | bytes | os.PathLike[str] | None" = None) -> None:
+    """Does nothing unless the environment asks for a failure here. With `file`, its name is the end of the place's."""
     if chosen := os.environ.get("RRTN_FAILPOINT"):
         pattern, action, nth = (*chosen.split(":"), "1")[:3]
-        if fnmatch.fnmatchcase(name, pattern) and _count() == int(nth):
+        if file is not None:
+            name = f"{name}.{os.path.basename(os.fsdecode(file))}"
+        if fnmatch.fnmatchcase(name, pattern) and (nth == "all" or _count() == int(nth)):
             _fail(name, action)
 
 
@@ -34,10 +37,14 @@ def _count() -> int:
 
 def _fail(name: str, action: str) -> None:
     match action:
-        case "sigkill" | "sigterm" | "sigint":
+        case "sigkill" | "sigsegv" | "sigterm" | "sigint":
             os.kill(os.getpid(), signal.Signals[action.upper()])
         case "enospc":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        case "eio":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        case "memory":
+            raise MemoryError
         case "sleep":
             time.sleep(3600)
         case _:

@@ -1,12 +1,15 @@
-"""From the command line's AUDIO arguments to a fixed, sorted list of files.
+"""From the command line's AUDIO arguments to a fixed order of files, each once.
 
 Paths are bytes: a name need not be UTF-8. A folder gives its audio files, recursively, by their suffix; a file named
 on the command line is taken whatever its name. Links to folders are not followed.
 """
 
+import glob
 import os
-from collections.abc import Iterator, Sequence
-from typing import Final
+import stat
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO, Final, NamedTuple
 
 from .audio import FilePath
 from .errors import DataError
@@ -17,44 +20,108 @@ _SUFFIXES: Final = (
     *("wv", "m4a", "aac", "wma", "amr", "ape", "mka", "webm"),
 )
 AUDIO_SUFFIXES: Final = tuple(f".{suffix}".encode() for suffix in _SUFFIXES)
+STDIN: Final = "-"
+_CHUNK: Final = 1 << 16  # bytes of a list read at a time
+
+
+class Input(NamedTuple):
+    """One file to score. Size and time tell whether it has changed since; both are 0 where the file cannot be asked."""
+
+    path: bytes
+    size: int = 0
+    mtime_ns: int = 0
+
+
+def inputs_from_arguments(arguments: Sequence[FilePath]) -> Iterator[Input]:
+    """Files, folders and patterns: arguments in their order, folders sorted bytewise, as they are found.
+
+    Raises DataError for an argument that does not exist, or a folder that cannot be read.
+    """
+    for argument in map(os.fsencode, arguments):
+        if os.path.isdir(argument):
+            yield from _audio_below(argument)
+        elif os.path.lexists(argument):
+            yield _input(argument)
+        else:
+            yield from _matching(argument)
+
+
+def inputs_from_list(name: str) -> Iterator[Input]:
+    """Paths from a file, or from stdin where `name` is "-": one a line, or with NUL between them (find -print0).
+
+    They are files, taken as they are: one that is not there becomes a row that says so. Raises DataError.
+    """
+    try:
+        with open(sys.stdin.fileno() if name == STDIN else name, "rb", closefd=name != STDIN) as file:
+            yield from (_input(path) for path in _paths(file))
+    except OSError as error:
+        raise DataError(f"--list {name} | {error.strerror} | expected a file with one path a line") from error
 
 
 def list_audio(arguments: Sequence[FilePath]) -> list[bytes]:
-    """The files to score, each once: arguments in their order, folders sorted bytewise.
-
-    Raises DataError for an argument that does not exist, an unreadable folder, or no audio at all.
-    """
-    files: dict[bytes, None] = {}
-    for argument in map(os.fsencode, arguments):
-        if os.path.isdir(argument):
-            files |= dict.fromkeys(_audio_below(argument))
-        elif os.path.lexists(argument):
-            files[argument] = None
-        else:
-            raise DataError(f"{os.fsdecode(argument)!r} | does not exist | expected an audio file or a folder of them")
+    """The files to score, each once, for programs. Raises DataError as above, and where there is no audio at all."""
+    files = list(dict.fromkeys(found.path for found in inputs_from_arguments(arguments)))
     if not files:
-        where = ", ".join(repr(os.fsdecode(argument)) for argument in arguments) or "no argument"
-        raise DataError(f"{where} | no audio files found | expected suffixes like .wav .flac .ogg .mp3")
-    return list(files)
+        raise no_audio(arguments)
+    return files
 
 
-def _audio_below(folder: bytes) -> Iterator[bytes]:
+def no_audio(arguments: Iterable[FilePath]) -> DataError:
+    """The error for arguments that lead to nothing."""
+    where = ", ".join(repr(os.fsdecode(argument)) for argument in arguments) or "no argument"
+    return DataError(f"{where} | no audio files found | expected suffixes like .wav .flac .ogg .mp3")
+
+
+def _matching(pattern: bytes) -> Iterator[Input]:
+    """What the shell has left to us: "data/**/*.wav" in quotes."""
+    if not (found := sorted(glob.iglob(pattern, recursive=True)) if glob.has_magic(pattern) else []):
+        raise DataError(f"{os.fsdecode(pattern)!r} | does not exist | expected an audio file or a folder of them")
+    yield from (_input(path) for path in found if not os.path.isdir(path))
+
+
+def _paths(file: BinaryIO) -> Iterator[bytes]:
+    """NUL is no part of a path, so one in the first bytes says what stands between them."""
+    rest = file.read(_CHUNK)
+    between = b"\0" if b"\0" in rest else b"\n"
+    while rest:
+        *whole, rest = rest.split(between)
+        yield from filter(None, (path.removesuffix(b"\r") if between == b"\n" else path for path in whole))
+        more = file.read(_CHUNK)
+        if not more:
+            break
+        rest += more
+    if rest:
+        yield rest
+
+
+def _audio_below(folder: bytes) -> Iterator[Input]:
     """Depth first, without recursion: a deep tree is no reason to fail."""
     pending = [folder]
     while pending:
         current = pending.pop()
-        try:
-            with os.scandir(current) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            raise DataError(f"{os.fsdecode(current)!r} | {error.strerror} | a folder that can be read") from error
-        yield from (entry.path for entry in found if not _is_folder(entry) and _looks_like_audio(entry.name))
-        pending.extend(entry.path for entry in reversed(found) if _is_folder(entry))
+        files, folders = _contents(current)
+        yield from (_input(os.path.join(current, name)) for name in files)
+        pending.extend(os.path.join(current, name) for name in reversed(folders))
 
 
-def _is_folder(entry: "os.DirEntry[bytes]") -> bool:
-    return entry.is_dir(follow_symlinks=False)
+def _contents(folder: bytes) -> tuple[list[bytes], list[bytes]]:
+    """Names of audio files and of folders, sorted. Names only: entries of a million files would fill the memory."""
+    files, folders = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                elif entry.name.lower().endswith(AUDIO_SUFFIXES):
+                    files.append(entry.name)
+    except OSError as error:
+        raise DataError(f"{os.fsdecode(folder)!r} | {error.strerror} | a folder that can be read") from error
+    return sorted(files), sorted(folders)
 
 
-def _looks_like_audio(name: bytes) -> bool:
-    return name.lower().endswith(AUDIO_SUFFIXES)
+def _input(path: bytes) -> Input:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return Input(path)
+    return Input(path, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else Input(path)

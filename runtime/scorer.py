@@ -1,55 +1,72 @@
-"""Files or samples in, rows of scores out: decoding in threads, batches of one fixed shape, order kept.
+"""Files or samples in, rows of scores out: decoding in processes, batches of one fixed shape, order kept.
 
-B batch, T frames, M mels, N samples, K labels.
+B batch, T frames, M mels, N samples, K labels, D embedding.
 """
 
 import math
 import os
+import time
+import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from .audio import Audio, FilePath, audio_from_array, read_audio
-from .backends import BackendName, backend_from_bundle
+from .audio import Audio, FilePath, audio_from_array
+from .backends import BackendName, choose_backend
 from .bundle import Bundle, load_bundle
 from .cpus import usable_cpus
-from .errors import AudioError, ConfigError
+from .decoders import Again, Decoders, Event, Ready, Waiting
+from .decoding import Bad, Decoding, End
+from .errors import AudioError, ConfigError, ModelError, OutOfMemoryError
+from .failpoints import failpoint
 from .frontend import Float32, clip_log_mel, clip_of
+from .ort_backend import Outputs
+from .rows import Row
 
-DEFAULT_BATCH = {"cpu": 4, "cuda": 256}
-_FILES_AHEAD = 4  # batches of files that may lie decoded before the model takes them
+DEFAULT_BATCH: Final = {"cpu": 4, "cuda": 256, "trt": 256}
+_AHEAD: Final = 4096  # files whose rows may wait for an earlier one, which takes longer
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One file's result. `scores` is None exactly where the file could not be scored; `error` then says why."""
+@dataclass
+class Timing:
+    """What the work takes, in seconds, summed over all decoders and all threads of the model."""
 
-    file: FilePath
-    start: float | None = None  # s, of what was scored
-    end: float | None = None  # s
-    scores: dict[str, float] | None = None
-    error: str = ""  # a code of audio.ERROR_CODES, or a flag of audio.FLAGS beside the scores
-    detail: str = ""
-    seconds: float = 0.0  # of audio in the file
+    decoding: float = 0.0  # reading included
+    features: float = 0.0
+    model: float = 0.0
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """A file, decoded and ready for the model, or the reason why not. Many wait at once, so none keeps its samples."""
+class _Clip:
+    """Scores of a part of a file."""
 
-    file: FilePath
-    features: Float32 | None = None  # log_mel [1, T, M] or waveform [N]
-    seconds: float = 0.0  # of audio in the file
-    flag: str = ""
-    error: AudioError | None = None
+    start: float
+    end: float
+    scores: Float32  # [K]
+    embedding: Float32 | None  # [D]
+
+
+@dataclass
+class _File:
+    """A file on its way. It is done when it has ended and each of its clips has its scores."""
+
+    path: FilePath
+    clips: list[_Clip | None] = field(default_factory=list)
+    unscored: int = 0
+    ended: End | Bad | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return self.ended is not None and not self.unscored
 
 
 class Scorer:
-    """Scores audio with a bundle. Loading takes its time once; then every call uses the same session.
+    """Scores audio with a bundle. Loading takes its time once; then every call uses the same session and decoders.
 
     Every batch has the same shape, its tail padded, so that a file's score does not depend on its neighbours.
     """
@@ -59,21 +76,60 @@ class Scorer:
         bundle: Bundle | str | os.PathLike[str],
         backend: BackendName = "auto",
         *,
+        variant: str | None = None,
         batch_size: int | None = None,
         workers: int | None = None,
+        window: float | None = None,
+        hop: float | None = None,
         max_seconds: float = 3600.0,
+        timeout: float = 60.0,
         allow_truncated: bool = False,
+        embeddings: bool = False,
     ) -> None:
-        """`workers` decoding threads, by default one for each core. Raises ModelError, ConfigError."""
+        """`backend` and `variant` as in `backends.choose_backend`: by default the fastest that runs here.
+
+        `workers` decoding processes, by default one a core, are started with the first file.
+        With `window` (s, at most a clip), every window of a file is scored, `hop` (s) apart, and their mean; without,
+        the first clip. A file that takes longer than `timeout` (s) to decode is given up. Raises ModelError, ConfigError.
+        """
         _check_positive("--batch-size", batch_size)
         _check_positive("--workers", workers)
         _check_positive("--max-seconds", max_seconds)
+        _check_positive("--timeout", timeout)
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        self.backend = backend_from_bundle(self.bundle, backend)
+        _check_window(window, hop, self.bundle.spec.clip_seconds)
+        choice = choose_backend(self.bundle, backend, variant=variant, threads=1)
+        self.backend, self.passed_over = choice.backend, choice.passed_over
         self.batch_size = batch_size or DEFAULT_BATCH[self.backend.device]
         self.workers = workers or usable_cpus()
-        self._max_seconds = max_seconds
-        self._allow_truncated = allow_truncated
+        if embeddings and self.backend.embedding_size is None:
+            raise ModelError(
+                f"--embeddings | {self.backend.variant.file} gives scores only | a model with them | rrtn export --embeddings"
+            )
+        self.timing = Timing()
+        self.batch_that_fits = self.batch_size  # less where the device's memory was too small
+        self._timeout = timeout
+        self._embeddings = embeddings
+        self.decoding = Decoding(
+            spec=self.bundle.spec,
+            input=self.backend.variant.input,
+            slots=max(16, 2 * self.batch_size // self.workers),
+            window=window,
+            hop=hop,
+            max_seconds=max_seconds,
+            allow_truncated=allow_truncated,
+        )
+        self._decoders: Decoders | None = None
+
+    @property
+    def lanes(self) -> int:
+        """Batches that the model is at, at once."""
+        return usable_cpus() if self.backend.device == "cpu" else 1
+
+    @property
+    def embedding_size(self) -> int | None:
+        """D where the rows carry embeddings."""
+        return self.backend.embedding_size if self._embeddings else None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -81,89 +137,216 @@ class Scorer:
         return self.bundle.labels
 
     def score_files(self, paths: Iterable[FilePath]) -> Iterator[Row]:
-        """One row for each path, in the order given. A bad file is a row with an error, never an exception."""
-        batch: list[_Prepared] = []
-        good = 0
-        for item in self._prepared(paths):
-            if item.features is None and not good:  # nothing is waiting before it
-                yield _error_row(item)
-                continue
-            batch.append(item)
-            good += item.features is not None
-            if good == self.batch_size:
-                yield from self._rows(batch)
-                batch, good = [], 0
-        yield from self._rows(batch)
+        """The rows of each path, in the order given. A bad file is a row with an error, never an exception."""
+        for rows in self.rows_of_files(paths):
+            yield from rows
+
+    def rows_of_files(self, paths: Iterable[FilePath]) -> Iterator[list[Row]]:
+        """The same, one list for each path."""
+        files: dict[int, _File] = {}
+        decoders, done = self._started_decoders(), False
+        try:
+            with _Batches(self) as batches:
+                released = 0
+                for event in decoders.events(_noted(paths, files), ahead=_AHEAD):
+                    self._take(event, files, batches)
+                    while (file := files.get(released)) and file.is_done:
+                        yield self._rows(files.pop(released))
+                        decoders.released = released = released + 1
+                batches.flush()
+            yield from (self._rows(files[ticket]) for ticket in sorted(files))
+            done = True
+        finally:
+            if not done:  # they are in the middle of something
+                self.close()
 
     def score_waveform(self, waveform: npt.ArrayLike, sampling_rate: int) -> dict[str, float]:
         """Samples [N] or [N, channels] of any scale -> score of each label. Raises AudioError for NaN or no samples."""
-        row = next(self._rows([self._ready("", audio_from_array(waveform, sampling_rate, self.bundle.spec))]))
-        if row.scores is None:
-            raise AudioError(row.error, row.detail)
-        return row.scores
+        audio = audio_from_array(waveform, sampling_rate, self.bundle.spec)
+        features = self._features(audio)
+        batch = np.zeros((self.batch_size, *features.shape), dtype=np.float32)
+        batch[0] = features
+        scores = self.outputs(batch).scores[0]
+        if not np.isfinite(scores).all():
+            raise AudioError("invalid_score", _NOT_FINITE)
+        return dict(zip(self.labels, scores.tolist(), strict=True))
 
-    def _prepared(self, paths: Iterable[FilePath]) -> Iterator[_Prepared]:
-        """In order, with a bounded number of files in flight."""
-        limit = _FILES_AHEAD * self.batch_size + self.workers
-        waiting: deque[Future[_Prepared]] = deque()
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="decode") as pool:
+    def outputs(self, batch: npt.NDArray[Any]) -> Outputs:
+        """A whole batch of the backend's input, float32 or int16 -> scores [B, K], embedding [B, D] or None.
+
+        Where the device has too little memory for it, in halves, or halves of these. Raises OutOfMemoryError at 1.
+        """
+        while True:
+            size = self.batch_that_fits
             try:
-                for path in paths:
-                    waiting.append(pool.submit(self._prepare, path))
-                    if len(waiting) >= limit:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+                return _joined([self._run(batch[i : i + size], size) for i in range(0, len(batch), size)])
+            except OutOfMemoryError:
+                if size == 1:
+                    raise
+                self.batch_that_fits = size // 2
 
-    def _prepare(self, path: FilePath) -> _Prepared:
-        try:
-            audio = read_audio(path, self.bundle.spec, max_seconds=self._max_seconds, allow_truncated=self._allow_truncated)
-        except AudioError as error:
-            return _Prepared(path, error=error)
-        return self._ready(path, audio)
+    def _run(self, batch: npt.NDArray[Any], size: int) -> Outputs:
+        failpoint(f"model.{size}")
+        if len(batch) == size:
+            return self.backend.run(batch)
+        padded = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)])
+        scores, embedding = self.backend.run(padded)
+        return Outputs(scores[: len(batch)], None if embedding is None else embedding[: len(batch)])
 
-    def _ready(self, path: FilePath, audio: Audio) -> _Prepared:
-        return _Prepared(path, self._features(audio), audio.seconds, audio.flag)
+    def close(self) -> None:
+        """Ends the decoding processes; the next files start new ones."""
+        if self._decoders:
+            self._decoders.close()
+            self._decoders = None
+
+    def _started_decoders(self) -> Decoders:
+        if self._decoders is None:
+            chunk = min(max(1, self.batch_size // 4), 32)
+            self._decoders = Decoders(self.decoding, count=self.workers, chunk=chunk, timeout=self._timeout)
+            weakref.finalize(self, self._decoders.close)
+        return self._decoders
+
+    def _take(self, event: Event, files: dict[int, _File], batches: "_Batches") -> None:
+        match event:
+            case Ready(ticket, features, start, end):
+                batches.add(features, files[ticket], start, end)
+            case Again(ticket):  # what is still on its way belongs to the old one
+                files[ticket] = _File(files[ticket].path)
+            case Waiting():
+                batches.flush()
+            case _:
+                files[event.ticket].ended = event
+                if isinstance(event, End):
+                    self.timing.decoding += event.decoding
+                    self.timing.features += event.features
 
     def _features(self, audio: Audio) -> Float32:
+        """[N] or [1, T, M]."""
         spec = self.bundle.spec
         if self.backend.variant.input == "waveform":
             return clip_of(audio.waveform, spec)
         return clip_log_mel(audio.waveform, spec)[None]
 
-    def _rows(self, items: list[_Prepared]) -> Iterator[Row]:
-        features = [item.features for item in items if item.features is not None]
-        scores = iter(self._scores(features) if features else ())
-        for item in items:
-            yield _error_row(item) if item.features is None else self._row(item, next(scores))
+    def _rows(self, file: _File) -> list[Row]:
+        end = file.ended
+        assert end is not None
+        if isinstance(end, Bad):
+            return [Row(file=file.path, error=end.code, detail=end.detail)]
+        clips = [clip for clip in file.clips if clip is not None]
+        rows = [self._row(file.path, clip, end) for clip in clips]
+        return [*rows, self._row(file.path, _mean(clips), end)] if self.decoding.window else rows
 
-    def _scores(self, features: list[Float32]) -> Float32:
-        """[K] for each of up to B inputs, from one batch of exactly B."""
-        batch = np.zeros((self.batch_size, *features[0].shape), dtype=np.float32)
-        batch[: len(features)] = features
-        return self.backend.scores(batch)[: len(features)]
-
-    def _row(self, item: _Prepared, scores: Float32) -> Row:
-        if not np.isfinite(scores).all():
-            return Row(file=item.file, error="invalid_score", detail="the model gave NaN or infinity")
-        spec = self.bundle.spec
-        return Row(
-            file=item.file,
-            start=0.0,
-            end=min(item.seconds, spec.clip_samples / spec.sampling_rate),
-            scores=dict(zip(self.labels, scores.tolist(), strict=True)),
-            error=item.flag,
-            seconds=item.seconds,
-        )
+    def _row(self, path: FilePath, clip: _Clip, end: End) -> Row:
+        whole = math.isnan(clip.start)
+        place: dict[str, Any] = {"file": path, "start": None if whole else clip.start, "end": None if whole else clip.end}
+        if not np.isfinite(clip.scores).all():
+            return Row(**place, error="invalid_score", detail=_NOT_FINITE, seconds=end.seconds)
+        scores = dict(zip(self.labels, clip.scores.tolist(), strict=True))
+        embedding = clip.embedding if self._embeddings else None
+        return Row(**place, scores=scores, error=end.flag, seconds=end.seconds, embedding=embedding)
 
 
-def _error_row(item: _Prepared) -> Row:
-    assert item.error is not None
-    return Row(file=item.file, error=item.error.code, detail=item.error.detail)
+_Member = tuple[_File, int, float, float]  # file, place among its clips, start, end
+
+
+class _Batches:
+    """Fills one batch while the model is at those before.
+
+    On the CPU it is at as many batches at once as there are cores, each on one thread: threads that share a batch wait
+    for each other, and for the decoders, at every layer.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self._scorer, self._size = scorer, scorer.batch_size
+        decoding = scorer.decoding
+        shape = (self._size, *decoding.slot_shape)
+        self._empty = [np.zeros(shape, decoding.slot_dtype) for _ in range(2 * scorer.lanes + 1)]
+        self._batch = self._empty.pop()
+        self._members: list[_Member] = []
+        self._running: deque[tuple[Future[tuple[Outputs, float]], npt.NDArray[Any], list[_Member]]] = deque()
+        self._threads = ThreadPoolExecutor(scorer.lanes, thread_name_prefix="model")
+
+    def __enter__(self) -> "_Batches":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def add(self, features: npt.NDArray[Any], file: _File, start: float, end: float) -> None:
+        """Copies the features; has the model run where they are the last that it waited for."""
+        self._batch[len(self._members)] = features
+        self._members.append((file, len(file.clips), start, end))
+        file.clips.append(None)
+        file.unscored += 1
+        if len(self._members) == self._size:
+            self._run()
+        while self._running and self._running[0][0].done():
+            self._collect()
+
+    def flush(self) -> None:
+        """Runs what there is, and waits for all."""
+        if self._members:
+            self._batch[len(self._members) :] = 0
+            self._run()
+        while self._running:
+            self._collect()
+
+    def _run(self) -> None:
+        self._running.append((self._threads.submit(self._timed, self._batch), self._batch, self._members))
+        self._members = []
+        if not self._empty:
+            self._collect()
+        self._batch = self._empty.pop()
+
+    def _collect(self) -> None:
+        """Waits for the oldest."""
+        future, batch, members = self._running.popleft()
+        (scores, embeddings), seconds = future.result()
+        self._scorer.timing.model += seconds
+        for i, (file, place, start, end) in enumerate(members):
+            embedding = None if embeddings is None else np.asarray(embeddings[i])
+            file.clips[place] = _Clip(start, end, np.asarray(scores[i]), embedding)
+            file.unscored -= 1
+        self._empty.append(batch)
+
+    def _timed(self, batch: npt.NDArray[Any]) -> tuple[Outputs, float]:
+        begin = time.perf_counter()
+        return self._scorer.outputs(batch), time.perf_counter() - begin
+
+
+def _joined(parts: list[Outputs]) -> Outputs:
+    if len(parts) == 1:
+        return parts[0]
+    embeddings = [part.embedding for part in parts if part.embedding is not None]
+    return Outputs(np.concatenate([part.scores for part in parts]), np.concatenate(embeddings) if embeddings else None)
+
+
+_NOT_FINITE: Final = "the model gave NaN or infinity"
+
+
+def _noted(paths: Iterable[FilePath], files: dict[int, _File]) -> Iterator[bytes]:
+    for ticket, path in enumerate(paths):
+        files[ticket] = _File(path)
+        yield os.fsencode(path)
+
+
+def _mean(clips: list[_Clip]) -> _Clip:
+    """Of all windows, in float64: a row without a place."""
+    scores = np.mean([clip.scores for clip in clips], axis=0, dtype=np.float64).astype(np.float32)
+    embeddings = [clip.embedding for clip in clips if clip.embedding is not None]
+    embedding = np.mean(embeddings, axis=0, dtype=np.float64).astype(np.float32) if embeddings else None
+    return _Clip(math.nan, math.nan, scores, embedding)
 
 
 def _check_positive(flag: str, value: float | None) -> None:
     if value is not None and not 0 < value < math.inf:
         raise ConfigError(f"{flag} | {value} | expected a number above 0")
+
+
+def _check_window(window: float | None, hop: float | None, longest: float) -> None:
+    _check_positive("--window", window)
+    _check_positive("--hop", hop)
+    if hop is not None and window is None:
+        raise ConfigError(f"--hop | {hop} without --window | expected both | add --window {longest:g}")
+    if window is not None and window > longest:
+        raise ConfigError(f"--window | {window} s | expected at most {longest:g} s, what the model hears at once")

@@ -39,6 +39,11 @@ class FrontendSpec:
         return (self.frames - 1) * self.hop
 
     @property
+    def clip_seconds(self) -> float:
+        """Of one clip."""
+        return self.clip_samples / self.sampling_rate
+
+    @property
     def n_bins(self) -> int:
         """F, bins of the one-sided spectrum."""
         return self.n_fft // 2 + 1

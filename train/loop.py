@@ -19,6 +19,7 @@ from .. import __version__
 from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.failpoints import failpoint
 from ..runtime.frontend import Float32
+from ..runtime.locks import locked
 from .checkpoint import POINTER, CheckpointInfo, Saver, read_info
 from .config import Config
 from .data import DataSet
@@ -26,7 +27,7 @@ from .display import Display
 from .distributed import World, any_rank, check_equal, first_on_machine_first
 from .flops import matmul_peak, step_flops
 from .frontend import LogMel
-from .interruption import Interruption, run_lock
+from .interruption import Interruption
 from .metrics import ccc_challenge
 from .model import TwinsNetwork
 from .panns import initialisation_from_panns
@@ -59,7 +60,8 @@ def train(plan: Plan, run: Path, *, resume: bool, strict_resume: bool = False, w
     if resume and (done := _finished(plan, run)):
         return done
     try:
-        with run_lock(run) if world.is_first else contextlib.nullcontext():
+        run.mkdir(parents=True, exist_ok=True)
+        with locked(run / "run.lock", does="trains") if world.is_first else contextlib.nullcontext():
             return _train(plan, run, resume, strict_resume, world)
     except torch.OutOfMemoryError as error:
         raise StoppedError(

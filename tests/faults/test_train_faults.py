@@ -670,7 +670,7 @@ def test_t14_a_second_trainer_is_refused_and_a_killed_ones_lock_is_free(
     first = start("train", "--resume", "--out", begun, RRTN_FAILPOINT="train.step:sleep:2")
     wait_for(lambda: f"process {first.pid} on " in (begun / "run.lock").read_text())
     second = resumed(rrtn, begun)
-    assert_refused(second, 2, f"{begun} | process {first.pid} on {socket.gethostname()} trains there | one trainer a run")
+    assert_refused(second, 2, f"{begun} | process {first.pid} on {socket.gethostname()} trains there | one at a time")
     first.kill()
     assert first.wait().code == -signal.SIGKILL
     assert resumed(rrtn, begun).code == 0
@@ -683,7 +683,7 @@ def test_t14_two_new_runs_in_one_folder(
     children = [start(*fresh), start(*fresh)]
     ended = sorted((child.wait() for child in children), key=lambda end: end.code)
     assert [end.code for end in ended] == [0, 2], ended
-    assert "one trainer a run" in ended[1].err or "holds a run already" in ended[1].err
+    assert "one at a time" in ended[1].err or "holds a run already" in ended[1].err
     assert outcome(tmp_path / "run") == outcome(whole)
 
 

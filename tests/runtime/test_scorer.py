@@ -148,13 +148,17 @@ def test_only_a_few_files_are_read_ahead(tiny_model: Path, real_clips: list[Path
     rows = Scorer(tiny_model, "cpu", batch_size=2, workers=2).score_files(endless())
     assert next(rows).error == ""
     rows.close()  # type: ignore[attr-defined]
-    assert taken <= 2 + 4 * 2 + 2  # a batch, four batches ahead, one for each worker
+    assert taken <= 64  # five batches of two, and two chunks of one for each decoder, and what they give meanwhile
 
 
 def test_failing_storage_stops_scoring(scorer: Scorer, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: object, *_: object) -> int:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr("rrtn.runtime.audio.os.open", fail)
-    with pytest.raises(StoppedError, match=os.fspath(real_clips[0])):
+    monkeypatch.setenv("RRTN_FAILPOINT", f"read.{real_clips[1].name}:eio:all")
+    with pytest.raises(StoppedError, match=os.fspath(real_clips[1])):
         list(scorer.score_files(real_clips))
+
+
+def test_storage_that_recovers_is_asked_again(scorer: Scorer, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = list(scorer.score_files(real_clips))
+    scorer.close()
+    monkeypatch.setenv("RRTN_FAILPOINT", "read.*:eio")  # once in each decoder
+    assert list(scorer.score_files(real_clips)) == undisturbed
