@@ -301,11 +301,12 @@ class _Batches:
     def _collect(self) -> None:
         """Waits for the oldest."""
         future, batch, members = self._running.popleft()
-        (scores, embeddings), seconds = future.result()
+        outputs, seconds = future.result()
         self._scorer.timing.model += seconds
         for i, (file, place, start, end) in enumerate(members):
-            embedding = None if embeddings is None else np.asarray(embeddings[i])
-            file.clips[place] = _Clip(start, end, np.asarray(scores[i]), embedding)
+            embedding: Float32 | None = None if outputs.embedding is None else outputs.embedding[i]
+            scores: Float32 = outputs.scores[i]
+            file.clips[place] = _Clip(start, end, scores, embedding)
             file.unscored -= 1
         self._empty.append(batch)
 
