@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
@@ -303,9 +304,8 @@ class _Batches:
         future, batch, members = self._running.popleft()
         outputs, seconds = future.result()
         self._scorer.timing.model += seconds
-        for i, (file, place, start, end) in enumerate(members):
-            embedding: Float32 | None = None if outputs.embedding is None else outputs.embedding[i]
-            scores: Float32 = outputs.scores[i]
+        embeddings = repeat(None) if outputs.embedding is None else outputs.embedding
+        for (file, place, start, end), scores, embedding in zip(members, outputs.scores, embeddings, strict=False):
             file.clips[place] = _Clip(start, end, scores, embedding)
             file.unscored -= 1
         self._empty.append(batch)
