@@ -202,7 +202,7 @@ class Scorer:
 
     def _started_decoders(self) -> Decoders:
         if self._decoders is None:
-            chunk = min(max(1, self.batch_size // 4), 32)
+            chunk = min(self.batch_size, 32)
             self._decoders = Decoders(self.decoding, count=self.workers, chunk=chunk, timeout=self._timeout)
             weakref.finalize(self, self._decoders.close)
         return self._decoders
