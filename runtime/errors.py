@@ -7,6 +7,8 @@ RrtnError                what the user can act on; one line: subject | what came
 ├── AudioError           one audio file, with a stable `code` (also ValueError)       a row, never a stop
 ├── StoppedError         stopped by policy or by the storage; resumable (also RuntimeError)  exit 4, or 128 + signal
 └── ModelError           a bundle, model or engine, or a parity gate (also RuntimeError)     exit 5
+    ├── UnavailableError what this machine cannot run; another backend may, and `auto` goes on to it
+    └── OutOfMemoryError one batch too large for the device; a smaller one may fit (also MemoryError)
 """
 
 
@@ -51,3 +53,11 @@ class ModelError(RrtnError, RuntimeError):
     """A model, bundle or engine that must not be used."""
 
     exit_code = 5
+
+
+class UnavailableError(ModelError):
+    """A backend that this machine cannot run: no GPU, no library, an engine made elsewhere."""
+
+
+class OutOfMemoryError(ModelError, MemoryError):
+    """A batch that does not fit into the device's memory. The backend is as it was: try a smaller batch."""

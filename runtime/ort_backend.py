@@ -1,75 +1,259 @@
-"""ONNX Runtime sessions, on the CPU or on CUDA.
+"""ONNX Runtime sessions, on the CPU or on CUDA, with the memory of either.
 
-B batch, K labels.
+Inputs and outputs lie in buffers on the device that are made once for a batch size. The CPU takes the same path, so that
+what the tests run there differs from a GPU's by the device alone. The CUDA half has not yet run on a GPU.
+
+B batch, N samples, T frames, M mels, K labels, D embedding.
 """
 
-from dataclasses import dataclass
+import base64
+import contextlib
+import ctypes
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
 from .bundle import Bundle, Variant
 from .cpus import usable_cpus
-from .errors import ModelError
+from .errors import ModelError, OutOfMemoryError, RrtnError, UnavailableError
 from .frontend import Float32
 
 Device = Literal["cpu", "cuda"]
+Int16 = npt.NDArray[np.int16]
+Batch = Float32 | Int16  # log_mel [B, 1, T, M] or waveform [B, N]; a waveform may be of 16-bit samples
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_INSTALL_CUDA: Final = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
 # TF32 would move fp32 scores by more than the parity limit; a fixed batch makes the exhaustive search a single one.
-_CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}
+_CUDA_OPTIONS: Final = {"use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}
+# Channels last is the layout of the tensor cores, for float16. In float32 cuDNN has no fast kernels for it without TF32,
+# and its frontend may take TF32 in spite of use_tf32=0 (onnxruntime#21752).
+_HALF_OPTIONS: Final = {**_CUDA_OPTIONS, "prefer_nhwc": "1"}
+# In whose words memory is short. ONNX Runtime has no code of its own for it (onnxruntime#16307).
+_OUT_OF_MEMORY: Final = (
+    "failed to allocate memory",  # its arena, on every device: bfc_arena.cc; onnxruntime#16307, #20038
+    "is smaller than requested bytes",  # its arena below a limit: bfc_arena.cc
+    "out of memory",  # CUDA failure 2: cuda_call.cc; TensorRT's defaultAllocator.cpp, TensorRT#4258
+    "outofmemory",  # TensorRT's error code: virtualMemoryBuffer.cpp, TensorRT#4254
+    "alloc_failed",  # CUBLAS_STATUS_, CUDNN_STATUS_ and CUFFT_: where a library makes its workspace
+    "allocation_failed",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_, cuDNN 9
+    "bad_alloc",  # C++
+)
+# pcm int16 [B, N] -> Cast -> Mul by 2**-15 -> waveform float32 [B, N]. test_ort_backend.py makes it with onnx.helper.
+_WIDENING: Final = base64.b64decode(
+    "CAo6ogEKHAoDcGNtEgR3aWRlIgRDYXN0KgkKAnRvGAGgAQIKHAoEd2lkZQoFc2NhbGUSCHdhdmVmb3JtIgNNdWwSCHdpZGVuaW5nKg8QAUIFc2"
+    "NhbGVKBAAAADhaIQoDcGNtEhoKGAgFEhQKBxIFYmF0Y2gKCRIHc2FtcGxlc2ImCgh3YXZlZm9ybRIaChgIARIUCgcSBWJhdGNoCgkSB3NhbXBs"
+    "ZXNCBAoAEBQ="
+)
+
+
+class Outputs(NamedTuple):
+    """What a model gives for a batch."""
+
+    scores: Float32  # [B, K]
+    embedding: Float32 | None  # [B, D]; None where the graph does not have it
+
+
+class Widening:
+    """int16 samples of the host -> float32 in [-1, 1) in a buffer of the device: only int16 crosses the bus."""
+
+    def __init__(self, device: Device) -> None:
+        self._device: Device = device
+        self._session = session_from_bytes(_WIDENING, "int16 to float32", device)
+        self._binding = self._session.io_binding()
+        self._samples: Any = None
+
+    def into(self, waveforms: Any, batch: Int16) -> None:
+        """Fills the float32 buffer `waveforms` [B, N] with batch [B, N] / 32768, exactly."""
+        if self._samples is None or tuple(self._samples.shape()) != batch.shape:
+            self._samples = None  # frees it before the next is made
+            self._samples = buffer_of(batch.shape, np.int16, self._device)
+            self._binding.bind_ortvalue_input("pcm", self._samples)
+        self._samples.update_inplace(batch)
+        self._binding.bind_ortvalue_output("waveform", waveforms)
+        self._session.run_with_iobinding(self._binding)  # returns when the device is done
+
+
+@dataclass
+class Buffers:
+    """A model's input and outputs on a device, for batches of one shape."""
+
+    shape: tuple[int, ...]
+    x: Any  # OrtValue
+    outputs: dict[str, Any]  # name -> OrtValue
+    widening: Widening | None  # None: int16 is widened by NumPy
+
+    def fill(self, batch: Batch) -> None:
+        """Copies the batch to the device; returns when it is there."""
+        if batch.dtype == np.int16 and self.widening:
+            self.widening.into(self.x, np.asarray(batch, dtype=np.int16))
+        else:
+            self.x.update_inplace(widened(batch))
+
+    def fetch(self) -> Outputs:
+        """Copies of the outputs, on the host."""
+        found = {name: np.array(value.numpy()) for name, value in self.outputs.items()}  # on the CPU numpy() is a view
+        return Outputs(found["scores"], found.get("embedding"))
 
 
 @dataclass(frozen=True)
 class OrtBackend:
-    """A loaded variant. `scores` maps a batch of the variant's input to [B, K]."""
+    """A loaded variant. One batch at a time runs; other threads wait."""
 
     variant: Variant
     device: Device
     session: Any
+    widening: Widening | None = None
+    _bound: list[tuple[Buffers, Any]] = field(default_factory=list, repr=False)  # the last shape's, with their binding
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
 
-    def scores(self, batch: Float32) -> Float32:
-        """log_mel [B, 1, T, M] or waveform [B, N] -> scores [B, K]."""
-        return np.asarray(self.session.run(["scores"], {self.session.get_inputs()[0].name: batch})[0])
+    def run(self, batch: Batch) -> Outputs:
+        """log_mel [B, 1, T, M] or waveform [B, N] -> scores [B, K] and, where the graph has it, the embedding [B, D].
+
+        Raises OutOfMemoryError where the batch is too large, ModelError for anything else that ONNX Runtime refuses.
+        """
+        with self._lock, ort_errors(f"{self.variant.file} on {self.device}, batch {batch.shape}"):
+            buffers, binding = self._buffers(batch.shape)
+            buffers.fill(batch)
+            self.session.run_with_iobinding(binding)
+            return buffers.fetch()
+
+    def scores(self, batch: Batch) -> Float32:
+        """The same, without the embedding."""
+        return self.run(batch).scores
+
+    def _buffers(self, shape: tuple[int, ...]) -> tuple[Buffers, Any]:
+        if not self._bound or self._bound[0][0].shape != shape:
+            self._bound.clear()  # frees the old ones first
+            outputs = {output.name: buffer_of((shape[0], *_sizes(output)), np.float32, self.device) for output in self._outputs}
+            buffers = Buffers(shape, buffer_of(shape, np.float32, self.device), outputs, self.widening)
+            binding = self.session.io_binding()
+            binding.bind_ortvalue_input(self.session.get_inputs()[0].name, buffers.x)
+            for name, value in outputs.items():
+                binding.bind_ortvalue_output(name, value)
+            self._bound.append((buffers, binding))
+        return self._bound[0]
+
+    @property
+    def _outputs(self) -> list[Any]:
+        return [output for output in self.session.get_outputs() if output.name in Outputs._fields]
 
 
 def ort_backend_from_bundle(bundle: Bundle, variant: Variant, *, device: Device, threads: int | None = None) -> OrtBackend:
     """Loads a variant from the very bytes that were hashed. Raises ModelError where the device does not take it."""
     if variant.kind != "onnx":  # Bundle.read has not looked into it
         raise ModelError(f"{bundle.path / variant.file} | {variant.kind} | ONNX Runtime takes ONNX only | export again")
+    half = variant.precision == "fp16"
+    session = session_from_bytes(bundle.read(variant), variant.file, device, threads=threads, half=half)
+    widening = Widening(device) if device == "cuda" and variant.input == "waveform" else None
+    return OrtBackend(variant=variant, device=device, session=session, widening=widening)
+
+
+def session_from_bytes(model: bytes, name: str, device: Device, *, threads: int | None = None, half: bool = False) -> Any:
+    """An InferenceSession that runs all of the model on `device`. Raises ModelError, or UnavailableError without CUDA."""
     if device == "cuda":
-        _load_cuda_libraries()
-    try:
+        load_cuda()
+    with ort_errors(f"{name} on {device}"):
         session = onnxruntime.InferenceSession(
-            bundle.read(variant), sess_options=_options(device, threads), providers=_providers(device)
+            model, sess_options=_options(device, threads), providers=_providers(device, half=half)
         )
-    except Exception as error:  # ORT raises its own tree, one class a status code
-        if type(error).__module__.startswith("onnxruntime"):
-            reason = str(error).splitlines()[0]
-            raise ModelError(f"{variant.file} on {device} | {reason} | a model that runs here | rrtn doctor") from error
-        raise
     if session.get_providers()[0] != _PROVIDERS[device]:
-        raise ModelError(f"backend cuda | ONNX Runtime fell back to {session.get_providers()[0]} | CUDA | rrtn doctor")
-    return OrtBackend(variant=variant, device=device, session=session)
+        raise UnavailableError(f"backend cuda | ONNX Runtime fell back to {session.get_providers()[0]} | CUDA | rrtn doctor")
+    return session
+
+
+def buffer_of(shape: Sequence[int], dtype: Any, device: Device) -> Any:
+    """An OrtValue: memory on the device, whose `numpy()` and `update_inplace()` copy, and return when that is done.
+
+    (On CUDA both are cudaMemcpy on the default stream, the one to the device followed by cudaStreamSynchronize:
+    ProviderInfo_CUDA in cuda_provider_factory.cc.)
+    """
+    return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, device, 0)
+
+
+def widened(batch: Batch) -> Float32:
+    """A batch as float32; int16 samples divided by 32768."""
+    if batch.dtype == np.int16:
+        return batch.astype(np.float32) * np.float32(2**-15)
+    assert batch.dtype == np.float32, batch.dtype
+    return np.asarray(batch, dtype=np.float32)
+
+
+def is_out_of_memory(reason: str) -> bool:
+    """Whether an error of ONNX Runtime, CUDA or TensorRT says that memory was short."""
+    return any(words in reason.lower() for words in _OUT_OF_MEMORY)
+
+
+@contextlib.contextmanager
+def ort_errors(subject: str) -> Iterator[None]:
+    """ONNX Runtime's own exceptions, one class a status code, and what its C++ throws, as ours on one line."""
+    try:
+        yield
+    except RrtnError:
+        raise
+    except Exception as error:
+        if not isinstance(error, RuntimeError | MemoryError) and not type(error).__module__.startswith("onnxruntime"):
+            raise
+        reason = " ".join(str(error).split())[:400]
+        if isinstance(error, MemoryError) or is_out_of_memory(str(error)):
+            raise OutOfMemoryError(f"{subject} | {reason} | memory for this batch | use a smaller --batch-size") from error
+        raise ModelError(f"{subject} | {reason} | a model that runs here | rrtn doctor") from error
 
 
 def cuda_missing() -> str:
-    """Why ONNX Runtime cannot use CUDA here; "" where it should."""
+    """Why ONNX Runtime cannot use CUDA here; "" where it should. Loads nothing."""
     if _PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
         return "this onnxruntime has no CUDA provider; pip install onnxruntime-gpu"
     return "" if Path("/proc/driver/nvidia/version").exists() else "no NVIDIA driver"
 
 
-def _providers(device: Device) -> list[Any]:
-    return [(_PROVIDERS["cuda"], _CUDA_OPTIONS)] if device == "cuda" else [_PROVIDERS["cpu"]]
+def load_cuda() -> None:
+    """Loads CUDA and cuDNN for ONNX Runtime. Raises UnavailableError with the library that is missing."""
+    if reason := cuda_missing() or missing_library():
+        raise UnavailableError(f"--backend cuda | {reason} | a CUDA GPU | use --backend cpu, or see rrtn doctor")
+
+
+def missing_library() -> str:
+    """What keeps ONNX Runtime's CUDA provider from being loaded; "" where nothing does. Takes a second.
+
+    ONNX Runtime itself would only log this, and go on without CUDA.
+    """
+    if hasattr(onnxruntime, "preload_dlls"):
+        with contextlib.redirect_stdout(None):  # its own words, on what may be a table or JSON
+            onnxruntime.preload_dlls()  # from the nvidia-* wheels, where no system-wide ones are installed
+    folder = Path(onnxruntime.__file__).parent / "capi"
+    try:
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
+        # It loads without cuDNN, too, and then lacks convolutions or has slow ones (onnxruntime#29252).
+        ctypes.CDLL("libcudnn.so.9")
+    except OSError as error:
+        return f"{str(error).partition(':')[0]} cannot be loaded; {_INSTALL_CUDA}"
+    return ""
+
+
+def _sizes(output: Any) -> list[int]:
+    """Of an output behind its batch dimension."""
+    sizes = output.shape[1:]
+    if not all(isinstance(size, int) for size in sizes):
+        raise ModelError(f"output {output.name} | shape {output.shape} | sizes that are known | export again")
+    return list(sizes)
+
+
+def _providers(device: Device, *, half: bool) -> list[Any]:
+    return [(_PROVIDERS["cuda"], _HALF_OPTIONS if half else _CUDA_OPTIONS)] if device == "cuda" else [_PROVIDERS["cpu"]]
 
 
 def _options(device: Device, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or usable_cpus()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors are raised, and need not be printed as well
     # Bytes can be ONNX to the check in Bundle.read and ONNX Runtime's own format to it, which it prefers.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
@@ -78,9 +262,3 @@ def _options(device: Device, threads: int | None) -> Any:
     if device == "cuda":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     return options
-
-
-def _load_cuda_libraries() -> None:
-    """CUDA and cuDNN from the nvidia-* wheels, where no system-wide ones are installed."""
-    if hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()
