@@ -554,7 +554,7 @@ def _newest_bundle() -> Path:
 
 def _bundle_json(bundle: "Bundle") -> dict[str, Any]:
     here = {variant.name: _state(bundle, variant) for variant in bundle.variants}
-    return {"bundle": str(bundle.path), **bundle.manifest(), "here": here}
+    return {"bundle": str(bundle.path), **bundle.manifest(), "here": here, "auto": _auto(bundle)}
 
 
 def _row_json(row: "Row") -> dict[str, Any]:
@@ -642,7 +642,11 @@ def _print_bundle(bundle: "Bundle") -> None:
     frontend = (
         f"{spec.frames} frames x {spec.n_mels} mels of {spec.sampling_rate / 1000:g} kHz audio at {spec.peak_dbfs:g} dBFS"
     )
-    _print(table, title=f"{bundle.path}: {source or 'bare ONNX'}", caption=f"{frontend}; labels: {', '.join(bundle.labels)}")
+    auto = _auto(bundle)
+    why = "".join(f"; not {what}: {reason}" for what, reason in auto["passed_over"].items())
+    chosen = f"--backend auto: {auto['backend'] or 'nothing here'} {auto['variant'] or ''}".strip()
+    caption = f"{frontend}; labels: {', '.join(bundle.labels)}\n{chosen}{why}"
+    _print(table, title=f"{bundle.path}: {source or 'bare ONNX'}", caption=caption)
 
 
 def _parity_text(variant: "Variant") -> str:
@@ -654,6 +658,7 @@ def _parity_text(variant: "Variant") -> str:
 def _state(bundle: "Bundle", variant: "Variant") -> str:
     """Whether the file is whole and something here runs it, and if not, why."""
     from .runtime.engine_stamp import mismatch, this_machine
+    from .runtime.ort_backend import cuda_missing
 
     try:
         bundle.read(variant)
@@ -663,7 +668,18 @@ def _state(bundle: "Bundle", variant: "Variant") -> str:
         return "runs"
     if reason := mismatch(variant.stamp, this_machine()):
         return f"{reason}; build it where it shall run: rrtn export --trt"
-    return f"fits this machine, but rrtn {__version__} does not run engines"
+    if reason := cuda_missing():
+        return f"{reason}, and engines use the CUDA memory of ONNX Runtime"
+    return "fits this machine; tried at scoring"
+
+
+def _auto(bundle: "Bundle") -> dict[str, Any]:
+    """What --backend auto begins with here, by all that is known without loading it, and why with nothing faster."""
+    from .runtime.backends import candidates_of_bundle
+
+    candidates, passed_over = candidates_of_bundle(bundle)
+    device, variant = (candidates[0].device, candidates[0].variant.name) if candidates else (None, None)
+    return {"backend": device, "variant": variant, "passed_over": passed_over}
 
 
 def _print_data_report(report: "DataReport") -> None:

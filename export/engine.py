@@ -5,18 +5,30 @@ ahead of time for a list of GPUs, without one. Both are driven by the same calls
 precision is what the ONNX file says, and no TF32. Only the RTX half has run so far, on a machine without a GPU.
 """
 
+import contextlib
 import hashlib
-import importlib
 import importlib.util
+import json
+import signal
+import sys
+import threading
 from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from signal import SIGINT, SIGTERM
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 from ..runtime.engine_stamp import EngineStamp, driver_version
 from ..runtime.errors import ConfigError, ModelError
+from ..runtime.trt_backend import Flavour, flavour_of
+from ..train.clips import cache_folder
 from .graph import MAX_BATCH
+from .timing_cache import attach_timing_cache, store_timing_cache, timing_cache_file
+
+if TYPE_CHECKING:
+    import tensorrt
 
 INSTALL_HINT: Final = 'pip install "rrtn[rtx]" (no GPU needed), or on a GPU machine pip install "rrtn[trt]"'
 _SMALLEST_SHARE: Final = 0.8  # of the convolutions that must be of the stated precision; the frontend's and the first may not
@@ -56,21 +68,20 @@ def engine_from_onnx(
     *,
     precision: str = "fp32",
     options: EngineOptions = EngineOptions(),
+    progress: Callable[[float, str], None] = lambda share, phase: None,
 ) -> tuple[bytes, EngineStamp]:
-    """A serialised engine and its stamp.
+    """A serialised engine and its stamp. `progress` gets the share that is done, in [0, 1], and what is being done.
 
     Raises ModelError with the parser's or builder's own words, and where the layers are not of the stated precision.
     """
-    if TYPE_CHECKING:
-        import tensorrt as trt
-    else:
-        trt = importlib.import_module(flavour)
-    log = _collecting_logger(trt)
+    loaded = flavour_of(flavour)
+    trt, log = loaded.module, loaded.log
+    loaded.forget()
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
-        problems = "; ".join(parser.get_error(i).desc() for i in range(parser.num_errors))
+        problems = "; ".join(_problem(parser.get_error(i)) for i in range(parser.num_errors))
         raise ModelError(f"{flavour} | {problems} | an ONNX graph that it can parse | export with another flavour")
     convolutions = convolution_types(network, trt)
     check_precision(convolutions, precision)
@@ -79,9 +90,9 @@ def engine_from_onnx(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.add_optimization_profile(_profile(builder, network.get_input(0), options.batch_profile))
     targets = _set_targets(trt, config, options.targets) if flavour == "tensorrt_rtx" else (_capability(),)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:  # the builder does not raise
-        raise ModelError(f"{flavour} | {log.last_error or 'no engine and no reason'} | an engine | see rrtn doctor")
+    plan = _build(loaded, builder, network, config, progress)
+    if flavour == "tensorrt" and torch.cuda.is_available():
+        check_layers(layer_types(_inspection(loaded, plan)), precision)
     stamp = EngineStamp(
         flavour=flavour,
         version=trt.__version__,
@@ -92,13 +103,144 @@ def engine_from_onnx(
         batch_profile=options.batch_profile,
         convolutions=dict(convolutions),
     )
-    return bytes(plan), stamp
+    return plan, stamp
+
+
+def _problem(error: "tensorrt.ParserError") -> str:
+    """Its description alone may be the word "false"."""
+    where = f"{error.node_operator()} {error.node_name()}".strip()
+    return " ".join(f"{where}: {error.desc()}".split()).removeprefix(": ")
+
+
+def _build(
+    flavour: Flavour,
+    builder: "tensorrt.Builder",
+    network: "tensorrt.INetworkDefinition",
+    config: "tensorrt.IBuilderConfig",
+    progress: Callable[[float, str], None],
+) -> bytes:
+    """With the timings of earlier builds, where this TensorRT has such."""
+    name = flavour.module.__name__
+    file = timing_cache_file(cache_folder(), flavour.module.__version__, _capability()) if name == "tensorrt" else None
+    notes = [attach_timing_cache(config, file)] if file else []
+    with _signals_wait() as received:
+        config.progress_monitor = monitor = progress_monitor(flavour.module, progress, received)
+        plan = builder.build_serialized_network(network, config)
+    if monitor.problem:
+        raise monitor.problem
+    if plan is None:  # the builder does not raise
+        raise ModelError(f"{name} | {flavour.reason or 'no engine and no reason'} | an engine | see rrtn doctor")
+    if file:
+        notes.append(store_timing_cache(config, file))
+    for note in filter(None, notes):
+        print(f"rrtn: note: {note}", file=sys.stderr)
+    return bytes(plan)
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM are kept until the builder has returned: what they raise cannot pass through it, and would be lost."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # signals go to the main thread alone
+        yield received
+        return
+    before = {number: signal.signal(number, lambda sent, _: received.append(sent)) for number in (SIGINT, SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        for sent in dict.fromkeys(received):
+            signal.raise_signal(sent)
+
+
+def progress_monitor(trt: Any, report: Callable[[float, str], None], stop: Sequence[object] = ()) -> Any:
+    """Tells `report` the share of a build that is done, which never falls, and the phase. Derived from the flavour's own.
+
+    As soon as something is in `stop`, the build ends at its next step.
+    """
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.phases: list[list[Any]] = []  # [name, steps, steps done], the innermost last
+            self.share = 0.0
+            self.problem: Exception | None = None  # of `report`
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            """A phase begins inside of another one, or as the first."""
+            self.phases.append([phase_name, num_steps, 0])
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            """False ends the build."""
+            for phase in self.phases:
+                if phase[0] == phase_name:
+                    phase[2] = step + 1
+            self.share = max(self.share, self._share())
+            try:
+                report(self.share, phase_name)
+            except Exception as error:
+                self.problem = self.problem or error
+            return not (stop or self.problem)
+
+        def phase_finish(self, phase_name: str) -> None:
+            """Its last step may have gone unsaid."""
+            self.phases = [phase for phase in self.phases if phase[0] != phase_name]
+
+        def _share(self) -> float:
+            share = 0.0
+            for _, steps, done in reversed(self.phases):
+                share = min(1.0, (done + share) / max(steps, 1))
+            return share
+
+    return Monitor()
+
+
+def layer_types(inspection: str) -> Counter[str]:
+    """How many outputs of an engine's layers are of which type, from EngineInspector's JSON.
+
+    TensorRT writes a type as Half or Float, or within a format: "Channel major FP16 format where channel % 8 == 0".
+    """
+    names = {
+        "half": "fp16",
+        "fp16": "fp16",
+        "float": "fp32",
+        "fp32": "fp32",
+        "int8": "int8",
+        "bf16": "bf16",
+        "bfloat16": "bf16",
+    }
+    layers = [layer for layer in json.loads(inspection).get("Layers", []) if isinstance(layer, dict)]
+    formats = [str(output.get("Format/Datatype", "")) for layer in layers for output in layer.get("Outputs", [])]
+    words = [word for text in formats for word in text.lower().replace(".", " ").split()]
+    return Counter(names[word] for word in words if word in names)
+
+
+def check_layers(types: Counter[str], stated: str) -> None:
+    """Raises ModelError where an engine, as it was built, computes in something else than its name says.
+
+    Fusion leaves few layers, and some of any engine stay in float32, so that presence is all that can be asked of them.
+    """
+    foreign = [name for name in types if name not in ("fp32", stated)]
+    if foreign or not types[stated]:
+        found = ", ".join(f"{count} in {name}" for name, count in types.items()) or "of no type that is known"
+        raise ModelError(f"{stated} engine | outputs of its layers: {found} | expected {stated} | not published")
+
+
+def _inspection(flavour: Flavour, plan: bytes) -> str:
+    """The engine's own account of its layers, as JSON. Needs the GPU that it is for; not yet run on one."""
+    trt = flavour.module
+    flavour.forget()
+    engine = trt.Runtime(flavour.log).deserialize_cuda_engine(plan)
+    if engine is None:
+        raise ModelError(f"{trt.__name__} | {flavour.reason} | an engine that loads where it was built | see rrtn doctor")
+    return str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def convolution_types(network: Any, trt: Any) -> Counter[str]:
     """How many convolutions a parsed, strongly typed network computes in fp32, fp16, and int8 (a dequantised input).
 
-    This is read before the build: to read it back from an engine (EngineInspector) takes a GPU that can load it.
+    This is read before the build, on any machine; `layer_types` is read back from the engine.
     """
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     dequantised = {layer.get_output(0).name for layer in layers if layer.type == trt.LayerType.DEQUANTIZE}
@@ -141,19 +283,3 @@ def _set_targets(trt: Any, config: Any, targets: tuple[int, ...]) -> tuple[int, 
 def _capability() -> int:
     major, minor = torch.cuda.get_device_capability()
     return 10 * major + minor
-
-
-def _collecting_logger(trt: Any) -> Any:
-    """TensorRT's words: errors are kept for the message, warnings are dropped. Derived from the flavour's own ILogger."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        last_error = ""
-
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                Logger.last_error = message
-
-    return Logger()

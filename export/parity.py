@@ -6,12 +6,13 @@ n validation clips, N samples, B batch, K targets.
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..runtime.backends import Backend
 from ..runtime.bundle import Variant
 from ..runtime.errors import ModelError
 from ..runtime.frontend import Float32, log_mel
@@ -26,17 +27,6 @@ _BATCHES: Final = (1, 2, 7, 32)  # of scoring; the last is the one that all clip
 _BATCHED_CLIPS: Final = 32  # of the clips, and the extremes, run in every batch size
 _TORCH_BATCH: Final = 16
 _HALF_MAX: Final = 65504.0
-
-
-class Backend(Protocol):
-    """Whatever runs a variant."""
-
-    @property
-    def variant(self) -> Variant:
-        """What it runs."""
-
-    def scores(self, batch: Float32) -> Float32:
-        """[B, ...] -> [B, K]."""
 
 
 @dataclass(frozen=True, kw_only=True)

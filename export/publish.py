@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -10,11 +11,13 @@ import numpy as np
 
 from .. import __version__
 from ..runtime.audio import waveform_from_samples
+from ..runtime.backends import DeviceName, backend_from_variant, obstacle
 from ..runtime.bundle import MANIFEST, Bundle, InputKind, Variant
-from ..runtime.errors import ConfigError, DataError, ModelError
+from ..runtime.engine_stamp import this_machine
+from ..runtime.errors import ConfigError, DataError, ModelError, UnavailableError
 from ..runtime.files import sha256_of, write_bytes, write_json
 from ..runtime.frontend import Float32, log_mel
-from ..runtime.ort_backend import Device, cuda_missing, ort_backend_from_bundle
+from ..runtime.ort_backend import cuda_missing, ort_backend_from_bundle
 from ..runtime.progress import Progress
 from ..train.checkpoint import CheckpointInfo, load_checkpoint
 from ..train.clips import clip_store
@@ -171,20 +174,24 @@ def _with_variants(bundle: Bundle, source: Source, probe: Probe, wanted: Wanted,
     failed: dict[str, str] = {}
     recipes = wanted.recipes()
     with Progress("export", len(recipes), "variants") as bar:
-        for recipe in recipes:
+        for done, recipe in enumerate(recipes):
             if reason := _impossible(recipe, bundle, source.config):
                 skipped[recipe.name] = reason
-            elif recipe in ENGINES:
-                bundle = _with_engine(bundle, recipe, wanted.engine)
-            else:
-                try:
+                continue
+            before = bundle
+            if recipe in ENGINES:
+                bundle = _with_engine(bundle, recipe, wanted.engine, _build_progress(bar, done, recipe.name))
+            try:
+                if recipe in ENGINES:
+                    bundle = _with_parity(bundle, recipe.name, probe, worst_to=worst_to)
+                else:
                     bundle = _with_onnx(bundle, recipe, source, probe, embeddings=wanted.embeddings, worst_to=worst_to)
-                except ModelError as error:
-                    if recipe.name == "fp32":
-                        raise
-                    failed[recipe.name] = str(error)
-                    (bundle.path / recipe.file).unlink(missing_ok=True)
-            bar.advance(note=recipe.name)
+            except ModelError as error:
+                if recipe.name == "fp32":
+                    raise
+                bundle, failed[recipe.name] = before, str(error)
+                (bundle.path / recipe.file).unlink(missing_ok=True)
+            bar.update(done + 1, recipe.name)
     return Published(bundle, skipped, failed)
 
 
@@ -223,13 +230,33 @@ def _onnx(bundle: Bundle, recipe: Recipe, source: Source, probe: Probe, *, embed
     return int8_for_cpu(bundle.read(fp32), np.array([log_mel(clip, spec)[None] for clip in clips]))
 
 
-def _with_engine(bundle: Bundle, recipe: Recipe, options: EngineOptions) -> Bundle:
+def _with_engine(
+    bundle: Bundle, recipe: Recipe, options: EngineOptions, progress: Callable[[float, str], None] = lambda share, phase: None
+) -> Bundle:
     """Built from a waveform graph: on a GPU the log-Mel belongs there too."""
     flavour, source = installed_flavour(), bundle.variant(recipe.source)
     assert flavour is not None and source is not None
-    plan, stamp = engine_from_onnx(bundle.read(source), flavour, precision=recipe.precision, options=options)
+    plan, stamp = engine_from_onnx(bundle.read(source), flavour, precision=recipe.precision, options=options, progress=progress)
     variant = _variant(bundle, recipe, plan, kind="engine", stamp=stamp.to_dict())
     return replace(bundle, variants=(*bundle.variants, variant))
+
+
+def _with_parity(bundle: Bundle, engine: str, probe: Probe, *, worst_to: Path) -> Bundle:
+    """The gate for an engine, where it fits this machine; elsewhere its parity stays unknown."""
+    variant = bundle.variant(engine)
+    assert variant is not None
+    if obstacle(variant, "trt", this_machine(), cuda_missing()):
+        return bundle
+    try:
+        backend = backend_from_variant(bundle, variant, "trt")
+    except UnavailableError:
+        return bundle
+    parity = check_parity(backend, bundle.spec, probe, worst_to=worst_to)
+    return replace(bundle, variants=(*bundle.variants[:-1], replace(variant, parity=parity.to_dict())))
+
+
+def _build_progress(bar: Progress, done: int, name: str) -> Callable[[float, str], None]:
+    return lambda share, phase: bar.update(done, f"{name} {share:.0%}, {phase.lower()}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,17 +292,15 @@ def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityR
     return [_result(bundle, variant, device, probe) for variant in bundle.variants for device in _devices(variant)]
 
 
-def _devices(variant: Variant) -> tuple[Device, ...]:
+def _devices(variant: Variant) -> tuple[DeviceName, ...]:
     if variant.kind == "engine":
-        return ("cuda",)
+        return ("trt",)
     return ("cpu",) if cuda_missing() else ("cpu", "cuda")
 
 
-def _result(bundle: Bundle, variant: Variant, device: Device, probe: Probe) -> ParityResult:
-    if variant.kind == "engine":
-        return ParityResult(variant=variant, device=device, parity=None, problem=f"rrtn {__version__} does not run engines")
+def _result(bundle: Bundle, variant: Variant, device: DeviceName, probe: Probe) -> ParityResult:
     try:
-        backend = ort_backend_from_bundle(bundle, variant, device=device)
+        backend = backend_from_variant(bundle, variant, device)
         parity, _ = parity_of_backend(backend, bundle.spec, probe)
     except ModelError as error:
         return ParityResult(variant=variant, device=device, parity=None, problem=str(error))

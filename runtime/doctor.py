@@ -14,7 +14,8 @@ import onnxruntime
 import soundfile
 
 from .cpus import usable_cpus
-from .ort_backend import cuda_missing
+from .engine_stamp import Machine, this_machine
+from .ort_backend import cuda_missing, missing_library
 
 State = Literal["ok", "missing", "note"]
 
@@ -31,7 +32,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Everything that decides what rrtn can do here."""
-    return [_python(), _cpu(), _memory(), _disk(), _gpu(), *_packages(), _cuda_provider(), _formats()]
+    return [_python(), _cpu(), _memory(), _disk(), _gpu(), *_packages(), *_backends(), _formats()]
 
 
 _PACKAGES = {  # name -> what for, and the extra that brings it
@@ -88,12 +89,34 @@ def _packages() -> Iterator[Finding]:
             yield Finding(package, "missing", f"not installed, for {purpose}", f'pip install "{wanted}"')
 
 
-def _cuda_provider() -> Finding:
-    reason = cuda_missing()
+_RTX_CAPABILITIES = (75, 80, 86, 89, 120, 121)  # of TensorRT-RTX 1.7, whose others are refused
+
+
+def _backends() -> Iterator[Finding]:
+    """Libraries are loaded for this, so that one that is missing is named here and not in the middle of the work."""
+    reason, _, fix = (cuda_missing() or missing_library()).partition("; ")
     providers = ", ".join(name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers())
     if reason:
-        return Finding("score --backend cuda", "missing", f"{reason} (providers in the wheel: {providers})")
-    return Finding("score --backend cuda", "note", f"provider and driver are there ({providers}); tried at scoring")
+        yield Finding("score --backend cuda", "missing", f"{reason} (providers in the wheel: {providers})", fix)
+    else:
+        yield Finding("score --backend cuda", "note", "provider, driver and libraries are there; tried at scoring")
+    yield _engines(this_machine(), reason)
+
+
+def _engines(machine: Machine, without_cuda: str) -> Finding:
+    """Whether engines can run. `without_cuda`: why ONNX Runtime's CUDA memory, which they use, is not there."""
+    subject, found = "score --backend trt", ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    if not found:
+        return Finding(subject, "missing", "no TensorRT", 'pip install "rrtn[trt]"')
+    if machine.capability is None:
+        return Finding(
+            subject, "missing", f"{found}, but no GPU to run an engine on", "engines for other machines: rrtn export --trt"
+        )
+    if "tensorrt" not in machine.versions and machine.capability not in _RTX_CAPABILITIES:
+        return Finding(subject, "missing", f"{found} has no engines for SM{machine.capability}", 'pip install "rrtn[trt]"')
+    if without_cuda:
+        return Finding(subject, "missing", f"{found}, but not the CUDA memory of ONNX Runtime", "as for --backend cuda")
+    return Finding(subject, "note", f"{found}, for SM{machine.capability}; tried at scoring")
 
 
 def _formats() -> Finding:

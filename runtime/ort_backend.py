@@ -58,6 +58,12 @@ class Outputs(NamedTuple):
     scores: Float32  # [B, K]
     embedding: Float32 | None  # [B, D]; None where the graph does not have it
 
+    @classmethod
+    def joined(cls, parts: Sequence["Outputs"]) -> "Outputs":
+        """Of a batch that was run in parts."""
+        embeddings = [part.embedding for part in parts if part.embedding is not None]
+        return cls(np.concatenate([part.scores for part in parts]), np.concatenate(embeddings) if embeddings else None)
+
 
 class Widening:
     """int16 samples of the host -> float32 in [-1, 1) in a buffer of the device: only int16 crosses the bus."""
@@ -103,13 +109,13 @@ class Buffers:
 
 @dataclass(frozen=True)
 class OrtBackend:
-    """A loaded variant. On the CPU several threads may run it at once, each with its own buffers; on CUDA one at a time."""
+    """A loaded variant. On the CPU several threads may run it at once, each with buffers of its own; on CUDA one at a time."""
 
     variant: Variant
     device: Device
     session: Any
     widening: Widening | None = None
-    _bound: threading.local = field(default_factory=threading.local, repr=False)  # buffers of the last shape, their binding
+    _bound: threading.local = field(default_factory=threading.local, repr=False)  # the last shape's buffers, their binding
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def run(self, batch: Batch) -> Outputs:
@@ -117,8 +123,8 @@ class OrtBackend:
 
         Raises OutOfMemoryError where the batch is too large, ModelError for anything else that ONNX Runtime refuses.
         """
-        turns = contextlib.nullcontext() if self.device == "cpu" else self._lock
-        with turns, ort_errors(f"{self.variant.file} on {self.device}, batch {batch.shape}"):
+        turn = contextlib.nullcontext() if self.device == "cpu" else self._lock
+        with turn, ort_errors(f"{self.variant.file} on {self.device}, batch {batch.shape}"):
             buffers, binding = self._buffers(batch.shape)
             buffers.fill(batch)
             self.session.run_with_iobinding(binding)
@@ -129,7 +135,7 @@ class OrtBackend:
         return self.run(batch).scores
 
     def _buffers(self, shape: tuple[int, ...]) -> tuple[Buffers, Any]:
-        bound = getattr(self._bound, "buffers", None)
+        bound: tuple[Buffers, Any] | None = getattr(self._bound, "buffers", None)
         if bound is None or bound[0].shape != shape:
             self._bound.buffers = None  # frees the old ones first
             self._bound.buffers = bound = self._buffers_of(shape)

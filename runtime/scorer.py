@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
@@ -180,7 +179,7 @@ class Scorer:
         while True:
             size = self.batch_that_fits
             try:
-                return _joined([self._run(batch[i : i + size], size) for i in range(0, len(batch), size)])
+                return Outputs.joined([self._run(batch[i : i + size], size) for i in range(0, len(batch), size)])
             except OutOfMemoryError:
                 if size == 1:
                     raise
@@ -304,22 +303,15 @@ class _Batches:
         future, batch, members = self._running.popleft()
         outputs, seconds = future.result()
         self._scorer.timing.model += seconds
-        embeddings = repeat(None) if outputs.embedding is None else outputs.embedding
-        for (file, place, start, end), scores, embedding in zip(members, outputs.scores, embeddings, strict=False):
-            file.clips[place] = _Clip(start, end, scores, embedding)
+        for i, (file, place, start, end) in enumerate(members):
+            embedding = None if outputs.embedding is None else outputs.embedding[i : i + 1].ravel()
+            file.clips[place] = _Clip(start, end, outputs.scores[i : i + 1].ravel(), embedding)
             file.unscored -= 1
         self._empty.append(batch)
 
     def _timed(self, batch: npt.NDArray[Any]) -> tuple[Outputs, float]:
         begin = time.perf_counter()
         return self._scorer.outputs(batch), time.perf_counter() - begin
-
-
-def _joined(parts: list[Outputs]) -> Outputs:
-    if len(parts) == 1:
-        return parts[0]
-    embeddings = [part.embedding for part in parts if part.embedding is not None]
-    return Outputs(np.concatenate([part.scores for part in parts]), np.concatenate(embeddings) if embeddings else None)
 
 
 _NOT_FINITE: Final = "the model gave NaN or infinity"
@@ -333,9 +325,9 @@ def _noted(paths: Iterable[FilePath], files: dict[int, _File]) -> Iterator[bytes
 
 def _mean(clips: list[_Clip]) -> _Clip:
     """Of all windows, in float64: a row without a place."""
-    scores = np.mean([clip.scores for clip in clips], axis=0, dtype=np.float64).astype(np.float32)
+    scores = np.asarray(np.mean([clip.scores for clip in clips], axis=0, dtype=np.float64), np.float32)
     embeddings = [clip.embedding for clip in clips if clip.embedding is not None]
-    embedding = np.mean(embeddings, axis=0, dtype=np.float64).astype(np.float32) if embeddings else None
+    embedding = np.asarray(np.mean(embeddings, axis=0, dtype=np.float64), np.float32) if embeddings else None
     return _Clip(math.nan, math.nan, scores, embedding)
 
 

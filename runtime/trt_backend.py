@@ -63,9 +63,7 @@ class TrtBackend:
         """
         largest = self.batches[-1]
         with self._lock:
-            parts = [self._run(batch[i : i + largest]) for i in range(0, len(batch), largest)]
-        embeddings = [part.embedding for part in parts if part.embedding is not None]
-        return Outputs(np.concatenate([part.scores for part in parts]), np.concatenate(embeddings) if embeddings else None)
+            return Outputs.joined([self._run(batch[i : i + largest]) for i in range(0, len(batch), largest)])
 
     def scores(self, batch: Batch) -> Float32:
         """The same, without the embedding."""
@@ -74,7 +72,7 @@ class TrtBackend:
     @property
     def embedding_size(self) -> int | None:
         """D; None where the engine does not give embeddings."""
-        return None  # engines are built without them
+        return int(self.context.engine.get_tensor_shape("embedding")[-1]) if "embedding" in self.outputs else None
 
     def _run(self, batch: Batch) -> Outputs:
         count, missing = len(batch), self.batches[0] - len(batch)

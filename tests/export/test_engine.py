@@ -1,22 +1,42 @@
 """Real engines, built ahead of time by TensorRT-RTX on a machine without a GPU. Running them needs a GPU."""
 
+import hashlib
+import json
+import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from rrtn.export.engine import EngineOptions, check_precision, engine_from_onnx
+from rrtn.export import engine, publish
+from rrtn.export.engine import (
+    EngineOptions,
+    check_layers,
+    check_precision,
+    engine_from_onnx,
+    installed_flavour,
+    layer_types,
+    progress_monitor,
+)
+from rrtn.export.parity import Probe
+from rrtn.export.timing_cache import attach_timing_cache, store_timing_cache, timing_cache_file
+from rrtn.runtime.backends import backend_from_variant, obstacle
+from rrtn.runtime.bundle import Bundle, Variant
+from rrtn.runtime.engine_stamp import this_machine
 from rrtn.runtime.errors import ConfigError, ModelError
+from rrtn.runtime.ort_backend import cuda_missing
+from rrtn.runtime.spec import FrontendSpec
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
 
 def test_an_engine_is_built_and_stamped(tiny_model: Path) -> None:
-    import hashlib
-
     import tensorrt_rtx
 
     model = tiny_model.read_bytes()
@@ -49,7 +69,7 @@ def test_what_cannot_be_parsed_is_refused_with_the_parsers_words(make: Callable[
         engine_from_onnx(make(), "tensorrt_rtx")
 
 
-def _convolution(kind: int) -> bytes:
+def _convolution(kind: int = TensorProto.FLOAT) -> bytes:
     """[batch, 4, 8, 8] in float32 -> one convolution of the given type -> float32."""
     weights = np.random.default_rng(0).normal(0, 0.1, (4, 4, 3, 3)).astype(np.float16 if kind == TensorProto.FLOAT16 else "f4")
     nodes = [
@@ -91,3 +111,338 @@ def test_options_are_checked() -> None:
         EngineOptions(batch_profile=(8, 4, 16))
     with pytest.raises(ConfigError, match=r"--targets \| 71 \| this TensorRT-RTX builds for"):
         engine_from_onnx(_convolution(TensorProto.FLOAT), "tensorrt_rtx", options=EngineOptions(targets=(71,)))
+
+
+# --- The progress of a build, which must not swallow Ctrl-C --------------------------------------------------------------
+
+
+def test_a_build_says_how_far_it_is() -> None:
+    told: list[tuple[float, str]] = []
+    plan, _ = engine_from_onnx(_convolution(), "tensorrt_rtx", progress=lambda share, phase: told.append((share, phase)))
+    shares = [share for share, _ in told]
+    assert plan.startswith(b"vtrt")
+    assert len(told) > 20
+    assert len(set(shares)) > 10
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 0.2
+    assert 0.8 < shares[-1] <= 1  # TensorRT does not report the last step
+    assert len({phase for _, phase in told}) > 5
+
+
+def test_the_share_of_nested_phases() -> None:
+    """Two halves; the first of them in four steps, the second of these in two."""
+    told: list[float] = []
+    monitor = progress_monitor(SimpleNamespace(IProgressMonitor=Plain), lambda share, phase: told.append(share))
+    monitor.phase_start("outer", None, 2)
+    monitor.phase_start("inner", "outer", 4)
+    assert monitor.step_complete("inner", 0)
+    monitor.phase_start("innermost", "inner", 2)
+    assert monitor.step_complete("innermost", 0)
+    monitor.phase_finish("innermost")
+    assert monitor.step_complete("inner", 1)
+    monitor.phase_finish("inner")
+    assert monitor.step_complete("outer", 0)
+    assert told == [1 / 8, 3 / 16, 1 / 4, 1 / 2]
+
+
+class Plain:
+    """In place of a flavour's IProgressMonitor."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_build_and_is_not_lost(number: int) -> None:
+    def terminate(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    told: list[float] = []
+
+    def interrupt(share: float, phase: str) -> None:
+        told.append(share)
+        if len(told) == 5:
+            os.kill(os.getpid(), number)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        with pytest.raises((KeyboardInterrupt, SystemExit)) as caught:
+            engine_from_onnx(_convolution(), "tensorrt_rtx", progress=interrupt)
+        assert signal.getsignal(signal.SIGTERM) is terminate
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caught.type is (KeyboardInterrupt if number == signal.SIGINT else SystemExit)
+    assert len(told) <= 6  # it did not build to the end
+    assert engine_from_onnx(_convolution(), "tensorrt_rtx")[0].startswith(b"vtrt")
+
+
+def test_what_goes_wrong_in_the_report_comes_out() -> None:
+    def fail(share: float, phase: str) -> None:
+        raise BrokenPipeError("the terminal is gone")
+
+    with pytest.raises(BrokenPipeError):
+        engine_from_onnx(_convolution(), "tensorrt_rtx", progress=fail)
+
+
+def test_errors_of_a_second_build_are_its_own() -> None:
+    """TensorRT keeps the first logger of a process, so that all builds share one."""
+    with pytest.raises(ModelError, match="tensorrt_rtx") as first:
+        engine_from_onnx(_graph(helper.make_node("Det", ["x"], ["scores"])), "tensorrt_rtx")
+    with pytest.raises(ModelError, match=r"tensorrt_rtx \| .+") as second:
+        engine_from_onnx(b"not a model", "tensorrt_rtx")
+    assert "Det" in str(first.value)
+    assert "Det" not in str(second.value)
+
+
+# --- E15: TensorRT's timing cache. TensorRT-RTX has none, so that a stand-in takes TensorRT's place ----------------------
+
+
+class Config:
+    """A builder's config that knows timings of its own making only, and of its own GPU."""
+
+    def __init__(self, gpu: bytes = b"H100") -> None:
+        self.gpu, self.cache = gpu, SimpleNamespace(content=b"")
+
+    def create_timing_cache(self, content: bytes) -> Any:
+        return SimpleNamespace(content=content) if content.startswith(b"timings of ") or not content else None
+
+    def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
+        taken = ignore_mismatch or not cache.content or self.gpu in cache.content
+        self.cache = cache if taken else self.cache
+        return taken
+
+    def get_timing_cache(self) -> Any:
+        content = self.cache.content or b"timings of " + self.gpu
+        return SimpleNamespace(serialize=lambda: memoryview(content))
+
+
+@pytest.fixture
+def timings(cache: Path) -> Path:
+    """A file with timings of an H100."""
+    file = timing_cache_file(cache, "10.13.0.35", 90)
+    assert attach_timing_cache(Config(), file) == ""  # nothing there is nothing wrong
+    assert store_timing_cache(Config(), file) == ""
+    return file
+
+
+def test_timings_are_found_again(timings: Path) -> None:
+    config = Config()
+    assert attach_timing_cache(config, timings) == ""
+    assert config.cache.content == b"timings of H100"
+
+
+def test_e15_any_flipped_bit_and_any_cut_of_the_timing_cache_is_ignored_and_mended(timings: Path) -> None:
+    whole = timings.read_bytes()
+    flipped = [whole[:i] + bytes([whole[i] ^ 1 << i % 8]) + whole[i + 1 :] for i in range(len(whole))]
+    for broken in [*flipped, *(whole[:i] for i in range(len(whole)))]:
+        timings.write_bytes(broken)
+        config = Config()
+        assert attach_timing_cache(config, timings) == f"{timings} | changed or cut | measured anew"
+        assert config.cache.content == b""
+        assert store_timing_cache(config, timings) == ""
+        assert timings.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [b"timings of L4", b"no timings at all"])
+def test_e15_a_timing_cache_of_elsewhere_is_ignored_and_replaced(content: bytes, timings: Path) -> None:
+    timings.write_bytes(hashlib.sha256(content).digest() + content)
+    config = Config()
+    assert "not timings that this TensorRT takes" in attach_timing_cache(config, timings)
+    assert config.cache.content == b""
+    assert store_timing_cache(config, timings) == ""
+    assert timings.read_bytes().endswith(b"timings of H100")
+
+
+def test_e15_a_timing_cache_that_cannot_be_read_or_written_costs_time_only(timings: Path) -> None:
+    timings.unlink()
+    timings.mkdir()
+    assert "Is a directory | measured anew" in attach_timing_cache(Config(), timings)
+    assert "the next build measures again" in store_timing_cache(Config(), timings)
+    timings.rmdir()
+    timings.parent.rmdir()
+    timings.parent.write_text("a file where the folder should be")
+    assert "the next build measures again" in store_timing_cache(Config(), timings)
+
+
+def test_e15_a_real_build_goes_on_with_a_broken_timing_cache(
+    timings: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TensorRT-RTX under TensorRT's name: its builder, our file, and timings as the stand-in has them."""
+    rtx = engine.flavour_of("tensorrt_rtx")
+    stand, note = Config(), f"rrtn: note: {timings} | changed or cut | measured anew\n"
+    monkeypatch.setattr(rtx.module, "__name__", "tensorrt")
+    monkeypatch.setattr(rtx.module, "__version__", "10.13.0.35")
+    monkeypatch.setattr(engine, "_capability", lambda: 90)
+    monkeypatch.setattr(engine, "attach_timing_cache", lambda config, file: attach_timing_cache(stand, file))
+    monkeypatch.setattr(engine, "store_timing_cache", lambda config, file: store_timing_cache(stand, file))
+    whole = timings.read_bytes()
+    timings.write_bytes(whole[:-1])
+    for said in (note, ""):
+        assert engine_from_onnx(_convolution(), "tensorrt_rtx")[0].startswith(b"vtrt")
+        assert capsys.readouterr().err == said
+        assert timings.read_bytes() == whole
+
+
+# --- What an engine says of itself --------------------------------------------------------------------------------------
+
+
+def inspection(*formats: str) -> str:
+    """As EngineInspector writes it, a layer an output; with the entry of a layer of which nothing is known."""
+    layers = [{"Name": f"l{i}", "LayerType": "x", "Outputs": [{"Format/Datatype": text}]} for i, text in enumerate(formats)]
+    return json.dumps({"Layers": [*layers, "a name only", {"Name": "shape"}], "Bindings": ["waveform", "scores"]})
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Half", "fp16"),
+        ("Row major linear FP16 format", "fp16"),
+        ("Channel major FP16 format where channel % 8 == 0", "fp16"),
+        ("Float", "fp32"),
+        ("Row major linear FP32", "fp32"),
+        ("Thirty-two wide channel vectorized row major Int8 format.", "int8"),
+    ],
+)
+def test_types_as_tensorrt_writes_them(text: str, name: str) -> None:
+    assert layer_types(inspection(text, text)) == {name: 2}
+
+
+def test_an_engine_that_was_built_in_another_precision_is_refused() -> None:
+    """Such as a float32 one where float16 was asked for, which TensorRT 11 makes of the flags of TensorRT 10."""
+    check_layers(layer_types(inspection("Float", "Half")), "fp16")
+    check_layers(layer_types(inspection("Float", "Float")), "fp32")
+    check_layers(layer_types(inspection("Float", "Int8")), "int8")
+    for formats, stated in ((["Float"], "fp16"), (["Float", "Half"], "fp32"), (["Float"], "int8"), (["Half", "Int8"], "fp16")):
+        with pytest.raises(ModelError, match=rf"{stated} engine \| outputs of its layers: .* \| expected {stated}"):
+            check_layers(layer_types(inspection(*formats)), stated)
+    with pytest.raises(ModelError, match="of no type that is known"):
+        check_layers(layer_types(inspection()), "fp16")
+
+
+# --- The gate, where an engine fits this machine ------------------------------------------------------------------------
+
+
+def first_samples(clips: Any) -> Any:
+    return 1 / (1 + np.exp(-4 * np.asarray(clips)[:, :3]))
+
+
+@pytest.fixture
+def probe() -> Probe:
+    rng = np.random.default_rng(0)
+    clips = rng.uniform(-1, 1, (36, 40)).astype(np.float32)
+    ratings = np.clip(first_samples(clips)[:32] + rng.normal(0, 0.05, (32, 3)), 0, 1)
+    speakers = tuple(f"s{i % 4}" for i in range(32))
+    return Probe(clips=clips, reference=first_samples(clips), ratings=ratings, speakers=speakers)
+
+
+@pytest.fixture
+def with_engine(tmp_path: Path) -> Bundle:
+    variant = Variant(
+        name="trt", file="model.engine", kind="engine", input="waveform", precision="fp32", sha256="", size=0, stamp={}
+    )
+    return Bundle(path=tmp_path, labels=("a", "b", "c"), spec=FrontendSpec(), variants=(variant,), provenance={})
+
+
+def loads(monkeypatch: pytest.MonkeyPatch, bundle: Bundle, scores: Callable[[Any], Any]) -> None:
+    """As if the engine fitted, and computed `scores`."""
+    backend = SimpleNamespace(variant=bundle.variants[0], scores=scores)
+    monkeypatch.setattr(publish, "obstacle", lambda *facts: "")
+    monkeypatch.setattr(publish, "backend_from_variant", lambda bundle, variant, device: backend)
+
+
+def test_an_engine_that_fits_passes_the_gate_with_its_figures(
+    with_engine: Bundle, probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads(monkeypatch, with_engine, lambda batch: first_samples(batch) + 1e-5)
+    parity = publish._with_parity(with_engine, "trt", probe, worst_to=tmp_path / "worst.npz").variants[0].parity
+    assert parity is not None
+    assert parity["max_abs"] == pytest.approx(1e-5, rel=0.1)
+    result = publish._result(with_engine, with_engine.variants[0], "trt", probe)
+    assert (result.device, result.problem) == ("trt", "")
+
+
+def test_an_engine_that_fits_and_scores_otherwise_is_refused(
+    with_engine: Bundle, probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads(monkeypatch, with_engine, lambda batch: first_samples(batch) + 1e-3 * (len(batch) == 7))
+    with pytest.raises(ModelError, match=r"model.engine \| scores differ from PyTorch's by 1.0"):
+        publish._with_parity(with_engine, "trt", probe, worst_to=tmp_path / "worst.npz")
+    assert publish._result(with_engine, with_engine.variants[0], "trt", probe).failed
+
+
+def test_an_engine_of_elsewhere_is_published_unjudged(with_engine: Bundle, probe: Probe, tmp_path: Path) -> None:
+    assert publish._with_parity(with_engine, "trt", probe, worst_to=tmp_path / "worst.npz") == with_engine
+    result = publish._result(with_engine, with_engine.variants[0], "trt", probe)
+    assert not result.failed
+    assert "no stamp that says what built it" in result.problem
+
+
+# --- On a GPU -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(bool(cuda_missing()), reason=f"CUDA: {cuda_missing()}")
+@pytest.mark.parametrize(
+    ("kind", "precision", "limit"), [(TensorProto.FLOAT, "fp32", 1e-5), (TensorProto.FLOAT16, "fp16", 5e-3)]
+)
+def test_an_engine_scores_as_onnx_runtime_does_on_the_cpu(kind: int, precision: str, limit: float, tmp_path: Path) -> None:
+    """In parts, padded, and as it is; from float32 and from int16. Not yet run on a GPU."""
+    flavour, machine, spec = installed_flavour(), this_machine(), FrontendSpec()
+    model = _waveform_convolution(kind, spec.clip_samples)
+    options = EngineOptions(batch_profile=(2, 4, 8))
+    if flavour is None or machine.capability is None:
+        pytest.skip("no TensorRT, or no GPU")
+    plan, stamp = engine_from_onnx(model, flavour, precision=precision, options=options)
+    files = {"onnx": model, "engine": plan}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    onnx_variant, engine_variant = (
+        Variant(
+            name=name,
+            file=name,
+            kind=name,  # type: ignore[arg-type]
+            input="waveform",
+            precision=precision,
+            sha256=hashlib.sha256(content).hexdigest(),
+            size=len(content),
+            stamp=stamp.to_dict() if name == "engine" else None,
+        )
+        for name, content in files.items()
+    )
+    bundle = Bundle(path=tmp_path, labels=("a",), spec=spec, variants=(onnx_variant, engine_variant), provenance={})
+    if reason := obstacle(engine_variant, "trt", machine, cuda_missing()):
+        pytest.skip(reason)
+    cpu, trt = (
+        backend_from_variant(bundle, variant, device) for variant, device in ((onnx_variant, "cpu"), (engine_variant, "trt"))
+    )  # type: ignore[arg-type]
+    for count in (4, 1, 11, 4):
+        samples = np.random.default_rng(count).integers(-32768, 32768, (count, spec.clip_samples)).astype(np.int16)
+        for batch in (samples, samples.astype(np.float32) / 32768):
+            np.testing.assert_allclose(trt.scores(batch), cpu.scores(batch), atol=limit, rtol=0)
+
+
+def _waveform_convolution(kind: int, samples: int) -> bytes:
+    """waveform [batch, samples] -> its first 256 as [4, 8, 8] -> one convolution -> mean -> scores [batch, 4]."""
+    weights = np.random.default_rng(0).normal(0, 0.1, (4, 4, 3, 3)).astype(np.float16 if kind == TensorProto.FLOAT16 else "f4")
+    nodes = [
+        helper.make_node("Slice", ["waveform", "zero", "many", "one"], ["part"]),
+        helper.make_node("Reshape", ["part", "shape"], ["x"]),
+        helper.make_node("Cast", ["x"], ["a"], to=kind),
+        helper.make_node("Conv", ["a", "w"], ["b"], pads=[1, 1, 1, 1]),
+        helper.make_node("Cast", ["b"], ["c"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["c", "axes"], ["scores"], keepdims=0),
+    ]
+    constants = {"zero": [0], "many": [256], "one": [1], "shape": [-1, 4, 8, 8], "axes": [2, 3]}
+    graph = helper.make_graph(
+        nodes,
+        "conv",
+        [helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["batch", samples])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(weights, "w"), *(numpy_helper.from_array(np.array(v), k) for k, v in constants.items())],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+
+
+def test_the_graph_of_the_gpu_test_is_one_that_can_be_built() -> None:
+    for kind, precision in ((TensorProto.FLOAT, "fp32"), (TensorProto.FLOAT16, "fp16")):
+        model = _waveform_convolution(kind, FrontendSpec().clip_samples)
+        options = EngineOptions(batch_profile=(2, 4, 8))
+        _, stamp = engine_from_onnx(model, "tensorrt_rtx", precision=precision, options=options)
+        assert stamp.convolutions == {precision: 1}
