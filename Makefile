@@ -21,7 +21,11 @@ check: $(DEPENDENCIES) .types/rrtn
 	$(BIN)/mypy -p rrtn.runtime -p rrtn.train -p rrtn.export -m rrtn.cli
 	PYTHONPATH=.types $(BIN)/lint-imports --no-cache
 
-bench: $(INSTALLED)
+# What benchmarks compare with, behind all that rrtn itself uses.
+.peers: $(DEPENDENCIES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .peers audinterface==1.4.0
+
+bench: $(INSTALLED) .peers
 	$(BIN)/python benchmarks/frontend.py
 	$(BIN)/python benchmarks/score_folder.py
 
