@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     import tensorrt
 
 INSTALL_HINT: Final = 'pip install "rrtn[rtx]" (no GPU needed), or on a GPU machine pip install "rrtn[trt]"'
-_SMALLEST_SHARE: Final = 0.8  # of the convolutions that must be of the stated precision; the frontend's and the first may not
+# Convolutions that may stay in float32: the frontend's, and where the encoder is int8 its first.
+_IN_FLOAT32: Final = {"fp32": 0, "fp16": 1, "int8": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,8 +256,9 @@ def convolution_types(network: Any, trt: Any) -> Counter[str]:
 
 def check_precision(convolutions: Counter[str], stated: str) -> None:
     """Raises ModelError where an engine would not be what its name says."""
-    wrong = convolutions.total() - convolutions[stated]
-    if (stated == "fp32" and wrong) or convolutions[stated] < _SMALLEST_SHARE * convolutions.total():
+    others = {name: count for name, count in convolutions.items() if name != stated}
+    none = stated != "fp32" and not convolutions[stated]
+    if none or not others.keys() <= {"fp32"} or sum(others.values()) > _IN_FLOAT32[stated]:
         found = ", ".join(f"{count} in {name}" for name, count in convolutions.items())
         raise ModelError(f"{stated} engine | convolutions: {found} | expected {stated} | not published")
 

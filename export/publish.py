@@ -24,6 +24,7 @@ from ..train.clips import clip_store
 from ..train.config import Config, config_from_dict
 from ..train.data import read_data
 from ..train.evaluate import network_from_weights
+from ..train.flops import scoring_flops
 from ..train.model import TwinsNetwork
 from ..train.plan import data_folder
 from .audeering import audonnx_yaml_from_bundle
@@ -179,10 +180,9 @@ def _with_variants(bundle: Bundle, source: Source, probe: Probe, wanted: Wanted,
                 skipped[recipe.name] = reason
                 continue
             before = bundle
-            if recipe in ENGINES:
-                bundle = _with_engine(bundle, recipe, wanted.engine, _build_progress(bar, done, recipe.name))
             try:
                 if recipe in ENGINES:
+                    bundle = _with_engine(bundle, recipe, wanted.engine, _build_progress(bar, done, recipe.name))
                     bundle = _with_parity(bundle, recipe.name, probe, worst_to=worst_to)
                 else:
                     bundle = _with_onnx(bundle, recipe, source, probe, embeddings=wanted.embeddings, worst_to=worst_to)
@@ -346,6 +346,7 @@ def _provenance(run: Path, source: Source) -> dict[str, Any]:
         "encoder": config.model.encoder,
         "method": config.model.method,
         "epoch": info.epoch,
+        "flops_per_clip": scoring_flops(source.network, spec=config.frontend),
         "val_ccc": info.ccc,
         "val_ccc_per_target": info.per_target,
         "checkpoint_sha256": sha256_of(source.checkpoint / "checkpoint.json"),

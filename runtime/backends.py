@@ -1,5 +1,6 @@
 """Which variant runs on what: the choice behind `--backend auto|cpu|cuda|trt` and `--variant`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol, get_args
 
@@ -7,7 +8,7 @@ from .bundle import Bundle, Variant
 from .engine_stamp import Machine, mismatch, this_machine
 from .errors import ConfigError, UnavailableError
 from .frontend import Float32
-from .ort_backend import Batch, Outputs, cuda_missing, ort_backend_from_bundle
+from .ort_backend import Batch, Outputs, Spent, cuda_missing, ort_backend_from_bundle
 from .trt_backend import trt_backend_from_bundle
 
 DeviceName = Literal["cpu", "cuda", "trt"]
@@ -33,7 +34,7 @@ class Backend(Protocol):
     def device(self) -> DeviceName:
         """What it runs on."""
 
-    def run(self, batch: Batch) -> Outputs:
+    def run(self, batch: Batch, spent: Spent | None = None) -> Outputs:
         """log_mel [B, 1, T, M], or waveform [B, N] as float32 or int16 -> scores [B, K], embedding [B, D] or None.
 
         Raises OutOfMemoryError for a batch that is too large, ModelError for one that the model does not take.
@@ -123,6 +124,19 @@ def candidates_of_bundle(
             none = f"no {kind} of {', '.join(_PREFERRED[device])} in the bundle"
             passed_over[device] = "; ".join(dict.fromkeys(reasons.values())) or none
     return candidates, passed_over
+
+
+def candidates_of_variants(bundle: Bundle, names: Sequence[str] = ()) -> tuple[list[Candidate], dict[str, str]]:
+    """Every variant (or those named) on each device that can run it here; of those that none can run, the reason."""
+    machine, cuda = this_machine(), cuda_missing()
+    candidates: list[Candidate] = []
+    reasons: dict[str, str] = {}
+    for variant in [_variant(bundle, name) for name in names] or bundle.variants:
+        obstacles = {device: obstacle(variant, device, machine, cuda) for device in _devices(variant)}
+        candidates += [Candidate(device, variant) for device, reason in obstacles.items() if not reason]
+        if all(obstacles.values()):
+            reasons[variant.name] = "; ".join(obstacles.values())
+    return candidates, reasons
 
 
 def obstacle(variant: Variant, device: DeviceName, machine: Machine, cuda: str) -> str:

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import ctypes
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +108,21 @@ class Buffers:
         return Outputs(found["scores"], found.get("embedding"))
 
 
+@dataclass
+class Spent:
+    """Seconds of runs, summed."""
+
+    to_device: float = 0.0
+    model: float = 0.0
+    from_device: float = 0.0
+
+    def add(self, begin: float, there: float, ran: float, back: float) -> None:
+        """The times at which a run began, its input was there, the model had run, and its outputs were back."""
+        self.to_device += there - begin
+        self.model += ran - there
+        self.from_device += back - ran
+
+
 @dataclass(frozen=True)
 class OrtBackend:
     """A loaded variant. On the CPU several threads may run it at once, each with buffers of its own; on CUDA one at a time."""
@@ -118,17 +134,24 @@ class OrtBackend:
     _bound: threading.local = field(default_factory=threading.local, repr=False)  # the last shape's buffers, their binding
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
-    def run(self, batch: Batch) -> Outputs:
+    def run(self, batch: Batch, spent: Spent | None = None) -> Outputs:
         """log_mel [B, 1, T, M] or waveform [B, N] -> scores [B, K] and, where the graph has it, the embedding [B, D].
 
-        Raises OutOfMemoryError where the batch is too large, ModelError for anything else that ONNX Runtime refuses.
+        Adds to `spent` what it took. Raises OutOfMemoryError where the batch is too large, ModelError for anything else that
+        ONNX Runtime refuses.
         """
         turn = contextlib.nullcontext() if self.device == "cpu" else self._lock
         with turn, ort_errors(f"{self.variant.file} on {self.device}, batch {batch.shape}"):
             buffers, binding = self._buffers(batch.shape)
+            begin = time.perf_counter()
             buffers.fill(batch)
+            there = time.perf_counter()
             self.session.run_with_iobinding(binding)
-            return buffers.fetch()
+            ran = time.perf_counter()
+            outputs = buffers.fetch()
+            if spent:
+                spent.add(begin, there, ran, time.perf_counter())
+            return outputs
 
     def scores(self, batch: Batch) -> Float32:
         """The same, without the embedding."""

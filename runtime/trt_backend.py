@@ -9,6 +9,7 @@ B batch, N samples, K labels, D embedding.
 import ctypes
 import importlib
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,7 +21,7 @@ from .bundle import Bundle, Variant
 from .engine_stamp import Machine, mismatch, this_machine
 from .errors import ModelError, OutOfMemoryError, UnavailableError
 from .frontend import Float32
-from .ort_backend import Batch, Buffers, Device, Outputs, Widening, buffer_of, is_out_of_memory, load_cuda, ort_errors
+from .ort_backend import Batch, Buffers, Device, Outputs, Spent, Widening, buffer_of, is_out_of_memory, load_cuda, ort_errors
 
 if TYPE_CHECKING:
     import tensorrt
@@ -55,15 +56,15 @@ class TrtBackend:
     _bound: list[Buffers] = field(default_factory=list, repr=False)  # of the last shape
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
-    def run(self, batch: Batch) -> Outputs:
-        """waveform [B, N] -> scores [B, K] and, where the engine has it, the embedding [B, D].
+    def run(self, batch: Batch, spent: Spent | None = None) -> Outputs:
+        """waveform [B, N] -> scores [B, K] and, where the engine has it, the embedding [B, D]; adds to `spent` what it took.
 
         A batch above the engine's largest is run in parts, one below its smallest is padded. Raises OutOfMemoryError
         where memory is short, ModelError for anything else that TensorRT refuses.
         """
         largest = self.batches[-1]
         with self._lock:
-            return Outputs.joined([self._run(batch[i : i + largest]) for i in range(0, len(batch), largest)])
+            return Outputs.joined([self._run(batch[i : i + largest], spent) for i in range(0, len(batch), largest)])
 
     def scores(self, batch: Batch) -> Float32:
         """The same, without the embedding."""
@@ -74,17 +75,22 @@ class TrtBackend:
         """D; None where the engine does not give embeddings."""
         return int(self.context.engine.get_tensor_shape("embedding")[-1]) if "embedding" in self.outputs else None
 
-    def _run(self, batch: Batch) -> Outputs:
+    def _run(self, batch: Batch, spent: Spent | None) -> Outputs:
         count, missing = len(batch), self.batches[0] - len(batch)
         if missing > 0:
             batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
         self.flavour.forget()
         with ort_errors(f"{self.variant.file}, batch {batch.shape}"):
             buffers = self._buffers(batch.shape)
+            begin = time.perf_counter()
             buffers.fill(batch)
+            there = time.perf_counter()
             self._check(self.context.execute_async_v3(self.stream.handle))
             self.stream.synchronise()
+            ran = time.perf_counter()
             scores, embedding = buffers.fetch()
+            if spent:
+                spent.add(begin, there, ran, time.perf_counter())
         return Outputs(scores[:count], None if embedding is None else embedding[:count])
 
     def _buffers(self, shape: tuple[int, ...]) -> Buffers:

@@ -35,6 +35,15 @@ def step_flops(network: TwinsNetwork, *, spec: FrontendSpec, batch_size: int) ->
     return flops
 
 
+def scoring_flops(network: TwinsNetwork, *, spec: FrontendSpec) -> int:
+    """FLOPs of one clip's scores, from its log-Mel on, counted as in `step_flops`."""
+    shapes = _on_meta(network)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        shapes(torch.empty(1, 1, spec.frames, spec.n_mels, device="meta"))
+    flops: int = counter.get_total_flops()
+    return flops
+
+
 def matmul_peak(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.3) -> float:
     """FLOP/s of the best square matrix product seen in `seconds`: the ceiling, so the best and not the mean.
 

@@ -907,7 +907,7 @@ def test_e10_a_changed_engine_is_refused_by_its_hash(workplace: Workplace, tmp_p
 # --- E12: a builder that builds nothing -------------------------------------------------------------------------------
 
 
-def test_e12_a_builder_that_gives_nothing_publishes_nothing(
+def test_e12_a_builder_that_gives_nothing_gives_no_engine(
     workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TensorRT's builder returns None instead of raising, for want of memory among others."""
@@ -915,9 +915,12 @@ def test_e12_a_builder_that_gives_nothing_publishes_nothing(
     monkeypatch.setattr(flavour.Builder, "build_serialized_network", lambda builder, network, config: None)
     out = shutil.copytree(workplace.old, tmp_path / "work/bundle")
     ended = Child(command("export", workplace.run, "--out", out, "--trt"), tmp_path).wait()
-    assert_refused(ended, 5, "tensorrt_rtx | no engine and no reason")
-    assert everything(out) == everything(workplace.old)
+    assert ended.code == 5
+    assert "tensorrt_rtx | no engine and no reason" in ended.stderr
+    assert set(everything(out)) == {"bundle.json", "model.onnx", "model.waveform.onnx", "model.yaml"}
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
+    ended = Child(command("export", workplace.run, "--out", out, "--require", "trt"), tmp_path).wait()
+    assert_refused(ended, 5, "tensorrt_rtx | no engine and no reason", "nothing was published")
 
 
 # --- E13: what may be replaced ----------------------------------------------------------------------------------------

@@ -1,0 +1,104 @@
+"""`rrtn bench`: figures that follow from what was run, and none where there were too few runs."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from rrtn.runtime import bench as measuring
+from rrtn.runtime import load_bundle
+from rrtn.runtime.backends import candidates_of_variants
+from rrtn.runtime.bench import LEAST_RUNS, Ceiling, Measurement, bench_document, ceiling, measured, preparation, svg_chart
+from rrtn.runtime.bundle import Bundle
+from rrtn.runtime.spec import FrontendSpec
+
+
+@pytest.fixture
+def bundle(tiny_model: Path) -> Bundle:
+    return replace(load_bundle(tiny_model), provenance={"flops_per_clip": 10**6})
+
+
+def measurements(bundle: Bundle, *batches: int, seconds: float = 0.05, limits: Ceiling | None = None) -> list[Measurement]:
+    candidates, reasons = candidates_of_variants(bundle)
+    assert reasons == {}
+    return [
+        result
+        for candidate in candidates
+        for result in measured(bundle, candidate, batches=batches, seconds=seconds, limits=limits)
+    ]
+
+
+def test_figures_agree_with_each_other(bundle: Bundle) -> None:
+    for result in measurements(bundle, 1, 7):
+        assert result.n >= LEAST_RUNS
+        assert 0 < result.p50 <= result.p90 <= result.highest
+        parts = result.to_device + result.model + result.from_device
+        mean = 1e3 * result.batch / result.clips_per_second
+        assert 0.3 * mean < parts <= mean
+        assert result.gflop_per_second == pytest.approx(result.clips_per_second * 1e6 / 1e9)
+
+
+def test_by_default_the_last_one_is_what_scoring_does(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "usable_cpus", lambda: 3)
+    *alone, scoring = measurements(bundle)
+    assert [(result.batch, result.at_once) for result in alone] == [(1, 1), (4, 1), (16, 1)]
+    assert (scoring.batch, scoring.at_once) == (4, 3)
+
+
+def test_p99_is_of_enough_runs_or_not_given(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    (result,) = measurements(bundle, 1)
+    assert (result.p99 is None) == (result.n < 500)
+    monkeypatch.setattr(measuring, "_RUNS_FOR_P99", 5)
+    (result,) = measurements(bundle, 1)
+    assert result.p99 is not None
+    assert result.p90 <= result.p99 <= result.highest
+
+
+def test_the_roofline_is_the_lower_of_its_two_roofs(bundle: Bundle) -> None:
+    """1 MFLOP at 1 GFLOP/s takes a millisecond; the file's bytes at 1 kB/s take their number of milliseconds."""
+    (arithmetic,) = measurements(bundle, 1, limits=Ceiling(sgemm=1e9, copy=1e18))
+    assert arithmetic.share_of_roofline == pytest.approx(arithmetic.clips_per_second / 1000)
+    (memory,) = measurements(bundle, 2, limits=Ceiling(sgemm=1e18, copy=1e3))
+    size = bundle.variants[0].size
+    assert memory.share_of_roofline == pytest.approx(memory.clips_per_second * size / 2 / 1000)
+
+
+def test_without_a_count_of_flops_nothing_is_claimed(tiny_model: Path) -> None:
+    (result,) = measurements(load_bundle(tiny_model), 1, limits=Ceiling(sgemm=1e9, copy=1e9))
+    assert (result.gflop_per_second, result.share_of_roofline) == (None, None)
+
+
+def test_warnings_of_spread_and_transfers() -> None:
+    parts = {"to_device": 1.0, "model": 2.0, "from_device": 0.1}
+    assert measuring._warnings(parts, 0.05) == []
+    assert measuring._warnings(parts, 0.25) == ["times vary by 25%"]
+    assert measuring._warnings({**parts, "from_device": 2.1}, 0.0) == ["transfers take longer than the model"]
+
+
+def test_the_ceilings_are_those_of_a_computer() -> None:
+    limits = ceiling()
+    assert 1e9 < limits.sgemm < 1e15
+    assert 1e8 < limits.copy < 1e13
+
+
+def test_the_chart_is_a_picture_of_the_figures(bundle: Bundle, spec: FrontendSpec) -> None:
+    results = measurements(bundle, 1, 4)
+    document = bench_document(bundle, results, Ceiling(sgemm=1e9, copy=1e9), preparation(spec, runs=2), {"trt": "no <GPU>"})
+    assert json.loads(json.dumps(document))["measurements"] == [asdict(result) for result in results]
+    picture = ElementTree.fromstring(svg_chart(document))
+    bars = [float(bar.attrib["width"]) for bar in picture if bar.tag.endswith("rect")]
+    rates = [result.clips_per_second for result in results]
+    assert bars == pytest.approx([420 * rate / max(rates) for rate in rates], abs=0.06)
+
+
+def test_the_command(tiny_model: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rrtn", "bench", tiny_model, "--batches", "1,2", "--seconds", "0.02"]
+    done = subprocess.run([*command, "--chart", tmp_path / "a.svg", "--json"], capture_output=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [row["batch"] for row in json.loads(done.stdout)["measurements"]] == [1, 2]
+    assert (tmp_path / "a.svg").read_text().startswith("<svg")
+    refused = subprocess.run([*command, "--batches", "0"], capture_output=True, cwd=tmp_path, check=False)
+    assert (refused.returncode, b"--batches" in refused.stderr) == (2, True)
