@@ -18,8 +18,9 @@ from ..runtime.errors import ModelError
 from ..runtime.frontend import Float32, log_mel
 from ..runtime.spec import FrontendSpec
 from ..train.frontend import LogMel
-from ..train.metrics import ccc_challenge, ccc_change_interval
+from ..train.metrics import ccc_challenge
 from ..train.model import TwinsNetwork
+from ..train.significance import ccc_change_interval
 
 SCORE_LIMITS: Final = {"fp32": 1e-4, "fp16": 2e-3}  # largest difference of a score; int8 is judged by CCC alone
 CCC_LIMIT: Final = 0.002  # largest loss of mean CCC on the validation clips

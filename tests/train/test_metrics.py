@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from rrtn.train.losses import ccc_loss
-from rrtn.train.metrics import ccc_biased, ccc_challenge, ccc_change_interval
+from rrtn.train.metrics import ccc_biased, ccc_challenge
 
 N, K = 23, 3
 TOLERANCE = 1e-12  # float64 sums of 23 numbers near 1
@@ -89,29 +89,3 @@ class TestProperties:
         single = predicted.astype(np.float32)
         np.testing.assert_array_equal(ccc(single, rated), ccc(single.astype(np.float64), rated))
         assert ccc(single, rated.astype(np.float32)).dtype == np.float64
-
-
-def test_the_interval_of_a_change_is_that_of_resampled_speakers_written_out() -> None:
-    """The same draws of speakers, their clips laid one behind the other, and the challenge's CCC of those."""
-    rng = np.random.default_rng(3)
-    speakers = [f"s{i}" for i in rng.integers(0, 7, 60)]
-    rated = rng.uniform(0, 1, (60, 2))
-    reference = rated + rng.normal(0, 0.2, rated.shape)
-    scores = reference + rng.normal(0, 0.05, rated.shape)
-    names = sorted(set(speakers))
-    counts = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), size=200)
-    changes = []
-    for count in counts:
-        rows = np.concatenate(
-            [np.repeat([i for i, s in enumerate(speakers) if s == name], n) for name, n in zip(names, count, strict=True)]
-        )
-        rows = rows.astype(int)
-        changes.append((ccc_challenge(scores[rows], rated[rows]) - ccc_challenge(reference[rows], rated[rows])).mean())
-    interval = ccc_change_interval(scores, reference, rated, speakers, resamples=200)
-    assert interval is not None
-    np.testing.assert_allclose(interval, np.quantile(changes, [0.025, 0.975]), atol=1e-9)
-
-
-def test_one_speaker_has_no_interval() -> None:
-    x = np.random.default_rng(0).uniform(0, 1, (5, 1))
-    assert ccc_change_interval(x, x, x, ["a"] * 5) is None
