@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .runtime.shards import InputSpool
     from .train.evaluate import Evaluation
     from .train.plan import Plan
+    from .train.significance import Comparison
     from .train.table1 import DataReport
 
 EXIT_SOME_ERRORS = 3  # done, but some files are errors
@@ -201,12 +202,21 @@ def evaluate(
     run: RunArgument = None,
     data: DataDir = None,
     ridge: Annotated[bool, typer.Option(help="Show a ridge regression on mel statistics beside it.")] = True,
+    compare: Annotated[
+        Optional[list[Path]], typer.Option(help="Another run on the same data; may be given again.", show_default=False)
+    ] = None,
+    submission: Annotated[
+        Optional[Path], typer.Option(help="Scores of the Test split as a CSV in the challenge's form.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """CCC of each target on the validation split, beside a ridge regression's."""
+    """CCC of each target on the validation split with intervals over speakers, beside a ridge regression's.
+
+    Example: rrtn evaluate runs/rrtn --compare runs/vanilla
+    """
     from .train.evaluate import evaluate as evaluate_run
 
-    evaluation = evaluate_run(_run(run), data=data, ridge=ridge)
+    evaluation = evaluate_run(_run(run), data=data, ridge=ridge, others=compare or (), submission=submission)
     _print_json(evaluation.to_dict()) if as_json else _print_evaluation(evaluation)
 
 
@@ -648,18 +658,37 @@ def _print_plan(plan: "Plan", description: dict[str, Any]) -> None:
 
 
 def _print_evaluation(evaluation: "Evaluation") -> None:
-    columns = {"CCC": evaluation.challenge, "CCC, biased": evaluation.biased}
+    columns = {"CCC, biased": evaluation.biased, "Pearson": evaluation.pearson, "MAE": evaluation.mae}
     if evaluation.ridge is not None:
         columns["ridge CCC"] = evaluation.ridge
-    table = _table("target", *columns)
+    low, high = evaluation.interval
+    table = _table("target", "CCC", "95%", *columns)
     for k, target in enumerate(evaluation.targets):
-        table.add_row(_plain(target), *(f"{values[k]:.3f}" for values in columns.values()))
+        row = (f"{evaluation.challenge[k]:.3f}", f"{low[k]:.3f} to {high[k]:.3f}", *(f"{v[k]:.3f}" for v in columns.values()))
+        table.add_row(_plain(target), *row)
     table.add_section()
-    table.add_row("[bold]mean[/]", *(f"[bold]{values.mean():.3f}[/]" for values in columns.values()))
+    means = (f"{evaluation.challenge.mean():.3f}", f"{low[-1]:.3f} to {high[-1]:.3f}")
+    table.add_row("[bold]mean[/]", *(f"[bold]{cell}[/]" for cell in (*means, *(f"{v.mean():.3f}" for v in columns.values()))))
     _print(
         table,
         title=f"{evaluation.run}, epoch {evaluation.epoch}: Val, {evaluation.clips} clips, {evaluation.speakers} speakers",
-        caption="CCC: the challenge's (variances over n-1, covariance over n); ridge: on each mel bin's mean and deviation",
+        caption="CCC: the challenge's (variances over n-1, covariance over n), 95% by resampling speakers; "
+        "ridge: on each mel bin's mean and deviation",
+    )
+    for other, comparison in evaluation.compared.items():
+        _print_comparison(evaluation, other, comparison)
+
+
+def _print_comparison(evaluation: "Evaluation", other: str, comparison: "Comparison") -> None:
+    table = _table("target", "difference", "95%", "p", "p, Holm", "")
+    for k, target in enumerate([*evaluation.targets, "mean"]):
+        interval = f"{comparison.low[k]:+.3f} to {comparison.high[k]:+.3f}"
+        p = (f"{comparison.p[k]:.4f}", f"{comparison.p_holm[k]:.4f}")
+        table.add_row(_plain(target), f"{comparison.difference[k]:+.3f}", interval, *p, comparison.verdict(k))
+    _print(
+        table,
+        title=f"{evaluation.run} minus {other}: {comparison.speakers} speakers",
+        caption="p: two-tailed, by swapping the two runs speaker by speaker; Holm: over the targets",
     )
 
 

@@ -3,16 +3,21 @@
 n clips, K targets.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..runtime.audio import waveform_from_samples
+from ..runtime.errors import DataError
+from ..runtime.files import sha256_of
 from ..runtime.frontend import Float32, clip_log_mel
 from ..runtime.progress import Progress
-from .checkpoint import load_checkpoint
+from .checkpoint import POINTER, load_checkpoint
 from .config import Config, config_from_dict
 from .data import DataSet, read_data
 from .frontend import LogMel
@@ -20,63 +25,163 @@ from .metrics import ccc_biased, ccc_challenge
 from .model import TwinsNetwork
 from .plan import data_folder, network_from_config
 from .predict import predict
+from .predictions import Predictions, read_predictions, write_predictions, write_submission
 from .ridge import Float64, mel_statistics, ridge_predictions
+from .significance import Comparison, ccc_interval, compare
 from .splits import SplitClips, split_clips
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """CCC of each target on the validation split."""
+    """A run's best checkpoint on the validation split. Columns [K + 1] are the targets and then their mean."""
 
     run: Path
     epoch: int
-    clips: int
-    speakers: int
-    targets: tuple[str, ...]
-    challenge: Float64  # [K] variances over n - 1, covariance over n
-    biased: Float64  # [K] all moments over n
+    predictions: Predictions
     ridge: Float64 | None  # [K] challenge metric of the baseline
+    compared: dict[str, Comparison] = field(default_factory=dict)  # with other runs, by their folders
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the K targets."""
+        return self.predictions.targets
+
+    @property
+    def clips(self) -> int:
+        """n."""
+        return len(self.predictions.file_ids)
+
+    @property
+    def speakers(self) -> int:
+        """How many the clips are of."""
+        return len(set(self.predictions.speakers))
+
+    @property
+    def challenge(self) -> Float64:
+        """CCC [K]: variances over n - 1, covariance over n."""
+        return ccc_challenge(self.predictions.scores, self.predictions.rated)
+
+    @property
+    def biased(self) -> Float64:
+        """CCC [K]: all moments over n."""
+        return ccc_biased(self.predictions.scores, self.predictions.rated)
+
+    @property
+    def pearson(self) -> Float64:
+        """Correlation [K], which a wrong scale or level does not lower; 0 where one side does not vary."""
+        x, y = (side - side.mean(0) for side in (self.predictions.scores, self.predictions.rated))
+        norms = np.sqrt(np.square(x).sum(0) * np.square(y).sum(0))
+        return np.asarray((x * y).sum(0) / np.where(norms == 0, 1, norms))
+
+    @property
+    def mae(self) -> Float64:
+        """Mean absolute error [K]."""
+        return np.asarray(np.abs(self.predictions.scores - self.predictions.rated).mean(0))
+
+    @cached_property
+    def interval(self) -> tuple[Float64, Float64]:
+        """95% of the challenge's CCC, low and high [K + 1], over speakers."""
+        return ccc_interval(self.predictions.scores, self.predictions.rated, self.predictions.speakers)
 
     def to_dict(self) -> dict[str, Any]:
         """For --json."""
-        columns = {"ccc": self.challenge, "ccc_biased": self.biased, "ridge_ccc": self.ridge}
-        shown = {name: values for name, values in columns.items() if values is not None}
+        columns = {"ccc": self.challenge, "ccc_biased": self.biased, "pearson": self.pearson, "mae": self.mae}
+        shown = columns | ({} if self.ridge is None else {"ridge_ccc": self.ridge})
+        low, high = self.interval
         return {
             "run": str(self.run),
             "epoch": self.epoch,
             "split": "Val",
             "clips": self.clips,
             "speakers": self.speakers,
-            "mean": {name: float(values.mean()) for name, values in shown.items()},
+            "mean": {name: float(values.mean()) for name, values in shown.items()} | _pair(low[-1], high[-1]),
             "per_target": {
-                target: {name: float(values[k]) for name, values in shown.items()} for k, target in enumerate(self.targets)
+                target: {name: float(values[k]) for name, values in shown.items()} | _pair(low[k], high[k])
+                for k, target in enumerate(self.targets)
             },
+            "compared": {run: comparison.to_dict(self.targets) for run, comparison in self.compared.items()},
         }
 
 
-def evaluate(run: Path, *, data: Path | None = None, ridge: bool = True) -> Evaluation:
+def _pair(low: float, high: float) -> dict[str, float]:
+    return {"ccc_low": float(low), "ccc_high": float(high)}
+
+
+def evaluate(
+    run: Path, *, data: Path | None = None, ridge: bool = True, others: Sequence[Path] = (), submission: Path | None = None
+) -> Evaluation:
     """The run's best checkpoint on the Val split of its data, or of `data` with the same targets.
 
-    Raises ModelError for a broken checkpoint, DataError for the data.
+    The predictions are kept in the run (predictions/), and taken from there for the runs that it is compared with.
+    `submission` takes the Test split's scores in the challenge's form. Raises ModelError for a broken checkpoint, DataError
+    for the data, or for runs that were not evaluated on the same clips.
     """
-    info, tensors = load_checkpoint(run / "checkpoints/best", "weights")
-    config = config_from_dict(info.config, source=str(run))
-    network = network_from_weights(config, tensors["weights"])
-    data_set = read_data(data or data_folder(config), info.labels)
-    split = data_set.splits["Val"]
-    validation = split_clips(data_set, "Val", config.frontend, torch.device("cpu"))
-    with Progress("validate", len(validation), "clips") as bar:
-        scores = predict(network, LogMel(config.frontend), validation, crop=config.eval.crop, advance=bar.advance)
+    evaluated = _Evaluated.of_run(run, data)
+    predictions = evaluated.predictions("Val")
+    if data is None:
+        write_predictions(_kept(run), predictions)
+    if submission:
+        write_submission(submission, evaluated.predictions("Test"))
     return Evaluation(
         run=run,
-        epoch=info.epoch,
-        clips=len(split.clips),
-        speakers=len({clip.speaker for clip in split.clips}),
-        targets=data_set.targets,
-        challenge=ccc_challenge(scores, split.ratings),
-        biased=ccc_biased(scores, split.ratings),
-        ridge=_ridge_ccc(data_set, validation) if ridge else None,
+        epoch=evaluated.epoch,
+        predictions=predictions,
+        ridge=_ridge_ccc(evaluated.data, evaluated.clips("Val")) if ridge else None,
+        compared={str(other): _comparison(run, predictions, other, data) for other in others},
     )
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """A best checkpoint with its data."""
+
+    config: Config
+    epoch: int
+    network: TwinsNetwork
+    data: DataSet
+
+    @classmethod
+    def of_run(cls, run: Path, data: Path | None) -> "_Evaluated":
+        info, tensors = load_checkpoint(run / "checkpoints/best", "weights")
+        config = config_from_dict(info.config, source=str(run))
+        data_set = read_data(data or data_folder(config), info.labels)
+        return cls(config, info.epoch, network_from_weights(config, tensors["weights"]), data_set)
+
+    def clips(self, split: str) -> SplitClips:
+        return split_clips(self.data, split, self.config.frontend, torch.device("cpu"))
+
+    def predictions(self, name: str) -> Predictions:
+        split = self.data.splits[name]
+        if not split.clips:
+            raise DataError(f"{self.data.path} | no clips in its {name} split | expected some")
+        clips = self.clips(name)
+        with Progress(f"predict {name}", len(clips), "clips") as bar:
+            scores = predict(self.network, LogMel(self.config.frontend), clips, crop=self.config.eval.crop, advance=bar.advance)
+        return Predictions(
+            file_ids=tuple(clip.file_id for clip in split.clips),
+            speakers=tuple(clip.speaker for clip in split.clips),
+            targets=self.data.targets,
+            scores=np.asarray(scores, np.float64),
+            rated=np.asarray(split.ratings, np.float64),
+        )
+
+
+def _kept(run: Path) -> Path:
+    """Where the predictions of the best checkpoint, which its hash names, are or will be."""
+    return run / "predictions" / f"Val-{sha256_of(run / 'checkpoints/best' / POINTER)[:12]}.csv"
+
+
+def _comparison(run: Path, predictions: Predictions, other: Path, data: Path | None) -> Comparison:
+    if data is None and _kept(other).is_file():
+        theirs = read_predictions(_kept(other))
+    else:
+        theirs = _Evaluated.of_run(other, data).predictions("Val")
+        if data is None:
+            write_predictions(_kept(other), theirs)
+    same = (theirs.file_ids, theirs.targets) == (predictions.file_ids, predictions.targets)
+    if not same or not np.array_equal(theirs.rated, predictions.rated):
+        raise DataError(f"--compare {other} | other clips, targets or ratings than {run} | expected runs on the same data")
+    return compare(predictions.scores, theirs.scores, predictions.rated, predictions.speakers)
 
 
 def network_from_weights(config: Config, weights: dict[str, torch.Tensor]) -> TwinsNetwork:

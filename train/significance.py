@@ -141,7 +141,7 @@ def _swap_p(a: Float64, b: Float64, difference: Float64, people: int, resamples:
 def _mean_ccc(counts: Counts, sums: Float64, weights: Float64 | None = None) -> Float64:
     """counts [R, P], sums [S, P, 6, K] -> CCC [R, K], the mean over seeds, or weighted by [R, S]."""
     of_seeds = np.stack([_ccc_of_sums(np.tensordot(counts, of_seed, axes=1)) for of_seed in sums], axis=1)  # [R, S, K]
-    return of_seeds.mean(1) if weights is None else np.einsum("rs,rsk->rk", weights, of_seeds)
+    return np.asarray(of_seeds.mean(1) if weights is None else np.einsum("rs,rsk->rk", weights, of_seeds))
 
 
 def _mean_ccc_of_parts(parts: Sequence[tuple[Counts, Float64]]) -> Float64:
