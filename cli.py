@@ -221,6 +221,25 @@ def evaluate(
 
 
 @app.command()
+def report(
+    runs: Annotated[
+        Optional[list[Path]],
+        typer.Argument(metavar="[RUN...]", help="Default: the newest; others are compared with the first.", show_default=False),
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Default: report.html in the run.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """One HTML page: training curves, evaluation with intervals, export, clips to look at and listen to. No network.
+
+    Example: rrtn report runs/rrtn runs/vanilla
+    """
+    from .train.report import report as write_report
+
+    page = write_report([_run(run) for run in runs] if runs else [_run(None)], out=out)
+    _print_json({"report": str(page)}) if as_json else _say(f"report in [bold]{_plain(page)}[/]")
+
+
+@app.command()
 def export(
     run: RunArgument = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Also with the encoder in float16, for GPUs.")] = False,

@@ -303,7 +303,7 @@ def _result(bundle: Bundle, variant: Variant, device: DeviceName, probe: Probe) 
         backend = backend_from_variant(bundle, variant, device)
         parity, _ = parity_of_backend(backend, bundle.spec, probe)
     except ModelError as error:
-        return ParityResult(variant=variant, device=device, parity=None, problem=str(error))
+        return ParityResult(variant=variant, device=device, parity=None, problem=str(error).split(" | ")[1])
     return ParityResult(variant=variant, device=device, parity=parity, problem=parity.failure)
 
 
