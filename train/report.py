@@ -39,7 +39,8 @@ h1 { margin-bottom: 0; } h2 { border-bottom: 1px solid #ccc; margin-top: 40px; }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 16px; }
 figure { margin: 0; } figcaption { font-size: 14px; color: #555; } svg, img.mel, audio { width: 100%; }
 img.mel { height: 110px; image-rendering: pixelated; border: 1px solid #ccc; box-sizing: border-box; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 14px; } th, td { padding: 3px 10px; text-align: right; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 14px; }
+th, td { padding: 3px 10px; text-align: right; }
 th:first-child, td:first-child { text-align: left; } tbody tr:nth-child(odd) { background: #f4f4f4; }
 pre { background: #f4f4f4; padding: 12px; overflow-x: auto; font-size: 13px; } .note { color: #555; }
 @media print { h2 { break-after: avoid; } figure, table { break-inside: avoid; } audio { display: none; } }
@@ -82,17 +83,12 @@ def _history(run: Path) -> list[dict[str, Any]]:
 
 def _summary(run: Path, config: Config, evaluation: Evaluation) -> str:
     low, high = evaluation.interval
+    ridge = "" if evaluation.ridge is None else f"; a ridge regression on mel statistics reaches {evaluation.ridge.mean():.3f}"
     return (
         f'<p class="note">{html.escape(str(run))}, best epoch {evaluation.epoch} of {config.optim.epochs}, seed {config.seed}; '
         f"data {html.escape(str(data_folder(config)))}</p>"
         f"<p>Mean CCC on Val: <b>{evaluation.challenge.mean():.3f}</b> (95% {low[-1]:.3f} to {high[-1]:.3f}, resampling "
-        f"{evaluation.speakers} speakers; {evaluation.clips} clips)"
-        + (
-            f"; a ridge regression on mel statistics reaches {evaluation.ridge.mean():.3f}"
-            if evaluation.ridge is not None
-            else ""
-        )
-        + ".</p>"
+        f"{evaluation.speakers} speakers; {evaluation.clips} clips){ridge}.</p>"
     )
 
 
@@ -142,9 +138,10 @@ def _evaluation(evaluation: Evaluation) -> str:
         _figure(scatter(predictions.rated[:, k], predictions.scores[:, k], x_label="rated", y_label="predicted"), target)
         for k, target in enumerate(evaluation.targets)
     ]
+    table = f'<div class="wide">{_table(["target", *columns], rows)}</div>'
     return (
-        f'<h2>Evaluation</h2><div class="charts">{_figure(chart, "CCC of each target on Val")}<div class="wide">'
-        f'{_table(["target", *columns], rows)}</div></div><h3>Predicted against rated</h3><div class="charts">{"".join(scatters)}</div>'
+        f'<h2>Evaluation</h2><div class="charts">{_figure(chart, "CCC of each target on Val")}{table}</div>'
+        f'<h3>Predicted against rated</h3><div class="charts">{"".join(scatters)}</div>'
     )
 
 
@@ -227,8 +224,8 @@ def _clip(config: Config, evaluation: Evaluation, split: SplitClips, fill: torch
     return (
         f"<figure><h3>{name}</h3>{_player(split.store.waveform(sample), config.frontend.sampling_rate)}"
         f"{spectrogram(clean[0, 0].numpy())}{spectrogram(masked[0, 0].numpy())}"
-        f"<figcaption>log-Mel of {config.frontend.clip_seconds:g} s, -100 to 20 dB, 50 Hz to 8 kHz upwards: the clean view, and the "
-        f"masked one of epoch 1</figcaption>{_table(['target', 'rated', 'predicted'], rows)}</figure>"
+        f"<figcaption>log-Mel of {config.frontend.clip_seconds:g} s, -100 to 20 dB, 50 Hz to 8 kHz upwards: the clean view, "
+        f"and the masked one of epoch 1</figcaption>{_table(['target', 'rated', 'predicted'], rows)}</figure>"
     )
 
 
