@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-_WIDTH, _HEIGHT = 560, 260
+_WIDTH, _HEIGHT, _SQUARE = 560, 260, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 112, 14, 40
 _COLOURS: Final = ("#1b4965", "#c1666b", "#4c7a34", "#8d5a97", "#b8860b", "#2a9d8f", "#6c757d", "#d1495b", "#30638e", "#7f4f24")
 _DASHES: Final = ("", "6 3", "2 3", "8 3 2 3")
@@ -39,7 +39,7 @@ def line_chart(series: Mapping[str, Numbers], *, x: Numbers, x_label: str, y_lab
 
 def scatter(x: Numbers, y: Numbers, *, x_label: str, y_label: str) -> str:
     """Points in the unit square, with the line on which they are equal."""
-    scale = _Scale(0.0, 1.0, 0.0, 1.0)
+    scale = _Scale(0.0, 1.0, 0.0, 1.0, right=14, width=_SQUARE)
     diagonal = (
         f'<line x1="{scale.x(0)}" y1="{scale.y(0)}" x2="{scale.x(1)}" y2="{scale.y(1)}" stroke="#999" stroke-dasharray="4 3"/>'
     )
@@ -47,7 +47,7 @@ def scatter(x: Numbers, y: Numbers, *, x_label: str, y_label: str) -> str:
         f'<circle cx="{scale.x(a):.1f}" cy="{scale.y(b):.1f}" r="2.5" fill="{_COLOURS[0]}" fill-opacity="0.45"/>'
         for a, b in zip(x, y, strict=True)
     )
-    return _svg([_axes(scale, x_label, y_label), diagonal, *points], f"{y_label} over {x_label}")
+    return _svg([_axes(scale, x_label, y_label), diagonal, *points], f"{y_label} over {x_label}", width=_SQUARE)
 
 
 def interval_chart(names: Sequence[str], values: Numbers, low: Numbers, high: Numbers, *, x_label: str) -> str:
@@ -78,16 +78,25 @@ class _Scale:
     """From values to pixels."""
 
     def __init__(
-        self, x0: float, x1: float, y0: float, y1: float, *, left: int = _LEFT, right: int = _RIGHT, height: int = _HEIGHT
+        self,
+        x0: float,
+        x1: float,
+        y0: float,
+        y1: float,
+        *,
+        left: int = _LEFT,
+        right: int = _RIGHT,
+        width: int = _WIDTH,
+        height: int = _HEIGHT,
     ) -> None:
         self.x0, self.x1 = float(x0), float(x1) if x1 > x0 else float(x0) + 1
         margin = 0.05 * (y1 - y0) or 0.5
         exact = (y0, y1) == (0.0, 1.0)
         self.y0, self.y1 = (0.0, 1.0) if exact else (y0 - margin, y1 + margin)
-        self.left, self.right, self.height = left, right, height
+        self.left, self.right, self.width, self.height = left, right, width, height
 
     def x(self, value: float) -> float:
-        return self.left + (float(value) - self.x0) / (self.x1 - self.x0) * (_WIDTH - self.left - self.right)
+        return self.left + (float(value) - self.x0) / (self.x1 - self.x0) * (self.width - self.left - self.right)
 
     def y(self, value: float) -> float:
         return self.height - _BOTTOM - (float(value) - self.y0) / (self.y1 - self.y0) * (self.height - _TOP - _BOTTOM)
@@ -97,8 +106,8 @@ def _axes(scale: _Scale, x_label: str, y_label: str) -> str:
     middle = (_TOP + scale.height - _BOTTOM) / 2
     label = f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{html.escape(y_label)}</text>'
     ticks = "".join(
-        f'<line x1="{scale.left}" x2="{_WIDTH - scale.right}" y1="{scale.y(v):.1f}" y2="{scale.y(v):.1f}" stroke="#e3e3e3"/>'
-        f'<text x="{scale.left - 5}" y="{scale.y(v) + 4:.1f}" text-anchor="end">{v:.3g}</text>'
+        f'<path d="M{scale.left} {scale.y(v):.1f}H{scale.width - scale.right}" stroke="#e3e3e3"/>'
+        f'<text x="{scale.left - 5}" y="{scale.y(v) + 4:.1f}" text-anchor="end">{v:.4g}</text>'
         for v in _ticks(scale.y0, scale.y1)
     )
     return ticks + label + _x_axis(scale, x_label)
@@ -106,11 +115,11 @@ def _axes(scale: _Scale, x_label: str, y_label: str) -> str:
 
 def _x_axis(scale: _Scale, label: str) -> str:
     y = scale.height - _BOTTOM
-    middle = (scale.left + _WIDTH - scale.right) / 2
+    middle = (scale.left + scale.width - scale.right) / 2
     ticks = "".join(
         f'<text x="{scale.x(v):.1f}" y="{y + 16}" text-anchor="middle">{v:.3g}</text>' for v in _ticks(scale.x0, scale.x1)
     )
-    line = f'<line x1="{scale.left}" x2="{_WIDTH - scale.right}" y1="{y}" y2="{y}" stroke="#444"/>'
+    line = f'<line x1="{scale.left}" x2="{scale.width - scale.right}" y1="{y}" y2="{y}" stroke="#444"/>'
     return line + ticks + f'<text x="{middle}" y="{y + 33}" text-anchor="middle">{html.escape(label)}</text>'
 
 
@@ -124,7 +133,7 @@ def _ticks(low: float, high: float) -> list[float]:
     rough = (high - low) / _TICKS
     power = 10.0 ** np.floor(np.log10(rough))
     step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough)
-    return [float(v) for v in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step]
+    return [float(v) for v in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step + 0.0]
 
 
 def _spread(heights: Sequence[float], distance: float = 14.0) -> list[float]:
@@ -136,10 +145,10 @@ def _spread(heights: Sequence[float], distance: float = 14.0) -> list[float]:
     return [float(v) for v in placed - max(0.0, placed.max(initial=0.0) - (_HEIGHT - 6))]
 
 
-def _svg(parts: Sequence[str], title: str, *, height: int = _HEIGHT) -> str:
+def _svg(parts: Sequence[str], title: str, *, width: int = _WIDTH, height: int = _HEIGHT) -> str:
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{html.escape(title)}" '
-        f'font-family="sans-serif" font-size="12">{"".join(parts)}</svg>'
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(title)}" '
+        f'font-family="sans-serif" font-size="13">{"".join(parts)}</svg>'
     )
 
 

@@ -32,11 +32,18 @@ from .views import mask_draws, masked_view
 CLIPS: Final = 4  # shown: the best and the worst two by their error
 MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` printed
 
+_LOSSES: Final = (
+    ("loss", "weighted sum"),
+    ("l_ccc", "CCC loss"),
+    ("l_ccc_a", "CCC loss, masked"),
+    ("l_bt", "Barlow Twins"),
+)
 _STYLE: Final = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 0 auto; max-width: 1180px; padding: 0 16px 48px; }
 h1 { margin-bottom: 0; } h2 { border-bottom: 1px solid #ccc; margin-top: 40px; } h3 { margin: 8px 0; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 16px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 16px; }
+.small { grid-template-columns: repeat(auto-fill, minmax(min(100%, 250px), 1fr)); }
 figure { margin: 0; } figcaption { font-size: 14px; color: #555; } svg, img.mel, audio { width: 100%; }
 img.mel { height: 110px; image-rendering: pixelated; border: 1px solid #ccc; box-sizing: border-box; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 14px; }
@@ -98,11 +105,7 @@ def _training(histories: dict[str, list[dict[str, Any]]]) -> str:
     targets = records[0]["val_ccc_per_target"]
     charts = [
         ("CCC on Val of each target", {t: [record["val_ccc_per_target"][t] for record in records] for t in targets}, "CCC"),
-        *(
-            (f"loss {name}", {name: [record[name] for record in records]}, name)
-            for name in ("loss", "l_ccc", "l_ccc_a", "l_bt")
-            if _has(records, name)
-        ),
+        *((text, {text: [record[name] for record in records]}, "loss") for name, text in _LOSSES if _has(records, name)),
     ]
     if _has(records, "weights"):
         weights = np.array([record["weights"] for record in records]).T
@@ -141,7 +144,7 @@ def _evaluation(evaluation: Evaluation) -> str:
     table = f'<div class="wide">{_table(["target", *columns], rows)}</div>'
     return (
         f'<h2>Evaluation</h2><div class="charts">{_figure(chart, "CCC of each target on Val")}{table}</div>'
-        f'<h3>Predicted against rated</h3><div class="charts">{"".join(scatters)}</div>'
+        f'<h3>Predicted against rated</h3><div class="charts small">{"".join(scatters)}</div>'
     )
 
 
@@ -208,7 +211,7 @@ def _clips(config: Config, evaluation: Evaluation) -> str:
     shown = list(dict.fromkeys([*order[: CLIPS // 2].tolist(), *order[-(CLIPS // 2) :].tolist()]))
     fill = mel_mean(split, LogMel(config.frontend))
     cards = "".join(_clip(config, evaluation, split, fill, sample) for sample in shown)
-    return f'<h2>Clips: the best and the worst predicted</h2><div class="charts">{cards}</div>'
+    return f'<h2>Clips: the best and the worst predicted</h2><div class="charts small">{cards}</div>'
 
 
 def _clip(config: Config, evaluation: Evaluation, split: SplitClips, fill: torch.Tensor, sample: int) -> str:

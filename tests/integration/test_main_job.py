@@ -4,10 +4,12 @@ import csv
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -91,6 +93,34 @@ def test_evaluate_shows_every_target_beside_ridge(workplace: Path) -> None:
     pointer = json.loads((workplace / "runs/first/checkpoints/best/checkpoint.json").read_text())
     assert evaluation["mean"]["ccc"] == pytest.approx(pointer["history"][-1]["val_ccc"], abs=1e-6)
     assert "ridge_ccc" in evaluation["mean"]
+
+
+def test_evaluate_has_intervals_compares_and_writes_a_submission(workplace: Path, tmp_path: Path) -> None:
+    run, submission = Path("runs/first"), tmp_path / "submission.csv"
+    evaluation = rrtn_json("evaluate", run, "--no-ridge", "--compare", run, "--submission", submission, cwd=workplace)
+    for values in evaluation["per_target"].values():
+        assert values["ccc_low"] - 1e-9 <= values["ccc"] <= values["ccc_high"] + 1e-9  # of one speaker, all are equal
+        assert abs(values["pearson"]) >= abs(values["ccc_biased"]) - 1e-12  # Lin 1989
+    (comparison,) = evaluation["compared"].values()
+    assert comparison["speakers"] < 8
+    assert {(of["difference"], of["verdict"]) for of in comparison["per_target"].values()} == {(0.0, "too few speakers to say")}
+    rows = (workplace / "corpus/data_info.csv").read_text().splitlines()
+    header, *scored = submission.read_text().splitlines()
+    assert header.split(",") == ["File_ID", *evaluation["per_target"]]
+    assert [row.split(",")[0] for row in scored] == [row.split(",")[0] for row in rows[1:] if ",Test," in row]
+    assert all(row.startswith("[") for row in scored)
+
+
+def test_the_report_is_one_page_without_scripts_or_network(workplace: Path, tmp_path: Path) -> None:
+    page = Path(rrtn_json("report", "runs/first", "--out", tmp_path / "report.html", cwd=workplace)["report"]).read_text()
+    evaluation = rrtn_json("evaluate", "--no-ridge", cwd=workplace)
+    assert f"<b>{evaluation['mean']['ccc']:.3f}</b>" in page
+    assert set(re.findall(r"(?:src|href)=.(\w+:)", page)) == {"data:"}
+    assert not re.search(r"<script|https?:|url\(|@import", page)
+    for svg in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
+        ElementTree.fromstring(svg)
+    assert page.count("<audio") == page.count('class="mel"') / 2 == 4
+    assert all(f">{target}<" in page for target in evaluation["per_target"])
 
 
 def test_inspect_and_doctor_and_data_check_print_json(workplace: Path) -> None:
