@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Optional
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .runtime.bad_files import BadFiles
     from .runtime.bundle import Bundle, Variant
     from .runtime.folder import Totals
+    from .runtime.ray_engine import RayEngine
     from .runtime.rows import Row
     from .runtime.scorer import Scorer
     from .runtime.shards import InputSpool
@@ -350,6 +352,11 @@ def score(
     max_bad_run: Annotated[Optional[int], typer.Option(help="Stop after so many errors in a row.", show_default=False)] = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first error.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Score everything again.")] = False,
+    engine: Annotated[str, typer.Option(help="local, or ray: its tasks on this machine or a cluster.")] = "local",
+    ray_address: Annotated[
+        Optional[str],
+        typer.Option(help="A running cluster's HOST:PORT or auto; default: $RAY_ADDRESS, or only here.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Score audio files. A bad file is a row with an error code, never a stop; the same command goes on where it was.
@@ -357,20 +364,21 @@ def score(
     Example: rrtn score recordings/ --out scores.csv
     """
     from .runtime.bad_files import BadFiles
+    from .runtime.bundle import load_bundle
     from .runtime.inputs import inputs_from_arguments, inputs_from_list, no_audio
     from .runtime.scorer import Scorer
     from .runtime.shards import InputSpool
     from .runtime.tables import check_table
 
+    _check_engine(engine, ray_address, out)
     bad_files = BadFiles(max_bad_fraction, max_bad_run, fail_fast)
     if out:
         check_table(out, embeddings=embeddings)
-    scorer = Scorer(
-        model or _newest_bundle(),
-        backend,  # type: ignore[arg-type]  # checked there, with a message that names the flag
+    bundle = load_bundle(model or _newest_bundle())
+    make_scorer = partial(
+        Scorer,
         variant=variant,
         batch_size=batch_size,
-        workers=workers,
         window=window,
         hop=hop,
         max_seconds=max_seconds,
@@ -378,20 +386,68 @@ def score(
         allow_truncated=allow_truncated,
         embeddings=embeddings,
     )
+    # A wrong name of a backend is refused there, with a message that names the flag.
+    scorer = make_scorer(bundle, backend, workers=workers) if engine == "local" else None  # type: ignore[arg-type]
     found = [*([inputs_from_arguments(audio)] if audio else []), *([inputs_from_list(listed)] if listed else [])]
     with InputSpool(itertools.chain(*found)) as spool:
         if not spool.files:
             raise no_audio([*(audio or []), *([f"--list {listed}"] if listed else [])])
-        _say_choice(scorer, spool)
-        if out:
+        rows: list[Row] = []
+        if scorer is None:
+            from .runtime.ray_engine import ray_engine
+
+            with ray_engine(
+                bundle, make_scorer, address=ray_address, backend=backend, variant=variant, workers=workers
+            ) as actors:
+                summary = _score_with_ray(actors, spool, Path(out or ""), submission, bad_files, bundle, overwrite=overwrite)
+        elif out:
+            _say_choice(scorer, spool)
             summary = _score_to_table(scorer, spool, out, submission, bad_files, overwrite=overwrite)
-            rows: list[Row] = []
         else:
+            _say_choice(scorer, spool)
             summary, rows = _score_to_screen(scorer, spool, submission, bad_files, top=top, as_json=as_json)
     if as_json:
         _print_json(summary if out else {**summary, "rows": [_row_json(row) for row in rows]})
     _say_summary(summary)
     if summary["errors"]:
+        raise typer.Exit(EXIT_SOME_ERRORS)
+
+
+@app.command()
+def pack(
+    audio: Annotated[
+        Optional[list[str]],
+        typer.Argument(metavar="AUDIO...", help='Audio files, folders of them (recursive), patterns like "**/*.wav".'),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="A folder for the packs.")] = Path("packs"),
+    listed: Annotated[
+        Optional[str],
+        typer.Option("--list", help="A file with one path a line, or NUL between; -: stdin.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Put many small files into few Parquet files, byte for byte, which score as the files do; goes on where it was.
+
+    Example: rrtn pack recordings/ --out packs; rrtn score packs --out scores.csv
+    """
+    from .runtime.inputs import inputs_from_arguments, inputs_from_list, no_audio
+    from .runtime.packs import write_packs
+    from .runtime.progress import Progress
+    from .runtime.shards import InputSpool
+
+    found = [*([inputs_from_arguments(audio)] if audio else []), *([inputs_from_list(listed)] if listed else [])]
+    with InputSpool(itertools.chain(*found)) as spool:
+        if not spool.files:
+            raise no_audio([*(audio or []), *([f"--list {listed}"] if listed else [])])
+        with Progress("pack", spool.files, "files") as bar:
+            packed = write_packs(spool, out, bar)
+    errors = dict(sorted(packed.errors.items()))
+    if as_json:
+        counts = {"files": packed.files, "packs": packed.packs, "written_now": packed.written, "errors": errors}
+        _print_json({**counts, "out": str(out)})
+    wrong = "".join(f"; {code} {count}" for code, count in errors.items())
+    _say(f"{packed.files} files in {packed.packs} packs, {packed.written} written now{wrong}. Next: rrtn score {_plain(out)}")
+    if errors:
         raise typer.Exit(EXIT_SOME_ERRORS)
 
 
@@ -581,7 +637,44 @@ def _score_to_table(
         totals = table_from_job(job, spool, out, scorer.labels, embedding_size=scorer.embedding_size, submission=submission)
     wall = time.monotonic() - begin
     busy = busy_shares(scorer, wall, wall - seconds) if todo else {}
-    return _summary(scorer, totals, wall, todo, out, busy)
+    return _summary(totals, wall, todo, out, busy, _chosen(scorer))
+
+
+def _score_with_ray(
+    engine: "RayEngine",
+    spool: "InputSpool",
+    out: Path,
+    submission: Path | None,
+    bad_files: "BadFiles",
+    bundle: "Bundle",
+    *,
+    overwrite: bool,
+) -> dict[str, Any]:
+    from .runtime.folder import missing_shards, table_from_job
+    from .runtime.progress import Progress
+    from .runtime.ray_engine import score_shards_with_ray
+    from .runtime.shards import opened_job
+
+    begin, loaded = time.monotonic(), engine.loaded
+    _say(f"{spool.files} files, {_plain(bundle.path)}: {_plain(loaded.file)} on {loaded.device}, {engine.actors} Ray actors")
+    with opened_job(out, loaded.settings, bundle.labels, overwrite=overwrite) as job:
+        shards = missing_shards(job, spool)
+        todo = spool.files_of(shards)
+        if todo < spool.files:
+            _say(f"{spool.files - todo} files were scored before and are kept (--overwrite scores them again)")
+        with Progress("score", todo, "files") as bar:
+            score_shards_with_ray(engine, job, spool, shards, bad_files, bar)
+        totals = table_from_job(job, spool, out, bundle.labels, embedding_size=loaded.embedding_size, submission=submission)
+    return _summary(totals, time.monotonic() - begin, todo, out, {}, (loaded.device, loaded.variant, loaded.batch_size))
+
+
+def _check_engine(engine: str, ray_address: str | None, out: Path | None) -> None:
+    if engine not in ("local", "ray"):
+        raise ConfigError(f"--engine | {engine!r} | expected local or ray")
+    if engine == "ray" and out is None:
+        raise ConfigError("--engine ray | no --out | a table, beside which what is done is kept | add --out scores.csv")
+    if engine == "local" and ray_address:
+        raise ConfigError(f"--ray-address {ray_address} | --engine local | expected with ray only | add --engine ray")
 
 
 def _score_to_screen(
@@ -614,23 +707,29 @@ def _score_to_screen(
     if not as_json and kept:
         _print_rows(kept, scorer.labels, top)
     wall = time.monotonic() - begin
-    return _summary(scorer, totals, wall, totals.files, None, busy_shares(scorer, wall, 0.0)), kept
+    return _summary(totals, wall, totals.files, None, busy_shares(scorer, wall, 0.0), _chosen(scorer)), kept
+
+
+def _chosen(scorer: "Scorer") -> tuple[str, str, int]:
+    """Device, variant, batch size."""
+    return scorer.backend.device, scorer.backend.variant.name, scorer.batch_that_fits
 
 
 def _summary(
-    scorer: "Scorer", totals: "Totals", seconds: float, scored_now: int, out: Path | None, busy: dict[str, float]
+    totals: "Totals", seconds: float, scored_now: int, out: Path | None, busy: dict[str, float], chosen: tuple[str, str, int]
 ) -> dict[str, Any]:
+    device, variant, batch_size = chosen
     return {
         "files": totals.files,
         "scored": totals.scored,
         "errors": dict(sorted(totals.errors.items())),
         "seconds": round(seconds, 3),
         "audio_seconds": round(totals.audio_seconds, 3),
-        "backend": scorer.backend.device,
-        "variant": scorer.backend.variant.name,
+        "backend": device,
+        "variant": variant,
         "out": str(out) if out else None,
         "scored_now": scored_now,
-        "batch_size": scorer.batch_that_fits,
+        "batch_size": batch_size,
         "busy": {part: round(share, 3) for part, share in busy.items()},
     }
 

@@ -87,15 +87,29 @@ def read_audio(path: FilePath, spec: FrontendSpec, *, max_seconds: float = 3600.
     Raises AudioError with a code of ERROR_CODES for a file that cannot be used, StoppedError where the storage fails
     (that says nothing about the file). Memory is bounded by `max_seconds`, whatever the header claims.
     """
+    with opened(path) as descriptor:
+        return audio_from_descriptor(descriptor, spec, max_seconds=max_seconds, allow_truncated=allow_truncated)
+
+
+@contextlib.contextmanager
+def opened(path: FilePath) -> Iterator[int]:
+    """A regular file by its descriptor, for as long as nobody writes to it. Raises AudioError, StoppedError."""
     descriptor = _open_regular(path)
     try:
         with _unchanged(descriptor):
             failpoint("read", file=path)
-            mono, truncated = _decode(descriptor, spec, max_seconds=max_seconds)
+            yield descriptor
     except OSError as error:
         raise _storage_failed(path, error) from error
     finally:
         os.close(descriptor)
+
+
+def audio_from_descriptor(
+    descriptor: int, spec: FrontendSpec, *, max_seconds: float = 3600.0, allow_truncated: bool = False
+) -> Audio:
+    """What `read_audio` gives, of an open file."""
+    mono, truncated = _decode(descriptor, spec, max_seconds=max_seconds)
     if truncated and not allow_truncated:
         raise AudioError("truncated", truncated)
     return _audio(mono, spec, flag="truncated" if truncated else "")

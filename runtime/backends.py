@@ -139,6 +139,16 @@ def candidates_of_variants(bundle: Bundle, names: Sequence[str] = ()) -> tuple[l
     return candidates, reasons
 
 
+def variants_for_backend(bundle: Bundle, name: str, *, variant: str | None = None) -> list[Variant]:
+    """All that `choose_backend` may load on whatever machine: what has to travel with the bundle."""
+    if name not in get_args(BackendName):
+        raise ConfigError(f"--backend | {name!r} | expected one of {', '.join(get_args(BackendName))}")
+    if variant:
+        return [_variant(bundle, variant)]
+    devices = [device for device in _FASTEST_FIRST if name in ("auto", device)]
+    return list({one.name: one for device in devices for one in _preferred(bundle, device)}.values())
+
+
 def obstacle(variant: Variant, device: DeviceName, machine: Machine, cuda: str) -> str:
     """Why a variant cannot run on a device, by what is known without loading it; "" where it should."""
     if device == "trt" and variant.kind != "engine":

@@ -54,7 +54,7 @@ class Bundle:
         Raises ModelError otherwise. No runtime gets a model that has not come through here.
         """
         path = self.path / variant.file
-        content = _read(path)
+        content = self._content(variant)
         digest = hashlib.sha256(content).hexdigest()
         if digest != variant.sha256:
             raise ModelError(
@@ -64,6 +64,9 @@ class Bundle:
         if variant.kind == "onnx":
             check_onnx(content, str(path))
         return content
+
+    def _content(self, variant: Variant) -> bytes:
+        return _read(self.path / variant.file)
 
     def manifest(self) -> dict[str, Any]:
         """The content of bundle.json."""

@@ -16,16 +16,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from .audio import Audio, Int16, read_audio, waveform_from_samples
+from .audio import Audio, Int16, audio_from_descriptor, opened, waveform_from_samples
 from .bundle import InputKind
 from .errors import AudioError, StoppedError
 from .frontend import clip_log_mel
+from .inputs import SEPARATOR
 from .spec import FrontendSpec
+
+if TYPE_CHECKING:
+    from .packs import PackReader
 
 IDLE: Final = -1  # the ticket of no file
 _RETRIES: Final = (0.1, 0.5, 2.0)  # s to wait before each, where the storage fails
@@ -130,6 +134,7 @@ class _Decoder:
         self._events: list[Event] = []
         self._chunks: list[Chunk] = []
         self._waited = 0.0  # s, for free slots
+        self._packs: PackReader | None = None
 
     def run(self) -> None:
         """Until the pipe ends, which raises EOFError."""
@@ -172,15 +177,26 @@ class _Decoder:
             self._works_on(IDLE)
 
     def _read(self, path: bytes) -> Audio:
-        decoding = self._decoding
-        read = partial(
-            read_audio, path, decoding.spec, max_seconds=decoding.max_seconds, allow_truncated=decoding.allow_truncated
-        )
+        read = partial(self._read_once, path)
         for pause in _RETRIES:
             with contextlib.suppress(StoppedError):
                 return read()
             time.sleep(pause)
         return read()
+
+    def _read_once(self, path: bytes) -> Audio:
+        decoding = self._decoding
+        with self._opened_in_pack(path) if SEPARATOR in path else opened(path) as descriptor:
+            return audio_from_descriptor(
+                descriptor, decoding.spec, max_seconds=decoding.max_seconds, allow_truncated=decoding.allow_truncated
+            )
+
+    def _opened_in_pack(self, path: bytes) -> "contextlib.AbstractContextManager[int]":
+        if self._packs is None:
+            from .packs import PackReader
+
+            self._packs = PackReader()
+        return self._packs.opened(path)
 
     def _clips(self, audio: Audio) -> Iterator[tuple[Int16, float, float]]:
         """Samples of at most a clip, and where they are in the file."""

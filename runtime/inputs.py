@@ -6,6 +6,7 @@ on the command line is taken whatever its name. Links to folders are not followe
 
 import glob
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,12 +16,15 @@ from .audio import FilePath
 from .errors import DataError
 
 # Also formats that libsndfile cannot read: a file that is skipped silently is worse than a row with an error.
+_PACK_SUFFIX: Final = b".parquet"
 _SUFFIXES: Final = (
     *("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc", "au", "snd", "caf", "w64", "rf64"),
     *("wv", "m4a", "aac", "wma", "amr", "ape", "mka", "webm"),
 )
 AUDIO_SUFFIXES: Final = tuple(f".{suffix}".encode() for suffix in _SUFFIXES)
 STDIN: Final = "-"
+SEPARATOR: Final = b"\0"  # between the path of a pack, the number of a row and the name of the file, see `packs`
+_PACK: Final = re.compile(rb"pack-\d{6}-[0-9a-f]{32}\.parquet")  # in a folder; tables are Parquet, too
 _CHUNK: Final = 1 << 16  # bytes of a list read at a time
 
 
@@ -41,7 +45,7 @@ def inputs_from_arguments(arguments: Sequence[FilePath]) -> Iterator[Input]:
         if os.path.isdir(argument):
             yield from _audio_below(argument)
         elif os.path.lexists(argument):
-            yield _input(argument)
+            yield from _audio_at(argument)
         else:
             yield from _matching(argument)
 
@@ -53,7 +57,8 @@ def inputs_from_list(name: str) -> Iterator[Input]:
     """
     try:
         with open(sys.stdin.fileno() if name == STDIN else name, "rb", closefd=name != STDIN) as file:
-            yield from (_input(path) for path in _paths(file))
+            for path in _paths(file):
+                yield from _audio_at(path)
     except OSError as error:
         raise DataError(f"--list {name} | {error.strerror} | expected a file with one path a line") from error
 
@@ -76,7 +81,24 @@ def _matching(pattern: bytes) -> Iterator[Input]:
     """What the shell has left to us: "data/**/*.wav" in quotes."""
     if not (found := sorted(glob.iglob(pattern, recursive=True)) if glob.has_magic(pattern) else []):
         raise DataError(f"{os.fsdecode(pattern)!r} | does not exist | expected an audio file or a folder of them")
-    yield from (_input(path) for path in found if not os.path.isdir(path))
+    for path in found:
+        if not os.path.isdir(path):
+            yield from _audio_at(path)
+
+
+def name_from_path(path: FilePath) -> FilePath:
+    """Of a file in a pack its own name, which its rows carry; any other path as it is."""
+    return path.rpartition(SEPARATOR)[2] if isinstance(path, bytes) else path
+
+
+def _audio_at(path: bytes) -> Iterator[Input]:
+    """A file, or those in a pack."""
+    if path.lower().endswith(_PACK_SUFFIX) and os.path.isfile(path):
+        from .packs import inputs_from_pack
+
+        yield from inputs_from_pack(path)
+    else:
+        yield _input(path)
 
 
 def _paths(file: BinaryIO) -> Iterator[bytes]:
@@ -100,7 +122,8 @@ def _audio_below(folder: bytes) -> Iterator[Input]:
     while pending:
         current = pending.pop()
         files, folders = _contents(current)
-        yield from (_input(os.path.join(current, name)) for name in files)
+        for name in files:
+            yield from _audio_at(os.path.join(current, name))
         pending.extend(os.path.join(current, name) for name in reversed(folders))
 
 
@@ -112,7 +135,7 @@ def _contents(folder: bytes) -> tuple[list[bytes], list[bytes]]:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.name)
-                elif entry.name.lower().endswith(AUDIO_SUFFIXES):
+                elif entry.name.lower().endswith(AUDIO_SUFFIXES) or _PACK.fullmatch(entry.name):
                     files.append(entry.name)
     except OSError as error:
         raise DataError(f"{os.fsdecode(folder)!r} | {error.strerror} | a folder that can be read") from error

@@ -25,6 +25,7 @@ from .decoding import Bad, Decoding, End
 from .errors import AudioError, ConfigError, ModelError, OutOfMemoryError
 from .failpoints import failpoint
 from .frontend import Float32, clip_log_mel, clip_of
+from .inputs import name_from_path
 from .ort_backend import Outputs
 from .rows import Row
 
@@ -79,6 +80,7 @@ class Scorer:
         variant: str | None = None,
         batch_size: int | None = None,
         workers: int | None = None,
+        lanes: int | None = None,
         window: float | None = None,
         hop: float | None = None,
         max_seconds: float = 3600.0,
@@ -88,7 +90,8 @@ class Scorer:
     ) -> None:
         """`backend` and `variant` as in `backends.choose_backend`: by default the fastest that runs here.
 
-        `workers` decoding processes, by default one a core, are started with the first file.
+        `workers` decoding processes, by default one a core, are started with the first file. On the CPU the model is at
+        `lanes` batches at once, by default as many as there are cores.
         With `window` (s, at most a clip), every window of a file is scored, `hop` (s) apart, and their mean; without,
         the first clip. A file that takes longer than `timeout` (s) to decode is given up. Raises ModelError, ConfigError.
         """
@@ -108,6 +111,7 @@ class Scorer:
             )
         self.timing = Timing()
         self.batch_that_fits = self.batch_size  # less where the device's memory was too small
+        self._lanes = lanes or usable_cpus()
         self._timeout = timeout
         self._embeddings = embeddings
         self.decoding = Decoding(
@@ -124,7 +128,7 @@ class Scorer:
     @property
     def lanes(self) -> int:
         """Batches that the model is at, at once."""
-        return usable_cpus() if self.backend.device == "cpu" else 1
+        return self._lanes if self.backend.device == "cpu" else 1
 
     @property
     def embedding_size(self) -> int | None:
@@ -319,7 +323,7 @@ _NOT_FINITE: Final = "the model gave NaN or infinity"
 
 def _noted(paths: Iterable[FilePath], files: dict[int, _File]) -> Iterator[bytes]:
     for ticket, path in enumerate(paths):
-        files[ticket] = _File(path)
+        files[ticket] = _File(name_from_path(path))
         yield os.fsencode(path)
 
 

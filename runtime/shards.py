@@ -29,7 +29,7 @@ from .audio import ERROR_CODES, FLAGS
 from .errors import ConfigError, StoppedError
 from .failpoints import failpoint
 from .files import write_bytes, write_json
-from .inputs import Input
+from .inputs import SEPARATOR, Input, name_from_path
 from .locks import locked
 from .rows import Row
 
@@ -62,7 +62,8 @@ class InputSpool:
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
         here, hashes = os.getcwdb(), array("Q")
         for found in inputs:
-            hashes.append(_hash(os.path.normpath(os.path.join(here, found.path))))
+            path, separator, inside = found.path.partition(SEPARATOR)
+            hashes.append(_hash(os.path.normpath(os.path.join(here, path)) + separator + inside))
             self._file.write(_HEAD.pack(len(found.path), found.size, found.mtime_ns) + found.path)
         _, first = np.unique(np.frombuffer(hashes, np.uint64), return_index=True)
         self._wanted = np.zeros(len(hashes), dtype=bool)
@@ -79,7 +80,11 @@ class InputSpool:
 
     def paths(self, shard: Shard) -> list[bytes]:
         """Of a shard's files."""
-        return [found.path for _, found in self._records(shard.first, shard.begin, shard.end) if found]
+        return [found.path for found in self.inputs(shard)]
+
+    def inputs(self, shard: Shard) -> list[Input]:
+        """A shard's files."""
+        return [found for _, found in self._records(shard.first, shard.begin, shard.end) if found]
 
     def files_of(self, shards: Iterable[Shard]) -> int:
         """How many files they have."""
@@ -196,7 +201,7 @@ def rows_from_part(content: bytes, paths: Sequence[bytes], labels: tuple[str, ..
     for path, count in zip(paths, counts, strict=True):
         yield [
             Row(
-                file=path,
+                file=name_from_path(path),
                 start=None if start[i] != start[i] else start[i],
                 end=None if end[i] != end[i] else end[i],
                 scores=dict(zip(labels, scores[i], strict=True)) if scored[i] else None,
