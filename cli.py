@@ -535,7 +535,7 @@ def demo(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Everything once on the built-in corpus: train, evaluate, export with an engine, score. Minutes on two cores."""
+    """Everything once on the built-in corpus: train, evaluate, export with an engine, report, score. Minutes on two cores."""
     from .train.builtin import builtin_corpus
 
     run = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-demo"
@@ -546,9 +546,12 @@ def demo(
         evaluate(run)
         _heading(f"rrtn export {run} --trt")
         export(run, trt=True)
+        _heading(f"rrtn report {run}")
+        report([run])
     files = audio or [str(path) for path in sorted((builtin_corpus() / "wav").iterdir())[-8:]]
     _heading(f"rrtn score {' '.join(files)} --model {run / 'export'}")
     score(files, model=run / "export", as_json=as_json)
+    _say(f"All of it on one page: [bold]{_plain(run / 'report.html')}[/]")
 
 
 @data_app.command("synth")

@@ -50,7 +50,9 @@ def test_every_runtime_module_imports_without_torch() -> None:
 
 
 def test_runtimes_tests_pass_without_torch() -> None:
-    program = f"{BLOCK_TORCH}\nimport pytest; sys.exit(pytest.main(['-p', 'no:cacheprovider', 'tests/runtime']))"
+    slow = [f"--ignore=tests/runtime/test_{name}.py" for name in ("bench", "decoders", "packs", "ray_engine")]
+    arguments = ["-p", "no:cacheprovider", "-m", "not slow", "tests/runtime", *slow]
+    program = f"{BLOCK_TORCH}\nimport pytest; sys.exit(pytest.main({arguments}))"
     done = python("-c", program, cwd=ROOT)
     assert done.returncode == 0, done.stdout[-3000:]
     assert " passed" in done.stdout
@@ -63,7 +65,7 @@ def test_commands_that_load_no_torch(command: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-COMMANDS = ["train", "evaluate", "export", "score", "inspect", "doctor", "demo", "data synth", "data check"]
+COMMANDS = ["train", "evaluate", "export", "score", "inspect", "doctor", "demo", "parity", "bench", "report", "pack", "data synth", "data check"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
