@@ -65,7 +65,21 @@ def test_commands_that_load_no_torch(command: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-COMMANDS = ["train", "evaluate", "export", "score", "inspect", "doctor", "demo", "parity", "bench", "report", "pack", "data synth", "data check"]
+COMMANDS = [
+    "train",
+    "evaluate",
+    "export",
+    "score",
+    "inspect",
+    "doctor",
+    "demo",
+    "parity",
+    "bench",
+    "report",
+    "pack",
+    "data synth",
+    "data check",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
