@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 EXIT_SOME_ERRORS = 3  # done, but some files are errors
 _INTERRUPTED = "interrupted | what is finished is kept | run the command again (rrtn train: with --resume)"
+_NOBODY_READS = 141  # `| head -1`: as if SIGPIPE had ended it
 _LONG = 2.0  # s; shorter scoring has no bottleneck worth a line
 _PLAIN_WIDTH = 160  # columns, where there is no terminal to ask
 
@@ -63,6 +64,7 @@ RunArgument = Annotated[
 def main() -> NoReturn:
     """Entry point of the `rrtn` command."""
     signal.signal(signal.SIGTERM, _terminate)
+    stdout = sys.stdout
     try:
         app(standalone_mode=True)
     except RrtnError as error:
@@ -72,10 +74,9 @@ def main() -> NoReturn:
     except SystemExit as done:
         if done.code == 130:  # typer has caught Ctrl-C
             _fail(_INTERRUPTED, 130)
+        if sys.stdout is not stdout:  # typer has caught a closed pipe, and put what is silent there
+            _leave(_NOBODY_READS)
         _leave(done.code if isinstance(done.code, int) else int(done.code is not None))
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
     except ImportError as error:
         missing = _missing_extra(error)
         _fail(str(missing), missing.exit_code)
@@ -936,9 +937,11 @@ def _print_rows(rows: list["Row"], labels: tuple[str, ...], top: int) -> None:
 def _say_summary(summary: dict[str, Any]) -> None:
     errors = ", ".join(f"{code} {count}" for code, count in summary["errors"].items())
     seconds = max(summary["seconds"], 1e-9)
+    was_all_scored_now = summary["scored_now"] == summary["files"]
+    real_time = f", {summary['audio_seconds'] / seconds:.0f} x real time" if was_all_scored_now else ""
     _say(
         f"{summary['scored']} of {summary['files']} files scored in {summary['seconds']:.1f} s "
-        f"({summary['scored_now'] / seconds:.0f} files/s, {summary['audio_seconds'] / seconds:.0f} x real time)"
+        f"({summary['scored_now'] / seconds:.0f} files/s{real_time})"
         + (f"; errors: {errors}" if errors else "")
         + (f" -> {_plain(summary['out'])}" if summary["out"] else "")
     )
@@ -999,8 +1002,12 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def _leave(code: int) -> NoReturn:
     """Under torchrun without Python's own end: the process group's threads may hang in it, or abort."""
-    if "RANK" in os.environ:
+    try:
         sys.stdout.flush()
+    except BrokenPipeError:
+        code = _NOBODY_READS
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own end would try again
+    if "RANK" in os.environ:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)

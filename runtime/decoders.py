@@ -25,6 +25,8 @@ from .errors import StoppedError
 _QUEUED: Final = 2  # chunks that a decoder has at a time
 _STRIKES: Final = 2  # decoders that a file may end before it is given up
 _LOOK_EVERY: Final = 0.5  # s, at decoders that may hang
+_AWAY: Final = 2.0  # s without a look: then all may have been stopped (Ctrl-Z), and no file has hung
+_DEATHS: Final = 3  # of each decoder, in a row, that no file is to blame for, before there is no point in another one
 _ENVIRONMENT: Final = {
     # A decoder is one thread.
     "OMP_NUM_THREADS": "1",
@@ -70,6 +72,8 @@ class Decoders:
         self._strikes: Counter[int] = Counter()
         self._paths: dict[int, bytes] = {}  # of files that are not decoded yet
         self._taken = 0
+        self._deaths = 0  # since the last event, that no file is to blame for
+        self._looked = self._back = 0.0  # when last at decoders that may hang, and the first time after being away
         self.released = 0  # files whose results the caller has given out
 
     def events(self, paths: Iterable[bytes], *, ahead: int) -> Iterator[Event]:
@@ -121,11 +125,12 @@ class Decoders:
     def _received(self, decoder: "_Decoder") -> Iterator[Event]:
         try:
             events = decoder.receive()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # OSError: it has died in the middle of a message
             yield from self._bury(decoder)
             return
         slots = 0
         for event in events:
+            self._deaths = 0
             match event:
                 case Clip(ticket, slot, start, end):
                     yield Ready(ticket, decoder.memory.slots[slot], start, end)
@@ -143,19 +148,25 @@ class Decoders:
         decoder.finish(ticket)
 
     def _hanging(self) -> Iterator[Event]:
+        now = time.monotonic()
+        if now - self._looked > _AWAY:
+            self._back = now
+        self._looked = now
         for decoder in list(self._decoders):
-            ticket, seconds = decoder.works_on()
-            if ticket != IDLE and seconds > self._timeout:
+            ticket, since = decoder.works_on()
+            if ticket != IDLE and now - max(since, self._back) > self._timeout:
                 yield from self._bury(decoder, timeout=ticket)
 
     def _bury(self, decoder: "_Decoder", *, timeout: int = IDLE) -> Iterator[Event]:
         """The file that it was at has a strike; all that it had not finished goes to another one."""
+        self._decoders.remove(decoder)
         words = decoder.end(patience=0.0 if timeout != IDLE else _LATEST_END)
         culprit, _ = decoder.works_on()
         left = [(ticket, self._paths[ticket]) for chunk in decoder.chunks for ticket in chunk if ticket in self._paths]
-        if not decoder.started:
+        self._deaths += culprit == IDLE
+        if self._deaths > _DEATHS * (len(self._decoders) + 1):
             raise StoppedError(f"decoder | {words} | a process that decodes | see rrtn doctor")
-        self._decoders[self._decoders.index(decoder)] = _Decoder(self._decoding)
+        self._decoders.append(_Decoder(self._decoding))
         for ticket, path in left:
             yield Again(ticket)
             if ticket == culprit:
@@ -178,7 +189,6 @@ class _Decoder:
 
     def __init__(self, decoding: Decoding) -> None:
         self.chunks: deque[dict[int, None]] = deque()  # tickets not finished, of each chunk
-        self.started = False
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         memory = os.memfd_create("rrtn")
         os.ftruncate(memory, decoding.bytes)
@@ -200,7 +210,6 @@ class _Decoder:
 
     def receive(self) -> list[Clip | End | Bad | Storage]:
         events: list[Clip | End | Bad | Storage] = self.connection.recv()
-        self.started = True
         return events
 
     def finish(self, ticket: int) -> None:
@@ -210,9 +219,9 @@ class _Decoder:
             self.chunks.popleft()
 
     def works_on(self) -> tuple[int, float]:
-        """The ticket that it is at, and for how long (s)."""
+        """The ticket that it is at, and since when (s, of the monotonic clock)."""
         ticket, since = (int(number) for number in self.memory.at)
-        return ticket, (time.monotonic_ns() - since) / 1e9
+        return ticket, since / 1e9
 
     def end(self, *, patience: float = 0.0) -> str:
         """Kills it unless it ends by itself within `patience` (s); -> how it ended."""

@@ -28,6 +28,7 @@ from .frontend import Float32, clip_log_mel, clip_of
 from .inputs import name_from_path
 from .ort_backend import Outputs
 from .rows import Row
+from .spec import FrontendSpec
 
 DEFAULT_BATCH: Final = {"cpu": 4, "cuda": 256, "trt": 256}
 _AHEAD: Final = 4096  # files whose rows may wait for an earlier one, which takes longer
@@ -100,7 +101,7 @@ class Scorer:
         _check_positive("--max-seconds", max_seconds)
         _check_positive("--timeout", timeout)
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        _check_window(window, hop, self.bundle.spec.clip_seconds)
+        _check_window(window, hop, self.bundle.spec)
         choice = choose_backend(self.bundle, backend, variant=variant, threads=1)
         self.backend, self.passed_over = choice.backend, choice.passed_over
         self.batch_size = batch_size or DEFAULT_BATCH[self.backend.device]
@@ -148,7 +149,7 @@ class Scorer:
     def rows_of_files(self, paths: Iterable[FilePath]) -> Iterator[list[Row]]:
         """The same, one list for each path."""
         files: dict[int, _File] = {}
-        decoders, done = self._started_decoders(), False
+        decoders, done = self._taken_decoders(), False
         try:
             with _Batches(self) as batches:
                 released = 0
@@ -161,8 +162,10 @@ class Scorer:
             yield from (self._rows(files[ticket]) for ticket in sorted(files))
             done = True
         finally:
-            if not done:  # they are in the middle of something
-                self.close()
+            if self._decoders or not done:  # others are there by now; they are in the middle of something
+                decoders.close()
+            else:
+                self._decoders = decoders
 
     def score_waveform(self, waveform: npt.ArrayLike, sampling_rate: int) -> dict[str, float]:
         """Samples [N] or [N, channels] of any scale -> score of each label. Raises AudioError for NaN or no samples."""
@@ -184,9 +187,9 @@ class Scorer:
             size = self.batch_that_fits
             try:
                 return Outputs.joined([self._run(batch[i : i + size], size) for i in range(0, len(batch), size)])
-            except OutOfMemoryError:
+            except MemoryError as error:  # the backend's OutOfMemoryError, or of the arrays around it
                 if size == 1:
-                    raise
+                    raise _one_is_too_much(error) from error
                 self.batch_that_fits = size // 2
 
     def _run(self, batch: npt.NDArray[Any], size: int) -> Outputs:
@@ -203,12 +206,14 @@ class Scorer:
             self._decoders.close()
             self._decoders = None
 
-    def _started_decoders(self) -> Decoders:
-        if self._decoders is None:
+    def _taken_decoders(self) -> Decoders:
+        """Those at hand, or new ones: who scores two lists of files at the same time has two pools."""
+        decoders, self._decoders = self._decoders, None
+        if decoders is None:
             chunk = min(self.batch_size, 32)
-            self._decoders = Decoders(self.decoding, count=self.workers, chunk=chunk, timeout=self._timeout)
-            weakref.finalize(self, self._decoders.close)
-        return self._decoders
+            decoders = Decoders(self.decoding, count=self.workers, chunk=chunk, timeout=self._timeout)
+            weakref.finalize(self, decoders.close)
+        return decoders
 
     def _take(self, event: Event, files: dict[int, _File], batches: "_Batches") -> None:
         match event:
@@ -340,9 +345,19 @@ def _check_positive(flag: str, value: float | None) -> None:
         raise ConfigError(f"{flag} | {value} | expected a number above 0")
 
 
-def _check_window(window: float | None, hop: float | None, longest: float) -> None:
+def _one_is_too_much(error: MemoryError) -> ModelError:
+    if isinstance(error, ModelError):
+        return error
+    return OutOfMemoryError("one clip | more than this machine's memory | a model that fits | stop what else takes memory")
+
+
+def _check_window(window: float | None, hop: float | None, spec: FrontendSpec) -> None:
     _check_positive("--window", window)
     _check_positive("--hop", hop)
+    longest, rate = spec.clip_seconds, spec.sampling_rate
+    for flag, seconds in (("--window", window), ("--hop", hop)):
+        if seconds is not None and round(seconds * rate) < 1:
+            raise ConfigError(f"{flag} | {seconds:g} s | expected at least a sample, {1 / rate:g} s")
     if hop is not None and window is None:
         raise ConfigError(f"--hop | {hop} without --window | expected both | add --window {longest:g}")
     if window is not None and window > longest:

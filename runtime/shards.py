@@ -10,6 +10,8 @@ F files of a shard, R rows, K labels, D embedding.
 """
 
 import contextlib
+import functools
+import glob
 import hashlib
 import io
 import json
@@ -17,6 +19,7 @@ import os
 import shutil
 import struct
 import tempfile
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +29,7 @@ from typing import IO, Any, Final
 import numpy as np
 
 from .audio import ERROR_CODES, FLAGS
+from .embedding_file import embedding_path
 from .errors import ConfigError, StoppedError
 from .failpoints import failpoint
 from .files import write_bytes, write_json
@@ -55,22 +59,24 @@ class Shard:
 class InputSpool:
     """The files to score, each once, in a temporary file: of a million paths none is kept in memory.
 
-    Two spellings of one path (`a.wav`, `./a.wav`) are one file; two links to one file are two.
+    Two spellings of one path (`a.wav`, `./a.wav`, `b/../a.wav`) are one file; two links to one file are two.
     """
 
     def __init__(self, inputs: Iterable[Input]) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
-        here, hashes = os.getcwdb(), array("Q")
+        hashes = array("Q")
+        absolute = functools.lru_cache(1_000)(_absolute)
         for found in inputs:
             path, separator, inside = found.path.partition(SEPARATOR)
-            hashes.append(_hash(os.path.normpath(os.path.join(here, path)) + separator + inside))
-            self._file.write(_HEAD.pack(len(found.path), found.size, found.mtime_ns) + found.path)
+            folder, slash, name = path.rpartition(b"/")
+            hashes.append(_hash(absolute(folder + slash) + b"/" + name + separator + inside))
+            self._file.write(_record(found))
         _, first = np.unique(np.frombuffer(hashes, np.uint64), return_index=True)
         self._wanted = np.zeros(len(hashes), dtype=bool)
         self._wanted[first] = True
         self.files = len(first)
         self.twice = len(hashes) - len(first)
-        self.shards = list(self._cut(hashes))
+        self.shards = list(self._cut())
 
     def __enter__(self) -> "InputSpool":
         return self
@@ -84,33 +90,33 @@ class InputSpool:
 
     def inputs(self, shard: Shard) -> list[Input]:
         """A shard's files."""
-        return [found for _, found in self._records(shard.first, shard.begin, shard.end) if found]
+        return [_input(record) for _, record in self._records(shard.first, shard.begin, shard.end) if record]
 
     def files_of(self, shards: Iterable[Shard]) -> int:
         """How many files they have."""
         return sum(shard.files for shard in shards)
 
-    def _cut(self, hashes: Sequence[int]) -> Iterator[Shard]:
+    def _cut(self) -> Iterator[Shard]:
         first = begin = files = end = 0
         key = hashlib.sha256()
-        for number, (end, found) in enumerate(self._records(0, 0, self._file.tell())):
-            if found:
-                key.update(_HEAD.pack(len(found.path), found.size, found.mtime_ns) + found.path)
+        for number, (end, record) in enumerate(self._records(0, 0, self._file.tell())):
+            if record:
+                key.update(record)
                 files += 1
-            if found and (hashes[number] % MEAN_FILES == 0 or files == MOST_FILES):
+            if record and (zlib.crc32(record[_HEAD.size :]) % MEAN_FILES == 0 or files == MOST_FILES):
                 yield Shard(key.hexdigest()[:32], files, first, begin, end)
                 first, begin, files, key = number + 1, end, 0, hashlib.sha256()
         if files:
             yield Shard(key.hexdigest()[:32], files, first, begin, end)
 
-    def _records(self, number: int, begin: int, end: int) -> Iterator[tuple[int, Input | None]]:
-        """Where each ends, and what it is; None for one that was there before."""
+    def _records(self, number: int, begin: int, end: int) -> Iterator[tuple[int, bytes | None]]:
+        """Where each ends, and its bytes; None for one that was there before. One reader at a time."""
+        self._file.seek(begin)
         while begin < end:
-            self._file.seek(begin)
-            length, size, mtime_ns = _HEAD.unpack(self._file.read(_HEAD.size))
-            path = self._file.read(length)
-            begin += _HEAD.size + length
-            yield begin, Input(path, size, mtime_ns) if self._wanted[number] else None
+            head = self._file.read(_HEAD.size)
+            record = head + self._file.read(_HEAD.unpack(head)[0])
+            begin += len(record)
+            yield begin, record if self._wanted[number] else None
             number += 1
 
 
@@ -127,7 +133,7 @@ class Job:
 
     def put(self, shard: Shard, content: bytes) -> None:
         """Keeps what `part_from_rows` gave for a shard, or nothing."""
-        path = self._folder / f"{shard.key}-{_digest(content)}.part"
+        path = self._folder / _part_name(shard, content)
         write_bytes(path, content)
         self._parts[shard.key] = path
         failpoint("shard.done")
@@ -153,7 +159,7 @@ class Job:
             content = path.read_bytes() if path else None
         except OSError:
             return None
-        return content if content is not None and path and path.stem == f"{shard.key}-{_digest(content)}" else None
+        return content if content is not None and path and path.name == _part_name(shard, content) else None
 
 
 @contextlib.contextmanager
@@ -165,9 +171,10 @@ def opened_job(target: Path, settings: dict[str, Any], labels: tuple[str, ...], 
     folder = target.parent / f".{target.name}.rrtn"
     folder.mkdir(exist_ok=True)
     with locked(folder / "lock", does="scores"):
-        if overwrite:
+        if overwrite or not (folder / _JOB).exists():  # parts of no known settings are worth nothing
             _empty(folder)
         _check_settings(folder / _JOB, target, settings)
+        _remove_unfinished(target)
         yield Job(folder, labels)
 
 
@@ -214,6 +221,16 @@ def rows_from_part(content: bytes, paths: Sequence[bytes], labels: tuple[str, ..
         row += count
 
 
+def _record(found: Input) -> bytes:
+    time = max(-(1 << 63), min(found.mtime_ns, (1 << 63) - 1))  # a file system may have times beyond the year 2262
+    return _HEAD.pack(len(found.path), found.size, time) + found.path
+
+
+def _input(record: bytes) -> Input:
+    _, size, mtime_ns = _HEAD.unpack_from(record)
+    return Input(record[_HEAD.size :], size, mtime_ns)
+
+
 def _matrix(vectors: Sequence[Any], width: int) -> "np.ndarray[Any, np.dtype[np.float32]]":
     """float32 [R, width], NaN where there is no vector."""
     matrix = np.full((len(vectors), width), np.nan, np.float32)
@@ -224,12 +241,11 @@ def _matrix(vectors: Sequence[Any], width: int) -> "np.ndarray[Any, np.dtype[np.
 
 
 def _check_settings(path: Path, target: Path, settings: dict[str, Any]) -> None:
-    try:
-        before = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         write_json(path, settings)
-        return
-    except ValueError as error:
+    try:
+        before = dict(json.loads(path.read_bytes()))
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"{path} | {error} | expected what rrtn score writes | --overwrite begins anew") from error
     if other := [name for name in {**before, **settings} if before.get(name) != settings.get(name)]:
         changes = ", ".join(f"{name} {_short(before.get(name))}, now {_short(settings.get(name))}" for name in other)
@@ -248,8 +264,23 @@ def _empty(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:32]
+def _remove_unfinished(target: Path) -> None:
+    """What writers of the table, and of embeddings beside it, have left that were killed."""
+    for path in (target, embedding_path(target)):
+        for left in path.parent.glob(f".{glob.escape(path.name[:40])}.????????.tmp"):
+            left.unlink(missing_ok=True)
+
+
+def _part_name(shard: Shard, content: bytes) -> str:
+    """The key, and a hash that tells whether this is the part, whole and of this shard."""
+    return f"{shard.key}-{hashlib.sha256(shard.key.encode() + content).hexdigest()[:32]}.part"
+
+
+def _absolute(folder: bytes) -> bytes:
+    """Without `.` and `..`. Behind a link `..` leads elsewhere than its text says, so the system is asked."""
+    if b".." in folder.split(b"/"):
+        return os.path.realpath(folder)
+    return os.path.normpath(os.path.join(os.getcwdb(), folder))
 
 
 def _hash(path: bytes) -> int:

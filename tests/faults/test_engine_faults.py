@@ -1,0 +1,715 @@
+"""Rows S1 to S5, S16 and S19 to S32 of the fault catalogue: `rrtn score` is killed, starved and disturbed.
+
+Real processes, each with its decoders in a process group of its own.
+"""
+
+import contextlib
+import csv
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import soundfile
+from onnx import numpy_helper
+from rrtn.runtime import load_bundle
+from rrtn.runtime.onnx_file import sealed
+
+RRTN = (sys.executable, "-m", "rrtn")
+FILES = 900  # three shards, by their names: of 450, 407 and 43
+SEED = int(os.environ.get("RRTN_TEST_SEED", "0"))
+
+
+class Running:
+    """`rrtn`, started in a session of its own, its output in files."""
+
+    def __init__(
+        self, arguments: tuple[object, ...], cwd: Path, *, before: Callable[[], None] | None = None, **env: object
+    ) -> None:
+        self.out, self.err = (cwd / f".{time.monotonic_ns()}.{name}" for name in ("out", "err"))
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [*RRTN, *map(str, arguments)],
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env={**os.environ, **{name: str(value) for name, value in env.items()}},
+                start_new_session=True,
+                preexec_fn=before,  # noqa: PLW1509  # no thread is here
+            )
+
+    def kill(self, number: signal.Signals = signal.SIGKILL, *, group: bool = True) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if group else os.kill)(self.process.pid, number)
+
+    def wait(self, seconds: float = 60.0) -> "Ended":
+        try:
+            code = self.process.wait(seconds)
+        finally:
+            if self.process.poll() is None:
+                self.kill()
+        stdout, stderr = self.out.read_text(), self.err.read_text()
+        self.out.unlink()
+        self.err.unlink()
+        return Ended(code, stdout, stderr)
+
+    def decoders(self) -> list[int]:
+        """Processes of its session but itself; those that have ended and that nobody has waited for do not count."""
+        found = []
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                pid, state, session = re.match(r"(\d+) \(.*\) (\S) \d+ \d+ (\d+)", status.read_text()).groups()  # type: ignore[union-attr]
+                if int(session) == self.process.pid != int(pid) and state != "Z":
+                    found.append(int(pid))
+        return found
+
+
+class Ended:
+    """How it ended; `code` is -9 where SIGKILL has ended it."""
+
+    def __init__(self, code: int, stdout: str, stderr: str) -> None:
+        self.code, self.stdout, self.stderr = code, stdout, stderr
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.stdout)
+        return document
+
+    @property
+    def error(self) -> str:
+        """The one line that it ends with."""
+        lines = self.stderr.splitlines()
+        assert lines, self.code
+        assert lines[-1].startswith("rrtn: "), self.stderr
+        assert "Traceback" not in self.stderr
+        return lines[-1]
+
+
+Rrtn = Callable[..., Ended]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """`rrtn score ...` in the test's own folder."""
+    started = []
+
+    def start(*arguments: object, **options: Any) -> Running:
+        started.append(Running(("score", *arguments), tmp_path, **options))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.kill()
+        running.process.wait()
+
+
+@pytest.fixture
+def score(start: Callable[..., Running]) -> Rrtn:
+    """The same, to its end."""
+    return lambda *arguments, **options: start(*arguments, **options).wait()
+
+
+@pytest.fixture
+def noises(tmp_path: Path) -> list[Path]:
+    """Twelve contents."""
+    (tmp_path / "noises").mkdir()
+    paths = [tmp_path / "noises" / f"{i:02}.wav" for i in range(12)]
+    for i, path in enumerate(paths):
+        soundfile.write(path, np.random.default_rng(i).uniform(-0.5, 0.5, 800 + 40 * i), 16_000)
+    return paths
+
+
+@pytest.fixture
+def many(tmp_path: Path, noises: list[Path]) -> Path:
+    """FILES files, every hundredth of them bad."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (tmp_path / "bad").write_bytes(b"no audio")
+    for i in range(FILES):
+        os.link(tmp_path / "bad" if i % 100 == 50 else noises[i % 12], folder / f"{i:05}.wav")
+    return folder
+
+
+@pytest.fixture
+def whole(tmp_path: Path, many: Path, tiny_model: Path, score: Rrtn) -> bytes:
+    """The table of an undisturbed run."""
+    ended = score("in", "-m", tiny_model, "--out", "whole.csv")
+    assert ended.code == 3, ended.stderr
+    assert len(records(tmp_path / "whole.csv")) == FILES
+    return (tmp_path / "whole.csv").read_bytes()
+
+
+def records(table: Path) -> list[dict[str, str]]:
+    with table.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def parts(table: Path) -> list[Path]:
+    return sorted(table.parent.glob(f".{table.name}.rrtn/*.part"))
+
+
+def temporary(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.suffix == ".tmp"]
+
+
+def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    latest = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < latest, "it never comes"
+        time.sleep(0.005)
+
+
+def with_other_weights(model: Path, path: Path) -> Path:
+    proto = onnx.load(model)
+    weights = numpy_helper.to_array(proto.graph.initializer[0])
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights * np.float32(1.5), "weights"))
+    path.write_bytes(sealed(proto.SerializeToString()))
+    return path
+
+
+# S1
+
+
+def test_s1_killed_at_random_moments(tmp_path: Path, tiny_model: Path, start: Callable[..., Running], whole: bytes) -> None:
+    """Union of parts = each input exactly once; final table byte-identical to an uninterrupted run."""
+    rng, kills = np.random.default_rng(SEED), 0
+    while True:
+        running = start("in", "-m", tiny_model, "--out", "t.csv")
+        if kills < 6:
+            time.sleep(rng.uniform(0.3, 1.0))
+            running.kill()
+        ended = running.wait()
+        if ended.code == 3:
+            break
+        assert ended.code == -signal.SIGKILL, ended.stderr
+        assert not (tmp_path / "t.csv").exists() or (tmp_path / "t.csv").read_bytes() == whole  # killed after the rename
+        kills += 1
+    assert kills >= 1
+    assert (tmp_path / "t.csv").read_bytes() == whole
+    assert temporary(tmp_path) == []
+
+
+def test_s1_killed_at_places_of_a_write(tmp_path: Path, tiny_model: Path, score: Rrtn, whole: bytes) -> None:
+    """The sixth place of each run is in its second part; when all parts are there, the first four are of the table."""
+
+    def is_killed(nth: int) -> bool:
+        ended = score("in", "-m", tiny_model, "--out", "t.csv", RRTN_FAILPOINT=f"write.*:sigkill:{nth}")
+        return ended.code == -signal.SIGKILL
+
+    assert all(map(is_killed, (1, 3, 4)))  # of job.json
+    while len(parts(tmp_path / "t.csv")) < len(parts(tmp_path / "whole.csv")):
+        assert is_killed(6)
+    assert all(map(is_killed, (1, 2, 3)))
+    assert not (tmp_path / "t.csv").exists()
+    assert is_killed(4)
+    ended = score("in", "-m", tiny_model, "--out", "t.csv", "--json")
+    assert (ended.code, ended.summary["scored_now"]) == (3, 0)
+    assert (tmp_path / "t.csv").read_bytes() == whole
+    assert temporary(tmp_path) == []
+
+
+def test_s1_killed_alone_its_decoders_end_too(tmp_path: Path, tiny_model: Path, noises: list[Path], start: Any) -> None:
+    """As the OOM killer does it; one of them hangs in a file."""
+    running = start("noises", "-m", tiny_model, "--out", "t.csv", RRTN_FAILPOINT="read.03.wav:sleep:all")
+    until(lambda: len(running.decoders()) >= 1)
+    time.sleep(0.7)
+    running.kill(group=False)
+    until(lambda: not running.decoders(), 5)
+
+
+# S2
+
+
+@pytest.mark.parametrize("group", [True, False], ids=["group", "alone"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_s2_a_signal_stops_and_the_same_command_goes_on(
+    tmp_path: Path, many: Path, tiny_model: Path, start: Any, number: signal.Signals, code: int, group: bool
+) -> None:
+    """Drains <= 10 s, commits finished shards, 143/130, resume. `docker stop` and kill reach the process, Ctrl-C all."""
+    running = start("in", "-m", tiny_model, "--out", "t.csv")
+    until(lambda: parts(tmp_path / "t.csv"))
+    running.kill(number, group=group)
+    ended = running.wait(10)
+    assert ended.code == code, ended.stderr
+    assert "Traceback" not in ended.stderr
+    until(lambda: not running.decoders(), 2)
+    assert not (tmp_path / "t.csv").exists()
+    kept = len(parts(tmp_path / "t.csv"))
+    assert kept >= 1
+    again = start("in", "-m", tiny_model, "--out", "t.csv", "--json").wait()
+    assert again.code == 3, again.stderr
+    assert 0 < again.summary["scored_now"] < FILES
+    assert len(records(tmp_path / "t.csv")) == FILES
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_s2_a_decoder_that_hangs_delays_nothing(
+    tmp_path: Path, tiny_model: Path, noises: list[Path], start: Any, number: signal.Signals
+) -> None:
+    running = start("noises", "-m", tiny_model, "--out", "t.csv", RRTN_FAILPOINT="read.*:sleep:all")
+    until(running.decoders)
+    time.sleep(0.7)
+    running.kill(number, group=False)
+    assert running.wait(5).code == 128 + number
+    assert running.decoders() == []
+
+
+# S3
+
+
+@pytest.mark.parametrize("nth", [1, 9])
+def test_s3_a_full_disk_at_a_write(tmp_path: Path, many: Path, tiny_model: Path, score: Rrtn, nth: int) -> None:
+    """No torn part visible, exit 4, resume after space freed."""
+    ended = score("in", "-m", tiny_model, "--out", "t.csv", RRTN_FAILPOINT=f"write.*:enospc:{nth}")
+    assert ended.code == 4
+    assert re.search(r"\.t\.csv\.rrtn/.* \| No space left on device", ended.error)
+    assert temporary(tmp_path) == []
+    again = score("in", "-m", tiny_model, "--out", "t.csv", "--json")
+    assert again.code == 3
+    assert (again.summary["scored_now"] < FILES) == (nth > 8)
+    assert len(records(tmp_path / "t.csv")) == FILES
+
+
+def test_s3_a_full_disk_at_the_table(tmp_path: Path, noises: list[Path], tiny_model: Path, score: Rrtn) -> None:
+    """The table of before stays; what is scored is kept."""
+    assert score("noises", "-m", tiny_model, "--out", "t.csv").code == 0
+    before = (tmp_path / "t.csv").read_bytes()
+    noises[3].unlink()
+    for nth in (5, 6, 7, 8):  # the first four are the part's
+        ended = score(
+            "noises", "-m", tiny_model, "--out", "t.csv", RRTN_FAILPOINT=f"write.*:enospc:{nth if nth == 5 else nth - 4}"
+        )
+        assert ended.code == 4
+        assert "No space left on device" in ended.error
+        if nth < 8:  # 8 is after the rename
+            assert (tmp_path / "t.csv").read_bytes() == before
+        assert temporary(tmp_path) == []
+    again = score("noises", "-m", tiny_model, "--out", "t.csv", "--json")
+    assert (again.code, again.summary["scored_now"], again.summary["files"]) == (0, 0, 11)
+
+
+def test_s3_a_file_larger_than_the_limit(tmp_path: Path, tiny_model: Path, score: Rrtn) -> None:
+    """RLIMIT_FSIZE: 2,000 windows of a file with a long name; the part holds none and is below it, the table is not."""
+    folder = tmp_path / ("x" * 250) / ("y" * 250)
+    folder.mkdir(parents=True)
+    path = folder / f"{'z' * 200}.wav"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 320_000), 16_000)
+    command = (path.relative_to(tmp_path), "-m", tiny_model, "--window", 0.02, "--hop", 0.01, "--out", "t.csv", "--json")
+    limit = 1_200_000  # the memory that a decoder shares is below it
+    ended = score(*command, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert ended.code == 4
+    assert "t.csv | File too large" in ended.error
+    assert temporary(tmp_path) == []
+    again = score(*command)
+    assert (again.code, again.summary["scored_now"]) == (0, 0)
+    assert (tmp_path / "t.csv").stat().st_size > limit
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 48 KiB, at first."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=48k", "rrtn-test", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a file system")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_s3_a_disk_that_is_really_full(small_disk: Path, tiny_model: Path, whole: bytes, score: Rrtn) -> None:
+    """Room for one or two parts; then for all parts, but not for the table beside them; then for all."""
+    command = ("in", "-m", tiny_model, "--out", "disk/t.csv", "--json")
+    needed = 0
+    for kilobytes in (40, 100):
+        subprocess.run(["mount", "-o", f"remount,size={kilobytes}k", str(small_disk)], check=True)
+        ended = score(*command)
+        assert ended.code == 4
+        assert re.search(r"disk/.* \| No space left on device", ended.error)
+        assert temporary(small_disk) == []
+        assert not (small_disk / "t.csv").exists()
+        assert len(parts(small_disk / "t.csv")) > needed
+        needed = len(parts(small_disk / "t.csv"))
+    subprocess.run(["mount", "-o", "remount,size=10m", str(small_disk)], check=True)
+    ended = score(*command)
+    assert ended.code == 3
+    assert ended.summary["scored_now"] < FILES
+    assert (small_disk / "t.csv").read_bytes() == whole
+
+
+# S4
+
+
+@pytest.mark.parametrize(
+    ("out", "code", "message"),
+    [
+        ("folder.csv", 2, "is no regular file"),
+        ("gone/t.csv", 2, "is no folder"),
+        ("file/t.csv", 2, "is no folder"),
+        ("t.txt", 2, "expected one of .csv, .jsonl, .parquet"),
+        ("/proc/t.csv", 4, "expected a folder with space that can be written to"),
+    ],
+)
+def test_s4_a_place_that_cannot_be_written_to(tmp_path: Path, score: Rrtn, out: str, code: int, message: str) -> None:
+    """Fails in < 1 s before the model is loaded: there is none."""
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "file").touch()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    ended = score("in", "-m", "gone.onnx", "--out", out)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1  # s of a core: others may be busy here
+    assert ended.code == code
+    assert out in ended.error
+    assert message in ended.error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.csv"]
+
+
+def test_s4_a_read_only_file_system(tmp_path: Path, small_disk: Path, score: Rrtn) -> None:
+    """Fails before the model is loaded."""
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    ended = score("in", "-m", "gone.onnx", "--out", "disk/t.csv")
+    assert ended.code == 4
+    assert "disk/t.csv | Read-only file system" in ended.error
+
+
+# S5
+
+
+def test_s5_the_second_process_is_refused(
+    tmp_path: Path, tiny_model: Path, noises: list[Path], start: Any, score: Rrtn
+) -> None:
+    """Never duplicate rows. A killed process holds no lock, whatever its decoders do."""
+    command = ("noises", "-m", tiny_model, "--out", "t.csv")
+    first = start(*command, RRTN_FAILPOINT="read.03.wav:sleep:all")
+    until((tmp_path / ".t.csv.rrtn" / "job.json").exists)
+    for flags in ((), ("--overwrite",)):
+        second = score(*command, *flags)
+        assert second.code == 2
+        assert f"process {first.process.pid} on " in second.error
+        assert "one at a time" in second.error
+    assert score(*command[:-1], "u.csv").code == 0
+    first.kill(group=False)
+    first.process.wait()
+    assert score(*command).code == 0
+    assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "u.csv").read_bytes()
+
+
+# S16
+
+
+def test_s16_links(tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn) -> None:
+    """Terminates; links to folders are not followed unless they are named; a link to a file is a file."""
+    folder, far = tmp_path / "tree", tmp_path / "far"
+    (folder / "sub").mkdir(parents=True)
+    far.mkdir()
+    shutil.copy(noises[0], far / "far.wav")
+    shutil.copy(noises[1], folder / "sub" / "a.wav")
+    for name, target in (("loop", "."), ("up", ".."), ("root", "/"), ("out", far), ("b.wav", "sub/a.wav"), ("c.wav", "gone")):
+        (folder / name).symlink_to(target)
+    (folder / "sub" / "loop").symlink_to(folder)
+    (folder / "d.wav").symlink_to("d.wav")
+    ended = score("tree", "-m", tiny_model, "--json")
+    assert ended.code == 3
+    rows = [(row["file"], row["error"]) for row in ended.summary["rows"]]
+    assert rows == [("tree/b.wav", ""), ("tree/c.wav", "missing"), ("tree/d.wav", "missing"), ("tree/sub/a.wav", "")]
+    named = score("tree/out", "-m", tiny_model, "--json")
+    assert [row["file"] for row in named.summary["rows"]] == ["tree/out/far.wav"]
+
+
+# S19
+
+
+def test_s19_storage_that_fails_stops_and_goes_on_later(
+    tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn
+) -> None:
+    """Retry 3x, then stop exit 4 (not "bad file")."""
+    begin = time.monotonic()
+    ended = score("noises", "-m", tiny_model, "--out", "t.csv", RRTN_FAILPOINT="read.03.wav:eio:all")
+    assert ended.code == 4
+    assert time.monotonic() - begin > 2.6
+    assert "noises/03.wav' | Input/output error" in ended.error
+    assert not (tmp_path / "t.csv").exists()
+    assert score("noises", "-m", tiny_model, "--out", "t.csv", RRTN_FAILPOINT="read.03.wav:eio:1").code == 0
+    assert {record["error"] for record in records(tmp_path / "t.csv")} == {""}
+
+
+# S20, S21, S22
+
+
+@pytest.mark.parametrize(
+    ("action", "flags", "code"),
+    [
+        ("sigsegv", (), "crashed"),
+        ("sigkill", (), "crashed"),
+        ("sleep", ("--timeout", "0.7"), "timeout"),
+        ("memory", (), "out_of_memory"),
+    ],
+)
+def test_s20_s21_s22_a_file_that_ends_or_blocks_its_decoder(
+    tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn, action: str, flags: tuple[str, ...], code: str
+) -> None:
+    """Pool survives, file quarantined after 2 tries, others scored; per-file limit, killed, `timeout` row."""
+    assert score("noises", "-m", tiny_model, "--out", "t.csv").code == 0
+    ended = score("noises", "-m", tiny_model, "--out", "u.csv", *flags, "--json", RRTN_FAILPOINT=f"read.03.wav:{action}:all")
+    assert ended.code == 3, ended.stderr
+    assert ended.summary["errors"] == {code: 1}
+    expected, found = records(tmp_path / "t.csv"), records(tmp_path / "u.csv")
+    assert (found[3]["file"], found[3]["Joy"], found[3]["error"]) == ("noises/03.wav", "", code)
+    assert found[:3] + found[4:] == expected[:3] + expected[4:]
+
+
+def test_s22_decoders_that_are_killed_again_and_again(tmp_path: Path, tiny_model: Path, start: Any, whole: bytes) -> None:
+    """As S20: none of the files is lost, or blamed for one death."""
+    running = start("in", "-m", tiny_model, "--out", "t.csv")
+    kills = 0
+    while running.process.poll() is None:
+        time.sleep(0.01)
+        if len(parts(tmp_path / "t.csv")) > kills:
+            for decoder in running.decoders()[:1]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(decoder, signal.SIGKILL)
+                    kills += 1
+    ended = running.wait()
+    assert ended.code == 3, ended.stderr
+    assert kills >= 1
+    assert (tmp_path / "t.csv").read_bytes() == whole
+
+
+# S23
+
+
+def test_s23_too_little_memory_for_a_batch(tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn) -> None:
+    """Batch halves and retries the same inputs, order kept, scores equal to small-batch run; gives up at 1."""
+    assert score("noises", "-m", tiny_model, "--out", "t.csv", "--batch-size", 1).code == 0
+    command = ("noises", "-m", tiny_model, "--out", "u.csv", "--batch-size", 16, "--json")
+    ended = score(*command, RRTN_FAILPOINT="model.*:memory:all")
+    assert ended.code == 5
+    assert "one clip" in ended.error
+    assert not (tmp_path / "u.csv").exists()
+    ended = score(*command, RRTN_FAILPOINT="model.[!1]:memory:all")  # 16 fits
+    assert (ended.code, ended.summary["batch_size"]) == (0, 16)
+    ended = score(*command, "--overwrite", RRTN_FAILPOINT="model.??:memory:all")
+    assert (ended.code, ended.summary["batch_size"]) == (0, 8)
+    assert records(tmp_path / "u.csv") == records(tmp_path / "t.csv")
+
+
+# S24
+
+
+@pytest.mark.parametrize("fault", ["stamp", "changed", "gone"])
+def test_s24_a_model_that_does_not_fit_is_refused_before_anything_is_read(
+    tmp_path: Path, tiny_model: Path, score: Rrtn, fault: str
+) -> None:
+    """Exit 5 before touching inputs: the list of them is a pipe into which nobody writes."""
+    os.mkfifo(tmp_path / "list")
+    (tmp_path / "bundle").mkdir()
+    shutil.copy(tiny_model, tmp_path / "bundle" / tiny_model.name)
+    stamp = {"flavour": "tensorrt", "version": "0.0.1", "targets": [90], "driver": None}
+    manifest = load_bundle(tiny_model).manifest()
+    engine = {**manifest["variants"][0], "name": "trt-fp16", "file": "model.engine", "kind": "engine", "stamp": stamp}
+    manifest["variants"].append(engine)
+    (tmp_path / "bundle" / "bundle.json").write_text(json.dumps(manifest))
+    if fault == "changed":
+        with (tmp_path / "bundle" / tiny_model.name).open("r+b") as file:
+            file.write(b"\1")
+    if fault == "gone":
+        (tmp_path / "bundle" / tiny_model.name).unlink()
+    backend = "trt" if fault == "stamp" else "cpu"
+    ended = score("--list", "list", "-m", "bundle", "--backend", backend, "--out", "t.csv")
+    assert ended.code == 5
+    assert {"stamp": "built by tensorrt 0.0.1", "changed": "sha256", "gone": "No such file"}[fault] in ended.error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "list", "tiny.onnx"]
+
+
+# S25
+
+
+def test_s25_another_model_or_other_settings(tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn) -> None:
+    """Refused (manifest has model hash, preprocessing hash, rrtn version); the table stays, until --overwrite."""
+    other = with_other_weights(tiny_model, tmp_path / "other.onnx")
+    assert score("noises", "-m", tiny_model, "--out", "t.csv").code == 0
+    before = (tmp_path / "t.csv").read_bytes()
+    for flags, difference in (
+        (("-m", other), "model "),
+        (("-m", tiny_model, "--window", 1), "window None, now 1.0"),
+        (("-m", tiny_model, "--batch-size", 2), "batch_size 4, now 2"),
+        (("-m", tiny_model, "--allow-truncated"), "allow_truncated False, now True"),
+    ):
+        ended = score("noises", *flags, "--out", "t.csv")
+        assert ended.code == 2
+        assert f"t.csv | begun with {difference}" in ended.error
+        assert (tmp_path / "t.csv").read_bytes() == before
+    assert score("noises", "-m", tiny_model, "--workers", 1, "--timeout", 9, "--out", "t.csv").code == 0
+    assert (tmp_path / "t.csv").read_bytes() == before
+    assert score("noises", "-m", other, "--out", "t.csv", "--overwrite").code == 0
+    assert (tmp_path / "t.csv").read_bytes() != before
+
+
+# S26
+
+
+def test_s26_files_that_come_go_and_change(
+    tmp_path: Path, tiny_model: Path, score: Rrtn, many: Path, noises: list[Path]
+) -> None:
+    """New ones are scored, those that are gone have no row; all other shards are kept."""
+    assert score("in", "-m", tiny_model, "--out", "t.csv").code == 3
+    (many / "00007.wav").unlink()
+    shutil.copy(noises[3], many / "00600a.wav")
+    (many / "00850.wav").unlink()
+    shutil.copy(noises[5], many / "00850.wav")
+    ended = score("in", "-m", tiny_model, "--out", "t.csv", "--json")
+    fresh = score("in", "-m", tiny_model, "--out", "u.csv", "--json")
+    assert 3 <= ended.summary["scored_now"] < FILES == fresh.summary["scored_now"]
+    assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "u.csv").read_bytes()
+    assert len(parts(tmp_path / "t.csv")) == len(parts(tmp_path / "u.csv"))
+
+
+# S27
+
+
+@pytest.mark.parametrize("fault", ["truncated", "flipped"])
+def test_s27_a_part_that_is_torn(tmp_path: Path, tiny_model: Path, whole: bytes, score: Rrtn, fault: str) -> None:
+    """Hash/footer check, re-scored: that part alone."""
+    all_parts = parts(tmp_path / "whole.csv")
+    content = all_parts[1].read_bytes()
+    torn = {"truncated": content[:-9], "flipped": content[:700] + bytes([content[700] ^ 4]) + content[701:], "empty": b""}[
+        fault
+    ]
+    all_parts[1].write_bytes(torn)
+    ended = score("in", "-m", tiny_model, "--out", "whole.csv", "--json")
+    assert ended.code == 3
+    assert 0 < ended.summary["scored_now"] < FILES
+    assert (tmp_path / "whole.csv").read_bytes() == whole
+    assert all_parts[1].read_bytes() == content
+
+
+# S29
+
+
+@pytest.mark.parametrize("workers", [2, 8])
+def test_s29_few_open_files(tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn, workers: int) -> None:
+    """RLIMIT_NOFILE = 64: works."""
+    few = {"before": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))}
+    ended = score("noises", "-m", tiny_model, "--workers", workers, "--out", "t.csv", **few)
+    assert ended.code == 0, ended.stderr
+
+
+def test_s29_too_few_open_files(tmp_path: Path, tiny_model: Path, noises: list[Path], start: Any) -> None:
+    """One line, and nothing left."""
+    few = {"before": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))}
+    running = start("noises", "-m", tiny_model, "--workers", 60, "--out", "t.csv", **few)
+    ended = running.wait()
+    assert ended.code == 4
+    assert "Too many open files" in ended.error
+    until(lambda: not running.decoders(), 5)
+
+
+# S30
+
+
+def into_a_closed_pipe(*arguments: object, cwd: Path, lines: int, **env: str) -> tuple[int, str]:
+    """`rrtn score ... | head -n lines`; -> exit code, stderr."""
+    command = [*RRTN, "score", *map(str, arguments)]
+    environment = {name: value for name, value in {**os.environ, **env}.items() if value}
+    with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout
+        assert process.stderr
+        for _ in range(lines):
+            process.stdout.readline()
+        process.stdout.close()
+        error = process.stderr.read().decode()
+    return process.returncode, error
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("lines", [0, 1])
+def test_s30_the_reader_of_the_rows_has_had_enough(
+    tmp_path: Path, tiny_model: Path, many: Path, lines: int, unbuffered: str
+) -> None:
+    """Clean 141, as SIGPIPE would have it."""
+    code, error = into_a_closed_pipe("in", "-m", tiny_model, cwd=tmp_path, lines=lines, PYTHONUNBUFFERED=unbuffered)
+    assert (code, error.count("\n")) == (141, 1), error
+    assert f"{FILES} files" in error
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("flags", [("--json",), ("--json", "--out", "t.csv")])
+def test_s30_nobody_reads_the_summary(
+    tmp_path: Path, tiny_model: Path, noises: list[Path], flags: tuple[str, ...], unbuffered: str
+) -> None:
+    """Table intact."""
+    code, error = into_a_closed_pipe("noises", "-m", tiny_model, *flags, cwd=tmp_path, lines=0, PYTHONUNBUFFERED=unbuffered)
+    assert code == 141, error
+    assert "Traceback" not in error
+    assert "Exception" not in error
+    if "--out" in flags:
+        assert len(records(tmp_path / "t.csv")) == 12
+
+
+def test_s30_nobody_reads_anything_while_a_table_is_made(tmp_path: Path, tiny_model: Path, noises: list[Path]) -> None:
+    """Scoring continues."""
+    code, error = into_a_closed_pipe("noises", "-m", tiny_model, "--out", "t.csv", cwd=tmp_path, lines=0)
+    assert code == 0, error
+    assert len(records(tmp_path / "t.csv")) == 12
+
+
+# S31
+
+
+def test_s31_a_clock_that_goes_backwards(tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn) -> None:
+    """Durations from monotonic; no negative throughput."""
+    (tmp_path / "clock").mkdir()
+    (tmp_path / "clock" / "sitecustomize.py").write_text(
+        "import itertools, time\n"
+        "backwards = itertools.count(4_000_000_000, -3_600)\n"
+        "time.time = lambda: float(next(backwards))\n"
+        "time.time_ns = lambda: next(backwards) * 10**9\n"
+    )
+    path = os.pathsep.join([str(tmp_path / "clock"), os.environ.get("PYTHONPATH", "")])
+    ended = score("noises", "-m", tiny_model, "--out", "t.csv", "--json", PYTHONPATH=path)
+    assert ended.code == 0, ended.stderr
+    assert 0 < ended.summary["seconds"] < 60
+    assert all(0 <= share < 2 for share in ended.summary["busy"].values())
+    assert not re.search(r"-\d+ (files/s|x real)", ended.stderr)
+
+
+# S32
+
+
+def test_s32_files_and_folders_given_twice(tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn) -> None:
+    """De-duplicated by path, and counted; names that differ in case are different files."""
+    shutil.copy(noises[0], tmp_path / "A.wav")
+    shutil.copy(noises[1], tmp_path / "a.wav")
+    (tmp_path / "list.txt").write_text("noises/03.wav\n./noises//04.wav\n")
+    arguments = (
+        "A.wav",
+        "noises",
+        "./noises",
+        "noises/03.wav",
+        "noises/../a.wav",
+        "a.wav",
+        tmp_path / "A.wav",
+        "--list",
+        "list.txt",
+    )
+    ended = score(*arguments, "-m", tiny_model, "--out", "t.csv", "--json")
+    assert ended.code == 0
+    assert ended.summary["files"] == 14
+    assert "14 files (17 given twice)" in ended.stderr
+    assert [record["file"] for record in records(tmp_path / "t.csv")] == [
+        "A.wav",
+        *(f"noises/{i:02}.wav" for i in range(12)),
+        "noises/../a.wav",
+    ]
