@@ -7,7 +7,7 @@ SOURCES := $(wildcard *.py runtime/*.py train/*.py export/*.py) pyproject.toml
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench soak clean
+.PHONY: demo test check bench bench-compare soak clean
 
 demo: $(INSTALLED)
 	$(BIN)/rrtn demo tests/fixtures/bursts
@@ -23,11 +23,15 @@ check: $(DEPENDENCIES) .types/rrtn
 
 # What benchmarks compare with, behind all that rrtn itself uses.
 .peers: $(DEPENDENCIES)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .peers audinterface==1.4.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .peers audinterface==1.4.0 openvino==2026.4.1
 
+# Ten minutes on 2 quiet cores -> benchmarks/results/<date>-<machine>.json, .md, and the table in README.md.
 bench: $(INSTALLED) .peers
-	$(BIN)/python benchmarks/frontend.py
-	$(BIN)/python benchmarks/score_folder.py
+	$(BIN)/python benchmarks/results.py run
+
+# The newest result against the last one of the same kind of machine, by ratios within each.
+bench-compare: $(DEPENDENCIES)
+	$(BIN)/python benchmarks/results.py compare
 
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow --timeout 3600

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from measure import interleaved, report, summary
+from measure import Ratio, interleaved, ratio, report, summary
 from rrtn.export.engine import engine_from_onnx
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_difference, int8_for_cpu, int8_for_tensorrt, onnx_scores
@@ -102,14 +102,13 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float]:
     return result, round(time.perf_counter() - start, 2)
 
 
-def speed(case: Case, int8: bytes, batch: int, repeats: int) -> tuple[dict[str, Any], dict[str, float]]:
-    """The two summaries, and the quartiles of the speed-up."""
+def speed(case: Case, int8: bytes, batch: int, repeats: int) -> tuple[dict[str, Any], Ratio]:
+    """The two summaries, and the speed-up."""
     clips = np.resize(case.calibration, (batch, *case.calibration.shape[1:]))
     functions = {"fp32": runner(case.fp32, clips), "int8": runner(int8, clips)}
     seconds = interleaved(functions, repeats=repeats, warm_up=1)
-    quartiles = np.quantile(np.array(seconds["fp32"]) / seconds["int8"], (0.25, 0.5, 0.75)).round(2)
     summaries = {f"{case.name} batch {batch} {name}": summary(values, clips=batch) for name, values in seconds.items()}
-    return summaries, dict(zip(("q25", "median", "q75"), map(float, quartiles), strict=True))
+    return summaries, ratio(seconds["fp32"], seconds["int8"])
 
 
 def accuracy(case: Case, int8: bytes) -> dict[str, float]:
@@ -142,7 +141,7 @@ def main() -> None:
     arguments = parser.parse_args()
     cases = map(case_of_run, arguments.runs) if arguments.runs else map(random_case, arguments.encoders)
     results: dict[str, Any] = {}
-    speedups: dict[str, dict[str, float]] = {}
+    speedups: dict[str, Ratio] = {}
     for case in cases:
         for target, make in (("cpu", int8_for_cpu), ("tensorrt", int8_for_tensorrt)):
             int8, seconds = timed(lambda case=case, make=make: make(case.fp32, case.calibration))
@@ -151,14 +150,14 @@ def main() -> None:
             if case.validation:
                 results[f"{case.name} for {target}: scores"] = rounded(accuracy(case, int8))
             if target == "tensorrt" and importlib.util.find_spec(RTX):
-                (plan, _), seconds = timed(lambda int8=int8: engine_from_onnx(int8, RTX))
+                (plan, _), seconds = timed(lambda int8=int8: engine_from_onnx(int8, RTX, precision="int8"))
                 results[f"{case.name} {RTX}"] = {"seconds": seconds, "plan_mb": round(len(plan) / 1e6, 1)}
             for batch in arguments.batches if target == "cpu" else ():
-                summaries, speedups[f"{case.name} batch {batch}"] = speed(case, int8, batch, arguments.repeats)
+                summaries, speedups[f"{case.name} batch {batch}: int8 over fp32"] = speed(case, int8, batch, arguments.repeats)
                 results |= summaries
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # GB, all that came before included
     targets = {"speedup": TARGET_SPEEDUP, "ccc_change": TARGET_CCC_CHANGE}
-    report("int8 against fp32", results, speedups=speedups, targets=targets, peak_memory_gb=round(peak, 2))
+    report("int8 against fp32", results, ratios=speedups, targets=targets, peak_memory_gb=round(peak, 2))
 
 
 if __name__ == "__main__":

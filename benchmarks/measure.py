@@ -6,37 +6,77 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import rrtn
 from rrtn.runtime.cpus import usable_cpus
+from rrtn.runtime.engine_stamp import driver_version
 
-PACKAGES = ("rrtn", "numpy", "onnxruntime-gpu", "torch", "torchaudio", "soundfile", "soxr")
+if TYPE_CHECKING:
+    import torch
+
+PACKAGES = (
+    "numpy",
+    "onnxruntime-gpu",
+    "onnxruntime",
+    "torch",
+    "torchaudio",
+    "soundfile",
+    "soxr",
+    "openvino",
+    "audonnx",
+    "tensorrt",
+    "tensorrt-cu13",
+    "tensorrt-rtx-cu13",
+)
+Ratio = dict[str, Any]  # median, q25, q75 over the rounds of a run, n, and which way is better
 
 
-def machine() -> dict[str, Any]:
-    """CPU model, usable cores, and the versions that matter."""
+def machine(device: "torch.device | None" = None) -> dict[str, Any]:
+    """CPU model, usable cores, the GPU if `device` is one, and the versions that matter."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     cpu = models[0].partition(": ")[2] if models else platform.processor()
-    versions = {name: _version(name) for name in PACKAGES}
-    return {"cpu": cpu, "cores": usable_cpus(), "python": platform.python_version(), "versions": versions}
+    versions = {"rrtn": rrtn.__version__} | {name: version for name in PACKAGES if (version := _version(name))}
+    hardware = {"cpu": cpu, "cores": usable_cpus(), "python": platform.python_version(), "versions": versions}
+    return hardware | {"gpu": _gpu(device) if device is not None and device.type == "cuda" else None}
+
+
+def _gpu(device: "torch.device") -> dict[str, Any]:
+    import torch
+
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "name": properties.name,
+        "memory_gb": round(properties.total_memory / 1e9, 1),
+        "capability": f"{properties.major}.{properties.minor}",
+        "driver": driver_version(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
 
 
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        return ""
 
 
-def interleaved(functions: Mapping[str, Callable[[], object]], *, repeats: int, warm_up: int = 2) -> dict[str, list[float]]:
-    """Seconds of each call, in rounds over all functions: a slow moment of the machine hits them alike."""
+def interleaved(
+    functions: Mapping[str, Callable[[], object]], *, repeats: int, warm_up: int = 2, pause: float = 0.0
+) -> dict[str, list[float]]:
+    """Seconds of each call, in rounds over all functions: a slow moment of the machine hits them alike.
+
+    A `pause` (s) before each lets the threads of the one before stop spinning on the cores.
+    """
     for function in functions.values():
         for _ in range(warm_up):
             function()
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
+            time.sleep(pause)
             start = time.perf_counter()
             function()
             seconds[name].append(time.perf_counter() - start)
@@ -55,10 +95,21 @@ def summary(seconds: list[float], *, clips: int) -> dict[str, float]:
     }
 
 
-def report(title: str, results: Mapping[str, Mapping[str, Any]], **more: Any) -> None:
-    """A line for each result, then the machine, then everything as one JSON line."""
+def ratio(times: list[float], of: list[float], *, better: str = "higher") -> Ratio:
+    """`times` / `of`, round by round, so that a slow moment of the machine is in both: its median and quartiles.
+
+    What results.py compares between two runs, because it does not depend on how fast the machine was.
+    """
+    q25, median, q75 = np.quantile(np.array(times) / np.array(of), (0.25, 0.5, 0.75)).round(4).tolist()
+    return {"median": median, "q25": q25, "q75": q75, "n": len(times), "better": better}
+
+
+def report(title: str, results: Mapping[str, Mapping[str, Any]], *, ratios: Mapping[str, Ratio], **more: Any) -> None:
+    """A line for each result and each ratio, then the machine, then everything as one JSON line."""
     hardware = machine()
     print(f"{title}: {hardware['cpu']}, {hardware['cores']} cores")
     for name, result in results.items():
         print(f"  {name:36s} " + "  ".join(f"{key} {value}" for key, value in result.items()))
-    print(json.dumps({"benchmark": title, "machine": hardware, "results": results, **more}))
+    for name, value in ratios.items():
+        print(f"  {name:60s} {value['median']} ({value['q25']} to {value['q75']}, n {value['n']}, {value['better']} is better)")
+    print(json.dumps({"benchmark": title, "machine": hardware, "results": results, "ratios": ratios, **more}))

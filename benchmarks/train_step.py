@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
-from measure import report
+from measure import Ratio, ratio, report
 from rrtn.runtime import FrontendSpec
 from rrtn.train.clips import ClipStore, Shard
 from rrtn.train.config import Config, config_from_dict
@@ -125,8 +125,10 @@ def measure(
     return seconds
 
 
-def results_of(base: Config, split: SplitClips, arguments: argparse.Namespace) -> dict[str, dict[str, float | int | str]]:
-    """One line for each variant of one encoder and method."""
+def results_of(
+    base: Config, split: SplitClips, arguments: argparse.Namespace
+) -> tuple[dict[str, dict[str, float | int | str]], dict[str, Ratio]]:
+    """One line for each variant of one encoder and method, and how many times faster than the plain loop it is."""
     device, batch = split.device, base.optim.batch_size
     plain = dataclasses.replace(base, precision="fp32", compile="off")
     makers: dict[str, Callable[[], Iterator[None]]] = {"plain PyTorch loop fp32": lambda: plain_steps(plain, split)}
@@ -138,21 +140,23 @@ def results_of(base: Config, split: SplitClips, arguments: argparse.Namespace) -
             )
     seconds = measure(makers, warm_up=arguments.warm_up, steps=arguments.steps, device=device)
     flops = step_flops(network_from_config(base), spec=base.frontend, batch_size=batch)
-    slowest = float(np.median(seconds["plain PyTorch loop fp32"]))
+    plain_seconds = seconds["plain PyTorch loop fp32"]
+    which = f"{base.model.encoder} {base.model.method}"
+    ratios = {f"{which}: {name} over plain": ratio(plain_seconds, values) for name, values in seconds.items()}
+    del ratios[f"{which}: plain PyTorch loop fp32 over plain"]
     results: dict[str, dict[str, float | int | str]] = {}
     for name, values in seconds.items():
         dtype = torch.bfloat16 if "bf16" in name else torch.float32
         median, peak = float(np.median(values)), matmul_peak(device, dtype, seconds=1.0)
-        results[f"{base.model.encoder} {base.model.method}: {name}"] = {
+        results[f"{which}: {name}"] = {
             "ms": round(1e3 * median, 1),
             "spread": round(float(np.std(values) / np.mean(values)), 3),
             "n": len(values),
             "clips_per_s": round(batch / median, 1),
             "gflop_per_s": round(flops / median / 1e9, 1),
             "share_of_matmul_peak": round(flops / median / peak, 3),
-            "times_plain": round(slowest / median, 2),
         }
-    return results
+    return results, ratios
 
 
 def main() -> None:
@@ -168,7 +172,8 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     split = split_of_noise(4 * arguments.batch_size, FrontendSpec(), device)
-    results = {}
+    results: dict[str, dict[str, float | int | str]] = {}
+    ratios: dict[str, Ratio] = {}
     for encoder in arguments.encoders:
         for method in arguments.methods:
             config = config_from_dict(
@@ -179,8 +184,12 @@ def main() -> None:
                 },
                 source="benchmark",
             )
-            results |= results_of(config, split, arguments)
-    report("training step", results, batch_size=arguments.batch_size, warm_up=arguments.warm_up, device=str(device))
+            of_config, of_pairs = results_of(config, split, arguments)
+            results |= of_config
+            ratios |= of_pairs
+    report(
+        "training step", results, ratios=ratios, batch_size=arguments.batch_size, warm_up=arguments.warm_up, device=str(device)
+    )
 
 
 if __name__ == "__main__":

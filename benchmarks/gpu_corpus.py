@@ -1,0 +1,121 @@
+"""The corpus of `rrtn data synth` as arrays, and `rrtn train` on them: no file is written or decoded.
+
+N samples, n clips, K targets.
+"""
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import checkout  # noqa: F401  # before rrtn
+import numpy as np
+import torch
+from rrtn.runtime import FrontendSpec
+from rrtn.runtime.audio import INT16_SCALE, Int16, levelled
+from rrtn.runtime.cpus import usable_cpus
+from rrtn.train import corpus, loop
+from rrtn.train.clips import ClipStore, Shard
+from rrtn.train.config import Config
+from rrtn.train.data import SPLITS, DataSet, Split
+from rrtn.train.plan import Plan
+from rrtn.train.splits import SplitClips
+
+_CHUNK = 50
+_SHARD = 512  # clips, as ClipStore counts them
+_PCM32 = 2**31  # libsndfile clips in 32 bits, and keeps the upper 16
+
+Item = tuple[Int16, "np.typing.NDArray[np.float32]", int]  # levelled samples [N], ratings [K], speaker
+
+
+def items_of_corpus(count: int, *, speakers: int, spec: FrontendSpec, seed: int = 0) -> list[Item]:
+    """Clips 0 .. count - 1 of `corpus.synthesise(clips=count, speakers=speakers)`, as read_audio would give them."""
+    chunks = [range(first, min(first + _CHUNK, count)) for first in range(0, count, _CHUNK)]
+    workers = min(usable_cpus(), len(chunks))
+    if workers == 1:
+        return [item for chunk in chunks for item in _items(chunk, speakers, seed, spec)]
+    with _one_thread(), ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        parts = pool.map(_items, chunks, repeat(speakers), repeat(seed), repeat(spec))
+        return [item for part in parts for item in part]
+
+
+def _items(indices: range, speakers: int, seed: int, spec: FrontendSpec) -> list[Item]:
+    return [_item(index, speakers, seed, spec) for index in indices]
+
+
+def _item(index: int, speakers: int, seed: int, spec: FrontendSpec) -> Item:
+    """What corpus._write_clip writes, read again."""
+    number = index % speakers
+    person = corpus._person(seed, number)
+    rng = np.random.default_rng((seed, corpus._Stream.CLIP, index))
+    felt = corpus._felt(rng)
+    waveform = corpus.burst(corpus._gesture(felt, habit=person.habit, rng=rng), speaker=person.voice, rng=rng)
+    pcm = np.rint(np.asarray(waveform, np.float64) * _PCM32).astype(np.int64).clip(-_PCM32, _PCM32 - 1) >> 16
+    return (
+        levelled(pcm.astype(np.float32) / np.float32(INT16_SCALE), spec),
+        corpus._rated(felt, rng).round(4).astype(np.float32),
+        number,
+    )
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """For the processes that are started inside: one thread of BLAS each."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def split_of_items(items: list[Item], spec: FrontendSpec, device: torch.device, *, resident: bool | None = None) -> SplitClips:
+    """A split as `split_clips` makes it of files; on a GPU it lies in its memory."""
+    groups = [items[i : i + _SHARD] for i in range(0, len(items), _SHARD)]
+    store = ClipStore([_shard([samples for samples, _, _ in group]) for group in groups])
+    ratings = torch.from_numpy(np.array([ratings for _, ratings, _ in items])).to(device)
+    names = [f"[{i:05d}]" for i in range(len(items))]
+    return SplitClips(store, ratings, names, spec, resident=device.type == "cuda" if resident is None else resident)
+
+
+def _shard(samples: list[Int16]) -> Shard:
+    offsets = np.cumsum([0, *map(len, samples)], dtype=np.int64)
+    return Shard(np.concatenate(samples), offsets, "")
+
+
+def corpus_of_bursts(train: int, val: int, spec: FrontendSpec, *, speakers: tuple[int, int]) -> dict[str, list[Item]]:
+    """Train and Val, no speaker in both: bursts of `speakers` people each."""
+    items = items_of_corpus(train, speakers=speakers[0], spec=spec)
+    return {"Train": items, "Val": items_of_corpus(val, speakers=speakers[1], spec=spec, seed=1)}
+
+
+def trained(
+    config: Config, items: dict[str, list[Item]], run: Path, *, at_epoch: Callable[[dict[str, Any]], None] = lambda record: None
+) -> loop.TrainResult:
+    """`rrtn.train.loop.train` whole, with the splits taken from `items`; `at_epoch` gets each line of the history."""
+    empty = {name: Split(clips=(), ratings=np.zeros((0, len(config.data.targets)), np.float32)) for name in SPLITS}
+    data = DataSet(path=run, targets=config.data.targets, splits=empty, warnings=())
+    plan = Plan(config=config, data=data, steps_per_epoch=len(items["Train"]) // config.optim.batch_size, notes=())
+    append = loop.append_history
+
+    def appended(folder: Path, record: dict[str, Any]) -> None:
+        append(folder, record)
+        at_epoch(record)
+
+    def split_clips(_: DataSet, name: str, spec: FrontendSpec, device: torch.device) -> SplitClips:
+        return split_of_items(items[name], spec, device)
+
+    before = loop.split_clips
+    loop.split_clips, loop.append_history = split_clips, appended
+    try:
+        return loop.train(plan, run, resume=False)
+    finally:
+        loop.split_clips, loop.append_history = before, append

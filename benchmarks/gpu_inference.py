@@ -1,0 +1,349 @@
+"""Sections `infer` and `folder`: one model through every runtime that is here.
+
+B batch, N samples, T frames, M mels, K targets.
+"""
+
+import copy
+import hashlib
+import tempfile
+import time
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import checkout
+import numpy as np
+import torch
+from gpu_corpus import items_of_corpus, split_of_items
+from gpu_section import Place, Record, Skipped, latency, peak_memory_gb, seconds_of_blocks, wait
+from rrtn.export.deployed import half_encoder
+from rrtn.export.engine import EngineOptions, engine_from_onnx
+from rrtn.export.graph import onnx_from_network
+from rrtn.export.int8 import int8_for_cpu, int8_for_tensorrt
+from rrtn.export.parity import SCORE_LIMITS, extremes, torch_scores
+from rrtn.runtime import FrontendSpec, Scorer, load_bundle
+from rrtn.runtime.audio import waveform_from_samples
+from rrtn.runtime.backends import Backend, DeviceName, backend_from_variant
+from rrtn.runtime.bundle import Bundle, Variant
+from rrtn.runtime.cpus import usable_cpus
+from rrtn.runtime.decoders import Decoders
+from rrtn.runtime.errors import ConfigError, RrtnError, UnavailableError
+from rrtn.runtime.frontend import Float32, clip_log_mel
+from rrtn.runtime.ort_backend import cuda_missing
+from rrtn.train.corpus import TARGETS
+from rrtn.train.encoders import ENCODERS, EncoderName
+from rrtn.train.metrics import ccc_biased
+from rrtn.train.model import TwinsNetwork
+from torch import Tensor
+
+TRT = ("tensorrt", "tensorrt_rtx")
+HALF_FACTOR = 3.0  # of float16 on a device against float16 on the CPU
+Runs = Callable[[Float32], Float32]  # log_mel [B, 1, T, M] or waveform [B, N] on the host -> scores [B, K] there
+
+
+class Model:
+    """A network whose scores spread over 0 to 1, clips, and what PyTorch makes of them on the CPU in float32."""
+
+    def __init__(self, encoder: EncoderName, clips: int) -> None:
+        self.encoder, self.spec = encoder, FrontendSpec()
+        items = items_of_corpus(clips, speakers=3, spec=self.spec)
+        split = split_of_items(items, self.spec, torch.device("cpu"))
+        chosen = np.arange(clips)
+        bursts = waveform_from_samples(split.store.clips(chosen, np.zeros_like(chosen), self.spec))
+        self.waveforms = np.concatenate([bursts, extremes(self.spec)])
+        self.log_mels = np.array([clip_log_mel(clip, self.spec)[None] for clip in self.waveforms])
+        self.network = spread_network(encoder, torch.from_numpy(self.log_mels[:clips]))
+        self.reference = torch_scores(self.network, self.spec, self.waveforms)
+        self.bursts = clips
+        self.limits = {**SCORE_LIMITS, "fp16": max(SCORE_LIMITS["fp16"], HALF_FACTOR * self._half_error())}
+
+    def _half_error(self) -> float:
+        """What float16 costs this network by PyTorch on the CPU, extremes among the clips.
+
+        Its weights are not trained ones, for which the limit is known.
+        """
+        run = torch_run(with_half_encoder(self.network), torch.device("cpu"))
+        return float(np.abs(batched(run, self.log_mels[-16:], 8) - self.reference[-16:]).max())
+
+    def inputs(self, kind: str) -> Float32:
+        """All clips as a variant takes them."""
+        return self.waveforms if kind == "waveform" else self.log_mels
+
+
+def with_half_encoder(network: TwinsNetwork) -> TwinsNetwork:
+    """A copy that computes what the fp16 graphs do: bn0 and head in float32."""
+    half = copy.deepcopy(network)
+    half.encoder = half_encoder(half.encoder)  # type: ignore[assignment]
+    return half
+
+
+def spread_network(encoder: EncoderName, log_mels: Tensor) -> TwinsNetwork:
+    """Random weights, but BatchNorm that knows the clips and a head that separates them: else parity would be easy."""
+    torch.manual_seed(0)
+    network = TwinsNetwork(encoder, n_mels=log_mels.shape[-1], n_targets=len(TARGETS), projector_layers=0)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # the mean over all batches
+    with torch.no_grad():
+        for batch in log_mels.split(16):
+            network.train()(batch)
+        embedding = torch.cat([network.eval().encoder(batch) for batch in log_mels.split(16)])
+        centred = embedding - embedding.mean(0)
+        logits = centred @ network.head.weight.T
+        network.head.weight.mul_((1.5 / logits.std(0))[:, None])
+        network.head.bias.copy_(-(embedding.mean(0) @ network.head.weight.T))
+    return network.eval()
+
+
+def section_infer(place: Place, record: Record) -> None:
+    """Parity of every flavour first; nothing that computes something else is timed. Copies to and from the host are in."""
+    record.more["not_here"] = missing_runtimes(place)
+    for text in record.more["not_here"].values():
+        record.note(text)
+    for encoder in place.size(tuple(reversed(ENCODERS)), ENCODERS[:1]):
+        model = Model(encoder, place.size(124, 4))
+        with tempfile.TemporaryDirectory() as name:
+            flavours = {**torch_flavours(place, model), **runtime_flavours(place, record, model, Path(name))}
+            sound = {name: run for name, run in flavours.items() if has_parity(record, model, name, *run)}
+            for flavour, (run, kind, _) in sound.items():
+                if place.left() < 20:
+                    record.note(f"{encoder} {flavour}: not timed, no time for it")
+                    continue
+                time_flavour(place, record, model, flavour, run, kind)
+        record.more["peak_memory_gb"] = peak_memory_gb(place.device)
+
+
+def missing_runtimes(place: Place) -> dict[str, str]:
+    """Which of what this section compares cannot run here, and why."""
+    missing = {}
+    if place.device.type == "cuda" and (reason := cuda_missing()):
+        missing["onnxruntime cuda"] = f"ONNX Runtime on CUDA is left out: {reason}"
+    for flavour in TRT:
+        if not checkout.is_installed(flavour):
+            missing[flavour] = f"{flavour} is left out: it is not installed"
+        elif place.device.type == "cpu":
+            missing[flavour] = f"{flavour} is left out: no GPU"
+    return missing
+
+
+def torch_flavours(place: Place, model: Model) -> dict[str, tuple[Runs, str, str]]:
+    """name -> (run, kind of input, precision): eager in fp32, fp16 and bf16, and fp16 compiled with CUDA graphs."""
+    device = place.device
+    plain = copy.deepcopy(model.network).to(device)
+    half = with_half_encoder(model.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    compiled = torch.compile(
+        half, dynamic=False, mode=place.size("reduce-overhead", None), backend=place.size("inductor", "eager")
+    )
+    return {
+        "torch fp32": (torch_run(plain, device), "logmel", "fp32"),
+        "torch fp16": (torch_run(half, device), "logmel", "fp16"),
+        "torch bf16": (torch_run(plain, device, autocast=True), "logmel", "bf16"),
+        "torch fp16 compiled": (padded(torch_run(compiled, device), place.size((1, 32, 256), (1, 8))), "logmel", "fp16"),
+    }
+
+
+def torch_run(network: Callable[[Tensor], Any], device: torch.device, *, autocast: bool = False) -> Runs:
+    """TF32 is off."""
+
+    @torch.no_grad()
+    def run(batch: Float32) -> Float32:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            scores: Float32 = network(torch.from_numpy(batch).to(device)).scores.cpu().numpy()
+        return scores
+
+    return run
+
+
+def padded(run: Runs, sizes: tuple[int, ...]) -> Runs:
+    """For what is compiled for each batch size anew: few of them."""
+
+    def with_padding(batch: Float32) -> Float32:
+        size = next(size for size in sizes if size >= len(batch))
+        missing = np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)
+        return run(np.concatenate([batch, missing]))[: len(batch)]
+
+    return with_padding
+
+
+def runtime_flavours(place: Place, record: Record, model: Model, folder: Path) -> dict[str, tuple[Runs, str, str]]:
+    """ONNX Runtime on the CPU and on CUDA, TensorRT and TensorRT-RTX, through rrtn's own backends."""
+    flavours: dict[str, tuple[Runs, str, str]] = {}
+    missing = record.more["not_here"]
+    bundle = bundle_of_model(model, folder)
+    devices: tuple[DeviceName, ...] = (
+        ("cpu",) if place.device.type == "cpu" or "onnxruntime cuda" in missing else ("cpu", "cuda")
+    )
+    jobs: list[tuple[str, Callable[[], Backend]]] = []
+    for variant in bundle.variants:
+        for device in devices:
+            if variant.precision == "int8" and device == "cuda":
+                continue  # its operators are a CPU's
+            jobs.append((f"ort {device} {variant.name}", lambda v=variant, d=device: backend_from_variant(bundle, v, d)))
+    for name in (name for name in TRT if name not in missing):
+        for precision in ("fp32", "fp16", "int8"):
+            jobs.append((f"{name} {precision}", lambda n=name, p=precision: engine_backend(record, model, bundle, n, p)))
+    for name, load in jobs:
+        if place.left() < 60 and not place.smoke:
+            record.note(f"{model.encoder} {name}: left out, no time for it")
+            continue
+        try:
+            backend = load()
+        except (RrtnError, OSError) as error:
+            if not isinstance(error, ConfigError | UnavailableError):  # these say that it is not for this machine
+                record.failed.append(f"{model.encoder} {name}")
+            record.note(f"{model.encoder} {name}: does not load: {error}")
+            continue
+        flavours[name] = (backend.scores, backend.variant.input, backend.variant.precision)
+    return flavours
+
+
+def bundle_of_model(model: Model, folder: Path) -> Bundle:
+    """fp32 and fp16 of both inputs, and int8 for CPUs."""
+    calibration = model.log_mels[: model.bursts]
+    files = {
+        f"{kind} {'fp16' if half else 'fp32'}": onnx_from_network(model.network, model.spec, TARGETS, kind, half=half)
+        for kind in ("logmel", "waveform")
+        for half in (False, True)
+    }
+    files["logmel int8"] = int8_for_cpu(files["logmel fp32"], calibration)
+    variants = tuple(variant_of(folder, name, content, "onnx") for name, content in files.items())
+    return Bundle(path=folder, labels=TARGETS, spec=model.spec, variants=variants, provenance={})
+
+
+def variant_of(folder: Path, name: str, content: bytes, kind: Any, **more: Any) -> Variant:
+    file = f"{name.replace(' ', '.')}.{kind}"
+    (folder / file).write_bytes(content)
+    form, precision = name.split()
+    digest = hashlib.sha256(content).hexdigest()
+    return Variant(name=name, file=file, kind=kind, input=form, precision=precision, sha256=digest, size=len(content), **more)
+
+
+def engine_backend(record: Record, model: Model, bundle: Bundle, flavour: str, precision: str) -> Backend:
+    """Built here from the waveform graph, and loaded."""
+    source = bundle.variant(f"waveform {'fp32' if precision == 'int8' else precision}")
+    assert source is not None
+    content = bundle.read(source)
+    if precision == "int8":
+        content = int8_for_tensorrt(content, model.waveforms)
+    start = time.perf_counter()
+    capability = torch.cuda.get_device_capability()
+    options = EngineOptions(targets=(10 * capability[0] + capability[1],))
+    plan, stamp = engine_from_onnx(content, flavour, precision=precision, options=options)
+    built = time.perf_counter() - start
+    variant = variant_of(bundle.path, f"waveform {precision}", plan, "engine", stamp=stamp.to_dict())
+    backend = backend_from_variant(bundle, variant, "trt")
+    loaded = time.perf_counter() - start - built
+    record.add(
+        f"{model.encoder} {flavour} {precision} engine",
+        build_s=round(built, 1),
+        load_s=round(loaded, 2),
+        plan_mb=round(len(plan) / 1e6, 1),
+        version=stamp.version,
+        convolutions=stamp.convolutions,
+    )
+    return backend
+
+
+def has_parity(record: Record, model: Model, name: str, run: Runs, kind: str, precision: str) -> bool:
+    """Batches of 32, 7 and 1, and permuted. int8 and bf16 have no limit of a score, but CCC with the reference is told."""
+    x, shuffled = model.inputs(kind), np.random.default_rng(1).permutation(len(model.reference))
+    some = np.r_[: min(14, model.bursts), model.bursts : len(x)]
+    scores = batched(run, x, 32)
+    found = [scores - model.reference, batched(run, x[shuffled], 32) - model.reference[shuffled]]
+    found += [batched(run, x[some], size) - model.reference[some] for size in (7, 1)]
+    largest = max(float(np.abs(part).max()) for part in found)  # NaN where there is one: not within any limit
+    if np.isnan(np.concatenate(found)).any():
+        largest = float("nan")
+    ccc = float(ccc_biased(scores[: model.bursts], model.reference[: model.bursts]).mean())
+    limit = model.limits.get(precision, 1.0)
+    record.check(f"{model.encoder} {name}: largest difference of a score", largest, limit, ccc_with_fp32=round(ccc, 5))
+    return largest <= limit
+
+
+def batched(run: Runs, x: Float32, size: int) -> Float32:
+    return np.concatenate([run(x[i : i + size]) for i in range(0, len(x), size)])
+
+
+def time_flavour(place: Place, record: Record, model: Model, name: str, run: Runs, kind: str) -> None:
+    """Batch 1 one after the other: latency; larger batches: throughput. Within some seconds each."""
+    slow = "cpu" in name or place.device.type == "cpu"
+    for batch in place.size((1, 32) if slow else (1, 32, 256), (1, 4)):
+        clips = np.resize(model.inputs(kind), (batch, *model.inputs(kind).shape[1:]))
+        wait(place.device)
+        for _ in range(place.size(2 if slow else 20, 1)):
+            run(clips)
+        seconds: list[float] = []
+        begun, (fewest, most, budget) = time.perf_counter(), place.size((5, 5000 if batch == 1 else 200, 3.0), (2, 2, 0.0))
+        while len(seconds) < fewest or (len(seconds) < most and time.perf_counter() - begun < budget):
+            start = time.perf_counter()
+            run(clips)  # returns with the scores on the host
+            seconds.append(time.perf_counter() - start)
+        record.add(f"{model.encoder} {name} batch {batch}", **latency(seconds, clips=batch))
+
+
+def section_folder(place: Place, record: Record) -> None:
+    """`rrtn score` from WAV files of 2 to 3 s in this machine's memory or disk; the share of the slower half is the goal."""
+    if absent := [name for name in ("soundfile", "soxr") if not checkout.is_installed(name)]:
+        raise Skipped(f"{' and '.join(absent)} not installed: nothing here could decode")
+    if place.device.type == "cuda" and (reason := cuda_missing()):
+        raise Skipped(f"ONNX Runtime cannot use CUDA here: {reason}")
+    count, encoder = place.size((20_000, "cnn14"), (24, "resnet18"))
+    model = Model(encoder, 12)
+    with tempfile.TemporaryDirectory() as name:
+        paths = wav_files(Path(name) / "wav", count, model.spec)
+        folder = Path(name) / "model"
+        folder.mkdir()
+        for precision in ("fp32", "fp16"):
+            content = onnx_from_network(
+                model.network, model.spec, TARGETS, place.size("waveform", "logmel"), half=precision == "fp16"
+            )
+            file = folder / f"{precision}.onnx"
+            file.write_bytes(content)
+            score_folder(place, record, f"{encoder} {precision}", file, paths)
+
+
+def wav_files(folder: Path, count: int, spec: FrontendSpec) -> list[Path]:
+    """16-bit WAV at the spec's rate, written by the standard library; 500 different ones, again and again."""
+    folder.mkdir()
+    items = items_of_corpus(min(count, 500), speakers=10, spec=spec)
+    paths = [folder / f"{i:06d}.wav" for i in range(count)]
+    for i, path in enumerate(paths):
+        with wave.open(str(path), "wb") as file:
+            file.setparams((1, 2, spec.sampling_rate, 0, "NONE", ""))
+            file.writeframes(items[i % len(items)][0].tobytes())
+    return paths
+
+
+def score_folder(place: Place, record: Record, name: str, model: Path, paths: list[Path]) -> None:
+    """The whole, the model alone on batches in memory, and the decoders alone, in turn."""
+    scorer = Scorer(load_bundle(model), "cuda" if place.device.type == "cuda" else "cpu")
+    decoding = scorer.decoding
+    batch = np.zeros((scorer.batch_size, *decoding.slot_shape), decoding.slot_dtype)
+    batches = -(-len(paths) // scorer.batch_size)
+    decoders = Decoders(decoding, count=scorer.workers, chunk=min(scorer.batch_size, 32), timeout=60.0)
+
+    def decode() -> None:
+        for _ in decoders.events((str(path).encode() for path in paths), ahead=len(paths) + 1):  # or it would wait for room
+            pass
+
+    def score() -> None:
+        assert all(not row.error for row in scorer.score_files(paths)), "a file that was made here has an error"
+
+    functions = {"whole": score, "model alone": lambda: [scorer.outputs(batch) for _ in range(batches)], "decoders": decode}
+    try:
+        seconds = seconds_of_blocks(functions, place.device, rounds=place.size(3, 2), calls=1)
+    finally:
+        decoders.close()
+        scorer.close()
+    medians = {key: float(np.median(values)) for key, values in seconds.items()}
+    record.add(
+        name,
+        backend=scorer.backend.device,
+        files=len(paths),
+        workers=usable_cpus(),
+        **{f"{key} clips_per_s".replace(" ", "_"): round(len(paths) / value, 1) for key, value in medians.items()},
+        share_of_slower_half=round(max(medians["model alone"], medians["decoders"]) / medians["whole"], 3),
+        n=len(seconds["whole"]),
+    )

@@ -1,0 +1,149 @@
+"""What the sections of gpu_suite.py share: where they run, how they record, how they time."""
+
+import datetime
+import functools
+import json
+import math
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import checkout  # before rrtn
+import numpy as np
+import torch
+from measure import machine, summary
+
+Choice = TypeVar("Choice")
+
+
+class Skipped(Exception):  # noqa: N818  # it is no error
+    """The section cannot run here; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a section runs, and how much of it."""
+
+    device: torch.device
+    smoke: bool
+    deadline: float  # time.monotonic() from which no new part is begun
+
+    def size(self, full: Choice, smoke: Choice) -> Choice:
+        """Of the two, what this run takes."""
+        return smoke if self.smoke else full
+
+    def left(self) -> float:
+        """Seconds until the deadline."""
+        return self.deadline - time.monotonic()
+
+
+@dataclass
+class Record:
+    """A section's results. Each is printed and written as soon as it is there: a section that is killed keeps them."""
+
+    section: str
+    place: Place
+    path: Path
+    results: dict[str, Any] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
+    skipped: str = ""
+    complete: bool = False
+    begun: float = field(default_factory=time.monotonic)
+
+    def add(self, name: str, **values: Any) -> None:
+        """One line of the section."""
+        self.results[name] = values
+        print(f"  {name:44s} " + "  ".join(f"{key} {value}" for key, value in values.items()), flush=True)
+        self.write()
+
+    def check(self, name: str, value: float, limit: float, **more: Any) -> None:
+        """A value that must not be above its limit; NaN is."""
+        right = bool(value <= limit)
+        rounded = float(f"{value:.3g}") if math.isfinite(value) else str(value)
+        self.add(name, value=rounded, limit=float(f"{limit:.3g}"), ok=right, **more)
+        if not right:
+            self.failed.append(name)
+
+    def note(self, text: str) -> None:
+        """What was left out, and why."""
+        self.notes.append(text)
+        print(f"  note: {text}", flush=True)
+        self.write()
+
+    def document(self) -> dict[str, Any]:
+        """As it is written."""
+        return {
+            "benchmark": f"gpu_suite {self.section}",
+            "machine": machine(self.place.device),
+            "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
+            "commit": commit(),
+            "smoke": self.place.smoke,
+            "complete": self.complete,
+            "skipped": self.skipped,
+            "seconds": round(time.monotonic() - self.begun, 1),
+            "failed": self.failed,
+            "notes": self.notes,
+            "results": self.results,
+            **self.more,
+        }
+
+    def write(self) -> None:
+        """The JSON so far."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.document(), indent=1) + "\n")
+
+
+@functools.cache
+def commit() -> str:
+    """Of the checkout; "" where it has no history."""
+    command = ["git", "-C", str(checkout.ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_of_blocks(
+    functions: Mapping[str, Callable[[], object]], device: torch.device, *, rounds: int, calls: int, warm_up: int = 1
+) -> dict[str, list[float]]:
+    """Seconds of one call, each the mean of `calls` that are given without waiting, in rounds over all functions."""
+    for function in functions.values():
+        for _ in range(warm_up):
+            function()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            wait(device)
+            start = time.perf_counter()
+            for _ in range(calls):
+                function()
+            wait(device)
+            seconds[name].append((time.perf_counter() - start) / calls)
+    return seconds
+
+
+def latency(seconds: Sequence[float], *, clips: int = 1) -> dict[str, float]:
+    """`summary` with p99 and the worst; n says how far p99 can be trusted."""
+    values = np.array(seconds)
+    tail = {"p99_ms": round(1e3 * float(np.quantile(values, 0.99)), 4), "max_ms": round(1e3 * float(values.max()), 4)}
+    return {**summary(list(seconds), clips=clips), **tail}
+
+
+def peak_memory_gb(device: torch.device) -> float | None:
+    """Of torch on the GPU since it was last asked; None on the CPU."""
+    if device.type != "cuda":
+        return None
+    peak = torch.cuda.max_memory_allocated(device) / 1e9
+    torch.cuda.reset_peak_memory_stats(device)
+    return round(peak, 2)

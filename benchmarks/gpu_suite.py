@@ -1,0 +1,80 @@
+"""Everything that needs a GPU, in sections of under 8 minutes each; `--smoke` runs the same code at tiny sizes on the CPU.
+
+    python benchmarks/gpu_suite.py --section correct step --out OUT
+    python benchmarks/gpu_suite.py --smoke --out OUT
+
+Runs from a bare checkout: nothing of rrtn need be installed. A section that lacks a package says which, and is skipped.
+Each prints its lines as they come, one JSON line last, and writes OUT/<section>.json after every line.
+
+correct      the device against the CPU: frontend, losses, gradients, an epoch; bf16 and torch.compile against fp32 eager
+step         the twin-view training step of each encoder: ms, clips/s, share of the measured matmul peak, memory
+paper-run    the paper's best run: CNN14, rrtn-ruwl, 60 epochs on 19,990 synthetic clips, validated on 19,396
+table2       as many of the paper's nine rows as fit, shorter, on synthetic clips
+infer        one model through PyTorch, ONNX Runtime and TensorRT: parity, throughput, latency
+folder       WAV files to scores, beside the model alone and the decoders alone
+
+Exit code 1 where a check failed or a section broke.
+"""
+
+import argparse
+import json
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import checkout  # noqa: F401  # before rrtn
+import torch
+from gpu_correct import section_correct
+from gpu_inference import section_folder, section_infer
+from gpu_section import Place, Record, Skipped
+from gpu_training import section_paper_run, section_step, section_table2
+
+SECTIONS: dict[str, Callable[[Place, Record], None]] = {
+    "correct": section_correct,
+    "step": section_step,
+    "paper-run": section_paper_run,
+    "table2": section_table2,
+    "infer": section_infer,
+    "folder": section_folder,
+}
+
+
+def ran(name: str, place: Place, out: Path) -> bool:
+    """Runs a section; -> whether it is whole and right, or skipped."""
+    record = Record(name, place, out / f"{name}.json")
+    print(f"{name}: {place.device}{', smoke' if place.smoke else ''}", flush=True)
+    try:
+        SECTIONS[name](place, record)
+        record.complete = True
+    except Skipped as error:
+        record.skipped = str(error)
+        print(f"  skipped: {error}", flush=True)
+    except Exception as error:  # the other sections can still run
+        traceback.print_exc()
+        record.failed.append(f"{type(error).__name__}: {error}"[:500])
+    record.write()
+    print(json.dumps(record.document()), flush=True)
+    return not record.failed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--section", nargs="+", default=list(SECTIONS), choices=SECTIONS)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, on the CPU unless --device says otherwise")
+    parser.add_argument("--device", choices=("cuda", "cpu"))
+    parser.add_argument("--minutes", type=float, default=7.0, help="of each section, after which no new part is begun")
+    arguments = parser.parse_args()
+    name = arguments.device or ("cpu" if arguments.smoke else "cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda | torch sees no CUDA GPU | --smoke runs on the CPU")
+    right = []
+    for section in arguments.section:
+        place = Place(torch.device(name), arguments.smoke, time.monotonic() + 60 * arguments.minutes)
+        right.append(ran(section, place, arguments.out))
+    raise SystemExit(0 if all(right) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""Sections `step`, `paper-run` and `table2`: how fast it trains, and what comes of it."""
+
+import contextlib
+import dataclasses
+import gc
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import checkout  # noqa: F401  # before rrtn
+import numpy as np
+import torch
+from gpu_corpus import Item, corpus_of_bursts, trained
+from gpu_correct import config_of
+from gpu_section import Place, Record, peak_memory_gb, seconds_of_blocks
+from measure import ratio
+from rrtn.runtime import FrontendSpec
+from rrtn.runtime.errors import StoppedError
+from rrtn.train.config import Config
+from rrtn.train.distributed import World
+from rrtn.train.encoders import ENCODERS
+from rrtn.train.flops import matmul_peak, step_flops
+from rrtn.train.frontend import LogMel
+from rrtn.train.plan import network_from_config
+from rrtn.train.predict import mel_mean
+from rrtn.train.splits import Batch, SplitClips, epoch_of_split
+from rrtn.train.step import Stepper
+from rrtn.train.views import masked_view
+from train_step import split_of_noise
+
+CLIPS = {"Train": 19_990, "Val": 19_396}  # of the paper
+SPEAKERS = (571, 568)
+TARGET_SHARE, TARGET_MINUTES = 0.4, 5.0  # design.md section 8
+METHODS = ("vanilla", "rrtn", "rrtn-ruwl")
+PAPER_CCC = {
+    "resnet18": (0.613, 0.628, 0.634),
+    "cnn10": (0.655, 0.667, 0.668),
+    "cnn14": (0.647, 0.674, 0.678),
+}
+
+
+def section_step(place: Place, record: Record) -> None:
+    """Eager against compiled, with CUDA graphs (reduce-overhead), in bf16; fp32 and tf32 eager beside. Batch 128, twins."""
+    batch = place.size(128, 4)
+    split = split_of_noise(4 * batch, FrontendSpec(), place.device)
+    record.more |= {"batch_size": batch, "target_share": TARGET_SHARE, "ratios": {}}
+    if place.smoke:  # torch.compile is called, and what it gives runs, but no compiler
+        torch.compiler.set_stance("force_eager")
+    for encoder in place.size(tuple(reversed(ENCODERS)), ENCODERS[:1]):
+        steps_of_encoder(place, record, config_of(encoder, batch_size=batch), split)
+        torch.compiler.reset()  # and the memory of its graphs
+        gc.collect()
+    torch.compiler.set_stance("default")
+
+
+def steps_of_encoder(place: Place, record: Record, base: Config, split: SplitClips) -> None:
+    """One line for each variant, the variants in turn."""
+    variants = [("bf16", "off"), ("bf16", "default"), ("bf16", "reduce-overhead"), ("tf32", "off"), ("fp32", "off")]
+    if place.device.type == "cpu":
+        variants = [variant for variant in variants if variant[0] != "tf32"]
+    encoder, device = base.model.encoder, place.device
+    steps: dict[str, stepping] = {}
+    first: dict[str, float] = {}
+    memory: dict[str, float | None] = {}
+    for precision, mode in variants:
+        name = f"{encoder} {precision}" + ("" if mode == "off" else f" {mode}")
+        if place.left() < 90:
+            record.note(f"{name}: left out, no time for its compilation")
+            continue
+        peak_memory_gb(device)
+        start = time.perf_counter()
+        try:
+            step = stepping(dataclasses.replace(base, precision=precision, compile=mode), split)
+            for _ in range(place.size(3, 1)):  # CUDA graphs are captured in the second
+                step()
+            step.check()
+        except Exception as error:  # the other variants still run
+            record.failed.append(name)
+            record.note(f"{name}: {type(error).__name__}: {str(error)[:300]}")
+            continue
+        steps[name], first[name], memory[name] = step, time.perf_counter() - start, peak_memory_gb(device)
+    rounds, calls = place.size((7, 10), (3, 1))
+    seconds = seconds_of_blocks(steps, device, rounds=rounds, calls=calls)
+    flops = step_flops(network_from_config(base), spec=base.frontend, batch_size=base.optim.batch_size)
+    for name, values in seconds.items():
+        steps[name].check()
+        median, peak = float(np.median(values)), peak_of(name, device)
+        record.add(
+            name,
+            ms=round(1e3 * median, 2),
+            spread=round(float(np.std(values) / np.mean(values)), 3),
+            n=f"{rounds} x {calls} steps",
+            clips_per_s=round(base.optim.batch_size / median, 1),
+            tflop_per_s=round(flops / median / 1e12, 2),
+            peak_tflop_per_s=round(peak / 1e12, 1),
+            share_of_matmul_peak=round(flops / median / peak, 3),
+            memory_gb=memory[name],
+            first_steps_s=round(first[name], 1),
+        )
+    if eager := seconds.pop(f"{encoder} bf16", None):
+        record.more["ratios"] |= {f"{name} over {encoder} bf16": ratio(eager, values) for name, values in seconds.items()}
+    parts_of_step(place, record, base, split)
+
+
+class stepping:  # noqa: N801  # a function with a state
+    """Each call gives one optimiser step to the device, and does not wait for it."""
+
+    def __init__(self, config: Config, split: SplitClips) -> None:
+        fill = mel_mean(split, LogMel(config.frontend).to(split.device))
+        network = network_from_config(config)
+        self.stepper = Stepper(config, network, fill, steps=10**6, steps_per_epoch=10**6, world=World())
+        network.train()
+        self.batches = self._batches(config, split)
+        self.number = 0
+
+    def __call__(self) -> None:
+        self.stepper.step(next(self.batches), self.number)
+        self.number += 1
+
+    def check(self) -> None:
+        """The loss of every step was finite; waits."""
+        assert self.stepper.bad_step() is None, "a loss or gradient is not finite"
+
+    @staticmethod
+    def _batches(config: Config, split: SplitClips) -> Iterator[Batch]:
+        for number in range(10**6):
+            yield from epoch_of_split(split, config, number, World()).batches(0)
+
+
+def peak_of(name: str, device: torch.device) -> float:
+    """The measured matmul peak of a variant's dtype, FLOP/s; tf32's for tf32."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = "tf32" in name
+    try:
+        return matmul_peak(device, torch.bfloat16 if "bf16" in name else torch.float32, seconds=0.5)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def parts_of_step(place: Place, record: Record, config: Config, split: SplitClips) -> None:
+    """What comes before the network: clips out of memory, log-Mel, masks."""
+    frontend = LogMel(config.frontend).to(place.device)
+    fill = mel_mean(split, frontend)
+    epoch = epoch_of_split(split, config, 0, World())
+    batch = next(iter(epoch.batches(0)))
+    clean = frontend(*batch.waveforms)
+    functions = {
+        "clips": lambda: next(iter(epoch.batches(0))),
+        "log-Mel": lambda: frontend(*batch.waveforms),
+        "masks": lambda: masked_view(clean, fill, batch.draws, config.augment),
+    }
+    seconds = seconds_of_blocks(functions, place.device, rounds=5, calls=place.size(20, 1))
+    medians = {f"{name}_ms": round(1e3 * float(np.median(values)), 3) for name, values in seconds.items()}
+    record.add(f"{config.model.encoder} before the network", **medians)
+
+
+def section_paper_run(place: Place, record: Record) -> None:
+    """`rrtn train` as it is, 60 epochs; stopped at the section's end where it takes longer, and then said so."""
+    start = time.perf_counter()
+    counts = {name: place.size(count, 12) for name, count in CLIPS.items()}
+    items = corpus_of_bursts(*counts.values(), FrontendSpec(), speakers=place.size(SPEAKERS, (3, 3)))
+    record.add("corpus", **counts, seconds=round(time.perf_counter() - start, 1))
+    epochs, encoder = place.size((60, "cnn14"), (2, "resnet18"))
+    config = config_of(encoder, batch_size=place.size(128, 4), epochs=epochs)
+    on_gpu = place.device.type == "cuda"
+    precision, mode = ("bf16", "default") if on_gpu else ("fp32", "off")
+    config = dataclasses.replace(config, device=place.device.type, precision=precision, compile=mode)
+    record.more |= {"target_minutes": TARGET_MINUTES, "encoder": encoder, "precision": precision, "compile": mode}
+    times, history, stopped = timed_run(config, items, stop_after=place.left())
+    if stopped or not history:
+        record.note(f"stopped after {len(history)} of {epochs} epochs, at the end of the section's time")
+    if not history:
+        record.failed.append("no epoch was finished")
+        return
+    later = times[1:] or times  # the first one compiles
+    record.add(
+        f"{encoder} rrtn-ruwl",
+        epochs=len(history),
+        minutes=round(sum(times) / 60, 2),
+        first_epoch_s=round(times[0], 2),
+        epoch_s=round(float(np.median(later)), 2),
+        train_clips_per_s=round(counts["Train"] / float(np.median(later)), 1),  # validation included in the time
+        best_val_ccc=round(max(entry["val_ccc"] for entry in history), 4),
+        memory_gb=peak_memory_gb(place.device),
+        data="synthetic",
+    )
+    record.more["history"] = [{key: entry[key] for key in ("epoch", "loss", "val_ccc")} for entry in history]
+
+
+def timed_run(
+    config: Config, items: dict[str, list[Item]], *, stop_after: float
+) -> tuple[list[float], list[dict[str, Any]], bool]:
+    """-> seconds of each epoch (the first with all that comes before), its history, and whether it was stopped."""
+    history: list[dict[str, Any]] = []
+    times: list[float] = []
+    last = time.perf_counter()
+
+    def at_epoch(entry: dict[str, Any]) -> None:
+        nonlocal last
+        now = time.perf_counter()
+        times.append(now - last)
+        history.append(entry)
+        last = now
+
+    with tempfile.TemporaryDirectory() as name, stopping(stop_after):
+        try:
+            trained(config, items, Path(name) / "run", at_epoch=at_epoch)
+        except StoppedError as error:
+            if error.exit_code != 128 + signal.SIGTERM:
+                raise
+            return times, history, True
+    return times, history, False
+
+
+@contextlib.contextmanager
+def stopping(seconds: float) -> Iterator[None]:
+    """After so long, the signal on which a run saves and ends."""
+    timer = threading.Timer(max(1.0, seconds), os.kill, (os.getpid(), signal.SIGTERM))
+    timer.daemon = True
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a run that has just ended no longer catches it
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        signal.signal(signal.SIGTERM, before)
+
+
+def section_table2(place: Place, record: Record) -> None:
+    """The nine rows, cheapest first, on a smaller corpus and in fewer epochs, then again with the next seed."""
+    train, val, epochs, batch = place.size((4000, 2000, 20, 128), (24, 12, 1, 4))
+    items = corpus_of_bursts(train, val, FrontendSpec(), speakers=place.size((120, 60), (3, 3)))
+    record.more |= {"clips": {"Train": train, "Val": val}, "epochs": epochs, "data": "synthetic"}
+    precision = "bf16" if place.device.type == "cuda" else "fp32"
+    found: dict[str, list[float]] = {}
+    longest = 0.0
+    for seed in range(place.size(5, 1)):
+        for encoder in place.size(ENCODERS, ENCODERS[:1]):
+            for method, paper in zip(METHODS, PAPER_CCC[encoder], strict=True):
+                if place.left() < 2 * longest:
+                    record.note(f"{encoder} {method} with seed {seed}: left out, no time for it")
+                    continue
+                config = config_of(encoder, batch_size=batch, epochs=epochs, method=method)
+                config = dataclasses.replace(config, seed=seed, device=place.device.type, precision=precision)
+                times, history, stopped = timed_run(config, items, stop_after=place.left())
+                if stopped:
+                    record.note(f"{encoder} {method} with seed {seed}: stopped after {len(history)} epochs, not counted")
+                    continue
+                longest = max(longest, sum(times))
+                values = found.setdefault(f"{encoder} {method}", [])
+                values.append(max(entry["val_ccc"] for entry in history))
+                spread = round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else None
+                record.add(
+                    f"{encoder} {method}",
+                    ccc=round(float(np.mean(values)), 4),
+                    sd=spread,
+                    seeds=len(values),
+                    seconds=round(sum(times), 1),
+                    ccc_of_paper_on_hume_vb=paper,
+                )

@@ -1,0 +1,122 @@
+"""Keeping and comparing benchmark results: pure Python, no benchmark runs."""
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MACHINE = {"cpu": "A CPU (R) 12-Core Processor", "cores": 2, "python": "3.11.7", "versions": {"numpy": "2.4.6"}, "gpu": None}
+
+
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """benchmarks/results.py, which is no package's."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("results")
+
+
+def line(median: float, *, better: str = "higher", ms: float = 1.0, cores: int = 2, width: float = 0.1) -> dict[str, Any]:
+    ratio = {"median": median, "q25": median * (1 - width / 2), "q75": median * (1 + width / 2), "n": 100, "better": better}
+    machine = {**MACHINE, "cores": cores}
+    return {"benchmark": "b", "machine": machine, "results": {"a": {"n": 100, "median_ms": ms}}, "ratios": {"r": ratio}}
+
+
+def write(folder: Path, name: str, document: object) -> None:
+    (folder / name).write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict"),
+    [
+        (line(2.0), line(1.4), "worse"),
+        (line(2.0), line(2.8), "better"),
+        (line(2.0), line(1.8), "same"),  # 10%, and the quartiles of both lie 10% apart
+        (line(2.0, width=0.001), line(1.8, width=0.001), "worse"),
+        (line(2.0, width=0.001), line(1.96, width=0.001), "same"),  # 2%
+        (line(2.0, better="lower"), line(2.8, better="lower"), "worse"),
+        (line(2.0, better="lower"), line(1.4, better="lower"), "better"),
+        (line(2.0, ms=1.0), line(2.0, ms=50.0), "same"),  # another hour of the machine
+    ],
+)
+def test_what_moved_by_more_than_its_spread(
+    results: ModuleType, tmp_path: Path, old: dict[str, Any], new: dict[str, Any], verdict: str
+) -> None:
+    a, b = (
+        results.Result(tmp_path / name, [content]) for name, content in (("2026-01-01-a.json", old), ("2026-01-02-a.json", new))
+    )
+
+    assert [move.verdict for move in results.moves(a, b)] == [verdict]
+    assert results.compare(a, b) == (verdict != "worse")
+
+
+def test_only_the_same_kind_of_machine_is_compared_with(results: ModuleType, tmp_path: Path) -> None:
+    write(tmp_path, "2026-01-01-x.json", [line(1.0)])
+    write(tmp_path, "2026-01-01-x-2.json", [line(2.0)])
+    write(tmp_path, "2026-01-02-other.json", [line(3.0, cores=64)])
+    write(tmp_path, "2026-01-03-x.json", [line(4.0)])
+
+    found = results.all_results(tmp_path)
+
+    assert results.before_of(found[-1], found).path.name == "2026-01-01-x-2.json"
+    assert results.before_of(found[2], found) is None
+
+
+def test_the_first_results_are_still_read(results: ModuleType) -> None:
+    found = [result for result in results.all_results(ROOT / "benchmarks/results") if result.path.suffix == ".jsonl"]
+    ratios = {key: value["median"] for result in found for key, value in results.ratios_of(result).items()}
+
+    assert ratios["score a folder, CPU", "resnet18: share of bare ORT, fp32"] == 0.734
+    assert ratios["frontend, one clip, one thread", "numpy over torchaudio float32"] == 0.94
+    assert ratios["training step", "resnet18 rrtn-ruwl: rrtn bf16 over plain"] == 1.85
+
+
+def test_a_result_is_written_once_under_its_date_and_machine(results: ModuleType, tmp_path: Path) -> None:
+    first, second = results.write_result([line(2.0)], tmp_path), results.write_result([line(2.5)], tmp_path)
+
+    assert first.path.name == f"{first.date}-a-2-cores.json"
+    assert second.path.name == f"{first.date}-a-2-cores-2.json"
+    assert results.read_result(second.path).lines == [line(2.5)]
+    assert "| r | 2.5 | 2.38 to 2.62 | 100 | higher |" in second.path.with_suffix(".md").read_text()
+
+
+def test_the_table_lies_between_its_marks_and_has_the_newest_number(results: ModuleType, tmp_path: Path) -> None:
+    benchmark, name, words = results.RATIOS[0]
+    for date, value in {"2026-01-01": 1.0, "2026-01-02": 0.875}.items():
+        ratios = {name: line(value)["ratios"]["r"]}
+        write(tmp_path, f"{date}-a.json", [{**line(value), "benchmark": benchmark, "ratios": ratios}])
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{results.BEGIN}\nold\n{results.END}\nafter\n")
+
+    assert results.refresh_table(readme, results.all_results(tmp_path))
+    rows = readme.read_text().splitlines()
+    assert rows[:2] == ["before", results.BEGIN] and rows[-2:] == [results.END, "after"]
+    assert rows[4:-2] == [f"| {words} | 0.88 times | 100 | A CPU (R) 12-Core Processor, 2 cores | 2026-01-02 |"]
+    assert not results.refresh_table(readme, results.all_results(tmp_path))
+
+
+def test_readme_has_the_newest_numbers(results: ModuleType, tmp_path: Path) -> None:
+    copy = tmp_path / "README.md"
+    copy.write_text((ROOT / "README.md").read_text())
+
+    assert not results.refresh_table(copy, results.all_results(ROOT / "benchmarks/results")), "run benchmarks/results.py table"
+
+
+def test_a_benchmark_that_breaks_is_named_and_the_others_are_kept(
+    results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = tmp_path / "benchmarks"
+    scripts.mkdir()
+    (scripts / "good.py").write_text(f"print('said')\nprint({json.dumps(json.dumps(line(2.0)))})\n")
+    (scripts / "broken.py").write_text("print('{}')\nraise SystemExit('no')\n")
+    (scripts / "silent.py").write_text("")
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    monkeypatch.setattr(results, "SUITE", {name: ([], []) for name in ("good.py", "broken.py", "silent.py")})
+
+    lines, broken = results.run_suite(smoke=False, only=())
+
+    assert lines == [{**line(2.0), "arguments": []}]
+    assert broken == ["broken.py", "silent.py"]
