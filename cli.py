@@ -269,7 +269,8 @@ def export(
     A variant that does not pass is left out, and the exit code is 5. Example: rrtn export --fp16 --int8 --trt
     """
     from .export.engine import EngineOptions
-    from .export.publish import Wanted, publish
+    from .export.publish import publish
+    from .export.recipes import Wanted
     from .export.triton import not_servable, triton_repository_from_bundle
 
     options = EngineOptions(

@@ -3,104 +3,34 @@
 import datetime
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
 from .. import __version__
-from ..runtime.audio import waveform_from_samples
 from ..runtime.backends import DeviceName, backend_from_variant, obstacle
-from ..runtime.bundle import MANIFEST, Bundle, InputKind, Variant
+from ..runtime.bundle import MANIFEST, Bundle, Variant
 from ..runtime.engine_stamp import this_machine
-from ..runtime.errors import ConfigError, DataError, ModelError, UnavailableError
+from ..runtime.errors import ModelError, UnavailableError
 from ..runtime.files import sha256_of, write_bytes, write_json
-from ..runtime.frontend import Float32, log_mel
+from ..runtime.frontend import log_mel
 from ..runtime.ort_backend import cuda_missing, ort_backend_from_bundle
 from ..runtime.progress import Progress
-from ..train.checkpoint import CheckpointInfo, load_checkpoint
-from ..train.clips import clip_store
-from ..train.config import Config, config_from_dict
-from ..train.data import read_data
-from ..train.evaluate import network_from_weights
+from ..train.config import Config
 from ..train.flops import scoring_flops
-from ..train.model import TwinsNetwork
-from ..train.plan import data_folder
 from .audeering import audonnx_yaml_from_bundle
 from .deployed import folded_encoder
 from .engine import INSTALL_HINT, EngineOptions, engine_from_onnx, installed_flavour
 from .graph import onnx_from_network
 from .int8 import int8_for_cpu, int8_for_tensorrt
-from .parity import Parity, Probe, check_half_range, check_parity, extremes, parity_of_backend, torch_scores
+from .parity import Parity, Probe, check_half_range, check_parity, extremes, parity_of_backend
+from .recipes import ENGINES, Recipe, Wanted
+from .source import Source, clips_of_split, probe_of_source, source_of_run
 from .staging import check_replaceable, put_in_place, staged
 
-PROBE_CLIPS: Final = 128  # of the validation split
 _CALIBRATION_CLIPS: Final = 128  # of the training split
-
-
-class Recipe(NamedTuple):
-    """One file of a bundle, and what it is made of."""
-
-    name: str
-    file: str
-    input: InputKind
-    precision: str
-    source: str = ""  # the variant that it is made from; "" for the network itself
-
-
-ONNX: Final = (
-    Recipe("fp32", "model.onnx", "logmel", "fp32"),
-    Recipe("waveform", "model.waveform.onnx", "waveform", "fp32"),
-    Recipe("fp16", "model.fp16.onnx", "logmel", "fp16"),
-    Recipe("waveform-fp16", "model.waveform.fp16.onnx", "waveform", "fp16"),
-    Recipe("int8", "model.int8.onnx", "logmel", "int8", "fp32"),
-    Recipe("waveform-int8", "model.waveform.int8.onnx", "waveform", "int8", "waveform"),
-)
-ENGINES: Final = (
-    Recipe("trt", "model.engine", "waveform", "fp32", "waveform"),
-    Recipe("trt-fp16", "model.fp16.engine", "waveform", "fp16", "waveform-fp16"),
-    Recipe("trt-int8", "model.int8.engine", "waveform", "int8", "waveform-int8"),
-)
-VARIANTS: Final = tuple(recipe.name for recipe in (*ONNX, *ENGINES))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What `rrtn export` was asked for, beside fp32."""
-
-    fp16: bool = False
-    int8: bool = False
-    waveform: bool = True
-    trt: bool = False
-    embeddings: bool = False
-    require: tuple[str, ...] = ()
-    engine: EngineOptions = field(default_factory=EngineOptions)
-
-    def __post_init__(self) -> None:
-        if unknown := [name for name in self.require if name not in VARIANTS]:
-            raise ConfigError(f"--require {', '.join(unknown)} | no such variant | expected of {', '.join(VARIANTS)}")
-        if self.trt and not self.waveform:
-            raise ConfigError("--trt | with --no-waveform | engines are built from the waveform graph | leave one out")
-
-    def recipes(self) -> list[Recipe]:
-        """In the order in which they are made: a source before what is made of it."""
-        precisions = {"fp32", *(["fp16"] if self.fp16 else []), *(["int8"] if self.int8 else [])}
-        chosen = [
-            recipe
-            for recipe in (*ONNX, *ENGINES)
-            if recipe.precision in precisions
-            and (recipe.input == "logmel" or self.waveform)
-            and (recipe.name != "waveform-int8" or self.trt)  # for engines alone: on CPUs the log-Mel one is faster
-            and (recipe not in ENGINES or self.trt)
-        ]
-        needed = {name for required in self.require for name in _with_sources(required)}
-        return [recipe for recipe in (*ONNX, *ENGINES) if recipe in chosen or recipe.name in needed]
-
-
-def _with_sources(name: str) -> set[str]:
-    recipe = next(recipe for recipe in (*ONNX, *ENGINES) if recipe.name == name)
-    return {name} | (_with_sources(recipe.source) if recipe.source else set())
 
 
 @dataclass(frozen=True)
@@ -112,7 +42,7 @@ class Published:
     failed: dict[str, str]
 
 
-def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) -> Published:
+def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) -> Published:  # noqa: B008  # frozen
     """Exports the best checkpoint of `run` to `out` (default: run/export), replacing a bundle that is there.
 
     Every ONNX file passes the parity gate in a folder beside, before anything is replaced; one that does not is left
@@ -140,34 +70,6 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
         write_json(staging / MANIFEST, published.bundle.manifest())
         put_in_place(staging, out)
     return replace(published, bundle=replace(published.bundle, path=out))
-
-
-@dataclass(frozen=True)
-class Source:
-    """A run's best checkpoint."""
-
-    checkpoint: Path
-    info: CheckpointInfo
-    config: Config
-    network: TwinsNetwork
-
-
-def source_of_run(run: Path) -> Source:
-    """Raises ModelError for a broken checkpoint."""
-    checkpoint = run / "checkpoints/best"
-    info, tensors = load_checkpoint(checkpoint, "weights")
-    config = config_from_dict(info.config, source=str(checkpoint))
-    return Source(checkpoint, info, config, network_from_weights(config, tensors["weights"]))
-
-
-def probe_of_source(source: Source) -> Probe:
-    """Validation clips of the run's data, with PyTorch's scores."""
-    spec = source.config.frontend
-    validation, ratings, speakers = _clips(source.config, "Val", PROBE_CLIPS)
-    clips = np.concatenate([validation, extremes(spec)])
-    with Progress("PyTorch's scores", len(clips), "clips") as bar:
-        reference = torch_scores(source.network, spec, clips, advance=bar.advance)
-    return Probe(clips=clips, reference=reference, ratings=ratings, speakers=speakers)
 
 
 def _with_variants(bundle: Bundle, source: Source, probe: Probe, wanted: Wanted, *, worst_to: Path) -> Published:
@@ -223,7 +125,7 @@ def _onnx(bundle: Bundle, recipe: Recipe, source: Source, probe: Probe, *, embed
         return onnx_from_network(source.network, spec, bundle.labels, recipe.input, half=half, embeddings=embeddings)
     fp32 = bundle.variant(recipe.source)
     assert fp32 is not None
-    training, _, _ = _clips(source.config, "Train", _CALIBRATION_CLIPS)
+    training, _, _ = clips_of_split(source.config, "Train", _CALIBRATION_CLIPS)
     clips = np.concatenate([training, extremes(spec)])  # or silence would leave the ranges
     if recipe.input == "waveform":
         return int8_for_tensorrt(bundle.read(fp32), clips)
@@ -324,19 +226,6 @@ def _variant(bundle: Bundle, recipe: Recipe, content: bytes, **fields: Any) -> V
         size=len(content),
         **fields,
     )
-
-
-def _clips(config: Config, name: str, count: int) -> tuple[Float32, Float32, tuple[str, ...]]:
-    """Clips [n, N] in [-1, 1] spread over a split of the run's data, their ratings [n, K] and speakers."""
-    try:
-        split = read_data(data_folder(config), config.data.targets).splits[name]
-    except DataError as error:
-        raise DataError(f"{error} | the parity gate needs the run's clips") from error
-    chosen = np.unique(np.linspace(0, len(split.clips) - 1, min(count, len(split.clips))).astype(np.int64))
-    store = clip_store([split.clips[i].path for i in chosen], config.frontend, label=f"decode {name} clips")
-    indices = np.arange(len(store))
-    clips = waveform_from_samples(store.clips(indices, np.zeros_like(indices), config.frontend))
-    return clips, split.ratings[chosen], tuple(split.clips[i].speaker for i in chosen)
 
 
 def _provenance(run: Path, source: Source) -> dict[str, Any]:

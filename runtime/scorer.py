@@ -5,12 +5,11 @@ B batch, T frames, M mels, N samples, K labels, D embedding.
 
 import math
 import os
+import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from .audio import Audio, FilePath, audio_from_array
 from .backends import BackendName, choose_backend
+from .batches import Batches, Clip, File, mean_clip
 from .bundle import Bundle, load_bundle
 from .cpus import usable_cpus
 from .decoders import Again, Decoders, Event, Ready, Waiting
@@ -41,30 +41,6 @@ class Timing:
     decoding: float = 0.0  # reading included
     features: float = 0.0
     model: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Clip:
-    """Scores of a part of a file."""
-
-    start: float
-    end: float
-    scores: Float32  # [K]
-    embedding: Float32 | None  # [D]
-
-
-@dataclass
-class _File:
-    """A file on its way. It is done when it has ended and each of its clips has its scores."""
-
-    path: FilePath
-    clips: list[_Clip | None] = field(default_factory=list)
-    unscored: int = 0
-    ended: End | Bad | None = None
-
-    @property
-    def is_done(self) -> bool:
-        return self.ended is not None and not self.unscored
 
 
 class Scorer:
@@ -110,7 +86,7 @@ class Scorer:
             raise ModelError(
                 f"--embeddings | {self.backend.variant.file} gives scores only | a model with them | rrtn export --embeddings"
             )
-        self.timing = Timing()
+        self.timing, self._lock = Timing(), threading.Lock()
         self.batch_that_fits = self.batch_size  # less where the device's memory was too small
         self._lanes = lanes or usable_cpus()
         self._timeout = timeout
@@ -148,10 +124,10 @@ class Scorer:
 
     def rows_of_files(self, paths: Iterable[FilePath]) -> Iterator[list[Row]]:
         """The same, one list for each path."""
-        files: dict[int, _File] = {}
+        files: dict[int, File] = {}
         decoders, done = self._taken_decoders(), False
         try:
-            with _Batches(self) as batches:
+            with Batches(self._timed, self.decoding, size=self.batch_size, lanes=self.lanes) as batches:
                 released = 0
                 for event in decoders.events(_noted(paths, files), ahead=_AHEAD):
                     self._take(event, files, batches)
@@ -192,6 +168,14 @@ class Scorer:
                     raise _one_is_too_much(error) from error
                 self.batch_that_fits = size // 2
 
+    def _timed(self, batch: npt.NDArray[Any]) -> Outputs:
+        begin = time.perf_counter()
+        try:
+            return self.outputs(batch)
+        finally:
+            with self._lock:  # of several threads
+                self.timing.model += time.perf_counter() - begin
+
     def _run(self, batch: npt.NDArray[Any], size: int) -> Outputs:
         failpoint(f"model.{size}")
         if len(batch) == size:
@@ -215,12 +199,12 @@ class Scorer:
             weakref.finalize(self, decoders.close)
         return decoders
 
-    def _take(self, event: Event, files: dict[int, _File], batches: "_Batches") -> None:
+    def _take(self, event: Event, files: dict[int, File], batches: Batches) -> None:
         match event:
             case Ready(ticket, features, start, end):
                 batches.add(features, files[ticket], start, end)
             case Again(ticket):  # what is still on its way belongs to the old one
-                files[ticket] = _File(files[ticket].path)
+                files[ticket] = File(files[ticket].path)
             case Waiting():
                 batches.flush()
             case _:
@@ -236,16 +220,16 @@ class Scorer:
             return clip_of(audio.waveform, spec)
         return clip_log_mel(audio.waveform, spec)[None]
 
-    def _rows(self, file: _File) -> list[Row]:
+    def _rows(self, file: File) -> list[Row]:
         end = file.ended
         assert end is not None
         if isinstance(end, Bad):
             return [Row(file=file.path, error=end.code, detail=end.detail)]
         clips = [clip for clip in file.clips if clip is not None]
         rows = [self._row(file.path, clip, end) for clip in clips]
-        return [*rows, self._row(file.path, _mean(clips), end)] if self.decoding.window else rows
+        return [*rows, self._row(file.path, mean_clip(clips), end)] if self.decoding.window else rows
 
-    def _row(self, path: FilePath, clip: _Clip, end: End) -> Row:
+    def _row(self, path: FilePath, clip: Clip, end: End) -> Row:
         whole = math.isnan(clip.start)
         place: dict[str, Any] = {"file": path, "start": None if whole else clip.start, "end": None if whole else clip.end}
         if not np.isfinite(clip.scores).all():
@@ -255,89 +239,13 @@ class Scorer:
         return Row(**place, scores=scores, error=end.flag, seconds=end.seconds, embedding=embedding)
 
 
-_Member = tuple[_File, int, float, float]  # file, place among its clips, start, end
-
-
-class _Batches:
-    """Fills one batch while the model is at those before.
-
-    On the CPU it is at as many batches at once as there are cores, each on one thread: threads that share a batch wait
-    for each other, and for the decoders, at every layer.
-    """
-
-    def __init__(self, scorer: Scorer) -> None:
-        self._scorer, self._size = scorer, scorer.batch_size
-        decoding = scorer.decoding
-        shape = (self._size, *decoding.slot_shape)
-        self._empty = [np.zeros(shape, decoding.slot_dtype) for _ in range(2 * scorer.lanes + 1)]
-        self._batch = self._empty.pop()
-        self._members: list[_Member] = []
-        self._running: deque[tuple[Future[tuple[Outputs, float]], npt.NDArray[Any], list[_Member]]] = deque()
-        self._threads = ThreadPoolExecutor(scorer.lanes, thread_name_prefix="model")
-
-    def __enter__(self) -> "_Batches":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._threads.shutdown(cancel_futures=True)
-
-    def add(self, features: npt.NDArray[Any], file: _File, start: float, end: float) -> None:
-        """Copies the features; has the model run where they are the last that it waited for."""
-        self._batch[len(self._members)] = features
-        self._members.append((file, len(file.clips), start, end))
-        file.clips.append(None)
-        file.unscored += 1
-        if len(self._members) == self._size:
-            self._run()
-        while self._running and self._running[0][0].done():
-            self._collect()
-
-    def flush(self) -> None:
-        """Runs what there is, and waits for all."""
-        if self._members:
-            self._batch[len(self._members) :] = 0
-            self._run()
-        while self._running:
-            self._collect()
-
-    def _run(self) -> None:
-        self._running.append((self._threads.submit(self._timed, self._batch), self._batch, self._members))
-        self._members = []
-        if not self._empty:
-            self._collect()
-        self._batch = self._empty.pop()
-
-    def _collect(self) -> None:
-        """Waits for the oldest."""
-        future, batch, members = self._running.popleft()
-        outputs, seconds = future.result()
-        self._scorer.timing.model += seconds
-        for i, (file, place, start, end) in enumerate(members):
-            embedding = None if outputs.embedding is None else outputs.embedding[i : i + 1].ravel()
-            file.clips[place] = _Clip(start, end, outputs.scores[i : i + 1].ravel(), embedding)
-            file.unscored -= 1
-        self._empty.append(batch)
-
-    def _timed(self, batch: npt.NDArray[Any]) -> tuple[Outputs, float]:
-        begin = time.perf_counter()
-        return self._scorer.outputs(batch), time.perf_counter() - begin
-
-
 _NOT_FINITE: Final = "the model gave NaN or infinity"
 
 
-def _noted(paths: Iterable[FilePath], files: dict[int, _File]) -> Iterator[bytes]:
+def _noted(paths: Iterable[FilePath], files: dict[int, File]) -> Iterator[bytes]:
     for ticket, path in enumerate(paths):
-        files[ticket] = _File(name_from_path(path))
+        files[ticket] = File(name_from_path(path))
         yield os.fsencode(path)
-
-
-def _mean(clips: list[_Clip]) -> _Clip:
-    """Of all windows, in float64: a row without a place."""
-    scores = np.asarray(np.mean([clip.scores for clip in clips], axis=0, dtype=np.float64), np.float32)
-    embeddings = [clip.embedding for clip in clips if clip.embedding is not None]
-    embedding = np.asarray(np.mean(embeddings, axis=0, dtype=np.float64), np.float32) if embeddings else None
-    return _Clip(math.nan, math.nan, scores, embedding)
 
 
 def _check_positive(flag: str, value: float | None) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from rrtn.export.publish import Wanted, publish
+from rrtn.export.publish import publish
+from rrtn.export.recipes import Wanted
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
 from rrtn.runtime.audio import read_audio
 from rrtn.runtime.errors import ModelError

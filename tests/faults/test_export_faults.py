@@ -29,7 +29,7 @@ import soundfile
 import torch
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
 from rrtn.cli import main
-from rrtn.export import publish
+from rrtn.export import publish, source
 from rrtn.export.graph import file_from_onnx, onnx_from_network
 from rrtn.export.staging import put_in_place, staged
 from rrtn.runtime import Scorer, failpoints, load_bundle
@@ -168,9 +168,9 @@ def noise_corpus(folder: Path) -> Path:
 
 def graphs_of_a_tiny_network(run: Path) -> dict[str, bytes]:
     """Exported once, for seconds; the children take what came."""
-    info, tensors = publish.load_checkpoint(run / "checkpoints/best", "weights")
-    config = publish.config_from_dict(info.config, source="test")
-    network = publish.network_from_weights(config, tensors["weights"])
+    info, tensors = source.load_checkpoint(run / "checkpoints/best", "weights")
+    config = source.config_from_dict(info.config, source="test")
+    network = source.network_from_weights(config, tensors["weights"])
     return {kind: onnx_from_network(network, config.frontend, tuple(info.labels), kind) for kind in ("logmel", "waveform")}
 
 

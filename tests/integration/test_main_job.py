@@ -181,15 +181,16 @@ def test_e11_without_tensorrt_onnx_is_published_and_the_engine_skipped_with_the_
     workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rrtn.export import publish
+    from rrtn.export.recipes import Wanted
     from rrtn.runtime.errors import ModelError
 
     monkeypatch.setattr(publish, "installed_flavour", lambda: None)
     monkeypatch.chdir(workplace)
-    published = publish.publish(Path("runs/first"), out=tmp_path / "bundle", wanted=publish.Wanted(trt=True))
+    published = publish.publish(Path("runs/first"), out=tmp_path / "bundle", wanted=Wanted(trt=True))
     assert [variant.name for variant in published.bundle.variants] == ["fp32", "waveform"]
     assert 'pip install "rrtn[rtx]"' in published.skipped["trt"]
     with pytest.raises(ModelError, match=r"--require trt .* nothing was published"):
-        publish.publish(Path("runs/first"), out=tmp_path / "other", wanted=publish.Wanted(require=("trt",)))
+        publish.publish(Path("runs/first"), out=tmp_path / "other", wanted=Wanted(require=("trt",)))
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
