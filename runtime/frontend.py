@@ -24,22 +24,31 @@ def log_mel(waveform: npt.ArrayLike, spec: FrontendSpec) -> Float32:
     x = np.asarray(waveform, dtype=np.float32)
     if x.ndim != 1:
         raise ValueError(f"log_mel | waveform of shape {x.shape} | expected [N], one channel")
+    return _first_frames(x, spec, spec.frames_of(len(x)))
+
+
+def clip_log_mel(waveform: Float32, spec: FrontendSpec) -> Float32:
+    """waveform [N] of any length -> the log-Mel [frames, M] of its first clip, padded as the spec says.
+
+    It is `log_mel` of that clip; the frames that lie in the silence behind a short recording are known beforehand.
+    """
+    sounding = min(spec.frames, -(-(len(waveform) + spec.n_fft // 2) // spec.hop))  # frames that reach into the recording
+    decibels = np.full((spec.frames, spec.n_mels), 10 * np.log10(np.float32(spec.power_floor)), np.float32)
+    decibels[:sounding] = _first_frames(clip_of(waveform, spec), spec, sounding)
+    if spec.pad == "zero_db":
+        decibels[spec.frames_of(len(waveform)) :] = 0
+    return decibels
+
+
+def _first_frames(x: Float32, spec: FrontendSpec, frames: int) -> Float32:
+    """waveform [N] -> the first frames [T, M] of its log-Mel."""
     half = spec.n_fft // 2
-    frames = spec.frames_of(len(x))
     x = np.pad(x, (0, max(0, half + 1 - len(x))))
     x = np.pad(x, half, mode="reflect")
     framed = np.lib.stride_tricks.sliding_window_view(x, spec.n_fft)[:: spec.hop][:frames]  # [T, n_fft]
     mel = _power(framed, spec) @ _mel_weights(spec)  # [groups, _GROUP, M]
     mel = np.maximum(mel.reshape(-1, spec.n_mels)[:frames], np.float32(spec.power_floor))
     decibels: Float32 = 10 * np.log10(mel)
-    return decibels
-
-
-def clip_log_mel(waveform: Float32, spec: FrontendSpec) -> Float32:
-    """waveform [N] of any length -> the log-Mel [frames, M] of its first clip, padded as the spec says."""
-    decibels = log_mel(clip_of(waveform, spec), spec)
-    if spec.pad == "zero_db":
-        decibels[spec.frames_of(len(waveform)) :] = 0
     return decibels
 
 

@@ -6,7 +6,7 @@ import pytest
 import scipy.signal
 from rrtn.runtime import FrontendSpec, log_mel
 from rrtn.runtime.errors import ModelError
-from rrtn.runtime.frontend import clip_of, hann, mel_filterbank
+from rrtn.runtime.frontend import clip_log_mel, clip_of, hann, mel_filterbank
 
 
 def test_filterbank_is_librosas(spec: FrontendSpec) -> None:
@@ -45,3 +45,12 @@ def test_spec_survives_json_and_refuses_other_fields(spec: FrontendSpec) -> None
     assert FrontendSpec.from_dict(spec.to_dict()) == spec
     with pytest.raises(ModelError, match="hop"):
         FrontendSpec.from_dict({key: value for key, value in spec.to_dict().items() if key != "hop"})
+
+
+@pytest.mark.parametrize(
+    "samples", [0, 1, 159, 160, 161, 255, 256, 257, 4_000, 16_001, 39_423, 39_424, 39_583, 39_584, 39_840, 50_000]
+)
+def test_the_clip_of_a_short_recording_is_that_of_its_padding(samples: int, spec: FrontendSpec) -> None:
+    """Frames in the silence behind it are not computed, and those that are, are the same to the bit."""
+    waveform = np.random.default_rng(samples).uniform(-1, 1, samples).astype(np.float32)
+    np.testing.assert_array_equal(clip_log_mel(waveform, spec), log_mel(clip_of(waveform, spec), spec))
