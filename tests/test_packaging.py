@@ -50,7 +50,8 @@ def test_every_runtime_module_imports_without_torch() -> None:
 
 
 def test_runtimes_tests_pass_without_torch() -> None:
-    slow = [f"--ignore=tests/runtime/test_{name}.py" for name in ("bench", "decoders", "packs", "ray_engine")]
+    long = ("bench", "decoders", "packs", "ray_engine", "scorer", "tables")  # run with torch at hand
+    slow = [f"--ignore=tests/runtime/test_{name}.py" for name in long]
     arguments = ["-p", "no:cacheprovider", "-m", "not slow", "tests/runtime", *slow]
     program = f"{BLOCK_TORCH}\nimport pytest; sys.exit(pytest.main({arguments}))"
     done = python("-c", program, cwd=ROOT)

@@ -52,6 +52,7 @@ def module(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module(name)
 
 
+@pytest.mark.slow
 def test_a_section_runs_from_a_bare_checkout_and_its_last_line_is_what_it_writes(tmp_path: Path) -> None:
     result = suite(tmp_path, "--section", "step", "folder", bare=True)
 

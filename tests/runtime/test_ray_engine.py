@@ -181,6 +181,7 @@ def test_what_a_killed_driver_has_begun_is_finished_locally(tmp_path: Path, star
     assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
+@pytest.mark.slow
 @needs_ray
 def test_a_shard_that_always_kills_its_actor_stops_the_run(tmp_path: Path, run: Run, cluster: str) -> None:
     done = run(*with_ray("t.csv", cluster), failpoint="model.*:sigkill:1")
@@ -200,6 +201,7 @@ def test_a_poison_file_is_a_row_as_it_is_locally(tmp_path: Path, run: Run, clust
     assert f"in/{POISON},,,,,,crashed\n".encode() in table
 
 
+@pytest.mark.slow
 @needs_ray
 def test_failing_storage_stops_with_4_and_what_is_done_is_kept(tmp_path: Path, run: Run, cluster: str) -> None:
     run("--out", "whole.csv")
@@ -211,6 +213,7 @@ def test_failing_storage_stops_with_4_and_what_is_done_is_kept(tmp_path: Path, r
     assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
+@pytest.mark.slow
 @needs_ray
 @pytest.mark.parametrize(("number", "code", "own"), [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)])
 def test_a_signal_ends_it_while_it_waits_for_ray(
@@ -226,6 +229,7 @@ def test_a_signal_ends_it_while_it_waits_for_ray(
     assert time.monotonic() - begin < 10
 
 
+@pytest.mark.slow
 @needs_ray
 def test_sigterm_while_ray_starts_is_no_other(home: Path, start: Start) -> None:
     before = sessions(home)
@@ -242,6 +246,7 @@ def sessions(home: Path) -> set[Path]:
     return set(home.glob("**/session_2*"))
 
 
+@pytest.mark.slow
 @needs_ray
 def test_too_many_bad_files_stop_it(run: Run, cluster: str) -> None:
     done = run(*with_ray("t.csv", cluster), "--fail-fast")
