@@ -189,7 +189,7 @@ def test_s1_killed_at_random_moments(tmp_path: Path, tiny_model: Path, start: Ca
         running = start("in", "-m", tiny_model, "--out", "t.csv")
         if kills < 6:
             if not kills:  # the first one for sure before it is done
-                until(lambda: (tmp_path / ".t.csv.rrtn/job.json").exists())
+                until((tmp_path / ".t.csv.rrtn/job.json").exists)
             time.sleep(rng.uniform(0.3, 1.0) if kills else 0.05)
             running.kill()
         ended = running.wait()
