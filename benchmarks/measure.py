@@ -5,12 +5,11 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rrtn
-from rrtn.runtime.cpus import usable_cpus
+from rrtn.runtime.cpus import cpu_model, usable_cpus
 from rrtn.runtime.engine_stamp import driver_version
 
 if TYPE_CHECKING:
@@ -35,10 +34,8 @@ Ratio = dict[str, Any]  # median, q25, q75 over the rounds of a run, n, and whic
 
 def machine(device: "torch.device | None" = None) -> dict[str, Any]:
     """CPU model, usable cores, the GPU if `device` is one, and the versions that matter."""
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    cpu = models[0].partition(": ")[2] if models else platform.processor()
     versions = {"rrtn": rrtn.__version__} | {name: version for name in PACKAGES if (version := _version(name))}
-    hardware = {"cpu": cpu, "cores": usable_cpus(), "python": platform.python_version(), "versions": versions}
+    hardware = {"cpu": cpu_model(), "cores": usable_cpus(), "python": platform.python_version(), "versions": versions}
     return hardware | {"gpu": _gpu(device) if device is not None and device.type == "cuda" else None}
 
 

@@ -4,7 +4,6 @@ The rules are those of trtexec and MLPerf: inputs that rotate, a warm-up that is
 and a warning where the spread or the host spoils a figure. B batch, N samples, T frames, M mels.
 """
 
-import contextlib
 import html
 import platform
 import statistics
@@ -24,9 +23,9 @@ from .. import __version__
 from .audio import read_audio, waveform_from_samples
 from .backends import Backend, Candidate, backend_from_variant
 from .bundle import Bundle, Variant
-from .cpus import usable_cpus
+from .cpus import cpu_model, usable_cpus
 from .engine_stamp import driver_version
-from .frontend import clip_log_mel, clip_of
+from .frontend import clip_log_mel
 from .ort_backend import Batch, Spent
 from .scorer import DEFAULT_BATCH
 from .spec import FrontendSpec
@@ -151,7 +150,7 @@ def bench_document(
 def machine() -> dict[str, Any]:
     """What a figure means nothing without."""
     return {
-        "cpu": _cpu(),
+        "cpu": cpu_model(),
         "cores": usable_cpus(),
         "python": platform.python_version(),
         "rrtn": __version__,
@@ -180,14 +179,6 @@ def svg_chart(document: dict[str, Any]) -> str:
 def _accuracy(variant: Variant) -> str:
     assert variant.parity is not None
     return f"{variant.name} max {variant.parity['max_abs']:.1e}"
-
-
-def _cpu() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(": ")[2]
-    return platform.processor()
 
 
 def _measurement(
@@ -238,12 +229,11 @@ def _timed(backend: Backend, inputs: Sequence[Batch], seconds: float, spent: Spe
 
 
 def _inputs(spec: FrontendSpec, backend: Backend, batch: int) -> list[Batch]:
-    """Tones and noise at the level that the model is used to."""
+    """Noise at the level that the model is used to."""
     rng = np.random.default_rng(batch)
     samples = (rng.uniform(-1, 1, (_INPUTS, spec.clip_samples)) * spec.peak * 32_767).astype(np.int16)
     if backend.variant.input == "waveform":
-        clips: Any = np.stack([clip_of(waveform_from_samples(each), spec) for each in samples])
-        clips = samples if backend.device != "cpu" else clips
+        clips: Any = waveform_from_samples(samples) if backend.device == "cpu" else samples
     else:
         clips = np.stack([clip_log_mel(waveform_from_samples(each), spec)[None] for each in samples])
     return [clips[(np.arange(batch) + i) % _INPUTS] for i in range(_INPUTS)]

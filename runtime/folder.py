@@ -120,10 +120,9 @@ def _totalled(files: Iterable[list[Row]], totals: Totals) -> Iterator[list[Row]]
 
 def busy_shares(scorer: Scorer, wall: float, writing: float) -> dict[str, float]:
     """Of each part of the work: the share of the time in which it was at work. The highest is the bottleneck."""
-    lanes = max(1, scorer.lanes)
     return {
         "reading and decoding": scorer.timing.decoding / wall / scorer.workers,
         "features": scorer.timing.features / wall / scorer.workers,
-        "model": scorer.timing.model / wall / lanes,
+        "model": scorer.timing.model / wall / scorer.lanes,
         "writing": writing / wall,
     }

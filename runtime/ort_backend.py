@@ -59,6 +59,10 @@ class Outputs(NamedTuple):
     scores: Float32  # [B, K]
     embedding: Float32 | None  # [B, D]; None where the graph does not have it
 
+    def first(self, count: int) -> "Outputs":
+        """Without what padding gave."""
+        return Outputs(self.scores[:count], None if self.embedding is None else self.embedding[:count])
+
     @classmethod
     def joined(cls, parts: Sequence["Outputs"]) -> "Outputs":
         """Of a batch that was run in parts."""
@@ -213,6 +217,12 @@ def buffer_of(shape: Sequence[int], dtype: Any, device: Device) -> Any:
     ProviderInfo_CUDA in cuda_provider_factory.cc.)
     """
     return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, device, 0)
+
+
+def padded(batch: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    """A batch with zeros behind it where it has fewer than `size`."""
+    missing = size - len(batch)
+    return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)]) if missing > 0 else batch
 
 
 def widened(batch: Batch) -> Float32:

@@ -26,7 +26,7 @@ from .errors import AudioError, ConfigError, ModelError, OutOfMemoryError
 from .failpoints import failpoint
 from .frontend import Float32, clip_log_mel, clip_of
 from .inputs import name_from_path
-from .ort_backend import Outputs
+from .ort_backend import Outputs, padded
 from .rows import Row
 from .spec import FrontendSpec
 
@@ -146,16 +146,13 @@ class Scorer:
     def score_waveform(self, waveform: npt.ArrayLike, sampling_rate: int) -> dict[str, float]:
         """Samples [N] or [N, channels] of any scale -> score of each label. Raises AudioError for NaN or no samples."""
         audio = audio_from_array(waveform, sampling_rate, self.bundle.spec)
-        features = self._features(audio)
-        batch = np.zeros((self.batch_size, *features.shape), dtype=np.float32)
-        batch[0] = features
-        scores = self.outputs(batch).scores[0]
+        scores = self.outputs(self._features(audio)[None]).scores[0]
         if not np.isfinite(scores).all():
             raise AudioError("invalid_score", _NOT_FINITE)
         return dict(zip(self.labels, scores.tolist(), strict=True))
 
     def outputs(self, batch: npt.NDArray[Any]) -> Outputs:
-        """A whole batch of the backend's input, float32 or int16 -> scores [B, K], embedding [B, D] or None.
+        """A batch of the backend's input, float32 or int16, or the first of one -> scores [B, K], embedding [B, D] or None.
 
         Where the device has too little memory for it, in halves, or halves of these. Raises OutOfMemoryError at 1.
         """
@@ -178,11 +175,7 @@ class Scorer:
 
     def _run(self, batch: npt.NDArray[Any], size: int) -> Outputs:
         failpoint(f"model.{size}")
-        if len(batch) == size:
-            return self.backend.run(batch)
-        padded = np.concatenate([batch, np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)])
-        scores, embedding = self.backend.run(padded)
-        return Outputs(scores[: len(batch)], None if embedding is None else embedding[: len(batch)])
+        return self.backend.run(padded(batch, size)).first(len(batch))
 
     def close(self) -> None:
         """Ends the decoding processes; the next files start new ones."""

@@ -30,7 +30,8 @@ def write_submission(target: Path, rows: Iterable[Row], labels: tuple[str, ...])
         yield row
     _check(target, list(last.values()))
     try:
-        write_bytes(target, _csv(last.values(), labels).encode())
+        scored = ((file_id_from_path(row.file), _values(row, labels)) for row in last.values())
+        write_bytes(target, submission_csv(scored, labels))
     except OSError as error:
         raise StoppedError(f"{target} | {error.strerror} | expected a folder with space that can be written to") from error
 
@@ -38,6 +39,11 @@ def write_submission(target: Path, rows: Iterable[Row], labels: tuple[str, ...])
 def file_id_from_path(path: FilePath) -> str:
     """wav/58712.wav -> [58712]; what is not plain text is escaped as in the CSV of scores."""
     return cell_from_path(f"[{Path(os.fsdecode(path)).stem.strip('[]')}]")
+
+
+def _values(row: Row, labels: tuple[str, ...]) -> list[float]:
+    assert row.scores is not None  # see _check
+    return [row.scores[label] for label in labels]
 
 
 def _check(target: Path, rows: list[Row]) -> None:
@@ -53,11 +59,10 @@ def _first(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _csv(rows: Iterable[Row], labels: tuple[str, ...]) -> str:
+def submission_csv(scores: Iterable[tuple[str, Iterable[float]]], labels: tuple[str, ...]) -> bytes:
+    """File_ID in brackets and the scores of the labels -> the challenge's form."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["File_ID", *labels])
-    for row in rows:
-        assert row.scores is not None
-        writer.writerow([file_id_from_path(row.file), *(f"{row.scores[label]:.6f}" for label in labels)])
-    return buffer.getvalue()
+    writer.writerows([file_id, *(f"{value:.6f}" for value in values)] for file_id, values in scores)
+    return buffer.getvalue().encode()

@@ -21,7 +21,19 @@ from .bundle import Bundle, Variant
 from .engine_stamp import Machine, mismatch, this_machine
 from .errors import ModelError, OutOfMemoryError, UnavailableError
 from .frontend import Float32
-from .ort_backend import Batch, Buffers, Device, Outputs, Spent, Widening, buffer_of, is_out_of_memory, load_cuda, ort_errors
+from .ort_backend import (
+    Batch,
+    Buffers,
+    Device,
+    Outputs,
+    Spent,
+    Widening,
+    buffer_of,
+    is_out_of_memory,
+    load_cuda,
+    ort_errors,
+    padded,
+)
 
 if TYPE_CHECKING:
     import tensorrt
@@ -76,9 +88,8 @@ class TrtBackend:
         return int(self.context.engine.get_tensor_shape("embedding")[-1]) if "embedding" in self.outputs else None
 
     def _run(self, batch: Batch, spent: Spent | None) -> Outputs:
-        count, missing = len(batch), self.batches[0] - len(batch)
-        if missing > 0:
-            batch = np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
+        count = len(batch)
+        batch = padded(batch, self.batches[0])
         self.flavour.forget()
         with ort_errors(f"{self.variant.file}, batch {batch.shape}"):
             buffers = self._buffers(batch.shape)
@@ -88,10 +99,10 @@ class TrtBackend:
             self._check(self.context.execute_async_v3(self.stream.handle))
             self.stream.synchronise()
             ran = time.perf_counter()
-            scores, embedding = buffers.fetch()
+            outputs = buffers.fetch()
             if spent:
                 spent.add(begin, there, ran, time.perf_counter())
-        return Outputs(scores[:count], None if embedding is None else embedding[:count])
+        return outputs.first(count)
 
     def _buffers(self, shape: tuple[int, ...]) -> Buffers:
         if not self._bound or self._bound[0].shape != shape:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..runtime.errors import DataError
 from ..runtime.files import write_bytes
+from ..runtime.submission import submission_csv
 from .metrics import Float64
 
 _RATED: Final = " rated"  # behind a target's name: the column of its ratings
@@ -60,9 +61,8 @@ def read_predictions(path: Path) -> Predictions:
 
 def write_submission(path: Path, predictions: Predictions) -> None:
     """The challenge's form: File_ID with brackets, then the targets, in the order of the data's CSV."""
-    rows = zip(predictions.file_ids, predictions.scores, strict=True)
-    table = [[f"[{file_id.strip('[]')}]", *(f"{value:.6f}" for value in scores)] for file_id, scores in rows]
-    write_bytes(path, _csv([["File_ID", *predictions.targets], *table]))
+    file_ids = (f"[{file_id.strip('[]')}]" for file_id in predictions.file_ids)
+    write_bytes(path, submission_csv(zip(file_ids, predictions.scores, strict=True), predictions.targets))
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> bytes:
