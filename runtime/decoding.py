@@ -118,6 +118,9 @@ def main(pipe: int, memory: int) -> None:
     """The process: reads its Decoding from the pipe, then chunks until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the scoring process, which ends the pipe
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    import soundfile  # noqa: F401  # while the model is loaded, not with the first file
+    import soxr  # noqa: F401
+
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError), Connection(pipe) as connection:
         decoding: Decoding = connection.recv()
         _limit_memory()
