@@ -14,11 +14,12 @@ def gpu_names() -> list[str] | None:
     """Of the GPUs that the driver can use; None without a driver."""
     if (cuda := _driver()) is None:
         return None
-    count, name = ctypes.c_int(), ctypes.create_string_buffer(100)
+    count, device, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(100)
     if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
         return []
     names = []
-    for device in range(count.value):
+    for ordinal in range(count.value):
+        cuda.cuDeviceGet(ctypes.byref(device), ordinal)
         cuda.cuDeviceGetName(name, len(name), device)
         names.append(name.value.decode())
     return names
