@@ -1,15 +1,13 @@
 """rrtn data: synth and check."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
-from .options import Json
-from .printing import new_table, plain, print_json, print_table, say
-
-if TYPE_CHECKING:
-    from ..train.table1 import DataReport
+from .data_report import print_data_report
+from .options import EXIT_SOME_ERRORS, Json
+from .printing import plain, print_json, say
 
 data_app = typer.Typer(no_args_is_help=True, help="Make a data set, or check one.")
 
@@ -40,27 +38,18 @@ def data_synth(
 def data_check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with data_info.csv and wav/.")], as_json: Json = False
 ) -> None:
-    """Read the CSV, decode every file, and print the paper's Table 1 for it."""
+    """Read the CSV, decode every file, and print the paper's Table 1, ratings, and what is wrong with them.
+
+    Exit code 2: the CSV is refused; 3: files cannot be decoded.
+    """
     from ..runtime.spec import FrontendSpec
-    from ..train.table1 import check_data
+    from ..train.data_check import check_data
 
     report = check_data(folder, FrontendSpec())
-    print_json(report.to_dict()) if as_json else _print_data_report(report)
-
-
-def _print_data_report(report: "DataReport") -> None:
-    names = [split.split for split in report.splits]
-    table = new_table("", *names)
-    for label, values in {
-        "clips": [f"{split.clips:,}" for split in report.splits],
-        "minutes": [f"{split.minutes:.1f}" for split in report.splits],
-        "speakers": [str(split.speakers) for split in report.splits],
-        "countries": [", ".join(f"{name or '?'} {n}" for name, n in split.countries.items()) for split in report.splits],
-        "silent clips": [str(split.silent) for split in report.splits],
-        "longer than the model's clip": [str(split.longer_than_clip) for split in report.splits],
-    }.items():
-        table.add_row(label, *map(plain, values))
-    targets = f"targets: {', '.join(report.data.targets)}; a target at exactly 1.0 in {report.one_at_full:.0%} of rated clips"
-    print_table(table, title=str(report.data.path), caption=targets)
-    for warning in report.data.warnings:
-        say(f"[bold yellow]note[/]: {plain(warning)}")
+    print_json(report.to_dict()) if as_json else print_data_report(report)
+    for error in report.errors:
+        say(f"[bold red]error[/]: {plain(error)}")
+    for warning in report.warnings:
+        say(f"[bold yellow]warning[/]: {plain(warning)}")
+    if report.errors:
+        raise typer.Exit(EXIT_SOME_ERRORS)

@@ -12,7 +12,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Int16 = npt.NDArray[np.int16]
 FilePath = str | bytes | os.PathLike[str]
+Meter = Callable[[Float32], None]  # is given each block [N, C] of a file as the file has it
 
 ERROR_CODES: Final = {
     "missing": "the file is not there (any more)",
@@ -82,14 +83,21 @@ def waveform_from_samples(samples: Int16) -> Float32:
     return samples.astype(np.float32) / INT16_SCALE
 
 
-def read_audio(path: FilePath, spec: FrontendSpec, *, max_seconds: float = 3600.0, allow_truncated: bool = False) -> Audio:
+def read_audio(
+    path: FilePath,
+    spec: FrontendSpec,
+    *,
+    max_seconds: float = 3600.0,
+    allow_truncated: bool = False,
+    meter: Meter | None = None,
+) -> Audio:
     """Reads one file by content, never by its name.
 
     Raises AudioError with a code of ERROR_CODES for a file that cannot be used, StoppedError where the storage fails
     (that says nothing about the file). Memory is bounded by `max_seconds`, whatever the header claims.
     """
     with opened(path) as descriptor:
-        return audio_from_descriptor(descriptor, spec, max_seconds=max_seconds, allow_truncated=allow_truncated)
+        return audio_from_descriptor(descriptor, spec, max_seconds=max_seconds, allow_truncated=allow_truncated, meter=meter)
 
 
 @contextlib.contextmanager
@@ -107,10 +115,15 @@ def opened(path: FilePath) -> Iterator[int]:
 
 
 def audio_from_descriptor(
-    descriptor: int, spec: FrontendSpec, *, max_seconds: float = 3600.0, allow_truncated: bool = False
+    descriptor: int,
+    spec: FrontendSpec,
+    *,
+    max_seconds: float = 3600.0,
+    allow_truncated: bool = False,
+    meter: Meter | None = None,
 ) -> Audio:
     """What `read_audio` gives, of an open file."""
-    mono, truncated = _decode(descriptor, spec, max_seconds=max_seconds)
+    mono, truncated = _decode(descriptor, spec, max_seconds=max_seconds, meter=meter)
     if truncated and not allow_truncated:
         raise AudioError("truncated", truncated)
     return _audio(mono, spec, flag="truncated" if truncated else "")
@@ -191,7 +204,7 @@ def _storage_failed(path: FilePath, error: OSError) -> StoppedError:
     return StoppedError(f"{os.fsdecode(path)!r} | {error.strerror} | readable storage | mend it, then run again")
 
 
-def _decode(descriptor: int, spec: FrontendSpec, *, max_seconds: float) -> tuple[Float32, str]:
+def _decode(descriptor: int, spec: FrontendSpec, *, max_seconds: float, meter: Meter | None) -> tuple[Float32, str]:
     """-> mono [N] at the spec's rate, and what is missing of it ("" when whole)."""
     if os.fstat(descriptor).st_size == 0:
         raise AudioError("empty", "0 bytes")
@@ -204,7 +217,7 @@ def _decode(descriptor: int, spec: FrontendSpec, *, max_seconds: float) -> tuple
             decoded = 0
             parts = []
             resampler = _Resampler(file.samplerate, spec.sampling_rate)
-            for block in _mono_blocks(file):
+            for block in _mono_blocks(file, meter):
                 decoded += len(block)
                 if decoded > limit:
                     raise AudioError("too_long", f"more than {max_seconds:g} s")
@@ -226,8 +239,10 @@ def _checked_limit(file: "soundfile.SoundFile", max_seconds: float) -> int:
     return limit
 
 
-def _mono_blocks(file: "soundfile.SoundFile") -> Iterator[Float32]:
+def _mono_blocks(file: "soundfile.SoundFile", meter: Meter | None) -> Iterator[Float32]:
     while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        if meter:
+            meter(block)
         yield _mono(block)
 
 

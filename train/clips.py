@@ -2,7 +2,8 @@
 
 The cache is cut into shards of files that follow each other. A shard's name is a hash of everything that its samples
 depend on (the decoder, the spec, each file's path, size and time), so a changed file or setting makes another shard, and a
-decoding that was interrupted goes on with the shards that are missing. B batch, N samples.
+decoding that was interrupted goes on with the shards that are missing. A file that cannot be decoded has no samples
+there, and is asked again by the next call. n files, B batch, N samples.
 """
 
 import hashlib
@@ -23,9 +24,10 @@ from ..runtime.errors import AudioError, DataError
 from ..runtime.files import atomic_path, write_json
 from ..runtime.progress import Progress
 from ..runtime.spec import FrontendSpec
+from .levels import LevelMeter
 
 Int64 = npt.NDArray[np.int64]
-_DECODER: Final = "mean-soxrHQ-level-int16/1"  # changes whenever runtime.audio would give other samples
+_DECODER: Final = "mean-soxrHQ-level-int16/2"  # changes whenever runtime.audio would give other samples, or the index others
 _SHARD_FILES: Final = 512
 _SHOWN: Final = 3
 
@@ -36,6 +38,9 @@ class Shard(NamedTuple):
     samples: Int16  # memory-mapped
     offsets: Int64  # where each file begins, and the end
     sha256: str  # of the samples
+    peaks: list[float]  # of the files' own samples; full scale is 1
+    flat_tops: list[int]  # see levels.py
+    errors: list[str]  # "code: what is wrong" of a file that cannot be decoded, else ""
 
 
 class ClipStore:
@@ -44,6 +49,9 @@ class ClipStore:
     def __init__(self, shards: Sequence[Shard]) -> None:
         self._shards = shards
         self.lengths: Int64 = np.concatenate([np.diff(shard.offsets) for shard in shards])  # [n] samples
+        self.peaks = np.concatenate([shard.peaks for shard in shards])  # [n]
+        self.flat_tops = np.concatenate([shard.flat_tops for shard in shards])  # [n]
+        self.errors = [error for shard in shards for error in shard.errors]  # [n]
 
     @property
     def shards(self) -> list[Int16]:
@@ -76,19 +84,23 @@ class ClipStore:
 
 def clip_store(paths: Sequence[Path], spec: FrontendSpec, *, label: str = "decode") -> ClipStore:
     """Decodes what the cache lacks. Raises DataError naming the files that cannot be decoded."""
+    store = store_with_errors(paths, spec, label=label)
+    if bad := [f"{path.name}: {error}" for path, error in zip(paths, store.errors, strict=True) if error]:
+        more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+        raise DataError(f"{len(bad)} of {len(paths)} files cannot be decoded | {'; '.join(bad[:_SHOWN])}{more}")
+    return store
+
+
+def store_with_errors(paths: Sequence[Path], spec: FrontendSpec, *, label: str) -> ClipStore:
+    """The same with all files, those that cannot be decoded too: without samples, and with an error."""
     folder = cache_folder() / "clips"
     folder.mkdir(parents=True, exist_ok=True)
     groups = [paths[i : i + _SHARD_FILES] for i in range(0, len(paths), _SHARD_FILES)]
     files = [folder / f"{_fingerprint(group, spec)}.npy" for group in groups]
-    todo = [
-        (group, file) for group, file in zip(groups, files, strict=True) if not (_index_file(file).exists() and file.exists())
-    ]
-    total = sum(len(group) for group, _ in todo)
-    with Progress(label, total, "files") as progress:
-        bad = [line for group, file in todo for line in _decode_shard(group, file, spec, progress)]
-    if bad:
-        more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-        raise DataError(f"{len(bad)} of {len(paths)} files cannot be decoded | {'; '.join(bad[:_SHOWN])}{more}")
+    todo = [(group, file) for group, file in zip(groups, files, strict=True) if not _is_good(file)]
+    with Progress(label, sum(len(group) for group, _ in todo), "files") as progress:
+        for group, file in todo:
+            _decode_shard(group, file, spec, progress)
     return ClipStore([_map_shard(file) for file in files])
 
 
@@ -110,31 +122,39 @@ def _fingerprint(paths: Sequence[Path], spec: FrontendSpec) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-def _decode_shard(paths: Sequence[Path], target: Path, spec: FrontendSpec, progress: Progress) -> list[str]:
-    """Writes the shard where every file can be decoded; -> one line for each that cannot."""
-    waveforms: list[Int16] = []
-    bad = []
+def _decode_shard(paths: Sequence[Path], target: Path, spec: FrontendSpec, progress: Progress) -> None:
+    files = []
     with ThreadPoolExecutor(usable_cpus()) as pool:
-        for path, result in zip(paths, pool.map(lambda path: _decoded(path, spec), paths), strict=True):
+        for decoded in pool.map(lambda path: _decoded(path, spec), paths):
             progress.advance()
-            if isinstance(result, AudioError):
-                bad.append(f"{path.name}: {result}")
-            else:
-                waveforms.append(result)
-    if not bad:
-        samples = np.concatenate(waveforms)
-        with atomic_path(target) as temporary, temporary.open("wb") as file:
-            np.save(file, samples)
-        sha256 = hashlib.sha256(samples.tobytes()).hexdigest()
-        write_json(_index_file(target), {"lengths": [len(waveform) for waveform in waveforms], "sha256": sha256})
-    return bad
+            files.append(decoded)
+    samples = np.concatenate([file.samples for file in files])
+    with atomic_path(target) as temporary, temporary.open("wb") as file:
+        np.save(file, samples)
+    index = {
+        "lengths": [len(file.samples) for file in files],
+        "sha256": hashlib.sha256(samples.tobytes()).hexdigest(),
+        "peaks": [file.peak for file in files],
+        "flat_tops": [file.flat_tops for file in files],
+        "errors": [file.error for file in files],
+    }
+    write_json(_index_file(target), index)
 
 
-def _decoded(path: Path, spec: FrontendSpec) -> Int16 | AudioError:
+class _Decoded(NamedTuple):
+    samples: Int16
+    peak: float
+    flat_tops: int
+    error: str = ""
+
+
+def _decoded(path: Path, spec: FrontendSpec) -> _Decoded:
+    meter = LevelMeter()
     try:
-        return read_audio(path, spec).samples
+        samples = read_audio(path, spec, meter=meter).samples
     except AudioError as error:
-        return error
+        return _Decoded(np.zeros(0, dtype=np.int16), 0.0, 0, str(error))
+    return _Decoded(samples, meter.peak, meter.flat_tops)
 
 
 def _index_file(shard: Path) -> Path:
@@ -142,6 +162,13 @@ def _index_file(shard: Path) -> Path:
     return shard.with_suffix(".json")
 
 
+def _is_good(shard: Path) -> bool:
+    """It is there, and with every file: what could not be decoded may be readable by now."""
+    index = _index_file(shard)
+    return shard.exists() and index.exists() and not any(json.loads(index.read_bytes())["errors"])
+
+
 def _map_shard(file: Path) -> Shard:
     index = json.loads(_index_file(file).read_bytes())
-    return Shard(np.load(file, mmap_mode="r"), np.cumsum([0, *index["lengths"]], dtype=np.int64), index["sha256"])
+    offsets = np.cumsum([0, *index.pop("lengths")], dtype=np.int64)
+    return Shard(np.load(file, mmap_mode="r"), offsets, **index)

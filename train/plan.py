@@ -13,6 +13,7 @@ from .builtin import builtin_corpus
 from .config import Config, Precision
 from .data import DataSet, read_data
 from .model import TwinsNetwork
+from .ratings import constant_targets
 
 _PAPER_EPOCHS: Final = 60
 _PAPER_BATCH: Final = 128
@@ -59,7 +60,7 @@ def plan_from_config(config: Config, *, ranks: int = 1) -> Plan:
     resolved_data = dataclasses.replace(config.data, targets=data.targets)
     precision = _default_precision(config) if config.precision == "auto" else config.precision
     config = dataclasses.replace(config, optim=optim, data=resolved_data, precision=precision)
-    notes += [*_constant_targets(data), *data.warnings]
+    notes += [*constant_targets(data), *data.warnings]
     return Plan(config=config, data=data, steps_per_epoch=n_train // batch_size, notes=tuple(notes))
 
 
@@ -104,12 +105,6 @@ def _default_precision(config: Config) -> Precision:
     """bf16 on a GPU that has it. CPUs stay with fp32: few have bf16 units, and there it is slower."""
     on_gpu = config.device != "cpu" and torch.cuda.is_available()
     return "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-
-
-def _constant_targets(data: DataSet) -> list[str]:
-    ratings = data.splits["Train"].ratings
-    constant = [name for name, column in zip(data.targets, ratings.T, strict=True) if (column == column[0]).all()]
-    return [f"no variation in Train, so nothing to learn: {', '.join(constant)}"] if constant else []
 
 
 def _default_batch(n_train: int) -> int:

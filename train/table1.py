@@ -1,73 +1,69 @@
-"""The paper's Table 1 for any data set, and what is odd about its audio and ratings."""
+"""The paper's Table 1 for any data set, with the lengths and levels of its recordings."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from ..runtime.spec import FrontendSpec
-from .clips import ClipStore, clip_store
-from .data import SPLITS, DataSet, Split, read_data
+from .clips import ClipStore
+from .data import Split
+from .levels import CLIPPED
 
-_PEAK_TOLERANCE: Final = 1e-6
+_SHARES: Final = {"min": 0.0, "5%": 0.05, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}
+Quantiles = dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSummary:
-    """One row of Table 1."""
+    """One split. Bad files count as clips and nowhere else."""
 
     split: str
     clips: int
     minutes: float
     speakers: int
     countries: dict[str, int]
-    silent: int
+    seconds: Quantiles
     longer_than_clip: int  # recordings of which evaluation sees the start only
+    peak_dbfs: Quantiles  # of the files as they are; silent ones have none
+    clipped: int
+    silent: int
+    bad: int  # cannot be decoded
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataReport:
-    """What `rrtn data check` prints."""
-
-    data: DataSet
-    splits: tuple[SplitSummary, ...]
-    one_at_full: float  # share of rated clips with a target at exactly 1.0, as in Hume-VB
-
-    def to_dict(self) -> dict[str, Any]:
-        """For --json."""
-        return {
-            "dir": str(self.data.path),
-            "targets": list(self.data.targets),
-            "splits": [vars(split) for split in self.splits],
-            "one_target_at_1": self.one_at_full,
-            "warnings": list(self.data.warnings),
-        }
-
-
-def check_data(folder: Path, spec: FrontendSpec) -> DataReport:
-    """Reads the CSV and decodes every file. Raises DataError as training would."""
-    data = read_data(folder)
-    summaries = tuple(_summary(name, data.splits[name], spec) for name in SPLITS if data.splits[name].clips)
-    ratings = np.concatenate([split.ratings for split in data.splits.values()])
-    rated = ratings[~np.isnan(ratings).any(axis=1)]
-    at_full = float((np.abs(rated.max(axis=1) - 1) < _PEAK_TOLERANCE).mean())
-    return DataReport(data=data, splits=summaries, one_at_full=at_full)
-
-
-def _summary(name: str, split: Split, spec: FrontendSpec) -> SplitSummary:
-    store = clip_store([clip.path for clip in split.clips], spec, label=f"decode {name}")
+def split_summary(name: str, split: Split, store: ClipStore, spec: FrontendSpec) -> SplitSummary:
+    """`store` has the split's clips, in its order."""
+    lengths = store.lengths[[not error for error in store.errors]]
     countries = [clip.country for clip in split.clips]
     return SplitSummary(
         split=name,
         clips=len(split.clips),
-        minutes=round(float(store.lengths.sum()) / spec.sampling_rate / 60, 2),
+        minutes=round(float(lengths.sum()) / spec.sampling_rate / 60, 2),
         speakers=len({clip.speaker for clip in split.clips}),
         countries={country: countries.count(country) for country in sorted(set(countries))},
-        silent=_silent(store),
-        longer_than_clip=int((store.lengths > spec.clip_samples).sum()),
+        seconds=_quantiles(lengths / spec.sampling_rate),
+        longer_than_clip=int((lengths > spec.clip_samples).sum()),
+        peak_dbfs=_quantiles(20 * np.log10(store.peaks[store.peaks > 0])),
+        clipped=int(is_clipped(store).sum()),
+        silent=int(is_silent(store).sum()),
+        bad=sum(map(bool, store.errors)),
     )
 
 
-def _silent(store: ClipStore) -> int:
-    return sum(not store.waveform(i).any() for i in range(len(store)))
+def is_silent(store: ClipStore) -> npt.NDArray[np.bool_]:
+    """[n] every sample that the model would see is zero."""
+    return np.array([not error and not store.waveform(i).any() for i, error in enumerate(store.errors)])
+
+
+def is_clipped(store: ClipStore) -> npt.NDArray[np.bool_]:
+    """[n] the wave's tops are cut off, at whatever level."""
+    return store.flat_tops >= CLIPPED
+
+
+def _quantiles(values: npt.NDArray[np.float64]) -> Quantiles:
+    if not len(values):
+        return {}
+    return {
+        name: round(float(value), 3) for name, value in zip(_SHARES, np.quantile(values, list(_SHARES.values())), strict=True)
+    }

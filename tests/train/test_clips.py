@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 from rrtn.runtime.audio import read_audio
-from rrtn.runtime.errors import DataError, StoppedError
+from rrtn.runtime.errors import AudioError, DataError, StoppedError
 from rrtn.runtime.spec import FrontendSpec
 from rrtn.train import clips
-from rrtn.train.clips import ClipStore, clip_store
+from rrtn.train.clips import ClipStore, clip_store, store_with_errors
 
 SHARD = 4  # files; the ten files below are then shards of 4, 4 and 2
 
@@ -41,9 +41,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each file was decoded."""
     counts: Counter[str] = Counter()
 
-    def counting(path: Path, spec: FrontendSpec) -> Any:
+    def counting(path: Path, spec: FrontendSpec, **options: Any) -> Any:
         counts[path.name] += 1
-        return read_audio(path, spec)
+        return read_audio(path, spec, **options)
 
     monkeypatch.setattr(clips, "read_audio", counting)
     return counts
@@ -130,10 +130,10 @@ def test_a_lost_shard_is_decoded_again_and_no_other(
 def test_an_interrupted_decoding_goes_on_where_it_was(
     paths: list[Path], spec: FrontendSpec, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(path: Path, spec: FrontendSpec) -> Any:
+    def failing(path: Path, spec: FrontendSpec, **options: Any) -> Any:
         if path.name == "6.wav":
             raise StoppedError("the disk went away")
-        return read_audio(path, spec)
+        return read_audio(path, spec, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(clips, "read_audio", failing)
@@ -142,9 +142,9 @@ def test_an_interrupted_decoding_goes_on_where_it_was(
     assert len(shards(cache)) == 1
     again: Counter[str] = Counter()
 
-    def counting(path: Path, spec: FrontendSpec) -> Any:
+    def counting(path: Path, spec: FrontendSpec, **options: Any) -> Any:
         again[path.name] += 1
-        return read_audio(path, spec)
+        return read_audio(path, spec, **options)
 
     monkeypatch.setattr(clips, "read_audio", counting)
     assert_holds(clip_store(paths, spec), paths, spec)
@@ -234,15 +234,46 @@ def test_a_batch_is_cut_at_its_starts_and_padded_with_zeros(paths: list[Path]) -
     np.testing.assert_array_equal(batch[3], np.append(store.waveform(2)[-1:], np.zeros(4_799, np.int16)))
 
 
-def test_bad_files_are_named_and_the_good_shards_are_kept(
-    paths: list[Path], spec: FrontendSpec, cache: Path, decoded: Counter[str]
-) -> None:
+def test_bad_files_are_named_and_the_good_shards_are_kept(paths: list[Path], spec: FrontendSpec, decoded: Counter[str]) -> None:
     for path in (*paths[4:7], paths[9]):
         path.write_bytes(b"no audio")
-    with pytest.raises(DataError, match=r"^4 of 10 files cannot be decoded \| 4\.wav: .*5\.wav: .*6\.wav: .* and 1 more$"):
+    refusal = r"^4 of 10 files cannot be decoded \| 4\.wav: .*5\.wav: .*6\.wav: .* and 1 more$"
+    with pytest.raises(DataError, match=refusal):
         clip_store(paths, spec)
-    assert len(shards(cache)) == 1
     assert decoded.total() == 10  # all were looked at before the refusal
+    decoded.clear()
+    with pytest.raises(DataError, match=refusal):
+        clip_store(paths, spec)
+    assert sorted(decoded) == ["4.wav", "5.wav", "6.wav", "7.wav", "8.wav", "9.wav"]
+
+
+def test_store_with_errors_has_bad_files_without_samples_and_asks_them_again(
+    paths: list[Path], spec: FrontendSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(path: Path, spec: FrontendSpec, **options: Any) -> Any:
+        if path in paths[:4] or path == paths[6]:
+            raise AudioError("permission", "not allowed")
+        return read_audio(path, spec, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clips, "read_audio", unreadable)
+        store = store_with_errors(paths, spec, label="decode")
+    bad = [True] * 4 + [False, False, True, False, False, False]
+    assert store.errors == ["permission: not allowed" if is_bad else "" for is_bad in bad]
+    for i, path in enumerate(paths):
+        np.testing.assert_array_equal(store.waveform(i), [] if bad[i] else read_audio(path, spec).samples)
+    assert_holds(clip_store(paths, spec), paths, spec)  # the permissions are there now; size and time are as before
+
+
+def test_peaks_are_those_of_the_files_and_not_of_the_levelled_samples(spec: FrontendSpec, tmp_path: Path) -> None:
+    """Stereo, 44.1 kHz: the mean of the channels and the resampled wave have other peaks."""
+    rng = np.random.default_rng(4)
+    paths = [tmp_path / f"{i}.wav" for i in range(5)]
+    for i, path in enumerate(paths):
+        soundfile.write(path, rng.uniform(-1, 1, (9000, 2)) * 2.0**-i, 44_100, subtype="FLOAT")
+    peaks = [np.abs(soundfile.read(path)[0]).max() for path in paths]
+    np.testing.assert_allclose(clip_store(paths, spec).peaks, peaks, rtol=1e-6)
+    np.testing.assert_allclose(clip_store(paths, spec).peaks, peaks, rtol=1e-6)  # from the cache
 
 
 def test_the_cache_folder_is_the_users_and_else_a_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
