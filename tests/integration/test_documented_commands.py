@@ -1,0 +1,238 @@
+"""Every command line in README.md, CONTRIBUTING.md and docs/ is run here as it stands, or listed here with who runs it.
+
+Each page has a folder of its own with the names that the pages use: DIR (data), recordings/, /shared/recordings, RUN, RUN2,
+BUNDLE, my.toml. Command lines are those that are indented or in ```sh fences, then those in backticks. Under make test the
+encoders are the three-layer CNN of tests/faults/small_rrtn.py, whatever --encoder says, so that 60 epochs take seconds;
+make soak runs all lines, and on pages that do not train for minutes with the real encoders.
+"""
+
+import functools
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from rrtn.cli.entry import app
+from rrtn.train.corpus import synthesise
+
+ROOT = Path(__file__).parents[2]
+SMALL_RRTN = ROOT / "tests/faults/small_rrtn.py"
+PATHS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")))
+PAGES = {path.relative_to(ROOT).as_posix(): path for path in PATHS}
+PROGRAMS = ("rrtn", "make", "python", "torchrun", "pip", "ray", "sbatch")
+TRAINS_LONG = ("README.md", "docs/data.md", "docs/training.md")
+
+# Not run here: why, and where else it is run.
+ELSEWHERE = {
+    "make demo": "minutes; tests/integration/test_empty_folder.py has its `rrtn demo` (slow)",
+    "make test": "this test is part of it",
+    "make soak": "hours; it is itself the slow tests",
+    "make check": "by hand before each commit; it needs the linters",
+    "make bench": "10 minutes and quiet cores; by hand, its results are committed; tests/benchmarks/test_results.py",
+    "make bench-compare": "the checkout's results; tests/benchmarks/test_results.py",
+    "python benchmarks/gpu_suite.py --section correct step --out DIR": "a GPU; tests/benchmarks/test_gpu_suite.py has --smoke",
+    "python benchmarks/train_step.py --precisions fp32 bf16": "minutes and quiet cores; by hand, its result is committed",
+    'pip install ".[train,rtx]"': "a package index and 5 GB; make installs requirements.lock and the wheel",
+    'pip install "rrtn[ray]"': "a package index",
+    'pip install "rrtn[parquet]"': "a package index",
+    "pip freeze --all": "of a fresh environment with a package index",
+    "torchrun --nproc-per-node 4 -m rrtn train --data DIR": "4 GPUs; tests/parity/test_distributed.py has 2 Gloo processes",
+    "ray start --head --port 6379": "a cluster; tests/runtime/test_ray_engine.py starts its own",
+    "ray start --address FIRST:6379": "a cluster",
+    "ray status": "a cluster",
+    "rrtn score /shared/recordings -m BUNDLE --out scores.csv --engine ray --ray-address FIRST:6379": "a cluster",
+    "sbatch --requeue": "a cluster; a flag's name",
+    "rrtn score --variant int8": "a row's name in a table; tests/export/test_int8.py scores with it",
+}
+# Of seconds there are too many for make test: under make soak, where the lines that need them follow them.
+SLOW = (
+    "rrtn data synth corpus --clips 8000 --speakers 240 --seed 0",
+    "rrtn train --data corpus --method vanilla --epochs 4 --batch-size 64",
+    "rrtn evaluate",
+    "rrtn data synth OUT --clips 20000 --speakers 570",
+    "rrtn bench --json > RUN/export/bench.json",
+    "rrtn export --trt",
+    "rrtn export --embeddings",
+    "rrtn score recordings/ --embeddings --out embedded.parquet",
+    "rrtn score recordings/ -m BUNDLE --out scores.csv --engine ray",
+    "sbatch --array=0-15 --wrap 'N=$(printf %02d $SLURM_ARRAY_TASK_ID); "
+    "rrtn score --list part-$N -m BUNDLE --out scores-$N.csv || [ $? -eq 3 ]'",
+    "head -n 1 scores-00.csv > scores.csv",
+    'for part in scores-??.csv; do tail -n +2 "$part"; done >> scores.csv',
+)
+# What a page takes for granted.
+BEFORE = {
+    "python -c": "rrtn score recordings/ -m BUNDLE --out scores-00.parquet; cp scores-00.parquet scores-01.parquet",
+    "rrtn pack": "rm -r scores.csv .scores.csv.rrtn",  # another section, another table
+}
+SMALL = f"""#!/bin/sh
+case "$1" in
+    train|evaluate|report|export) OMP_NUM_THREADS=1 exec {shlex.quote(sys.executable)} {shlex.quote(str(SMALL_RRTN))} "$@";;
+    *) exec {shlex.quote(sys.executable)} -m rrtn "$@";;
+esac
+"""
+SBATCH = """#!/bin/bash
+# --array=0-15 --wrap SCRIPT: the jobs one after the other
+for SLURM_ARRAY_TASK_ID in $(seq 0 "${1##*-}"); do
+    export SLURM_ARRAY_TASK_ID
+    bash -c "$3" || exit
+done
+"""
+
+
+def block_lines(text: str) -> list[str]:
+    """Of indented blocks and ```sh fences, without comments."""
+    lines, fence = [], ""
+    for line in text.splitlines():
+        if line.startswith("```"):
+            fence = "" if fence else line[3:].strip() or "text"
+        elif fence == "sh" or (not fence and re.match(r" {4}\S", line)):
+            lines.append(re.sub(r"\s{2,}#.*", "", line).strip())
+    return lines
+
+
+def inline_code(text: str) -> list[str]:
+    prose = "\n".join(line for line in re.sub(r"```.*?```", "", text, flags=re.S).splitlines() if not line.startswith("    "))
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
+
+
+def is_name(code: str) -> bool:
+    """`rrtn score` in a sentence is no command line."""
+    return re.fullmatch(r"rrtn [a-z0-9]+( synth| check)?", code) is not None
+
+
+def commands_of(page: str) -> list[str]:
+    """Each once, in order."""
+    text = PAGES[page].read_text()
+    inline = [code for code in inline_code(text) if code.split()[0] in PROGRAMS and " " in code and not is_name(code)]
+    return list(dict.fromkeys([*block_lines(text), *inline]))
+
+
+def as_typed(command: str, workplace: Path) -> str:
+    """[--what may be left out ...] is there, and the shared storage is in the page's folder."""
+    command = re.sub(r" \[((?:--|[A-Z])[^\]]*?)(?: \.\.\.)?\]", r" \1", command)
+    return command.replace("/shared/", f"{workplace}/shared/")
+
+
+def run(command: str, folder: Path) -> None:
+    """In bash, as a person would; fails with what it said."""
+    path = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = {**os.environ, "PATH": path, "RRTN_CACHE": str(folder / "cache")}
+    done = subprocess.run(["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def executable(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def prepare(folder: Path, *, small: bool) -> None:
+    """Data, recordings, and a run of one epoch with its export."""
+    synthesise(folder / "DIR", clips=30, speakers=9, seed=5, workers=1)
+    bursts = sorted((ROOT / "tests/fixtures/bursts").glob("*.wav"))
+    (folder / "shared/recordings").mkdir(parents=True)
+    for i in range(40):  # enough lines for the parts of an array of 16 jobs
+        shutil.copy(bursts[i % len(bursts)], folder / f"shared/recordings/{i:02d}.wav")
+    (folder / "recordings").symlink_to("shared/recordings")
+    (folder / "my.toml").write_text('[data]\ndir = "DIR"\n[optim]\nepochs = 2\n')
+    executable(folder / "bin/sbatch", SBATCH)
+    if small:
+        executable(folder / "bin/rrtn", SMALL)
+    run("rrtn train --data DIR --epochs 1 --batch-size 16 --out runs/my-run && rrtn export && cp -r runs/my-run RUN2", folder)
+    (folder / "RUN").symlink_to("runs/my-run")
+    (folder / "BUNDLE").symlink_to("runs/my-run/export")
+
+
+Workplace = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+    """-> the folder, made once with the small encoder and once with the real ones."""
+
+    @functools.cache
+    def make(small: bool) -> Path:
+        folder = tmp_path_factory.mktemp("prepared")
+        prepare(folder, small=small)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def workplace(prepared: Callable[[bool], Path], tmp_path: Path) -> Workplace:
+    """-> a copy, for one page."""
+    return lambda *, small: Path(shutil.copytree(prepared(small), tmp_path / "page", symlinks=True))
+
+
+def quick_commands_of(page: str) -> list[str]:
+    """Those that no earlier page has."""
+    pages = list(PAGES)
+    earlier = {command for before in pages[: pages.index(page)] for command in commands_of(before)}
+    return [command for command in commands_of(page) if command not in SLOW and command not in earlier]
+
+
+def run_all(commands: list[str], folder: Path) -> None:
+    for command in commands:
+        if command in ELSEWHERE:
+            continue
+        for start, before in BEFORE.items():
+            if command.startswith(start):
+                run(before, folder)
+        run(as_typed(command, folder), folder)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_a_page(page: str, workplace: Workplace) -> None:
+    run_all(quick_commands_of(page), workplace(small=True))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("page", PAGES)
+def test_all_commands_of_a_page(page: str, workplace: Workplace) -> None:
+    run_all(commands_of(page), workplace(small=page in TRAINS_LONG))
+
+
+def test_the_python_in_readme(workplace: Workplace) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", PAGES["README.md"].read_text(), flags=re.S)
+    folder = workplace(small=True)
+    shutil.copy(folder / "recordings/00.wav", folder / "laugh.wav")
+    (folder / "broken.wav").write_bytes(b"no audio")
+    (folder / "example.py").write_text(f"import numpy\nsamples = numpy.random.default_rng(0).normal(size=44_100)\n{example}")
+    run("python example.py > printed", folder)
+    laugh, broken, burst = (folder / "printed").read_text().splitlines()
+    assert laugh.startswith("laugh.wav {'Awe': 0.")
+    assert broken == "broken.wav unsupported_format"
+    assert burst.startswith("{'Awe': 0.")
+
+
+def test_no_command_is_listed_that_no_page_has() -> None:
+    documented = {command for page in PAGES for command in commands_of(page)}
+    assert {*ELSEWHERE, *SLOW} - documented == set()
+
+
+def test_make_has_every_target_that_is_named() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    named = {command.split()[1] for page in PAGES for command in commands_of(page) if command.startswith("make ")}
+    assert len(named) >= 5
+    assert named <= targets
+
+
+def test_rrtn_has_every_command_that_is_named() -> None:
+    names = {code.split()[1] for path in PAGES.values() for code in inline_code(path.read_text()) if is_name(code)}
+    assert len(names) >= 8
+    assert names <= set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_every_test_that_is_said_to_run_a_command_is_there() -> None:
+    for reason in ELSEWHERE.values():
+        assert all((ROOT / name).is_file() for name in re.findall(r"tests/\S+\.py", reason)), reason
