@@ -1,9 +1,9 @@
 """Every command line in README.md, CONTRIBUTING.md and docs/ is run here as it stands, or listed here with who runs it.
 
 Each page has a folder of its own with the names that the pages use: DIR (data), recordings/, /shared/recordings, RUN, RUN2,
-BUNDLE, my.toml. Command lines are those that are indented or in ```sh fences, then those in backticks. Under make test the
-encoders are the three-layer CNN of tests/faults/small_rrtn.py, whatever --encoder says, so that 60 epochs take seconds;
-make soak runs all lines, and on pages that do not train for minutes with the real encoders.
+BUNDLE, my.toml, fixed.toml. Command lines are those that are indented or in ```sh fences, then those in backticks. Under
+make test the encoders are the three-layer CNN of tests/faults/small_rrtn.py, whatever --encoder says, so that 60 epochs take
+seconds; make soak runs all lines, and on pages that do not train for minutes with the real encoders.
 """
 
 import functools
@@ -56,6 +56,8 @@ SLOW = (
     "rrtn train --data corpus --method vanilla --epochs 4 --batch-size 64",
     "rrtn evaluate",
     "rrtn data synth OUT --clips 20000 --speakers 570",
+    "rrtn data synth small --clips 400 --speakers 40 --seed 0",
+    "rrtn train --data small --config fixed.toml --epochs 5 --batch-size 16 --precision bf16 --device cpu --seed 0",
     "rrtn bench --json > RUN/export/bench.json",
     "rrtn export --trt",
     "rrtn export --embeddings",
@@ -143,6 +145,7 @@ def prepare(folder: Path, *, small: bool) -> None:
         shutil.copy(bursts[i % len(bursts)], folder / f"shared/recordings/{i:02d}.wav")
     (folder / "recordings").symlink_to("shared/recordings")
     (folder / "my.toml").write_text('[data]\ndir = "DIR"\n[optim]\nepochs = 2\n')
+    (folder / "fixed.toml").write_text('[ruwl]\nmode = "fixed"\n')
     executable(folder / "bin/sbatch", SBATCH)
     if small:
         executable(folder / "bin/rrtn", SMALL)

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import math
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from rrtn.train.config import (
     ProjectorConfig,
     RuwlConfig,
     config_from_dict,
+    flat_settings,
 )
 from rrtn.train.config_file import changes_on_resume, config_from_toml, differences, merged, toml_from_config
 from rrtn.train.views import AugmentConfig
@@ -290,3 +293,21 @@ def test_what_is_refused_is_listed_without_what_is_allowed() -> None:
     with pytest.raises(ConfigError) as caught:
         changes_on_resume(Config(), new)
     assert str(caught.value).split(" | ")[1] == "other settings than the run's: seed: 0 -> 1; optim.lr: 0.001 -> 0.5"
+
+
+def test_method_md_has_every_decision_of_the_method_with_its_settings_and_their_defaults() -> None:
+    """Sixteen rows are numbered; what stands in the fourth column as `name = value` is TOML."""
+    page = (Path(__file__).parents[2] / "docs/method.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    decisions = [row for row in rows if len(row) == 5 and (row[3] == "-" or " = " in row[3])]
+    assert [int(row[0]) for row in decisions if row[0]] == list(range(1, 17))
+    written = [setting for row in decisions for setting in re.findall(r"`([a-z_.]+ = [^`]+)`", row[3])]
+    defaults = flat_settings(Config().to_dict())
+    for setting in written:
+        assert flat_settings(tomllib.loads(setting)).items() <= defaults.items(), setting
+    named = {setting.split(" = ")[0] for setting in written}
+    of_the_method = {
+        name for name in defaults if name.split(".")[0] in {"head", "projector", "loss", "ruwl", "augment", "eval"}
+    }
+    assert of_the_method <= named
+    assert {f"frontend.{field.name}" for field in dataclasses.fields(FrontendSpec)} - named == {"frontend.sampling_rate"}
