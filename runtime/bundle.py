@@ -32,6 +32,7 @@ class Variant:
     size: int  # bytes
     parity: dict[str, Any] | None = None  # against PyTorch; None where it could not run
     stamp: dict[str, Any] | None = None  # engines: what built it, for which GPUs, from which ONNX
+    plan: dict[str, Any] | None = None  # of the variant cpu: its convolutions, and how fast it was on which processor
 
 
 @dataclass(frozen=True, kw_only=True)
