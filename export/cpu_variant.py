@@ -1,8 +1,8 @@
 """The variant `cpu`: made where it is at least 1.1 times as fast as fp32 on the machine that exports, and says by how much."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import onnx
@@ -12,7 +12,7 @@ from ..runtime.errors import ModelError
 from ..runtime.ort_backend import session_from_bytes
 from ..runtime.progress import Progress
 from .conv_cost import Convolution, measured_ms, thread_ms
-from .graph import INPUT_NAMES, file_from_onnx
+from .graph import INPUT_NAMES
 from .slots import Axes
 from .winograd import Plan, convolutions_of, plan_of, ways_of, with_plan
 
@@ -25,15 +25,14 @@ class NotFasterError(ModelError):
     """A variant that this machine has no use for."""
 
 
-@dataclass(frozen=True)
-class CpuVariant:
-    """A file, and for bundle.json what is in it, how fast it is, and on which processor that was seen."""
+class CpuVariant(NamedTuple):
+    """A graph, and for bundle.json what is in it, how fast it is, and on which processor that was seen."""
 
-    content: bytes
+    model: onnx.ModelProto
     plan: dict[str, Any]
 
 
-def cpu_variant_of(fp32: bytes, metadata: dict[str, str], *, tune: bool = False, slower_too: bool = False) -> CpuVariant:
+def cpu_variant_of(fp32: bytes, *, tune: bool = False, slower_too: bool = False) -> CpuVariant:
     """From the file of the variant fp32. Raises NotFasterError where it would not be faster here, but for `slower_too`.
 
     Which convolutions are computed how is found by counting, and with `tune` by measuring each way on this machine.
@@ -42,23 +41,20 @@ def cpu_variant_of(fp32: bytes, metadata: dict[str, str], *, tune: bool = False,
     plan = _tuned_plan(model) if tune else plan_of(model, BATCH)
     if not plan:
         raise NotFasterError("cpu | its convolutions are the fastest as they are | some that gain | use fp32")
-    content = file_from_onnx(with_plan(model, plan), metadata)
     shape = (BATCH, *(size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim[1:]))
-    del model
-    speedup = _speedup(fp32, content, shape)
+    model = with_plan(model, plan)
+    speedup = _speedup(fp32, model.SerializeToString(), shape)
     if speedup < _ENOUGH and not slower_too:
         raise NotFasterError(f"cpu | {speedup:.2f} times as fast as fp32 on this machine | at least {_ENOUGH} | use fp32")
-    return CpuVariant(
-        content,
-        {
-            "batch": BATCH,
-            "speedup": round(speedup, 2),
-            "cpu": cpu_model(),
-            "vector_extension": vector_extension(),
-            "tuned": tune,
-            "convolutions": {name.removesuffix(".weight"): f"{axes[0].name} x {axes[1].name}" for name, axes in plan.items()},
-        },
-    )
+    said = {
+        "batch": BATCH,
+        "speedup": round(speedup, 2),
+        "cpu": cpu_model(),
+        "vector_extension": vector_extension(),
+        "tuned": tune,
+        "convolutions": {name.removesuffix(".weight"): f"{axes[0].name} x {axes[1].name}" for name, axes in plan.items()},
+    }
+    return CpuVariant(model, said)
 
 
 def _tuned_plan(model: onnx.ModelProto) -> Plan:

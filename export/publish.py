@@ -24,7 +24,7 @@ from .audeering import audonnx_yaml_from_bundle
 from .cpu_variant import NotFasterError, cpu_variant_of
 from .deployed import folded_encoder
 from .engine import INSTALL_HINT, EngineOptions, engine_from_onnx, installed_flavour
-from .graph import onnx_from_network
+from .graph import file_from_onnx, onnx_from_network
 from .int8 import int8_for_cpu, int8_for_tensorrt
 from .parity import Parity, Probe, check_half_range, check_parity, extremes, parity_of_backend
 from .recipes import ENGINES, Recipe, Wanted
@@ -121,10 +121,9 @@ def _with_onnx(bundle: Bundle, recipe: Recipe, source: Source, probe: Probe, *, 
 def _with_cpu_variant(bundle: Bundle, recipe: Recipe, probe: Probe, wanted: Wanted, *, worst_to: Path) -> Bundle:
     fp32 = bundle.variant(recipe.source)
     assert fp32 is not None
-    metadata = metadata_of(bundle.labels, bundle.spec, recipe.input, recipe.precision)
-    required = recipe.name in wanted.require
-    made = cpu_variant_of(bundle.read(fp32), metadata, tune=wanted.tune, slower_too=required)
-    variant = _variant(bundle, recipe, made.content, kind="onnx", plan=made.plan)
+    made = cpu_variant_of(bundle.read(fp32), tune=wanted.tune, slower_too=recipe.name in wanted.require)
+    metadata = metadata_of(bundle.labels, bundle.spec, recipe.input, recipe.precision, made.plan)
+    variant = _variant(bundle, recipe, file_from_onnx(made.model, metadata), kind="onnx", plan=made.plan)
     return _gated(bundle, variant, probe, worst_to=worst_to)
 
 
