@@ -3,6 +3,7 @@
 Counted: operations and bytes of each step, over the rates below. Only the ratios of what comes out matter.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -52,15 +53,22 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Work:
-    """Floating-point operations and bytes (each written once) of a batch in slots, step by step."""
+    """Floating-point operations, and bytes that are written, of a batch in slots; the steps in their order."""
 
     gathered: int  # bytes
     from_samples: int  # operations
+    transformed: int  # bytes
+    weights: int  # bytes, read
     products: int  # operations
-    weights: int  # bytes
+    multiplied: int  # bytes
     to_outputs: int  # operations
     outputs: int  # bytes
-    memory: int  # bytes: the weights, and the two neighbouring steps that are the largest together
+
+    @property
+    def memory(self) -> int:
+        """Bytes at once: the weights, and the two neighbouring steps that are the largest together."""
+        steps = (self.gathered, self.transformed, self.multiplied, self.outputs)
+        return self.weights + max(one + other for one, other in itertools.pairwise(steps))
 
 
 def work_of(layer: Convolution, axes: Axes, batch: int) -> Work:
@@ -69,17 +77,15 @@ def work_of(layer: Convolution, axes: Axes, batch: int) -> Work:
         math.prod(sizes) for sizes in zip(*((axis.products, len(axis.window), axis.outputs) for axis in axes), strict=True)
     )
     tiles = batch * math.prod(-(-size // axis.outputs) for size, axis in zip(layer.outputs, axes, strict=True))
-    gathered, transformed = 4 * samples * tiles * layer.channels, 4 * products * tiles * layer.channels
-    weights = 4 * products * layer.channels * layer.filters
-    multiplied, made = 4 * products * tiles * layer.filters, 4 * (outputs + 1) * tiles * layer.filters
     return Work(
-        gathered=gathered,
+        gathered=4 * samples * tiles * layer.channels,
         from_samples=2 * products * samples * tiles * layer.channels,
+        transformed=4 * products * tiles * layer.channels,
+        weights=4 * products * layer.channels * layer.filters,
         products=2 * products * tiles * layer.channels * layer.filters,
-        weights=weights,
+        multiplied=4 * products * tiles * layer.filters,
         to_outputs=2 * (outputs + 1) * products * tiles * layer.filters,
-        outputs=made,
-        memory=weights + max(gathered + transformed, transformed + multiplied, multiplied + made),
+        outputs=4 * (outputs + 1) * tiles * layer.filters,
     )
 
 
