@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .train.plan import Plan
     from .train.significance import Comparison
     from .train.table1 import DataReport
+    from .train.table2 import Table2
 
 EXIT_SOME_ERRORS = 3  # done, but some files are errors
 _INTERRUPTED = "interrupted | what is finished is kept | run the command again (rrtn train: with --resume)"
@@ -221,6 +222,64 @@ def evaluate(
 
     evaluation = evaluate_run(_run(run), data=data, ridge=ridge, others=compare or (), submission=submission)
     _print_json(evaluation.to_dict()) if as_json else _print_evaluation(evaluation)
+
+
+@app.command()
+def table2(
+    data: DataDir = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each row, with seeds 0, 1, ...")] = 3,
+    encoders: Annotated[Optional[str], typer.Option(help="Of resnet18,cnn10,cnn14; default: all.", show_default=False)] = None,
+    methods: Annotated[Optional[str], typer.Option(help="Of vanilla,rrtn,rrtn-ruwl; default: all.", show_default=False)] = None,
+    epochs: Annotated[Optional[int], typer.Option(help="Default 60; 5 on the built-in corpus.", show_default=False)] = None,
+    fraction: Annotated[
+        Optional[float],
+        typer.Option(help="Of the training clips, by whole speakers whom each seed draws.", show_default=False),
+    ] = None,
+    batch_size: Annotated[
+        Optional[int], typer.Option(help="Default 128; less for under 1,280 clips.", show_default=False)
+    ] = None,
+    device: Annotated[Optional[str], typer.Option(help="auto (default), cpu or cuda.", show_default=False)] = None,
+    precision: Annotated[
+        Optional[str], typer.Option(help="fp32, tf32 or bf16; default: bf16 on GPUs that have it.", show_default=False)
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The runs' folder; what is there goes on.")] = Path("runs/table2"),
+    dry_run: Annotated[bool, typer.Option(help="Say what would be trained, and for how long if it was measured.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The paper's Table 2 on your data: nine rows, some seeds each, with gains and their significance beside the paper's.
+
+    The same command goes on where it was stopped. Example: rrtn table2 --data hume-vb --seeds 5 --encoders cnn14
+    """
+    from .train.config import config_from_dict, merged
+    from .train.distributed import world_from_environment
+    from .train.loop import device_from_config
+    from .train.rows import rows_of, table_runs, train_rows
+    from .train.table2 import table_of_runs
+
+    world = world_from_environment()
+    if world.size > 1:
+        raise ConfigError(f"torchrun | {world.size} processes | rrtn table2 trains with one | start it alone")
+    overrides = {
+        "device": device,
+        "precision": precision,
+        "data.dir": str(data.resolve()) if data else None,
+        "data.fraction": fraction,
+        "optim.epochs": epochs,
+        "optim.batch_size": batch_size,
+    }
+    settings = config_from_dict(merged({}, overrides), source="flags")
+    device_from_config(settings, world)
+    rows = rows_of(*(tuple(part.strip() for part in text.split(",")) if text else () for text in (encoders, methods)))
+    runs = table_runs(settings, out=out, seeds=seeds, rows=rows)
+    for note in runs.notes:
+        _say(f"[bold yellow]note[/]: {_plain(note)}")
+    if dry_run:
+        _print_json(runs.describe()) if as_json else _print_table_runs(runs.describe())
+        return
+    train_rows(runs, say=_say, at_run=lambda: table_of_runs(runs).write())
+    table = table_of_runs(runs)
+    table.write()
+    _print_json(table.to_dict()) if as_json else _print_table2(table)
 
 
 @app.command()
@@ -778,6 +837,29 @@ def _print_plan(plan: "Plan", description: dict[str, Any]) -> None:
     table.add_row("steps", f"{plan.steps:,} = {optim.epochs} epochs x {plan.steps_per_epoch}, batch {optim.batch_size}")
     table.add_row("training state", f"{description['bytes_of_training_state'] / 2**20:,.0f} MiB beside the activations")
     _print(table)
+
+
+def _print_table_runs(description: dict[str, Any]) -> None:
+    table = _table("row", "seed", "state", "folder")
+    for run in description["runs"]:
+        table.add_row(run["row"], str(run["seed"]), run["state"], _plain(run["folder"]))
+    seconds = description["seconds_to_go"]
+    left = (
+        "not known before an epoch was trained" if seconds is None else f"about {seconds / 60:,.1f} minutes, as measured here"
+    )
+    _print(table, caption=f"{description['epochs_to_go']:,} epochs of {description['epochs']:,} to go: {left}")
+
+
+def _print_table2(table: "Table2") -> None:
+    from .train.table2 import HEADER
+
+    shown = _table(*HEADER)
+    for row in table.rows:
+        shown.add_row(*map(_plain, row.cells()))
+        if row.row.method == "rrtn-ruwl":
+            shown.add_section()
+    _print(shown, title=table.title, caption=table.caption)
+    _say(f"table in [bold]{_plain(table.runs.out / 'table2.md')}[/] and .json")
 
 
 def _print_evaluation(evaluation: "Evaluation") -> None:

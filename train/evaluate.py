@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -23,12 +23,14 @@ from .data import DataSet, read_data
 from .frontend import LogMel
 from .metrics import ccc_biased, ccc_challenge
 from .model import TwinsNetwork
-from .plan import data_folder, network_from_config
+from .plan import data_from_config, network_from_config
 from .predict import predict
 from .predictions import Predictions, read_predictions, write_predictions, write_submission
 from .ridge import Float64, mel_statistics, ridge_predictions
 from .significance import Comparison, ccc_interval, compare
 from .splits import SplitClips, split_clips
+
+_CPU: Final = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,19 +146,20 @@ class _Evaluated:
     def of_run(cls, run: Path, data: Path | None) -> "_Evaluated":
         info, tensors = load_checkpoint(run / "checkpoints/best", "weights")
         config = config_from_dict(info.config, source=str(run))
-        data_set = read_data(data or data_folder(config), info.labels)
+        data_set = read_data(data, info.labels) if data else data_from_config(config)
         return cls(config, info.epoch, network_from_weights(config, tensors["weights"]), data_set)
 
-    def clips(self, split: str) -> SplitClips:
-        return split_clips(self.data, split, self.config.frontend, torch.device("cpu"))
+    def clips(self, split: str, device: torch.device = _CPU) -> SplitClips:
+        return split_clips(self.data, split, self.config.frontend, device)
 
-    def predictions(self, name: str) -> Predictions:
+    def predictions(self, name: str, device: torch.device = _CPU) -> Predictions:
         split = self.data.splits[name]
         if not split.clips:
             raise DataError(f"{self.data.path} | no clips in its {name} split | expected some")
-        clips = self.clips(name)
+        clips = self.clips(name, device)
+        network, frontend = self.network.to(device), LogMel(self.config.frontend).to(device)
         with Progress(f"predict {name}", len(clips), "clips") as bar:
-            scores = predict(self.network, LogMel(self.config.frontend), clips, crop=self.config.eval.crop, advance=bar.advance)
+            scores = predict(network, frontend, clips, crop=self.config.eval.crop, advance=bar.advance)
         return Predictions(
             file_ids=tuple(clip.file_id for clip in split.clips),
             speakers=tuple(clip.speaker for clip in split.clips),
@@ -171,13 +174,18 @@ def _kept(run: Path) -> Path:
     return run / "predictions" / f"Val-{sha256_of(run / 'checkpoints/best' / POINTER)[:12]}.csv"
 
 
+def predictions_of_run(run: Path, *, data: Path | None = None, device: torch.device = _CPU) -> Predictions:
+    """The best checkpoint's on Val, in float32; those of the run's own data are kept in it, and taken from there."""
+    if data is None and _kept(run).is_file():
+        return read_predictions(_kept(run))
+    predictions = _Evaluated.of_run(run, data).predictions("Val", device)
+    if data is None:
+        write_predictions(_kept(run), predictions)
+    return predictions
+
+
 def _comparison(run: Path, predictions: Predictions, other: Path, data: Path | None) -> Comparison:
-    if data is None and _kept(other).is_file():
-        theirs = read_predictions(_kept(other))
-    else:
-        theirs = _Evaluated.of_run(other, data).predictions("Val")
-        if data is None:
-            write_predictions(_kept(other), theirs)
+    theirs = predictions_of_run(other, data=data)
     same = (theirs.file_ids, theirs.targets) == (predictions.file_ids, predictions.targets)
     if not same or not np.array_equal(theirs.rated, predictions.rated):
         raise DataError(f"--compare {other} | other clips, targets or ratings than {run} | expected runs on the same data")
