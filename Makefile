@@ -3,7 +3,7 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard *.py runtime/*.py train/*.py export/*.py) pyproject.toml
+SOURCES := $(wildcard *.py cli/*.py runtime/*.py train/*.py export/*.py) pyproject.toml
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
 
@@ -18,7 +18,7 @@ test: $(INSTALLED)
 check: $(DEPENDENCIES) .types/rrtn
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p rrtn.runtime -p rrtn.train -p rrtn.export -m rrtn.cli
+	$(BIN)/mypy -p rrtn.runtime -p rrtn.train -p rrtn.export -p rrtn.cli
 	PYTHONPATH=.types $(BIN)/lint-imports --no-cache
 
 # What benchmarks compare with, behind all that rrtn itself uses.

@@ -25,8 +25,8 @@ from .significance import RESAMPLES, Comparison, ccc_interval, compare, holm
 METHODS: Final = {"vanilla": "vanilla", "rrtn": "RRTN w/o RUWL", "rrtn-ruwl": "RRTN w RUWL"}  # as the paper calls them
 SYNTHETIC: Final = "SYNTHETIC data: it shows that everything works, and says nothing about real voices"
 HEADER: Final = (
-    *("encoder", "method", "runs", "CCC", "95%", "SD", "local gain", "global gain", "over vanilla", "95%", "p, Holm", ""),
-    *("paper: CCC", "local", "global"),
+    *("encoder", "method", "runs", "CCC (95%)", "SD", "gain %: local, global", "over vanilla (95%)", "p, Holm", ""),
+    *("paper: CCC", "gain %"),
 )
 
 
@@ -91,25 +91,20 @@ class RowResult:
 
     def cells(self) -> tuple[str, ...]:
         """The columns of HEADER, in text."""
-        comparison, paper = self.over_vanilla, paper_of(self.row)
-        seeds = f" ({self.compared_seeds} of {len(self.jobs)} seeds)" if 0 < self.compared_seeds < len(self.jobs) else ""
-        compared = (
-            (
-                f"{comparison.difference[-1]:+.3f}",
-                f"{comparison.low[-1]:+.3f} to {comparison.high[-1]:+.3f}",
-                f"{comparison.p_holm[-1]:.4f}",
-                comparison.verdict(-1) + seeds,
-            )
-            if comparison
-            else ("", "", "", "")
-        )
+        _, *paper_gains = paper_of(self.row)
+        interval = " ({:.3f} to {:.3f})".format(*self.interval) if self.interval else ""
         return (
-            *(self.row.encoder, METHODS[self.row.method], self.runs, _text(self.mean, ".3f")),
-            "{:.3f} to {:.3f}".format(*self.interval) if self.interval else "",
-            *(_text(self.sd, ".3f"), _text(self.local_gain, "+.1f", " %"), _text(self.global_gain, "+.1f", " %")),
-            *compared,
-            *(f"{self.row.paper_ccc:.3f}", _text(paper[1], "+.1f", " %"), _text(paper[2], "+.1f", " %")),
+            *(self.row.encoder, METHODS[self.row.method], self.runs, _text(self.mean, ".3f") + interval, _text(self.sd, ".3f")),
+            *(_gains(self.local_gain, self.global_gain), *self._compared_cells()),
+            *(f"{self.row.paper_ccc:.3f}", _gains(*paper_gains)),
         )
+
+    def _compared_cells(self) -> tuple[str, str, str]:
+        if not self.over_vanilla:
+            return "", "", ""
+        difference, low, high, p = (getattr(self.over_vanilla, name)[-1] for name in ("difference", "low", "high", "p_holm"))
+        seeds = f" ({self.compared_seeds} of {len(self.jobs)} seeds)" if self.compared_seeds < len(self.jobs) else ""
+        return f"{difference:+.3f} ({low:+.3f} to {high:+.3f})", f"{p:.4f}", self.over_vanilla.verdict(-1) + seeds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,5 +265,9 @@ def _mean_ccc(predictions: Predictions) -> float:
     return float(ccc_challenge(predictions.scores, predictions.rated).mean())
 
 
-def _text(value: float | None, form: str, unit: str = "") -> str:
-    return "" if value is None else f"{value:{form}}{unit}"
+def _gains(local: float | None, over_all: float | None) -> str:
+    return ", ".join(_text(value, "+.1f") for value in (local, over_all) if value is not None)
+
+
+def _text(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"

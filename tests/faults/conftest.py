@@ -1,10 +1,13 @@
-"""Trainers that are forked, so that one costs no import of torch, and a corpus of real enough bursts for them."""
+"""`rrtn` in processes: trainers forked, so that one costs no import of torch, all else new; a corpus for the trainers."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +35,20 @@ class Ended(NamedTuple):
     out: str
     err: str
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.out)
+        return document
+
+    @property
+    def error(self) -> str:
+        """The one line that it ends with."""
+        lines = self.err.splitlines()
+        assert lines, self.code
+        assert lines[-1].startswith("rrtn: "), self.err
+        assert "Traceback" not in self.err
+        return lines[-1]
+
 
 class Child:
     """A forked `rrtn`."""
@@ -44,6 +61,51 @@ class Child:
 
     def wait(self) -> Ended:
         return Ended(self._server.ask({"wait": self.pid}), self._out.read_text(), self._err.read_text())
+
+
+class Running:
+    """`rrtn`, started in a session of its own, its output in files."""
+
+    def __init__(
+        self, arguments: tuple[object, ...], cwd: Path, *, before: Callable[[], None] | None = None, **env: object
+    ) -> None:
+        self.out, self.err = (cwd / f".{time.monotonic_ns()}.{name}" for name in ("out", "err"))
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "rrtn", *map(str, arguments)],
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env={**os.environ, **{name: str(value) for name, value in env.items()}},
+                start_new_session=True,
+                preexec_fn=before,  # noqa: PLW1509  # no thread is here
+            )
+
+    def kill(self, number: signal.Signals = signal.SIGKILL, *, group: bool = True) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if group else os.kill)(self.process.pid, number)
+
+    def wait(self, seconds: float = 60.0) -> Ended:
+        try:
+            code = self.process.wait(seconds)
+        finally:
+            if self.process.poll() is None:
+                self.kill()
+        ended = Ended(code, self.out.read_text(), self.err.read_text())
+        self.out.unlink()
+        self.err.unlink()
+        return ended
+
+    def decoders(self) -> list[int]:
+        """Processes of its session but itself; those that have ended and that nobody has waited for do not count."""
+        found = []
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                pid, state, session = re.match(r"(\d+) \(.*\) (\S) \d+ \d+ (\d+)", status.read_text()).groups()  # type: ignore[union-attr]
+                if int(session) == self.process.pid != int(pid) and state != "Z":
+                    found.append(int(pid))
+        return found
 
 
 class Server:
@@ -100,6 +162,21 @@ def start(server: Server, tmp_path: Path) -> Callable[..., Child]:
 def rrtn(start: Callable[..., Child]) -> Callable[..., Ended]:
     """The same, to its end."""
     return lambda *argv, **options: start(*argv, **options).wait()
+
+
+@pytest.fixture
+def start_process(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Starts `rrtn` in the test's own folder, as a process that shares nothing with this one."""
+    started = []
+
+    def start(*arguments: object, cwd: Path = tmp_path, **options: Any) -> Running:
+        started.append(Running(arguments, cwd, **options))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.kill()
+        running.process.wait()
 
 
 @pytest.fixture(scope="session")

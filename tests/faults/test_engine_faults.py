@@ -31,92 +31,18 @@ FILES = 900  # three shards, by their names: of 450, 407 and 43
 SEED = int(os.environ.get("RRTN_TEST_SEED", "0"))
 
 
-class Running:
-    """`rrtn`, started in a session of its own, its output in files."""
-
-    def __init__(
-        self, arguments: tuple[object, ...], cwd: Path, *, before: Callable[[], None] | None = None, **env: object
-    ) -> None:
-        self.out, self.err = (cwd / f".{time.monotonic_ns()}.{name}" for name in ("out", "err"))
-        with self.out.open("wb") as out, self.err.open("wb") as err:
-            self.process = subprocess.Popen(
-                [*RRTN, *map(str, arguments)],
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                env={**os.environ, **{name: str(value) for name, value in env.items()}},
-                start_new_session=True,
-                preexec_fn=before,  # noqa: PLW1509  # no thread is here
-            )
-
-    def kill(self, number: signal.Signals = signal.SIGKILL, *, group: bool = True) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            (os.killpg if group else os.kill)(self.process.pid, number)
-
-    def wait(self, seconds: float = 60.0) -> "Ended":
-        try:
-            code = self.process.wait(seconds)
-        finally:
-            if self.process.poll() is None:
-                self.kill()
-        stdout, stderr = self.out.read_text(), self.err.read_text()
-        self.out.unlink()
-        self.err.unlink()
-        return Ended(code, stdout, stderr)
-
-    def decoders(self) -> list[int]:
-        """Processes of its session but itself; those that have ended and that nobody has waited for do not count."""
-        found = []
-        for status in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                pid, state, session = re.match(r"(\d+) \(.*\) (\S) \d+ \d+ (\d+)", status.read_text()).groups()  # type: ignore[union-attr]
-                if int(session) == self.process.pid != int(pid) and state != "Z":
-                    found.append(int(pid))
-        return found
-
-
-class Ended:
-    """How it ended; `code` is -9 where SIGKILL has ended it."""
-
-    def __init__(self, code: int, stdout: str, stderr: str) -> None:
-        self.code, self.stdout, self.stderr = code, stdout, stderr
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(self.stdout)
-        return document
-
-    @property
-    def error(self) -> str:
-        """The one line that it ends with."""
-        lines = self.stderr.splitlines()
-        assert lines, self.code
-        assert lines[-1].startswith("rrtn: "), self.stderr
-        assert "Traceback" not in self.stderr
-        return lines[-1]
-
-
-Rrtn = Callable[..., Ended]
+Start = Callable[..., Any]  # conftest.py: arguments -> the running process
+Rrtn = Callable[..., Any]  # arguments -> how it ended
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+def start(start_process: Start) -> Start:
     """`rrtn score ...` in the test's own folder."""
-    started = []
-
-    def start(*arguments: object, **options: Any) -> Running:
-        started.append(Running(("score", *arguments), tmp_path, **options))
-        return started[-1]
-
-    yield start
-    for running in started:
-        running.kill()
-        running.process.wait()
+    return lambda *arguments, **options: start_process("score", *arguments, **options)
 
 
 @pytest.fixture
-def score(start: Callable[..., Running]) -> Rrtn:
+def score(start: Start) -> Rrtn:
     """The same, to its end."""
     return lambda *arguments, **options: start(*arguments, **options).wait()
 
@@ -146,7 +72,7 @@ def many(tmp_path: Path, noises: list[Path]) -> Path:
 def whole(tmp_path: Path, many: Path, tiny_model: Path, score: Rrtn) -> bytes:
     """The table of an undisturbed run."""
     ended = score("in", "-m", tiny_model, "--out", "whole.csv")
-    assert ended.code == 3, ended.stderr
+    assert ended.code == 3, ended.err
     assert len(records(tmp_path / "whole.csv")) == FILES
     return (tmp_path / "whole.csv").read_bytes()
 
@@ -182,7 +108,7 @@ def with_other_weights(model: Path, path: Path) -> Path:
 # S1
 
 
-def test_s1_killed_at_random_moments(tmp_path: Path, tiny_model: Path, start: Callable[..., Running], whole: bytes) -> None:
+def test_s1_killed_at_random_moments(tmp_path: Path, tiny_model: Path, start: Start, whole: bytes) -> None:
     """Union of parts = each input exactly once; final table byte-identical to an uninterrupted run."""
     rng, kills = np.random.default_rng(SEED), 0
     while True:
@@ -195,7 +121,7 @@ def test_s1_killed_at_random_moments(tmp_path: Path, tiny_model: Path, start: Ca
         ended = running.wait()
         if ended.code == 3:
             break
-        assert ended.code == -signal.SIGKILL, ended.stderr
+        assert ended.code == -signal.SIGKILL, ended.err
         assert not (tmp_path / "t.csv").exists() or (tmp_path / "t.csv").read_bytes() == whole  # killed after the rename
         kills += 1
     assert kills >= 1
@@ -244,14 +170,14 @@ def test_s2_a_signal_stops_and_the_same_command_goes_on(
     until(lambda: parts(tmp_path / "t.csv"))
     running.kill(number, group=group)
     ended = running.wait(10)
-    assert ended.code == code, ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert ended.code == code, ended.err
+    assert "Traceback" not in ended.err
     until(lambda: not running.decoders(), 2)
     assert not (tmp_path / "t.csv").exists()
     kept = len(parts(tmp_path / "t.csv"))
     assert kept >= 1
     again = start("in", "-m", tiny_model, "--out", "t.csv", "--json").wait()
-    assert again.code == 3, again.stderr
+    assert again.code == 3, again.err
     assert 0 < again.summary["scored_now"] < FILES
     assert len(records(tmp_path / "t.csv")) == FILES
 
@@ -465,7 +391,7 @@ def test_s20_s21_s22_a_file_that_ends_or_blocks_its_decoder(
     """Pool survives, file quarantined after 2 tries, others scored; per-file limit, killed, `timeout` row."""
     assert score("noises", "-m", tiny_model, "--out", "t.csv").code == 0
     ended = score("noises", "-m", tiny_model, "--out", "u.csv", *flags, "--json", RRTN_FAILPOINT=f"read.03.wav:{action}:all")
-    assert ended.code == 3, ended.stderr
+    assert ended.code == 3, ended.err
     assert ended.summary["errors"] == {code: 1}
     expected, found = records(tmp_path / "t.csv"), records(tmp_path / "u.csv")
     assert (found[3]["file"], found[3]["Joy"], found[3]["error"]) == ("noises/03.wav", "", code)
@@ -484,7 +410,7 @@ def test_s22_decoders_that_are_killed_again_and_again(tmp_path: Path, tiny_model
                     os.kill(decoder, signal.SIGKILL)
                     kills += 1
     ended = running.wait()
-    assert ended.code == 3, ended.stderr
+    assert ended.code == 3, ended.err
     assert kills >= 1
     assert (tmp_path / "t.csv").read_bytes() == whole
 
@@ -605,7 +531,7 @@ def test_s29_few_open_files(tmp_path: Path, tiny_model: Path, noises: list[Path]
     """RLIMIT_NOFILE = 64: works."""
     few = {"before": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))}
     ended = score("noises", "-m", tiny_model, "--workers", workers, "--out", "t.csv", **few)
-    assert ended.code == 0, ended.stderr
+    assert ended.code == 0, ended.err
 
 
 def test_s29_too_few_open_files(tmp_path: Path, tiny_model: Path, noises: list[Path], start: Any) -> None:
@@ -681,10 +607,10 @@ def test_s31_a_clock_that_goes_backwards(tmp_path: Path, tiny_model: Path, noise
     )
     path = os.pathsep.join([str(tmp_path / "clock"), os.environ.get("PYTHONPATH", "")])
     ended = score("noises", "-m", tiny_model, "--out", "t.csv", "--json", PYTHONPATH=path)
-    assert ended.code == 0, ended.stderr
+    assert ended.code == 0, ended.err
     assert 0 < ended.summary["seconds"] < 60
     assert all(0 <= share < 2 for share in ended.summary["busy"].values())
-    assert not re.search(r"-\d+ (files/s|x real)", ended.stderr)
+    assert not re.search(r"-\d+ (files/s|x real)", ended.err)
 
 
 # S32
@@ -709,7 +635,7 @@ def test_s32_files_and_folders_given_twice(tmp_path: Path, tiny_model: Path, noi
     ended = score(*arguments, "-m", tiny_model, "--out", "t.csv", "--json")
     assert ended.code == 0
     assert ended.summary["files"] == 14
-    assert "14 files (17 given twice)" in ended.stderr
+    assert "14 files (17 given twice)" in ended.err
     assert [record["file"] for record in records(tmp_path / "t.csv")] == [
         "A.wav",
         *(f"noises/{i:02}.wav" for i in range(12)),

@@ -5,7 +5,6 @@ Real processes and real SIGKILL; see docs/reliability.md. Minutes, so under `mak
 
 import contextlib
 import csv
-import json
 import os
 import re
 import resource
@@ -13,7 +12,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -34,6 +32,7 @@ FEW, MANY = 2_000, round(200_000 * SCALE)
 BAD_EVERY = 50
 LINKS = 10_000  # of one inode; file systems allow some 60,000
 Print = Callable[[str], None]
+Start = Callable[..., Any]  # conftest.py: arguments -> the running process
 
 
 @pytest.fixture
@@ -45,16 +44,17 @@ def say(capsys: pytest.CaptureFixture[str]) -> Print:
     return say
 
 
-def start(*arguments: object, cwd: Path, **env: str) -> "subprocess.Popen[bytes]":
-    """`rrtn score` in a process group of its own."""
-    with (cwd / "out").open("wb") as out, (cwd / "err").open("ab") as err:
-        command = [sys.executable, "-m", "rrtn", "score", *map(str, arguments)]
-        return subprocess.Popen(command, cwd=cwd, stdout=out, stderr=err, env={**os.environ, **env}, start_new_session=True)
+@pytest.fixture
+def start(start_process: Start) -> Start:
+    """`rrtn score ...` in the test's own folder."""
+    return lambda *arguments, **options: start_process("score", *arguments, **options)
 
 
-def kill(process: "subprocess.Popen[bytes]") -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+def ended(running: Any) -> Any:
+    """However long it takes; never with a traceback."""
+    found = running.wait(3_000)
+    assert "Traceback" not in found.err, found.err
+    return found
 
 
 def files_of(table: Path) -> list[bytes]:
@@ -143,11 +143,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_s1_s3_s5_s6_killed_at_random_moments(folder: Path, tiny_model: Path, say: Print) -> None:
+def test_s1_s3_s5_s6_killed_at_random_moments(folder: Path, tiny_model: Path, start: Start, say: Print) -> None:
     """Until there are KILLS kills; in each table one full disk, and one other writer that is refused."""
     begin, rng = time.monotonic(), np.random.default_rng(0)
     command = ("in", "-m", tiny_model, "--out", "t.csv")
-    assert start("in", "-m", tiny_model, "--out", "whole.csv", cwd=folder).wait() == 3
+    assert ended(start("in", "-m", tiny_model, "--out", "whole.csv")).code == 3
     whole, seconds = (folder / "whole.csv").read_bytes(), time.monotonic() - begin
     found = files_of(folder / "whole.csv")
     assert len(found) == len(set(found)) == FILES
@@ -158,16 +158,16 @@ def test_s1_s3_s5_s6_killed_at_random_moments(folder: Path, tiny_model: Path, sa
         while True:
             starts += 1
             fails = {"RRTN_FAILPOINT": f"write.*:enospc:{disk}"} if full < tables and starts % 3 == 0 else {}
-            process = start(*command, cwd=folder, **fails)
+            running = start(*command, **fails)
             if refused < tables and (folder / ".t.csv.rrtn").exists():
                 time.sleep(1.0)
-                if process.poll() is None:
-                    refused += start(*command, cwd=folder).wait() == 2
+                if running.process.poll() is None:
+                    refused += ended(start(*command)).code == 2
             if not fails and kills < KILLS:
                 time.sleep(rng.uniform(0.2, 0.25 * seconds))
-                kill(process)
-            code = process.wait()
-            assert code in ((4, 3) if fails else (-signal.SIGKILL, 3)), (folder / "err").read_text()
+                running.kill()
+            code, _, err = ended(running)
+            assert code in ((4, 3) if fails else (-signal.SIGKILL, 3)), err
             kills += code == -signal.SIGKILL
             full += code == 4
             if code == 3:
@@ -178,8 +178,6 @@ def test_s1_s3_s5_s6_killed_at_random_moments(folder: Path, tiny_model: Path, sa
         shutil.rmtree(folder / ".t.csv.rrtn")
         (folder / "t.csv").unlink()
     assert min(refused, full) >= 1
-    text = (folder / "err").read_text()
-    assert "Traceback" not in text
     say(
         f"{FILES} files, {FILES // BAD_EVERY} of them bad, {seconds:.0f} s undisturbed: {tables} tables, {starts} starts, "
         f"{kills} kills, {full} times a full disk, {refused} second writers refused, {time.monotonic() - begin:.0f} s: "
@@ -218,7 +216,9 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(changed)
 
 
-def test_s6_s20_fuzzed_audio_is_a_row_each(tmp_path: Path, tiny_model: Path, real_clips: list[Path], say: Print) -> None:
+def test_s6_s20_fuzzed_audio_is_a_row_each(
+    tmp_path: Path, tiny_model: Path, real_clips: list[Path], start: Start, say: Print
+) -> None:
     """No crash of the scoring process, no hang, no missing row."""
     seeds = {suffix: [audio(tmp_path / f"{n}.{suffix}", noise(n)) for n in (1, 700, 5_000)] for suffix in SUFFIXES}
     seeds["mp3"] += [path.read_bytes() for path in real_clips if path.suffix == ".mp3"][:2]
@@ -230,8 +230,8 @@ def test_s6_s20_fuzzed_audio_is_a_row_each(tmp_path: Path, tiny_model: Path, rea
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(mutated(seeds[suffix][int(rng.integers(len(seeds[suffix])))], rng))
     begin = time.monotonic()
-    process = start("in", "-m", tiny_model, "--out", "t.csv", "--timeout", 20, "--json", cwd=tmp_path)
-    assert process.wait() in (0, 3), (tmp_path / "err").read_text()
+    run = ended(start("in", "-m", tiny_model, "--out", "t.csv", "--timeout", 20, "--json"))
+    assert run.code in (0, 3), run.err
     seconds = time.monotonic() - begin
     found = files_of(tmp_path / "t.csv")
     assert len(found) == len(set(found)) == FUZZED
@@ -277,36 +277,33 @@ def peak(process: "subprocess.Popen[bytes]") -> float:
     return highest * resource.getpagesize() / 2**20
 
 
-def first_row(folder: Path, model: Path) -> float:
+def first_row(folder: Path, model: Path, start: Start) -> float:
     """Seconds from the start to the first row."""
     begin = time.monotonic()
-    command = [sys.executable, "-m", "rrtn", "score", folder.name, "-m", str(model)]
-    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(
-        command, cwd=folder.parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, start_new_session=True
-    ) as process:
-        assert process.stdout
-        process.stdout.readline()
-        row = process.stdout.readline()
-        seconds = time.monotonic() - begin
-        kill(process)
-    assert row.startswith(os.fsencode(folder.name) + b"/000000.wav,0.000,")
+    running = start(folder.name, "-m", model, PYTHONUNBUFFERED=1)
+    while (shown := running.out.read_bytes()).count(b"\n") < 2:
+        assert running.process.poll() is None, running.err.read_text()
+        time.sleep(0.01)
+    seconds = time.monotonic() - begin
+    running.kill()
+    assert shown.splitlines()[1].startswith(os.fsencode(folder.name) + b"/000000.wav,0.000,")
     return seconds
 
 
-def test_s28_many_files_take_no_more_memory_than_few(tmp_path: Path, tiny_model: Path, say: Print) -> None:
+def test_s28_many_files_take_no_more_memory_than_few(tmp_path: Path, tiny_model: Path, start: Start, say: Print) -> None:
     """Memory O(shard), first result < few s, no O(N^2)."""
     figures = {}
     for files in (FEW, MANY):
         folder = sparse(tmp_path / f"in{files}", files)
         begin = time.monotonic()
-        process = start(folder.name, "-m", tiny_model, "--out", f"{files}.csv", "--json", cwd=tmp_path)
-        figures[files] = peak(process)
-        assert process.returncode == 3
-        assert json.loads((tmp_path / "out").read_text())["files"] == files
+        running = start(folder.name, "-m", tiny_model, "--out", f"{files}.csv", "--json")
+        figures[files] = peak(running.process)
+        run = ended(running)
+        assert run.code == 3
+        assert run.summary["files"] == files
         assert len(files_of(tmp_path / f"{files}.csv")) == files
         figures[-files] = time.monotonic() - begin
-    first = first_row(tmp_path / f"in{MANY}", tiny_model)
+    first = first_row(tmp_path / f"in{MANY}", tiny_model, start)
     say(
         f"{FEW} files: {figures[FEW]:.0f} MiB, {figures[-FEW]:.1f} s; {MANY} files: {figures[MANY]:.0f} MiB, "
         f"{figures[-MANY]:.1f} s, the first row after {first:.1f} s"
