@@ -4,6 +4,7 @@
 <out>/measured.json                  what an epoch of each row took, for estimates
 """
 
+import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -259,5 +260,6 @@ def _costs(runs: TableRuns) -> dict[str, float]:
     return {name: seconds.get(name, scale * flops[name]) for name in flops}
 
 
+@functools.lru_cache(maxsize=len(ROWS))
 def _flops(config: Config) -> int:
     return step_flops(network_from_config(config), spec=config.frontend, batch_size=config.optim.batch_size)
