@@ -15,7 +15,7 @@ from .. import __version__
 from ..runtime.errors import DataError
 from ..runtime.files import write_bytes, write_json
 from .distributed import World
-from .evaluate import predictions_of_run
+from .evaluate import predictions_of_run, same_clips
 from .loop import device_from_config
 from .metrics import ccc_challenge
 from .predictions import Predictions
@@ -222,10 +222,8 @@ def table_of_runs(runs: TableRuns, *, resamples: int = RESAMPLES) -> Table2:
 
 
 def _check_alike(out: Path, every: Sequence[Predictions]) -> None:
-    for other in every[1:]:
-        same = (other.file_ids, other.targets) == (every[0].file_ids, every[0].targets)
-        if not same or not np.array_equal(other.rated, every[0].rated):
-            raise DataError(f"{out} | runs on other clips, targets or ratings | expected one data set | take another --out")
+    if not all(same_clips(every[0], other) for other in every):
+        raise DataError(f"{out} | runs on other clips, targets or ratings | expected one data set | take another --out")
 
 
 def _result(row: Row, jobs: tuple[Job, ...], found: dict[Row, dict[int, Predictions]], resamples: int) -> RowResult:
