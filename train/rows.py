@@ -8,7 +8,7 @@ import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args
@@ -150,6 +150,8 @@ def train_rows(runs: TableRuns, *, say: Callable[[str], None], at_run: Callable[
     """
     runs.out.mkdir(parents=True, exist_ok=True)
     with locked(runs.out / "table2.lock", does="trains a table"):
+        for left in runs.out.glob(".*.tmp"):  # of a table whose writing was killed
+            left.unlink()
         _check_data(runs)
         jobs = runs.jobs(runs.rows)
         for number, job in enumerate(jobs, start=1):
@@ -238,7 +240,8 @@ def _measured(runs: TableRuns, job: Job) -> Iterator[None]:
             before = measured.get(job.row.name, {"epochs": 0, "seconds": 0.0})
             seconds = before["seconds"] + time.monotonic() - start
             measured[job.row.name] = {"epochs": before["epochs"] + epochs, "seconds": round(seconds, 3)}
-            write_json(runs.out / "measured.json", measured)
+            with suppress(OSError):  # an estimate is not worth a stop, and hides none
+                write_json(runs.out / "measured.json", measured)
 
 
 def _read_measured(out: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from rrtn.train.config import Config, config_from_dict
 from rrtn.train.corpus import synthesise
 from rrtn.train.data import read_data
 from rrtn.train.encoders import PannsCnn
+from rrtn.train.evaluate import evaluate, runs_of_seeds
 from rrtn.train.metrics import ccc_challenge
 from rrtn.train.model import TwinsNetwork
 from rrtn.train.plan import plan_from_config
@@ -234,6 +235,11 @@ class TestRuns:
         with pytest.raises(ConfigError, match=r"resnet18-vanilla/seed0 \| its data was \w+, now it is \w+ \| clips or ratings"):
             trained(runs_of(tmp_path / "moved", copy.out))
 
+    def test_what_a_killed_write_of_the_table_left_is_removed(self, copy: TableRuns) -> None:
+        (copy.out / ".table2.json.abc.tmp").touch()
+        trained(copy)
+        assert list(copy.out.glob(".*")) == []
+
     def test_no_seed_is_refused(self, corpus: Path, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"^--seeds \| 0 \| expected at least 1$"):
             runs_of(corpus, tmp_path, seeds=0)
@@ -346,6 +352,48 @@ class TestTable:
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
         with pytest.raises(DataError, match="runs on other clips, targets or ratings"):
             table_of_runs(copy)
+
+
+class TestSeedsAsARun:
+    """`rrtn evaluate` takes a row's folder where a run is."""
+
+    def test_metrics_are_means_and_comparisons_are_nested(self, whole: TableRuns) -> None:
+        rrtn, vanilla = (kept_predictions(whole, row) for row in (ROWS[1], ROWS[0]))
+        others = [whole.out / "resnet18-vanilla"]
+        found = evaluate(whole.out / "resnet18-rrtn", ridge=False, others=others)
+        of_seeds = [ccc_challenge(p.scores, p.rated) for p in rrtn]
+        np.testing.assert_allclose(found.challenge, (of_seeds[0] + of_seeds[1]) / 2)
+        assert found.to_dict()["epochs_of_seeds"] == list(found.epochs)
+        assert len(found.epochs) == SEEDS
+        expected = compare([p.scores for p in rrtn], [p.scores for p in vanilla], rrtn[0].rated, rrtn[0].speakers)
+        np.testing.assert_array_equal(found.compared[str(others[0])].p, expected.p)
+        np.testing.assert_array_equal(found.compared[str(others[0])].low, expected.low)
+
+    def test_one_run_is_as_it_was(self, whole: TableRuns) -> None:
+        run = whole.out / "resnet18-rrtn/seed1"
+        assert runs_of_seeds(run) == [run]
+        found = evaluate(run, ridge=False)
+        one = kept_predictions(whole, ROWS[1])[1]
+        np.testing.assert_array_equal(found.challenge, ccc_challenge(one.scores, one.rated))
+        assert "epochs_of_seeds" not in found.to_dict()
+
+    def test_unlike_runs_unfinished_ones_and_another_number_are_refused(self, copy: TableRuns, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"resnet18-vanilla \| 2 seeds \| .*seed0 has 1 \| expected as many"):
+            evaluate(copy.out / "resnet18-rrtn/seed0", ridge=False, others=[copy.out / "resnet18-vanilla"])
+        with pytest.raises(ConfigError, match=r"--submission \| .*resnet18-rrtn holds 2 runs"):
+            evaluate(copy.out / "resnet18-rrtn", submission=tmp_path / "test.csv")
+        row = copy.out / "resnet18-rrtn"
+        shutil.copytree(copy.out / "resnet18-vanilla/seed0", row / "seed2")
+        with pytest.raises(
+            ConfigError, match=r"seed2 \| unlike seed0: model.method: 'rrtn' -> 'vanilla' \| expected runs that"
+        ):
+            evaluate(row)
+        shutil.rmtree(row / "seed2")
+        for run in row.iterdir():
+            settings = run / "config.toml"
+            settings.write_text(settings.read_text().replace("epochs = 2", "epochs = 3"))
+        with pytest.raises(ConfigError, match=r"seed0 \| 2 of 3 epochs \| expected finished runs"):
+            evaluate(row)
 
 
 def histories(runs: TableRuns, row: Row, seed: int) -> list[dict[str, Any]]:
