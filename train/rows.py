@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, get_args
 
+import torch
+
 from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.files import write_json
 from ..runtime.locks import locked
@@ -168,6 +170,7 @@ def train_rows(runs: TableRuns, *, say: Callable[[str], None], at_run: Callable[
                     resume=job.is_begun,
                     part=Part(label=label, later=later / (costs[job.row.name] * job.epochs)),
                 )
+            torch.cuda.empty_cache()  # or the next run would count this one's memory as taken, and keep its clips elsewhere
             at_run()
 
 
