@@ -1,4 +1,4 @@
-"""Sections `infer` and `folder`: one model through every runtime that is here.
+"""Section `infer`: one model through every runtime that is here.
 
 B batch, N samples, T frames, M mels, K targets.
 """
@@ -7,7 +7,6 @@ import copy
 import hashlib
 import tempfile
 import time
-import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,19 @@ import checkout
 import numpy as np
 import torch
 from gpu_corpus import items_of_corpus, split_of_items
-from gpu_section import Place, Record, Skipped, latency, peak_memory_gb, seconds_of_blocks, wait
+from gpu_section import Place, Record, latency, peak_memory_gb, wait
 from rrtn.export.deployed import half_encoder
 from rrtn.export.engine import EngineOptions, engine_from_onnx
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_for_cpu, int8_for_tensorrt
 from rrtn.export.parity import SCORE_LIMITS, extremes, torch_scores
-from rrtn.runtime import FrontendSpec, Scorer, load_bundle
+from rrtn.runtime import FrontendSpec
 from rrtn.runtime.audio import waveform_from_samples
 from rrtn.runtime.backends import Backend, DeviceName, backend_from_variant
 from rrtn.runtime.bundle import Bundle, Variant
-from rrtn.runtime.cpus import usable_cpus
-from rrtn.runtime.decoders import Decoders
 from rrtn.runtime.errors import ConfigError, RrtnError, UnavailableError
 from rrtn.runtime.frontend import Float32, clip_log_mel
-from rrtn.runtime.ort_backend import cuda_missing
+from rrtn.runtime.ort_backend import cuda_missing, padded
 from rrtn.train.corpus import TARGETS
 from rrtn.train.encoders import ENCODERS, EncoderName
 from rrtn.train.metrics import ccc_biased
@@ -139,7 +136,7 @@ def torch_flavours(place: Place, model: Model) -> dict[str, tuple[Runs, str, str
         "torch fp32": (torch_run(plain, device), "logmel", "fp32"),
         "torch fp16": (torch_run(half, device), "logmel", "fp16"),
         "torch bf16": (torch_run(plain, device, autocast=True), "logmel", "bf16"),
-        "torch fp16 compiled": (padded(torch_run(compiled, device), place.size((1, 32, 256), (1, 8))), "logmel", "fp16"),
+        "torch fp16 compiled": (in_sizes(torch_run(compiled, device), place.size((1, 32, 256), (1, 8))), "logmel", "fp16"),
     }
 
 
@@ -156,15 +153,9 @@ def torch_run(network: Callable[[Tensor], Any], device: torch.device, *, autocas
     return run
 
 
-def padded(run: Runs, sizes: tuple[int, ...]) -> Runs:
+def in_sizes(run: Runs, sizes: tuple[int, ...]) -> Runs:
     """For what is compiled for each batch size anew: few of them."""
-
-    def with_padding(batch: Float32) -> Float32:
-        size = next(size for size in sizes if size >= len(batch))
-        missing = np.zeros((size - len(batch), *batch.shape[1:]), batch.dtype)
-        return run(np.concatenate([batch, missing]))[: len(batch)]
-
-    return with_padding
+    return lambda batch: run(padded(batch, next(size for size in sizes if size >= len(batch))))[: len(batch)]
 
 
 def runtime_flavours(place: Place, record: Record, model: Model, folder: Path) -> dict[str, tuple[Runs, str, str]]:
@@ -281,69 +272,3 @@ def time_flavour(place: Place, record: Record, model: Model, name: str, run: Run
             run(clips)  # returns with the scores on the host
             seconds.append(time.perf_counter() - start)
         record.add(f"{model.encoder} {name} batch {batch}", **latency(seconds, clips=batch))
-
-
-def section_folder(place: Place, record: Record) -> None:
-    """`rrtn score` from WAV files of 2 to 3 s in this machine's memory or disk; the share of the slower half is the goal."""
-    if absent := [name for name in ("soundfile", "soxr") if not checkout.is_installed(name)]:
-        raise Skipped(f"{' and '.join(absent)} not installed: nothing here could decode")
-    if place.device.type == "cuda" and (reason := cuda_missing()):
-        raise Skipped(f"ONNX Runtime cannot use CUDA here: {reason}")
-    count, encoder = place.size((20_000, "cnn14"), (24, "resnet18"))
-    model = Model(encoder, 12)
-    with tempfile.TemporaryDirectory() as name:
-        paths = wav_files(Path(name) / "wav", count, model.spec)
-        folder = Path(name) / "model"
-        folder.mkdir()
-        for precision in ("fp32", "fp16"):
-            content = onnx_from_network(
-                model.network, model.spec, TARGETS, place.size("waveform", "logmel"), half=precision == "fp16"
-            )
-            file = folder / f"{precision}.onnx"
-            file.write_bytes(content)
-            score_folder(place, record, f"{encoder} {precision}", file, paths)
-
-
-def wav_files(folder: Path, count: int, spec: FrontendSpec) -> list[Path]:
-    """16-bit WAV at the spec's rate, written by the standard library; 500 different ones, again and again."""
-    folder.mkdir()
-    items = items_of_corpus(min(count, 500), speakers=10, spec=spec)
-    paths = [folder / f"{i:06d}.wav" for i in range(count)]
-    for i, path in enumerate(paths):
-        with wave.open(str(path), "wb") as file:
-            file.setparams((1, 2, spec.sampling_rate, 0, "NONE", ""))
-            file.writeframes(items[i % len(items)][0].tobytes())
-    return paths
-
-
-def score_folder(place: Place, record: Record, name: str, model: Path, paths: list[Path]) -> None:
-    """The whole, the model alone on batches in memory, and the decoders alone, in turn."""
-    scorer = Scorer(load_bundle(model), "cuda" if place.device.type == "cuda" else "cpu")
-    decoding = scorer.decoding
-    batch = np.zeros((scorer.batch_size, *decoding.slot_shape), decoding.slot_dtype)
-    batches = -(-len(paths) // scorer.batch_size)
-    decoders = Decoders(decoding, count=scorer.workers, chunk=min(scorer.batch_size, 32), timeout=60.0)
-
-    def decode() -> None:
-        for _ in decoders.events((str(path).encode() for path in paths), ahead=len(paths) + 1):  # or it would wait for room
-            pass
-
-    def score() -> None:
-        assert all(not row.error for row in scorer.score_files(paths)), "a file that was made here has an error"
-
-    functions = {"whole": score, "model alone": lambda: [scorer.outputs(batch) for _ in range(batches)], "decoders": decode}
-    try:
-        seconds = seconds_of_blocks(functions, place.device, rounds=place.size(3, 2), calls=1)
-    finally:
-        decoders.close()
-        scorer.close()
-    medians = {key: float(np.median(values)) for key, values in seconds.items()}
-    record.add(
-        name,
-        backend=scorer.backend.device,
-        files=len(paths),
-        workers=usable_cpus(),
-        **{f"{key} clips_per_s".replace(" ", "_"): round(len(paths) / value, 1) for key, value in medians.items()},
-        share_of_slower_half=round(max(medians["model alone"], medians["decoders"]) / medians["whole"], 3),
-        n=len(seconds["whole"]),
-    )

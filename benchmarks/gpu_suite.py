@@ -26,7 +26,8 @@ from pathlib import Path
 import checkout  # noqa: F401  # before rrtn
 import torch
 from gpu_correct import section_correct
-from gpu_inference import section_folder, section_infer
+from gpu_folder import section_folder
+from gpu_inference import section_infer
 from gpu_section import Place, Record, Skipped
 from gpu_training import section_paper_run, section_step, section_table2
 

@@ -64,7 +64,8 @@ def train(
     On 4 GPUs: torchrun --nproc-per-node 4 -m rrtn train --data hume-vb
     """
     from ..runtime.bundle import newest_run
-    from ..train.config import changes_on_resume, config_from_dict, config_from_toml, merged, read_toml
+    from ..train.config import config_from_dict
+    from ..train.config_file import changes_on_resume, config_from_toml, merged, read_toml
     from ..train.distributed import first_on_machine_first, from_first, joined, world_from_environment
     from ..train.loop import device_from_config
     from ..train.loop import train as run_training

@@ -13,9 +13,8 @@ import numpy.typing as npt
 import torch
 
 from ..runtime.backends import Backend
-from ..runtime.bundle import Variant
 from ..runtime.errors import ModelError
-from ..runtime.frontend import Float32, log_mel
+from ..runtime.frontend import Float32, clip_input
 from ..runtime.spec import FrontendSpec
 from ..train.frontend import LogMel
 from ..train.metrics import ccc_challenge
@@ -99,7 +98,7 @@ def torch_scores(
 def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tuple[Parity, Float32]:
     """Runs the probe as scoring would, in several batch sizes and permuted; -> figures, and differences [n + 4]."""
     n, total = len(probe.ratings), len(probe.clips)
-    features = _features(backend.variant, spec, probe.clips)
+    features = np.array([clip_input(clip, spec, backend.variant.input) for clip in probe.clips])
     largest = _BATCHES[-1]
     scores = _run(backend, features, np.arange(total), largest)
     some = np.r_[np.arange(min(n, _BATCHED_CLIPS)), np.arange(n, total)]
@@ -153,13 +152,6 @@ def check_half_range(encoder: torch.nn.Module, spec: FrontendSpec, clips: Float3
         handle.remove()
     if not largest < _HALF_MAX:
         raise ModelError(f"fp16 | activations up to {largest:.3g} | float16 ends at {_HALF_MAX:g} | use fp32, or train again")
-
-
-def _features(variant: Variant, spec: FrontendSpec, clips: Float32) -> Float32:
-    prepare: Callable[[Float32], npt.NDArray[np.float32]] = (
-        (lambda clip: clip) if variant.input == "waveform" else (lambda clip: log_mel(clip, spec)[None])
-    )
-    return np.array([prepare(clip) for clip in clips])
 
 
 def _run(backend: Backend, features: Float32, rows: "npt.NDArray[np.int64]", size: int) -> Float32:

@@ -14,17 +14,18 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
-import soxr
 
 from .errors import AudioError, ConfigError, StoppedError
 from .failpoints import failpoint
 from .frontend import Float32
 from .spec import FrontendSpec
+
+if TYPE_CHECKING:
+    import soundfile
 
 Int16 = npt.NDArray[np.int16]
 FilePath = str | bytes | os.PathLike[str]
@@ -149,13 +150,6 @@ def _audio(mono: Float32, spec: FrontendSpec, *, flag: str = "") -> Audio:
     return Audio(samples=samples, seconds=len(mono) / spec.sampling_rate, flag=flag or ("" if samples.any() else "silent"))
 
 
-class _Sequential(soundfile.SoundFile):
-    """Reads front to back without seeking: FLAC of unknown length fails at the seek after its last block."""
-
-    def seekable(self) -> bool:
-        return False
-
-
 def _open_regular(path: FilePath) -> int:
     """Never blocks: a pipe without a writer is opened, and then refused by its kind."""
     try:
@@ -201,8 +195,11 @@ def _decode(descriptor: int, spec: FrontendSpec, *, max_seconds: float) -> tuple
     """-> mono [N] at the spec's rate, and what is missing of it ("" when whole)."""
     if os.fstat(descriptor).st_size == 0:
         raise AudioError("empty", "0 bytes")
+    import soundfile  # not above: only what decodes needs it
+
     try:
-        with _Sequential(descriptor, closefd=False) as file:
+        with soundfile.SoundFile(descriptor, closefd=False) as file:
+            file.seekable = lambda: False  # FLAC of unknown length would fail at the seek after its last block
             limit = _checked_limit(file, max_seconds)
             decoded = 0
             parts = []
@@ -219,7 +216,7 @@ def _decode(descriptor: int, spec: FrontendSpec, *, max_seconds: float) -> tuple
         raise AudioError(code, error.error_string) from error
 
 
-def _checked_limit(file: soundfile.SoundFile, max_seconds: float) -> int:
+def _checked_limit(file: "soundfile.SoundFile", max_seconds: float) -> int:
     """Refuses by the header what need not be decoded; -> most frames to read."""
     if file.channels > MAX_CHANNELS or not MIN_RATE <= file.samplerate <= MAX_RATE:
         raise AudioError("unsupported_layout", f"{file.channels} channels at {file.samplerate} Hz")
@@ -229,7 +226,7 @@ def _checked_limit(file: soundfile.SoundFile, max_seconds: float) -> int:
     return limit
 
 
-def _mono_blocks(file: soundfile.SoundFile) -> Iterator[Float32]:
+def _mono_blocks(file: "soundfile.SoundFile") -> Iterator[Float32]:
     while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
         yield _mono(block)
 
@@ -240,7 +237,7 @@ def _mono(block: Float32) -> Float32:
         return block if block.ndim == 1 else block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
 
 
-def _missing(file: soundfile.SoundFile, decoded: int) -> str:
+def _missing(file: "soundfile.SoundFile", decoded: int) -> str:
     """Where the header promises more than came: by frames, or by the size of the data chunk, which libsndfile mends."""
     estimated = file.format == "MP3"  # its header has no count, libsndfile guesses one from the bit rate
     if decoded < file.frames < _UNKNOWN_LENGTH and not estimated:
@@ -255,8 +252,11 @@ class _Resampler:
     """soxr's stream, or nothing at equal rates."""
 
     def __init__(self, rate: int, target_rate: int) -> None:
-        same = rate == target_rate
-        self._stream = None if same else soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ")
+        self._stream = None
+        if rate != target_rate:
+            import soxr
+
+            self._stream = soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ")
 
     def push(self, block: Float32) -> Float32:
         return block if self._stream is None else self._stream.resample_chunk(block)

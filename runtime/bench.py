@@ -25,7 +25,7 @@ from .backends import Backend, Candidate, backend_from_variant
 from .bundle import Bundle, Variant
 from .cpus import cpu_model, usable_cpus
 from .engine_stamp import driver_version
-from .frontend import clip_log_mel
+from .frontend import clip_input, clip_log_mel
 from .ort_backend import Batch, Spent
 from .scorer import DEFAULT_BATCH
 from .spec import FrontendSpec
@@ -232,10 +232,10 @@ def _inputs(spec: FrontendSpec, backend: Backend, batch: int) -> list[Batch]:
     """Noise at the level that the model is used to."""
     rng = np.random.default_rng(batch)
     samples = (rng.uniform(-1, 1, (_INPUTS, spec.clip_samples)) * spec.peak * 32_767).astype(np.int16)
-    if backend.variant.input == "waveform":
-        clips: Any = waveform_from_samples(samples) if backend.device == "cpu" else samples
+    if backend.variant.input == "waveform" and backend.device != "cpu":
+        clips: Any = samples
     else:
-        clips = np.stack([clip_log_mel(waveform_from_samples(each), spec)[None] for each in samples])
+        clips = np.stack([clip_input(waveform_from_samples(each), spec, backend.variant.input) for each in samples])
     return [clips[(np.arange(batch) + i) % _INPUTS] for i in range(_INPUTS)]
 
 

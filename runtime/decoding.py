@@ -25,7 +25,7 @@ import numpy.typing as npt
 from .audio import Audio, Int16, audio_from_descriptor, opened, waveform_from_samples
 from .bundle import InputKind
 from .errors import AudioError, StoppedError
-from .frontend import clip_log_mel
+from .frontend import clip_input, input_shape
 from .inputs import SEPARATOR
 from .spec import FrontendSpec
 
@@ -58,7 +58,7 @@ class Decoding:
     @property
     def slot_shape(self) -> tuple[int, ...]:
         """[N], or [1, T, M]."""
-        return (self.spec.clip_samples,) if self.input == "waveform" else (1, self.spec.frames, self.spec.n_mels)
+        return input_shape(self.spec, self.input)
 
     @property
     def bytes(self) -> int:
@@ -118,6 +118,9 @@ def main(pipe: int, memory: int) -> None:
     """The process: reads its Decoding from the pipe, then chunks until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the scoring process, which ends the pipe
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    import soundfile  # noqa: F401  # while the model is loaded, not with the first file
+    import soxr  # noqa: F401
+
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError), Connection(pipe) as connection:
         decoding: Decoding = connection.recv()
         _limit_memory()
@@ -220,7 +223,7 @@ class _Decoder:
             self._memory.slots[slot, : len(samples)] = samples
             self._memory.slots[slot, len(samples) :] = 0
         else:
-            self._memory.slots[slot, 0] = clip_log_mel(waveform_from_samples(samples), self._decoding.spec)
+            self._memory.slots[slot] = clip_input(waveform_from_samples(samples), self._decoding.spec, self._decoding.input)
         self._events.append(Clip(ticket, slot, start, end))
 
     def _take_slot(self, ticket: int) -> int:

@@ -1,6 +1,5 @@
 """What this machine can do, what is missing, and the command that mends it. Without torch."""
 
-import ctypes
 import importlib.metadata
 import os
 import platform
@@ -14,6 +13,7 @@ import onnxruntime
 import soundfile
 
 from .cpus import usable_cpus
+from .cuda_driver import gpu_names
 from .engine_stamp import Machine, this_machine
 from .ort_backend import cuda_missing, missing_library
 
@@ -66,16 +66,12 @@ def _disk() -> Finding:
 
 
 def _gpu() -> Finding:
-    """Asks the driver itself: no CUDA toolkit is needed for that."""
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
+    names = gpu_names()
+    if names is None:
         return Finding("gpu", "missing", "no NVIDIA driver", "training and scoring run on the CPU")
-    count, name = ctypes.c_int(), ctypes.create_string_buffer(100)
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+    if not names:
         return Finding("gpu", "missing", "the driver is there, but no GPU that it can use", "nvidia-smi")
-    cuda.cuDeviceGetName(name, len(name), 0)
-    return Finding("gpu", "ok", f"{count.value} x {name.value.decode()}")
+    return Finding("gpu", "ok", f"{len(names)} x {names[0]}")
 
 
 def _packages() -> Iterator[Finding]:

@@ -4,7 +4,6 @@ An engine is executable code, made for one version of TensorRT and for certain G
 crash or worse, so the stamp in bundle.json is compared before any loader sees the file.
 """
 
-import ctypes
 import importlib.metadata
 import re
 from collections.abc import Mapping, Sequence
@@ -12,12 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
+from .cuda_driver import compute_capability
+
 _PACKAGES: Final = {  # flavour -> packages that bring it
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
 }
 _DRIVER: Final = Path("/proc/driver/nvidia/version")
-_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Machine:
 def this_machine() -> Machine:
     """Asks the installed packages and the driver; loads no TensorRT."""
     versions = {flavour: version for flavour, names in _PACKAGES.items() if (version := _version(names))}
-    return Machine(versions=versions, capability=_capability(), driver=driver_version())
+    return Machine(versions=versions, capability=compute_capability(), driver=driver_version())
 
 
 def mismatch(stamp: Mapping[str, Any] | None, machine: Machine) -> str:
@@ -111,19 +111,3 @@ def _version(packages: tuple[str, ...]) -> str | None:
         except importlib.metadata.PackageNotFoundError:
             continue
     return None
-
-
-def _capability() -> int | None:
-    """Of the first GPU, from the driver itself: no CUDA toolkit is needed for that."""
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    failed = (
-        cuda.cuInit(0)
-        or cuda.cuDeviceGet(ctypes.byref(device), 0)
-        or cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
-        or cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
-    )
-    return None if failed else 10 * major.value + minor.value

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from .bundle import InputKind
 from .spec import FrontendSpec
 
 Float32 = npt.NDArray[np.float32]
@@ -76,6 +77,16 @@ def clip_of(waveform: Float32, spec: FrontendSpec, start: int = 0) -> Float32:
     """The clip [clip_samples] of a waveform [N] from sample `start` on; zeros follow where it is too short."""
     part = waveform[start : start + spec.clip_samples]
     return np.pad(part, (0, spec.clip_samples - len(part)))
+
+
+def clip_input(waveform: Float32, spec: FrontendSpec, kind: InputKind) -> Float32:
+    """waveform [N] of any length -> its first clip as a model takes it, of `input_shape`."""
+    return clip_of(waveform, spec) if kind == "waveform" else clip_log_mel(waveform, spec)[None]
+
+
+def input_shape(spec: FrontendSpec, kind: InputKind) -> tuple[int, ...]:
+    """Of one clip of a model's input: waveform [N], or log-Mel [1, T, M]."""
+    return (spec.clip_samples,) if kind == "waveform" else (1, spec.frames, spec.n_mels)
 
 
 def hann(length: int) -> Float64:

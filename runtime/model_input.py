@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .audio import audio_from_array
 from .bundle import InputKind
 from .errors import ConfigError
-from .frontend import Float32, clip_log_mel, clip_of
+from .frontend import Float32, clip_input
 from .spec import FrontendSpec
 
 # Where audonnx is installed, so is audobject: a transform that is an Object can be written to YAML again with its model.
@@ -39,4 +39,5 @@ class ModelInput(_Object):  # type: ignore[misc]
         if sampling_rate is None:
             raise ConfigError("sampling_rate | not given | expected the signal's, in Hz | model(signal, sampling_rate)")
         audio = audio_from_array(np.transpose(signal), sampling_rate, self._spec)
-        return clip_of(audio.waveform, self._spec) if self.input == "waveform" else clip_log_mel(audio.waveform, self._spec)
+        clip = clip_input(audio.waveform, self._spec, self.input)
+        return clip if clip.ndim == 1 else clip[0]

@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from .backend_errors import ort_errors
 from .bundle import Bundle, Variant
 from .cpus import usable_cpus
-from .errors import ModelError, OutOfMemoryError, RrtnError, UnavailableError
+from .errors import ModelError, UnavailableError
 from .frontend import Float32
 
 Device = Literal["cpu", "cuda"]
@@ -35,16 +36,6 @@ _CUDA_OPTIONS: Final = {"use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}
 # Channels last is the layout of the tensor cores, for float16. In float32 cuDNN has no fast kernels for it without TF32,
 # and its frontend may take TF32 in spite of use_tf32=0 (onnxruntime#21752).
 _HALF_OPTIONS: Final = {**_CUDA_OPTIONS, "prefer_nhwc": "1"}
-# In whose words memory is short. ONNX Runtime has no code of its own for it (onnxruntime#16307).
-_OUT_OF_MEMORY: Final = (
-    "failed to allocate memory",  # its arena, on every device: bfc_arena.cc; onnxruntime#16307, #20038
-    "is smaller than requested bytes",  # its arena below a limit: bfc_arena.cc
-    "out of memory",  # CUDA failure 2: cuda_call.cc; TensorRT's defaultAllocator.cpp, TensorRT#4258
-    "outofmemory",  # TensorRT's error code: virtualMemoryBuffer.cpp, TensorRT#4254
-    "alloc_failed",  # CUBLAS_STATUS_, CUDNN_STATUS_ and CUFFT_: where a library makes its workspace
-    "allocation_failed",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_, cuDNN 9
-    "bad_alloc",  # C++
-)
 # pcm int16 [B, N] -> Cast -> Mul by 2**-15 -> waveform float32 [B, N]. test_ort_backend.py makes it with onnx.helper.
 _WIDENING: Final = base64.b64decode(
     "CAo6ogEKHAoDcGNtEgR3aWRlIgRDYXN0KgkKAnRvGAGgAQIKHAoEd2lkZQoFc2NhbGUSCHdhdmVmb3JtIgNNdWwSCHdpZGVuaW5nKg8QAUIFc2"
@@ -231,27 +222,6 @@ def widened(batch: Batch) -> Float32:
         return batch.astype(np.float32) * np.float32(2**-15)
     assert batch.dtype == np.float32, batch.dtype
     return np.asarray(batch, dtype=np.float32)
-
-
-def is_out_of_memory(reason: str) -> bool:
-    """Whether an error of ONNX Runtime, CUDA or TensorRT says that memory was short."""
-    return any(words in reason.lower() for words in _OUT_OF_MEMORY)
-
-
-@contextlib.contextmanager
-def ort_errors(subject: str) -> Iterator[None]:
-    """ONNX Runtime's own exceptions, one class a status code, and what its C++ throws, as ours on one line."""
-    try:
-        yield
-    except RrtnError:
-        raise
-    except Exception as error:
-        if not isinstance(error, RuntimeError | MemoryError) and not type(error).__module__.startswith("onnxruntime"):
-            raise
-        reason = " ".join(str(error).split())[:400]
-        if isinstance(error, MemoryError) or is_out_of_memory(str(error)):
-            raise OutOfMemoryError(f"{subject} | {reason} | memory for this batch | use a smaller --batch-size") from error
-        raise ModelError(f"{subject} | {reason} | a model that runs here | rrtn doctor") from error
 
 
 def cuda_missing() -> str:

@@ -4,17 +4,14 @@ Actors score whole shards and give back the parts, in any order; this process al
 the local engine: either one finishes what the other has begun. The model travels through Ray's object store, where its
 hash is checked on arrival, so only the audio has to be visible on the nodes, under the same paths.
 
-Needs ray, the extra `ray`, which is imported only here.
+Needs ray, the extra `ray`.
 """
 
 import contextlib
-import importlib
 import itertools
 import math
 import os
-import signal
 import socket
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,20 +22,17 @@ from typing import Any, Final, NamedTuple
 from .backends import variants_for_backend
 from .bad_files import BadFiles
 from .bundle import Bundle, Variant
-from .cpus import usable_cpus
-from .errors import ConfigError, MissingExtraError, RrtnError, StoppedError, UnavailableError
+from .errors import ConfigError, RrtnError, StoppedError, UnavailableError
 from .folder import Bar, settings_of_scorer
+from .ray_session import connected_ray, imported_ray, last_line
 from .scorer import Scorer
 from .shards import InputSpool, Job, Shard, part_from_rows, rows_from_part
 
-LOCAL: Final = "local"
 _MOST_CPUS: Final = 8  # of an actor, by default: one Python process feeds no more lanes and decoders well
 _RETRIES: Final = 3  # of a call whose actor has died
 _CALLS: Final = 2  # that an actor has at a time, so that it does not wait for this process
 _SHARDS_A_CALL: Final = 32  # on a GPU, where a shard takes a blink
 _FIRST_ACTOR: Final = 600.0  # s to wait until Ray has room for it
-_CONNECT: Final = 5.0  # s
-_STORE: Final = 128 << 20  # bytes of the object store beside the model
 
 MakeScorer = Callable[..., Scorer]  # bundle, and `backend`, `workers` and `lanes` by name
 
@@ -70,7 +64,7 @@ class _SentBundle(Bundle):
     contents: dict[str, Any]  # object references of the variants, by name
 
     def _content(self, variant: Variant) -> bytes:
-        content: bytes = _imported_ray().get(self.contents[variant.name])
+        content: bytes = imported_ray().get(self.contents[variant.name])
         return content
 
 
@@ -79,7 +73,7 @@ class RayEngine:
 
     def __init__(self, actors: Sequence[Any], contents: dict[str, Any]) -> None:
         """`contents`: object references of the files of the bundle's variants, by the variants' names."""
-        self._ray, self._contents = _imported_ray(), contents
+        self._ray, self._contents = imported_ray(), contents
         self.actors = len(actors)
         self._starting = {actor.start.remote(contents): actor for actor in actors}
         self._ready: list[Any] = []
@@ -140,7 +134,7 @@ class RayEngine:
         except errors.RayTaskError:  # a bug in an actor
             raise
         except errors.RayError as error:
-            raise StoppedError(f"--engine ray | {_last_line(error)} | actors that live on | run the command again") from error
+            raise StoppedError(f"--engine ray | {last_line(error)} | actors that live on | run the command again") from error
         if isinstance(value, RrtnError):
             raise value
         return value
@@ -205,7 +199,7 @@ def ray_engine(
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers | {workers} | expected a number above 0")
     sent = variants_for_backend(bundle, backend, variant=variant)
-    with _connected(address, sum(one.size for one in sent), gpus=backend != "cpu") as ray:
+    with connected_ray(address, sum(one.size for one in sent), gpus=backend != "cpu") as ray:
         shares = _shares(ray.nodes(), backend, workers)
         if backend == "auto" and not shares[0].gpus:
             backend = "cpu"  # what Ray does not count is not ours
@@ -264,86 +258,7 @@ def _actor(ray: Any, share: Share, bundle: Bundle, make_scorer: MakeScorer, back
     return made.remote(bundle, partial(make_scorer, backend=backend), share, os.environ.get("RRTN_FAILPOINT"))
 
 
-@contextlib.contextmanager
-def _connected(address: str | None, size: int, *, gpus: bool) -> Iterator[Any]:
-    """Ray, quiet and for as long as the block; nothing of it on stdout, no figures sent home."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray = _imported_ray()
-    address = address or os.environ.get("RAY_ADDRESS") or LOCAL
-    own: dict[str, Any] = {"num_cpus": usable_cpus(), "include_dashboard": False, "object_store_memory": _STORE + 2 * size}
-    if not gpus:
-        own["num_gpus"] = 0
-    _check_reachable(address)
-    try:
-        with _kept_exit_code():
-            with _kept_signals():
-                ray.init(address, log_to_driver=False, logging_level="ERROR", **(own if address == LOCAL else {}))
-            yield ray
-    except (OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, RrtnError) or ray.is_initialized():
-            raise
-        wanted = "a running cluster's HOST:PORT, or auto on one of its nodes"
-        raise ConfigError(f"--ray-address {address} | {_last_line(error)} | {wanted} | see: ray status") from error
-    finally:
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def _kept_signals() -> Iterator[None]:
-    """While Ray starts it has a handler of SIGTERM of its own, whose SystemExit may be lost on its way."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signals_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        signal.set_wakeup_fd(signals_before)
-        os.close(writer)
-        with open(reader, "rb") as came:
-            terminated = signal.SIGTERM in came.read()
-    if terminated:
-        raise SystemExit(128 + signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def _kept_exit_code() -> Iterator[None]:
-    """Of a handler of SIGTERM: Ray's own handler gives the bare number, and its waiting gives 1 for any code."""
-    try:
-        yield
-    except SystemExit as ended:
-        if ended.code in (1, signal.SIGTERM):
-            raise SystemExit(128 + signal.SIGTERM) from ended
-        raise
-
-
-def _check_reachable(address: str) -> None:
-    """Ray itself would try for minutes."""
-    host, colon, port = address.rpartition(":")
-    if not (colon and port.isdigit()) or "/" in host:
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(f"--ray-address {address} | {error} | a running cluster's HOST:PORT | see: ray status") from error
-
-
-def _imported_ray() -> Any:
-    try:
-        return importlib.import_module("ray")
-    except ImportError as error:
-        raise MissingExtraError('ray | not installed | needed for --engine ray | pip install "rrtn[ray]"') from error
-
-
 def _absolute(paths: list[bytes]) -> list[bytes]:
     """An actor is in another folder."""
     here = os.getcwdb()
     return [os.path.join(here, path) for path in paths]
-
-
-def _last_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip() if lines else repr(error)

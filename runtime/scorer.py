@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from .audio import Audio, FilePath, audio_from_array
+from .audio import FilePath, audio_from_array
 from .backends import BackendName, choose_backend
 from .batches import Batches, Clip, File, mean_clip
 from .bundle import Bundle, load_bundle
@@ -24,7 +24,7 @@ from .decoders import Again, Decoders, Event, Ready, Waiting
 from .decoding import Bad, Decoding, End
 from .errors import AudioError, ConfigError, ModelError, OutOfMemoryError
 from .failpoints import failpoint
-from .frontend import Float32, clip_log_mel, clip_of
+from .frontend import clip_input
 from .inputs import name_from_path
 from .ort_backend import Outputs, padded
 from .rows import Row
@@ -146,7 +146,8 @@ class Scorer:
     def score_waveform(self, waveform: npt.ArrayLike, sampling_rate: int) -> dict[str, float]:
         """Samples [N] or [N, channels] of any scale -> score of each label. Raises AudioError for NaN or no samples."""
         audio = audio_from_array(waveform, sampling_rate, self.bundle.spec)
-        scores = self.outputs(self._features(audio)[None]).scores[0]
+        clip = clip_input(audio.waveform, self.bundle.spec, self.backend.variant.input)
+        scores = self.outputs(clip[None]).scores[0]
         if not np.isfinite(scores).all():
             raise AudioError("invalid_score", _NOT_FINITE)
         return dict(zip(self.labels, scores.tolist(), strict=True))
@@ -205,13 +206,6 @@ class Scorer:
                 if isinstance(event, End):
                     self.timing.decoding += event.decoding
                     self.timing.features += event.features
-
-    def _features(self, audio: Audio) -> Float32:
-        """[N] or [1, T, M]."""
-        spec = self.bundle.spec
-        if self.backend.variant.input == "waveform":
-            return clip_of(audio.waveform, spec)
-        return clip_log_mel(audio.waveform, spec)[None]
 
     def _rows(self, file: File) -> list[Row]:
         end = file.ended

@@ -6,7 +6,6 @@ tests/runtime/test_trt_backend.py, computes from the addresses that it is given;
 B batch, N samples, K labels, D embedding.
 """
 
-import ctypes
 import importlib
 import threading
 import time
@@ -17,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
 
+from .backend_errors import is_out_of_memory, ort_errors
 from .bundle import Bundle, Variant
+from .cuda_driver import CudaStream
 from .engine_stamp import Machine, mismatch, this_machine
 from .errors import ModelError, OutOfMemoryError, UnavailableError
 from .frontend import Float32
@@ -29,9 +30,7 @@ from .ort_backend import (
     Spent,
     Widening,
     buffer_of,
-    is_out_of_memory,
     load_cuda,
-    ort_errors,
     padded,
 )
 
@@ -240,38 +239,7 @@ def _context(flavour: Flavour, engine: Any, name: str) -> Any:
     return context
 
 
-class _CudaStream:
-    """A stream of the first GPU, by the driver's own library.
-
-    It is a blocking one: the copies of OrtValue, on the default stream, come before what is put here later and after what
-    was put here before. The default stream itself would cost TensorRT a cudaDeviceSynchronize each time (its docstring of
-    execute_async_v3), and cannot be captured into a CUDA graph. Not yet run on a GPU.
-    """
-
-    def __init__(self) -> None:
-        self._cuda = ctypes.CDLL("libcuda.so.1")
-        device, context, stream = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
-        self._call("cuInit", 0)
-        self._call("cuDeviceGet", ctypes.byref(device), 0)
-        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)  # the one that ONNX Runtime and TensorRT use
-        self._call("cuCtxSetCurrent", context)
-        self._call("cuStreamCreate", ctypes.byref(stream), 0)
-        self._stream, self.handle = stream, stream.value or 0
-
-    def synchronise(self) -> None:
-        """Waits for the GPU."""
-        self._call("cuStreamSynchronize", self._stream)
-
-    def _call(self, name: str, *arguments: Any) -> None:
-        if code := getattr(self._cuda, name)(*arguments):
-            text = ctypes.c_char_p()
-            self._cuda.cuGetErrorString(code, ctypes.byref(text))
-            reason = (text.value or b"unknown error").decode()
-            kind = OutOfMemoryError if is_out_of_memory(reason) else ModelError
-            raise kind(f"{name} | CUDA error {code}: {reason} | a GPU that works | rrtn doctor")
-
-
 @cache
 def cuda_stream() -> Stream:
     """One for all engines of the process."""
-    return _CudaStream()
+    return CudaStream()

@@ -1,15 +1,11 @@
-"""Every setting of a training run: one dataclass a part, saved whole as the run's config.toml."""
+"""Every setting of a training run: one dataclass a part, saved whole as the run's config.toml (see config_file.py)."""
 
 import dataclasses
 import functools
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args
-
-import tomli_w
 
 from ..runtime.errors import ConfigError
 from ..runtime.spec import FrontendSpec
@@ -174,7 +170,7 @@ class Config:
         chosen = f"method {method}"
         if method == "rrtn-ruwl" and self.ruwl.mode == "fixed":
             chosen, without_effect = "ruwl.mode fixed", ("ruwl.lr",)
-        mine, defaults = _flat(self.to_dict()), _flat(_defaults())
+        mine, defaults = flat_settings(self.to_dict()), flat_settings(_defaults())
         for key, value in mine.items():
             if value != defaults[key] and any(f"{key}.".startswith(f"{name}.") for name in without_effect):
                 raise ConfigError(f"{key} = {value!r} | without effect with {chosen} | leave it out")
@@ -182,10 +178,6 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as they come back from TOML and JSON."""
         return {name: _plain(value) for name, value in vars(self).items()}
-
-    def to_toml(self) -> str:
-        """The text of config.toml."""
-        return tomli_w.dumps(self.to_dict())
 
 
 @functools.lru_cache(maxsize=1)
@@ -206,58 +198,11 @@ def config_from_dict(document: Mapping[str, Any], *, source: str) -> Config:
     return config
 
 
-def config_from_toml(path: Path) -> Config:
-    """Reads a config.toml. Raises ConfigError."""
-    return config_from_dict(read_toml(path), source=str(path))
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The document, or a ConfigError with the place of the mistake."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path} | {error.strerror} | expected a TOML file of settings") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} | {error} | expected TOML") from error
-
-
-def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`overrides` {"optim.lr": 0.01} laid over a nested document; None means not given."""
-    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in document.items()}
-    for dotted, value in overrides.items():
-        if value is None:
-            continue
-        section, _, key = dotted.rpartition(".")
-        target = result.setdefault(section, {}) if section else result
-        if isinstance(target, dict):  # else `section` is no section: config_from_dict refuses it by name
-            target[key] = value
-    return result
-
-
-def differences(old: Config, new: Config) -> dict[str, str]:
-    """{key: "key: old -> new"} for each setting that differs."""
-    a, b = _flat(old.to_dict()), _flat(new.to_dict())
-    return {key: f"{key}: {a[key]!r} -> {b[key]!r}" for key in a if a[key] != b[key]}
-
-
-def changes_on_resume(old: Config, new: Config) -> list[str]:
-    """What a resumed run may have otherwise: what does not change the steps that it was going to take.
-
-    Raises ConfigError with each setting that may not.
-    """
-    allowed = {"device", "compile", "checkpoint_minutes", "tensorboard", "data.dir"}  # the data is compared by content
-    if new.optim.schedule == "constant":
-        allowed.add("optim.epochs")
-    changed = differences(old, new)
-    if refused := [text for key, text in changed.items() if key not in allowed]:
-        raise ConfigError(f"--resume | other settings than the run's: {'; '.join(refused)} | start a new run for them")
-    return list(changed.values())
-
-
-def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_settings(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names."""
     flat: dict[str, Any] = {}
     for key, value in document.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        flat |= flat_settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat
 
 

@@ -17,7 +17,6 @@ from itertools import repeat
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from ..runtime.cpus import usable_cpus
@@ -204,6 +203,8 @@ def _write_clip(corpus: _Corpus, index: int) -> list[str]:
     felt = _felt(rng)
     waveform = burst(_gesture(felt, habit=person.habit, rng=rng), speaker=person.voice, rng=rng)
     name = f"{index + 1:05d}"
+    import soundfile  # not above: only what writes files needs it
+
     soundfile.write(corpus.out / "wav" / f"{name}.wav", waveform, SAMPLING_RATE, subtype="PCM_16")
     ratings = [""] * len(TARGETS) if split == "Test" else [f"{rating:.4f}" for rating in _rated(felt, rng)]
     speaker = f"Speaker_{number + 1:04d}"

@@ -18,6 +18,7 @@ from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.files import write_bytes
 from .checkpoint import POINTER, PREVIOUS, CheckpointInfo, Tensors, load_checkpoint, save_checkpoint
 from .config import Config
+from .config_file import toml_from_config
 from .step import Stepper
 
 
@@ -25,7 +26,7 @@ def start(run: Path, config: Config, info: CheckpointInfo) -> None:
     """config.toml and history.jsonl as they belong to the point where training starts, or goes on."""
     for left in run.glob(".*.tmp"):
         left.unlink()
-    write_bytes(run / "config.toml", config.to_toml().encode())
+    write_bytes(run / "config.toml", toml_from_config(config).encode())
     write_bytes(run / "history.jsonl", b"".join(_history_line(record) for record in info.history))
 
 

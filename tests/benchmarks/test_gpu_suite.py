@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.audio import read_audio
-from rrtn.train.config import Config
 from rrtn.train.corpus import synthesise
 from rrtn.train.data import read_data
 
@@ -26,7 +24,7 @@ import importlib.machinery, pathlib, runpy, sys
 finder, ROOT = importlib.machinery.PathFinder, pathlib.Path({str(ROOT)!r})
 found = finder.find_spec
 def find_spec(name, path=None, target=None):
-    if name in ("soundfile", "soxr", "tomli_w", "tensorrt", "tensorrt_rtx"):
+    if name in ("soundfile", "soxr", "tensorrt", "tensorrt_rtx"):
         return None
     if name != "rrtn":
         return found(name, path, target)
@@ -86,12 +84,6 @@ def test_the_corpus_as_arrays_is_the_corpus_as_files(tmp_path: Path, monkeypatch
         samples, expected, _ = items[int(clip.file_id.strip("[]")) - 1]
         np.testing.assert_array_equal(samples, read_audio(clip.path, FrontendSpec()).samples)
         np.testing.assert_array_equal(expected, ratings)
-
-
-def test_the_stand_in_for_tomli_w_writes_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    document = Config().to_dict()
-
-    assert tomllib.loads(module("checkout", monkeypatch).toml_from_document(document)) == document
 
 
 def test_a_check_that_is_nan_or_above_its_limit_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

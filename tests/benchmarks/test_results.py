@@ -19,6 +19,21 @@ def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("results")
 
 
+@pytest.fixture
+def moves(results: ModuleType) -> ModuleType:
+    return importlib.import_module("result_moves")
+
+
+@pytest.fixture
+def pages(results: ModuleType) -> ModuleType:
+    return importlib.import_module("result_pages")
+
+
+@pytest.fixture
+def files(results: ModuleType) -> ModuleType:
+    return importlib.import_module("result_files")
+
+
 def line(median: float, *, better: str = "higher", ms: float = 1.0, cores: int = 2, width: float = 0.1) -> dict[str, Any]:
     ratio = {"median": median, "q25": median * (1 - width / 2), "q75": median * (1 + width / 2), "n": 100, "better": better}
     machine = {**MACHINE, "cores": cores}
@@ -43,14 +58,14 @@ def write(folder: Path, name: str, document: object) -> None:
     ],
 )
 def test_what_moved_by_more_than_its_spread(
-    results: ModuleType, tmp_path: Path, old: dict[str, Any], new: dict[str, Any], verdict: str
+    files: ModuleType, moves: ModuleType, tmp_path: Path, old: dict[str, Any], new: dict[str, Any], verdict: str
 ) -> None:
     a, b = (
-        results.Result(tmp_path / name, [content]) for name, content in (("2026-01-01-a.json", old), ("2026-01-02-a.json", new))
+        files.Result(tmp_path / name, [content]) for name, content in (("2026-01-01-a.json", old), ("2026-01-02-a.json", new))
     )
 
-    assert [move.verdict for move in results.moves(a, b)] == [verdict]
-    assert results.compare(a, b) == (verdict != "worse")
+    assert [move.verdict for move in moves.moves(a, b)] == [verdict]
+    assert moves.compare(a, b) == (verdict != "worse")
 
 
 def test_only_the_same_kind_of_machine_is_compared_with(results: ModuleType, tmp_path: Path) -> None:
@@ -65,9 +80,9 @@ def test_only_the_same_kind_of_machine_is_compared_with(results: ModuleType, tmp
     assert results.before_of(found[2], found) is None
 
 
-def test_the_first_results_are_still_read(results: ModuleType) -> None:
-    found = [result for result in results.all_results(ROOT / "benchmarks/results") if result.path.suffix == ".jsonl"]
-    ratios = {key: value["median"] for result in found for key, value in results.ratios_of(result).items()}
+def test_the_first_results_are_still_read(files: ModuleType) -> None:
+    found = [result for result in files.all_results(ROOT / "benchmarks/results") if result.path.suffix == ".jsonl"]
+    ratios = {key: value["median"] for result in found for key, value in files.ratios_of(result).items()}
 
     assert ratios["score a folder, CPU", "resnet18: share of bare ORT, fp32"] == 0.734
     assert ratios["frontend, one clip, one thread", "numpy over torchaudio float32"] == 0.94
@@ -83,19 +98,21 @@ def test_a_result_is_written_once_under_its_date_and_machine(results: ModuleType
     assert "| r | 2.5 | 2.38 to 2.62 | 100 | higher |" in second.path.with_suffix(".md").read_text()
 
 
-def test_the_table_lies_between_its_marks_and_has_the_newest_number(results: ModuleType, tmp_path: Path) -> None:
-    benchmark, name, words = results.RATIOS[0]
+def test_the_table_lies_between_its_marks_and_has_the_newest_number(
+    files: ModuleType, pages: ModuleType, tmp_path: Path
+) -> None:
+    benchmark, name, words = pages.RATIOS[0]
     for date, value in {"2026-01-01": 1.0, "2026-01-02": 0.875}.items():
         ratios = {name: line(value)["ratios"]["r"]}
         write(tmp_path, f"{date}-a.json", [{**line(value), "benchmark": benchmark, "ratios": ratios}])
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{results.BEGIN}\nold\n{results.END}\nafter\n")
+    readme.write_text(f"before\n{pages.BEGIN}\nold\n{pages.END}\nafter\n")
 
-    assert results.refresh_table(readme, results.all_results(tmp_path))
+    assert pages.refresh_table(readme, files.all_results(tmp_path))
     rows = readme.read_text().splitlines()
-    assert rows[:2] == ["before", results.BEGIN] and rows[-2:] == [results.END, "after"]
+    assert rows[:2] == ["before", pages.BEGIN] and rows[-2:] == [pages.END, "after"]
     assert rows[4:-2] == [f"| {words} | 0.88 times | 100 | A CPU (R) 12-Core Processor, 2 cores | 2026-01-02 |"]
-    assert not results.refresh_table(readme, results.all_results(tmp_path))
+    assert not pages.refresh_table(readme, files.all_results(tmp_path))
 
 
 def test_readme_has_the_newest_numbers(results: ModuleType, tmp_path: Path) -> None:

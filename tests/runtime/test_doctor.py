@@ -42,7 +42,7 @@ def test_without_a_driver_the_gpu_and_cuda_are_missing(monkeypatch: pytest.Monke
     def no_library(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr("rrtn.runtime.doctor.ctypes.CDLL", no_library)
+    monkeypatch.setattr("rrtn.runtime.cuda_driver.ctypes.CDLL", no_library)
     monkeypatch.setattr("rrtn.runtime.doctor.cuda_missing", lambda: "no NVIDIA driver")
     found = by_subject()
     assert (found["gpu"].state, found["score --backend cuda"].state) == ("missing", "missing")

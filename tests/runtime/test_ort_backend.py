@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import load_bundle, ort_backend
+from rrtn.runtime.backend_errors import is_out_of_memory, ort_errors
 from rrtn.runtime.backends import backend_from_bundle
 from rrtn.runtime.bundle import metadata_of
 from rrtn.runtime.errors import ModelError, OutOfMemoryError, UnavailableError
@@ -21,10 +22,8 @@ from rrtn.runtime.ort_backend import (
     Widening,
     buffer_of,
     cuda_missing,
-    is_out_of_memory,
     missing_library,
     ort_backend_from_bundle,
-    ort_errors,
     widened,
 )
 from rrtn.runtime.spec import FrontendSpec

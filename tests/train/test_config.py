@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,9 @@ from rrtn.train.config import (
     OptimConfig,
     ProjectorConfig,
     RuwlConfig,
-    changes_on_resume,
     config_from_dict,
-    config_from_toml,
-    differences,
-    merged,
 )
+from rrtn.train.config_file import changes_on_resume, config_from_toml, differences, merged, toml_from_config
 from rrtn.train.views import AugmentConfig
 
 UNUSUAL = Config(
@@ -53,10 +51,17 @@ def refused(document: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("config", [Config(), UNUSUAL])
+AWKWARD = Config(
+    checkpoint_minutes=math.inf,
+    data=DataConfig(dir="".join(map(chr, range(0x120))) + "\u2028\U0001f600", targets=('"""', "a]\n[b]", "#", "\\")),
+    optim=OptimConfig(eps=5e-324, weight_decay=1e300),
+)
+
+
+@pytest.mark.parametrize("config", [Config(), UNUSUAL, AWKWARD])
 def test_toml_gives_back_every_setting(config: Config, tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
-    path.write_text(config.to_toml(), encoding="utf-8")
+    path.write_text(toml_from_config(config), encoding="utf-8")
     assert config_from_toml(path) == config
 
 
@@ -206,7 +211,7 @@ def test_a_setting_with_effect_is_taken(settings: dict[str, Any], key: str, valu
 def test_the_whole_config_of_every_method_is_read_back(settings: dict[str, Any], tmp_path: Path) -> None:
     """It lists settings that have no effect, all at their defaults."""
     config = config_from_dict(settings, source="my.toml")
-    (tmp_path / "config.toml").write_text(config.to_toml(), encoding="utf-8")
+    (tmp_path / "config.toml").write_text(toml_from_config(config), encoding="utf-8")
     assert config_from_toml(tmp_path / "config.toml") == config
 
 

@@ -1,0 +1,83 @@
+"""Section `folder`: WAV files to scores, beside the model alone and the decoders alone."""
+
+import tempfile
+import wave
+from pathlib import Path
+
+import checkout
+import numpy as np
+from gpu_corpus import items_of_corpus
+from gpu_inference import Model
+from gpu_section import Place, Record, Skipped, seconds_of_blocks
+from rrtn.export.graph import onnx_from_network
+from rrtn.runtime import FrontendSpec, Scorer, load_bundle
+from rrtn.runtime.cpus import usable_cpus
+from rrtn.runtime.decoders import Decoders
+from rrtn.runtime.ort_backend import cuda_missing
+from rrtn.train.corpus import TARGETS
+
+
+def section_folder(place: Place, record: Record) -> None:
+    """`rrtn score` from WAV files of 2 to 3 s in this machine's memory or disk; the share of the slower half is the goal."""
+    if absent := [name for name in ("soundfile", "soxr") if not checkout.is_installed(name)]:
+        raise Skipped(f"{' and '.join(absent)} not installed: nothing here could decode")
+    if place.device.type == "cuda" and (reason := cuda_missing()):
+        raise Skipped(f"ONNX Runtime cannot use CUDA here: {reason}")
+    count, encoder = place.size((20_000, "cnn14"), (24, "resnet18"))
+    model = Model(encoder, 12)
+    with tempfile.TemporaryDirectory() as name:
+        paths = wav_files(Path(name) / "wav", count, model.spec)
+        folder = Path(name) / "model"
+        folder.mkdir()
+        for precision in ("fp32", "fp16"):
+            content = onnx_from_network(
+                model.network, model.spec, TARGETS, place.size("waveform", "logmel"), half=precision == "fp16"
+            )
+            file = folder / f"{precision}.onnx"
+            file.write_bytes(content)
+            score_folder(place, record, f"{encoder} {precision}", file, paths)
+
+
+def wav_files(folder: Path, count: int, spec: FrontendSpec) -> list[Path]:
+    """16-bit WAV at the spec's rate, written by the standard library; 500 different ones, again and again."""
+    folder.mkdir()
+    items = items_of_corpus(min(count, 500), speakers=10, spec=spec)
+    paths = [folder / f"{i:06d}.wav" for i in range(count)]
+    for i, path in enumerate(paths):
+        with wave.open(str(path), "wb") as file:
+            file.setparams((1, 2, spec.sampling_rate, 0, "NONE", ""))
+            file.writeframes(items[i % len(items)][0].tobytes())
+    return paths
+
+
+def score_folder(place: Place, record: Record, name: str, model: Path, paths: list[Path]) -> None:
+    """The whole, the model alone on batches in memory, and the decoders alone, in turn."""
+    scorer = Scorer(load_bundle(model), "cuda" if place.device.type == "cuda" else "cpu")
+    decoding = scorer.decoding
+    batch = np.zeros((scorer.batch_size, *decoding.slot_shape), decoding.slot_dtype)
+    batches = -(-len(paths) // scorer.batch_size)
+    decoders = Decoders(decoding, count=scorer.workers, chunk=min(scorer.batch_size, 32), timeout=60.0)
+
+    def decode() -> None:
+        for _ in decoders.events((str(path).encode() for path in paths), ahead=len(paths) + 1):  # or it would wait for room
+            pass
+
+    def score() -> None:
+        assert all(not row.error for row in scorer.score_files(paths)), "a file that was made here has an error"
+
+    functions = {"whole": score, "model alone": lambda: [scorer.outputs(batch) for _ in range(batches)], "decoders": decode}
+    try:
+        seconds = seconds_of_blocks(functions, place.device, rounds=place.size(3, 2), calls=1)
+    finally:
+        decoders.close()
+        scorer.close()
+    medians = {key: float(np.median(values)) for key, values in seconds.items()}
+    record.add(
+        name,
+        backend=scorer.backend.device,
+        files=len(paths),
+        workers=usable_cpus(),
+        **{f"{key} clips_per_s".replace(" ", "_"): round(len(paths) / value, 1) for key, value in medians.items()},
+        share_of_slower_half=round(max(medians["model alone"], medians["decoders"]) / medians["whole"], 3),
+        n=len(seconds["whole"]),
+    )

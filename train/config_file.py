@@ -1,0 +1,83 @@
+"""config.toml: the settings of a run as they are written, read, laid under flags, and compared when a run is resumed."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import ConfigError
+from .config import Config, config_from_dict, flat_settings
+
+
+def toml_from_config(config: Config) -> str:
+    """The text of config.toml: every setting, one a line."""
+    return _section("", config.to_dict())
+
+
+def config_from_toml(path: Path) -> Config:
+    """Reads a config.toml. Raises ConfigError."""
+    return config_from_dict(read_toml(path), source=str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The document, or a ConfigError with the place of the mistake."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} | {error.strerror} | expected a TOML file of settings") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} | {error} | expected TOML") from error
+
+
+def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`overrides` {"optim.lr": 0.01} laid over a nested document; None means not given."""
+    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in document.items()}
+    for dotted, value in overrides.items():
+        if value is None:
+            continue
+        section, _, key = dotted.rpartition(".")
+        target = result.setdefault(section, {}) if section else result
+        if isinstance(target, dict):  # else `section` is no section: config_from_dict refuses it by name
+            target[key] = value
+    return result
+
+
+def differences(old: Config, new: Config) -> dict[str, str]:
+    """{key: "key: old -> new"} for each setting that differs."""
+    a, b = flat_settings(old.to_dict()), flat_settings(new.to_dict())
+    return {key: f"{key}: {a[key]!r} -> {b[key]!r}" for key in a if a[key] != b[key]}
+
+
+def changes_on_resume(old: Config, new: Config) -> list[str]:
+    """What a resumed run may have otherwise: what does not change the steps that it was going to take.
+
+    Raises ConfigError with each setting that may not.
+    """
+    allowed = {"device", "compile", "checkpoint_minutes", "tensorboard", "data.dir"}  # the data is compared by content
+    if new.optim.schedule == "constant":
+        allowed.add("optim.epochs")
+    changed = differences(old, new)
+    if refused := [text for key, text in changed.items() if key not in allowed]:
+        raise ConfigError(f"--resume | other settings than the run's: {'; '.join(refused)} | start a new run for them")
+    return list(changed.values())
+
+
+def _section(name: str, document: Mapping[str, Any]) -> str:
+    lines = [f"[{name}]"] if name else []
+    lines += [f"{key} = {_value(value)}" for key, value in document.items() if not isinstance(value, Mapping)]
+    inner = [_section(f"{name}.{key}".strip("."), value) for key, value in document.items() if isinstance(value, Mapping)]
+    return "\n".join([*lines, "", *inner])
+
+
+def _value(value: str | bool | float | list[Any]) -> str:
+    """Numbers are written as in Python, inf and nan too; text as in JSON, but for U+007F, which TOML wants escaped."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        case list():
+            return f"[{', '.join(map(_value, value))}]"
+        case _:
+            return repr(value)
