@@ -38,7 +38,8 @@ def table2(
 
     The same command goes on where it was stopped. Example: rrtn table2 --data hume-vb --seeds 5 --encoders cnn14
     """
-    from ..train.config import config_from_dict, merged
+    from ..train.config import config_from_dict
+    from ..train.config_file import merged
     from ..train.distributed import world_from_environment
     from ..train.loop import device_from_config
     from ..train.rows import rows_of, table_runs, train_rows

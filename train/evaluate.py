@@ -18,7 +18,8 @@ from ..runtime.files import sha256_of
 from ..runtime.frontend import Float32, clip_log_mel
 from ..runtime.progress import Progress
 from .checkpoint import POINTER, load_checkpoint, read_info
-from .config import Config, config_from_dict, config_from_toml, differences
+from .config import Config, config_from_dict
+from .config_file import config_from_toml, differences
 from .data import DataSet, read_data
 from .frontend import LogMel
 from .metrics import ccc_biased, ccc_challenge

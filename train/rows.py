@@ -19,7 +19,8 @@ from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.files import write_json
 from ..runtime.locks import locked
 from .checkpoint import read_info
-from .config import Config, Method, config_from_toml, differences
+from .config import Config, Method
+from .config_file import config_from_toml, differences
 from .display import Part
 from .encoders import ENCODERS, EncoderName
 from .flops import step_flops
