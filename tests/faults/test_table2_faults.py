@@ -11,8 +11,8 @@ import pytest
 Rrtn = Callable[..., Any]
 Outcome = Callable[[Path], dict[str, object]]
 METHODS = ("vanilla", "rrtn")
-RUNS = tuple(f"resnet18-{method}/seed{seed}" for seed in (0, 1) for method in METHODS)
-SETTINGS = ("--encoders", "resnet18", "--methods", ",".join(METHODS), "--seeds", 2, "--epochs", 2, "--batch-size", 8)
+RUNS = tuple(f"resnet18-{method}/seed0" for method in METHODS)
+SETTINGS = ("--encoders", "resnet18", "--methods", ",".join(METHODS), "--seeds", 1, "--epochs", 2, "--batch-size", 8)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def come_to(table: Path, outcome: Outcome) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "place", ["train.step:sigkill:4", "train.validate:sigkill:7", "write.replace:sigkill:1", "write.replace:sigkill:30"]
+    "place", ["train.step:sigkill:3", "train.validate:sigkill:4", "write.replace:sigkill:1", "write.replace:sigkill:20"]
 )
 def test_killed_and_run_again(
     rrtn: Rrtn, outcome: Outcome, flags: tuple[object, ...], expected: dict[str, Any], tmp_path: Path, place: str
@@ -86,7 +86,7 @@ def test_a_dry_run_trains_nothing_and_other_settings_are_refused(rrtn: Rrtn, fla
     assert list(tmp_path.iterdir()) == []
     assert rrtn(*flags, RRTN_FAILPOINT="train.step:sigterm:4").code == 143
     planned = json.loads(rrtn(*flags, "--dry-run", "--json").out)
-    assert [run["state"] for run in planned["runs"]] == ["finished", "begun, 1 of 2 epochs", "not run", "not run"]
+    assert [run["state"] for run in planned["runs"]] == ["finished", "begun, 1 of 2 epochs"]
     assert planned["seconds_to_go"] > 0
     ended = rrtn(*flags, "--epochs", 3)
     assert ended.code == 2
