@@ -44,7 +44,7 @@ class Evaluation:
     run: Path
     epochs: tuple[int, ...]  # [S]
     seeds: tuple[Predictions, ...]  # [S]
-    ridge: Float64 | None  # [K] challenge metric of the baseline
+    ridge: Float64 | None  # [K] challenge metric of the baseline, on the last seed's training clips
     compared: dict[str, Comparison] = field(default_factory=dict)  # with other runs, by their folders
 
     @property
