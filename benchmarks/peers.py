@@ -2,7 +2,7 @@
 
     python benchmarks/peers.py [--encoders resnet18] [--repeats 5] [--share 0.25] [--without compile]
 
-From files: rrtn's Scorer, audonnx with audinterface (by default, and at its best), and a plain loop (read, resample, log-Mel,
+From files: rrtn's Scorer (with the variant that it takes by itself), audonnx with audinterface (by default, and at its best), and a plain loop (read, resample, log-Mel,
 batches of 16) around PyTorch eager, torch.compile, and OpenVINO. Model alone: the last three and ONNX Runtime, fed features
 that are ready in memory. OpenVINO runs one batch after the other on all cores, and with its hint for throughput.
 
@@ -27,6 +27,7 @@ from files_to_scores import (
     audonnx_functions,
     check_same,
     count_of,
+    cpu_variant_file,
     from_features,
     from_files,
     log_mels_of_files,
@@ -87,7 +88,7 @@ class OpenvinoThroughput:
 
 def functions_of(encoder: EncoderName, files: Files, model: Path, without: list[str]) -> dict[str, Scores]:
     """Everything that is here, by name."""
-    scorer = Scorer(model, "cpu")
+    scorer = Scorer(cpu_variant_file(model), "cpu")
     runs: dict[str, Runs] = {"PyTorch eager": torch_run(network_of(encoder))}
     if "compile" not in without:
         runs["torch.compile"] = torch_run(torch.compile(network_of(encoder), dynamic=False))

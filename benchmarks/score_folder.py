@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from files_to_scores import (
-    LABELS,
     ROOT,
-    SPEC,
     Files,
     Scores,
     audonnx_functions,
     check_same,
     count_of,
+    cpu_variant_file,
     from_features,
     from_files,
     model_file,
@@ -37,11 +36,8 @@ from files_to_scores import (
     torch_run,
 )
 from measure import Ratio, interleaved, ratio, report, summary
-from rrtn.export.cpu_variant import cpu_variant_of
-from rrtn.export.graph import file_from_onnx
 from rrtn.export.int8 import int8_for_cpu
 from rrtn.runtime import Scorer
-from rrtn.runtime.bundle import metadata_of
 from rrtn.train.encoders import ENCODERS, EncoderName
 
 TARGETS = {"resnet18": 0.85, "cnn14": 0.95, "int8": 1.7, "audonnx best": 1.0, "audonnx default": 1.5, "PyTorch": 2.0}
@@ -53,10 +49,7 @@ def compared(encoder: EncoderName, files: Files, folder: Path, repeats: int) -> 
     model = model_file(encoder, folder)
     int8 = folder / "int8.onnx"
     int8.write_bytes(int8_for_cpu(model.read_bytes(), files.features[:64]))
-    made = cpu_variant_of(model.read_bytes(), slower_too=True)
-    cpu = folder / "cpu.onnx"
-    cpu.write_bytes(file_from_onnx(made.model, metadata_of(LABELS, SPEC, "logmel", "fp32", made.plan)))
-    variants = {"cpu": cpu, "fp32": model, "int8": int8}
+    variants = {"cpu": cpu_variant_file(model), "fp32": model, "int8": int8}
     scorers = {name: Scorer(file, "cpu") for name, file in variants.items()}
     functions: dict[str, Scores] = {
         **{f"bare ORT {name}": from_features(ort_run(file), files.features) for name, file in variants.items()},
