@@ -84,14 +84,12 @@ class _Rewriting:
         if made:
             self.slots[node.output[0]] = made
             return
-        for name in node.input:
-            if name in self.slots and name not in self.maps:
-                self.writer.leave(self.slots[name], name)
-                self.maps.add(name)
+        self._leave(node.input)
         self.writer.nodes.append(node)
 
     def result(self) -> onnx.ModelProto:
         """With the constants that are still used."""
+        self._leave([output.name for output in self.model.graph.output])
         used = {name for node in self.writer.nodes for name in node.input}
         constants = [tensor for name, tensor in self.constants.items() if name in used]
         graph = helper.make_graph(
@@ -119,6 +117,12 @@ class _Rewriting:
         elif x and node.op_type == "Conv" and (stride := _stride(node, self.constants[node.input[1]], size=1, padding=0)):
             made = self.writer.pointwise(x, *self._weights(node), stride)
         return made
+
+    def _leave(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name in self.slots and name not in self.maps:
+                self.writer.leave(self.slots[name], name)
+                self.maps.add(name)
 
     def _are_maps(self, names: Sequence[str]) -> bool:
         return all(len(self.shapes.get(name, ())) == _DIMENSIONS for name in names)
