@@ -11,12 +11,13 @@ from ..runtime.cpus import cpu_model, vector_extension
 from ..runtime.errors import ModelError
 from ..runtime.ort_backend import session_from_bytes
 from ..runtime.progress import Progress
+from ..runtime.scorer import DEFAULT_BATCH
 from .conv_cost import Convolution, measured_ms, thread_ms
 from .graph import INPUT_NAMES
 from .slots import Axes
 from .winograd import Plan, convolutions_of, plan_of, ways_of, with_plan
 
-BATCH: Final = 16  # clips a run: enough rows for the products of the deepest layers, and little enough memory
+BATCH: Final = DEFAULT_BATCH["cpu"]  # clips a run: enough rows for the products of the deepest layers
 _ENOUGH: Final = 1.1
 _TURNS: Final = 4  # the first is not counted
 

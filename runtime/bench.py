@@ -27,7 +27,7 @@ from .cpus import cpu_model, usable_cpus
 from .engine_stamp import driver_version
 from .frontend import clip_input, clip_log_mel
 from .ort_backend import Batch, Spent
-from .scorer import default_batch
+from .scorer import DEFAULT_BATCH
 from .spec import FrontendSpec
 
 BATCHES: Final = {"cpu": (1, 4, 16), "cuda": (1, 32, 256), "trt": (1, 32, 256)}
@@ -119,7 +119,7 @@ def measured(
         yield _measurement(bundle, backend, batch, 1, seconds, flops, limits)
     if candidate.device == "cpu" and not batches:
         backend = backend_from_variant(bundle, candidate.variant, candidate.device, threads=1)
-        yield _measurement(bundle, backend, default_batch(backend), usable_cpus(), seconds, flops, limits)
+        yield _measurement(bundle, backend, DEFAULT_BATCH["cpu"], usable_cpus(), seconds, flops, limits)
 
 
 def bench_document(

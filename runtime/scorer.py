@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .audio import FilePath, audio_from_array
-from .backends import Backend, BackendName, choose_backend
+from .backends import BackendName, choose_backend
 from .batches import Batches, Clip, File, mean_clip
 from .bundle import Bundle, load_bundle
 from .cpus import usable_cpus
@@ -30,7 +30,7 @@ from .ort_backend import Outputs, padded
 from .rows import Row
 from .spec import FrontendSpec
 
-_DEFAULT_BATCH: Final = {"cpu": 4, "cuda": 256, "trt": 256}
+DEFAULT_BATCH: Final = {"cpu": 16, "cuda": 256, "trt": 256}
 _AHEAD: Final = 4096  # files whose rows may wait for an earlier one, which takes longer
 
 
@@ -80,7 +80,7 @@ class Scorer:
         _check_window(window, hop, self.bundle.spec)
         choice = choose_backend(self.bundle, backend, variant=variant, threads=1)
         self.backend, self.passed_over = choice.backend, choice.passed_over
-        self.batch_size = batch_size or default_batch(self.backend)
+        self.batch_size = batch_size or DEFAULT_BATCH[self.backend.device]
         self.workers = workers or usable_cpus()
         if embeddings and self.backend.embedding_size is None:
             raise ModelError(
@@ -233,12 +233,6 @@ class Scorer:
 
 
 _NOT_FINITE: Final = "the model gave NaN or infinity"
-
-
-def default_batch(backend: Backend) -> int:
-    """Clips that are scored at once where nothing else is asked for."""
-    plan = backend.variant.plan
-    return int(plan["batch"]) if plan else _DEFAULT_BATCH[backend.device]
 
 
 def _noted(paths: Iterable[FilePath], files: dict[int, File]) -> Iterator[bytes]:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle, log_mel
 from rrtn.runtime.audio import read_audio, waveform_from_samples
 from rrtn.runtime.bundle import metadata_of
-from rrtn.runtime.cpus import vector_extension
 from rrtn.runtime.errors import AudioError, ConfigError, ModelError, OutOfMemoryError, StoppedError
 from rrtn.runtime.frontend import clip_log_mel
 from rrtn.runtime.onnx_file import sealed
@@ -119,14 +117,6 @@ def waveform_model(path: Path, spec: FrontendSpec) -> Path:
 def test_a_waveform_model_is_fed_the_clip_itself(tmp_path: Path, spec: FrontendSpec) -> None:
     scores = Scorer(waveform_model(tmp_path / "peak.onnx", spec), "cpu").score_waveform([0.1, 0.2, -0.1], 16_000)
     assert scores == {"Peak": 23_198 / 32_768}  # -3 dBFS, as int16
-
-
-def test_a_variant_may_say_how_many_clips_it_is_made_for(tiny_model: Path) -> None:
-    bundle = load_bundle(tiny_model)
-    planned = replace(
-        bundle, variants=(replace(bundle.variants[0], plan={"batch": 16, "vector_extension": vector_extension()}),)
-    )
-    assert (Scorer(bundle).batch_size, Scorer(planned).batch_size, Scorer(planned, batch_size=3).batch_size) == (4, 16, 3)
 
 
 @pytest.mark.parametrize("option", ["batch_size", "workers", "max_seconds"])
