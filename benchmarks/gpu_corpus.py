@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import checkout  # noqa: F401  # before rrtn
@@ -18,11 +19,10 @@ import torch
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.audio import INT16_SCALE, Int16, levelled
 from rrtn.runtime.cpus import usable_cpus
-from rrtn.train import corpus, loop
+from rrtn.train import corpus, evaluate, loop, plan
 from rrtn.train.clips import ClipStore, Shard
 from rrtn.train.config import Config
-from rrtn.train.data import SPLITS, DataSet, Split
-from rrtn.train.plan import Plan
+from rrtn.train.data import SPLITS, Clip, DataSet, Split
 from rrtn.train.splits import SplitClips
 
 _CHUNK = 50
@@ -97,25 +97,57 @@ def corpus_of_bursts(train: int, val: int, spec: FrontendSpec, *, speakers: tupl
     return {"Train": items, "Val": items_of_corpus(val, speakers=speakers[1], spec=spec, seed=1)}
 
 
+def data_of_items(items: dict[str, list[Item]]) -> DataSet:
+    """What `read_data` would give of them as files."""
+    splits = {name: Split(clips=(), ratings=np.zeros((0, len(corpus.TARGETS)), np.float32)) for name in SPLITS}
+    for name, of_split in items.items():
+        clips = [
+            Clip(f"[{name}-{i:05d}]", Path(), name, f"{name}-{speaker}", "", i) for i, (_, _, speaker) in enumerate(of_split)
+        ]
+        splits[name] = Split(clips=tuple(clips), ratings=np.array([ratings for _, ratings, _ in of_split]))
+    return DataSet(path=Path(), targets=corpus.TARGETS, splits=splits, warnings=())
+
+
+@contextlib.contextmanager
+def read_from_memory(items: dict[str, list[Item]]) -> Iterator[DataSet]:
+    """Inside, `items` are the data set of every run, decoded."""
+    data = data_of_items(items)
+    of_clips = {
+        clip.file_id: item for name, part in items.items() for clip, item in zip(data.splits[name].clips, part, strict=True)
+    }
+
+    def split_clips(data: DataSet, name: str, spec: FrontendSpec, device: torch.device) -> SplitClips:
+        return split_of_items([of_clips[clip.file_id] for clip in data.splits[name].clips], spec, device)
+
+    replaced = {plan: {"data_from_config": lambda config: data}, loop: {"split_clips": split_clips}}
+    replaced[evaluate] = replaced[plan] | replaced[loop]
+    before = {module: {name: getattr(module, name) for name in names} for module, names in replaced.items()}
+    _set(replaced)
+    try:
+        yield data
+    finally:
+        _set(before)
+
+
+def _set(functions: dict[ModuleType, dict[str, Callable[..., Any]]]) -> None:
+    for module, names in functions.items():
+        for name, function in names.items():
+            setattr(module, name, function)
+
+
 def trained(
     config: Config, items: dict[str, list[Item]], run: Path, *, at_epoch: Callable[[dict[str, Any]], None] = lambda record: None
 ) -> loop.TrainResult:
-    """`rrtn.train.loop.train` whole, with the splits taken from `items`; `at_epoch` gets each line of the history."""
-    empty = {name: Split(clips=(), ratings=np.zeros((0, len(config.data.targets)), np.float32)) for name in SPLITS}
-    data = DataSet(path=run, targets=config.data.targets, splits=empty, warnings=())
-    plan = Plan(config=config, data=data, steps_per_epoch=len(items["Train"]) // config.optim.batch_size, notes=())
+    """`rrtn.train.loop.train` whole, on `items`; `at_epoch` gets each line of the history."""
     append = loop.append_history
 
     def appended(folder: Path, record: dict[str, Any]) -> None:
         append(folder, record)
         at_epoch(record)
 
-    def split_clips(_: DataSet, name: str, spec: FrontendSpec, device: torch.device) -> SplitClips:
-        return split_of_items(items[name], spec, device)
-
-    before = loop.split_clips
-    loop.split_clips, loop.append_history = split_clips, appended
+    loop.append_history = appended
     try:
-        return loop.train(plan, run, resume=False)
+        with read_from_memory(items):
+            return loop.train(plan.plan_from_config(config), run, resume=False)
     finally:
-        loop.split_clips, loop.append_history = before, append
+        loop.append_history = append

@@ -2,9 +2,10 @@
 
     python benchmarks/peers.py [--encoders resnet18] [--repeats 5] [--share 0.25] [--without compile]
 
-From files: rrtn's Scorer, audonnx with audinterface (by default, and at its best), and a plain loop (read, resample, log-Mel,
-batches of 16) around PyTorch eager, torch.compile, and OpenVINO. Model alone: the last three and ONNX Runtime, fed features
-that are ready in memory. OpenVINO runs one batch after the other on all cores, and with its hint for throughput.
+From files: rrtn's Scorer (with the variant that it takes by itself), audonnx with audinterface (by default, and at its best),
+and a plain loop (read, resample, log-Mel, batches of 16) around PyTorch eager, torch.compile, and OpenVINO. Model alone: the
+last three and ONNX Runtime, fed features that are ready in memory. OpenVINO runs one batch after the other on all cores, and
+with its hint for throughput.
 
 All give the same scores (checked before a time is printed). OpenVINO and audinterface are no dependencies of rrtn:
 `make .peers` brings them; lines of what is missing are left out, which is said.
@@ -27,6 +28,7 @@ from files_to_scores import (
     audonnx_functions,
     check_same,
     count_of,
+    cpu_variant_file,
     from_features,
     from_files,
     log_mels_of_files,
@@ -87,7 +89,7 @@ class OpenvinoThroughput:
 
 def functions_of(encoder: EncoderName, files: Files, model: Path, without: list[str]) -> dict[str, Scores]:
     """Everything that is here, by name."""
-    scorer = Scorer(model, "cpu")
+    scorer = Scorer(cpu_variant_file(model), "cpu")
     runs: dict[str, Runs] = {"PyTorch eager": torch_run(network_of(encoder))}
     if "compile" not in without:
         runs["torch.compile"] = torch_run(torch.compile(network_of(encoder), dynamic=False))

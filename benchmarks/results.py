@@ -36,6 +36,10 @@ SUITE: dict[str, tuple[list[str], list[str]]] = {
         ["--encoders", "resnet18", "--share", "0.03", "--repeats", "2"],
     ),
     "peers.py": (["--share", "0.25"], ["--share", "0.03", "--repeats", "2", "--without", "compile"]),
+    "winograd.py": (
+        ["--encoders", "cnn14", "--share", "0.5", "--repeats", "5"],
+        ["--encoders", "resnet18", "--share", "0.03", "--repeats", "2"],
+    ),
     "train_step.py": (
         ["--methods", "rrtn-ruwl", "--batch-size", "64", "--precisions", "fp32", "bf16", "--steps", "7"],
         ["--methods", "rrtn-ruwl", "--batch-size", "4", "--steps", "2"],

@@ -3,7 +3,7 @@
     python benchmarks/score_folder.py [--encoders resnet18] [--audio DIR] [--repeats 5] [--share 0.5]
 
 bare ORT           a session on all cores, spinning, in batches of 16, fed features that are ready in memory: the ceiling
-rrtn               Scorer.score_files: from the files
+rrtn               Scorer.score_files: from the files; the variant cpu (what `rrtn score` takes by itself), fp32 and int8
 PyTorch            a plain loop in eager mode: read, resample, log-Mel and encoder in batches of 16, all cores
 audonnx            audinterface.Feature.process_files with audonnx.load and our transform: by default (one thread), and at the
                    best of: two threads for ONNX Runtime, two files at a time, both
@@ -14,6 +14,7 @@ printed). audinterface is no dependency of rrtn: `make .peers` brings it; withou
 
 import argparse
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from files_to_scores import (
     audonnx_functions,
     check_same,
     count_of,
+    cpu_variant_file,
     from_features,
     from_files,
     model_file,
@@ -47,12 +49,11 @@ def compared(encoder: EncoderName, files: Files, folder: Path, repeats: int) -> 
     model = model_file(encoder, folder)
     int8 = folder / "int8.onnx"
     int8.write_bytes(int8_for_cpu(model.read_bytes(), files.features[:64]))
-    scorers = {"fp32": Scorer(model, "cpu"), "int8": Scorer(int8, "cpu")}
+    variants = {"cpu": cpu_variant_file(model), "fp32": model, "int8": int8}
+    scorers = {name: Scorer(file, "cpu") for name, file in variants.items()}
     functions: dict[str, Scores] = {
-        "bare ORT fp32": from_features(ort_run(model), files.features),
-        "bare ORT int8": from_features(ort_run(int8), files.features),
-        "rrtn fp32": lambda: rrtn_scores(scorers["fp32"], files.paths),
-        "rrtn int8": lambda: rrtn_scores(scorers["int8"], files.paths),
+        **{f"bare ORT {name}": from_features(ort_run(file), files.features) for name, file in variants.items()},
+        **{f"rrtn {name}": partial(rrtn_scores, scorer, files.paths) for name, scorer in scorers.items()},
         "PyTorch": from_files(torch_run(network_of(encoder)), files.paths),
         **audonnx_functions(model, files.paths),
     }
@@ -69,9 +70,12 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, Ratio]:
     """How many times faster rrtn is; of the ceiling it is a share."""
     pairs = {
         "share of bare ORT, fp32": ("bare ORT fp32", "rrtn fp32"),
+        "share of bare ORT, cpu": ("bare ORT cpu", "rrtn cpu"),
         "share of bare ORT, int8": ("bare ORT int8", "rrtn int8"),
+        "cpu over fp32": ("rrtn fp32", "rrtn cpu"),
         "int8 over fp32": ("rrtn fp32", "rrtn int8"),
-        **{f"over {name}": (name, "rrtn fp32") for name in seconds if name.startswith(("audonnx", "PyTorch"))},
+        **{f"fp32 over {name}": (name, "rrtn fp32") for name in seconds if name.startswith(("audonnx", "PyTorch"))},
+        **{f"over {name}": (name, "rrtn cpu") for name in seconds if name.startswith(("audonnx", "PyTorch"))},
     }
     found = {name: ratio(seconds[slow], seconds[fast]) for name, (slow, fast) in pairs.items()}
     at_best = [value for name, value in found.items() if name.startswith("over audonnx")]

@@ -38,7 +38,8 @@ def print_bundle(bundle: "Bundle") -> None:
     for variant in bundle.variants:
         parity = _parity_text(variant)
         size = f"{variant.size / 1e6:.1f}"
-        table.add_row(variant.name, variant.file, variant.input, size, variant.sha256[:12], parity, _state(bundle, variant))
+        state = _state(bundle, variant).partition(";")[0]  # what to do about it is in --json
+        table.add_row(variant.name, variant.file, variant.input, size, variant.sha256[:12], parity, state)
     source = ", ".join(f"{key} {bundle.provenance[key]}" for key in ("encoder", "method", "epoch") if key in bundle.provenance)
     spec = bundle.spec
     frontend = (
@@ -67,7 +68,7 @@ def _state(bundle: "Bundle", variant: "Variant") -> str:
     except RrtnError as error:
         return f"refused: {str(error).split(' | ')[1]}"
     if variant.kind == "onnx":
-        return "runs"
+        return f"runs, {variant.plan['speedup']} times as fast as fp32 on {variant.plan['cpu']}" if variant.plan else "runs"
     if reason := mismatch(variant.stamp, this_machine()):
         return f"{reason}; build it where it shall run: rrtn export --trt"
     if reason := cuda_missing():

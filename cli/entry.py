@@ -18,6 +18,7 @@ from .evaluate import evaluate, report
 from .export import export, parity
 from .pack import pack
 from .score import score
+from .table2 import table2
 from .train import train
 
 _INTERRUPTED = "interrupted | what is finished is kept | run the command again (rrtn train: with --resume)"
@@ -29,7 +30,7 @@ app = typer.Typer(
     help="From a folder of rated vocal bursts to a model that runs anywhere: rrtn train, rrtn export --trt, rrtn score.",
     epilog="Try it without any data: rrtn demo. What this machine can do: rrtn doctor.",
 )
-for command in (train, evaluate, report, export, parity, score, pack, inspect, bench, doctor, demo):
+for command in (train, evaluate, table2, report, export, parity, score, pack, inspect, bench, doctor, demo):
     app.command()(command)
 app.add_typer(data_app, name="data")
 

@@ -18,7 +18,7 @@ def evaluate(
     data: DataDir = None,
     ridge: Annotated[bool, typer.Option(help="Show a ridge regression on mel statistics beside it.")] = True,
     compare: Annotated[
-        Optional[list[Path]], typer.Option(help="Another run on the same data; may be given again.", show_default=False)
+        Optional[list[Path]], typer.Option(help="Another run on the same data, or as many seeds.", show_default=False)
     ] = None,
     submission: Annotated[
         Optional[Path], typer.Option(help="Scores of the Test split as a CSV in the challenge's form.", show_default=False)
@@ -27,6 +27,7 @@ def evaluate(
 ) -> None:
     """CCC of each target on the validation split with intervals over speakers, beside a ridge regression's.
 
+    A folder of runs that differ in their seed is taken as a run, too.
     Example: rrtn evaluate runs/rrtn --compare runs/vanilla
     """
     from ..train.evaluate import evaluate as evaluate_run
@@ -59,17 +60,19 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
         columns["ridge CCC"] = evaluation.ridge
     low, high = evaluation.interval
     table = new_table("target", "CCC", "95%", *columns)
+    epochs = ", ".join(map(str, evaluation.epochs))
+    means = "; means over seeds" if len(evaluation.seeds) > 1 else ""
     for k, target in enumerate(evaluation.targets):
         row = (f"{evaluation.challenge[k]:.3f}", f"{low[k]:.3f} to {high[k]:.3f}", *(f"{v[k]:.3f}" for v in columns.values()))
         table.add_row(plain(target), *row)
     table.add_section()
-    means = (f"{evaluation.challenge.mean():.3f}", f"{low[-1]:.3f} to {high[-1]:.3f}")
-    table.add_row("[bold]mean[/]", *(f"[bold]{cell}[/]" for cell in (*means, *(f"{v.mean():.3f}" for v in columns.values()))))
+    row = (f"{evaluation.challenge.mean():.3f}", f"{low[-1]:.3f} to {high[-1]:.3f}")
+    table.add_row("[bold]mean[/]", *(f"[bold]{cell}[/]" for cell in (*row, *(f"{v.mean():.3f}" for v in columns.values()))))
     print_table(
         table,
-        title=f"{evaluation.run}, epoch {evaluation.epoch}: Val, {evaluation.clips} clips, {evaluation.speakers} speakers",
+        title=f"{evaluation.run}, epoch {epochs}: Val, {evaluation.clips} clips, {evaluation.speakers} speakers",
         caption="CCC: the challenge's (variances over n-1, covariance over n), 95% by resampling speakers; "
-        "ridge: on each mel bin's mean and deviation",
+        f"ridge: on each mel bin's mean and deviation{means}",
     )
     for other, comparison in evaluation.compared.items():
         _print_comparison(evaluation, other, comparison)

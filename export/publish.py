@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import __version__
 from ..runtime.backends import DeviceName, backend_from_variant, obstacle
-from ..runtime.bundle import MANIFEST, Bundle, Variant
+from ..runtime.bundle import MANIFEST, Bundle, Variant, metadata_of
 from ..runtime.engine_stamp import this_machine
 from ..runtime.errors import ModelError, UnavailableError
 from ..runtime.files import sha256_of, write_bytes, write_json
@@ -21,9 +21,10 @@ from ..runtime.progress import Progress
 from ..train.config import Config
 from ..train.flops import scoring_flops
 from .audeering import audonnx_yaml_from_bundle
+from .cpu_variant import NotFasterError, cpu_variant_of
 from .deployed import folded_encoder
 from .engine import INSTALL_HINT, EngineOptions, engine_from_onnx, installed_flavour
-from .graph import onnx_from_network
+from .graph import file_from_onnx, onnx_from_network
 from .int8 import int8_for_cpu, int8_for_tensorrt
 from .parity import Parity, Probe, check_half_range, check_parity, extremes, parity_of_backend
 from .recipes import ENGINES, Recipe, Wanted
@@ -86,8 +87,12 @@ def _with_variants(bundle: Bundle, source: Source, probe: Probe, wanted: Wanted,
                 if recipe in ENGINES:
                     bundle = _with_engine(bundle, recipe, wanted.engine, _build_progress(bar, done, recipe.name))
                     bundle = _with_parity(bundle, recipe.name, probe, worst_to=worst_to)
+                elif recipe.name == "cpu":
+                    bundle = _with_cpu_variant(bundle, recipe, probe, wanted, worst_to=worst_to)
                 else:
                     bundle = _with_onnx(bundle, recipe, source, probe, embeddings=wanted.embeddings, worst_to=worst_to)
+            except NotFasterError as error:
+                skipped[recipe.name] = str(error).split(" | ")[1]
             except ModelError as error:
                 if recipe.name == "fp32":
                     raise
@@ -110,7 +115,19 @@ def _impossible(recipe: Recipe, bundle: Bundle, config: Config) -> str:
 
 def _with_onnx(bundle: Bundle, recipe: Recipe, source: Source, probe: Probe, *, embeddings: bool, worst_to: Path) -> Bundle:
     content = _onnx(bundle, recipe, source, probe, embeddings=embeddings)
-    variant = _variant(bundle, recipe, content, kind="onnx")
+    return _gated(bundle, _variant(bundle, recipe, content, kind="onnx"), probe, worst_to=worst_to)
+
+
+def _with_cpu_variant(bundle: Bundle, recipe: Recipe, probe: Probe, wanted: Wanted, *, worst_to: Path) -> Bundle:
+    fp32 = bundle.variant(recipe.source)
+    assert fp32 is not None
+    made = cpu_variant_of(bundle.read(fp32), tune=wanted.tune, slower_too=recipe.name in wanted.require)
+    metadata = metadata_of(bundle.labels, bundle.spec, recipe.input, recipe.precision, made.plan)
+    variant = _variant(bundle, recipe, file_from_onnx(made.model, metadata), kind="onnx", plan=made.plan)
+    return _gated(bundle, variant, probe, worst_to=worst_to)
+
+
+def _gated(bundle: Bundle, variant: Variant, probe: Probe, *, worst_to: Path) -> Bundle:
     backend = ort_backend_from_bundle(bundle, variant, device="cpu")
     parity = check_parity(backend, bundle.spec, probe, worst_to=worst_to)
     return replace(bundle, variants=(*bundle.variants, replace(variant, parity=parity.to_dict())))
@@ -197,7 +214,7 @@ def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityR
 def _devices(variant: Variant) -> tuple[DeviceName, ...]:
     if variant.kind == "engine":
         return ("trt",)
-    return ("cpu",) if cuda_missing() else ("cpu", "cuda")
+    return ("cpu",) if variant.plan or cuda_missing() else ("cpu", "cuda")
 
 
 def _result(bundle: Bundle, variant: Variant, device: DeviceName, probe: Probe) -> ParityResult:

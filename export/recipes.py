@@ -20,6 +20,7 @@ class Recipe(NamedTuple):
 
 ONNX: Final = (
     Recipe("fp32", "model.onnx", "logmel", "fp32"),
+    Recipe("cpu", "model.cpu.onnx", "logmel", "fp32", "fp32"),
     Recipe("waveform", "model.waveform.onnx", "waveform", "fp32"),
     Recipe("fp16", "model.fp16.onnx", "logmel", "fp16"),
     Recipe("waveform-fp16", "model.waveform.fp16.onnx", "waveform", "fp16"),
@@ -40,6 +41,8 @@ class Wanted:
 
     fp16: bool = False
     int8: bool = False
+    cpu_variant: bool = True
+    tune: bool = False
     waveform: bool = True
     trt: bool = False
     embeddings: bool = False
@@ -60,6 +63,7 @@ class Wanted:
             for recipe in (*ONNX, *ENGINES)
             if recipe.precision in precisions
             and (recipe.input == "logmel" or self.waveform)
+            and (recipe.name != "cpu" or self.cpu_variant)
             and (recipe.name != "waveform-int8" or self.trt)  # for engines alone: on CPUs the log-Mel one is faster
             and (recipe not in ENGINES or self.trt)
         ]

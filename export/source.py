@@ -16,10 +16,9 @@ from ..runtime.progress import Progress
 from ..train.checkpoint import CheckpointInfo, load_checkpoint
 from ..train.clips import clip_store
 from ..train.config import Config, config_from_dict
-from ..train.data import read_data
 from ..train.evaluate import network_from_weights
 from ..train.model import TwinsNetwork
-from ..train.plan import data_folder
+from ..train.plan import data_from_config
 from .parity import Probe, extremes, torch_scores
 
 PROBE_CLIPS: Final = 128  # of the validation split
@@ -56,7 +55,7 @@ def probe_of_source(source: Source) -> Probe:
 def clips_of_split(config: Config, name: str, count: int) -> tuple[Float32, Float32, tuple[str, ...]]:
     """Clips [n, N] in [-1, 1] spread over a split of the run's data, their ratings [n, K] and speakers."""
     try:
-        split = read_data(data_folder(config), config.data.targets).splits[name]
+        split = data_from_config(config).splits[name]
     except DataError as error:
         raise DataError(f"{error} | the parity gate needs the run's clips") from error
     chosen = np.unique(np.linspace(0, len(split.clips) - 1, min(count, len(split.clips))).astype(np.int64))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol, get_args
 
 from .bundle import Bundle, Variant
+from .cpus import vector_extension
 from .engine_stamp import Machine, mismatch, this_machine
 from .errors import ConfigError, UnavailableError
 from .frontend import Float32
@@ -19,7 +20,7 @@ _FASTEST_FIRST: Final[tuple[DeviceName, ...]] = ("trt", "cuda", "cpu")
 _PREFERRED: Final[dict[DeviceName, tuple[str, ...]]] = {
     "trt": ("trt-fp16", "trt"),
     "cuda": ("waveform", "fp32"),
-    "cpu": ("fp32", "waveform"),
+    "cpu": ("cpu", "fp32", "waveform"),
 }
 
 
@@ -118,6 +119,9 @@ def candidates_of_bundle(
     for device in _devices(chosen) if name == "auto" else (name,):
         found = [chosen] if chosen else _preferred(bundle, device)
         reasons = {every.name: obstacle(every, device, machine, cuda) for every in found}
+        for every in found if not chosen else ():
+            if reason := _slower_here(every, vector_extension()):
+                reasons[every.name] = passed_over[f"the variant {every.name}"] = reason
         candidates += [Candidate(device, every) for every in found if not reasons[every.name]]
         if all(reasons.values()):
             kind = "engine" if device == "trt" else "ONNX variant"
@@ -153,6 +157,8 @@ def obstacle(variant: Variant, device: DeviceName, machine: Machine, cuda: str) 
     """Why a variant cannot run on a device, by what is known without loading it; "" where it should."""
     if device == "trt" and variant.kind != "engine":
         return f"{variant.name} is ONNX, no engine"
+    if variant.plan and device == "cuda":
+        return f"{variant.name} is made for CPUs"
     unfit = mismatch(variant.stamp, machine) if device == "trt" else ""
     return unfit or (cuda if device != "cpu" else "")  # engines use its memory
 
@@ -162,6 +168,12 @@ def backend_from_variant(bundle: Bundle, variant: Variant, device: DeviceName, *
     if device == "trt":
         return trt_backend_from_bundle(bundle, variant)
     return ort_backend_from_bundle(bundle, variant, device=device, threads=threads)
+
+
+def _slower_here(variant: Variant, extension: str) -> str:
+    """Why a variant may be slower here than fp32, although it was faster where it was made; "" where it should not."""
+    made_for = variant.plan["vector_extension"] if variant.plan else extension
+    return "" if made_for == extension else f"made for a processor with {made_for}, this one has {extension}"
 
 
 def _variant(bundle: Bundle, name: str) -> Variant:

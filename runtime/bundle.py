@@ -32,6 +32,7 @@ class Variant:
     size: int  # bytes
     parity: dict[str, Any] | None = None  # against PyTorch; None where it could not run
     stamp: dict[str, Any] | None = None  # engines: what built it, for which GPUs, from which ONNX
+    plan: dict[str, Any] | None = None  # of the variant cpu: its convolutions, and how fast it was on which processor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,9 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     return _from_manifest(path) if path.name == MANIFEST else _from_onnx(path)
 
 
-def metadata_of(labels: tuple[str, ...], spec: FrontendSpec, input_kind: InputKind, precision: str) -> dict[str, str]:
+def metadata_of(
+    labels: tuple[str, ...], spec: FrontendSpec, input_kind: InputKind, precision: str, plan: dict[str, Any] | None = None
+) -> dict[str, str]:
     """What goes into an ONNX file's metadata_props: all that scoring needs beside the graph."""
     document = {
         "schema": SCHEMA,
@@ -97,6 +100,7 @@ def metadata_of(labels: tuple[str, ...], spec: FrontendSpec, input_kind: InputKi
         "frontend": spec.to_dict(),
         "input": input_kind,
         "precision": precision,
+        **({"plan": plan} if plan else {}),
     }
     return {METADATA_KEY: json.dumps(document)}
 
@@ -131,14 +135,16 @@ def _from_onnx(path: Path) -> Bundle:
     try:
         document = json.loads(metadata[METADATA_KEY])
         _check_schema(path, document["schema"])
+        plan = document.get("plan")
         variant = Variant(
-            name=document["precision"] if document["input"] == "logmel" else document["input"],
+            name="cpu" if plan else document["precision"] if document["input"] == "logmel" else document["input"],
             file=path.name,
             kind="onnx",
             input=document["input"],
             precision=document["precision"],
             sha256=hashlib.sha256(content).hexdigest(),
             size=len(content),
+            plan=plan,
         )
         return Bundle(
             path=path.parent,

@@ -47,30 +47,30 @@ def _first_frames(x: Float32, spec: FrontendSpec, frames: int) -> Float32:
     x = np.pad(x, (0, max(0, half + 1 - len(x))))
     x = np.pad(x, half, mode="reflect")
     framed = np.lib.stride_tricks.sliding_window_view(x, spec.n_fft)[:: spec.hop][:frames]  # [T, n_fft]
-    mel = _power(framed, spec) @ _mel_weights(spec)  # [groups, _GROUP, M]
-    mel = np.maximum(mel.reshape(-1, spec.n_mels)[:frames], np.float32(spec.power_floor))
+    mel = np.maximum(_mel_power(framed, spec), np.float32(spec.power_floor))
     decibels: Float32 = 10 * np.log10(mel)
     return decibels
 
 
-_BLOCK: Final = 50  # frames transformed at a time: what is in between stays in the cache
-# Frames in one matrix product. So small a product OpenBLAS computes on the calling thread; its own threads would fight
-# with the decoding ones for the cores, which made scoring 2.5 times slower.
-_GROUP: Final = 10
+# Frames at a time: what is in between stays in the cache, and so small a matrix product OpenBLAS computes on the calling
+# thread (its own threads would fight with other decoders for the cores, which made scoring 2.5 times slower).
+_BLOCK: Final = 50
 
 
-def _power(framed: Float32, spec: FrontendSpec) -> Float32:
-    """Frames [T, n_fft] -> power spectrum [groups, _GROUP, F], with zeros behind the last frame.
+def _mel_power(framed: Float32, spec: FrontendSpec) -> Float32:
+    """Frames [T, n_fft] -> power in each mel band [T, M].
 
-    In float64 up to here: beside a loud voice, single precision moves bins at -90 dB by hundredths of a decibel.
+    The spectrum in float64: beside a loud voice, single precision moves bins at -90 dB by hundredths of a decibel. Every
+    product is of a whole block, so that a frame's numbers do not depend on how many there are.
     """
-    groups = -(-len(framed) // _GROUP)
-    power = np.zeros((groups * _GROUP, spec.n_bins), dtype=np.float32)
+    power = np.zeros((_BLOCK, spec.n_bins), dtype=np.float32)
+    mel = np.empty((-(-len(framed) // _BLOCK) * _BLOCK, spec.n_mels), dtype=np.float32)
     for begin in range(0, len(framed), _BLOCK):
         block = framed[begin : begin + _BLOCK]
         spectrum = np.fft.rfft(block * _window(spec))
-        power[begin : begin + len(block)] = spectrum.real**2 + spectrum.imag**2
-    return power.reshape(groups, _GROUP, spec.n_bins)
+        power[: len(block)] = spectrum.real**2 + spectrum.imag**2
+        np.matmul(power, _mel_weights(spec), out=mel[begin : begin + _BLOCK])
+    return mel[: len(framed)]
 
 
 def clip_of(waveform: Float32, spec: FrontendSpec, start: int = 0) -> Float32:

@@ -28,9 +28,12 @@ class DataConfig:
 
     dir: str = ""  # --data: a folder in the Hume-VB layout; empty for the built-in corpus
     targets: tuple[str, ...] = ()  # --targets; empty for every numeric column that is not metadata
+    fraction: float = 1.0  # --fraction of the training clips, by whole speakers whom the seed draws
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))
+        if not 0 < self.fraction <= 1:
+            raise ConfigError(f"--fraction (data.fraction) | {self.fraction} | expected more than 0, at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)

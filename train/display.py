@@ -33,6 +33,14 @@ _LOSSES: Final = {"total": "loss", "ccc": "l_ccc", "ccc_a": "l_ccc_a", "bt": "l_
 _DROPPED_FIRST: Final = ("peak", "w", "ccc_a", "bt", "ccc", "clips/s", "loss")  # on a narrow terminal
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What a run is of something larger, such as a table of runs."""
+
+    label: str = ""
+    later: float = 0.0  # all that comes after it, in runs as long as this one
+
+
 @dataclass(kw_only=True)
 class _Phase:
     """Training or validation within one epoch. Clips done before a resume are no part of the rate."""
@@ -70,7 +78,9 @@ class Display:
         peak: float = 0.0,
         tensorboard: Path | None = None,
         quiet: bool = False,
+        part: Part = Part(),
     ) -> None:
+        self._part = part
         self._epochs, self._clips_per_epoch, self._quiet = epochs, clips_per_epoch, quiet
         self._share_per_rate = flops_per_clip / peak if peak > 0 else 0.0
         self._writer = _Writer(tensorboard) if tensorboard and not quiet else None
@@ -158,7 +168,7 @@ class Display:
             self._live.refresh()
         elif line:
             rate, share, left = self._speed()
-            parts = (f"epoch {self._epoch + 1:3d}/{self._epochs}  {line}", f"{rate}  {share}".rstrip(), left)
+            parts = (self._part.label, f"epoch {self._epoch + 1:3d}/{self._epochs}  {line}", f"{rate}  {share}".rstrip(), left)
             self.say("  |  ".join(filter(None, parts)))
         else:
             return
@@ -170,6 +180,10 @@ class Display:
         share = self._share(self._phase.rate) if self._phase is self._training else ""
         seconds = self._seconds_left()
         left = f"{_duration(seconds)} to go" if 0 < seconds < 1e7 else ""
+        if left and self._part.later:
+            pace, rest = self._pace()
+            later = self._part.later * self._epochs * (self._clips_per_epoch * pace + rest)
+            left += f", {_duration(seconds + later)} in all"
         if not self._phase.rate:
             return "", "", left
         return f"{self._phase.rate:.1f} clips/s", f"{share} of peak" if share else "", left
@@ -179,15 +193,20 @@ class Display:
 
     def _seconds_left(self) -> float:
         """Of the whole run, at the pace of this epoch and the one before (the first has a slow start); 0: not known."""
-        training, phase, rest = self._training, self._phase, self._rest
-        clips = self._earlier.done + training.done
-        pace = (self._earlier.seconds + training.seconds) / clips if clips else 0.0  # seconds a clip
-        if not rest and phase is not training and phase.rate:
-            rest = phase.total / phase.rate
+        training = self._training
+        pace, rest = self._pace()
         later = (self._epochs - self._epoch - 1) * (self._clips_per_epoch * pace + rest)
         if training.ended is None:
             return later + max(training.total - training.before - training.done, 0) * pace + rest
         return later + max(rest - (monotonic() - training.ended), 0.0)
+
+    def _pace(self) -> tuple[float, float]:
+        """Seconds of a training clip, and of all that follows an epoch's training; 0: not known."""
+        training, phase, rest = self._training, self._phase, self._rest
+        clips = self._earlier.done + training.done
+        if not rest and phase is not training and phase.rate:
+            rest = phase.total / phase.rate
+        return (self._earlier.seconds + training.seconds) / clips if clips else 0.0, rest
 
     def _rendered(self) -> Group:
         """The last epochs, below the best one where that is older, and this epoch's progress: as they fit just now."""
@@ -198,7 +217,7 @@ class Display:
             shown = [self._best] * (0 <= self._best < first) + [*range(first, len(self._rows))]
             parts.append(_table([self._rows[i] | {"best": "best" * (i == self._best)} for i in shown], width))
         if self._training.total and not (self._rows and self._rows[-1]["epoch"] == str(self._epochs)):
-            label = f"epoch {self._epoch + 1}/{self._epochs} {self._phase.split}"
+            label = f"{self._part.label} epoch {self._epoch + 1}/{self._epochs} {self._phase.split}".lstrip()
             parts.append(_progress(label, self._phase, self._speed(), width))
         return Group(*parts)
 

@@ -1,45 +1,61 @@
 """How good a run is on its validation split, beside what a ridge regression reaches there.
 
-n clips, K targets.
+S seeds, n clips, K targets.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 
 from ..runtime.audio import waveform_from_samples
-from ..runtime.errors import DataError
+from ..runtime.errors import ConfigError, DataError
 from ..runtime.files import sha256_of
 from ..runtime.frontend import Float32, clip_log_mel
 from ..runtime.progress import Progress
-from .checkpoint import POINTER, load_checkpoint
+from .checkpoint import POINTER, load_checkpoint, read_info
 from .config import Config, config_from_dict
+from .config_file import config_from_toml, differences
 from .data import DataSet, read_data
 from .frontend import LogMel
 from .metrics import ccc_biased, ccc_challenge
 from .model import TwinsNetwork
-from .plan import data_folder, network_from_config
+from .plan import data_from_config, network_from_config
 from .predict import predict
 from .predictions import Predictions, read_predictions, write_predictions, write_submission
 from .ridge import Float64, mel_statistics, ridge_predictions
 from .significance import Comparison, ccc_interval, compare
 from .splits import SplitClips, split_clips
 
+_CPU: Final = torch.device("cpu")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A run's best checkpoint on the validation split. Columns [K + 1] are the targets and then their mean."""
+    """A run's best checkpoint on the validation split, or those of a folder of seeds, whose metrics are means over them.
+
+    Columns [K + 1] are the targets and then their mean.
+    """
 
     run: Path
-    epoch: int
-    predictions: Predictions
-    ridge: Float64 | None  # [K] challenge metric of the baseline
+    epochs: tuple[int, ...]  # [S]
+    seeds: tuple[Predictions, ...]  # [S]
+    ridge: Float64 | None  # [K] challenge metric of the baseline, on the last seed's training clips
     compared: dict[str, Comparison] = field(default_factory=dict)  # with other runs, by their folders
+
+    @property
+    def epoch(self) -> int:
+        """The best one, of the first seed."""
+        return self.epochs[0]
+
+    @property
+    def predictions(self) -> Predictions:
+        """Of the first seed."""
+        return self.seeds[0]
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -59,29 +75,27 @@ class Evaluation:
     @property
     def challenge(self) -> Float64:
         """CCC [K]: variances over n - 1, covariance over n."""
-        return ccc_challenge(self.predictions.scores, self.predictions.rated)
+        return _mean([ccc_challenge(seed.scores, seed.rated) for seed in self.seeds])
 
     @property
     def biased(self) -> Float64:
         """CCC [K]: all moments over n."""
-        return ccc_biased(self.predictions.scores, self.predictions.rated)
+        return _mean([ccc_biased(seed.scores, seed.rated) for seed in self.seeds])
 
     @property
     def pearson(self) -> Float64:
         """Correlation [K], which a wrong scale or level does not lower; 0 where one side does not vary."""
-        x, y = (side - side.mean(0) for side in (self.predictions.scores, self.predictions.rated))
-        norms = np.sqrt(np.square(x).sum(0) * np.square(y).sum(0))
-        return np.asarray((x * y).sum(0) / np.where(norms == 0, 1, norms))
+        return _mean([_pearson(seed.scores, seed.rated) for seed in self.seeds])
 
     @property
     def mae(self) -> Float64:
         """Mean absolute error [K]."""
-        return np.asarray(np.abs(self.predictions.scores - self.predictions.rated).mean(0))
+        return _mean([np.abs(seed.scores - seed.rated).mean(0) for seed in self.seeds])
 
     @cached_property
     def interval(self) -> tuple[Float64, Float64]:
-        """95% of the challenge's CCC, low and high [K + 1], over speakers."""
-        return ccc_interval(self.predictions.scores, self.predictions.rated, self.predictions.speakers)
+        """95% of the challenge's CCC, low and high [K + 1], over speakers, and seeds where there are several."""
+        return ccc_interval(_scores(self.seeds), self.predictions.rated, self.predictions.speakers)
 
     def to_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -100,7 +114,22 @@ class Evaluation:
                 for k, target in enumerate(self.targets)
             },
             "compared": {run: comparison.to_dict(self.targets) for run, comparison in self.compared.items()},
-        }
+        } | ({"epochs_of_seeds": list(self.epochs)} if len(self.seeds) > 1 else {})
+
+
+def _mean(of_seeds: Sequence[Float64]) -> Float64:
+    return np.asarray(np.mean(of_seeds, axis=0))
+
+
+def _scores(seeds: Sequence[Predictions]) -> Float64:
+    """[S, n, K]."""
+    return np.array([seed.scores for seed in seeds])
+
+
+def _pearson(scores: Float64, rated: Float64) -> Float64:
+    x, y = (side - side.mean(0) for side in (scores, rated))
+    norms = np.sqrt(np.square(x).sum(0) * np.square(y).sum(0))
+    return np.asarray((x * y).sum(0) / np.where(norms == 0, 1, norms))
 
 
 def _pair(low: float, high: float) -> dict[str, float]:
@@ -112,23 +141,44 @@ def evaluate(
 ) -> Evaluation:
     """The run's best checkpoint on the Val split of its data, or of `data` with the same targets.
 
-    The predictions are kept in the run (predictions/), and taken from there for the runs that it is compared with.
-    `submission` takes the Test split's scores in the challenge's form. Raises ModelError for a broken checkpoint, DataError
-    for the data, or for runs that were not evaluated on the same clips.
+    A folder of runs that differ in their seed is taken as a run, here and in `others`. The predictions are kept in the run
+    (predictions/), and taken from there for the runs that it is compared with. `submission` takes the Test split's scores in
+    the challenge's form. Raises ModelError for a broken checkpoint, DataError for the data, or for runs that were not
+    evaluated on the same clips, ConfigError for a folder of unlike or unfinished runs.
     """
-    evaluated = _Evaluated.of_run(run, data)
-    predictions = evaluated.predictions("Val")
-    if data is None:
-        write_predictions(_kept(run), predictions)
+    runs = runs_of_seeds(run)
+    if submission and len(runs) > 1:
+        raise ConfigError(f"--submission | {run} holds {len(runs)} runs | expected one of them")
+    epochs, seeds = [], []
+    for one in runs:
+        evaluated = _Evaluated.of_run(one, data)
+        epochs.append(evaluated.epoch)
+        seeds.append(evaluated.predictions("Val"))
+        if data is None:
+            write_predictions(_kept(one), seeds[-1])
     if submission:
         write_submission(submission, evaluated.predictions("Test"))
     return Evaluation(
         run=run,
-        epoch=evaluated.epoch,
-        predictions=predictions,
+        epochs=tuple(epochs),
+        seeds=tuple(seeds),
         ridge=_ridge_ccc(evaluated.data, evaluated.clips("Val")) if ridge else None,
-        compared={str(other): _comparison(run, predictions, other, data) for other in others},
+        compared={str(other): _comparison(run, seeds, other, data) for other in others},
     )
+
+
+def runs_of_seeds(folder: Path) -> list[Path]:
+    """The folder itself, or the runs in it, which then differ in nothing but their seed, and are finished."""
+    runs = [path.parent for path in sorted(folder.glob("*/config.toml"))]
+    if (folder / "config.toml").exists() or not runs:
+        return [folder]
+    configs = [config_from_toml(run / "config.toml") for run in runs]
+    for run, config in zip(runs, configs, strict=True):
+        if unlike := [text for key, text in differences(configs[0], config).items() if key not in {"seed", "device"}]:
+            raise ConfigError(f"{run} | unlike {runs[0].name}: {'; '.join(unlike)} | expected runs that differ in their seed")
+        if (done := read_info(run / "checkpoints/last").epoch) < config.optim.epochs:
+            raise ConfigError(f"{run} | {done} of {config.optim.epochs} epochs | expected finished runs | go on with it first")
+    return runs
 
 
 @dataclass(frozen=True)
@@ -144,19 +194,20 @@ class _Evaluated:
     def of_run(cls, run: Path, data: Path | None) -> "_Evaluated":
         info, tensors = load_checkpoint(run / "checkpoints/best", "weights")
         config = config_from_dict(info.config, source=str(run))
-        data_set = read_data(data or data_folder(config), info.labels)
+        data_set = read_data(data, info.labels) if data else data_from_config(config)
         return cls(config, info.epoch, network_from_weights(config, tensors["weights"]), data_set)
 
-    def clips(self, split: str) -> SplitClips:
-        return split_clips(self.data, split, self.config.frontend, torch.device("cpu"))
+    def clips(self, split: str, device: torch.device = _CPU) -> SplitClips:
+        return split_clips(self.data, split, self.config.frontend, device)
 
-    def predictions(self, name: str) -> Predictions:
+    def predictions(self, name: str, device: torch.device = _CPU) -> Predictions:
         split = self.data.splits[name]
         if not split.clips:
             raise DataError(f"{self.data.path} | no clips in its {name} split | expected some")
-        clips = self.clips(name)
+        clips = self.clips(name, device)
+        network, frontend = self.network.to(device), LogMel(self.config.frontend).to(device)
         with Progress(f"predict {name}", len(clips), "clips") as bar:
-            scores = predict(self.network, LogMel(self.config.frontend), clips, crop=self.config.eval.crop, advance=bar.advance)
+            scores = predict(network, frontend, clips, crop=self.config.eval.crop, advance=bar.advance)
         return Predictions(
             file_ids=tuple(clip.file_id for clip in split.clips),
             speakers=tuple(clip.speaker for clip in split.clips),
@@ -171,17 +222,29 @@ def _kept(run: Path) -> Path:
     return run / "predictions" / f"Val-{sha256_of(run / 'checkpoints/best' / POINTER)[:12]}.csv"
 
 
-def _comparison(run: Path, predictions: Predictions, other: Path, data: Path | None) -> Comparison:
-    if data is None and _kept(other).is_file():
-        theirs = read_predictions(_kept(other))
-    else:
-        theirs = _Evaluated.of_run(other, data).predictions("Val")
-        if data is None:
-            write_predictions(_kept(other), theirs)
-    same = (theirs.file_ids, theirs.targets) == (predictions.file_ids, predictions.targets)
-    if not same or not np.array_equal(theirs.rated, predictions.rated):
+def predictions_of_run(run: Path, *, data: Path | None = None, device: torch.device = _CPU) -> Predictions:
+    """The best checkpoint's on Val, in float32; those of the run's own data are kept in it, and taken from there."""
+    if data is None and _kept(run).is_file():
+        return read_predictions(_kept(run))
+    predictions = _Evaluated.of_run(run, data).predictions("Val", device)
+    if data is None:
+        write_predictions(_kept(run), predictions)
+    return predictions
+
+
+def _comparison(run: Path, seeds: Sequence[Predictions], other: Path, data: Path | None) -> Comparison:
+    theirs = [predictions_of_run(one, data=data) for one in runs_of_seeds(other)]
+    if not all(same_clips(seeds[0], their) for their in theirs):
         raise DataError(f"--compare {other} | other clips, targets or ratings than {run} | expected runs on the same data")
-    return compare(predictions.scores, theirs.scores, predictions.rated, predictions.speakers)
+    if len(theirs) != len(seeds):
+        raise ConfigError(f"--compare {other} | {len(theirs)} seeds | {run} has {len(seeds)} | expected as many")
+    return compare(_scores(seeds), _scores(theirs), seeds[0].rated, seeds[0].speakers)
+
+
+def same_clips(one: Predictions, other: Predictions) -> bool:
+    """Whether they can be compared."""
+    alike = (one.file_ids, one.targets) == (other.file_ids, other.targets)
+    return alike and np.array_equal(one.rated, other.rated)
 
 
 def network_from_weights(config: Config, weights: dict[str, torch.Tensor]) -> TwinsNetwork:

@@ -23,7 +23,7 @@ from ..runtime.locks import locked
 from .checkpoint import POINTER, CheckpointInfo, Saver, read_info
 from .config import Config
 from .data import DataSet
-from .display import Display
+from .display import Display, Part
 from .distributed import World, any_rank, check_equal, first_on_machine_first
 from .flops import matmul_peak, step_flops
 from .frontend import LogMel
@@ -49,8 +49,18 @@ class TrainResult:
     epochs: int
 
 
-def train(plan: Plan, run: Path, *, resume: bool, strict_resume: bool = False, world: World = World()) -> TrainResult:  # noqa: B008
+def train(
+    plan: Plan,
+    run: Path,
+    *,
+    resume: bool,
+    strict_resume: bool = False,
+    world: World = World(),  # noqa: B008  # frozen
+    part: Part = Part(),  # noqa: B008  # frozen
+) -> TrainResult:
     """Trains into the folder `run`; `resume` goes on behind its last checkpoint and gives the bits of an unbroken run.
+
+    `part` is what the display says of the runs beside it.
 
     Raises ConfigError for a run that is there already or another trainer in it, DataError for audio that cannot be
     decoded, ModelError for broken checkpoints, StoppedError for a loss that is not finite, a full disk or a signal.
@@ -62,7 +72,7 @@ def train(plan: Plan, run: Path, *, resume: bool, strict_resume: bool = False, w
     try:
         run.mkdir(parents=True, exist_ok=True)
         with locked(run / "run.lock", does="trains") if world.is_first else contextlib.nullcontext():
-            return _train(plan, run, resume, strict_resume, world)
+            return _train(plan, run, resume, strict_resume, world, part)
     except torch.OutOfMemoryError as error:
         raise StoppedError(
             f"{run} | {str(error).splitlines()[0]} | batch {plan.config.optim.batch_size}: take --precision bf16, more GPUs "
@@ -70,11 +80,11 @@ def train(plan: Plan, run: Path, *, resume: bool, strict_resume: bool = False, w
         ) from error
 
 
-def _train(plan: Plan, run: Path, resume: bool, strict_resume: bool, world: World) -> TrainResult:
+def _train(plan: Plan, run: Path, resume: bool, strict_resume: bool, world: World, part: Part) -> TrainResult:
     config, per_epoch = plan.config, plan.steps_per_epoch
     device = device_from_config(config, world)
     training, validation, stepper, info = _ready(plan, device, world)
-    with Interruption() as interruption, Saver() as saver, _display(plan, run, device, world) as display:
+    with Interruption() as interruption, Saver() as saver, _display(plan, run, device, world, part) as display:
         if resume and (found := restored(run, info, stepper, strict_resume, display.say)):
             info = replace(info, epoch=found.epoch, step=found.step, history=found.history)
         elif config.model.init:
@@ -183,6 +193,12 @@ def _initialised(network: TwinsNetwork, config: Config) -> str:
     return f"{config.model.init}: {len(initial.used)} tensors taken, dropped: {', '.join(initial.dropped)}{frontend}"
 
 
+def data_digest(plan: Plan) -> str:
+    """SHA-256 of what a plan's run learns from, as its checkpoints have it. Raises DataError."""
+    splits = (split_clips(plan.data, name, plan.config.frontend, torch.device("cpu")) for name in ("Train", "Val"))
+    return _digest(plan.data, *splits)
+
+
 def _digest(data: DataSet, *splits: SplitClips) -> str:
     """Of what is learned from: names, ratings and samples, wherever the files lie."""
     parts = [repr(data.targets)]
@@ -192,7 +208,7 @@ def _digest(data: DataSet, *splits: SplitClips) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _display(plan: Plan, run: Path, device: torch.device, world: World) -> Display:
+def _display(plan: Plan, run: Path, device: torch.device, world: World, part: Part) -> Display:
     config = plan.config
     clips = plan.steps_per_epoch * config.optim.batch_size
     if not world.is_first:
@@ -205,6 +221,7 @@ def _display(plan: Plan, run: Path, device: torch.device, world: World) -> Displ
         flops_per_clip=flops / config.optim.batch_size,
         peak=matmul_peak(device, dtype) * world.size,
         tensorboard=run / "tensorboard" if config.tensorboard else None,
+        part=part,
     )
 
 

@@ -14,9 +14,11 @@ from .config import Config, Precision
 from .data import DataSet, read_data
 from .model import TwinsNetwork
 from .ratings import constant_targets
+from .splits import part_of_training
 
 _PAPER_EPOCHS: Final = 60
 _PAPER_BATCH: Final = 128
+_FEWEST_CLIPS: Final = 2  # the losses are over a batch
 _FEWEST_STEPS: Final = 10  # an epoch, below which the batch is made smaller
 _SMALLEST_BATCH: Final = 16
 _BYTES_A_PARAMETER: Final = 16  # float32 weight, gradient, and AdamW's two moments
@@ -40,14 +42,15 @@ class Plan:
 def plan_from_config(config: Config, *, ranks: int = 1) -> Plan:
     """Reads the data and fills what was left open; `ranks` share each batch. Raises DataError, ConfigError."""
     notes = []
-    folder = data_folder(config)
     if not config.data.dir:
         notes.append(
             "NO --data GIVEN: training on the built-in SYNTHETIC corpus. It shows that everything works; "
             "its scores say nothing about real voices. Your own: rrtn train --data DIR"
         )
-    data = read_data(folder, config.data.targets)
+    data = data_from_config(config)
     n_train = len(data.splits["Train"].clips)
+    if n_train < _FEWEST_CLIPS:
+        raise ConfigError(f"--fraction | {config.data.fraction} | leaves {n_train} training clips | expected {_FEWEST_CLIPS}")
     epochs = config.optim.epochs or (_PAPER_EPOCHS if config.data.dir else BUILTIN_EPOCHS)
     batch_size = config.optim.batch_size or _default_batch(n_train)
     if batch_size > n_train:
@@ -67,6 +70,12 @@ def plan_from_config(config: Config, *, ranks: int = 1) -> Plan:
 def data_folder(config: Config) -> Path:
     """The data set's folder; the built-in corpus where the config names none."""
     return Path(config.data.dir) if config.data.dir else builtin_corpus()
+
+
+def data_from_config(config: Config) -> DataSet:
+    """The data set with what the config takes of its training clips. Raises DataError."""
+    data = read_data(data_folder(config), config.data.targets)
+    return part_of_training(data, config.data.fraction, seed=config.seed)
 
 
 def describe(plan: Plan) -> dict[str, Any]:

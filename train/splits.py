@@ -5,7 +5,7 @@ n clips, B batch, N samples, M mels, K targets.
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..runtime.spec import FrontendSpec
 from . import views
 from .clips import ClipStore, clip_store
 from .config import Config
-from .data import DataSet
+from .data import DataSet, Split
 from .distributed import World
 from .views import Int64
 
@@ -143,6 +143,21 @@ def epoch_of_split(split: SplitClips, config: Config, epoch: int, world: World) 
         ratings=split.ratings[_to(order, device)],
         draws=draws.to(device).reshape(*order.shape, -1),
     )
+
+
+def part_of_training(data: DataSet, fraction: float, *, seed: int) -> DataSet:
+    """Whole speakers, in an order that `seed` draws, until they have `fraction` of the training clips.
+
+    A larger fraction has all that a smaller one has. A clip of nobody counts as a speaker.
+    """
+    train = data.splits["Train"]
+    _, speaker = np.unique([clip.speaker or clip.file_id for clip in train.clips], return_inverse=True)
+    clips = np.bincount(speaker)
+    order = np.argsort(views.uniform(seed, 0, np.arange(len(clips)), views.SPEAKERS, 1)[:, 0], kind="stable")
+    before = np.cumsum(clips[order]) - clips[order]
+    kept = np.flatnonzero(np.isin(speaker, order[before < fraction * len(speaker)]))
+    part = Split(clips=tuple(train.clips[i] for i in kept), ratings=train.ratings[kept])
+    return replace(data, splits={**data.splits, "Train": part})
 
 
 def split_clips(data: DataSet, name: str, spec: FrontendSpec, device: torch.device) -> SplitClips:

@@ -17,6 +17,7 @@ Int64 = npt.NDArray[np.int64]
 ORDER: Final = 0
 CROP: Final = 1
 MASKS: Final = 2
+SPEAKERS: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)

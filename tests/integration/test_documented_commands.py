@@ -26,7 +26,7 @@ SMALL_RRTN = ROOT / "tests/faults/small_rrtn.py"
 PATHS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")))
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in PATHS}
 PROGRAMS = ("rrtn", "make", "python", "torchrun", "pip", "ray", "sbatch")
-TRAINS_LONG = ("README.md", "docs/data.md", "docs/training.md")
+TRAINS_LONG = ("README.md", "docs/data.md", "docs/table2.md", "docs/training.md")
 
 # Not run here: why, and where else it is run.
 ELSEWHERE = {
@@ -60,8 +60,14 @@ SLOW = (
     "rrtn train --data small --config fixed.toml --epochs 5 --batch-size 16 --precision bf16 --device cpu --seed 0",
     "rrtn bench --json > RUN/export/bench.json",
     "rrtn export --trt",
+    "rrtn export RUN --fp16 --int8 --trt",
+    "rrtn export RUN --triton repository/",
+    "rrtn export --tune",
     "rrtn export --embeddings",
     "rrtn score recordings/ --embeddings --out embedded.parquet",
+    "rrtn table2 --data DIR --seeds 5",
+    "rrtn evaluate runs/table2/cnn14-rrtn --compare runs/table2/cnn14-vanilla",
+    "OMP_NUM_THREADS=1 rrtn table2 --encoders resnet18 --seeds 3 --fraction 0.5 --epochs 8 --batch-size 16 --device cpu",
     "rrtn score recordings/ -m BUNDLE --out scores.csv --engine ray",
     "sbatch --array=0-15 --wrap 'N=$(printf %02d $SLURM_ARRAY_TASK_ID); "
     "rrtn score --list part-$N -m BUNDLE --out scores-$N.csv || [ $? -eq 3 ]'",
@@ -75,7 +81,7 @@ BEFORE = {
 }
 SMALL = f"""#!/bin/sh
 case "$1" in
-    train|evaluate|report|export) OMP_NUM_THREADS=1 exec {shlex.quote(sys.executable)} {shlex.quote(str(SMALL_RRTN))} "$@";;
+    train|table2|evaluate|report|export|parity) OMP_NUM_THREADS=1 exec {shlex.quote(sys.executable)} {shlex.quote(str(SMALL_RRTN))} "$@";;
     *) exec {shlex.quote(sys.executable)} -m rrtn "$@";;
 esac
 """

@@ -34,7 +34,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["RRTN_CACHE"] = str(folder / "cache")
     rrtn("data", "synth", "corpus", "--clips", 90, "--speakers", 9, "--seed", 5, cwd=folder)
     rrtn("train", "--data", "corpus", "--epochs", 2, "--batch-size", 16, "--out", "runs/first", cwd=folder)
-    rrtn("export", "--fp16", "--trt", cwd=folder)
+    rrtn("export", "--fp16", "--trt", "--require", "cpu", cwd=folder)
     return folder
 
 
@@ -56,6 +56,7 @@ def test_bundle_lists_every_file_with_hash_stamp_and_parity(workplace: Path) -> 
     variants = {variant["name"]: variant for variant in bundle["variants"]}
     assert {name: variant["file"] for name, variant in variants.items()} == {
         "fp32": "model.onnx",
+        "cpu": "model.cpu.onnx",
         "waveform": "model.waveform.onnx",
         "fp16": "model.fp16.onnx",
         "waveform-fp16": "model.waveform.fp16.onnx",
@@ -66,7 +67,9 @@ def test_bundle_lists_every_file_with_hash_stamp_and_parity(workplace: Path) -> 
     for variant in variants.values():
         content = (export / variant["file"]).read_bytes()
         assert (variant["sha256"], variant["size"]) == (hashlib.sha256(content).hexdigest(), len(content))
-    assert all(variants[name]["parity"]["max_abs"] <= 1e-4 for name in ("fp32", "waveform"))
+    assert all(variants[name]["parity"]["max_abs"] <= 1e-4 for name in ("fp32", "cpu", "waveform"))
+    assert variants["cpu"]["plan"]["speedup"] > 1  # of ResNet18, on whatever CPU
+    assert len(variants["cpu"]["plan"]["convolutions"]) > 3
     stamp = variants["trt"]["stamp"]
     assert stamp["onnx_sha256"] == variants["waveform"]["sha256"]
     assert stamp["flavour"] in {"tensorrt_rtx", "tensorrt"}
@@ -76,7 +79,7 @@ def test_score_real_clips_with_the_newest_bundle(workplace: Path, real_clips: li
     table = tmp_path / "scores.csv"
     summary = rrtn_json("score", *real_clips, "--out", table, cwd=workplace)
     assert (summary["files"], summary["scored"], summary["errors"]) == (12, 12, {})
-    assert (summary["backend"], summary["variant"], summary["out"]) == ("cpu", "fp32", str(table))
+    assert (summary["backend"], summary["variant"], summary["out"]) == ("cpu", "cpu", str(table))
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     labels = json.loads((workplace / "runs/first/export/bundle.json").read_text())["labels"]
@@ -126,6 +129,7 @@ def test_the_report_is_one_page_without_scripts_or_network(workplace: Path, tmp_
 def test_inspect_and_doctor_and_data_check_print_json(workplace: Path) -> None:
     assert [v["name"] for v in rrtn_json("inspect", cwd=workplace)["variants"]] == [
         "fp32",
+        "cpu",
         "waveform",
         "fp16",
         "waveform-fp16",
@@ -156,7 +160,7 @@ def test_resume_of_a_finished_run_and_with_other_settings(workplace: Path) -> No
 def test_a_second_export_replaces_the_first_and_a_required_variant_must_exist(workplace: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     for _ in range(2):
-        rrtn("export", "--out", out, cwd=workplace)
+        rrtn("export", "--no-cpu-variant", "--out", out, cwd=workplace)
     assert sorted(path.name for path in out.iterdir()) == ["bundle.json", "model.onnx", "model.waveform.onnx", "model.yaml"]
     before = (out / "bundle.json").read_bytes()
     refused = rrtn("export", "--out", out, "--require", "fp64", cwd=workplace, code=2)
@@ -167,7 +171,7 @@ def test_a_second_export_replaces_the_first_and_a_required_variant_must_exist(wo
 
 def test_a_changed_model_file_is_refused(workplace: Path, real_clips: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    rrtn("export", "--out", out, cwd=workplace)
+    rrtn("export", "--no-cpu-variant", "--out", out, cwd=workplace)
     model = out / "model.onnx"
     content = bytearray(model.read_bytes())
     content[len(content) // 2] ^= 1
@@ -186,7 +190,7 @@ def test_e11_without_tensorrt_onnx_is_published_and_the_engine_skipped_with_the_
 
     monkeypatch.setattr(publish, "installed_flavour", lambda: None)
     monkeypatch.chdir(workplace)
-    published = publish.publish(Path("runs/first"), out=tmp_path / "bundle", wanted=Wanted(trt=True))
+    published = publish.publish(Path("runs/first"), out=tmp_path / "bundle", wanted=Wanted(trt=True, cpu_variant=False))
     assert [variant.name for variant in published.bundle.variants] == ["fp32", "waveform"]
     assert 'pip install "rrtn[rtx]"' in published.skipped["trt"]
     with pytest.raises(ModelError, match=r"--require trt .* nothing was published"):

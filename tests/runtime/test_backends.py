@@ -60,6 +60,25 @@ def test_auto_takes_the_fastest_first_and_float32_but_for_engines(bundle: Bundle
     assert tried(only(bundle, "fp32", "trt", "trt-int8")) == [("trt", "trt"), ("cuda", "fp32"), ("cpu", "fp32")]
 
 
+def test_the_cpu_variant_comes_first_on_the_kind_of_processor_that_it_was_measured_on(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fp32 = bundle.variant("fp32")
+    assert fp32 is not None
+    fast = replace(fp32, name="cpu", plan={"vector_extension": "avx512f", "batch": 16})
+    both = replace(bundle, variants=(fp32, fast))
+    monkeypatch.setattr(backends, "vector_extension", lambda: "avx512f")
+    assert tried(both, machine=CPU, cuda=NO_DRIVER) == [("cpu", "cpu"), ("cpu", "fp32")]
+    assert tried(both) == [("cuda", "fp32"), ("cpu", "cpu"), ("cpu", "fp32")]
+    assert tried(both, "cuda", variant="cpu") == []
+
+    monkeypatch.setattr(backends, "vector_extension", lambda: "avx2")
+    assert tried(both, machine=CPU, cuda=NO_DRIVER) == [("cpu", "fp32")]
+    assert tried(both, "cpu", variant="cpu") == [("cpu", "cpu")]  # who names it gets it
+    passed_over = choose_backend(both, "cpu").passed_over
+    assert passed_over == {"the variant cpu": "made for a processor with avx512f, this one has avx2"}
+
+
 def test_a_variant_may_be_named(bundle: Bundle) -> None:
     assert tried(bundle, variant="fp16") == [("cuda", "fp16"), ("cpu", "fp16")]
     assert tried(bundle, "cpu", variant="int8") == [("cpu", "int8")]

@@ -45,7 +45,7 @@ def test_by_default_the_last_one_is_what_scoring_does(bundle: Bundle, monkeypatc
     monkeypatch.setattr(measuring, "usable_cpus", lambda: 3)
     *alone, scoring = measurements(bundle)
     assert [(result.batch, result.at_once) for result in alone] == [(1, 1), (4, 1), (16, 1)]
-    assert (scoring.batch, scoring.at_once) == (4, 3)
+    assert (scoring.batch, scoring.at_once) == (16, 3)
 
 
 def test_p99_is_of_enough_runs_or_not_given(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

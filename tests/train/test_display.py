@@ -16,7 +16,7 @@ import pytest
 from rich.live import Live
 from rrtn.runtime.errors import MissingExtraError
 from rrtn.train import display as display_module
-from rrtn.train.display import Display, _duration
+from rrtn.train.display import Display, Part, _duration
 
 CONTROL = re.compile(r"\x1b\[([?0-9;]*)([a-zA-Z])")
 TERM_NAMES = ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "JUPYTER_COLUMNS", "JUPYTER_LINES")
@@ -317,6 +317,20 @@ def test_a_resumed_epoch_counts_only_the_clips_done_here(clock: Clock, capsys: p
     progress, epoch = capsys.readouterr().err.splitlines()
     assert progress == "epoch   2/3  Train 8000/10000 clips  |  50.0 clips/s  |  4 min to go"  # 12,000 clips
     assert epoch.endswith("|  50.0 clips/s  |  3 min to go")
+
+
+def test_a_part_of_a_table_says_which_and_how_long_the_whole_takes(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two epochs of 100 s each, and after this run half as much again as it is: 100 s."""
+    part = Part(label="2/3 cnn10-rrtn seed 1", later=0.5)
+    with Display(epochs=2, clips_per_epoch=1000, part=part) as display:
+        display.start_epoch(0)
+        clock.now += 90
+        display.advance(900)
+        clock.now += 10
+        display.advance(100)
+    assert capsys.readouterr().err.splitlines()[0] == (
+        "2/3 cnn10-rrtn seed 1  |  epoch   1/2  Train 900/1000 clips  |  10.0 clips/s  |  2 min to go, 4 min in all"
+    )  # 110 s, and 100 s
 
 
 def test_the_time_to_go_has_validation_and_checkpoints_in_it_and_forgets_a_slow_start(clock: Clock) -> None:
