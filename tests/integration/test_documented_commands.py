@@ -79,10 +79,11 @@ BEFORE = {
     "python -c": "rrtn score recordings/ -m BUNDLE --out scores-00.parquet; cp scores-00.parquet scores-01.parquet",
     "rrtn pack": "rm -r scores.csv .scores.csv.rrtn",  # another section, another table
 }
+PYTHON = shlex.quote(sys.executable)
 SMALL = f"""#!/bin/sh
 case "$1" in
-    train|table2|evaluate|report|export|parity) OMP_NUM_THREADS=1 exec {shlex.quote(sys.executable)} {shlex.quote(str(SMALL_RRTN))} "$@";;
-    *) exec {shlex.quote(sys.executable)} -m rrtn "$@";;
+    train|table2|evaluate|report|export|parity) OMP_NUM_THREADS=1 exec {PYTHON} {shlex.quote(str(SMALL_RRTN))} "$@";;
+    *) exec {PYTHON} -m rrtn "$@";;
 esac
 """
 SBATCH = """#!/bin/bash
