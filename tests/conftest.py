@@ -1,5 +1,6 @@
 """What tests of several layers share: real audio where it lies beside the project, tiny models made in memory."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from rrtn.runtime.onnx_file import sealed
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 LABELS = ("Awe", "Fear", "Joy")
+
+
+def pytest_sessionstart() -> None:
+    """A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
