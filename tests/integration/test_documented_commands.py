@@ -78,6 +78,7 @@ SLOW = (
 BEFORE = {
     "python -c": "rrtn score recordings/ -m BUNDLE --out scores-00.parquet; cp scores-00.parquet scores-01.parquet",
     "rrtn pack": "rm -r scores.csv .scores.csv.rrtn",  # another section, another table
+    "OMP_NUM_THREADS=1 rrtn table2": "mv runs/table2 runs/before",  # likewise
 }
 PYTHON = shlex.quote(sys.executable)
 SMALL = f"""#!/bin/sh
