@@ -88,7 +88,7 @@ def split_of_items(items: list[Item], spec: FrontendSpec, device: torch.device, 
 
 def _shard(samples: list[Int16]) -> Shard:
     offsets = np.cumsum([0, *map(len, samples)], dtype=np.int64)
-    return Shard(np.concatenate(samples), offsets, "")
+    return Shard.in_memory(np.concatenate(samples), offsets)
 
 
 def corpus_of_bursts(train: int, val: int, spec: FrontendSpec, *, speakers: tuple[int, int]) -> dict[str, list[Item]]:

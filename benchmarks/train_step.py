@@ -36,7 +36,7 @@ def split_of_noise(clips: int, spec: FrontendSpec, device: torch.device) -> Spli
     rng = np.random.default_rng(0)
     lengths = rng.integers(spec.sampling_rate, 4 * spec.sampling_rate, clips)
     samples = rng.integers(-8000, 8000, int(lengths.sum()), dtype=np.int16)
-    store = ClipStore([Shard(samples[begin:end], np.cumsum([0, *part]), "") for begin, end, part in _groups(lengths)])
+    store = ClipStore([Shard.in_memory(samples[begin:end], np.cumsum([0, *part])) for begin, end, part in _groups(lengths)])
     ratings = torch.from_numpy(rng.uniform(0, 1, (clips, TARGETS)).astype(np.float32)).to(device)
     return SplitClips(store, ratings, [str(i) for i in range(clips)], spec, resident=device.type == "cuda")
 

@@ -42,6 +42,12 @@ class Shard(NamedTuple):
     flat_tops: list[int]  # see levels.py
     errors: list[str]  # "code: what is wrong" of a file that cannot be decoded, else ""
 
+    @classmethod
+    def in_memory(cls, samples: Int16, offsets: Int64) -> "Shard":
+        """Of no files."""
+        count = len(offsets) - 1
+        return cls(samples, offsets, sha256="", peaks=[0.0] * count, flat_tops=[0] * count, errors=[""] * count)
+
 
 class ClipStore:
     """The decoded waveforms of a list of files, in its order."""

@@ -1,5 +1,8 @@
 """The filterbank and window against librosa and scipy."""
 
+import subprocess
+import sys
+
 import librosa
 import numpy as np
 import pytest
@@ -54,3 +57,20 @@ def test_the_clip_of_a_short_recording_is_that_of_its_padding(samples: int, spec
     """Frames in the silence behind it are not computed, and those that are, are the same to the bit."""
     waveform = np.random.default_rng(samples).uniform(-1, 1, samples).astype(np.float32)
     np.testing.assert_array_equal(clip_log_mel(waveform, spec), log_mel(clip_of(waveform, spec), spec))
+
+
+def test_no_thread_but_the_callers_works() -> None:
+    """OpenBLAS' threads would spin on cores that others decode on: a process takes no more time than its one thread."""
+    code = (
+        "import time, numpy as np\n"
+        "from rrtn.runtime import FrontendSpec, log_mel\n"
+        "spec = FrontendSpec()\n"
+        "waveform = np.random.default_rng(0).uniform(-0.5, 0.5, spec.clip_samples).astype(np.float32)\n"
+        "log_mel(waveform, spec)\n"
+        "thread, process = time.thread_time(), time.process_time()\n"
+        "for _ in range(200):\n"
+        "    log_mel(waveform, spec)\n"
+        "print((time.process_time() - process) / (time.thread_time() - thread))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1.2
