@@ -37,7 +37,7 @@ SUITE: dict[str, tuple[list[str], list[str]]] = {
     ),
     "peers.py": (["--share", "0.25"], ["--share", "0.03", "--repeats", "2", "--without", "compile"]),
     "winograd.py": (
-        ["--encoders", "cnn14", "--share", "0.5", "--repeats", "5"],
+        ["--encoders", "cnn14", "--share", "0.5", "--repeats", "3"],
         ["--encoders", "resnet18", "--share", "0.03", "--repeats", "2"],
     ),
     "train_step.py": (

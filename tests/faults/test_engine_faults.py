@@ -472,7 +472,7 @@ def test_s25_another_model_or_other_settings(tmp_path: Path, tiny_model: Path, n
     for flags, difference in (
         (("-m", other), "model "),
         (("-m", tiny_model, "--window", 1), "window None, now 1.0"),
-        (("-m", tiny_model, "--batch-size", 2), "batch_size 4, now 2"),
+        (("-m", tiny_model, "--batch-size", 2), "batch_size 16, now 2"),
         (("-m", tiny_model, "--allow-truncated"), "allow_truncated False, now True"),
     ):
         ended = score("noises", *flags, "--out", "t.csv")

@@ -534,8 +534,8 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
     def arrange(action: Callable[[], object]) -> None:
         blocks = reader._mono_blocks
 
-        def interrupted(file: soundfile.SoundFile) -> Iterator[reader.Float32]:
-            for number, block in enumerate(blocks(file)):
+        def interrupted(file: soundfile.SoundFile, meter: object) -> Iterator[reader.Float32]:
+            for number, block in enumerate(blocks(file, meter)):
                 if number == 0:
                     action()
                 yield block
