@@ -53,6 +53,7 @@ ELSEWHERE = {
 }
 # Of seconds there are too many for make test: under make soak, where the lines that need them follow them.
 SLOW = (
+    "rrtn export --fp16 --int8 --trt",
     "rrtn data synth corpus --clips 8000 --speakers 240 --seed 0",
     "rrtn train --data corpus --method vanilla --epochs 4 --batch-size 64",
     "rrtn evaluate",

@@ -176,7 +176,7 @@ def test_a_flipped_bit_in_the_audio_stops_and_is_not_scored(audio: Path, tmp_pat
     whole[whole.index(b"data", whole.index(b"WAVEfmt")) + 1000] ^= 1
     path.write_bytes(whole)
     with pytest.raises(StoppedError, match="pack-000000-"):
-        list(scorer.score_files([one.path for one in inputs_from_pack(os.fsencode(path))]))
+        list(scorer.score_files([one.path for one in inputs_from_pack(os.fsencode(path))][:2]))  # each is tried for 2.6 s
 
 
 def test_a_pack_that_was_replaced_stops(audio: Path, tmp_path: Path) -> None:
