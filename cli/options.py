@@ -19,6 +19,12 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout;
 DataDir = Annotated[
     Optional[Path], typer.Option("--data", help="Folder with data_info.csv and wav/ (Hume-VB layout).", show_default=False)
 ]
+Epochs = Annotated[Optional[int], typer.Option(help="Default 60; 5 on the built-in corpus.", show_default=False)]
+BatchSize = Annotated[Optional[int], typer.Option(help="Default 128; less for under 1,280 clips.", show_default=False)]
+Device = Annotated[Optional[str], typer.Option(help="auto (default), cpu or cuda.", show_default=False)]
+Precision = Annotated[
+    Optional[str], typer.Option(help="fp32, tf32 or bf16; default: bf16 on GPUs that have it.", show_default=False)
+]
 RunArgument = Annotated[
     Optional[Path], typer.Argument(metavar="[RUN]", help="A run's folder; default: the newest under runs/.", show_default=False)
 ]

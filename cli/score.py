@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..runtime.ray_engine import RayEngine
     from ..runtime.rows import Row
     from ..runtime.scorer import Scorer
-    from ..runtime.shards import InputSpool
+    from ..runtime.shards import InputSpool, Job, Shard
 
 
 def score(
@@ -130,16 +130,13 @@ def _say_choice(scorer: "Scorer", spool: "InputSpool") -> None:
 def _score_to_table(
     scorer: "Scorer", spool: "InputSpool", out: Path, submission: Path | None, bad_files: "BadFiles", *, overwrite: bool
 ) -> dict[str, Any]:
-    from ..runtime.folder import busy_shares, missing_shards, score_shards, settings_of_scorer, table_from_job
+    from ..runtime.folder import busy_shares, score_shards, settings_of_scorer, table_from_job
     from ..runtime.progress import Progress
     from ..runtime.shards import opened_job
 
     begin = time.monotonic()
     with opened_job(out, settings_of_scorer(scorer), scorer.labels, overwrite=overwrite) as job:
-        shards = missing_shards(job, spool)
-        todo = spool.files_of(shards)
-        if todo < spool.files:
-            say(f"{spool.files - todo} files were scored before and are kept (--overwrite scores them again)")
+        shards, todo = _to_do(job, spool)
         with Progress("score", todo, "files") as bar:
             score_shards(scorer, job, spool, shards, bad_files, bar)
         seconds = time.monotonic() - begin
@@ -147,6 +144,17 @@ def _score_to_table(
     wall = time.monotonic() - begin
     busy = busy_shares(scorer, wall, wall - seconds) if todo else {}
     return summary_of_totals(totals, wall, todo, out, busy, choice_of_scorer(scorer))
+
+
+def _to_do(job: "Job", spool: "InputSpool") -> "tuple[list[Shard], int]":
+    """The shards that are missing, and the files in them."""
+    from ..runtime.folder import missing_shards
+
+    shards = missing_shards(job, spool)
+    todo = spool.files_of(shards)
+    if todo < spool.files:
+        say(f"{spool.files - todo} files were scored before and are kept (--overwrite scores them again)")
+    return shards, todo
 
 
 def _score_with_ray(
@@ -159,7 +167,7 @@ def _score_with_ray(
     *,
     overwrite: bool,
 ) -> dict[str, Any]:
-    from ..runtime.folder import missing_shards, table_from_job
+    from ..runtime.folder import table_from_job
     from ..runtime.progress import Progress
     from ..runtime.ray_engine import score_shards_with_ray
     from ..runtime.shards import opened_job
@@ -167,10 +175,7 @@ def _score_with_ray(
     begin, loaded = time.monotonic(), engine.loaded
     say(f"{spool.files} files, {plain(bundle.path)}: {plain(loaded.file)} on {loaded.device}, {engine.actors} Ray actors")
     with opened_job(out, loaded.settings, bundle.labels, overwrite=overwrite) as job:
-        shards = missing_shards(job, spool)
-        todo = spool.files_of(shards)
-        if todo < spool.files:
-            say(f"{spool.files - todo} files were scored before and are kept (--overwrite scores them again)")
+        shards, todo = _to_do(job, spool)
         with Progress("score", todo, "files") as bar:
             score_shards_with_ray(engine, job, spool, shards, bad_files, bar)
         totals = table_from_job(job, spool, out, bundle.labels, embedding_size=loaded.embedding_size, submission=submission)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..runtime.errors import ConfigError
-from .options import DataDir, Json
+from .options import BatchSize, DataDir, Device, Epochs, Json, Precision
 from .printing import new_table, plain, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -18,18 +18,14 @@ def table2(
     seeds: Annotated[int, typer.Option(help="Runs of each row, with seeds 0, 1, ...")] = 3,
     encoders: Annotated[Optional[str], typer.Option(help="Of resnet18,cnn10,cnn14; default: all.", show_default=False)] = None,
     methods: Annotated[Optional[str], typer.Option(help="Of vanilla,rrtn,rrtn-ruwl; default: all.", show_default=False)] = None,
-    epochs: Annotated[Optional[int], typer.Option(help="Default 60; 5 on the built-in corpus.", show_default=False)] = None,
+    epochs: Epochs = None,
     fraction: Annotated[
         Optional[float],
         typer.Option(help="Of the training clips, by whole speakers whom each seed draws.", show_default=False),
     ] = None,
-    batch_size: Annotated[
-        Optional[int], typer.Option(help="Default 128; less for under 1,280 clips.", show_default=False)
-    ] = None,
-    device: Annotated[Optional[str], typer.Option(help="auto (default), cpu or cuda.", show_default=False)] = None,
-    precision: Annotated[
-        Optional[str], typer.Option(help="fp32, tf32 or bf16; default: bf16 on GPUs that have it.", show_default=False)
-    ] = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
+    precision: Precision = None,
     out: Annotated[Path, typer.Option(help="The runs' folder; what is there goes on.")] = Path("runs/table2"),
     dry_run: Annotated[bool, typer.Option(help="Say what would be trained, and for how long if it was measured.")] = False,
     as_json: Json = False,

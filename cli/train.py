@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..runtime.errors import ConfigError
-from .options import DataDir, Json
+from .options import BatchSize, DataDir, Device, Epochs, Json, Precision
 from .printing import new_table, plain, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -24,19 +24,14 @@ def train(
         Optional[str],
         typer.Option(help="vanilla (CCC), rrtn (+ Barlow Twins), rrtn-ruwl (+ learned weights; default).", show_default=False),
     ] = None,
-    epochs: Annotated[Optional[int], typer.Option(help="Default 60; 5 on the built-in corpus.", show_default=False)] = None,
-    batch_size: Annotated[
-        Optional[int], typer.Option(help="Default 128; less for under 1,280 clips.", show_default=False)
-    ] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
     lr: Annotated[Optional[float], typer.Option(help="AdamW's learning rate; default 0.001.", show_default=False)] = None,
     seed: Annotated[
         Optional[int], typer.Option(help="Of weights, order, crops and masks; default 0.", show_default=False)
     ] = None,
-    device: Annotated[Optional[str], typer.Option(help="auto (default), cpu or cuda.", show_default=False)] = None,
-    precision: Annotated[
-        Optional[str],
-        typer.Option(help="fp32, tf32 or bf16; default: bf16 on GPUs that have it.", show_default=False),
-    ] = None,
+    device: Device = None,
+    precision: Precision = None,
     compile_: Annotated[
         Optional[bool], typer.Option("--compile/--no-compile", help="torch.compile; default off.", show_default=False)
     ] = None,

@@ -15,6 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ..runtime.ort_backend import session_from_bytes
+from .bilinear import output_size
 from .slots import Axes, SlotWriter, row_major, slots_value
 
 # GFLOP/s and GB/s of one core of an AMD EPYC with AVX-512, ONNX Runtime 1.31: fitted to measured_ms (docs/benchmarks.md).
@@ -43,7 +44,7 @@ class Convolution:
     @property
     def outputs(self) -> tuple[int, int]:
         """Height and width of what it makes."""
-        return (self.height - 1) // self.stride + 1, (self.width - 1) // self.stride + 1
+        return output_size(self.height, self.stride), output_size(self.width, self.stride)
 
     @property
     def flops(self) -> int:

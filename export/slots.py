@@ -16,7 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ..runtime.frontend import Float32
-from .bilinear import Axis
+from .bilinear import Axis, output_size
 
 Index = npt.NDArray[np.int64]
 Axes = tuple[Axis, Axis]  # of the height, of the width
@@ -60,7 +60,7 @@ class SlotWriter:
         """kernel [K, C, 3, 3], bias [K], padding 1: a Gather, and MatMuls for the samples, the r products and the outputs."""
         height, width = axes
         filters, channels = kernel.shape[:2]
-        rows, columns = ((size - 1) // axis.stride + 1 for size, axis in zip(x.size, axes, strict=True))
+        rows, columns = (output_size(size, axis.stride) for size, axis in zip(x.size, axes, strict=True))
         down, across = -(-rows // height.outputs), -(-columns // width.outputs)
         tiles, samples = down * across, len(height.window) * len(width.window)
         products, outputs = height.products * width.products, height.outputs * width.outputs

@@ -120,7 +120,7 @@ def candidates_of_bundle(
         found = [chosen] if chosen else _preferred(bundle, device)
         reasons = {every.name: obstacle(every, device, machine, cuda) for every in found}
         for every in found if not chosen else ():
-            if reason := _slower_here(every, vector_extension()):
+            if reason := _slower_here(every):
                 reasons[every.name] = passed_over[f"the variant {every.name}"] = reason
         candidates += [Candidate(device, every) for every in found if not reasons[every.name]]
         if all(reasons.values()):
@@ -170,10 +170,12 @@ def backend_from_variant(bundle: Bundle, variant: Variant, device: DeviceName, *
     return ort_backend_from_bundle(bundle, variant, device=device, threads=threads)
 
 
-def _slower_here(variant: Variant, extension: str) -> str:
+def _slower_here(variant: Variant) -> str:
     """Why a variant may be slower here than fp32, although it was faster where it was made; "" where it should not."""
-    made_for = variant.plan["vector_extension"] if variant.plan else extension
-    return "" if made_for == extension else f"made for a processor with {made_for}, this one has {extension}"
+    if not variant.plan:
+        return ""
+    made_for, here = variant.plan["vector_extension"], vector_extension()
+    return "" if made_for == here else f"made for a processor with {made_for}, this one has {here}"
 
 
 def _variant(bundle: Bundle, name: str) -> Variant:

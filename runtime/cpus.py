@@ -3,7 +3,6 @@
 import contextlib
 import os
 import platform
-from pathlib import Path
 
 
 def usable_cpus() -> int:
@@ -24,8 +23,8 @@ def vector_extension() -> str:
 
 def _cpuinfo(field: str) -> str:
     """Of the first core; "" where the system does not say."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:  # of many cores it is long
+        for line in lines:
             if line.partition("\t")[0] == field:
-                return line.partition(": ")[2]
+                return line.partition(": ")[2].strip()
     return ""

@@ -4,10 +4,12 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ..runtime.errors import ConfigError
 from .config import Config, config_from_dict, flat_settings
+
+MAY_DIFFER: Final = frozenset({"device", "compile", "checkpoint_minutes", "tensorboard", "data.dir"})  # data: by content
 
 
 def toml_from_config(config: Config) -> str:
@@ -54,9 +56,7 @@ def changes_on_resume(old: Config, new: Config) -> list[str]:
 
     Raises ConfigError with each setting that may not.
     """
-    allowed = {"device", "compile", "checkpoint_minutes", "tensorboard", "data.dir"}  # the data is compared by content
-    if new.optim.schedule == "constant":
-        allowed.add("optim.epochs")
+    allowed = MAY_DIFFER | ({"optim.epochs"} if new.optim.schedule == "constant" else set())
     changed = differences(old, new)
     if refused := [text for key, text in changed.items() if key not in allowed]:
         raise ConfigError(f"--resume | other settings than the run's: {'; '.join(refused)} | start a new run for them")

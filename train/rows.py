@@ -20,14 +20,12 @@ from ..runtime.files import write_json
 from ..runtime.locks import locked
 from .checkpoint import read_info
 from .config import Config, Method
-from .config_file import config_from_toml, differences
+from .config_file import MAY_DIFFER, config_from_toml, differences
 from .display import Part
 from .encoders import ENCODERS, EncoderName
 from .flops import step_flops
 from .loop import data_digest, train
 from .plan import network_from_config, plan_from_config
-
-MAY_DIFFER: Final = frozenset({"device", "compile", "checkpoint_minutes", "tensorboard", "data.dir"})  # data: by content
 
 
 class Row(NamedTuple):
