@@ -46,6 +46,7 @@ def report(
 ) -> None:
     """One HTML page: training curves, evaluation with intervals, export, clips to look at and listen to. No network.
 
+    A folder of runs that differ in their seed is taken as a run, too.
     Example: rrtn report runs/rrtn runs/vanilla
     """
     from ..train.report import report as write_report

@@ -19,21 +19,24 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 112, 14, 40
 _COLOURS: Final = ("#1b4965", "#c1666b", "#4c7a34", "#8d5a97", "#b8860b", "#2a9d8f", "#6c757d", "#d1495b", "#30638e", "#7f4f24")
 _DASHES: Final = ("", "6 3", "2 3", "8 3 2 3")
 _TICKS: Final = 5
+_LONGEST: Final = 30  # characters of a line's name, at most 8 pixels each
 
 Numbers = Sequence[float] | npt.NDArray[np.floating]
 
 
 def line_chart(series: Mapping[str, Numbers], *, x: Numbers, x_label: str, y_label: str) -> str:
-    """Lines over a common x, each with its name at its end."""
+    """Lines over a common x, each with its name at its end: of a long name, the end."""
     values = [float(v) for line in series.values() for v in line]
-    scale = _Scale(min(x), max(x), min(values), max(values))
+    longest = min(_LONGEST, max(map(len, series)))
+    scale = _Scale(min(x), max(x), min(values), max(values), right=max(_RIGHT, 8 * longest + 8))
     parts = [_axes(scale, x_label, y_label)]
     ends = _spread([scale.y(line[-1]) for line in series.values()])
     for i, (name, line) in enumerate(series.items()):
         colour, dash = _COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)]
         points = " ".join(f"{scale.x(a):.1f},{scale.y(b):.1f}" for a, b in zip(x, line, strict=True))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"/>')
-        parts.append(f'<text x="{_WIDTH - _RIGHT + 6}" y="{ends[i] + 4:.1f}" fill="{colour}">{html.escape(name)}</text>')
+        shown = name if len(name) <= longest else f"…{name[1 - longest :]}"
+        parts.append(f'<text x="{_WIDTH - scale.right + 6}" y="{ends[i] + 4:.1f}" fill="{colour}">{html.escape(shown)}</text>')
     return _svg(parts, f"{y_label} over {x_label}")
 
 

@@ -22,7 +22,7 @@ from .charts import interval_chart, line_chart, scatter, spectrogram
 from .checkpoint import load_checkpoint
 from .config import Config, config_from_dict
 from .data import read_data
-from .evaluate import Evaluation, evaluate
+from .evaluate import Evaluation, evaluate, runs_of_seeds
 from .frontend import LogMel
 from .plan import data_folder
 from .predict import mel_mean
@@ -57,21 +57,24 @@ pre { background: #f4f4f4; padding: 12px; overflow-x: auto; font-size: 13px; } .
 def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
     """Writes the page to `out` (default: report.html in the first run); -> its path. The others are compared with the first.
 
-    Raises what `evaluate` raises.
+    Of a folder of seeds, metrics are means; losses, clips, export and settings are those of its first run. Raises what
+    `evaluate` raises.
     """
     first, *others = runs
     evaluation = evaluate(first, ridge=True, others=others)
-    info, _ = load_checkpoint(first / "checkpoints/best", "weights")
-    config = config_from_dict(info.config, source=str(first))
-    histories = {str(run): _history(run) for run in runs}
+    members = [(run, runs_of_seeds(run)) for run in runs]
+    shown = members[0][1][0]
+    info, _ = load_checkpoint(shown / "checkpoints/best", "weights")
+    config = config_from_dict(info.config, source=str(shown))
+    histories = {_name(run, one): _history(one) for run, ones in members for one in ones}
     sections = [
         _summary(first, config, evaluation),
         _training(histories),
         _evaluation(evaluation),
         _compared(evaluation),
-        _export(first / "export"),
+        _export(shown / "export"),
         _clips(config, evaluation),
-        _provenance(first, info.versions),
+        _provenance(shown, info.versions),
     ]
     title = html.escape(f"{first.name}: {config.model.encoder}, {config.model.method}")
     page = (
@@ -84,6 +87,11 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
     return target
 
 
+def _name(run: Path, one: Path) -> str:
+    """Of a run, or of one in a folder of seeds."""
+    return run.name if one == run else f"{run.name}/{one.name}"
+
+
 def _history(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
 
@@ -91,8 +99,10 @@ def _history(run: Path) -> list[dict[str, Any]]:
 def _summary(run: Path, config: Config, evaluation: Evaluation) -> str:
     low, high = evaluation.interval
     ridge = "" if evaluation.ridge is None else f"; a ridge regression on mel statistics reaches {evaluation.ridge.mean():.3f}"
+    epochs = ", ".join(map(str, evaluation.epochs))
+    seeds = f"{len(evaluation.seeds)} seeds, means over them" if len(evaluation.seeds) > 1 else f"seed {config.seed}"
     return (
-        f'<p class="note">{html.escape(str(run))}, best epoch {evaluation.epoch} of {config.optim.epochs}, seed {config.seed}; '
+        f'<p class="note">{html.escape(str(run))}, best epoch {epochs} of {config.optim.epochs}, {seeds}; '
         f"data {html.escape(str(data_folder(config)))}</p>"
         f"<p>Mean CCC on Val: <b>{evaluation.challenge.mean():.3f}</b> (95% {low[-1]:.3f} to {high[-1]:.3f}, resampling "
         f"{evaluation.speakers} speakers; {evaluation.clips} clips){ridge}.</p>"
@@ -116,7 +126,7 @@ def _training(histories: dict[str, list[dict[str, Any]]]) -> str:
     figures = [_figure(line_chart(lines, x=epochs, x_label="epoch", y_label=unit), text) for text, lines, unit in charts]
     if len(histories) > 1:
         shortest = min(len(history) for history in histories.values())
-        means = {Path(run).name: [record["val_ccc"] for record in history[:shortest]] for run, history in histories.items()}
+        means = {name: [record["val_ccc"] for record in history[:shortest]] for name, history in histories.items()}
         figures.append(
             _figure(line_chart(means, x=epochs[:shortest], x_label="epoch", y_label="mean CCC"), "Mean CCC on Val of each run")
         )

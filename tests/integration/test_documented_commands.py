@@ -69,6 +69,7 @@ SLOW = (
     "rrtn score recordings/ --embeddings --out embedded.parquet",
     "rrtn table2 --data DIR --seeds 5",
     "rrtn evaluate runs/table2/cnn14-rrtn --compare runs/table2/cnn14-vanilla",
+    "rrtn report runs/table2/cnn14-rrtn runs/table2/cnn14-vanilla",
     "OMP_NUM_THREADS=1 rrtn table2 --encoders resnet18 --seeds 3 --fraction 0.5 --epochs 8 --batch-size 16 --device cpu",
     "rrtn score recordings/ -m BUNDLE --out scores.csv --engine ray",
     "sbatch --array=0-15 --wrap 'N=$(printf %02d $SLURM_ARRAY_TASK_ID); "

@@ -39,6 +39,16 @@ def test_names_at_the_ends_do_not_lie_on_each_other() -> None:
     assert min(np.diff(ends[-8:])) >= 13.9
 
 
+def test_long_names_have_room() -> None:
+    """Names of runs, as they come: 20261123-101500-cnn14-rrtn-ruwl."""
+    svg = line_chart({"short": [0.0, 1.0], f"runs/{'x' * 30}": [1.0, 0.0]}, x=[1, 2], x_label="epoch", y_label="CCC")
+    width = float(ElementTree.fromstring(svg).attrib["viewBox"].split()[2])
+    named = {e.text or "": float(e.attrib["x"]) for e in ElementTree.fromstring(svg).iter("text") if "fill" in e.attrib}
+    assert set(named) == {"short", f"…{'x' * 29}"}
+    assert {x for line in points_of(svg) for x, _ in line} == {52.0, named["short"] - 6}
+    assert all(x + 8 * len(text) <= width for text, x in named.items())
+
+
 def test_points_are_where_they_belong() -> None:
     svg = scatter([0.0, 1.0, 0.5], [0.0, 1.0, 0.5], x_label="rated", y_label="predicted")
     low, high, middle = attributes(svg, "circle", "cx", "cy")

@@ -1,6 +1,7 @@
 """The table of nine rows: which runs it is made of, how it goes on, and what it says of them."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
@@ -22,6 +23,7 @@ from rrtn.train.metrics import ccc_challenge
 from rrtn.train.model import TwinsNetwork
 from rrtn.train.plan import plan_from_config
 from rrtn.train.predictions import Predictions, read_predictions, write_predictions
+from rrtn.train.report import report
 from rrtn.train.rows import ROWS, Row, TableRuns, rows_of, table_runs, train_rows
 from rrtn.train.significance import compare, holm
 from rrtn.train.splits import part_of_training
@@ -378,6 +380,17 @@ class TestSeedsAsARun:
         expected = compare([p.scores for p in rrtn], [p.scores for p in vanilla], rrtn[0].rated, rrtn[0].speakers)
         np.testing.assert_array_equal(found.compared[str(others[0])].p, expected.p)
         np.testing.assert_array_equal(found.compared[str(others[0])].low, expected.low)
+
+    def test_the_report_shows_each_seed_and_their_mean(self, copy: TableRuns, tmp_path: Path) -> None:
+        row, other = copy.out / "resnet18-rrtn", copy.out / "resnet18-vanilla"
+        page = report([row, other]).read_text()
+        assert report([row / "seed0"], out=tmp_path / "one.html") == tmp_path / "one.html"
+        assert f"<b>{evaluate(row, ridge=False).challenge.mean():.3f}</b>" in page
+        assert "2 seeds, means over them" in page
+        assert "2 seeds" not in (tmp_path / "one.html").read_text()
+        named = {f"resnet18-{method}/seed{seed}" for method in ("rrtn", "vanilla") for seed in range(SEEDS)}
+        assert named == set(re.findall(r">(resnet18-\w+/seed\d)<", page))
+        assert f"minus {other}, 3 speakers" in page
 
     def test_one_run_is_as_it_was(self, whole: TableRuns) -> None:
         run = whole.out / "resnet18-rrtn/seed1"

@@ -1,0 +1,83 @@
+"""The report as a browser shows it, on a desktop and on a phone. Needs Debian's `chromium`; under make soak."""
+
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RRTN = Path(sys.executable).with_name("rrtn")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+WIDTHS = (400, 1400)
+# Reports the width that the page in a frame needs, and pictures and sounds that did not load. It is ours, not the report's.
+FRAME = """<!doctype html><iframe id=frame width={width} height=2000 src=report.html></iframe><pre id=found></pre><script>
+frame.onload = () => {{
+    const page = frame.contentDocument, images = [...page.images].filter(image => !image.naturalWidth);
+    found.textContent = JSON.stringify([page.documentElement.scrollWidth, images.length, page.querySelectorAll("svg").length]);
+}}</script>"""
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a run of two epochs with its export and its speeds, compared with another."""
+    folder = tmp_path_factory.mktemp("work")
+    for arguments in (
+        "data synth corpus --clips 90 --speakers 9 --seed 5",
+        "train --data corpus --epochs 2 --batch-size 16 --out runs/first",
+        "export runs/first",
+        "train --data corpus --epochs 2 --batch-size 16 --method vanilla --out runs/second",
+        "report runs/first runs/second",
+    ):
+        subprocess.run([RRTN, *arguments.split()], cwd=folder, check=True, capture_output=True)
+        if arguments.startswith("export"):
+            measured = subprocess.run(
+                [RRTN, "bench", "runs/first/export", "--seconds", "0.2", "--json"], cwd=folder, check=True, capture_output=True
+            )
+            (folder / "runs/first/export/bench.json").write_bytes(measured.stdout)
+    return folder / "runs/first/report.html"
+
+
+def chromium(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A fresh one, without a screen, that writes what it says to the log and each request to net.json."""
+    command = [
+        str(CHROMIUM),
+        "--headless=new",
+        "--no-sandbox",  # a container's root
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--allow-file-access-from-files",
+        "--disable-background-networking",
+        "--disable-component-update",
+        f"--user-data-dir={folder / 'profile'}",
+        f"--log-net-log={folder / 'net.json'}",
+        "--enable-logging=stderr",
+        *arguments,
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_fits_and_shows_all_pictures(page: Path, tmp_path: Path, width: int) -> None:
+    shutil.copy(page, tmp_path / "report.html")
+    (tmp_path / "frame.html").write_text(FRAME.format(width=width))
+    shown = chromium(tmp_path, "--dump-dom", "--virtual-time-budget=10000", (tmp_path / "frame.html").as_uri()).stdout
+    needed, broken, drawings = json.loads(shown.split("<pre id=\"found\">")[1].split("</pre>")[0])
+    assert needed <= width
+    assert broken == 0
+    assert drawings == page.read_text().count("<svg")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_error_and_no_request(page: Path, tmp_path: Path, width: int) -> None:
+    picture = tmp_path / "page.png"
+    done = chromium(tmp_path, f"--screenshot={picture}", f"--window-size={width},4000", page.as_uri())
+    assert struct.unpack(">2I", picture.read_bytes()[16:24]) == (width, 4000)
+    assert "CONSOLE" not in done.stderr
+    events = json.loads((tmp_path / "net.json").read_text())["events"]
+    urls = {url for event in events if (url := event.get("params", {}).get("url"))}
+    assert {url for url in urls if not url.startswith(("data:", "file:", "chrome:", "chrome-extension:"))} == set()
