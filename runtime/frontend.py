@@ -44,40 +44,56 @@ def clip_log_mel(waveform: Float32, spec: FrontendSpec) -> Float32:
 def _first_frames(x: Float32, spec: FrontendSpec, frames: int) -> Float32:
     """waveform [N] -> the first frames [T, M] of its log-Mel."""
     half = spec.n_fft // 2
-    x = np.pad(x, (0, max(0, half + 1 - len(x))))
-    x = np.pad(x, half, mode="reflect")
-    framed = np.lib.stride_tricks.sliding_window_view(x, spec.n_fft)[:: spec.hop][:frames]  # [T, n_fft]
-    mel = np.maximum(_mel_power(framed, spec), np.float32(spec.power_floor))
-    decibels: Float32 = 10 * np.log10(mel)
+    if len(x) <= half:
+        x = np.pad(x, (0, half + 1 - len(x)))
+    decibels = np.maximum(_mel_power(x, spec, frames), np.float32(spec.power_floor))
+    np.log10(decibels, out=decibels)
+    decibels *= 10
     return decibels
 
 
 _BLOCK: Final = 50  # frames transformed at a time: what is in between stays in the cache
-# Frames in one matrix product. So small a product OpenBLAS computes on the calling thread. Of 50 frames it does not: its
-# second thread spins on a core that others could use, which halves what decoders and callers with threads of their own reach.
-_GROUP: Final = 10
 
 
-def _mel_power(framed: Float32, spec: FrontendSpec) -> Float32:
-    """Frames [T, n_fft] -> power in each mel band [T, M].
+def _mel_power(x: Float32, spec: FrontendSpec, frames: int) -> Float32:
+    """waveform [N], N > n_fft // 2 -> power in each mel band [T, M] of its first frames.
 
     The spectrum in float64: beside a loud voice, single precision moves bins at -90 dB by hundredths of a decibel. Every
-    product is of a whole group, so that a frame's numbers do not depend on how many there are.
+    product is of a whole block, so that a frame's numbers do not depend on how many there are.
     """
-    power = np.zeros((_BLOCK // _GROUP, _GROUP, spec.n_bins), dtype=np.float32)
-    mel = np.empty((-(-len(framed) // _BLOCK), _BLOCK // _GROUP, _GROUP, spec.n_mels), dtype=np.float32)
-    for block, begin in zip(mel, range(0, len(framed), _BLOCK), strict=True):
-        frames = framed[begin : begin + _BLOCK]
-        spectrum = np.fft.rfft(frames * _window(spec))
-        power.reshape(_BLOCK, -1)[: len(frames)] = spectrum.real**2 + spectrum.imag**2
-        np.matmul(power, _mel_weights(spec), out=block)
-    return mel.reshape(-1, spec.n_mels)[: len(framed)]
+    windowed = np.empty((_BLOCK, spec.n_fft))
+    spectrum = np.empty((_BLOCK, spec.n_bins), dtype=np.complex128)
+    parts = spectrum.view(np.float64).reshape(_BLOCK, spec.n_bins, 2)  # real and imaginary
+    power = np.zeros((_BLOCK, spec.n_bins), dtype=np.float32)
+    mel = np.empty((-(-frames // _BLOCK), _BLOCK, spec.n_mels), dtype=np.float32)
+    for block, first in zip(mel, range(0, frames, _BLOCK), strict=True):
+        n = min(_BLOCK, frames - first)
+        np.multiply(_frames(x, spec, first, n), _window(spec), out=windowed[:n])
+        np.fft.rfft(windowed[:n], out=spectrum[:n])
+        np.square(parts[:n], out=parts[:n])
+        np.add(parts[:n, :, 0], parts[:n, :, 1], out=power[:n], casting="same_kind")
+        for bins, mels, weights in _mel_bands(spec):
+            np.matmul(power[:, bins], weights, out=block[:, mels])
+    return mel.reshape(-1, spec.n_mels)[:frames]
+
+
+def _frames(x: Float32, spec: FrontendSpec, first: int, count: int) -> Float32:
+    """waveform [N], reflected at both ends -> its frames [count, n_fft] from `first` on."""
+    begin = first * spec.hop - spec.n_fft // 2
+    end = begin + (count - 1) * spec.hop + spec.n_fft
+    if begin >= 0 and end <= len(x):
+        part = x[begin:end]
+    else:
+        at = np.abs(np.arange(begin, end))
+        part = x[np.minimum(at, 2 * (len(x) - 1) - at)]
+    (stride,) = part.strides
+    return np.lib.stride_tricks.as_strided(part, (count, spec.n_fft), (stride * spec.hop, stride), writeable=False)
 
 
 def clip_of(waveform: Float32, spec: FrontendSpec, start: int = 0) -> Float32:
     """The clip [clip_samples] of a waveform [N] from sample `start` on; zeros follow where it is too short."""
     part = waveform[start : start + spec.clip_samples]
-    return np.pad(part, (0, spec.clip_samples - len(part)))
+    return part if len(part) == spec.clip_samples else np.pad(part, (0, spec.clip_samples - len(part)))
 
 
 def clip_input(waveform: Float32, spec: FrontendSpec, kind: InputKind) -> Float32:
@@ -128,5 +144,15 @@ def _window(spec: FrontendSpec) -> Float64:
 
 
 @lru_cache(maxsize=8)
-def _mel_weights(spec: FrontendSpec) -> Float32:
-    return mel_filterbank(spec).astype(np.float32)
+def _mel_bands(spec: FrontendSpec) -> tuple[tuple[slice, slice, Float32], ...]:
+    """Bins, mels, and the filters between them: low mels need low bins only, so that three products take a third of one's
+    multiplications. So small a product OpenBLAS computes on the calling thread: of a larger one's its second thread
+    spins on a core that others could use, which halves what decoders and callers with threads of their own reach.
+    """
+    filters = mel_filterbank(spec).astype(np.float32)
+    bands = []
+    for mels in (slice(0, spec.n_mels // 2), slice(spec.n_mels // 2, 3 * spec.n_mels // 4), slice(3 * spec.n_mels // 4, None)):
+        used = filters[:, mels].any(1).nonzero()[0]
+        bins = slice(used.min(initial=0), used.max(initial=0) + 1)
+        bands.append((bins, mels, np.ascontiguousarray(filters[bins, mels])))
+    return tuple(bands)
