@@ -66,7 +66,7 @@ def test_the_page_fits_and_shows_all_pictures(page: Path, tmp_path: Path, width:
     shutil.copy(page, tmp_path / "report.html")
     (tmp_path / "frame.html").write_text(FRAME.format(width=width))
     shown = chromium(tmp_path, "--dump-dom", "--virtual-time-budget=10000", (tmp_path / "frame.html").as_uri()).stdout
-    needed, broken, drawings = json.loads(shown.split("<pre id=\"found\">")[1].split("</pre>")[0])
+    needed, broken, drawings = json.loads(shown.split('<pre id="found">')[1].split("</pre>")[0])
     assert needed <= width
     assert broken == 0
     assert drawings == page.read_text().count("<svg")
