@@ -152,7 +152,7 @@ def _mel_bands(spec: FrontendSpec) -> tuple[tuple[slice, slice, Float32], ...]:
     filters = mel_filterbank(spec).astype(np.float32)
     bands = []
     for mels in (slice(0, spec.n_mels // 2), slice(spec.n_mels // 2, 3 * spec.n_mels // 4), slice(3 * spec.n_mels // 4, None)):
-        used = filters[:, mels].any(1).nonzero()[0]
+        used = np.flatnonzero(filters[:, mels].any(1))
         bins = slice(used.min(initial=0), used.max(initial=0) + 1)
         bands.append((bins, mels, np.ascontiguousarray(filters[bins, mels])))
     return tuple(bands)
