@@ -28,7 +28,9 @@ def line_chart(series: Mapping[str, Numbers], *, x: Numbers, x_label: str, y_lab
     """Lines over a common x, each with its name at its end: of a long name, the end."""
     values = [float(v) for line in series.values() for v in line]
     longest = min(_LONGEST, max(map(len, series)))
-    scale = _Scale(min(x), max(x), min(values), max(values), right=max(_RIGHT, 8 * longest + 8))
+    whole = all(float(value).is_integer() for value in x)  # epochs
+    right = max(_RIGHT, 8 * longest + 8)
+    scale = _Scale(min(x), max(x), min(values), max(values), right=right, step=1.0 if whole else 0.0)
     parts = [_axes(scale, x_label, y_label)]
     ends = _spread([scale.y(line[-1]) for line in series.values()])
     for i, (name, line) in enumerate(series.items()):
@@ -91,12 +93,14 @@ class _Scale:
         right: int = _RIGHT,
         width: int = _WIDTH,
         height: int = _HEIGHT,
+        step: float = 0.0,
     ) -> None:
         self.x0, self.x1 = float(x0), float(x1) if x1 > x0 else float(x0) + 1
         margin = 0.05 * (y1 - y0) or 0.5
         exact = (y0, y1) == (0.0, 1.0)
         self.y0, self.y1 = (0.0, 1.0) if exact else (y0 - margin, y1 + margin)
         self.left, self.right, self.width, self.height = left, right, width, height
+        self.step = step  # least distance of ticks on the x axis
 
     def x(self, value: float) -> float:
         return self.left + (float(value) - self.x0) / (self.x1 - self.x0) * (self.width - self.left - self.right)
@@ -120,7 +124,7 @@ def _x_axis(scale: _Scale, label: str) -> str:
     y = scale.height - _BOTTOM
     middle = (scale.left + scale.width - scale.right) / 2
     ticks = "".join(
-        f'<text x="{scale.x(v):.1f}" y="{y + 16}" text-anchor="middle">{v:.3g}</text>' for v in _ticks(scale.x0, scale.x1)
+        f'<text x="{scale.x(v):.1f}" y="{y + 16}" text-anchor="middle">{v:.3g}</text>' for v in _ticks(scale.x0, scale.x1, least=scale.step)
     )
     line = f'<line x1="{scale.left}" x2="{scale.width - scale.right}" y1="{y}" y2="{y}" stroke="#444"/>'
     return line + ticks + f'<text x="{middle}" y="{y + 33}" text-anchor="middle">{html.escape(label)}</text>'
@@ -131,9 +135,9 @@ def _vertical(scale: _Scale, value: float) -> str:
     return f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{scale.height - _BOTTOM}" stroke="#999" stroke-dasharray="4 3"/>'
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers between the two."""
-    rough = (high - low) / _TICKS
+def _ticks(low: float, high: float, *, least: float = 0.0) -> list[float]:
+    """Round numbers between the two, at least so far apart."""
+    rough = max((high - low) / _TICKS, least)
     power = 10.0 ** np.floor(np.log10(rough))
     step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough)
     return [float(v) for v in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step + 0.0]

@@ -28,6 +28,13 @@ def test_lines_rise_where_values_rise() -> None:
     assert [x for x, _ in a] == [x for x, _ in b] == sorted(x for x, _ in a)
 
 
+@pytest.mark.parametrize(("x", "ticks"), [([1, 2, 3], "123"), ([1, 2], "12"), ([7], "78")])
+def test_there_is_no_half_epoch(x: list[int], ticks: str) -> None:
+    svg = ElementTree.fromstring(line_chart({"a": [0.1] * len(x)}, x=x, x_label="epoch", y_label="CCC"))
+    bottom = max(float(e.attrib["y"]) for e in svg.iter("text") if e.text in ticks)
+    assert "".join(e.text or "" for e in svg.iter("text") if float(e.get("y", 0)) == bottom) == ticks
+
+
 def test_one_epoch_and_a_constant_are_drawn_too() -> None:
     (line,) = points_of(line_chart({"a": [0.3]}, x=[1], x_label="epoch", y_label="CCC"))
     assert np.isfinite(line).all()
