@@ -64,7 +64,7 @@ class Case:
 
 
 RIGHT = {
-    **{f"{term} of ResNet18": Case(term, "resnet18") for term in ("bt", "rrtn-ruwl")},
+    **{f"{term} of ResNet18": Case(term, "resnet18", steps=2) for term in ("bt", "rrtn-ruwl")},
     **{term: Case(term) for term in ("vanilla", "ccc", "ccc_a", "bt", "rrtn", "rrtn-ruwl")},
     **{f"{term} with SGD": Case(term, optimizer=torch.optim.SGD) for term in ("ccc", "bt", "rrtn-ruwl")},
     "projector with BatchNorm": Case("rrtn-ruwl", layers=2),
