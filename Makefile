@@ -19,6 +19,7 @@ check: $(DEPENDENCIES) .types/rrtn
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p rrtn.runtime -p rrtn.train -p rrtn.export -p rrtn.cli
+	$(BIN)/mypy benchmarks
 	PYTHONPATH=.types $(BIN)/lint-imports --no-cache
 
 # What benchmarks compare with, behind all that rrtn itself uses.

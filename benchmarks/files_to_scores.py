@@ -56,12 +56,12 @@ def real_files(folder: Path, count: int, into: Path) -> Files:
     """The folder's recordings as 16-bit WAV at their own rate and channels, again and again until there are enough."""
     into.mkdir()
     found = []
-    for path in list_audio([folder]):
+    for recording in list_audio([folder]):
         try:
-            read_audio(path, SPEC)
+            read_audio(recording, SPEC)
         except AudioError:
             continue
-        found.append(path)
+        found.append(recording)
         if len(found) == count:
             break
     paths = [into / f"{i:05d}.wav" for i in range(count)]

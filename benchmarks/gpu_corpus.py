@@ -12,6 +12,7 @@ from itertools import repeat
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import checkout  # noqa: F401  # before rrtn
 import numpy as np
@@ -23,12 +24,15 @@ from rrtn.train import corpus, evaluate, loop, plan
 from rrtn.train.clips import ClipStore, Shard
 from rrtn.train.config import Config
 from rrtn.train.data import SPLITS, Clip, DataSet, Split
+from rrtn.train.run_folder import append_history
 from rrtn.train.splits import SplitClips
+from rrtn.train.voice import burst
 
 _CHUNK = 50
 _SHARD = 512  # clips, as ClipStore counts them
 _PCM32 = 2**31  # libsndfile clips in 32 bits, and keeps the upper 16
 
+Functions = dict[ModuleType, dict[str, Callable[..., Any]]]  # module -> name -> function
 Item = tuple[Int16, "np.typing.NDArray[np.float32]", int]  # levelled samples [N], ratings [K], speaker
 
 
@@ -53,7 +57,7 @@ def _item(index: int, speakers: int, seed: int, spec: FrontendSpec) -> Item:
     person = corpus._person(seed, number)
     rng = np.random.default_rng((seed, corpus._Stream.CLIP, index))
     felt = corpus._felt(rng)
-    waveform = corpus.burst(corpus._gesture(felt, habit=person.habit, rng=rng), speaker=person.voice, rng=rng)
+    waveform = burst(corpus._gesture(felt, habit=person.habit, rng=rng), speaker=person.voice, rng=rng)
     pcm = np.rint(np.asarray(waveform, np.float64) * _PCM32).astype(np.int64).clip(-_PCM32, _PCM32 - 1) >> 16
     return (
         levelled(pcm.astype(np.float32) / np.float32(INT16_SCALE), spec),
@@ -119,7 +123,7 @@ def read_from_memory(items: dict[str, list[Item]]) -> Iterator[DataSet]:
     def split_clips(data: DataSet, name: str, spec: FrontendSpec, device: torch.device) -> SplitClips:
         return split_of_items([of_clips[clip.file_id] for clip in data.splits[name].clips], spec, device)
 
-    replaced = {plan: {"data_from_config": lambda config: data}, loop: {"split_clips": split_clips}}
+    replaced: Functions = {plan: {"data_from_config": lambda config: data}, loop: {"split_clips": split_clips}}
     replaced[evaluate] = replaced[plan] | replaced[loop]
     before = {module: {name: getattr(module, name) for name in names} for module, names in replaced.items()}
     _set(replaced)
@@ -129,7 +133,7 @@ def read_from_memory(items: dict[str, list[Item]]) -> Iterator[DataSet]:
         _set(before)
 
 
-def _set(functions: dict[ModuleType, dict[str, Callable[..., Any]]]) -> None:
+def _set(functions: Functions) -> None:
     for module, names in functions.items():
         for name, function in names.items():
             setattr(module, name, function)
@@ -139,15 +143,10 @@ def trained(
     config: Config, items: dict[str, list[Item]], run: Path, *, at_epoch: Callable[[dict[str, Any]], None] = lambda record: None
 ) -> loop.TrainResult:
     """`rrtn.train.loop.train` whole, on `items`; `at_epoch` gets each line of the history."""
-    append = loop.append_history
 
     def appended(folder: Path, record: dict[str, Any]) -> None:
-        append(folder, record)
+        append_history(folder, record)
         at_epoch(record)
 
-    loop.append_history = appended
-    try:
-        with read_from_memory(items):
-            return loop.train(plan.plan_from_config(config), run, resume=False)
-    finally:
-        loop.append_history = append
+    with mock.patch.object(loop, "append_history", appended), read_from_memory(items):
+        return loop.train(plan.plan_from_config(config), run, resume=False)

@@ -7,7 +7,7 @@ too: it may be further from the reference by a factor, not by more. B batch, T f
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from gpu_section import Place, Record, peak_memory_gb
 from rrtn.export.parity import extremes
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.frontend import clip_log_mel
-from rrtn.train.config import Config, config_from_dict
+from rrtn.train.config import Config, DeviceName, config_from_dict
 from rrtn.train.corpus import TARGETS
-from rrtn.train.encoders import ENCODERS
+from rrtn.train.encoders import ENCODERS, EncoderName
 from rrtn.train.frontend import LogMel
 from rrtn.train.losses import bt_loss, ccc_loss, cross_correlation, ruwl_loss
 from rrtn.train.plan import network_from_config
@@ -38,7 +38,7 @@ BF16_LOSS, BF16_ANGLE = 0.03, 0.1  # relative; 1 - cosine of the gradients. bf16
 EPOCH_LOSS, EPOCH_CCC = 0.02, 0.03  # after an epoch of AdamW, which makes whole steps of rounding errors
 
 
-def config_of(encoder: str, *, batch_size: int, **more: Any) -> Config:
+def config_of(encoder: EncoderName, *, batch_size: int, **more: Any) -> Config:
     """fp32, the paper's best method, nothing left open."""
     document = {
         "model": {"encoder": encoder, "method": more.pop("method", "rrtn-ruwl")},
@@ -99,7 +99,7 @@ def check_losses(place: Place, record: Record) -> None:
     z_a = torch.randn(size, units, dtype=torch.float64)
     z_b = z_a + torch.randn(size, units, dtype=torch.float64)
     terms, c, lambdas = (torch.tensor(row, dtype=torch.float64) for row in ([0.9, 0.8, 2000.0], [1, 1, 0.01], [1, 1, 1e-8]))
-    functions = {
+    functions: dict[str, Callable[[Callable[[Tensor], Tensor]], Tensor]] = {
         "ccc": lambda to: ccc_loss(to(x), to(y)),
         "cross-correlation": lambda to: cross_correlation(to(z_a), to(z_b)),
         "bt": lambda to: bt_loss(cross_correlation(to(z_a), to(z_b)), off_diagonal=0.001),
@@ -110,7 +110,7 @@ def check_losses(place: Place, record: Record) -> None:
         record.check(f"loss {name}: relative", difference(found, reference), FLOOR)
 
 
-def check_gradients(place: Place, record: Record, encoder: str, split: SplitClips) -> None:
+def check_gradients(place: Place, record: Record, encoder: EncoderName, split: SplitClips) -> None:
     """One twin-view step without dropout, whose random numbers are each device's own."""
     cpu = torch.device("cpu")
     config = config_of(encoder, batch_size=place.size(16, 6))
@@ -154,7 +154,7 @@ def gradients(
 @contextlib.contextmanager
 def without_dropout() -> Iterator[None]:
     dropout = torch.nn.functional.dropout
-    torch.nn.functional.dropout = lambda x, p=0.5, training=True, inplace=False: x
+    torch.nn.functional.dropout = lambda input, p=0.5, training=True, inplace=False: input
     try:
         yield
     finally:
@@ -178,8 +178,9 @@ def check_epoch(place: Place, record: Record, items: list[Any]) -> None:
     splits = {"Train": items[:half], "Val": items[half:]}
     config = config_of("resnet18", batch_size=place.size(32, 4))
     with tempfile.TemporaryDirectory() as name:
+        devices: dict[str, DeviceName] = {"cpu": "cpu", "device": place.device_name, "again": place.device_name}
         runs = {}
-        for run, device in {"cpu": "cpu", "device": place.device.type, "again": place.device.type}.items():
+        for run, device in devices.items():
             result = trained(dataclasses.replace(config, device=device), splits, Path(name) / run)
             runs[run] = result.best.history[-1]
     for term in ("l_ccc", "l_bt", "loss"):

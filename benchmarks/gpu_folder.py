@@ -15,6 +15,7 @@ from rrtn.runtime.cpus import usable_cpus
 from rrtn.runtime.decoders import Decoders
 from rrtn.runtime.ort_backend import cuda_missing
 from rrtn.train.corpus import TARGETS
+from rrtn.train.encoders import EncoderName
 
 
 def section_folder(place: Place, record: Record) -> None:
@@ -23,7 +24,8 @@ def section_folder(place: Place, record: Record) -> None:
         raise Skipped(f"{' and '.join(absent)} not installed: nothing here could decode")
     if place.device.type == "cuda" and (reason := cuda_missing()):
         raise Skipped(f"ONNX Runtime cannot use CUDA here: {reason}")
-    count, encoder = place.size((20_000, "cnn14"), (24, "resnet18"))
+    count = place.size(20_000, 24)
+    encoder: EncoderName = place.size("cnn14", "resnet18")
     model = Model(encoder, 12)
     with tempfile.TemporaryDirectory() as name:
         paths = wav_files(Path(name) / "wav", count, model.spec)

@@ -4,12 +4,13 @@ B batch, N samples, T frames, M mels, K targets.
 """
 
 import copy
+import functools
 import hashlib
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import checkout
 import numpy as np
@@ -24,7 +25,7 @@ from rrtn.export.parity import SCORE_LIMITS, extremes, torch_scores
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.audio import waveform_from_samples
 from rrtn.runtime.backends import Backend, DeviceName, backend_from_variant
-from rrtn.runtime.bundle import Bundle, Variant
+from rrtn.runtime.bundle import Bundle, InputKind, Variant
 from rrtn.runtime.errors import ConfigError, RrtnError, UnavailableError
 from rrtn.runtime.frontend import Float32, clip_log_mel
 from rrtn.runtime.ort_backend import cuda_missing, padded
@@ -37,6 +38,7 @@ from torch import Tensor
 TRT = ("tensorrt", "tensorrt_rtx")
 HALF_FACTOR = 3.0  # of float16 on a device against float16 on the CPU
 Runs = Callable[[Float32], Float32]  # log_mel [B, 1, T, M] or waveform [B, N] on the host -> scores [B, K] there
+Flavour = tuple[Runs, InputKind, str]  # run, kind of input, precision
 
 
 class Model:
@@ -63,7 +65,7 @@ class Model:
         run = torch_run(with_half_encoder(self.network), torch.device("cpu"))
         return float(np.abs(batched(run, self.log_mels[-16:], 8) - self.reference[-16:]).max())
 
-    def inputs(self, kind: str) -> Float32:
+    def inputs(self, kind: InputKind) -> Float32:
         """All clips as a variant takes them."""
         return self.waveforms if kind == "waveform" else self.log_mels
 
@@ -124,8 +126,8 @@ def missing_runtimes(place: Place) -> dict[str, str]:
     return missing
 
 
-def torch_flavours(place: Place, model: Model) -> dict[str, tuple[Runs, str, str]]:
-    """name -> (run, kind of input, precision): eager in fp32, fp16 and bf16, and fp16 compiled with CUDA graphs."""
+def torch_flavours(place: Place, model: Model) -> dict[str, Flavour]:
+    """Eager in fp32, fp16 and bf16, and fp16 compiled with CUDA graphs."""
     device = place.device
     plain = copy.deepcopy(model.network).to(device)
     half = with_half_encoder(model.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -158,9 +160,9 @@ def in_sizes(run: Runs, sizes: tuple[int, ...]) -> Runs:
     return lambda batch: run(padded(batch, next(size for size in sizes if size >= len(batch))))[: len(batch)]
 
 
-def runtime_flavours(place: Place, record: Record, model: Model, folder: Path) -> dict[str, tuple[Runs, str, str]]:
+def runtime_flavours(place: Place, record: Record, model: Model, folder: Path) -> dict[str, Flavour]:
     """ONNX Runtime on the CPU and on CUDA, TensorRT and TensorRT-RTX, through rrtn's own backends."""
-    flavours: dict[str, tuple[Runs, str, str]] = {}
+    flavours: dict[str, Flavour] = {}
     missing = record.more["not_here"]
     bundle = bundle_of_model(model, folder)
     devices: tuple[DeviceName, ...] = (
@@ -171,10 +173,10 @@ def runtime_flavours(place: Place, record: Record, model: Model, folder: Path) -
         for device in devices:
             if variant.precision == "int8" and device == "cuda":
                 continue  # its operators are a CPU's
-            jobs.append((f"ort {device} {variant.name}", lambda v=variant, d=device: backend_from_variant(bundle, v, d)))
+            jobs.append((f"ort {device} {variant.name}", functools.partial(backend_from_variant, bundle, variant, device)))
     for name in (name for name in TRT if name not in missing):
         for precision in ("fp32", "fp16", "int8"):
-            jobs.append((f"{name} {precision}", lambda n=name, p=precision: engine_backend(record, model, bundle, n, p)))
+            jobs.append((f"{name} {precision}", functools.partial(engine_backend, record, model, bundle, name, precision)))
     for name, load in jobs:
         if place.left() < 60 and not place.smoke:
             record.note(f"{model.encoder} {name}: left out, no time for it")
@@ -193,22 +195,37 @@ def runtime_flavours(place: Place, record: Record, model: Model, folder: Path) -
 def bundle_of_model(model: Model, folder: Path) -> Bundle:
     """fp32 and fp16 of both inputs, and int8 for CPUs."""
     calibration = model.log_mels[: model.bursts]
-    files = {
-        f"{kind} {'fp16' if half else 'fp32'}": onnx_from_network(model.network, model.spec, TARGETS, kind, half=half)
-        for kind in ("logmel", "waveform")
+    files: dict[tuple[InputKind, str], bytes] = {
+        (form, "fp16" if half else "fp32"): onnx_from_network(model.network, model.spec, TARGETS, form, half=half)
+        for form in get_args(InputKind)
         for half in (False, True)
     }
-    files["logmel int8"] = int8_for_cpu(files["logmel fp32"], calibration)
-    variants = tuple(variant_of(folder, name, content, "onnx") for name, content in files.items())
+    files["logmel", "int8"] = int8_for_cpu(files["logmel", "fp32"], calibration)
+    variants = tuple(variant_of(folder, form, precision, content, "onnx") for (form, precision), content in files.items())
     return Bundle(path=folder, labels=TARGETS, spec=model.spec, variants=variants, provenance={})
 
 
-def variant_of(folder: Path, name: str, content: bytes, kind: Any, **more: Any) -> Variant:
-    file = f"{name.replace(' ', '.')}.{kind}"
+def variant_of(
+    folder: Path,
+    form: InputKind,
+    precision: str,
+    content: bytes,
+    kind: Literal["onnx", "engine"],
+    *,
+    stamp: dict[str, Any] | None = None,
+) -> Variant:
+    file = f"{form}.{precision}.{kind}"
     (folder / file).write_bytes(content)
-    form, precision = name.split()
-    digest = hashlib.sha256(content).hexdigest()
-    return Variant(name=name, file=file, kind=kind, input=form, precision=precision, sha256=digest, size=len(content), **more)
+    return Variant(
+        name=f"{form} {precision}",
+        file=file,
+        kind=kind,
+        input=form,
+        precision=precision,
+        sha256=hashlib.sha256(content).hexdigest(),
+        size=len(content),
+        stamp=stamp,
+    )
 
 
 def engine_backend(record: Record, model: Model, bundle: Bundle, flavour: str, precision: str) -> Backend:
@@ -223,7 +240,7 @@ def engine_backend(record: Record, model: Model, bundle: Bundle, flavour: str, p
     options = EngineOptions(targets=(10 * capability[0] + capability[1],))
     plan, stamp = engine_from_onnx(content, flavour, precision=precision, options=options)
     built = time.perf_counter() - start
-    variant = variant_of(bundle.path, f"waveform {precision}", plan, "engine", stamp=stamp.to_dict())
+    variant = variant_of(bundle.path, "waveform", precision, plan, "engine", stamp=stamp.to_dict())
     backend = backend_from_variant(bundle, variant, "trt")
     loaded = time.perf_counter() - start - built
     record.add(
@@ -237,7 +254,7 @@ def engine_backend(record: Record, model: Model, bundle: Bundle, flavour: str, p
     return backend
 
 
-def has_parity(record: Record, model: Model, name: str, run: Runs, kind: str, precision: str) -> bool:
+def has_parity(record: Record, model: Model, name: str, run: Runs, kind: InputKind, precision: str) -> bool:
     """Batches of 32, 7 and 1, and permuted. int8 and bf16 have no limit of a score, but CCC with the reference is told."""
     x, shuffled = model.inputs(kind), np.random.default_rng(1).permutation(len(model.reference))
     some = np.r_[: min(14, model.bursts), model.bursts : len(x)]
@@ -257,7 +274,7 @@ def batched(run: Runs, x: Float32, size: int) -> Float32:
     return np.concatenate([run(x[i : i + size]) for i in range(0, len(x), size)])
 
 
-def time_flavour(place: Place, record: Record, model: Model, name: str, run: Runs, kind: str) -> None:
+def time_flavour(place: Place, record: Record, model: Model, name: str, run: Runs, kind: InputKind) -> None:
     """Batch 1 one after the other: latency; larger batches: throughput. Within some seconds each."""
     slow = "cpu" in name or place.device.type == "cpu"
     for batch in place.size((1, 32) if slow else (1, 32, 256), (1, 4)):

@@ -15,6 +15,7 @@ import checkout  # before rrtn
 import numpy as np
 import torch
 from measure import machine, summary
+from rrtn.train.config import DeviceName
 
 Choice = TypeVar("Choice")
 
@@ -34,6 +35,11 @@ class Place:
     def size(self, full: Choice, smoke: Choice) -> Choice:
         """Of the two, what this run takes."""
         return smoke if self.smoke else full
+
+    @property
+    def device_name(self) -> DeviceName:
+        """As a config has it."""
+        return "cuda" if self.device.type == "cuda" else "cpu"
 
     def left(self) -> float:
         """Seconds until the deadline."""

@@ -21,9 +21,9 @@ from gpu_section import Place, Record, peak_memory_gb, seconds_of_blocks
 from measure import ratio
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.errors import StoppedError
-from rrtn.train.config import Config
+from rrtn.train.config import CompileMode, Config, Precision
 from rrtn.train.distributed import World
-from rrtn.train.encoders import ENCODERS
+from rrtn.train.encoders import ENCODERS, EncoderName
 from rrtn.train.flops import matmul_peak, step_flops
 from rrtn.train.frontend import LogMel
 from rrtn.train.plan import network_from_config
@@ -57,7 +57,13 @@ def section_step(place: Place, record: Record) -> None:
 
 def steps_of_encoder(place: Place, record: Record, base: Config, split: SplitClips) -> None:
     """One line for each variant, the variants in turn."""
-    variants = [("bf16", "off"), ("bf16", "default"), ("bf16", "reduce-overhead"), ("tf32", "off"), ("fp32", "off")]
+    variants: list[tuple[Precision, CompileMode]] = [
+        ("bf16", "off"),
+        ("bf16", "default"),
+        ("bf16", "reduce-overhead"),
+        ("tf32", "off"),
+        ("fp32", "off"),
+    ]
     if place.device.type == "cpu":
         variants = [variant for variant in variants if variant[0] != "tf32"]
     encoder, device = base.model.encoder, place.device
@@ -160,13 +166,15 @@ def section_paper_run(place: Place, record: Record) -> None:
     """`rrtn train` as it is, 60 epochs; stopped at the section's end where it takes longer, and then said so."""
     start = time.perf_counter()
     counts = {name: place.size(count, 12) for name, count in CLIPS.items()}
-    items = corpus_of_bursts(*counts.values(), FrontendSpec(), speakers=place.size(SPEAKERS, (3, 3)))
+    items = corpus_of_bursts(counts["Train"], counts["Val"], FrontendSpec(), speakers=place.size(SPEAKERS, (3, 3)))
     record.add("corpus", **counts, seconds=round(time.perf_counter() - start, 1))
-    epochs, encoder = place.size((60, "cnn14"), (2, "resnet18"))
+    epochs = place.size(60, 2)
+    encoder: EncoderName = place.size("cnn14", "resnet18")
     config = config_of(encoder, batch_size=place.size(128, 4), epochs=epochs)
     on_gpu = place.device.type == "cuda"
-    precision, mode = ("bf16", "default") if on_gpu else ("fp32", "off")
-    config = dataclasses.replace(config, device=place.device.type, precision=precision, compile=mode)
+    precision: Precision = "bf16" if on_gpu else "fp32"
+    mode: CompileMode = "default" if on_gpu else "off"
+    config = dataclasses.replace(config, device=place.device_name, precision=precision, compile=mode)
     record.more |= {"target_minutes": TARGET_MINUTES, "encoder": encoder, "precision": precision, "compile": mode}
     times, history, stopped = timed_run(config, items, stop_after=place.left())
     if stopped or not history:
@@ -235,8 +243,8 @@ def section_table2(place: Place, record: Record) -> None:
     items = corpus_of_bursts(train, val, FrontendSpec(), speakers=place.size((120, 60), (3, 3)))
     record.more |= {"clips": {"Train": train, "Val": val}, "epochs": epochs, "data": "synthetic"}
     config = config_of(ENCODERS[0], batch_size=batch, epochs=epochs)
-    precision = "bf16" if place.device.type == "cuda" else "fp32"
-    config = dataclasses.replace(config, device=place.device.type, precision=precision)
+    precision: Precision = "bf16" if place.device.type == "cuda" else "fp32"
+    config = dataclasses.replace(config, device=place.device_name, precision=precision)
     with tempfile.TemporaryDirectory() as name, read_from_memory(items), stopping(place.left()):
         runs = table_runs(config, out=Path(name), seeds=place.size(5, 1), rows=place.size(ROWS, ROWS[:3]))
 

@@ -9,6 +9,7 @@ Calibration clips are of the Train split, or noise.
 """
 
 import argparse
+import functools
 import importlib.util
 import resource
 import time
@@ -144,13 +145,13 @@ def main() -> None:
     speedups: dict[str, Ratio] = {}
     for case in cases:
         for target, make in (("cpu", int8_for_cpu), ("tensorrt", int8_for_tensorrt)):
-            int8, seconds = timed(lambda case=case, make=make: make(case.fp32, case.calibration))
+            int8, seconds = timed(functools.partial(make, case.fp32, case.calibration))
             made = {"seconds": seconds, "calibration_clips": len(case.calibration), "fp32_mb": len(case.fp32) / 1e6}
             results[f"{case.name} for {target}"] = rounded({**made, "int8_mb": len(int8) / 1e6})
             if case.validation:
                 results[f"{case.name} for {target}: scores"] = rounded(accuracy(case, int8))
             if target == "tensorrt" and importlib.util.find_spec(RTX):
-                (plan, _), seconds = timed(lambda int8=int8: engine_from_onnx(int8, RTX, precision="int8"))
+                (plan, _), seconds = timed(functools.partial(engine_from_onnx, int8, RTX, precision="int8"))
                 results[f"{case.name} {RTX}"] = {"seconds": seconds, "plan_mb": round(len(plan) / 1e6, 1)}
             for batch in arguments.batches if target == "cpu" else ():
                 summaries, speedups[f"{case.name} batch {batch}: int8 over fp32"] = speed(case, int8, batch, arguments.repeats)

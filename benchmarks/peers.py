@@ -49,6 +49,7 @@ try:
     import openvino
 except ImportError:
     openvino = None
+HAS_OPENVINO = openvino is not None
 
 
 def openvino_run(model: Path) -> Runs:
@@ -93,7 +94,7 @@ def functions_of(encoder: EncoderName, files: Files, model: Path, without: list[
     runs: dict[str, Runs] = {"PyTorch eager": torch_run(network_of(encoder))}
     if "compile" not in without:
         runs["torch.compile"] = torch_run(torch.compile(network_of(encoder), dynamic=False))
-    if openvino:
+    if HAS_OPENVINO:
         runs["OpenVINO"] = openvino_run(model)
     functions: dict[str, Scores] = {
         "rrtn": lambda: rrtn_scores(scorer, files.paths),
@@ -102,7 +103,7 @@ def functions_of(encoder: EncoderName, files: Files, model: Path, without: list[
         "model alone: ONNX Runtime": from_features(ort_run(model), files.features),
         **{f"model alone: {name}": from_features(run, files.features) for name, run in runs.items()},
     }
-    return functions | (openvino_functions(files, model) if openvino else {})
+    return functions | (openvino_functions(files, model) if HAS_OPENVINO else {})
 
 
 def openvino_functions(files: Files, model: Path) -> dict[str, Scores]:
@@ -140,7 +141,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.25, help="of the usual number of files: 512, 128 and 64")
     parser.add_argument("--without", nargs="*", default=[], choices=["compile"], help="its compilation takes a minute")
     arguments = parser.parse_args()
-    if openvino is None:
+    if not HAS_OPENVINO:
         print("openvino is not there: its lines are left out (make .peers)", file=sys.stderr)
     results: dict[str, Any] = {}
     ratios: dict[str, Ratio] = {}

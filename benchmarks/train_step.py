@@ -9,6 +9,7 @@ from int16 waveforms: crop, level, log-Mel in float64 and masks are part of its 
 
 import argparse
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
 
@@ -135,9 +136,8 @@ def results_of(
     for precision in arguments.precisions:
         for mode in arguments.compile:
             config = dataclasses.replace(base, precision=precision, compile=mode)
-            makers[f"rrtn {precision}" + ("" if mode == "off" else f" compile {mode}")] = lambda config=config: our_steps(
-                config, split
-            )
+            name = f"rrtn {precision}" + ("" if mode == "off" else f" compile {mode}")
+            makers[name] = functools.partial(our_steps, config, split)
     seconds = measure(makers, warm_up=arguments.warm_up, steps=arguments.steps, device=device)
     flops = step_flops(network_from_config(base), spec=base.frontend, batch_size=batch)
     plain_seconds = seconds["plain PyTorch loop fp32"]

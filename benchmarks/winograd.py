@@ -55,7 +55,7 @@ def compared(encoder: EncoderName, files: Files, folder: Path, arguments: argpar
         "ONNX Runtime": from_features(ort_run(direct), files.features),
         "ONNX Runtime, a batch a core": a_batch_a_core(direct, files),
     }
-    if peers.openvino:
+    if peers.HAS_OPENVINO:
         functions["OpenVINO"] = from_features(peers.openvino_run(direct), files.features)
         throughput = peers.OpenvinoThroughput(direct)
         batches = np.split(files.features, len(files.features) // BATCH)
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the usual number of clips: 512, 128 and 64")
     parser.add_argument("--tune", action="store_true", help="choose each convolution's way by measuring")
     arguments = parser.parse_args()
-    if peers.openvino is None:
+    if not peers.HAS_OPENVINO:
         print("openvino is not there: its lines are left out (make .peers)", file=sys.stderr)
     results: dict[str, Any] = {}
     ratios: dict[str, Ratio] = {}

@@ -13,6 +13,7 @@ from torch import nn
 
 from ..runtime.bundle import InputKind, metadata_of
 from ..runtime.errors import ModelError
+from ..runtime.frontend import input_shape
 from ..runtime.onnx_file import sealed
 from ..runtime.spec import FrontendSpec
 from ..train.model import TwinsNetwork
@@ -47,12 +48,11 @@ def onnx_from_module(
     if broken:
         raise ModelError(f"checkpoint | {len(broken)} tensors with NaN or infinity (first: {broken[0]}) | train again")
     name = INPUT_NAMES[input_kind]
-    shape = (1, spec.frames, spec.n_mels) if input_kind == "logmel" else (spec.clip_samples,)
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     with _quiet():
         program = torch.onnx.export(
             module,
-            (torch.zeros(_EXAMPLE_BATCH, *shape),),
+            (torch.zeros(_EXAMPLE_BATCH, *input_shape(spec, input_kind)),),
             dynamo=True,
             opset_version=OPSET,
             input_names=[name],

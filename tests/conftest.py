@@ -1,4 +1,4 @@
-"""What tests of several layers share: real audio where it lies beside the project, tiny models made in memory."""
+"""What tests of several layers share: real audio where it lies beside the project, tiny models and data that are made here."""
 
 import signal
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import FrontendSpec, Scorer
 from rrtn.runtime.bundle import metadata_of
 from rrtn.runtime.onnx_file import sealed
+from rrtn.train.corpus import synthesise
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -68,6 +69,13 @@ def tiny_model(tmp_path: Path, spec: FrontendSpec) -> Path:
 def tiny_model_at(spec: FrontendSpec) -> Callable[[Path], Path]:
     """The same, at a path of the test's choice."""
     return lambda path: _write_tiny_model(path, spec)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """15 Train clips of 5 speakers, 9 Val clips of 3, 2 Test clips of one. To be left as it is: tests copy it first."""
+    folder = tmp_path_factory.mktemp("data") / "corpus"
+    return synthesise(folder, clips=26, speakers=9, seed=3, split=(0.6, 0.3, 0.1), workers=1)
 
 
 @pytest.fixture

@@ -124,7 +124,8 @@ def _x_axis(scale: _Scale, label: str) -> str:
     y = scale.height - _BOTTOM
     middle = (scale.left + scale.width - scale.right) / 2
     ticks = "".join(
-        f'<text x="{scale.x(v):.1f}" y="{y + 16}" text-anchor="middle">{v:.3g}</text>' for v in _ticks(scale.x0, scale.x1, least=scale.step)
+        f'<text x="{scale.x(v):.1f}" y="{y + 16}" text-anchor="middle">{v:.3g}</text>'
+        for v in _ticks(scale.x0, scale.x1, least=scale.step)
     )
     line = f'<line x1="{scale.left}" x2="{scale.width - scale.right}" y1="{y}" y2="{y}" stroke="#444"/>'
     return line + ticks + f'<text x="{middle}" y="{y + 33}" text-anchor="middle">{html.escape(label)}</text>'

@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -69,6 +70,11 @@ class ClipStore:
         """A hash of all samples and of where the files begin: equal content, wherever it lies and however old it is."""
         parts = [self.lengths.tobytes(), *(shard.sha256.encode() for shard in self._shards)]
         return hashlib.sha256(b"".join(parts)).hexdigest()
+
+    @cached_property
+    def silent(self) -> npt.NDArray[np.bool_]:
+        """[n] decoded, and every sample that the model would see is zero. Reads all samples, once."""
+        return np.array([not error and not self.waveform(i).any() for i, error in enumerate(self.errors)])
 
     def __len__(self) -> int:
         return len(self.lengths)

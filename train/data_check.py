@@ -17,7 +17,7 @@ from ..runtime.spec import FrontendSpec
 from .clips import ClipStore, store_with_errors
 from .data import SPLITS, Clip, DataSet, read_data
 from .ratings import Pair, at_full, constant_targets, correlations, histograms, rated, strongest_pairs
-from .table1 import SplitSummary, is_clipped, is_silent, split_summary
+from .table1 import SplitSummary, is_clipped, split_summary
 
 _IN_HUMES_FORM: Final = 0.9  # share of clips with a target at 1.0 from which the others are odd
 
@@ -75,6 +75,7 @@ def check_data(folder: Path, spec: FrontendSpec) -> DataReport:
     all_rated = rated(ratings)
     r = correlations(all_rated)
     duplicates = _duplicates(clips, list(stores.values()))
+    silent = _joined(store.silent for store in stores.values())
     errors = [error for store in stores.values() for error in store.errors]
     return DataReport(
         data=data,
@@ -88,7 +89,7 @@ def check_data(folder: Path, spec: FrontendSpec) -> DataReport:
         warnings=(
             *data.warnings,
             *_duplicate_warnings(duplicates),
-            *_marked(clips, _joined(map(is_silent, stores.values())), "are silent: there is nothing to learn from them"),
+            *_marked(clips, silent, "are silent: there is nothing to learn from them"),
             *_marked(clips, _joined(map(is_clipped, stores.values())), "are clipped: the tops of their waves are cut off"),
             *constant_targets(data),
             *_not_in_humes_form(clips, ratings),
@@ -102,14 +103,15 @@ def _joined(marks: Iterable[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
 
 
 def _duplicates(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[tuple[Clip, ...]]:
+    """Groups of clips with equal samples; bad files and silent clips are in none."""
     same: dict[bytes, list[Clip]] = {}
     remaining = iter(clips)
     with Progress("compare", len(clips), "clips") as progress:
         for store in stores:
             for i in range(len(store)):
-                clip, samples = next(remaining), store.waveform(i)
-                if samples.any():
-                    same.setdefault(hashlib.sha256(samples.tobytes()).digest(), []).append(clip)
+                clip = next(remaining)
+                if not (store.errors[i] or store.silent[i]):
+                    same.setdefault(hashlib.sha256(store.waveform(i).tobytes()).digest(), []).append(clip)
                 progress.advance()
     groups = [tuple(group) for group in same.values() if len(group) > 1]
     return sorted(groups, key=lambda group: len(_splits_of(group)), reverse=True)

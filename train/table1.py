@@ -46,14 +46,9 @@ def split_summary(name: str, split: Split, store: ClipStore, spec: FrontendSpec)
         longer_than_clip=int((lengths > spec.clip_samples).sum()),
         peak_dbfs=_quantiles(20 * np.log10(store.peaks[store.peaks > 0])),
         clipped=int(is_clipped(store).sum()),
-        silent=int(is_silent(store).sum()),
+        silent=int(store.silent.sum()),
         bad=sum(map(bool, store.errors)),
     )
-
-
-def is_silent(store: ClipStore) -> npt.NDArray[np.bool_]:
-    """[n] every sample that the model would see is zero."""
-    return np.array([not error and not store.waveform(i).any() for i, error in enumerate(store.errors)])
 
 
 def is_clipped(store: ClipStore) -> npt.NDArray[np.bool_]:

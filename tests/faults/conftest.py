@@ -1,4 +1,4 @@
-"""`rrtn` in processes: trainers forked, so that one costs no import of torch, all else new; a corpus for the trainers."""
+"""`rrtn` in processes: trainers forked, so that one costs no import of torch, all else new."""
 
 import contextlib
 import json
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from rrtn.train.checkpoint import POINTER
-from rrtn.train.corpus import synthesise
 
 SMALL_RRTN = Path(__file__).with_name("small_rrtn.py")
+# Of the 15 Train clips of `corpus`: three steps an epoch.
 SETTINGS = """
 [projector]
 units = 16
@@ -177,13 +177,6 @@ def start_process(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     for running in started:
         running.kill()
         running.process.wait()
-
-
-@pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """15 Train, 8 Val and 3 Test clips: three steps an epoch with SETTINGS."""
-    folder = tmp_path_factory.mktemp("data") / "corpus"
-    return synthesise(folder, clips=26, speakers=9, seed=3, split=(0.6, 0.3, 0.1), workers=1)
 
 
 @pytest.fixture(scope="session")

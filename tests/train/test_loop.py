@@ -15,7 +15,6 @@ from rrtn.runtime.errors import ConfigError, StoppedError
 from rrtn.train import loop, model, predict, run_folder, twins
 from rrtn.train.checkpoint import POINTER, PREVIOUS, load_checkpoint, read_info
 from rrtn.train.config import Config, config_from_dict
-from rrtn.train.corpus import synthesise
 from rrtn.train.distributed import World
 from rrtn.train.encoders import PannsCnn
 from rrtn.train.frontend import LogMel
@@ -32,12 +31,6 @@ SETTINGS: dict[str, Any] = {
     "frontend": {"frames": 64},
 }
 STEPS = 3
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "corpus"
-    return synthesise(folder, clips=26, speakers=9, seed=3, split=(0.6, 0.3, 0.1), workers=1)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,7 +15,6 @@ from rrtn.runtime.errors import ConfigError, DataError, StoppedError
 from rrtn.train import loop, model, rows
 from rrtn.train.checkpoint import POINTER
 from rrtn.train.config import Config, config_from_dict
-from rrtn.train.corpus import synthesise
 from rrtn.train.data import read_data
 from rrtn.train.encoders import PannsCnn
 from rrtn.train.evaluate import evaluate, runs_of_seeds
@@ -32,13 +31,6 @@ from rrtn.train.table2 import Table2, gain, paper_of, table_of_runs
 RESNET18 = ROWS[:3]
 SEEDS = 2
 RESAMPLES = 200
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """15 Train clips of 5 speakers, 9 Val clips of 3."""
-    folder = tmp_path_factory.mktemp("data") / "corpus"
-    return synthesise(folder, clips=26, speakers=9, seed=3, split=(0.6, 0.3, 0.1), workers=1)
 
 
 @pytest.fixture(scope="module", autouse=True)
