@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def run_suite(*, smoke: bool, only: Sequence[str]) -> tuple[list[dict[str, Any]]
         if only and name not in only:
             continue
         print(f"== {name}", flush=True)
+        start = time.monotonic()
         process = subprocess.run(
             [sys.executable, str(ROOT / "benchmarks" / name), *(small if smoke else full)],
             stdout=subprocess.PIPE,
@@ -62,7 +64,7 @@ def run_suite(*, smoke: bool, only: Sequence[str]) -> tuple[list[dict[str, Any]]
             check=False,
         )
         *said, last = process.stdout.splitlines() or [""]
-        print("\n".join(said), flush=True)
+        print("\n".join([*said, f"== {name} took {time.monotonic() - start:.0f} s"]), flush=True)
         if process.returncode or not last.startswith("{"):
             print(f"{name} | exit code {process.returncode}, last line {last[:80]!r} | expected 0 and a line of JSON")
             broken.append(name)
