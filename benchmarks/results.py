@@ -33,7 +33,7 @@ SUITE: dict[str, tuple[list[str], list[str]]] = {
     "frontend.py": ([], []),
     "cold_start.py": (["--repeats", "10"], ["--repeats", "2"]),
     "score_folder.py": (
-        ["--encoders", "resnet18", "cnn14", "--share", "0.5"],
+        ["--encoders", "resnet18", "cnn14", "--repeats", "4"],
         ["--encoders", "resnet18", "--share", "0.03", "--repeats", "2"],
     ),
     "peers.py": (["--share", "0.25"], ["--share", "0.03", "--repeats", "2", "--without", "compile"]),
@@ -45,7 +45,7 @@ SUITE: dict[str, tuple[list[str], list[str]]] = {
         ["--methods", "rrtn-ruwl", "--batch-size", "64", "--precisions", "fp32", "bf16", "--steps", "7"],
         ["--methods", "rrtn-ruwl", "--batch-size", "4", "--steps", "2"],
     ),
-    "int8.py": (["--encoders", "resnet18", "cnn14"], ["--encoders", "resnet18", "--batches", "4", "--repeats", "3"]),
+    "int8.py": (["--encoders", "resnet18"], ["--encoders", "resnet18", "--batches", "4", "--repeats", "3"]),
 }
 
 

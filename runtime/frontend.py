@@ -61,6 +61,7 @@ def _mel_power(x: Float32, spec: FrontendSpec, frames: int) -> Float32:
     The spectrum in float64: beside a loud voice, single precision moves bins at -90 dB by hundredths of a decibel. Every
     product is of a whole block, so that a frame's numbers do not depend on how many there are.
     """
+    window, bands = _window(spec), _mel_bands(spec)
     windowed = np.empty((_BLOCK, spec.n_fft))
     spectrum = np.empty((_BLOCK, spec.n_bins), dtype=np.complex128)
     parts = spectrum.view(np.float64).reshape(_BLOCK, spec.n_bins, 2)  # real and imaginary
@@ -68,11 +69,11 @@ def _mel_power(x: Float32, spec: FrontendSpec, frames: int) -> Float32:
     mel = np.empty((-(-frames // _BLOCK), _BLOCK, spec.n_mels), dtype=np.float32)
     for block, first in zip(mel, range(0, frames, _BLOCK), strict=True):
         n = min(_BLOCK, frames - first)
-        np.multiply(_frames(x, spec, first, n), _window(spec), out=windowed[:n])
+        np.multiply(_frames(x, spec, first, n), window, out=windowed[:n])
         np.fft.rfft(windowed[:n], out=spectrum[:n])
         np.square(parts[:n], out=parts[:n])
         np.add(parts[:n, :, 0], parts[:n, :, 1], out=power[:n], casting="same_kind")
-        for bins, mels, weights in _mel_bands(spec):
+        for bins, mels, weights in bands:
             np.matmul(power[:, bins], weights, out=block[:, mels])
     return mel.reshape(-1, spec.n_mels)[:frames]
 
@@ -81,11 +82,10 @@ def _frames(x: Float32, spec: FrontendSpec, first: int, count: int) -> Float32:
     """waveform [N], reflected at both ends -> its frames [count, n_fft] from `first` on."""
     begin = first * spec.hop - spec.n_fft // 2
     end = begin + (count - 1) * spec.hop + spec.n_fft
-    if begin >= 0 and end <= len(x):
-        part = x[begin:end]
-    else:
-        at = np.abs(np.arange(begin, end))
-        part = x[np.minimum(at, 2 * (len(x) - 1) - at)]
+    before, after = max(0, -begin), max(0, end - len(x))
+    part = x[max(0, begin) : end]
+    if before or after:
+        part = np.concatenate([x[before:0:-1], part, x[-2 : -2 - after : -1]])
     (stride,) = part.strides
     return np.lib.stride_tricks.as_strided(part, (count, spec.n_fft), (stride * spec.hop, stride), writeable=False)
 
@@ -93,7 +93,11 @@ def _frames(x: Float32, spec: FrontendSpec, first: int, count: int) -> Float32:
 def clip_of(waveform: Float32, spec: FrontendSpec, start: int = 0) -> Float32:
     """The clip [clip_samples] of a waveform [N] from sample `start` on; zeros follow where it is too short."""
     part = waveform[start : start + spec.clip_samples]
-    return part if len(part) == spec.clip_samples else np.pad(part, (0, spec.clip_samples - len(part)))
+    if len(part) == spec.clip_samples:
+        return part
+    clip = np.zeros(spec.clip_samples, part.dtype)
+    clip[: len(part)] = part
+    return clip
 
 
 def clip_input(waveform: Float32, spec: FrontendSpec, kind: InputKind) -> Float32:
@@ -153,6 +157,6 @@ def _mel_bands(spec: FrontendSpec) -> tuple[tuple[slice, slice, Float32], ...]:
     bands = []
     for mels in (slice(0, spec.n_mels // 2), slice(spec.n_mels // 2, 3 * spec.n_mels // 4), slice(3 * spec.n_mels // 4, None)):
         used = np.flatnonzero(filters[:, mels].any(1))
-        bins = slice(used.min(initial=0), used.max(initial=0) + 1)
+        bins = slice(used[0], used[-1] + 1) if used.size else slice(1)
         bands.append((bins, mels, np.ascontiguousarray(filters[bins, mels])))
     return tuple(bands)
