@@ -8,6 +8,7 @@ from typing import Any
 from result_files import Result, ratios_of
 
 LEAST = 0.03  # of a ratio: memory layout and the like move it by as much from process to process
+MANY = 1.5  # times the spread of one ratio: of some sixty, chance would move one or two by more than that
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,12 @@ class Move:
 
     @property
     def spread(self) -> float:
-        """What it may move by chance: the distance of the quartiles in both runs, and no less than LEAST.
+        """What it may move by chance: MANY times the distance of the quartiles in both runs, and no less than LEAST.
 
         Quartiles of few rounds lie too close together: n rounds count 1 + 2 / n times.
         """
         widths = [math.log(side["q75"] / side["q25"]) * (1 + 2 / side["n"]) for side in (self.old, self.new)]
-        return max(LEAST, math.hypot(*widths))
+        return max(LEAST, MANY * math.hypot(*widths))
 
     @property
     def verdict(self) -> str:
@@ -66,8 +67,15 @@ def compare(old: Result, new: Result) -> bool:
         if move.verdict != "same":
             print(f"  {move}")
     counts = {verdict: sum(move.verdict == verdict for move in found) for verdict in ("worse", "better", "same")}
-    lost = sorted(set(ratios_of(old)) - set(ratios_of(new)))
-    for benchmark, name in lost:
-        print(f"  gone   {benchmark} | {name}")
+    for line in _gone(old, new):
+        print(f"  gone   {line}")
     print("  " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
     return not counts["worse"]
+
+
+def _gone(old: Result, new: Result) -> list[str]:
+    """Ratios that only the old one has; a benchmark that was not run is one line."""
+    left = {benchmark for benchmark, _ in ratios_of(new)}
+    lost = sorted(set(ratios_of(old)) - set(ratios_of(new)))
+    names = [f"{benchmark} | {name if benchmark in left else 'all of it'}" for benchmark, name in lost]
+    return list(dict.fromkeys(names))

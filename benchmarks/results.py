@@ -79,8 +79,9 @@ def file_of(lines: list[dict[str, Any]], folder: Path) -> Path:
     words = re.sub(r"\((r|tm)\)|\bamd\b|\bintel\b|\bcpu\b|@.*|\d+-core|processor", " ", cpu.lower())
     machine = "-".join(re.findall(r"[a-z0-9]+", f"{words} {cores} cores {gpu or ''}"))
     stem = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}-{machine}"
-    numbered = (folder / f"{stem}{'' if i == 1 else f'-{i}'}.json" for i in range(1, 1000))
-    return next(path for path in numbered if not path.exists() and not path.with_suffix(".jsonl").exists())
+    found = [re.fullmatch(rf"{re.escape(stem)}(?:-(\d+))?\.jsonl?", path.name) for path in folder.iterdir()]
+    last = max((int(match[1] or 1) for match in found if match), default=0)  # a number that was removed stays unused
+    return folder / f"{stem}{f'-{last + 1}' if last else ''}.json"
 
 
 def write_result(lines: list[dict[str, Any]], folder: Path) -> Result:

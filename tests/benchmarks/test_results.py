@@ -49,7 +49,8 @@ def write(folder: Path, name: str, document: object) -> None:
     [
         (line(2.0), line(1.4), "worse"),
         (line(2.0), line(2.8), "better"),
-        (line(2.0), line(1.8), "same"),  # 10%, and the quartiles of both lie 10% apart
+        (line(2.0), line(1.7), "same"),  # 15%, and the quartiles of both lie 10% apart
+        (line(2.0), line(1.55), "worse"),
         (line(2.0, width=0.001), line(1.8, width=0.001), "worse"),
         (line(2.0, width=0.001), line(1.96, width=0.001), "same"),  # 2%
         (line(2.0, better="lower"), line(2.8, better="lower"), "worse"),
@@ -96,6 +97,8 @@ def test_a_result_is_written_once_under_its_date_and_machine(results: ModuleType
     assert second.path.name == f"{first.date}-a-2-cores-2.json"
     assert results.read_result(second.path).lines == [line(2.5)]
     assert "| r | 2.5 | 2.38 to 2.62 | 100 | higher |" in second.path.with_suffix(".md").read_text()
+    first.path.unlink()  # its number is not given to a newer one
+    assert results.write_result([line(2.5)], tmp_path).path.name == f"{first.date}-a-2-cores-3.json"
 
 
 def test_the_table_lies_between_its_marks_and_has_the_newest_number(
