@@ -38,6 +38,7 @@ ELSEWHERE = {
     "make bench-compare": "the checkout's results; tests/benchmarks/test_results.py",
     "python benchmarks/gpu_suite.py --section correct step --out DIR": "a GPU; tests/benchmarks/test_gpu_suite.py has --smoke",
     "python benchmarks/train_step.py --precisions fp32 bf16": "minutes and quiet cores; by hand, its result is committed",
+    "python benchmarks/score_folder.py --encoders cnn10": "minutes and quiet cores; by hand, its result is committed",
     "python benchmarks/winograd.py --layers cnn14": "by hand; tests/benchmarks/test_results.py runs each at a small size",
     'pip install ".[train,rtx]"': "a package index and 5 GB; make installs requirements.lock and the wheel",
     'pip install "rrtn[ray]"': "a package index",
