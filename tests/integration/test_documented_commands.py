@@ -50,7 +50,7 @@ ELSEWHERE = {
     "ray status": "a cluster",
     "rrtn score /shared/recordings -m BUNDLE --out scores.csv --engine ray --ray-address FIRST:6379": "a cluster",
     "sbatch --requeue": "a cluster; a flag's name",
-    "rrtn score --variant int8": "a row's name in a table; tests/export/test_int8.py scores with it",
+    "rrtn score --variant fp32": "a row's name in a table; tests/export/test_int8.py scores with a variant",
 }
 # Of seconds there are too many for make test: under make soak, where the lines that need them follow them.
 SLOW = (
