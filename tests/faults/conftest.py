@@ -122,6 +122,8 @@ class Server:
         """`rrtn argv` with `env` in its environment; `before` is Python that it runs first."""
         self._count += 1
         out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
+        out.touch()  # a child that is killed at once has said nothing
+        err.touch()
         order = {
             "argv": [*map(str, argv)],
             "cwd": str(cwd),
