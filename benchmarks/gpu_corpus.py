@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -32,7 +31,6 @@ _CHUNK = 50
 _SHARD = 512  # clips, as ClipStore counts them
 _PCM32 = 2**31  # libsndfile clips in 32 bits, and keeps the upper 16
 
-Functions = dict[ModuleType, dict[str, Callable[..., Any]]]  # module -> name -> function
 Item = tuple[Int16, "np.typing.NDArray[np.float32]", int]  # levelled samples [N], ratings [K], speaker
 
 
@@ -123,20 +121,15 @@ def read_from_memory(items: dict[str, list[Item]]) -> Iterator[DataSet]:
     def split_clips(data: DataSet, name: str, spec: FrontendSpec, device: torch.device) -> SplitClips:
         return split_of_items([of_clips[clip.file_id] for clip in data.splits[name].clips], spec, device)
 
-    replaced: Functions = {plan: {"data_from_config": lambda config: data}, loop: {"split_clips": split_clips}}
-    replaced[evaluate] = replaced[plan] | replaced[loop]
-    before = {module: {name: getattr(module, name) for name in names} for module, names in replaced.items()}
-    _set(replaced)
-    try:
+    def data_from_config(config: Config) -> DataSet:
+        return data
+
+    with (
+        mock.patch.object(plan, "data_from_config", data_from_config),
+        mock.patch.object(loop, "split_clips", split_clips),
+        mock.patch.multiple(evaluate, data_from_config=data_from_config, split_clips=split_clips),
+    ):
         yield data
-    finally:
-        _set(before)
-
-
-def _set(functions: Functions) -> None:
-    for module, names in functions.items():
-        for name, function in names.items():
-            setattr(module, name, function)
 
 
 def trained(

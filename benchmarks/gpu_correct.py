@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import checkout  # noqa: F401  # before rrtn
 import numpy as np
@@ -153,13 +154,11 @@ def gradients(
 
 @contextlib.contextmanager
 def without_dropout() -> Iterator[None]:
-    dropout = torch.nn.functional.dropout
-    torch.nn.functional.dropout = lambda input, p=0.5, training=True, inplace=False: input
-    try:
-        yield
-    finally:
-        torch.nn.functional.dropout = dropout
-        torch.compiler.reset()
+    with mock.patch.object(torch.nn.functional, "dropout", lambda x, p=0.5, training=True, inplace=False: x):
+        try:
+            yield
+        finally:
+            torch.compiler.reset()
 
 
 def difference(found: Tensor, reference: Tensor) -> float:

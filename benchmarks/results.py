@@ -80,7 +80,7 @@ def file_of(lines: list[dict[str, Any]], folder: Path) -> Path:
     machine = "-".join(re.findall(r"[a-z0-9]+", f"{words} {cores} cores {gpu or ''}"))
     stem = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}-{machine}"
     found = [re.fullmatch(rf"{re.escape(stem)}(?:-(\d+))?\.jsonl?", path.name) for path in folder.iterdir()]
-    last = max((int(match[1] or 1) for match in found if match), default=0)  # a number that was removed stays unused
+    last = max((int(match[1] or 1) for match in found if match), default=0)  # never a number below the newest's
     return folder / f"{stem}{f'-{last + 1}' if last else ''}.json"
 
 
