@@ -37,9 +37,10 @@ class SmallCnn(Encoder):
 
     def __init__(self, n_mels: int) -> None:
         super().__init__(n_mels)
-        channels = (1, 8, 16, 16)
+        channels, strides = (1, 8, 16, 16), (4, 2, 2)
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(c_in, c_out, 3, stride=4, padding=1) for c_in, c_out in itertools.pairwise(channels)
+            nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1)
+            for (c_in, c_out), stride in zip(itertools.pairwise(channels), strides, strict=True)
         )
 
     def forward(self, log_mel: Tensor) -> Tensor:
