@@ -19,7 +19,7 @@ check: $(DEPENDENCIES) .types/rrtn docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p rrtn.runtime -p rrtn.train -p rrtn.export -p rrtn.cli
-	$(BIN)/mypy benchmarks docs
+	$(BIN)/mypy benchmarks docs examples
 	PYTHONPATH=.types $(BIN)/lint-imports --no-cache
 
 # -> site/index.html. --strict: a link without a target, or a page that the menu lacks, is an error.
