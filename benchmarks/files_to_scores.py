@@ -13,18 +13,19 @@ import onnxruntime
 import soundfile
 import torch
 from rrtn.export.audeering import audonnx_yaml_from_bundle
-from rrtn.export.cpu_variant import cpu_variant_of
 from rrtn.export.graph import file_from_onnx, onnx_from_network
+from rrtn.export.winograd.cpu_variant import cpu_variant_of
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
-from rrtn.runtime.audio import audio_from_array, read_audio
+from rrtn.runtime.arrays import Float32
+from rrtn.runtime.audio.inputs import list_audio
+from rrtn.runtime.audio.reader import audio_from_array, read_audio
 from rrtn.runtime.bundle import metadata_of
 from rrtn.runtime.cpus import usable_cpus
 from rrtn.runtime.errors import AudioError
-from rrtn.runtime.frontend import Float32, clip_log_mel, clip_of
-from rrtn.runtime.inputs import list_audio
-from rrtn.train.encoders import EncoderName
-from rrtn.train.frontend import LogMel
-from rrtn.train.model import TwinsNetwork
+from rrtn.runtime.frontend import clip_log_mel, clip_of
+from rrtn.train.method.encoders import EncoderName
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.model import TwinsNetwork
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / ".peers"))  # behind all that rrtn itself uses

@@ -10,7 +10,7 @@ import torch
 import torchaudio
 import torchlibrosa
 from measure import interleaved, ratio, report, summary
-from rrtn.export.deployed import ConvLogMel
+from rrtn.export.deployed_network import ConvLogMel
 from rrtn.export.graph import onnx_from_module
 from rrtn.runtime import FrontendSpec, log_mel
 

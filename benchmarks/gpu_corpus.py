@@ -17,15 +17,18 @@ import checkout  # noqa: F401  # before rrtn
 import numpy as np
 import torch
 from rrtn.runtime import FrontendSpec
-from rrtn.runtime.audio import INT16_SCALE, Int16, levelled
+from rrtn.runtime.arrays import INT16_SCALE, Int16
+from rrtn.runtime.audio.reader import levelled
 from rrtn.runtime.cpus import usable_cpus
-from rrtn.train import corpus, evaluate, loop, plan
-from rrtn.train.clips import ClipStore, Shard
+from rrtn.train import loop, plan
 from rrtn.train.config import Config
-from rrtn.train.data import SPLITS, Clip, DataSet, Split
+from rrtn.train.data import corpus
+from rrtn.train.data.clip_cache import CacheShard, ClipStore
+from rrtn.train.data.data_set import SPLITS, Clip, DataSet, Split
+from rrtn.train.data.device_clips import SplitClips
+from rrtn.train.data.voice import burst
+from rrtn.train.evidence import evaluate
 from rrtn.train.run_folder import append_history
-from rrtn.train.splits import SplitClips
-from rrtn.train.voice import burst
 
 _CHUNK = 50
 _SHARD = 512  # clips, as ClipStore counts them
@@ -88,9 +91,9 @@ def split_of_items(items: list[Item], spec: FrontendSpec, device: torch.device, 
     return SplitClips(store, ratings, names, spec, resident=device.type == "cuda" if resident is None else resident)
 
 
-def _shard(samples: list[Int16]) -> Shard:
+def _shard(samples: list[Int16]) -> CacheShard:
     offsets = np.cumsum([0, *map(len, samples)], dtype=np.int64)
-    return Shard.in_memory(np.concatenate(samples), offsets)
+    return CacheShard.in_memory(np.concatenate(samples), offsets)
 
 
 def corpus_of_bursts(train: int, val: int, spec: FrontendSpec, *, speakers: tuple[int, int]) -> dict[str, list[Item]]:

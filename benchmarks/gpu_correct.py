@@ -20,17 +20,17 @@ from gpu_section import Place, Record, peak_memory_gb
 from rrtn.export.parity import extremes
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.frontend import clip_log_mel
-from rrtn.train.config import Config, DeviceName, config_from_dict
-from rrtn.train.corpus import TARGETS
-from rrtn.train.encoders import ENCODERS, EncoderName
-from rrtn.train.frontend import LogMel
-from rrtn.train.losses import bt_loss, ccc_loss, cross_correlation, ruwl_loss
+from rrtn.train.config import Config, TrainingDevice, config_from_dict
+from rrtn.train.data.corpus import TARGETS
+from rrtn.train.data.device_clips import SplitClips, epoch_of_split
+from rrtn.train.method.encoders import ENCODERS, EncoderName
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.losses import bt_loss, ccc_loss, cross_correlation, ruwl_loss
+from rrtn.train.method.twins_loss import TwinsLoss
+from rrtn.train.method.views import masked_view
 from rrtn.train.plan import network_from_config
 from rrtn.train.predict import mel_mean
-from rrtn.train.splits import SplitClips, epoch_of_split
 from rrtn.train.step import set_float32_precision
-from rrtn.train.twins import TwinsLoss
-from rrtn.train.views import masked_view
 from torch import Tensor
 
 FRONTEND_DB = 1e-3  # design.md section 3
@@ -177,7 +177,7 @@ def check_epoch(place: Place, record: Record, items: list[Any]) -> None:
     splits = {"Train": items[:half], "Val": items[half:]}
     config = config_of("resnet18", batch_size=place.size(32, 4))
     with tempfile.TemporaryDirectory() as name:
-        devices: dict[str, DeviceName] = {"cpu": "cpu", "device": place.device_name, "again": place.device_name}
+        devices: dict[str, TrainingDevice] = {"cpu": "cpu", "device": place.device_name, "again": place.device_name}
         runs = {}
         for run, device in devices.items():
             result = trained(dataclasses.replace(config, device=device), splits, Path(name) / run)

@@ -11,11 +11,11 @@ from gpu_inference import Model
 from gpu_section import Place, Record, Skipped, seconds_of_blocks
 from rrtn.export.graph import onnx_from_network
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
+from rrtn.runtime.backends.ort_backend import cuda_missing
 from rrtn.runtime.cpus import usable_cpus
-from rrtn.runtime.decoders import Decoders
-from rrtn.runtime.ort_backend import cuda_missing
-from rrtn.train.corpus import TARGETS
-from rrtn.train.encoders import EncoderName
+from rrtn.runtime.scoring.decoder_pool import DecoderPool
+from rrtn.train.data.corpus import TARGETS
+from rrtn.train.method.encoders import EncoderName
 
 
 def section_folder(place: Place, record: Record) -> None:
@@ -58,7 +58,7 @@ def score_folder(place: Place, record: Record, name: str, model: Path, paths: li
     decoding = scorer.decoding
     batch = np.zeros((scorer.batch_size, *decoding.slot_shape), decoding.slot_dtype)
     batches = -(-len(paths) // scorer.batch_size)
-    decoders = Decoders(decoding, count=scorer.workers, chunk=min(scorer.batch_size, 32), timeout=60.0)
+    decoders = DecoderPool(decoding, count=scorer.workers, chunk=min(scorer.batch_size, 32), timeout=60.0)
 
     def decode() -> None:
         for _ in decoders.events((str(path).encode() for path in paths), ahead=len(paths) + 1):  # or it would wait for room

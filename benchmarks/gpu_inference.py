@@ -17,22 +17,23 @@ import numpy as np
 import torch
 from gpu_corpus import items_of_corpus, split_of_items
 from gpu_section import Place, Record, latency, peak_memory_gb, wait
-from rrtn.export.deployed import half_encoder
+from rrtn.export.deployed_network import half_encoder
 from rrtn.export.engine import EngineOptions, engine_from_onnx
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_for_cpu, int8_for_tensorrt
 from rrtn.export.parity import SCORE_LIMITS, extremes, torch_scores
 from rrtn.runtime import FrontendSpec
-from rrtn.runtime.audio import waveform_from_samples
-from rrtn.runtime.backends import Backend, DeviceName, backend_from_variant
-from rrtn.runtime.bundle import Bundle, InputKind, Variant
+from rrtn.runtime.arrays import Float32, waveform_from_samples
+from rrtn.runtime.backends.choice import Backend, DeviceName, backend_from_variant
+from rrtn.runtime.backends.ort_backend import cuda_missing, padded
+from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ConfigError, RrtnError, UnavailableError
-from rrtn.runtime.frontend import Float32, clip_log_mel
-from rrtn.runtime.ort_backend import cuda_missing, padded
-from rrtn.train.corpus import TARGETS
-from rrtn.train.encoders import ENCODERS, EncoderName
-from rrtn.train.metrics import ccc_biased
-from rrtn.train.model import TwinsNetwork
+from rrtn.runtime.frontend import clip_log_mel
+from rrtn.runtime.spec import InputKind
+from rrtn.train.data.corpus import TARGETS
+from rrtn.train.method.encoders import ENCODERS, EncoderName
+from rrtn.train.method.metrics import ccc_biased
+from rrtn.train.method.model import TwinsNetwork
 from torch import Tensor
 
 TRT = ("tensorrt", "tensorrt_rtx")

@@ -15,7 +15,7 @@ import checkout  # before rrtn
 import numpy as np
 import torch
 from measure import machine, summary
-from rrtn.train.config import DeviceName
+from rrtn.train.config import TrainingDevice
 
 Choice = TypeVar("Choice")
 
@@ -37,7 +37,7 @@ class Place:
         return smoke if self.smoke else full
 
     @property
-    def device_name(self) -> DeviceName:
+    def device_name(self) -> TrainingDevice:
         """As a config has it."""
         return "cuda" if self.device.type == "cuda" else "cpu"
 

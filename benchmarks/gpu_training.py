@@ -22,17 +22,17 @@ from measure import ratio
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.errors import StoppedError
 from rrtn.train.config import CompileMode, Config, Precision
+from rrtn.train.data.device_clips import SplitClips, TrainingBatch, epoch_of_split
 from rrtn.train.distributed import World
-from rrtn.train.encoders import ENCODERS, EncoderName
-from rrtn.train.flops import matmul_peak, step_flops
-from rrtn.train.frontend import LogMel
+from rrtn.train.evidence.table2 import Table2, table_of_runs
+from rrtn.train.evidence.table2_runs import ROWS, table_runs, train_rows
+from rrtn.train.method.encoders import ENCODERS, EncoderName
+from rrtn.train.method.flops import matmul_peak, step_flops
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.views import masked_view
 from rrtn.train.plan import network_from_config
 from rrtn.train.predict import mel_mean
-from rrtn.train.rows import ROWS, table_runs, train_rows
-from rrtn.train.splits import Batch, SplitClips, epoch_of_split
 from rrtn.train.step import Stepper
-from rrtn.train.table2 import Table2, table_of_runs
-from rrtn.train.views import masked_view
 from train_step import split_of_noise
 
 CLIPS = {"Train": 19_990, "Val": 19_396}  # of the paper
@@ -130,7 +130,7 @@ class stepping:  # noqa: N801  # a function with a state
         assert self.stepper.bad_step() is None, "a loss or gradient is not finite"
 
     @staticmethod
-    def _batches(config: Config, split: SplitClips) -> Iterator[Batch]:
+    def _batches(config: Config, split: SplitClips) -> Iterator[TrainingBatch]:
         for number in range(10**6):
             yield from epoch_of_split(split, config, number, World()).batches(0)
 

@@ -26,18 +26,18 @@ from rrtn.export.engine import engine_from_onnx
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_difference, int8_for_cpu, int8_for_tensorrt, onnx_scores
 from rrtn.runtime import FrontendSpec
-from rrtn.runtime.audio import waveform_from_samples
+from rrtn.runtime.arrays import Float32, Float64, waveform_from_samples
 from rrtn.runtime.cpus import usable_cpus
-from rrtn.runtime.frontend import Float32, clip_log_mel
+from rrtn.runtime.frontend import clip_log_mel
 from rrtn.train.checkpoint import load_checkpoint
 from rrtn.train.config import config_from_dict
-from rrtn.train.data import read_data
-from rrtn.train.encoders import ENCODERS, EncoderName
-from rrtn.train.evaluate import network_from_weights
-from rrtn.train.metrics import Float64, ccc_challenge
-from rrtn.train.model import TwinsNetwork
+from rrtn.train.data.data_set import read_data
+from rrtn.train.data.device_clips import SplitClips, split_clips
+from rrtn.train.evidence.evaluate import network_from_weights
+from rrtn.train.method.encoders import ENCODERS, EncoderName
+from rrtn.train.method.metrics import ccc_challenge
+from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.plan import data_folder
-from rrtn.train.splits import SplitClips, split_clips
 
 TARGET_SPEEDUP, TARGET_CCC_CHANGE = 1.7, 0.002  # design.md section 8
 CALIBRATION_CLIPS = 128

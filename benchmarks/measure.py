@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rrtn
+from rrtn.runtime.backends.engine_stamp import driver_version
 from rrtn.runtime.cpus import cpu_model, usable_cpus
-from rrtn.runtime.engine_stamp import driver_version
 
 if TYPE_CHECKING:
     import torch

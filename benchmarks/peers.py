@@ -41,9 +41,9 @@ from files_to_scores import (
 )
 from measure import Ratio, interleaved, ratio, report, summary
 from rrtn.runtime import Scorer
+from rrtn.runtime.arrays import Float32
 from rrtn.runtime.cpus import usable_cpus
-from rrtn.runtime.frontend import Float32
-from rrtn.train.encoders import ENCODERS, EncoderName
+from rrtn.train.method.encoders import ENCODERS, EncoderName
 
 try:
     import openvino

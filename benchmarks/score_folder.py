@@ -38,7 +38,7 @@ from files_to_scores import (
 from measure import Ratio, interleaved, ratio, report, summary
 from rrtn.export.int8 import int8_for_cpu
 from rrtn.runtime import Scorer
-from rrtn.train.encoders import ENCODERS, EncoderName
+from rrtn.train.method.encoders import ENCODERS, EncoderName
 
 TARGETS = {"resnet18": 0.85, "cnn14": 0.95, "int8": 1.7, "audonnx best": 1.0, "audonnx default": 1.5, "PyTorch": 2.0}
 

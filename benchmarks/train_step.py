@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from measure import Ratio, ratio, report
 from rrtn.runtime import FrontendSpec
-from rrtn.train.clips import ClipStore, Shard
 from rrtn.train.config import Config, config_from_dict
+from rrtn.train.data.clip_cache import CacheShard, ClipStore
+from rrtn.train.data.device_clips import SplitClips, epoch_of_split
 from rrtn.train.distributed import World
-from rrtn.train.flops import matmul_peak, step_flops
-from rrtn.train.frontend import LogMel
-from rrtn.train.losses import bt_loss, ccc_loss, cross_correlation, ruwl_loss
+from rrtn.train.method.flops import matmul_peak, step_flops
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.losses import bt_loss, ccc_loss, cross_correlation, ruwl_loss
 from rrtn.train.plan import network_from_config
 from rrtn.train.predict import log_mels, mel_mean
-from rrtn.train.splits import SplitClips, epoch_of_split
 from rrtn.train.step import Stepper
 from torch import Tensor
 
@@ -37,7 +37,9 @@ def split_of_noise(clips: int, spec: FrontendSpec, device: torch.device) -> Spli
     rng = np.random.default_rng(0)
     lengths = rng.integers(spec.sampling_rate, 4 * spec.sampling_rate, clips)
     samples = rng.integers(-8000, 8000, int(lengths.sum()), dtype=np.int16)
-    store = ClipStore([Shard.in_memory(samples[begin:end], np.cumsum([0, *part])) for begin, end, part in _groups(lengths)])
+    store = ClipStore(
+        [CacheShard.in_memory(samples[begin:end], np.cumsum([0, *part])) for begin, end, part in _groups(lengths)]
+    )
     ratings = torch.from_numpy(rng.uniform(0, 1, (clips, TARGETS)).astype(np.float32)).to(device)
     return SplitClips(store, ratings, [str(i) for i in range(clips)], spec, resident=device.type == "cuda")
 

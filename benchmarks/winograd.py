@@ -19,12 +19,12 @@ import onnx
 import peers
 from files_to_scores import BATCH, ROOT, Files, Scores, check_same, count_of, from_features, model_file, ort_run, real_files
 from measure import Ratio, interleaved, ratio, report, summary
-from rrtn.export.conv_cost import measured_ms, modelled_ms, work_of
-from rrtn.export.cpu_variant import cpu_variant_of
-from rrtn.export.winograd import convolutions_of, plan_of
+from rrtn.export.winograd.conv_cost import measured_ms, modelled_ms, work_of
+from rrtn.export.winograd.cpu_variant import cpu_variant_of
+from rrtn.export.winograd.rewriting import convolutions_of, plan_of
+from rrtn.runtime.backends.ort_backend import session_from_bytes
 from rrtn.runtime.cpus import usable_cpus
-from rrtn.runtime.ort_backend import session_from_bytes
-from rrtn.train.encoders import ENCODERS, EncoderName
+from rrtn.train.method.encoders import ENCODERS, EncoderName
 
 TARGETS = {"cnn14": 1.35, "cnn10": 1.0, "resnet18": 1.0}
 

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from ..runtime.engine_stamp import EngineStamp, driver_version
+from ..runtime.backends.engine_stamp import EngineStamp, driver_version
+from ..runtime.backends.trt_backend import Flavour, flavour_of
 from ..runtime.errors import ConfigError, ModelError
-from ..runtime.trt_backend import Flavour, flavour_of
-from ..train.clips import cache_folder
+from ..train.data.clip_cache import cache_folder
 from .graph import MAX_BATCH
 from .timing_cache import attach_timing_cache, store_timing_cache, timing_cache_file
 

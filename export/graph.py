@@ -11,13 +11,13 @@ import onnx
 import torch
 from torch import nn
 
-from ..runtime.bundle import InputKind, metadata_of
+from ..runtime.bundle import metadata_of
 from ..runtime.errors import ModelError
 from ..runtime.frontend import input_shape
 from ..runtime.onnx_file import sealed
-from ..runtime.spec import FrontendSpec
-from ..train.model import TwinsNetwork
-from .deployed import deployed_from_network
+from ..runtime.spec import FrontendSpec, InputKind
+from ..train.method.model import TwinsNetwork
+from .deployed_network import deployed_from_network
 
 OPSET: Final = 20
 MAX_BATCH: Final = 1024

@@ -13,19 +13,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
+from ..runtime.arrays import Float32, Float64
 from ..runtime.bundle import METADATA_KEY
 from ..runtime.cpus import usable_cpus
-from ..runtime.frontend import Float32
 from .graph import file_from_onnx
 
-Float64 = npt.NDArray[np.float64]
 _BATCH: Final = 8  # clips that calibration holds the activations of
 
 

@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..runtime.backends import Backend
+from ..runtime.arrays import Float32
+from ..runtime.backends.choice import Backend
 from ..runtime.errors import ModelError
-from ..runtime.frontend import Float32, clip_input
+from ..runtime.frontend import clip_input
 from ..runtime.spec import FrontendSpec
-from ..train.frontend import LogMel
-from ..train.metrics import ccc_challenge
-from ..train.model import TwinsNetwork
-from ..train.significance import ccc_change_interval
+from ..train.evidence.significance import ccc_change_interval
+from ..train.method.frontend import LogMel
+from ..train.method.metrics import ccc_challenge
+from ..train.method.model import TwinsNetwork
 
 SCORE_LIMITS: Final = {"fp32": 1e-4, "fp16": 2e-3}  # largest difference of a score; int8 is judged by CCC alone
 CCC_LIMIT: Final = 0.002  # largest loss of mean CCC on the validation clips

@@ -10,26 +10,26 @@ from typing import Any, Final
 import numpy as np
 
 from .. import __version__
-from ..runtime.backends import DeviceName, backend_from_variant, obstacle
+from ..runtime.backends.choice import DeviceName, backend_from_variant, obstacle
+from ..runtime.backends.engine_stamp import this_machine
+from ..runtime.backends.ort_backend import cuda_missing, ort_backend_from_bundle
 from ..runtime.bundle import MANIFEST, Bundle, Variant, metadata_of
-from ..runtime.engine_stamp import this_machine
 from ..runtime.errors import ModelError, UnavailableError
 from ..runtime.files import sha256_of, write_bytes, write_json
 from ..runtime.frontend import log_mel
-from ..runtime.ort_backend import cuda_missing, ort_backend_from_bundle
 from ..runtime.progress import Progress
 from ..train.config import Config
-from ..train.flops import scoring_flops
+from ..train.method.flops import scoring_flops
 from .audeering import audonnx_yaml_from_bundle
-from .cpu_variant import NotFasterError, cpu_variant_of
-from .deployed import folded_encoder
+from .bundle_replacement import check_replaceable, put_in_place, staged
+from .deployed_network import folded_encoder
 from .engine import INSTALL_HINT, EngineOptions, engine_from_onnx, installed_flavour
 from .graph import file_from_onnx, onnx_from_network
 from .int8 import int8_for_cpu, int8_for_tensorrt
 from .parity import Parity, Probe, check_half_range, check_parity, extremes, parity_of_backend
 from .recipes import ENGINES, Recipe, Wanted
 from .source import Source, clips_of_split, probe_of_source, source_of_run
-from .staging import check_replaceable, put_in_place, staged
+from .winograd.cpu_variant import NotFasterError, cpu_variant_of
 
 _CALIBRATION_CLIPS: Final = 128  # of the training split
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from ..runtime.bundle import InputKind
 from ..runtime.errors import ConfigError
+from ..runtime.spec import InputKind
 from .engine import EngineOptions
 
 

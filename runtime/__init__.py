@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .bundle import load_bundle
     from .errors import RrtnError
     from .frontend import log_mel
-    from .scorer import Scorer
+    from .scoring.scorer import Scorer
     from .spec import FrontendSpec
 
 __all__ = ["FrontendSpec", "RrtnError", "Scorer", "load_bundle", "log_mel"]
@@ -18,7 +18,7 @@ __all__ = ["FrontendSpec", "RrtnError", "Scorer", "load_bundle", "log_mel"]
 _HOMES = {
     "FrontendSpec": "spec",
     "RrtnError": "errors",
-    "Scorer": "scorer",
+    "Scorer": "scoring.scorer",
     "load_bundle": "bundle",
     "log_mel": "frontend",
 }

@@ -20,14 +20,15 @@ import onnxruntime
 import soundfile
 
 from .. import __version__
-from .audio import read_audio, waveform_from_samples
-from .backends import Backend, Candidate, backend_from_variant
+from .arrays import waveform_from_samples
+from .audio.reader import read_audio
+from .backends.choice import Backend, Candidate, backend_from_variant
+from .backends.engine_stamp import driver_version
+from .backends.ort_backend import ModelBatch, Spent
 from .bundle import Bundle, Variant
 from .cpus import cpu_model, usable_cpus
-from .engine_stamp import driver_version
 from .frontend import clip_input, clip_log_mel
-from .ort_backend import Batch, Spent
-from .scorer import DEFAULT_BATCH
+from .scoring.scorer import DEFAULT_BATCH
 from .spec import FrontendSpec
 
 BATCHES: Final = {"cpu": (1, 4, 16), "cuda": (1, 32, 256), "trt": (1, 32, 256)}
@@ -213,7 +214,7 @@ def _measurement(
     )
 
 
-def _timed(backend: Backend, inputs: Sequence[Batch], seconds: float, spent: Spent) -> list[float]:
+def _timed(backend: Backend, inputs: Sequence[ModelBatch], seconds: float, spent: Spent) -> list[float]:
     """Seconds of each run, after the warm-up."""
     stop, runs = time.perf_counter() + WARM_UP[0], 0
     while time.perf_counter() < stop or runs < WARM_UP[1]:
@@ -228,7 +229,7 @@ def _timed(backend: Backend, inputs: Sequence[Batch], seconds: float, spent: Spe
     return times
 
 
-def _inputs(spec: FrontendSpec, backend: Backend, batch: int) -> list[Batch]:
+def _inputs(spec: FrontendSpec, backend: Backend, batch: int) -> list[ModelBatch]:
     """Noise at the level that the model is used to."""
     rng = np.random.default_rng(batch)
     samples = (rng.uniform(-1, 1, (_INPUTS, spec.clip_samples)) * spec.peak * 32_767).astype(np.int16)

@@ -9,13 +9,12 @@ from typing import Any, Final, Literal
 
 from .errors import ModelError
 from .onnx_file import check_onnx, check_seal, onnx_metadata
-from .spec import FrontendSpec
+from .spec import FrontendSpec, InputKind
 
 SCHEMA: Final = 1
 MANIFEST: Final = "bundle.json"
 METADATA_KEY: Final = "rrtn"  # one JSON document under this key of the ONNX metadata_props
 
-InputKind = Literal["logmel", "waveform"]
 _MALFORMED: Final = (ValueError, KeyError, TypeError, AttributeError)  # JSON, but not of the form that we write
 
 

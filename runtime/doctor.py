@@ -12,10 +12,10 @@ from typing import Literal
 import onnxruntime
 import soundfile
 
+from .backends.cuda_driver import gpu_names
+from .backends.engine_stamp import Machine, this_machine
+from .backends.ort_backend import cuda_missing, missing_library
 from .cpus import usable_cpus
-from .cuda_driver import gpu_names
-from .engine_stamp import Machine, this_machine
-from .ort_backend import cuda_missing, missing_library
 
 State = Literal["ok", "missing", "note"]
 

@@ -9,11 +9,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .bundle import InputKind
-from .spec import FrontendSpec
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from .arrays import Float32, Float64
+from .spec import FrontendSpec, InputKind
 
 
 def log_mel(waveform: npt.ArrayLike, spec: FrontendSpec) -> Float32:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .audio import audio_from_array
-from .bundle import InputKind
+from .arrays import Float32
+from .audio.reader import audio_from_array
 from .errors import ConfigError
-from .frontend import Float32, clip_input
-from .spec import FrontendSpec
+from .frontend import clip_input
+from .spec import FrontendSpec, InputKind
 
 # Where audonnx is installed, so is audobject: a transform that is an Object can be written to YAML again with its model.
 _Object: Any = importlib.import_module("audobject").Object if importlib.util.find_spec("audobject") else object

@@ -3,14 +3,20 @@
 import sys
 import time
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
 
 _QUIET_SECONDS: Final = 2.0  # shorter work prints nothing at all off a terminal
 _LINE_SECONDS: Final = 10.0  # between plain lines
+
+
+class Bar(Protocol):
+    """What reports how much is done: a Progress, or a test's own."""
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """`count` more are done."""
 
 
 class Progress:
@@ -67,7 +73,11 @@ class Progress:
         print(line + note, file=sys.stderr, flush=True)
 
 
-def _bar() -> RichProgress:
+def _bar() -> "RichProgress":
+    from rich.console import Console  # not above: most commands show no bar
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
     return RichProgress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from .errors import ModelError
 
 Pad = Literal["silence", "zero_db"]
+InputKind = Literal["logmel", "waveform"]  # what a model takes: log_mel [B, 1, T, M] or waveform [B, N]
 
 
 @dataclass(frozen=True, kw_only=True)

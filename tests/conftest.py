@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import FrontendSpec, Scorer
 from rrtn.runtime.bundle import metadata_of
 from rrtn.runtime.onnx_file import sealed
-from rrtn.train.corpus import synthesise
+from rrtn.train.data.corpus import synthesise
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(__file__).parents[2] / "shared" / "data"

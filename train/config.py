@@ -9,12 +9,12 @@ from typing import Any, Literal, get_args
 
 from ..runtime.errors import ConfigError
 from ..runtime.spec import FrontendSpec
-from .encoders import EncoderName
-from .model import Activation
-from .views import AugmentConfig
+from .method.encoders import EncoderName
+from .method.model import Activation
+from .method.views import AugmentConfig
 
 Method = Literal["vanilla", "rrtn", "rrtn-ruwl"]
-DeviceName = Literal["auto", "cpu", "cuda"]
+TrainingDevice = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
 CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune"]
 RuwlMode = Literal["learned", "fixed"]
@@ -136,7 +136,7 @@ class Config:
     """A whole run."""
 
     seed: int = 0  # --seed
-    device: DeviceName = "auto"  # --device
+    device: TrainingDevice = "auto"  # --device
     precision: Precision = "auto"  # --precision of the two passes: bf16 on a GPU that has it, else fp32
     compile: CompileMode = "off"  # --compile: modes of torch.compile; reduce-overhead takes CUDA graphs
     checkpoint_minutes: float = 10.0  # the longest time between two checkpoints; there is one at each epoch's end, too
@@ -156,7 +156,7 @@ class Config:
         _check_least("--seed (seed)", self.seed, 0)
         if self.seed >= 2**63:
             raise ConfigError(f"--seed (seed) | {self.seed} | expected less than 2^63")
-        _check_choice("--device (device)", self.device, get_args(DeviceName))
+        _check_choice("--device (device)", self.device, get_args(TrainingDevice))
         _check_choice("--precision (precision)", self.precision, get_args(Precision))
         _check_choice("--compile (compile)", self.compile, get_args(CompileMode))
         if not self.checkpoint_minutes > 0:

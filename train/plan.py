@@ -8,13 +8,13 @@ from typing import Any, Final
 import torch
 
 from ..runtime.errors import ConfigError
-from .builtin import EPOCHS as BUILTIN_EPOCHS
-from .builtin import builtin_corpus
 from .config import Config, Precision
-from .data import DataSet, read_data
-from .model import TwinsNetwork
-from .ratings import constant_targets
-from .splits import part_of_training
+from .data.builtin import EPOCHS as BUILTIN_EPOCHS
+from .data.builtin import builtin_corpus
+from .data.data_set import DataSet, read_data
+from .data.device_clips import part_of_training
+from .data.ratings import constant_targets
+from .method.model import TwinsNetwork
 
 _PAPER_EPOCHS: Final = 60
 _PAPER_BATCH: Final = 128
@@ -25,7 +25,7 @@ _BYTES_A_PARAMETER: Final = 16  # float32 weight, gradient, and AdamW's two mome
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """A run that can start."""
 
     config: Config  # resolved: nothing in it is "auto" any more but the device
@@ -39,7 +39,7 @@ class Plan:
         return self.config.optim.epochs * self.steps_per_epoch
 
 
-def plan_from_config(config: Config, *, ranks: int = 1) -> Plan:
+def plan_from_config(config: Config, *, ranks: int = 1) -> TrainingPlan:
     """Reads the data and fills what was left open; `ranks` share each batch. Raises DataError, ConfigError."""
     notes = []
     if not config.data.dir:
@@ -64,7 +64,7 @@ def plan_from_config(config: Config, *, ranks: int = 1) -> Plan:
     precision = _default_precision(config) if config.precision == "auto" else config.precision
     config = dataclasses.replace(config, optim=optim, data=resolved_data, precision=precision)
     notes += [*constant_targets(data), *data.warnings]
-    return Plan(config=config, data=data, steps_per_epoch=n_train // batch_size, notes=tuple(notes))
+    return TrainingPlan(config=config, data=data, steps_per_epoch=n_train // batch_size, notes=tuple(notes))
 
 
 def data_folder(config: Config) -> Path:
@@ -78,7 +78,7 @@ def data_from_config(config: Config) -> DataSet:
     return part_of_training(data, config.data.fraction, seed=config.seed)
 
 
-def describe(plan: Plan) -> dict[str, Any]:
+def describe(plan: TrainingPlan) -> dict[str, Any]:
     """What `rrtn train --dry-run --json` prints."""
     counts = network_from_config(plan.config).parameter_counts()
     return {

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..runtime.frontend import Float32
+from ..runtime.arrays import Float32, Int64
 from .config import Crop
+from .data.device_clips import SplitClips
 from .distributed import World, concatenated
-from .frontend import LogMel
-from .model import TwinsNetwork
-from .splits import SplitClips
-from .views import Int64
+from .method.frontend import LogMel
+from .method.model import TwinsNetwork
 
 _BATCH: Final = {"cpu": 32, "cuda": 256}
 _MEAN_CLIPS: Final = 1000  # enough for the mean of a mel bin: its standard error is then about 0.3 dB

@@ -9,13 +9,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from . import views
 from .config import Config
+from .data.device_clips import TrainingBatch
 from .distributed import World, with_global_batchnorm
-from .frontend import LogMel
-from .model import TwinsNetwork
-from .splits import Batch
-from .twins import TwinsLoss
+from .method import views
+from .method.frontend import LogMel
+from .method.model import TwinsNetwork
+from .method.twins_loss import TwinsLoss
 
 SUMS: Final = ("l_ccc", "l_ccc_a", "l_bt", "loss", "grad_norm")  # over an epoch's steps
 _NONE: Final = -1
@@ -40,7 +40,7 @@ class Stepper:
         self._forward = _wrapped(self.loss, config, device, world)
         self._rank, self._steps, self._warmup = world.rank, steps, config.optim.warmup_epochs * steps_per_epoch
 
-    def step(self, batch: Batch, number: int) -> None:
+    def step(self, batch: TrainingBatch, number: int) -> None:
         """Step `number` of the run. Where loss or gradient is not finite, this and all later steps change no weight."""
         torch.manual_seed(views.step_seed(self.config.seed, number) + self._rank)
         self.set_lr(number)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from rrtn.runtime import FrontendSpec
-from rrtn.runtime.audio import read_audio
-from rrtn.train.corpus import synthesise
-from rrtn.train.data import read_data
+from rrtn.runtime.audio.reader import read_audio
+from rrtn.train.data.corpus import synthesise
+from rrtn.train.data.data_set import read_data
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "benchmarks/gpu_suite.py"

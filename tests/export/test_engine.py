@@ -26,11 +26,11 @@ from rrtn.export.engine import (
 )
 from rrtn.export.parity import Probe
 from rrtn.export.timing_cache import attach_timing_cache, store_timing_cache, timing_cache_file
-from rrtn.runtime.backends import backend_from_variant, obstacle
+from rrtn.runtime.backends.choice import backend_from_variant, obstacle
+from rrtn.runtime.backends.engine_stamp import this_machine
+from rrtn.runtime.backends.ort_backend import cuda_missing
 from rrtn.runtime.bundle import Bundle, Variant
-from rrtn.runtime.engine_stamp import this_machine
 from rrtn.runtime.errors import ConfigError, ModelError
-from rrtn.runtime.ort_backend import cuda_missing
 from rrtn.runtime.spec import FrontendSpec
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")

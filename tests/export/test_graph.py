@@ -9,11 +9,11 @@ import pytest
 import torch
 from rrtn.export.graph import onnx_from_network
 from rrtn.runtime import FrontendSpec, load_bundle
-from rrtn.runtime.bundle import InputKind
 from rrtn.runtime.errors import ModelError
-from rrtn.train.encoders import PannsCnn
-from rrtn.train.frontend import LogMel
-from rrtn.train.model import TwinsNetwork
+from rrtn.runtime.spec import InputKind
+from rrtn.train.method.encoders import PannsCnn
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.model import TwinsNetwork
 
 SPEC = FrontendSpec()
 LABELS = ("Awe", "Fear", "Joy")

@@ -22,12 +22,12 @@ from rrtn.export.engine import engine_from_onnx
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_difference, int8_for_cpu, int8_for_tensorrt, onnx_scores
 from rrtn.runtime import FrontendSpec, load_bundle
-from rrtn.runtime.bundle import InputKind
 from rrtn.runtime.errors import ModelError
 from rrtn.runtime.frontend import log_mel
-from rrtn.train.encoders import BasicBlock, Encoder, PannsCnn
-from rrtn.train.metrics import ccc_biased
-from rrtn.train.model import Head, TwinsNetwork
+from rrtn.runtime.spec import InputKind
+from rrtn.train.method.encoders import BasicBlock, Encoder, PannsCnn
+from rrtn.train.method.metrics import ccc_biased
+from rrtn.train.method.model import Head, TwinsNetwork
 from torch import nn
 
 SPEC = FrontendSpec()

@@ -13,17 +13,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from rrtn.export import deployed
-from rrtn.export.deployed import folded_encoder
+from rrtn.export import deployed_network as deployed
+from rrtn.export.deployed_network import folded_encoder
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.parity import Probe, check_half_range, check_parity, extremes, parity_of_backend, torch_scores
 from rrtn.runtime import FrontendSpec
+from rrtn.runtime.backends.ort_backend import OrtBackend, ort_backend_from_bundle
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ModelError
-from rrtn.runtime.ort_backend import OrtBackend, ort_backend_from_bundle
-from rrtn.train.encoders import PannsCnn
-from rrtn.train.frontend import LogMel
-from rrtn.train.model import Head, TwinsNetwork
+from rrtn.train.method.encoders import PannsCnn
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.model import Head, TwinsNetwork
 
 LABELS = ("Awe", "Fear", "Joy")
 N = 24
@@ -261,7 +261,7 @@ def _noisy(backend: OrtBackend, size: float) -> OrtBackend:
 def test_the_figures_are_those_of_the_scores(
     network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend]
 ) -> None:
-    from rrtn.train.metrics import ccc_challenge
+    from rrtn.train.method.metrics import ccc_challenge
 
     shifted = dataclasses.replace(probe, reference=probe.reference + np.float32(3e-5))
     parity, differences = parity_of_backend(backend_of(exported(network)), FrontendSpec(), shifted)

@@ -11,16 +11,17 @@ import torch
 from rrtn.export.publish import publish
 from rrtn.export.recipes import Wanted
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
-from rrtn.runtime.audio import read_audio
+from rrtn.runtime.arrays import Float32
+from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.errors import ModelError
-from rrtn.runtime.frontend import Float32, clip_of
-from rrtn.train import model
+from rrtn.runtime.frontend import clip_of
 from rrtn.train.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from rrtn.train.config import config_from_dict
-from rrtn.train.encoders import PannsCnn
-from rrtn.train.evaluate import network_from_weights
-from rrtn.train.frontend import LogMel
-from rrtn.train.model import TwinsNetwork
+from rrtn.train.evidence.evaluate import network_from_weights
+from rrtn.train.method import model
+from rrtn.train.method.encoders import PannsCnn
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.plan import network_from_config
 
 SPEC = FrontendSpec(pad="zero_db")

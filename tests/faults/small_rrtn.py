@@ -20,11 +20,11 @@ from typing import Any
 
 import rrtn.cli
 import rrtn.train.loop
-import rrtn.train.model
+import rrtn.train.method.model
 import torch
 import torch._dynamo  # an optimiser imports it, for a second
 import torch.nn.functional as F
-from rrtn.train.encoders import Encoder
+from rrtn.train.method.encoders import Encoder
 from torch import Tensor, nn
 
 _PR_SET_PDEATHSIG = 1
@@ -52,7 +52,7 @@ class SmallCnn(Encoder):
 
 def make_small() -> None:
     """Every encoder is the small one from here on, and nobody measures what this machine can do."""
-    rrtn.train.model.encoder_from_name = lambda name, *, n_mels: SmallCnn(n_mels)
+    rrtn.train.method.model.encoder_from_name = lambda name, *, n_mels: SmallCnn(n_mels)
     rrtn.train.loop.matmul_peak = lambda *arguments, **options: 1e12
 
 

@@ -30,14 +30,14 @@ import torch
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
 from rrtn.cli import main
 from rrtn.export import publish, source
+from rrtn.export.bundle_replacement import put_in_place, staged
 from rrtn.export.graph import file_from_onnx, onnx_from_network
-from rrtn.export.staging import put_in_place, staged
 from rrtn.runtime import Scorer, failpoints, load_bundle
+from rrtn.runtime.backends.engine_stamp import Machine, mismatch, this_machine
 from rrtn.runtime.bundle import Bundle, Variant
-from rrtn.runtime.engine_stamp import Machine, mismatch, this_machine
 from rrtn.runtime.errors import ModelError
 from rrtn.runtime.onnx_file import check_onnx, onnx_metadata, sealed
-from rrtn.train import model as train_model
+from rrtn.train.method import model as train_model
 from torch import Tensor, nn
 
 ONE_LINE = "rrtn: "
@@ -873,7 +873,7 @@ def test_e9_the_driver_is_read_from_the_kernel(
     first_line: str, version: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "version").write_text(f"{first_line}\nGCC version:  gcc version 12.2.0\n")
-    monkeypatch.setattr("rrtn.runtime.engine_stamp._DRIVER", tmp_path / "version")
+    monkeypatch.setattr("rrtn.runtime.backends.engine_stamp._DRIVER", tmp_path / "version")
     assert this_machine().driver == version
 
 

@@ -19,11 +19,11 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec, Scorer
-from rrtn.runtime import audio as reader
+from rrtn.runtime.audio import reader
+from rrtn.runtime.audio.file_names import path_from_cell
+from rrtn.runtime.audio.inputs import list_audio
 from rrtn.runtime.errors import AudioError
-from rrtn.runtime.inputs import list_audio
-from rrtn.runtime.rows import Row
-from rrtn.runtime.tables import path_from_cell
+from rrtn.runtime.tables.rows import Row
 
 RRTN = Path(sys.executable).with_name("rrtn")
 SCORED = ""  # the code of a file without fault

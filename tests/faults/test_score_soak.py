@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from rrtn.runtime.audio import ERROR_CODES
-from rrtn.runtime.tables import path_from_cell
+from rrtn.runtime.audio.codes import ERROR_CODES
+from rrtn.runtime.audio.file_names import path_from_cell
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

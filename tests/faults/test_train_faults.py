@@ -26,11 +26,11 @@ from rrtn.runtime.errors import DataError, ModelError
 from rrtn.runtime.files import sha256_of
 from rrtn.train.checkpoint import POINTER, PREVIOUS, load_checkpoint, read_info
 from rrtn.train.config import config_from_dict
-from rrtn.train.data import read_data
+from rrtn.train.data.data_set import read_data
+from rrtn.train.data.device_clips import TrainingBatch, Waveforms
 from rrtn.train.distributed import World
-from rrtn.train.losses import bt_loss, ccc_loss, cross_correlation
-from rrtn.train.model import TwinsNetwork
-from rrtn.train.splits import Batch, Waveforms
+from rrtn.train.method.losses import bt_loss, ccc_loss, cross_correlation
+from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.step import Stepper
 
 MakeData = Callable[..., Path]
@@ -700,7 +700,7 @@ def test_t15_the_run_stops_at_that_step_with_its_clips_and_a_whole_checkpoint(
     rrtn: Rrtn, begun: Path, corpus: Path, poison: str
 ) -> None:
     """Step 7 is the first of the third epoch."""
-    ended = resumed(rrtn, begun, before=at("train.step", 2, f"import rrtn.train.twins as twins; {poison}"))
+    ended = resumed(rrtn, begun, before=at("train.step", 2, f"import rrtn.train.method.twins_loss as twins; {poison}"))
     assert_refused(ended, 4, "epoch 3, step 7 | loss or gradient is not finite | no weight was changed by it; clips of the ")
     named = re.search(r"batch: (.*?) \| ", ended.err)
     assert named
@@ -722,12 +722,14 @@ def stepper() -> Stepper:
     return Stepper(config, network, torch.zeros(64), steps=10, steps_per_epoch=5, world=World())
 
 
-def batch(*, poisoned: bool = False) -> Batch:
+def batch(*, poisoned: bool = False) -> TrainingBatch:
     samples = torch.rand(4, 63 * 160, generator=torch.Generator().manual_seed(0)) - 0.5
     if poisoned:
         samples[2, 5000] = float("nan")
     ratings = torch.tensor([[0.1, 0.9], [0.5, 0.5], [0.9, 0.2], [0.3, 0.4]])
-    return Batch(Waveforms(samples, torch.full((4,), samples.shape[1])), ratings, torch.full((4, 8), 0.5, dtype=torch.float64))
+    return TrainingBatch(
+        Waveforms(samples, torch.full((4,), samples.shape[1])), ratings, torch.full((4, 8), 0.5, dtype=torch.float64)
+    )
 
 
 def learned(stepper: Stepper) -> list[torch.Tensor]:
@@ -747,7 +749,7 @@ def test_t15_neither_that_step_nor_any_later_one_changes_a_weight(
     losses = {"loss": lambda x, y: x.sum() * torch.inf, "gradient": lambda x, y: ccc_loss(x, y) + (0 * x.sum()).sqrt()}
     with monkeypatch.context() as patch:
         if poison in losses:
-            patch.setattr("rrtn.train.twins.ccc_loss", losses[poison])
+            patch.setattr("rrtn.train.method.twins_loss.ccc_loss", losses[poison])
         stepper.step(batch(poisoned=poison == "batch"), 1)
     assert all(map(torch.equal, learned(stepper), before))
     stepper.step(batch(), 2)

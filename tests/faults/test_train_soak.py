@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rrtn.train.checkpoint import POINTER, load_checkpoint
-from rrtn.train.corpus import synthesise
+from rrtn.train.data.corpus import synthesise
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from rrtn.cli.entry import app
-from rrtn.train.corpus import synthesise
+from rrtn.cli import app
+from rrtn.train.data.corpus import synthesise
 
 ROOT = Path(__file__).parents[2]
 SMALL_RRTN = ROOT / "tests/faults/small_rrtn.py"

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from rrtn.train.corpus import synthesise
+from rrtn.train.data.corpus import synthesise
 
 
 def peak_mebibytes(corpus: Path, run: Path, epochs: int) -> float:

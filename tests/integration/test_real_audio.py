@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 from rrtn.runtime import Scorer
-from rrtn.runtime.inputs import list_audio
-from rrtn.train.data import read_data
+from rrtn.runtime.audio.inputs import list_audio
+from rrtn.train.data.data_set import read_data
 
 
 def test_of_770_bursts_exactly_the_30_wavpack_files_are_errors(bursts: Path, tiny_model: Path) -> None:

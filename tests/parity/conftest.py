@@ -10,8 +10,8 @@ from rrtn.runtime import FrontendSpec, load_bundle
 from rrtn.runtime.bundle import MANIFEST, Bundle, Variant
 from rrtn.runtime.files import write_json
 from rrtn.runtime.frontend import clip_of
-from rrtn.train.frontend import LogMel
-from rrtn.train.model import TwinsNetwork
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.model import TwinsNetwork
 
 
 @pytest.fixture(scope="session")

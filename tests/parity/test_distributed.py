@@ -21,12 +21,14 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from rrtn.runtime import FrontendSpec
-from rrtn.train import distributed, losses, model, twins
+from rrtn.train import distributed
 from rrtn.train.config import Config, DataConfig, ModelConfig, ProjectorConfig, RuwlConfig
 from rrtn.train.distributed import World
-from rrtn.train.encoders import Encoder, PannsCnn, encoder_from_name
+from rrtn.train.method import losses, model
+from rrtn.train.method import twins_loss as twins
+from rrtn.train.method.encoders import Encoder, PannsCnn, encoder_from_name
+from rrtn.train.method.twins_loss import TwinsLoss
 from rrtn.train.plan import network_from_config
-from rrtn.train.twins import TwinsLoss
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 

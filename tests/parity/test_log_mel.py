@@ -8,12 +8,12 @@ import onnxruntime
 import pytest
 import torch
 import torchlibrosa
-from rrtn.export.deployed import ConvLogMel
+from rrtn.export.deployed_network import ConvLogMel
 from rrtn.export.graph import onnx_from_module
 from rrtn.runtime import FrontendSpec, log_mel
-from rrtn.runtime.audio import read_audio
+from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.frontend import clip_of
-from rrtn.train.frontend import LogMel
+from rrtn.train.method.frontend import LogMel
 
 SPEC = FrontendSpec()
 N = SPEC.clip_samples

@@ -11,15 +11,15 @@ import pytest
 import torch
 from rrtn.export.publish import publish
 from rrtn.runtime import Scorer
-from rrtn.runtime.audio import read_audio
+from rrtn.runtime.audio.reader import read_audio
+from rrtn.runtime.backends.ort_backend import ort_backend_from_bundle
 from rrtn.runtime.frontend import clip_of
-from rrtn.runtime.ort_backend import ort_backend_from_bundle
 from rrtn.train.checkpoint import load_checkpoint
 from rrtn.train.config import config_from_dict
-from rrtn.train.corpus import synthesise
-from rrtn.train.evaluate import network_from_weights
-from rrtn.train.frontend import LogMel
+from rrtn.train.data.corpus import synthesise
+from rrtn.train.evidence.evaluate import network_from_weights
 from rrtn.train.loop import train
+from rrtn.train.method.frontend import LogMel
 from rrtn.train.plan import plan_from_config
 
 LIMIT = 1e-4  # the contract's, in score

@@ -13,7 +13,7 @@ from rrtn.runtime.errors import ConfigError, ModelError
 from rrtn.runtime.frontend import clip_log_mel, clip_of
 from rrtn.train.config import config_from_dict
 from rrtn.train.config_file import config_from_toml, toml_from_config
-from rrtn.train.frontend import LogMel
+from rrtn.train.method.frontend import LogMel
 
 SPECS = {pad: FrontendSpec(pad=pad) for pad in ("silence", "zero_db")}
 N = 39_840

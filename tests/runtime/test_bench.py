@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rrtn.runtime import bench as measuring
 from rrtn.runtime import load_bundle
-from rrtn.runtime.backends import candidates_of_variants
+from rrtn.runtime.backends.choice import candidates_of_variants
 from rrtn.runtime.bench import LEAST_RUNS, Ceiling, Measurement, bench_document, ceiling, measured, preparation, svg_chart
 from rrtn.runtime.bundle import Bundle
 from rrtn.runtime.spec import FrontendSpec

@@ -5,8 +5,8 @@ import re
 
 import pytest
 import soundfile
+from rrtn.runtime.backends.engine_stamp import Machine
 from rrtn.runtime.doctor import Finding, _engines, examine
-from rrtn.runtime.engine_stamp import Machine
 
 
 def by_subject() -> dict[str, Finding]:
@@ -42,7 +42,7 @@ def test_without_a_driver_the_gpu_and_cuda_are_missing(monkeypatch: pytest.Monke
     def no_library(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr("rrtn.runtime.cuda_driver.ctypes.CDLL", no_library)
+    monkeypatch.setattr("rrtn.runtime.backends.cuda_driver.ctypes.CDLL", no_library)
     monkeypatch.setattr("rrtn.runtime.doctor.cuda_missing", lambda: "no NVIDIA driver")
     found = by_subject()
     assert (found["gpu"].state, found["score --backend cuda"].state) == ("missing", "missing")

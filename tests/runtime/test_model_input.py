@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec
-from rrtn.runtime.audio import read_audio
+from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.errors import AudioError, ConfigError, ModelError
 from rrtn.runtime.frontend import clip_log_mel, clip_of
 from rrtn.runtime.model_input import ModelInput

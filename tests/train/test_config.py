@@ -25,7 +25,7 @@ from rrtn.train.config import (
     flat_settings,
 )
 from rrtn.train.config_file import changes_on_resume, config_from_toml, differences, merged, toml_from_config
-from rrtn.train.views import AugmentConfig
+from rrtn.train.method.views import AugmentConfig
 
 UNUSUAL = Config(
     seed=7,

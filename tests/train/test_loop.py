@@ -11,17 +11,20 @@ import numpy as np
 import pytest
 import torch
 from rrtn.runtime import failpoints
+from rrtn.runtime.arrays import Int64
 from rrtn.runtime.errors import ConfigError, StoppedError
-from rrtn.train import loop, model, predict, run_folder, twins
+from rrtn.train import loop, predict, run_folder
 from rrtn.train.checkpoint import POINTER, PREVIOUS, load_checkpoint, read_info
 from rrtn.train.config import Config, config_from_dict
+from rrtn.train.data.device_clips import SplitClips
 from rrtn.train.distributed import World
-from rrtn.train.encoders import PannsCnn
-from rrtn.train.frontend import LogMel
 from rrtn.train.loop import TrainResult
-from rrtn.train.plan import Plan, plan_from_config
-from rrtn.train.splits import SplitClips
-from rrtn.train.views import Int64, epoch_order
+from rrtn.train.method import model
+from rrtn.train.method import twins_loss as twins
+from rrtn.train.method.encoders import PannsCnn
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.views import epoch_order
+from rrtn.train.plan import TrainingPlan, plan_from_config
 from safetensors.torch import load_file
 
 # Clips of 64 frames are quick, and shorter than the recordings, so that crops matter. 15 Train clips: 3 steps an epoch.
@@ -229,7 +232,7 @@ class TestRepeats:
             loop.train(plan_from_config(config(corpus)), tmp_path / "run", resume=False)
 
 
-def assert_resumes(plan: Plan, run: Path, whole: tuple[TrainResult, dict[str, bytes]]) -> None:
+def assert_resumes(plan: TrainingPlan, run: Path, whole: tuple[TrainResult, dict[str, bytes]]) -> None:
     result = loop.train(plan, run, resume=True)
     assert valid_bytes(run) == whole[1]
     assert replace(result, run=whole[0].run) == whole[0]
@@ -240,11 +243,11 @@ class TestBest:
     """With validation CCCs that are written down, on one step an epoch."""
 
     @pytest.fixture
-    def plan(self, corpus: Path) -> Plan:
+    def plan(self, corpus: Path) -> TrainingPlan:
         return self.plan_of(corpus, epochs=4)
 
     @staticmethod
-    def plan_of(corpus: Path, epochs: int) -> Plan:
+    def plan_of(corpus: Path, epochs: int) -> TrainingPlan:
         return plan_from_config(config(corpus, model={"method": "vanilla"}, optim={"epochs": epochs, "batch_size": 15}))
 
     @staticmethod
@@ -253,7 +256,7 @@ class TestBest:
         patch.setattr(loop, "ccc_challenge", lambda scores, ratings: np.full(scores.shape[1], next(left)))
 
     def test_the_first_of_equal_epochs_is_best_and_kept(
-        self, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, plan: TrainingPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.script(monkeypatch, -0.2, 0.3, 0.1, 0.3)
         result = loop.train(plan, tmp_path / "run", resume=False)
@@ -267,7 +270,7 @@ class TestBest:
         assert not torch.equal(best, newest)
 
     def test_a_best_from_before_the_interruption_stays_the_best(
-        self, plan: Plan, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, plan: TrainingPlan, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.script(monkeypatch, 0.3, 0.1, 0.2, 0.1)
         run = tmp_path / "run"
@@ -278,7 +281,7 @@ class TestBest:
         assert run_bytes(run / "checkpoints/best") == best
 
     def test_a_validation_that_is_not_finite_stops_the_run(
-        self, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, plan: TrainingPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.script(monkeypatch, 0.1, np.nan)
         with pytest.raises(StoppedError, match=r"epoch 2 \| Val CCC"):

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from rrtn.runtime.audio import waveform_from_samples
+from rrtn.runtime.arrays import waveform_from_samples
 from rrtn.runtime.frontend import clip_log_mel
 from rrtn.runtime.spec import FrontendSpec
 from rrtn.train import predict as predict_module
-from rrtn.train.clips import ClipStore, clip_store
+from rrtn.train.data.clip_cache import ClipStore, clip_store
+from rrtn.train.data.device_clips import SplitClips
 from rrtn.train.distributed import World
-from rrtn.train.encoders import PannsCnn
-from rrtn.train.frontend import LogMel
-from rrtn.train.model import TwinsNetwork
+from rrtn.train.method.encoders import PannsCnn
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.predict import mel_mean, predict
-from rrtn.train.splits import SplitClips
 
 SPEC = FrontendSpec(frames=51)  # clips of 8000 samples
 LENGTHS = (8000, 100, 12_000, 7999, 30_000, 8001, 2500, 8160, 16_000)

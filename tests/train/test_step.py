@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from rrtn.train import losses, run_folder, views
+from rrtn.train import run_folder
 from rrtn.train.checkpoint import CheckpointInfo
 from rrtn.train.config import Config, config_from_dict
+from rrtn.train.data.device_clips import TrainingBatch, Waveforms
 from rrtn.train.distributed import World
-from rrtn.train.encoders import PannsCnn
-from rrtn.train.frontend import LogMel
-from rrtn.train.model import TwinsNetwork
+from rrtn.train.method import losses, views
+from rrtn.train.method.encoders import PannsCnn
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.plan import network_from_config
-from rrtn.train.splits import Batch, Waveforms
 from rrtn.train.step import SUMS, Stepper, set_float32_precision
 from torch import Tensor
 
@@ -59,7 +60,7 @@ def small_network(settings: Config) -> TwinsNetwork:
     return network
 
 
-def batch_of(settings: Config, number: int) -> Batch:
+def batch_of(settings: Config, number: int) -> TrainingBatch:
     """Tones that swell and fade, each at its own pitch, with noise and ratings."""
     generator = torch.Generator().manual_seed(number)
     time = torch.arange(settings.frontend.clip_samples) / settings.frontend.sampling_rate
@@ -69,7 +70,7 @@ def batch_of(settings: Config, number: int) -> Batch:
     lengths = torch.full((B,), len(time))
     draws = torch.rand(B, 8, generator=generator, dtype=torch.float64)
     ratings = torch.rand(B, len(TARGETS), generator=generator)
-    return Batch(Waveforms(0.4 * tones + 0.02 * noise, lengths), ratings, draws)
+    return TrainingBatch(Waveforms(0.4 * tones + 0.02 * noise, lengths), ratings, draws)
 
 
 def in_float64(stepper: Stepper) -> Stepper:
