@@ -55,7 +55,9 @@ def main() -> NoReturn:
         missing = _missing_extra(error)
         _fail(str(missing), missing.exit_code)
     except OSError as error:
-        stopped = StoppedError(f"{error.filename or 'storage'} | {error.strerror or error} | mend it, then run again")
+        stopped = StoppedError(
+            f"{error.filename or 'storage'} | {error.strerror or error} | mend it, then run again"
+        )
         _fail(str(stopped), stopped.exit_code)
     _leave(0)
 

@@ -98,7 +98,9 @@ def cpu_variant_file(model: Path) -> Path:
 
 
 def rrtn_scores(scorer: Scorer, paths: list[Path]) -> Float32:
-    return np.array([list((row.scores or {}).values()) for row in scorer.score_files(paths)], dtype=np.float32)
+    return np.array(
+        [list((row.scores or {}).values()) for row in scorer.score_files(paths)], dtype=np.float32
+    )
 
 
 def ort_run(model: Path) -> Runs:
@@ -152,14 +154,23 @@ def audonnx_functions(model: Path, paths: list[Path]) -> dict[str, Scores]:
     audonnx_yaml_from_bundle(load_bundle(model))
     return {
         f"audonnx {name}": audonnx_function(model.parent, paths, threads=threads, at_once=at_once)
-        for name, threads, at_once in (("default", 1, 1), ("2 threads", 2, 1), ("2 files", 1, 2), ("2 x 2", 2, 2))
+        for name, threads, at_once in (
+            ("default", 1, 1),
+            ("2 threads", 2, 1),
+            ("2 files", 1, 2),
+            ("2 x 2", 2, 2),
+        )
     }
 
 
 def audonnx_function(folder: Path, paths: list[Path], *, threads: int, at_once: int) -> Scores:
     loaded = audonnx.load(str(folder), num_workers=threads)
     feature = audinterface.Feature(
-        list(LABELS), process_func=loaded, sampling_rate=SPEC.sampling_rate, resample=True, num_workers=at_once
+        list(LABELS),
+        process_func=loaded,
+        sampling_rate=SPEC.sampling_rate,
+        resample=True,
+        num_workers=at_once,
     )
     return lambda: feature.process_files([str(path) for path in paths]).to_numpy(dtype=np.float32)
 
@@ -167,7 +178,9 @@ def audonnx_function(folder: Path, paths: list[Path], *, threads: int, at_once: 
 def check_same(scores: dict[str, Float32], *, reference: str) -> dict[str, float]:
     """Largest differences to `reference`. No time is printed of something that computes another thing; int8 may."""
     differences = {name: float(np.abs(found - scores[reference]).max()) for name, found in scores.items()}
-    wrong = {name: found for name, found in differences.items() if "int8" not in name and not found <= SAME_SCORES}
+    wrong = {
+        name: found for name, found in differences.items() if "int8" not in name and not found <= SAME_SCORES
+    }
     if wrong:
         raise SystemExit(f"other scores than {reference}'s: {wrong}")
     return differences

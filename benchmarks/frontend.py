@@ -45,7 +45,9 @@ def main() -> None:
         seconds = interleaved(functions, repeats=REPEATS)
     results = {name: summary(values, clips=1) for name, values in seconds.items()}
     ours = seconds["numpy (rrtn score)"]
-    ratios = {f"numpy over {name}": ratio(values, ours) for name, values in seconds.items() if values is not ours}
+    ratios = {
+        f"numpy over {name}": ratio(values, ours) for name, values in seconds.items() if values is not ours
+    }
     report("frontend, one clip, one thread", results, ratios=ratios, target=2.0)
 
 

@@ -82,13 +82,17 @@ def _one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def split_of_items(items: list[Item], spec: FrontendSpec, device: torch.device, *, resident: bool | None = None) -> SplitClips:
+def split_of_items(
+    items: list[Item], spec: FrontendSpec, device: torch.device, *, resident: bool | None = None
+) -> SplitClips:
     """A split as `split_clips` makes it of files; on a GPU it lies in its memory."""
     groups = [items[i : i + _SHARD] for i in range(0, len(items), _SHARD)]
     store = ClipStore([_shard([samples for samples, _, _ in group]) for group in groups])
     ratings = torch.from_numpy(np.array([ratings for _, ratings, _ in items])).to(device)
     names = [f"[{i:05d}]" for i in range(len(items))]
-    return SplitClips(store, ratings, names, spec, resident=device.type == "cuda" if resident is None else resident)
+    return SplitClips(
+        store, ratings, names, spec, resident=device.type == "cuda" if resident is None else resident
+    )
 
 
 def _shard(samples: list[Int16]) -> CacheShard:
@@ -96,7 +100,9 @@ def _shard(samples: list[Int16]) -> CacheShard:
     return CacheShard.in_memory(np.concatenate(samples), offsets)
 
 
-def corpus_of_bursts(train: int, val: int, spec: FrontendSpec, *, speakers: tuple[int, int]) -> dict[str, list[Item]]:
+def corpus_of_bursts(
+    train: int, val: int, spec: FrontendSpec, *, speakers: tuple[int, int]
+) -> dict[str, list[Item]]:
     """Train and Val, no speaker in both: bursts of `speakers` people each."""
     items = items_of_corpus(train, speakers=speakers[0], spec=spec)
     return {"Train": items, "Val": items_of_corpus(val, speakers=speakers[1], spec=spec, seed=1)}
@@ -104,10 +110,13 @@ def corpus_of_bursts(train: int, val: int, spec: FrontendSpec, *, speakers: tupl
 
 def data_of_items(items: dict[str, list[Item]]) -> DataSet:
     """What `read_data` would give of them as files."""
-    splits = {name: Split(clips=(), ratings=np.zeros((0, len(corpus.TARGETS)), np.float32)) for name in SPLITS}
+    splits = {
+        name: Split(clips=(), ratings=np.zeros((0, len(corpus.TARGETS)), np.float32)) for name in SPLITS
+    }
     for name, of_split in items.items():
         clips = [
-            Clip(f"[{name}-{i:05d}]", Path(), name, f"{name}-{speaker}", "", i) for i, (_, _, speaker) in enumerate(of_split)
+            Clip(f"[{name}-{i:05d}]", Path(), name, f"{name}-{speaker}", "", i)
+            for i, (_, _, speaker) in enumerate(of_split)
         ]
         splits[name] = Split(clips=tuple(clips), ratings=np.array([ratings for _, ratings, _ in of_split]))
     return DataSet(path=Path(), targets=corpus.TARGETS, splits=splits, warnings=())
@@ -118,7 +127,9 @@ def read_from_memory(items: dict[str, list[Item]]) -> Iterator[DataSet]:
     """Inside, `items` are the data set of every run, decoded."""
     data = data_of_items(items)
     of_clips = {
-        clip.file_id: item for name, part in items.items() for clip, item in zip(data.splits[name].clips, part, strict=True)
+        clip.file_id: item
+        for name, part in items.items()
+        for clip, item in zip(data.splits[name].clips, part, strict=True)
     }
 
     def split_clips(data: DataSet, name: str, spec: FrontendSpec, device: torch.device) -> SplitClips:
@@ -136,7 +147,11 @@ def read_from_memory(items: dict[str, list[Item]]) -> Iterator[DataSet]:
 
 
 def trained(
-    config: Config, items: dict[str, list[Item]], run: Path, *, at_epoch: Callable[[dict[str, Any]], None] = lambda record: None
+    config: Config,
+    items: dict[str, list[Item]],
+    run: Path,
+    *,
+    at_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> loop.TrainResult:
     """`rrtn.train.loop.train` whole, on `items`; `at_epoch` gets each line of the history."""
 

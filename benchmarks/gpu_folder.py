@@ -61,13 +61,21 @@ def score_folder(place: Place, record: Record, name: str, model: Path, paths: li
     decoders = DecoderPool(decoding, count=scorer.workers, chunk=min(scorer.batch_size, 32), timeout=60.0)
 
     def decode() -> None:
-        for _ in decoders.events((str(path).encode() for path in paths), ahead=len(paths) + 1):  # or it would wait for room
+        for _ in decoders.events(
+            (str(path).encode() for path in paths), ahead=len(paths) + 1
+        ):  # or it would wait for room
             pass
 
     def score() -> None:
-        assert all(not row.error for row in scorer.score_files(paths)), "a file that was made here has an error"
+        assert all(not row.error for row in scorer.score_files(paths)), (
+            "a file that was made here has an error"
+        )
 
-    functions = {"whole": score, "model alone": lambda: [scorer.outputs(batch) for _ in range(batches)], "decoders": decode}
+    functions = {
+        "whole": score,
+        "model alone": lambda: [scorer.outputs(batch) for _ in range(batches)],
+        "decoders": decode,
+    }
     try:
         seconds = seconds_of_blocks(functions, place.device, rounds=place.size(3, 2), calls=1)
     finally:
@@ -79,7 +87,10 @@ def score_folder(place: Place, record: Record, name: str, model: Path, paths: li
         backend=scorer.backend.device,
         files=len(paths),
         workers=usable_cpus(),
-        **{f"{key} clips_per_s".replace(" ", "_"): round(len(paths) / value, 1) for key, value in medians.items()},
+        **{
+            f"{key} clips_per_s".replace(" ", "_"): round(len(paths) / value, 1)
+            for key, value in medians.items()
+        },
         share_of_slower_half=round(max(medians["model alone"], medians["decoders"]) / medians["whole"], 3),
         n=len(seconds["whole"]),
     )

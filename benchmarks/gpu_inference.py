@@ -38,7 +38,9 @@ from torch import Tensor
 
 TRT = ("tensorrt", "tensorrt_rtx")
 HALF_FACTOR = 3.0  # of float16 on a device against float16 on the CPU
-Runs = Callable[[Float32], Float32]  # log_mel [B, 1, T, M] or waveform [B, N] on the host -> scores [B, K] there
+Runs = Callable[
+    [Float32], Float32
+]  # log_mel [B, 1, T, M] or waveform [B, N] on the host -> scores [B, K] there
 Flavour = tuple[Runs, InputKind, str]  # run, kind of input, precision
 
 
@@ -139,7 +141,11 @@ def torch_flavours(place: Place, model: Model) -> dict[str, Flavour]:
         "torch fp32": (torch_run(plain, device), "logmel", "fp32"),
         "torch fp16": (torch_run(half, device), "logmel", "fp16"),
         "torch bf16": (torch_run(plain, device, autocast=True), "logmel", "bf16"),
-        "torch fp16 compiled": (in_sizes(torch_run(compiled, device), place.size((1, 32, 256), (1, 8))), "logmel", "fp16"),
+        "torch fp16 compiled": (
+            in_sizes(torch_run(compiled, device), place.size((1, 32, 256), (1, 8))),
+            "logmel",
+            "fp16",
+        ),
     }
 
 
@@ -174,10 +180,20 @@ def runtime_flavours(place: Place, record: Record, model: Model, folder: Path) -
         for device in devices:
             if variant.precision == "int8" and device == "cuda":
                 continue  # its operators are a CPU's
-            jobs.append((f"ort {device} {variant.name}", functools.partial(backend_from_variant, bundle, variant, device)))
+            jobs.append(
+                (
+                    f"ort {device} {variant.name}",
+                    functools.partial(backend_from_variant, bundle, variant, device),
+                )
+            )
     for name in (name for name in TRT if name not in missing):
         for precision in ("fp32", "fp16", "int8"):
-            jobs.append((f"{name} {precision}", functools.partial(engine_backend, record, model, bundle, name, precision)))
+            jobs.append(
+                (
+                    f"{name} {precision}",
+                    functools.partial(engine_backend, record, model, bundle, name, precision),
+                )
+            )
     for name, load in jobs:
         if place.left() < 60 and not place.smoke:
             record.note(f"{model.encoder} {name}: left out, no time for it")
@@ -185,7 +201,9 @@ def runtime_flavours(place: Place, record: Record, model: Model, folder: Path) -
         try:
             backend = load()
         except (RrtnError, OSError) as error:
-            if not isinstance(error, ConfigError | UnavailableError):  # these say that it is not for this machine
+            if not isinstance(
+                error, ConfigError | UnavailableError
+            ):  # these say that it is not for this machine
                 record.failed.append(f"{model.encoder} {name}")
             record.note(f"{model.encoder} {name}: does not load: {error}")
             continue
@@ -197,12 +215,16 @@ def bundle_of_model(model: Model, folder: Path) -> Bundle:
     """fp32 and fp16 of both inputs, and int8 for CPUs."""
     calibration = model.log_mels[: model.bursts]
     files: dict[tuple[InputKind, str], bytes] = {
-        (form, "fp16" if half else "fp32"): onnx_from_network(model.network, model.spec, TARGETS, form, half=half)
+        (form, "fp16" if half else "fp32"): onnx_from_network(
+            model.network, model.spec, TARGETS, form, half=half
+        )
         for form in get_args(InputKind)
         for half in (False, True)
     }
     files["logmel", "int8"] = int8_for_cpu(files["logmel", "fp32"], calibration)
-    variants = tuple(variant_of(folder, form, precision, content, "onnx") for (form, precision), content in files.items())
+    variants = tuple(
+        variant_of(folder, form, precision, content, "onnx") for (form, precision), content in files.items()
+    )
     return Bundle(path=folder, labels=TARGETS, spec=model.spec, variants=variants, provenance={})
 
 
@@ -267,7 +289,9 @@ def has_parity(record: Record, model: Model, name: str, run: Runs, kind: InputKi
         largest = float("nan")
     ccc = float(ccc_biased(scores[: model.bursts], model.reference[: model.bursts]).mean())
     limit = model.limits.get(precision, 1.0)
-    record.check(f"{model.encoder} {name}: largest difference of a score", largest, limit, ccc_with_fp32=round(ccc, 5))
+    record.check(
+        f"{model.encoder} {name}: largest difference of a score", largest, limit, ccc_with_fp32=round(ccc, 5)
+    )
     return largest <= limit
 
 
@@ -284,7 +308,10 @@ def time_flavour(place: Place, record: Record, model: Model, name: str, run: Run
         for _ in range(place.size(2 if slow else 20, 1)):
             run(clips)
         seconds: list[float] = []
-        begun, (fewest, most, budget) = time.perf_counter(), place.size((5, 5000 if batch == 1 else 200, 3.0), (2, 2, 0.0))
+        begun, (fewest, most, budget) = (
+            time.perf_counter(),
+            place.size((5, 5000 if batch == 1 else 200, 3.0), (2, 2, 0.0)),
+        )
         while len(seconds) < fewest or (len(seconds) < most and time.perf_counter() - begun < budget):
             start = time.perf_counter()
             run(clips)  # returns with the scores on the host

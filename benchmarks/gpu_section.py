@@ -121,7 +121,12 @@ def wait(device: torch.device) -> None:
 
 
 def seconds_of_blocks(
-    functions: Mapping[str, Callable[[], object]], device: torch.device, *, rounds: int, calls: int, warm_up: int = 1
+    functions: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    *,
+    rounds: int,
+    calls: int,
+    warm_up: int = 1,
 ) -> dict[str, list[float]]:
     """Seconds of one call, each the mean of `calls` that are given without waiting, in rounds over all functions."""
     for function in functions.values():
@@ -142,7 +147,10 @@ def seconds_of_blocks(
 def latency(seconds: Sequence[float], *, clips: int = 1) -> dict[str, float]:
     """`summary` with p99 and the worst; n says how far p99 can be trusted."""
     values = np.array(seconds)
-    tail = {"p99_ms": round(1e3 * float(np.quantile(values, 0.99)), 4), "max_ms": round(1e3 * float(values.max()), 4)}
+    tail = {
+        "p99_ms": round(1e3 * float(np.quantile(values, 0.99)), 4),
+        "max_ms": round(1e3 * float(values.max()), 4),
+    }
     return {**summary(list(seconds), clips=clips), **tail}
 
 

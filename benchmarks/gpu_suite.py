@@ -60,12 +60,18 @@ def ran(name: str, place: Place, out: Path) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--section", nargs="+", default=list(SECTIONS), choices=SECTIONS)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes, on the CPU unless --device says otherwise")
+    parser.add_argument(
+        "--smoke", action="store_true", help="tiny sizes, on the CPU unless --device says otherwise"
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"))
-    parser.add_argument("--minutes", type=float, default=7.0, help="of each section, after which no new part is begun")
+    parser.add_argument(
+        "--minutes", type=float, default=7.0, help="of each section, after which no new part is begun"
+    )
     arguments = parser.parse_args()
     name = arguments.device or ("cpu" if arguments.smoke else "cuda")
     if name == "cuda" and not torch.cuda.is_available():

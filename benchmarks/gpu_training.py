@@ -106,7 +106,9 @@ def steps_of_encoder(place: Place, record: Record, base: Config, split: SplitCli
             first_steps_s=round(first[name], 1),
         )
     if eager := seconds.pop(f"{encoder} bf16", None):
-        record.more["ratios"] |= {f"{name} over {encoder} bf16": ratio(eager, values) for name, values in seconds.items()}
+        record.more["ratios"] |= {
+            f"{name} over {encoder} bf16": ratio(eager, values) for name, values in seconds.items()
+        }
     parts_of_step(place, record, base, split)
 
 
@@ -166,7 +168,9 @@ def section_paper_run(place: Place, record: Record) -> None:
     """`rrtn train` as it is, 60 epochs; stopped at the section's end where it takes longer, and then said so."""
     start = time.perf_counter()
     counts = {name: place.size(count, 12) for name, count in CLIPS.items()}
-    items = corpus_of_bursts(counts["Train"], counts["Val"], FrontendSpec(), speakers=place.size(SPEAKERS, (3, 3)))
+    items = corpus_of_bursts(
+        counts["Train"], counts["Val"], FrontendSpec(), speakers=place.size(SPEAKERS, (3, 3))
+    )
     record.add("corpus", **counts, seconds=round(time.perf_counter() - start, 1))
     epochs = place.size(60, 2)
     encoder: EncoderName = place.size("cnn14", "resnet18")
@@ -175,7 +179,12 @@ def section_paper_run(place: Place, record: Record) -> None:
     precision: Precision = "bf16" if on_gpu else "fp32"
     mode: CompileMode = "default" if on_gpu else "off"
     config = dataclasses.replace(config, device=place.device_name, precision=precision, compile=mode)
-    record.more |= {"target_minutes": TARGET_MINUTES, "encoder": encoder, "precision": precision, "compile": mode}
+    record.more |= {
+        "target_minutes": TARGET_MINUTES,
+        "encoder": encoder,
+        "precision": precision,
+        "compile": mode,
+    }
     times, history, stopped = timed_run(config, items, stop_after=place.left())
     if stopped or not history:
         record.note(f"stopped after {len(history)} of {epochs} epochs, at the end of the section's time")
@@ -189,7 +198,9 @@ def section_paper_run(place: Place, record: Record) -> None:
         minutes=round(sum(times) / 60, 2),
         first_epoch_s=round(times[0], 2),
         epoch_s=round(float(np.median(later)), 2),
-        train_clips_per_s=round(counts["Train"] / float(np.median(later)), 1),  # validation included in the time
+        train_clips_per_s=round(
+            counts["Train"] / float(np.median(later)), 1
+        ),  # validation included in the time
         best_val_ccc=round(max(entry["val_ccc"] for entry in history), 4),
         memory_gb=peak_memory_gb(place.device),
         data="synthetic",

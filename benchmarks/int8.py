@@ -74,7 +74,9 @@ def case_of_run(run: Path) -> Case:
     info, tensors = load_checkpoint(run / "checkpoints/best", "weights")
     config = config_from_dict(info.config, source=str(run))
     data = read_data(data_folder(config), info.labels)
-    training, validation = (split_clips(data, name, config.frontend, torch.device("cpu")) for name in ("Train", "Val"))
+    training, validation = (
+        split_clips(data, name, config.frontend, torch.device("cpu")) for name in ("Train", "Val")
+    )
     step = max(1, len(training) // CALIBRATION_CLIPS)
     network = network_from_weights(config, tensors["weights"])
     return Case(
@@ -108,7 +110,9 @@ def speed(case: Case, int8: bytes, batch: int, repeats: int) -> tuple[dict[str, 
     clips = np.resize(case.calibration, (batch, *case.calibration.shape[1:]))
     functions = {"fp32": runner(case.fp32, clips), "int8": runner(int8, clips)}
     seconds = interleaved(functions, repeats=repeats, warm_up=1)
-    summaries = {f"{case.name} batch {batch} {name}": summary(values, clips=batch) for name, values in seconds.items()}
+    summaries = {
+        f"{case.name} batch {batch} {name}": summary(values, clips=batch) for name, values in seconds.items()
+    }
     return summaries, ratio(seconds["fp32"], seconds["int8"])
 
 
@@ -146,7 +150,11 @@ def main() -> None:
     for case in cases:
         for target, make in (("cpu", int8_for_cpu), ("tensorrt", int8_for_tensorrt)):
             int8, seconds = timed(functools.partial(make, case.fp32, case.calibration))
-            made = {"seconds": seconds, "calibration_clips": len(case.calibration), "fp32_mb": len(case.fp32) / 1e6}
+            made = {
+                "seconds": seconds,
+                "calibration_clips": len(case.calibration),
+                "fp32_mb": len(case.fp32) / 1e6,
+            }
             results[f"{case.name} for {target}"] = rounded({**made, "int8_mb": len(int8) / 1e6})
             if case.validation:
                 results[f"{case.name} for {target}: scores"] = rounded(accuracy(case, int8))
@@ -154,7 +162,9 @@ def main() -> None:
                 (plan, _), seconds = timed(functools.partial(engine_from_onnx, int8, RTX, precision="int8"))
                 results[f"{case.name} {RTX}"] = {"seconds": seconds, "plan_mb": round(len(plan) / 1e6, 1)}
             for batch in arguments.batches if target == "cpu" else ():
-                summaries, speedups[f"{case.name} batch {batch}: int8 over fp32"] = speed(case, int8, batch, arguments.repeats)
+                summaries, speedups[f"{case.name} batch {batch}: int8 over fp32"] = speed(
+                    case, int8, batch, arguments.repeats
+                )
                 results |= summaries
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # GB, all that came before included
     targets = {"speedup": TARGET_SPEEDUP, "ccc_change": TARGET_CCC_CHANGE}

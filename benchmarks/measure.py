@@ -34,8 +34,15 @@ Ratio = dict[str, Any]  # median, q25, q75 over the rounds of a run, n, and whic
 
 def machine(device: "torch.device | None" = None) -> dict[str, Any]:
     """CPU model, usable cores, the GPU if `device` is one, and the versions that matter."""
-    versions = {"rrtn": rrtn.__version__} | {name: version for name in PACKAGES if (version := _version(name))}
-    hardware = {"cpu": cpu_model(), "cores": usable_cpus(), "python": platform.python_version(), "versions": versions}
+    versions = {"rrtn": rrtn.__version__} | {
+        name: version for name in PACKAGES if (version := _version(name))
+    }
+    hardware = {
+        "cpu": cpu_model(),
+        "cores": usable_cpus(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
     return hardware | {"gpu": _gpu(device) if device is not None and device.type == "cuda" else None}
 
 
@@ -101,12 +108,16 @@ def ratio(times: list[float], of: list[float], *, better: str = "higher") -> Rat
     return {"median": median, "q25": q25, "q75": q75, "n": len(times), "better": better}
 
 
-def report(title: str, results: Mapping[str, Mapping[str, Any]], *, ratios: Mapping[str, Ratio], **more: Any) -> None:
+def report(
+    title: str, results: Mapping[str, Mapping[str, Any]], *, ratios: Mapping[str, Ratio], **more: Any
+) -> None:
     """A line for each result and each ratio, then the machine, then everything as one JSON line."""
     hardware = machine()
     print(f"{title}: {hardware['cpu']}, {hardware['cores']} cores")
     for name, result in results.items():
         print(f"  {name:36s} " + "  ".join(f"{key} {value}" for key, value in result.items()))
     for name, value in ratios.items():
-        print(f"  {name:60s} {value['median']} ({value['q25']} to {value['q75']}, n {value['n']}, {value['better']} is better)")
+        print(
+            f"  {name:60s} {value['median']} ({value['q25']} to {value['q75']}, n {value['n']}, {value['better']} is better)"
+        )
     print(json.dumps({"benchmark": title, "machine": hardware, "results": results, "ratios": ratios, **more}))

@@ -66,7 +66,9 @@ def compare(old: Result, new: Result) -> bool:
     for move in sorted(found, key=lambda move: move.change):
         if move.verdict != "same":
             print(f"  {move}")
-    counts = {verdict: sum(move.verdict == verdict for move in found) for verdict in ("worse", "better", "same")}
+    counts = {
+        verdict: sum(move.verdict == verdict for move in found) for verdict in ("worse", "better", "same")
+    }
     for line in _gone(old, new):
         print(f"  gone   {line}")
     print("  " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))

@@ -26,8 +26,16 @@ RATIOS = (
         "cnn14: cpu variant, a batch a core over OpenVINO, throughput",
         "CNN14, the same over OpenVINO (throughput)",
     ),
-    ("score a folder, CPU", "cnn14: over PyTorch", "CNN14, `rrtn score` over a PyTorch loop, folder to scores"),
-    ("score a folder, CPU", "cnn14: over audonnx at its best", "CNN14, the same over audonnx + audinterface at their best"),
+    (
+        "score a folder, CPU",
+        "cnn14: over PyTorch",
+        "CNN14, `rrtn score` over a PyTorch loop, folder to scores",
+    ),
+    (
+        "score a folder, CPU",
+        "cnn14: over audonnx at its best",
+        "CNN14, the same over audonnx + audinterface at their best",
+    ),
     ("score a folder, CPU", "cnn14: int8 over fp32", "CNN14, int8 over fp32, folder to scores"),
     (
         "score a folder, CPU",
@@ -36,8 +44,16 @@ RATIOS = (
     ),
     ("peers, CPU", "resnet18: rrtn over PyTorch eager", "ResNet18, over a PyTorch loop"),
     ("peers, CPU", "resnet18: rrtn over torch.compile", "ResNet18, over a loop with torch.compile"),
-    ("peers, CPU", "resnet18: rrtn over OpenVINO throughput", "ResNet18, over a loop with OpenVINO (throughput)"),
-    ("frontend, one clip, one thread", "numpy over torchaudio float32", "log-Mel in NumPy over torchaudio, one thread"),
+    (
+        "peers, CPU",
+        "resnet18: rrtn over OpenVINO throughput",
+        "ResNet18, over a loop with OpenVINO (throughput)",
+    ),
+    (
+        "frontend, one clip, one thread",
+        "numpy over torchaudio float32",
+        "log-Mel in NumPy over torchaudio, one thread",
+    ),
     (
         "training step",
         "resnet18 rrtn-ruwl: rrtn fp32 over plain",
@@ -47,8 +63,18 @@ RATIOS = (
 VALUES = (
     ("cold start", "rrtn --help", "median_ms", "`rrtn --help`, ms"),
     ("cold start", "rrtn score", "median_ms", "`rrtn score` of one file with ResNet18, ms"),
-    ("gpu_suite step", "cnn14 bf16 default", "share_of_matmul_peak", "CNN14 twin-view step, share of the matmul peak"),
-    ("gpu_suite paper-run", "cnn14 rrtn-ruwl", "minutes", "the paper's best run, 60 epochs on 19,990 clips, minutes"),
+    (
+        "gpu_suite step",
+        "cnn14 bf16 default",
+        "share_of_matmul_peak",
+        "CNN14 twin-view step, share of the matmul peak",
+    ),
+    (
+        "gpu_suite paper-run",
+        "cnn14 rrtn-ruwl",
+        "minutes",
+        "the paper's best run, 60 epochs on 19,990 clips, minutes",
+    ),
     ("gpu_suite infer", "cnn14 tensorrt fp16 batch 1", "median_ms", "CNN14 fp16, TensorRT, batch 1, ms"),
     ("gpu_suite folder", "cnn14 fp16", "whole_clips_per_s", "CNN14 fp16, WAV files to scores, clips/s"),
 )
@@ -59,12 +85,16 @@ def page(result: Result) -> Iterator[str]:
     machine = result.lines[0]["machine"]
     yield f"# {result.date}: {machine['cpu']}, {machine['cores']} cores, {(machine.get('gpu') or {}).get('name', 'no GPU')}"
     yield ""
-    yield ", ".join(f"{name} {version}" for name, version in {"Python": machine["python"], **machine["versions"]}.items())
+    yield ", ".join(
+        f"{name} {version}" for name, version in {"Python": machine["python"], **machine["versions"]}.items()
+    )
     for line in result.lines:
         yield from ("", f"## {line['benchmark']}", "")
         if line.get("arguments"):
             yield from (f"`{' '.join(line['arguments'])}`", "")
-        yield from table(("what", "values"), ((name, _values(values)) for name, values in line["results"].items()))
+        yield from table(
+            ("what", "values"), ((name, _values(values)) for name, values in line["results"].items())
+        )
         if ratios := ratios_of_line(line):
             yield ""
             rows = (
@@ -93,8 +123,15 @@ def headlines(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
         for result, value in newest.values():
             yield words, f"{value['median']:.2f} times", str(value["n"]), machine_of(result), result.date
     for benchmark, name, key, words in VALUES:
-        lines = [(r, line) for r in results for line in r.lines if line["benchmark"] == benchmark and not line.get("smoke")]
-        latest = {kind_of(line["machine"]): (r, line) for r, line in lines if key in line["results"].get(name, {})}
+        lines = [
+            (r, line)
+            for r in results
+            for line in r.lines
+            if line["benchmark"] == benchmark and not line.get("smoke")
+        ]
+        latest = {
+            kind_of(line["machine"]): (r, line) for r, line in lines if key in line["results"].get(name, {})
+        }
         for result, line in latest.values():
             values = line["results"][name]
             yield words, f"{values[key]:.3g}", str(values.get("n", 1)), machine_of(result), result.date

@@ -38,13 +38,18 @@ def split_of_noise(clips: int, spec: FrontendSpec, device: torch.device) -> Spli
     lengths = rng.integers(spec.sampling_rate, 4 * spec.sampling_rate, clips)
     samples = rng.integers(-8000, 8000, int(lengths.sum()), dtype=np.int16)
     store = ClipStore(
-        [CacheShard.in_memory(samples[begin:end], np.cumsum([0, *part])) for begin, end, part in _groups(lengths)]
+        [
+            CacheShard.in_memory(samples[begin:end], np.cumsum([0, *part]))
+            for begin, end, part in _groups(lengths)
+        ]
     )
     ratings = torch.from_numpy(rng.uniform(0, 1, (clips, TARGETS)).astype(np.float32)).to(device)
     return SplitClips(store, ratings, [str(i) for i in range(clips)], spec, resident=device.type == "cuda")
 
 
-def _groups(lengths: "np.typing.NDArray[np.int64]") -> Iterator[tuple[int, int, "np.typing.NDArray[np.int64]"]]:
+def _groups(
+    lengths: "np.typing.NDArray[np.int64]",
+) -> Iterator[tuple[int, int, "np.typing.NDArray[np.int64]"]]:
     end = 0
     for i in range(0, len(lengths), 512):
         begin, end = end, end + int(lengths[i : i + 512].sum())
@@ -70,13 +75,19 @@ def our_steps(config: Config, split: SplitClips) -> Iterator[None]:
 def plain_steps(config: Config, split: SplitClips) -> Iterator[None]:
     """The same method by hand."""
     device = split.device
-    features = torch.cat([batch.cpu() for batch in log_mels(split, LogMel(config.frontend).to(device), np.arange(len(split)))])
+    features = torch.cat(
+        [batch.cpu() for batch in log_mels(split, LogMel(config.frontend).to(device), np.arange(len(split)))]
+    )
     data = torch.utils.data.TensorDataset(features, split.ratings.cpu())
-    loader = torch.utils.data.DataLoader(data, batch_size=config.optim.batch_size, shuffle=True, drop_last=True)
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=config.optim.batch_size, shuffle=True, drop_last=True
+    )
     network = network_from_config(config).to(device).train()
     c = torch.nn.Parameter(torch.tensor(config.ruwl.c, device=device))
     lambdas = torch.tensor(config.ruwl.lambdas, device=device)
-    optimizer = torch.optim.AdamW([*network.parameters(), c], lr=config.optim.lr, weight_decay=config.optim.weight_decay)
+    optimizer = torch.optim.AdamW(
+        [*network.parameters(), c], lr=config.optim.lr, weight_decay=config.optim.weight_decay
+    )
     while True:
         for log_mel, ratings in loader:
             x, y = log_mel.to(device), ratings.to(device)
@@ -84,8 +95,12 @@ def plain_steps(config: Config, split: SplitClips) -> Iterator[None]:
             loss = ccc_loss(prediction.scores, y)
             if config.model.method != "vanilla":
                 augmented = network(spec_augment(x))
-                correlation = cross_correlation(network.project(prediction.embedding), network.project(augmented.embedding))
-                terms = torch.stack([loss, ccc_loss(augmented.scores, y), bt_loss(correlation, off_diagonal=0.001)])
+                correlation = cross_correlation(
+                    network.project(prediction.embedding), network.project(augmented.embedding)
+                )
+                terms = torch.stack(
+                    [loss, ccc_loss(augmented.scores, y), bt_loss(correlation, off_diagonal=0.001)]
+                )
                 loss = ruwl_loss(terms, c, lambdas)
             optimizer.zero_grad()
             loss.backward()
@@ -134,7 +149,9 @@ def results_of(
     """One line for each variant of one encoder and method, and how many times faster than the plain loop it is."""
     device, batch = split.device, base.optim.batch_size
     plain = dataclasses.replace(base, precision="fp32", compile="off")
-    makers: dict[str, Callable[[], Iterator[None]]] = {"plain PyTorch loop fp32": lambda: plain_steps(plain, split)}
+    makers: dict[str, Callable[[], Iterator[None]]] = {
+        "plain PyTorch loop fp32": lambda: plain_steps(plain, split)
+    }
     for precision in arguments.precisions:
         for mode in arguments.compile:
             config = dataclasses.replace(base, precision=precision, compile=mode)
@@ -162,7 +179,9 @@ def results_of(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--encoders", nargs="+", default=["resnet18"])
     parser.add_argument("--methods", nargs="+", default=["vanilla", "rrtn-ruwl"])
     parser.add_argument("--batch-size", type=int, default=128)
@@ -190,7 +209,12 @@ def main() -> None:
             results |= of_config
             ratios |= of_pairs
     report(
-        "training step", results, ratios=ratios, batch_size=arguments.batch_size, warm_up=arguments.warm_up, device=str(device)
+        "training step",
+        results,
+        ratios=ratios,
+        batch_size=arguments.batch_size,
+        warm_up=arguments.warm_up,
+        device=str(device),
     )
 
 

@@ -12,7 +12,10 @@ from .printing import new_table, plain, print_json, print_table
 
 def bench(
     model: Annotated[
-        Optional[Path], typer.Argument(metavar="[BUNDLE|ONNX]", help="Default: the newest run's export/.", show_default=False)
+        Optional[Path],
+        typer.Argument(
+            metavar="[BUNDLE|ONNX]", help="Default: the newest run's export/.", show_default=False
+        ),
     ] = None,
     variants: Annotated[
         Optional[str], typer.Option(help="With commas; default: all that run here.", show_default=False)
@@ -22,7 +25,9 @@ def bench(
         typer.Option(help="With commas; default 1,4,16 on a CPU, 1,32,256 on a GPU.", show_default=False),
     ] = None,
     seconds: Annotated[float, typer.Option(help="Of each measurement; at least 10 runs.")] = 3.0,
-    chart: Annotated[Optional[Path], typer.Option(help="Clips a second as a picture, .svg.", show_default=False)] = None,
+    chart: Annotated[
+        Optional[Path], typer.Option(help="Clips a second as a picture, .svg.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Latency and throughput of every variant that runs here, beside its accuracy and the machine's limits.
@@ -69,14 +74,18 @@ def _print_bench(document: dict[str, Any]) -> None:
     columns = ("p50 ms", "p90", "p99", "max", "in", "model", "out")
     table = new_table("variant", "on", "batch", "n", *columns, "clips/s", "GFLOP/s", "")
     for row in document["measurements"]:
-        times = ("-" if row[name] is None else f"{row[name]:.2f}" for name in ("p50", "p90", "p99", "highest"))
+        times = (
+            "-" if row[name] is None else f"{row[name]:.2f}" for name in ("p50", "p90", "p99", "highest")
+        )
         parts = (f"{row[name]:.2f}" for name in ("to_device", "model", "from_device"))
         batch = f"{row['batch']}" if row["at_once"] == 1 else f"{row['at_once']} x {row['batch']}"
         work = "-" if row["gflop_per_second"] is None else f"{row['gflop_per_second']:.0f}"
         share = "" if row["share_of_roofline"] is None else f"{row['share_of_roofline']:.0%} of the roofline"
         remarks = "; ".join(filter(None, [share, *row["warnings"]]))
         rate = f"{row['clips_per_second']:.1f}"
-        table.add_row(row["variant"], row["device"], batch, f"{row['n']}", *times, *parts, rate, work, remarks)
+        table.add_row(
+            row["variant"], row["device"], batch, f"{row['n']}", *times, *parts, rate, work, remarks
+        )
     print_table(table)
     for line in document["lines"]:
         print(plain(line))

@@ -18,7 +18,9 @@ def data_synth(
     clips: Annotated[int, typer.Option(help="How many.")] = 1000,
     speakers: Annotated[int, typer.Option(help="How many; each is in one split only.")] = 60,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal files.")] = 0,
-    workers: Annotated[Optional[int], typer.Option(help="Processes; default: one a core.", show_default=False)] = None,
+    workers: Annotated[
+        Optional[int], typer.Option(help="Processes; default: one a core.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Synthetic vocal bursts with ten rated emotions, in the Hume-VB layout."""
@@ -26,17 +28,27 @@ def data_synth(
     from ..train.data.corpus import synthesise
 
     with Progress("synthesise", clips, "clips") as bar:
-        synthesise(out, clips=clips, speakers=speakers, seed=seed, workers=workers, progress=lambda done, _: bar.update(done))
+        synthesise(
+            out,
+            clips=clips,
+            speakers=speakers,
+            seed=seed,
+            workers=workers,
+            progress=lambda done, _: bar.update(done),
+        )
     if as_json:
         print_json({"dir": str(out), "clips": clips, "speakers": speakers, "seed": seed})
     else:
         folder = plain(out)
-        say(f"{clips} clips of {speakers} speakers in {folder}. Next: rrtn data check {folder}; rrtn train --data {folder}")
+        say(
+            f"{clips} clips of {speakers} speakers in {folder}. Next: rrtn data check {folder}; rrtn train --data {folder}"
+        )
 
 
 @data_app.command("check")
 def data_check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with data_info.csv and wav/.")], as_json: Json = False
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with data_info.csv and wav/.")],
+    as_json: Json = False,
 ) -> None:
     """Read the CSV, decode every file, and print the paper's Table 1, ratings, and what is wrong with them.
 

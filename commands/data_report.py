@@ -27,8 +27,12 @@ def _print_table1(report: "DataReport") -> None:
         "clips": [f"{split.clips:,}" for split in report.splits],
         "minutes": [f"{split.minutes:.1f}" for split in report.splits],
         "speakers": [str(split.speakers) for split in report.splits],
-        "countries": [", ".join(f"{name or '?'} {n}" for name, n in split.countries.items()) for split in report.splits],
-        "seconds: min, 5%, median, 95%, max": [_five_numbers(split.seconds, ".2f") for split in report.splits],
+        "countries": [
+            ", ".join(f"{name or '?'} {n}" for name, n in split.countries.items()) for split in report.splits
+        ],
+        "seconds: min, 5%, median, 95%, max": [
+            _five_numbers(split.seconds, ".2f") for split in report.splits
+        ],
         "longer than the model's clip, cropped": [str(split.longer_than_clip) for split in report.splits],
         "peak dBFS: the same": [_five_numbers(split.peak_dbfs, ".1f") for split in report.splits],
         "clipped": [str(split.clipped) for split in report.splits],
@@ -47,7 +51,9 @@ def _print_ratings(report: "DataReport") -> None:
 
 
 def _print_correlations(report: "DataReport") -> None:
-    strongest = ", ".join(f"{pair.first} and {pair.second} {pair.r:.2f}" for pair in report.pairs[:_SHOWN_PAIRS])
+    strongest = ", ".join(
+        f"{pair.first} and {pair.second} {pair.r:.2f}" for pair in report.pairs[:_SHOWN_PAIRS]
+    )
     targets = report.data.targets
     table = new_table("Pearson's r", *(str(i + 1) for i in range(len(targets) - 1)))
     for i, row in enumerate(report.correlations.tolist() if len(targets) <= _WIDEST else []):
@@ -56,7 +62,11 @@ def _print_correlations(report: "DataReport") -> None:
 
 
 def _five_numbers(quantiles: dict[str, float], form: str) -> str:
-    return "  ".join(f"{quantiles[name]:{form}}" for name in ("min", "5%", "median", "95%", "max")) if quantiles else "-"
+    return (
+        "  ".join(f"{quantiles[name]:{form}}" for name in ("min", "5%", "median", "95%", "max"))
+        if quantiles
+        else "-"
+    )
 
 
 def _bars(counts: Sequence[int]) -> str:

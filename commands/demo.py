@@ -17,9 +17,12 @@ from .train import train
 
 
 def demo(
-    audio: Annotated[Optional[list[str]], typer.Argument(help="Files to score at the end.", show_default=False)] = None,
+    audio: Annotated[
+        Optional[list[str]], typer.Argument(help="Files to score at the end.", show_default=False)
+    ] = None,
     out: Annotated[
-        Optional[Path], typer.Option(help="The demo's run; default: a new one below runs/.", show_default=False)
+        Optional[Path],
+        typer.Option(help="The demo's run; default: a new one below runs/.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:

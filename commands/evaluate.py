@@ -18,10 +18,12 @@ def evaluate(
     data: DataDir = None,
     ridge: Annotated[bool, typer.Option(help="Show a ridge regression on mel statistics beside it.")] = True,
     compare: Annotated[
-        Optional[list[Path]], typer.Option(help="Another run on the same data, or as many seeds.", show_default=False)
+        Optional[list[Path]],
+        typer.Option(help="Another run on the same data, or as many seeds.", show_default=False),
     ] = None,
     submission: Annotated[
-        Optional[Path], typer.Option(help="Scores of the Test split as a CSV in the challenge's form.", show_default=False)
+        Optional[Path],
+        typer.Option(help="Scores of the Test split as a CSV in the challenge's form.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -32,16 +34,24 @@ def evaluate(
     """
     from ..train.evidence.evaluate import evaluate as evaluate_run
 
-    evaluation = evaluate_run(existing_run(run), data=data, ridge=ridge, others=compare or (), submission=submission)
+    evaluation = evaluate_run(
+        existing_run(run), data=data, ridge=ridge, others=compare or (), submission=submission
+    )
     print_json(evaluation.to_dict()) if as_json else _print_evaluation(evaluation)
 
 
 def report(
     runs: Annotated[
         Optional[list[Path]],
-        typer.Argument(metavar="[RUN...]", help="Default: the newest; others are compared with the first.", show_default=False),
+        typer.Argument(
+            metavar="[RUN...]",
+            help="Default: the newest; others are compared with the first.",
+            show_default=False,
+        ),
     ] = None,
-    out: Annotated[Optional[Path], typer.Option(help="Default: report.html in the run.", show_default=False)] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(help="Default: report.html in the run.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """One HTML page: training curves, evaluation with intervals, export, clips to look at and listen to. No network.
@@ -64,11 +74,18 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
     epochs = ", ".join(map(str, evaluation.epochs))
     means = "; means over seeds" if len(evaluation.seeds) > 1 else ""
     for k, target in enumerate(evaluation.targets):
-        row = (f"{evaluation.challenge[k]:.3f}", f"{low[k]:.3f} to {high[k]:.3f}", *(f"{v[k]:.3f}" for v in columns.values()))
+        row = (
+            f"{evaluation.challenge[k]:.3f}",
+            f"{low[k]:.3f} to {high[k]:.3f}",
+            *(f"{v[k]:.3f}" for v in columns.values()),
+        )
         table.add_row(plain(target), *row)
     table.add_section()
     row = (f"{evaluation.challenge.mean():.3f}", f"{low[-1]:.3f} to {high[-1]:.3f}")
-    table.add_row("[bold]mean[/]", *(f"[bold]{cell}[/]" for cell in (*row, *(f"{v.mean():.3f}" for v in columns.values()))))
+    table.add_row(
+        "[bold]mean[/]",
+        *(f"[bold]{cell}[/]" for cell in (*row, *(f"{v.mean():.3f}" for v in columns.values()))),
+    )
     print_table(
         table,
         title=f"{evaluation.run}, epoch {epochs}: Val, {evaluation.clips} clips, {evaluation.speakers} speakers",

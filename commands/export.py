@@ -17,28 +17,50 @@ if TYPE_CHECKING:
 def export(
     run: RunArgument = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Also with the encoder in float16, for GPUs.")] = False,
-    int8: Annotated[bool, typer.Option("--int8", help="Also in 8 bits, calibrated on training clips.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also in 8 bits, calibrated on training clips.")
+    ] = False,
     waveform: Annotated[bool, typer.Option(help="Also with the log-Mel inside the graph.")] = True,
     cpu_variant: Annotated[
-        bool, typer.Option(help="Also for CPUs, with fewer multiplications, where that is 1.1 times as fast here.")
+        bool,
+        typer.Option(help="Also for CPUs, with fewer multiplications, where that is 1.1 times as fast here."),
     ] = True,
     tune: Annotated[
-        bool, typer.Option("--tune", help="Measure every way of each convolution for the CPU variant: a minute, or several.")
+        bool,
+        typer.Option(
+            "--tune", help="Measure every way of each convolution for the CPU variant: a minute, or several."
+        ),
     ] = False,
     trt: Annotated[
-        bool, typer.Option("--trt", help="Also TensorRT engines of each precision (TensorRT-RTX needs no GPU for that).")
+        bool,
+        typer.Option(
+            "--trt", help="Also TensorRT engines of each precision (TensorRT-RTX needs no GPU for that)."
+        ),
     ] = False,
-    embeddings: Annotated[bool, typer.Option("--embeddings", help="Graphs also give the encoder's embedding.")] = False,
+    embeddings: Annotated[
+        bool, typer.Option("--embeddings", help="Graphs also give the encoder's embedding.")
+    ] = False,
     triton: Annotated[
-        Optional[Path], typer.Option(metavar="DIR", help="Also a model repository for Triton, in DIR.", show_default=False)
+        Optional[Path],
+        typer.Option(metavar="DIR", help="Also a model repository for Triton, in DIR.", show_default=False),
     ] = None,
     require: Annotated[
         Optional[list[str]],
-        typer.Option(metavar="VARIANT", help="Make this variant, and fail without it: trt-fp16, ...", show_default=False),
+        typer.Option(
+            metavar="VARIANT",
+            help="Make this variant, and fail without it: trt-fp16, ...",
+            show_default=False,
+        ),
     ] = None,
-    batch_profile: Annotated[str, typer.Option(help="Engines: smallest, tuned-for and largest batch.")] = "1,32,256",
-    targets: Annotated[str, typer.Option(help="TensorRT-RTX engines: compute capabilities of the GPUs.")] = "80,86,89,120",
-    out: Annotated[Optional[Path], typer.Option(help="The bundle's folder; default: RUN/export.", show_default=False)] = None,
+    batch_profile: Annotated[
+        str, typer.Option(help="Engines: smallest, tuned-for and largest batch.")
+    ] = "1,32,256",
+    targets: Annotated[
+        str, typer.Option(help="TensorRT-RTX engines: compute capabilities of the GPUs.")
+    ] = "80,86,89,120",
+    out: Annotated[
+        Optional[Path], typer.Option(help="The bundle's folder; default: RUN/export.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Drop the projector and write ONNX and TensorRT, each behind a parity gate against PyTorch.
@@ -68,21 +90,31 @@ def export(
     published = publish(existing_run(run), out=out, wanted=wanted)
     if triton:
         triton_repository_from_bundle(published.bundle, triton)
-        published.skipped.update({f"{name} for Triton": reason for name, reason in not_servable(published.bundle).items()})
+        published.skipped.update(
+            {f"{name} for Triton": reason for name, reason in not_servable(published.bundle).items()}
+        )
     if as_json:
-        print_json({**bundle_json(published.bundle), "skipped": published.skipped, "failed": published.failed})
+        print_json(
+            {**bundle_json(published.bundle), "skipped": published.skipped, "failed": published.failed}
+        )
     else:
         _print_export(published)
     if published.failed:
-        raise ModelError(f"parity gate | not published: {', '.join(published.failed)} | {'; '.join(published.failed.values())}")
+        raise ModelError(
+            f"parity gate | not published: {', '.join(published.failed)} | {'; '.join(published.failed.values())}"
+        )
 
 
 def parity(
     bundle: Annotated[
-        Optional[Path], typer.Argument(metavar="[BUNDLE]", help="Default: the newest run's export/.", show_default=False)
+        Optional[Path],
+        typer.Argument(metavar="[BUNDLE]", help="Default: the newest run's export/.", show_default=False),
     ] = None,
     run: Annotated[
-        Optional[Path], typer.Option(help="The run that it was exported from; default: as the bundle says.", show_default=False)
+        Optional[Path],
+        typer.Option(
+            help="The run that it was exported from; default: as the bundle says.", show_default=False
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -107,7 +139,9 @@ def _print_export(published: "Published") -> None:
 
 
 def _print_parity(results: "list[ParityResult]") -> None:
-    table = new_table("variant", "on", "clips", "max difference", "p99.9", "limit", "CCC", "PyTorch's", "change, 95%", "")
+    table = new_table(
+        "variant", "on", "clips", "max difference", "p99.9", "limit", "CCC", "PyTorch's", "change, 95%", ""
+    )
     for result in results:
         if result.parity is None:
             table.add_row(result.variant.name, result.device, *[""] * 7, plain(result.problem))

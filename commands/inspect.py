@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 def inspect(
     model: Annotated[
-        Optional[Path], typer.Argument(metavar="[BUNDLE|ONNX]", help="Default: the newest run's export/.", show_default=False)
+        Optional[Path],
+        typer.Argument(
+            metavar="[BUNDLE|ONNX]", help="Default: the newest run's export/.", show_default=False
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -40,11 +43,13 @@ def print_bundle(bundle: "Bundle") -> None:
         size = f"{variant.size / 1e6:.1f}"
         state = _state(bundle, variant).partition(";")[0]  # what to do about it is in --json
         table.add_row(variant.name, variant.file, variant.input, size, variant.sha256[:12], parity, state)
-    source = ", ".join(f"{key} {bundle.provenance[key]}" for key in ("encoder", "method", "epoch") if key in bundle.provenance)
-    spec = bundle.spec
-    frontend = (
-        f"{spec.frames} frames x {spec.n_mels} mels of {spec.sampling_rate / 1000:g} kHz audio at {spec.peak_dbfs:g} dBFS"
+    source = ", ".join(
+        f"{key} {bundle.provenance[key]}"
+        for key in ("encoder", "method", "epoch")
+        if key in bundle.provenance
     )
+    spec = bundle.spec
+    frontend = f"{spec.frames} frames x {spec.n_mels} mels of {spec.sampling_rate / 1000:g} kHz audio at {spec.peak_dbfs:g} dBFS"
     auto = _auto(bundle)
     why = "".join(f"; not {what}: {reason}" for what, reason in auto["passed_over"].items())
     chosen = f"--backend auto: {auto['backend'] or 'nothing here'} {auto['variant'] or ''}".strip()
@@ -68,7 +73,11 @@ def _state(bundle: "Bundle", variant: "Variant") -> str:
     except RrtnError as error:
         return f"refused: {str(error).split(' | ')[1]}"
     if variant.kind == "onnx":
-        return f"runs, {variant.plan['speedup']} times as fast as fp32 on {variant.plan['cpu']}" if variant.plan else "runs"
+        return (
+            f"runs, {variant.plan['speedup']} times as fast as fp32 on {variant.plan['cpu']}"
+            if variant.plan
+            else "runs"
+        )
     if reason := mismatch(variant.stamp, this_machine()):
         return f"{reason}; build it where it shall run: rrtn export --trt"
     if reason := cuda_missing():

@@ -26,9 +26,16 @@ def pack(
         packed = write_packs(spool, out, bar)
     errors = dict(sorted(packed.errors.items()))
     if as_json:
-        counts = {"files": packed.files, "packs": packed.packs, "written_now": packed.written, "errors": errors}
+        counts = {
+            "files": packed.files,
+            "packs": packed.packs,
+            "written_now": packed.written,
+            "errors": errors,
+        }
         print_json({**counts, "out": str(out)})
     wrong = "".join(f"; {code} {count}" for code, count in errors.items())
-    say(f"{packed.files} files in {packed.packs} packs, {packed.written} written now{wrong}. Next: rrtn score {plain(out)}")
+    say(
+        f"{packed.files} files in {packed.packs} packs, {packed.written} written now{wrong}. Next: rrtn score {plain(out)}"
+    )
     if errors:
         raise typer.Exit(EXIT_SOME_ERRORS)

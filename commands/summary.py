@@ -19,7 +19,12 @@ def choice_of_scorer(scorer: "Scorer") -> tuple[str, str, int]:
 
 
 def summary_of_totals(
-    totals: "Totals", seconds: float, scored_now: int, out: Path | None, busy: dict[str, float], chosen: tuple[str, str, int]
+    totals: "Totals",
+    seconds: float,
+    scored_now: int,
+    out: Path | None,
+    busy: dict[str, float],
+    chosen: tuple[str, str, int],
 ) -> dict[str, Any]:
     """What --json prints; `chosen` is choice_of_scorer's."""
     device, variant, batch_size = chosen
@@ -71,4 +76,10 @@ def row_json(row: "Row") -> dict[str, Any]:
     """A row for --json."""
     from ..runtime.audio.file_names import cell_from_path
 
-    return {"file": cell_from_path(row.file), "start": row.start, "end": row.end, "scores": row.scores, "error": row.error}
+    return {
+        "file": cell_from_path(row.file),
+        "start": row.start,
+        "end": row.end,
+        "scores": row.scores,
+        "error": row.error,
+    }

@@ -16,18 +16,26 @@ if TYPE_CHECKING:
 def table2(
     data: DataDir = None,
     seeds: Annotated[int, typer.Option(help="Runs of each row, with seeds 0, 1, ...")] = 3,
-    encoders: Annotated[Optional[str], typer.Option(help="Of resnet18,cnn10,cnn14; default: all.", show_default=False)] = None,
-    methods: Annotated[Optional[str], typer.Option(help="Of vanilla,rrtn,rrtn-ruwl; default: all.", show_default=False)] = None,
+    encoders: Annotated[
+        Optional[str], typer.Option(help="Of resnet18,cnn10,cnn14; default: all.", show_default=False)
+    ] = None,
+    methods: Annotated[
+        Optional[str], typer.Option(help="Of vanilla,rrtn,rrtn-ruwl; default: all.", show_default=False)
+    ] = None,
     epochs: Epochs = None,
     fraction: Annotated[
         Optional[float],
-        typer.Option(help="Of the training clips, by whole speakers whom each seed draws.", show_default=False),
+        typer.Option(
+            help="Of the training clips, by whole speakers whom each seed draws.", show_default=False
+        ),
     ] = None,
     batch_size: BatchSize = None,
     device: Device = None,
     precision: Precision = None,
     out: Annotated[Path, typer.Option(help="The runs' folder; what is there goes on.")] = Path("runs/table2"),
-    dry_run: Annotated[bool, typer.Option(help="Say what would be trained, and for how long if it was measured.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Say what would be trained, and for how long if it was measured.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """The paper's Table 2 on your data: nine rows, some seeds each, with gains and their significance beside the paper's.
@@ -42,7 +50,9 @@ def table2(
     from ..train.loop import device_from_config
 
     if (world := world_from_environment()).size > 1:
-        raise ConfigError(f"torchrun | {world.size} processes | rrtn table2 trains with one | start it without torchrun")
+        raise ConfigError(
+            f"torchrun | {world.size} processes | rrtn table2 trains with one | start it without torchrun"
+        )
     overrides = {
         "device": device,
         "precision": precision,
@@ -53,7 +63,9 @@ def table2(
     }
     settings = config_from_dict(merged({}, overrides), source="flags")
     device_from_config(settings, world)
-    rows = rows_of(*(tuple(part.strip() for part in text.split(",")) if text else () for text in (encoders, methods)))
+    rows = rows_of(
+        *(tuple(part.strip() for part in text.split(",")) if text else () for text in (encoders, methods))
+    )
     runs = table_runs(settings, out=out, seeds=seeds, rows=rows)
     for note in runs.notes:
         say(f"[bold yellow]note[/]: {plain(note)}")
@@ -71,8 +83,14 @@ def _print_runs(description: dict[str, Any]) -> None:
     for run in description["runs"]:
         table.add_row(run["row"], str(run["seed"]), run["state"], plain(run["folder"]))
     seconds = description["seconds_to_go"]
-    left = "time not known before an epoch was trained" if seconds is None else f"{seconds / 60:,.1f} minutes, as measured here"
-    print_table(table, caption=f"{description['epochs_to_go']:,} of {description['epochs']:,} epochs to go: {left}")
+    left = (
+        "time not known before an epoch was trained"
+        if seconds is None
+        else f"{seconds / 60:,.1f} minutes, as measured here"
+    )
+    print_table(
+        table, caption=f"{description['epochs_to_go']:,} of {description['epochs']:,} epochs to go: {left}"
+    )
 
 
 def _print_table2(table: "Table2") -> None:

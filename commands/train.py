@@ -17,39 +17,54 @@ if TYPE_CHECKING:
 def train(
     data: DataDir = None,
     targets: Annotated[
-        Optional[str], typer.Option(help="Target columns, with commas; default: every numeric column.", show_default=False)
+        Optional[str],
+        typer.Option(help="Target columns, with commas; default: every numeric column.", show_default=False),
     ] = None,
-    encoder: Annotated[Optional[str], typer.Option(help="resnet18 (default), cnn10 or cnn14.", show_default=False)] = None,
+    encoder: Annotated[
+        Optional[str], typer.Option(help="resnet18 (default), cnn10 or cnn14.", show_default=False)
+    ] = None,
     method: Annotated[
         Optional[str],
-        typer.Option(help="vanilla (CCC), rrtn (+ Barlow Twins), rrtn-ruwl (+ learned weights; default).", show_default=False),
+        typer.Option(
+            help="vanilla (CCC), rrtn (+ Barlow Twins), rrtn-ruwl (+ learned weights; default).",
+            show_default=False,
+        ),
     ] = None,
     epochs: Epochs = None,
     batch_size: BatchSize = None,
-    lr: Annotated[Optional[float], typer.Option(help="AdamW's learning rate; default 0.001.", show_default=False)] = None,
+    lr: Annotated[
+        Optional[float], typer.Option(help="AdamW's learning rate; default 0.001.", show_default=False)
+    ] = None,
     seed: Annotated[
         Optional[int], typer.Option(help="Of weights, order, crops and masks; default 0.", show_default=False)
     ] = None,
     device: Device = None,
     precision: Precision = None,
     compile_: Annotated[
-        Optional[bool], typer.Option("--compile/--no-compile", help="torch.compile; default off.", show_default=False)
+        Optional[bool],
+        typer.Option("--compile/--no-compile", help="torch.compile; default off.", show_default=False),
     ] = None,
     init: Annotated[
-        Optional[Path], typer.Option(help="A PANNs Cnn14_16k.pth or Cnn10 that the encoder starts from.", show_default=False)
+        Optional[Path],
+        typer.Option(help="A PANNs Cnn14_16k.pth or Cnn10 that the encoder starts from.", show_default=False),
     ] = None,
     tensorboard: Annotated[
-        Optional[bool], typer.Option("--tensorboard", help="Event files in the run's folder, too.", show_default=False)
+        Optional[bool],
+        typer.Option("--tensorboard", help="Event files in the run's folder, too.", show_default=False),
     ] = None,
     config: Annotated[
-        Optional[Path], typer.Option(help="A config.toml, such as a run's; flags win over it.", show_default=False)
+        Optional[Path],
+        typer.Option(help="A config.toml, such as a run's; flags win over it.", show_default=False),
     ] = None,
     out: Annotated[
-        Optional[Path], typer.Option(help="The run's folder; default: runs/<time>-<encoder>-<method>.", show_default=False)
+        Optional[Path],
+        typer.Option(help="The run's folder; default: runs/<time>-<encoder>-<method>.", show_default=False),
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with --out, or with the newest run.")] = False,
     strict_resume: Annotated[bool, typer.Option(help="Stop where the newest checkpoint is broken.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Read and check everything, print what would happen, train nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Read and check everything, print what would happen, train nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train the network on rated clips.
@@ -83,11 +98,15 @@ def train(
     }
     run = (out or newest_run()) if resume else out
     if resume and (run is None or not (run / "config.toml").exists()):
-        raise ConfigError(f"--resume | no run in {run or 'runs/'} | expected a folder with config.toml | use --out RUN")
+        raise ConfigError(
+            f"--resume | no run in {run or 'runs/'} | expected a folder with config.toml | use --out RUN"
+        )
     if resume and config:
         raise ConfigError("--config | not with --resume: the run's own config.toml is taken")
     source = run / "config.toml" if resume and run else config
-    settings = config_from_dict(merged(read_toml(source) if source else {}, overrides), source=str(source or "flags"))
+    settings = config_from_dict(
+        merged(read_toml(source) if source else {}, overrides), source=str(source or "flags")
+    )
     changed = changes_on_resume(config_from_toml(run / "config.toml"), settings) if resume and run else []
     world = world_from_environment()
     tell = say if world.is_first else _say_nothing
@@ -104,7 +123,9 @@ def train(
         name = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{model.encoder}-{model.method}"
         run = run or Path(from_first(world, name))
         epochs = plan.config.optim.epochs
-        tell(f"run [bold]{plain(run)}[/]: {model.encoder}, {model.method}, {epochs} epochs, {plan.steps} steps")
+        tell(
+            f"run [bold]{plain(run)}[/]: {model.encoder}, {model.method}, {epochs} epochs, {plan.steps} steps"
+        )
         result = run_training(plan, run, resume=resume, strict_resume=strict_resume, world=world)
     if not world.is_first:
         return
@@ -112,7 +133,9 @@ def train(
     if as_json:
         print_json({"run": str(run), "best": best, "epochs": result.epochs, "config": plan.config.to_dict()})
     else:
-        say(f"best: epoch {result.best.epoch}, mean Val CCC {result.best.ccc:.3f}. Next: rrtn evaluate, rrtn export --trt")
+        say(
+            f"best: epoch {result.best.epoch}, mean Val CCC {result.best.ccc:.3f}. Next: rrtn evaluate, rrtn export --trt"
+        )
 
 
 def _say_nothing(text: str) -> None:
@@ -126,6 +149,10 @@ def _print_plan(plan: "TrainingPlan", description: dict[str, Any]) -> None:
     table.add_row("targets", plain(", ".join(plan.data.targets)))
     table.add_row("model", f"{plan.config.model.encoder}, {plan.config.model.method}")
     table.add_row("parameters", ", ".join(f"{part} {count:,}" for part, count in parameters.items()))
-    table.add_row("steps", f"{plan.steps:,} = {optim.epochs} epochs x {plan.steps_per_epoch}, batch {optim.batch_size}")
-    table.add_row("training state", f"{description['bytes_of_training_state'] / 2**20:,.0f} MiB beside the activations")
+    table.add_row(
+        "steps", f"{plan.steps:,} = {optim.epochs} epochs x {plan.steps_per_epoch}, batch {optim.batch_size}"
+    )
+    table.add_row(
+        "training state", f"{description['bytes_of_training_state'] / 2**20:,.0f} MiB beside the activations"
+    )
     print_table(table)

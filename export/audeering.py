@@ -14,7 +14,9 @@ from ..runtime.files import write_bytes
 from ..runtime.model_input import ModelInput
 
 MODEL_YAML: Final = "model.yaml"
-_TRANSFORM: Final = f"${ModelInput.__module__}.{ModelInput.__name__}=={__version__}"  # audobject's name of a class
+_TRANSFORM: Final = (
+    f"${ModelInput.__module__}.{ModelInput.__name__}=={__version__}"  # audobject's name of a class
+)
 
 
 def audonnx_yaml_from_bundle(bundle: Bundle) -> Path:
@@ -36,7 +38,9 @@ def _variant_for_signals(bundle: Bundle) -> Variant:
     for name in names:
         if variant := bundle.variant(name):
             return variant
-    raise ModelError(f"{bundle.path} | no variant {' or '.join(names)} | an ONNX model that audonnx can run | export again")
+    raise ModelError(
+        f"{bundle.path} | no variant {' or '.join(names)} | an ONNX model that audonnx can run | export again"
+    )
 
 
 def _yaml(bundle: Bundle, variant: Variant) -> str:
@@ -57,6 +61,10 @@ def _yaml(bundle: Bundle, variant: Variant) -> str:
 def _scalar(value: str | int | float) -> str:
     """A YAML 1.1 scalar, in ASCII: PyYAML takes 1e-10 for a string, and audonnx reads in the locale's encoding."""
     if isinstance(value, str):
-        return '"' + "".join(c if " " <= c <= "~" and c not in '"\\' else f"\\U{ord(c):08x}" for c in value) + '"'
+        return (
+            '"'
+            + "".join(c if " " <= c <= "~" and c not in '"\\' else f"\\U{ord(c):08x}" for c in value)
+            + '"'
+        )
     number = repr(value)
     return number.replace("e", ".0e") if isinstance(value, float) and "." not in number else number

@@ -34,7 +34,9 @@ def check_replaceable(out: Path) -> None:
     beside = next(folder for folder in out.absolute().parents if folder.exists())
     for folder in (out, beside):
         if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
-            raise StoppedError(f"{folder} | not writable | expected a folder for the bundle | choose another --out")
+            raise StoppedError(
+                f"{folder} | not writable | expected a folder for the bundle | choose another --out"
+            )
 
 
 @contextlib.contextmanager
@@ -83,7 +85,9 @@ def _replace_files(staging: Path, out: Path) -> None:
     try:
         for variant, spare in zip(new.variants, spares, strict=True):
             _give_name(staging / variant.file, out / spare.file)
-        write_json(out / MANIFEST, {**replace(new, variants=tuple(spares)).manifest(), _REPLACES: sorted(before)})
+        write_json(
+            out / MANIFEST, {**replace(new, variants=tuple(spares)).manifest(), _REPLACES: sorted(before)}
+        )
         for variant, spare in zip(new.variants, spares, strict=True):
             _give_name(out / spare.file, out / variant.file)
         for name in sorted(beside):

@@ -19,7 +19,12 @@ from ..train.method.model import TwinsNetwork
 
 
 def deployed_from_network(
-    network: TwinsNetwork, spec: FrontendSpec, input_kind: InputKind, *, half: bool = False, embeddings: bool = False
+    network: TwinsNetwork,
+    spec: FrontendSpec,
+    input_kind: InputKind,
+    *,
+    half: bool = False,
+    embeddings: bool = False,
 ) -> nn.Module:
     """Encoder and head in evaluation mode, taking `log_mel` or `waveform`, float32 at both ends.
 

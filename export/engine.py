@@ -83,7 +83,9 @@ def engine_from_onnx(
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
         problems = "; ".join(_problem(parser.get_error(i)) for i in range(parser.num_errors))
-        raise ModelError(f"{flavour} | {problems} | an ONNX graph that it can parse | export with another flavour")
+        raise ModelError(
+            f"{flavour} | {problems} | an ONNX graph that it can parse | export with another flavour"
+        )
     convolutions = convolution_types(network, trt)
     check_precision(convolutions, precision)
     config = builder.create_builder_config()
@@ -122,7 +124,11 @@ def _build(
 ) -> bytes:
     """With the timings of earlier builds, where this TensorRT has such."""
     name = flavour.module.__name__
-    file = timing_cache_file(cache_folder(), flavour.module.__version__, _capability()) if name == "tensorrt" else None
+    file = (
+        timing_cache_file(cache_folder(), flavour.module.__version__, _capability())
+        if name == "tensorrt"
+        else None
+    )
     notes = [attach_timing_cache(config, file)] if file else []
     with _signals_wait() as received:
         config.progress_monitor = monitor = progress_monitor(flavour.module, progress, received)
@@ -130,7 +136,9 @@ def _build(
     if monitor.problem:
         raise monitor.problem
     if plan is None:  # the builder does not raise
-        raise ModelError(f"{name} | {flavour.reason or 'no engine and no reason'} | an engine | see rrtn doctor")
+        raise ModelError(
+            f"{name} | {flavour.reason or 'no engine and no reason'} | an engine | see rrtn doctor"
+        )
     if file:
         notes.append(store_timing_cache(config, file))
     for note in filter(None, notes):
@@ -145,7 +153,9 @@ def _signals_wait() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():  # signals go to the main thread alone
         yield received
         return
-    before = {number: signal.signal(number, lambda sent, _: received.append(sent)) for number in (SIGINT, SIGTERM)}
+    before = {
+        number: signal.signal(number, lambda sent, _: received.append(sent)) for number in (SIGINT, SIGTERM)
+    }
     try:
         yield received
     finally:
@@ -212,7 +222,9 @@ def layer_types(inspection: str) -> Counter[str]:
         "bfloat16": "bf16",
     }
     layers = [layer for layer in json.loads(inspection).get("Layers", []) if isinstance(layer, dict)]
-    formats = [str(output.get("Format/Datatype", "")) for layer in layers for output in layer.get("Outputs", [])]
+    formats = [
+        str(output.get("Format/Datatype", "")) for layer in layers for output in layer.get("Outputs", [])
+    ]
     words = [word for text in formats for word in text.lower().replace(".", " ").split()]
     return Counter(names[word] for word in words if word in names)
 
@@ -225,7 +237,9 @@ def check_layers(types: Counter[str], stated: str) -> None:
     foreign = [name for name in types if name not in ("fp32", stated)]
     if foreign or not types[stated]:
         found = ", ".join(f"{count} in {name}" for name, count in types.items()) or "of no type that is known"
-        raise ModelError(f"{stated} engine | outputs of its layers: {found} | expected {stated} | not published")
+        raise ModelError(
+            f"{stated} engine | outputs of its layers: {found} | expected {stated} | not published"
+        )
 
 
 def _inspection(flavour: Flavour, plan: bytes) -> str:
@@ -234,7 +248,9 @@ def _inspection(flavour: Flavour, plan: bytes) -> str:
     flavour.forget()
     engine = trt.Runtime(flavour.log).deserialize_cuda_engine(plan)
     if engine is None:
-        raise ModelError(f"{trt.__name__} | {flavour.reason} | an engine that loads where it was built | see rrtn doctor")
+        raise ModelError(
+            f"{trt.__name__} | {flavour.reason} | an engine that loads where it was built | see rrtn doctor"
+        )
     return str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
 
 

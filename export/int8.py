@@ -16,7 +16,13 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from ..runtime.arrays import Float32, Float64
@@ -86,7 +92,9 @@ class Int8Difference:
     max_abs: float
     p999_abs: float
     rms: float
-    rms_share: float  # of the standard deviation that the fp32 scores have over the clips; of the worst target
+    rms_share: (
+        float  # of the standard deviation that the fp32 scores have over the clips; of the worst target
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """For bundle.json."""
@@ -97,7 +105,9 @@ def int8_difference(scores: Float32, reference: Float32) -> Int8Difference:
     """int8 scores [n, K] against fp32 ones [n, K]. NaN in the scores is NaN in every figure."""
     error = np.abs(scores.astype(np.float64) - reference)
     rms = np.sqrt(np.square(error).mean(0))  # [K]
-    spread = np.maximum(reference.std(0, dtype=np.float64), np.finfo(np.float32).eps)  # a target may be constant
+    spread = np.maximum(
+        reference.std(0, dtype=np.float64), np.finfo(np.float32).eps
+    )  # a target may be constant
     return Int8Difference(
         clips=len(scores),
         max_abs=float(error.max()),
@@ -122,7 +132,9 @@ def _int8_from_onnx(model: bytes, calibration: Float32, recipe: _Recipe) -> byte
 def _quantised(fp32: ModelProto, calibration: Float32, recipe: _Recipe) -> ModelProto:
     """Ranges are minima and maxima: clipping at a percentile made the largest differences larger."""
     trunk = _trunk(fp32)
-    nodes = [node.name for node in (trunk if recipe.first_conv else trunk[1:]) if node.op_type in recipe.operators]
+    nodes = [
+        node.name for node in (trunk if recipe.first_conv else trunk[1:]) if node.op_type in recipe.operators
+    ]
     prepared = ModelProto()
     prepared.CopyFrom(fp32)
     add_pre_process_metadata(prepared)  # else the quantiser asks for it, through the root logger
@@ -176,9 +188,12 @@ def _correct_head(int8: ModelProto, fp32: ModelProto, calibration: Float32) -> N
     head = _head(int8)
     tensors = {tensor.name: tensor for tensor in int8.graph.initializer}
     weight = numpy_helper.to_array(tensors[head.input[1]]).astype(np.float64)  # [K, D]
-    bias = numpy_helper.to_array(tensors[head.input[2]]).astype(np.float64) if len(head.input) == 3 else 0  # [K]
+    bias = (
+        numpy_helper.to_array(tensors[head.input[2]]).astype(np.float64) if len(head.input) == 3 else 0
+    )  # [K]
     z, z8 = (
-        _outputs(_with_output(model, head.input[0]), head.input[0], calibration) @ weight.T + bias for model in (fp32, int8)
+        _outputs(_with_output(model, head.input[0]), head.input[0], calibration) @ weight.T + bias
+        for model in (fp32, int8)
     )
     s, t = _lines(z8, z)
     del head.input[1:]  # the exporter may let other nodes share them
@@ -191,7 +206,9 @@ def _correct_head(int8: ModelProto, fp32: ModelProto, calibration: Float32) -> N
 def _head(model: ModelProto) -> NodeProto:
     """The last Gemm: embedding [n, D] -> logits [n, K]."""
     head: NodeProto = next(node for node in reversed(model.graph.node) if node.op_type == "Gemm")
-    assert {attribute.name: helper.get_attribute_value(attribute) for attribute in head.attribute}["transB"] == 1
+    assert {attribute.name: helper.get_attribute_value(attribute) for attribute in head.attribute}[
+        "transB"
+    ] == 1
     return head
 
 

@@ -124,7 +124,11 @@ def measured(
 
 
 def bench_document(
-    bundle: Bundle, results: Sequence[Measurement], limits: Ceiling, before: Preparation, reasons: dict[str, str]
+    bundle: Bundle,
+    results: Sequence[Measurement],
+    limits: Ceiling,
+    before: Preparation,
+    reasons: dict[str, str],
 ) -> dict[str, Any]:
     """All that `rrtn bench --json` prints; `lines` is what stands below the table."""
     flops = bundle.provenance.get("flops_per_clip")
@@ -164,7 +168,9 @@ def svg_chart(document: dict[str, Any]) -> str:
     """Clips a second of each measurement, as horizontal bars with their numbers; readable in greyscale."""
     rows = document["measurements"]
     largest = max(row["clips_per_second"] for row in rows)
-    lines = [f'<text x="8" y="20">clips/s, {document["machine"]["cpu"]}, {document["machine"]["cores"]} cores</text>']
+    lines = [
+        f'<text x="8" y="20">clips/s, {document["machine"]["cpu"]}, {document["machine"]["cores"]} cores</text>'
+    ]
     for i, row in enumerate(rows):
         y, width = 34 + 24 * i, 420 * row["clips_per_second"] / largest
         name = f"{row['variant']} {row['device']} {row['at_once']} x {row['batch']}"
@@ -183,12 +189,21 @@ def _accuracy(variant: Variant) -> str:
 
 
 def _measurement(
-    bundle: Bundle, backend: Backend, batch: int, at_once: int, seconds: float, flops: int | None, limits: Ceiling | None
+    bundle: Bundle,
+    backend: Backend,
+    batch: int,
+    at_once: int,
+    seconds: float,
+    flops: int | None,
+    limits: Ceiling | None,
 ) -> Measurement:
     inputs = _inputs(bundle.spec, backend, batch)
     spent = Spent()
     with ThreadPoolExecutor(at_once) as threads:
-        loops = [threads.submit(_timed, backend, inputs, seconds, spent if i == 0 else Spent()) for i in range(at_once)]
+        loops = [
+            threads.submit(_timed, backend, inputs, seconds, spent if i == 0 else Spent())
+            for i in range(at_once)
+        ]
         times = [time for loop in loops for time in loop.result()]
     own = len(times) / at_once  # runs that `spent` is of, about
     p50 = statistics.median(times)
@@ -236,15 +251,21 @@ def _inputs(spec: FrontendSpec, backend: Backend, batch: int) -> list[ModelBatch
     if backend.variant.input == "waveform" and backend.device != "cpu":
         clips: Any = samples
     else:
-        clips = np.stack([clip_input(waveform_from_samples(each), spec, backend.variant.input) for each in samples])
+        clips = np.stack(
+            [clip_input(waveform_from_samples(each), spec, backend.variant.input) for each in samples]
+        )
     return [clips[(np.arange(batch) + i) % _INPUTS] for i in range(_INPUTS)]
 
 
-def _share(backend: Backend, batch: int, rate: float, flops: int | None, limits: Ceiling | None) -> float | None:
+def _share(
+    backend: Backend, batch: int, rate: float, flops: int | None, limits: Ceiling | None
+) -> float | None:
     """Of the rate that arithmetic and memory allow; float32 on the CPU only, since the ceilings are those of float32 there."""
     if limits is None or flops is None or backend.device != "cpu" or backend.variant.precision != "fp32":
         return None
-    weights = backend.variant.size / batch  # bytes a clip; activations are not counted, which may stay in the caches
+    weights = (
+        backend.variant.size / batch
+    )  # bytes a clip; activations are not counted, which may stay in the caches
     return rate * max(flops / limits.sgemm, weights / limits.copy)
 
 

@@ -30,7 +30,9 @@ def clip_log_mel(waveform: Float32, spec: FrontendSpec) -> Float32:
 
     It is `log_mel` of that clip; the frames that lie in the silence behind a short recording are known beforehand.
     """
-    sounding = min(spec.frames, -(-(len(waveform) + spec.n_fft // 2) // spec.hop))  # frames that reach into the recording
+    sounding = min(
+        spec.frames, -(-(len(waveform) + spec.n_fft // 2) // spec.hop)
+    )  # frames that reach into the recording
     decibels = np.full((spec.frames, spec.n_mels), 10 * np.log10(np.float32(spec.power_floor)), np.float32)
     decibels[:sounding] = _first_frames(clip_of(waveform, spec), spec, sounding)
     if spec.pad == "zero_db":
@@ -84,7 +86,9 @@ def _frames(x: Float32, spec: FrontendSpec, first: int, count: int) -> Float32:
     if before or after:
         part = np.concatenate([x[before:0:-1], part, x[-2 : -2 - after : -1]])
     (stride,) = part.strides
-    return np.lib.stride_tricks.as_strided(part, (count, spec.n_fft), (stride * spec.hop, stride), writeable=False)
+    return np.lib.stride_tricks.as_strided(
+        part, (count, spec.n_fft), (stride * spec.hop, stride), writeable=False
+    )
 
 
 def clip_of(waveform: Float32, spec: FrontendSpec, start: int = 0) -> Float32:
@@ -152,7 +156,11 @@ def _mel_bands(spec: FrontendSpec) -> tuple[tuple[slice, slice, Float32], ...]:
     """
     filters = mel_filterbank(spec).astype(np.float32)
     bands = []
-    for mels in (slice(0, spec.n_mels // 2), slice(spec.n_mels // 2, 3 * spec.n_mels // 4), slice(3 * spec.n_mels // 4, None)):
+    for mels in (
+        slice(0, spec.n_mels // 2),
+        slice(spec.n_mels // 2, 3 * spec.n_mels // 4),
+        slice(3 * spec.n_mels // 4, None),
+    ):
         used = np.flatnonzero(filters[:, mels].any(1))
         bins = slice(used[0], used[-1] + 1) if used.size else slice(1)
         bands.append((bins, mels, np.ascontiguousarray(filters[bins, mels])))

@@ -17,7 +17,9 @@ from .frontend import clip_input
 from .spec import FrontendSpec, InputKind
 
 # Where audonnx is installed, so is audobject: a transform that is an Object can be written to YAML again with its model.
-_Object: Any = importlib.import_module("audobject").Object if importlib.util.find_spec("audobject") else object
+_Object: Any = (
+    importlib.import_module("audobject").Object if importlib.util.find_spec("audobject") else object
+)
 
 
 class ModelInput(_Object):  # type: ignore[misc]
@@ -37,7 +39,9 @@ class ModelInput(_Object):  # type: ignore[misc]
         Raises AudioError for NaN or no samples, ConfigError for a rate or shape that is none.
         """
         if sampling_rate is None:
-            raise ConfigError("sampling_rate | not given | expected the signal's, in Hz | model(signal, sampling_rate)")
+            raise ConfigError(
+                "sampling_rate | not given | expected the signal's, in Hz | model(signal, sampling_rate)"
+            )
         audio = audio_from_array(np.transpose(signal), sampling_rate, self._spec)
         clip = clip_input(audio.waveform, self._spec, self.input)
         return clip if clip.ndim == 1 else clip[0]

@@ -28,14 +28,18 @@ class Progress:
         self._started = time.monotonic()
         self._next_line = self._started + _LINE_SECONDS
         self._bar = _bar() if sys.stderr.isatty() else None
-        self._task = self._bar.add_task(label, total=total, unit=unit, rate="", note="") if self._bar else None
+        self._task = (
+            self._bar.add_task(label, total=total, unit=unit, rate="", note="") if self._bar else None
+        )
 
     def __enter__(self) -> "Progress":
         if self._bar:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar:
             self._bar.stop()
         elif self._printed < self._done and self.seconds > _QUIET_SECONDS:
@@ -75,7 +79,13 @@ class Progress:
 
 def _bar() -> "RichProgress":
     from rich.console import Console  # not above: most commands show no bar
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as RichProgress
 
     return RichProgress(

@@ -68,5 +68,7 @@ class FrontendSpec:
         expected = {field.name for field in dataclasses.fields(cls)}
         if fields.keys() != expected:
             odd = sorted(fields.keys() ^ expected)
-            raise ModelError(f"frontend spec | missing or unknown fields: {', '.join(odd)} | export the model again")
+            raise ModelError(
+                f"frontend spec | missing or unknown fields: {', '.join(odd)} | export the model again"
+            )
         return cls(**fields)

@@ -84,7 +84,10 @@ def csv_lines() -> list[str]:
     header = "File_ID,Split,Subject_ID,Country_string,Age,Awe,Fear"
     splits = ["Train"] * 8 + ["Val"] * 4 + ["Test"] * 2
     ratings = np.random.default_rng(0).uniform(0, 1, (len(splits), 2)).round(3)
-    labels = ["," if split == "Test" else f"{awe},{fear}" for split, (awe, fear) in zip(splits, ratings, strict=True)]
+    labels = [
+        "," if split == "Test" else f"{awe},{fear}"
+        for split, (awe, fear) in zip(splits, ratings, strict=True)
+    ]
     rows = (
         f"[{i:05d}],{split},{split}_{i // 2},USA,30,{label}"
         for i, (split, label) in enumerate(zip(splits, labels, strict=True))
@@ -118,7 +121,9 @@ def scorer(tiny_model: Path) -> Scorer:
 @pytest.fixture
 def sound(spec: FrontendSpec) -> NDArray[np.float64]:
     """1.5 s of noise under a smooth envelope at 16 kHz, peak 0.5: something at every frequency, and no edges."""
-    noise = np.random.default_rng(1).normal(size=round(1.5 * spec.sampling_rate)) * np.hanning(round(1.5 * spec.sampling_rate))
+    noise = np.random.default_rng(1).normal(size=round(1.5 * spec.sampling_rate)) * np.hanning(
+        round(1.5 * spec.sampling_rate)
+    )
     return np.asarray(0.5 * noise / np.abs(noise).max())
 
 

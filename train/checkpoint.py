@@ -55,7 +55,9 @@ class CheckpointInfo:
         return dict(self.history[-1]["val_ccc_per_target"])
 
 
-def save_checkpoint(folder: Path, info: CheckpointInfo, tensors: Mapping[str, Tensors], *, keep_previous: bool = False) -> None:
+def save_checkpoint(
+    folder: Path, info: CheckpointInfo, tensors: Mapping[str, Tensors], *, keep_previous: bool = False
+) -> None:
     """`tensors` {"weights": {...}, "optimizer": {...}}, each becomes one file.
 
     Then all other files are removed, but those of the checkpoint before where it is kept. Raises StoppedError where the
@@ -78,7 +80,9 @@ def read_info(folder: Path) -> CheckpointInfo:
     return _info(_document(folder / POINTER))
 
 
-def load_checkpoint(folder: Path, *kinds: str, pointer: str = POINTER) -> tuple[CheckpointInfo, dict[str, Tensors]]:
+def load_checkpoint(
+    folder: Path, *kinds: str, pointer: str = POINTER
+) -> tuple[CheckpointInfo, dict[str, Tensors]]:
     """The kinds of tensors asked for, on the CPU, once their hashes agree. Raises ModelError."""
     document = _document(folder / pointer)
     return _info(document), {kind: _load_checked(folder / pointer, document["files"], kind) for kind in kinds}
@@ -94,7 +98,9 @@ class Saver:
     def __enter__(self) -> "Saver":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._pool.shutdown(wait=True)
         if error is None:
             self.wait()
@@ -139,14 +145,20 @@ def _document(path: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(path.read_bytes())
     except OSError as error:
-        raise ModelError(f"{path} | {error.strerror} | expected a checkpoint of rrtn train | train first") from error
+        raise ModelError(
+            f"{path} | {error.strerror} | expected a checkpoint of rrtn train | train first"
+        ) from error
     except ValueError as error:
         raise ModelError(f"{path} | {error} | expected JSON | restore the file, or train again") from error
     found = document.get("schema") if isinstance(document, dict) else None
     if found != SCHEMA:
-        raise ModelError(f"{path} | schema {found!r} | this rrtn reads schema {SCHEMA} | use the rrtn that wrote it")
+        raise ModelError(
+            f"{path} | schema {found!r} | this rrtn reads schema {SCHEMA} | use the rrtn that wrote it"
+        )
     if lost := {"files", *CheckpointInfo.__dataclass_fields__} - document.keys():
-        raise ModelError(f"{path} | no {', '.join(sorted(lost))} | the file was changed | use another checkpoint")
+        raise ModelError(
+            f"{path} | no {', '.join(sorted(lost))} | the file was changed | use another checkpoint"
+        )
     return document
 
 
@@ -161,7 +173,9 @@ def _load_checked(pointer: Path, files: dict[str, Any], kind: str) -> Tensors:
     if not path.is_file() or (found := sha256_of(path)) != files[kind]["sha256"]:
         came = f"sha256 {found[:12]}" if path.is_file() else "not there"
         wanted = files[kind]["sha256"][:12]
-        raise ModelError(f"{path} | {came} | {pointer.name} lists {wanted} | the file was changed: use another checkpoint")
+        raise ModelError(
+            f"{path} | {came} | {pointer.name} lists {wanted} | the file was changed: use another checkpoint"
+        )
     try:
         return load_file(path)
     except SafetensorError as error:

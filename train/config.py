@@ -33,7 +33,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))
         if not 0 < self.fraction <= 1:
-            raise ConfigError(f"--fraction (data.fraction) | {self.fraction} | expected more than 0, at most 1")
+            raise ConfigError(
+                f"--fraction (data.fraction) | {self.fraction} | expected more than 0, at most 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,9 @@ class ModelConfig:
     """What is trained."""
 
     encoder: EncoderName = "resnet18"  # --encoder
-    method: Method = "rrtn-ruwl"  # --method: vanilla (CCC), rrtn (fixed weights), rrtn-ruwl (restrained uncertainty)
+    method: Method = (
+        "rrtn-ruwl"  # --method: vanilla (CCC), rrtn (fixed weights), rrtn-ruwl (restrained uncertainty)
+    )
     init: str = ""  # --init: a PANNs checkpoint that the encoder starts from
 
     def __post_init__(self) -> None:
@@ -82,17 +86,27 @@ class LossConfig:
 class RuwlConfig:
     """Restrained uncertainty weights of the three terms ccc, ccc_a, bt (Eqs. 5 and 6)."""
 
-    mode: RuwlMode = "learned"  # fixed: c stays where it starts, as in the authors' scripts (paper.md, point 2)
+    mode: RuwlMode = (
+        "learned"  # fixed: c stays where it starts, as in the authors' scripts (paper.md, point 2)
+    )
     lambdas: tuple[float, float, float] = (1.0, 1.0, 1e-8)
-    c: tuple[float, float, float] = (1.0, 1.0, 0.01)  # where c starts; method rrtn weighs with lambda / c^2 of it
+    c: tuple[float, float, float] = (
+        1.0,
+        1.0,
+        0.01,
+    )  # where c starts; method rrtn weighs with lambda / c^2 of it
     lr: float = 1e-3  # of c, which has no weight decay
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lambdas", tuple(map(float, self.lambdas)))
         object.__setattr__(self, "c", tuple(map(float, self.c)))
-        right = all(0 <= value < math.inf for value in self.lambdas) and all(0 < abs(c) < math.inf for c in self.c)
+        right = all(0 <= value < math.inf for value in self.lambdas) and all(
+            0 < abs(c) < math.inf for c in self.c
+        )
         if len(self.lambdas) != 3 or len(self.c) != 3 or not right:
-            raise ConfigError("ruwl.lambdas, ruwl.c | expected three numbers each, no lambda under 0 and no c of 0")
+            raise ConfigError(
+                "ruwl.lambdas, ruwl.c | expected three numbers each, no lambda under 0 and no c of 0"
+            )
         _check_choice("ruwl.mode", self.mode, get_args(RuwlMode))
         _check_least("ruwl.lr", self.lr, 0)
 
@@ -102,7 +116,9 @@ class OptimConfig:
     """AdamW, as the paper sets it."""
 
     epochs: int = 0  # --epochs; 0 is 60, as in the paper, and 5 on the built-in corpus
-    batch_size: int = 0  # --batch-size, over all GPUs; 0 is 128, as in the paper, and less where that is under 10 steps
+    batch_size: int = (
+        0  # --batch-size, over all GPUs; 0 is 128, as in the paper, and less where that is under 10 steps
+    )
     lr: float = 1e-3  # --lr
     eps: float = 1e-8
     weight_decay: float = 0.01
@@ -113,7 +129,9 @@ class OptimConfig:
         _check_least("--epochs (optim.epochs)", self.epochs, 0)
         _check_least("--batch-size (optim.batch_size)", self.batch_size, 0)
         if self.batch_size == 1:
-            raise ConfigError("--batch-size (optim.batch_size) | 1 | CCC and Barlow Twins need at least 2 clips")
+            raise ConfigError(
+                "--batch-size (optim.batch_size) | 1 | CCC and Barlow Twins need at least 2 clips"
+            )
         if not 0 < self.lr < 10:
             raise ConfigError(f"--lr (optim.lr) | {self.lr} | expected more than 0, usually about 0.001")
         for name in ("eps", "weight_decay", "warmup_epochs"):
@@ -139,7 +157,9 @@ class Config:
     device: TrainingDevice = "auto"  # --device
     precision: Precision = "auto"  # --precision of the two passes: bf16 on a GPU that has it, else fp32
     compile: CompileMode = "off"  # --compile: modes of torch.compile; reduce-overhead takes CUDA graphs
-    checkpoint_minutes: float = 10.0  # the longest time between two checkpoints; there is one at each epoch's end, too
+    checkpoint_minutes: float = (
+        10.0  # the longest time between two checkpoints; there is one at each epoch's end, too
+    )
     tensorboard: bool = False  # --tensorboard: event files in the run's folder
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -166,7 +186,10 @@ class Config:
     def _check_effects(self) -> None:
         """A setting that cannot take effect is a mistake that nobody would see."""
         method = self.model.method
-        without_effect = {"vanilla": ("projector", "loss", "ruwl", "augment"), "rrtn": ("ruwl.mode", "ruwl.lr")}.get(method, ())
+        without_effect = {
+            "vanilla": ("projector", "loss", "ruwl", "augment"),
+            "rrtn": ("ruwl.mode", "ruwl.lr"),
+        }.get(method, ())
         chosen = f"method {method}"
         if method == "rrtn-ruwl" and self.ruwl.mode == "fixed":
             chosen, without_effect = "ruwl.mode fixed", ("ruwl.lr",)
@@ -202,7 +225,9 @@ def flat_settings(document: Mapping[str, Any], prefix: str = "") -> dict[str, An
     """Nested settings by their dotted names."""
     flat: dict[str, Any] = {}
     for key, value in document.items():
-        flat |= flat_settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        flat |= (
+            flat_settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        )
     return flat
 
 
@@ -210,7 +235,10 @@ def _from_dict(kind: Any, document: Mapping[str, Any], *, source: str, prefix: s
     fields = {item.name: item for item in dataclasses.fields(kind)}
     if unknown := [prefix + key for key in document if key not in fields]:
         raise ConfigError(f"{source} | unknown: {', '.join(unknown)} | known here: {', '.join(fields)}")
-    values = {key: _value(_default(fields[key]), value, source=source, key=prefix + key) for key, value in document.items()}
+    values = {
+        key: _value(_default(fields[key]), value, source=source, key=prefix + key)
+        for key, value in document.items()
+    }
     try:
         return kind(**values)
     except ConfigError:
@@ -224,7 +252,8 @@ def _value(default: Any, value: object, *, source: str, key: str) -> Any:
     if isinstance(default, tuple):
         item = default[0] if default else ""  # the empty default is of names
         return tuple(
-            _value(item, part, source=source, key=key) for part in _checked(value, list | tuple, source=source, key=key)
+            _value(item, part, source=source, key=key)
+            for part in _checked(value, list | tuple, source=source, key=key)
         )
     if isinstance(default, float):
         return float(_checked(value, int | float, source=source, key=key))

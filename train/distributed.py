@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from ..runtime.errors import ConfigError, StoppedError
 
-_TIMEOUT: Final = datetime.timedelta(minutes=30)  # the first rank may decode a whole data set while the others wait
+_TIMEOUT: Final = datetime.timedelta(
+    minutes=30
+)  # the first rank may decode a whole data set while the others wait
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ def world_from_environment() -> World:
     if not found:
         return World()
     if len(found) < len(names):
-        raise ConfigError(f"environment | only {', '.join(found)} | expected {', '.join(names)}, or none | start with torchrun")
+        raise ConfigError(
+            f"environment | only {', '.join(found)} | expected {', '.join(names)}, or none | start with torchrun"
+        )
     return World(*map(int, found.values()))
 
 
@@ -70,7 +74,9 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "/gloo/" not in str(error):  # Gloo has no error of its own
+        if not isinstance(error, dist.DistError) and "/gloo/" not in str(
+            error
+        ):  # Gloo has no error of its own
             raise
         raise StoppedError(
             f"torchrun | rank {world.rank} has lost another process | that one's message says why | then go on with --resume"
@@ -147,7 +153,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        gradient = gradients[0].clone(memory_format=torch.contiguous_format)  # autograd may hand the same to others
+        gradient = gradients[0].clone(
+            memory_format=torch.contiguous_format
+        )  # autograd may hand the same to others
         dist.all_reduce(gradient)
         return gradient.chunk(dist.get_world_size())[dist.get_rank()]
 

@@ -66,7 +66,9 @@ def train(
     decoded, ModelError for broken checkpoints, StoppedError for a loss that is not finite, a full disk or a signal.
     """
     if not resume and (run / "config.toml").exists():
-        raise ConfigError(f"--out {run} | holds a run already | go on with --resume, or choose another folder")
+        raise ConfigError(
+            f"--out {run} | holds a run already | go on with --resume, or choose another folder"
+        )
     if resume and (done := _finished(plan, run)):
         return done
     try:
@@ -80,11 +82,17 @@ def train(
         ) from error
 
 
-def _train(plan: TrainingPlan, run: Path, resume: bool, strict_resume: bool, world: World, part: Part) -> TrainResult:
+def _train(
+    plan: TrainingPlan, run: Path, resume: bool, strict_resume: bool, world: World, part: Part
+) -> TrainResult:
     config, per_epoch = plan.config, plan.steps_per_epoch
     device = device_from_config(config, world)
     training, validation, stepper, info = _ready(plan, device, world)
-    with Interruption() as interruption, Saver() as saver, _display(plan, run, device, world, part) as display:
+    with (
+        Interruption() as interruption,
+        Saver() as saver,
+        _display(plan, run, device, world, part) as display,
+    ):
         if resume and (found := restored(run, info, stepper, strict_resume, display.say)):
             info = replace(info, epoch=found.epoch, step=found.step, history=found.history)
         elif config.model.init:
@@ -145,16 +153,25 @@ def _train(plan: TrainingPlan, run: Path, resume: bool, strict_resume: bool, wor
     return _result(run, info)
 
 
-def _ready(plan: TrainingPlan, device: torch.device, world: World) -> tuple[SplitClips, SplitClips, Stepper, CheckpointInfo]:
+def _ready(
+    plan: TrainingPlan, device: torch.device, world: World
+) -> tuple[SplitClips, SplitClips, Stepper, CheckpointInfo]:
     """Train, Val, a fresh stepper, and the state before the first step."""
     config = plan.config
     with first_on_machine_first(world):
-        training, validation = (split_clips(plan.data, name, config.frontend, device) for name in ("Train", "Val"))
+        training, validation = (
+            split_clips(plan.data, name, config.frontend, device) for name in ("Train", "Val")
+        )
     data_sha256 = _digest(plan.data, training, validation)
     check_equal(world, "the decoded data set", data_sha256[:12])
     fill = mel_mean(training, LogMel(config.frontend).to(device))
     stepper = Stepper(
-        config, network_from_config(config), fill, steps=plan.steps, steps_per_epoch=plan.steps_per_epoch, world=world
+        config,
+        network_from_config(config),
+        fill,
+        steps=plan.steps,
+        steps_per_epoch=plan.steps_per_epoch,
+        world=world,
     )
     info = CheckpointInfo(
         epoch=0,
@@ -189,13 +206,19 @@ def _initialised(network: TwinsNetwork, config: Config) -> str:
     """Loads the PANNs checkpoint; -> what was taken of it."""
     initial = initialisation_from_panns(Path(config.model.init), network.encoder, config.frontend)
     network.encoder.load_state_dict(initial.weights)
-    frontend = "" if initial.melw_difference is None else f"; its mel filters are ours within {initial.melw_difference:.1e}"
+    frontend = (
+        ""
+        if initial.melw_difference is None
+        else f"; its mel filters are ours within {initial.melw_difference:.1e}"
+    )
     return f"{config.model.init}: {len(initial.used)} tensors taken, dropped: {', '.join(initial.dropped)}{frontend}"
 
 
 def data_digest(plan: TrainingPlan) -> str:
     """SHA-256 of what a plan's run learns from, as its checkpoints have it. Raises DataError."""
-    splits = (split_clips(plan.data, name, plan.config.frontend, torch.device("cpu")) for name in ("Train", "Val"))
+    splits = (
+        split_clips(plan.data, name, plan.config.frontend, torch.device("cpu")) for name in ("Train", "Val")
+    )
     return _digest(plan.data, *splits)
 
 
@@ -240,7 +263,11 @@ def _result(run: Path, info: CheckpointInfo) -> TrainResult:
     """The best epoch, the first of equals."""
     best = max(info.history, key=lambda record: float(record["val_ccc"]))
     history = info.history[: best["epoch"]]
-    return TrainResult(run=run, best=replace(info, epoch=best["epoch"], step=best["step"], history=history), epochs=info.epoch)
+    return TrainResult(
+        run=run,
+        best=replace(info, epoch=best["epoch"], step=best["step"], history=history),
+        epochs=info.epoch,
+    )
 
 
 def _stop(
@@ -276,7 +303,9 @@ def _record(
     """One line of history.jsonl: no times in it, so that equal runs have equal histories."""
     per_target = ccc_challenge(scores, validation.ratings.cpu())
     if not np.isfinite(per_target).all():
-        raise StoppedError(f"epoch {epoch} | Val CCC is not finite: {per_target} | the last checkpoint is whole")
+        raise StoppedError(
+            f"epoch {epoch} | Val CCC is not finite: {per_target} | the last checkpoint is whole"
+        )
     means = dict(zip(SUMS, (stepper.sums / plan.steps_per_epoch).tolist(), strict=True))
     if plan.config.model.method == "vanilla":
         del means["l_ccc_a"], means["l_bt"]

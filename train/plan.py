@@ -50,15 +50,21 @@ def plan_from_config(config: Config, *, ranks: int = 1) -> TrainingPlan:
     data = data_from_config(config)
     n_train = len(data.splits["Train"].clips)
     if n_train < _FEWEST_CLIPS:
-        raise ConfigError(f"--fraction | {config.data.fraction} | leaves {n_train} training clips | expected {_FEWEST_CLIPS}")
+        raise ConfigError(
+            f"--fraction | {config.data.fraction} | leaves {n_train} training clips | expected {_FEWEST_CLIPS}"
+        )
     epochs = config.optim.epochs or (_PAPER_EPOCHS if config.data.dir else BUILTIN_EPOCHS)
     batch_size = config.optim.batch_size or _default_batch(n_train)
     if batch_size > n_train:
         raise ConfigError(f"--batch-size | {batch_size} | {n_train} training clips: at most that many")
     if batch_size % ranks:
-        raise ConfigError(f"--batch-size | {batch_size} | {ranks} processes share it equally | choose a multiple of {ranks}")
+        raise ConfigError(
+            f"--batch-size | {batch_size} | {ranks} processes share it equally | choose a multiple of {ranks}"
+        )
     if not config.optim.batch_size and batch_size != _PAPER_BATCH:
-        notes.append(f"{n_train} training clips: --batch-size {batch_size} instead of the paper's {_PAPER_BATCH}")
+        notes.append(
+            f"{n_train} training clips: --batch-size {batch_size} instead of the paper's {_PAPER_BATCH}"
+        )
     optim = dataclasses.replace(config.optim, epochs=epochs, batch_size=batch_size)
     resolved_data = dataclasses.replace(config.data, targets=data.targets)
     precision = _default_precision(config) if config.precision == "auto" else config.precision
@@ -87,7 +93,9 @@ def describe(plan: TrainingPlan) -> dict[str, Any]:
             "dir": str(plan.data.path),
             "targets": list(plan.data.targets),
             "clips": {name: len(split.clips) for name, split in plan.data.splits.items()},
-            "speakers": {name: len({clip.speaker for clip in split.clips}) for name, split in plan.data.splits.items()},
+            "speakers": {
+                name: len({clip.speaker for clip in split.clips}) for name, split in plan.data.splits.items()
+            },
         },
         "parameters": dict(counts),
         "steps": plan.steps,

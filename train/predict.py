@@ -56,7 +56,11 @@ def predict(
     """
     network.eval()
     samples = np.array_split(np.arange(len(split)), world.size)[world.rank]
-    longer = split.store.lengths[samples] > split.spec.clip_samples if crop == "full" else np.zeros(len(samples), dtype=bool)
+    longer = (
+        split.store.lengths[samples] > split.spec.clip_samples
+        if crop == "full"
+        else np.zeros(len(samples), dtype=bool)
+    )
     scores = np.empty((len(samples), split.ratings.shape[1]), dtype=np.float32)
     for chosen, batch in _batches(split, frontend, samples, longer):
         with torch.autocast(split.device.type, torch.bfloat16, enabled=half):

@@ -24,7 +24,16 @@ _NONE: Final = -1
 class Stepper:
     """Network, optimiser and what a step adds up. Nothing in `step` waits for the device."""
 
-    def __init__(self, config: Config, network: TwinsNetwork, fill: Tensor, *, steps: int, steps_per_epoch: int, world: World):
+    def __init__(
+        self,
+        config: Config,
+        network: TwinsNetwork,
+        fill: Tensor,
+        *,
+        steps: int,
+        steps_per_epoch: int,
+        world: World,
+    ):
         """`fill` [M] is what masks put in place of the spectrogram; `steps` of the whole run, for the schedule."""
         device = fill.device
         set_float32_precision(config)
@@ -38,7 +47,11 @@ class Stepper:
         self.sums = torch.zeros(len(SUMS), device=device)
         self._bad_step = torch.full((), _NONE, dtype=torch.int64, device=device)
         self._forward = _wrapped(self.loss, config, device, world)
-        self._rank, self._steps, self._warmup = world.rank, steps, config.optim.warmup_epochs * steps_per_epoch
+        self._rank, self._steps, self._warmup = (
+            world.rank,
+            steps,
+            config.optim.warmup_epochs * steps_per_epoch,
+        )
 
     def step(self, batch: TrainingBatch, number: int) -> None:
         """Step `number` of the run. Where loss or gradient is not finite, this and all later steps change no weight."""

@@ -54,10 +54,14 @@ def toom_cook(outputs: int, taps: int = 3) -> Axis:
     products = outputs + taps - 1
     points = _POINTS[: products - 1]
     if len(points) < products - 1:
-        raise ValueError(f"F({outputs}, {taps}) | {products} points | at most {len(_POINTS) + 1}: rounding grows with each")
+        raise ValueError(
+            f"F({outputs}, {taps}) | {products} points | at most {len(_POINTS) + 1}: rounding grows with each"
+        )
     interpolation = [list(column) for column in zip(*_inverse(_evaluation(points, products)), strict=True)]
     kernel = _evaluation(points, taps)
-    for row, values in enumerate(interpolation):  # denominators that are no power of 2 go to the kernel, which is rounded once
+    for row, values in enumerate(
+        interpolation
+    ):  # denominators that are no power of 2 go to the kernel, which is rounded once
         scale = _odd_denominator(values)
         interpolation[row] = [value * scale for value in values]
         kernel[row] = [value / scale for value in kernel[row]]
@@ -140,7 +144,10 @@ def _inverse(matrix: _Rows) -> _Rows:
         rows[column] = [value / rows[column][column] for value in rows[column]]
         for row in range(size):
             if row != column:
-                rows[row] = [value - rows[row][column] * own for value, own in zip(rows[row], rows[column], strict=True)]
+                rows[row] = [
+                    value - rows[row][column] * own
+                    for value, own in zip(rows[row], rows[column], strict=True)
+                ]
     return [values[size:] for values in rows]
 
 

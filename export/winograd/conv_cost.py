@@ -75,9 +75,12 @@ class Work:
 def work_of(layer: Convolution, axes: Axes, batch: int) -> Work:
     """By counting."""
     products, samples, outputs = (
-        math.prod(sizes) for sizes in zip(*((axis.products, len(axis.window), axis.outputs) for axis in axes), strict=True)
+        math.prod(sizes)
+        for sizes in zip(*((axis.products, len(axis.window), axis.outputs) for axis in axes), strict=True)
     )
-    tiles = batch * math.prod(-(-size // axis.outputs) for size, axis in zip(layer.outputs, axes, strict=True))
+    tiles = batch * math.prod(
+        -(-size // axis.outputs) for size, axis in zip(layer.outputs, axes, strict=True)
+    )
     return Work(
         gathered=4 * samples * tiles * layer.channels,
         from_samples=2 * products * samples * tiles * layer.channels,
@@ -115,12 +118,18 @@ def measured_ms(layer: Convolution, axes: Axes | None, batch: int) -> float:
     if axes is None:
         shape: tuple[int, ...] = (batch, layer.channels, layer.height, layer.width)
         x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ("batch", *shape[1:]))
-        y = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ("batch", layer.filters, *layer.outputs))
+        y = helper.make_tensor_value_info(
+            "y", onnx.TensorProto.FLOAT, ("batch", layer.filters, *layer.outputs)
+        )
         writer.nodes += [
-            helper.make_node("Conv", ["x", "kernel", "bias"], ["sum"], pads=[1] * 4, strides=[layer.stride] * 2),
+            helper.make_node(
+                "Conv", ["x", "kernel", "bias"], ["sum"], pads=[1] * 4, strides=[layer.stride] * 2
+            ),
             helper.make_node("Relu", ["sum"], ["y"]),
         ]
-        writer.constants = {name: numpy_helper.from_array(a, name) for name, a in (("kernel", kernel), ("bias", bias))}
+        writer.constants = {
+            name: numpy_helper.from_array(a, name) for name, a in (("kernel", kernel), ("bias", bias))
+        }
     else:
         slots = row_major("x", layer.channels, layer.height, layer.width)
         shape = (slots.count, batch, slots.channels)

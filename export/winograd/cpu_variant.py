@@ -46,14 +46,18 @@ def cpu_variant_of(fp32: bytes, *, tune: bool = False, slower_too: bool = False)
     model = with_plan(model, plan)
     speedup = _speedup(fp32, model.SerializeToString(), shape)
     if speedup < _ENOUGH and not slower_too:
-        raise NotFasterError(f"cpu | {speedup:.2f} times as fast as fp32 on this machine | at least {_ENOUGH} | use fp32")
+        raise NotFasterError(
+            f"cpu | {speedup:.2f} times as fast as fp32 on this machine | at least {_ENOUGH} | use fp32"
+        )
     said = {
         "batch": BATCH,
         "speedup": round(speedup, 2),
         "cpu": cpu_model(),
         "vector_extension": vector_extension(),
         "tuned": tune,
-        "convolutions": {name.removesuffix(".weight"): f"{axes[0].name} x {axes[1].name}" for name, axes in plan.items()},
+        "convolutions": {
+            name.removesuffix(".weight"): f"{axes[0].name} x {axes[1].name}" for name, axes in plan.items()
+        },
     }
     return CpuVariant(model, said)
 

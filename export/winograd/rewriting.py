@@ -15,7 +15,9 @@ from .bilinear import axes_for
 from .conv_cost import Convolution, modelled_ms, work_of
 from .slot_layout import Axes, Slots, SlotWriter
 
-WinogradPlan = Mapping[str, Axes]  # a convolution's weights -> how it is computed; those that are not in it stay direct
+WinogradPlan = Mapping[
+    str, Axes
+]  # a convolution's weights -> how it is computed; those that are not in it stay direct
 Cost = Callable[[Convolution, Axes | None, int], float]
 _DIMENSIONS: Final = 4  # of a map
 _HARDLY: Final = 1.1  # times as long as the fastest
@@ -25,7 +27,14 @@ def convolutions_of(model: onnx.ModelProto) -> list[Convolution]:
     """Those that a plan may name: 3x3, padding 1, stride 1 or 2, in the order of the graph."""
     shapes, constants = _shapes(model), _constants(model)
     return [
-        Convolution(node.input[1], channels=shape[1], filters=kernel.dims[0], height=shape[2], width=shape[3], stride=stride)
+        Convolution(
+            node.input[1],
+            channels=shape[1],
+            filters=kernel.dims[0],
+            height=shape[2],
+            width=shape[3],
+            stride=stride,
+        )
         for node in model.graph.node
         if node.op_type == "Conv"
         and (shape := shapes.get(node.input[0]))
@@ -36,7 +45,11 @@ def convolutions_of(model: onnx.ModelProto) -> list[Convolution]:
 
 def ways_of(layer: Convolution) -> list[Axes]:
     """All algorithms for its height with all for its width."""
-    return [(height, width) for height in axes_for(layer.height, layer.stride) for width in axes_for(layer.width, layer.stride)]
+    return [
+        (height, width)
+        for height in axes_for(layer.height, layer.stride)
+        for width in axes_for(layer.width, layer.stride)
+    ]
 
 
 def plan_of(model: onnx.ModelProto, batch: int, cost: Cost = modelled_ms) -> WinogradPlan:
@@ -65,7 +78,9 @@ def _best(layer: Convolution, batch: int, cost: Cost) -> tuple[float, Axes]:
     """The smallest in memory of all that take hardly longer than the fastest."""
     timed = [(cost(layer, axes, batch), axes) for axes in ways_of(layer)]
     limit = _HARDLY * min(ms for ms, _ in timed)
-    return min((each for each in timed if each[0] <= limit), key=lambda each: work_of(layer, each[1], batch).memory)
+    return min(
+        (each for each in timed if each[0] <= limit), key=lambda each: work_of(layer, each[1], batch).memory
+    )
 
 
 class _Rewriting:
@@ -99,22 +114,34 @@ class _Rewriting:
             self.model.graph.output,
             [*constants, *self.writer.constants.values()],
         )
-        made = helper.make_model(graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
+        made = helper.make_model(
+            graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version
+        )
         made.metadata_props.extend(self.model.metadata_props)
         return made
 
     def _in_slots(self, node: onnx.NodeProto, plan: WinogradPlan) -> Slots | None:
         """None for what is to stay as it is."""
         if node.op_type == "Conv" and node.input[1] in plan:
-            return self.writer.convolution(self._entered(node.input[0]), *self._weights(node), plan[node.input[1]])
+            return self.writer.convolution(
+                self._entered(node.input[0]), *self._weights(node), plan[node.input[1]]
+            )
         made, x = None, self.slots.get(node.input[0])
-        if node.op_type == "Add" and any(name in self.slots for name in node.input) and self._are_maps(node.input):
+        if (
+            node.op_type == "Add"
+            and any(name in self.slots for name in node.input)
+            and self._are_maps(node.input)
+        ):
             made = self.writer.sum(*(self._entered(name) for name in node.input))
         elif x and node.op_type == "Relu":
             made = self.writer.relu(x)
         elif x and node.op_type == "AveragePool" and _is_mean_of_four(node):
             made = self.writer.mean_of_four(x)
-        elif x and node.op_type == "Conv" and (stride := _stride(node, self.constants[node.input[1]], size=1, padding=0)):
+        elif (
+            x
+            and node.op_type == "Conv"
+            and (stride := _stride(node, self.constants[node.input[1]], size=1, padding=0))
+        ):
             made = self.writer.pointwise(x, *self._weights(node), stride)
         return made
 
@@ -137,7 +164,9 @@ class _Rewriting:
     def _weights(self, node: onnx.NodeProto) -> tuple[Float32, Float32]:
         kernel = numpy_helper.to_array(self.constants[node.input[1]])
         bias = (
-            numpy_helper.to_array(self.constants[node.input[2]]) if len(node.input) > 2 else np.zeros(len(kernel), np.float32)
+            numpy_helper.to_array(self.constants[node.input[2]])
+            if len(node.input) > 2
+            else np.zeros(len(kernel), np.float32)
         )
         return kernel, bias
 
@@ -146,7 +175,9 @@ def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Of every tensor with known sizes but for the batch, which is 0 here."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     values = [*inferred.input, *inferred.value_info, *inferred.output]
-    return {value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim) for value in values}
+    return {
+        value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim) for value in values
+    }
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:

@@ -66,16 +66,24 @@ class SlotWriter:
         products, outputs = height.products * width.products, height.outputs * width.outputs
 
         from_samples = np.kron(height.from_samples, width.from_samples)  # [r, n]
-        to_outputs = np.vstack([np.kron(height.to_outputs, width.to_outputs), np.zeros(products)])  # [m + 1, r]: and the zeros
+        to_outputs = np.vstack(
+            [np.kron(height.to_outputs, width.to_outputs), np.zeros(products)]
+        )  # [m + 1, r]: and the zeros
         from_kernel = np.kron(height.from_kernel, width.from_kernel)  # [r, taps]
-        weights = from_kernel @ kernel.transpose(2, 3, 1, 0).reshape(-1, channels * filters).astype(np.float64)
+        weights = from_kernel @ kernel.transpose(2, 3, 1, 0).reshape(-1, channels * filters).astype(
+            np.float64
+        )
         biases = np.vstack([np.tile(bias, (outputs, 1)), np.zeros(filters)])[:, None]  # [m + 1, 1, K]
 
-        y = self._node("Gather", x.name, self._constant("windows", _windows(x, axes, down, across)), axis=0)  # [n, P, B, C]
+        y = self._node(
+            "Gather", x.name, self._constant("windows", _windows(x, axes, down, across)), axis=0
+        )  # [n, P, B, C]
         y = self._reshaped(y, samples, -1)
         y = self._node("MatMul", self._constant("from_samples", _float32(from_samples)), y)
         y = self._reshaped(y, products, -1, channels)
-        y = self._node("MatMul", y, self._constant("weights", _float32(weights).reshape(products, channels, filters)))
+        y = self._node(
+            "MatMul", y, self._constant("weights", _float32(weights).reshape(products, channels, filters))
+        )
         y = self._reshaped(y, products, -1)
         y = self._node("MatMul", self._constant("to_outputs", _float32(to_outputs)), y)
         y = self._reshaped(y, outputs + 1, -1, filters)
@@ -101,7 +109,9 @@ class SlotWriter:
         height, width = (size // 2 * 2 for size in x.size)
         corners = [np.append(x.where[i:height:2, j:width:2], x.zero) for i in (0, 1) for j in (0, 1)]
         y = self._gathered(x, np.stack(corners))  # [4, S, B, C]
-        y = self._node("MatMul", self._constant("quarters", np.full((1, 4), 0.25, np.float32)), self._reshaped(y, 4, -1))
+        y = self._node(
+            "MatMul", self._constant("quarters", np.full((1, 4), 0.25, np.float32)), self._reshaped(y, 4, -1)
+        )
         y = self._reshaped(y, height // 2 * (width // 2) + 1, -1, x.channels)
         return row_major(y, x.channels, height // 2, width // 2)
 
@@ -122,7 +132,9 @@ class SlotWriter:
         y = self._node("Transpose", name, perm=[0, 2, 3, 1])
         y = self._reshaped(y, -1, height * width, channels)
         y = self._node("Transpose", y, perm=[1, 0, 2])
-        y = self._node("Pad", y, self._constant("pads", np.array([0, 0, 0, 1, 0, 0])))  # ONNX Runtime 1.31 mistakes `axes`
+        y = self._node(
+            "Pad", y, self._constant("pads", np.array([0, 0, 0, 1, 0, 0]))
+        )  # ONNX Runtime 1.31 mistakes `axes`
         return row_major(y, channels, height, width)
 
     def leave(self, x: Slots, name: str) -> None:
@@ -171,4 +183,6 @@ def _float32(values: npt.NDArray[Any]) -> Float32:
 
 def slots_value(slots: Slots) -> onnx.ValueInfoProto:
     """As an input or output of a graph, for any batch."""
-    return helper.make_tensor_value_info(slots.name, onnx.TensorProto.FLOAT, (slots.count, "batch", slots.channels))
+    return helper.make_tensor_value_info(
+        slots.name, onnx.TensorProto.FLOAT, (slots.count, "batch", slots.channels)
+    )

@@ -99,7 +99,9 @@ class InputSpool:
 
 
 def _record(found: Input) -> bytes:
-    time = max(-(1 << 63), min(found.mtime_ns, (1 << 63) - 1))  # a file system may have times beyond the year 2262
+    time = max(
+        -(1 << 63), min(found.mtime_ns, (1 << 63) - 1)
+    )  # a file system may have times beyond the year 2262
     content = _bytes_from_source(found.source)
     return _HEAD.pack(len(content), found.size, time) + content
 
@@ -110,7 +112,11 @@ def _input(record: bytes) -> Input:
 
 
 def _bytes_from_source(source: AudioSource) -> bytes:
-    return _SEPARATOR.join((source.pack, b"%d" % source.row, source.name)) if isinstance(source, PackedFile) else source
+    return (
+        _SEPARATOR.join((source.pack, b"%d" % source.row, source.name))
+        if isinstance(source, PackedFile)
+        else source
+    )
 
 
 def _source_from_bytes(content: bytes) -> AudioSource:

@@ -20,7 +20,23 @@ from .sources import AudioSource, Input
 # Also formats that libsndfile cannot read: a file that is skipped silently is worse than a row with an error.
 _PACK_SUFFIX: Final = b".parquet"
 _SUFFIXES: Final = (
-    *("wav", "wave", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "aifc", "au", "snd", "caf", "w64", "rf64"),
+    *(
+        "wav",
+        "wave",
+        "flac",
+        "ogg",
+        "oga",
+        "opus",
+        "mp3",
+        "aif",
+        "aiff",
+        "aifc",
+        "au",
+        "snd",
+        "caf",
+        "w64",
+        "rf64",
+    ),
     *("wv", "m4a", "aac", "wma", "amr", "ape", "mka", "webm"),
 )
 AUDIO_SUFFIXES: Final = tuple(f".{suffix}".encode() for suffix in _SUFFIXES)
@@ -73,7 +89,9 @@ def no_audio(arguments: Iterable[FilePath]) -> DataError:
 def _matching(pattern: bytes) -> Iterator[Input]:
     """What the shell has left to us: "data/**/*.wav" in quotes."""
     if not (found := sorted(glob.iglob(pattern, recursive=True)) if glob.has_magic(pattern) else []):
-        raise DataError(f"{os.fsdecode(pattern)!r} | does not exist | expected an audio file or a folder of them")
+        raise DataError(
+            f"{os.fsdecode(pattern)!r} | does not exist | expected an audio file or a folder of them"
+        )
     for path in found:
         if not os.path.isdir(path):
             yield from _audio_at(path)

@@ -31,11 +31,15 @@ def inputs_from_pack(path: bytes) -> Iterator[Input]:
         with _opened_pack(path) as pack:
             number = 0
             for group in range(pack.num_row_groups):
-                for row in pack.read_row_group(group, columns=_WITHOUT_CONTENT, use_threads=False).to_pylist():
+                for row in pack.read_row_group(
+                    group, columns=_WITHOUT_CONTENT, use_threads=False
+                ).to_pylist():
                     yield Input(PackedFile(path, number, _name_of(row)), row["size"], row["mtime_ns"])
                     number += 1
     except _pack_errors() as error:
-        raise DataError(f"{os.fsdecode(path)!r} | {_short(error)} | expected what rrtn pack writes | pack again") from error
+        raise DataError(
+            f"{os.fsdecode(path)!r} | {_short(error)} | expected what rrtn pack writes | pack again"
+        ) from error
 
 
 class PackReader:
@@ -99,7 +103,9 @@ class PackReader:
         self.close()
         self._pack = _parquet_file(path)
         metadata = self._pack.metadata
-        self._ends = list(itertools.accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)))
+        self._ends = list(
+            itertools.accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+        )
         self._path = path
 
 
@@ -119,7 +125,9 @@ def _parquet_file(path: bytes) -> Any:
     arrow, parquet = imported_pyarrow()
     file = open(path, "rb")  # noqa: SIM115  # closed with the pack
     try:
-        return parquet.ParquetFile(arrow.PythonFile(file, "r"), page_checksum_verification=True, pre_buffer=False)
+        return parquet.ParquetFile(
+            arrow.PythonFile(file, "r"), page_checksum_verification=True, pre_buffer=False
+        )
     except BaseException:
         file.close()
         raise
@@ -146,5 +154,7 @@ def imported_pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingExtraError('pyarrow | not installed | needed for packs | pip install "rrtn[parquet]"') from error
+        raise MissingExtraError(
+            'pyarrow | not installed | needed for packs | pip install "rrtn[parquet]"'
+        ) from error
     return pyarrow, pyarrow.parquet

@@ -70,7 +70,9 @@ def read_audio(
     (that says nothing about the file). Memory is bounded by `max_seconds`, whatever the header claims.
     """
     with opened(path) as descriptor:
-        return audio_from_descriptor(descriptor, spec, max_seconds=max_seconds, allow_truncated=allow_truncated, meter=meter)
+        return audio_from_descriptor(
+            descriptor, spec, max_seconds=max_seconds, allow_truncated=allow_truncated, meter=meter
+        )
 
 
 @contextlib.contextmanager
@@ -132,7 +134,11 @@ def _audio(mono: Float32, spec: FrontendSpec, *, flag: str = "") -> Audio:
     if not len(mono):
         raise AudioError("empty", "no samples")
     samples = levelled(mono, spec)
-    return Audio(samples=samples, seconds=len(mono) / spec.sampling_rate, flag=flag or ("" if samples.any() else "silent"))
+    return Audio(
+        samples=samples,
+        seconds=len(mono) / spec.sampling_rate,
+        flag=flag or ("" if samples.any() else "silent"),
+    )
 
 
 def _open_regular(path: FilePath) -> int:
@@ -173,10 +179,14 @@ def _open_failed(path: FilePath, error: OSError) -> Exception:
 
 
 def _storage_failed(path: FilePath, error: OSError) -> StoppedError:
-    return StoppedError(f"{os.fsdecode(path)!r} | {error.strerror} | readable storage | mend it, then run again")
+    return StoppedError(
+        f"{os.fsdecode(path)!r} | {error.strerror} | readable storage | mend it, then run again"
+    )
 
 
-def _decode(descriptor: int, spec: FrontendSpec, *, max_seconds: float, meter: Meter | None) -> tuple[Float32, str]:
+def _decode(
+    descriptor: int, spec: FrontendSpec, *, max_seconds: float, meter: Meter | None
+) -> tuple[Float32, str]:
     """-> mono [N] at the spec's rate, and what is missing of it ("" when whole)."""
     if os.fstat(descriptor).st_size == 0:
         raise AudioError("empty", "0 bytes")
@@ -184,7 +194,9 @@ def _decode(descriptor: int, spec: FrontendSpec, *, max_seconds: float, meter: M
 
     try:
         with soundfile.SoundFile(descriptor, closefd=False) as file:
-            file.seekable = lambda: False  # FLAC of unknown length would fail at the seek after its last block
+            file.seekable = lambda: (
+                False
+            )  # FLAC of unknown length would fail at the seek after its last block
             limit = _checked_limit(file, max_seconds)
             decoded = 0
 
@@ -208,7 +220,9 @@ def _checked_limit(file: "soundfile.SoundFile", max_seconds: float) -> int:
         raise AudioError("unsupported_layout", f"{file.channels} channels at {file.samplerate} Hz")
     limit = int(max_seconds * file.samplerate)
     if limit < file.frames < _UNKNOWN_LENGTH:
-        raise AudioError("too_long", f"{file.frames / file.samplerate:.0f} s by its header, limit {max_seconds:g} s")
+        raise AudioError(
+            "too_long", f"{file.frames / file.samplerate:.0f} s by its header, limit {max_seconds:g} s"
+        )
     return limit
 
 
@@ -243,7 +257,9 @@ def _resampled(blocks: Iterator[Float32], rate: int, target_rate: int) -> Float3
     import soxr
 
     first, second = next(blocks, _NOTHING), next(blocks, None)
-    if second is None:  # most files; the same samples as of a stream, which would take a quarter longer to set up
+    if (
+        second is None
+    ):  # most files; the same samples as of a stream, which would take a quarter longer to set up
         return np.asarray(soxr.resample(first, rate, target_rate, quality="HQ"))
     stream = soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ")
     parts = [stream.resample_chunk(block) for block in chain([first, second], blocks)]

@@ -31,9 +31,13 @@ def ort_errors(subject: str) -> Iterator[None]:
     except RrtnError:
         raise
     except Exception as error:
-        if not isinstance(error, RuntimeError | MemoryError) and not type(error).__module__.startswith("onnxruntime"):
+        if not isinstance(error, RuntimeError | MemoryError) and not type(error).__module__.startswith(
+            "onnxruntime"
+        ):
             raise
         reason = " ".join(str(error).split())[:400]
         if isinstance(error, MemoryError) or is_out_of_memory(str(error)):
-            raise OutOfMemoryError(f"{subject} | {reason} | memory for this batch | use a smaller --batch-size") from error
+            raise OutOfMemoryError(
+                f"{subject} | {reason} | memory for this batch | use a smaller --batch-size"
+            ) from error
         raise ModelError(f"{subject} | {reason} | a model that runs here | rrtn doctor") from error

@@ -89,12 +89,26 @@ def choose_backend(
         slower = _FASTEST_FIRST[_FASTEST_FIRST.index(candidate.device) :]
         return Choice(backend, {what: reason for what, reason in reasons.items() if what not in slower})
     flags = f"--backend {name}" + (f" --variant {variant}" if variant else "")
-    why = "; ".join(reasons.values()) if name != "auto" else "; ".join(f"{what}: {why}" for what, why in reasons.items())
+    why = (
+        "; ".join(reasons.values())
+        if name != "auto"
+        else "; ".join(f"{what}: {why}" for what, why in reasons.items())
+    )
     raise UnavailableError(f"{flags} | {why} | {_WANTED[name]} | {_FIX[name]}, or see rrtn doctor")
 
 
-_WANTED: Final = {"auto": "something that runs here", "cpu": "an ONNX file", "cuda": "a CUDA GPU", "trt": "an engine that fits"}
-_FIX: Final = {"auto": "export again", "cpu": "export again", "cuda": "use --backend cpu", "trt": "rrtn export --trt"}
+_WANTED: Final = {
+    "auto": "something that runs here",
+    "cpu": "an ONNX file",
+    "cuda": "a CUDA GPU",
+    "trt": "an engine that fits",
+}
+_FIX: Final = {
+    "auto": "export again",
+    "cpu": "export again",
+    "cuda": "use --backend cpu",
+    "trt": "rrtn export --trt",
+}
 
 
 def candidates_of_bundle(
@@ -130,7 +144,9 @@ def candidates_of_bundle(
     return candidates, passed_over
 
 
-def candidates_of_variants(bundle: Bundle, names: Sequence[str] = ()) -> tuple[list[Candidate], dict[str, str]]:
+def candidates_of_variants(
+    bundle: Bundle, names: Sequence[str] = ()
+) -> tuple[list[Candidate], dict[str, str]]:
     """Every variant (or those named) on each device that can run it here; of those that none can run, the reason."""
     machine, cuda = this_machine(), cuda_missing()
     candidates: list[Candidate] = []
@@ -163,7 +179,9 @@ def obstacle(variant: Variant, device: DeviceName, machine: Machine, cuda: str) 
     return unfit or (cuda if device != "cpu" else "")  # engines use its memory
 
 
-def backend_from_variant(bundle: Bundle, variant: Variant, device: DeviceName, *, threads: int | None = None) -> Backend:
+def backend_from_variant(
+    bundle: Bundle, variant: Variant, device: DeviceName, *, threads: int | None = None
+) -> Backend:
     """A given variant on a given device. Raises UnavailableError, ModelError."""
     if device == "trt":
         return trt_backend_from_bundle(bundle, variant)
@@ -181,7 +199,9 @@ def _slower_here(variant: Variant) -> str:
 def _variant(bundle: Bundle, name: str) -> Variant:
     if found := bundle.variant(name):
         return found
-    raise ConfigError(f"--variant | {name!r} | {bundle.path} has {', '.join(every.name for every in bundle.variants)}")
+    raise ConfigError(
+        f"--variant | {name!r} | {bundle.path} has {', '.join(every.name for every in bundle.variants)}"
+    )
 
 
 def _devices(variant: Variant | None) -> tuple[DeviceName, ...]:

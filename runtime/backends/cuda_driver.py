@@ -52,7 +52,9 @@ class CudaStream:
         device, context, stream = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
         self._call("cuInit", 0)
         self._call("cuDeviceGet", ctypes.byref(device), 0)
-        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)  # the one that ONNX Runtime and TensorRT use
+        self._call(
+            "cuDevicePrimaryCtxRetain", ctypes.byref(context), device
+        )  # the one that ONNX Runtime and TensorRT use
         self._call("cuCtxSetCurrent", context)
         self._call("cuStreamCreate", ctypes.byref(stream), 0)
         self._stream, self.handle = stream, stream.value or 0

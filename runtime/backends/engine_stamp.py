@@ -79,7 +79,11 @@ def driver_version() -> str | None:
 
 
 def _are_capabilities(targets: object) -> TypeGuard[Sequence[int]]:
-    return isinstance(targets, list | tuple) and bool(targets) and all(isinstance(target, int) for target in targets)
+    return (
+        isinstance(targets, list | tuple)
+        and bool(targets)
+        and all(isinstance(target, int) for target in targets)
+    )
 
 
 def _of_version(flavour: str, version: str, here: str | None) -> str:

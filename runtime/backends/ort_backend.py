@@ -57,7 +57,10 @@ class Outputs(NamedTuple):
     def joined(cls, parts: Sequence["Outputs"]) -> "Outputs":
         """Of a batch that was run in parts."""
         embeddings = [part.embedding for part in parts if part.embedding is not None]
-        return cls(np.concatenate([part.scores for part in parts]), np.concatenate(embeddings) if embeddings else None)
+        return cls(
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate(embeddings) if embeddings else None,
+        )
 
 
 class Widening:
@@ -98,7 +101,9 @@ class Buffers:
 
     def fetch(self) -> Outputs:
         """Copies of the outputs, on the host."""
-        found = {name: np.array(value.numpy()) for name, value in self.outputs.items()}  # on the CPU numpy() is a view
+        found = {
+            name: np.array(value.numpy()) for name, value in self.outputs.items()
+        }  # on the CPU numpy() is a view
         return Outputs(found["scores"], found.get("embedding"))
 
 
@@ -125,7 +130,9 @@ class OrtBackend:
     device: MemoryDevice
     session: Any
     widening: Widening | None = None
-    _bound: threading.local = field(default_factory=threading.local, repr=False)  # the last shape's buffers, their binding
+    _bound: threading.local = field(
+        default_factory=threading.local, repr=False
+    )  # the last shape's buffers, their binding
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def run(self, batch: ModelBatch, spent: Spent | None = None) -> Outputs:
@@ -159,7 +166,10 @@ class OrtBackend:
         return bound
 
     def _buffers_of(self, shape: tuple[int, ...]) -> tuple[Buffers, Any]:
-        outputs = {output.name: buffer_of((shape[0], *_sizes(output)), np.float32, self.device) for output in self._outputs}
+        outputs = {
+            output.name: buffer_of((shape[0], *_sizes(output)), np.float32, self.device)
+            for output in self._outputs
+        }
         buffers = Buffers(shape, buffer_of(shape, np.float32, self.device), outputs, self.widening)
         binding = self.session.io_binding()
         binding.bind_ortvalue_input(self.session.get_inputs()[0].name, buffers.x)
@@ -182,14 +192,18 @@ def ort_backend_from_bundle(
 ) -> OrtBackend:
     """Loads a variant from the very bytes that were hashed. Raises ModelError where the device does not take it."""
     if variant.kind != "onnx":  # Bundle.read has not looked into it
-        raise ModelError(f"{bundle.path / variant.file} | {variant.kind} | ONNX Runtime takes ONNX only | export again")
+        raise ModelError(
+            f"{bundle.path / variant.file} | {variant.kind} | ONNX Runtime takes ONNX only | export again"
+        )
     half = variant.precision == "fp16"
     session = session_from_bytes(bundle.read(variant), variant.file, device, threads=threads, half=half)
     widening = Widening(device) if device == "cuda" and variant.input == "waveform" else None
     return OrtBackend(variant=variant, device=device, session=session, widening=widening)
 
 
-def session_from_bytes(model: bytes, name: str, device: MemoryDevice, *, threads: int | None = None, half: bool = False) -> Any:
+def session_from_bytes(
+    model: bytes, name: str, device: MemoryDevice, *, threads: int | None = None, half: bool = False
+) -> Any:
     """An InferenceSession that runs all of the model on `device`. Raises ModelError, or UnavailableError without CUDA."""
     if device == "cuda":
         load_cuda()
@@ -198,7 +212,9 @@ def session_from_bytes(model: bytes, name: str, device: MemoryDevice, *, threads
             model, sess_options=_options(device, threads), providers=_providers(device, half=half)
         )
     if session.get_providers()[0] != _PROVIDERS[device]:
-        raise UnavailableError(f"backend cuda | ONNX Runtime fell back to {session.get_providers()[0]} | CUDA | rrtn doctor")
+        raise UnavailableError(
+            f"backend cuda | ONNX Runtime fell back to {session.get_providers()[0]} | CUDA | rrtn doctor"
+        )
     return session
 
 
@@ -214,7 +230,9 @@ def buffer_of(shape: Sequence[int], dtype: Any, device: MemoryDevice) -> Any:
 def padded(batch: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
     """A batch with zeros behind it where it has fewer than `size`."""
     missing = size - len(batch)
-    return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)]) if missing > 0 else batch
+    return (
+        np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)]) if missing > 0 else batch
+    )
 
 
 def widened(batch: ModelBatch) -> Float32:
@@ -235,7 +253,9 @@ def cuda_missing() -> str:
 def load_cuda() -> None:
     """Loads CUDA and cuDNN for ONNX Runtime. Raises UnavailableError with the library that is missing."""
     if reason := cuda_missing() or missing_library():
-        raise UnavailableError(f"--backend cuda | {reason} | a CUDA GPU | use --backend cpu, or see rrtn doctor")
+        raise UnavailableError(
+            f"--backend cuda | {reason} | a CUDA GPU | use --backend cpu, or see rrtn doctor"
+        )
 
 
 def missing_library() -> str:
@@ -266,7 +286,11 @@ def _sizes(output: Any) -> list[int]:
 
 
 def _providers(device: MemoryDevice, *, half: bool) -> list[Any]:
-    return [(_PROVIDERS["cuda"], _HALF_OPTIONS if half else _CUDA_OPTIONS)] if device == "cuda" else [_PROVIDERS["cpu"]]
+    return (
+        [(_PROVIDERS["cuda"], _HALF_OPTIONS if half else _CUDA_OPTIONS)]
+        if device == "cuda"
+        else [_PROVIDERS["cpu"]]
+    )
 
 
 def _options(device: MemoryDevice, threads: int | None) -> Any:

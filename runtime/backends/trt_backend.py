@@ -75,7 +75,9 @@ class TrtBackend:
         """
         largest = self.batches[-1]
         with self._lock:
-            return Outputs.joined([self._run(batch[i : i + largest], spent) for i in range(0, len(batch), largest)])
+            return Outputs.joined(
+                [self._run(batch[i : i + largest], spent) for i in range(0, len(batch), largest)]
+            )
 
     def scores(self, batch: ModelBatch) -> Float32:
         """The same, without the embedding."""
@@ -84,7 +86,11 @@ class TrtBackend:
     @property
     def embedding_size(self) -> int | None:
         """D; None where the engine does not give embeddings."""
-        return int(self.context.engine.get_tensor_shape("embedding")[-1]) if "embedding" in self.outputs else None
+        return (
+            int(self.context.engine.get_tensor_shape("embedding")[-1])
+            if "embedding" in self.outputs
+            else None
+        )
 
     def _run(self, batch: ModelBatch, spent: Spent | None) -> Outputs:
         count = len(batch)
@@ -119,16 +125,22 @@ class TrtBackend:
         if not taken:  # TensorRT does not raise
             reason = self.flavour.reason or _NO_REASON
             kind = OutOfMemoryError if is_out_of_memory(reason) else ModelError
-            raise kind(f"{self.variant.file} | {reason} | a batch that the engine takes | use a smaller --batch-size")
+            raise kind(
+                f"{self.variant.file} | {reason} | a batch that the engine takes | use a smaller --batch-size"
+            )
 
 
-def trt_backend_from_bundle(bundle: Bundle, variant: Variant, *, machine: Machine | None = None) -> TrtBackend:
+def trt_backend_from_bundle(
+    bundle: Bundle, variant: Variant, *, machine: Machine | None = None
+) -> TrtBackend:
     """Loads an engine that the bundle lists, from the bytes that were hashed, where its stamp fits this machine.
 
     Raises UnavailableError where it does not, or TensorRT does not take it; ModelError for another file than the bundle's.
     """
     if variant.kind != "engine":
-        raise ModelError(f"{bundle.path / variant.file} | {variant.kind} | TensorRT runs engines | rrtn export --trt")
+        raise ModelError(
+            f"{bundle.path / variant.file} | {variant.kind} | TensorRT runs engines | rrtn export --trt"
+        )
     if reason := mismatch(variant.stamp, machine or this_machine()):
         raise UnavailableError(f"{variant.file} | {reason} | an engine for this machine | rrtn export --trt")
     assert variant.stamp is not None
@@ -151,7 +163,9 @@ def trt_backend_from_engine(
     trt = flavour.module
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     if strange := [name for name in names if engine.get_tensor_dtype(name) != trt.DataType.FLOAT]:
-        raise ModelError(f"{variant.file} | {', '.join(strange)} not in float32 | as rrtn builds it | rrtn export --trt")
+        raise ModelError(
+            f"{variant.file} | {', '.join(strange)} not in float32 | as rrtn builds it | rrtn export --trt"
+        )
     inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     smallest, tuned, largest = (int(shape[0]) for shape in engine.get_tensor_profile_shape(inputs[0], 0))
     return TrtBackend(
@@ -229,13 +243,19 @@ def _context(flavour: Flavour, engine: Any, name: str) -> Any:
     flavour.forget()
     if hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
         config = engine.create_runtime_config()
-        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
-        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE  # same buffers, batch after batch
+        config.dynamic_shapes_kernel_specialization_strategy = (
+            trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        )
+        config.cuda_graph_strategy = (
+            trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        )  # same buffers, batch after batch
         context = engine.create_execution_context(config)
     else:
         context = engine.create_execution_context()
     if context is None:
-        raise UnavailableError(f"{name} | {flavour.reason or _NO_REASON} | memory and kernels for this GPU | rrtn doctor")
+        raise UnavailableError(
+            f"{name} | {flavour.reason or _NO_REASON} | memory and kernels for this GPU | rrtn doctor"
+        )
     return context
 
 

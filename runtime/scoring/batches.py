@@ -55,10 +55,17 @@ class Batches:
     """
 
     def __init__(
-        self, model: Callable[[npt.NDArray[Any]], Outputs], decoding: DecoderSettings, *, size: int, lanes: int
+        self,
+        model: Callable[[npt.NDArray[Any]], Outputs],
+        decoding: DecoderSettings,
+        *,
+        size: int,
+        lanes: int,
     ) -> None:
         self._model, self._size = model, size
-        self._empty = [np.zeros((size, *decoding.slot_shape), decoding.slot_dtype) for _ in range(2 * lanes + 1)]
+        self._empty = [
+            np.zeros((size, *decoding.slot_shape), decoding.slot_dtype) for _ in range(2 * lanes + 1)
+        ]
         self._batch = self._empty.pop()
         self._members: list[ClipPlace] = []
         self._running: deque[tuple[Future[Outputs], npt.NDArray[Any], list[ClipPlace]]] = deque()

@@ -52,7 +52,9 @@ class SlotMemory:
 
     def __init__(self, descriptor: int, decoding: DecoderSettings) -> None:
         self._map = mmap.mmap(descriptor, decoding.bytes)
-        self.at = np.frombuffer(self._map, np.int64, 2)  # ticket of the file that is being decoded, and since when (ns)
+        self.at = np.frombuffer(
+            self._map, np.int64, 2
+        )  # ticket of the file that is being decoded, and since when (ns)
         shape = (decoding.slots, *decoding.slot_shape)
         self.slots: npt.NDArray[Any] = np.frombuffer(self._map, decoding.slot_dtype, offset=16).reshape(shape)
         self.at[0] = IDLE

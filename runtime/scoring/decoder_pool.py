@@ -21,13 +21,24 @@ import numpy.typing as npt
 
 from ..audio.sources import AudioSource
 from ..errors import StoppedError
-from .decoder_messages import IDLE, BadFile, Chunk, ClipInSlot, DecoderSettings, FileEnd, SlotMemory, StorageFailure
+from .decoder_messages import (
+    IDLE,
+    BadFile,
+    Chunk,
+    ClipInSlot,
+    DecoderSettings,
+    FileEnd,
+    SlotMemory,
+    StorageFailure,
+)
 
 _QUEUED: Final = 2  # chunks that a decoder has at a time
 _STRIKES: Final = 2  # decoders that a file may end before it is given up
 _LOOK_EVERY: Final = 0.5  # s, at decoders that may hang
 _AWAY: Final = 2.0  # s without a look: then all may have been stopped (Ctrl-Z), and no file has hung
-_DEATHS: Final = 3  # of each decoder, in a row, that no file is to blame for, before there is no point in another one
+_DEATHS: Final = (
+    3  # of each decoder, in a row, that no file is to blame for, before there is no point in another one
+)
 _ENVIRONMENT: Final = {
     # A decoder is one thread.
     "OMP_NUM_THREADS": "1",
@@ -74,7 +85,9 @@ class DecoderPool:
         self._sources: dict[int, AudioSource] = {}  # of files that are not decoded yet
         self._taken = 0
         self._deaths = 0  # since the last event, that no file is to blame for
-        self._looked = self._back = 0.0  # when last at decoders that may hang, and the first time after being away
+        self._looked = self._back = (
+            0.0  # when last at decoders that may hang, and the first time after being away
+        )
         self.released = 0  # files whose results the caller has given out
 
     def events(self, sources: Iterable[AudioSource], *, ahead: int) -> Iterator[PoolEvent]:
@@ -163,7 +176,12 @@ class DecoderPool:
         self._decoders.remove(decoder)
         words = decoder.end(patience=0.0 if timeout != IDLE else _LATEST_END)
         culprit, _ = decoder.works_on()
-        left = [(ticket, self._sources[ticket]) for chunk in decoder.chunks for ticket in chunk if ticket in self._sources]
+        left = [
+            (ticket, self._sources[ticket])
+            for chunk in decoder.chunks
+            for ticket in chunk
+            if ticket in self._sources
+        ]
         self._deaths += culprit == IDLE
         if self._deaths > _DEATHS * (len(self._decoders) + 1):
             raise StoppedError(f"decoder | {words} | a process that decodes | see rrtn doctor")

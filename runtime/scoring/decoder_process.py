@@ -71,7 +71,9 @@ class _DecoderLoop:
             while not self._chunks:
                 self._receive()
             for ticket, source in self._chunks.pop(0):
-                event = self._decode(ticket, source)  # which sends what there is, and begins a new list, for want of slots
+                event = self._decode(
+                    ticket, source
+                )  # which sends what there is, and begins a new list, for want of slots
                 self._events.append(event)
             self._send()
 
@@ -118,7 +120,10 @@ class _DecoderLoop:
         decoding = self._decoding
         with self._packs.opened(source) if isinstance(source, PackedFile) else opened(source) as descriptor:
             return audio_from_descriptor(
-                descriptor, decoding.spec, max_seconds=decoding.max_seconds, allow_truncated=decoding.allow_truncated
+                descriptor,
+                decoding.spec,
+                max_seconds=decoding.max_seconds,
+                allow_truncated=decoding.allow_truncated,
             )
 
     def _clips(self, audio: Audio) -> Iterator[tuple[Int16, float, float]]:
@@ -140,7 +145,9 @@ class _DecoderLoop:
             self._memory.slots[slot, : len(samples)] = samples
             self._memory.slots[slot, len(samples) :] = 0
         else:
-            self._memory.slots[slot] = clip_input(waveform_from_samples(samples), self._decoding.spec, self._decoding.input)
+            self._memory.slots[slot] = clip_input(
+                waveform_from_samples(samples), self._decoding.spec, self._decoding.input
+            )
         self._events.append(ClipInSlot(ticket, slot, start, end))
 
     def _take_slot(self, ticket: int) -> int:

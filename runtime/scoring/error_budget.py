@@ -53,4 +53,6 @@ class ErrorBudget:
     def _stopped(self, rows: Sequence[Row], reason: str) -> StoppedError:
         last = next((row for row in rows if row.scores is None), None)
         where = f"{cell_from_path(last.file)} {last.error} {last.detail}".strip() if last else "all files"
-        return StoppedError(f"{where} | {reason} | fewer bad files | what is scored is kept: look, then run again")
+        return StoppedError(
+            f"{where} | {reason} | fewer bad files | what is scored is kept: look, then run again"
+        )

@@ -49,7 +49,9 @@ def settings_of_scorer(scorer: Scorer) -> dict[str, Any]:
         "backend": scorer.backend.device,
         "batch_size": scorer.batch_size,
         "labels": list(scorer.labels),
-        "frontend": hashlib.sha256(json.dumps(scorer.bundle.spec.to_dict(), sort_keys=True).encode()).hexdigest(),
+        "frontend": hashlib.sha256(
+            json.dumps(scorer.bundle.spec.to_dict(), sort_keys=True).encode()
+        ).hexdigest(),
         "window": decoding.window,
         "hop": decoding.hop,
         "max_seconds": decoding.max_seconds,
@@ -64,7 +66,12 @@ def missing_shards(job: TableJob, spool: InputSpool) -> list[Shard]:
 
 
 def score_shards(
-    scorer: Scorer, job: TableJob, spool: InputSpool, shards: Sequence[Shard], bad_files: ErrorBudget, bar: Bar
+    scorer: Scorer,
+    job: TableJob,
+    spool: InputSpool,
+    shards: Sequence[Shard],
+    bad_files: ErrorBudget,
+    bar: Bar,
 ) -> None:
     """Scores the shards one after the other, without a pause between them; each is kept as soon as it is whole."""
     sources = (source for shard in shards for source in spool.sources(shard))

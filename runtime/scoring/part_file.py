@@ -16,12 +16,33 @@ from ..tables.rows import Row
 _NAN: Final = float("nan")
 # Parts that rrtn 0.1.0 wrote before 2026-11-27 number their codes by this list. It is frozen: later codes are stored by name.
 _CODES_BEFORE: Final = (
-    *("", "missing", "permission", "not_regular", "empty", "unsupported_format", "unsupported_layout", "corrupt"),
-    *("truncated", "too_long", "non_finite", "changed", "crashed", "timeout", "out_of_memory", "invalid_score", "silent"),
+    *(
+        "",
+        "missing",
+        "permission",
+        "not_regular",
+        "empty",
+        "unsupported_format",
+        "unsupported_layout",
+        "corrupt",
+    ),
+    *(
+        "truncated",
+        "too_long",
+        "non_finite",
+        "changed",
+        "crashed",
+        "timeout",
+        "out_of_memory",
+        "invalid_score",
+        "silent",
+    ),
 )
 
 
-def part_from_rows(files: Sequence[Sequence[Row]], labels: tuple[str, ...], *, embedding_size: int | None = None) -> bytes:
+def part_from_rows(
+    files: Sequence[Sequence[Row]], labels: tuple[str, ...], *, embedding_size: int | None = None
+) -> bytes:
     """The rows of a shard's files, in their order."""
     rows = [row for of_file in files for row in of_file]
     codes = sorted({row.error for row in rows})
@@ -30,7 +51,9 @@ def part_from_rows(files: Sequence[Sequence[Row]], labels: tuple[str, ...], *, e
         "start": np.array([_NAN if row.start is None else row.start for row in rows], np.float64),  # [R]
         "end": np.array([_NAN if row.end is None else row.end for row in rows], np.float64),
         "scored": np.array([row.scores is not None for row in rows], bool),
-        "scores": _matrix([list(row.scores.values()) if row.scores else None for row in rows], len(labels)),  # [R, K]
+        "scores": _matrix(
+            [list(row.scores.values()) if row.scores else None for row in rows], len(labels)
+        ),  # [R, K]
         "codes": np.array([code.encode() for code in codes], "S"),
         "code": np.array([codes.index(row.error) for row in rows], np.uint8),  # [R], of `codes`
         "seconds": np.array([row.seconds for row in rows], np.float64),
@@ -42,7 +65,9 @@ def part_from_rows(files: Sequence[Sequence[Row]], labels: tuple[str, ...], *, e
     return buffer.getvalue()
 
 
-def rows_from_part(content: bytes, sources: Sequence[AudioSource], labels: tuple[str, ...]) -> Iterator[list[Row]]:
+def rows_from_part(
+    content: bytes, sources: Sequence[AudioSource], labels: tuple[str, ...]
+) -> Iterator[list[Row]]:
     """What `part_from_rows` was given, without the details."""
     with np.load(io.BytesIO(content), allow_pickle=False) as columns:
         codes = [name.decode() for name in columns["codes"].tolist()] if "codes" in columns else _CODES_BEFORE

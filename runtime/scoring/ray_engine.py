@@ -83,19 +83,25 @@ class RayEngine:
         self._ready: list[Any] = []
         done, _ = self._ray.wait(list(self._starting), timeout=_FIRST_ACTOR)
         if not done:
-            raise StoppedError(f"--engine ray | no actor in {_FIRST_ACTOR:g} s | free CPUs or GPUs | see: ray status")
+            raise StoppedError(
+                f"--engine ray | no actor in {_FIRST_ACTOR:g} s | free CPUs or GPUs | see: ray status"
+            )
         self.loaded: Loaded = self._value(done[0])
         self.labels = tuple(self.loaded.settings["labels"])
         self._ready.append(self._starting.pop(done[0]))
 
-    def parts(self, shards: Sequence[Shard], sources: Callable[[Shard], list[AudioSource]]) -> Iterator[tuple[Shard, bytes]]:
+    def parts(
+        self, shards: Sequence[Shard], sources: Callable[[Shard], list[AudioSource]]
+    ) -> Iterator[tuple[Shard, bytes]]:
         """What `part_from_rows` gives for each shard, as they are done. Raises StoppedError where the storage fails."""
         groups = self._groups(shards)
         running: dict[Any, tuple[Any, list[Shard]]] = {}
         while True:
             for actor in self._hungry(actor for actor, _ in running.values()):
                 if group := next(groups, None):
-                    running[actor.score.remote(self._contents, [_absolute(sources(shard)) for shard in group])] = actor, group
+                    running[
+                        actor.score.remote(self._contents, [_absolute(sources(shard)) for shard in group])
+                    ] = actor, group
             if not running:
                 return
             (done, *_), _ = self._ray.wait([*running, *self._starting])
@@ -122,8 +128,12 @@ class RayEngine:
     def _join(self, started: Any) -> None:
         """One more that is ready."""
         other: Loaded = self._value(started)
-        if changed := [name for name, value in self.loaded.settings.items() if other.settings.get(name) != value]:
-            here, there = ({name: loaded.settings.get(name) for name in changed} for loaded in (self.loaded, other))
+        if changed := [
+            name for name, value in self.loaded.settings.items() if other.settings.get(name) != value
+        ]:
+            here, there = (
+                {name: loaded.settings.get(name) for name in changed} for loaded in (self.loaded, other)
+            )
             raise ConfigError(
                 f"--engine ray | {other.node} has {there}, {self.loaded.node} {here} | the same on all nodes | "
                 "give --backend and --variant, and install one version of rrtn"
@@ -138,7 +148,9 @@ class RayEngine:
         except errors.RayTaskError:  # a bug in an actor
             raise
         except errors.RayError as error:
-            raise StoppedError(f"--engine ray | {last_line(error)} | actors that live on | run the command again") from error
+            raise StoppedError(
+                f"--engine ray | {last_line(error)} | actors that live on | run the command again"
+            ) from error
         if isinstance(value, RrtnError):
             raise value
         return value
@@ -161,7 +173,9 @@ class ScoringActor:
             return error
         variant, device = scorer.backend.variant, scorer.backend.device
         settings, node = settings_of_scorer(scorer), socket.gethostname()
-        return Loaded(settings, variant.file, variant.name, device, scorer.batch_size, scorer.embedding_size, node)
+        return Loaded(
+            settings, variant.file, variant.name, device, scorer.batch_size, scorer.embedding_size, node
+        )
 
     def score(self, contents: dict[str, Any], shards: list[list[AudioSource]]) -> list[bytes] | RrtnError:
         """The files of each shard -> its part. An error of ours is a value, since Ray would wrap it."""
@@ -169,7 +183,9 @@ class ScoringActor:
             scorer = self._loaded(contents)
             files = scorer.rows_of_files(itertools.chain.from_iterable(shards))
             parts = [
-                part_from_rows(list(islice(files, len(sources))), scorer.labels, embedding_size=scorer.embedding_size)
+                part_from_rows(
+                    list(islice(files, len(sources))), scorer.labels, embedding_size=scorer.embedding_size
+                )
                 for sources in shards
             ]
             deque(files, maxlen=0)  # to its end: one that is dropped ends the decoders
@@ -239,7 +255,9 @@ def shares_of_node(cpus: int, gpus: int, workers: int | None) -> list[Share]:
 
 def _shares(nodes: Iterable[dict[str, Any]], backend: str, workers: int | None) -> list[Share]:
     counts = [
-        (int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0))) for node in nodes if node.get("Alive")
+        (int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
+        for node in nodes
+        if node.get("Alive")
     ]
     if backend in ("cuda", "trt") and not any(gpus for _, gpus in counts):
         raise UnavailableError(f"--backend {backend} | Ray counts no GPU | a node with one | see: ray status")
@@ -266,6 +284,8 @@ def _absolute(sources: list[AudioSource]) -> list[AudioSource]:
     """An actor is in another folder."""
     here = os.getcwdb()
     return [
-        source._replace(pack=os.path.join(here, source.pack)) if isinstance(source, PackedFile) else os.path.join(here, source)
+        source._replace(pack=os.path.join(here, source.pack))
+        if isinstance(source, PackedFile)
+        else os.path.join(here, source)
         for source in sources
     ]

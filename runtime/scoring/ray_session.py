@@ -26,20 +26,28 @@ def connected_ray(address: str | None, size: int, *, gpus: bool) -> Iterator[Any
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray = imported_ray()
     address = address or os.environ.get("RAY_ADDRESS") or _LOCAL
-    own: dict[str, Any] = {"num_cpus": usable_cpus(), "include_dashboard": False, "object_store_memory": _STORE + 2 * size}
+    own: dict[str, Any] = {
+        "num_cpus": usable_cpus(),
+        "include_dashboard": False,
+        "object_store_memory": _STORE + 2 * size,
+    }
     if not gpus:
         own["num_gpus"] = 0
     _check_reachable(address)
     try:
         with _kept_exit_code():
             with _kept_signals():
-                ray.init(address, log_to_driver=False, logging_level="ERROR", **(own if address == _LOCAL else {}))
+                ray.init(
+                    address, log_to_driver=False, logging_level="ERROR", **(own if address == _LOCAL else {})
+                )
             yield ray
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, RrtnError) or ray.is_initialized():
             raise
         wanted = "a running cluster's HOST:PORT, or auto on one of its nodes"
-        raise ConfigError(f"--ray-address {address} | {last_line(error)} | {wanted} | see: ray status") from error
+        raise ConfigError(
+            f"--ray-address {address} | {last_line(error)} | {wanted} | see: ray status"
+        ) from error
     finally:
         ray.shutdown()
 
@@ -84,7 +92,9 @@ def _check_reachable(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT).close()
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"--ray-address {address} | {error} | a running cluster's HOST:PORT | see: ray status") from error
+        raise ConfigError(
+            f"--ray-address {address} | {error} | a running cluster's HOST:PORT | see: ray status"
+        ) from error
 
 
 def imported_ray() -> Any:
@@ -92,7 +102,9 @@ def imported_ray() -> Any:
     try:
         return importlib.import_module("ray")
     except ImportError as error:
-        raise MissingExtraError('ray | not installed | needed for --engine ray | pip install "rrtn[ray]"') from error
+        raise MissingExtraError(
+            'ray | not installed | needed for --engine ray | pip install "rrtn[ray]"'
+        ) from error
 
 
 def last_line(error: Exception) -> str:

@@ -167,7 +167,9 @@ class Scorer:
         while True:
             size = self.batch_that_fits
             try:
-                return Outputs.joined([self._run(batch[i : i + size], size) for i in range(0, len(batch), size)])
+                return Outputs.joined(
+                    [self._run(batch[i : i + size], size) for i in range(0, len(batch), size)]
+                )
             except MemoryError as error:  # the backend's OutOfMemoryError, or of the arrays around it
                 if size == 1:
                     raise _one_is_too_much(error) from error
@@ -225,7 +227,11 @@ class Scorer:
 
     def _row(self, path: FilePath, clip: ScoredClip, end: FileEnd) -> Row:
         whole = math.isnan(clip.start)
-        place: dict[str, Any] = {"file": path, "start": None if whole else clip.start, "end": None if whole else clip.end}
+        place: dict[str, Any] = {
+            "file": path,
+            "start": None if whole else clip.start,
+            "end": None if whole else clip.end,
+        }
         if not np.isfinite(clip.scores).all():
             return Row(**place, error="invalid_score", detail=_NOT_FINITE, seconds=end.seconds)
         scores = dict(zip(self.labels, clip.scores.tolist(), strict=True))
@@ -236,7 +242,9 @@ class Scorer:
 _NOT_FINITE: Final = "the model gave NaN or infinity"
 
 
-def _noted(sources: Iterable[FilePath | PackedFile], files: dict[int, FileInProgress]) -> Iterator[AudioSource]:
+def _noted(
+    sources: Iterable[FilePath | PackedFile], files: dict[int, FileInProgress]
+) -> Iterator[AudioSource]:
     for ticket, source in enumerate(sources):
         files[ticket] = FileInProgress(name_from_source(source))
         yield source if isinstance(source, PackedFile) else os.fsencode(source)
@@ -250,7 +258,9 @@ def _check_positive(flag: str, value: float | None) -> None:
 def _one_is_too_much(error: MemoryError) -> ModelError:
     if isinstance(error, ModelError):
         return error
-    return OutOfMemoryError("one clip | more than this machine's memory | a model that fits | stop what else takes memory")
+    return OutOfMemoryError(
+        "one clip | more than this machine's memory | a model that fits | stop what else takes memory"
+    )
 
 
 def _check_window(window: float | None, hop: float | None, spec: FrontendSpec) -> None:
@@ -263,4 +273,6 @@ def _check_window(window: float | None, hop: float | None, spec: FrontendSpec) -
     if hop is not None and window is None:
         raise ConfigError(f"--hop | {hop} without --window | expected both | add --window {longest:g}")
     if window is not None and window > longest:
-        raise ConfigError(f"--window | {window} s | expected at most {longest:g} s, what the model hears at once")
+        raise ConfigError(
+            f"--window | {window} s | expected at most {longest:g} s, what the model hears at once"
+        )

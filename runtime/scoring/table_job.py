@@ -49,14 +49,19 @@ class TableJob:
         for shard in spool.shards:
             content = self._content(shard)
             if content is None:
-                raise StoppedError(f"{self._folder} | part {shard.key} is gone or broken | all parts | run the command again")
+                raise StoppedError(
+                    f"{self._folder} | part {shard.key} is gone or broken | all parts | run the command again"
+                )
             yield from rows_from_part(content, spool.sources(shard), self._labels)
 
     def tidy(self, spool: InputSpool) -> None:
         """Removes parts that no shard has any more, and what killed writers left."""
         keys = {shard.key for shard in spool.shards}
         for path in (*self._folder.glob("*.part"), *self._folder.glob(".*.tmp")):
-            if self._parts.get(path.name.partition("-")[0]) != path or path.name.partition("-")[0] not in keys:
+            if (
+                self._parts.get(path.name.partition("-")[0]) != path
+                or path.name.partition("-")[0] not in keys
+            ):
                 path.unlink(missing_ok=True)
 
     def _content(self, shard: Shard) -> bytes | None:
@@ -92,10 +97,16 @@ def _check_settings(path: Path, target: Path, settings: dict[str, Any]) -> None:
     try:
         before = _in_todays_words(dict(json.loads(path.read_bytes())))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{path} | {error} | expected what rrtn score writes | --overwrite begins anew") from error
+        raise ConfigError(
+            f"{path} | {error} | expected what rrtn score writes | --overwrite begins anew"
+        ) from error
     if other := [name for name in {**before, **settings} if before.get(name) != settings.get(name)]:
-        changes = ", ".join(f"{name} {_short(before.get(name))}, now {_short(settings.get(name))}" for name in other)
-        raise ConfigError(f"--out {target} | begun with {changes} | the same | choose another --out, or --overwrite")
+        changes = ", ".join(
+            f"{name} {_short(before.get(name))}, now {_short(settings.get(name))}" for name in other
+        )
+        raise ConfigError(
+            f"--out {target} | begun with {changes} | the same | choose another --out, or --overwrite"
+        )
 
 
 def _in_todays_words(settings: dict[str, Any]) -> dict[str, Any]:

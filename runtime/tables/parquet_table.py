@@ -23,7 +23,9 @@ _LEVEL: Final = 3  # of zstd
 
 
 @contextlib.contextmanager
-def open_parquet(path: Path, labels: tuple[str, ...], embedding_size: int | None) -> Iterator[Callable[[Row], object]]:
+def open_parquet(
+    path: Path, labels: tuple[str, ...], embedding_size: int | None
+) -> Iterator[Callable[[Row], object]]:
     """Yields what appends a row: file, start, end, <labels>, error, file_bytes and, with D, embedding.
 
     The same rows give the same bytes. The schema's metadata has the labels as JSON under `labels`.

@@ -27,7 +27,9 @@ class Row:
     error: str = ""  # a code of audio.ERROR_CODES, or a flag of audio.FLAGS beside the scores
     detail: str = ""
     seconds: float = 0.0  # of audio in the file
-    embedding: Float32 | None = field(default=None, compare=False, repr=False)  # [D], the encoder's representation
+    embedding: Float32 | None = field(
+        default=None, compare=False, repr=False
+    )  # [D], the encoder's representation
 
 
 def score_columns(labels: tuple[str, ...]) -> tuple[str, ...]:

@@ -32,7 +32,9 @@ def write_submission(target: Path, rows: Iterable[Row], labels: tuple[str, ...])
         scored = ((file_id_from_path(row.file), _values(row, labels)) for row in last.values())
         write_bytes(target, submission_csv(scored, labels))
     except OSError as error:
-        raise StoppedError(f"{target} | {error.strerror} | expected a folder with space that can be written to") from error
+        raise StoppedError(
+            f"{target} | {error.strerror} | expected a folder with space that can be written to"
+        ) from error
 
 
 def file_id_from_path(path: FilePath) -> str:
@@ -47,10 +49,14 @@ def _values(row: Row, labels: tuple[str, ...]) -> list[float]:
 
 def _check(target: Path, rows: list[Row]) -> None:
     if bad := [f"{cell_from_path(row.file)} ({row.error})" for row in rows if row.scores is None]:
-        raise DataError(f"{target} | {_first(bad)} without scores of {len(rows)} files | a submission takes no blanks")
+        raise DataError(
+            f"{target} | {_first(bad)} without scores of {len(rows)} files | a submission takes no blanks"
+        )
     counts = Counter(file_id_from_path(row.file) for row in rows)
     if twice := [file_id for file_id, count in counts.items() if count > 1]:
-        raise DataError(f"{target} | {_first(twice)} stand for several files | expected one file for each File_ID")
+        raise DataError(
+            f"{target} | {_first(twice)} stand for several files | expected one file for each File_ID"
+        )
 
 
 def _first(names: list[str]) -> str:

@@ -97,7 +97,9 @@ def csv_lines(rows: Iterable[Row], labels: tuple[str, ...]) -> Iterator[str]:
 def json_row(row: Row) -> dict[str, Any]:
     """A row as the JSONL has it. Scores have the fewest digits that give back the same float32."""
     text, name = exact_name(row.file)
-    scores = None if row.scores is None else dict(zip(row.scores, _shortest(row.scores.values()), strict=True))
+    scores = (
+        None if row.scores is None else dict(zip(row.scores, _shortest(row.scores.values()), strict=True))
+    )
     record = {"file": text, "start": row.start, "end": row.end, "scores": scores, "error": row.error or None}
     return record if name is None else {**record, "file_bytes": base64.b64encode(name).decode()}
 
@@ -116,16 +118,22 @@ def _check_format(target: Path) -> None:
     suffix = target.suffix.lower()
     if suffix not in SUFFIXES:
         expected = ", ".join(SUFFIXES)
-        raise ConfigError(f"--out {target} | {suffix or 'no suffix'} | expected one of {expected} | use --out scores.csv")
+        raise ConfigError(
+            f"--out {target} | {suffix or 'no suffix'} | expected one of {expected} | use --out scores.csv"
+        )
     if suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise MissingExtraError('pyarrow | not installed | needed for .parquet | pip install "rrtn[parquet]"')
 
 
 def _stopped(target: Path, error: OSError) -> StoppedError:
-    return StoppedError(f"{target} | {error.strerror or error} | expected a folder with space that can be written to")
+    return StoppedError(
+        f"{target} | {error.strerror or error} | expected a folder with space that can be written to"
+    )
 
 
-def _open_table(target: Path, labels: tuple[str, ...], embedding_size: int | None, *, stack: contextlib.ExitStack) -> _WriteRow:
+def _open_table(
+    target: Path, labels: tuple[str, ...], embedding_size: int | None, *, stack: contextlib.ExitStack
+) -> _WriteRow:
     temporary = stack.enter_context(atomic_path(target))
     if target.suffix.lower() == ".parquet":
         from .parquet_table import open_parquet
@@ -137,7 +145,8 @@ def _open_table(target: Path, labels: tuple[str, ...], embedding_size: int | Non
     # Both files are flushed before either is renamed.
     beside = stack.enter_context(atomic_path(embedding_path(target)))
     writers = [
-        stack.enter_context(opened) for opened in (open_text(temporary, labels), open_embeddings(beside, embedding_size))
+        stack.enter_context(opened)
+        for opened in (open_text(temporary, labels), open_embeddings(beside, embedding_size))
     ]
     return lambda row: [write_row(row) for write_row in writers]
 

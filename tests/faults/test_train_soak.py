@@ -71,9 +71,13 @@ class Soak:
 @pytest.fixture
 def soak(server: Any, outcome: Outcome, settings: Path, tmp_path: Path) -> Iterator[Soak]:
     """64 clips, three epochs of five steps, and a checkpoint every 50 ms: in the midst of epochs, too."""
-    corpus = synthesise(tmp_path / "corpus", clips=64, speakers=12, seed=5, split=(0.65, 0.25, 0.1), workers=1)
+    corpus = synthesise(
+        tmp_path / "corpus", clips=64, speakers=12, seed=5, split=(0.65, 0.25, 0.1), workers=1
+    )
     config = tmp_path / "soak.toml"
-    config.write_text("checkpoint_minutes = 0.0008\n" + settings.read_text().replace("batch_size = 4", "batch_size = 8"))
+    config.write_text(
+        "checkpoint_minutes = 0.0008\n" + settings.read_text().replace("batch_size = 4", "batch_size = 8")
+    )
     flags = ("--data", corpus, "--config", config, "--device", "cpu")
     soak = Soak(server, outcome, tmp_path, flags)
     soak.unbroken()

@@ -20,8 +20,24 @@ def test_of_770_bursts_exactly_the_30_wavpack_files_are_errors(bursts: Path, tin
 
 def test_emodb_is_read_as_its_readme_says(emodb: Path) -> None:
     data = read_data(emodb)
-    assert {name: len(split.clips) for name, split in data.splits.items()} == {"Train": 348, "Val": 96, "Test": 91}
-    assert data.targets == ("Anger", "Boredom", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Naturalness")
+    assert {name: len(split.clips) for name, split in data.splits.items()} == {
+        "Train": 348,
+        "Val": 96,
+        "Test": 91,
+    }
+    assert data.targets == (
+        "Anger",
+        "Boredom",
+        "Disgust",
+        "Fear",
+        "Happiness",
+        "Neutral",
+        "Sadness",
+        "Naturalness",
+    )
     assert data.splits["Train"].clips[0].path.name == "00002.wav"
-    assert data.splits["Train"].ratings[0].round(2).tolist() == np.float32([0, 0, 0, 0.95, 0, 0, 0, 0.85]).tolist()
+    assert (
+        data.splits["Train"].ratings[0].round(2).tolist()
+        == np.float32([0, 0, 0, 0.95, 0, 0, 0, 0.85]).tolist()
+    )
     assert data.warnings == ()

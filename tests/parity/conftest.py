@@ -26,14 +26,27 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory, awkward_labels: tupl
     folder, spec = tmp_path_factory.mktemp("bundle"), FrontendSpec()
     network = _network(spec, len(awkward_labels))
     variants = []
-    for name, kind, file in (("fp32", "logmel", "model.onnx"), ("waveform", "waveform", "model.waveform.onnx")):
+    for name, kind, file in (
+        ("fp32", "logmel", "model.onnx"),
+        ("waveform", "waveform", "model.waveform.onnx"),
+    ):
         content = onnx_from_network(network, spec, awkward_labels, kind)
         (folder / file).write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         variants.append(
-            Variant(name=name, file=file, kind="onnx", input=kind, precision="fp32", sha256=digest, size=len(content))
+            Variant(
+                name=name,
+                file=file,
+                kind="onnx",
+                input=kind,
+                precision="fp32",
+                sha256=digest,
+                size=len(content),
+            )
         )
-    bundle = Bundle(path=folder, labels=awkward_labels, spec=spec, variants=tuple(variants), provenance={"epoch": 1})
+    bundle = Bundle(
+        path=folder, labels=awkward_labels, spec=spec, variants=tuple(variants), provenance={"epoch": 1}
+    )
     write_json(folder / MANIFEST, bundle.manifest())
     return load_bundle(folder)
 
@@ -46,8 +59,14 @@ def _network(spec: FrontendSpec, targets: int) -> TwinsNetwork:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the mean of what comes
     rng = np.random.default_rng(0)
-    noises = [np.cumsum(rng.normal(0, 0.1, size)) * level for size in (300, 5_000, 20_000, 60_000) for level in (0.01, 0.1, 1)]
-    log_mels = LogMel(spec)(torch.from_numpy(np.array([clip_of(np.tanh(noise), spec) for noise in noises], np.float32)))
+    noises = [
+        np.cumsum(rng.normal(0, 0.1, size)) * level
+        for size in (300, 5_000, 20_000, 60_000)
+        for level in (0.01, 0.1, 1)
+    ]
+    log_mels = LogMel(spec)(
+        torch.from_numpy(np.array([clip_of(np.tanh(noise), spec) for noise in noises], np.float32))
+    )
     with torch.no_grad():
         network.train()(log_mels)
         logits = network.eval()(log_mels).scores

@@ -53,7 +53,15 @@ def reference() -> Implementation:
     """torchlibrosa as PANNs sets it up, in its own float32."""
     stft = torchlibrosa.Spectrogram(n_fft=512, hop_length=160, win_length=512, freeze_parameters=True)
     mel = torchlibrosa.LogmelFilterBank(
-        sr=16_000, n_fft=512, n_mels=64, fmin=50, fmax=8000, ref=1.0, amin=1e-10, top_db=None, freeze_parameters=True
+        sr=16_000,
+        n_fft=512,
+        n_mels=64,
+        fmin=50,
+        fmax=8000,
+        ref=1.0,
+        amin=1e-10,
+        top_db=None,
+        freeze_parameters=True,
     )
     return lambda x: mel(stft(torch.tensor(x, dtype=torch.float32)[None]))[0, 0].numpy()
 

@@ -38,7 +38,15 @@ Seen = dict[str, Any]
 def seen(tmp_path_factory: pytest.TempPathFactory) -> list[Seen]:
     """What each of two ranks noted."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__, str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        __file__,
+        str(folder),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
     done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -198,7 +206,13 @@ def note_batchnorm(world: World) -> Seen:
     dtypes = [str(ours(x.bfloat16()).dtype), str(ours.double()(x.double()).dtype)]
     theirs.load_state_dict(ours.float().state_dict())
     same = torch.equal(ours.eval()(x), theirs.eval()(x))
-    return {"batchnorm": {"dtypes": dtypes, "evaluation is torch's": same, "counted": int(theirs.num_batches_tracked)}}
+    return {
+        "batchnorm": {
+            "dtypes": dtypes,
+            "evaluation is torch's": same,
+            "counted": int(theirs.num_batches_tracked),
+        }
+    }
 
 
 def main(folder: Path) -> None:
@@ -206,7 +220,11 @@ def main(folder: Path) -> None:
     seen: Seen = {}
     try:
         with joined(world, CPU):
-            seen |= {"joined": dist.is_initialized(), **note_gathered(world), **note_gradient_beside_gathered(world)}
+            seen |= {
+                "joined": dist.is_initialized(),
+                **note_gathered(world),
+                **note_gradient_beside_gathered(world),
+            }
             seen |= {**note_agreement(world), **note_concatenated(world), **note_batchnorm(world)}
             seen |= note_order(world, folder / "decoded")
             raise InterruptedError

@@ -69,7 +69,9 @@ def config(corpus: Path, **sections: Any) -> Config:
 
 def run_bytes(run: Path) -> dict[str, bytes]:
     """All that a run leaves, by its path; but the lock, which names the process."""
-    files = {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+    files = {
+        str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()
+    }
     return {name: content for name, content in files.items() if name != "run.lock"}
 
 
@@ -101,7 +103,9 @@ class TestRepeats:
         for name in ("b", "c"):
             loop.train(plan_from_config(config(corpus, optim={"epochs": 1})), tmp_path / name, resume=False)
         assert run_bytes(tmp_path / "b") == run_bytes(tmp_path / "c")
-        loop.train(plan_from_config(config(corpus, optim={"epochs": 1}, seed=1)), tmp_path / "d", resume=False)
+        loop.train(
+            plan_from_config(config(corpus, optim={"epochs": 1}, seed=1)), tmp_path / "d", resume=False
+        )
         assert history(tmp_path / "b")[0]["l_ccc"] != history(tmp_path / "d")[0]["l_ccc"]
 
     @pytest.mark.parametrize(
@@ -127,7 +131,9 @@ class TestRepeats:
         plan, run = plan_from_config(config(corpus)), tmp_path / "run"
         with monkeypatch.context() as patch:
             fail_at(patch, place)
-            with pytest.raises(StoppedError, match=f"at step {step} .*rrtn train --resume --out {run}") as stopped:
+            with pytest.raises(
+                StoppedError, match=f"at step {step} .*rrtn train --resume --out {run}"
+            ) as stopped:
                 loop.train(plan, run, resume=False)
         assert stopped.value.exit_code == code
         info = read_info(run / "checkpoints/last")
@@ -184,7 +190,10 @@ class TestRepeats:
             with pytest.raises(KeyboardInterrupt):
                 loop.train(plan, run, resume=False)
         last = run / "checkpoints/last"
-        assert ((last / POINTER).exists(), step) == ((step is not None), read_info(last).step if step else None)
+        assert ((last / POINTER).exists(), step) == (
+            (step is not None),
+            read_info(last).step if step else None,
+        )
         assert (run / "checkpoints/best").exists() == (saves > 1)
         assert_resumes(plan, run, whole)
 
@@ -236,7 +245,12 @@ def assert_resumes(plan: TrainingPlan, run: Path, whole: tuple[TrainResult, dict
     result = loop.train(plan, run, resume=True)
     assert valid_bytes(run) == whole[1]
     assert replace(result, run=whole[0].run) == whole[0]
-    assert {path.name for path in run.iterdir()} == {"config.toml", "history.jsonl", "checkpoints", "run.lock"}
+    assert {path.name for path in run.iterdir()} == {
+        "config.toml",
+        "history.jsonl",
+        "checkpoints",
+        "run.lock",
+    }
 
 
 class TestBest:
@@ -248,7 +262,9 @@ class TestBest:
 
     @staticmethod
     def plan_of(corpus: Path, epochs: int) -> TrainingPlan:
-        return plan_from_config(config(corpus, model={"method": "vanilla"}, optim={"epochs": epochs, "batch_size": 15}))
+        return plan_from_config(
+            config(corpus, model={"method": "vanilla"}, optim={"epochs": epochs, "batch_size": 15})
+        )
 
     @staticmethod
     def script(patch: pytest.MonkeyPatch, *values: float) -> None:
@@ -260,7 +276,12 @@ class TestBest:
     ) -> None:
         self.script(monkeypatch, -0.2, 0.3, 0.1, 0.3)
         result = loop.train(plan, tmp_path / "run", resume=False)
-        assert (result.epochs, result.best.epoch, result.best.step, result.best.ccc) == (4, 2, 2, pytest.approx(0.3))
+        assert (result.epochs, result.best.epoch, result.best.step, result.best.ccc) == (
+            4,
+            2,
+            2,
+            pytest.approx(0.3),
+        )
         assert result.best.per_target == dict.fromkeys(plan.data.targets, 0.3)
         assert read_info(tmp_path / "run/checkpoints/best") == result.best
         last = read_info(tmp_path / "run/checkpoints/last")
@@ -320,7 +341,9 @@ def test_t15_a_loss_that_is_not_finite_stops_with_its_clips_named_and_the_checkp
 
 class TestMethods:
     @pytest.mark.parametrize("method", ["vanilla", "rrtn", "rrtn-ruwl"])
-    def test_terms_that_are_trained_on_and_whether_ruwls_c_move(self, method: str, corpus: Path, tmp_path: Path) -> None:
+    def test_terms_that_are_trained_on_and_whether_ruwls_c_move(
+        self, method: str, corpus: Path, tmp_path: Path
+    ) -> None:
         plan = plan_from_config(config(corpus, model={"method": method}, optim={"epochs": 1}))
         result = loop.train(plan, tmp_path / "run", resume=False)
         record = history(tmp_path / "run")[0]
@@ -344,8 +367,12 @@ class TestMethods:
             terms = record["l_ccc"] + record["l_ccc_a"] + 1e-4 * record["l_bt"]
             assert record["loss"] == pytest.approx(terms + 0.01 + 2 * np.log(2) + np.log1p(1e-4), rel=1e-5)
 
-    @pytest.mark.parametrize("section", [{"eval": {"crop": "full"}}, {"frontend": {"pad": "zero_db"}}], ids=["crop", "pad"])
-    def test_crop_and_pad_reach_the_passes(self, section: dict[str, Any], corpus: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        "section", [{"eval": {"crop": "full"}}, {"frontend": {"pad": "zero_db"}}], ids=["crop", "pad"]
+    )
+    def test_crop_and_pad_reach_the_passes(
+        self, section: dict[str, Any], corpus: Path, tmp_path: Path
+    ) -> None:
         """Clips of 200 frames are longer than some recordings. Crop changes validation alone, pad everything."""
         records = []
         for name, sections in (("plain", {}), ("changed", section)):

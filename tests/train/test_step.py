@@ -42,7 +42,11 @@ def _one_thread_and_float32_settings() -> Iterator[None]:
 
 
 def config(**sections: Any) -> Config:
-    document: dict[str, Any] = {"data": {"targets": TARGETS}, "frontend": {"frames": 32}, "optim": {"batch_size": B}}
+    document: dict[str, Any] = {
+        "data": {"targets": TARGETS},
+        "frontend": {"frames": 32},
+        "optim": {"batch_size": B},
+    }
     for name, section in sections.items():
         document[name] = {**document.get(name, {}), **section} if isinstance(section, dict) else section
     return config_from_dict(document, source="test")
@@ -86,7 +90,10 @@ def written_out(settings: Config, network: TwinsNetwork, steps: int) -> tuple[Te
     method, optim = settings.model.method, settings.optim
     lambdas = torch.tensor(settings.ruwl.lambdas).double()
     c = torch.tensor(settings.ruwl.c).double().requires_grad_()
-    groups = [{"params": [*network.parameters()]}, {"params": [c], "lr": settings.ruwl.lr, "weight_decay": 0.0}]
+    groups = [
+        {"params": [*network.parameters()]},
+        {"params": [c], "lr": settings.ruwl.lr, "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(
         groups, lr=optim.lr, eps=optim.eps, weight_decay=optim.weight_decay, foreach=False, fused=False
     )
@@ -102,7 +109,9 @@ def written_out(settings: Config, network: TwinsNetwork, steps: int) -> tuple[Te
         loss = terms[0]
         if method != "vanilla":
             scores_a, embedding_a = network(x_a)
-            correlation = losses.cross_correlation(network.projector(embedding), network.projector(embedding_a))
+            correlation = losses.cross_correlation(
+                network.projector(embedding), network.projector(embedding_a)
+            )
             l_bt = losses.bt_loss(correlation, off_diagonal=settings.loss.off_diagonal)
             terms = torch.stack([loss, losses.ccc_loss(scores_a, y), l_bt])
             fixed = lambdas / c.detach() ** 2  # 1, 1, 1e-4
@@ -129,7 +138,9 @@ def test_steps_are_those_written_out(method: str) -> None:
     c, seen = written_out(settings, reference, steps=2)
     came, expected = stepper.network.state_dict(), reference.state_dict()
     for name in expected:
-        torch.testing.assert_close(came[name], expected[name], rtol=0, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            came[name], expected[name], rtol=0, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}"
+        )
     still = {name for name, _ in network.named_parameters() if (came[name] - before[name]).abs().max() < 1e-3}
     assert still <= {"projector.bias"}  # centring takes its gradient away
     torch.testing.assert_close(stepper.loss.c, c, rtol=0, atol=1e-9)
@@ -151,7 +162,9 @@ class TestGuard:
         before = self.state(stepper)
         bad = batch_of(settings, 9)
         if poison == "gradient":  # of one weight; the loss is finite
-            handle = stepper.network.head.weight.register_hook(lambda gradient: gradient.clone().fill_(float("inf")))
+            handle = stepper.network.head.weight.register_hook(
+                lambda gradient: gradient.clone().fill_(float("inf"))
+            )
         else:
             {"waveform": bad.waveforms.samples, "rating": bad.ratings}[poison][2, 1] = float("nan")
         stepper.step(bad, 9)
@@ -190,7 +203,10 @@ class TestLearningRate:
             ({"warmup_epochs": 2.0}, {0: 1 / 20, 9: 0.5, 19: 1.0, 60: 1.0}),
             ({"warmup_epochs": 0.25}, {0: 1 / 2.5, 1: 2 / 2.5, 2: 1.0}),
             ({"schedule": "cosine"}, {0: 1.0, 25: (1 + math.sqrt(0.5)) / 2, 50: 0.5, 100: 0.0}),
-            ({"schedule": "cosine", "warmup_epochs": 5.0}, {0: 1 / 50, 50: 0.5, 75: (1 - math.sqrt(0.5)) / 2}),
+            (
+                {"schedule": "cosine", "warmup_epochs": 5.0},
+                {0: 1 / 50, 50: 0.5, 75: (1 - math.sqrt(0.5)) / 2},
+            ),
         ],
         ids=["constant", "warmup", "less than an epoch", "cosine", "both"],
     )
@@ -218,13 +234,17 @@ class TestLearningRate:
 
 
 class TestRestored:
-    def test_moments_lie_as_their_parameters_and_the_next_step_is_the_unbroken_ones(self, tmp_path: Path) -> None:
+    def test_moments_lie_as_their_parameters_and_the_next_step_is_the_unbroken_ones(
+        self, tmp_path: Path
+    ) -> None:
         """The file has them in the usual order; the fused kernel pairs moment and weight by their place in memory."""
         settings = config()
         whole = stepper_of(settings, small_network(settings))
         for number in range(2):
             whole.step(batch_of(settings, number), number)
-        info = CheckpointInfo(epoch=0, step=2, history=[], labels=TARGETS, config={}, data_sha256="", versions={})
+        info = CheckpointInfo(
+            epoch=0, step=2, history=[], labels=TARGETS, config={}, data_sha256="", versions={}
+        )
         run_folder.save_job(tmp_path, info, whole)()
         torch.manual_seed(9)
         resumed = stepper_of(settings, small_network(config(seed=9)))
@@ -254,7 +274,9 @@ def test_a_steps_random_numbers_are_its_own(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(("precision", "convolutions"), [("fp32", False), ("bf16", False), ("tf32", True)])
-def test_tf32_is_for_convolutions_alone_and_only_where_it_is_asked_for(precision: str, convolutions: bool) -> None:
+def test_tf32_is_for_convolutions_alone_and_only_where_it_is_asked_for(
+    precision: str, convolutions: bool
+) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     set_float32_precision(config(precision=precision))
     assert torch.backends.cudnn.allow_tf32 == convolutions

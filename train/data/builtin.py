@@ -22,7 +22,12 @@ def builtin_corpus() -> Path:
         _clear(folder)
         with Progress("synthesise", CLIPS, "clips") as bar:
             synthesise(
-                folder, clips=CLIPS, speakers=SPEAKERS, seed=SEED, split=SPLIT, progress=lambda done, _: bar.update(done)
+                folder,
+                clips=CLIPS,
+                speakers=SPEAKERS,
+                seed=SEED,
+                split=SPLIT,
+                progress=lambda done, _: bar.update(done),
             )
     return folder
 

@@ -47,7 +47,9 @@ class CacheShard(NamedTuple):
     def in_memory(cls, samples: Int16, offsets: Int64) -> "CacheShard":
         """Of no files."""
         count = len(offsets) - 1
-        return cls(samples, offsets, sha256="", peaks=[0.0] * count, flat_tops=[0] * count, errors=[""] * count)
+        return cls(
+            samples, offsets, sha256="", peaks=[0.0] * count, flat_tops=[0] * count, errors=[""] * count
+        )
 
 
 class ClipStore:
@@ -99,7 +101,9 @@ def clip_store(paths: Sequence[Path], spec: FrontendSpec, *, label: str = "decod
     store = store_with_errors(paths, spec, label=label)
     if bad := [f"{path.name}: {error}" for path, error in zip(paths, store.errors, strict=True) if error]:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-        raise DataError(f"{len(bad)} of {len(paths)} files cannot be decoded | {'; '.join(bad[:_SHOWN])}{more}")
+        raise DataError(
+            f"{len(bad)} of {len(paths)} files cannot be decoded | {'; '.join(bad[:_SHOWN])}{more}"
+        )
     return store
 
 

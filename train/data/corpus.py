@@ -152,20 +152,28 @@ def synthesise(
     return out
 
 
-def _check(out: Path, *, clips: int, speakers: int, seed: int, split: tuple[float, float, float], workers: int | None) -> None:
+def _check(
+    out: Path, *, clips: int, speakers: int, seed: int, split: tuple[float, float, float], workers: int | None
+) -> None:
     """Refuses what cannot become a corpus, before anything is written."""
     if speakers < 3:
         raise ConfigError(f"speakers | {speakers} | at least 3, one for each split | ask for more speakers")
     if clips < speakers:
-        raise ConfigError(f"clips | {clips} | at least one for each of {speakers} speakers | ask for more clips")
+        raise ConfigError(
+            f"clips | {clips} | at least one for each of {speakers} speakers | ask for more clips"
+        )
     if seed < 0:
         raise ConfigError(f"seed | {seed} | an integer of at least 0 | choose another seed")
     if min(split) <= 0 or abs(sum(split) - 1) > 1e-6:
-        raise ConfigError(f"split | {split} | three positive shares that add up to 1 | for instance 0.6 0.25 0.15")
+        raise ConfigError(
+            f"split | {split} | three positive shares that add up to 1 | for instance 0.6 0.25 0.15"
+        )
     if workers is not None and workers < 1:
         raise ConfigError(f"workers | {workers} | at least 1 | leave it out to use every CPU")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} | exists and is not an empty folder | a new folder | choose another or remove it")
+        raise DataError(
+            f"{out} | exists and is not an empty folder | a new folder | choose another or remove it"
+        )
 
 
 def _rows_of_chunks(corpus: _Corpus, chunks: list[range], *, workers: int) -> Iterator[list[list[str]]]:

@@ -43,7 +43,9 @@ class DataReport:
             return ()
         file_id, error = next(iter(self.bad_files.items()))
         clips = sum(split.clips for split in self.splits)
-        return (f"{len(self.bad_files)} of {clips} files cannot be decoded (first: {file_id}: {error}): training refuses them",)
+        return (
+            f"{len(self.bad_files)} of {clips} files cannot be decoded (first: {file_id}: {error}): training refuses them",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -52,10 +54,17 @@ class DataReport:
             "dir": str(self.data.path),
             "targets": list(targets),
             "splits": [vars(split) for split in self.splits],
-            "histograms": {name: dict(zip(targets, counts.tolist(), strict=True)) for name, counts in self.histograms.items()},
-            "correlations": [[None if np.isnan(r) else round(r, 4) for r in row] for row in self.correlations.tolist()],
+            "histograms": {
+                name: dict(zip(targets, counts.tolist(), strict=True))
+                for name, counts in self.histograms.items()
+            },
+            "correlations": [
+                [None if np.isnan(r) else round(r, 4) for r in row] for row in self.correlations.tolist()
+            ],
             "one_target_at_1": self.one_at_full,
-            "duplicates": [[{"file": clip.file_id, "split": clip.split} for clip in same] for same in self.duplicates],
+            "duplicates": [
+                [{"file": clip.file_id, "split": clip.split} for clip in same] for same in self.duplicates
+            ],
             "bad_files": self.bad_files,
             "errors": list(self.errors),
             "warnings": list(self.warnings),
@@ -80,7 +89,9 @@ def check_data(folder: Path, spec: FrontendSpec) -> DataReport:
     return DataReport(
         data=data,
         splits=tuple(split_summary(name, split, stores[name], spec) for name, split in splits.items()),
-        histograms={name: histograms(known) for name, split in splits.items() if len(known := rated(split.ratings))},
+        histograms={
+            name: histograms(known) for name, split in splits.items() if len(known := rated(split.ratings))
+        },
         correlations=r,
         pairs=strongest_pairs(r, data.targets),
         one_at_full=float(at_full(all_rated).mean()),
@@ -90,10 +101,18 @@ def check_data(folder: Path, spec: FrontendSpec) -> DataReport:
             *data.warnings,
             *_duplicate_warnings(duplicates),
             *_marked(clips, silent, "are silent: there is nothing to learn from them"),
-            *_marked(clips, _joined(map(is_clipped, stores.values())), "are clipped: the tops of their waves are cut off"),
+            *_marked(
+                clips,
+                _joined(map(is_clipped, stores.values())),
+                "are clipped: the tops of their waves are cut off",
+            ),
             *constant_targets(data),
             *_not_in_humes_form(clips, ratings),
-            *_marked(clips, np.array([not clip.speaker for clip in clips]), "have no Subject_ID: speaker leaks stay unseen"),
+            *_marked(
+                clips,
+                np.array([not clip.speaker for clip in clips]),
+                "have no Subject_ID: speaker leaks stay unseen",
+            ),
         ),
     )
 
@@ -133,7 +152,9 @@ def _duplicate_warnings(duplicates: Sequence[tuple[Clip, ...]]) -> list[str]:
         )
     if within:
         names = " = ".join(clip.file_id for clip in within[0])
-        lines.append(f"{len(within)} recordings are in one split more than once (first: {names} in {within[0][0].split})")
+        lines.append(
+            f"{len(within)} recordings are in one split more than once (first: {names} in {within[0][0].split})"
+        )
     return lines
 
 

@@ -19,7 +19,9 @@ from ...runtime.audio.inputs import AUDIO_SUFFIXES
 from ...runtime.errors import DataError
 
 SPLITS: Final = ("Train", "Val", "Test")
-METADATA: Final = frozenset({"File_ID", "Split", "Subject_ID", "Country", "Country_string", "Age", "Sex", "Gender", "Info"})
+METADATA: Final = frozenset(
+    {"File_ID", "Split", "Subject_ID", "Country", "Country_string", "Age", "Sex", "Gender", "Info"}
+)
 _SHOWN = 3  # line numbers in one message
 _FEWEST = {"Train": 2, "Val": 2, "Test": 0}
 
@@ -90,7 +92,9 @@ class _CsvTable:
         shown = ", ".join(map(str, sorted(lines)[:_SHOWN]))
         more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
         plural = "s" if len(lines) > 1 else ""
-        return DataError(f"{self.path}, line{plural} {shown}{more} ({len(lines)} in all) | {problem} | expected {expected}")
+        return DataError(
+            f"{self.path}, line{plural} {shown}{more} ({len(lines)} in all) | {problem} | expected {expected}"
+        )
 
 
 def _find_csv(folder: Path) -> Path:
@@ -101,7 +105,9 @@ def _find_csv(folder: Path) -> Path:
         return path
     others = sorted(folder.glob("*.csv"))
     if len(others) != 1:
-        raise DataError(f"{folder} | {len(others)} CSV files, none named data_info.csv | expected data_info.csv and wav/")
+        raise DataError(
+            f"{folder} | {len(others)} CSV files, none named data_info.csv | expected data_info.csv and wav/"
+        )
     return others[0]
 
 
@@ -111,20 +117,26 @@ def _read_csv(path: Path) -> _CsvTable:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(f"{path}, line {line} | not UTF-8 | expected UTF-8 text | save it as CSV UTF-8") from error
+        raise DataError(
+            f"{path}, line {line} | not UTF-8 | expected UTF-8 text | save it as CSV UTF-8"
+        ) from error
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = tuple(name.strip() for name in next(reader, ()))
         records = [(reader.line_num, record) for record in reader if record]
     except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num} | {error} | expected comma-separated values") from error
+        raise DataError(
+            f"{path}, line {reader.line_num} | {error} | expected comma-separated values"
+        ) from error
     _check_header(path, columns)
     table = _CsvTable(path, columns, [], [])
     if ragged := [line for line, record in records if len(record) != len(columns)]:
         raise table.refuse("another number of cells than the header", ragged, f"{len(columns)} cells")
     if not records:
         raise DataError(f"{path} | no rows below the header | expected one row for each clip")
-    table.rows.extend(_CsvRow(line, dict(zip(columns, map(str.strip, record), strict=True))) for line, record in records)
+    table.rows.extend(
+        _CsvRow(line, dict(zip(columns, map(str.strip, record), strict=True))) for line, record in records
+    )
     return table
 
 
@@ -132,19 +144,33 @@ def _check_header(path: Path, columns: tuple[str, ...]) -> None:
     if not columns:
         raise DataError(f"{path} | empty file | expected a header with File_ID, Split and target columns")
     if missing := [name for name in ("File_ID", "Split") if name not in columns]:
-        hint = " | the separator seems to be ';': save it with commas" if any(";" in name for name in columns) else ""
-        raise DataError(f"{path}, line 1 | no column {' and no column '.join(missing)} | has {', '.join(columns)}{hint}")
+        hint = (
+            " | the separator seems to be ';': save it with commas"
+            if any(";" in name for name in columns)
+            else ""
+        )
+        raise DataError(
+            f"{path}, line 1 | no column {' and no column '.join(missing)} | has {', '.join(columns)}{hint}"
+        )
     if repeated := [name for name, count in Counter(columns).items() if count > 1]:
-        raise DataError(f"{path}, line 1 | column {', '.join(map(repr, repeated))} twice | expected each name once")
+        raise DataError(
+            f"{path}, line 1 | column {', '.join(map(repr, repeated))} twice | expected each name once"
+        )
 
 
 def _targets_of(table: _CsvTable, wanted: Sequence[str]) -> tuple[str, ...]:
     if unknown := [name for name in wanted if name not in table.columns]:
-        raise DataError(f"--targets | {', '.join(unknown)} | expected columns of {table.path}: {', '.join(table.columns)}")
+        raise DataError(
+            f"--targets | {', '.join(unknown)} | expected columns of {table.path}: {', '.join(table.columns)}"
+        )
     if wanted:
         return tuple(dict.fromkeys(wanted))
-    candidates = [name for name in table.columns if name and name not in METADATA]  # nameless: an index column
-    names = tuple(name for name in candidates if any(_number(row.cells[name]) is not None for row in table.rows))
+    candidates = [
+        name for name in table.columns if name and name not in METADATA
+    ]  # nameless: an index column
+    names = tuple(
+        name for name in candidates if any(_number(row.cells[name]) is not None for row in table.rows)
+    )
     if ignored := [name for name in candidates if name not in names]:
         table.warnings.append(f"{table.path.name}: columns without numbers are ignored: {', '.join(ignored)}")
     if not names:
@@ -162,10 +188,14 @@ def _number(cell: str) -> float | None:
 def _check_places(table: _CsvTable) -> None:
     """Every row is in a split, and its file below wav/."""
     if lost := [row for row in table.rows if row.cells["Split"] not in SPLITS]:
-        raise table.refuse(f"Split is {lost[0].cells['Split']!r}", [row.line for row in lost], "Train, Val or Test")
+        raise table.refuse(
+            f"Split is {lost[0].cells['Split']!r}", [row.line for row in lost], "Train, Val or Test"
+        )
     if outside := [row for row in table.rows if not _is_below(row.cells["File_ID"])]:
         lines = [row.line for row in outside]
-        raise table.refuse(f"File_ID is {outside[0].cells['File_ID']!r}", lines, "a name like [00001], below wav/")
+        raise table.refuse(
+            f"File_ID is {outside[0].cells['File_ID']!r}", lines, "a name like [00001], below wav/"
+        )
 
 
 def _is_below(file_id: str) -> bool:
@@ -185,14 +215,18 @@ def _without_repeats(table: _CsvTable) -> list[_CsvRow]:
     if conflicting:
         raise table.refuse("File_ID stands above with other values", conflicting, "one row for each clip")
     if same:
-        table.warnings.append(f"{table.path.name}: {len(same)} repeated rows are taken once (first: line {same[0]})")
+        table.warnings.append(
+            f"{table.path.name}: {len(same)} repeated rows are taken once (first: line {same[0]})"
+        )
     return list(first.values())
 
 
 def _clip(folder: Path, row: _CsvRow) -> Clip:
     path = folder / "wav" / _wav_name(row)
     country = row.cells.get("Country_string") or row.cells.get("Country", "")
-    return Clip(row.cells["File_ID"], path, row.cells["Split"], row.cells.get("Subject_ID", ""), country, row.line)
+    return Clip(
+        row.cells["File_ID"], path, row.cells["Split"], row.cells.get("Subject_ID", ""), country, row.line
+    )
 
 
 def _wav_name(row: _CsvRow) -> PurePosixPath:
@@ -202,7 +236,9 @@ def _wav_name(row: _CsvRow) -> PurePosixPath:
     return name if known or not name.name else name.with_name(f"{name.name}.wav")
 
 
-def _ratings(table: _CsvTable, rows: list[_CsvRow], clips: list[Clip], targets: tuple[str, ...]) -> npt.NDArray[np.float32]:
+def _ratings(
+    table: _CsvTable, rows: list[_CsvRow], clips: list[Clip], targets: tuple[str, ...]
+) -> npt.NDArray[np.float32]:
     """[n, K]; blank is NaN and allowed in Test only."""
     values = [[_rating(row.cells[name]) for name in targets] for row in rows]
     ratings = np.array(values, dtype=np.float64)  # float32 would make infinity of 1e39 before it is checked
@@ -229,13 +265,17 @@ def _rating(cell: str) -> float:
 def _check_files(table: _CsvTable, clips: list[Clip]) -> None:
     if missing := [clip for clip in clips if not clip.path.is_file()]:
         lines = [clip.line for clip in missing]
-        raise table.refuse(f"{missing[0].path.name} is not in {missing[0].path.parent}", lines, "a WAV for each row")
+        raise table.refuse(
+            f"{missing[0].path.name} is not in {missing[0].path.parent}", lines, "a WAV for each row"
+        )
 
 
 def _split(table: _CsvTable, name: str, clips: list[Clip], ratings: npt.NDArray[np.float32]) -> Split:
     chosen = [i for i, clip in enumerate(clips) if clip.split == name]
     if len(chosen) < _FEWEST[name]:
-        raise DataError(f"{table.path} | {len(chosen)} rows with Split {name} | expected at least {_FEWEST[name]}")
+        raise DataError(
+            f"{table.path} | {len(chosen)} rows with Split {name} | expected at least {_FEWEST[name]}"
+        )
     return Split(clips=tuple(clips[i] for i in chosen), ratings=ratings[chosen])
 
 
@@ -257,4 +297,8 @@ def _leaks(clips: list[Clip]) -> list[str]:
 def _unlisted(folder: Path, clips: list[Clip]) -> list[str]:
     listed = {clip.path for clip in clips}
     extra = [path for path in sorted((folder / "wav").glob("*.wav")) if path not in listed]
-    return [f"wav/: {len(extra)} files without a row in the CSV are ignored (first: {extra[0].name})"] if extra else []
+    return (
+        [f"wav/: {len(extra)} files without a row in the CSV are ignored (first: {extra[0].name})"]
+        if extra
+        else []
+    )

@@ -33,7 +33,9 @@ class Waveforms(NamedTuple):
 class SplitClips:
     """A split, decoded: ratings [n, K] on the device, waveforms there too where they fit."""
 
-    def __init__(self, store: ClipStore, ratings: Tensor, names: list[str], spec: FrontendSpec, *, resident: bool) -> None:
+    def __init__(
+        self, store: ClipStore, ratings: Tensor, names: list[str], spec: FrontendSpec, *, resident: bool
+    ) -> None:
         self.store, self.ratings, self.names, self.spec = store, ratings, names, spec
         self._begins: Int64 = np.cumsum(store.lengths) - store.lengths
         self._resident = _flat(store, ratings.device) if resident else None
@@ -75,7 +77,9 @@ class SplitClips:
         """One recording [1, its length], however long, and at least a clip."""
         samples = torch.from_numpy(np.array(self.store.waveform(sample)))
         padded = torch.nn.functional.pad(samples, (0, max(0, self.spec.clip_samples - len(samples))))
-        return Waveforms(_scaled(padded[None].to(self.device)), torch.tensor([len(samples)], device=self.device))
+        return Waveforms(
+            _scaled(padded[None].to(self.device)), torch.tensor([len(samples)], device=self.device)
+        )
 
     def begins(self, samples: Int64, starts: Int64) -> Int64:
         """Where clips [B] begin among all samples of the split, for `resident_clips`."""
@@ -116,7 +120,11 @@ class Epoch:
             for i in steps:
                 waiting = waiting or pool.submit(self.split.clips, self.order[i], self.starts[i])
                 waveforms = waiting.result()
-                waiting = pool.submit(self.split.clips, self.order[i + 1], self.starts[i + 1]) if i + 1 in steps else None
+                waiting = (
+                    pool.submit(self.split.clips, self.order[i + 1], self.starts[i + 1])
+                    if i + 1 in steps
+                    else None
+                )
                 yield self._batch(waveforms, i)
 
     def _batch(self, waveforms: Waveforms, i: int) -> TrainingBatch:
@@ -164,7 +172,9 @@ def split_clips(data: DataSet, name: str, spec: FrontendSpec, device: torch.devi
     split = data.splits[name]
     store = clip_store([clip.path for clip in split.clips], spec, label=f"decode {name}")
     names = [clip.file_id for clip in split.clips]
-    return SplitClips(store, torch.from_numpy(split.ratings).to(device), names, spec, resident=_fits(store, device))
+    return SplitClips(
+        store, torch.from_numpy(split.ratings).to(device), names, spec, resident=_fits(store, device)
+    )
 
 
 def _fits(store: ClipStore, device: torch.device) -> bool:

@@ -18,7 +18,9 @@ class LevelMeter:
 
     def __init__(self) -> None:
         self.peak = 0.0  # of all channels; full scale is 1
-        self.flat_tops = 0  # how often a channel stays at the peak for 3 samples or more, whatever its level is now
+        self.flat_tops = (
+            0  # how often a channel stays at the peak for 3 samples or more, whatever its level is now
+        )
 
     def __call__(self, block: Float32) -> None:
         """Counts anew from each higher peak on."""

@@ -30,7 +30,9 @@ def rated(ratings: Float32) -> Float32:
 
 def histograms(ratings: Float32) -> npt.NDArray[np.int64]:
     """[n, K] -> how many clips are in each tenth of 0 to 1 [K, BINS]."""
-    tenth = np.minimum((ratings.astype(np.float64) * BINS + 1e-6).astype(np.int64), BINS - 1)  # 0.3 is float32: a bit less
+    tenth = np.minimum(
+        (ratings.astype(np.float64) * BINS + 1e-6).astype(np.int64), BINS - 1
+    )  # 0.3 is float32: a bit less
     return np.stack([np.bincount(column, minlength=BINS) for column in tenth.T])
 
 
@@ -46,14 +48,19 @@ def correlations(ratings: Float32) -> npt.NDArray[np.float64]:
 
 def strongest_pairs(r: npt.NDArray[np.float64], targets: tuple[str, ...]) -> list[Pair]:
     """All pairs of [K, K] that have an r, the largest |r| first."""
-    pairs = [Pair(targets[i], targets[j], float(r[i, j])) for i, j in zip(*np.triu_indices(len(targets), 1), strict=True)]
+    pairs = [
+        Pair(targets[i], targets[j], float(r[i, j]))
+        for i, j in zip(*np.triu_indices(len(targets), 1), strict=True)
+    ]
     return sorted((pair for pair in pairs if not np.isnan(pair.r)), key=lambda pair: -abs(pair.r))
 
 
 def constant_targets(data: DataSet) -> list[str]:
     """One line, where there are any in Train."""
     ratings = data.splits["Train"].ratings
-    constant = [name for name, column in zip(data.targets, ratings.T, strict=True) if (column == column[0]).all()]
+    constant = [
+        name for name, column in zip(data.targets, ratings.T, strict=True) if (column == column[0]).all()
+    ]
     return [f"no variation in Train, so nothing to learn: {', '.join(constant)}"] if constant else []
 
 

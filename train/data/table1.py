@@ -60,5 +60,6 @@ def _quantiles(values: npt.NDArray[np.float64]) -> Quantiles:
     if not len(values):
         return {}
     return {
-        name: round(float(value), 3) for name, value in zip(_SHARES, np.quantile(values, list(_SHARES.values())), strict=True)
+        name: round(float(value), 3)
+        for name, value in zip(_SHARES, np.quantile(values, list(_SHARES.values())), strict=True)
     }

@@ -17,9 +17,13 @@ _CONTROL_RATE = 1_000  # Hz; the fastest movement, roughness, stays below 100 Hz
 _STEP = SAMPLING_RATE // _CONTROL_RATE  # samples between control points
 _HOP = 256  # samples between filter frames: formants move in 16 ms steps, cross-faded
 _N_FFT = 4 * _HOP  # a frame is 2 hops long, which leaves 32 ms for the tract to ring
-_ASPIRATION = 0.04  # sd of full noise against the power of the glottal pulses, before the glottis softens these
+_ASPIRATION = (
+    0.04  # sd of full noise against the power of the glottal pulses, before the glottis softens these
+)
 
-Floats = NDArray[np.floating]  # float64 on the control points; float32 in the filters, which takes half the time
+Floats = NDArray[
+    np.floating
+]  # float64 on the control points; float32 in the filters, which takes half the time
 Spectrum = NDArray[np.complexfloating]
 
 
@@ -56,7 +60,9 @@ class Gesture:
     breath: float = 0.2  # 0 modal .. 1 whispered
     openness: float = 0.5  # of the jaw, 0 as in "oo" and "ee" .. 1 as in "ah"
     frontness: float = 0.4  # of the tongue, 0 as in "oo" .. 1 as in "ee"
-    glide: float = 0.0  # change of openness within each syllable; positive opens ("wah"), negative closes ("ow")
+    glide: float = (
+        0.0  # change of openness within each syllable; positive opens ("wah"), negative closes ("ow")
+    )
     tremor_rate: float = 5.0  # Hz, of pitch and level together
     tremor_depth: float = 0.0  # semitones
     roughness: float = 0.0  # 0 .. 1, depth of a 70 Hz modulation (Arnal et al. 2015: screams, 30 to 150 Hz)
@@ -124,12 +130,15 @@ def _movement(gesture: Gesture, *, rest: float, rng: np.random.Generator) -> _Mo
     return _Movement(
         f0=np.clip(rest * 2 ** (semitones / 12), 50, 1_500),
         voicing=np.sqrt(1 - min(gesture.breath, 1) ** 2) * level * sounding * roughness,
-        breath=_ASPIRATION * gesture.breath * level * sounding + _breaths(time, gesture, start=start, end=end),
+        breath=_ASPIRATION * gesture.breath * level * sounding
+        + _breaths(time, gesture, start=start, end=end),
         openness=np.clip(gesture.openness + gesture.glide * (within - 0.5), 0, 1),
     )
 
 
-def _syllables(gesture: Gesture, *, start: float, end: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
+def _syllables(
+    gesture: Gesture, *, start: float, end: float, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
     """Onsets and lengths in seconds, at least one syllable; irregular intervals still fill start .. end."""
     count = max(1, round(gesture.rate * (end - start)))
     intervals = np.exp(gesture.irregularity * rng.standard_normal(count))
@@ -168,7 +177,9 @@ def _glottal_pulses(movement: _Movement, *, speaker: Speaker, rng: np.random.Gen
     return pulses[:samples]
 
 
-def _through_tract(pulses: Floats, aspiration: Floats, *, openness: Floats, gesture: Gesture, speaker: Speaker) -> Floats:
+def _through_tract(
+    pulses: Floats, aspiration: Floats, *, openness: Floats, gesture: Gesture, speaker: Speaker
+) -> Floats:
     """[N], [N] -> [N]: glottis on the pulses, then formants, lips and microphone on both, by overlap-add."""
     glottis = _glottis(gesture.effort)
     spectrum = _spectrum(pulses) * glottis + _spectrum(aspiration)  # [T, F]

@@ -16,7 +16,18 @@ import numpy.typing as npt
 
 _WIDTH, _HEIGHT, _SQUARE = 560, 260, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 112, 14, 40
-_COLOURS: Final = ("#1b4965", "#c1666b", "#4c7a34", "#8d5a97", "#b8860b", "#2a9d8f", "#6c757d", "#d1495b", "#30638e", "#7f4f24")
+_COLOURS: Final = (
+    "#1b4965",
+    "#c1666b",
+    "#4c7a34",
+    "#8d5a97",
+    "#b8860b",
+    "#2a9d8f",
+    "#6c757d",
+    "#d1495b",
+    "#30638e",
+    "#7f4f24",
+)
 _DASHES: Final = ("", "6 3", "2 3", "8 3 2 3")
 _TICKS: Final = 5
 _LONGEST: Final = 30  # characters of a line's name, at most 8 pixels each
@@ -36,26 +47,32 @@ def line_chart(series: Mapping[str, Numbers], *, x: Numbers, x_label: str, y_lab
     for i, (name, line) in enumerate(series.items()):
         colour, dash = _COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)]
         points = " ".join(f"{scale.x(a):.1f},{scale.y(b):.1f}" for a, b in zip(x, line, strict=True))
-        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"/>')
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"/>'
+        )
         shown = name if len(name) <= longest else f"…{name[1 - longest :]}"
-        parts.append(f'<text x="{_WIDTH - scale.right + 6}" y="{ends[i] + 4:.1f}" fill="{colour}">{html.escape(shown)}</text>')
+        parts.append(
+            f'<text x="{_WIDTH - scale.right + 6}" y="{ends[i] + 4:.1f}" fill="{colour}">{html.escape(shown)}</text>'
+        )
     return _svg(parts, f"{y_label} over {x_label}")
 
 
 def scatter(x: Numbers, y: Numbers, *, x_label: str, y_label: str) -> str:
     """Points in the unit square, with the line on which they are equal."""
     scale = _Scale(0.0, 1.0, 0.0, 1.0, right=14, width=_SQUARE)
-    diagonal = (
-        f'<line x1="{scale.x(0)}" y1="{scale.y(0)}" x2="{scale.x(1)}" y2="{scale.y(1)}" stroke="#999" stroke-dasharray="4 3"/>'
-    )
+    diagonal = f'<line x1="{scale.x(0)}" y1="{scale.y(0)}" x2="{scale.x(1)}" y2="{scale.y(1)}" stroke="#999" stroke-dasharray="4 3"/>'
     points = (
         f'<circle cx="{scale.x(a):.1f}" cy="{scale.y(b):.1f}" r="2.5" fill="{_COLOURS[0]}" fill-opacity="0.45"/>'
         for a, b in zip(x, y, strict=True)
     )
-    return _svg([_axes(scale, x_label, y_label), diagonal, *points], f"{y_label} over {x_label}", width=_SQUARE)
+    return _svg(
+        [_axes(scale, x_label, y_label), diagonal, *points], f"{y_label} over {x_label}", width=_SQUARE
+    )
 
 
-def interval_chart(names: Sequence[str], values: Numbers, low: Numbers, high: Numbers, *, x_label: str) -> str:
+def interval_chart(
+    names: Sequence[str], values: Numbers, low: Numbers, high: Numbers, *, x_label: str
+) -> str:
     """A dot and a bar for each name, one below the other."""
     height = _TOP + _BOTTOM + 24 * len(names)
     scale = _Scale(min(0.0, *low), max(0.0, *high), 0.0, 1.0, left=150, right=24, height=height)
@@ -76,7 +93,9 @@ def spectrogram(log_mel: npt.NDArray[np.float32], *, low: float = -100.0, high: 
     share = np.clip((log_mel.T[::-1] - low) / (high - low), 0, 1)
     image = "data:image/png;base64," + base64.b64encode(_png((255 * (1 - share)).astype(np.uint8))).decode()
     frames, mels = log_mel.shape
-    return f'<img class="mel" alt="log-Mel spectrogram, {frames} frames of 10 ms, {mels} mels" src="{image}"/>'
+    return (
+        f'<img class="mel" alt="log-Mel spectrogram, {frames} frames of 10 ms, {mels} mels" src="{image}"/>'
+    )
 
 
 class _Scale:
@@ -103,10 +122,16 @@ class _Scale:
         self.step = step  # least distance of ticks on the x axis
 
     def x(self, value: float) -> float:
-        return self.left + (float(value) - self.x0) / (self.x1 - self.x0) * (self.width - self.left - self.right)
+        return self.left + (float(value) - self.x0) / (self.x1 - self.x0) * (
+            self.width - self.left - self.right
+        )
 
     def y(self, value: float) -> float:
-        return self.height - _BOTTOM - (float(value) - self.y0) / (self.y1 - self.y0) * (self.height - _TOP - _BOTTOM)
+        return (
+            self.height
+            - _BOTTOM
+            - (float(value) - self.y0) / (self.y1 - self.y0) * (self.height - _TOP - _BOTTOM)
+        )
 
 
 def _axes(scale: _Scale, x_label: str, y_label: str) -> str:

@@ -137,7 +137,12 @@ def _pair(low: float, high: float) -> dict[str, float]:
 
 
 def evaluate(
-    run: Path, *, data: Path | None = None, ridge: bool = True, others: Sequence[Path] = (), submission: Path | None = None
+    run: Path,
+    *,
+    data: Path | None = None,
+    ridge: bool = True,
+    others: Sequence[Path] = (),
+    submission: Path | None = None,
 ) -> Evaluation:
     """The run's best checkpoint on the Val split of its data, or of `data` with the same targets.
 
@@ -174,10 +179,16 @@ def runs_of_seeds(folder: Path) -> list[Path]:
         return [folder]
     configs = [config_from_toml(run / "config.toml") for run in runs]
     for run, config in zip(runs, configs, strict=True):
-        if unlike := [text for key, text in differences(configs[0], config).items() if key not in {"seed", "device"}]:
-            raise ConfigError(f"{run} | unlike {runs[0].name}: {'; '.join(unlike)} | expected runs that differ in their seed")
+        if unlike := [
+            text for key, text in differences(configs[0], config).items() if key not in {"seed", "device"}
+        ]:
+            raise ConfigError(
+                f"{run} | unlike {runs[0].name}: {'; '.join(unlike)} | expected runs that differ in their seed"
+            )
         if (done := read_info(run / "checkpoints/last").epoch) < config.optim.epochs:
-            raise ConfigError(f"{run} | {done} of {config.optim.epochs} epochs | expected finished runs | go on with it first")
+            raise ConfigError(
+                f"{run} | {done} of {config.optim.epochs} epochs | expected finished runs | go on with it first"
+            )
     return runs
 
 
@@ -235,9 +246,13 @@ def predictions_of_run(run: Path, *, data: Path | None = None, device: torch.dev
 def _comparison(run: Path, seeds: Sequence[Predictions], other: Path, data: Path | None) -> Comparison:
     theirs = [predictions_of_run(one, data=data) for one in runs_of_seeds(other)]
     if not all(same_clips(seeds[0], their) for their in theirs):
-        raise DataError(f"--compare {other} | other clips, targets or ratings than {run} | expected runs on the same data")
+        raise DataError(
+            f"--compare {other} | other clips, targets or ratings than {run} | expected runs on the same data"
+        )
     if len(theirs) != len(seeds):
-        raise ConfigError(f"--compare {other} | {len(theirs)} seeds | {run} has {len(seeds)} | expected as many")
+        raise ConfigError(
+            f"--compare {other} | {len(theirs)} seeds | {run} has {len(seeds)} | expected as many"
+        )
     return compare(_scores(seeds), _scores(theirs), seeds[0].rated, seeds[0].speakers)
 
 

@@ -35,8 +35,15 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     """File_ID, Subject_ID, a column a target, and its ratings in a column <target> rated."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rated = [f"{target}{_RATED}" for target in predictions.targets]
-    rows = zip(predictions.file_ids, predictions.speakers, np.hstack([predictions.scores, predictions.rated]), strict=True)
-    table = [[file_id, speaker, *(repr(float(value)) for value in values)] for file_id, speaker, values in rows]
+    rows = zip(
+        predictions.file_ids,
+        predictions.speakers,
+        np.hstack([predictions.scores, predictions.rated]),
+        strict=True,
+    )
+    table = [
+        [file_id, speaker, *(repr(float(value)) for value in values)] for file_id, speaker, values in rows
+    ]
     write_bytes(path, _csv([["File_ID", "Subject_ID", *predictions.targets, *rated], *table]))
 
 
@@ -45,11 +52,18 @@ def read_predictions(path: Path) -> Predictions:
     try:
         header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
         targets = header[2 : 2 + (len(header) - 2) // 2]
-        if header[:2] != ["File_ID", "Subject_ID"] or header[2:] != [*targets, *(f"{target}{_RATED}" for target in targets)]:
+        if header[:2] != ["File_ID", "Subject_ID"] or header[2:] != [
+            *targets,
+            *(f"{target}{_RATED}" for target in targets),
+        ]:
             raise ValueError("other columns")
-        values = np.array([[float(cell) for cell in row[2:]] for row in rows]).reshape(len(rows), 2 * len(targets))
+        values = np.array([[float(cell) for cell in row[2:]] for row in rows]).reshape(
+            len(rows), 2 * len(targets)
+        )
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} | {error} | expected predictions of rrtn evaluate | remove it and evaluate again") from error
+        raise DataError(
+            f"{path} | {error} | expected predictions of rrtn evaluate | remove it and evaluate again"
+        ) from error
     return Predictions(
         file_ids=tuple(row[0] for row in rows),
         speakers=tuple(row[1] for row in rows),

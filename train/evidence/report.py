@@ -98,9 +98,17 @@ def _history(run: Path) -> list[dict[str, Any]]:
 
 def _summary(run: Path, config: Config, evaluation: Evaluation) -> str:
     low, high = evaluation.interval
-    ridge = "" if evaluation.ridge is None else f"; a ridge regression on mel statistics reaches {evaluation.ridge.mean():.3f}"
+    ridge = (
+        ""
+        if evaluation.ridge is None
+        else f"; a ridge regression on mel statistics reaches {evaluation.ridge.mean():.3f}"
+    )
     epochs = ", ".join(map(str, evaluation.epochs))
-    seeds = f"{len(evaluation.seeds)} seeds, means over them" if len(evaluation.seeds) > 1 else f"seed {config.seed}"
+    seeds = (
+        f"{len(evaluation.seeds)} seeds, means over them"
+        if len(evaluation.seeds) > 1
+        else f"seed {config.seed}"
+    )
     return (
         f'<p class="note">{html.escape(str(run))}, best epoch {epochs} of {config.optim.epochs}, {seeds}; '
         f"data {html.escape(str(data_folder(config)))}</p>"
@@ -114,21 +122,41 @@ def _training(histories: dict[str, list[dict[str, Any]]]) -> str:
     epochs = [record["epoch"] for record in records]
     targets = records[0]["val_ccc_per_target"]
     charts = [
-        ("CCC on Val of each target", {t: [record["val_ccc_per_target"][t] for record in records] for t in targets}, "CCC"),
-        *((text, {text: [record[name] for record in records]}, "loss") for name, text in _LOSSES if _has(records, name)),
+        (
+            "CCC on Val of each target",
+            {t: [record["val_ccc_per_target"][t] for record in records] for t in targets},
+            "CCC",
+        ),
+        *(
+            (text, {text: [record[name] for record in records]}, "loss")
+            for name, text in _LOSSES
+            if _has(records, name)
+        ),
     ]
     if _has(records, "weights"):
         weights = np.array([record["weights"] for record in records]).T
         names = ("CCC", "CCC, masked", "Barlow Twins")
         charts.append(
-            ("RUWL's weights (log10)", {n: np.log10(w) for n, w in zip(names, weights, strict=False)}, "log10 weight")
+            (
+                "RUWL's weights (log10)",
+                {n: np.log10(w) for n, w in zip(names, weights, strict=False)},
+                "log10 weight",
+            )
         )
-    figures = [_figure(line_chart(lines, x=epochs, x_label="epoch", y_label=unit), text) for text, lines, unit in charts]
+    figures = [
+        _figure(line_chart(lines, x=epochs, x_label="epoch", y_label=unit), text)
+        for text, lines, unit in charts
+    ]
     if len(histories) > 1:
         shortest = min(len(history) for history in histories.values())
-        means = {name: [record["val_ccc"] for record in history[:shortest]] for name, history in histories.items()}
+        means = {
+            name: [record["val_ccc"] for record in history[:shortest]] for name, history in histories.items()
+        }
         figures.append(
-            _figure(line_chart(means, x=epochs[:shortest], x_label="epoch", y_label="mean CCC"), "Mean CCC on Val of each run")
+            _figure(
+                line_chart(means, x=epochs[:shortest], x_label="epoch", y_label="mean CCC"),
+                "Mean CCC on Val of each run",
+            )
         )
     return f'<h2>Training</h2><div class="charts">{"".join(figures)}</div>'
 
@@ -142,13 +170,24 @@ def _evaluation(evaluation: Evaluation) -> str:
     names = [*evaluation.targets, "mean"]
     values = np.append(evaluation.challenge, evaluation.challenge.mean())
     chart = interval_chart(names, values, low, high, x_label="CCC (challenge), 95% over speakers")
-    columns = {"CCC": evaluation.challenge, "biased": evaluation.biased, "Pearson": evaluation.pearson, "MAE": evaluation.mae}
+    columns = {
+        "CCC": evaluation.challenge,
+        "biased": evaluation.biased,
+        "Pearson": evaluation.pearson,
+        "MAE": evaluation.mae,
+    }
     if evaluation.ridge is not None:
         columns["ridge CCC"] = evaluation.ridge
-    rows = [[name, *(f"{np.append(v, v.mean())[k]:.3f}" for v in columns.values())] for k, name in enumerate(names)]
+    rows = [
+        [name, *(f"{np.append(v, v.mean())[k]:.3f}" for v in columns.values())]
+        for k, name in enumerate(names)
+    ]
     predictions = evaluation.predictions
     scatters = [
-        _figure(scatter(predictions.rated[:, k], predictions.scores[:, k], x_label="rated", y_label="predicted"), target)
+        _figure(
+            scatter(predictions.rated[:, k], predictions.scores[:, k], x_label="rated", y_label="predicted"),
+            target,
+        )
         for k, target in enumerate(evaluation.targets)
     ]
     table = f'<div class="wide">{_table(["target", *columns], rows)}</div>'
@@ -172,7 +211,9 @@ def _compared(evaluation: Evaluation) -> str:
             for k, name in enumerate([*evaluation.targets, "mean"])
         ]
         table = _table(["target", "difference", "95%", "p (Holm)", ""], rows)
-        parts.append(f"<h3>minus {html.escape(other)}, {comparison.speakers} speakers</h3><div class='wide'>{table}</div>")
+        parts.append(
+            f"<h3>minus {html.escape(other)}, {comparison.speakers} speakers</h3><div class='wide'>{table}</div>"
+        )
     return f"<h2>Compared</h2>{''.join(parts)}" if parts else ""
 
 
@@ -186,7 +227,9 @@ def _export(folder: Path) -> str:
             variant.precision,
             f"{variant.size / 1e6:.1f}",
             f"{variant.parity['max_abs']:.1e}" if variant.parity else "not run here",
-            f"{variant.parity['ccc_change']:+.4f}" if variant.parity and variant.parity.get("ccc_change") is not None else "",
+            f"{variant.parity['ccc_change']:+.4f}"
+            if variant.parity and variant.parity.get("ccc_change") is not None
+            else "",
         ]
         for variant in load_bundle(folder).variants
     ]
@@ -245,7 +288,9 @@ def _clip(config: Config, evaluation: Evaluation, split: SplitClips, fill: torch
 def _player(samples: Int16, rate: int) -> str:
     buffer = io.BytesIO()
     soundfile.write(buffer, waveform_from_samples(np.asarray(samples)), rate, format="WAV", subtype="PCM_16")
-    return f'<audio controls src="data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"></audio>'
+    return (
+        f'<audio controls src="data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"></audio>'
+    )
 
 
 def _provenance(run: Path, versions: dict[str, str]) -> str:

@@ -49,14 +49,20 @@ class Comparison:
         return {
             "speakers": self.speakers,
             "per_target": {
-                name: {column: float(values[k]) for column, values in columns.items()} | {"verdict": self.verdict(k)}
+                name: {column: float(values[k]) for column, values in columns.items()}
+                | {"verdict": self.verdict(k)}
                 for k, name in enumerate(names)
             },
         }
 
 
 def ccc_interval(
-    scores: npt.ArrayLike, rated: npt.ArrayLike, speakers: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0
+    scores: npt.ArrayLike,
+    rated: npt.ArrayLike,
+    speakers: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> tuple[Float64, Float64]:
     """95% interval (low, high), [K + 1] each, of the CCC (challenge) of scores [n, K] or [S, n, K] with rated [n, K].
 
@@ -89,11 +95,18 @@ def compare(
     everyone = np.ones((1, people))
     difference = (_with_mean(_mean_ccc(everyone, sums_a)) - _with_mean(_mean_ccc(everyone, sums_b)))[0]
     p = _swap_p(sums_a, sums_b, difference, people, resamples, rng)
-    return Comparison(difference=difference, low=low, high=high, p=p, p_holm=np.append(holm(p[:-1]), p[-1]), speakers=people)
+    return Comparison(
+        difference=difference, low=low, high=high, p=p, p_holm=np.append(holm(p[:-1]), p[-1]), speakers=people
+    )
 
 
 def ccc_change_interval(
-    scores: npt.ArrayLike, reference: npt.ArrayLike, rated: npt.ArrayLike, speakers: Sequence[str], *, resamples: int = 2000
+    scores: npt.ArrayLike,
+    reference: npt.ArrayLike,
+    rated: npt.ArrayLike,
+    speakers: Sequence[str],
+    *,
+    resamples: int = 2000,
 ) -> tuple[float, float] | None:
     """95% interval of the mean CCC (challenge) of `scores` minus that of `reference`, [n, K] each; None for one speaker."""
     (sums, people), (before, _) = (_sums(x, rated, speakers) for x in (scores, reference))
@@ -113,7 +126,9 @@ def holm(p: Float64) -> Float64:
     return result
 
 
-def _resampled(methods: Sequence[Float64], people: int, resamples: int, rng: np.random.Generator) -> list[Float64]:
+def _resampled(
+    methods: Sequence[Float64], people: int, resamples: int, rng: np.random.Generator
+) -> list[Float64]:
     """CCC [R, K + 1] of each method's sums [S, P, 6, K], for the same draws of speakers."""
     found: list[list[Float64]] = [[] for _ in methods]
     for begin in range(0, resamples, _AT_A_TIME):
@@ -126,7 +141,9 @@ def _resampled(methods: Sequence[Float64], people: int, resamples: int, rng: np.
     return [np.concatenate(parts) for parts in found]
 
 
-def _swap_p(a: Float64, b: Float64, difference: Float64, people: int, resamples: int, rng: np.random.Generator) -> Float64:
+def _swap_p(
+    a: Float64, b: Float64, difference: Float64, people: int, resamples: int, rng: np.random.Generator
+) -> Float64:
     """[K + 1]: how often a difference as large comes of swapping, the unswapped case counted in (Phipson and Smyth 2010)."""
     as_large = np.ones(len(difference))
     for begin in range(0, resamples, _AT_A_TIME):
@@ -140,14 +157,19 @@ def _swap_p(a: Float64, b: Float64, difference: Float64, people: int, resamples:
 
 def _mean_ccc(counts: Counts, sums: Float64, weights: Float64 | None = None) -> Float64:
     """counts [R, P], sums [S, P, 6, K] -> CCC [R, K], the mean over seeds, or weighted by [R, S]."""
-    of_seeds = np.stack([_ccc_of_sums(np.tensordot(counts, of_seed, axes=1)) for of_seed in sums], axis=1)  # [R, S, K]
+    of_seeds = np.stack(
+        [_ccc_of_sums(np.tensordot(counts, of_seed, axes=1)) for of_seed in sums], axis=1
+    )  # [R, S, K]
     return np.asarray(of_seeds.mean(1) if weights is None else np.einsum("rs,rsk->rk", weights, of_seeds))
 
 
 def _mean_ccc_of_parts(parts: Sequence[tuple[Counts, Float64]]) -> Float64:
     """The same of speakers some of which are one method's and some the other's; seeds are paired in their order."""
     seeds = min(len(sums) for _, sums in parts)
-    totals = [np.sum([np.tensordot(counts, sums[s], axes=1) for counts, sums in parts], axis=0) for s in range(seeds)]
+    totals = [
+        np.sum([np.tensordot(counts, sums[s], axes=1) for counts, sums in parts], axis=0)
+        for s in range(seeds)
+    ]
     return np.asarray(np.mean([_ccc_of_sums(total) for total in totals], axis=0))
 
 
@@ -157,7 +179,9 @@ def _sums(scores: npt.ArrayLike, rated: npt.ArrayLike, speakers: Sequence[str]) 
     names, speaker = np.unique(np.asarray(speakers), return_inverse=True)
     centre = y.mean(0)  # changes no CCC, and keeps the sums of squares from drowning the variances
     x, y = x.reshape(-1, *y.shape) - centre, y - centre
-    terms = np.stack([np.broadcast_to(t, x.shape) for t in (np.ones_like(y), x, y, x * x, y * y, x * y)], axis=2)
+    terms = np.stack(
+        [np.broadcast_to(t, x.shape) for t in (np.ones_like(y), x, y, x * x, y * y, x * y)], axis=2
+    )
     sums = np.zeros((len(x), len(names), *terms.shape[2:]))
     for of_seed, into in zip(terms, sums, strict=True):
         np.add.at(into, speaker, of_seed)

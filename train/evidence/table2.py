@@ -22,10 +22,24 @@ from .predictions import Predictions
 from .significance import RESAMPLES, Comparison, ccc_interval, compare, holm
 from .table2_runs import ROWS, Table2Row, TableRun, TableRuns
 
-METHODS: Final = {"vanilla": "vanilla", "rrtn": "RRTN w/o RUWL", "rrtn-ruwl": "RRTN w RUWL"}  # as the paper calls them
+METHODS: Final = {
+    "vanilla": "vanilla",
+    "rrtn": "RRTN w/o RUWL",
+    "rrtn-ruwl": "RRTN w RUWL",
+}  # as the paper calls them
 SYNTHETIC: Final = "SYNTHETIC data: it shows that everything works, and says nothing about real voices"
 HEADER: Final = (
-    *("encoder", "method", "runs", "CCC (95%)", "SD", "gain %: local, global", "over vanilla (95%)", "p, Holm", ""),
+    *(
+        "encoder",
+        "method",
+        "runs",
+        "CCC (95%)",
+        "SD",
+        "gain %: local, global",
+        "over vanilla (95%)",
+        "p, Holm",
+        "",
+    ),
     *("paper: CCC", "gain %"),
 )
 
@@ -38,7 +52,9 @@ class RowResult:
     jobs: tuple[TableRun, ...]
     ccc: tuple[float, ...] = ()  # mean over targets of each finished run's best epoch (challenge)
     interval: tuple[float, float] | None = None  # 95% of their mean, drawing speakers and seeds
-    local_gain: float | None = None  # percent, over the row before; None for vanilla, and where one has no run
+    local_gain: float | None = (
+        None  # percent, over the row before; None for vanilla, and where one has no run
+    )
     global_gain: float | None = None  # percent, over the encoder's vanilla
     over_vanilla: Comparison | None = None  # p_holm of its mean is over the table's rows
     compared_seeds: int = 0
@@ -48,7 +64,9 @@ class RowResult:
         """How many of the seeds are finished."""
         done = sum(job.is_finished for job in self.jobs)
         begun = sum(job.is_begun and not job.is_finished for job in self.jobs)
-        return (f"{done} of {len(self.jobs)} seeds" if done else "not run") + (f", {begun} begun" if begun else "")
+        return (f"{done} of {len(self.jobs)} seeds" if done else "not run") + (
+            f", {begun} begun" if begun else ""
+        )
 
     @property
     def is_whole(self) -> bool:
@@ -82,11 +100,16 @@ class RowResult:
             "global_gain_percent": self.global_gain,
             "over_vanilla": comparison
             and {
-                **{name: float(getattr(comparison, name)[-1]) for name in ("difference", "low", "high", "p", "p_holm")},
+                **{
+                    name: float(getattr(comparison, name)[-1])
+                    for name in ("difference", "low", "high", "p", "p_holm")
+                },
                 "verdict": comparison.verdict(-1),
                 "seeds": self.compared_seeds,
             },
-            "paper": dict(zip(("ccc", "local_gain_percent", "global_gain_percent"), paper_of(self.row), strict=True)),
+            "paper": dict(
+                zip(("ccc", "local_gain_percent", "global_gain_percent"), paper_of(self.row), strict=True)
+            ),
         }
 
     def cells(self) -> tuple[str, ...]:
@@ -94,7 +117,13 @@ class RowResult:
         _, *paper_gains = paper_of(self.row)
         interval = " ({:.3f} to {:.3f})".format(*self.interval) if self.interval else ""
         return (
-            *(self.row.encoder, METHODS[self.row.method], self.runs, _text(self.mean, ".3f") + interval, _text(self.sd, ".3f")),
+            *(
+                self.row.encoder,
+                METHODS[self.row.method],
+                self.runs,
+                _text(self.mean, ".3f") + interval,
+                _text(self.sd, ".3f"),
+            ),
             *(_gains(self.local_gain, self.global_gain), *self._compared_cells()),
             *(f"{self.row.paper_ccc:.3f}", _gains(*paper_gains)),
         )
@@ -102,9 +131,19 @@ class RowResult:
     def _compared_cells(self) -> tuple[str, str, str]:
         if not self.over_vanilla:
             return "", "", ""
-        difference, low, high, p = (getattr(self.over_vanilla, name)[-1] for name in ("difference", "low", "high", "p_holm"))
-        seeds = f" ({self.compared_seeds} of {len(self.jobs)} seeds)" if self.compared_seeds < len(self.jobs) else ""
-        return f"{difference:+.3f} ({low:+.3f} to {high:+.3f})", f"{p:.4f}", self.over_vanilla.verdict(-1) + seeds
+        difference, low, high, p = (
+            getattr(self.over_vanilla, name)[-1] for name in ("difference", "low", "high", "p_holm")
+        )
+        seeds = (
+            f" ({self.compared_seeds} of {len(self.jobs)} seeds)"
+            if self.compared_seeds < len(self.jobs)
+            else ""
+        )
+        return (
+            f"{difference:+.3f} ({low:+.3f} to {high:+.3f})",
+            f"{p:.4f}",
+            self.over_vanilla.verdict(-1) + seeds,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +222,11 @@ def paper_of(row: Table2Row) -> tuple[float, float | None, float | None]:
     """The paper's CCC, and the local and the global gain that it comes to."""
     if row.method == "vanilla":
         return row.paper_ccc, None, None
-    return row.paper_ccc, gain(row.paper_ccc, before(row).paper_ccc), gain(row.paper_ccc, vanilla_of(row).paper_ccc)
+    return (
+        row.paper_ccc,
+        gain(row.paper_ccc, before(row).paper_ccc),
+        gain(row.paper_ccc, vanilla_of(row).paper_ccc),
+    )
 
 
 def before(row: Table2Row) -> Table2Row:
@@ -223,7 +266,9 @@ def table_of_runs(runs: TableRuns, *, resamples: int = RESAMPLES) -> Table2:
 
 def _check_alike(out: Path, every: Sequence[Predictions]) -> None:
     if not all(same_clips(every[0], other) for other in every):
-        raise DataError(f"{out} | runs on other clips, targets or ratings | expected one data set | take another --out")
+        raise DataError(
+            f"{out} | runs on other clips, targets or ratings | expected one data set | take another --out"
+        )
 
 
 def _result(
@@ -235,7 +280,10 @@ def _result(
     one = next(iter(mine.values()))
     low, high = ccc_interval([p.scores for p in mine.values()], one.rated, one.speakers, resamples=resamples)
     result = RowResult(
-        row=row, jobs=jobs, ccc=tuple(_mean_ccc(p) for p in mine.values()), interval=(float(low[-1]), float(high[-1]))
+        row=row,
+        jobs=jobs,
+        ccc=tuple(_mean_ccc(p) for p in mine.values()),
+        interval=(float(low[-1]), float(high[-1])),
     )
     if row.method == "vanilla":
         return result
@@ -249,7 +297,9 @@ def _result(
     )
 
 
-def _compared(mine: dict[int, Predictions], other: dict[int, Predictions], seeds: Sequence[int], resamples: int) -> Comparison:
+def _compared(
+    mine: dict[int, Predictions], other: dict[int, Predictions], seeds: Sequence[int], resamples: int
+) -> Comparison:
     a, b = ([of_row[seed].scores for seed in seeds] for of_row in (mine, other))
     one = mine[seeds[0]]
     return compare(a, b, one.rated, one.speakers, resamples=resamples)
@@ -258,7 +308,11 @@ def _compared(mine: dict[int, Predictions], other: dict[int, Predictions], seeds
 def _gain_of_seeds(mine: dict[int, Predictions], other: dict[int, Predictions]) -> float | None:
     """Between the means of the seeds that both have."""
     both = [seed for seed in mine if seed in other]
-    return gain(*(float(np.mean([_mean_ccc(of[seed]) for seed in both])) for of in (mine, other))) if both else None
+    return (
+        gain(*(float(np.mean([_mean_ccc(of[seed]) for seed in both])) for of in (mine, other)))
+        if both
+        else None
+    )
 
 
 def _mean_ccc(predictions: Predictions) -> float:

@@ -58,8 +58,14 @@ def rows_of(encoders: Sequence[str] = (), methods: Sequence[str] = ()) -> tuple[
     """The rows of these encoders and methods, all where none is named. Raises ConfigError for an unknown one."""
     for flag, names, known in (("--encoders", encoders, ENCODERS), ("--methods", methods, get_args(Method))):
         if unknown := [name for name in names if name not in known]:
-            raise ConfigError(f"{flag} | {', '.join(unknown)} | expected some of {', '.join(known)}, with commas")
-    return tuple(row for row in ROWS if row.encoder in (encoders or ENCODERS) and row.method in (methods or get_args(Method)))
+            raise ConfigError(
+                f"{flag} | {', '.join(unknown)} | expected some of {', '.join(known)}, with commas"
+            )
+    return tuple(
+        row
+        for row in ROWS
+        if row.encoder in (encoders or ENCODERS) and row.method in (methods or get_args(Method))
+    )
 
 
 class TableRun(NamedTuple):
@@ -106,7 +112,9 @@ class TableRuns:
 
     def config_of(self, row: Table2Row, seed: int) -> Config:
         """What `rrtn train` would be given."""
-        return replace(self.config, seed=seed, model=replace(self.config.model, encoder=row.encoder, method=row.method))
+        return replace(
+            self.config, seed=seed, model=replace(self.config.model, encoder=row.encoder, method=row.method)
+        )
 
     def jobs(self, rows: Sequence[Table2Row] = ROWS) -> list[TableRun]:
         """Seed by seed, so that a table that was stopped has each row; the cheap rows first."""
@@ -116,7 +124,9 @@ class TableRuns:
         """What `rrtn table2 --dry-run --json` prints."""
         jobs = self.jobs(self.rows)
         return {
-            "runs": [{"row": j.row.name, "seed": j.seed, "state": j.state, "folder": str(j.folder)} for j in jobs],
+            "runs": [
+                {"row": j.row.name, "seed": j.seed, "state": j.state, "folder": str(j.folder)} for j in jobs
+            ],
             "epochs": sum(job.epochs for job in jobs),
             "epochs_to_go": sum(job.epochs_left for job in jobs),
             "seconds_to_go": seconds_to_go(self),
@@ -260,7 +270,11 @@ def _costs(runs: TableRuns) -> dict[str, float]:
     Where nothing was measured, only their ratios mean something.
     """
     flops = {row.name: float(_flops(runs.config_of(row, 0))) for row in runs.rows}
-    seconds = {name: entry["seconds"] / entry["epochs"] for name, entry in _read_measured(runs.out).items() if name in flops}
+    seconds = {
+        name: entry["seconds"] / entry["epochs"]
+        for name, entry in _read_measured(runs.out).items()
+        if name in flops
+    }
     scale = sum(seconds.values()) / sum(flops[name] for name in seconds) if seconds else 1.0
     return {name: seconds.get(name, scale * flops[name]) for name in flops}
 

@@ -17,7 +17,10 @@ from .model import TwinsNetwork
 
 _SMALLEST_SIDE: Final = 256
 _LARGEST_SIDE: Final = {"cpu": 2048, "cuda": 8192}
-_PRODUCTS_A_TIMING: Final = {"cpu": 1, "cuda": 10}  # on a GPU so many that launching and waiting, some 10 us, do not show
+_PRODUCTS_A_TIMING: Final = {
+    "cpu": 1,
+    "cuda": 10,
+}  # on a GPU so many that launching and waiting, some 10 us, do not show
 
 
 def step_flops(network: TwinsNetwork, *, spec: FrontendSpec, batch_size: int) -> int:
@@ -57,7 +60,9 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.
     while (left := stop - time.perf_counter()) > 0:
         side, took = matrices.shape[-1], _seconds_a_product(matrices)
         best = max(best, 2 * side**3 / took)
-        if side < largest and 16 * took < left:  # 8 times the arithmetic, and slower where it leaves the cache
+        if (
+            side < largest and 16 * took < left
+        ):  # 8 times the arithmetic, and slower where it leaves the cache
             matrices = _noise(2 * side, device, dtype)
     return best
 
@@ -65,7 +70,9 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.
 def _on_meta(network: TwinsNetwork) -> TwinsNetwork:
     """A copy with shapes and no numbers: deepcopy finds each tensor's stand-in in its memo and copies none."""
     tensors = [*network.parameters(), *network.buffers()]
-    return copy.deepcopy(network, {id(t): torch.empty_like(t, device="meta", requires_grad=t.requires_grad) for t in tensors})
+    return copy.deepcopy(
+        network, {id(t): torch.empty_like(t, device="meta", requires_grad=t.requires_grad) for t in tensors}
+    )
 
 
 def _stand_in_loss(network: TwinsNetwork, log_mel: Tensor) -> Tensor:
@@ -79,7 +86,9 @@ def _stand_in_loss(network: TwinsNetwork, log_mel: Tensor) -> Tensor:
 
 def _noise(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """[3, S, S]: two factors and room for their product. A GPU multiplies zeros faster, because they draw less power."""
-    generator = torch.Generator(device).manual_seed(0)  # its own: the run's random numbers stay where they are
+    generator = torch.Generator(device).manual_seed(
+        0
+    )  # its own: the run's random numbers stay where they are
     return torch.randn(3, side, side, device=device, dtype=dtype, generator=generator)
 
 

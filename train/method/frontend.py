@@ -28,7 +28,13 @@ class LogMel(nn.Module):
         self.spec = spec
         self.register_buffer("window", torch.hann_window(spec.n_fft, dtype=torch.float64))
         filters = torchaudio.functional.melscale_fbanks(
-            spec.n_bins, spec.f_min, spec.f_max, spec.n_mels, spec.sampling_rate, norm="slaney", mel_scale="slaney"
+            spec.n_bins,
+            spec.f_min,
+            spec.f_max,
+            spec.n_mels,
+            spec.sampling_rate,
+            norm="slaney",
+            mel_scale="slaney",
         )
         self.register_buffer("filters", filters)  # [F, M]
 
@@ -42,7 +48,9 @@ class LogMel(nn.Module):
         with torch.autocast(waveform.device.type, enabled=False):
             log_mel = torch.cat([self._decibels(part) for part in parts]).unsqueeze(1)
         if lengths is not None and self.spec.pad == "zero_db":
-            behind = torch.arange(log_mel.shape[2], device=lengths.device) >= 1 + lengths[:, None] // self.spec.hop  # [B, T]
+            behind = (
+                torch.arange(log_mel.shape[2], device=lengths.device) >= 1 + lengths[:, None] // self.spec.hop
+            )  # [B, T]
             return log_mel.masked_fill(behind[:, None, :, None], 0.0)
         return log_mel
 
@@ -51,7 +59,11 @@ class LogMel(nn.Module):
         spec, frames = self.spec, self.spec.frames_of(waveform.shape[-1])
         missing = max(0, spec.n_fft // 2 + 1 - waveform.shape[-1])
         spectrum = torch.stft(
-            F.pad(waveform.double(), (0, missing)), spec.n_fft, spec.hop, window=self.get_buffer("window"), return_complex=True
+            F.pad(waveform.double(), (0, missing)),
+            spec.n_fft,
+            spec.hop,
+            window=self.get_buffer("window"),
+            return_complex=True,
         )  # [B, F, T]
         power = torch.view_as_real(spectrum).square().sum(-1).float()[..., :frames]
         mel = power.transpose(1, 2) @ self.get_buffer("filters")

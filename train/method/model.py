@@ -59,7 +59,9 @@ class TwinsNetwork(nn.Module):
     def parameter_counts(self) -> Mapping[str, int]:
         """Trainable parameters of each part, and in all."""
         parts = {"encoder": self.encoder, "head": self.head, "projector": self.projector}
-        counts = {name: sum(p.numel() for p in part.parameters()) if part else 0 for name, part in parts.items()}
+        counts = {
+            name: sum(p.numel() for p in part.parameters()) if part else 0 for name, part in parts.items()
+        }
         return {**counts, "total": sum(counts.values())}
 
 

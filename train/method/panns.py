@@ -44,15 +44,25 @@ def initialisation_from_panns(path: Path, encoder: Encoder, spec: FrontendSpec) 
     """
     if not isinstance(encoder, PannsCnn):
         came = type(encoder).__name__.lower()
-        raise ConfigError(f"--init | --encoder {came} | PANNs checkpoints fit cnn10 and cnn14 | choose one of them")
+        raise ConfigError(
+            f"--init | --encoder {came} | PANNs checkpoints fit cnn10 and cnn14 | choose one of them"
+        )
     state = _state(path)
     differences = _frontend_differences(path, state, spec)
     expected: Mapping[str, Tensor] = encoder.state_dict()
     if misfits := _misfits(state, expected):
-        raise ModelError(f"{path} | {_first(misfits)} | expected this --encoder's layers | use the --encoder of the file")
+        raise ModelError(
+            f"{path} | {_first(misfits)} | expected this --encoder's layers | use the --encoder of the file"
+        )
     weights = {key: state.get(key, torch.tensor(0)).detach().to(ours.dtype) for key, ours in expected.items()}
-    if bad := [key for key, x in weights.items() if not x.isfinite().all() or (key.endswith("running_var") and x.min() < 0)]:
-        raise ModelError(f"{path} | {_first(bad)} | expected finite values, no variance below 0 | use another checkpoint")
+    if bad := [
+        key
+        for key, x in weights.items()
+        if not x.isfinite().all() or (key.endswith("running_var") and x.min() < 0)
+    ]:
+        raise ModelError(
+            f"{path} | {_first(bad)} | expected finite values, no variance below 0 | use another checkpoint"
+        )
     return Initialisation(
         weights=weights,
         used=tuple(key for key in expected if key in state),
@@ -72,10 +82,18 @@ class _Inert:
     def __setstate__(self, state: object) -> None: ...
 
 
-_MULTIARRAY = [f"{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")]
-_RANDOM_STATE = ["__RandomState_ctor", "_pickle.__randomstate_ctor", "_pickle.__bit_generator_ctor", "_mt19937.MT19937"]
+_MULTIARRAY = [
+    f"{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")
+]
+_RANDOM_STATE = [
+    "__RandomState_ctor",
+    "_pickle.__randomstate_ctor",
+    "_pickle.__bit_generator_ctor",
+    "_mt19937.MT19937",
+]
 _NUMPY: Final[list[Callable[..., Any] | tuple[Callable[..., Any], str]]] = [
-    (_Inert, f"numpy.{name}") for name in ("ndarray", "dtype", *_MULTIARRAY, *(f"random.{name}" for name in _RANDOM_STATE))
+    (_Inert, f"numpy.{name}")
+    for name in ("ndarray", "dtype", *_MULTIARRAY, *(f"random.{name}" for name in _RANDOM_STATE))
 ]
 
 
@@ -83,8 +101,14 @@ def _state(path: Path) -> dict[str, Tensor]:
     """The state dict without `base.` and `module.` in front of its keys."""
     content = _content(path)
     state = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(isinstance(key, str) and _is_plain(value) for key, value in state.items()):
-        came = f"holds {_first([repr(key)[:80] for key in state])}" if isinstance(state, dict) else f"a {type(state).__name__}"
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and _is_plain(value) for key, value in state.items()
+    ):
+        came = (
+            f"holds {_first([repr(key)[:80] for key in state])}"
+            if isinstance(state, dict)
+            else f"a {type(state).__name__}"
+        )
         wanted = "expected a state dict of plain tensors, or one under `model`"
         raise ModelError(f"{path} | {came} | {wanted} | use a checkpoint as PANNs saves it, like Cnn14_16k")
     return {re.sub(r"^((base|module)\.)+", "", key): value for key, value in state.items()}
@@ -100,9 +124,13 @@ def _content(path: Path) -> object:
             f"--init {path} | {error.strerror or error} | expected a PANNs checkpoint | check the path"
         ) from error
     except Exception as error:  # a file made to break can bring about any
-        cause = str(error.__context__ or error).strip()  # around it, torch recommends to load the file unsafely
+        cause = str(
+            error.__context__ or error
+        ).strip()  # around it, torch recommends to load the file unsafely
         if found := re.search(r"GLOBAL (\S+)", cause):
-            wanted = "expected weights, so nothing of it was run | use a checkpoint from a source that you trust"
+            wanted = (
+                "expected weights, so nothing of it was run | use a checkpoint from a source that you trust"
+            )
             raise ModelError(f"{path} | asks for Python's {found[1]!r} | {wanted}") from error
         detail = cause.partition("\n")[0] or type(error).__name__
         raise ModelError(f"{path} | {detail} | expected a file of torch.save | download it again") from error
@@ -126,7 +154,9 @@ def _frontend_differences(path: Path, state: Mapping[str, Tensor], spec: Fronten
         differences[key] = float((state[key].double() - torch.from_numpy(constant)).abs().max())
         limit = FRONTEND_TOLERANCE * np.abs(constant).max()
         if not differences[key] <= limit:  # NaN is not, either
-            raise ModelError(f"{path} | {key} is {differences[key]:.1e} off | expected {limit:.1e}: {ours} | {remedy}")
+            raise ModelError(
+                f"{path} | {key} is {differences[key]:.1e} off | expected {limit:.1e}: {ours} | {remedy}"
+            )
     return differences
 
 
@@ -135,15 +165,21 @@ def _frontend(spec: FrontendSpec) -> dict[str, Float64]:
     phase = 2 * np.pi * np.outer(np.arange(spec.n_bins), np.arange(spec.n_fft)) / spec.n_fft
     real, imaginary = np.cos(phase) * hann(spec.n_fft), -np.sin(phase) * hann(spec.n_fft)
     kernels = {"conv_real": real[:, None], "conv_imag": imaginary[:, None]}
-    return {_MEL_WEIGHTS: mel_filterbank(spec)} | {f"spectrogram_extractor.stft.{k}.weight": v for k, v in kernels.items()}
+    return {_MEL_WEIGHTS: mel_filterbank(spec)} | {
+        f"spectrogram_extractor.stft.{k}.weight": v for k, v in kernels.items()
+    }
 
 
 def _misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
     """What is lost, of another shape, or unknown. Files older than PyTorch 0.4.1 count no batches."""
     lost = [f"no {key}" for key in expected if key not in state and not key.endswith(".num_batches_tracked")]
-    shapes = {key: (tuple(state[key].shape), tuple(ours.shape)) for key, ours in expected.items() if key in state}
+    shapes = {
+        key: (tuple(state[key].shape), tuple(ours.shape)) for key, ours in expected.items() if key in state
+    }
     wrong = [f"{key} {theirs} for {ours}" for key, (theirs, ours) in shapes.items() if theirs != ours]
-    unknown = [f"unknown {key[:80]!r}" for key in state if key not in expected and not key.startswith(_DROPPED)]
+    unknown = [
+        f"unknown {key[:80]!r}" for key in state if key not in expected and not key.startswith(_DROPPED)
+    ]
     return lost + wrong + unknown
 
 

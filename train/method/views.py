@@ -32,7 +32,9 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value < 1:
-                raise ValueError(f"augment.{name} | {value} | expected at least 1 | a width of 1 masks nothing")
+                raise ValueError(
+                    f"augment.{name} | {value} | expected at least 1 | a width of 1 masks nothing"
+                )
 
 
 def uniform(seed: int, epoch: int, samples: Int64, purpose: int, count: int) -> npt.NDArray[np.float64]:

@@ -34,7 +34,8 @@ def test_a_pair_is_the_convolution_of_two_samples_between_zeros() -> None:
 
 
 @pytest.mark.parametrize(
-    ("axis", "products"), [(toom_cook(2), 4), (toom_cook(4), 6), (strided(1), 3), (strided(2), 5), (strided(4), 9)]
+    ("axis", "products"),
+    [(toom_cook(2), 4), (toom_cook(4), 6), (strided(1), 3), (strided(2), 5), (strided(4), 9)],
 )
 def test_the_number_of_products_is_the_least(axis: Axis, products: int) -> None:
     """m + taps - 1 at stride 1 (Winograd 1980); at stride 2 that of the even taps and one an output."""

@@ -15,7 +15,9 @@ def model_with(channels: int, height: int, width: int, layers: int) -> bytes:
     """`layers` equal convolutions, and the mean of each map."""
     rng = np.random.default_rng(0)
     names = [f"layer{i}.weight" for i in range(layers)]
-    kernels = {name: rng.normal(size=(channels, channels, 3, 3)).astype(np.float32) / channels for name in names}
+    kernels = {
+        name: rng.normal(size=(channels, channels, 3, 3)).astype(np.float32) / channels for name in names
+    }
     nodes, x = [], "log_mel"
     for i, name in enumerate(names):
         nodes.append(helper.make_node("Conv", [x, name], [x := f"y{i}"], pads=[1] * 4))
@@ -27,7 +29,9 @@ def model_with(channels: int, height: int, width: int, layers: int) -> bytes:
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ("batch", channels))],
         [numpy_helper.from_array(a, name) for name, a in [*kernels.items(), ("axes", np.array([2, 3]))]],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9).SerializeToString()
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9
+    ).SerializeToString()
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +60,13 @@ def test_where_nothing_would_be_faster_none_is_made() -> None:
         cpu_variant_of(model_with(4, 8, 8, layers=1), slower_too=True)
 
 
-def test_where_it_is_hardly_faster_none_is_made_unless_it_is_required(deep: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_it_is_hardly_faster_none_is_made_unless_it_is_required(
+    deep: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(cpu_variant, "_ENOUGH", 1000)
-    with pytest.raises(NotFasterError, match=r"cpu \| \d+\.\d\d times as fast as fp32 on this machine \| at least 1000"):
+    with pytest.raises(
+        NotFasterError, match=r"cpu \| \d+\.\d\d times as fast as fp32 on this machine \| at least 1000"
+    ):
         cpu_variant_of(deep)
     assert cpu_variant_of(deep, slower_too=True).plan["speedup"] < 1000
 

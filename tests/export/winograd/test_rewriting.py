@@ -31,11 +31,15 @@ PLAN: dict[str, Axes] = {
 
 def run(model: onnx.ModelProto, **inputs: Array) -> Array:
     onnx.checker.check_model(model, full_check=True)
-    outputs: list[Array] = session_from_bytes(model.SerializeToString(), "test", "cpu", threads=1).run(None, inputs)
+    outputs: list[Array] = session_from_bytes(model.SerializeToString(), "test", "cpu", threads=1).run(
+        None, inputs
+    )
     return outputs[0]
 
 
-def model_of(nodes: Sequence[onnx.NodeProto], constants: dict[str, Array], shape: Sequence[Any], rank: int) -> onnx.ModelProto:
+def model_of(
+    nodes: Sequence[onnx.NodeProto], constants: dict[str, Array], shape: Sequence[Any], rank: int
+) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "test",
@@ -50,7 +54,13 @@ def model_of(nodes: Sequence[onnx.NodeProto], constants: dict[str, Array], shape
 def network() -> onnx.ModelProto:
     """Convolutions, pooling of an odd map, a residual block, one with stride 2 and a shortcut, a map used twice."""
     rng = np.random.default_rng(0)
-    sizes = {"w1": (4, 1, 3, 3), "w2": (8, 4, 3, 3), "w3": (8, 8, 3, 3), "w4": (8, 8, 3, 3), "w5": (12, 8, 3, 3)}
+    sizes = {
+        "w1": (4, 1, 3, 3),
+        "w2": (8, 4, 3, 3),
+        "w3": (8, 8, 3, 3),
+        "w4": (8, 8, 3, 3),
+        "w5": (12, 8, 3, 3),
+    }
     sizes |= {"w6": (12, 12, 3, 3), "short": (12, 8, 1, 1)}
     constants: dict[str, Array] = {name: _kernel(rng, size) for name, size in sizes.items()}
     constants |= {f"b{name}": rng.normal(size=size[0]).astype(np.float32) for name, size in sizes.items()}
@@ -103,7 +113,11 @@ def test_every_way_is_the_convolution(size: tuple[int, int], stride: int) -> Non
         for batch in (1, 2, 7):
             x = rng.normal(size=(batch, 3, *size)).astype(np.float32)
             exact = torch.nn.functional.conv2d(
-                torch.from_numpy(x).double(), torch.from_numpy(kernel).double(), torch.from_numpy(bias).double(), stride, 1
+                torch.from_numpy(x).double(),
+                torch.from_numpy(kernel).double(),
+                torch.from_numpy(bias).double(),
+                stride,
+                1,
             )
             assert np.abs(run(fast, x=x) - exact.numpy()).max() < 2e-5, [axis.name for axis in axes]
 
@@ -116,7 +130,9 @@ def test_a_network_gives_the_same_from_whatever_layer_on(network: onnx.ModelProt
     fast = with_plan(network, plan)
 
     assert run(fast, x=x) == pytest.approx(run(network, x=x), abs=1e-5)
-    direct = [node.input[1] for node in fast.graph.node if node.op_type == "Conv" and node.input[1] != "short"]
+    direct = [
+        node.input[1] for node in fast.graph.node if node.op_type == "Conv" and node.input[1] != "short"
+    ]
     assert direct == list(PLAN)[:first]
     assert not {tensor.name for tensor in fast.graph.initializer} & plan.keys()  # nothing is kept twice
 
@@ -124,7 +140,9 @@ def test_a_network_gives_the_same_from_whatever_layer_on(network: onnx.ModelProt
 def test_an_empty_plan_changes_nothing(network: onnx.ModelProto) -> None:
     same = with_plan(network, {})
     assert list(same.graph.node) == list(network.graph.node)
-    assert {tensor.name for tensor in same.graph.initializer} == {tensor.name for tensor in network.graph.initializer}
+    assert {tensor.name for tensor in same.graph.initializer} == {
+        tensor.name for tensor in network.graph.initializer
+    }
 
 
 def test_maps_between_planned_convolutions_stay_in_slots(network: onnx.ModelProto) -> None:

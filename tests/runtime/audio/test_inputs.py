@@ -21,7 +21,9 @@ def names_below(folder: Path) -> list[bytes]:
 
 
 def test_a_folder_gives_its_audio_bytewise_files_before_folders(tmp_path: Path) -> None:
-    touch(tmp_path, "b.wav", "a.wav", "B.wav", "a/z.wav", "Z/y/x.wav", "Z/k.wav", b"caf\xe9.wav", "\u00e9.wav")
+    touch(
+        tmp_path, "b.wav", "a.wav", "B.wav", "a/z.wav", "Z/y/x.wav", "Z/k.wav", b"caf\xe9.wav", "\u00e9.wav"
+    )
     assert names_below(tmp_path) == [
         *(b"B.wav", b"a.wav", b"b.wav", b"caf\xe9.wav", "\u00e9.wav".encode()),
         *(b"Z/k.wav", b"Z/y/x.wav", b"a/z.wav"),
@@ -41,7 +43,12 @@ def test_a_file_that_is_named_is_taken_whatever_its_name(tmp_path: Path) -> None
 
 def test_arguments_keep_their_order_and_no_file_comes_twice(tmp_path: Path) -> None:
     touch(tmp_path, "z.wav", "f/b.wav", "f/a.wav")
-    arguments = [tmp_path / "z.wav", tmp_path / "f" / "b.wav", tmp_path / "f", os.fsencode(tmp_path / "z.wav")]
+    arguments = [
+        tmp_path / "z.wav",
+        tmp_path / "f" / "b.wav",
+        tmp_path / "f",
+        os.fsencode(tmp_path / "z.wav"),
+    ]
     expected = [tmp_path / "z.wav", tmp_path / "f" / "b.wav", tmp_path / "f" / "a.wav"]
     assert list_audio(arguments) == [os.fsencode(path) for path in expected]
 

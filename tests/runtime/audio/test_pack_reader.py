@@ -87,7 +87,9 @@ def test_every_byte_of_every_file_and_name_comes_back(audio: Path, tmp_path: Pat
     assert packed.errors == Counter(missing=1, not_regular=1)
     assert packed.packs == packed.written == len(contents(tmp_path / "packs")) > 1
     found = list(inputs_from_arguments([tmp_path / "packs"]))
-    assert [(name_from_source(one.source), one.size, one.mtime_ns) for one in found] == [tuple(one) for one in listed]
+    assert [(name_from_source(one.source), one.size, one.mtime_ns) for one in found] == [
+        tuple(one) for one in listed
+    ]
     with PackReader() as reader:
         for one in found:
             name = os.fsdecode(name_from_source(one.source))
@@ -101,9 +103,15 @@ def test_packs_score_as_their_files_do(audio: Path, tmp_path: Path, tiny_model: 
     done = rrtn("pack", "in", "--out", "packs", cwd=tmp_path)
     assert done.returncode == 3, done.stderr
     assert len(contents(tmp_path / "packs")) > 1
-    (tmp_path / "list").write_text("".join(f"packs/{name}\n" for name in sorted(contents(tmp_path / "packs"))))
+    (tmp_path / "list").write_text(
+        "".join(f"packs/{name}\n" for name in sorted(contents(tmp_path / "packs")))
+    )
     shutil.move(audio, tmp_path / "away")
-    for out, *given in (("folder.jsonl", "packs"), ("list.jsonl", "--list", "list"), ("again.jsonl", "packs")):
+    for out, *given in (
+        ("folder.jsonl", "packs"),
+        ("list.jsonl", "--list", "list"),
+        ("again.jsonl", "packs"),
+    ):
         assert rrtn("score", *given, "-m", tiny_model, "--out", out, cwd=tmp_path).returncode == 3
     printed = rrtn("score", "packs", "-m", tiny_model, cwd=tmp_path).stdout
     shutil.move(tmp_path / "away", audio)
@@ -117,7 +125,9 @@ def test_packs_score_as_their_files_do(audio: Path, tmp_path: Path, tiny_model: 
         assert files.count(b'"error": "%s"' % code) == 1
 
 
-def test_names_with_dots_are_different_files(tmp_path: Path, tiny_model: Path, real_clips: list[Path]) -> None:
+def test_names_with_dots_are_different_files(
+    tmp_path: Path, tiny_model: Path, real_clips: list[Path]
+) -> None:
     """What stands behind the NUL is no path to be made shorter: as one, both would be here/p/b.wav."""
     here, names = tmp_path / "here", ("a/../b.wav", "a/../../p/b.wav")
     (here / "a").mkdir(parents=True)
@@ -134,7 +144,9 @@ def test_a_killed_packer_goes_on_where_it_was(audio: Path, tmp_path: Path) -> No
     whole = contents(tmp_path / "whole")
     assert len(whole) > 2
     for failpoint in ("pack.done:sigkill:1", "write.fsync:sigkill:1", "write.replace:sigkill:1"):
-        assert rrtn("pack", audio, "--out", "t", cwd=tmp_path, failpoint=failpoint).returncode == -signal.SIGKILL
+        assert (
+            rrtn("pack", audio, "--out", "t", cwd=tmp_path, failpoint=failpoint).returncode == -signal.SIGKILL
+        )
     begun = contents(tmp_path / "t")
     times = {name: (tmp_path / "t" / name).stat().st_mtime_ns for name in begun}
     assert len(begun) == 1
@@ -175,20 +187,28 @@ def test_another_parquet_file_is_refused_and_in_a_folder_not_taken(tmp_path: Pat
     assert list(inputs_from_arguments([tmp_path])) == []
 
 
-def test_a_flipped_bit_in_the_audio_stops_and_is_not_scored(audio: Path, tmp_path: Path, scorer: Scorer) -> None:
+def test_a_flipped_bit_in_the_audio_stops_and_is_not_scored(
+    audio: Path, tmp_path: Path, scorer: Scorer
+) -> None:
     path = one_pack(audio, tmp_path / "packs")
     whole = bytearray(path.read_bytes())
     whole[whole.index(b"data", whole.index(b"WAVEfmt")) + 1000] ^= 1
     path.write_bytes(whole)
     with pytest.raises(StoppedError, match="pack-000000-"):
-        list(scorer.score_files([one.source for one in inputs_from_pack(os.fsencode(path))][:2]))  # each is tried for 2.6 s
+        list(
+            scorer.score_files([one.source for one in inputs_from_pack(os.fsencode(path))][:2])
+        )  # each is tried for 2.6 s
 
 
 def test_a_pack_that_was_replaced_stops(audio: Path, tmp_path: Path) -> None:
     path = one_pack(audio, tmp_path / "packs")
     listed = list(inputs_from_pack(os.fsencode(path)))
     one_pack(audio / "below", tmp_path / "other").replace(path)
-    with PackReader() as reader, pytest.raises(StoppedError, match="another file"), reader.opened(listed[0].source):
+    with (
+        PackReader() as reader,
+        pytest.raises(StoppedError, match="another file"),
+        reader.opened(listed[0].source),
+    ):
         pass
 
 
@@ -202,7 +222,9 @@ def test_neighbours_are_read_once(audio: Path, tmp_path: Path, monkeypatch: pyte
     path = one_pack(audio / "below", tmp_path / "packs")
     reads: list[int] = []
     real = pq.ParquetFile.read_row_group
-    monkeypatch.setattr(pq.ParquetFile, "read_row_group", lambda self, i, **o: reads.append(i) or real(self, i, **o))
+    monkeypatch.setattr(
+        pq.ParquetFile, "read_row_group", lambda self, i, **o: reads.append(i) or real(self, i, **o)
+    )
     with PackReader() as reader:
         for one in list(inputs_from_pack(os.fsencode(path))):
             with reader.opened(one.source):

@@ -76,7 +76,9 @@ def test_channels_that_cancel_are_silence(tmp_path: Path, spec: FrontendSpec, so
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000, 192_000])
-def test_a_tone_keeps_its_frequency_phase_and_shape_at_every_rate(tmp_path: Path, spec: FrontendSpec, rate: int) -> None:
+def test_a_tone_keeps_its_frequency_phase_and_shape_at_every_rate(
+    tmp_path: Path, spec: FrontendSpec, rate: int
+) -> None:
     """Against the tone itself, sampled at 16 kHz: 16 steps of 32,768 allow for the resampler's passband ripple."""
 
     def tone(sampling_rate: int) -> Samples:
@@ -89,24 +91,36 @@ def test_a_tone_keeps_its_frequency_phase_and_shape_at_every_rate(tmp_path: Path
     assert np.abs(audio.samples.astype(int) - expected).max() <= 16
 
 
-@pytest.mark.parametrize("frames", [1, 2, BLOCK_FRAMES - 1, BLOCK_FRAMES, BLOCK_FRAMES + 1, 2 * BLOCK_FRAMES + 1])
+@pytest.mark.parametrize(
+    "frames", [1, 2, BLOCK_FRAMES - 1, BLOCK_FRAMES, BLOCK_FRAMES + 1, 2 * BLOCK_FRAMES + 1]
+)
 def test_every_sample_arrives_across_block_edges(tmp_path: Path, spec: FrontendSpec, frames: int) -> None:
     noise = np.random.default_rng(frames).normal(0, 0.1, frames)
-    assert_within_one_step(read_audio(written(tmp_path / "a.wav", noise, 16_000), spec).samples, levelled_by_hand(noise))
+    assert_within_one_step(
+        read_audio(written(tmp_path / "a.wav", noise, 16_000), spec).samples, levelled_by_hand(noise)
+    )
 
 
 @pytest.mark.parametrize("frames", [100, BLOCK_FRAMES - 1, BLOCK_FRAMES, 2 * BLOCK_FRAMES + 1])
-def test_resampling_in_blocks_equals_resampling_at_once(tmp_path: Path, spec: FrontendSpec, frames: int) -> None:
+def test_resampling_in_blocks_equals_resampling_at_once(
+    tmp_path: Path, spec: FrontendSpec, frames: int
+) -> None:
     noise = np.random.default_rng(frames).normal(0, 0.1, frames)
     at_once = soxr.resample(noise, 44_100, 16_000, quality="HQ")
-    assert_within_one_step(read_audio(written(tmp_path / "a.wav", noise, 44_100), spec).samples, levelled_by_hand(at_once))
+    assert_within_one_step(
+        read_audio(written(tmp_path / "a.wav", noise, 44_100), spec).samples, levelled_by_hand(at_once)
+    )
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
 @pytest.mark.parametrize("shape", [(100_000,), (70_000, 1), (70_000, 2)])
-def test_an_array_is_the_same_as_a_file_of_it(tmp_path: Path, spec: FrontendSpec, rate: int, shape: tuple[int, ...]) -> None:
+def test_an_array_is_the_same_as_a_file_of_it(
+    tmp_path: Path, spec: FrontendSpec, rate: int, shape: tuple[int, ...]
+) -> None:
     samples = np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)
-    assert_equal(audio_from_array(samples, rate, spec), read_audio(written(tmp_path / "a.wav", samples, rate), spec))
+    assert_equal(
+        audio_from_array(samples, rate, spec), read_audio(written(tmp_path / "a.wav", samples, rate), spec)
+    )
 
 
 def test_an_arrays_scale_does_not_matter(spec: FrontendSpec, sound: Samples) -> None:
@@ -133,7 +147,9 @@ def test_an_array_beyond_float32_is_not_finite(spec: FrontendSpec, samples: list
 
 
 @pytest.mark.parametrize(("samples", "rate"), [([], 16_000), ([0.5], 192_000)])
-def test_nothing_at_the_models_rate_is_empty(tmp_path: Path, spec: FrontendSpec, samples: list[float], rate: int) -> None:
+def test_nothing_at_the_models_rate_is_empty(
+    tmp_path: Path, spec: FrontendSpec, samples: list[float], rate: int
+) -> None:
     assert refusal(written(tmp_path / "a.wav", np.array(samples), rate), spec) == "empty"
     with pytest.raises(AudioError, match="empty"):
         audio_from_array(samples, rate, spec)
@@ -147,13 +163,21 @@ def test_a_resampler_that_overshoots_float32_is_not_finite(tmp_path: Path, spec:
 def test_silence_ends_above_the_last_bit_of_24_bit_audio(tmp_path: Path, spec: FrontendSpec) -> None:
     click = np.zeros(1_000)
     click[500] = 2.0**-23
-    assert np.abs(read_audio(written(tmp_path / "a.wav", click, 16_000, "PCM_24"), spec).samples.astype(int)).max() == PEAK
+    assert (
+        np.abs(
+            read_audio(written(tmp_path / "a.wav", click, 16_000, "PCM_24"), spec).samples.astype(int)
+        ).max()
+        == PEAK
+    )
     assert read_audio(written(tmp_path / "a.wav", click / 2, 16_000), spec).flag == "silent"
 
 
 @pytest.mark.parametrize(("channels", "rate"), [(9, 16_000), (1, 3_999), (1, 384_001)])
 def test_an_unusual_layout_is_refused(tmp_path: Path, spec: FrontendSpec, channels: int, rate: int) -> None:
-    assert refusal(written(tmp_path / "a.wav", np.ones((100, channels)), rate, "PCM_16"), spec) == "unsupported_layout"
+    assert (
+        refusal(written(tmp_path / "a.wav", np.ones((100, channels)), rate, "PCM_16"), spec)
+        == "unsupported_layout"
+    )
 
 
 def test_the_longest_file_is_exactly_max_seconds(tmp_path: Path, spec: FrontendSpec) -> None:
@@ -164,7 +188,9 @@ def test_the_longest_file_is_exactly_max_seconds(tmp_path: Path, spec: FrontendS
 
 @pytest.mark.parametrize("frames", [15_999, 16_001])
 @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_24", "ULAW", "IMA_ADPCM", "MS_ADPCM"])
-def test_odd_lengths_and_blocked_codecs_are_whole(tmp_path: Path, spec: FrontendSpec, frames: int, subtype: str) -> None:
+def test_odd_lengths_and_blocked_codecs_are_whole(
+    tmp_path: Path, spec: FrontendSpec, frames: int, subtype: str
+) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, frames)
     audio = read_audio(written(tmp_path / "a.wav", noise, 16_000, subtype), spec)
     assert audio.flag == ""
@@ -183,7 +209,9 @@ def test_the_size_that_a_streaming_writer_leaves_is_no_truncation(
     assert_equal(read_audio(path, spec), intact)
 
 
-def test_an_mp3_is_never_truncated_by_the_length_that_libsndfile_guesses(real_clips: list[Path], spec: FrontendSpec) -> None:
+def test_an_mp3_is_never_truncated_by_the_length_that_libsndfile_guesses(
+    real_clips: list[Path], spec: FrontendSpec
+) -> None:
     mp3 = [path for path in real_clips if path.suffix == ".mp3"]
     assert [read_audio(path, spec).flag for path in mp3] == [""] * 3
 

@@ -41,24 +41,36 @@ def bundle(tmp_path: Path, tiny_model: Path) -> Bundle:
         )
 
     variants = (*(variant(name, "onnx") for name in ONNX), *(variant(name, "engine") for name in ENGINES))
-    return Bundle(path=tmp_path, labels=("Awe", "Fear", "Joy"), spec=FrontendSpec(), variants=variants, provenance={})
+    return Bundle(
+        path=tmp_path, labels=("Awe", "Fear", "Joy"), spec=FrontendSpec(), variants=variants, provenance={}
+    )
 
 
 def only(bundle: Bundle, *names: str) -> Bundle:
     return replace(bundle, variants=tuple(variant for variant in bundle.variants if variant.name in names))
 
 
-def tried(bundle: Bundle, *arguments: str, machine: Machine = GPU, cuda: str = "", **options: str) -> list[tuple[str, str]]:
+def tried(
+    bundle: Bundle, *arguments: str, machine: Machine = GPU, cuda: str = "", **options: str
+) -> list[tuple[str, str]]:
     found, _ = candidates_of_bundle(bundle, *arguments, machine=machine, cuda=cuda, **options)  # type: ignore[arg-type]
     return [(device, variant.name) for device, variant in found]
 
 
 def test_auto_takes_the_fastest_first_and_float32_but_for_engines(bundle: Bundle) -> None:
-    engines, cuda, cpu = [("trt", "trt-fp16"), ("trt", "trt")], [("cuda", "waveform"), ("cuda", "fp32")], [("cpu", "fp32")]
+    engines, cuda, cpu = (
+        [("trt", "trt-fp16"), ("trt", "trt")],
+        [("cuda", "waveform"), ("cuda", "fp32")],
+        [("cpu", "fp32")],
+    )
     assert tried(bundle) == [*engines, *cuda, *cpu, ("cpu", "waveform")]
     assert tried(bundle, "trt") == engines
     assert tried(bundle, "cuda") == cuda
-    assert tried(only(bundle, "fp32", "trt", "trt-int8")) == [("trt", "trt"), ("cuda", "fp32"), ("cpu", "fp32")]
+    assert tried(only(bundle, "fp32", "trt", "trt-int8")) == [
+        ("trt", "trt"),
+        ("cuda", "fp32"),
+        ("cpu", "fp32"),
+    ]
 
 
 def test_the_cpu_variant_comes_first_on_the_kind_of_processor_that_it_was_measured_on(
@@ -96,14 +108,28 @@ def test_a_single_file_of_ours_is_taken_whatever_its_precision(bundle: Bundle) -
 @pytest.mark.parametrize(
     ("machine", "cuda", "reasons"),
     [
-        (CPU, NO_DRIVER, {"trt": "built by tensorrt 10.13.0.35, which is not installed here", "cuda": NO_DRIVER}),
-        (replace(GPU, capability=None), NO_DRIVER, {"trt": "built for SM90, here is no GPU", "cuda": NO_DRIVER}),
-        (replace(GPU, versions={"tensorrt": "11.4"}), "", {"trt": "built by tensorrt 10.13.0.35, here is 11.4"}),
+        (
+            CPU,
+            NO_DRIVER,
+            {"trt": "built by tensorrt 10.13.0.35, which is not installed here", "cuda": NO_DRIVER},
+        ),
+        (
+            replace(GPU, capability=None),
+            NO_DRIVER,
+            {"trt": "built for SM90, here is no GPU", "cuda": NO_DRIVER},
+        ),
+        (
+            replace(GPU, versions={"tensorrt": "11.4"}),
+            "",
+            {"trt": "built by tensorrt 10.13.0.35, here is 11.4"},
+        ),
         (GPU, NO_DRIVER, {"trt": NO_DRIVER, "cuda": NO_DRIVER}),  # engines use its memory
         (GPU, "", {}),
     ],
 )
-def test_what_is_not_tried_has_a_reason(machine: Machine, cuda: str, reasons: dict[str, str], bundle: Bundle) -> None:
+def test_what_is_not_tried_has_a_reason(
+    machine: Machine, cuda: str, reasons: dict[str, str], bundle: Bundle
+) -> None:
     found, passed_over = candidates_of_bundle(bundle, machine=machine, cuda=cuda)
     assert passed_over == reasons
     assert {device for device, _ in found} == {"trt", "cuda", "cpu"} - set(reasons)
@@ -121,7 +147,9 @@ def pretend(monkeypatch: pytest.MonkeyPatch, machine: Machine, cuda: str = "") -
     monkeypatch.setattr(backends, "cuda_missing", lambda: cuda)
 
 
-def test_auto_loads_the_cpu_where_nothing_else_is_and_says_why(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_loads_the_cpu_where_nothing_else_is_and_says_why(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pretend(monkeypatch, CPU, NO_DRIVER)
     choice = choose_backend(bundle)
     assert (choice.backend.device, choice.backend.variant.name) == ("cpu", "fp32")
@@ -133,7 +161,9 @@ def test_auto_loads_the_cpu_where_nothing_else_is_and_says_why(bundle: Bundle, m
     assert choice.backend.scores(np.zeros((2, 1, spec.frames, spec.n_mels), np.float32)).shape == (2, 3)
 
 
-def test_auto_goes_on_where_the_fastest_cannot_be_loaded_and_says_so(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_goes_on_where_the_fastest_cannot_be_loaded_and_says_so(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By its facts the machine has all; TensorRT and CUDA fail when they are loaded."""
 
     def refuse(*arguments: object, **options: object) -> None:
@@ -142,18 +172,24 @@ def test_auto_goes_on_where_the_fastest_cannot_be_loaded_and_says_so(bundle: Bun
     pretend(monkeypatch, GPU)
     monkeypatch.setattr(backends, "trt_backend_from_bundle", refuse)
     monkeypatch.setattr("rrtn.runtime.backends.ort_backend.cuda_missing", lambda: "")
-    monkeypatch.setattr("rrtn.runtime.backends.ort_backend.missing_library", lambda: "libcublas.so.13 cannot be loaded")
+    monkeypatch.setattr(
+        "rrtn.runtime.backends.ort_backend.missing_library", lambda: "libcublas.so.13 cannot be loaded"
+    )
     choice = choose_backend(bundle)
     assert choice.backend.device == "cpu"
     assert choice.passed_over == {
         **dict.fromkeys(["trt-fp16", "trt"], "cannot be loaded"),
         **dict.fromkeys(["waveform", "fp32"], "libcublas.so.13 cannot be loaded"),
     }
-    with pytest.raises(UnavailableError, match=r"--backend trt \| cannot be loaded; cannot be loaded \| .* rrtn export --trt"):
+    with pytest.raises(
+        UnavailableError, match=r"--backend trt \| cannot be loaded; cannot be loaded \| .* rrtn export --trt"
+    ):
         choose_backend(bundle, "trt")
 
 
-def test_what_is_slower_than_the_chosen_needs_no_reason(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_slower_than_the_chosen_needs_no_reason(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of two engines the first cannot be loaded; there is no ONNX at all."""
 
     def load(bundle: Bundle, variant: Variant) -> Variant:
@@ -181,7 +217,11 @@ def test_a_file_that_is_not_the_bundles_stops_auto(bundle: Bundle, monkeypatch: 
 @pytest.mark.parametrize(
     ("name", "variant", "message"),
     [
-        ("trt", None, r"--backend trt \| built by tensorrt .* not installed here \| an engine that fits \| rrtn export --trt"),
+        (
+            "trt",
+            None,
+            r"--backend trt \| built by tensorrt .* not installed here \| an engine that fits \| rrtn export --trt",
+        ),
         ("cuda", None, r"--backend cuda \| no NVIDIA driver \| a CUDA GPU \| use --backend cpu"),
         ("cpu", "trt", r"/trt \| engine \| ONNX Runtime takes ONNX only"),
         ("trt", "fp32", r"--backend trt --variant fp32 \| fp32 is ONNX, no engine \| "),
@@ -197,11 +237,16 @@ def test_what_is_asked_for_and_impossible_is_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_an_engine_of_elsewhere_is_refused_before_its_file_is_read(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_of_elsewhere_is_refused_before_its_file_is_read(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """E9, S24."""
     (bundle.path / "bundle.json").write_text(json.dumps(bundle.manifest()))
     (bundle.path / "trt").unlink()
-    for changes, reason in ({"targets": [80]}, "built for SM80"), ({"version": "11.0"}, "built by tensorrt 11.0"):
+    for changes, reason in (
+        ({"targets": [80]}, "built for SM80"),
+        ({"version": "11.0"}, "built by tensorrt 11.0"),
+    ):
         engine = next(variant for variant in bundle.variants if variant.name == "trt")
         moved = replace(bundle, variants=(Variant(**{**asdict(engine), "stamp": STAMP | changes}),))
         pretend(monkeypatch, GPU)

@@ -37,7 +37,9 @@ def log_mels(spec: FrontendSpec, count: int) -> NDArray[np.float32]:
     return rng.normal(-40, 20, (count, 1, spec.frames, spec.n_mels)).astype(np.float32)
 
 
-def model_of(path: Path, nodes: list[onnx.NodeProto], shapes: dict[str, list[Any]], constants: dict[str, Any]) -> Path:
+def model_of(
+    path: Path, nodes: list[onnx.NodeProto], shapes: dict[str, list[Any]], constants: dict[str, Any]
+) -> Path:
     """A bare waveform model of ours; `shapes` of its outputs."""
     spec = FrontendSpec()
     graph = helper.make_graph(
@@ -64,7 +66,9 @@ def peaks(tmp_path: Path) -> Path:
     return model_of(tmp_path / "peaks.onnx", nodes, shapes, {"axis": [1], "zero": [0], "five": [5]})
 
 
-def test_buffers_that_are_used_again_give_onnx_runtimes_own_scores(tiny_model: Path, spec: FrontendSpec) -> None:
+def test_buffers_that_are_used_again_give_onnx_runtimes_own_scores(
+    tiny_model: Path, spec: FrontendSpec
+) -> None:
     """Batch sizes change to and fro, and what was returned stays what it was."""
     session = onnxruntime.InferenceSession(tiny_model, providers=["CPUExecutionProvider"])
     backend = backend_from_bundle(load_bundle(tiny_model), "cpu")
@@ -139,12 +143,16 @@ def test_every_16_bit_sample_is_widened_alike_by_the_graph_and_by_numpy() -> Non
 
 
 @pytest.mark.parametrize("on_device", [False, True])
-def test_samples_of_16_bits_score_as_the_same_in_float32(on_device: bool, peaks: Path, spec: FrontendSpec) -> None:
+def test_samples_of_16_bits_score_as_the_same_in_float32(
+    on_device: bool, peaks: Path, spec: FrontendSpec
+) -> None:
     """With the widening that CUDA uses, too, on the CPU."""
     backend = ort_backend_from_bundle(bundle := load_bundle(peaks), bundle.variants[0], device="cpu")
     backend = replace(backend, widening=Widening("cpu") if on_device else None)
     for count in (3, 2, 3):
-        samples = np.random.default_rng(count).integers(-32768, 32768, (count, spec.clip_samples)).astype(np.int16)
+        samples = (
+            np.random.default_rng(count).integers(-32768, 32768, (count, spec.clip_samples)).astype(np.int16)
+        )
         outputs = backend.run(samples)
         np.testing.assert_array_equal(outputs.scores, samples.max(axis=1, keepdims=True) / 32768)
         np.testing.assert_array_equal(outputs.embedding, samples[:, :5] / 32768)
@@ -162,7 +170,10 @@ def test_a_shape_that_the_graph_does_not_take_is_one_line(peaks: Path, spec: Fro
 
 
 def test_an_output_of_unknown_size_is_refused(tmp_path: Path, spec: FrontendSpec) -> None:
-    nodes = [helper.make_node("NonZero", ["waveform"], ["where"]), helper.make_node("Cast", ["where"], ["scores"], to=1)]
+    nodes = [
+        helper.make_node("NonZero", ["waveform"], ["where"]),
+        helper.make_node("Cast", ["where"], ["scores"], to=1),
+    ]
     path = model_of(tmp_path / "m.onnx", nodes, {"scores": ["batch", "k"]}, {})
     with pytest.raises(ModelError, match=r"output scores \| shape \[2, 'k'\]"):
         backend_from_bundle(load_bundle(path), "cpu").run(np.ones((1, spec.clip_samples), np.float32))
@@ -181,9 +192,14 @@ def test_a_batch_that_memory_does_not_hold_is_told_from_other_errors(
         helper.make_node("ReduceMax", ["zeros"], ["nothing"], keepdims=0),
         helper.make_node("Add", ["first", "nothing"], ["scores"]),
     ]
-    path = model_of(tmp_path / "m.onnx", nodes, {"scores": ["batch", 1]}, {"axis": [1], "zero": [0], "one": [1]})
+    path = model_of(
+        tmp_path / "m.onnx", nodes, {"scores": ["batch", 1]}, {"axis": [1], "zero": [0], "one": [1]}
+    )
     backend = backend_from_bundle(load_bundle(path), "cpu")
-    with pytest.raises(OutOfMemoryError, match=r"Failed to allocate memory for requested buffer of size \d{14} .*--batch-size"):
+    with pytest.raises(
+        OutOfMemoryError,
+        match=r"Failed to allocate memory for requested buffer of size \d{14} .*--batch-size",
+    ):
         backend.run(np.full((1, spec.clip_samples), 1e13, np.float32))
     assert backend.scores(np.full((1, spec.clip_samples), 8, np.float32)).tolist() == [[8]]
     assert capfd.readouterr() == ("", "")  # it is raised, and not printed as well
@@ -223,7 +239,9 @@ def test_other_words_are_a_refused_model_and_other_errors_are_bugs() -> None:
         raise UnavailableError("as it was")
 
 
-def test_the_libraries_that_cuda_lacks_are_named(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_libraries_that_cuda_lacks_are_named(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Or none is lacking, and CUDA memory is there. Nothing comes to stdout, which may be a table."""
     preload = onnxruntime.preload_dlls
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: (print("Failed to load x"), preload()))
@@ -242,7 +260,9 @@ def test_cuda_scores_as_the_cpu_does(tiny_model: Path, peaks: Path, spec: Fronte
     cpu, cuda = (backend_from_bundle(load_bundle(tiny_model), device) for device in ("cpu", "cuda"))
     for count in (4, 1, 4):
         batch = log_mels(spec, count)
-        np.testing.assert_allclose(cuda.scores(batch), cpu.scores(batch), atol=1e-5, rtol=0)  # the order of float32 sums
+        np.testing.assert_allclose(
+            cuda.scores(batch), cpu.scores(batch), atol=1e-5, rtol=0
+        )  # the order of float32 sums
     samples = np.random.default_rng(0).integers(-32768, 32768, (3, spec.clip_samples)).astype(np.int16)
     outputs = backend_from_bundle(load_bundle(peaks), "cuda").run(samples)
     np.testing.assert_array_equal(outputs.scores, samples.max(axis=1, keepdims=True) / 32768)

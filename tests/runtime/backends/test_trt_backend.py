@@ -19,7 +19,13 @@ from rrtn.runtime import FrontendSpec
 from rrtn.runtime.backends import trt_backend
 from rrtn.runtime.backends.engine_stamp import Machine
 from rrtn.runtime.backends.ort_backend import Widening
-from rrtn.runtime.backends.trt_backend import Flavour, TrtBackend, flavour_of, trt_backend_from_bundle, trt_backend_from_engine
+from rrtn.runtime.backends.trt_backend import (
+    Flavour,
+    TrtBackend,
+    flavour_of,
+    trt_backend_from_bundle,
+    trt_backend_from_engine,
+)
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ModelError, OutOfMemoryError, UnavailableError
 
@@ -44,7 +50,9 @@ class Stand:
         self.refuses = ""  # a call that fails, with words
         self.log = deque[str](maxlen=3)
         module = SimpleNamespace(
-            TensorIOMode=SimpleNamespace(INPUT="in", OUTPUT="out"), DataType=SimpleNamespace(FLOAT="float"), __name__="stand"
+            TensorIOMode=SimpleNamespace(INPUT="in", OUTPUT="out"),
+            DataType=SimpleNamespace(FLOAT="float"),
+            __name__="stand",
         )
         self.flavour = Flavour(module, None, self.log)
 
@@ -122,7 +130,9 @@ def variant_of(**changes: Any) -> Variant:
 
 def backend_of(stand: Stand, widening: Widening | None = None) -> TrtBackend:
     engine: Any = stand
-    return trt_backend_from_engine(engine, variant_of(), stand.flavour, stream=stand, widening=widening, memory="cpu")
+    return trt_backend_from_engine(
+        engine, variant_of(), stand.flavour, stream=stand, widening=widening, memory="cpu"
+    )
 
 
 def waveforms(count: int) -> NDArray[np.float32]:
@@ -132,7 +142,9 @@ def waveforms(count: int) -> NDArray[np.float32]:
 @pytest.mark.parametrize(
     ("count", "runs"), [(4, [4]), (8, [8]), (2, [2]), (1, [2]), (9, [8, 2]), (16, [8, 8]), (19, [8, 8, 3])]
 )
-def test_batches_of_every_size_are_split_and_padded_to_what_the_engine_takes(count: int, runs: list[int]) -> None:
+def test_batches_of_every_size_are_split_and_padded_to_what_the_engine_takes(
+    count: int, runs: list[int]
+) -> None:
     stand = Stand()
     batch = waveforms(count)
     scores, embedding = backend_of(stand).run(batch)
@@ -170,7 +182,9 @@ def test_a_run_that_tensorrt_refuses_is_told_with_its_words() -> None:
     backend = backend_of(stand)
     stand.log.append("of something long ago")
     stand.refuses = "[executionContext.cpp::x] Error Code 1:\n something"
-    with pytest.raises(ModelError, match=r"^model.engine \| \[executionContext.cpp::x\] Error Code 1: something \| ") as caught:
+    with pytest.raises(
+        ModelError, match=r"^model.engine \| \[executionContext.cpp::x\] Error Code 1: something \| "
+    ) as caught:
         backend.run(waveforms(4))
     assert not isinstance(caught.value, OutOfMemoryError)
     stand.refuses = "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)"
@@ -190,7 +204,9 @@ def test_tensors_that_are_not_float32_are_refused(monkeypatch: pytest.MonkeyPatc
 
 
 def test_without_a_context_there_is_no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Stand, "create_execution_context", lambda self: self.fail("no memory for activations") or None)
+    monkeypatch.setattr(
+        Stand, "create_execution_context", lambda self: self.fail("no memory for activations") or None
+    )
     with pytest.raises(UnavailableError, match="no memory for activations"):
         backend_of(Stand())
 
@@ -201,15 +217,22 @@ def test_tensorrt_rtx_compiles_all_kernels_before_the_first_batch() -> None:
     stand = Stand()
     stand.flavour.module.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")
     stand.flavour.module.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
-    made = SimpleNamespace(create_runtime_config=lambda: config, create_execution_context=lambda given: (given, stand))
+    made = SimpleNamespace(
+        create_runtime_config=lambda: config, create_execution_context=lambda given: (given, stand)
+    )
     assert trt_backend._context(stand.flavour, made, "model.engine") == (config, stand)
-    assert vars(config) == {"dynamic_shapes_kernel_specialization_strategy": "eager", "cuda_graph_strategy": "whole"}
+    assert vars(config) == {
+        "dynamic_shapes_kernel_specialization_strategy": "eager",
+        "cuda_graph_strategy": "whole",
+    }
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     (tmp_path / "model.engine").write_bytes(b"engine")
-    return Bundle(path=tmp_path, labels=("a", "b", "c"), spec=FrontendSpec(), variants=(variant_of(),), provenance={})
+    return Bundle(
+        path=tmp_path, labels=("a", "b", "c"), spec=FrontendSpec(), variants=(variant_of(),), provenance={}
+    )
 
 
 @pytest.fixture
@@ -230,13 +253,17 @@ def no_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
         (replace(RTX, versions={"tensorrt_rtx": "1.7.2"}), "here is 1.7.2"),
     ],
 )
-def test_e9_an_engine_of_elsewhere_never_meets_tensorrt(machine: Machine, reason: str, bundle: Bundle) -> None:
+def test_e9_an_engine_of_elsewhere_never_meets_tensorrt(
+    machine: Machine, reason: str, bundle: Bundle
+) -> None:
     (bundle.path / "model.engine").unlink()  # nor is its file read
     with pytest.raises(UnavailableError, match=rf"model.engine \| .*{reason} \| .* \| rrtn export --trt"):
         trt_backend_from_bundle(bundle, bundle.variants[0], machine=machine)
 
 
-def test_e10_a_changed_engine_never_reaches_the_loader(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_e10_a_changed_engine_never_reaches_the_loader(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stand = Stand()
     monkeypatch.setattr(trt_backend, "flavour_of", lambda name: stand.flavour)  # it has no Runtime
     (bundle.path / "model.engine").write_bytes(b"enginE")
@@ -254,8 +281,12 @@ def test_what_the_real_tensorrt_rtx_refuses_is_told_in_its_words(bundle: Bundle)
     """The stamp fits, the hash fits, the content is no engine."""
     rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     machine = replace(RTX, versions={"tensorrt_rtx": rtx.__version__})
-    with pytest.raises(UnavailableError, match=r"^model.engine \| .*Error Code.* \| an engine that loads here") as caught:
-        trt_backend_from_bundle(bundle, variant_of(stamp=STAMP | {"version": rtx.__version__}), machine=machine)
+    with pytest.raises(
+        UnavailableError, match=r"^model.engine \| .*Error Code.* \| an engine that loads here"
+    ) as caught:
+        trt_backend_from_bundle(
+            bundle, variant_of(stamp=STAMP | {"version": rtx.__version__}), machine=machine
+        )
     assert "\n" not in str(caught.value)
 
 

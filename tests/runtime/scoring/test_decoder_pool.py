@@ -63,7 +63,9 @@ def make_pool(spec: FrontendSpec) -> Iterator[Pool]:
     """Pools that are closed at the end, of waveform clips: those are cheap."""
     pools = []
 
-    def make(*, count: int = 1, chunk: int = 1, timeout: float = 60.0, slots: int = 4, **decoding: Any) -> DecoderPool:
+    def make(
+        *, count: int = 1, chunk: int = 1, timeout: float = 60.0, slots: int = 4, **decoding: Any
+    ) -> DecoderPool:
         settings = DecoderSettings(**{"spec": spec, "input": "waveform", "slots": slots, **decoding})
         pools.append(DecoderPool(settings, count=count, chunk=chunk, timeout=timeout))
         return pools[-1]
@@ -107,7 +109,9 @@ def is_at(pool: DecoderPool, ticket: int) -> bool:
 
 def children() -> set[int]:
     """Processes of this one, dead ones that nobody has waited for too."""
-    return set(map(int, Path(f"/proc/self/task/{threading.main_thread().native_id}/children").read_text().split()))
+    return set(
+        map(int, Path(f"/proc/self/task/{threading.main_thread().native_id}/children").read_text().split())
+    )
 
 
 def descriptors() -> set[str]:
@@ -117,7 +121,9 @@ def descriptors() -> set[str]:
 # What they give
 
 
-def test_a_clip_is_the_start_of_the_levelled_file(make_pool: Pool, real_clips: list[Path], spec: FrontendSpec) -> None:
+def test_a_clip_is_the_start_of_the_levelled_file(
+    make_pool: Pool, real_clips: list[Path], spec: FrontendSpec
+) -> None:
     for path, file in zip(real_clips, decoded(make_pool(), real_clips), strict=True):
         samples = read_audio(path, spec).samples
         clip = np.zeros(spec.clip_samples, np.int16)
@@ -128,7 +134,9 @@ def test_a_clip_is_the_start_of_the_levelled_file(make_pool: Pool, real_clips: l
 
 
 @pytest.mark.parametrize(("count", "chunk"), [(1, 1), (1, 32), (2, 1), (3, 5)])
-def test_number_and_order_do_not_matter(make_pool: Pool, noises: list[Path], tmp_path: Path, count: int, chunk: int) -> None:
+def test_number_and_order_do_not_matter(
+    make_pool: Pool, noises: list[Path], tmp_path: Path, count: int, chunk: int
+) -> None:
     paths = [*noises, tmp_path / "gone.wav", *noises[:3]]
     order = np.random.default_rng(chunk).permutation(len(paths))
     straight = decoded(make_pool(), paths)
@@ -149,7 +157,9 @@ def test_more_windows_than_slots(make_pool: Pool, long: Path, noises: list[Path]
     pool = make_pool(count=2, chunk=2, slots=3, window=0.2)
     files = decoded(pool, [long, *noises, long])
     assert [round(start / 0.2) for start, _, _ in files[0].clips] == list(range(100))
-    assert len({features for _, _, features in files[0].clips}) == 100  # no slot is written to before it has been read
+    assert (
+        len({features for _, _, features in files[0].clips}) == 100
+    )  # no slot is written to before it has been read
     assert files[-1].clips == files[0].clips
 
 
@@ -185,7 +195,9 @@ def test_no_more_is_taken_than_ahead(make_pool: Pool, noises: list[Path]) -> Non
     assert taken == 24
 
 
-def test_thousands_of_bad_files_after_one_that_the_model_has_not_scored(make_pool: Pool, noises: list[Path]) -> None:
+def test_thousands_of_bad_files_after_one_that_the_model_has_not_scored(
+    make_pool: Pool, noises: list[Path]
+) -> None:
     """The one is released only where it is told that nothing more will come, as `scorer` does."""
     pool = make_pool(count=2, chunk=8)
     ended, waited = 0, 0
@@ -262,7 +274,9 @@ def test_one_that_is_killed_while_it_waits_for_slots(make_pool: Pool, long: Path
     assert len(file.clips) == 100
 
 
-def test_a_file_that_crashes_the_decoder_is_a_row(make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_crashes_the_decoder_is_a_row(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = decoded(make_pool(), noises)
     monkeypatch.setenv("RRTN_FAILPOINT", "read.1[05].wav:sigsegv:all")
     files = decoded(make_pool(count=2, chunk=6), noises)
@@ -273,22 +287,30 @@ def test_a_file_that_crashes_the_decoder_is_a_row(make_pool: Pool, noises: list[
     ]
 
 
-def test_every_file_crashes_the_decoder(make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_file_crashes_the_decoder(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RRTN_FAILPOINT", "read.*:sigsegv:all")
     assert [file.code for file in decoded(make_pool(count=2, chunk=2), noises[:4])] == ["crashed"] * 4
 
 
-def test_a_file_that_hangs_is_a_row(make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_hangs_is_a_row(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = decoded(make_pool(), noises)
     monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:sleep:all")
     begin = time.monotonic()
     files = decoded(make_pool(count=2, chunk=6, timeout=0.5), noises)
     assert time.monotonic() - begin < 10
     assert files[5].end == BadFile(5, "timeout", "not decoded within 0.5 s")
-    assert [file.clips for file in files[:5] + files[6:]] == [file.clips for file in expected[:5] + expected[6:]]
+    assert [file.clips for file in files[:5] + files[6:]] == [
+        file.clips for file in expected[:5] + expected[6:]
+    ]
 
 
-def test_who_was_stopped_blames_no_file(make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_was_stopped_blames_no_file(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ctrl-Z, and fg after lunch: the clock has gone on, and the file at which a decoder stood has not hung."""
     monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:sleep:all")
     pool = make_pool(timeout=5.0)
@@ -308,7 +330,9 @@ def test_who_was_stopped_blames_no_file(make_pool: Pool, noises: list[Path], mon
     thread.join()
 
 
-def test_memory_that_does_not_suffice_is_a_row(make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_does_not_suffice_is_a_row(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:memory:all")
     files = decoded(make_pool(), noises)
     assert [(i, file.code) for i, file in enumerate(files) if file.code] == [(5, "out_of_memory")]
@@ -324,7 +348,9 @@ def test_storage_that_fails_stops_at_the_fourth_try(
     assert time.monotonic() - begin > 2.6
 
 
-def test_storage_that_recovers_is_no_matter(make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage_that_recovers_is_no_matter(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:eio:1")
     assert [file.code for file in decoded(make_pool(), noises)] == [""] * 24
 
@@ -387,7 +413,9 @@ def test_closing_leaves_no_process_and_no_descriptor(
     assert descriptors() <= before[1]
 
 
-def test_a_pool_that_is_left_in_the_middle_is_closed_all_the_same(make_pool: Pool, long: Path, noises: list[Path]) -> None:
+def test_a_pool_that_is_left_in_the_middle_is_closed_all_the_same(
+    make_pool: Pool, long: Path, noises: list[Path]
+) -> None:
     before = children(), descriptors()
     pool = make_pool(count=2, slots=3, window=0.2)
     events = pool.events(map(os.fsencode, [long, *noises]), ahead=10)
@@ -413,7 +441,9 @@ print(*[decoder._process.pid for decoder in pool._decoders], flush=True)
 for event in pool.events({[os.fsencode(path) for path in noises]!r}, ahead=100): pass
 """
     env = {**os.environ, "RRTN_FAILPOINT": "read.0[05].wav:sleep:all"}
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=env, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, env=env, text=True
+    ) as process:
         assert process.stdout
         decoders = [int(pid) for pid in process.stdout.readline().split()]
         time.sleep(1.5)

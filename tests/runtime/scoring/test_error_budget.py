@@ -23,7 +23,9 @@ def test_fail_fast_stops_at_the_first_and_names_it() -> None:
     bad_files = ErrorBudget(fail_fast=True)
     for rows in (GOOD, FLAGGED, GOOD):
         bad_files.count(rows)
-    with pytest.raises(StoppedError, match=r"'=bad\.wav corrupt the decoder gave up \| --fail-fast") as caught:
+    with pytest.raises(
+        StoppedError, match=r"'=bad\.wav corrupt the decoder gave up \| --fail-fast"
+    ) as caught:
         bad_files.count(BAD)
     assert caught.value.exit_code == 4
 

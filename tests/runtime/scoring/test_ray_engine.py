@@ -57,7 +57,14 @@ def cluster(home: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    flags = ["--head", "--block", f"--port={port}", "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats"]
+    flags = [
+        "--head",
+        "--block",
+        f"--port={port}",
+        "--num-cpus=2",
+        "--include-dashboard=false",
+        "--disable-usage-stats",
+    ]
     command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", *flags]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
     with subprocess.Popen(command, env=environment_in(home), cwd="/", **quiet) as node:  # type: ignore[call-overload]
@@ -79,7 +86,9 @@ def start(tmp_path: Path, tiny_model: Path, clips: Path, home: Path) -> Iterator
         command = [sys.executable, "-c", code, "score", "in", "-m", str(tiny_model), *map(str, arguments)]
         env = {**environment_in(home), "RRTN_FAILPOINT": failpoint, "RRTN_TEST_MARK": str(tmp_path)}
         pipe = subprocess.PIPE
-        started.append(subprocess.Popen(command, cwd=tmp_path, env=env, stdout=pipe, stderr=pipe, start_new_session=True))
+        started.append(
+            subprocess.Popen(command, cwd=tmp_path, env=env, stdout=pipe, stderr=pipe, start_new_session=True)
+        )
         return started[-1]
 
     yield start
@@ -110,7 +119,13 @@ def listens(port: int) -> bool:
 
 
 def environment_in(home: Path) -> dict[str, str]:
-    return {**os.environ, "HOME": str(home), "RAY_TMPDIR": str(home), "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    return {
+        **os.environ,
+        "HOME": str(home),
+        "RAY_TMPDIR": str(home),
+        "RAY_AUTH_MODE": "disabled",
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def parts(folder: Path, out: str) -> set[str]:
@@ -127,7 +142,11 @@ def wait_for_parts(folder: Path, out: str, least: int) -> None:
 def assert_nothing_runs(mark: str) -> None:
     """No process with this in its environment is left, a few seconds after its parent."""
     until = time.monotonic() + 15
-    while left := [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if mark.encode() in environment(path)]:
+    while left := [
+        path.parent.name
+        for path in Path("/proc").glob("[0-9]*/environ")
+        if mark.encode() in environment(path)
+    ]:
         assert time.monotonic() < until, left
         time.sleep(0.1)
 
@@ -155,7 +174,9 @@ def test_the_table_has_the_same_bytes_and_stdout_is_rrtns_alone(tmp_path: Path, 
 
 
 @needs_ray
-def test_what_was_begun_locally_is_finished_with_ray_whose_actors_die(tmp_path: Path, run: Run, cluster: str) -> None:
+def test_what_was_begun_locally_is_finished_with_ray_whose_actors_die(
+    tmp_path: Path, run: Run, cluster: str
+) -> None:
     """Each at its 8th batch, two or three of which are a shard; a new one scores the shard again."""
     run("--out", "whole.csv")
     assert run("--out", "t.csv", failpoint="shard.done:sigkill:4").returncode == -signal.SIGKILL
@@ -165,7 +186,9 @@ def test_what_was_begun_locally_is_finished_with_ray_whose_actors_die(tmp_path: 
     assert finished.returncode == 3, finished.stderr
     assert b"were scored before and are kept" in finished.stderr
     assert (tmp_path / "t.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    assert begun == {name: (tmp_path / ".t.csv.rrtn" / name).stat().st_mtime_ns for name in begun}  # not scored again
+    assert begun == {
+        name: (tmp_path / ".t.csv.rrtn" / name).stat().st_mtime_ns for name in begun
+    }  # not scored again
 
 
 @needs_ray
@@ -204,7 +227,9 @@ def test_a_poison_file_is_a_row_as_it_is_locally(tmp_path: Path, run: Run, clust
 
 @pytest.mark.slow
 @needs_ray
-def test_failing_storage_stops_with_4_and_what_is_done_is_kept(tmp_path: Path, run: Run, cluster: str) -> None:
+def test_failing_storage_stops_with_4_and_what_is_done_is_kept(
+    tmp_path: Path, run: Run, cluster: str
+) -> None:
     run("--out", "whole.csv")
     done = run(*with_ray("t.csv", cluster), failpoint=f"read.{POISON}:eio:all")
     assert done.returncode == 4
@@ -216,7 +241,9 @@ def test_failing_storage_stops_with_4_and_what_is_done_is_kept(tmp_path: Path, r
 
 @pytest.mark.slow
 @needs_ray
-@pytest.mark.parametrize(("number", "code", "own"), [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)])
+@pytest.mark.parametrize(
+    ("number", "code", "own"), [(signal.SIGINT, 130, True), (signal.SIGTERM, 143, False)]
+)
 def test_a_signal_ends_it_while_it_waits_for_ray(
     tmp_path: Path, start: Start, cluster: str, number: signal.Signals, code: int, own: bool
 ) -> None:
@@ -282,7 +309,10 @@ def test_an_address_where_nobody_listens_is_refused_at_once(tiny_model: Path) ->
     from rrtn.runtime.bundle import load_bundle
 
     begin = time.monotonic()
-    with pytest.raises(ConfigError, match="--ray-address"), ray_engine(load_bundle(tiny_model), Scorer, address="127.0.0.1:1"):
+    with (
+        pytest.raises(ConfigError, match="--ray-address"),
+        ray_engine(load_bundle(tiny_model), Scorer, address="127.0.0.1:1"),
+    ):
         pass
     assert time.monotonic() - begin < 10
 
@@ -301,7 +331,9 @@ def test_an_address_where_nobody_listens_is_refused_at_once(tiny_model: Path) ->
         (1, 2, None, [Share(0, 1), Share(0, 1)]),
     ],
 )
-def test_actors_fill_a_node_and_never_more(cpus: int, gpus: int, workers: int | None, shares: list[Share]) -> None:
+def test_actors_fill_a_node_and_never_more(
+    cpus: int, gpus: int, workers: int | None, shares: list[Share]
+) -> None:
     found = shares_of_node(cpus, gpus, workers)
     assert found == shares
     assert sum(share.cpus for share in found) <= cpus
@@ -318,7 +350,10 @@ def test_without_a_gpu_the_gpu_backend_is_refused(tiny_model: Path) -> None:
 
     with pytest.raises(UnavailableError, match="--backend cuda"):
         module._shares([{"Alive": True, "Resources": {"CPU": 4.0}}], "cuda", None)
-    nodes = [{"Alive": True, "Resources": {"CPU": 4.0}}, {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}]
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 4.0}},
+        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}},
+    ]
     assert module._shares(nodes, "auto", None) == [Share(8, 1)]  # the same scores from everywhere
     assert module._shares(nodes, "cpu", None) == [Share(4, 0), Share(8, 0)]
     assert module._shares([{**nodes[1], "Alive": False}, nodes[0]], "auto", None) == [Share(4, 0)]

@@ -55,8 +55,17 @@ def test_the_test_model_tells_clips_apart(scorer: Scorer, real_clips: list[Path]
     assert scores.std(axis=0).min() > 0.03
 
 
-def test_rows_come_in_the_order_of_the_files_bad_ones_in_their_places(scorer: Scorer, real_clips: list[Path]) -> None:
-    paths = [real_clips[3], Path("gone.wav"), real_clips[1], real_clips[3], *[Path("gone.wav")] * 20, real_clips[2]]
+def test_rows_come_in_the_order_of_the_files_bad_ones_in_their_places(
+    scorer: Scorer, real_clips: list[Path]
+) -> None:
+    paths = [
+        real_clips[3],
+        Path("gone.wav"),
+        real_clips[1],
+        real_clips[3],
+        *[Path("gone.wav")] * 20,
+        real_clips[2],
+    ]
     rows = list(scorer.score_files(paths))
     assert [row.file for row in rows] == paths
     assert [row.error for row in rows] == ["missing" if path.name == "gone.wav" else "" for path in paths]
@@ -64,7 +73,9 @@ def test_rows_come_in_the_order_of_the_files_bad_ones_in_their_places(scorer: Sc
     assert rows[0].scores == rows[3].scores != rows[2].scores
 
 
-def test_a_row_says_what_was_scored_and_how_long_the_file_is(scorer: Scorer, tmp_path: Path, spec: FrontendSpec) -> None:
+def test_a_row_says_what_was_scored_and_how_long_the_file_is(
+    scorer: Scorer, tmp_path: Path, spec: FrontendSpec
+) -> None:
     for name, seconds in (("short.wav", 0.5), ("long.wav", 4.0)):
         soundfile.write(tmp_path / name, np.ones(round(8_000 * seconds)), 8_000)
     short, long = scorer.score_files([tmp_path / "short.wav", tmp_path / "long.wav"])
@@ -76,7 +87,9 @@ def test_no_files_no_rows(scorer: Scorer) -> None:
     assert list(scorer.score_files([])) == []
 
 
-def test_a_waveform_scores_as_its_file_does(scorer: Scorer, tmp_path: Path, sound: NDArray[np.float64]) -> None:
+def test_a_waveform_scores_as_its_file_does(
+    scorer: Scorer, tmp_path: Path, sound: NDArray[np.float64]
+) -> None:
     stereo = np.stack([sound, np.roll(sound, 7)], axis=1).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", stereo, 44_100, subtype="FLOAT")
     row = next(scorer.score_files([tmp_path / "a.wav"]))
@@ -90,7 +103,9 @@ def test_a_bad_waveform_raises_its_code(scorer: Scorer, samples: list[float], co
     assert caught.value.code == code
 
 
-def test_a_score_that_is_not_finite_is_an_error_never_a_number(tiny_model: Path, real_clips: list[Path]) -> None:
+def test_a_score_that_is_not_finite_is_an_error_never_a_number(
+    tiny_model: Path, real_clips: list[Path]
+) -> None:
     scorer = Scorer(with_weights(tiny_model, weights_of(tiny_model) * np.float32(np.nan)), "cpu")
     rows = list(scorer.score_files(real_clips[:3]))
     assert [(row.error, row.scores) for row in rows] == [("invalid_score", None)] * 3
@@ -116,7 +131,9 @@ def waveform_model(path: Path, spec: FrontendSpec) -> Path:
 
 
 def test_a_waveform_model_is_fed_the_clip_itself(tmp_path: Path, spec: FrontendSpec) -> None:
-    scores = Scorer(waveform_model(tmp_path / "peak.onnx", spec), "cpu").score_waveform([0.1, 0.2, -0.1], 16_000)
+    scores = Scorer(waveform_model(tmp_path / "peak.onnx", spec), "cpu").score_waveform(
+        [0.1, 0.2, -0.1], 16_000
+    )
     assert scores == {"Peak": 23_198 / 32_768}  # -3 dBFS, as int16
 
 
@@ -188,10 +205,17 @@ def levelled_cut(path: Path, window: tuple[float, float], spec: FrontendSpec) ->
     ],
 )
 def test_windows_are_these(
-    tiny_model: Path, tmp_path: Path, seconds: float, window: float, hop: float | None, expected: list[tuple[float, float]]
+    tiny_model: Path,
+    tmp_path: Path,
+    seconds: float,
+    window: float,
+    hop: float | None,
+    expected: list[tuple[float, float]],
 ) -> None:
     """They reach the file's end; the last may be short. The file's mean comes last, without a place."""
-    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, round(seconds * 16_000)), 16_000)
+    soundfile.write(
+        tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, round(seconds * 16_000)), 16_000
+    )
     rows = list(Scorer(tiny_model, "cpu", window=window, hop=hop).score_files([tmp_path / "a.wav"]))
     assert [(row.start, row.end) for row in rows] == [*expected, (None, None)]
     assert {row.seconds for row in rows} == {seconds}
@@ -222,7 +246,9 @@ def test_a_window_scores_as_that_cut_of_the_levelled_file(
             assert row.scores == {"Peak": float(cut.max())}
         else:
             logits = clip_log_mel(cut, spec).mean(axis=0) @ weights_of(tiny_model)
-            np.testing.assert_allclose(list(row.scores.values()), 1 / (1 + np.exp(-logits)), atol=1e-6, rtol=0)
+            np.testing.assert_allclose(
+                list(row.scores.values()), 1 / (1 + np.exp(-logits)), atol=1e-6, rtol=0
+            )
     first, middle = (row.scores for row in (windows[0], windows[4]))
     assert first != middle
 
@@ -240,13 +266,17 @@ def test_ten_minutes_in_windows(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_a_bad_file_has_one_row_without_a_place(tiny_model: Path, real_clips: list[Path]) -> None:
-    files = list(Scorer(tiny_model, "cpu", window=0.5).rows_of_files([real_clips[0], Path("gone.wav"), real_clips[1]]))
+    files = list(
+        Scorer(tiny_model, "cpu", window=0.5).rows_of_files([real_clips[0], Path("gone.wav"), real_clips[1]])
+    )
     assert [(row.start, row.error) for row in files[1]] == [(None, "missing")]
     assert all(len(rows) >= 2 for rows in (files[0], files[2]))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_windows_of_many_files_stay_with_their_files(tiny_model: Path, real_clips: list[Path], batch_size: int) -> None:
+def test_windows_of_many_files_stay_with_their_files(
+    tiny_model: Path, real_clips: list[Path], batch_size: int
+) -> None:
     scorer = Scorer(tiny_model, "cpu", window=0.3, hop=0.1, batch_size=batch_size, workers=3)
     together = list(scorer.rows_of_files(real_clips))
     assert together == [rows for clip in real_clips for rows in scorer.rows_of_files([clip])]
@@ -264,7 +294,9 @@ def test_windows_of_many_files_stay_with_their_files(tiny_model: Path, real_clip
         ({"window": 1.0, "hop": 1e-5}, "--hop.*at least a sample"),
     ],
 )
-def test_windows_that_cannot_be_are_refused(tiny_model: Path, options: dict[str, float], message: str) -> None:
+def test_windows_that_cannot_be_are_refused(
+    tiny_model: Path, options: dict[str, float], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         Scorer(tiny_model, "cpu", **options)  # type: ignore[arg-type]
 
@@ -315,7 +347,9 @@ def test_two_lists_at_the_same_time_do_not_mix(scorer: Scorer, real_clips: list[
     assert [other for _, other in pairs] == expected[::-1]
 
 
-def test_a_list_that_is_left_in_the_middle_is_no_matter_for_the_next(scorer: Scorer, real_clips: list[Path]) -> None:
+def test_a_list_that_is_left_in_the_middle_is_no_matter_for_the_next(
+    scorer: Scorer, real_clips: list[Path]
+) -> None:
     expected = list(scorer.score_files(real_clips))
     rows = scorer.score_files(real_clips)
     assert next(rows) == expected[0]
@@ -334,13 +368,17 @@ def test_a_crash_leaves_the_others_their_scores(
     assert rows[:4] + rows[5:] == expected[:4] + expected[5:]
 
 
-def test_failing_storage_stops_scoring(scorer: Scorer, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_storage_stops_scoring(
+    scorer: Scorer, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RRTN_FAILPOINT", f"read.{real_clips[1].name}:eio:all")
     with pytest.raises(StoppedError, match=os.fspath(real_clips[1])):
         list(scorer.score_files(real_clips))
 
 
-def test_storage_that_recovers_is_asked_again(scorer: Scorer, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storage_that_recovers_is_asked_again(
+    scorer: Scorer, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     undisturbed = list(scorer.score_files(real_clips))
     scorer.close()
     monkeypatch.setenv("RRTN_FAILPOINT", "read.*:eio")  # once in each decoder

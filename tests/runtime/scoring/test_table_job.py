@@ -40,7 +40,9 @@ def test_shards_are_the_files_in_their_order() -> None:
     found = inputs(range(20_000))
     with InputSpool(found) as spool:
         assert places(spool) == [path for path, _, _ in found]
-        assert [len(spool.sources(shard)) for shard in spool.shards] == [shard.files for shard in spool.shards]
+        assert [len(spool.sources(shard)) for shard in spool.shards] == [
+            shard.files for shard in spool.shards
+        ]
         assert max(shard.files for shard in spool.shards) <= MOST_FILES
         assert MEAN_FILES / 1.5 < np.mean([shard.files for shard in spool.shards]) < MEAN_FILES * 1.5
         assert spool.files == spool.files_of(spool.shards) == 20_000
@@ -75,7 +77,14 @@ def test_the_key_is_of_names_sizes_times_and_order() -> None:
 def test_one_file_spelt_in_several_ways_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     here = os.fsencode(tmp_path)
-    spelt = [b"a.wav", b"./a.wav", b".//a.wav", b"b/../a.wav", here + b"/a.wav", b"../" + os.path.basename(here) + b"/a.wav"]
+    spelt = [
+        b"a.wav",
+        b"./a.wav",
+        b".//a.wav",
+        b"b/../a.wav",
+        here + b"/a.wav",
+        b"../" + os.path.basename(here) + b"/a.wav",
+    ]
     with InputSpool(map(Input, [*spelt, b"A.wav", b"b/a.wav"])) as spool:
         assert places(spool) == [b"a.wav", b"A.wav", b"b/a.wav"]
         assert (spool.files, spool.twice) == (3, 5)
@@ -92,7 +101,17 @@ def test_two_dots_behind_a_link_lead_to_another_file(tmp_path: Path, monkeypatch
 
 
 def test_paths_are_any_bytes() -> None:
-    odd = [b"a\nb.wav", b"caf\xe9\xff.wav", b"\x01", b" ", b"-", "\u00e9.wav".encode(), b"x" * 4_095, b"in/\r.wav", b"\\x41"]
+    odd = [
+        b"a\nb.wav",
+        b"caf\xe9\xff.wav",
+        b"\x01",
+        b" ",
+        b"-",
+        "\u00e9.wav".encode(),
+        b"x" * 4_095,
+        b"in/\r.wav",
+        b"\\x41",
+    ]
     with InputSpool(map(Input, odd)) as spool:
         assert places(spool) == odd
         assert spool.twice == 0
@@ -144,7 +163,13 @@ def rows_of_shard() -> list[list[Row]]:
         scored(b"h", start=0.0, end=1.0, seconds=2.0),
         Row(file=b"h", start=1.0, end=2.0, error="invalid_score", seconds=2.0),
     ]
-    return [*flags, *bad, [*windows, mean], half, [scored(b"tiny", start=0.0, end=1 / 16_000, seconds=1 / 16_000)]]
+    return [
+        *flags,
+        *bad,
+        [*windows, mean],
+        half,
+        [scored(b"tiny", start=0.0, end=1 / 16_000, seconds=1 / 16_000)],
+    ]
 
 
 def test_rows_come_back_to_the_last_bit() -> None:
@@ -152,7 +177,9 @@ def test_rows_come_back_to_the_last_bit() -> None:
     content = part_from_rows(files, LABELS, embedding_size=5)
     back = list(rows_from_part(content, [rows[0].file for rows in files], LABELS))  # type: ignore[misc]
     assert back == files  # dataclasses compare all but the embedding, None for None
-    for row, original in zip((row for rows in back for row in rows), (row for rows in files for row in rows), strict=True):
+    for row, original in zip(
+        (row for rows in back for row in rows), (row for rows in files for row in rows), strict=True
+    ):
         assert (row.embedding is None) == (original.scores is None)
         if row.embedding is not None:
             np.testing.assert_array_equal(row.embedding, original.embedding)
@@ -177,7 +204,9 @@ def test_rows_without_embeddings_have_none() -> None:
 
 def scored_shard(spool: InputSpool, shard: Shard, score: float = 0.5) -> bytes:
     scores = dict.fromkeys(LABELS, score)
-    return part_from_rows([[Row(file=path, start=0.0, end=1.0, scores=scores)] for path in spool.sources(shard)], LABELS)
+    return part_from_rows(
+        [[Row(file=path, start=0.0, end=1.0, scores=scores)] for path in spool.sources(shard)], LABELS
+    )
 
 
 def test_what_is_put_is_there_in_the_next_job_too(tmp_path: Path) -> None:
@@ -187,7 +216,9 @@ def test_what_is_put_is_there_in_the_next_job_too(tmp_path: Path) -> None:
             for shard in spool.shards[::2]:
                 job.put(shard, scored_shard(spool, shard))
         with opened_job(tmp_path / "scores.csv", SETTINGS, LABELS) as job:
-            assert [job.has(shard) for shard in spool.shards] == [i % 2 == 0 for i in range(len(spool.shards))]
+            assert [job.has(shard) for shard in spool.shards] == [
+                i % 2 == 0 for i in range(len(spool.shards))
+            ]
             for shard in spool.shards[1::2]:
                 job.put(shard, scored_shard(spool, shard))
             assert [row.file for rows in job.rows(spool) for row in rows] == places(spool)
@@ -206,7 +237,9 @@ def broken(kind: str, part: Path, other: Path) -> None:
             shutil.copy(other, part)
         case "of another shard, renamed":  # its own hash is right
             part.unlink()
-            shutil.copy(other, part.with_name(part.name.partition("-")[0] + "-" + other.name.partition("-")[2]))
+            shutil.copy(
+                other, part.with_name(part.name.partition("-")[0] + "-" + other.name.partition("-")[2])
+            )
         case "gone":
             part.unlink()
         case "no part":
@@ -244,7 +277,10 @@ def test_parts_that_no_shard_has_go_and_so_does_what_killed_writers_left(tmp_pat
             job.put(shard, scored_shard(spool, shard))
     (folder / ".0123-45.part.abcd1234.tmp").touch()
     ours = [tmp_path / f".sc[or]es.{kind}.abcd_234.tmp" for kind in ("csv", "embeddings.npy")]
-    others = [tmp_path / name for name in (".sc[or]es.csv.x.csv.abcd1234.tmp", ".oes.csv.abcd1234.tmp", "scores.csv")]
+    others = [
+        tmp_path / name
+        for name in (".sc[or]es.csv.x.csv.abcd1234.tmp", ".oes.csv.abcd1234.tmp", "scores.csv")
+    ]
     for path in (*ours, *others):
         path.touch()
     with InputSpool(inputs(range(1, 3_000))) as spool, opened_job(target, SETTINGS, LABELS) as job:
@@ -266,7 +302,13 @@ def test_other_settings_are_refused_with_each_difference(tmp_path: Path) -> None
     with pytest.raises(ConfigError) as caught, opened_job(tmp_path / "scores.csv", other, LABELS):
         pass
     message = str(caught.value)
-    for difference in ("model aaaaaaaa", "now bbbbbbbb", "window None, now 2.0", "new None, now True", "--overwrite"):
+    for difference in (
+        "model aaaaaaaa",
+        "now bbbbbbbb",
+        "window None, now 2.0",
+        "new None, now True",
+        "--overwrite",
+    ):
         assert difference in message
     assert "batch_size" not in message
     with opened_job(tmp_path / "scores.csv", SETTINGS, LABELS):  # the refused one has changed nothing
@@ -279,7 +321,10 @@ def test_overwrite_begins_anew(tmp_path: Path) -> None:
             job.put(spool.shards[0], scored_shard(spool, spool.shards[0]))
         with opened_job(tmp_path / "scores.csv", {**SETTINGS, "window": 1.0}, LABELS, overwrite=True) as job:
             assert not job.has(spool.shards[0])
-        with pytest.raises(ConfigError, match="window"), opened_job(tmp_path / "scores.csv", SETTINGS, LABELS):
+        with (
+            pytest.raises(ConfigError, match="window"),
+            opened_job(tmp_path / "scores.csv", SETTINGS, LABELS),
+        ):
             pass
 
 
@@ -298,7 +343,10 @@ def test_settings_that_cannot_be_read_are_refused(tmp_path: Path, content: bytes
     with opened_job(tmp_path / "scores.csv", SETTINGS, LABELS):
         pass
     (tmp_path / ".scores.csv.rrtn" / "job.json").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"job\.json.*--overwrite"), opened_job(tmp_path / "scores.csv", SETTINGS, LABELS):
+    with (
+        pytest.raises(ConfigError, match=r"job\.json.*--overwrite"),
+        opened_job(tmp_path / "scores.csv", SETTINGS, LABELS),
+    ):
         pass
     with opened_job(tmp_path / "scores.csv", SETTINGS, LABELS, overwrite=True):
         pass

@@ -16,7 +16,15 @@ from rrtn.runtime.audio.file_names import cell_from_path, path_from_cell, path_f
 from rrtn.runtime.errors import ConfigError, MissingExtraError, StoppedError
 from rrtn.runtime.tables import parquet_table
 from rrtn.runtime.tables.rows import Row
-from rrtn.runtime.tables.writer import SUFFIXES, TopRow, check_table, csv_lines, json_row, top_rows, write_table
+from rrtn.runtime.tables.writer import (
+    SUFFIXES,
+    TopRow,
+    check_table,
+    csv_lines,
+    json_row,
+    top_rows,
+    write_table,
+)
 
 LABELS = ("Awe", "=Fear")
 GOOD = Row(file=b"a,b.wav", start=0.0, end=2.49, scores={"Awe": 0.1234567, "=Fear": 1e-9}, seconds=4.0)
@@ -90,7 +98,12 @@ def test_the_csv_is_exactly_this(tmp_path: Path) -> None:
 
 
 def test_the_jsonl_is_exactly_this(tmp_path: Path) -> None:
-    rows = [GOOD, FLAGGED, BAD, Row(file=b"caf\xe9 \xe2\x82\xac.wav", scores={"Awe": float(np.float32(0.1)), "=Fear": 0.0})]
+    rows = [
+        GOOD,
+        FLAGGED,
+        BAD,
+        Row(file=b"caf\xe9 \xe2\x82\xac.wav", scores={"Awe": float(np.float32(0.1)), "=Fear": 0.0}),
+    ]
     list(write_table(tmp_path / "t.JSONL", rows, LABELS))
     assert (tmp_path / "t.JSONL").read_text().splitlines() == [
         '{"file": "a,b.wav", "start": 0.0, "end": 2.49, "scores": {"Awe": 0.1234567, "=Fear": 1e-09}, "error": null}',
@@ -102,7 +115,11 @@ def test_the_jsonl_is_exactly_this(tmp_path: Path) -> None:
 
 
 def test_the_parquet_is_exactly_this(tmp_path: Path) -> None:
-    list(write_table(tmp_path / "t.parquet", [GOOD, FLAGGED, BAD, Row(file=b"caf\xe9", error="missing")], LABELS))
+    list(
+        write_table(
+            tmp_path / "t.parquet", [GOOD, FLAGGED, BAD, Row(file=b"caf\xe9", error="missing")], LABELS
+        )
+    )
     table = pq.read_table(tmp_path / "t.parquet")
     assert {field.name: str(field.type) for field in table.schema} == {
         "file": "string",
@@ -131,7 +148,9 @@ def random_name(rng: np.random.Generator) -> bytes:
         case 0:
             return rng.bytes(rng.integers(1, 20)).replace(b"\0", b"/")
         case 1:
-            points = rng.choice([*range(1, 0x300), 0x85, 0x2028, 0xFFFD, 0xFEFF, 0x1F600], rng.integers(1, 20))
+            points = rng.choice(
+                [*range(1, 0x300), 0x85, 0x2028, 0xFFFD, 0xFEFF, 0x1F600], rng.integers(1, 20)
+            )
             return "".join(map(chr, points)).encode()
         case _:
             return NAMES[rng.integers(len(NAMES))]
@@ -150,7 +169,16 @@ def random_rows(count: int, *, seed: int, size: int = 0) -> list[Row]:
         else:
             values = dict(zip(LABELS, scores, strict=True))
             flag = str(rng.choice(["", "silent"]))
-            rows.append(Row(file=random_name(rng), start=start, end=end, scores=values, error=flag, embedding=embedding))
+            rows.append(
+                Row(
+                    file=random_name(rng),
+                    start=start,
+                    end=end,
+                    scores=values,
+                    error=flag,
+                    embedding=embedding,
+                )
+            )
     return rows
 
 
@@ -159,7 +187,13 @@ Record = tuple[bytes, float | None, float | None, tuple[float, ...] | None, str]
 
 def records_of(rows: list[Row]) -> list[Record]:
     return [
-        (os.fsencode(row.file), row.start, row.end, tuple(row.scores.values()) if row.scores else None, row.error)
+        (
+            os.fsencode(row.file),
+            row.start,
+            row.end,
+            tuple(row.scores.values()) if row.scores else None,
+            row.error,
+        )
         for row in rows
     ]
 
@@ -187,7 +221,9 @@ def read_jsonl(path: Path) -> list[Record]:
             path_from_record(record),
             record["start"],
             record["end"],
-            tuple(float(np.float32(value)) for value in record["scores"].values()) if record["scores"] else None,
+            tuple(float(np.float32(value)) for value in record["scores"].values())
+            if record["scores"]
+            else None,
             record["error"] or "",
         )
         for record in records
@@ -237,9 +273,17 @@ def test_jsonl_gives_back_every_kind_of_float32_in_its_own_digits() -> None:
 
 
 def test_twins_that_look_alike_stay_two(tmp_path: Path) -> None:
-    twins = ["caf\u00e9.wav".encode(), "cafe\u0301.wav".encode(), b"caf\xe9.wav", b"caf\xe8.wav", "caf\ufffd.wav".encode()]
+    twins = [
+        "caf\u00e9.wav".encode(),
+        "cafe\u0301.wav".encode(),
+        b"caf\xe9.wav",
+        b"caf\xe8.wav",
+        "caf\ufffd.wav".encode(),
+    ]
     for suffix, read in {".csv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet}.items():
-        list(write_table(tmp_path / f"t{suffix}", [Row(file=name, error="missing") for name in twins], LABELS))
+        list(
+            write_table(tmp_path / f"t{suffix}", [Row(file=name, error="missing") for name in twins], LABELS)
+        )
         assert [record[0] for record in read(tmp_path / f"t{suffix}")] == twins
 
 
@@ -250,7 +294,13 @@ def test_a_label_never_takes_the_place_of_a_column_of_the_tables_own(tmp_path: P
         list(write_table(tmp_path / f"t{suffix}", [row], labels))
     with (tmp_path / "t.csv").open() as file:
         cells = next(csv.DictReader(file))
-    columns = {"score_score_file": 0.0, "score_file": 0.25, "score_error": 0.5, "score_embedding": 0.75, "Awe": 1.0}
+    columns = {
+        "score_score_file": 0.0,
+        "score_file": 0.25,
+        "score_error": 0.5,
+        "score_embedding": 0.75,
+        "Awe": 1.0,
+    }
     assert {name: float(cells[name]) for name in columns} == columns
     record = pq.read_table(tmp_path / "t.parquet").to_pylist()[0]
     assert {name: record[name] for name in columns} == columns
@@ -261,7 +311,11 @@ def test_a_label_never_takes_the_place_of_a_column_of_the_tables_own(tmp_path: P
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_same_rows_give_the_same_bytes(tmp_path: Path, suffix: str) -> None:
     for name in ("a", "b"):
-        list(write_table(tmp_path / f"{name}{suffix}", random_rows(300, seed=1, size=3), LABELS, embedding_size=3))
+        list(
+            write_table(
+                tmp_path / f"{name}{suffix}", random_rows(300, seed=1, size=3), LABELS, embedding_size=3
+            )
+        )
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
@@ -380,7 +434,9 @@ def write_on_a_full_disk(
 @pytest.mark.parametrize("size", [0, 8])
 @pytest.mark.parametrize("limit", [0, 10_000, 1_000_000])  # bytes a file may have; 0: the fail-point stops it
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_full_disk_stops_and_the_same_command_goes_on(tmp_path: Path, suffix: str, limit: int, size: int) -> None:
+def test_a_full_disk_stops_and_the_same_command_goes_on(
+    tmp_path: Path, suffix: str, limit: int, size: int
+) -> None:
     """Fault S3: one line, exit code 4, the old table whole, nothing else left."""
     target = tmp_path / f"t{suffix}"
     target.write_text("old")
@@ -416,7 +472,9 @@ def test_the_names_that_check_table_takes(tmp_path: Path) -> None:
         ("e.csv", r"e\.embeddings\.npy \| is no regular file"),
     ],
 )
-def test_a_table_that_cannot_be_is_refused_before_anything_is_loaded(tmp_path: Path, name: str, message: str) -> None:
+def test_a_table_that_cannot_be_is_refused_before_anything_is_loaded(
+    tmp_path: Path, name: str, message: str
+) -> None:
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "e.embeddings.npy").mkdir()
     (tmp_path / "file").write_text("")
@@ -454,7 +512,13 @@ def test_csv_and_jsonl_never_load_pyarrow(tmp_path: Path) -> None:
 
 
 def test_top_rows_are_the_highest_in_order_and_equals_in_the_models() -> None:
-    row = Row(file="-a.wav", start=0.0, end=1.0, scores={"Awe": 0.5, "Joy": 0.9, "Fear": 0.5, "Calm": 0.1}, error="silent")
+    row = Row(
+        file="-a.wav",
+        start=0.0,
+        end=1.0,
+        scores={"Awe": 0.5, "Joy": 0.9, "Fear": 0.5, "Calm": 0.1},
+        error="silent",
+    )
     labels = ("Fear", "Awe", "Joy", "Calm")
     assert list(top_rows([row, BAD], labels, 3)) == [
         TopRow("'-a.wav", 0.0, 1.0, [("Joy", 0.9), ("Fear", 0.5), ("Awe", 0.5)], "silent"),

@@ -74,7 +74,9 @@ def test_samples_are_those_of_read_audio(paths: list[Path], spec: FrontendSpec) 
     assert_holds(clip_store(paths, spec), paths, spec)
 
 
-def test_each_file_is_decoded_once_and_never_again(paths: list[Path], spec: FrontendSpec, decoded: Counter[str]) -> None:
+def test_each_file_is_decoded_once_and_never_again(
+    paths: list[Path], spec: FrontendSpec, decoded: Counter[str]
+) -> None:
     clip_store(paths, spec)
     assert decoded == dict.fromkeys((path.name for path in paths), 1)
     decoded.clear()
@@ -82,7 +84,9 @@ def test_each_file_is_decoded_once_and_never_again(paths: list[Path], spec: Fron
     assert not decoded
 
 
-def test_a_changed_file_renews_its_shard_and_no_other(paths: list[Path], spec: FrontendSpec, decoded: Counter[str]) -> None:
+def test_a_changed_file_renews_its_shard_and_no_other(
+    paths: list[Path], spec: FrontendSpec, decoded: Counter[str]
+) -> None:
     clip_store(paths, spec)
     decoded.clear()
     soundfile.write(paths[5], np.random.default_rng(9).uniform(-0.3, 0.3, 5000), 16_000)
@@ -182,7 +186,9 @@ def test_the_pieces_are_the_recordings_one_behind_the_other(paths: list[Path], s
     np.testing.assert_array_equal(np.concatenate(store.shards), np.concatenate(samples))
 
 
-def test_the_digest_is_of_the_content_wherever_it_lies(paths: list[Path], spec: FrontendSpec, tmp_path: Path) -> None:
+def test_the_digest_is_of_the_content_wherever_it_lies(
+    paths: list[Path], spec: FrontendSpec, tmp_path: Path
+) -> None:
     (tmp_path / "moved").mkdir()
     moved = [Path(shutil.copyfile(path, tmp_path / "moved" / f"x{path.name}")) for path in paths]
     for path in moved:
@@ -193,7 +199,9 @@ def test_the_digest_is_of_the_content_wherever_it_lies(paths: list[Path], spec: 
 
 
 def test_the_digest_sees_one_sample_and_the_order(paths: list[Path], spec: FrontendSpec) -> None:
-    digests = [clip_store(chosen, spec).digest for chosen in (paths, paths[:-1], [paths[1], paths[0], *paths[2:]])]
+    digests = [
+        clip_store(chosen, spec).digest for chosen in (paths, paths[:-1], [paths[1], paths[0], *paths[2:]])
+    ]
     samples, rate = soundfile.read(paths[3], dtype="int16")
     samples[len(samples) // 2] += 8
     soundfile.write(paths[3], samples, rate)
@@ -234,7 +242,9 @@ def test_a_batch_is_cut_at_its_starts_and_padded_with_zeros(paths: list[Path]) -
     np.testing.assert_array_equal(batch[3], np.append(store.waveform(2)[-1:], np.zeros(4_799, np.int16)))
 
 
-def test_bad_files_are_named_and_the_good_shards_are_kept(paths: list[Path], spec: FrontendSpec, decoded: Counter[str]) -> None:
+def test_bad_files_are_named_and_the_good_shards_are_kept(
+    paths: list[Path], spec: FrontendSpec, decoded: Counter[str]
+) -> None:
     for path in (*paths[4:7], paths[9]):
         path.write_bytes(b"no audio")
     refusal = r"^4 of 10 files cannot be decoded \| 4\.wav: .*5\.wav: .*6\.wav: .* and 1 more$"
@@ -262,10 +272,14 @@ def test_store_with_errors_has_bad_files_without_samples_and_asks_them_again(
     assert store.errors == ["permission: not allowed" if is_bad else "" for is_bad in bad]
     for i, path in enumerate(paths):
         np.testing.assert_array_equal(store.waveform(i), [] if bad[i] else read_audio(path, spec).samples)
-    assert_holds(clip_store(paths, spec), paths, spec)  # the permissions are there now; size and time are as before
+    assert_holds(
+        clip_store(paths, spec), paths, spec
+    )  # the permissions are there now; size and time are as before
 
 
-def test_peaks_are_those_of_the_files_and_not_of_the_levelled_samples(spec: FrontendSpec, tmp_path: Path) -> None:
+def test_peaks_are_those_of_the_files_and_not_of_the_levelled_samples(
+    spec: FrontendSpec, tmp_path: Path
+) -> None:
     """Stereo, 44.1 kHz: the mean of the channels and the resampled wave have other peaks."""
     rng = np.random.default_rng(4)
     paths = [tmp_path / f"{i}.wav" for i in range(5)]
@@ -276,7 +290,9 @@ def test_peaks_are_those_of_the_files_and_not_of_the_levelled_samples(spec: Fron
     np.testing.assert_allclose(clip_store(paths, spec).peaks, peaks, rtol=1e-6)  # from the cache
 
 
-def test_the_cache_folder_is_the_users_and_else_a_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_folder_is_the_users_and_else_a_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RRTN_CACHE", str(tmp_path / "chosen"))
     assert clips.cache_folder() == tmp_path / "chosen"
     monkeypatch.delenv("RRTN_CACHE")

@@ -55,7 +55,9 @@ def test_a_clip_is_the_same_in_a_smaller_corpus(corpus: Path, tmp_path: Path) ->
     assert (smaller / "data_info.csv").read_text().splitlines() == table[:13]
 
 
-def test_another_seed_has_other_clips_and_other_speakers(corpus: Path, rows: list[dict[str, str]], tmp_path: Path) -> None:
+def test_another_seed_has_other_clips_and_other_speakers(
+    corpus: Path, rows: list[dict[str, str]], tmp_path: Path
+) -> None:
     other = synthesise(tmp_path / "other", clips=12, speakers=SPEAKERS, seed=1, workers=1)
     assert not set(digests(other).values()) & set(digests(corpus).values())
     strongest = [ratings(table).argmax(axis=1) for table in (read_table(other), rows[:12])]
@@ -70,12 +72,18 @@ def test_columns_and_names_are_those_of_hume_vb(corpus: Path, rows: list[dict[st
         *("Horror", "Distress", "Triumph", "Sadness", "Surprise"),
     ]
     assert [row["File_ID"] for row in rows] == [f"[{number:05d}]" for number in range(1, CLIPS + 1)]
-    assert {path.name for path in (corpus / "wav").iterdir()} == {f"{row['File_ID'][1:-1]}.wav" for row in rows}
-    assert {row["Subject_ID"] for row in rows} == {f"Speaker_{number:04d}" for number in range(1, SPEAKERS + 1)}
+    assert {path.name for path in (corpus / "wav").iterdir()} == {
+        f"{row['File_ID'][1:-1]}.wav" for row in rows
+    }
+    assert {row["Subject_ID"] for row in rows} == {
+        f"Speaker_{number:04d}" for number in range(1, SPEAKERS + 1)
+    }
 
 
 def test_speakers_are_disjoint_and_have_one_country_and_age(rows: list[dict[str, str]]) -> None:
-    facts = {(row["Subject_ID"], row["Split"], row["Country"], row["Country_string"], row["Age"]) for row in rows}
+    facts = {
+        (row["Subject_ID"], row["Split"], row["Country"], row["Country_string"], row["Age"]) for row in rows
+    }
     assert len(facts) == SPEAKERS
     assert [sum(fact[1] == split for fact in facts) for split in ("Train", "Val", "Test")] == [6, 2, 2]
     for _, _, country, name, age in facts:
@@ -116,7 +124,9 @@ def test_splits_keep_one_speaker_each_however_small(tmp_path: Path) -> None:
 
 def test_progress_counts_up_to_the_whole(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    synthesise(tmp_path / "new", clips=55, speakers=5, workers=1, progress=lambda done, of: seen.append((done, of)))
+    synthesise(
+        tmp_path / "new", clips=55, speakers=5, workers=1, progress=lambda done, of: seen.append((done, of))
+    )
     assert len(seen) > 1 and seen == sorted(set(seen)) and seen[-1] == (55, 55)
 
 
@@ -155,5 +165,7 @@ def test_bad_arguments_are_refused_in_one_line(tmp_path: Path, argument: str, va
     with pytest.raises(ConfigError) as refused:
         synthesise(tmp_path / "new", **arguments)
     message = str(refused.value)
-    assert message.split(" | ", maxsplit=1)[0] == argument and message.count(" | ") == 3 and "\n" not in message
+    assert (
+        message.split(" | ", maxsplit=1)[0] == argument and message.count(" | ") == 3 and "\n" not in message
+    )
     assert not (tmp_path / "new").exists()

@@ -21,7 +21,9 @@ pytestmark = pytest.mark.usefixtures("cache")
 def checked(make_data: MakeData, spec: FrontendSpec) -> Callable[..., DataReport]:
     """Makes the data, lets a function spoil its wav/, checks it."""
 
-    def check(spoil: Callable[[Path], object] = lambda wav: None, table: list[str] | None = None) -> DataReport:
+    def check(
+        spoil: Callable[[Path], object] = lambda wav: None, table: list[str] | None = None
+    ) -> DataReport:
         folder = make_data(table) if table else make_data()
         spoil(folder / "wav")
         return check_data(folder, spec)
@@ -89,13 +91,18 @@ def test_ratings_are_counted_by_split_and_blank_ones_are_not(checked: Checked, c
     values = np.array([row[-2:] for row in rows], dtype=float)
     assert report.histograms.keys() == {"Train", "Val"}
     thousandths = np.round(1000 * values[8:]).T
-    assert report.histograms["Val"].tolist() == [np.histogram(row, 10, (0, 1000))[0].tolist() for row in thousandths]
+    assert report.histograms["Val"].tolist() == [
+        np.histogram(row, 10, (0, 1000))[0].tolist() for row in thousandths
+    ]
     assert report.pairs[0].r == pytest.approx(np.corrcoef(values.T)[0, 1], abs=1e-6)
 
 
 def test_equal_audio_in_two_splits_is_a_leak_and_comes_first(checked: Checked) -> None:
     report = checked(copies((2, 3), (5, 9)))
-    assert [[clip.file_id for clip in same] for same in report.duplicates] == [["[00005]", "[00009]"], ["[00002]", "[00003]"]]
+    assert [[clip.file_id for clip in same] for same in report.duplicates] == [
+        ["[00005]", "[00009]"],
+        ["[00002]", "[00003]"],
+    ]
     assert report.warnings == (
         "DUPLICATE LEAK: 1 recordings are in more than one split under other names "
         "(first: [00005] in Train = [00009] in Val): validation figures will be too good",
@@ -121,14 +128,20 @@ def test_one_sample_makes_it_another_recording_and_silence_is_no_duplicate(check
 
     report = checked(write)
     assert report.duplicates == []
-    assert report.warnings == ("2 of 14 clips are silent: there is nothing to learn from them (first: [00001], line 3)",)
+    assert report.warnings == (
+        "2 of 14 clips are silent: there is nothing to learn from them (first: [00001], line 3)",
+    )
     assert [split.silent for split in report.splits] == [2, 0, 0]
 
 
 def test_a_clipped_recording_is_named(checked: Checked) -> None:
-    wave = np.clip(3 * np.sin(np.arange(4800) / 10), -1, 1) * 10 ** (-3 / 20)  # then set to -3 dB, as in Hume-VB
+    wave = np.clip(3 * np.sin(np.arange(4800) / 10), -1, 1) * 10 ** (
+        -3 / 20
+    )  # then set to -3 dB, as in Hume-VB
     report = checked(written(10, wave))
-    assert report.warnings == ("1 of 14 clips are clipped: the tops of their waves are cut off (first: [00010], line 12)",)
+    assert report.warnings == (
+        "1 of 14 clips are clipped: the tops of their waves are cut off (first: [00010], line 12)",
+    )
     assert [split.clipped for split in report.splits] == [0, 1, 0]
 
 
@@ -139,7 +152,9 @@ def test_files_that_cannot_be_decoded_are_an_error_and_the_rest_is_reported(chec
 
     report = checked(spoil)
     assert list(report.bad_files) == ["[00002]", "[00013]"]
-    assert report.errors[0].startswith("2 of 14 files cannot be decoded (first: [00002]: unsupported_format: ")
+    assert report.errors[0].startswith(
+        "2 of 14 files cannot be decoded (first: [00002]: unsupported_format: "
+    )
     assert [split.bad for split in report.splits] == [1, 0, 1]
     assert report.splits[0].minutes == round(7 * 0.3 / 60, 2)
     assert report.duplicates == []
@@ -158,26 +173,37 @@ def test_without_speakers_nobody_can_see_a_leak(checked: Checked, csv_lines: lis
     )
 
 
-def test_the_clip_without_a_full_mark_is_odd_where_all_others_have_one(checked: Checked, csv_lines: list[str]) -> None:
+def test_the_clip_without_a_full_mark_is_odd_where_all_others_have_one(
+    checked: Checked, csv_lines: list[str]
+) -> None:
     report = checked(table=with_full_mark(csv_lines, but=(9,)))
     assert report.one_at_full == 11 / 12
     assert "1 of 14 clips have no target at exactly 1.0" in report.warnings[-1]
     assert "(first: [00009], line 11)" in report.warnings[-1]
 
 
-def test_where_many_have_no_full_mark_the_data_are_rated_otherwise(checked: Checked, csv_lines: list[str]) -> None:
+def test_where_many_have_no_full_mark_the_data_are_rated_otherwise(
+    checked: Checked, csv_lines: list[str]
+) -> None:
     report = checked(table=with_full_mark(csv_lines, but=(1, 3, 9)))
     assert report.one_at_full == 9 / 12
     assert report.warnings == ()
 
 
-def test_a_constant_target_is_named_and_its_correlations_are_null(checked: Checked, csv_lines: list[str]) -> None:
+def test_a_constant_target_is_named_and_its_correlations_are_null(
+    checked: Checked, csv_lines: list[str]
+) -> None:
     report = checked(table=with_full_mark(csv_lines))
     assert report.warnings == ("no variation in Train, so nothing to learn: Awe",)
-    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["correlations"] == [[None, None], [None, 1.0]]
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["correlations"] == [
+        [None, None],
+        [None, 1.0],
+    ]
 
 
-def test_exit_code_3_with_bad_files_2_with_a_refused_csv_and_0_else(make_data: MakeData, csv_lines: list[str]) -> None:
+def test_exit_code_3_with_bad_files_2_with_a_refused_csv_and_0_else(
+    make_data: MakeData, csv_lines: list[str]
+) -> None:
     folder = make_data()
     good = rrtn("data", "check", folder)
     assert (good.returncode, good.stderr) == (0, "")
@@ -189,7 +215,10 @@ def test_exit_code_3_with_bad_files_2_with_a_refused_csv_and_0_else(make_data: M
     assert bad.returncode == 3
     document = json.loads(bad.stdout)
     assert document["bad_files"].keys() == {"[00002]"}
-    assert bad.stderr.splitlines() == [f"error: {document['errors'][0]}", f"warning: {document['warnings'][0]}"]
+    assert bad.stderr.splitlines() == [
+        f"error: {document['errors'][0]}",
+        f"warning: {document['warnings'][0]}",
+    ]
     make_data([*csv_lines, csv_lines[1].replace("Train", "Val")])
     refused = rrtn("data", "check", folder)
     assert (refused.returncode, refused.stdout) == (2, "")

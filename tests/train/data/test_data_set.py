@@ -79,7 +79,9 @@ def test_without_any_numeric_column_nothing_can_be_trained(make_data: MakeData, 
 
 
 @pytest.mark.parametrize("written", ["[00003]", "00003", "00003.wav"])
-def test_a_file_is_found_however_its_id_is_written(make_data: MakeData, csv_lines: list[str], written: str) -> None:
+def test_a_file_is_found_however_its_id_is_written(
+    make_data: MakeData, csv_lines: list[str], written: str
+) -> None:
     csv_lines[4] = csv_lines[4].replace("[00003]", written)
     folder = make_data(csv_lines)
     clip = read_data(folder).splits["Train"].clips[3]
@@ -101,7 +103,9 @@ def test_the_country_is_the_readable_one(make_data: MakeData, csv_lines: list[st
     assert {clip.country for clip in only_number.splits["Train"].clips} == {"USA"}
 
 
-def test_without_a_subject_column_speakers_are_unknown_and_no_leak(make_data: MakeData, csv_lines: list[str]) -> None:
+def test_without_a_subject_column_speakers_are_unknown_and_no_leak(
+    make_data: MakeData, csv_lines: list[str]
+) -> None:
     csv_lines[0] = csv_lines[0].replace("Subject_ID", "Info")
     data = read_data(make_data(csv_lines))
     assert {clip.speaker for clip in data.splits["Train"].clips} == {""}

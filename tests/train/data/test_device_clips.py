@@ -49,7 +49,9 @@ class TestClips:
         """Written out from the decoded samples: random starts, short clips, the very end, starts behind the end."""
         rng = np.random.default_rng(1)
         samples = np.concatenate([np.arange(len(LENGTHS)), rng.integers(0, len(LENGTHS), 40), [10, 10, 7]])
-        starts = np.concatenate([np.zeros(len(LENGTHS)), rng.integers(0, 2500, 40), [1, 3000, 8999]]).astype(np.int64)
+        starts = np.concatenate([np.zeros(len(LENGTHS)), rng.integers(0, 2500, 40), [1, 3000, 8999]]).astype(
+            np.int64
+        )
         expected = np.zeros((len(samples), 1600), dtype=np.float32)
         for row, sample, start in zip(expected, samples, starts, strict=True):
             part = store.waveform(int(sample))[start : start + 1600] / np.float32(32768)
@@ -72,7 +74,9 @@ class TestClips:
         assert [split_of(store, resident=resident).is_resident for resident in (True, False)] == [True, False]
 
     @pytest.mark.parametrize("sample", [0, 1, 3, 7])
-    def test_whole_recordings_are_at_least_a_clip(self, sample: int, split: SplitClips, store: ClipStore) -> None:
+    def test_whole_recordings_are_at_least_a_clip(
+        self, sample: int, split: SplitClips, store: ClipStore
+    ) -> None:
         came, length = split.whole(sample), LENGTHS[sample]
         assert came.samples.shape == (1, max(length, 1600))
         assert came.lengths.tolist() == [length]
@@ -130,7 +134,9 @@ class TestEpoch:
         assert_same(list(epoch_of_split(split, config, 2, World()).batches(first)), whole[first:])
 
     def test_streamed_is_resident(self, store: ClipStore) -> None:
-        resident, streamed = (epoch_of_split(split_of(store, resident=r), CONFIG, 5, World()) for r in (True, False))
+        resident, streamed = (
+            epoch_of_split(split_of(store, resident=r), CONFIG, 5, World()) for r in (True, False)
+        )
         assert_same(list(resident.batches(0)), list(streamed.batches(0)))
 
     def test_a_stream_that_is_left_early_ends(self, store: ClipStore) -> None:
@@ -143,11 +149,17 @@ class TestEpoch:
 
 
 def joined(parts: list[TrainingBatch]) -> TrainingBatch:
-    waveforms = type(parts[0].waveforms)(*(torch.cat(tensors) for tensors in zip(*(p.waveforms for p in parts), strict=True)))
-    return TrainingBatch(waveforms, torch.cat([p.ratings for p in parts]), torch.cat([p.draws for p in parts]))
+    waveforms = type(parts[0].waveforms)(
+        *(torch.cat(tensors) for tensors in zip(*(p.waveforms for p in parts), strict=True))
+    )
+    return TrainingBatch(
+        waveforms, torch.cat([p.ratings for p in parts]), torch.cat([p.draws for p in parts])
+    )
 
 
 def assert_same(came: list[TrainingBatch], expected: list[TrainingBatch]) -> None:
     assert len(came) == len(expected)
     for a, b in zip(came, expected, strict=True):
-        assert all(torch.equal(x, y) for x, y in zip((*a.waveforms, *a[1:]), (*b.waveforms, *b[1:]), strict=True))
+        assert all(
+            torch.equal(x, y) for x, y in zip((*a.waveforms, *a[1:]), (*b.waveforms, *b[1:]), strict=True)
+        )

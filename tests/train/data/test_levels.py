@@ -27,7 +27,10 @@ def as_int16(block: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("hertz", [110, 200, 1000, 3000])
 def test_a_wave_that_was_not_clipped_has_hardly_a_flat_top(hertz: float) -> None:
-    for block in (sine(hertz=hertz + 0.37), np.random.default_rng(0).normal(0, 0.1, (RATE, 1)).astype(np.float32)):
+    for block in (
+        sine(hertz=hertz + 0.37),
+        np.random.default_rng(0).normal(0, 0.1, (RATE, 1)).astype(np.float32),
+    ):
         assert metered(as_int16(block)).flat_tops < CLIPPED
 
 
@@ -51,7 +54,9 @@ def test_two_samples_at_the_peak_are_no_flat_top_and_three_are() -> None:
 
 def test_each_channel_is_heard_alone() -> None:
     left, right = np.zeros((50, 1), dtype=np.float32), as_int16(3 * sine(hertz=400)[:400])
-    assert metered(np.hstack([np.resize(left, right.shape), right])).flat_tops == metered(right).flat_tops == 20
+    assert (
+        metered(np.hstack([np.resize(left, right.shape), right])).flat_tops == metered(right).flat_tops == 20
+    )
     block = np.zeros((9, 2), dtype=np.float32)
     block[0, 0] = block[1, 1] = block[2, 0] = 1.0  # three in a row, in no channel
     assert metered(block).flat_tops == 0

@@ -33,7 +33,9 @@ def test_a_constant_target_correlates_with_nothing(ratings: np.ndarray) -> None:
     r = correlations(ratings)
     assert np.isnan(r[1]).all()
     assert np.isnan(r[:, 1]).all()
-    np.testing.assert_allclose(r[0, 2:], np.corrcoef(ratings[:, [0, 2, 3]].astype(float).T)[0, 1:], atol=1e-12)
+    np.testing.assert_allclose(
+        r[0, 2:], np.corrcoef(ratings[:, [0, 2, 3]].astype(float).T)[0, 1:], atol=1e-12
+    )
     assert {name for pair in strongest_pairs(r, ("a", "b", "c", "d")) for name in pair[:2]} == {"a", "c", "d"}
 
 

@@ -56,8 +56,12 @@ def test_peak_is_minus_three_dbfs_and_length_is_as_asked(seed: int) -> None:
 
 
 def test_breaths_leave_room_for_a_voice_in_the_shortest_burst() -> None:
-    waveform = render(Gesture(lead=0.0, length=0.7, tail=0.0, gasp=1.0, sigh=1.0, breath=0.0, rate=0.4, duty=0.95))
-    _, middle = periodicity(waveform[round(0.15 * SAMPLING_RATE) : round(0.55 * SAMPLING_RATE)], lowest=100, highest=220)
+    waveform = render(
+        Gesture(lead=0.0, length=0.7, tail=0.0, gasp=1.0, sigh=1.0, breath=0.0, rate=0.4, duty=0.95)
+    )
+    _, middle = periodicity(
+        waveform[round(0.15 * SAMPLING_RATE) : round(0.55 * SAMPLING_RATE)], lowest=100, highest=220
+    )
     assert middle > 0.9
 
 
@@ -95,7 +99,9 @@ def test_jitter_is_the_deviation_of_the_periods(jitter: float) -> None:
 @pytest.mark.parametrize(("kind", "some", "much"), [("jitter", 0.02, 0.06), ("shimmer", 0.1, 0.25)])
 def test_jitter_and_shimmer_make_the_voice_less_periodic(kind: str, some: float, much: float) -> None:
     speakers = [replace(CLEAN, f0=150.0, **{kind: amount}) for amount in (0.0, some, much)]
-    heights = [periodicity(render(STEADY, speaker=speaker), lowest=100, highest=220)[1] for speaker in speakers]
+    heights = [
+        periodicity(render(STEADY, speaker=speaker), lowest=100, highest=220)[1] for speaker in speakers
+    ]
     assert heights[0] > 0.99
     assert heights[0] - heights[1] > 0.003
     assert heights[1] - heights[2] > 0.02
@@ -103,7 +109,9 @@ def test_jitter_and_shimmer_make_the_voice_less_periodic(kind: str, some: float,
 
 @pytest.mark.parametrize("tract_length", [13.0, 17.5])
 @pytest.mark.parametrize(("openness", "frontness"), [(0.2, 0.1), (0.9, 0.4), (0.3, 0.6)])
-def test_whisper_has_spectral_peaks_at_the_formants(tract_length: float, openness: float, frontness: float) -> None:
+def test_whisper_has_spectral_peaks_at_the_formants(
+    tract_length: float, openness: float, frontness: float
+) -> None:
     whisper = replace(STEADY, length=3.0, breath=1.0, openness=openness, frontness=frontness)
     waveform = render(whisper, speaker=replace(CLEAN, tract_length=tract_length, cutoff=20_000.0))
     frames = waveform[: len(waveform) // 512 * 512].reshape(-1, 512) * np.hanning(512)
@@ -155,7 +163,9 @@ def test_gasp_comes_before_the_voice_and_sigh_after(breath: str, seconds: float)
 def test_roughness_modulates_the_voice_at_seventy_hertz() -> None:
     depths = []
     for roughness in (0.0, 0.8):
-        level = envelope(render(replace(STEADY, roughness=roughness), speaker=replace(CLEAN, f0=700.0)), hop=32)
+        level = envelope(
+            render(replace(STEADY, roughness=roughness), speaker=replace(CLEAN, f0=700.0)), hop=32
+        )
         spectrum = np.abs(np.fft.rfft(level[100:400] * np.hanning(300)))  # 500 frames a second
         depths.append(spectrum[round(70 * 300 / 500)] / spectrum[0])
     assert depths[0] < 0.02 < 0.2 < depths[1]

@@ -22,7 +22,9 @@ def points_of(svg: str) -> list[list[tuple[float, ...]]]:
 
 
 def test_lines_rise_where_values_rise() -> None:
-    svg = line_chart({"<a>": [0.0, 1.0, 0.5], "b": [1.0, 1.0, 1.0]}, x=[1, 2, 3], x_label="epoch", y_label="CCC")
+    svg = line_chart(
+        {"<a>": [0.0, 1.0, 0.5], "b": [1.0, 1.0, 1.0]}, x=[1, 2, 3], x_label="epoch", y_label="CCC"
+    )
     a, b = points_of(svg)
     assert a[0][1] > a[2][1] > a[1][1] == b[0][1] == b[1][1]
     assert [x for x, _ in a] == [x for x, _ in b] == sorted(x for x, _ in a)
@@ -42,15 +44,23 @@ def test_one_epoch_and_a_constant_are_drawn_too() -> None:
 
 def test_names_at_the_ends_do_not_lie_on_each_other() -> None:
     svg = line_chart({name: [0.0, 0.5] for name in "abcdefgh"}, x=[1, 2], x_label="epoch", y_label="CCC")
-    ends = sorted(float(e.attrib["y"]) for e in ElementTree.fromstring(svg).iter("text") if (e.text or "") in "abcdefgh")
+    ends = sorted(
+        float(e.attrib["y"]) for e in ElementTree.fromstring(svg).iter("text") if (e.text or "") in "abcdefgh"
+    )
     assert min(np.diff(ends[-8:])) >= 13.9
 
 
 def test_long_names_have_room() -> None:
     """Names of runs, as they come: 20261123-101500-cnn14-rrtn-ruwl."""
-    svg = line_chart({"short": [0.0, 1.0], f"runs/{'x' * 30}": [1.0, 0.0]}, x=[1, 2], x_label="epoch", y_label="CCC")
+    svg = line_chart(
+        {"short": [0.0, 1.0], f"runs/{'x' * 30}": [1.0, 0.0]}, x=[1, 2], x_label="epoch", y_label="CCC"
+    )
     width = float(ElementTree.fromstring(svg).attrib["viewBox"].split()[2])
-    named = {e.text or "": float(e.attrib["x"]) for e in ElementTree.fromstring(svg).iter("text") if "fill" in e.attrib}
+    named = {
+        e.text or "": float(e.attrib["x"])
+        for e in ElementTree.fromstring(svg).iter("text")
+        if "fill" in e.attrib
+    }
     assert set(named) == {"short", f"…{'x' * 29}"}
     assert {x for line in points_of(svg) for x, _ in line} == {52.0, named["short"] - 6}
     assert all(x + 8 * len(text) <= width for text, x in named.items())

@@ -24,12 +24,18 @@ def test_what_was_written_comes_back_to_the_bit(rated: float, tmp_path: Path) ->
     before = predictions(rated)
     write_predictions(tmp_path / "new/Val.csv", before)
     after = read_predictions(tmp_path / "new/Val.csv")
-    assert (after.file_ids, after.speakers, after.targets) == (before.file_ids, before.speakers, before.targets)
+    assert (after.file_ids, after.speakers, after.targets) == (
+        before.file_ids,
+        before.speakers,
+        before.targets,
+    )
     np.testing.assert_array_equal(after.scores, before.scores)
     np.testing.assert_array_equal(after.rated, before.rated)
 
 
-@pytest.mark.parametrize("content", ["", "File_ID,Awe\n1,2\n", "File_ID,Subject_ID,A,A rated\n1,s,0.5\n", "\xff"])
+@pytest.mark.parametrize(
+    "content", ["", "File_ID,Awe\n1,2\n", "File_ID,Subject_ID,A,A rated\n1,s,0.5\n", "\xff"]
+)
 def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "Val.csv").write_text(content, encoding="latin-1")
     with pytest.raises(DataError, match=r"Val\.csv"):

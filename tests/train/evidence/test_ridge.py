@@ -63,7 +63,9 @@ def test_more_noise_takes_a_larger_penalty() -> None:
     for noise in (0.01, 0.5, 3.0):
         train, ratings = problem(30, 5, noise)
         x = standardised(train, train)
-        best.append(int(np.argmin([np.square(refitted_errors(x, ratings, alpha)).mean() for alpha in ALPHAS])))
+        best.append(
+            int(np.argmin([np.square(refitted_errors(x, ratings, alpha)).mean() for alpha in ALPHAS]))
+        )
     assert best == sorted(set(best))
 
 

@@ -20,14 +20,17 @@ def study(
     who = np.repeat(np.arange(speakers), clips)
     rated = rng.normal(0, 1, (len(who), targets)) + rng.normal(0, 0.5, (speakers, targets))[who]
     methods = [
-        rated + rng.normal(0, 0.7, (speakers, targets))[who] + rng.normal(0, 0.5 + more, rated.shape) for more in (0.0, effect)
+        rated + rng.normal(0, 0.7, (speakers, targets))[who] + rng.normal(0, 0.5 + more, rated.shape)
+        for more in (0.0, effect)
     ]
     return methods[0], methods[1], rated, [f"s{i}" for i in who]
 
 
 def rows_of(speakers: list[str], names: Any) -> NDArray[np.int64]:
     """Of these speakers' clips, one speaker behind the other."""
-    return np.concatenate([[i for i, speaker in enumerate(speakers) if speaker == name] for name in names]).astype(np.int64)
+    return np.concatenate(
+        [[i for i, speaker in enumerate(speakers) if speaker == name] for name in names]
+    ).astype(np.int64)
 
 
 def test_the_difference_is_that_of_the_challenges_metric() -> None:
@@ -69,13 +72,17 @@ def test_p_is_scipys_exact_permutation_test() -> None:
         """Which method's clips [P] each side has: x = 0 .. P - 1 are a's, from P on b's."""
         values = []
         for side in (of_a, of_b):
-            parts = [(both[int(x) // len(names)], rows_of(speakers, [names[int(x) % len(names)]])) for x in side]
+            parts = [
+                (both[int(x) // len(names)], rows_of(speakers, [names[int(x) % len(names)]])) for x in side
+            ]
             scores = np.concatenate([method[rows] for method, rows in parts])
             values.append(ccc_challenge(scores, np.concatenate([rated[rows] for _, rows in parts]))[0])
         return float(values[0] - values[1])
 
     sides = (np.arange(6), np.arange(6, 12))
-    exact = scipy.stats.permutation_test(sides, statistic, permutation_type="samples", vectorized=False, n_resamples=np.inf)
+    exact = scipy.stats.permutation_test(
+        sides, statistic, permutation_type="samples", vectorized=False, n_resamples=np.inf
+    )
     found = compare(a, b, rated, speakers, resamples=20_000)
     assert found.p[0] == pytest.approx(exact.pvalue, abs=0.015)
 
@@ -99,7 +106,14 @@ def test_holm_is_the_papers_example() -> None:
 
 def comparison(**changes: Any) -> Comparison:
     one = np.array([0.1, 0.1])
-    fields: dict[str, Any] = {"difference": one, "low": one, "high": one, "p": one / 10, "p_holm": one / 10, "speakers": 8}
+    fields: dict[str, Any] = {
+        "difference": one,
+        "low": one,
+        "high": one,
+        "p": one / 10,
+        "p_holm": one / 10,
+        "speakers": 8,
+    }
     return Comparison(**{**fields, **changes})
 
 
@@ -129,7 +143,9 @@ def test_a_shift_of_all_ratings_changes_nothing() -> None:
     """Sums of squares of large numbers would lose the variances."""
     a, b, rated, speakers = study(7, speakers=9, clips=5)
     plain, shifted = (compare(a + c, b + c, rated + c, speakers, resamples=300) for c in (0.0, 1e5))
-    np.testing.assert_allclose([shifted.low, shifted.high, shifted.p], [plain.low, plain.high, plain.p], atol=1e-6)
+    np.testing.assert_allclose(
+        [shifted.low, shifted.high, shifted.p], [plain.low, plain.high, plain.p], atol=1e-6
+    )
 
 
 @pytest.mark.slow
@@ -139,7 +155,9 @@ def test_under_the_null_one_in_twenty_is_called_significant() -> None:
     for seed in range(400):
         a, b, rated, speakers = study(1000 + seed, speakers=30, clips=10)
         by_speaker.append(compare(a, b, rated, speakers, resamples=500).p[0] < 0.05)
-        by_clip.append(compare(a, b, rated, [str(i) for i in range(len(speakers))], resamples=500).p[0] < 0.05)
+        by_clip.append(
+            compare(a, b, rated, [str(i) for i in range(len(speakers))], resamples=500).p[0] < 0.05
+        )
     assert 0.02 <= np.mean(by_speaker) <= 0.09
     assert np.mean(by_clip) > 0.2
 
@@ -166,10 +184,15 @@ def test_the_interval_of_a_change_is_that_of_resampled_speakers_written_out() ->
     changes = []
     for count in counts:
         rows = np.concatenate(
-            [np.repeat([i for i, s in enumerate(speakers) if s == name], n) for name, n in zip(names, count, strict=True)]
+            [
+                np.repeat([i for i, s in enumerate(speakers) if s == name], n)
+                for name, n in zip(names, count, strict=True)
+            ]
         )
         rows = rows.astype(int)
-        changes.append((ccc_challenge(scores[rows], rated[rows]) - ccc_challenge(reference[rows], rated[rows])).mean())
+        changes.append(
+            (ccc_challenge(scores[rows], rated[rows]) - ccc_challenge(reference[rows], rated[rows])).mean()
+        )
     interval = ccc_change_interval(scores, reference, rated, speakers, resamples=200)
     assert interval is not None
     np.testing.assert_allclose(interval, np.quantile(changes, [0.025, 0.975]), atol=1e-9)

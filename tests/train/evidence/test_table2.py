@@ -150,14 +150,20 @@ def test_rows_are_chosen_by_encoder_and_method_and_stay_in_order() -> None:
     assert [row.name for row in rows_of(["cnn14", "cnn10"], ["rrtn", "vanilla"])] == [
         *("cnn10-vanilla", "cnn10-rrtn", "cnn14-vanilla", "cnn14-rrtn")
     ]
-    with pytest.raises(ConfigError, match=r"^--encoders \| cnn12 \| expected some of resnet18, cnn10, cnn14, with commas$"):
+    with pytest.raises(
+        ConfigError, match=r"^--encoders \| cnn12 \| expected some of resnet18, cnn10, cnn14, with commas$"
+    ):
         rows_of(["cnn10", "cnn12"])
-    with pytest.raises(ConfigError, match=r"^--methods \| ruwl \| expected some of vanilla, rrtn, rrtn-ruwl, with commas$"):
+    with pytest.raises(
+        ConfigError, match=r"^--methods \| ruwl \| expected some of vanilla, rrtn, rrtn-ruwl, with commas$"
+    ):
         rows_of(methods=["ruwl"])
 
 
 class TestRuns:
-    def test_a_run_is_what_rrtn_train_makes_with_that_seed(self, whole: TableRuns, corpus: Path, tmp_path: Path) -> None:
+    def test_a_run_is_what_rrtn_train_makes_with_that_seed(
+        self, whole: TableRuns, corpus: Path, tmp_path: Path
+    ) -> None:
         settings = config(corpus, seed=1, model={"encoder": "resnet18", "method": "rrtn"})
         loop.train(plan_from_config(settings), tmp_path / "run", resume=False)
         assert run_bytes(tmp_path / "run") == run_bytes(whole.out / "resnet18-rrtn/seed1")
@@ -167,7 +173,9 @@ class TestRuns:
         names = [f"{row.name} seed {seed}" for seed in range(SEEDS) for row in RESNET18]
         assert said == [f"{number}/6 {name}: not run" for number, name in enumerate(names, start=1)]
 
-    @pytest.mark.parametrize("place", ["train.step:sigterm:8", "train.validate:sigterm:4"])  # in the second run
+    @pytest.mark.parametrize(
+        "place", ["train.step:sigterm:8", "train.validate:sigterm:4"]
+    )  # in the second run
     def test_stopped_by_a_signal_the_same_call_goes_on_to_the_same_bits(
         self, corpus: Path, whole: TableRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
     ) -> None:
@@ -220,7 +228,9 @@ class TestRuns:
         with pytest.raises(ConfigError, match=r"resnet18-vanilla/seed0 \| made with other settings"):
             table_runs(config(corpus, optim={"epochs": 3}), out=whole.out, seeds=1, rows=ROWS[3:])
 
-    def test_other_ratings_are_refused_where_runs_are_finished(self, copy: TableRuns, corpus: Path, tmp_path: Path) -> None:
+    def test_other_ratings_are_refused_where_runs_are_finished(
+        self, copy: TableRuns, corpus: Path, tmp_path: Path
+    ) -> None:
         shutil.copytree(corpus, tmp_path / "moved")
         runs_of(tmp_path / "moved", copy.out)
         trained(runs_of(tmp_path / "moved", copy.out))  # the same data elsewhere
@@ -228,7 +238,10 @@ class TestRuns:
         lines = table.read_text().splitlines()
         lines[1] = f"{lines[1].rpartition(',')[0]},0.123"
         table.write_text("\n".join(lines) + "\n")
-        with pytest.raises(ConfigError, match=r"resnet18-vanilla/seed0 \| its data was \w+, now it is \w+ \| clips or ratings"):
+        with pytest.raises(
+            ConfigError,
+            match=r"resnet18-vanilla/seed0 \| its data was \w+, now it is \w+ \| clips or ratings",
+        ):
             trained(runs_of(tmp_path / "moved", copy.out))
 
     def test_what_a_killed_write_of_the_table_left_is_removed(self, copy: TableRuns) -> None:
@@ -255,14 +268,18 @@ class TestEstimates:
         assert (described["epochs"], described["epochs_to_go"]) == (12, 12)
         assert not (tmp_path / "table").exists()
 
-    def test_as_measured_and_rows_that_were_not_by_their_arithmetic(self, corpus: Path, tmp_path: Path) -> None:
+    def test_as_measured_and_rows_that_were_not_by_their_arithmetic(
+        self, corpus: Path, tmp_path: Path
+    ) -> None:
         (tmp_path / "measured.json").write_text('{"resnet18-vanilla": {"epochs": 4, "seconds": 40.0}}')
         runs = runs_of(corpus, tmp_path)
         assert rows.seconds_to_go(runs) == pytest.approx(SEEDS * 2 * (10 + 20 + 20))
 
     def test_what_was_trained_is_measured_and_nothing_is_left(self, whole: TableRuns) -> None:
         measured = json.loads((whole.out / "measured.json").read_text())
-        assert {name: entry["epochs"] for name, entry in measured.items()} == {row.name: 2 * SEEDS for row in RESNET18}
+        assert {name: entry["epochs"] for name, entry in measured.items()} == {
+            row.name: 2 * SEEDS for row in RESNET18
+        }
         assert all(entry["seconds"] > 0 for entry in measured.values())
         assert whole.describe()["seconds_to_go"] == 0
         assert {run["state"] for run in whole.describe()["runs"]} == {"finished"}
@@ -280,7 +297,9 @@ class TestTable:
             assert len(ccc) == SEEDS
             assert result.ccc == pytest.approx(ccc)
             assert (result.mean, result.sd) == pytest.approx((sum(ccc) / 2, abs(ccc[0] - ccc[1]) / 2**0.5))
-            best = [max(line["val_ccc"] for line in histories(whole, result.row, seed)) for seed in range(SEEDS)]
+            best = [
+                max(line["val_ccc"] for line in histories(whole, result.row, seed)) for seed in range(SEEDS)
+            ]
             assert result.ccc == pytest.approx(best, abs=1e-6)
             assert result.interval and result.interval[0] < result.interval[1]
 
@@ -290,7 +309,10 @@ class TestTable:
         means = [result.mean for result in table.rows[:3]]
         assert table.rows[0].local_gain is table.rows[0].global_gain is table.rows[0].over_vanilla is None
         assert table.rows[1].local_gain == table.rows[1].global_gain == gain(means[1], means[0])
-        assert (table.rows[2].local_gain, table.rows[2].global_gain) == (gain(means[2], means[1]), gain(means[2], means[0]))
+        assert (table.rows[2].local_gain, table.rows[2].global_gain) == (
+            gain(means[2], means[1]),
+            gain(means[2], means[0]),
+        )
         expected = [compare(a, vanilla, one.rated, one.speakers, resamples=RESAMPLES) for a in (rrtn, ruwl)]
         adjusted = holm(np.array([comparison.p[-1] for comparison in expected]))
         for result, comparison, p in zip(table.rows[1:3], expected, adjusted, strict=True):
@@ -327,13 +349,19 @@ class TestTable:
         with pytest.raises(StoppedError):
             trained(copy)
         table = table_of_runs(copy, resamples=RESAMPLES)
-        assert [result.runs for result in table.rows[:3]] == ["1 of 2 seeds, 1 begun", "2 of 2 seeds", "2 of 2 seeds"]
+        assert [result.runs for result in table.rows[:3]] == [
+            "1 of 2 seeds, 1 begun",
+            "2 of 2 seeds",
+            "2 of 2 seeds",
+        ]
         assert table.title.startswith("PARTIAL, 2 of 9 rows are whole: ")
         rrtn = table.rows[1]
         assert len(rrtn.ccc) == 2
         assert rrtn.compared_seeds == 1
         assert rrtn.global_gain == gain(rrtn.ccc[1], table.rows[0].ccc[0])
-        assert rrtn.over_vanilla and rrtn.over_vanilla.difference[-1] == pytest.approx(rrtn.ccc[1] - table.rows[0].ccc[0])
+        assert rrtn.over_vanilla and rrtn.over_vanilla.difference[-1] == pytest.approx(
+            rrtn.ccc[1] - table.rows[0].ccc[0]
+        )
         assert "(1 of 2 seeds)" in table.to_markdown()
 
     def test_only_all_runs_make_it_whole(self, table: Table2) -> None:
@@ -371,7 +399,9 @@ class TestSeedsAsARun:
         np.testing.assert_allclose(found.challenge, (of_seeds[0] + of_seeds[1]) / 2)
         assert found.to_dict()["epochs_of_seeds"] == list(found.epochs)
         assert len(found.epochs) == SEEDS
-        expected = compare([p.scores for p in rrtn], [p.scores for p in vanilla], rrtn[0].rated, rrtn[0].speakers)
+        expected = compare(
+            [p.scores for p in rrtn], [p.scores for p in vanilla], rrtn[0].rated, rrtn[0].speakers
+        )
         np.testing.assert_array_equal(found.compared[str(others[0])].p, expected.p)
         np.testing.assert_array_equal(found.compared[str(others[0])].low, expected.low)
 
@@ -394,15 +424,20 @@ class TestSeedsAsARun:
         np.testing.assert_array_equal(found.challenge, ccc_challenge(one.scores, one.rated))
         assert "epochs_of_seeds" not in found.to_dict()
 
-    def test_unlike_runs_unfinished_ones_and_another_number_are_refused(self, copy: TableRuns, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match=r"resnet18-vanilla \| 2 seeds \| .*seed0 has 1 \| expected as many"):
+    def test_unlike_runs_unfinished_ones_and_another_number_are_refused(
+        self, copy: TableRuns, tmp_path: Path
+    ) -> None:
+        with pytest.raises(
+            ConfigError, match=r"resnet18-vanilla \| 2 seeds \| .*seed0 has 1 \| expected as many"
+        ):
             evaluate(copy.out / "resnet18-rrtn/seed0", ridge=False, others=[copy.out / "resnet18-vanilla"])
         with pytest.raises(ConfigError, match=r"--submission \| .*resnet18-rrtn holds 2 runs"):
             evaluate(copy.out / "resnet18-rrtn", submission=tmp_path / "test.csv")
         row = copy.out / "resnet18-rrtn"
         shutil.copytree(copy.out / "resnet18-vanilla/seed0", row / "seed2")
         with pytest.raises(
-            ConfigError, match=r"seed2 \| unlike seed0: model.method: 'rrtn' -> 'vanilla' \| expected runs that"
+            ConfigError,
+            match=r"seed2 \| unlike seed0: model.method: 'rrtn' -> 'vanilla' \| expected runs that",
         ):
             evaluate(row)
         shutil.rmtree(row / "seed2")
@@ -414,7 +449,9 @@ class TestSeedsAsARun:
 
 
 def histories(runs: TableRuns, row: Table2Row, seed: int) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (runs.job(row, seed).folder / "history.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (runs.job(row, seed).folder / "history.jsonl").read_text().splitlines()
+    ]
 
 
 class TestFraction:
@@ -426,7 +463,9 @@ class TestFraction:
             kept = part.splits["Train"]
             speakers = {clip.speaker for clip in kept.clips}
             assert kept.clips == tuple(clip for clip in train.clips if clip.speaker in speakers)
-            np.testing.assert_array_equal(kept.ratings, train.ratings[[clip.speaker in speakers for clip in train.clips]])
+            np.testing.assert_array_equal(
+                kept.ratings, train.ratings[[clip.speaker in speakers for clip in train.clips]]
+            )
             largest = max(sum(clip.speaker == name for clip in kept.clips) for name in speakers)
             assert fraction * len(train.clips) <= len(kept.clips) < fraction * len(train.clips) + largest
             assert part.splits["Val"] is data.splits["Val"]
@@ -441,7 +480,9 @@ class TestFraction:
         data = read_data(corpus)
 
         def chosen(fraction: float, seed: int) -> set[str]:
-            return {clip.speaker for clip in part_of_training(data, fraction, seed=seed).splits["Train"].clips}
+            return {
+                clip.speaker for clip in part_of_training(data, fraction, seed=seed).splits["Train"].clips
+            }
 
         assert chosen(0.3, 4) < chosen(0.7, 4)
         assert len({frozenset(chosen(0.3, seed)) for seed in range(8)}) > 2
@@ -454,5 +495,7 @@ class TestFraction:
 
     @pytest.mark.parametrize("fraction", [0.0, -1.0, 1.01, float("nan")])
     def test_shares_that_are_none_are_refused(self, corpus: Path, fraction: float) -> None:
-        with pytest.raises(ConfigError, match=r"--fraction \(data.fraction\) \| .* \| expected more than 0, at most 1"):
+        with pytest.raises(
+            ConfigError, match=r"--fraction \(data.fraction\) \| .* \| expected more than 0, at most 1"
+        ):
             config(corpus, data={"fraction": fraction})

@@ -42,7 +42,10 @@ def test_parameter_counts_are_the_papers(name: str) -> None:
 
 def test_vanilla_has_no_projector() -> None:
     with torch.device("meta"):
-        assert TwinsNetwork("cnn10", n_mels=64, n_targets=10, projector_layers=0).parameter_counts()["projector"] == 0
+        assert (
+            TwinsNetwork("cnn10", n_mels=64, n_targets=10, projector_layers=0).parameter_counts()["projector"]
+            == 0
+        )
 
 
 def test_resnet18_is_torchvisions_behind_bn0() -> None:

@@ -32,7 +32,11 @@ WIDTH = {"resnet18": 512, "cnn10": 512, "cnn14": 2048}
 def network_on(device: str, encoder: str, *, projector_layers: int, spec: FrontendSpec) -> TwinsNetwork:
     with torch.device(device):
         return TwinsNetwork(
-            encoder, n_mels=spec.n_mels, n_targets=TARGETS, projector_layers=projector_layers, projector_units=UNITS
+            encoder,
+            n_mels=spec.n_mels,
+            n_targets=TARGETS,
+            projector_layers=projector_layers,
+            projector_units=UNITS,
         )
 
 
@@ -81,7 +85,9 @@ def test_vanilla_step_is_three_times_the_forward_pass_of_each_clip(encoder: str,
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("shape", [FrontendSpec(), SMALL], ids=["paper", "odd"])
 @pytest.mark.parametrize("layers", [1, 3])
-def test_twins_step_adds_a_view_the_projector_and_the_correlation(encoder: str, shape: FrontendSpec, layers: int) -> None:
+def test_twins_step_adds_a_view_the_projector_and_the_correlation(
+    encoder: str, shape: FrontendSpec, layers: int
+) -> None:
     network = network_on("meta", encoder, projector_layers=layers, spec=shape)
     projector = 2 * WIDTH[encoder] * UNITS + (layers - 1) * 2 * UNITS * UNITS
     correlation = 2 * UNITS * UNITS  # [P, B] times [B, P], a clip
@@ -105,7 +111,9 @@ def test_equals_a_count_of_the_real_losses_on_real_numbers(twins: bool) -> None:
         if twins:
             x_a = network(log_mel + 1)
             correlation = cross_correlation(network.project(x.embedding), network.project(x_a.embedding))
-            losses = torch.stack([loss, ccc_loss(x_a.scores, ratings), bt_loss(correlation, off_diagonal=0.001)])
+            losses = torch.stack(
+                [loss, ccc_loss(x_a.scores, ratings), bt_loss(correlation, off_diagonal=0.001)]
+            )
             loss = ruwl_loss(losses, nn.Parameter(torch.ones(3)), torch.ones(3))
         loss.backward()
     assert step_flops(network, spec=SMALL, batch_size=3) == counter.get_total_flops()
@@ -120,7 +128,9 @@ class Devices(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        self.seen |= {leaf.device.type for leaf in torch.utils._pytree.tree_leaves(out) if isinstance(leaf, Tensor)}
+        self.seen |= {
+            leaf.device.type for leaf in torch.utils._pytree.tree_leaves(out) if isinstance(leaf, Tensor)
+        }
         return out
 
 
@@ -173,7 +183,9 @@ def test_peak_is_the_best_rate_and_not_the_mean(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(("rate", "side"), [(2e9, 512), (60e9, 1024), (2e12, 2048)])
-def test_slow_devices_get_smaller_matrices_and_the_time_holds(monkeypatch: pytest.MonkeyPatch, rate: float, side: int) -> None:
+def test_slow_devices_get_smaller_matrices_and_the_time_holds(
+    monkeypatch: pytest.MonkeyPatch, rate: float, side: int
+) -> None:
     device = ScriptedDevice(monkeypatch, rate)
     assert matmul_peak(CPU, torch.float32, seconds=0.3) == pytest.approx(rate, rel=1e-9)
     assert max(device.sides) == side
@@ -196,7 +208,8 @@ def test_peak_agrees_with_torchs_own_timer(dtype: torch.dtype) -> None:
     timer = torch.utils.benchmark.Timer("a @ a", globals={"a": a}, num_threads=1)
     try:
         rounds = [
-            (matmul_peak(CPU, dtype, seconds=0.1), min(timer.blocked_autorange(min_run_time=0.1).times)) for _ in range(4)
+            (matmul_peak(CPU, dtype, seconds=0.1), min(timer.blocked_autorange(min_run_time=0.1).times))
+            for _ in range(4)
         ]
     finally:
         torch.set_num_threads(threads)

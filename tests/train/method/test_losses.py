@@ -84,7 +84,9 @@ def test_bt_loss_is_equations_2_and_3() -> None:
 def test_bt_loss_agrees_with_lightly() -> None:
     z_a, z_b = random(16, 32, seed=9), random(16, 32, seed=10)
     theirs = BarlowTwinsLoss(lambda_param=0.001)(z_a, z_b)
-    assert bt_loss(cross_correlation(z_a, z_b), off_diagonal=0.001).item() == pytest.approx(theirs.item(), rel=1e-12)
+    assert bt_loss(cross_correlation(z_a, z_b), off_diagonal=0.001).item() == pytest.approx(
+        theirs.item(), rel=1e-12
+    )
 
 
 def test_cross_correlation_is_batch_norm_without_affine() -> None:

@@ -39,7 +39,9 @@ def test_biased_equals_the_formula_over_n(predicted: Float64, rated: Float64) ->
     np.testing.assert_allclose(ccc_biased(predicted, rated), expected, rtol=0, atol=TOLERANCE)
 
 
-def test_challenge_has_variances_over_n_minus_1_and_the_covariance_over_n(predicted: Float64, rated: Float64) -> None:
+def test_challenge_has_variances_over_n_minus_1_and_the_covariance_over_n(
+    predicted: Float64, rated: Float64
+) -> None:
     expected = [written_out(list(x), list(y), N - 1) for x, y in zip(predicted.T, rated.T, strict=True)]
     np.testing.assert_allclose(ccc_challenge(predicted, rated), expected, rtol=0, atol=TOLERANCE)
     assert (ccc_challenge(predicted, rated) < ccc_biased(predicted, rated)).all()
@@ -60,7 +62,9 @@ class TestProperties:
     def test_the_two_sides_may_be_exchanged(self, ccc, predicted: Float64, rated: Float64) -> None:
         np.testing.assert_allclose(ccc(predicted, rated), ccc(rated, predicted), rtol=0, atol=TOLERANCE)
 
-    def test_a_mirrored_prediction_has_the_negative_value(self, ccc, predicted: Float64, rated: Float64) -> None:
+    def test_a_mirrored_prediction_has_the_negative_value(
+        self, ccc, predicted: Float64, rated: Float64
+    ) -> None:
         mirrored = 2 * predicted.mean(0) - predicted
         np.testing.assert_allclose(ccc(mirrored, rated), -ccc(predicted, rated), rtol=0, atol=TOLERANCE)
 
@@ -70,7 +74,9 @@ class TestProperties:
 
     def test_a_smaller_range_lowers_it(self, ccc, rated: Float64) -> None:
         shrunk = rated.mean(0) + 0.5 * (rated - rated.mean(0))
-        np.testing.assert_allclose(ccc(shrunk, rated) / ccc(rated, rated), 0.8, rtol=0, atol=TOLERANCE)  # 2 a / (1 + a^2)
+        np.testing.assert_allclose(
+            ccc(shrunk, rated) / ccc(rated, rated), 0.8, rtol=0, atol=TOLERANCE
+        )  # 2 a / (1 + a^2)
 
     def test_targets_do_not_touch_each_other(self, ccc, predicted: Float64, rated: Float64) -> None:
         other = predicted.copy()

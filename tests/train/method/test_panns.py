@@ -74,7 +74,9 @@ def torchlibrosa_frontend(
     shape: str = "hann",
 ) -> tuple[nn.Module, nn.Module]:
     stft = Spectrogram(n_fft=window, hop_length=hop, win_length=window, window=shape, freeze_parameters=True)
-    return stft, LogmelFilterBank(sr=rate, n_fft=window, n_mels=mels, fmin=fmin, fmax=fmax, top_db=None, freeze_parameters=True)
+    return stft, LogmelFilterBank(
+        sr=rate, n_fft=window, n_mels=mels, fmin=fmin, fmax=fmax, top_db=None, freeze_parameters=True
+    )
 
 
 def frontend_state(**settings: Any) -> State:
@@ -120,7 +122,11 @@ def encoder() -> Encoder:
 
 
 def saved(path: Path, state: State, sampler: object = None, *, zipped: bool = True) -> Path:
-    content = {"iteration": 600_000, "model": state, "sampler": {"pointer": 3} if sampler is None else sampler}
+    content = {
+        "iteration": 600_000,
+        "model": state,
+        "sampler": {"pointer": 3} if sampler is None else sampler,
+    }
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     return path
 
@@ -155,18 +161,30 @@ class TestWhatIsLoaded:
         assert expected.std() > 0.1
         torch.testing.assert_close(came, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
 
-    def test_every_key_is_used_and_equal_and_the_rest_is_listed(self, tmp_path: Path, state: State, encoder: Encoder) -> None:
+    def test_every_key_is_used_and_equal_and_the_rest_is_listed(
+        self, tmp_path: Path, state: State, encoder: Encoder
+    ) -> None:
         found = initialisation_from_panns(saved(tmp_path / "panns.pth", state), encoder, SPEC)
         encoder.load_state_dict(found.weights)
-        assert [key for key, value in encoder.state_dict().items() if not torch.equal(value, state[key])] == []
-        assert set(found.used) == encoder.state_dict().keys() == without(state, MEL_WEIGHTS, *KERNELS, *HEAD).keys()
+        assert [
+            key for key, value in encoder.state_dict().items() if not torch.equal(value, state[key])
+        ] == []
+        assert (
+            set(found.used)
+            == encoder.state_dict().keys()
+            == without(state, MEL_WEIGHTS, *KERNELS, *HEAD).keys()
+        )
         assert set(found.dropped) == {MEL_WEIGHTS, *KERNELS, *HEAD}
         assert found.melw_difference is not None and found.melw_difference < 1e-8
 
-    def test_the_file_is_what_is_loaded_not_the_encoder(self, tmp_path: Path, state: State, encoder: Encoder) -> None:
+    def test_the_file_is_what_is_loaded_not_the_encoder(
+        self, tmp_path: Path, state: State, encoder: Encoder
+    ) -> None:
         before = {key: value.clone() for key, value in encoder.state_dict().items()}
         found = initialisation_from_panns(saved(tmp_path / "panns.pth", state), encoder, SPEC)
-        assert [key for key, value in encoder.state_dict().items() if not torch.equal(value, before[key])] == []
+        assert [
+            key for key, value in encoder.state_dict().items() if not torch.equal(value, before[key])
+        ] == []
         assert not torch.equal(found.weights["fc1.weight"], before["fc1.weight"])
 
     @pytest.mark.parametrize("prefix", ["base.", "module.", "module.base."])
@@ -186,17 +204,25 @@ class TestWhatIsLoaded:
         assert found.dropped == tuple(HEAD)
         assert torch.equal(found.weights["conv_block4.conv2.weight"], state["conv_block4.conv2.weight"])
 
-    def test_files_that_count_no_batches_begin_at_0(self, tmp_path: Path, state: State, encoder: Encoder) -> None:
+    def test_files_that_count_no_batches_begin_at_0(
+        self, tmp_path: Path, state: State, encoder: Encoder
+    ) -> None:
         old = without(state, "num_batches_tracked")
         found = initialisation_from_panns(saved(tmp_path / "old.pth", old), encoder, SPEC)
         encoder.load_state_dict(found.weights, strict=True)
         assert {int(value) for key, value in encoder.state_dict().items() if "num_batches" in key} == {0}
         assert set(found.used) == without(old, "extractor", "fc_audioset").keys()
 
-    def test_parameters_and_half_precision_become_plain_float32(self, tmp_path: Path, state: State, encoder: Encoder) -> None:
-        halved = {key: nn.Parameter(value.half()) for key, value in without(state, "extractor", "tracked").items()}
+    def test_parameters_and_half_precision_become_plain_float32(
+        self, tmp_path: Path, state: State, encoder: Encoder
+    ) -> None:
+        halved = {
+            key: nn.Parameter(value.half()) for key, value in without(state, "extractor", "tracked").items()
+        }
         found = initialisation_from_panns(saved(tmp_path / "half.pth", halved), encoder, SPEC)
-        kinds = {(value.dtype, value.requires_grad) for key, value in found.weights.items() if "tracked" not in key}
+        kinds = {
+            (value.dtype, value.requires_grad) for key, value in found.weights.items() if "tracked" not in key
+        }
         assert kinds == {(torch.float32, False)}
         torch.testing.assert_close(found.weights["fc1.weight"], state["fc1.weight"], rtol=1e-3, atol=1e-6)
 
@@ -213,7 +239,11 @@ class Calls:
 
 SAMPLERS = {
     "Sampler": {"indexes": np.arange(7), "pointer": 3},
-    "BalancedSampler": {"indexes_per_class": [np.arange(3), np.arange(2)], "queue": [1, 0], "pointers_of_classes": [0, 1]},
+    "BalancedSampler": {
+        "indexes_per_class": [np.arange(3), np.arange(2)],
+        "queue": [1, 0],
+        "pointers_of_classes": [0, 1],
+    },
     "scalars": {"pointer": np.int64(3), "seed": np.float32(2)},
     "RandomState": {"random_state": np.random.RandomState(3)},
 }
@@ -236,7 +266,9 @@ class TestSamplers:
         path = saved(tmp_path / "panns.pth", state, SAMPLERS[sampler], zipped=False)
         new = path.read_bytes()
         old = new.replace(b"cnumpy._core.", b"cnumpy.core.")
-        old = old.replace(b"cnumpy.random._pickle\n__randomstate_ctor\n", b"cnumpy.random\n__RandomState_ctor\n")
+        old = old.replace(
+            b"cnumpy.random._pickle\n__randomstate_ctor\n", b"cnumpy.random\n__RandomState_ctor\n"
+        )
         assert old != new
         path.write_bytes(old)
         found = initialisation_from_panns(path, encoder, SPEC)
@@ -252,12 +284,18 @@ class TestSamplers:
         for call in impossible:
             with pytest.raises((TypeError, ValueError)):
                 pickle.loads(pickle.dumps(call))
-        found = initialisation_from_panns(saved(tmp_path / "panns.pth", state, {"indexes": impossible}), encoder, SPEC)
+        found = initialisation_from_panns(
+            saved(tmp_path / "panns.pth", state, {"indexes": impossible}), encoder, SPEC
+        )
         assert torch.equal(found.weights["fc1.weight"], state["fc1.weight"])
 
-    def test_numpy_arrays_in_place_of_weights_are_refused(self, tmp_path: Path, state: State, encoder: Encoder) -> None:
+    def test_numpy_arrays_in_place_of_weights_are_refused(
+        self, tmp_path: Path, state: State, encoder: Encoder
+    ) -> None:
         state["fc1.bias"] = np.zeros(512, np.float32)  # type: ignore[assignment]
-        assert "expected a state dict of plain tensors" in refusal(saved(tmp_path / "panns.pth", state), encoder)
+        assert "expected a state dict of plain tensors" in refusal(
+            saved(tmp_path / "panns.pth", state), encoder
+        )
 
 
 class TestFrontend:
@@ -274,7 +312,10 @@ class TestFrontend:
     ) -> None:
         message = refusal(saved(tmp_path / "panns.pth", state | frontend_state(**settings)), encoder)
         ours = "expected (257, 64): 16000 Hz, window 512, 64 mels, 50 to 8000 Hz"
-        assert message == f"{MEL_WEIGHTS} {came} | {ours} | use the 16 kHz checkpoint Cnn14_16k with --encoder cnn14"
+        assert (
+            message
+            == f"{MEL_WEIGHTS} {came} | {ours} | use the 16 kHz checkpoint Cnn14_16k with --encoder cnn14"
+        )
 
     @pytest.mark.parametrize(
         ("settings", "key"),
@@ -288,12 +329,16 @@ class TestFrontend:
         assert "Cnn14_16k" in message
 
     @pytest.mark.parametrize("key", [MEL_WEIGHTS, *KERNELS])
-    def test_each_constant_is_compared(self, key: str, tmp_path: Path, state: State, encoder: Encoder) -> None:
+    def test_each_constant_is_compared(
+        self, key: str, tmp_path: Path, state: State, encoder: Encoder
+    ) -> None:
         for broken in (-state[key], torch.full_like(state[key], torch.nan), state[key][..., :-1].clone()):
             assert refusal(saved(tmp_path / "panns.pth", state | {key: broken}), encoder).startswith(key)
 
     @pytest.mark.parametrize("share", [0.5, 0.95, 1.05])
-    def test_the_tolerance_and_the_difference(self, share: float, tmp_path: Path, state: State, encoder: Encoder) -> None:
+    def test_the_tolerance_and_the_difference(
+        self, share: float, tmp_path: Path, state: State, encoder: Encoder
+    ) -> None:
         moved = state[MEL_WEIGHTS].double()
         difference = share * FRONTEND_TOLERANCE * mel_filterbank(SPEC).max()
         moved[100, 40] += difference
@@ -310,7 +355,9 @@ class TestFrontend:
 
     def test_the_spec_decides(self, tmp_path: Path, state: State) -> None:
         wide = encoder_from_name("cnn10", n_mels=128)
-        state |= frontend_state(mels=128) | {key: torch.ones(128) for key in state if "bn0" in key and "tracked" not in key}
+        state |= frontend_state(mels=128) | {
+            key: torch.ones(128) for key in state if "bn0" in key and "tracked" not in key
+        }
         spec = FrontendSpec(n_mels=128)
         found = initialisation_from_panns(saved(tmp_path / "panns.pth", state), wide, spec)
         assert found.melw_difference is not None and found.melw_difference < 1e-8
@@ -318,7 +365,9 @@ class TestFrontend:
 
 class TestLayers:
     def test_a_missing_key_is_named(self, tmp_path: Path, state: State, encoder: Encoder) -> None:
-        message = refusal(saved(tmp_path / "panns.pth", without(state, "conv_block3.bn2.running_var")), encoder)
+        message = refusal(
+            saved(tmp_path / "panns.pth", without(state, "conv_block3.bn2.running_var")), encoder
+        )
         assert message.startswith("no conv_block3.bn2.running_var | ")
 
     def test_the_first_few_of_many_are_named(self, tmp_path: Path, state: State, encoder: Encoder) -> None:
@@ -337,18 +386,28 @@ class TestLayers:
     def test_more_layers_are_another_network(self, tmp_path: Path, state: State, encoder: Encoder) -> None:
         deeper = state | {"conv_block5.conv1.weight": torch.zeros(1024, 512, 3, 3), "a\nb": torch.zeros(1)}
         message = refusal(saved(tmp_path / "panns.pth", deeper), encoder)
-        assert message.startswith(r"unknown 'conv_block5.conv1.weight', unknown 'a\nb' | expected this --encoder's layers")
+        assert message.startswith(
+            r"unknown 'conv_block5.conv1.weight', unknown 'a\nb' | expected this --encoder's layers"
+        )
 
     def test_resnet18_has_none(self, tmp_path: Path, state: State) -> None:
-        with pytest.raises(ConfigError, match=r"^--init \| --encoder resnet18 \| PANNs checkpoints fit cnn10 and cnn14"):
-            initialisation_from_panns(saved(tmp_path / "panns.pth", state), encoder_from_name("resnet18", n_mels=64), SPEC)
+        with pytest.raises(
+            ConfigError, match=r"^--init \| --encoder resnet18 \| PANNs checkpoints fit cnn10 and cnn14"
+        ):
+            initialisation_from_panns(
+                saved(tmp_path / "panns.pth", state), encoder_from_name("resnet18", n_mels=64), SPEC
+            )
 
     @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
     @pytest.mark.parametrize("key", ["conv_block1.conv1.weight", "bn0.running_mean", "fc1.bias"])
-    def test_nan_and_infinity(self, value: float, key: str, tmp_path: Path, state: State, encoder: Encoder) -> None:
+    def test_nan_and_infinity(
+        self, value: float, key: str, tmp_path: Path, state: State, encoder: Encoder
+    ) -> None:
         state[key] = state[key].clone()
         state[key].view(-1)[-1] = value
-        assert refusal(saved(tmp_path / "panns.pth", state), encoder).startswith(f"{key} | expected finite values")
+        assert refusal(saved(tmp_path / "panns.pth", state), encoder).startswith(
+            f"{key} | expected finite values"
+        )
 
     def test_a_negative_variance_would_give_nan(self, tmp_path: Path, state: State, encoder: Encoder) -> None:
         state["bn0.running_var"] = torch.full((64,), -1.0)
@@ -364,12 +423,16 @@ class TestFiles:
 
     @pytest.mark.parametrize("share", [0.0, 1e-6, 1e-4, 0.5, 0.999])
     @pytest.mark.parametrize("zipped", [True, False])
-    def test_truncated(self, zipped: bool, share: float, tmp_path: Path, state: State, encoder: Encoder) -> None:
+    def test_truncated(
+        self, zipped: bool, share: float, tmp_path: Path, state: State, encoder: Encoder
+    ) -> None:
         path = saved(tmp_path / "panns.pth", state, SAMPLERS["Sampler"], zipped=zipped)
         os.truncate(path, int(path.stat().st_size * share))
         assert refusal(path, encoder).endswith(" | expected a file of torch.save | download it again")
 
-    @pytest.mark.parametrize("content", [b"<!DOCTYPE html>\n<html>not found</html>", b"PK\x03\x04\n" * 99, bytes(4096)])
+    @pytest.mark.parametrize(
+        "content", [b"<!DOCTYPE html>\n<html>not found</html>", b"PK\x03\x04\n" * 99, bytes(4096)]
+    )
     def test_other_files(self, content: bytes, tmp_path: Path, encoder: Encoder) -> None:
         (tmp_path / "panns.pth").write_bytes(content)
         assert "expected a file of torch.save" in refusal(tmp_path / "panns.pth", encoder)
@@ -388,7 +451,9 @@ class TestFiles:
     )
     def test_other_contents(self, content: Any, came: str, tmp_path: Path, encoder: Encoder) -> None:
         torch.save(content, tmp_path / "panns.pth")
-        assert refusal(tmp_path / "panns.pth", encoder).startswith(f"{came} | expected a state dict of plain tensors")
+        assert refusal(tmp_path / "panns.pth", encoder).startswith(
+            f"{came} | expected a state dict of plain tensors"
+        )
 
 
 class TestMalice:
@@ -401,7 +466,11 @@ class TestMalice:
         touch = f"touch {marker}"
         if request.param == "eval":
             return Calls(eval, f"__import__('os').system({touch!r})")
-        return Calls(np.dtype, Calls(os.system, touch)) if request.param == "through NumPy" else Calls(os.system, touch)
+        return (
+            Calls(np.dtype, Calls(os.system, touch))
+            if request.param == "through NumPy"
+            else Calls(os.system, touch)
+        )
 
     @pytest.fixture
     def harmful(self, payload: Calls, marker: Path) -> Iterator[Calls]:
@@ -434,7 +503,9 @@ class TestMalice:
         message = refusal(tmp_path / "panns.pth", encoder)
         assert [advice for advice in ("weights_only", "Detected pickle protocol") if advice in message] == []
 
-    @pytest.mark.parametrize("name", ["numpy.load", "numpy.lib.npyio.load", "numpy.core.multiarray.fromfile", "torch.load"])
+    @pytest.mark.parametrize(
+        "name", ["numpy.load", "numpy.lib.npyio.load", "numpy.core.multiarray.fromfile", "torch.load"]
+    )
     def test_other_names_of_the_same_packages_are_refused(
         self, name: str, tmp_path: Path, state: State, encoder: Encoder
     ) -> None:
@@ -445,7 +516,9 @@ class TestMalice:
         path.write_bytes(content.replace(b"cnumpy\ndtype\n", f"c{module}\n{function}\n".encode()))
         assert refusal(path, encoder).startswith(f"asks for Python's {name!r} | ")
 
-    def test_torch_allows_nothing_more_afterwards(self, tmp_path: Path, state: State, encoder: Encoder) -> None:
+    def test_torch_allows_nothing_more_afterwards(
+        self, tmp_path: Path, state: State, encoder: Encoder
+    ) -> None:
         initialisation_from_panns(saved(tmp_path / "panns.pth", state, SAMPLERS["Sampler"]), encoder, SPEC)
         (tmp_path / "broken.pth").write_bytes(b"")
         refusal(tmp_path / "broken.pth", encoder)

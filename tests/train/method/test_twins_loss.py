@@ -51,7 +51,9 @@ def written_out(module: TwinsLoss, clean: Tensor, augmented: Tensor, ratings: Te
     """The three terms, from the network's parts."""
     network = module.network
     embedding, embedding_a = network.encoder(clean), network.encoder(augmented)
-    scores, scores_a = (torch.sigmoid(F.linear(e, network.head.weight, network.head.bias)) for e in (embedding, embedding_a))
+    scores, scores_a = (
+        torch.sigmoid(F.linear(e, network.head.weight, network.head.bias)) for e in (embedding, embedding_a)
+    )
     z, z_a = (F.linear(e, network.projector.weight, network.projector.bias) for e in (embedding, embedding_a))
     bt = bt_loss(cross_correlation(z, z_a), off_diagonal=0.001)
     return [ccc_loss(scores, ratings), ccc_loss(scores_a, ratings), bt]
@@ -88,7 +90,9 @@ def test_vanilla_is_the_ccc_of_one_view() -> None:
     module, views = loss_module("vanilla").double(), double_batch("vanilla")
     terms, loss = module(*views)
     assert module.network.encoder.bn0.num_batches_tracked == 1
-    scores = torch.sigmoid(F.linear(module.network.encoder(views[0]), module.network.head.weight, module.network.head.bias))
+    scores = torch.sigmoid(
+        F.linear(module.network.encoder(views[0]), module.network.head.weight, module.network.head.bias)
+    )
     expected = ccc_loss(scores, views[2]).item()
     assert loss.item() == pytest.approx(expected, rel=1e-12)
     assert terms.tolist() == [loss.item(), 0, 0]
@@ -109,7 +113,9 @@ def test_terms_are_detached_and_every_weight_has_a_gradient(method: str) -> None
     terms, loss = module(*batch(method))
     loss.backward()
     assert not terms.requires_grad
-    assert [name for name, p in module.network.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+    assert [
+        name for name, p in module.network.named_parameters() if p.grad is None or not p.grad.isfinite().all()
+    ] == []
 
 
 def test_c_follows_its_gradient_where_it_is_learned() -> None:
@@ -118,10 +124,14 @@ def test_c_follows_its_gradient_where_it_is_learned() -> None:
     terms, loss = module(*views)
     loss.backward()
     c, lambdas = (torch.tensor(values, dtype=torch.float64) for values in ([1, 1, 0.01], [1, 1, 1e-8]))
-    torch.testing.assert_close(module.c.grad, 1 - 2 * lambdas * terms / c**3 + 2 * c / (1 + c**2), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        module.c.grad, 1 - 2 * lambdas * terms / c**3 + 2 * c / (1 + c**2), rtol=1e-6, atol=1e-6
+    )
 
 
-@pytest.mark.parametrize(("method", "mode"), [("vanilla", "learned"), ("rrtn", "learned"), ("rrtn-ruwl", "fixed")])
+@pytest.mark.parametrize(
+    ("method", "mode"), [("vanilla", "learned"), ("rrtn", "learned"), ("rrtn-ruwl", "fixed")]
+)
 def test_c_has_no_gradient_elsewhere(method: str, mode: str) -> None:
     module = loss_module(method, mode=mode)
     module(*batch(method))[1].backward()
@@ -147,7 +157,9 @@ def test_weights_are_those_that_the_terms_count_with() -> None:
     torch.testing.assert_close(module.weights(), torch.tensor([0.25, 4, 1e-6]))
 
 
-def noting_dtypes(noted: dict[str, torch.dtype], name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def noting_dtypes(
+    noted: dict[str, torch.dtype], name: str, function: Callable[..., Tensor]
+) -> Callable[..., Tensor]:
     def wrapped(x: Tensor, *others: Tensor, **settings: float) -> Tensor:
         noted[name] = x.dtype
         return function(x, *others, **settings)
@@ -160,9 +172,13 @@ def test_under_bf16_the_passes_are_bf16_and_all_behind_them_float32(precision: s
     module, noted = loss_module("rrtn-ruwl", precision=precision), {}
     module.network.encoder.layer4.register_forward_hook(lambda _, __, out: noted.update(encoder=out.dtype))
     module.network.projector.register_forward_hook(lambda _, __, out: noted.update(projector=out.dtype))
-    module.network.head.register_forward_hook(lambda _, inputs, out: noted.update(embedding=inputs[0].dtype, scores=out.dtype))
+    module.network.head.register_forward_hook(
+        lambda _, inputs, out: noted.update(embedding=inputs[0].dtype, scores=out.dtype)
+    )
     functions = {"ccc_loss": ccc_loss, "cross_correlation": cross_correlation, "bt_loss": bt_loss}
-    wrapped = {name: noting_dtypes(noted, f"input of {name}", function) for name, function in functions.items()}
+    wrapped = {
+        name: noting_dtypes(noted, f"input of {name}", function) for name, function in functions.items()
+    }
     with mock.patch.multiple(twins, **wrapped):
         terms, loss = module(*batch("rrtn-ruwl"))
     loss.backward()
@@ -210,7 +226,9 @@ def test_head_is_sigmoid_or_open() -> None:
 )
 def test_projector_has_the_parameters_of_its_layers(layers: int, units: int, parameters: int) -> None:
     with torch.device("meta"):
-        network = TwinsNetwork("resnet18", n_mels=M, n_targets=K, projector_layers=layers, projector_units=units)
+        network = TwinsNetwork(
+            "resnet18", n_mels=M, n_targets=K, projector_layers=layers, projector_units=units
+        )
         assert network.project(torch.empty(B, 512)).shape == (B, units)
     assert network.parameter_counts()["projector"] == parameters
 

@@ -8,7 +8,15 @@ import numpy.typing as npt
 import pytest
 import torch
 from rrtn.train.method import views
-from rrtn.train.method.views import AugmentConfig, crop_starts, epoch_order, masked_view, step_seed, stripes, uniform
+from rrtn.train.method.views import (
+    AugmentConfig,
+    crop_starts,
+    epoch_order,
+    masked_view,
+    step_seed,
+    stripes,
+    uniform,
+)
 from scipy import stats
 from torchlibrosa.augmentation import DropStripes
 
@@ -58,7 +66,9 @@ class TestUniform:
         np.testing.assert_array_equal(uniform(1, 2, batch, views.MASKS, 8), whole[batch])
         np.testing.assert_array_equal(uniform(1, 2, SAMPLES, views.MASKS, 3), whole[:, :3])
 
-    @pytest.mark.parametrize("other", [(2, 2, views.CROP), (1, 3, views.CROP), (1, 2, views.MASKS), (2, 1, views.CROP)])
+    @pytest.mark.parametrize(
+        "other", [(2, 2, views.CROP), (1, 3, views.CROP), (1, 2, views.MASKS), (2, 1, views.CROP)]
+    )
     def test_another_seed_epoch_or_purpose_gives_unrelated_numbers(self, other: tuple[int, int, int]) -> None:
         usual = uniform(1, 2, SAMPLES, views.CROP, 1)
         seed, epoch, purpose = other
@@ -84,8 +94,12 @@ class TestUniform:
     def test_neighbours_are_not_correlated(self) -> None:
         draws = uniform(0, 0, SAMPLES, views.MASKS, 8)
         assert correlation(draws[1:, 0], draws[:-1, 0]) < WIDEST_R  # samples
-        assert max(correlation(draws[:, j], draws[:, j + 1]) for j in range(7)) < WIDEST_R  # draws of one sample
-        assert correlation(draws[1:, 0], draws[:-1, 1]) < WIDEST_R  # one sample's first, the next one's second
+        assert (
+            max(correlation(draws[:, j], draws[:, j + 1]) for j in range(7)) < WIDEST_R
+        )  # draws of one sample
+        assert (
+            correlation(draws[1:, 0], draws[:-1, 1]) < WIDEST_R
+        )  # one sample's first, the next one's second
         assert correlation(draws[:, 0], uniform(0, 1, SAMPLES, views.MASKS, 8)[:, 0]) < WIDEST_R  # epochs
 
 
