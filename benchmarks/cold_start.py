@@ -1,9 +1,11 @@
-"""From the shell to the answer, each time in a new process, on a warm disk: `rrtn --help`, `rrtn score`, `rrtn inspect`.
+"""From the shell to the answer, each time in a new process, on a warm disk: `rrtn --help`, `rrtn
+score`, `rrtn inspect`.
 
     python benchmarks/cold_start.py [--repeats 10]
 
-`python -c pass` is beside them: what the interpreter alone takes. None may import torch, in any of its processes (checked
-first, by Python's own list of imports). ResNet18 with random weights, one WAV file.
+`python -c pass` is beside them: what the interpreter alone takes. None may import torch, in any of
+its processes (checked first, by Python's own list of imports). ResNet18 with random weights, one
+WAV file.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""Ways from audio files to scores with one model: rrtn's, and what others do. Shared by score_folder.py and peers.py.
+"""Ways from audio files to scores with one model: rrtn's, and what others do. Shared by
+score_folder.py and peers.py.
 
 n files, B batch, N samples, T frames, M mels, K labels.
 """
@@ -54,7 +55,9 @@ class Files:
 
 
 def real_files(folder: Path, count: int, into: Path) -> Files:
-    """The folder's recordings as 16-bit WAV at their own rate and channels, again and again until there are enough."""
+    """The folder's recordings as 16-bit WAV at their own rate and channels, again and again until
+    there are enough.
+    """
     into.mkdir()
     found = []
     for recording in list_audio([folder]):
@@ -135,7 +138,9 @@ def from_files(run: Runs, paths: list[Path]) -> Scores:
 
 @torch.inference_mode()
 def log_mels_of_files(paths: list[Path]) -> Iterator[Float32]:
-    """Batches [B, 1, T, M], with torch's frontend on all cores; resampling and level are part of the model's definition."""
+    """Batches [B, 1, T, M], with torch's frontend on all cores; resampling and level are part of
+    the model's definition.
+    """
     torch.set_num_threads(usable_cpus())
     frontend = LogMel(SPEC)
     for first in range(0, len(paths), BATCH):
@@ -176,7 +181,10 @@ def audonnx_function(folder: Path, paths: list[Path], *, threads: int, at_once: 
 
 
 def check_same(scores: dict[str, Float32], *, reference: str) -> dict[str, float]:
-    """Largest differences to `reference`. No time is printed of something that computes another thing; int8 may."""
+    """Largest differences to `reference`.
+
+    No time is printed of something that computes another thing; int8 may.
+    """
     differences = {name: float(np.abs(found - scores[reference]).max()) for name, found in scores.items()}
     wrong = {
         name: found for name, found in differences.items() if "int8" not in name and not found <= SAME_SCORES

@@ -1,4 +1,6 @@
-"""Log-Mel of one clip on one thread: NumPy as `rrtn score` computes it, torchaudio, torchlibrosa, and the graph in ORT."""
+"""Log-Mel of one clip on one thread: NumPy as `rrtn score` computes it, torchaudio, torchlibrosa,
+and the graph in ORT.
+"""
 
 import os
 

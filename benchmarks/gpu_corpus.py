@@ -38,7 +38,9 @@ Item = tuple[Int16, "np.typing.NDArray[np.float32]", int]  # levelled samples [N
 
 
 def items_of_corpus(count: int, *, speakers: int, spec: FrontendSpec, seed: int = 0) -> list[Item]:
-    """Clips 0 .. count - 1 of `corpus.synthesise(clips=count, speakers=speakers)`, as read_audio would give them."""
+    """Clips 0 .. count - 1 of `corpus.synthesise(clips=count, speakers=speakers)`, as read_audio
+    would give them.
+    """
     chunks = [range(first, min(first + _CHUNK, count)) for first in range(0, count, _CHUNK)]
     workers = min(usable_cpus(), len(chunks))
     if workers == 1:

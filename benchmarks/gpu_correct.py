@@ -1,7 +1,8 @@
 """Section `correct`: the device computes what the CPU does.
 
-References are in float64 on the CPU. What float32 on the device is held against is float32 on the CPU, which is wrong,
-too: it may be further from the reference by a factor, not by more. B batch, T frames, M mels.
+References are in float64 on the CPU. What float32 on the device is held against is float32 on the
+CPU, which is wrong, too: it may be further from the reference by a factor, not by more. B batch, T
+frames, M mels.
 """
 
 import contextlib
@@ -67,7 +68,9 @@ def section_correct(place: Place, record: Record) -> None:
 
 
 def check_frontend(place: Place, record: Record, items: list[Any]) -> None:
-    """Log-Mel on the device against NumPy's, as `rrtn score` computes it: bursts, silence, a click, noise, a square wave."""
+    """Log-Mel on the device against NumPy's, as `rrtn score` computes it: bursts, silence, a click,
+    noise, a square wave.
+    """
     spec = FrontendSpec()
     split = split_of_items(items, spec, torch.device("cpu"))
     chosen = np.arange(place.size(64, 8))
@@ -193,7 +196,9 @@ def cosine(found: Tensor, reference: Tensor) -> float:
 
 
 def check_epoch(place: Place, record: Record, items: list[Any]) -> None:
-    """`rrtn train` for an epoch of ResNet18, which has no dropout: on the CPU, on the device, and there once more."""
+    """`rrtn train` for an epoch of ResNet18, which has no dropout: on the CPU, on the device, and
+    there once more.
+    """
     half = len(items) * 2 // 3
     splits = {"Train": items[:half], "Val": items[half:]}
     config = config_of("resnet18", batch_size=place.size(32, 4))

@@ -19,7 +19,9 @@ from rrtn.train.method.encoders import EncoderName
 
 
 def section_folder(place: Place, record: Record) -> None:
-    """`rrtn score` from WAV files of 2 to 3 s in this machine's memory or disk; the share of the slower half is the goal."""
+    """`rrtn score` from WAV files of 2 to 3 s in this machine's memory or disk; the share of the
+    slower half is the goal.
+    """
     if absent := [name for name in ("soundfile", "soxr") if not checkout.is_installed(name)]:
         raise Skipped(f"{' and '.join(absent)} not installed: nothing here could decode")
     if place.device.type == "cuda" and (reason := cuda_missing()):

@@ -45,7 +45,9 @@ Flavour = tuple[Runs, InputKind, str]  # run, kind of input, precision
 
 
 class Model:
-    """A network whose scores spread over 0 to 1, clips, and what PyTorch makes of them on the CPU in float32."""
+    """A network whose scores spread over 0 to 1, clips, and what PyTorch makes of them on the CPU
+    in float32.
+    """
 
     def __init__(self, encoder: EncoderName, clips: int) -> None:
         self.encoder, self.spec = encoder, FrontendSpec()
@@ -81,7 +83,9 @@ def with_half_encoder(network: TwinsNetwork) -> TwinsNetwork:
 
 
 def spread_network(encoder: EncoderName, log_mels: Tensor) -> TwinsNetwork:
-    """Random weights, but BatchNorm that knows the clips and a head that separates them: else parity would be easy."""
+    """Random weights, but BatchNorm that knows the clips and a head that separates them: else
+    parity would be easy.
+    """
     torch.manual_seed(0)
     network = TwinsNetwork(encoder, n_mels=log_mels.shape[-1], n_targets=len(TARGETS), projector_layers=0)
     for module in network.modules():
@@ -99,7 +103,10 @@ def spread_network(encoder: EncoderName, log_mels: Tensor) -> TwinsNetwork:
 
 
 def section_infer(place: Place, record: Record) -> None:
-    """Parity of every flavour first; nothing that computes something else is timed. Copies to and from the host are in."""
+    """Parity of every flavour first; nothing that computes something else is timed.
+
+    Copies to and from the host are in.
+    """
     record.more["not_here"] = missing_runtimes(place)
     for text in record.more["not_here"].values():
         record.note(text)
@@ -278,7 +285,9 @@ def engine_backend(record: Record, model: Model, bundle: Bundle, flavour: str, p
 
 
 def has_parity(record: Record, model: Model, name: str, run: Runs, kind: InputKind, precision: str) -> bool:
-    """Batches of 32, 7 and 1, and permuted. int8 and bf16 have no limit of a score, but CCC with the reference is told."""
+    """Batches of 32, 7 and 1, and permuted. int8 and bf16 have no limit of a score, but CCC with
+    the reference is told.
+    """
     x, shuffled = model.inputs(kind), np.random.default_rng(1).permutation(len(model.reference))
     some = np.r_[: min(14, model.bursts), model.bursts : len(x)]
     scores = batched(run, x, 32)

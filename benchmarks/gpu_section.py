@@ -48,7 +48,10 @@ class Place:
 
 @dataclass
 class Record:
-    """A section's results. Each is printed and written as soon as it is there: a section that is killed keeps them."""
+    """A section's results.
+
+    Each is printed and written as soon as it is there: a section that is killed keeps them.
+    """
 
     section: str
     place: Place
@@ -128,7 +131,9 @@ def seconds_of_blocks(
     calls: int,
     warm_up: int = 1,
 ) -> dict[str, list[float]]:
-    """Seconds of one call, each the mean of `calls` that are given without waiting, in rounds over all functions."""
+    """Seconds of one call, each the mean of `calls` that are given without waiting, in rounds over
+    all functions.
+    """
     for function in functions.values():
         for _ in range(warm_up):
             function()

@@ -1,10 +1,12 @@
-"""Everything that needs a GPU, in sections of under 8 minutes each; `--smoke` runs the same code at tiny sizes on the CPU.
+"""Everything that needs a GPU, in sections of under 8 minutes each; `--smoke` runs the same code at
+tiny sizes on the CPU.
 
     python benchmarks/gpu_suite.py --section correct step --out OUT
     python benchmarks/gpu_suite.py --smoke --out OUT
 
-Runs from a bare checkout: nothing of rrtn need be installed. A section that lacks a package says which, and is skipped.
-Each prints its lines as they come, one JSON line last, and writes OUT/<section>.json after every line.
+Runs from a bare checkout: nothing of rrtn need be installed. A section that lacks a package says
+which, and is skipped. Each prints its lines as they come, one JSON line last, and writes
+OUT/<section>.json after every line.
 
 correct      the device against the CPU: frontend, losses, gradients, an epoch; bf16 and torch.compile against fp32 eager
 step         the twin-view training step of each encoder: ms, clips/s, share of the measured matmul peak, memory

@@ -42,7 +42,10 @@ SHORTEST_RUN = 10.0  # s; with less to go, no other run of the table is begun
 
 
 def section_step(place: Place, record: Record) -> None:
-    """Eager against compiled, with CUDA graphs (reduce-overhead), in bf16; fp32 and tf32 eager beside. Batch 128, twins."""
+    """Eager against compiled, with CUDA graphs (reduce-overhead), in bf16; fp32 and tf32 eager beside.
+
+    Batch 128, twins.
+    """
     batch = place.size(128, 4)
     split = split_of_noise(4 * batch, FrontendSpec(), place.device)
     record.more |= {"batch_size": batch, "target_share": TARGET_SHARE, "ratios": {}}
@@ -165,7 +168,9 @@ def parts_of_step(place: Place, record: Record, config: Config, split: SplitClip
 
 
 def section_paper_run(place: Place, record: Record) -> None:
-    """`rrtn train` as it is, 60 epochs; stopped at the section's end where it takes longer, and then said so."""
+    """`rrtn train` as it is, 60 epochs; stopped at the section's end where it takes longer, and
+    then said so.
+    """
     start = time.perf_counter()
     counts = {name: place.size(count, 12) for name, count in CLIPS.items()}
     items = corpus_of_bursts(
@@ -211,7 +216,9 @@ def section_paper_run(place: Place, record: Record) -> None:
 def timed_run(
     config: Config, items: dict[str, list[Item]], *, stop_after: float
 ) -> tuple[list[float], list[dict[str, Any]], bool]:
-    """-> seconds of each epoch (the first with all that comes before), its history, and whether it was stopped."""
+    """-> seconds of each epoch (the first with all that comes before), its history, and whether it
+    was stopped.
+    """
     history: list[dict[str, Any]] = []
     times: list[float] = []
     last = time.perf_counter()
@@ -249,7 +256,9 @@ def stopping(seconds: float) -> Iterator[None]:
 
 
 def section_table2(place: Place, record: Record) -> None:
-    """`rrtn table2` as it is, on a smaller corpus and in fewer epochs, seed by seed until the section's time is over."""
+    """`rrtn table2` as it is, on a smaller corpus and in fewer epochs, seed by seed until the
+    section's time is over.
+    """
     train, val, epochs, batch = place.size((4000, 2000, 20, 128), (24, 12, 1, 4))
     items = corpus_of_bursts(train, val, FrontendSpec(), speakers=place.size((120, 60), (3, 3)))
     record.more |= {"clips": {"Train": train, "Val": val}, "epochs": epochs, "data": "synthetic"}

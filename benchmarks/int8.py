@@ -1,11 +1,12 @@
-"""The two int8 graphs against the fp32 one: speed on the CPU in one run, time and bytes to make them, and their scores.
+"""The two int8 graphs against the fp32 one: speed on the CPU in one run, time and bytes to make them,
+and their scores.
 
     python benchmarks/int8.py                        random weights: the speed does not depend on them
     python benchmarks/int8.py runs/a runs/b          the best checkpoints of runs, and their scores on Val
     python benchmarks/int8.py --batches 4 --repeats 3 runs/a
 
-The TensorRT graph is not timed here, where it would run in float; TensorRT-RTX builds its engine where it is installed.
-Calibration clips are of the Train split, or noise.
+The TensorRT graph is not timed here, where it would run in float; TensorRT-RTX builds its engine
+where it is installed. Calibration clips are of the Train split, or noise.
 """
 
 import argparse

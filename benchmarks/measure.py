@@ -100,9 +100,11 @@ def summary(seconds: list[float], *, clips: int) -> dict[str, float]:
 
 
 def ratio(times: list[float], of: list[float], *, better: str = "higher") -> Ratio:
-    """`times` / `of`, round by round, so that a slow moment of the machine is in both: its median and quartiles.
+    """`times` / `of`, round by round, so that a slow moment of the machine is in both: its median and
+    quartiles.
 
-    What results.py compares between two runs, because it does not depend on how fast the machine was.
+    What results.py compares between two runs, because it does not depend on how fast the machine
+    was.
     """
     q25, median, q75 = np.quantile(np.array(times) / np.array(of), (0.25, 0.5, 0.75)).round(4).tolist()
     return {"median": median, "q25": q25, "q75": q75, "n": len(times), "better": better}

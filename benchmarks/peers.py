@@ -1,14 +1,17 @@
-"""The same model, with the same weights, on the same clips through the runtimes that one could take instead; in one run.
+"""The same model, with the same weights, on the same clips through the runtimes that one could take
+instead; in one run.
 
     python benchmarks/peers.py [--encoders resnet18] [--repeats 5] [--share 0.25] [--without compile]
 
-From files: rrtn's Scorer (with the variant that it takes by itself), audonnx with audinterface (by default, and at its best),
-and a plain loop (read, resample, log-Mel, batches of 16) around PyTorch eager, torch.compile, and OpenVINO. Model alone: the
-last three and ONNX Runtime, fed features that are ready in memory. OpenVINO runs one batch after the other on all cores, and
-with its hint for throughput.
+From files: rrtn's Scorer (with the variant that it takes by itself), audonnx with audinterface (by
+default, and at its best), and a plain loop (read, resample, log-Mel, batches of 16) around PyTorch
+eager, torch.compile, and OpenVINO. Model alone: the last three and ONNX Runtime, fed features that
+are ready in memory. OpenVINO runs one batch after the other on all cores, and with its hint for
+throughput.
 
-All give the same scores (checked before a time is printed). OpenVINO and audinterface are no dependencies of rrtn:
-`make .peers` brings them; lines of what is missing are left out, which is said.
+All give the same scores (checked before a time is printed). OpenVINO and audinterface are no
+dependencies of rrtn: `make .peers` brings them; lines of what is missing are left out, which is
+said.
 """
 
 import argparse

@@ -38,7 +38,9 @@ def kind_of(machine: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def read_result(path: Path) -> Result:
-    """A JSON list, one JSON object (of gpu_suite.py), or one object a line, as the first results were kept."""
+    """A JSON list, one JSON object (of gpu_suite.py), or one object a line, as the first results
+    were kept.
+    """
     text = path.read_text()
     if path.suffix == ".jsonl":
         return Result(path, [json.loads(line) for line in text.splitlines() if line])

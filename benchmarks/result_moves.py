@@ -28,7 +28,8 @@ class Move:
 
     @property
     def spread(self) -> float:
-        """What it may move by chance: MANY times the distance of the quartiles in both runs, and no less than LEAST.
+        """What it may move by chance: MANY times the distance of the quartiles in both runs, and no
+        less than LEAST.
 
         Quartiles of few rounds lie too close together: n rounds count 1 + 2 / n times.
         """

@@ -5,8 +5,9 @@
     python benchmarks/results.py compare [NEW OLD]  the newest result against the last one of the same kind of machine
     python benchmarks/results.py table              the table in README.md from the newest results of every machine
 
-A comparison is of ratios within each run, never of seconds: the machines are shared, and a slow hour slows both sides of a
-ratio. It names what moved by more than its spread. Exit code 1 where something got worse, or a benchmark broke.
+A comparison is of ratios within each run, never of seconds: the machines are shared, and a slow
+hour slows both sides of a ratio. It names what moved by more than its spread. Exit code 1 where
+something got worse, or a benchmark broke.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""A folder of real recordings to scores, in fp32 and int8, beside what others do with the same model, in one run.
+"""A folder of real recordings to scores, in fp32 and int8, beside what others do with the same model,
+in one run.
 
     python benchmarks/score_folder.py [--encoders resnet18] [--audio DIR] [--repeats 5] [--share 0.5]
 
@@ -8,8 +9,9 @@ PyTorch            a plain loop in eager mode: read, resample, log-Mel and encod
 audonnx            audinterface.Feature.process_files with audonnx.load and our transform: by default (one thread), and at the
                    best of: two threads for ONNX Runtime, two files at a time, both
 
-Weights are random: the time does not depend on them. All give the same scores for the same files (checked before a time is
-printed). audinterface is no dependency of rrtn: `make .peers` brings it; without it its lines are left out.
+Weights are random: the time does not depend on them. All give the same scores for the same files
+(checked before a time is printed). audinterface is no dependency of rrtn: `make .peers` brings it;
+without it its lines are left out.
 """
 
 import argparse

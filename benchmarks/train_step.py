@@ -1,10 +1,12 @@
-"""One training step of rrtn, waveforms in, against the loop that a researcher would write, features in; in one run.
+"""One training step of rrtn, waveforms in, against the loop that a researcher would write, features
+in; in one run.
 
     python benchmarks/train_step.py --encoders resnet18 cnn10 --methods vanilla rrtn-ruwl --batch-size 128 --steps 5
 
-The plain loop: a DataLoader over log-Mels that were computed beforehand, eager, fp32, torch.optim.AdamW as it comes,
-SpecAugment one clip after the other as torchlibrosa does it, and loss.item() for the progress line. rrtn's step starts
-from int16 waveforms: crop, level, log-Mel in float64 and masks are part of its time.
+The plain loop: a DataLoader over log-Mels that were computed beforehand, eager, fp32,
+torch.optim.AdamW as it comes, SpecAugment one clip after the other as torchlibrosa does it, and
+loss.item() for the progress line. rrtn's step starts from int16 waveforms: crop, level, log-Mel in
+float64 and masks are part of its time.
 """
 
 import argparse
@@ -146,7 +148,9 @@ def measure(
 def results_of(
     base: Config, split: SplitClips, arguments: argparse.Namespace
 ) -> tuple[dict[str, dict[str, float | int | str]], dict[str, Ratio]]:
-    """One line for each variant of one encoder and method, and how many times faster than the plain loop it is."""
+    """One line for each variant of one encoder and method, and how many times faster than the plain
+    loop it is.
+    """
     device, batch = split.device, base.optim.batch_size
     plain = dataclasses.replace(base, precision="fp32", compile="off")
     makers: dict[str, Callable[[], Iterator[None]]] = {

@@ -1,10 +1,12 @@
-"""The cpu variant beside the direct convolutions of ONNX Runtime and OpenVINO: the model alone, in one run.
+"""The cpu variant beside the direct convolutions of ONNX Runtime and OpenVINO: the model alone, in one
+run.
 
     python benchmarks/winograd.py [--encoders cnn14] [--repeats 7] [--share 1] [--tune]
     python benchmarks/winograd.py --layers cnn14         each convolution: counted operations and bytes, and milliseconds
 
-Each runs in batches of 16 on all cores: one batch after the other, and (as `rrtn score` does it) one batch a core. All give the
-same scores, which is checked first. OpenVINO comes with `make .peers`; without it its lines are left out, which is said.
+Each runs in batches of 16 on all cores: one batch after the other, and (as `rrtn score` does it)
+one batch a core. All give the same scores, which is checked first. OpenVINO comes with `make
+.peers`; without it its lines are left out, which is said.
 """
 
 import argparse

@@ -26,7 +26,10 @@ def demo(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Everything once on the built-in corpus: train, evaluate, export with an engine, report, score. Minutes on two cores."""
+    """Everything once on the built-in corpus: train, evaluate, export with an engine, report, score.
+
+    Minutes on two cores.
+    """
     from ..train.data.builtin import builtin_corpus
 
     run = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-demo"

@@ -54,7 +54,8 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """One HTML page: training curves, evaluation with intervals, export, clips to look at and listen to. No network.
+    """One HTML page: training curves, evaluation with intervals, export, clips to look at and listen
+    to. No network.
 
     A folder of runs that differ in their seed is taken as a run, too.
     Example: rrtn report runs/rrtn runs/vanilla

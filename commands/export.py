@@ -73,7 +73,8 @@ def export(
     from ..export.triton import not_servable, triton_repository_from_bundle
 
     options = EngineOptions(
-        batch_profile=_numbers("--batch-profile", batch_profile, 3),  # type: ignore[arg-type]  # three, it says
+        # three, it says
+        batch_profile=_numbers("--batch-profile", batch_profile, 3),  # type: ignore[arg-type]
         targets=_numbers("--targets", targets),
     )
     wanted = Wanted(

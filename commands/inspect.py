@@ -86,7 +86,9 @@ def _state(bundle: "Bundle", variant: "Variant") -> str:
 
 
 def _auto(bundle: "Bundle") -> dict[str, Any]:
-    """What --backend auto begins with here, by all that is known without loading it, and why with nothing faster."""
+    """What --backend auto begins with here, by all that is known without loading it, and why with
+    nothing faster.
+    """
     from ..runtime.backends.choice import candidates_of_bundle
 
     candidates, passed_over = candidates_of_bundle(bundle)

@@ -15,7 +15,8 @@ def pack(
     listed: Listed = None,
     as_json: Json = False,
 ) -> None:
-    """Put many small files into few Parquet files, byte for byte, which score as the files do; goes on where it was.
+    """Put many small files into few Parquet files, byte for byte, which score as the files do; goes on
+    where it was.
 
     Example: rrtn pack recordings/ --out packs; rrtn score packs --out scores.csv
     """

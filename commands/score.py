@@ -89,7 +89,8 @@ def score(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score audio files. A bad file is a row with an error code, never a stop; the same command goes on where it was.
+    """Score audio files. A bad file is a row with an error code, never a stop; the same command goes
+    on where it was.
 
     Example: rrtn score recordings/ --out scores.csv
     """

@@ -38,9 +38,11 @@ def table2(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """The paper's Table 2 on your data: nine rows, some seeds each, with gains and their significance beside the paper's.
+    """The paper's Table 2 on your data: nine rows, some seeds each, with gains and their significance
+    beside the paper's.
 
-    The same command goes on where it was stopped. Example: rrtn table2 --data hume-vb --seeds 5 --encoders cnn14
+    The same command goes on where it was stopped. Example: rrtn table2 --data hume-vb --seeds 5
+    --encoders cnn14
     """
     from ..train.config import config_from_dict
     from ..train.config_file import merged

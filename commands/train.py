@@ -69,9 +69,9 @@ def train(
 ) -> None:
     """Train the network on rated clips.
 
-    Without --data it trains on a small built-in synthetic corpus. Every setting of --config is in a run's config.toml.
-    Example: rrtn train --data hume-vb --encoder cnn14 --method rrtn-ruwl.
-    On 4 GPUs: torchrun --nproc-per-node 4 -m rrtn train --data hume-vb
+    Without --data it trains on a small built-in synthetic corpus. Every setting of --config is in a
+    run's config.toml. Example: rrtn train --data hume-vb --encoder cnn14 --method rrtn-ruwl. On 4
+    GPUs: torchrun --nproc-per-node 4 -m rrtn train --data hume-vb
     """
     from ..runtime.bundle import newest_run
     from ..train.config import config_from_dict

@@ -1,7 +1,7 @@
 """A bundle takes another one's place, and at no moment does a reader find neither.
 
-It is made in a folder beside, `.<name>.<random>.tmp`, which is locked for as long as its process lives: one that nobody
-holds was left by a killed export, and the next one removes it.
+It is made in a folder beside, `.<name>.<random>.tmp`, which is locked for as long as its process
+lives: one that nobody holds was left by a killed export, and the next one removes it.
 """
 
 import contextlib
@@ -26,7 +26,10 @@ _REPLACES: Final = "replaces"  # in bundle.json, while files take their lasting 
 
 
 def check_replaceable(out: Path) -> None:
-    """Before the work. Raises ModelError where `out` is no place for a bundle, StoppedError where it takes no files."""
+    """Before the work.
+
+    Raises ModelError where `out` is no place for a bundle, StoppedError where it takes no files.
+    """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise ModelError(f"{out} | a link or a file | expected a folder, or nothing | choose another --out")
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
@@ -73,10 +76,12 @@ def put_in_place(staging: Path, out: Path) -> None:
 
 
 def _replace_files(staging: Path, out: Path) -> None:
-    """Whenever this is interrupted, bundle.json lists files that are whole: all the old ones, or all the new ones.
+    """Whenever this is interrupted, bundle.json lists files that are whole: all the old ones, or all
+    the new ones.
 
-    No file can be replaced in the same moment as the JSON that has its hash. So each new file first gets a spare name,
-    under which bundle.json lists it; then its lasting name; then bundle.json lists that.
+    No file can be replaced in the same moment as the JSON that has its hash. So each new file first
+    gets a spare name, under which bundle.json lists it; then its lasting name; then bundle.json
+    lists that.
     """
     new = load_bundle(staging)
     before = _ours(out)
@@ -100,7 +105,9 @@ def _replace_files(staging: Path, out: Path) -> None:
 
 
 def _give_name(source: Path, target: Path) -> None:
-    """`target` becomes a second name of the same content, or a copy where the file system has no hard links."""
+    """`target` becomes a second name of the same content, or a copy where the file system has no
+    hard links.
+    """
     with atomic_path(target) as temporary:
         temporary.unlink()
         try:

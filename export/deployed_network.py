@@ -28,8 +28,9 @@ def deployed_from_network(
 ) -> nn.Module:
     """Encoder and head in evaluation mode, taking `log_mel` or `waveform`, float32 at both ends.
 
-    `half` computes the encoder in float16 behind bn0, with its BatchNorms folded in float32 before; frontend, bn0 and head
-    stay float32. `embeddings` adds the encoder's representation [B, D] to the outputs.
+    `half` computes the encoder in float16 behind bn0, with its BatchNorms folded in float32 before;
+    frontend, bn0 and head stay float32. `embeddings` adds the encoder's representation [B, D] to
+    the outputs.
     """
     encoder = half_encoder(network.encoder) if half else network.encoder
     model = LogMelModel(encoder, network.head, embeddings=embeddings)
@@ -75,7 +76,9 @@ def half_encoder(encoder: Encoder) -> nn.Module:
 
 
 def folded_encoder(encoder: Encoder) -> Encoder:
-    """A copy whose convolutions hold the BatchNorm behind them (in float32: a small running_var makes large weights)."""
+    """A copy whose convolutions hold the BatchNorm behind them (in float32: a small running_var
+    makes large weights).
+    """
     folded = copy.deepcopy(encoder).eval()
     for block in list(folded.modules()):
         for i in (1, 2):
@@ -101,8 +104,8 @@ class ToHalf(nn.Module):
 class ConvLogMel(nn.Module):
     """waveform [B, N] -> log_mel [B, 1, T, M] by a strided convolution with the windowed DFT basis.
 
-    Not the ONNX STFT operator: it has no CUDA kernel in ONNX Runtime and its CPU kernel is slow. The basis is made in
-    float64 and rounded once.
+    Not the ONNX STFT operator: it has no CUDA kernel in ONNX Runtime and its CPU kernel is slow.
+    The basis is made in float64 and rounded once.
     """
 
     def __init__(self, spec: FrontendSpec) -> None:

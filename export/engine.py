@@ -1,8 +1,9 @@
 """TensorRT engines, by whatever flavour is installed.
 
-TensorRT (`tensorrt`, 10.13 and later, 11.x) builds for the GPU of this machine. TensorRT-RTX (`tensorrt_rtx`) builds
-ahead of time for a list of GPUs, without one. Both are driven by the same calls: strongly typed networks, so that
-precision is what the ONNX file says, and no TF32. Only the RTX half has run so far, on a machine without a GPU.
+TensorRT (`tensorrt`, 10.13 and later, 11.x) builds for the GPU of this machine. TensorRT-RTX
+(`tensorrt_rtx`) builds ahead of time for a list of GPUs, without one. Both are driven by the same
+calls: strongly typed networks, so that precision is what the ONNX file says, and no TF32. Only the
+RTX half has run so far, on a machine without a GPU.
 """
 
 import contextlib
@@ -71,9 +72,11 @@ def engine_from_onnx(
     options: EngineOptions = EngineOptions(),
     progress: Callable[[float, str], None] = lambda share, phase: None,
 ) -> tuple[bytes, EngineStamp]:
-    """A serialised engine and its stamp. `progress` gets the share that is done, in [0, 1], and what is being done.
+    """A serialised engine and its stamp. `progress` gets the share that is done, in [0, 1], and what
+    is being done.
 
-    Raises ModelError with the parser's or builder's own words, and where the layers are not of the stated precision.
+    Raises ModelError with the parser's or builder's own words, and where the layers are not of the
+    stated precision.
     """
     loaded = flavour_of(flavour)
     trt, log = loaded.module, loaded.log
@@ -148,7 +151,9 @@ def _build(
 
 @contextlib.contextmanager
 def _signals_wait() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM are kept until the builder has returned: what they raise cannot pass through it, and would be lost."""
+    """Ctrl-C and SIGTERM are kept until the builder has returned: what they raise cannot pass
+    through it, and would be lost.
+    """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # signals go to the main thread alone
         yield received
@@ -166,7 +171,8 @@ def _signals_wait() -> Iterator[list[int]]:
 
 
 def progress_monitor(trt: Any, report: Callable[[float, str], None], stop: Sequence[object] = ()) -> Any:
-    """Tells `report` the share of a build that is done, which never falls, and the phase. Derived from the flavour's own.
+    """Tells `report` the share of a build that is done, which never falls, and the phase. Derived from
+    the flavour's own.
 
     As soon as something is in `stop`, the build ends at its next step.
     """
@@ -210,7 +216,8 @@ def progress_monitor(trt: Any, report: Callable[[float, str], None], stop: Seque
 def layer_types(inspection: str) -> Counter[str]:
     """How many outputs of an engine's layers are of which type, from EngineInspector's JSON.
 
-    TensorRT writes a type as Half or Float, or within a format: "Channel major FP16 format where channel % 8 == 0".
+    TensorRT writes a type as Half or Float, or within a format: "Channel major FP16 format where
+    channel % 8 == 0".
     """
     names = {
         "half": "fp16",
@@ -230,9 +237,11 @@ def layer_types(inspection: str) -> Counter[str]:
 
 
 def check_layers(types: Counter[str], stated: str) -> None:
-    """Raises ModelError where an engine, as it was built, computes in something else than its name says.
+    """Raises ModelError where an engine, as it was built, computes in something else than its name
+    says.
 
-    Fusion leaves few layers, and some of any engine stay in float32, so that presence is all that can be asked of them.
+    Fusion leaves few layers, and some of any engine stay in float32, so that presence is all that
+    can be asked of them.
     """
     foreign = [name for name in types if name not in ("fp32", stated)]
     if foreign or not types[stated]:
@@ -255,7 +264,8 @@ def _inspection(flavour: Flavour, plan: bytes) -> str:
 
 
 def convolution_types(network: Any, trt: Any) -> Counter[str]:
-    """How many convolutions a parsed, strongly typed network computes in fp32, fp16, and int8 (a dequantised input).
+    """How many convolutions a parsed, strongly typed network computes in fp32, fp16, and int8 (a
+    dequantised input).
 
     This is read before the build, on any machine; `layer_types` is read back from the engine.
     """

@@ -34,7 +34,9 @@ def onnx_from_network(
     half: bool = False,
     embeddings: bool = False,
 ) -> bytes:
-    """A serialised ModelProto: dynamic batch, everything that scoring needs in its metadata, no external data."""
+    """A serialised ModelProto: dynamic batch, everything that scoring needs in its metadata, no
+    external data.
+    """
     metadata = metadata_of(labels, spec, input_kind, "fp16" if half else "fp32")
     module = deployed_from_network(network, spec, input_kind, half=half, embeddings=embeddings)
     return onnx_from_module(

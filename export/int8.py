@@ -1,8 +1,8 @@
 """The fp32 graph as two int8 graphs, quantised after training with calibration clips.
 
-Both are QDQ graphs: QuantizeLinear and DequantizeLinear around float operators, which ONNX Runtime and TensorRT fuse into
-int8 ones. Between the first convolution of the encoder and its pooling over time lies the trunk; the frontend, bn0 and the
-head stay float. n clips, D embedding, K targets.
+Both are QDQ graphs: QuantizeLinear and DequantizeLinear around float operators, which ONNX Runtime
+and TensorRT fuse into int8 ones. Between the first convolution of the encoder and its pooling over
+time lies the trunk; the frontend, bn0 and the head stay float. n clips, D embedding, K targets.
 """
 
 import json
@@ -44,15 +44,17 @@ class _Recipe:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-# Every operator of the trunk, so that int8 goes from convolution to convolution; a ReLU goes into the range before it.
-# On x86 without VNNI, two products u8 * s8 are added in 16 bits, which saturate: 2 * 255 * 127 > 32767. Weights in 7 bits
-# cannot (2 * 255 * 64 = 32640), so that every CPU gives the same scores.
+# Every operator of the trunk, so that int8 goes from convolution to convolution; a ReLU goes into
+# the range before it. On x86 without VNNI, two products u8 * s8 are added in 16 bits, which
+# saturate: 2 * 255 * 127 > 32767. Weights in 7 bits cannot (2 * 255 * 64 = 32640), so that every
+# CPU gives the same scores.
 _CPU: Final = _Recipe(
     activations=QuantType.QUInt8,
     operators=("Conv", "Relu", "Add", "MaxPool", "AveragePool"),
     reduce_range=True,
 )
-# TensorRT takes neither a zero point nor an int32 bias behind DequantizeLinear, and wants no Q/DQ behind a convolution.
+# TensorRT takes neither a zero point nor an int32 bias behind DequantizeLinear, and wants no Q/DQ
+# behind a convolution.
 _TENSORRT: Final = _Recipe(
     activations=QuantType.QInt8,
     operators=("Conv",),
@@ -70,8 +72,8 @@ _TENSORRT: Final = _Recipe(
 def int8_for_cpu(model: bytes, calibration: Float32) -> bytes:
     """u8 activations and 7-bit weights per channel: what ONNX Runtime runs fast on CPUs.
 
-    `model` is one of `onnx_from_network`; `calibration` are clips of the training split as its input takes them,
-    log-mels [n, 1, T, M] or waveforms [n, N], 128 or so.
+    `model` is one of `onnx_from_network`; `calibration` are clips of the training split as its
+    input takes them, log-mels [n, 1, T, M] or waveforms [n, N], 128 or so.
     """
     return _int8_from_onnx(model, calibration, _CPU)
 
@@ -160,7 +162,9 @@ def _quantised(fp32: ModelProto, calibration: Float32, recipe: _Recipe) -> Model
 
 
 def _trunk(model: ModelProto) -> list[NodeProto]:
-    """From the encoder's first convolution up to its pooling over time; the frontend's convolution is one-dimensional."""
+    """From the encoder's first convolution up to its pooling over time; the frontend's convolution
+    is one-dimensional.
+    """
     nodes = list(model.graph.node)
     rank = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     begin = next(i for i, node in enumerate(nodes) if node.op_type == "Conv" and rank[node.input[1]] == 4)
@@ -180,10 +184,11 @@ class _Clips(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _correct_head(int8: ModelProto, fp32: ModelProto, calibration: Float32) -> None:
-    """Takes each target's int8 logit to the fp32 one, along the line that fits best on the calibration clips.
+    """Takes each target's int8 logit to the fp32 one, along the line that fits best on the calibration
+    clips.
 
-    Beside noise, quantisation brings a shift and a stretch, and CCC sees both: z_k ~ s_k z8_k + t_k. The head is float, so
-    the line costs nothing: w_k <- s_k w_k, b_k <- s_k b_k + t_k.
+    Beside noise, quantisation brings a shift and a stretch, and CCC sees both: z_k ~ s_k z8_k +
+    t_k. The head is float, so the line costs nothing: w_k <- s_k w_k, b_k <- s_k b_k + t_k.
     """
     head = _head(int8)
     tensors = {tensor.name: tensor for tensor in int8.graph.initializer}
@@ -213,7 +218,10 @@ def _head(model: ModelProto) -> NodeProto:
 
 
 def _lines(x: Float64, y: Float64) -> tuple[Float64, Float64]:
-    """Least squares y ~ s x + t of each column: [n, K] each -> s [K], t [K]. A constant column is only shifted."""
+    """Least squares y ~ s x + t of each column: [n, K] each -> s [K], t [K].
+
+    A constant column is only shifted.
+    """
     m_x, m_y = x.mean(0), y.mean(0)
     s_xx = np.square(x - m_x).mean(0)
     s_xy = ((x - m_x) * (y - m_y)).mean(0)

@@ -111,7 +111,9 @@ def torch_scores(
 
 
 def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tuple[Parity, Float32]:
-    """Runs the probe as scoring would, in several batch sizes and permuted; -> figures, and differences [n + 4]."""
+    """Runs the probe as scoring would, in several batch sizes and permuted; -> figures, and
+    differences [n + 4].
+    """
     n, total = len(probe.ratings), len(probe.clips)
     features = np.array([clip_input(clip, spec, backend.variant.input) for clip in probe.clips])
     largest = _BATCHES[-1]
@@ -146,7 +148,9 @@ def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tup
 
 
 def check_parity(backend: Backend, spec: FrontendSpec, probe: Probe, *, worst_to: Path) -> Parity:
-    """Raises ModelError where the variant fails; its worst clip is then saved to `worst_to` (npz: waveform, expected)."""
+    """Raises ModelError where the variant fails; its worst clip is then saved to `worst_to` (npz:
+    waveform, expected).
+    """
     parity, differences = parity_of_backend(backend, spec, probe)
     if parity.failure:
         worst = int(np.argmax(differences))
@@ -158,9 +162,11 @@ def check_parity(backend: Backend, spec: FrontendSpec, probe: Probe, *, worst_to
 
 
 def check_half_range(encoder: torch.nn.Module, spec: FrontendSpec, clips: Float32) -> None:
-    """Raises ModelError where an activation of the (folded, float32) encoder leaves float16's range on the clips [n, N].
+    """Raises ModelError where an activation of the (folded, float32) encoder leaves float16's range on
+    the clips [n, N].
 
-    ONNX Runtime computes float16 convolutions in float32 on CPUs, so that running the graph there does not show it.
+    ONNX Runtime computes float16 convolutions in float32 on CPUs, so that running the graph there
+    does not show it.
     """
     largest = 0.0
 

@@ -43,12 +43,14 @@ class Published:
     failed: dict[str, str]
 
 
-def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) -> Published:  # noqa: B008  # frozen
-    """Exports the best checkpoint of `run` to `out` (default: run/export), replacing a bundle that is there.
+# frozen
+def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) -> Published:  # noqa: B008
+    """Exports the best checkpoint of `run` to `out` (default: run/export), replacing a bundle that is
+    there.
 
-    Every ONNX file passes the parity gate in a folder beside, before anything is replaced; one that does not is left
-    out. Raises ModelError for a broken checkpoint, an fp32 graph that does not pass, or a required variant that could
-    not be made.
+    Every ONNX file passes the parity gate in a folder beside, before anything is replaced; one that
+    does not is left out. Raises ModelError for a broken checkpoint, an fp32 graph that does not
+    pass, or a required variant that could not be made.
     """
     out = out or run / "export"
     check_replaceable(out)

@@ -1,4 +1,5 @@
-"""A model repository for NVIDIA Triton: `tritonserver --model-repository DIR` serves a bundle's variants.
+"""A model repository for NVIDIA Triton: `tritonserver --model-repository DIR` serves a bundle's
+variants.
 
     DIR/rrtn.json                      what was written here, with hashes; Triton looks at folders only
     DIR/rrtn_waveform/config.pbtxt     one folder a variant: rrtn_logmel, rrtn_waveform, rrtn_waveform_trt, ...
@@ -30,7 +31,8 @@ RECORD: Final = "rrtn.json"
 CONFIG: Final = "config.pbtxt"
 LABELS: Final = "labels.txt"
 MODEL_FILES: Final = {"onnx": "1/model.onnx", "engine": "1/model.plan"}
-# The largest batch that rrtn itself scores on a GPU. The graph allows 1024, which in a smaller GPU's memory might not fit.
+# The largest batch that rrtn itself scores on a GPU. The graph allows 1024, which in a smaller
+# GPU's memory might not fit.
 ONNX_BATCH: Final = 256
 WARMUP_BATCHES: Final = (1, 32)
 QUEUE_DELAY: Final = 2000  # us that a request waits for others to share its batch
@@ -53,9 +55,11 @@ class _Tensor:
 
 
 def triton_repository_from_bundle(bundle: Bundle, folder: Path) -> list[Path]:
-    """Writes `folder` anew, replacing a repository of ours; -> a folder for each variant but those of `not_servable`.
+    """Writes `folder` anew, replacing a repository of ours; -> a folder for each variant but those of
+    `not_servable`.
 
-    Raises ModelError where `folder` holds anything that was not written by this function, or was changed since.
+    Raises ModelError where `folder` holds anything that was not written by this function, or was
+    changed since.
     """
     _check_replaceable(folder)
     skipped = not_servable(bundle)
@@ -132,8 +136,9 @@ def _instruction(bundle: Bundle, variant: Variant) -> str:
 def _onnx_config(inputs: list[_Tensor], outputs: list[_Tensor]) -> str:
     """One instance: Triton would start two on a CPU, each with threads for every core."""
     head = f'backend: "onnxruntime"\nmax_batch_size: {ONNX_BATCH}\n'
-    # 1 is HEURISTIC: the default would time every algorithm anew for each size of batch that comes together. Of all
-    # places it is read here only: beside any other parameter, one in execution_accelerators is overwritten.
+    # 1 is HEURISTIC: the default would time every algorithm anew for each size of batch that comes
+    # together. Of all places it is read here only: beside any other parameter, one in
+    # execution_accelerators is overwritten.
     search = _parameter("cudnn_conv_algo_search", "1")
     return (
         head
@@ -204,7 +209,9 @@ def _escaped(text: str) -> str:
 
 
 def _source(bundle: Bundle, variant: Variant) -> Variant | None:
-    """The ONNX variant whose inputs and outputs are the variant's: itself, or what the engine was built from."""
+    """The ONNX variant whose inputs and outputs are the variant's: itself, or what the engine was
+    built from.
+    """
     if variant.kind == "onnx":
         return variant
     digest = _stamp(variant)["onnx_sha256"]

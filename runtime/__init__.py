@@ -1,6 +1,7 @@
 """Scoring without torch: `from rrtn.runtime import Scorer`.
 
-Names are loaded when they are first used: the command line needs the errors at once, and ONNX Runtime only to score.
+Names are loaded when they are first used: the command line needs the errors at once, and ONNX
+Runtime only to score.
 """
 
 import importlib

@@ -1,7 +1,8 @@
 """How fast each variant of a bundle is here, and how near to what the machine can do.
 
-The rules are those of trtexec and MLPerf: inputs that rotate, a warm-up that is not timed, percentiles only of enough runs,
-and a warning where the spread or the host spoils a figure. B batch, N samples, T frames, M mels.
+The rules are those of trtexec and MLPerf: inputs that rotate, a warm-up that is not timed,
+percentiles only of enough runs, and a warning where the spread or the host spoils a figure. B
+batch, N samples, T frames, M mels.
 """
 
 import html
@@ -260,7 +261,9 @@ def _inputs(spec: FrontendSpec, backend: Backend, batch: int) -> list[ModelBatch
 def _share(
     backend: Backend, batch: int, rate: float, flops: int | None, limits: Ceiling | None
 ) -> float | None:
-    """Of the rate that arithmetic and memory allow; float32 on the CPU only, since the ceilings are those of float32 there."""
+    """Of the rate that arithmetic and memory allow; float32 on the CPU only, since the ceilings are
+    those of float32 there.
+    """
     if limits is None or flops is None or backend.device != "cpu" or backend.variant.precision != "fp32":
         return None
     weights = (

@@ -56,7 +56,8 @@ class Bundle:
         return next((variant for variant in self.variants if variant.name == name), None)
 
     def read(self, variant: Variant) -> bytes:
-        """The variant's file, whole, once its hash agrees with the bundle and, for ONNX, nothing lies outside of it.
+        """The variant's file, whole, once its hash agrees with the bundle and, for ONNX, nothing lies
+        outside of it.
 
         Raises ModelError otherwise. No runtime gets a model that has not come through here.
         """

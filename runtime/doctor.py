@@ -93,7 +93,9 @@ _RTX_CAPABILITIES = (75, 80, 86, 89, 120, 121)  # of TensorRT-RTX 1.7, whose oth
 
 
 def _backends() -> Iterator[Finding]:
-    """Libraries are loaded for this, so that one that is missing is named here and not in the middle of the work."""
+    """Libraries are loaded for this, so that one that is missing is named here and not in the
+    middle of the work.
+    """
     reason, _, fix = (cuda_missing() or missing_library()).partition("; ")
     providers = ", ".join(
         name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()
@@ -110,7 +112,10 @@ def _backends() -> Iterator[Finding]:
 
 
 def _engines(machine: Machine, without_cuda: str) -> Finding:
-    """Whether engines can run. `without_cuda`: why ONNX Runtime's CUDA memory, which they use, is not there."""
+    """Whether engines can run.
+
+    `without_cuda`: why ONNX Runtime's CUDA memory, which they use, is not there.
+    """
     subject, found = (
         "score --backend trt",
         ", ".join(f"{name} {version}" for name, version in machine.versions.items()),

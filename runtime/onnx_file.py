@@ -1,6 +1,8 @@
-"""What an ONNX file holds, read from its bytes: without the onnx package, without running it, without copying a tensor.
+"""What an ONNX file holds, read from its bytes: without the onnx package, without running it, without
+copying a tensor.
 
-Only protobuf's headers are walked; everything else is skipped by its length. Field numbers are those of onnx.proto.
+Only protobuf's headers are walked; everything else is skipped by its length. Field numbers are
+those of onnx.proto.
 """
 
 import hashlib
@@ -59,9 +61,11 @@ def onnx_metadata(model: bytes, name: str = "ONNX") -> dict[str, str]:
 
 
 def check_onnx(model: bytes, name: str) -> None:
-    """Raises ModelError where a tensor's data are in another file, or an operator or opset is not standard ONNX.
+    """Raises ModelError where a tensor's data are in another file, or an operator or opset is not
+    standard ONNX.
 
-    To be called before any runtime sees the bytes: such data may be any file of this machine, or its memory.
+    To be called before any runtime sees the bytes: such data may be any file of this machine, or
+    its memory.
     """
     try:
         reason = next(filter(None, (_refusal(kind, fields) for kind, fields in _messages(model))), "")
@@ -128,7 +132,10 @@ def _contents(fields: Iterable[Field]) -> dict[int, memoryview]:
 
 
 def _messages(model: bytes) -> Iterator[tuple[str, list[Field]]]:
-    """Every message of _PARTS with its fields. No recursion: how deep a file is nested is its maker's choice."""
+    """Every message of _PARTS with its fields.
+
+    No recursion: how deep a file is nested is its maker's choice.
+    """
     waiting = [("model", memoryview(model))]
     left = _MAX_FIELDS
     while waiting:

@@ -5,8 +5,9 @@
     <folder>/weights-<step>-<epochs>.safetensors     encoder, head, projector; RUWL's c as `ruwl.c`
     <folder>/optimizer-<step>-<epochs>.safetensors   AdamW's moments and the epoch's running sums; only in `last`
 
-New files have new names, so a JSON always points to whole ones, whenever a save is interrupted. The step alone would be no
-new name: an epoch's last step may be saved before its validation, by a signal or by the clock, and again after it.
+New files have new names, so a JSON always points to whole ones, whenever a save is interrupted. The
+step alone would be no new name: an epoch's last step may be saved before its validation, by a
+signal or by the clock, and again after it.
 """
 
 import json
@@ -60,8 +61,8 @@ def save_checkpoint(
 ) -> None:
     """`tensors` {"weights": {...}, "optimizer": {...}}, each becomes one file.
 
-    Then all other files are removed, but those of the checkpoint before where it is kept. Raises StoppedError where the
-    storage refuses; what was there before is then still valid.
+    Then all other files are removed, but those of the checkpoint before where it is kept. Raises
+    StoppedError where the storage refuses; what was there before is then still valid.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
@@ -89,7 +90,9 @@ def load_checkpoint(
 
 
 class Saver:
-    """Saves behind the training's back, one job at a time and in order; a failure surfaces at the next call."""
+    """Saves behind the training's back, one job at a time and in order; a failure surfaces at the
+    next call.
+    """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")

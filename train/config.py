@@ -1,4 +1,6 @@
-"""Every setting of a training run: one dataclass a part, saved whole as the run's config.toml (see config_file.py)."""
+"""Every setting of a training run: one dataclass a part, saved whole as the run's config.toml (see
+config_file.py).
+"""
 
 import dataclasses
 import functools
@@ -143,7 +145,8 @@ class OptimConfig:
 class EvalConfig:
     """How the validation clips are seen."""
 
-    crop: Crop = "clip"  # the first 250 frames, as every exported model; full: whole recordings, as the authors may have
+    # the first 250 frames, as every exported model; full: whole recordings, as the authors may have
+    crop: Crop = "clip"
 
     def __post_init__(self) -> None:
         _check_choice("eval.crop", self.crop, get_args(Crop))
@@ -216,7 +219,10 @@ def _plain(value: Any) -> Any:
 
 
 def config_from_dict(document: Mapping[str, Any], *, source: str) -> Config:
-    """Sections and keys as in config.toml. Raises ConfigError naming an unknown key or a value of the wrong type."""
+    """Sections and keys as in config.toml.
+
+    Raises ConfigError naming an unknown key or a value of the wrong type.
+    """
     config: Config = _from_dict(Config, document, source=source, prefix="")
     return config
 

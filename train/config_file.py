@@ -1,4 +1,6 @@
-"""config.toml: the settings of a run as they are written, read, laid under flags, and compared when a run is resumed."""
+"""config.toml: the settings of a run as they are written, read, laid under flags, and compared when
+a run is resumed.
+"""
 
 import json
 import tomllib
@@ -79,7 +81,9 @@ def _section(name: str, document: Mapping[str, Any]) -> str:
 
 
 def _value(value: str | bool | float | list[Any]) -> str:
-    """Numbers are written as in Python, inf and nan too; text as in JSON, but for U+007F, which TOML wants escaped."""
+    """Numbers are written as in Python, inf and nan too; text as in JSON, but for U+007F, which
+    TOML wants escaped.
+    """
     match value:
         case bool():
             return str(value).lower()

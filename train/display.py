@@ -1,4 +1,5 @@
-"""What a person sees while `rrtn train` runs: a live table on a terminal, plain lines in a log, TensorBoard if asked for.
+"""What a person sees while `rrtn train` runs: a live table on a terminal, plain lines in a log,
+TensorBoard if asked for.
 
 All of it goes to stderr. Every duration is of the monotonic clock, which nobody can set back.
 """
@@ -68,10 +69,12 @@ class _Phase:
 
 
 class Display:
-    """`with Display(epochs=..., clips_per_epoch=...) as display:`; of several processes all but one are `quiet`.
+    """`with Display(epochs=..., clips_per_epoch=...) as display:`; of several processes all but one
+    are `quiet`.
 
-    `flops_per_clip` are a training step's, `peak` is in FLOP/s: where both are given, the share of the peak is shown.
-    Raises MissingExtraError where `tensorboard`, a folder, is given and the package is missing.
+    `flops_per_clip` are a training step's, `peak` is in FLOP/s: where both are given, the share of
+    the peak is shown. Raises MissingExtraError where `tensorboard`, a folder, is given and the
+    package is missing.
     """
 
     def __init__(
@@ -177,7 +180,9 @@ class Display:
             self._rest = max(monotonic() - self._training.ended, 0.0)
 
     def _show(self, line: str = "") -> None:
-        """Draws the table anew, or prints `line` where there is none; then `advance` is silent for a while."""
+        """Draws the table anew, or prints `line` where there is none; then `advance` is silent for
+        a while.
+        """
         started = monotonic()
         if self._live:
             self._live.refresh()
@@ -212,7 +217,9 @@ class Display:
         return f"{rate * self._share_per_rate:.0%}" if self._share_per_rate else ""
 
     def _seconds_left(self) -> float:
-        """Of the whole run, at the pace of this epoch and the one before (the first has a slow start); 0: not known."""
+        """Of the whole run, at the pace of this epoch and the one before (the first has a slow
+        start); 0: not known.
+        """
         training = self._training
         pace, rest = self._pace()
         later = (self._epochs - self._epoch - 1) * (self._clips_per_epoch * pace + rest)
@@ -229,7 +236,9 @@ class Display:
         return (self._earlier.seconds + training.seconds) / clips if clips else 0.0, rest
 
     def _rendered(self) -> Group:
-        """The last epochs, below the best one where that is older, and this epoch's progress: as they fit just now."""
+        """The last epochs, below the best one where that is older, and this epoch's progress: as
+        they fit just now.
+        """
         width, height = self._console.size
         parts = []
         if self._rows:
@@ -311,7 +320,9 @@ class _Writer:
         self._writer: SummaryWriter | None = None
 
     def write(self, record: Record, rate: float) -> None:
-        """The first record hides what an earlier process wrote from that step on: it has been trained again."""
+        """The first record hides what an earlier process wrote from that step on: it has been
+        trained again.
+        """
         step = record["step"]
         self._writer = self._writer or self._type(str(self._folder), purge_step=step)
         scalars = {f"loss/{name}": record[key] for name, key in _LOSSES.items() if key in record}

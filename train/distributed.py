@@ -1,9 +1,10 @@
-"""Several processes that train as one: what the loss and BatchNorm see is always the global batch (paper.md, point 14).
+"""Several processes that train as one: what the loss and BatchNorm see is always the global batch
+(paper.md, point 14).
 
-Started by torchrun. Each rank takes its slice of the batch; embeddings, scores and ratings are gathered, so that every
-rank computes the losses of the whole batch with the code of a single process. Gradients are then averaged over the ranks
-(DistributedDataParallel), for which `gathered` hands each rank's slice the sum over all ranks.
-B batch of this rank, W ranks.
+Started by torchrun. Each rank takes its slice of the batch; embeddings, scores and ratings are
+gathered, so that every rank computes the losses of the whole batch with the code of a single
+process. Gradients are then averaged over the ranks (DistributedDataParallel), for which `gathered`
+hands each rank's slice the sum over all ranks. B batch of this rank, W ranks.
 """
 
 import contextlib
@@ -134,7 +135,10 @@ def concatenated(world: World, part: npt.NDArray[np.float32]) -> npt.NDArray[np.
 
 
 def gathered(x: Tensor) -> Tensor:
-    """[B, ...] of each rank -> [W B, ...], rank after rank; differentiable. The tensor itself in a single process."""
+    """[B, ...] of each rank -> [W B, ...], rank after rank; differentiable.
+
+    The tensor itself in a single process.
+    """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return x
     result: Tensor = _Gather.apply(x)
@@ -142,7 +146,9 @@ def gathered(x: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """Each rank's loss depends on every rank's slice, so a slice's gradient is the sum over the ranks' losses."""
+    """Each rank's loss depends on every rank's slice, so a slice's gradient is the sum over the
+    ranks' losses.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -177,7 +183,9 @@ class _Sum(torch.autograd.Function):
 
 
 def with_global_batchnorm(network: nn.Module, device: torch.device) -> nn.Module:
-    """Every BatchNorm over the global batch: torch's SyncBatchNorm on GPUs; it has no CPU version, so ours there."""
+    """Every BatchNorm over the global batch: torch's SyncBatchNorm on GPUs; it has no CPU version,
+    so ours there.
+    """
     if device.type == "cuda":
         synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return synced
@@ -188,7 +196,9 @@ def with_global_batchnorm(network: nn.Module, device: torch.device) -> nn.Module
 
 
 class _GlobalBatchNorm(nn.BatchNorm2d):
-    """BatchNorm over [B, C, ...] of all ranks, from two sums; buffers as torch's (the unbiased variance is kept)."""
+    """BatchNorm over [B, C, ...] of all ranks, from two sums; buffers as torch's (the unbiased
+    variance is kept).
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:

@@ -7,7 +7,8 @@ from typing import Any
 
 
 class Interruption:
-    """Catches Ctrl-C and SIGTERM while it is open: `signal` is then set, and the loop stops where it can go on later.
+    """Catches Ctrl-C and SIGTERM while it is open: `signal` is then set, and the loop stops where it
+    can go on later.
 
     A second Ctrl-C stops at once.
     """

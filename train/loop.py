@@ -58,12 +58,14 @@ def train(
     world: World = World(),  # noqa: B008  # frozen
     part: Part = Part(),  # noqa: B008  # frozen
 ) -> TrainResult:
-    """Trains into the folder `run`; `resume` goes on behind its last checkpoint and gives the bits of an unbroken run.
+    """Trains into the folder `run`; `resume` goes on behind its last checkpoint and gives the bits of
+    an unbroken run.
 
     `part` is what the display says of the runs beside it.
 
-    Raises ConfigError for a run that is there already or another trainer in it, DataError for audio that cannot be
-    decoded, ModelError for broken checkpoints, StoppedError for a loss that is not finite, a full disk or a signal.
+    Raises ConfigError for a run that is there already or another trainer in it, DataError for audio
+    that cannot be decoded, ModelError for broken checkpoints, StoppedError for a loss that is not
+    finite, a full disk or a signal.
     """
     if not resume and (run / "config.toml").exists():
         raise ConfigError(

@@ -1,4 +1,6 @@
-"""From settings to what will happen: the data read and checked, the open settings resolved, nothing trained yet."""
+"""From settings to what will happen: the data read and checked, the open settings resolved, nothing
+trained yet.
+"""
 
 import dataclasses
 from dataclasses import dataclass
@@ -40,7 +42,10 @@ class TrainingPlan:
 
 
 def plan_from_config(config: Config, *, ranks: int = 1) -> TrainingPlan:
-    """Reads the data and fills what was left open; `ranks` share each batch. Raises DataError, ConfigError."""
+    """Reads the data and fills what was left open; `ranks` share each batch.
+
+    Raises DataError, ConfigError.
+    """
     notes = []
     if not config.data.dir:
         notes.append(

@@ -50,7 +50,8 @@ def predict(
     world: World = World(),  # noqa: B008  # frozen
     advance: Callable[[int], None] = lambda count: None,
 ) -> Float32:
-    """Scores [n, K] of a whole split, in its order. `half` runs the network in bfloat16; ranks share the clips.
+    """Scores [n, K] of a whole split, in its order. `half` runs the network in bfloat16; ranks share
+    the clips.
 
     `crop` full takes recordings that are longer than a clip whole, one at a time.
     """

@@ -74,7 +74,9 @@ def _load(stepper: Stepper, tensors: dict[str, Tensors]) -> None:
 
 
 def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
-    """In the parameter's memory format (channels last): the fused kernel pairs them by place, whatever their strides."""
+    """In the parameter's memory format (channels last): the fused kernel pairs them by place,
+    whatever their strides.
+    """
     return (
         torch.empty_like(parameter, requires_grad=False).copy_(moment)
         if moment.shape == parameter.shape

@@ -34,7 +34,9 @@ class Stepper:
         steps_per_epoch: int,
         world: World,
     ):
-        """`fill` [M] is what masks put in place of the spectrogram; `steps` of the whole run, for the schedule."""
+        """`fill` [M] is what masks put in place of the spectrogram; `steps` of the whole run, for
+        the schedule.
+        """
         device = fill.device
         set_float32_precision(config)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -54,7 +56,10 @@ class Stepper:
         )
 
     def step(self, batch: TrainingBatch, number: int) -> None:
-        """Step `number` of the run. Where loss or gradient is not finite, this and all later steps change no weight."""
+        """Step `number` of the run.
+
+        Where loss or gradient is not finite, this and all later steps change no weight.
+        """
         torch.manual_seed(views.step_seed(self.config.seed, number) + self._rank)
         self.set_lr(number)
         clean = self.frontend(*batch.waveforms)
@@ -93,7 +98,9 @@ class Stepper:
 
 
 def optimizer_from_config(config: Config, loss: TwinsLoss) -> torch.optim.AdamW:
-    """Fused AdamW over the network; RUWL's c, where it is learned, has its own learning rate and no weight decay."""
+    """Fused AdamW over the network; RUWL's c, where it is learned, has its own learning rate and no
+    weight decay.
+    """
     groups: list[dict[str, Any]] = [{"params": list(loss.network.parameters())}]
     if loss.c.requires_grad:
         groups.append({"params": [loss.c], "lr": config.ruwl.lr, "weight_decay": 0.0})
@@ -102,7 +109,9 @@ def optimizer_from_config(config: Config, loss: TwinsLoss) -> torch.optim.AdamW:
 
 
 def set_float32_precision(config: Config) -> None:
-    """tf32 is for convolutions alone: linear layers, CCC moments and cross-correlation stay in full float32 always."""
+    """tf32 is for convolutions alone: linear layers, CCC moments and cross-correlation stay in full
+    float32 always.
+    """
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
 

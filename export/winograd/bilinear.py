@@ -1,12 +1,14 @@
-"""Convolutions of few taps by fewer multiplications: Toom-Cook (Winograd) algorithms for any tile, stride 1 and 2.
+"""Convolutions of few taps by fewer multiplications: Toom-Cook (Winograd) algorithms for any tile,
+stride 1 and 2.
 
-An `Axis` computes m outputs of a one-dimensional convolution from a window of samples d with a kernel g as
+An `Axis` computes m outputs of a one-dimensional convolution from a window of samples d with a
+kernel g as
 
     y = A [(G g) * (B d)]                              (* is elementwise; r products in all)
 
-and two axes, one for the height and one for the width, give the two-dimensional one by Kronecker products (Lavin and
-Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4.1, where these matrices are A^T, G and B^T). All
-are made in exact fractions and rounded once.
+and two axes, one for the height and one for the width, give the two-dimensional one by Kronecker
+products (Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4.1,
+where these matrices are A^T, G and B^T). All are made in exact fractions and rounded once.
 """
 
 from collections.abc import Sequence
@@ -21,8 +23,8 @@ import numpy as np
 from ...runtime.arrays import Float64
 
 _Rows = list[list[Fraction]]
-# Beside infinity. The largest error of F(4x4) in float32, of 128 channels with outputs of unit variance, is 1.3e-5 with these,
-# and 4e-5 with 0, 1, -1, 2, -2.
+# Beside infinity. The largest error of F(4x4) in float32, of 128 channels with outputs of unit
+# variance, is 1.3e-5 with these, and 4e-5 with 0, 1, -1, 2, -2.
 _POINTS: Final = (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-2))
 
 
@@ -47,9 +49,11 @@ class Axis:
 
 @cache
 def toom_cook(outputs: int, taps: int = 3) -> Axis:
-    """F(m, taps) at stride 1: m + taps - 1 products for m outputs, where directly it would be m * taps.
+    """F(m, taps) at stride 1: m + taps - 1 products for m outputs, where directly it would be m *
+    taps.
 
-    The transpose of polynomial multiplication by evaluation and interpolation at as many points, infinity among them.
+    The transpose of polynomial multiplication by evaluation and interpolation at as many points,
+    infinity among them.
     """
     products = outputs + taps - 1
     points = _POINTS[: products - 1]
@@ -79,7 +83,9 @@ def toom_cook(outputs: int, taps: int = 3) -> Axis:
 
 @cache
 def strided(outputs: int) -> Axis:
-    """3 taps at stride 2: F(m, 2) on the even samples for taps 0 and 2, and one product an output for tap 1."""
+    """3 taps at stride 2: F(m, 2) on the even samples for taps 0 and 2, and one product an output
+    for tap 1.
+    """
     even = toom_cook(outputs, 2)
     products = even.products + outputs
     kernel, samples = np.zeros((products, 3)), np.zeros((products, 2 * outputs + 1))
@@ -116,7 +122,9 @@ def pair() -> Axis:
 
 
 def axes_for(size: int, stride: int) -> list[Axis]:
-    """The algorithms for 3 taps, padding 1, and an axis of `size` samples: those whose tile is not mostly beside the map."""
+    """The algorithms for 3 taps, padding 1, and an axis of `size` samples: those whose tile is not
+    mostly beside the map.
+    """
     tiles = [m for m in (1, 2, 4) if m == 1 or m < 2 * output_size(size, stride)]
     if stride == 2:
         return [strided(m) for m in tiles]

@@ -18,7 +18,8 @@ from ...runtime.backends.ort_backend import session_from_bytes
 from .bilinear import output_size
 from .slot_layout import Axes, SlotWriter, row_major, slots_value
 
-# GFLOP/s and GB/s of one core of an AMD EPYC with AVX-512, ONNX Runtime 1.31: fitted to measured_ms (docs/benchmarks.md).
+# GFLOP/s and GB/s of one core of an AMD EPYC with AVX-512, ONNX Runtime 1.31: fitted to measured_ms
+# (docs/benchmarks.md).
 _DIRECT: Final = 205.0  # its own convolution, while the weights stay in a cache ...
 _STREAM: Final = 14.0  # ... and where they do not, their bytes, again for each clip
 _GATHER: Final = 10.0
@@ -54,7 +55,9 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Work:
-    """Floating-point operations, and bytes that are written, of a batch in slots; the steps in their order."""
+    """Floating-point operations, and bytes that are written, of a batch in slots; the steps in
+    their order.
+    """
 
     gathered: int  # bytes
     from_samples: int  # operations

@@ -1,4 +1,6 @@
-"""The variant `cpu`: made where it is at least 1.1 times as fast as fp32 on the machine that exports, and says by how much."""
+"""The variant `cpu`: made where it is at least 1.1 times as fast as fp32 on the machine that
+exports, and says by how much.
+"""
 
 from dataclasses import replace
 from functools import partial
@@ -34,9 +36,11 @@ class CpuVariant(NamedTuple):
 
 
 def cpu_variant_of(fp32: bytes, *, tune: bool = False, slower_too: bool = False) -> CpuVariant:
-    """From the file of the variant fp32. Raises NotFasterError where it would not be faster here, but for `slower_too`.
+    """From the file of the variant fp32. Raises NotFasterError where it would not be faster here, but
+    for `slower_too`.
 
-    Which convolutions are computed how is found by counting, and with `tune` by measuring each way on this machine.
+    Which convolutions are computed how is found by counting, and with `tune` by measuring each way
+    on this machine.
     """
     model = onnx.load_model_from_string(fp32)
     plan = _tuned_plan(model) if tune else plan_of(model, BATCH)
@@ -79,7 +83,9 @@ def _tuned_plan(model: onnx.ModelProto) -> WinogradPlan:
 
 
 def _speedup(fp32: bytes, cpu: bytes, shape: tuple[int, ...]) -> float:
-    """By the least time of each, taken in turns, on one thread: as `rrtn score` runs them, one on each core."""
+    """By the least time of each, taken in turns, on one thread: as `rrtn score` runs them, one on
+    each core.
+    """
     zeros = np.zeros(shape, np.float32)
     sessions = [session_from_bytes(content, "cpu variant", "cpu", threads=1) for content in (fp32, cpu)]
     runs = [partial(session.run, None, {INPUT_NAMES["logmel"]: zeros}) for session in sessions]

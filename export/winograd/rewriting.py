@@ -53,10 +53,11 @@ def ways_of(layer: Convolution) -> list[Axes]:
 
 
 def plan_of(model: onnx.ModelProto, batch: int, cost: Cost = modelled_ms) -> WinogradPlan:
-    """The fastest way at `batch` clips a run: direct up to some convolution, and from there each with its best algorithm.
+    """The fastest way at `batch` clips a run: direct up to some convolution, and from there each with
+    its best algorithm.
 
-    (One change of layout: maps shrink and channels grow with depth, so what pays once pays in all that follows.) Empty where
-    nothing pays.
+    (One change of layout: maps shrink and channels grow with depth, so what pays once pays in all
+    that follows.) Empty where nothing pays.
     """
     layers = convolutions_of(model)
     direct = [cost(layer, None, batch) for layer in layers]

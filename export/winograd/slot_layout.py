@@ -1,10 +1,11 @@
 """Feature maps as slots [S, B, C]: the layout between fast convolutions, and the operators on it.
 
-A pixel's channels lie side by side, pixels in whatever order they were made, and one slot holds zeros, which is what lies
-around every map. A Gather along S then is all at once the tiling, the padding and the change of order, and every
-transform is one plain MatMul from the left.
+A pixel's channels lie side by side, pixels in whatever order they were made, and one slot holds
+zeros, which is what lies around every map. A Gather along S then is all at once the tiling, the
+padding and the change of order, and every transform is one plain MatMul from the left.
 
-B batch, C channels in, K filters, H x W map, S slots, r products, n samples of a window, m outputs of a tile, P tiles.
+B batch, C channels in, K filters, H x W map, S slots, r products, n samples of a window, m outputs
+of a tile, P tiles.
 """
 
 from dataclasses import dataclass
@@ -50,14 +51,19 @@ def row_major(name: str, channels: int, height: int, width: int) -> Slots:
 
 
 class SlotWriter:
-    """Writes nodes and constants. Each method takes the slots that it reads and returns those that it makes."""
+    """Writes nodes and constants.
+
+    Each method takes the slots that it reads and returns those that it makes.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
 
     def convolution(self, x: Slots, kernel: Float32, bias: Float32, axes: Axes) -> Slots:
-        """kernel [K, C, 3, 3], bias [K], padding 1: a Gather, and MatMuls for the samples, the r products and the outputs."""
+        """kernel [K, C, 3, 3], bias [K], padding 1: a Gather, and MatMuls for the samples, the r
+        products and the outputs.
+        """
         height, width = axes
         filters, channels = kernel.shape[:2]
         rows, columns = (output_size(size, axis.stride) for size, axis in zip(x.size, axes, strict=True))
@@ -128,7 +134,10 @@ class SlotWriter:
         return x.renamed(self._node("Add", x.name, other.name))
 
     def entered(self, name: str, channels: int, height: int, width: int) -> Slots:
-        """From a map [B, C, H, W]. In two steps, because ONNX Runtime does the first one while it unpacks its own layout."""
+        """From a map [B, C, H, W].
+
+        In two steps, because ONNX Runtime does the first one while it unpacks its own layout.
+        """
         y = self._node("Transpose", name, perm=[0, 2, 3, 1])
         y = self._reshaped(y, -1, height * width, channels)
         y = self._node("Transpose", y, perm=[1, 0, 2])
@@ -171,7 +180,9 @@ def _windows(x: Slots, axes: Axes, down: int, across: int) -> Index:
 
 
 def _samples(axis: Axis, tiles: int, size: int) -> Index:
-    """[n, tiles]: places on an axis that has one zero on either side; what lies further out is a zero, too."""
+    """[n, tiles]: places on an axis that has one zero on either side; what lies further out is a
+    zero, too.
+    """
     first = np.arange(tiles) * axis.outputs * axis.stride
     places: Index = np.minimum(first + np.array(axis.window)[:, None], size + 1)
     return places

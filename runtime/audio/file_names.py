@@ -1,4 +1,6 @@
-"""Names of files: any bytes, as the system has them; and as text that a table, a terminal or a spreadsheet can hold."""
+"""Names of files: any bytes, as the system has them; and as text that a table, a terminal or a
+spreadsheet can hold.
+"""
 
 import base64
 import os
@@ -14,9 +16,11 @@ _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\\\udc80-\udcff]")
 
 
 def cell_from_path(path: FilePath) -> str:
-    r"""A path as one line of plain UTF-8 text that no spreadsheet takes for a formula; `path_from_cell` undoes it.
+    r"""A path as one line of plain UTF-8 text that no spreadsheet takes for a formula; `path_from_cell`
+    undoes it.
 
-    Control characters, backslashes and bytes that are not UTF-8 become \xNN; a leading = + - @ or ' gets a ' before.
+    Control characters, backslashes and bytes that are not UTF-8 become \xNN; a leading = + - @ or '
+    gets a ' before.
     """
     text = os.fsdecode(path)
     cell = _UNSAFE.sub(lambda match: f"\\x{os.fsencode(match[0])[0]:02x}", text)
@@ -36,7 +40,9 @@ def harmless_cell(text: str) -> str:
 
 
 def exact_name(path: FilePath) -> tuple[str, bytes | None]:
-    """A path as text, and its bytes where the text is not exact: names need not be UTF-8, then U+FFFD stands in the text."""
+    """A path as text, and its bytes where the text is not exact: names need not be UTF-8, then
+    U+FFFD stands in the text.
+    """
     name = os.fsencode(path)
     try:
         return name.decode(), None

@@ -1,7 +1,7 @@
 """The files to score, each once and in a fixed order, in shards of files that follow each other.
 
-A shard ends after a file whose name's hash says so. So a file that comes or goes changes only the shard that it is in,
-and all others keep their keys.
+A shard ends after a file whose name's hash says so. So a file that comes or goes changes only the
+shard that it is in, and all others keep their keys.
 """
 
 import functools

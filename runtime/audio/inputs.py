@@ -1,7 +1,8 @@
 """From the command line's AUDIO arguments to a fixed order of files, each once.
 
-Paths are bytes: a name need not be UTF-8. A folder gives its audio files, recursively, by their suffix; a file named
-on the command line is taken whatever its name. Links to folders are not followed.
+Paths are bytes: a name need not be UTF-8. A folder gives its audio files, recursively, by their
+suffix; a file named on the command line is taken whatever its name. Links to folders are not
+followed.
 """
 
 import glob
@@ -60,9 +61,11 @@ def inputs_from_arguments(arguments: Sequence[FilePath]) -> Iterator[Input]:
 
 
 def inputs_from_list(name: str) -> Iterator[Input]:
-    """Paths from a file, or from stdin where `name` is "-": one a line, or with NUL between them (find -print0).
+    """Paths from a file, or from stdin where `name` is "-": one a line, or with NUL between them (find
+    -print0).
 
-    They are files, taken as they are: one that is not there becomes a row that says so. Raises DataError.
+    They are files, taken as they are: one that is not there becomes a row that says so. Raises
+    DataError.
     """
     try:
         with open(sys.stdin.fileno() if name == STDIN else name, "rb", closefd=name != STDIN) as file:
@@ -73,7 +76,10 @@ def inputs_from_list(name: str) -> Iterator[Input]:
 
 
 def list_audio(arguments: Sequence[FilePath]) -> list[AudioSource]:
-    """The files to score, each once, for programs. Raises DataError as above, and where there is no audio at all."""
+    """The files to score, each once, for programs.
+
+    Raises DataError as above, and where there is no audio at all.
+    """
     files = list(dict.fromkeys(found.source for found in inputs_from_arguments(arguments)))
     if not files:
         raise no_audio(arguments)
@@ -132,7 +138,10 @@ def _audio_below(folder: bytes) -> Iterator[Input]:
 
 
 def _contents(folder: bytes) -> tuple[list[bytes], list[bytes]]:
-    """Names of audio files and of folders, sorted. Names only: entries of a million files would fill the memory."""
+    """Names of audio files and of folders, sorted.
+
+    Names only: entries of a million files would fill the memory.
+    """
     files, folders = [], []
     try:
         with os.scandir(folder) as entries:

@@ -1,7 +1,8 @@
-"""Packs: many small audio files as few Parquet files, for storage where each small file costs a round trip.
+"""Packs: many small audio files as few Parquet files, for storage where each small file costs a round
+trip.
 
-A row is a file: its exact name (as in the tables), size, time and its bytes, untouched, or the code of the error that
-reading it gave. So a pack scores as its files do.
+A row is a file: its exact name (as in the tables), size, time and its bytes, untouched, or the code
+of the error that reading it gave. So a pack scores as its files do.
 
 Needs pyarrow, the extra `parquet`.
 """
@@ -26,7 +27,10 @@ class _NoPack(Exception):  # noqa: N818
 
 
 def inputs_from_pack(path: bytes) -> Iterator[Input]:
-    """The files of a pack, row group by row group, without their content. Raises DataError for a file that is none."""
+    """The files of a pack, row group by row group, without their content.
+
+    Raises DataError for a file that is none.
+    """
     try:
         with _opened_pack(path) as pack:
             number = 0
@@ -66,7 +70,10 @@ class PackReader:
 
     @contextlib.contextmanager
     def opened(self, file: PackedFile) -> Iterator[int]:
-        """A file of memory with the content, by its descriptor. Raises AudioError as the file did, StoppedError."""
+        """A file of memory with the content, by its descriptor.
+
+        Raises AudioError as the file did, StoppedError.
+        """
         failpoint("read", file=file.name)
         try:
             content, error = self._content(file)

@@ -34,9 +34,11 @@ class Packed(NamedTuple):
 
 
 def write_packs(spool: InputSpool, folder: Path, bar: Bar) -> Packed:
-    """Writes what is not there yet; each pack appears whole. A file that cannot be read is a row with its error.
+    """Writes what is not there yet; each pack appears whole. A file that cannot be read is a row with
+    its error.
 
-    Raises DataError where the folder has packs of other files, StoppedError where the storage fails.
+    Raises DataError where the folder has packs of other files, StoppedError where the storage
+    fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     errors: Counter[str] = Counter()

@@ -1,8 +1,8 @@
 """Audio as the model hears it: any file that libsndfile reads -> 16 kHz mono int16, peak at -3 dBFS.
 
-Training and scoring both read through this module, so a clip is the same samples in both. The order is: mean of the
-channels, resampling (soxr HQ), level, rounding to int16. The level comes after the resampling, so that the peak that
-the model sees is the spec's, whatever the file's rate.
+Training and scoring both read through this module, so a clip is the same samples in both. The order
+is: mean of the channels, resampling (soxr HQ), level, rounding to int16. The level comes after the
+resampling, so that the peak that the model sees is the spec's, whatever the file's rate.
 
 N samples, C channels.
 """
@@ -66,8 +66,9 @@ def read_audio(
 ) -> Audio:
     """Reads one file by content, never by its name.
 
-    Raises AudioError with a code of ERROR_CODES for a file that cannot be used, StoppedError where the storage fails
-    (that says nothing about the file). Memory is bounded by `max_seconds`, whatever the header claims.
+    Raises AudioError with a code of ERROR_CODES for a file that cannot be used, StoppedError where
+    the storage fails (that says nothing about the file). Memory is bounded by `max_seconds`,
+    whatever the header claims.
     """
     with opened(path) as descriptor:
         return audio_from_descriptor(
@@ -77,7 +78,10 @@ def read_audio(
 
 @contextlib.contextmanager
 def opened(path: FilePath) -> Iterator[int]:
-    """A regular file by its descriptor, for as long as nobody writes to it. Raises AudioError, StoppedError."""
+    """A regular file by its descriptor, for as long as nobody writes to it.
+
+    Raises AudioError, StoppedError.
+    """
     descriptor = _open_regular(path)
     try:
         with _unchanged(descriptor):
@@ -119,8 +123,8 @@ def audio_from_array(waveform: npt.ArrayLike, sampling_rate: int, spec: Frontend
 def levelled(mono: Float32, spec: FrontendSpec) -> Int16:
     """[N] -> [N] int16 with its peak at the spec's level; silence stays silence.
 
-    Raises AudioError for NaN and infinity: those of the file, which spread in the resampler, and the resampler's own,
-    where it overshoots at the limit of float32.
+    Raises AudioError for NaN and infinity: those of the file, which spread in the resampler, and
+    the resampler's own, where it overshoots at the limit of float32.
     """
     peak = float(np.abs(mono).max(initial=0.0))
     if not np.isfinite(peak):
@@ -240,7 +244,9 @@ def _mono(block: Float32) -> Float32:
 
 
 def _missing(file: "soundfile.SoundFile", decoded: int) -> str:
-    """Where the header promises more than came: by frames, or by the size of the data chunk, which libsndfile mends."""
+    """Where the header promises more than came: by frames, or by the size of the data chunk, which
+    libsndfile mends.
+    """
     estimated = file.format == "MP3"  # its header has no count, libsndfile guesses one from the bit rate
     if decoded < file.frames < _UNKNOWN_LENGTH and not estimated:
         return f"{decoded} of {file.frames} frames"

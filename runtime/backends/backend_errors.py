@@ -1,4 +1,6 @@
-"""Errors of ONNX Runtime, CUDA and TensorRT as ours: whether memory was short, or the model is wrong for this machine."""
+"""Errors of ONNX Runtime, CUDA and TensorRT as ours: whether memory was short, or the model is
+wrong for this machine.
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -25,7 +27,9 @@ def is_out_of_memory(reason: str) -> bool:
 
 @contextlib.contextmanager
 def ort_errors(subject: str) -> Iterator[None]:
-    """ONNX Runtime's own exceptions, one class a status code, and what its C++ throws, as ours on one line."""
+    """ONNX Runtime's own exceptions, one class a status code, and what its C++ throws, as ours on
+    one line.
+    """
     try:
         yield
     except RrtnError:

@@ -15,8 +15,9 @@ from .trt_backend import trt_backend_from_bundle
 DeviceName = Literal["cpu", "cuda", "trt"]
 BackendName = Literal["auto", "cpu", "cuda", "trt"]
 _FASTEST_FIRST: Final[tuple[DeviceName, ...]] = ("trt", "cuda", "cpu")
-# On a GPU the frontend belongs into the graph; on a CPU NumPy's FFT is several times faster than the graph's convolution.
-# What rounds more than float32 (fp16, int8) is taken where it is asked for: by name, or by having built an engine of it.
+# On a GPU the frontend belongs into the graph; on a CPU NumPy's FFT is several times faster than
+# the graph's convolution. What rounds more than float32 (fp16, int8) is taken where it is asked
+# for: by name, or by having built an engine of it.
 _PREFERRED: Final[dict[DeviceName, tuple[str, ...]]] = {
     "trt": ("trt-fp16", "trt"),
     "cuda": ("waveform", "fp32"),
@@ -36,9 +37,11 @@ class Backend(Protocol):
         """What it runs on."""
 
     def run(self, batch: ModelBatch, spent: Spent | None = None) -> Outputs:
-        """log_mel [B, 1, T, M], or waveform [B, N] as float32 or int16 -> scores [B, K], embedding [B, D] or None.
+        """log_mel [B, 1, T, M], or waveform [B, N] as float32 or int16 -> scores [B, K], embedding [B,
+        D] or None.
 
-        Raises OutOfMemoryError for a batch that is too large, ModelError for one that the model does not take.
+        Raises OutOfMemoryError for a batch that is too large, ModelError for one that the model
+        does not take.
         """
 
     def scores(self, batch: ModelBatch) -> Float32:
@@ -76,8 +79,8 @@ def choose_backend(
 ) -> Choice:
     """The backend asked for; for `auto` the fastest that can be loaded here. Never a silent fallback.
 
-    Raises ConfigError for an unknown name or variant, UnavailableError where what was asked for cannot run here, ModelError
-    for a file that is not the bundle's, be there another that would do.
+    Raises ConfigError for an unknown name or variant, UnavailableError where what was asked for
+    cannot run here, ModelError for a file that is not the bundle's, be there another that would do.
     """
     candidates, reasons = candidates_of_bundle(bundle, name, variant=variant)
     for candidate in candidates:
@@ -121,7 +124,8 @@ def candidates_of_bundle(
 ) -> tuple[list[Candidate], dict[str, str]]:
     """What to try, the fastest first, and for each device on which nothing is to be tried the reason.
 
-    Nothing is loaded. `machine` and `cuda` (why ONNX Runtime cannot use it; "" where it can) are this machine's if not given.
+    Nothing is loaded. `machine` and `cuda` (why ONNX Runtime cannot use it; "" where it can) are
+    this machine's if not given.
     """
     if name not in get_args(BackendName):
         raise ConfigError(f"--backend | {name!r} | expected one of {', '.join(get_args(BackendName))}")
@@ -147,7 +151,9 @@ def candidates_of_bundle(
 def candidates_of_variants(
     bundle: Bundle, names: Sequence[str] = ()
 ) -> tuple[list[Candidate], dict[str, str]]:
-    """Every variant (or those named) on each device that can run it here; of those that none can run, the reason."""
+    """Every variant (or those named) on each device that can run it here; of those that none can
+    run, the reason.
+    """
     machine, cuda = this_machine(), cuda_missing()
     candidates: list[Candidate] = []
     reasons: dict[str, str] = {}
@@ -189,7 +195,9 @@ def backend_from_variant(
 
 
 def _slower_here(variant: Variant) -> str:
-    """Why a variant may be slower here than fp32, although it was faster where it was made; "" where it should not."""
+    """Why a variant may be slower here than fp32, although it was faster where it was made; ""
+    where it should not.
+    """
     if not variant.plan:
         return ""
     made_for, here = variant.plan["vector_extension"], vector_extension()

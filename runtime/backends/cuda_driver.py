@@ -42,9 +42,10 @@ def compute_capability() -> int | None:
 class CudaStream:
     """A stream of the first GPU, by the driver's own library.
 
-    It is a blocking one: the copies of OrtValue, on the default stream, come before what is put here later and after what
-    was put here before. The default stream itself would cost TensorRT a cudaDeviceSynchronize each time (its docstring of
-    execute_async_v3), and cannot be captured into a CUDA graph. Not yet run on a GPU.
+    It is a blocking one: the copies of OrtValue, on the default stream, come before what is put
+    here later and after what was put here before. The default stream itself would cost TensorRT a
+    cudaDeviceSynchronize each time (its docstring of execute_async_v3), and cannot be captured into
+    a CUDA graph. Not yet run on a GPU.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,8 @@
 """Whether a TensorRT engine may be loaded here: what it was built with, against what this machine has.
 
-An engine is executable code, made for one version of TensorRT and for certain GPUs. A loader that gets another one may
-crash or worse, so the stamp in bundle.json is compared before any loader sees the file.
+An engine is executable code, made for one version of TensorRT and for certain GPUs. A loader that
+gets another one may crash or worse, so the stamp in bundle.json is compared before any loader sees
+the file.
 """
 
 import importlib.metadata

@@ -1,7 +1,8 @@
 """ONNX Runtime sessions, on the CPU or on CUDA, with the memory of either.
 
-Inputs and outputs lie in buffers on the device that are made once for a batch size. The CPU takes the same path, so that
-what the tests run there differs from a GPU's by the device alone. The CUDA half has not yet run on a GPU.
+Inputs and outputs lie in buffers on the device that are made once for a batch size. The CPU takes
+the same path, so that what the tests run there differs from a GPU's by the device alone. The CUDA
+half has not yet run on a GPU.
 
 B batch, N samples, T frames, M mels, K labels, D embedding.
 """
@@ -30,12 +31,14 @@ MemoryDevice = Literal["cpu", "cuda"]
 ModelBatch = Float32 | Int16  # log_mel [B, 1, T, M] or waveform [B, N]; a waveform may be of 16-bit samples
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _INSTALL_CUDA: Final = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
-# TF32 would move fp32 scores by more than the parity limit; a fixed batch makes the exhaustive search a single one.
+# TF32 would move fp32 scores by more than the parity limit; a fixed batch makes the exhaustive
+# search a single one.
 _CUDA_OPTIONS: Final = {"use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}
-# Channels last is the layout of the tensor cores, for float16. In float32 cuDNN has no fast kernels for it without TF32,
-# and its frontend may take TF32 in spite of use_tf32=0 (onnxruntime#21752).
+# Channels last is the layout of the tensor cores, for float16. In float32 cuDNN has no fast kernels
+# for it without TF32, and its frontend may take TF32 in spite of use_tf32=0 (onnxruntime#21752).
 _HALF_OPTIONS: Final = {**_CUDA_OPTIONS, "prefer_nhwc": "1"}
-# pcm int16 [B, N] -> Cast -> Mul by 2**-15 -> waveform float32 [B, N]. test_ort_backend.py makes it with onnx.helper.
+# pcm int16 [B, N] -> Cast -> Mul by 2**-15 -> waveform float32 [B, N]. test_ort_backend.py makes it
+# with onnx.helper.
 _WIDENING: Final = base64.b64decode(
     "CAo6ogEKHAoDcGNtEgR3aWRlIgRDYXN0KgkKAnRvGAGgAQIKHAoEd2lkZQoFc2NhbGUSCHdhdmVmb3JtIgNNdWwSCHdpZGVuaW5nKg8QAUIFc2"
     "NhbGVKBAAAADhaIQoDcGNtEhoKGAgFEhQKBxIFYmF0Y2gKCRIHc2FtcGxlc2ImCgh3YXZlZm9ybRIaChgIARIUCgcSBWJhdGNoCgkSB3NhbXBs"
@@ -64,7 +67,9 @@ class Outputs(NamedTuple):
 
 
 class Widening:
-    """int16 samples of the host -> float32 in [-1, 1) in a buffer of the device: only int16 crosses the bus."""
+    """int16 samples of the host -> float32 in [-1, 1) in a buffer of the device: only int16 crosses
+    the bus.
+    """
 
     def __init__(self, device: MemoryDevice) -> None:
         self._device: MemoryDevice = device
@@ -116,7 +121,9 @@ class Spent:
     from_device: float = 0.0
 
     def add(self, begin: float, there: float, ran: float, back: float) -> None:
-        """The times at which a run began, its input was there, the model had run, and its outputs were back."""
+        """The times at which a run began, its input was there, the model had run, and its outputs
+        were back.
+        """
         self.to_device += there - begin
         self.model += ran - there
         self.from_device += back - ran
@@ -124,7 +131,11 @@ class Spent:
 
 @dataclass(frozen=True)
 class OrtBackend:
-    """A loaded variant. On the CPU several threads may run it at once, each with buffers of its own; on CUDA one at a time."""
+    """A loaded variant.
+
+    On the CPU several threads may run it at once, each with buffers of its own; on CUDA one at a
+    time.
+    """
 
     variant: Variant
     device: MemoryDevice
@@ -136,10 +147,11 @@ class OrtBackend:
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def run(self, batch: ModelBatch, spent: Spent | None = None) -> Outputs:
-        """log_mel [B, 1, T, M] or waveform [B, N] -> scores [B, K] and, where the graph has it, the embedding [B, D].
+        """log_mel [B, 1, T, M] or waveform [B, N] -> scores [B, K] and, where the graph has it, the
+        embedding [B, D].
 
-        Adds to `spent` what it took. Raises OutOfMemoryError where the batch is too large, ModelError for anything else that
-        ONNX Runtime refuses.
+        Adds to `spent` what it took. Raises OutOfMemoryError where the batch is too large,
+        ModelError for anything else that ONNX Runtime refuses.
         """
         turn = contextlib.nullcontext() if self.device == "cpu" else self._lock
         with turn, ort_errors(f"{self.variant.file} on {self.device}, batch {batch.shape}"):
@@ -190,7 +202,10 @@ class OrtBackend:
 def ort_backend_from_bundle(
     bundle: Bundle, variant: Variant, *, device: MemoryDevice, threads: int | None = None
 ) -> OrtBackend:
-    """Loads a variant from the very bytes that were hashed. Raises ModelError where the device does not take it."""
+    """Loads a variant from the very bytes that were hashed.
+
+    Raises ModelError where the device does not take it.
+    """
     if variant.kind != "onnx":  # Bundle.read has not looked into it
         raise ModelError(
             f"{bundle.path / variant.file} | {variant.kind} | ONNX Runtime takes ONNX only | export again"
@@ -204,7 +219,10 @@ def ort_backend_from_bundle(
 def session_from_bytes(
     model: bytes, name: str, device: MemoryDevice, *, threads: int | None = None, half: bool = False
 ) -> Any:
-    """An InferenceSession that runs all of the model on `device`. Raises ModelError, or UnavailableError without CUDA."""
+    """An InferenceSession that runs all of the model on `device`.
+
+    Raises ModelError, or UnavailableError without CUDA.
+    """
     if device == "cuda":
         load_cuda()
     with ort_errors(f"{name} on {device}"):
@@ -219,10 +237,11 @@ def session_from_bytes(
 
 
 def buffer_of(shape: Sequence[int], dtype: Any, device: MemoryDevice) -> Any:
-    """An OrtValue: memory on the device, whose `numpy()` and `update_inplace()` copy, and return when that is done.
+    """An OrtValue: memory on the device, whose `numpy()` and `update_inplace()` copy, and return when
+    that is done.
 
-    (On CUDA both are cudaMemcpy on the default stream, the one to the device followed by cudaStreamSynchronize:
-    ProviderInfo_CUDA in cuda_provider_factory.cc.)
+    (On CUDA both are cudaMemcpy on the default stream, the one to the device followed by
+    cudaStreamSynchronize: ProviderInfo_CUDA in cuda_provider_factory.cc.)
     """
     return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, device, 0)
 

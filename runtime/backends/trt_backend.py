@@ -1,7 +1,8 @@
 """TensorRT engines of either flavour, with ONNX Runtime's memory: no torch, no CUDA toolkit.
 
-Not yet run on a GPU. What has run is all but the two calls into an engine: a stand-in for TensorRT, in
-tests/runtime/test_trt_backend.py, computes from the addresses that it is given; and the real TensorRT-RTX refuses here.
+Not yet run on a GPU. What has run is all but the two calls into an engine: a stand-in for TensorRT,
+in tests/runtime/test_trt_backend.py, computes from the addresses that it is given; and the real
+TensorRT-RTX refuses here.
 
 B batch, N samples, K labels, D embedding.
 """
@@ -68,10 +69,11 @@ class TrtBackend:
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def run(self, batch: ModelBatch, spent: Spent | None = None) -> Outputs:
-        """waveform [B, N] -> scores [B, K] and, where the engine has it, the embedding [B, D]; adds to `spent` what it took.
+        """waveform [B, N] -> scores [B, K] and, where the engine has it, the embedding [B, D]; adds to
+        `spent` what it took.
 
-        A batch above the engine's largest is run in parts, one below its smallest is padded. Raises OutOfMemoryError
-        where memory is short, ModelError for anything else that TensorRT refuses.
+        A batch above the engine's largest is run in parts, one below its smallest is padded. Raises
+        OutOfMemoryError where memory is short, ModelError for anything else that TensorRT refuses.
         """
         largest = self.batches[-1]
         with self._lock:
@@ -133,9 +135,11 @@ class TrtBackend:
 def trt_backend_from_bundle(
     bundle: Bundle, variant: Variant, *, machine: Machine | None = None
 ) -> TrtBackend:
-    """Loads an engine that the bundle lists, from the bytes that were hashed, where its stamp fits this machine.
+    """Loads an engine that the bundle lists, from the bytes that were hashed, where its stamp fits
+    this machine.
 
-    Raises UnavailableError where it does not, or TensorRT does not take it; ModelError for another file than the bundle's.
+    Raises UnavailableError where it does not, or TensorRT does not take it; ModelError for another
+    file than the bundle's.
     """
     if variant.kind != "engine":
         raise ModelError(
@@ -212,7 +216,10 @@ def flavour_of(name: str) -> Flavour:
 
 
 def _collecting_logger(trt: Any, errors: deque[str]) -> Any:
-    """TensorRT's words: errors are kept for the message, warnings are dropped. Derived from the flavour's own ILogger."""
+    """TensorRT's words: errors are kept for the message, warnings are dropped.
+
+    Derived from the flavour's own ILogger.
+    """
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -238,7 +245,9 @@ def _engine_from_plan(flavour: Flavour, plan: bytes, name: str) -> Any:
 
 
 def _context(flavour: Flavour, engine: Any, name: str) -> Any:
-    """TensorRT-RTX compiles for this GPU here, and on its own would first run slower kernels: EAGER does not."""
+    """TensorRT-RTX compiles for this GPU here, and on its own would first run slower kernels: EAGER
+    does not.
+    """
     trt = flavour.module
     flavour.forget()
     if hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):

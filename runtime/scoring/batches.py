@@ -50,8 +50,8 @@ ClipPlace = tuple[FileInProgress, int, float, float]  # file, place among its cl
 class Batches:
     """Fills one batch while the model is at those before.
 
-    On the CPU it is at as many batches at once as there are cores, each on one thread: threads that share a batch wait
-    for each other, and for the decoders, at every layer.
+    On the CPU it is at as many batches at once as there are cores, each on one thread: threads that
+    share a batch wait for each other, and for the decoders, at every layer.
     """
 
     def __init__(

@@ -1,6 +1,8 @@
-"""What the scoring process and its decoders tell each other: settings once, files in, clips and ends of files out.
+"""What the scoring process and its decoders tell each other: settings once, files in, clips and ends
+of files out.
 
-The clips themselves lie in memory that both share. Every file has a ticket, its number in the order of the files.
+The clips themselves lie in memory that both share. Every file has a ticket, its number in the order
+of the files.
 
 N samples of a clip, T frames, M mels, S slots.
 """

@@ -1,4 +1,5 @@
-"""Processes that decode, kept busy: files go in, clips come out as they are ready. A process that dies is replaced.
+"""Processes that decode, kept busy: files go in, clips come out as they are ready. A process that dies
+is replaced.
 
 Every file has a ticket, its number in the order of the files. ClipReady clips come in any order.
 """
@@ -43,8 +44,9 @@ _ENVIRONMENT: Final = {
     # A decoder is one thread.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    # glibc's malloc keeps the buffers of one file for the next: else each page of them is mapped and zeroed anew by the
-    # system, which takes as long as all the rest. Buffers of long files (above 16 MiB) still go back.
+    # glibc's malloc keeps the buffers of one file for the next: else each page of them is mapped
+    # and zeroed anew by the system, which takes as long as all the rest. Buffers of long files
+    # (above 16 MiB) still go back.
     "MALLOC_MMAP_THRESHOLD_": str(16 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
     "MALLOC_TOP_PAD_": str(16 << 20),
@@ -91,9 +93,11 @@ class DecoderPool:
         self.released = 0  # files whose results the caller has given out
 
     def events(self, sources: Iterable[AudioSource], *, ahead: int) -> Iterator[PoolEvent]:
-        """All events of all files, those of several files mixed. At most `ahead` files more than `released` are taken.
+        """All events of all files, those of several files mixed. At most `ahead` files more than
+        `released` are taken.
 
-        A caller that does not take them all must close the pool. Raises StoppedError where the storage fails.
+        A caller that does not take them all must close the pool. Raises StoppedError where the
+        storage fails.
         """
         self._taken = self.released = 0
         tickets = enumerate(sources)

@@ -1,7 +1,9 @@
-"""A process that turns files into what the model takes: `python -c "...main(...)"`, started by decoder_pool.
+"""A process that turns files into what the model takes: `python -c "...main(...)"`, started by
+decoder_pool.
 
-DecoderSettings holds the GIL and may crash in a codec, so it has processes of its own. One gets chunks of files through a pipe
-and writes each clip into a slot of memory that it shares with the scoring process; the pipe says what lies where.
+DecoderSettings holds the GIL and may crash in a codec, so it has processes of its own. One gets
+chunks of files through a pipe and writes each clip into a slot of memory that it shares with the
+scoring process; the pipe says what lies where.
 """
 
 import contextlib

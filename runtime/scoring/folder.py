@@ -1,4 +1,6 @@
-"""A folder of audio becomes a table: the shards that are not there yet are scored, then all are put together."""
+"""A folder of audio becomes a table: the shards that are not there yet are scored, then all are put
+together.
+"""
 
 import hashlib
 import json
@@ -73,7 +75,9 @@ def score_shards(
     bad_files: ErrorBudget,
     bar: Bar,
 ) -> None:
-    """Scores the shards one after the other, without a pause between them; each is kept as soon as it is whole."""
+    """Scores the shards one after the other, without a pause between them; each is kept as soon as
+    it is whole.
+    """
     sources = (source for shard in shards for source in spool.sources(shard))
     files = scorer.rows_of_files(sources)
     with ThreadPoolExecutor(1, thread_name_prefix="parts") as writer:
@@ -123,7 +127,10 @@ def _totalled(files: Iterable[list[Row]], totals: Totals) -> Iterator[list[Row]]
 
 
 def busy_shares(scorer: Scorer, wall: float, writing: float) -> dict[str, float]:
-    """Of each part of the work: the share of the time in which it was at work. The highest is the bottleneck."""
+    """Of each part of the work: the share of the time in which it was at work.
+
+    The highest is the bottleneck.
+    """
     return {
         "reading and decoding": scorer.timing.decoding / wall / scorer.workers,
         "features": scorer.timing.features / wall / scorer.workers,

@@ -14,7 +14,8 @@ from ..audio.sources import AudioSource, name_from_source
 from ..tables.rows import Row
 
 _NAN: Final = float("nan")
-# Parts that rrtn 0.1.0 wrote before 2026-11-27 number their codes by this list. It is frozen: later codes are stored by name.
+# Parts that rrtn 0.1.0 wrote before 2026-11-27 number their codes by this list. It is frozen: later
+# codes are stored by name.
 _CODES_BEFORE: Final = (
     *(
         "",

@@ -1,8 +1,10 @@
-"""The shards of a table as work for Ray, on this machine or on a cluster: placing and starting again are Ray's.
+"""The shards of a table as work for Ray, on this machine or on a cluster: placing and starting again
+are Ray's.
 
-Actors score whole shards and give back the parts, in any order; this process alone writes them, into the same folder as
-the local engine: either one finishes what the other has begun. The model travels through Ray's object store, where its
-hash is checked on arrival, so only the audio has to be visible on the nodes, under the same paths.
+Actors score whole shards and give back the parts, in any order; this process alone writes them,
+into the same folder as the local engine: either one finishes what the other has begun. The model
+travels through Ray's object store, where its hash is checked on arrival, so only the audio has to
+be visible on the nodes, under the same paths.
 
 Needs ray, the extra `ray`.
 """
@@ -93,7 +95,10 @@ class RayEngine:
     def parts(
         self, shards: Sequence[Shard], sources: Callable[[Shard], list[AudioSource]]
     ) -> Iterator[tuple[Shard, bytes]]:
-        """What `part_from_rows` gives for each shard, as they are done. Raises StoppedError where the storage fails."""
+        """What `part_from_rows` gives for each shard, as they are done.
+
+        Raises StoppedError where the storage fails.
+        """
         groups = self._groups(shards)
         running: dict[Any, tuple[Any, list[Shard]]] = {}
         while True:
@@ -166,7 +171,10 @@ class ScoringActor:
             os.environ["RRTN_FAILPOINT"] = failpoint
 
     def start(self, contents: dict[str, Any]) -> Loaded | RrtnError:
-        """Loads the model. Not in __init__: what kills the process here is tried a few times, and not for ever."""
+        """Loads the model.
+
+        Not in __init__: what kills the process here is tried a few times, and not for ever.
+        """
         try:
             scorer = self._loaded(contents)
         except RrtnError as error:
@@ -211,10 +219,12 @@ def ray_engine(
     variant: str | None = None,
     workers: int | None = None,
 ) -> Iterator[RayEngine]:
-    """Actors with what `make_scorer` gives for the bundle: one on each GPU, or where no node has one, shares of the CPUs.
+    """Actors with what `make_scorer` gives for the bundle: one on each GPU, or where no node has one,
+    shares of the CPUs.
 
-    `address` of a running cluster, else $RAY_ADDRESS, else a Ray of this process's own, which ends with it. `workers` is
-    the number of CPUs of an actor. Raises MissingExtraError, ConfigError, UnavailableError, and what loading raises.
+    `address` of a running cluster, else $RAY_ADDRESS, else a Ray of this process's own, which ends
+    with it. `workers` is the number of CPUs of an actor. Raises MissingExtraError, ConfigError,
+    UnavailableError, and what loading raises.
     """
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers | {workers} | expected a number above 0")
@@ -246,7 +256,9 @@ def score_shards_with_ray(
 
 
 def shares_of_node(cpus: int, gpus: int, workers: int | None) -> list[Share]:
-    """One share for each GPU; on a node without, of `workers` CPUs, or as few equal ones as have at most 8."""
+    """One share for each GPU; on a node without, of `workers` CPUs, or as few equal ones as have at
+    most 8.
+    """
     if gpus:
         return [Share(min(workers or cpus, cpus // gpus), 1)] * gpus
     number = max(1, cpus // workers) if workers else math.ceil(cpus / _MOST_CPUS)

@@ -75,7 +75,9 @@ def _kept_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kept_exit_code() -> Iterator[None]:
-    """Of a handler of SIGTERM: Ray's own handler gives the bare number, and its waiting gives 1 for any code."""
+    """Of a handler of SIGTERM: Ray's own handler gives the bare number, and its waiting gives 1 for
+    any code.
+    """
     try:
         yield
     except SystemExit as ended:

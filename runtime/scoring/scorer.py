@@ -45,9 +45,11 @@ class Timing:
 
 
 class Scorer:
-    """Scores audio with a bundle. Loading takes its time once; then every call uses the same session and decoders.
+    """Scores audio with a bundle. Loading takes its time once; then every call uses the same session
+    and decoders.
 
-    Every batch has the same shape, its tail padded, so that a file's score does not depend on its neighbours.
+    Every batch has the same shape, its tail padded, so that a file's score does not depend on its
+    neighbours.
     """
 
     def __init__(
@@ -66,12 +68,14 @@ class Scorer:
         allow_truncated: bool = False,
         embeddings: bool = False,
     ) -> None:
-        """`backend` and `variant` as in `backends.choose_backend`: by default the fastest that runs here.
+        """`backend` and `variant` as in `backends.choose_backend`: by default the fastest that runs
+        here.
 
-        `workers` decoding processes, by default one a core, are started with the first file. On the CPU the model is at
-        `lanes` batches at once, by default as many as there are cores.
-        With `window` (s, at most a clip), every window of a file is scored, `hop` (s) apart, and their mean; without,
-        the first clip. A file that takes longer than `timeout` (s) to decode is given up. Raises ModelError, ConfigError.
+        `workers` decoding processes, by default one a core, are started with the first file. On the
+        CPU the model is at `lanes` batches at once, by default as many as there are cores. With
+        `window` (s, at most a clip), every window of a file is scored, `hop` (s) apart, and their
+        mean; without, the first clip. A file that takes longer than `timeout` (s) to decode is
+        given up. Raises ModelError, ConfigError.
         """
         _check_positive("--batch-size", batch_size)
         _check_positive("--workers", workers)
@@ -119,7 +123,10 @@ class Scorer:
         return self.bundle.labels
 
     def score_files(self, paths: Iterable[FilePath | PackedFile]) -> Iterator[Row]:
-        """The rows of each path, in the order given. A bad file is a row with an error, never an exception."""
+        """The rows of each path, in the order given.
+
+        A bad file is a row with an error, never an exception.
+        """
         for rows in self.rows_of_files(paths):
             yield from rows
 
@@ -145,7 +152,8 @@ class Scorer:
                 self._decoders = decoders
 
     def score_waveform(self, waveform: npt.ArrayLike, sampling_rate: int) -> dict[str, float]:
-        """Samples [N] or [N, channels] of any scale -> score of each label. Raises AudioError for NaN or no samples.
+        """Samples [N] or [N, channels] of any scale -> score of each label. Raises AudioError for NaN
+        or no samples.
 
         At once, in a batch of one: to 1e-6 what `score_files` gives, whose batches are larger.
         """
@@ -160,9 +168,11 @@ class Scorer:
         return dict(zip(self.labels, scores.tolist(), strict=True))
 
     def outputs(self, batch: npt.NDArray[Any]) -> Outputs:
-        """A batch of the backend's input, float32 or int16, or the first of one -> scores [B, K], embedding [B, D] or None.
+        """A batch of the backend's input, float32 or int16, or the first of one -> scores [B, K],
+        embedding [B, D] or None.
 
-        Where the device has too little memory for it, in halves, or halves of these. Raises OutOfMemoryError at 1.
+        Where the device has too little memory for it, in halves, or halves of these. Raises
+        OutOfMemoryError at 1.
         """
         while True:
             size = self.batch_that_fits

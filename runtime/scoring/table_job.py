@@ -1,7 +1,9 @@
-"""A table in the making: each shard is scored once and its rows are kept, so that a run that was stopped goes on.
+"""A table in the making: each shard is scored once and its rows are kept, so that a run that was
+stopped goes on.
 
-Beside the table `scores.csv` lies the folder `.scores.csv.rrtn`. Its job.json says what the rows depend on (model and
-settings). Each part holds the rows of one shard under the shard's key. The table is put together from the parts.
+Beside the table `scores.csv` lies the folder `.scores.csv.rrtn`. Its job.json says what the rows
+depend on (model and settings). Each part holds the rows of one shard under the shard's key. The
+table is put together from the parts.
 """
 
 import contextlib

@@ -19,7 +19,9 @@ def embedding_path(table: Path) -> Path:
 
 @contextlib.contextmanager
 def open_embeddings(path: Path, size: int) -> Iterator[Callable[[Row], object]]:
-    """Yields what appends a row's embedding [D], NaN where it has none; the file is [rows, D] float32 in the end."""
+    """Yields what appends a row's embedding [D], NaN where it has none; the file is [rows, D]
+    float32 in the end.
+    """
     written = 0
     missing = np.full(size, np.nan, _FLOAT32)
 

@@ -33,7 +33,9 @@ class Row:
 
 
 def score_columns(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """The column of each label: its exact name, or score_<name> for one that a column of the table's own bears."""
+    """The column of each label: its exact name, or score_<name> for one that a column of the
+    table's own bears.
+    """
     return tuple(_free_name(label, labels) if label in _OWN_COLUMNS else label for label in labels)
 
 

@@ -19,9 +19,10 @@ _NAMED: Final = 3  # files that a message names
 def write_submission(target: Path, rows: Iterable[Row], labels: tuple[str, ...]) -> Iterator[Row]:
     """Passes the rows on, then writes File_ID,<labels> for each file, whole or not at all.
 
-    File_ID is the file's name without folder and suffix, in brackets. Of a file's windows the last row counts, the mean.
-    Raises DataError where files have no scores, since the challenge takes no blanks, or where two have the same File_ID;
-    StoppedError where the disk is full or the folder cannot be written to.
+    File_ID is the file's name without folder and suffix, in brackets. Of a file's windows the last
+    row counts, the mean. Raises DataError where files have no scores, since the challenge takes no
+    blanks, or where two have the same File_ID; StoppedError where the disk is full or the folder
+    cannot be written to.
     """
     last: dict[bytes, Row] = {}
     for row in rows:

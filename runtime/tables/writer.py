@@ -1,4 +1,5 @@
-"""The tables of scores, as CSV, JSON lines or Parquet: exact names for programs, harmless cells for spreadsheets.
+"""The tables of scores, as CSV, JSON lines or Parquet: exact names for programs, harmless cells for
+spreadsheets.
 
 What they hold is the same; the file's suffix chooses. D embedding, K labels.
 """
@@ -42,7 +43,8 @@ class TopRow(NamedTuple):
 def check_table(target: Path, *, embeddings: bool = False) -> None:
     """Before anything is loaded: a table that cannot be written is no reason to score for an hour.
 
-    Raises ConfigError for a name that is no table's, MissingExtraError, StoppedError where nothing can be written.
+    Raises ConfigError for a name that is no table's, MissingExtraError, StoppedError where nothing
+    can be written.
     """
     _check_format(target)
     try:
@@ -177,7 +179,9 @@ def _cells(row: Row, labels: tuple[str, ...]) -> list[str]:
 
 
 def _shortest(scores: Iterable[float]) -> list[float]:
-    """0.10000000149011612, the float32, becomes 0.1: the double that Python writes with the float32's own digits."""
+    """0.10000000149011612, the float32, becomes 0.1: the double that Python writes with the
+    float32's own digits.
+    """
     return [float(digits) for digits in np.array([*scores], dtype=np.float32).astype(str).tolist()]
 
 

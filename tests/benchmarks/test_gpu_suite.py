@@ -1,4 +1,6 @@
-"""The GPU suite on the CPU, from a bare checkout: nothing that its machines lack is there, and no rrtn is installed."""
+"""The GPU suite on the CPU, from a bare checkout: nothing that its machines lack is there, and no
+rrtn is installed.
+"""
 
 import importlib.util
 import json

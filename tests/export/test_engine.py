@@ -310,7 +310,9 @@ def test_e15_a_real_build_goes_on_with_a_broken_timing_cache(
 
 
 def inspection(*formats: str) -> str:
-    """As EngineInspector writes it, a layer an output; with the entry of a layer of which nothing is known."""
+    """As EngineInspector writes it, a layer an output; with the entry of a layer of which nothing
+    is known.
+    """
     layers = [
         {"Name": f"l{i}", "LayerType": "x", "Outputs": [{"Format/Datatype": text}]}
         for i, text in enumerate(formats)
@@ -336,7 +338,9 @@ def test_types_as_tensorrt_writes_them(text: str, name: str) -> None:
 
 
 def test_an_engine_that_was_built_in_another_precision_is_refused() -> None:
-    """Such as a float32 one where float16 was asked for, which TensorRT 11 makes of the flags of TensorRT 10."""
+    """Such as a float32 one where float16 was asked for, which TensorRT 11 makes of the flags of
+    TensorRT 10.
+    """
     check_layers(layer_types(inspection("Float", "Half")), "fp16")
     check_layers(layer_types(inspection("Float", "Float")), "fp32")
     check_layers(layer_types(inspection("Float", "Int8")), "int8")
@@ -477,7 +481,9 @@ def test_an_engine_scores_as_onnx_runtime_does_on_the_cpu(
 
 
 def _waveform_convolution(kind: int, samples: int) -> bytes:
-    """waveform [batch, samples] -> its first 256 as [4, 8, 8] -> one convolution -> mean -> scores [batch, 4]."""
+    """waveform [batch, samples] -> its first 256 as [4, 8, 8] -> one convolution -> mean -> scores
+    [batch, 4].
+    """
     weights = (
         np.random.default_rng(0)
         .normal(0, 0.1, (4, 4, 3, 3))

@@ -23,7 +23,9 @@ TOLERANCE = 2e-5
 
 
 def random_network(encoder: str) -> TwinsNetwork:
-    """BatchNorm statistics from a forward pass, so that signals neither vanish nor explode behind a few layers."""
+    """BatchNorm statistics from a forward pass, so that signals neither vanish nor explode behind a
+    few layers.
+    """
     torch.manual_seed(0)
     network = TwinsNetwork(encoder, n_mels=64, n_targets=3)
     for module in network.modules():

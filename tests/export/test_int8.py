@@ -1,4 +1,5 @@
-"""int8 graphs of small networks with the operators of ours: residuals and pools, with and without the frontend inside.
+"""int8 graphs of small networks with the operators of ours: residuals and pools, with and without the
+frontend inside.
 
 B batch, n clips, K targets.
 """
@@ -33,7 +34,8 @@ from torch import nn
 SPEC = FrontendSpec()
 LABELS = ("Awe", "Fear", "Joy")
 N_CONVS = {"resnet": 6, "cnn": 4, "waveform": 4}
-# Of the scores' standard deviation over clips: the noise of 7-bit weights and 8-bit activations; seen here: 0.02 to 0.10.
+# Of the scores' standard deviation over clips: the noise of 7-bit weights and 8-bit activations;
+# seen here: 0.02 to 0.10.
 RMS_SHARE = 0.15
 MAKERS = {"cpu": int8_for_cpu, "tensorrt": int8_for_tensorrt}
 
@@ -175,7 +177,9 @@ def test_cpu_runs_the_trunk_in_int8_from_end_to_end(exported: Exported) -> None:
 
 
 def test_cpu_products_cannot_saturate_16_bits(exported: Exported) -> None:
-    """u8 by s8, two products at a time, as CPUs without VNNI add them (vpmaddubsw); one scale for each channel."""
+    """u8 by s8, two products at a time, as CPUs without VNNI add them (vpmaddubsw); one scale for
+    each channel.
+    """
     model = onnx.load_from_string(exported.int8["cpu"])
     tensors, by = tensors_of(model), producers(model)
     for node, is_quantised in convs_of(model)[exported.kind == "waveform" :]:
@@ -291,7 +295,9 @@ def test_a_saturated_layer_shows(exported: Exported, target: str) -> None:
 
 
 def with_saturated_layer(model: bytes, layer: int) -> bytes:
-    """The scale of one QuantizeLinear, and of the DequantizeLinear behind it, 50 times too small: values are cut off."""
+    """The scale of one QuantizeLinear, and of the DequantizeLinear behind it, 50 times too small:
+    values are cut off.
+    """
     graph = onnx.load_from_string(model)
     node = [node for node in graph.graph.node if node.op_type == "QuantizeLinear"][layer]
     (scale,) = [tensor for tensor in graph.graph.initializer if tensor.name == node.input[1]]

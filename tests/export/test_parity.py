@@ -272,7 +272,9 @@ def test_an_fp16_overflow_of_weights(network: TwinsNetwork) -> None:
 def test_int8_is_judged_by_ccc(
     network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path
 ) -> None:
-    """Differences beyond the limits of the other precisions pass where CCC keeps, and not where it does not."""
+    """Differences beyond the limits of the other precisions pass where CCC keeps, and not where it
+    does not.
+    """
     fine, coarse = (_noisy(backend_of(exported(network), precision="int8"), size) for size in (0.003, 0.1))
     parity = check_parity(fine, FrontendSpec(), probe, worst_to=tmp_path / "worst.npz")
     assert parity.limit is None

@@ -103,7 +103,9 @@ class Running:
         return ended
 
     def decoders(self) -> list[int]:
-        """Processes of its session but itself; those that have ended and that nobody has waited for do not count."""
+        """Processes of its session but itself; those that have ended and that nobody has waited for
+        do not count.
+        """
         found = []
         for status in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):

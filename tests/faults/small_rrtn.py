@@ -1,10 +1,12 @@
-"""rrtn with a 3-layer CNN in place of the encoders, so that a run takes a second and can be killed a hundred times.
+"""rrtn with a 3-layer CNN in place of the encoders, so that a run takes a second and can be killed a
+hundred times.
 
     python small_rrtn.py train ...    what `python -m rrtn train ...` does
     python small_rrtn.py --serve      the same in a forked child for each order on stdin, without importing torch again
 
-An order is one line of JSON: {"start": {"argv", "cwd", "env", "before", "out", "err"}} is answered by the child's
-process id, {"wait": id} by its exit code. `before` is Python that the child runs first, to set up its fault.
+An order is one line of JSON: {"start": {"argv", "cwd", "env", "before", "out", "err"}} is answered
+by the child's process id, {"wait": id} by its exit code. `before` is Python that the child runs
+first, to set up its fault.
 """
 
 import contextlib
@@ -31,7 +33,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 class SmallCnn(Encoder):
-    """Three convolutions, with what makes a resume hard: BatchNorm's running statistics and dropout's generator."""
+    """Three convolutions, with what makes a resume hard: BatchNorm's running statistics and
+    dropout's generator.
+    """
 
     embedding_size = 16
 

@@ -132,7 +132,9 @@ def test_s1_killed_at_random_moments(tmp_path: Path, tiny_model: Path, start: St
 
 
 def test_s1_killed_at_places_of_a_write(tmp_path: Path, tiny_model: Path, score: Rrtn, whole: bytes) -> None:
-    """The sixth place of each run is in its second part; when all parts are there, the first four are of the table."""
+    """The sixth place of each run is in its second part; when all parts are there, the first four
+    are of the table.
+    """
 
     def is_killed(nth: int) -> bool:
         ended = score("in", "-m", tiny_model, "--out", "t.csv", RRTN_FAILPOINT=f"write.*:sigkill:{nth}")
@@ -169,7 +171,10 @@ def test_s1_killed_alone_its_decoders_end_too(
 def test_s2_a_signal_stops_and_the_same_command_goes_on(
     tmp_path: Path, many: Path, tiny_model: Path, start: Any, number: signal.Signals, code: int, group: bool
 ) -> None:
-    """Drains <= 10 s, commits finished shards, 143/130, resume. `docker stop` and kill reach the process, Ctrl-C all."""
+    """Drains <= 10 s, commits finished shards, 143/130, resume.
+
+    `docker stop` and kill reach the process, Ctrl-C all.
+    """
     running = start("in", "-m", tiny_model, "--out", "t.csv")
     until(lambda: parts(tmp_path / "t.csv"))
     running.kill(number, group=group)
@@ -242,7 +247,9 @@ def test_s3_a_full_disk_at_the_table(
 
 
 def test_s3_a_file_larger_than_the_limit(tmp_path: Path, tiny_model: Path, score: Rrtn) -> None:
-    """RLIMIT_FSIZE: 2,000 windows of a file with a long name; the part holds none and is below it, the table is not."""
+    """RLIMIT_FSIZE: 2,000 windows of a file with a long name; the part holds none and is below it,
+    the table is not.
+    """
     folder = tmp_path / ("x" * 250) / ("y" * 250)
     folder.mkdir(parents=True)
     path = folder / f"{'z' * 200}.wav"
@@ -478,7 +485,9 @@ def test_s22_decoders_that_are_killed_again_and_again(
 def test_s23_too_little_memory_for_a_batch(
     tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn
 ) -> None:
-    """Batch halves and retries the same inputs, order kept, scores equal to small-batch run; gives up at 1."""
+    """Batch halves and retries the same inputs, order kept, scores equal to small-batch run; gives
+    up at 1.
+    """
     assert score("noises", "-m", tiny_model, "--out", "t.csv", "--batch-size", 1).code == 0
     command = ("noises", "-m", tiny_model, "--out", "u.csv", "--batch-size", 16, "--json")
     ended = score(*command, RRTN_FAILPOINT="model.*:memory:all")
@@ -534,7 +543,9 @@ def test_s24_a_model_that_does_not_fit_is_refused_before_anything_is_read(
 def test_s25_another_model_or_other_settings(
     tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn
 ) -> None:
-    """Refused (manifest has model hash, preprocessing hash, rrtn version); the table stays, until --overwrite."""
+    """Refused (manifest has model hash, preprocessing hash, rrtn version); the table stays, until
+    --overwrite.
+    """
     other = with_other_weights(tiny_model, tmp_path / "other.onnx")
     assert score("noises", "-m", tiny_model, "--out", "t.csv").code == 0
     before = (tmp_path / "t.csv").read_bytes()

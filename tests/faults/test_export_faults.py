@@ -1,7 +1,8 @@
-"""What `rrtn export` and the loading of its files do when things go wrong: rows E of docs/reliability.md.
+"""What `rrtn export` and the loading of its files do when things go wrong: rows E of
+docs/reliability.md.
 
-E3, E5 and E11 are where the code is: tests/integration/test_main_job.py, tests/export/test_graph.py. E15 has no case:
-TensorRT-RTX has no timing cache.
+E3, E5 and E11 are where the code is: tests/integration/test_main_job.py,
+tests/export/test_graph.py. E15 has no case: TensorRT-RTX has no timing cache.
 """
 
 import ctypes
@@ -232,7 +233,10 @@ def write_manifest(bundle: Bundle) -> Path:
 
 
 def content_of(folder: Path) -> dict[str, bytes] | None:
-    """What a reader gets: each variant's content by its name; None where there is no bundle. Raises where one is not whole."""
+    """What a reader gets: each variant's content by its name; None where there is no bundle.
+
+    Raises where one is not whole.
+    """
     if not folder.exists() or not any(folder.iterdir()):
         return None
     bundle = load_bundle(folder)
@@ -265,7 +269,9 @@ STEPS = 80  # more than there are
 
 @pytest.mark.parametrize("there", ["nothing", "an empty folder", "a bundle"])
 def test_e1_killed_at_any_step_of_taking_the_place(workplace: Workplace, tmp_path: Path, there: str) -> None:
-    """A reader finds the old bundle or the new one, whole, and never the old one again once the new one was there."""
+    """A reader finds the old bundle or the new one, whole, and never the old one again once the new
+    one was there.
+    """
     old, new = content_of(workplace.old) if there == "a bundle" else None, content_of(workplace.new)
     out, seen = tmp_path / "work/bundle", []
     for step in range(1, STEPS):
@@ -293,7 +299,9 @@ def make_place(workplace: Workplace, out: Path, there: str) -> None:
 
 
 def test_e1_killed_at_any_write_of_a_whole_export(workplace: Workplace, tmp_path: Path) -> None:
-    """Before it takes its place, nothing at the final path has changed; the next export also clears away what is left."""
+    """Before it takes its place, nothing at the final path has changed; the next export also clears
+    away what is left.
+    """
     out = shutil.copytree(workplace.old, tmp_path / "work/bundle")
     before = everything(out)
     for step in range(1, 13):  # begin, fsync, replace and done of two graphs and bundle.json
@@ -406,7 +414,9 @@ OPEN_OR_READ = 0x20 | 0x1  # IN_OPEN, IN_ACCESS
 
 
 class Watch:
-    """Tells whether anyone opened or read a file, under whatever name: inotify watches what a name leads to."""
+    """Tells whether anyone opened or read a file, under whatever name: inotify watches what a name
+    leads to.
+    """
 
     def __init__(self, path: Path) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -550,7 +560,9 @@ def trapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watch:
 
 
 def bundle_of(content: bytes, like: Path) -> Path:
-    """In the working directory, with the hash that belongs to it: only what is in the file can be its fault."""
+    """In the working directory, with the hash that belongs to it: only what is in the file can be
+    its fault.
+    """
     Path("model.onnx").write_bytes(content)
     bare = load_bundle(like)
     bundle = Bundle(
@@ -584,7 +596,9 @@ def test_e6_onnx_runtime_itself_would_read_the_hard_link(trapped: Watch, tiny_mo
 
 
 def test_e6_a_field_number_that_overflows_hides_nothing(trapped: Watch, tiny_model: Path) -> None:
-    """Readers in C++ keep 32 bits of a field's tag; bit 32 set makes data_location another field only for who keeps all."""
+    """Readers in C++ keep 32 bits of a field's tag; bit 32 set makes data_location another field
+    only for who keeps all.
+    """
     content = with_flag(onnx.load(tiny_model), b"\xf0\x80\x80\x80\x10\x01")
     with pytest.raises(ModelError, match=r"model\.onnx \| no protobuf field has the number"):
         Scorer(bundle_of(content, tiny_model), "cpu")

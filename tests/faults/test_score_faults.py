@@ -298,7 +298,8 @@ def test_s8_gain_does_not_change_a_score(tmp_path: Path, scorer: Scorer, sound: 
 
 # S9
 
-# A process's ru_maxrss starts at what its parent had; VmHWM is of the process alone. The decoder is one of its own.
+# A process's ru_maxrss starts at what its parent had; VmHWM is of the process alone. The decoder is
+# one of its own.
 PROBE = """
 import json, re, sys
 from pathlib import Path
@@ -319,7 +320,9 @@ print(json.dumps({"rows": rows, "MiB": peak() - before}))
 
 
 def probe(model: Path, warm_up: Path, *paths: Path) -> tuple[list[list[Any]], float]:
-    """Scores in a process of its own; -> [error, seconds] of each row, and by how many MiB its memory rose."""
+    """Scores in a process of its own; -> [error, seconds] of each row, and by how many MiB its
+    memory rose.
+    """
     command = [sys.executable, "-c", PROBE, *map(str, (model, warm_up, *paths))]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     result = json.loads(run.stdout)
@@ -337,7 +340,9 @@ def constant_flac(path: Path, *, seconds: int, rate: int, channels: int = 1, val
 def test_s9_a_bomb_of_ten_minutes_is_decoded_in_blocks(
     tmp_path: Path, tiny_model: Path, real_clips: list[Path]
 ) -> None:
-    """RSS <= budget: 230 MB of samples at 48 kHz, of which the mono 16 kHz signal (37 MiB) is held a few times."""
+    """RSS <= budget: 230 MB of samples at 48 kHz, of which the mono 16 kHz signal (37 MiB) is held
+    a few times.
+    """
     bomb = constant_flac(tmp_path / "bomb.flac", seconds=600, rate=48_000, channels=2)
     assert bomb.stat().st_size < 250_000
     rows, rise = probe(tiny_model, real_clips[0], bomb)
@@ -360,7 +365,9 @@ def test_s9_files_that_wait_for_the_model_hold_no_samples(
 def test_s9_headers_that_claim_hours_cost_nothing(
     tmp_path: Path, tiny_model: Path, real_clips: list[Path], sound: Samples
 ) -> None:
-    """Duration cap error: 2^36 - 1 samples, 24 hours by the header, and 24 hours that are there (as holes)."""
+    """Duration cap error: 2^36 - 1 samples, 24 hours by the header, and 24 hours that are there (as
+    holes).
+    """
     billions = with_total_samples(wav(tmp_path / "billions.flac", sound), 2**36 - 1)
     day = with_total_samples(wav(tmp_path / "day.flac", sound), 24 * 3_600 * 16_000)
     sparse = wav(tmp_path / "sparse.wav", sound[:1_000], 8_000, "ULAW")
@@ -501,7 +508,9 @@ def test_s11_every_rate_equals_its_reference(tmp_path: Path, scorer: Scorer, rat
 def test_s11_every_rate_agrees_with_fouriers_resampling(
     tmp_path: Path, spec: FrontendSpec, rate: int
 ) -> None:
-    """Resample per spec; another library's exact method, below 0.8 of the band: within 1e-3 of full scale a sample."""
+    """Resample per spec; another library's exact method, below 0.8 of the band: within 1e-3 of full
+    scale a sample.
+    """
     noise = np.random.default_rng(rate).normal(0, 0.1, 2 * rate) * np.hanning(2 * rate)
     spectrum = np.fft.rfft(noise)
     spectrum[round(0.8 * min(rate, 16_000)) :] = 0
@@ -515,7 +524,9 @@ def test_s11_every_rate_agrees_with_fouriers_resampling(
 def test_s11_the_references_differ_by_more_than_the_tolerance(
     tmp_path: Path, scorer: Scorer, sound: Samples
 ) -> None:
-    """Or else 1e-4 would say nothing: a quarter of a decibel of tilt, or one channel for the mean of two, is seen."""
+    """Or else 1e-4 would say nothing: a quarter of a decibel of tilt, or one channel for the mean
+    of two, is seen.
+    """
     stereo = np.stack([sound, np.roll(sound, 40)], axis=1)
     mean = scores_of(scorer, wav(tmp_path / "mean.wav", stereo, subtype="FLOAT"))
     left = scores_of(scorer, wav(tmp_path / "left.wav", sound, subtype="FLOAT"))
@@ -609,7 +620,9 @@ def test_s14_a_file_written_to_while_it_is_read_is_changed(
     action: Callable[[Path], None],
     suffix: str,
 ) -> None:
-    """`changed` row (fstat before/after), never a mixed score; nor `corrupt`, which it may be no more a second later."""
+    """`changed` row (fstat before/after), never a mixed score; nor `corrupt`, which it may be no
+    more a second later.
+    """
     path = wav(tmp_path / f"a{suffix}", np.random.default_rng(0).normal(0, 0.1, 5 * reader.BLOCK_FRAMES))
     os.utime(path, ns=(0, 0))
     meanwhile(lambda: action(path))

@@ -1,6 +1,8 @@
-"""S1, S5, S6, S28 at length: 20,000 files through kills, fuzzed audio, and 200,000 files in no more memory than 2,000.
+"""S1, S5, S6, S28 at length: 20,000 files through kills, fuzzed audio, and 200,000 files in no more
+memory than 2,000.
 
-Real processes and real SIGKILL; see docs/reliability.md. Minutes, so under `make soak`. RRTN_SOAK=0.1 is a tenth of it.
+Real processes and real SIGKILL; see docs/reliability.md. Minutes, so under `make soak`.
+RRTN_SOAK=0.1 is a tenth of it.
 """
 
 import contextlib

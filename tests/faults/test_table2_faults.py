@@ -1,4 +1,6 @@
-"""`rrtn table2` that is killed, told to stop, or meets a full disk goes on to the bytes of a table that nobody has touched."""
+"""`rrtn table2` that is killed, told to stop, or meets a full disk goes on to the bytes of a table
+that nobody has touched.
+"""
 
 import json
 import signal

@@ -1,6 +1,8 @@
-"""What `rrtn train` does when things go wrong: the rows T of docs/reliability.md, but T1, which is in test_train_soak.py.
+"""What `rrtn train` does when things go wrong: the rows T of docs/reliability.md, but T1, which is in
+test_train_soak.py.
 
-Trainers are processes of their own (conftest.py) with a small CNN, three epochs of three steps, and real signals.
+Trainers are processes of their own (conftest.py) with a small CNN, three epochs of three steps, and
+real signals.
 """
 
 import json
@@ -55,7 +57,9 @@ loop.failpoint = failpoint
 
 
 def assert_refused(ended: Any, code: int, *parts: str) -> None:
-    """Nothing on stdout; on stderr one line with all the parts, and before it at most which run it is, and notes."""
+    """Nothing on stdout; on stderr one line with all the parts, and before it at most which run it
+    is, and notes.
+    """
     assert (ended.code, ended.out) == (code, ""), ended.err
     *before, line = ended.err.splitlines()
     assert [other for other in before if not other.startswith(("run ", "note: ", "epoch "))] == []
@@ -73,7 +77,9 @@ def temporary_files(run: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def runs(server: Any, corpus: Path, settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two runs: `whole`, and `begun`, which SIGTERM has stopped behind the second step of its second epoch."""
+    """A folder with two runs: `whole`, and `begun`, which SIGTERM has stopped behind the second
+    step of its second epoch.
+    """
     folder = tmp_path_factory.mktemp("runs")
     flags = ("train", "--data", corpus, "--config", settings, "--device", "cpu", "--out")
     ended = server.start(*flags, "whole", cwd=folder).wait()
@@ -126,7 +132,8 @@ def survived_kills(
     start: tuple[object, ...],
     expected: dict[str, object],
 ) -> int:
-    """Kills `start` in a copy of `base` at its `first`, next, ... place of a write until it ends; -> how often.
+    """Kills `start` in a copy of `base` at its `first`, next, ... place of a write until it ends; ->
+    how often.
 
     After each kill the last checkpoint is whole, and the run goes on to what it would have been.
     """
@@ -151,7 +158,9 @@ def survived_kills(
 
 @pytest.fixture(scope="module")
 def one_epoch(server: Any, corpus: Path, settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`whole`, a run of one epoch, and `stopped/run`, the same stopped before its validation: its only checkpoint."""
+    """`whole`, a run of one epoch, and `stopped/run`, the same stopped before its validation: its
+    only checkpoint.
+    """
     folder = tmp_path_factory.mktemp("one-epoch")
     (folder / "stopped").mkdir()
     flags = ("train", "--data", corpus, "--config", settings, "--device", "cpu", "--epochs", 1, "--out")
@@ -175,7 +184,9 @@ def test_t2_killed_in_the_first_save(
 def test_t2_killed_in_a_save_over_another_of_the_same_step(
     rrtn: Rrtn, outcome: Outcome, one_epoch: Path, tmp_path: Path
 ) -> None:
-    """Behind config.toml and history.jsonl: two files of `best`, four of `last` (tensors, previous.json, checkpoint.json)."""
+    """Behind config.toml and history.jsonl: two files of `best`, four of `last` (tensors,
+    previous.json, checkpoint.json).
+    """
     base = Path(shutil.copytree(one_epoch / "stopped", tmp_path / "base"))
     start = ("train", "--resume", "--out", "run")
     expected = outcome(one_epoch / "whole")
@@ -349,7 +360,9 @@ FULL = r" \| No space left on device"
 def test_t5_a_full_disk_stops_the_run_with_the_files_name(
     rrtn: Rrtn, begun: Path, whole: Path, place: str, file: int, named: str
 ) -> None:
-    """A resumed run writes two files, then two for `best` where the second epoch is the best, then four for `last`."""
+    """A resumed run writes two files, then two for `best` where the second epoch is the best, then
+    four for `last`.
+    """
     first, second = (record["val_ccc"] for record in read_info(whole / "checkpoints/last").history[:2])
     file += 2 * (file > 2 and second > first)
     ended = resumed(rrtn, begun, RRTN_FAILPOINT=f"write.{place}:enospc:{file}")
@@ -739,7 +752,8 @@ def test_t14_two_new_runs_in_one_folder(
 
 NAN_LOSS = "ccc_loss = lambda x, y: x.sum() * float('nan')"
 INFINITE_LOSS = "ccc_loss = lambda x, y: x.sum() * float('inf')"
-NAN_GRADIENT = "real = twins.ccc_loss; twins.ccc_loss = lambda x, y: real(x, y) + (0 * x.sum()).sqrt()"  # 0 with slope inf * 0
+# 0 with slope inf * 0
+NAN_GRADIENT = "real = twins.ccc_loss; twins.ccc_loss = lambda x, y: real(x, y) + (0 * x.sum()).sqrt()"
 NAN_WEIGHT = (
     "import gc; [m.weight.data.fill_(float('nan')) for m in gc.get_objects() if type(m).__name__ == 'Head']"
 )
@@ -807,7 +821,9 @@ def learned(stepper: Stepper) -> list[torch.Tensor]:
 def test_t15_neither_that_step_nor_any_later_one_changes_a_weight(
     stepper: Stepper, monkeypatch: pytest.MonkeyPatch, poison: str
 ) -> None:
-    """On a GPU the host looks at the device only now and then, so steps may follow before it sees the bad one."""
+    """On a GPU the host looks at the device only now and then, so steps may follow before it sees
+    the bad one.
+    """
     stepper.step(batch(), 0)
     assert stepper.bad_step() is None
     before = learned(stepper)
@@ -889,7 +905,9 @@ sys.addaudithook(watch)
 def test_t23_t24_training_starts_no_process_and_takes_no_shared_memory(
     rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path
 ) -> None:
-    """There are no DataLoader workers that could be killed or want /dev/shm: clips are read from a mapped file."""
+    """There are no DataLoader workers that could be killed or want /dev/shm: clips are read from a
+    mapped file.
+    """
     ended = rrtn(*fresh, before=NO_CHILDREN, RRTN_CACHE=tmp_path / "cache")
     assert ended.code == 0, ended.err
     assert outcome(tmp_path / "run") == outcome(whole)
@@ -901,7 +919,8 @@ def test_t23_t24_training_starts_no_process_and_takes_no_shared_memory(
 NO_SHARED_MEMORY = """
 import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
-if libc.unshare(0x20000) or libc.mount(b"none", b"/", None, 0x44000, None):  # this process's own mounts, private
+# this process's own mounts, private
+if libc.unshare(0x20000) or libc.mount(b"none", b"/", None, 0x44000, None):
     raise SystemExit(99)
 if libc.mount(b"rrtn-test", b"/dev/shm", b"tmpfs", 1, b"size=4k"):  # read-only
     raise SystemExit(99)
@@ -1351,7 +1370,9 @@ def test_t18_the_incomplete_last_batch_is_dropped(rrtn: Rrtn, make_data: MakeDat
 
 
 def test_t18_a_batch_of_two_has_finite_losses() -> None:
-    """The smallest batch: every embedding is +-1 standard deviation, and a dimension that does not vary is 0."""
+    """The smallest batch: every embedding is +-1 standard deviation, and a dimension that does not
+    vary is 0.
+    """
     z_a = torch.tensor([[1.0, 2.0, 5.0], [3.0, -1.0, 5.0]], requires_grad=True)
     z_b = torch.tensor([[0.0, 4.0, 2.0], [1.0, 8.0, 3.0]])
     correlation = cross_correlation(z_a, z_b)

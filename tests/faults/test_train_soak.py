@@ -1,4 +1,5 @@
-"""T1, and T2 at every place: training killed again and again comes to the bytes of a run that nobody has touched.
+"""T1, and T2 at every place: training killed again and again comes to the bytes of a run that nobody
+has touched.
 
 Real processes and real SIGKILL; see docs/reliability.md. Minutes, so under `make soak`.
 """
@@ -85,8 +86,8 @@ def soak(server: Any, outcome: Outcome, settings: Path, tmp_path: Path) -> Itera
 
 
 def test_t1_killed_at_random_moments(soak: Soak, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Moments are uniform over an unbroken run, decoding included: each run has a cache of its own, and is killed again
-    after each restart until it ends before its kill.
+    """Moments are uniform over an unbroken run, decoding included: each run has a cache of its own,
+    and is killed again after each restart until it ends before its kill.
     """
     rng = np.random.default_rng(0)
     duration = float(np.median([soak.unbroken(RRTN_CACHE=tmp_path / f"timed-{i}") for i in range(3)]))

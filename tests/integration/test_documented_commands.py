@@ -1,9 +1,12 @@
-"""Every command line in README.md, CONTRIBUTING.md and docs/ is run here as it stands, or listed here with who runs it.
+"""Every command line in README.md, CONTRIBUTING.md and docs/ is run here as it stands, or listed here
+with who runs it.
 
-Each page has a folder of its own with the names that the pages use: DIR (data), recordings/, /shared/recordings, RUN, RUN2,
-BUNDLE, my.toml, fixed.toml. Command lines are those that are indented or in ```sh fences, then those in backticks. Under
-make test the encoders are the three-layer CNN of tests/faults/small_rrtn.py, whatever --encoder says, so that 60 epochs take
-seconds; make soak runs all lines, and on pages that do not train for minutes with the real encoders.
+Each page has a folder of its own with the names that the pages use: DIR (data), recordings/,
+/shared/recordings, RUN, RUN2, BUNDLE, my.toml, fixed.toml. Command lines are those that are
+indented or in ```sh fences, then those in backticks. Under make test the encoders are the
+three-layer CNN of tests/faults/small_rrtn.py, whatever --encoder says, so that 60 epochs take
+seconds; make soak runs all lines, and on pages that do not train for minutes with the real
+encoders.
 """
 
 import functools

@@ -1,4 +1,6 @@
-"""train -> evaluate -> export --trt -> score through the installed command, in a folder with nothing in it."""
+"""train -> evaluate -> export --trt -> score through the installed command, in a folder with
+nothing in it.
+"""
 
 import csv
 import hashlib

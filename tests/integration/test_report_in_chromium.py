@@ -1,4 +1,7 @@
-"""The report as a browser shows it, on a desktop and on a phone. Needs Debian's `chromium`; under make soak."""
+"""The report as a browser shows it, on a desktop and on a phone.
+
+Needs Debian's `chromium`; under make soak.
+"""
 
 import json
 import shutil
@@ -12,7 +15,8 @@ import pytest
 RRTN = Path(sys.executable).with_name("rrtn")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WIDTHS = (400, 1400)
-# Reports the width that the page in a frame needs, and pictures and sounds that did not load. It is ours, not the report's.
+# Reports the width that the page in a frame needs, and pictures and sounds that did not load. It is
+# ours, not the report's.
 FRAME = """<!doctype html><iframe id=frame width={width} height=2000 src=report.html></iframe><pre id=found></pre><script>
 frame.onload = () => {{
     const page = frame.contentDocument, images = [...page.images].filter(image => !image.naturalWidth);
@@ -80,7 +84,9 @@ def test_the_page_fits_and_shows_all_pictures(page: Path, tmp_path: Path, width:
 
 
 def errors_and_requests(folder: Path, page: Path, width: int) -> tuple[list[str], set[str]]:
-    """What the page logs, and what it asks the network for, while it is drawn at a width into folder/page.png."""
+    """What the page logs, and what it asks the network for, while it is drawn at a width into
+    folder/page.png.
+    """
     done = chromium(
         folder, f"--screenshot={folder / 'page.png'}", f"--window-size={width},4000", page.as_uri()
     )

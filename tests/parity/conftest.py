@@ -22,7 +22,10 @@ def awkward_labels() -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def random_bundle(tmp_path_factory: pytest.TempPathFactory, awkward_labels: tuple[str, ...]) -> Bundle:
-    """ResNet18 as `rrtn export` publishes it, both graphs. To be left as it is: tests copy its folder to write there."""
+    """ResNet18 as `rrtn export` publishes it, both graphs.
+
+    To be left as it is: tests copy its folder to write there.
+    """
     folder, spec = tmp_path_factory.mktemp("bundle"), FrontendSpec()
     network = _network(spec, len(awkward_labels))
     variants = []
@@ -52,7 +55,9 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory, awkward_labels: tupl
 
 
 def _network(spec: FrontendSpec, targets: int) -> TwinsNetwork:
-    """Statistics and head from noises of many lengths and levels, so that none of them saturates the scores."""
+    """Statistics and head from noises of many lengths and levels, so that none of them saturates
+    the scores.
+    """
     torch.manual_seed(0)
     network = TwinsNetwork("resnet18", n_mels=spec.n_mels, n_targets=targets, activation="linear")
     for module in network.modules():

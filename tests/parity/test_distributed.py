@@ -1,8 +1,9 @@
-"""Two processes train as one: loss, gradients, weights and BatchNorm's buffers are those of a single process, in float64.
+"""Two processes train as one: loss, gradients, weights and BatchNorm's buffers are those of a single
+process, in float64.
 
-Run by torchrun, this file is the worker: at every step each rank trains its half of the batch as the loop does, and beside it
-the same network over the whole batch as a single process does, and notes how far they are apart.
-B global batch, T frames, M mels, K targets.
+Run by torchrun, this file is the worker: at every step each rank trains its half of the batch as
+the loop does, and beside it the same network over the whole batch as a single process does, and
+notes how far they are apart. B global batch, T frames, M mels, K targets.
 """
 
 import contextlib
@@ -36,8 +37,9 @@ CPU = torch.device("cpu")
 TOLERANCE = 1e-9
 B, T, M = 8, 48, 32
 TARGETS = ("Awe", "Fear", "Joy")
-# lambda / c^2 of the one term; for gradients of about 1 in each, because AdamW moves what has a gradient of rounding errors
-# only (the projector's bias: Barlow Twins does not see it) by lr / eps times them, which is 1e-9 where bt counts 1.
+# lambda / c^2 of the one term; for gradients of about 1 in each, because AdamW moves what has a
+# gradient of rounding errors only (the projector's bias: Barlow Twins does not see it) by lr / eps
+# times them, which is 1e-9 where bt counts 1.
 ALONE = {"ccc": (1.0, 0.0, 0.0), "ccc_a": (0.0, 1.0, 0.0), "bt": (0.0, 0.0, 0.01)}
 WHAT = ("loss", "terms", "gradients", "weights", "buffers")
 
@@ -174,7 +176,9 @@ def thin_encoder(name: model.EncoderName, *, n_mels: int) -> Encoder:
 
 
 def random_batch(step: int) -> list[Tensor]:
-    """Views [B, 1, T, M], ratings [B, K]; each clip has its own level and spectrum, so that half a batch is not the whole."""
+    """Views [B, 1, T, M], ratings [B, K]; each clip has its own level and spectrum, so that half a
+    batch is not the whole.
+    """
     generator = torch.Generator().manual_seed(step)
     noise, spectrum = (torch.randn(B, 1, t, M, generator=generator, dtype=torch.float64) for t in (T, 1))
     clean = 15 * noise + 10 * spectrum - 50

@@ -1,4 +1,6 @@
-"""Every log-Mel of the project against torchlibrosa: NumPy, torchaudio in training, the waveform ONNX graph."""
+"""Every log-Mel of the project against torchlibrosa: NumPy, torchaudio in training, the waveform
+ONNX graph.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -43,8 +45,8 @@ SIGNALS = {
     "square 1 kHz": square(1000),
     "constant": np.ones(N),
 }
-# Recorded at 11 or 22 kHz: above the recording's band lie bins at -95 dB beside a loud voice, where torchlibrosa's own
-# float32 DFT kernel is up to 4e-3 dB away from a float64 one.
+# Recorded at 11 or 22 kHz: above the recording's band lie bins at -95 dB beside a loud voice, where
+# torchlibrosa's own float32 DFT kernel is up to 4e-3 dB away from a float64 one.
 BAND_LIMITED = {name: speech(name) for name in ("Laugh-female.wav", "Scream-male2.mp3", "Cough-male.wav")}
 
 
@@ -110,7 +112,9 @@ def test_log_mel_of_real_speech_is_torchlibrosas(
 
 
 def test_a_pure_tone_is_as_close_as_float32_allows(reference: Implementation) -> None:
-    """Beside a full-scale sine lie bins 130 dB below it, where torchlibrosa itself is 0.1 dB off the float64 truth."""
+    """Beside a full-scale sine lie bins 130 dB below it, where torchlibrosa itself is 0.1 dB off
+    the float64 truth.
+    """
     sine = np.sin(2 * np.pi * 437.3 * TIME)
     truth = _log_mel_float64(sine)
     ours, theirs = np.abs(log_mel(sine, SPEC) - truth), np.abs(reference(sine) - truth)

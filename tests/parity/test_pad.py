@@ -1,4 +1,6 @@
-"""Recordings shorter than a clip: the runtime and training continue them alike, with silence or with frames of 0 dB."""
+"""Recordings shorter than a clip: the runtime and training continue them alike, with silence or
+with frames of 0 dB.
+"""
 
 import json
 from collections.abc import Callable

@@ -166,7 +166,9 @@ def test_parameters_tell_where_the_model_is_from(bundle: Bundle, tmp_path: Path,
 def test_a_client_needs_the_config_alone(
     name: str, bundle: Bundle, served: Path, schema: Any, real_clips: list[Path]
 ) -> None:
-    """What ModelInput makes by the config's parameters, sent in a batch, is scored as `rrtn score` scores the files."""
+    """What ModelInput makes by the config's parameters, sent in a batch, is scored as `rrtn score`
+    scores the files.
+    """
     import soundfile
     from rrtn.runtime.model_input import ModelInput
 

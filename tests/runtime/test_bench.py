@@ -71,7 +71,9 @@ def test_p99_is_of_enough_runs_or_not_given(bundle: Bundle, monkeypatch: pytest.
 
 
 def test_the_roofline_is_the_lower_of_its_two_roofs(bundle: Bundle) -> None:
-    """1 MFLOP at 1 GFLOP/s takes a millisecond; the file's bytes at 1 kB/s take their number of milliseconds."""
+    """1 MFLOP at 1 GFLOP/s takes a millisecond; the file's bytes at 1 kB/s take their number of
+    milliseconds.
+    """
     (arithmetic,) = measurements(bundle, 1, limits=Ceiling(sgemm=1e9, copy=1e18))
     assert arithmetic.share_of_roofline == pytest.approx(arithmetic.clips_per_second / 1000)
     (memory,) = measurements(bundle, 2, limits=Ceiling(sgemm=1e18, copy=1e3))

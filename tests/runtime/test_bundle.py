@@ -1,4 +1,6 @@
-"""A bundle is what its hashes say, or it is refused in one line; never a traceback, whatever lies in the file."""
+"""A bundle is what its hashes say, or it is refused in one line; never a traceback, whatever lies
+in the file.
+"""
 
 import hashlib
 import json

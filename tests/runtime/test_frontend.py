@@ -61,7 +61,9 @@ def test_the_clip_of_a_short_recording_is_that_of_its_padding(samples: int, spec
 
 
 def test_no_thread_but_the_callers_works() -> None:
-    """OpenBLAS' threads would spin on cores that others decode on: a process takes no more time than its one thread."""
+    """OpenBLAS' threads would spin on cores that others decode on: a process takes no more time
+    than its one thread.
+    """
     code = (
         "import time\nimport numpy as np\n"
         "from rrtn.runtime import FrontendSpec, log_mel\n"

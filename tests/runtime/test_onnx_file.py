@@ -1,4 +1,5 @@
-"""Files read without the onnx package hold what it reads in them; what is no ONNX file is refused, never a crash.
+"""Files read without the onnx package hold what it reads in them; what is no ONNX file is refused,
+never a crash.
 
 What must be refused in a whole one is in tests/faults/test_export_faults.py: E6 and E8.
 """

@@ -139,7 +139,9 @@ class TestRoundTrip:
             assert_whole(tmp_path, PREVIOUS, epoch - 1)
 
     def test_one_step_saved_before_and_after_its_validation_is_two_checkpoints(self, tmp_path: Path) -> None:
-        """A signal or the clock saves an epoch's last step, then the epoch's end does: the running sums are others."""
+        """A signal or the clock saves an epoch's last step, then the epoch's end does: the running
+        sums are others.
+        """
         save_checkpoint(
             tmp_path, replace(info_at(2), epoch=1, history=[record(1)]), tensors(1), keep_previous=True
         )
@@ -286,8 +288,8 @@ class TestSaver:
         assert saved == [1]
 
 
-# Saves epoch 3 behind the epochs that a folder has, in one forked child for each place where a kill can fall; argv: this
-# folder, then the folders with epochs.
+# Saves epoch 3 behind the epochs that a folder has, in one forked child for each place where a kill
+# can fall; argv: this folder, then the folders with epochs.
 KILLER = """
 import os, shutil, sys
 from pathlib import Path
@@ -328,7 +330,9 @@ for base in map(Path, sys.argv[2:]):
 
 @pytest.fixture(scope="module")
 def kills(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, list[Path]]:
-    """The folder after a kill before each fsync, rename and removal of a save, in their order; by whether it keeps one."""
+    """The folder after a kill before each fsync, rename and removal of a save, in their order; by
+    whether it keeps one.
+    """
     bases = [tmp_path_factory.mktemp(name) / "base" for name in ("kills", "kills-keeping")]
     save(bases[0], 2)
     for epoch in (1, 2):
@@ -355,7 +359,9 @@ def killed_keeping(kills: dict[bool, list[Path]]) -> list[Path]:
 
 
 def test_every_place_was_hit(killed: list[Path], killed_keeping: list[Path]) -> None:
-    """Three or four files, each with two fsyncs, a rename and the removal of its temporary name; two old files removed."""
+    """Three or four files, each with two fsyncs, a rename and the removal of its temporary name;
+    two old files removed.
+    """
     assert len(killed) == 3 * 4 + 2
     assert len(killed_keeping) == 4 * 4 + 2
 
@@ -368,7 +374,9 @@ def test_a_killed_save_leaves_the_checkpoint_before_or_the_new_one_whole(killed:
 
 
 def test_a_killed_save_leaves_two_whole_checkpoints_where_it_keeps_one(killed_keeping: list[Path]) -> None:
-    """While previous.json is already the current one and the pointer not yet the new one, both name the same."""
+    """While previous.json is already the current one and the pointer not yet the new one, both name
+    the same.
+    """
     found = []
     for folder in killed_keeping:
         previous = json.loads((folder / PREVIOUS).read_text())["epoch"]

@@ -1,4 +1,6 @@
-"""What is seen of a training: exact lines in a log, a table that fits on a terminal, and TensorBoard's files."""
+"""What is seen of a training: exact lines in a log, a table that fits on a terminal, and
+TensorBoard's files.
+"""
 
 import io
 import os

@@ -1,4 +1,5 @@
-"""The small functions of several processes; that the training itself equals one process is tests/parity/test_distributed.py.
+"""The small functions of several processes; that the training itself equals one process is
+tests/parity/test_distributed.py.
 
 Run by torchrun, this file is the worker: each rank notes what it sees.
 """
@@ -113,7 +114,9 @@ def test_the_gradient_of_a_slice_is_the_sum_over_the_losses_of_all_ranks(seen: l
 
 
 def test_gathered_leaves_the_gradients_of_others_alone(seen: list[Seen]) -> None:
-    """u = h + gathered(x) and sum(u^2): autograd hands both the same tensor, and h's gradient is 2 u on each rank."""
+    """u = h + gathered(x) and sum(u^2): autograd hands both the same tensor, and h's gradient is 2
+    u on each rank.
+    """
     for number, rank in enumerate(seen):
         assert rank["gradient beside gathered"] == [2 * (x + number) for x in (0, 1, 2, 3, 10, 11, 12, 13)]
 

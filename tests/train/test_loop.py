@@ -1,4 +1,6 @@
-"""The training loop on a tiny corpus: what the twins see, which epoch is best, and that runs repeat bit for bit."""
+"""The training loop on a tiny corpus: what the twins see, which epoch is best, and that runs repeat
+bit for bit.
+"""
 
 import json
 import shutil
@@ -27,7 +29,8 @@ from rrtn.train.method.views import epoch_order
 from rrtn.train.plan import TrainingPlan, plan_from_config
 from safetensors.torch import load_file
 
-# Clips of 64 frames are quick, and shorter than the recordings, so that crops matter. 15 Train clips: 3 steps an epoch.
+# Clips of 64 frames are quick, and shorter than the recordings, so that crops matter. 15 Train
+# clips: 3 steps an epoch.
 SETTINGS: dict[str, Any] = {
     "model": {"encoder": "cnn10", "method": "rrtn-ruwl"},
     "optim": {"epochs": 2, "batch_size": 5, "lr": 0.01},
@@ -38,8 +41,8 @@ STEPS = 3
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_and_quick(tmp_path_factory: pytest.TempPathFactory) -> Iterable[None]:
-    """A CNN10 of a few channels, which has dropout, so that the generator's state matters; one waveform cache; no timing of
-    matrix products at each start.
+    """A CNN10 of a few channels, which has dropout, so that the generator's state matters; one
+    waveform cache; no timing of matrix products at each start.
     """
 
     def small(name: str, *, n_mels: int) -> PannsCnn:
@@ -204,7 +207,9 @@ class TestRepeats:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """After every step, so the epoch's last step is saved twice, before validation and after: both stay whole."""
+        """After every step, so the epoch's last step is saved twice, before validation and after:
+        both stay whole.
+        """
         plan, run = plan_from_config(replace(config(corpus), checkpoint_minutes=1e-9)), tmp_path / "run"
         last = run / "checkpoints/last"
         with monkeypatch.context() as patch:
@@ -373,7 +378,10 @@ class TestMethods:
     def test_crop_and_pad_reach_the_passes(
         self, section: dict[str, Any], corpus: Path, tmp_path: Path
     ) -> None:
-        """Clips of 200 frames are longer than some recordings. Crop changes validation alone, pad everything."""
+        """Clips of 200 frames are longer than some recordings.
+
+        Crop changes validation alone, pad everything.
+        """
         records = []
         for name, sections in (("plain", {}), ("changed", section)):
             frontend = {"frames": 200, **sections.get("frontend", {})}

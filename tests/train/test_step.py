@@ -78,7 +78,10 @@ def batch_of(settings: Config, number: int) -> TrainingBatch:
 
 
 def in_float64(stepper: Stepper) -> Stepper:
-    """The same weights. In float32 a sum in another order flips a ReLU now and then, and moves a gradient by a percent."""
+    """The same weights.
+
+    In float32 a sum in another order flips a ReLU now and then, and moves a gradient by a percent.
+    """
     stepper.loss.double()
     frontend = stepper.frontend
     stepper.frontend = lambda *waveforms: frontend(*waveforms).double()
@@ -86,7 +89,9 @@ def in_float64(stepper: Stepper) -> Stepper:
 
 
 def written_out(settings: Config, network: TwinsNetwork, steps: int) -> tuple[Tensor, list[list[float]]]:
-    """The paper's step with plain AdamW in the usual memory format; changes `network`. -> c [3], and each step's SUMS."""
+    """The paper's step with plain AdamW in the usual memory format; changes `network`. -> c [3],
+    and each step's SUMS.
+    """
     method, optim = settings.model.method, settings.optim
     lambdas = torch.tensor(settings.ruwl.lambdas).double()
     c = torch.tensor(settings.ruwl.c).double().requires_grad_()
@@ -126,7 +131,9 @@ def written_out(settings: Config, network: TwinsNetwork, steps: int) -> tuple[Te
 
 @pytest.mark.parametrize("method", ["vanilla", "rrtn", "rrtn-ruwl"])
 def test_steps_are_those_written_out(method: str) -> None:
-    """In float64, so that what differs is the code; 1e-9 because AdamW divides gradients of 1e-15 by an eps of 1e-8."""
+    """In float64, so that what differs is the code; 1e-9 because AdamW divides gradients of 1e-15
+    by an eps of 1e-8.
+    """
     settings = config(model={"method": method})
     network = network_from_config(settings)
     reference = copy.deepcopy(network).double()
@@ -237,7 +244,9 @@ class TestRestored:
     def test_moments_lie_as_their_parameters_and_the_next_step_is_the_unbroken_ones(
         self, tmp_path: Path
     ) -> None:
-        """The file has them in the usual order; the fused kernel pairs moment and weight by their place in memory."""
+        """The file has them in the usual order; the fused kernel pairs moment and weight by their
+        place in memory.
+        """
         settings = config()
         whole = stepper_of(settings, small_network(settings))
         for number in range(2):
@@ -284,7 +293,10 @@ def test_tf32_is_for_convolutions_alone_and_only_where_it_is_asked_for(
 
 
 def test_bf16_is_close_to_fp32() -> None:
-    """bfloat16 has 8 bits: 0.4% a rounding, of which 2048 squares of 1 - C_ii make several. Gradients stay float32."""
+    """bfloat16 has 8 bits: 0.4% a rounding, of which 2048 squares of 1 - C_ii make several.
+
+    Gradients stay float32.
+    """
     sums = {}
     for precision in ("fp32", "bf16"):
         settings = config(precision=precision)

@@ -1,9 +1,11 @@
-"""Each file decoded once: a cache of 16 kHz int16 waveforms, memory-mapped, content-addressed, resumable.
+"""Each file decoded once: a cache of 16 kHz int16 waveforms, memory-mapped, content-addressed,
+resumable.
 
-The cache is cut into shards of files that follow each other. A shard's name is a hash of everything that its samples
-depend on (the decoder, the spec, each file's path, size and time), so a changed file or setting makes another shard, and a
-decoding that was interrupted goes on with the shards that are missing. A file that cannot be decoded has no samples
-there, and is asked again by the next call. n files, B batch, N samples.
+The cache is cut into shards of files that follow each other. A shard's name is a hash of everything
+that its samples depend on (the decoder, the spec, each file's path, size and time), so a changed
+file or setting makes another shard, and a decoding that was interrupted goes on with the shards
+that are missing. A file that cannot be decoded has no samples there, and is asked again by the next
+call. n files, B batch, N samples.
 """
 
 import hashlib
@@ -28,7 +30,8 @@ from ...runtime.progress import Progress
 from ...runtime.spec import FrontendSpec
 from .levels import LevelMeter
 
-_DECODER: Final = "mean-soxrHQ-level-int16/2"  # changes whenever runtime.audio would give other samples, or the index others
+# changes whenever runtime.audio would give other samples, or the index others
+_DECODER: Final = "mean-soxrHQ-level-int16/2"
 _SHARD_FILES: Final = 512
 _SHOWN: Final = 3
 
@@ -69,7 +72,9 @@ class ClipStore:
 
     @property
     def digest(self) -> str:
-        """A hash of all samples and of where the files begin: equal content, wherever it lies and however old it is."""
+        """A hash of all samples and of where the files begin: equal content, wherever it lies and
+        however old it is.
+        """
         parts = [self.lengths.tobytes(), *(shard.sha256.encode() for shard in self._shards)]
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
@@ -88,7 +93,9 @@ class ClipStore:
         return self._shards[shard].samples[begin:end]
 
     def clips(self, indices: Int64, starts: Int64, spec: FrontendSpec) -> Int16:
-        """The clips [B, clip_samples] that begin at `starts` [B]; zeros follow where a recording is too short."""
+        """The clips [B, clip_samples] that begin at `starts` [B]; zeros follow where a recording is
+        too short.
+        """
         batch = np.zeros((len(indices), spec.clip_samples), dtype=np.int16)
         for row, index, start in zip(batch, indices, starts, strict=True):
             part = self.waveform(int(index))[start : start + spec.clip_samples]

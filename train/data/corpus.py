@@ -1,8 +1,10 @@
-"""Synthetic vocal bursts in the Hume-VB layout: ten intensities drive a voice, raters hear them with some noise.
+"""Synthetic vocal bursts in the Hume-VB layout: ten intensities drive a voice, raters hear them with
+some noise.
 
-What each emotion does to the voice follows Sauter et al. 2010, Cowen et al. 2019 and Anikin 2019 (bursts),
-Bachorowski et al. 2001 (laughter), Juslin & Laukka 2003 (pitch, level, tempo), Arnal et al. 2015 (screams).
-It is a test signal, not a model of people: what differs between countries and speakers is drawn by chance.
+What each emotion does to the voice follows Sauter et al. 2010, Cowen et al. 2019 and Anikin 2019
+(bursts), Bachorowski et al. 2001 (laughter), Juslin & Laukka 2003 (pitch, level, tempo), Arnal et
+al. 2015 (screams). It is a test signal, not a model of people: what differs between countries and
+speakers is drawn by chance.
 """
 
 import csv
@@ -134,10 +136,12 @@ def synthesise(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write wav/00001.wav ... and data_info.csv (last, so a folder without it is not whole) under `out`; return it.
+    """Write wav/00001.wav ... and data_info.csv (last, so a folder without it is not whole) under
+    `out`; return it.
 
-    `split` is the share of speakers in Train, Val and Test. A clip depends on nothing but its index, `seed` and `speakers`;
-    `progress` is called with (clips done, clips) a few times a second.
+    `split` is the share of speakers in Train, Val and Test. A clip depends on nothing but its
+    index, `seed` and `speakers`; `progress` is called with (clips done, clips) a few times a
+    second.
     """
     _check(out, clips=clips, speakers=speakers, seed=seed, split=split, workers=workers)
     (out / "wav").mkdir(parents=True, exist_ok=True)
@@ -190,7 +194,9 @@ def _rows_of_chunks(corpus: _Corpus, chunks: list[range], *, workers: int) -> It
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Processes started inside never see Ctrl-C (they inherit the mask); only the parent does, and stops them."""
+    """Processes started inside never see Ctrl-C (they inherit the mask); only the parent does, and
+    stops them.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -265,7 +271,9 @@ def _felt(rng: np.random.Generator) -> Floats:
 
 
 def _gesture(felt: Floats, *, habit: Floats, rng: np.random.Generator) -> Gesture:
-    """The emotions' rows averaged with the intensities as weights, then the speaker's habit and this clip's whim."""
+    """The emotions' rows averaged with the intensities as weights, then the speaker's habit and
+    this clip's whim.
+    """
     row = felt @ np.array(list(_EMOTIONS.values())) / felt.sum()
     row += habit + _WHIM * rng.standard_normal(len(_FIELDS))
     fields = dict(zip(_FIELDS, np.clip(row, _LEAST, _MOST).tolist(), strict=True))

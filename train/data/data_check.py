@@ -72,7 +72,10 @@ class DataReport:
 
 
 def check_data(folder: Path, spec: FrontendSpec) -> DataReport:
-    """Reads the CSV and decodes every file into the cache that training reads. Raises DataError for the CSV alone."""
+    """Reads the CSV and decodes every file into the cache that training reads.
+
+    Raises DataError for the CSV alone.
+    """
     data = read_data(folder)
     splits = {name: data.splits[name] for name in SPLITS if data.splits[name].clips}
     stores = {

@@ -56,9 +56,11 @@ class DataSet:
 
 
 def read_data(folder: Path, targets: Sequence[str] = ()) -> DataSet:
-    """Reads and checks the whole CSV. `targets` picks columns; by default every numeric column that is not metadata.
+    """Reads and checks the whole CSV. `targets` picks columns; by default every numeric column that is
+    not metadata.
 
-    Raises DataError: one line with the file, the line numbers, how many there are, and what was expected.
+    Raises DataError: one line with the file, the line numbers, how many there are, and what was
+    expected.
     """
     table = _read_csv(_find_csv(folder))
     names = _targets_of(table, targets)

@@ -1,4 +1,5 @@
-"""The clips of a split where the device reads them: in its own memory where they fit, else streamed from the cache.
+"""The clips of a split where the device reads them: in its own memory where they fit, else streamed
+from the cache.
 
 n clips, B batch, N samples, M mels, K targets.
 """
@@ -168,7 +169,10 @@ def part_of_training(data: DataSet, fraction: float, *, seed: int) -> DataSet:
 
 
 def split_clips(data: DataSet, name: str, spec: FrontendSpec, device: torch.device) -> SplitClips:
-    """The split `name`, decoded where the cache lacks it. Raises DataError naming the files that cannot be."""
+    """The split `name`, decoded where the cache lacks it.
+
+    Raises DataError naming the files that cannot be.
+    """
     split = data.splits[name]
     store = clip_store([clip.path for clip in split.clips], spec, label=f"decode {name}")
     names = [clip.file_id for clip in split.clips]

@@ -1,4 +1,5 @@
-"""How loud a recording is and whether it was clipped: of a file's own samples, before the frontend sets their level.
+"""How loud a recording is and whether it was clipped: of a file's own samples, before the frontend
+sets their level.
 
 N samples, C channels.
 """

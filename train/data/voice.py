@@ -163,7 +163,9 @@ def _breaths(time: Floats, gesture: Gesture, *, start: float, end: float) -> Flo
 
 
 def _glottal_pulses(movement: _Movement, *, speaker: Speaker, rng: np.random.Generator) -> Floats:
-    """[N]: one impulse a glottal cycle, shared by the two nearest samples; its power does not depend on f0."""
+    """[N]: one impulse a glottal cycle, shared by the two nearest samples; its power does not
+    depend on f0.
+    """
     times = pulse_times(movement.f0, jitter=speaker.jitter, rng=rng)
     control = (times * _CONTROL_RATE).astype(int)
     shimmer = np.maximum(1 + speaker.shimmer * rng.standard_normal(len(times)), 0)

@@ -1,4 +1,5 @@
-"""Small pictures for a page: lines, scatters and intervals as SVG, a spectrogram as PNG. No library, no script.
+"""Small pictures for a page: lines, scatters and intervals as SVG, a spectrogram as PNG. No library,
+no script.
 
 Colours are told apart in greyscale, too, by dash patterns and by names at the ends of the lines.
 """
@@ -186,7 +187,9 @@ def _svg(parts: Sequence[str], title: str, *, width: int = _WIDTH, height: int =
 
 
 def _png(grey: npt.NDArray[np.uint8]) -> bytes:
-    """[height, width] -> a PNG of 8-bit greys (RFC 2083): three chunks, each row behind a filter byte of 0."""
+    """[height, width] -> a PNG of 8-bit greys (RFC 2083): three chunks, each row behind a filter
+    byte of 0.
+    """
     height, width = grey.shape
     rows = np.hstack([np.zeros((height, 1), np.uint8), grey]).tobytes()
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)

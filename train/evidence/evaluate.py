@@ -36,7 +36,8 @@ _CPU: Final = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A run's best checkpoint on the validation split, or those of a folder of seeds, whose metrics are means over them.
+    """A run's best checkpoint on the validation split, or those of a folder of seeds, whose metrics
+    are means over them.
 
     Columns [K + 1] are the targets and then their mean.
     """
@@ -94,7 +95,9 @@ class Evaluation:
 
     @cached_property
     def interval(self) -> tuple[Float64, Float64]:
-        """95% of the challenge's CCC, low and high [K + 1], over speakers, and seeds where there are several."""
+        """95% of the challenge's CCC, low and high [K + 1], over speakers, and seeds where there
+        are several.
+        """
         return ccc_interval(_scores(self.seeds), self.predictions.rated, self.predictions.speakers)
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,10 +149,11 @@ def evaluate(
 ) -> Evaluation:
     """The run's best checkpoint on the Val split of its data, or of `data` with the same targets.
 
-    A folder of runs that differ in their seed is taken as a run, here and in `others`. The predictions are kept in the run
-    (predictions/), and taken from there for the runs that it is compared with. `submission` takes the Test split's scores in
-    the challenge's form. Raises ModelError for a broken checkpoint, DataError for the data, or for runs that were not
-    evaluated on the same clips, ConfigError for a folder of unlike or unfinished runs.
+    A folder of runs that differ in their seed is taken as a run, here and in `others`. The
+    predictions are kept in the run (predictions/), and taken from there for the runs that it is
+    compared with. `submission` takes the Test split's scores in the challenge's form. Raises
+    ModelError for a broken checkpoint, DataError for the data, or for runs that were not evaluated
+    on the same clips, ConfigError for a folder of unlike or unfinished runs.
     """
     runs = runs_of_seeds(run)
     if submission and len(runs) > 1:
@@ -234,7 +238,9 @@ def _kept(run: Path) -> Path:
 
 
 def predictions_of_run(run: Path, *, data: Path | None = None, device: torch.device = _CPU) -> Predictions:
-    """The best checkpoint's on Val, in float32; those of the run's own data are kept in it, and taken from there."""
+    """The best checkpoint's on Val, in float32; those of the run's own data are kept in it, and
+    taken from there.
+    """
     if data is None and _kept(run).is_file():
         return read_predictions(_kept(run))
     predictions = _Evaluated.of_run(run, data).predictions("Val", device)

@@ -55,10 +55,11 @@ pre { background: #f4f4f4; padding: 12px; overflow-x: auto; font-size: 13px; } .
 
 
 def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
-    """Writes the page to `out` (default: report.html in the first run); -> its path. The others are compared with the first.
+    """Writes the page to `out` (default: report.html in the first run); -> its path. The others are
+    compared with the first.
 
-    Of a folder of seeds, metrics are means; losses, clips, export and settings are those of its first run. Raises what
-    `evaluate` raises.
+    Of a folder of seeds, metrics are means; losses, clips, export and settings are those of its
+    first run. Raises what `evaluate` raises.
     """
     first, *others = runs
     evaluation = evaluate(first, ridge=True, others=others)

@@ -1,4 +1,5 @@
-"""The baseline that every table shows beside the network: ridge regression on each mel bin's mean and deviation.
+"""The baseline that every table shows beside the network: ridge regression on each mel bin's mean and
+deviation.
 
 n clips, T frames, M mels, K targets, P = 2 M features.
 """
@@ -22,8 +23,8 @@ def mel_statistics(log_mels: Iterable[npt.NDArray[np.float32]]) -> Float64:
 def ridge_predictions(train: Float64, ratings: npt.ArrayLike, test: Float64) -> Float64:
     """train [n, P], ratings [n, K], test [m, P] -> predictions [m, K] in [0, 1].
 
-    Standardised features; the penalty is the one of least leave-one-out error over all targets, which has a closed
-    form through the singular values (Allen's PRESS).
+    Standardised features; the penalty is the one of least leave-one-out error over all targets,
+    which has a closed form through the singular values (Allen's PRESS).
     """
     mean, scale = train.mean(0), train.std(0) + 1e-9
     x, y = (train - mean) / scale, np.asarray(ratings, np.float64)

@@ -1,9 +1,12 @@
-"""Whether a difference in CCC is more than chance, by speakers: the clips of one speaker are no independent evidence.
+"""Whether a difference in CCC is more than chance, by speakers: the clips of one speaker are no
+independent evidence.
 
-paper.md, point 13: under speaker effects, tests over clips call 30 to 40% of null differences significant. CCC is a function
-of six sums over clips, and a resample is a count for each speaker, so all resamples are one matrix product.
+paper.md, point 13: under speaker effects, tests over clips call 30 to 40% of null differences
+significant. CCC is a function of six sums over clips, and a resample is a count for each speaker,
+so all resamples are one matrix product.
 
-R resamples, P speakers, S seeds of a method, n clips, K targets; columns [K + 1] are the targets and then their mean.
+R resamples, P speakers, S seeds of a method, n clips, K targets; columns [K + 1] are the targets
+and then their mean.
 """
 
 from collections.abc import Sequence
@@ -64,9 +67,11 @@ def ccc_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[Float64, Float64]:
-    """95% interval (low, high), [K + 1] each, of the CCC (challenge) of scores [n, K] or [S, n, K] with rated [n, K].
+    """95% interval (low, high), [K + 1] each, of the CCC (challenge) of scores [n, K] or [S, n, K]
+    with rated [n, K].
 
-    Speakers are drawn with replacement, and seeds too where there are several; of one speaker it is that speaker's point.
+    Speakers are drawn with replacement, and seeds too where there are several; of one speaker it is
+    that speaker's point.
     """
     sums, people = _sums(scores, rated, speakers)
     found = _resampled([sums], people, resamples, np.random.default_rng(seed))[0]
@@ -83,10 +88,12 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
-    """Scores [n, K], or [S, n, K] of several seeds, of two methods on the same clips with ratings [n, K].
+    """Scores [n, K], or [S, n, K] of several seeds, of two methods on the same clips with ratings [n,
+    K].
 
-    The interval draws speakers (the same for both methods) and, within each method, seeds. The test swaps the methods for
-    random sets of speakers: where the methods are alike, that changes nothing but by chance.
+    The interval draws speakers (the same for both methods) and, within each method, seeds. The test
+    swaps the methods for random sets of speakers: where the methods are alike, that changes nothing
+    but by chance.
     """
     (sums_a, people), (sums_b, _) = (_sums(scores, rated, speakers) for scores in (a, b))
     rng = np.random.default_rng(seed)
@@ -108,7 +115,9 @@ def ccc_change_interval(
     *,
     resamples: int = 2000,
 ) -> tuple[float, float] | None:
-    """95% interval of the mean CCC (challenge) of `scores` minus that of `reference`, [n, K] each; None for one speaker."""
+    """95% interval of the mean CCC (challenge) of `scores` minus that of `reference`, [n, K] each;
+    None for one speaker.
+    """
     (sums, people), (before, _) = (_sums(x, rated, speakers) for x in (scores, reference))
     if people < 2:
         return None
@@ -118,7 +127,9 @@ def ccc_change_interval(
 
 
 def holm(p: Float64) -> Float64:
-    """p-values [K] adjusted for their number (Holm 1979): the smallest times K, the next times K - 1, never falling."""
+    """p-values [K] adjusted for their number (Holm 1979): the smallest times K, the next times K -
+    1, never falling.
+    """
     order = np.argsort(p)
     adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
     result = np.empty_like(p)
@@ -144,7 +155,9 @@ def _resampled(
 def _swap_p(
     a: Float64, b: Float64, difference: Float64, people: int, resamples: int, rng: np.random.Generator
 ) -> Float64:
-    """[K + 1]: how often a difference as large comes of swapping, the unswapped case counted in (Phipson and Smyth 2010)."""
+    """[K + 1]: how often a difference as large comes of swapping, the unswapped case counted in
+    (Phipson and Smyth 2010).
+    """
     as_large = np.ones(len(difference))
     for begin in range(0, resamples, _AT_A_TIME):
         swapped = rng.integers(0, 2, (min(_AT_A_TIME, resamples - begin), people))  # [R, P]
@@ -164,7 +177,9 @@ def _mean_ccc(counts: Counts, sums: Float64, weights: Float64 | None = None) -> 
 
 
 def _mean_ccc_of_parts(parts: Sequence[tuple[Counts, Float64]]) -> Float64:
-    """The same of speakers some of which are one method's and some the other's; seeds are paired in their order."""
+    """The same of speakers some of which are one method's and some the other's; seeds are paired in
+    their order.
+    """
     seeds = min(len(sums) for _, sums in parts)
     totals = [
         np.sum([np.tensordot(counts, sums[s], axes=1) for counts, sums in parts], axis=0)

@@ -1,7 +1,8 @@
-"""The paper's Table 2 from the runs that are there: CCC of each row, gains, and what of them is more than chance.
+"""The paper's Table 2 from the runs that are there: CCC of each row, gains, and what of them is more
+than chance.
 
-A row with fewer finished runs than seeds says so, and gains and comparisons are between the seeds that both rows have.
-S seeds, n clips, K targets.
+A row with fewer finished runs than seeds says so, and gains and comparisons are between the seeds
+that both rows have. S seeds, n clips, K targets.
 """
 
 from collections.abc import Sequence
@@ -214,7 +215,9 @@ class Table2:
 
 
 def gain(ccc: float, before: float) -> float | None:
-    """In percent of `before`, as the paper counts; None where that is not above 0 and there is nothing to be relative to."""
+    """In percent of `before`, as the paper counts; None where that is not above 0 and there is
+    nothing to be relative to.
+    """
     return 100 * (ccc - before) / before if before > 0 else None
 
 
@@ -240,7 +243,10 @@ def vanilla_of(row: Table2Row) -> Table2Row:
 
 
 def table_of_runs(runs: TableRuns, *, resamples: int = RESAMPLES) -> Table2:
-    """Of all that is finished in the folder. Raises DataError where two runs were not evaluated on the same clips."""
+    """Of all that is finished in the folder.
+
+    Raises DataError where two runs were not evaluated on the same clips.
+    """
     device = device_from_config(runs.config, World())
     jobs = {row: tuple(runs.job(row, seed) for seed in range(runs.seeds)) for row in ROWS}
     found = {

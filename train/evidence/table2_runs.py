@@ -1,4 +1,5 @@
-"""The rows of the paper's Table 2, and the runs that they are made of: every row with each seed, in one folder.
+"""The rows of the paper's Table 2, and the runs that they are made of: every row with each seed, in
+one folder.
 
 <out>/<encoder>-<method>/seed<N>/    a run, as `rrtn train` makes it
 <out>/measured.json                  what an epoch of each row took, for estimates
@@ -55,7 +56,10 @@ ROWS: Final = (
 
 
 def rows_of(encoders: Sequence[str] = (), methods: Sequence[str] = ()) -> tuple[Table2Row, ...]:
-    """The rows of these encoders and methods, all where none is named. Raises ConfigError for an unknown one."""
+    """The rows of these encoders and methods, all where none is named.
+
+    Raises ConfigError for an unknown one.
+    """
     for flag, names, known in (("--encoders", encoders, ENCODERS), ("--methods", methods, get_args(Method))):
         if unknown := [name for name in names if name not in known]:
             raise ConfigError(
@@ -140,7 +144,8 @@ class TableRuns:
 
 
 def table_runs(config: Config, *, out: Path, seeds: int, rows: tuple[Table2Row, ...] = ROWS) -> TableRuns:
-    """Settles what the settings leave open, for all runs alike, and refuses a folder with runs that were made otherwise.
+    """Settles what the settings leave open, for all runs alike, and refuses a folder with runs that
+    were made otherwise.
 
     Raises ConfigError, DataError.
     """
@@ -154,10 +159,11 @@ def table_runs(config: Config, *, out: Path, seeds: int, rows: tuple[Table2Row, 
 
 
 def train_rows(runs: TableRuns, *, say: Callable[[str], None], at_run: Callable[[], object]) -> None:
-    """Trains what is missing; finished runs are kept, a begun one goes on. `at_run` is called whenever one is finished.
+    """Trains what is missing; finished runs are kept, a begun one goes on. `at_run` is called whenever
+    one is finished.
 
-    Raises StoppedError where a run is stopped: calling again goes on. ConfigError where the data has changed, or another
-    process trains the table.
+    Raises StoppedError where a run is stopped: calling again goes on. ConfigError where the data
+    has changed, or another process trains the table.
     """
     runs.out.mkdir(parents=True, exist_ok=True)
     with locked(runs.out / "table2.lock", does="trains a table"):
@@ -179,7 +185,8 @@ def train_rows(runs: TableRuns, *, say: Callable[[str], None], at_run: Callable[
                     resume=job.is_begun,
                     part=Part(label=label, later=later / (costs[job.row.name] * job.epochs)),
                 )
-            torch.cuda.empty_cache()  # or the next run would count this one's memory as taken, and keep its clips elsewhere
+            # or the next run would count this one's memory as taken, and keep its clips elsewhere
+            torch.cuda.empty_cache()
             at_run()
 
 
@@ -265,7 +272,8 @@ def _read_measured(out: Path) -> dict[str, Any]:
 
 
 def _costs(runs: TableRuns) -> dict[str, float]:
-    """Of an epoch of each row, by its name: seconds as measured; of rows that were not, by arithmetic beside those that were.
+    """Of an epoch of each row, by its name: seconds as measured; of rows that were not, by arithmetic
+    beside those that were.
 
     Where nothing was measured, only their ratios mean something.
     """

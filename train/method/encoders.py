@@ -1,6 +1,7 @@
 """The three encoders of the paper: log-Mel clip [B, 1, T, M] -> embedding [B, D].
 
-B batch, T frames, M mels, C channels, D embedding. A BatchNorm per mel bin (bn0) stands in front of each, as in PANNs.
+B batch, T frames, M mels, C channels, D embedding. A BatchNorm per mel bin (bn0) stands in front of
+each, as in PANNs.
 """
 
 from typing import Final, Literal, get_args
@@ -40,7 +41,9 @@ class Encoder(nn.Module):
 
 
 class PannsCnn(Encoder):
-    """CNN10 and CNN14 of PANNs (Kong et al. 2020) with fc1, without the 527-way layer; state-dict keys as there."""
+    """CNN10 and CNN14 of PANNs (Kong et al. 2020) with fc1, without the 527-way layer; state-dict
+    keys as there.
+    """
 
     def __init__(self, n_mels: int, *, channels: tuple[int, ...], pooled_blocks: int) -> None:
         super().__init__(n_mels)

@@ -1,4 +1,5 @@
-"""How much arithmetic a training step is, and how fast a device multiplies matrices: their ratio is the share of the peak.
+"""How much arithmetic a training step is, and how fast a device multiplies matrices: their ratio is
+the share of the peak.
 
 B batch, T frames, M mels, S side of a square matrix.
 """
@@ -24,11 +25,12 @@ _PRODUCTS_A_TIMING: Final = {
 
 
 def step_flops(network: TwinsNetwork, *, spec: FrontendSpec, batch_size: int) -> int:
-    """FLOPs of one optimiser step on `batch_size` clips, forward and backward; a multiplication and its addition are two.
+    """FLOPs of one optimiser step on `batch_size` clips, forward and backward; a multiplication and
+    its addition are two.
 
-    Convolutions and matrix products only: elementwise work, normalisation, pooling, biases, the optimiser and the
-    log-Mel frontend are not counted. Twins (a network with a projector) take two views, vanilla takes one.
-    Nothing is computed, and the network is left as it is.
+    Convolutions and matrix products only: elementwise work, normalisation, pooling, biases, the
+    optimiser and the log-Mel frontend are not counted. Twins (a network with a projector) take two
+    views, vanilla takes one. Nothing is computed, and the network is left as it is.
     """
     shapes = _on_meta(network)
     log_mel = torch.empty(batch_size, 1, spec.frames, spec.n_mels, device="meta")
@@ -48,10 +50,12 @@ def scoring_flops(network: TwinsNetwork, *, spec: FrontendSpec) -> int:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.3) -> float:
-    """FLOP/s of the best square matrix product seen in `seconds`: the ceiling, so the best and not the mean.
+    """FLOP/s of the best square matrix product seen in `seconds`: the ceiling, so the best and not the
+    mean.
 
-    Sides are 8192 on CUDA. On the CPU they grow to 2048 while the next fits into the time left, since a dtype without
-    instructions of its own can be a hundred times slower. Float32 uses TF32 where the process has allowed it.
+    Sides are 8192 on CUDA. On the CPU they grow to 2048 while the next fits into the time left,
+    since a dtype without instructions of its own can be a hundred times slower. Float32 uses TF32
+    where the process has allowed it.
     """
     largest = _LARGEST_SIDE[device.type]
     matrices = _noise(largest if device.type == "cuda" else _SMALLEST_SIDE, device, dtype)
@@ -68,7 +72,9 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.
 
 
 def _on_meta(network: TwinsNetwork) -> TwinsNetwork:
-    """A copy with shapes and no numbers: deepcopy finds each tensor's stand-in in its memo and copies none."""
+    """A copy with shapes and no numbers: deepcopy finds each tensor's stand-in in its memo and
+    copies none.
+    """
     tensors = [*network.parameters(), *network.buffers()]
     return copy.deepcopy(
         network, {id(t): torch.empty_like(t, device="meta", requires_grad=t.requires_grad) for t in tensors}
@@ -76,7 +82,9 @@ def _on_meta(network: TwinsNetwork) -> TwinsNetwork:
 
 
 def _stand_in_loss(network: TwinsNetwork, log_mel: Tensor) -> Tensor:
-    """log_mel [B, 1, T, M] -> a scalar with the products of the real loss, which differs only by elementwise work."""
+    """log_mel [B, 1, T, M] -> a scalar with the products of the real loss, which differs only by
+    elementwise work.
+    """
     views = [network(log_mel) for _ in range(1 if network.projector is None else 2)]
     loss: Tensor = sum(view.scores.sum() for view in views)
     if network.projector is not None:
@@ -85,7 +93,10 @@ def _stand_in_loss(network: TwinsNetwork, log_mel: Tensor) -> Tensor:
 
 
 def _noise(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """[3, S, S]: two factors and room for their product. A GPU multiplies zeros faster, because they draw less power."""
+    """[3, S, S]: two factors and room for their product.
+
+    A GPU multiplies zeros faster, because they draw less power.
+    """
     generator = torch.Generator(device).manual_seed(
         0
     )  # its own: the run's random numbers stay where they are

@@ -18,9 +18,9 @@ _CPU_CLIPS: Final = 4  # at a time: their spectra stay in the cache, and in memo
 class LogMel(nn.Module):
     """waveform [B, N] in [-1, 1] -> log-Mel [B, 1, T, M] in dB, float32.
 
-    Never in half precision or TF32, where |STFT|^2 overflows and 1e-10 underflows; in float64 up to the power spectrum,
-    because beside a loud voice single precision moves bins at -90 dB by hundredths of a decibel. The Mel filters are
-    torchaudio's.
+    Never in half precision or TF32, where |STFT|^2 overflows and 1e-10 underflows; in float64 up to
+    the power spectrum, because beside a loud voice single precision moves bins at -90 dB by
+    hundredths of a decibel. The Mel filters are torchaudio's.
     """
 
     def __init__(self, spec: FrontendSpec) -> None:
@@ -40,9 +40,11 @@ class LogMel(nn.Module):
 
     @torch.no_grad()
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """A waveform too short to reflect is continued with zeros first; T follows from the N that came.
+        """A waveform too short to reflect is continued with zeros first; T follows from the N that
+        came.
 
-        `lengths` [B] says how much of each is the recording's: with pad zero_db the frames behind it are 0 dB.
+        `lengths` [B] says how much of each is the recording's: with pad zero_db the frames behind
+        it are 0 dB.
         """
         parts = waveform.split(_CPU_CLIPS) if waveform.device.type == "cpu" else (waveform,)
         with torch.autocast(waveform.device.type, enabled=False):

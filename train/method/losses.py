@@ -26,8 +26,8 @@ def ccc_loss(x: Tensor, y: Tensor) -> Tensor:
 def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
     """Embeddings of the two views [B, D] each -> C [D, D] (Eq. 3).
 
-    Eq. 3 is misprinted (no squares, no centring): this is BatchNorm without affine over the batch, each view apart,
-    then z_a^T z_b / B, as in facebookresearch/barlowtwins.
+    Eq. 3 is misprinted (no squares, no centring): this is BatchNorm without affine over the batch,
+    each view apart, then z_a^T z_b / B, as in facebookresearch/barlowtwins.
     """
     return _standardised(z_a).T @ _standardised(z_b) / len(z_a)
 
@@ -46,13 +46,15 @@ def bt_loss(c: Tensor, *, off_diagonal: float) -> Tensor:
 def ruwl_weights(c: Tensor, lambdas: Tensor) -> Tensor:
     """w_t = lambda_t / c_t^2, [3].
 
-    Eq. 6 prints 1 / (lambda c^2), which gives the BT term a weight of 1e12; the authors' code has lambda / c^2.
+    Eq. 6 prints 1 / (lambda c^2), which gives the BT term a weight of 1e12; the authors' code has
+    lambda / c^2.
     """
     return lambdas / c.square()
 
 
 def ruwl_loss(losses: Tensor, c: Tensor, lambdas: Tensor) -> Tensor:
-    """Losses of (ccc, ccc_a, bt) [3] under restrained uncertainty weights with parameters c [3] (Eqs. 5 and 6).
+    """Losses of (ccc, ccc_a, bt) [3] under restrained uncertainty weights with parameters c [3] (Eqs.
+    5 and 6).
 
     L   = L_w + sum_t  lambda_t / c_t^2 * L_t + ln(1 + c_t^2)
     L_w = |2 - sum_t |c_t||

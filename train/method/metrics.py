@@ -10,7 +10,8 @@ from ...runtime.arrays import Float64
 
 
 def ccc_challenge(predicted: npt.ArrayLike, rated: npt.ArrayLike) -> Float64:
-    """[n, K] each -> CCC of each target [K]: variances over n - 1, covariance over n, as the ExVo challenge's script.
+    """[n, K] each -> CCC of each target [K]: variances over n - 1, covariance over n, as the ExVo
+    challenge's script.
 
     0 where neither side varies and the means agree: nothing was predicted.
     """

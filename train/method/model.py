@@ -23,10 +23,11 @@ class Prediction(NamedTuple):
 
 
 class TwinsNetwork(nn.Module):
-    """Both views pass through the same weights, one forward pass each, so that BatchNorm sees each view apart.
+    """Both views pass through the same weights, one forward pass each, so that BatchNorm sees each
+    view apart.
 
-    The projector is by default one Linear with bias and without BatchNorm, as the paper's parameter counts demand;
-    vanilla models have none, and export drops it.
+    The projector is by default one Linear with bias and without BatchNorm, as the paper's parameter
+    counts demand; vanilla models have none, and export drops it.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class TwinsNetwork(nn.Module):
         self.projector = _projector(width, projector_layers, projector_units) if projector_layers else None
 
     def forward(self, log_mel: Tensor) -> Prediction:
-        """[B, 1, T, M] -> scores [B, K] and embedding [B, D], in float32 whatever precision autocast chose inside."""
+        """[B, 1, T, M] -> scores [B, K] and embedding [B, D], in float32 whatever precision
+        autocast chose inside.
+        """
         embedding: Tensor = self.encoder(log_mel)
         with _without_autocast(log_mel.device.type):
             return Prediction(self.head(_at_least_float32(embedding)), embedding)

@@ -1,7 +1,8 @@
 """A PANNs checkpoint (Kong et al. 2020) as initialisation of CNN10 or CNN14.
 
-F spectrum bins, M mels. Such a file is {iteration, model, sampler}; `model` holds the encoder under our keys, a classifier,
-and the frontend's constants, which tell whether the weights were trained on what our frontend gives.
+F spectrum bins, M mels. Such a file is {iteration, model, sampler}; `model` holds the encoder under
+our keys, a classifier, and the frontend's constants, which tell whether the weights were trained on
+what our frontend gives.
 """
 
 import re
@@ -21,7 +22,8 @@ from ...runtime.frontend import hann, mel_filterbank
 from ...runtime.spec import FrontendSpec
 from .encoders import Encoder, PannsCnn
 
-# Of the largest value. Right files differ by float32's rounding, 6e-8; an f_max that is 1 Hz off already makes 9e-4.
+# Of the largest value. Right files differ by float32's rounding, 6e-8; an f_max that is 1 Hz off
+# already makes 9e-4.
 FRONTEND_TOLERANCE: Final = 1e-4
 _MEL_WEIGHTS: Final = "logmel_extractor.melW"
 _DROPPED: Final = ("spectrogram_extractor.", "logmel_extractor.", "fc_audioset.", "out.", "fc_transfer.")
@@ -38,7 +40,8 @@ class Initialisation:
 
 
 def initialisation_from_panns(path: Path, encoder: Encoder, spec: FrontendSpec) -> Initialisation:
-    """Weights for `encoder`. Raises ConfigError, and ModelError where the file's frontend or layers are others.
+    """Weights for `encoder`. Raises ConfigError, and ModelError where the file's frontend or layers
+    are others.
 
     The hop is the one setting of a frontend that such a file does not hold.
     """
@@ -74,7 +77,8 @@ def initialisation_from_panns(path: Path, encoder: Encoder, spec: FrontendSpec) 
 class _Inert:
     """Takes the place of NumPy's names, which the sampler needs, and does nothing.
 
-    NumPy's own must not be allowed: its ndarray(1, "O", buffer) is an object at any address, and set() of it calls there.
+    NumPy's own must not be allowed: its ndarray(1, "O", buffer) is an object at any address, and
+    set() of it calls there.
     """
 
     def __init__(self, *args: object) -> None: ...
@@ -161,7 +165,9 @@ def _frontend_differences(path: Path, state: Mapping[str, Tensor], spec: Fronten
 
 
 def _frontend(spec: FrontendSpec) -> dict[str, Float64]:
-    """PANNs' names for a frontend like ours: filterbank [F, M], and the windowed DFT as kernels [F, 1, n_fft]."""
+    """PANNs' names for a frontend like ours: filterbank [F, M], and the windowed DFT as kernels [F,
+    1, n_fft].
+    """
     phase = 2 * np.pi * np.outer(np.arange(spec.n_bins), np.arange(spec.n_fft)) / spec.n_fft
     real, imaginary = np.cos(phase) * hann(spec.n_fft), -np.sin(phase) * hann(spec.n_fft)
     kernels = {"conv_real": real[:, None], "conv_imag": imaginary[:, None]}

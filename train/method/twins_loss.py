@@ -13,10 +13,11 @@ from .model import TwinsNetwork
 
 
 class TwinsLoss(nn.Module):
-    """The network with its losses as one module, so that DistributedDataParallel and torch.compile see one forward.
+    """The network with its losses as one module, so that DistributedDataParallel and torch.compile see
+    one forward.
 
-    The passes run under autocast where `precision` is bf16; frontend, head, losses, CCC moments and cross-correlation
-    are float32 always.
+    The passes run under autocast where `precision` is bf16; frontend, head, losses, CCC moments and
+    cross-correlation are float32 always.
     """
 
     def __init__(self, network: TwinsNetwork, config: Config) -> None:
@@ -30,9 +31,11 @@ class TwinsLoss(nn.Module):
         self.register_buffer("lambdas", torch.tensor(config.ruwl.lambdas))
 
     def forward(self, clean: Tensor, augmented: Tensor | None, ratings: Tensor) -> tuple[Tensor, Tensor]:
-        """Views [B, 1, T, M], ratings [B, K] -> the three terms [3], detached, and the loss over the global batch.
+        """Views [B, 1, T, M], ratings [B, K] -> the three terms [3], detached, and the loss over the
+        global batch.
 
-        Two forward passes, one per view, so that BatchNorm sees each view apart. Vanilla has one view, None for the other.
+        Two forward passes, one per view, so that BatchNorm sees each view apart. Vanilla has one
+        view, None for the other.
         """
         y = gathered(ratings)
         with torch.autocast(clean.device.type, torch.bfloat16, enabled=self.in_bf16):

@@ -77,8 +77,9 @@ def mask_draws(seed: int, epoch: int, samples: Int64, config: AugmentConfig) -> 
 def masked_view(log_mel: Tensor, fill: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
     """log_mel [B, 1, T, M] -> a copy with stripes set to `fill` [M]; the clean view is untouched.
 
-    Time first, then frequency, as torchlibrosa's SpecAugmentation. It masks behind bn0 with 0, the mean; a fill with
-    the training set's mean of each mel bin is the same thing in front of bn0. `draws` [B, 2 S_time + 2 S_freq] in [0, 1).
+    Time first, then frequency, as torchlibrosa's SpecAugmentation. It masks behind bn0 with 0, the
+    mean; a fill with the training set's mean of each mel bin is the same thing in front of bn0.
+    `draws` [B, 2 S_time + 2 S_freq] in [0, 1).
     """
     by_time, by_freq = draws.split([2 * config.time_stripes, 2 * config.freq_stripes], dim=1)
     in_time = stripes(by_time, config.time_width, log_mel.shape[2])  # [B, T]

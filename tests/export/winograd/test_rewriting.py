@@ -1,4 +1,6 @@
-"""Graphs with fast convolutions, in ONNX Runtime, against float64 and against the graph that they were made from."""
+"""Graphs with fast convolutions, in ONNX Runtime, against float64 and against the graph that they
+were made from.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -52,7 +54,9 @@ def model_of(
 
 @pytest.fixture
 def network() -> onnx.ModelProto:
-    """Convolutions, pooling of an odd map, a residual block, one with stride 2 and a shortcut, a map used twice."""
+    """Convolutions, pooling of an odd map, a residual block, one with stride 2 and a shortcut, a
+    map used twice.
+    """
     rng = np.random.default_rng(0)
     sizes = {
         "w1": (4, 1, 3, 3),
@@ -207,7 +211,9 @@ def test_of_ways_that_take_the_same_time_the_smallest_in_memory_is_taken(network
 
 
 def test_work_is_what_a_graph_does() -> None:
-    """F(4x4, 3x3) of a 15 x 4 map, 2 clips: 4 tiles down, 1 across, each of 36 samples, 36 products, 16 outputs and a zero."""
+    """F(4x4, 3x3) of a 15 x 4 map, 2 clips: 4 tiles down, 1 across, each of 36 samples, 36
+    products, 16 outputs and a zero.
+    """
     work = work_of(Convolution("w", 512, 1024, 15, 4, 1), F44, 2)
     assert work.gathered == 36 * 8 * 512 * 4
     assert work.from_samples == 2 * 36 * 36 * 8 * 512
@@ -219,7 +225,9 @@ def test_work_is_what_a_graph_does() -> None:
 
 
 def test_what_is_counted_comes_near_to_what_is_measured() -> None:
-    """Where direct convolution is bound by its weights, both say that fewer multiplications take less than half the time."""
+    """Where direct convolution is bound by its weights, both say that fewer multiplications take
+    less than half the time.
+    """
     layer = Convolution("w", 512, 1024, 7, 2, 1)
     axes = (toom_cook(2), pair())
     counted = modelled_ms(layer, None, 16) / modelled_ms(layer, axes, 16)

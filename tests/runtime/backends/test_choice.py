@@ -24,7 +24,10 @@ ENGINES = ("trt", "trt-fp16", "trt-int8")
 
 @pytest.fixture
 def bundle(tmp_path: Path, tiny_model: Path) -> Bundle:
-    """Every variant by name. The log-Mel ones are the tiny model; of engines there is but a file with the right hash."""
+    """Every variant by name.
+
+    The log-Mel ones are the tiny model; of engines there is but a file with the right hash.
+    """
     content = {"onnx": tiny_model.read_bytes(), "engine": b"no engine"}
 
     def variant(name: str, kind: str) -> Variant:

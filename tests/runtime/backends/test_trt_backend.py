@@ -1,7 +1,8 @@
 """Engines: what is refused before they are loaded, and how one is run.
 
-The run itself is against a stand-in that has TensorRT's calls and computes with NumPy from the addresses that it is given:
-it shows that shapes, addresses, padding and parts are right, not that a GPU is.
+The run itself is against a stand-in that has TensorRT's calls and computes with NumPy from the
+addresses that it is given: it shows that shapes, addresses, padding and parts are right, not that a
+GPU is.
 """
 
 import ctypes
@@ -212,7 +213,9 @@ def test_without_a_context_there_is_no_backend(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_tensorrt_rtx_compiles_all_kernels_before_the_first_batch() -> None:
-    """Its defaults are LAZY and no CUDA graph: the first batches would run other kernels than the later ones."""
+    """Its defaults are LAZY and no CUDA graph: the first batches would run other kernels than the
+    later ones.
+    """
     config = SimpleNamespace()
     stand = Stand()
     stand.flavour.module.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="eager")

@@ -311,7 +311,9 @@ def test_a_file_that_hangs_is_a_row(
 def test_who_was_stopped_blames_no_file(
     make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-Z, and fg after lunch: the clock has gone on, and the file at which a decoder stood has not hung."""
+    """Ctrl-Z, and fg after lunch: the clock has gone on, and the file at which a decoder stood has
+    not hung.
+    """
     monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:sleep:all")
     pool = make_pool(timeout=5.0)
 

@@ -1,4 +1,7 @@
-"""Ray scores the same shards: the same bytes whoever scores them, whatever dies meanwhile. Real Ray, on this machine."""
+"""Ray scores the same shards: the same bytes whoever scores them, whatever dies meanwhile.
+
+Real Ray, on this machine.
+"""
 
 import importlib.util
 import json

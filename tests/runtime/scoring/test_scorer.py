@@ -1,4 +1,6 @@
-"""Rows in, rows out: the numbers of a written-out model, in the order of the files, whatever lies between them."""
+"""Rows in, rows out: the numbers of a written-out model, in the order of the files, whatever lies
+between them.
+"""
 
 import os
 from collections.abc import Iterator

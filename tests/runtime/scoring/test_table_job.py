@@ -1,4 +1,6 @@
-"""Shards, whose parts stay good as long as their files do; parts, which say what they hold or are made again."""
+"""Shards, whose parts stay good as long as their files do; parts, which say what they hold or are
+made again.
+"""
 
 import os
 import shutil
@@ -52,7 +54,10 @@ def test_shards_are_the_files_in_their_order() -> None:
 
 @pytest.mark.parametrize("place", [0, 1, 5_000, 12_345, 19_999])
 def test_a_file_that_comes_goes_or_changes_changes_its_own_shard(place: int) -> None:
-    """Or two, where it is the last of one. And the cut after MOST_FILES may move, up to the next one by a name."""
+    """Or two, where it is the last of one.
+
+    And the cut after MOST_FILES may move, up to the next one by a name.
+    """
     found = inputs(range(20_000))
     before = set(keys(found))
     gone, changed, touched = [*found], [*found], [*found]

@@ -1,4 +1,6 @@
-"""Clips on the device equal clips from the cache, and an epoch is what views.py says, for every rank and from any step."""
+"""Clips on the device equal clips from the cache, and an epoch is what views.py says, for every
+rank and from any step.
+"""
 
 import threading
 from collections.abc import Iterator
@@ -46,7 +48,9 @@ def split_of(store: ClipStore, *, resident: bool) -> SplitClips:
 
 class TestClips:
     def test_are_the_recordings_with_zeros_behind(self, split: SplitClips, store: ClipStore) -> None:
-        """Written out from the decoded samples: random starts, short clips, the very end, starts behind the end."""
+        """Written out from the decoded samples: random starts, short clips, the very end, starts
+        behind the end.
+        """
         rng = np.random.default_rng(1)
         samples = np.concatenate([np.arange(len(LENGTHS)), rng.integers(0, len(LENGTHS), 40), [10, 10, 7]])
         starts = np.concatenate([np.zeros(len(LENGTHS)), rng.integers(0, 2500, 40), [1, 3000, 8999]]).astype(

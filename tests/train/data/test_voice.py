@@ -24,7 +24,9 @@ def autocorrelation(signal: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def periodicity(waveform: NDArray[np.float32], *, lowest: float, highest: float) -> tuple[float, float]:
-    """f0 in Hz (parabola through the highest peak of the autocorrelation) and that peak's height, of the middle."""
+    """f0 in Hz (parabola through the highest peak of the autocorrelation) and that peak's height,
+    of the middle.
+    """
     middle = waveform[len(waveform) // 4 : len(waveform) // 2].astype(np.float64)
     correlation = autocorrelation(middle)
     first, last = int(SAMPLING_RATE / highest), int(SAMPLING_RATE / lowest)

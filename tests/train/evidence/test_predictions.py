@@ -1,4 +1,6 @@
-"""Predictions on disk: what was written comes back to the bit, and a submission is in the challenge's form."""
+"""Predictions on disk: what was written comes back to the bit, and a submission is in the
+challenge's form.
+"""
 
 from pathlib import Path
 

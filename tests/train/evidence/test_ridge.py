@@ -1,4 +1,6 @@
-"""The closed form of the leave-one-out error against refitting, and the predictions against scikit-learn's."""
+"""The closed form of the leave-one-out error against refitting, and the predictions against
+scikit-learn's.
+"""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,6 @@
-"""Intervals and tests by speakers: against what they are written out, against scipy, and under simulated nulls."""
+"""Intervals and tests by speakers: against what they are written out, against scipy, and under
+simulated nulls.
+"""
 
 from typing import Any
 
@@ -15,7 +17,10 @@ Float64 = NDArray[np.float64]
 def study(
     seed: int, *, speakers: int, clips: int, targets: int = 1, effect: float = 0.0
 ) -> tuple[Float64, Float64, Float64, list[str]]:
-    """Two methods' scores [n, K], ratings and speakers; each method errs by speaker. `effect` is noise that b has more."""
+    """Two methods' scores [n, K], ratings and speakers; each method errs by speaker.
+
+    `effect` is noise that b has more.
+    """
     rng = np.random.default_rng(seed)
     who = np.repeat(np.arange(speakers), clips)
     rated = rng.normal(0, 1, (len(who), targets)) + rng.normal(0, 0.5, (speakers, targets))[who]
@@ -41,7 +46,9 @@ def test_the_difference_is_that_of_the_challenges_metric() -> None:
 
 
 def test_the_interval_is_scipys_bootstrap_over_speakers() -> None:
-    """Percentiles of as many resamples; each generator has its own draws, hence the tolerance: some standard errors."""
+    """Percentiles of as many resamples; each generator has its own draws, hence the tolerance: some
+    standard errors.
+    """
     a, _, rated, speakers = study(1, speakers=12, clips=6)
     names = np.unique(speakers)
 
@@ -150,7 +157,9 @@ def test_a_shift_of_all_ratings_changes_nothing() -> None:
 
 @pytest.mark.slow
 def test_under_the_null_one_in_twenty_is_called_significant() -> None:
-    """400 studies of methods that differ only by chance, with errors by speaker: 2 to 9% at 5%; clips as units: far more."""
+    """400 studies of methods that differ only by chance, with errors by speaker: 2 to 9% at 5%;
+    clips as units: far more.
+    """
     by_speaker, by_clip = [], []
     for seed in range(400):
         a, b, rated, speakers = study(1000 + seed, speakers=30, clips=10)

@@ -37,8 +37,8 @@ RESAMPLES = 200
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_and_quick(tmp_path_factory: pytest.TempPathFactory) -> Iterable[None]:
-    """A CNN10 of a few channels in place of each encoder, one waveform cache, nothing timed, and FLOPs that are counted by
-    the views alone.
+    """A CNN10 of a few channels in place of each encoder, one waveform cache, nothing timed, and FLOPs
+    that are counted by the views alone.
     """
 
     def small(name: str, *, n_mels: int) -> PannsCnn:
@@ -323,7 +323,9 @@ class TestTable:
             assert result.over_vanilla.verdict(-1) == "too few speakers to say"
 
     def test_p_is_adjusted_over_the_rows(self, copy: TableRuns) -> None:
-        """RRTN without RUWL is made perfect: of three speakers' eight swaps two are as far from each other."""
+        """RRTN without RUWL is made perfect: of three speakers' eight swaps two are as far from
+        each other.
+        """
         for path in (copy.out / "resnet18-rrtn").glob("*/predictions/*.csv"):
             kept = read_predictions(path)
             write_predictions(path, replace(kept, scores=kept.rated))

@@ -62,7 +62,9 @@ def test_resnet18_is_torchvisions_behind_bn0() -> None:
 
 
 def panns_forward(state: dict[str, Tensor], x: Tensor, *, blocks: int, pooled: int) -> Tensor:
-    """qiuqiangkong/audioset_tagging_cnn, pytorch/models.py Cnn10 and Cnn14 in evaluation mode, from the state dict."""
+    """qiuqiangkong/audioset_tagging_cnn, pytorch/models.py Cnn10 and Cnn14 in evaluation mode, from
+    the state dict.
+    """
 
     def norm(y: Tensor, key: str) -> Tensor:
         names = ("running_mean", "running_var", "weight", "bias")

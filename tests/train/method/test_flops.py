@@ -1,4 +1,6 @@
-"""A step's arithmetic against sums over the layers written out; the peak against scripted devices and another timer."""
+"""A step's arithmetic against sums over the layers written out; the peak against scripted devices
+and another timer.
+"""
 
 import math
 import time

@@ -57,7 +57,9 @@ def test_ccc_loss_is_equation_1() -> None:
 
 
 def test_ccc_loss_agrees_with_torchmetrics() -> None:
-    """torchmetrics' is unbiased in all moments, which leaves only the means' term different: compare at equal means."""
+    """torchmetrics' is unbiased in all moments, which leaves only the means' term different:
+    compare at equal means.
+    """
     x, y = random(50, 3, seed=3), random(50, 3, seed=4)
     x, y = x - x.mean(0), y - y.mean(0)
     assert ccc_loss(x, y).item() == pytest.approx(1 - concordance_corrcoef(x, y).mean().item(), rel=1e-6)

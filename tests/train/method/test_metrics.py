@@ -1,4 +1,6 @@
-"""The two concordance correlations against the formula written out in Python's floats, and their properties."""
+"""The two concordance correlations against the formula written out in Python's floats, and their
+properties.
+"""
 
 import math
 

@@ -1,4 +1,6 @@
-"""Loading PANNs checkpoints: made here in PANNs' form, with torchlibrosa's modules as the frontend and random weights."""
+"""Loading PANNs checkpoints: made here in PANNs' form, with torchlibrosa's modules as the frontend
+and random weights.
+"""
 
 import os
 import pickle
@@ -38,7 +40,9 @@ class PannsBlock(nn.Module):
 
 
 class Panns(nn.Module):
-    """audioset_tagging_cnn's Cnn10 and Cnn14 once more: the modules in its order, the waveform to the embedding."""
+    """audioset_tagging_cnn's Cnn10 and Cnn14 once more: the modules in its order, the waveform to
+    the embedding.
+    """
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
@@ -275,7 +279,9 @@ class TestSamplers:
         assert torch.equal(found.weights["fc1.weight"], state["fc1.weight"])
 
     def test_nothing_of_numpy_is_called(self, tmp_path: Path, state: State, encoder: Encoder) -> None:
-        """Calls that NumPy itself refuses go through, so a buffer read as Python objects cannot be made either."""
+        """Calls that NumPy itself refuses go through, so a buffer read as Python objects cannot be
+        made either.
+        """
         impossible = [
             Calls(np.ndarray, (2,), Calls(np.dtype, "O"), bytearray(8)),
             Calls(np.dtype, "no such type"),

@@ -1,4 +1,6 @@
-"""What a step differentiates: each method's loss written out, what has a gradient, and what is float32 under bf16."""
+"""What a step differentiates: each method's loss written out, what has a gradient, and what is
+float32 under bf16.
+"""
 
 from collections.abc import Callable
 from unittest import mock
@@ -99,7 +101,9 @@ def test_vanilla_is_the_ccc_of_one_view() -> None:
 
 
 def test_batchnorm_sees_each_view_apart() -> None:
-    """The running mean moves by a tenth towards the clean view's, then by a tenth towards the augmented one's."""
+    """The running mean moves by a tenth towards the clean view's, then by a tenth towards the
+    augmented one's.
+    """
     module, views = loss_module("rrtn").double(), double_batch("rrtn")
     module(*views)
     first, second = (view.mean((0, 1, 2)) for view in views[:2])

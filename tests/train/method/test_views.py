@@ -1,6 +1,7 @@
 """Randomness as pure functions, uniform and uncorrelated; SpecAugment as torchlibrosa's.
 
-All draws have fixed seeds, so that no test fails by chance; the bounds are those of a chance of about 1 in 10,000.
+All draws have fixed seeds, so that no test fails by chance; the bounds are those of a chance of
+about 1 in 10,000.
 """
 
 import numpy as np
@@ -179,7 +180,8 @@ class TestStripes:
         there = width > 0
         assert (start[there] <= (total - width - 1)[there]).all()
         assert start[there].min() == 0
-        # The middles of at least 57 equal steps: off a continuous uniform by 0.009 at most, where 0.016 is the bound.
+        # The middles of at least 57 equal steps: off a continuous uniform by 0.009 at most, where
+        # 0.016 is the bound.
         share = ((start + 0.5) / (total - width))[there]
         assert stats.kstest(share, "uniform").statistic < 0.016
         assert correlation(width[there].astype(np.float64), share) < WIDEST_R
