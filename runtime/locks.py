@@ -1,4 +1,6 @@
-"""One process at a time, by a lock that the system frees with its process, however that ends: none is ever stale."""
+"""One process at a time, by a lock that the system frees with its process, however that ends: none
+is ever stale.
+"""
 
 import contextlib
 import fcntl
@@ -12,7 +14,10 @@ from .errors import ConfigError
 
 @contextlib.contextmanager
 def locked(file: Path, *, does: str) -> Iterator[None]:
-    """Holds `file`, whose folder is what is worked on. Raises ConfigError where another process `does` the same there."""
+    """Holds `file`, whose folder is what is worked on.
+
+    Raises ConfigError where another process `does` the same there.
+    """
     with file.open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

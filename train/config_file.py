@@ -1,4 +1,6 @@
-"""config.toml: the settings of a run as they are written, read, laid under flags, and compared when a run is resumed."""
+"""config.toml: the settings of a run as they are written, read, laid under flags, and compared when
+a run is resumed.
+"""
 
 import json
 import tomllib
@@ -9,7 +11,9 @@ from typing import Any, Final
 from ..runtime.errors import ConfigError
 from .config import Config, config_from_dict, flat_settings
 
-MAY_DIFFER: Final = frozenset({"device", "compile", "checkpoint_minutes", "tensorboard", "data.dir"})  # data: by content
+MAY_DIFFER: Final = frozenset(
+    {"device", "compile", "checkpoint_minutes", "tensorboard", "data.dir"}
+)  # data: by content
 
 
 def toml_from_config(config: Config) -> str:
@@ -59,19 +63,27 @@ def changes_on_resume(old: Config, new: Config) -> list[str]:
     allowed = MAY_DIFFER | ({"optim.epochs"} if new.optim.schedule == "constant" else set())
     changed = differences(old, new)
     if refused := [text for key, text in changed.items() if key not in allowed]:
-        raise ConfigError(f"--resume | other settings than the run's: {'; '.join(refused)} | start a new run for them")
+        raise ConfigError(
+            f"--resume | other settings than the run's: {'; '.join(refused)} | start a new run for them"
+        )
     return list(changed.values())
 
 
 def _section(name: str, document: Mapping[str, Any]) -> str:
     lines = [f"[{name}]"] if name else []
     lines += [f"{key} = {_value(value)}" for key, value in document.items() if not isinstance(value, Mapping)]
-    inner = [_section(f"{name}.{key}".strip("."), value) for key, value in document.items() if isinstance(value, Mapping)]
+    inner = [
+        _section(f"{name}.{key}".strip("."), value)
+        for key, value in document.items()
+        if isinstance(value, Mapping)
+    ]
     return "\n".join([*lines, "", *inner])
 
 
 def _value(value: str | bool | float | list[Any]) -> str:
-    """Numbers are written as in Python, inf and nan too; text as in JSON, but for U+007F, which TOML wants escaped."""
+    """Numbers are written as in Python, inf and nan too; text as in JSON, but for U+007F, which
+    TOML wants escaped.
+    """
     match value:
         case bool():
             return str(value).lower()
