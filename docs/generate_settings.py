@@ -2,7 +2,8 @@
 
     python docs/generate_settings.py
 
-A field's text is the comment behind it, or above it. Points are the rows of the table in docs/method.md that name the setting.
+A field's text is the comment behind it, or above it. Its point is the row of the table in
+docs/method.md that names the setting.
 """
 
 import dataclasses
@@ -18,10 +19,12 @@ from rrtn.train.config import Config
 DOCS = Path(__file__).parent
 HEAD = """# Settings
 
-A run saves all of these as `config.toml`. `--config FILE.toml` of `rrtn train` takes any part of them; a flag wins over the
-file. An unknown key is an error, and so is a setting that has no effect with the chosen method.
+A run saves all of these as `config.toml`. `--config FILE.toml` of `rrtn train` takes any part of
+them; a flag wins over the file. An unknown key is an error, and so is a setting that has no effect
+with the chosen method.
 
-"Point" is the row in [the method](method.md) that says what the paper leaves open, and why rrtn does it so.
+"Point" is the row in [the method](method.md) that says what the paper leaves open, and why rrtn
+does it so.
 This page is made from the code by `docs/generate_settings.py`.
 """
 TABLE_HEAD = "| setting | default | type | meaning | flag | point |\n|---|---|---|---|---|---|"
@@ -43,7 +46,11 @@ def page() -> str:
     """The whole page."""
     points = points_of_settings((DOCS / "method.md").read_text())
     sections = {field.name: section for field in dataclasses.fields(Config) if (section := section_of(field))}
-    parts = [HEAD, section_text("", Config, points), *(section_text(name, kind, points) for name, kind in sections.items())]
+    parts = [
+        HEAD,
+        section_text("", Config, points),
+        *(section_text(name, kind, points) for name, kind in sections.items()),
+    ]
     return "\n".join(parts)
 
 
@@ -70,7 +77,14 @@ def row(key: str, default: Any, kind: Any, text: Text, points: dict[str, str]) -
     """One setting as a row of the table."""
     point = f"[{points[key]}](method.md)" if key in points else ""
     flag = f"`{text.flag}`" if text.flag else ""
-    cells = [f"`{key}`", f"`{toml(default)}`", type_text(kind, text.unit or unit_of_name(key)), text.meaning, flag, point]
+    cells = [
+        f"`{key}`",
+        f"`{toml(default)}`",
+        type_text(kind, text.unit or unit_of_name(key)),
+        text.meaning,
+        flag,
+        point,
+    ]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -1,4 +1,4 @@
-"""What MkDocs does not do by itself: pages from outside of docs/, and a package that griffe can walk through."""
+"""What MkDocs does not do by itself: pages from outside of docs/, and a package for griffe to read."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,10 @@ PACKAGE = ROOT / ".types/docs/rrtn"  # mkdocs.yml names its parent
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Links the documented part of the package. `.types/rrtn` is the whole root, in which griffe would walk in circles."""
+    """Links the documented part of the package.
+
+    `.types/rrtn` will not do: it is the whole root, in which griffe would walk in circles.
+    """
     PACKAGE.mkdir(parents=True, exist_ok=True)
     for name in ("__init__.py", "runtime"):
         if not (PACKAGE / name).is_symlink():
@@ -26,7 +29,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=site_links((ROOT / source).read_text())))
     for result in sorted((ROOT / RESULTS).rglob("*.json*")):
-        files.append(File.generated(config, f"results/{result.relative_to(ROOT / RESULTS)}", abs_src_path=str(result)))
+        files.append(
+            File.generated(config, f"results/{result.relative_to(ROOT / RESULTS)}", abs_src_path=str(result))
+        )
     return files
 
 

@@ -13,7 +13,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_from_recordings_to_picture(tmp_path: Path, real_clips: list[Path], tiny_model_at: Callable[[Path], Path]) -> None:
+def test_from_recordings_to_picture(
+    tmp_path: Path, real_clips: list[Path], tiny_model_at: Callable[[Path], Path]
+) -> None:
     recordings = tmp_path / "recordings"
     recordings.mkdir()
     for clip in real_clips:
@@ -21,7 +23,9 @@ def test_from_recordings_to_picture(tmp_path: Path, real_clips: list[Path], tiny
     (recordings / "Notes & more.wav").write_bytes(b"no audio")
     bundle, picture = tiny_model_at(tmp_path / "tiny.onnx"), tmp_path / "scores.svg"
     program = [sys.executable, str(EXAMPLES / "from_recordings_to_picture.py")]
-    done = subprocess.run([*program, str(recordings), str(bundle), str(picture)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*program, str(recordings), str(bundle), str(picture)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
     drawn = ElementTree.parse(picture).getroot()
@@ -31,4 +35,9 @@ def test_from_recordings_to_picture(tmp_path: Path, real_clips: list[Path], tiny
     assert shown == [f"{row[label]:.3f}" for row in scores if row for label in scorer.labels]
     assert len(shown) == 12 * len(scorer.labels)
     words = [text.text for text in drawn.iter(f"{SVG}text")]
-    assert set(words) == {*scorer.labels, *(clip.name for clip in real_clips), "Notes & more.wav", "unsupported_format"}
+    assert set(words) == {
+        *scorer.labels,
+        *(clip.name for clip in real_clips),
+        "Notes & more.wav",
+        "unsupported_format",
+    }

@@ -1,11 +1,11 @@
-"""Lists in docs/ are whole: each code, flag, exit code and schema that the code has is there, and none that it has not."""
+"""Lists in docs/ have each code, flag, exit code and schema that the code has, and no other."""
 
 import inspect
 import re
 from pathlib import Path
 
 from rrtn.runtime import bundle, errors
-from rrtn.runtime.audio import ERROR_CODES, FLAGS
+from rrtn.runtime.audio.codes import ERROR_CODES, FLAGS
 from rrtn.train import checkpoint
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -25,7 +25,9 @@ def test_every_error_code_and_flag_is_explained_once() -> None:
 
 
 def test_every_exit_code_is_explained_once() -> None:
-    tree = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.RrtnError)]
+    tree = [
+        kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.RrtnError)
+    ]
     codes = {kind.exit_code for kind in tree} | NOT_OF_AN_ERROR
     assert [int(cell) for cell in first_cells("exit-codes.md", "code")] == sorted(codes)
 

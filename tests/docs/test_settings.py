@@ -1,4 +1,4 @@
-"""docs/settings.md is what docs/generate_settings.py makes of the code, and has every setting of config.toml."""
+"""docs/settings.md is what docs/generate_settings.py makes of the code; it has every setting."""
 
 import importlib.util
 import re

@@ -13,7 +13,14 @@ import rrtn.runtime
 from rrtn.runtime import errors
 
 ROOT = Path(__file__).parents[2]
-ASSETS = {"script": "src", "img": "src", "iframe": "src", "source": "srcset", "object": "data", "link": "href"}
+ASSETS = {
+    "script": "src",
+    "img": "src",
+    "iframe": "src",
+    "source": "srcset",
+    "object": "data",
+    "link": "href",
+}
 LINKS_TO_PAGES = ("canonical", "prev", "next", "alternate")
 
 
@@ -79,7 +86,11 @@ def test_styles_load_nothing_from_elsewhere(site: Path) -> None:
 
 def test_the_api_page_has_every_public_name(site: Path) -> None:
     page = (site / "api.html").read_text()
-    tree = [name for name, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.RrtnError)]
+    tree = [
+        name
+        for name, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, errors.RrtnError)
+    ]
     assert len(tree) > 5
     for name in {*rrtn.runtime.__all__, *tree}:
         assert re.search(rf'id="rrtn\.runtime\.(errors\.)?{name}"', page), name
