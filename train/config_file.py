@@ -1,10 +1,11 @@
 """config.toml: the settings of a run as they are written, read, laid under flags, and compared when a run is resumed."""
 
-import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+
+import tomli_w
 
 from ..runtime.errors import ConfigError
 from .config import Config, config_from_dict, flat_settings
@@ -14,7 +15,9 @@ MAY_DIFFER: Final = frozenset({"device", "compile", "checkpoint_minutes", "tenso
 
 def toml_from_config(config: Config) -> str:
     """The text of config.toml: every setting, one a line."""
-    return _section("", config.to_dict())
+    text = tomli_w.dumps(config.to_dict(), indent=0)
+    # tomli-w gives each item of an array its own line. It writes no line ends inside of text, so these are the arrays'.
+    return text.replace("[\n", "[").replace(",\n]", "]").replace(",\n", ", ")
 
 
 def config_from_toml(path: Path) -> Config:
@@ -61,23 +64,3 @@ def changes_on_resume(old: Config, new: Config) -> list[str]:
     if refused := [text for key, text in changed.items() if key not in allowed]:
         raise ConfigError(f"--resume | other settings than the run's: {'; '.join(refused)} | start a new run for them")
     return list(changed.values())
-
-
-def _section(name: str, document: Mapping[str, Any]) -> str:
-    lines = [f"[{name}]"] if name else []
-    lines += [f"{key} = {_value(value)}" for key, value in document.items() if not isinstance(value, Mapping)]
-    inner = [_section(f"{name}.{key}".strip("."), value) for key, value in document.items() if isinstance(value, Mapping)]
-    return "\n".join([*lines, "", *inner])
-
-
-def _value(value: str | bool | float | list[Any]) -> str:
-    """Numbers are written as in Python, inf and nan too; text as in JSON, but for U+007F, which TOML wants escaped."""
-    match value:
-        case bool():
-            return str(value).lower()
-        case str():
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        case list():
-            return f"[{', '.join(map(_value, value))}]"
-        case _:
-            return repr(value)
