@@ -3,7 +3,7 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard *.py cli/*.py runtime/*.py train/*.py export/*.py) pyproject.toml
+SOURCES := $(wildcard *.py cli/*.py runtime/*.py train/*.py train/templates/* export/*.py) pyproject.toml
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
 

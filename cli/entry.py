@@ -88,7 +88,7 @@ def _leave(code: int) -> NoReturn:
 
 def _missing_extra(error: ImportError) -> MissingExtraError:
     """A package of an extra; anything else is a bug and keeps its traceback."""
-    extras = dict.fromkeys(("torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w"), "train")
+    extras = dict.fromkeys(("torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w", "jinja2"), "train")
     if error.name not in extras:
         raise error
     return MissingExtraError(

@@ -37,7 +37,7 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     rooms = [ROOT / name for name in ("cli", "runtime", "train", "export")]
-    modules = [path for room in rooms for path in room.glob("*.py")]
+    modules = [path for room in rooms for pattern in ("*.py", "templates/*") for path in room.glob(pattern)]
     sources = [*(ROOT / name for name in ("__init__.py", "__main__.py", "py.typed")), *modules]
     assert names == {f"rrtn/{path.relative_to(ROOT)}" for path in sources}
 
