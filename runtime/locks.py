@@ -1,7 +1,8 @@
-"""One process at a time, by a lock that the system frees with its process, however that ends: none is ever stale.
+"""One process at a time, by a lock that the system frees with its process, however that ends: none
+is ever stale.
 
-`filelock` takes the locks, on Unix and on Windows. A symbolic link in a lock's place is refused, never followed. On a
-file system without locks the work goes on without one.
+`filelock` takes the locks, on Unix and on Windows. A symbolic link in a lock's place is refused,
+never followed. On a file system without locks the work goes on without one.
 """
 
 import contextlib
@@ -23,14 +24,18 @@ _HOLDER_BYTES: Final = 400
 
 @contextlib.contextmanager
 def locked(file: Path, *, does: str) -> Iterator[None]:
-    """Holds `file`, whose folder is what is worked on. Raises ConfigError where another process `does` the same there."""
+    """Holds `file`, whose folder is what is worked on.
+
+    Raises ConfigError where another process `does` the same there.
+    """
     # The file stays when the lock is released: it is part of a run's folder.
     lock = FileLock(file, fallback_to_soft=False, preserve_lock_file=True, on_acquired=_write_holder)
     try:
         _acquire(lock, blocking=False)
     except Timeout:
         raise ConfigError(
-            f"{file.parent} | {_holder(file)} {does} there | one at a time | wait for it, or choose another --out"
+            f"{file.parent} | {_holder(file)} {does} there | one at a time | "
+            "wait for it, or choose another --out"
         ) from None
     try:
         yield
@@ -46,15 +51,18 @@ def in_turn(file: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # While the lock is held: who waits for it sees that its file is gone, and makes a new one. Windows removes no
-        # open file; there the release does it.
+        # The lock is still held here: a process that waits for it then sees that the file is gone,
+        # and makes a new one. Windows removes no open file; there the release removes it.
         with contextlib.suppress(OSError):
             file.unlink()
         lock.release()
 
 
 def is_held(file: Path) -> bool:
-    """Whether a living process holds `file`. Also true where nobody can know: on a file system without locks."""
+    """Whether a living process holds `file`.
+
+    Also true where nobody can know: on a file system without locks.
+    """
     try:
         with FileLock(file, blocking=False, fallback_to_soft=False):
             return False
@@ -63,12 +71,14 @@ def is_held(file: Path) -> bool:
 
 
 def _acquire(lock: BaseFileLock, *, blocking: bool) -> None:
-    """Raises Timeout where another process holds the lock, ConfigError where its file is a symbolic link."""
+    """Raises Timeout where another process holds the lock, ConfigError where its file is a link."""
     try:
         lock.acquire(blocking=blocking)
     except OSError as error:  # Timeout is one, without an errno
         if Path(lock.lock_file).is_symlink():
-            raise ConfigError(f"{lock.lock_file} | a link | expected a file of its own | remove the link") from error
+            raise ConfigError(
+                f"{lock.lock_file} | a link | expected a file of its own | remove the link"
+            ) from error
         if error.errno not in _WITHOUT_LOCKS:
             raise
 

@@ -1,4 +1,6 @@
-"""config.toml: the settings of a run as they are written, read, laid under flags, and compared when a run is resumed."""
+"""config.toml: the settings of a run as they are written, read, laid under flags, and compared when
+a run is resumed.
+"""
 
 import tomllib
 from collections.abc import Mapping
@@ -10,13 +12,16 @@ import tomli_w
 from ..runtime.errors import ConfigError
 from .config import Config, config_from_dict, flat_settings
 
-MAY_DIFFER: Final = frozenset({"device", "compile", "checkpoint_minutes", "tensorboard", "data.dir"})  # data: by content
+MAY_DIFFER: Final = frozenset(
+    {"device", "compile", "checkpoint_minutes", "tensorboard", "data.dir"}
+)  # data: by content
 
 
 def toml_from_config(config: Config) -> str:
     """The text of config.toml: every setting, one a line."""
     text = tomli_w.dumps(config.to_dict(), indent=0)
-    # tomli-w gives each item of an array its own line. It writes no line ends inside of text, so these are the arrays'.
+    # tomli-w gives each item of an array its own line. It escapes the line ends of text, so those that
+    # are left in the middle of a setting belong to arrays.
     return text.replace("[\n", "[").replace(",\n]", "]").replace(",\n", ", ")
 
 
@@ -62,5 +67,7 @@ def changes_on_resume(old: Config, new: Config) -> list[str]:
     allowed = MAY_DIFFER | ({"optim.epochs"} if new.optim.schedule == "constant" else set())
     changed = differences(old, new)
     if refused := [text for key, text in changed.items() if key not in allowed]:
-        raise ConfigError(f"--resume | other settings than the run's: {'; '.join(refused)} | start a new run for them")
+        raise ConfigError(
+            f"--resume | other settings than the run's: {'; '.join(refused)} | start a new run for them"
+        )
     return list(changed.values())

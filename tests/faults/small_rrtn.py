@@ -1,10 +1,12 @@
-"""rrtn with a 3-layer CNN in place of the encoders, so that a run takes a second and can be killed a hundred times.
+"""rrtn with a 3-layer CNN in place of the encoders, so that a run takes a second and can be killed a
+hundred times.
 
     python small_rrtn.py train ...    what `python -m rrtn train ...` does
     python small_rrtn.py --serve      the same in a forked child for each order on stdin, without importing torch again
 
-An order is one line of JSON: {"start": {"argv", "cwd", "env", "before", "out", "err"}} is answered by the child's
-process id, {"wait": id} by its exit code. `before` is Python that the child runs first, to set up its fault.
+An order is one line of JSON: {"start": {"argv", "cwd", "env", "before", "out", "err"}} is answered
+by the child's process id, {"wait": id} by its exit code. `before` is Python that the child runs
+first, to set up its fault.
 """
 
 import contextlib
@@ -20,18 +22,20 @@ from typing import Any
 
 import rrtn.cli
 import rrtn.train.loop
-import rrtn.train.model
+import rrtn.train.method.model
 import torch
 import torch._dynamo  # an optimiser imports it, for a second
 import torch.nn.functional as F
-from rrtn.train.encoders import Encoder
+from rrtn.train.method.encoders import Encoder
 from torch import Tensor, nn
 
 _PR_SET_PDEATHSIG = 1
 
 
 class SmallCnn(Encoder):
-    """Three convolutions, with what makes a resume hard: BatchNorm's running statistics and dropout's generator."""
+    """Three convolutions, with what makes a resume hard: BatchNorm's running statistics and
+    dropout's generator.
+    """
 
     embedding_size = 16
 
@@ -52,7 +56,7 @@ class SmallCnn(Encoder):
 
 def make_small() -> None:
     """Every encoder is the small one from here on, and nobody measures what this machine can do."""
-    rrtn.train.model.encoder_from_name = lambda name, *, n_mels: SmallCnn(n_mels)
+    rrtn.train.method.model.encoder_from_name = lambda name, *, n_mels: SmallCnn(n_mels)
     rrtn.train.loop.matmul_peak = lambda *arguments, **options: 1e12
 
 

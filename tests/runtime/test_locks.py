@@ -52,7 +52,10 @@ def refused(lock: Path) -> str:
 def test_a_second_process_is_told_who_holds_the_lock(lock: Path) -> None:
     with process(HOLDS, lock) as first:
         holder = f"process {first.pid} on {socket.gethostname()}"
-        assert refused(lock) == f"{lock.parent} | {holder} trains there | one at a time | wait for it, or choose another --out"
+        assert (
+            refused(lock)
+            == f"{lock.parent} | {holder} trains there | one at a time | wait for it, or choose another --out"
+        )
 
 
 def test_a_lock_is_free_again_at_the_end_and_its_file_stays(lock: Path) -> None:
@@ -88,7 +91,7 @@ with locked(Path(sys.argv[1]), does="trains"):
 
 
 def test_the_lock_of_a_killed_process_is_free_though_its_children_live(lock: Path) -> None:
-    """A child of fork has a copy of every descriptor; a started program gets those that are not closed at exec."""
+    """A child of fork has a copy of every descriptor; a started program has those that stay open at exec."""
     with process(FORKS, lock) as first:
         assert is_held(lock)
         first.send_signal(signal.SIGKILL)
@@ -113,7 +116,12 @@ def test_a_symbolic_link_is_refused_and_its_target_untouched(
     if target == "a file":
         elsewhere.write_text("precious")
     lock.symlink_to(elsewhere)
-    with pytest.raises(ConfigError, match=r"run.lock \| a link \| expected a file of its own \| remove the link"), take(lock):
+    with (
+        pytest.raises(
+            ConfigError, match=r"run.lock \| a link \| expected a file of its own \| remove the link"
+        ),
+        take(lock),
+    ):
         raise AssertionError("it was followed")
     assert lock.is_symlink()
     assert elsewhere.exists() == (target == "a file")
@@ -128,7 +136,9 @@ def flock_that_fails(code: int) -> Callable[[int, int], None]:
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_on_a_file_system_without_locks_the_work_goes_on(lock: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+def test_on_a_file_system_without_locks_the_work_goes_on(
+    lock: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
     monkeypatch.setattr(fcntl, "flock", flock_that_fails(code))
     done = []
     with locked(lock, does="trains"), in_turn(lock.with_name("turn")):
@@ -138,7 +148,9 @@ def test_on_a_file_system_without_locks_the_work_goes_on(lock: Path, monkeypatch
     assert not lock.with_name("turn").exists()
 
 
-def test_another_error_of_the_storage_is_not_taken_for_a_free_lock(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_error_of_the_storage_is_not_taken_for_a_free_lock(
+    lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(fcntl, "flock", flock_that_fails(errno.EIO))
     with pytest.raises(OSError, match="Input/output error"), locked(lock, does="trains"):
         raise AssertionError("it was taken")
@@ -166,7 +178,11 @@ for _ in range(40):
 def test_processes_take_turns_though_each_removes_the_file(lock: Path, tmp_path: Path) -> None:
     count = tmp_path / "count"
     count.write_text("0")
-    with process(COUNTS, lock, count) as first, process(COUNTS, lock, count) as second, process(COUNTS, lock, count) as third:
+    with (
+        process(COUNTS, lock, count) as first,
+        process(COUNTS, lock, count) as second,
+        process(COUNTS, lock, count) as third,
+    ):
         children = (first, second, third)
         for child in children:
             assert child.stdin
