@@ -90,7 +90,8 @@ def _leave(code: int) -> NoReturn:
 
 def _missing_extra(error: ImportError) -> MissingExtraError:
     """A package of an extra; anything else is a bug and keeps its traceback."""
-    extras = dict.fromkeys(("torch", "torchaudio", "safetensors", "onnx", "onnxscript"), "train")
+    of_train = ("torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w", "jinja2")
+    extras = dict.fromkeys(of_train, "train")
     if error.name not in extras:
         raise error
     return MissingExtraError(

@@ -2,26 +2,27 @@
 
 Quotations are the ```console fences: "$ " and a command, then all that it says on a terminal of 110
 columns. They run in a folder with recordings/ (the twelve clips of tests/fixtures/bursts),
-broken.wav, DIR, RUN, BUNDLE, fixed.toml and runs/demo, which is a small run that an earlier rrtn
-wrote. Its scores and this machine's speed are not the page's, so `comparable` replaces them on both
-sides; names, order, counts, times within recordings, codes and messages are compared as they are.
+broken.wav, DIR, fixed.toml, and a tiny model as BUNDLE and runs/demo/export. Its scores and this
+machine's speed are not the page's, so `comparable` replaces them on both sides; names, order,
+counts, times within recordings, codes and messages are compared as they are.
 """
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import shutil
 import struct
 import subprocess
 import sys
-import tarfile
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from rrtn.runtime import load_bundle
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -91,20 +92,19 @@ def read_all(descriptor: int) -> Iterator[bytes]:
             yield chunk
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("quoted")
-    with tarfile.open(ROOT / "tests/fixtures/before.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+@pytest.fixture
+def folder(tmp_path: Path, corpus: Path, tiny_model_at: Callable[..., Path]) -> Path:
     bursts = ROOT / "tests/fixtures/bursts"
-    shutil.copytree(bursts, folder / "recordings", ignore=shutil.ignore_patterns("*.md"))
-    (folder / "broken.wav").write_bytes(b"no audio")
-    (folder / "fixed.toml").write_text('[ruwl]\nmode = "fixed"\n')
-    (folder / "runs").mkdir()
-    places = {"DIR": "data", "RUN": "whole", "BUNDLE": "whole/export", "runs/demo": "whole"}
-    for name, place in places.items():
-        (folder / name).symlink_to(folder / "before" / place)
-    return folder
+    shutil.copytree(bursts, tmp_path / "recordings", ignore=shutil.ignore_patterns("*.md"))
+    (tmp_path / "broken.wav").write_bytes(b"no audio")
+    (tmp_path / "fixed.toml").write_text('[ruwl]\nmode = "fixed"\n')
+    (tmp_path / "DIR").symlink_to(corpus)
+    bundle = tmp_path / "runs/demo/export"
+    bundle.mkdir(parents=True)
+    bare = load_bundle(tiny_model_at(bundle / "model.onnx", tuple(LABELS)))
+    (bundle / "bundle.json").write_text(json.dumps(bare.manifest()))
+    (tmp_path / "BUNDLE").symlink_to(bundle)
+    return tmp_path
 
 
 @pytest.mark.parametrize("page", QUOTED)
