@@ -1,7 +1,10 @@
 """What tests of several layers share: real audio where it lies beside the project, tiny models and data that are made here."""
 
+import ctypes
+import os
 import signal
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,47 @@ LABELS = ("Awe", "Fear", "Joy")
 def pytest_sessionstart() -> None:
     """A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+IN_OPEN, IN_CLOSE_NOWRITE = 0x20, 0x10
+EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name, which is 0 for a file
+
+
+class Watch:
+    """Counts how often a file is opened, by any process and under any name: inotify watches what a name leads to."""
+
+    def __init__(self, path: Path) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        # With the closing between them, the kernel does not merge two openings into one event.
+        assert libc.inotify_add_watch(self._descriptor, os.fsencode(path), IN_OPEN | IN_CLOSE_NOWRITE) >= 0
+        self._opened = 0
+
+    def opened(self) -> int:
+        """How often so far."""
+        try:
+            while events := os.read(self._descriptor, 1024 * EVENT.size):
+                self._opened += sum(mask & IN_OPEN != 0 for _, mask, _, _ in EVENT.iter_unpack(events))
+        except BlockingIOError:
+            return self._opened
+        raise AssertionError("inotify has ended")
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+@pytest.fixture
+def watch() -> Iterator[Callable[[Path], Watch]]:
+    """Watches a file from here on."""
+    watches: list[Watch] = []
+
+    def make(path: Path) -> Watch:
+        watches.append(Watch(path))
+        return watches[-1]
+
+    yield make
+    for made in watches:
+        made.close()
 
 
 @pytest.fixture
