@@ -21,6 +21,8 @@ from rrtn.train.corpus import synthesise
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 LABELS = ("Awe", "Fear", "Joy")
+# torch's threads spin while they wait for each other. Where others need the cores, that takes ten times as long as sleeping.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_sessionstart() -> None:
@@ -69,7 +71,7 @@ def watch() -> Iterator[Callable[[Path], Watch]]:
         made.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def spec() -> FrontendSpec:
     return FrontendSpec()
 
@@ -153,10 +155,12 @@ def make_data(tmp_path: Path, csv_lines: list[str]) -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture
-def scorer(tiny_model: Path) -> Scorer:
-    """The tiny model on the CPU."""
-    return Scorer(tiny_model, "cpu")
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory, spec: FrontendSpec) -> Iterator[Scorer]:
+    """The tiny model on the CPU, with decoders that go on from test to test."""
+    scorer = Scorer(_write_tiny_model(tmp_path_factory.mktemp("scorer") / "tiny.onnx", spec), "cpu")
+    yield scorer
+    scorer.close()
 
 
 @pytest.fixture

@@ -24,10 +24,12 @@ import soundfile
 import torch
 from rrtn.runtime.errors import DataError, ModelError
 from rrtn.runtime.files import sha256_of
+from rrtn.train import model
 from rrtn.train.checkpoint import POINTER, PREVIOUS, load_checkpoint, read_info
 from rrtn.train.config import config_from_dict
 from rrtn.train.data import read_data
 from rrtn.train.distributed import World
+from rrtn.train.encoders import PannsCnn
 from rrtn.train.losses import bt_loss, ccc_loss, cross_correlation
 from rrtn.train.model import TwinsNetwork
 from rrtn.train.splits import Batch, Waveforms
@@ -726,7 +728,9 @@ def stepper() -> Stepper:
         source="test",
     )
     torch.manual_seed(0)
-    network = TwinsNetwork("resnet18", n_mels=64, n_targets=2, projector_units=16)
+    with pytest.MonkeyPatch.context() as patch:  # another encoder would take ten times as long, and learn no otherwise
+        patch.setattr(model, "encoder_from_name", lambda name, *, n_mels: PannsCnn(n_mels, channels=(4, 8), pooled_blocks=2))
+        network = TwinsNetwork("resnet18", n_mels=64, n_targets=2, projector_units=16)
     return Stepper(config, network, torch.zeros(64), steps=10, steps_per_epoch=5, world=World())
 
 
