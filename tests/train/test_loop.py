@@ -29,12 +29,13 @@ from rrtn.train.method.views import epoch_order
 from rrtn.train.plan import TrainingPlan, plan_from_config
 from safetensors.torch import load_file
 
-# Clips of 64 frames are quick, and shorter than the recordings, so that crops matter. 15 Train
-# clips: 3 steps an epoch.
+# Clips of 64 frames and a narrow projector are quick; the clips are shorter than the recordings, so
+# that crops matter. 15 Train clips: 3 steps an epoch.
 SETTINGS: dict[str, Any] = {
     "model": {"encoder": "cnn10", "method": "rrtn-ruwl"},
     "optim": {"epochs": 2, "batch_size": 5, "lr": 0.01},
     "frontend": {"frames": 64},
+    "projector": {"units": 32},
 }
 STEPS = 3
 
@@ -42,7 +43,7 @@ STEPS = 3
 @pytest.fixture(scope="module", autouse=True)
 def _small_and_quick(tmp_path_factory: pytest.TempPathFactory) -> Iterable[None]:
     """A CNN10 of a few channels, which has dropout, so that the generator's state matters; one
-    waveform cache; no timing of matrix products at each start.
+    waveform cache; no timing of matrix products and no counting of FLOPs at each start.
     """
 
     def small(name: str, *, n_mels: int) -> PannsCnn:
@@ -52,6 +53,7 @@ def _small_and_quick(tmp_path_factory: pytest.TempPathFactory) -> Iterable[None]
         patch.setenv("RRTN_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(model, "encoder_from_name", small)
         patch.setattr(loop, "matmul_peak", lambda device, dtype: 1e12)
+        patch.setattr(loop, "step_flops", lambda network, **options: 1)
         yield
 
 
@@ -67,6 +69,8 @@ def config(corpus: Path, **sections: Any) -> Config:
     document: dict[str, Any] = {**SETTINGS, "data": {"dir": str(corpus)}}
     for name, section in sections.items():
         document[name] = {**document.get(name, {}), **section} if isinstance(section, dict) else section
+    if document["model"]["method"] == "vanilla":
+        del document["projector"]
     return config_from_dict(document, source="test")
 
 
