@@ -26,12 +26,12 @@ import soundfile
 import torch
 from rrtn.runtime.errors import DataError, ModelError
 from rrtn.runtime.files import sha256_of
-from rrtn.train import model
 from rrtn.train.checkpoint import POINTER, PREVIOUS, load_checkpoint, read_info
 from rrtn.train.config import config_from_dict
 from rrtn.train.data.data_set import read_data
 from rrtn.train.data.device_clips import TrainingBatch, Waveforms
 from rrtn.train.distributed import World
+from rrtn.train.method import model
 from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.losses import bt_loss, ccc_loss, cross_correlation
 from rrtn.train.method.model import TwinsNetwork
