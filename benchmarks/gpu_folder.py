@@ -11,7 +11,7 @@ from gpu_inference import Model
 from gpu_section import Place, Record, Skipped, seconds_of_blocks
 from rrtn.export.graph import onnx_from_network
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
-from rrtn.runtime.backends.ort_backend import cuda_missing
+from rrtn.runtime.backends.cuda_libraries import cuda_missing
 from rrtn.runtime.cpus import usable_cpus
 from rrtn.runtime.scoring.decoder_pool import DecoderPool
 from rrtn.train.data.corpus import TARGETS

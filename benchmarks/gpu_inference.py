@@ -24,8 +24,10 @@ from rrtn.export.int8 import int8_for_cpu, int8_for_tensorrt
 from rrtn.export.parity import SCORE_LIMITS, extremes, torch_scores
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.arrays import Float32, waveform_from_samples
-from rrtn.runtime.backends.choice import Backend, DeviceName, backend_from_variant
-from rrtn.runtime.backends.ort_backend import cuda_missing, padded
+from rrtn.runtime.backends.base import Backend
+from rrtn.runtime.backends.choice import backend_from_variant
+from rrtn.runtime.backends.cuda_libraries import cuda_missing
+from rrtn.runtime.backends.model_batch import padded
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ConfigError, RrtnError, UnavailableError
 from rrtn.runtime.frontend import clip_log_mel
@@ -179,9 +181,8 @@ def runtime_flavours(place: Place, record: Record, model: Model, folder: Path) -
     flavours: dict[str, Flavour] = {}
     missing = record.more["not_here"]
     bundle = bundle_of_model(model, folder)
-    devices: tuple[DeviceName, ...] = (
-        ("cpu",) if place.device.type == "cpu" or "onnxruntime cuda" in missing else ("cpu", "cuda")
-    )
+    only_cpu = place.device.type == "cpu" or "onnxruntime cuda" in missing
+    devices = ("cpu",) if only_cpu else ("cpu", "cuda")
     jobs: list[tuple[str, Callable[[], Backend]]] = []
     for variant in bundle.variants:
         for device in devices:
