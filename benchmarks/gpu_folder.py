@@ -43,7 +43,7 @@ def section_folder(place: Place, record: Record) -> None:
 
 
 def wav_files(folder: Path, count: int, spec: FrontendSpec) -> list[Path]:
-    """16-bit WAV at the spec's rate, written by the standard library; 500 different ones, again and again."""
+    """16-bit WAV files at the spec's rate; 500 different ones, repeated."""
     folder.mkdir()
     items = items_of_corpus(min(count, 500), speakers=10, spec=spec)
     paths = [folder / f"{i:06d}.wav" for i in range(count)]

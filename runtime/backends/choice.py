@@ -1,6 +1,6 @@
 """Which variant runs on which backend: the choice behind `--backend` and `--variant`.
 
-All of it works on the records in registry.py and knows no backend by name.
+This file works on the records in registry.py and knows no backend by name.
 """
 
 from collections.abc import Sequence
@@ -86,12 +86,12 @@ def _failed_to_load(failures: dict[str, UnavailableError]) -> dict[str, str]:
 
 def _nothing_runs(name: str, variant: str | None, reasons: dict[str, str]) -> UnavailableError:
     subject = f"--backend {name} --variant {variant}" if variant else f"--backend {name}"
-    why = "; ".join(f"{what}: {reason}" for what, reason in reasons.items())
     if name == AUTO:
+        why = "; ".join(f"{what}: {reason}" for what, reason in reasons.items())
         wanted, fix = "a backend that runs here", "run: rrtn export"
     else:
-        wanted, fix = backend_kind(name).wanted, backend_kind(name).fix
         why = "; ".join(reasons.values())
+        wanted, fix = backend_kind(name).wanted, backend_kind(name).fix
     return UnavailableError(subject, why, wanted=wanted, fix=f"{fix}, or see: rrtn doctor")
 
 
