@@ -1,4 +1,6 @@
-"""The corpus of `rrtn data synth` as arrays, and `rrtn train` on them: no file is written or decoded.
+"""The corpus of `rrtn data synth` as arrays, and `rrtn train` on them.
+
+No file is written or decoded.
 
 N samples, n clips, K targets.
 """

@@ -89,7 +89,7 @@ def check_frontend(place: Place, record: Record, items: list[Any]) -> None:
 
 
 def check_clips(place: Place, record: Record, items: list[Any]) -> None:
-    """Batches that are gathered in the device's memory equal those that are copied there, bit for bit."""
+    """Batches gathered on the device equal those that are copied there, bit for bit."""
     spec, config = FrontendSpec(), config_of("resnet18", batch_size=8)
     there, copied = (
         split_of_items(items, spec, place.device, resident=resident) for resident in (True, False)

@@ -118,7 +118,7 @@ def speed(case: Case, int8: bytes, batch: int, repeats: int) -> tuple[dict[str, 
 
 
 def accuracy(case: Case, int8: bytes) -> dict[str, float]:
-    """Score differences, and what becomes of the mean CCC and of the target that it changes most."""
+    """Score differences, and the change of the mean CCC and of the target that changes most."""
     assert case.validation is not None
     reference, scores = (onnx_scores(model, case.validation.log_mels) for model in (case.fp32, int8))
     before, after = (ccc(values, case.validation.ratings) for values in (reference, scores))

@@ -10,9 +10,10 @@ from typing import Any, Final
 import numpy as np
 
 from .. import __version__
-from ..runtime.backends.choice import DeviceName, backend_from_variant, obstacle
-from ..runtime.backends.engine_stamp import this_machine
-from ..runtime.backends.ort_backend import cuda_missing, ort_backend_from_bundle
+from ..runtime.backends.choice import backend_from_variant, obstacle
+from ..runtime.backends.ort_backend import ort_backend_from_bundle
+from ..runtime.backends.registry import kinds_for_variant
+from ..runtime.backends.trt import TRT
 from ..runtime.bundle import MANIFEST, Bundle, Variant, metadata_of
 from ..runtime.errors import ModelError, UnavailableError
 from ..runtime.files import sha256_of, write_bytes, write_json
@@ -183,10 +184,10 @@ def _with_parity(bundle: Bundle, engine: str, probe: Probe, *, worst_to: Path) -
     """The gate for an engine, where it fits this machine; elsewhere its parity stays unknown."""
     variant = bundle.variant(engine)
     assert variant is not None
-    if obstacle(variant, "trt", this_machine(), cuda_missing()):
+    if obstacle(variant, TRT.name):
         return bundle
     try:
-        backend = backend_from_variant(bundle, variant, "trt")
+        backend = backend_from_variant(bundle, variant, TRT.name)
     except UnavailableError:
         return bundle
     parity = check_parity(backend, bundle.spec, probe, worst_to=worst_to)
@@ -237,13 +238,14 @@ def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityR
     ]
 
 
-def _devices(variant: Variant) -> tuple[DeviceName, ...]:
-    if variant.kind == "engine":
-        return ("trt",)
-    return ("cpu",) if variant.plan or cuda_missing() else ("cpu", "cuda")
+def _devices(variant: Variant) -> list[str]:
+    """The backends that can run a variant here; if none can, those that it is made for."""
+    kinds = kinds_for_variant(variant)
+    here = [kind for kind in kinds if not kind.obstacle(variant)]
+    return [kind.name for kind in reversed(here or kinds)]
 
 
-def _result(bundle: Bundle, variant: Variant, device: DeviceName, probe: Probe) -> ParityResult:
+def _result(bundle: Bundle, variant: Variant, device: str, probe: Probe) -> ParityResult:
     try:
         backend = backend_from_variant(bundle, variant, device)
         parity, _ = parity_of_backend(backend, bundle.spec, probe)

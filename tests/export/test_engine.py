@@ -27,8 +27,8 @@ from rrtn.export.engine import (
 from rrtn.export.parity import Probe
 from rrtn.export.timing_cache import attach_timing_cache, store_timing_cache, timing_cache_file
 from rrtn.runtime.backends.choice import backend_from_variant, obstacle
+from rrtn.runtime.backends.cuda_libraries import cuda_missing
 from rrtn.runtime.backends.engine_stamp import this_machine
-from rrtn.runtime.backends.ort_backend import cuda_missing
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ConfigError, ModelError
 from rrtn.runtime.spec import FrontendSpec
@@ -466,7 +466,7 @@ def test_an_engine_scores_as_onnx_runtime_does_on_the_cpu(
     bundle = Bundle(
         path=tmp_path, labels=("a",), spec=spec, variants=(onnx_variant, engine_variant), provenance={}
     )
-    if reason := obstacle(engine_variant, "trt", machine, cuda_missing()):
+    if reason := obstacle(engine_variant, "trt"):
         pytest.skip(reason)
     cpu, trt = (
         backend_from_variant(bundle, variant, device)
