@@ -131,7 +131,7 @@ def _from_manifest(path: Path) -> Bundle:
         return Bundle(
             path=path.parent,
             labels=tuple(document["labels"]),
-            spec=FrontendSpec.from_dict(document["frontend"]),
+            spec=FrontendSpec.from_dict(document["frontend"], source=str(path)),
             variants=tuple(_inside(path, Variant(**fields)) for fields in document["variants"]),
             provenance=document["provenance"],
         )
@@ -168,7 +168,7 @@ def _from_onnx(path: Path) -> Bundle:
         return Bundle(
             path=path.parent,
             labels=tuple(document["labels"]),
-            spec=FrontendSpec.from_dict(document["frontend"]),
+            spec=FrontendSpec.from_dict(document["frontend"], source=str(path)),
             variants=(variant,),
             provenance={},
         )
