@@ -152,7 +152,7 @@ class FrontendSpec:
         known = [field.name for field in dataclasses.fields(cls)]
         values = {**left_out, **fields}
         if unknown := [str(name) for name in values if name not in known]:
-            raise ConfigError(_names(unknown), "unknown", wanted=f"only {', '.join(known)}")
+            raise ConfigError(_names(unknown), "unknown", wanted=f"one of {', '.join(known)}")
         if missing := [name for name in known if name not in values]:
             raise ConfigError(_names(missing), "missing", wanted="every field of the frontend")
         return cls(**values)

@@ -121,7 +121,7 @@ def test_what_is_no_table_of_fields_is_refused(fields: object) -> None:
 def test_a_model_without_a_field_or_with_an_unknown_one_is_refused(spec: FrontendSpec) -> None:
     fields = spec.to_dict()
     with pytest.raises(
-        ModelError, match=r"^frontend \| frontend\.trim: unknown \| expected only sampling_rate"
+        ModelError, match=r"^frontend \| frontend\.trim: unknown \| expected one of sampling_rate"
     ):
         FrontendSpec.from_dict(fields | {"trim": "never"})
     del fields["hop"], fields["pad"]
