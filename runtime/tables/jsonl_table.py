@@ -20,18 +20,16 @@ from .table_format import TableFormat, WriteRow
 def json_row(row: Row) -> dict[str, Any]:
     """A row as one line of the table has it."""
     text, name = exact_name(row.file)
-    record = {
+    record: dict[str, Any] = {
         "file": text,
         "start": row.start,
         "end": row.end,
         "scores": None if row.scores is None else _shortest(row.scores),
         "error": row.error or None,
     }
-    return (
-        record
-        if name is None
-        else {**record, "file_bytes": binascii.b2a_base64(name, newline=False).decode()}
-    )
+    if name is not None:
+        record["file_bytes"] = binascii.b2a_base64(name, newline=False).decode()
+    return record
 
 
 @contextlib.contextmanager

@@ -61,11 +61,13 @@ def test_the_jsonl_is_exactly_this(tmp_path: Path) -> None:
     ]
     list(write_table(tmp_path / "t.JSONL", rows, LABELS))
     assert (tmp_path / "t.JSONL").read_text().splitlines() == [
-        '{"file": "a,b.wav", "start": 0.0, "end": 2.49, "scores": {"Awe": 0.1234567, "=Fear": 1e-09}, "error": null}',
-        '{"file": "silent.wav", "start": 0.0, "end": 0.5, "scores": {"Awe": 0.5, "=Fear": 1.0}, "error": "silent"}',
+        '{"file": "a,b.wav", "start": 0.0, "end": 2.49, "scores": {"Awe": 0.1234567, "=Fear": 1e-09},'
+        ' "error": null}',
+        '{"file": "silent.wav", "start": 0.0, "end": 0.5, "scores": {"Awe": 0.5, "=Fear": 1.0},'
+        ' "error": "silent"}',
         '{"file": "-gone.wav", "start": null, "end": null, "scores": null, "error": "missing"}',
-        '{"file": "caf\\ufffd \\u20ac.wav", "start": null, "end": null, "scores": {"Awe": 0.1, "=Fear": 0.0}, "error": null,'
-        ' "file_bytes": "Y2Fm6SDigqwud2F2"}',
+        '{"file": "caf\\ufffd \\u20ac.wav", "start": null, "end": null, "scores": {"Awe": 0.1, "=Fear": 0.0},'
+        ' "error": null, "file_bytes": "Y2Fm6SDigqwud2F2"}',
     ]
 
 
@@ -358,7 +360,10 @@ target, limit, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) or N
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 rng = np.random.default_rng(0)
-rows = (Row(file=rng.bytes(30), scores={"Awe": rng.random()}, embedding=rng.random(8, np.float32)) for _ in range(40_000))
+rows = (
+    Row(file=rng.bytes(30), scores={"Awe": rng.random()}, embedding=rng.random(8, np.float32))
+    for _ in range(40_000)
+)
 try:
     for row in write_table(target, rows, ("Awe",), embedding_size=size):
         pass
@@ -451,7 +456,8 @@ def test_parquet_without_pyarrow_names_the_command(tmp_path: Path, monkeypatch: 
 
 def test_csv_and_jsonl_never_load_pyarrow(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from rrtn.runtime.tables.writer import check_table, write_table\n"
+        "import sys; from pathlib import Path\n"
+        "from rrtn.runtime.tables.writer import check_table, write_table\n"
         f"check_table(Path({str(tmp_path / 'a.parquet')!r}))\n"
         f"for name in ('a.csv', 'a.jsonl'): list(write_table(Path({str(tmp_path)!r}) / name, [], ('Awe',)))\n"
         "sys.exit('pyarrow' in sys.modules)"
