@@ -11,6 +11,7 @@ import typer
 
 from ..runtime.backends.registry import AUTO, backend_names, for_each_backend
 from ..runtime.errors import ConfigError
+from ..runtime.tables.formats import suffixes
 from .options import EXIT_SOME_ERRORS, Audio, Json, Listed, newest_bundle, spool_from_options
 from .printing import plain, print_json, say
 from .summary import choice_of_scorer, print_rows, row_json, say_summary, summary_of_totals
@@ -38,7 +39,7 @@ def score(
     ] = None,
     out: Annotated[
         Optional[Path],
-        typer.Option(help="The table: .csv, .jsonl or .parquet; default: printed.", show_default=False),
+        typer.Option(help=f"The table: {suffixes()}; default: printed.", show_default=False),
     ] = None,
     listed: Listed = None,
     backend: Annotated[str, typer.Option(help=f"{backend_names()}.")] = AUTO,
@@ -245,8 +246,8 @@ def _score_to_screen(
     """CSV as it comes where another program reads, a readable table on a terminal."""
     from ..runtime.progress import Progress
     from ..runtime.scoring.folder import Totals, busy_shares
+    from ..runtime.tables.csv_table import csv_lines
     from ..runtime.tables.submission import write_submission
-    from ..runtime.tables.writer import csv_lines
 
     totals, begin = Totals(), time.monotonic()
     with Progress("score", spool.files, "files") as bar:

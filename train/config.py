@@ -263,6 +263,8 @@ def _value(default: Any, value: object, *, source: str, key: str) -> Any:
         )
     if isinstance(default, float):
         return float(_checked(value, int | float, source=source, key=key))
+    if isinstance(default, FrontendSpec):
+        return FrontendSpec.from_settings(value, source=source)
     if dataclasses.is_dataclass(default):
         section = _checked(value, Mapping, source=source, key=key)
         return _from_dict(type(default), section, source=source, prefix=f"{key}.")

@@ -320,11 +320,11 @@ def test_s3_a_disk_that_is_really_full(small_disk: Path, tiny_model: Path, whole
 @pytest.mark.parametrize(
     ("out", "code", "message"),
     [
-        ("folder.csv", 2, "is no regular file"),
+        ("folder.csv", 2, "is not a regular file"),
         ("gone/t.csv", 2, "is no folder"),
         ("file/t.csv", 2, "is no folder"),
-        ("t.txt", 2, "expected one of .csv, .jsonl, .parquet"),
-        ("/proc/t.csv", 4, "expected a folder with space that can be written to"),
+        ("t.txt", 2, "expected .csv, .jsonl or .parquet"),
+        ("/proc/t.csv", 4, "expected a folder with free space that can be written to"),
     ],
 )
 def test_s4_a_place_that_cannot_be_written_to(
