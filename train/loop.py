@@ -1,6 +1,6 @@
 """The twin-view training loop, and what is kept of it.
 
-M mels, K targets. Terms of the loss are in the order ccc, ccc_a, bt.
+M mels, K targets.
 """
 
 import contextlib
@@ -29,6 +29,7 @@ from .distributed import World, any_rank, check_equal, first_on_machine_first
 from .interruption import Interruption
 from .method.flops import matmul_peak, step_flops
 from .method.frontend import LogMel
+from .method.losses import TERMS
 from .method.metrics import ccc_challenge
 from .method.model import TwinsNetwork
 from .method.panns import initialisation_from_panns
@@ -309,10 +310,10 @@ def _record(
             f"epoch {epoch} | Val CCC is not finite: {per_target} | the last checkpoint is whole"
         )
     means = dict(zip(SUMS, (stepper.sums / plan.steps_per_epoch).tolist(), strict=True))
-    if plan.config.model.method == "vanilla":
-        del means["l_ccc_a"], means["l_bt"]
+    if plan.config.model.has_second_view:
+        means["weights"] = stepper.loss.weighting.weights().tolist()
     else:
-        means["weights"] = stepper.loss.weights().tolist()
+        means = {name: mean for name, mean in means.items() if name not in TERMS[1:]}
     return {
         "epoch": epoch,
         "step": steps,

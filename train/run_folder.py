@@ -16,7 +16,16 @@ from torch import Tensor
 
 from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.files import write_bytes
-from .checkpoint import POINTER, PREVIOUS, CheckpointInfo, Tensors, load_checkpoint, save_checkpoint
+from .checkpoint import (
+    POINTER,
+    PREVIOUS,
+    CheckpointInfo,
+    Tensors,
+    joined_weights,
+    load_checkpoint,
+    save_checkpoint,
+    split_weights,
+)
 from .config import Config
 from .config_file import toml_from_config
 from .step import Stepper
@@ -61,9 +70,9 @@ def restored(
 
 
 def _load(stepper: Stepper, tensors: dict[str, Tensors]) -> None:
-    weights = {f"network.{name}": tensor for name, tensor in tensors["weights"].items() if name != "ruwl.c"}
-    c = tensors["weights"]["ruwl.c"]
-    stepper.loss.load_state_dict({**weights, "c": c, "lambdas": stepper.loss.get_buffer("lambdas")})
+    network, weighting = split_weights(tensors["weights"])
+    stepper.network.load_state_dict(network)
+    stepper.loss.weighting.load_state_dict(weighting)
     stepper.sums.copy_(tensors["optimizer"].pop("epoch.sums"))
     parameters = [parameter for group in stepper.optimizer.param_groups for parameter in group["params"]]
     state: dict[int, Tensors] = {}
@@ -88,7 +97,8 @@ def save_job(
     run: Path, info: CheckpointInfo, stepper: Stepper, *, is_best: bool = False
 ) -> Callable[[], None]:
     """A copy of everything, now; -> what writes it, later. `best` first: a kill in between loses nothing."""
-    weights = _copied({**stepper.network.state_dict(), "ruwl.c": stepper.loss.c})
+    weighting = stepper.loss.weighting.state_dict()
+    weights = _copied(joined_weights(stepper.network.state_dict(), weighting))
     entries = stepper.optimizer.state_dict()["state"].items()
     optimizer = _copied({f"{i}.{key}": value for i, entry in entries for key, value in entry.items()})
     optimizer |= _copied({"epoch.sums": stepper.sums})

@@ -150,7 +150,7 @@ def test_steps_are_those_written_out(method: str) -> None:
         )
     still = {name for name, _ in network.named_parameters() if (came[name] - before[name]).abs().max() < 1e-3}
     assert still <= {"projector.bias"}  # centring takes its gradient away
-    torch.testing.assert_close(stepper.loss.c, c, rtol=0, atol=1e-9)
+    torch.testing.assert_close(stepper.loss.weighting.c, c, rtol=0, atol=1e-9)
     assert (abs(c[0] - 1) > 1e-4) == (method == "rrtn-ruwl")
     torch.testing.assert_close(stepper.sums, torch.tensor(seen).sum(0), rtol=1e-5, atol=1e-5)
     assert len(SUMS) == len(seen[0])

@@ -17,7 +17,7 @@ from ...runtime.errors import ConfigError, DataError
 from ...runtime.files import sha256_of
 from ...runtime.frontend import clip_log_mel
 from ...runtime.progress import Progress
-from ..checkpoint import POINTER, load_checkpoint, read_info
+from ..checkpoint import POINTER, load_checkpoint, read_info, split_weights
 from ..config import Config, config_from_dict
 from ..config_file import config_from_toml, differences
 from ..data.data_set import DataSet, read_data
@@ -269,9 +269,9 @@ def same_clips(one: Predictions, other: Predictions) -> bool:
 
 
 def network_from_weights(config: Config, weights: dict[str, torch.Tensor]) -> TwinsNetwork:
-    """The network of a checkpoint, in evaluation mode on the CPU; RUWL's c is left aside."""
+    """The network of a checkpoint, in evaluation mode on the CPU."""
     network = network_from_config(config)
-    network.load_state_dict({name: tensor for name, tensor in weights.items() if name != "ruwl.c"})
+    network.load_state_dict(split_weights(weights)[0])
     return network.eval()
 
 

@@ -23,6 +23,7 @@ from ..config import Config, config_from_dict
 from ..data.data_set import read_data
 from ..data.device_clips import SplitClips, split_clips
 from ..method.frontend import LogMel
+from ..method.losses import TERMS
 from ..method.views import mask_draws, masked_view
 from ..plan import data_folder
 from ..predict import mel_mean
@@ -34,9 +35,7 @@ MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` p
 
 _LOSSES: Final = (
     ("loss", "weighted sum"),
-    ("l_ccc", "CCC loss"),
-    ("l_ccc_a", "CCC loss, masked"),
-    ("l_bt", "Barlow Twins"),
+    *zip(TERMS, ("CCC loss", "CCC loss, masked", "Barlow Twins"), strict=True),
 )
 _STYLE: Final = """
 :root { color-scheme: light; }
