@@ -35,7 +35,8 @@ from .method.model import TwinsNetwork
 from .method.panns import initialisation_from_panns
 from .plan import TrainingPlan, network_from_config
 from .predict import mel_mean, predict
-from .run_folder import append_history, restored, save_job, start
+from .run_folder import RunFolder
+from .run_state import append_history, restored, save_job, start
 from .step import SUMS, Stepper
 
 _LOOK_EVERY: Final = {"cpu": 1, "cuda": 25}  # steps between two looks at the device and at signals
@@ -68,16 +69,17 @@ def train(
     that cannot be decoded, ModelError for broken checkpoints, StoppedError for a loss that is not
     finite, a full disk or a signal.
     """
-    if not resume and (run / "config.toml").exists():
+    folder = RunFolder(run)
+    if not resume and folder.is_begun():
         raise ConfigError(
             f"--out {run} | holds a run already | go on with --resume, or choose another folder"
         )
-    if resume and (done := _finished(plan, run)):
+    if resume and (done := _finished(plan, folder)):
         return done
     try:
         run.mkdir(parents=True, exist_ok=True)
-        with locked(run / "run.lock", does="trains") if world.is_first else contextlib.nullcontext():
-            return _train(plan, run, resume, strict_resume, world, part)
+        with locked(folder.lock, does="trains") if world.is_first else contextlib.nullcontext():
+            return _train(plan, folder, resume, strict_resume, world, part)
     except torch.OutOfMemoryError as error:
         raise StoppedError(
             f"{run} | {str(error).splitlines()[0]} | batch {plan.config.optim.batch_size}: take --precision bf16, more GPUs "
@@ -86,7 +88,7 @@ def train(
 
 
 def _train(
-    plan: TrainingPlan, run: Path, resume: bool, strict_resume: bool, world: World, part: Part
+    plan: TrainingPlan, run: RunFolder, resume: bool, strict_resume: bool, world: World, part: Part
 ) -> TrainResult:
     config, per_epoch = plan.config, plan.steps_per_epoch
     device = device_from_config(config, world)
@@ -234,7 +236,7 @@ def _digest(data: DataSet, *splits: SplitClips) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _display(plan: TrainingPlan, run: Path, device: torch.device, world: World, part: Part) -> Display:
+def _display(plan: TrainingPlan, run: RunFolder, device: torch.device, world: World, part: Part) -> Display:
     config = plan.config
     clips = plan.steps_per_epoch * config.optim.batch_size
     if not world.is_first:
@@ -246,35 +248,39 @@ def _display(plan: TrainingPlan, run: Path, device: torch.device, world: World, 
         clips_per_epoch=clips,
         flops_per_clip=flops / config.optim.batch_size,
         peak=matmul_peak(device, dtype) * world.size,
-        tensorboard=run / "tensorboard" if config.tensorboard else None,
+        tensorboard=run.tensorboard if config.tensorboard else None,
         part=part,
     )
 
 
-def _finished(plan: TrainingPlan, run: Path) -> TrainResult | None:
-    last = run / "checkpoints/last"
-    if not (last / POINTER).exists():
+def _finished(plan: TrainingPlan, run: RunFolder) -> TrainResult | None:
+    if not (run.last / POINTER).exists():
         return None
     try:
-        info = read_info(last)
+        info = read_info(run.last)
     except ModelError:
         return None  # `restored` says what is wrong, and takes the checkpoint before
     return _result(run, info) if info.epoch >= plan.config.optim.epochs else None
 
 
-def _result(run: Path, info: CheckpointInfo) -> TrainResult:
+def _result(run: RunFolder, info: CheckpointInfo) -> TrainResult:
     """The best epoch, the first of equals."""
     best = max(info.history, key=lambda record: float(record["val_ccc"]))
     history = info.history[: best["epoch"]]
     return TrainResult(
-        run=run,
+        run=run.path,
         best=replace(info, epoch=best["epoch"], step=best["step"], history=history),
         epochs=info.epoch,
     )
 
 
 def _stop(
-    run: Path, stepper: Stepper, saver: Saver, interruption: Interruption, world: World, info: CheckpointInfo
+    run: RunFolder,
+    stepper: Stepper,
+    saver: Saver,
+    interruption: Interruption,
+    world: World,
+    info: CheckpointInfo,
 ) -> NoReturn:
     """Saves and raises."""
     if world.is_first:
@@ -282,7 +288,7 @@ def _stop(
         saver.wait()
     number = interruption.signal or 15  # another rank's
     raise StoppedError(
-        f"{run} | stopped by a signal at step {info.step} | saved | go on with: rrtn train --resume --out {run}",
+        f"{run.path} | stopped by a signal at step {info.step} | saved | go on with: rrtn train --resume --out {run.path}",
         exit_code=128 + number,
     )
 

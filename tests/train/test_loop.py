@@ -15,7 +15,7 @@ import torch
 from rrtn.runtime import failpoints
 from rrtn.runtime.arrays import Int64
 from rrtn.runtime.errors import ConfigError, StoppedError
-from rrtn.train import loop, predict, run_folder
+from rrtn.train import loop, predict, run_state
 from rrtn.train.checkpoint import POINTER, PREVIOUS, load_checkpoint, read_info
 from rrtn.train.config import Config, config_from_dict
 from rrtn.train.data.device_clips import SplitClips
@@ -186,9 +186,9 @@ class TestRepeats:
                 raise KeyboardInterrupt
             original(*args, **kwargs)
 
-        original = run_folder.save_checkpoint
+        original = run_state.save_checkpoint
         with monkeypatch.context() as patch:
-            patch.setattr(run_folder, "save_checkpoint", save)
+            patch.setattr(run_state, "save_checkpoint", save)
             with pytest.raises(KeyboardInterrupt):
                 loop.train(plan, run, resume=False)
         last = run / "checkpoints/last"

@@ -27,6 +27,7 @@ from ..method.losses import TERMS
 from ..method.views import mask_draws, masked_view
 from ..plan import data_folder
 from ..predict import mel_mean
+from ..run_folder import RunFolder
 from .charts import interval_chart, line_chart, scatter, spectrogram
 from .evaluate import Evaluation, evaluate, runs_of_seeds
 
@@ -64,7 +65,7 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
     evaluation = evaluate(first, ridge=True, others=others)
     members = [(run, runs_of_seeds(run)) for run in runs]
     shown = members[0][1][0]
-    info, _ = load_checkpoint(shown / "checkpoints/best", "weights")
+    info, _ = load_checkpoint(RunFolder(shown).best, "weights")
     config = config_from_dict(info.config, source=str(shown))
     histories = {_name(run, one): _history(one) for run, ones in members for one in ones}
     sections = [
@@ -72,7 +73,7 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
         _training(histories),
         _evaluation(evaluation),
         _compared(evaluation),
-        _export(shown / "export"),
+        _export(RunFolder(shown).export),
         _clips(config, evaluation),
         _provenance(shown, info.versions),
     ]
@@ -82,7 +83,7 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
         f"<body><h1>{title}</h1>{''.join(sections)}</body></html>\n"
     )
-    target = out or first / "report.html"
+    target = out or RunFolder(first).report
     write_bytes(target, page.encode())
     return target
 
@@ -93,7 +94,7 @@ def _name(run: Path, one: Path) -> str:
 
 
 def _history(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in RunFolder(run).history.read_text().splitlines()]
 
 
 def _summary(run: Path, config: Config, evaluation: Evaluation) -> str:
@@ -295,7 +296,7 @@ def _player(samples: Int16, rate: int) -> str:
 
 def _provenance(run: Path, versions: dict[str, str]) -> str:
     made = ", ".join(f"{name} {version}" for name, version in versions.items())
-    settings = html.escape((run / "config.toml").read_text())
+    settings = html.escape(RunFolder(run).config.read_text())
     return f"<h2>Provenance</h2><p>Trained with {html.escape(made)}.</p><pre>{settings}</pre>"
 
 
