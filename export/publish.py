@@ -19,8 +19,10 @@ from ..runtime.errors import ModelError, UnavailableError
 from ..runtime.files import sha256_of, write_bytes, write_json
 from ..runtime.frontend import log_mel
 from ..runtime.progress import Progress
+from ..train.checkpoint import POINTER
 from ..train.config import Config
 from ..train.method.flops import scoring_flops
+from ..train.run_folder import RunFolder
 from .audeering import audonnx_yaml_from_bundle
 from .bundle_replacement import check_replaceable, put_in_place, staged
 from .deployed_network import folded_encoder
@@ -53,7 +55,7 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
     does not is left out. Raises ModelError for a broken checkpoint, an fp32 graph that does not
     pass, or a required variant that could not be made.
     """
-    out = out or run / "export"
+    out = out or RunFolder(run).export
     check_replaceable(out)
     source = source_of_run(run)
     probe = probe_of_source(source)
@@ -65,7 +67,7 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
             variants=(),
             provenance=_provenance(run, source),
         )
-        published = _with_variants(bundle, source, probe, wanted, worst_to=run / "parity-worst.npz")
+        published = _with_variants(bundle, source, probe, wanted, worst_to=RunFolder(run).parity_worst)
         if missing := [name for name in wanted.require if published.bundle.variant(name) is None]:
             reasons = {**published.skipped, **published.failed}
             why = "; ".join(f"{name}: {reasons.get(name, 'its source was not made')}" for name in missing)
@@ -229,7 +231,7 @@ def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityR
     Raises ModelError where that is not the one that was exported.
     """
     source = source_of_run(run or _run_of(bundle))
-    if sha256_of(source.checkpoint / "checkpoint.json") != bundle.provenance.get("checkpoint_sha256"):
+    if sha256_of(source.checkpoint / POINTER) != bundle.provenance.get("checkpoint_sha256"):
         wrong = f"{source.checkpoint} | another checkpoint than {bundle.path} was made from"
         raise ModelError(f"{wrong} | expected its own | export again, or --run RUN")
     probe = probe_of_source(source)
@@ -256,7 +258,7 @@ def _result(bundle: Bundle, variant: Variant, device: str, probe: Probe) -> Pari
 
 def _run_of(bundle: Bundle) -> Path:
     beside = bundle.path.parent
-    return beside if (beside / "checkpoints").is_dir() else Path(bundle.provenance.get("run", ""))
+    return beside if RunFolder(beside).checkpoints.is_dir() else Path(bundle.provenance.get("run", ""))
 
 
 def _variant(bundle: Bundle, recipe: Recipe, content: bytes, **fields: Any) -> Variant:
@@ -283,7 +285,7 @@ def _provenance(run: Path, source: Source) -> dict[str, Any]:
         "flops_per_clip": scoring_flops(source.network, spec=config.frontend),
         "val_ccc": info.ccc,
         "val_ccc_per_target": info.per_target,
-        "checkpoint_sha256": sha256_of(source.checkpoint / "checkpoint.json"),
+        "checkpoint_sha256": sha256_of(source.checkpoint / POINTER),
         "versions": {**info.versions, "exported_by": __version__},
         "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

@@ -126,12 +126,6 @@ def metadata_of(
     return {METADATA_KEY: json.dumps(document)}
 
 
-def newest_run(*, having: str = "config.toml", runs: Path = Path("runs")) -> Path | None:
-    """The run under `runs` whose file `having` was written last."""
-    found = [path for path in runs.glob("*") if (path / having).is_file()]
-    return max(found, key=lambda run: (run / having).stat().st_mtime_ns, default=None)
-
-
 def _from_manifest(path: Path) -> Bundle:
     try:
         document = json.loads(path.read_bytes())
