@@ -153,7 +153,7 @@ def _onnx(bundle: Bundle, recipe: Recipe, source: Source, probe: Probe, *, embed
     if recipe.precision != "int8":
         half = recipe.precision == "fp16"
         if half:
-            check_half_range(folded_encoder(source.network.encoder), spec, probe.clips)
+            check_half_range(folded_encoder(source.network.encoder, spec), spec, probe.clips)
         return onnx_from_network(
             source.network, spec, bundle.labels, recipe.input, half=half, embeddings=embeddings
         )
