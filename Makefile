@@ -3,7 +3,9 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard *.py cli/*.py runtime/*.py train/*.py export/*.py) pyproject.toml
+# Every file below the rooms, however deep: a change in any of them builds the wheel anew.
+ROOMS := commands runtime train export
+SOURCES := $(wildcard *.py) $(shell find $(ROOMS) -type f -not -path "*/__pycache__/*") pyproject.toml
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
 
@@ -18,7 +20,7 @@ test: $(INSTALLED)
 check: $(DEPENDENCIES) .types/rrtn
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p rrtn.runtime -p rrtn.train -p rrtn.export -p rrtn.cli
+	$(BIN)/mypy -p rrtn.runtime -p rrtn.train -p rrtn.export -p rrtn.commands -m rrtn.cli
 	$(BIN)/mypy benchmarks
 	PYTHONPATH=.types $(BIN)/lint-imports --no-cache
 

@@ -1,7 +1,7 @@
 """Makes `import rrtn` work from a bare checkout, where the package is not installed.
 
-Imported first, for what it does: where `rrtn` cannot be found, a link to the repository's root goes into a temporary
-folder, which goes to the end of sys.path and of PYTHONPATH (for child processes).
+Imported first, for what it does: where `rrtn` cannot be found, a link to the repository's root goes
+into a temporary folder, which goes to the end of sys.path and of PYTHONPATH (for child processes).
 """
 
 import atexit

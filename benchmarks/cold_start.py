@@ -1,9 +1,11 @@
-"""From the shell to the answer, each time in a new process, on a warm disk: `rrtn --help`, `rrtn score`, `rrtn inspect`.
+"""From the shell to the answer, each time in a new process, on a warm disk: `rrtn --help`, `rrtn
+score`, `rrtn inspect`.
 
     python benchmarks/cold_start.py [--repeats 10]
 
-`python -c pass` is beside them: what the interpreter alone takes. None may import torch, in any of its processes (checked
-first, by Python's own list of imports). ResNet18 with random weights, one WAV file.
+`python -c pass` is beside them: what the interpreter alone takes. None may import torch, in any of
+its processes (checked first, by Python's own list of imports). ResNet18 with random weights, one
+WAV file.
 """
 
 import argparse
@@ -39,7 +41,9 @@ def run(command: list[str], folder: Path, **environment: str) -> "subprocess.Com
         check=False,
     )
     if result.returncode:
-        raise SystemExit(f"{shlex.join(command)} | exit code {result.returncode}: {result.stderr[-500:]} | expected 0")
+        raise SystemExit(
+            f"{shlex.join(command)} | exit code {result.returncode}: {result.stderr[-500:]} | expected 0"
+        )
     return result
 
 
@@ -52,18 +56,32 @@ def check_no_torch(name: str, command: list[str], folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--repeats", type=int, default=10)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = model_file("resnet18", folder)
-        audio = next(path for path in sorted((ROOT / "tests/fixtures/bursts").iterdir()) if path.suffix == ".wav")
+        audio = next(
+            path for path in sorted((ROOT / "tests/fixtures/bursts").iterdir()) if path.suffix == ".wav"
+        )
         rrtn, out = command_line(), folder / "scores.csv"
         commands = {
             "python -c pass": [sys.executable, "-c", "pass"],
             "rrtn --help": [*rrtn, "--help"],
-            "rrtn score": [*rrtn, "score", str(audio), "-m", str(model), "--out", str(out), "--backend", "cpu"],
+            "rrtn score": [
+                *rrtn,
+                "score",
+                str(audio),
+                "-m",
+                str(model),
+                "--out",
+                str(out),
+                "--backend",
+                "cpu",
+            ],
             "rrtn inspect": [*rrtn, "inspect", str(model)],
         }
 
@@ -81,7 +99,8 @@ def main() -> None:
         for name, values in seconds.items()
     }
     ratios = {
-        f"{name} over python -c pass": ratio(seconds[name], seconds["python -c pass"], better="lower") for name in results
+        f"{name} over python -c pass": ratio(seconds[name], seconds["python -c pass"], better="lower")
+        for name in results
     }
     del ratios["python -c pass over python -c pass"]
     report("cold start", results, ratios=ratios, targets=TARGETS)

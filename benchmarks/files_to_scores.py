@@ -1,4 +1,5 @@
-"""Ways from audio files to scores with one model: rrtn's, and what others do. Shared by score_folder.py and peers.py.
+"""Ways from audio files to scores with one model: rrtn's, and what others do. Shared by
+score_folder.py and peers.py.
 
 n files, B batch, N samples, T frames, M mels, K labels.
 """
@@ -13,18 +14,19 @@ import onnxruntime
 import soundfile
 import torch
 from rrtn.export.audeering import audonnx_yaml_from_bundle
-from rrtn.export.cpu_variant import cpu_variant_of
 from rrtn.export.graph import file_from_onnx, onnx_from_network
+from rrtn.export.winograd.cpu_variant import cpu_variant_of
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
-from rrtn.runtime.audio import audio_from_array, read_audio
+from rrtn.runtime.arrays import Float32
+from rrtn.runtime.audio.inputs import list_audio
+from rrtn.runtime.audio.reader import audio_from_array, read_audio
 from rrtn.runtime.bundle import metadata_of
 from rrtn.runtime.cpus import usable_cpus
 from rrtn.runtime.errors import AudioError
-from rrtn.runtime.frontend import Float32, clip_log_mel, clip_of
-from rrtn.runtime.inputs import list_audio
-from rrtn.train.encoders import EncoderName
-from rrtn.train.frontend import LogMel
-from rrtn.train.model import TwinsNetwork
+from rrtn.runtime.frontend import clip_log_mel, clip_of
+from rrtn.train.method.encoders import EncoderName
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.model import TwinsNetwork
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / ".peers"))  # behind all that rrtn itself uses
@@ -53,7 +55,9 @@ class Files:
 
 
 def real_files(folder: Path, count: int, into: Path) -> Files:
-    """The folder's recordings as 16-bit WAV at their own rate and channels, again and again until there are enough."""
+    """The folder's recordings as 16-bit WAV at their own rate and channels, again and again until
+    there are enough.
+    """
     into.mkdir()
     found = []
     for recording in list_audio([folder]):
@@ -97,7 +101,9 @@ def cpu_variant_file(model: Path) -> Path:
 
 
 def rrtn_scores(scorer: Scorer, paths: list[Path]) -> Float32:
-    return np.array([list((row.scores or {}).values()) for row in scorer.score_files(paths)], dtype=np.float32)
+    return np.array(
+        [list((row.scores or {}).values()) for row in scorer.score_files(paths)], dtype=np.float32
+    )
 
 
 def ort_run(model: Path) -> Runs:
@@ -132,7 +138,9 @@ def from_files(run: Runs, paths: list[Path]) -> Scores:
 
 @torch.inference_mode()
 def log_mels_of_files(paths: list[Path]) -> Iterator[Float32]:
-    """Batches [B, 1, T, M], with torch's frontend on all cores; resampling and level are part of the model's definition."""
+    """Batches [B, 1, T, M], with torch's frontend on all cores; resampling and level are part of
+    the model's definition.
+    """
     torch.set_num_threads(usable_cpus())
     frontend = LogMel(SPEC)
     for first in range(0, len(paths), BATCH):
@@ -151,22 +159,36 @@ def audonnx_functions(model: Path, paths: list[Path]) -> dict[str, Scores]:
     audonnx_yaml_from_bundle(load_bundle(model))
     return {
         f"audonnx {name}": audonnx_function(model.parent, paths, threads=threads, at_once=at_once)
-        for name, threads, at_once in (("default", 1, 1), ("2 threads", 2, 1), ("2 files", 1, 2), ("2 x 2", 2, 2))
+        for name, threads, at_once in (
+            ("default", 1, 1),
+            ("2 threads", 2, 1),
+            ("2 files", 1, 2),
+            ("2 x 2", 2, 2),
+        )
     }
 
 
 def audonnx_function(folder: Path, paths: list[Path], *, threads: int, at_once: int) -> Scores:
     loaded = audonnx.load(str(folder), num_workers=threads)
     feature = audinterface.Feature(
-        list(LABELS), process_func=loaded, sampling_rate=SPEC.sampling_rate, resample=True, num_workers=at_once
+        list(LABELS),
+        process_func=loaded,
+        sampling_rate=SPEC.sampling_rate,
+        resample=True,
+        num_workers=at_once,
     )
     return lambda: feature.process_files([str(path) for path in paths]).to_numpy(dtype=np.float32)
 
 
 def check_same(scores: dict[str, Float32], *, reference: str) -> dict[str, float]:
-    """Largest differences to `reference`. No time is printed of something that computes another thing; int8 may."""
+    """Largest differences to `reference`.
+
+    No time is printed of something that computes another thing; int8 may.
+    """
     differences = {name: float(np.abs(found - scores[reference]).max()) for name, found in scores.items()}
-    wrong = {name: found for name, found in differences.items() if "int8" not in name and not found <= SAME_SCORES}
+    wrong = {
+        name: found for name, found in differences.items() if "int8" not in name and not found <= SAME_SCORES
+    }
     if wrong:
         raise SystemExit(f"other scores than {reference}'s: {wrong}")
     return differences

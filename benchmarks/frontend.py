@@ -1,4 +1,6 @@
-"""Log-Mel of one clip on one thread: NumPy as `rrtn score` computes it, torchaudio, torchlibrosa, and the graph in ORT."""
+"""Log-Mel of one clip on one thread: NumPy as `rrtn score` computes it, torchaudio, torchlibrosa,
+and the graph in ORT.
+"""
 
 import os
 
@@ -10,7 +12,7 @@ import torch
 import torchaudio
 import torchlibrosa
 from measure import interleaved, ratio, report, summary
-from rrtn.export.deployed import ConvLogMel
+from rrtn.export.deployed_network import ConvLogMel
 from rrtn.export.graph import onnx_from_module
 from rrtn.runtime import FrontendSpec, log_mel
 
@@ -45,7 +47,9 @@ def main() -> None:
         seconds = interleaved(functions, repeats=REPEATS)
     results = {name: summary(values, clips=1) for name, values in seconds.items()}
     ours = seconds["numpy (rrtn score)"]
-    ratios = {f"numpy over {name}": ratio(values, ours) for name, values in seconds.items() if values is not ours}
+    ratios = {
+        f"numpy over {name}": ratio(values, ours) for name, values in seconds.items() if values is not ours
+    }
     report("frontend, one clip, one thread", results, ratios=ratios, target=2.0)
 
 

@@ -17,15 +17,18 @@ import checkout  # noqa: F401  # before rrtn
 import numpy as np
 import torch
 from rrtn.runtime import FrontendSpec
-from rrtn.runtime.audio import INT16_SCALE, Int16, levelled
+from rrtn.runtime.arrays import INT16_SCALE, Int16
+from rrtn.runtime.audio.reader import levelled
 from rrtn.runtime.cpus import usable_cpus
-from rrtn.train import corpus, evaluate, loop, plan
-from rrtn.train.clips import ClipStore, Shard
+from rrtn.train import loop, plan
 from rrtn.train.config import Config
-from rrtn.train.data import SPLITS, Clip, DataSet, Split
+from rrtn.train.data import corpus
+from rrtn.train.data.clip_cache import CacheShard, ClipStore
+from rrtn.train.data.data_set import SPLITS, Clip, DataSet, Split
+from rrtn.train.data.device_clips import SplitClips
+from rrtn.train.data.voice import burst
+from rrtn.train.evidence import evaluate
 from rrtn.train.run_folder import append_history
-from rrtn.train.splits import SplitClips
-from rrtn.train.voice import burst
 
 _CHUNK = 50
 _SHARD = 512  # clips, as ClipStore counts them
@@ -35,7 +38,9 @@ Item = tuple[Int16, "np.typing.NDArray[np.float32]", int]  # levelled samples [N
 
 
 def items_of_corpus(count: int, *, speakers: int, spec: FrontendSpec, seed: int = 0) -> list[Item]:
-    """Clips 0 .. count - 1 of `corpus.synthesise(clips=count, speakers=speakers)`, as read_audio would give them."""
+    """Clips 0 .. count - 1 of `corpus.synthesise(clips=count, speakers=speakers)`, as read_audio
+    would give them.
+    """
     chunks = [range(first, min(first + _CHUNK, count)) for first in range(0, count, _CHUNK)]
     workers = min(usable_cpus(), len(chunks))
     if workers == 1:
@@ -79,21 +84,27 @@ def _one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def split_of_items(items: list[Item], spec: FrontendSpec, device: torch.device, *, resident: bool | None = None) -> SplitClips:
+def split_of_items(
+    items: list[Item], spec: FrontendSpec, device: torch.device, *, resident: bool | None = None
+) -> SplitClips:
     """A split as `split_clips` makes it of files; on a GPU it lies in its memory."""
     groups = [items[i : i + _SHARD] for i in range(0, len(items), _SHARD)]
     store = ClipStore([_shard([samples for samples, _, _ in group]) for group in groups])
     ratings = torch.from_numpy(np.array([ratings for _, ratings, _ in items])).to(device)
     names = [f"[{i:05d}]" for i in range(len(items))]
-    return SplitClips(store, ratings, names, spec, resident=device.type == "cuda" if resident is None else resident)
+    return SplitClips(
+        store, ratings, names, spec, resident=device.type == "cuda" if resident is None else resident
+    )
 
 
-def _shard(samples: list[Int16]) -> Shard:
+def _shard(samples: list[Int16]) -> CacheShard:
     offsets = np.cumsum([0, *map(len, samples)], dtype=np.int64)
-    return Shard.in_memory(np.concatenate(samples), offsets)
+    return CacheShard.in_memory(np.concatenate(samples), offsets)
 
 
-def corpus_of_bursts(train: int, val: int, spec: FrontendSpec, *, speakers: tuple[int, int]) -> dict[str, list[Item]]:
+def corpus_of_bursts(
+    train: int, val: int, spec: FrontendSpec, *, speakers: tuple[int, int]
+) -> dict[str, list[Item]]:
     """Train and Val, no speaker in both: bursts of `speakers` people each."""
     items = items_of_corpus(train, speakers=speakers[0], spec=spec)
     return {"Train": items, "Val": items_of_corpus(val, speakers=speakers[1], spec=spec, seed=1)}
@@ -101,10 +112,13 @@ def corpus_of_bursts(train: int, val: int, spec: FrontendSpec, *, speakers: tupl
 
 def data_of_items(items: dict[str, list[Item]]) -> DataSet:
     """What `read_data` would give of them as files."""
-    splits = {name: Split(clips=(), ratings=np.zeros((0, len(corpus.TARGETS)), np.float32)) for name in SPLITS}
+    splits = {
+        name: Split(clips=(), ratings=np.zeros((0, len(corpus.TARGETS)), np.float32)) for name in SPLITS
+    }
     for name, of_split in items.items():
         clips = [
-            Clip(f"[{name}-{i:05d}]", Path(), name, f"{name}-{speaker}", "", i) for i, (_, _, speaker) in enumerate(of_split)
+            Clip(f"[{name}-{i:05d}]", Path(), name, f"{name}-{speaker}", "", i)
+            for i, (_, _, speaker) in enumerate(of_split)
         ]
         splits[name] = Split(clips=tuple(clips), ratings=np.array([ratings for _, ratings, _ in of_split]))
     return DataSet(path=Path(), targets=corpus.TARGETS, splits=splits, warnings=())
@@ -115,7 +129,9 @@ def read_from_memory(items: dict[str, list[Item]]) -> Iterator[DataSet]:
     """Inside, `items` are the data set of every run, decoded."""
     data = data_of_items(items)
     of_clips = {
-        clip.file_id: item for name, part in items.items() for clip, item in zip(data.splits[name].clips, part, strict=True)
+        clip.file_id: item
+        for name, part in items.items()
+        for clip, item in zip(data.splits[name].clips, part, strict=True)
     }
 
     def split_clips(data: DataSet, name: str, spec: FrontendSpec, device: torch.device) -> SplitClips:
@@ -133,7 +149,11 @@ def read_from_memory(items: dict[str, list[Item]]) -> Iterator[DataSet]:
 
 
 def trained(
-    config: Config, items: dict[str, list[Item]], run: Path, *, at_epoch: Callable[[dict[str, Any]], None] = lambda record: None
+    config: Config,
+    items: dict[str, list[Item]],
+    run: Path,
+    *,
+    at_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> loop.TrainResult:
     """`rrtn.train.loop.train` whole, on `items`; `at_epoch` gets each line of the history."""
 

@@ -1,7 +1,8 @@
 """Section `correct`: the device computes what the CPU does.
 
-References are in float64 on the CPU. What float32 on the device is held against is float32 on the CPU, which is wrong,
-too: it may be further from the reference by a factor, not by more. B batch, T frames, M mels.
+References are in float64 on the CPU. What float32 on the device is held against is float32 on the
+CPU, which is wrong, too: it may be further from the reference by a factor, not by more. B batch, T
+frames, M mels.
 """
 
 import contextlib
@@ -20,21 +21,24 @@ from gpu_section import Place, Record, peak_memory_gb
 from rrtn.export.parity import extremes
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.frontend import clip_log_mel
-from rrtn.train.config import Config, DeviceName, config_from_dict
-from rrtn.train.corpus import TARGETS
-from rrtn.train.encoders import ENCODERS, EncoderName
-from rrtn.train.frontend import LogMel
-from rrtn.train.losses import bt_loss, ccc_loss, cross_correlation, ruwl_loss
+from rrtn.train.config import Config, TrainingDevice, config_from_dict
+from rrtn.train.data.corpus import TARGETS
+from rrtn.train.data.device_clips import SplitClips, epoch_of_split
+from rrtn.train.method.encoders import ENCODERS, EncoderName
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.losses import bt_loss, ccc_loss, cross_correlation, ruwl_loss
+from rrtn.train.method.twins_loss import TwinsLoss
+from rrtn.train.method.views import masked_view
 from rrtn.train.plan import network_from_config
 from rrtn.train.predict import mel_mean
-from rrtn.train.splits import SplitClips, epoch_of_split
 from rrtn.train.step import set_float32_precision
-from rrtn.train.twins import TwinsLoss
-from rrtn.train.views import masked_view
 from torch import Tensor
 
 FRONTEND_DB = 1e-3  # design.md section 3
-FACTOR, FLOOR = 30.0, 1e-5  # float32 on the device against float32 on the CPU; convolutions add up in another order
+FACTOR, FLOOR = (
+    30.0,
+    1e-5,
+)  # float32 on the device against float32 on the CPU; convolutions add up in another order
 BF16_LOSS, BF16_ANGLE = 0.03, 0.1  # relative; 1 - cosine of the gradients. bf16 has 8 bits
 EPOCH_LOSS, EPOCH_CCC = 0.02, 0.03  # after an epoch of AdamW, which makes whole steps of rounding errors
 
@@ -64,23 +68,36 @@ def section_correct(place: Place, record: Record) -> None:
 
 
 def check_frontend(place: Place, record: Record, items: list[Any]) -> None:
-    """Log-Mel on the device against NumPy's, as `rrtn score` computes it: bursts, silence, a click, noise, a square wave."""
+    """Log-Mel on the device against NumPy's, as `rrtn score` computes it: bursts, silence, a click,
+    noise, a square wave.
+    """
     spec = FrontendSpec()
     split = split_of_items(items, spec, torch.device("cpu"))
     chosen = np.arange(place.size(64, 8))
     bursts = split.clips(chosen, np.zeros_like(chosen)).samples.numpy()
     for name, clips in {"bursts": bursts, "extremes": extremes(spec)}.items():
         reference = np.array([clip_log_mel(clip, spec) for clip in clips])
-        on_device = LogMel(spec).to(place.device)(torch.from_numpy(clips).to(place.device))[:, 0].cpu().numpy()
-        record.check(f"frontend, {name}: max dB", float(np.abs(on_device - reference).max()), FRONTEND_DB, clips=len(clips))
+        on_device = (
+            LogMel(spec).to(place.device)(torch.from_numpy(clips).to(place.device))[:, 0].cpu().numpy()
+        )
+        record.check(
+            f"frontend, {name}: max dB",
+            float(np.abs(on_device - reference).max()),
+            FRONTEND_DB,
+            clips=len(clips),
+        )
 
 
 def check_clips(place: Place, record: Record, items: list[Any]) -> None:
     """Batches that are gathered in the device's memory equal those that are copied there, bit for bit."""
     spec, config = FrontendSpec(), config_of("resnet18", batch_size=8)
-    there, copied = (split_of_items(items, spec, place.device, resident=resident) for resident in (True, False))
+    there, copied = (
+        split_of_items(items, spec, place.device, resident=resident) for resident in (True, False)
+    )
     different = 0
-    for a, b in zip(*(epoch_of_split(split, config, 0, loop_world()).batches(0) for split in (there, copied)), strict=True):
+    for a, b in zip(
+        *(epoch_of_split(split, config, 0, loop_world()).batches(0) for split in (there, copied)), strict=True
+    ):
         pairs = [*zip(a.waveforms, b.waveforms, strict=True), (a.ratings, b.ratings), (a.draws, b.draws)]
         different += sum(not torch.equal(x, y) for x, y in pairs)
     record.check("clips in the device's memory: different batches", different, 0)
@@ -99,7 +116,9 @@ def check_losses(place: Place, record: Record) -> None:
     x, y = torch.rand(2, size, len(TARGETS), dtype=torch.float64)
     z_a = torch.randn(size, units, dtype=torch.float64)
     z_b = z_a + torch.randn(size, units, dtype=torch.float64)
-    terms, c, lambdas = (torch.tensor(row, dtype=torch.float64) for row in ([0.9, 0.8, 2000.0], [1, 1, 0.01], [1, 1, 1e-8]))
+    terms, c, lambdas = (
+        torch.tensor(row, dtype=torch.float64) for row in ([0.9, 0.8, 2000.0], [1, 1, 0.01], [1, 1, 1e-8])
+    )
     functions: dict[str, Callable[[Callable[[Tensor], Tensor]], Tensor]] = {
         "ccc": lambda to: ccc_loss(to(x), to(y)),
         "cross-correlation": lambda to: cross_correlation(to(z_a), to(z_b)),
@@ -139,7 +158,12 @@ def views_of(config: Config, split: SplitClips) -> tuple[Tensor, Tensor, Tensor]
 
 
 def gradients(
-    config: Config, views: tuple[Tensor, Tensor, Tensor], device: torch.device, dtype: torch.dtype, *, backend: str = ""
+    config: Config,
+    views: tuple[Tensor, Tensor, Tensor],
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    backend: str = "",
 ) -> tuple[Tensor, Tensor]:
     """The three terms, and the gradient of the loss for all weights in one vector."""
     set_float32_precision(config)
@@ -172,12 +196,18 @@ def cosine(found: Tensor, reference: Tensor) -> float:
 
 
 def check_epoch(place: Place, record: Record, items: list[Any]) -> None:
-    """`rrtn train` for an epoch of ResNet18, which has no dropout: on the CPU, on the device, and there once more."""
+    """`rrtn train` for an epoch of ResNet18, which has no dropout: on the CPU, on the device, and
+    there once more.
+    """
     half = len(items) * 2 // 3
     splits = {"Train": items[:half], "Val": items[half:]}
     config = config_of("resnet18", batch_size=place.size(32, 4))
     with tempfile.TemporaryDirectory() as name:
-        devices: dict[str, DeviceName] = {"cpu": "cpu", "device": place.device_name, "again": place.device_name}
+        devices: dict[str, TrainingDevice] = {
+            "cpu": "cpu",
+            "device": place.device_name,
+            "again": place.device_name,
+        }
         runs = {}
         for run, device in devices.items():
             result = trained(dataclasses.replace(config, device=device), splits, Path(name) / run)
@@ -187,4 +217,6 @@ def check_epoch(place: Place, record: Record, items: list[Any]) -> None:
         record.check(f"epoch {term}: relative to the CPU's", abs(b - a) / abs(a), EPOCH_LOSS)
     change = abs(runs["device"]["val_ccc"] - runs["cpu"]["val_ccc"])
     record.check("epoch Val CCC: difference to the CPU's", change, EPOCH_CCC)
-    record.add("epoch again on the device", same_history=runs["device"] == runs["again"])  # promised on CPUs alone
+    record.add(
+        "epoch again on the device", same_history=runs["device"] == runs["again"]
+    )  # promised on CPUs alone

@@ -11,15 +11,17 @@ from gpu_inference import Model
 from gpu_section import Place, Record, Skipped, seconds_of_blocks
 from rrtn.export.graph import onnx_from_network
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
+from rrtn.runtime.backends.ort_backend import cuda_missing
 from rrtn.runtime.cpus import usable_cpus
-from rrtn.runtime.decoders import Decoders
-from rrtn.runtime.ort_backend import cuda_missing
-from rrtn.train.corpus import TARGETS
-from rrtn.train.encoders import EncoderName
+from rrtn.runtime.scoring.decoder_pool import DecoderPool
+from rrtn.train.data.corpus import TARGETS
+from rrtn.train.method.encoders import EncoderName
 
 
 def section_folder(place: Place, record: Record) -> None:
-    """`rrtn score` from WAV files of 2 to 3 s in this machine's memory or disk; the share of the slower half is the goal."""
+    """`rrtn score` from WAV files of 2 to 3 s in this machine's memory or disk; the share of the
+    slower half is the goal.
+    """
     if absent := [name for name in ("soundfile", "soxr") if not checkout.is_installed(name)]:
         raise Skipped(f"{' and '.join(absent)} not installed: nothing here could decode")
     if place.device.type == "cuda" and (reason := cuda_missing()):
@@ -58,16 +60,24 @@ def score_folder(place: Place, record: Record, name: str, model: Path, paths: li
     decoding = scorer.decoding
     batch = np.zeros((scorer.batch_size, *decoding.slot_shape), decoding.slot_dtype)
     batches = -(-len(paths) // scorer.batch_size)
-    decoders = Decoders(decoding, count=scorer.workers, chunk=min(scorer.batch_size, 32), timeout=60.0)
+    decoders = DecoderPool(decoding, count=scorer.workers, chunk=min(scorer.batch_size, 32), timeout=60.0)
 
     def decode() -> None:
-        for _ in decoders.events((str(path).encode() for path in paths), ahead=len(paths) + 1):  # or it would wait for room
+        for _ in decoders.events(
+            (str(path).encode() for path in paths), ahead=len(paths) + 1
+        ):  # or it would wait for room
             pass
 
     def score() -> None:
-        assert all(not row.error for row in scorer.score_files(paths)), "a file that was made here has an error"
+        assert all(not row.error for row in scorer.score_files(paths)), (
+            "a file that was made here has an error"
+        )
 
-    functions = {"whole": score, "model alone": lambda: [scorer.outputs(batch) for _ in range(batches)], "decoders": decode}
+    functions = {
+        "whole": score,
+        "model alone": lambda: [scorer.outputs(batch) for _ in range(batches)],
+        "decoders": decode,
+    }
     try:
         seconds = seconds_of_blocks(functions, place.device, rounds=place.size(3, 2), calls=1)
     finally:
@@ -79,7 +89,10 @@ def score_folder(place: Place, record: Record, name: str, model: Path, paths: li
         backend=scorer.backend.device,
         files=len(paths),
         workers=usable_cpus(),
-        **{f"{key} clips_per_s".replace(" ", "_"): round(len(paths) / value, 1) for key, value in medians.items()},
+        **{
+            f"{key} clips_per_s".replace(" ", "_"): round(len(paths) / value, 1)
+            for key, value in medians.items()
+        },
         share_of_slower_half=round(max(medians["model alone"], medians["decoders"]) / medians["whole"], 3),
         n=len(seconds["whole"]),
     )

@@ -17,32 +17,37 @@ import numpy as np
 import torch
 from gpu_corpus import items_of_corpus, split_of_items
 from gpu_section import Place, Record, latency, peak_memory_gb, wait
-from rrtn.export.deployed import half_encoder
+from rrtn.export.deployed_network import half_encoder
 from rrtn.export.engine import EngineOptions, engine_from_onnx
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_for_cpu, int8_for_tensorrt
 from rrtn.export.parity import SCORE_LIMITS, extremes, torch_scores
 from rrtn.runtime import FrontendSpec
-from rrtn.runtime.audio import waveform_from_samples
-from rrtn.runtime.backends import Backend, DeviceName, backend_from_variant
-from rrtn.runtime.bundle import Bundle, InputKind, Variant
+from rrtn.runtime.arrays import Float32, waveform_from_samples
+from rrtn.runtime.backends.choice import Backend, DeviceName, backend_from_variant
+from rrtn.runtime.backends.ort_backend import cuda_missing, padded
+from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ConfigError, RrtnError, UnavailableError
-from rrtn.runtime.frontend import Float32, clip_log_mel
-from rrtn.runtime.ort_backend import cuda_missing, padded
-from rrtn.train.corpus import TARGETS
-from rrtn.train.encoders import ENCODERS, EncoderName
-from rrtn.train.metrics import ccc_biased
-from rrtn.train.model import TwinsNetwork
+from rrtn.runtime.frontend import clip_log_mel
+from rrtn.runtime.spec import InputKind
+from rrtn.train.data.corpus import TARGETS
+from rrtn.train.method.encoders import ENCODERS, EncoderName
+from rrtn.train.method.metrics import ccc_biased
+from rrtn.train.method.model import TwinsNetwork
 from torch import Tensor
 
 TRT = ("tensorrt", "tensorrt_rtx")
 HALF_FACTOR = 3.0  # of float16 on a device against float16 on the CPU
-Runs = Callable[[Float32], Float32]  # log_mel [B, 1, T, M] or waveform [B, N] on the host -> scores [B, K] there
+Runs = Callable[
+    [Float32], Float32
+]  # log_mel [B, 1, T, M] or waveform [B, N] on the host -> scores [B, K] there
 Flavour = tuple[Runs, InputKind, str]  # run, kind of input, precision
 
 
 class Model:
-    """A network whose scores spread over 0 to 1, clips, and what PyTorch makes of them on the CPU in float32."""
+    """A network whose scores spread over 0 to 1, clips, and what PyTorch makes of them on the CPU
+    in float32.
+    """
 
     def __init__(self, encoder: EncoderName, clips: int) -> None:
         self.encoder, self.spec = encoder, FrontendSpec()
@@ -78,7 +83,9 @@ def with_half_encoder(network: TwinsNetwork) -> TwinsNetwork:
 
 
 def spread_network(encoder: EncoderName, log_mels: Tensor) -> TwinsNetwork:
-    """Random weights, but BatchNorm that knows the clips and a head that separates them: else parity would be easy."""
+    """Random weights, but BatchNorm that knows the clips and a head that separates them: else
+    parity would be easy.
+    """
     torch.manual_seed(0)
     network = TwinsNetwork(encoder, n_mels=log_mels.shape[-1], n_targets=len(TARGETS), projector_layers=0)
     for module in network.modules():
@@ -96,7 +103,10 @@ def spread_network(encoder: EncoderName, log_mels: Tensor) -> TwinsNetwork:
 
 
 def section_infer(place: Place, record: Record) -> None:
-    """Parity of every flavour first; nothing that computes something else is timed. Copies to and from the host are in."""
+    """Parity of every flavour first; nothing that computes something else is timed.
+
+    Copies to and from the host are in.
+    """
     record.more["not_here"] = missing_runtimes(place)
     for text in record.more["not_here"].values():
         record.note(text)
@@ -138,7 +148,11 @@ def torch_flavours(place: Place, model: Model) -> dict[str, Flavour]:
         "torch fp32": (torch_run(plain, device), "logmel", "fp32"),
         "torch fp16": (torch_run(half, device), "logmel", "fp16"),
         "torch bf16": (torch_run(plain, device, autocast=True), "logmel", "bf16"),
-        "torch fp16 compiled": (in_sizes(torch_run(compiled, device), place.size((1, 32, 256), (1, 8))), "logmel", "fp16"),
+        "torch fp16 compiled": (
+            in_sizes(torch_run(compiled, device), place.size((1, 32, 256), (1, 8))),
+            "logmel",
+            "fp16",
+        ),
     }
 
 
@@ -173,10 +187,20 @@ def runtime_flavours(place: Place, record: Record, model: Model, folder: Path) -
         for device in devices:
             if variant.precision == "int8" and device == "cuda":
                 continue  # its operators are a CPU's
-            jobs.append((f"ort {device} {variant.name}", functools.partial(backend_from_variant, bundle, variant, device)))
+            jobs.append(
+                (
+                    f"ort {device} {variant.name}",
+                    functools.partial(backend_from_variant, bundle, variant, device),
+                )
+            )
     for name in (name for name in TRT if name not in missing):
         for precision in ("fp32", "fp16", "int8"):
-            jobs.append((f"{name} {precision}", functools.partial(engine_backend, record, model, bundle, name, precision)))
+            jobs.append(
+                (
+                    f"{name} {precision}",
+                    functools.partial(engine_backend, record, model, bundle, name, precision),
+                )
+            )
     for name, load in jobs:
         if place.left() < 60 and not place.smoke:
             record.note(f"{model.encoder} {name}: left out, no time for it")
@@ -184,7 +208,9 @@ def runtime_flavours(place: Place, record: Record, model: Model, folder: Path) -
         try:
             backend = load()
         except (RrtnError, OSError) as error:
-            if not isinstance(error, ConfigError | UnavailableError):  # these say that it is not for this machine
+            if not isinstance(
+                error, ConfigError | UnavailableError
+            ):  # these say that it is not for this machine
                 record.failed.append(f"{model.encoder} {name}")
             record.note(f"{model.encoder} {name}: does not load: {error}")
             continue
@@ -196,12 +222,16 @@ def bundle_of_model(model: Model, folder: Path) -> Bundle:
     """fp32 and fp16 of both inputs, and int8 for CPUs."""
     calibration = model.log_mels[: model.bursts]
     files: dict[tuple[InputKind, str], bytes] = {
-        (form, "fp16" if half else "fp32"): onnx_from_network(model.network, model.spec, TARGETS, form, half=half)
+        (form, "fp16" if half else "fp32"): onnx_from_network(
+            model.network, model.spec, TARGETS, form, half=half
+        )
         for form in get_args(InputKind)
         for half in (False, True)
     }
     files["logmel", "int8"] = int8_for_cpu(files["logmel", "fp32"], calibration)
-    variants = tuple(variant_of(folder, form, precision, content, "onnx") for (form, precision), content in files.items())
+    variants = tuple(
+        variant_of(folder, form, precision, content, "onnx") for (form, precision), content in files.items()
+    )
     return Bundle(path=folder, labels=TARGETS, spec=model.spec, variants=variants, provenance={})
 
 
@@ -255,7 +285,9 @@ def engine_backend(record: Record, model: Model, bundle: Bundle, flavour: str, p
 
 
 def has_parity(record: Record, model: Model, name: str, run: Runs, kind: InputKind, precision: str) -> bool:
-    """Batches of 32, 7 and 1, and permuted. int8 and bf16 have no limit of a score, but CCC with the reference is told."""
+    """Batches of 32, 7 and 1, and permuted. int8 and bf16 have no limit of a score, but CCC with
+    the reference is told.
+    """
     x, shuffled = model.inputs(kind), np.random.default_rng(1).permutation(len(model.reference))
     some = np.r_[: min(14, model.bursts), model.bursts : len(x)]
     scores = batched(run, x, 32)
@@ -266,7 +298,9 @@ def has_parity(record: Record, model: Model, name: str, run: Runs, kind: InputKi
         largest = float("nan")
     ccc = float(ccc_biased(scores[: model.bursts], model.reference[: model.bursts]).mean())
     limit = model.limits.get(precision, 1.0)
-    record.check(f"{model.encoder} {name}: largest difference of a score", largest, limit, ccc_with_fp32=round(ccc, 5))
+    record.check(
+        f"{model.encoder} {name}: largest difference of a score", largest, limit, ccc_with_fp32=round(ccc, 5)
+    )
     return largest <= limit
 
 
@@ -283,7 +317,10 @@ def time_flavour(place: Place, record: Record, model: Model, name: str, run: Run
         for _ in range(place.size(2 if slow else 20, 1)):
             run(clips)
         seconds: list[float] = []
-        begun, (fewest, most, budget) = time.perf_counter(), place.size((5, 5000 if batch == 1 else 200, 3.0), (2, 2, 0.0))
+        begun, (fewest, most, budget) = (
+            time.perf_counter(),
+            place.size((5, 5000 if batch == 1 else 200, 3.0), (2, 2, 0.0)),
+        )
         while len(seconds) < fewest or (len(seconds) < most and time.perf_counter() - begun < budget):
             start = time.perf_counter()
             run(clips)  # returns with the scores on the host

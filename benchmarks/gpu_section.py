@@ -15,7 +15,7 @@ import checkout  # before rrtn
 import numpy as np
 import torch
 from measure import machine, summary
-from rrtn.train.config import DeviceName
+from rrtn.train.config import TrainingDevice
 
 Choice = TypeVar("Choice")
 
@@ -37,7 +37,7 @@ class Place:
         return smoke if self.smoke else full
 
     @property
-    def device_name(self) -> DeviceName:
+    def device_name(self) -> TrainingDevice:
         """As a config has it."""
         return "cuda" if self.device.type == "cuda" else "cpu"
 
@@ -48,7 +48,10 @@ class Place:
 
 @dataclass
 class Record:
-    """A section's results. Each is printed and written as soon as it is there: a section that is killed keeps them."""
+    """A section's results.
+
+    Each is printed and written as soon as it is there: a section that is killed keeps them.
+    """
 
     section: str
     place: Place
@@ -121,9 +124,16 @@ def wait(device: torch.device) -> None:
 
 
 def seconds_of_blocks(
-    functions: Mapping[str, Callable[[], object]], device: torch.device, *, rounds: int, calls: int, warm_up: int = 1
+    functions: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    *,
+    rounds: int,
+    calls: int,
+    warm_up: int = 1,
 ) -> dict[str, list[float]]:
-    """Seconds of one call, each the mean of `calls` that are given without waiting, in rounds over all functions."""
+    """Seconds of one call, each the mean of `calls` that are given without waiting, in rounds over
+    all functions.
+    """
     for function in functions.values():
         for _ in range(warm_up):
             function()
@@ -142,7 +152,10 @@ def seconds_of_blocks(
 def latency(seconds: Sequence[float], *, clips: int = 1) -> dict[str, float]:
     """`summary` with p99 and the worst; n says how far p99 can be trusted."""
     values = np.array(seconds)
-    tail = {"p99_ms": round(1e3 * float(np.quantile(values, 0.99)), 4), "max_ms": round(1e3 * float(values.max()), 4)}
+    tail = {
+        "p99_ms": round(1e3 * float(np.quantile(values, 0.99)), 4),
+        "max_ms": round(1e3 * float(values.max()), 4),
+    }
     return {**summary(list(seconds), clips=clips), **tail}
 
 

@@ -1,10 +1,12 @@
-"""Everything that needs a GPU, in sections of under 8 minutes each; `--smoke` runs the same code at tiny sizes on the CPU.
+"""Everything that needs a GPU, in sections of under 8 minutes each; `--smoke` runs the same code at
+tiny sizes on the CPU.
 
     python benchmarks/gpu_suite.py --section correct step --out OUT
     python benchmarks/gpu_suite.py --smoke --out OUT
 
-Runs from a bare checkout: nothing of rrtn need be installed. A section that lacks a package says which, and is skipped.
-Each prints its lines as they come, one JSON line last, and writes OUT/<section>.json after every line.
+Runs from a bare checkout: nothing of rrtn need be installed. A section that lacks a package says
+which, and is skipped. Each prints its lines as they come, one JSON line last, and writes
+OUT/<section>.json after every line.
 
 correct      the device against the CPU: frontend, losses, gradients, an epoch; bf16 and torch.compile against fp32 eager
 step         the twin-view training step of each encoder: ms, clips/s, share of the measured matmul peak, memory
@@ -60,12 +62,18 @@ def ran(name: str, place: Place, out: Path) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--section", nargs="+", default=list(SECTIONS), choices=SECTIONS)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes, on the CPU unless --device says otherwise")
+    parser.add_argument(
+        "--smoke", action="store_true", help="tiny sizes, on the CPU unless --device says otherwise"
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"))
-    parser.add_argument("--minutes", type=float, default=7.0, help="of each section, after which no new part is begun")
+    parser.add_argument(
+        "--minutes", type=float, default=7.0, help="of each section, after which no new part is begun"
+    )
     arguments = parser.parse_args()
     name = arguments.device or ("cpu" if arguments.smoke else "cuda")
     if name == "cuda" and not torch.cuda.is_available():

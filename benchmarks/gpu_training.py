@@ -22,17 +22,17 @@ from measure import ratio
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.errors import StoppedError
 from rrtn.train.config import CompileMode, Config, Precision
+from rrtn.train.data.device_clips import SplitClips, TrainingBatch, epoch_of_split
 from rrtn.train.distributed import World
-from rrtn.train.encoders import ENCODERS, EncoderName
-from rrtn.train.flops import matmul_peak, step_flops
-from rrtn.train.frontend import LogMel
+from rrtn.train.evidence.table2 import Table2, table_of_runs
+from rrtn.train.evidence.table2_runs import ROWS, table_runs, train_rows
+from rrtn.train.method.encoders import ENCODERS, EncoderName
+from rrtn.train.method.flops import matmul_peak, step_flops
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.views import masked_view
 from rrtn.train.plan import network_from_config
 from rrtn.train.predict import mel_mean
-from rrtn.train.rows import ROWS, table_runs, train_rows
-from rrtn.train.splits import Batch, SplitClips, epoch_of_split
 from rrtn.train.step import Stepper
-from rrtn.train.table2 import Table2, table_of_runs
-from rrtn.train.views import masked_view
 from train_step import split_of_noise
 
 CLIPS = {"Train": 19_990, "Val": 19_396}  # of the paper
@@ -42,7 +42,10 @@ SHORTEST_RUN = 10.0  # s; with less to go, no other run of the table is begun
 
 
 def section_step(place: Place, record: Record) -> None:
-    """Eager against compiled, with CUDA graphs (reduce-overhead), in bf16; fp32 and tf32 eager beside. Batch 128, twins."""
+    """Eager against compiled, with CUDA graphs (reduce-overhead), in bf16; fp32 and tf32 eager beside.
+
+    Batch 128, twins.
+    """
     batch = place.size(128, 4)
     split = split_of_noise(4 * batch, FrontendSpec(), place.device)
     record.more |= {"batch_size": batch, "target_share": TARGET_SHARE, "ratios": {}}
@@ -106,7 +109,9 @@ def steps_of_encoder(place: Place, record: Record, base: Config, split: SplitCli
             first_steps_s=round(first[name], 1),
         )
     if eager := seconds.pop(f"{encoder} bf16", None):
-        record.more["ratios"] |= {f"{name} over {encoder} bf16": ratio(eager, values) for name, values in seconds.items()}
+        record.more["ratios"] |= {
+            f"{name} over {encoder} bf16": ratio(eager, values) for name, values in seconds.items()
+        }
     parts_of_step(place, record, base, split)
 
 
@@ -130,7 +135,7 @@ class stepping:  # noqa: N801  # a function with a state
         assert self.stepper.bad_step() is None, "a loss or gradient is not finite"
 
     @staticmethod
-    def _batches(config: Config, split: SplitClips) -> Iterator[Batch]:
+    def _batches(config: Config, split: SplitClips) -> Iterator[TrainingBatch]:
         for number in range(10**6):
             yield from epoch_of_split(split, config, number, World()).batches(0)
 
@@ -163,10 +168,14 @@ def parts_of_step(place: Place, record: Record, config: Config, split: SplitClip
 
 
 def section_paper_run(place: Place, record: Record) -> None:
-    """`rrtn train` as it is, 60 epochs; stopped at the section's end where it takes longer, and then said so."""
+    """`rrtn train` as it is, 60 epochs; stopped at the section's end where it takes longer, and
+    then said so.
+    """
     start = time.perf_counter()
     counts = {name: place.size(count, 12) for name, count in CLIPS.items()}
-    items = corpus_of_bursts(counts["Train"], counts["Val"], FrontendSpec(), speakers=place.size(SPEAKERS, (3, 3)))
+    items = corpus_of_bursts(
+        counts["Train"], counts["Val"], FrontendSpec(), speakers=place.size(SPEAKERS, (3, 3))
+    )
     record.add("corpus", **counts, seconds=round(time.perf_counter() - start, 1))
     epochs = place.size(60, 2)
     encoder: EncoderName = place.size("cnn14", "resnet18")
@@ -175,7 +184,12 @@ def section_paper_run(place: Place, record: Record) -> None:
     precision: Precision = "bf16" if on_gpu else "fp32"
     mode: CompileMode = "default" if on_gpu else "off"
     config = dataclasses.replace(config, device=place.device_name, precision=precision, compile=mode)
-    record.more |= {"target_minutes": TARGET_MINUTES, "encoder": encoder, "precision": precision, "compile": mode}
+    record.more |= {
+        "target_minutes": TARGET_MINUTES,
+        "encoder": encoder,
+        "precision": precision,
+        "compile": mode,
+    }
     times, history, stopped = timed_run(config, items, stop_after=place.left())
     if stopped or not history:
         record.note(f"stopped after {len(history)} of {epochs} epochs, at the end of the section's time")
@@ -189,7 +203,9 @@ def section_paper_run(place: Place, record: Record) -> None:
         minutes=round(sum(times) / 60, 2),
         first_epoch_s=round(times[0], 2),
         epoch_s=round(float(np.median(later)), 2),
-        train_clips_per_s=round(counts["Train"] / float(np.median(later)), 1),  # validation included in the time
+        train_clips_per_s=round(
+            counts["Train"] / float(np.median(later)), 1
+        ),  # validation included in the time
         best_val_ccc=round(max(entry["val_ccc"] for entry in history), 4),
         memory_gb=peak_memory_gb(place.device),
         data="synthetic",
@@ -200,7 +216,9 @@ def section_paper_run(place: Place, record: Record) -> None:
 def timed_run(
     config: Config, items: dict[str, list[Item]], *, stop_after: float
 ) -> tuple[list[float], list[dict[str, Any]], bool]:
-    """-> seconds of each epoch (the first with all that comes before), its history, and whether it was stopped."""
+    """-> seconds of each epoch (the first with all that comes before), its history, and whether it
+    was stopped.
+    """
     history: list[dict[str, Any]] = []
     times: list[float] = []
     last = time.perf_counter()
@@ -238,7 +256,9 @@ def stopping(seconds: float) -> Iterator[None]:
 
 
 def section_table2(place: Place, record: Record) -> None:
-    """`rrtn table2` as it is, on a smaller corpus and in fewer epochs, seed by seed until the section's time is over."""
+    """`rrtn table2` as it is, on a smaller corpus and in fewer epochs, seed by seed until the
+    section's time is over.
+    """
     train, val, epochs, batch = place.size((4000, 2000, 20, 128), (24, 12, 1, 4))
     items = corpus_of_bursts(train, val, FrontendSpec(), speakers=place.size((120, 60), (3, 3)))
     record.more |= {"clips": {"Train": train, "Val": val}, "epochs": epochs, "data": "synthetic"}

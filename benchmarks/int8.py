@@ -1,11 +1,12 @@
-"""The two int8 graphs against the fp32 one: speed on the CPU in one run, time and bytes to make them, and their scores.
+"""The two int8 graphs against the fp32 one: speed on the CPU in one run, time and bytes to make them,
+and their scores.
 
     python benchmarks/int8.py                        random weights: the speed does not depend on them
     python benchmarks/int8.py runs/a runs/b          the best checkpoints of runs, and their scores on Val
     python benchmarks/int8.py --batches 4 --repeats 3 runs/a
 
-The TensorRT graph is not timed here, where it would run in float; TensorRT-RTX builds its engine where it is installed.
-Calibration clips are of the Train split, or noise.
+The TensorRT graph is not timed here, where it would run in float; TensorRT-RTX builds its engine
+where it is installed. Calibration clips are of the Train split, or noise.
 """
 
 import argparse
@@ -26,18 +27,18 @@ from rrtn.export.engine import engine_from_onnx
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_difference, int8_for_cpu, int8_for_tensorrt, onnx_scores
 from rrtn.runtime import FrontendSpec
-from rrtn.runtime.audio import waveform_from_samples
+from rrtn.runtime.arrays import Float32, Float64, waveform_from_samples
 from rrtn.runtime.cpus import usable_cpus
-from rrtn.runtime.frontend import Float32, clip_log_mel
+from rrtn.runtime.frontend import clip_log_mel
 from rrtn.train.checkpoint import load_checkpoint
 from rrtn.train.config import config_from_dict
-from rrtn.train.data import read_data
-from rrtn.train.encoders import ENCODERS, EncoderName
-from rrtn.train.evaluate import network_from_weights
-from rrtn.train.metrics import Float64, ccc_challenge
-from rrtn.train.model import TwinsNetwork
+from rrtn.train.data.data_set import read_data
+from rrtn.train.data.device_clips import SplitClips, split_clips
+from rrtn.train.evidence.evaluate import network_from_weights
+from rrtn.train.method.encoders import ENCODERS, EncoderName
+from rrtn.train.method.metrics import ccc_challenge
+from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.plan import data_folder
-from rrtn.train.splits import SplitClips, split_clips
 
 TARGET_SPEEDUP, TARGET_CCC_CHANGE = 1.7, 0.002  # design.md section 8
 CALIBRATION_CLIPS = 128
@@ -74,7 +75,9 @@ def case_of_run(run: Path) -> Case:
     info, tensors = load_checkpoint(run / "checkpoints/best", "weights")
     config = config_from_dict(info.config, source=str(run))
     data = read_data(data_folder(config), info.labels)
-    training, validation = (split_clips(data, name, config.frontend, torch.device("cpu")) for name in ("Train", "Val"))
+    training, validation = (
+        split_clips(data, name, config.frontend, torch.device("cpu")) for name in ("Train", "Val")
+    )
     step = max(1, len(training) // CALIBRATION_CLIPS)
     network = network_from_weights(config, tensors["weights"])
     return Case(
@@ -108,7 +111,9 @@ def speed(case: Case, int8: bytes, batch: int, repeats: int) -> tuple[dict[str, 
     clips = np.resize(case.calibration, (batch, *case.calibration.shape[1:]))
     functions = {"fp32": runner(case.fp32, clips), "int8": runner(int8, clips)}
     seconds = interleaved(functions, repeats=repeats, warm_up=1)
-    summaries = {f"{case.name} batch {batch} {name}": summary(values, clips=batch) for name, values in seconds.items()}
+    summaries = {
+        f"{case.name} batch {batch} {name}": summary(values, clips=batch) for name, values in seconds.items()
+    }
     return summaries, ratio(seconds["fp32"], seconds["int8"])
 
 
@@ -146,7 +151,11 @@ def main() -> None:
     for case in cases:
         for target, make in (("cpu", int8_for_cpu), ("tensorrt", int8_for_tensorrt)):
             int8, seconds = timed(functools.partial(make, case.fp32, case.calibration))
-            made = {"seconds": seconds, "calibration_clips": len(case.calibration), "fp32_mb": len(case.fp32) / 1e6}
+            made = {
+                "seconds": seconds,
+                "calibration_clips": len(case.calibration),
+                "fp32_mb": len(case.fp32) / 1e6,
+            }
             results[f"{case.name} for {target}"] = rounded({**made, "int8_mb": len(int8) / 1e6})
             if case.validation:
                 results[f"{case.name} for {target}: scores"] = rounded(accuracy(case, int8))
@@ -154,7 +163,9 @@ def main() -> None:
                 (plan, _), seconds = timed(functools.partial(engine_from_onnx, int8, RTX, precision="int8"))
                 results[f"{case.name} {RTX}"] = {"seconds": seconds, "plan_mb": round(len(plan) / 1e6, 1)}
             for batch in arguments.batches if target == "cpu" else ():
-                summaries, speedups[f"{case.name} batch {batch}: int8 over fp32"] = speed(case, int8, batch, arguments.repeats)
+                summaries, speedups[f"{case.name} batch {batch}: int8 over fp32"] = speed(
+                    case, int8, batch, arguments.repeats
+                )
                 results |= summaries
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # GB, all that came before included
     targets = {"speedup": TARGET_SPEEDUP, "ccc_change": TARGET_CCC_CHANGE}

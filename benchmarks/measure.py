@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import rrtn
+from rrtn.runtime.backends.engine_stamp import driver_version
 from rrtn.runtime.cpus import cpu_model, usable_cpus
-from rrtn.runtime.engine_stamp import driver_version
 
 if TYPE_CHECKING:
     import torch
@@ -34,8 +34,15 @@ Ratio = dict[str, Any]  # median, q25, q75 over the rounds of a run, n, and whic
 
 def machine(device: "torch.device | None" = None) -> dict[str, Any]:
     """CPU model, usable cores, the GPU if `device` is one, and the versions that matter."""
-    versions = {"rrtn": rrtn.__version__} | {name: version for name in PACKAGES if (version := _version(name))}
-    hardware = {"cpu": cpu_model(), "cores": usable_cpus(), "python": platform.python_version(), "versions": versions}
+    versions = {"rrtn": rrtn.__version__} | {
+        name: version for name in PACKAGES if (version := _version(name))
+    }
+    hardware = {
+        "cpu": cpu_model(),
+        "cores": usable_cpus(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
     return hardware | {"gpu": _gpu(device) if device is not None and device.type == "cuda" else None}
 
 
@@ -93,20 +100,26 @@ def summary(seconds: list[float], *, clips: int) -> dict[str, float]:
 
 
 def ratio(times: list[float], of: list[float], *, better: str = "higher") -> Ratio:
-    """`times` / `of`, round by round, so that a slow moment of the machine is in both: its median and quartiles.
+    """`times` / `of`, round by round, so that a slow moment of the machine is in both: its median and
+    quartiles.
 
-    What results.py compares between two runs, because it does not depend on how fast the machine was.
+    What results.py compares between two runs, because it does not depend on how fast the machine
+    was.
     """
     q25, median, q75 = np.quantile(np.array(times) / np.array(of), (0.25, 0.5, 0.75)).round(4).tolist()
     return {"median": median, "q25": q25, "q75": q75, "n": len(times), "better": better}
 
 
-def report(title: str, results: Mapping[str, Mapping[str, Any]], *, ratios: Mapping[str, Ratio], **more: Any) -> None:
+def report(
+    title: str, results: Mapping[str, Mapping[str, Any]], *, ratios: Mapping[str, Ratio], **more: Any
+) -> None:
     """A line for each result and each ratio, then the machine, then everything as one JSON line."""
     hardware = machine()
     print(f"{title}: {hardware['cpu']}, {hardware['cores']} cores")
     for name, result in results.items():
         print(f"  {name:36s} " + "  ".join(f"{key} {value}" for key, value in result.items()))
     for name, value in ratios.items():
-        print(f"  {name:60s} {value['median']} ({value['q25']} to {value['q75']}, n {value['n']}, {value['better']} is better)")
+        print(
+            f"  {name:60s} {value['median']} ({value['q25']} to {value['q75']}, n {value['n']}, {value['better']} is better)"
+        )
     print(json.dumps({"benchmark": title, "machine": hardware, "results": results, "ratios": ratios, **more}))

@@ -1,14 +1,17 @@
-"""The same model, with the same weights, on the same clips through the runtimes that one could take instead; in one run.
+"""The same model, with the same weights, on the same clips through the runtimes that one could take
+instead; in one run.
 
     python benchmarks/peers.py [--encoders resnet18] [--repeats 5] [--share 0.25] [--without compile]
 
-From files: rrtn's Scorer (with the variant that it takes by itself), audonnx with audinterface (by default, and at its best),
-and a plain loop (read, resample, log-Mel, batches of 16) around PyTorch eager, torch.compile, and OpenVINO. Model alone: the
-last three and ONNX Runtime, fed features that are ready in memory. OpenVINO runs one batch after the other on all cores, and
-with its hint for throughput.
+From files: rrtn's Scorer (with the variant that it takes by itself), audonnx with audinterface (by
+default, and at its best), and a plain loop (read, resample, log-Mel, batches of 16) around PyTorch
+eager, torch.compile, and OpenVINO. Model alone: the last three and ONNX Runtime, fed features that
+are ready in memory. OpenVINO runs one batch after the other on all cores, and with its hint for
+throughput.
 
-All give the same scores (checked before a time is printed). OpenVINO and audinterface are no dependencies of rrtn:
-`make .peers` brings them; lines of what is missing are left out, which is said.
+All give the same scores (checked before a time is printed). OpenVINO and audinterface are no
+dependencies of rrtn: `make .peers` brings them; lines of what is missing are left out, which is
+said.
 """
 
 import argparse
@@ -41,9 +44,9 @@ from files_to_scores import (
 )
 from measure import Ratio, interleaved, ratio, report, summary
 from rrtn.runtime import Scorer
+from rrtn.runtime.arrays import Float32
 from rrtn.runtime.cpus import usable_cpus
-from rrtn.runtime.frontend import Float32
-from rrtn.train.encoders import ENCODERS, EncoderName
+from rrtn.train.method.encoders import ENCODERS, EncoderName
 
 try:
     import openvino
@@ -54,7 +57,11 @@ HAS_OPENVINO = openvino is not None
 
 def openvino_run(model: Path) -> Runs:
     """One batch after the other, each on all cores."""
-    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": usable_cpus(), "INFERENCE_PRECISION_HINT": "f32"}
+    config = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": usable_cpus(),
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
     compiled = openvino.Core().compile_model(openvino_model(model), "CPU", config)
     request = compiled.create_infer_request()
     return lambda batch: np.array(request.infer({0: batch})[compiled.output(0)])
@@ -63,7 +70,9 @@ def openvino_run(model: Path) -> Runs:
 def openvino_model(model: Path) -> Any:
     """With the batch size known, as it asks for."""
     loaded = openvino.Core().read_model(model)
-    loaded.reshape({loaded.input(0): [BATCH, *(part.get_length() for part in list(loaded.input(0).partial_shape)[1:])]})
+    loaded.reshape(
+        {loaded.input(0): [BATCH, *(part.get_length() for part in list(loaded.input(0).partial_shape)[1:])]}
+    )
     return loaded
 
 
@@ -71,8 +80,14 @@ class OpenvinoThroughput:
     """Several batches at once, as many as it thinks best."""
 
     def __init__(self, model: Path) -> None:
-        config = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": usable_cpus(), "INFERENCE_PRECISION_HINT": "f32"}
-        self._queue = openvino.AsyncInferQueue(openvino.Core().compile_model(openvino_model(model), "CPU", config))
+        config = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_NUM_THREADS": usable_cpus(),
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        self._queue = openvino.AsyncInferQueue(
+            openvino.Core().compile_model(openvino_model(model), "CPU", config)
+        )
         self._found: dict[int, Float32] = {}
         self._queue.set_callback(self._done)
 
@@ -115,31 +130,44 @@ def openvino_functions(files: Files, model: Path) -> dict[str, Scores]:
     }
 
 
-def compared(encoder: EncoderName, files: Files, folder: Path, arguments: argparse.Namespace) -> tuple[Any, dict[str, Ratio]]:
+def compared(
+    encoder: EncoderName, files: Files, folder: Path, arguments: argparse.Namespace
+) -> tuple[Any, dict[str, Ratio]]:
     """-> a summary of each, and how many times faster rrtn is, or ONNX Runtime where the model is alone."""
     folder.mkdir()
     functions = functions_of(encoder, files, model_file(encoder, folder), arguments.without)
-    differences = check_same({name: function() for name, function in functions.items()}, reference="rrtn")  # a warm-up
+    differences = check_same(
+        {name: function() for name, function in functions.items()}, reference="rrtn"
+    )  # a warm-up
     seconds = interleaved(functions, repeats=arguments.repeats, warm_up=0, pause=0.2)
     results = {
-        f"{encoder} {name}": summary(values, clips=len(files.paths)) | {"max_difference": round(differences[name], 7)}
+        f"{encoder} {name}": summary(values, clips=len(files.paths))
+        | {"max_difference": round(differences[name], 7)}
         for name, values in seconds.items()
     }
     ratios: dict[str, Ratio] = {}
     for name, values in seconds.items():
         ours = "model alone: ONNX Runtime" if name.startswith("model alone") else "rrtn"
         if name != ours:
-            ratios[f"{encoder}: {ours} over {name.removeprefix('model alone: ')}"] = ratio(values, seconds[ours])
+            ratios[f"{encoder}: {ours} over {name.removeprefix('model alone: ')}"] = ratio(
+                values, seconds[ours]
+            )
     return results, ratios
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--encoders", nargs="*", default=["resnet18"], choices=ENCODERS)
     parser.add_argument("--audio", type=Path, default=ROOT / "tests/fixtures/bursts")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--share", type=float, default=0.25, help="of the usual number of files: 512, 128 and 64")
-    parser.add_argument("--without", nargs="*", default=[], choices=["compile"], help="its compilation takes a minute")
+    parser.add_argument(
+        "--share", type=float, default=0.25, help="of the usual number of files: 512, 128 and 64"
+    )
+    parser.add_argument(
+        "--without", nargs="*", default=[], choices=["compile"], help="its compilation takes a minute"
+    )
     arguments = parser.parse_args()
     if not HAS_OPENVINO:
         print("openvino is not there: its lines are left out (make .peers)", file=sys.stderr)
@@ -147,7 +175,9 @@ def main() -> None:
     ratios: dict[str, Ratio] = {}
     with tempfile.TemporaryDirectory() as name:
         for encoder in arguments.encoders:
-            files = real_files(arguments.audio, count_of(encoder, arguments.share), Path(name) / f"{encoder} audio")
+            files = real_files(
+                arguments.audio, count_of(encoder, arguments.share), Path(name) / f"{encoder} audio"
+            )
             of_encoder, of_pairs = compared(encoder, files, Path(name) / encoder, arguments)
             results |= of_encoder
             ratios |= of_pairs

@@ -38,7 +38,9 @@ def kind_of(machine: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def read_result(path: Path) -> Result:
-    """A JSON list, one JSON object (of gpu_suite.py), or one object a line, as the first results were kept."""
+    """A JSON list, one JSON object (of gpu_suite.py), or one object a line, as the first results
+    were kept.
+    """
     text = path.read_text()
     if path.suffix == ".jsonl":
         return Result(path, [json.loads(line) for line in text.splitlines() if line])
@@ -49,14 +51,19 @@ def read_result(path: Path) -> Result:
 def all_results(folder: Path) -> list[Result]:
     """From the oldest to the newest."""
     paths = [*folder.glob("**/*.json"), *folder.glob("**/*.jsonl")]
-    return sorted((result for path in paths if (result := read_result(path)).lines), key=lambda result: result.order)
+    return sorted(
+        (result for path in paths if (result := read_result(path)).lines), key=lambda result: result.order
+    )
 
 
 def ratios_of_line(line: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """name -> median, q25, q75, better; of old lines what they had, with quartiles that are assumed."""
     if "ratios" in line and all("q25" in value for value in line["ratios"].values()):
         return dict(line["ratios"])
-    old = {f"{encoder}: share of bare ORT, fp32": value for encoder, value in line.get("share_of_bare_ort", {}).items()}
+    old = {
+        f"{encoder}: share of bare ORT, fp32": value
+        for encoder, value in line.get("share_of_bare_ort", {}).items()
+    }
     if "numpy_over_torchaudio" in line:
         old["numpy over torchaudio float32"] = line["numpy_over_torchaudio"]
     for name, values in line["results"].items():
@@ -64,7 +71,13 @@ def ratios_of_line(line: dict[str, Any]) -> dict[str, dict[str, Any]]:
             old[f"{name} over plain"] = values["times_plain"]
     half, n = UNKNOWN / 2, min(values.get("n", 1) for values in line["results"].values())
     return {
-        name: {"median": value, "q25": value * (1 - half), "q75": value * (1 + half), "n": n, "better": "higher"}
+        name: {
+            "median": value,
+            "q25": value * (1 - half),
+            "q75": value * (1 + half),
+            "n": n,
+            "better": "higher",
+        }
         for name, value in old.items()
     }
 

@@ -28,7 +28,8 @@ class Move:
 
     @property
     def spread(self) -> float:
-        """What it may move by chance: MANY times the distance of the quartiles in both runs, and no less than LEAST.
+        """What it may move by chance: MANY times the distance of the quartiles in both runs, and no
+        less than LEAST.
 
         Quartiles of few rounds lie too close together: n rounds count 1 + 2 / n times.
         """
@@ -66,7 +67,9 @@ def compare(old: Result, new: Result) -> bool:
     for move in sorted(found, key=lambda move: move.change):
         if move.verdict != "same":
             print(f"  {move}")
-    counts = {verdict: sum(move.verdict == verdict for move in found) for verdict in ("worse", "better", "same")}
+    counts = {
+        verdict: sum(move.verdict == verdict for move in found) for verdict in ("worse", "better", "same")
+    }
     for line in _gone(old, new):
         print(f"  gone   {line}")
     print("  " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))

@@ -5,8 +5,9 @@
     python benchmarks/results.py compare [NEW OLD]  the newest result against the last one of the same kind of machine
     python benchmarks/results.py table              the table in README.md from the newest results of every machine
 
-A comparison is of ratios within each run, never of seconds: the machines are shared, and a slow hour slows both sides of a
-ratio. It names what moved by more than its spread. Exit code 1 where something got worse, or a benchmark broke.
+A comparison is of ratios within each run, never of seconds: the machines are shared, and a slow
+hour slows both sides of a ratio. It names what moved by more than its spread. Exit code 1 where
+something got worse, or a benchmark broke.
 """
 
 import argparse
@@ -66,7 +67,9 @@ def run_suite(*, smoke: bool, only: Sequence[str]) -> tuple[list[dict[str, Any]]
         *said, last = process.stdout.splitlines() or [""]
         print("\n".join([*said, f"== {name} took {time.monotonic() - start:.0f} s"]), flush=True)
         if process.returncode or not last.startswith("{"):
-            print(f"{name} | exit code {process.returncode}, last line {last[:80]!r} | expected 0 and a line of JSON")
+            print(
+                f"{name} | exit code {process.returncode}, last line {last[:80]!r} | expected 0 and a line of JSON"
+            )
             broken.append(name)
             continue
         lines.append({**json.loads(last), "arguments": small if smoke else full})
@@ -80,7 +83,9 @@ def file_of(lines: list[dict[str, Any]], folder: Path) -> Path:
     machine = "-".join(re.findall(r"[a-z0-9]+", f"{words} {cores} cores {gpu or ''}"))
     stem = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}-{machine}"
     found = [re.fullmatch(rf"{re.escape(stem)}(?:-(\d+))?\.jsonl?", path.name) for path in folder.iterdir()]
-    last = max((int(match[1] or 1) for match in found if match), default=0)  # never a number below the newest's
+    last = max(
+        (int(match[1] or 1) for match in found if match), default=0
+    )  # never a number below the newest's
     return folder / f"{stem}{f'-{last + 1}' if last else ''}.json"
 
 
@@ -95,7 +100,9 @@ def write_result(lines: list[dict[str, Any]], folder: Path) -> Result:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run")
     run.add_argument("--smoke", action="store_true", help="tiny sizes; its numbers say nothing")
@@ -109,7 +116,10 @@ def main() -> None:
     if arguments.command == "run":
         raise SystemExit(_run(arguments))
     if arguments.command == "table":
-        print("README.md: " + ("refreshed" if refresh_table(ROOT / "README.md", all_results(RESULTS)) else "as it was"))
+        print(
+            "README.md: "
+            + ("refreshed" if refresh_table(ROOT / "README.md", all_results(RESULTS)) else "as it was")
+        )
         return
     raise SystemExit(_compare(arguments))
 
@@ -133,7 +143,9 @@ def _compare(arguments: argparse.Namespace) -> int:
     new = given[0] if given else results[-1]
     old = given[1] if len(given) > 1 else before_of(new, results)
     if old is None:
-        print(f"{new.path.name}: no earlier result of this kind of machine ({machine_of(new)}) to compare with")
+        print(
+            f"{new.path.name}: no earlier result of this kind of machine ({machine_of(new)}) to compare with"
+        )
         return 0
     return 0 if compare(old, new) else 1
 

@@ -1,4 +1,5 @@
-"""A folder of real recordings to scores, in fp32 and int8, beside what others do with the same model, in one run.
+"""A folder of real recordings to scores, in fp32 and int8, beside what others do with the same model,
+in one run.
 
     python benchmarks/score_folder.py [--encoders resnet18] [--audio DIR] [--repeats 5] [--share 0.5]
 
@@ -8,8 +9,9 @@ PyTorch            a plain loop in eager mode: read, resample, log-Mel and encod
 audonnx            audinterface.Feature.process_files with audonnx.load and our transform: by default (one thread), and at the
                    best of: two threads for ONNX Runtime, two files at a time, both
 
-Weights are random: the time does not depend on them. All give the same scores for the same files (checked before a time is
-printed). audinterface is no dependency of rrtn: `make .peers` brings it; without it its lines are left out.
+Weights are random: the time does not depend on them. All give the same scores for the same files
+(checked before a time is printed). audinterface is no dependency of rrtn: `make .peers` brings it;
+without it its lines are left out.
 """
 
 import argparse
@@ -38,12 +40,21 @@ from files_to_scores import (
 from measure import Ratio, interleaved, ratio, report, summary
 from rrtn.export.int8 import int8_for_cpu
 from rrtn.runtime import Scorer
-from rrtn.train.encoders import ENCODERS, EncoderName
+from rrtn.train.method.encoders import ENCODERS, EncoderName
 
-TARGETS = {"resnet18": 0.85, "cnn14": 0.95, "int8": 1.7, "audonnx best": 1.0, "audonnx default": 1.5, "PyTorch": 2.0}
+TARGETS = {
+    "resnet18": 0.85,
+    "cnn14": 0.95,
+    "int8": 1.7,
+    "audonnx best": 1.0,
+    "audonnx default": 1.5,
+    "PyTorch": 2.0,
+}
 
 
-def compared(encoder: EncoderName, files: Files, folder: Path, repeats: int) -> tuple[dict[str, Any], dict[str, Ratio]]:
+def compared(
+    encoder: EncoderName, files: Files, folder: Path, repeats: int
+) -> tuple[dict[str, Any], dict[str, Ratio]]:
     """-> a summary of each, and the ratios."""
     folder.mkdir()
     model = model_file(encoder, folder)
@@ -52,15 +63,21 @@ def compared(encoder: EncoderName, files: Files, folder: Path, repeats: int) -> 
     variants = {"cpu": cpu_variant_file(model), "fp32": model, "int8": int8}
     scorers = {name: Scorer(file, "cpu") for name, file in variants.items()}
     functions: dict[str, Scores] = {
-        **{f"bare ORT {name}": from_features(ort_run(file), files.features) for name, file in variants.items()},
+        **{
+            f"bare ORT {name}": from_features(ort_run(file), files.features)
+            for name, file in variants.items()
+        },
         **{f"rrtn {name}": partial(rrtn_scores, scorer, files.paths) for name, scorer in scorers.items()},
         "PyTorch": from_files(torch_run(network_of(encoder)), files.paths),
         **audonnx_functions(model, files.paths),
     }
-    differences = check_same({name: function() for name, function in functions.items()}, reference="rrtn fp32")  # a warm-up
+    differences = check_same(
+        {name: function() for name, function in functions.items()}, reference="rrtn fp32"
+    )  # a warm-up
     seconds = interleaved(functions, repeats=repeats, warm_up=0, pause=0.2)
     results = {
-        f"{encoder} {name}": summary(values, clips=len(files.paths)) | {"max_difference": round(differences[name], 7)}
+        f"{encoder} {name}": summary(values, clips=len(files.paths))
+        | {"max_difference": round(differences[name], 7)}
         for name, values in seconds.items()
     }
     return results, {f"{encoder}: {name}": value for name, value in ratios(seconds).items()}
@@ -74,12 +91,18 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, Ratio]:
         "share of bare ORT, int8": ("bare ORT int8", "rrtn int8"),
         "cpu over fp32": ("rrtn fp32", "rrtn cpu"),
         "int8 over fp32": ("rrtn fp32", "rrtn int8"),
-        **{f"fp32 over {name}": (name, "rrtn fp32") for name in seconds if name.startswith(("audonnx", "PyTorch"))},
+        **{
+            f"fp32 over {name}": (name, "rrtn fp32")
+            for name in seconds
+            if name.startswith(("audonnx", "PyTorch"))
+        },
         **{f"over {name}": (name, "rrtn cpu") for name in seconds if name.startswith(("audonnx", "PyTorch"))},
     }
     found = {name: ratio(seconds[slow], seconds[fast]) for name, (slow, fast) in pairs.items()}
     at_best = [value for name, value in found.items() if name.startswith("over audonnx")]
-    return found | ({"over audonnx at its best": min(at_best, key=lambda value: value["median"])} if at_best else {})
+    return found | (
+        {"over audonnx at its best": min(at_best, key=lambda value: value["median"])} if at_best else {}
+    )
 
 
 def main() -> None:
@@ -87,14 +110,18 @@ def main() -> None:
     parser.add_argument("--encoders", nargs="*", default=ENCODERS, choices=ENCODERS)
     parser.add_argument("--audio", type=Path, default=ROOT / "tests/fixtures/bursts")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--share", type=float, default=1.0, help="of the usual number of files: 512, 128 and 64")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of the usual number of files: 512, 128 and 64"
+    )
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
     compared_to: dict[str, Ratio] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for encoder in arguments.encoders:
-            files = real_files(arguments.audio, count_of(encoder, arguments.share), folder / f"{encoder} audio")
+            files = real_files(
+                arguments.audio, count_of(encoder, arguments.share), folder / f"{encoder} audio"
+            )
             of_encoder, of_pairs = compared(encoder, files, folder / encoder, arguments.repeats)
             results |= of_encoder
             compared_to |= of_pairs

@@ -1,10 +1,12 @@
-"""One training step of rrtn, waveforms in, against the loop that a researcher would write, features in; in one run.
+"""One training step of rrtn, waveforms in, against the loop that a researcher would write, features
+in; in one run.
 
     python benchmarks/train_step.py --encoders resnet18 cnn10 --methods vanilla rrtn-ruwl --batch-size 128 --steps 5
 
-The plain loop: a DataLoader over log-Mels that were computed beforehand, eager, fp32, torch.optim.AdamW as it comes,
-SpecAugment one clip after the other as torchlibrosa does it, and loss.item() for the progress line. rrtn's step starts
-from int16 waveforms: crop, level, log-Mel in float64 and masks are part of its time.
+The plain loop: a DataLoader over log-Mels that were computed beforehand, eager, fp32,
+torch.optim.AdamW as it comes, SpecAugment one clip after the other as torchlibrosa does it, and
+loss.item() for the progress line. rrtn's step starts from int16 waveforms: crop, level, log-Mel in
+float64 and masks are part of its time.
 """
 
 import argparse
@@ -17,15 +19,15 @@ import numpy as np
 import torch
 from measure import Ratio, ratio, report
 from rrtn.runtime import FrontendSpec
-from rrtn.train.clips import ClipStore, Shard
 from rrtn.train.config import Config, config_from_dict
+from rrtn.train.data.clip_cache import CacheShard, ClipStore
+from rrtn.train.data.device_clips import SplitClips, epoch_of_split
 from rrtn.train.distributed import World
-from rrtn.train.flops import matmul_peak, step_flops
-from rrtn.train.frontend import LogMel
-from rrtn.train.losses import bt_loss, ccc_loss, cross_correlation, ruwl_loss
+from rrtn.train.method.flops import matmul_peak, step_flops
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.losses import bt_loss, ccc_loss, cross_correlation, ruwl_loss
 from rrtn.train.plan import network_from_config
 from rrtn.train.predict import log_mels, mel_mean
-from rrtn.train.splits import SplitClips, epoch_of_split
 from rrtn.train.step import Stepper
 from torch import Tensor
 
@@ -37,12 +39,19 @@ def split_of_noise(clips: int, spec: FrontendSpec, device: torch.device) -> Spli
     rng = np.random.default_rng(0)
     lengths = rng.integers(spec.sampling_rate, 4 * spec.sampling_rate, clips)
     samples = rng.integers(-8000, 8000, int(lengths.sum()), dtype=np.int16)
-    store = ClipStore([Shard.in_memory(samples[begin:end], np.cumsum([0, *part])) for begin, end, part in _groups(lengths)])
+    store = ClipStore(
+        [
+            CacheShard.in_memory(samples[begin:end], np.cumsum([0, *part]))
+            for begin, end, part in _groups(lengths)
+        ]
+    )
     ratings = torch.from_numpy(rng.uniform(0, 1, (clips, TARGETS)).astype(np.float32)).to(device)
     return SplitClips(store, ratings, [str(i) for i in range(clips)], spec, resident=device.type == "cuda")
 
 
-def _groups(lengths: "np.typing.NDArray[np.int64]") -> Iterator[tuple[int, int, "np.typing.NDArray[np.int64]"]]:
+def _groups(
+    lengths: "np.typing.NDArray[np.int64]",
+) -> Iterator[tuple[int, int, "np.typing.NDArray[np.int64]"]]:
     end = 0
     for i in range(0, len(lengths), 512):
         begin, end = end, end + int(lengths[i : i + 512].sum())
@@ -68,13 +77,19 @@ def our_steps(config: Config, split: SplitClips) -> Iterator[None]:
 def plain_steps(config: Config, split: SplitClips) -> Iterator[None]:
     """The same method by hand."""
     device = split.device
-    features = torch.cat([batch.cpu() for batch in log_mels(split, LogMel(config.frontend).to(device), np.arange(len(split)))])
+    features = torch.cat(
+        [batch.cpu() for batch in log_mels(split, LogMel(config.frontend).to(device), np.arange(len(split)))]
+    )
     data = torch.utils.data.TensorDataset(features, split.ratings.cpu())
-    loader = torch.utils.data.DataLoader(data, batch_size=config.optim.batch_size, shuffle=True, drop_last=True)
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=config.optim.batch_size, shuffle=True, drop_last=True
+    )
     network = network_from_config(config).to(device).train()
     c = torch.nn.Parameter(torch.tensor(config.ruwl.c, device=device))
     lambdas = torch.tensor(config.ruwl.lambdas, device=device)
-    optimizer = torch.optim.AdamW([*network.parameters(), c], lr=config.optim.lr, weight_decay=config.optim.weight_decay)
+    optimizer = torch.optim.AdamW(
+        [*network.parameters(), c], lr=config.optim.lr, weight_decay=config.optim.weight_decay
+    )
     while True:
         for log_mel, ratings in loader:
             x, y = log_mel.to(device), ratings.to(device)
@@ -82,8 +97,12 @@ def plain_steps(config: Config, split: SplitClips) -> Iterator[None]:
             loss = ccc_loss(prediction.scores, y)
             if config.model.method != "vanilla":
                 augmented = network(spec_augment(x))
-                correlation = cross_correlation(network.project(prediction.embedding), network.project(augmented.embedding))
-                terms = torch.stack([loss, ccc_loss(augmented.scores, y), bt_loss(correlation, off_diagonal=0.001)])
+                correlation = cross_correlation(
+                    network.project(prediction.embedding), network.project(augmented.embedding)
+                )
+                terms = torch.stack(
+                    [loss, ccc_loss(augmented.scores, y), bt_loss(correlation, off_diagonal=0.001)]
+                )
                 loss = ruwl_loss(terms, c, lambdas)
             optimizer.zero_grad()
             loss.backward()
@@ -129,10 +148,14 @@ def measure(
 def results_of(
     base: Config, split: SplitClips, arguments: argparse.Namespace
 ) -> tuple[dict[str, dict[str, float | int | str]], dict[str, Ratio]]:
-    """One line for each variant of one encoder and method, and how many times faster than the plain loop it is."""
+    """One line for each variant of one encoder and method, and how many times faster than the plain
+    loop it is.
+    """
     device, batch = split.device, base.optim.batch_size
     plain = dataclasses.replace(base, precision="fp32", compile="off")
-    makers: dict[str, Callable[[], Iterator[None]]] = {"plain PyTorch loop fp32": lambda: plain_steps(plain, split)}
+    makers: dict[str, Callable[[], Iterator[None]]] = {
+        "plain PyTorch loop fp32": lambda: plain_steps(plain, split)
+    }
     for precision in arguments.precisions:
         for mode in arguments.compile:
             config = dataclasses.replace(base, precision=precision, compile=mode)
@@ -160,7 +183,9 @@ def results_of(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--encoders", nargs="+", default=["resnet18"])
     parser.add_argument("--methods", nargs="+", default=["vanilla", "rrtn-ruwl"])
     parser.add_argument("--batch-size", type=int, default=128)
@@ -188,7 +213,12 @@ def main() -> None:
             results |= of_config
             ratios |= of_pairs
     report(
-        "training step", results, ratios=ratios, batch_size=arguments.batch_size, warm_up=arguments.warm_up, device=str(device)
+        "training step",
+        results,
+        ratios=ratios,
+        batch_size=arguments.batch_size,
+        warm_up=arguments.warm_up,
+        device=str(device),
     )
 
 

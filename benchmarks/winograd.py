@@ -1,10 +1,12 @@
-"""The cpu variant beside the direct convolutions of ONNX Runtime and OpenVINO: the model alone, in one run.
+"""The cpu variant beside the direct convolutions of ONNX Runtime and OpenVINO: the model alone, in one
+run.
 
     python benchmarks/winograd.py [--encoders cnn14] [--repeats 7] [--share 1] [--tune]
     python benchmarks/winograd.py --layers cnn14         each convolution: counted operations and bytes, and milliseconds
 
-Each runs in batches of 16 on all cores: one batch after the other, and (as `rrtn score` does it) one batch a core. All give the
-same scores, which is checked first. OpenVINO comes with `make .peers`; without it its lines are left out, which is said.
+Each runs in batches of 16 on all cores: one batch after the other, and (as `rrtn score` does it)
+one batch a core. All give the same scores, which is checked first. OpenVINO comes with `make
+.peers`; without it its lines are left out, which is said.
 """
 
 import argparse
@@ -17,14 +19,25 @@ from typing import Any
 import numpy as np
 import onnx
 import peers
-from files_to_scores import BATCH, ROOT, Files, Scores, check_same, count_of, from_features, model_file, ort_run, real_files
+from files_to_scores import (
+    BATCH,
+    ROOT,
+    Files,
+    Scores,
+    check_same,
+    count_of,
+    from_features,
+    model_file,
+    ort_run,
+    real_files,
+)
 from measure import Ratio, interleaved, ratio, report, summary
-from rrtn.export.conv_cost import measured_ms, modelled_ms, work_of
-from rrtn.export.cpu_variant import cpu_variant_of
-from rrtn.export.winograd import convolutions_of, plan_of
+from rrtn.export.winograd.conv_cost import measured_ms, modelled_ms, work_of
+from rrtn.export.winograd.cpu_variant import cpu_variant_of
+from rrtn.export.winograd.rewriting import convolutions_of, plan_of
+from rrtn.runtime.backends.ort_backend import session_from_bytes
 from rrtn.runtime.cpus import usable_cpus
-from rrtn.runtime.ort_backend import session_from_bytes
-from rrtn.train.encoders import ENCODERS, EncoderName
+from rrtn.train.method.encoders import ENCODERS, EncoderName
 
 TARGETS = {"cnn14": 1.35, "cnn10": 1.0, "resnet18": 1.0}
 
@@ -35,19 +48,24 @@ def a_batch_a_core(model: Path, files: Files) -> Scores:
 
     def scores() -> Any:
         with ThreadPoolExecutor(usable_cpus()) as cores:
-            return np.concatenate(list(cores.map(lambda batch: session.run(["scores"], {"log_mel": batch})[0], batches)))
+            return np.concatenate(
+                list(cores.map(lambda batch: session.run(["scores"], {"log_mel": batch})[0], batches))
+            )
 
     return scores
 
 
-def compared(encoder: EncoderName, files: Files, folder: Path, arguments: argparse.Namespace) -> tuple[Any, dict[str, Ratio]]:
+def compared(
+    encoder: EncoderName, files: Files, folder: Path, arguments: argparse.Namespace
+) -> tuple[Any, dict[str, Ratio]]:
     """-> a summary of each, and how many times faster the cpu variant is."""
     folder.mkdir()
     direct, fast = model_file(encoder, folder), folder / "cpu.onnx"
     made = cpu_variant_of(direct.read_bytes(), tune=arguments.tune, slower_too=True)
     fast.write_bytes(made.model.SerializeToString())
     print(
-        f"{encoder}: {fast.stat().st_size / 1e6:.0f} MB, fp32 {direct.stat().st_size / 1e6:.0f} MB", made.plan["convolutions"]
+        f"{encoder}: {fast.stat().st_size / 1e6:.0f} MB, fp32 {direct.stat().st_size / 1e6:.0f} MB",
+        made.plan["convolutions"],
     )
     functions: dict[str, Scores] = {
         "cpu variant": from_features(ort_run(fast), files.features),
@@ -60,14 +78,18 @@ def compared(encoder: EncoderName, files: Files, folder: Path, arguments: argpar
         throughput = peers.OpenvinoThroughput(direct)
         batches = np.split(files.features, len(files.features) // BATCH)
         functions["OpenVINO, throughput"] = lambda: throughput.scores(batches)
-    differences = check_same({name: function() for name, function in functions.items()}, reference="ONNX Runtime")  # a warm-up
+    differences = check_same(
+        {name: function() for name, function in functions.items()}, reference="ONNX Runtime"
+    )  # a warm-up
     seconds = interleaved(functions, repeats=arguments.repeats, warm_up=0, pause=0.2)
     results = {
-        f"{encoder} {name}": summary(values, clips=len(files.features)) | {"max_difference": round(differences[name], 8)}
+        f"{encoder} {name}": summary(values, clips=len(files.features))
+        | {"max_difference": round(differences[name], 8)}
         for name, values in seconds.items()
     }
     pairs = {
-        name: "cpu variant, a batch a core" if name.endswith(("a core", "throughput")) else "cpu variant" for name in seconds
+        name: "cpu variant, a batch a core" if name.endswith(("a core", "throughput")) else "cpu variant"
+        for name in seconds
     }
     return results, {
         f"{encoder}: {ours} over {name}": ratio(seconds[name], seconds[ours])
@@ -80,7 +102,9 @@ def print_layers(encoder: EncoderName, folder: Path) -> None:
     """For a batch; GFLOP of the products and transforms, MB written, ms counted and measured on one core."""
     model = onnx.load(model_file(encoder, folder))
     plan = plan_of(model, BATCH)
-    print("| convolution | map | direct GFLOP | direct ms | way | GFLOP | of it transforms | MB | ms, counted | ms | times |")
+    print(
+        "| convolution | map | direct GFLOP | direct ms | way | GFLOP | of it transforms | MB | ms, counted | ms | times |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for layer in convolutions_of(model):
         direct = measured_ms(layer, None, BATCH)
@@ -100,12 +124,16 @@ def print_layers(encoder: EncoderName, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--encoders", nargs="*", default=ENCODERS, choices=ENCODERS)
     parser.add_argument("--layers", choices=ENCODERS)
     parser.add_argument("--audio", type=Path, default=ROOT / "tests/fixtures/bursts")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--share", type=float, default=1.0, help="of the usual number of clips: 512, 128 and 64")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="of the usual number of clips: 512, 128 and 64"
+    )
     parser.add_argument("--tune", action="store_true", help="choose each convolution's way by measuring")
     arguments = parser.parse_args()
     if not peers.HAS_OPENVINO:
@@ -117,7 +145,9 @@ def main() -> None:
             print_layers(arguments.layers, Path(name))
             return
         for encoder in arguments.encoders:
-            files = real_files(arguments.audio, count_of(encoder, arguments.share), Path(name) / f"{encoder} audio")
+            files = real_files(
+                arguments.audio, count_of(encoder, arguments.share), Path(name) / f"{encoder} audio"
+            )
             of_encoder, of_pairs = compared(encoder, files, Path(name) / encoder, arguments)
             results |= of_encoder
             ratios |= of_pairs

@@ -1,8 +1,9 @@
 """TensorRT engines, by whatever flavour is installed.
 
-TensorRT (`tensorrt`, 10.13 and later, 11.x) builds for the GPU of this machine. TensorRT-RTX (`tensorrt_rtx`) builds
-ahead of time for a list of GPUs, without one. Both are driven by the same calls: strongly typed networks, so that
-precision is what the ONNX file says, and no TF32. Only the RTX half has run so far, on a machine without a GPU.
+TensorRT (`tensorrt`, 10.13 and later, 11.x) builds for the GPU of this machine. TensorRT-RTX
+(`tensorrt_rtx`) builds ahead of time for a list of GPUs, without one. Both are driven by the same
+calls: strongly typed networks, so that precision is what the ONNX file says, and no TF32. Only the
+RTX half has run so far, on a machine without a GPU.
 """
 
 import contextlib
@@ -20,10 +21,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from ..runtime.engine_stamp import EngineStamp, driver_version
+from ..runtime.backends.engine_stamp import EngineStamp, driver_version
+from ..runtime.backends.trt_backend import Flavour, flavour_of
 from ..runtime.errors import ConfigError, ModelError
-from ..runtime.trt_backend import Flavour, flavour_of
-from ..train.clips import cache_folder
+from ..train.data.clip_cache import cache_folder
 from .graph import MAX_BATCH
 from .timing_cache import attach_timing_cache, store_timing_cache, timing_cache_file
 
@@ -71,9 +72,11 @@ def engine_from_onnx(
     options: EngineOptions = EngineOptions(),
     progress: Callable[[float, str], None] = lambda share, phase: None,
 ) -> tuple[bytes, EngineStamp]:
-    """A serialised engine and its stamp. `progress` gets the share that is done, in [0, 1], and what is being done.
+    """A serialised engine and its stamp. `progress` gets the share that is done, in [0, 1], and what
+    is being done.
 
-    Raises ModelError with the parser's or builder's own words, and where the layers are not of the stated precision.
+    Raises ModelError with the parser's or builder's own words, and where the layers are not of the
+    stated precision.
     """
     loaded = flavour_of(flavour)
     trt, log = loaded.module, loaded.log
@@ -83,7 +86,9 @@ def engine_from_onnx(
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
         problems = "; ".join(_problem(parser.get_error(i)) for i in range(parser.num_errors))
-        raise ModelError(f"{flavour} | {problems} | an ONNX graph that it can parse | export with another flavour")
+        raise ModelError(
+            f"{flavour} | {problems} | an ONNX graph that it can parse | export with another flavour"
+        )
     convolutions = convolution_types(network, trt)
     check_precision(convolutions, precision)
     config = builder.create_builder_config()
@@ -122,7 +127,11 @@ def _build(
 ) -> bytes:
     """With the timings of earlier builds, where this TensorRT has such."""
     name = flavour.module.__name__
-    file = timing_cache_file(cache_folder(), flavour.module.__version__, _capability()) if name == "tensorrt" else None
+    file = (
+        timing_cache_file(cache_folder(), flavour.module.__version__, _capability())
+        if name == "tensorrt"
+        else None
+    )
     notes = [attach_timing_cache(config, file)] if file else []
     with _signals_wait() as received:
         config.progress_monitor = monitor = progress_monitor(flavour.module, progress, received)
@@ -130,7 +139,9 @@ def _build(
     if monitor.problem:
         raise monitor.problem
     if plan is None:  # the builder does not raise
-        raise ModelError(f"{name} | {flavour.reason or 'no engine and no reason'} | an engine | see rrtn doctor")
+        raise ModelError(
+            f"{name} | {flavour.reason or 'no engine and no reason'} | an engine | see rrtn doctor"
+        )
     if file:
         notes.append(store_timing_cache(config, file))
     for note in filter(None, notes):
@@ -140,12 +151,16 @@ def _build(
 
 @contextlib.contextmanager
 def _signals_wait() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM are kept until the builder has returned: what they raise cannot pass through it, and would be lost."""
+    """Ctrl-C and SIGTERM are kept until the builder has returned: what they raise cannot pass
+    through it, and would be lost.
+    """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # signals go to the main thread alone
         yield received
         return
-    before = {number: signal.signal(number, lambda sent, _: received.append(sent)) for number in (SIGINT, SIGTERM)}
+    before = {
+        number: signal.signal(number, lambda sent, _: received.append(sent)) for number in (SIGINT, SIGTERM)
+    }
     try:
         yield received
     finally:
@@ -156,7 +171,8 @@ def _signals_wait() -> Iterator[list[int]]:
 
 
 def progress_monitor(trt: Any, report: Callable[[float, str], None], stop: Sequence[object] = ()) -> Any:
-    """Tells `report` the share of a build that is done, which never falls, and the phase. Derived from the flavour's own.
+    """Tells `report` the share of a build that is done, which never falls, and the phase. Derived from
+    the flavour's own.
 
     As soon as something is in `stop`, the build ends at its next step.
     """
@@ -200,7 +216,8 @@ def progress_monitor(trt: Any, report: Callable[[float, str], None], stop: Seque
 def layer_types(inspection: str) -> Counter[str]:
     """How many outputs of an engine's layers are of which type, from EngineInspector's JSON.
 
-    TensorRT writes a type as Half or Float, or within a format: "Channel major FP16 format where channel % 8 == 0".
+    TensorRT writes a type as Half or Float, or within a format: "Channel major FP16 format where
+    channel % 8 == 0".
     """
     names = {
         "half": "fp16",
@@ -212,20 +229,26 @@ def layer_types(inspection: str) -> Counter[str]:
         "bfloat16": "bf16",
     }
     layers = [layer for layer in json.loads(inspection).get("Layers", []) if isinstance(layer, dict)]
-    formats = [str(output.get("Format/Datatype", "")) for layer in layers for output in layer.get("Outputs", [])]
+    formats = [
+        str(output.get("Format/Datatype", "")) for layer in layers for output in layer.get("Outputs", [])
+    ]
     words = [word for text in formats for word in text.lower().replace(".", " ").split()]
     return Counter(names[word] for word in words if word in names)
 
 
 def check_layers(types: Counter[str], stated: str) -> None:
-    """Raises ModelError where an engine, as it was built, computes in something else than its name says.
+    """Raises ModelError where an engine, as it was built, computes in something else than its name
+    says.
 
-    Fusion leaves few layers, and some of any engine stay in float32, so that presence is all that can be asked of them.
+    Fusion leaves few layers, and some of any engine stay in float32, so that presence is all that
+    can be asked of them.
     """
     foreign = [name for name in types if name not in ("fp32", stated)]
     if foreign or not types[stated]:
         found = ", ".join(f"{count} in {name}" for name, count in types.items()) or "of no type that is known"
-        raise ModelError(f"{stated} engine | outputs of its layers: {found} | expected {stated} | not published")
+        raise ModelError(
+            f"{stated} engine | outputs of its layers: {found} | expected {stated} | not published"
+        )
 
 
 def _inspection(flavour: Flavour, plan: bytes) -> str:
@@ -234,12 +257,15 @@ def _inspection(flavour: Flavour, plan: bytes) -> str:
     flavour.forget()
     engine = trt.Runtime(flavour.log).deserialize_cuda_engine(plan)
     if engine is None:
-        raise ModelError(f"{trt.__name__} | {flavour.reason} | an engine that loads where it was built | see rrtn doctor")
+        raise ModelError(
+            f"{trt.__name__} | {flavour.reason} | an engine that loads where it was built | see rrtn doctor"
+        )
     return str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def convolution_types(network: Any, trt: Any) -> Counter[str]:
-    """How many convolutions a parsed, strongly typed network computes in fp32, fp16, and int8 (a dequantised input).
+    """How many convolutions a parsed, strongly typed network computes in fp32, fp16, and int8 (a
+    dequantised input).
 
     This is read before the build, on any machine; `layer_types` is read back from the engine.
     """

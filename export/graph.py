@@ -11,13 +11,13 @@ import onnx
 import torch
 from torch import nn
 
-from ..runtime.bundle import InputKind, metadata_of
+from ..runtime.bundle import metadata_of
 from ..runtime.errors import ModelError
 from ..runtime.frontend import input_shape
 from ..runtime.onnx_file import sealed
-from ..runtime.spec import FrontendSpec
-from ..train.model import TwinsNetwork
-from .deployed import deployed_from_network
+from ..runtime.spec import FrontendSpec, InputKind
+from ..train.method.model import TwinsNetwork
+from .deployed_network import deployed_from_network
 
 OPSET: Final = 20
 MAX_BATCH: Final = 1024
@@ -34,19 +34,29 @@ def onnx_from_network(
     half: bool = False,
     embeddings: bool = False,
 ) -> bytes:
-    """A serialised ModelProto: dynamic batch, everything that scoring needs in its metadata, no external data."""
+    """A serialised ModelProto: dynamic batch, everything that scoring needs in its metadata, no
+    external data.
+    """
     metadata = metadata_of(labels, spec, input_kind, "fp16" if half else "fp32")
     module = deployed_from_network(network, spec, input_kind, half=half, embeddings=embeddings)
-    return onnx_from_module(module, spec, input_kind, metadata, ("scores", "embedding") if embeddings else ("scores",))
+    return onnx_from_module(
+        module, spec, input_kind, metadata, ("scores", "embedding") if embeddings else ("scores",)
+    )
 
 
 def onnx_from_module(
-    module: nn.Module, spec: FrontendSpec, input_kind: InputKind, metadata: dict[str, str], outputs: tuple[str, ...]
+    module: nn.Module,
+    spec: FrontendSpec,
+    input_kind: InputKind,
+    metadata: dict[str, str],
+    outputs: tuple[str, ...],
 ) -> bytes:
     """Exports, checks, and adds `metadata`. Raises ModelError where a weight is not finite."""
     broken = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
     if broken:
-        raise ModelError(f"checkpoint | {len(broken)} tensors with NaN or infinity (first: {broken[0]}) | train again")
+        raise ModelError(
+            f"checkpoint | {len(broken)} tensors with NaN or infinity (first: {broken[0]}) | train again"
+        )
     name = INPUT_NAMES[input_kind]
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     with _quiet():

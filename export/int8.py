@@ -1,8 +1,8 @@
 """The fp32 graph as two int8 graphs, quantised after training with calibration clips.
 
-Both are QDQ graphs: QuantizeLinear and DequantizeLinear around float operators, which ONNX Runtime and TensorRT fuse into
-int8 ones. Between the first convolution of the encoder and its pooling over time lies the trunk; the frontend, bn0 and the
-head stay float. n clips, D embedding, K targets.
+Both are QDQ graphs: QuantizeLinear and DequantizeLinear around float operators, which ONNX Runtime
+and TensorRT fuse into int8 ones. Between the first convolution of the encoder and its pooling over
+time lies the trunk; the frontend, bn0 and the head stay float. n clips, D embedding, K targets.
 """
 
 import json
@@ -13,19 +13,23 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
+from ..runtime.arrays import Float32, Float64
 from ..runtime.bundle import METADATA_KEY
 from ..runtime.cpus import usable_cpus
-from ..runtime.frontend import Float32
 from .graph import file_from_onnx
 
-Float64 = npt.NDArray[np.float64]
 _BATCH: Final = 8  # clips that calibration holds the activations of
 
 
@@ -40,15 +44,17 @@ class _Recipe:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-# Every operator of the trunk, so that int8 goes from convolution to convolution; a ReLU goes into the range before it.
-# On x86 without VNNI, two products u8 * s8 are added in 16 bits, which saturate: 2 * 255 * 127 > 32767. Weights in 7 bits
-# cannot (2 * 255 * 64 = 32640), so that every CPU gives the same scores.
+# Every operator of the trunk, so that int8 goes from convolution to convolution; a ReLU goes into
+# the range before it. On x86 without VNNI, two products u8 * s8 are added in 16 bits, which
+# saturate: 2 * 255 * 127 > 32767. Weights in 7 bits cannot (2 * 255 * 64 = 32640), so that every
+# CPU gives the same scores.
 _CPU: Final = _Recipe(
     activations=QuantType.QUInt8,
     operators=("Conv", "Relu", "Add", "MaxPool", "AveragePool"),
     reduce_range=True,
 )
-# TensorRT takes neither a zero point nor an int32 bias behind DequantizeLinear, and wants no Q/DQ behind a convolution.
+# TensorRT takes neither a zero point nor an int32 bias behind DequantizeLinear, and wants no Q/DQ
+# behind a convolution.
 _TENSORRT: Final = _Recipe(
     activations=QuantType.QInt8,
     operators=("Conv",),
@@ -66,8 +72,8 @@ _TENSORRT: Final = _Recipe(
 def int8_for_cpu(model: bytes, calibration: Float32) -> bytes:
     """u8 activations and 7-bit weights per channel: what ONNX Runtime runs fast on CPUs.
 
-    `model` is one of `onnx_from_network`; `calibration` are clips of the training split as its input takes them,
-    log-mels [n, 1, T, M] or waveforms [n, N], 128 or so.
+    `model` is one of `onnx_from_network`; `calibration` are clips of the training split as its
+    input takes them, log-mels [n, 1, T, M] or waveforms [n, N], 128 or so.
     """
     return _int8_from_onnx(model, calibration, _CPU)
 
@@ -88,7 +94,9 @@ class Int8Difference:
     max_abs: float
     p999_abs: float
     rms: float
-    rms_share: float  # of the standard deviation that the fp32 scores have over the clips; of the worst target
+    rms_share: (
+        float  # of the standard deviation that the fp32 scores have over the clips; of the worst target
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """For bundle.json."""
@@ -99,7 +107,9 @@ def int8_difference(scores: Float32, reference: Float32) -> Int8Difference:
     """int8 scores [n, K] against fp32 ones [n, K]. NaN in the scores is NaN in every figure."""
     error = np.abs(scores.astype(np.float64) - reference)
     rms = np.sqrt(np.square(error).mean(0))  # [K]
-    spread = np.maximum(reference.std(0, dtype=np.float64), np.finfo(np.float32).eps)  # a target may be constant
+    spread = np.maximum(
+        reference.std(0, dtype=np.float64), np.finfo(np.float32).eps
+    )  # a target may be constant
     return Int8Difference(
         clips=len(scores),
         max_abs=float(error.max()),
@@ -124,7 +134,9 @@ def _int8_from_onnx(model: bytes, calibration: Float32, recipe: _Recipe) -> byte
 def _quantised(fp32: ModelProto, calibration: Float32, recipe: _Recipe) -> ModelProto:
     """Ranges are minima and maxima: clipping at a percentile made the largest differences larger."""
     trunk = _trunk(fp32)
-    nodes = [node.name for node in (trunk if recipe.first_conv else trunk[1:]) if node.op_type in recipe.operators]
+    nodes = [
+        node.name for node in (trunk if recipe.first_conv else trunk[1:]) if node.op_type in recipe.operators
+    ]
     prepared = ModelProto()
     prepared.CopyFrom(fp32)
     add_pre_process_metadata(prepared)  # else the quantiser asks for it, through the root logger
@@ -150,7 +162,9 @@ def _quantised(fp32: ModelProto, calibration: Float32, recipe: _Recipe) -> Model
 
 
 def _trunk(model: ModelProto) -> list[NodeProto]:
-    """From the encoder's first convolution up to its pooling over time; the frontend's convolution is one-dimensional."""
+    """From the encoder's first convolution up to its pooling over time; the frontend's convolution
+    is one-dimensional.
+    """
     nodes = list(model.graph.node)
     rank = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     begin = next(i for i, node in enumerate(nodes) if node.op_type == "Conv" and rank[node.input[1]] == 4)
@@ -170,17 +184,21 @@ class _Clips(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _correct_head(int8: ModelProto, fp32: ModelProto, calibration: Float32) -> None:
-    """Takes each target's int8 logit to the fp32 one, along the line that fits best on the calibration clips.
+    """Takes each target's int8 logit to the fp32 one, along the line that fits best on the calibration
+    clips.
 
-    Beside noise, quantisation brings a shift and a stretch, and CCC sees both: z_k ~ s_k z8_k + t_k. The head is float, so
-    the line costs nothing: w_k <- s_k w_k, b_k <- s_k b_k + t_k.
+    Beside noise, quantisation brings a shift and a stretch, and CCC sees both: z_k ~ s_k z8_k +
+    t_k. The head is float, so the line costs nothing: w_k <- s_k w_k, b_k <- s_k b_k + t_k.
     """
     head = _head(int8)
     tensors = {tensor.name: tensor for tensor in int8.graph.initializer}
     weight = numpy_helper.to_array(tensors[head.input[1]]).astype(np.float64)  # [K, D]
-    bias = numpy_helper.to_array(tensors[head.input[2]]).astype(np.float64) if len(head.input) == 3 else 0  # [K]
+    bias = (
+        numpy_helper.to_array(tensors[head.input[2]]).astype(np.float64) if len(head.input) == 3 else 0
+    )  # [K]
     z, z8 = (
-        _outputs(_with_output(model, head.input[0]), head.input[0], calibration) @ weight.T + bias for model in (fp32, int8)
+        _outputs(_with_output(model, head.input[0]), head.input[0], calibration) @ weight.T + bias
+        for model in (fp32, int8)
     )
     s, t = _lines(z8, z)
     del head.input[1:]  # the exporter may let other nodes share them
@@ -193,12 +211,17 @@ def _correct_head(int8: ModelProto, fp32: ModelProto, calibration: Float32) -> N
 def _head(model: ModelProto) -> NodeProto:
     """The last Gemm: embedding [n, D] -> logits [n, K]."""
     head: NodeProto = next(node for node in reversed(model.graph.node) if node.op_type == "Gemm")
-    assert {attribute.name: helper.get_attribute_value(attribute) for attribute in head.attribute}["transB"] == 1
+    assert {attribute.name: helper.get_attribute_value(attribute) for attribute in head.attribute}[
+        "transB"
+    ] == 1
     return head
 
 
 def _lines(x: Float64, y: Float64) -> tuple[Float64, Float64]:
-    """Least squares y ~ s x + t of each column: [n, K] each -> s [K], t [K]. A constant column is only shifted."""
+    """Least squares y ~ s x + t of each column: [n, K] each -> s [K], t [K].
+
+    A constant column is only shifted.
+    """
     m_x, m_y = x.mean(0), y.mean(0)
     s_xx = np.square(x - m_x).mean(0)
     s_xy = ((x - m_x) * (y - m_y)).mean(0)

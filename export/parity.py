@@ -12,16 +12,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..runtime.backends import Backend
+from ..runtime.arrays import Float32
+from ..runtime.backends.choice import Backend
 from ..runtime.errors import ModelError
-from ..runtime.frontend import Float32, clip_input
+from ..runtime.frontend import clip_input
 from ..runtime.spec import FrontendSpec
-from ..train.frontend import LogMel
-from ..train.metrics import ccc_challenge
-from ..train.model import TwinsNetwork
-from ..train.significance import ccc_change_interval
+from ..train.evidence.significance import ccc_change_interval
+from ..train.method.frontend import LogMel
+from ..train.method.metrics import ccc_challenge
+from ..train.method.model import TwinsNetwork
 
-SCORE_LIMITS: Final = {"fp32": 1e-4, "fp16": 2e-3}  # largest difference of a score; int8 is judged by CCC alone
+SCORE_LIMITS: Final = {
+    "fp32": 1e-4,
+    "fp16": 2e-3,
+}  # largest difference of a score; int8 is judged by CCC alone
 CCC_LIMIT: Final = 0.002  # largest loss of mean CCC on the validation clips
 _BATCHES: Final = (1, 2, 7, 32)  # of scoring; the last is the one that all clips run in
 _BATCHED_CLIPS: Final = 32  # of the clips, and the extremes, run in every batch size
@@ -50,7 +54,9 @@ class Parity:
     limit: float | None
     ccc: float  # mean over targets, on the validation clips
     ccc_reference: float
-    ccc_interval: tuple[float, float] | None  # 95% of ccc - ccc_reference, resampling speakers; None for one speaker
+    ccc_interval: (
+        tuple[float, float] | None
+    )  # 95% of ccc - ccc_reference, resampling speakers; None for one speaker
 
     @property
     def ccc_change(self) -> float:
@@ -77,12 +83,21 @@ def extremes(spec: FrontendSpec) -> Float32:
     time = np.arange(spec.clip_samples) / spec.sampling_rate
     click = np.zeros(spec.clip_samples)
     click[spec.clip_samples // 2] = 1
-    clips = [np.zeros_like(time), click, rng.uniform(-1, 1, len(time)), np.sign(np.sin(2 * np.pi * 220 * time))]
+    clips = [
+        np.zeros_like(time),
+        click,
+        rng.uniform(-1, 1, len(time)),
+        np.sign(np.sin(2 * np.pi * 220 * time)),
+    ]
     return np.array(clips, dtype=np.float32)
 
 
 def torch_scores(
-    network: TwinsNetwork, spec: FrontendSpec, clips: Float32, *, advance: Callable[[int], None] = lambda count: None
+    network: TwinsNetwork,
+    spec: FrontendSpec,
+    clips: Float32,
+    *,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> Float32:
     """The reference: training's own frontend and network, in evaluation mode. clips [n, N] -> [n, K]."""
     network = network.cpu().eval()
@@ -96,18 +111,25 @@ def torch_scores(
 
 
 def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tuple[Parity, Float32]:
-    """Runs the probe as scoring would, in several batch sizes and permuted; -> figures, and differences [n + 4]."""
+    """Runs the probe as scoring would, in several batch sizes and permuted; -> figures, and
+    differences [n + 4].
+    """
     n, total = len(probe.ratings), len(probe.clips)
     features = np.array([clip_input(clip, spec, backend.variant.input) for clip in probe.clips])
     largest = _BATCHES[-1]
     scores = _run(backend, features, np.arange(total), largest)
     some = np.r_[np.arange(min(n, _BATCHED_CLIPS)), np.arange(n, total)]
-    runs = [(np.arange(total), scores), *((some, _run(backend, features, some, size)) for size in _BATCHES[:-1])]
+    runs = [
+        (np.arange(total), scores),
+        *((some, _run(backend, features, some, size)) for size in _BATCHES[:-1]),
+    ]
     shuffled = np.random.default_rng(1).permutation(total)
     runs.append((shuffled, _run(backend, features, shuffled, largest)))
     differences = np.zeros_like(scores)
     for rows, found in runs:
-        np.maximum.at(differences, rows, np.abs(np.where(np.isfinite(found), found, np.inf) - probe.reference[rows]))
+        np.maximum.at(
+            differences, rows, np.abs(np.where(np.isfinite(found), found, np.inf) - probe.reference[rows])
+        )
     finite = bool(np.isfinite(differences).all())
     reference = probe.reference[:n]
     parity = Parity(
@@ -118,25 +140,33 @@ def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tup
         limit=SCORE_LIMITS.get(backend.variant.precision),
         ccc=float(ccc_challenge(scores[:n], probe.ratings).mean()) if finite else float("nan"),
         ccc_reference=float(ccc_challenge(reference, probe.ratings).mean()),
-        ccc_interval=ccc_change_interval(scores[:n], reference, probe.ratings, probe.speakers) if finite else None,
+        ccc_interval=ccc_change_interval(scores[:n], reference, probe.ratings, probe.speakers)
+        if finite
+        else None,
     )
     return parity, differences.max(axis=1)
 
 
 def check_parity(backend: Backend, spec: FrontendSpec, probe: Probe, *, worst_to: Path) -> Parity:
-    """Raises ModelError where the variant fails; its worst clip is then saved to `worst_to` (npz: waveform, expected)."""
+    """Raises ModelError where the variant fails; its worst clip is then saved to `worst_to` (npz:
+    waveform, expected).
+    """
     parity, differences = parity_of_backend(backend, spec, probe)
     if parity.failure:
         worst = int(np.argmax(differences))
         np.savez(worst_to, waveform=probe.clips[worst], expected=probe.reference[worst])
-        raise ModelError(f"{backend.variant.file} | {parity.failure} | not published; worst clip in {worst_to}")
+        raise ModelError(
+            f"{backend.variant.file} | {parity.failure} | not published; worst clip in {worst_to}"
+        )
     return parity
 
 
 def check_half_range(encoder: torch.nn.Module, spec: FrontendSpec, clips: Float32) -> None:
-    """Raises ModelError where an activation of the (folded, float32) encoder leaves float16's range on the clips [n, N].
+    """Raises ModelError where an activation of the (folded, float32) encoder leaves float16's range on
+    the clips [n, N].
 
-    ONNX Runtime computes float16 convolutions in float32 on CPUs, so that running the graph there does not show it.
+    ONNX Runtime computes float16 convolutions in float32 on CPUs, so that running the graph there
+    does not show it.
     """
     largest = 0.0
 
@@ -144,14 +174,18 @@ def check_half_range(encoder: torch.nn.Module, spec: FrontendSpec, clips: Float3
         nonlocal largest
         largest = max(largest, float(output.abs().max()))
 
-    handles = [module.register_forward_hook(watch) for module in encoder.modules() if not list(module.children())]
+    handles = [
+        module.register_forward_hook(watch) for module in encoder.modules() if not list(module.children())
+    ]
     with torch.no_grad():
         for part in torch.from_numpy(clips).split(_TORCH_BATCH):
             encoder(LogMel(spec)(part))
     for handle in handles:
         handle.remove()
     if not largest < _HALF_MAX:
-        raise ModelError(f"fp16 | activations up to {largest:.3g} | float16 ends at {_HALF_MAX:g} | use fp32, or train again")
+        raise ModelError(
+            f"fp16 | activations up to {largest:.3g} | float16 ends at {_HALF_MAX:g} | use fp32, or train again"
+        )
 
 
 def _run(backend: Backend, features: Float32, rows: "npt.NDArray[np.int64]", size: int) -> Float32:

@@ -10,26 +10,26 @@ from typing import Any, Final
 import numpy as np
 
 from .. import __version__
-from ..runtime.backends import DeviceName, backend_from_variant, obstacle
+from ..runtime.backends.choice import DeviceName, backend_from_variant, obstacle
+from ..runtime.backends.engine_stamp import this_machine
+from ..runtime.backends.ort_backend import cuda_missing, ort_backend_from_bundle
 from ..runtime.bundle import MANIFEST, Bundle, Variant, metadata_of
-from ..runtime.engine_stamp import this_machine
 from ..runtime.errors import ModelError, UnavailableError
 from ..runtime.files import sha256_of, write_bytes, write_json
 from ..runtime.frontend import log_mel
-from ..runtime.ort_backend import cuda_missing, ort_backend_from_bundle
 from ..runtime.progress import Progress
 from ..train.config import Config
-from ..train.flops import scoring_flops
+from ..train.method.flops import scoring_flops
 from .audeering import audonnx_yaml_from_bundle
-from .cpu_variant import NotFasterError, cpu_variant_of
-from .deployed import folded_encoder
+from .bundle_replacement import check_replaceable, put_in_place, staged
+from .deployed_network import folded_encoder
 from .engine import INSTALL_HINT, EngineOptions, engine_from_onnx, installed_flavour
 from .graph import file_from_onnx, onnx_from_network
 from .int8 import int8_for_cpu, int8_for_tensorrt
 from .parity import Parity, Probe, check_half_range, check_parity, extremes, parity_of_backend
 from .recipes import ENGINES, Recipe, Wanted
 from .source import Source, clips_of_split, probe_of_source, source_of_run
-from .staging import check_replaceable, put_in_place, staged
+from .winograd.cpu_variant import NotFasterError, cpu_variant_of
 
 _CALIBRATION_CLIPS: Final = 128  # of the training split
 
@@ -43,12 +43,14 @@ class Published:
     failed: dict[str, str]
 
 
-def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) -> Published:  # noqa: B008  # frozen
-    """Exports the best checkpoint of `run` to `out` (default: run/export), replacing a bundle that is there.
+# frozen
+def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) -> Published:  # noqa: B008
+    """Exports the best checkpoint of `run` to `out` (default: run/export), replacing a bundle that is
+    there.
 
-    Every ONNX file passes the parity gate in a folder beside, before anything is replaced; one that does not is left
-    out. Raises ModelError for a broken checkpoint, an fp32 graph that does not pass, or a required variant that could
-    not be made.
+    Every ONNX file passes the parity gate in a folder beside, before anything is replaced; one that
+    does not is left out. Raises ModelError for a broken checkpoint, an fp32 graph that does not
+    pass, or a required variant that could not be made.
     """
     out = out or run / "export"
     check_replaceable(out)
@@ -73,7 +75,9 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
     return replace(published, bundle=replace(published.bundle, path=out))
 
 
-def _with_variants(bundle: Bundle, source: Source, probe: Probe, wanted: Wanted, *, worst_to: Path) -> Published:
+def _with_variants(
+    bundle: Bundle, source: Source, probe: Probe, wanted: Wanted, *, worst_to: Path
+) -> Published:
     skipped: dict[str, str] = {}
     failed: dict[str, str] = {}
     recipes = wanted.recipes()
@@ -85,12 +89,16 @@ def _with_variants(bundle: Bundle, source: Source, probe: Probe, wanted: Wanted,
             before = bundle
             try:
                 if recipe in ENGINES:
-                    bundle = _with_engine(bundle, recipe, wanted.engine, _build_progress(bar, done, recipe.name))
+                    bundle = _with_engine(
+                        bundle, recipe, wanted.engine, _build_progress(bar, done, recipe.name)
+                    )
                     bundle = _with_parity(bundle, recipe.name, probe, worst_to=worst_to)
                 elif recipe.name == "cpu":
                     bundle = _with_cpu_variant(bundle, recipe, probe, wanted, worst_to=worst_to)
                 else:
-                    bundle = _with_onnx(bundle, recipe, source, probe, embeddings=wanted.embeddings, worst_to=worst_to)
+                    bundle = _with_onnx(
+                        bundle, recipe, source, probe, embeddings=wanted.embeddings, worst_to=worst_to
+                    )
             except NotFasterError as error:
                 skipped[recipe.name] = str(error).split(" | ")[1]
             except ModelError as error:
@@ -113,12 +121,16 @@ def _impossible(recipe: Recipe, bundle: Bundle, config: Config) -> str:
     return ""
 
 
-def _with_onnx(bundle: Bundle, recipe: Recipe, source: Source, probe: Probe, *, embeddings: bool, worst_to: Path) -> Bundle:
+def _with_onnx(
+    bundle: Bundle, recipe: Recipe, source: Source, probe: Probe, *, embeddings: bool, worst_to: Path
+) -> Bundle:
     content = _onnx(bundle, recipe, source, probe, embeddings=embeddings)
     return _gated(bundle, _variant(bundle, recipe, content, kind="onnx"), probe, worst_to=worst_to)
 
 
-def _with_cpu_variant(bundle: Bundle, recipe: Recipe, probe: Probe, wanted: Wanted, *, worst_to: Path) -> Bundle:
+def _with_cpu_variant(
+    bundle: Bundle, recipe: Recipe, probe: Probe, wanted: Wanted, *, worst_to: Path
+) -> Bundle:
     fp32 = bundle.variant(recipe.source)
     assert fp32 is not None
     made = cpu_variant_of(bundle.read(fp32), tune=wanted.tune, slower_too=recipe.name in wanted.require)
@@ -139,7 +151,9 @@ def _onnx(bundle: Bundle, recipe: Recipe, source: Source, probe: Probe, *, embed
         half = recipe.precision == "fp16"
         if half:
             check_half_range(folded_encoder(source.network.encoder), spec, probe.clips)
-        return onnx_from_network(source.network, spec, bundle.labels, recipe.input, half=half, embeddings=embeddings)
+        return onnx_from_network(
+            source.network, spec, bundle.labels, recipe.input, half=half, embeddings=embeddings
+        )
     fp32 = bundle.variant(recipe.source)
     assert fp32 is not None
     training, _, _ = clips_of_split(source.config, "Train", _CALIBRATION_CLIPS)
@@ -150,12 +164,17 @@ def _onnx(bundle: Bundle, recipe: Recipe, source: Source, probe: Probe, *, embed
 
 
 def _with_engine(
-    bundle: Bundle, recipe: Recipe, options: EngineOptions, progress: Callable[[float, str], None] = lambda share, phase: None
+    bundle: Bundle,
+    recipe: Recipe,
+    options: EngineOptions,
+    progress: Callable[[float, str], None] = lambda share, phase: None,
 ) -> Bundle:
     """Built from a waveform graph: on a GPU the log-Mel belongs there too."""
     flavour, source = installed_flavour(), bundle.variant(recipe.source)
     assert flavour is not None and source is not None
-    plan, stamp = engine_from_onnx(bundle.read(source), flavour, precision=recipe.precision, options=options, progress=progress)
+    plan, stamp = engine_from_onnx(
+        bundle.read(source), flavour, precision=recipe.precision, options=options, progress=progress
+    )
     variant = _variant(bundle, recipe, plan, kind="engine", stamp=stamp.to_dict())
     return replace(bundle, variants=(*bundle.variants, variant))
 
@@ -195,7 +214,12 @@ class ParityResult:
     def to_dict(self) -> dict[str, Any]:
         """For --json."""
         figures = self.parity.to_dict() if self.parity else None
-        return {"variant": self.variant.name, "device": self.device, "parity": figures, "problem": self.problem}
+        return {
+            "variant": self.variant.name,
+            "device": self.device,
+            "parity": figures,
+            "problem": self.problem,
+        }
 
 
 def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityResult]:
@@ -208,7 +232,9 @@ def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityR
         wrong = f"{source.checkpoint} | another checkpoint than {bundle.path} was made from"
         raise ModelError(f"{wrong} | expected its own | export again, or --run RUN")
     probe = probe_of_source(source)
-    return [_result(bundle, variant, device, probe) for variant in bundle.variants for device in _devices(variant)]
+    return [
+        _result(bundle, variant, device, probe) for variant in bundle.variants for device in _devices(variant)
+    ]
 
 
 def _devices(variant: Variant) -> tuple[DeviceName, ...]:

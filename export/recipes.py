@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from ..runtime.bundle import InputKind
 from ..runtime.errors import ConfigError
+from ..runtime.spec import InputKind
 from .engine import EngineOptions
 
 
@@ -51,9 +51,13 @@ class Wanted:
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.require if name not in VARIANTS]:
-            raise ConfigError(f"--require {', '.join(unknown)} | no such variant | expected of {', '.join(VARIANTS)}")
+            raise ConfigError(
+                f"--require {', '.join(unknown)} | no such variant | expected of {', '.join(VARIANTS)}"
+            )
         if self.trt and not self.waveform:
-            raise ConfigError("--trt | with --no-waveform | engines are built from the waveform graph | leave one out")
+            raise ConfigError(
+                "--trt | with --no-waveform | engines are built from the waveform graph | leave one out"
+            )
 
     def recipes(self) -> list[Recipe]:
         """In the order in which they are made: a source before what is made of it."""
@@ -64,7 +68,9 @@ class Wanted:
             if recipe.precision in precisions
             and (recipe.input == "logmel" or self.waveform)
             and (recipe.name != "cpu" or self.cpu_variant)
-            and (recipe.name != "waveform-int8" or self.trt)  # for engines alone: on CPUs the log-Mel one is faster
+            and (
+                recipe.name != "waveform-int8" or self.trt
+            )  # for engines alone: on CPUs the log-Mel one is faster
             and (recipe not in ENGINES or self.trt)
         ]
         needed = {name for required in self.require for name in _with_sources(required)}

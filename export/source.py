@@ -9,15 +9,14 @@ from typing import Final
 
 import numpy as np
 
-from ..runtime.audio import waveform_from_samples
+from ..runtime.arrays import Float32, waveform_from_samples
 from ..runtime.errors import DataError
-from ..runtime.frontend import Float32
 from ..runtime.progress import Progress
 from ..train.checkpoint import CheckpointInfo, load_checkpoint
-from ..train.clips import clip_store
 from ..train.config import Config, config_from_dict
-from ..train.evaluate import network_from_weights
-from ..train.model import TwinsNetwork
+from ..train.data.clip_cache import clip_store
+from ..train.evidence.evaluate import network_from_weights
+from ..train.method.model import TwinsNetwork
 from ..train.plan import data_from_config
 from .parity import Probe, extremes, torch_scores
 

@@ -1,8 +1,10 @@
-"""TensorRT's timings of kernels, kept between builds: the second build of a model takes seconds instead of minutes.
+"""TensorRT's timings of kernels, kept between builds: the second build of a model takes seconds
+instead of minutes.
 
-A file of the user's cache folder for each TensorRT and kind of GPU: 32 bytes of sha256, then what TensorRT serialised. It
-saves time and nothing else: one that is broken, or that TensorRT does not take, is left out with a note and written anew.
-TensorRT-RTX has none. Not yet run on a GPU; what has run is all of the file, against a stand-in for TensorRT's calls.
+A file of the user's cache folder for each TensorRT and kind of GPU: 32 bytes of sha256, then what
+TensorRT serialised. It saves time and nothing else: one that is broken, or that TensorRT does not
+take, is left out with a note and written anew. TensorRT-RTX has none. Not yet run on a GPU; what
+has run is all of the file, against a stand-in for TensorRT's calls.
 """
 
 import hashlib
@@ -20,7 +22,9 @@ def timing_cache_file(folder: Path, version: str, capability: int) -> Path:
 
 
 def attach_timing_cache(config: Any, file: Path) -> str:
-    """Gives a builder's config the timings of `file`, or an empty cache to fill; -> a note, "" where all is well."""
+    """Gives a builder's config the timings of `file`, or an empty cache to fill; -> a note, ""
+    where all is well.
+    """
     content, note = _read(file)
     cache = config.create_timing_cache(content)
     if cache is not None and config.set_timing_cache(cache, False):  # it does not take another GPU's

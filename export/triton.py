@@ -1,4 +1,5 @@
-"""A model repository for NVIDIA Triton: `tritonserver --model-repository DIR` serves a bundle's variants.
+"""A model repository for NVIDIA Triton: `tritonserver --model-repository DIR` serves a bundle's
+variants.
 
     DIR/rrtn.json                      what was written here, with hashes; Triton looks at folders only
     DIR/rrtn_waveform/config.pbtxt     one folder a variant: rrtn_logmel, rrtn_waveform, rrtn_waveform_trt, ...
@@ -30,7 +31,8 @@ RECORD: Final = "rrtn.json"
 CONFIG: Final = "config.pbtxt"
 LABELS: Final = "labels.txt"
 MODEL_FILES: Final = {"onnx": "1/model.onnx", "engine": "1/model.plan"}
-# The largest batch that rrtn itself scores on a GPU. The graph allows 1024, which in a smaller GPU's memory might not fit.
+# The largest batch that rrtn itself scores on a GPU. The graph allows 1024, which in a smaller
+# GPU's memory might not fit.
 ONNX_BATCH: Final = 256
 WARMUP_BATCHES: Final = (1, 32)
 QUEUE_DELAY: Final = 2000  # us that a request waits for others to share its batch
@@ -53,15 +55,19 @@ class _Tensor:
 
 
 def triton_repository_from_bundle(bundle: Bundle, folder: Path) -> list[Path]:
-    """Writes `folder` anew, replacing a repository of ours; -> a folder for each variant but those of `not_servable`.
+    """Writes `folder` anew, replacing a repository of ours; -> a folder for each variant but those of
+    `not_servable`.
 
-    Raises ModelError where `folder` holds anything that was not written by this function, or was changed since.
+    Raises ModelError where `folder` holds anything that was not written by this function, or was
+    changed since.
     """
     _check_replaceable(folder)
     skipped = not_servable(bundle)
     variants = [variant for variant in bundle.variants if variant.name not in skipped]
     if not variants:
-        raise ModelError(f"{bundle.path} | {'; '.join(skipped.values()) or 'no variants'} | a servable one | export again")
+        raise ModelError(
+            f"{bundle.path} | {'; '.join(skipped.values()) or 'no variants'} | a servable one | export again"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
     try:
@@ -106,10 +112,14 @@ def _write_model(bundle: Bundle, variant: Variant, folder: Path) -> None:
     source = _source(bundle, variant)
     assert source is not None  # a variant without one is not servable
     inputs, outputs = _inputs_and_outputs(content if source is variant else bundle.read(source))
-    config = _onnx_config(inputs, outputs) if variant.kind == "onnx" else _engine_config(variant, inputs, outputs)
+    config = (
+        _onnx_config(inputs, outputs) if variant.kind == "onnx" else _engine_config(variant, inputs, outputs)
+    )
     header = f'# {_instruction(bundle, variant)}\nname: "{model_name(variant)}"\n'
     write_bytes(folder / MODEL_FILES[variant.kind], content)
-    write_bytes(folder / LABELS, "".join(f"{' '.join(label.splitlines())}\n" for label in bundle.labels).encode())
+    write_bytes(
+        folder / LABELS, "".join(f"{' '.join(label.splitlines())}\n" for label in bundle.labels).encode()
+    )
     write_bytes(folder / CONFIG, (header + config + _provenance(bundle, variant)).encode())
 
 
@@ -126,10 +136,17 @@ def _instruction(bundle: Bundle, variant: Variant) -> str:
 def _onnx_config(inputs: list[_Tensor], outputs: list[_Tensor]) -> str:
     """One instance: Triton would start two on a CPU, each with threads for every core."""
     head = f'backend: "onnxruntime"\nmax_batch_size: {ONNX_BATCH}\n'
-    # 1 is HEURISTIC: the default would time every algorithm anew for each size of batch that comes together. Of all
-    # places it is read here only: beside any other parameter, one in execution_accelerators is overwritten.
+    # 1 is HEURISTIC: the default would time every algorithm anew for each size of batch that comes
+    # together. Of all places it is read here only: beside any other parameter, one in
+    # execution_accelerators is overwritten.
     search = _parameter("cudnn_conv_algo_search", "1")
-    return head + _tensors(inputs, outputs) + _scheduling(inputs, ONNX_BATCH, kind="KIND_AUTO") + _TF32_OFF + search
+    return (
+        head
+        + _tensors(inputs, outputs)
+        + _scheduling(inputs, ONNX_BATCH, kind="KIND_AUTO")
+        + _TF32_OFF
+        + search
+    )
 
 
 def _engine_config(variant: Variant, inputs: list[_Tensor], outputs: list[_Tensor]) -> str:
@@ -159,7 +176,9 @@ def _type(tensor: _Tensor) -> str:
 
 def _scheduling(inputs: list[_Tensor], max_batch: int, *, kind: str) -> str:
     """Where it runs, how requests share a batch, and the zeros that it runs on before it is ready."""
-    zeros = " ".join(f'inputs {{ key: "{tensor.name}" value {{ {_type(tensor)} zero_data: true }} }}' for tensor in inputs)
+    zeros = " ".join(
+        f'inputs {{ key: "{tensor.name}" value {{ {_type(tensor)} zero_data: true }} }}' for tensor in inputs
+    )
     batches = [batch for batch in WARMUP_BATCHES if batch <= max_batch]
     warmup = [f'  {{ name: "batch {batch}" batch_size: {batch} {zeros} }}' for batch in batches]
     place = f"instance_group [ {{ count: 1 kind: {kind} }} ]\n"
@@ -190,7 +209,9 @@ def _escaped(text: str) -> str:
 
 
 def _source(bundle: Bundle, variant: Variant) -> Variant | None:
-    """The ONNX variant whose inputs and outputs are the variant's: itself, or what the engine was built from."""
+    """The ONNX variant whose inputs and outputs are the variant's: itself, or what the engine was
+    built from.
+    """
     if variant.kind == "onnx":
         return variant
     digest = _stamp(variant)["onnx_sha256"]
@@ -225,14 +246,18 @@ def _files(folder: Path) -> Iterable[Path]:
 
 def _check_replaceable(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise ModelError(f"{folder} | a link or a file | expected a folder, or nothing | choose another --triton")
+        raise ModelError(
+            f"{folder} | a link or a file | expected a folder, or nothing | choose another --triton"
+        )
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     written = _written(folder / RECORD)
     for path in _files(folder):
         name = str(path.relative_to(folder))
         if name != RECORD and (path.is_symlink() or written.get(name) != sha256_of(path)):
-            raise ModelError(f"{path} | not as rrtn wrote it | expected a repository of ours | choose another --triton")
+            raise ModelError(
+                f"{path} | not as rrtn wrote it | expected a repository of ours | choose another --triton"
+            )
 
 
 def _written(record: Path) -> dict[str, str]:

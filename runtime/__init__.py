@@ -1,6 +1,7 @@
 """Scoring without torch: `from rrtn.runtime import Scorer`.
 
-Names are loaded when they are first used: the command line needs the errors at once, and ONNX Runtime only to score.
+Names are loaded when they are first used: the command line needs the errors at once, and ONNX
+Runtime only to score.
 """
 
 import importlib
@@ -10,7 +11,7 @@ if TYPE_CHECKING:
     from .bundle import load_bundle
     from .errors import RrtnError
     from .frontend import log_mel
-    from .scorer import Scorer
+    from .scoring.scorer import Scorer
     from .spec import FrontendSpec
 
 __all__ = ["FrontendSpec", "RrtnError", "Scorer", "load_bundle", "log_mel"]
@@ -18,7 +19,7 @@ __all__ = ["FrontendSpec", "RrtnError", "Scorer", "load_bundle", "log_mel"]
 _HOMES = {
     "FrontendSpec": "spec",
     "RrtnError": "errors",
-    "Scorer": "scorer",
+    "Scorer": "scoring.scorer",
     "load_bundle": "bundle",
     "log_mel": "frontend",
 }

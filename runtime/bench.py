@@ -1,7 +1,8 @@
 """How fast each variant of a bundle is here, and how near to what the machine can do.
 
-The rules are those of trtexec and MLPerf: inputs that rotate, a warm-up that is not timed, percentiles only of enough runs,
-and a warning where the spread or the host spoils a figure. B batch, N samples, T frames, M mels.
+The rules are those of trtexec and MLPerf: inputs that rotate, a warm-up that is not timed,
+percentiles only of enough runs, and a warning where the spread or the host spoils a figure. B
+batch, N samples, T frames, M mels.
 """
 
 import html
@@ -20,14 +21,15 @@ import onnxruntime
 import soundfile
 
 from .. import __version__
-from .audio import read_audio, waveform_from_samples
-from .backends import Backend, Candidate, backend_from_variant
+from .arrays import waveform_from_samples
+from .audio.reader import read_audio
+from .backends.choice import Backend, Candidate, backend_from_variant
+from .backends.engine_stamp import driver_version
+from .backends.ort_backend import ModelBatch, Spent
 from .bundle import Bundle, Variant
 from .cpus import cpu_model, usable_cpus
-from .engine_stamp import driver_version
 from .frontend import clip_input, clip_log_mel
-from .ort_backend import Batch, Spent
-from .scorer import DEFAULT_BATCH
+from .scoring.scorer import DEFAULT_BATCH
 from .spec import FrontendSpec
 
 BATCHES: Final = {"cpu": (1, 4, 16), "cuda": (1, 32, 256), "trt": (1, 32, 256)}
@@ -123,7 +125,11 @@ def measured(
 
 
 def bench_document(
-    bundle: Bundle, results: Sequence[Measurement], limits: Ceiling, before: Preparation, reasons: dict[str, str]
+    bundle: Bundle,
+    results: Sequence[Measurement],
+    limits: Ceiling,
+    before: Preparation,
+    reasons: dict[str, str],
 ) -> dict[str, Any]:
     """All that `rrtn bench --json` prints; `lines` is what stands below the table."""
     flops = bundle.provenance.get("flops_per_clip")
@@ -163,7 +169,9 @@ def svg_chart(document: dict[str, Any]) -> str:
     """Clips a second of each measurement, as horizontal bars with their numbers; readable in greyscale."""
     rows = document["measurements"]
     largest = max(row["clips_per_second"] for row in rows)
-    lines = [f'<text x="8" y="20">clips/s, {document["machine"]["cpu"]}, {document["machine"]["cores"]} cores</text>']
+    lines = [
+        f'<text x="8" y="20">clips/s, {document["machine"]["cpu"]}, {document["machine"]["cores"]} cores</text>'
+    ]
     for i, row in enumerate(rows):
         y, width = 34 + 24 * i, 420 * row["clips_per_second"] / largest
         name = f"{row['variant']} {row['device']} {row['at_once']} x {row['batch']}"
@@ -182,12 +190,21 @@ def _accuracy(variant: Variant) -> str:
 
 
 def _measurement(
-    bundle: Bundle, backend: Backend, batch: int, at_once: int, seconds: float, flops: int | None, limits: Ceiling | None
+    bundle: Bundle,
+    backend: Backend,
+    batch: int,
+    at_once: int,
+    seconds: float,
+    flops: int | None,
+    limits: Ceiling | None,
 ) -> Measurement:
     inputs = _inputs(bundle.spec, backend, batch)
     spent = Spent()
     with ThreadPoolExecutor(at_once) as threads:
-        loops = [threads.submit(_timed, backend, inputs, seconds, spent if i == 0 else Spent()) for i in range(at_once)]
+        loops = [
+            threads.submit(_timed, backend, inputs, seconds, spent if i == 0 else Spent())
+            for i in range(at_once)
+        ]
         times = [time for loop in loops for time in loop.result()]
     own = len(times) / at_once  # runs that `spent` is of, about
     p50 = statistics.median(times)
@@ -213,7 +230,7 @@ def _measurement(
     )
 
 
-def _timed(backend: Backend, inputs: Sequence[Batch], seconds: float, spent: Spent) -> list[float]:
+def _timed(backend: Backend, inputs: Sequence[ModelBatch], seconds: float, spent: Spent) -> list[float]:
     """Seconds of each run, after the warm-up."""
     stop, runs = time.perf_counter() + WARM_UP[0], 0
     while time.perf_counter() < stop or runs < WARM_UP[1]:
@@ -228,22 +245,30 @@ def _timed(backend: Backend, inputs: Sequence[Batch], seconds: float, spent: Spe
     return times
 
 
-def _inputs(spec: FrontendSpec, backend: Backend, batch: int) -> list[Batch]:
+def _inputs(spec: FrontendSpec, backend: Backend, batch: int) -> list[ModelBatch]:
     """Noise at the level that the model is used to."""
     rng = np.random.default_rng(batch)
     samples = (rng.uniform(-1, 1, (_INPUTS, spec.clip_samples)) * spec.peak * 32_767).astype(np.int16)
     if backend.variant.input == "waveform" and backend.device != "cpu":
         clips: Any = samples
     else:
-        clips = np.stack([clip_input(waveform_from_samples(each), spec, backend.variant.input) for each in samples])
+        clips = np.stack(
+            [clip_input(waveform_from_samples(each), spec, backend.variant.input) for each in samples]
+        )
     return [clips[(np.arange(batch) + i) % _INPUTS] for i in range(_INPUTS)]
 
 
-def _share(backend: Backend, batch: int, rate: float, flops: int | None, limits: Ceiling | None) -> float | None:
-    """Of the rate that arithmetic and memory allow; float32 on the CPU only, since the ceilings are those of float32 there."""
+def _share(
+    backend: Backend, batch: int, rate: float, flops: int | None, limits: Ceiling | None
+) -> float | None:
+    """Of the rate that arithmetic and memory allow; float32 on the CPU only, since the ceilings are
+    those of float32 there.
+    """
     if limits is None or flops is None or backend.device != "cpu" or backend.variant.precision != "fp32":
         return None
-    weights = backend.variant.size / batch  # bytes a clip; activations are not counted, which may stay in the caches
+    weights = (
+        backend.variant.size / batch
+    )  # bytes a clip; activations are not counted, which may stay in the caches
     return rate * max(flops / limits.sgemm, weights / limits.copy)
 
 

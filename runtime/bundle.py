@@ -9,14 +9,18 @@ from typing import Any, Final, Literal
 
 from .errors import ModelError
 from .onnx_file import check_onnx, check_seal, onnx_metadata
-from .spec import FrontendSpec
+from .spec import FrontendSpec, InputKind
 
 SCHEMA: Final = 1
 MANIFEST: Final = "bundle.json"
 METADATA_KEY: Final = "rrtn"  # one JSON document under this key of the ONNX metadata_props
 
-InputKind = Literal["logmel", "waveform"]
-_MALFORMED: Final = (ValueError, KeyError, TypeError, AttributeError)  # JSON, but not of the form that we write
+_MALFORMED: Final = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+)  # JSON, but not of the form that we write
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +36,9 @@ class Variant:
     size: int  # bytes
     parity: dict[str, Any] | None = None  # against PyTorch; None where it could not run
     stamp: dict[str, Any] | None = None  # engines: what built it, for which GPUs, from which ONNX
-    plan: dict[str, Any] | None = None  # of the variant cpu: its convolutions, and how fast it was on which processor
+    plan: dict[str, Any] | None = (
+        None  # of the variant cpu: its convolutions, and how fast it was on which processor
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +56,8 @@ class Bundle:
         return next((variant for variant in self.variants if variant.name == name), None)
 
     def read(self, variant: Variant) -> bytes:
-        """The variant's file, whole, once its hash agrees with the bundle and, for ONNX, nothing lies outside of it.
+        """The variant's file, whole, once its hash agrees with the bundle and, for ONNX, nothing lies
+        outside of it.
 
         Raises ModelError otherwise. No runtime gets a model that has not come through here.
         """
@@ -86,12 +93,18 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     if path.is_dir():
         path = path / MANIFEST
     if not path.is_file():
-        raise ModelError(f"{path} | not there | expected a bundle folder or an .onnx of ours | run: rrtn export")
+        raise ModelError(
+            f"{path} | not there | expected a bundle folder or an .onnx of ours | run: rrtn export"
+        )
     return _from_manifest(path) if path.name == MANIFEST else _from_onnx(path)
 
 
 def metadata_of(
-    labels: tuple[str, ...], spec: FrontendSpec, input_kind: InputKind, precision: str, plan: dict[str, Any] | None = None
+    labels: tuple[str, ...],
+    spec: FrontendSpec,
+    input_kind: InputKind,
+    precision: str,
+    plan: dict[str, Any] | None = None,
 ) -> dict[str, str]:
     """What goes into an ONNX file's metadata_props: all that scoring needs beside the graph."""
     document = {
@@ -130,14 +143,20 @@ def _from_onnx(path: Path) -> Bundle:
     content = _read(path)
     metadata = onnx_metadata(content, str(path))
     if METADATA_KEY not in metadata:
-        raise ModelError(f"{path} | no rrtn metadata in it | expected an .onnx that `rrtn export` wrote | export again")
+        raise ModelError(
+            f"{path} | no rrtn metadata in it | expected an .onnx that `rrtn export` wrote | export again"
+        )
     check_seal(content, str(path))  # no manifest lists its hash
     try:
         document = json.loads(metadata[METADATA_KEY])
         _check_schema(path, document["schema"])
         plan = document.get("plan")
         variant = Variant(
-            name="cpu" if plan else document["precision"] if document["input"] == "logmel" else document["input"],
+            name="cpu"
+            if plan
+            else document["precision"]
+            if document["input"] == "logmel"
+            else document["input"],
             file=path.name,
             kind="onnx",
             input=document["input"],
@@ -154,7 +173,9 @@ def _from_onnx(path: Path) -> Bundle:
             provenance={},
         )
     except _MALFORMED as error:
-        raise ModelError(f"{path} | {error!r} in its metadata | expected what `rrtn export` writes | export again") from error
+        raise ModelError(
+            f"{path} | {error!r} in its metadata | expected what `rrtn export` writes | export again"
+        ) from error
 
 
 def _read(path: Path) -> bytes:
@@ -163,15 +184,21 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path} | {error.strerror} | expected what `rrtn export` writes | export again") from error
+        raise ModelError(
+            f"{path} | {error.strerror} | expected what `rrtn export` writes | export again"
+        ) from error
 
 
 def _check_schema(path: Path, schema: object) -> None:
     if schema != SCHEMA:
-        raise ModelError(f"{path} | schema {schema!r} | this rrtn reads schema {SCHEMA} | export again, or update rrtn")
+        raise ModelError(
+            f"{path} | schema {schema!r} | this rrtn reads schema {SCHEMA} | export again, or update rrtn"
+        )
 
 
 def _inside(path: Path, variant: Variant) -> Variant:
     if variant.file in ("", "..") or Path(variant.file).name != variant.file:
-        raise ModelError(f"{path} | variant file {variant.file!r} | expected a plain file name | export again")
+        raise ModelError(
+            f"{path} | variant file {variant.file!r} | expected a plain file name | export again"
+        )
     return variant

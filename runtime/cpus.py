@@ -16,9 +16,13 @@ def cpu_model() -> str:
 
 
 def vector_extension() -> str:
-    """What sets the speed of matrix products: avx512f, avx2 or avx, and on other processors their architecture."""
+    """What sets the speed of matrix products: avx512f, avx2 or avx, and on other processors their
+    architecture.
+    """
     flags = _cpuinfo("flags").split()
-    return next((extension for extension in ("avx512f", "avx2", "avx") if extension in flags), platform.machine())
+    return next(
+        (extension for extension in ("avx512f", "avx2", "avx") if extension in flags), platform.machine()
+    )
 
 
 def _cpuinfo(field: str) -> str:

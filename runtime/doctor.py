@@ -12,10 +12,10 @@ from typing import Literal
 import onnxruntime
 import soundfile
 
+from .backends.cuda_driver import gpu_names
+from .backends.engine_stamp import Machine, this_machine
+from .backends.ort_backend import cuda_missing, missing_library
 from .cpus import usable_cpus
-from .cuda_driver import gpu_names
-from .engine_stamp import Machine, this_machine
-from .ort_backend import cuda_missing, missing_library
 
 State = Literal["ok", "missing", "note"]
 
@@ -47,7 +47,9 @@ _PACKAGES = {  # name -> what for, and the extra that brings it
 
 
 def _python() -> Finding:
-    return Finding("python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)}, {sys.prefix}")
+    return Finding(
+        "python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)}, {sys.prefix}"
+    )
 
 
 def _cpu() -> Finding:
@@ -62,7 +64,9 @@ def _memory() -> Finding:
 def _disk() -> Finding:
     free = shutil.disk_usage(".").free / 2**30
     state: State = "ok" if free > 1 else "missing"
-    return Finding("disk", state, f"{free:.1f} GiB free in the current folder", "" if free > 1 else "free some space")
+    return Finding(
+        "disk", state, f"{free:.1f} GiB free in the current folder", "" if free > 1 else "free some space"
+    )
 
 
 def _gpu() -> Finding:
@@ -89,29 +93,53 @@ _RTX_CAPABILITIES = (75, 80, 86, 89, 120, 121)  # of TensorRT-RTX 1.7, whose oth
 
 
 def _backends() -> Iterator[Finding]:
-    """Libraries are loaded for this, so that one that is missing is named here and not in the middle of the work."""
+    """Libraries are loaded for this, so that one that is missing is named here and not in the
+    middle of the work.
+    """
     reason, _, fix = (cuda_missing() or missing_library()).partition("; ")
-    providers = ", ".join(name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers())
+    providers = ", ".join(
+        name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()
+    )
     if reason:
-        yield Finding("score --backend cuda", "missing", f"{reason} (providers in the wheel: {providers})", fix)
+        yield Finding(
+            "score --backend cuda", "missing", f"{reason} (providers in the wheel: {providers})", fix
+        )
     else:
-        yield Finding("score --backend cuda", "note", "provider, driver and libraries are there; tried at scoring")
+        yield Finding(
+            "score --backend cuda", "note", "provider, driver and libraries are there; tried at scoring"
+        )
     yield _engines(this_machine(), reason)
 
 
 def _engines(machine: Machine, without_cuda: str) -> Finding:
-    """Whether engines can run. `without_cuda`: why ONNX Runtime's CUDA memory, which they use, is not there."""
-    subject, found = "score --backend trt", ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    """Whether engines can run.
+
+    `without_cuda`: why ONNX Runtime's CUDA memory, which they use, is not there.
+    """
+    subject, found = (
+        "score --backend trt",
+        ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
+    )
     if not found:
         return Finding(subject, "missing", "no TensorRT", 'pip install "rrtn[trt]"')
     if machine.capability is None:
         return Finding(
-            subject, "missing", f"{found}, but no GPU to run an engine on", "engines for other machines: rrtn export --trt"
+            subject,
+            "missing",
+            f"{found}, but no GPU to run an engine on",
+            "engines for other machines: rrtn export --trt",
         )
     if "tensorrt" not in machine.versions and machine.capability not in _RTX_CAPABILITIES:
-        return Finding(subject, "missing", f"{found} has no engines for SM{machine.capability}", 'pip install "rrtn[trt]"')
+        return Finding(
+            subject,
+            "missing",
+            f"{found} has no engines for SM{machine.capability}",
+            'pip install "rrtn[trt]"',
+        )
     if without_cuda:
-        return Finding(subject, "missing", f"{found}, but not the CUDA memory of ONNX Runtime", "as for --backend cuda")
+        return Finding(
+            subject, "missing", f"{found}, but not the CUDA memory of ONNX Runtime", "as for --backend cuda"
+        )
     return Finding(subject, "note", f"{found}, for SM{machine.capability}; tried at scoring")
 
 

@@ -1,21 +1,54 @@
 """Every error that rrtn raises on purpose, as one small tree.
 
-RrtnError                what the user can act on; one line: subject | what came | what was expected | what to do
-├── ConfigError          a flag, a setting or an argument (also ValueError)           exit 2
+RrtnError                the user can act on it                                      exit 2
+├── ConfigError          a flag, a setting or an argument (also ValueError)          exit 2
 ├── DataError            a folder, a CSV or an audio set is refused (also ValueError) exit 2
-├── MissingExtraError    a package that is not installed (also ImportError)           exit 2
-├── AudioError           one audio file, with a stable `code` (also ValueError)       a row, never a stop
-├── StoppedError         stopped by policy or by the storage; resumable (also RuntimeError)  exit 4, or 128 + signal
-└── ModelError           a bundle, model or engine, or a parity gate (also RuntimeError)     exit 5
-    ├── UnavailableError what this machine cannot run; another backend may, and `auto` goes on to it
-    └── OutOfMemoryError one batch too large for the device; a smaller one may fit (also MemoryError)
+├── MissingExtraError    a package that is not installed (also ImportError)          exit 2
+├── AudioError           one audio file, with a stable `code` (also ValueError)      a row, never a stop
+├── StoppedError         stopped by policy or by the storage; resumable (also RuntimeError)
+│                        exit 4, or 128 + signal
+└── ModelError           a bundle, model or engine, or a parity gate (also RuntimeError) exit 5
+    ├── UnavailableError this machine cannot run it; another backend may, and `auto` tries that
+    └── OutOfMemoryError one batch is too large for the device; a smaller one may fit (also MemoryError)
 """
+
+from typing import Any
 
 
 class RrtnError(Exception):
-    """Base of the tree; `exit_code` is what the command line ends with."""
+    """Base of the tree. The command line prints `str(error)` and ends with `exit_code`.
+
+    Programs read the fields; nothing takes the text apart.
+    """
 
     exit_code = 2
+
+    def __init__(
+        self, subject: str, came: str = "", *, wanted: str = "", fix: str = "", exit_code: int | None = None
+    ) -> None:
+        """`subject` is what the error is about: a file, a flag, a setting. `came` says what is wrong with it.
+
+        `wanted` completes the words "expected ..."; `fix` is what to do, if possible a command to paste.
+        """
+        super().__init__(subject, came)
+        self.subject, self.came, self.wanted, self.fix = subject, came, wanted, fix
+        if exit_code is not None:
+            self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        """One line: subject | what came | what was expected | what to do."""
+        parts = (self.subject, self.came, self.wanted and f"expected {self.wanted}", self.fix)
+        return " | ".join(filter(None, parts))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "subject": self.subject,
+            "came": self.came,
+            "wanted": self.wanted,
+            "fix": self.fix,
+            "exit_code": self.exit_code,
+        }
 
 
 class ConfigError(RrtnError, ValueError):
@@ -27,26 +60,28 @@ class DataError(RrtnError, ValueError):
 
 
 class MissingExtraError(RrtnError, ImportError):
-    """A package that is not installed; the message names the pip command."""
+    """A package that is not installed; `fix` is the pip command."""
 
 
 class AudioError(RrtnError, ValueError):
-    """One audio file that cannot be used. `code` is one of `audio.ERROR_CODES`."""
+    """One audio file that cannot be used. `code` is one of `audio.codes.ERROR_CODES`."""
 
     def __init__(self, code: str, detail: str) -> None:
-        super().__init__(f"{code}: {detail}")
+        super().__init__(code, detail)
         self.code = code
         self.detail = detail
 
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
 
 class StoppedError(RrtnError, RuntimeError):
-    """Work stopped on purpose: what is done is safe, the same command goes on."""
+    """Work stopped on purpose: what is done is safe, and the same command continues.
+
+    `exit_code` is 128 + the signal where a signal stopped it.
+    """
 
     exit_code = 4
-
-    def __init__(self, message: str, *, exit_code: int = 4) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code  # 128 + the signal where one has stopped it
 
 
 class ModelError(RrtnError, RuntimeError):

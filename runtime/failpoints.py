@@ -1,9 +1,9 @@
 """Places where a test makes the process fail, to see that nothing is lost there.
 
-RRTN_FAILPOINT=name:action[:nth] does `action` when a place whose name matches is passed for the nth time (default 1),
-or each time (nth = all). `name` may have wildcards: write.*:sigkill:17 kills at the 17th place of any write. Actions:
-sigkill, sigsegv, sigterm, sigint, enospc (disk full), eio (storage fails), memory, raise, sleep (an hour). Each process
-counts for itself.
+RRTN_FAILPOINT=name:action[:nth] does `action` when a place whose name matches is passed for the nth
+time (default 1), or each time (nth = all). `name` may have wildcards: write.*:sigkill:17 kills at
+the 17th place of any write. Actions: sigkill, sigsegv, sigterm, sigint, enospc (disk full), eio
+(storage fails), memory, raise, sleep (an hour). Each process counts for itself.
 """
 
 import errno
@@ -19,7 +19,10 @@ _passed = 0
 
 
 def failpoint(name: str, *, file: "str | bytes | os.PathLike[str] | None" = None) -> None:
-    """Does nothing unless the environment asks for a failure here. With `file`, its name is the end of the place's."""
+    """Does nothing unless the environment asks for a failure here.
+
+    With `file`, its name is the end of the place's.
+    """
     if chosen := os.environ.get("RRTN_FAILPOINT"):
         pattern, action, nth = (*chosen.split(":"), "1")[:3]
         if file is not None:

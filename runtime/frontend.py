@@ -9,11 +9,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .bundle import InputKind
-from .spec import FrontendSpec
-
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
+from .arrays import Float32, Float64
+from .spec import FrontendSpec, InputKind
 
 
 def log_mel(waveform: npt.ArrayLike, spec: FrontendSpec) -> Float32:
@@ -29,11 +26,15 @@ def log_mel(waveform: npt.ArrayLike, spec: FrontendSpec) -> Float32:
 
 
 def clip_log_mel(waveform: Float32, spec: FrontendSpec) -> Float32:
-    """waveform [N] of any length -> the log-Mel [frames, M] of its first clip, padded as the spec says.
+    """waveform [N] of any length -> the log-Mel [frames, M] of its first clip, padded as the spec
+    says.
 
-    It is `log_mel` of that clip; the frames that lie in the silence behind a short recording are known beforehand.
+    It is `log_mel` of that clip; the frames that lie in the silence behind a short recording are
+    known beforehand.
     """
-    sounding = min(spec.frames, -(-(len(waveform) + spec.n_fft // 2) // spec.hop))  # frames that reach into the recording
+    sounding = min(
+        spec.frames, -(-(len(waveform) + spec.n_fft // 2) // spec.hop)
+    )  # frames that reach into the recording
     decibels = np.full((spec.frames, spec.n_mels), 10 * np.log10(np.float32(spec.power_floor)), np.float32)
     decibels[:sounding] = _first_frames(clip_of(waveform, spec), spec, sounding)
     if spec.pad == "zero_db":
@@ -58,8 +59,9 @@ _BLOCK: Final = 50  # frames transformed at a time: what is in between stays in 
 def _mel_power(x: Float32, spec: FrontendSpec, frames: int) -> Float32:
     """waveform [N], N > n_fft // 2 -> power in each mel band [T, M] of its first frames.
 
-    The spectrum in float64: beside a loud voice, single precision moves bins at -90 dB by hundredths of a decibel. Every
-    product is of a whole block, so that a frame's numbers do not depend on how many there are.
+    The spectrum in float64: beside a loud voice, single precision moves bins at -90 dB by
+    hundredths of a decibel. Every product is of a whole block, so that a frame's numbers do not
+    depend on how many there are.
     """
     window, bands = _window(spec), _mel_bands(spec)
     windowed = np.empty((_BLOCK, spec.n_fft))
@@ -87,11 +89,15 @@ def _frames(x: Float32, spec: FrontendSpec, first: int, count: int) -> Float32:
     if before or after:
         part = np.concatenate([x[before:0:-1], part, x[-2 : -2 - after : -1]])
     (stride,) = part.strides
-    return np.lib.stride_tricks.as_strided(part, (count, spec.n_fft), (stride * spec.hop, stride), writeable=False)
+    return np.lib.stride_tricks.as_strided(
+        part, (count, spec.n_fft), (stride * spec.hop, stride), writeable=False
+    )
 
 
 def clip_of(waveform: Float32, spec: FrontendSpec, start: int = 0) -> Float32:
-    """The clip [clip_samples] of a waveform [N] from sample `start` on; zeros follow where it is too short."""
+    """The clip [clip_samples] of a waveform [N] from sample `start` on; zeros follow where it is
+    too short.
+    """
     part = waveform[start : start + spec.clip_samples]
     if len(part) == spec.clip_samples:
         return part
@@ -116,7 +122,9 @@ def hann(length: int) -> Float64:
 
 
 def mel_filterbank(spec: FrontendSpec) -> Float64:
-    """Triangular filters [F, M] on Slaney's mel scale, each of unit area in Hz (librosa.filters.mel, norm='slaney')."""
+    """Triangular filters [F, M] on Slaney's mel scale, each of unit area in Hz
+    (librosa.filters.mel, norm='slaney').
+    """
     bins = np.linspace(0, spec.sampling_rate / 2, spec.n_bins)  # Hz, [F]
     edges = _hertz(np.linspace(_slaney_mel(spec.f_min), _slaney_mel(spec.f_max), spec.n_mels + 2))  # [M + 2]
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
@@ -149,13 +157,18 @@ def _window(spec: FrontendSpec) -> Float64:
 
 @lru_cache(maxsize=8)
 def _mel_bands(spec: FrontendSpec) -> tuple[tuple[slice, slice, Float32], ...]:
-    """Bins, mels, and the filters between them: low mels need low bins only, so that three products take a third of one's
-    multiplications. So small a product OpenBLAS computes on the calling thread: of a larger one's its second thread
-    spins on a core that others could use, which halves what decoders and callers with threads of their own reach.
+    """Bins, mels, and the filters between them: low mels need low bins only, so that three products
+    take a third of one's multiplications. So small a product OpenBLAS computes on the calling
+    thread: of a larger one's its second thread spins on a core that others could use, which halves
+    what decoders and callers with threads of their own reach.
     """
     filters = mel_filterbank(spec).astype(np.float32)
     bands = []
-    for mels in (slice(0, spec.n_mels // 2), slice(spec.n_mels // 2, 3 * spec.n_mels // 4), slice(3 * spec.n_mels // 4, None)):
+    for mels in (
+        slice(0, spec.n_mels // 2),
+        slice(spec.n_mels // 2, 3 * spec.n_mels // 4),
+        slice(3 * spec.n_mels // 4, None),
+    ):
         used = np.flatnonzero(filters[:, mels].any(1))
         bins = slice(used[0], used[-1] + 1) if used.size else slice(1)
         bands.append((bins, mels, np.ascontiguousarray(filters[bins, mels])))

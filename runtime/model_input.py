@@ -1,4 +1,5 @@
-"""What a model's input is made from: a signal of any length and rate, as programs other than `rrtn score` hold it.
+"""What a model's input is made from: a signal of any length and rate, as programs other than `rrtn
+score` hold it.
 
 N samples, C channels, T frames, M mels.
 """
@@ -10,18 +11,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .audio import audio_from_array
-from .bundle import InputKind
+from .arrays import Float32
+from .audio.reader import audio_from_array
 from .errors import ConfigError
-from .frontend import Float32, clip_input
-from .spec import FrontendSpec
+from .frontend import clip_input
+from .spec import FrontendSpec, InputKind
 
-# Where audonnx is installed, so is audobject: a transform that is an Object can be written to YAML again with its model.
-_Object: Any = importlib.import_module("audobject").Object if importlib.util.find_spec("audobject") else object
+# Where audonnx is installed, so is audobject: a transform that is an Object can be written to YAML
+# again with its model.
+_Object: Any = (
+    importlib.import_module("audobject").Object if importlib.util.find_spec("audobject") else object
+)
 
 
 class ModelInput(_Object):  # type: ignore[misc]
-    """The transform that model.yaml names for audonnx, and what a client of a Triton server calls before it sends.
+    """The transform that model.yaml names for audonnx, and what a client of a Triton server calls
+    before it sends.
 
     `frontend` has the fields of FrontendSpec, as the model's file carries them.
     """
@@ -32,12 +37,15 @@ class ModelInput(_Object):  # type: ignore[misc]
         self._spec = FrontendSpec.from_dict(frontend)
 
     def __call__(self, signal: npt.ArrayLike, sampling_rate: int | None = None) -> Float32:
-        """signal [N] or [C, N] of any scale -> waveform [clip_samples] or log_mel [T, M] of its first clip, levelled.
+        """signal [N] or [C, N] of any scale -> waveform [clip_samples] or log_mel [T, M] of its first
+        clip, levelled.
 
         Raises AudioError for NaN or no samples, ConfigError for a rate or shape that is none.
         """
         if sampling_rate is None:
-            raise ConfigError("sampling_rate | not given | expected the signal's, in Hz | model(signal, sampling_rate)")
+            raise ConfigError(
+                "sampling_rate | not given | expected the signal's, in Hz | model(signal, sampling_rate)"
+            )
         audio = audio_from_array(np.transpose(signal), sampling_rate, self._spec)
         clip = clip_input(audio.waveform, self._spec, self.input)
         return clip if clip.ndim == 1 else clip[0]

@@ -1,6 +1,8 @@
-"""What an ONNX file holds, read from its bytes: without the onnx package, without running it, without copying a tensor.
+"""What an ONNX file holds, read from its bytes: without the onnx package, without running it, without
+copying a tensor.
 
-Only protobuf's headers are walked; everything else is skipped by its length. Field numbers are those of onnx.proto.
+Only protobuf's headers are walked; everything else is skipped by its length. Field numbers are
+those of onnx.proto.
 """
 
 import hashlib
@@ -10,7 +12,9 @@ from typing import Final
 
 from .errors import ModelError
 
-SEAL_KEY: Final = "rrtn.sha256"  # of the metadata entry that ends the file: the hash of all that stands before it
+SEAL_KEY: Final = (
+    "rrtn.sha256"  # of the metadata entry that ends the file: the hash of all that stands before it
+)
 NEWEST_OPSET: Final = 26  # that ONNX Runtime 1.31 knows, the oldest that rrtn takes
 _STANDARD: Final = (memoryview(b""), memoryview(b"ai.onnx"))  # domains: two names of the same operators
 _MAX_FIELDS: Final = 1_000_000  # of a whole file; ours have some 1,500
@@ -28,7 +32,14 @@ _PARTS: Final[dict[str, dict[int, str]]] = {
     "function": {7: "node", 9: "opset", 11: "attribute"},
     "graph": {1: "node", 5: "tensor", 15: "sparse tensor"},
     "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse tensor", 23: "sparse tensor"},
+    "attribute": {
+        5: "tensor",
+        6: "graph",
+        10: "tensor",
+        11: "graph",
+        22: "sparse tensor",
+        23: "sparse tensor",
+    },
     "sparse tensor": {1: "tensor", 2: "tensor"},
     "tensor": {},
     "opset": {},
@@ -42,22 +53,28 @@ def onnx_metadata(model: bytes, name: str = "ONNX") -> dict[str, str]:
     try:
         properties = (value for number, value in _fields(memoryview(model)) if number == _METADATA_PROPS)
         entries = [_contents(_fields(value)) for value in properties if isinstance(value, memoryview)]
-        return {bytes(entry.get(_KEY, b"")).decode(): bytes(entry.get(_VALUE, b"")).decode() for entry in entries}
+        return {
+            bytes(entry.get(_KEY, b"")).decode(): bytes(entry.get(_VALUE, b"")).decode() for entry in entries
+        }
     except (IndexError, ValueError) as error:
         raise _broken(name, error) from error
 
 
 def check_onnx(model: bytes, name: str) -> None:
-    """Raises ModelError where a tensor's data are in another file, or an operator or opset is not standard ONNX.
+    """Raises ModelError where a tensor's data are in another file, or an operator or opset is not
+    standard ONNX.
 
-    To be called before any runtime sees the bytes: such data may be any file of this machine, or its memory.
+    To be called before any runtime sees the bytes: such data may be any file of this machine, or
+    its memory.
     """
     try:
         reason = next(filter(None, (_refusal(kind, fields) for kind, fields in _messages(model))), "")
     except (IndexError, ValueError) as error:
         raise _broken(name, error) from error
     if reason:
-        raise ModelError(f"{name} | {reason} | expected standard operators with their weights inside | export it with rrtn")
+        raise ModelError(
+            f"{name} | {reason} | expected standard operators with their weights inside | export it with rrtn"
+        )
 
 
 def sealed(model: bytes) -> bytes:
@@ -70,7 +87,9 @@ def check_seal(model: bytes, name: str) -> None:
     size = len(_seal("0" * 64))
     digest = hashlib.sha256(memoryview(model)[:-size]).hexdigest()
     if model[-size:] != _seal(digest):
-        raise ModelError(f"{name} | sha256 {digest[:12]} | another one in its seal, or no seal | changed or cut: export again")
+        raise ModelError(
+            f"{name} | sha256 {digest[:12]} | another one in its seal, or no seal | changed or cut: export again"
+        )
 
 
 def _seal(digest: str) -> bytes:
@@ -88,12 +107,16 @@ def _broken(name: str, error: Exception) -> ModelError:
 
 def _refusal(kind: str, fields: list[Field]) -> str:
     """Why a message must not be loaded; "" where it may. Of a field that stands twice, each counts."""
-    if kind == "tensor" and any(number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value) for number, value in fields):
+    if kind == "tensor" and any(
+        number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value) for number, value in fields
+    ):
         return f"tensor {_text(fields, _TENSOR_NAME)} has its data in another file"
     if kind == "node" and any(number == _NODE_DOMAIN and value not in _STANDARD for number, value in fields):
         return f"operator {_text(fields, _OP_TYPE)} of the domain {_text(fields, _NODE_DOMAIN)}"
     if kind == "opset" and _contents(fields).get(_OPSET_DOMAIN, b"") in _STANDARD:
-        versions = [value for number, value in fields if number == _OPSET_VERSION and isinstance(value, int)] or [0]
+        versions = [
+            value for number, value in fields if number == _OPSET_VERSION and isinstance(value, int)
+        ] or [0]
         if not all(1 <= version <= NEWEST_OPSET for version in versions):
             return f"opset {versions[-1]}, where this rrtn knows 1 to {NEWEST_OPSET}"
     return ""
@@ -109,7 +132,10 @@ def _contents(fields: Iterable[Field]) -> dict[int, memoryview]:
 
 
 def _messages(model: bytes) -> Iterator[tuple[str, list[Field]]]:
-    """Every message of _PARTS with its fields. No recursion: how deep a file is nested is its maker's choice."""
+    """Every message of _PARTS with its fields.
+
+    No recursion: how deep a file is nested is its maker's choice.
+    """
     waiting = [("model", memoryview(model))]
     left = _MAX_FIELDS
     while waiting:
@@ -119,7 +145,11 @@ def _messages(model: bytes) -> Iterator[tuple[str, list[Field]]]:
         if left < 0:
             raise ValueError(f"more than {_MAX_FIELDS:,} fields")
         parts = _PARTS[kind]
-        waiting += [(parts[number], value) for number, value in fields if number in parts and isinstance(value, memoryview)]
+        waiting += [
+            (parts[number], value)
+            for number, value in fields
+            if number in parts and isinstance(value, memoryview)
+        ]
         yield kind, fields
 
 

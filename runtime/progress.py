@@ -3,14 +3,20 @@
 import sys
 import time
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
 
 _QUIET_SECONDS: Final = 2.0  # shorter work prints nothing at all off a terminal
 _LINE_SECONDS: Final = 10.0  # between plain lines
+
+
+class Bar(Protocol):
+    """What reports how much is done: a Progress, or a test's own."""
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """`count` more are done."""
 
 
 class Progress:
@@ -22,14 +28,18 @@ class Progress:
         self._started = time.monotonic()
         self._next_line = self._started + _LINE_SECONDS
         self._bar = _bar() if sys.stderr.isatty() else None
-        self._task = self._bar.add_task(label, total=total, unit=unit, rate="", note="") if self._bar else None
+        self._task = (
+            self._bar.add_task(label, total=total, unit=unit, rate="", note="") if self._bar else None
+        )
 
     def __enter__(self) -> "Progress":
         if self._bar:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar:
             self._bar.stop()
         elif self._printed < self._done and self.seconds > _QUIET_SECONDS:
@@ -67,7 +77,17 @@ class Progress:
         print(line + note, file=sys.stderr, flush=True)
 
 
-def _bar() -> RichProgress:
+def _bar() -> "RichProgress":
+    from rich.console import Console  # not above: most commands show no bar
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as RichProgress
+
     return RichProgress(
         TextColumn("{task.description}"),
         BarColumn(),

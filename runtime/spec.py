@@ -7,11 +7,13 @@ from typing import Any, Literal, get_args
 from .errors import ModelError
 
 Pad = Literal["silence", "zero_db"]
+InputKind = Literal["logmel", "waveform"]  # what a model takes: log_mel [B, 1, T, M] or waveform [B, N]
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrontendSpec:
-    """How audio becomes a log-Mel clip. It travels checkpoint -> ONNX metadata -> engine stamp, and is read from there.
+    """How audio becomes a log-Mel clip. It travels checkpoint -> ONNX metadata -> engine stamp, and is
+    read from there.
 
     Defaults are those of PANNs `Cnn14_16k`, on clips of 250 frames.
     """
@@ -24,8 +26,8 @@ class FrontendSpec:
     f_max: float = 8_000.0  # Hz
     power_floor: float = 1e-10  # Mel power below it counts as this: -100 dB
     frames: int = 250  # T of one clip
-    # A recording shorter than a clip goes on as silence, or (zero_db) as frames of 0 dB, which is loud: as the authors'
-    # pipeline probably had it (paper.md, point 5).
+    # A recording shorter than a clip goes on as silence, or (zero_db) as frames of 0 dB, which is
+    # loud: as the authors' pipeline probably had it (paper.md, point 5).
     pad: Pad = "silence"
     peak_dbfs: float = -3.0  # every file's peak is set to this before anything else; silence stays silence
 
@@ -63,9 +65,14 @@ class FrontendSpec:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "FrontendSpec":
-        """The spec that a model carries. Raises ModelError where a field is missing or unknown: nothing is guessed."""
+        """The spec that a model carries.
+
+        Raises ModelError where a field is missing or unknown: nothing is guessed.
+        """
         expected = {field.name for field in dataclasses.fields(cls)}
         if fields.keys() != expected:
             odd = sorted(fields.keys() ^ expected)
-            raise ModelError(f"frontend spec | missing or unknown fields: {', '.join(odd)} | export the model again")
+            raise ModelError(
+                f"frontend spec | missing or unknown fields: {', '.join(odd)} | export the model again"
+            )
         return cls(**fields)

@@ -1,4 +1,6 @@
-"""What tests of several layers share: real audio where it lies beside the project, tiny models and data that are made here."""
+"""What tests of several layers share: real audio where it lies beside the project, tiny models and
+data that are made here.
+"""
 
 import ctypes
 import os
@@ -16,12 +18,13 @@ from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import FrontendSpec, Scorer
 from rrtn.runtime.bundle import metadata_of
 from rrtn.runtime.onnx_file import sealed
-from rrtn.train.corpus import synthesise
+from rrtn.train.data.corpus import synthesise
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 LABELS = ("Awe", "Fear", "Joy")
-# torch's threads spin while they wait for each other. Where others need the cores, that takes ten times as long as sleeping.
+# torch's threads spin while they wait for each other. On a busy machine that takes ten times as
+# long as sleeping.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
@@ -119,18 +122,26 @@ def tiny_model_at(spec: FrontendSpec) -> Callable[[Path], Path]:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """15 Train clips of 5 speakers, 9 Val clips of 3, 2 Test clips of one. To be left as it is: tests copy it first."""
+    """15 Train clips of 5 speakers, 9 Val clips of 3, 2 Test clips of one.
+
+    To be left as it is: tests copy it first.
+    """
     folder = tmp_path_factory.mktemp("data") / "corpus"
     return synthesise(folder, clips=26, speakers=9, seed=3, split=(0.6, 0.3, 0.1), workers=1)
 
 
 @pytest.fixture
 def csv_lines() -> list[str]:
-    """data_info.csv of a tiny data set in the Hume-VB layout: 8 Train, 4 Val, 2 Test clips; item i is line i + 1."""
+    """data_info.csv of a tiny data set in the Hume-VB layout: 8 Train, 4 Val, 2 Test clips; item i
+    is line i + 1.
+    """
     header = "File_ID,Split,Subject_ID,Country_string,Age,Awe,Fear"
     splits = ["Train"] * 8 + ["Val"] * 4 + ["Test"] * 2
     ratings = np.random.default_rng(0).uniform(0, 1, (len(splits), 2)).round(3)
-    labels = ["," if split == "Test" else f"{awe},{fear}" for split, (awe, fear) in zip(splits, ratings, strict=True)]
+    labels = [
+        "," if split == "Test" else f"{awe},{fear}"
+        for split, (awe, fear) in zip(splits, ratings, strict=True)
+    ]
     rows = (
         f"[{i:05d}],{split},{split}_{i // 2},USA,30,{label}"
         for i, (split, label) in enumerate(zip(splits, labels, strict=True))
@@ -140,7 +151,9 @@ def csv_lines() -> list[str]:
 
 @pytest.fixture
 def make_data(tmp_path: Path, csv_lines: list[str]) -> Callable[..., Path]:
-    """Writes `csv_lines`, or the bytes or lines that are given, beside the noise of the 14 clips; -> the folder."""
+    """Writes `csv_lines`, or the bytes or lines that are given, beside the noise of the 14 clips;
+    -> the folder.
+    """
 
     def make(table: bytes | list[str] = csv_lines) -> Path:
         folder = tmp_path / "data"
@@ -165,8 +178,12 @@ def scorer(tmp_path_factory: pytest.TempPathFactory, spec: FrontendSpec) -> Iter
 
 @pytest.fixture
 def sound(spec: FrontendSpec) -> NDArray[np.float64]:
-    """1.5 s of noise under a smooth envelope at 16 kHz, peak 0.5: something at every frequency, and no edges."""
-    noise = np.random.default_rng(1).normal(size=round(1.5 * spec.sampling_rate)) * np.hanning(round(1.5 * spec.sampling_rate))
+    """1.5 s of noise under a smooth envelope at 16 kHz, peak 0.5: something at every frequency, and
+    no edges.
+    """
+    noise = np.random.default_rng(1).normal(size=round(1.5 * spec.sampling_rate)) * np.hanning(
+        round(1.5 * spec.sampling_rate)
+    )
     return np.asarray(0.5 * noise / np.abs(noise).max())
 
 

@@ -1,1 +1,4 @@
-"""Training and evaluation (torch, torchaudio). Modules are imported where they are used: `rrtn.train.loop`, ..."""
+"""Training and evaluation (torch, torchaudio).
+
+Modules are imported where they are used: `rrtn.train.loop`, ...
+"""

@@ -5,8 +5,9 @@
     <folder>/weights-<step>-<epochs>.safetensors     encoder, head, projector; RUWL's c as `ruwl.c`
     <folder>/optimizer-<step>-<epochs>.safetensors   AdamW's moments and the epoch's running sums; only in `last`
 
-New files have new names, so a JSON always points to whole ones, whenever a save is interrupted. The step alone would be no
-new name: an epoch's last step may be saved before its validation, by a signal or by the clock, and again after it.
+New files have new names, so a JSON always points to whole ones, whenever a save is interrupted. The
+step alone would be no new name: an epoch's last step may be saved before its validation, by a
+signal or by the clock, and again after it.
 """
 
 import json
@@ -55,11 +56,13 @@ class CheckpointInfo:
         return dict(self.history[-1]["val_ccc_per_target"])
 
 
-def save_checkpoint(folder: Path, info: CheckpointInfo, tensors: Mapping[str, Tensors], *, keep_previous: bool = False) -> None:
+def save_checkpoint(
+    folder: Path, info: CheckpointInfo, tensors: Mapping[str, Tensors], *, keep_previous: bool = False
+) -> None:
     """`tensors` {"weights": {...}, "optimizer": {...}}, each becomes one file.
 
-    Then all other files are removed, but those of the checkpoint before where it is kept. Raises StoppedError where the
-    storage refuses; what was there before is then still valid.
+    Then all other files are removed, but those of the checkpoint before where it is kept. Raises
+    StoppedError where the storage refuses; what was there before is then still valid.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
@@ -78,14 +81,18 @@ def read_info(folder: Path) -> CheckpointInfo:
     return _info(_document(folder / POINTER))
 
 
-def load_checkpoint(folder: Path, *kinds: str, pointer: str = POINTER) -> tuple[CheckpointInfo, dict[str, Tensors]]:
+def load_checkpoint(
+    folder: Path, *kinds: str, pointer: str = POINTER
+) -> tuple[CheckpointInfo, dict[str, Tensors]]:
     """The kinds of tensors asked for, on the CPU, once their hashes agree. Raises ModelError."""
     document = _document(folder / pointer)
     return _info(document), {kind: _load_checked(folder / pointer, document["files"], kind) for kind in kinds}
 
 
 class Saver:
-    """Saves behind the training's back, one job at a time and in order; a failure surfaces at the next call."""
+    """Saves behind the training's back, one job at a time and in order; a failure surfaces at the
+    next call.
+    """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -94,7 +101,9 @@ class Saver:
     def __enter__(self) -> "Saver":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._pool.shutdown(wait=True)
         if error is None:
             self.wait()
@@ -139,14 +148,20 @@ def _document(path: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(path.read_bytes())
     except OSError as error:
-        raise ModelError(f"{path} | {error.strerror} | expected a checkpoint of rrtn train | train first") from error
+        raise ModelError(
+            f"{path} | {error.strerror} | expected a checkpoint of rrtn train | train first"
+        ) from error
     except ValueError as error:
         raise ModelError(f"{path} | {error} | expected JSON | restore the file, or train again") from error
     found = document.get("schema") if isinstance(document, dict) else None
     if found != SCHEMA:
-        raise ModelError(f"{path} | schema {found!r} | this rrtn reads schema {SCHEMA} | use the rrtn that wrote it")
+        raise ModelError(
+            f"{path} | schema {found!r} | this rrtn reads schema {SCHEMA} | use the rrtn that wrote it"
+        )
     if lost := {"files", *CheckpointInfo.__dataclass_fields__} - document.keys():
-        raise ModelError(f"{path} | no {', '.join(sorted(lost))} | the file was changed | use another checkpoint")
+        raise ModelError(
+            f"{path} | no {', '.join(sorted(lost))} | the file was changed | use another checkpoint"
+        )
     return document
 
 
@@ -161,7 +176,9 @@ def _load_checked(pointer: Path, files: dict[str, Any], kind: str) -> Tensors:
     if not path.is_file() or (found := sha256_of(path)) != files[kind]["sha256"]:
         came = f"sha256 {found[:12]}" if path.is_file() else "not there"
         wanted = files[kind]["sha256"][:12]
-        raise ModelError(f"{path} | {came} | {pointer.name} lists {wanted} | the file was changed: use another checkpoint")
+        raise ModelError(
+            f"{path} | {came} | {pointer.name} lists {wanted} | the file was changed: use another checkpoint"
+        )
     try:
         return load_file(path)
     except SafetensorError as error:

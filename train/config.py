@@ -1,4 +1,6 @@
-"""Every setting of a training run: one dataclass a part, saved whole as the run's config.toml (see config_file.py)."""
+"""Every setting of a training run: one dataclass a part, saved whole as the run's config.toml (see
+config_file.py).
+"""
 
 import dataclasses
 import functools
@@ -9,12 +11,12 @@ from typing import Any, Literal, get_args
 
 from ..runtime.errors import ConfigError
 from ..runtime.spec import FrontendSpec
-from .encoders import EncoderName
-from .model import Activation
-from .views import AugmentConfig
+from .method.encoders import EncoderName
+from .method.model import Activation
+from .method.views import AugmentConfig
 
 Method = Literal["vanilla", "rrtn", "rrtn-ruwl"]
-DeviceName = Literal["auto", "cpu", "cuda"]
+TrainingDevice = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
 CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune"]
 RuwlMode = Literal["learned", "fixed"]
@@ -33,7 +35,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))
         if not 0 < self.fraction <= 1:
-            raise ConfigError(f"--fraction (data.fraction) | {self.fraction} | expected more than 0, at most 1")
+            raise ConfigError(
+                f"--fraction (data.fraction) | {self.fraction} | expected more than 0, at most 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +45,9 @@ class ModelConfig:
     """What is trained."""
 
     encoder: EncoderName = "resnet18"  # --encoder
-    method: Method = "rrtn-ruwl"  # --method: vanilla (CCC), rrtn (fixed weights), rrtn-ruwl (restrained uncertainty)
+    method: Method = (
+        "rrtn-ruwl"  # --method: vanilla (CCC), rrtn (fixed weights), rrtn-ruwl (restrained uncertainty)
+    )
     init: str = ""  # --init: a PANNs checkpoint that the encoder starts from
 
     def __post_init__(self) -> None:
@@ -82,17 +88,27 @@ class LossConfig:
 class RuwlConfig:
     """Restrained uncertainty weights of the three terms ccc, ccc_a, bt (Eqs. 5 and 6)."""
 
-    mode: RuwlMode = "learned"  # fixed: c stays where it starts, as in the authors' scripts (paper.md, point 2)
+    mode: RuwlMode = (
+        "learned"  # fixed: c stays where it starts, as in the authors' scripts (paper.md, point 2)
+    )
     lambdas: tuple[float, float, float] = (1.0, 1.0, 1e-8)
-    c: tuple[float, float, float] = (1.0, 1.0, 0.01)  # where c starts; method rrtn weighs with lambda / c^2 of it
+    c: tuple[float, float, float] = (
+        1.0,
+        1.0,
+        0.01,
+    )  # where c starts; method rrtn weighs with lambda / c^2 of it
     lr: float = 1e-3  # of c, which has no weight decay
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lambdas", tuple(map(float, self.lambdas)))
         object.__setattr__(self, "c", tuple(map(float, self.c)))
-        right = all(0 <= value < math.inf for value in self.lambdas) and all(0 < abs(c) < math.inf for c in self.c)
+        right = all(0 <= value < math.inf for value in self.lambdas) and all(
+            0 < abs(c) < math.inf for c in self.c
+        )
         if len(self.lambdas) != 3 or len(self.c) != 3 or not right:
-            raise ConfigError("ruwl.lambdas, ruwl.c | expected three numbers each, no lambda under 0 and no c of 0")
+            raise ConfigError(
+                "ruwl.lambdas, ruwl.c | expected three numbers each, no lambda under 0 and no c of 0"
+            )
         _check_choice("ruwl.mode", self.mode, get_args(RuwlMode))
         _check_least("ruwl.lr", self.lr, 0)
 
@@ -102,7 +118,9 @@ class OptimConfig:
     """AdamW, as the paper sets it."""
 
     epochs: int = 0  # --epochs; 0 is 60, as in the paper, and 5 on the built-in corpus
-    batch_size: int = 0  # --batch-size, over all GPUs; 0 is 128, as in the paper, and less where that is under 10 steps
+    batch_size: int = (
+        0  # --batch-size, over all GPUs; 0 is 128, as in the paper, and less where that is under 10 steps
+    )
     lr: float = 1e-3  # --lr
     eps: float = 1e-8
     weight_decay: float = 0.01
@@ -113,7 +131,9 @@ class OptimConfig:
         _check_least("--epochs (optim.epochs)", self.epochs, 0)
         _check_least("--batch-size (optim.batch_size)", self.batch_size, 0)
         if self.batch_size == 1:
-            raise ConfigError("--batch-size (optim.batch_size) | 1 | CCC and Barlow Twins need at least 2 clips")
+            raise ConfigError(
+                "--batch-size (optim.batch_size) | 1 | CCC and Barlow Twins need at least 2 clips"
+            )
         if not 0 < self.lr < 10:
             raise ConfigError(f"--lr (optim.lr) | {self.lr} | expected more than 0, usually about 0.001")
         for name in ("eps", "weight_decay", "warmup_epochs"):
@@ -125,7 +145,8 @@ class OptimConfig:
 class EvalConfig:
     """How the validation clips are seen."""
 
-    crop: Crop = "clip"  # the first 250 frames, as every exported model; full: whole recordings, as the authors may have
+    # the first 250 frames, as every exported model; full: whole recordings, as the authors may have
+    crop: Crop = "clip"
 
     def __post_init__(self) -> None:
         _check_choice("eval.crop", self.crop, get_args(Crop))
@@ -136,10 +157,12 @@ class Config:
     """A whole run."""
 
     seed: int = 0  # --seed
-    device: DeviceName = "auto"  # --device
+    device: TrainingDevice = "auto"  # --device
     precision: Precision = "auto"  # --precision of the two passes: bf16 on a GPU that has it, else fp32
     compile: CompileMode = "off"  # --compile: modes of torch.compile; reduce-overhead takes CUDA graphs
-    checkpoint_minutes: float = 10.0  # the longest time between two checkpoints; there is one at each epoch's end, too
+    checkpoint_minutes: float = (
+        10.0  # the longest time between two checkpoints; there is one at each epoch's end, too
+    )
     tensorboard: bool = False  # --tensorboard: event files in the run's folder
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -156,7 +179,7 @@ class Config:
         _check_least("--seed (seed)", self.seed, 0)
         if self.seed >= 2**63:
             raise ConfigError(f"--seed (seed) | {self.seed} | expected less than 2^63")
-        _check_choice("--device (device)", self.device, get_args(DeviceName))
+        _check_choice("--device (device)", self.device, get_args(TrainingDevice))
         _check_choice("--precision (precision)", self.precision, get_args(Precision))
         _check_choice("--compile (compile)", self.compile, get_args(CompileMode))
         if not self.checkpoint_minutes > 0:
@@ -166,7 +189,10 @@ class Config:
     def _check_effects(self) -> None:
         """A setting that cannot take effect is a mistake that nobody would see."""
         method = self.model.method
-        without_effect = {"vanilla": ("projector", "loss", "ruwl", "augment"), "rrtn": ("ruwl.mode", "ruwl.lr")}.get(method, ())
+        without_effect = {
+            "vanilla": ("projector", "loss", "ruwl", "augment"),
+            "rrtn": ("ruwl.mode", "ruwl.lr"),
+        }.get(method, ())
         chosen = f"method {method}"
         if method == "rrtn-ruwl" and self.ruwl.mode == "fixed":
             chosen, without_effect = "ruwl.mode fixed", ("ruwl.lr",)
@@ -193,7 +219,10 @@ def _plain(value: Any) -> Any:
 
 
 def config_from_dict(document: Mapping[str, Any], *, source: str) -> Config:
-    """Sections and keys as in config.toml. Raises ConfigError naming an unknown key or a value of the wrong type."""
+    """Sections and keys as in config.toml.
+
+    Raises ConfigError naming an unknown key or a value of the wrong type.
+    """
     config: Config = _from_dict(Config, document, source=source, prefix="")
     return config
 
@@ -202,7 +231,9 @@ def flat_settings(document: Mapping[str, Any], prefix: str = "") -> dict[str, An
     """Nested settings by their dotted names."""
     flat: dict[str, Any] = {}
     for key, value in document.items():
-        flat |= flat_settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        flat |= (
+            flat_settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+        )
     return flat
 
 
@@ -210,7 +241,10 @@ def _from_dict(kind: Any, document: Mapping[str, Any], *, source: str, prefix: s
     fields = {item.name: item for item in dataclasses.fields(kind)}
     if unknown := [prefix + key for key in document if key not in fields]:
         raise ConfigError(f"{source} | unknown: {', '.join(unknown)} | known here: {', '.join(fields)}")
-    values = {key: _value(_default(fields[key]), value, source=source, key=prefix + key) for key, value in document.items()}
+    values = {
+        key: _value(_default(fields[key]), value, source=source, key=prefix + key)
+        for key, value in document.items()
+    }
     try:
         return kind(**values)
     except ConfigError:
@@ -224,7 +258,8 @@ def _value(default: Any, value: object, *, source: str, key: str) -> Any:
     if isinstance(default, tuple):
         item = default[0] if default else ""  # the empty default is of names
         return tuple(
-            _value(item, part, source=source, key=key) for part in _checked(value, list | tuple, source=source, key=key)
+            _value(item, part, source=source, key=key)
+            for part in _checked(value, list | tuple, source=source, key=key)
         )
     if isinstance(default, float):
         return float(_checked(value, int | float, source=source, key=key))

@@ -1,4 +1,5 @@
-"""What a person sees while `rrtn train` runs: a live table on a terminal, plain lines in a log, TensorBoard if asked for.
+"""What a person sees while `rrtn train` runs: a live table on a terminal, plain lines in a log,
+TensorBoard if asked for.
 
 All of it goes to stderr. Every duration is of the monotonic clock, which nobody can set back.
 """
@@ -29,7 +30,12 @@ _OTHER_LINES: Final = 6  # header, rule, the best epoch, progress, the cursor's,
 _GAP: Final = 2  # between two columns
 _BAR: Final = (8, 40)  # its least and its greatest width
 _HEADERS: Final = {"w": "weights", "best": ""}
-_LOSSES: Final = {"total": "loss", "ccc": "l_ccc", "ccc_a": "l_ccc_a", "bt": "l_bt"}  # in TensorBoard, in the record
+_LOSSES: Final = {
+    "total": "loss",
+    "ccc": "l_ccc",
+    "ccc_a": "l_ccc_a",
+    "bt": "l_bt",
+}  # in TensorBoard, in the record
 _DROPPED_FIRST: Final = ("peak", "w", "ccc_a", "bt", "ccc", "clips/s", "loss")  # on a narrow terminal
 
 
@@ -63,10 +69,12 @@ class _Phase:
 
 
 class Display:
-    """`with Display(epochs=..., clips_per_epoch=...) as display:`; of several processes all but one are `quiet`.
+    """`with Display(epochs=..., clips_per_epoch=...) as display:`; of several processes all but one
+    are `quiet`.
 
-    `flops_per_clip` are a training step's, `peak` is in FLOP/s: where both are given, the share of the peak is shown.
-    Raises MissingExtraError where `tensorboard`, a folder, is given and the package is missing.
+    `flops_per_clip` are a training step's, `peak` is in FLOP/s: where both are given, the share of
+    the peak is shown. Raises MissingExtraError where `tensorboard`, a folder, is given and the
+    package is missing.
     """
 
     def __init__(
@@ -92,7 +100,9 @@ class Display:
         self._console = Console(stderr=True, highlight=False)
         on_terminal = not quiet and sys.stderr.isatty() and self._console.is_interactive
         # Drawn by hand: no thread competes with the training loop. stdout is left alone, for --json.
-        live = Live(get_renderable=self._rendered, console=self._console, auto_refresh=False, redirect_stdout=False)
+        live = Live(
+            get_renderable=self._rendered, console=self._console, auto_refresh=False, redirect_stdout=False
+        )
         self._live = live if on_terminal else None
         self._period = _REFRESH_SECONDS if on_terminal else _LINE_SECONDS
         self._next = now + self._period
@@ -102,7 +112,9 @@ class Display:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live:
             self._live.stop()
         if self._writer:
@@ -112,7 +124,9 @@ class Display:
         """Training of epoch `epoch`, counted from 0, begins, or goes on behind its first `done_clips`."""
         self._measure_rest()
         self._epoch, self._earlier = epoch, self._training
-        self._training = _Phase(split="Train", total=self._clips_per_epoch, before=done_clips, started=monotonic())
+        self._training = _Phase(
+            split="Train", total=self._clips_per_epoch, before=done_clips, started=monotonic()
+        )
         self._phase = self._training
         self._show()
 
@@ -120,7 +134,9 @@ class Display:
         """So many more training clips are done."""
         self._phase.done += clips
         if monotonic() >= self._next:
-            self._show(f"{self._phase.split} {self._phase.before + self._phase.done}/{self._phase.total} clips")
+            self._show(
+                f"{self._phase.split} {self._phase.before + self._phase.done}/{self._phase.total} clips"
+            )
 
     def validating(self, total: int) -> None:
         """This epoch's training is over; now come `total` clips of validation."""
@@ -144,7 +160,9 @@ class Display:
         )  # all before a resume
         self._rows.append(row := _cells(record) | speed)
         self._phase = self._training
-        losses = "  ".join(f"{name} {row[name]}" for name in ("loss", "ccc", "ccc_a", "bt", "w") if name in row)
+        losses = "  ".join(
+            f"{name} {row[name]}" for name in ("loss", "ccc", "ccc_a", "bt", "w") if name in row
+        )
         self._show(f"{losses}  |  Val CCC {row['Val CCC']}{'  best' if is_best else ''}")
         if self._writer:
             self._writer.write(record, rate)
@@ -162,13 +180,20 @@ class Display:
             self._rest = max(monotonic() - self._training.ended, 0.0)
 
     def _show(self, line: str = "") -> None:
-        """Draws the table anew, or prints `line` where there is none; then `advance` is silent for a while."""
+        """Draws the table anew, or prints `line` where there is none; then `advance` is silent for
+        a while.
+        """
         started = monotonic()
         if self._live:
             self._live.refresh()
         elif line:
             rate, share, left = self._speed()
-            parts = (self._part.label, f"epoch {self._epoch + 1:3d}/{self._epochs}  {line}", f"{rate}  {share}".rstrip(), left)
+            parts = (
+                self._part.label,
+                f"epoch {self._epoch + 1:3d}/{self._epochs}  {line}",
+                f"{rate}  {share}".rstrip(),
+                left,
+            )
             self.say("  |  ".join(filter(None, parts)))
         else:
             return
@@ -192,7 +217,9 @@ class Display:
         return f"{rate * self._share_per_rate:.0%}" if self._share_per_rate else ""
 
     def _seconds_left(self) -> float:
-        """Of the whole run, at the pace of this epoch and the one before (the first has a slow start); 0: not known."""
+        """Of the whole run, at the pace of this epoch and the one before (the first has a slow
+        start); 0: not known.
+        """
         training = self._training
         pace, rest = self._pace()
         later = (self._epochs - self._epoch - 1) * (self._clips_per_epoch * pace + rest)
@@ -209,7 +236,9 @@ class Display:
         return (self._earlier.seconds + training.seconds) / clips if clips else 0.0, rest
 
     def _rendered(self) -> Group:
-        """The last epochs, below the best one where that is older, and this epoch's progress: as they fit just now."""
+        """The last epochs, below the best one where that is older, and this epoch's progress: as
+        they fit just now.
+        """
         width, height = self._console.size
         parts = []
         if self._rows:
@@ -236,13 +265,18 @@ def _table(rows: list[dict[str, str]], width: int) -> Table:
     """Of the columns that have something in them, the most important ones that fit into `width`."""
     rows = [{name: text.replace("e-0", "e-") for name, text in row.items()} for row in rows]
     names = [name for name in rows[0] if any(row[name] for row in rows)]
-    widths = {name: max(len(text) for text in (_HEADERS.get(name, name), *(row[name] for row in rows))) for name in names}
+    widths = {
+        name: max(len(text) for text in (_HEADERS.get(name, name), *(row[name] for row in rows)))
+        for name in names
+    }
     for name in _DROPPED_FIRST:
         if sum(widths[kept] + _GAP for kept in names) - _GAP > width:
             names = [kept for kept in names if kept != name]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
     for name in names:
-        table.add_column(_HEADERS.get(name, name), justify="left" if name == "best" else "right", no_wrap=True)
+        table.add_column(
+            _HEADERS.get(name, name), justify="left" if name == "best" else "right", no_wrap=True
+        )
     for row in rows:
         table.add_row(*(row[name] for name in names), style="bold green" if row["best"] else "")
     return table
@@ -256,7 +290,9 @@ def _progress(label: str, phase: _Phase, speed: tuple[str, str, str], width: int
         room = width - sum(len(text) + _GAP for text in shown)
         if room >= _BAR[0]:
             break
-    bar = ProgressBar(total=phase.total, completed=phase.before + phase.done, width=max(1, min(room, _BAR[1])))
+    bar = ProgressBar(
+        total=phase.total, completed=phase.before + phase.done, width=max(1, min(room, _BAR[1]))
+    )
     line = Table.grid(*(Column(no_wrap=True) for _ in range(len(shown) + 1)), padding=(0, _GAP, 0, 0))
     line.add_row(shown[0], bar, *shown[1:])
     return line
@@ -284,12 +320,21 @@ class _Writer:
         self._writer: SummaryWriter | None = None
 
     def write(self, record: Record, rate: float) -> None:
-        """The first record hides what an earlier process wrote from that step on: it has been trained again."""
+        """The first record hides what an earlier process wrote from that step on: it has been
+        trained again.
+        """
         step = record["step"]
         self._writer = self._writer or self._type(str(self._folder), purge_step=step)
         scalars = {f"loss/{name}": record[key] for name, key in _LOSSES.items() if key in record}
-        scalars |= {f"weights/{name}": w for name, w in zip(("ccc", "ccc_a", "bt"), record.get("weights", ()), strict=False)}
-        scalars |= {"val_ccc/mean": record["val_ccc"], "speed/clips_per_s": rate, "speed/grad_norm": record["grad_norm"]}
+        scalars |= {
+            f"weights/{name}": w
+            for name, w in zip(("ccc", "ccc_a", "bt"), record.get("weights", ()), strict=False)
+        }
+        scalars |= {
+            "val_ccc/mean": record["val_ccc"],
+            "speed/clips_per_s": rate,
+            "speed/grad_norm": record["grad_norm"],
+        }
         scalars |= {f"val_ccc/{target}": ccc for target, ccc in record["val_ccc_per_target"].items()}
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, step)

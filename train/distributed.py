@@ -1,9 +1,10 @@
-"""Several processes that train as one: what the loss and BatchNorm see is always the global batch (paper.md, point 14).
+"""Several processes that train as one: what the loss and BatchNorm see is always the global batch
+(paper.md, point 14).
 
-Started by torchrun. Each rank takes its slice of the batch; embeddings, scores and ratings are gathered, so that every
-rank computes the losses of the whole batch with the code of a single process. Gradients are then averaged over the ranks
-(DistributedDataParallel), for which `gathered` hands each rank's slice the sum over all ranks.
-B batch of this rank, W ranks.
+Started by torchrun. Each rank takes its slice of the batch; embeddings, scores and ratings are
+gathered, so that every rank computes the losses of the whole batch with the code of a single
+process. Gradients are then averaged over the ranks (DistributedDataParallel), for which `gathered`
+hands each rank's slice the sum over all ranks. B batch of this rank, W ranks.
 """
 
 import contextlib
@@ -21,7 +22,9 @@ from torch import Tensor, nn
 
 from ..runtime.errors import ConfigError, StoppedError
 
-_TIMEOUT: Final = datetime.timedelta(minutes=30)  # the first rank may decode a whole data set while the others wait
+_TIMEOUT: Final = datetime.timedelta(
+    minutes=30
+)  # the first rank may decode a whole data set while the others wait
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,9 @@ def world_from_environment() -> World:
     if not found:
         return World()
     if len(found) < len(names):
-        raise ConfigError(f"environment | only {', '.join(found)} | expected {', '.join(names)}, or none | start with torchrun")
+        raise ConfigError(
+            f"environment | only {', '.join(found)} | expected {', '.join(names)}, or none | start with torchrun"
+        )
     return World(*map(int, found.values()))
 
 
@@ -71,7 +76,7 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
         yield
     except RuntimeError as error:
         lost = dist.is_initialized() and isinstance(error, dist.DistError)
-        if not lost and "/gloo/" not in str(error):  # Gloo has no error of its own, and may fail while it connects
+        if not lost and "/gloo/" not in str(error):  # Gloo has no error of its own
             raise
         raise StoppedError(
             f"torchrun | rank {world.rank} has lost another process | that one's message says why | then go on with --resume"
@@ -130,7 +135,10 @@ def concatenated(world: World, part: npt.NDArray[np.float32]) -> npt.NDArray[np.
 
 
 def gathered(x: Tensor) -> Tensor:
-    """[B, ...] of each rank -> [W B, ...], rank after rank; differentiable. The tensor itself in a single process."""
+    """[B, ...] of each rank -> [W B, ...], rank after rank; differentiable.
+
+    The tensor itself in a single process.
+    """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return x
     result: Tensor = _Gather.apply(x)
@@ -138,7 +146,9 @@ def gathered(x: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """Each rank's loss depends on every rank's slice, so a slice's gradient is the sum over the ranks' losses."""
+    """Each rank's loss depends on every rank's slice, so a slice's gradient is the sum over the
+    ranks' losses.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -149,7 +159,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        gradient = gradients[0].clone(memory_format=torch.contiguous_format)  # autograd may hand the same to others
+        gradient = gradients[0].clone(
+            memory_format=torch.contiguous_format
+        )  # autograd may hand the same to others
         dist.all_reduce(gradient)
         return gradient.chunk(dist.get_world_size())[dist.get_rank()]
 
@@ -171,7 +183,9 @@ class _Sum(torch.autograd.Function):
 
 
 def with_global_batchnorm(network: nn.Module, device: torch.device) -> nn.Module:
-    """Every BatchNorm over the global batch: torch's SyncBatchNorm on GPUs; it has no CPU version, so ours there."""
+    """Every BatchNorm over the global batch: torch's SyncBatchNorm on GPUs; it has no CPU version,
+    so ours there.
+    """
     if device.type == "cuda":
         synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         return synced
@@ -182,7 +196,9 @@ def with_global_batchnorm(network: nn.Module, device: torch.device) -> nn.Module
 
 
 class _GlobalBatchNorm(nn.BatchNorm2d):
-    """BatchNorm over [B, C, ...] of all ranks, from two sums; buffers as torch's (the unbiased variance is kept)."""
+    """BatchNorm over [B, C, ...] of all ranks, from two sums; buffers as torch's (the unbiased
+    variance is kept).
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:

@@ -7,7 +7,8 @@ from typing import Any
 
 
 class Interruption:
-    """Catches Ctrl-C and SIGTERM while it is open: `signal` is then set, and the loop stops where it can go on later.
+    """Catches Ctrl-C and SIGTERM while it is open: `signal` is then set, and the loop stops where it
+    can go on later.
 
     A second Ctrl-C stops at once.
     """
@@ -18,10 +19,14 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
-            self._before = {number: signal.signal(number, self._caught) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {
+                number: signal.signal(number, self._caught) for number in (signal.SIGINT, signal.SIGTERM)
+            }
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -16,25 +16,25 @@ import numpy as np
 import torch
 
 from .. import __version__
+from ..runtime.arrays import Float32
 from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.failpoints import failpoint
-from ..runtime.frontend import Float32
 from ..runtime.locks import locked
 from .checkpoint import POINTER, CheckpointInfo, Saver, read_info
 from .config import Config
-from .data import DataSet
+from .data.data_set import DataSet
+from .data.device_clips import Epoch, SplitClips, epoch_of_split, split_clips
 from .display import Display, Part
 from .distributed import World, any_rank, check_equal, first_on_machine_first
-from .flops import matmul_peak, step_flops
-from .frontend import LogMel
 from .interruption import Interruption
-from .metrics import ccc_challenge
-from .model import TwinsNetwork
-from .panns import initialisation_from_panns
-from .plan import Plan, network_from_config
+from .method.flops import matmul_peak, step_flops
+from .method.frontend import LogMel
+from .method.metrics import ccc_challenge
+from .method.model import TwinsNetwork
+from .method.panns import initialisation_from_panns
+from .plan import TrainingPlan, network_from_config
 from .predict import mel_mean, predict
 from .run_folder import append_history, restored, save_job, start
-from .splits import Epoch, SplitClips, epoch_of_split, split_clips
 from .step import SUMS, Stepper
 
 _LOOK_EVERY: Final = {"cpu": 1, "cuda": 25}  # steps between two looks at the device and at signals
@@ -50,7 +50,7 @@ class TrainResult:
 
 
 def train(
-    plan: Plan,
+    plan: TrainingPlan,
     run: Path,
     *,
     resume: bool,
@@ -58,15 +58,19 @@ def train(
     world: World = World(),  # noqa: B008  # frozen
     part: Part = Part(),  # noqa: B008  # frozen
 ) -> TrainResult:
-    """Trains into the folder `run`; `resume` goes on behind its last checkpoint and gives the bits of an unbroken run.
+    """Trains into the folder `run`; `resume` goes on behind its last checkpoint and gives the bits of
+    an unbroken run.
 
     `part` is what the display says of the runs beside it.
 
-    Raises ConfigError for a run that is there already or another trainer in it, DataError for audio that cannot be
-    decoded, ModelError for broken checkpoints, StoppedError for a loss that is not finite, a full disk or a signal.
+    Raises ConfigError for a run that is there already or another trainer in it, DataError for audio
+    that cannot be decoded, ModelError for broken checkpoints, StoppedError for a loss that is not
+    finite, a full disk or a signal.
     """
     if not resume and (run / "config.toml").exists():
-        raise ConfigError(f"--out {run} | holds a run already | go on with --resume, or choose another folder")
+        raise ConfigError(
+            f"--out {run} | holds a run already | go on with --resume, or choose another folder"
+        )
     if resume and (done := _finished(plan, run)):
         return done
     try:
@@ -80,11 +84,17 @@ def train(
         ) from error
 
 
-def _train(plan: Plan, run: Path, resume: bool, strict_resume: bool, world: World, part: Part) -> TrainResult:
+def _train(
+    plan: TrainingPlan, run: Path, resume: bool, strict_resume: bool, world: World, part: Part
+) -> TrainResult:
     config, per_epoch = plan.config, plan.steps_per_epoch
     device = device_from_config(config, world)
     training, validation, stepper, info = _ready(plan, device, world)
-    with Interruption() as interruption, Saver() as saver, _display(plan, run, device, world, part) as display:
+    with (
+        Interruption() as interruption,
+        Saver() as saver,
+        _display(plan, run, device, world, part) as display,
+    ):
         if resume and (found := restored(run, info, stepper, strict_resume, display.say)):
             info = replace(info, epoch=found.epoch, step=found.step, history=found.history)
         elif config.model.init:
@@ -145,16 +155,25 @@ def _train(plan: Plan, run: Path, resume: bool, strict_resume: bool, world: Worl
     return _result(run, info)
 
 
-def _ready(plan: Plan, device: torch.device, world: World) -> tuple[SplitClips, SplitClips, Stepper, CheckpointInfo]:
+def _ready(
+    plan: TrainingPlan, device: torch.device, world: World
+) -> tuple[SplitClips, SplitClips, Stepper, CheckpointInfo]:
     """Train, Val, a fresh stepper, and the state before the first step."""
     config = plan.config
     with first_on_machine_first(world):
-        training, validation = (split_clips(plan.data, name, config.frontend, device) for name in ("Train", "Val"))
+        training, validation = (
+            split_clips(plan.data, name, config.frontend, device) for name in ("Train", "Val")
+        )
     data_sha256 = _digest(plan.data, training, validation)
     check_equal(world, "the decoded data set", data_sha256[:12])
     fill = mel_mean(training, LogMel(config.frontend).to(device))
     stepper = Stepper(
-        config, network_from_config(config), fill, steps=plan.steps, steps_per_epoch=plan.steps_per_epoch, world=world
+        config,
+        network_from_config(config),
+        fill,
+        steps=plan.steps,
+        steps_per_epoch=plan.steps_per_epoch,
+        world=world,
     )
     info = CheckpointInfo(
         epoch=0,
@@ -189,13 +208,19 @@ def _initialised(network: TwinsNetwork, config: Config) -> str:
     """Loads the PANNs checkpoint; -> what was taken of it."""
     initial = initialisation_from_panns(Path(config.model.init), network.encoder, config.frontend)
     network.encoder.load_state_dict(initial.weights)
-    frontend = "" if initial.melw_difference is None else f"; its mel filters are ours within {initial.melw_difference:.1e}"
+    frontend = (
+        ""
+        if initial.melw_difference is None
+        else f"; its mel filters are ours within {initial.melw_difference:.1e}"
+    )
     return f"{config.model.init}: {len(initial.used)} tensors taken, dropped: {', '.join(initial.dropped)}{frontend}"
 
 
-def data_digest(plan: Plan) -> str:
+def data_digest(plan: TrainingPlan) -> str:
     """SHA-256 of what a plan's run learns from, as its checkpoints have it. Raises DataError."""
-    splits = (split_clips(plan.data, name, plan.config.frontend, torch.device("cpu")) for name in ("Train", "Val"))
+    splits = (
+        split_clips(plan.data, name, plan.config.frontend, torch.device("cpu")) for name in ("Train", "Val")
+    )
     return _digest(plan.data, *splits)
 
 
@@ -208,7 +233,7 @@ def _digest(data: DataSet, *splits: SplitClips) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _display(plan: Plan, run: Path, device: torch.device, world: World, part: Part) -> Display:
+def _display(plan: TrainingPlan, run: Path, device: torch.device, world: World, part: Part) -> Display:
     config = plan.config
     clips = plan.steps_per_epoch * config.optim.batch_size
     if not world.is_first:
@@ -225,7 +250,7 @@ def _display(plan: Plan, run: Path, device: torch.device, world: World, part: Pa
     )
 
 
-def _finished(plan: Plan, run: Path) -> TrainResult | None:
+def _finished(plan: TrainingPlan, run: Path) -> TrainResult | None:
     last = run / "checkpoints/last"
     if not (last / POINTER).exists():
         return None
@@ -240,7 +265,11 @@ def _result(run: Path, info: CheckpointInfo) -> TrainResult:
     """The best epoch, the first of equals."""
     best = max(info.history, key=lambda record: float(record["val_ccc"]))
     history = info.history[: best["epoch"]]
-    return TrainResult(run=run, best=replace(info, epoch=best["epoch"], step=best["step"], history=history), epochs=info.epoch)
+    return TrainResult(
+        run=run,
+        best=replace(info, epoch=best["epoch"], step=best["step"], history=history),
+        epochs=info.epoch,
+    )
 
 
 def _stop(
@@ -270,11 +299,15 @@ def _check_finite(stepper: Stepper, epoch: Epoch, training: SplitClips, number: 
     )
 
 
-def _record(stepper: Stepper, steps: int, epoch: int, scores: Float32, validation: SplitClips, plan: Plan) -> dict[str, Any]:
+def _record(
+    stepper: Stepper, steps: int, epoch: int, scores: Float32, validation: SplitClips, plan: TrainingPlan
+) -> dict[str, Any]:
     """One line of history.jsonl: no times in it, so that equal runs have equal histories."""
     per_target = ccc_challenge(scores, validation.ratings.cpu())
     if not np.isfinite(per_target).all():
-        raise StoppedError(f"epoch {epoch} | Val CCC is not finite: {per_target} | the last checkpoint is whole")
+        raise StoppedError(
+            f"epoch {epoch} | Val CCC is not finite: {per_target} | the last checkpoint is whole"
+        )
     means = dict(zip(SUMS, (stepper.sums / plan.steps_per_epoch).tolist(), strict=True))
     if plan.config.model.method == "vanilla":
         del means["l_ccc_a"], means["l_bt"]

@@ -1,4 +1,6 @@
-"""From settings to what will happen: the data read and checked, the open settings resolved, nothing trained yet."""
+"""From settings to what will happen: the data read and checked, the open settings resolved, nothing
+trained yet.
+"""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,13 +10,13 @@ from typing import Any, Final
 import torch
 
 from ..runtime.errors import ConfigError
-from .builtin import EPOCHS as BUILTIN_EPOCHS
-from .builtin import builtin_corpus
 from .config import Config, Precision
-from .data import DataSet, read_data
-from .model import TwinsNetwork
-from .ratings import constant_targets
-from .splits import part_of_training
+from .data.builtin import EPOCHS as BUILTIN_EPOCHS
+from .data.builtin import builtin_corpus
+from .data.data_set import DataSet, read_data
+from .data.device_clips import part_of_training
+from .data.ratings import constant_targets
+from .method.model import TwinsNetwork
 
 _PAPER_EPOCHS: Final = 60
 _PAPER_BATCH: Final = 128
@@ -25,7 +27,7 @@ _BYTES_A_PARAMETER: Final = 16  # float32 weight, gradient, and AdamW's two mome
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """A run that can start."""
 
     config: Config  # resolved: nothing in it is "auto" any more but the device
@@ -39,8 +41,11 @@ class Plan:
         return self.config.optim.epochs * self.steps_per_epoch
 
 
-def plan_from_config(config: Config, *, ranks: int = 1) -> Plan:
-    """Reads the data and fills what was left open; `ranks` share each batch. Raises DataError, ConfigError."""
+def plan_from_config(config: Config, *, ranks: int = 1) -> TrainingPlan:
+    """Reads the data and fills what was left open; `ranks` share each batch.
+
+    Raises DataError, ConfigError.
+    """
     notes = []
     if not config.data.dir:
         notes.append(
@@ -50,21 +55,27 @@ def plan_from_config(config: Config, *, ranks: int = 1) -> Plan:
     data = data_from_config(config)
     n_train = len(data.splits["Train"].clips)
     if n_train < _FEWEST_CLIPS:
-        raise ConfigError(f"--fraction | {config.data.fraction} | leaves {n_train} training clips | expected {_FEWEST_CLIPS}")
+        raise ConfigError(
+            f"--fraction | {config.data.fraction} | leaves {n_train} training clips | expected {_FEWEST_CLIPS}"
+        )
     epochs = config.optim.epochs or (_PAPER_EPOCHS if config.data.dir else BUILTIN_EPOCHS)
     batch_size = config.optim.batch_size or _default_batch(n_train)
     if batch_size > n_train:
         raise ConfigError(f"--batch-size | {batch_size} | {n_train} training clips: at most that many")
     if batch_size % ranks:
-        raise ConfigError(f"--batch-size | {batch_size} | {ranks} processes share it equally | choose a multiple of {ranks}")
+        raise ConfigError(
+            f"--batch-size | {batch_size} | {ranks} processes share it equally | choose a multiple of {ranks}"
+        )
     if not config.optim.batch_size and batch_size != _PAPER_BATCH:
-        notes.append(f"{n_train} training clips: --batch-size {batch_size} instead of the paper's {_PAPER_BATCH}")
+        notes.append(
+            f"{n_train} training clips: --batch-size {batch_size} instead of the paper's {_PAPER_BATCH}"
+        )
     optim = dataclasses.replace(config.optim, epochs=epochs, batch_size=batch_size)
     resolved_data = dataclasses.replace(config.data, targets=data.targets)
     precision = _default_precision(config) if config.precision == "auto" else config.precision
     config = dataclasses.replace(config, optim=optim, data=resolved_data, precision=precision)
     notes += [*constant_targets(data), *data.warnings]
-    return Plan(config=config, data=data, steps_per_epoch=n_train // batch_size, notes=tuple(notes))
+    return TrainingPlan(config=config, data=data, steps_per_epoch=n_train // batch_size, notes=tuple(notes))
 
 
 def data_folder(config: Config) -> Path:
@@ -78,7 +89,7 @@ def data_from_config(config: Config) -> DataSet:
     return part_of_training(data, config.data.fraction, seed=config.seed)
 
 
-def describe(plan: Plan) -> dict[str, Any]:
+def describe(plan: TrainingPlan) -> dict[str, Any]:
     """What `rrtn train --dry-run --json` prints."""
     counts = network_from_config(plan.config).parameter_counts()
     return {
@@ -87,7 +98,9 @@ def describe(plan: Plan) -> dict[str, Any]:
             "dir": str(plan.data.path),
             "targets": list(plan.data.targets),
             "clips": {name: len(split.clips) for name, split in plan.data.splits.items()},
-            "speakers": {name: len({clip.speaker for clip in split.clips}) for name, split in plan.data.splits.items()},
+            "speakers": {
+                name: len({clip.speaker for clip in split.clips}) for name, split in plan.data.splits.items()
+            },
         },
         "parameters": dict(counts),
         "steps": plan.steps,

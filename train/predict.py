@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..runtime.frontend import Float32
+from ..runtime.arrays import Float32, Int64
 from .config import Crop
+from .data.device_clips import SplitClips
 from .distributed import World, concatenated
-from .frontend import LogMel
-from .model import TwinsNetwork
-from .splits import SplitClips
-from .views import Int64
+from .method.frontend import LogMel
+from .method.model import TwinsNetwork
 
 _BATCH: Final = {"cpu": 32, "cuda": 256}
 _MEAN_CLIPS: Final = 1000  # enough for the mean of a mel bin: its standard error is then about 0.3 dB
@@ -51,13 +50,18 @@ def predict(
     world: World = World(),  # noqa: B008  # frozen
     advance: Callable[[int], None] = lambda count: None,
 ) -> Float32:
-    """Scores [n, K] of a whole split, in its order. `half` runs the network in bfloat16; ranks share the clips.
+    """Scores [n, K] of a whole split, in its order. `half` runs the network in bfloat16; ranks share
+    the clips.
 
     `crop` full takes recordings that are longer than a clip whole, one at a time.
     """
     network.eval()
     samples = np.array_split(np.arange(len(split)), world.size)[world.rank]
-    longer = split.store.lengths[samples] > split.spec.clip_samples if crop == "full" else np.zeros(len(samples), dtype=bool)
+    longer = (
+        split.store.lengths[samples] > split.spec.clip_samples
+        if crop == "full"
+        else np.zeros(len(samples), dtype=bool)
+    )
     scores = np.empty((len(samples), split.ratings.shape[1]), dtype=np.float32)
     for chosen, batch in _batches(split, frontend, samples, longer):
         with torch.autocast(split.device.type, torch.bfloat16, enabled=half):

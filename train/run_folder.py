@@ -52,7 +52,9 @@ def restored(
         )
     if info.versions != fresh.versions:
         old = info.versions
-        changed = ", ".join(f"{name} {old.get(name)} -> {now}" for name, now in fresh.versions.items() if old.get(name) != now)
+        changed = ", ".join(
+            f"{name} {old.get(name)} -> {now}" for name, now in fresh.versions.items() if old.get(name) != now
+        )
         say(f"note: {changed}: the run goes on, but not bit for bit as it would have")
     _load(stepper, tensors)
     return info
@@ -72,11 +74,19 @@ def _load(stepper: Stepper, tensors: dict[str, Tensors]) -> None:
 
 
 def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
-    """In the parameter's memory format (channels last): the fused kernel pairs them by place, whatever their strides."""
-    return torch.empty_like(parameter, requires_grad=False).copy_(moment) if moment.shape == parameter.shape else moment
+    """In the parameter's memory format (channels last): the fused kernel pairs them by place,
+    whatever their strides.
+    """
+    return (
+        torch.empty_like(parameter, requires_grad=False).copy_(moment)
+        if moment.shape == parameter.shape
+        else moment
+    )
 
 
-def save_job(run: Path, info: CheckpointInfo, stepper: Stepper, *, is_best: bool = False) -> Callable[[], None]:
+def save_job(
+    run: Path, info: CheckpointInfo, stepper: Stepper, *, is_best: bool = False
+) -> Callable[[], None]:
     """A copy of everything, now; -> what writes it, later. `best` first: a kill in between loses nothing."""
     weights = _copied({**stepper.network.state_dict(), "ruwl.c": stepper.loss.c})
     entries = stepper.optimizer.state_dict()["state"].items()
@@ -86,7 +96,9 @@ def save_job(run: Path, info: CheckpointInfo, stepper: Stepper, *, is_best: bool
     def write() -> None:
         if is_best:
             save_checkpoint(run / "checkpoints/best", info, {"weights": weights})
-        save_checkpoint(run / "checkpoints/last", info, {"weights": weights, "optimizer": optimizer}, keep_previous=True)
+        save_checkpoint(
+            run / "checkpoints/last", info, {"weights": weights, "optimizer": optimizer}, keep_previous=True
+        )
 
     return write
 

@@ -9,13 +9,13 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from . import views
 from .config import Config
+from .data.device_clips import TrainingBatch
 from .distributed import World, with_global_batchnorm
-from .frontend import LogMel
-from .model import TwinsNetwork
-from .splits import Batch
-from .twins import TwinsLoss
+from .method import views
+from .method.frontend import LogMel
+from .method.model import TwinsNetwork
+from .method.twins_loss import TwinsLoss
 
 SUMS: Final = ("l_ccc", "l_ccc_a", "l_bt", "loss", "grad_norm")  # over an epoch's steps
 _NONE: Final = -1
@@ -24,8 +24,19 @@ _NONE: Final = -1
 class Stepper:
     """Network, optimiser and what a step adds up. Nothing in `step` waits for the device."""
 
-    def __init__(self, config: Config, network: TwinsNetwork, fill: Tensor, *, steps: int, steps_per_epoch: int, world: World):
-        """`fill` [M] is what masks put in place of the spectrogram; `steps` of the whole run, for the schedule."""
+    def __init__(
+        self,
+        config: Config,
+        network: TwinsNetwork,
+        fill: Tensor,
+        *,
+        steps: int,
+        steps_per_epoch: int,
+        world: World,
+    ):
+        """`fill` [M] is what masks put in place of the spectrogram; `steps` of the whole run, for
+        the schedule.
+        """
         device = fill.device
         set_float32_precision(config)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -38,10 +49,17 @@ class Stepper:
         self.sums = torch.zeros(len(SUMS), device=device)
         self._bad_step = torch.full((), _NONE, dtype=torch.int64, device=device)
         self._forward = _wrapped(self.loss, config, device, world)
-        self._rank, self._steps, self._warmup = world.rank, steps, config.optim.warmup_epochs * steps_per_epoch
+        self._rank, self._steps, self._warmup = (
+            world.rank,
+            steps,
+            config.optim.warmup_epochs * steps_per_epoch,
+        )
 
-    def step(self, batch: Batch, number: int) -> None:
-        """Step `number` of the run. Where loss or gradient is not finite, this and all later steps change no weight."""
+    def step(self, batch: TrainingBatch, number: int) -> None:
+        """Step `number` of the run.
+
+        Where loss or gradient is not finite, this and all later steps change no weight.
+        """
         torch.manual_seed(views.step_seed(self.config.seed, number) + self._rank)
         self.set_lr(number)
         clean = self.frontend(*batch.waveforms)
@@ -80,7 +98,9 @@ class Stepper:
 
 
 def optimizer_from_config(config: Config, loss: TwinsLoss) -> torch.optim.AdamW:
-    """Fused AdamW over the network; RUWL's c, where it is learned, has its own learning rate and no weight decay."""
+    """Fused AdamW over the network; RUWL's c, where it is learned, has its own learning rate and no
+    weight decay.
+    """
     groups: list[dict[str, Any]] = [{"params": list(loss.network.parameters())}]
     if loss.c.requires_grad:
         groups.append({"params": [loss.c], "lr": config.ruwl.lr, "weight_decay": 0.0})
@@ -89,7 +109,9 @@ def optimizer_from_config(config: Config, loss: TwinsLoss) -> torch.optim.AdamW:
 
 
 def set_float32_precision(config: Config) -> None:
-    """tf32 is for convolutions alone: linear layers, CCC moments and cross-correlation stay in full float32 always."""
+    """tf32 is for convolutions alone: linear layers, CCC moments and cross-correlation stay in full
+    float32 always.
+    """
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
 

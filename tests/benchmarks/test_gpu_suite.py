@@ -1,4 +1,6 @@
-"""The GPU suite on the CPU, from a bare checkout: nothing that its machines lack is there, and no rrtn is installed."""
+"""The GPU suite on the CPU, from a bare checkout: nothing that its machines lack is there, and no
+rrtn is installed.
+"""
 
 import importlib.util
 import json
@@ -12,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from rrtn.runtime import FrontendSpec
-from rrtn.runtime.audio import read_audio
-from rrtn.train.corpus import synthesise
-from rrtn.train.data import read_data
+from rrtn.runtime.audio.reader import read_audio
+from rrtn.train.data.corpus import synthesise
+from rrtn.train.data.data_set import read_data
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "benchmarks/gpu_suite.py"
@@ -40,8 +42,17 @@ def suite(out: Path, *arguments: str, bare: bool = False) -> "subprocess.Complet
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     if bare:
         environment.pop("PYTHONPATH", None)
-    command = [sys.executable, *(["-c", BARE] if bare else [str(SUITE)]), "--smoke", "--out", str(out), *arguments]
-    return subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    command = [
+        sys.executable,
+        *(["-c", BARE] if bare else [str(SUITE)]),
+        "--smoke",
+        "--out",
+        str(out),
+        *arguments,
+    ]
+    return subprocess.run(
+        command, cwd=out, env=environment, capture_output=True, text=True, timeout=900, check=False
+    )
 
 
 def module(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -86,7 +97,9 @@ def test_the_corpus_as_arrays_is_the_corpus_as_files(tmp_path: Path, monkeypatch
         np.testing.assert_array_equal(expected, ratings)
 
 
-def test_a_check_that_is_nan_or_above_its_limit_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_is_nan_or_above_its_limit_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gpu_section = module("gpu_section", monkeypatch)
     place = gpu_section.Place(gpu_section.torch.device("cpu"), True, 0.0)
     record = gpu_section.Record("s", place, tmp_path / "s.json")

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MACHINE = {"cpu": "A CPU (R) 12-Core Processor", "cores": 2, "python": "3.11.7", "versions": {"numpy": "2.4.6"}, "gpu": None}
+MACHINE = {
+    "cpu": "A CPU (R) 12-Core Processor",
+    "cores": 2,
+    "python": "3.11.7",
+    "versions": {"numpy": "2.4.6"},
+    "gpu": None,
+}
 
 
 @pytest.fixture
@@ -34,10 +40,23 @@ def files(results: ModuleType) -> ModuleType:
     return importlib.import_module("result_files")
 
 
-def line(median: float, *, better: str = "higher", ms: float = 1.0, cores: int = 2, width: float = 0.1) -> dict[str, Any]:
-    ratio = {"median": median, "q25": median * (1 - width / 2), "q75": median * (1 + width / 2), "n": 100, "better": better}
+def line(
+    median: float, *, better: str = "higher", ms: float = 1.0, cores: int = 2, width: float = 0.1
+) -> dict[str, Any]:
+    ratio = {
+        "median": median,
+        "q25": median * (1 - width / 2),
+        "q75": median * (1 + width / 2),
+        "n": 100,
+        "better": better,
+    }
     machine = {**MACHINE, "cores": cores}
-    return {"benchmark": "b", "machine": machine, "results": {"a": {"n": 100, "median_ms": ms}}, "ratios": {"r": ratio}}
+    return {
+        "benchmark": "b",
+        "machine": machine,
+        "results": {"a": {"n": 100, "median_ms": ms}},
+        "ratios": {"r": ratio},
+    }
 
 
 def write(folder: Path, name: str, document: object) -> None:
@@ -59,10 +78,16 @@ def write(folder: Path, name: str, document: object) -> None:
     ],
 )
 def test_what_moved_by_more_than_its_spread(
-    files: ModuleType, moves: ModuleType, tmp_path: Path, old: dict[str, Any], new: dict[str, Any], verdict: str
+    files: ModuleType,
+    moves: ModuleType,
+    tmp_path: Path,
+    old: dict[str, Any],
+    new: dict[str, Any],
+    verdict: str,
 ) -> None:
     a, b = (
-        files.Result(tmp_path / name, [content]) for name, content in (("2026-01-01-a.json", old), ("2026-01-02-a.json", new))
+        files.Result(tmp_path / name, [content])
+        for name, content in (("2026-01-01-a.json", old), ("2026-01-02-a.json", new))
     )
 
     assert [move.verdict for move in moves.moves(a, b)] == [verdict]
@@ -82,7 +107,9 @@ def test_only_the_same_kind_of_machine_is_compared_with(results: ModuleType, tmp
 
 
 def test_the_first_results_are_still_read(files: ModuleType) -> None:
-    found = [result for result in files.all_results(ROOT / "benchmarks/results") if result.path.suffix == ".jsonl"]
+    found = [
+        result for result in files.all_results(ROOT / "benchmarks/results") if result.path.suffix == ".jsonl"
+    ]
     ratios = {key: value["median"] for result in found for key, value in files.ratios_of(result).items()}
 
     assert ratios["score a folder, CPU", "resnet18: share of bare ORT, fp32"] == 0.734
@@ -114,7 +141,9 @@ def test_the_table_lies_between_its_marks_and_has_the_newest_number(
     assert pages.refresh_table(readme, files.all_results(tmp_path))
     rows = readme.read_text().splitlines()
     assert rows[:2] == ["before", pages.BEGIN] and rows[-2:] == [pages.END, "after"]
-    assert rows[4:-2] == [f"| {words} | 0.88 times | 100 | A CPU (R) 12-Core Processor, 2 cores | 2026-01-02 |"]
+    assert rows[4:-2] == [
+        f"| {words} | 0.88 times | 100 | A CPU (R) 12-Core Processor, 2 cores | 2026-01-02 |"
+    ]
     assert not pages.refresh_table(readme, files.all_results(tmp_path))
 
 
@@ -122,7 +151,9 @@ def test_readme_has_the_newest_numbers(results: ModuleType, tmp_path: Path) -> N
     copy = tmp_path / "README.md"
     copy.write_text((ROOT / "README.md").read_text())
 
-    assert not results.refresh_table(copy, results.all_results(ROOT / "benchmarks/results")), "run benchmarks/results.py table"
+    assert not results.refresh_table(copy, results.all_results(ROOT / "benchmarks/results")), (
+        "run benchmarks/results.py table"
+    )
 
 
 def test_a_benchmark_that_breaks_is_named_and_the_others_are_kept(

@@ -26,11 +26,11 @@ from rrtn.export.engine import (
 )
 from rrtn.export.parity import Probe
 from rrtn.export.timing_cache import attach_timing_cache, store_timing_cache, timing_cache_file
-from rrtn.runtime.backends import backend_from_variant, obstacle
+from rrtn.runtime.backends.choice import backend_from_variant, obstacle
+from rrtn.runtime.backends.engine_stamp import this_machine
+from rrtn.runtime.backends.ort_backend import cuda_missing
 from rrtn.runtime.bundle import Bundle, Variant
-from rrtn.runtime.engine_stamp import this_machine
 from rrtn.runtime.errors import ConfigError, ModelError
-from rrtn.runtime.ort_backend import cuda_missing
 from rrtn.runtime.spec import FrontendSpec
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
@@ -56,13 +56,19 @@ def test_an_engine_is_built_and_stamped(tiny_model: Path) -> None:
 
 def _graph(node: onnx.NodeProto) -> bytes:
     """[batch, 4] through one node."""
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("x", "scores")]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("x", "scores")
+    ]
     graph = helper.make_graph([node], "one node", values[:1], values[1:])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+    ).SerializeToString()
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: b"not a model", lambda: _graph(helper.make_node("Det", ["x"], ["scores"]))], ids=["bytes", "operator"]
+    "make",
+    [lambda: b"not a model", lambda: _graph(helper.make_node("Det", ["x"], ["scores"]))],
+    ids=["bytes", "operator"],
 )
 def test_what_cannot_be_parsed_is_refused_with_the_parsers_words(make: Callable[[], bytes]) -> None:
     with pytest.raises(ModelError, match=r"tensorrt_rtx \| .+"):
@@ -71,15 +77,23 @@ def test_what_cannot_be_parsed_is_refused_with_the_parsers_words(make: Callable[
 
 def _convolution(kind: int = TensorProto.FLOAT) -> bytes:
     """[batch, 4, 8, 8] in float32 -> one convolution of the given type -> float32."""
-    weights = np.random.default_rng(0).normal(0, 0.1, (4, 4, 3, 3)).astype(np.float16 if kind == TensorProto.FLOAT16 else "f4")
+    weights = (
+        np.random.default_rng(0)
+        .normal(0, 0.1, (4, 4, 3, 3))
+        .astype(np.float16 if kind == TensorProto.FLOAT16 else "f4")
+    )
     nodes = [
         helper.make_node("Cast", ["x"], ["a"], to=kind),
         helper.make_node("Conv", ["a", "w"], ["b"], pads=[1, 1, 1, 1]),
         helper.make_node("Cast", ["b"], ["scores"], to=TensorProto.FLOAT),
     ]
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4, 8, 8]) for name in ("x", "scores")]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4, 8, 8]) for name in ("x", "scores")
+    ]
     graph = helper.make_graph(nodes, "conv", values[:1], values[1:], [numpy_helper.from_array(weights, "w")])
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+    ).SerializeToString()
 
 
 def test_an_engine_says_in_which_precision_it_computes() -> None:
@@ -91,7 +105,8 @@ def test_an_engine_says_in_which_precision_it_computes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "stated"), [(TensorProto.FLOAT, "fp16"), (TensorProto.FLOAT16, "fp32"), (TensorProto.FLOAT, "int8")]
+    ("kind", "stated"),
+    [(TensorProto.FLOAT, "fp16"), (TensorProto.FLOAT16, "fp32"), (TensorProto.FLOAT, "int8")],
 )
 def test_an_engine_whose_layers_are_not_in_the_stated_precision_is_refused(kind: int, stated: str) -> None:
     with pytest.raises(ModelError, match=rf"{stated} engine \| convolutions: 1 in fp"):
@@ -115,7 +130,9 @@ def test_options_are_checked() -> None:
     with pytest.raises(ConfigError, match="--batch-profile"):
         EngineOptions(batch_profile=(8, 4, 16))
     with pytest.raises(ConfigError, match=r"--targets \| 71 \| this TensorRT-RTX builds for"):
-        engine_from_onnx(_convolution(TensorProto.FLOAT), "tensorrt_rtx", options=EngineOptions(targets=(71,)))
+        engine_from_onnx(
+            _convolution(TensorProto.FLOAT), "tensorrt_rtx", options=EngineOptions(targets=(71,))
+        )
 
 
 # --- The progress of a build, which must not swallow Ctrl-C --------------------------------------------------------------
@@ -123,7 +140,9 @@ def test_options_are_checked() -> None:
 
 def test_a_build_says_how_far_it_is() -> None:
     told: list[tuple[float, str]] = []
-    plan, _ = engine_from_onnx(_convolution(), "tensorrt_rtx", progress=lambda share, phase: told.append((share, phase)))
+    plan, _ = engine_from_onnx(
+        _convolution(), "tensorrt_rtx", progress=lambda share, phase: told.append((share, phase))
+    )
     shares = [share for share, _ in told]
     assert plan.startswith(b"vtrt")
     assert len(told) > 20
@@ -137,7 +156,9 @@ def test_a_build_says_how_far_it_is() -> None:
 def test_the_share_of_nested_phases() -> None:
     """Two halves; the first of them in four steps, the second of these in two."""
     told: list[float] = []
-    monitor = progress_monitor(SimpleNamespace(IProgressMonitor=Plain), lambda share, phase: told.append(share))
+    monitor = progress_monitor(
+        SimpleNamespace(IProgressMonitor=Plain), lambda share, phase: told.append(share)
+    )
     monitor.phase_start("outer", None, 2)
     monitor.phase_start("inner", "outer", 4)
     assert monitor.step_complete("inner", 0)
@@ -289,9 +310,16 @@ def test_e15_a_real_build_goes_on_with_a_broken_timing_cache(
 
 
 def inspection(*formats: str) -> str:
-    """As EngineInspector writes it, a layer an output; with the entry of a layer of which nothing is known."""
-    layers = [{"Name": f"l{i}", "LayerType": "x", "Outputs": [{"Format/Datatype": text}]} for i, text in enumerate(formats)]
-    return json.dumps({"Layers": [*layers, "a name only", {"Name": "shape"}], "Bindings": ["waveform", "scores"]})
+    """As EngineInspector writes it, a layer an output; with the entry of a layer of which nothing
+    is known.
+    """
+    layers = [
+        {"Name": f"l{i}", "LayerType": "x", "Outputs": [{"Format/Datatype": text}]}
+        for i, text in enumerate(formats)
+    ]
+    return json.dumps(
+        {"Layers": [*layers, "a name only", {"Name": "shape"}], "Bindings": ["waveform", "scores"]}
+    )
 
 
 @pytest.mark.parametrize(
@@ -310,12 +338,21 @@ def test_types_as_tensorrt_writes_them(text: str, name: str) -> None:
 
 
 def test_an_engine_that_was_built_in_another_precision_is_refused() -> None:
-    """Such as a float32 one where float16 was asked for, which TensorRT 11 makes of the flags of TensorRT 10."""
+    """Such as a float32 one where float16 was asked for, which TensorRT 11 makes of the flags of
+    TensorRT 10.
+    """
     check_layers(layer_types(inspection("Float", "Half")), "fp16")
     check_layers(layer_types(inspection("Float", "Float")), "fp32")
     check_layers(layer_types(inspection("Float", "Int8")), "int8")
-    for formats, stated in ((["Float"], "fp16"), (["Float", "Half"], "fp32"), (["Float"], "int8"), (["Half", "Int8"], "fp16")):
-        with pytest.raises(ModelError, match=rf"{stated} engine \| outputs of its layers: .* \| expected {stated}"):
+    for formats, stated in (
+        (["Float"], "fp16"),
+        (["Float", "Half"], "fp32"),
+        (["Float"], "int8"),
+        (["Half", "Int8"], "fp16"),
+    ):
+        with pytest.raises(
+            ModelError, match=rf"{stated} engine \| outputs of its layers: .* \| expected {stated}"
+        ):
             check_layers(layer_types(inspection(*formats)), stated)
     with pytest.raises(ModelError, match="of no type that is known"):
         check_layers(layer_types(inspection()), "fp16")
@@ -340,9 +377,18 @@ def probe() -> Probe:
 @pytest.fixture
 def with_engine(tmp_path: Path) -> Bundle:
     variant = Variant(
-        name="trt", file="model.engine", kind="engine", input="waveform", precision="fp32", sha256="", size=0, stamp={}
+        name="trt",
+        file="model.engine",
+        kind="engine",
+        input="waveform",
+        precision="fp32",
+        sha256="",
+        size=0,
+        stamp={},
     )
-    return Bundle(path=tmp_path, labels=("a", "b", "c"), spec=FrontendSpec(), variants=(variant,), provenance={})
+    return Bundle(
+        path=tmp_path, labels=("a", "b", "c"), spec=FrontendSpec(), variants=(variant,), provenance={}
+    )
 
 
 def loads(monkeypatch: pytest.MonkeyPatch, bundle: Bundle, scores: Callable[[Any], Any]) -> None:
@@ -356,7 +402,9 @@ def test_an_engine_that_fits_passes_the_gate_with_its_figures(
     with_engine: Bundle, probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads(monkeypatch, with_engine, lambda batch: first_samples(batch) + 1e-5)
-    parity = publish._with_parity(with_engine, "trt", probe, worst_to=tmp_path / "worst.npz").variants[0].parity
+    parity = (
+        publish._with_parity(with_engine, "trt", probe, worst_to=tmp_path / "worst.npz").variants[0].parity
+    )
     assert parity is not None
     assert parity["max_abs"] == pytest.approx(1e-5, rel=0.1)
     result = publish._result(with_engine, with_engine.variants[0], "trt", probe)
@@ -372,7 +420,9 @@ def test_an_engine_that_fits_and_scores_otherwise_is_refused(
     assert publish._result(with_engine, with_engine.variants[0], "trt", probe).failed
 
 
-def test_an_engine_of_elsewhere_is_published_unjudged(with_engine: Bundle, probe: Probe, tmp_path: Path) -> None:
+def test_an_engine_of_elsewhere_is_published_unjudged(
+    with_engine: Bundle, probe: Probe, tmp_path: Path
+) -> None:
     assert publish._with_parity(with_engine, "trt", probe, worst_to=tmp_path / "worst.npz") == with_engine
     result = publish._result(with_engine, with_engine.variants[0], "trt", probe)
     assert not result.failed
@@ -387,7 +437,9 @@ def test_an_engine_of_elsewhere_is_published_unjudged(with_engine: Bundle, probe
 @pytest.mark.parametrize(
     ("kind", "precision", "limit"), [(TensorProto.FLOAT, "fp32", 1e-5), (TensorProto.FLOAT16, "fp16", 5e-3)]
 )
-def test_an_engine_scores_as_onnx_runtime_does_on_the_cpu(kind: int, precision: str, limit: float, tmp_path: Path) -> None:
+def test_an_engine_scores_as_onnx_runtime_does_on_the_cpu(
+    kind: int, precision: str, limit: float, tmp_path: Path
+) -> None:
     """In parts, padded, and as it is; from float32 and from int16. Not yet run on a GPU."""
     flavour, machine, spec = installed_flavour(), this_machine(), FrontendSpec()
     model = _waveform_convolution(kind, spec.clip_samples)
@@ -411,21 +463,32 @@ def test_an_engine_scores_as_onnx_runtime_does_on_the_cpu(kind: int, precision: 
         )
         for name, content in files.items()
     )
-    bundle = Bundle(path=tmp_path, labels=("a",), spec=spec, variants=(onnx_variant, engine_variant), provenance={})
+    bundle = Bundle(
+        path=tmp_path, labels=("a",), spec=spec, variants=(onnx_variant, engine_variant), provenance={}
+    )
     if reason := obstacle(engine_variant, "trt", machine, cuda_missing()):
         pytest.skip(reason)
     cpu, trt = (
-        backend_from_variant(bundle, variant, device) for variant, device in ((onnx_variant, "cpu"), (engine_variant, "trt"))
+        backend_from_variant(bundle, variant, device)
+        for variant, device in ((onnx_variant, "cpu"), (engine_variant, "trt"))
     )  # type: ignore[arg-type]
     for count in (4, 1, 11, 4):
-        samples = np.random.default_rng(count).integers(-32768, 32768, (count, spec.clip_samples)).astype(np.int16)
+        samples = (
+            np.random.default_rng(count).integers(-32768, 32768, (count, spec.clip_samples)).astype(np.int16)
+        )
         for batch in (samples, samples.astype(np.float32) / 32768):
             np.testing.assert_allclose(trt.scores(batch), cpu.scores(batch), atol=limit, rtol=0)
 
 
 def _waveform_convolution(kind: int, samples: int) -> bytes:
-    """waveform [batch, samples] -> its first 256 as [4, 8, 8] -> one convolution -> mean -> scores [batch, 4]."""
-    weights = np.random.default_rng(0).normal(0, 0.1, (4, 4, 3, 3)).astype(np.float16 if kind == TensorProto.FLOAT16 else "f4")
+    """waveform [batch, samples] -> its first 256 as [4, 8, 8] -> one convolution -> mean -> scores
+    [batch, 4].
+    """
+    weights = (
+        np.random.default_rng(0)
+        .normal(0, 0.1, (4, 4, 3, 3))
+        .astype(np.float16 if kind == TensorProto.FLOAT16 else "f4")
+    )
     nodes = [
         helper.make_node("Slice", ["waveform", "zero", "many", "one"], ["part"]),
         helper.make_node("Reshape", ["part", "shape"], ["x"]),
@@ -440,9 +503,14 @@ def _waveform_convolution(kind: int, samples: int) -> bytes:
         "conv",
         [helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["batch", samples])],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 4])],
-        [numpy_helper.from_array(weights, "w"), *(numpy_helper.from_array(np.array(v), k) for k, v in constants.items())],
+        [
+            numpy_helper.from_array(weights, "w"),
+            *(numpy_helper.from_array(np.array(v), k) for k, v in constants.items()),
+        ],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10).SerializeToString()
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10
+    ).SerializeToString()
 
 
 def test_the_graph_of_the_gpu_test_is_one_that_can_be_built() -> None:

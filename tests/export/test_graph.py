@@ -9,11 +9,11 @@ import pytest
 import torch
 from rrtn.export.graph import onnx_from_network
 from rrtn.runtime import FrontendSpec, load_bundle
-from rrtn.runtime.bundle import InputKind
 from rrtn.runtime.errors import ModelError
-from rrtn.train.encoders import PannsCnn
-from rrtn.train.frontend import LogMel
-from rrtn.train.model import TwinsNetwork
+from rrtn.runtime.spec import InputKind
+from rrtn.train.method.encoders import PannsCnn
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.model import TwinsNetwork
 
 SPEC = FrontendSpec()
 LABELS = ("Awe", "Fear", "Joy")
@@ -23,7 +23,9 @@ TOLERANCE = 2e-5
 
 
 def random_network(encoder: str) -> TwinsNetwork:
-    """BatchNorm statistics from a forward pass, so that signals neither vanish nor explode behind a few layers."""
+    """BatchNorm statistics from a forward pass, so that signals neither vanish nor explode behind a
+    few layers.
+    """
     torch.manual_seed(0)
     network = TwinsNetwork(encoder, n_mels=64, n_targets=3)
     for module in network.modules():
@@ -43,7 +45,9 @@ def clips(count: int) -> np.ndarray:
     return (np.array(tones) + rng.normal(0, 0.01, (count, SPEC.clip_samples))).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=[(e, k) for e in ENCODERS for k in ("logmel", "waveform")], ids="-".join)
+@pytest.fixture(
+    scope="module", params=[(e, k) for e in ENCODERS for k in ("logmel", "waveform")], ids="-".join
+)
 def exported(request: pytest.FixtureRequest) -> tuple[TwinsNetwork, bytes, InputKind]:
     encoder, kind = request.param
     network = random_network(encoder)
@@ -64,7 +68,9 @@ def test_scores_are_pytorchs_at_any_batch_size(exported: tuple[TwinsNetwork, byt
         np.testing.assert_allclose(came, expected[:batch], atol=TOLERANCE, rtol=0)
 
 
-def test_graph_is_self_contained_and_has_no_projector(exported: tuple[TwinsNetwork, bytes, InputKind]) -> None:
+def test_graph_is_self_contained_and_has_no_projector(
+    exported: tuple[TwinsNetwork, bytes, InputKind],
+) -> None:
     network, content, kind = exported
     model = onnx.load_from_string(content)
     tensors = [*model.graph.initializer]
@@ -73,12 +79,16 @@ def test_graph_is_self_contained_and_has_no_projector(exported: tuple[TwinsNetwo
     assert "STFT" not in {node.op_type for node in model.graph.node}
     deployed = sum(np.prod(tensor.dims) for tensor in tensors if np.prod(tensor.dims) > 1000)
     counts = network.parameter_counts()
-    assert deployed < counts["encoder"] + counts["head"] + 600_000  # the DFT basis of the waveform graph has 263,168
+    assert (
+        deployed < counts["encoder"] + counts["head"] + 600_000
+    )  # the DFT basis of the waveform graph has 263,168
     shape = [dim.dim_param or dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
     assert shape == (["batch", 1, 250, 64] if kind == "logmel" else ["batch", 39_840])
 
 
-def test_bare_file_carries_labels_and_frontend(exported: tuple[TwinsNetwork, bytes, InputKind], tmp_path: Path) -> None:
+def test_bare_file_carries_labels_and_frontend(
+    exported: tuple[TwinsNetwork, bytes, InputKind], tmp_path: Path
+) -> None:
     path = tmp_path / "any name.onnx"
     path.write_bytes(exported[1])
     bundle = load_bundle(path)

@@ -1,4 +1,5 @@
-"""int8 graphs of small networks with the operators of ours: residuals and pools, with and without the frontend inside.
+"""int8 graphs of small networks with the operators of ours: residuals and pools, with and without the
+frontend inside.
 
 B batch, n clips, K targets.
 """
@@ -22,18 +23,19 @@ from rrtn.export.engine import engine_from_onnx
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_difference, int8_for_cpu, int8_for_tensorrt, onnx_scores
 from rrtn.runtime import FrontendSpec, load_bundle
-from rrtn.runtime.bundle import InputKind
 from rrtn.runtime.errors import ModelError
 from rrtn.runtime.frontend import log_mel
-from rrtn.train.encoders import BasicBlock, Encoder, PannsCnn
-from rrtn.train.metrics import ccc_biased
-from rrtn.train.model import Head, TwinsNetwork
+from rrtn.runtime.spec import InputKind
+from rrtn.train.method.encoders import BasicBlock, Encoder, PannsCnn
+from rrtn.train.method.metrics import ccc_biased
+from rrtn.train.method.model import Head, TwinsNetwork
 from torch import nn
 
 SPEC = FrontendSpec()
 LABELS = ("Awe", "Fear", "Joy")
 N_CONVS = {"resnet": 6, "cnn": 4, "waveform": 4}
-# Of the scores' standard deviation over clips: the noise of 7-bit weights and 8-bit activations; seen here: 0.02 to 0.10.
+# Of the scores' standard deviation over clips: the noise of 7-bit weights and 8-bit activations;
+# seen here: 0.02 to 0.10.
 RMS_SHARE = 0.15
 MAKERS = {"cpu": int8_for_cpu, "tensorrt": int8_for_tensorrt}
 
@@ -46,7 +48,10 @@ class SmallResNet(Encoder):
     def __init__(self) -> None:
         super().__init__(SPEC.n_mels)
         self.stem = nn.Sequential(
-            nn.Conv2d(1, 32, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
+            nn.Conv2d(1, 32, 7, stride=2, padding=3, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.MaxPool2d(3, 2, 1),
         )
         self.blocks = nn.Sequential(BasicBlock(32, 32, stride=1), BasicBlock(32, 64, stride=2))
 
@@ -86,7 +91,9 @@ def small_network(name: str) -> TwinsNetwork:
     """Random weights; BatchNorm's statistics and offsets as after training, the head spreads its scores."""
     torch.manual_seed(0)
     network = TwinsNetwork("resnet18", n_mels=SPEC.n_mels, n_targets=len(LABELS), projector_layers=0)
-    network.encoder = SmallResNet() if name == "resnet" else PannsCnn(SPEC.n_mels, channels=(32, 64), pooled_blocks=2)
+    network.encoder = (
+        SmallResNet() if name == "resnet" else PannsCnn(SPEC.n_mels, channels=(32, 64), pooled_blocks=2)
+    )
     network.head = Head(64, len(LABELS), "sigmoid")
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -127,7 +134,9 @@ def convs_of(model: onnx.ModelProto) -> list[tuple[onnx.NodeProto, bool]]:
     """Every convolution, and whether int8 goes in."""
     by = producers(model)
     quantised = lambda name: name in by and by[name].op_type == "DequantizeLinear"  # noqa: E731
-    return [(node, all(map(quantised, node.input[:2]))) for node in model.graph.node if node.op_type == "Conv"]
+    return [
+        (node, all(map(quantised, node.input[:2]))) for node in model.graph.node if node.op_type == "Conv"
+    ]
 
 
 def optimised(model: bytes) -> Counter[str]:
@@ -168,7 +177,9 @@ def test_cpu_runs_the_trunk_in_int8_from_end_to_end(exported: Exported) -> None:
 
 
 def test_cpu_products_cannot_saturate_16_bits(exported: Exported) -> None:
-    """u8 by s8, two products at a time, as CPUs without VNNI add them (vpmaddubsw); one scale for each channel."""
+    """u8 by s8, two products at a time, as CPUs without VNNI add them (vpmaddubsw); one scale for
+    each channel.
+    """
     model = onnx.load_from_string(exported.int8["cpu"])
     tensors, by = tensors_of(model), producers(model)
     for node, is_quantised in convs_of(model)[exported.kind == "waveform" :]:
@@ -220,7 +231,12 @@ def test_bare_file_says_what_it_is(exported: Exported, target: str, tmp_path: Pa
     path.write_bytes(exported.int8[target])
     bundle = load_bundle(path)
     (variant,) = bundle.variants
-    assert (bundle.labels, bundle.spec, variant.input, variant.precision) == (LABELS, SPEC, exported.kind, "int8")
+    assert (bundle.labels, bundle.spec, variant.input, variant.precision) == (
+        LABELS,
+        SPEC,
+        exported.kind,
+        "int8",
+    )
     model = onnx.load(path)
     assert {entry.key for entry in model.metadata_props} == {"rrtn", "rrtn.sha256"}
     assert all(tensor.data_location == TensorProto.DEFAULT for tensor in model.graph.initializer)
@@ -238,7 +254,12 @@ def test_same_bytes_in_every_process(resnet: Exported, tmp_path: Path) -> None:
     )
     environment = dict(os.environ, PYTHONHASHSEED="1")
     run = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert run.stdout.split() == [hashlib.sha256(resnet.int8["cpu"]).hexdigest()]
     assert int8_for_cpu(resnet.fp32, resnet.calibration) == resnet.int8["cpu"]
@@ -259,8 +280,14 @@ def test_a_saturated_layer_shows(exported: Exported, target: str) -> None:
     """Wherever it is: the CCC of its scores with the fp32 ones is far from 1."""
     healthy = onnx_scores(exported.int8[target], exported.held_out)
     assert ccc_biased(healthy, exported.expected).min() > 0.99
-    layers = [node for node in onnx.load_from_string(exported.int8[target]).graph.node if node.op_type == "QuantizeLinear"]
-    assert len(layers) >= {"cpu": exported.convs, "tensorrt": exported.convs - 2}[target]  # two convs may share an input
+    layers = [
+        node
+        for node in onnx.load_from_string(exported.int8[target]).graph.node
+        if node.op_type == "QuantizeLinear"
+    ]
+    assert (
+        len(layers) >= {"cpu": exported.convs, "tensorrt": exported.convs - 2}[target]
+    )  # two convs may share an input
     for layer in range(len(layers)):
         scores = onnx_scores(with_saturated_layer(exported.int8[target], layer), exported.held_out)
         assert ccc_biased(scores, exported.expected).min() < 0.9, layers[layer].name
@@ -268,7 +295,9 @@ def test_a_saturated_layer_shows(exported: Exported, target: str) -> None:
 
 
 def with_saturated_layer(model: bytes, layer: int) -> bytes:
-    """The scale of one QuantizeLinear, and of the DequantizeLinear behind it, 50 times too small: values are cut off."""
+    """The scale of one QuantizeLinear, and of the DequantizeLinear behind it, 50 times too small:
+    values are cut off.
+    """
     graph = onnx.load_from_string(model)
     node = [node for node in graph.graph.node if node.op_type == "QuantizeLinear"][layer]
     (scale,) = [tensor for tensor in graph.graph.initializer if tensor.name == node.input[1]]

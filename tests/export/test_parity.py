@@ -13,17 +13,24 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from rrtn.export import deployed
-from rrtn.export.deployed import folded_encoder
+from rrtn.export import deployed_network as deployed
+from rrtn.export.deployed_network import folded_encoder
 from rrtn.export.graph import onnx_from_network
-from rrtn.export.parity import Probe, check_half_range, check_parity, extremes, parity_of_backend, torch_scores
+from rrtn.export.parity import (
+    Probe,
+    check_half_range,
+    check_parity,
+    extremes,
+    parity_of_backend,
+    torch_scores,
+)
 from rrtn.runtime import FrontendSpec
+from rrtn.runtime.backends.ort_backend import OrtBackend, ort_backend_from_bundle
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ModelError
-from rrtn.runtime.ort_backend import OrtBackend, ort_backend_from_bundle
-from rrtn.train.encoders import PannsCnn
-from rrtn.train.frontend import LogMel
-from rrtn.train.model import Head, TwinsNetwork
+from rrtn.train.method.encoders import PannsCnn
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.model import Head, TwinsNetwork
 
 LABELS = ("Awe", "Fear", "Joy")
 N = 24
@@ -34,7 +41,9 @@ def clips() -> NDArray[np.float32]:
     """Noise of many levels and colours, so that scores differ."""
     spec, rng = FrontendSpec(), np.random.default_rng(0)
     noise = rng.uniform(-1, 1, (N, spec.clip_samples)) * np.logspace(-3, 0, N)[:, None]
-    smooth = np.array([np.convolve(row, np.ones(1 + i % 9) / (1 + i % 9), mode="same") for i, row in enumerate(noise)])
+    smooth = np.array(
+        [np.convolve(row, np.ones(1 + i % 9) / (1 + i % 9), mode="same") for i, row in enumerate(noise)]
+    )
     return smooth.astype(np.float32)
 
 
@@ -67,7 +76,9 @@ def probe(network: TwinsNetwork, clips: NDArray[np.float32]) -> Probe:
     every = np.concatenate([clips, extremes(spec)])
     reference = torch_scores(network, spec, every)
     ratings = np.clip(reference[:N] + np.random.default_rng(1).normal(0, 0.05, (N, len(LABELS))), 0, 1)
-    return Probe(clips=every, reference=reference, ratings=ratings, speakers=tuple(f"s{i % 6}" for i in range(N)))
+    return Probe(
+        clips=every, reference=reference, ratings=ratings, speakers=tuple(f"s{i % 6}" for i in range(N))
+    )
 
 
 @pytest.fixture
@@ -119,9 +130,16 @@ def test_the_extremes() -> None:
 @pytest.mark.parametrize("input_kind", ["logmel", "waveform"])
 @pytest.mark.parametrize("half", [False, True])
 def test_what_is_exported_passes(
-    input_kind: str, half: bool, network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path
+    input_kind: str,
+    half: bool,
+    network: TwinsNetwork,
+    probe: Probe,
+    backend_of: Callable[..., OrtBackend],
+    tmp_path: Path,
 ) -> None:
-    backend = backend_of(exported(network, input_kind, half=half), precision="fp16" if half else "fp32", input=input_kind)
+    backend = backend_of(
+        exported(network, input_kind, half=half), precision="fp16" if half else "fp32", input=input_kind
+    )
     parity = check_parity(backend, FrontendSpec(), probe, worst_to=tmp_path / "worst.npz")
     assert (parity.clips, parity.batches) == (N + 4, (1, 2, 7, 32))
     assert parity.limit == (2e-3 if half else 1e-4)
@@ -142,25 +160,39 @@ def test_e4_a_perturbed_weight(
         values.flat[7] += 0.1
         weights.CopyFrom(numpy_helper.from_array(values, weights.name))
 
-    assert "differ from PyTorch's" in refusal(backend_of(changed(exported(network), perturb)), probe, tmp_path)
+    assert "differ from PyTorch's" in refusal(
+        backend_of(changed(exported(network), perturb)), probe, tmp_path
+    )
     with np.load(tmp_path / "worst.npz") as worst:
         assert worst["waveform"].shape == (39_840,)
 
 
 def test_e4_a_swapped_mel_matrix(
-    network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: TwinsNetwork,
+    probe: Probe,
+    backend_of: Callable[..., OrtBackend],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """HTK's mel scale in place of Slaney's, inside the waveform graph."""
     import torchaudio
 
-    htk = torchaudio.functional.melscale_fbanks(257, 50.0, 8000.0, 64, 16_000, norm="slaney", mel_scale="htk").double().numpy()
+    htk = (
+        torchaudio.functional.melscale_fbanks(257, 50.0, 8000.0, 64, 16_000, norm="slaney", mel_scale="htk")
+        .double()
+        .numpy()
+    )
     monkeypatch.setattr(deployed, "mel_filterbank", lambda spec: htk)
     backend = backend_of(exported(network, "waveform"), input="waveform")
     assert "differ from PyTorch's" in refusal(backend, probe, tmp_path)
 
 
 def test_e4_batchnorm_left_in_training_mode(
-    network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: TwinsNetwork,
+    probe: Probe,
+    backend_of: Callable[..., OrtBackend],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its statistics are then the batch's: a score depends on its batch mates."""
 
@@ -240,7 +272,9 @@ def test_an_fp16_overflow_of_weights(network: TwinsNetwork) -> None:
 def test_int8_is_judged_by_ccc(
     network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path
 ) -> None:
-    """Differences beyond the limits of the other precisions pass where CCC keeps, and not where it does not."""
+    """Differences beyond the limits of the other precisions pass where CCC keeps, and not where it
+    does not.
+    """
     fine, coarse = (_noisy(backend_of(exported(network), precision="int8"), size) for size in (0.003, 0.1))
     parity = check_parity(fine, FrontendSpec(), probe, worst_to=tmp_path / "worst.npz")
     assert parity.limit is None
@@ -261,11 +295,13 @@ def _noisy(backend: OrtBackend, size: float) -> OrtBackend:
 def test_the_figures_are_those_of_the_scores(
     network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend]
 ) -> None:
-    from rrtn.train.metrics import ccc_challenge
+    from rrtn.train.method.metrics import ccc_challenge
 
     shifted = dataclasses.replace(probe, reference=probe.reference + np.float32(3e-5))
     parity, differences = parity_of_backend(backend_of(exported(network)), FrontendSpec(), shifted)
     assert parity.max_abs == pytest.approx(3e-5, abs=2e-6)
     np.testing.assert_allclose(differences, 3e-5, atol=2e-6)
     assert parity.ccc == pytest.approx(ccc_challenge(probe.reference[:N], probe.ratings).mean(), abs=1e-5)
-    assert parity.ccc_reference == pytest.approx(ccc_challenge(shifted.reference[:N], probe.ratings).mean(), abs=1e-9)
+    assert parity.ccc_reference == pytest.approx(
+        ccc_challenge(shifted.reference[:N], probe.ratings).mean(), abs=1e-9
+    )

@@ -11,16 +11,17 @@ import torch
 from rrtn.export.publish import publish
 from rrtn.export.recipes import Wanted
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
-from rrtn.runtime.audio import read_audio
+from rrtn.runtime.arrays import Float32
+from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.errors import ModelError
-from rrtn.runtime.frontend import Float32, clip_of
-from rrtn.train import model
+from rrtn.runtime.frontend import clip_of
 from rrtn.train.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from rrtn.train.config import config_from_dict
-from rrtn.train.encoders import PannsCnn
-from rrtn.train.evaluate import network_from_weights
-from rrtn.train.frontend import LogMel
-from rrtn.train.model import TwinsNetwork
+from rrtn.train.evidence.evaluate import network_from_weights
+from rrtn.train.method import model
+from rrtn.train.method.encoders import PannsCnn
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.plan import network_from_config
 
 SPEC = FrontendSpec(pad="zero_db")
@@ -40,7 +41,9 @@ def data(make_data: Callable[[], Path]) -> Path:
     folder = make_data()
     rng = np.random.default_rng(0)
     for number, seconds in zip((8, 9, 10, 11), (0.1, 0.6, 1.1, 4.0), strict=True):
-        soundfile.write(folder / f"wav/{number:05d}.wav", rng.uniform(-0.5, 0.5, int(16_000 * seconds)), 16_000)
+        soundfile.write(
+            folder / f"wav/{number:05d}.wav", rng.uniform(-0.5, 0.5, int(16_000 * seconds)), 16_000
+        )
     return folder
 
 
@@ -52,13 +55,23 @@ def run(data: Path, tmp_path: Path) -> Path:
     network = network_from_config(config)
     record = {"val_ccc": 0.1, "val_ccc_per_target": {"Awe": 0.1, "Fear": 0.1}}
     info = CheckpointInfo(
-        epoch=1, step=1, history=[record], labels=["Awe", "Fear"], config=config.to_dict(), data_sha256="", versions={}
+        epoch=1,
+        step=1,
+        history=[record],
+        labels=["Awe", "Fear"],
+        config=config.to_dict(),
+        data_sha256="",
+        versions={},
     )
     with torch.no_grad():
         network.head.weight.mul_(20)
         network.encoder.bn0.running_mean.fill_(-30)
         network.encoder.bn0.running_var.fill_(400)
-    save_checkpoint(tmp_path / "run/checkpoints/best", info, {"weights": {**network.state_dict(), "ruwl.c": torch.ones(3)}})
+    save_checkpoint(
+        tmp_path / "run/checkpoints/best",
+        info,
+        {"weights": {**network.state_dict(), "ruwl.c": torch.ones(3)}},
+    )
     return tmp_path / "run"
 
 
@@ -71,7 +84,9 @@ def scores(network: TwinsNetwork, spec: FrontendSpec, files: list[Path]) -> Floa
         return network.eval()(LogMel(spec)(clips, lengths)).scores.numpy()
 
 
-def test_graphs_that_take_waveforms_are_skipped_with_the_reason_and_scores_are_trainings(run: Path, data: Path) -> None:
+def test_graphs_that_take_waveforms_are_skipped_with_the_reason_and_scores_are_trainings(
+    run: Path, data: Path
+) -> None:
     published = publish(run, wanted=Wanted(trt=True))
     assert [variant.name for variant in published.bundle.variants] == ["fp32"]
     assert {path.name for path in (run / "export").iterdir()} == {"bundle.json", "model.yaml", "model.onnx"}
@@ -86,11 +101,19 @@ def test_graphs_that_take_waveforms_are_skipped_with_the_reason_and_scores_are_t
     network = network_from_weights(config_from_dict(info.config, source="test"), tensors["weights"])
     np.testing.assert_allclose(came, scores(network, SPEC, files), atol=1e-4, rtol=0)
     silence = scores(network, replace(SPEC, pad="silence"), files)
-    assert (np.abs(came - silence).max(axis=1) > 0.01).tolist() == [True, True, True, False]  # the last is longer
+    assert (np.abs(came - silence).max(axis=1) > 0.01).tolist() == [
+        True,
+        True,
+        True,
+        False,
+    ]  # the last is longer
 
 
 @pytest.mark.parametrize("variant", ["waveform", "trt"])
 def test_where_they_are_required_nothing_is_published(variant: str, run: Path) -> None:
-    with pytest.raises(ModelError, match=rf"--require {variant} \| {variant}: frontend.pad is zero_db.* nothing was published"):
+    with pytest.raises(
+        ModelError,
+        match=rf"--require {variant} \| {variant}: frontend.pad is zero_db.* nothing was published",
+    ):
         publish(run, wanted=Wanted(require=(variant,)))
     assert not (run / "export").exists()

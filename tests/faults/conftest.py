@@ -67,7 +67,12 @@ class Running:
     """`rrtn`, started in a session of its own, its output in files."""
 
     def __init__(
-        self, arguments: tuple[object, ...], cwd: Path, *, before: Callable[[], None] | None = None, **env: object
+        self,
+        arguments: tuple[object, ...],
+        cwd: Path,
+        *,
+        before: Callable[[], None] | None = None,
+        **env: object,
     ) -> None:
         self.out, self.err = (cwd / f".{time.monotonic_ns()}.{name}" for name in ("out", "err"))
         with self.out.open("wb") as out, self.err.open("wb") as err:
@@ -98,11 +103,15 @@ class Running:
         return ended
 
     def decoders(self) -> list[int]:
-        """Processes of its session but itself; those that have ended and that nobody has waited for do not count."""
+        """Processes of its session but itself; those that have ended and that nobody has waited for
+        do not count.
+        """
         found = []
         for status in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
-                pid, state, session = re.match(r"(\d+) \(.*\) (\S) \d+ \d+ (\d+)", status.read_text()).groups()  # type: ignore[union-attr]
+                pid, state, session = re.match(
+                    r"(\d+) \(.*\) (\S) \d+ \d+ (\d+)", status.read_text()
+                ).groups()  # type: ignore[union-attr]
                 if int(session) == self.process.pid != int(pid) and state != "Z":
                     found.append(int(pid))
         return found
@@ -116,7 +125,9 @@ class Server:
         self.cache = folder / "cache"
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "RRTN_CACHE": str(self.cache)}
         command = [sys.executable, str(SMALL_RRTN), "--serve"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
+        )
 
     def start(self, *argv: object, cwd: Path, before: str = "", **env: object) -> Child:
         """`rrtn argv` with `env` in its environment; `before` is Python that it runs first."""
@@ -199,7 +210,10 @@ def outcome() -> Callable[[Path], dict[str, object]]:
             document = json.loads((folder / POINTER).read_bytes())
             del document["config"]  # a resumed run may have another device, more epochs, moved data
             found[folder.name] = document
-            found |= {f"{folder.name}/{kind}": (folder / e["file"]).read_bytes() for kind, e in document["files"].items()}
+            found |= {
+                f"{folder.name}/{kind}": (folder / e["file"]).read_bytes()
+                for kind, e in document["files"].items()
+            }
         return found
 
     return read

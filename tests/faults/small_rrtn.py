@@ -1,10 +1,12 @@
-"""rrtn with a 3-layer CNN in place of the encoders, so that a run takes a second and can be killed a hundred times.
+"""rrtn with a 3-layer CNN in place of the encoders, so that a run takes a second and can be killed a
+hundred times.
 
     python small_rrtn.py train ...    what `python -m rrtn train ...` does
     python small_rrtn.py --serve      the same in a forked child for each order on stdin, without importing torch again
 
-An order is one line of JSON: {"start": {"argv", "cwd", "env", "before", "out", "err"}} is answered by the child's
-process id, {"wait": id} by its exit code. `before` is Python that the child runs first, to set up its fault.
+An order is one line of JSON: {"start": {"argv", "cwd", "env", "before", "out", "err"}} is answered
+by the child's process id, {"wait": id} by its exit code. `before` is Python that the child runs
+first, to set up its fault.
 """
 
 import contextlib
@@ -20,26 +22,29 @@ from typing import Any
 
 import rrtn.cli
 import rrtn.train.loop
-import rrtn.train.model
+import rrtn.train.method.model
 import torch
 import torch._dynamo  # an optimiser imports it, for a second
 import torch.nn.functional as F
-from rrtn.train.encoders import Encoder
+from rrtn.train.method.encoders import Encoder
 from torch import Tensor, nn
 
 _PR_SET_PDEATHSIG = 1
 
 
 class SmallCnn(Encoder):
-    """Three convolutions, with what makes a resume hard: BatchNorm's running statistics and dropout's generator."""
+    """Three convolutions, with what makes a resume hard: BatchNorm's running statistics and
+    dropout's generator.
+    """
 
     embedding_size = 16
 
     def __init__(self, n_mels: int) -> None:
         super().__init__(n_mels)
-        channels = (1, 8, 16, 16)
+        channels, strides = (1, 8, 16, 16), (4, 2, 2)
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(c_in, c_out, 3, stride=4, padding=1) for c_in, c_out in itertools.pairwise(channels)
+            nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1)
+            for (c_in, c_out), stride in zip(itertools.pairwise(channels), strides, strict=True)
         )
 
     def forward(self, log_mel: Tensor) -> Tensor:
@@ -50,8 +55,11 @@ class SmallCnn(Encoder):
 
 
 def make_small() -> None:
-    """Every encoder is the small one from here on, and nobody asks how much arithmetic that is, or what the machine can do."""
-    rrtn.train.model.encoder_from_name = lambda name, *, n_mels: SmallCnn(n_mels)
+    """Every encoder is the small one from here on.
+
+    Nobody counts its FLOPs or measures what this machine can do.
+    """
+    rrtn.train.method.model.encoder_from_name = lambda name, *, n_mels: SmallCnn(n_mels)
     rrtn.train.loop.matmul_peak = lambda *arguments, **options: 1e12
     rrtn.train.loop.step_flops = lambda *arguments, **options: 1
 

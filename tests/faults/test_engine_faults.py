@@ -133,7 +133,9 @@ def test_s1_killed_at_random_moments(tmp_path: Path, tiny_model: Path, start: St
         if ended.code == 3:
             break
         assert ended.code == -signal.SIGKILL, ended.err
-        assert not (tmp_path / "t.csv").exists() or (tmp_path / "t.csv").read_bytes() == whole  # killed after the rename
+        assert (
+            not (tmp_path / "t.csv").exists() or (tmp_path / "t.csv").read_bytes() == whole
+        )  # killed after the rename
         kills += 1
     assert kills >= 1
     assert (tmp_path / "t.csv").read_bytes() == whole
@@ -141,7 +143,9 @@ def test_s1_killed_at_random_moments(tmp_path: Path, tiny_model: Path, start: St
 
 
 def test_s1_killed_at_places_of_a_write(tmp_path: Path, tiny_model: Path, score: Rrtn, whole: bytes) -> None:
-    """The sixth place of each run is in its second part; when all parts are there, the first four are of the table."""
+    """The sixth place of each run is in its second part; when all parts are there, the first four
+    are of the table.
+    """
 
     def is_killed(nth: int) -> bool:
         ended = score("in", "-m", tiny_model, "--out", "t.csv", RRTN_FAILPOINT=f"write.*:sigkill:{nth}")
@@ -159,7 +163,9 @@ def test_s1_killed_at_places_of_a_write(tmp_path: Path, tiny_model: Path, score:
     assert temporary(tmp_path) == []
 
 
-def test_s1_killed_alone_its_decoders_end_too(tmp_path: Path, tiny_model: Path, noises: list[Path], start: Any) -> None:
+def test_s1_killed_alone_its_decoders_end_too(
+    tmp_path: Path, tiny_model: Path, noises: list[Path], start: Any
+) -> None:
     """As the OOM killer does it; one of them hangs in a file."""
     running = start("noises", "-m", tiny_model, "--out", "t.csv", RRTN_FAILPOINT="read.03.wav:sleep:all")
     until(lambda: reads_one_of(noises[3:4], running))
@@ -175,7 +181,10 @@ def test_s1_killed_alone_its_decoders_end_too(tmp_path: Path, tiny_model: Path, 
 def test_s2_a_signal_stops_and_the_same_command_goes_on(
     tmp_path: Path, many: Path, tiny_model: Path, start: Any, number: signal.Signals, code: int, group: bool
 ) -> None:
-    """Commits finished shards, 143/130, resume. `docker stop` and kill reach the process, Ctrl-C all."""
+    """Commits finished shards, 143/130, resume.
+
+    `docker stop` and kill reach the process, Ctrl-C all.
+    """
     running = start("in", "-m", tiny_model, "--out", "t.csv")
     until(lambda: parts(tmp_path / "t.csv"))
     running.kill(number, group=group)
@@ -207,7 +216,9 @@ def test_s2_a_decoder_that_hangs_delays_nothing(
 
 
 @pytest.mark.parametrize("nth", [1, 9])
-def test_s3_a_full_disk_at_a_write(tmp_path: Path, many: Path, tiny_model: Path, score: Rrtn, nth: int) -> None:
+def test_s3_a_full_disk_at_a_write(
+    tmp_path: Path, many: Path, tiny_model: Path, score: Rrtn, nth: int
+) -> None:
     """No torn part visible, exit 4, resume after space freed."""
     ended = score("in", "-m", tiny_model, "--out", "t.csv", RRTN_FAILPOINT=f"write.*:enospc:{nth}")
     assert ended.code == 4
@@ -219,14 +230,21 @@ def test_s3_a_full_disk_at_a_write(tmp_path: Path, many: Path, tiny_model: Path,
     assert len(records(tmp_path / "t.csv")) == FILES
 
 
-def test_s3_a_full_disk_at_the_table(tmp_path: Path, noises: list[Path], tiny_model: Path, score: Rrtn) -> None:
+def test_s3_a_full_disk_at_the_table(
+    tmp_path: Path, noises: list[Path], tiny_model: Path, score: Rrtn
+) -> None:
     """The table of before stays; what is scored is kept."""
     assert score("noises", "-m", tiny_model, "--out", "t.csv").code == 0
     before = (tmp_path / "t.csv").read_bytes()
     noises[3].unlink()
     for nth in (5, 6, 7, 8):  # the first four are the part's
         ended = score(
-            "noises", "-m", tiny_model, "--out", "t.csv", RRTN_FAILPOINT=f"write.*:enospc:{nth if nth == 5 else nth - 4}"
+            "noises",
+            "-m",
+            tiny_model,
+            "--out",
+            "t.csv",
+            RRTN_FAILPOINT=f"write.*:enospc:{nth if nth == 5 else nth - 4}",
         )
         assert ended.code == 4
         assert "No space left on device" in ended.error
@@ -238,12 +256,25 @@ def test_s3_a_full_disk_at_the_table(tmp_path: Path, noises: list[Path], tiny_mo
 
 
 def test_s3_a_file_larger_than_the_limit(tmp_path: Path, tiny_model: Path, score: Rrtn) -> None:
-    """RLIMIT_FSIZE: 2,000 windows of a file with a long name; the part holds none and is below it, the table is not."""
+    """RLIMIT_FSIZE: 2,000 windows of a file with a long name; the part holds none and is below it,
+    the table is not.
+    """
     folder = tmp_path / ("x" * 250) / ("y" * 250)
     folder.mkdir(parents=True)
     path = folder / f"{'z' * 200}.wav"
     soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, 320_000), 16_000)
-    command = (path.relative_to(tmp_path), "-m", tiny_model, "--window", 0.02, "--hop", 0.01, "--out", "t.csv", "--json")
+    command = (
+        path.relative_to(tmp_path),
+        "-m",
+        tiny_model,
+        "--window",
+        0.02,
+        "--hop",
+        0.01,
+        "--out",
+        "t.csv",
+        "--json",
+    )
     limit = 1_200_000  # the memory that a decoder shares is below it
     ended = score(*command, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
     assert ended.code == 4
@@ -299,7 +330,9 @@ def test_s3_a_disk_that_is_really_full(small_disk: Path, tiny_model: Path, whole
         ("/proc/t.csv", 4, "expected a folder with space that can be written to"),
     ],
 )
-def test_s4_a_place_that_cannot_be_written_to(tmp_path: Path, score: Rrtn, out: str, code: int, message: str) -> None:
+def test_s4_a_place_that_cannot_be_written_to(
+    tmp_path: Path, score: Rrtn, out: str, code: int, message: str
+) -> None:
     """Fails before the model is looked for: there is none."""
     (tmp_path / "folder.csv").mkdir()
     (tmp_path / "file").touch()
@@ -350,14 +383,26 @@ def test_s16_links(tmp_path: Path, tiny_model: Path, noises: list[Path], score: 
     far.mkdir()
     shutil.copy(noises[0], far / "far.wav")
     shutil.copy(noises[1], folder / "sub" / "a.wav")
-    for name, target in (("loop", "."), ("up", ".."), ("root", "/"), ("out", far), ("b.wav", "sub/a.wav"), ("c.wav", "gone")):
+    for name, target in (
+        ("loop", "."),
+        ("up", ".."),
+        ("root", "/"),
+        ("out", far),
+        ("b.wav", "sub/a.wav"),
+        ("c.wav", "gone"),
+    ):
         (folder / name).symlink_to(target)
     (folder / "sub" / "loop").symlink_to(folder)
     (folder / "d.wav").symlink_to("d.wav")
     ended = score("tree", "-m", tiny_model, "--json")
     assert ended.code == 3
     rows = [(row["file"], row["error"]) for row in ended.summary["rows"]]
-    assert rows == [("tree/b.wav", ""), ("tree/c.wav", "missing"), ("tree/d.wav", "missing"), ("tree/sub/a.wav", "")]
+    assert rows == [
+        ("tree/b.wav", ""),
+        ("tree/c.wav", "missing"),
+        ("tree/d.wav", "missing"),
+        ("tree/sub/a.wav", ""),
+    ]
     named = score("tree/out", "-m", tiny_model, "--json")
     assert [row["file"] for row in named.summary["rows"]] == ["tree/out/far.wav"]
 
@@ -392,11 +437,26 @@ def test_s19_storage_that_fails_stops_and_goes_on_later(
     ],
 )
 def test_s20_s21_s22_a_file_that_ends_or_blocks_its_decoder(
-    tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn, action: str, flags: tuple[str, ...], code: str
+    tmp_path: Path,
+    tiny_model: Path,
+    noises: list[Path],
+    score: Rrtn,
+    action: str,
+    flags: tuple[str, ...],
+    code: str,
 ) -> None:
     """Pool survives, file quarantined after 2 tries, others scored; per-file limit, killed, `timeout` row."""
     assert score("noises", "-m", tiny_model, "--out", "t.csv").code == 0
-    ended = score("noises", "-m", tiny_model, "--out", "u.csv", *flags, "--json", RRTN_FAILPOINT=f"read.03.wav:{action}:all")
+    ended = score(
+        "noises",
+        "-m",
+        tiny_model,
+        "--out",
+        "u.csv",
+        *flags,
+        "--json",
+        RRTN_FAILPOINT=f"read.03.wav:{action}:all",
+    )
     assert ended.code == 3, ended.err
     assert ended.summary["errors"] == {code: 1}
     expected, found = records(tmp_path / "t.csv"), records(tmp_path / "u.csv")
@@ -404,7 +464,9 @@ def test_s20_s21_s22_a_file_that_ends_or_blocks_its_decoder(
     assert found[:3] + found[4:] == expected[:3] + expected[4:]
 
 
-def test_s22_decoders_that_are_killed_again_and_again(tmp_path: Path, tiny_model: Path, start: Any, whole: bytes) -> None:
+def test_s22_decoders_that_are_killed_again_and_again(
+    tmp_path: Path, tiny_model: Path, start: Any, whole: bytes
+) -> None:
     """As S20: none of the files is lost, or blamed for one death."""
     running = start("in", "-m", tiny_model, "--out", "t.csv")
     kills = 0
@@ -424,8 +486,12 @@ def test_s22_decoders_that_are_killed_again_and_again(tmp_path: Path, tiny_model
 # S23
 
 
-def test_s23_too_little_memory_for_a_batch(tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn) -> None:
-    """Batch halves and retries the same inputs, order kept, scores equal to small-batch run; gives up at 1."""
+def test_s23_too_little_memory_for_a_batch(
+    tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn
+) -> None:
+    """Batch halves and retries the same inputs, order kept, scores equal to small-batch run; gives
+    up at 1.
+    """
     assert score("noises", "-m", tiny_model, "--out", "t.csv", "--batch-size", 1).code == 0
     command = ("noises", "-m", tiny_model, "--out", "u.csv", "--batch-size", 16, "--json")
     ended = score(*command, RRTN_FAILPOINT="model.*:memory:all")
@@ -452,7 +518,13 @@ def test_s24_a_model_that_does_not_fit_is_refused_before_anything_is_read(
     shutil.copy(tiny_model, tmp_path / "bundle" / tiny_model.name)
     stamp = {"flavour": "tensorrt", "version": "0.0.1", "targets": [90], "driver": None}
     manifest = load_bundle(tiny_model).manifest()
-    engine = {**manifest["variants"][0], "name": "trt-fp16", "file": "model.engine", "kind": "engine", "stamp": stamp}
+    engine = {
+        **manifest["variants"][0],
+        "name": "trt-fp16",
+        "file": "model.engine",
+        "kind": "engine",
+        "stamp": stamp,
+    }
     manifest["variants"].append(engine)
     (tmp_path / "bundle" / "bundle.json").write_text(json.dumps(manifest))
     if fault == "changed":
@@ -463,15 +535,21 @@ def test_s24_a_model_that_does_not_fit_is_refused_before_anything_is_read(
     backend = "trt" if fault == "stamp" else "cpu"
     ended = score("--list", "list", "-m", "bundle", "--backend", backend, "--out", "t.csv")
     assert ended.code == 5
-    assert {"stamp": "built by tensorrt 0.0.1", "changed": "sha256", "gone": "No such file"}[fault] in ended.error
+    assert {"stamp": "built by tensorrt 0.0.1", "changed": "sha256", "gone": "No such file"}[
+        fault
+    ] in ended.error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "list", "tiny.onnx"]
 
 
 # S25
 
 
-def test_s25_another_model_or_other_settings(tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn) -> None:
-    """Refused (manifest has model hash, preprocessing hash, rrtn version); the table stays, until --overwrite."""
+def test_s25_another_model_or_other_settings(
+    tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn
+) -> None:
+    """Refused (manifest has model hash, preprocessing hash, rrtn version); the table stays, until
+    --overwrite.
+    """
     other = with_other_weights(tiny_model, tmp_path / "other.onnx")
     assert score("noises", "-m", tiny_model, "--out", "t.csv").code == 0
     before = (tmp_path / "t.csv").read_bytes()
@@ -514,13 +592,17 @@ def test_s26_files_that_come_go_and_change(
 
 
 @pytest.mark.parametrize("fault", ["truncated", "flipped"])
-def test_s27_a_part_that_is_torn(tmp_path: Path, tiny_model: Path, whole: bytes, score: Rrtn, fault: str) -> None:
+def test_s27_a_part_that_is_torn(
+    tmp_path: Path, tiny_model: Path, whole: bytes, score: Rrtn, fault: str
+) -> None:
     """Hash/footer check, re-scored: that part alone."""
     all_parts = parts(tmp_path / "whole.csv")
     content = all_parts[1].read_bytes()
-    torn = {"truncated": content[:-9], "flipped": content[:700] + bytes([content[700] ^ 4]) + content[701:], "empty": b""}[
-        fault
-    ]
+    torn = {
+        "truncated": content[:-9],
+        "flipped": content[:700] + bytes([content[700] ^ 4]) + content[701:],
+        "empty": b"",
+    }[fault]
     all_parts[1].write_bytes(torn)
     ended = score("in", "-m", tiny_model, "--out", "whole.csv", "--json")
     assert ended.code == 3
@@ -533,7 +615,9 @@ def test_s27_a_part_that_is_torn(tmp_path: Path, tiny_model: Path, whole: bytes,
 
 
 @pytest.mark.parametrize("workers", [2, 8])
-def test_s29_few_open_files(tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn, workers: int) -> None:
+def test_s29_few_open_files(
+    tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn, workers: int
+) -> None:
     """RLIMIT_NOFILE = 64: works."""
     few = {"before": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))}
     ended = score("noises", "-m", tiny_model, "--workers", workers, "--out", "t.csv", **few)
@@ -554,7 +638,7 @@ def test_s29_too_few_open_files(tmp_path: Path, tiny_model: Path, noises: list[P
 
 
 def into_a_closed_pipe(*arguments: object, cwd: Path, lines: int, **env: str) -> tuple[int, str]:
-    """`rrtn score ... | head -n lines`, where the pipe holds less than there is to write; -> exit code, stderr."""
+    """`rrtn score ... | head -n lines`; -> exit code, stderr. The pipe holds less than is written."""
     command = [*RRTN, "score", *map(str, arguments)]
     environment = {name: value for name, value in {**os.environ, **env}.items() if value}
     descriptor, stdout = os.pipe()
@@ -562,7 +646,9 @@ def into_a_closed_pipe(*arguments: object, cwd: Path, lines: int, **env: str) ->
     reader = open(descriptor, "rb")
     if not lines:
         reader.close()
-    with subprocess.Popen(command, cwd=cwd, stdout=stdout, stderr=subprocess.PIPE, env=environment) as process:
+    with subprocess.Popen(
+        command, cwd=cwd, stdout=stdout, stderr=subprocess.PIPE, env=environment
+    ) as process:
         os.close(stdout)
         for _ in range(lines):
             reader.readline()
@@ -578,11 +664,15 @@ def test_s30_the_reader_of_the_rows_has_had_enough(
     tmp_path: Path, tiny_model: Path, many: Path, lines: int, unbuffered: str
 ) -> None:
     """Clean 141, as SIGPIPE would have it."""
-    code, error = into_a_closed_pipe("in", "-m", tiny_model, cwd=tmp_path, lines=lines, PYTHONUNBUFFERED=unbuffered)
+    code, error = into_a_closed_pipe(
+        "in", "-m", tiny_model, cwd=tmp_path, lines=lines, PYTHONUNBUFFERED=unbuffered
+    )
     first, *others = error.splitlines()
     assert code == 141, error
     assert first.startswith(f"{FILES} files")
-    assert [line for line in others if not line.startswith("score: ")] == []  # how far it is, on a busy machine
+    assert [
+        line for line in others if not line.startswith("score: ")
+    ] == []  # how far it is, on a busy machine
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -591,7 +681,9 @@ def test_s30_nobody_reads_the_summary(
     tmp_path: Path, tiny_model: Path, noises: list[Path], flags: tuple[str, ...], unbuffered: str
 ) -> None:
     """Table intact."""
-    code, error = into_a_closed_pipe("noises", "-m", tiny_model, *flags, cwd=tmp_path, lines=0, PYTHONUNBUFFERED=unbuffered)
+    code, error = into_a_closed_pipe(
+        "noises", "-m", tiny_model, *flags, cwd=tmp_path, lines=0, PYTHONUNBUFFERED=unbuffered
+    )
     assert code == 141, error
     assert "Traceback" not in error
     assert "Exception" not in error
@@ -599,7 +691,9 @@ def test_s30_nobody_reads_the_summary(
         assert len(records(tmp_path / "t.csv")) == 12
 
 
-def test_s30_nobody_reads_anything_while_a_table_is_made(tmp_path: Path, tiny_model: Path, noises: list[Path]) -> None:
+def test_s30_nobody_reads_anything_while_a_table_is_made(
+    tmp_path: Path, tiny_model: Path, noises: list[Path]
+) -> None:
     """Scoring continues."""
     code, error = into_a_closed_pipe("noises", "-m", tiny_model, "--out", "t.csv", cwd=tmp_path, lines=0)
     assert code == 0, error
@@ -609,7 +703,9 @@ def test_s30_nobody_reads_anything_while_a_table_is_made(tmp_path: Path, tiny_mo
 # S31
 
 
-def test_s31_a_clock_that_goes_backwards(tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn) -> None:
+def test_s31_a_clock_that_goes_backwards(
+    tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn
+) -> None:
     """Durations from monotonic; no negative throughput."""
     (tmp_path / "clock").mkdir()
     (tmp_path / "clock" / "sitecustomize.py").write_text(
@@ -629,7 +725,9 @@ def test_s31_a_clock_that_goes_backwards(tmp_path: Path, tiny_model: Path, noise
 # S32
 
 
-def test_s32_files_and_folders_given_twice(tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn) -> None:
+def test_s32_files_and_folders_given_twice(
+    tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn
+) -> None:
     """De-duplicated by path, and counted; names that differ in case are different files."""
     shutil.copy(noises[0], tmp_path / "A.wav")
     shutil.copy(noises[1], tmp_path / "a.wav")

@@ -1,7 +1,8 @@
-"""What `rrtn export` and the loading of its files do when things go wrong: rows E of docs/reliability.md.
+"""What `rrtn export` and the loading of its files do when things go wrong: rows E of
+docs/reliability.md.
 
-E3, E5 and E11 are where the code is: tests/integration/test_main_job.py, tests/export/test_graph.py. E15 has no case:
-TensorRT-RTX has no timing cache.
+E3, E5 and E11 are where the code is: tests/integration/test_main_job.py,
+tests/export/test_graph.py. E15 has no case: TensorRT-RTX has no timing cache.
 """
 
 import contextlib
@@ -29,17 +30,26 @@ import onnxruntime
 import pytest
 import soundfile
 import torch
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+    helper,
+    numpy_helper,
+)
 from rrtn.cli import main
 from rrtn.export import publish, source
+from rrtn.export.bundle_replacement import put_in_place, staged
 from rrtn.export.graph import file_from_onnx, onnx_from_network
-from rrtn.export.staging import put_in_place, staged
 from rrtn.runtime import Scorer, failpoints, load_bundle
+from rrtn.runtime.backends.engine_stamp import Machine, mismatch, this_machine
 from rrtn.runtime.bundle import Bundle, Variant
-from rrtn.runtime.engine_stamp import Machine, mismatch, this_machine
 from rrtn.runtime.errors import ModelError
 from rrtn.runtime.onnx_file import check_onnx, onnx_metadata, sealed
-from rrtn.train import model as train_model
+from rrtn.train.method import model as train_model
 from torch import Tensor, nn
 
 ONE_LINE = "rrtn: "
@@ -60,7 +70,9 @@ class Child:
     def __init__(self, action: Callable[[], object], folder: Path, *, failpoint: str = "") -> None:
         self.stderr = folder / "stderr.txt"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python 3.12 warns of threads; those of ONNX Runtime and torch are idle
+            warnings.simplefilter(
+                "ignore"
+            )  # Python 3.12 warns of threads; those of ONNX Runtime and torch are idle
             self.pid = os.fork()
         if self.pid == 0:
             self._live(action, failpoint)
@@ -173,7 +185,10 @@ def graphs_of_a_tiny_network(run: Path) -> dict[str, bytes]:
     info, tensors = source.load_checkpoint(run / "checkpoints/best", "weights")
     config = source.config_from_dict(info.config, source="test")
     network = source.network_from_weights(config, tensors["weights"])
-    return {kind: onnx_from_network(network, config.frontend, tuple(info.labels), kind) for kind in ("logmel", "waveform")}
+    return {
+        kind: onnx_from_network(network, config.frontend, tuple(info.labels), kind)
+        for kind in ("logmel", "waveform")
+    }
 
 
 def patch_exporter(patch: pytest.MonkeyPatch, graphs: dict[str, bytes], *, edition: str) -> None:
@@ -191,7 +206,11 @@ def add_engine(folder: Path) -> Path:
     bundle = load_bundle(folder)
     (folder / "model.engine").write_bytes(b"vtrt and so on")
     engine = replace(
-        listed(folder / "model.engine"), name="trt", kind="engine", input="waveform", stamp={**STAMP, "targets": [80, 86]}
+        listed(folder / "model.engine"),
+        name="trt",
+        kind="engine",
+        input="waveform",
+        stamp={**STAMP, "targets": [80, 86]},
     )
     return write_manifest(replace(bundle, variants=(*bundle.variants, engine)))
 
@@ -199,7 +218,15 @@ def add_engine(folder: Path) -> Path:
 def listed(path: Path) -> Variant:
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    return Variant(name="fp32", file=path.name, kind="onnx", input="logmel", precision="fp32", sha256=digest, size=len(content))
+    return Variant(
+        name="fp32",
+        file=path.name,
+        kind="onnx",
+        input="logmel",
+        precision="fp32",
+        sha256=digest,
+        size=len(content),
+    )
 
 
 def write_manifest(bundle: Bundle) -> Path:
@@ -208,7 +235,10 @@ def write_manifest(bundle: Bundle) -> Path:
 
 
 def content_of(folder: Path) -> dict[str, bytes] | None:
-    """What a reader gets: each variant's content by its name; None where there is no bundle. Raises where one is not whole."""
+    """What a reader gets: each variant's content by its name; None where there is no bundle.
+
+    Raises where one is not whole.
+    """
     if not folder.exists() or not any(folder.iterdir()):
         return None
     bundle = load_bundle(folder)
@@ -241,7 +271,9 @@ STEPS = 80  # more than there are
 
 @pytest.mark.parametrize("there", ["nothing", "an empty folder", "a bundle"])
 def test_e1_killed_at_any_step_of_taking_the_place(workplace: Workplace, tmp_path: Path, there: str) -> None:
-    """A reader finds the old bundle or the new one, whole, and never the old one again once the new one was there."""
+    """A reader finds the old bundle or the new one, whole, and never the old one again once the new
+    one was there.
+    """
     old, new = content_of(workplace.old) if there == "a bundle" else None, content_of(workplace.new)
     out, seen = tmp_path / "work/bundle", []
     for step in range(1, STEPS):
@@ -269,11 +301,15 @@ def make_place(workplace: Workplace, out: Path, there: str) -> None:
 
 
 def test_e1_killed_at_any_write_of_a_whole_export(workplace: Workplace, tmp_path: Path) -> None:
-    """Before it takes its place, nothing at the final path has changed; the next export also clears away what is left."""
+    """Before it takes its place, nothing at the final path has changed; the next export also clears
+    away what is left.
+    """
     out = shutil.copytree(workplace.old, tmp_path / "work/bundle")
     before = everything(out)
     for step in range(1, 13):  # begin, fsync, replace and done of two graphs and bundle.json
-        ended = Child(command("export", workplace.run, "--out", out), tmp_path, failpoint=f"write.*:sigkill:{step}").wait()
+        ended = Child(
+            command("export", workplace.run, "--out", out), tmp_path, failpoint=f"write.*:sigkill:{step}"
+        ).wait()
         assert ended.code == -signal.SIGKILL, ended.stderr
         assert everything(out) == before
     left = [path for path in out.parent.iterdir() if path != out]
@@ -285,9 +321,13 @@ def test_e1_killed_at_any_write_of_a_whole_export(workplace: Workplace, tmp_path
 
 
 @pytest.mark.parametrize("step", [1, 6, 11])
-def test_e2_a_full_disk_leaves_the_old_bundle_and_nothing_else(workplace: Workplace, tmp_path: Path, step: int) -> None:
+def test_e2_a_full_disk_leaves_the_old_bundle_and_nothing_else(
+    workplace: Workplace, tmp_path: Path, step: int
+) -> None:
     out = shutil.copytree(workplace.old, tmp_path / "work/bundle")
-    ended = Child(command("export", workplace.run, "--out", out), tmp_path, failpoint=f"write.*:enospc:{step}").wait()
+    ended = Child(
+        command("export", workplace.run, "--out", out), tmp_path, failpoint=f"write.*:enospc:{step}"
+    ).wait()
     assert_refused(ended, 4, "No space left on device")
     assert everything(out) == everything(workplace.old)
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
@@ -330,7 +370,9 @@ def test_e2_a_file_that_may_not_grow_leaves_the_old_bundle(workplace: Workplace,
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
 
 
-def test_e2_without_hard_links_files_are_copied(workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_e2_without_hard_links_files_are_copied(
+    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise PermissionError(1, "Operation not permitted")  # what FAT and some network file systems say
 
@@ -348,8 +390,12 @@ def test_e4_a_graph_that_scores_otherwise_is_not_published_and_the_worst_clip_ke
 ) -> None:
     def perturbed(network: object, spec: object, labels: object, input_kind: str, **_: object) -> bytes:
         model = onnx.load_from_string(workplace.graphs[input_kind])
-        weights = next(tensor for tensor in model.graph.initializer if list(tensor.dims) == [2])  # the head's bias
-        weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) + np.float32(0.002), weights.name))
+        weights = next(
+            tensor for tensor in model.graph.initializer if list(tensor.dims) == [2]
+        )  # the head's bias
+        weights.CopyFrom(
+            numpy_helper.from_array(numpy_helper.to_array(weights) + np.float32(0.002), weights.name)
+        )
         return file_from_onnx(model, onnx_metadata(workplace.graphs[input_kind]))
 
     monkeypatch.setattr(publish, "onnx_from_network", perturbed)
@@ -369,7 +415,9 @@ def test_e4_a_graph_that_scores_otherwise_is_not_published_and_the_worst_clip_ke
 
 def external(location: str = "hard", **entries: object) -> TensorProto:
     """64 x 3 weights of the tiny model, in another file."""
-    tensor = TensorProto(name="weights", data_type=TensorProto.FLOAT, dims=[64, 3], data_location=TensorProto.EXTERNAL)
+    tensor = TensorProto(
+        name="weights", data_type=TensorProto.FLOAT, dims=[64, 3], data_location=TensorProto.EXTERNAL
+    )
     for key, value in {"location": location, **entries}.items():
         tensor.external_data.add(key=key, value=str(value))
     return tensor
@@ -397,15 +445,21 @@ def indices(tensor: TensorProto) -> SparseTensorProto:
 
 def in_branch(model: ModelProto, constant: AttributeProto) -> bytes:
     """In the graph of an If in the graph of a Loop."""
-    inner = GraphProto(name="branch", node=[NodeProto(op_type="Constant", output=["weights"], attribute=[constant])])
-    outer = GraphProto(name="body", node=[helper.make_node("If", ["yes"], ["weights"], then_branch=inner, else_branch=inner)])
+    inner = GraphProto(
+        name="branch", node=[NodeProto(op_type="Constant", output=["weights"], attribute=[constant])]
+    )
+    outer = GraphProto(
+        name="body", node=[helper.make_node("If", ["yes"], ["weights"], then_branch=inner, else_branch=inner)]
+    )
     model.graph.node.insert(0, helper.make_node("Loop", ["", ""], ["weights"], body=outer))
     return bytes(model.SerializeToString())
 
 
 def in_function(model: ModelProto, attribute: AttributeProto, default: AttributeProto | None = None) -> bytes:
     node = NodeProto(op_type="Constant", output=["y"], attribute=[attribute])
-    model.functions.add(name="Weights", domain="", node=[node], output=["y"], attribute_proto=[default] if default else [])
+    model.functions.add(
+        name="Weights", domain="", node=[node], output=["y"], attribute_proto=[default] if default else []
+    )
     return bytes(model.SerializeToString())
 
 
@@ -421,7 +475,9 @@ def in_sparse(model: ModelProto, tensor: TensorProto) -> bytes:
 
 def with_flag(model: ModelProto, flag: bytes) -> bytes:
     """A tensor without data whose data_location, which is 70 01, is written otherwise."""
-    model.graph.initializer[0].CopyFrom(TensorProto(name="weights", data_type=TensorProto.FLOAT, dims=[64, 3]))
+    model.graph.initializer[0].CopyFrom(
+        TensorProto(name="weights", data_type=TensorProto.FLOAT, dims=[64, 3])
+    )
     tensor = model.graph.initializer.pop(0).SerializeToString()
     graph = model.graph.SerializeToString() + field(5, tensor + flag)
     model.ClearField("graph")
@@ -487,15 +543,25 @@ def trapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watch: Callable[[Pa
 
 
 def bundle_of(content: bytes, like: Path) -> Path:
-    """In the working directory, with the hash that belongs to it: only what is in the file can be its fault."""
+    """In the working directory, with the hash that belongs to it: only what is in the file can be
+    its fault.
+    """
     Path("model.onnx").write_bytes(content)
     bare = load_bundle(like)
-    bundle = Bundle(path=Path.cwd(), labels=bare.labels, spec=bare.spec, variants=(listed(Path("model.onnx")),), provenance={})
+    bundle = Bundle(
+        path=Path.cwd(),
+        labels=bare.labels,
+        spec=bare.spec,
+        variants=(listed(Path("model.onnx")),),
+        provenance={},
+    )
     return write_manifest(bundle)
 
 
 @pytest.mark.parametrize("where", EXTERNAL)
-def test_e6_data_in_another_file_are_refused_and_none_is_opened(trapped: Any, tiny_model: Path, where: str) -> None:
+def test_e6_data_in_another_file_are_refused_and_none_is_opened(
+    trapped: Any, tiny_model: Path, where: str
+) -> None:
     """In a bundle that lists the file's hash, and as a bare file whose seal is right."""
     content = EXTERNAL[where](onnx.load(tiny_model))
     Path("bare.onnx").write_bytes(sealed(content))
@@ -513,7 +579,9 @@ def test_e6_onnx_runtime_itself_would_read_the_hard_link(trapped: Any, tiny_mode
 
 
 def test_e6_a_field_number_that_overflows_hides_nothing(trapped: Any, tiny_model: Path) -> None:
-    """Readers in C++ keep 32 bits of a field's tag; bit 32 set makes data_location another field only for who keeps all."""
+    """Readers in C++ keep 32 bits of a field's tag; bit 32 set makes data_location another field
+    only for who keeps all.
+    """
     content = with_flag(onnx.load(tiny_model), b"\xf0\x80\x80\x80\x10\x01")
     with pytest.raises(ModelError, match=r"model\.onnx \| no protobuf field has the number"):
         Scorer(bundle_of(content, tiny_model), "cpu")
@@ -528,11 +596,15 @@ def test_e6_the_command_says_so_in_one_line(trapped: Any, tiny_model: Path, tmp_
         if arguments[0] == "score":
             assert_refused(ended, 5, "model.onnx | tensor 'weights' has its data in another file")
         else:
-            assert "refused: tensor 'weights' has its data in another file" in ended.stderr  # where its stdout went, too
+            assert (
+                "refused: tensor 'weights' has its data in another file" in ended.stderr
+            )  # where its stdout went, too
     assert not trapped.opened()
 
 
-def test_e6_onnx_runtimes_own_format_is_not_read(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_e6_onnx_runtimes_own_format_is_not_read(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It could say something else than the ONNX that was looked at: a file can be both."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "tiny.ort")
@@ -593,7 +665,15 @@ def test_e7_a_bare_file_cut_anywhere_is_refused(tiny_model: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [bytes(5000), b"", b"PK\x03\x04 and so on", b"\x89PNG\r\n\x1a\n" + bytes(99), b"RIFF$\0\0\0WAVEfmt ", b"{}", b"\xff" * 99],
+    [
+        bytes(5000),
+        b"",
+        b"PK\x03\x04 and so on",
+        b"\x89PNG\r\n\x1a\n" + bytes(99),
+        b"RIFF$\0\0\0WAVEfmt ",
+        b"{}",
+        b"\xff" * 99,
+    ],
 )
 def test_e7_a_file_of_another_type_is_refused(tiny_model: Path, content: bytes) -> None:
     tiny_model.write_bytes(content)
@@ -609,7 +689,9 @@ def test_e7_a_file_that_another_tool_has_written_again_is_refused(tiny_model: Pa
         load_bundle(tiny_model)
 
 
-def test_e7_every_file_of_a_real_export_is_sealed_and_scores_bare(workplace: Workplace, tmp_path: Path) -> None:
+def test_e7_every_file_of_a_real_export_is_sealed_and_scores_bare(
+    workplace: Workplace, tmp_path: Path
+) -> None:
     soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, 16_000), 16_000)
     scores = [
         row.scores
@@ -653,15 +735,27 @@ def function_of_opset_99(model: ModelProto) -> bytes:
 
 STRANGE: dict[str, tuple[Edit, str]] = {
     "custom": (lambda model: with_node(model, "Foo", "evil"), "operator 'Foo' of the domain 'evil'"),
-    "Microsoft's": (lambda model: with_node(model, "Gelu", "com.microsoft"), "operator 'Gelu' of the domain 'com.microsoft'"),
-    "machine learning": (lambda model: with_node(model, "Scaler", "ai.onnx.ml"), "operator 'Scaler' of the domain"),
+    "Microsoft's": (
+        lambda model: with_node(model, "Gelu", "com.microsoft"),
+        "operator 'Gelu' of the domain 'com.microsoft'",
+    ),
+    "machine learning": (
+        lambda model: with_node(model, "Scaler", "ai.onnx.ml"),
+        "operator 'Scaler' of the domain",
+    ),
     "in a branch": (custom_in_branch, "operator 'Foo' of the domain 'evil'"),
     "in a function": (custom_in_function, "operator 'Foo' of the domain 'evil'"),
-    "names of any kind": (lambda model: with_node(model, "a\n| b" + "c" * 999, "evil"), r"operator 'a\n| bccc"),
+    "names of any kind": (
+        lambda model: with_node(model, "a\n| b" + "c" * 999, "evil"),
+        r"operator 'a\n| bccc",
+    ),
     "too new": (lambda model: with_opset(model, 27), "opset 27, where this rrtn knows 1 to 26"),
     "far too new": (lambda model: with_opset(model, 20, 2**62), "opset 4611686018427387904,"),
     "by its other name": (lambda model: with_opset(model, 99, domain="ai.onnx"), "opset 99,"),
-    "too new on second thoughts": (lambda model: model.SerializeToString() + field(8, b"\x10\x14\x10\x63"), "opset 99,"),
+    "too new on second thoughts": (
+        lambda model: model.SerializeToString() + field(8, b"\x10\x14\x10\x63"),
+        "opset 99,",
+    ),
     "too new in a function": (function_of_opset_99, "opset 99,"),
     "0": (lambda model: with_opset(model, 0), "opset 0,"),
     "below 0": (lambda model: with_opset(model, -1), "opset 18446744073709551615,"),
@@ -684,7 +778,9 @@ def test_e8_what_is_not_standard_onnx_is_refused_and_named(
         assert len(str(caught.value)) < 400
 
 
-def test_e8_the_command_says_so_in_one_line(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_e8_the_command_says_so_in_one_line(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     soundfile.write("a.wav", np.ones(1000) / 2, 16_000)
     for what in ("custom", "too new"):
@@ -749,11 +845,19 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
 def test_e6_e8_of_mutated_files_what_is_outside_is_refused_and_none_is_more_than_refused(
     workplace: Workplace, tiny_model: Path
 ) -> None:
-    """Thousands of files, each parsed or refused in about as many steps as it has bytes; the onnx package says of which
-    kind it is."""
+    """Thousands of files, each parsed or refused in about as many steps as it has bytes.
+
+    The onnx package says of which kind each is.
+    """
     rng = np.random.default_rng(0)
-    good = [tiny_model.read_bytes(), *workplace.graphs.values(), in_branch(onnx.load(tiny_model), a_tensor(TensorProto()))]
-    bad = [edit(onnx.load(tiny_model)) for edit in (*EXTERNAL.values(), *(edit for edit, _ in STRANGE.values()))]
+    good = [
+        tiny_model.read_bytes(),
+        *workplace.graphs.values(),
+        in_branch(onnx.load(tiny_model), a_tensor(TensorProto())),
+    ]
+    bad = [
+        edit(onnx.load(tiny_model)) for edit in (*EXTERNAL.values(), *(edit for edit, _ in STRANGE.values()))
+    ]
     counts = {"refused": 0, "outside": 0, "accepted": 0}
     for number in range(6000):
         content = mutated(rng.choice(good if number % 2 else bad), rng)
@@ -802,7 +906,9 @@ STAMP: dict[str, Any] = {
     "onnx_sha256": "0" * 64,
     "batch_profile": [1, 32, 256],
 }
-HERE = Machine(versions={"tensorrt": "10.13.0.35", "tensorrt_rtx": "1.7.1.116"}, capability=90, driver="580.65.06")
+HERE = Machine(
+    versions={"tensorrt": "10.13.0.35", "tensorrt_rtx": "1.7.1.116"}, capability=90, driver="580.65.06"
+)
 
 
 @pytest.mark.parametrize(
@@ -842,7 +948,9 @@ def test_e9_an_engine_of_elsewhere_is_told_why(changes: dict[str, Any], reason: 
     assert mismatch({**STAMP, **changes}, HERE) == reason
 
 
-@pytest.mark.parametrize("stamp", [None, {}, [], "tensorrt", {**STAMP, "targets": []}, {**STAMP, "targets": "90"}])
+@pytest.mark.parametrize(
+    "stamp", [None, {}, [], "tensorrt", {**STAMP, "targets": []}, {**STAMP, "targets": "90"}]
+)
 def test_e9_without_a_stamp_nothing_fits(stamp: Any) -> None:
     assert mismatch(stamp, HERE) == "no stamp that says what built it, and for which GPUs"
 
@@ -855,14 +963,23 @@ def test_e9_a_stamp_of_another_form_fits_nothing(name: str, value: Any) -> None:
 
 def test_e9_a_machine_without_a_gpu_or_without_tensorrt() -> None:
     assert mismatch(STAMP, replace(HERE, capability=None)) == "built for SM90, here is no GPU"
-    assert mismatch(STAMP, replace(HERE, versions={})) == "built by tensorrt 10.13.0.35, which is not installed here"
+    assert (
+        mismatch(STAMP, replace(HERE, versions={}))
+        == "built by tensorrt 10.13.0.35, which is not installed here"
+    )
 
 
 @pytest.mark.parametrize(
     ("first_line", "version"),
     [
-        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023", "535.104.05"),
-        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (dvs@x)", "580.65.06"),
+        (
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023",
+            "535.104.05",
+        ),
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build  (dvs@x)",
+            "580.65.06",
+        ),
         ("something else", None),
     ],
 )
@@ -870,11 +987,13 @@ def test_e9_the_driver_is_read_from_the_kernel(
     first_line: str, version: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "version").write_text(f"{first_line}\nGCC version:  gcc version 12.2.0\n")
-    monkeypatch.setattr("rrtn.runtime.engine_stamp._DRIVER", tmp_path / "version")
+    monkeypatch.setattr("rrtn.runtime.backends.engine_stamp._DRIVER", tmp_path / "version")
     assert this_machine().driver == version
 
 
-def test_e9_inspect_says_why_an_engine_does_not_fit_and_what_to_run(workplace: Workplace, tmp_path: Path) -> None:
+def test_e9_inspect_says_why_an_engine_does_not_fit_and_what_to_run(
+    workplace: Workplace, tmp_path: Path
+) -> None:
     """On a machine with neither that TensorRT nor that GPU: the reason is one of the two."""
     ended = Child(command("inspect", workplace.old, "--json"), tmp_path).wait()
     assert ended.code == 0, ended.stderr
@@ -895,7 +1014,9 @@ def test_e10_a_changed_engine_is_refused_by_its_hash(workplace: Workplace, tmp_p
     assert bundle.read(engine) == b"vtrt and so on"
     (out / "model.engine").write_bytes(b"vtrt and so oN")
     changed = hashlib.sha256(b"vtrt and so oN").hexdigest()[:12]
-    with pytest.raises(ModelError, match=rf"\.engine \| sha256 {changed}, 14 bytes \| .* lists {engine.sha256[:12]}"):
+    with pytest.raises(
+        ModelError, match=rf"\.engine \| sha256 {changed}, 14 bytes \| .* lists {engine.sha256[:12]}"
+    ):
         bundle.read(engine)
     ended = Child(command("inspect", out, "--json"), tmp_path).wait()
     assert json.loads(ended.stderr)["here"]["trt"] == f"refused: sha256 {changed}, 14 bytes"
@@ -942,7 +1063,9 @@ def a_folder_of_others(out: Path) -> None:
 
 
 @pytest.mark.parametrize("there", [a_file, a_link, a_dangling_link, a_folder_of_others])
-def test_e13_what_is_no_bundle_is_not_replaced(workplace: Workplace, tmp_path: Path, there: Callable[[Path], None]) -> None:
+def test_e13_what_is_no_bundle_is_not_replaced(
+    workplace: Workplace, tmp_path: Path, there: Callable[[Path], None]
+) -> None:
     work = tmp_path / "work"
     work.mkdir()
     there(work / "out")
@@ -952,15 +1075,21 @@ def test_e13_what_is_no_bundle_is_not_replaced(workplace: Workplace, tmp_path: P
     assert (everything(work), sorted(work.rglob("*"))) == before
 
 
-def test_e13_a_place_that_takes_no_files_is_refused_before_the_work(workplace: Workplace, tmp_path: Path) -> None:
+def test_e13_a_place_that_takes_no_files_is_refused_before_the_work(
+    workplace: Workplace, tmp_path: Path
+) -> None:
     (tmp_path / "locked").mkdir(mode=0o555)
 
     def export() -> None:
         version_3, no_capabilities = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-        assert ctypes.CDLL(None).capset(version_3, no_capabilities) == 0  # with them, root may write everywhere
+        assert (
+            ctypes.CDLL(None).capset(version_3, no_capabilities) == 0
+        )  # with them, root may write everywhere
         command("export", workplace.run, "--out", tmp_path / "locked/new/bundle")()
 
-    assert_refused(Child(export, tmp_path).wait(), 4, f"{tmp_path / 'locked'} | not writable", "choose another --out")
+    assert_refused(
+        Child(export, tmp_path).wait(), 4, f"{tmp_path / 'locked'} | not writable", "choose another --out"
+    )
     assert not any((tmp_path / "locked").iterdir())
 
 
@@ -977,7 +1106,13 @@ def test_e13_links_in_a_bundle_are_replaced_and_never_followed_and_other_files_s
     assert done.code == 0, done.stderr
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
     assert content_of(out) == content_of(workplace.new)
-    assert set(everything(out)) == {"bundle.json", "model.onnx", "model.waveform.onnx", "model.yaml", "notes.txt"}
+    assert set(everything(out)) == {
+        "bundle.json",
+        "model.onnx",
+        "model.waveform.onnx",
+        "model.yaml",
+        "notes.txt",
+    }
     assert not any(path.is_symlink() for path in out.iterdir())
 
 
@@ -1010,7 +1145,9 @@ def test_e14_of_two_exports_at_once_one_wins_whole(workplace: Workplace, tmp_pat
 
 
 @pytest.mark.parametrize("place", ["write.place", "write.replace"])
-def test_e14_an_export_waits_for_the_one_that_is_taking_the_place(workplace: Workplace, tmp_path: Path, place: str) -> None:
+def test_e14_an_export_waits_for_the_one_that_is_taking_the_place(
+    workplace: Workplace, tmp_path: Path, place: str
+) -> None:
     """And takes its turn as soon as that one is gone, even killed in the middle."""
     out = shutil.copytree(workplace.old, tmp_path / "work/bundle")
     (tmp_path / "first").mkdir()

@@ -19,11 +19,11 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec, Scorer
-from rrtn.runtime import audio as reader
+from rrtn.runtime.audio import reader
+from rrtn.runtime.audio.file_names import path_from_cell
+from rrtn.runtime.audio.inputs import list_audio
 from rrtn.runtime.errors import AudioError
-from rrtn.runtime.inputs import list_audio
-from rrtn.runtime.rows import Row
-from rrtn.runtime.tables import path_from_cell
+from rrtn.runtime.tables.rows import Row
 
 RRTN = Path(sys.executable).with_name("rrtn")
 SCORED = ""  # the code of a file without fault
@@ -51,7 +51,9 @@ def scores_of(scorer: Scorer, path: Path) -> NDArray[np.float64]:
     return np.array(list(row.scores.values()))
 
 
-def wav(path: Path, samples: Any, rate: int = 16_000, subtype: str = "PCM_16", format: str | None = None) -> Path:
+def wav(
+    path: Path, samples: Any, rate: int = 16_000, subtype: str = "PCM_16", format: str | None = None
+) -> Path:
     soundfile.write(path, samples, rate, subtype=subtype, format=format)
     return path
 
@@ -85,7 +87,9 @@ def corrupt_files(folder: Path, sound: Samples) -> dict[str, str]:
     cut(wav(folder / "02-cut.wav", sound), 20_000)
     wav(folder / "03-header-only.wav", soundless)
     wav(folder / "04-nan.wav", np.where(np.arange(sound.size) == 9_999, np.nan, sound), subtype="FLOAT")
-    wav(folder / "05-infinite.wav", np.where(np.arange(sound.size) == 9_999, -np.inf, sound), subtype="DOUBLE")
+    wav(
+        folder / "05-infinite.wav", np.where(np.arange(sound.size) == 9_999, -np.inf, sound), subtype="DOUBLE"
+    )
     flac = wav(folder / "06-cut.flac", sound)
     size = flac.stat().st_size
     cut(flac, size // 2)
@@ -102,8 +106,27 @@ def corrupt_files(folder: Path, sound: Samples) -> dict[str, str]:
     wav(folder / "16-cut.w64", sound, format="W64")
     cut(folder / "16-cut.w64", 20_000)
     codes = (
-        *("empty", "unsupported_format", "truncated", "empty", "non_finite", "non_finite", "corrupt", "too_long", "corrupt"),
-        *("corrupt", "corrupt", "corrupt", "unsupported_layout", "missing", "not_regular", "unsupported_format", "truncated"),
+        *(
+            "empty",
+            "unsupported_format",
+            "truncated",
+            "empty",
+            "non_finite",
+            "non_finite",
+            "corrupt",
+            "too_long",
+            "corrupt",
+        ),
+        *(
+            "corrupt",
+            "corrupt",
+            "corrupt",
+            "unsupported_layout",
+            "missing",
+            "not_regular",
+            "unsupported_format",
+            "truncated",
+        ),
     )
     return dict(zip(sorted(path.name for path in folder.iterdir()), codes, strict=True))
 
@@ -125,7 +148,9 @@ def test_s6_corrupt_files_are_one_row_each_and_leave_their_neighbours_alone(
     assert {Path(row["file"]).name: row["error"] for row in summary["rows"]} == expected
     assert [Path(row["file"]).name for row in summary["rows"]] == sorted(expected)
     good = [row["scores"] for row in summary["rows"] if row["scores"]]
-    assert good == [row["scores"] for row in json.loads(alone.stdout)["rows"]]  # JSON keeps every bit of a float
+    assert good == [
+        row["scores"] for row in json.loads(alone.stdout)["rows"]
+    ]  # JSON keeps every bit of a float
     assert (summary["files"], summary["scored"], sum(summary["errors"].values())) == (29, 12, 17)
 
 
@@ -142,7 +167,10 @@ def test_s6_the_table_has_the_same_rows(tmp_path: Path, tiny_model: Path, sound:
     records = records_of(tmp_path / "table.csv")
     assert [Path(record["file"]).name for record in records] == sorted(expected)
     assert {Path(record["file"]).name: record["error"] for record in records} == expected
-    assert all(bool(record["Joy"]) == bool(record["end"]) == (record["error"] in ("", "silent")) for record in records)
+    assert all(
+        bool(record["Joy"]) == bool(record["end"]) == (record["error"] in ("", "silent"))
+        for record in records
+    )
     counted = Counter(expected.values()) - Counter({SCORED: 1, "silent": 1})
     assert json.loads(run.stdout)["errors"] == dict(counted)
     assert counted.total() == 17
@@ -177,16 +205,25 @@ def test_s7_one_lost_byte_is_a_truncation(tmp_path: Path, scorer: Scorer, sound:
     assert row_of(scorer, path).error == "truncated"
 
 
-def test_s7_cut_down_to_the_header_nothing_is_left_to_score(tmp_path: Path, tiny_model: Path, sound: Samples) -> None:
+def test_s7_cut_down_to_the_header_nothing_is_left_to_score(
+    tmp_path: Path, tiny_model: Path, sound: Samples
+) -> None:
     """With `--allow-truncated` too."""
     path = cut(wav(tmp_path / "a.wav", sound), 44)
     assert row_of(Scorer(tiny_model, "cpu"), path).error == "truncated"
     assert row_of(Scorer(tiny_model, "cpu", allow_truncated=True), path).error == "empty"
 
 
-@pytest.mark.parametrize(("flags", "exit_code", "errors"), [((), 3, {"truncated": 1}), (("--allow-truncated",), 0, {})])
+@pytest.mark.parametrize(
+    ("flags", "exit_code", "errors"), [((), 3, {"truncated": 1}), (("--allow-truncated",), 0, {})]
+)
 def test_s7_a_truncation_that_is_allowed_is_a_flag_and_no_error(
-    tmp_path: Path, tiny_model: Path, sound: Samples, flags: tuple[str, ...], exit_code: int, errors: dict[str, int]
+    tmp_path: Path,
+    tiny_model: Path,
+    sound: Samples,
+    flags: tuple[str, ...],
+    exit_code: int,
+    errors: dict[str, int],
 ) -> None:
     """Default: error; with `--allow-truncated` the exit code is 0, as it is beside silence."""
     cut(wav(tmp_path / "cut.wav", sound), 20_000)
@@ -208,12 +245,16 @@ def test_s8_one_sample_that_is_not_finite_is_an_error(
 ) -> None:
     """NaN/Inf = error row."""
     sound[place] = value
-    row = row_of(scorer, wav(tmp_path / "a.wav", np.stack([sound, np.ones_like(sound)], axis=1), rate, "FLOAT"))
+    row = row_of(
+        scorer, wav(tmp_path / "a.wav", np.stack([sound, np.ones_like(sound)], axis=1), rate, "FLOAT")
+    )
     assert (row.error, row.scores) == ("non_finite", None)
 
 
 @pytest.mark.parametrize("level", [0.0, 1e-310, 1e-40, 1e-8])
-def test_s8_silence_and_denormals_are_scored_and_flagged(tmp_path: Path, scorer: Scorer, level: float) -> None:
+def test_s8_silence_and_denormals_are_scored_and_flagged(
+    tmp_path: Path, scorer: Scorer, level: float
+) -> None:
     """Zero = scored + flag; what is below the last bit of 24-bit audio is zero too."""
     path = wav(tmp_path / "a.wav", np.full(20_000, level), subtype="DOUBLE")
     zeros = wav(tmp_path / "zeros.wav", np.zeros(20_000))
@@ -235,7 +276,9 @@ def odd_signals(sound: Samples) -> dict[str, Samples]:
 
 
 @pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
-def test_s8_odd_signals_never_give_nan_without_an_error_code(tmp_path: Path, scorer: Scorer, sound: Samples, rate: int) -> None:
+def test_s8_odd_signals_never_give_nan_without_an_error_code(
+    tmp_path: Path, scorer: Scorer, sound: Samples, rate: int
+) -> None:
     """Output never NaN without error code."""
     for name, samples in odd_signals(sound).items():
         row = row_of(scorer, wav(tmp_path / f"{name}.wav", samples, rate, "FLOAT"))
@@ -256,7 +299,8 @@ def test_s8_gain_does_not_change_a_score(tmp_path: Path, scorer: Scorer, sound: 
 
 # S9
 
-# A process's ru_maxrss starts at what its parent had; VmHWM is of the process alone. The decoder is one of its own.
+# A process's ru_maxrss starts at what its parent had; VmHWM is of the process alone. The decoder is
+# one of its own.
 PROBE = """
 import json, re, sys
 from pathlib import Path
@@ -277,7 +321,9 @@ print(json.dumps({"rows": rows, "MiB": peak() - before}))
 
 
 def probe(model: Path, warm_up: Path, *paths: Path) -> tuple[list[list[Any]], float]:
-    """Scores in a process of its own; -> [error, seconds] of each row, and by how many MiB its memory rose."""
+    """Scores in a process of its own; -> [error, seconds] of each row, and by how many MiB its
+    memory rose.
+    """
     command = [sys.executable, "-c", PROBE, *map(str, (model, warm_up, *paths))]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     result = json.loads(run.stdout)
@@ -292,8 +338,12 @@ def constant_flac(path: Path, *, seconds: int, rate: int, channels: int = 1, val
     return path
 
 
-def test_s9_a_bomb_of_ten_minutes_is_decoded_in_blocks(tmp_path: Path, tiny_model: Path, real_clips: list[Path]) -> None:
-    """RSS <= budget: 230 MB of samples at 48 kHz, of which the mono 16 kHz signal (37 MiB) is held a few times."""
+def test_s9_a_bomb_of_ten_minutes_is_decoded_in_blocks(
+    tmp_path: Path, tiny_model: Path, real_clips: list[Path]
+) -> None:
+    """RSS <= budget: 230 MB of samples at 48 kHz, of which the mono 16 kHz signal (37 MiB) is held
+    a few times.
+    """
     bomb = constant_flac(tmp_path / "bomb.flac", seconds=600, rate=48_000, channels=2)
     assert bomb.stat().st_size < 250_000
     rows, rise = probe(tiny_model, real_clips[0], bomb)
@@ -301,9 +351,13 @@ def test_s9_a_bomb_of_ten_minutes_is_decoded_in_blocks(tmp_path: Path, tiny_mode
     assert rise < 170
 
 
-def test_s9_files_that_wait_for_the_model_hold_no_samples(tmp_path: Path, tiny_model: Path, real_clips: list[Path]) -> None:
+def test_s9_files_that_wait_for_the_model_hold_no_samples(
+    tmp_path: Path, tiny_model: Path, real_clips: list[Path]
+) -> None:
     """RSS <= budget: it takes no more for sixteen files of a batch, 18 MiB each, than for one."""
-    long = constant_flac(tmp_path / "long.flac", seconds=600, rate=16_000, value=1_000)  # zeros cost no memory
+    long = constant_flac(
+        tmp_path / "long.flac", seconds=600, rate=16_000, value=1_000
+    )  # zeros cost no memory
     rows, rise = probe(tiny_model, real_clips[0], *[long] * 20)
     assert rows == [[SCORED, 600.0]] * 20
     assert rise < 240
@@ -312,7 +366,9 @@ def test_s9_files_that_wait_for_the_model_hold_no_samples(tmp_path: Path, tiny_m
 def test_s9_headers_that_claim_hours_cost_nothing(
     tmp_path: Path, tiny_model: Path, real_clips: list[Path], sound: Samples
 ) -> None:
-    """Duration cap error: 2^36 - 1 samples, 24 hours by the header, and 24 hours that are there (as holes)."""
+    """Duration cap error: 2^36 - 1 samples, 24 hours by the header, and 24 hours that are there (as
+    holes).
+    """
     billions = with_total_samples(wav(tmp_path / "billions.flac", sound), 2**36 - 1)
     day = with_total_samples(wav(tmp_path / "day.flac", sound), 24 * 3_600 * 16_000)
     sparse = wav(tmp_path / "sparse.wav", sound[:1_000], 8_000, "ULAW")
@@ -324,7 +380,9 @@ def test_s9_headers_that_claim_hours_cost_nothing(
     assert rise < 20
 
 
-def test_s9_flac_of_unknown_length_scores_as_the_intact_file(tmp_path: Path, scorer: Scorer, sound: Samples) -> None:
+def test_s9_flac_of_unknown_length_scores_as_the_intact_file(
+    tmp_path: Path, scorer: Scorer, sound: Samples
+) -> None:
     """Streamed: a FLAC without a count of its samples is legal, and read to its last one."""
     noise = np.tile(sound, 5)[:100_003]  # more than a block, and no multiple of one
     intact = wav(tmp_path / "intact.flac", noise, 22_050)
@@ -349,7 +407,10 @@ def test_s9_the_cap_holds_where_the_header_gives_no_length(tmp_path: Path, spec:
 def test_s10_nothing_to_score_is_an_error(tmp_path: Path, scorer: Scorer) -> None:
     """0-length and header-only: error."""
     (tmp_path / "zero.wav").touch()
-    paths = [tmp_path / "zero.wav", *(wav(tmp_path / name, np.zeros(0)) for name in ("a.wav", "b.flac", "c.aiff"))]
+    paths = [
+        tmp_path / "zero.wav",
+        *(wav(tmp_path / name, np.zeros(0)) for name in ("a.wav", "b.flac", "c.aiff")),
+    ]
     assert [row.error for row in scorer.score_files(paths)] == ["empty"] * 4
 
 
@@ -363,7 +424,9 @@ def test_s10_short_files_are_continued_with_zeros(tmp_path: Path, scorer: Scorer
     assert row_of(scorer, short).end == frames / 16_000
 
 
-def test_s10_only_the_first_clip_of_a_long_file_counts(tmp_path: Path, scorer: Scorer, sound: Samples) -> None:
+def test_s10_only_the_first_clip_of_a_long_file_counts(
+    tmp_path: Path, scorer: Scorer, sound: Samples
+) -> None:
     """Longer than the clip: the rest only takes part in the level."""
     start = np.pad(sound, (0, 39_840 - sound.size))
     long = wav(tmp_path / "long.wav", np.concatenate([start, 0.9 * sound]), subtype="FLOAT")
@@ -423,7 +486,9 @@ def test_s11_every_encoding_equals_its_reference(
     frames = np.stack([sound, np.roll(sound, 40)], axis=1)[:, :channels]
     path = wav(tmp_path / "a.wav", frames, subtype=subtype)
     mono = DECODED_BY_HAND[subtype](data_of(path)).reshape(-1, channels).mean(axis=1)
-    np.testing.assert_allclose(mono, frames.mean(axis=1), atol=0.02)  # the decoders by hand are right themselves
+    np.testing.assert_allclose(
+        mono, frames.mean(axis=1), atol=0.02
+    )  # the decoders by hand are right themselves
     expected = scores_of(scorer, reference(tmp_path / "reference.wav", mono, 16_000))
     np.testing.assert_allclose(scores_of(scorer, path), expected, atol=1e-4, rtol=0)
 
@@ -441,8 +506,12 @@ def test_s11_every_rate_equals_its_reference(tmp_path: Path, scorer: Scorer, rat
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_s11_every_rate_agrees_with_fouriers_resampling(tmp_path: Path, spec: FrontendSpec, rate: int) -> None:
-    """Resample per spec; another library's exact method, below 0.8 of the band: within 1e-3 of full scale a sample."""
+def test_s11_every_rate_agrees_with_fouriers_resampling(
+    tmp_path: Path, spec: FrontendSpec, rate: int
+) -> None:
+    """Resample per spec; another library's exact method, below 0.8 of the band: within 1e-3 of full
+    scale a sample.
+    """
     noise = np.random.default_rng(rate).normal(0, 0.1, 2 * rate) * np.hanning(2 * rate)
     spectrum = np.fft.rfft(noise)
     spectrum[round(0.8 * min(rate, 16_000)) :] = 0
@@ -453,12 +522,18 @@ def test_s11_every_rate_agrees_with_fouriers_resampling(tmp_path: Path, spec: Fr
     assert np.abs(samples.astype(int) - expected).max() < 33
 
 
-def test_s11_the_references_differ_by_more_than_the_tolerance(tmp_path: Path, scorer: Scorer, sound: Samples) -> None:
-    """Or else 1e-4 would say nothing: a quarter of a decibel of tilt, or one channel for the mean of two, is seen."""
+def test_s11_the_references_differ_by_more_than_the_tolerance(
+    tmp_path: Path, scorer: Scorer, sound: Samples
+) -> None:
+    """Or else 1e-4 would say nothing: a quarter of a decibel of tilt, or one channel for the mean
+    of two, is seen.
+    """
     stereo = np.stack([sound, np.roll(sound, 40)], axis=1)
     mean = scores_of(scorer, wav(tmp_path / "mean.wav", stereo, subtype="FLOAT"))
     left = scores_of(scorer, wav(tmp_path / "left.wav", sound, subtype="FLOAT"))
-    tilted = scores_of(scorer, wav(tmp_path / "tilted.wav", sound - 0.03 * np.roll(sound, 1), subtype="FLOAT"))
+    tilted = scores_of(
+        scorer, wav(tmp_path / "tilted.wav", sound - 0.03 * np.roll(sound, 1), subtype="FLOAT")
+    )
     assert np.abs(mean - left).max() > 1e-3
     assert np.abs(tilted - left).max() > 5e-4
 
@@ -546,7 +621,9 @@ def test_s14_a_file_written_to_while_it_is_read_is_changed(
     action: Callable[[Path], None],
     suffix: str,
 ) -> None:
-    """`changed` row (fstat before/after), never a mixed score; nor `corrupt`, which it may be no more a second later."""
+    """`changed` row (fstat before/after), never a mixed score; nor `corrupt`, which it may be no
+    more a second later.
+    """
     path = wav(tmp_path / f"a{suffix}", np.random.default_rng(0).normal(0, 0.1, 5 * reader.BLOCK_FRAMES))
     os.utime(path, ns=(0, 0))
     meanwhile(lambda: action(path))
@@ -580,7 +657,9 @@ def test_s15_what_is_no_file_is_not_regular(tmp_path: Path, tiny_model: Path, so
     odd[3].symlink_to("/dev/zero")
     odd[4].symlink_to("/dev/null")
     good = wav(tmp_path / "good.wav", sound)
-    run = rrtn("score", *odd[:2], odd[3], odd[4], good, "-m", tiny_model, "--json", cwd=tmp_path)  # killed if it hangs
+    run = rrtn(
+        "score", *odd[:2], odd[3], odd[4], good, "-m", tiny_model, "--json", cwd=tmp_path
+    )  # killed if it hangs
     assert run.returncode == 3, run.stderr
     assert [row["error"] for row in json.loads(run.stdout)["rows"]] == ["not_regular"] * 4 + [SCORED]
     scorer = Scorer(tiny_model, "cpu")
@@ -618,7 +697,9 @@ def test_s17_names_come_back_exactly(awkward: Path, tiny_model: Path, named: str
     run = rrtn("score", "-m", tiny_model, "--out", table, "--", *arguments, cwd=cwd)
     assert run.returncode == 0, run.stderr
     records = records_of(table)
-    assert sorted(path_from_cell(record["file"]) for record in records) == sorted(prefix + name for name in AWKWARD_NAMES)
+    assert sorted(path_from_cell(record["file"]) for record in records) == sorted(
+        prefix + name for name in AWKWARD_NAMES
+    )
     assert not any(record["file"].startswith(("=", "+", "-", "@", "\t", "\r")) for record in records)
     assert len(table.read_bytes().splitlines()) == 1 + len(AWKWARD_NAMES)
     assert len({record["Joy"] for record in records}) == 1
@@ -639,7 +720,15 @@ def test_s17_a_table_and_a_model_of_awkward_names(awkward: Path, tiny_model: Pat
 def test_s17_names_on_a_terminal(awkward: Path, tiny_model: Path) -> None:
     """The readable table shows them as they are."""
     terminal, stdout = os.openpty()
-    command = [os.fspath(RRTN), "score", "-m", os.fspath(tiny_model), "--", "[bold].wav", f"../{awkward.name}/red].wav"]
+    command = [
+        os.fspath(RRTN),
+        "score",
+        "-m",
+        os.fspath(tiny_model),
+        "--",
+        "[bold].wav",
+        f"../{awkward.name}/red].wav",
+    ]
     run = subprocess.run(command, cwd=awkward, stdout=stdout, stderr=subprocess.PIPE, timeout=60, check=False)
     os.close(stdout)
     shown = os.read(terminal, 10_000).decode()
@@ -655,7 +744,11 @@ def test_s17_names_on_a_terminal(awkward: Path, tiny_model: Path) -> None:
 def rrtn_as_anyone(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[bytes]:
     """Root may read everything; without these two capabilities the modes count for root too."""
     beyond_modes = "-dac_override,-dac_read_search"
-    prefix = ["setpriv", f"--bounding-set={beyond_modes}", f"--inh-caps={beyond_modes}"] if os.geteuid() == 0 else []
+    prefix = (
+        ["setpriv", f"--bounding-set={beyond_modes}", f"--inh-caps={beyond_modes}"]
+        if os.geteuid() == 0
+        else []
+    )
     command = [*prefix, RRTN, *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, timeout=60, check=False)
 
@@ -671,7 +764,9 @@ def test_s18_a_file_that_may_not_be_read_is_a_row(tmp_path: Path, tiny_model: Pa
     assert [row["error"] for row in json.loads(run.stdout)["rows"]] == [SCORED, "permission", SCORED]
 
 
-def test_s18_a_folder_that_may_not_be_read_is_no_silence(tmp_path: Path, tiny_model: Path, sound: Samples) -> None:
+def test_s18_a_folder_that_may_not_be_read_is_no_silence(
+    tmp_path: Path, tiny_model: Path, sound: Samples
+) -> None:
     """Unreadable dir is an error, not silence."""
     (tmp_path / "in" / "secret").mkdir(parents=True)
     wav(tmp_path / "in" / "a.wav", sound)
@@ -695,7 +790,9 @@ def test_s18_a_folder_that_may_not_be_read_is_no_silence(tmp_path: Path, tiny_mo
         ("gone.wav", "does not"),
     ],
 )
-def test_s33_nothing_to_score_is_refused(tmp_path: Path, tiny_model: Path, argument: str, message: str) -> None:
+def test_s33_nothing_to_score_is_refused(
+    tmp_path: Path, tiny_model: Path, argument: str, message: str
+) -> None:
     """Empty folder, folder without audio, path does not exist: exit 2 with one line; nothing is written."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()
@@ -720,7 +817,9 @@ def scores_by_file(scorer: Scorer, paths: list[Path]) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_s34_order_does_not_change_a_bit(scorer: Scorer, tmp_path: Path, real_clips: list[Path], seed: int) -> None:
+def test_s34_order_does_not_change_a_bit(
+    scorer: Scorer, tmp_path: Path, real_clips: list[Path], seed: int
+) -> None:
     """Same score per file, bit-equal within one batch shape, also with bad files between."""
     expected = scores_by_file(scorer, real_clips)
     mixed = [*real_clips, *[tmp_path / "gone.wav"] * 5]
@@ -729,7 +828,9 @@ def test_s34_order_does_not_change_a_bit(scorer: Scorer, tmp_path: Path, real_cl
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_s34_company_in_the_batch_does_not_change_a_bit(tiny_model: Path, real_clips: list[Path], batch_size: int) -> None:
+def test_s34_company_in_the_batch_does_not_change_a_bit(
+    tiny_model: Path, real_clips: list[Path], batch_size: int
+) -> None:
     """Same score alone, padded by zeros, as among others."""
     scorer = Scorer(tiny_model, "cpu", batch_size=batch_size)
     alone = np.concatenate([scores_by_file(scorer, [clip]) for clip in real_clips])
@@ -746,7 +847,9 @@ def test_s34_batch_size_changes_next_to_nothing(
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
-def test_s34_workers_do_not_change_a_bit(tiny_model: Path, scorer: Scorer, real_clips: list[Path], workers: int) -> None:
+def test_s34_workers_do_not_change_a_bit(
+    tiny_model: Path, scorer: Scorer, real_clips: list[Path], workers: int
+) -> None:
     """Same score per file and the same order of rows."""
     rows = list(Scorer(tiny_model, "cpu", workers=workers).score_files(real_clips))
     assert rows == list(scorer.score_files(real_clips))

@@ -1,6 +1,8 @@
-"""S1, S5, S6, S28 at length: 20,000 files through kills, fuzzed audio, and 200,000 files in no more memory than 2,000.
+"""S1, S5, S6, S28 at length: 20,000 files through kills, fuzzed audio, and 200,000 files in no more
+memory than 2,000.
 
-Real processes and real SIGKILL; see docs/reliability.md. Minutes, so under `make soak`. RRTN_SOAK=0.1 is a tenth of it.
+Real processes and real SIGKILL; see docs/reliability.md. Minutes, so under `make soak`.
+RRTN_SOAK=0.1 is a tenth of it.
 """
 
 import contextlib
@@ -21,8 +23,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from rrtn.runtime.audio import ERROR_CODES
-from rrtn.runtime.tables import path_from_cell
+from rrtn.runtime.audio.codes import ERROR_CODES
+from rrtn.runtime.audio.file_names import path_from_cell
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -144,7 +146,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_s1_s3_s5_s6_killed_at_random_moments(folder: Path, tiny_model: Path, start: Start, say: Print) -> None:
+def test_s1_s3_s5_s6_killed_at_random_moments(
+    folder: Path, tiny_model: Path, start: Start, say: Print
+) -> None:
     """Until there are KILLS kills; in each table one full disk, and one other writer that is refused."""
     begin, rng = time.monotonic(), np.random.default_rng(0)
     command = ("in", "-m", tiny_model, "--out", "t.csv")
@@ -173,7 +177,9 @@ def test_s1_s3_s5_s6_killed_at_random_moments(folder: Path, tiny_model: Path, st
             full += code == 4
             if code == 3:
                 break
-            assert not (folder / "t.csv").exists() or (folder / "t.csv").read_bytes() == whole  # killed after the rename
+            assert (
+                not (folder / "t.csv").exists() or (folder / "t.csv").read_bytes() == whole
+            )  # killed after the rename
         assert (folder / "t.csv").read_bytes() == whole
         assert not [path for path in folder.glob(".*") if path.suffix == ".tmp"]
         shutil.rmtree(folder / ".t.csv.rrtn")
@@ -211,7 +217,12 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
             case 4:
                 del changed[at:]
             case 5:
-                changed[at : at + 4] = [b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"][at % 4]
+                changed[at : at + 4] = [
+                    b"\xff\xff\xff\xff",
+                    b"\0\0\0\0",
+                    b"\x7f\xff\xff\xff",
+                    b"\xff\xff\xff\x7f",
+                ][at % 4]
             case _:
                 changed[at:at] = changed[at : at + length]
     return bytes(changed)
@@ -221,9 +232,13 @@ def test_s6_s20_fuzzed_audio_is_a_row_each(
     tmp_path: Path, tiny_model: Path, real_clips: list[Path], start: Start, say: Print
 ) -> None:
     """No crash of the scoring process, no hang, no missing row."""
-    seeds = {suffix: [audio(tmp_path / f"{n}.{suffix}", noise(n)) for n in (1, 700, 5_000)] for suffix in SUFFIXES}
+    seeds = {
+        suffix: [audio(tmp_path / f"{n}.{suffix}", noise(n)) for n in (1, 700, 5_000)] for suffix in SUFFIXES
+    }
     seeds["mp3"] += [path.read_bytes() for path in real_clips if path.suffix == ".mp3"][:2]
-    seeds["wav"] += [audio(tmp_path / f"{subtype}.wav", noise(700), subtype) for subtype in ("FLOAT", "ULAW", "IMA_ADPCM")]
+    seeds["wav"] += [
+        audio(tmp_path / f"{subtype}.wav", noise(700), subtype) for subtype in ("FLOAT", "ULAW", "IMA_ADPCM")
+    ]
     rng = np.random.default_rng(0)
     for number in range(FUZZED):
         suffix = SUFFIXES[number % len(SUFFIXES)]
@@ -279,7 +294,7 @@ def peak(process: "subprocess.Popen[bytes]") -> float:
 
 
 def first_row(folder: Path, model: Path, start: Start) -> float:
-    """Seconds from the start to the first row, which comes although an early file is never read to its end."""
+    """Seconds from the start to the first row, which comes although an early file hangs."""
     begin = time.monotonic()
     hangs = f"read.{EARLY:06}.wav:sleep:all"
     running = start(folder.name, "-m", model, "--timeout", 3600, PYTHONUNBUFFERED=1, RRTN_FAILPOINT=hangs)
@@ -292,7 +307,9 @@ def first_row(folder: Path, model: Path, start: Start) -> float:
     return seconds
 
 
-def test_s28_many_files_take_no_more_memory_than_few(tmp_path: Path, tiny_model: Path, start: Start, say: Print) -> None:
+def test_s28_many_files_take_no_more_memory_than_few(
+    tmp_path: Path, tiny_model: Path, start: Start, say: Print
+) -> None:
     """Memory O(shard), the first result long before the last, no O(N^2)."""
     figures = {}
     for files in (FEW, MANY):

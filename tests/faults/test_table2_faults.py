@@ -1,4 +1,6 @@
-"""`rrtn table2` that is killed, told to stop, or meets a full disk goes on to the bytes of a table that nobody has touched."""
+"""`rrtn table2` that is killed, told to stop, or meets a full disk goes on to the bytes of a table
+that nobody has touched.
+"""
 
 import json
 import signal
@@ -12,7 +14,18 @@ Rrtn = Callable[..., Any]
 Outcome = Callable[[Path], dict[str, object]]
 METHODS = ("vanilla", "rrtn")
 RUNS = tuple(f"resnet18-{method}/seed0" for method in METHODS)
-SETTINGS = ("--encoders", "resnet18", "--methods", ",".join(METHODS), "--seeds", 1, "--epochs", 2, "--batch-size", 8)
+SETTINGS = (
+    "--encoders",
+    "resnet18",
+    "--methods",
+    ",".join(METHODS),
+    "--seeds",
+    1,
+    "--epochs",
+    2,
+    "--batch-size",
+    8,
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +54,21 @@ def come_to(table: Path, outcome: Outcome) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "place", ["train.step:sigkill:3", "train.validate:sigkill:4", "write.replace:sigkill:1", "write.replace:sigkill:20"]
+    "place",
+    [
+        "train.step:sigkill:3",
+        "train.validate:sigkill:4",
+        "write.replace:sigkill:1",
+        "write.replace:sigkill:20",
+    ],
 )
 def test_killed_and_run_again(
-    rrtn: Rrtn, outcome: Outcome, flags: tuple[object, ...], expected: dict[str, Any], tmp_path: Path, place: str
+    rrtn: Rrtn,
+    outcome: Outcome,
+    flags: tuple[object, ...],
+    expected: dict[str, Any],
+    tmp_path: Path,
+    place: str,
 ) -> None:
     assert rrtn(*flags, RRTN_FAILPOINT=place).code == -signal.SIGKILL
     assert rrtn(*flags).code == 0
@@ -55,7 +79,11 @@ def test_killed_and_run_again(
 @pytest.mark.parametrize(
     ("place", "code", "told"),
     [
-        ("train.step:sigterm:4", 143, "resnet18-rrtn/seed0 | stopped by a signal at step 2 | saved | the same command goes on"),
+        (
+            "train.step:sigterm:4",
+            143,
+            "resnet18-rrtn/seed0 | stopped by a signal at step 2 | saved | the same command goes on",
+        ),
         ("train.step:sigint:4", 130, "| saved | the same command goes on"),
         ("write.fsync:enospc:9", 4, "No space left on device"),
     ],
@@ -78,7 +106,9 @@ def test_stopped_and_run_again(
     assert come_to(tmp_path / "table", outcome) == expected
 
 
-def test_a_dry_run_trains_nothing_and_other_settings_are_refused(rrtn: Rrtn, flags: tuple[object, ...], tmp_path: Path) -> None:
+def test_a_dry_run_trains_nothing_and_other_settings_are_refused(
+    rrtn: Rrtn, flags: tuple[object, ...], tmp_path: Path
+) -> None:
     planned = json.loads(rrtn(*flags, "--dry-run", "--json").out)
     assert [run["folder"] for run in planned["runs"]] == [f"table/{name}" for name in RUNS]
     assert {run["state"] for run in planned["runs"]} == {"not run"}
@@ -90,4 +120,6 @@ def test_a_dry_run_trains_nothing_and_other_settings_are_refused(rrtn: Rrtn, fla
     assert planned["seconds_to_go"] > 0
     ended = rrtn(*flags, "--epochs", 3)
     assert ended.code == 2
-    assert ended.err.splitlines()[-1].startswith("rrtn: table/resnet18-vanilla/seed0 | made with other settings: optim.epochs")
+    assert ended.err.splitlines()[-1].startswith(
+        "rrtn: table/resnet18-vanilla/seed0 | made with other settings: optim.epochs"
+    )

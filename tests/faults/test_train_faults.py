@@ -1,6 +1,8 @@
-"""What `rrtn train` does when things go wrong: the rows T of docs/reliability.md, but T1, which is in test_train_soak.py.
+"""What `rrtn train` does when things go wrong: the rows T of docs/reliability.md, but T1, which is in
+test_train_soak.py.
 
-Trainers are processes of their own (conftest.py) with a small CNN, three epochs of three steps, and real signals.
+Trainers are processes of their own (conftest.py) with a small CNN, three epochs of three steps, and
+real signals.
 """
 
 import json
@@ -24,15 +26,15 @@ import soundfile
 import torch
 from rrtn.runtime.errors import DataError, ModelError
 from rrtn.runtime.files import sha256_of
-from rrtn.train import model
 from rrtn.train.checkpoint import POINTER, PREVIOUS, load_checkpoint, read_info
 from rrtn.train.config import config_from_dict
-from rrtn.train.data import read_data
+from rrtn.train.data.data_set import read_data
+from rrtn.train.data.device_clips import TrainingBatch, Waveforms
 from rrtn.train.distributed import World
-from rrtn.train.encoders import PannsCnn
-from rrtn.train.losses import bt_loss, ccc_loss, cross_correlation
-from rrtn.train.model import TwinsNetwork
-from rrtn.train.splits import Batch, Waveforms
+from rrtn.train.method import model
+from rrtn.train.method.encoders import PannsCnn
+from rrtn.train.method.losses import bt_loss, ccc_loss, cross_correlation
+from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.step import Stepper
 
 MakeData = Callable[..., Path]
@@ -57,7 +59,9 @@ loop.failpoint = failpoint
 
 
 def assert_refused(ended: Any, code: int, *parts: str) -> None:
-    """Nothing on stdout; on stderr one line with all the parts, and before it at most which run it is, and notes."""
+    """Nothing on stdout; on stderr one line with all the parts, and before it at most which run it
+    is, and notes.
+    """
     assert (ended.code, ended.out) == (code, ""), ended.err
     *before, line = ended.err.splitlines()
     assert [other for other in before if not other.startswith(("run ", "note: ", "epoch "))] == []
@@ -75,7 +79,9 @@ def temporary_files(run: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def runs(server: Any, corpus: Path, settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two runs: `whole`, and `begun`, which SIGTERM has stopped behind the second step of its second epoch."""
+    """A folder with two runs: `whole`, and `begun`, which SIGTERM has stopped behind the second
+    step of its second epoch.
+    """
     folder = tmp_path_factory.mktemp("runs")
     flags = ("train", "--data", corpus, "--config", settings, "--device", "cpu", "--out")
     ended = server.start(*flags, "whole", cwd=folder).wait()
@@ -110,16 +116,26 @@ def resumed(rrtn: Rrtn, run: Path, *flags: object, **options: object) -> Any:
 def checkpoint_files(run: Path, pointer: str = POINTER) -> dict[str, Path]:
     """{"weights": ..., "optimizer": ...} as the pointer of `last` lists them."""
     last = run / "checkpoints/last"
-    return {kind: last / entry["file"] for kind, entry in json.loads((last / pointer).read_text())["files"].items()}
+    return {
+        kind: last / entry["file"]
+        for kind, entry in json.loads((last / pointer).read_text())["files"].items()
+    }
 
 
 # --- T2: killed in a save ---------------------------------------------------------------------------------------------
 
 
 def survived_kills(
-    rrtn: Rrtn, outcome: Outcome, base: Path, *, first: int, start: tuple[object, ...], expected: dict[str, object]
+    rrtn: Rrtn,
+    outcome: Outcome,
+    base: Path,
+    *,
+    first: int,
+    start: tuple[object, ...],
+    expected: dict[str, object],
 ) -> int:
-    """Kills `start` in a copy of `base` at its `first`, next, ... place of a write until it ends; -> how often.
+    """Kills `start` in a copy of `base` at its `first`, next, ... place of a write until it ends; ->
+    how often.
 
     After each kill the last checkpoint is whole, and the run goes on to what it would have been.
     """
@@ -144,7 +160,9 @@ def survived_kills(
 
 @pytest.fixture(scope="module")
 def one_epoch(server: Any, corpus: Path, settings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`whole`, a run of one epoch, and `stopped/run`, the same stopped before its validation: its only checkpoint."""
+    """`whole`, a run of one epoch, and `stopped/run`, the same stopped before its validation: its
+    only checkpoint.
+    """
     folder = tmp_path_factory.mktemp("one-epoch")
     (folder / "stopped").mkdir()
     flags = ("train", "--data", corpus, "--config", settings, "--device", "cpu", "--epochs", 1, "--out")
@@ -168,7 +186,9 @@ def test_t2_killed_in_the_first_save(
 def test_t2_killed_in_a_save_over_another_of_the_same_step(
     rrtn: Rrtn, outcome: Outcome, one_epoch: Path, tmp_path: Path
 ) -> None:
-    """Behind config.toml and history.jsonl: two files of `best`, four of `last` (tensors, previous.json, checkpoint.json)."""
+    """Behind config.toml and history.jsonl: two files of `best`, four of `last` (tensors,
+    previous.json, checkpoint.json).
+    """
     base = Path(shutil.copytree(one_epoch / "stopped", tmp_path / "base"))
     start = ("train", "--resume", "--out", "run")
     expected = outcome(one_epoch / "whole")
@@ -202,10 +222,18 @@ def test_t2_killed_while_old_checkpoints_are_removed(
     ],
 )
 def test_t3_sigterm_saves_and_the_run_goes_on_bit_for_bit(
-    rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path, failpoint: str, step: int
+    rrtn: Rrtn,
+    outcome: Outcome,
+    fresh: tuple[object, ...],
+    whole: Path,
+    tmp_path: Path,
+    failpoint: str,
+    step: int,
 ) -> None:
     ended = rrtn(*fresh, RRTN_FAILPOINT=failpoint)
-    assert_refused(ended, 143, f"stopped by a signal at step {step} | saved | go on with: rrtn train --resume --out run")
+    assert_refused(
+        ended, 143, f"stopped by a signal at step {step} | saved | go on with: rrtn train --resume --out run"
+    )
     assert read_info(tmp_path / "run/checkpoints/last").step == step
     assert resumed(rrtn, tmp_path / "run").code == 0
     assert outcome(tmp_path / "run") == outcome(whole)
@@ -223,7 +251,9 @@ loop.Display.advance_validation = advance
 """
 
 
-def test_t3_sigterm_in_validation_does_not_wait_for_its_end(rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path) -> None:
+def test_t3_sigterm_in_validation_does_not_wait_for_its_end(
+    rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path
+) -> None:
     """Eight Val clips, two at a time."""
     ended = resumed(rrtn, begun, before=at("train.validate", 1, IN_VALIDATION))
     assert_refused(ended, 143, "stopped by a signal at step 6 | saved")
@@ -264,7 +294,9 @@ def test_t3_sigterm_while_audio_is_decoded(
     assert outcome(tmp_path / "run") == outcome(whole)
 
 
-def test_t4_ctrl_c_once_saves(rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path) -> None:
+def test_t4_ctrl_c_once_saves(
+    rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path
+) -> None:
     ended = rrtn(*fresh, RRTN_FAILPOINT="train.step:sigint:4")
     assert_refused(ended, 130, "stopped by a signal at step 4 | saved")
     assert resumed(rrtn, tmp_path / "run").code == 0
@@ -335,7 +367,9 @@ FULL = r" \| No space left on device"
 def test_t5_a_full_disk_stops_the_run_with_the_files_name(
     rrtn: Rrtn, begun: Path, whole: Path, place: str, file: int, named: str
 ) -> None:
-    """A resumed run writes two files, then two for `best` where the second epoch is the best, then four for `last`."""
+    """A resumed run writes two files, then two for `best` where the second epoch is the best, then
+    four for `last`.
+    """
     first, second = (record["val_ccc"] for record in read_info(whole / "checkpoints/last").history[:2])
     file += 2 * (file > 2 and second > first)
     ended = resumed(rrtn, begun, RRTN_FAILPOINT=f"write.{place}:enospc:{file}")
@@ -346,7 +380,9 @@ def test_t5_a_full_disk_stops_the_run_with_the_files_name(
     load_checkpoint(begun / "checkpoints/last", "weights", "optimizer", pointer=PREVIOUS)
 
 
-def test_t5_a_run_goes_on_where_the_full_disk_has_stopped_it(rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path) -> None:
+def test_t5_a_run_goes_on_where_the_full_disk_has_stopped_it(
+    rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path
+) -> None:
     assert resumed(rrtn, begun, RRTN_FAILPOINT="write.fsync:enospc:4").code == 4
     assert resumed(rrtn, begun).code == 0
     assert outcome(begun) == outcome(whole)
@@ -379,7 +415,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_t5_a_disk_that_is_really_full(rrtn: Rrtn, outcome: Outcome, begun: Path, small_disk: Path, whole: Path) -> None:
+def test_t5_a_disk_that_is_really_full(
+    rrtn: Rrtn, outcome: Outcome, begun: Path, small_disk: Path, whole: Path
+) -> None:
     run = Path(shutil.copytree(begun, small_disk / "run"))
     filler = small_disk / "filler"
     left = shutil.disk_usage(small_disk).free
@@ -398,7 +436,11 @@ def test_t6_a_full_disk_in_the_history_stops_the_run_and_loses_nothing(
     rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path
 ) -> None:
     path = begun / "history.jsonl"
-    full = at("train.validate", 1, f"import pathlib; p = pathlib.Path({str(path)!r}); p.unlink(); p.symlink_to('/dev/full')")
+    full = at(
+        "train.validate",
+        1,
+        f"import pathlib; p = pathlib.Path({str(path)!r}); p.unlink(); p.symlink_to('/dev/full')",
+    )
     ended = resumed(rrtn, begun, before=full)
     assert_refused(ended, 4, f"{path} | No space left on device | needs ", "bytes")
     assert resumed(rrtn, begun).code == 0
@@ -455,7 +497,9 @@ def test_t7_t8_a_changed_file_is_refused_with_its_hash(begun: Path, change: str,
     with pytest.raises(ModelError) as caught:
         load_checkpoint(folder, "weights", "optimizer")
     message = str(caught.value)
-    assert message.startswith(f"{path} | sha256 {sha256_of(path)[:12]} | checkpoint.json lists {listed[:12]} | ")
+    assert message.startswith(
+        f"{path} | sha256 {sha256_of(path)[:12]} | checkpoint.json lists {listed[:12]} | "
+    )
     assert "\n" not in message
 
 
@@ -488,7 +532,9 @@ def test_t7_a_broken_list_counts_as_a_broken_checkpoint(
     assert outcome(begun) == outcome(whole)
 
 
-def test_t7_a_lost_file_counts_as_a_broken_checkpoint(rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path) -> None:
+def test_t7_a_lost_file_counts_as_a_broken_checkpoint(
+    rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path
+) -> None:
     path = checkpoint_files(begun)["optimizer"]
     path.unlink()
     assert_refused(resumed(rrtn, begun, "--strict-resume"), 5, f"{path} | not there | checkpoint.json lists ")
@@ -554,7 +600,10 @@ def test_t9_a_pickle_is_refused_unopened_even_where_its_hash_is_listed(
     ("flags", "change"),
     [
         (("--lr", "0.5"), "optim.lr: 0.001 -> 0.5"),
-        (("--batch-size", "2"), "optim.batch_size: 4 -> 2"),  # T11; there are no workers whose number could change
+        (
+            ("--batch-size", "2"),
+            "optim.batch_size: 4 -> 2",
+        ),  # T11; there are no workers whose number could change
         (("--encoder", "cnn10"), "model.encoder: 'resnet18' -> 'cnn10'"),
         (("--method", "vanilla"), "projector.units = 16 | without effect with method vanilla"),
         (("--method", "rrtn"), "model.method: 'rrtn-ruwl' -> 'rrtn'"),
@@ -574,7 +623,9 @@ def test_t10_t11_resuming_with_another_setting_is_refused_with_the_differences(
     assert contents(begun) == before
 
 
-def test_t10_a_new_run_does_not_overwrite_one_that_is_there(rrtn: Rrtn, begun: Path, fresh: tuple[object, ...]) -> None:
+def test_t10_a_new_run_does_not_overwrite_one_that_is_there(
+    rrtn: Rrtn, begun: Path, fresh: tuple[object, ...]
+) -> None:
     before = contents(begun)
     assert_refused(rrtn(*fresh), 2, "--out run | holds a run already | go on with --resume")
     assert contents(begun) == before
@@ -622,7 +673,10 @@ def test_t10_resuming_with_other_data_is_refused_by_its_hash(
     assert ended.code == 2, ended.err
     was = read_info(begun / "checkpoints/last").data_sha256[:12]
     line = ended.err.splitlines()[-1]
-    assert re.fullmatch(rf"rrtn: --resume \| the data is [0-9a-f]{{12}}, the run's was {was} \| clips or ratings were .*", line)
+    assert re.fullmatch(
+        rf"rrtn: --resume \| the data is [0-9a-f]{{12}}, the run's was {was} \| clips or ratings were .*",
+        line,
+    )
     assert contents(begun) == before
 
 
@@ -657,7 +711,9 @@ def test_t12_equal_versions_are_not_warned_of(rrtn: Rrtn, begun: Path) -> None:
 
 
 @pytest.mark.parametrize("flags", [(), ("--epochs", "2"), ("--strict-resume",)])
-def test_t13_resuming_a_finished_run_touches_nothing(rrtn: Rrtn, whole: Path, tmp_path: Path, flags: tuple[str, ...]) -> None:
+def test_t13_resuming_a_finished_run_touches_nothing(
+    rrtn: Rrtn, whole: Path, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
     run = Path(shutil.copytree(whole, tmp_path / "run"))
     before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in run.rglob("*")}
     ended = resumed(rrtn, run, "--json", *flags)
@@ -680,7 +736,9 @@ def test_t14_a_second_trainer_is_refused_and_a_killed_ones_lock_is_free(
     first = start("train", "--resume", "--out", begun, RRTN_FAILPOINT="train.step:sleep:2")
     wait_for(lambda: f"process {first.pid} on " in (begun / "run.lock").read_text())
     second = resumed(rrtn, begun)
-    assert_refused(second, 2, f"{begun} | process {first.pid} on {socket.gethostname()} trains there | one at a time")
+    assert_refused(
+        second, 2, f"{begun} | process {first.pid} on {socket.gethostname()} trains there | one at a time"
+    )
     first.kill()
     assert first.wait().code == -signal.SIGKILL
     assert resumed(rrtn, begun).code == 0
@@ -701,8 +759,11 @@ def test_t14_two_new_runs_in_one_folder(
 
 NAN_LOSS = "ccc_loss = lambda x, y: x.sum() * float('nan')"
 INFINITE_LOSS = "ccc_loss = lambda x, y: x.sum() * float('inf')"
-NAN_GRADIENT = "real = twins.ccc_loss; twins.ccc_loss = lambda x, y: real(x, y) + (0 * x.sum()).sqrt()"  # 0 with slope inf * 0
-NAN_WEIGHT = "import gc; [m.weight.data.fill_(float('nan')) for m in gc.get_objects() if type(m).__name__ == 'Head']"
+# 0 with slope inf * 0
+NAN_GRADIENT = "real = twins.ccc_loss; twins.ccc_loss = lambda x, y: real(x, y) + (0 * x.sum()).sqrt()"
+NAN_WEIGHT = (
+    "import gc; [m.weight.data.fill_(float('nan')) for m in gc.get_objects() if type(m).__name__ == 'Head']"
+)
 
 
 @pytest.mark.parametrize("poison", [f"twins.{NAN_LOSS}", f"twins.{INFINITE_LOSS}", NAN_GRADIENT, NAN_WEIGHT])
@@ -710,8 +771,14 @@ def test_t15_the_run_stops_at_that_step_with_its_clips_and_a_whole_checkpoint(
     rrtn: Rrtn, begun: Path, corpus: Path, poison: str
 ) -> None:
     """Step 7 is the first of the third epoch."""
-    ended = resumed(rrtn, begun, before=at("train.step", 2, f"import rrtn.train.twins as twins; {poison}"))
-    assert_refused(ended, 4, "epoch 3, step 7 | loss or gradient is not finite | no weight was changed by it; clips of the ")
+    ended = resumed(
+        rrtn, begun, before=at("train.step", 2, f"import rrtn.train.method.twins_loss as twins; {poison}")
+    )
+    assert_refused(
+        ended,
+        4,
+        "epoch 3, step 7 | loss or gradient is not finite | no weight was changed by it; clips of the ",
+    )
     named = re.search(r"batch: (.*?) \| ", ended.err)
     assert named
     assert len(named[1].split(", ")) == 4
@@ -724,27 +791,44 @@ def test_t15_the_run_stops_at_that_step_with_its_clips_and_a_whole_checkpoint(
 @pytest.fixture
 def stepper() -> Stepper:
     config = config_from_dict(
-        {"device": "cpu", "data": {"targets": ["Awe", "Fear"]}, "projector": {"units": 16}, "frontend": {"frames": 64}},
+        {
+            "device": "cpu",
+            "data": {"targets": ["Awe", "Fear"]},
+            "projector": {"units": 16},
+            "frontend": {"frames": 64},
+        },
         source="test",
     )
     torch.manual_seed(0)
-    with pytest.MonkeyPatch.context() as patch:  # another encoder would take ten times as long, and learn no otherwise
-        patch.setattr(model, "encoder_from_name", lambda name, *, n_mels: PannsCnn(n_mels, channels=(4, 8), pooled_blocks=2))
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # another encoder would take ten times as long, and learn no otherwise
+        patch.setattr(
+            model,
+            "encoder_from_name",
+            lambda name, *, n_mels: PannsCnn(n_mels, channels=(4, 8), pooled_blocks=2),
+        )
         network = TwinsNetwork("resnet18", n_mels=64, n_targets=2, projector_units=16)
     return Stepper(config, network, torch.zeros(64), steps=10, steps_per_epoch=5, world=World())
 
 
-def batch(*, poisoned: bool = False) -> Batch:
+def batch(*, poisoned: bool = False) -> TrainingBatch:
     samples = torch.rand(4, 63 * 160, generator=torch.Generator().manual_seed(0)) - 0.5
     if poisoned:
         samples[2, 5000] = float("nan")
     ratings = torch.tensor([[0.1, 0.9], [0.5, 0.5], [0.9, 0.2], [0.3, 0.4]])
-    return Batch(Waveforms(samples, torch.full((4,), samples.shape[1])), ratings, torch.full((4, 8), 0.5, dtype=torch.float64))
+    return TrainingBatch(
+        Waveforms(samples, torch.full((4,), samples.shape[1])),
+        ratings,
+        torch.full((4, 8), 0.5, dtype=torch.float64),
+    )
 
 
 def learned(stepper: Stepper) -> list[torch.Tensor]:
     """Weights, RUWL's c, AdamW's moments and step counts."""
-    moments = [value for state in stepper.optimizer.state_dict()["state"].values() for value in state.values()]
+    moments = [
+        value for state in stepper.optimizer.state_dict()["state"].values() for value in state.values()
+    ]
     return [tensor.detach().clone() for tensor in [*stepper.loss.parameters(), *moments]]
 
 
@@ -752,14 +836,19 @@ def learned(stepper: Stepper) -> list[torch.Tensor]:
 def test_t15_neither_that_step_nor_any_later_one_changes_a_weight(
     stepper: Stepper, monkeypatch: pytest.MonkeyPatch, poison: str
 ) -> None:
-    """On a GPU the host looks at the device only now and then, so steps may follow before it sees the bad one."""
+    """On a GPU the host looks at the device only now and then, so steps may follow before it sees
+    the bad one.
+    """
     stepper.step(batch(), 0)
     assert stepper.bad_step() is None
     before = learned(stepper)
-    losses = {"loss": lambda x, y: x.sum() * torch.inf, "gradient": lambda x, y: ccc_loss(x, y) + (0 * x.sum()).sqrt()}
+    losses = {
+        "loss": lambda x, y: x.sum() * torch.inf,
+        "gradient": lambda x, y: ccc_loss(x, y) + (0 * x.sum()).sqrt(),
+    }
     with monkeypatch.context() as patch:
         if poison in losses:
-            patch.setattr("rrtn.train.twins.ccc_loss", losses[poison])
+            patch.setattr("rrtn.train.method.twins_loss.ccc_loss", losses[poison])
         stepper.step(batch(poisoned=poison == "batch"), 1)
     assert all(map(torch.equal, learned(stepper), before))
     stepper.step(batch(), 2)
@@ -810,7 +899,9 @@ def test_t22_a_data_folder_that_vanishes_is_missed_at_the_next_start_only(
     assert ended.code == 0, ended.err
     assert outcome(begun) == outcome(whole)
     assert not data.exists()
-    assert_refused(resumed(rrtn, begun, "--epochs", 4), 2, f"{data} | not a folder | expected one with data_info.csv")
+    assert_refused(
+        resumed(rrtn, begun, "--epochs", 4), 2, f"{data} | not a folder | expected one with data_info.csv"
+    )
 
 
 # --- T23 to T26: what the machine does --------------------------------------------------------------------------------
@@ -829,17 +920,22 @@ sys.addaudithook(watch)
 def test_t23_t24_training_starts_no_process_and_takes_no_shared_memory(
     rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path
 ) -> None:
-    """There are no DataLoader workers that could be killed or want /dev/shm: clips are read from a mapped file."""
+    """There are no DataLoader workers that could be killed or want /dev/shm: clips are read from a
+    mapped file.
+    """
     ended = rrtn(*fresh, before=NO_CHILDREN, RRTN_CACHE=tmp_path / "cache")
     assert ended.code == 0, ended.err
     assert outcome(tmp_path / "run") == outcome(whole)
-    assert rrtn("--version", before=f"{NO_CHILDREN}import subprocess; subprocess.run(['true'])").code != 0  # the hook works
+    assert (
+        rrtn("--version", before=f"{NO_CHILDREN}import subprocess; subprocess.run(['true'])").code != 0
+    )  # the hook works
 
 
 NO_SHARED_MEMORY = """
 import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
-if libc.unshare(0x20000) or libc.mount(b"none", b"/", None, 0x44000, None):  # this process's own mounts, private
+# this process's own mounts, private
+if libc.unshare(0x20000) or libc.mount(b"none", b"/", None, 0x44000, None):
     raise SystemExit(99)
 if libc.mount(b"rrtn-test", b"/dev/shm", b"tmpfs", 1, b"size=4k"):  # read-only
     raise SystemExit(99)
@@ -870,7 +966,9 @@ time.time, time.time_ns = lambda: float(next(clock)), lambda: next(clock) * 10**
 """
 
 
-def test_t25_a_clock_that_goes_backwards_changes_nothing(rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path) -> None:
+def test_t25_a_clock_that_goes_backwards_changes_nothing(
+    rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path
+) -> None:
     """Durations are of the monotonic clock; which checkpoint is the last one says its list, not its time."""
     for i, path in enumerate(sorted((begun / "checkpoints").rglob("*-*.safetensors"), reverse=True)):
         os.utime(path, (1e9 + i, 1e9 + i))  # newer steps are older files
@@ -879,13 +977,19 @@ def test_t25_a_clock_that_goes_backwards_changes_nothing(rrtn: Rrtn, outcome: Ou
     assert outcome(begun) == outcome(whole)
 
 
-def test_t26_a_full_gpu_stops_the_run_with_what_helps(rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path) -> None:
+def test_t26_a_full_gpu_stops_the_run_with_what_helps(
+    rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path
+) -> None:
     """No smaller batches behind the user's back: CCC and Barlow Twins are over the batch."""
     full = at(
-        "train.step", 2, "import torch; raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB\\nmore')"
+        "train.step",
+        2,
+        "import torch; raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB\\nmore')",
     )
     ended = resumed(rrtn, begun, before=full)
-    assert_refused(ended, 4, f"{begun} | CUDA out of memory. Tried to allocate 2 GiB | batch 4: ", "--batch-size", "bf16")
+    assert_refused(
+        ended, 4, f"{begun} | CUDA out of memory. Tried to allocate 2 GiB | batch 4: ", "--batch-size", "bf16"
+    )
     assert resumed(rrtn, begun).code == 0
     assert outcome(begun) == outcome(whole)
 
@@ -905,7 +1009,9 @@ def ranks(start: Rrtn, *commands: tuple[object, ...], **options: object) -> list
     return [start(*command, RANK=i, LOCAL_RANK=i, **common) for i, command in enumerate(commands)]
 
 
-@pytest.mark.parametrize(("failpoint", "step"), [("train.step:sigterm:5", 5), ("train.validate:sigterm:2", 6)])
+@pytest.mark.parametrize(
+    ("failpoint", "step"), [("train.step:sigterm:5", 5), ("train.validate:sigterm:2", 6)]
+)
 def test_t3_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(
     start: Rrtn, outcome: Outcome, fresh: tuple[object, ...], tmp_path: Path, failpoint: str, step: int
 ) -> None:
@@ -929,8 +1035,18 @@ def test_t27_a_killed_process_ends_the_other_soon_and_leaves_a_whole_checkpoint(
     assert load_checkpoint(tmp_path / "run/checkpoints/last", "weights", "optimizer")[0].step == 6
 
 
-def test_t27_torchrun_ends_when_one_process_is_killed(fresh: tuple[object, ...], server: Any, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(free_port())]
+def test_t27_torchrun_ends_when_one_process_is_killed(
+    fresh: tuple[object, ...], server: Any, tmp_path: Path
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        str(free_port()),
+    ]
     env = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -992,7 +1108,9 @@ def test_t29_t30_a_bare_environment_gives_the_same_bytes(
         "PYTHONHASHSEED": "4242",
     }
     command = [sys.executable, str(SMALL_RRTN), *map(str, fresh)]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert outcome(tmp_path / "run") == outcome(whole)
     assert list((tmp_path / "tmp/rrtn-cache/clips").glob("*.npy"))
@@ -1121,10 +1239,21 @@ def test_t19_harmless_spellings_are_read_as_the_plain_file(
 def test_t19_a_quoted_newline_is_part_of_its_cell(make_data: MakeData, csv_lines: Lines) -> None:
     data = read_data(make_data(cell(2, COUNTRY, '"United\nStates"')(csv_lines)))
     assert data.splits["Train"].clips[0].country == "United\nStates"
-    assert [clip.line for clip in data.splits["Train"].clips] == [3, 4, 5, 6, 7, 8, 9, 10]  # a row's last line
+    assert [clip.line for clip in data.splits["Train"].clips] == [
+        3,
+        4,
+        5,
+        6,
+        7,
+        8,
+        9,
+        10,
+    ]  # a row's last line
 
 
-def test_t19_a_row_that_stands_twice_is_taken_once_with_a_warning(make_data: MakeData, csv_lines: Lines) -> None:
+def test_t19_a_row_that_stands_twice_is_taken_once_with_a_warning(
+    make_data: MakeData, csv_lines: Lines
+) -> None:
     data = read_data(make_data([*csv_lines, csv_lines[2], csv_lines[2], csv_lines[9]]))
     assert [len(split.clips) for split in data.splits.values()] == [8, 4, 2]
     assert data.warnings == ("data_info.csv: 3 repeated rows are taken once (first: line 16)",)
@@ -1148,9 +1277,16 @@ def test_t19_train_refuses_the_csv_before_anything_is_made(
 # --- T20: a speaker in two splits -------------------------------------------------------------------------------------
 
 
-def test_t20_a_speaker_in_train_and_val_is_warned_of_loudly(rrtn: Rrtn, make_data: MakeData, csv_lines: Lines) -> None:
+def test_t20_a_speaker_in_train_and_val_is_warned_of_loudly(
+    rrtn: Rrtn, make_data: MakeData, csv_lines: Lines
+) -> None:
     folder = make_data(
-        both(cell(2, SUBJECT, "Anna"), cell(11, SUBJECT, "Anna"), cell(3, SUBJECT, "Bo"), cell(14, SUBJECT, "Bo"))(csv_lines)
+        both(
+            cell(2, SUBJECT, "Anna"),
+            cell(11, SUBJECT, "Anna"),
+            cell(3, SUBJECT, "Bo"),
+            cell(14, SUBJECT, "Bo"),
+        )(csv_lines)
     )
     warning = "SPEAKER LEAK: 2 speakers are in more than one split (first: Anna): validation figures will be too good"
     assert read_data(folder).warnings == (warning,)
@@ -1171,7 +1307,9 @@ def test_t16_audio_that_is_not_finite_is_refused_and_named(
     samples = np.full(4800, 0.1, np.float32)
     samples[4000] = poison
     soundfile.write(folder / "wav/00003.wav", samples, 16_000, subtype="FLOAT")
-    ended = rrtn("train", "--data", folder, "--batch-size", 4, "--epochs", 1, "--out", "run", "--device", "cpu")
+    ended = rrtn(
+        "train", "--data", folder, "--batch-size", 4, "--epochs", 1, "--out", "run", "--device", "cpu"
+    )
     lines = ended.err.splitlines()
     assert (ended.code, ended.out) == (2, "")
     assert lines[-1].startswith("rrtn: 1 of 8 files cannot be decoded | 00003.wav: non_finite: ")
@@ -1194,7 +1332,20 @@ def test_t17_a_target_without_variation_is_noted_and_the_rest_is_trained(
 ) -> None:
     """Awe is 0.4 in Train and in Val: its CCC is 0, not NaN."""
     folder = make_data(both(*(cell(line, AWE, "0.4") for line in range(2, 14)))(csv_lines))
-    ended = rrtn("train", "--data", folder, "--config", settings, "--epochs", 1, "--out", "run", "--device", "cpu", "--json")
+    ended = rrtn(
+        "train",
+        "--data",
+        folder,
+        "--config",
+        settings,
+        "--epochs",
+        1,
+        "--out",
+        "run",
+        "--device",
+        "cpu",
+        "--json",
+    )
     assert ended.code == 0, ended.err
     assert "note: no variation in Train, so nothing to learn: Awe\n" in ended.err
     assert json.loads(ended.out)["best"]["per_target"]["Awe"] == pytest.approx(0, abs=1e-6)
@@ -1218,7 +1369,9 @@ def test_t18_fewer_clips_than_a_batch_are_refused(rrtn: Rrtn, make_data: MakeDat
 
 
 def test_t18_a_batch_of_one_is_refused(rrtn: Rrtn, make_data: MakeData) -> None:
-    assert_refused(rrtn("train", "--data", make_data(), "--batch-size", 1), 2, "--batch-size", "at least 2 clips")
+    assert_refused(
+        rrtn("train", "--data", make_data(), "--batch-size", 1), 2, "--batch-size", "at least 2 clips"
+    )
 
 
 def test_t18_the_incomplete_last_batch_is_dropped(rrtn: Rrtn, make_data: MakeData) -> None:
@@ -1230,11 +1383,15 @@ def test_t18_the_incomplete_last_batch_is_dropped(rrtn: Rrtn, make_data: MakeDat
 
 
 def test_t18_a_batch_of_two_has_finite_losses() -> None:
-    """The smallest batch: every embedding is +-1 standard deviation, and a dimension that does not vary is 0."""
+    """The smallest batch: every embedding is +-1 standard deviation, and a dimension that does not
+    vary is 0.
+    """
     z_a = torch.tensor([[1.0, 2.0, 5.0], [3.0, -1.0, 5.0]], requires_grad=True)
     z_b = torch.tensor([[0.0, 4.0, 2.0], [1.0, 8.0, 3.0]])
     correlation = cross_correlation(z_a, z_b)
     expected = torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0], [0.0, 0.0, 0.0]])
-    torch.testing.assert_close(correlation, expected, atol=1e-4, rtol=0)  # BatchNorm's eps of 1e-5 beside variances of 0.25
+    torch.testing.assert_close(
+        correlation, expected, atol=1e-4, rtol=0
+    )  # BatchNorm's eps of 1e-5 beside variances of 0.25
     bt_loss(correlation, off_diagonal=0.001).backward()
     assert torch.isfinite(z_a.grad).all()

@@ -1,4 +1,5 @@
-"""T1, and T2 at every place: training killed again and again comes to the bytes of a run that nobody has touched.
+"""T1, and T2 at every place: training killed again and again comes to the bytes of a run that nobody
+has touched.
 
 Real processes and real SIGKILL; see docs/reliability.md. Minutes, so under `make soak`.
 """
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rrtn.train.checkpoint import POINTER, load_checkpoint
-from rrtn.train.corpus import synthesise
+from rrtn.train.data.corpus import synthesise
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -71,9 +72,13 @@ class Soak:
 @pytest.fixture
 def soak(server: Any, outcome: Outcome, settings: Path, tmp_path: Path) -> Iterator[Soak]:
     """64 clips, three epochs of five steps, and a checkpoint every 50 ms: in the midst of epochs, too."""
-    corpus = synthesise(tmp_path / "corpus", clips=64, speakers=12, seed=5, split=(0.65, 0.25, 0.1), workers=1)
+    corpus = synthesise(
+        tmp_path / "corpus", clips=64, speakers=12, seed=5, split=(0.65, 0.25, 0.1), workers=1
+    )
     config = tmp_path / "soak.toml"
-    config.write_text("checkpoint_minutes = 0.0008\n" + settings.read_text().replace("batch_size = 4", "batch_size = 8"))
+    config.write_text(
+        "checkpoint_minutes = 0.0008\n" + settings.read_text().replace("batch_size = 4", "batch_size = 8")
+    )
     flags = ("--data", corpus, "--config", config, "--device", "cpu")
     soak = Soak(server, outcome, tmp_path, flags)
     soak.unbroken()
@@ -81,8 +86,8 @@ def soak(server: Any, outcome: Outcome, settings: Path, tmp_path: Path) -> Itera
 
 
 def test_t1_killed_at_random_moments(soak: Soak, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Moments are uniform over an unbroken run, decoding included: each run has a cache of its own, and is killed again
-    after each restart until it ends before its kill.
+    """Moments are uniform over an unbroken run, decoding included: each run has a cache of its own,
+    and is killed again after each restart until it ends before its kill.
     """
     rng = np.random.default_rng(0)
     duration = float(np.median([soak.unbroken(RRTN_CACHE=tmp_path / f"timed-{i}") for i in range(3)]))

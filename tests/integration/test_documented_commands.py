@@ -1,9 +1,12 @@
-"""Every command line in README.md, CONTRIBUTING.md and docs/ is run here as it stands, or listed here with who runs it.
+"""Every command line in README.md, CONTRIBUTING.md and docs/ is run here as it stands, or listed here
+with who runs it.
 
-Each page has a folder of its own with the names that the pages use: DIR (data), recordings/, /shared/recordings, RUN, RUN2,
-BUNDLE, my.toml, fixed.toml. Command lines are those that are indented or in ```sh fences, then those in backticks. Under
-make test the encoders are the three-layer CNN of tests/faults/small_rrtn.py, whatever --encoder says, so that 60 epochs take
-seconds; make soak runs all lines, and on pages that do not train for minutes with the real encoders.
+Each page has a folder of its own with the names that the pages use: DIR (data), recordings/,
+/shared/recordings, RUN, RUN2, BUNDLE, my.toml, fixed.toml. Command lines are those that are
+indented or in ```sh fences, then those in backticks. Under make test the encoders are the
+three-layer CNN of tests/faults/small_rrtn.py, whatever --encoder says, so that 60 epochs take
+seconds; make soak runs all lines, and on pages that do not train for minutes with the real
+encoders.
 """
 
 import functools
@@ -18,8 +21,8 @@ from pathlib import Path
 
 import pytest
 import typer
-from rrtn.cli.entry import app
-from rrtn.train.corpus import synthesise
+from rrtn.cli import app
+from rrtn.train.data.corpus import synthesise
 
 ROOT = Path(__file__).parents[2]
 SMALL_RRTN = ROOT / "tests/faults/small_rrtn.py"
@@ -112,7 +115,11 @@ def block_lines(text: str) -> list[str]:
 
 
 def inline_code(text: str) -> list[str]:
-    prose = "\n".join(line for line in re.sub(r"```.*?```", "", text, flags=re.S).splitlines() if not line.startswith("    "))
+    prose = "\n".join(
+        line
+        for line in re.sub(r"```.*?```", "", text, flags=re.S).splitlines()
+        if not line.startswith("    ")
+    )
     return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
 
 
@@ -124,7 +131,11 @@ def is_name(code: str) -> bool:
 def commands_of(page: str) -> list[str]:
     """Each once, in order."""
     text = PAGES[page].read_text()
-    inline = [code for code in inline_code(text) if code.split()[0] in PROGRAMS and " " in code and not is_name(code)]
+    inline = [
+        code
+        for code in inline_code(text)
+        if code.split()[0] in PROGRAMS and " " in code and not is_name(code)
+    ]
     return list(dict.fromkeys([*block_lines(text), *inline]))
 
 
@@ -138,7 +149,9 @@ def run(command: str, folder: Path) -> None:
     """In bash, as a person would; fails with what it said."""
     path = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
     env = {**os.environ, "PATH": path, "RRTN_CACHE": str(folder / "cache")}
-    done = subprocess.run(["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
@@ -161,7 +174,10 @@ def prepare(folder: Path, *, small: bool) -> None:
     executable(folder / "bin/sbatch", SBATCH)
     if small:
         executable(folder / "bin/rrtn", SMALL)
-    run("rrtn train --data DIR --epochs 1 --batch-size 16 --out runs/my-run && rrtn export && cp -r runs/my-run RUN2", folder)
+    run(
+        "rrtn train --data DIR --epochs 1 --batch-size 16 --out runs/my-run && rrtn export && cp -r runs/my-run RUN2",
+        folder,
+    )
     (folder / "RUN").symlink_to("runs/my-run")
     (folder / "BUNDLE").symlink_to("runs/my-run/export")
 
@@ -222,7 +238,9 @@ def test_the_python_in_readme(workplace: Workplace) -> None:
     folder = workplace(small=True)
     shutil.copy(folder / "recordings/00.wav", folder / "laugh.wav")
     (folder / "broken.wav").write_bytes(b"no audio")
-    (folder / "example.py").write_text(f"import numpy\nsamples = numpy.random.default_rng(0).normal(size=44_100)\n{example}")
+    (folder / "example.py").write_text(
+        f"import numpy\nsamples = numpy.random.default_rng(0).normal(size=44_100)\n{example}"
+    )
     run("python example.py > printed", folder)
     laugh, broken, burst = (folder / "printed").read_text().splitlines()
     assert laugh.startswith("laugh.wav {'Awe': 0.")
@@ -237,13 +255,17 @@ def test_no_command_is_listed_that_no_page_has() -> None:
 
 def test_make_has_every_target_that_is_named() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
-    named = {command.split()[1] for page in PAGES for command in commands_of(page) if command.startswith("make ")}
+    named = {
+        command.split()[1] for page in PAGES for command in commands_of(page) if command.startswith("make ")
+    }
     assert len(named) >= 5
     assert named <= targets
 
 
 def test_rrtn_has_every_command_that_is_named() -> None:
-    names = {code.split()[1] for path in PAGES.values() for code in inline_code(path.read_text()) if is_name(code)}
+    names = {
+        code.split()[1] for path in PAGES.values() for code in inline_code(path.read_text()) if is_name(code)
+    }
     assert len(names) >= 8
     assert names <= set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 

@@ -12,9 +12,13 @@ RRTN = Path(sys.executable).with_name("rrtn")
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_train_export_and_score_without_arguments(tmp_path: Path, cache: Path, real_clips: list[Path]) -> None:
+def test_train_export_and_score_without_arguments(
+    tmp_path: Path, cache: Path, real_clips: list[Path]
+) -> None:
     def rrtn(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([RRTN, *map(str, arguments)], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return subprocess.run(
+            [RRTN, *map(str, arguments)], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
 
     trained = rrtn("train", "--json")
     assert "SYNTHETIC" in trained.stderr

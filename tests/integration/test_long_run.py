@@ -6,12 +6,25 @@ import sys
 from pathlib import Path
 
 import pytest
-from rrtn.train.corpus import synthesise
+from rrtn.train.data.corpus import synthesise
 
 
 def peak_mebibytes(corpus: Path, run: Path, epochs: int) -> float:
     """Of a whole `rrtn train` process."""
-    command = [sys.executable, "-m", "rrtn", "train", "--data", corpus, "--epochs", epochs, "--batch-size", 16, "--out", run]
+    command = [
+        sys.executable,
+        "-m",
+        "rrtn",
+        "train",
+        "--data",
+        corpus,
+        "--epochs",
+        epochs,
+        "--batch-size",
+        16,
+        "--out",
+        run,
+    ]
     with subprocess.Popen([str(part) for part in command], stderr=subprocess.DEVNULL) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -23,5 +36,7 @@ def peak_mebibytes(corpus: Path, run: Path, epochs: int) -> float:
 def test_peak_memory_does_not_grow_with_epochs(tmp_path: Path, cache: Path) -> None:
     corpus = synthesise(tmp_path / "corpus", clips=80, speakers=12, seed=3, split=(0.6, 0.3, 0.1), workers=1)
     peaks = {epochs: peak_mebibytes(corpus, tmp_path / f"run-{epochs}", epochs) for epochs in (3, 30)}
-    print(f"\npeak memory of rrtn train: {', '.join(f'{peak:.0f} MiB in {n} epochs' for n, peak in peaks.items())}")
+    print(
+        f"\npeak memory of rrtn train: {', '.join(f'{peak:.0f} MiB in {n} epochs' for n, peak in peaks.items())}"
+    )
     assert peaks[30] < 1.03 * peaks[3]

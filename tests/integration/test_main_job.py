@@ -1,4 +1,6 @@
-"""train -> evaluate -> export --trt -> score through the installed command, in a folder with nothing in it."""
+"""train -> evaluate -> export --trt -> score through the installed command, in a folder with
+nothing in it.
+"""
 
 import csv
 import hashlib
@@ -41,7 +43,13 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_run_folder(workplace: Path) -> None:
     run = workplace / "runs/first"
-    assert {path.name for path in run.iterdir()} == {"config.toml", "history.jsonl", "checkpoints", "run.lock", "export"}
+    assert {path.name for path in run.iterdir()} == {
+        "config.toml",
+        "history.jsonl",
+        "checkpoints",
+        "run.lock",
+        "export",
+    }
     records = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [1, 2]
     for kind in ("best", "last"):
@@ -64,7 +72,11 @@ def test_bundle_lists_every_file_with_hash_stamp_and_parity(workplace: Path) -> 
         "trt": "model.engine",
         "trt-fp16": "model.fp16.engine",
     }
-    assert {path.name for path in export.iterdir()} == {"bundle.json", "model.yaml", *(v["file"] for v in variants.values())}
+    assert {path.name for path in export.iterdir()} == {
+        "bundle.json",
+        "model.yaml",
+        *(v["file"] for v in variants.values()),
+    }
     for variant in variants.values():
         content = (export / variant["file"]).read_bytes()
         assert (variant["sha256"], variant["size"]) == (hashlib.sha256(content).hexdigest(), len(content))
@@ -76,7 +88,9 @@ def test_bundle_lists_every_file_with_hash_stamp_and_parity(workplace: Path) -> 
     assert stamp["flavour"] in {"tensorrt_rtx", "tensorrt"}
 
 
-def test_score_real_clips_with_the_newest_bundle(workplace: Path, real_clips: list[Path], tmp_path: Path) -> None:
+def test_score_real_clips_with_the_newest_bundle(
+    workplace: Path, real_clips: list[Path], tmp_path: Path
+) -> None:
     table = tmp_path / "scores.csv"
     summary = rrtn_json("score", *real_clips, "--out", table, cwd=workplace)
     assert (summary["files"], summary["scored"], summary["errors"]) == (12, 12, {})
@@ -101,13 +115,19 @@ def test_evaluate_shows_every_target_beside_ridge(workplace: Path) -> None:
 
 def test_evaluate_has_intervals_compares_and_writes_a_submission(workplace: Path, tmp_path: Path) -> None:
     run, submission = Path("runs/first"), tmp_path / "submission.csv"
-    evaluation = rrtn_json("evaluate", run, "--no-ridge", "--compare", run, "--submission", submission, cwd=workplace)
+    evaluation = rrtn_json(
+        "evaluate", run, "--no-ridge", "--compare", run, "--submission", submission, cwd=workplace
+    )
     for values in evaluation["per_target"].values():
-        assert values["ccc_low"] - 1e-9 <= values["ccc"] <= values["ccc_high"] + 1e-9  # of one speaker, all are equal
+        assert (
+            values["ccc_low"] - 1e-9 <= values["ccc"] <= values["ccc_high"] + 1e-9
+        )  # of one speaker, all are equal
         assert abs(values["pearson"]) >= abs(values["ccc_biased"]) - 1e-12  # Lin 1989
     (comparison,) = evaluation["compared"].values()
     assert comparison["speakers"] < 8
-    assert {(of["difference"], of["verdict"]) for of in comparison["per_target"].values()} == {(0.0, "too few speakers to say")}
+    assert {(of["difference"], of["verdict"]) for of in comparison["per_target"].values()} == {
+        (0.0, "too few speakers to say")
+    }
     rows = (workplace / "corpus/data_info.csv").read_text().splitlines()
     header, *scored = submission.read_text().splitlines()
     assert header.split(",") == ["File_ID", *evaluation["per_target"]]
@@ -116,7 +136,9 @@ def test_evaluate_has_intervals_compares_and_writes_a_submission(workplace: Path
 
 
 def test_the_report_is_one_page_without_scripts_or_network(workplace: Path, tmp_path: Path) -> None:
-    page = Path(rrtn_json("report", "runs/first", "--out", tmp_path / "report.html", cwd=workplace)["report"]).read_text()
+    page = Path(
+        rrtn_json("report", "runs/first", "--out", tmp_path / "report.html", cwd=workplace)["report"]
+    ).read_text()
     evaluation = rrtn_json("evaluate", "--no-ridge", cwd=workplace)
     assert f"<b>{evaluation['mean']['ccc']:.3f}</b>" in page
     assert set(re.findall(r"(?:src|href)=.(\w+:)", page)) == {"data:"}
@@ -137,7 +159,11 @@ def test_inspect_and_doctor_and_data_check_print_json(workplace: Path) -> None:
         "trt",
         "trt-fp16",
     ]
-    assert {finding["subject"] for finding in rrtn_json("doctor", cwd=workplace)} >= {"python", "gpu", "torch"}
+    assert {finding["subject"] for finding in rrtn_json("doctor", cwd=workplace)} >= {
+        "python",
+        "gpu",
+        "torch",
+    }
     report = rrtn_json("data", "check", "corpus", cwd=workplace)
     assert sum(split["clips"] for split in report["splits"]) == 90
     assert report["one_target_at_1"] == 1.0
@@ -145,7 +171,9 @@ def test_inspect_and_doctor_and_data_check_print_json(workplace: Path) -> None:
 
 def test_doctor_names_the_command_that_brings_what_is_missing(workplace: Path) -> None:
     """Square brackets are markup to rich: they must come out."""
-    missing = [finding["fix"] for finding in rrtn_json("doctor", cwd=workplace) if finding["fix"].startswith("pip")]
+    missing = [
+        finding["fix"] for finding in rrtn_json("doctor", cwd=workplace) if finding["fix"].startswith("pip")
+    ]
     assert missing
     printed = rrtn("doctor", cwd=workplace).stdout
     assert all(fix in printed for fix in missing)
@@ -158,10 +186,17 @@ def test_resume_of_a_finished_run_and_with_other_settings(workplace: Path) -> No
     assert "optim.lr: 0.001 -> 0.01" in refused.stderr
 
 
-def test_a_second_export_replaces_the_first_and_a_required_variant_must_exist(workplace: Path, tmp_path: Path) -> None:
+def test_a_second_export_replaces_the_first_and_a_required_variant_must_exist(
+    workplace: Path, tmp_path: Path
+) -> None:
     out = shutil.copytree(workplace / "runs/first/export", tmp_path / "bundle")
     rrtn("export", "--no-cpu-variant", "--out", out, cwd=workplace)
-    assert sorted(path.name for path in out.iterdir()) == ["bundle.json", "model.onnx", "model.waveform.onnx", "model.yaml"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "bundle.json",
+        "model.onnx",
+        "model.waveform.onnx",
+        "model.yaml",
+    ]
     before = (out / "bundle.json").read_bytes()
     refused = rrtn("export", "--out", out, "--require", "fp64", cwd=workplace, code=2)
     assert "--require fp64" in refused.stderr
@@ -189,7 +224,9 @@ def test_e11_without_tensorrt_onnx_is_published_and_the_engine_skipped_with_the_
 
     monkeypatch.setattr(publish, "installed_flavour", lambda: None)
     monkeypatch.chdir(workplace)
-    published = publish.publish(Path("runs/first"), out=tmp_path / "bundle", wanted=Wanted(trt=True, cpu_variant=False))
+    published = publish.publish(
+        Path("runs/first"), out=tmp_path / "bundle", wanted=Wanted(trt=True, cpu_variant=False)
+    )
     assert [variant.name for variant in published.bundle.variants] == ["fp32", "waveform"]
     assert 'pip install "rrtn[rtx]"' in published.skipped["trt"]
     with pytest.raises(ModelError, match=r"--require trt .* nothing was published"):
@@ -222,7 +259,9 @@ PROJECTOR = {"resnet18": 1_050_624, "cnn10": 1_050_624, "cnn14": 4_196_352}
 @pytest.mark.parametrize("encoder", VANILLA)
 def test_dry_run_counts_parameters(encoder: str, workplace: Path) -> None:
     plans = {
-        method: rrtn_json("train", "--data", "corpus", "--encoder", encoder, "--method", method, "--dry-run", cwd=workplace)
+        method: rrtn_json(
+            "train", "--data", "corpus", "--encoder", encoder, "--method", method, "--dry-run", cwd=workplace
+        )
         for method in ("vanilla", "rrtn-ruwl")
     }
     assert plans["vanilla"]["parameters"]["total"] == VANILLA[encoder]

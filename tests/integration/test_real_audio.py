@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 from rrtn.runtime import Scorer
-from rrtn.runtime.inputs import list_audio
-from rrtn.train.data import read_data
+from rrtn.runtime.audio.inputs import list_audio
+from rrtn.train.data.data_set import read_data
 
 
 def test_of_770_bursts_exactly_the_30_wavpack_files_are_errors(bursts: Path, tiny_model: Path) -> None:
@@ -20,8 +20,24 @@ def test_of_770_bursts_exactly_the_30_wavpack_files_are_errors(bursts: Path, tin
 
 def test_emodb_is_read_as_its_readme_says(emodb: Path) -> None:
     data = read_data(emodb)
-    assert {name: len(split.clips) for name, split in data.splits.items()} == {"Train": 348, "Val": 96, "Test": 91}
-    assert data.targets == ("Anger", "Boredom", "Disgust", "Fear", "Happiness", "Neutral", "Sadness", "Naturalness")
+    assert {name: len(split.clips) for name, split in data.splits.items()} == {
+        "Train": 348,
+        "Val": 96,
+        "Test": 91,
+    }
+    assert data.targets == (
+        "Anger",
+        "Boredom",
+        "Disgust",
+        "Fear",
+        "Happiness",
+        "Neutral",
+        "Sadness",
+        "Naturalness",
+    )
     assert data.splits["Train"].clips[0].path.name == "00002.wav"
-    assert data.splits["Train"].ratings[0].round(2).tolist() == np.float32([0, 0, 0, 0.95, 0, 0, 0, 0.85]).tolist()
+    assert (
+        data.splits["Train"].ratings[0].round(2).tolist()
+        == np.float32([0, 0, 0, 0.95, 0, 0, 0, 0.85]).tolist()
+    )
     assert data.warnings == ()

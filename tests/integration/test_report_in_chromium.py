@@ -1,4 +1,7 @@
-"""The report as a browser shows it, on a desktop and on a phone. Needs Debian's `chromium`; under make soak."""
+"""The report as a browser shows it, on a desktop and on a phone.
+
+Needs Debian's `chromium`; under make soak.
+"""
 
 import json
 import shutil
@@ -12,14 +15,18 @@ import pytest
 RRTN = Path(sys.executable).with_name("rrtn")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WIDTHS = (400, 1400)
-# Reports the width that the page in a frame needs, and pictures and sounds that did not load. It is ours, not the report's.
+# Reports the width that the page in a frame needs, and pictures and sounds that did not load. It is
+# ours, not the report's.
 FRAME = """<!doctype html><iframe id=frame width={width} height=2000 src=report.html></iframe><pre id=found></pre><script>
 frame.onload = () => {{
     const page = frame.contentDocument, images = [...page.images].filter(image => !image.naturalWidth);
     found.textContent = JSON.stringify([page.documentElement.scrollWidth, images.length, page.querySelectorAll("svg").length]);
 }}</script>"""
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +43,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run([RRTN, *arguments.split()], cwd=folder, check=True, capture_output=True)
         if arguments.startswith("export"):
             measured = subprocess.run(
-                [RRTN, "bench", "runs/first/export", "--seconds", "0.2", "--json"], cwd=folder, check=True, capture_output=True
+                [RRTN, "bench", "runs/first/export", "--seconds", "0.2", "--json"],
+                cwd=folder,
+                check=True,
+                capture_output=True,
             )
             (folder / "runs/first/export/bench.json").write_bytes(measured.stdout)
     return folder / "runs/first/report.html"
@@ -64,7 +74,9 @@ def chromium(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_page_fits_and_shows_all_pictures(page: Path, tmp_path: Path, width: int) -> None:
     shutil.copy(page, tmp_path / "report.html")
     (tmp_path / "frame.html").write_text(FRAME.format(width=width))
-    shown = chromium(tmp_path, "--dump-dom", "--virtual-time-budget=10000", (tmp_path / "frame.html").as_uri()).stdout
+    shown = chromium(
+        tmp_path, "--dump-dom", "--virtual-time-budget=10000", (tmp_path / "frame.html").as_uri()
+    ).stdout
     needed, broken, drawings = json.loads(shown.split('<pre id="found">')[1].split("</pre>")[0])
     assert needed <= width
     assert broken == 0
@@ -72,11 +84,19 @@ def test_the_page_fits_and_shows_all_pictures(page: Path, tmp_path: Path, width:
 
 
 def errors_and_requests(folder: Path, page: Path, width: int) -> tuple[list[str], set[str]]:
-    """What the page logs, and what it asks the network for, while it is drawn at a width into folder/page.png."""
-    done = chromium(folder, f"--screenshot={folder / 'page.png'}", f"--window-size={width},4000", page.as_uri())
+    """What the page logs, and what it asks the network for, while it is drawn at a width into
+    folder/page.png.
+    """
+    done = chromium(
+        folder, f"--screenshot={folder / 'page.png'}", f"--window-size={width},4000", page.as_uri()
+    )
     logged = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
     requests = [event.get("params", {}) for event in json.loads((folder / "net.json").read_text())["events"]]
-    return logged, {of["url"] for of in requests if "url" in of and of.get("initiator", "not an origin") != "not an origin"}
+    return logged, {
+        of["url"]
+        for of in requests
+        if "url" in of and of.get("initiator", "not an origin") != "not an origin"
+    }
 
 
 @pytest.mark.parametrize("width", WIDTHS)

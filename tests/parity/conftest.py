@@ -10,8 +10,8 @@ from rrtn.runtime import FrontendSpec, load_bundle
 from rrtn.runtime.bundle import MANIFEST, Bundle, Variant
 from rrtn.runtime.files import write_json
 from rrtn.runtime.frontend import clip_of
-from rrtn.train.frontend import LogMel
-from rrtn.train.model import TwinsNetwork
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.model import TwinsNetwork
 
 
 @pytest.fixture(scope="session")
@@ -22,32 +22,56 @@ def awkward_labels() -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def random_bundle(tmp_path_factory: pytest.TempPathFactory, awkward_labels: tuple[str, ...]) -> Bundle:
-    """ResNet18 as `rrtn export` publishes it, both graphs. To be left as it is: tests copy its folder to write there."""
+    """ResNet18 as `rrtn export` publishes it, both graphs.
+
+    To be left as it is: tests copy its folder to write there.
+    """
     folder, spec = tmp_path_factory.mktemp("bundle"), FrontendSpec()
     network = _network(spec, len(awkward_labels))
     variants = []
-    for name, kind, file in (("fp32", "logmel", "model.onnx"), ("waveform", "waveform", "model.waveform.onnx")):
+    for name, kind, file in (
+        ("fp32", "logmel", "model.onnx"),
+        ("waveform", "waveform", "model.waveform.onnx"),
+    ):
         content = onnx_from_network(network, spec, awkward_labels, kind)
         (folder / file).write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         variants.append(
-            Variant(name=name, file=file, kind="onnx", input=kind, precision="fp32", sha256=digest, size=len(content))
+            Variant(
+                name=name,
+                file=file,
+                kind="onnx",
+                input=kind,
+                precision="fp32",
+                sha256=digest,
+                size=len(content),
+            )
         )
-    bundle = Bundle(path=folder, labels=awkward_labels, spec=spec, variants=tuple(variants), provenance={"epoch": 1})
+    bundle = Bundle(
+        path=folder, labels=awkward_labels, spec=spec, variants=tuple(variants), provenance={"epoch": 1}
+    )
     write_json(folder / MANIFEST, bundle.manifest())
     return load_bundle(folder)
 
 
 def _network(spec: FrontendSpec, targets: int) -> TwinsNetwork:
-    """Statistics and head from noises of many lengths and levels, so that none of them saturates the scores."""
+    """Statistics and head from noises of many lengths and levels, so that none of them saturates
+    the scores.
+    """
     torch.manual_seed(0)
     network = TwinsNetwork("resnet18", n_mels=spec.n_mels, n_targets=targets, activation="linear")
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the mean of what comes
     rng = np.random.default_rng(0)
-    noises = [np.cumsum(rng.normal(0, 0.1, size)) * level for size in (300, 5_000, 20_000, 60_000) for level in (0.01, 0.1, 1)]
-    log_mels = LogMel(spec)(torch.from_numpy(np.array([clip_of(np.tanh(noise), spec) for noise in noises], np.float32)))
+    noises = [
+        np.cumsum(rng.normal(0, 0.1, size)) * level
+        for size in (300, 5_000, 20_000, 60_000)
+        for level in (0.01, 0.1, 1)
+    ]
+    log_mels = LogMel(spec)(
+        torch.from_numpy(np.array([clip_of(np.tanh(noise), spec) for noise in noises], np.float32))
+    )
     with torch.no_grad():
         network.train()(log_mels)
         logits = network.eval()(log_mels).scores

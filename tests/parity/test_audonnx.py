@@ -48,14 +48,18 @@ def signals(paths: list[Path]) -> list[tuple[np.ndarray, int]]:
     return [(samples.T, rate) for samples, rate in read]
 
 
-def test_scores_of_real_files_are_those_of_score_files(model: "audonnx.Model", scorer: Scorer, real_clips: list[Path]) -> None:
+def test_scores_of_real_files_are_those_of_score_files(
+    model: "audonnx.Model", scorer: Scorer, real_clips: list[Path]
+) -> None:
     expected = np.array([list(row.scores.values()) for row in scorer.score_files(real_clips)])
     assert expected.std(axis=0).max() > 0.02
     came = np.concatenate([model(signal, rate) for signal, rate in signals(real_clips)])
     np.testing.assert_allclose(came, expected, atol=LIMIT, rtol=0)
 
 
-def test_scores_at_16_khz_are_those_of_score_waveform(model: "audonnx.Model", scorer: Scorer, real_clips: list[Path]) -> None:
+def test_scores_at_16_khz_are_those_of_score_waveform(
+    model: "audonnx.Model", scorer: Scorer, real_clips: list[Path]
+) -> None:
     for signal, rate in signals(real_clips):
         mono = soxr.resample(signal.mean(axis=0), rate, 16_000)
         expected = list(scorer.score_waveform(mono, 16_000).values())
@@ -65,9 +69,13 @@ def test_scores_at_16_khz_are_those_of_score_waveform(model: "audonnx.Model", sc
 
 @pytest.mark.parametrize("samples", [1, 255, 257, 4_000, 39_839, 39_840, 39_841, 200_000])
 @pytest.mark.parametrize("level", [1.0, 1e-4])
-def test_signals_of_any_length_and_level(samples: int, level: float, model: "audonnx.Model", scorer: Scorer) -> None:
+def test_signals_of_any_length_and_level(
+    samples: int, level: float, model: "audonnx.Model", scorer: Scorer
+) -> None:
     rng = np.random.default_rng(samples)
-    signal = (level * rng.normal(0, 0.1, samples) * np.linspace(0.2, 1, samples)).astype(np.float32)  # loudest at its end
+    signal = (level * rng.normal(0, 0.1, samples) * np.linspace(0.2, 1, samples)).astype(
+        np.float32
+    )  # loudest at its end
     expected = list(scorer.score_waveform(signal, 16_000).values())
     np.testing.assert_allclose(model(signal, 16_000), [expected], atol=LIMIT, rtol=0)
 

@@ -1,8 +1,9 @@
-"""Two processes train as one: loss, gradients, weights and BatchNorm's buffers are those of a single process, in float64.
+"""Two processes train as one: loss, gradients, weights and BatchNorm's buffers are those of a single
+process, in float64.
 
-Run by torchrun, this file is the worker: at every step each rank trains its half of the batch as the loop does, and beside it
-the same network over the whole batch as a single process does, and notes how far they are apart.
-B global batch, T frames, M mels, K targets.
+Run by torchrun, this file is the worker: at every step each rank trains its half of the batch as
+the loop does, and beside it the same network over the whole batch as a single process does, and
+notes how far they are apart. B global batch, T frames, M mels, K targets.
 """
 
 import contextlib
@@ -21,12 +22,14 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from rrtn.runtime import FrontendSpec
-from rrtn.train import distributed, losses, model, twins
+from rrtn.train import distributed
 from rrtn.train.config import Config, DataConfig, ModelConfig, ProjectorConfig, RuwlConfig
 from rrtn.train.distributed import World
-from rrtn.train.encoders import Encoder, PannsCnn, encoder_from_name
+from rrtn.train.method import losses, model
+from rrtn.train.method import twins_loss as twins
+from rrtn.train.method.encoders import Encoder, PannsCnn, encoder_from_name
+from rrtn.train.method.twins_loss import TwinsLoss
 from rrtn.train.plan import network_from_config
-from rrtn.train.twins import TwinsLoss
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -34,8 +37,9 @@ CPU = torch.device("cpu")
 TOLERANCE = 1e-9
 B, T, M = 8, 48, 32
 TARGETS = ("Awe", "Fear", "Joy")
-# lambda / c^2 of the one term; for gradients of about 1 in each, because AdamW moves what has a gradient of rounding errors
-# only (the projector's bias: Barlow Twins does not see it) by lr / eps times them, which is 1e-9 where bt counts 1.
+# lambda / c^2 of the one term; for gradients of about 1 in each, because AdamW moves what has a
+# gradient of rounding errors only (the projector's bias: Barlow Twins does not see it) by lr / eps
+# times them, which is 1e-9 where bt counts 1.
 ALONE = {"ccc": (1.0, 0.0, 0.0), "ccc_a": (0.0, 1.0, 0.0), "bt": (0.0, 0.0, 0.01)}
 WHAT = ("loss", "terms", "gradients", "weights", "buffers")
 
@@ -57,7 +61,9 @@ class Case:
         return Config(
             data=DataConfig(targets=TARGETS),
             model=ModelConfig(encoder=self.encoder, method="rrtn" if self.term in ALONE else self.term),
-            projector=ProjectorConfig() if self.term == "vanilla" else ProjectorConfig(layers=self.layers, units=64),
+            projector=ProjectorConfig()
+            if self.term == "vanilla"
+            else ProjectorConfig(layers=self.layers, units=64),
             ruwl=RuwlConfig(lambdas=ALONE[self.term], c=(1, 1, 1)) if self.term in ALONE else RuwlConfig(),
             frontend=FrontendSpec(n_mels=M),
         )
@@ -88,7 +94,15 @@ WRONG = {
 def apart(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, float]]]:
     """What two processes found for all cases, of each rank."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__, str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        __file__,
+        str(folder),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
     done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -103,7 +117,9 @@ def test_two_processes_equal_one(apart: list[dict[str, dict[str, float]]], name:
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_every_known_mistake_is_seen_in_the_gradients(apart: list[dict[str, dict[str, float]]], name: str) -> None:
+def test_every_known_mistake_is_seen_in_the_gradients(
+    apart: list[dict[str, dict[str, float]]], name: str
+) -> None:
     """Off by a part of the largest gradient, not by rounding errors."""
     for rank in apart:
         assert rank[name]["gradients"] > 0.05 * rank[name]["largest gradient"] > 1e6 * TOLERANCE
@@ -111,7 +127,11 @@ def test_every_known_mistake_is_seen_in_the_gradients(apart: list[dict[str, dict
 
 def test_a_plain_all_reduce_leaves_the_loss_right(apart: list[dict[str, dict[str, float]]]) -> None:
     """Which is why the gradients are compared."""
-    for fault in ("plain all_reduce of C", "gather whose backward gives the own gradient", "sum of the gradients"):
+    for fault in (
+        "plain all_reduce of C",
+        "gather whose backward gives the own gradient",
+        "sum of the gradients",
+    ):
         assert all(rank[f"bt, {fault}"][what] < TOLERANCE for rank in apart for what in ("loss", "buffers"))
 
 
@@ -149,12 +169,16 @@ def loss_module(case: Case) -> TwinsLoss:
 
 def thin_encoder(name: model.EncoderName, *, n_mels: int) -> Encoder:
     return (
-        PannsCnn(n_mels, channels=(8, 16, 32), pooled_blocks=2) if name == "cnn10" else encoder_from_name(name, n_mels=n_mels)
+        PannsCnn(n_mels, channels=(8, 16, 32), pooled_blocks=2)
+        if name == "cnn10"
+        else encoder_from_name(name, n_mels=n_mels)
     )
 
 
 def random_batch(step: int) -> list[Tensor]:
-    """Views [B, 1, T, M], ratings [B, K]; each clip has its own level and spectrum, so that half a batch is not the whole."""
+    """Views [B, 1, T, M], ratings [B, K]; each clip has its own level and spectrum, so that half a
+    batch is not the whole.
+    """
     generator = torch.Generator().manual_seed(step)
     noise, spectrum = (torch.randn(B, 1, t, M, generator=generator, dtype=torch.float64) for t in (T, 1))
     clean = 15 * noise + 10 * spectrum - 50
@@ -164,7 +188,9 @@ def random_batch(step: int) -> list[Tensor]:
     return [clean, augmented, torch.rand(B, len(TARGETS), generator=generator, dtype=torch.float64)]
 
 
-def trained(module: nn.Module, optimizer: torch.optim.Optimizer, batch: list[Tensor]) -> dict[str, list[Tensor]]:
+def trained(
+    module: nn.Module, optimizer: torch.optim.Optimizer, batch: list[Tensor]
+) -> dict[str, list[Tensor]]:
     """One step."""
     clean, augmented, ratings = batch
     inner = getattr(module, "module", module)
@@ -186,9 +212,17 @@ def apart_by(came: Iterable[Tensor], expected: Iterable[Tensor]) -> float:
 @contextlib.contextmanager
 def fault_put_in(name: str) -> Iterator[None]:
     patches = {
-        "gather whose backward gives the own gradient": (distributed._Gather, "backward", staticmethod(own_gradient)),
+        "gather whose backward gives the own gradient": (
+            distributed._Gather,
+            "backward",
+            staticmethod(own_gradient),
+        ),
         "plain all_reduce of C": (twins, "cross_correlation", cross_correlation_with_plain_all_reduce),
-        "plain all_reduce in BatchNorm": (distributed._Sum, "backward", staticmethod(lambda ctx, gradient: gradient)),
+        "plain all_reduce in BatchNorm": (
+            distributed._Sum,
+            "backward",
+            staticmethod(lambda ctx, gradient: gradient),
+        ),
         "local BatchNorm": (distributed, "with_global_batchnorm", lambda network, device: network),
         "local CCC": (twins, "ccc_loss", lambda x, y: losses.ccc_loss(own_rows(x), own_rows(y))),
     }

@@ -1,4 +1,6 @@
-"""Every log-Mel of the project against torchlibrosa: NumPy, torchaudio in training, the waveform ONNX graph."""
+"""Every log-Mel of the project against torchlibrosa: NumPy, torchaudio in training, the waveform
+ONNX graph.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +10,12 @@ import onnxruntime
 import pytest
 import torch
 import torchlibrosa
-from rrtn.export.deployed import ConvLogMel
+from rrtn.export.deployed_network import ConvLogMel
 from rrtn.export.graph import onnx_from_module
 from rrtn.runtime import FrontendSpec, log_mel
-from rrtn.runtime.audio import read_audio
+from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.frontend import clip_of
-from rrtn.train.frontend import LogMel
+from rrtn.train.method.frontend import LogMel
 
 SPEC = FrontendSpec()
 N = SPEC.clip_samples
@@ -43,8 +45,8 @@ SIGNALS = {
     "square 1 kHz": square(1000),
     "constant": np.ones(N),
 }
-# Recorded at 11 or 22 kHz: above the recording's band lie bins at -95 dB beside a loud voice, where torchlibrosa's own
-# float32 DFT kernel is up to 4e-3 dB away from a float64 one.
+# Recorded at 11 or 22 kHz: above the recording's band lie bins at -95 dB beside a loud voice, where
+# torchlibrosa's own float32 DFT kernel is up to 4e-3 dB away from a float64 one.
 BAND_LIMITED = {name: speech(name) for name in ("Laugh-female.wav", "Scream-male2.mp3", "Cough-male.wav")}
 
 
@@ -53,7 +55,15 @@ def reference() -> Implementation:
     """torchlibrosa as PANNs sets it up, in its own float32."""
     stft = torchlibrosa.Spectrogram(n_fft=512, hop_length=160, win_length=512, freeze_parameters=True)
     mel = torchlibrosa.LogmelFilterBank(
-        sr=16_000, n_fft=512, n_mels=64, fmin=50, fmax=8000, ref=1.0, amin=1e-10, top_db=None, freeze_parameters=True
+        sr=16_000,
+        n_fft=512,
+        n_mels=64,
+        fmin=50,
+        fmax=8000,
+        ref=1.0,
+        amin=1e-10,
+        top_db=None,
+        freeze_parameters=True,
     )
     return lambda x: mel(stft(torch.tensor(x, dtype=torch.float32)[None]))[0, 0].numpy()
 
@@ -102,7 +112,9 @@ def test_log_mel_of_real_speech_is_torchlibrosas(
 
 
 def test_a_pure_tone_is_as_close_as_float32_allows(reference: Implementation) -> None:
-    """Beside a full-scale sine lie bins 130 dB below it, where torchlibrosa itself is 0.1 dB off the float64 truth."""
+    """Beside a full-scale sine lie bins 130 dB below it, where torchlibrosa itself is 0.1 dB off
+    the float64 truth.
+    """
     sine = np.sin(2 * np.pi * 437.3 * TIME)
     truth = _log_mel_float64(sine)
     ours, theirs = np.abs(log_mel(sine, SPEC) - truth), np.abs(reference(sine) - truth)

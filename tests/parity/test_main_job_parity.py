@@ -11,15 +11,15 @@ import pytest
 import torch
 from rrtn.export.publish import publish
 from rrtn.runtime import Scorer
-from rrtn.runtime.audio import read_audio
+from rrtn.runtime.audio.reader import read_audio
+from rrtn.runtime.backends.ort_backend import ort_backend_from_bundle
 from rrtn.runtime.frontend import clip_of
-from rrtn.runtime.ort_backend import ort_backend_from_bundle
 from rrtn.train.checkpoint import load_checkpoint
 from rrtn.train.config import config_from_dict
-from rrtn.train.corpus import synthesise
-from rrtn.train.evaluate import network_from_weights
-from rrtn.train.frontend import LogMel
+from rrtn.train.data.corpus import synthesise
+from rrtn.train.evidence.evaluate import network_from_weights
 from rrtn.train.loop import train
+from rrtn.train.method.frontend import LogMel
 from rrtn.train.plan import plan_from_config
 
 LIMIT = 1e-4  # the contract's, in score
@@ -73,7 +73,15 @@ def test_waveform_graph_and_score_agree(run: Path, files: list[Path], scored: np
 
 
 def test_command_and_python_agree(run: Path, files: list[Path], scored: np.ndarray, tmp_path: Path) -> None:
-    command = [Path(sys.executable).with_name("rrtn"), "score", *files, "-m", run / "export", "--out", tmp_path / "s.csv"]
+    command = [
+        Path(sys.executable).with_name("rrtn"),
+        "score",
+        *files,
+        "-m",
+        run / "export",
+        "--out",
+        tmp_path / "s.csv",
+    ]
     subprocess.run(command, check=True, capture_output=True)
     with (tmp_path / "s.csv").open(newline="") as file:
         rows = list(csv.reader(file))[1:]
@@ -87,12 +95,18 @@ def test_score_waveform_is_score_files(run: Path, files: list[Path], scored: np.
     scorer = Scorer(run / "export")
     for path, expected in list(zip(files, scored, strict=True))[:8]:
         samples, rate = soundfile.read(path, dtype="float32")
-        np.testing.assert_allclose(list(scorer.score_waveform(samples, rate).values()), expected, atol=LIMIT, rtol=0)
+        np.testing.assert_allclose(
+            list(scorer.score_waveform(samples, rate).values()), expected, atol=LIMIT, rtol=0
+        )
 
 
-def test_a_score_does_not_depend_on_batch_mates_batch_size_or_workers(run: Path, files: list[Path], scored: np.ndarray) -> None:
+def test_a_score_does_not_depend_on_batch_mates_batch_size_or_workers(
+    run: Path, files: list[Path], scored: np.ndarray
+) -> None:
     def scores(chosen: list[Path], **settings: int) -> np.ndarray:
-        return np.array([list(row.scores.values()) for row in Scorer(run / "export", **settings).score_files(chosen)])
+        return np.array(
+            [list(row.scores.values()) for row in Scorer(run / "export", **settings).score_files(chosen)]
+        )
 
     assert np.array_equal(scores(files, workers=1), scored)
     assert np.array_equal(scores(files[::-1], workers=3)[::-1], scored)

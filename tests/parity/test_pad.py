@@ -1,4 +1,6 @@
-"""Recordings shorter than a clip: the runtime and training continue them alike, with silence or with frames of 0 dB."""
+"""Recordings shorter than a clip: the runtime and training continue them alike, with silence or
+with frames of 0 dB.
+"""
 
 import json
 from collections.abc import Callable
@@ -13,7 +15,7 @@ from rrtn.runtime.errors import ConfigError, ModelError
 from rrtn.runtime.frontend import clip_log_mel, clip_of
 from rrtn.train.config import config_from_dict
 from rrtn.train.config_file import config_from_toml, toml_from_config
-from rrtn.train.frontend import LogMel
+from rrtn.train.method.frontend import LogMel
 
 SPECS = {pad: FrontendSpec(pad=pad) for pad in ("silence", "zero_db")}
 N = 39_840
@@ -56,10 +58,14 @@ class TestSpec:
     def test_it_travels(self, pad: str, tmp_path: Path) -> None:
         spec = SPECS[pad]
         assert FrontendSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
-        (tmp_path / "config.toml").write_text(toml_from_config(config_from_dict({"frontend": {"pad": pad}}, source="test")))
+        (tmp_path / "config.toml").write_text(
+            toml_from_config(config_from_dict({"frontend": {"pad": pad}}, source="test"))
+        )
         assert config_from_toml(tmp_path / "config.toml").frontend == spec
 
-    def test_an_unknown_pad_is_refused_in_one_line(self, tiny_model_at: Callable[[Path], Path], tmp_path: Path) -> None:
+    def test_an_unknown_pad_is_refused_in_one_line(
+        self, tiny_model_at: Callable[[Path], Path], tmp_path: Path
+    ) -> None:
         with pytest.raises(ConfigError) as refused:
             config_from_dict({"frontend": {"pad": "loud"}}, source="my.toml")
         assert str(refused.value) == "my.toml | frontend.pad | 'loud' | expected one of silence, zero_db"

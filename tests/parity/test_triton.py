@@ -59,8 +59,17 @@ def config_of(folder: Path, schema: Any) -> Any:
 def with_engine(bundle: Bundle, **stamp: object) -> Bundle:
     """The bundle with an engine of its waveform graph, stamped as `rrtn export --trt` does."""
     (bundle.path / "model.engine").write_bytes(PLAN)
-    known = {"flavour": "tensorrt", "onnx_sha256": bundle.variant("waveform").sha256, "batch_profile": [1, 8, 24]}
-    fields: dict[str, Any] = {"file": "model.engine", "kind": "engine", "input": "waveform", "precision": "fp16"}
+    known = {
+        "flavour": "tensorrt",
+        "onnx_sha256": bundle.variant("waveform").sha256,
+        "batch_profile": [1, 8, 24],
+    }
+    fields: dict[str, Any] = {
+        "file": "model.engine",
+        "kind": "engine",
+        "input": "waveform",
+        "precision": "fp16",
+    }
     digest = hashlib.sha256(PLAN).hexdigest()
     engine = Variant(name="trt", sha256=digest, size=len(PLAN), stamp={**known, **stamp}, **fields)
     return replace(bundle, variants=(*bundle.variants, engine))
@@ -89,7 +98,9 @@ def test_config_says_what_the_graph_takes_and_gives(name: str, served: Path, sch
     session = onnxruntime.InferenceSession(served / name / "1/model.onnx", providers=["CPUExecutionProvider"])
     assert (config.name, config.backend, config.platform) == (name, "onnxruntime", "")
     for described, nodes in ((config.input, session.get_inputs()), (config.output, session.get_outputs())):
-        assert [(tensor.name, ["batch", *tensor.dims]) for tensor in described] == [(node.name, node.shape) for node in nodes]
+        assert [(tensor.name, ["batch", *tensor.dims]) for tensor in described] == [
+            (node.name, node.shape) for node in nodes
+        ]
         assert [(tensor.data_type, node.type) for tensor, node in zip(described, nodes, strict=True)] == [
             (schema.TYPE_FP32, "tensor(float)")
         ]
@@ -113,7 +124,9 @@ def test_the_graph_takes_every_batch_that_the_config_promises(name: str, served:
 
 def test_scheduling(served: Path, schema: Any) -> None:
     config = config_of(served / "rrtn_waveform", schema)
-    assert [(group.kind, group.count) for group in config.instance_group] == [(schema.ModelInstanceGroup.KIND_AUTO, 1)]
+    assert [(group.kind, group.count) for group in config.instance_group] == [
+        (schema.ModelInstanceGroup.KIND_AUTO, 1)
+    ]
     assert config.WhichOneof("scheduling_choice") == "dynamic_batching"
     assert config.dynamic_batching == schema.ModelDynamicBatching(max_queue_delay_microseconds=2000)
     (accelerator,) = config.optimization.execution_accelerators.gpu_execution_accelerator
@@ -122,7 +135,10 @@ def test_scheduling(served: Path, schema: Any) -> None:
 
 
 def test_labels_are_a_line_each(bundle: Bundle, served: Path) -> None:
-    assert (served / "rrtn_waveform/labels.txt").read_text(encoding="utf-8").split("\n") == [*bundle.labels, ""]
+    assert (served / "rrtn_waveform/labels.txt").read_text(encoding="utf-8").split("\n") == [
+        *bundle.labels,
+        "",
+    ]
 
 
 def test_a_label_of_two_lines_stays_one_line(bundle: Bundle, tmp_path: Path) -> None:
@@ -135,7 +151,9 @@ def test_a_label_of_two_lines_stays_one_line(bundle: Bundle, tmp_path: Path) -> 
 
 def test_parameters_tell_where_the_model_is_from(bundle: Bundle, tmp_path: Path, schema: Any) -> None:
     known = replace(bundle, provenance={"checkpoint_sha256": 'odd "\\\n\x7f ĩ😀'})
-    for folder, variant in zip(triton_repository_from_bundle(known, tmp_path / "models"), bundle.variants, strict=True):
+    for folder, variant in zip(
+        triton_repository_from_bundle(known, tmp_path / "models"), bundle.variants, strict=True
+    ):
         parameters = {key: value.string_value for key, value in config_of(folder, schema).parameters.items()}
         assert parameters["rrtn_sha256"] == hashlib.sha256((folder / "1/model.onnx").read_bytes()).hexdigest()
         assert json.loads(parameters["rrtn_frontend"]) == bundle.spec.to_dict()
@@ -145,8 +163,12 @@ def test_parameters_tell_where_the_model_is_from(bundle: Bundle, tmp_path: Path,
 
 
 @pytest.mark.parametrize("name", ["rrtn_logmel", "rrtn_waveform"])
-def test_a_client_needs_the_config_alone(name: str, bundle: Bundle, served: Path, schema: Any, real_clips: list[Path]) -> None:
-    """What ModelInput makes by the config's parameters, sent in a batch, is scored as `rrtn score` scores the files."""
+def test_a_client_needs_the_config_alone(
+    name: str, bundle: Bundle, served: Path, schema: Any, real_clips: list[Path]
+) -> None:
+    """What ModelInput makes by the config's parameters, sent in a batch, is scored as `rrtn score`
+    scores the files.
+    """
     import soundfile
     from rrtn.runtime.model_input import ModelInput
 
@@ -173,14 +195,19 @@ def test_a_tensorrt_engine_is_served_as_a_plan(bundle: Bundle, tmp_path: Path, s
     assert [group.kind for group in config.instance_group] == [schema.ModelInstanceGroup.KIND_GPU]
     assert config.max_batch_size == 24
     assert [sample.batch_size for sample in config.model_warmup] == [1]  # 32 is more than its profile allows
-    assert [(tensor.name, list(tensor.dims)) for tensor in config.input] == [("waveform", [bundle.spec.clip_samples])]
-    assert [(tensor.name, list(tensor.dims)) for tensor in config.output] == [("scores", [len(bundle.labels)])]
+    assert [(tensor.name, list(tensor.dims)) for tensor in config.input] == [
+        ("waveform", [bundle.spec.clip_samples])
+    ]
+    assert [(tensor.name, list(tensor.dims)) for tensor in config.output] == [
+        ("scores", [len(bundle.labels)])
+    ]
     assert not config.HasField("optimization")  # those are ONNX Runtime's
     assert json.loads(config.parameters["rrtn_engine"].string_value) == engine.variants[-1].stamp
 
 
 @pytest.mark.parametrize(
-    ("stamp", "reason"), [({"flavour": "tensorrt_rtx"}, "one of tensorrt_rtx"), ({"onnx_sha256": "0" * 64}, "was built from")]
+    ("stamp", "reason"),
+    [({"flavour": "tensorrt_rtx"}, "one of tensorrt_rtx"), ({"onnx_sha256": "0" * 64}, "was built from")],
 )
 def test_an_engine_that_triton_cannot_serve_is_left_out_with_the_reason(
     stamp: dict[str, str], reason: str, bundle: Bundle, tmp_path: Path
@@ -195,10 +222,14 @@ def test_an_engine_that_triton_cannot_serve_is_left_out_with_the_reason(
     assert not (tmp_path / "other").exists()
 
 
-def test_a_graph_of_samples_is_not_served_where_clips_are_padded_in_decibels(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_graph_of_samples_is_not_served_where_clips_are_padded_in_decibels(
+    bundle: Bundle, tmp_path: Path
+) -> None:
     padded = replace(bundle, spec=replace(bundle.spec, pad="zero_db"))
     assert list(not_servable(padded)) == ["waveform"]
-    assert [folder.name for folder in triton_repository_from_bundle(padded, tmp_path / "models")] == ["rrtn_logmel"]
+    assert [folder.name for folder in triton_repository_from_bundle(padded, tmp_path / "models")] == [
+        "rrtn_logmel"
+    ]
 
 
 def test_a_repository_of_ours_is_replaced_whole(bundle: Bundle, models: Path) -> None:
@@ -241,7 +272,9 @@ def test_what_rrtn_did_not_write_is_never_replaced(change: Any, bundle: Bundle, 
     assert sorted(path.name for path in models.parent.iterdir()) == ["bundle", "models"]
 
 
-@pytest.mark.parametrize("make", [lambda path: path.write_text("text"), lambda path: path.symlink_to(path.parent)])
+@pytest.mark.parametrize(
+    "make", [lambda path: path.write_text("text"), lambda path: path.symlink_to(path.parent)]
+)
 def test_a_file_or_a_link_is_refused(make: Any, bundle: Bundle, tmp_path: Path) -> None:
     make(tmp_path / "models")
     with pytest.raises(ModelError, match="a link or a file"):

@@ -10,8 +10,17 @@ from pathlib import Path
 import pytest
 from rrtn.runtime import bench as measuring
 from rrtn.runtime import load_bundle
-from rrtn.runtime.backends import candidates_of_variants
-from rrtn.runtime.bench import LEAST_RUNS, Ceiling, Measurement, bench_document, ceiling, measured, preparation, svg_chart
+from rrtn.runtime.backends.choice import candidates_of_variants
+from rrtn.runtime.bench import (
+    LEAST_RUNS,
+    Ceiling,
+    Measurement,
+    bench_document,
+    ceiling,
+    measured,
+    preparation,
+    svg_chart,
+)
 from rrtn.runtime.bundle import Bundle
 from rrtn.runtime.spec import FrontendSpec
 
@@ -21,7 +30,9 @@ def bundle(tiny_model: Path) -> Bundle:
     return replace(load_bundle(tiny_model), provenance={"flops_per_clip": 10**6})
 
 
-def measurements(bundle: Bundle, *batches: int, seconds: float = 0.05, limits: Ceiling | None = None) -> list[Measurement]:
+def measurements(
+    bundle: Bundle, *batches: int, seconds: float = 0.05, limits: Ceiling | None = None
+) -> list[Measurement]:
     candidates, reasons = candidates_of_variants(bundle)
     assert reasons == {}
     return [
@@ -41,7 +52,9 @@ def test_figures_agree_with_each_other(bundle: Bundle) -> None:
         assert result.gflop_per_second == pytest.approx(result.clips_per_second * 1e6 / 1e9)
 
 
-def test_by_default_the_last_one_is_what_scoring_does(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_by_default_the_last_one_is_what_scoring_does(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(measuring, "usable_cpus", lambda: 3)
     *alone, scoring = measurements(bundle)
     assert [(result.batch, result.at_once) for result in alone] == [(1, 1), (4, 1), (16, 1)]
@@ -58,7 +71,9 @@ def test_p99_is_of_enough_runs_or_not_given(bundle: Bundle, monkeypatch: pytest.
 
 
 def test_the_roofline_is_the_lower_of_its_two_roofs(bundle: Bundle) -> None:
-    """1 MFLOP at 1 GFLOP/s takes a millisecond; the file's bytes at 1 kB/s take their number of milliseconds."""
+    """1 MFLOP at 1 GFLOP/s takes a millisecond; the file's bytes at 1 kB/s take their number of
+    milliseconds.
+    """
     (arithmetic,) = measurements(bundle, 1, limits=Ceiling(sgemm=1e9, copy=1e18))
     assert arithmetic.share_of_roofline == pytest.approx(arithmetic.clips_per_second / 1000)
     (memory,) = measurements(bundle, 2, limits=Ceiling(sgemm=1e18, copy=1e3))
@@ -86,7 +101,9 @@ def test_the_ceilings_are_those_of_a_computer() -> None:
 
 def test_the_chart_is_a_picture_of_the_figures(bundle: Bundle, spec: FrontendSpec) -> None:
     results = measurements(bundle, 1, 4)
-    document = bench_document(bundle, results, Ceiling(sgemm=1e9, copy=1e9), preparation(spec, runs=2), {"trt": "no <GPU>"})
+    document = bench_document(
+        bundle, results, Ceiling(sgemm=1e9, copy=1e9), preparation(spec, runs=2), {"trt": "no <GPU>"}
+    )
     assert json.loads(json.dumps(document))["measurements"] == [asdict(result) for result in results]
     picture = ElementTree.fromstring(svg_chart(document))
     bars = [float(bar.attrib["width"]) for bar in picture if bar.tag.endswith("rect")]
@@ -96,7 +113,9 @@ def test_the_chart_is_a_picture_of_the_figures(bundle: Bundle, spec: FrontendSpe
 
 def test_the_command(tiny_model: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "rrtn", "bench", tiny_model, "--batches", "1,2", "--seconds", "0.02"]
-    done = subprocess.run([*command, "--chart", tmp_path / "a.svg", "--json"], capture_output=True, cwd=tmp_path, check=False)
+    done = subprocess.run(
+        [*command, "--chart", tmp_path / "a.svg", "--json"], capture_output=True, cwd=tmp_path, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert [row["batch"] for row in json.loads(done.stdout)["measurements"]] == [1, 2]
     assert (tmp_path / "a.svg").read_text().startswith("<svg")

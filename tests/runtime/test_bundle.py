@@ -1,4 +1,6 @@
-"""A bundle is what its hashes say, or it is refused in one line; never a traceback, whatever lies in the file."""
+"""A bundle is what its hashes say, or it is refused in one line; never a traceback, whatever lies
+in the file.
+"""
 
 import hashlib
 import json
@@ -86,7 +88,12 @@ def test_a_variant_that_is_not_there_is_none(folder: Path) -> None:
 def test_a_model_that_was_changed_is_refused_by_both_hashes(folder: Path, damage: str) -> None:
     content = bytearray((folder / "model.onnx").read_bytes())
     content[len(content) // 2] ^= 1
-    changed = {"flip": bytes(content), "cut": bytes(content[:-1]), "empty": b"", "other": b"x" * len(content)}[damage]
+    changed = {
+        "flip": bytes(content),
+        "cut": bytes(content[:-1]),
+        "empty": b"",
+        "other": b"x" * len(content),
+    }[damage]
     listed = load_bundle(folder).variants[0].sha256[:12]
     (folder / "model.onnx").write_bytes(changed)
     with pytest.raises(ModelError, match=f"{hashlib.sha256(changed).hexdigest()[:12]}.*{listed}"):
@@ -139,7 +146,9 @@ def test_a_manifest_that_is_none_is_refused_by_name(folder: Path, content: bytes
         load_bundle(folder)
 
 
-@pytest.mark.parametrize("document", ["{", "[]", "{}", '{"schema": 1}', '{"schema": 1, "input": "logmel"}', "5"])
+@pytest.mark.parametrize(
+    "document", ["{", "[]", "{}", '{"schema": 1}', '{"schema": 1, "input": "logmel"}', "5"]
+)
 def test_a_model_with_broken_metadata_is_refused_by_name(tiny_model: Path, document: str) -> None:
     with_metadata(tiny_model, {"rrtn": document})
     with pytest.raises(ModelError, match=r"tiny\.onnx"):
@@ -170,8 +179,12 @@ def test_a_bundle_of_engines_only_cannot_score_here(folder: Path) -> None:
         Scorer(folder, "cpu")
 
 
-@pytest.mark.parametrize(("content", "by"), [(b"listed, and yet no model", "whole ONNX file"), (b"", r"model\.onnx on cpu")])
-def test_what_is_listed_but_no_model_is_refused_by_us_or_by_onnx_runtime(folder: Path, content: bytes, by: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "by"), [(b"listed, and yet no model", "whole ONNX file"), (b"", r"model\.onnx on cpu")]
+)
+def test_what_is_listed_but_no_model_is_refused_by_us_or_by_onnx_runtime(
+    folder: Path, content: bytes, by: str
+) -> None:
     (folder / "model.onnx").write_bytes(content)
     variant = load_bundle(folder).manifest()["variants"][0]
     edit_manifest(folder, variants=[variant | {"sha256": hashlib.sha256(content).hexdigest()}])

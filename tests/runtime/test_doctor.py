@@ -5,8 +5,8 @@ import re
 
 import pytest
 import soundfile
+from rrtn.runtime.backends.engine_stamp import Machine
 from rrtn.runtime.doctor import Finding, _engines, examine
-from rrtn.runtime.engine_stamp import Machine
 
 
 def by_subject() -> dict[str, Finding]:
@@ -16,9 +16,16 @@ def by_subject() -> dict[str, Finding]:
 def test_every_part_is_reported_once() -> None:
     subjects = [finding.subject for finding in examine()]
     assert len(subjects) == len(set(subjects))
-    assert {"python", "cpu", "memory", "disk", "gpu", "score --backend cuda", "score --backend trt", "audio formats"} <= set(
-        subjects
-    )
+    assert {
+        "python",
+        "cpu",
+        "memory",
+        "disk",
+        "gpu",
+        "score --backend cuda",
+        "score --backend trt",
+        "audio formats",
+    } <= set(subjects)
 
 
 def test_installed_packages_are_named_with_their_version() -> None:
@@ -31,7 +38,9 @@ def test_installed_packages_are_named_with_their_version() -> None:
 def test_a_package_that_is_missing_comes_with_an_extra_that_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rrtn.runtime.doctor._version", lambda package: None)
     extras = importlib.metadata.metadata("rrtn").get_all("Provides-Extra") or []
-    fixes = {finding.subject: finding.fix for finding in examine() if finding.detail.startswith("not installed")}
+    fixes = {
+        finding.subject: finding.fix for finding in examine() if finding.detail.startswith("not installed")
+    }
     assert fixes["onnxruntime-gpu"] == 'pip install "onnxruntime-gpu"'
     named = {found[1] for fix in fixes.values() if (found := re.search(r"rrtn\[(.*)\]", fix))}
     assert named == {"train", "rtx", "trt"}
@@ -42,7 +51,7 @@ def test_without_a_driver_the_gpu_and_cuda_are_missing(monkeypatch: pytest.Monke
     def no_library(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")
 
-    monkeypatch.setattr("rrtn.runtime.cuda_driver.ctypes.CDLL", no_library)
+    monkeypatch.setattr("rrtn.runtime.backends.cuda_driver.ctypes.CDLL", no_library)
     monkeypatch.setattr("rrtn.runtime.doctor.cuda_missing", lambda: "no NVIDIA driver")
     found = by_subject()
     assert (found["gpu"].state, found["score --backend cuda"].state) == ("missing", "missing")
@@ -50,7 +59,9 @@ def test_without_a_driver_the_gpu_and_cuda_are_missing(monkeypatch: pytest.Monke
 
 def test_a_cuda_library_that_is_missing_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rrtn.runtime.doctor.cuda_missing", lambda: "")
-    monkeypatch.setattr("rrtn.runtime.doctor.missing_library", lambda: "libcudnn.so.9 cannot be loaded; pip install x")
+    monkeypatch.setattr(
+        "rrtn.runtime.doctor.missing_library", lambda: "libcudnn.so.9 cannot be loaded; pip install x"
+    )
     found = by_subject()["score --backend cuda"]
     assert (found.state, found.fix) == ("missing", "pip install x")
     assert found.detail.startswith("libcudnn.so.9 cannot be loaded")
@@ -62,7 +73,13 @@ def test_a_cuda_library_that_is_missing_is_named_with_its_package(monkeypatch: p
         ({}, 90, "", "missing", "no TensorRT"),
         ({"tensorrt_rtx": "1.7.1"}, None, "no NVIDIA driver", "missing", "tensorrt_rtx 1.7.1, but no GPU"),
         ({"tensorrt_rtx": "1.7.1"}, 90, "", "missing", "tensorrt_rtx 1.7.1 has no engines for SM90"),
-        ({"tensorrt": "11.4", "tensorrt_rtx": "1.7.1"}, 90, "", "note", "tensorrt 11.4, tensorrt_rtx 1.7.1, for SM90"),
+        (
+            {"tensorrt": "11.4", "tensorrt_rtx": "1.7.1"},
+            90,
+            "",
+            "note",
+            "tensorrt 11.4, tensorrt_rtx 1.7.1, for SM90",
+        ),
         ({"tensorrt_rtx": "1.7.1"}, 86, "", "note", "tensorrt_rtx 1.7.1, for SM86"),
         ({"tensorrt": "11.4"}, 90, "libcudnn.so.9 cannot be loaded", "missing", "not the CUDA memory"),
     ],

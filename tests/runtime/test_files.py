@@ -50,7 +50,9 @@ def test_the_longest_names_work(tmp_path: Path, name: str) -> None:
     assert (tmp_path / name).read_bytes() == b"content"
 
 
-def test_everything_is_on_the_disk_before_and_after_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_is_on_the_disk_before_and_after_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     events: list[str] = []
     fsync, replace = os.fsync, Path.replace
 

@@ -52,7 +52,8 @@ def test_spec_survives_json_and_refuses_other_fields(spec: FrontendSpec) -> None
 
 
 @pytest.mark.parametrize(
-    "samples", [0, 1, 159, 160, 161, 255, 256, 257, 4_000, 16_001, 39_423, 39_424, 39_583, 39_584, 39_840, 50_000]
+    "samples",
+    [0, 1, 159, 160, 161, 255, 256, 257, 4_000, 16_001, 39_423, 39_424, 39_583, 39_584, 39_840, 50_000],
 )
 def test_the_clip_of_a_short_recording_is_that_of_its_padding(samples: int, spec: FrontendSpec) -> None:
     """Frames in the silence behind it are not computed, and those that are, are the same to the bit."""

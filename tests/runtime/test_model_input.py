@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec
-from rrtn.runtime.audio import read_audio
+from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.errors import AudioError, ConfigError, ModelError
 from rrtn.runtime.frontend import clip_log_mel, clip_of
 from rrtn.runtime.model_input import ModelInput
@@ -30,7 +30,9 @@ def test_the_level_is_the_whole_signals_and_the_clip_its_begin(spec: FrontendSpe
     signal = np.full(spec.clip_samples + 10, 0.001)
     signal[-1] = -0.01  # behind the clip
     clip = ModelInput("waveform", spec.to_dict())(signal, spec.sampling_rate)
-    assert np.array_equal(clip, np.full(spec.clip_samples, np.round(32_768 * spec.peak / 10) / 32_768, np.float32))
+    assert np.array_equal(
+        clip, np.full(spec.clip_samples, np.round(32_768 * spec.peak / 10) / 32_768, np.float32)
+    )
 
 
 def test_channels_come_first_and_are_averaged(sound: NDArray[np.float64], spec: FrontendSpec) -> None:

@@ -1,4 +1,5 @@
-"""Files read without the onnx package hold what it reads in them; what is no ONNX file is refused, never a crash.
+"""Files read without the onnx package hold what it reads in them; what is no ONNX file is refused,
+never a crash.
 
 What must be refused in a whole one is in tests/faults/test_export_faults.py: E6 and E8.
 """
@@ -21,7 +22,12 @@ def with_metadata(model: Path, properties: dict[str, str]) -> bytes:
 
 
 def test_metadata_are_those_that_the_onnx_package_reads(tiny_model: Path) -> None:
-    properties = {"rrtn": "x" * 300, "": "empty key", "empty value": "", "\u00e9\N{GRINNING FACE}": "\u00fc\n"}
+    properties = {
+        "rrtn": "x" * 300,
+        "": "empty key",
+        "empty value": "",
+        "\u00e9\N{GRINNING FACE}": "\u00fc\n",
+    }
     assert onnx_metadata(with_metadata(tiny_model, properties)) == properties
     assert onnx_metadata(b"") == {}
 
@@ -29,7 +35,11 @@ def test_metadata_are_those_that_the_onnx_package_reads(tiny_model: Path) -> Non
 def test_a_missing_key_or_value_is_empty_as_protobuf_says() -> None:
     entries = b"\x72\x03\x0a\x01k" + b"\x72\x03\x12\x01v"
     proto = onnx.load_from_string(entries)
-    assert onnx_metadata(entries) == {entry.key: entry.value for entry in proto.metadata_props} == {"k": "", "": "v"}
+    assert (
+        onnx_metadata(entries)
+        == {entry.key: entry.value for entry in proto.metadata_props}
+        == {"k": "", "": "v"}
+    )
 
 
 def test_metadata_are_found_behind_fields_of_every_wire_type(tiny_model: Path) -> None:
@@ -76,8 +86,12 @@ def test_a_seal_is_metadata_to_others_and_leaves_the_model_alone(tiny_model: Pat
 
 
 def test_the_newest_opset_is_one_that_onnx_runtime_takes() -> None:
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("x", "scores")]
-    graph = helper.make_graph([helper.make_node("Sigmoid", ["x"], ["scores"])], "sigmoid", values[:1], values[1:])
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("x", "scores")
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("Sigmoid", ["x"], ["scores"])], "sigmoid", values[:1], values[1:]
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", NEWEST_OPSET)], ir_version=10)
     check_onnx(model.SerializeToString(), "sigmoid.onnx")
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

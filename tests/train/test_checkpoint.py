@@ -16,7 +16,15 @@ import pytest
 import torch
 from rrtn.runtime.errors import ModelError, StoppedError
 from rrtn.runtime.files import sha256_of
-from rrtn.train.checkpoint import POINTER, PREVIOUS, CheckpointInfo, Saver, load_checkpoint, read_info, save_checkpoint
+from rrtn.train.checkpoint import (
+    POINTER,
+    PREVIOUS,
+    CheckpointInfo,
+    Saver,
+    load_checkpoint,
+    read_info,
+    save_checkpoint,
+)
 from torch import Tensor
 
 STEPS = 10  # an epoch
@@ -46,7 +54,10 @@ def tensors(epoch: int) -> dict[str, dict[str, Tensor]]:
         "bn.num_batches_tracked": torch.tensor(epoch),
         "conv": torch.randn(2, 3, 4, 5, generator=generator).to(memory_format=torch.channels_last),
     }
-    return {"weights": weights, "optimizer": {"0.step": torch.tensor(7.0 * epoch), "0.exp_avg": torch.randn(3, 4)}}
+    return {
+        "weights": weights,
+        "optimizer": {"0.step": torch.tensor(7.0 * epoch), "0.exp_avg": torch.randn(3, 4)},
+    }
 
 
 def save(folder: Path, epoch: int, *, keep_previous: bool = False) -> dict[str, dict[str, Tensor]]:
@@ -57,7 +68,11 @@ def save(folder: Path, epoch: int, *, keep_previous: bool = False) -> dict[str, 
 
 def files_of(*epochs: int) -> set[str]:
     """The tensors of these epochs."""
-    return {f"{kind}-{STEPS * epoch:08d}-{epoch:04d}.safetensors" for epoch in epochs for kind in ("weights", "optimizer")}
+    return {
+        f"{kind}-{STEPS * epoch:08d}-{epoch:04d}.safetensors"
+        for epoch in epochs
+        for kind in ("weights", "optimizer")
+    }
 
 
 def names_in(folder: Path) -> set[str]:
@@ -104,7 +119,10 @@ class TestRoundTrip:
 
     def test_the_figures_are_those_of_the_last_epoch_done(self, tmp_path: Path) -> None:
         save(tmp_path, 2)
-        assert (read_info(tmp_path).ccc, read_info(tmp_path).per_target) == (0.125, {"Awe": 0.25, "Fear": 0.0})
+        assert (read_info(tmp_path).ccc, read_info(tmp_path).per_target) == (
+            0.125,
+            {"Awe": 0.25, "Fear": 0.0},
+        )
 
     def test_the_checkpoint_before_is_removed(self, tmp_path: Path) -> None:
         for epoch in (1, 2):
@@ -121,8 +139,12 @@ class TestRoundTrip:
             assert_whole(tmp_path, PREVIOUS, epoch - 1)
 
     def test_one_step_saved_before_and_after_its_validation_is_two_checkpoints(self, tmp_path: Path) -> None:
-        """A signal or the clock saves an epoch's last step, then the epoch's end does: the running sums are others."""
-        save_checkpoint(tmp_path, replace(info_at(2), epoch=1, history=[record(1)]), tensors(1), keep_previous=True)
+        """A signal or the clock saves an epoch's last step, then the epoch's end does: the running
+        sums are others.
+        """
+        save_checkpoint(
+            tmp_path, replace(info_at(2), epoch=1, history=[record(1)]), tensors(1), keep_previous=True
+        )
         save(tmp_path, 2, keep_previous=True)
         assert_whole(tmp_path, POINTER, 2)
         before, loaded = load_checkpoint(tmp_path, "weights", "optimizer", pointer=PREVIOUS)
@@ -161,7 +183,9 @@ class TestRefusals:
     def test_a_pointer_of_another_schema(self, tmp_path: Path) -> None:
         save(tmp_path, 1)
         edit_pointer(tmp_path, schema=1)
-        with pytest.raises(ModelError, match=r"schema 1 \| this rrtn reads schema 2 \| use the rrtn that wrote it"):
+        with pytest.raises(
+            ModelError, match=r"schema 1 \| this rrtn reads schema 2 \| use the rrtn that wrote it"
+        ):
             load_checkpoint(tmp_path, "weights")
 
     @pytest.mark.parametrize("lost", ["epoch", "history", "data_sha256", "labels", "files"])
@@ -264,8 +288,8 @@ class TestSaver:
         assert saved == [1]
 
 
-# Saves epoch 3 behind the epochs that a folder has, in one forked child for each place where a kill can fall; argv: this
-# folder, then the folders with epochs.
+# Saves epoch 3 behind the epochs that a folder has, in one forked child for each place where a kill
+# can fall; argv: this folder, then the folders with epochs.
 KILLER = """
 import os, shutil, sys
 from pathlib import Path
@@ -306,7 +330,9 @@ for base in map(Path, sys.argv[2:]):
 
 @pytest.fixture(scope="module")
 def kills(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, list[Path]]:
-    """The folder after a kill before each fsync, rename and removal of a save, in their order; by whether it keeps one."""
+    """The folder after a kill before each fsync, rename and removal of a save, in their order; by
+    whether it keeps one.
+    """
     bases = [tmp_path_factory.mktemp(name) / "base" for name in ("kills", "kills-keeping")]
     save(bases[0], 2)
     for epoch in (1, 2):
@@ -314,7 +340,9 @@ def kills(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, list[Path]]:
     command = [sys.executable, "-c", KILLER, str(Path(__file__).parent), *map(str, bases)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    folders = [sorted(base.parent.glob("killed-*"), key=lambda path: int(path.name.split("-")[1])) for base in bases]
+    folders = [
+        sorted(base.parent.glob("killed-*"), key=lambda path: int(path.name.split("-")[1])) for base in bases
+    ]
     return {False: folders[0][:-1], True: folders[1][:-1]}  # the last one ran to its end
 
 
@@ -331,7 +359,9 @@ def killed_keeping(kills: dict[bool, list[Path]]) -> list[Path]:
 
 
 def test_every_place_was_hit(killed: list[Path], killed_keeping: list[Path]) -> None:
-    """Three or four files, each with two fsyncs, a rename and the removal of its temporary name; two old files removed."""
+    """Three or four files, each with two fsyncs, a rename and the removal of its temporary name;
+    two old files removed.
+    """
     assert len(killed) == 3 * 4 + 2
     assert len(killed_keeping) == 4 * 4 + 2
 
@@ -344,7 +374,9 @@ def test_a_killed_save_leaves_the_checkpoint_before_or_the_new_one_whole(killed:
 
 
 def test_a_killed_save_leaves_two_whole_checkpoints_where_it_keeps_one(killed_keeping: list[Path]) -> None:
-    """While previous.json is already the current one and the pointer not yet the new one, both name the same."""
+    """While previous.json is already the current one and the pointer not yet the new one, both name
+    the same.
+    """
     found = []
     for folder in killed_keeping:
         previous = json.loads((folder / PREVIOUS).read_text())["epoch"]

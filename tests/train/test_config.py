@@ -25,7 +25,7 @@ from rrtn.train.config import (
     flat_settings,
 )
 from rrtn.train.config_file import changes_on_resume, config_from_toml, differences, merged, toml_from_config
-from rrtn.train.views import AugmentConfig
+from rrtn.train.method.views import AugmentConfig
 
 UNUSUAL = Config(
     seed=7,
@@ -41,7 +41,9 @@ UNUSUAL = Config(
     loss=LossConfig(off_diagonal=0.005),
     ruwl=RuwlConfig(lambdas=(1, 2, 1e-9), c=(0.5, 1, 0.1), lr=1e-7),
     augment=AugmentConfig(time_width=32, time_stripes=1, freq_width=4, freq_stripes=3),
-    optim=OptimConfig(epochs=3, batch_size=16, lr=1 / 3, eps=1e-6, weight_decay=0, schedule="cosine", warmup_epochs=0.5),
+    optim=OptimConfig(
+        epochs=3, batch_size=16, lr=1 / 3, eps=1e-6, weight_decay=0, schedule="cosine", warmup_epochs=0.5
+    ),
     eval=EvalConfig(crop="full"),
     frontend=FrontendSpec(hop=320, peak_dbfs=-6, pad="zero_db"),
 )
@@ -56,7 +58,10 @@ def refused(document: dict[str, Any]) -> str:
 
 AWKWARD = Config(
     checkpoint_minutes=math.inf,
-    data=DataConfig(dir="".join(map(chr, range(0x120))) + "\u2028\U0001f600", targets=('"""', "a]\n[b]", "#", "\\")),
+    data=DataConfig(
+        dir="".join(map(chr, range(0x120))) + "\u2028\U0001f600",
+        targets=('"""', "a]\n[b]", "#", "\\", "[", ",", ""),
+    ),
     optim=OptimConfig(eps=5e-324, weight_decay=1e300),
 )
 
@@ -66,6 +71,57 @@ def test_toml_gives_back_every_setting(config: Config, tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(toml_from_config(config), encoding="utf-8")
     assert config_from_toml(path) == config
+
+
+@pytest.mark.parametrize("config", [Config(), UNUSUAL, AWKWARD])
+def test_toml_has_one_setting_a_line_in_the_order_of_the_sections(config: Config) -> None:
+    lines = toml_from_config(config).split("\n")
+    names = [line.partition(" = ")[0] for line in lines if line]
+    expected = [name for name, value in config.to_dict().items() if not isinstance(value, dict)]
+    for section, settings in config.to_dict().items():
+        if isinstance(settings, dict):
+            expected += [f"[{section}]", *settings]
+    assert names == expected
+
+
+def test_an_array_is_written_on_its_line() -> None:
+    assert '\ntargets = ["Awe", "Schreck, groß"]\n' in toml_from_config(UNUSUAL)
+    assert "\nlambdas = [1.0, 2.0, 1e-09]\n" in toml_from_config(UNUSUAL)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_numbers_that_are_not_finite_are_read_back(value: float) -> None:
+    read = tomllib.loads(toml_from_config(Config(loss=LossConfig(off_diagonal=value))))["loss"][
+        "off_diagonal"
+    ]
+    assert repr(read) == repr(value)
+
+
+OF_OLD = r"""seed = 7
+checkpoint_minutes = inf
+
+[data]
+dir = "/a\tb\u007f\\\"\u001f \u00df"
+targets = ["Awe", "a]\n[b]", "\"\"\""]
+
+[ruwl]
+lambdas = [1.0, 1.0, 1e-08]
+
+[optim]
+eps = 5e-324
+"""
+
+
+def test_a_config_of_the_writer_before_tomli_w_reads_as_it_did(tmp_path: Path) -> None:
+    """It wrote text as JSON does: with escapes, a tab as one too."""
+    (tmp_path / "config.toml").write_text(OF_OLD, encoding="utf-8")
+    assert config_from_toml(tmp_path / "config.toml") == Config(
+        seed=7,
+        checkpoint_minutes=math.inf,
+        data=DataConfig(dir='/a\tb\x7f\\"\x1f \u00df', targets=("Awe", "a]\n[b]", '"""')),
+        ruwl=RuwlConfig(lambdas=(1, 1, 1e-8)),
+        optim=OptimConfig(eps=5e-324),
+    )
 
 
 def test_the_unusual_config_differs_from_the_default_everywhere() -> None:
@@ -87,8 +143,16 @@ def test_an_empty_document_is_the_paper() -> None:
         1e-8,
         0.01,
     )
-    assert (config.loss.off_diagonal, config.ruwl.lambdas, config.ruwl.c) == (0.001, (1, 1, 1e-8), (1, 1, 0.01))
-    assert (config.optim.schedule, config.optim.warmup_epochs, config.head.activation) == ("constant", 0, "sigmoid")
+    assert (config.loss.off_diagonal, config.ruwl.lambdas, config.ruwl.c) == (
+        0.001,
+        (1, 1, 1e-8),
+        (1, 1, 0.01),
+    )
+    assert (config.optim.schedule, config.optim.warmup_epochs, config.head.activation) == (
+        "constant",
+        0,
+        "sigmoid",
+    )
     assert (config.projector.layers, config.projector.units) == (1, 2048)
     assert (config.augment.time_width, config.augment.time_stripes) == (64, 2)
     assert (config.augment.freq_width, config.augment.freq_stripes) == (8, 2)
@@ -116,7 +180,9 @@ def test_a_whole_number_is_a_float_where_one_is_wanted() -> None:
         ({"model": {"encoder": 18}}, ("my.toml", "model.encoder = 18", "str")),
     ],
 )
-def test_unknown_keys_and_wrong_types_are_named_with_their_section(document: dict[str, Any], named: tuple[str, ...]) -> None:
+def test_unknown_keys_and_wrong_types_are_named_with_their_section(
+    document: dict[str, Any], named: tuple[str, ...]
+) -> None:
     message = refused(document)
     assert [part for part in named if part not in message] == []
 
@@ -124,8 +190,14 @@ def test_unknown_keys_and_wrong_types_are_named_with_their_section(document: dic
 @pytest.mark.parametrize(
     ("document", "flag"),
     [
-        ({"model": {"encoder": "vgg"}}, "--encoder (model.encoder) | 'vgg' | expected one of resnet18, cnn10, cnn14"),
-        ({"model": {"method": "twins"}}, "--method (model.method) | 'twins' | expected one of vanilla, rrtn, rrtn-ruwl"),
+        (
+            {"model": {"encoder": "vgg"}},
+            "--encoder (model.encoder) | 'vgg' | expected one of resnet18, cnn10, cnn14",
+        ),
+        (
+            {"model": {"method": "twins"}},
+            "--method (model.method) | 'twins' | expected one of vanilla, rrtn, rrtn-ruwl",
+        ),
         ({"device": "tpu"}, "--device (device) | 'tpu' | expected one of auto, cpu, cuda"),
         ({"seed": -1}, "--seed (seed) | -1"),
         ({"seed": 2**63}, "--seed (seed) | 9223372036854775808"),
@@ -137,7 +209,10 @@ def test_unknown_keys_and_wrong_types_are_named_with_their_section(document: dic
         ({"optim": {"weight_decay": -0.1}}, "optim.weight_decay | -0.1"),
         ({"optim": {"eps": float("nan")}}, "optim.eps | nan"),
         ({"precision": "fp16"}, "--precision (precision) | 'fp16' | expected one of auto, fp32, tf32, bf16"),
-        ({"compile": "yes"}, "--compile (compile) | 'yes' | expected one of off, default, reduce-overhead, max-autotune"),
+        (
+            {"compile": "yes"},
+            "--compile (compile) | 'yes' | expected one of off, default, reduce-overhead, max-autotune",
+        ),
         ({"checkpoint_minutes": 0}, "checkpoint_minutes | 0.0 | expected more than 0"),
         ({"checkpoint_minutes": float("nan")}, "checkpoint_minutes | nan | expected more than 0"),
         ({"head": {"activation": "relu"}}, "head.activation | 'relu' | expected one of sigmoid, linear"),
@@ -182,7 +257,9 @@ FIXED = {"ruwl": {"mode": "fixed"}}
         (FIXED, "ruwl.lr", 0.5),
     ],
 )
-def test_a_setting_without_effect_is_refused_and_its_default_is_not(settings: dict[str, Any], key: str, value: Any) -> None:
+def test_a_setting_without_effect_is_refused_and_its_default_is_not(
+    settings: dict[str, Any], key: str, value: Any
+) -> None:
     default = functools.reduce(lambda part, name: part[name], key.split("."), Config().to_dict())
     config_from_dict(merged(settings, {key: default}), source="my.toml")
     message = refused(merged(settings, {key: value}))
@@ -219,7 +296,8 @@ def test_the_whole_config_of_every_method_is_read_back(settings: dict[str, Any],
 
 
 @pytest.mark.parametrize(
-    ("content", "named"), [(b"seed = ", "expected TOML"), (b"\xff\xfe", "expected TOML"), (None, "No such file")]
+    ("content", "named"),
+    [(b"seed = ", "expected TOML"), (b"\xff\xfe", "expected TOML"), (None, "No such file")],
 )
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes | None, named: str) -> None:
     path = tmp_path / "config.toml"
@@ -233,7 +311,12 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes | None, 
 def test_flags_win_over_the_document_and_what_is_not_given_does_not() -> None:
     document = {"seed": 1, "optim": {"lr": 0.1, "epochs": 3}}
     result = merged(document, {"seed": None, "optim.lr": 0.5, "model.encoder": "cnn10", "device": "cpu"})
-    assert result == {"seed": 1, "optim": {"lr": 0.5, "epochs": 3}, "model": {"encoder": "cnn10"}, "device": "cpu"}
+    assert result == {
+        "seed": 1,
+        "optim": {"lr": 0.5, "epochs": 3},
+        "model": {"encoder": "cnn10"},
+        "device": "cpu",
+    }
     assert document == {"seed": 1, "optim": {"lr": 0.1, "epochs": 3}}
 
 
@@ -269,7 +352,9 @@ def test_a_resumed_run_may_change_where_and_how_long_it_runs() -> None:
 def test_a_resumed_run_may_change_nothing_else(key: str) -> None:
     value = functools.reduce(lambda part, name: part[name], key.split("."), UNUSUAL.to_dict())
     new = config_from_dict(merged(Config().to_dict(), {key: value}), source="flags")
-    with pytest.raises(ConfigError, match=rf"^--resume \| other settings than the run's: {key}: .* -> .* \| start a new run"):
+    with pytest.raises(
+        ConfigError, match=rf"^--resume \| other settings than the run's: {key}: .* -> .* \| start a new run"
+    ):
         changes_on_resume(Config(), new)
 
 
@@ -292,13 +377,20 @@ def test_what_is_refused_is_listed_without_what_is_allowed() -> None:
     new = config_from_dict({"seed": 1, "device": "cpu", "optim": {"lr": 0.5, "epochs": 3}}, source="flags")
     with pytest.raises(ConfigError) as caught:
         changes_on_resume(Config(), new)
-    assert str(caught.value).split(" | ")[1] == "other settings than the run's: seed: 0 -> 1; optim.lr: 0.001 -> 0.5"
+    assert (
+        str(caught.value).split(" | ")[1]
+        == "other settings than the run's: seed: 0 -> 1; optim.lr: 0.001 -> 0.5"
+    )
 
 
 def test_method_md_has_every_decision_of_the_method_with_its_settings_and_their_defaults() -> None:
     """Sixteen rows are numbered; what stands in the fourth column as `name = value` is TOML."""
     page = (Path(__file__).parents[2] / "docs/method.md").read_text()
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in page.splitlines()
+        if line.startswith("| ")
+    ]
     decisions = [row for row in rows if len(row) == 5 and (row[3] == "-" or " = " in row[3])]
     assert [int(row[0]) for row in decisions if row[0]] == list(range(1, 17))
     written = [setting for row in decisions for setting in re.findall(r"`([a-z_.]+ = [^`]+)`", row[3])]
@@ -307,7 +399,11 @@ def test_method_md_has_every_decision_of_the_method_with_its_settings_and_their_
         assert flat_settings(tomllib.loads(setting)).items() <= defaults.items(), setting
     named = {setting.split(" = ")[0] for setting in written}
     of_the_method = {
-        name for name in defaults if name.split(".")[0] in {"head", "projector", "loss", "ruwl", "augment", "eval"}
+        name
+        for name in defaults
+        if name.split(".")[0] in {"head", "projector", "loss", "ruwl", "augment", "eval"}
     }
     assert of_the_method <= named
-    assert {f"frontend.{field.name}" for field in dataclasses.fields(FrontendSpec)} - named == {"frontend.sampling_rate"}
+    assert {f"frontend.{field.name}" for field in dataclasses.fields(FrontendSpec)} - named == {
+        "frontend.sampling_rate"
+    }

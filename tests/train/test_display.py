@@ -1,4 +1,6 @@
-"""What is seen of a training: exact lines in a log, a table that fits on a terminal, and TensorBoard's files."""
+"""What is seen of a training: exact lines in a log, a table that fits on a terminal, and
+TensorBoard's files.
+"""
 
 import io
 import os
@@ -19,7 +21,14 @@ from rrtn.train import display as display_module
 from rrtn.train.display import Display, Part, _duration
 
 CONTROL = re.compile(r"\x1b\[([?0-9;]*)([a-zA-Z])")
-TERM_NAMES = ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "JUPYTER_COLUMNS", "JUPYTER_LINES")
+TERM_NAMES = (
+    "FORCE_COLOR",
+    "NO_COLOR",
+    "TTY_COMPATIBLE",
+    "TTY_INTERACTIVE",
+    "JUPYTER_COLUMNS",
+    "JUPYTER_LINES",
+)
 
 
 class Clock:
@@ -92,7 +101,13 @@ def record_of(epoch: int, *, val_ccc: float = 0.4312, twins: bool = True) -> dic
     record: dict[str, Any] = {"epoch": epoch, "step": 10 * epoch, "loss": 0.9121, "l_ccc": 0.4014}
     if twins:
         record |= {"l_ccc_a": 0.4502, "l_bt": 812.3, "weights": [1.0, 0.98, 1e-4]}
-    return {**record, "grad_norm": 2.5, "lr": 1e-3, "val_ccc": val_ccc, "val_ccc_per_target": {"Awe": val_ccc, "Joy": 0.1}}
+    return {
+        **record,
+        "grad_norm": 2.5,
+        "lr": 1e-3,
+        "val_ccc": val_ccc,
+        "val_ccc_per_target": {"Awe": val_ccc, "Joy": 0.1},
+    }
 
 
 def run_epoch(display: Display, clock: Clock, epoch: int, *, is_best: bool = True, **changes: Any) -> None:
@@ -108,7 +123,9 @@ def run_epoch(display: Display, clock: Clock, epoch: int, *, is_best: bool = Tru
     display.end_epoch(record_of(epoch + 1, **changes), is_best=is_best)
 
 
-def test_a_log_has_one_line_an_epoch_and_its_rate_is_that_of_training(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_has_one_line_an_epoch_and_its_rate_is_that_of_training(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Display(epochs=3, clips_per_epoch=1000, flops_per_clip=4e9, peak=1e12) as display:
         run_epoch(display, clock, 0)
         clock.now += 45  # a checkpoint is written
@@ -127,7 +144,9 @@ def test_a_log_has_one_line_an_epoch_and_its_rate_is_that_of_training(clock: Clo
     ]
 
 
-def test_a_log_says_within_an_epoch_how_far_it_is_every_ten_seconds(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_says_within_an_epoch_how_far_it_is_every_ten_seconds(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Display(epochs=2, clips_per_epoch=4000) as display:
         display.start_epoch(0)
         for _ in range(50):
@@ -180,7 +199,14 @@ def test_a_terminal_shows_the_columns_that_fit_and_no_line_is_wider(
         display.start_epoch(2)
         clock.now += 1
         display.advance(500)
-    cells = {"epoch": "1", "loss": "0.912", "ccc": "0.401", "ccc_a": "0.450", "bt": "812", "weights": "1.00/0.98/1.0e-4"}
+    cells = {
+        "epoch": "1",
+        "loss": "0.912",
+        "ccc": "0.401",
+        "ccc_a": "0.450",
+        "bt": "812",
+        "weights": "1.00/0.98/1.0e-4",
+    }
     cells |= {"Val CCC": "0.431", "clips/s": "100.0", "peak": "40%"}
     header, rule, first, second, progress, *rest = stderr.screen()
     assert max(map(len, re.split(r"[\r\n]", CONTROL.sub("", stderr.getvalue())))) <= width
@@ -206,7 +232,12 @@ def test_the_progress_line_drops_what_a_narrow_terminal_has_no_room_for(
         lines[width] = re.sub(r"\s*[━╸╺]+\s*", " # ", stderr.screen()[0])
         assert len(stderr.screen()[0]) <= width
     whole = "epoch 3/60 Train # 200.0 clips/s  80% of peak  5 min to go"
-    assert lines == {140: whole, 80: whole, 60: whole.replace("  80% of peak", ""), 40: "epoch 3/60 Train # 5 min to go"}
+    assert lines == {
+        140: whole,
+        80: whole,
+        60: whole.replace("  80% of peak", ""),
+        40: "epoch 3/60 Train # 5 min to go",
+    }
 
 
 def test_the_bar_is_as_full_as_the_epoch_is_done(clock: Clock, terminal: Callable[..., Terminal]) -> None:
@@ -219,7 +250,9 @@ def test_the_bar_is_as_full_as_the_epoch_is_done(clock: Clock, terminal: Callabl
     assert (full.count("━"), empty.count("━")) == (30, 9)  # and one of which the left half is free
 
 
-def test_validation_is_in_the_same_table_and_lines_stay_above_it(clock: Clock, terminal: Callable[..., Terminal]) -> None:
+def test_validation_is_in_the_same_table_and_lines_stay_above_it(
+    clock: Clock, terminal: Callable[..., Terminal]
+) -> None:
     stderr = terminal(80)
     with Display(epochs=2, clips_per_epoch=1000, flops_per_clip=4e9, peak=1e12) as display:
         run_epoch(display, clock, 0)
@@ -238,7 +271,9 @@ def test_validation_is_in_the_same_table_and_lines_stay_above_it(clock: Clock, t
     assert stderr.getvalue().endswith("\x1b[?25h")  # the cursor is back
 
 
-def test_the_best_epoch_stays_when_it_has_scrolled_out(clock: Clock, terminal: Callable[..., Terminal]) -> None:
+def test_the_best_epoch_stays_when_it_has_scrolled_out(
+    clock: Clock, terminal: Callable[..., Terminal]
+) -> None:
     stderr = terminal(80, 40)
     with Display(epochs=30, clips_per_epoch=1000) as display:
         for epoch in range(30):
@@ -260,7 +295,9 @@ def test_after_a_resume_no_epoch_may_be_the_best(clock: Clock, terminal: Callabl
 
 
 @pytest.mark.parametrize("height", [8, 12, 24])
-def test_the_table_is_never_taller_than_the_terminal(height: int, clock: Clock, terminal: Callable[..., Terminal]) -> None:
+def test_the_table_is_never_taller_than_the_terminal(
+    height: int, clock: Clock, terminal: Callable[..., Terminal]
+) -> None:
     stderr = terminal(80, height)
     with Display(epochs=40, clips_per_epoch=1000) as display:
         for epoch in range(30):
@@ -307,7 +344,9 @@ def test_a_quiet_display_prints_nothing_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_resumed_epoch_counts_only_the_clips_done_here(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resumed_epoch_counts_only_the_clips_done_here(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Display(epochs=3, clips_per_epoch=10_000) as display:
         display.start_epoch(1, done_clips=7000)
         clock.now += 20
@@ -319,7 +358,9 @@ def test_a_resumed_epoch_counts_only_the_clips_done_here(clock: Clock, capsys: p
     assert epoch.endswith("|  50.0 clips/s  |  3 min to go")
 
 
-def test_a_part_of_a_table_says_which_and_how_long_the_whole_takes(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_part_of_a_table_says_which_and_how_long_the_whole_takes(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Two epochs of 100 s each, and after this run half as much again as it is: 100 s."""
     part = Part(label="2/3 cnn10-rrtn seed 1", later=0.5)
     with Display(epochs=2, clips_per_epoch=1000, part=part) as display:
@@ -442,10 +483,17 @@ def test_on_a_real_terminal(tmp_path: Path) -> None:
     )
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 60))
-    environment = {name: value for name, value in os.environ.items() if name not in (*TERM_NAMES, "COLUMNS", "LINES")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in (*TERM_NAMES, "COLUMNS", "LINES")
+    }
     environment |= {"TERM": "xterm", "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run(
-        [sys.executable, str(program)], stdin=theirs, stderr=theirs, stdout=subprocess.PIPE, env=environment, check=True
+        [sys.executable, str(program)],
+        stdin=theirs,
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+        env=environment,
+        check=True,
     )
     os.close(theirs)
     output = read_all(ours)
@@ -473,10 +521,14 @@ def hide_tensorboard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
 
 
-def test_a_missing_tensorboard_is_said_before_anything_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tensorboard_is_said_before_anything_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hide_tensorboard(monkeypatch)
     command = re.escape('pip install "rrtn[tensorboard]"')
-    with pytest.raises(MissingExtraError, match=rf"^tensorboard \| not installed \| needed for TensorBoard \| {command}$"):
+    with pytest.raises(
+        MissingExtraError, match=rf"^tensorboard \| not installed \| needed for TensorBoard \| {command}$"
+    ):
         Display(epochs=1, clips_per_epoch=1, tensorboard=tmp_path / "tensorboard")
     assert list(tmp_path.iterdir()) == []
 
@@ -486,7 +538,9 @@ def scalars_in(folder: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder)).Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+    }
 
 
 def test_tensorboard_gets_the_record(clock: Clock, tmp_path: Path) -> None:
@@ -515,4 +569,6 @@ def test_tensorboard_shows_no_doubled_points_after_a_resume(clock: Clock, tmp_pa
             run_epoch(display, clock, epoch, val_ccc=0.2, twins=False)
     scalars = scalars_in(tmp_path)
     assert "loss/bt" not in scalars
-    assert scalars["val_ccc/mean"] == [(step, pytest.approx(ccc)) for step, ccc in ((10, 0.1), (20, 0.2), (30, 0.2), (40, 0.2))]
+    assert scalars["val_ccc/mean"] == [
+        (step, pytest.approx(ccc)) for step, ccc in ((10, 0.1), (20, 0.2), (30, 0.2), (40, 0.2))
+    ]

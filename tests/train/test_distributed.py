@@ -1,4 +1,5 @@
-"""The small functions of several processes; that the training itself equals one process is tests/parity/test_distributed.py.
+"""The small functions of several processes; that the training itself equals one process is
+tests/parity/test_distributed.py.
 
 Run by torchrun, this file is the worker: each rank notes what it sees.
 """
@@ -38,7 +39,15 @@ Seen = dict[str, Any]
 def seen(tmp_path_factory: pytest.TempPathFactory) -> list[Seen]:
     """What each of two ranks noted."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__, str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        __file__,
+        str(folder),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
     done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -94,7 +103,12 @@ def test_a_single_process_joins_nothing() -> None:
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [
-        (RuntimeError("Gloo connectFullMesh failed with [/pytorch/third_party/gloo/x.cc:547] Connection closed"), StoppedError),
+        (
+            RuntimeError(
+                "Gloo connectFullMesh failed with [/pytorch/third_party/gloo/x.cc:547] Connection closed"
+            ),
+            StoppedError,
+        ),
         (dist.DistNetworkError("address already in use"), dist.DistNetworkError),
     ],
 )
@@ -125,7 +139,9 @@ def test_the_gradient_of_a_slice_is_the_sum_over_the_losses_of_all_ranks(seen: l
 
 
 def test_gathered_leaves_the_gradients_of_others_alone(seen: list[Seen]) -> None:
-    """u = h + gathered(x) and sum(u^2): autograd hands both the same tensor, and h's gradient is 2 u on each rank."""
+    """u = h + gathered(x) and sum(u^2): autograd hands both the same tensor, and h's gradient is 2
+    u on each rank.
+    """
     for number, rank in enumerate(seen):
         assert rank["gradient beside gathered"] == [2 * (x + number) for x in (0, 1, 2, 3, 10, 11, 12, 13)]
 
@@ -218,7 +234,13 @@ def note_batchnorm(world: World) -> Seen:
     dtypes = [str(ours(x.bfloat16()).dtype), str(ours.double()(x.double()).dtype)]
     theirs.load_state_dict(ours.float().state_dict())
     same = torch.equal(ours.eval()(x), theirs.eval()(x))
-    return {"batchnorm": {"dtypes": dtypes, "evaluation is torch's": same, "counted": int(theirs.num_batches_tracked)}}
+    return {
+        "batchnorm": {
+            "dtypes": dtypes,
+            "evaluation is torch's": same,
+            "counted": int(theirs.num_batches_tracked),
+        }
+    }
 
 
 def main(folder: Path) -> None:
@@ -226,7 +248,11 @@ def main(folder: Path) -> None:
     seen: Seen = {}
     try:
         with joined(world, CPU):
-            seen |= {"joined": dist.is_initialized(), **note_gathered(world), **note_gradient_beside_gathered(world)}
+            seen |= {
+                "joined": dist.is_initialized(),
+                **note_gathered(world),
+                **note_gradient_beside_gathered(world),
+            }
             seen |= {**note_agreement(world), **note_concatenated(world), **note_batchnorm(world)}
             seen |= note_order(world, folder / "decoded")
             raise InterruptedError

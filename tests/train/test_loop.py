@@ -1,4 +1,6 @@
-"""The training loop on a tiny corpus: what the twins see, which epoch is best, and that runs repeat bit for bit."""
+"""The training loop on a tiny corpus: what the twins see, which epoch is best, and that runs repeat
+bit for bit.
+"""
 
 import json
 import shutil
@@ -11,21 +13,24 @@ import numpy as np
 import pytest
 import torch
 from rrtn.runtime import failpoints
+from rrtn.runtime.arrays import Int64
 from rrtn.runtime.errors import ConfigError, StoppedError
-from rrtn.train import loop, model, predict, run_folder, twins
+from rrtn.train import loop, predict, run_folder
 from rrtn.train.checkpoint import POINTER, PREVIOUS, load_checkpoint, read_info
 from rrtn.train.config import Config, config_from_dict
+from rrtn.train.data.device_clips import SplitClips
 from rrtn.train.distributed import World
-from rrtn.train.encoders import PannsCnn
-from rrtn.train.frontend import LogMel
 from rrtn.train.loop import TrainResult
-from rrtn.train.plan import Plan, plan_from_config
-from rrtn.train.splits import SplitClips
-from rrtn.train.views import Int64, epoch_order
+from rrtn.train.method import model
+from rrtn.train.method import twins_loss as twins
+from rrtn.train.method.encoders import PannsCnn
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.views import epoch_order
+from rrtn.train.plan import TrainingPlan, plan_from_config
 from safetensors.torch import load_file
 
-# Clips of 64 frames and a narrow projector are quick; the clips are shorter than the recordings, so that crops matter.
-# 15 Train clips: 3 steps an epoch.
+# Clips of 64 frames and a narrow projector are quick. The clips are shorter than the recordings,
+# so that crops matter. 15 Train clips: 3 steps an epoch.
 SETTINGS: dict[str, Any] = {
     "model": {"encoder": "cnn10", "method": "rrtn-ruwl"},
     "optim": {"epochs": 2, "batch_size": 5, "lr": 0.01},
@@ -37,8 +42,9 @@ STEPS = 3
 
 @pytest.fixture(scope="module", autouse=True)
 def _small_and_quick(tmp_path_factory: pytest.TempPathFactory) -> Iterable[None]:
-    """A CNN10 of a few channels, which has dropout, so that the generator's state matters; one waveform cache; no timing of
-    matrix products and no counting of FLOPs at each start.
+    """A CNN10 of a few channels, which has dropout, so that the generator's state matters.
+
+    One waveform cache; no timing of matrix products and no counting of FLOPs at each start.
     """
 
     def small(name: str, *, n_mels: int) -> PannsCnn:
@@ -71,7 +77,9 @@ def config(corpus: Path, **sections: Any) -> Config:
 
 def run_bytes(run: Path) -> dict[str, bytes]:
     """All that a run leaves, by its path; but the lock, which names the process."""
-    files = {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+    files = {
+        str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()
+    }
     return {name: content for name, content in files.items() if name != "run.lock"}
 
 
@@ -103,7 +111,9 @@ class TestRepeats:
         for name in ("b", "c"):
             loop.train(plan_from_config(config(corpus, optim={"epochs": 1})), tmp_path / name, resume=False)
         assert run_bytes(tmp_path / "b") == run_bytes(tmp_path / "c")
-        loop.train(plan_from_config(config(corpus, optim={"epochs": 1}, seed=1)), tmp_path / "d", resume=False)
+        loop.train(
+            plan_from_config(config(corpus, optim={"epochs": 1}, seed=1)), tmp_path / "d", resume=False
+        )
         assert history(tmp_path / "b")[0]["l_ccc"] != history(tmp_path / "d")[0]["l_ccc"]
 
     @pytest.mark.parametrize(
@@ -129,7 +139,9 @@ class TestRepeats:
         plan, run = plan_from_config(config(corpus)), tmp_path / "run"
         with monkeypatch.context() as patch:
             fail_at(patch, place)
-            with pytest.raises(StoppedError, match=f"at step {step} .*rrtn train --resume --out {run}") as stopped:
+            with pytest.raises(
+                StoppedError, match=f"at step {step} .*rrtn train --resume --out {run}"
+            ) as stopped:
                 loop.train(plan, run, resume=False)
         assert stopped.value.exit_code == code
         info = read_info(run / "checkpoints/last")
@@ -186,7 +198,10 @@ class TestRepeats:
             with pytest.raises(KeyboardInterrupt):
                 loop.train(plan, run, resume=False)
         last = run / "checkpoints/last"
-        assert ((last / POINTER).exists(), step) == ((step is not None), read_info(last).step if step else None)
+        assert ((last / POINTER).exists(), step) == (
+            (step is not None),
+            read_info(last).step if step else None,
+        )
         assert (run / "checkpoints/best").exists() == (saves > 1)
         assert_resumes(plan, run, whole)
 
@@ -197,7 +212,9 @@ class TestRepeats:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """After every step, so the epoch's last step is saved twice, before validation and after: both stay whole."""
+        """After every step, so the epoch's last step is saved twice, before validation and after:
+        both stay whole.
+        """
         plan, run = plan_from_config(replace(config(corpus), checkpoint_minutes=1e-9)), tmp_path / "run"
         last = run / "checkpoints/last"
         with monkeypatch.context() as patch:
@@ -234,23 +251,30 @@ class TestRepeats:
             loop.train(plan_from_config(config(corpus)), tmp_path / "run", resume=False)
 
 
-def assert_resumes(plan: Plan, run: Path, whole: tuple[TrainResult, dict[str, bytes]]) -> None:
+def assert_resumes(plan: TrainingPlan, run: Path, whole: tuple[TrainResult, dict[str, bytes]]) -> None:
     result = loop.train(plan, run, resume=True)
     assert valid_bytes(run) == whole[1]
     assert replace(result, run=whole[0].run) == whole[0]
-    assert {path.name for path in run.iterdir()} == {"config.toml", "history.jsonl", "checkpoints", "run.lock"}
+    assert {path.name for path in run.iterdir()} == {
+        "config.toml",
+        "history.jsonl",
+        "checkpoints",
+        "run.lock",
+    }
 
 
 class TestBest:
     """With validation CCCs that are written down, on one step an epoch."""
 
     @pytest.fixture
-    def plan(self, corpus: Path) -> Plan:
+    def plan(self, corpus: Path) -> TrainingPlan:
         return self.plan_of(corpus, epochs=4)
 
     @staticmethod
-    def plan_of(corpus: Path, epochs: int) -> Plan:
-        return plan_from_config(config(corpus, model={"method": "vanilla"}, optim={"epochs": epochs, "batch_size": 15}))
+    def plan_of(corpus: Path, epochs: int) -> TrainingPlan:
+        return plan_from_config(
+            config(corpus, model={"method": "vanilla"}, optim={"epochs": epochs, "batch_size": 15})
+        )
 
     @staticmethod
     def script(patch: pytest.MonkeyPatch, *values: float) -> None:
@@ -258,11 +282,16 @@ class TestBest:
         patch.setattr(loop, "ccc_challenge", lambda scores, ratings: np.full(scores.shape[1], next(left)))
 
     def test_the_first_of_equal_epochs_is_best_and_kept(
-        self, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, plan: TrainingPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.script(monkeypatch, -0.2, 0.3, 0.1, 0.3)
         result = loop.train(plan, tmp_path / "run", resume=False)
-        assert (result.epochs, result.best.epoch, result.best.step, result.best.ccc) == (4, 2, 2, pytest.approx(0.3))
+        assert (result.epochs, result.best.epoch, result.best.step, result.best.ccc) == (
+            4,
+            2,
+            2,
+            pytest.approx(0.3),
+        )
         assert result.best.per_target == dict.fromkeys(plan.data.targets, 0.3)
         assert read_info(tmp_path / "run/checkpoints/best") == result.best
         last = read_info(tmp_path / "run/checkpoints/last")
@@ -272,7 +301,7 @@ class TestBest:
         assert not torch.equal(best, newest)
 
     def test_a_best_from_before_the_interruption_stays_the_best(
-        self, plan: Plan, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, plan: TrainingPlan, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.script(monkeypatch, 0.3, 0.1, 0.2, 0.1)
         run = tmp_path / "run"
@@ -283,7 +312,7 @@ class TestBest:
         assert run_bytes(run / "checkpoints/best") == best
 
     def test_a_validation_that_is_not_finite_stops_the_run(
-        self, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, plan: TrainingPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.script(monkeypatch, 0.1, np.nan)
         with pytest.raises(StoppedError, match=r"epoch 2 \| Val CCC"):
@@ -322,7 +351,9 @@ def test_t15_a_loss_that_is_not_finite_stops_with_its_clips_named_and_the_checkp
 
 class TestMethods:
     @pytest.mark.parametrize("method", ["vanilla", "rrtn", "rrtn-ruwl"])
-    def test_terms_that_are_trained_on_and_whether_ruwls_c_move(self, method: str, corpus: Path, tmp_path: Path) -> None:
+    def test_terms_that_are_trained_on_and_whether_ruwls_c_move(
+        self, method: str, corpus: Path, tmp_path: Path
+    ) -> None:
         plan = plan_from_config(config(corpus, model={"method": method}, optim={"epochs": 1}))
         result = loop.train(plan, tmp_path / "run", resume=False)
         record = history(tmp_path / "run")[0]
@@ -346,9 +377,16 @@ class TestMethods:
             terms = record["l_ccc"] + record["l_ccc_a"] + 1e-4 * record["l_bt"]
             assert record["loss"] == pytest.approx(terms + 0.01 + 2 * np.log(2) + np.log1p(1e-4), rel=1e-5)
 
-    @pytest.mark.parametrize("section", [{"eval": {"crop": "full"}}, {"frontend": {"pad": "zero_db"}}], ids=["crop", "pad"])
-    def test_crop_and_pad_reach_the_passes(self, section: dict[str, Any], corpus: Path, tmp_path: Path) -> None:
-        """Clips of 200 frames are longer than some recordings. Crop changes validation alone, pad everything."""
+    @pytest.mark.parametrize(
+        "section", [{"eval": {"crop": "full"}}, {"frontend": {"pad": "zero_db"}}], ids=["crop", "pad"]
+    )
+    def test_crop_and_pad_reach_the_passes(
+        self, section: dict[str, Any], corpus: Path, tmp_path: Path
+    ) -> None:
+        """Clips of 200 frames are longer than some recordings.
+
+        Crop changes validation alone, pad everything.
+        """
         records = []
         for name, sections in (("plain", {}), ("changed", section)):
             frontend = {"frames": 200, **sections.get("frontend", {})}

@@ -28,11 +28,14 @@ def test_the_paper_is_the_default_where_the_data_allow_it(config: Config) -> Non
     plan = plan_from_config(config)
     assert plan.config.optim.epochs == 60
     assert plan.config.optim.batch_size == 8  # all there are
-    assert [note for note in plan.notes if "--batch-size 8 instead of the paper's 128" in note] == list(plan.notes)
+    assert [note for note in plan.notes if "--batch-size 8 instead of the paper's 128" in note] == list(
+        plan.notes
+    )
 
 
 @pytest.mark.parametrize(
-    ("clips", "batch"), [(2, 2), (15, 15), (100, 16), (319, 16), (320, 32), (1279, 64), (1280, 128), (19_990, 128)]
+    ("clips", "batch"),
+    [(2, 2), (15, 15), (100, 16), (319, 16), (320, 32), (1279, 64), (1280, 128), (19_990, 128)],
 )
 def test_the_batch_leaves_ten_steps_an_epoch_or_is_16(clips: int, batch: int) -> None:
     assert _default_batch(clips) == batch
@@ -45,7 +48,9 @@ def test_a_batch_that_was_asked_for_is_taken_without_a_note(config: Config) -> N
 
 
 @pytest.mark.parametrize(("device", "asked", "resolved"), [("cpu", "auto", "fp32"), ("cpu", "bf16", "bf16")])
-def test_the_precision_is_resolved_and_a_cpu_stays_with_fp32(config: Config, device: str, asked: str, resolved: str) -> None:
+def test_the_precision_is_resolved_and_a_cpu_stays_with_fp32(
+    config: Config, device: str, asked: str, resolved: str
+) -> None:
     plan = plan_from_config(replace(config, device=device, precision=asked))  # type: ignore[arg-type]
     assert plan.config.precision == resolved
     assert plan_from_config(plan.config).config == plan.config
@@ -57,7 +62,9 @@ def test_ranks_share_a_batch_and_the_steps_stay(config: Config, ranks: int) -> N
 
 
 def test_a_batch_that_ranks_cannot_share_equally_is_refused(config: Config) -> None:
-    with pytest.raises(ConfigError, match=r"^--batch-size \| 4 \| 3 processes share it equally \| choose a multiple of 3$"):
+    with pytest.raises(
+        ConfigError, match=r"^--batch-size \| 4 \| 3 processes share it equally \| choose a multiple of 3$"
+    ):
         plan_from_config(with_batch(config, 4), ranks=3)
 
 
@@ -108,8 +115,12 @@ def test_the_description_counts_clips_speakers_and_steps(config: Config) -> None
     assert description["config"]["optim"]["batch_size"] == 3
 
 
-@pytest.mark.parametrize(("method", "projector"), [("rrtn-ruwl", PROJECTOR), ("rrtn", PROJECTOR), ("vanilla", 0)])
-def test_parameters_are_those_of_the_network_and_vanilla_has_no_projector(config: Config, method: str, projector: int) -> None:
+@pytest.mark.parametrize(
+    ("method", "projector"), [("rrtn-ruwl", PROJECTOR), ("rrtn", PROJECTOR), ("vanilla", 0)]
+)
+def test_parameters_are_those_of_the_network_and_vanilla_has_no_projector(
+    config: Config, method: str, projector: int
+) -> None:
     plan = plan_from_config(replace(config, model=ModelConfig(method=method)))  # type: ignore[arg-type]
     parameters = describe(plan)["parameters"]
     assert (parameters["head"], parameters["projector"]) == (HEAD, projector)

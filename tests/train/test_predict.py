@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from rrtn.runtime.audio import waveform_from_samples
+from rrtn.runtime.arrays import waveform_from_samples
 from rrtn.runtime.frontend import clip_log_mel
 from rrtn.runtime.spec import FrontendSpec
 from rrtn.train import predict as predict_module
-from rrtn.train.clips import ClipStore, clip_store
+from rrtn.train.data.clip_cache import ClipStore, clip_store
+from rrtn.train.data.device_clips import SplitClips
 from rrtn.train.distributed import World
-from rrtn.train.encoders import PannsCnn
-from rrtn.train.frontend import LogMel
-from rrtn.train.model import TwinsNetwork
+from rrtn.train.method.encoders import PannsCnn
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.predict import mel_mean, predict
-from rrtn.train.splits import SplitClips
 
 SPEC = FrontendSpec(frames=51)  # clips of 8000 samples
 LENGTHS = (8000, 100, 12_000, 7999, 30_000, 8001, 2500, 8160, 16_000)
@@ -48,7 +48,9 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=["silence", "zero_db"])
 def split(request: pytest.FixtureRequest, store: ClipStore) -> SplitClips:
     spec = replace(SPEC, pad=request.param)
-    return SplitClips(store, torch.zeros(len(store), 3), [str(i) for i in range(len(store))], spec, resident=False)
+    return SplitClips(
+        store, torch.zeros(len(store), 3), [str(i) for i in range(len(store))], spec, resident=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +103,16 @@ class TestPredict:
     ) -> None:
         expected = predict(network, LogMel(split.spec), split, crop=crop)
         monkeypatch.setattr(predict_module, "concatenated", lambda world, part: part)
-        parts = [predict(network, LogMel(split.spec), split, crop=crop, world=World(rank, size)) for rank in range(size)]
+        parts = [
+            predict(network, LogMel(split.spec), split, crop=crop, world=World(rank, size))
+            for rank in range(size)
+        ]
         assert min(len(part) for part in parts) > 0
         np.testing.assert_allclose(np.concatenate(parts), expected, atol=TOLERANCE, rtol=0)
 
-    def test_every_clip_is_reported_and_nothing_of_the_network_changes(self, network: TwinsNetwork, split: SplitClips) -> None:
+    def test_every_clip_is_reported_and_nothing_of_the_network_changes(
+        self, network: TwinsNetwork, split: SplitClips
+    ) -> None:
         before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         counts: list[int] = []
         predict(network.train(), LogMel(split.spec), split, advance=counts.append)
@@ -123,7 +130,10 @@ class TestPredict:
 
 class TestMelMean:
     def test_is_the_mean_of_all_frames(self, split: SplitClips) -> None:
-        log_mels = [clip_log_mel(waveform_from_samples(split.store.waveform(i)), split.spec) for i in range(len(split))]
+        log_mels = [
+            clip_log_mel(waveform_from_samples(split.store.waveform(i)), split.spec)
+            for i in range(len(split))
+        ]
         expected = np.concatenate(log_mels).mean(axis=0, dtype=np.float64)
         np.testing.assert_allclose(mel_mean(split, LogMel(split.spec)), expected, atol=1e-3, rtol=0)  # dB
 

@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from rrtn.train import losses, run_folder, views
+from rrtn.train import run_folder
 from rrtn.train.checkpoint import CheckpointInfo
 from rrtn.train.config import Config, config_from_dict
+from rrtn.train.data.device_clips import TrainingBatch, Waveforms
 from rrtn.train.distributed import World
-from rrtn.train.encoders import PannsCnn
-from rrtn.train.frontend import LogMel
-from rrtn.train.model import TwinsNetwork
+from rrtn.train.method import losses, views
+from rrtn.train.method.encoders import PannsCnn
+from rrtn.train.method.frontend import LogMel
+from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.plan import network_from_config
-from rrtn.train.splits import Batch, Waveforms
 from rrtn.train.step import SUMS, Stepper, set_float32_precision
 from torch import Tensor
 
@@ -41,7 +42,11 @@ def _one_thread_and_float32_settings() -> Iterator[None]:
 
 
 def config(**sections: Any) -> Config:
-    document: dict[str, Any] = {"data": {"targets": TARGETS}, "frontend": {"frames": 32}, "optim": {"batch_size": B}}
+    document: dict[str, Any] = {
+        "data": {"targets": TARGETS},
+        "frontend": {"frames": 32},
+        "optim": {"batch_size": B},
+    }
     for name, section in sections.items():
         document[name] = {**document.get(name, {}), **section} if isinstance(section, dict) else section
     return config_from_dict(document, source="test")
@@ -59,7 +64,7 @@ def small_network(settings: Config) -> TwinsNetwork:
     return network
 
 
-def batch_of(settings: Config, number: int) -> Batch:
+def batch_of(settings: Config, number: int) -> TrainingBatch:
     """Tones that swell and fade, each at its own pitch, with noise and ratings."""
     generator = torch.Generator().manual_seed(number)
     time = torch.arange(settings.frontend.clip_samples) / settings.frontend.sampling_rate
@@ -69,11 +74,14 @@ def batch_of(settings: Config, number: int) -> Batch:
     lengths = torch.full((B,), len(time))
     draws = torch.rand(B, 8, generator=generator, dtype=torch.float64)
     ratings = torch.rand(B, len(TARGETS), generator=generator)
-    return Batch(Waveforms(0.4 * tones + 0.02 * noise, lengths), ratings, draws)
+    return TrainingBatch(Waveforms(0.4 * tones + 0.02 * noise, lengths), ratings, draws)
 
 
 def in_float64(stepper: Stepper) -> Stepper:
-    """The same weights. In float32 a sum in another order flips a ReLU now and then, and moves a gradient by a percent."""
+    """The same weights.
+
+    In float32 a sum in another order flips a ReLU now and then, and moves a gradient by a percent.
+    """
     stepper.loss.double()
     frontend = stepper.frontend
     stepper.frontend = lambda *waveforms: frontend(*waveforms).double()
@@ -81,11 +89,16 @@ def in_float64(stepper: Stepper) -> Stepper:
 
 
 def written_out(settings: Config, network: TwinsNetwork, steps: int) -> tuple[Tensor, list[list[float]]]:
-    """The paper's step with plain AdamW in the usual memory format; changes `network`. -> c [3], and each step's SUMS."""
+    """The paper's step with plain AdamW in the usual memory format; changes `network`. -> c [3],
+    and each step's SUMS.
+    """
     method, optim = settings.model.method, settings.optim
     lambdas = torch.tensor(settings.ruwl.lambdas).double()
     c = torch.tensor(settings.ruwl.c).double().requires_grad_()
-    groups = [{"params": [*network.parameters()]}, {"params": [c], "lr": settings.ruwl.lr, "weight_decay": 0.0}]
+    groups = [
+        {"params": [*network.parameters()]},
+        {"params": [c], "lr": settings.ruwl.lr, "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(
         groups, lr=optim.lr, eps=optim.eps, weight_decay=optim.weight_decay, foreach=False, fused=False
     )
@@ -101,7 +114,9 @@ def written_out(settings: Config, network: TwinsNetwork, steps: int) -> tuple[Te
         loss = terms[0]
         if method != "vanilla":
             scores_a, embedding_a = network(x_a)
-            correlation = losses.cross_correlation(network.projector(embedding), network.projector(embedding_a))
+            correlation = losses.cross_correlation(
+                network.projector(embedding), network.projector(embedding_a)
+            )
             l_bt = losses.bt_loss(correlation, off_diagonal=settings.loss.off_diagonal)
             terms = torch.stack([loss, losses.ccc_loss(scores_a, y), l_bt])
             fixed = lambdas / c.detach() ** 2  # 1, 1, 1e-4
@@ -116,7 +131,9 @@ def written_out(settings: Config, network: TwinsNetwork, steps: int) -> tuple[Te
 
 @pytest.mark.parametrize("method", ["vanilla", "rrtn", "rrtn-ruwl"])
 def test_steps_are_those_written_out(method: str) -> None:
-    """In float64, so that what differs is the code; 1e-9 because AdamW divides gradients of 1e-15 by an eps of 1e-8."""
+    """In float64, so that what differs is the code; 1e-9 because AdamW divides gradients of 1e-15
+    by an eps of 1e-8.
+    """
     settings = config(model={"method": method})
     network = network_from_config(settings)
     reference = copy.deepcopy(network).double()
@@ -128,7 +145,9 @@ def test_steps_are_those_written_out(method: str) -> None:
     c, seen = written_out(settings, reference, steps=2)
     came, expected = stepper.network.state_dict(), reference.state_dict()
     for name in expected:
-        torch.testing.assert_close(came[name], expected[name], rtol=0, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            came[name], expected[name], rtol=0, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}"
+        )
     still = {name for name, _ in network.named_parameters() if (came[name] - before[name]).abs().max() < 1e-3}
     assert still <= {"projector.bias"}  # centring takes its gradient away
     torch.testing.assert_close(stepper.loss.c, c, rtol=0, atol=1e-9)
@@ -150,7 +169,9 @@ class TestGuard:
         before = self.state(stepper)
         bad = batch_of(settings, 9)
         if poison == "gradient":  # of one weight; the loss is finite
-            handle = stepper.network.head.weight.register_hook(lambda gradient: gradient.clone().fill_(float("inf")))
+            handle = stepper.network.head.weight.register_hook(
+                lambda gradient: gradient.clone().fill_(float("inf"))
+            )
         else:
             {"waveform": bad.waveforms.samples, "rating": bad.ratings}[poison][2, 1] = float("nan")
         stepper.step(bad, 9)
@@ -189,7 +210,10 @@ class TestLearningRate:
             ({"warmup_epochs": 2.0}, {0: 1 / 20, 9: 0.5, 19: 1.0, 60: 1.0}),
             ({"warmup_epochs": 0.25}, {0: 1 / 2.5, 1: 2 / 2.5, 2: 1.0}),
             ({"schedule": "cosine"}, {0: 1.0, 25: (1 + math.sqrt(0.5)) / 2, 50: 0.5, 100: 0.0}),
-            ({"schedule": "cosine", "warmup_epochs": 5.0}, {0: 1 / 50, 50: 0.5, 75: (1 - math.sqrt(0.5)) / 2}),
+            (
+                {"schedule": "cosine", "warmup_epochs": 5.0},
+                {0: 1 / 50, 50: 0.5, 75: (1 - math.sqrt(0.5)) / 2},
+            ),
         ],
         ids=["constant", "warmup", "less than an epoch", "cosine", "both"],
     )
@@ -217,13 +241,19 @@ class TestLearningRate:
 
 
 class TestRestored:
-    def test_moments_lie_as_their_parameters_and_the_next_step_is_the_unbroken_ones(self, tmp_path: Path) -> None:
-        """The file has them in the usual order; the fused kernel pairs moment and weight by their place in memory."""
+    def test_moments_lie_as_their_parameters_and_the_next_step_is_the_unbroken_ones(
+        self, tmp_path: Path
+    ) -> None:
+        """The file has them in the usual order; the fused kernel pairs moment and weight by their
+        place in memory.
+        """
         settings = config()
         whole = stepper_of(settings, small_network(settings))
         for number in range(2):
             whole.step(batch_of(settings, number), number)
-        info = CheckpointInfo(epoch=0, step=2, history=[], labels=TARGETS, config={}, data_sha256="", versions={})
+        info = CheckpointInfo(
+            epoch=0, step=2, history=[], labels=TARGETS, config={}, data_sha256="", versions={}
+        )
         run_folder.save_job(tmp_path, info, whole)()
         torch.manual_seed(9)
         resumed = stepper_of(settings, small_network(config(seed=9)))
@@ -253,7 +283,9 @@ def test_a_steps_random_numbers_are_its_own(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(("precision", "convolutions"), [("fp32", False), ("bf16", False), ("tf32", True)])
-def test_tf32_is_for_convolutions_alone_and_only_where_it_is_asked_for(precision: str, convolutions: bool) -> None:
+def test_tf32_is_for_convolutions_alone_and_only_where_it_is_asked_for(
+    precision: str, convolutions: bool
+) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     set_float32_precision(config(precision=precision))
     assert torch.backends.cudnn.allow_tf32 == convolutions
@@ -261,7 +293,10 @@ def test_tf32_is_for_convolutions_alone_and_only_where_it_is_asked_for(precision
 
 
 def test_bf16_is_close_to_fp32() -> None:
-    """bfloat16 has 8 bits: 0.4% a rounding, of which 2048 squares of 1 - C_ii make several. Gradients stay float32."""
+    """bfloat16 has 8 bits: 0.4% a rounding, of which 2048 squares of 1 - C_ii make several.
+
+    Gradients stay float32.
+    """
     sums = {}
     for precision in ("fp32", "bf16"):
         settings = config(precision=precision)

@@ -1,0 +1,91 @@
+"""rrtn bench."""
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from ..runtime.errors import ConfigError, ModelError
+from .options import Json, newest_bundle
+from .printing import new_table, plain, print_json, print_table
+
+
+def bench(
+    model: Annotated[
+        Optional[Path],
+        typer.Argument(
+            metavar="[BUNDLE|ONNX]", help="Default: the newest run's export/.", show_default=False
+        ),
+    ] = None,
+    variants: Annotated[
+        Optional[str], typer.Option(help="With commas; default: all that run here.", show_default=False)
+    ] = None,
+    batches: Annotated[
+        Optional[str],
+        typer.Option(help="With commas; default 1,4,16 on a CPU, 1,32,256 on a GPU.", show_default=False),
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Of each measurement; at least 10 runs.")] = 3.0,
+    chart: Annotated[
+        Optional[Path], typer.Option(help="Clips a second as a picture, .svg.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Latency and throughput of every variant that runs here, beside its accuracy and the machine's limits.
+
+    Example: rrtn bench --variants fp32,int8 --chart speed.svg
+    """
+    from ..runtime.backends.choice import candidates_of_variants
+    from ..runtime.bench import bench_document, ceiling, measured, preparation, svg_chart
+    from ..runtime.bundle import load_bundle
+    from ..runtime.files import write_bytes
+    from ..runtime.progress import Progress
+
+    sizes = _batch_sizes(batches)
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"--seconds | {seconds} | expected a number above 0")
+    bundle = load_bundle(model or newest_bundle())
+    candidates, reasons = candidates_of_variants(bundle, variants.split(",") if variants else ())
+    if not candidates:
+        why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise ModelError(f"{bundle.path} | {why} | a variant that runs here | rrtn doctor")
+    limits = ceiling()
+    results = []
+    with Progress("bench", len(candidates), "variants") as bar:
+        for candidate in candidates:
+            results += list(measured(bundle, candidate, batches=sizes, seconds=seconds, limits=limits))
+            bar.advance(note=candidate.variant.name)
+    document = bench_document(bundle, results, limits, preparation(bundle.spec), reasons)
+    if chart:
+        write_bytes(chart, svg_chart(document).encode())
+    print_json(document) if as_json else _print_bench(document)
+
+
+def _batch_sizes(text: str | None) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(size) for size in text.split(",")) if text else ()
+    except ValueError:
+        sizes = (0,)
+    if any(size < 1 for size in sizes):
+        raise ConfigError(f"--batches | {text} | expected numbers above 0 with commas | --batches 1,16")
+    return sizes
+
+
+def _print_bench(document: dict[str, Any]) -> None:
+    columns = ("p50 ms", "p90", "p99", "max", "in", "model", "out")
+    table = new_table("variant", "on", "batch", "n", *columns, "clips/s", "GFLOP/s", "")
+    for row in document["measurements"]:
+        times = (
+            "-" if row[name] is None else f"{row[name]:.2f}" for name in ("p50", "p90", "p99", "highest")
+        )
+        parts = (f"{row[name]:.2f}" for name in ("to_device", "model", "from_device"))
+        batch = f"{row['batch']}" if row["at_once"] == 1 else f"{row['at_once']} x {row['batch']}"
+        work = "-" if row["gflop_per_second"] is None else f"{row['gflop_per_second']:.0f}"
+        share = "" if row["share_of_roofline"] is None else f"{row['share_of_roofline']:.0%} of the roofline"
+        remarks = "; ".join(filter(None, [share, *row["warnings"]]))
+        rate = f"{row['clips_per_second']:.1f}"
+        table.add_row(
+            row["variant"], row["device"], batch, f"{row['n']}", *times, *parts, rate, work, remarks
+        )
+    print_table(table)
+    for line in document["lines"]:
+        print(plain(line))

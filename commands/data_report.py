@@ -1,0 +1,75 @@
+"""What rrtn data check prints: Table 1, the ratings, and how they go together."""
+
+from collections.abc import Sequence
+from math import isnan
+from typing import TYPE_CHECKING, Final
+
+from .printing import new_table, plain, print_table
+
+if TYPE_CHECKING:
+    from ..train.data.data_check import DataReport
+
+_BARS: Final = " ▁▂▃▄▅▆▇█"
+_SHOWN_PAIRS: Final = 5
+_WIDEST: Final = 16  # targets in a matrix; with more, the pairs alone are printed
+
+
+def print_data_report(report: "DataReport") -> None:
+    """Three tables on stdout."""
+    _print_table1(report)
+    _print_ratings(report)
+    _print_correlations(report)
+
+
+def _print_table1(report: "DataReport") -> None:
+    table = new_table("", *(split.split for split in report.splits))
+    for label, values in {
+        "clips": [f"{split.clips:,}" for split in report.splits],
+        "minutes": [f"{split.minutes:.1f}" for split in report.splits],
+        "speakers": [str(split.speakers) for split in report.splits],
+        "countries": [
+            ", ".join(f"{name or '?'} {n}" for name, n in split.countries.items()) for split in report.splits
+        ],
+        "seconds: min, 5%, median, 95%, max": [
+            _five_numbers(split.seconds, ".2f") for split in report.splits
+        ],
+        "longer than the model's clip, cropped": [str(split.longer_than_clip) for split in report.splits],
+        "peak dBFS: the same": [_five_numbers(split.peak_dbfs, ".1f") for split in report.splits],
+        "clipped": [str(split.clipped) for split in report.splits],
+        "silent": [str(split.silent) for split in report.splits],
+        "cannot be decoded": [str(split.bad) for split in report.splits],
+    }.items():
+        table.add_row(label, *map(plain, values))
+    print_table(table, title=str(report.data.path))
+
+
+def _print_ratings(report: "DataReport") -> None:
+    table = new_table("target", *(f"{name}, 0 to 1 in tenths" for name in report.histograms))
+    for i, target in enumerate(report.data.targets):
+        table.add_row(plain(target), *(_bars(counts[i].tolist()) for counts in report.histograms.values()))
+    print_table(table, caption=f"a target at exactly 1.0 in {report.one_at_full:.0%} of rated clips")
+
+
+def _print_correlations(report: "DataReport") -> None:
+    strongest = ", ".join(
+        f"{pair.first} and {pair.second} {pair.r:.2f}" for pair in report.pairs[:_SHOWN_PAIRS]
+    )
+    targets = report.data.targets
+    table = new_table("Pearson's r", *(str(i + 1) for i in range(len(targets) - 1)))
+    for i, row in enumerate(report.correlations.tolist() if len(targets) <= _WIDEST else []):
+        table.add_row(plain(f"{i + 1} {targets[i]}"), *("-" if isnan(r) else f"{r:.2f}" for r in row[:i]))
+    print_table(table, caption=f"strongest: {strongest}" if strongest else "")
+
+
+def _five_numbers(quantiles: dict[str, float], form: str) -> str:
+    return (
+        "  ".join(f"{quantiles[name]:{form}}" for name in ("min", "5%", "median", "95%", "max"))
+        if quantiles
+        else "-"
+    )
+
+
+def _bars(counts: Sequence[int]) -> str:
+    """One character a count, the highest full; what is not zero is seen."""
+    top = max(*counts, 1)
+    return "".join(_BARS[-(-count * (len(_BARS) - 1) // top)] for count in counts)

@@ -1,0 +1,96 @@
+"""rrtn inspect: a bundle, as a table and as JSON, with what of it can run here."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from ..runtime.errors import RrtnError
+from .options import Json, newest_bundle
+from .printing import new_table, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..runtime.bundle import Bundle, Variant
+
+
+def inspect(
+    model: Annotated[
+        Optional[Path],
+        typer.Argument(
+            metavar="[BUNDLE|ONNX]", help="Default: the newest run's export/.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Labels, frontend, variants, hashes, parity, and what of it can run here."""
+    from ..runtime.bundle import load_bundle
+
+    bundle = load_bundle(model or newest_bundle())
+    print_json(bundle_json(bundle)) if as_json else print_bundle(bundle)
+
+
+def bundle_json(bundle: "Bundle") -> dict[str, Any]:
+    """The manifest, with what of it can run here."""
+    here = {variant.name: _state(bundle, variant) for variant in bundle.variants}
+    return {"bundle": str(bundle.path), **bundle.manifest(), "here": here, "auto": _auto(bundle)}
+
+
+def print_bundle(bundle: "Bundle") -> None:
+    """A line for each variant."""
+    table = new_table("variant", "file", "input", "MB", "sha256", "against PyTorch", "here")
+    for variant in bundle.variants:
+        parity = _parity_text(variant)
+        size = f"{variant.size / 1e6:.1f}"
+        state = _state(bundle, variant).partition(";")[0]  # what to do about it is in --json
+        table.add_row(variant.name, variant.file, variant.input, size, variant.sha256[:12], parity, state)
+    source = ", ".join(
+        f"{key} {bundle.provenance[key]}"
+        for key in ("encoder", "method", "epoch")
+        if key in bundle.provenance
+    )
+    spec = bundle.spec
+    frontend = f"{spec.frames} frames x {spec.n_mels} mels of {spec.sampling_rate / 1000:g} kHz audio at {spec.peak_dbfs:g} dBFS"
+    auto = _auto(bundle)
+    why = "".join(f"; not {what}: {reason}" for what, reason in auto["passed_over"].items())
+    chosen = f"--backend auto: {auto['backend'] or 'nothing here'} {auto['variant'] or ''}".strip()
+    caption = f"{frontend}; labels: {', '.join(bundle.labels)}\n{chosen}{why}"
+    print_table(table, title=f"{bundle.path}: {source or 'bare ONNX'}", caption=caption)
+
+
+def _parity_text(variant: "Variant") -> str:
+    if variant.parity is None:
+        return "not run here"
+    return f"max {variant.parity['max_abs']:.1e}, CCC {variant.parity['ccc_change']:+.4f}, n {variant.parity['clips']}"
+
+
+def _state(bundle: "Bundle", variant: "Variant") -> str:
+    """Whether the file is whole and something here runs it, and if not, why."""
+    from ..runtime.backends.engine_stamp import mismatch, this_machine
+    from ..runtime.backends.ort_backend import cuda_missing
+
+    try:
+        bundle.read(variant)
+    except RrtnError as error:
+        return f"refused: {str(error).split(' | ')[1]}"
+    if variant.kind == "onnx":
+        return (
+            f"runs, {variant.plan['speedup']} times as fast as fp32 on {variant.plan['cpu']}"
+            if variant.plan
+            else "runs"
+        )
+    if reason := mismatch(variant.stamp, this_machine()):
+        return f"{reason}; build it where it shall run: rrtn export --trt"
+    if reason := cuda_missing():
+        return f"{reason}, and engines use the CUDA memory of ONNX Runtime"
+    return "fits this machine; tried at scoring"
+
+
+def _auto(bundle: "Bundle") -> dict[str, Any]:
+    """What --backend auto begins with here, by all that is known without loading it, and why with
+    nothing faster.
+    """
+    from ..runtime.backends.choice import candidates_of_bundle
+
+    candidates, passed_over = candidates_of_bundle(bundle)
+    device, variant = (candidates[0].device, candidates[0].variant.name) if candidates else (None, None)
+    return {"backend": device, "variant": variant, "passed_over": passed_over}

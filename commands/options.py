@@ -1,0 +1,89 @@
+"""Options and arguments that several commands have, and what they mean when left out."""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from ..runtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ..runtime.audio.input_spool import InputSpool
+
+EXIT_SOME_ERRORS = 3  # done, but some files are errors
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; all else on stderr.")]
+DataDir = Annotated[
+    Optional[Path],
+    typer.Option("--data", help="Folder with data_info.csv and wav/ (Hume-VB layout).", show_default=False),
+]
+Epochs = Annotated[
+    Optional[int], typer.Option(help="Default 60; 5 on the built-in corpus.", show_default=False)
+]
+BatchSize = Annotated[
+    Optional[int], typer.Option(help="Default 128; less for under 1,280 clips.", show_default=False)
+]
+Device = Annotated[Optional[str], typer.Option(help="auto (default), cpu or cuda.", show_default=False)]
+Precision = Annotated[
+    Optional[str],
+    typer.Option(help="fp32, tf32 or bf16; default: bf16 on GPUs that have it.", show_default=False),
+]
+RunArgument = Annotated[
+    Optional[Path],
+    typer.Argument(
+        metavar="[RUN]", help="A run's folder; default: the newest under runs/.", show_default=False
+    ),
+]
+Audio = Annotated[
+    Optional[list[str]],
+    typer.Argument(
+        metavar="AUDIO...", help='Audio files, folders of them (recursive), patterns like "**/*.wav".'
+    ),
+]
+Listed = Annotated[
+    Optional[str],
+    typer.Option("--list", help="A file with one path a line, or NUL between; -: stdin.", show_default=False),
+]
+
+
+def existing_run(run: Path | None) -> Path:
+    """RUN, or the newest run; ConfigError where there is none."""
+    from ..runtime.bundle import newest_run
+
+    found = run or newest_run()
+    if found is None or not found.is_dir():
+        raise ConfigError(
+            f"RUN | {found or 'no run under runs/'} | expected a folder that rrtn train made | run: rrtn train"
+        )
+    return found
+
+
+def newest_bundle() -> Path:
+    """The export of the newest run that has one; ConfigError where none has."""
+    from ..runtime.bundle import newest_run
+
+    run = newest_run(having="export/bundle.json")
+    if run is None:
+        raise ConfigError(
+            "--model | not given, and no bundle under runs/*/export | run: rrtn export, or give -m BUNDLE"
+        )
+    return run / "export"
+
+
+@contextmanager
+def spool_from_options(audio: list[str] | None, listed: str | None) -> Iterator["InputSpool"]:
+    """What AUDIO... and --list name, each file once; DataError where that is nothing."""
+    from ..runtime.audio.input_spool import InputSpool
+    from ..runtime.audio.inputs import inputs_from_arguments, inputs_from_list, no_audio
+
+    found = [
+        *([inputs_from_arguments(audio)] if audio else []),
+        *([inputs_from_list(listed)] if listed else []),
+    ]
+    with InputSpool(itertools.chain(*found)) as spool:
+        if not spool.files:
+            raise no_audio([*(audio or []), *([f"--list {listed}"] if listed else [])])
+        yield spool

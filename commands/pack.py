@@ -1,0 +1,42 @@
+"""rrtn pack."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import EXIT_SOME_ERRORS, Audio, Json, Listed, spool_from_options
+from .printing import plain, print_json, say
+
+
+def pack(
+    audio: Audio = None,
+    out: Annotated[Path, typer.Option(help="A folder for the packs.")] = Path("packs"),
+    listed: Listed = None,
+    as_json: Json = False,
+) -> None:
+    """Put many small files into few Parquet files, byte for byte, which score as the files do; goes on
+    where it was.
+
+    Example: rrtn pack recordings/ --out packs; rrtn score packs --out scores.csv
+    """
+    from ..runtime.audio.pack_writer import write_packs
+    from ..runtime.progress import Progress
+
+    with spool_from_options(audio, listed) as spool, Progress("pack", spool.files, "files") as bar:
+        packed = write_packs(spool, out, bar)
+    errors = dict(sorted(packed.errors.items()))
+    if as_json:
+        counts = {
+            "files": packed.files,
+            "packs": packed.packs,
+            "written_now": packed.written,
+            "errors": errors,
+        }
+        print_json({**counts, "out": str(out)})
+    wrong = "".join(f"; {code} {count}" for code, count in errors.items())
+    say(
+        f"{packed.files} files in {packed.packs} packs, {packed.written} written now{wrong}. Next: rrtn score {plain(out)}"
+    )
+    if errors:
+        raise typer.Exit(EXIT_SOME_ERRORS)

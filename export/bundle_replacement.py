@@ -1,0 +1,151 @@
+"""A bundle takes another one's place, and at no moment does a reader find neither.
+
+It is made inside a folder beside, `.<name>.<random>.tmp`. The process that makes it holds the file
+`lock` in that folder for as long as the process lives. A folder whose lock nobody holds was left by
+a killed export, and the next export removes it.
+"""
+
+import contextlib
+import glob
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from ..runtime.bundle import MANIFEST, load_bundle
+from ..runtime.errors import ModelError, StoppedError
+from ..runtime.failpoints import failpoint
+from ..runtime.files import atomic_path, fsync, write_json
+from ..runtime.locks import in_turn, is_held, locked
+
+_LOCK: Final = "lock"  # beside the bundle in the making
+_TURN: Final = ".rrtn-export.lock"  # in the folder that the bundle goes to: held while one takes its place
+_SPARE: Final = ".spare"
+_REPLACES: Final = "replaces"  # in bundle.json, while files take their lasting names
+
+
+def check_replaceable(out: Path) -> None:
+    """Before the work.
+
+    Raises ModelError where `out` is no place for a bundle, StoppedError where it takes no files.
+    """
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise ModelError(f"{out} | a link or a file | expected a folder, or nothing | choose another --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+        raise ModelError(f"{out} | holds other files | expected a bundle, or nothing | choose another --out")
+    beside = next(folder for folder in out.absolute().parents if folder.exists())
+    for folder in (out, beside):
+        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+            raise StoppedError(
+                f"{folder} | not writable | expected a folder for the bundle | choose another --out"
+            )
+
+
+@contextlib.contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A new folder near `out`. It is removed at the end, unless it has become `out`."""
+    parent = out.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        with in_turn(parent / _TURN):
+            _sweep(parent, out.name)
+            workplace = Path(tempfile.mkdtemp(dir=parent, prefix=f".{out.name}.", suffix=".tmp"))
+            held.callback(shutil.rmtree, workplace, ignore_errors=True)
+            held.enter_context(locked(workplace / _LOCK, does="exports"))
+        staging = workplace / "bundle"
+        staging.mkdir()
+        yield staging
+
+
+def put_in_place(staging: Path, out: Path) -> None:
+    """The bundle in `staging` becomes the one in `out`; other files there stay. Two exports take turns.
+
+    Where nothing is at `out`, one rename does it. Else see `_replace_files`.
+    """
+    fsync(staging)
+    staging.chmod(0o755)
+    parent = out.absolute().parent
+    with in_turn(parent / _TURN):
+        failpoint("write.place")
+        try:
+            staging.replace(out)
+        except OSError:
+            if not out.is_dir():
+                raise
+            _replace_files(staging, out)
+        failpoint("write.placed")
+        fsync(parent)
+
+
+def _replace_files(staging: Path, out: Path) -> None:
+    """Whenever this is interrupted, bundle.json lists files that are whole: all the old ones, or all
+    the new ones.
+
+    No file can be replaced in the same moment as the JSON that has its hash. So each new file first
+    gets a spare name, under which bundle.json lists it; then its lasting name; then bundle.json
+    lists that.
+    """
+    new = load_bundle(staging)
+    before = _ours(out)
+    beside = {path.name for path in staging.iterdir()} - _listed(staging) - {MANIFEST}  # such as model.yaml
+    spares = [replace(variant, file=f".{variant.sha256[:16]}{_SPARE}") for variant in new.variants]
+    try:
+        for variant, spare in zip(new.variants, spares, strict=True):
+            _give_name(staging / variant.file, out / spare.file)
+        write_json(
+            out / MANIFEST, {**replace(new, variants=tuple(spares)).manifest(), _REPLACES: sorted(before)}
+        )
+        for variant, spare in zip(new.variants, spares, strict=True):
+            _give_name(out / spare.file, out / variant.file)
+        for name in sorted(beside):
+            _give_name(staging / name, out / name)
+        _remove(out, before - _listed(staging))
+        write_json(out / MANIFEST, new.manifest())
+    finally:
+        left = {path.name for pattern in (f".*{_SPARE}", ".*.tmp") for path in out.glob(pattern)}
+        _remove(out, (before | left) - _listed(out))
+
+
+def _give_name(source: Path, target: Path) -> None:
+    """`target` becomes a second name of the same content, or a copy where the file system has no
+    hard links.
+    """
+    with atomic_path(target) as temporary:
+        temporary.unlink()
+        try:
+            temporary.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
+def _listed(out: Path) -> set[str]:
+    try:
+        return {variant.file for variant in load_bundle(out).variants}
+    except ModelError:  # not whole, or none: then nothing there is known to be ours
+        return set()
+
+
+def _ours(out: Path) -> set[str]:
+    """What bundle.json lists, and what a killed export was about to remove."""
+    if not (listed := _listed(out)):
+        return set()
+    replaced = json.loads((out / MANIFEST).read_bytes()).get(_REPLACES)
+    names = replaced if isinstance(replaced, list) else []
+    return listed | {name for name in names if isinstance(name, str) and Path(name).name == name}
+
+
+def _remove(out: Path, names: Iterable[str]) -> None:
+    for name in sorted(names):
+        failpoint("remove")
+        (out / name).unlink(missing_ok=True)
+
+
+def _sweep(parent: Path, name: str) -> None:
+    """Removes the folders of exports that were killed."""
+    for left in parent.glob(f".{glob.escape(name)}.*.tmp"):
+        if left.is_dir() and not left.is_symlink() and not is_held(left / _LOCK):
+            shutil.rmtree(left, ignore_errors=True)

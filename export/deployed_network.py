@@ -1,0 +1,128 @@
+"""The network as it is deployed: no projector, with the frontend outside or inside the graph.
+
+B batch, N samples, T frames, F spectrum bins, M mels, K targets.
+"""
+
+import copy
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..runtime.frontend import hann, mel_filterbank
+from ..runtime.spec import FrontendSpec, InputKind
+from ..train.method.encoders import Encoder
+from ..train.method.model import TwinsNetwork
+
+
+def deployed_from_network(
+    network: TwinsNetwork,
+    spec: FrontendSpec,
+    input_kind: InputKind,
+    *,
+    half: bool = False,
+    embeddings: bool = False,
+) -> nn.Module:
+    """Encoder and head in evaluation mode, taking `log_mel` or `waveform`, float32 at both ends.
+
+    `half` computes the encoder in float16 behind bn0, with its BatchNorms folded in float32 before;
+    frontend, bn0 and head stay float32. `embeddings` adds the encoder's representation [B, D] to
+    the outputs.
+    """
+    encoder = half_encoder(network.encoder) if half else network.encoder
+    model = LogMelModel(encoder, network.head, embeddings=embeddings)
+    return (model if input_kind == "logmel" else WaveformModel(model, spec)).eval()
+
+
+class LogMelModel(nn.Module):
+    """log_mel [B, 1, T, M] -> scores [B, K], and with `embeddings` also the embedding [B, D]."""
+
+    def __init__(self, encoder: nn.Module, head: nn.Module, *, embeddings: bool) -> None:
+        super().__init__()
+        self.encoder, self.head, self.embeddings = encoder, head, embeddings
+
+    def forward(self, log_mel: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Scores, or scores and embedding."""
+        embedding = self.encoder(log_mel).float()
+        scores: Tensor = self.head(embedding)
+        return (scores, embedding) if self.embeddings else scores
+
+
+class WaveformModel(nn.Module):
+    """waveform [B, N] in [-1, 1], levelled -> the same outputs."""
+
+    def __init__(self, model: LogMelModel, spec: FrontendSpec) -> None:
+        super().__init__()
+        self.frontend = ConvLogMel(spec)
+        self.model = model
+
+    def forward(self, waveform: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Scores, or scores and embedding."""
+        outputs: Tensor | tuple[Tensor, Tensor] = self.model(self.frontend(waveform))
+        return outputs
+
+
+def half_encoder(encoder: Encoder) -> nn.Module:
+    """A copy in float16 but for bn0, which brings decibels into the range of float16."""
+    half: nn.Module = folded_encoder(encoder)
+    bn0 = half.get_submodule("bn0")
+    half.add_module("bn0", nn.Identity())
+    half.half()
+    half.add_module("bn0", nn.Sequential(bn0, ToHalf()))
+    return half
+
+
+def folded_encoder(encoder: Encoder) -> Encoder:
+    """A copy whose convolutions hold the BatchNorm behind them (in float32: a small running_var
+    makes large weights).
+    """
+    folded = copy.deepcopy(encoder).eval()
+    for block in list(folded.modules()):
+        for i in (1, 2):
+            conv, bn = getattr(block, f"conv{i}", None), getattr(block, f"bn{i}", None)
+            if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
+                setattr(block, f"conv{i}", fuse_conv_bn_eval(conv, bn))
+                setattr(block, f"bn{i}", nn.Identity())
+        if isinstance(block, nn.Sequential) and len(block) == 2:  # ResNet's shortcut
+            conv, bn = block
+            if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
+                block[0], block[1] = fuse_conv_bn_eval(conv, bn), nn.Identity()
+    return folded
+
+
+class ToHalf(nn.Module):
+    """float32 -> float16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same numbers, rounded."""
+        return x.half()
+
+
+class ConvLogMel(nn.Module):
+    """waveform [B, N] -> log_mel [B, 1, T, M] by a strided convolution with the windowed DFT basis.
+
+    Not the ONNX STFT operator: it has no CUDA kernel in ONNX Runtime and its CPU kernel is slow.
+    The basis is made in float64 and rounded once.
+    """
+
+    def __init__(self, spec: FrontendSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        phase = 2 * np.pi * np.outer(np.arange(spec.n_bins), np.arange(spec.n_fft)) / spec.n_fft  # [F, n_fft]
+        basis = np.concatenate([np.cos(phase), -np.sin(phase)]) * hann(spec.n_fft)  # [2 F, n_fft]
+        self.register_buffer("basis", torch.from_numpy(basis).float().unsqueeze(1))
+        self.register_buffer("mel", torch.from_numpy(mel_filterbank(spec)).float())
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Decibels, in float32."""
+        half = self.spec.n_fft // 2
+        reflected = F.pad(waveform.unsqueeze(1), (half, half), mode="reflect")
+        spectrum = F.conv1d(reflected, self.get_buffer("basis"), stride=self.spec.hop)  # [B, 2 F, T]
+        real, imaginary = spectrum.chunk(2, dim=1)
+        power = real.square() + imaginary.square()
+        mel = power.transpose(1, 2) @ self.get_buffer("mel")  # [B, T, M]
+        decibels = mel.clamp(min=self.spec.power_floor).log() * (10 / math.log(10))
+        return decibels.unsqueeze(1)

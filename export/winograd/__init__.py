@@ -1,0 +1,1 @@
+"""The variant for CPUs: 3x3 convolutions in fewer multiplications."""

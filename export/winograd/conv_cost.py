@@ -1,0 +1,151 @@
+"""What a 3x3 convolution costs on a CPU, directly and by fewer multiplications: counted, or measured.
+
+Counted: operations and bytes of each step, over the rates below. Only the ratios of what comes out matter.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from ...runtime.backends.ort_backend import session_from_bytes
+from .bilinear import output_size
+from .slot_layout import Axes, SlotWriter, row_major, slots_value
+
+# GFLOP/s and GB/s of one core of an AMD EPYC with AVX-512, ONNX Runtime 1.31: fitted to measured_ms
+# (docs/benchmarks.md).
+_DIRECT: Final = 205.0  # its own convolution, while the weights stay in a cache ...
+_STREAM: Final = 14.0  # ... and where they do not, their bytes, again for each clip
+_GATHER: Final = 10.0
+_FROM_SAMPLES: Final = 90.0
+_PRODUCTS: Final = 185.0
+_PACKING: Final = 12.0  # the weights of the products, once a run
+_TO_OUTPUTS: Final = 50.0
+_ELEMENTWISE: Final = 7.0  # bias and ReLU
+_TIMED_RUNS: Final = 5
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """3x3, padding 1, of a map C x H x W to K filters; `name` is that of its weights."""
+
+    name: str
+    channels: int
+    filters: int
+    height: int
+    width: int
+    stride: int
+
+    @property
+    def outputs(self) -> tuple[int, int]:
+        """Height and width of what it makes."""
+        return output_size(self.height, self.stride), output_size(self.width, self.stride)
+
+    @property
+    def flops(self) -> int:
+        """Of a clip, directly."""
+        return 2 * 9 * self.channels * self.filters * math.prod(self.outputs)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating-point operations, and bytes that are written, of a batch in slots; the steps in
+    their order.
+    """
+
+    gathered: int  # bytes
+    from_samples: int  # operations
+    transformed: int  # bytes
+    weights: int  # bytes, read
+    products: int  # operations
+    multiplied: int  # bytes
+    to_outputs: int  # operations
+    outputs: int  # bytes
+
+    @property
+    def memory(self) -> int:
+        """Bytes at once: the weights, and the two neighbouring steps that are the largest together."""
+        steps = (self.gathered, self.transformed, self.multiplied, self.outputs)
+        return self.weights + max(one + other for one, other in itertools.pairwise(steps))
+
+
+def work_of(layer: Convolution, axes: Axes, batch: int) -> Work:
+    """By counting."""
+    products, samples, outputs = (
+        math.prod(sizes)
+        for sizes in zip(*((axis.products, len(axis.window), axis.outputs) for axis in axes), strict=True)
+    )
+    tiles = batch * math.prod(
+        -(-size // axis.outputs) for size, axis in zip(layer.outputs, axes, strict=True)
+    )
+    return Work(
+        gathered=4 * samples * tiles * layer.channels,
+        from_samples=2 * products * samples * tiles * layer.channels,
+        transformed=4 * products * tiles * layer.channels,
+        weights=4 * products * layer.channels * layer.filters,
+        products=2 * products * tiles * layer.channels * layer.filters,
+        multiplied=4 * products * tiles * layer.filters,
+        to_outputs=2 * (outputs + 1) * products * tiles * layer.filters,
+        outputs=4 * (outputs + 1) * tiles * layer.filters,
+    )
+
+
+def modelled_ms(layer: Convolution, axes: Axes | None, batch: int) -> float:
+    """Milliseconds of one core for a batch; axes None: ONNX Runtime's own convolution."""
+    if axes is None:
+        weights = 4 * 9 * layer.channels * layer.filters
+        return batch * max(layer.flops / _DIRECT, weights / _STREAM) / 1e6
+    work = work_of(layer, axes, batch)
+    return (
+        work.gathered / _GATHER
+        + work.from_samples / _FROM_SAMPLES
+        + work.products / _PRODUCTS
+        + work.weights / _PACKING
+        + work.to_outputs / _TO_OUTPUTS
+        + work.outputs / _ELEMENTWISE
+    ) / 1e6
+
+
+def measured_ms(layer: Convolution, axes: Axes | None, batch: int) -> float:
+    """The same by the clock: the least of some runs of ONNX Runtime on one thread of this machine."""
+    rng = np.random.default_rng(0)
+    kernel = rng.standard_normal((layer.filters, layer.channels, 3, 3), dtype=np.float32)
+    bias = np.zeros(layer.filters, np.float32)
+    writer = SlotWriter()
+    if axes is None:
+        shape: tuple[int, ...] = (batch, layer.channels, layer.height, layer.width)
+        x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ("batch", *shape[1:]))
+        y = helper.make_tensor_value_info(
+            "y", onnx.TensorProto.FLOAT, ("batch", layer.filters, *layer.outputs)
+        )
+        writer.nodes += [
+            helper.make_node(
+                "Conv", ["x", "kernel", "bias"], ["sum"], pads=[1] * 4, strides=[layer.stride] * 2
+            ),
+            helper.make_node("Relu", ["sum"], ["y"]),
+        ]
+        writer.constants = {
+            name: numpy_helper.from_array(a, name) for name, a in (("kernel", kernel), ("bias", bias))
+        }
+    else:
+        slots = row_major("x", layer.channels, layer.height, layer.width)
+        shape = (slots.count, batch, slots.channels)
+        x, y = slots_value(slots), slots_value(writer.relu(writer.convolution(slots, kernel, bias, axes)))
+    graph = helper.make_graph(writer.nodes, "convolution", [x], [y], list(writer.constants.values()))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    session = session_from_bytes(model.SerializeToString(), layer.name, "cpu", threads=1)
+    ones = np.ones(shape, np.float32)
+    return min(thread_ms(lambda: session.run(None, {"x": ones})) for _ in range(_TIMED_RUNS + 1))
+
+
+def thread_ms(run: Callable[[], object]) -> float:
+    """Time of this thread alone, so that what else the machine does counts little."""
+    begin = time.thread_time()
+    run()
+    return (time.thread_time() - begin) * 1e3

@@ -1,0 +1,93 @@
+"""The variant `cpu`: made where it is at least 1.1 times as fast as fp32 on the machine that
+exports, and says by how much.
+"""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import onnx
+
+from ...runtime.backends.ort_backend import session_from_bytes
+from ...runtime.cpus import cpu_model, vector_extension
+from ...runtime.errors import ModelError
+from ...runtime.progress import Progress
+from ...runtime.scoring.scorer import DEFAULT_BATCH
+from ..graph import INPUT_NAMES
+from .conv_cost import Convolution, measured_ms, thread_ms
+from .rewriting import WinogradPlan, convolutions_of, plan_of, ways_of, with_plan
+from .slot_layout import Axes
+
+BATCH: Final = DEFAULT_BATCH["cpu"]  # clips a run: enough rows for the products of the deepest layers
+_ENOUGH: Final = 1.1
+_TURNS: Final = 4  # the first is not counted
+
+
+class NotFasterError(ModelError):
+    """A variant that this machine has no use for."""
+
+
+class CpuVariant(NamedTuple):
+    """A graph, and for bundle.json what is in it, how fast it is, and on which processor that was seen."""
+
+    model: onnx.ModelProto
+    plan: dict[str, Any]
+
+
+def cpu_variant_of(fp32: bytes, *, tune: bool = False, slower_too: bool = False) -> CpuVariant:
+    """From the file of the variant fp32. Raises NotFasterError where it would not be faster here, but
+    for `slower_too`.
+
+    Which convolutions are computed how is found by counting, and with `tune` by measuring each way
+    on this machine.
+    """
+    model = onnx.load_model_from_string(fp32)
+    plan = _tuned_plan(model) if tune else plan_of(model, BATCH)
+    if not plan:
+        raise NotFasterError("cpu | its convolutions are the fastest as they are | some that gain | use fp32")
+    shape = (BATCH, *(size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim[1:]))
+    model = with_plan(model, plan)
+    speedup = _speedup(fp32, model.SerializeToString(), shape)
+    if speedup < _ENOUGH and not slower_too:
+        raise NotFasterError(
+            f"cpu | {speedup:.2f} times as fast as fp32 on this machine | at least {_ENOUGH} | use fp32"
+        )
+    said = {
+        "batch": BATCH,
+        "speedup": round(speedup, 2),
+        "cpu": cpu_model(),
+        "vector_extension": vector_extension(),
+        "tuned": tune,
+        "convolutions": {
+            name.removesuffix(".weight"): f"{axes[0].name} x {axes[1].name}" for name, axes in plan.items()
+        },
+    }
+    return CpuVariant(model, said)
+
+
+def _tuned_plan(model: onnx.ModelProto) -> WinogradPlan:
+    """Each way of each convolution is measured once: two layers of the same shape share it."""
+    known: dict[tuple[Any, ...], float] = {}
+    ways = sum(len(ways_of(layer)) + 1 for layer in convolutions_of(model))
+    with Progress("measure", ways, "ways") as bar:
+
+        def cost(layer: Convolution, axes: Axes | None, batch: int) -> float:
+            key = (replace(layer, name=""), axes)
+            if key not in known:
+                known[key] = measured_ms(layer, axes, batch)
+            bar.advance(1, layer.name)
+            return known[key]
+
+        return plan_of(model, BATCH, cost)
+
+
+def _speedup(fp32: bytes, cpu: bytes, shape: tuple[int, ...]) -> float:
+    """By the least time of each, taken in turns, on one thread: as `rrtn score` runs them, one on
+    each core.
+    """
+    zeros = np.zeros(shape, np.float32)
+    sessions = [session_from_bytes(content, "cpu variant", "cpu", threads=1) for content in (fp32, cpu)]
+    runs = [partial(session.run, None, {INPUT_NAMES["logmel"]: zeros}) for session in sessions]
+    turns = [[thread_ms(run) for run in runs] for _ in range(_TURNS)]
+    return min(direct for direct, _ in turns[1:]) / min(fast for _, fast in turns[1:])

@@ -1,0 +1,19 @@
+"""Names for the arrays that pass between modules, and the one conversion that all of them need."""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
+Int16 = npt.NDArray[np.int16]
+Int64 = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+INT16_SCALE: Final = np.float32(32_768)
+
+
+def waveform_from_samples(samples: Int16) -> Float32:
+    """int16 samples of any shape -> float32 in [-1, 1)."""
+    return samples.astype(np.float32) / INT16_SCALE

@@ -1,0 +1,58 @@
+"""Names of files: any bytes, as the system has them; and as text that a table, a terminal or a
+spreadsheet can hold.
+"""
+
+import base64
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+FilePath = str | bytes | os.PathLike[str]
+
+_FORMULA: Final = ("=", "+", "-", "@", "'")
+_ESCAPE: Final = re.compile(r"\\x([0-9a-f]{2})")
+_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\\\udc80-\udcff]")
+
+
+def cell_from_path(path: FilePath) -> str:
+    r"""A path as one line of plain UTF-8 text that no spreadsheet takes for a formula; `path_from_cell`
+    undoes it.
+
+    Control characters, backslashes and bytes that are not UTF-8 become \xNN; a leading = + - @ or '
+    gets a ' before.
+    """
+    text = os.fsdecode(path)
+    cell = _UNSAFE.sub(lambda match: f"\\x{os.fsencode(match[0])[0]:02x}", text)
+    return harmless_cell(cell)
+
+
+def path_from_cell(cell: str) -> bytes:
+    """The exact bytes of the path that `cell_from_path` wrote."""
+    text = cell.removeprefix("'")
+    parts = _ESCAPE.split(text)  # text, hex, text, hex, ..., text
+    return b"".join(bytes.fromhex(part) if odd % 2 else part.encode() for odd, part in enumerate(parts))
+
+
+def harmless_cell(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def exact_name(path: FilePath) -> tuple[str, bytes | None]:
+    """A path as text, and its bytes where the text is not exact: names need not be UTF-8, then
+    U+FFFD stands in the text.
+    """
+    name = os.fsencode(path)
+    try:
+        return name.decode(), None
+    except UnicodeDecodeError:
+        return name.decode(errors="replace"), name
+
+
+def path_from_record(record: Mapping[str, Any]) -> bytes:
+    """The exact bytes of the path in a line of a JSONL table, or in a row of a Parquet table."""
+    name = record.get("file_bytes")
+    if name is None:
+        return str(record["file"]).encode()
+    return base64.b64decode(name) if isinstance(name, str) else bytes(name)

@@ -1,0 +1,118 @@
+"""Whether a TensorRT engine may be loaded here: what it was built with, against what this machine has.
+
+An engine is executable code, made for one version of TensorRT and for certain GPUs. A loader that
+gets another one may crash or worse, so the stamp in bundle.json is compared before any loader sees
+the file.
+"""
+
+import importlib.metadata
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, TypeGuard
+
+from .cuda_driver import compute_capability
+
+_PACKAGES: Final = {  # flavour -> packages that bring it
+    "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+    "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
+}
+_DRIVER: Final = Path("/proc/driver/nvidia/version")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineStamp:
+    """What an engine may run on; checked against the machine before the engine is loaded."""
+
+    flavour: str  # tensorrt or tensorrt_rtx
+    version: str
+    targets: tuple[int, ...]  # compute capabilities, times ten
+    gpu: str | None  # that it was built on
+    driver: str | None
+    onnx_sha256: str
+    batch_profile: tuple[int, int, int]
+    convolutions: dict[str, int]  # how many of which precision, as the builder's network says
+
+    def to_dict(self) -> dict[str, Any]:
+        """For bundle.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What an engine meets here."""
+
+    versions: Mapping[str, str]  # of each flavour that is installed
+    capability: int | None  # compute capability of the first GPU, times ten; None without a GPU
+    driver: str | None
+
+
+def this_machine() -> Machine:
+    """Asks the installed packages and the driver; loads no TensorRT."""
+    versions = {flavour: version for flavour, names in _PACKAGES.items() if (version := _version(names))}
+    return Machine(versions=versions, capability=compute_capability(), driver=driver_version())
+
+
+def mismatch(stamp: Mapping[str, Any] | None, machine: Machine) -> str:
+    """Why an engine with this stamp must not be loaded on this machine; "" where it may.
+
+    The version must be the same one. A driver must not be older than the one that the engine was built with.
+    """
+    fields = stamp if isinstance(stamp, dict) else {}  # it comes from a file
+    flavour, version, targets = (fields.get(name) for name in ("flavour", "version", "targets"))
+    if not isinstance(flavour, str) or not isinstance(version, str) or not _are_capabilities(targets):
+        return "no stamp that says what built it, and for which GPUs"
+    return (
+        _of_version(flavour, version, machine.versions.get(flavour))
+        or _of_gpu(targets, machine.capability)
+        or _of_driver(fields.get("driver"), machine.driver)
+    )
+
+
+def driver_version() -> str | None:
+    """The NVIDIA driver's, such as 580.65.06; None where there is none."""
+    try:
+        found = re.search(r"\d+\.\d+(\.\d+)?", _DRIVER.read_text().partition("\n")[0])
+    except OSError:
+        return None
+    return found[0] if found else None
+
+
+def _are_capabilities(targets: object) -> TypeGuard[Sequence[int]]:
+    return (
+        isinstance(targets, list | tuple)
+        and bool(targets)
+        and all(isinstance(target, int) for target in targets)
+    )
+
+
+def _of_version(flavour: str, version: str, here: str | None) -> str:
+    if here is None:
+        return f"built by {flavour} {version}, which is not installed here"
+    return "" if here == version else f"built by {flavour} {version}, here is {here}"
+
+
+def _of_gpu(targets: Sequence[int], here: int | None) -> str:
+    names = ", ".join(f"SM{target}" for target in targets)
+    if here is None:
+        return f"built for {names}, here is no GPU"
+    return "" if here in targets else f"built for {names}, here is SM{here}"
+
+
+def _of_driver(driver: object, here: str | None) -> str:
+    older = isinstance(driver, str) and here is not None and _numbers(here) < _numbers(driver)
+    return f"built with driver {driver}, here is the older {here}" if older else ""
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d{1,9}", version)]
+
+
+def _version(packages: tuple[str, ...]) -> str | None:
+    for name in packages:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None

@@ -1,0 +1,1 @@
+"""Many files to rows: decoding in processes, batches, shards that are kept."""

@@ -1,0 +1,279 @@
+"""Processes that decode, kept busy: files go in, clips come out as they are ready. A process that dies
+is replaced.
+
+Every file has a ticket, its number in the order of the files. ClipReady clips come in any order.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from multiprocessing.connection import Connection, Pipe, wait
+from pathlib import Path
+from typing import IO, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..audio.sources import AudioSource
+from ..errors import StoppedError
+from .decoder_messages import (
+    IDLE,
+    BadFile,
+    Chunk,
+    ClipInSlot,
+    DecoderSettings,
+    FileEnd,
+    SlotMemory,
+    StorageFailure,
+)
+
+_QUEUED: Final = 2  # chunks that a decoder has at a time
+_STRIKES: Final = 2  # decoders that a file may end before it is given up
+_LOOK_EVERY: Final = 0.5  # s, at decoders that may hang
+_AWAY: Final = 2.0  # s without a look: then all may have been stopped (Ctrl-Z), and no file has hung
+_DEATHS: Final = (
+    3  # of each decoder, in a row, that no file is to blame for, before there is no point in another one
+)
+_ENVIRONMENT: Final = {
+    # A decoder is one thread.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    # glibc's malloc keeps the buffers of one file for the next: else each page of them is mapped
+    # and zeroed anew by the system, which takes as long as all the rest. Buffers of long files
+    # (above 16 MiB) still go back.
+    "MALLOC_MMAP_THRESHOLD_": str(16 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    "MALLOC_TOP_PAD_": str(16 << 20),
+}
+_LATEST_END: Final = 5.0  # s after its pipe has ended
+
+
+class ClipReady(NamedTuple):
+    """A clip of a file. `features` are the decoder's own memory: valid until the next event is asked for."""
+
+    ticket: int
+    features: npt.NDArray[np.int16 | np.float32]
+    start: float
+    end: float
+
+
+class FileRestarted(NamedTuple):
+    """What came of this file so far is void: its decoder has died, and another one starts it anew."""
+
+    ticket: int
+
+
+class PoolIdle(NamedTuple):
+    """Nothing is being decoded, and no file is taken before more results are given out."""
+
+
+PoolEvent = ClipReady | FileEnd | BadFile | FileRestarted | PoolIdle
+
+
+class DecoderPool:
+    """A pool of `count` processes. To be closed."""
+
+    def __init__(self, decoding: DecoderSettings, *, count: int, chunk: int, timeout: float) -> None:
+        self._decoding, self._chunk, self._timeout = decoding, chunk, timeout
+        self._decoders = [_DecoderHandle(decoding) for _ in range(count)]
+        self._requeued: deque[Chunk] = deque()
+        self._strikes: Counter[int] = Counter()
+        self._sources: dict[int, AudioSource] = {}  # of files that are not decoded yet
+        self._taken = 0
+        self._deaths = 0  # since the last event, that no file is to blame for
+        self._looked = self._back = (
+            0.0  # when last at decoders that may hang, and the first time after being away
+        )
+        self.released = 0  # files whose results the caller has given out
+
+    def events(self, sources: Iterable[AudioSource], *, ahead: int) -> Iterator[PoolEvent]:
+        """All events of all files, those of several files mixed. At most `ahead` files more than
+        `released` are taken.
+
+        A caller that does not take them all must close the pool. Raises StoppedError where the
+        storage fails.
+        """
+        self._taken = self.released = 0
+        tickets = enumerate(sources)
+        more = True
+        while more or self._sources:
+            more = more and self._take(tickets, ahead)
+            self._give_requeued()
+            if not self._sources:
+                yield PoolIdle()
+                continue
+            ready = wait([decoder.connection for decoder in self._decoders], timeout=_LOOK_EVERY)
+            for decoder in [decoder for decoder in self._decoders if decoder.connection in ready]:
+                yield from self._received(decoder)
+            yield from self._hanging()
+
+    def close(self) -> None:
+        """Ends the processes; what they were at is lost."""
+        while self._decoders:
+            self._decoders.pop().end()
+
+    def _take(self, tickets: Iterator[tuple[int, AudioSource]], ahead: int) -> bool:
+        """Gives new files to those that have few; -> whether there may be more of them."""
+        while not self._requeued and (decoder := self._hungry()):
+            room = min(self._chunk, self.released + ahead - self._taken)
+            chunk = list(islice(tickets, max(0, room)))
+            self._taken += len(chunk)
+            self._sources.update(chunk)
+            decoder.give(chunk)
+            if len(chunk) < room:
+                return False
+            if not chunk:
+                return True
+        return True
+
+    def _give_requeued(self) -> None:
+        while self._requeued and (decoder := self._hungry()):
+            decoder.give(self._requeued.popleft())
+
+    def _hungry(self) -> "_DecoderHandle | None":
+        decoder = min(self._decoders, key=lambda decoder: len(decoder.chunks))
+        return decoder if len(decoder.chunks) < _QUEUED else None
+
+    def _received(self, decoder: "_DecoderHandle") -> Iterator[PoolEvent]:
+        try:
+            events = decoder.receive()
+        except (EOFError, OSError):  # OSError: it has died in the middle of a message
+            yield from self._bury(decoder)
+            return
+        slots = 0
+        for event in events:
+            self._deaths = 0
+            match event:
+                case ClipInSlot(ticket, slot, start, end):
+                    yield ClipReady(ticket, decoder.memory.slots[slot], start, end)
+                    slots += 1
+                case StorageFailure(message):
+                    raise StoppedError(message)
+                case _:
+                    self._finish(decoder, event.ticket)
+                    yield event
+        decoder.free(slots)
+
+    def _finish(self, decoder: "_DecoderHandle", ticket: int) -> None:
+        del self._sources[ticket]
+        self._strikes.pop(ticket, None)
+        decoder.finish(ticket)
+
+    def _hanging(self) -> Iterator[PoolEvent]:
+        now = time.monotonic()
+        if now - self._looked > _AWAY:
+            self._back = now
+        self._looked = now
+        for decoder in list(self._decoders):
+            ticket, since = decoder.works_on()
+            if ticket != IDLE and now - max(since, self._back) > self._timeout:
+                yield from self._bury(decoder, timeout=ticket)
+
+    def _bury(self, decoder: "_DecoderHandle", *, timeout: int = IDLE) -> Iterator[PoolEvent]:
+        """The file that it was at has a strike; all that it had not finished goes to another one."""
+        self._decoders.remove(decoder)
+        words = decoder.end(patience=0.0 if timeout != IDLE else _LATEST_END)
+        culprit, _ = decoder.works_on()
+        left = [
+            (ticket, self._sources[ticket])
+            for chunk in decoder.chunks
+            for ticket in chunk
+            if ticket in self._sources
+        ]
+        self._deaths += culprit == IDLE
+        if self._deaths > _DEATHS * (len(self._decoders) + 1):
+            raise StoppedError(f"decoder | {words} | a process that decodes | see rrtn doctor")
+        self._decoders.append(_DecoderHandle(self._decoding))
+        for ticket, source in left:
+            yield FileRestarted(ticket)
+            if ticket == culprit:
+                self._strikes[ticket] += 1
+            if ticket == timeout:
+                yield self._given_up(ticket, "timeout", f"not decoded within {self._timeout:g} s")
+            elif self._strikes[ticket] == _STRIKES:
+                yield self._given_up(ticket, "crashed", words)
+            else:
+                self._requeued.append([(ticket, source)])
+
+    def _given_up(self, ticket: int, code: str, detail: str) -> BadFile:
+        del self._sources[ticket]
+        del self._strikes[ticket]
+        return BadFile(ticket, code, detail)
+
+
+class _DecoderHandle:
+    """One process, from this side."""
+
+    def __init__(self, decoding: DecoderSettings) -> None:
+        self.chunks: deque[dict[int, None]] = deque()  # tickets not finished, of each chunk
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
+        memory = os.memfd_create("rrtn")
+        os.ftruncate(memory, decoding.bytes)
+        self.memory = SlotMemory(memory, decoding)
+        self.connection, theirs = Pipe()
+        self._process = _process(theirs, memory, self._errors)
+        theirs.close()
+        os.close(memory)
+        self._send(decoding)
+
+    def give(self, chunk: Chunk) -> None:
+        if chunk:
+            self.chunks.append(dict.fromkeys(ticket for ticket, _ in chunk))
+            self._send(chunk)
+
+    def free(self, slots: int) -> None:
+        if slots:
+            self._send(slots)
+
+    def receive(self) -> list[ClipInSlot | FileEnd | BadFile | StorageFailure]:
+        events: list[ClipInSlot | FileEnd | BadFile | StorageFailure] = self.connection.recv()
+        return events
+
+    def finish(self, ticket: int) -> None:
+        for chunk in self.chunks:
+            chunk.pop(ticket, None)
+        while self.chunks and not self.chunks[0]:
+            self.chunks.popleft()
+
+    def works_on(self) -> tuple[int, float]:
+        """The ticket that it is at, and since when (s, of the monotonic clock)."""
+        ticket, since = (int(number) for number in self.memory.at)
+        return ticket, since / 1e9
+
+    def end(self, *, patience: float = 0.0) -> str:
+        """Kills it unless it ends by itself within `patience` (s); -> how it ended."""
+        try:
+            code = self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        self.connection.close()
+        with self._errors as errors:
+            errors.seek(0)
+            said = errors.read().decode(errors="replace").strip().splitlines()
+        return said[-1] if said else f"signal {-code}" if code < 0 else f"exit code {code}"
+
+    def _send(self, message: object) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end is seen where it is read
+            self.connection.send(message)
+
+
+def _process(connection: Connection, memory: int, errors: IO[bytes]) -> "subprocess.Popen[bytes]":
+    """A plain new interpreter: nothing of the caller's is run again, and no thread of it is copied."""
+    home = str(Path(__file__).parents[3])
+    pipe = connection.fileno()
+    code = f"import sys; sys.path.append({home!r}); from {__package__}.decoder_process import main; main({pipe}, {memory})"
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", code],
+        env={**os.environ, **_ENVIRONMENT},
+        pass_fds=(pipe, memory),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+    )

@@ -1,0 +1,191 @@
+"""A process that turns files into what the model takes: `python -c "...main(...)"`, started by
+decoder_pool.
+
+DecoderSettings holds the GIL and may crash in a codec, so it has processes of its own. One gets
+chunks of files through a pipe and writes each clip into a slot of memory that it shares with the
+scoring process; the pipe says what lies where.
+"""
+
+import contextlib
+import os
+import resource
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Final
+
+from ..arrays import Int16, waveform_from_samples
+from ..audio.pack_reader import PackReader
+from ..audio.reader import Audio, audio_from_descriptor, opened
+from ..audio.sources import AudioSource, PackedFile
+from ..errors import AudioError, StoppedError
+from ..frontend import clip_input
+from .decoder_messages import (
+    IDLE,
+    BadFile,
+    Chunk,
+    ClipInSlot,
+    DecoderMessage,
+    DecoderSettings,
+    FileEnd,
+    SlotMemory,
+    StorageFailure,
+)
+
+_RETRIES: Final = (0.1, 0.5, 2.0)  # s to wait before each, where the storage fails
+_MEMORY: Final = 4 << 30  # bytes that a decoder may take beyond what it has at the start
+_NICE: Final = 5  # the model's threads wait for each other, a decoder for nobody
+
+
+def main(pipe: int, memory: int) -> None:
+    """The process: reads its DecoderSettings from the pipe, then chunks until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the scoring process, which ends the pipe
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    import soundfile  # noqa: F401  # while the model is loaded, not with the first file
+    import soxr  # noqa: F401
+
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError), Connection(pipe) as connection:
+        decoding: DecoderSettings = connection.recv()
+        _limit_memory()
+        os.nice(_NICE)
+        decoder = _DecoderLoop(connection, SlotMemory(memory, decoding), decoding)
+        connection.send([])  # ready
+        decoder.run()
+
+
+class _DecoderLoop:
+    def __init__(self, connection: Connection, memory: SlotMemory, decoding: DecoderSettings) -> None:
+        self._connection = connection
+        self._memory = memory
+        self._decoding = decoding
+        self._next_slot, self._free = 0, decoding.slots
+        self._events: list[DecoderMessage] = []
+        self._chunks: list[Chunk] = []
+        self._waited = 0.0  # s, for free slots
+        self._packs = PackReader()
+
+    def run(self) -> None:
+        """Until the pipe ends, which raises EOFError."""
+        while True:
+            while not self._chunks:
+                self._receive()
+            for ticket, source in self._chunks.pop(0):
+                event = self._decode(
+                    ticket, source
+                )  # which sends what there is, and begins a new list, for want of slots
+                self._events.append(event)
+            self._send()
+
+    def _receive(self) -> None:
+        """A chunk of files, or the number of slots that are free again."""
+        message: Chunk | int = self._connection.recv()
+        if isinstance(message, int):
+            self._free += message
+        else:
+            self._chunks.append(message)
+
+    def _send(self) -> None:
+        self._connection.send(self._events)
+        self._events = []
+
+    def _decode(self, ticket: int, source: AudioSource) -> DecoderMessage:
+        self._works_on(ticket)
+        try:
+            begin = time.perf_counter()
+            audio = self._read(source)
+            decoded, waited = time.perf_counter(), self._waited
+            for samples, start, end in self._clips(audio):
+                self._put(ticket, samples, start, end)
+            features = time.perf_counter() - decoded - (self._waited - waited)
+            return FileEnd(ticket, audio.seconds, audio.flag, decoded - begin, features)
+        except AudioError as error:
+            return BadFile(ticket, error.code, error.detail)
+        except StoppedError as error:
+            return StorageFailure(str(error))
+        except MemoryError:
+            return BadFile(ticket, "out_of_memory", f"more than {_MEMORY >> 30} GiB")
+        finally:
+            self._works_on(IDLE)
+
+    def _read(self, source: AudioSource) -> Audio:
+        read = partial(self._read_once, source)
+        for pause in _RETRIES:
+            with contextlib.suppress(StoppedError):
+                return read()
+            time.sleep(pause)
+        return read()
+
+    def _read_once(self, source: AudioSource) -> Audio:
+        decoding = self._decoding
+        with self._packs.opened(source) if isinstance(source, PackedFile) else opened(source) as descriptor:
+            return audio_from_descriptor(
+                descriptor,
+                decoding.spec,
+                max_seconds=decoding.max_seconds,
+                allow_truncated=decoding.allow_truncated,
+            )
+
+    def _clips(self, audio: Audio) -> Iterator[tuple[Int16, float, float]]:
+        """Samples of at most a clip, and where they are in the file."""
+        rate, longest = self._decoding.spec.sampling_rate, self._decoding.spec.clip_samples
+        if self._decoding.window is None:
+            yield audio.samples[:longest], 0.0, min(len(audio.samples), longest) / rate
+            return
+        length = round(self._decoding.window * rate)
+        hop = round((self._decoding.hop or self._decoding.window) * rate)
+        beyond = min(len(audio.samples), len(audio.samples) - length + hop)
+        for start in range(0, max(1, beyond), hop):  # the last one may be cut short
+            part = audio.samples[start : start + length]
+            yield part, start / rate, (start + len(part)) / rate
+
+    def _put(self, ticket: int, samples: Int16, start: float, end: float) -> None:
+        slot = self._take_slot(ticket)
+        if self._decoding.input == "waveform":
+            self._memory.slots[slot, : len(samples)] = samples
+            self._memory.slots[slot, len(samples) :] = 0
+        else:
+            self._memory.slots[slot] = clip_input(
+                waveform_from_samples(samples), self._decoding.spec, self._decoding.input
+            )
+        self._events.append(ClipInSlot(ticket, slot, start, end))
+
+    def _take_slot(self, ticket: int) -> int:
+        if not self._free:
+            begin = time.perf_counter()
+            self._works_on(IDLE)  # to wait is not to hang
+            self._send()
+            self._await_free_slots()
+            self._works_on(ticket)
+            self._waited += time.perf_counter() - begin
+        self._free -= 1
+        slot = self._next_slot
+        self._next_slot = (slot + 1) % self._decoding.slots
+        return slot
+
+    def _await_free_slots(self) -> None:
+        while not self._free:
+            self._receive()
+
+    def _works_on(self, ticket: int) -> None:
+        self._memory.at[1] = time.monotonic_ns()
+        self._memory.at[0] = ticket
+
+
+def _end_with(parent: int) -> None:
+    """The pipe says it too, but not to a decoder that hangs in a file."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def _limit_memory() -> None:
+    """So that a file which makes a decoder take all memory ends the decoder and not the machine."""
+    with open("/proc/self/statm") as file:
+        pages = int(file.read().split()[0])
+    limit = pages * resource.getpagesize() + _MEMORY
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard == resource.RLIM_INFINITY or limit < hard:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))

@@ -1,0 +1,58 @@
+"""How many bad files are too many: then something else is wrong, and a table of errors helps nobody."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ..audio.file_names import cell_from_path
+from ..errors import ConfigError, StoppedError
+from ..tables.rows import Row
+
+_FIRST: Final = 100  # files before a fraction says anything
+
+
+@dataclass
+class ErrorBudget:
+    """Counts them, in the order of the files. Without limits nothing stops."""
+
+    most_fraction: float | None = None
+    most_in_a_row: int | None = None
+    fail_fast: bool = False
+    files: int = 0
+    bad: int = 0
+    in_a_row: int = 0
+
+    def __post_init__(self) -> None:
+        if self.most_fraction is not None and not 0 <= self.most_fraction <= 1:
+            raise ConfigError(f"--max-bad-fraction | {self.most_fraction} | expected 0 to 1")
+        if self.most_in_a_row is not None and self.most_in_a_row < 1:
+            raise ConfigError(f"--max-bad-run | {self.most_in_a_row} | expected 1 or more")
+
+    def count(self, rows: Sequence[Row]) -> None:
+        """One file's rows. Raises StoppedError where it is one too many."""
+        is_bad = any(row.scores is None for row in rows)
+        self.files += 1
+        self.bad += is_bad
+        self.in_a_row = self.in_a_row + 1 if is_bad else 0
+        if is_bad and self.fail_fast:
+            raise self._stopped(rows, "--fail-fast")
+        if self.most_in_a_row is not None and self.in_a_row >= self.most_in_a_row:
+            raise self._stopped(rows, f"{self.in_a_row} bad files in a row")
+        if self.files >= _FIRST:
+            self._check_fraction(rows)
+
+    def finish(self) -> None:
+        """After the last file: a fraction of few files counts, too."""
+        if self.files:
+            self._check_fraction(())
+
+    def _check_fraction(self, rows: Sequence[Row]) -> None:
+        if self.most_fraction is not None and self.bad > self.most_fraction * self.files:
+            raise self._stopped(rows, f"{self.bad} of {self.files} files are bad")
+
+    def _stopped(self, rows: Sequence[Row], reason: str) -> StoppedError:
+        last = next((row for row in rows if row.scores is None), None)
+        where = f"{cell_from_path(last.file)} {last.error} {last.detail}".strip() if last else "all files"
+        return StoppedError(
+            f"{where} | {reason} | fewer bad files | what is scored is kept: look, then run again"
+        )

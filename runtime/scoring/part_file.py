@@ -1,0 +1,102 @@
+"""The rows of one shard as bytes: an .npz without pickles. Details of errors are not kept.
+
+F files of a shard, R rows, K labels, D embedding.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from ..arrays import Float32
+from ..audio.sources import AudioSource, name_from_source
+from ..tables.rows import Row
+
+_NAN: Final = float("nan")
+# Parts that rrtn 0.1.0 wrote before 2026-11-27 number their codes by this list. It is frozen: later
+# codes are stored by name.
+_CODES_BEFORE: Final = (
+    *(
+        "",
+        "missing",
+        "permission",
+        "not_regular",
+        "empty",
+        "unsupported_format",
+        "unsupported_layout",
+        "corrupt",
+    ),
+    *(
+        "truncated",
+        "too_long",
+        "non_finite",
+        "changed",
+        "crashed",
+        "timeout",
+        "out_of_memory",
+        "invalid_score",
+        "silent",
+    ),
+)
+
+
+def part_from_rows(
+    files: Sequence[Sequence[Row]], labels: tuple[str, ...], *, embedding_size: int | None = None
+) -> bytes:
+    """The rows of a shard's files, in their order."""
+    rows = [row for of_file in files for row in of_file]
+    codes = sorted({row.error for row in rows})
+    columns: dict[str, Any] = {
+        "rows": np.array([len(of_file) for of_file in files], np.uint32),  # [F]
+        "start": np.array([_NAN if row.start is None else row.start for row in rows], np.float64),  # [R]
+        "end": np.array([_NAN if row.end is None else row.end for row in rows], np.float64),
+        "scored": np.array([row.scores is not None for row in rows], bool),
+        "scores": _matrix(
+            [list(row.scores.values()) if row.scores else None for row in rows], len(labels)
+        ),  # [R, K]
+        "codes": np.array([code.encode() for code in codes], "S"),
+        "code": np.array([codes.index(row.error) for row in rows], np.uint8),  # [R], of `codes`
+        "seconds": np.array([row.seconds for row in rows], np.float64),
+    }
+    if embedding_size is not None:
+        columns["embedding"] = _matrix([row.embedding for row in rows], embedding_size)  # [R, D]
+    buffer = io.BytesIO()
+    np.savez(buffer, **columns)
+    return buffer.getvalue()
+
+
+def rows_from_part(
+    content: bytes, sources: Sequence[AudioSource], labels: tuple[str, ...]
+) -> Iterator[list[Row]]:
+    """What `part_from_rows` was given, without the details."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as columns:
+        codes = [name.decode() for name in columns["codes"].tolist()] if "codes" in columns else _CODES_BEFORE
+        embedding = columns.get("embedding")
+        counts, start, end, scored, scores, code, seconds = (
+            columns[name].tolist() for name in ("rows", "start", "end", "scored", "scores", "code", "seconds")
+        )
+    row = 0
+    for source, count in zip(sources, counts, strict=True):
+        yield [
+            Row(
+                file=name_from_source(source),
+                start=None if start[i] != start[i] else start[i],
+                end=None if end[i] != end[i] else end[i],
+                scores=dict(zip(labels, scores[i], strict=True)) if scored[i] else None,
+                error=codes[code[i]],
+                seconds=seconds[i],
+                embedding=embedding[i] if embedding is not None and scored[i] else None,
+            )
+            for i in range(row, row + count)
+        ]
+        row += count
+
+
+def _matrix(vectors: Sequence[Any], width: int) -> Float32:
+    """float32 [R, width], NaN where there is no vector."""
+    matrix = np.full((len(vectors), width), np.nan, np.float32)
+    for i, vector in enumerate(vectors):
+        if vector is not None:
+            matrix[i] = vector
+    return matrix

@@ -1,0 +1,288 @@
+"""Files or samples in, rows of scores out: decoding in processes, batches of one fixed shape, order kept.
+
+B batch, T frames, M mels, N samples, K labels, D embedding.
+"""
+
+import math
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..audio.file_names import FilePath
+from ..audio.reader import audio_from_array
+from ..audio.sources import AudioSource, PackedFile, name_from_source
+from ..backends.choice import BackendName, choose_backend
+from ..backends.ort_backend import Outputs, padded
+from ..bundle import Bundle, load_bundle
+from ..cpus import usable_cpus
+from ..errors import AudioError, ConfigError, ModelError, OutOfMemoryError
+from ..failpoints import failpoint
+from ..frontend import clip_input
+from ..spec import FrontendSpec
+from ..tables.rows import Row
+from .batches import Batches, FileInProgress, ScoredClip, mean_clip
+from .decoder_messages import BadFile, DecoderSettings, FileEnd
+from .decoder_pool import ClipReady, DecoderPool, FileRestarted, PoolEvent, PoolIdle
+
+DEFAULT_BATCH: Final = {"cpu": 16, "cuda": 256, "trt": 256}
+_AHEAD: Final = 4096  # files whose rows may wait for an earlier one, which takes longer
+
+
+@dataclass
+class Timing:
+    """What the work takes, in seconds, summed over all decoders and all threads of the model."""
+
+    decoding: float = 0.0  # reading included
+    features: float = 0.0
+    model: float = 0.0
+
+
+class Scorer:
+    """Scores audio with a bundle. Loading takes its time once; then every call uses the same session
+    and decoders.
+
+    Every batch has the same shape, its tail padded, so that a file's score does not depend on its
+    neighbours.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | os.PathLike[str],
+        backend: BackendName = "auto",
+        *,
+        variant: str | None = None,
+        batch_size: int | None = None,
+        workers: int | None = None,
+        lanes: int | None = None,
+        window: float | None = None,
+        hop: float | None = None,
+        max_seconds: float = 3600.0,
+        timeout: float = 60.0,
+        allow_truncated: bool = False,
+        embeddings: bool = False,
+    ) -> None:
+        """`backend` and `variant` as in `backends.choose_backend`: by default the fastest that runs
+        here.
+
+        `workers` decoding processes, by default one a core, are started with the first file. On the
+        CPU the model is at `lanes` batches at once, by default as many as there are cores. With
+        `window` (s, at most a clip), every window of a file is scored, `hop` (s) apart, and their
+        mean; without, the first clip. A file that takes longer than `timeout` (s) to decode is
+        given up. Raises ModelError, ConfigError.
+        """
+        _check_positive("--batch-size", batch_size)
+        _check_positive("--workers", workers)
+        _check_positive("--max-seconds", max_seconds)
+        _check_positive("--timeout", timeout)
+        self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        _check_window(window, hop, self.bundle.spec)
+        choice = choose_backend(self.bundle, backend, variant=variant, threads=1)
+        self.backend, self.passed_over = choice.backend, choice.passed_over
+        self.batch_size = batch_size or DEFAULT_BATCH[self.backend.device]
+        self.workers = workers or usable_cpus()
+        if embeddings and self.backend.embedding_size is None:
+            raise ModelError(
+                f"--embeddings | {self.backend.variant.file} gives scores only | a model with them | rrtn export --embeddings"
+            )
+        self.timing, self._lock = Timing(), threading.Lock()
+        self.batch_that_fits = self.batch_size  # less where the device's memory was too small
+        self._lanes = lanes or usable_cpus()
+        self._timeout = timeout
+        self._embeddings = embeddings
+        self.decoding = DecoderSettings(
+            spec=self.bundle.spec,
+            input=self.backend.variant.input,
+            slots=max(16, 2 * self.batch_size // self.workers),
+            window=window,
+            hop=hop,
+            max_seconds=max_seconds,
+            allow_truncated=allow_truncated,
+        )
+        self._decoders: DecoderPool | None = None
+
+    @property
+    def lanes(self) -> int:
+        """Batches that the model is at, at once."""
+        return self._lanes if self.backend.device == "cpu" else 1
+
+    @property
+    def embedding_size(self) -> int | None:
+        """D where the rows carry embeddings."""
+        return self.backend.embedding_size if self._embeddings else None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The K labels, in the order of the model's outputs."""
+        return self.bundle.labels
+
+    def score_files(self, paths: Iterable[FilePath | PackedFile]) -> Iterator[Row]:
+        """The rows of each path, in the order given.
+
+        A bad file is a row with an error, never an exception.
+        """
+        for rows in self.rows_of_files(paths):
+            yield from rows
+
+    def rows_of_files(self, paths: Iterable[FilePath | PackedFile]) -> Iterator[list[Row]]:
+        """The same, one list for each path."""
+        files: dict[int, FileInProgress] = {}
+        decoders, done = self._taken_decoders(), False
+        try:
+            with Batches(self._timed, self.decoding, size=self.batch_size, lanes=self.lanes) as batches:
+                released = 0
+                for event in decoders.events(_noted(paths, files), ahead=_AHEAD):
+                    self._take(event, files, batches)
+                    while (file := files.get(released)) and file.is_done:
+                        yield self._rows(files.pop(released))
+                        decoders.released = released = released + 1
+                batches.flush()
+            yield from (self._rows(files[ticket]) for ticket in sorted(files))
+            done = True
+        finally:
+            if self._decoders or not done:  # others are there by now; they are in the middle of something
+                decoders.close()
+            else:
+                self._decoders = decoders
+
+    def score_waveform(self, waveform: npt.ArrayLike, sampling_rate: int) -> dict[str, float]:
+        """Samples [N] or [N, channels] of any scale -> score of each label. Raises AudioError for NaN
+        or no samples.
+
+        At once, in a batch of one: to 1e-6 what `score_files` gives, whose batches are larger.
+        """
+        audio = audio_from_array(waveform, sampling_rate, self.bundle.spec)
+        clip = clip_input(audio.waveform, self.bundle.spec, self.backend.variant.input)
+        try:
+            scores = self.backend.scores(clip[None])[0]
+        except MemoryError as error:
+            raise _one_is_too_much(error) from error
+        if not np.isfinite(scores).all():
+            raise AudioError("invalid_score", _NOT_FINITE)
+        return dict(zip(self.labels, scores.tolist(), strict=True))
+
+    def outputs(self, batch: npt.NDArray[Any]) -> Outputs:
+        """A batch of the backend's input, float32 or int16, or the first of one -> scores [B, K],
+        embedding [B, D] or None.
+
+        Where the device has too little memory for it, in halves, or halves of these. Raises
+        OutOfMemoryError at 1.
+        """
+        while True:
+            size = self.batch_that_fits
+            try:
+                return Outputs.joined(
+                    [self._run(batch[i : i + size], size) for i in range(0, len(batch), size)]
+                )
+            except MemoryError as error:  # the backend's OutOfMemoryError, or of the arrays around it
+                if size == 1:
+                    raise _one_is_too_much(error) from error
+                self.batch_that_fits = size // 2
+
+    def _timed(self, batch: npt.NDArray[Any]) -> Outputs:
+        begin = time.perf_counter()
+        try:
+            return self.outputs(batch)
+        finally:
+            with self._lock:  # of several threads
+                self.timing.model += time.perf_counter() - begin
+
+    def _run(self, batch: npt.NDArray[Any], size: int) -> Outputs:
+        failpoint(f"model.{size}")
+        return self.backend.run(padded(batch, size)).first(len(batch))
+
+    def close(self) -> None:
+        """Ends the decoding processes; the next files start new ones."""
+        if self._decoders:
+            self._decoders.close()
+            self._decoders = None
+
+    def _taken_decoders(self) -> DecoderPool:
+        """Those at hand, or new ones: who scores two lists of files at the same time has two pools."""
+        decoders, self._decoders = self._decoders, None
+        if decoders is None:
+            chunk = min(self.batch_size, 32)
+            decoders = DecoderPool(self.decoding, count=self.workers, chunk=chunk, timeout=self._timeout)
+            weakref.finalize(self, decoders.close)
+        return decoders
+
+    def _take(self, event: PoolEvent, files: dict[int, FileInProgress], batches: Batches) -> None:
+        match event:
+            case ClipReady(ticket, features, start, end):
+                batches.add(features, files[ticket], start, end)
+            case FileRestarted(ticket):  # what is still on its way belongs to the old one
+                files[ticket] = FileInProgress(files[ticket].path)
+            case PoolIdle():
+                batches.flush()
+            case _:
+                files[event.ticket].ended = event
+                if isinstance(event, FileEnd):
+                    self.timing.decoding += event.decoding
+                    self.timing.features += event.features
+
+    def _rows(self, file: FileInProgress) -> list[Row]:
+        end = file.ended
+        assert end is not None
+        if isinstance(end, BadFile):
+            return [Row(file=file.path, error=end.code, detail=end.detail)]
+        clips = [clip for clip in file.clips if clip is not None]
+        rows = [self._row(file.path, clip, end) for clip in clips]
+        return [*rows, self._row(file.path, mean_clip(clips), end)] if self.decoding.window else rows
+
+    def _row(self, path: FilePath, clip: ScoredClip, end: FileEnd) -> Row:
+        whole = math.isnan(clip.start)
+        place: dict[str, Any] = {
+            "file": path,
+            "start": None if whole else clip.start,
+            "end": None if whole else clip.end,
+        }
+        if not np.isfinite(clip.scores).all():
+            return Row(**place, error="invalid_score", detail=_NOT_FINITE, seconds=end.seconds)
+        scores = dict(zip(self.labels, clip.scores.tolist(), strict=True))
+        embedding = clip.embedding if self._embeddings else None
+        return Row(**place, scores=scores, error=end.flag, seconds=end.seconds, embedding=embedding)
+
+
+_NOT_FINITE: Final = "the model gave NaN or infinity"
+
+
+def _noted(
+    sources: Iterable[FilePath | PackedFile], files: dict[int, FileInProgress]
+) -> Iterator[AudioSource]:
+    for ticket, source in enumerate(sources):
+        files[ticket] = FileInProgress(name_from_source(source))
+        yield source if isinstance(source, PackedFile) else os.fsencode(source)
+
+
+def _check_positive(flag: str, value: float | None) -> None:
+    if value is not None and not 0 < value < math.inf:
+        raise ConfigError(f"{flag} | {value} | expected a number above 0")
+
+
+def _one_is_too_much(error: MemoryError) -> ModelError:
+    if isinstance(error, ModelError):
+        return error
+    return OutOfMemoryError(
+        "one clip | more than this machine's memory | a model that fits | stop what else takes memory"
+    )
+
+
+def _check_window(window: float | None, hop: float | None, spec: FrontendSpec) -> None:
+    _check_positive("--window", window)
+    _check_positive("--hop", hop)
+    longest, rate = spec.clip_seconds, spec.sampling_rate
+    for flag, seconds in (("--window", window), ("--hop", hop)):
+        if seconds is not None and round(seconds * rate) < 1:
+            raise ConfigError(f"{flag} | {seconds:g} s | expected at least a sample, {1 / rate:g} s")
+    if hop is not None and window is None:
+        raise ConfigError(f"--hop | {hop} without --window | expected both | add --window {longest:g}")
+    if window is not None and window > longest:
+        raise ConfigError(
+            f"--window | {window} s | expected at most {longest:g} s, what the model hears at once"
+        )

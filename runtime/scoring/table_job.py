@@ -1,0 +1,142 @@
+"""A table in the making: each shard is scored once and its rows are kept, so that a run that was
+stopped goes on.
+
+Beside the table `scores.csv` lies the folder `.scores.csv.rrtn`. Its job.json says what the rows
+depend on (model and settings). Each part holds the rows of one shard under the shard's key. The
+table is put together from the parts.
+"""
+
+import contextlib
+import glob
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from ..audio.input_spool import InputSpool, Shard
+from ..errors import ConfigError, StoppedError
+from ..failpoints import failpoint
+from ..files import write_bytes, write_json
+from ..locks import locked
+from ..tables.embedding_file import embedding_path
+from ..tables.rows import Row
+from .part_file import rows_from_part
+
+SCORING_RULES: Final = 1  # rises whenever a row of the same file, model and settings can become another one
+_JOB: Final = "job.json"
+
+
+class TableJob:
+    """The parts of a table in the making."""
+
+    def __init__(self, folder: Path, labels: tuple[str, ...]) -> None:
+        self._folder, self._labels = folder, labels
+        self._parts = {path.name.partition("-")[0]: path for path in folder.glob("*.part")}
+
+    def has(self, shard: Shard) -> bool:
+        """Whether its rows are there, whole."""
+        return self._content(shard) is not None
+
+    def put(self, shard: Shard, content: bytes) -> None:
+        """Keeps what `part_from_rows` gave for a shard, or nothing."""
+        path = self._folder / _part_name(shard, content)
+        write_bytes(path, content)
+        self._parts[shard.key] = path
+        failpoint("shard.done")
+
+    def rows(self, spool: InputSpool) -> Iterator[list[Row]]:
+        """Of every file, in order. Raises StoppedError where a part has gone bad since."""
+        for shard in spool.shards:
+            content = self._content(shard)
+            if content is None:
+                raise StoppedError(
+                    f"{self._folder} | part {shard.key} is gone or broken | all parts | run the command again"
+                )
+            yield from rows_from_part(content, spool.sources(shard), self._labels)
+
+    def tidy(self, spool: InputSpool) -> None:
+        """Removes parts that no shard has any more, and what killed writers left."""
+        keys = {shard.key for shard in spool.shards}
+        for path in (*self._folder.glob("*.part"), *self._folder.glob(".*.tmp")):
+            if (
+                self._parts.get(path.name.partition("-")[0]) != path
+                or path.name.partition("-")[0] not in keys
+            ):
+                path.unlink(missing_ok=True)
+
+    def _content(self, shard: Shard) -> bytes | None:
+        path = self._parts.get(shard.key)
+        try:
+            content = path.read_bytes() if path else None
+        except OSError:
+            return None
+        return content if content is not None and path and path.name == _part_name(shard, content) else None
+
+
+@contextlib.contextmanager
+def opened_job(
+    target: Path, settings: dict[str, Any], labels: tuple[str, ...], *, overwrite: bool = False
+) -> Iterator[TableJob]:
+    """The job whose table is `target`, for this process alone. `overwrite` begins anew.
+
+    Raises ConfigError where another process is at it, or what is there was made with other settings.
+    """
+    folder = target.parent / f".{target.name}.rrtn"
+    folder.mkdir(exist_ok=True)
+    with locked(folder / "lock", does="scores"):
+        if overwrite or not (folder / _JOB).exists():  # parts of no known settings are worth nothing
+            _empty(folder)
+        _check_settings(folder / _JOB, target, settings)
+        _remove_unfinished(target)
+        yield TableJob(folder, labels)
+
+
+def _check_settings(path: Path, target: Path, settings: dict[str, Any]) -> None:
+    if not path.exists():
+        write_json(path, settings)
+    try:
+        before = _in_todays_words(dict(json.loads(path.read_bytes())))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{path} | {error} | expected what rrtn score writes | --overwrite begins anew"
+        ) from error
+    if other := [name for name in {**before, **settings} if before.get(name) != settings.get(name)]:
+        changes = ", ".join(
+            f"{name} {_short(before.get(name))}, now {_short(settings.get(name))}" for name in other
+        )
+        raise ConfigError(
+            f"--out {target} | begun with {changes} | the same | choose another --out, or --overwrite"
+        )
+
+
+def _in_todays_words(settings: dict[str, Any]) -> dict[str, Any]:
+    """rrtn 0.1.0 wrote its own version in place of the rules, which were the first."""
+    if "rrtn" in settings and "scoring_rules" not in settings:
+        return {"scoring_rules": 1, **{name: value for name, value in settings.items() if name != "rrtn"}}
+    return settings
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:24]}..."
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name == "lock":
+            continue
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _remove_unfinished(target: Path) -> None:
+    """What writers of the table, and of embeddings beside it, have left that were killed."""
+    for path in (target, embedding_path(target)):
+        for left in path.parent.glob(f".{glob.escape(path.name[:40])}.????????.tmp"):
+            left.unlink(missing_ok=True)
+
+
+def _part_name(shard: Shard, content: bytes) -> str:
+    """The key, and a hash that tells whether this is the part, whole and of this shard."""
+    return f"{shard.key}-{hashlib.sha256(shard.key.encode() + content).hexdigest()[:32]}.part"

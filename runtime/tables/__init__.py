@@ -1,0 +1,1 @@
+"""Rows of scores, and the files that hold them."""

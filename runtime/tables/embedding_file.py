@@ -1,0 +1,46 @@
+"""Embeddings beside a table: one .npy that `np.load(path, mmap_mode="r")` opens. D embedding."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import numpy as np
+
+from .rows import Row
+
+_FLOAT32: Final = np.dtype("<f4")
+
+
+def embedding_path(table: Path) -> Path:
+    """scores.csv -> scores.embeddings.npy."""
+    return table.with_name(f"{table.stem}.embeddings.npy")
+
+
+@contextlib.contextmanager
+def open_embeddings(path: Path, size: int) -> Iterator[Callable[[Row], object]]:
+    """Yields what appends a row's embedding [D], NaN where it has none; the file is [rows, D]
+    float32 in the end.
+    """
+    written = 0
+    missing = np.full(size, np.nan, _FLOAT32)
+
+    def write_row(row: Row) -> None:
+        nonlocal written
+        embedding = missing if row.embedding is None else row.embedding
+        assert embedding.shape == (size,)
+        file.write(embedding.astype(_FLOAT32).tobytes())
+        written += 1
+
+    with path.open("wb") as file:
+        length = _write_header(file, 0, size)
+        yield write_row
+        file.seek(0)
+        assert _write_header(file, written, size) == length
+
+
+def _write_header(file: BinaryIO, rows: int, size: int) -> int:
+    """NumPy leaves room in it for a number of rows that grows; -> its length."""
+    header = {"descr": _FLOAT32.str, "fortran_order": False, "shape": (rows, size)}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.tell()

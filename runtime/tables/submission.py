@@ -1,0 +1,74 @@
+"""The challenge's form of a table: one row a file, no times, no blanks. K labels."""
+
+import csv
+import io
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from ..audio.file_names import FilePath, cell_from_path
+from ..errors import DataError, StoppedError
+from ..files import write_bytes
+from .rows import Row
+
+_NAMED: Final = 3  # files that a message names
+
+
+def write_submission(target: Path, rows: Iterable[Row], labels: tuple[str, ...]) -> Iterator[Row]:
+    """Passes the rows on, then writes File_ID,<labels> for each file, whole or not at all.
+
+    File_ID is the file's name without folder and suffix, in brackets. Of a file's windows the last
+    row counts, the mean. Raises DataError where files have no scores, since the challenge takes no
+    blanks, or where two have the same File_ID; StoppedError where the disk is full or the folder
+    cannot be written to.
+    """
+    last: dict[bytes, Row] = {}
+    for row in rows:
+        last[os.fsencode(row.file)] = row
+        yield row
+    _check(target, list(last.values()))
+    try:
+        scored = ((file_id_from_path(row.file), _values(row, labels)) for row in last.values())
+        write_bytes(target, submission_csv(scored, labels))
+    except OSError as error:
+        raise StoppedError(
+            f"{target} | {error.strerror} | expected a folder with space that can be written to"
+        ) from error
+
+
+def file_id_from_path(path: FilePath) -> str:
+    """wav/58712.wav -> [58712]; what is not plain text is escaped as in the CSV of scores."""
+    return cell_from_path(f"[{Path(os.fsdecode(path)).stem.strip('[]')}]")
+
+
+def _values(row: Row, labels: tuple[str, ...]) -> list[float]:
+    assert row.scores is not None  # see _check
+    return [row.scores[label] for label in labels]
+
+
+def _check(target: Path, rows: list[Row]) -> None:
+    if bad := [f"{cell_from_path(row.file)} ({row.error})" for row in rows if row.scores is None]:
+        raise DataError(
+            f"{target} | {_first(bad)} without scores of {len(rows)} files | a submission takes no blanks"
+        )
+    counts = Counter(file_id_from_path(row.file) for row in rows)
+    if twice := [file_id for file_id, count in counts.items() if count > 1]:
+        raise DataError(
+            f"{target} | {_first(twice)} stand for several files | expected one file for each File_ID"
+        )
+
+
+def _first(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def submission_csv(scores: Iterable[tuple[str, Iterable[float]]], labels: tuple[str, ...]) -> bytes:
+    """File_ID in brackets and the scores of the labels -> the challenge's form."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["File_ID", *labels])
+    writer.writerows([file_id, *(f"{value:.6f}" for value in values)] for file_id, values in scores)
+    return buffer.getvalue().encode()

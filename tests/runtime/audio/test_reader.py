@@ -1,0 +1,248 @@
+"""Any file becomes the samples that a written-out reference gives; what cannot be read says why by
+its code.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from numpy.typing import NDArray
+from rrtn.runtime import FrontendSpec
+from rrtn.runtime.audio.codes import ERROR_CODES
+from rrtn.runtime.audio.reader import BLOCK_FRAMES, Audio, audio_from_array, read_audio
+from rrtn.runtime.errors import AudioError, ConfigError, StoppedError
+
+Samples = NDArray[np.float64]
+DESCRIPTORS = Path("/proc/self/fd")
+PEAK = 23_198  # -3 dB of 32,768
+
+
+def levelled_by_hand(mono: Samples) -> NDArray[np.int16]:
+    return np.round(mono * (32_768 * 10 ** (-3 / 20) / np.abs(mono).max())).astype(np.int16)
+
+
+def written(path: Path, samples: Samples | NDArray[np.int16], rate: int, subtype: str = "FLOAT") -> Path:
+    soundfile.write(path, samples, rate, subtype=subtype)
+    return path
+
+
+def refusal(path: object, spec: FrontendSpec, **options: float) -> str:
+    with pytest.raises(AudioError) as caught:
+        read_audio(path, spec, **options)  # type: ignore[arg-type]
+    assert caught.value.code in ERROR_CODES
+    return caught.value.code
+
+
+def assert_equal(ours: Audio, theirs: Audio) -> None:
+    np.testing.assert_array_equal(ours.samples, theirs.samples)
+    assert (ours.seconds, ours.flag) == (theirs.seconds, theirs.flag)
+
+
+def assert_within_one_step(samples: NDArray[np.int16], expected: NDArray[np.int16]) -> None:
+    """float32 against float64 arithmetic: what lies between two integers may be rounded to either."""
+    assert samples.dtype == np.int16
+    assert samples.shape == expected.shape
+    assert np.abs(samples.astype(int) - expected).max() <= 1
+
+
+def test_16_bit_mono_at_16_khz_is_only_levelled(tmp_path: Path, spec: FrontendSpec, sound: Samples) -> None:
+    steps = np.round(sound * 32_768).astype(np.int16)
+    audio = read_audio(written(tmp_path / "a.wav", steps, 16_000, "PCM_16"), spec)
+    assert_within_one_step(audio.samples, levelled_by_hand(steps.astype(float)))
+    assert (audio.seconds, audio.flag) == (1.5, "")
+
+
+@pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 16_000, 44_100, 48_000, 384_000])
+@pytest.mark.parametrize("gain", [1e-5, 1.0])
+def test_peak_is_minus_three_dbfs_whatever_the_rate_and_gain(
+    tmp_path: Path, spec: FrontendSpec, sound: Samples, rate: int, gain: float
+) -> None:
+    audio = read_audio(written(tmp_path / "a.wav", sound * gain, rate), spec)
+    assert np.abs(audio.samples.astype(int)).max() == PEAK
+
+
+@pytest.mark.parametrize("channels", [2, 3, 8])
+def test_channels_are_averaged(tmp_path: Path, spec: FrontendSpec, channels: int) -> None:
+    several = np.random.default_rng(0).normal(0, 0.1, (5_000, channels))
+    audio = read_audio(written(tmp_path / "a.wav", several, 16_000), spec)
+    assert_within_one_step(audio.samples, levelled_by_hand(several.mean(axis=1)))
+
+
+def test_channels_that_cancel_are_silence(tmp_path: Path, spec: FrontendSpec, sound: Samples) -> None:
+    audio = read_audio(written(tmp_path / "a.wav", np.stack([sound, -sound], axis=1), 44_100), spec)
+    assert audio.flag == "silent"
+    assert not audio.samples.any()
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000, 192_000])
+def test_a_tone_keeps_its_frequency_phase_and_shape_at_every_rate(
+    tmp_path: Path, spec: FrontendSpec, rate: int
+) -> None:
+    """Against the tone itself, sampled at 16 kHz: 16 steps of 32,768 allow for the resampler's
+    passband ripple.
+    """
+
+    def tone(sampling_rate: int) -> Samples:
+        time = np.arange(sampling_rate) / sampling_rate
+        return np.asarray(0.5 * np.sin(2 * np.pi * 1_234 * time) * np.sin(np.pi * time) ** 2)
+
+    audio = read_audio(written(tmp_path / "a.wav", tone(rate), rate), spec)
+    expected = levelled_by_hand(tone(16_000))
+    assert audio.samples.shape == expected.shape
+    assert np.abs(audio.samples.astype(int) - expected).max() <= 16
+
+
+@pytest.mark.parametrize(
+    "frames", [1, 2, BLOCK_FRAMES - 1, BLOCK_FRAMES, BLOCK_FRAMES + 1, 2 * BLOCK_FRAMES + 1]
+)
+def test_every_sample_arrives_across_block_edges(tmp_path: Path, spec: FrontendSpec, frames: int) -> None:
+    noise = np.random.default_rng(frames).normal(0, 0.1, frames)
+    assert_within_one_step(
+        read_audio(written(tmp_path / "a.wav", noise, 16_000), spec).samples, levelled_by_hand(noise)
+    )
+
+
+@pytest.mark.parametrize("frames", [100, BLOCK_FRAMES - 1, BLOCK_FRAMES, 2 * BLOCK_FRAMES + 1])
+def test_resampling_in_blocks_equals_resampling_at_once(
+    tmp_path: Path, spec: FrontendSpec, frames: int
+) -> None:
+    noise = np.random.default_rng(frames).normal(0, 0.1, frames)
+    at_once = soxr.resample(noise, 44_100, 16_000, quality="HQ")
+    assert_within_one_step(
+        read_audio(written(tmp_path / "a.wav", noise, 44_100), spec).samples, levelled_by_hand(at_once)
+    )
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+@pytest.mark.parametrize("shape", [(100_000,), (70_000, 1), (70_000, 2)])
+def test_an_array_is_the_same_as_a_file_of_it(
+    tmp_path: Path, spec: FrontendSpec, rate: int, shape: tuple[int, ...]
+) -> None:
+    samples = np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)
+    assert_equal(
+        audio_from_array(samples, rate, spec), read_audio(written(tmp_path / "a.wav", samples, rate), spec)
+    )
+
+
+def test_an_arrays_scale_does_not_matter(spec: FrontendSpec, sound: Samples) -> None:
+    steps = np.round(sound * 32_768).astype(np.int16)
+    assert_equal(audio_from_array(steps, 44_100, spec), audio_from_array(steps / 32_768, 44_100, spec))
+
+
+@pytest.mark.parametrize("shape", [(), (2, 3, 4), (100, 0), (100, 9)])
+def test_an_array_that_is_not_audio_is_refused(spec: FrontendSpec, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match="waveform"):
+        audio_from_array(np.zeros(shape), 16_000, spec)
+
+
+@pytest.mark.parametrize("rate", [0, 3_999, 384_001])
+def test_an_array_at_an_odd_rate_is_refused(spec: FrontendSpec, rate: int) -> None:
+    with pytest.raises(ConfigError, match="sampling_rate"):
+        audio_from_array(np.ones(100), rate, spec)
+
+
+@pytest.mark.parametrize("samples", [[np.nan, 0.5], [np.inf, 0.5], [1e300, 0.5]])
+def test_an_array_beyond_float32_is_not_finite(spec: FrontendSpec, samples: list[float]) -> None:
+    with pytest.raises(AudioError, match="non_finite"):
+        audio_from_array(np.array(samples), 16_000, spec)
+
+
+@pytest.mark.parametrize(("samples", "rate"), [([], 16_000), ([0.5], 192_000)])
+def test_nothing_at_the_models_rate_is_empty(
+    tmp_path: Path, spec: FrontendSpec, samples: list[float], rate: int
+) -> None:
+    assert refusal(written(tmp_path / "a.wav", np.array(samples), rate), spec) == "empty"
+    with pytest.raises(AudioError, match="empty"):
+        audio_from_array(samples, rate, spec)
+
+
+def test_a_resampler_that_overshoots_float32_is_not_finite(tmp_path: Path, spec: FrontendSpec) -> None:
+    square = 3e38 * np.random.default_rng(0).choice([-1.0, 1.0], 44_100)
+    assert refusal(written(tmp_path / "a.wav", square, 44_100), spec) == "non_finite"
+
+
+def test_silence_ends_above_the_last_bit_of_24_bit_audio(tmp_path: Path, spec: FrontendSpec) -> None:
+    click = np.zeros(1_000)
+    click[500] = 2.0**-23
+    assert (
+        np.abs(
+            read_audio(written(tmp_path / "a.wav", click, 16_000, "PCM_24"), spec).samples.astype(int)
+        ).max()
+        == PEAK
+    )
+    assert read_audio(written(tmp_path / "a.wav", click / 2, 16_000), spec).flag == "silent"
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(9, 16_000), (1, 3_999), (1, 384_001)])
+def test_an_unusual_layout_is_refused(tmp_path: Path, spec: FrontendSpec, channels: int, rate: int) -> None:
+    assert (
+        refusal(written(tmp_path / "a.wav", np.ones((100, channels)), rate, "PCM_16"), spec)
+        == "unsupported_layout"
+    )
+
+
+def test_the_longest_file_is_exactly_max_seconds(tmp_path: Path, spec: FrontendSpec) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 8_001)
+    assert read_audio(written(tmp_path / "a.wav", noise[:8_000], 8_000), spec, max_seconds=1.0).seconds == 1.0
+    assert refusal(written(tmp_path / "a.wav", noise, 8_000), spec, max_seconds=1.0) == "too_long"
+
+
+@pytest.mark.parametrize("frames", [15_999, 16_001])
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_24", "ULAW", "IMA_ADPCM", "MS_ADPCM"])
+def test_odd_lengths_and_blocked_codecs_are_whole(
+    tmp_path: Path, spec: FrontendSpec, frames: int, subtype: str
+) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, frames)
+    audio = read_audio(written(tmp_path / "a.wav", noise, 16_000, subtype), spec)
+    assert audio.flag == ""
+    assert 0 <= len(audio.samples) - frames < 2_048  # ADPCM fills its last block
+
+
+@pytest.mark.parametrize("size", [0x7FFF_FFFF, 0xFFFF_FFF0, 0xFFFF_FFFF])
+def test_the_size_that_a_streaming_writer_leaves_is_no_truncation(
+    tmp_path: Path, spec: FrontendSpec, sound: Samples, size: int
+) -> None:
+    path = written(tmp_path / "a.wav", sound, 16_000, "PCM_16")
+    intact = read_audio(path, spec)
+    content = bytearray(path.read_bytes())
+    content[40:44] = size.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert_equal(read_audio(path, spec), intact)
+
+
+def test_an_mp3_is_never_truncated_by_the_length_that_libsndfile_guesses(
+    real_clips: list[Path], spec: FrontendSpec
+) -> None:
+    mp3 = [path for path in real_clips if path.suffix == ".mp3"]
+    assert [read_audio(path, spec).flag for path in mp3] == [""] * 3
+
+
+def test_paths_are_text_bytes_or_path_objects(real_clips: list[Path], spec: FrontendSpec) -> None:
+    path = real_clips[0]
+    assert_equal(read_audio(str(path), spec), read_audio(path, spec))
+    assert_equal(read_audio(os.fsencode(path), spec), read_audio(path, spec))
+
+
+def test_failing_storage_stops_and_says_nothing_of_the_file(
+    real_clips: list[Path], spec: FrontendSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("rrtn.runtime.audio.reader.os.open", fail)
+    with pytest.raises(StoppedError, match="Input/output error"):
+        read_audio(real_clips[0], spec)
+
+
+def test_no_descriptor_stays_open(tmp_path: Path, real_clips: list[Path], spec: FrontendSpec) -> None:
+    (tmp_path / "text.wav").write_text("no audio")
+    (tmp_path / "cut.wav").write_bytes(real_clips[1].read_bytes()[:1_000])
+    os.mkfifo(tmp_path / "pipe.wav")
+    before = len(list(DESCRIPTORS.iterdir()))
+    read_audio(real_clips[0], spec)
+    codes = [refusal(path, spec) for path in (tmp_path, *sorted(tmp_path.iterdir()))]
+    assert codes == ["not_regular", "truncated", "not_regular", "unsupported_format"]
+    assert len(list(DESCRIPTORS.iterdir())) == before

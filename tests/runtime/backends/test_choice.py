@@ -1,0 +1,258 @@
+"""The choice of a backend: what is tried for which machine, and the reasons for what is not."""
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rrtn.runtime import FrontendSpec
+from rrtn.runtime.backends import choice as backends
+from rrtn.runtime.backends.choice import backend_from_bundle, candidates_of_bundle, choose_backend
+from rrtn.runtime.backends.engine_stamp import Machine
+from rrtn.runtime.bundle import Bundle, Variant, load_bundle
+from rrtn.runtime.errors import ConfigError, ModelError, UnavailableError
+
+STAMP = {"flavour": "tensorrt", "version": "10.13.0.35", "targets": [90], "driver": "580.65.06"}
+GPU = Machine(versions={"tensorrt": "10.13.0.35"}, capability=90, driver="580.65.06")
+CPU = Machine(versions={"tensorrt_rtx": "1.7.1.116"}, capability=None, driver=None)
+NO_DRIVER = "no NVIDIA driver"
+ONNX = ("fp32", "waveform", "fp16", "waveform-fp16", "int8")
+ENGINES = ("trt", "trt-fp16", "trt-int8")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, tiny_model: Path) -> Bundle:
+    """Every variant by name.
+
+    The log-Mel ones are the tiny model; of engines there is but a file with the right hash.
+    """
+    content = {"onnx": tiny_model.read_bytes(), "engine": b"no engine"}
+
+    def variant(name: str, kind: str) -> Variant:
+        (tmp_path / name).write_bytes(content[kind])
+        return Variant(
+            name=name,
+            file=name,
+            kind=kind,  # type: ignore[arg-type]
+            input="waveform" if kind == "engine" or "waveform" in name else "logmel",
+            precision=name.rpartition("-")[2] if "-" in name else "fp32",
+            sha256=hashlib.sha256(content[kind]).hexdigest(),
+            size=len(content[kind]),
+            stamp=STAMP if kind == "engine" else None,
+        )
+
+    variants = (*(variant(name, "onnx") for name in ONNX), *(variant(name, "engine") for name in ENGINES))
+    return Bundle(
+        path=tmp_path, labels=("Awe", "Fear", "Joy"), spec=FrontendSpec(), variants=variants, provenance={}
+    )
+
+
+def only(bundle: Bundle, *names: str) -> Bundle:
+    return replace(bundle, variants=tuple(variant for variant in bundle.variants if variant.name in names))
+
+
+def tried(
+    bundle: Bundle, *arguments: str, machine: Machine = GPU, cuda: str = "", **options: str
+) -> list[tuple[str, str]]:
+    found, _ = candidates_of_bundle(bundle, *arguments, machine=machine, cuda=cuda, **options)  # type: ignore[arg-type]
+    return [(device, variant.name) for device, variant in found]
+
+
+def test_auto_takes_the_fastest_first_and_float32_but_for_engines(bundle: Bundle) -> None:
+    engines, cuda, cpu = (
+        [("trt", "trt-fp16"), ("trt", "trt")],
+        [("cuda", "waveform"), ("cuda", "fp32")],
+        [("cpu", "fp32")],
+    )
+    assert tried(bundle) == [*engines, *cuda, *cpu, ("cpu", "waveform")]
+    assert tried(bundle, "trt") == engines
+    assert tried(bundle, "cuda") == cuda
+    assert tried(only(bundle, "fp32", "trt", "trt-int8")) == [
+        ("trt", "trt"),
+        ("cuda", "fp32"),
+        ("cpu", "fp32"),
+    ]
+
+
+def test_the_cpu_variant_comes_first_on_the_kind_of_processor_that_it_was_measured_on(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fp32 = bundle.variant("fp32")
+    assert fp32 is not None
+    fast = replace(fp32, name="cpu", plan={"vector_extension": "avx512f", "batch": 16})
+    both = replace(bundle, variants=(fp32, fast))
+    monkeypatch.setattr(backends, "vector_extension", lambda: "avx512f")
+    assert tried(both, machine=CPU, cuda=NO_DRIVER) == [("cpu", "cpu"), ("cpu", "fp32")]
+    assert tried(both) == [("cuda", "fp32"), ("cpu", "cpu"), ("cpu", "fp32")]
+    assert tried(both, "cuda", variant="cpu") == []
+
+    monkeypatch.setattr(backends, "vector_extension", lambda: "avx2")
+    assert tried(both, machine=CPU, cuda=NO_DRIVER) == [("cpu", "fp32")]
+    assert tried(both, "cpu", variant="cpu") == [("cpu", "cpu")]  # who names it gets it
+    passed_over = choose_backend(both, "cpu").passed_over
+    assert passed_over == {"the variant cpu": "made for a processor with avx512f, this one has avx2"}
+
+
+def test_a_variant_may_be_named(bundle: Bundle) -> None:
+    assert tried(bundle, variant="fp16") == [("cuda", "fp16"), ("cpu", "fp16")]
+    assert tried(bundle, "cpu", variant="int8") == [("cpu", "int8")]
+    assert tried(bundle, variant="trt-int8") == [("trt", "trt-int8")]
+    with pytest.raises(ConfigError, match=r"--variant \| 'fp8' \| .* has fp32, waveform, fp16"):
+        tried(bundle, variant="fp8")
+
+
+def test_a_single_file_of_ours_is_taken_whatever_its_precision(bundle: Bundle) -> None:
+    assert tried(only(bundle, "fp16")) == [("cuda", "fp16"), ("cpu", "fp16")]
+    assert tried(only(bundle, "trt-int8")) == [("trt", "trt-int8")]
+
+
+@pytest.mark.parametrize(
+    ("machine", "cuda", "reasons"),
+    [
+        (
+            CPU,
+            NO_DRIVER,
+            {"trt": "built by tensorrt 10.13.0.35, which is not installed here", "cuda": NO_DRIVER},
+        ),
+        (
+            replace(GPU, capability=None),
+            NO_DRIVER,
+            {"trt": "built for SM90, here is no GPU", "cuda": NO_DRIVER},
+        ),
+        (
+            replace(GPU, versions={"tensorrt": "11.4"}),
+            "",
+            {"trt": "built by tensorrt 10.13.0.35, here is 11.4"},
+        ),
+        (GPU, NO_DRIVER, {"trt": NO_DRIVER, "cuda": NO_DRIVER}),  # engines use its memory
+        (GPU, "", {}),
+    ],
+)
+def test_what_is_not_tried_has_a_reason(
+    machine: Machine, cuda: str, reasons: dict[str, str], bundle: Bundle
+) -> None:
+    found, passed_over = candidates_of_bundle(bundle, machine=machine, cuda=cuda)
+    assert passed_over == reasons
+    assert {device for device, _ in found} == {"trt", "cuda", "cpu"} - set(reasons)
+
+
+def test_what_the_bundle_does_not_have_is_a_reason(bundle: Bundle) -> None:
+    _, passed_over = candidates_of_bundle(only(bundle, "fp32", "fp16"), machine=GPU, cuda="")
+    assert passed_over == {"trt": "no engine of trt-fp16, trt in the bundle"}
+    _, passed_over = candidates_of_bundle(only(bundle, "trt", "trt-fp16"), machine=GPU, cuda="")
+    assert list(passed_over) == ["cuda", "cpu"]
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, machine: Machine, cuda: str = "") -> None:
+    monkeypatch.setattr(backends, "this_machine", lambda: machine)
+    monkeypatch.setattr(backends, "cuda_missing", lambda: cuda)
+
+
+def test_auto_loads_the_cpu_where_nothing_else_is_and_says_why(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, CPU, NO_DRIVER)
+    choice = choose_backend(bundle)
+    assert (choice.backend.device, choice.backend.variant.name) == ("cpu", "fp32")
+    assert choice.passed_over == {
+        "trt": "built by tensorrt 10.13.0.35, which is not installed here",
+        "cuda": NO_DRIVER,
+    }
+    spec = bundle.spec
+    assert choice.backend.scores(np.zeros((2, 1, spec.frames, spec.n_mels), np.float32)).shape == (2, 3)
+
+
+def test_auto_goes_on_where_the_fastest_cannot_be_loaded_and_says_so(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its facts the machine has all; TensorRT and CUDA fail when they are loaded."""
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise UnavailableError("model.engine | cannot be loaded | an engine | rrtn doctor")
+
+    pretend(monkeypatch, GPU)
+    monkeypatch.setattr(backends, "trt_backend_from_bundle", refuse)
+    monkeypatch.setattr("rrtn.runtime.backends.ort_backend.cuda_missing", lambda: "")
+    monkeypatch.setattr(
+        "rrtn.runtime.backends.ort_backend.missing_library", lambda: "libcublas.so.13 cannot be loaded"
+    )
+    choice = choose_backend(bundle)
+    assert choice.backend.device == "cpu"
+    assert choice.passed_over == {
+        **dict.fromkeys(["trt-fp16", "trt"], "cannot be loaded"),
+        **dict.fromkeys(["waveform", "fp32"], "libcublas.so.13 cannot be loaded"),
+    }
+    with pytest.raises(
+        UnavailableError, match=r"--backend trt \| cannot be loaded; cannot be loaded \| .* rrtn export --trt"
+    ):
+        choose_backend(bundle, "trt")
+
+
+def test_what_is_slower_than_the_chosen_needs_no_reason(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two engines the first cannot be loaded; there is no ONNX at all."""
+
+    def load(bundle: Bundle, variant: Variant) -> Variant:
+        if variant.name == "trt-fp16":
+            raise UnavailableError("model.fp16.engine | no memory | an engine | rrtn doctor")
+        return variant
+
+    pretend(monkeypatch, GPU)
+    monkeypatch.setattr(backends, "trt_backend_from_bundle", load)
+    choice = choose_backend(only(bundle, "trt", "trt-fp16"))
+    assert choice.backend == bundle.variant("trt")
+    assert choice.passed_over == {"trt-fp16": "no memory"}
+
+
+def test_a_file_that_is_not_the_bundles_stops_auto(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another variant would do, but somebody has changed this one."""
+    pretend(monkeypatch, CPU, NO_DRIVER)
+    (bundle.path / "fp32").write_bytes(b"changed")
+    with pytest.raises(ModelError, match="sha256") as caught:
+        choose_backend(bundle)
+    assert not isinstance(caught.value, UnavailableError)
+    assert choose_backend(bundle, variant="fp16").backend.variant.name == "fp16"
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "message"),
+    [
+        (
+            "trt",
+            None,
+            r"--backend trt \| built by tensorrt .* not installed here \| an engine that fits \| rrtn export --trt",
+        ),
+        ("cuda", None, r"--backend cuda \| no NVIDIA driver \| a CUDA GPU \| use --backend cpu"),
+        ("cpu", "trt", r"/trt \| engine \| ONNX Runtime takes ONNX only"),
+        ("trt", "fp32", r"--backend trt --variant fp32 \| fp32 is ONNX, no engine \| "),
+        ("auto", "trt", r"--backend auto --variant trt \| trt: built by [^;]* \| "),
+    ],
+)
+def test_what_is_asked_for_and_impossible_is_refused(
+    name: str, variant: str | None, message: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, CPU, NO_DRIVER)
+    with pytest.raises(ModelError, match=message) as caught:
+        backend_from_bundle(bundle, name, variant=variant)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_an_engine_of_elsewhere_is_refused_before_its_file_is_read(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E9, S24."""
+    (bundle.path / "bundle.json").write_text(json.dumps(bundle.manifest()))
+    (bundle.path / "trt").unlink()
+    for changes, reason in (
+        ({"targets": [80]}, "built for SM80"),
+        ({"version": "11.0"}, "built by tensorrt 11.0"),
+    ):
+        engine = next(variant for variant in bundle.variants if variant.name == "trt")
+        moved = replace(bundle, variants=(Variant(**{**asdict(engine), "stamp": STAMP | changes}),))
+        pretend(monkeypatch, GPU)
+        with pytest.raises(UnavailableError, match=reason):
+            choose_backend(moved, "trt")
+    assert load_bundle(bundle.path) == bundle

@@ -1,0 +1,455 @@
+"""Real decoding processes: what they give does not depend on them, and no death of one loses a file."""
+
+import itertools
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Pipe
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+from rrtn.runtime import FrontendSpec
+from rrtn.runtime.audio.reader import read_audio
+from rrtn.runtime.errors import StoppedError
+from rrtn.runtime.scoring.decoder_messages import IDLE, BadFile, DecoderSettings, FileEnd
+from rrtn.runtime.scoring.decoder_pool import ClipReady, DecoderPool, FileRestarted, PoolEvent, PoolIdle
+
+AHEAD = 100_000
+Pool = Callable[..., DecoderPool]
+
+
+class Decoded(NamedTuple):
+    """What came of one file."""
+
+    clips: list[tuple[float, float, bytes]]  # start, end, features
+    end: FileEnd | BadFile | None
+
+    @property
+    def code(self) -> str:
+        return self.end.code if isinstance(self.end, BadFile) else "" if self.end else "unfinished"
+
+
+def decoded(pool: DecoderPool, paths: Iterable[Path], *, ahead: int = AHEAD) -> list[Decoded]:
+    """Of each path, in their order."""
+    return gathered(pool, pool.events(map(os.fsencode, paths), ahead=ahead))
+
+
+def gathered(pool: DecoderPool, events: Iterable[PoolEvent]) -> list[Decoded]:
+    files: dict[int, Decoded] = {}
+    for event in events:
+        match event:
+            case ClipReady(ticket, features, start, end):
+                files.setdefault(ticket, Decoded([], None)).clips.append((start, end, features.tobytes()))
+            case FileRestarted(ticket):
+                files[ticket] = Decoded([], None)
+            case PoolIdle():
+                pass
+            case _:
+                files[event.ticket] = files.get(event.ticket, Decoded([], None))._replace(end=event)
+                pool.released += 1
+    return [files[ticket] for ticket in sorted(files)]
+
+
+@pytest.fixture
+def make_pool(spec: FrontendSpec) -> Iterator[Pool]:
+    """Pools that are closed at the end, of waveform clips: those are cheap."""
+    pools = []
+
+    def make(
+        *, count: int = 1, chunk: int = 1, timeout: float = 60.0, slots: int = 4, **decoding: Any
+    ) -> DecoderPool:
+        settings = DecoderSettings(**{"spec": spec, "input": "waveform", "slots": slots, **decoding})
+        pools.append(DecoderPool(settings, count=count, chunk=chunk, timeout=timeout))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        pool.close()
+
+
+@pytest.fixture
+def noises(tmp_path: Path) -> list[Path]:
+    """24 files of 0.1 to 1.25 s."""
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / f"{i:02}.wav" for i in range(24)]
+    for i, path in enumerate(paths):
+        soundfile.write(path, rng.uniform(-0.5, 0.5, 1_600 + 800 * i), 16_000)
+    return paths
+
+
+@pytest.fixture
+def long(tmp_path: Path) -> Path:
+    """20 s, which are 100 windows of 0.2 s."""
+    soundfile.write(tmp_path / "long.wav", np.random.default_rng(1).uniform(-0.5, 0.5, 320_000), 16_000)
+    return tmp_path / "long.wav"
+
+
+def pids(pool: DecoderPool) -> list[int]:
+    return [decoder._process.pid for decoder in pool._decoders]
+
+
+def until(condition: Callable[[], object]) -> None:
+    latest = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < latest, "it never comes"
+        time.sleep(0.01)
+
+
+def is_at(pool: DecoderPool, ticket: int) -> bool:
+    return any(decoder.works_on()[0] == ticket for decoder in list(pool._decoders))
+
+
+def children() -> set[int]:
+    """Processes of this one, dead ones that nobody has waited for too."""
+    return set(
+        map(int, Path(f"/proc/self/task/{threading.main_thread().native_id}/children").read_text().split())
+    )
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+# What they give
+
+
+def test_a_clip_is_the_start_of_the_levelled_file(
+    make_pool: Pool, real_clips: list[Path], spec: FrontendSpec
+) -> None:
+    for path, file in zip(real_clips, decoded(make_pool(), real_clips), strict=True):
+        samples = read_audio(path, spec).samples
+        clip = np.zeros(spec.clip_samples, np.int16)
+        clip[: min(len(samples), len(clip))] = samples[: len(clip)]
+        assert file.clips == [(0.0, min(len(samples), len(clip)) / 16_000, clip.tobytes())]
+        assert isinstance(file.end, FileEnd)
+        assert file.end.seconds == len(samples) / 16_000
+
+
+@pytest.mark.parametrize(("count", "chunk"), [(1, 1), (1, 32), (2, 1), (3, 5)])
+def test_number_and_order_do_not_matter(
+    make_pool: Pool, noises: list[Path], tmp_path: Path, count: int, chunk: int
+) -> None:
+    paths = [*noises, tmp_path / "gone.wav", *noises[:3]]
+    order = np.random.default_rng(chunk).permutation(len(paths))
+    straight = decoded(make_pool(), paths)
+    mixed = decoded(make_pool(count=count, chunk=chunk), [paths[i] for i in order])
+    assert [file.clips for file in mixed] == [straight[i].clips for i in order]
+    assert [file.code for file in straight] == [*[""] * 24, "missing", *[""] * 3]
+
+
+def test_a_pool_serves_again_and_again(make_pool: Pool, noises: list[Path]) -> None:
+    pool = make_pool(count=2)
+    before = pids(pool)
+    assert [file.clips for file in decoded(pool, noises)] == [file.clips for file in decoded(pool, noises)]
+    assert decoded(pool, []) == []
+    assert pids(pool) == before
+
+
+def test_more_windows_than_slots(make_pool: Pool, long: Path, noises: list[Path]) -> None:
+    pool = make_pool(count=2, chunk=2, slots=3, window=0.2)
+    files = decoded(pool, [long, *noises, long])
+    assert [round(start / 0.2) for start, _, _ in files[0].clips] == list(range(100))
+    assert (
+        len({features for _, _, features in files[0].clips}) == 100
+    )  # no slot is written to before it has been read
+    assert files[-1].clips == files[0].clips
+
+
+def test_windows_are_given_while_the_file_is_being_decoded(make_pool: Pool, long: Path) -> None:
+    """Or else a decoder would wait for slots that nobody frees."""
+    pool = make_pool(slots=3, window=0.2)
+    events = pool.events([os.fsencode(long)], ahead=AHEAD)
+    assert [type(event) for event in itertools.islice(events, 100)] == [ClipReady] * 100
+    assert [type(event) for event in events] == [FileEnd]
+
+
+# Ahead
+
+
+def test_no_more_is_taken_than_ahead(make_pool: Pool, noises: list[Path]) -> None:
+    taken = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal taken
+        for path in noises:
+            taken += 1
+            yield os.fsencode(path)
+
+    pool = make_pool(count=2, chunk=3)
+    events = pool.events(counted(), ahead=7)
+    seen = [event for event, _ in zip(events, range(14 + 3), strict=False)]
+    assert (taken, seen[-3:]) == (7, [PoolIdle()] * 3)
+    pool.released = 2
+    seen = list(itertools.islice(events, 5))
+    assert (taken, seen[-1]) == (9, PoolIdle())
+    pool.released = 24
+    assert sum(isinstance(event, FileEnd) for event in events) == 15
+    assert taken == 24
+
+
+def test_thousands_of_bad_files_after_one_that_the_model_has_not_scored(
+    make_pool: Pool, noises: list[Path]
+) -> None:
+    """The one is released only where it is told that nothing more will come, as `scorer` does."""
+    pool = make_pool(count=2, chunk=8)
+    ended, waited = 0, 0
+    for event in pool.events([os.fsencode(noises[0]), *[b"/gone.wav"] * 3_000], ahead=256):
+        ended += isinstance(event, FileEnd | BadFile)
+        if isinstance(event, PoolIdle):
+            waited, pool.released = waited + 1, ended
+    assert ended == 3_001
+    assert waited >= 11
+
+
+# Deaths
+
+
+def test_one_that_is_killed_idle_costs_nothing(make_pool: Pool, noises: list[Path]) -> None:
+    pool = make_pool(count=2)
+    expected = decoded(pool, noises)
+    for victim in pids(pool):
+        os.kill(victim, signal.SIGKILL)
+    assert [file.clips for file in decoded(pool, noises)] == [file.clips for file in expected]
+
+
+def test_one_that_is_killed_as_it_starts_is_replaced(make_pool: Pool, noises: list[Path]) -> None:
+    pool = make_pool(count=2)
+    os.kill(pids(pool)[0], signal.SIGKILL)
+    assert [file.code for file in decoded(pool, noises)] == [""] * 24
+
+
+@pytest.mark.parametrize(("kills", "code"), [(1, ""), (2, "crashed")])
+def test_one_that_is_killed_at_a_file(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch, kills: int, code: str
+) -> None:
+    """A file has two tries; the others in its chunk are no worse for it."""
+    expected = decoded(make_pool(), noises)
+    monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:sleep:all")
+    pool = make_pool(count=kills, chunk=4)  # the second try must not go to one that hangs there, too
+
+    def killer() -> None:
+        for kill in range(kills):
+            until(lambda: is_at(pool, 5))
+            if kill + 1 == kills:
+                monkeypatch.delenv("RRTN_FAILPOINT")
+            (victim,) = [decoder for decoder in list(pool._decoders) if decoder.works_on()[0] == 5]
+            victim._process.send_signal(signal.SIGKILL)
+            until(lambda victim=victim: victim not in pool._decoders)  # type: ignore[misc]
+
+    thread = threading.Thread(target=killer)
+    thread.start()
+    files = decoded(pool, noises)
+    thread.join()
+    assert [file.code for file in files] == ["" if i != 5 else code for i in range(24)]
+    whole = [i for i in range(24) if i != 5 or not code]
+    assert [files[i].clips for i in whole] == [expected[i].clips for i in whole]
+    if code:
+        assert files[5].end == BadFile(5, "crashed", "signal 9")
+
+
+@pytest.mark.parametrize("deaths", [1, 5])
+def test_one_that_is_killed_while_it_waits_for_slots(make_pool: Pool, long: Path, deaths: int) -> None:
+    """To wait is not to be at the file: no strike, however often."""
+    pool = make_pool(slots=3, window=0.2)
+    events = pool.events([os.fsencode(long)], ahead=1)
+    seen: list[PoolEvent] = []
+    for death in range(deaths):
+        seen.append(next(events))  # the first of three
+        until(lambda: is_at(pool, IDLE))
+        os.kill(pids(pool)[0], signal.SIGKILL)
+        seen.extend(itertools.takewhile(lambda event: not isinstance(event, FileRestarted), events))
+        assert len(seen) == 3 * (death + 1)
+        seen.append(FileRestarted(0))
+        del seen[3 * (death + 1) :]
+    (file,) = gathered(pool, events)
+    assert file.code == ""
+    assert len(file.clips) == 100
+
+
+def test_a_file_that_crashes_the_decoder_is_a_row(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = decoded(make_pool(), noises)
+    monkeypatch.setenv("RRTN_FAILPOINT", "read.1[05].wav:sigsegv:all")
+    files = decoded(make_pool(count=2, chunk=6), noises)
+    assert [i for i, file in enumerate(files) if file.code] == [10, 15]
+    assert [files[i].end for i in (10, 15)] == [BadFile(i, "crashed", "signal 11") for i in (10, 15)]
+    assert [file.clips for i, file in enumerate(files) if i not in (10, 15)] == [
+        file.clips for i, file in enumerate(expected) if i not in (10, 15)
+    ]
+
+
+def test_every_file_crashes_the_decoder(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RRTN_FAILPOINT", "read.*:sigsegv:all")
+    assert [file.code for file in decoded(make_pool(count=2, chunk=2), noises[:4])] == ["crashed"] * 4
+
+
+def test_a_file_that_hangs_is_a_row(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = decoded(make_pool(), noises)
+    monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:sleep:all")
+    files = decoded(make_pool(count=2, chunk=6, timeout=2.0), noises)  # it would sleep for an hour
+    assert files[5].end == BadFile(5, "timeout", "not decoded within 2 s")
+    assert [file.clips for file in files[:5] + files[6:]] == [
+        file.clips for file in expected[:5] + expected[6:]
+    ]
+
+
+def test_who_was_stopped_blames_no_file(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-Z, and fg after lunch: the clock has gone on, and the file at which a decoder stood has
+    not hung.
+    """
+    monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:sleep:all")
+    pool = make_pool(timeout=5.0)
+
+    def stop() -> None:
+        until(lambda: is_at(pool, 5))
+        monkeypatch.delenv("RRTN_FAILPOINT")
+        pool._looked -= 3_600
+        (decoder,) = pool._decoders
+        decoder.memory.at[1] -= 3_600 * 10**9
+        for _ in range(3):
+            looked = pool._looked
+            until(lambda looked=looked: pool._looked != looked)  # type: ignore[misc]
+        decoder._process.kill()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    assert [file.code for file in decoded(pool, noises)] == [""] * 24
+    thread.join()
+
+
+def test_memory_that_does_not_suffice_is_a_row(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:memory:all")
+    files = decoded(make_pool(), noises)
+    assert [(i, file.code) for i, file in enumerate(files) if file.code] == [(5, "out_of_memory")]
+
+
+def test_storage_that_fails_stops_at_the_fourth_try(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch, watch: Callable[[Path], Any]
+) -> None:
+    monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:eio:all")
+    failing, before = watch(noises[5]), watch(noises[4])
+    with pytest.raises(StoppedError, match=r"05\.wav.*Input/output error"):
+        decoded(make_pool(), noises)
+    assert (failing.opened(), before.opened()) == (4, 1)
+
+
+def test_storage_that_recovers_is_no_matter(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:eio:1")
+    assert [file.code for file in decoded(make_pool(), noises)] == [""] * 24
+
+
+def test_one_that_dies_in_the_middle_of_a_message(make_pool: Pool, noises: list[Path]) -> None:
+    pool = make_pool()
+    expected = decoded(pool, noises)
+    (decoder,) = pool._decoders
+    decoder.connection.close()
+    decoder.connection, theirs = Pipe()
+    os.write(theirs.fileno(), struct.pack("!i", 100) + b"half")
+    theirs.close()
+    assert [file.clips for file in decoded(pool, noises)] == [file.clips for file in expected]
+
+
+# Start and end
+
+
+def test_one_that_cannot_start_is_one_clear_error(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "soxr.py").write_text("raise ImportError('no soxr here')")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.fspath(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    pool = make_pool(count=2)
+    with pytest.raises(StoppedError, match=r"decoder \| ImportError: no soxr here \|"):
+        decoded(pool, noises)
+    pool.close()
+
+
+def test_one_that_is_always_killed_is_one_clear_error(make_pool: Pool, noises: list[Path]) -> None:
+    """No file is to blame; without an end they would be replaced for ever."""
+    pool, ended = make_pool(), threading.Event()
+
+    def killer() -> None:
+        while not ended.wait(0.01):
+            for pid in pids(pool):
+                os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=killer)
+    thread.start()
+    with pytest.raises(StoppedError, match=r"decoder \| signal 9 \|"):
+        decoded(pool, noises)
+    ended.set()
+    thread.join()
+
+
+def test_closing_leaves_no_process_and_no_descriptor(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = children(), descriptors()
+    pool = make_pool(count=3)
+    monkeypatch.setenv("RRTN_FAILPOINT", "read.1[05].wav:sigsegv:all")
+    decoded(pool, noises)
+    assert len(children() - before[0]) == 3
+    pool.close()
+    pool.close()
+    assert children() == before[0]
+    assert descriptors() <= before[1]
+
+
+def test_a_pool_that_is_left_in_the_middle_is_closed_all_the_same(
+    make_pool: Pool, long: Path, noises: list[Path]
+) -> None:
+    before = children(), descriptors()
+    pool = make_pool(count=2, slots=3, window=0.2)
+    events = pool.events(map(os.fsencode, [long, *noises]), ahead=10)
+    assert isinstance(next(events), ClipReady)
+    events.close()  # type: ignore[attr-defined]
+    del events
+    pool.close()
+    assert children() == before[0]
+    assert descriptors() <= before[1]
+
+
+def test_decoders_end_with_the_process_that_started_them(tmp_path: Path, noises: list[Path]) -> None:
+    """Also where that is killed, and where they hang in a file."""
+    program = f"""
+import os, threading, time
+from rrtn.runtime import FrontendSpec
+from rrtn.runtime.scoring.decoder_pool import DecoderPool
+from rrtn.runtime.scoring.decoder_messages import DecoderSettings
+settings = DecoderSettings(spec=FrontendSpec(), input="waveform", slots=4)
+pool = DecoderPool(settings, count=2, chunk=4, timeout=60)
+print(*[decoder._process.pid for decoder in pool._decoders], flush=True)
+events = pool.events({[os.fsencode(path) for path in noises]!r}, ahead=100)
+threading.Thread(target=list, args=[events], daemon=True).start()
+while {{decoder.works_on()[0] for decoder in pool._decoders}} != {{0, 5}}: time.sleep(0.01)
+print("all hang", flush=True)
+time.sleep(3600)
+"""
+    env = {**os.environ, "RRTN_FAILPOINT": "read.0[05].wav:sleep:all"}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, env=env, text=True
+    ) as process:
+        assert process.stdout
+        decoders = [int(pid) for pid in process.stdout.readline().split()]
+        assert process.stdout.readline() == "all hang\n"
+        process.kill()
+    assert len(decoders) == 2
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in decoders))

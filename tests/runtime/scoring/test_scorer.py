@@ -1,0 +1,386 @@
+"""Rows in, rows out: the numbers of a written-out model, in the order of the files, whatever lies
+between them.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import soundfile
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from rrtn.runtime import FrontendSpec, Scorer, load_bundle, log_mel
+from rrtn.runtime.arrays import waveform_from_samples
+from rrtn.runtime.audio.reader import read_audio
+from rrtn.runtime.backends.ort_backend import cuda_missing
+from rrtn.runtime.bundle import metadata_of
+from rrtn.runtime.errors import AudioError, ConfigError, ModelError, OutOfMemoryError, StoppedError
+from rrtn.runtime.frontend import clip_log_mel
+from rrtn.runtime.onnx_file import sealed
+
+
+def weights_of(model: Path) -> NDArray[np.float32]:
+    stored = {tensor.name: tensor for tensor in onnx.load(model).graph.initializer}
+    return numpy_helper.to_array(stored["weights"])
+
+
+def with_weights(model: Path, weights: NDArray[np.float32]) -> Path:
+    proto = onnx.load(model)
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, "weights"))
+    model.write_bytes(sealed(proto.SerializeToString()))
+    return model
+
+
+def test_scores_equal_the_model_written_out(
+    scorer: Scorer, tiny_model: Path, real_clips: list[Path], spec: FrontendSpec
+) -> None:
+    for row in scorer.score_files(real_clips):
+        samples = read_audio(row.file, spec).waveform[: spec.clip_samples]
+        clip = np.zeros(spec.clip_samples, dtype=np.float32)
+        clip[: len(samples)] = samples
+        logits = log_mel(clip, spec).mean(axis=0) @ weights_of(tiny_model)
+        assert row.scores is not None
+        assert list(row.scores) == ["Awe", "Fear", "Joy"]
+        # 1e-6: the order in which float32 sums of 250 and 64 terms are taken
+        np.testing.assert_allclose(list(row.scores.values()), 1 / (1 + np.exp(-logits)), atol=1e-6, rtol=0)
+
+
+def test_the_test_model_tells_clips_apart(scorer: Scorer, real_clips: list[Path]) -> None:
+    """Or else every comparison of scores here would compare saturated zeros and ones."""
+    scores = np.array([list((row.scores or {}).values()) for row in scorer.score_files(real_clips)])
+    assert scores.min() > 1e-3
+    assert scores.max() < 0.999
+    assert scores.std(axis=0).min() > 0.03
+
+
+def test_rows_come_in_the_order_of_the_files_bad_ones_in_their_places(
+    scorer: Scorer, real_clips: list[Path]
+) -> None:
+    paths = [
+        real_clips[3],
+        Path("gone.wav"),
+        real_clips[1],
+        real_clips[3],
+        *[Path("gone.wav")] * 20,
+        real_clips[2],
+    ]
+    rows = list(scorer.score_files(paths))
+    assert [row.file for row in rows] == paths
+    assert [row.error for row in rows] == ["missing" if path.name == "gone.wav" else "" for path in paths]
+    assert all((row.scores is None) == (row.error == "missing") for row in rows)
+    assert rows[0].scores == rows[3].scores != rows[2].scores
+
+
+def test_a_row_says_what_was_scored_and_how_long_the_file_is(
+    scorer: Scorer, tmp_path: Path, spec: FrontendSpec
+) -> None:
+    for name, seconds in (("short.wav", 0.5), ("long.wav", 4.0)):
+        soundfile.write(tmp_path / name, np.ones(round(8_000 * seconds)), 8_000)
+    short, long = scorer.score_files([tmp_path / "short.wav", tmp_path / "long.wav"])
+    assert (short.start, short.end, short.seconds) == (0.0, 0.5, 0.5)
+    assert (long.start, long.end, long.seconds) == (0.0, 2.49, 4.0)  # 249 hops of 10 ms
+
+
+def test_no_files_no_rows(scorer: Scorer) -> None:
+    assert list(scorer.score_files([])) == []
+
+
+def test_a_waveform_scores_as_its_file_does(
+    scorer: Scorer, tmp_path: Path, sound: NDArray[np.float64]
+) -> None:
+    stereo = np.stack([sound, np.roll(sound, 7)], axis=1).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", stereo, 44_100, subtype="FLOAT")
+    (row,) = scorer.score_files([tmp_path / "a.wav"])
+    assert scorer.score_waveform(stereo, 44_100) == pytest.approx(row.scores, abs=1e-6)
+
+
+@pytest.mark.parametrize(("samples", "code"), [([np.nan], "non_finite"), ([], "empty")])
+def test_a_bad_waveform_raises_its_code(scorer: Scorer, samples: list[float], code: str) -> None:
+    with pytest.raises(AudioError) as caught:
+        scorer.score_waveform(samples, 16_000)
+    assert caught.value.code == code
+
+
+def test_a_score_that_is_not_finite_is_an_error_never_a_number(
+    tiny_model: Path, real_clips: list[Path]
+) -> None:
+    scorer = Scorer(with_weights(tiny_model, weights_of(tiny_model) * np.float32(np.nan)), "cpu")
+    rows = list(scorer.score_files(real_clips[:3]))
+    assert [(row.error, row.scores) for row in rows] == [("invalid_score", None)] * 3
+    with pytest.raises(AudioError, match="invalid_score"):
+        scorer.score_waveform(np.ones(100), 16_000)
+
+
+def waveform_model(path: Path, spec: FrontendSpec) -> Path:
+    """Scores are the highest sample."""
+    nodes = [helper.make_node("ReduceMax", ["waveform", "axes"], ["scores"], keepdims=1)]
+    shape = ["batch", spec.clip_samples]
+    graph = helper.make_graph(
+        nodes,
+        "peak",
+        [helper.make_tensor_value_info("waveform", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 1])],
+        [numpy_helper.from_array(np.array([1]), "axes")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, metadata_of(("Peak",), spec, "waveform", "fp32"))
+    path.write_bytes(sealed(model.SerializeToString()))
+    return path
+
+
+def test_a_waveform_model_is_fed_the_clip_itself(tmp_path: Path, spec: FrontendSpec) -> None:
+    scores = Scorer(waveform_model(tmp_path / "peak.onnx", spec), "cpu").score_waveform(
+        [0.1, 0.2, -0.1], 16_000
+    )
+    assert scores == {"Peak": 23_198 / 32_768}  # -3 dBFS, as int16
+
+
+@pytest.mark.parametrize("option", ["batch_size", "workers", "max_seconds"])
+@pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
+def test_options_are_positive_numbers(tiny_model: Path, option: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"--{option.replace('_', '-')}"):
+        Scorer(tiny_model, "cpu", **{option: value})  # type: ignore[arg-type]
+
+
+def test_a_bundle_that_is_loaded_is_taken_as_it_is(tiny_model: Path) -> None:
+    bundle = load_bundle(tiny_model)
+    assert Scorer(bundle, "cpu").bundle is bundle
+
+
+def test_an_unknown_backend_is_refused(tiny_model: Path) -> None:
+    with pytest.raises(ConfigError, match="--backend"):
+        Scorer(tiny_model, "tpu")  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not cuda_missing(), reason="CUDA is there")
+def test_cuda_is_never_replaced_silently(tiny_model: Path) -> None:
+    with pytest.raises(ModelError, match="--backend cuda"):
+        Scorer(tiny_model, "cuda")
+    assert Scorer(tiny_model).backend.device == "cpu"
+
+
+def test_only_a_few_files_are_read_ahead(tiny_model: Path, real_clips: list[Path]) -> None:
+    taken = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield real_clips[1]
+
+    rows = Scorer(tiny_model, "cpu", batch_size=2, workers=1).score_files(endless())
+    assert next(rows).error == ""
+    rows.close()  # type: ignore[attr-defined]
+    assert taken <= 32  # six batches of two, and two chunks of one, and what is given meanwhile
+
+
+# Windows
+
+
+def levelled_cut(path: Path, window: tuple[float, float], spec: FrontendSpec) -> Any:
+    """The samples of a window, after the whole file's level."""
+    start, end = (round(seconds * spec.sampling_rate) for seconds in window)
+    return waveform_from_samples(read_audio(path, spec).samples[start:end])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "window", "hop", "expected"),
+    [
+        (4.0, 1.0, None, [(0, 1), (1, 2), (2, 3), (3, 4)]),
+        (3.5, 1.0, None, [(0, 1), (1, 2), (2, 3), (3, 3.5)]),
+        (3.5, 1.0, 0.5, [(0, 1), (0.5, 1.5), (1, 2), (1.5, 2.5), (2, 3), (2.5, 3.5)]),
+        (3.5, 1.0, 0.75, [(0, 1), (0.75, 1.75), (1.5, 2.5), (2.25, 3.25), (3, 3.5)]),
+        (3.5, 1.0, 2.0, [(0, 1), (2, 3)]),  # what lies between, and at the end, is left out
+        (4.0, 1.0, 2.0, [(0, 1), (2, 3)]),
+        (4.5, 1.0, 2.0, [(0, 1), (2, 3), (4, 4.5)]),
+        (3.0, 1.0, 3.0, [(0, 1)]),
+        (0.3, 1.0, None, [(0, 0.3)]),
+        (0.3, 1.0, 0.1, [(0, 0.3)]),
+        (1.0, 1.0, 0.1, [(0, 1)]),
+        (1.05, 1.0, 0.1, [(0, 1), (0.1, 1.05)]),
+        (5.0, 2.49, None, [(0, 2.49), (2.49, 4.98), (4.98, 5.0)]),
+        (1 / 16_000, 1.0, 0.5, [(0, 1 / 16_000)]),
+    ],
+)
+def test_windows_are_these(
+    tiny_model: Path,
+    tmp_path: Path,
+    seconds: float,
+    window: float,
+    hop: float | None,
+    expected: list[tuple[float, float]],
+) -> None:
+    """They reach the file's end; the last may be short. The file's mean comes last, without a place."""
+    soundfile.write(
+        tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.5, 0.5, round(seconds * 16_000)), 16_000
+    )
+    rows = list(Scorer(tiny_model, "cpu", window=window, hop=hop).score_files([tmp_path / "a.wav"]))
+    assert [(row.start, row.end) for row in rows] == [*expected, (None, None)]
+    assert {row.seconds for row in rows} == {seconds}
+    scores = np.array([list((row.scores or {}).values()) for row in rows])
+    np.testing.assert_allclose(scores[-1], scores[:-1].mean(axis=0), atol=1e-7, rtol=0)  # float32's rounding
+
+
+@pytest.mark.parametrize("input", ["logmel", "waveform"])
+def test_a_window_scores_as_that_cut_of_the_levelled_file(
+    tiny_model: Path, tmp_path: Path, spec: FrontendSpec, input: str
+) -> None:
+    """Its level is the whole file's: a whisper beside a shout stays a whisper."""
+    rng = np.random.default_rng(0)
+    samples = np.concatenate(
+        [rng.uniform(-1e-3, 1e-3, 16_000), rng.uniform(-0.5, 0.5, 16_000), rng.uniform(-0.01, 0.01, 9_000)]
+    )
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+    model = tiny_model if input == "logmel" else waveform_model(tmp_path / "peak.onnx", spec)
+    scorer = Scorer(model, "cpu", window=0.5, hop=0.3)
+    *windows, _ = scorer.score_files([tmp_path / "a.wav"])
+    assert len(windows) == 8
+    for row in windows:
+        assert row.scores is not None
+        assert row.start is not None
+        assert row.end is not None
+        cut = levelled_cut(tmp_path / "a.wav", (row.start, row.end), spec)
+        if input == "waveform":
+            assert row.scores == {"Peak": float(cut.max())}
+        else:
+            logits = clip_log_mel(cut, spec).mean(axis=0) @ weights_of(tiny_model)
+            np.testing.assert_allclose(
+                list(row.scores.values()), 1 / (1 + np.exp(-logits)), atol=1e-6, rtol=0
+            )
+    first, middle = (row.scores for row in (windows[0], windows[4]))
+    assert first != middle
+
+
+def test_ten_minutes_in_windows(tiny_model: Path, tmp_path: Path) -> None:
+    with soundfile.SoundFile(tmp_path / "long.flac", "w", 16_000, 1, "PCM_16", format="FLAC") as file:
+        for minute in range(10):
+            file.write(np.random.default_rng(minute).uniform(-0.5, 0.5, 60 * 16_000))
+    short = tmp_path / "short.wav"
+    soundfile.write(short, np.random.default_rng(99).uniform(-0.5, 0.5, 16_000), 16_000)
+    of_long, of_short = Scorer(tiny_model, "cpu", window=2.0).rows_of_files([tmp_path / "long.flac", short])
+    assert [row.start for row in of_long] == [*(2.0 * i for i in range(300)), None]
+    assert len({tuple((row.scores or {}).values()) for row in of_long}) == 301
+    assert len(of_short) == 2
+
+
+def test_a_bad_file_has_one_row_without_a_place(tiny_model: Path, real_clips: list[Path]) -> None:
+    files = list(
+        Scorer(tiny_model, "cpu", window=0.5).rows_of_files([real_clips[0], Path("gone.wav"), real_clips[1]])
+    )
+    assert [(row.start, row.error) for row in files[1]] == [(None, "missing")]
+    assert all(len(rows) >= 2 for rows in (files[0], files[2]))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_windows_of_many_files_stay_with_their_files(
+    tiny_model: Path, real_clips: list[Path], batch_size: int
+) -> None:
+    scorer = Scorer(tiny_model, "cpu", window=0.3, hop=0.1, batch_size=batch_size, workers=3)
+    together = list(scorer.rows_of_files(real_clips))
+    assert together == [rows for clip in real_clips for rows in scorer.rows_of_files([clip])]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hop": 1.0}, "--hop.*without --window"),
+        ({"window": 2.5}, "--window.*at most 2.49"),
+        ({"window": 0.0}, "--window"),
+        ({"window": float("nan")}, "--window"),
+        ({"window": 1.0, "hop": -1.0}, "--hop"),
+        ({"window": 1e-5}, "--window.*at least a sample"),
+        ({"window": 1.0, "hop": 1e-5}, "--hop.*at least a sample"),
+    ],
+)
+def test_windows_that_cannot_be_are_refused(
+    tiny_model: Path, options: dict[str, float], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Scorer(tiny_model, "cpu", **options)  # type: ignore[arg-type]
+
+
+# Memory
+
+
+@pytest.mark.parametrize("batch_size", [4, 7])
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(
+    tiny_model: Path, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    """The same inputs, in the same order, and what comes is what the small batch gives."""
+    expected = list(Scorer(tiny_model, "cpu", batch_size=1).score_files(real_clips))
+    monkeypatch.setenv("RRTN_FAILPOINT", "model.[2-9]:memory:all")
+    scorer = Scorer(tiny_model, "cpu", batch_size=batch_size)
+    assert list(scorer.score_files(real_clips)) == expected
+    assert (scorer.batch_that_fits, scorer.batch_size) == (1, batch_size)
+
+
+def test_a_clip_that_does_not_fit_alone_is_the_models_fault(
+    tiny_model: Path, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RRTN_FAILPOINT", "model.*:memory:all")
+    with pytest.raises(OutOfMemoryError, match="one clip") as caught:
+        list(Scorer(tiny_model, "cpu").score_files(real_clips))
+    assert caught.value.exit_code == 5
+
+
+def test_what_the_backend_says_of_its_memory_is_kept(
+    tiny_model: Path, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object, batch: NDArray[np.float32]) -> None:
+        raise OutOfMemoryError(f"the device | {len(batch)} clips")
+
+    scorer = Scorer(tiny_model, "cpu")
+    monkeypatch.setattr(type(scorer.backend), "run", full)
+    with pytest.raises(OutOfMemoryError, match=r"the device \| 1 clips"):
+        list(scorer.score_files(real_clips))
+
+
+# Several at once
+
+
+def test_two_lists_at_the_same_time_do_not_mix(scorer: Scorer, real_clips: list[Path]) -> None:
+    expected = list(scorer.score_files(real_clips))
+    backwards = scorer.score_files(reversed(real_clips))
+    pairs = list(zip(scorer.score_files(real_clips), backwards, strict=True))
+    assert [one for one, _ in pairs] == expected
+    assert [other for _, other in pairs] == expected[::-1]
+
+
+def test_a_list_that_is_left_in_the_middle_is_no_matter_for_the_next(
+    scorer: Scorer, real_clips: list[Path]
+) -> None:
+    expected = list(scorer.score_files(real_clips))
+    rows = scorer.score_files(real_clips)
+    assert next(rows) == expected[0]
+    assert list(scorer.score_files(real_clips)) == expected
+    assert list(rows) == expected[1:]
+
+
+def test_a_crash_leaves_the_others_their_scores(
+    scorer: Scorer, tiny_model: Path, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = list(scorer.score_files(real_clips))
+    monkeypatch.setenv("RRTN_FAILPOINT", f"read.{real_clips[4].name}:sigsegv:all")
+    rows = list(Scorer(tiny_model, "cpu").score_files(real_clips))
+    assert (rows[4].error, rows[4].detail, rows[4].scores) == ("crashed", "signal 11", None)
+    assert rows[:4] + rows[5:] == expected[:4] + expected[5:]
+
+
+def test_failing_storage_stops_scoring(
+    tiny_model: Path, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RRTN_FAILPOINT", f"read.{real_clips[1].name}:eio:all")
+    with pytest.raises(StoppedError, match=os.fspath(real_clips[1])):
+        list(Scorer(tiny_model, "cpu").score_files(real_clips))
+
+
+def test_storage_that_recovers_is_asked_again(
+    scorer: Scorer, tiny_model: Path, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = list(scorer.score_files(real_clips))
+    monkeypatch.setenv("RRTN_FAILPOINT", "read.*:eio")  # once in each decoder
+    assert list(Scorer(tiny_model, "cpu").score_files(real_clips)) == undisturbed

@@ -1,0 +1,529 @@
+"""Every table gives back the exact bytes of every name and the same scores, and is whole or not there."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from rrtn.runtime.audio.file_names import cell_from_path, path_from_cell, path_from_record
+from rrtn.runtime.errors import ConfigError, MissingExtraError, StoppedError
+from rrtn.runtime.tables import parquet_table
+from rrtn.runtime.tables.rows import Row
+from rrtn.runtime.tables.writer import (
+    SUFFIXES,
+    TopRow,
+    check_table,
+    csv_lines,
+    json_row,
+    top_rows,
+    write_table,
+)
+
+LABELS = ("Awe", "=Fear")
+GOOD = Row(file=b"a,b.wav", start=0.0, end=2.49, scores={"Awe": 0.1234567, "=Fear": 1e-9}, seconds=4.0)
+FLAGGED = Row(file="silent.wav", start=0.0, end=0.5, scores={"Awe": 0.5, "=Fear": 1.0}, error="silent")
+BAD = Row(file=Path("-gone.wav"), error="missing", detail="not there")
+TABLE = (
+    "file,start,end,Awe,'=Fear,error\n"
+    '"a,b.wav",0.000,2.490,0.123457,0.000000,\n'
+    "silent.wav,0.000,0.500,0.500000,1.000000,silent\n"
+    "'-gone.wav,,,,,missing\n"
+)
+NAMES = [
+    b"plain.wav",
+    b"new\nline.wav",
+    b"tab\t.wav",
+    b"\t=cmd.wav",
+    b"quote\"'.wav",
+    b"'quoted'.wav",
+    b"''.wav",
+    b"=cmd|' /C calc'!A0.wav",
+    b"+1.wav",
+    b"@sum.wav",
+    b"-lead.wav",
+    b"\r\n.wav",
+    b"caf\xe9.wav",
+    b"\xed\xb2\x80surrogate.wav",
+    b"back\\slash.wav",
+    b"\\x41 is not A.wav",
+    b"a,b;c.wav",
+    b"x" * 255,
+    "\N{GRINNING FACE}.wav".encode(),
+    "caf\u00e9.wav".encode(),
+    "cafe\u0301.wav".encode(),
+]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_comes_back_byte_by_byte(name: bytes) -> None:
+    assert path_from_cell(cell_from_path(name)) == name
+
+
+def test_every_byte_comes_back_at_every_place() -> None:
+    rng = np.random.default_rng(0)
+    names = [bytes([byte]) for byte in range(1, 256)] + [rng.bytes(rng.integers(1, 12)) for _ in range(2_000)]
+    assert [path_from_cell(cell_from_path(name)) for name in names] == names
+    assert len({cell_from_path(name) for name in names}) == len(set(names))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cell_is_one_line_of_utf8_and_no_formula(name: bytes) -> None:
+    cell = cell_from_path(name)
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert len(cell.encode().splitlines()) == 1
+
+
+def test_ordinary_names_are_left_alone() -> None:
+    assert cell_from_path("clips/Gr\u00fc\u00dfe, 1=2.wav") == "clips/Gr\u00fc\u00dfe, 1=2.wav"
+    assert cell_from_path(b"caf\xe9\\\n.wav") == r"caf\xe9\x5c\x0a.wav"
+    assert cell_from_path(Path("=cmd.wav")) == "'=cmd.wav"
+
+
+def test_the_csv_is_exactly_this(tmp_path: Path) -> None:
+    rows = [GOOD, FLAGGED, BAD]
+    assert list(write_table(tmp_path / "t.csv", rows, LABELS)) == rows
+    assert (tmp_path / "t.csv").read_bytes() == TABLE.encode()
+    assert "".join(csv_lines(rows, LABELS)) == TABLE
+
+
+def test_the_jsonl_is_exactly_this(tmp_path: Path) -> None:
+    rows = [
+        GOOD,
+        FLAGGED,
+        BAD,
+        Row(file=b"caf\xe9 \xe2\x82\xac.wav", scores={"Awe": float(np.float32(0.1)), "=Fear": 0.0}),
+    ]
+    list(write_table(tmp_path / "t.JSONL", rows, LABELS))
+    assert (tmp_path / "t.JSONL").read_text().splitlines() == [
+        '{"file": "a,b.wav", "start": 0.0, "end": 2.49, "scores": {"Awe": 0.1234567, "=Fear": 1e-09}, "error": null}',
+        '{"file": "silent.wav", "start": 0.0, "end": 0.5, "scores": {"Awe": 0.5, "=Fear": 1.0}, "error": "silent"}',
+        '{"file": "-gone.wav", "start": null, "end": null, "scores": null, "error": "missing"}',
+        '{"file": "caf\\ufffd \\u20ac.wav", "start": null, "end": null, "scores": {"Awe": 0.1, "=Fear": 0.0}, "error": null,'
+        ' "file_bytes": "Y2Fm6SDigqwud2F2"}',
+    ]
+
+
+def test_the_parquet_is_exactly_this(tmp_path: Path) -> None:
+    list(
+        write_table(
+            tmp_path / "t.parquet", [GOOD, FLAGGED, BAD, Row(file=b"caf\xe9", error="missing")], LABELS
+        )
+    )
+    table = pq.read_table(tmp_path / "t.parquet")
+    assert {field.name: str(field.type) for field in table.schema} == {
+        "file": "string",
+        "start": "double",
+        "end": "double",
+        "Awe": "float",
+        "=Fear": "float",
+        "error": "dictionary<values=string, indices=int32, ordered=0>",
+        "file_bytes": "binary",
+    }
+    assert json.loads(table.schema.metadata[b"labels"]) == list(LABELS)
+    assert table.to_pydict() == {
+        "file": ["a,b.wav", "silent.wav", "-gone.wav", "caf\ufffd"],
+        "start": [0.0, 0.0, None, None],
+        "end": [2.49, 0.5, None, None],
+        "Awe": [float(np.float32(0.1234567)), 0.5, None, None],
+        "=Fear": [float(np.float32(1e-9)), 1.0, None, None],
+        "error": [None, "silent", "missing", "missing"],
+        "file_bytes": [None, None, None, b"caf\xe9"],
+    }
+
+
+def random_name(rng: np.random.Generator) -> bytes:
+    """Bytes of every kind, valid UTF-8 of every width, and the awkward ones."""
+    match rng.integers(3):
+        case 0:
+            return rng.bytes(rng.integers(1, 20)).replace(b"\0", b"/")
+        case 1:
+            points = rng.choice(
+                [*range(1, 0x300), 0x85, 0x2028, 0xFFFD, 0xFEFF, 0x1F600], rng.integers(1, 20)
+            )
+            return "".join(map(chr, points)).encode()
+        case _:
+            return NAMES[rng.integers(len(NAMES))]
+
+
+def random_rows(count: int, *, seed: int, size: int = 0) -> list[Row]:
+    """Scored files with windows and their mean, flags, and bad files."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        scores = (rng.random(2) ** rng.integers(1, 30)).astype(np.float32).tolist()
+        embedding = rng.standard_normal(size).astype(np.float32) if size and rng.random() < 0.8 else None
+        start, end = (None, None) if rng.random() < 0.2 else sorted(rng.random(2).round(3).tolist())
+        if rng.random() < 0.3:
+            rows.append(Row(file=random_name(rng), error="corrupt"))
+        else:
+            values = dict(zip(LABELS, scores, strict=True))
+            flag = str(rng.choice(["", "silent"]))
+            rows.append(
+                Row(
+                    file=random_name(rng),
+                    start=start,
+                    end=end,
+                    scores=values,
+                    error=flag,
+                    embedding=embedding,
+                )
+            )
+    return rows
+
+
+Record = tuple[bytes, float | None, float | None, tuple[float, ...] | None, str]
+
+
+def records_of(rows: list[Row]) -> list[Record]:
+    return [
+        (
+            os.fsencode(row.file),
+            row.start,
+            row.end,
+            tuple(row.scores.values()) if row.scores else None,
+            row.error,
+        )
+        for row in rows
+    ]
+
+
+def read_csv(path: Path) -> list[Record]:
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *lines = csv.reader(file)
+    assert header == ["file", "start", "end", "Awe", "'=Fear", "error"]
+    return [
+        (
+            path_from_cell(cells[0]),
+            float(cells[1]) if cells[1] else None,
+            float(cells[2]) if cells[2] else None,
+            tuple(map(float, cells[3:5])) if cells[3] else None,
+            cells[5],
+        )
+        for cells in lines
+    ]
+
+
+def read_jsonl(path: Path) -> list[Record]:
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [
+        (
+            path_from_record(record),
+            record["start"],
+            record["end"],
+            tuple(float(np.float32(value)) for value in record["scores"].values())
+            if record["scores"]
+            else None,
+            record["error"] or "",
+        )
+        for record in records
+    ]
+
+
+def read_parquet(path: Path) -> list[Record]:
+    return [
+        (
+            path_from_record(record),
+            record["start"],
+            record["end"],
+            None if record["Awe"] is None else (record["Awe"], record["=Fear"]),
+            record["error"] or "",
+        )
+        for record in pq.read_table(path).to_pylist()
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_all_tables_give_back_exact_names_and_the_same_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """JSONL and Parquet bit by bit; CSV to its six decimals."""
+    monkeypatch.setattr(parquet_table, "_GROUP_ROWS", 64)  # several row groups, the last one shorter
+    rows = random_rows(500, seed=seed)
+    for suffix in SUFFIXES:
+        assert list(write_table(tmp_path / f"t{suffix}", rows, LABELS)) == rows
+    expected = records_of(rows)
+    assert read_jsonl(tmp_path / "t.jsonl") == expected
+    assert read_parquet(tmp_path / "t.parquet") == expected
+    rounded = [
+        (name, start, end, scores and tuple(float(f"{score:.6f}") for score in scores), error)
+        for name, start, end, scores, error in expected
+    ]
+    assert read_csv(tmp_path / "t.csv") == rounded
+
+
+def test_jsonl_gives_back_every_kind_of_float32_in_its_own_digits() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 2**32, 20_000, dtype=np.uint32).view(np.float32)
+    values = np.append(values[np.isfinite(values)], np.float32([0.1, 1.0, 1e-45, 3.4028235e38, 16777216.0]))
+    scores = {str(place): value for place, value in enumerate(values.tolist())}
+    texts = {place: repr(value) for place, value in json_row(Row(file="a", scores=scores))["scores"].items()}
+    assert np.array_equal(np.float32([float(text) for text in texts.values()]), values)
+    assert max(len(re.sub(r"^-|\.|e.*|^0\.0*", "", text).strip("0")) for text in texts.values()) <= 9
+
+
+def test_twins_that_look_alike_stay_two(tmp_path: Path) -> None:
+    twins = [
+        "caf\u00e9.wav".encode(),
+        "cafe\u0301.wav".encode(),
+        b"caf\xe9.wav",
+        b"caf\xe8.wav",
+        "caf\ufffd.wav".encode(),
+    ]
+    for suffix, read in {".csv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet}.items():
+        list(
+            write_table(tmp_path / f"t{suffix}", [Row(file=name, error="missing") for name in twins], LABELS)
+        )
+        assert [record[0] for record in read(tmp_path / f"t{suffix}")] == twins
+
+
+def test_a_label_never_takes_the_place_of_a_column_of_the_tables_own(tmp_path: Path) -> None:
+    labels = ("file", "score_file", "error", "embedding", "Awe")
+    row = Row(file="a.wav", scores=dict(zip(labels, (0.0, 0.25, 0.5, 0.75, 1.0), strict=True)))
+    for suffix in SUFFIXES:
+        list(write_table(tmp_path / f"t{suffix}", [row], labels))
+    with (tmp_path / "t.csv").open() as file:
+        cells = next(csv.DictReader(file))
+    columns = {
+        "score_score_file": 0.0,
+        "score_file": 0.25,
+        "score_error": 0.5,
+        "score_embedding": 0.75,
+        "Awe": 1.0,
+    }
+    assert {name: float(cells[name]) for name in columns} == columns
+    record = pq.read_table(tmp_path / "t.parquet").to_pylist()[0]
+    assert {name: record[name] for name in columns} == columns
+    assert (cells["file"], cells["error"], record["file"], record["error"]) == ("a.wav", "", "a.wav", None)
+    assert json.loads((tmp_path / "t.jsonl").read_text())["scores"] == row.scores
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path, suffix: str) -> None:
+    for name in ("a", "b"):
+        list(
+            write_table(
+                tmp_path / f"{name}{suffix}", random_rows(300, seed=1, size=3), LABELS, embedding_size=3
+            )
+        )
+    assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_no_rows_make_an_empty_table(tmp_path: Path, suffix: str) -> None:
+    target = tmp_path / f"t{suffix}"
+    assert list(write_table(target, [], LABELS, embedding_size=4)) == []
+    assert {".csv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet}[suffix](target) == []
+    if suffix != ".parquet":
+        assert np.load(tmp_path / "t.embeddings.npy").shape == (0, 4)
+
+
+def test_row_groups_are_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In rows, and in bytes of embeddings."""
+    monkeypatch.setattr(parquet_table, "_GROUP_ROWS", 40)
+    monkeypatch.setattr(parquet_table, "_GROUP_BYTES", 1600)
+    rows = random_rows(100, seed=2, size=16)
+    list(write_table(tmp_path / "plain.parquet", rows, LABELS))
+    list(write_table(tmp_path / "wide.parquet", rows, LABELS, embedding_size=16))
+    assert group_sizes(tmp_path / "plain.parquet") == [40, 40, 20]
+    assert group_sizes(tmp_path / "wide.parquet") == [25, 25, 25, 25]
+
+
+def group_sizes(path: Path) -> list[int]:
+    metadata = pq.read_metadata(path)
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_embeddings_lie_beside_row_by_row(tmp_path: Path, suffix: str) -> None:
+    rows = random_rows(200, seed=3, size=5)
+    target = tmp_path / f"a.b{suffix}"
+    assert list(write_table(target, rows, LABELS, embedding_size=5)) == rows
+    assert names_in(tmp_path) == sorted([f"a.b{suffix}", "a.b.embeddings.npy"])
+    embeddings = np.load(tmp_path / "a.b.embeddings.npy", mmap_mode="r")
+    assert embeddings.dtype == np.float32
+    nothing = np.full(5, np.nan, np.float32)
+    expected = np.stack([nothing if row.embedding is None else row.embedding for row in rows])
+    assert np.array_equal(embeddings, expected, equal_nan=True)
+    assert np.isnan(expected).any(axis=1).sum() > 20
+    list(write_table(tmp_path / f"plain{suffix}", rows, LABELS))
+    assert target.read_bytes() == (tmp_path / f"plain{suffix}").read_bytes()
+
+
+def test_embeddings_are_a_column_of_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet_table, "_GROUP_ROWS", 64)
+    rows = random_rows(200, seed=3, size=5)
+    list(write_table(tmp_path / "t.parquet", rows, LABELS, embedding_size=5))
+    table = pq.read_table(tmp_path / "t.parquet")
+    assert str(table.schema.field("embedding").type) == "fixed_size_list<element: float>[5]"
+    expected = [None if row.embedding is None else row.embedding.tolist() for row in rows]
+    assert table["embedding"].to_pylist() == expected
+    assert names_in(tmp_path) == ["t.parquet"]
+    assert read_parquet(tmp_path / "t.parquet") == records_of(rows)
+
+
+def rows_that_fail() -> Iterator[Row]:
+    yield GOOD
+    raise StoppedError("the storage is gone")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_run_that_stops_leaves_the_old_table_and_nothing_else(tmp_path: Path, suffix: str) -> None:
+    target = tmp_path / f"t{suffix}"
+    target.write_text("old")
+    with pytest.raises(StoppedError, match="the storage is gone"):
+        list(write_table(target, rows_that_fail(), LABELS, embedding_size=2))
+    assert names_in(tmp_path) == [target.name]
+    assert target.read_text() == "old"
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_reader_that_leaves_early_gets_no_half_table(tmp_path: Path, suffix: str) -> None:
+    rows = write_table(tmp_path / f"t{suffix}", [GOOD, BAD], LABELS, embedding_size=2)
+    assert next(rows) is GOOD
+    assert not (tmp_path / f"t{suffix}").exists()
+    rows.close()  # type: ignore[attr-defined]
+    assert names_in(tmp_path) == []
+
+
+def test_a_folder_that_is_gone_stops_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(StoppedError, match=r"gone/t\.csv"):
+        list(write_table(tmp_path / "gone" / "t.csv", [GOOD], LABELS))
+
+
+_FULL_DISK = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from rrtn.runtime.errors import StoppedError
+from rrtn.runtime.tables.rows import Row
+from rrtn.runtime.tables.writer import write_table
+
+target, limit, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) or None
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+rng = np.random.default_rng(0)
+rows = (Row(file=rng.bytes(30), scores={"Awe": rng.random()}, embedding=rng.random(8, np.float32)) for _ in range(40_000))
+try:
+    for row in write_table(target, rows, ("Awe",), embedding_size=size):
+        pass
+except StoppedError as error:
+    print(error)
+    sys.exit(error.exit_code)
+"""
+
+
+def write_on_a_full_disk(
+    target: Path, *, limit: int = 0, size: int = 0, failpoint: str = ""
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "RRTN_FAILPOINT": failpoint}
+    command = [sys.executable, "-c", _FULL_DISK, str(target), str(limit), str(size)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("size", [0, 8])
+@pytest.mark.parametrize("limit", [0, 10_000, 1_000_000])  # bytes a file may have; 0: the fail-point stops it
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_full_disk_stops_and_the_same_command_goes_on(
+    tmp_path: Path, suffix: str, limit: int, size: int
+) -> None:
+    """Fault S3: one line, exit code 4, the old table whole, nothing else left."""
+    target = tmp_path / f"t{suffix}"
+    target.write_text("old")
+    failpoint = "" if limit else "write.fsync:enospc"
+    stopped = write_on_a_full_disk(target, limit=limit, size=size, failpoint=failpoint)
+    assert (stopped.returncode, stopped.stderr) == (4, "")
+    reason = "File too large" if limit else "No space left on device"
+    assert stopped.stdout == f"{target} | {reason} | expected a folder with space that can be written to\n"
+    assert names_in(tmp_path) == [target.name]
+    assert target.read_text() == "old"
+    assert write_on_a_full_disk(target, size=size).returncode == 0
+    assert target.stat().st_size > 1_000_000
+
+
+def test_the_names_that_check_table_takes(tmp_path: Path) -> None:
+    for name in ("a.csv", "a.JSONL", "a.b.Parquet"):
+        check_table(tmp_path / name, embeddings=True)
+    (tmp_path / "a.csv").write_text("old")
+    check_table(tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text() == "old"
+    assert names_in(tmp_path) == ["a.csv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("t.xlsx", r"t\.xlsx \| \.xlsx \| expected one of \.csv, \.jsonl, \.parquet"),
+        ("t", r"no suffix"),
+        ("folder.csv", r"is no regular file"),
+        ("pipe.csv", r"is no regular file"),
+        ("file/t.csv", r"file is no folder"),
+        ("gone/t.csv", r"gone is no folder"),
+        ("e.csv", r"e\.embeddings\.npy \| is no regular file"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused_before_anything_is_loaded(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "e.embeddings.npy").mkdir()
+    (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(ConfigError, match=message) as caught:
+        check_table(tmp_path / name, embeddings=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_takes_no_file_stops_before_anything_is_loaded(tmp_path: Path) -> None:
+    """Fault S4; /proc takes none from root either."""
+    with pytest.raises(StoppedError, match=r"t\.csv \| .* \| expected a folder with space"):
+        check_table(Path("/proc/self/t.csv"))
+    with pytest.raises(StoppedError, match="too long"):
+        check_table(tmp_path / f"{'x' * 300}.csv")
+
+
+def test_parquet_without_pyarrow_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    for write in (check_table, lambda target: list(write_table(target, [GOOD], LABELS))):
+        with pytest.raises(MissingExtraError, match=re.escape('pip install "rrtn[parquet]"')):
+            write(tmp_path / "t.parquet")
+    check_table(tmp_path / "t.jsonl")
+    assert names_in(tmp_path) == []
+
+
+def test_csv_and_jsonl_never_load_pyarrow(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from rrtn.runtime.tables.writer import check_table, write_table\n"
+        f"check_table(Path({str(tmp_path / 'a.parquet')!r}))\n"
+        f"for name in ('a.csv', 'a.jsonl'): list(write_table(Path({str(tmp_path)!r}) / name, [], ('Awe',)))\n"
+        "sys.exit('pyarrow' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+
+
+def test_top_rows_are_the_highest_in_order_and_equals_in_the_models() -> None:
+    row = Row(
+        file="-a.wav",
+        start=0.0,
+        end=1.0,
+        scores={"Awe": 0.5, "Joy": 0.9, "Fear": 0.5, "Calm": 0.1},
+        error="silent",
+    )
+    labels = ("Fear", "Awe", "Joy", "Calm")
+    assert list(top_rows([row, BAD], labels, 3)) == [
+        TopRow("'-a.wav", 0.0, 1.0, [("Joy", 0.9), ("Fear", 0.5), ("Awe", 0.5)], "silent"),
+        TopRow("'-gone.wav", None, None, [], "missing"),
+    ]
+    assert len(next(top_rows([row], labels, 10)).scores) == 4
+    with pytest.raises(ConfigError, match="--top"):
+        list(top_rows([row], labels, 0))

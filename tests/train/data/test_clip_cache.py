@@ -1,0 +1,304 @@
+"""The waveform cache: what read_audio gives, decoded once, whatever is interrupted or changed in between."""
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from rrtn.runtime.audio.reader import read_audio
+from rrtn.runtime.errors import AudioError, DataError, StoppedError
+from rrtn.runtime.spec import FrontendSpec
+from rrtn.train.data import clip_cache as clips
+from rrtn.train.data.clip_cache import ClipStore, clip_store, store_with_errors
+
+SHARD = 4  # files; the ten files below are then shards of 4, 4 and 2
+
+
+@pytest.fixture(autouse=True)
+def small_shards(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clips, "_SHARD_FILES", SHARD)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    """Ten recordings of 0.1 to 1 s at 8, 16 and 44.1 kHz."""
+    rng = np.random.default_rng(0)
+    files = [tmp_path / f"{i}.wav" for i in range(10)]
+    for i, path in enumerate(files):
+        rate = (8_000, 16_000, 44_100)[i % 3]
+        soundfile.write(path, rng.uniform(-0.3, 0.3, rate * (i + 1) // 10), rate)
+    return files
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each file was decoded."""
+    counts: Counter[str] = Counter()
+
+    def counting(path: Path, spec: FrontendSpec, **options: Any) -> Any:
+        counts[path.name] += 1
+        return read_audio(path, spec, **options)
+
+    monkeypatch.setattr(clips, "read_audio", counting)
+    return counts
+
+
+def shards(cache: Path) -> list[Path]:
+    """Those that count: the index is there, too."""
+    return sorted(path for path in (cache / "clips").glob("*.npy") if path.with_suffix(".json").exists())
+
+
+def shard_of(cache: Path, decode: Callable[[], object]) -> Path:
+    """The shard that `decode` adds."""
+    before = set(shards(cache)) if cache.exists() else set()
+    decode()
+    (added,) = set(shards(cache)) - before
+    return added
+
+
+def assert_holds(store: ClipStore, paths: list[Path], spec: FrontendSpec) -> None:
+    assert len(store) == len(paths)
+    for i, path in enumerate(paths):
+        samples = read_audio(path, spec).samples
+        assert store.lengths[i] == len(samples)
+        np.testing.assert_array_equal(store.waveform(i), samples)
+
+
+def test_samples_are_those_of_read_audio(paths: list[Path], spec: FrontendSpec) -> None:
+    assert_holds(clip_store(paths, spec), paths, spec)
+
+
+def test_each_file_is_decoded_once_and_never_again(
+    paths: list[Path], spec: FrontendSpec, decoded: Counter[str]
+) -> None:
+    clip_store(paths, spec)
+    assert decoded == dict.fromkeys((path.name for path in paths), 1)
+    decoded.clear()
+    assert_holds(clip_store(paths, spec), paths, spec)
+    assert not decoded
+
+
+def test_a_changed_file_renews_its_shard_and_no_other(
+    paths: list[Path], spec: FrontendSpec, decoded: Counter[str]
+) -> None:
+    clip_store(paths, spec)
+    decoded.clear()
+    soundfile.write(paths[5], np.random.default_rng(9).uniform(-0.3, 0.3, 5000), 16_000)
+    store = clip_store(paths, spec)
+    assert sorted(decoded) == ["4.wav", "5.wav", "6.wav", "7.wav"]
+    assert_holds(store, paths, spec)
+
+
+def test_a_file_of_equal_size_and_another_time_counts_as_changed(
+    paths: list[Path], spec: FrontendSpec, decoded: Counter[str]
+) -> None:
+    clip_store(paths, spec)
+    decoded.clear()
+    before = paths[9].stat()
+    os.utime(paths[9], ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    clip_store(paths, spec)
+    assert sorted(decoded) == ["8.wav", "9.wav"]
+
+
+def test_another_level_is_another_shard_and_another_clip_length_is_not(
+    paths: list[Path], spec: FrontendSpec, decoded: Counter[str]
+) -> None:
+    clip_store(paths, spec)
+    decoded.clear()
+    clip_store(paths, FrontendSpec(frames=100, n_mels=32))
+    assert not decoded
+    quieter = FrontendSpec(peak_dbfs=-20)
+    assert_holds(clip_store(paths, quieter), paths, quieter)
+    assert decoded.total() == len(paths)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_a_lost_shard_is_decoded_again_and_no_other(
+    suffix: str, paths: list[Path], spec: FrontendSpec, cache: Path, decoded: Counter[str]
+) -> None:
+    clip_store(paths[:4], spec)
+    second = shard_of(cache, lambda: clip_store(paths[:8], spec))
+    clip_store(paths, spec)
+    second.with_suffix(suffix).unlink()
+    decoded.clear()
+    assert_holds(clip_store(paths, spec), paths, spec)
+    assert sorted(decoded) == ["4.wav", "5.wav", "6.wav", "7.wav"]
+
+
+def test_an_interrupted_decoding_goes_on_where_it_was(
+    paths: list[Path], spec: FrontendSpec, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(path: Path, spec: FrontendSpec, **options: Any) -> Any:
+        if path.name == "6.wav":
+            raise StoppedError("the disk went away")
+        return read_audio(path, spec, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clips, "read_audio", failing)
+        with pytest.raises(StoppedError, match="the disk went away"):
+            clip_store(paths, spec)
+    assert len(shards(cache)) == 1
+    again: Counter[str] = Counter()
+
+    def counting(path: Path, spec: FrontendSpec, **options: Any) -> Any:
+        again[path.name] += 1
+        return read_audio(path, spec, **options)
+
+    monkeypatch.setattr(clips, "read_audio", counting)
+    assert_holds(clip_store(paths, spec), paths, spec)
+    assert sorted(again) == [f"{i}.wav" for i in range(4, 10)]
+
+
+def test_a_kill_between_a_shards_two_files_leaves_no_shard(
+    paths: list[Path], spec: FrontendSpec, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index comes last: a shard that has one is whole."""
+
+    def fails(target: Path, document: Any) -> None:
+        raise StoppedError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clips, "write_json", fails)
+        with pytest.raises(StoppedError):
+            clip_store(paths, spec)
+    assert len(list((cache / "clips").glob("*.npy"))) == 1
+    assert shards(cache) == []
+    assert_holds(clip_store(paths, spec), paths, spec)
+
+
+def test_nothing_but_shards_is_left_in_the_cache(paths: list[Path], spec: FrontendSpec, cache: Path) -> None:
+    clip_store(paths, spec)
+    expected = {name for shard in shards(cache) for name in (shard.name, f"{shard.stem}.json")}
+    assert len(expected) == 6
+    assert {path.name for path in (cache / "clips").iterdir()} == expected
+
+
+def test_the_pieces_are_the_recordings_one_behind_the_other(paths: list[Path], spec: FrontendSpec) -> None:
+    store = clip_store(paths, spec)
+    assert [len(piece) for piece in store.shards] == [store.lengths[i : i + SHARD].sum() for i in (0, 4, 8)]
+    samples = [read_audio(path, spec).samples for path in paths]
+    np.testing.assert_array_equal(np.concatenate(store.shards), np.concatenate(samples))
+
+
+def test_the_digest_is_of_the_content_wherever_it_lies(
+    paths: list[Path], spec: FrontendSpec, tmp_path: Path
+) -> None:
+    (tmp_path / "moved").mkdir()
+    moved = [Path(shutil.copyfile(path, tmp_path / "moved" / f"x{path.name}")) for path in paths]
+    for path in moved:
+        os.utime(path, ns=(1, 1))
+    digest = clip_store(paths, spec).digest
+    assert clip_store(paths, spec).digest == digest  # from the cache
+    assert clip_store(moved, spec).digest == digest
+
+
+def test_the_digest_sees_one_sample_and_the_order(paths: list[Path], spec: FrontendSpec) -> None:
+    digests = [
+        clip_store(chosen, spec).digest for chosen in (paths, paths[:-1], [paths[1], paths[0], *paths[2:]])
+    ]
+    samples, rate = soundfile.read(paths[3], dtype="int16")
+    samples[len(samples) // 2] += 8
+    soundfile.write(paths[3], samples, rate)
+    digests.append(clip_store(paths, spec).digest)
+    assert len(set(digests)) == len(digests)
+
+
+def test_the_digest_sees_where_files_begin(spec: FrontendSpec, tmp_path: Path) -> None:
+    """Equal samples one behind the other, cut at another place."""
+    samples = np.random.default_rng(0).integers(-999, 999, 8000).astype(np.int16)
+    samples[[10, -10]] = 1000  # the peak of every piece, which is set to the same level
+    stores = []
+    for cut in (3000, 5000):
+        pair = [tmp_path / f"{cut}-{i}.wav" for i in range(2)]
+        for path, part in zip(pair, np.split(samples, [cut]), strict=True):
+            soundfile.write(path, part, 16_000)
+        stores.append(clip_store(pair, spec))
+    np.testing.assert_array_equal(stores[0].shards[0], stores[1].shards[0])
+    assert stores[0].digest != stores[1].digest
+
+
+def test_waveforms_are_mapped_and_cannot_be_written_to(paths: list[Path], spec: FrontendSpec) -> None:
+    waveform = clip_store(paths, spec).waveform(7)
+    assert isinstance(waveform, np.memmap)
+    assert waveform.dtype == np.int16
+    assert not waveform.flags.writeable
+
+
+def test_a_batch_is_cut_at_its_starts_and_padded_with_zeros(paths: list[Path]) -> None:
+    spec = FrontendSpec(frames=31)  # 4,800 samples; the files have 1,600 to 16,000
+    store = clip_store(paths, spec)
+    indices, starts = np.array([9, 0, 9, 2]), np.array([16_000 - 4_800, 0, 123, 4_799])
+    batch = store.clips(indices, starts, spec)
+    assert batch.shape == (4, 4_800)
+    np.testing.assert_array_equal(batch[0], store.waveform(9)[-4_800:])
+    np.testing.assert_array_equal(batch[1], np.append(store.waveform(0), np.zeros(3_200, np.int16)))
+    np.testing.assert_array_equal(batch[2], store.waveform(9)[123 : 123 + 4_800])
+    np.testing.assert_array_equal(batch[3], np.append(store.waveform(2)[-1:], np.zeros(4_799, np.int16)))
+
+
+def test_bad_files_are_named_and_the_good_shards_are_kept(
+    paths: list[Path], spec: FrontendSpec, decoded: Counter[str]
+) -> None:
+    for path in (*paths[4:7], paths[9]):
+        path.write_bytes(b"no audio")
+    refusal = r"^4 of 10 files cannot be decoded \| 4\.wav: .*5\.wav: .*6\.wav: .* and 1 more$"
+    with pytest.raises(DataError, match=refusal):
+        clip_store(paths, spec)
+    assert decoded.total() == 10  # all were looked at before the refusal
+    decoded.clear()
+    with pytest.raises(DataError, match=refusal):
+        clip_store(paths, spec)
+    assert sorted(decoded) == ["4.wav", "5.wav", "6.wav", "7.wav", "8.wav", "9.wav"]
+
+
+def test_store_with_errors_has_bad_files_without_samples_and_asks_them_again(
+    paths: list[Path], spec: FrontendSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(path: Path, spec: FrontendSpec, **options: Any) -> Any:
+        if path in paths[:4] or path == paths[6]:
+            raise AudioError("permission", "not allowed")
+        return read_audio(path, spec, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clips, "read_audio", unreadable)
+        store = store_with_errors(paths, spec, label="decode")
+    bad = [True] * 4 + [False, False, True, False, False, False]
+    assert store.errors == ["permission: not allowed" if is_bad else "" for is_bad in bad]
+    for i, path in enumerate(paths):
+        np.testing.assert_array_equal(store.waveform(i), [] if bad[i] else read_audio(path, spec).samples)
+    assert_holds(
+        clip_store(paths, spec), paths, spec
+    )  # the permissions are there now; size and time are as before
+
+
+def test_peaks_are_those_of_the_files_and_not_of_the_levelled_samples(
+    spec: FrontendSpec, tmp_path: Path
+) -> None:
+    """Stereo, 44.1 kHz: the mean of the channels and the resampled wave have other peaks."""
+    rng = np.random.default_rng(4)
+    paths = [tmp_path / f"{i}.wav" for i in range(5)]
+    for i, path in enumerate(paths):
+        soundfile.write(path, rng.uniform(-1, 1, (9000, 2)) * 2.0**-i, 44_100, subtype="FLOAT")
+    peaks = [np.abs(soundfile.read(path)[0]).max() for path in paths]
+    np.testing.assert_allclose(clip_store(paths, spec).peaks, peaks, rtol=1e-6)
+    np.testing.assert_allclose(clip_store(paths, spec).peaks, peaks, rtol=1e-6)  # from the cache
+
+
+def test_the_cache_folder_is_the_users_and_else_a_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RRTN_CACHE", str(tmp_path / "chosen"))
+    assert clips.cache_folder() == tmp_path / "chosen"
+    monkeypatch.delenv("RRTN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert clips.cache_folder() == tmp_path / "xdg/rrtn"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert clips.cache_folder() == tmp_path / "rrtn-cache"

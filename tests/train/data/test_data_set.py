@@ -1,0 +1,139 @@
+"""A good folder becomes the right clips and ratings; what is refused is in faults/test_train_faults.py."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rrtn.runtime.errors import DataError
+from rrtn.train.data.data_set import read_data
+
+MakeData = Callable[..., Path]
+
+
+def columns_turned(lines: list[str]) -> list[str]:
+    """The same table with its columns from right to left."""
+    return [",".join(reversed(line.split(","))) for line in lines]
+
+
+def with_column(lines: list[str], name: str, value: str) -> list[str]:
+    return [f"{line},{value if i else name}" for i, line in enumerate(lines)]
+
+
+def test_rows_go_to_their_splits_in_the_order_of_the_table(make_data: MakeData) -> None:
+    data = read_data(make_data())
+    assert [clip.file_id for clip in data.splits["Train"].clips] == [f"[{i:05d}]" for i in range(8)]
+    assert [clip.line for clip in data.splits["Val"].clips] == [10, 11, 12, 13]
+    assert [clip.path.name for clip in data.splits["Test"].clips] == ["00012.wav", "00013.wav"]
+    assert data.warnings == ()
+
+
+def test_ratings_are_those_of_the_csv(make_data: MakeData, csv_lines: list[str]) -> None:
+    data = read_data(make_data())
+    written = np.array([line.split(",")[-2:] for line in csv_lines[1:9]], dtype=np.float32)
+    assert data.targets == ("Awe", "Fear")
+    np.testing.assert_array_equal(data.splits["Train"].ratings, written)
+
+
+def test_blank_labels_of_test_are_nan(make_data: MakeData) -> None:
+    ratings = read_data(make_data()).splits["Test"].ratings
+    assert ratings.shape == (2, 2)
+    assert np.isnan(ratings).all()
+
+
+def test_columns_are_found_by_name_whatever_their_order(make_data: MakeData, csv_lines: list[str]) -> None:
+    usual, turned = read_data(make_data()), read_data(make_data(columns_turned(csv_lines)))
+    assert turned.targets == ("Fear", "Awe")
+    np.testing.assert_array_equal(turned.splits["Val"].ratings[:, ::-1], usual.splits["Val"].ratings)
+    assert turned.splits["Val"].clips == usual.splits["Val"].clips
+
+
+def test_chosen_targets_come_in_the_chosen_order(make_data: MakeData) -> None:
+    folder = make_data()
+    both = read_data(folder).splits["Train"].ratings
+    data = read_data(folder, ("Fear", "Awe"))
+    assert data.targets == ("Fear", "Awe")
+    np.testing.assert_array_equal(data.splits["Train"].ratings, both[:, ::-1])
+    assert read_data(folder, ["Fear"]).splits["Train"].ratings.shape == (8, 1)
+
+
+def test_an_unknown_target_is_refused_with_the_columns_that_there_are(make_data: MakeData) -> None:
+    with pytest.raises(DataError, match=r"--targets \| Joy \| .*File_ID.*Awe, Fear"):
+        read_data(make_data(), ("Joy", "Awe"))
+
+
+def test_numeric_metadata_is_no_target(make_data: MakeData, csv_lines: list[str]) -> None:
+    assert read_data(make_data(with_column(csv_lines, "Country", "2"))).targets == ("Awe", "Fear")
+
+
+def test_a_column_of_text_is_no_target_and_is_named(make_data: MakeData, csv_lines: list[str]) -> None:
+    data = read_data(make_data(with_column(csv_lines, "Remark", "fine")))
+    assert data.targets == ("Awe", "Fear")
+    assert len(data.warnings) == 1
+    assert "ignored: Remark" in data.warnings[0]
+
+
+def test_without_any_numeric_column_nothing_can_be_trained(make_data: MakeData, csv_lines: list[str]) -> None:
+    with pytest.raises(DataError, match="no numeric target column"):
+        read_data(make_data([line.rsplit(",", 2)[0] for line in csv_lines]))
+
+
+@pytest.mark.parametrize("written", ["[00003]", "00003", "00003.wav"])
+def test_a_file_is_found_however_its_id_is_written(
+    make_data: MakeData, csv_lines: list[str], written: str
+) -> None:
+    csv_lines[4] = csv_lines[4].replace("[00003]", written)
+    folder = make_data(csv_lines)
+    clip = read_data(folder).splits["Train"].clips[3]
+    assert (clip.file_id, clip.path) == (written, folder / "wav/00003.wav")
+
+
+def test_files_may_lie_in_folders_below_wav(make_data: MakeData, csv_lines: list[str]) -> None:
+    csv_lines[4] = csv_lines[4].replace("[00003]", "[anna/3.flac]")
+    folder = make_data(csv_lines)
+    (folder / "wav/anna").mkdir()
+    (folder / "wav/00003.wav").rename(folder / "wav/anna/3.flac")
+    assert read_data(folder).splits["Train"].clips[3].path == folder / "wav/anna/3.flac"
+
+
+def test_the_country_is_the_readable_one(make_data: MakeData, csv_lines: list[str]) -> None:
+    both = read_data(make_data(with_column(csv_lines, "Country", "2")))
+    only_number = read_data(make_data([line.replace("Country_string", "Country") for line in csv_lines]))
+    assert {clip.country for clip in both.splits["Train"].clips} == {"USA"}
+    assert {clip.country for clip in only_number.splits["Train"].clips} == {"USA"}
+
+
+def test_without_a_subject_column_speakers_are_unknown_and_no_leak(
+    make_data: MakeData, csv_lines: list[str]
+) -> None:
+    csv_lines[0] = csv_lines[0].replace("Subject_ID", "Info")
+    data = read_data(make_data(csv_lines))
+    assert {clip.speaker for clip in data.splits["Train"].clips} == {""}
+    assert data.warnings == ()
+
+
+def test_a_single_csv_of_another_name_is_taken_and_two_are_refused(make_data: MakeData) -> None:
+    folder = make_data()
+    (folder / "data_info.csv").rename(folder / "labels.csv")
+    assert len(read_data(folder).splits["Train"].clips) == 8
+    (folder / "more.csv").write_text("")
+    with pytest.raises(DataError, match=r"2 CSV files, none named data_info\.csv"):
+        read_data(folder)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere \| not a folder"):
+        read_data(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("split", ["Train", "Val"])
+def test_too_few_rows_of_a_split_are_refused(make_data: MakeData, csv_lines: list[str], split: str) -> None:
+    rows = [line for line in csv_lines[1:] if f",{split}," in line]
+    with pytest.raises(DataError, match=rf"1 rows with Split {split} \| expected at least 2"):
+        read_data(make_data([line for line in csv_lines if line not in rows[1:]]))
+
+
+def test_a_test_split_is_not_needed(make_data: MakeData, csv_lines: list[str]) -> None:
+    data = read_data(make_data(csv_lines[:13]))
+    assert data.splits["Test"].clips == ()
+    assert data.splits["Test"].ratings.shape == (0, 2)

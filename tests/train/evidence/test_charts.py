@@ -1,0 +1,120 @@
+"""Pictures are well formed, and what is seen is what was given."""
+
+import base64
+import io
+import re
+import struct
+import xml.etree.ElementTree as ElementTree
+import zlib
+
+import numpy as np
+import pytest
+from markupsafe import escape
+from rrtn.train.evidence.charts import interval_chart, line_chart, scatter, spectrogram
+
+
+def attributes(svg: str, tag: str, *names: str) -> list[tuple[float, ...]]:
+    return [tuple(float(e.attrib[name]) for name in names) for e in ElementTree.fromstring(svg).iter(tag)]
+
+
+def points_of(svg: str) -> list[list[tuple[float, ...]]]:
+    lines = [e.attrib["points"] for e in ElementTree.fromstring(svg).iter("polyline")]
+    return [[tuple(map(float, point.split(","))) for point in line.split()] for line in lines]
+
+
+def test_lines_rise_where_values_rise() -> None:
+    svg = line_chart(
+        {"<a>": [0.0, 1.0, 0.5], "b": [1.0, 1.0, 1.0]}, x=[1, 2, 3], x_label="epoch", y_label="CCC"
+    )
+    a, b = points_of(svg)
+    assert a[0][1] > a[2][1] > a[1][1] == b[0][1] == b[1][1]
+    assert [x for x, _ in a] == [x for x, _ in b] == sorted(x for x, _ in a)
+
+
+@pytest.mark.parametrize(("x", "ticks"), [([1, 2, 3], "123"), ([1, 2], "12"), ([7], "78")])
+def test_there_is_no_half_epoch(x: list[int], ticks: str) -> None:
+    svg = ElementTree.fromstring(line_chart({"a": [0.1] * len(x)}, x=x, x_label="epoch", y_label="CCC"))
+    bottom = max(float(e.attrib["y"]) for e in svg.iter("text") if e.text in ticks)
+    assert "".join(e.text or "" for e in svg.iter("text") if float(e.get("y", 0)) == bottom) == ticks
+
+
+def test_one_epoch_and_a_constant_are_drawn_too() -> None:
+    (line,) = points_of(line_chart({"a": [0.3]}, x=[1], x_label="epoch", y_label="CCC"))
+    assert np.isfinite(line).all()
+
+
+def test_names_at_the_ends_do_not_lie_on_each_other() -> None:
+    svg = line_chart({name: [0.0, 0.5] for name in "abcdefgh"}, x=[1, 2], x_label="epoch", y_label="CCC")
+    ends = sorted(
+        float(e.attrib["y"]) for e in ElementTree.fromstring(svg).iter("text") if (e.text or "") in "abcdefgh"
+    )
+    assert min(np.diff(ends[-8:])) >= 13.9
+
+
+def test_long_names_have_room() -> None:
+    """Names of runs, as they come: 20261123-101500-cnn14-rrtn-ruwl."""
+    svg = line_chart(
+        {"short": [0.0, 1.0], f"runs/{'x' * 30}": [1.0, 0.0]}, x=[1, 2], x_label="epoch", y_label="CCC"
+    )
+    width = float(ElementTree.fromstring(svg).attrib["viewBox"].split()[2])
+    named = {
+        e.text or "": float(e.attrib["x"])
+        for e in ElementTree.fromstring(svg).iter("text")
+        if "fill" in e.attrib
+    }
+    assert set(named) == {"short", f"…{'x' * 29}"}
+    assert {x for line in points_of(svg) for x, _ in line} == {52.0, named["short"] - 6}
+    assert all(x + 8 * len(text) <= width for text, x in named.items())
+
+
+def test_a_small_chart_has_no_names_and_ends_near_its_edge() -> None:
+    svg = line_chart({"CCC loss": [1.0, 0.5]}, x=[1, 2], x_label="epoch", y_label="loss", small=True)
+    texts = [e.text for e in ElementTree.fromstring(svg).iter("text")]
+    assert not {"CCC loss", "loss"} & set(texts)
+    assert "epoch" in texts
+    width = float(ElementTree.fromstring(svg).attrib["viewBox"].split()[2])
+    ((_, (end, _)),) = points_of(svg)
+    assert width - 20 < end < width
+
+
+def test_text_in_a_drawing_is_escaped_and_a_template_takes_the_drawing_as_it_is() -> None:
+    name = "<b>&\"'"
+    for svg in (
+        line_chart({name: [0.0, 1.0]}, x=[1, 2], x_label=name, y_label=name),
+        scatter([0.5], [0.5], x_label=name, y_label=name),
+        interval_chart([name], [0.2], [0.1], [0.3], x_label=name),
+    ):
+        assert escape(svg) == svg
+        assert [e.text for e in ElementTree.fromstring(svg).iter("text")].count(name) >= 2
+
+
+def test_points_are_where_they_belong() -> None:
+    svg = scatter([0.0, 1.0, 0.5], [0.0, 1.0, 0.5], x_label="rated", y_label="predicted")
+    low, high, middle = attributes(svg, "circle", "cx", "cy")
+    assert middle == pytest.approx(((low[0] + high[0]) / 2, (low[1] + high[1]) / 2), abs=0.1)
+    assert (high[0] > low[0], high[1] < low[1]) == (True, True)
+
+
+def test_an_interval_holds_its_dot() -> None:
+    svg = interval_chart(["a", "b"], [0.2, 0.7], [0.1, 0.5], [0.3, 0.8], x_label="CCC")
+    dots = [cx for (cx,) in attributes(svg, "circle", "cx")]
+    bars = re.findall(r'<line x1="([0-9.]+)" x2="([0-9.]+)" y1="[0-9.]+" y2="[0-9.]+" stroke="#1b4965"', svg)
+    assert [float(a) < dot < float(b) for (a, b), dot in zip(bars, dots, strict=True)] == [True, True]
+
+
+def test_a_spectrogram_is_a_png_of_its_values() -> None:
+    """Read by hand: time to the right, high mels above, the louder the darker."""
+    log_mel = np.full((3, 2), -100.0, np.float32)
+    log_mel[2, 1] = 20
+    source = re.search(r'base64,([^"]+)', spectrogram(log_mel))
+    assert source
+    file = io.BytesIO(base64.b64decode(source[1]))
+    assert file.read(8) == b"\x89PNG\r\n\x1a\n"
+    chunks = {}
+    while header := file.read(8):
+        length, kind = struct.unpack(">I4s", header)
+        chunks[kind] = file.read(length)
+        assert struct.unpack(">I", file.read(4))[0] == zlib.crc32(kind + chunks[kind])
+    assert struct.unpack(">IIBB", chunks[b"IHDR"][:10]) == (3, 2, 8, 0)
+    rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(2, 4)
+    assert rows.tolist() == [[0, 255, 255, 0], [0, 255, 255, 255]]

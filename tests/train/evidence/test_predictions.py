@@ -1,0 +1,52 @@
+"""Predictions on disk: what was written comes back to the bit, and a submission is in the
+challenge's form.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rrtn.runtime.errors import DataError
+from rrtn.train.evidence.predictions import Predictions, read_predictions, write_predictions, write_submission
+
+
+def predictions(rated: float = 0.5) -> Predictions:
+    rng = np.random.default_rng(0)
+    return Predictions(
+        file_ids=("[3]", "[1]", "[2]"),
+        speakers=("b", "", 'a,"x"'),
+        targets=("Awe", "=Joy, of rated"),
+        scores=rng.uniform(0, 1, (3, 2)).astype(np.float32).astype(np.float64),
+        rated=np.full((3, 2), rated),
+    )
+
+
+@pytest.mark.parametrize("rated", [0.1, np.nan])
+def test_what_was_written_comes_back_to_the_bit(rated: float, tmp_path: Path) -> None:
+    before = predictions(rated)
+    write_predictions(tmp_path / "new/Val.csv", before)
+    after = read_predictions(tmp_path / "new/Val.csv")
+    assert (after.file_ids, after.speakers, after.targets) == (
+        before.file_ids,
+        before.speakers,
+        before.targets,
+    )
+    np.testing.assert_array_equal(after.scores, before.scores)
+    np.testing.assert_array_equal(after.rated, before.rated)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "File_ID,Awe\n1,2\n", "File_ID,Subject_ID,A,A rated\n1,s,0.5\n", "\xff"]
+)
+def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "Val.csv").write_text(content, encoding="latin-1")
+    with pytest.raises(DataError, match=r"Val\.csv"):
+        read_predictions(tmp_path / "Val.csv")
+
+
+def test_a_submission_has_brackets_and_the_datas_order(tmp_path: Path) -> None:
+    write_submission(tmp_path / "test.csv", predictions(np.nan))
+    header, *rows = (tmp_path / "test.csv").read_text().splitlines()
+    assert header == 'File_ID,Awe,"=Joy, of rated"'
+    assert [row.split(",")[0] for row in rows] == ["[3]", "[1]", "[2]"]
+    assert rows[0] == "[3],0.636962,0.269787"

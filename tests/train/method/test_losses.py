@@ -1,0 +1,141 @@
+"""The losses against written-out float64 references, others' implementations, and their own gradients."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from lightly.loss import BarlowTwinsLoss
+from rrtn.train.method.losses import bt_loss, ccc_loss, cross_correlation, ruwl_loss, ruwl_weights
+from torch import Tensor
+from torchmetrics.functional import concordance_corrcoef
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def written_out_ccc_loss(x: Tensor, y: Tensor) -> float:
+    """Eq. 1 with loops and Python floats."""
+    losses = []
+    for k in range(x.shape[1]):
+        a, b = x[:, k].tolist(), y[:, k].tolist()
+        n = len(a)
+        m_a, m_b = math.fsum(a) / n, math.fsum(b) / n
+        s_aa = math.fsum((v - m_a) ** 2 for v in a) / n
+        s_bb = math.fsum((v - m_b) ** 2 for v in b) / n
+        s_ab = math.fsum((v - m_a) * (w - m_b) for v, w in zip(a, b, strict=True)) / n
+        losses.append(1 - 2 * s_ab / (s_aa + s_bb + (m_a - m_b) ** 2))
+    return math.fsum(losses) / len(losses)
+
+
+def written_out_bt_loss(z_a: Tensor, z_b: Tensor, weight: float) -> float:
+    """Eqs. 2 and 3 with loops, BatchNorm's epsilon included."""
+    n, d = z_a.shape
+
+    def standardised(z: Tensor) -> list[list[float]]:
+        columns = []
+        for i in range(d):
+            column = z[:, i].tolist()
+            mean = math.fsum(column) / n
+            variance = math.fsum((v - mean) ** 2 for v in column) / n
+            columns.append([(v - mean) / math.sqrt(variance + 1e-5) for v in column])
+        return columns
+
+    a, b = standardised(z_a), standardised(z_b)
+    loss = 0.0
+    for i in range(d):
+        for j in range(d):
+            c_ij = math.fsum(v * w for v, w in zip(a[i], b[j], strict=True)) / n
+            loss += (1 - c_ij) ** 2 if i == j else weight * c_ij**2
+    return loss
+
+
+def test_ccc_loss_is_equation_1() -> None:
+    x, y = random(9, 4, seed=1), random(9, 4, seed=2)
+    assert ccc_loss(x, y).item() == pytest.approx(written_out_ccc_loss(x, y), rel=1e-12)
+
+
+def test_ccc_loss_agrees_with_torchmetrics() -> None:
+    """torchmetrics' is unbiased in all moments, which leaves only the means' term different:
+    compare at equal means.
+    """
+    x, y = random(50, 3, seed=3), random(50, 3, seed=4)
+    x, y = x - x.mean(0), y - y.mean(0)
+    assert ccc_loss(x, y).item() == pytest.approx(1 - concordance_corrcoef(x, y).mean().item(), rel=1e-6)
+
+
+def test_ccc_loss_is_zero_for_equal_and_two_for_opposite_ratings() -> None:
+    y = random(20, 2)
+    y = y - y.mean(0)
+    assert ccc_loss(y, y).item() == pytest.approx(0, abs=1e-12)
+    assert ccc_loss(-y, y).item() == pytest.approx(2, abs=1e-12)
+
+
+def test_ccc_loss_gradient() -> None:
+    y = random(6, 3, seed=5)
+    assert torch.autograd.gradcheck(lambda x: ccc_loss(x, y), random(6, 3, seed=6).requires_grad_())
+
+
+def test_bt_loss_is_equations_2_and_3() -> None:
+    z_a, z_b = random(7, 5, seed=7), random(7, 5, seed=8)
+    loss = bt_loss(cross_correlation(z_a, z_b), off_diagonal=0.001)
+    assert loss.item() == pytest.approx(written_out_bt_loss(z_a, z_b, 0.001), rel=1e-12)
+
+
+def test_bt_loss_agrees_with_lightly() -> None:
+    z_a, z_b = random(16, 32, seed=9), random(16, 32, seed=10)
+    theirs = BarlowTwinsLoss(lambda_param=0.001)(z_a, z_b)
+    assert bt_loss(cross_correlation(z_a, z_b), off_diagonal=0.001).item() == pytest.approx(
+        theirs.item(), rel=1e-12
+    )
+
+
+def test_cross_correlation_is_batch_norm_without_affine() -> None:
+    z_a, z_b = random(12, 6, seed=11), random(12, 6, seed=12) * 5 + 3
+    norm = torch.nn.BatchNorm1d(6, affine=False).double()
+    reference = norm(z_a).T @ norm(z_b) / 12
+    torch.testing.assert_close(cross_correlation(z_a, z_b), reference, rtol=1e-12, atol=1e-12)
+
+
+def test_bt_loss_of_equal_uncorrelated_views_is_near_zero_and_ignores_scale_and_shift() -> None:
+    z = torch.linalg.qr(random(64, 8) - random(64, 8).mean(0)).Q * 8
+    z = z - z.mean(0)
+    loss = bt_loss(cross_correlation(z, z * 3 + 1), off_diagonal=0.001)
+    assert loss.item() < 1e-2
+
+
+def test_bt_loss_gradient() -> None:
+    z_b = random(6, 4, seed=13)
+    z_a = random(6, 4, seed=14).requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: bt_loss(cross_correlation(z, z_b), off_diagonal=0.001), z_a)
+
+
+def test_losses_leave_their_inputs_untouched() -> None:
+    """c may be logged afterwards."""
+    c = random(4, 4)
+    before = c.clone()
+    bt_loss(c, off_diagonal=0.001)
+    assert torch.equal(c, before)
+
+
+def test_ruwl_loss_is_equations_5_and_6() -> None:
+    losses, lambdas = [0.7, 0.9, 2000.0], [1.0, 1.0, 1e-8]
+    c = [0.9, -1.1, 0.02]
+    expected = abs(2 - sum(map(abs, c)))
+    for loss, lam, c_t in zip(losses, lambdas, c, strict=True):
+        expected += lam / c_t**2 * loss + math.log(1 + c_t**2)
+    came = ruwl_loss(*(torch.tensor(values, dtype=torch.float64) for values in (losses, c, lambdas)))
+    assert came.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_ruwl_starts_with_the_fixed_weights_of_the_paper() -> None:
+    weights = ruwl_weights(torch.tensor([1, 1, 0.01]).double(), torch.tensor([1, 1, 1e-8]).double())
+    np.testing.assert_allclose(weights, [1, 1, 1e-4], rtol=1e-6)
+
+
+def test_ruwl_loss_gradient_with_respect_to_losses_and_c() -> None:
+    lambdas = torch.tensor([1.0, 1.0, 1e-8], dtype=torch.float64)
+    losses = torch.tensor([0.7, 0.9, 20.0], dtype=torch.float64, requires_grad=True)
+    c = torch.tensor([0.9, 1.2, 0.05], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda a, b: ruwl_loss(a, b, lambdas), (losses, c))

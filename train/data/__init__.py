@@ -1,0 +1,1 @@
+"""What is learned from: data sets, decoded clips, a synthetic corpus."""

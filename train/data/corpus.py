@@ -1,0 +1,291 @@
+"""Synthetic vocal bursts in the Hume-VB layout: ten intensities drive a voice, raters hear them with
+some noise.
+
+What each emotion does to the voice follows Sauter et al. 2010, Cowen et al. 2019 and Anikin 2019
+(bursts), Bachorowski et al. 2001 (laughter), Juslin & Laukka 2003 (pitch, level, tempo), Arnal et
+al. 2015 (screams). It is a test signal, not a model of people: what differs between countries and
+speakers is drawn by chance.
+"""
+
+import csv
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.cpus import usable_cpus
+from ...runtime.errors import ConfigError, DataError
+from ...runtime.files import atomic_path
+from .voice import SAMPLING_RATE, Gesture, Speaker, burst
+
+Floats = NDArray[np.float64]
+
+# Columns of the table below: fields of `voice.Gesture`, in its units.
+# fmt: off
+_FIELDS = ("length", "f0", "slope", "arch", "declination", "rate", "irregularity", "duty", "attack", "crescendo",
+           "effort", "breath", "openness", "frontness", "glide", "tremor_rate", "tremor_depth", "roughness",
+           "gasp", "sigh")
+
+_EMOTIONS: dict[str, tuple[float, ...]] = {
+    # len  f0 slope arch decl rate irr duty  att cresc effo brea open fron glid tr/s trem roug gasp sigh
+    # "whoa": low, soft and breathy, a slow swell that opens, then a breath let out
+    "Awe":
+    ( 1.9,  3,  0,  5, -1, 0.6, 0.0, 0.9, .150,   3, 0.1, 0.6, 0.3, 0.0,  0.7,  5, 0.0, 0.0, 0.1, 0.6),
+    # "woo-hoo": high, loud, quick syllables that each rise, and grow
+    "Excitement":
+    ( 1.5, 11,  6,  0,  3, 2.6, 0.1, 0.8, .020,   8, 0.7, 0.1, 0.2, 0.2,  0.0,  5, 0.0, 0.0, 0.1, 0.0),
+    # laughter: five short regular "ha" a second, each falling, the bout sinking and fading (Bachorowski)
+    "Amusement":
+    ( 1.9,  6, -3,  0, -6, 5.0, 0.0, 0.5, .012, -12, 0.5, 0.7, 0.9, 0.3,  0.0,  5, 0.0, 0.1, 0.0, 0.1),
+    # "uh ... hm": low, soft, closing; short pieces at irregular intervals, a creak
+    "Awkwardness":
+    ( 1.6, -2,  0,  0, -1, 2.4, 0.9, 0.3, .040,  -3, 0.2, 0.1, 0.2, 0.6, -0.6,  5, 0.0, 0.4, 0.0, 0.1),
+    # a gasp, then a high thin voice that trembles fast
+    "Fear":
+    ( 1.5, 13,  1,  0,  2, 1.4, 0.1, 0.7, .020,   0, 0.4, 0.6, 0.6, 1.0,  0.0, 10, 1.2, 0.1, 0.8, 0.0),
+    # a scream: one long "aah", highest, loudest, rough (Arnal)
+    "Horror":
+    ( 1.9, 13, -2,  3,  0, 0.6, 0.0, 0.9, .015,   4, 1.0, 0.2, 1.0, 0.6,  0.0,  8, 0.3, 0.9, 0.3, 0.0),
+    # wails: tense syllables that each fall far, growing, somewhat rough
+    "Distress":
+    ( 1.7,  7, -7,  0,  2, 1.6, 0.2, 0.9, .060,   5, 0.7, 0.1, 0.6, 1.0, -0.3,  7, 0.6, 0.6, 0.0, 0.1),
+    # "yeah": loud, bright, sustained, opening, pitch up to the end with a slow vibrato
+    "Triumph":
+    ( 1.7,  5,  5,  2,  3, 0.8, 0.0, 0.9, .030,   4, 1.0, 0.0, 0.8, 0.2,  0.7,  5, 0.7, 0.1, 0.0, 0.0),
+    # sobs or a moan: low, soft, breathy, falling and fading, a long sigh
+    "Sadness":
+    ( 1.7,  0, -5,  0, -5, 1.8, 0.3, 0.7, .110,  -8, 0.1, 0.5, 0.4, 0.6, -0.3,  4, 0.6, 0.1, 0.0, 0.9),
+    # a sharp gasp, then one short "oh?" that leaps up
+    "Surprise":
+    ( 1.0,  7,  9,  0,  2, 0.9, 0.0, 0.4, .008,  -3, 0.4, 0.3, 0.7, 0.0, -0.5,  5, 0.0, 0.0, 0.9, 0.0),
+}
+# Standard deviations between speakers and between the clips of one, then what a throat can do.
+_HABIT = np.array([ .1,  2,  1,  1,  1, 0.3, 0.1, .06, .010,   2, .12, .10, .10, .10,  0.1,  1, 0.1, .12, .12, .12])
+_WHIM  = np.array([ .5,  2,  1,  1,  1, 0.3, 0.1, .06, .010,   2, .10, .08, .08, .08,  0.1,  1, 0.1, .10, .10, .10])
+_LEAST = np.array([ .7, -6,-12, -3,-12, 0.4, 0.0, .25, .004, -20, 0.0, .05, 0.0, 0.0, -1.0,  3, 0.0, 0.0, 0.0, 0.0])
+_MOST  = np.array([5.0, 18, 12,  9,  9, 6.5, 1.2, .95, .250,  15, 1.0, 0.9, 1.0, 1.0,  1.0, 12, 1.8, 1.0, 1.0, 1.0])
+
+# Which emotions are felt together, 0 .. 9: the weight with which the row's emotion calls the column's.
+_COMPANY = np.array([
+    # awe exc amu awk fea hor dis tri sad sur
+    [  0,  4,  2,  1,  1,  1,  1,  3,  3,  9],  # Awe
+    [  4,  0,  7,  1,  1,  0,  0,  8,  0,  5],  # Excitement
+    [  2,  7,  0,  5,  0,  0,  0,  5,  0,  3],  # Amusement
+    [  1,  1,  6,  0,  2,  1,  4,  0,  4,  2],  # Awkwardness
+    [  1,  1,  0,  1,  0,  9,  7,  0,  2,  6],  # Fear
+    [  1,  0,  0,  1,  9,  0,  7,  0,  1,  4],  # Horror
+    [  0,  0,  0,  3,  7,  7,  0,  0,  7,  2],  # Distress
+    [  4,  9,  5,  0,  0,  0,  0,  0,  0,  2],  # Triumph
+    [  3,  0,  0,  4,  2,  1,  9,  0,  0,  1],  # Sadness
+    [  8,  5,  2,  2,  6,  4,  1,  2,  0,  0],  # Surprise
+])
+# fmt: on
+
+TARGETS: tuple[str, ...] = tuple(_EMOTIONS)
+COUNTRIES = ("United States", "China", "South Africa", "Venezuela")
+
+_RATERS = 5
+_RATER_SD = 0.2  # of one rater's rating of one emotion
+_CHUNK = 25  # clips: a fraction of a second, so that progress and Ctrl-C are prompt
+_COLUMNS = ("File_ID", "Split", "Subject_ID", "Country", "Country_string", "Age", *TARGETS)
+
+
+class _Stream(IntEnum):
+    """Random numbers for one purpose never meet those for another."""
+
+    COUNTRY = 0
+    SPEAKER = 1
+    CLIP = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Corpus:
+    """All that a clip depends on beside its index."""
+
+    out: Path
+    speakers: int
+    seed: int
+    split: tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Person:
+    """A speaker as the corpus knows them."""
+
+    voice: Speaker
+    habit: Floats  # [fields], what they add to every gesture
+    country: int
+    age: int  # years
+
+
+def synthesise(
+    out: Path,
+    *,
+    clips: int,
+    speakers: int,
+    seed: int = 0,
+    split: tuple[float, float, float] = (0.6, 0.25, 0.15),
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write wav/00001.wav ... and data_info.csv (last, so a folder without it is not whole) under
+    `out`; return it.
+
+    `split` is the share of speakers in Train, Val and Test. A clip depends on nothing but its
+    index, `seed` and `speakers`; `progress` is called with (clips done, clips) a few times a
+    second.
+    """
+    _check(out, clips=clips, speakers=speakers, seed=seed, split=split, workers=workers)
+    (out / "wav").mkdir(parents=True, exist_ok=True)
+    corpus = _Corpus(out=out, speakers=speakers, seed=seed, split=split)
+    chunks = [range(first, min(first + _CHUNK, clips)) for first in range(0, clips, _CHUNK)]
+    rows: list[list[str]] = []
+    for done in _rows_of_chunks(corpus, chunks, workers=workers or usable_cpus()):
+        rows += done
+        if progress:
+            progress(len(rows), clips)
+    _write_table(out / "data_info.csv", rows)
+    return out
+
+
+def _check(
+    out: Path, *, clips: int, speakers: int, seed: int, split: tuple[float, float, float], workers: int | None
+) -> None:
+    """Refuses what cannot become a corpus, before anything is written."""
+    if speakers < 3:
+        raise ConfigError(f"speakers | {speakers} | at least 3, one for each split | ask for more speakers")
+    if clips < speakers:
+        raise ConfigError(
+            f"clips | {clips} | at least one for each of {speakers} speakers | ask for more clips"
+        )
+    if seed < 0:
+        raise ConfigError(f"seed | {seed} | an integer of at least 0 | choose another seed")
+    if min(split) <= 0 or abs(sum(split) - 1) > 1e-6:
+        raise ConfigError(
+            f"split | {split} | three positive shares that add up to 1 | for instance 0.6 0.25 0.15"
+        )
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers | {workers} | at least 1 | leave it out to use every CPU")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(
+            f"{out} | exists and is not an empty folder | a new folder | choose another or remove it"
+        )
+
+
+def _rows_of_chunks(corpus: _Corpus, chunks: list[range], *, workers: int) -> Iterator[list[list[str]]]:
+    """The chunks' rows in order, while their clips are written here or in other processes."""
+    if workers == 1:
+        yield from map(_write_clips, repeat(corpus), chunks)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would copy the locks of a program with threads
+    with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context) as pool:
+        with _interrupts_blocked():
+            results = pool.map(_write_clips, repeat(corpus), chunks)
+        yield from results
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes started inside never see Ctrl-C (they inherit the mask); only the parent does, and
+    stops them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _write_clips(corpus: _Corpus, indices: range) -> list[list[str]]:
+    """Writes these clips' WAV files and returns their rows of the table."""
+    return [_write_clip(corpus, index) for index in indices]
+
+
+def _write_clip(corpus: _Corpus, index: int) -> list[str]:
+    number = index % corpus.speakers
+    split = _split_of_speaker(number, speakers=corpus.speakers, split=corpus.split)
+    person = _person(corpus.seed, number)
+    rng = np.random.default_rng((corpus.seed, _Stream.CLIP, index))
+    felt = _felt(rng)
+    waveform = burst(_gesture(felt, habit=person.habit, rng=rng), speaker=person.voice, rng=rng)
+    name = f"{index + 1:05d}"
+    import soundfile  # not above: only what writes files needs it
+
+    soundfile.write(corpus.out / "wav" / f"{name}.wav", waveform, SAMPLING_RATE, subtype="PCM_16")
+    ratings = [""] * len(TARGETS) if split == "Test" else [f"{rating:.4f}" for rating in _rated(felt, rng)]
+    speaker = f"Speaker_{number + 1:04d}"
+    return [
+        f"[{name}]",
+        split,
+        speaker,
+        str(person.country),
+        COUNTRIES[person.country],
+        str(person.age),
+        *ratings,
+    ]
+
+
+def _split_of_speaker(number: int, *, speakers: int, split: tuple[float, float, float]) -> str:
+    """Speakers in order: Train first, then Val, then Test, at least one in each."""
+    train = min(max(round(split[0] * speakers), 1), speakers - 2)
+    val = min(max(round(split[1] * speakers), 1), speakers - train - 1)
+    return "Train" if number < train else "Val" if number < train + val else "Test"
+
+
+def _person(seed: int, number: int) -> _Person:
+    """A low or a high voice (Peterson & Barney 1952), a microphone, and habits on top of the country's."""
+    rng = np.random.default_rng((seed, _Stream.SPEAKER, number))
+    country = int(rng.integers(len(COUNTRIES)))
+    manner = np.random.default_rng((seed, _Stream.COUNTRY, country)).normal(0, 0.5, len(_FIELDS))
+    f0, tract_length = (115.0, 17.0) if rng.random() < 0.5 else (205.0, 14.7)
+    voice = Speaker(
+        f0=f0 * rng.lognormal(0, 0.14),
+        tract_length=tract_length * rng.lognormal(0, 0.04),
+        jitter=rng.uniform(0.004, 0.02),
+        shimmer=rng.uniform(0.02, 0.12),
+        tilt=rng.normal(0, 1.8),
+        cutoff=rng.uniform(5_000, 8_000),
+        room=rng.uniform(-58, -38),
+    )
+    habit = _HABIT * (manner + rng.standard_normal(len(_FIELDS)))
+    return _Person(voice=voice, habit=habit, country=country, age=int(rng.integers(20, 61)))
+
+
+def _felt(rng: np.random.Generator) -> Floats:
+    """[K] intensities: one emotion at 1, one to three of its company graded, a trace of the rest."""
+    felt = 0.15 * rng.beta(1, 3, len(TARGETS))
+    first = int(rng.integers(len(TARGETS)))
+    weights = _COMPANY[first] / _COMPANY[first].sum()
+    company = rng.choice(len(TARGETS), size=rng.integers(1, 4), replace=False, p=weights)
+    felt[company] = rng.uniform(0.2, 0.9, len(company))
+    felt[first] = 1
+    return felt
+
+
+def _gesture(felt: Floats, *, habit: Floats, rng: np.random.Generator) -> Gesture:
+    """The emotions' rows averaged with the intensities as weights, then the speaker's habit and
+    this clip's whim.
+    """
+    row = felt @ np.array(list(_EMOTIONS.values())) / felt.sum()
+    row += habit + _WHIM * rng.standard_normal(len(_FIELDS))
+    fields = dict(zip(_FIELDS, np.clip(row, _LEAST, _MOST).tolist(), strict=True))
+    return Gesture(lead=rng.uniform(0.05, 0.3), tail=rng.uniform(0.05, 0.7), **fields)
+
+
+def _rated(felt: Floats, rng: np.random.Generator) -> Floats:
+    """[K] the mean of a few raters' marks, divided by the clip's highest, as Hume-VB does."""
+    marks = np.clip(felt + _RATER_SD * rng.standard_normal((_RATERS, len(felt))), 0, 1).mean(axis=0)
+    return np.asarray(marks / marks.max())
+
+
+def _write_table(path: Path, rows: list[list[str]]) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *rows])

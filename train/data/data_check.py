@@ -1,0 +1,177 @@
+"""All that can be found out about a data set before a training, and what of it is wrong.
+
+n clips, K targets.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ...runtime.progress import Progress
+from ...runtime.spec import FrontendSpec
+from .clip_cache import ClipStore, store_with_errors
+from .data_set import SPLITS, Clip, DataSet, read_data
+from .ratings import Pair, at_full, constant_targets, correlations, histograms, rated, strongest_pairs
+from .table1 import SplitSummary, is_clipped, split_summary
+
+_IN_HUMES_FORM: Final = 0.9  # share of clips with a target at 1.0 from which the others are odd
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataReport:
+    """What `rrtn data check` prints."""
+
+    data: DataSet
+    splits: tuple[SplitSummary, ...]
+    histograms: dict[str, npt.NDArray[np.int64]]  # split -> [K, BINS]; splits without ratings are left out
+    correlations: npt.NDArray[np.float64]  # [K, K], over all rated clips
+    pairs: list[Pair]  # the strongest first
+    one_at_full: float  # share of rated clips with a target at exactly 1.0, as in Hume-VB
+    duplicates: list[tuple[Clip, ...]]  # clips with equal samples, those in several splits first
+    bad_files: dict[str, str]  # File_ID -> "code: what is wrong"
+    warnings: tuple[str, ...]
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What training refuses."""
+        if not self.bad_files:
+            return ()
+        file_id, error = next(iter(self.bad_files.items()))
+        clips = sum(split.clips for split in self.splits)
+        return (
+            f"{len(self.bad_files)} of {clips} files cannot be decoded (first: {file_id}: {error}): training refuses them",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json."""
+        targets = self.data.targets
+        return {
+            "dir": str(self.data.path),
+            "targets": list(targets),
+            "splits": [vars(split) for split in self.splits],
+            "histograms": {
+                name: dict(zip(targets, counts.tolist(), strict=True))
+                for name, counts in self.histograms.items()
+            },
+            "correlations": [
+                [None if np.isnan(r) else round(r, 4) for r in row] for row in self.correlations.tolist()
+            ],
+            "one_target_at_1": self.one_at_full,
+            "duplicates": [
+                [{"file": clip.file_id, "split": clip.split} for clip in same] for same in self.duplicates
+            ],
+            "bad_files": self.bad_files,
+            "errors": list(self.errors),
+            "warnings": list(self.warnings),
+        }
+
+
+def check_data(folder: Path, spec: FrontendSpec) -> DataReport:
+    """Reads the CSV and decodes every file into the cache that training reads.
+
+    Raises DataError for the CSV alone.
+    """
+    data = read_data(folder)
+    splits = {name: data.splits[name] for name in SPLITS if data.splits[name].clips}
+    stores = {
+        name: store_with_errors([clip.path for clip in split.clips], spec, label=f"decode {name}")
+        for name, split in splits.items()
+    }
+    clips = [clip for split in splits.values() for clip in split.clips]
+    ratings = np.concatenate([split.ratings for split in splits.values()])
+    all_rated = rated(ratings)
+    r = correlations(all_rated)
+    duplicates = _duplicates(clips, list(stores.values()))
+    silent = _joined(store.silent for store in stores.values())
+    errors = [error for store in stores.values() for error in store.errors]
+    return DataReport(
+        data=data,
+        splits=tuple(split_summary(name, split, stores[name], spec) for name, split in splits.items()),
+        histograms={
+            name: histograms(known) for name, split in splits.items() if len(known := rated(split.ratings))
+        },
+        correlations=r,
+        pairs=strongest_pairs(r, data.targets),
+        one_at_full=float(at_full(all_rated).mean()),
+        duplicates=duplicates,
+        bad_files={clip.file_id: error for clip, error in zip(clips, errors, strict=True) if error},
+        warnings=(
+            *data.warnings,
+            *_duplicate_warnings(duplicates),
+            *_marked(clips, silent, "are silent: there is nothing to learn from them"),
+            *_marked(
+                clips,
+                _joined(map(is_clipped, stores.values())),
+                "are clipped: the tops of their waves are cut off",
+            ),
+            *constant_targets(data),
+            *_not_in_humes_form(clips, ratings),
+            *_marked(
+                clips,
+                np.array([not clip.speaker for clip in clips]),
+                "have no Subject_ID: speaker leaks stay unseen",
+            ),
+        ),
+    )
+
+
+def _joined(marks: Iterable[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
+    return np.concatenate(list(marks))
+
+
+def _duplicates(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[tuple[Clip, ...]]:
+    """Groups of clips with equal samples; bad files and silent clips are in none."""
+    same: dict[bytes, list[Clip]] = {}
+    remaining = iter(clips)
+    with Progress("compare", len(clips), "clips") as progress:
+        for store in stores:
+            for i in range(len(store)):
+                clip = next(remaining)
+                if not (store.errors[i] or store.silent[i]):
+                    same.setdefault(hashlib.sha256(store.waveform(i).tobytes()).digest(), []).append(clip)
+                progress.advance()
+    groups = [tuple(group) for group in same.values() if len(group) > 1]
+    return sorted(groups, key=lambda group: len(_splits_of(group)), reverse=True)
+
+
+def _splits_of(group: Sequence[Clip]) -> set[str]:
+    return {clip.split for clip in group}
+
+
+def _duplicate_warnings(duplicates: Sequence[tuple[Clip, ...]]) -> list[str]:
+    across = [group for group in duplicates if len(_splits_of(group)) > 1]
+    within = [group for group in duplicates if len(_splits_of(group)) == 1]
+    lines = []
+    if across:
+        names = " = ".join(f"{clip.file_id} in {clip.split}" for clip in across[0])
+        lines.append(
+            f"DUPLICATE LEAK: {len(across)} recordings are in more than one split under other names (first: {names}): "
+            "validation figures will be too good"
+        )
+    if within:
+        names = " = ".join(clip.file_id for clip in within[0])
+        lines.append(
+            f"{len(within)} recordings are in one split more than once (first: {names} in {within[0][0].split})"
+        )
+    return lines
+
+
+def _marked(clips: Sequence[Clip], marks: npt.NDArray[np.bool_], what: str) -> list[str]:
+    if not marks.any():
+        return []
+    first = clips[int(marks.argmax())]
+    return [f"{int(marks.sum())} of {len(clips)} clips {what} (first: {first.file_id}, line {first.line})"]
+
+
+def _not_in_humes_form(clips: Sequence[Clip], ratings: npt.NDArray[np.float32]) -> list[str]:
+    """Only where most clips have it: other data are rated otherwise, and that is no mistake."""
+    known = ~np.isnan(ratings).any(axis=1)
+    odd = known & ~at_full(np.nan_to_num(ratings))
+    if odd.sum() > (1 - _IN_HUMES_FORM) * known.sum():
+        return []
+    return _marked(clips, odd, "have no target at exactly 1.0, as all others have, and as in Hume-VB")

@@ -1,0 +1,306 @@
+"""A folder in the Hume-VB layout: data_info.csv and wav/. Everything is checked before anything trains.
+
+Columns are found by name, never by position. n clips, K targets.
+"""
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ...runtime.audio.inputs import AUDIO_SUFFIXES
+from ...runtime.errors import DataError
+
+SPLITS: Final = ("Train", "Val", "Test")
+METADATA: Final = frozenset(
+    {"File_ID", "Split", "Subject_ID", "Country", "Country_string", "Age", "Sex", "Gender", "Info"}
+)
+_SHOWN = 3  # line numbers in one message
+_FEWEST = {"Train": 2, "Val": 2, "Test": 0}
+
+
+class Clip(NamedTuple):
+    """One row of the CSV."""
+
+    file_id: str  # as the CSV writes it, brackets included
+    path: Path
+    split: str
+    speaker: str  # "" where the CSV has no Subject_ID
+    country: str
+    line: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """The clips of one split with their ratings."""
+
+    clips: tuple[Clip, ...]
+    ratings: npt.NDArray[np.float32]  # [n, K]; NaN where the CSV is blank (Test only)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """A checked data set."""
+
+    path: Path
+    targets: tuple[str, ...]
+    splits: dict[str, Split]
+    warnings: tuple[str, ...]
+
+
+def read_data(folder: Path, targets: Sequence[str] = ()) -> DataSet:
+    """Reads and checks the whole CSV. `targets` picks columns; by default every numeric column that is
+    not metadata.
+
+    Raises DataError: one line with the file, the line numbers, how many there are, and what was
+    expected.
+    """
+    table = _read_csv(_find_csv(folder))
+    names = _targets_of(table, targets)
+    _check_places(table)
+    rows = _without_repeats(table)
+    clips = [_clip(folder, row) for row in rows]
+    ratings = _ratings(table, rows, clips, names)
+    _check_files(table, clips)
+    return DataSet(
+        path=folder,
+        targets=names,
+        splits={name: _split(table, name, clips, ratings) for name in SPLITS},
+        warnings=(*table.warnings, *_leaks(clips), *_unlisted(folder, clips)),
+    )
+
+
+class _CsvRow(NamedTuple):
+    line: int
+    cells: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _CsvTable:
+    path: Path
+    columns: tuple[str, ...]
+    rows: list[_CsvRow]
+    warnings: list[str]
+
+    def refuse(self, problem: str, lines: Sequence[int], expected: str) -> DataError:
+        """One line for one kind of mistake, however many rows have it."""
+        shown = ", ".join(map(str, sorted(lines)[:_SHOWN]))
+        more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+        plural = "s" if len(lines) > 1 else ""
+        return DataError(
+            f"{self.path}, line{plural} {shown}{more} ({len(lines)} in all) | {problem} | expected {expected}"
+        )
+
+
+def _find_csv(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise DataError(f"{folder} | not a folder | expected one with data_info.csv and wav/")
+    path = folder / "data_info.csv"
+    if path.is_file():
+        return path
+    others = sorted(folder.glob("*.csv"))
+    if len(others) != 1:
+        raise DataError(
+            f"{folder} | {len(others)} CSV files, none named data_info.csv | expected data_info.csv and wav/"
+        )
+    return others[0]
+
+
+def _read_csv(path: Path) -> _CsvTable:
+    """BOM and CRLF are fine; another separator, another encoding and ragged rows are not."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path}, line {line} | not UTF-8 | expected UTF-8 text | save it as CSV UTF-8"
+        ) from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        columns = tuple(name.strip() for name in next(reader, ()))
+        records = [(reader.line_num, record) for record in reader if record]
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {reader.line_num} | {error} | expected comma-separated values"
+        ) from error
+    _check_header(path, columns)
+    table = _CsvTable(path, columns, [], [])
+    if ragged := [line for line, record in records if len(record) != len(columns)]:
+        raise table.refuse("another number of cells than the header", ragged, f"{len(columns)} cells")
+    if not records:
+        raise DataError(f"{path} | no rows below the header | expected one row for each clip")
+    table.rows.extend(
+        _CsvRow(line, dict(zip(columns, map(str.strip, record), strict=True))) for line, record in records
+    )
+    return table
+
+
+def _check_header(path: Path, columns: tuple[str, ...]) -> None:
+    if not columns:
+        raise DataError(f"{path} | empty file | expected a header with File_ID, Split and target columns")
+    if missing := [name for name in ("File_ID", "Split") if name not in columns]:
+        hint = (
+            " | the separator seems to be ';': save it with commas"
+            if any(";" in name for name in columns)
+            else ""
+        )
+        raise DataError(
+            f"{path}, line 1 | no column {' and no column '.join(missing)} | has {', '.join(columns)}{hint}"
+        )
+    if repeated := [name for name, count in Counter(columns).items() if count > 1]:
+        raise DataError(
+            f"{path}, line 1 | column {', '.join(map(repr, repeated))} twice | expected each name once"
+        )
+
+
+def _targets_of(table: _CsvTable, wanted: Sequence[str]) -> tuple[str, ...]:
+    if unknown := [name for name in wanted if name not in table.columns]:
+        raise DataError(
+            f"--targets | {', '.join(unknown)} | expected columns of {table.path}: {', '.join(table.columns)}"
+        )
+    if wanted:
+        return tuple(dict.fromkeys(wanted))
+    candidates = [
+        name for name in table.columns if name and name not in METADATA
+    ]  # nameless: an index column
+    names = tuple(
+        name for name in candidates if any(_number(row.cells[name]) is not None for row in table.rows)
+    )
+    if ignored := [name for name in candidates if name not in names]:
+        table.warnings.append(f"{table.path.name}: columns without numbers are ignored: {', '.join(ignored)}")
+    if not names:
+        raise DataError(f"{table.path} | no numeric target column | has {', '.join(table.columns)}")
+    return names
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def _check_places(table: _CsvTable) -> None:
+    """Every row is in a split, and its file below wav/."""
+    if lost := [row for row in table.rows if row.cells["Split"] not in SPLITS]:
+        raise table.refuse(
+            f"Split is {lost[0].cells['Split']!r}", [row.line for row in lost], "Train, Val or Test"
+        )
+    if outside := [row for row in table.rows if not _is_below(row.cells["File_ID"])]:
+        lines = [row.line for row in outside]
+        raise table.refuse(
+            f"File_ID is {outside[0].cells['File_ID']!r}", lines, "a name like [00001], below wav/"
+        )
+
+
+def _is_below(file_id: str) -> bool:
+    path = PurePosixPath(file_id.strip("[]"))
+    return bool(path.name) and not path.is_absolute() and ".." not in path.parts
+
+
+def _without_repeats(table: _CsvTable) -> list[_CsvRow]:
+    """A row that stands twice is taken once; the same File_ID with other values is refused."""
+    first: dict[PurePosixPath, _CsvRow] = {}
+    same: list[int] = []
+    conflicting: list[int] = []
+    for row in table.rows:
+        known = first.setdefault(_wav_name(row), row)
+        if known is not row:
+            (same if known.cells == row.cells else conflicting).append(row.line)
+    if conflicting:
+        raise table.refuse("File_ID stands above with other values", conflicting, "one row for each clip")
+    if same:
+        table.warnings.append(
+            f"{table.path.name}: {len(same)} repeated rows are taken once (first: line {same[0]})"
+        )
+    return list(first.values())
+
+
+def _clip(folder: Path, row: _CsvRow) -> Clip:
+    path = folder / "wav" / _wav_name(row)
+    country = row.cells.get("Country_string") or row.cells.get("Country", "")
+    return Clip(
+        row.cells["File_ID"], path, row.cells["Split"], row.cells.get("Subject_ID", ""), country, row.line
+    )
+
+
+def _wav_name(row: _CsvRow) -> PurePosixPath:
+    """[00001], 00001 and 00001.wav are one file; spk.001 is spk.001.wav."""
+    name = PurePosixPath(row.cells["File_ID"].strip("[]"))
+    known = name.suffix.lower().encode() in AUDIO_SUFFIXES
+    return name if known or not name.name else name.with_name(f"{name.name}.wav")
+
+
+def _ratings(
+    table: _CsvTable, rows: list[_CsvRow], clips: list[Clip], targets: tuple[str, ...]
+) -> npt.NDArray[np.float32]:
+    """[n, K]; blank is NaN and allowed in Test only."""
+    values = [[_rating(row.cells[name]) for name in targets] for row in rows]
+    ratings = np.array(values, dtype=np.float64)  # float32 would make infinity of 1e39 before it is checked
+    for name, column in zip(targets, ratings.T, strict=True):
+        for problem, bad in {
+            "blank": np.isnan(column) & [clip.split != "Test" for clip in clips],
+            "not a number": np.isneginf(column),
+            "out of range": np.isfinite(column) & ((column < 0) | (column > 1)),
+        }.items():
+            if bad.any():
+                lines = [row.line for row, is_bad in zip(rows, bad, strict=True) if is_bad]
+                raise table.refuse(f"{name} is {problem}", lines, "a number in 0 to 1, or other --targets")
+    return ratings.astype(np.float32)
+
+
+def _rating(cell: str) -> float:
+    """NaN for a blank cell, -inf for what is no finite number."""
+    if not cell:
+        return math.nan
+    value = _number(cell)
+    return value if value is not None and math.isfinite(value) else -math.inf
+
+
+def _check_files(table: _CsvTable, clips: list[Clip]) -> None:
+    if missing := [clip for clip in clips if not clip.path.is_file()]:
+        lines = [clip.line for clip in missing]
+        raise table.refuse(
+            f"{missing[0].path.name} is not in {missing[0].path.parent}", lines, "a WAV for each row"
+        )
+
+
+def _split(table: _CsvTable, name: str, clips: list[Clip], ratings: npt.NDArray[np.float32]) -> Split:
+    chosen = [i for i, clip in enumerate(clips) if clip.split == name]
+    if len(chosen) < _FEWEST[name]:
+        raise DataError(
+            f"{table.path} | {len(chosen)} rows with Split {name} | expected at least {_FEWEST[name]}"
+        )
+    return Split(clips=tuple(clips[i] for i in chosen), ratings=ratings[chosen])
+
+
+def _leaks(clips: list[Clip]) -> list[str]:
+    """Speakers in more than one split make every validation figure too good."""
+    splits_of: dict[str, set[str]] = {}
+    for clip in clips:
+        if clip.speaker:
+            splits_of.setdefault(clip.speaker, set()).add(clip.split)
+    leaked = sorted(speaker for speaker, splits in splits_of.items() if len(splits) > 1)
+    if not leaked:
+        return []
+    return [
+        f"SPEAKER LEAK: {len(leaked)} speakers are in more than one split (first: {leaked[0]}): "
+        "validation figures will be too good"
+    ]
+
+
+def _unlisted(folder: Path, clips: list[Clip]) -> list[str]:
+    listed = {clip.path for clip in clips}
+    extra = [path for path in sorted((folder / "wav").glob("*.wav")) if path not in listed]
+    return (
+        [f"wav/: {len(extra)} files without a row in the CSV are ignored (first: {extra[0].name})"]
+        if extra
+        else []
+    )

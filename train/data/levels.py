@@ -1,0 +1,35 @@
+"""How loud a recording is and whether it was clipped: of a file's own samples, before the frontend
+sets their level.
+
+N samples, C channels.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from ...runtime.arrays import Float32
+
+CLIPPED: Final = 3  # flat tops from which a recording counts as clipped; one or two come by chance
+_EQUAL: Final = np.float32(1 - 1e-4)  # of the peak: 32767 and -32768 are one limit
+
+
+class LevelMeter:
+    """Is called with each block [N, C] of a file, in their order."""
+
+    def __init__(self) -> None:
+        self.peak = 0.0  # of all channels; full scale is 1
+        self.flat_tops = (
+            0  # how often a channel stays at the peak for 3 samples or more, whatever its level is now
+        )
+
+    def __call__(self, block: Float32) -> None:
+        """Counts anew from each higher peak on."""
+        level = np.abs(block)
+        peak = float(level.max(initial=0.0))
+        if peak > self.peak:
+            self.peak, self.flat_tops = peak, 0
+        if self.peak:
+            high = level >= np.float32(self.peak) * _EQUAL
+            flat = high[2:] & high[1:-1] & high[:-2]
+            self.flat_tops += int(flat[:1].sum() + (flat[1:] & ~flat[:-1]).sum())

@@ -1,0 +1,1 @@
+"""What a run is worth: evaluation, statistics, tables, reports."""

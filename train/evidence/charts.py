@@ -1,0 +1,221 @@
+"""Small pictures for a page: lines, scatters and intervals as SVG, a spectrogram as PNG. No script.
+
+Each picture is Markup: HTML that a template takes as it is. All text in it is escaped here.
+Colours are told apart in greyscale, too, by dash patterns and by names at the ends of the lines.
+"""
+
+import base64
+import itertools
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup, escape
+
+_WIDTH, _HEIGHT, _SQUARE, _LOW = 560, 260, 280, 190
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 112, 14, 40
+_EDGE: Final = 14  # right of a chart without names
+_COLOURS: Final = (
+    "#1b4965",
+    "#c1666b",
+    "#4c7a34",
+    "#8d5a97",
+    "#b8860b",
+    "#2a9d8f",
+    "#6c757d",
+    "#d1495b",
+    "#30638e",
+    "#7f4f24",
+)
+_DASHES: Final = ("", "6 3", "2 3", "8 3 2 3")
+_TICKS: Final = 5
+_LONGEST: Final = 30  # characters of a line's name, at most 8 pixels each
+
+Numbers = Sequence[float] | npt.NDArray[np.floating]
+
+
+def line_chart(
+    series: Mapping[str, Numbers], *, x: Numbers, x_label: str, y_label: str, small: bool = False
+) -> Markup:
+    """Lines over a common x, each with its name at its end: of a long name, the end.
+
+    A small chart names neither its lines nor its y axis: the caption does.
+    """
+    values = [float(v) for line in series.values() for v in line]
+    longest = min(_LONGEST, max(map(len, series)))
+    whole = all(float(value).is_integer() for value in x)  # epochs
+    width, height, right = (
+        (_SQUARE, _LOW, _EDGE) if small else (_WIDTH, _HEIGHT, max(_RIGHT, 8 * longest + 8))
+    )
+    step = 1.0 if whole else 0.0
+    scale = _Scale(
+        min(x), max(x), min(values), max(values), right=right, width=width, height=height, step=step
+    )
+    parts = [_axes(scale, x_label, "" if small else y_label)]
+    ends = _spread([scale.y(line[-1]) for line in series.values()])
+    for i, (name, line) in enumerate(series.items()):
+        colour, dash = _COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)]
+        points = " ".join(f"{scale.x(a):.1f},{scale.y(b):.1f}" for a, b in zip(x, line, strict=True))
+        parts.append(
+            f'<polyline points="{points}" fill="none" stroke="{colour}" '
+            f'stroke-width="2" stroke-dasharray="{dash}"/>'
+        )
+        if not small:
+            shown = name if len(name) <= longest else f"…{name[1 - longest :]}"
+            place = f'x="{_WIDTH - scale.right + 6}" y="{ends[i] + 4:.1f}"'
+            parts.append(f'<text {place} fill="{colour}">{escape(shown)}</text>')
+    return _svg(parts, f"{y_label} over {x_label}", width=width, height=height)
+
+
+def scatter(x: Numbers, y: Numbers, *, x_label: str, y_label: str) -> Markup:
+    """Points in the unit square, with the line on which they are equal."""
+    scale = _Scale(0.0, 1.0, 0.0, 1.0, right=_EDGE, width=_SQUARE)
+    diagonal = (
+        f'<line x1="{scale.x(0)}" y1="{scale.y(0)}" x2="{scale.x(1)}" y2="{scale.y(1)}" '
+        'stroke="#999" stroke-dasharray="4 3"/>'
+    )
+    points = (
+        f'<circle cx="{scale.x(a):.1f}" cy="{scale.y(b):.1f}" r="2.5" '
+        f'fill="{_COLOURS[0]}" fill-opacity="0.45"/>'
+        for a, b in zip(x, y, strict=True)
+    )
+    return _svg(
+        [_axes(scale, x_label, y_label), diagonal, *points], f"{y_label} over {x_label}", width=_SQUARE
+    )
+
+
+def interval_chart(
+    names: Sequence[str], values: Numbers, low: Numbers, high: Numbers, *, x_label: str
+) -> Markup:
+    """A dot and a bar for each name, one below the other."""
+    height = _TOP + _BOTTOM + 24 * len(names)
+    scale = _Scale(min(0.0, *low), max(0.0, *high), 0.0, 1.0, left=150, right=24, height=height)
+    parts = [_x_axis(scale, x_label), _vertical(scale, 0.0)]
+    for i, name in enumerate(names):
+        y = _TOP + 24 * i + 12
+        parts.append(f'<text x="142" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
+        parts.append(
+            f'<line x1="{scale.x(low[i]):.1f}" x2="{scale.x(high[i]):.1f}" y1="{y}" y2="{y}" '
+            f'stroke="{_COLOURS[0]}" stroke-width="3"/>'
+        )
+        parts.append(f'<circle cx="{scale.x(values[i]):.1f}" cy="{y}" r="5" fill="{_COLOURS[0]}"/>')
+    return _svg(parts, x_label, height=height)
+
+
+def spectrogram(log_mel: npt.NDArray[np.float32], *, low: float = -100.0, high: float = 20.0) -> Markup:
+    """log_mel [T, M] in dB -> an <img>: time to the right, high mels above, the louder the darker."""
+    share = np.clip((log_mel.T[::-1] - low) / (high - low), 0, 1)
+    image = "data:image/png;base64," + base64.b64encode(_png((255 * (1 - share)).astype(np.uint8))).decode()
+    frames, mels = log_mel.shape
+    return Markup(
+        f'<img class="mel" alt="log-Mel spectrogram, {frames} frames of 10 ms, {mels} mels" src="{image}"/>'
+    )
+
+
+class _Scale:
+    """From values to pixels."""
+
+    def __init__(
+        self,
+        x0: float,
+        x1: float,
+        y0: float,
+        y1: float,
+        *,
+        left: int = _LEFT,
+        right: int = _RIGHT,
+        width: int = _WIDTH,
+        height: int = _HEIGHT,
+        step: float = 0.0,
+    ) -> None:
+        self.x0, self.x1 = float(x0), float(x1) if x1 > x0 else float(x0) + 1
+        margin = 0.05 * (y1 - y0) or 0.5
+        exact = (y0, y1) == (0.0, 1.0)
+        self.y0, self.y1 = (0.0, 1.0) if exact else (y0 - margin, y1 + margin)
+        self.left, self.right, self.width, self.height = left, right, width, height
+        self.step = step  # least distance of ticks on the x axis
+
+    def x(self, value: float) -> float:
+        return self.left + (float(value) - self.x0) / (self.x1 - self.x0) * (
+            self.width - self.left - self.right
+        )
+
+    def y(self, value: float) -> float:
+        return (
+            self.height
+            - _BOTTOM
+            - (float(value) - self.y0) / (self.y1 - self.y0) * (self.height - _TOP - _BOTTOM)
+        )
+
+
+def _axes(scale: _Scale, x_label: str, y_label: str) -> str:
+    middle = (_TOP + scale.height - _BOTTOM) / 2
+    label = (
+        f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
+    )
+    ticks = "".join(
+        f'<path d="M{scale.left} {scale.y(v):.1f}H{scale.width - scale.right}" stroke="#e3e3e3"/>'
+        f'<text x="{scale.left - 5}" y="{scale.y(v) + 4:.1f}" text-anchor="end">{v:.4g}</text>'
+        for v in _ticks(scale.y0, scale.y1)
+    )
+    return ticks + label + _x_axis(scale, x_label)
+
+
+def _x_axis(scale: _Scale, label: str) -> str:
+    y = scale.height - _BOTTOM
+    middle = (scale.left + scale.width - scale.right) / 2
+    ticks = "".join(
+        f'<text x="{scale.x(v):.1f}" y="{y + 16}" text-anchor="middle">{v:.3g}</text>'
+        for v in _ticks(scale.x0, scale.x1, least=scale.step)
+    )
+    line = f'<line x1="{scale.left}" x2="{scale.width - scale.right}" y1="{y}" y2="{y}" stroke="#444"/>'
+    return line + ticks + f'<text x="{middle}" y="{y + 33}" text-anchor="middle">{escape(label)}</text>'
+
+
+def _vertical(scale: _Scale, value: float) -> str:
+    x = scale.x(value)
+    return (
+        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{scale.height - _BOTTOM}" '
+        'stroke="#999" stroke-dasharray="4 3"/>'
+    )
+
+
+def _ticks(low: float, high: float, *, least: float = 0.0) -> list[float]:
+    """Round numbers between the two, at least so far apart."""
+    rough = max((high - low) / _TICKS, least)
+    power = 10.0 ** np.floor(np.log10(rough))
+    step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough)
+    return [float(v) for v in np.arange(np.ceil(low / step), np.floor(high / step) + 1) * step + 0.0]
+
+
+def _spread(heights: Sequence[float], distance: float = 14.0) -> list[float]:
+    """Moves names apart that would lie on each other."""
+    order = np.argsort(heights)
+    placed = np.array(heights, dtype=float)
+    for before, after in itertools.pairwise(order):
+        placed[after] = max(placed[after], placed[before] + distance)
+    return [float(v) for v in placed - max(0.0, placed.max(initial=0.0) - (_HEIGHT - 6))]
+
+
+def _svg(parts: Sequence[str], title: str, *, width: int = _WIDTH, height: int = _HEIGHT) -> Markup:
+    return Markup(
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}" '
+        'font-family="system-ui, sans-serif" font-size="13" fill="#444" stroke-linejoin="round">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _png(grey: npt.NDArray[np.uint8]) -> bytes:
+    """[height, width] -> a PNG of 8-bit greys (RFC 2083): three chunks, each row behind a filter
+    byte of 0.
+    """
+    height, width = grey.shape
+    rows = np.hstack([np.zeros((height, 1), np.uint8), grey]).tobytes()
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 9)), (b"IEND", b""))
+    )

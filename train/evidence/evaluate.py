@@ -1,0 +1,293 @@
+"""How good a run is on its validation split, beside what a ridge regression reaches there.
+
+S seeds, n clips, K targets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from ...runtime.arrays import Float32, Float64, waveform_from_samples
+from ...runtime.errors import ConfigError, DataError
+from ...runtime.files import sha256_of
+from ...runtime.frontend import clip_log_mel
+from ...runtime.progress import Progress
+from ..checkpoint import POINTER, load_checkpoint, read_info
+from ..config import Config, config_from_dict
+from ..config_file import config_from_toml, differences
+from ..data.data_set import DataSet, read_data
+from ..data.device_clips import SplitClips, split_clips
+from ..method.frontend import LogMel
+from ..method.metrics import ccc_biased, ccc_challenge
+from ..method.model import TwinsNetwork
+from ..plan import data_from_config, network_from_config
+from ..predict import predict
+from .predictions import Predictions, read_predictions, write_predictions, write_submission
+from .ridge import mel_statistics, ridge_predictions
+from .significance import Comparison, ccc_interval, compare
+
+_CPU: Final = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A run's best checkpoint on the validation split, or those of a folder of seeds, whose metrics
+    are means over them.
+
+    Columns [K + 1] are the targets and then their mean.
+    """
+
+    run: Path
+    epochs: tuple[int, ...]  # [S]
+    seeds: tuple[Predictions, ...]  # [S]
+    ridge: Float64 | None  # [K] challenge metric of the baseline, on the last seed's training clips
+    compared: dict[str, Comparison] = field(default_factory=dict)  # with other runs, by their folders
+
+    @property
+    def epoch(self) -> int:
+        """The best one, of the first seed."""
+        return self.epochs[0]
+
+    @property
+    def predictions(self) -> Predictions:
+        """Of the first seed."""
+        return self.seeds[0]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the K targets."""
+        return self.predictions.targets
+
+    @property
+    def clips(self) -> int:
+        """n."""
+        return len(self.predictions.file_ids)
+
+    @property
+    def speakers(self) -> int:
+        """How many the clips are of."""
+        return len(set(self.predictions.speakers))
+
+    @property
+    def challenge(self) -> Float64:
+        """CCC [K]: variances over n - 1, covariance over n."""
+        return _mean([ccc_challenge(seed.scores, seed.rated) for seed in self.seeds])
+
+    @property
+    def biased(self) -> Float64:
+        """CCC [K]: all moments over n."""
+        return _mean([ccc_biased(seed.scores, seed.rated) for seed in self.seeds])
+
+    @property
+    def pearson(self) -> Float64:
+        """Correlation [K], which a wrong scale or level does not lower; 0 where one side does not vary."""
+        return _mean([_pearson(seed.scores, seed.rated) for seed in self.seeds])
+
+    @property
+    def mae(self) -> Float64:
+        """Mean absolute error [K]."""
+        return _mean([np.abs(seed.scores - seed.rated).mean(0) for seed in self.seeds])
+
+    @cached_property
+    def interval(self) -> tuple[Float64, Float64]:
+        """95% of the challenge's CCC, low and high [K + 1], over speakers, and seeds where there
+        are several.
+        """
+        return ccc_interval(_scores(self.seeds), self.predictions.rated, self.predictions.speakers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json."""
+        columns = {"ccc": self.challenge, "ccc_biased": self.biased, "pearson": self.pearson, "mae": self.mae}
+        shown = columns | ({} if self.ridge is None else {"ridge_ccc": self.ridge})
+        low, high = self.interval
+        return {
+            "run": str(self.run),
+            "epoch": self.epoch,
+            "split": "Val",
+            "clips": self.clips,
+            "speakers": self.speakers,
+            "mean": {name: float(values.mean()) for name, values in shown.items()} | _pair(low[-1], high[-1]),
+            "per_target": {
+                target: {name: float(values[k]) for name, values in shown.items()} | _pair(low[k], high[k])
+                for k, target in enumerate(self.targets)
+            },
+            "compared": {run: comparison.to_dict(self.targets) for run, comparison in self.compared.items()},
+        } | ({"epochs_of_seeds": list(self.epochs)} if len(self.seeds) > 1 else {})
+
+
+def _mean(of_seeds: Sequence[Float64]) -> Float64:
+    return np.asarray(np.mean(of_seeds, axis=0))
+
+
+def _scores(seeds: Sequence[Predictions]) -> Float64:
+    """[S, n, K]."""
+    return np.array([seed.scores for seed in seeds])
+
+
+def _pearson(scores: Float64, rated: Float64) -> Float64:
+    x, y = (side - side.mean(0) for side in (scores, rated))
+    norms = np.sqrt(np.square(x).sum(0) * np.square(y).sum(0))
+    return np.asarray((x * y).sum(0) / np.where(norms == 0, 1, norms))
+
+
+def _pair(low: float, high: float) -> dict[str, float]:
+    return {"ccc_low": float(low), "ccc_high": float(high)}
+
+
+def evaluate(
+    run: Path,
+    *,
+    data: Path | None = None,
+    ridge: bool = True,
+    others: Sequence[Path] = (),
+    submission: Path | None = None,
+) -> Evaluation:
+    """The run's best checkpoint on the Val split of its data, or of `data` with the same targets.
+
+    A folder of runs that differ in their seed is taken as a run, here and in `others`. The
+    predictions are kept in the run (predictions/), and taken from there for the runs that it is
+    compared with. `submission` takes the Test split's scores in the challenge's form. Raises
+    ModelError for a broken checkpoint, DataError for the data, or for runs that were not evaluated
+    on the same clips, ConfigError for a folder of unlike or unfinished runs.
+    """
+    runs = runs_of_seeds(run)
+    if submission and len(runs) > 1:
+        raise ConfigError(f"--submission | {run} holds {len(runs)} runs | expected one of them")
+    epochs, seeds = [], []
+    for one in runs:
+        evaluated = _Evaluated.of_run(one, data)
+        epochs.append(evaluated.epoch)
+        seeds.append(evaluated.predictions("Val"))
+        if data is None:
+            write_predictions(_kept(one), seeds[-1])
+    if submission:
+        write_submission(submission, evaluated.predictions("Test"))
+    return Evaluation(
+        run=run,
+        epochs=tuple(epochs),
+        seeds=tuple(seeds),
+        ridge=_ridge_ccc(evaluated.data, evaluated.clips("Val")) if ridge else None,
+        compared={str(other): _comparison(run, seeds, other, data) for other in others},
+    )
+
+
+def runs_of_seeds(folder: Path) -> list[Path]:
+    """The folder itself, or the runs in it, which then differ in nothing but their seed, and are finished."""
+    runs = [path.parent for path in sorted(folder.glob("*/config.toml"))]
+    if (folder / "config.toml").exists() or not runs:
+        return [folder]
+    configs = [config_from_toml(run / "config.toml") for run in runs]
+    for run, config in zip(runs, configs, strict=True):
+        if unlike := [
+            text for key, text in differences(configs[0], config).items() if key not in {"seed", "device"}
+        ]:
+            raise ConfigError(
+                f"{run} | unlike {runs[0].name}: {'; '.join(unlike)} | expected runs that differ in their seed"
+            )
+        if (done := read_info(run / "checkpoints/last").epoch) < config.optim.epochs:
+            raise ConfigError(
+                f"{run} | {done} of {config.optim.epochs} epochs | expected finished runs | go on with it first"
+            )
+    return runs
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """A best checkpoint with its data."""
+
+    config: Config
+    epoch: int
+    network: TwinsNetwork
+    data: DataSet
+
+    @classmethod
+    def of_run(cls, run: Path, data: Path | None) -> "_Evaluated":
+        info, tensors = load_checkpoint(run / "checkpoints/best", "weights")
+        config = config_from_dict(info.config, source=str(run))
+        data_set = read_data(data, info.labels) if data else data_from_config(config)
+        return cls(config, info.epoch, network_from_weights(config, tensors["weights"]), data_set)
+
+    def clips(self, split: str, device: torch.device = _CPU) -> SplitClips:
+        return split_clips(self.data, split, self.config.frontend, device)
+
+    def predictions(self, name: str, device: torch.device = _CPU) -> Predictions:
+        split = self.data.splits[name]
+        if not split.clips:
+            raise DataError(f"{self.data.path} | no clips in its {name} split | expected some")
+        clips = self.clips(name, device)
+        network, frontend = self.network.to(device), LogMel(self.config.frontend).to(device)
+        with Progress(f"predict {name}", len(clips), "clips") as bar:
+            scores = predict(network, frontend, clips, crop=self.config.eval.crop, advance=bar.advance)
+        return Predictions(
+            file_ids=tuple(clip.file_id for clip in split.clips),
+            speakers=tuple(clip.speaker for clip in split.clips),
+            targets=self.data.targets,
+            scores=np.asarray(scores, np.float64),
+            rated=np.asarray(split.ratings, np.float64),
+        )
+
+
+def _kept(run: Path) -> Path:
+    """Where the predictions of the best checkpoint, which its hash names, are or will be."""
+    return run / "predictions" / f"Val-{sha256_of(run / 'checkpoints/best' / POINTER)[:12]}.csv"
+
+
+def predictions_of_run(run: Path, *, data: Path | None = None, device: torch.device = _CPU) -> Predictions:
+    """The best checkpoint's on Val, in float32; those of the run's own data are kept in it, and
+    taken from there.
+    """
+    if data is None and _kept(run).is_file():
+        return read_predictions(_kept(run))
+    predictions = _Evaluated.of_run(run, data).predictions("Val", device)
+    if data is None:
+        write_predictions(_kept(run), predictions)
+    return predictions
+
+
+def _comparison(run: Path, seeds: Sequence[Predictions], other: Path, data: Path | None) -> Comparison:
+    theirs = [predictions_of_run(one, data=data) for one in runs_of_seeds(other)]
+    if not all(same_clips(seeds[0], their) for their in theirs):
+        raise DataError(
+            f"--compare {other} | other clips, targets or ratings than {run} | expected runs on the same data"
+        )
+    if len(theirs) != len(seeds):
+        raise ConfigError(
+            f"--compare {other} | {len(theirs)} seeds | {run} has {len(seeds)} | expected as many"
+        )
+    return compare(_scores(seeds), _scores(theirs), seeds[0].rated, seeds[0].speakers)
+
+
+def same_clips(one: Predictions, other: Predictions) -> bool:
+    """Whether they can be compared."""
+    alike = (one.file_ids, one.targets) == (other.file_ids, other.targets)
+    return alike and np.array_equal(one.rated, other.rated)
+
+
+def network_from_weights(config: Config, weights: dict[str, torch.Tensor]) -> TwinsNetwork:
+    """The network of a checkpoint, in evaluation mode on the CPU; RUWL's c is left aside."""
+    network = network_from_config(config)
+    network.load_state_dict({name: tensor for name, tensor in weights.items() if name != "ruwl.c"})
+    return network.eval()
+
+
+def _ridge_ccc(data_set: DataSet, validation: SplitClips) -> Float64:
+    """CCC [K] (challenge) on Val of a ridge regression that was fitted on Train."""
+    training = split_clips(data_set, "Train", validation.spec, torch.device("cpu"))
+    features = (_statistics(training, label="ridge Train"), _statistics(validation, label="ridge Val"))
+    predicted = ridge_predictions(features[0], training.ratings.numpy(), features[1])
+    return ccc_challenge(predicted, validation.ratings.numpy())
+
+
+def _statistics(split: SplitClips, *, label: str) -> Float64:
+    with Progress(label, len(split.store), "clips") as bar:
+
+        def features(index: int) -> Float32:
+            bar.advance()
+            return clip_log_mel(waveform_from_samples(split.store.waveform(index)), split.spec)
+
+        return mel_statistics(features(i) for i in range(len(split)))

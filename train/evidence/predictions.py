@@ -1,0 +1,85 @@
+"""A split's predictions beside its ratings, as CSV: what a comparison of runs needs, without their models.
+
+n clips, K targets.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from ...runtime.arrays import Float64
+from ...runtime.errors import DataError
+from ...runtime.files import write_bytes
+from ...runtime.tables.submission import submission_csv
+
+_RATED: Final = " rated"  # behind a target's name: the column of its ratings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """One split, in the order of its CSV."""
+
+    file_ids: tuple[str, ...]
+    speakers: tuple[str, ...]
+    targets: tuple[str, ...]
+    scores: Float64  # [n, K]
+    rated: Float64  # [n, K]; NaN where the split has no ratings
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """File_ID, Subject_ID, a column a target, and its ratings in a column <target> rated."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rated = [f"{target}{_RATED}" for target in predictions.targets]
+    rows = zip(
+        predictions.file_ids,
+        predictions.speakers,
+        np.hstack([predictions.scores, predictions.rated]),
+        strict=True,
+    )
+    table = [
+        [file_id, speaker, *(repr(float(value)) for value in values)] for file_id, speaker, values in rows
+    ]
+    write_bytes(path, _csv([["File_ID", "Subject_ID", *predictions.targets, *rated], *table]))
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Raises DataError where the file is not what `write_predictions` writes."""
+    try:
+        header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
+        targets = header[2 : 2 + (len(header) - 2) // 2]
+        if header[:2] != ["File_ID", "Subject_ID"] or header[2:] != [
+            *targets,
+            *(f"{target}{_RATED}" for target in targets),
+        ]:
+            raise ValueError("other columns")
+        values = np.array([[float(cell) for cell in row[2:]] for row in rows]).reshape(
+            len(rows), 2 * len(targets)
+        )
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} | {error} | expected predictions of rrtn evaluate | remove it and evaluate again"
+        ) from error
+    return Predictions(
+        file_ids=tuple(row[0] for row in rows),
+        speakers=tuple(row[1] for row in rows),
+        targets=tuple(targets),
+        scores=values[:, : len(targets)],
+        rated=values[:, len(targets) :],
+    )
+
+
+def write_submission(path: Path, predictions: Predictions) -> None:
+    """The challenge's form: File_ID with brackets, then the targets, in the order of the data's CSV."""
+    file_ids = (f"[{file_id.strip('[]')}]" for file_id in predictions.file_ids)
+    write_bytes(path, submission_csv(zip(file_ids, predictions.scores, strict=True), predictions.targets))
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> bytes:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue().encode()

@@ -1,0 +1,383 @@
+"""One page about a run, or about several on the same data: self-contained HTML, no network, no
+script.
+
+This module says what is on the page, as plain data. The template templates/report.html.j2 makes HTML
+of it and escapes all text. Only the drawings of charts.py are taken as they are.
+
+n clips, T frames, M mels, K targets.
+"""
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import soundfile
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from ...runtime.arrays import Int16, waveform_from_samples
+from ...runtime.bundle import MANIFEST, load_bundle
+from ...runtime.files import write_bytes
+from ..checkpoint import load_checkpoint
+from ..config import Config, config_from_dict
+from ..data.data_set import read_data
+from ..data.device_clips import SplitClips, split_clips
+from ..method.frontend import LogMel
+from ..method.views import mask_draws, masked_view
+from ..plan import data_folder
+from ..predict import mel_mean
+from .charts import interval_chart, line_chart, scatter, spectrogram
+from .evaluate import Evaluation, evaluate, runs_of_seeds
+
+CLIPS: Final = 4  # shown: the best and the worst two by their error
+MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` printed
+
+_LOSSES: Final = (
+    ("loss", "weighted sum"),
+    ("l_ccc", "CCC loss"),
+    ("l_ccc_a", "CCC loss, masked"),
+    ("l_bt", "Barlow Twins"),
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing and the line that says what it shows."""
+
+    caption: str
+    drawing: Markup
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in columns: the first one and those of `words` begin at the left, numbers end at the right."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What the page says first."""
+
+    run: Path
+    data: Path
+    seeds: str
+    epochs: str  # the best one, of each seed
+    of_epochs: int
+    ccc: float  # mean over the targets
+    low: float
+    high: float
+    ridge: float | None
+    clips: int
+    speakers: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """Curves over the epochs; those of several runs or seeds where there are several."""
+
+    charts: list[Figure]
+    losses: list[Figure]
+    of_runs: Figure | None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Metrics on the validation split."""
+
+    intervals: Figure
+    table: Table
+    scatters: list[Figure]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The run against another one."""
+
+    other: str
+    speakers: int
+    table: Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """The run's bundle. Without one, or without its speeds, a table is None."""
+
+    variants: Table | None
+    measured: Path
+    speeds: Table | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What people said of a clip, and what the model says."""
+
+    target: str
+    rated: float
+    predicted: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A clip to look at and listen to."""
+
+    name: str
+    error: float  # mean absolute error over the targets
+    sound: str  # a WAV file as a data URL
+    clean: Markup
+    masked: Markup
+    ratings: list[Rating]
+
+
+def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
+    """Writes the page to `out` (default: report.html in the first run); -> its path. The others are
+    compared with the first.
+
+    Of a folder of seeds, metrics are means; losses, clips, export and settings are those of its
+    first run. Raises what `evaluate` raises.
+    """
+    first, *others = runs
+    evaluation = evaluate(first, ridge=True, others=others)
+    members = [(run, runs_of_seeds(run)) for run in runs]
+    shown = members[0][1][0]
+    info, _ = load_checkpoint(shown / "checkpoints/best", "weights")
+    config = config_from_dict(info.config, source=str(shown))
+    histories = {_name(run, one): _history(one) for run, ones in members for one in ones}
+    page = _template().render(
+        name=first.name,
+        model=f"{config.model.encoder}, {config.model.method}",
+        summary=_summary(first, config, evaluation),
+        training=_training(histories),
+        quality=_quality(evaluation),
+        compared=_compared(evaluation),
+        export=_export(shown / "export"),
+        clips=_clips(config, evaluation),
+        clip_seconds=config.frontend.clip_seconds,
+        versions=info.versions,
+        settings=(shown / "config.toml").read_text(encoding="utf-8"),
+    )
+    target = out or first / "report.html"
+    write_bytes(target, page.encode())
+    return target
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader(__package__),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("report.html.j2")
+
+
+def _name(run: Path, one: Path) -> str:
+    """Of a run, or of one in a folder of seeds."""
+    return run.name if one == run else f"{run.name}/{one.name}"
+
+
+def _history(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+
+
+def _summary(run: Path, config: Config, evaluation: Evaluation) -> Summary:
+    low, high = evaluation.interval
+    return Summary(
+        run=run,
+        data=data_folder(config),
+        seeds=f"{len(evaluation.seeds)} seeds, means over them"
+        if len(evaluation.seeds) > 1
+        else f"seed {config.seed}",
+        epochs=", ".join(map(str, evaluation.epochs)),
+        of_epochs=config.optim.epochs,
+        ccc=evaluation.challenge.mean(),
+        low=low[-1],
+        high=high[-1],
+        ridge=None if evaluation.ridge is None else evaluation.ridge.mean(),
+        clips=evaluation.clips,
+        speakers=evaluation.speakers,
+    )
+
+
+def _training(histories: dict[str, list[dict[str, Any]]]) -> Training:
+    records = next(iter(histories.values()))
+    epochs = [record["epoch"] for record in records]
+    targets = records[0]["val_ccc_per_target"]
+    charts = [
+        (
+            "CCC on Val of each target",
+            {t: [record["val_ccc_per_target"][t] for record in records] for t in targets},
+            "CCC",
+        ),
+    ]
+    if _has(records, "weights"):
+        weights = np.array([record["weights"] for record in records]).T
+        names = ("CCC", "CCC, masked", "Barlow Twins")
+        charts.append(
+            (
+                "RUWL's weights (log10)",
+                {n: np.log10(w) for n, w in zip(names, weights, strict=False)},
+                "log10 weight",
+            )
+        )
+    return Training(
+        [_curves(text, lines, epochs, unit) for text, lines, unit in charts],
+        [
+            _curves(text, {text: [record[name] for record in records]}, epochs, "loss", small=True)
+            for name, text in _LOSSES
+            if _has(records, name)
+        ],
+        _of_runs(histories, epochs) if len(histories) > 1 else None,
+    )
+
+
+def _of_runs(histories: dict[str, list[dict[str, Any]]], epochs: list[int]) -> Figure:
+    """Over the epochs that all runs have."""
+    shortest = min(len(history) for history in histories.values())
+    means = {
+        name: [record["val_ccc"] for record in history[:shortest]] for name, history in histories.items()
+    }
+    return _curves("Mean CCC on Val of each run", means, epochs[:shortest], "mean CCC")
+
+
+def _curves(
+    caption: str, lines: dict[str, Any], epochs: list[int], unit: str, *, small: bool = False
+) -> Figure:
+    return Figure(caption, line_chart(lines, x=epochs, x_label="epoch", y_label=unit, small=small))
+
+
+def _has(records: Sequence[dict[str, Any]], name: str) -> bool:
+    return all(record.get(name) is not None for record in records)
+
+
+def _quality(evaluation: Evaluation) -> Quality:
+    low, high = evaluation.interval
+    names = [*evaluation.targets, "mean"]
+    values = np.append(evaluation.challenge, evaluation.challenge.mean())
+    chart = interval_chart(names, values, low, high, x_label="CCC (challenge), 95% over speakers")
+    columns = {
+        "CCC": evaluation.challenge,
+        "biased": evaluation.biased,
+        "Pearson": evaluation.pearson,
+        "MAE": evaluation.mae,
+    }
+    if evaluation.ridge is not None:
+        columns["ridge CCC"] = evaluation.ridge
+    rows = [
+        [name, *(f"{np.append(v, v.mean())[k]:.3f}" for v in columns.values())]
+        for k, name in enumerate(names)
+    ]
+    predictions = evaluation.predictions
+    scatters = [
+        Figure(
+            target,
+            scatter(predictions.rated[:, k], predictions.scores[:, k], x_label="rated", y_label="predicted"),
+        )
+        for k, target in enumerate(evaluation.targets)
+    ]
+    return Quality(Figure("CCC of each target on Val", chart), Table(["target", *columns], rows), scatters)
+
+
+def _compared(evaluation: Evaluation) -> list[Compared]:
+    parts = []
+    for other, comparison in evaluation.compared.items():
+        rows = [
+            [
+                name,
+                f"{comparison.difference[k]:+.3f}",
+                f"{comparison.low[k]:+.3f} to {comparison.high[k]:+.3f}",
+                f"{comparison.p_holm[k]:.4f}",
+                comparison.verdict(k),
+            ]
+            for k, name in enumerate([*evaluation.targets, "mean"])
+        ]
+        table = Table(["target", "difference", "95%", "p (Holm)", "verdict"], rows, words=["verdict"])
+        parts.append(Compared(other, comparison.speakers, table))
+    return parts
+
+
+def _export(folder: Path) -> Export:
+    measured = folder / MEASURED
+    if not (folder / MANIFEST).is_file():
+        return Export(variants=None, measured=measured)
+    rows = [
+        [
+            variant.name,
+            variant.file,
+            variant.precision,
+            f"{variant.size / 1e6:.1f}",
+            f"{variant.parity['max_abs']:.1e}" if variant.parity else "not run here",
+            f"{variant.parity['ccc_change']:+.4f}"
+            if variant.parity and variant.parity.get("ccc_change") is not None
+            else "",
+        ]
+        for variant in load_bundle(folder).variants
+    ]
+    header = ["variant", "file", "precision", "MB", "largest difference to PyTorch", "change of CCC"]
+    variants = Table(header, rows, words=["file", "precision"])
+    if not measured.is_file():
+        return Export(variants=variants, measured=measured)
+    document = json.loads(measured.read_text())
+    return Export(variants=variants, measured=measured, speeds=_speeds(document), machine=document["machine"])
+
+
+def _speeds(document: dict[str, Any]) -> Table:
+    rows = [
+        [
+            f"{row['variant']} on {row['device']}",
+            f"{row['at_once']} x {row['batch']}",
+            *(f"{row[name]:.2f}" for name in ("p50", "p90", "highest")),
+            f"{row['clips_per_second']:.1f}",
+            str(row["n"]),
+        ]
+        for row in document["measurements"]
+    ]
+    return Table(["variant", "batch", "p50 ms", "p90 ms", "max ms", "clips/s", "n"], rows)
+
+
+def _clips(config: Config, evaluation: Evaluation) -> list[Clip]:
+    """The best predicted ones first, the worst one last."""
+    data = read_data(data_folder(config), evaluation.targets)
+    split = split_clips(data, "Val", config.frontend, torch.device("cpu"))
+    errors = np.abs(evaluation.predictions.scores - evaluation.predictions.rated).mean(1)
+    order = np.argsort(errors)
+    shown = list(dict.fromkeys([*order[: CLIPS // 2].tolist(), *order[-(CLIPS // 2) :].tolist()]))
+    fill = mel_mean(split, LogMel(config.frontend))
+    return [_clip(config, evaluation, split, fill, sample, float(errors[sample])) for sample in shown]
+
+
+def _clip(
+    config: Config, evaluation: Evaluation, split: SplitClips, fill: torch.Tensor, sample: int, error: float
+) -> Clip:
+    index = np.array([sample])
+    clean = LogMel(config.frontend)(*split.clips(index, np.zeros_like(index)))
+    masked = masked_view(clean, fill, mask_draws(config.seed, 1, index, config.augment), config.augment)
+    predictions = evaluation.predictions
+    return Clip(
+        name=predictions.file_ids[sample],
+        error=error,
+        sound=_data_url(split.store.waveform(sample), config.frontend.sampling_rate),
+        clean=spectrogram(clean[0, 0].numpy()),
+        masked=spectrogram(masked[0, 0].numpy()),
+        ratings=[
+            Rating(target, float(predictions.rated[sample, k]), float(predictions.scores[sample, k]))
+            for k, target in enumerate(evaluation.targets)
+        ],
+    )
+
+
+def _data_url(samples: Int16, rate: int) -> str:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform_from_samples(np.asarray(samples)), rate, format="WAV", subtype="PCM_16")
+    return f"data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"

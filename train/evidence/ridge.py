@@ -1,0 +1,45 @@
+"""The baseline that every table shows beside the network: ridge regression on each mel bin's mean and
+deviation.
+
+n clips, T frames, M mels, K targets, P = 2 M features.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ...runtime.arrays import Float64
+
+_ALPHAS: Final = np.logspace(-1, 5, 25)
+
+
+def mel_statistics(log_mels: Iterable[npt.NDArray[np.float32]]) -> Float64:
+    """Clips [T, M] -> [n, 2 M]: mean and standard deviation over the frames, each mel bin apart."""
+    return np.array([np.concatenate([clip.mean(0), clip.std(0)]) for clip in log_mels], dtype=np.float64)
+
+
+def ridge_predictions(train: Float64, ratings: npt.ArrayLike, test: Float64) -> Float64:
+    """train [n, P], ratings [n, K], test [m, P] -> predictions [m, K] in [0, 1].
+
+    Standardised features; the penalty is the one of least leave-one-out error over all targets,
+    which has a closed form through the singular values (Allen's PRESS).
+    """
+    mean, scale = train.mean(0), train.std(0) + 1e-9
+    x, y = (train - mean) / scale, np.asarray(ratings, np.float64)
+    centre = y.mean(0)
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    projected = u.T @ (y - centre)
+    errors = [_press(u, s**2 / (s**2 + alpha), projected, y - centre) for alpha in _ALPHAS]
+    alpha = _ALPHAS[int(np.argmin(errors))]
+    weights = vt.T @ ((s / (s**2 + alpha))[:, None] * projected)
+    predicted: Float64 = np.clip((test - mean) / scale @ weights + centre, 0, 1)
+    return predicted
+
+
+def _press(u: Float64, shrink: Float64, projected: Float64, y: Float64) -> float:
+    """Mean squared leave-one-out residual; the constant takes one n-th of each clip's leverage."""
+    residual = y - u @ (shrink[:, None] * projected)
+    leverage = (np.square(u) * shrink).sum(1) + 1 / len(u)
+    return float(np.square(residual / (1 - leverage)[:, None]).mean())

@@ -1,0 +1,219 @@
+"""Whether a difference in CCC is more than chance, by speakers: the clips of one speaker are no
+independent evidence.
+
+paper.md, point 13: under speaker effects, tests over clips call 30 to 40% of null differences
+significant. CCC is a function of six sums over clips, and a resample is a count for each speaker,
+so all resamples are one matrix product.
+
+R resamples, P speakers, S seeds of a method, n clips, K targets; columns [K + 1] are the targets
+and then their mean.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ...runtime.arrays import Float64
+
+RESAMPLES: Final = 10_000
+FEWEST_SPEAKERS: Final = 8  # below, nothing is called significant
+LEVEL: Final = 0.05  # two-tailed
+_AT_A_TIME: Final = 1000  # resamples: memory stays small with many speakers, seeds and targets
+
+Counts = npt.NDArray[np.int64] | Float64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Method a against method b on the same clips. All columns are [K + 1]."""
+
+    difference: Float64  # CCC (challenge) of a minus that of b
+    low: Float64  # 95% interval of it
+    high: Float64
+    p: Float64  # two-tailed, by swapping the methods speaker by speaker
+    p_holm: Float64  # of the targets, adjusted for their number; of the mean, p itself
+    speakers: int
+
+    def verdict(self, column: int) -> str:
+        """In plain words, for one target or (-1) the mean."""
+        if self.speakers < FEWEST_SPEAKERS:
+            return "too few speakers to say"
+        if self.p_holm[column] >= LEVEL:
+            return "no difference shown"
+        return "better" if self.difference[column] > 0 else "worse"
+
+    def to_dict(self, targets: Sequence[str]) -> dict[str, Any]:
+        """For --json."""
+        names = [*targets, "mean"]
+        columns = {name: getattr(self, name) for name in ("difference", "low", "high", "p", "p_holm")}
+        return {
+            "speakers": self.speakers,
+            "per_target": {
+                name: {column: float(values[k]) for column, values in columns.items()}
+                | {"verdict": self.verdict(k)}
+                for k, name in enumerate(names)
+            },
+        }
+
+
+def ccc_interval(
+    scores: npt.ArrayLike,
+    rated: npt.ArrayLike,
+    speakers: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[Float64, Float64]:
+    """95% interval (low, high), [K + 1] each, of the CCC (challenge) of scores [n, K] or [S, n, K]
+    with rated [n, K].
+
+    Speakers are drawn with replacement, and seeds too where there are several; of one speaker it is
+    that speaker's point.
+    """
+    sums, people = _sums(scores, rated, speakers)
+    found = _resampled([sums], people, resamples, np.random.default_rng(seed))[0]
+    low, high = np.quantile(found, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
+    return low, high
+
+
+def compare(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    rated: npt.ArrayLike,
+    speakers: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Comparison:
+    """Scores [n, K], or [S, n, K] of several seeds, of two methods on the same clips with ratings [n,
+    K].
+
+    The interval draws speakers (the same for both methods) and, within each method, seeds. The test
+    swaps the methods for random sets of speakers: where the methods are alike, that changes nothing
+    but by chance.
+    """
+    (sums_a, people), (sums_b, _) = (_sums(scores, rated, speakers) for scores in (a, b))
+    rng = np.random.default_rng(seed)
+    drawn = _resampled([sums_a, sums_b], people, resamples, rng)
+    low, high = np.quantile(drawn[0] - drawn[1], [LEVEL / 2, 1 - LEVEL / 2], axis=0)
+    everyone = np.ones((1, people))
+    difference = (_with_mean(_mean_ccc(everyone, sums_a)) - _with_mean(_mean_ccc(everyone, sums_b)))[0]
+    p = _swap_p(sums_a, sums_b, difference, people, resamples, rng)
+    return Comparison(
+        difference=difference, low=low, high=high, p=p, p_holm=np.append(holm(p[:-1]), p[-1]), speakers=people
+    )
+
+
+def ccc_change_interval(
+    scores: npt.ArrayLike,
+    reference: npt.ArrayLike,
+    rated: npt.ArrayLike,
+    speakers: Sequence[str],
+    *,
+    resamples: int = 2000,
+) -> tuple[float, float] | None:
+    """95% interval of the mean CCC (challenge) of `scores` minus that of `reference`, [n, K] each;
+    None for one speaker.
+    """
+    (sums, people), (before, _) = (_sums(x, rated, speakers) for x in (scores, reference))
+    if people < 2:
+        return None
+    drawn = _resampled([sums, before], people, resamples, np.random.default_rng(0))
+    low, high = np.quantile((drawn[0] - drawn[1])[:, -1], [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)
+
+
+def holm(p: Float64) -> Float64:
+    """p-values [K] adjusted for their number (Holm 1979): the smallest times K, the next times K -
+    1, never falling.
+    """
+    order = np.argsort(p)
+    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    result = np.empty_like(p)
+    result[order] = np.minimum(adjusted, 1)
+    return result
+
+
+def _resampled(
+    methods: Sequence[Float64], people: int, resamples: int, rng: np.random.Generator
+) -> list[Float64]:
+    """CCC [R, K + 1] of each method's sums [S, P, 6, K], for the same draws of speakers."""
+    found: list[list[Float64]] = [[] for _ in methods]
+    for begin in range(0, resamples, _AT_A_TIME):
+        size = min(_AT_A_TIME, resamples - begin)
+        counts = rng.multinomial(people, np.full(people, 1 / people), size=size)  # [R, P]
+        for sums, parts in zip(methods, found, strict=True):
+            seeds = len(sums)
+            weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds  # [R, S]
+            parts.append(_with_mean(_mean_ccc(counts, sums, weights)))
+    return [np.concatenate(parts) for parts in found]
+
+
+def _swap_p(
+    a: Float64, b: Float64, difference: Float64, people: int, resamples: int, rng: np.random.Generator
+) -> Float64:
+    """[K + 1]: how often a difference as large comes of swapping, the unswapped case counted in
+    (Phipson and Smyth 2010).
+    """
+    as_large = np.ones(len(difference))
+    for begin in range(0, resamples, _AT_A_TIME):
+        swapped = rng.integers(0, 2, (min(_AT_A_TIME, resamples - begin), people))  # [R, P]
+        of_a = _mean_ccc_of_parts([(1 - swapped, a), (swapped, b)])
+        of_b = _mean_ccc_of_parts([(swapped, a), (1 - swapped, b)])
+        found = _with_mean(of_a) - _with_mean(of_b)
+        as_large += (np.abs(found) >= np.abs(difference) - 1e-12).sum(0)
+    return as_large / (resamples + 1)
+
+
+def _mean_ccc(counts: Counts, sums: Float64, weights: Float64 | None = None) -> Float64:
+    """counts [R, P], sums [S, P, 6, K] -> CCC [R, K], the mean over seeds, or weighted by [R, S]."""
+    of_seeds = np.stack(
+        [_ccc_of_sums(np.tensordot(counts, of_seed, axes=1)) for of_seed in sums], axis=1
+    )  # [R, S, K]
+    return np.asarray(of_seeds.mean(1) if weights is None else np.einsum("rs,rsk->rk", weights, of_seeds))
+
+
+def _mean_ccc_of_parts(parts: Sequence[tuple[Counts, Float64]]) -> Float64:
+    """The same of speakers some of which are one method's and some the other's; seeds are paired in
+    their order.
+    """
+    seeds = min(len(sums) for _, sums in parts)
+    totals = [
+        np.sum([np.tensordot(counts, sums[s], axes=1) for counts, sums in parts], axis=0)
+        for s in range(seeds)
+    ]
+    return np.asarray(np.mean([_ccc_of_sums(total) for total in totals], axis=0))
+
+
+def _sums(scores: npt.ArrayLike, rated: npt.ArrayLike, speakers: Sequence[str]) -> tuple[Float64, int]:
+    """[S, P, 6, K]: clips, and sums of x, y, xx, yy, xy of each speaker, about the ratings' means; and P."""
+    x, y = np.asarray(scores, np.float64), np.asarray(rated, np.float64)
+    names, speaker = np.unique(np.asarray(speakers), return_inverse=True)
+    centre = y.mean(0)  # changes no CCC, and keeps the sums of squares from drowning the variances
+    x, y = x.reshape(-1, *y.shape) - centre, y - centre
+    terms = np.stack(
+        [np.broadcast_to(t, x.shape) for t in (np.ones_like(y), x, y, x * x, y * y, x * y)], axis=2
+    )
+    sums = np.zeros((len(x), len(names), *terms.shape[2:]))
+    for of_seed, into in zip(terms, sums, strict=True):
+        np.add.at(into, speaker, of_seed)
+    return sums, len(names)
+
+
+def _ccc_of_sums(totals: Float64) -> Float64:
+    """[R, 6, K] -> CCC (challenge: variances over n - 1, covariance over n) [R, K]."""
+    n, x, y, xx, yy, xy = np.moveaxis(totals, 1, 0)  # [R, K] each
+    m_x, m_y = x / n, y / n
+    over = np.maximum(n - 1, 1)
+    s_xx, s_yy = (xx - n * m_x**2) / over, (yy - n * m_y**2) / over
+    spread = s_xx + s_yy + np.square(m_x - m_y)
+    ccc: Float64 = 2 * (xy / n - m_x * m_y) / np.where(spread == 0, 1, spread)
+    return ccc
+
+
+def _with_mean(ccc: Float64) -> Float64:
+    """[R, K] -> [R, K + 1]."""
+    return np.concatenate([ccc, ccc.mean(1, keepdims=True)], axis=1)

@@ -1,0 +1,333 @@
+"""The paper's Table 2 from the runs that are there: CCC of each row, gains, and what of them is more
+than chance.
+
+A row with fewer finished runs than seeds says so, and gains and comparisons are between the seeds
+that both rows have. S seeds, n clips, K targets.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from ... import __version__
+from ...runtime.errors import DataError
+from ...runtime.files import write_bytes, write_json
+from ..distributed import World
+from ..loop import device_from_config
+from ..method.metrics import ccc_challenge
+from .evaluate import predictions_of_run, same_clips
+from .predictions import Predictions
+from .significance import RESAMPLES, Comparison, ccc_interval, compare, holm
+from .table2_runs import ROWS, Table2Row, TableRun, TableRuns
+
+METHODS: Final = {
+    "vanilla": "vanilla",
+    "rrtn": "RRTN w/o RUWL",
+    "rrtn-ruwl": "RRTN w RUWL",
+}  # as the paper calls them
+SYNTHETIC: Final = "SYNTHETIC data: it shows that everything works, and says nothing about real voices"
+HEADER: Final = (
+    *(
+        "encoder",
+        "method",
+        "runs",
+        "CCC (95%)",
+        "SD",
+        "gain %: local, global",
+        "over vanilla (95%)",
+        "p, Holm",
+        "",
+    ),
+    *("paper: CCC", "gain %"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowResult:
+    """One row of the table, as far as it is run."""
+
+    row: Table2Row
+    jobs: tuple[TableRun, ...]
+    ccc: tuple[float, ...] = ()  # mean over targets of each finished run's best epoch (challenge)
+    interval: tuple[float, float] | None = None  # 95% of their mean, drawing speakers and seeds
+    local_gain: float | None = (
+        None  # percent, over the row before; None for vanilla, and where one has no run
+    )
+    global_gain: float | None = None  # percent, over the encoder's vanilla
+    over_vanilla: Comparison | None = None  # p_holm of its mean is over the table's rows
+    compared_seeds: int = 0
+
+    @property
+    def runs(self) -> str:
+        """How many of the seeds are finished."""
+        done = sum(job.is_finished for job in self.jobs)
+        begun = sum(job.is_begun and not job.is_finished for job in self.jobs)
+        return (f"{done} of {len(self.jobs)} seeds" if done else "not run") + (
+            f", {begun} begun" if begun else ""
+        )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every seed is finished."""
+        return all(job.is_finished for job in self.jobs)
+
+    @property
+    def mean(self) -> float | None:
+        """Of the seeds."""
+        return float(np.mean(self.ccc)) if self.ccc else None
+
+    @property
+    def sd(self) -> float | None:
+        """Over the seeds, with n - 1."""
+        return float(np.std(self.ccc, ddof=1)) if len(self.ccc) > 1 else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json."""
+        comparison = self.over_vanilla
+        return {
+            "encoder": self.row.encoder,
+            "method": self.row.method,
+            "whole": self.is_whole,
+            "runs": [{"seed": job.seed, "folder": str(job.folder), "state": job.state} for job in self.jobs],
+            "ccc": self.mean,
+            "ccc_of_seeds": list(self.ccc),
+            "ccc_low": self.interval and self.interval[0],
+            "ccc_high": self.interval and self.interval[1],
+            "sd": self.sd,
+            "local_gain_percent": self.local_gain,
+            "global_gain_percent": self.global_gain,
+            "over_vanilla": comparison
+            and {
+                **{
+                    name: float(getattr(comparison, name)[-1])
+                    for name in ("difference", "low", "high", "p", "p_holm")
+                },
+                "verdict": comparison.verdict(-1),
+                "seeds": self.compared_seeds,
+            },
+            "paper": dict(
+                zip(("ccc", "local_gain_percent", "global_gain_percent"), paper_of(self.row), strict=True)
+            ),
+        }
+
+    def cells(self) -> tuple[str, ...]:
+        """The columns of HEADER, in text."""
+        _, *paper_gains = paper_of(self.row)
+        interval = " ({:.3f} to {:.3f})".format(*self.interval) if self.interval else ""
+        return (
+            *(
+                self.row.encoder,
+                METHODS[self.row.method],
+                self.runs,
+                _text(self.mean, ".3f") + interval,
+                _text(self.sd, ".3f"),
+            ),
+            *(_gains(self.local_gain, self.global_gain), *self._compared_cells()),
+            *(f"{self.row.paper_ccc:.3f}", _gains(*paper_gains)),
+        )
+
+    def _compared_cells(self) -> tuple[str, str, str]:
+        if not self.over_vanilla:
+            return "", "", ""
+        difference, low, high, p = (
+            getattr(self.over_vanilla, name)[-1] for name in ("difference", "low", "high", "p_holm")
+        )
+        seeds = (
+            f" ({self.compared_seeds} of {len(self.jobs)} seeds)"
+            if self.compared_seeds < len(self.jobs)
+            else ""
+        )
+        return (
+            f"{difference:+.3f} ({low:+.3f} to {high:+.3f})",
+            f"{p:.4f}",
+            self.over_vanilla.verdict(-1) + seeds,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table2:
+    """The nine rows in the paper's order."""
+
+    runs: TableRuns
+    rows: tuple[RowResult, ...]
+    clips: int  # n of Val; 0 where no run is finished
+    speakers: int
+    targets: tuple[str, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every row has every seed."""
+        return all(row.is_whole for row in self.rows)
+
+    @property
+    def title(self) -> str:
+        """What the rows are of."""
+        config = self.runs.config
+        synthetic = "" if config.data.dir else f" {SYNTHETIC}."
+        part = f"{sum(row.is_whole for row in self.rows)} of {len(self.rows)} rows are whole: "
+        share = f", {config.data.fraction:.0%} of the training clips" if config.data.fraction < 1 else ""
+        return (
+            f"{'' if self.is_whole else 'PARTIAL, ' + part}{config.data.dir or 'built-in corpus'}, "
+            f"Val: {self.clips} clips, {self.speakers} speakers; {config.optim.epochs} epochs, batch "
+            f"{config.optim.batch_size}{share}, {config.precision}.{synthetic}"
+        )
+
+    @property
+    def caption(self) -> str:
+        """How to read the columns."""
+        return (
+            "CCC: the challenge's, mean over targets, of the best epoch by this same split, mean over seeds; 95%: drawing "
+            "speakers and seeds; SD: over seeds. Gains are relative: local over the row before, global over the encoder's "
+            "vanilla. p: two-tailed, by swapping speaker by speaker, Holm over the table's RRTN rows. Paper: on Hume-VB's "
+            "development set."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """table2.json, and --json."""
+        return {
+            "whole": self.is_whole,
+            "seeds": self.runs.seeds,
+            "data": self.runs.config.data.dir or "built-in",
+            "synthetic": not self.runs.config.data.dir,
+            "split": "Val",
+            "clips": self.clips,
+            "speakers": self.speakers,
+            "targets": list(self.targets),
+            "rows": [row.to_dict() for row in self.rows],
+            "config": self.runs.config.to_dict(),
+            "rrtn": __version__,
+        }
+
+    def to_markdown(self) -> str:
+        """table2.md."""
+        lines = [HEADER, ["---"] * len(HEADER), *(row.cells() for row in self.rows)]
+        table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        return f"{self.title}\n\n{table}\n\n{self.caption}\n"
+
+    def write(self) -> None:
+        """table2.json and table2.md, each whole or as it was before."""
+        self.runs.out.mkdir(parents=True, exist_ok=True)
+        write_json(self.runs.out / "table2.json", self.to_dict())
+        write_bytes(self.runs.out / "table2.md", self.to_markdown().encode())
+
+
+def gain(ccc: float, before: float) -> float | None:
+    """In percent of `before`, as the paper counts; None where that is not above 0 and there is
+    nothing to be relative to.
+    """
+    return 100 * (ccc - before) / before if before > 0 else None
+
+
+def paper_of(row: Table2Row) -> tuple[float, float | None, float | None]:
+    """The paper's CCC, and the local and the global gain that it comes to."""
+    if row.method == "vanilla":
+        return row.paper_ccc, None, None
+    return (
+        row.paper_ccc,
+        gain(row.paper_ccc, before(row).paper_ccc),
+        gain(row.paper_ccc, vanilla_of(row).paper_ccc),
+    )
+
+
+def before(row: Table2Row) -> Table2Row:
+    """What its local gain is over."""
+    return ROWS[ROWS.index(row) - 1]
+
+
+def vanilla_of(row: Table2Row) -> Table2Row:
+    """What its global gain is over."""
+    return next(other for other in ROWS if (other.encoder, other.method) == (row.encoder, "vanilla"))
+
+
+def table_of_runs(runs: TableRuns, *, resamples: int = RESAMPLES) -> Table2:
+    """Of all that is finished in the folder.
+
+    Raises DataError where two runs were not evaluated on the same clips.
+    """
+    device = device_from_config(runs.config, World())
+    jobs = {row: tuple(runs.job(row, seed) for seed in range(runs.seeds)) for row in ROWS}
+    found = {
+        row: {job.seed: predictions_of_run(job.folder, device=device) for job in of_row if job.is_finished}
+        for row, of_row in jobs.items()
+    }
+    every = [predictions for of_row in found.values() for predictions in of_row.values()]
+    _check_alike(runs.out, every)
+    rows = [_result(row, jobs[row], found, resamples) for row in ROWS]
+    compared = [(i, row.over_vanilla) for i, row in enumerate(rows) if row.over_vanilla]
+    adjusted = holm(np.array([comparison.p[-1] for _, comparison in compared]))
+    for (i, comparison), p in zip(compared, adjusted, strict=True):
+        p_holm = np.append(comparison.p_holm[:-1], p)
+        rows[i] = replace(rows[i], over_vanilla=replace(comparison, p_holm=p_holm))
+    return Table2(
+        runs=runs,
+        rows=tuple(rows),
+        clips=len(every[0].file_ids) if every else 0,
+        speakers=len(set(every[0].speakers)) if every else 0,
+        targets=runs.config.data.targets,
+    )
+
+
+def _check_alike(out: Path, every: Sequence[Predictions]) -> None:
+    if not all(same_clips(every[0], other) for other in every):
+        raise DataError(
+            f"{out} | runs on other clips, targets or ratings | expected one data set | take another --out"
+        )
+
+
+def _result(
+    row: Table2Row, jobs: tuple[TableRun, ...], found: dict[Table2Row, dict[int, Predictions]], resamples: int
+) -> RowResult:
+    mine = found[row]
+    if not mine:
+        return RowResult(row=row, jobs=jobs)
+    one = next(iter(mine.values()))
+    low, high = ccc_interval([p.scores for p in mine.values()], one.rated, one.speakers, resamples=resamples)
+    result = RowResult(
+        row=row,
+        jobs=jobs,
+        ccc=tuple(_mean_ccc(p) for p in mine.values()),
+        interval=(float(low[-1]), float(high[-1])),
+    )
+    if row.method == "vanilla":
+        return result
+    both = [seed for seed in mine if seed in found[vanilla_of(row)]]
+    return replace(
+        result,
+        local_gain=_gain_of_seeds(mine, found[before(row)]),
+        global_gain=_gain_of_seeds(mine, found[vanilla_of(row)]),
+        over_vanilla=_compared(mine, found[vanilla_of(row)], both, resamples) if both else None,
+        compared_seeds=len(both),
+    )
+
+
+def _compared(
+    mine: dict[int, Predictions], other: dict[int, Predictions], seeds: Sequence[int], resamples: int
+) -> Comparison:
+    a, b = ([of_row[seed].scores for seed in seeds] for of_row in (mine, other))
+    one = mine[seeds[0]]
+    return compare(a, b, one.rated, one.speakers, resamples=resamples)
+
+
+def _gain_of_seeds(mine: dict[int, Predictions], other: dict[int, Predictions]) -> float | None:
+    """Between the means of the seeds that both have."""
+    both = [seed for seed in mine if seed in other]
+    return (
+        gain(*(float(np.mean([_mean_ccc(of[seed]) for seed in both])) for of in (mine, other)))
+        if both
+        else None
+    )
+
+
+def _mean_ccc(predictions: Predictions) -> float:
+    return float(ccc_challenge(predictions.scores, predictions.rated).mean())
+
+
+def _gains(local: float | None, over_all: float | None) -> str:
+    return ", ".join(_text(value, "+.1f") for value in (local, over_all) if value is not None)
+
+
+def _text(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"

@@ -1,0 +1,292 @@
+"""The rows of the paper's Table 2, and the runs that they are made of: every row with each seed, in
+one folder.
+
+<out>/<encoder>-<method>/seed<N>/    a run, as `rrtn train` makes it
+<out>/measured.json                  what an epoch of each row took, for estimates
+"""
+
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple, get_args
+
+import torch
+
+from ...runtime.errors import ConfigError, ModelError, StoppedError
+from ...runtime.files import write_json
+from ...runtime.locks import locked
+from ..checkpoint import read_info
+from ..config import Config, Method
+from ..config_file import MAY_DIFFER, config_from_toml, differences
+from ..display import Part
+from ..loop import data_digest, train
+from ..method.encoders import ENCODERS, EncoderName
+from ..method.flops import step_flops
+from ..plan import network_from_config, plan_from_config
+
+
+class Table2Row(NamedTuple):
+    """One of the table's, and what the paper reached on Hume-VB's development set."""
+
+    encoder: EncoderName
+    method: Method
+    paper_ccc: float
+
+    @property
+    def name(self) -> str:
+        """Also its folder."""
+        return f"{self.encoder}-{self.method}"
+
+
+ROWS: Final = (
+    Table2Row("resnet18", "vanilla", 0.613),
+    Table2Row("resnet18", "rrtn", 0.628),
+    Table2Row("resnet18", "rrtn-ruwl", 0.634),
+    Table2Row("cnn10", "vanilla", 0.655),
+    Table2Row("cnn10", "rrtn", 0.667),
+    Table2Row("cnn10", "rrtn-ruwl", 0.668),
+    Table2Row("cnn14", "vanilla", 0.647),
+    Table2Row("cnn14", "rrtn", 0.674),
+    Table2Row("cnn14", "rrtn-ruwl", 0.678),
+)
+
+
+def rows_of(encoders: Sequence[str] = (), methods: Sequence[str] = ()) -> tuple[Table2Row, ...]:
+    """The rows of these encoders and methods, all where none is named.
+
+    Raises ConfigError for an unknown one.
+    """
+    for flag, names, known in (("--encoders", encoders, ENCODERS), ("--methods", methods, get_args(Method))):
+        if unknown := [name for name in names if name not in known]:
+            raise ConfigError(
+                f"{flag} | {', '.join(unknown)} | expected some of {', '.join(known)}, with commas"
+            )
+    return tuple(
+        row
+        for row in ROWS
+        if row.encoder in (encoders or ENCODERS) and row.method in (methods or get_args(Method))
+    )
+
+
+class TableRun(NamedTuple):
+    """One run of the table, and how far it is."""
+
+    row: Table2Row
+    seed: int
+    folder: Path
+    epochs_done: int
+    epochs: int
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a run to go on with."""
+        return (self.folder / "config.toml").exists()
+
+    @property
+    def epochs_left(self) -> int:
+        """To be trained."""
+        return max(self.epochs - self.epochs_done, 0)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all epochs are done."""
+        return self.epochs_left == 0
+
+    @property
+    def state(self) -> str:
+        """In plain words."""
+        if self.is_finished:
+            return "finished"
+        return f"begun, {self.epochs_done} of {self.epochs} epochs" if self.is_begun else "not run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRuns:
+    """The runs of a table in one folder."""
+
+    out: Path
+    config: Config  # resolved; of all runs but for encoder, method and seed
+    seeds: int  # 0 .. seeds - 1
+    rows: tuple[Table2Row, ...] = ROWS  # that are trained; others that are there are shown, too
+    notes: tuple[str, ...] = ()
+
+    def config_of(self, row: Table2Row, seed: int) -> Config:
+        """What `rrtn train` would be given."""
+        return replace(
+            self.config, seed=seed, model=replace(self.config.model, encoder=row.encoder, method=row.method)
+        )
+
+    def jobs(self, rows: Sequence[Table2Row] = ROWS) -> list[TableRun]:
+        """Seed by seed, so that a table that was stopped has each row; the cheap rows first."""
+        return [self.job(row, seed) for seed in range(self.seeds) for row in rows]
+
+    def describe(self) -> dict[str, Any]:
+        """What `rrtn table2 --dry-run --json` prints."""
+        jobs = self.jobs(self.rows)
+        return {
+            "runs": [
+                {"row": j.row.name, "seed": j.seed, "state": j.state, "folder": str(j.folder)} for j in jobs
+            ],
+            "epochs": sum(job.epochs for job in jobs),
+            "epochs_to_go": sum(job.epochs_left for job in jobs),
+            "seconds_to_go": seconds_to_go(self),
+            "config": self.config.to_dict(),
+        }
+
+    def job(self, row: Table2Row, seed: int) -> TableRun:
+        """As it is in the folder now."""
+        folder = self.out / row.name / f"seed{seed}"
+        return TableRun(row, seed, folder, _epochs_done(folder), self.config.optim.epochs)
+
+
+def table_runs(config: Config, *, out: Path, seeds: int, rows: tuple[Table2Row, ...] = ROWS) -> TableRuns:
+    """Settles what the settings leave open, for all runs alike, and refuses a folder with runs that
+    were made otherwise.
+
+    Raises ConfigError, DataError.
+    """
+    if seeds < 1:
+        raise ConfigError(f"--seeds | {seeds} | expected at least 1")
+    plan = plan_from_config(replace(config, seed=0))
+    runs = TableRuns(out=out, config=plan.config, seeds=seeds, rows=rows, notes=plan.notes)
+    for job in runs.jobs():
+        _check_settings(runs, job)
+    return runs
+
+
+def train_rows(runs: TableRuns, *, say: Callable[[str], None], at_run: Callable[[], object]) -> None:
+    """Trains what is missing; finished runs are kept, a begun one goes on. `at_run` is called whenever
+    one is finished.
+
+    Raises StoppedError where a run is stopped: calling again goes on. ConfigError where the data
+    has changed, or another process trains the table.
+    """
+    runs.out.mkdir(parents=True, exist_ok=True)
+    with locked(runs.out / "table2.lock", does="trains a table"):
+        for left in runs.out.glob(".*.tmp"):  # of a table whose writing was killed
+            left.unlink()
+        _check_data(runs)
+        jobs = runs.jobs(runs.rows)
+        for number, job in enumerate(jobs, start=1):
+            if job.is_finished:
+                continue
+            costs = _costs(runs)
+            later = sum(costs[after.row.name] * after.epochs_left for after in jobs[number:])
+            label = f"{number}/{len(jobs)} {job.row.name} seed {job.seed}"
+            say(f"{label}: {job.state}")
+            with _measured(runs, job), _going_on_by_the_same_command(job):
+                train(
+                    plan_from_config(runs.config_of(job.row, job.seed)),
+                    job.folder,
+                    resume=job.is_begun,
+                    part=Part(label=label, later=later / (costs[job.row.name] * job.epochs)),
+                )
+            # or the next run would count this one's memory as taken, and keep its clips elsewhere
+            torch.cuda.empty_cache()
+            at_run()
+
+
+def seconds_to_go(runs: TableRuns) -> float | None:
+    """Of training what is missing, by what was measured in this folder; None where nothing was."""
+    if not _read_measured(runs.out):
+        return None
+    costs = _costs(runs)
+    return sum(costs[job.row.name] * job.epochs_left for job in runs.jobs(runs.rows))
+
+
+def _epochs_done(folder: Path) -> int:
+    try:
+        return read_info(folder / "checkpoints/last").epoch
+    except ModelError:
+        return 0  # none yet, or broken: the run finds the one before
+
+
+def _check_settings(runs: TableRuns, job: TableRun) -> None:
+    path = job.folder / "config.toml"
+    if not job.is_begun:
+        return
+    changed = differences(config_from_toml(path), runs.config_of(job.row, job.seed))
+    if refused := [text for key, text in changed.items() if key not in MAY_DIFFER]:
+        raise ConfigError(
+            f"{job.folder} | made with other settings: {'; '.join(refused)} | one table has one setting | "
+            "take the old ones, or another --out"
+        )
+
+
+def _check_data(runs: TableRuns) -> None:
+    """Runs that are finished would never look at it again."""
+    digests: dict[int, str] = {}
+    for job in runs.jobs():
+        if not job.is_finished:
+            continue
+        drawn = job.seed if runs.config.data.fraction < 1 else 0  # the training clips that a seed draws
+        if drawn not in digests:
+            digests[drawn] = data_digest(plan_from_config(runs.config_of(job.row, drawn)))
+        was = read_info(job.folder / "checkpoints/last").data_sha256
+        if was != digests[drawn]:
+            raise ConfigError(
+                f"{job.folder} | its data was {was[:12]}, now it is {digests[drawn][:12]} | clips or ratings were changed | "
+                "restore them, or take another --out"
+            )
+
+
+@contextmanager
+def _going_on_by_the_same_command(job: TableRun) -> Iterator[None]:
+    """And not by the one run's."""
+    try:
+        yield
+    except StoppedError as error:
+        told = str(error)
+        for of_run in (f"go on with: rrtn train --resume --out {job.folder}", "go on with --resume"):
+            told = told.replace(of_run, "the same command goes on")
+        raise StoppedError(told, exit_code=error.exit_code) from error
+
+
+@contextmanager
+def _measured(runs: TableRuns, job: TableRun) -> Iterator[None]:
+    """Adds the epochs that are trained inside, and their seconds, to measured.json."""
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        epochs = runs.job(job.row, job.seed).epochs_done - job.epochs_done
+        if epochs > 0:
+            measured = _read_measured(runs.out)
+            before = measured.get(job.row.name, {"epochs": 0, "seconds": 0.0})
+            seconds = before["seconds"] + time.monotonic() - start
+            measured[job.row.name] = {"epochs": before["epochs"] + epochs, "seconds": round(seconds, 3)}
+            with suppress(OSError):  # an estimate is not worth a stop, and hides none
+                write_json(runs.out / "measured.json", measured)
+
+
+def _read_measured(out: Path) -> dict[str, Any]:
+    try:
+        measured: dict[str, Any] = json.loads((out / "measured.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return measured
+
+
+def _costs(runs: TableRuns) -> dict[str, float]:
+    """Of an epoch of each row, by its name: seconds as measured; of rows that were not, by arithmetic
+    beside those that were.
+
+    Where nothing was measured, only their ratios mean something.
+    """
+    flops = {row.name: float(_flops(runs.config_of(row, 0))) for row in runs.rows}
+    seconds = {
+        name: entry["seconds"] / entry["epochs"]
+        for name, entry in _read_measured(runs.out).items()
+        if name in flops
+    }
+    scale = sum(seconds.values()) / sum(flops[name] for name in seconds) if seconds else 1.0
+    return {name: seconds.get(name, scale * flops[name]) for name in flops}
+
+
+@functools.lru_cache(maxsize=len(ROWS))
+def _flops(config: Config) -> int:
+    return step_flops(network_from_config(config), spec=config.frontend, batch_size=config.optim.batch_size)

@@ -1,0 +1,1 @@
+"""The paper's method: encoders, views, losses, metrics."""

@@ -1,0 +1,100 @@
+"""Encoder, regression head and projector: the Redundancy Reduction Twins Network.
+
+B batch, T frames, M mels, D embedding, K targets, P projector units.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .encoders import EncoderName, encoder_from_name
+
+Activation = Literal["sigmoid", "linear"]
+
+
+class Prediction(NamedTuple):
+    """One view through the network."""
+
+    scores: Tensor  # [B, K] in [0, 1]
+    embedding: Tensor  # [B, D]
+
+
+class TwinsNetwork(nn.Module):
+    """Both views pass through the same weights, one forward pass each, so that BatchNorm sees each
+    view apart.
+
+    The projector is by default one Linear with bias and without BatchNorm, as the paper's parameter
+    counts demand; vanilla models have none, and export drops it.
+    """
+
+    def __init__(
+        self,
+        encoder: EncoderName,
+        *,
+        n_mels: int,
+        n_targets: int,
+        activation: Activation = "sigmoid",
+        projector_layers: int = 1,  # 0 for vanilla models
+        projector_units: int = 2048,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder_from_name(encoder, n_mels=n_mels)
+        width = self.encoder.embedding_size
+        self.head = Head(width, n_targets, activation)
+        self.projector = _projector(width, projector_layers, projector_units) if projector_layers else None
+
+    def forward(self, log_mel: Tensor) -> Prediction:
+        """[B, 1, T, M] -> scores [B, K] and embedding [B, D], in float32 whatever precision
+        autocast chose inside.
+        """
+        embedding: Tensor = self.encoder(log_mel)
+        with _without_autocast(log_mel.device.type):
+            return Prediction(self.head(_at_least_float32(embedding)), embedding)
+
+    def project(self, embedding: Tensor) -> Tensor:
+        """[B, D] -> z [B, P], which the Barlow Twins loss compares; float32 or more."""
+        assert self.projector is not None
+        return _at_least_float32(self.projector(embedding))
+
+    def parameter_counts(self) -> Mapping[str, int]:
+        """Trainable parameters of each part, and in all."""
+        parts = {"encoder": self.encoder, "head": self.head, "projector": self.projector}
+        counts = {
+            name: sum(p.numel() for p in part.parameters()) if part else 0 for name, part in parts.items()
+        }
+        return {**counts, "total": sum(counts.values())}
+
+
+class Head(nn.Linear):
+    """embedding [B, D] -> scores [B, K]: Linear, then sigmoid (ratings are in [0, 1]) or nothing."""
+
+    def __init__(self, width: int, n_targets: int, activation: Activation) -> None:
+        super().__init__(width, n_targets)
+        self.activation = activation
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Scores."""
+        scores = super().forward(embedding)
+        return torch.sigmoid(scores) if self.activation == "sigmoid" else scores
+
+
+def _projector(width: int, layers: int, units: int) -> nn.Module:
+    """Linear layers with BatchNorm and ReLU between them, as facebookresearch/barlowtwins."""
+    if layers == 1:
+        return nn.Linear(width, units)
+    hidden: list[nn.Module] = []
+    for i in range(layers - 1):
+        hidden += [nn.Linear(units if i else width, units, bias=False), nn.BatchNorm1d(units), nn.ReLU()]
+    return nn.Sequential(*hidden, nn.Linear(units, units, bias=False))
+
+
+def _without_autocast(device: str) -> AbstractContextManager[object]:
+    """Meta tensors, of which FLOPs are counted, know no autocast."""
+    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
