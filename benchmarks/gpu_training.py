@@ -42,7 +42,7 @@ SHORTEST_RUN = 10.0  # s; with less to go, no other run of the table is begun
 
 
 def section_step(place: Place, record: Record) -> None:
-    """Eager against compiled, with CUDA graphs (reduce-overhead), in bf16; fp32 and tf32 eager beside.
+    """Eager against compiled with CUDA graphs in bf16, beside fp32 and tf32 eager.
 
     Batch 128, twins.
     """
@@ -271,7 +271,7 @@ def section_table2(place: Place, record: Record) -> None:
         def at_run() -> None:
             record_table(record, table_of_runs(runs))
             if place.left() < SHORTEST_RUN:
-                raise StoppedError("no time for another run", exit_code=128 + signal.SIGTERM)
+                raise StoppedError("table2", "no time for another run", exit_code=128 + signal.SIGTERM)
 
         try:
             train_rows(runs, say=print, at_run=at_run)

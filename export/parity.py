@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from ..runtime.arrays import Float32
-from ..runtime.backends.choice import Backend
+from ..runtime.backends.base import Backend
 from ..runtime.errors import ModelError
 from ..runtime.frontend import clip_input
 from ..runtime.spec import FrontendSpec

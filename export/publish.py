@@ -10,16 +10,19 @@ from typing import Any, Final
 import numpy as np
 
 from .. import __version__
-from ..runtime.backends.choice import DeviceName, backend_from_variant, obstacle
-from ..runtime.backends.engine_stamp import this_machine
-from ..runtime.backends.ort_backend import cuda_missing, ort_backend_from_bundle
+from ..runtime.backends.choice import backend_from_variant, obstacle
+from ..runtime.backends.ort_backend import ort_backend_from_bundle
+from ..runtime.backends.registry import kinds_for_variant
+from ..runtime.backends.trt import TRT
 from ..runtime.bundle import MANIFEST, Bundle, Variant, metadata_of
 from ..runtime.errors import ModelError, UnavailableError
 from ..runtime.files import sha256_of, write_bytes, write_json
 from ..runtime.frontend import log_mel
 from ..runtime.progress import Progress
+from ..train.checkpoint import POINTER
 from ..train.config import Config
 from ..train.method.flops import scoring_flops
+from ..train.run_folder import RunFolder
 from .audeering import audonnx_yaml_from_bundle
 from .bundle_replacement import check_replaceable, put_in_place, staged
 from .deployed_network import folded_encoder
@@ -52,7 +55,7 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
     does not is left out. Raises ModelError for a broken checkpoint, an fp32 graph that does not
     pass, or a required variant that could not be made.
     """
-    out = out or run / "export"
+    out = out or RunFolder(run).export
     check_replaceable(out)
     source = source_of_run(run)
     probe = probe_of_source(source)
@@ -64,7 +67,7 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
             variants=(),
             provenance=_provenance(run, source),
         )
-        published = _with_variants(bundle, source, probe, wanted, worst_to=run / "parity-worst.npz")
+        published = _with_variants(bundle, source, probe, wanted, worst_to=RunFolder(run).parity_worst)
         if missing := [name for name in wanted.require if published.bundle.variant(name) is None]:
             reasons = {**published.skipped, **published.failed}
             why = "; ".join(f"{name}: {reasons.get(name, 'its source was not made')}" for name in missing)
@@ -150,7 +153,7 @@ def _onnx(bundle: Bundle, recipe: Recipe, source: Source, probe: Probe, *, embed
     if recipe.precision != "int8":
         half = recipe.precision == "fp16"
         if half:
-            check_half_range(folded_encoder(source.network.encoder), spec, probe.clips)
+            check_half_range(folded_encoder(source.network.encoder, spec), spec, probe.clips)
         return onnx_from_network(
             source.network, spec, bundle.labels, recipe.input, half=half, embeddings=embeddings
         )
@@ -183,10 +186,10 @@ def _with_parity(bundle: Bundle, engine: str, probe: Probe, *, worst_to: Path) -
     """The gate for an engine, where it fits this machine; elsewhere its parity stays unknown."""
     variant = bundle.variant(engine)
     assert variant is not None
-    if obstacle(variant, "trt", this_machine(), cuda_missing()):
+    if obstacle(variant, TRT.name):
         return bundle
     try:
-        backend = backend_from_variant(bundle, variant, "trt")
+        backend = backend_from_variant(bundle, variant, TRT.name)
     except UnavailableError:
         return bundle
     parity = check_parity(backend, bundle.spec, probe, worst_to=worst_to)
@@ -228,7 +231,7 @@ def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityR
     Raises ModelError where that is not the one that was exported.
     """
     source = source_of_run(run or _run_of(bundle))
-    if sha256_of(source.checkpoint / "checkpoint.json") != bundle.provenance.get("checkpoint_sha256"):
+    if sha256_of(source.checkpoint / POINTER) != bundle.provenance.get("checkpoint_sha256"):
         wrong = f"{source.checkpoint} | another checkpoint than {bundle.path} was made from"
         raise ModelError(f"{wrong} | expected its own | export again, or --run RUN")
     probe = probe_of_source(source)
@@ -237,13 +240,14 @@ def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityR
     ]
 
 
-def _devices(variant: Variant) -> tuple[DeviceName, ...]:
-    if variant.kind == "engine":
-        return ("trt",)
-    return ("cpu",) if variant.plan or cuda_missing() else ("cpu", "cuda")
+def _devices(variant: Variant) -> list[str]:
+    """The backends that can run a variant here; if none can, those that it is made for."""
+    kinds = kinds_for_variant(variant)
+    here = [kind for kind in kinds if not kind.obstacle(variant)]
+    return [kind.name for kind in reversed(here or kinds)]
 
 
-def _result(bundle: Bundle, variant: Variant, device: DeviceName, probe: Probe) -> ParityResult:
+def _result(bundle: Bundle, variant: Variant, device: str, probe: Probe) -> ParityResult:
     try:
         backend = backend_from_variant(bundle, variant, device)
         parity, _ = parity_of_backend(backend, bundle.spec, probe)
@@ -254,7 +258,7 @@ def _result(bundle: Bundle, variant: Variant, device: DeviceName, probe: Probe) 
 
 def _run_of(bundle: Bundle) -> Path:
     beside = bundle.path.parent
-    return beside if (beside / "checkpoints").is_dir() else Path(bundle.provenance.get("run", ""))
+    return beside if RunFolder(beside).checkpoints.is_dir() else Path(bundle.provenance.get("run", ""))
 
 
 def _variant(bundle: Bundle, recipe: Recipe, content: bytes, **fields: Any) -> Variant:
@@ -281,7 +285,7 @@ def _provenance(run: Path, source: Source) -> dict[str, Any]:
         "flops_per_clip": scoring_flops(source.network, spec=config.frontend),
         "val_ccc": info.ccc,
         "val_ccc_per_target": info.per_target,
-        "checkpoint_sha256": sha256_of(source.checkpoint / "checkpoint.json"),
+        "checkpoint_sha256": sha256_of(source.checkpoint / POINTER),
         "versions": {**info.versions, "exported_by": __version__},
         "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

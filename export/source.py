@@ -18,6 +18,7 @@ from ..train.data.clip_cache import clip_store
 from ..train.evidence.evaluate import network_from_weights
 from ..train.method.model import TwinsNetwork
 from ..train.plan import data_from_config
+from ..train.run_folder import RunFolder
 from .parity import Probe, extremes, torch_scores
 
 PROBE_CLIPS: Final = 128  # of the validation split
@@ -35,7 +36,7 @@ class Source:
 
 def source_of_run(run: Path) -> Source:
     """Raises ModelError for a broken checkpoint."""
-    checkpoint = run / "checkpoints/best"
+    checkpoint = RunFolder(run).best
     info, tensors = load_checkpoint(checkpoint, "weights")
     config = config_from_dict(info.config, source=str(checkpoint))
     return Source(checkpoint, info, config, network_from_weights(config, tensors["weights"]))

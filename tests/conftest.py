@@ -115,9 +115,9 @@ def tiny_model(tmp_path: Path, spec: FrontendSpec) -> Path:
 
 
 @pytest.fixture
-def tiny_model_at(spec: FrontendSpec) -> Callable[[Path], Path]:
-    """The same, at a path of the test's choice."""
-    return lambda path: _write_tiny_model(path, spec)
+def tiny_model_at(spec: FrontendSpec) -> Callable[..., Path]:
+    """The same, at a path of the test's choice, and with its `labels`."""
+    return lambda path, labels=LABELS: _write_tiny_model(path, spec, labels)
 
 
 @pytest.fixture(scope="session")
@@ -187,8 +187,8 @@ def sound(spec: FrontendSpec) -> NDArray[np.float64]:
     return np.asarray(0.5 * noise / np.abs(noise).max())
 
 
-def _write_tiny_model(path: Path, spec: FrontendSpec) -> Path:
-    weights = np.random.default_rng(0).normal(0, 0.005, (spec.n_mels, len(LABELS))).astype(np.float32)
+def _write_tiny_model(path: Path, spec: FrontendSpec, labels: tuple[str, ...] = LABELS) -> Path:
+    weights = np.random.default_rng(0).normal(0, 0.005, (spec.n_mels, len(labels))).astype(np.float32)
     nodes = [
         helper.make_node("ReduceMean", ["log_mel", "axes"], ["mean"], keepdims=0),
         helper.make_node("MatMul", ["mean", "weights"], ["logits"]),
@@ -198,11 +198,11 @@ def _write_tiny_model(path: Path, spec: FrontendSpec) -> Path:
         nodes,
         "tiny",
         [helper.make_tensor_value_info("log_mel", TensorProto.FLOAT, ["batch", 1, spec.frames, spec.n_mels])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", len(LABELS)])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", len(labels)])],
         [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.array([1, 2]), "axes")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    helper.set_model_props(model, metadata_of(LABELS, spec, "logmel", "fp32"))
+    helper.set_model_props(model, metadata_of(labels, spec, "logmel", "fp32"))
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(sealed(model.SerializeToString()))
     return path

@@ -76,7 +76,8 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
         yield
     except RuntimeError as error:
         lost = dist.is_initialized() and isinstance(error, dist.DistError)
-        if not lost and "/gloo/" not in str(error):  # Gloo has no error of its own
+        # Gloo has no error of its own, and may fail while it connects
+        if not lost and "/gloo/" not in str(error):
             raise
         raise StoppedError(
             f"torchrun | rank {world.rank} has lost another process | that one's message says why | then go on with --resume"

@@ -9,17 +9,17 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import onnx
 
-from ...runtime.backends.ort_backend import session_from_bytes
+from ...runtime.backends.cpu import CPU
+from ...runtime.backends.ort_session import session_from_bytes
 from ...runtime.cpus import cpu_model, vector_extension
 from ...runtime.errors import ModelError
 from ...runtime.progress import Progress
-from ...runtime.scoring.scorer import DEFAULT_BATCH
 from ..graph import INPUT_NAMES
 from .conv_cost import Convolution, measured_ms, thread_ms
 from .rewriting import WinogradPlan, convolutions_of, plan_of, ways_of, with_plan
 from .slot_layout import Axes
 
-BATCH: Final = DEFAULT_BATCH["cpu"]  # clips a run: enough rows for the products of the deepest layers
+BATCH: Final = CPU.batch_size  # clips a run: enough rows for the products of the deepest layers
 _ENOUGH: Final = 1.1
 _TURNS: Final = 4  # the first is not counted
 

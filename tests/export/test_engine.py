@@ -27,8 +27,8 @@ from rrtn.export.engine import (
 from rrtn.export.parity import Probe
 from rrtn.export.timing_cache import attach_timing_cache, store_timing_cache, timing_cache_file
 from rrtn.runtime.backends.choice import backend_from_variant, obstacle
+from rrtn.runtime.backends.cuda_libraries import cuda_missing
 from rrtn.runtime.backends.engine_stamp import this_machine
-from rrtn.runtime.backends.ort_backend import cuda_missing
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ConfigError, ModelError
 from rrtn.runtime.spec import FrontendSpec
@@ -135,7 +135,7 @@ def test_options_are_checked() -> None:
         )
 
 
-# --- The progress of a build, which must not swallow Ctrl-C --------------------------------------------------------------
+# --- The progress of a build, which must not swallow Ctrl-C ---
 
 
 def test_a_build_says_how_far_it_is() -> None:
@@ -217,7 +217,7 @@ def test_errors_of_a_second_build_are_its_own() -> None:
     assert "Det" not in str(second.value)
 
 
-# --- E15: TensorRT's timing cache. TensorRT-RTX has none, so that a stand-in takes TensorRT's place ----------------------
+# --- E15: TensorRT's timing cache. TensorRT-RTX has none, so that a stand-in takes TensorRT's place ---
 
 
 class Config:
@@ -306,7 +306,7 @@ def test_e15_a_real_build_goes_on_with_a_broken_timing_cache(
         assert timings.read_bytes() == whole
 
 
-# --- What an engine says of itself --------------------------------------------------------------------------------------
+# --- What an engine says of itself ---
 
 
 def inspection(*formats: str) -> str:
@@ -358,7 +358,7 @@ def test_an_engine_that_was_built_in_another_precision_is_refused() -> None:
         check_layers(layer_types(inspection()), "fp16")
 
 
-# --- The gate, where an engine fits this machine ------------------------------------------------------------------------
+# --- The gate, where an engine fits this machine ---
 
 
 def first_samples(clips: Any) -> Any:
@@ -429,7 +429,7 @@ def test_an_engine_of_elsewhere_is_published_unjudged(
     assert "no stamp that says what built it" in result.problem
 
 
-# --- On a GPU -------------------------------------------------------------------------------------------------------------
+# --- On a GPU ---
 
 
 @pytest.mark.gpu
@@ -466,7 +466,7 @@ def test_an_engine_scores_as_onnx_runtime_does_on_the_cpu(
     bundle = Bundle(
         path=tmp_path, labels=("a",), spec=spec, variants=(onnx_variant, engine_variant), provenance={}
     )
-    if reason := obstacle(engine_variant, "trt", machine, cuda_missing()):
+    if reason := obstacle(engine_variant, "trt"):
         pytest.skip(reason)
     cpu, trt = (
         backend_from_variant(bundle, variant, device)

@@ -250,7 +250,7 @@ def test_e4_scores_that_are_not_finite(
 
 def test_an_fp16_overflow_of_activations(network: TwinsNetwork, probe: Probe) -> None:
     """Between two layers, where float32 undoes it: neither weights nor scores show it."""
-    encoder = folded_encoder(network.encoder)
+    encoder = folded_encoder(network.encoder, FrontendSpec())
     check_half_range(encoder, FrontendSpec(), probe.clips)
     block = encoder.get_submodule("conv_block1")
     with torch.no_grad():

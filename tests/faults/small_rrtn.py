@@ -55,9 +55,8 @@ class SmallCnn(Encoder):
 
 
 def make_small() -> None:
-    """Every encoder is the small one from here on.
-
-    Nobody counts its FLOPs or measures what this machine can do.
+    """Every encoder is the small one from here on, and nobody asks how much arithmetic that is, or
+    what the machine can do.
     """
     rrtn.train.method.model.encoder_from_name = lambda name, *, n_mels: SmallCnn(n_mels)
     rrtn.train.loop.matmul_peak = lambda *arguments, **options: 1e12

@@ -181,10 +181,7 @@ def test_s1_killed_alone_its_decoders_end_too(
 def test_s2_a_signal_stops_and_the_same_command_goes_on(
     tmp_path: Path, many: Path, tiny_model: Path, start: Any, number: signal.Signals, code: int, group: bool
 ) -> None:
-    """Commits finished shards, 143/130, resume.
-
-    `docker stop` and kill reach the process, Ctrl-C all.
-    """
+    """Commits finished shards, 143/130, resume. `docker stop` and kill reach the process, Ctrl-C all."""
     running = start("in", "-m", tiny_model, "--out", "t.csv")
     until(lambda: parts(tmp_path / "t.csv"))
     running.kill(number, group=group)
@@ -323,11 +320,11 @@ def test_s3_a_disk_that_is_really_full(small_disk: Path, tiny_model: Path, whole
 @pytest.mark.parametrize(
     ("out", "code", "message"),
     [
-        ("folder.csv", 2, "is no regular file"),
+        ("folder.csv", 2, "is not a regular file"),
         ("gone/t.csv", 2, "is no folder"),
         ("file/t.csv", 2, "is no folder"),
-        ("t.txt", 2, "expected one of .csv, .jsonl, .parquet"),
-        ("/proc/t.csv", 4, "expected a folder with space that can be written to"),
+        ("t.txt", 2, "expected .csv, .jsonl or .parquet"),
+        ("/proc/t.csv", 4, "expected a folder with free space that can be written to"),
     ],
 )
 def test_s4_a_place_that_cannot_be_written_to(
@@ -638,7 +635,9 @@ def test_s29_too_few_open_files(tmp_path: Path, tiny_model: Path, noises: list[P
 
 
 def into_a_closed_pipe(*arguments: object, cwd: Path, lines: int, **env: str) -> tuple[int, str]:
-    """`rrtn score ... | head -n lines`; -> exit code, stderr. The pipe holds less than is written."""
+    """`rrtn score ... | head -n lines`, where the pipe holds less than there is to write; -> exit
+    code, stderr.
+    """
     command = [*RRTN, "score", *map(str, arguments)]
     environment = {name: value for name, value in {**os.environ, **env}.items() if value}
     descriptor, stdout = os.pipe()
@@ -670,9 +669,8 @@ def test_s30_the_reader_of_the_rows_has_had_enough(
     first, *others = error.splitlines()
     assert code == 141, error
     assert first.startswith(f"{FILES} files")
-    assert [
-        line for line in others if not line.startswith("score: ")
-    ] == []  # how far it is, on a busy machine
+    # how far it is, on a busy machine
+    assert [line for line in others if not line.startswith("score: ")] == []
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

@@ -55,7 +55,7 @@ from torch import Tensor, nn
 ONE_LINE = "rrtn: "
 
 
-# --- A child: a copy of this process that may be killed ---------------------------------------------------------------
+# --- A child: a copy of this process that may be killed ---
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def assert_refused(ended: Ended, code: int, *parts: str) -> None:
     assert [part for part in parts if part not in line] == []
 
 
-# --- A run of a tiny network, and two bundles of it -------------------------------------------------------------------
+# --- A run of a tiny network, and two bundles of it ---
 
 
 class TinyEncoder(nn.Module):
@@ -264,7 +264,7 @@ def placed(source: Path, out: Path) -> Callable[[], None]:
     return run
 
 
-# --- E1, E2: killed, or out of space, at every write ------------------------------------------------------------------
+# --- E1, E2: killed, or out of space, at every write ---
 
 STEPS = 80  # more than there are
 
@@ -382,7 +382,7 @@ def test_e2_without_hard_links_files_are_copied(
     assert everything(out) == everything(workplace.new)
 
 
-# --- E4: scores that are not PyTorch's --------------------------------------------------------------------------------
+# --- E4: scores that are not PyTorch's ---
 
 
 def test_e4_a_graph_that_scores_otherwise_is_not_published_and_the_worst_clip_kept(
@@ -410,7 +410,7 @@ def test_e4_a_graph_that_scores_otherwise_is_not_published_and_the_worst_clip_ke
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
 
 
-# --- E6: tensors whose data are elsewhere -----------------------------------------------------------------------------
+# --- E6: tensors whose data are elsewhere ---
 
 
 def external(location: str = "hard", **entries: object) -> TensorProto:
@@ -596,9 +596,8 @@ def test_e6_the_command_says_so_in_one_line(trapped: Any, tiny_model: Path, tmp_
         if arguments[0] == "score":
             assert_refused(ended, 5, "model.onnx | tensor 'weights' has its data in another file")
         else:
-            assert (
-                "refused: tensor 'weights' has its data in another file" in ended.stderr
-            )  # where its stdout went, too
+            # where its stdout went, too
+            assert "refused: tensor 'weights' has its data in another file" in ended.stderr
     assert not trapped.opened()
 
 
@@ -639,7 +638,7 @@ def test_e6_an_engine_by_name_only_is_not_given_to_onnx_runtime(trapped: Any, ti
     assert not trapped.opened()
 
 
-# --- E7: a bare file that was changed ---------------------------------------------------------------------------------
+# --- E7: a bare file that was changed ---
 
 
 def test_e7_any_flipped_bit_of_a_bare_file_is_refused(tiny_model: Path) -> None:
@@ -685,7 +684,7 @@ def test_e7_a_file_that_another_tool_has_written_again_is_refused(tiny_model: Pa
     proto = onnx.load(tiny_model)
     proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros((64, 3), np.float32), "weights"))
     onnx.save(proto, tiny_model)
-    with pytest.raises(ModelError, match=r"tiny\.onnx \| sha256 \w+ \| another one in its seal, or no seal"):
+    with pytest.raises(ModelError, match=r"tiny\.onnx \| sha256 \w+ \| expected the sha256 in the file's seal"):
         load_bundle(tiny_model)
 
 
@@ -702,7 +701,7 @@ def test_e7_every_file_of_a_real_export_is_sealed_and_scores_bare(
     assert scores[2] == pytest.approx(scores[0], abs=1e-4)
 
 
-# --- E8: operators that are not ONNX's --------------------------------------------------------------------------------
+# --- E8: operators that are not ONNX's ---
 
 
 def with_node(model: ModelProto, op_type: str, domain: str) -> bytes:
@@ -803,7 +802,7 @@ def test_e8_a_domain_that_is_imported_and_not_used_does_no_harm(tiny_model: Path
     check_onnx(model.SerializeToString(), "tiny.onnx")
 
 
-# --- E6, E8: files that nobody has thought of -------------------------------------------------------------------------
+# --- E6, E8: files that nobody has thought of ---
 
 
 def is_outside(model: ModelProto) -> bool:
@@ -845,9 +844,8 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
 def test_e6_e8_of_mutated_files_what_is_outside_is_refused_and_none_is_more_than_refused(
     workplace: Workplace, tiny_model: Path
 ) -> None:
-    """Thousands of files, each parsed or refused in about as many steps as it has bytes.
-
-    The onnx package says of which kind each is.
+    """Thousands of files, each parsed or refused in about as many steps as it has bytes; the onnx
+    package says of which kind it is.
     """
     rng = np.random.default_rng(0)
     good = [
@@ -895,7 +893,7 @@ def is_accepted(content: bytes) -> bool:
     return True
 
 
-# --- E9, E10: engines of elsewhere ------------------------------------------------------------------------------------
+# --- E9, E10: engines of elsewhere ---
 
 STAMP: dict[str, Any] = {
     "flavour": "tensorrt",
@@ -1015,14 +1013,14 @@ def test_e10_a_changed_engine_is_refused_by_its_hash(workplace: Workplace, tmp_p
     (out / "model.engine").write_bytes(b"vtrt and so oN")
     changed = hashlib.sha256(b"vtrt and so oN").hexdigest()[:12]
     with pytest.raises(
-        ModelError, match=rf"\.engine \| sha256 {changed}, 14 bytes \| .* lists {engine.sha256[:12]}"
+        ModelError, match=rf"\.engine \| sha256 {changed}, 14 bytes \| .* lists: sha256 {engine.sha256[:12]}"
     ):
         bundle.read(engine)
     ended = Child(command("inspect", out, "--json"), tmp_path).wait()
     assert json.loads(ended.stderr)["here"]["trt"] == f"refused: sha256 {changed}, 14 bytes"
 
 
-# --- E12: a builder that builds nothing -------------------------------------------------------------------------------
+# --- E12: a builder that builds nothing ---
 
 
 def test_e12_a_builder_that_gives_nothing_gives_no_engine(
@@ -1041,7 +1039,7 @@ def test_e12_a_builder_that_gives_nothing_gives_no_engine(
     assert_refused(ended, 5, "tensorrt_rtx | no engine and no reason", "nothing was published")
 
 
-# --- E13: what may be replaced ----------------------------------------------------------------------------------------
+# --- E13: what may be replaced ---
 
 
 def a_file(out: Path) -> None:
@@ -1123,7 +1121,7 @@ def test_e13_a_bundle_that_is_broken_is_replaced(workplace: Workplace, tmp_path:
     assert content_of(out) == content_of(workplace.new)
 
 
-# --- E14: two exports to one place ------------------------------------------------------------------------------------
+# --- E14: two exports to one place ---
 
 
 @pytest.mark.parametrize("there", ["nothing", "a bundle"])

@@ -294,7 +294,9 @@ def peak(process: "subprocess.Popen[bytes]") -> float:
 
 
 def first_row(folder: Path, model: Path, start: Start) -> float:
-    """Seconds from the start to the first row, which comes although an early file hangs."""
+    """Seconds from the start to the first row, which comes although an early file is never read to
+    its end.
+    """
     begin = time.monotonic()
     hangs = f"read.{EARLY:06}.wav:sleep:all"
     running = start(folder.name, "-m", model, "--timeout", 3600, PYTHONUNBUFFERED=1, RRTN_FAILPOINT=hangs)

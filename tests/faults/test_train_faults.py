@@ -122,7 +122,7 @@ def checkpoint_files(run: Path, pointer: str = POINTER) -> dict[str, Path]:
     }
 
 
-# --- T2: killed in a save ---------------------------------------------------------------------------------------------
+# --- T2: killed in a save ---
 
 
 def survived_kills(
@@ -209,7 +209,7 @@ def test_t2_killed_while_old_checkpoints_are_removed(
     assert kills in (2, 3, 4)
 
 
-# --- T3, T4: asked to stop --------------------------------------------------------------------------------------------
+# --- T3, T4: asked to stop ---
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def is_running(child: Any) -> bool:
     return "\nState:\tZ" not in Path(f"/proc/{child.pid}/status").read_text()
 
 
-# --- T5, T6: the disk is full -----------------------------------------------------------------------------------------
+# --- T5, T6: the disk is full ---
 
 
 TENSORS = r"-.*\.safetensors \| No space left on device \| needs [1-9][\d,]+ bytes"
@@ -461,7 +461,7 @@ def test_t6_a_torn_longer_or_lost_history_is_that_of_the_checkpoint_again(
     assert outcome(begun) == outcome(whole)
 
 
-# --- T7, T8, T9: checkpoints that are not what was written ------------------------------------------------------------
+# --- T7, T8, T9: checkpoints that are not what was written ---
 
 
 def truncated(left: float) -> Callable[[bytes], bytes]:
@@ -593,7 +593,7 @@ def test_t9_a_pickle_is_refused_unopened_even_where_its_hash_is_listed(
     assert not attack.marker.exists()
 
 
-# --- T10 to T13: resuming what must not, or need not, go on ------------------------------------------------------------
+# --- T10 to T13: resuming what must not, or need not, go on ---
 
 
 @pytest.mark.parametrize(
@@ -727,7 +727,7 @@ def test_resuming_without_a_run_is_refused(rrtn: Rrtn, tmp_path: Path) -> None:
     assert_refused(rrtn("train", "--resume"), 2, "--resume | no run in runs/")
 
 
-# --- T14: two trainers ------------------------------------------------------------------------------------------------
+# --- T14: two trainers ---
 
 
 def test_t14_a_second_trainer_is_refused_and_a_killed_ones_lock_is_free(
@@ -755,7 +755,7 @@ def test_t14_two_new_runs_in_one_folder(
     assert outcome(tmp_path / "run") == outcome(whole)
 
 
-# --- T15: a loss that is not finite ------------------------------------------------------------------------------------
+# --- T15: a loss that is not finite ---
 
 NAN_LOSS = "ccc_loss = lambda x, y: x.sum() * float('nan')"
 INFINITE_LOSS = "ccc_loss = lambda x, y: x.sum() * float('inf')"
@@ -800,9 +800,8 @@ def stepper() -> Stepper:
         source="test",
     )
     torch.manual_seed(0)
-    with (
-        pytest.MonkeyPatch.context() as patch
-    ):  # another encoder would take ten times as long, and learn no otherwise
+    # another encoder would take ten times as long, and learn no otherwise
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             model,
             "encoder_from_name",
@@ -871,7 +870,7 @@ def test_t15_a_validation_that_is_not_finite_becomes_no_checkpoint(rrtn: Rrtn, b
     assert read_info(begun / "checkpoints/last").step == NEWEST
 
 
-# --- T21, T22: the data changes under way -----------------------------------------------------------------------------
+# --- T21, T22: the data changes under way ---
 
 
 def test_t21_a_file_rewritten_during_training_has_no_effect_until_the_run_is_resumed(
@@ -904,7 +903,7 @@ def test_t22_a_data_folder_that_vanishes_is_missed_at_the_next_start_only(
     )
 
 
-# --- T23 to T26: what the machine does --------------------------------------------------------------------------------
+# --- T23 to T26: what the machine does ---
 
 NO_CHILDREN = """
 import sys
@@ -994,7 +993,7 @@ def test_t26_a_full_gpu_stops_the_run_with_what_helps(
     assert outcome(begun) == outcome(whole)
 
 
-# --- T27, T28: several processes ---------------------------------------------------------------------------------------
+# --- T27, T28: several processes ---
 
 
 def free_port() -> int:
@@ -1028,7 +1027,9 @@ def test_t3_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(
 def test_t27_a_killed_process_ends_the_other_soon_and_leaves_a_whole_checkpoint(
     start: Rrtn, fresh: tuple[object, ...], tmp_path: Path
 ) -> None:
-    """Without torchrun, which would end it, too, and long before half an hour, when the process group itself gives up."""
+    """Without torchrun, which would end it, too, and long before half an hour, when the process
+    group itself gives up.
+    """
     first, second = ranks(start, fresh, fresh, RRTN_FAILPOINT_RANK1="train.step:sigkill:8")
     assert second.wait().code == -signal.SIGKILL
     assert_refused(first.wait(), 4, "torchrun | rank 0 has lost another process")
@@ -1089,7 +1090,7 @@ def test_t28_processes_that_see_other_data_are_refused(
     assert not (tmp_path / "run/config.toml").exists()
 
 
-# --- T29, T30: the environment -----------------------------------------------------------------------------------------
+# --- T29, T30: the environment ---
 
 
 def test_t29_t30_a_bare_environment_gives_the_same_bytes(
@@ -1127,7 +1128,7 @@ def test_t29_a_working_folder_that_is_removed_is_not_missed(
     assert outcome(begun) == outcome(whole)
 
 
-# --- T19: the label CSV -----------------------------------------------------------------------------------------------
+# --- T19: the label CSV ---
 
 
 def cell(line: int, column: int, value: str) -> Callable[[Lines], Lines]:
@@ -1274,7 +1275,7 @@ def test_t19_train_refuses_the_csv_before_anything_is_made(
         assert {path.name for path in tmp_path.iterdir()} == {"data"}
 
 
-# --- T20: a speaker in two splits -------------------------------------------------------------------------------------
+# --- T20: a speaker in two splits ---
 
 
 def test_t20_a_speaker_in_train_and_val_is_warned_of_loudly(
@@ -1296,7 +1297,7 @@ def test_t20_a_speaker_in_train_and_val_is_warned_of_loudly(
     assert warning in json.loads(ended.out)["notes"]
 
 
-# --- T16, T17, T18: audio and labels that arithmetic does not like ----------------------------------------------------
+# --- T16, T17, T18: audio and labels that arithmetic does not like ---
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])

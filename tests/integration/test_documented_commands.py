@@ -43,6 +43,7 @@ ELSEWHERE = {
     "python benchmarks/train_step.py --precisions fp32 bf16": "minutes and quiet cores; by hand, its result is committed",
     "python benchmarks/score_folder.py --encoders cnn10": "minutes and quiet cores; by hand, its result is committed",
     "python benchmarks/winograd.py --layers cnn14": "by hand; tests/benchmarks/test_results.py runs each at a small size",
+    "python examples/from_recordings_to_picture.py recordings/ BUNDLE scores.svg": "the checkout; tests/docs/test_examples.py",
     'pip install ".[train,rtx]"': "a package index and 5 GB; make installs requirements.lock and the wheel",
     'pip install "rrtn[ray]"': "a package index",
     'pip install "rrtn[parquet]"': "a package index",

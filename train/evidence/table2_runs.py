@@ -27,6 +27,7 @@ from ..loop import data_digest, train
 from ..method.encoders import ENCODERS, EncoderName
 from ..method.flops import step_flops
 from ..plan import network_from_config, plan_from_config
+from ..run_folder import RunFolder
 
 
 class Table2Row(NamedTuple):
@@ -84,7 +85,7 @@ class TableRun(NamedTuple):
     @property
     def is_begun(self) -> bool:
         """Whether there is a run to go on with."""
-        return (self.folder / "config.toml").exists()
+        return RunFolder(self.folder).is_begun()
 
     @property
     def epochs_left(self) -> int:
@@ -200,13 +201,13 @@ def seconds_to_go(runs: TableRuns) -> float | None:
 
 def _epochs_done(folder: Path) -> int:
     try:
-        return read_info(folder / "checkpoints/last").epoch
+        return read_info(RunFolder(folder).last).epoch
     except ModelError:
         return 0  # none yet, or broken: the run finds the one before
 
 
 def _check_settings(runs: TableRuns, job: TableRun) -> None:
-    path = job.folder / "config.toml"
+    path = RunFolder(job.folder).config
     if not job.is_begun:
         return
     changed = differences(config_from_toml(path), runs.config_of(job.row, job.seed))
@@ -226,7 +227,7 @@ def _check_data(runs: TableRuns) -> None:
         drawn = job.seed if runs.config.data.fraction < 1 else 0  # the training clips that a seed draws
         if drawn not in digests:
             digests[drawn] = data_digest(plan_from_config(runs.config_of(job.row, drawn)))
-        was = read_info(job.folder / "checkpoints/last").data_sha256
+        was = read_info(RunFolder(job.folder).last).data_sha256
         if was != digests[drawn]:
             raise ConfigError(
                 f"{job.folder} | its data was {was[:12]}, now it is {digests[drawn][:12]} | clips or ratings were changed | "

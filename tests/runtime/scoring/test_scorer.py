@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle, log_mel
 from rrtn.runtime.arrays import waveform_from_samples
 from rrtn.runtime.audio.reader import read_audio
-from rrtn.runtime.backends.ort_backend import cuda_missing
+from rrtn.runtime.backends.cuda_libraries import cuda_missing
 from rrtn.runtime.bundle import metadata_of
 from rrtn.runtime.errors import AudioError, ConfigError, ModelError, OutOfMemoryError, StoppedError
 from rrtn.runtime.frontend import clip_log_mel

@@ -212,7 +212,9 @@ def test_peak_agrees_with_torchs_own_timer(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_peak_of_this_machine_is_that_of_a_computer(dtype: torch.dtype) -> None:
-    """Without float16 instructions a product of side 2048 takes some 20 s: the sides stay small."""
+    """Without float16 instructions a product of side 2048 takes some 20 s; the sides hold the time,
+    see above.
+    """
     assert 1e6 < matmul_peak(CPU, dtype, seconds=0.05) < 1e15
 
 
