@@ -23,7 +23,8 @@ from rrtn.train.data.corpus import synthesise
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 LABELS = ("Awe", "Fear", "Joy")
-# torch's threads spin while they wait for each other. Where others need the cores, that takes ten times as long as sleeping.
+# torch's threads spin while they wait for each other. On a busy machine that takes ten times as
+# long as sleeping.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 

@@ -434,7 +434,8 @@ import os, threading, time
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.scoring.decoder_pool import DecoderPool
 from rrtn.runtime.scoring.decoder_messages import DecoderSettings
-pool = DecoderPool(DecoderSettings(spec=FrontendSpec(), input="waveform", slots=4), count=2, chunk=4, timeout=60)
+settings = DecoderSettings(spec=FrontendSpec(), input="waveform", slots=4)
+pool = DecoderPool(settings, count=2, chunk=4, timeout=60)
 print(*[decoder._process.pid for decoder in pool._decoders], flush=True)
 events = pool.events({[os.fsencode(path) for path in noises]!r}, ahead=100)
 threading.Thread(target=list, args=[events], daemon=True).start()
