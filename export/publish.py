@@ -12,6 +12,7 @@ from ..runtime.backends.base import Backend
 from ..runtime.backends.choice import backend_from_variant, obstacle
 from ..runtime.backends.cpu import CPU
 from ..runtime.backends.registry import kinds_for_variant
+from ..runtime.backends.trt import TRT
 from ..runtime.bundle import MANIFEST, Bundle, Variant
 from ..runtime.errors import ModelError, UnavailableError
 from ..runtime.files import sha256_of, write_bytes, write_json
