@@ -1,5 +1,6 @@
-"""Ways from audio files to scores with one model: rrtn's, and what others do. Shared by
-score_folder.py and peers.py.
+"""Ways from audio files to scores with one model: ours, and those of other projects.
+
+score_folder.py and peers.py share this file.
 
 n files, B batch, N samples, T frames, M mels, K labels.
 """
@@ -20,6 +21,7 @@ from rrtn.runtime import FrontendSpec, Scorer, load_bundle
 from rrtn.runtime.arrays import Float32
 from rrtn.runtime.audio.inputs import list_audio
 from rrtn.runtime.audio.reader import audio_from_array, read_audio
+from rrtn.runtime.audio.sources import PackedFile
 from rrtn.runtime.bundle import metadata_of
 from rrtn.runtime.cpus import usable_cpus
 from rrtn.runtime.errors import AudioError
@@ -55,12 +57,15 @@ class Files:
 
 
 def real_files(folder: Path, count: int, into: Path) -> Files:
-    """The folder's recordings as 16-bit WAV at their own rate and channels, again and again until
-    there are enough.
+    """The folder's recordings as 16-bit WAV at their own rate and channels.
+
+    They are repeated until there are `count` of them. Files inside packs are left out.
     """
     into.mkdir()
     found = []
     for recording in list_audio([folder]):
+        if isinstance(recording, PackedFile):
+            continue
         try:
             read_audio(recording, SPEC)
         except AudioError:
@@ -93,7 +98,7 @@ def model_file(encoder: EncoderName, folder: Path) -> Path:
 
 
 def cpu_variant_file(model: Path) -> Path:
-    """What `rrtn score` takes by itself on a CPU: of the same precision, with fewer multiplications."""
+    """The variant that `rrtn score` chooses on a CPU: fp32 with fewer multiplications."""
     made = cpu_variant_of(model.read_bytes(), slower_too=True)
     path = model.with_suffix(".cpu.onnx")
     path.write_bytes(file_from_onnx(made.model, metadata_of(LABELS, SPEC, "logmel", "fp32", made.plan)))
@@ -132,7 +137,7 @@ def from_features(run: Runs, features: Float32) -> Scores:
 
 
 def from_files(run: Runs, paths: list[Path]) -> Scores:
-    """The loop that one writes in an afternoon: read, resample, log-Mel, model, one batch after the other."""
+    """A plain loop, one batch after the other: read, resample, log-Mel, model."""
     return lambda: np.concatenate([run(batch) for batch in log_mels_of_files(paths)])
 
 

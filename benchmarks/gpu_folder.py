@@ -11,7 +11,7 @@ from gpu_inference import Model
 from gpu_section import Place, Record, Skipped, seconds_of_blocks
 from rrtn.export.graph import onnx_from_network
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
-from rrtn.runtime.backends.ort_backend import cuda_missing
+from rrtn.runtime.backends.cuda_libraries import cuda_missing
 from rrtn.runtime.cpus import usable_cpus
 from rrtn.runtime.scoring.decoder_pool import DecoderPool
 from rrtn.train.data.corpus import TARGETS
@@ -43,7 +43,7 @@ def section_folder(place: Place, record: Record) -> None:
 
 
 def wav_files(folder: Path, count: int, spec: FrontendSpec) -> list[Path]:
-    """16-bit WAV at the spec's rate, written by the standard library; 500 different ones, again and again."""
+    """16-bit WAV files at the spec's rate; 500 different ones, repeated."""
     folder.mkdir()
     items = items_of_corpus(min(count, 500), speakers=10, spec=spec)
     paths = [folder / f"{i:06d}.wav" for i in range(count)]

@@ -24,8 +24,10 @@ from rrtn.export.int8 import int8_for_cpu, int8_for_tensorrt
 from rrtn.export.parity import SCORE_LIMITS, extremes, torch_scores
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.arrays import Float32, waveform_from_samples
-from rrtn.runtime.backends.choice import Backend, DeviceName, backend_from_variant
-from rrtn.runtime.backends.ort_backend import cuda_missing, padded
+from rrtn.runtime.backends.base import Backend
+from rrtn.runtime.backends.choice import backend_from_variant
+from rrtn.runtime.backends.cuda_libraries import cuda_missing
+from rrtn.runtime.backends.model_batch import padded
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ConfigError, RrtnError, UnavailableError
 from rrtn.runtime.frontend import clip_log_mel
@@ -38,9 +40,8 @@ from torch import Tensor
 
 TRT = ("tensorrt", "tensorrt_rtx")
 HALF_FACTOR = 3.0  # of float16 on a device against float16 on the CPU
-Runs = Callable[
-    [Float32], Float32
-]  # log_mel [B, 1, T, M] or waveform [B, N] on the host -> scores [B, K] there
+# log_mel [B, 1, T, M] or waveform [B, N] on the host -> scores [B, K] on the host.
+Runs = Callable[[Float32], Float32]
 Flavour = tuple[Runs, InputKind, str]  # run, kind of input, precision
 
 
@@ -67,7 +68,7 @@ class Model:
 
         Its weights are not trained ones, for which the limit is known.
         """
-        run = torch_run(with_half_encoder(self.network), torch.device("cpu"))
+        run = torch_run(with_half_encoder(self.network, self.spec), torch.device("cpu"))
         return float(np.abs(batched(run, self.log_mels[-16:], 8) - self.reference[-16:]).max())
 
     def inputs(self, kind: InputKind) -> Float32:
@@ -75,10 +76,10 @@ class Model:
         return self.waveforms if kind == "waveform" else self.log_mels
 
 
-def with_half_encoder(network: TwinsNetwork) -> TwinsNetwork:
+def with_half_encoder(network: TwinsNetwork, spec: FrontendSpec) -> TwinsNetwork:
     """A copy that computes what the fp16 graphs do: bn0 and head in float32."""
     half = copy.deepcopy(network)
-    half.encoder = half_encoder(half.encoder)  # type: ignore[assignment]
+    half.encoder = half_encoder(half.encoder, spec)  # type: ignore[assignment]
     return half
 
 
@@ -110,7 +111,7 @@ def section_infer(place: Place, record: Record) -> None:
     record.more["not_here"] = missing_runtimes(place)
     for text in record.more["not_here"].values():
         record.note(text)
-    for encoder in place.size(tuple(reversed(ENCODERS)), ENCODERS[:1]):
+    for encoder in place.size(tuple(reversed(ENCODERS)), ("resnet18",)):
         model = Model(encoder, place.size(124, 4))
         with tempfile.TemporaryDirectory() as name:
             flavours = {**torch_flavours(place, model), **runtime_flavours(place, record, model, Path(name))}
@@ -140,7 +141,7 @@ def torch_flavours(place: Place, model: Model) -> dict[str, Flavour]:
     """Eager in fp32, fp16 and bf16, and fp16 compiled with CUDA graphs."""
     device = place.device
     plain = copy.deepcopy(model.network).to(device)
-    half = with_half_encoder(model.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    half = with_half_encoder(model.network, model.spec).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     compiled = torch.compile(
         half, dynamic=False, mode=place.size("reduce-overhead", None), backend=place.size("inductor", "eager")
     )
@@ -175,13 +176,12 @@ def in_sizes(run: Runs, sizes: tuple[int, ...]) -> Runs:
 
 
 def runtime_flavours(place: Place, record: Record, model: Model, folder: Path) -> dict[str, Flavour]:
-    """ONNX Runtime on the CPU and on CUDA, TensorRT and TensorRT-RTX, through rrtn's own backends."""
+    """ONNX Runtime on CPU and CUDA, TensorRT and TensorRT-RTX, through rrtn's own backends."""
     flavours: dict[str, Flavour] = {}
     missing = record.more["not_here"]
     bundle = bundle_of_model(model, folder)
-    devices: tuple[DeviceName, ...] = (
-        ("cpu",) if place.device.type == "cpu" or "onnxruntime cuda" in missing else ("cpu", "cuda")
-    )
+    only_cpu = place.device.type == "cpu" or "onnxruntime cuda" in missing
+    devices = ("cpu",) if only_cpu else ("cpu", "cuda")
     jobs: list[tuple[str, Callable[[], Backend]]] = []
     for variant in bundle.variants:
         for device in devices:
@@ -208,9 +208,8 @@ def runtime_flavours(place: Place, record: Record, model: Model, folder: Path) -
         try:
             backend = load()
         except (RrtnError, OSError) as error:
-            if not isinstance(
-                error, ConfigError | UnavailableError
-            ):  # these say that it is not for this machine
+            # These two say that it cannot run on this machine; anything else is a failure.
+            if not isinstance(error, ConfigError | UnavailableError):
                 record.failed.append(f"{model.encoder} {name}")
             record.note(f"{model.encoder} {name}: does not load: {error}")
             continue
@@ -309,7 +308,7 @@ def batched(run: Runs, x: Float32, size: int) -> Float32:
 
 
 def time_flavour(place: Place, record: Record, model: Model, name: str, run: Runs, kind: InputKind) -> None:
-    """Batch 1 one after the other: latency; larger batches: throughput. Within some seconds each."""
+    """Latency at batch 1 and throughput at larger batches, within some seconds each."""
     slow = "cpu" in name or place.device.type == "cpu"
     for batch in place.size((1, 32) if slow else (1, 32, 256), (1, 4)):
         clips = np.resize(model.inputs(kind), (batch, *model.inputs(kind).shape[1:]))

@@ -1,21 +1,23 @@
-"""Everything that needs a GPU, in sections of under 8 minutes each; `--smoke` runs the same code at
-tiny sizes on the CPU.
+"""Everything that needs a GPU, in sections of under 8 minutes each.
 
     python benchmarks/gpu_suite.py --section correct step --out OUT
-    python benchmarks/gpu_suite.py --smoke --out OUT
+    python benchmarks/gpu_suite.py --smoke --out OUT        the same code at tiny sizes on the CPU
 
-Runs from a bare checkout: nothing of rrtn need be installed. A section that lacks a package says
-which, and is skipped. Each prints its lines as they come, one JSON line last, and writes
+The script runs from a bare checkout: rrtn need not be installed. A section that lacks a package
+says which, and is skipped. Each section prints its lines as they come and one JSON line last, and writes
 OUT/<section>.json after every line.
 
-correct      the device against the CPU: frontend, losses, gradients, an epoch; bf16 and torch.compile against fp32 eager
-step         the twin-view training step of each encoder: ms, clips/s, share of the measured matmul peak, memory
-paper-run    the paper's best run: CNN14, rrtn-ruwl, 60 epochs on 19,990 synthetic clips, validated on 19,396
+correct      the device against the CPU: frontend, losses, gradients, an epoch;
+             bf16 and torch.compile against fp32 eager
+step         the twin-view training step of each encoder: ms, clips/s, memory,
+             share of the measured matmul peak
+paper-run    the paper's best run: CNN14, rrtn-ruwl, 60 epochs on 19,990 synthetic clips,
+             validated on 19,396
 table2       as many of the paper's nine rows as fit, shorter, on synthetic clips
 infer        one model through PyTorch, ONNX Runtime and TensorRT: parity, throughput, latency
 folder       WAV files to scores, beside the model alone and the decoders alone
 
-Exit code 1 where a check failed or a section broke.
+The exit code is 1 if a check failed or a section broke.
 """
 
 import argparse

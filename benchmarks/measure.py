@@ -1,4 +1,4 @@
-"""What every benchmark prints: the machine, the versions, and medians of interleaved repetitions."""
+"""What every benchmark prints: the machine, the versions, and medians of interleaved runs."""
 
 import importlib.metadata
 import json
@@ -70,9 +70,10 @@ def _version(package: str) -> str:
 def interleaved(
     functions: Mapping[str, Callable[[], object]], *, repeats: int, warm_up: int = 2, pause: float = 0.0
 ) -> dict[str, list[float]]:
-    """Seconds of each call, in rounds over all functions: a slow moment of the machine hits them alike.
+    """Seconds of each call, in rounds over all functions.
 
-    A `pause` (s) before each lets the threads of the one before stop spinning on the cores.
+    So a slow moment of the machine slows all of them. A `pause` (s) before each call lets the
+    threads of the previous one stop spinning on the cores.
     """
     for function in functions.values():
         for _ in range(warm_up):
@@ -100,11 +101,10 @@ def summary(seconds: list[float], *, clips: int) -> dict[str, float]:
 
 
 def ratio(times: list[float], of: list[float], *, better: str = "higher") -> Ratio:
-    """`times` / `of`, round by round, so that a slow moment of the machine is in both: its median and
-    quartiles.
+    """The median and the quartiles of `times` / `of`, round by round.
 
-    What results.py compares between two runs, because it does not depend on how fast the machine
-    was.
+    A slow moment of the machine is in both, so the ratio hardly depends on how fast the machine is.
+    results.py therefore compares ratios between two runs.
     """
     q25, median, q75 = np.quantile(np.array(times) / np.array(of), (0.25, 0.5, 0.75)).round(4).tolist()
     return {"median": median, "q25": q25, "q75": q75, "n": len(times), "better": better}
@@ -119,7 +119,6 @@ def report(
     for name, result in results.items():
         print(f"  {name:36s} " + "  ".join(f"{key} {value}" for key, value in result.items()))
     for name, value in ratios.items():
-        print(
-            f"  {name:60s} {value['median']} ({value['q25']} to {value['q75']}, n {value['n']}, {value['better']} is better)"
-        )
+        spread = f"{value['q25']} to {value['q75']}, n {value['n']}"
+        print(f"  {name:60s} {value['median']} ({spread}, {value['better']} is better)")
     print(json.dumps({"benchmark": title, "machine": hardware, "results": results, "ratios": ratios, **more}))

@@ -133,7 +133,7 @@ def openvino_functions(files: Files, model: Path) -> dict[str, Scores]:
 def compared(
     encoder: EncoderName, files: Files, folder: Path, arguments: argparse.Namespace
 ) -> tuple[Any, dict[str, Ratio]]:
-    """-> a summary of each, and how many times faster rrtn is, or ONNX Runtime where the model is alone."""
+    """-> a summary of each, and how many times faster rrtn is (ONNX Runtime for the model alone)."""
     folder.mkdir()
     functions = functions_of(encoder, files, model_file(encoder, folder), arguments.without)
     differences = check_same(

@@ -57,7 +57,7 @@ def all_results(folder: Path) -> list[Result]:
 
 
 def ratios_of_line(line: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """name -> median, q25, q75, better; of old lines what they had, with quartiles that are assumed."""
+    """name -> median, q25, q75, better. Old lines have no quartiles: these are assumed."""
     if "ratios" in line and all("q25" in value for value in line["ratios"].values()):
         return dict(line["ratios"])
     old = {

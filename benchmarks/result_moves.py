@@ -45,7 +45,8 @@ class Move:
         """One line."""
         values = f"{self.old['median']:.3g} -> {self.new['median']:.3g}"
         change, spread = self.new["median"] / self.old["median"] - 1, math.expm1(self.spread)
-        return f"{self.verdict:6s} {self.benchmark} | {self.name} | {values} ({change:+.0%}, spread {spread:.0%})"
+        moved = f"{values} ({change:+.0%}, spread {spread:.0%})"
+        return f"{self.verdict:6s} {self.benchmark} | {self.name} | {moved}"
 
 
 def moves(old: Result, new: Result) -> list[Move]:

@@ -96,7 +96,8 @@ VALUES = (
 def page(result: Result) -> Iterator[str]:
     """Markdown: the machine, and for each benchmark its results and ratios."""
     machine = result.lines[0]["machine"]
-    yield f"# {result.date}: {machine['cpu']}, {machine['cores']} cores, {(machine.get('gpu') or {}).get('name', 'no GPU')}"
+    gpu = (machine.get("gpu") or {}).get("name", "no GPU")
+    yield f"# {result.date}: {machine['cpu']}, {machine['cores']} cores, {gpu}"
     yield ""
     yield ", ".join(
         f"{name} {version}" for name, version in {"Python": machine["python"], **machine["versions"]}.items()
@@ -130,7 +131,7 @@ def table(head: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> Iterator[str]
 
 
 def headlines(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
-    """(what, value, n, machine, date), each from the newest result that has it, of each kind of machine."""
+    """(what, value, n, machine, date), for each kind of machine from the newest result."""
     for benchmark, name, words in RATIOS:
         newest = {r.kind: (r, found) for r in results if (found := ratios_of(r).get((benchmark, name)))}
         for result, value in newest.values():

@@ -1,13 +1,16 @@
-"""Runs the benchmarks, keeps what they said, and compares two runs.
+"""Runs the benchmarks, keeps their results, and compares two runs.
 
-    python benchmarks/results.py run [--smoke]      all of them, 10 minutes on 2 quiet cores -> results/<date>-<machine>.json
-                                                    and .md beside, then `table`
-    python benchmarks/results.py compare [NEW OLD]  the newest result against the last one of the same kind of machine
-    python benchmarks/results.py table              the table in README.md from the newest results of every machine
+    python benchmarks/results.py run [--smoke]
+        runs all of them, 10 minutes on 2 quiet cores; writes results/<date>-<machine>.json and .md,
+        then does what `table` does
+    python benchmarks/results.py compare [NEW OLD]
+        compares the newest result with the last one of the same kind of machine
+    python benchmarks/results.py table
+        writes the table in README.md from the newest results of every machine
 
-A comparison is of ratios within each run, never of seconds: the machines are shared, and a slow
-hour slows both sides of a ratio. It names what moved by more than its spread. Exit code 1 where
-something got worse, or a benchmark broke.
+`compare` looks at ratios within each run, never at seconds: the machines are shared, and a slow
+hour slows both sides of a ratio. It names the ratios that moved by more than their spread. The exit
+code is 1 if something got worse, or a benchmark broke.
 """
 
 import argparse
@@ -29,7 +32,8 @@ from result_pages import machine_of, page, refresh_table
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 
-# Sizes that together take at most 10 minutes on 2 quiet cores, and those that only show that all of it runs.
+# Sizes that together take at most 10 minutes on 2 quiet cores, and sizes that only show that the
+# benchmarks run.
 SUITE: dict[str, tuple[list[str], list[str]]] = {
     "frontend.py": ([], []),
     "cold_start.py": (["--repeats", "10"], ["--repeats", "2"]),
@@ -67,9 +71,8 @@ def run_suite(*, smoke: bool, only: Sequence[str]) -> tuple[list[dict[str, Any]]
         *said, last = process.stdout.splitlines() or [""]
         print("\n".join([*said, f"== {name} took {time.monotonic() - start:.0f} s"]), flush=True)
         if process.returncode or not last.startswith("{"):
-            print(
-                f"{name} | exit code {process.returncode}, last line {last[:80]!r} | expected 0 and a line of JSON"
-            )
+            came = f"exit code {process.returncode}, last line {last[:80]!r}"
+            print(f"{name} | {came} | expected 0 and a line of JSON")
             broken.append(name)
             continue
         lines.append({**json.loads(last), "arguments": small if smoke else full})
@@ -83,9 +86,7 @@ def file_of(lines: list[dict[str, Any]], folder: Path) -> Path:
     machine = "-".join(re.findall(r"[a-z0-9]+", f"{words} {cores} cores {gpu or ''}"))
     stem = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}-{machine}"
     found = [re.fullmatch(rf"{re.escape(stem)}(?:-(\d+))?\.jsonl?", path.name) for path in folder.iterdir()]
-    last = max(
-        (int(match[1] or 1) for match in found if match), default=0
-    )  # never a number below the newest's
+    last = max((int(match[1] or 1) for match in found if match), default=0)  # numbers only go up
     return folder / f"{stem}{f'-{last + 1}' if last else ''}.json"
 
 
@@ -116,10 +117,8 @@ def main() -> None:
     if arguments.command == "run":
         raise SystemExit(_run(arguments))
     if arguments.command == "table":
-        print(
-            "README.md: "
-            + ("refreshed" if refresh_table(ROOT / "README.md", all_results(RESULTS)) else "as it was")
-        )
+        changed = refresh_table(ROOT / "README.md", all_results(RESULTS))
+        print(f"README.md: {'refreshed' if changed else 'unchanged'}")
         return
     raise SystemExit(_compare(arguments))
 

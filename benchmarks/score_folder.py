@@ -1,17 +1,16 @@
-"""A folder of real recordings to scores, in fp32 and int8, beside what others do with the same model,
-in one run.
+"""A folder of real recordings to scores in fp32 and int8: rrtn beside others, in one run.
 
     python benchmarks/score_folder.py [--encoders resnet18] [--audio DIR] [--repeats 5] [--share 0.5]
 
-bare ORT           a session on all cores, spinning, in batches of 16, fed features that are ready in memory: the ceiling
-rrtn               Scorer.score_files: from the files; the variant cpu (what `rrtn score` takes by itself), fp32 and int8
-PyTorch            a plain loop in eager mode: read, resample, log-Mel and encoder in batches of 16, all cores
-audonnx            audinterface.Feature.process_files with audonnx.load and our transform: by default (one thread), and at the
-                   best of: two threads for ONNX Runtime, two files at a time, both
+bare ORT    the ceiling: a session on all cores, spinning, in batches of 16, with features in memory
+rrtn        Scorer.score_files: fp32, int8, and the variant cpu, which `rrtn score` chooses by itself
+PyTorch     a plain loop in eager mode: read, resample, log-Mel and encoder in batches of 16, all cores
+audonnx     audinterface.Feature.process_files with audonnx.load and our transform: by default (one
+            thread), and the best of two threads for ONNX Runtime, two files at a time, and both
 
-Weights are random: the time does not depend on them. All give the same scores for the same files
-(checked before a time is printed). audinterface is no dependency of rrtn: `make .peers` brings it;
-without it its lines are left out.
+Weights are random, because the time does not depend on them. All give the same scores for the same
+files, which is checked before a time is printed. audinterface is not a dependency of rrtn: `make
+.peers` installs it, and without it its lines are left out.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""One training step of rrtn, waveforms in, against the loop that a researcher would write, features
-in; in one run.
+"""One training step of rrtn from waveforms, against a plain loop from features, in one run.
 
-    python benchmarks/train_step.py --encoders resnet18 cnn10 --methods vanilla rrtn-ruwl --batch-size 128 --steps 5
+    python benchmarks/train_step.py --encoders resnet18 cnn10 --methods vanilla rrtn-ruwl
+        --batch-size 128 --steps 5
 
-The plain loop: a DataLoader over log-Mels that were computed beforehand, eager, fp32,
-torch.optim.AdamW as it comes, SpecAugment one clip after the other as torchlibrosa does it, and
-loss.item() for the progress line. rrtn's step starts from int16 waveforms: crop, level, log-Mel in
-float64 and masks are part of its time.
+The plain loop is the one that a researcher would write: a DataLoader over log-Mels that were
+computed beforehand, eager, fp32, torch.optim.AdamW with its defaults, SpecAugment one clip after the
+other as in torchlibrosa, and loss.item() for the progress line. rrtn's step starts from int16
+waveforms: its time includes crop, level, log-Mel in float64, and masks.
 """
 
 import argparse
@@ -112,7 +112,7 @@ def plain_steps(config: Config, split: SplitClips) -> Iterator[None]:
 
 
 def spec_augment(log_mel: Tensor) -> Tensor:
-    """Two stripes in time and two in frequency for each clip [B, 1, T, M], in a loop as torchlibrosa's."""
+    """Two stripes in time and two in frequency for each clip [B, 1, T, M], as torchlibrosa does it."""
     masked = log_mel.clone()
     for clip in masked:
         for dim, widest in ((1, 64), (1, 64), (2, 8), (2, 8)):

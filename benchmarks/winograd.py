@@ -1,12 +1,12 @@
-"""The cpu variant beside the direct convolutions of ONNX Runtime and OpenVINO: the model alone, in one
-run.
+"""The cpu variant beside the direct convolutions of ONNX Runtime and OpenVINO, model alone.
 
     python benchmarks/winograd.py [--encoders cnn14] [--repeats 7] [--share 1] [--tune]
-    python benchmarks/winograd.py --layers cnn14         each convolution: counted operations and bytes, and milliseconds
+    python benchmarks/winograd.py --layers cnn14
+        each convolution: counted operations and bytes, and milliseconds
 
-Each runs in batches of 16 on all cores: one batch after the other, and (as `rrtn score` does it)
-one batch a core. All give the same scores, which is checked first. OpenVINO comes with `make
-.peers`; without it its lines are left out, which is said.
+All run in one run, in batches of 16 on all cores: one batch after the other, and one batch on each
+core, as `rrtn score` does it. All give the same scores, which is checked first. `make .peers`
+installs OpenVINO; without it a message says that its lines are left out.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from measure import Ratio, interleaved, ratio, report, summary
 from rrtn.export.winograd.conv_cost import measured_ms, modelled_ms, work_of
 from rrtn.export.winograd.cpu_variant import cpu_variant_of
 from rrtn.export.winograd.rewriting import convolutions_of, plan_of
-from rrtn.runtime.backends.ort_backend import session_from_bytes
+from rrtn.runtime.backends.ort_session import session_from_bytes
 from rrtn.runtime.cpus import usable_cpus
 from rrtn.train.method.encoders import ENCODERS, EncoderName
 
@@ -99,13 +99,13 @@ def compared(
 
 
 def print_layers(encoder: EncoderName, folder: Path) -> None:
-    """For a batch; GFLOP of the products and transforms, MB written, ms counted and measured on one core."""
+    """Prints a table of the convolutions, for one batch on one core: counted and measured."""
     model = onnx.load(model_file(encoder, folder))
     plan = plan_of(model, BATCH)
-    print(
-        "| convolution | map | direct GFLOP | direct ms | way | GFLOP | of it transforms | MB | ms, counted | ms | times |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    heads = ["convolution", "map", "direct GFLOP", "direct ms", "way", "GFLOP", "of it transforms", "MB"]
+    heads += ["ms, counted", "ms", "times"]
+    print(f"| {' | '.join(heads)} |")
+    print("|---" * len(heads) + "|")
     for layer in convolutions_of(model):
         direct = measured_ms(layer, None, BATCH)
         cells = [

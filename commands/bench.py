@@ -5,9 +5,15 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from ..runtime.backends.base import BackendKind
+from ..runtime.backends.registry import for_each_backend
 from ..runtime.errors import ConfigError, ModelError
 from .options import Json, newest_bundle
 from .printing import new_table, plain, print_json, print_table
+
+
+def _bench_batches(kind: BackendKind) -> str:
+    return ",".join(str(batch) for batch in kind.bench_batches)
 
 
 def bench(
@@ -22,7 +28,7 @@ def bench(
     ] = None,
     batches: Annotated[
         Optional[str],
-        typer.Option(help="With commas; default 1,4,16 on a CPU, 1,32,256 on a GPU.", show_default=False),
+        typer.Option(help=f"With commas; default: {for_each_backend(_bench_batches)}.", show_default=False),
     ] = None,
     seconds: Annotated[float, typer.Option(help="Of each measurement; at least 10 runs.")] = 3.0,
     chart: Annotated[

@@ -31,8 +31,9 @@ def demo(
     Minutes on two cores.
     """
     from ..train.data.builtin import builtin_corpus
+    from ..train.run_folder import RUNS, RunFolder
 
-    run = out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-demo"
+    run = out or RUNS / f"{time.strftime('%Y%m%d-%H%M%S')}-demo"
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
         _heading(f"rrtn train --out {run}")
         train(out=run)
@@ -43,9 +44,9 @@ def demo(
         _heading(f"rrtn report {run}")
         report([run])
     files = audio or [str(path) for path in sorted((builtin_corpus() / "wav").iterdir())[-8:]]
-    _heading(f"rrtn score {' '.join(files)} --model {run / 'export'}")
-    score(files, model=run / "export", as_json=as_json)
-    say(f"All of it on one page: [bold]{plain(run / 'report.html')}[/]")
+    _heading(f"rrtn score {' '.join(files)} --model {RunFolder(run).export}")
+    score(files, model=RunFolder(run).export, as_json=as_json)
+    say(f"All of it on one page: [bold]{plain(RunFolder(run).report)}[/]")
 
 
 def _heading(command: str) -> None:

@@ -65,8 +65,8 @@ def _parity_text(variant: "Variant") -> str:
 
 def _state(bundle: "Bundle", variant: "Variant") -> str:
     """Whether the file is whole and something here runs it, and if not, why."""
+    from ..runtime.backends.cuda_libraries import cuda_missing
     from ..runtime.backends.engine_stamp import mismatch, this_machine
-    from ..runtime.backends.ort_backend import cuda_missing
 
     try:
         bundle.read(variant)

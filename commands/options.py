@@ -51,7 +51,7 @@ Listed = Annotated[
 
 def existing_run(run: Path | None) -> Path:
     """RUN, or the newest run; ConfigError where there is none."""
-    from ..runtime.bundle import newest_run
+    from ..train.run_folder import newest_run
 
     found = run or newest_run()
     if found is None or not found.is_dir():
@@ -63,14 +63,15 @@ def existing_run(run: Path | None) -> Path:
 
 def newest_bundle() -> Path:
     """The export of the newest run that has one; ConfigError where none has."""
-    from ..runtime.bundle import newest_run
+    from ..runtime.bundle import MANIFEST
+    from ..train.run_folder import RunFolder, newest_run
 
-    run = newest_run(having="export/bundle.json")
+    run = newest_run(having=lambda run: run.export / MANIFEST)
     if run is None:
         raise ConfigError(
             "--model | not given, and no bundle under runs/*/export | run: rrtn export, or give -m BUNDLE"
         )
-    return run / "export"
+    return RunFolder(run).export
 
 
 @contextmanager

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from ..runtime.backends.registry import AUTO, backend_names, for_each_backend
 from ..runtime.errors import ConfigError
+from ..runtime.tables.formats import suffixes
 from .options import EXIT_SOME_ERRORS, Audio, Json, Listed, newest_bundle, spool_from_options
 from .printing import plain, print_json, say
 from .summary import choice_of_scorer, print_rows, row_json, say_summary, summary_of_totals
@@ -37,10 +39,10 @@ def score(
     ] = None,
     out: Annotated[
         Optional[Path],
-        typer.Option(help="The table: .csv, .jsonl or .parquet; default: printed.", show_default=False),
+        typer.Option(help=f"The table: {suffixes()}; default: printed.", show_default=False),
     ] = None,
     listed: Listed = None,
-    backend: Annotated[str, typer.Option(help="auto, cpu, cuda or trt.")] = "auto",
+    backend: Annotated[str, typer.Option(help=f"{backend_names()}.")] = AUTO,
     variant: Annotated[
         Optional[str], typer.Option(help="Of the bundle: fp32, int8, fp16, ...", show_default=False)
     ] = None,
@@ -59,7 +61,10 @@ def score(
     ] = None,
     top: Annotated[int, typer.Option(help="Printed: the highest labels of each row.")] = 3,
     batch_size: Annotated[
-        Optional[int], typer.Option(help="Default 4 on CPU, 256 on a GPU.", show_default=False)
+        Optional[int],
+        typer.Option(
+            help=f"Default: {for_each_backend(lambda kind: str(kind.batch_size))}.", show_default=False
+        ),
     ] = None,
     workers: Annotated[
         Optional[int], typer.Option(help="Decoding processes; default: one a core.", show_default=False)
@@ -115,8 +120,7 @@ def score(
         allow_truncated=allow_truncated,
         embeddings=embeddings,
     )
-    # A wrong name of a backend is refused there, with a message that names the flag.
-    scorer = make_scorer(bundle, backend, workers=workers) if engine == "local" else None  # type: ignore[arg-type]
+    scorer = make_scorer(bundle, backend, workers=workers) if engine == "local" else None
     with spool_from_options(audio, listed) as spool:
         rows: list[Row] = []
         if scorer is None:
@@ -157,9 +161,7 @@ def _check_engine(engine: str, ray_address: str | None, out: Path | None) -> Non
 def _say_choice(scorer: "Scorer", spool: "InputSpool") -> None:
     twice = f" ({spool.twice} given twice)" if spool.twice else ""
     chosen = f"{plain(scorer.backend.variant.file)} on {scorer.backend.device}"
-    passed_over = "".join(
-        f"; not {what}: {why}" for what, why in scorer.passed_over.items() if "in the bundle" not in why
-    )
+    passed_over = "".join(f"; not {what}: {why}" for what, why in scorer.passed_over.items())
     say(f"{spool.files} files{twice}, {plain(scorer.bundle.path)}: {chosen}{plain(passed_over)}")
 
 
@@ -244,8 +246,8 @@ def _score_to_screen(
     """CSV as it comes where another program reads, a readable table on a terminal."""
     from ..runtime.progress import Progress
     from ..runtime.scoring.folder import Totals, busy_shares
+    from ..runtime.tables.csv_table import csv_lines
     from ..runtime.tables.submission import write_submission
-    from ..runtime.tables.writer import csv_lines
 
     totals, begin = Totals(), time.monotonic()
     with Progress("score", spool.files, "files") as bar:

@@ -62,7 +62,7 @@ def say_summary(summary: dict[str, Any]) -> None:
 
 def print_rows(rows: list["Row"], labels: tuple[str, ...], top: int) -> None:
     """As a table, each with its highest labels."""
-    from ..runtime.tables.writer import top_rows
+    from ..runtime.tables.top_rows import top_rows
 
     table = new_table("file", "s", "highest scores", "")
     for row in top_rows(rows, labels, top):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..runtime.errors import ConfigError
+from .choices import ENCODERS, METHODS
 from .options import BatchSize, DataDir, Device, Epochs, Json, Precision
 from .printing import new_table, plain, print_json, print_table, say
 
@@ -21,12 +22,14 @@ def train(
         typer.Option(help="Target columns, with commas; default: every numeric column.", show_default=False),
     ] = None,
     encoder: Annotated[
-        Optional[str], typer.Option(help="resnet18 (default), cnn10 or cnn14.", show_default=False)
+        Optional[str],
+        typer.Option(help=f"One of {', '.join(ENCODERS)}; default resnet18.", show_default=False),
     ] = None,
     method: Annotated[
         Optional[str],
         typer.Option(
-            help="vanilla (CCC), rrtn (+ Barlow Twins), rrtn-ruwl (+ learned weights; default).",
+            help=f"One of {', '.join(METHODS)}; default rrtn-ruwl. vanilla has the CCC loss alone, "
+            "the others add Barlow Twins.",
             show_default=False,
         ),
     ] = None,
@@ -73,13 +76,13 @@ def train(
     run's config.toml. Example: rrtn train --data hume-vb --encoder cnn14 --method rrtn-ruwl. On 4
     GPUs: torchrun --nproc-per-node 4 -m rrtn train --data hume-vb
     """
-    from ..runtime.bundle import newest_run
     from ..train.config import config_from_dict
     from ..train.config_file import changes_on_resume, config_from_toml, merged, read_toml
     from ..train.distributed import first_on_machine_first, from_first, joined, world_from_environment
     from ..train.loop import device_from_config
     from ..train.loop import train as run_training
     from ..train.plan import describe, plan_from_config
+    from ..train.run_folder import RUNS, RunFolder, newest_run
 
     overrides = {
         "seed": seed,
@@ -97,17 +100,17 @@ def train(
         "optim.lr": lr,
     }
     run = (out or newest_run()) if resume else out
-    if resume and (run is None or not (run / "config.toml").exists()):
+    if resume and (run is None or not RunFolder(run).is_begun()):
         raise ConfigError(
             f"--resume | no run in {run or 'runs/'} | expected a folder with config.toml | use --out RUN"
         )
     if resume and config:
         raise ConfigError("--config | not with --resume: the run's own config.toml is taken")
-    source = run / "config.toml" if resume and run else config
+    source = RunFolder(run).config if resume and run else config
     settings = config_from_dict(
         merged(read_toml(source) if source else {}, overrides), source=str(source or "flags")
     )
-    changed = changes_on_resume(config_from_toml(run / "config.toml"), settings) if resume and run else []
+    changed = changes_on_resume(config_from_toml(RunFolder(run).config), settings) if resume and run else []
     world = world_from_environment()
     tell = say if world.is_first else _say_nothing
     with joined(world, device_from_config(settings, world)):
@@ -120,8 +123,8 @@ def train(
             if world.is_first:
                 print_json(describe(plan)) if as_json else _print_plan(plan, describe(plan))
             return
-        name = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{model.encoder}-{model.method}"
-        run = run or Path(from_first(world, name))
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{model.encoder}-{model.method}"
+        run = run or RUNS / from_first(world, name)
         epochs = plan.config.optim.epochs
         tell(
             f"run [bold]{plain(run)}[/]: {model.encoder}, {model.method}, {epochs} epochs, {plan.steps} steps"

@@ -1,8 +1,9 @@
-"""How fast each variant of a bundle is here, and how near to what the machine can do.
+"""How fast each variant of a bundle is on this machine, and how close that is to its limits.
 
 The rules are those of trtexec and MLPerf: inputs that rotate, a warm-up that is not timed,
-percentiles only of enough runs, and a warning where the spread or the host spoils a figure. B
-batch, N samples, T frames, M mels.
+percentiles only if there are enough runs, and a warning if noise or copies spoil a figure.
+
+B batch, N samples, T frames, M mels.
 """
 
 import html
@@ -23,47 +24,49 @@ import soundfile
 from .. import __version__
 from .arrays import waveform_from_samples
 from .audio.reader import read_audio
-from .backends.choice import Backend, Candidate, backend_from_variant
+from .backends.base import Backend, BackendKind
+from .backends.choice import Candidate
 from .backends.engine_stamp import driver_version
-from .backends.ort_backend import ModelBatch, Spent
+from .backends.model_batch import ModelBatch, Spent
+from .backends.registry import backend_kind
 from .bundle import Bundle, Variant
 from .cpus import cpu_model, usable_cpus
 from .frontend import clip_input, clip_log_mel
-from .scoring.scorer import DEFAULT_BATCH
 from .spec import FrontendSpec
 
-BATCHES: Final = {"cpu": (1, 4, 16), "cuda": (1, 32, 256), "trt": (1, 32, 256)}
-WARM_UP: Final = (0.2, 3)  # s, and runs, whichever takes longer
+WARM_UP: Final = (0.2, 3)  # seconds, and runs; both must be reached
 LEAST_RUNS: Final = 10
-_RUNS_FOR_P99: Final = 500  # five of them are above it
-_NOISY: Final = 0.1  # coefficient of variation; trtexec warns at 0.025, which a shared machine never reaches
+_RUNS_FOR_P99: Final = 500  # five of them are above p99
+# Coefficient of variation. trtexec warns at 0.025, which a shared machine never reaches.
+_NOISY: Final = 0.1
 _INPUTS: Final = 8  # batches that take turns
-_SIDE: Final = 2048  # of the matrices whose product is the ceiling
+_SIDE: Final = 2048  # rows and columns of the matrices whose product gives the ceiling
 _COPY_BYTES: Final = 256 << 20
+_BAR, _ROW = 420, 24  # pixels: length of the longest bar, distance between two bars
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ceiling:
-    """What the machine's cores can do at best, all of them together."""
+    """The best that all cores of the machine can do together."""
 
-    sgemm: float  # FLOP/s of float32 matrix products
+    sgemm: float  # FLOP/s of a product of float32 matrices
     copy: float  # bytes/s, read and written, of a copy in memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """A variant on a device at a batch size. Times are of a whole batch, in ms."""
+    """A variant on a backend at one batch size. Times are for a whole batch, in ms."""
 
     variant: str
     device: str
     batch: int
-    at_once: int  # batches that run at the same time
+    at_once: int  # number of batches that run concurrently
     n: int
     p50: float
     p90: float
-    p99: float | None  # None of too few runs
+    p99: float | None  # None if there are too few runs
     highest: float
-    variation: float  # standard deviation over mean
+    variation: float  # standard deviation divided by mean
     clips_per_second: float
     to_device: float  # mean
     model: float  # mean
@@ -75,14 +78,14 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """What comes before the model, for one clip on one core, in ms."""
+    """The steps before the model, for one clip on one core, in ms."""
 
-    decode: float  # a WAV file of the clip's length, 44.1 kHz stereo
+    decode: float  # a WAV file as long as a clip, 44.1 kHz stereo
     log_mel: float
 
 
 def ceiling() -> Ceiling:
-    """The best of a few tries."""
+    """Measures the ceiling: the best of a few tries."""
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=(_SIDE, _SIDE)).astype(np.float32) for _ in range(2))
     source, target = (np.ones(_COPY_BYTES // 4, np.float32) for _ in range(2))
@@ -93,7 +96,7 @@ def ceiling() -> Ceiling:
 
 
 def preparation(spec: FrontendSpec, *, runs: int = 100) -> Preparation:
-    """Median times of reading a file and of its log-Mel."""
+    """The median times to read a file and to compute its log-Mel."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.wav"
@@ -111,17 +114,20 @@ def measured(
     seconds: float = 3.0,
     limits: Ceiling | None = None,
 ) -> Iterator[Measurement]:
-    """One after the other: each batch size alone on all cores, then, on the CPU, what `rrtn score` does.
+    """Measures each batch size: one batch after the other, on all cores.
 
-    Raises ModelError where the variant does not run.
+    A backend that runs batches concurrently is then measured as `rrtn score` uses it: a batch on
+    each core. `batches` replaces all of these. Raises ModelError if the variant does not run.
     """
+    kind, variant = candidate
     flops = bundle.provenance.get("flops_per_clip")
-    backend = backend_from_variant(bundle, candidate.variant, candidate.device)
-    for batch in batches or BATCHES[candidate.device]:
+    backend = kind.load(bundle, variant, None)
+    for batch in batches or kind.bench_batches:
         yield _measurement(bundle, backend, batch, 1, seconds, flops, limits)
-    if candidate.device == "cpu" and not batches:
-        backend = backend_from_variant(bundle, candidate.variant, candidate.device, threads=1)
-        yield _measurement(bundle, backend, DEFAULT_BATCH["cpu"], usable_cpus(), seconds, flops, limits)
+    if kind.parallel and not batches:
+        backend = kind.load(bundle, variant, 1)
+        lanes = kind.lanes(usable_cpus())
+        yield _measurement(bundle, backend, kind.batch_size, lanes, seconds, flops, limits)
 
 
 def bench_document(
@@ -131,10 +137,8 @@ def bench_document(
     before: Preparation,
     reasons: dict[str, str],
 ) -> dict[str, Any]:
-    """All that `rrtn bench --json` prints; `lines` is what stands below the table."""
+    """The document of `rrtn bench --json`; `lines` stand below the table on a terminal."""
     flops = bundle.provenance.get("flops_per_clip")
-    work = f"a clip: {flops / 1e9:.2f} GFLOP in the model; " if flops else ""
-    accuracy = [_accuracy(variant) for variant in bundle.variants if variant.parity]
     here = machine()
     return {
         "bundle": str(bundle.path),
@@ -145,16 +149,37 @@ def bench_document(
         "measurements": [asdict(result) for result in results],
         "not_run": reasons,
         "lines": [
-            f"{here['cpu']}, {here['cores']} cores: sgemm {limits.sgemm / 1e9:.0f} GFLOP/s, copy {limits.copy / 1e9:.1f} GB/s",
-            f"{work}before it, on one core: reading {before.decode:.2f} ms (44.1 kHz stereo), log-Mel {before.log_mel:.2f} ms",
-            *(f"against PyTorch: {', '.join(accuracy)}" for _ in accuracy[:1]),
+            _machine_line(here, limits),
+            _clip_line(flops, before),
+            *_accuracy_lines(bundle),
             *(f"{name} did not run: {reason}" for name, reason in reasons.items()),
         ],
     }
 
 
+def _machine_text(here: dict[str, Any]) -> str:
+    return f"{here['cpu']}, {here['cores']} cores"
+
+
+def _machine_line(here: dict[str, Any], limits: Ceiling) -> str:
+    sgemm, copy = f"{limits.sgemm / 1e9:.0f} GFLOP/s", f"{limits.copy / 1e9:.1f} GB/s"
+    return f"{_machine_text(here)}: sgemm {sgemm}, copy {copy}"
+
+
+def _clip_line(flops: int | None, before: Preparation) -> str:
+    model = f"a clip: {flops / 1e9:.2f} GFLOP in the model; " if flops else ""
+    reading = f"reading {before.decode:.2f} ms (44.1 kHz stereo)"
+    return f"{model}before it, on one core: {reading}, log-Mel {before.log_mel:.2f} ms"
+
+
+def _accuracy_lines(bundle: Bundle) -> list[str]:
+    figures = {variant.name: variant.parity for variant in bundle.variants}
+    found = [f"{name} max {parity['max_abs']:.1e}" for name, parity in figures.items() if parity]
+    return [f"against PyTorch: {', '.join(found)}"] if found else []
+
+
 def machine() -> dict[str, Any]:
-    """What a figure means nothing without."""
+    """The machine and the versions, without which a figure means nothing."""
     return {
         "cpu": cpu_model(),
         "cores": usable_cpus(),
@@ -166,27 +191,24 @@ def machine() -> dict[str, Any]:
 
 
 def svg_chart(document: dict[str, Any]) -> str:
-    """Clips a second of each measurement, as horizontal bars with their numbers; readable in greyscale."""
+    """Clips a second of each measurement as horizontal bars with numbers, readable in greyscale."""
     rows = document["measurements"]
     largest = max(row["clips_per_second"] for row in rows)
-    lines = [
-        f'<text x="8" y="20">clips/s, {document["machine"]["cpu"]}, {document["machine"]["cores"]} cores</text>'
-    ]
-    for i, row in enumerate(rows):
-        y, width = 34 + 24 * i, 420 * row["clips_per_second"] / largest
-        name = f"{row['variant']} {row['device']} {row['at_once']} x {row['batch']}"
-        lines += [
-            f'<text x="188" y="{y + 14}" text-anchor="end">{html.escape(name)}</text>',
-            f'<rect x="196" y="{y}" width="{width:.1f}" height="18" fill="#33658a"/>',
-            f'<text x="{202 + width:.1f}" y="{y + 14}">{row["clips_per_second"]:.1f}</text>',
-        ]
-    size = f'width="720" height="{46 + 24 * len(rows)}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">{"".join(lines)}</svg>\n'
+    title = f'<text x="8" y="20">clips/s, {html.escape(_machine_text(document["machine"]))}</text>'
+    bars = [_svg_bar(row, 34 + _ROW * i, row["clips_per_second"] / largest) for i, row in enumerate(rows)]
+    size = f'width="720" height="{46 + _ROW * len(rows)}"'
+    font = 'font-family="sans-serif" font-size="13"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {font}>{title}{"".join(bars)}</svg>\n'
 
 
-def _accuracy(variant: Variant) -> str:
-    assert variant.parity is not None
-    return f"{variant.name} max {variant.parity['max_abs']:.1e}"
+def _svg_bar(row: dict[str, Any], y: int, share: float) -> str:
+    name = html.escape(f"{row['variant']} {row['device']} {row['at_once']} x {row['batch']}")
+    width = _BAR * share
+    return (
+        f'<text x="188" y="{y + 14}" text-anchor="end">{name}</text>'
+        f'<rect x="196" y="{y}" width="{width:.1f}" height="18" fill="#33658a"/>'
+        f'<text x="{202 + width:.1f}" y="{y + 14}">{row["clips_per_second"]:.1f}</text>'
+    )
 
 
 def _measurement(
@@ -198,18 +220,11 @@ def _measurement(
     flops: int | None,
     limits: Ceiling | None,
 ) -> Measurement:
-    inputs = _inputs(bundle.spec, backend, batch)
-    spent = Spent()
-    with ThreadPoolExecutor(at_once) as threads:
-        loops = [
-            threads.submit(_timed, backend, inputs, seconds, spent if i == 0 else Spent())
-            for i in range(at_once)
-        ]
-        times = [time for loop in loops for time in loop.result()]
-    own = len(times) / at_once  # runs that `spent` is of, about
-    p50 = statistics.median(times)
+    kind = backend_kind(backend.device)
+    inputs = _inputs(bundle.spec, backend.variant, kind, batch)
+    times, spent = _timed_at_once(backend, inputs, at_once, seconds)
+    parts = {name: 1e3 * total * at_once / len(times) for name, total in asdict(spent).items()}
     rate = batch * at_once / statistics.fmean(times)
-    parts = {name: 1e3 * total / own for name, total in asdict(spent).items()}
     variation = statistics.pstdev(times) / statistics.fmean(times)
     return Measurement(
         variant=backend.variant.name,
@@ -217,7 +232,7 @@ def _measurement(
         batch=batch,
         at_once=at_once,
         n=len(times),
-        p50=1e3 * p50,
+        p50=1e3 * statistics.median(times),
         p90=1e3 * float(np.quantile(times, 0.9)),
         p99=1e3 * float(np.quantile(times, 0.99)) if len(times) >= _RUNS_FOR_P99 else None,
         highest=1e3 * max(times),
@@ -225,13 +240,23 @@ def _measurement(
         clips_per_second=rate,
         **parts,
         gflop_per_second=rate * flops / 1e9 if flops else None,
-        share_of_roofline=_share(backend, batch, rate, flops, limits),
+        share_of_roofline=_share(backend.variant, kind, batch, rate, flops, limits),
         warnings=_warnings(parts, variation),
     )
 
 
+def _timed_at_once(
+    backend: Backend, inputs: Sequence[ModelBatch], at_once: int, seconds: float
+) -> tuple[list[float], Spent]:
+    """Seconds of each run of `at_once` threads; and where the time of the first thread went."""
+    spent = [Spent() for _ in range(at_once)]
+    with ThreadPoolExecutor(at_once) as threads:
+        loops = [threads.submit(_timed, backend, inputs, seconds, each) for each in spent]
+        return [run for loop in loops for run in loop.result()], spent[0]
+
+
 def _timed(backend: Backend, inputs: Sequence[ModelBatch], seconds: float, spent: Spent) -> list[float]:
-    """Seconds of each run, after the warm-up."""
+    """Seconds of each run after the warm-up."""
     stop, runs = time.perf_counter() + WARM_UP[0], 0
     while time.perf_counter() < stop or runs < WARM_UP[1]:
         backend.run(inputs[runs % len(inputs)])
@@ -245,35 +270,32 @@ def _timed(backend: Backend, inputs: Sequence[ModelBatch], seconds: float, spent
     return times
 
 
-def _inputs(spec: FrontendSpec, backend: Backend, batch: int) -> list[ModelBatch]:
-    """Noise at the level that the model is used to."""
+def _inputs(spec: FrontendSpec, variant: Variant, kind: BackendKind, batch: int) -> list[ModelBatch]:
+    """Batches of noise at the level of real clips."""
     rng = np.random.default_rng(batch)
     samples = (rng.uniform(-1, 1, (_INPUTS, spec.clip_samples)) * spec.peak * 32_767).astype(np.int16)
-    if backend.variant.input == "waveform" and backend.device != "cpu":
-        clips: Any = samples
-    else:
-        clips = np.stack(
-            [clip_input(waveform_from_samples(each), spec, backend.variant.input) for each in samples]
-        )
+    clips: Any = samples
+    if variant.input != "waveform" or not kind.needs_gpu:
+        clips = np.stack([clip_input(waveform_from_samples(each), spec, variant.input) for each in samples])
     return [clips[(np.arange(batch) + i) % _INPUTS] for i in range(_INPUTS)]
 
 
 def _share(
-    backend: Backend, batch: int, rate: float, flops: int | None, limits: Ceiling | None
+    variant: Variant, kind: BackendKind, batch: int, rate: float, flops: int | None, limits: Ceiling | None
 ) -> float | None:
-    """Of the rate that arithmetic and memory allow; float32 on the CPU only, since the ceilings are
-    those of float32 there.
+    """The share of the rate that arithmetic and memory allow.
+
+    None for anything but float32 on the CPU, where the ceilings were measured.
     """
-    if limits is None or flops is None or backend.device != "cpu" or backend.variant.precision != "fp32":
+    if limits is None or flops is None or kind.needs_gpu or variant.precision != "fp32":
         return None
-    weights = (
-        backend.variant.size / batch
-    )  # bytes a clip; activations are not counted, which may stay in the caches
+    # Bytes a clip. Activations are not counted, because they may stay in the caches.
+    weights = variant.size / batch
     return rate * max(flops / limits.sgemm, weights / limits.copy)
 
 
 def _warnings(parts: dict[str, float], variation: float) -> list[str]:
-    """trtexec's, as far as they apply."""
+    """The warnings of trtexec that apply here."""
     found = []
     if variation > _NOISY:
         found.append(f"times vary by {variation:.0%}")

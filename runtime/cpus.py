@@ -1,4 +1,4 @@
-"""The processor: what it is, and how many of its cores this process may use."""
+"""The processor: its model, and how many of its cores this process may use."""
 
 import contextlib
 import os
@@ -6,28 +6,31 @@ import platform
 
 
 def usable_cpus() -> int:
-    """Cores of the process's affinity mask, where the system has one."""
+    """The number of cores in the process's affinity mask; all cores if the system has none."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_model() -> str:
-    """As the system calls it."""
+    """The name that the system gives the processor."""
     return _cpuinfo("model name") or platform.processor()
 
 
 def vector_extension() -> str:
-    """What sets the speed of matrix products: avx512f, avx2 or avx, and on other processors their
-    architecture.
+    """The best of avx512f, avx2 and avx; on other processors the architecture.
+
+    It decides how fast matrix products are.
     """
     flags = _cpuinfo("flags").split()
-    return next(
-        (extension for extension in ("avx512f", "avx2", "avx") if extension in flags), platform.machine()
-    )
+    for extension in ("avx512f", "avx2", "avx"):
+        if extension in flags:
+            return extension
+    return platform.machine()
 
 
 def _cpuinfo(field: str) -> str:
-    """Of the first core; "" where the system does not say."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:  # of many cores it is long
+    """A field of the first core; "" if the system does not say."""
+    # The file is long on a machine with many cores, so it is read only up to the field.
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
         for line in lines:
             if line.partition("\t")[0] == field:
                 return line.partition(": ")[2].strip()

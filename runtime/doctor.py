@@ -1,4 +1,4 @@
-"""What this machine can do, what is missing, and the command that mends it. Without torch."""
+"""What this machine can do, what is missing, and the command that fixes it. Without torch."""
 
 import importlib.metadata
 import os
@@ -7,14 +7,12 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-import onnxruntime
 import soundfile
 
 from .backends.cuda_driver import gpu_names
-from .backends.engine_stamp import Machine, this_machine
-from .backends.ort_backend import cuda_missing, missing_library
+from .backends.registry import BACKENDS
 from .cpus import usable_cpus
 
 State = Literal["ok", "missing", "note"]
@@ -35,7 +33,7 @@ def examine() -> list[Finding]:
     return [_python(), _cpu(), _memory(), _disk(), _gpu(), *_packages(), *_backends(), _formats()]
 
 
-_PACKAGES = {  # name -> what for, and the extra that brings it
+_PACKAGES: Final = {  # name -> its purpose, and the extra that installs it
     "onnxruntime-gpu": ("scoring", ""),
     "torch": ("training and export", "train"),
     "torchaudio": ("training", "train"),
@@ -47,9 +45,8 @@ _PACKAGES = {  # name -> what for, and the extra that brings it
 
 
 def _python() -> Finding:
-    return Finding(
-        "python", "ok", f"{platform.python_version()} on {platform.platform(terse=True)}, {sys.prefix}"
-    )
+    version, system = platform.python_version(), platform.platform(terse=True)
+    return Finding("python", "ok", f"{version} on {system}, {sys.prefix}")
 
 
 def _cpu() -> Finding:
@@ -63,9 +60,9 @@ def _memory() -> Finding:
 
 def _disk() -> Finding:
     free = shutil.disk_usage(".").free / 2**30
-    state: State = "ok" if free > 1 else "missing"
-    return Finding(
-        "disk", state, f"{free:.1f} GiB free in the current folder", "" if free > 1 else "free some space"
+    detail = f"{free:.1f} GiB free in the current folder"
+    return (
+        Finding("disk", "ok", detail) if free > 1 else Finding("disk", "missing", detail, "free some space")
     )
 
 
@@ -74,7 +71,7 @@ def _gpu() -> Finding:
     if names is None:
         return Finding("gpu", "missing", "no NVIDIA driver", "training and scoring run on the CPU")
     if not names:
-        return Finding("gpu", "missing", "the driver is there, but no GPU that it can use", "nvidia-smi")
+        return Finding("gpu", "missing", "the driver is there, but no GPU that it can use", "run: nvidia-smi")
     return Finding("gpu", "ok", f"{len(names)} x {names[0]}")
 
 
@@ -89,58 +86,10 @@ def _packages() -> Iterator[Finding]:
             yield Finding(package, "missing", f"not installed, for {purpose}", f'pip install "{wanted}"')
 
 
-_RTX_CAPABILITIES = (75, 80, 86, 89, 120, 121)  # of TensorRT-RTX 1.7, whose others are refused
-
-
 def _backends() -> Iterator[Finding]:
-    """Libraries are loaded for this, so that one that is missing is named here and not in the
-    middle of the work.
-    """
-    reason, _, fix = (cuda_missing() or missing_library()).partition("; ")
-    providers = ", ".join(
-        name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()
-    )
-    if reason:
-        yield Finding(
-            "score --backend cuda", "missing", f"{reason} (providers in the wheel: {providers})", fix
-        )
-    else:
-        yield Finding(
-            "score --backend cuda", "note", "provider, driver and libraries are there; tried at scoring"
-        )
-    yield _engines(this_machine(), reason)
-
-
-def _engines(machine: Machine, without_cuda: str) -> Finding:
-    """Whether engines can run.
-
-    `without_cuda`: why ONNX Runtime's CUDA memory, which they use, is not there.
-    """
-    subject, found = (
-        "score --backend trt",
-        ", ".join(f"{name} {version}" for name, version in machine.versions.items()),
-    )
-    if not found:
-        return Finding(subject, "missing", "no TensorRT", 'pip install "rrtn[trt]"')
-    if machine.capability is None:
-        return Finding(
-            subject,
-            "missing",
-            f"{found}, but no GPU to run an engine on",
-            "engines for other machines: rrtn export --trt",
-        )
-    if "tensorrt" not in machine.versions and machine.capability not in _RTX_CAPABILITIES:
-        return Finding(
-            subject,
-            "missing",
-            f"{found} has no engines for SM{machine.capability}",
-            'pip install "rrtn[trt]"',
-        )
-    if without_cuda:
-        return Finding(
-            subject, "missing", f"{found}, but not the CUDA memory of ONNX Runtime", "as for --backend cuda"
-        )
-    return Finding(subject, "note", f"{found}, for SM{machine.capability}; tried at scoring")
+    """Every backend, the fastest last. Each says by itself whether it can run here."""
+    for kind in reversed(BACKENDS):
+        yield Finding(f"score --backend {kind.name}", *kind.diagnose())
 
 
 def _formats() -> Finding:

@@ -1,5 +1,4 @@
-"""What a model's input is made from: a signal of any length and rate, as programs other than `rrtn
-score` hold it.
+"""Makes a model's input from a signal of any length and rate, for programs other than `rrtn score`.
 
 N samples, C channels, T frames, M mels.
 """
@@ -17,16 +16,15 @@ from .errors import ConfigError
 from .frontend import clip_input
 from .spec import FrontendSpec, InputKind
 
-# Where audonnx is installed, so is audobject: a transform that is an Object can be written to YAML
-# again with its model.
+# audobject is installed with audonnx. A transform that is an audobject.Object can be written to
+# YAML together with its model.
 _Object: Any = (
     importlib.import_module("audobject").Object if importlib.util.find_spec("audobject") else object
 )
 
 
 class ModelInput(_Object):  # type: ignore[misc]
-    """The transform that model.yaml names for audonnx, and what a client of a Triton server calls
-    before it sends.
+    """The transform that model.yaml names for audonnx. Clients of a Triton server call it, too.
 
     `frontend` has the fields of FrontendSpec, as the model's file carries them.
     """
@@ -37,14 +35,17 @@ class ModelInput(_Object):  # type: ignore[misc]
         self._spec = FrontendSpec.from_dict(frontend)
 
     def __call__(self, signal: npt.ArrayLike, sampling_rate: int | None = None) -> Float32:
-        """signal [N] or [C, N] of any scale -> waveform [clip_samples] or log_mel [T, M] of its first
-        clip, levelled.
+        """signal [N] or [C, N] of any scale -> waveform [clip_samples] or log_mel [T, M], levelled.
 
-        Raises AudioError for NaN or no samples, ConfigError for a rate or shape that is none.
+        Only the first clip of the signal is used. Raises AudioError for NaN or no samples, and
+        ConfigError for an impossible rate or shape.
         """
         if sampling_rate is None:
             raise ConfigError(
-                "sampling_rate | not given | expected the signal's, in Hz | model(signal, sampling_rate)"
+                "sampling_rate",
+                "not given",
+                wanted="the rate of the signal in Hz",
+                fix="call model(signal, sampling_rate)",
             )
         audio = audio_from_array(np.transpose(signal), sampling_rate, self._spec)
         clip = clip_input(audio.waveform, self._spec, self.input)

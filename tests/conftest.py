@@ -2,8 +2,11 @@
 data that are made here.
 """
 
+import ctypes
+import os
 import signal
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,9 @@ from rrtn.train.data.corpus import synthesise
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 LABELS = ("Awe", "Fear", "Joy")
+# torch's threads spin while they wait for each other. On a busy machine that takes ten times as
+# long as sleeping.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_sessionstart() -> None:
@@ -27,7 +33,48 @@ def pytest_sessionstart() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+IN_OPEN, IN_CLOSE_NOWRITE = 0x20, 0x10
+EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name, which is 0 for a file
+
+
+class Watch:
+    """Counts how often a file is opened, by any process and under any name: inotify watches what a name leads to."""
+
+    def __init__(self, path: Path) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        # With the closing between them, the kernel does not merge two openings into one event.
+        assert libc.inotify_add_watch(self._descriptor, os.fsencode(path), IN_OPEN | IN_CLOSE_NOWRITE) >= 0
+        self._opened = 0
+
+    def opened(self) -> int:
+        """How often so far."""
+        try:
+            while events := os.read(self._descriptor, 1024 * EVENT.size):
+                self._opened += sum(mask & IN_OPEN != 0 for _, mask, _, _ in EVENT.iter_unpack(events))
+        except BlockingIOError:
+            return self._opened
+        raise AssertionError("inotify has ended")
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
 @pytest.fixture
+def watch() -> Iterator[Callable[[Path], Watch]]:
+    """Watches a file from here on."""
+    watches: list[Watch] = []
+
+    def make(path: Path) -> Watch:
+        watches.append(Watch(path))
+        return watches[-1]
+
+    yield make
+    for made in watches:
+        made.close()
+
+
+@pytest.fixture(scope="session")
 def spec() -> FrontendSpec:
     return FrontendSpec()
 
@@ -121,10 +168,12 @@ def make_data(tmp_path: Path, csv_lines: list[str]) -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture
-def scorer(tiny_model: Path) -> Scorer:
-    """The tiny model on the CPU."""
-    return Scorer(tiny_model, "cpu")
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory, spec: FrontendSpec) -> Iterator[Scorer]:
+    """The tiny model on the CPU, with decoders that go on from test to test."""
+    scorer = Scorer(_write_tiny_model(tmp_path_factory.mktemp("scorer") / "tiny.onnx", spec), "cpu")
+    yield scorer
+    scorer.close()
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
     <folder>/checkpoint.json                    what is valid; replaced atomically, last
     <folder>/previous.json                      the one before it, where two are kept (`last`)
-    <folder>/weights-<step>-<epochs>.safetensors     encoder, head, projector; RUWL's c as `ruwl.c`
+    <folder>/weights-<step>-<epochs>.safetensors     encoder, head, projector; the weighting's under `ruwl.`
     <folder>/optimizer-<step>-<epochs>.safetensors   AdamW's moments and the epoch's running sums; only in `last`
 
 New files have new names, so a JSON always points to whole ones, whenever a save is interrupted. The
@@ -29,6 +29,7 @@ from ..runtime.files import atomic_path, sha256_of, write_bytes, write_json
 POINTER: Final = "checkpoint.json"
 PREVIOUS: Final = "previous.json"
 SCHEMA: Final = 2
+_WEIGHTING: Final = "ruwl."  # in front of the weighting's tensors, whichever it is: older rrtn reads `ruwl.c`
 
 Tensors = dict[str, Tensor]
 
@@ -74,6 +75,18 @@ def save_checkpoint(
         write_bytes(folder / PREVIOUS, (folder / POINTER).read_bytes())
     write_json(folder / POINTER, {"schema": SCHEMA, **asdict(info), "files": files})
     _prune(folder, {POINTER, PREVIOUS} if keep_previous else {POINTER})
+
+
+def joined_weights(network: Mapping[str, Tensor], weighting: Mapping[str, Tensor]) -> Tensors:
+    """Two state dicts -> the content of one weights file."""
+    return {**network, **{_WEIGHTING + name: tensor for name, tensor in weighting.items()}}
+
+
+def split_weights(weights: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
+    """The content of a weights file -> the state dicts of the network and of the weighting."""
+    network = {name: tensor for name, tensor in weights.items() if not name.startswith(_WEIGHTING)}
+    weighting = {name.removeprefix(_WEIGHTING): weights[name] for name in weights.keys() - network.keys()}
+    return network, weighting
 
 
 def read_info(folder: Path) -> CheckpointInfo:

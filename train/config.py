@@ -7,13 +7,14 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, assert_never, get_args
 
 from ..runtime.errors import ConfigError
 from ..runtime.spec import FrontendSpec
-from .method.encoders import EncoderName
+from .method.encoders import ENCODERS, EncoderName
 from .method.model import Activation
 from .method.views import AugmentConfig
+from .method.weighting import FixedWeights, RuwlWeights, Weighting
 
 Method = Literal["vanilla", "rrtn", "rrtn-ruwl"]
 TrainingDevice = Literal["auto", "cpu", "cuda"]
@@ -51,8 +52,13 @@ class ModelConfig:
     init: str = ""  # --init: a PANNs checkpoint that the encoder starts from
 
     def __post_init__(self) -> None:
-        _check_choice("--encoder (model.encoder)", self.encoder, get_args(EncoderName))
+        _check_choice("--encoder (model.encoder)", self.encoder, tuple(ENCODERS))
         _check_choice("--method (model.method)", self.method, get_args(Method))
+
+    @property
+    def has_second_view(self) -> bool:
+        """Whether training has masked views and a projector; vanilla has neither."""
+        return self.method != "vanilla"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +92,7 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RuwlConfig:
-    """Restrained uncertainty weights of the three terms ccc, ccc_a, bt (Eqs. 5 and 6)."""
+    """Restrained uncertainty weights of the three TERMS of the loss (Eqs. 5 and 6)."""
 
     mode: RuwlMode = (
         "learned"  # fixed: c stays where it starts, as in the authors' scripts (paper.md, point 2)
@@ -206,6 +212,21 @@ class Config:
         return {name: _plain(value) for name, value in vars(self).items()}
 
 
+def weighting_from_config(config: Config) -> Weighting:
+    """How `method` weighs the terms of the loss. A new method is a name in `Method` and a case here."""
+    ruwl = config.ruwl
+    match config.model.method:
+        case "vanilla":  # CCC alone
+            return FixedWeights(lambdas=(1.0, 0.0, 0.0), c=ruwl.c)
+        case "rrtn":  # where RUWL starts
+            return FixedWeights(lambdas=ruwl.lambdas, c=ruwl.c)
+        case "rrtn-ruwl":
+            learned = ruwl.mode == "learned"
+            return RuwlWeights(lambdas=ruwl.lambdas, c=ruwl.c, learned=learned, lr=ruwl.lr)
+        case unknown:
+            assert_never(unknown)
+
+
 @functools.lru_cache(maxsize=1)
 def _defaults() -> dict[str, Any]:
     return {item.name: _plain(_default(item)) for item in dataclasses.fields(Config)}
@@ -263,6 +284,8 @@ def _value(default: Any, value: object, *, source: str, key: str) -> Any:
         )
     if isinstance(default, float):
         return float(_checked(value, int | float, source=source, key=key))
+    if isinstance(default, FrontendSpec):
+        return FrontendSpec.from_settings(value, source=source)
     if dataclasses.is_dataclass(default):
         section = _checked(value, Mapping, source=source, key=key)
         return _from_dict(type(default), section, source=source, prefix=f"{key}.")

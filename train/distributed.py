@@ -68,22 +68,23 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
     if world.size == 1:
         yield
         return
-    if device.type == "cuda":
-        dist.init_process_group("nccl", timeout=_TIMEOUT, device_id=device)
-    else:
-        dist.init_process_group("gloo", timeout=_TIMEOUT)
     try:
+        if device.type == "cuda":
+            dist.init_process_group("nccl", timeout=_TIMEOUT, device_id=device)
+        else:
+            dist.init_process_group("gloo", timeout=_TIMEOUT)
         yield
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "/gloo/" not in str(
-            error
-        ):  # Gloo has no error of its own
+        lost = dist.is_initialized() and isinstance(error, dist.DistError)
+        # Gloo has no error of its own, and may fail while it connects
+        if not lost and "/gloo/" not in str(error):
             raise
         raise StoppedError(
             f"torchrun | rank {world.rank} has lost another process | that one's message says why | then go on with --resume"
         ) from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 @contextlib.contextmanager

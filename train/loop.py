@@ -1,6 +1,6 @@
 """The twin-view training loop, and what is kept of it.
 
-M mels, K targets. Terms of the loss are in the order ccc, ccc_a, bt.
+M mels, K targets.
 """
 
 import contextlib
@@ -29,12 +29,14 @@ from .distributed import World, any_rank, check_equal, first_on_machine_first
 from .interruption import Interruption
 from .method.flops import matmul_peak, step_flops
 from .method.frontend import LogMel
+from .method.losses import TERMS
 from .method.metrics import ccc_challenge
 from .method.model import TwinsNetwork
 from .method.panns import initialisation_from_panns
 from .plan import TrainingPlan, network_from_config
 from .predict import mel_mean, predict
-from .run_folder import append_history, restored, save_job, start
+from .run_folder import RunFolder
+from .run_state import append_history, restored, save_job, start
 from .step import SUMS, Stepper
 
 _LOOK_EVERY: Final = {"cpu": 1, "cuda": 25}  # steps between two looks at the device and at signals
@@ -67,16 +69,17 @@ def train(
     that cannot be decoded, ModelError for broken checkpoints, StoppedError for a loss that is not
     finite, a full disk or a signal.
     """
-    if not resume and (run / "config.toml").exists():
+    folder = RunFolder(run)
+    if not resume and folder.is_begun():
         raise ConfigError(
             f"--out {run} | holds a run already | go on with --resume, or choose another folder"
         )
-    if resume and (done := _finished(plan, run)):
+    if resume and (done := _finished(plan, folder)):
         return done
     try:
         run.mkdir(parents=True, exist_ok=True)
-        with locked(run / "run.lock", does="trains") if world.is_first else contextlib.nullcontext():
-            return _train(plan, run, resume, strict_resume, world, part)
+        with locked(folder.lock, does="trains") if world.is_first else contextlib.nullcontext():
+            return _train(plan, folder, resume, strict_resume, world, part)
     except torch.OutOfMemoryError as error:
         raise StoppedError(
             f"{run} | {str(error).splitlines()[0]} | batch {plan.config.optim.batch_size}: take --precision bf16, more GPUs "
@@ -85,7 +88,7 @@ def train(
 
 
 def _train(
-    plan: TrainingPlan, run: Path, resume: bool, strict_resume: bool, world: World, part: Part
+    plan: TrainingPlan, run: RunFolder, resume: bool, strict_resume: bool, world: World, part: Part
 ) -> TrainResult:
     config, per_epoch = plan.config, plan.steps_per_epoch
     device = device_from_config(config, world)
@@ -233,7 +236,7 @@ def _digest(data: DataSet, *splits: SplitClips) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _display(plan: TrainingPlan, run: Path, device: torch.device, world: World, part: Part) -> Display:
+def _display(plan: TrainingPlan, run: RunFolder, device: torch.device, world: World, part: Part) -> Display:
     config = plan.config
     clips = plan.steps_per_epoch * config.optim.batch_size
     if not world.is_first:
@@ -245,35 +248,39 @@ def _display(plan: TrainingPlan, run: Path, device: torch.device, world: World, 
         clips_per_epoch=clips,
         flops_per_clip=flops / config.optim.batch_size,
         peak=matmul_peak(device, dtype) * world.size,
-        tensorboard=run / "tensorboard" if config.tensorboard else None,
+        tensorboard=run.tensorboard if config.tensorboard else None,
         part=part,
     )
 
 
-def _finished(plan: TrainingPlan, run: Path) -> TrainResult | None:
-    last = run / "checkpoints/last"
-    if not (last / POINTER).exists():
+def _finished(plan: TrainingPlan, run: RunFolder) -> TrainResult | None:
+    if not (run.last / POINTER).exists():
         return None
     try:
-        info = read_info(last)
+        info = read_info(run.last)
     except ModelError:
         return None  # `restored` says what is wrong, and takes the checkpoint before
     return _result(run, info) if info.epoch >= plan.config.optim.epochs else None
 
 
-def _result(run: Path, info: CheckpointInfo) -> TrainResult:
+def _result(run: RunFolder, info: CheckpointInfo) -> TrainResult:
     """The best epoch, the first of equals."""
     best = max(info.history, key=lambda record: float(record["val_ccc"]))
     history = info.history[: best["epoch"]]
     return TrainResult(
-        run=run,
+        run=run.path,
         best=replace(info, epoch=best["epoch"], step=best["step"], history=history),
         epochs=info.epoch,
     )
 
 
 def _stop(
-    run: Path, stepper: Stepper, saver: Saver, interruption: Interruption, world: World, info: CheckpointInfo
+    run: RunFolder,
+    stepper: Stepper,
+    saver: Saver,
+    interruption: Interruption,
+    world: World,
+    info: CheckpointInfo,
 ) -> NoReturn:
     """Saves and raises."""
     if world.is_first:
@@ -281,7 +288,7 @@ def _stop(
         saver.wait()
     number = interruption.signal or 15  # another rank's
     raise StoppedError(
-        f"{run} | stopped by a signal at step {info.step} | saved | go on with: rrtn train --resume --out {run}",
+        f"{run.path} | stopped by a signal at step {info.step} | saved | go on with: rrtn train --resume --out {run.path}",
         exit_code=128 + number,
     )
 
@@ -309,10 +316,10 @@ def _record(
             f"epoch {epoch} | Val CCC is not finite: {per_target} | the last checkpoint is whole"
         )
     means = dict(zip(SUMS, (stepper.sums / plan.steps_per_epoch).tolist(), strict=True))
-    if plan.config.model.method == "vanilla":
-        del means["l_ccc_a"], means["l_bt"]
+    if plan.config.model.has_second_view:
+        means["weights"] = stepper.loss.weighting.weights().tolist()
     else:
-        means["weights"] = stepper.loss.weights().tolist()
+        means = {name: mean for name, mean in means.items() if name not in TERMS[1:]}
     return {
         "epoch": epoch,
         "step": steps,

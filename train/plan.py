@@ -118,7 +118,7 @@ def network_from_config(config: Config) -> TwinsNetwork:
         n_mels=config.frontend.n_mels,
         n_targets=len(config.data.targets),
         activation=config.head.activation,
-        projector_layers=0 if config.model.method == "vanilla" else config.projector.layers,
+        projector_layers=config.projector.layers if config.model.has_second_view else 0,
         projector_units=config.projector.units,
     )
 

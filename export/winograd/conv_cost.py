@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ...runtime.backends.ort_backend import session_from_bytes
+from ...runtime.backends.ort_session import session_from_bytes
 from .bilinear import output_size
 from .slot_layout import Axes, SlotWriter, row_major, slots_value
 

@@ -9,17 +9,17 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import onnx
 
-from ...runtime.backends.ort_backend import session_from_bytes
+from ...runtime.backends.cpu import CPU
+from ...runtime.backends.ort_session import session_from_bytes
 from ...runtime.cpus import cpu_model, vector_extension
 from ...runtime.errors import ModelError
 from ...runtime.progress import Progress
-from ...runtime.scoring.scorer import DEFAULT_BATCH
 from ..graph import INPUT_NAMES
 from .conv_cost import Convolution, measured_ms, thread_ms
 from .rewriting import WinogradPlan, convolutions_of, plan_of, ways_of, with_plan
 from .slot_layout import Axes
 
-BATCH: Final = DEFAULT_BATCH["cpu"]  # clips a run: enough rows for the products of the deepest layers
+BATCH: Final = CPU.batch_size  # clips a run: enough rows for the products of the deepest layers
 _ENOUGH: Final = 1.1
 _TURNS: Final = 4  # the first is not counted
 
@@ -45,13 +45,18 @@ def cpu_variant_of(fp32: bytes, *, tune: bool = False, slower_too: bool = False)
     model = onnx.load_model_from_string(fp32)
     plan = _tuned_plan(model) if tune else plan_of(model, BATCH)
     if not plan:
-        raise NotFasterError("cpu | its convolutions are the fastest as they are | some that gain | use fp32")
+        raise NotFasterError(
+            "cpu", "no convolution becomes faster with fewer multiplications", fix="use the variant fp32"
+        )
     shape = (BATCH, *(size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim[1:]))
     model = with_plan(model, plan)
     speedup = _speedup(fp32, model.SerializeToString(), shape)
     if speedup < _ENOUGH and not slower_too:
         raise NotFasterError(
-            f"cpu | {speedup:.2f} times as fast as fp32 on this machine | at least {_ENOUGH} | use fp32"
+            "cpu",
+            f"{speedup:.2f} times as fast as fp32 on this machine",
+            wanted=f"at least {_ENOUGH} times",
+            fix="use the variant fp32",
         )
     said = {
         "batch": BATCH,

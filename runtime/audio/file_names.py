@@ -2,7 +2,7 @@
 spreadsheet can hold.
 """
 
-import base64
+import binascii
 import os
 import re
 from collections.abc import Mapping
@@ -55,4 +55,4 @@ def path_from_record(record: Mapping[str, Any]) -> bytes:
     name = record.get("file_bytes")
     if name is None:
         return str(record["file"]).encode()
-    return base64.b64decode(name) if isinstance(name, str) else bytes(name)
+    return binascii.a2b_base64(name) if isinstance(name, str) else bytes(name)

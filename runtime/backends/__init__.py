@@ -1,1 +1,18 @@
-"""What runs a model: ONNX Runtime and TensorRT, and the choice between them."""
+"""The backends that run a model, and the choice between them. In reading order:
+
+base            the record of a backend, and what a loaded backend can do
+registry        the list of all backends, the fastest first
+choice          which variant runs on which backend
+cpu             the record of `cpu`: ONNX Runtime on the processor
+cuda            the record of `cuda`: ONNX Runtime on an NVIDIA GPU
+trt             the record of `trt`: engines of TensorRT
+model_batch     what goes into a model and what comes out of it
+ort_backend     runs an ONNX variant
+ort_session     sessions of ONNX Runtime with rrtn's options
+device_memory   inputs and outputs in the memory of a device
+trt_backend     runs an engine
+engine_stamp    whether an engine may be loaded on this machine
+cuda_libraries  whether ONNX Runtime can use CUDA here
+cuda_driver     the NVIDIA driver and its GPUs
+backend_errors  errors of ONNX Runtime, CUDA and TensorRT as ours
+"""

@@ -1,5 +1,6 @@
-"""Errors of ONNX Runtime, CUDA and TensorRT as ours: whether memory was short, or the model is
-wrong for this machine.
+"""Turns errors of ONNX Runtime, CUDA and TensorRT into ours.
+
+Either memory was short, or the model cannot run here.
 """
 
 import contextlib
@@ -8,40 +9,46 @@ from typing import Final
 
 from ..errors import ModelError, OutOfMemoryError, RrtnError
 
-# In whose words memory is short. ONNX Runtime has no code of its own for it (onnxruntime#16307).
+# The words for a lack of memory. ONNX Runtime has no status code for it (onnxruntime#16307).
 _OUT_OF_MEMORY: Final = (
     "failed to allocate memory",  # its arena, on every device: bfc_arena.cc; onnxruntime#16307, #20038
     "is smaller than requested bytes",  # its arena below a limit: bfc_arena.cc
     "out of memory",  # CUDA failure 2: cuda_call.cc; TensorRT's defaultAllocator.cpp, TensorRT#4258
     "outofmemory",  # TensorRT's error code: virtualMemoryBuffer.cpp, TensorRT#4254
-    "alloc_failed",  # CUBLAS_STATUS_, CUDNN_STATUS_ and CUFFT_: where a library makes its workspace
+    "alloc_failed",  # CUBLAS_STATUS_, CUDNN_STATUS_ and CUFFT_: a library allocates its workspace
     "allocation_failed",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_, cuDNN 9
     "bad_alloc",  # C++
 )
+_LONGEST_REASON: Final = 400  # characters
 
 
 def is_out_of_memory(reason: str) -> bool:
-    """Whether an error of ONNX Runtime, CUDA or TensorRT says that memory was short."""
+    """True if an error of ONNX Runtime, CUDA or TensorRT says that memory was short."""
     return any(words in reason.lower() for words in _OUT_OF_MEMORY)
 
 
 @contextlib.contextmanager
 def ort_errors(subject: str) -> Iterator[None]:
-    """ONNX Runtime's own exceptions, one class a status code, and what its C++ throws, as ours on
-    one line.
+    """Raises the errors of ONNX Runtime as ours, on one line.
+
+    ONNX Runtime has one exception class for each status code; exceptions of its C++ code arrive as
+    RuntimeError. Anything else is a bug and passes through unchanged.
     """
     try:
         yield
     except RrtnError:
         raise
     except Exception as error:
-        if not isinstance(error, RuntimeError | MemoryError) and not type(error).__module__.startswith(
-            "onnxruntime"
-        ):
+        if not _is_of_onnx_runtime(error):
             raise
-        reason = " ".join(str(error).split())[:400]
+        reason = " ".join(str(error).split())[:_LONGEST_REASON]
         if isinstance(error, MemoryError) or is_out_of_memory(str(error)):
             raise OutOfMemoryError(
-                f"{subject} | {reason} | memory for this batch | use a smaller --batch-size"
+                subject, reason, wanted="enough memory for this batch", fix="use a smaller --batch-size"
             ) from error
-        raise ModelError(f"{subject} | {reason} | a model that runs here | rrtn doctor") from error
+        raise ModelError(subject, reason, wanted="a model that runs here", fix="run: rrtn doctor") from error
+
+
+def _is_of_onnx_runtime(error: Exception) -> bool:
+    module = type(error).__module__
+    return isinstance(error, RuntimeError | MemoryError) or module.startswith("onnxruntime")

@@ -1,227 +1,194 @@
-"""Which variant runs on what: the choice behind `--backend auto|cpu|cuda|trt` and `--variant`."""
+"""Which variant runs on which backend: the choice behind `--backend` and `--variant`.
+
+This file works on the records in registry.py and knows no backend by name.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, Protocol, get_args
+from typing import NamedTuple
 
-from ..arrays import Float32
 from ..bundle import Bundle, Variant
-from ..cpus import vector_extension
 from ..errors import ConfigError, UnavailableError
-from .engine_stamp import Machine, mismatch, this_machine
-from .ort_backend import ModelBatch, Outputs, Spent, cuda_missing, ort_backend_from_bundle
-from .trt_backend import trt_backend_from_bundle
+from .base import Backend, BackendKind
+from .registry import AUTO, BACKENDS, backend_kind, backend_kinds, kinds_for_variant
 
-DeviceName = Literal["cpu", "cuda", "trt"]
-BackendName = Literal["auto", "cpu", "cuda", "trt"]
-_FASTEST_FIRST: Final[tuple[DeviceName, ...]] = ("trt", "cuda", "cpu")
-# On a GPU the frontend belongs into the graph; on a CPU NumPy's FFT is several times faster than
-# the graph's convolution. What rounds more than float32 (fp16, int8) is taken where it is asked
-# for: by name, or by having built an engine of it.
-_PREFERRED: Final[dict[DeviceName, tuple[str, ...]]] = {
-    "trt": ("trt-fp16", "trt"),
-    "cuda": ("waveform", "fp32"),
-    "cpu": ("cpu", "fp32", "waveform"),
-}
-
-
-class Backend(Protocol):
-    """A variant, loaded on a device."""
-
-    @property
-    def variant(self) -> Variant:
-        """What it runs; `variant.input` says what it takes."""
-
-    @property
-    def device(self) -> DeviceName:
-        """What it runs on."""
-
-    def run(self, batch: ModelBatch, spent: Spent | None = None) -> Outputs:
-        """log_mel [B, 1, T, M], or waveform [B, N] as float32 or int16 -> scores [B, K], embedding [B,
-        D] or None.
-
-        Raises OutOfMemoryError for a batch that is too large, ModelError for one that the model
-        does not take.
-        """
-
-    def scores(self, batch: ModelBatch) -> Float32:
-        """The scores alone."""
-
-    @property
-    def embedding_size(self) -> int | None:
-        """D; None where the model does not give embeddings."""
+BackendName = str  # "auto", or the name of a record in registry.BACKENDS
+_FILES = {"onnx": "an ONNX file", "engine": "an engine"}
 
 
 class Candidate(NamedTuple):
-    """A variant and a device that may run it."""
+    """A variant, and a backend that may run it."""
 
-    device: DeviceName
+    kind: BackendKind
     variant: Variant
+
+    @property
+    def device(self) -> str:
+        """The backend's name."""
+        return self.kind.name
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The backend that was taken, and why nothing faster was."""
+    """The backend that was chosen, and why nothing faster was."""
 
     backend: Backend
-    passed_over: dict[str, str]  # device, or variant that could not be loaded -> one short line
+    passed_over: dict[str, str]  # a backend, or a variant that could not be loaded -> one short line
 
 
 def backend_from_bundle(
-    bundle: Bundle, name: BackendName = "auto", *, variant: str | None = None, threads: int | None = None
+    bundle: Bundle, name: BackendName = AUTO, *, variant: str | None = None, threads: int | None = None
 ) -> Backend:
     """`choose_backend` without its reasons."""
     return choose_backend(bundle, name, variant=variant, threads=threads).backend
 
 
 def choose_backend(
-    bundle: Bundle, name: BackendName = "auto", *, variant: str | None = None, threads: int | None = None
+    bundle: Bundle, name: BackendName = AUTO, *, variant: str | None = None, threads: int | None = None
 ) -> Choice:
-    """The backend asked for; for `auto` the fastest that can be loaded here. Never a silent fallback.
+    """Loads the backend that was asked for; with `auto`, the fastest that runs here.
 
-    Raises ConfigError for an unknown name or variant, UnavailableError where what was asked for
-    cannot run here, ModelError for a file that is not the bundle's, be there another that would do.
+    It never falls back silently. Raises ConfigError for an unknown name or variant, and
+    UnavailableError if this machine cannot run what was asked for. Raises ModelError for a file
+    that was changed, even if another one would do.
     """
     candidates, reasons = candidates_of_bundle(bundle, name, variant=variant)
+    failures: dict[str, UnavailableError] = {}
     for candidate in candidates:
         try:
-            backend = backend_from_variant(bundle, candidate.variant, candidate.device, threads=threads)
+            backend = candidate.kind.load(bundle, candidate.variant, threads)
         except UnavailableError as error:
-            reasons[candidate.variant.name] = str(error).split(" | ")[1]  # what came
+            failures[f"{candidate.variant.name} on {candidate.device}"] = error
             continue
-        slower = _FASTEST_FIRST[_FASTEST_FIRST.index(candidate.device) :]
-        return Choice(backend, {what: reason for what, reason in reasons.items() if what not in slower})
-    flags = f"--backend {name}" + (f" --variant {variant}" if variant else "")
-    why = (
-        "; ".join(reasons.values())
-        if name != "auto"
-        else "; ".join(f"{what}: {why}" for what, why in reasons.items())
-    )
-    raise UnavailableError(f"{flags} | {why} | {_WANTED[name]} | {_FIX[name]}, or see rrtn doctor")
+        told = _reasons_for(candidate.kind, reasons, bundle, variant)
+        return Choice(backend, told | _failed_to_load(failures))
+    raise _nothing_runs(name, variant, reasons | {what: error.came for what, error in failures.items()})
 
 
-_WANTED: Final = {
-    "auto": "something that runs here",
-    "cpu": "an ONNX file",
-    "cuda": "a CUDA GPU",
-    "trt": "an engine that fits",
-}
-_FIX: Final = {
-    "auto": "export again",
-    "cpu": "export again",
-    "cuda": "use --backend cpu",
-    "trt": "rrtn export --trt",
-}
+def _reasons_for(
+    chosen: BackendKind, reasons: dict[str, str], bundle: Bundle, variant: str | None
+) -> dict[str, str]:
+    """The reasons to tell the user.
+
+    Slower backends need no reason, and neither do those that the bundle has no file for.
+    """
+    faster = BACKENDS[: BACKENDS.index(chosen)]
+    tried = [kind for kind in faster if variant or _preferred(bundle, kind)]
+    silent = {kind.name for kind in BACKENDS if kind not in tried}
+    return {what: reason for what, reason in reasons.items() if what not in silent}
+
+
+def _failed_to_load(failures: dict[str, UnavailableError]) -> dict[str, str]:
+    return {
+        what: f"{error.came} ({error.fix})" if error.fix else error.came for what, error in failures.items()
+    }
+
+
+def _nothing_runs(name: str, variant: str | None, reasons: dict[str, str]) -> UnavailableError:
+    subject = f"--backend {name} --variant {variant}" if variant else f"--backend {name}"
+    if name == AUTO:
+        why = "; ".join(f"{what}: {reason}" for what, reason in reasons.items())
+        wanted, fix = "a backend that runs here", "run: rrtn export"
+    else:
+        why = "; ".join(reasons.values())
+        wanted, fix = backend_kind(name).wanted, backend_kind(name).fix
+    return UnavailableError(subject, why, wanted=wanted, fix=f"{fix}, or see: rrtn doctor")
 
 
 def candidates_of_bundle(
-    bundle: Bundle,
-    name: BackendName = "auto",
-    *,
-    variant: str | None = None,
-    machine: Machine | None = None,
-    cuda: str | None = None,
+    bundle: Bundle, name: BackendName = AUTO, *, variant: str | None = None
 ) -> tuple[list[Candidate], dict[str, str]]:
-    """What to try, the fastest first, and for each device on which nothing is to be tried the reason.
+    """What to try, the fastest first, and a reason for each backend on which nothing can run.
 
-    Nothing is loaded. `machine` and `cuda` (why ONNX Runtime cannot use it; "" where it can) are
-    this machine's if not given.
+    Nothing is loaded. Raises ConfigError for an unknown name or variant.
     """
-    if name not in get_args(BackendName):
-        raise ConfigError(f"--backend | {name!r} | expected one of {', '.join(get_args(BackendName))}")
+    kinds = backend_kinds(name)
     chosen = _variant(bundle, variant) if variant else None
-    machine = this_machine() if machine is None else machine
-    cuda = cuda_missing() if cuda is None else cuda
+    if chosen and name == AUTO:
+        kinds = kinds_for_variant(chosen)
     candidates: list[Candidate] = []
-    passed_over: dict[str, str] = {}
-    for device in _devices(chosen) if name == "auto" else (name,):
-        found = [chosen] if chosen else _preferred(bundle, device)
-        reasons = {every.name: obstacle(every, device, machine, cuda) for every in found}
-        for every in found if not chosen else ():
-            if reason := _slower_here(every):
-                reasons[every.name] = passed_over[f"the variant {every.name}"] = reason
-        candidates += [Candidate(device, every) for every in found if not reasons[every.name]]
-        if all(reasons.values()):
-            kind = "engine" if device == "trt" else "ONNX variant"
-            none = f"no {kind} of {', '.join(_PREFERRED[device])} in the bundle"
-            passed_over[device] = "; ".join(dict.fromkeys(reasons.values())) or none
-    return candidates, passed_over
+    reasons: dict[str, str] = {}
+    for kind in kinds:
+        found = [chosen] if chosen else _preferred(bundle, kind)
+        obstacles = {every.name: _obstacle(every, kind) for every in found}
+        runnable = [every for every in found if not obstacles[every.name]]
+        if not runnable:
+            none = f"no variant {' or '.join(kind.preferred)} in the bundle"
+            reasons[kind.name] = "; ".join(dict.fromkeys(obstacles.values())) or none
+        best, drawbacks = _without_drawbacks(runnable, kind)
+        candidates += [Candidate(kind, every) for every in best]
+        reasons |= {f"the variant {slow}": reason for slow, reason in drawbacks.items()}
+    return candidates, reasons
 
 
 def candidates_of_variants(
     bundle: Bundle, names: Sequence[str] = ()
 ) -> tuple[list[Candidate], dict[str, str]]:
-    """Every variant (or those named) on each device that can run it here; of those that none can
-    run, the reason.
+    """Every variant (or those named) on each backend that can run it here.
+
+    A variant that no backend can run has a reason instead.
     """
-    machine, cuda = this_machine(), cuda_missing()
     candidates: list[Candidate] = []
     reasons: dict[str, str] = {}
     for variant in [_variant(bundle, name) for name in names] or bundle.variants:
-        obstacles = {device: obstacle(variant, device, machine, cuda) for device in _devices(variant)}
-        candidates += [Candidate(device, variant) for device, reason in obstacles.items() if not reason]
-        if all(obstacles.values()):
-            reasons[variant.name] = "; ".join(obstacles.values())
+        obstacles = [(kind, _obstacle(variant, kind)) for kind in kinds_for_variant(variant)]
+        runnable = [Candidate(kind, variant) for kind, reason in obstacles if not reason]
+        candidates += runnable
+        if not runnable:
+            reasons[variant.name] = "; ".join(reason for _, reason in obstacles)
     return candidates, reasons
 
 
-def variants_for_backend(bundle: Bundle, name: str, *, variant: str | None = None) -> list[Variant]:
-    """All that `choose_backend` may load on whatever machine: what has to travel with the bundle."""
-    if name not in get_args(BackendName):
-        raise ConfigError(f"--backend | {name!r} | expected one of {', '.join(get_args(BackendName))}")
+def variants_for_backend(bundle: Bundle, name: BackendName, *, variant: str | None = None) -> list[Variant]:
+    """All variants that `choose_backend` may load on some machine: they travel with the bundle."""
+    kinds = backend_kinds(name)
     if variant:
         return [_variant(bundle, variant)]
-    devices = [device for device in _FASTEST_FIRST if name in ("auto", device)]
-    return list({one.name: one for device in devices for one in _preferred(bundle, device)}.values())
+    return list({one.name: one for kind in kinds for one in _preferred(bundle, kind)}.values())
 
 
-def obstacle(variant: Variant, device: DeviceName, machine: Machine, cuda: str) -> str:
-    """Why a variant cannot run on a device, by what is known without loading it; "" where it should."""
-    if device == "trt" and variant.kind != "engine":
-        return f"{variant.name} is ONNX, no engine"
-    if variant.plan and device == "cuda":
-        return f"{variant.name} is made for CPUs"
-    unfit = mismatch(variant.stamp, machine) if device == "trt" else ""
-    return unfit or (cuda if device != "cpu" else "")  # engines use its memory
+def obstacle(variant: Variant, name: str) -> str:
+    """Why the backend `name` cannot run a variant here, or "" if it should. Loads nothing."""
+    return _obstacle(variant, backend_kind(name))
 
 
 def backend_from_variant(
-    bundle: Bundle, variant: Variant, device: DeviceName, *, threads: int | None = None
+    bundle: Bundle, variant: Variant, name: str, *, threads: int | None = None
 ) -> Backend:
-    """A given variant on a given device. Raises UnavailableError, ModelError."""
-    if device == "trt":
-        return trt_backend_from_bundle(bundle, variant)
-    return ort_backend_from_bundle(bundle, variant, device=device, threads=threads)
+    """Loads a given variant on the backend `name`.
 
-
-def _slower_here(variant: Variant) -> str:
-    """Why a variant may be slower here than fp32, although it was faster where it was made; ""
-    where it should not.
+    Raises ConfigError, UnavailableError, ModelError.
     """
-    if not variant.plan:
-        return ""
-    made_for, here = variant.plan["vector_extension"], vector_extension()
-    return "" if made_for == here else f"made for a processor with {made_for}, this one has {here}"
+    return backend_kind(name).load(bundle, variant, threads)
+
+
+def _obstacle(variant: Variant, kind: BackendKind) -> str:
+    if kind.takes(variant):
+        return kind.obstacle(variant)
+    return f"{variant.name} is {_FILES[variant.kind]}, not {_FILES[kind.file_kind]}"
+
+
+def _without_drawbacks(
+    variants: Sequence[Variant], kind: BackendKind
+) -> tuple[Sequence[Variant], dict[str, str]]:
+    """Leaves out the variants that are probably slow here, unless all are; and the reasons."""
+    drawbacks = {variant.name: reason for variant in variants if (reason := kind.drawback(variant))}
+    good = [variant for variant in variants if variant.name not in drawbacks]
+    return (good, drawbacks) if good else (variants, {})
+
+
+def _preferred(bundle: Bundle, kind: BackendKind) -> list[Variant]:
+    """The variants that a backend may choose by itself, the best first.
+
+    A bundle with a single file is used as it is: naming the file is choosing it.
+    """
+    if len(bundle.variants) == 1 and kind.takes(bundle.variants[0]):
+        return list(bundle.variants)
+    return [variant for name in kind.preferred if (variant := bundle.variant(name))]
 
 
 def _variant(bundle: Bundle, name: str) -> Variant:
     if found := bundle.variant(name):
         return found
-    raise ConfigError(
-        f"--variant | {name!r} | {bundle.path} has {', '.join(every.name for every in bundle.variants)}"
-    )
-
-
-def _devices(variant: Variant | None) -> tuple[DeviceName, ...]:
-    return tuple(device for device in _FASTEST_FIRST if variant is None or _is_for(variant, device))
-
-
-def _preferred(bundle: Bundle, device: DeviceName) -> list[Variant]:
-    """Of a single file, that file, whatever its precision: who gives one has named it."""
-    if len(bundle.variants) == 1 and _is_for(bundle.variants[0], device):
-        return list(bundle.variants)
-    return [variant for name in _PREFERRED[device] if (variant := bundle.variant(name))]
-
-
-def _is_for(variant: Variant, device: DeviceName) -> bool:
-    return (variant.kind == "engine") == (device == "trt")
+    names = ", ".join(variant.name for variant in bundle.variants)
+    raise ConfigError("--variant", f"{name!r} is not in {bundle.path}", wanted=f"one of {names}")

@@ -1,4 +1,4 @@
-"""The NVIDIA driver, asked by its own library: no CUDA toolkit is needed for that."""
+"""What the NVIDIA driver says about the GPUs. Its library needs no CUDA toolkit."""
 
 import ctypes
 from typing import Any, Final
@@ -11,7 +11,7 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
 
 def gpu_names() -> list[str] | None:
-    """Of the GPUs that the driver can use; None without a driver."""
+    """The names of the GPUs that the driver can use; None without a driver."""
     if (cuda := _driver()) is None:
         return None
     count, device, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(100)
@@ -26,7 +26,7 @@ def gpu_names() -> list[str] | None:
 
 
 def compute_capability() -> int | None:
-    """Of the first GPU, times ten; None without one."""
+    """The compute capability of the first GPU, times ten; None without a GPU."""
     if (cuda := _driver()) is None:
         return None
     device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
@@ -40,12 +40,12 @@ def compute_capability() -> int | None:
 
 
 class CudaStream:
-    """A stream of the first GPU, by the driver's own library.
+    """A stream of the first GPU, made by the driver's own library.
 
-    It is a blocking one: the copies of OrtValue, on the default stream, come before what is put
-    here later and after what was put here before. The default stream itself would cost TensorRT a
-    cudaDeviceSynchronize each time (its docstring of execute_async_v3), and cannot be captured into
-    a CUDA graph. Not yet run on a GPU.
+    The stream is a blocking one. So copies of an OrtValue, which use the default stream, wait for
+    the work that was put on this stream before, and work that comes later waits for the copies.
+    On the default stream itself TensorRT would add a cudaDeviceSynchronize to each run (docstring
+    of execute_async_v3), and a CUDA graph cannot capture it. This has not run on a GPU yet.
     """
 
     def __init__(self) -> None:
@@ -53,9 +53,8 @@ class CudaStream:
         device, context, stream = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
         self._call("cuInit", 0)
         self._call("cuDeviceGet", ctypes.byref(device), 0)
-        self._call(
-            "cuDevicePrimaryCtxRetain", ctypes.byref(context), device
-        )  # the one that ONNX Runtime and TensorRT use
+        # The primary context is the one that ONNX Runtime and TensorRT use.
+        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
         self._call("cuCtxSetCurrent", context)
         self._call("cuStreamCreate", ctypes.byref(stream), 0)
         self._stream, self.handle = stream, stream.value or 0
@@ -70,7 +69,7 @@ class CudaStream:
             self._cuda.cuGetErrorString(code, ctypes.byref(text))
             reason = (text.value or b"unknown error").decode()
             kind = OutOfMemoryError if is_out_of_memory(reason) else ModelError
-            raise kind(f"{name} | CUDA error {code}: {reason} | a GPU that works | rrtn doctor")
+            raise kind(name, f"CUDA error {code}: {reason}", wanted="a working GPU", fix="run: rrtn doctor")
 
 
 def _driver() -> ctypes.CDLL | None:

@@ -1,8 +1,8 @@
-"""Whether a TensorRT engine may be loaded here: what it was built with, against what this machine has.
+"""Whether a TensorRT engine may be loaded on this machine.
 
-An engine is executable code, made for one version of TensorRT and for certain GPUs. A loader that
-gets another one may crash or worse, so the stamp in bundle.json is compared before any loader sees
-the file.
+An engine is executable code for one version of TensorRT and for certain GPUs. Another version may
+crash while it loads the engine, or worse. So the engine's stamp in bundle.json is compared with
+this machine before TensorRT sees the file.
 """
 
 import importlib.metadata
@@ -23,16 +23,16 @@ _DRIVER: Final = Path("/proc/driver/nvidia/version")
 
 @dataclass(frozen=True, kw_only=True)
 class EngineStamp:
-    """What an engine may run on; checked against the machine before the engine is loaded."""
+    """What built an engine, and where it may run."""
 
     flavour: str  # tensorrt or tensorrt_rtx
     version: str
     targets: tuple[int, ...]  # compute capabilities, times ten
-    gpu: str | None  # that it was built on
+    gpu: str | None  # the GPU that it was built on
     driver: str | None
     onnx_sha256: str
     batch_profile: tuple[int, int, int]
-    convolutions: dict[str, int]  # how many of which precision, as the builder's network says
+    convolutions: dict[str, int]  # precision -> number of convolutions in the builder's network
 
     def to_dict(self) -> dict[str, Any]:
         """For bundle.json."""
@@ -41,25 +41,26 @@ class EngineStamp:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """What an engine meets here."""
+    """What an engine finds on a machine."""
 
-    versions: Mapping[str, str]  # of each flavour that is installed
+    versions: Mapping[str, str]  # installed flavour -> its version
     capability: int | None  # compute capability of the first GPU, times ten; None without a GPU
     driver: str | None
 
 
 def this_machine() -> Machine:
-    """Asks the installed packages and the driver; loads no TensorRT."""
+    """Reads the installed packages and asks the driver; does not load TensorRT."""
     versions = {flavour: version for flavour, names in _PACKAGES.items() if (version := _version(names))}
     return Machine(versions=versions, capability=compute_capability(), driver=driver_version())
 
 
 def mismatch(stamp: Mapping[str, Any] | None, machine: Machine) -> str:
-    """Why an engine with this stamp must not be loaded on this machine; "" where it may.
+    """Why an engine with this stamp must not be loaded on this machine, or "" if it may.
 
-    The version must be the same one. A driver must not be older than the one that the engine was built with.
+    The version of TensorRT must be the same. The driver must not be older than the one that the
+    engine was built with.
     """
-    fields = stamp if isinstance(stamp, dict) else {}  # it comes from a file
+    fields = stamp if isinstance(stamp, dict) else {}  # a file can hold anything
     flavour, version, targets = (fields.get(name) for name in ("flavour", "version", "targets"))
     if not isinstance(flavour, str) or not isinstance(version, str) or not _are_capabilities(targets):
         return "no stamp that says what built it, and for which GPUs"
@@ -71,7 +72,7 @@ def mismatch(stamp: Mapping[str, Any] | None, machine: Machine) -> str:
 
 
 def driver_version() -> str | None:
-    """The NVIDIA driver's, such as 580.65.06; None where there is none."""
+    """The version of the NVIDIA driver, such as 580.65.06; None without a driver."""
     try:
         found = re.search(r"\d+\.\d+(\.\d+)?", _DRIVER.read_text().partition("\n")[0])
     except OSError:

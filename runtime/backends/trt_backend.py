@@ -1,8 +1,8 @@
-"""TensorRT engines of either flavour, with ONNX Runtime's memory: no torch, no CUDA toolkit.
+"""Engines, run by TensorRT or TensorRT-RTX in ONNX Runtime's memory: no torch, no CUDA toolkit.
 
-Not yet run on a GPU. What has run is all but the two calls into an engine: a stand-in for TensorRT,
-in tests/runtime/test_trt_backend.py, computes from the addresses that it is given; and the real
-TensorRT-RTX refuses here.
+This has not run on a GPU yet. In tests/runtime/backends/test_trt_backend.py a stand-in for TensorRT
+computes from the addresses that it is given, and the real TensorRT-RTX refuses a file that is no
+engine. So all has run except the calls into a real engine.
 
 B batch, N samples, K labels, D embedding.
 """
@@ -13,7 +13,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
@@ -22,58 +22,54 @@ from ..bundle import Bundle, Variant
 from ..errors import ModelError, OutOfMemoryError, UnavailableError
 from .backend_errors import is_out_of_memory, ort_errors
 from .cuda_driver import CudaStream
+from .cuda_libraries import load_cuda
+from .device_memory import Buffers, Widening, buffer_of
 from .engine_stamp import Machine, mismatch, this_machine
-from .ort_backend import (
-    Buffers,
-    MemoryDevice,
-    ModelBatch,
-    Outputs,
-    Spent,
-    Widening,
-    buffer_of,
-    load_cuda,
-    padded,
-)
+from .model_batch import ModelBatch, Outputs, Spent, padded
+from .ort_session import MemoryDevice
 
 if TYPE_CHECKING:
     import tensorrt
 
-_LAST_WORDS: Final = 3  # of TensorRT's errors; the first says what happened, the next ones who noticed
-_NO_REASON: Final = "refused without a reason"
+# Errors of TensorRT that are kept: the first says what happened, the others who noticed.
+_LAST_WORDS: Final = 3
+_LONGEST_WORDS: Final = 300  # characters of each
+_BUILD: Final = "run: rrtn export --trt"
+_NO_REASON: Final = "TensorRT refused it without a reason"
 
 
 class Stream(Protocol):
-    """Where an engine's kernels are put in order."""
+    """The queue in which the GPU runs an engine's kernels."""
 
     handle: int
 
     def synchronise(self) -> None:
-        """Returns when all that was put there is done."""
+        """Returns when all work on the stream is done."""
 
 
 @dataclass(frozen=True)
 class TrtBackend:
-    """A loaded engine. One batch at a time runs; other threads wait."""
+    """A loaded engine. One batch runs at a time; other threads wait."""
 
     variant: Variant
     context: "tensorrt.IExecutionContext"
     flavour: "Flavour"
-    input: str  # the name of it
-    outputs: tuple[str, ...]
-    batches: tuple[int, int, int]  # of the engine's profile: smallest, the one that it is tuned for, largest
+    input: str  # its name
+    outputs: tuple[str, ...]  # their names
+    batches: tuple[int, int, int]  # its profile: smallest, tuned for, largest
     stream: Stream
     widening: Widening | None
-    memory: MemoryDevice = "cuda"  # "cpu" under the tests' stand-in
-    device: Literal["trt"] = "trt"
-    _bound: list[Buffers] = field(default_factory=list, repr=False)  # of the last shape
+    memory: MemoryDevice = "cuda"  # "cpu" for the stand-in of the tests
+    device: str = "trt"  # the name of the backend
+    _bound: list[Buffers] = field(default_factory=list, repr=False)  # the buffers of the last shape, if any
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def run(self, batch: ModelBatch, spent: Spent | None = None) -> Outputs:
-        """waveform [B, N] -> scores [B, K] and, where the engine has it, the embedding [B, D]; adds to
-        `spent` what it took.
+        """waveform [B, N] -> scores [B, K] and the embedding [B, D], if there is one.
 
-        A batch above the engine's largest is run in parts, one below its smallest is padded. Raises
-        OutOfMemoryError where memory is short, ModelError for anything else that TensorRT refuses.
+        A batch above the engine's largest runs in parts; one below its smallest is padded. Adds the
+        time of each step to `spent`. Raises OutOfMemoryError if memory is short, and ModelError for
+        anything else that TensorRT refuses.
         """
         largest = self.batches[-1]
         with self._lock:
@@ -82,17 +78,15 @@ class TrtBackend:
             )
 
     def scores(self, batch: ModelBatch) -> Float32:
-        """The same, without the embedding."""
+        """The same batch -> scores [B, K] only."""
         return self.run(batch).scores
 
     @property
     def embedding_size(self) -> int | None:
-        """D; None where the engine does not give embeddings."""
-        return (
-            int(self.context.engine.get_tensor_shape("embedding")[-1])
-            if "embedding" in self.outputs
-            else None
-        )
+        """D; None if the engine gives no embeddings."""
+        if "embedding" not in self.outputs:
+            return None
+        return int(self.context.engine.get_tensor_shape("embedding")[-1])
 
     def _run(self, batch: ModelBatch, spent: Spent | None) -> Outputs:
         count = len(batch)
@@ -113,7 +107,7 @@ class TrtBackend:
 
     def _buffers(self, shape: tuple[int, ...]) -> Buffers:
         if not self._bound or self._bound[0].shape != shape:
-            self._bound.clear()  # frees the old ones first
+            self._bound.clear()  # frees the old buffers before the new ones are made
             self._check(self.context.set_input_shape(self.input, shape))
             sizes = {name: tuple(self.context.get_tensor_shape(name)) for name in self.outputs}
             outputs = {name: buffer_of(size, np.float32, self.memory) for name, size in sizes.items()}
@@ -123,30 +117,28 @@ class TrtBackend:
             self._bound.append(buffers)
         return self._bound[0]
 
-    def _check(self, taken: bool) -> None:
-        if not taken:  # TensorRT does not raise
+    def _check(self, accepted: bool) -> None:
+        """Raises what TensorRT logs: its calls return False and do not raise."""
+        if not accepted:
             reason = self.flavour.reason or _NO_REASON
             kind = OutOfMemoryError if is_out_of_memory(reason) else ModelError
-            raise kind(
-                f"{self.variant.file} | {reason} | a batch that the engine takes | use a smaller --batch-size"
-            )
+            wanted, fix = "a batch that the engine accepts", "use a smaller --batch-size"
+            raise kind(self.variant.file, reason, wanted=wanted, fix=fix)
 
 
 def trt_backend_from_bundle(
     bundle: Bundle, variant: Variant, *, machine: Machine | None = None
 ) -> TrtBackend:
-    """Loads an engine that the bundle lists, from the bytes that were hashed, where its stamp fits
-    this machine.
+    """Loads an engine of the bundle from the same bytes that were hashed.
 
-    Raises UnavailableError where it does not, or TensorRT does not take it; ModelError for another
-    file than the bundle's.
+    Raises UnavailableError if its stamp does not fit this machine or TensorRT refuses it, and
+    ModelError if the file is not the bundle's.
     """
     if variant.kind != "engine":
-        raise ModelError(
-            f"{bundle.path / variant.file} | {variant.kind} | TensorRT runs engines | rrtn export --trt"
-        )
+        path = str(bundle.path / variant.file)
+        raise ModelError(path, f"kind {variant.kind}", wanted="an engine", fix=_BUILD)
     if reason := mismatch(variant.stamp, machine or this_machine()):
-        raise UnavailableError(f"{variant.file} | {reason} | an engine for this machine | rrtn export --trt")
+        raise UnavailableError(variant.file, reason, wanted="an engine for this machine", fix=_BUILD)
     assert variant.stamp is not None
     flavour = flavour_of(variant.stamp["flavour"])
     engine = _engine_from_plan(flavour, bundle.read(variant), variant.file)
@@ -163,13 +155,12 @@ def trt_backend_from_engine(
     widening: Widening | None,
     memory: MemoryDevice = "cuda",
 ) -> TrtBackend:
-    """An engine with a context to run in. Raises UnavailableError where TensorRT makes none."""
+    """Gives an engine a context to run in. Raises UnavailableError if TensorRT cannot make one."""
     trt = flavour.module
     names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
     if strange := [name for name in names if engine.get_tensor_dtype(name) != trt.DataType.FLOAT]:
-        raise ModelError(
-            f"{variant.file} | {', '.join(strange)} not in float32 | as rrtn builds it | rrtn export --trt"
-        )
+        came = f"{', '.join(strange)} not in float32"
+        raise ModelError(variant.file, came, wanted="float32, as rrtn builds it", fix=_BUILD)
     inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     smallest, tuned, largest = (int(shape[0]) for shape in engine.get_tensor_profile_shape(inputs[0], 0))
     return TrtBackend(
@@ -187,38 +178,40 @@ def trt_backend_from_engine(
 
 @dataclass(frozen=True)
 class Flavour:
-    """TensorRT or TensorRT-RTX, with the one logger that a process can give it: a second would be ignored."""
+    """TensorRT or TensorRT-RTX, with its logger. TensorRT ignores a second one in a process."""
 
     module: Any
     log: Any
-    errors: deque[str]  # its words since `forget`
+    errors: deque[str]  # what it logged since `forget`
 
     def forget(self) -> None:
-        """What was said before belongs to something else."""
+        """Drops earlier errors, which belong to another call."""
         self.errors.clear()
 
     @property
     def reason(self) -> str:
-        """Its last words, on one line; "" where it said nothing."""
-        return "; ".join(dict.fromkeys(" ".join(words.split())[:300] for words in self.errors))
+        """The last errors on one line; "" if there are none."""
+        return "; ".join(dict.fromkeys(" ".join(words.split())[:_LONGEST_WORDS] for words in self.errors))
 
 
 @cache
 def flavour_of(name: str) -> Flavour:
-    """`tensorrt` or `tensorrt_rtx`, imported. Raises UnavailableError where it is not installed."""
+    """Imports `tensorrt` or `tensorrt_rtx`. Raises UnavailableError if it is not installed."""
     assert name in ("tensorrt", "tensorrt_rtx"), name
     try:
         module = importlib.import_module(name)
         errors: deque[str] = deque(maxlen=_LAST_WORDS)
         return Flavour(module, _collecting_logger(module, errors), errors)
-    except (ImportError, OSError, AttributeError) as error:  # its libraries; or type stubs alone
-        raise UnavailableError(f"{name} | {error} | its package | rrtn doctor") from error
+    # OSError: its libraries are missing. AttributeError: only its type stubs are installed.
+    except (ImportError, OSError, AttributeError) as error:
+        wanted, fix = f"the package of {name}", "run: rrtn doctor"
+        raise UnavailableError(name, str(error), wanted=wanted, fix=fix) from error
 
 
 def _collecting_logger(trt: Any, errors: deque[str]) -> Any:
-    """TensorRT's words: errors are kept for the message, warnings are dropped.
+    """A logger that keeps TensorRT's errors for our messages and drops its warnings.
 
-    Derived from the flavour's own ILogger.
+    The class is made here because it derives from the flavour's own ILogger.
     """
 
     class Logger(trt.ILogger):  # type: ignore[misc]
@@ -235,18 +228,19 @@ def _collecting_logger(trt: Any, errors: deque[str]) -> Any:
 def _engine_from_plan(flavour: Flavour, plan: bytes, name: str) -> Any:
     flavour.forget()
     runtime = flavour.module.Runtime(flavour.log)
-    runtime.engine_host_code_allowed = False  # it is the default; a plan may hold more than kernels
+    runtime.engine_host_code_allowed = False  # the default, but a plan may hold more than kernels
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        raise UnavailableError(
-            f"{name} | {flavour.reason or _NO_REASON} | an engine that loads here | rrtn export --trt, or rrtn doctor"
-        )
+        wanted, fix = "an engine that loads here", f"{_BUILD}, or see: rrtn doctor"
+        raise UnavailableError(name, flavour.reason or _NO_REASON, wanted=wanted, fix=fix)
     return engine
 
 
 def _context(flavour: Flavour, engine: Any, name: str) -> Any:
-    """TensorRT-RTX compiles for this GPU here, and on its own would first run slower kernels: EAGER
-    does not.
+    """The state in which an engine runs.
+
+    TensorRT-RTX compiles the kernels for this GPU here. By default it would run slower kernels at
+    first; with EAGER it compiles all of them before the first batch.
     """
     trt = flavour.module
     flavour.forget()
@@ -255,20 +249,18 @@ def _context(flavour: Flavour, engine: Any, name: str) -> Any:
         config.dynamic_shapes_kernel_specialization_strategy = (
             trt.DynamicShapesKernelSpecializationStrategy.EAGER
         )
-        config.cuda_graph_strategy = (
-            trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        )  # same buffers, batch after batch
+        # Every batch uses the same buffers, so one CUDA graph serves all.
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         context = engine.create_execution_context(config)
     else:
         context = engine.create_execution_context()
     if context is None:
-        raise UnavailableError(
-            f"{name} | {flavour.reason or _NO_REASON} | memory and kernels for this GPU | rrtn doctor"
-        )
+        wanted, fix = "memory and kernels for this GPU", "run: rrtn doctor"
+        raise UnavailableError(name, flavour.reason or _NO_REASON, wanted=wanted, fix=fix)
     return context
 
 
 @cache
 def cuda_stream() -> Stream:
-    """One for all engines of the process."""
+    """The stream of all engines of the process."""
     return CudaStream()

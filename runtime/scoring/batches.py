@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..arrays import Float32
 from ..audio.file_names import FilePath
-from ..backends.ort_backend import Outputs
+from ..backends.model_batch import Outputs
 from .decoder_messages import BadFile, DecoderSettings, FileEnd
 
 

@@ -24,6 +24,8 @@ from typing import Any, Final, NamedTuple
 from ..audio.input_spool import InputSpool, Shard
 from ..audio.sources import AudioSource, PackedFile
 from ..backends.choice import variants_for_backend
+from ..backends.cpu import CPU
+from ..backends.registry import AUTO, backend_kind, backend_kinds
 from ..bundle import Bundle, Variant
 from ..errors import ConfigError, RrtnError, StoppedError, UnavailableError
 from ..progress import Bar
@@ -119,7 +121,8 @@ class RayEngine:
     def _groups(self, shards: Sequence[Shard]) -> Iterator[list[Shard]]:
         """What an actor gets at a time."""
         fair = math.ceil(len(shards) / self.actors / _CALLS)
-        size = 1 if self.loaded.device == "cpu" else min(_SHARDS_A_CALL, max(1, fair))
+        on_gpu = backend_kind(self.loaded.device).needs_gpu
+        size = min(_SHARDS_A_CALL, max(1, fair)) if on_gpu else 1
         rest = iter(shards)
         while group := list(islice(rest, size)):
             yield group
@@ -229,10 +232,10 @@ def ray_engine(
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers | {workers} | expected a number above 0")
     sent = variants_for_backend(bundle, backend, variant=variant)
-    with connected_ray(address, sum(one.size for one in sent), gpus=backend != "cpu") as ray:
+    with connected_ray(address, sum(one.size for one in sent), gpus=_may_use_gpu(backend)) as ray:
         shares = _shares(ray.nodes(), backend, workers)
-        if backend == "auto" and not shares[0].gpus:
-            backend = "cpu"  # what Ray does not count is not ours
+        if backend == AUTO and not shares[0].gpus:
+            backend = CPU.name  # a GPU that Ray does not count is not ours
         contents = {one.name: ray.put(bundle.read(one)) for one in sent}
         sent_bundle = replace(bundle, variants=tuple(sent))
         yield RayEngine([_actor(ray, share, sent_bundle, make_scorer, backend) for share in shares], contents)
@@ -271,9 +274,10 @@ def _shares(nodes: Iterable[dict[str, Any]], backend: str, workers: int | None) 
         for node in nodes
         if node.get("Alive")
     ]
-    if backend in ("cuda", "trt") and not any(gpus for _, gpus in counts):
+    has_gpus = any(gpus for _, gpus in counts)
+    if backend != AUTO and backend_kind(backend).needs_gpu and not has_gpus:
         raise UnavailableError(f"--backend {backend} | Ray counts no GPU | a node with one | see: ray status")
-    with_gpus = backend != "cpu" and any(gpus for _, gpus in counts)
+    with_gpus = has_gpus and _may_use_gpu(backend)
     shares = [
         share
         for cpus, gpus in counts
@@ -283,6 +287,10 @@ def _shares(nodes: Iterable[dict[str, Any]], backend: str, workers: int | None) 
     if not shares:
         raise UnavailableError("--engine ray | Ray counts no CPU | a node with one | see: ray status")
     return shares
+
+
+def _may_use_gpu(backend: str) -> bool:
+    return any(kind.needs_gpu for kind in backend_kinds(backend))
 
 
 def _actor(ray: Any, share: Share, bundle: Bundle, make_scorer: MakeScorer, backend: str) -> Any:

@@ -19,7 +19,8 @@ from ..audio.file_names import FilePath
 from ..audio.reader import audio_from_array
 from ..audio.sources import AudioSource, PackedFile, name_from_source
 from ..backends.choice import BackendName, choose_backend
-from ..backends.ort_backend import Outputs, padded
+from ..backends.model_batch import Outputs, padded
+from ..backends.registry import backend_kind
 from ..bundle import Bundle, load_bundle
 from ..cpus import usable_cpus
 from ..errors import AudioError, ConfigError, ModelError, OutOfMemoryError
@@ -31,7 +32,6 @@ from .batches import Batches, FileInProgress, ScoredClip, mean_clip
 from .decoder_messages import BadFile, DecoderSettings, FileEnd
 from .decoder_pool import ClipReady, DecoderPool, FileRestarted, PoolEvent, PoolIdle
 
-DEFAULT_BATCH: Final = {"cpu": 16, "cuda": 256, "trt": 256}
 _AHEAD: Final = 4096  # files whose rows may wait for an earlier one, which takes longer
 
 
@@ -85,7 +85,7 @@ class Scorer:
         _check_window(window, hop, self.bundle.spec)
         choice = choose_backend(self.bundle, backend, variant=variant, threads=1)
         self.backend, self.passed_over = choice.backend, choice.passed_over
-        self.batch_size = batch_size or DEFAULT_BATCH[self.backend.device]
+        self.batch_size = batch_size or backend_kind(self.backend.device).batch_size
         self.workers = workers or usable_cpus()
         if embeddings and self.backend.embedding_size is None:
             raise ModelError(
@@ -109,8 +109,8 @@ class Scorer:
 
     @property
     def lanes(self) -> int:
-        """Batches that the model is at, at once."""
-        return self._lanes if self.backend.device == "cpu" else 1
+        """Number of batches that the model runs concurrently."""
+        return backend_kind(self.backend.device).lanes(self._lanes)
 
     @property
     def embedding_size(self) -> int | None:

@@ -41,7 +41,8 @@ def records_of(table: Path) -> list[dict[str, str]]:
 
 
 def row_of(scorer: Scorer, path: Path) -> Row:
-    return next(scorer.score_files([path]))
+    (row,) = scorer.score_files([path])
+    return row
 
 
 def scores_of(scorer: Scorer, path: Path) -> NDArray[np.float64]:

@@ -30,6 +30,7 @@ from rrtn.train.method import twins_loss as twins
 from rrtn.train.method.encoders import Encoder, PannsCnn, encoder_from_name
 from rrtn.train.method.twins_loss import TwinsLoss
 from rrtn.train.plan import network_from_config
+from rrtn.train.step import loss_from_config
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -164,7 +165,7 @@ def differences(case: Case, world: World) -> dict[str, float]:
 def loss_module(case: Case) -> TwinsLoss:
     torch.manual_seed(0)
     with mock.patch.object(model, "encoder_from_name", thin_encoder):
-        return TwinsLoss(network_from_config(case.config), case.config).double()
+        return loss_from_config(case.config, network_from_config(case.config)).double()
 
 
 def thin_encoder(name: model.EncoderName, *, n_mels: int) -> Encoder:
@@ -194,7 +195,7 @@ def trained(
     """One step."""
     clean, augmented, ratings = batch
     inner = getattr(module, "module", module)
-    terms, loss = module(clean, None if inner.method == "vanilla" else augmented, ratings)
+    terms, loss = module(clean, augmented if inner.network.projector else None, ratings)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()

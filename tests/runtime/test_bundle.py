@@ -4,7 +4,6 @@ in the file.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import onnx
 import pytest
 from onnx import helper
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
-from rrtn.runtime.bundle import Bundle, Variant, metadata_of, newest_run
+from rrtn.runtime.bundle import Bundle, Variant, metadata_of
 from rrtn.runtime.errors import ModelError
 from rrtn.runtime.onnx_file import sealed
 
@@ -190,14 +189,3 @@ def test_what_is_listed_but_no_model_is_refused_by_us_or_by_onnx_runtime(
     edit_manifest(folder, variants=[variant | {"sha256": hashlib.sha256(content).hexdigest()}])
     with pytest.raises(ModelError, match=by):
         Scorer(folder, "cpu")
-
-
-def test_the_newest_run_is_the_one_whose_file_was_written_last(tmp_path: Path) -> None:
-    for age, name in enumerate(["c", "a", "b"]):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.toml").touch()
-        os.utime(tmp_path / name / "config.toml", ns=(0, 10**18 - age))
-    (tmp_path / "newer, but no run").mkdir()
-    assert newest_run(runs=tmp_path) == tmp_path / "c"
-    assert newest_run(having="export/bundle.json", runs=tmp_path) is None
-    assert newest_run(runs=tmp_path / "gone") is None

@@ -5,8 +5,8 @@ import re
 
 import pytest
 import soundfile
-from rrtn.runtime.backends.engine_stamp import Machine
-from rrtn.runtime.doctor import Finding, _engines, examine
+from rrtn.runtime.backends.registry import BACKENDS
+from rrtn.runtime.doctor import Finding, examine
 
 
 def by_subject() -> dict[str, Finding]:
@@ -22,8 +22,7 @@ def test_every_part_is_reported_once() -> None:
         "memory",
         "disk",
         "gpu",
-        "score --backend cuda",
-        "score --backend trt",
+        *(f"score --backend {kind.name}" for kind in BACKENDS),
         "audio formats",
     } <= set(subjects)
 
@@ -52,42 +51,16 @@ def test_without_a_driver_the_gpu_and_cuda_are_missing(monkeypatch: pytest.Monke
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr("rrtn.runtime.backends.cuda_driver.ctypes.CDLL", no_library)
-    monkeypatch.setattr("rrtn.runtime.doctor.cuda_missing", lambda: "no NVIDIA driver")
+    monkeypatch.setattr("rrtn.runtime.backends.cuda_libraries.cuda_missing", lambda: "no NVIDIA driver")
     found = by_subject()
     assert (found["gpu"].state, found["score --backend cuda"].state) == ("missing", "missing")
 
 
 def test_a_cuda_library_that_is_missing_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rrtn.runtime.doctor.cuda_missing", lambda: "")
+    monkeypatch.setattr("rrtn.runtime.backends.cuda_libraries.cuda_missing", lambda: "")
     monkeypatch.setattr(
-        "rrtn.runtime.doctor.missing_library", lambda: "libcudnn.so.9 cannot be loaded; pip install x"
+        "rrtn.runtime.backends.cuda_libraries.missing_library", lambda: "libcudnn.so.9 cannot be loaded"
     )
     found = by_subject()["score --backend cuda"]
-    assert (found.state, found.fix) == ("missing", "pip install x")
+    assert (found.state, found.fix) == ("missing", 'pip install "onnxruntime-gpu[cuda,cudnn]"')
     assert found.detail.startswith("libcudnn.so.9 cannot be loaded")
-
-
-@pytest.mark.parametrize(
-    ("versions", "capability", "without_cuda", "state", "detail"),
-    [
-        ({}, 90, "", "missing", "no TensorRT"),
-        ({"tensorrt_rtx": "1.7.1"}, None, "no NVIDIA driver", "missing", "tensorrt_rtx 1.7.1, but no GPU"),
-        ({"tensorrt_rtx": "1.7.1"}, 90, "", "missing", "tensorrt_rtx 1.7.1 has no engines for SM90"),
-        (
-            {"tensorrt": "11.4", "tensorrt_rtx": "1.7.1"},
-            90,
-            "",
-            "note",
-            "tensorrt 11.4, tensorrt_rtx 1.7.1, for SM90",
-        ),
-        ({"tensorrt_rtx": "1.7.1"}, 86, "", "note", "tensorrt_rtx 1.7.1, for SM86"),
-        ({"tensorrt": "11.4"}, 90, "libcudnn.so.9 cannot be loaded", "missing", "not the CUDA memory"),
-    ],
-)
-def test_what_engines_need(
-    versions: dict[str, str], capability: int | None, without_cuda: str, state: str, detail: str
-) -> None:
-    finding = _engines(Machine(versions=versions, capability=capability, driver=None), without_cuda)
-    assert finding.state == state
-    assert detail in finding.detail
-    assert bool(finding.fix) == (state == "missing")

@@ -29,9 +29,11 @@ from ..config import Config, config_from_dict
 from ..data.data_set import read_data
 from ..data.device_clips import SplitClips, split_clips
 from ..method.frontend import LogMel
+from ..method.losses import TERMS
 from ..method.views import mask_draws, masked_view
 from ..plan import data_folder
 from ..predict import mel_mean
+from ..run_folder import RunFolder
 from .charts import interval_chart, line_chart, scatter, spectrogram
 from .evaluate import Evaluation, evaluate, runs_of_seeds
 
@@ -40,9 +42,7 @@ MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` p
 
 _LOSSES: Final = (
     ("loss", "weighted sum"),
-    ("l_ccc", "CCC loss"),
-    ("l_ccc_a", "CCC loss, masked"),
-    ("l_bt", "Barlow Twins"),
+    *zip(TERMS, ("CCC loss", "CCC loss, masked", "Barlow Twins"), strict=True),
 )
 
 
@@ -149,7 +149,7 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
     evaluation = evaluate(first, ridge=True, others=others)
     members = [(run, runs_of_seeds(run)) for run in runs]
     shown = members[0][1][0]
-    info, _ = load_checkpoint(shown / "checkpoints/best", "weights")
+    info, _ = load_checkpoint(RunFolder(shown).best, "weights")
     config = config_from_dict(info.config, source=str(shown))
     histories = {_name(run, one): _history(one) for run, ones in members for one in ones}
     page = _template().render(
@@ -159,13 +159,13 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
         training=_training(histories),
         quality=_quality(evaluation),
         compared=_compared(evaluation),
-        export=_export(shown / "export"),
+        export=_export(RunFolder(shown).export),
         clips=_clips(config, evaluation),
         clip_seconds=config.frontend.clip_seconds,
         versions=info.versions,
-        settings=(shown / "config.toml").read_text(encoding="utf-8"),
+        settings=RunFolder(shown).config.read_text(encoding="utf-8"),
     )
-    target = out or first / "report.html"
+    target = out or RunFolder(first).report
     write_bytes(target, page.encode())
     return target
 
@@ -188,7 +188,7 @@ def _name(run: Path, one: Path) -> str:
 
 
 def _history(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in RunFolder(run).history.read_text().splitlines()]
 
 
 def _summary(run: Path, config: Config, evaluation: Evaluation) -> Summary:

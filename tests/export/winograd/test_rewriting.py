@@ -15,7 +15,7 @@ from rrtn.export.winograd.bilinear import axes_for, pair, toom_cook
 from rrtn.export.winograd.conv_cost import Convolution, measured_ms, modelled_ms, work_of
 from rrtn.export.winograd.rewriting import convolutions_of, plan_of, ways_of, with_plan
 from rrtn.export.winograd.slot_layout import Axes, SlotWriter
-from rrtn.runtime.backends.ort_backend import session_from_bytes
+from rrtn.runtime.backends.ort_session import session_from_bytes
 
 Array = NDArray[Any]
 F44: Axes = (toom_cook(4), toom_cook(4))

@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rrtn.runtime import FrontendSpec
-from rrtn.runtime.backends import choice as backends
-from rrtn.runtime.backends.choice import backend_from_bundle, candidates_of_bundle, choose_backend
+from rrtn.runtime.backends.choice import (
+    backend_from_bundle,
+    candidates_of_bundle,
+    choose_backend,
+    variants_for_backend,
+)
 from rrtn.runtime.backends.engine_stamp import Machine
 from rrtn.runtime.bundle import Bundle, Variant, load_bundle
 from rrtn.runtime.errors import ConfigError, ModelError, UnavailableError
@@ -53,11 +57,20 @@ def only(bundle: Bundle, *names: str) -> Bundle:
     return replace(bundle, variants=tuple(variant for variant in bundle.variants if variant.name in names))
 
 
-def tried(
-    bundle: Bundle, *arguments: str, machine: Machine = GPU, cuda: str = "", **options: str
-) -> list[tuple[str, str]]:
-    found, _ = candidates_of_bundle(bundle, *arguments, machine=machine, cuda=cuda, **options)  # type: ignore[arg-type]
-    return [(device, variant.name) for device, variant in found]
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that has everything, unless a test pretends another one."""
+    pretend(monkeypatch, GPU)
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, machine: Machine, cuda: str = "") -> None:
+    monkeypatch.setattr("rrtn.runtime.backends.engine_stamp.this_machine", lambda: machine)
+    monkeypatch.setattr("rrtn.runtime.backends.cuda_libraries.cuda_missing", lambda: cuda)
+
+
+def tried(bundle: Bundle, name: str = "auto", *, variant: str | None = None) -> list[tuple[str, str]]:
+    found, _ = candidates_of_bundle(bundle, name, variant=variant)
+    return [(candidate.device, candidate.variant.name) for candidate in found]
 
 
 def test_auto_takes_the_fastest_first_and_float32_but_for_engines(bundle: Bundle) -> None:
@@ -83,14 +96,16 @@ def test_the_cpu_variant_comes_first_on_the_kind_of_processor_that_it_was_measur
     assert fp32 is not None
     fast = replace(fp32, name="cpu", plan={"vector_extension": "avx512f", "batch": 16})
     both = replace(bundle, variants=(fp32, fast))
-    monkeypatch.setattr(backends, "vector_extension", lambda: "avx512f")
-    assert tried(both, machine=CPU, cuda=NO_DRIVER) == [("cpu", "cpu"), ("cpu", "fp32")]
+    monkeypatch.setattr("rrtn.runtime.cpus.vector_extension", lambda: "avx512f")
     assert tried(both) == [("cuda", "fp32"), ("cpu", "cpu"), ("cpu", "fp32")]
     assert tried(both, "cuda", variant="cpu") == []
+    pretend(monkeypatch, CPU, NO_DRIVER)
+    assert tried(both) == [("cpu", "cpu"), ("cpu", "fp32")]
 
-    monkeypatch.setattr(backends, "vector_extension", lambda: "avx2")
-    assert tried(both, machine=CPU, cuda=NO_DRIVER) == [("cpu", "fp32")]
+    monkeypatch.setattr("rrtn.runtime.cpus.vector_extension", lambda: "avx2")
+    assert tried(both) == [("cpu", "fp32")]
     assert tried(both, "cpu", variant="cpu") == [("cpu", "cpu")]  # who names it gets it
+    assert tried(replace(bundle, variants=(fast,))) == [("cpu", "cpu")]  # so does who gives this file alone
     passed_over = choose_backend(both, "cpu").passed_over
     assert passed_over == {"the variant cpu": "made for a processor with avx512f, this one has avx2"}
 
@@ -99,7 +114,9 @@ def test_a_variant_may_be_named(bundle: Bundle) -> None:
     assert tried(bundle, variant="fp16") == [("cuda", "fp16"), ("cpu", "fp16")]
     assert tried(bundle, "cpu", variant="int8") == [("cpu", "int8")]
     assert tried(bundle, variant="trt-int8") == [("trt", "trt-int8")]
-    with pytest.raises(ConfigError, match=r"--variant \| 'fp8' \| .* has fp32, waveform, fp16"):
+    with pytest.raises(
+        ConfigError, match=r"--variant \| 'fp8' is not in .* \| expected one of fp32, waveform, fp16"
+    ):
         tried(bundle, variant="fp8")
 
 
@@ -131,23 +148,43 @@ def test_a_single_file_of_ours_is_taken_whatever_its_precision(bundle: Bundle) -
     ],
 )
 def test_what_is_not_tried_has_a_reason(
-    machine: Machine, cuda: str, reasons: dict[str, str], bundle: Bundle
+    machine: Machine,
+    cuda: str,
+    reasons: dict[str, str],
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found, passed_over = candidates_of_bundle(bundle, machine=machine, cuda=cuda)
+    pretend(monkeypatch, machine, cuda)
+    found, passed_over = candidates_of_bundle(bundle)
     assert passed_over == reasons
-    assert {device for device, _ in found} == {"trt", "cuda", "cpu"} - set(reasons)
+    assert {candidate.device for candidate in found} == {"trt", "cuda", "cpu"} - set(reasons)
 
 
 def test_what_the_bundle_does_not_have_is_a_reason(bundle: Bundle) -> None:
-    _, passed_over = candidates_of_bundle(only(bundle, "fp32", "fp16"), machine=GPU, cuda="")
-    assert passed_over == {"trt": "no engine of trt-fp16, trt in the bundle"}
-    _, passed_over = candidates_of_bundle(only(bundle, "trt", "trt-fp16"), machine=GPU, cuda="")
+    _, passed_over = candidates_of_bundle(only(bundle, "fp32", "fp16"))
+    assert passed_over == {"trt": "no variant trt-fp16 or trt in the bundle"}
+    _, passed_over = candidates_of_bundle(only(bundle, "trt", "trt-fp16"))
     assert list(passed_over) == ["cuda", "cpu"]
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, machine: Machine, cuda: str = "") -> None:
-    monkeypatch.setattr(backends, "this_machine", lambda: machine)
-    monkeypatch.setattr(backends, "cuda_missing", lambda: cuda)
+def test_the_choice_is_silent_about_backends_that_the_bundle_has_no_file_for(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(monkeypatch, CPU, NO_DRIVER)
+    onnx = only(bundle, "fp32", "fp16")
+    assert choose_backend(onnx).passed_over == {"cuda": NO_DRIVER}
+    assert choose_backend(onnx, variant="fp16").passed_over == {"cuda": NO_DRIVER}
+    with pytest.raises(UnavailableError, match=r"--backend trt \| no variant trt-fp16 or trt in the bundle"):
+        choose_backend(onnx, "trt")
+
+
+def test_what_travels_is_all_that_some_machine_may_load(bundle: Bundle) -> None:
+    def names(*arguments: str, **options: str) -> list[str]:
+        return [variant.name for variant in variants_for_backend(bundle, *arguments, **options)]
+
+    assert names("auto") == ["trt-fp16", "trt", "waveform", "fp32"]
+    assert names("cpu") == ["fp32", "waveform"]
+    assert names("auto", variant="int8") == ["int8"]
 
 
 def test_auto_loads_the_cpu_where_nothing_else_is_and_says_why(
@@ -170,24 +207,27 @@ def test_auto_goes_on_where_the_fastest_cannot_be_loaded_and_says_so(
     """By its facts the machine has all; TensorRT and CUDA fail when they are loaded."""
 
     def refuse(*arguments: object, **options: object) -> None:
-        raise UnavailableError("model.engine | cannot be loaded | an engine | rrtn doctor")
+        raise UnavailableError("model.engine", "cannot be loaded", fix="run: rrtn doctor")
 
-    pretend(monkeypatch, GPU)
-    monkeypatch.setattr(backends, "trt_backend_from_bundle", refuse)
-    monkeypatch.setattr("rrtn.runtime.backends.ort_backend.cuda_missing", lambda: "")
+    monkeypatch.setattr("rrtn.runtime.backends.trt_backend.trt_backend_from_bundle", refuse)
     monkeypatch.setattr(
-        "rrtn.runtime.backends.ort_backend.missing_library", lambda: "libcublas.so.13 cannot be loaded"
+        "rrtn.runtime.backends.cuda_libraries.missing_library", lambda: "libcublas.so.13 cannot be loaded"
     )
     choice = choose_backend(bundle)
     assert choice.backend.device == "cpu"
+    engine = "cannot be loaded (run: rrtn doctor)"
+    library = 'libcublas.so.13 cannot be loaded (pip install "onnxruntime-gpu[cuda,cudnn]")'
     assert choice.passed_over == {
-        **dict.fromkeys(["trt-fp16", "trt"], "cannot be loaded"),
-        **dict.fromkeys(["waveform", "fp32"], "libcublas.so.13 cannot be loaded"),
+        "trt-fp16 on trt": engine,
+        "trt on trt": engine,
+        "waveform on cuda": library,
+        "fp32 on cuda": library,
     }
-    with pytest.raises(
-        UnavailableError, match=r"--backend trt \| cannot be loaded; cannot be loaded \| .* rrtn export --trt"
-    ):
+    with pytest.raises(UnavailableError) as caught:
         choose_backend(bundle, "trt")
+    error = caught.value
+    assert (error.subject, error.came) == ("--backend trt", "cannot be loaded; cannot be loaded")
+    assert error.fix == "run: rrtn export --trt, or see: rrtn doctor"
 
 
 def test_what_is_slower_than_the_chosen_needs_no_reason(
@@ -197,14 +237,13 @@ def test_what_is_slower_than_the_chosen_needs_no_reason(
 
     def load(bundle: Bundle, variant: Variant) -> Variant:
         if variant.name == "trt-fp16":
-            raise UnavailableError("model.fp16.engine | no memory | an engine | rrtn doctor")
+            raise UnavailableError("model.fp16.engine", "no memory")
         return variant
 
-    pretend(monkeypatch, GPU)
-    monkeypatch.setattr(backends, "trt_backend_from_bundle", load)
+    monkeypatch.setattr("rrtn.runtime.backends.trt_backend.trt_backend_from_bundle", load)
     choice = choose_backend(only(bundle, "trt", "trt-fp16"))
     assert choice.backend == bundle.variant("trt")
-    assert choice.passed_over == {"trt-fp16": "no memory"}
+    assert choice.passed_over == {"trt-fp16 on trt": "no memory"}
 
 
 def test_a_file_that_is_not_the_bundles_stops_auto(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,11 +262,16 @@ def test_a_file_that_is_not_the_bundles_stops_auto(bundle: Bundle, monkeypatch: 
         (
             "trt",
             None,
-            r"--backend trt \| built by tensorrt .* not installed here \| an engine that fits \| rrtn export --trt",
+            r"--backend trt \| built by tensorrt .* not installed here \| "
+            r"expected an engine for this machine \| run: rrtn export --trt, or see: rrtn doctor",
         ),
-        ("cuda", None, r"--backend cuda \| no NVIDIA driver \| a CUDA GPU \| use --backend cpu"),
-        ("cpu", "trt", r"/trt \| engine \| ONNX Runtime takes ONNX only"),
-        ("trt", "fp32", r"--backend trt --variant fp32 \| fp32 is ONNX, no engine \| "),
+        (
+            "cuda",
+            None,
+            r"--backend cuda \| no NVIDIA driver \| expected a CUDA GPU \| use --backend cpu, or see: .*",
+        ),
+        ("cpu", "trt", r"--backend cpu --variant trt \| trt is an engine, not an ONNX file \| "),
+        ("trt", "fp32", r"--backend trt --variant fp32 \| fp32 is an ONNX file, not an engine \| "),
         ("auto", "trt", r"--backend auto --variant trt \| trt: built by [^;]* \| "),
     ],
 )
@@ -236,12 +280,12 @@ def test_what_is_asked_for_and_impossible_is_refused(
 ) -> None:
     pretend(monkeypatch, CPU, NO_DRIVER)
     with pytest.raises(ModelError, match=message) as caught:
-        backend_from_bundle(bundle, name, variant=variant)  # type: ignore[arg-type]
+        backend_from_bundle(bundle, name, variant=variant)
     assert "\n" not in str(caught.value)
 
 
 def test_an_engine_of_elsewhere_is_refused_before_its_file_is_read(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle,
 ) -> None:
     """E9, S24."""
     (bundle.path / "bundle.json").write_text(json.dumps(bundle.manifest()))
@@ -252,7 +296,6 @@ def test_an_engine_of_elsewhere_is_refused_before_its_file_is_read(
     ):
         engine = next(variant for variant in bundle.variants if variant.name == "trt")
         moved = replace(bundle, variants=(Variant(**{**asdict(engine), "stamp": STAMP | changes}),))
-        pretend(monkeypatch, GPU)
         with pytest.raises(UnavailableError, match=reason):
             choose_backend(moved, "trt")
     assert load_bundle(bundle.path) == bundle

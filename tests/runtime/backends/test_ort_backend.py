@@ -1,4 +1,4 @@
-"""Real sessions through buffers that are used again: ONNX Runtime's own scores, and its errors as ours."""
+"""Real sessions with buffers that are reused: ONNX Runtime's own scores, and its errors as ours."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,23 +13,14 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import load_bundle
-from rrtn.runtime.backends import ort_backend
-from rrtn.runtime.backends.backend_errors import is_out_of_memory, ort_errors
 from rrtn.runtime.backends.choice import backend_from_bundle
-from rrtn.runtime.backends.ort_backend import (
-    Widening,
-    buffer_of,
-    cuda_missing,
-    missing_library,
-    ort_backend_from_bundle,
-    widened,
-)
+from rrtn.runtime.backends.cuda_libraries import cuda_missing
+from rrtn.runtime.backends.device_memory import Widening
+from rrtn.runtime.backends.ort_backend import ort_backend_from_bundle
 from rrtn.runtime.bundle import metadata_of
 from rrtn.runtime.errors import ModelError, OutOfMemoryError, UnavailableError
 from rrtn.runtime.onnx_file import sealed
 from rrtn.runtime.spec import FrontendSpec
-
-EVERY_SAMPLE = np.arange(-32768, 32768, dtype=np.int16).reshape(2, -1)
 
 
 def log_mels(spec: FrontendSpec, count: int) -> NDArray[np.float32]:
@@ -118,30 +109,6 @@ def test_threads_take_turns(tiny_model: Path, spec: FrontendSpec) -> None:
             np.testing.assert_array_equal(one, other)
 
 
-def test_the_widening_graph_is_the_one_that_onnx_makes() -> None:
-    values = {"pcm": TensorProto.INT16, "waveform": TensorProto.FLOAT}
-    infos = [helper.make_tensor_value_info(name, kind, ["batch", "samples"]) for name, kind in values.items()]
-    nodes = [
-        helper.make_node("Cast", ["pcm"], ["wide"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["wide", "scale"], ["waveform"]),
-    ]
-    scale = numpy_helper.from_array(np.float32(1 / 32768), "scale")
-    graph = helper.make_graph(nodes, "widening", infos[:1], infos[1:], [scale])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.checker.check_model(model, full_check=True)
-    assert onnx.load_from_string(ort_backend._WIDENING) == model
-
-
-def test_every_16_bit_sample_is_widened_alike_by_the_graph_and_by_numpy() -> None:
-    assert widened(EVERY_SAMPLE).dtype == np.float32
-    np.testing.assert_array_equal(widened(EVERY_SAMPLE), EVERY_SAMPLE / 32768)  # in float64
-    widening = Widening("cpu")
-    for batch in (EVERY_SAMPLE, EVERY_SAMPLE[:, ::-1], EVERY_SAMPLE[:1, :7]):
-        target = buffer_of(batch.shape, np.float32, "cpu")
-        widening.into(target, batch)
-        np.testing.assert_array_equal(target.numpy(), widened(batch))
-
-
 @pytest.mark.parametrize("on_device", [False, True])
 def test_samples_of_16_bits_score_as_the_same_in_float32(
     on_device: bool, peaks: Path, spec: FrontendSpec
@@ -203,54 +170,6 @@ def test_a_batch_that_memory_does_not_hold_is_told_from_other_errors(
         backend.run(np.full((1, spec.clip_samples), 1e13, np.float32))
     assert backend.scores(np.full((1, spec.clip_samples), 8, np.float32)).tolist() == [[8]]
     assert capfd.readouterr() == ("", "")  # it is raised, and not printed as well
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        "BFCArena::AllocateRawInternal(size_t, bool, Stream*) Failed to allocate memory for requested buffer of size 939524096",
-        "Available memory of 12 is smaller than requested bytes of 4096",
-        "CUDA failure 2: out of memory ; GPU=0 ; expr=cudaMalloc((void**)&p, size);",
-        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0 ; expr=cublasCreate(&cublas_handle_);",
-        "CUDNN failure 4002: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
-        "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)",
-        "[virtualMemoryBuffer.cpp::resizePhysical::154] Error Code 2: OutOfMemory (Requested size was 16581132288 bytes.)",
-        "std::bad_alloc",
-    ],
-)
-def test_words_for_memory_that_is_short(words: str) -> None:
-    assert is_out_of_memory(words)
-    with pytest.raises(OutOfMemoryError), ort_errors("model"):
-        raise RuntimeError(words)
-
-
-def test_other_words_are_a_refused_model_and_other_errors_are_bugs() -> None:
-    with (
-        pytest.raises(ModelError, match=r"^model \| CUDA failure 700: an illegal memory access \|") as caught,
-        ort_errors("model"),
-    ):
-        raise RuntimeError("CUDA failure 700:\n an illegal memory access")
-    assert not isinstance(caught.value, OutOfMemoryError)
-    with pytest.raises(OutOfMemoryError), ort_errors("model"):
-        raise MemoryError
-    with pytest.raises(KeyError), ort_errors("model"):
-        raise KeyError("a bug")
-    with pytest.raises(UnavailableError, match=r"^as it was$"), ort_errors("model"):
-        raise UnavailableError("as it was")
-
-
-def test_the_libraries_that_cuda_lacks_are_named(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Or none is lacking, and CUDA memory is there. Nothing comes to stdout, which may be a table."""
-    preload = onnxruntime.preload_dlls
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: (print("Failed to load x"), preload()))
-    if reason := missing_library():
-        assert reason.startswith("lib")
-        assert 'pip install "onnxruntime-gpu' in reason
-    else:
-        assert buffer_of([2, 3], np.float32, "cuda").device_name() == "cuda"
-    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.gpu

@@ -18,8 +18,8 @@ import pytest
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.backends import trt_backend
+from rrtn.runtime.backends.device_memory import Widening
 from rrtn.runtime.backends.engine_stamp import Machine
-from rrtn.runtime.backends.ort_backend import Widening
 from rrtn.runtime.backends.trt_backend import (
     Flavour,
     TrtBackend,
@@ -260,7 +260,9 @@ def test_e9_an_engine_of_elsewhere_never_meets_tensorrt(
     machine: Machine, reason: str, bundle: Bundle
 ) -> None:
     (bundle.path / "model.engine").unlink()  # nor is its file read
-    with pytest.raises(UnavailableError, match=rf"model.engine \| .*{reason} \| .* \| rrtn export --trt"):
+    with pytest.raises(
+        UnavailableError, match=rf"model.engine \| .*{reason} \| .* \| run: rrtn export --trt"
+    ):
         trt_backend_from_bundle(bundle, bundle.variants[0], machine=machine)
 
 
@@ -276,7 +278,7 @@ def test_e10_a_changed_engine_never_reaches_the_loader(
 
 @pytest.mark.usefixtures("no_tensorrt")
 def test_onnx_is_no_engine(bundle: Bundle) -> None:
-    with pytest.raises(ModelError, match=r"\| onnx \| TensorRT runs engines"):
+    with pytest.raises(ModelError, match=r"\| kind onnx \| expected an engine \| run: rrtn export --trt"):
         trt_backend_from_bundle(bundle, variant_of(kind="onnx"), machine=RTX)
 
 
@@ -285,7 +287,7 @@ def test_what_the_real_tensorrt_rtx_refuses_is_told_in_its_words(bundle: Bundle)
     rtx = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     machine = replace(RTX, versions={"tensorrt_rtx": rtx.__version__})
     with pytest.raises(
-        UnavailableError, match=r"^model.engine \| .*Error Code.* \| an engine that loads here"
+        UnavailableError, match=r"^model.engine \| .*Error Code.* \| expected an engine that loads here"
     ) as caught:
         trt_backend_from_bundle(
             bundle, variant_of(stamp=STAMP | {"version": rtx.__version__}), machine=machine

@@ -1,0 +1,108 @@
+"""What a backend is: the record that describes it, and what it can do once it is loaded.
+
+The help texts of the commands read the records, so this file imports neither NumPy nor a runtime.
+
+B batch, N samples, T frames, M mels, K labels, D embedding.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from ..arrays import Float32
+    from ..bundle import Bundle, Variant
+    from .model_batch import ModelBatch, Outputs, Spent
+
+
+class Backend(Protocol):
+    """A variant that is loaded and ready to run."""
+
+    @property
+    def variant(self) -> "Variant":
+        """The variant that it runs; `variant.input` says what a batch is made of."""
+
+    @property
+    def device(self) -> str:
+        """The name of its record, as in `--backend`."""
+
+    def run(self, batch: "ModelBatch", spent: "Spent | None" = None) -> "Outputs":
+        """log_mel [B, 1, T, M], or waveform [B, N] in float32 or int16 -> Outputs.
+
+        Adds the time of each step to `spent`. Raises OutOfMemoryError for a batch that is too
+        large, and ModelError for a batch that the model does not accept.
+        """
+
+    def scores(self, batch: "ModelBatch") -> "Float32":
+        """The same batch -> scores [B, K] only."""
+
+    @property
+    def embedding_size(self) -> int | None:
+        """D; None if the model gives no embeddings."""
+
+
+class Diagnosis(NamedTuple):
+    """What `rrtn doctor` says about a backend."""
+
+    state: Literal["ok", "missing", "note"]
+    detail: str
+    fix: str = ""
+
+
+def _nothing(variant: "Variant") -> str:
+    return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendKind:
+    """The record of a backend: all that the rest of rrtn knows about it before a model is loaded."""
+
+    name: str
+    """What `--backend` calls it."""
+
+    file_kind: Literal["onnx", "engine"]
+    """The kind of file that it loads."""
+
+    preferred: tuple[str, ...]
+    """The variants that it may choose by itself, the best first. Others must be named."""
+
+    needs_gpu: bool
+    """True if it needs a GPU. Ray then gives it one."""
+
+    parallel: bool
+    """True if several threads can run batches at once. `rrtn score` then runs one on each core."""
+
+    batch_size: int
+    """The number of clips in a batch of `rrtn score`."""
+
+    bench_batches: tuple[int, ...]
+    """The batch sizes that `rrtn bench` measures."""
+
+    wanted: str
+    """What the backend needs. It completes the words "expected ..." in an error."""
+
+    fix: str
+    """What to do if the backend cannot run."""
+
+    load: Callable[["Bundle", "Variant", int | None], Backend]
+    """Loads a variant: bundle, variant, number of threads (None: one on each core).
+
+    Raises UnavailableError if this machine cannot run it, and ModelError for a broken file.
+    """
+
+    diagnose: Callable[[], Diagnosis]
+    """Says whether the backend can run here. It may load libraries, which takes about a second."""
+
+    obstacle: Callable[["Variant"], str] = _nothing
+    """Why this machine cannot run a variant, or "" if it should. Loads nothing."""
+
+    drawback: Callable[["Variant"], str] = _nothing
+    """Why another variant is probably faster on this machine; or ""."""
+
+    def takes(self, variant: "Variant") -> bool:
+        """True if the backend loads this kind of file."""
+        return variant.kind == self.file_kind
+
+    def lanes(self, cores: int) -> int:
+        """The number of batches that run at the same time on `cores` cores."""
+        return cores if self.parallel else 1

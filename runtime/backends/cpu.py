@@ -1,0 +1,49 @@
+"""The backend `cpu`: ONNX Runtime on the processor."""
+
+from typing import TYPE_CHECKING
+
+from .base import Backend, BackendKind, Diagnosis
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle, Variant
+
+
+def _load(bundle: "Bundle", variant: "Variant", threads: int | None) -> Backend:
+    from .ort_backend import ort_backend_from_bundle
+
+    return ort_backend_from_bundle(bundle, variant, device="cpu", threads=threads)
+
+
+def _drawback(variant: "Variant") -> str:
+    """The variant `cpu` was faster than fp32 where it was made, and may be slower here."""
+    from ..cpus import vector_extension
+
+    if not variant.plan:
+        return ""
+    made_for, here = variant.plan["vector_extension"], vector_extension()
+    return "" if made_for == here else f"made for a processor with {made_for}, this one has {here}"
+
+
+def _diagnose() -> Diagnosis:
+    import onnxruntime
+
+    from ..cpus import vector_extension
+
+    return Diagnosis("ok", f"ONNX Runtime {onnxruntime.__version__}, {vector_extension()}")
+
+
+CPU = BackendKind(
+    name="cpu",
+    file_kind="onnx",
+    # NumPy's FFT is several times as fast as the convolution that computes the log-Mel in a graph.
+    preferred=("cpu", "fp32", "waveform"),
+    needs_gpu=False,
+    parallel=True,
+    batch_size=16,
+    bench_batches=(1, 4, 16),
+    wanted="an ONNX file",
+    fix="run: rrtn export",
+    load=_load,
+    diagnose=_diagnose,
+    drawback=_drawback,
+)

@@ -1,0 +1,52 @@
+"""Whether ONNX Runtime can use CUDA here: its provider, the driver, the libraries."""
+
+import contextlib
+import ctypes
+from pathlib import Path
+from typing import Final
+
+import onnxruntime
+
+from ..errors import UnavailableError
+
+CUDA_PROVIDER: Final = "CUDAExecutionProvider"
+_DRIVER: Final = Path("/proc/driver/nvidia/version")
+_INSTALL_LIBRARIES: Final = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
+
+
+def cuda_missing() -> str:
+    """Why ONNX Runtime cannot use CUDA here, or "" if it should be able to. Loads nothing."""
+    if CUDA_PROVIDER not in onnxruntime.get_available_providers():
+        return "this onnxruntime has no CUDA provider, onnxruntime-gpu has one"
+    return "" if _DRIVER.exists() else "no NVIDIA driver"
+
+
+def missing_library() -> str:
+    """Which library ONNX Runtime's CUDA provider lacks, or "" if it lacks none.
+
+    It loads the libraries, which takes about a second. ONNX Runtime itself would only log a missing
+    one and continue on the CPU.
+    """
+    if hasattr(onnxruntime, "preload_dlls"):
+        with contextlib.redirect_stdout(None):  # it prints, and our stdout may be a table or JSON
+            onnxruntime.preload_dlls()  # from the nvidia-* wheels, if no system-wide libraries are installed
+    folder = Path(onnxruntime.__file__).parent / "capi"
+    try:
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(folder / "libonnxruntime_providers_cuda.so"))
+        # The provider loads without cuDNN, too, but then lacks convolutions or has slow ones
+        # (onnxruntime#29252).
+        ctypes.CDLL("libcudnn.so.9")
+    except OSError as error:
+        return f"{str(error).partition(':')[0]} cannot be loaded"
+    return ""
+
+
+def load_cuda() -> None:
+    """Loads CUDA and cuDNN for ONNX Runtime. Raises UnavailableError with the reason."""
+    if reason := cuda_missing():
+        raise UnavailableError("--backend cuda", reason, wanted="a CUDA GPU", fix="use --backend cpu")
+    if reason := missing_library():
+        raise UnavailableError(
+            "--backend cuda", reason, wanted="the libraries of CUDA and cuDNN", fix=_INSTALL_LIBRARIES
+        )

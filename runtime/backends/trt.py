@@ -1,0 +1,67 @@
+"""The backend `trt`: engines of TensorRT or TensorRT-RTX."""
+
+from typing import TYPE_CHECKING, Final
+
+from .base import Backend, BackendKind, Diagnosis
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle, Variant
+    from .engine_stamp import Machine
+
+_RTX_CAPABILITIES: Final = (75, 80, 86, 89, 120, 121)  # the GPUs of TensorRT-RTX 1.7; it refuses all others
+_INSTALL: Final = 'pip install "rrtn[trt]"'
+
+
+def _load(bundle: "Bundle", variant: "Variant", threads: int | None) -> Backend:
+    from .trt_backend import trt_backend_from_bundle
+
+    return trt_backend_from_bundle(bundle, variant)
+
+
+def _obstacle(variant: "Variant") -> str:
+    from .cuda_libraries import cuda_missing
+    from .engine_stamp import mismatch, this_machine
+
+    return mismatch(variant.stamp, this_machine()) or cuda_missing()  # engines use ONNX Runtime's memory
+
+
+def _diagnose() -> Diagnosis:
+    from .cuda_libraries import cuda_missing, missing_library
+    from .engine_stamp import this_machine
+
+    return diagnosis_of_machine(this_machine(), cuda_missing() or missing_library())
+
+
+def diagnosis_of_machine(machine: "Machine", without_cuda: str) -> Diagnosis:
+    """Whether engines can run on a machine.
+
+    `without_cuda` says why ONNX Runtime's CUDA memory, which engines use, is missing; or is "".
+    """
+    found = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    if not found:
+        return Diagnosis("missing", "no TensorRT", _INSTALL)
+    if machine.capability is None:
+        build = "build engines for other machines: rrtn export --trt"
+        return Diagnosis("missing", f"{found}, but no GPU to run an engine on", build)
+    if "tensorrt" not in machine.versions and machine.capability not in _RTX_CAPABILITIES:
+        return Diagnosis("missing", f"{found} has no engines for SM{machine.capability}", _INSTALL)
+    if without_cuda:
+        detail = f"{found}, but not the CUDA memory of ONNX Runtime"
+        return Diagnosis("missing", detail, "as for --backend cuda")
+    return Diagnosis("note", f"{found}, for SM{machine.capability}; tried at scoring")
+
+
+TRT = BackendKind(
+    name="trt",
+    file_kind="engine",
+    preferred=("trt-fp16", "trt"),  # who builds an fp16 engine has asked for its rounding
+    needs_gpu=True,
+    parallel=False,
+    batch_size=256,
+    bench_batches=(1, 32, 256),
+    wanted="an engine for this machine",
+    fix="run: rrtn export --trt",
+    load=_load,
+    diagnose=_diagnose,
+    obstacle=_obstacle,
+)

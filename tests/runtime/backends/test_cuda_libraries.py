@@ -1,0 +1,52 @@
+"""What is said when ONNX Runtime cannot use CUDA."""
+
+import numpy as np
+import onnxruntime
+import pytest
+from rrtn.runtime.backends import cuda_libraries
+from rrtn.runtime.backends.cuda_libraries import load_cuda, missing_library
+from rrtn.runtime.backends.device_memory import buffer_of
+from rrtn.runtime.errors import UnavailableError
+
+
+def test_the_libraries_that_cuda_lacks_are_named(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or none is lacking, and CUDA memory is there. Nothing is printed: stdout may be a table."""
+    preload = onnxruntime.preload_dlls
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: (print("Failed to load x"), preload()))
+    if reason := missing_library():
+        assert reason.startswith("lib")
+        assert reason.endswith("cannot be loaded")
+    else:
+        assert buffer_of([2, 3], np.float32, "cuda").device_name() == "cuda"
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("provider", "library", "came", "fix"),
+    [
+        ("no NVIDIA driver", "", "no NVIDIA driver", "use --backend cpu"),
+        ("", "libcudnn.so.9 cannot be loaded", "libcudnn.so.9 cannot be loaded", "pip install"),
+    ],
+)
+def test_each_reason_has_its_own_fix(
+    provider: str, library: str, came: str, fix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_libraries, "cuda_missing", lambda: provider)
+    monkeypatch.setattr(cuda_libraries, "missing_library", lambda: library)
+    with pytest.raises(UnavailableError) as caught:
+        load_cuda()
+    assert caught.value.came == came
+    assert fix in caught.value.fix
+
+
+def test_what_is_not_missing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_libraries, "cuda_missing", lambda: "")
+    monkeypatch.setattr(cuda_libraries, "missing_library", lambda: "")
+    load_cuda()
+
+
+def test_without_the_provider_the_driver_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert "no CUDA provider" in cuda_libraries.cuda_missing()
