@@ -1,4 +1,4 @@
-"""rrtn demo: the other commands, one after the other."""
+"""rrtn demo: calls the other commands, one after the other."""
 
 import contextlib
 import sys
@@ -11,7 +11,7 @@ import typer
 from .evaluate import evaluate, report
 from .export import export
 from .options import Json
-from .printing import plain, say
+from .printing import say
 from .score import score
 from .train import train
 
@@ -26,9 +26,9 @@ def demo(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Everything once on the built-in corpus: train, evaluate, export with an engine, report, score.
+    """Run everything once on the built-in corpus. It takes minutes.
 
-    Minutes on two cores.
+    The commands are train, evaluate, export with an engine, report, and score.
     """
     from ..train.data.builtin import builtin_corpus
 
@@ -45,8 +45,8 @@ def demo(
     files = audio or [str(path) for path in sorted((builtin_corpus() / "wav").iterdir())[-8:]]
     _heading(f"rrtn score {' '.join(files)} --model {run / 'export'}")
     score(files, model=run / "export", as_json=as_json)
-    say(f"All of it on one page: [bold]{plain(run / 'report.html')}[/]")
+    say(f"One page with all of this: {run / 'report.html'}")
 
 
 def _heading(command: str) -> None:
-    say(f"\n[bold cyan]$ {plain(command)}[/]")
+    say(f"\n$ {command}")
