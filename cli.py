@@ -43,7 +43,9 @@ COMMANDS: Final = {
     "data": Command("data", "Make a data set, or check one."),
 }
 
-_EXTRAS: Final = dict.fromkeys(("torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w", "jinja2"), "train")
+_EXTRAS: Final = dict.fromkeys(
+    ("torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w", "jinja2"), "train"
+)
 _NOBODY_READS: Final = 141  # `| head -1` has closed stdout: the exit code that SIGPIPE would give
 _SIGNALS: Final = {130: "interrupted", 143: "terminated"}
 _USAGE_ERROR: Final = typer.BadParameter.__base__ or typer.BadParameter  # typer does not name it

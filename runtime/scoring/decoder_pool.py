@@ -188,7 +188,7 @@ class DecoderPool:
         ]
         self._deaths += culprit == IDLE
         if self._deaths > _DEATHS * (len(self._decoders) + 1):
-            raise StoppedError(f"decoder | {words} | a process that decodes | see rrtn doctor")
+            raise StoppedError("decoder", f"each new one ends at once: {words}", fix="rrtn doctor")
         self._decoders.append(_DecoderHandle(self._decoding))
         for ticket, source in left:
             yield FileRestarted(ticket)
