@@ -121,7 +121,7 @@ def _state(path: Path) -> dict[str, Tensor]:
             if isinstance(state, dict)
             else f"a {type(state).__name__}"
         )
-        wanted = "expected a state dict of plain tensors, or one under `model`"
+        wanted = "a state dict of plain tensors, or one under `model`"
         raise ModelError(
             str(path), came, wanted=wanted, fix="use a checkpoint as PANNs saves it, like Cnn14_16k"
         )
@@ -138,14 +138,15 @@ def _content(path: Path) -> object:
             f"--init {path}", str(error.strerror or error), wanted="a PANNs checkpoint", fix="check the path"
         ) from error
     except Exception as error:  # a file made to break can bring about any
-        cause = str(
-            error.__context__ or error
-        ).strip()  # around it, torch recommends to load the file unsafely
+        # Around the cause, torch recommends loading the file unsafely.
+        cause = str(error.__context__ or error).strip()
         if found := re.search(r"GLOBAL (\S+)", cause):
-            wanted = (
-                "expected weights, so nothing of it was run | use a checkpoint from a source that you trust"
-            )
-            raise ModelError(str(path), f"asks for Python's {found[1]!r}", fix=wanted) from error
+            raise ModelError(
+                str(path),
+                f"asks for Python's {found[1]!r}, and nothing of it was run",
+                wanted="weights alone",
+                fix="use a checkpoint from a source that you trust",
+            ) from error
         detail = cause.partition("\n")[0] or type(error).__name__
         raise ModelError(str(path), detail, wanted="a file of torch.save", fix="download it again") from error
 
