@@ -39,7 +39,7 @@ COMMANDS: Final = {
     "inspect": Command("inspect", "Show what is in a bundle, and what of it can run here."),
     "bench": Command("bench", "Measure latency and throughput of every variant that runs here."),
     "doctor": Command("doctor", "Show what this machine can do, what is missing, and the fix."),
-    "demo": Command("demo", "Run everything once on the built-in corpus. It takes minutes."),
+    "demo": Command("demo", "Run everything once on synthetic voices. It takes three minutes at most."),
     "data": Command("data", "Make a data set, or check one."),
 }
 

@@ -29,7 +29,7 @@ def demo(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run everything once on a small synthetic corpus, in at most three minutes.
+    """Run everything once on synthetic voices. It takes three minutes at most.
 
     The commands are train, export, score, train again, evaluate, export with an engine, report, and
     score. A faster machine trains for more epochs.

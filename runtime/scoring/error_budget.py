@@ -35,7 +35,7 @@ class ErrorBudget:
         self.bad += is_bad
         self.in_a_row = self.in_a_row + 1 if is_bad else 0
         if is_bad and self.fail_fast:
-            raise self._stopped(rows, "--fail-fast")
+            raise self._stopped(rows, "the first bad file, with --fail-fast")
         if self.most_in_a_row is not None and self.in_a_row >= self.most_in_a_row:
             raise self._stopped(rows, f"{self.in_a_row} bad files in a row")
         if self.files >= _FIRST:
