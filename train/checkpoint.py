@@ -3,7 +3,7 @@
     <folder>/checkpoint.json                    what is valid; replaced atomically, last
     <folder>/previous.json                      the one before it, where two are kept (`last`)
     <folder>/weights-<step>-<epochs>.safetensors     encoder, head, projector; the weighting's under `ruwl.`
-    <folder>/optimizer-<step>-<epochs>.safetensors   AdamW's moments and the epoch's running sums; only in `last`
+    <folder>/optimizer-<step>-<epochs>.safetensors   AdamW's moments and the epoch's sums; only in `last`
 
 New files have new names, so a JSON always points to whole ones, whenever a save is interrupted. The
 step alone would be no new name: an epoch's last step may be saved before its validation, by a

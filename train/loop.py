@@ -222,7 +222,10 @@ def _initialised(network: TwinsNetwork, config: Config) -> str:
         if initial.melw_difference is None
         else f"; its mel filters are ours within {initial.melw_difference:.1e}"
     )
-    return f"{config.model.init}: {len(initial.used)} tensors taken, dropped: {', '.join(initial.dropped)}{frontend}"
+    return (
+        f"{config.model.init}: {len(initial.used)} tensors taken, dropped: "
+        f"{', '.join(initial.dropped)}{frontend}"
+    )
 
 
 def data_digest(plan: TrainingPlan) -> str:

@@ -268,7 +268,10 @@ def _process(connection: Connection, memory: int, errors: IO[bytes]) -> "subproc
     """A plain new interpreter: nothing of the caller's is run again, and no thread of it is copied."""
     home = str(Path(__file__).parents[3])
     pipe = connection.fileno()
-    code = f"import sys; sys.path.append({home!r}); from {__package__}.decoder_process import main; main({pipe}, {memory})"
+    code = (
+        f"import sys; sys.path.append({home!r}); from {__package__}.decoder_process import main; "
+        f"main({pipe}, {memory})"
+    )
     return subprocess.Popen(
         [sys.executable, "-P", "-c", code],
         env={**os.environ, **_ENVIRONMENT},

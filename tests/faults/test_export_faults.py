@@ -511,7 +511,9 @@ EXTERNAL: dict[str, Edit] = {
     "sparse tensor": lambda model: in_sparse(model, external()),
     "attribute": lambda model: in_constant(model, a_tensor(external())),
     "attribute's tensors": lambda model: in_constant(model, AttributeProto(name="v", tensors=[external()])),
-    "attribute's sparse tensor": lambda model: in_constant(model, AttributeProto(name="v", sparse_tensor=indices(external()))),
+    "attribute's sparse tensor": lambda model: in_constant(
+        model, AttributeProto(name="v", sparse_tensor=indices(external()))
+    ),
     "attribute's sparse tensors": lambda model: in_constant(
         model, AttributeProto(name="v", sparse_tensors=[indices(external())])
     ),
@@ -1003,7 +1005,8 @@ def test_e9_inspect_says_why_an_engine_does_not_fit_and_what_to_run(
     assert here == {
         "fp32": "runs",
         "waveform": "runs",
-        "trt": f"{mismatch({**STAMP, 'targets': [80, 86]}, this_machine())}; build it where it shall run: rrtn export --trt",
+        "trt": f"{mismatch({**STAMP, 'targets': [80, 86]}, this_machine())}; build it where it "
+        "shall run: rrtn export --trt",
     }
     assert here["trt"].startswith("built ")
 

@@ -159,7 +159,10 @@ def _is_plain(x: object) -> bool:
 
 def _frontend_differences(path: Path, state: Mapping[str, Tensor], spec: FrontendSpec) -> dict[str, float]:
     """Max |theirs - ours| of each constant that the file has. Raises ModelError where it is not ours."""
-    ours = f"{spec.sampling_rate} Hz, window {spec.n_fft}, {spec.n_mels} mels, {spec.f_min:g} to {spec.f_max:g} Hz"
+    ours = (
+        f"{spec.sampling_rate} Hz, window {spec.n_fft}, {spec.n_mels} mels, {spec.f_min:g} to "
+        f"{spec.f_max:g} Hz"
+    )
     remedy = "use the 16 kHz checkpoint Cnn14_16k with --encoder cnn14"
     constants = {key: constant for key, constant in _frontend(spec).items() if key in state}
     differences = {}
