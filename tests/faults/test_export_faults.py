@@ -684,7 +684,9 @@ def test_e7_a_file_that_another_tool_has_written_again_is_refused(tiny_model: Pa
     proto = onnx.load(tiny_model)
     proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros((64, 3), np.float32), "weights"))
     onnx.save(proto, tiny_model)
-    with pytest.raises(ModelError, match=r"tiny\.onnx \| sha256 \w+ \| expected the sha256 in the file's seal"):
+    with pytest.raises(
+        ModelError, match=r"tiny\.onnx \| sha256 \w+ \| expected the sha256 in the file's seal"
+    ):
         load_bundle(tiny_model)
 
 
