@@ -111,7 +111,7 @@ def section_infer(place: Place, record: Record) -> None:
     record.more["not_here"] = missing_runtimes(place)
     for text in record.more["not_here"].values():
         record.note(text)
-    for encoder in place.size(tuple(reversed(ENCODERS)), ENCODERS[:1]):
+    for encoder in place.size(tuple(reversed(ENCODERS)), ("resnet18",)):
         model = Model(encoder, place.size(124, 4))
         with tempfile.TemporaryDirectory() as name:
             flavours = {**torch_flavours(place, model), **runtime_flavours(place, record, model, Path(name))}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..runtime.errors import ConfigError
+from .choices import ENCODERS, METHODS
 from .options import BatchSize, DataDir, Device, Epochs, Json, Precision
 from .printing import new_table, plain, print_json, print_table, say
 
@@ -17,10 +18,10 @@ def table2(
     data: DataDir = None,
     seeds: Annotated[int, typer.Option(help="Runs of each row, with seeds 0, 1, ...")] = 3,
     encoders: Annotated[
-        Optional[str], typer.Option(help="Of resnet18,cnn10,cnn14; default: all.", show_default=False)
+        Optional[str], typer.Option(help=f"Of {','.join(ENCODERS)}; default: all.", show_default=False)
     ] = None,
     methods: Annotated[
-        Optional[str], typer.Option(help="Of vanilla,rrtn,rrtn-ruwl; default: all.", show_default=False)
+        Optional[str], typer.Option(help=f"Of {','.join(METHODS)}; default: all.", show_default=False)
     ] = None,
     epochs: Epochs = None,
     fraction: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..runtime.errors import ConfigError
+from .choices import ENCODERS, METHODS
 from .options import BatchSize, DataDir, Device, Epochs, Json, Precision
 from .printing import new_table, plain, print_json, print_table, say
 
@@ -21,12 +22,14 @@ def train(
         typer.Option(help="Target columns, with commas; default: every numeric column.", show_default=False),
     ] = None,
     encoder: Annotated[
-        Optional[str], typer.Option(help="resnet18 (default), cnn10 or cnn14.", show_default=False)
+        Optional[str],
+        typer.Option(help=f"One of {', '.join(ENCODERS)}; default resnet18.", show_default=False),
     ] = None,
     method: Annotated[
         Optional[str],
         typer.Option(
-            help="vanilla (CCC), rrtn (+ Barlow Twins), rrtn-ruwl (+ learned weights; default).",
+            help=f"One of {', '.join(METHODS)}; default rrtn-ruwl. vanilla has the CCC loss alone, "
+            "the others add Barlow Twins.",
             show_default=False,
         ),
     ] = None,

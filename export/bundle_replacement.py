@@ -34,14 +34,21 @@ def check_replaceable(out: Path) -> None:
     Raises ModelError where `out` is no place for a bundle, StoppedError where it takes no files.
     """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise ModelError(f"{out} | a link or a file | expected a folder, or nothing | choose another --out")
+        raise ModelError(
+            str(out), "a link or a file", wanted="a folder, or nothing", fix="choose another --out"
+        )
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        raise ModelError(f"{out} | holds other files | expected a bundle, or nothing | choose another --out")
+        raise ModelError(
+            str(out), "holds other files", wanted="a bundle, or nothing", fix="choose another --out"
+        )
     beside = next(folder for folder in out.absolute().parents if folder.exists())
     for folder in (out, beside):
         if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
             raise StoppedError(
-                f"{folder} | not writable | expected a folder for the bundle | choose another --out"
+                str(folder),
+                "not writable",
+                wanted="a folder that takes the bundle",
+                fix="make it writable, or choose another --out",
             )
 
 

@@ -98,7 +98,7 @@ def folded_encoder(encoder: Encoder, spec: FrontendSpec) -> Encoder:
     ]:
         raise ModelError(
             f"{type(encoder).__name__}.{left[0]}",
-            "this BatchNorm has no convolution of its own in front of it, so the encoder cannot be made float16",
+            "this BatchNorm cannot be folded into a convolution, so there is no encoder in float16",
             wanted="each BatchNorm but bn0 directly behind a Conv2d that is called once",
             fix="change the encoder, or export without --fp16",
         )

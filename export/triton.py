@@ -66,7 +66,10 @@ def triton_repository_from_bundle(bundle: Bundle, folder: Path) -> list[Path]:
     variants = [variant for variant in bundle.variants if variant.name not in skipped]
     if not variants:
         raise ModelError(
-            f"{bundle.path} | {'; '.join(skipped.values()) or 'no variants'} | a servable one | export again"
+            str(bundle.path),
+            "; ".join(skipped.values()) or "no variants",
+            wanted="a variant that Triton can serve",
+            fix="export again",
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
@@ -247,7 +250,7 @@ def _files(folder: Path) -> Iterable[Path]:
 def _check_replaceable(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ModelError(
-            f"{folder} | a link or a file | expected a folder, or nothing | choose another --triton"
+            str(folder), "a link or a file", wanted="a folder, or nothing", fix="choose another --triton"
         )
     if not folder.is_dir() or not any(folder.iterdir()):
         return
@@ -256,7 +259,10 @@ def _check_replaceable(folder: Path) -> None:
         name = str(path.relative_to(folder))
         if name != RECORD and (path.is_symlink() or written.get(name) != sha256_of(path)):
             raise ModelError(
-                f"{path} | not as rrtn wrote it | expected a repository of ours | choose another --triton"
+                str(path),
+                "not as rrtn wrote it",
+                wanted="a folder with a model repository of rrtn and nothing else",
+                fix="choose another --triton",
             )
 
 

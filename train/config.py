@@ -11,7 +11,7 @@ from typing import Any, Literal, assert_never, get_args
 
 from ..runtime.errors import ConfigError
 from ..runtime.spec import FrontendSpec
-from .method.encoders import EncoderName
+from .method.encoders import ENCODERS, EncoderName
 from .method.model import Activation
 from .method.views import AugmentConfig
 from .method.weighting import FixedWeights, RuwlWeights, Weighting
@@ -52,7 +52,7 @@ class ModelConfig:
     init: str = ""  # --init: a PANNs checkpoint that the encoder starts from
 
     def __post_init__(self) -> None:
-        _check_choice("--encoder (model.encoder)", self.encoder, get_args(EncoderName))
+        _check_choice("--encoder (model.encoder)", self.encoder, tuple(ENCODERS))
         _check_choice("--method (model.method)", self.method, get_args(Method))
 
     @property

@@ -179,9 +179,7 @@ def test_every_encoder_has_its_convolutions_in_int8(name: str, log_mels: Tensor)
     assert _convolutions(int8_for_cpu(model, log_mels.numpy())) == {"int8": convolutions, "float": 0}
 
 
-@pytest.mark.parametrize(
-    ("made", "name"), [(NormFirst, "entry.scale"), (SharedConv, "entry.scale")], ids=lambda x: str(x)
-)
+@pytest.mark.parametrize(("made", "name"), [(NormFirst, "entry.scale"), (SharedConv, "entry.scale")], ids=str)
 def test_a_batchnorm_that_does_not_fold_is_named(made: type[Encoder], name: str) -> None:
     with pytest.raises(ModelError, match="export without --fp16") as raised:
         folded_encoder(made(SPEC.n_mels), SPEC)

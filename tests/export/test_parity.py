@@ -257,7 +257,7 @@ def test_an_fp16_overflow_of_activations(network: TwinsNetwork, probe: Probe) ->
         block.conv1.weight.mul_(1e5)
         block.conv1.bias.mul_(1e5)
         block.conv2.weight.mul_(1e-5)
-    with pytest.raises(ModelError, match=r"fp16 \| activations up to .* \| float16 ends at 65504"):
+    with pytest.raises(ModelError, match=r"fp16 \| activations reach .* \| expected at most 65504"):
         check_half_range(encoder, FrontendSpec(), probe.clips)
 
 
@@ -280,7 +280,7 @@ def test_int8_is_judged_by_ccc(
     assert parity.limit is None
     assert parity.max_abs > 2e-3
     assert abs(parity.ccc_change) <= 0.002
-    assert "CCC 0." in refusal(coarse, probe, tmp_path)
+    assert "CCC is 0." in refusal(coarse, probe, tmp_path)
 
 
 def _noisy(backend: OrtBackend, size: float) -> OrtBackend:

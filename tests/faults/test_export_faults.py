@@ -41,7 +41,7 @@ from onnx import (
     numpy_helper,
 )
 from rrtn.cli import main
-from rrtn.export import publish, source
+from rrtn.export import recipes, source
 from rrtn.export.bundle_replacement import put_in_place, staged
 from rrtn.export.graph import file_from_onnx, onnx_from_network
 from rrtn.runtime import Scorer, failpoints, load_bundle
@@ -198,7 +198,7 @@ def patch_exporter(patch: pytest.MonkeyPatch, graphs: dict[str, bytes], *, editi
         graph = graphs[input_kind]
         return file_from_onnx(onnx.load_from_string(graph), {**onnx_metadata(graph), "edition": edition})
 
-    patch.setattr(publish, "onnx_from_network", onnx_of_edition)
+    patch.setattr(recipes, "onnx_from_network", onnx_of_edition)
 
 
 def add_engine(folder: Path) -> Path:
@@ -398,11 +398,13 @@ def test_e4_a_graph_that_scores_otherwise_is_not_published_and_the_worst_clip_ke
         )
         return file_from_onnx(model, onnx_metadata(workplace.graphs[input_kind]))
 
-    monkeypatch.setattr(publish, "onnx_from_network", perturbed)
+    monkeypatch.setattr(recipes, "onnx_from_network", perturbed)
     out = shutil.copytree(workplace.old, tmp_path / "work/bundle")
     run = shutil.copytree(workplace.run, tmp_path / "run")
     ended = Child(command("export", run, "--out", out), tmp_path).wait()
-    assert_refused(ended, 5, "model.onnx | scores differ from PyTorch's by", "at most 1e-04", "not published")
+    assert_refused(
+        ended, 5, "model.onnx | scores differ from PyTorch's by", "the limit is 1e-04", "not published"
+    )
     with np.load(run / "parity-worst.npz") as worst:
         assert worst["waveform"].shape == (39_840,)
         assert worst["expected"].shape == (2,)
@@ -1034,11 +1036,11 @@ def test_e12_a_builder_that_gives_nothing_gives_no_engine(
     out = shutil.copytree(workplace.old, tmp_path / "work/bundle")
     ended = Child(command("export", workplace.run, "--out", out, "--trt"), tmp_path).wait()
     assert ended.code == 5
-    assert "tensorrt_rtx | no engine and no reason" in ended.stderr
+    assert "tensorrt_rtx | it built no engine and gave no reason" in ended.stderr
     assert set(everything(out)) == {"bundle.json", "model.onnx", "model.waveform.onnx", "model.yaml"}
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
     ended = Child(command("export", workplace.run, "--out", out, "--require", "trt"), tmp_path).wait()
-    assert_refused(ended, 5, "tensorrt_rtx | no engine and no reason", "nothing was published")
+    assert_refused(ended, 5, "tensorrt_rtx | it built no engine and gave no reason", "nothing was published")
 
 
 # --- E13: what may be replaced ---

@@ -161,22 +161,23 @@ def _check(
 ) -> None:
     """Refuses what cannot become a corpus, before anything is written."""
     if speakers < 3:
-        raise ConfigError(f"speakers | {speakers} | at least 3, one for each split | ask for more speakers")
+        raise ConfigError("speakers", str(speakers), wanted="at least 3, one for each split")
     if clips < speakers:
-        raise ConfigError(
-            f"clips | {clips} | at least one for each of {speakers} speakers | ask for more clips"
-        )
+        raise ConfigError("clips", str(clips), wanted=f"at least {speakers}, one for each speaker")
     if seed < 0:
-        raise ConfigError(f"seed | {seed} | an integer of at least 0 | choose another seed")
+        raise ConfigError("seed", str(seed), wanted="at least 0")
     if min(split) <= 0 or abs(sum(split) - 1) > 1e-6:
         raise ConfigError(
-            f"split | {split} | three positive shares that add up to 1 | for instance 0.6 0.25 0.15"
+            "split",
+            str(split),
+            wanted="three positive shares that add up to 1",
+            fix="for example 0.6 0.25 0.15",
         )
     if workers is not None and workers < 1:
-        raise ConfigError(f"workers | {workers} | at least 1 | leave it out to use every CPU")
+        raise ConfigError("workers", str(workers), wanted="at least 1", fix="leave it out to use every CPU")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(
-            f"{out} | exists and is not an empty folder | a new folder | choose another or remove it"
+            str(out), "not an empty folder", wanted="a new folder", fix="choose another one, or remove it"
         )
 
 

@@ -158,7 +158,12 @@ def evaluate(
     """
     runs = runs_of_seeds(run)
     if submission and len(runs) > 1:
-        raise ConfigError(f"--submission | {run} holds {len(runs)} runs | expected one of them")
+        raise ConfigError(
+            "--submission",
+            f"{run} holds {len(runs)} runs",
+            wanted="one run",
+            fix=f"name one, such as {runs[0]}",
+        )
     epochs, seeds = [], []
     for one in runs:
         evaluated = _Evaluated.of_run(one, data)
@@ -188,11 +193,17 @@ def runs_of_seeds(folder: Path) -> list[Path]:
             text for key, text in differences(configs[0], config).items() if key not in {"seed", "device"}
         ]:
             raise ConfigError(
-                f"{run} | unlike {runs[0].name}: {'; '.join(unlike)} | expected runs that differ in their seed"
+                str(run),
+                f"unlike {runs[0].name}: {'; '.join(unlike)}",
+                wanted="runs that differ in nothing but their seed",
+                fix="name a single run, or move the others out of the folder",
             )
         if (done := read_info(RunFolder(run).last).epoch) < config.optim.epochs:
             raise ConfigError(
-                f"{run} | {done} of {config.optim.epochs} epochs | expected finished runs | go on with it first"
+                str(run),
+                f"{done} of {config.optim.epochs} epochs",
+                wanted="finished runs",
+                fix=f"finish it: rrtn train --resume --out {run}",
             )
     return runs
 
@@ -219,7 +230,7 @@ class _Evaluated:
     def predictions(self, name: str, device: torch.device = _CPU) -> Predictions:
         split = self.data.splits[name]
         if not split.clips:
-            raise DataError(f"{self.data.path} | no clips in its {name} split | expected some")
+            raise DataError(str(self.data.path), f"its {name} split has no clips", wanted="at least one")
         clips = self.clips(name, device)
         network, frontend = self.network.to(device), LogMel(self.config.frontend).to(device)
         with Progress(f"predict {name}", len(clips), "clips") as bar:
@@ -255,11 +266,14 @@ def _comparison(run: Path, seeds: Sequence[Predictions], other: Path, data: Path
     theirs = [predictions_of_run(one, data=data) for one in runs_of_seeds(other)]
     if not all(same_clips(seeds[0], their) for their in theirs):
         raise DataError(
-            f"--compare {other} | other clips, targets or ratings than {run} | expected runs on the same data"
+            f"--compare {other}",
+            f"other clips, targets or ratings than {run}",
+            wanted="runs on the same data",
+            fix="evaluate both on the same data: add --data DIR",
         )
     if len(theirs) != len(seeds):
         raise ConfigError(
-            f"--compare {other} | {len(theirs)} seeds | {run} has {len(seeds)} | expected as many"
+            f"--compare {other}", f"{len(theirs)} seeds", wanted=f"{len(seeds)}, as many as {run} has"
         )
     return compare(_scores(seeds), _scores(theirs), seeds[0].rated, seeds[0].speakers)
 

@@ -273,7 +273,10 @@ def table_of_runs(runs: TableRuns, *, resamples: int = RESAMPLES) -> Table2:
 def _check_alike(out: Path, every: Sequence[Predictions]) -> None:
     if not all(same_clips(every[0], other) for other in every):
         raise DataError(
-            f"{out} | runs on other clips, targets or ratings | expected one data set | take another --out"
+            str(out),
+            "its runs are on different clips, targets or ratings",
+            wanted="one data set",
+            fix="choose another --out",
         )
 
 

@@ -30,6 +30,9 @@ from ..plan import network_from_config, plan_from_config
 from ..run_folder import RunFolder
 
 
+_OF_SIGNALS: Final = 128  # an exit code above it is 128 and the number of a signal
+
+
 class Table2Row(NamedTuple):
     """One of the table's, and what the paper reached on Hume-VB's development set."""
 
@@ -64,7 +67,7 @@ def rows_of(encoders: Sequence[str] = (), methods: Sequence[str] = ()) -> tuple[
     for flag, names, known in (("--encoders", encoders, ENCODERS), ("--methods", methods, get_args(Method))):
         if unknown := [name for name in names if name not in known]:
             raise ConfigError(
-                f"{flag} | {', '.join(unknown)} | expected some of {', '.join(known)}, with commas"
+                flag, ", ".join(unknown), wanted=f"some of {', '.join(known)}, separated by commas"
             )
     return tuple(
         row
@@ -151,7 +154,7 @@ def table_runs(config: Config, *, out: Path, seeds: int, rows: tuple[Table2Row, 
     Raises ConfigError, DataError.
     """
     if seeds < 1:
-        raise ConfigError(f"--seeds | {seeds} | expected at least 1")
+        raise ConfigError("--seeds", str(seeds), wanted="at least 1")
     plan = plan_from_config(replace(config, seed=0))
     runs = TableRuns(out=out, config=plan.config, seeds=seeds, rows=rows, notes=plan.notes)
     for job in runs.jobs():
@@ -179,7 +182,7 @@ def train_rows(runs: TableRuns, *, say: Callable[[str], None], at_run: Callable[
             later = sum(costs[after.row.name] * after.epochs_left for after in jobs[number:])
             label = f"{number}/{len(jobs)} {job.row.name} seed {job.seed}"
             say(f"{label}: {job.state}")
-            with _measured(runs, job), _going_on_by_the_same_command(job):
+            with _measured(runs, job), _resumed_by_the_table():
                 train(
                     plan_from_config(runs.config_of(job.row, job.seed)),
                     job.folder,
@@ -213,8 +216,10 @@ def _check_settings(runs: TableRuns, job: TableRun) -> None:
     changed = differences(config_from_toml(path), runs.config_of(job.row, job.seed))
     if refused := [text for key, text in changed.items() if key not in MAY_DIFFER]:
         raise ConfigError(
-            f"{job.folder} | made with other settings: {'; '.join(refused)} | one table has one setting | "
-            "take the old ones, or another --out"
+            str(job.folder),
+            f"made with other settings: {'; '.join(refused)}",
+            wanted="one setting for the whole table",
+            fix="use the old settings, or choose another --out",
         )
 
 
@@ -230,21 +235,25 @@ def _check_data(runs: TableRuns) -> None:
         was = read_info(RunFolder(job.folder).last).data_sha256
         if was != digests[drawn]:
             raise ConfigError(
-                f"{job.folder} | its data was {was[:12]}, now it is {digests[drawn][:12]} | clips or ratings were changed | "
-                "restore them, or take another --out"
+                str(job.folder),
+                f"clips or ratings have changed: sha256 was {was[:12]} and is now {digests[drawn][:12]}",
+                wanted="the data that its runs were trained on",
+                fix="restore the data, or choose another --out",
             )
 
 
 @contextmanager
-def _going_on_by_the_same_command(job: TableRun) -> Iterator[None]:
-    """And not by the one run's."""
+def _resumed_by_the_table() -> Iterator[None]:
+    """Errors inside then name the table's command, not the one that resumes a single run."""
     try:
         yield
     except StoppedError as error:
-        told = str(error)
-        for of_run in (f"go on with: rrtn train --resume --out {job.folder}", "go on with --resume"):
-            told = told.replace(of_run, "the same command goes on")
-        raise StoppedError(told, exit_code=error.exit_code) from error
+        again = "run the same command again: it continues where this one stopped"
+        by_signal = error.exit_code > _OF_SIGNALS
+        fix = again if by_signal else f"remove the cause and {again}"
+        raise StoppedError(
+            error.subject, error.came, wanted=error.wanted, fix=fix, exit_code=error.exit_code
+        ) from error
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from ...runtime.arrays import Float64
 from ...runtime.errors import ConfigError, ModelError
 from ...runtime.frontend import hann, mel_filterbank
 from ...runtime.spec import FrontendSpec
-from .encoders import Encoder, PannsCnn
+from .encoders import ENCODERS, Encoder, PannsCnn
 
 # Of the largest value. Right files differ by float32's rounding, 6e-8; an f_max that is 1 Hz off
 # already makes 9e-4.
@@ -46,9 +46,11 @@ def initialisation_from_panns(path: Path, encoder: Encoder, spec: FrontendSpec) 
     The hop is the one setting of a frontend that such a file does not hold.
     """
     if not isinstance(encoder, PannsCnn):
-        came = type(encoder).__name__.lower()
+        fitting = [name for name, kind in ENCODERS.items() if issubclass(kind, PannsCnn)]
         raise ConfigError(
-            f"--init | --encoder {came} | PANNs checkpoints fit cnn10 and cnn14 | choose one of them"
+            "--init",
+            f"a PANNs checkpoint does not fit the encoder {type(encoder).__name__}",
+            fix=f"choose --encoder {' or --encoder '.join(fitting)}",
         )
     state = _state(path)
     differences = _frontend_differences(path, state, spec)

@@ -398,7 +398,7 @@ class TestLayers:
 
     def test_resnet18_has_none(self, tmp_path: Path, state: State) -> None:
         with pytest.raises(
-            ConfigError, match=r"^--init \| --encoder resnet18 \| PANNs checkpoints fit cnn10 and cnn14"
+            ConfigError, match=r"^--init \| .* ResNet18 \| choose --encoder cnn10 or --encoder cnn14$"
         ):
             initialisation_from_panns(
                 saved(tmp_path / "panns.pth", state), encoder_from_name("resnet18", n_mels=64), SPEC
