@@ -7,7 +7,13 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+PAGES = {  # of the root -> of the site
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
+    "CITATION.cff": "CITATION.cff",
+}
 RESULTS = "benchmarks/results"
 PACKAGE = ROOT / ".types/docs/rrtn"  # mkdocs.yml names its parent
 
@@ -27,21 +33,16 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the root's pages, and the results of benchmarks that pages link to."""
     for source, page in PAGES.items():
-        files.append(File.generated(config, page, content=site_links((ROOT / source).read_text())))
+        files.append(File.generated(config, page, content=(ROOT / source).read_text()))
     for result in sorted((ROOT / RESULTS).rglob("*.json*")):
-        files.append(
-            File.generated(config, f"results/{result.relative_to(ROOT / RESULTS)}", abs_src_path=str(result))
-        )
+        page = f"results/{result.relative_to(ROOT / RESULTS)}"
+        files.append(File.generated(config, page, abs_src_path=str(result)))
     return files
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Links out of docs/ as the repository has them -> as the site has them."""
+    """Links and pictures as the repository has them, from its root or from docs/ -> as the site has them."""
+    markdown = re.sub(r'(\]\(|src=")docs/', r"\1", markdown)
     for source, page in {f"{RESULTS}/": "results/", **PAGES}.items():
-        markdown = markdown.replace(f"](../{source}", f"]({page}")
+        markdown = re.sub(rf"\]\((\.\./)?{re.escape(source)}", f"]({page}", markdown)
     return markdown
-
-
-def site_links(markdown: str) -> str:
-    """Links and pictures as the root's pages have them -> as docs/ has them."""
-    return re.sub(r"(\]\(|src=\"|srcset=\")docs/", r"\1", markdown)

@@ -41,7 +41,10 @@ EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name, which 
 
 
 class Watch:
-    """Counts how often a file is opened, by any process and under any name: inotify watches what a name leads to."""
+    """Counts how often a file is opened, by any process and under any name.
+
+    inotify watches what a name leads to.
+    """
 
     def __init__(self, path: Path) -> None:
         libc = ctypes.CDLL(None, use_errno=True)

@@ -67,20 +67,16 @@ def on_terminal(command: str, folder: Path) -> str:
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = {
-        **os.environ,
-        "PATH": path,
-        "RRTN_CACHE": str(folder / "cache"),
-        "COLUMNS": str(COLUMNS),
-        "TERM": "dumb",
-    }
+    env = {**os.environ, "PATH": path, "RRTN_CACHE": str(folder / "cache"), "TERM": "xterm"}
+    env["COLUMNS"] = str(COLUMNS)
     with subprocess.Popen(["bash", "-c", command], cwd=folder, env=env, stdout=theirs, stderr=theirs):
         os.close(theirs)
         shown = b"".join(read_all(ours)).decode()
+    shown = re.sub(
+        r"[^\n]*\n[^\n]*\x1b\[1A", "", shown
+    )  # the cursor goes up and wipes a finished progress bar
     lines = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown).split("\n")
-    return "\n".join(
-        line.rstrip("\r").rpartition("\r")[2] for line in lines
-    )  # \r: a progress bar, overwritten
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)  # \r: overwritten
 
 
 def read_all(descriptor: int) -> Iterator[bytes]:

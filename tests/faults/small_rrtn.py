@@ -2,7 +2,7 @@
 hundred times.
 
     python small_rrtn.py train ...    what `python -m rrtn train ...` does
-    python small_rrtn.py --serve      the same in a forked child for each order on stdin, without importing torch again
+    python small_rrtn.py --serve      the same in a forked child for each order on stdin
 
 An order is one line of JSON: {"start": {"argv", "cwd", "env", "before", "out", "err"}} is answered
 by the child's process id, {"wait": id} by its exit code. `before` is Python that the child runs
