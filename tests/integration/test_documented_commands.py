@@ -23,9 +23,9 @@ import pytest
 import typer
 from rrtn.cli import app
 from rrtn.train.data.corpus import synthesise
+from rrtn_processes import Server
 
 ROOT = Path(__file__).parents[2]
-SMALL_RRTN = ROOT / "tests/faults/small_rrtn.py"
 PATHS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")))
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in PATHS}
 PROGRAMS = ("rrtn", "make", "python", "torchrun", "pip", "ray", "sbatch")
@@ -71,6 +71,7 @@ SLOW = (
     "rrtn data synth corpus --clips 8000 --speakers 240 --seed 0",
     "rrtn train --data corpus --method vanilla --epochs 4 --batch-size 64",
     "rrtn evaluate",
+    "rrtn data synth OUT",
     "rrtn data synth OUT --clips 20000 --speakers 570",
     "rrtn data synth small --clips 400 --speakers 40 --seed 0",
     "rrtn train --data small --config fixed.toml --epochs 5 --batch-size 16 --precision bf16 "
@@ -102,12 +103,23 @@ BEFORE = {
     "OMP_NUM_THREADS=1 rrtn table2": "mv runs/table2 runs/before",  # likewise
 }
 PYTHON = shlex.quote(sys.executable)
+# What needs torch is forked from a process that has it, with the small encoder.
+SERVER = f"rrtn-{os.getpid()}"
 SMALL = f"""#!/bin/sh
 case "$1" in
-    train|table2|evaluate|report|export|parity)
-        OMP_NUM_THREADS=1 exec {PYTHON} {shlex.quote(str(SMALL_RRTN))} "$@";;
+    train|table2|evaluate|report|export|parity) exec {PYTHON} -IS "$(dirname "$0")/client.py" {SERVER} "$@";;
     *) exec {PYTHON} -m rrtn "$@";;
 esac
+"""
+CLIENT = """
+import json, os, socket, sys
+
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect("\\0" + sys.argv[1])
+    order = json.dumps({"argv": sys.argv[2:], "cwd": os.getcwd(), "env": dict(os.environ)}).encode()
+    socket.send_fds(server, [len(order).to_bytes(4, "big")], [0, 1, 2])
+    server.sendall(order)
+    sys.exit(int(server.recv(4) or 1))
 """
 SBATCH = """#!/bin/bash
 # --array=0-15 --wrap SCRIPT: the jobs one after the other
@@ -189,6 +201,7 @@ def prepare(folder: Path, *, small: bool) -> None:
     executable(folder / "bin/sbatch", SBATCH)
     if small:
         executable(folder / "bin/rrtn", SMALL)
+        executable(folder / "bin/client.py", CLIENT)
     run(
         "rrtn train --data DIR --epochs 1 --batch-size 16 --out runs/my-run && rrtn export && cp -r "
         "runs/my-run RUN2",
@@ -202,8 +215,9 @@ Workplace = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+def prepared(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
     """-> the folder, made once with the small encoder and once with the real ones."""
+    server.ask({"listen": SERVER})
 
     @functools.cache
     def make(small: bool) -> Path:
