@@ -154,7 +154,7 @@ class TestWhatIsLoaded:
     def test_the_embedding_of_a_waveform_is_panns_own(
         self, name: str, channels: tuple[int, ...], seconds: int, tmp_path: Path
     ) -> None:
-        theirs, ours = random_panns(channels), encoder_from_name(name, n_mels=64).eval()  # type: ignore[arg-type]
+        theirs, ours = random_panns(channels), encoder_from_name(name, n_mels=64).eval()
         path = saved(tmp_path / "panns.pth", theirs.state_dict())
         found = initialisation_from_panns(path, ours, SPEC)
         path.unlink()
