@@ -14,6 +14,7 @@ answers the exit code.
 import contextlib
 import ctypes
 import gc
+import importlib
 import itertools
 import json
 import os
@@ -75,6 +76,8 @@ def run(argv: list[str]) -> None:
 
 
 def serve() -> None:
+    for name in ("rrtn.export.publish", "networkx", "onnxscript"):  # what an export imports, for two seconds
+        importlib.import_module(name)
     gc.freeze()  # a child that collects garbage would copy every page
     for line in sys.stdin:
         order = json.loads(line)
