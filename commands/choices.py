@@ -13,7 +13,10 @@ _TRAIN: Final = Path(__file__).parents[1] / "train"
 
 def _names(variable: str, *, module: str) -> tuple[str, ...]:
     """The quoted names in `variable = ...` at the top level of a module, in their order."""
-    source = (_TRAIN / module).read_text(encoding="utf-8")
+    path = _TRAIN / module
+    if not path.is_file():  # a program that was frozen without its sources
+        return ("see the documentation",)
+    source = path.read_text(encoding="utf-8")
     value = re.search(rf"^{variable}\b[^=]*=(.+?)^\S", source, flags=re.MULTILINE | re.DOTALL)
     assert value
     return tuple(re.findall(r'"([a-z0-9-]+)"', value[1]))

@@ -37,7 +37,7 @@ class DataConfig:
         object.__setattr__(self, "targets", tuple(self.targets))
         if not 0 < self.fraction <= 1:
             raise ConfigError(
-                f"--fraction (data.fraction) | {self.fraction} | expected more than 0, at most 1"
+                "--fraction (data.fraction)", str(self.fraction), wanted="more than 0, at most 1"
             )
 
 
@@ -113,7 +113,9 @@ class RuwlConfig:
         )
         if len(self.lambdas) != 3 or len(self.c) != 3 or not right:
             raise ConfigError(
-                "ruwl.lambdas, ruwl.c | expected three numbers each, no lambda under 0 and no c of 0"
+                "ruwl.lambdas, ruwl.c",
+                f"{self.lambdas}, {self.c}",
+                wanted="three numbers each, no lambda under 0 and no c of 0",
             )
         _check_choice("ruwl.mode", self.mode, get_args(RuwlMode))
         _check_least("ruwl.lr", self.lr, 0)
@@ -138,10 +140,10 @@ class OptimConfig:
         _check_least("--batch-size (optim.batch_size)", self.batch_size, 0)
         if self.batch_size == 1:
             raise ConfigError(
-                "--batch-size (optim.batch_size) | 1 | CCC and Barlow Twins need at least 2 clips"
+                "--batch-size (optim.batch_size)", "1", wanted="at least 2: the losses compare clips"
             )
         if not 0 < self.lr < 10:
-            raise ConfigError(f"--lr (optim.lr) | {self.lr} | expected more than 0, usually about 0.001")
+            raise ConfigError("--lr (optim.lr)", str(self.lr), wanted="more than 0, usually about 0.001")
         for name in ("eps", "weight_decay", "warmup_epochs"):
             _check_least(f"optim.{name}", getattr(self, name), 0)
         _check_choice("optim.schedule", self.schedule, get_args(Schedule))
@@ -184,12 +186,12 @@ class Config:
     def __post_init__(self) -> None:
         _check_least("--seed (seed)", self.seed, 0)
         if self.seed >= 2**63:
-            raise ConfigError(f"--seed (seed) | {self.seed} | expected less than 2^63")
+            raise ConfigError("--seed (seed)", str(self.seed), wanted="less than 2^63")
         _check_choice("--device (device)", self.device, get_args(TrainingDevice))
         _check_choice("--precision (precision)", self.precision, get_args(Precision))
         _check_choice("--compile (compile)", self.compile, get_args(CompileMode))
         if not self.checkpoint_minutes > 0:
-            raise ConfigError(f"checkpoint_minutes | {self.checkpoint_minutes} | expected more than 0")
+            raise ConfigError("checkpoint_minutes", str(self.checkpoint_minutes), wanted="more than 0")
         self._check_effects()
 
     def _check_effects(self) -> None:
@@ -205,7 +207,7 @@ class Config:
         mine, defaults = flat_settings(self.to_dict()), flat_settings(_defaults())
         for key, value in mine.items():
             if value != defaults[key] and any(f"{key}.".startswith(f"{name}.") for name in without_effect):
-                raise ConfigError(f"{key} = {value!r} | without effect with {chosen} | leave it out")
+                raise ConfigError(f"{key} = {value!r}", f"has no effect with {chosen}", fix="leave it out")
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as they come back from TOML and JSON."""
@@ -261,7 +263,7 @@ def flat_settings(document: Mapping[str, Any], prefix: str = "") -> dict[str, An
 def _from_dict(kind: Any, document: Mapping[str, Any], *, source: str, prefix: str) -> Any:
     fields = {item.name: item for item in dataclasses.fields(kind)}
     if unknown := [prefix + key for key in document if key not in fields]:
-        raise ConfigError(f"{source} | unknown: {', '.join(unknown)} | known here: {', '.join(fields)}")
+        raise ConfigError(source, f"unknown: {', '.join(unknown)}", wanted=f"some of {', '.join(fields)}")
     values = {
         key: _value(_default(fields[key]), value, source=source, key=prefix + key)
         for key, value in document.items()
@@ -271,7 +273,7 @@ def _from_dict(kind: Any, document: Mapping[str, Any], *, source: str, prefix: s
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"{source} | {error}") from error
+        raise ConfigError(source, str(error)) from error
 
 
 def _value(default: Any, value: object, *, source: str, key: str) -> Any:
@@ -299,15 +301,15 @@ def _default(item: "dataclasses.Field[Any]") -> Any:
 def _checked(value: Any, expected: Any, *, source: str, key: str) -> Any:
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         name = getattr(expected, "__name__", str(expected))
-        raise ConfigError(f"{source} | {key} = {value!r} | expected {name}")
+        raise ConfigError(source, f"{key} = {value!r}", wanted=name)
     return value
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ConfigError(f"{name} | {value!r} | expected one of {', '.join(choices)}")
+        raise ConfigError(name, repr(value), wanted=f"one of {', '.join(choices)}")
 
 
 def _check_least(name: str, value: float, least: int) -> None:
     if not value >= least:  # NaN is not, either
-        raise ConfigError(f"{name} | {value} | expected at least {least}")
+        raise ConfigError(name, str(value), wanted=f"at least {least}")

@@ -35,9 +35,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path} | {error.strerror} | expected a TOML file of settings") from error
+        raise ConfigError(str(path), str(error.strerror), wanted="a TOML file of settings") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} | {error} | expected TOML") from error
+        raise ConfigError(str(path), str(error), wanted="TOML") from error
 
 
 def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,6 +68,8 @@ def changes_on_resume(old: Config, new: Config) -> list[str]:
     changed = differences(old, new)
     if refused := [text for key, text in changed.items() if key not in allowed]:
         raise ConfigError(
-            f"--resume | other settings than the run's: {'; '.join(refused)} | start a new run for them"
+            "--resume",
+            f"other settings than the run's: {'; '.join(refused)}",
+            fix="start a new run with them",
         )
     return list(changed.values())

@@ -310,7 +310,9 @@ class _Writer:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise MissingExtraError(
-                f'{error.name or "tensorboard"} | not installed | needed for TensorBoard | pip install "rrtn[tensorboard]"'
+                error.name or "tensorboard",
+                "not installed, and --tensorboard needs it",
+                fix='pip install "rrtn[tensorboard]"',
             ) from error
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._type = folder, SummaryWriter

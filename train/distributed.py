@@ -54,7 +54,10 @@ def world_from_environment() -> World:
         return World()
     if len(found) < len(names):
         raise ConfigError(
-            f"environment | only {', '.join(found)} | expected {', '.join(names)}, or none | start with torchrun"
+            "environment",
+            f"only {', '.join(found)}",
+            wanted=f"{', '.join(names)}, or none",
+            fix="start with torchrun",
         )
     return World(*map(int, found.values()))
 
@@ -80,7 +83,9 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
         if not lost and "/gloo/" not in str(error):
             raise
         raise StoppedError(
-            f"torchrun | rank {world.rank} has lost another process | that one's message says why | then go on with --resume"
+            "torchrun",
+            f"rank {world.rank} has lost another process",
+            fix="read that process's message, then continue with --resume",
         ) from error
     finally:
         if dist.is_initialized():
@@ -114,7 +119,7 @@ def check_equal(world: World, what: str, value: str) -> None:
     dist.all_gather_object(values, value)
     if len(set(values)) > 1:
         seen = ", ".join(f"rank {rank} {found}" for rank, found in enumerate(values))
-        raise ConfigError(f"torchrun | {what} differs: {seen} | expected the same on all ranks")
+        raise ConfigError("torchrun", f"{what} differs: {seen}", wanted="the same on all ranks")
 
 
 def any_rank(world: World, flag: bool, device: torch.device) -> bool:

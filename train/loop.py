@@ -72,7 +72,7 @@ def train(
     folder = RunFolder(run)
     if not resume and folder.is_begun():
         raise ConfigError(
-            f"--out {run} | holds a run already | go on with --resume, or choose another folder"
+            f"--out {run}", "holds a run already", fix="continue with --resume, or choose another folder"
         )
     if resume and (done := _finished(plan, folder)):
         return done
@@ -82,8 +82,10 @@ def train(
             return _train(plan, folder, resume, strict_resume, world, part)
     except torch.OutOfMemoryError as error:
         raise StoppedError(
-            f"{run} | {str(error).splitlines()[0]} | batch {plan.config.optim.batch_size}: take --precision bf16, more GPUs "
-            "(torchrun), or a smaller --batch-size, which is another experiment: the losses are over the batch"
+            str(run),
+            f"batch {plan.config.optim.batch_size}: {str(error).splitlines()[0]}",
+            fix="use --precision bf16, more GPUs (torchrun), or a smaller --batch-size; that is another "
+            "experiment, since the losses are over the batch",
         ) from error
 
 
@@ -194,13 +196,17 @@ def device_from_config(config: Config, world: World) -> torch.device:
     """`auto` is CUDA where it is there; each rank of a machine has its own GPU. Raises ConfigError."""
     if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         if config.precision == "tf32":
-            raise ConfigError("--precision tf32 | on the CPU | TF32 is a GPU's | use fp32 or bf16")
+            raise ConfigError(
+                "--precision tf32", "TF32 exists on GPUs only, and this is a CPU", fix="use fp32 or bf16"
+            )
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ConfigError("--device cuda | torch sees no CUDA GPU | see: rrtn doctor, or use --device cpu")
+        raise ConfigError("--device cuda", "torch sees no CUDA GPU", fix="rrtn doctor, or use --device cpu")
     if world.local_rank >= torch.cuda.device_count():
         raise ConfigError(
-            f"torchrun | local rank {world.local_rank} | {torch.cuda.device_count()} GPUs | start one process a GPU"
+            "torchrun",
+            f"local rank {world.local_rank}, and {torch.cuda.device_count()} GPUs",
+            fix="start one process for each GPU",
         )
     device = torch.device("cuda", world.local_rank)
     torch.cuda.set_device(device)
@@ -216,7 +222,10 @@ def _initialised(network: TwinsNetwork, config: Config) -> str:
         if initial.melw_difference is None
         else f"; its mel filters are ours within {initial.melw_difference:.1e}"
     )
-    return f"{config.model.init}: {len(initial.used)} tensors taken, dropped: {', '.join(initial.dropped)}{frontend}"
+    return (
+        f"{config.model.init}: {len(initial.used)} tensors taken, dropped: "
+        f"{', '.join(initial.dropped)}{frontend}"
+    )
 
 
 def data_digest(plan: TrainingPlan) -> str:
@@ -288,7 +297,9 @@ def _stop(
         saver.wait()
     number = interruption.signal or 15  # another rank's
     raise StoppedError(
-        f"{run.path} | stopped by a signal at step {info.step} | saved | go on with: rrtn train --resume --out {run.path}",
+        str(run.path),
+        f"stopped by a signal at step {info.step}, and saved",
+        fix=f"rrtn train --resume --out {run.path}",
         exit_code=128 + number,
     )
 
@@ -301,8 +312,9 @@ def _check_finite(stepper: Stepper, epoch: Epoch, training: SplitClips, number: 
     names = ", ".join(training.names[i] for i in samples[:8])
     more = f" and {len(samples) - 8} more" if len(samples) > 8 else ""
     raise StoppedError(
-        f"epoch {number + 1}, step {bad + 1} | loss or gradient is not finite | no weight was changed by it; clips of the "
-        f"batch: {names}{more} | lower --lr, or look at these clips; the last checkpoint is whole"
+        f"epoch {number + 1}, step {bad + 1}",
+        f"loss or gradient is not finite, and no weight was changed; clips of the batch: {names}{more}",
+        fix="lower --lr, or look at these clips; the last checkpoint is whole",
     )
 
 
@@ -313,7 +325,7 @@ def _record(
     per_target = ccc_challenge(scores, validation.ratings.cpu())
     if not np.isfinite(per_target).all():
         raise StoppedError(
-            f"epoch {epoch} | Val CCC is not finite: {per_target} | the last checkpoint is whole"
+            f"epoch {epoch}", f"Val CCC is not finite: {per_target}", fix="the last checkpoint is whole"
         )
     means = dict(zip(SUMS, (stepper.sums / plan.steps_per_epoch).tolist(), strict=True))
     if plan.config.model.has_second_view:

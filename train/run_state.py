@@ -49,8 +49,10 @@ def restored(
         write_bytes(run.last / POINTER, (run.last / PREVIOUS).read_bytes())
     if info.data_sha256 != fresh.data_sha256:
         raise ConfigError(
-            f"--resume | the data is {fresh.data_sha256[:12]}, the run's was {info.data_sha256[:12]} | "
-            "clips or ratings were changed | restore them, or start a new run"
+            "--resume",
+            f"clips or ratings were changed: the data is {fresh.data_sha256[:12]}, "
+            f"the run's was {info.data_sha256[:12]}",
+            fix="restore them, or start a new run",
         )
     if info.versions != fresh.versions:
         old = info.versions
@@ -116,7 +118,10 @@ def append_history(run: RunFolder, record: dict[str, Any]) -> None:
             file.write(line)
     except OSError as error:
         raise StoppedError(
-            f"{path} | {error.strerror} | needs {len(line):,} bytes | make room, then go on with --resume"
+            str(path),
+            str(error.strerror),
+            wanted=f"room for {len(line):,} bytes",
+            fix="make room and continue with --resume",
         ) from error
 
 

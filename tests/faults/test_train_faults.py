@@ -908,7 +908,8 @@ def test_t22_a_data_folder_that_vanishes_is_missed_at_the_next_start_only(
 NO_CHILDREN = """
 import sys
 def watch(event, arguments):
-    if event.startswith(("os.fork", "os.posix_spawn", "os.spawn", "os.exec", "os.system", "subprocess.", "_posixsubprocess.")):
+    starts = "os.fork", "os.posix_spawn", "os.spawn", "os.exec", "os.system", "subprocess."
+    if event.startswith((*starts, "_posixsubprocess.")):
         raise SystemError(f"a child process: {event}")
     if event == "open" and str(arguments[0]).startswith("/dev/shm") or event == "_posixshmem.shm_open":
         raise SystemError(f"shared memory: {event} {arguments}")
@@ -1167,37 +1168,70 @@ QUOTED_NEWLINE = both(cell(2, COUNTRY, '"United\nStates"'), cell(4, FEAR, "1.5")
 REFUSED: dict[str, tuple[Callable[[Lines], Lines | bytes], tuple[str, ...]]] = {
     "file missing": (rows(ABSENT[0]), ("line 16 (1 in all)", "00090.wav is not in")),
     "files missing": (rows(*ABSENT), ("lines 16, 17, 18 and 2 more (5 in all)", "00090.wav is not in")),
-    "duplicate conflicting": (rows("[00002],Train,x,USA,30,0.1,0.2"), ("line 16 (1 in all)", "File_ID stands above")),
-    "duplicate written otherwise": (rows("00002.wav,Val,x,USA,30,0.1,0.2"), ("line 16 (1 in all)", "File_ID stands above")),
-    "duplicate in two splits": (lambda x: [*x, x[3].replace("Train", "Val")], ("line 16 (1 in all)", "File_ID stands above")),
+    "duplicate conflicting": (
+        rows("[00002],Train,x,USA,30,0.1,0.2"),
+        ("line 16 (1 in all)", "File_ID stands above"),
+    ),
+    "duplicate written otherwise": (
+        rows("00002.wav,Val,x,USA,30,0.1,0.2"),
+        ("line 16 (1 in all)", "File_ID stands above"),
+    ),
+    "duplicate in two splits": (
+        lambda x: [*x, x[3].replace("Train", "Val")],
+        ("line 16 (1 in all)", "File_ID stands above"),
+    ),
     "NaN": (cell(5, AWE, "NaN"), ("line 5 (1 in all)", "Awe is not a number")),
     "infinity": (cell(5, AWE, "inf"), ("line 5 (1 in all)", "Awe is not a number")),
     "infinity in float32 only": (cell(5, AWE, "1e39"), ("line 5 (1 in all)", "Awe is out of range")),
     "blank in Train": (cell(6, FEAR, ""), ("line 6 (1 in all)", "Fear is blank")),
     "blank in Val": (cell(11, FEAR, " "), ("line 11 (1 in all)", "Fear is blank")),
-    "above 1": (both(cell(3, AWE, "1.01"), cell(9, AWE, "7")), ("lines 3, 9 (2 in all)", "Awe is out of range", "0 to 1")),
+    "above 1": (
+        both(cell(3, AWE, "1.01"), cell(9, AWE, "7")),
+        ("lines 3, 9 (2 in all)", "Awe is out of range", "0 to 1"),
+    ),
     "below 0": (cell(12, FEAR, "-0.01"), ("line 12 (1 in all)", "Fear is out of range")),
     "out of range in Test": (cell(14, FEAR, "2"), ("line 14 (1 in all)", "Fear is out of range")),
     "text": (cell(7, FEAR, "high"), ("line 7 (1 in all)", "Fear is not a number", "--targets")),
     "no File_ID": (cell(1, FILE_ID, "Filename"), ("line 1 ", "no column File_ID", "has Filename, Split")),
     "no Split": (cell(1, SPLIT, "Part"), ("line 1 ", "no column Split", "has File_ID, Part")),
     "column twice": (cell(1, FEAR, "Awe"), ("line 1 ", "column 'Awe' twice")),
-    "semicolons": (lambda x: [line.replace(",", ";") for line in x], ("line 1 ", "no column File_ID", "';'", "with commas")),
+    "semicolons": (
+        lambda x: [line.replace(",", ";") for line in x],
+        ("line 1 ", "no column File_ID", "';'", "with commas"),
+    ),
     "below a quoted newline": (QUOTED_NEWLINE, ("line 5 (1 in all)", "Fear is out of range")),
-    "below a blank line": (lambda x: cell(4, FEAR, "9")([x[0], "", *x[1:]]), ("line 4 (1 in all)", "Fear is out of range")),
+    "below a blank line": (
+        lambda x: cell(4, FEAR, "9")([x[0], "", *x[1:]]),
+        ("line 4 (1 in all)", "Fear is out of range"),
+    ),
     "open quote": (cell(15, COUNTRY, '"USA'), ("line 15 ", "unexpected end of data")),
     "empty": (lambda _: b"", ("empty file", "File_ID, Split")),
     "header only": (lambda x: x[:1], ("no rows below the header",)),
-    "Latin-1": (lambda x: as_bytes(cell(6, COUNTRY, "Réunion")(x), encoding="latin-1"), ("line 6 ", "not UTF-8")),
+    "Latin-1": (
+        lambda x: as_bytes(cell(6, COUNTRY, "Réunion")(x), encoding="latin-1"),
+        ("line 6 ", "not UTF-8"),
+    ),
     "UTF-16": (lambda x: as_bytes(x, encoding="utf-16"), ("line 1 ", "not UTF-8")),
-    "ragged, short": (lambda x: [*x[:4], x[4].rsplit(",", 1)[0], *x[5:]], ("line 5 (1 in all)", "number of cells", "7 cells")),
+    "ragged, short": (
+        lambda x: [*x[:4], x[4].rsplit(",", 1)[0], *x[5:]],
+        ("line 5 (1 in all)", "number of cells", "7 cells"),
+    ),
     "ragged, long": (cell(5, COUNTRY, "Korea, South"), ("line 5 (1 in all)", "number of cells", "7 cells")),
-    "split unknown": (SPLIT_TYPOS, ("lines 2, 3, 5 and 1 more (4 in all)", "Split is 'train'", "Train, Val or Test")),
-    "path traversal": (cell(4, FILE_ID, "[../../etc/passwd]"), ("line 4 (1 in all)", "'[../../etc/passwd]'", "below wav/")),
+    "split unknown": (
+        SPLIT_TYPOS,
+        ("lines 2, 3, 5 and 1 more (4 in all)", "Split is 'train'", "Train, Val or Test"),
+    ),
+    "path traversal": (
+        cell(4, FILE_ID, "[../../etc/passwd]"),
+        ("line 4 (1 in all)", "'[../../etc/passwd]'", "below wav/"),
+    ),
     "parent alone": (cell(4, FILE_ID, ".."), ("line 4 (1 in all)", "File_ID is '..'")),
     "absolute path": (cell(4, FILE_ID, "/etc/passwd"), ("line 4 (1 in all)", "File_ID is '/etc/passwd'")),
-    "File_ID blank": (both(cell(4, FILE_ID, ""), cell(6, FILE_ID, "[]")), ("lines 4, 6 (2 in all)", "File_ID is ''")),
-}  # fmt: skip
+    "File_ID blank": (
+        both(cell(4, FILE_ID, ""), cell(6, FILE_ID, "[]")),
+        ("lines 4, 6 (2 in all)", "File_ID is ''"),
+    ),
+}
 
 
 @pytest.mark.parametrize("fault", REFUSED)
@@ -1289,7 +1323,10 @@ def test_t20_a_speaker_in_train_and_val_is_warned_of_loudly(
             cell(14, SUBJECT, "Bo"),
         )(csv_lines)
     )
-    warning = "SPEAKER LEAK: 2 speakers are in more than one split (first: Anna): validation figures will be too good"
+    warning = (
+        "SPEAKER LEAK: 2 speakers are in more than one split (first: Anna): validation "
+        "figures will be too good"
+    )
     assert read_data(folder).warnings == (warning,)
     ended = rrtn("train", "--data", folder, "--dry-run", "--json")
     assert ended.code == 0

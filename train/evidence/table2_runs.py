@@ -29,7 +29,6 @@ from ..method.flops import step_flops
 from ..plan import network_from_config, plan_from_config
 from ..run_folder import RunFolder
 
-
 _OF_SIGNALS: Final = 128  # an exit code above it is 128 and the number of a signal
 
 
