@@ -9,7 +9,7 @@ SOURCES := $(wildcard *.py) $(shell find $(ROOMS) -type f -not -path "*/__pycach
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check docs bench bench-compare soak clean
+.PHONY: demo test coverage mutants check docs bench bench-compare soak clean
 
 demo: $(INSTALLED)
 	$(BIN)/rrtn demo tests/fixtures/bursts
@@ -17,9 +17,19 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow"
 
+# The tests of the modules once more, slower; fails below the floor in pyproject.toml.
+coverage: $(INSTALLED)
+	$(BIN)/coverage run -m pytest -m "not slow" --timeout 900 tests/runtime tests/train tests/export tests/test_cli.py
+	$(BIN)/coverage report
+
+# An hour -> docs/mutants.md.
+mutants: $(DEPENDENCIES)
+	$(BIN)/python tests/mutants/run.py
+
 check: $(DEPENDENCIES) .types/rrtn docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy -p rrtn.runtime -p rrtn.train -p rrtn.export -p rrtn.commands -m rrtn.cli
 	$(BIN)/mypy benchmarks docs examples
 	PYTHONPATH=.types $(BIN)/lint-imports --no-cache
@@ -43,6 +53,7 @@ bench-compare: $(DEPENDENCIES)
 
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow --timeout 3600
+	$(MAKE) mutants
 
 clean:
 	rm -rf build site *.egg-info .types .mypy_cache .ruff_cache .pytest_cache

@@ -177,3 +177,25 @@ def unpacked_bundle(folder: Path) -> Path:
         members = [member for member in archive if member.name.startswith("before/whole/export/")]
         archive.extractall(folder, members, filter="data")
     return folder / "before/whole/export"
+
+
+def test_the_defaults_are_those_of_the_paper_and_of_panns() -> None:
+    assert FrontendSpec().to_dict() == {
+        "sampling_rate": 16_000,
+        "n_fft": 512,
+        "hop": 160,
+        "n_mels": 64,
+        "f_min": 50.0,
+        "f_max": 8_000.0,
+        "power_floor": 1e-10,
+        "frames": 250,
+        "pad": "silence",
+        "peak_dbfs": -3.0,
+    }
+
+
+def test_what_follows_from_a_spec() -> None:
+    spec = FrontendSpec()
+    assert (spec.clip_samples, spec.clip_seconds, spec.n_bins) == (39_840, 2.49, 257)
+    assert spec.peak == pytest.approx(0.7079457843841379)
+    assert [spec.frames_of(samples) for samples in (0, 159, 160, spec.clip_samples)] == [1, 1, 2, spec.frames]
