@@ -10,7 +10,8 @@ from rrtn.runtime import bundle, errors
 from rrtn.runtime.audio.codes import ERROR_CODES, FLAGS
 from rrtn.train import checkpoint
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 NOT_OF_AN_ERROR = {0, 1, 3, 130, 141, 143}  # done, a bug, done with error rows, signals
 
 
@@ -47,3 +48,11 @@ def test_readme_has_every_command_once() -> None:
 def test_schemas_are_those_of_the_code() -> None:
     rows = dict(re.findall(r"^\| (\S+) \|[^|]*\| (\d+) \|", (DOCS / "versions.md").read_text(), flags=re.M))
     assert rows == {"bundle": str(bundle.SCHEMA), "checkpoint": str(checkpoint.SCHEMA)}
+
+
+def test_every_source_file_that_a_page_names_is_there() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *DOCS.glob("*.md")]
+    rooms = "benchmarks|commands|docs|examples|export|runtime|tests|train"
+    named = {name for page in pages for name in re.findall(rf"\b(?:{rooms})/[\w/]+\.py\b", page.read_text())}
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
