@@ -36,6 +36,7 @@ ELSEWHERE = {
     "make demo": "minutes; tests/integration/test_empty_folder.py has its `rrtn demo` (slow)",
     "make test": "this test is part of it",
     "make soak": "hours; it is itself the slow tests",
+    "make docs": "make check runs it",
     "make check": "by hand before each commit; it needs the linters",
     "make bench": "10 minutes and quiet cores; by hand, its results are committed; "
     "tests/benchmarks/test_results.py",
@@ -56,7 +57,7 @@ ELSEWHERE = {
     "pip freeze --all": "of a fresh environment with a package index",
     "torchrun --nproc-per-node 4 -m rrtn train --data DIR": "4 GPUs; "
     "tests/parity/test_distributed.py has 2 Gloo processes",
-    "ray start --head --port 6379": "a cluster; tests/runtime/test_ray_engine.py starts its own",
+    "ray start --head --port 6379": "a cluster; tests/runtime/scoring/test_ray_engine.py starts its own",
     "ray start --address FIRST:6379": "a cluster",
     "ray status": "a cluster",
     "rrtn score /shared/recordings -m BUNDLE --out scores.csv --engine ray "
@@ -97,6 +98,7 @@ SLOW = (
 BEFORE = {
     "python -c": "rrtn score recordings/ -m BUNDLE --out scores-00.parquet; cp scores-00.parquet "
     "scores-01.parquet",
+    "rrtn score packs": "test -d packs || rrtn pack recordings/ --out packs",
     "rrtn pack": "rm -r scores.csv .scores.csv.rrtn",  # another section, another table
     "OMP_NUM_THREADS=1 rrtn table2": "mv runs/table2 runs/before",  # likewise
 }
