@@ -83,7 +83,7 @@ class Running:
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if group else os.kill)(self.process.pid, number)
 
-    def wait(self, seconds: float = 60.0) -> Ended:
+    def wait(self, seconds: float = 500.0) -> Ended:
         try:
             code = self.process.wait(seconds)
         finally:

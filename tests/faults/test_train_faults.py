@@ -1061,7 +1061,7 @@ def test_t27_torchrun_ends_when_one_process_is_killed(
         env=env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
         check=False,
     )
     assert done.returncode != 0
@@ -1111,7 +1111,7 @@ def test_t29_t30_a_bare_environment_gives_the_same_bytes(
     }
     command = [sys.executable, str(SMALL_RRTN), *map(str, fresh)]
     done = subprocess.run(
-        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=500, check=False
     )
     assert done.returncode == 0, done.stderr
     assert outcome(tmp_path / "run") == outcome(whole)

@@ -49,7 +49,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> list[Seen]:
         str(folder),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
-    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
