@@ -729,7 +729,9 @@ def test_s17_names_on_a_terminal(awkward: Path, tiny_model: Path) -> None:
         "[bold].wav",
         f"../{awkward.name}/red].wav",
     ]
-    run = subprocess.run(command, cwd=awkward, stdout=stdout, stderr=subprocess.PIPE, timeout=500, check=False)
+    run = subprocess.run(
+        command, cwd=awkward, stdout=stdout, stderr=subprocess.PIPE, timeout=500, check=False
+    )
     os.close(stdout)
     shown = os.read(terminal, 10_000).decode()
     os.close(terminal)
