@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -164,6 +165,24 @@ class Server:
         err.touch()
         texts = {name: str(value) for name, value in env.items()}
         return Child(self, self.fork([*map(str, argv)], cwd, texts, before, out, err), out, err)
+
+    def run_as_ranks(self, script: Path, argument: Path, *, count: int = 2) -> list[Ended]:
+        """`python script argument` in forked processes with the environment that torchrun gives them."""
+        before = f"""
+import runpy, sys, warnings
+warnings.simplefilter("error")
+sys.argv = {[str(script), str(argument)]}
+runpy.run_path(sys.argv[0], run_name="__main__")
+raise SystemExit
+"""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1], "WORLD_SIZE": count}
+        ranks = [
+            self.start(cwd=argument, before=before, RANK=rank, LOCAL_RANK=rank, **common)
+            for rank in range(count)
+        ]
+        return [rank.wait() for rank in ranks]
 
     def fork(
         self,
