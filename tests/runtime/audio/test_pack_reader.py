@@ -74,7 +74,7 @@ def pack(folder: Path, out: Path) -> Packed:
 def rrtn(*arguments: object, cwd: Path, failpoint: str = "") -> "subprocess.CompletedProcess[bytes]":
     command = [sys.executable, "-c", RRTN, *map(str, arguments)]
     env = {**os.environ, "RRTN_FAILPOINT": failpoint}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, timeout=500, check=False)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
