@@ -9,7 +9,7 @@ SOURCES := $(wildcard *.py) $(shell find $(ROOMS) -type f -not -path "*/__pycach
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench bench-compare soak clean
+.PHONY: demo test check docs bench bench-compare soak clean
 
 demo: $(INSTALLED)
 	$(BIN)/rrtn demo tests/fixtures/bursts
@@ -17,12 +17,17 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow"
 
-check: $(DEPENDENCIES) .types/rrtn
+check: $(DEPENDENCIES) .types/rrtn docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p rrtn.runtime -p rrtn.train -p rrtn.export -p rrtn.commands -m rrtn.cli
-	$(BIN)/mypy benchmarks
+	$(BIN)/mypy benchmarks docs examples
 	PYTHONPATH=.types $(BIN)/lint-imports --no-cache
+
+# -> site/index.html. --strict: a link without a target, or a page that the menu lacks, is an error.
+docs: $(DEPENDENCIES)
+	mkdir -p .types/docs  # docs/site_pages.py puts the package there; mkdocstrings wants the folder first
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # What benchmarks compare with, behind all that rrtn itself uses.
 .peers: $(DEPENDENCIES)
@@ -40,7 +45,7 @@ soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow --timeout 3600
 
 clean:
-	rm -rf build *.egg-info .types .mypy_cache .ruff_cache .pytest_cache
+	rm -rf build site *.egg-info .types .mypy_cache .ruff_cache .pytest_cache
 
 # 5 GB, most of it the CUDA build of torch, the only one that torchaudio 2.11 works with; it runs on the CPU too.
 $(DEPENDENCIES): requirements.lock

@@ -1,65 +1,101 @@
-"""The `rrtn` command: its list of commands, and how every one of them ends."""
+"""The `rrtn` command: the names of its commands, and how each of them ends.
 
+The module of a command is imported when that command is called. So `rrtn --help` costs little more than
+importing typer.
+"""
+
+import importlib
+import itertools
 import os
 import signal
 import sys
-from typing import Annotated, NoReturn
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, NamedTuple, NoReturn, cast
 
 import typer
+from typer.core import TyperGroup
 
 from . import __version__
-from .commands.bench import bench
-from .commands.data import data_app
-from .commands.demo import demo
-from .commands.doctor import doctor
-from .commands.evaluate import evaluate, report
-from .commands.export import export, parity
-from .commands.inspect import inspect
-from .commands.pack import pack
-from .commands.score import score
-from .commands.table2 import table2
-from .commands.train import train
-from .runtime.errors import MissingExtraError, RrtnError, StoppedError
+from .commands.printing import print_error, print_json
+from .runtime.errors import ConfigError, MissingExtraError, RrtnError, StoppedError
 
-_INTERRUPTED = "interrupted | what is finished is kept | run the command again (rrtn train: with --resume)"
-_NOBODY_READS = 141  # `| head -1`: as if SIGPIPE had ended it
+
+class Command(NamedTuple):
+    """A command before its module is loaded."""
+
+    module: str  # in commands/; the function has the name of the command
+    help: str  # first line of the function's docstring
+
+
+COMMANDS: Final = {
+    "train": Command("train", "Train the network on rated clips."),
+    "evaluate": Command("evaluate", "Measure the CCC of each target, with intervals over speakers."),
+    "table2": Command("table2", "Train the nine rows of the paper's Table 2 on your data."),
+    "report": Command("evaluate", "Write one HTML page about a run, or about several."),
+    "export": Command("export", "Write ONNX and TensorRT files that give the scores of PyTorch."),
+    "parity": Command("export", "Compare every variant on this machine with PyTorch again."),
+    "score": Command("score", "Score audio files, into a table or on the screen."),
+    "pack": Command("pack", "Put many small files into few Parquet files, which score the same."),
+    "inspect": Command("inspect", "Show what is in a bundle, and what of it can run here."),
+    "bench": Command("bench", "Measure latency and throughput of every variant that runs here."),
+    "doctor": Command("doctor", "Show what this machine can do, what is missing, and the fix."),
+    "demo": Command("demo", "Run everything once on synthetic voices. It takes three minutes at most."),
+    "data": Command("data", "Make a data set, or check one."),
+}
+
+_EXTRAS: Final = dict.fromkeys(
+    ("torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w", "jinja2"), "train"
+)
+_NOBODY_READS: Final = 141  # `| head -1` has closed stdout: the exit code that SIGPIPE would give
+_SIGNALS: Final = {130: "interrupted", 143: "terminated"}
+_USAGE_ERROR: Final = typer.BadParameter.__base__ or typer.BadParameter  # typer does not name it
+
+
+class LazyCommands(Mapping[str, Any]):
+    """The commands by name. Looking one up imports its module."""
+
+    def __getitem__(self, name: str) -> Any:
+        module = importlib.import_module(f".commands.{COMMANDS[name].module}", __package__)
+        found = getattr(module, name)
+        if not isinstance(found, typer.Typer):
+            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
+            alone.command(name)(found)
+            found = alone
+        command = typer.main.get_command(found)
+        command.name = name
+        return command
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class LazyGroup(TyperGroup):
+    """A group whose help comes from COMMANDS alone."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = cast("dict[str, Any]", LazyCommands())
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the list of commands without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.help) for name, command in COMMANDS.items()])
+
+
 app = typer.Typer(
+    cls=LazyGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="From a folder of rated vocal bursts to a model that runs anywhere: rrtn train, rrtn export --trt, rrtn score.",
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 100},
+    help="From a folder of rated vocal bursts to a model that runs anywhere: "
+    "rrtn train, rrtn export --trt, rrtn score.",
     epilog="Try it without any data: rrtn demo. What this machine can do: rrtn doctor.",
 )
-for command in (train, evaluate, table2, report, export, parity, score, pack, inspect, bench, doctor, demo):
-    app.command()(command)
-app.add_typer(data_app, name="data")
-
-
-def main() -> NoReturn:
-    """Entry point of the `rrtn` command."""
-    signal.signal(signal.SIGTERM, _terminate)
-    stdout = sys.stdout
-    try:
-        app(standalone_mode=True)
-    except RrtnError as error:
-        _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail(_INTERRUPTED, 130)
-    except SystemExit as done:
-        if done.code == 130:  # typer has caught Ctrl-C
-            _fail(_INTERRUPTED, 130)
-        if sys.stdout is not stdout:  # typer has caught a closed pipe, and put what is silent there
-            _leave(_NOBODY_READS)
-        _leave(done.code if isinstance(done.code, int) else int(done.code is not None))
-    except ImportError as error:
-        missing = _missing_extra(error)
-        _fail(str(missing), missing.exit_code)
-    except OSError as error:
-        stopped = StoppedError(
-            f"{error.filename or 'storage'} | {error.strerror or error} | mend it, then run again"
-        )
-        _fail(str(stopped), stopped.exit_code)
-    _leave(0)
 
 
 @app.callback(invoke_without_command=True)
@@ -70,32 +106,79 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-def _fail(message: str, code: int) -> NoReturn:
-    print("rrtn: " + " ".join(message.split()), file=sys.stderr, flush=True)
-    _leave(code)
-
-
-def _leave(code: int) -> NoReturn:
-    """Under torchrun without Python's own end: the process group's threads may hang in it, or abort."""
+def main() -> NoReturn:
+    """Entry point of the `rrtn` command."""
+    signal.signal(signal.SIGTERM, _terminate)
+    stdout = sys.stdout
+    code: object
     try:
+        code = app(prog_name="rrtn", standalone_mode=False)
+    except SystemExit as ended:
+        # Where stdout is a closed pipe, typer puts a silent one in its place.
+        code = ended.code if sys.stdout is stdout else _NOBODY_READS
+    except BaseException as raised:
+        _fail(_error_for_user(raised))
+    if code in _SIGNALS:  # typer has caught Ctrl-C, or _terminate has come
+        _fail(_stopped_by_signal(int(str(code))))
+    _leave(code if isinstance(code, int) else int(code is not None))
+
+
+def _error_for_user(raised: BaseException) -> RrtnError:
+    """Raises what is a bug again: it keeps its traceback."""
+    if isinstance(raised, RrtnError):
+        return raised
+    if isinstance(raised, _USAGE_ERROR):
+        return _usage_refused(raised)
+    if isinstance(raised, KeyboardInterrupt):
+        return _stopped_by_signal(130)
+    if isinstance(raised, ImportError) and raised.name in _EXTRAS:
+        install = f'pip install "rrtn[{_EXTRAS[raised.name]}]"'
+        return MissingExtraError(raised.name, "not installed, and this command needs it", fix=install)
+    if isinstance(raised, OSError):
+        subject, came = raised.filename or "storage", raised.strerror or raised
+        return StoppedError(str(subject), str(came), fix="fix it and run the command again")
+    raise raised
+
+
+def _usage_refused(raised: Any) -> RrtnError:
+    """A wrong option or argument. A group of commands that is called without one prints its help."""
+    if type(raised).__name__ == "NoArgsIsHelpError":
+        print(raised.format_message())
+        _leave(raised.exit_code)
+    command = raised.ctx.command_path if raised.ctx else "rrtn"
+    return ConfigError(command, raised.format_message().removesuffix("."), fix=f"see: {command} --help")
+
+
+def _stopped_by_signal(code: int) -> StoppedError:
+    fix = "run the command again (rrtn train: with --resume)"
+    return StoppedError(_SIGNALS[code], "what is finished is kept", fix=fix, exit_code=code)
+
+
+def _fail(error: RrtnError) -> NoReturn:
+    """Prints the error, and with --json a document of it, too: that of the first rank under torchrun."""
+    print_error(error)
+    wants_json = "--json" in itertools.takewhile("--".__ne__, sys.argv[1:])
+    is_first = os.environ.get("RANK", "0") == "0"
+    _leave(error.exit_code, {"error": error.to_dict()} if wants_json and is_first else None)
+
+
+def _leave(code: int, document: dict[str, Any] | None = None) -> NoReturn:
+    """Ends the process. Under torchrun Python's own end is left out.
+
+    The threads of the process group may hang in it, or abort.
+    """
+    try:
+        if document:
+            print_json(document)
         sys.stdout.flush()
     except BrokenPipeError:
         code = _NOBODY_READS
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own end would try again
+        # Python flushes stdout once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if "RANK" in os.environ:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
-
-
-def _missing_extra(error: ImportError) -> MissingExtraError:
-    """A package of an extra; anything else is a bug and keeps its traceback."""
-    extras = dict.fromkeys(("torch", "torchaudio", "safetensors", "onnx", "onnxscript"), "train")
-    if error.name not in extras:
-        raise error
-    return MissingExtraError(
-        f'{error.name} | not installed | needed for this command | pip install "rrtn[{extras[error.name]}]"'
-    )
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:

@@ -30,7 +30,8 @@ from rrtn.train.data.data_set import SPLITS, Clip, DataSet, Split
 from rrtn.train.data.device_clips import SplitClips
 from rrtn.train.data.voice import burst
 from rrtn.train.evidence import evaluate
-from rrtn.train.run_folder import append_history
+from rrtn.train.run_folder import RunFolder
+from rrtn.train.run_state import append_history
 
 _CHUNK = 50
 _SHARD = 512  # clips, as ClipStore counts them
@@ -159,7 +160,7 @@ def trained(
 ) -> loop.TrainResult:
     """`rrtn.train.loop.train` whole, on `items`; `at_epoch` gets each line of the history."""
 
-    def appended(folder: Path, record: dict[str, Any]) -> None:
+    def appended(folder: RunFolder, record: dict[str, Any]) -> None:
         append_history(folder, record)
         at_epoch(record)
 

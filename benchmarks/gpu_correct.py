@@ -27,11 +27,10 @@ from rrtn.train.data.device_clips import SplitClips, epoch_of_split
 from rrtn.train.method.encoders import ENCODERS, EncoderName
 from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.losses import bt_loss, ccc_loss, cross_correlation, ruwl_loss
-from rrtn.train.method.twins_loss import TwinsLoss
 from rrtn.train.method.views import masked_view
 from rrtn.train.plan import network_from_config
 from rrtn.train.predict import mel_mean
-from rrtn.train.step import set_float32_precision
+from rrtn.train.step import loss_from_config, set_float32_precision
 from torch import Tensor
 
 FRONTEND_DB = 1e-3  # design.md section 3
@@ -61,7 +60,7 @@ def section_correct(place: Place, record: Record) -> None:
     check_frontend(place, record, items)
     check_clips(place, record, items)
     check_losses(place, record)
-    for encoder in place.size(ENCODERS, ENCODERS[:1]):
+    for encoder in place.size(tuple(ENCODERS), ("resnet18",)):
         check_gradients(place, record, encoder, split_of_items(items, spec, torch.device("cpu")))
     check_epoch(place, record, items)
     record.more["peak_memory_gb"] = peak_memory_gb(place.device)
@@ -168,7 +167,7 @@ def gradients(
     """The three terms, and the gradient of the loss for all weights in one vector."""
     set_float32_precision(config)
     network = network_from_config(config).to(device, dtype).train()
-    loss = TwinsLoss(network, config).to(device, dtype)
+    loss = loss_from_config(config, network).to(device, dtype)
     forward = torch.compile(loss, backend=backend) if backend else loss
     with without_dropout():
         terms, total = forward(*(view.to(device, dtype) for view in views))

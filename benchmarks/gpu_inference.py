@@ -68,7 +68,7 @@ class Model:
 
         Its weights are not trained ones, for which the limit is known.
         """
-        run = torch_run(with_half_encoder(self.network), torch.device("cpu"))
+        run = torch_run(with_half_encoder(self.network, self.spec), torch.device("cpu"))
         return float(np.abs(batched(run, self.log_mels[-16:], 8) - self.reference[-16:]).max())
 
     def inputs(self, kind: InputKind) -> Float32:
@@ -76,10 +76,10 @@ class Model:
         return self.waveforms if kind == "waveform" else self.log_mels
 
 
-def with_half_encoder(network: TwinsNetwork) -> TwinsNetwork:
+def with_half_encoder(network: TwinsNetwork, spec: FrontendSpec) -> TwinsNetwork:
     """A copy that computes what the fp16 graphs do: bn0 and head in float32."""
     half = copy.deepcopy(network)
-    half.encoder = half_encoder(half.encoder)  # type: ignore[assignment]
+    half.encoder = half_encoder(half.encoder, spec)  # type: ignore[assignment]
     return half
 
 
@@ -111,7 +111,7 @@ def section_infer(place: Place, record: Record) -> None:
     record.more["not_here"] = missing_runtimes(place)
     for text in record.more["not_here"].values():
         record.note(text)
-    for encoder in place.size(tuple(reversed(ENCODERS)), ENCODERS[:1]):
+    for encoder in place.size(tuple(reversed(ENCODERS)), ("resnet18",)):
         model = Model(encoder, place.size(124, 4))
         with tempfile.TemporaryDirectory() as name:
             flavours = {**torch_flavours(place, model), **runtime_flavours(place, record, model, Path(name))}
@@ -141,7 +141,8 @@ def torch_flavours(place: Place, model: Model) -> dict[str, Flavour]:
     """Eager in fp32, fp16 and bf16, and fp16 compiled with CUDA graphs."""
     device = place.device
     plain = copy.deepcopy(model.network).to(device)
-    half = with_half_encoder(model.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    half = with_half_encoder(model.network, model.spec)
+    half = half.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     compiled = torch.compile(
         half, dynamic=False, mode=place.size("reduce-overhead", None), backend=place.size("inductor", "eager")
     )

@@ -39,6 +39,7 @@ from rrtn.train.method.encoders import ENCODERS, EncoderName
 from rrtn.train.method.metrics import ccc_challenge
 from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.plan import data_folder
+from rrtn.train.run_folder import RunFolder
 
 TARGET_SPEEDUP, TARGET_CCC_CHANGE = 1.7, 0.002  # design.md section 8
 CALIBRATION_CLIPS = 128
@@ -72,7 +73,7 @@ def random_case(encoder: EncoderName) -> Case:
 
 
 def case_of_run(run: Path) -> Case:
-    info, tensors = load_checkpoint(run / "checkpoints/best", "weights")
+    info, tensors = load_checkpoint(RunFolder(run).best, "weights")
     config = config_from_dict(info.config, source=str(run))
     data = read_data(data_folder(config), info.labels)
     training, validation = (

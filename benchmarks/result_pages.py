@@ -14,51 +14,63 @@ RATIOS = (
     (
         "score a folder, CPU",
         "cnn14: share of bare ORT, fp32",
-        "CNN14, folder to scores, of bare ONNX Runtime on ready features",
+        "CNN14, fp32, files to scores: over bare ONNX Runtime, which gets ready features",
     ),
-    ("score a folder, CPU", "resnet18: share of bare ORT, fp32", "ResNet18, the same"),
+    (
+        "score a folder, CPU",
+        "resnet18: share of bare ORT, fp32",
+        "ResNet18, fp32, files to scores: over bare ONNX Runtime, which gets ready features",
+    ),
     (
         "convolutions with fewer multiplications, CPU",
         "cnn14: cpu variant, a batch a core over ONNX Runtime, a batch a core",
-        "CNN14, the variant cpu over fp32, the model alone",
+        "CNN14, model alone: variant cpu over fp32",
     ),
     (
         "convolutions with fewer multiplications, CPU",
         "cnn14: cpu variant, a batch a core over OpenVINO, throughput",
-        "CNN14, the same over OpenVINO (throughput)",
+        "CNN14, model alone: variant cpu over OpenVINO (throughput)",
     ),
     (
         "score a folder, CPU",
         "cnn14: over PyTorch",
-        "CNN14, `rrtn score` over a PyTorch loop, folder to scores",
+        "CNN14, files to scores: `rrtn score` over a PyTorch loop",
     ),
     (
         "score a folder, CPU",
         "cnn14: over audonnx at its best",
-        "CNN14, the same over audonnx + audinterface at their best",
+        "CNN14, files to scores: `rrtn score` over audonnx + audinterface at their best",
     ),
-    ("score a folder, CPU", "cnn14: int8 over fp32", "CNN14, int8 over fp32, folder to scores"),
+    ("score a folder, CPU", "cnn14: int8 over fp32", "CNN14, files to scores: int8 over fp32"),
     (
         "score a folder, CPU",
         "resnet18: over audonnx at its best",
-        "ResNet18, `rrtn score` over audonnx + audinterface at their best",
+        "ResNet18, files to scores: `rrtn score` over audonnx + audinterface at their best",
     ),
-    ("peers, CPU", "resnet18: rrtn over PyTorch eager", "ResNet18, over a PyTorch loop"),
-    ("peers, CPU", "resnet18: rrtn over torch.compile", "ResNet18, over a loop with torch.compile"),
+    (
+        "peers, CPU",
+        "resnet18: rrtn over PyTorch eager",
+        "ResNet18, files to scores: `rrtn score` over a PyTorch loop",
+    ),
+    (
+        "peers, CPU",
+        "resnet18: rrtn over torch.compile",
+        "ResNet18, files to scores: `rrtn score` over a loop with torch.compile",
+    ),
     (
         "peers, CPU",
         "resnet18: rrtn over OpenVINO throughput",
-        "ResNet18, over a loop with OpenVINO (throughput)",
+        "ResNet18, files to scores: `rrtn score` over a loop with OpenVINO (throughput)",
     ),
     (
         "frontend, one clip, one thread",
         "numpy over torchaudio float32",
-        "log-Mel in NumPy over torchaudio, one thread",
+        "log-Mel, one thread: NumPy over torchaudio",
     ),
     (
         "training step",
         "resnet18 rrtn-ruwl: rrtn fp32 over plain",
-        "ResNet18, a training step over the plain PyTorch loop, fp32",
+        "ResNet18, fp32, a training step: over the plain PyTorch loop",
     ),
 )
 VALUES = (

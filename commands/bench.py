@@ -1,15 +1,18 @@
 """rrtn bench."""
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from ..runtime.backends.base import BackendKind
 from ..runtime.backends.registry import for_each_backend
 from ..runtime.errors import ConfigError, ModelError
-from .options import Json, newest_bundle
+from .options import Json, names_with_commas, newest_bundle
 from .printing import new_table, plain, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..runtime.bundle import Bundle
 
 
 def _bench_batches(kind: BackendKind) -> str:
@@ -36,34 +39,44 @@ def bench(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Latency and throughput of every variant that runs here, beside its accuracy and the machine's limits.
+    """Measure latency and throughput of every variant that runs here.
+
+    The table has the accuracy of each variant, and the limits of the machine, beside.
 
     Example: rrtn bench --variants fp32,int8 --chart speed.svg
     """
-    from ..runtime.backends.choice import candidates_of_variants
-    from ..runtime.bench import bench_document, ceiling, measured, preparation, svg_chart
+    from ..runtime.bench import svg_chart
     from ..runtime.bundle import load_bundle
     from ..runtime.files import write_bytes
-    from ..runtime.progress import Progress
 
     sizes = _batch_sizes(batches)
     if not 0 < seconds < float("inf"):
-        raise ConfigError(f"--seconds | {seconds} | expected a number above 0")
+        raise ConfigError("--seconds", f"{seconds}", wanted="a number above 0")
     bundle = load_bundle(model or newest_bundle())
-    candidates, reasons = candidates_of_variants(bundle, variants.split(",") if variants else ())
+    document = _measured(bundle, names_with_commas(variants), sizes, seconds)
+    if chart:
+        write_bytes(chart, svg_chart(document).encode())
+    print_json(document) if as_json else _print_bench(document)
+
+
+def _measured(
+    bundle: "Bundle", variants: list[str] | None, sizes: tuple[int, ...], seconds: float
+) -> dict[str, Any]:
+    from ..runtime.backends.choice import candidates_of_variants
+    from ..runtime.bench import bench_document, ceiling, measured, preparation
+    from ..runtime.progress import Progress
+
+    candidates, reasons = candidates_of_variants(bundle, variants or ())
     if not candidates:
         why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        raise ModelError(f"{bundle.path} | {why} | a variant that runs here | rrtn doctor")
+        raise ModelError(str(bundle.path), why, wanted="a variant that runs here", fix="see: rrtn doctor")
     limits = ceiling()
     results = []
     with Progress("bench", len(candidates), "variants") as bar:
         for candidate in candidates:
             results += list(measured(bundle, candidate, batches=sizes, seconds=seconds, limits=limits))
             bar.advance(note=candidate.variant.name)
-    document = bench_document(bundle, results, limits, preparation(bundle.spec), reasons)
-    if chart:
-        write_bytes(chart, svg_chart(document).encode())
-    print_json(document) if as_json else _print_bench(document)
+    return bench_document(bundle, results, limits, preparation(bundle.spec), reasons)
 
 
 def _batch_sizes(text: str | None) -> tuple[int, ...]:
@@ -72,7 +85,9 @@ def _batch_sizes(text: str | None) -> tuple[int, ...]:
     except ValueError:
         sizes = (0,)
     if any(size < 1 for size in sizes):
-        raise ConfigError(f"--batches | {text} | expected numbers above 0 with commas | --batches 1,16")
+        raise ConfigError(
+            "--batches", f"{text}", wanted="numbers above 0, with commas between", fix="--batches 1,16"
+        )
     return sizes
 
 

@@ -1,4 +1,4 @@
-"""rrtn data: synth and check."""
+"""rrtn data synth and rrtn data check."""
 
 from pathlib import Path
 from typing import Annotated, Optional
@@ -7,12 +7,17 @@ import typer
 
 from .data_report import print_data_report
 from .options import EXIT_SOME_ERRORS, Json
-from .printing import plain, print_json, say
+from .printing import print_json, say
 
-data_app = typer.Typer(no_args_is_help=True, help="Make a data set, or check one.")
+data = typer.Typer(
+    help="Make a data set, or check one.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 
-@data_app.command("synth")
+@data.command("synth")
 def data_synth(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
     clips: Annotated[int, typer.Option(help="How many.")] = 1000,
@@ -23,7 +28,10 @@ def data_synth(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Synthetic vocal bursts with ten rated emotions, in the Hume-VB layout."""
+    """Make synthetic vocal bursts with ten rated emotions.
+
+    The folder has the Hume-VB layout.
+    """
     from ..runtime.progress import Progress
     from ..train.data.corpus import synthesise
 
@@ -39,20 +47,21 @@ def data_synth(
     if as_json:
         print_json({"dir": str(out), "clips": clips, "speakers": speakers, "seed": seed})
     else:
-        folder = plain(out)
         say(
-            f"{clips} clips of {speakers} speakers in {folder}. Next: rrtn data check {folder}; rrtn train --data {folder}"
+            f"{clips} clips of {speakers} speakers in {out}. "
+            f"Next: rrtn data check {out}; rrtn train --data {out}"
         )
 
 
-@data_app.command("check")
+@data.command("check")
 def data_check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with data_info.csv and wav/.")],
     as_json: Json = False,
 ) -> None:
-    """Read the CSV, decode every file, and print the paper's Table 1, ratings, and what is wrong with them.
+    """Read and decode a data set, and show what is wrong with it.
 
-    Exit code 2: the CSV is refused; 3: files cannot be decoded.
+    Prints the paper's Table 1 and the distribution of the ratings. Exit code 2: the CSV is refused; 3: some
+    files cannot be decoded.
     """
     from ..runtime.spec import FrontendSpec
     from ..train.data.data_check import check_data
@@ -60,8 +69,8 @@ def data_check(
     report = check_data(folder, FrontendSpec())
     print_json(report.to_dict()) if as_json else print_data_report(report)
     for error in report.errors:
-        say(f"[bold red]error[/]: {plain(error)}")
+        say(f"error: {error}")
     for warning in report.warnings:
-        say(f"[bold yellow]warning[/]: {plain(warning)}")
+        say(f"warning: {warning}")
     if report.errors:
         raise typer.Exit(EXIT_SOME_ERRORS)

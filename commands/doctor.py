@@ -5,7 +5,7 @@ from .printing import new_table, plain, print_json, print_table
 
 
 def doctor(as_json: Json = False) -> None:
-    """What this machine can do, what is missing, and the fix."""
+    """Show what this machine can do, what is missing, and the fix."""
     from ..runtime.doctor import examine
 
     findings = examine()

@@ -27,9 +27,11 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """CCC of each target on the validation split with intervals over speakers, beside a ridge regression's.
+    """Measure the CCC of each target, with intervals over speakers.
 
-    A folder of runs that differ in their seed is taken as a run, too.
+    The clips are those of the validation split. A ridge regression on mel statistics is shown beside. RUN may
+    also be a folder of runs that differ in their seed.
+
     Example: rrtn evaluate runs/rrtn --compare runs/vanilla
     """
     from ..train.evidence.evaluate import evaluate as evaluate_run
@@ -54,16 +56,17 @@ def report(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """One HTML page: training curves, evaluation with intervals, export, clips to look at and listen
-    to. No network.
+    """Write one HTML page about a run, or about several.
 
-    A folder of runs that differ in their seed is taken as a run, too.
+    It has the training curves, the evaluation with intervals, the export, and clips to look at and listen to,
+    and needs no network. RUN may also be a folder of runs that differ in their seed.
+
     Example: rrtn report runs/rrtn runs/vanilla
     """
     from ..train.evidence.report import report as write_report
 
     page = write_report([existing_run(run) for run in runs] if runs else [existing_run(None)], out=out)
-    print_json({"report": str(page)}) if as_json else say(f"report in [bold]{plain(page)}[/]")
+    print_json({"report": str(page)}) if as_json else say(f"report in {page}")
 
 
 def _print_evaluation(evaluation: "Evaluation") -> None:
@@ -73,6 +76,7 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
     low, high = evaluation.interval
     table = new_table("target", "CCC", "95%", *columns)
     epochs = ", ".join(map(str, evaluation.epochs))
+    clips = f"{evaluation.clips} clips, {evaluation.speakers} speakers"
     means = "; means over seeds" if len(evaluation.seeds) > 1 else ""
     for k, target in enumerate(evaluation.targets):
         row = (
@@ -89,7 +93,7 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
     )
     print_table(
         table,
-        title=f"{evaluation.run}, epoch {epochs}: Val, {evaluation.clips} clips, {evaluation.speakers} speakers",
+        title=f"{evaluation.run}, epoch {epochs}: Val, {clips}",
         caption="CCC: the challenge's (variances over n-1, covariance over n), 95% by resampling speakers; "
         f"ridge: on each mel bin's mean and deviation{means}",
     )

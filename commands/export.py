@@ -8,9 +8,10 @@ import typer
 from ..runtime.errors import ConfigError, ModelError
 from .inspect import bundle_json, print_bundle
 from .options import Json, RunArgument, existing_run, newest_bundle
-from .printing import new_table, plain, print_json, print_table, say
+from .printing import end_with_error, new_table, plain, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from ..export.engine import EngineOptions
     from ..export.publish import ParityResult, Published
 
 
@@ -63,20 +64,16 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Drop the projector and write ONNX and TensorRT, each behind a parity gate against PyTorch.
+    """Write ONNX and TensorRT files that give the scores of PyTorch.
 
-    A variant that does not pass is left out, and the exit code is 5. Example: rrtn export --fp16 --int8 --trt
+    The projector is dropped. A variant whose scores differ too much from PyTorch's is left out, and the exit
+    code is 5.
+
+    Example: rrtn export --fp16 --int8 --trt
     """
-    from ..export.engine import EngineOptions
     from ..export.publish import publish
     from ..export.recipes import Wanted
-    from ..export.triton import not_servable, triton_repository_from_bundle
 
-    options = EngineOptions(
-        # three, it says
-        batch_profile=_numbers("--batch-profile", batch_profile, 3),  # type: ignore[arg-type]
-        targets=_numbers("--targets", targets),
-    )
     wanted = Wanted(
         fp16=fp16,
         int8=int8,
@@ -86,24 +83,12 @@ def export(
         trt=trt,
         embeddings=embeddings,
         require=tuple(require or ()),
-        engine=options,
+        engine=_engine_options(batch_profile, targets),
     )
     published = publish(existing_run(run), out=out, wanted=wanted)
     if triton:
-        triton_repository_from_bundle(published.bundle, triton)
-        published.skipped.update(
-            {f"{name} for Triton": reason for name, reason in not_servable(published.bundle).items()}
-        )
-    if as_json:
-        print_json(
-            {**bundle_json(published.bundle), "skipped": published.skipped, "failed": published.failed}
-        )
-    else:
-        _print_export(published)
-    if published.failed:
-        raise ModelError(
-            f"parity gate | not published: {', '.join(published.failed)} | {'; '.join(published.failed.values())}"
-        )
+        _add_triton(published, triton)
+    _end_export(published, as_json)
 
 
 def parity(
@@ -119,24 +104,62 @@ def parity(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Repeat the parity gate: every variant, on every backend of this machine, against PyTorch."""
+    """Compare every variant on this machine with PyTorch again.
+
+    Every variant runs on every backend of this machine. If one differs too much, the exit code is 5.
+    """
     from ..export.publish import parity_of_bundle
     from ..runtime.bundle import load_bundle
 
     results = parity_of_bundle(load_bundle(bundle or newest_bundle()), run=run)
-    if as_json:
-        print_json([result.to_dict() for result in results])
-    else:
-        _print_parity(results)
-    if failed := [f"{result.variant.name}: {result.problem}" for result in results if result.failed]:
-        raise ModelError(f"parity | {'; '.join(failed)} | export again")
+    failed = [f"{result.variant.name}: {result.problem}" for result in results if result.failed]
+    error = ModelError("parity", "; ".join(failed), fix="rrtn export") if failed else None
+    document = [result.to_dict() for result in results]
+    if as_json and error:
+        end_with_error(error, {"results": document})
+    print_json(document) if as_json else _print_parity(results)
+    if error:
+        raise error
+
+
+def _engine_options(batch_profile: str, targets: str) -> "EngineOptions":
+    from ..export.engine import EngineOptions
+
+    smallest, tuned, largest = _numbers("--batch-profile", batch_profile, 3)
+    return EngineOptions(batch_profile=(smallest, tuned, largest), targets=_numbers("--targets", targets))
+
+
+def _add_triton(published: "Published", folder: Path) -> None:
+    from ..export.triton import not_servable, triton_repository_from_bundle
+
+    triton_repository_from_bundle(published.bundle, folder)
+    reasons = not_servable(published.bundle)
+    published.skipped.update({f"{name} for Triton": reason for name, reason in reasons.items()})
+
+
+def _end_export(published: "Published", as_json: bool) -> None:
+    error = _gate_error(published)
+    document = {**bundle_json(published.bundle), "skipped": published.skipped, "failed": published.failed}
+    if as_json and error:
+        end_with_error(error, document)
+    print_json(document) if as_json else _print_export(published)
+    if error:
+        raise error
+
+
+def _gate_error(published: "Published") -> ModelError | None:
+    if not published.failed:
+        return None
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in published.failed.items())
+    fix = "use one of the variants that were published"
+    return ModelError("parity gate", f"not published: {reasons}", fix=fix)
 
 
 def _print_export(published: "Published") -> None:
     print_bundle(published.bundle)
     for name, reason in published.skipped.items():
-        say(f"[bold yellow]skipped[/] {name}: {plain(reason)}")
-    say(f"bundle in [bold]{plain(published.bundle.path)}[/]. Next: rrtn score AUDIO --out scores.csv")
+        say(f"skipped: {name}: {reason}")
+    say(f"bundle in {published.bundle.path}. Next: rrtn score AUDIO --out scores.csv")
 
 
 def _print_parity(results: "list[ParityResult]") -> None:
@@ -170,5 +193,5 @@ def _numbers(flag: str, text: str, count: int | None = None) -> tuple[int, ...]:
     except ValueError:
         numbers = ()
     if not numbers or (count and len(numbers) != count):
-        raise ConfigError(f"{flag} | {text!r} | expected {count or 'some'} whole numbers with commas")
+        raise ConfigError(flag, repr(text), wanted=f"{count or 'some'} whole numbers, with commas between")
     return numbers

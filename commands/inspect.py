@@ -1,4 +1,4 @@
-"""rrtn inspect: a bundle, as a table and as JSON, with what of it can run here."""
+"""rrtn inspect: shows a bundle as a table or as JSON."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -22,7 +22,10 @@ def inspect(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Labels, frontend, variants, hashes, parity, and what of it can run here."""
+    """Show what is in a bundle, and what of it can run here.
+
+    Labels, frontend, variants, hashes and parity.
+    """
     from ..runtime.bundle import load_bundle
 
     bundle = load_bundle(model or newest_bundle())
@@ -30,13 +33,13 @@ def inspect(
 
 
 def bundle_json(bundle: "Bundle") -> dict[str, Any]:
-    """The manifest, with what of it can run here."""
+    """The manifest, and what of it can run here."""
     here = {variant.name: _state(bundle, variant) for variant in bundle.variants}
     return {"bundle": str(bundle.path), **bundle.manifest(), "here": here, "auto": _auto(bundle)}
 
 
 def print_bundle(bundle: "Bundle") -> None:
-    """A line for each variant."""
+    """Prints a line for each variant, and what `--backend auto` would take."""
     table = new_table("variant", "file", "input", "MB", "sha256", "against PyTorch", "here")
     for variant in bundle.variants:
         parity = _parity_text(variant)
@@ -49,7 +52,8 @@ def print_bundle(bundle: "Bundle") -> None:
         if key in bundle.provenance
     )
     spec = bundle.spec
-    frontend = f"{spec.frames} frames x {spec.n_mels} mels of {spec.sampling_rate / 1000:g} kHz audio at {spec.peak_dbfs:g} dBFS"
+    audio = f"{spec.sampling_rate / 1000:g} kHz audio at {spec.peak_dbfs:g} dBFS"
+    frontend = f"{spec.frames} frames x {spec.n_mels} mels of {audio}"
     auto = _auto(bundle)
     why = "".join(f"; not {what}: {reason}" for what, reason in auto["passed_over"].items())
     chosen = f"--backend auto: {auto['backend'] or 'nothing here'} {auto['variant'] or ''}".strip()
@@ -58,26 +62,24 @@ def print_bundle(bundle: "Bundle") -> None:
 
 
 def _parity_text(variant: "Variant") -> str:
-    if variant.parity is None:
+    if (parity := variant.parity) is None:
         return "not run here"
-    return f"max {variant.parity['max_abs']:.1e}, CCC {variant.parity['ccc_change']:+.4f}, n {variant.parity['clips']}"
+    return f"max {parity['max_abs']:.1e}, CCC {parity['ccc_change']:+.4f}, n {parity['clips']}"
 
 
 def _state(bundle: "Bundle", variant: "Variant") -> str:
-    """Whether the file is whole and something here runs it, and if not, why."""
+    """Says whether the file is whole and something here runs it. If not, says why."""
     from ..runtime.backends.cuda_libraries import cuda_missing
     from ..runtime.backends.engine_stamp import mismatch, this_machine
 
     try:
         bundle.read(variant)
     except RrtnError as error:
-        return f"refused: {str(error).split(' | ')[1]}"
+        return f"refused: {error.came}"
     if variant.kind == "onnx":
-        return (
-            f"runs, {variant.plan['speedup']} times as fast as fp32 on {variant.plan['cpu']}"
-            if variant.plan
-            else "runs"
-        )
+        if variant.plan:
+            return f"runs, {variant.plan['speedup']} times as fast as fp32 on {variant.plan['cpu']}"
+        return "runs"
     if reason := mismatch(variant.stamp, this_machine()):
         return f"{reason}; build it where it shall run: rrtn export --trt"
     if reason := cuda_missing():
@@ -86,9 +88,7 @@ def _state(bundle: "Bundle", variant: "Variant") -> str:
 
 
 def _auto(bundle: "Bundle") -> dict[str, Any]:
-    """What --backend auto begins with here, by all that is known without loading it, and why with
-    nothing faster.
-    """
+    """What `--backend auto` tries first here, and why nothing faster. No model is loaded to find out."""
     from ..runtime.backends.choice import candidates_of_bundle
 
     candidates, passed_over = candidates_of_bundle(bundle)

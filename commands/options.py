@@ -1,4 +1,4 @@
-"""Options and arguments that several commands have, and what they mean when left out."""
+"""Options and arguments that several commands have, and what is taken when they are left out."""
 
 import itertools
 from collections.abc import Iterator
@@ -49,33 +49,45 @@ Listed = Annotated[
 ]
 
 
+def absolute(path: Path | None) -> str | None:
+    """A path as it is kept in a config.toml."""
+    return str(path.resolve()) if path else None
+
+
+def names_with_commas(text: str | None) -> list[str] | None:
+    """The names in "a, b"; None if nothing was given."""
+    return [name.strip() for name in text.split(",")] if text else None
+
+
 def existing_run(run: Path | None) -> Path:
-    """RUN, or the newest run; ConfigError where there is none."""
-    from ..runtime.bundle import newest_run
+    """RUN, or the newest run. Raises ConfigError if there is none."""
+    from ..train.run_folder import newest_run
 
     found = run or newest_run()
     if found is None or not found.is_dir():
-        raise ConfigError(
-            f"RUN | {found or 'no run under runs/'} | expected a folder that rrtn train made | run: rrtn train"
-        )
+        came = str(found or "no run under runs/")
+        raise ConfigError("RUN", came, wanted="a folder that rrtn train made", fix="rrtn train")
     return found
 
 
 def newest_bundle() -> Path:
-    """The export of the newest run that has one; ConfigError where none has."""
-    from ..runtime.bundle import newest_run
+    """The export of the newest run that has one. Raises ConfigError if none has."""
+    from ..runtime.bundle import MANIFEST
+    from ..train.run_folder import RunFolder, newest_run
 
-    run = newest_run(having="export/bundle.json")
+    run = newest_run(having=lambda run: run.export / MANIFEST)
     if run is None:
         raise ConfigError(
-            "--model | not given, and no bundle under runs/*/export | run: rrtn export, or give -m BUNDLE"
+            "--model",
+            "not given, and there is no bundle under runs/*/export",
+            fix="rrtn export, or give -m BUNDLE",
         )
-    return run / "export"
+    return RunFolder(run).export
 
 
 @contextmanager
 def spool_from_options(audio: list[str] | None, listed: str | None) -> Iterator["InputSpool"]:
-    """What AUDIO... and --list name, each file once; DataError where that is nothing."""
+    """The files that AUDIO... and --list name, each once. Raises DataError if there are none."""
     from ..runtime.audio.input_spool import InputSpool
     from ..runtime.audio.inputs import inputs_from_arguments, inputs_from_list, no_audio
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .options import EXIT_SOME_ERRORS, Audio, Json, Listed, spool_from_options
-from .printing import plain, print_json, say
+from .printing import print_json, say
 
 
 def pack(
@@ -15,8 +15,9 @@ def pack(
     listed: Listed = None,
     as_json: Json = False,
 ) -> None:
-    """Put many small files into few Parquet files, byte for byte, which score as the files do; goes on
-    where it was.
+    """Put many small files into few Parquet files, which score the same.
+
+    The files are kept byte for byte. The same command goes on where it was stopped.
 
     Example: rrtn pack recordings/ --out packs; rrtn score packs --out scores.csv
     """
@@ -27,16 +28,10 @@ def pack(
         packed = write_packs(spool, out, bar)
     errors = dict(sorted(packed.errors.items()))
     if as_json:
-        counts = {
-            "files": packed.files,
-            "packs": packed.packs,
-            "written_now": packed.written,
-            "errors": errors,
-        }
-        print_json({**counts, "out": str(out)})
+        counts = {"files": packed.files, "packs": packed.packs, "written_now": packed.written}
+        print_json({**counts, "errors": errors, "out": str(out)})
     wrong = "".join(f"; {code} {count}" for code, count in errors.items())
-    say(
-        f"{packed.files} files in {packed.packs} packs, {packed.written} written now{wrong}. Next: rrtn score {plain(out)}"
-    )
+    done = f"{packed.files} files in {packed.packs} packs, {packed.written} written now{wrong}"
+    say(f"{done}. Next: rrtn score {out}")
     if errors:
         raise typer.Exit(EXIT_SOME_ERRORS)

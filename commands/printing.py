@@ -1,17 +1,23 @@
 """What commands print: tables and JSON on stdout, lines for the person on stderr."""
 
 import json
+import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import typer
+
+from ..runtime.errors import RrtnError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_PLAIN_WIDTH = 160  # columns, where there is no terminal to ask
+_PLAIN_WIDTH: Final = 160  # columns, where there is no terminal to ask
+_LABELS: Final = {"error": 31, "warning": 33, "note": 33, "skipped": 33}  # ANSI colours
 
 
 def new_table(*columns: str) -> "Table":
-    """An empty one with a line below its head."""
+    """An empty table with a line below its head."""
     from rich import box
     from rich.table import Table
 
@@ -19,7 +25,7 @@ def new_table(*columns: str) -> "Table":
 
 
 def print_table(table: "Table", *, title: str = "", caption: str = "") -> None:
-    """A table with a line above and one below, which may be wider than it."""
+    """Prints a table on stdout. Title and caption may be wider than the table."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
@@ -31,19 +37,32 @@ def print_table(table: "Table", *, title: str = "", caption: str = "") -> None:
 
 
 def print_json(document: Any) -> None:
-    """The one document of --json, on stdout."""
+    """Prints the one document of --json, on stdout."""
     print(json.dumps(document, indent=2))
 
 
-def say(text: str) -> None:
-    """For the person, on stderr."""
-    from rich.console import Console
+def print_error(error: RrtnError) -> None:
+    """Prints an error as one line, on stderr."""
+    print("rrtn: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text)
+
+def end_with_error(error: RrtnError, document: dict[str, Any]) -> NoReturn:
+    """Prints the document with the error in it, and the error's line; ends the command."""
+    print_json({**document, "error": error.to_dict()})
+    print_error(error)
+    raise typer.Exit(error.exit_code)
+
+
+def say(text: str) -> None:
+    """Prints a line for the person, on stderr. A label like "note:" is coloured on a terminal."""
+    label, colon, rest = text.partition(":")
+    if colon and label in _LABELS and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+        text = f"\033[1;{_LABELS[label]}m{label}\033[0m:{rest}"
+    print(text, file=sys.stderr, flush=True)
 
 
 def plain(text: object) -> str:
-    """For rich: brackets in a file's name are no markup."""
+    """Text for rich, in which brackets are not markup."""
     from rich.markup import escape
 
     return escape(str(text))

@@ -1,27 +1,29 @@
 """rrtn score: to a table on this machine or on Ray, or to the screen."""
 
+import contextlib
 import sys
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from ..runtime.backends.registry import AUTO, backend_names, for_each_backend
 from ..runtime.errors import ConfigError
+from ..runtime.tables.formats import suffixes
 from .options import EXIT_SOME_ERRORS, Audio, Json, Listed, newest_bundle, spool_from_options
-from .printing import plain, print_json, say
-from .summary import choice_of_scorer, print_rows, row_json, say_summary, summary_of_totals
+from .printing import print_json, say
+from .summary import print_rows, row_json, say_summary
 
 if TYPE_CHECKING:
-    from ..runtime.audio.input_spool import InputSpool, Shard
+    from ..runtime.audio.input_spool import InputSpool
     from ..runtime.bundle import Bundle
+    from ..runtime.progress import Progress
+    from ..runtime.scoring.engine import ScoringEngine
     from ..runtime.scoring.error_budget import ErrorBudget
-    from ..runtime.scoring.ray_engine import RayEngine
+    from ..runtime.scoring.folder import ScoringSummary
     from ..runtime.scoring.scorer import Scorer
-    from ..runtime.scoring.table_job import TableJob
     from ..runtime.tables.rows import Row
 
 
@@ -38,7 +40,7 @@ def score(
     ] = None,
     out: Annotated[
         Optional[Path],
-        typer.Option(help="The table: .csv, .jsonl or .parquet; default: printed.", show_default=False),
+        typer.Option(help=f"The table: {suffixes()}; default: printed.", show_default=False),
     ] = None,
     listed: Listed = None,
     backend: Annotated[str, typer.Option(help=f"{backend_names()}.")] = AUTO,
@@ -93,20 +95,18 @@ def score(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score audio files. A bad file is a row with an error code, never a stop; the same command goes
-    on where it was.
+    """Score audio files, into a table or on the screen.
+
+    A file that cannot be scored is a row with an error code. The same command goes on where it was stopped.
 
     Example: rrtn score recordings/ --out scores.csv
     """
     from ..runtime.bundle import load_bundle
     from ..runtime.scoring.error_budget import ErrorBudget
     from ..runtime.scoring.scorer import Scorer
-    from ..runtime.tables.writer import check_table
 
-    _check_engine(engine, ray_address, out)
-    bad_files = ErrorBudget(max_bad_fraction, max_bad_run, fail_fast)
-    if out:
-        check_table(out, embeddings=embeddings)
+    _check_options(engine, ray_address, out, embeddings)
+    budget = ErrorBudget(max_bad_fraction, max_bad_run, fail_fast)
     bundle = load_bundle(model or newest_bundle())
     make_scorer = partial(
         Scorer,
@@ -119,158 +119,124 @@ def score(
         allow_truncated=allow_truncated,
         embeddings=embeddings,
     )
-    scorer = make_scorer(bundle, backend, workers=workers) if engine == "local" else None
-    with spool_from_options(audio, listed) as spool:
-        rows: list[Row] = []
-        if scorer is None:
-            from ..runtime.scoring.ray_engine import ray_engine
-
-            with ray_engine(
-                bundle, make_scorer, address=ray_address, backend=backend, variant=variant, workers=workers
-            ) as actors:
-                summary = _score_with_ray(
-                    actors, spool, Path(out or ""), submission, bad_files, bundle, overwrite=overwrite
-                )
-        elif out:
-            _say_choice(scorer, spool)
-            summary = _score_to_table(scorer, spool, out, submission, bad_files, overwrite=overwrite)
+    opened = _opened_engine(engine, bundle, make_scorer, backend, variant, workers, ray_address)
+    with opened as scoring, spool_from_options(audio, listed) as spool:
+        if out:
+            summary = _to_table(scoring, spool, out, budget, submission, overwrite, as_json)
         else:
-            _say_choice(scorer, spool)
-            summary, rows = _score_to_screen(scorer, spool, submission, bad_files, top=top, as_json=as_json)
-    if as_json:
-        print_json(summary if out else {**summary, "rows": [row_json(row) for row in rows]})
-    say_summary(summary)
-    if summary["errors"]:
-        raise typer.Exit(EXIT_SOME_ERRORS)
+            summary = _to_screen(scoring, spool, budget, submission, top, as_json)
+    _end(summary)
 
 
-def _check_engine(engine: str, ray_address: str | None, out: Path | None) -> None:
+def _check_options(engine: str, ray_address: str | None, out: Path | None, embeddings: bool) -> None:
+    from ..runtime.tables.writer import check_table
+
     if engine not in ("local", "ray"):
-        raise ConfigError(f"--engine | {engine!r} | expected local or ray")
+        raise ConfigError("--engine", repr(engine), wanted="local or ray")
     if engine == "ray" and out is None:
-        raise ConfigError(
-            "--engine ray | no --out | a table, beside which what is done is kept | add --out scores.csv"
-        )
+        raise ConfigError("--engine ray", "writes a table, and --out is missing", fix="add --out scores.csv")
     if engine == "local" and ray_address:
         raise ConfigError(
-            f"--ray-address {ray_address} | --engine local | expected with ray only | add --engine ray"
+            f"--ray-address {ray_address}", "is for --engine ray, and this is local", fix="add --engine ray"
         )
+    if out:
+        check_table(out, embeddings=embeddings)
 
 
-def _say_choice(scorer: "Scorer", spool: "InputSpool") -> None:
-    twice = f" ({spool.twice} given twice)" if spool.twice else ""
-    chosen = f"{plain(scorer.backend.variant.file)} on {scorer.backend.device}"
-    passed_over = "".join(f"; not {what}: {why}" for what, why in scorer.passed_over.items())
-    say(f"{spool.files} files{twice}, {plain(scorer.bundle.path)}: {chosen}{plain(passed_over)}")
-
-
-def _score_to_table(
-    scorer: "Scorer",
-    spool: "InputSpool",
-    out: Path,
-    submission: Path | None,
-    bad_files: "ErrorBudget",
-    *,
-    overwrite: bool,
-) -> dict[str, Any]:
-    from ..runtime.progress import Progress
-    from ..runtime.scoring.folder import busy_shares, score_shards, settings_of_scorer, table_from_job
-    from ..runtime.scoring.table_job import opened_job
-
-    begin = time.monotonic()
-    with opened_job(out, settings_of_scorer(scorer), scorer.labels, overwrite=overwrite) as job:
-        shards, todo = _to_do(job, spool)
-        with Progress("score", todo, "files") as bar:
-            score_shards(scorer, job, spool, shards, bad_files, bar)
-        seconds = time.monotonic() - begin
-        totals = table_from_job(
-            job, spool, out, scorer.labels, embedding_size=scorer.embedding_size, submission=submission
-        )
-    wall = time.monotonic() - begin
-    busy = busy_shares(scorer, wall, wall - seconds) if todo else {}
-    return summary_of_totals(totals, wall, todo, out, busy, choice_of_scorer(scorer))
-
-
-def _to_do(job: "TableJob", spool: "InputSpool") -> "tuple[list[Shard], int]":
-    """The shards that are missing, and the files in them."""
-    from ..runtime.scoring.folder import missing_shards
-
-    shards = missing_shards(job, spool)
-    todo = spool.files_of(shards)
-    if todo < spool.files:
-        say(f"{spool.files - todo} files were scored before and are kept (--overwrite scores them again)")
-    return shards, todo
-
-
-def _score_with_ray(
-    engine: "RayEngine",
-    spool: "InputSpool",
-    out: Path,
-    submission: Path | None,
-    bad_files: "ErrorBudget",
+@contextlib.contextmanager
+def _opened_engine(
+    name: str,
     bundle: "Bundle",
-    *,
-    overwrite: bool,
-) -> dict[str, Any]:
-    from ..runtime.progress import Progress
-    from ..runtime.scoring.folder import table_from_job
-    from ..runtime.scoring.ray_engine import score_shards_with_ray
-    from ..runtime.scoring.table_job import opened_job
+    make_scorer: "partial[Scorer]",
+    backend: str,
+    variant: str | None,
+    workers: int | None,
+    ray_address: str | None,
+) -> Iterator["ScoringEngine"]:
+    from ..runtime.scoring.local_engine import LocalEngine
 
-    begin, loaded = time.monotonic(), engine.loaded
-    say(
-        f"{spool.files} files, {plain(bundle.path)}: {plain(loaded.file)} on {loaded.device}, {engine.actors} Ray actors"
-    )
-    with opened_job(out, loaded.settings, bundle.labels, overwrite=overwrite) as job:
-        shards, todo = _to_do(job, spool)
-        with Progress("score", todo, "files") as bar:
-            score_shards_with_ray(engine, job, spool, shards, bad_files, bar)
-        totals = table_from_job(
-            job, spool, out, bundle.labels, embedding_size=loaded.embedding_size, submission=submission
-        )
-    return summary_of_totals(
-        totals, time.monotonic() - begin, todo, out, {}, (loaded.device, loaded.variant, loaded.batch_size)
-    )
+    if name == "local":
+        yield LocalEngine(make_scorer(bundle, backend, workers=workers))
+        return
+    from ..runtime.scoring.ray_engine import ray_engine
+
+    with ray_engine(
+        bundle, make_scorer, address=ray_address, backend=backend, variant=variant, workers=workers
+    ) as engine:
+        yield engine
 
 
-def _score_to_screen(
-    scorer: "Scorer",
+def _to_table(
+    engine: "ScoringEngine",
     spool: "InputSpool",
+    out: Path,
+    budget: "ErrorBudget",
     submission: Path | None,
-    bad_files: "ErrorBudget",
-    *,
+    overwrite: bool,
+    as_json: bool,
+) -> "ScoringSummary":
+    from ..runtime.scoring.folder import score_to_table
+
+    _say_choice(engine, spool)
+    summary = score_to_table(
+        engine,
+        spool,
+        out,
+        error_budget=budget,
+        submission=submission,
+        overwrite=overwrite,
+        open_bar=_bar,
+        say=say,
+    )
+    if as_json:
+        print_json(summary.to_dict())
+    return summary
+
+
+def _to_screen(
+    engine: "ScoringEngine",
+    spool: "InputSpool",
+    budget: "ErrorBudget",
+    submission: Path | None,
     top: int,
     as_json: bool,
-) -> tuple[dict[str, Any], list["Row"]]:
+) -> "ScoringSummary":
     """CSV as it comes where another program reads, a readable table on a terminal."""
+    from ..runtime.scoring.folder import score_to_rows
+    from ..runtime.scoring.local_engine import LocalEngine
+
+    assert isinstance(engine, LocalEngine)  # _check_options refuses Ray without a table
+    labels = engine.loaded.labels
+    kept: list[Row] = []
+    take = kept.extend if as_json or sys.stdout.isatty() else partial(_print_csv, labels=labels)
+    _say_choice(engine, spool)
+    summary = score_to_rows(engine, spool, take, error_budget=budget, submission=submission, open_bar=_bar)
+    if as_json:
+        print_json({**summary.to_dict(), "rows": [row_json(row) for row in kept]})
+    elif kept:
+        print_rows(kept, labels, top)
+    return summary
+
+
+def _print_csv(rows: Iterator["Row"], labels: tuple[str, ...]) -> None:
+    from ..runtime.tables.csv_table import csv_lines
+
+    for line in csv_lines(rows, labels):
+        print(line, end="")
+
+
+def _say_choice(engine: "ScoringEngine", spool: "InputSpool") -> None:
+    twice = f" ({spool.twice} given twice)" if spool.twice else ""
+    say(f"{spool.files} files{twice}, {engine.description}")
+
+
+def _bar(files: int) -> "Progress":
     from ..runtime.progress import Progress
-    from ..runtime.scoring.folder import Totals, busy_shares
-    from ..runtime.tables.submission import write_submission
-    from ..runtime.tables.writer import csv_lines
 
-    totals, begin = Totals(), time.monotonic()
-    with Progress("score", spool.files, "files") as bar:
+    return Progress("score", files, "files")
 
-        def counted() -> Iterator["Row"]:
-            for rows in scorer.rows_of_files(
-                source for shard in spool.shards for source in spool.sources(shard)
-            ):
-                bad_files.count(rows)
-                totals.count(rows)
-                bar.advance()
-                yield from rows
 
-        rows = write_submission(submission, counted(), scorer.labels) if submission else counted()
-        if as_json or sys.stdout.isatty():
-            kept = list(rows)
-        else:
-            kept = []
-            for line in csv_lines(rows, scorer.labels):
-                print(line, end="")
-    bad_files.finish()
-    if not as_json and kept:
-        print_rows(kept, scorer.labels, top)
-    wall = time.monotonic() - begin
-    return summary_of_totals(
-        totals, wall, totals.files, None, busy_shares(scorer, wall, 0.0), choice_of_scorer(scorer)
-    ), kept
+def _end(summary: "ScoringSummary") -> None:
+    say_summary(summary)
+    if summary.totals.errors:
+        raise typer.Exit(EXIT_SOME_ERRORS)

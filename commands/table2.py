@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..runtime.errors import ConfigError
-from .options import BatchSize, DataDir, Device, Epochs, Json, Precision
+from .choices import ENCODERS, METHODS
+from .options import BatchSize, DataDir, Device, Epochs, Json, Precision, absolute, names_with_commas
 from .printing import new_table, plain, print_json, print_table, say
 
 if TYPE_CHECKING:
     from ..train.evidence.table2 import Table2
+    from ..train.evidence.table2_runs import TableRuns
 
 
 def table2(
     data: DataDir = None,
     seeds: Annotated[int, typer.Option(help="Runs of each row, with seeds 0, 1, ...")] = 3,
     encoders: Annotated[
-        Optional[str], typer.Option(help="Of resnet18,cnn10,cnn14; default: all.", show_default=False)
+        Optional[str], typer.Option(help=f"Of {','.join(ENCODERS)}; default: all.", show_default=False)
     ] = None,
     methods: Annotated[
-        Optional[str], typer.Option(help="Of vanilla,rrtn,rrtn-ruwl; default: all.", show_default=False)
+        Optional[str], typer.Option(help=f"Of {','.join(METHODS)}; default: all.", show_default=False)
     ] = None,
     epochs: Epochs = None,
     fraction: Annotated[
@@ -38,46 +40,60 @@ def table2(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """The paper's Table 2 on your data: nine rows, some seeds each, with gains and their significance
-    beside the paper's.
+    """Train the nine rows of the paper's Table 2 on your data.
 
-    The same command goes on where it was stopped. Example: rrtn table2 --data hume-vb --seeds 5
-    --encoders cnn14
+    Each row is trained with several seeds. The table shows the gains and their significance, beside the
+    paper's. The same command goes on where it was stopped.
+
+    Example: rrtn table2 --data hume-vb --seeds 5 --encoders cnn14
     """
-    from ..train.config import config_from_dict
-    from ..train.config_file import merged
-    from ..train.distributed import world_from_environment
-    from ..train.evidence.table2 import table_of_runs
-    from ..train.evidence.table2_runs import rows_of, table_runs, train_rows
-    from ..train.loop import device_from_config
-
-    if (world := world_from_environment()).size > 1:
-        raise ConfigError(
-            f"torchrun | {world.size} processes | rrtn table2 trains with one | start it without torchrun"
-        )
-    overrides = {
+    settings = {
         "device": device,
         "precision": precision,
-        "data.dir": str(data.resolve()) if data else None,
-        "data.fraction": fraction,
-        "optim.epochs": epochs,
-        "optim.batch_size": batch_size,
+        "data": {"dir": absolute(data), "fraction": fraction},
+        "optim": {"epochs": epochs, "batch_size": batch_size},
     }
-    settings = config_from_dict(merged({}, overrides), source="flags")
-    device_from_config(settings, world)
-    rows = rows_of(
-        *(tuple(part.strip() for part in text.split(",")) if text else () for text in (encoders, methods))
-    )
-    runs = table_runs(settings, out=out, seeds=seeds, rows=rows)
+    runs = _runs_from_options(settings, encoders, methods, out=out, seeds=seeds)
     for note in runs.notes:
-        say(f"[bold yellow]note[/]: {plain(note)}")
+        say(f"note: {note}")
     if dry_run:
         print_json(runs.describe()) if as_json else _print_runs(runs.describe())
         return
-    train_rows(runs, say=lambda text: say(plain(text)), at_run=lambda: table_of_runs(runs).write())
+    table = _trained(runs)
+    print_json(table.to_dict()) if as_json else _print_table2(table)
+
+
+def _runs_from_options(
+    settings: dict[str, Any], encoders: str | None, methods: str | None, *, out: Path, seeds: int
+) -> "TableRuns":
+    from ..train.config import config_from_dict
+    from ..train.config_file import merged
+    from ..train.distributed import world_from_environment
+    from ..train.evidence.table2_runs import rows_of, table_runs
+    from ..train.loop import device_from_config
+    from ..train.start import flat_overrides
+
+    if (world := world_from_environment()).size > 1:
+        raise ConfigError(
+            "torchrun",
+            f"{world.size} processes, and rrtn table2 trains with one",
+            fix="start it without torchrun",
+        )
+    config = config_from_dict(merged({}, flat_overrides(settings)), source="flags")
+    device_from_config(config, world)  # refuses a device that is not there before anything is trained
+    rows = rows_of(names_with_commas(encoders) or (), names_with_commas(methods) or ())
+    return table_runs(config, out=out, seeds=seeds, rows=rows)
+
+
+def _trained(runs: "TableRuns") -> "Table2":
+    """Trains what is missing. The table on the disk is written anew after each run."""
+    from ..train.evidence.table2 import table_of_runs
+    from ..train.evidence.table2_runs import train_rows
+
+    train_rows(runs, say=say, at_run=lambda: table_of_runs(runs).write())
     table = table_of_runs(runs)
     table.write()
-    print_json(table.to_dict()) if as_json else _print_table2(table)
+    return table
 
 
 def _print_runs(description: dict[str, Any]) -> None:
@@ -85,14 +101,11 @@ def _print_runs(description: dict[str, Any]) -> None:
     for run in description["runs"]:
         table.add_row(run["row"], str(run["seed"]), run["state"], plain(run["folder"]))
     seconds = description["seconds_to_go"]
-    left = (
-        "time not known before an epoch was trained"
-        if seconds is None
-        else f"{seconds / 60:,.1f} minutes, as measured here"
-    )
-    print_table(
-        table, caption=f"{description['epochs_to_go']:,} of {description['epochs']:,} epochs to go: {left}"
-    )
+    left = "the time is not known before an epoch was trained"
+    if seconds is not None:
+        left = f"{seconds / 60:,.1f} minutes, as measured here"
+    epochs = f"{description['epochs_to_go']:,} of {description['epochs']:,} epochs to go"
+    print_table(table, caption=f"{epochs}: {left}")
 
 
 def _print_table2(table: "Table2") -> None:
@@ -104,4 +117,4 @@ def _print_table2(table: "Table2") -> None:
             shown.add_section()
         shown.add_row(*map(plain, row.cells()))
     print_table(shown, title=table.title, caption=table.caption)
-    say(f"table in [bold]{plain(table.runs.out / 'table2.md')}[/] and .json")
+    say(f"table in {table.runs.out / 'table2.md'} and .json")

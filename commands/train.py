@@ -1,17 +1,17 @@
 """rrtn train."""
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ..runtime.errors import ConfigError
-from .options import BatchSize, DataDir, Device, Epochs, Json, Precision
+from .choices import ENCODERS, METHODS
+from .options import BatchSize, DataDir, Device, Epochs, Json, Precision, absolute, names_with_commas
 from .printing import new_table, plain, print_json, print_table, say
 
 if TYPE_CHECKING:
     from ..train.plan import TrainingPlan
+    from ..train.start import FinishedTraining
 
 
 def train(
@@ -21,12 +21,14 @@ def train(
         typer.Option(help="Target columns, with commas; default: every numeric column.", show_default=False),
     ] = None,
     encoder: Annotated[
-        Optional[str], typer.Option(help="resnet18 (default), cnn10 or cnn14.", show_default=False)
+        Optional[str],
+        typer.Option(help=f"One of {', '.join(ENCODERS)}; default resnet18.", show_default=False),
     ] = None,
     method: Annotated[
         Optional[str],
         typer.Option(
-            help="vanilla (CCC), rrtn (+ Barlow Twins), rrtn-ruwl (+ learned weights; default).",
+            help=f"One of {', '.join(METHODS)}; default rrtn-ruwl. vanilla has the CCC loss alone, "
+            "the others add Barlow Twins.",
             show_default=False,
         ),
     ] = None,
@@ -69,77 +71,51 @@ def train(
 ) -> None:
     """Train the network on rated clips.
 
-    Without --data it trains on a small built-in synthetic corpus. Every setting of --config is in a
-    run's config.toml. Example: rrtn train --data hume-vb --encoder cnn14 --method rrtn-ruwl. On 4
-    GPUs: torchrun --nproc-per-node 4 -m rrtn train --data hume-vb
-    """
-    from ..runtime.bundle import newest_run
-    from ..train.config import config_from_dict
-    from ..train.config_file import changes_on_resume, config_from_toml, merged, read_toml
-    from ..train.distributed import first_on_machine_first, from_first, joined, world_from_environment
-    from ..train.loop import device_from_config
-    from ..train.loop import train as run_training
-    from ..train.plan import describe, plan_from_config
+    Without --data the network is trained on a small synthetic corpus. Every setting of --config is in the
+    config.toml of a run.
 
-    overrides = {
+    Example: rrtn train --data hume-vb --encoder cnn14 --method rrtn-ruwl
+
+    On 4 GPUs: torchrun --nproc-per-node 4 -m rrtn train --data hume-vb
+    """
+    from ..train.start import TrainingRequest, plan_training, start_training
+
+    settings = {
         "seed": seed,
         "device": device,
         "precision": precision,
         "compile": {None: None, True: "default", False: "off"}[compile_],
         "tensorboard": tensorboard,
-        "data.dir": str(data.resolve()) if data else None,
-        "data.targets": [name.strip() for name in targets.split(",")] if targets else None,
-        "model.encoder": encoder,
-        "model.method": method,
-        "model.init": str(init.resolve()) if init else None,
-        "optim.epochs": epochs,
-        "optim.batch_size": batch_size,
-        "optim.lr": lr,
+        "data": {"dir": absolute(data), "targets": names_with_commas(targets)},
+        "model": {"encoder": encoder, "method": method, "init": absolute(init)},
+        "optim": {"epochs": epochs, "batch_size": batch_size, "lr": lr},
     }
-    run = (out or newest_run()) if resume else out
-    if resume and (run is None or not (run / "config.toml").exists()):
-        raise ConfigError(
-            f"--resume | no run in {run or 'runs/'} | expected a folder with config.toml | use --out RUN"
-        )
-    if resume and config:
-        raise ConfigError("--config | not with --resume: the run's own config.toml is taken")
-    source = run / "config.toml" if resume and run else config
-    settings = config_from_dict(
-        merged(read_toml(source) if source else {}, overrides), source=str(source or "flags")
+    request = TrainingRequest(
+        run=out, config_file=config, settings=settings, resume=resume, strict_resume=strict_resume
     )
-    changed = changes_on_resume(config_from_toml(run / "config.toml"), settings) if resume and run else []
-    world = world_from_environment()
-    tell = say if world.is_first else _say_nothing
-    with joined(world, device_from_config(settings, world)):
-        with first_on_machine_first(world):
-            plan = plan_from_config(settings, ranks=world.size)
-        for note in (*(f"changed on resume: {change}" for change in changed), *plan.notes):
-            tell(f"[bold yellow]note[/]: {plain(note)}")
-        model = plan.config.model
-        if dry_run:
-            if world.is_first:
-                print_json(describe(plan)) if as_json else _print_plan(plan, describe(plan))
-            return
-        name = f"runs/{time.strftime('%Y%m%d-%H%M%S')}-{model.encoder}-{model.method}"
-        run = run or Path(from_first(world, name))
-        epochs = plan.config.optim.epochs
-        tell(
-            f"run [bold]{plain(run)}[/]: {model.encoder}, {model.method}, {epochs} epochs, {plan.steps} steps"
-        )
-        result = run_training(plan, run, resume=resume, strict_resume=strict_resume, world=world)
-    if not world.is_first:
+    if dry_run:
+        plan = plan_training(request, say=say)
+        _end_dry_run(plan, as_json)
         return
-    best = {"epoch": result.best.epoch, "ccc": result.best.ccc, "per_target": result.best.per_target}
+    finished = start_training(request, say=say)
+    _end_training(finished, as_json)
+
+
+def _end_dry_run(plan: "TrainingPlan | None", as_json: bool) -> None:
+    from ..train.plan import describe
+
+    if plan:  # else this is not the first process
+        print_json(describe(plan)) if as_json else _print_plan(plan, describe(plan))
+
+
+def _end_training(finished: "FinishedTraining | None", as_json: bool) -> None:
+    if finished is None:  # not the first process
+        return
     if as_json:
-        print_json({"run": str(run), "best": best, "epochs": result.epochs, "config": plan.config.to_dict()})
-    else:
-        say(
-            f"best: epoch {result.best.epoch}, mean Val CCC {result.best.ccc:.3f}. Next: rrtn evaluate, rrtn export --trt"
-        )
-
-
-def _say_nothing(text: str) -> None:
-    """For the processes beside the first one."""
+        print_json(finished.to_dict())
+        return
+    best = finished.result.best
+    say(f"best: epoch {best.epoch}, mean Val CCC {best.ccc:.3f}. Next: rrtn evaluate, rrtn export --trt")
 
 
 def _print_plan(plan: "TrainingPlan", description: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ def audonnx_yaml_from_bundle(bundle: Bundle) -> Path:
     """
     target = bundle.path / MODEL_YAML
     if target.exists() and ModelInput.__module__.encode() not in target.read_bytes():
-        raise ModelError(f"{target} | not written by rrtn | expected none | move it away")
+        raise ModelError(str(target), "not written by rrtn", fix="move it away and run the command again")
     write_bytes(target, _yaml(bundle, _variant_for_signals(bundle)).encode())
     return target
 
@@ -43,7 +43,10 @@ def _variant_for_signals(bundle: Bundle) -> Variant:
         if variant := bundle.variant(name):
             return variant
     raise ModelError(
-        f"{bundle.path} | no variant {' or '.join(names)} | an ONNX model that audonnx can run | export again"
+        str(bundle.path),
+        f"no variant {' or '.join(names)}",
+        wanted="an ONNX file that audonnx can run",
+        fix="export again",
     )
 
 

@@ -1,11 +1,11 @@
 """A bundle takes another one's place, and at no moment does a reader find neither.
 
-It is made in a folder beside, `.<name>.<random>.tmp`, which is locked for as long as its process
-lives: one that nobody holds was left by a killed export, and the next one removes it.
+It is made inside a folder beside, `.<name>.<random>.tmp`. The process that makes it holds the file
+`lock` in that folder for as long as the process lives. A folder whose lock nobody holds was left by
+a killed export, and the next export removes it.
 """
 
 import contextlib
-import fcntl
 import glob
 import json
 import os
@@ -20,7 +20,10 @@ from ..runtime.bundle import MANIFEST, load_bundle
 from ..runtime.errors import ModelError, StoppedError
 from ..runtime.failpoints import failpoint
 from ..runtime.files import atomic_path, fsync, write_json
+from ..runtime.locks import in_turn, is_held, locked
 
+_LOCK: Final = "lock"  # beside the bundle in the making
+_TURN: Final = ".rrtn-export.lock"  # in the folder that the bundle goes to: held while one takes its place
 _SPARE: Final = ".spare"
 _REPLACES: Final = "replaces"  # in bundle.json, while files take their lasting names
 
@@ -31,28 +34,37 @@ def check_replaceable(out: Path) -> None:
     Raises ModelError where `out` is no place for a bundle, StoppedError where it takes no files.
     """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise ModelError(f"{out} | a link or a file | expected a folder, or nothing | choose another --out")
+        raise ModelError(
+            str(out), "a link or a file", wanted="a folder, or nothing", fix="choose another --out"
+        )
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        raise ModelError(f"{out} | holds other files | expected a bundle, or nothing | choose another --out")
+        raise ModelError(
+            str(out), "holds other files", wanted="a bundle, or nothing", fix="choose another --out"
+        )
     beside = next(folder for folder in out.absolute().parents if folder.exists())
     for folder in (out, beside):
         if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
             raise StoppedError(
-                f"{folder} | not writable | expected a folder for the bundle | choose another --out"
+                str(folder),
+                "not writable",
+                wanted="a folder that takes the bundle",
+                fix="make it writable, or choose another --out",
             )
 
 
 @contextlib.contextmanager
 def staged(out: Path) -> Iterator[Path]:
-    """A new folder beside `out`. It is removed at the end, unless it has become `out`."""
+    """A new folder near `out`. It is removed at the end, unless it has become `out`."""
     parent = out.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
-        with _locked(parent):
+        with in_turn(parent / _TURN):
             _sweep(parent, out.name)
-            staging = Path(tempfile.mkdtemp(dir=parent, prefix=f".{out.name}.", suffix=".tmp"))
-            held.callback(shutil.rmtree, staging, ignore_errors=True)
-            held.enter_context(_locked(staging))
+            workplace = Path(tempfile.mkdtemp(dir=parent, prefix=f".{out.name}.", suffix=".tmp"))
+            held.callback(shutil.rmtree, workplace, ignore_errors=True)
+            held.enter_context(locked(workplace / _LOCK, does="exports"))
+        staging = workplace / "bundle"
+        staging.mkdir()
         yield staging
 
 
@@ -63,7 +75,8 @@ def put_in_place(staging: Path, out: Path) -> None:
     """
     fsync(staging)
     staging.chmod(0o755)
-    with _locked(staging.parent):
+    parent = out.absolute().parent
+    with in_turn(parent / _TURN):
         failpoint("write.place")
         try:
             staging.replace(out)
@@ -72,7 +85,7 @@ def put_in_place(staging: Path, out: Path) -> None:
                 raise
             _replace_files(staging, out)
         failpoint("write.placed")
-        fsync(staging.parent)
+        fsync(parent)
 
 
 def _replace_files(staging: Path, out: Path) -> None:
@@ -141,28 +154,5 @@ def _remove(out: Path, names: Iterable[str]) -> None:
 def _sweep(parent: Path, name: str) -> None:
     """Removes the folders of exports that were killed."""
     for left in parent.glob(f".{glob.escape(name)}.*.tmp"):
-        if left.is_dir() and not _is_held(left):
+        if left.is_dir() and not left.is_symlink() and not is_held(left / _LOCK):
             shutil.rmtree(left, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """For one process at a time. The system frees the lock with its process, however that ends."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _is_held(folder: Path) -> bool:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held, or a file system without locks, where one cannot know
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -5,14 +5,17 @@ B batch, N samples, T frames, F spectrum bins, M mels, K targets.
 
 import copy
 import math
+from collections import Counter
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..runtime.frontend import hann, mel_filterbank
+from ..runtime.errors import ModelError
+from ..runtime.frontend import hann, input_shape, mel_filterbank
 from ..runtime.spec import FrontendSpec, InputKind
 from ..train.method.encoders import Encoder
 from ..train.method.model import TwinsNetwork
@@ -32,7 +35,7 @@ def deployed_from_network(
     frontend, bn0 and head stay float32. `embeddings` adds the encoder's representation [B, D] to
     the outputs.
     """
-    encoder = half_encoder(network.encoder) if half else network.encoder
+    encoder = half_encoder(network.encoder, spec) if half else network.encoder
     model = LogMelModel(encoder, network.head, embeddings=embeddings)
     return (model if input_kind == "logmel" else WaveformModel(model, spec)).eval()
 
@@ -65,9 +68,12 @@ class WaveformModel(nn.Module):
         return outputs
 
 
-def half_encoder(encoder: Encoder) -> nn.Module:
-    """A copy in float16 but for bn0, which brings decibels into the range of float16."""
-    half: nn.Module = folded_encoder(encoder)
+def half_encoder(encoder: Encoder, spec: FrontendSpec) -> nn.Module:
+    """A copy in float16 but for bn0, which brings decibels into the range of float16.
+
+    Raises what `folded_encoder` raises.
+    """
+    half: nn.Module = folded_encoder(encoder, spec)
     bn0 = half.get_submodule("bn0")
     half.add_module("bn0", nn.Identity())
     half.half()
@@ -75,22 +81,54 @@ def half_encoder(encoder: Encoder) -> nn.Module:
     return half
 
 
-def folded_encoder(encoder: Encoder) -> Encoder:
-    """A copy whose convolutions hold the BatchNorm behind them (in float32: a small running_var
-    makes large weights).
+def folded_encoder(encoder: Encoder, spec: FrontendSpec) -> Encoder:
+    """A copy whose convolutions hold the BatchNorm behind them.
+
+    The folding is in float32: a small running_var makes large weights. bn0 stays, because no
+    convolution is in front of it. Raises ModelError where another BatchNorm is left: float16 does
+    not hold small variances.
     """
     folded = copy.deepcopy(encoder).eval()
-    for block in list(folded.modules()):
-        for i in (1, 2):
-            conv, bn = getattr(block, f"conv{i}", None), getattr(block, f"bn{i}", None)
-            if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
-                setattr(block, f"conv{i}", fuse_conv_bn_eval(conv, bn))
-                setattr(block, f"bn{i}", nn.Identity())
-        if isinstance(block, nn.Sequential) and len(block) == 2:  # ResNet's shortcut
-            conv, bn = block
-            if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
-                block[0], block[1] = fuse_conv_bn_eval(conv, bn), nn.Identity()
+    names = {module: name for name, module in folded.named_modules()}
+    for conv, norm in _foldable(folded, spec):
+        folded.set_submodule(names[conv], fuse_conv_bn_eval(conv, norm))
+        folded.set_submodule(names[norm], nn.Identity())
+    if left := [
+        name for name, module in folded.named_modules() if isinstance(module, _BatchNorm) and name != "bn0"
+    ]:
+        raise ModelError(
+            f"{type(encoder).__name__}.{left[0]}",
+            "this BatchNorm cannot be folded into a convolution, so there is no encoder in float16",
+            wanted="each BatchNorm but bn0 directly behind a Conv2d that is called once",
+            fix="change the encoder, or export without --fp16",
+        )
     return folded
+
+
+def _foldable(encoder: Encoder, spec: FrontendSpec) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Each convolution with the BatchNorm that takes its output, found by running a silent clip.
+
+    What the modules are called, and how they are nested, plays no part. A convolution or a
+    BatchNorm that is called more than once stays: its weights serve several places.
+    """
+    calls: Counter[nn.Module] = Counter()
+    outputs: dict[int, tuple[Tensor, nn.Conv2d]] = {}  # the tensors are kept, so that no id is used again
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls[module] += 1
+        if isinstance(module, nn.Conv2d):
+            outputs[id(output)] = (output, module)
+        elif isinstance(module, nn.BatchNorm2d) and id(inputs[0]) in outputs:
+            pairs.append((outputs[id(inputs[0])][1], module))
+
+    watched = [module for module in encoder.modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
+    handles = [module.register_forward_hook(record) for module in watched]
+    with torch.no_grad():
+        encoder(torch.zeros(1, *input_shape(spec, "logmel"), device=encoder.bn0.weight.device))
+    for handle in handles:
+        handle.remove()
+    return [(conv, norm) for conv, norm in pairs if calls[conv] == calls[norm] == 1]
 
 
 class ToHalf(nn.Module):

@@ -47,7 +47,10 @@ class EngineOptions:
         smallest, tuned, largest = self.batch_profile
         if not 1 <= smallest <= tuned <= largest <= MAX_BATCH:
             raise ConfigError(
-                f"--batch-profile | {self.batch_profile} | expected 1 <= smallest <= tuned <= largest <= {MAX_BATCH}"
+                "--batch-profile",
+                ",".join(map(str, self.batch_profile)),
+                wanted=f"1 <= smallest <= tuned <= largest <= {MAX_BATCH}",
+                fix="for example --batch-profile 1,32,256",
             )
 
 
@@ -87,7 +90,10 @@ def engine_from_onnx(
     if not parser.parse(model):
         problems = "; ".join(_problem(parser.get_error(i)) for i in range(parser.num_errors))
         raise ModelError(
-            f"{flavour} | {problems} | an ONNX graph that it can parse | export with another flavour"
+            flavour,
+            problems,
+            wanted="an ONNX graph that it can parse",
+            fix="export on a machine with another TensorRT",
         )
     convolutions = convolution_types(network, trt)
     check_precision(convolutions, precision)
@@ -140,7 +146,7 @@ def _build(
         raise monitor.problem
     if plan is None:  # the builder does not raise
         raise ModelError(
-            f"{name} | {flavour.reason or 'no engine and no reason'} | an engine | see rrtn doctor"
+            name, flavour.reason or "it built no engine and gave no reason", fix="see rrtn doctor"
         )
     if file:
         notes.append(store_timing_cache(config, file))
@@ -247,7 +253,7 @@ def check_layers(types: Counter[str], stated: str) -> None:
     if foreign or not types[stated]:
         found = ", ".join(f"{count} in {name}" for name, count in types.items()) or "of no type that is known"
         raise ModelError(
-            f"{stated} engine | outputs of its layers: {found} | expected {stated} | not published"
+            f"{stated} engine", f"outputs of its layers: {found}; it is not published", wanted=stated
         )
 
 
@@ -258,7 +264,10 @@ def _inspection(flavour: Flavour, plan: bytes) -> str:
     engine = trt.Runtime(flavour.log).deserialize_cuda_engine(plan)
     if engine is None:
         raise ModelError(
-            f"{trt.__name__} | {flavour.reason} | an engine that loads where it was built | see rrtn doctor"
+            trt.__name__,
+            flavour.reason,
+            wanted="an engine that loads on the machine that built it",
+            fix="see rrtn doctor",
         )
     return str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
 
@@ -286,7 +295,7 @@ def check_precision(convolutions: Counter[str], stated: str) -> None:
     none = stated != "fp32" and not convolutions[stated]
     if none or not others.keys() <= {"fp32"} or sum(others.values()) > _IN_FLOAT32[stated]:
         found = ", ".join(f"{count} in {name}" for name, count in convolutions.items())
-        raise ModelError(f"{stated} engine | convolutions: {found} | expected {stated} | not published")
+        raise ModelError(f"{stated} engine", f"convolutions: {found}; it is not published", wanted=stated)
 
 
 def _profile(builder: Any, graph_input: Any, batches: tuple[int, int, int]) -> Any:
@@ -301,8 +310,13 @@ def _set_targets(trt: Any, config: Any, targets: tuple[int, ...]) -> tuple[int, 
     config.num_compute_capabilities = len(targets)
     for i, target in enumerate(targets):
         if not hasattr(trt.ComputeCapability, f"SM{target}"):
+            known = [
+                name.removeprefix("SM") for name in trt.ComputeCapability.__members__ if name.startswith("SM")
+            ]
             raise ConfigError(
-                f"--targets | {target} | this TensorRT-RTX builds for {', '.join(trt.ComputeCapability.__members__)}"
+                "--targets",
+                str(target),
+                wanted=f"some of {', '.join(known)}",
             )
         config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{target}"), i)
     return targets

@@ -55,7 +55,9 @@ def onnx_from_module(
     broken = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
     if broken:
         raise ModelError(
-            f"checkpoint | {len(broken)} tensors with NaN or infinity (first: {broken[0]}) | train again"
+            "checkpoint",
+            f"{len(broken)} tensors hold NaN or infinity (first: {broken[0]})",
+            fix="train again",
         )
     name = INPUT_NAMES[input_kind]
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)

@@ -5,6 +5,7 @@ and TensorRT fuse into int8 ones. Between the first convolution of the encoder a
 time lies the trunk; the frontend, bn0 and the head stay float. n clips, D embedding, K targets.
 """
 
+import itertools
 import json
 import tempfile
 from collections.abc import Iterator
@@ -28,9 +29,11 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from ..runtime.arrays import Float32, Float64
 from ..runtime.bundle import METADATA_KEY
 from ..runtime.cpus import usable_cpus
+from ..runtime.errors import ModelError
 from .graph import file_from_onnx
 
 _BATCH: Final = 8  # clips that calibration holds the activations of
+_RANK_OF_2D: Final = 4  # dimensions of a two-dimensional convolution's weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,10 +136,7 @@ def _int8_from_onnx(model: bytes, calibration: Float32, recipe: _Recipe) -> byte
 
 def _quantised(fp32: ModelProto, calibration: Float32, recipe: _Recipe) -> ModelProto:
     """Ranges are minima and maxima: clipping at a percentile made the largest differences larger."""
-    trunk = _trunk(fp32)
-    nodes = [
-        node.name for node in (trunk if recipe.first_conv else trunk[1:]) if node.op_type in recipe.operators
-    ]
+    nodes = _nodes_to_quantise(fp32, recipe)
     prepared = ModelProto()
     prepared.CopyFrom(fp32)
     add_pre_process_metadata(prepared)  # else the quantiser asks for it, through the root logger
@@ -161,15 +161,39 @@ def _quantised(fp32: ModelProto, calibration: Float32, recipe: _Recipe) -> Model
         return onnx.load_model(target)
 
 
+def _nodes_to_quantise(model: ModelProto, recipe: _Recipe) -> list[str]:
+    """Names of the trunk's nodes that the recipe quantises.
+
+    Raises ModelError where no convolution is among them: to the quantiser an empty list means every
+    node of the graph.
+    """
+    trunk = _trunk(model)
+    chosen = [node for node in trunk[not recipe.first_conv :] if node.op_type in recipe.operators]
+    if not any(node.op_type == "Conv" for node in chosen):
+        raise ModelError(
+            "int8",
+            f"the encoder has {sum(node.op_type == 'Conv' for node in trunk)} two-dimensional convolutions",
+            wanted=f"at least {1 if recipe.first_conv else 2}",
+            fix="export without --int8",
+        )
+    return [node.name for node in chosen]
+
+
 def _trunk(model: ModelProto) -> list[NodeProto]:
-    """From the encoder's first convolution up to its pooling over time; the frontend's convolution
-    is one-dimensional.
+    """From the encoder's first convolution to the last one, with the operators that follow it directly.
+
+    The frontend's convolution is one-dimensional. Empty where the encoder has no convolution.
     """
     nodes = list(model.graph.node)
     rank = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
-    begin = next(i for i, node in enumerate(nodes) if node.op_type == "Conv" and rank[node.input[1]] == 4)
-    end = next(i for i, node in enumerate(nodes) if i > begin and node.op_type == "ReduceMean")
-    return nodes[begin:end]
+    convolutions = [
+        i for i, node in enumerate(nodes) if node.op_type == "Conv" and rank.get(node.input[1]) == _RANK_OF_2D
+    ]
+    if not convolutions:
+        return []
+    begin, last = convolutions[0], convolutions[-1]
+    behind = itertools.takewhile(lambda node: node.op_type in _CPU.operators, nodes[last + 1 :])
+    return [*nodes[begin : last + 1], *behind]
 
 
 class _Clips(CalibrationDataReader):  # type: ignore[misc]

@@ -65,11 +65,11 @@ class Parity:
 
     @property
     def failure(self) -> str:
-        """What is wrong with it; "" where nothing is."""
-        if self.limit is not None and not self.max_abs <= self.limit:  # also where it is NaN
-            return f"scores differ from PyTorch's by {self.max_abs:.2e} | at most {self.limit:.0e}"
+        """What is wrong with the variant; "" where nothing is. NaN fails every limit."""
+        if self.limit is not None and not self.max_abs <= self.limit:
+            return f"scores differ from PyTorch's by {self.max_abs:.2e}, the limit is {self.limit:.0e}"
         if not abs(self.ccc_change) <= CCC_LIMIT:
-            return f"CCC {self.ccc:.4f} where PyTorch has {self.ccc_reference:.4f} | a change of at most {CCC_LIMIT}"
+            return f"CCC is {self.ccc:.4f}, PyTorch's is {self.ccc_reference:.4f}, the limit is {CCC_LIMIT}"
         return ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -156,7 +156,9 @@ def check_parity(backend: Backend, spec: FrontendSpec, probe: Probe, *, worst_to
         worst = int(np.argmax(differences))
         np.savez(worst_to, waveform=probe.clips[worst], expected=probe.reference[worst])
         raise ModelError(
-            f"{backend.variant.file} | {parity.failure} | not published; worst clip in {worst_to}"
+            backend.variant.file,
+            f"{parity.failure}; it is not published",
+            fix=f"look at the worst clip, in {worst_to}",
         )
     return parity
 
@@ -184,7 +186,10 @@ def check_half_range(encoder: torch.nn.Module, spec: FrontendSpec, clips: Float3
         handle.remove()
     if not largest < _HALF_MAX:
         raise ModelError(
-            f"fp16 | activations up to {largest:.3g} | float16 ends at {_HALF_MAX:g} | use fp32, or train again"
+            "fp16",
+            f"activations reach {largest:.3g}",
+            wanted=f"at most {_HALF_MAX:g}, the largest number in float16",
+            fix="use fp32, or train again",
         )
 
 

@@ -5,34 +5,28 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
+from typing import Any
 
 from .. import __version__
+from ..runtime.backends.base import Backend
 from ..runtime.backends.choice import backend_from_variant, obstacle
-from ..runtime.backends.ort_backend import ort_backend_from_bundle
+from ..runtime.backends.cpu import CPU
 from ..runtime.backends.registry import kinds_for_variant
 from ..runtime.backends.trt import TRT
-from ..runtime.bundle import MANIFEST, Bundle, Variant, metadata_of
+from ..runtime.bundle import MANIFEST, Bundle, Variant
 from ..runtime.errors import ModelError, UnavailableError
 from ..runtime.files import sha256_of, write_bytes, write_json
-from ..runtime.frontend import log_mel
 from ..runtime.progress import Progress
-from ..train.config import Config
+from ..train.checkpoint import POINTER
 from ..train.method.flops import scoring_flops
+from ..train.run_folder import RunFolder
 from .audeering import audonnx_yaml_from_bundle
 from .bundle_replacement import check_replaceable, put_in_place, staged
-from .deployed_network import folded_encoder
-from .engine import INSTALL_HINT, EngineOptions, engine_from_onnx, installed_flavour
-from .graph import file_from_onnx, onnx_from_network
-from .int8 import int8_for_cpu, int8_for_tensorrt
-from .parity import Parity, Probe, check_half_range, check_parity, extremes, parity_of_backend
-from .recipes import ENGINES, Recipe, Wanted
-from .source import Source, clips_of_split, probe_of_source, source_of_run
-from .winograd.cpu_variant import NotFasterError, cpu_variant_of
-
-_CALIBRATION_CLIPS: Final = 128  # of the training split
+from .engine import INSTALL_HINT, installed_flavour
+from .parity import Parity, Probe, check_parity, parity_of_backend
+from .recipes import ENGINES, FP32, Ingredients, Made, Recipe, Wanted
+from .source import Source, probe_of_source, source_of_run
+from .winograd.cpu_variant import NotFasterError
 
 
 @dataclass(frozen=True)
@@ -46,75 +40,114 @@ class Published:
 
 # frozen
 def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) -> Published:  # noqa: B008
-    """Exports the best checkpoint of `run` to `out` (default: run/export), replacing a bundle that is
-    there.
+    """Exports the best checkpoint of `run` to `out` (default: run/export), in place of a bundle there.
 
-    Every ONNX file passes the parity gate in a folder beside, before anything is replaced; one that
-    does not is left out. Raises ModelError for a broken checkpoint, an fp32 graph that does not
-    pass, or a required variant that could not be made.
+    Every ONNX file passes the parity gate in a folder beside `out`, before anything is replaced. A
+    file that does not pass is left out. Raises ModelError for a broken checkpoint, for an fp32
+    graph that does not pass, and for a required variant that could not be made.
     """
-    out = out or run / "export"
+    out = out or RunFolder(run).export
     check_replaceable(out)
     source = source_of_run(run)
     probe = probe_of_source(source)
     with staged(out) as staging:
-        bundle = Bundle(
+        empty = Bundle(
             path=staging,
             labels=tuple(source.info.labels),
             spec=source.config.frontend,
             variants=(),
             provenance=_provenance(run, source),
         )
-        published = _with_variants(bundle, source, probe, wanted, worst_to=run / "parity-worst.npz")
-        if missing := [name for name in wanted.require if published.bundle.variant(name) is None]:
-            reasons = {**published.skipped, **published.failed}
-            why = "; ".join(f"{name}: {reasons.get(name, 'its source was not made')}" for name in missing)
-            raise ModelError(f"--require {', '.join(missing)} | {why} | nothing was published")
+        gate = Gate(probe, RunFolder(run).parity_worst)
+        published = _with_variants(empty, source, wanted, gate)
+        _check_required(wanted, published)
         audonnx_yaml_from_bundle(published.bundle)
         write_json(staging / MANIFEST, published.bundle.manifest())
         put_in_place(staging, out)
     return replace(published, bundle=replace(published.bundle, path=out))
 
 
-def _with_variants(
-    bundle: Bundle, source: Source, probe: Probe, wanted: Wanted, *, worst_to: Path
-) -> Published:
+def _check_required(wanted: Wanted, published: Published) -> None:
+    missing = [name for name in wanted.require if published.bundle.variant(name) is None]
+    if not missing:
+        return
+    reasons = {**published.skipped, **published.failed}
+    why = "; ".join(f"{name}: {reasons.get(name, 'its source was not made')}" for name in missing)
+    raise ModelError(
+        f"--require {', '.join(missing)}",
+        f"{why}; nothing was published",
+        fix="fix the cause, or export without --require",
+    )
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Where files are judged before they are published."""
+
+    probe: Probe
+    worst_to: Path  # takes the worst clip of a variant that does not pass
+
+    def judged(self, bundle: Bundle, variant: Variant) -> Variant:
+        """The variant with its figures, which stay unknown for an engine that this machine cannot run.
+
+        Raises ModelError where the scores are not PyTorch's.
+        """
+        backend = _backend(bundle, variant)
+        if backend is None:
+            return variant
+        parity = check_parity(backend, bundle.spec, self.probe, worst_to=self.worst_to)
+        return replace(variant, parity=parity.to_dict())
+
+
+def _backend(bundle: Bundle, variant: Variant) -> Backend | None:
+    """ONNX on the CPU, an engine on the GPU; None for an engine that does not fit this machine."""
+    if variant.kind == "onnx":
+        return backend_from_variant(bundle, variant, CPU.name)
+    if obstacle(variant, TRT.name):
+        return None
+    try:
+        return backend_from_variant(bundle, variant, TRT.name)
+    except UnavailableError:
+        return None
+
+
+def _with_variants(bundle: Bundle, source: Source, wanted: Wanted, gate: Gate) -> Published:
+    """Makes one variant after the other. What is skipped or fails stops none of the others, but for fp32."""
     skipped: dict[str, str] = {}
     failed: dict[str, str] = {}
     recipes = wanted.recipes()
     with Progress("export", len(recipes), "variants") as bar:
         for done, recipe in enumerate(recipes):
-            if reason := _impossible(recipe, bundle, source.config):
+            if reason := _impossible(recipe, bundle):
                 skipped[recipe.name] = reason
                 continue
-            before = bundle
+            given = Ingredients(
+                source=source,
+                probe=gate.probe,
+                parent=_file_of(bundle, recipe.source),
+                wanted=wanted,
+                progress=_build_progress(bar, done, recipe.name),
+            )
             try:
-                if recipe in ENGINES:
-                    bundle = _with_engine(
-                        bundle, recipe, wanted.engine, _build_progress(bar, done, recipe.name)
-                    )
-                    bundle = _with_parity(bundle, recipe.name, probe, worst_to=worst_to)
-                elif recipe.name == "cpu":
-                    bundle = _with_cpu_variant(bundle, recipe, probe, wanted, worst_to=worst_to)
-                else:
-                    bundle = _with_onnx(
-                        bundle, recipe, source, probe, embeddings=wanted.embeddings, worst_to=worst_to
-                    )
+                variant = _written(bundle, recipe, recipe.make(recipe, given))
+                bundle = replace(bundle, variants=(*bundle.variants, gate.judged(bundle, variant)))
             except NotFasterError as error:
-                skipped[recipe.name] = str(error).split(" | ")[1]
+                skipped[recipe.name] = error.came
             except ModelError as error:
-                if recipe.name == "fp32":
+                if recipe is FP32:
                     raise
-                bundle, failed[recipe.name] = before, str(error)
+                failed[recipe.name] = str(error)
                 (bundle.path / recipe.file).unlink(missing_ok=True)
             bar.update(done + 1, recipe.name)
     return Published(bundle, skipped, failed)
 
 
-def _impossible(recipe: Recipe, bundle: Bundle, config: Config) -> str:
+def _impossible(recipe: Recipe, bundle: Bundle) -> str:
     """Why a variant cannot be made; "" where it can."""
-    if recipe.input == "waveform" and config.frontend.pad == "zero_db":
-        return "frontend.pad is zero_db, and a graph that takes waveforms cannot know where a short recording ends"
+    if recipe.input == "waveform" and bundle.spec.pad == "zero_db":
+        return (
+            "frontend.pad is zero_db: a graph that takes waveforms cannot know where a short recording ends"
+        )
     if recipe in ENGINES and installed_flavour() is None:
         return f"no TensorRT is installed here: {INSTALL_HINT}"
     if recipe.source and bundle.variant(recipe.source) is None:
@@ -122,76 +155,26 @@ def _impossible(recipe: Recipe, bundle: Bundle, config: Config) -> str:
     return ""
 
 
-def _with_onnx(
-    bundle: Bundle, recipe: Recipe, source: Source, probe: Probe, *, embeddings: bool, worst_to: Path
-) -> Bundle:
-    content = _onnx(bundle, recipe, source, probe, embeddings=embeddings)
-    return _gated(bundle, _variant(bundle, recipe, content, kind="onnx"), probe, worst_to=worst_to)
+def _file_of(bundle: Bundle, name: str) -> bytes:
+    """A variant's file; empty where the name is."""
+    variant = bundle.variant(name)
+    return bundle.read(variant) if variant else b""
 
 
-def _with_cpu_variant(
-    bundle: Bundle, recipe: Recipe, probe: Probe, wanted: Wanted, *, worst_to: Path
-) -> Bundle:
-    fp32 = bundle.variant(recipe.source)
-    assert fp32 is not None
-    made = cpu_variant_of(bundle.read(fp32), tune=wanted.tune, slower_too=recipe.name in wanted.require)
-    metadata = metadata_of(bundle.labels, bundle.spec, recipe.input, recipe.precision, made.plan)
-    variant = _variant(bundle, recipe, file_from_onnx(made.model, metadata), kind="onnx", plan=made.plan)
-    return _gated(bundle, variant, probe, worst_to=worst_to)
-
-
-def _gated(bundle: Bundle, variant: Variant, probe: Probe, *, worst_to: Path) -> Bundle:
-    backend = ort_backend_from_bundle(bundle, variant, device="cpu")
-    parity = check_parity(backend, bundle.spec, probe, worst_to=worst_to)
-    return replace(bundle, variants=(*bundle.variants, replace(variant, parity=parity.to_dict())))
-
-
-def _onnx(bundle: Bundle, recipe: Recipe, source: Source, probe: Probe, *, embeddings: bool) -> bytes:
-    spec = bundle.spec
-    if recipe.precision != "int8":
-        half = recipe.precision == "fp16"
-        if half:
-            check_half_range(folded_encoder(source.network.encoder), spec, probe.clips)
-        return onnx_from_network(
-            source.network, spec, bundle.labels, recipe.input, half=half, embeddings=embeddings
-        )
-    fp32 = bundle.variant(recipe.source)
-    assert fp32 is not None
-    training, _, _ = clips_of_split(source.config, "Train", _CALIBRATION_CLIPS)
-    clips = np.concatenate([training, extremes(spec)])  # or silence would leave the ranges
-    if recipe.input == "waveform":
-        return int8_for_tensorrt(bundle.read(fp32), clips)
-    return int8_for_cpu(bundle.read(fp32), np.array([log_mel(clip, spec)[None] for clip in clips]))
-
-
-def _with_engine(
-    bundle: Bundle,
-    recipe: Recipe,
-    options: EngineOptions,
-    progress: Callable[[float, str], None] = lambda share, phase: None,
-) -> Bundle:
-    """Built from a waveform graph: on a GPU the log-Mel belongs there too."""
-    flavour, source = installed_flavour(), bundle.variant(recipe.source)
-    assert flavour is not None and source is not None
-    plan, stamp = engine_from_onnx(
-        bundle.read(source), flavour, precision=recipe.precision, options=options, progress=progress
+def _written(bundle: Bundle, recipe: Recipe, made: Made) -> Variant:
+    """Writes the file into the bundle's folder; -> its entry in bundle.json."""
+    write_bytes(bundle.path / recipe.file, made.content)
+    return Variant(
+        name=recipe.name,
+        file=recipe.file,
+        kind=made.kind,
+        input=recipe.input,
+        precision=recipe.precision,
+        sha256=hashlib.sha256(made.content).hexdigest(),
+        size=len(made.content),
+        plan=made.plan,
+        stamp=made.stamp,
     )
-    variant = _variant(bundle, recipe, plan, kind="engine", stamp=stamp.to_dict())
-    return replace(bundle, variants=(*bundle.variants, variant))
-
-
-def _with_parity(bundle: Bundle, engine: str, probe: Probe, *, worst_to: Path) -> Bundle:
-    """The gate for an engine, where it fits this machine; elsewhere its parity stays unknown."""
-    variant = bundle.variant(engine)
-    assert variant is not None
-    if obstacle(variant, TRT.name):
-        return bundle
-    try:
-        backend = backend_from_variant(bundle, variant, TRT.name)
-    except UnavailableError:
-        return bundle
-    parity = check_parity(backend, bundle.spec, probe, worst_to=worst_to)
-    return replace(bundle, variants=(*bundle.variants[:-1], replace(variant, parity=parity.to_dict())))
 
 
 def _build_progress(bar: Progress, done: int, name: str) -> Callable[[float, str], None]:
@@ -229,9 +212,12 @@ def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityR
     Raises ModelError where that is not the one that was exported.
     """
     source = source_of_run(run or _run_of(bundle))
-    if sha256_of(source.checkpoint / "checkpoint.json") != bundle.provenance.get("checkpoint_sha256"):
-        wrong = f"{source.checkpoint} | another checkpoint than {bundle.path} was made from"
-        raise ModelError(f"{wrong} | expected its own | export again, or --run RUN")
+    if sha256_of(source.checkpoint / POINTER) != bundle.provenance.get("checkpoint_sha256"):
+        raise ModelError(
+            str(source.checkpoint),
+            f"{bundle.path} was made from another checkpoint",
+            fix="export again, or name the bundle's run with --run RUN",
+        )
     probe = probe_of_source(source)
     return [
         _result(bundle, variant, device, probe) for variant in bundle.variants for device in _devices(variant)
@@ -250,27 +236,13 @@ def _result(bundle: Bundle, variant: Variant, device: str, probe: Probe) -> Pari
         backend = backend_from_variant(bundle, variant, device)
         parity, _ = parity_of_backend(backend, bundle.spec, probe)
     except ModelError as error:
-        return ParityResult(variant=variant, device=device, parity=None, problem=str(error).split(" | ")[1])
+        return ParityResult(variant=variant, device=device, parity=None, problem=error.came or error.subject)
     return ParityResult(variant=variant, device=device, parity=parity, problem=parity.failure)
 
 
 def _run_of(bundle: Bundle) -> Path:
     beside = bundle.path.parent
-    return beside if (beside / "checkpoints").is_dir() else Path(bundle.provenance.get("run", ""))
-
-
-def _variant(bundle: Bundle, recipe: Recipe, content: bytes, **fields: Any) -> Variant:
-    """Writes the file into the bundle's folder and describes it."""
-    write_bytes(bundle.path / recipe.file, content)
-    return Variant(
-        name=recipe.name,
-        file=recipe.file,
-        input=recipe.input,
-        precision=recipe.precision,
-        sha256=hashlib.sha256(content).hexdigest(),
-        size=len(content),
-        **fields,
-    )
+    return beside if RunFolder(beside).checkpoints.is_dir() else Path(bundle.provenance.get("run", ""))
 
 
 def _provenance(run: Path, source: Source) -> dict[str, Any]:
@@ -283,7 +255,7 @@ def _provenance(run: Path, source: Source) -> dict[str, Any]:
         "flops_per_clip": scoring_flops(source.network, spec=config.frontend),
         "val_ccc": info.ccc,
         "val_ccc_per_target": info.per_target,
-        "checkpoint_sha256": sha256_of(source.checkpoint / "checkpoint.json"),
+        "checkpoint_sha256": sha256_of(source.checkpoint / POINTER),
         "versions": {**info.versions, "exported_by": __version__},
         "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

@@ -1,43 +1,138 @@
-"""What a bundle may hold, and what is made of what."""
+"""What a bundle may hold, and how each file of it is made."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
+import numpy as np
+
+from ..runtime.arrays import Float32
+from ..runtime.bundle import metadata_of
 from ..runtime.errors import ConfigError
+from ..runtime.frontend import log_mel
 from ..runtime.spec import InputKind
-from .engine import EngineOptions
+from .deployed_network import folded_encoder
+from .engine import EngineOptions, engine_from_onnx, installed_flavour
+from .graph import file_from_onnx, onnx_from_network
+from .int8 import int8_for_cpu, int8_for_tensorrt
+from .parity import Probe, check_half_range, extremes
+from .source import Source
+from .winograd.cpu_variant import cpu_variant_of
 
 
-class Recipe(NamedTuple):
-    """One file of a bundle, and what it is made of."""
+class Made(NamedTuple):
+    """A variant's file, and what bundle.json says about it."""
+
+    content: bytes
+    kind: Literal["onnx", "engine"] = "onnx"
+    plan: dict[str, Any] | None = None
+    stamp: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingredients:
+    """What a file is made from."""
+
+    source: Source
+    probe: Probe
+    parent: bytes  # the file of the recipe's `source`; empty where that is the network itself
+    wanted: "Wanted"
+    progress: Callable[[float, str], None] = lambda share, phase: None  # of a long step: share in [0, 1]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The K labels."""
+        return tuple(self.source.info.labels)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One file of a bundle, and how it is made."""
 
     name: str
     file: str
     input: InputKind
     precision: str
+    make: "Callable[[Recipe, Ingredients], Made]"
     source: str = ""  # the variant that it is made from; "" for the network itself
 
 
+def _graph(recipe: Recipe, given: Ingredients) -> Made:
+    """The network as ONNX. Raises ModelError where float16 does not hold its activations."""
+    network, spec = given.source.network, given.source.config.frontend
+    half = recipe.precision == "fp16"
+    if half:
+        check_half_range(folded_encoder(network.encoder, spec), spec, given.probe.clips)
+    embeddings = given.wanted.embeddings
+    return Made(
+        onnx_from_network(network, spec, given.labels, recipe.input, half=half, embeddings=embeddings)
+    )
+
+
+def _graph_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
+    """fp32 with fewer multiplications. Raises NotFasterError where that does not pay on this machine."""
+    wanted = given.wanted
+    made = cpu_variant_of(given.parent, tune=wanted.tune, slower_too=recipe.name in wanted.require)
+    spec = given.source.config.frontend
+    metadata = metadata_of(given.labels, spec, recipe.input, recipe.precision, made.plan)
+    return Made(file_from_onnx(made.model, metadata), plan=made.plan)
+
+
+def _int8_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
+    spec = given.source.config.frontend
+    log_mels = np.array([log_mel(clip, spec)[None] for clip in _calibration_clips(given.source)])
+    return Made(int8_for_cpu(given.parent, log_mels))
+
+
+def _int8_for_engines(recipe: Recipe, given: Ingredients) -> Made:
+    return Made(int8_for_tensorrt(given.parent, _calibration_clips(given.source)))
+
+
+def _calibration_clips(source: Source) -> Float32:
+    """Training clips and the extremes: without them, silence would leave the calibrated ranges."""
+    return np.concatenate([source.training_clips, extremes(source.config.frontend)])
+
+
+def _engine(recipe: Recipe, given: Ingredients) -> Made:
+    flavour = installed_flavour()
+    assert flavour is not None  # else the recipe is skipped
+    content, stamp = engine_from_onnx(
+        given.parent,
+        flavour,
+        precision=recipe.precision,
+        options=given.wanted.engine,
+        progress=given.progress,
+    )
+    return Made(content, kind="engine", stamp=stamp.to_dict())
+
+
+# Engines are built from waveform graphs: on a GPU the log-Mel belongs there, too.
+FP32: Final = Recipe("fp32", "model.onnx", "logmel", "fp32", _graph)
+CPU: Final = Recipe("cpu", "model.cpu.onnx", "logmel", "fp32", _graph_for_cpus, "fp32")
+WAVEFORM_INT8: Final = Recipe(
+    "waveform-int8", "model.waveform.int8.onnx", "waveform", "int8", _int8_for_engines, "waveform"
+)
 ONNX: Final = (
-    Recipe("fp32", "model.onnx", "logmel", "fp32"),
-    Recipe("cpu", "model.cpu.onnx", "logmel", "fp32", "fp32"),
-    Recipe("waveform", "model.waveform.onnx", "waveform", "fp32"),
-    Recipe("fp16", "model.fp16.onnx", "logmel", "fp16"),
-    Recipe("waveform-fp16", "model.waveform.fp16.onnx", "waveform", "fp16"),
-    Recipe("int8", "model.int8.onnx", "logmel", "int8", "fp32"),
-    Recipe("waveform-int8", "model.waveform.int8.onnx", "waveform", "int8", "waveform"),
+    FP32,
+    CPU,
+    Recipe("waveform", "model.waveform.onnx", "waveform", "fp32", _graph),
+    Recipe("fp16", "model.fp16.onnx", "logmel", "fp16", _graph),
+    Recipe("waveform-fp16", "model.waveform.fp16.onnx", "waveform", "fp16", _graph),
+    Recipe("int8", "model.int8.onnx", "logmel", "int8", _int8_for_cpus, "fp32"),
+    WAVEFORM_INT8,
 )
 ENGINES: Final = (
-    Recipe("trt", "model.engine", "waveform", "fp32", "waveform"),
-    Recipe("trt-fp16", "model.fp16.engine", "waveform", "fp16", "waveform-fp16"),
-    Recipe("trt-int8", "model.int8.engine", "waveform", "int8", "waveform-int8"),
+    Recipe("trt", "model.engine", "waveform", "fp32", _engine, "waveform"),
+    Recipe("trt-fp16", "model.fp16.engine", "waveform", "fp16", _engine, "waveform-fp16"),
+    Recipe("trt-int8", "model.int8.engine", "waveform", "int8", _engine, "waveform-int8"),
 )
-VARIANTS: Final = tuple(recipe.name for recipe in (*ONNX, *ENGINES))
+ALL: Final = (*ONNX, *ENGINES)  # in the order in which they are made: a source before what is made from it
+VARIANTS: Final = tuple(recipe.name for recipe in ALL)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What `rrtn export` was asked for, beside fp32."""
+    """What `rrtn export` was asked for, besides fp32."""
 
     fp16: bool = False
     int8: bool = False
@@ -52,31 +147,33 @@ class Wanted:
     def __post_init__(self) -> None:
         if unknown := [name for name in self.require if name not in VARIANTS]:
             raise ConfigError(
-                f"--require {', '.join(unknown)} | no such variant | expected of {', '.join(VARIANTS)}"
+                f"--require {', '.join(unknown)}", "no such variant", wanted=f"some of {', '.join(VARIANTS)}"
             )
         if self.trt and not self.waveform:
             raise ConfigError(
-                "--trt | with --no-waveform | engines are built from the waveform graph | leave one out"
+                "--trt",
+                "given with --no-waveform, but engines are built from the waveform graph",
+                fix="leave out one of the two",
             )
 
     def recipes(self) -> list[Recipe]:
-        """In the order in which they are made: a source before what is made of it."""
-        precisions = {"fp32", *(["fp16"] if self.fp16 else []), *(["int8"] if self.int8 else [])}
-        chosen = [
-            recipe
-            for recipe in (*ONNX, *ENGINES)
-            if recipe.precision in precisions
-            and (recipe.input == "logmel" or self.waveform)
-            and (recipe.name != "cpu" or self.cpu_variant)
-            and (
-                recipe.name != "waveform-int8" or self.trt
-            )  # for engines alone: on CPUs the log-Mel one is faster
-            and (recipe not in ENGINES or self.trt)
-        ]
+        """In the order in which they are made."""
         needed = {name for required in self.require for name in _with_sources(required)}
-        return [recipe for recipe in (*ONNX, *ENGINES) if recipe in chosen or recipe.name in needed]
+        return [recipe for recipe in ALL if self._asks_for(recipe) or recipe.name in needed]
+
+    def _asks_for(self, recipe: Recipe) -> bool:
+        """By a flag, or by default."""
+        if recipe in ENGINES and not self.trt:
+            return False
+        if recipe is CPU and not self.cpu_variant:
+            return False
+        # Engines alone are made from it: on CPUs the log-Mel one is faster.
+        if recipe is WAVEFORM_INT8 and not self.trt:
+            return False
+        has_precision = {"fp32": True, "fp16": self.fp16, "int8": self.int8}[recipe.precision]
+        return has_precision and (recipe.input == "logmel" or self.waveform)
 
 
 def _with_sources(name: str) -> set[str]:
-    recipe = next(recipe for recipe in (*ONNX, *ENGINES) if recipe.name == name)
+    recipe = next(recipe for recipe in ALL if recipe.name == name)
     return {name} | (_with_sources(recipe.source) if recipe.source else set())

@@ -4,8 +4,9 @@ n clips, N samples, K targets.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -15,50 +16,71 @@ from ..runtime.progress import Progress
 from ..train.checkpoint import CheckpointInfo, load_checkpoint
 from ..train.config import Config, config_from_dict
 from ..train.data.clip_cache import clip_store
+from ..train.data.data_set import DataSet
 from ..train.evidence.evaluate import network_from_weights
 from ..train.method.model import TwinsNetwork
 from ..train.plan import data_from_config
+from ..train.run_folder import RunFolder
 from .parity import Probe, extremes, torch_scores
 
-PROBE_CLIPS: Final = 128  # of the validation split
+_PROBE_CLIPS: Final = 128  # of the validation split
+_CALIBRATION_CLIPS: Final = 128  # of the training split
 
 
 @dataclass(frozen=True)
 class Source:
-    """A run's best checkpoint."""
+    """A run's best checkpoint. Its data are read when they are first needed, and once."""
 
     checkpoint: Path
     info: CheckpointInfo
     config: Config
     network: TwinsNetwork
 
+    @cached_property
+    def data(self) -> DataSet:
+        """The run's data set. Raises DataError."""
+        try:
+            return data_from_config(self.config)
+        except DataError as error:
+            needs = "an export needs the run's clips, to compare its scores with PyTorch's"
+            fix = f"{error.fix}; {needs}" if error.fix else needs
+            raise DataError(error.subject, error.came, wanted=error.wanted, fix=fix) from error
+
+    @cached_property
+    def training_clips(self) -> Float32:
+        """[n, N] in [-1, 1], which int8 is calibrated with."""
+        return _clips_of_split(self, "Train", _CALIBRATION_CLIPS).waveforms
+
 
 def source_of_run(run: Path) -> Source:
     """Raises ModelError for a broken checkpoint."""
-    checkpoint = run / "checkpoints/best"
+    checkpoint = RunFolder(run).best
     info, tensors = load_checkpoint(checkpoint, "weights")
     config = config_from_dict(info.config, source=str(checkpoint))
     return Source(checkpoint, info, config, network_from_weights(config, tensors["weights"]))
 
 
 def probe_of_source(source: Source) -> Probe:
-    """Validation clips of the run's data, with PyTorch's scores."""
+    """Validation clips of the run's data, with PyTorch's scores. Raises DataError."""
     spec = source.config.frontend
-    validation, ratings, speakers = clips_of_split(source.config, "Val", PROBE_CLIPS)
-    clips = np.concatenate([validation, extremes(spec)])
+    validation = _clips_of_split(source, "Val", _PROBE_CLIPS)
+    clips = np.concatenate([validation.waveforms, extremes(spec)])
     with Progress("PyTorch's scores", len(clips), "clips") as bar:
         reference = torch_scores(source.network, spec, clips, advance=bar.advance)
-    return Probe(clips=clips, reference=reference, ratings=ratings, speakers=speakers)
+    return Probe(clips=clips, reference=reference, ratings=validation.ratings, speakers=validation.speakers)
 
 
-def clips_of_split(config: Config, name: str, count: int) -> tuple[Float32, Float32, tuple[str, ...]]:
-    """Clips [n, N] in [-1, 1] spread over a split of the run's data, their ratings [n, K] and speakers."""
-    try:
-        split = data_from_config(config).splits[name]
-    except DataError as error:
-        raise DataError(f"{error} | the parity gate needs the run's clips") from error
+class _RatedClips(NamedTuple):
+    waveforms: Float32  # [n, N] in [-1, 1]
+    ratings: Float32  # [n, K]
+    speakers: tuple[str, ...]  # n
+
+
+def _clips_of_split(source: Source, name: str, count: int) -> _RatedClips:
+    """Clips spread evenly over a split of the run's data, at most `count`."""
+    split, spec = source.data.splits[name], source.config.frontend
     chosen = np.unique(np.linspace(0, len(split.clips) - 1, min(count, len(split.clips))).astype(np.int64))
-    store = clip_store([split.clips[i].path for i in chosen], config.frontend, label=f"decode {name} clips")
+    store = clip_store([split.clips[i].path for i in chosen], spec, label=f"decode {name} clips")
     indices = np.arange(len(store))
-    clips = waveform_from_samples(store.clips(indices, np.zeros_like(indices), config.frontend))
-    return clips, split.ratings[chosen], tuple(split.clips[i].speaker for i in chosen)
+    waveforms = waveform_from_samples(store.clips(indices, np.zeros_like(indices), spec))
+    return _RatedClips(waveforms, split.ratings[chosen], tuple(split.clips[i].speaker for i in chosen))

@@ -30,7 +30,7 @@ def attach_timing_cache(config: Any, file: Path) -> str:
     if cache is not None and config.set_timing_cache(cache, False):  # it does not take another GPU's
         return note
     config.set_timing_cache(config.create_timing_cache(b""), False)
-    return f"{file} | not timings that this TensorRT takes for this GPU | measured anew"
+    return f"{file} holds no timings that this TensorRT takes for this GPU; measuring anew"
 
 
 def store_timing_cache(config: Any, file: Path) -> str:
@@ -43,7 +43,7 @@ def store_timing_cache(config: Any, file: Path) -> str:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(file, hashlib.sha256(content).digest() + content)
     except OSError as error:
-        return f"{file} | {error.strerror} | the next build measures again"
+        return f"{file}: {error.strerror}; the next build will measure again"
     return ""
 
 
@@ -53,8 +53,8 @@ def _read(file: Path) -> tuple[bytes, str]:
     except FileNotFoundError:
         return b"", ""
     except OSError as error:
-        return b"", f"{file} | {error.strerror} | measured anew"
+        return b"", f"{file}: {error.strerror}; measuring anew"
     content = stored[_DIGEST:]
     if hashlib.sha256(content).digest() != stored[:_DIGEST]:
-        return b"", f"{file} | changed or cut | measured anew"
+        return b"", f"{file} was changed or cut; measuring anew"
     return content, ""

@@ -2,12 +2,12 @@
 variants.
 
     DIR/rrtn.json                      what was written here, with hashes; Triton looks at folders only
-    DIR/rrtn_waveform/config.pbtxt     one folder a variant: rrtn_logmel, rrtn_waveform, rrtn_waveform_trt, ...
+    DIR/rrtn_waveform/config.pbtxt     one folder a variant: rrtn_logmel, rrtn_waveform_trt, ...
     DIR/rrtn_waveform/labels.txt
     DIR/rrtn_waveform/1/model.onnx
 
-Clients send clips that are levelled already, as rrtn.runtime.model_input.ModelInput makes them. The server must be of
-24.07 or later: earlier ones do not know the option that turns TF32 off.
+Clients send clips that are levelled already, as rrtn.runtime.model_input.ModelInput makes them. The
+server must be of 24.07 or later: earlier ones do not know the option that turns TF32 off.
 
 B batch, N samples, T frames, M mels, K targets.
 """
@@ -66,7 +66,10 @@ def triton_repository_from_bundle(bundle: Bundle, folder: Path) -> list[Path]:
     variants = [variant for variant in bundle.variants if variant.name not in skipped]
     if not variants:
         raise ModelError(
-            f"{bundle.path} | {'; '.join(skipped.values()) or 'no variants'} | a servable one | export again"
+            str(bundle.path),
+            "; ".join(skipped.values()) or "no variants",
+            wanted="a variant that Triton can serve",
+            fix="export again",
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
@@ -102,7 +105,10 @@ def _obstacle(bundle: Bundle, variant: Variant) -> str:
     if variant.kind == "onnx":
         return ""
     if _stamp(variant)["flavour"] != "tensorrt":
-        return f"Triton runs TensorRT engines, this is one of {_stamp(variant)['flavour']}; export --trt where TensorRT is"
+        return (
+            f"Triton runs TensorRT engines, this is one of {_stamp(variant)['flavour']}; export "
+            "--trt where TensorRT is"
+        )
     return "" if _source(bundle, variant) else "the bundle does not hold the ONNX file that it was built from"
 
 
@@ -126,9 +132,13 @@ def _write_model(bundle: Bundle, variant: Variant, folder: Path) -> None:
 def _instruction(bundle: Bundle, variant: Variant) -> str:
     spec = bundle.spec
     if variant.input == "logmel":
-        return f"log_mel: dB [1, {spec.frames}, {spec.n_mels}] as ModelInput of rrtn.runtime.model_input gives it"
+        return (
+            f"log_mel: dB [1, {spec.frames}, {spec.n_mels}] as ModelInput of "
+            "rrtn.runtime.model_input gives it"
+        )
     return (
-        f"waveform: the first {spec.clip_samples} samples of a mono recording at {spec.sampling_rate} Hz, zeros behind a "
+        f"waveform: the first {spec.clip_samples} samples of a mono recording at "
+        f"{spec.sampling_rate} Hz, zeros behind a "
         f"shorter one, once the peak of the whole recording is set to {spec.peak_dbfs:g} dBFS"
     )
 
@@ -247,7 +257,7 @@ def _files(folder: Path) -> Iterable[Path]:
 def _check_replaceable(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ModelError(
-            f"{folder} | a link or a file | expected a folder, or nothing | choose another --triton"
+            str(folder), "a link or a file", wanted="a folder, or nothing", fix="choose another --triton"
         )
     if not folder.is_dir() or not any(folder.iterdir()):
         return
@@ -256,7 +266,10 @@ def _check_replaceable(folder: Path) -> None:
         name = str(path.relative_to(folder))
         if name != RECORD and (path.is_symlink() or written.get(name) != sha256_of(path)):
             raise ModelError(
-                f"{path} | not as rrtn wrote it | expected a repository of ours | choose another --triton"
+                str(path),
+                "not as rrtn wrote it",
+                wanted="a folder with a model repository of rrtn and nothing else",
+                fix="choose another --triton",
             )
 
 

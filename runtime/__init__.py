@@ -1,7 +1,27 @@
-"""Scoring without torch: `from rrtn.runtime import Scorer`.
+"""Scoring without PyTorch: `from rrtn.runtime import Scorer`.
 
-Names are loaded when they are first used: the command line needs the errors at once, and ONNX
-Runtime only to score.
+errors       every error that rrtn raises on purpose
+spec         the constants of the audio frontend, which travel with a model
+arrays       names for the arrays that pass between modules
+frontend     log-Mel in NumPy
+model_input  what a model's input is made from, for programs that hold signals
+onnx_file    what an ONNX file holds, and whether it may be loaded
+bundle       a model's files, its labels and its frontend
+files        files that are there whole, or not at all
+locks        one process at a time
+failpoints   places where a test makes the process fail
+progress     a bar on a terminal, lines elsewhere
+cpus         the processor, and how many of its cores may be used
+doctor       what this machine can do
+bench        how fast a bundle is here
+
+audio/       sound files in
+backends/    what runs a model
+tables/      rows of scores, and the files that hold them
+scoring/     from a folder of recordings to a table
+
+A public name is loaded when it is first used: the command line needs the errors at once, and ONNX Runtime
+only to score.
 """
 
 import importlib

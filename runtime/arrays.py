@@ -1,4 +1,4 @@
-"""Names for the arrays that pass between modules, and the one conversion that all of them need."""
+"""Names for the arrays that pass between modules, and the conversion that all of them need."""
 
 from typing import Final
 

@@ -15,17 +15,15 @@ SCHEMA: Final = 1
 MANIFEST: Final = "bundle.json"
 METADATA_KEY: Final = "rrtn"  # one JSON document under this key of the ONNX metadata_props
 
-_MALFORMED: Final = (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-)  # JSON, but not of the form that we write
+# What JSON raises that is not of the form that rrtn writes.
+_MALFORMED: Final = (ValueError, KeyError, TypeError, AttributeError)
+_EXPORTED: Final = "what rrtn export writes"
+_EXPORT_AGAIN: Final = "run rrtn export again"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One file of a bundle: the same model in another form."""
+    """One file of a bundle. All variants of a bundle are the same model."""
 
     name: str  # what --require and messages call it: fp32, waveform, trt
     file: str
@@ -35,10 +33,9 @@ class Variant:
     sha256: str
     size: int  # bytes
     parity: dict[str, Any] | None = None  # against PyTorch; None where it could not run
-    stamp: dict[str, Any] | None = None  # engines: what built it, for which GPUs, from which ONNX
-    plan: dict[str, Any] | None = (
-        None  # of the variant cpu: its convolutions, and how fast it was on which processor
-    )
+    stamp: dict[str, Any] | None = None  # of an engine: what built it, for which GPUs, from which ONNX
+    # Of the variant cpu: its convolutions, and how fast it was on which processor.
+    plan: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,28 +43,30 @@ class Bundle:
     """What a model needs to be used: K labels, the frontend, the variants, and where it comes from."""
 
     path: Path  # the folder
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # K, in the order of the model's scores
     spec: FrontendSpec
     variants: tuple[Variant, ...]
-    provenance: dict[str, Any]
+    provenance: dict[str, Any]  # the run, its data and versions; empty for a bare .onnx
 
     def variant(self, name: str) -> Variant | None:
-        """By name; None where the bundle has no such variant."""
+        """The variant of this name; None where the bundle has no such variant."""
         return next((variant for variant in self.variants if variant.name == name), None)
 
     def read(self, variant: Variant) -> bytes:
-        """The variant's file, whole, once its hash agrees with the bundle and, for ONNX, nothing lies
-        outside of it.
+        """The content of the variant's file, once it is checked.
 
-        Raises ModelError otherwise. No runtime gets a model that has not come through here.
+        Its hash must be the one that the bundle lists. An ONNX file must hold standard operators, with all
+        weights inside. Raises ModelError otherwise. Every runtime gets its models from here.
         """
         path = self.path / variant.file
         content = self._content(variant)
         digest = hashlib.sha256(content).hexdigest()
         if digest != variant.sha256:
             raise ModelError(
-                f"{path} | sha256 {digest[:12]}, {len(content)} bytes | {MANIFEST} lists {variant.sha256[:12]}, "
-                f"{variant.size} bytes | the file was changed or cut: export again"
+                str(path),
+                f"sha256 {digest[:12]}, {len(content)} bytes",
+                wanted=f"what {MANIFEST} lists: sha256 {variant.sha256[:12]}, {variant.size} bytes",
+                fix=f"the file was changed or cut off: {_EXPORT_AGAIN}",
             )
         if variant.kind == "onnx":
             check_onnx(content, str(path))
@@ -88,13 +87,22 @@ class Bundle:
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
-    """A bundle folder, its bundle.json, or a bare .onnx that `rrtn export` wrote. Raises ModelError."""
+    """Reads a model's description: its labels, frontend and variants. No model is loaded yet.
+
+    `path` is a bundle's folder, its bundle.json, or one .onnx file that `rrtn export` wrote.
+
+    Raises ModelError where there is no such file, where it is not what `rrtn export` writes, or where
+    it was changed since.
+    """
     path = Path(path)
     if path.is_dir():
         path = path / MANIFEST
     if not path.is_file():
         raise ModelError(
-            f"{path} | not there | expected a bundle folder or an .onnx of ours | run: rrtn export"
+            str(path),
+            "not there",
+            wanted="a bundle's folder, or an .onnx file that rrtn export wrote",
+            fix="run rrtn export",
         )
     return _from_manifest(path) if path.name == MANIFEST else _from_onnx(path)
 
@@ -106,7 +114,7 @@ def metadata_of(
     precision: str,
     plan: dict[str, Any] | None = None,
 ) -> dict[str, str]:
-    """What goes into an ONNX file's metadata_props: all that scoring needs beside the graph."""
+    """The metadata_props of an ONNX file: all that scoring needs beside the graph."""
     document = {
         "schema": SCHEMA,
         "labels": list(labels),
@@ -118,12 +126,6 @@ def metadata_of(
     return {METADATA_KEY: json.dumps(document)}
 
 
-def newest_run(*, having: str = "config.toml", runs: Path = Path("runs")) -> Path | None:
-    """The run under `runs` whose file `having` was written last."""
-    found = [path for path in runs.glob("*") if (path / having).is_file()]
-    return max(found, key=lambda run: (run / having).stat().st_mtime_ns, default=None)
-
-
 def _from_manifest(path: Path) -> Bundle:
     try:
         document = json.loads(path.read_bytes())
@@ -131,74 +133,74 @@ def _from_manifest(path: Path) -> Bundle:
         return Bundle(
             path=path.parent,
             labels=tuple(document["labels"]),
-            spec=FrontendSpec.from_dict(document["frontend"]),
+            spec=FrontendSpec.from_dict(document["frontend"], source=str(path)),
             variants=tuple(_inside(path, Variant(**fields)) for fields in document["variants"]),
             provenance=document["provenance"],
         )
     except _MALFORMED as error:
-        raise ModelError(f"{path} | {error!r} | expected what `rrtn export` writes | export again") from error
+        raise _not_exported(path, repr(error)) from error
 
 
 def _from_onnx(path: Path) -> Bundle:
     content = _read(path)
     metadata = onnx_metadata(content, str(path))
     if METADATA_KEY not in metadata:
-        raise ModelError(
-            f"{path} | no rrtn metadata in it | expected an .onnx that `rrtn export` wrote | export again"
-        )
+        raise _not_exported(path, "no rrtn metadata in it")
     check_seal(content, str(path))  # no manifest lists its hash
     try:
         document = json.loads(metadata[METADATA_KEY])
         _check_schema(path, document["schema"])
-        plan = document.get("plan")
-        variant = Variant(
-            name="cpu"
-            if plan
-            else document["precision"]
-            if document["input"] == "logmel"
-            else document["input"],
-            file=path.name,
-            kind="onnx",
-            input=document["input"],
-            precision=document["precision"],
-            sha256=hashlib.sha256(content).hexdigest(),
-            size=len(content),
-            plan=plan,
-        )
         return Bundle(
             path=path.parent,
             labels=tuple(document["labels"]),
-            spec=FrontendSpec.from_dict(document["frontend"]),
-            variants=(variant,),
+            spec=FrontendSpec.from_dict(document["frontend"], source=str(path)),
+            variants=(_variant_of_onnx(path, content, document),),
             provenance={},
         )
     except _MALFORMED as error:
-        raise ModelError(
-            f"{path} | {error!r} in its metadata | expected what `rrtn export` writes | export again"
-        ) from error
+        raise _not_exported(path, f"{error!r} in its metadata") from error
+
+
+def _variant_of_onnx(path: Path, content: bytes, document: dict[str, Any]) -> Variant:
+    plan = document.get("plan")
+    name = document["precision"] if document["input"] == "logmel" else document["input"]
+    return Variant(
+        name="cpu" if plan else name,
+        file=path.name,
+        kind="onnx",
+        input=document["input"],
+        precision=document["precision"],
+        sha256=hashlib.sha256(content).hexdigest(),
+        size=len(content),
+        plan=plan,
+    )
 
 
 def _read(path: Path) -> bytes:
-    if path.exists() and not path.is_file():  # a pipe would be waited for, a device has no end
-        raise ModelError(f"{path} | not a regular file | expected what `rrtn export` writes | export again")
+    if path.exists() and not path.is_file():  # reading a pipe would wait, reading a device would not end
+        raise _not_exported(path, "not a regular file")
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ModelError(
-            f"{path} | {error.strerror} | expected what `rrtn export` writes | export again"
-        ) from error
+        raise _not_exported(path, error.strerror or str(error)) from error
 
 
 def _check_schema(path: Path, schema: object) -> None:
     if schema != SCHEMA:
         raise ModelError(
-            f"{path} | schema {schema!r} | this rrtn reads schema {SCHEMA} | export again, or update rrtn"
+            str(path),
+            f"schema {schema!r}",
+            wanted=f"schema {SCHEMA}, which this rrtn reads",
+            fix=f"update rrtn, or {_EXPORT_AGAIN}",
         )
 
 
 def _inside(path: Path, variant: Variant) -> Variant:
     if variant.file in ("", "..") or Path(variant.file).name != variant.file:
-        raise ModelError(
-            f"{path} | variant file {variant.file!r} | expected a plain file name | export again"
-        )
+        came = f"the variant's file {variant.file!r}"
+        raise ModelError(str(path), came, wanted="the name of a file in this folder", fix=_EXPORT_AGAIN)
     return variant
+
+
+def _not_exported(path: Path, came: str) -> ModelError:
+    return ModelError(str(path), came, wanted=_EXPORTED, fix=_EXPORT_AGAIN)

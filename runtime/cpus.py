@@ -27,6 +27,12 @@ def vector_extension() -> str:
     return platform.machine()
 
 
+def has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 matrices itself: AVX-512 BF16 or AMX."""
+    flags = _cpuinfo("flags").split()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
 def _cpuinfo(field: str) -> str:
     """A field of the first core; "" if the system does not say."""
     # The file is long on a machine with many cores, so it is read only up to the field.

@@ -16,9 +16,10 @@ from typing import Any
 
 
 class RrtnError(Exception):
-    """Base of the tree. The command line prints `str(error)` and ends with `exit_code`.
+    """Base of every error that rrtn raises on purpose.
 
-    Programs read the fields; nothing takes the text apart.
+    Programs read the fields: `subject`, `came`, `wanted`, `fix` and `exit_code`. `str(error)` joins them to
+    one line, which the command line prints before it ends with `exit_code`.
     """
 
     exit_code = 2
@@ -52,19 +53,23 @@ class RrtnError(Exception):
 
 
 class ConfigError(RrtnError, ValueError):
-    """A flag, a setting or an argument that cannot be taken as it is."""
+    """A flag, a setting or an argument that cannot be used as it is. Also a ValueError."""
 
 
 class DataError(RrtnError, ValueError):
-    """A data set that cannot be used as it is."""
+    """A folder, a CSV or a set of audio files that cannot be used as it is. Also a ValueError."""
 
 
 class MissingExtraError(RrtnError, ImportError):
-    """A package that is not installed; `fix` is the pip command."""
+    """A package that is not installed; `fix` is the pip command. Also an ImportError."""
 
 
 class AudioError(RrtnError, ValueError):
-    """One audio file that cannot be used. `code` is one of `audio.codes.ERROR_CODES`."""
+    """One audio file that cannot be used. Also a ValueError.
+
+    `code` is one of `audio.codes.ERROR_CODES`, and `detail` says more. `rrtn score` never stops for it: the
+    file's row of scores has the code.
+    """
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(code, detail)
@@ -76,16 +81,17 @@ class AudioError(RrtnError, ValueError):
 
 
 class StoppedError(RrtnError, RuntimeError):
-    """Work stopped on purpose: what is done is safe, and the same command continues.
+    """Work that was stopped on purpose, or that the storage stopped. Also a RuntimeError.
 
-    `exit_code` is 128 + the signal where a signal stopped it.
+    What is done is safe, and the same command continues. `exit_code` is 128 + the signal's number where a
+    signal stopped the work.
     """
 
     exit_code = 4
 
 
 class ModelError(RrtnError, RuntimeError):
-    """A model, bundle or engine that must not be used."""
+    """A model, bundle or engine that must not be used. Also a RuntimeError."""
 
     exit_code = 5
 
@@ -95,4 +101,7 @@ class UnavailableError(ModelError):
 
 
 class OutOfMemoryError(ModelError, MemoryError):
-    """A batch that does not fit into the device's memory. The backend is as it was: try a smaller batch."""
+    """A batch that does not fit into the device's memory. Also a MemoryError.
+
+    The backend is as it was before, and may score a smaller batch.
+    """

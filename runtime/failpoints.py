@@ -1,9 +1,11 @@
-"""Places where a test makes the process fail, to see that nothing is lost there.
+"""Places where a test makes the process fail, to see that nothing is lost.
 
-RRTN_FAILPOINT=name:action[:nth] does `action` when a place whose name matches is passed for the nth
-time (default 1), or each time (nth = all). `name` may have wildcards: write.*:sigkill:17 kills at
-the 17th place of any write. Actions: sigkill, sigsegv, sigterm, sigint, enospc (disk full), eio
-(storage fails), memory, raise, sleep (an hour). Each process counts for itself.
+RRTN_FAILPOINT=name:action[:nth] does `action` when the process passes a place of that name for the nth
+time (default 1), or each time (nth = all). `name` may have wildcards: write.*:sigkill:17 kills at the
+17th place of any write. Each process counts for itself.
+
+Actions: sigkill, sigsegv, sigterm, sigint, enospc (the disk is full), eio (the storage fails), memory,
+raise, sleep (an hour).
 """
 
 import errno
@@ -19,9 +21,9 @@ _passed = 0
 
 
 def failpoint(name: str, *, file: "str | bytes | os.PathLike[str] | None" = None) -> None:
-    """Does nothing unless the environment asks for a failure here.
+    """A place that may fail; does nothing unless the environment asks for a failure here.
 
-    With `file`, its name is the end of the place's.
+    With `file`, the name of the place is `name`, a dot and the file's name.
     """
     if chosen := os.environ.get("RRTN_FAILPOINT"):
         pattern, action, nth = (*chosen.split(":"), "1")[:3]

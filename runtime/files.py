@@ -1,4 +1,4 @@
-"""Files that matter: written to a temporary name beside the target, fsync-ed, renamed, hashed."""
+"""Files that matter: each is written to a temporary name beside it, fsync-ed, renamed and hashed."""
 
 import contextlib
 import hashlib
@@ -10,18 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .errors import StoppedError
 from .failpoints import failpoint
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file's content."""
+    """SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `target`; on success it becomes `target`, on failure it is removed."""
+    """Yields a temporary path that becomes `target` on success; on failure it is removed."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".tmp")
     os.close(handle)
     temporary = Path(name)
@@ -49,12 +50,12 @@ def write_bytes(target: Path, content: bytes) -> None:
 
 
 def write_json(target: Path, document: Any) -> None:
-    """Writes a JSON document, or nothing. NaN is refused: it is not JSON."""
+    """Writes a whole JSON document, or nothing. Raises ValueError for NaN, which is not JSON."""
     write_bytes(target, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())
 
 
 def replace_folder(target: Path, staging: Path) -> None:
-    """The folder `staging` becomes `target`; what was there stays whole until then."""
+    """The folder `staging` becomes `target`. The folder that was there stays whole until then."""
     fsync(staging)
     staging.chmod(0o755)
     if target.exists():
@@ -65,6 +66,16 @@ def replace_folder(target: Path, staging: Path) -> None:
     else:
         staging.replace(target)
     fsync(target.parent)
+
+
+def write_refused(target: Path, error: OSError) -> StoppedError:
+    """The error for a file that the storage does not take."""
+    return StoppedError(
+        str(target),
+        error.strerror or str(error),
+        wanted="a folder with free space that can be written to",
+        fix="make room there, or choose another folder, and run the command again",
+    )
 
 
 def fsync(path: Path) -> None:

@@ -10,31 +10,36 @@ import numpy as np
 import numpy.typing as npt
 
 from .arrays import Float32, Float64
+from .errors import ConfigError
 from .spec import FrontendSpec, InputKind
 
 
 def log_mel(waveform: npt.ArrayLike, spec: FrontendSpec) -> Float32:
-    """waveform [N] at `spec.sampling_rate`, in [-1, 1] -> log-Mel [T, M] in dB, T = 1 + N // hop.
+    """The log-Mel features of one channel, in dB: waveform [N] -> float32 [T, M].
 
-    Centred STFT with reflection at both ends (PANNs `Spectrogram` and `LogmelFilterBank` with top_db=None). A
-    waveform too short to reflect is continued with zeros first; T still follows from the N that came.
+    `waveform` has the rate `spec.sampling_rate` and values in [-1, 1]. T is 1 + N // `spec.hop`, M is
+    `spec.n_mels`. Silence is 10 log10(`spec.power_floor`), which is -100 dB.
+
+    The STFT is centred and reflects the waveform at both ends, as in PANNs (`Spectrogram`, and
+    `LogmelFilterBank` with top_db=None, of torchlibrosa). Zeros are added to a waveform that is too short
+    to reflect, but T follows from the N that was given.
+
+    Raises ConfigError, which is a ValueError, for an array that is not [N].
     """
     x = np.asarray(waveform, dtype=np.float32)
     if x.ndim != 1:
-        raise ValueError(f"log_mel | waveform of shape {x.shape} | expected [N], one channel")
+        raise ConfigError("waveform", f"shape {x.shape}", wanted="[N], the samples of one channel")
     return _first_frames(x, spec, spec.frames_of(len(x)))
 
 
 def clip_log_mel(waveform: Float32, spec: FrontendSpec) -> Float32:
-    """waveform [N] of any length -> the log-Mel [frames, M] of its first clip, padded as the spec
-    says.
+    """waveform [N] of any length -> the log-Mel [frames, M] of its first clip, padded as the spec says.
 
-    It is `log_mel` of that clip; the frames that lie in the silence behind a short recording are
-    known beforehand.
+    This is `log_mel` of the clip. Frames that lie wholly in the silence behind a short recording are known
+    beforehand, and are not computed.
     """
-    sounding = min(
-        spec.frames, -(-(len(waveform) + spec.n_fft // 2) // spec.hop)
-    )  # frames that reach into the recording
+    reaching_in = -(-(len(waveform) + spec.n_fft // 2) // spec.hop)  # frames with samples of the recording
+    sounding = min(spec.frames, reaching_in)
     decibels = np.full((spec.frames, spec.n_mels), 10 * np.log10(np.float32(spec.power_floor)), np.float32)
     decibels[:sounding] = _first_frames(clip_of(waveform, spec), spec, sounding)
     if spec.pad == "zero_db":
@@ -53,15 +58,15 @@ def _first_frames(x: Float32, spec: FrontendSpec, frames: int) -> Float32:
     return decibels
 
 
-_BLOCK: Final = 50  # frames transformed at a time: what is in between stays in the cache
+_BLOCK: Final = 50  # frames that are transformed at a time; their spectra stay in the processor's cache
 
 
 def _mel_power(x: Float32, spec: FrontendSpec, frames: int) -> Float32:
     """waveform [N], N > n_fft // 2 -> power in each mel band [T, M] of its first frames.
 
-    The spectrum in float64: beside a loud voice, single precision moves bins at -90 dB by
-    hundredths of a decibel. Every product is of a whole block, so that a frame's numbers do not
-    depend on how many there are.
+    The spectrum is float64: beside a loud voice, single precision moves bins at -90 dB by hundredths
+    of a decibel. Every product is of a whole block, so that a frame's numbers do not depend on the number of
+    frames.
     """
     window, bands = _window(spec), _mel_bands(spec)
     windowed = np.empty((_BLOCK, spec.n_fft))
@@ -95,9 +100,7 @@ def _frames(x: Float32, spec: FrontendSpec, first: int, count: int) -> Float32:
 
 
 def clip_of(waveform: Float32, spec: FrontendSpec, start: int = 0) -> Float32:
-    """The clip [clip_samples] of a waveform [N] from sample `start` on; zeros follow where it is
-    too short.
-    """
+    """The clip [clip_samples] of a waveform [N] from sample `start` on, with zeros where N is too short."""
     part = waveform[start : start + spec.clip_samples]
     if len(part) == spec.clip_samples:
         return part
@@ -107,12 +110,12 @@ def clip_of(waveform: Float32, spec: FrontendSpec, start: int = 0) -> Float32:
 
 
 def clip_input(waveform: Float32, spec: FrontendSpec, kind: InputKind) -> Float32:
-    """waveform [N] of any length -> its first clip as a model takes it, of `input_shape`."""
+    """waveform [N] of any length -> its first clip, of `input_shape`, as a model of this kind takes it."""
     return clip_of(waveform, spec) if kind == "waveform" else clip_log_mel(waveform, spec)[None]
 
 
 def input_shape(spec: FrontendSpec, kind: InputKind) -> tuple[int, ...]:
-    """Of one clip of a model's input: waveform [N], or log-Mel [1, T, M]."""
+    """Shape of one clip of a model's input: waveform [N], or log-Mel [1, T, M]."""
     return (spec.clip_samples,) if kind == "waveform" else (1, spec.frames, spec.n_mels)
 
 
@@ -122,8 +125,9 @@ def hann(length: int) -> Float64:
 
 
 def mel_filterbank(spec: FrontendSpec) -> Float64:
-    """Triangular filters [F, M] on Slaney's mel scale, each of unit area in Hz
-    (librosa.filters.mel, norm='slaney').
+    """Triangular filters [F, M] on Slaney's mel scale, each of unit area in Hz.
+
+    They are those of librosa.filters.mel with norm="slaney".
     """
     bins = np.linspace(0, spec.sampling_rate / 2, spec.n_bins)  # Hz, [F]
     edges = _hertz(np.linspace(_slaney_mel(spec.f_min), _slaney_mel(spec.f_max), spec.n_mels + 2))  # [M + 2]
@@ -157,10 +161,11 @@ def _window(spec: FrontendSpec) -> Float64:
 
 @lru_cache(maxsize=8)
 def _mel_bands(spec: FrontendSpec) -> tuple[tuple[slice, slice, Float32], ...]:
-    """Bins, mels, and the filters between them: low mels need low bins only, so that three products
-    take a third of one's multiplications. So small a product OpenBLAS computes on the calling
-    thread: of a larger one's its second thread spins on a core that others could use, which halves
-    what decoders and callers with threads of their own reach.
+    """(bins, mels, the filters between them), three times.
+
+    Low mels need low bins only, so that three products take a third of the multiplications of one. OpenBLAS
+    computes such small products on the calling thread. For a larger one its second thread would spin on
+    a core, which halves the throughput of decoders and of callers that have threads of their own.
     """
     filters = mel_filterbank(spec).astype(np.float32)
     bands = []

@@ -1,15 +1,25 @@
 """One process at a time, by a lock that the system frees with its process, however that ends: none
 is ever stale.
+
+`filelock` takes the locks, on Unix and on Windows. A symbolic link in a lock's place is refused,
+never followed. On a file system without locks the work goes on without one.
 """
 
 import contextlib
-import fcntl
+import errno
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from .errors import ConfigError
+
+_WITHOUT_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+_HOLDER_AT: Final = 1  # Windows locks the first byte of the file, against readers too
+_HOLDER_BYTES: Final = 400
 
 
 @contextlib.contextmanager
@@ -18,18 +28,70 @@ def locked(file: Path, *, does: str) -> Iterator[None]:
 
     Raises ConfigError where another process `does` the same there.
     """
-    with file.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            raise ConfigError(
-                f"{file.parent} | {holder} {does} there | one at a time | wait for it, or choose another --out"
-            ) from None
-        except OSError:  # a file system without locks
-            pass
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-        lock.flush()
+    # The file stays when the lock is released: it is part of a run's folder.
+    lock = FileLock(file, fallback_to_soft=False, preserve_lock_file=True, on_acquired=_write_holder)
+    try:
+        _acquire(lock, blocking=False)
+    except Timeout:
+        raise ConfigError(
+            str(file.parent),
+            f"{_holder(file)} {does} there",
+            wanted="one process at a time",
+            fix="wait for it, or choose another --out",
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def in_turn(file: Path) -> Iterator[None]:
+    """Holds `file` as soon as no other process does, and removes the file at the end."""
+    lock = FileLock(file, fallback_to_soft=False)
+    _acquire(lock, blocking=True)
+    try:
+        yield
+    finally:
+        # The lock is still held here: a process that waits for it then sees that the file is gone,
+        # and makes a new one. Windows removes no open file; there the release removes it.
+        with contextlib.suppress(OSError):
+            file.unlink()
+        lock.release()
+
+
+def is_held(file: Path) -> bool:
+    """Whether a living process holds `file`.
+
+    Also true where nobody can know: on a file system without locks.
+    """
+    try:
+        with FileLock(file, blocking=False, fallback_to_soft=False):
+            return False
+    except OSError:  # also filelock's Timeout
+        return True
+
+
+def _acquire(lock: BaseFileLock, *, blocking: bool) -> None:
+    """Raises Timeout where another process holds the lock, ConfigError where its file is a link."""
+    try:
+        lock.acquire(blocking=blocking)
+    except OSError as error:  # Timeout is one, without an errno
+        if Path(lock.lock_file).is_symlink():
+            raise ConfigError(
+                str(lock.lock_file), "a link", wanted="a file of its own", fix="remove the link"
+            ) from error
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+
+
+def _write_holder(descriptor: int) -> None:
+    holder = " " * _HOLDER_AT + f"process {os.getpid()} on {socket.gethostname()}"
+    os.ftruncate(descriptor, os.write(descriptor, holder.encode()))
+
+
+def _holder(file: Path) -> str:
+    with contextlib.suppress(OSError), file.open("rb", buffering=0) as content:
+        content.seek(_HOLDER_AT)
+        return content.read(_HOLDER_BYTES).decode(errors="replace").strip() or "another process"
+    return "another process"

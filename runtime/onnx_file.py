@@ -1,8 +1,7 @@
-"""What an ONNX file holds, read from its bytes: without the onnx package, without running it, without
-copying a tensor.
+"""What an ONNX file holds, read from its bytes.
 
-Only protobuf's headers are walked; everything else is skipped by its length. Field numbers are
-those of onnx.proto.
+This needs no onnx package, runs nothing and copies no tensor: only protobuf's headers are read, and
+everything else is skipped by its length. The field numbers are those of onnx.proto.
 """
 
 import hashlib
@@ -12,12 +11,10 @@ from typing import Final
 
 from .errors import ModelError
 
-SEAL_KEY: Final = (
-    "rrtn.sha256"  # of the metadata entry that ends the file: the hash of all that stands before it
-)
-NEWEST_OPSET: Final = 26  # that ONNX Runtime 1.31 knows, the oldest that rrtn takes
-_STANDARD: Final = (memoryview(b""), memoryview(b"ai.onnx"))  # domains: two names of the same operators
-_MAX_FIELDS: Final = 1_000_000  # of a whole file; ours have some 1,500
+SEAL_KEY: Final = "rrtn.sha256"  # of the last metadata entry, the hash of every byte before it
+NEWEST_OPSET: Final = 26  # ONNX Runtime 1.31 knows it, the oldest that rrtn takes
+_STANDARD: Final = (memoryview(b""), memoryview(b"ai.onnx"))  # two names of the same domain
+_MAX_FIELDS: Final = 1_000_000  # in a whole file; ours have some 1,500
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
@@ -25,7 +22,7 @@ _OP_TYPE, _NODE_DOMAIN = 4, 7
 _TENSOR_NAME, _EXTERNAL_DATA, _DATA_LOCATION = 8, 13, 14
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 
-# Message -> {field: the message in it}, for all in which a node or a tensor can be.
+# Message -> {field: the message in it}, for all messages that can hold a node or a tensor.
 _PARTS: Final[dict[str, dict[int, str]]] = {
     "model": {7: "graph", 8: "opset", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -45,7 +42,7 @@ _PARTS: Final[dict[str, dict[int, str]]] = {
     "opset": {},
 }
 
-Field = tuple[int, int | memoryview]  # number, and an integer or the content of a string, bytes or message
+Field = tuple[int, int | memoryview]  # (number, an integer or the bytes of a string or message)
 
 
 def onnx_metadata(model: bytes, name: str = "ONNX") -> dict[str, str]:
@@ -61,11 +58,10 @@ def onnx_metadata(model: bytes, name: str = "ONNX") -> dict[str, str]:
 
 
 def check_onnx(model: bytes, name: str) -> None:
-    """Raises ModelError where a tensor's data are in another file, or an operator or opset is not
-    standard ONNX.
+    """Raises ModelError where a tensor lies in another file, or an operator or opset is not standard.
 
-    To be called before any runtime sees the bytes: such data may be any file of this machine, or
-    its memory.
+    To be called before any runtime sees the bytes: a tensor elsewhere may be any file of this machine,
+    or its memory. `name` is what the error names.
     """
     try:
         reason = next(filter(None, (_refusal(kind, fields) for kind, fields in _messages(model))), "")
@@ -73,22 +69,28 @@ def check_onnx(model: bytes, name: str) -> None:
         raise _broken(name, error) from error
     if reason:
         raise ModelError(
-            f"{name} | {reason} | expected standard operators with their weights inside | export it with rrtn"
+            name,
+            reason,
+            wanted="standard operators with their weights inside",
+            fix="export the model with rrtn export",
         )
 
 
 def sealed(model: bytes) -> bytes:
-    """The model with one more metadata entry at its end: the hash of every byte before it."""
+    """The model with a seal: one more metadata entry at its end, with the hash of every byte before."""
     return model + _seal(hashlib.sha256(model).hexdigest())
 
 
 def check_seal(model: bytes, name: str) -> None:
-    """Raises ModelError where the file is not, to the byte, what was sealed."""
+    """Raises ModelError where the seal is missing, or the file was changed after it was sealed."""
     size = len(_seal("0" * 64))
     digest = hashlib.sha256(memoryview(model)[:-size]).hexdigest()
     if model[-size:] != _seal(digest):
         raise ModelError(
-            f"{name} | sha256 {digest[:12]} | another one in its seal, or no seal | changed or cut: export again"
+            name,
+            f"sha256 {digest[:12]}",
+            wanted="the sha256 in the file's seal",
+            fix="the file was changed or cut off: run rrtn export again",
         )
 
 
@@ -97,33 +99,41 @@ def _seal(digest: str) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    assert number < 16 and len(content) < 128  # then each is one byte
+    assert number < 16 and len(content) < 128  # so that each takes one byte
     return bytes([number << 3 | _BYTES, len(content)]) + content
 
 
 def _broken(name: str, error: Exception) -> ModelError:
-    return ModelError(f"{name} | {error} | expected a whole ONNX file | export it again")
+    return ModelError(name, str(error), wanted="a whole ONNX file", fix="run rrtn export again")
 
 
 def _refusal(kind: str, fields: list[Field]) -> str:
-    """Why a message must not be loaded; "" where it may. Of a field that stands twice, each counts."""
-    if kind == "tensor" and any(
-        number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value) for number, value in fields
-    ):
-        return f"tensor {_text(fields, _TENSOR_NAME)} has its data in another file"
-    if kind == "node" and any(number == _NODE_DOMAIN and value not in _STANDARD for number, value in fields):
-        return f"operator {_text(fields, _OP_TYPE)} of the domain {_text(fields, _NODE_DOMAIN)}"
-    if kind == "opset" and _contents(fields).get(_OPSET_DOMAIN, b"") in _STANDARD:
-        versions = [
-            value for number, value in fields if number == _OPSET_VERSION and isinstance(value, int)
-        ] or [0]
-        if not all(1 <= version <= NEWEST_OPSET for version in versions):
-            return f"opset {versions[-1]}, where this rrtn knows 1 to {NEWEST_OPSET}"
+    """Why a message must not be loaded; "" where it may. Where a field stands twice, each is checked."""
+    match kind:
+        case "tensor" if any(_is_elsewhere(*field) for field in fields):
+            return f"tensor {_text(fields, _TENSOR_NAME)} has its data in another file"
+        case "node" if any(number == _NODE_DOMAIN and value not in _STANDARD for number, value in fields):
+            return f"operator {_text(fields, _OP_TYPE)} of the domain {_text(fields, _NODE_DOMAIN)}"
+        case "opset" if _contents(fields).get(_OPSET_DOMAIN, b"") in _STANDARD:
+            return _opset_refusal(fields)
     return ""
 
 
+def _is_elsewhere(number: int, value: int | memoryview) -> bool:
+    """Whether a tensor's field says that its data lie in another file."""
+    return number == _EXTERNAL_DATA or (number == _DATA_LOCATION and bool(value))
+
+
+def _opset_refusal(fields: list[Field]) -> str:
+    versions = [value for number, value in fields if number == _OPSET_VERSION and isinstance(value, int)]
+    versions = versions or [0]  # protobuf leaves out a 0
+    if all(1 <= version <= NEWEST_OPSET for version in versions):
+        return ""
+    return f"opset {versions[-1]}, where this rrtn knows 1 to {NEWEST_OPSET}"
+
+
 def _text(fields: list[Field], number: int) -> str:
-    """For a message: a name may be of any bytes and any length."""
+    """A name for a message: it may have any bytes and any length."""
     return repr(bytes(_contents(fields).get(number, b"")[:60]).decode(errors="replace"))
 
 
@@ -132,10 +142,7 @@ def _contents(fields: Iterable[Field]) -> dict[int, memoryview]:
 
 
 def _messages(model: bytes) -> Iterator[tuple[str, list[Field]]]:
-    """Every message of _PARTS with its fields.
-
-    No recursion: how deep a file is nested is its maker's choice.
-    """
+    """Every message of _PARTS with its fields, without recursion: a file may be nested to any depth."""
     waiting = [("model", memoryview(model))]
     left = _MAX_FIELDS
     while waiting:
@@ -154,12 +161,12 @@ def _messages(model: bytes) -> Iterator[tuple[str, list[Field]]]:
 
 
 def _fields(message: memoryview) -> Iterator[Field]:
-    """Every field but those of fixed width, of which ONNX has none beside floats."""
+    """Every field but those of fixed width, which in ONNX are floats only."""
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
         number, wire = tag >> 3, tag & 7
-        if not 0 < number < 2**29:  # readers in C++ drop the upper bits: the field would be another one there
+        if not 0 < number < 2**29:  # readers in C++ drop the upper bits, and take it for another field
             raise ValueError(f"no protobuf field has the number {number}")
         if wire == _VARINT:
             value, position = _varint(message, position)

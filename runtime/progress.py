@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, a plain line now and then elsewhere; always on stderr."""
+"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere."""
 
 import sys
 import time
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
-_QUIET_SECONDS: Final = 2.0  # shorter work prints nothing at all off a terminal
+_QUIET_SECONDS: Final = 2.0  # shorter work prints nothing where there is no terminal
 _LINE_SECONDS: Final = 10.0  # between plain lines
 
 
 class Bar(Protocol):
-    """What reports how much is done: a Progress, or a test's own."""
+    """What is told how much is done: a Progress, or something of a test's own."""
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """`count` more are done."""
+        """Adds `count` to what is done."""
 
 
 class Progress:
@@ -46,11 +46,11 @@ class Progress:
             self._print_line()
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """`count` more are done."""
+        """Adds `count` to what is done."""
         self.update(self._done + count, note)
 
     def update(self, done: int, note: str = "") -> None:
-        """`done` are done in all."""
+        """Sets what is done."""
         self._done, self._note = done, note
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=done, rate=f"{self.rate:.1f}", note=note)
@@ -60,12 +60,12 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        """Since the start, by a clock that cannot go backwards."""
+        """Seconds since the start, by a clock that cannot go backwards."""
         return time.monotonic() - self._started
 
     @property
     def rate(self) -> float:
-        """Units a second so far."""
+        """Units per second so far."""
         return self._done / max(self.seconds, 1e-9)
 
     def _print_line(self) -> None:
@@ -73,8 +73,8 @@ class Progress:
         left = (self._total - self._done) / max(self.rate, 1e-9)
         eta = f", {left:.0f} s to go" if 0 < left < 1e7 else ""
         note = f" | {self._note}" if self._note else ""
-        line = f"{self._label}: {self._done}/{self._total} {self._unit}, {self.rate:.1f}/s, {self.seconds:.0f} s{eta}"
-        print(line + note, file=sys.stderr, flush=True)
+        done = f"{self._label}: {self._done}/{self._total} {self._unit}"
+        print(f"{done}, {self.rate:.1f}/s, {self.seconds:.0f} s{eta}{note}", file=sys.stderr, flush=True)
 
 
 def _bar() -> "RichProgress":

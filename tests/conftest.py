@@ -2,8 +2,13 @@
 data that are made here.
 """
 
+import ctypes
+import os
 import signal
-from collections.abc import Callable
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +21,14 @@ from rrtn.runtime import FrontendSpec, Scorer
 from rrtn.runtime.bundle import metadata_of
 from rrtn.runtime.onnx_file import sealed
 from rrtn.train.data.corpus import synthesise
+from rrtn_processes import Server
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 LABELS = ("Awe", "Fear", "Joy")
+# torch's threads spin while they wait for each other. On a busy machine that takes ten times as
+# long as sleeping.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_sessionstart() -> None:
@@ -27,7 +36,79 @@ def pytest_sessionstart() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+IN_OPEN, IN_CLOSE_NOWRITE = 0x20, 0x10
+EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name, which is 0 for a file
+
+
+class Watch:
+    """Counts how often a file is opened, by any process and under any name.
+
+    inotify watches what a name leads to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._descriptor = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        # With the closing between them, the kernel does not merge two openings into one event.
+        assert libc.inotify_add_watch(self._descriptor, os.fsencode(path), IN_OPEN | IN_CLOSE_NOWRITE) >= 0
+        self._opened = 0
+
+    def opened(self) -> int:
+        """How often so far."""
+        try:
+            while events := os.read(self._descriptor, 1024 * EVENT.size):
+                self._opened += sum(mask & IN_OPEN != 0 for _, mask, _, _ in EVENT.iter_unpack(events))
+        except BlockingIOError:
+            return self._opened
+        raise AssertionError("inotify has ended")
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
 @pytest.fixture
+def watch() -> Iterator[Callable[[Path], Watch]]:
+    """Watches a file from here on."""
+    watches: list[Watch] = []
+
+    def make(path: Path) -> Watch:
+        watches.append(Watch(path))
+        return watches[-1]
+
+    yield make
+    for made in watches:
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Starts `rrtn` with the small encoder, without importing torch each time."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the installed command has made data, a run of ResNet18, and a bundle with an engine.
+
+    Made once, to be left as it is: `corpus`, `runs/first` and `runs/first/export`.
+    """
+    folder = tmp_path_factory.mktemp("main-job")
+    rrtn = [Path(sys.executable).with_name("rrtn")]
+    env = {**os.environ, "RRTN_CACHE": str(folder / "cache")}
+    for command in (
+        "data synth corpus --clips 48 --speakers 9 --seed 5",
+        "train --data corpus --epochs 2 --batch-size 8 --out runs/first",
+        "export --trt --require cpu",
+    ):
+        arguments = [*rrtn, *command.split()]
+        done = subprocess.run(arguments, cwd=folder, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
 def spec() -> FrontendSpec:
     return FrontendSpec()
 
@@ -68,9 +149,9 @@ def tiny_model(tmp_path: Path, spec: FrontendSpec) -> Path:
 
 
 @pytest.fixture
-def tiny_model_at(spec: FrontendSpec) -> Callable[[Path], Path]:
-    """The same, at a path of the test's choice."""
-    return lambda path: _write_tiny_model(path, spec)
+def tiny_model_at(spec: FrontendSpec) -> Callable[..., Path]:
+    """The same, at a path of the test's choice, and with its `labels`."""
+    return lambda path, labels=LABELS: _write_tiny_model(path, spec, labels)
 
 
 @pytest.fixture(scope="session")
@@ -121,10 +202,12 @@ def make_data(tmp_path: Path, csv_lines: list[str]) -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture
-def scorer(tiny_model: Path) -> Scorer:
-    """The tiny model on the CPU."""
-    return Scorer(tiny_model, "cpu")
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory, spec: FrontendSpec) -> Iterator[Scorer]:
+    """The tiny model on the CPU, with decoders that go on from test to test."""
+    scorer = Scorer(_write_tiny_model(tmp_path_factory.mktemp("scorer") / "tiny.onnx", spec), "cpu")
+    yield scorer
+    scorer.close()
 
 
 @pytest.fixture
@@ -138,8 +221,8 @@ def sound(spec: FrontendSpec) -> NDArray[np.float64]:
     return np.asarray(0.5 * noise / np.abs(noise).max())
 
 
-def _write_tiny_model(path: Path, spec: FrontendSpec) -> Path:
-    weights = np.random.default_rng(0).normal(0, 0.005, (spec.n_mels, len(LABELS))).astype(np.float32)
+def _write_tiny_model(path: Path, spec: FrontendSpec, labels: tuple[str, ...] = LABELS) -> Path:
+    weights = np.random.default_rng(0).normal(0, 0.005, (spec.n_mels, len(labels))).astype(np.float32)
     nodes = [
         helper.make_node("ReduceMean", ["log_mel", "axes"], ["mean"], keepdims=0),
         helper.make_node("MatMul", ["mean", "weights"], ["logits"]),
@@ -149,11 +232,11 @@ def _write_tiny_model(path: Path, spec: FrontendSpec) -> Path:
         nodes,
         "tiny",
         [helper.make_tensor_value_info("log_mel", TensorProto.FLOAT, ["batch", 1, spec.frames, spec.n_mels])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", len(LABELS)])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", len(labels)])],
         [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(np.array([1, 2]), "axes")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    helper.set_model_props(model, metadata_of(LABELS, spec, "logmel", "fp32"))
+    helper.set_model_props(model, metadata_of(labels, spec, "logmel", "fp32"))
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(sealed(model.SerializeToString()))
     return path

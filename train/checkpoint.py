@@ -2,8 +2,8 @@
 
     <folder>/checkpoint.json                    what is valid; replaced atomically, last
     <folder>/previous.json                      the one before it, where two are kept (`last`)
-    <folder>/weights-<step>-<epochs>.safetensors     encoder, head, projector; RUWL's c as `ruwl.c`
-    <folder>/optimizer-<step>-<epochs>.safetensors   AdamW's moments and the epoch's running sums; only in `last`
+    <folder>/weights-<step>-<epochs>.safetensors     encoder, head, projector; the weighting's under `ruwl.`
+    <folder>/optimizer-<step>-<epochs>.safetensors   AdamW's moments and the epoch's sums; only in `last`
 
 New files have new names, so a JSON always points to whole ones, whenever a save is interrupted. The
 step alone would be no new name: an epoch's last step may be saved before its validation, by a
@@ -29,6 +29,7 @@ from ..runtime.files import atomic_path, sha256_of, write_bytes, write_json
 POINTER: Final = "checkpoint.json"
 PREVIOUS: Final = "previous.json"
 SCHEMA: Final = 2
+_WEIGHTING: Final = "ruwl."  # in front of the weighting's tensors, whichever it is: older rrtn reads `ruwl.c`
 
 Tensors = dict[str, Tensor]
 
@@ -74,6 +75,18 @@ def save_checkpoint(
         write_bytes(folder / PREVIOUS, (folder / POINTER).read_bytes())
     write_json(folder / POINTER, {"schema": SCHEMA, **asdict(info), "files": files})
     _prune(folder, {POINTER, PREVIOUS} if keep_previous else {POINTER})
+
+
+def joined_weights(network: Mapping[str, Tensor], weighting: Mapping[str, Tensor]) -> Tensors:
+    """Two state dicts -> the content of one weights file."""
+    return {**network, **{_WEIGHTING + name: tensor for name, tensor in weighting.items()}}
+
+
+def split_weights(weights: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
+    """The content of a weights file -> the state dicts of the network and of the weighting."""
+    network = {name: tensor for name, tensor in weights.items() if not name.startswith(_WEIGHTING)}
+    weighting = {name.removeprefix(_WEIGHTING): weights[name] for name in weights.keys() - network.keys()}
+    return network, weighting
 
 
 def read_info(folder: Path) -> CheckpointInfo:
@@ -129,7 +142,10 @@ def _write_tensors(path: Path, content: Tensors) -> None:
         size = sum(tensor.nbytes for tensor in tensors.values())
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise StoppedError(
-            f"{path} | {reason} | needs {size:,} bytes | the checkpoint before is whole: make room, then go on with --resume"
+            str(path),
+            str(reason),
+            wanted=f"room for {size:,} bytes",
+            fix="make room and continue with --resume; the checkpoint before is whole",
         ) from error
 
 
@@ -149,18 +165,25 @@ def _document(path: Path) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(path.read_bytes())
     except OSError as error:
         raise ModelError(
-            f"{path} | {error.strerror} | expected a checkpoint of rrtn train | train first"
+            str(path), str(error.strerror), wanted="a checkpoint of rrtn train", fix="rrtn train"
         ) from error
     except ValueError as error:
-        raise ModelError(f"{path} | {error} | expected JSON | restore the file, or train again") from error
+        raise ModelError(
+            str(path), str(error), wanted="JSON", fix="restore the file, or train again"
+        ) from error
     found = document.get("schema") if isinstance(document, dict) else None
     if found != SCHEMA:
         raise ModelError(
-            f"{path} | schema {found!r} | this rrtn reads schema {SCHEMA} | use the rrtn that wrote it"
+            str(path),
+            f"schema {found!r}",
+            wanted=f"schema {SCHEMA}, which this rrtn reads",
+            fix="use the rrtn that wrote it",
         )
     if lost := {"files", *CheckpointInfo.__dataclass_fields__} - document.keys():
         raise ModelError(
-            f"{path} | no {', '.join(sorted(lost))} | the file was changed | use another checkpoint"
+            str(path),
+            f"no {', '.join(sorted(lost))}",
+            fix="the file was changed: use another checkpoint",
         )
     return document
 
@@ -171,15 +194,20 @@ def _info(document: dict[str, Any]) -> CheckpointInfo:
 
 def _load_checked(pointer: Path, files: dict[str, Any], kind: str) -> Tensors:
     if kind not in files:
-        raise ModelError(f"{pointer} | lists no {kind} | lists {', '.join(files)} | use checkpoints/last")
+        raise ModelError(
+            str(pointer), f"lists no {kind}, only {', '.join(files)}", fix="use checkpoints/last"
+        )
     path = pointer.parent / files[kind]["file"]
     if not path.is_file() or (found := sha256_of(path)) != files[kind]["sha256"]:
         came = f"sha256 {found[:12]}" if path.is_file() else "not there"
         wanted = files[kind]["sha256"][:12]
         raise ModelError(
-            f"{path} | {came} | {pointer.name} lists {wanted} | the file was changed: use another checkpoint"
+            str(path),
+            came,
+            wanted=f"{wanted}, as {pointer.name} lists it",
+            fix="the file was changed: use another checkpoint",
         )
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ModelError(f"{path} | {error} | expected safetensors | use another checkpoint") from error
+        raise ModelError(str(path), str(error), wanted="safetensors", fix="use another checkpoint") from error

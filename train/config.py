@@ -7,13 +7,14 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, assert_never, get_args
 
 from ..runtime.errors import ConfigError
 from ..runtime.spec import FrontendSpec
-from .method.encoders import EncoderName
+from .method.encoders import ENCODERS, EncoderName
 from .method.model import Activation
 from .method.views import AugmentConfig
+from .method.weighting import FixedWeights, RuwlWeights, Weighting
 
 Method = Literal["vanilla", "rrtn", "rrtn-ruwl"]
 TrainingDevice = Literal["auto", "cpu", "cuda"]
@@ -36,7 +37,7 @@ class DataConfig:
         object.__setattr__(self, "targets", tuple(self.targets))
         if not 0 < self.fraction <= 1:
             raise ConfigError(
-                f"--fraction (data.fraction) | {self.fraction} | expected more than 0, at most 1"
+                "--fraction (data.fraction)", str(self.fraction), wanted="more than 0, at most 1"
             )
 
 
@@ -51,8 +52,13 @@ class ModelConfig:
     init: str = ""  # --init: a PANNs checkpoint that the encoder starts from
 
     def __post_init__(self) -> None:
-        _check_choice("--encoder (model.encoder)", self.encoder, get_args(EncoderName))
+        _check_choice("--encoder (model.encoder)", self.encoder, tuple(ENCODERS))
         _check_choice("--method (model.method)", self.method, get_args(Method))
+
+    @property
+    def has_second_view(self) -> bool:
+        """Whether training has masked views and a projector; vanilla has neither."""
+        return self.method != "vanilla"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +92,7 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RuwlConfig:
-    """Restrained uncertainty weights of the three terms ccc, ccc_a, bt (Eqs. 5 and 6)."""
+    """Restrained uncertainty weights of the three TERMS of the loss (Eqs. 5 and 6)."""
 
     mode: RuwlMode = (
         "learned"  # fixed: c stays where it starts, as in the authors' scripts (paper.md, point 2)
@@ -107,7 +113,9 @@ class RuwlConfig:
         )
         if len(self.lambdas) != 3 or len(self.c) != 3 or not right:
             raise ConfigError(
-                "ruwl.lambdas, ruwl.c | expected three numbers each, no lambda under 0 and no c of 0"
+                "ruwl.lambdas, ruwl.c",
+                f"{self.lambdas}, {self.c}",
+                wanted="three numbers each, no lambda under 0 and no c of 0",
             )
         _check_choice("ruwl.mode", self.mode, get_args(RuwlMode))
         _check_least("ruwl.lr", self.lr, 0)
@@ -132,10 +140,10 @@ class OptimConfig:
         _check_least("--batch-size (optim.batch_size)", self.batch_size, 0)
         if self.batch_size == 1:
             raise ConfigError(
-                "--batch-size (optim.batch_size) | 1 | CCC and Barlow Twins need at least 2 clips"
+                "--batch-size (optim.batch_size)", "1", wanted="at least 2: the losses compare clips"
             )
         if not 0 < self.lr < 10:
-            raise ConfigError(f"--lr (optim.lr) | {self.lr} | expected more than 0, usually about 0.001")
+            raise ConfigError("--lr (optim.lr)", str(self.lr), wanted="more than 0, usually about 0.001")
         for name in ("eps", "weight_decay", "warmup_epochs"):
             _check_least(f"optim.{name}", getattr(self, name), 0)
         _check_choice("optim.schedule", self.schedule, get_args(Schedule))
@@ -178,12 +186,12 @@ class Config:
     def __post_init__(self) -> None:
         _check_least("--seed (seed)", self.seed, 0)
         if self.seed >= 2**63:
-            raise ConfigError(f"--seed (seed) | {self.seed} | expected less than 2^63")
+            raise ConfigError("--seed (seed)", str(self.seed), wanted="less than 2^63")
         _check_choice("--device (device)", self.device, get_args(TrainingDevice))
         _check_choice("--precision (precision)", self.precision, get_args(Precision))
         _check_choice("--compile (compile)", self.compile, get_args(CompileMode))
         if not self.checkpoint_minutes > 0:
-            raise ConfigError(f"checkpoint_minutes | {self.checkpoint_minutes} | expected more than 0")
+            raise ConfigError("checkpoint_minutes", str(self.checkpoint_minutes), wanted="more than 0")
         self._check_effects()
 
     def _check_effects(self) -> None:
@@ -199,11 +207,26 @@ class Config:
         mine, defaults = flat_settings(self.to_dict()), flat_settings(_defaults())
         for key, value in mine.items():
             if value != defaults[key] and any(f"{key}.".startswith(f"{name}.") for name in without_effect):
-                raise ConfigError(f"{key} = {value!r} | without effect with {chosen} | leave it out")
+                raise ConfigError(f"{key} = {value!r}", f"has no effect with {chosen}", fix="leave it out")
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as they come back from TOML and JSON."""
         return {name: _plain(value) for name, value in vars(self).items()}
+
+
+def weighting_from_config(config: Config) -> Weighting:
+    """How `method` weighs the terms of the loss. A new method is a name in `Method` and a case here."""
+    ruwl = config.ruwl
+    match config.model.method:
+        case "vanilla":  # CCC alone
+            return FixedWeights(lambdas=(1.0, 0.0, 0.0), c=ruwl.c)
+        case "rrtn":  # where RUWL starts
+            return FixedWeights(lambdas=ruwl.lambdas, c=ruwl.c)
+        case "rrtn-ruwl":
+            learned = ruwl.mode == "learned"
+            return RuwlWeights(lambdas=ruwl.lambdas, c=ruwl.c, learned=learned, lr=ruwl.lr)
+        case unknown:
+            assert_never(unknown)
 
 
 @functools.lru_cache(maxsize=1)
@@ -240,7 +263,7 @@ def flat_settings(document: Mapping[str, Any], prefix: str = "") -> dict[str, An
 def _from_dict(kind: Any, document: Mapping[str, Any], *, source: str, prefix: str) -> Any:
     fields = {item.name: item for item in dataclasses.fields(kind)}
     if unknown := [prefix + key for key in document if key not in fields]:
-        raise ConfigError(f"{source} | unknown: {', '.join(unknown)} | known here: {', '.join(fields)}")
+        raise ConfigError(source, f"unknown: {', '.join(unknown)}", wanted=f"some of {', '.join(fields)}")
     values = {
         key: _value(_default(fields[key]), value, source=source, key=prefix + key)
         for key, value in document.items()
@@ -250,7 +273,7 @@ def _from_dict(kind: Any, document: Mapping[str, Any], *, source: str, prefix: s
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"{source} | {error}") from error
+        raise ConfigError(source, str(error)) from error
 
 
 def _value(default: Any, value: object, *, source: str, key: str) -> Any:
@@ -263,6 +286,8 @@ def _value(default: Any, value: object, *, source: str, key: str) -> Any:
         )
     if isinstance(default, float):
         return float(_checked(value, int | float, source=source, key=key))
+    if isinstance(default, FrontendSpec):
+        return FrontendSpec.from_settings(value, source=source)
     if dataclasses.is_dataclass(default):
         section = _checked(value, Mapping, source=source, key=key)
         return _from_dict(type(default), section, source=source, prefix=f"{key}.")
@@ -276,15 +301,15 @@ def _default(item: "dataclasses.Field[Any]") -> Any:
 def _checked(value: Any, expected: Any, *, source: str, key: str) -> Any:
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         name = getattr(expected, "__name__", str(expected))
-        raise ConfigError(f"{source} | {key} = {value!r} | expected {name}")
+        raise ConfigError(source, f"{key} = {value!r}", wanted=name)
     return value
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ConfigError(f"{name} | {value!r} | expected one of {', '.join(choices)}")
+        raise ConfigError(name, repr(value), wanted=f"one of {', '.join(choices)}")
 
 
 def _check_least(name: str, value: float, least: int) -> None:
     if not value >= least:  # NaN is not, either
-        raise ConfigError(f"{name} | {value} | expected at least {least}")
+        raise ConfigError(name, str(value), wanted=f"at least {least}")

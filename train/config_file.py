@@ -2,11 +2,12 @@
 a run is resumed.
 """
 
-import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+
+import tomli_w
 
 from ..runtime.errors import ConfigError
 from .config import Config, config_from_dict, flat_settings
@@ -18,7 +19,10 @@ MAY_DIFFER: Final = frozenset(
 
 def toml_from_config(config: Config) -> str:
     """The text of config.toml: every setting, one a line."""
-    return _section("", config.to_dict())
+    text = tomli_w.dumps(config.to_dict(), indent=0)
+    # tomli-w gives each item of an array its own line. It escapes the line ends of text, so those that
+    # are left in the middle of a setting belong to arrays.
+    return text.replace("[\n", "[").replace(",\n]", "]").replace(",\n", ", ")
 
 
 def config_from_toml(path: Path) -> Config:
@@ -31,9 +35,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path} | {error.strerror} | expected a TOML file of settings") from error
+        raise ConfigError(str(path), str(error.strerror), wanted="a TOML file of settings") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} | {error} | expected TOML") from error
+        raise ConfigError(str(path), str(error), wanted="TOML") from error
 
 
 def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,32 +68,8 @@ def changes_on_resume(old: Config, new: Config) -> list[str]:
     changed = differences(old, new)
     if refused := [text for key, text in changed.items() if key not in allowed]:
         raise ConfigError(
-            f"--resume | other settings than the run's: {'; '.join(refused)} | start a new run for them"
+            "--resume",
+            f"other settings than the run's: {'; '.join(refused)}",
+            fix="start a new run with them",
         )
     return list(changed.values())
-
-
-def _section(name: str, document: Mapping[str, Any]) -> str:
-    lines = [f"[{name}]"] if name else []
-    lines += [f"{key} = {_value(value)}" for key, value in document.items() if not isinstance(value, Mapping)]
-    inner = [
-        _section(f"{name}.{key}".strip("."), value)
-        for key, value in document.items()
-        if isinstance(value, Mapping)
-    ]
-    return "\n".join([*lines, "", *inner])
-
-
-def _value(value: str | bool | float | list[Any]) -> str:
-    """Numbers are written as in Python, inf and nan too; text as in JSON, but for U+007F, which
-    TOML wants escaped.
-    """
-    match value:
-        case bool():
-            return str(value).lower()
-        case str():
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        case list():
-            return f"[{', '.join(map(_value, value))}]"
-        case _:
-            return repr(value)

@@ -19,6 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 
 from ..runtime.errors import MissingExtraError
+from .method.losses import TERMS
 
 Record = dict[str, Any]  # one line of history.jsonl
 
@@ -30,13 +31,10 @@ _OTHER_LINES: Final = 6  # header, rule, the best epoch, progress, the cursor's,
 _GAP: Final = 2  # between two columns
 _BAR: Final = (8, 40)  # its least and its greatest width
 _HEADERS: Final = {"w": "weights", "best": ""}
-_LOSSES: Final = {
-    "total": "loss",
-    "ccc": "l_ccc",
-    "ccc_a": "l_ccc_a",
-    "bt": "l_bt",
-}  # in TensorBoard, in the record
-_DROPPED_FIRST: Final = ("peak", "w", "ccc_a", "bt", "ccc", "clips/s", "loss")  # on a narrow terminal
+_COLUMNS: Final = tuple(term.removeprefix("l_") for term in TERMS)
+_DECIMALS: Final = (3, 3, 0)  # of the terms: Barlow Twins' is a sum, and in the hundreds
+# The columns that a narrow terminal does without, the first of them first.
+_DROPPED_FIRST: Final = ("peak", "w", *_COLUMNS[1:], _COLUMNS[0], "clips/s", "loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,9 +158,7 @@ class Display:
         )  # all before a resume
         self._rows.append(row := _cells(record) | speed)
         self._phase = self._training
-        losses = "  ".join(
-            f"{name} {row[name]}" for name in ("loss", "ccc", "ccc_a", "bt", "w") if name in row
-        )
+        losses = "  ".join(f"{name} {row[name]}" for name in ("loss", *_COLUMNS, "w") if name in row)
         self._show(f"{losses}  |  Val CCC {row['Val CCC']}{'  best' if is_best else ''}")
         if self._writer:
             self._writer.write(record, rate)
@@ -253,9 +249,10 @@ class Display:
 
 def _cells(record: Record) -> dict[str, str]:
     """Column -> text, without those of losses that the method has not."""
-    cells = {"epoch": str(record["epoch"]), "loss": f"{record['loss']:.3f}", "ccc": f"{record['l_ccc']:.3f}"}
-    if "l_bt" in record:
-        cells |= {"ccc_a": f"{record['l_ccc_a']:.3f}", "bt": f"{record['l_bt']:.0f}"}
+    cells = {"epoch": str(record["epoch"]), "loss": f"{record['loss']:.3f}"}
+    for term, column, decimals in zip(TERMS, _COLUMNS, _DECIMALS, strict=True):
+        if term in record:
+            cells[column] = f"{record[term]:.{decimals}f}"
     if "weights" in record:
         cells["w"] = "/".join(f"{w:.2f}" if w >= 0.01 else f"{w:.1e}" for w in record["weights"])
     return cells | {"Val CCC": f"{record['val_ccc']:.3f}", "best": ""}
@@ -313,7 +310,9 @@ class _Writer:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise MissingExtraError(
-                f'{error.name or "tensorboard"} | not installed | needed for TensorBoard | pip install "rrtn[tensorboard]"'
+                error.name or "tensorboard",
+                "not installed, and --tensorboard needs it",
+                fix='pip install "rrtn[tensorboard]"',
             ) from error
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._type = folder, SummaryWriter
@@ -325,11 +324,13 @@ class _Writer:
         """
         step = record["step"]
         self._writer = self._writer or self._type(str(self._folder), purge_step=step)
-        scalars = {f"loss/{name}": record[key] for name, key in _LOSSES.items() if key in record}
-        scalars |= {
-            f"weights/{name}": w
-            for name, w in zip(("ccc", "ccc_a", "bt"), record.get("weights", ()), strict=False)
-        }
+        scalars = {"loss/total": record["loss"]}
+        for term, column in zip(TERMS, _COLUMNS, strict=True):
+            if term in record:
+                scalars[f"loss/{column}"] = record[term]
+        if "weights" in record:
+            for column, weight in zip(_COLUMNS, record["weights"], strict=True):
+                scalars[f"weights/{column}"] = weight
         scalars |= {
             "val_ccc/mean": record["val_ccc"],
             "speed/clips_per_s": rate,

@@ -54,7 +54,10 @@ def world_from_environment() -> World:
         return World()
     if len(found) < len(names):
         raise ConfigError(
-            f"environment | only {', '.join(found)} | expected {', '.join(names)}, or none | start with torchrun"
+            "environment",
+            f"only {', '.join(found)}",
+            wanted=f"{', '.join(names)}, or none",
+            fix="start with torchrun",
         )
     return World(*map(int, found.values()))
 
@@ -68,22 +71,25 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
     if world.size == 1:
         yield
         return
-    if device.type == "cuda":
-        dist.init_process_group("nccl", timeout=_TIMEOUT, device_id=device)
-    else:
-        dist.init_process_group("gloo", timeout=_TIMEOUT)
     try:
+        if device.type == "cuda":
+            dist.init_process_group("nccl", timeout=_TIMEOUT, device_id=device)
+        else:
+            dist.init_process_group("gloo", timeout=_TIMEOUT)
         yield
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "/gloo/" not in str(
-            error
-        ):  # Gloo has no error of its own
+        lost = dist.is_initialized() and isinstance(error, dist.DistError)
+        # Gloo has no error of its own, and may fail while it connects
+        if not lost and "/gloo/" not in str(error):
             raise
         raise StoppedError(
-            f"torchrun | rank {world.rank} has lost another process | that one's message says why | then go on with --resume"
+            "torchrun",
+            f"rank {world.rank} has lost another process",
+            fix="read that process's message, then continue with --resume",
         ) from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 @contextlib.contextmanager
@@ -113,7 +119,7 @@ def check_equal(world: World, what: str, value: str) -> None:
     dist.all_gather_object(values, value)
     if len(set(values)) > 1:
         seen = ", ".join(f"rank {rank} {found}" for rank, found in enumerate(values))
-        raise ConfigError(f"torchrun | {what} differs: {seen} | expected the same on all ranks")
+        raise ConfigError("torchrun", f"{what} differs: {seen}", wanted="the same on all ranks")
 
 
 def any_rank(world: World, flag: bool, device: torch.device) -> bool:

@@ -1,6 +1,6 @@
 """The twin-view training loop, and what is kept of it.
 
-M mels, K targets. Terms of the loss are in the order ccc, ccc_a, bt.
+M mels, K targets.
 """
 
 import contextlib
@@ -29,12 +29,14 @@ from .distributed import World, any_rank, check_equal, first_on_machine_first
 from .interruption import Interruption
 from .method.flops import matmul_peak, step_flops
 from .method.frontend import LogMel
+from .method.losses import TERMS
 from .method.metrics import ccc_challenge
 from .method.model import TwinsNetwork
 from .method.panns import initialisation_from_panns
 from .plan import TrainingPlan, network_from_config
 from .predict import mel_mean, predict
-from .run_folder import append_history, restored, save_job, start
+from .run_folder import RunFolder
+from .run_state import append_history, restored, save_job, start
 from .step import SUMS, Stepper
 
 _LOOK_EVERY: Final = {"cpu": 1, "cuda": 25}  # steps between two looks at the device and at signals
@@ -67,25 +69,28 @@ def train(
     that cannot be decoded, ModelError for broken checkpoints, StoppedError for a loss that is not
     finite, a full disk or a signal.
     """
-    if not resume and (run / "config.toml").exists():
+    folder = RunFolder(run)
+    if not resume and folder.is_begun():
         raise ConfigError(
-            f"--out {run} | holds a run already | go on with --resume, or choose another folder"
+            f"--out {run}", "holds a run already", fix="continue with --resume, or choose another folder"
         )
-    if resume and (done := _finished(plan, run)):
+    if resume and (done := _finished(plan, folder)):
         return done
     try:
         run.mkdir(parents=True, exist_ok=True)
-        with locked(run / "run.lock", does="trains") if world.is_first else contextlib.nullcontext():
-            return _train(plan, run, resume, strict_resume, world, part)
+        with locked(folder.lock, does="trains") if world.is_first else contextlib.nullcontext():
+            return _train(plan, folder, resume, strict_resume, world, part)
     except torch.OutOfMemoryError as error:
         raise StoppedError(
-            f"{run} | {str(error).splitlines()[0]} | batch {plan.config.optim.batch_size}: take --precision bf16, more GPUs "
-            "(torchrun), or a smaller --batch-size, which is another experiment: the losses are over the batch"
+            str(run),
+            f"batch {plan.config.optim.batch_size}: {str(error).splitlines()[0]}",
+            fix="use --precision bf16, more GPUs (torchrun), or a smaller --batch-size; that is another "
+            "experiment, since the losses are over the batch",
         ) from error
 
 
 def _train(
-    plan: TrainingPlan, run: Path, resume: bool, strict_resume: bool, world: World, part: Part
+    plan: TrainingPlan, run: RunFolder, resume: bool, strict_resume: bool, world: World, part: Part
 ) -> TrainResult:
     config, per_epoch = plan.config, plan.steps_per_epoch
     device = device_from_config(config, world)
@@ -191,13 +196,17 @@ def device_from_config(config: Config, world: World) -> torch.device:
     """`auto` is CUDA where it is there; each rank of a machine has its own GPU. Raises ConfigError."""
     if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         if config.precision == "tf32":
-            raise ConfigError("--precision tf32 | on the CPU | TF32 is a GPU's | use fp32 or bf16")
+            raise ConfigError(
+                "--precision tf32", "TF32 exists on GPUs only, and this is a CPU", fix="use fp32 or bf16"
+            )
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ConfigError("--device cuda | torch sees no CUDA GPU | see: rrtn doctor, or use --device cpu")
+        raise ConfigError("--device cuda", "torch sees no CUDA GPU", fix="rrtn doctor, or use --device cpu")
     if world.local_rank >= torch.cuda.device_count():
         raise ConfigError(
-            f"torchrun | local rank {world.local_rank} | {torch.cuda.device_count()} GPUs | start one process a GPU"
+            "torchrun",
+            f"local rank {world.local_rank}, and {torch.cuda.device_count()} GPUs",
+            fix="start one process for each GPU",
         )
     device = torch.device("cuda", world.local_rank)
     torch.cuda.set_device(device)
@@ -213,7 +222,10 @@ def _initialised(network: TwinsNetwork, config: Config) -> str:
         if initial.melw_difference is None
         else f"; its mel filters are ours within {initial.melw_difference:.1e}"
     )
-    return f"{config.model.init}: {len(initial.used)} tensors taken, dropped: {', '.join(initial.dropped)}{frontend}"
+    return (
+        f"{config.model.init}: {len(initial.used)} tensors taken, dropped: "
+        f"{', '.join(initial.dropped)}{frontend}"
+    )
 
 
 def data_digest(plan: TrainingPlan) -> str:
@@ -233,7 +245,7 @@ def _digest(data: DataSet, *splits: SplitClips) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _display(plan: TrainingPlan, run: Path, device: torch.device, world: World, part: Part) -> Display:
+def _display(plan: TrainingPlan, run: RunFolder, device: torch.device, world: World, part: Part) -> Display:
     config = plan.config
     clips = plan.steps_per_epoch * config.optim.batch_size
     if not world.is_first:
@@ -245,35 +257,39 @@ def _display(plan: TrainingPlan, run: Path, device: torch.device, world: World, 
         clips_per_epoch=clips,
         flops_per_clip=flops / config.optim.batch_size,
         peak=matmul_peak(device, dtype) * world.size,
-        tensorboard=run / "tensorboard" if config.tensorboard else None,
+        tensorboard=run.tensorboard if config.tensorboard else None,
         part=part,
     )
 
 
-def _finished(plan: TrainingPlan, run: Path) -> TrainResult | None:
-    last = run / "checkpoints/last"
-    if not (last / POINTER).exists():
+def _finished(plan: TrainingPlan, run: RunFolder) -> TrainResult | None:
+    if not (run.last / POINTER).exists():
         return None
     try:
-        info = read_info(last)
+        info = read_info(run.last)
     except ModelError:
         return None  # `restored` says what is wrong, and takes the checkpoint before
     return _result(run, info) if info.epoch >= plan.config.optim.epochs else None
 
 
-def _result(run: Path, info: CheckpointInfo) -> TrainResult:
+def _result(run: RunFolder, info: CheckpointInfo) -> TrainResult:
     """The best epoch, the first of equals."""
     best = max(info.history, key=lambda record: float(record["val_ccc"]))
     history = info.history[: best["epoch"]]
     return TrainResult(
-        run=run,
+        run=run.path,
         best=replace(info, epoch=best["epoch"], step=best["step"], history=history),
         epochs=info.epoch,
     )
 
 
 def _stop(
-    run: Path, stepper: Stepper, saver: Saver, interruption: Interruption, world: World, info: CheckpointInfo
+    run: RunFolder,
+    stepper: Stepper,
+    saver: Saver,
+    interruption: Interruption,
+    world: World,
+    info: CheckpointInfo,
 ) -> NoReturn:
     """Saves and raises."""
     if world.is_first:
@@ -281,7 +297,9 @@ def _stop(
         saver.wait()
     number = interruption.signal or 15  # another rank's
     raise StoppedError(
-        f"{run} | stopped by a signal at step {info.step} | saved | go on with: rrtn train --resume --out {run}",
+        str(run.path),
+        f"stopped by a signal at step {info.step}, and saved",
+        fix=f"rrtn train --resume --out {run.path}",
         exit_code=128 + number,
     )
 
@@ -294,8 +312,9 @@ def _check_finite(stepper: Stepper, epoch: Epoch, training: SplitClips, number: 
     names = ", ".join(training.names[i] for i in samples[:8])
     more = f" and {len(samples) - 8} more" if len(samples) > 8 else ""
     raise StoppedError(
-        f"epoch {number + 1}, step {bad + 1} | loss or gradient is not finite | no weight was changed by it; clips of the "
-        f"batch: {names}{more} | lower --lr, or look at these clips; the last checkpoint is whole"
+        f"epoch {number + 1}, step {bad + 1}",
+        f"loss or gradient is not finite, and no weight was changed; clips of the batch: {names}{more}",
+        fix="lower --lr, or look at these clips; the last checkpoint is whole",
     )
 
 
@@ -306,13 +325,13 @@ def _record(
     per_target = ccc_challenge(scores, validation.ratings.cpu())
     if not np.isfinite(per_target).all():
         raise StoppedError(
-            f"epoch {epoch} | Val CCC is not finite: {per_target} | the last checkpoint is whole"
+            f"epoch {epoch}", f"Val CCC is not finite: {per_target}", fix="the last checkpoint is whole"
         )
     means = dict(zip(SUMS, (stepper.sums / plan.steps_per_epoch).tolist(), strict=True))
-    if plan.config.model.method == "vanilla":
-        del means["l_ccc_a"], means["l_bt"]
+    if plan.config.model.has_second_view:
+        means["weights"] = stepper.loss.weighting.weights().tolist()
     else:
-        means["weights"] = stepper.loss.weights().tolist()
+        means = {name: mean for name, mean in means.items() if name not in TERMS[1:]}
     return {
         "epoch": epoch,
         "step": steps,

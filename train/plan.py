@@ -56,15 +56,21 @@ def plan_from_config(config: Config, *, ranks: int = 1) -> TrainingPlan:
     n_train = len(data.splits["Train"].clips)
     if n_train < _FEWEST_CLIPS:
         raise ConfigError(
-            f"--fraction | {config.data.fraction} | leaves {n_train} training clips | expected {_FEWEST_CLIPS}"
+            "--fraction",
+            f"{config.data.fraction} leaves {n_train} training clips",
+            wanted=f"at least {_FEWEST_CLIPS}",
         )
     epochs = config.optim.epochs or (_PAPER_EPOCHS if config.data.dir else BUILTIN_EPOCHS)
     batch_size = config.optim.batch_size or _default_batch(n_train)
     if batch_size > n_train:
-        raise ConfigError(f"--batch-size | {batch_size} | {n_train} training clips: at most that many")
+        raise ConfigError(
+            "--batch-size", str(batch_size), wanted=f"at most {n_train}, the number of training clips"
+        )
     if batch_size % ranks:
         raise ConfigError(
-            f"--batch-size | {batch_size} | {ranks} processes share it equally | choose a multiple of {ranks}"
+            "--batch-size",
+            str(batch_size),
+            wanted=f"a multiple of {ranks}: the processes share it equally",
         )
     if not config.optim.batch_size and batch_size != _PAPER_BATCH:
         notes.append(
@@ -118,7 +124,7 @@ def network_from_config(config: Config) -> TwinsNetwork:
         n_mels=config.frontend.n_mels,
         n_targets=len(config.data.targets),
         activation=config.head.activation,
-        projector_layers=0 if config.model.method == "vanilla" else config.projector.layers,
+        projector_layers=config.projector.layers if config.model.has_second_view else 0,
         projector_units=config.projector.units,
     )
 

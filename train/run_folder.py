@@ -1,123 +1,98 @@
-"""What lies in a run's folder, and the way from there into a stepper and back.
+"""Where things lie in a run's folder; no other module knows. It needs no torch: `rrtn score` looks here, too.
 
 config.toml                the whole settings
 history.jsonl              one record an epoch
 checkpoints/{last,best}/   see checkpoint.py; `last` keeps two
+predictions/               scores of the validation clips, by the best checkpoint
+export/                    the bundle
+report.html                one page with all of this
+tensorboard/               event files, with --tensorboard
+parity-worst.npz           the clip that an export failed on
 run.lock                   held by the trainer
 """
 
-import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import torch
-from torch import Tensor
-
-from ..runtime.errors import ConfigError, ModelError, StoppedError
-from ..runtime.files import write_bytes
-from .checkpoint import POINTER, PREVIOUS, CheckpointInfo, Tensors, load_checkpoint, save_checkpoint
-from .config import Config
-from .config_file import toml_from_config
-from .step import Stepper
+RUNS: Final = Path("runs")  # where runs are made, and looked for, by default
 
 
-def start(run: Path, config: Config, info: CheckpointInfo) -> None:
-    """config.toml and history.jsonl as they belong to the point where training starts, or goes on."""
-    for left in run.glob(".*.tmp"):
-        left.unlink()
-    write_bytes(run / "config.toml", toml_from_config(config).encode())
-    write_bytes(run / "history.jsonl", b"".join(_history_line(record) for record in info.history))
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run; none of them need exist."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The settings; the first file of a run."""
+        return self.path / "config.toml"
+
+    @property
+    def history(self) -> Path:
+        """One JSON record a line, one line an epoch."""
+        return self.path / "history.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of `last` and `best`."""
+        return self.path / "checkpoints"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that a resumed run goes on from."""
+        return self.checkpoints / "last"
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of the epoch with the highest validation CCC."""
+        return self.checkpoints / "best"
+
+    @property
+    def predictions(self) -> Path:
+        """The folder of the best checkpoint's scores."""
+        return self.path / "predictions"
+
+    @property
+    def export(self) -> Path:
+        """The bundle's folder."""
+        return self.path / "export"
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.path / "report.html"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder of event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def parity_worst(self) -> Path:
+        """The clip whose scores were furthest from PyTorch's, where an export failed."""
+        return self.path / "parity-worst.npz"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains."""
+        return self.path / "run.lock"
+
+    def is_begun(self) -> bool:
+        """Whether a run was started here."""
+        return self.config.exists()
 
 
-def restored(
-    run: Path, fresh: CheckpointInfo, stepper: Stepper, strict: bool, say: Callable[[str], None]
-) -> CheckpointInfo | None:
-    """Loads the last checkpoint, or the one before where that is broken; None where none was finished."""
-    last = run / "checkpoints/last"
-    if not (last / POINTER).exists():
-        return None
-    try:
-        info, tensors = load_checkpoint(last, "weights", "optimizer")
-    except ModelError as error:
-        if strict or not (last / PREVIOUS).exists():
-            raise
-        info, tensors = load_checkpoint(last, "weights", "optimizer", pointer=PREVIOUS)
-        say(f"note: {error}; going on from the checkpoint before, at step {info.step}")
-        write_bytes(last / POINTER, (last / PREVIOUS).read_bytes())
-    if info.data_sha256 != fresh.data_sha256:
-        raise ConfigError(
-            f"--resume | the data is {fresh.data_sha256[:12]}, the run's was {info.data_sha256[:12]} | "
-            "clips or ratings were changed | restore them, or start a new run"
-        )
-    if info.versions != fresh.versions:
-        old = info.versions
-        changed = ", ".join(
-            f"{name} {old.get(name)} -> {now}" for name, now in fresh.versions.items() if old.get(name) != now
-        )
-        say(f"note: {changed}: the run goes on, but not bit for bit as it would have")
-    _load(stepper, tensors)
-    return info
+def runs_in(folder: Path) -> list[Path]:
+    """The runs directly in a folder, by name."""
+    return [path for path in sorted(folder.glob("*")) if RunFolder(path).is_begun()]
 
 
-def _load(stepper: Stepper, tensors: dict[str, Tensors]) -> None:
-    weights = {f"network.{name}": tensor for name, tensor in tensors["weights"].items() if name != "ruwl.c"}
-    c = tensors["weights"]["ruwl.c"]
-    stepper.loss.load_state_dict({**weights, "c": c, "lambdas": stepper.loss.get_buffer("lambdas")})
-    stepper.sums.copy_(tensors["optimizer"].pop("epoch.sums"))
-    parameters = [parameter for group in stepper.optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, Tensors] = {}
-    for name, tensor in tensors["optimizer"].items():
-        number, _, key = name.partition(".")
-        state.setdefault(int(number), {})[key] = _laid_out(tensor, parameters[int(number)])
-    stepper.optimizer.load_state_dict({**stepper.optimizer.state_dict(), "state": state})
-
-
-def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
-    """In the parameter's memory format (channels last): the fused kernel pairs them by place,
-    whatever their strides.
-    """
-    return (
-        torch.empty_like(parameter, requires_grad=False).copy_(moment)
-        if moment.shape == parameter.shape
-        else moment
-    )
-
-
-def save_job(
-    run: Path, info: CheckpointInfo, stepper: Stepper, *, is_best: bool = False
-) -> Callable[[], None]:
-    """A copy of everything, now; -> what writes it, later. `best` first: a kill in between loses nothing."""
-    weights = _copied({**stepper.network.state_dict(), "ruwl.c": stepper.loss.c})
-    entries = stepper.optimizer.state_dict()["state"].items()
-    optimizer = _copied({f"{i}.{key}": value for i, entry in entries for key, value in entry.items()})
-    optimizer |= _copied({"epoch.sums": stepper.sums})
-
-    def write() -> None:
-        if is_best:
-            save_checkpoint(run / "checkpoints/best", info, {"weights": weights})
-        save_checkpoint(
-            run / "checkpoints/last", info, {"weights": weights, "optimizer": optimizer}, keep_previous=True
-        )
-
-    return write
-
-
-def _copied(tensors: Tensors) -> Tensors:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-
-
-def append_history(run: Path, record: dict[str, Any]) -> None:
-    """For whoever follows the file; the checkpoint holds the same."""
-    path, line = run / "history.jsonl", _history_line(record)
-    try:
-        with path.open("ab") as file:
-            file.write(line)
-    except OSError as error:
-        raise StoppedError(
-            f"{path} | {error.strerror} | needs {len(line):,} bytes | make room, then go on with --resume"
-        ) from error
-
-
-def _history_line(record: dict[str, Any]) -> bytes:
-    return (json.dumps(record) + "\n").encode()
+def newest_run(
+    *, having: Callable[[RunFolder], Path] = lambda run: run.config, runs: Path = RUNS
+) -> Path | None:
+    """The run in `runs` whose file `having` was written last; None where no run has that file."""
+    found = [path for path in runs.glob("*") if having(RunFolder(path)).is_file()]
+    return max(found, key=lambda path: having(RunFolder(path)).stat().st_mtime_ns, default=None)

@@ -9,15 +9,16 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from .config import Config
+from .config import Config, weighting_from_config
 from .data.device_clips import TrainingBatch
 from .distributed import World, with_global_batchnorm
 from .method import views
 from .method.frontend import LogMel
+from .method.losses import TERMS
 from .method.model import TwinsNetwork
 from .method.twins_loss import TwinsLoss
 
-SUMS: Final = ("l_ccc", "l_ccc_a", "l_bt", "loss", "grad_norm")  # over an epoch's steps
+SUMS: Final = (*TERMS, "loss", "grad_norm")  # over an epoch's steps
 _NONE: Final = -1
 
 
@@ -44,7 +45,7 @@ class Stepper:
             with_global_batchnorm(network, device)
         self.config, self.network, self.fill = config, network, fill
         self.frontend = LogMel(config.frontend).to(device)
-        self.loss = TwinsLoss(network, config).to(device)
+        self.loss = loss_from_config(config, network).to(device)
         self.optimizer = optimizer_from_config(config, self.loss)
         self.sums = torch.zeros(len(SUMS), device=device)
         self._bad_step = torch.full((), _NONE, dtype=torch.int64, device=device)
@@ -64,7 +65,7 @@ class Stepper:
         self.set_lr(number)
         clean = self.frontend(*batch.waveforms)
         augmented = None
-        if self.config.model.method != "vanilla":
+        if self.config.model.has_second_view:
             augmented = views.masked_view(clean, self.fill, batch.draws, self.config.augment)
         self.optimizer.zero_grad(set_to_none=True)
         if self.config.compile != "off":
@@ -97,13 +98,21 @@ class Stepper:
         self.optimizer.found_inf = (self._bad_step != _NONE).float()  # type: ignore[attr-defined]
 
 
+def loss_from_config(config: Config, network: TwinsNetwork) -> TwinsLoss:
+    """What a step differentiates, around `network`."""
+    return TwinsLoss(
+        network,
+        weighting_from_config(config),
+        off_diagonal=config.loss.off_diagonal,
+        in_bf16=config.precision == "bf16",
+    )
+
+
 def optimizer_from_config(config: Config, loss: TwinsLoss) -> torch.optim.AdamW:
-    """Fused AdamW over the network; RUWL's c, where it is learned, has its own learning rate and no
-    weight decay.
-    """
+    """Fused AdamW over the network and over what the weighting learns."""
     groups: list[dict[str, Any]] = [{"params": list(loss.network.parameters())}]
-    if loss.c.requires_grad:
-        groups.append({"params": [loss.c], "lr": config.ruwl.lr, "weight_decay": 0.0})
+    if learned := [p for p in loss.weighting.parameters() if p.requires_grad]:
+        groups.append({"params": learned, "lr": loss.weighting.lr, "weight_decay": 0.0})
     optim = config.optim
     return torch.optim.AdamW(groups, lr=optim.lr, eps=optim.eps, weight_decay=optim.weight_decay, fused=True)
 
@@ -124,5 +133,6 @@ def _wrapped(loss: TwinsLoss, config: Config, device: torch.device, world: World
             module, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
         )
     if config.compile != "off":
-        module = torch.compile(module, mode=None if config.compile == "default" else config.compile)  # type: ignore[assignment]
+        mode = None if config.compile == "default" else config.compile
+        module = torch.compile(module, mode=mode)  # type: ignore[assignment]
     return module

@@ -59,7 +59,8 @@ def toom_cook(outputs: int, taps: int = 3) -> Axis:
     points = _POINTS[: products - 1]
     if len(points) < products - 1:
         raise ValueError(
-            f"F({outputs}, {taps}) | {products} points | at most {len(_POINTS) + 1}: rounding grows with each"
+            f"F({outputs}, {taps}) needs {products} points, at most {len(_POINTS) + 1} are allowed: "
+            "each one adds rounding errors"
         )
     interpolation = [list(column) for column in zip(*_inverse(_evaluation(points, products)), strict=True)]
     kernel = _evaluation(points, taps)

@@ -45,13 +45,18 @@ def cpu_variant_of(fp32: bytes, *, tune: bool = False, slower_too: bool = False)
     model = onnx.load_model_from_string(fp32)
     plan = _tuned_plan(model) if tune else plan_of(model, BATCH)
     if not plan:
-        raise NotFasterError("cpu | its convolutions are the fastest as they are | some that gain | use fp32")
+        raise NotFasterError(
+            "cpu", "no convolution becomes faster with fewer multiplications", fix="use the variant fp32"
+        )
     shape = (BATCH, *(size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim[1:]))
     model = with_plan(model, plan)
     speedup = _speedup(fp32, model.SerializeToString(), shape)
     if speedup < _ENOUGH and not slower_too:
         raise NotFasterError(
-            f"cpu | {speedup:.2f} times as fast as fp32 on this machine | at least {_ENOUGH} | use fp32"
+            "cpu",
+            f"{speedup:.2f} times as fast as fp32 on this machine",
+            wanted=f"at least {_ENOUGH} times",
+            fix="use the variant fp32",
         )
     said = {
         "batch": BATCH,

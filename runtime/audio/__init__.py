@@ -1,1 +1,11 @@
-"""Sound files in: which files there are, and what each sounds like to a model."""
+"""Sound files in: which files there are, and how each sounds to a model.
+
+codes        what a row says of a file: errors and flags
+file_names   names of files as text that every table can hold
+sources      where a sound comes from: a file, or a row of a pack
+reader       one file, or an array, as the model hears it
+pack_reader  packs: many small files in few Parquet files
+pack_writer  writes packs
+inputs       from the command line's AUDIO arguments to files
+input_spool  the files to score, each once, in shards
+"""

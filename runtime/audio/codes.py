@@ -2,22 +2,24 @@
 
 from typing import Final
 
+from ..spec import MAX_RATE, MIN_RATE
+
 ERROR_CODES: Final = {
-    "missing": "the file is not there (any more)",
+    "missing": "the file does not exist, or no longer",
     "permission": "the file may not be read",
     "not_regular": "a folder, pipe, socket or device",
     "empty": "no bytes, or a header without samples",
     "unsupported_format": "libsndfile does not know the format (WavPack, AAC, text, ...)",
-    "unsupported_layout": f"more than 8 channels, or a rate outside {4_000} to {384_000} Hz",
-    "corrupt": "the decoder gave up on it",
+    "unsupported_layout": f"more than 8 channels, or a rate outside {MIN_RATE} to {MAX_RATE} Hz",
+    "corrupt": "the decoder cannot read the file",
     "truncated": "fewer samples than the header says; --allow-truncated scores what is there",
     "too_long": "longer than --max-seconds",
     "non_finite": "NaN or infinity among the samples",
     "changed": "the file was written to while it was read",
-    "crashed": "it ends the decoder, twice",
+    "crashed": "the file ended the decoder, twice",
     "timeout": "not decoded within --timeout",
-    "out_of_memory": "decoding it takes more memory than a decoder may have",
-    "invalid_score": "the model gave NaN or infinity for it",
+    "out_of_memory": "decoding the file takes more memory than a decoder may have",
+    "invalid_score": "the model gave NaN or infinity",
 }
 FLAGS: Final = {
     "silent": "scored, but every sample is zero",

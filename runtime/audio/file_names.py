@@ -1,8 +1,6 @@
-"""Names of files: any bytes, as the system has them; and as text that a table, a terminal or a
-spreadsheet can hold.
-"""
+"""Names of files, which may be any bytes, as text that a table, a terminal or a spreadsheet can hold."""
 
-import base64
+import binascii
 import os
 import re
 from collections.abc import Mapping
@@ -16,11 +14,10 @@ _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\\\udc80-\udcff]")
 
 
 def cell_from_path(path: FilePath) -> str:
-    r"""A path as one line of plain UTF-8 text that no spreadsheet takes for a formula; `path_from_cell`
-    undoes it.
+    r"""A path as one line of plain UTF-8 text that no spreadsheet takes for a formula.
 
-    Control characters, backslashes and bytes that are not UTF-8 become \xNN; a leading = + - @ or '
-    gets a ' before.
+    Control characters, backslashes and bytes that are not UTF-8 become \xNN. A ' is set before a leading
+    = + - @ or '. `path_from_cell` gives the path back.
     """
     text = os.fsdecode(path)
     cell = _UNSAFE.sub(lambda match: f"\\x{os.fsencode(match[0])[0]:02x}", text)
@@ -40,8 +37,9 @@ def harmless_cell(text: str) -> str:
 
 
 def exact_name(path: FilePath) -> tuple[str, bytes | None]:
-    """A path as text, and its bytes where the text is not exact: names need not be UTF-8, then
-    U+FFFD stands in the text.
+    """A path as text, and its bytes where the text is not exact.
+
+    The text has U+FFFD for bytes that are not UTF-8.
     """
     name = os.fsencode(path)
     try:
@@ -51,8 +49,8 @@ def exact_name(path: FilePath) -> tuple[str, bytes | None]:
 
 
 def path_from_record(record: Mapping[str, Any]) -> bytes:
-    """The exact bytes of the path in a line of a JSONL table, or in a row of a Parquet table."""
+    """The exact bytes of the path in a line of a JSONL table or in a row of a Parquet table."""
     name = record.get("file_bytes")
     if name is None:
         return str(record["file"]).encode()
-    return base64.b64decode(name) if isinstance(name, str) else bytes(name)
+    return binascii.a2b_base64(name) if isinstance(name, str) else bytes(name)

@@ -1,7 +1,7 @@
 """The files to score, each once and in a fixed order, in shards of files that follow each other.
 
-A shard ends after a file whose name's hash says so. So a file that comes or goes changes only the
-shard that it is in, and all others keep their keys.
+A shard ends after a file whose hash of the name says so. A file that is added or removed therefore changes
+only its own shard, and all other shards keep their keys.
 """
 
 import functools
@@ -19,27 +19,28 @@ import numpy as np
 
 from .sources import AudioSource, Input, PackedFile
 
-MEAN_FILES: Final = 512  # of a shard, about
+MEAN_FILES: Final = 512  # in a shard, about
 MOST_FILES: Final = 2048
-_HEAD: Final = struct.Struct("<Iqq")  # of a record: its length behind this, then the file's size and time
-_SEPARATOR: Final = b"\0"  # of the parts of a packed file; no path has one
+_HEAD: Final = struct.Struct("<Iqq")  # of a record: length of the rest, and the file's size and time
+_SEPARATOR: Final = b"\0"  # between the parts of a packed file; no path has it
+_LEAST_TIME, _MOST_TIME = -(1 << 63), (1 << 63) - 1  # ns; a file system may have times beyond the year 2262
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Consecutive files."""
+    """Files of the spool that follow each other."""
 
     key: str  # hash of their names, sizes and times
     files: int
-    first: int  # number of its first record in the spool, and where that begins and the last one ends
-    begin: int
-    end: int
+    first: int  # number of the first record
+    begin: int  # byte at which the first record begins
+    end: int  # byte at which the last record ends
 
 
 class InputSpool:
-    """The files to score, each once, in a temporary file: of a million paths none is kept in memory.
+    """The files to score, each once. The paths are kept in a temporary file, not in memory.
 
-    Two spellings of one path (`a.wav`, `./a.wav`, `b/../a.wav`) are one file; two links to one file are two.
+    Two spellings of one path (`a.wav`, `./a.wav`, `b/../a.wav`) are one file. Two links to a file are two.
     """
 
     def __init__(self, inputs: Iterable[Input]) -> None:
@@ -63,15 +64,15 @@ class InputSpool:
         self._file.close()
 
     def sources(self, shard: Shard) -> list[AudioSource]:
-        """Of a shard's files."""
+        """Where the files of a shard come from."""
         return [found.source for found in self.inputs(shard)]
 
     def inputs(self, shard: Shard) -> list[Input]:
-        """A shard's files."""
+        """The files of a shard."""
         return [_input(record) for _, record in self._records(shard.first, shard.begin, shard.end) if record]
 
     def files_of(self, shards: Iterable[Shard]) -> int:
-        """How many files they have."""
+        """Number of files in these shards."""
         return sum(shard.files for shard in shards)
 
     def _cut(self) -> Iterator[Shard]:
@@ -88,7 +89,10 @@ class InputSpool:
             yield Shard(key.hexdigest()[:32], files, first, begin, end)
 
     def _records(self, number: int, begin: int, end: int) -> Iterator[tuple[int, bytes | None]]:
-        """Where each ends, and its bytes; None for one that was there before. One reader at a time."""
+        """(end, bytes) of each record; None as the bytes of a file that was there before.
+
+        Only one caller may read at a time.
+        """
         self._file.seek(begin)
         while begin < end:
             head = self._file.read(_HEAD.size)
@@ -99,9 +103,7 @@ class InputSpool:
 
 
 def _record(found: Input) -> bytes:
-    time = max(
-        -(1 << 63), min(found.mtime_ns, (1 << 63) - 1)
-    )  # a file system may have times beyond the year 2262
+    time = max(_LEAST_TIME, min(found.mtime_ns, _MOST_TIME))
     content = _bytes_from_source(found.source)
     return _HEAD.pack(len(content), found.size, time) + content
 
@@ -112,11 +114,9 @@ def _input(record: bytes) -> Input:
 
 
 def _bytes_from_source(source: AudioSource) -> bytes:
-    return (
-        _SEPARATOR.join((source.pack, b"%d" % source.row, source.name))
-        if isinstance(source, PackedFile)
-        else source
-    )
+    if isinstance(source, PackedFile):
+        return _SEPARATOR.join((source.pack, b"%d" % source.row, source.name))
+    return source
 
 
 def _source_from_bytes(content: bytes) -> AudioSource:
@@ -138,7 +138,7 @@ def _absolute_path(path: bytes, absolute: Callable[[bytes], bytes]) -> bytes:
 
 
 def _absolute(folder: bytes) -> bytes:
-    """Without `.` and `..`. Behind a link `..` leads elsewhere than its text says, so the system is asked."""
+    """The folder without `.` and `..`. Behind a link `..` leads elsewhere, so the system resolves it."""
     if b".." in folder.split(b"/"):
         return os.path.realpath(folder)
     return os.path.normpath(os.path.join(os.getcwdb(), folder))

@@ -1,7 +1,7 @@
-"""From the command line's AUDIO arguments to a fixed order of files, each once.
+"""From the command line's AUDIO arguments to files in a fixed order.
 
-Paths are bytes: a name need not be UTF-8. A folder gives its audio files, recursively, by their
-suffix; a file named on the command line is taken whatever its name. Links to folders are not
+Paths are bytes, since a name need not be UTF-8. A folder gives the audio files below it, chosen by their
+suffix. A file that is named on the command line is taken whatever its suffix. Links to folders are not
 followed.
 """
 
@@ -18,38 +18,21 @@ from .file_names import FilePath
 from .pack_reader import inputs_from_pack
 from .sources import AudioSource, Input
 
-# Also formats that libsndfile cannot read: a file that is skipped silently is worse than a row with an error.
-_PACK_SUFFIX: Final = b".parquet"
-_SUFFIXES: Final = (
-    *(
-        "wav",
-        "wave",
-        "flac",
-        "ogg",
-        "oga",
-        "opus",
-        "mp3",
-        "aif",
-        "aiff",
-        "aifc",
-        "au",
-        "snd",
-        "caf",
-        "w64",
-        "rf64",
-    ),
-    *("wv", "m4a", "aac", "wma", "amr", "ape", "mka", "webm"),
-)
-AUDIO_SUFFIXES: Final = tuple(f".{suffix}".encode() for suffix in _SUFFIXES)
+_READABLE: Final = "wav wave flac ogg oga opus mp3 aif aiff aifc au snd caf w64 rf64"
+# libsndfile cannot read these; but a row with an error is better than a file that is skipped silently.
+_UNREADABLE: Final = "wv m4a aac wma amr ape mka webm"
+AUDIO_SUFFIXES: Final = tuple(f".{suffix}".encode() for suffix in f"{_READABLE} {_UNREADABLE}".split())
 STDIN: Final = "-"
-_PACK: Final = re.compile(rb"pack-\d{6}-[0-9a-f]{32}\.parquet")  # in a folder; tables are Parquet, too
-_CHUNK: Final = 1 << 16  # bytes of a list read at a time
+_PACK_SUFFIX: Final = b".parquet"
+_PACK: Final = re.compile(rb"pack-\d{6}-[0-9a-f]{32}\.parquet")  # in a folder, where tables may lie, too
+_CHUNK: Final = 1 << 16  # bytes of a list that are read at a time
 
 
 def inputs_from_arguments(arguments: Sequence[FilePath]) -> Iterator[Input]:
-    """Files, folders and patterns: arguments in their order, folders sorted bytewise, as they are found.
+    """The files that files, folders and patterns name, as they are found.
 
-    Raises DataError for an argument that does not exist, or a folder that cannot be read.
+    Arguments keep their order, and what is in a folder is sorted by its bytes. Raises DataError for an
+    argument that does not exist, or a folder that cannot be read.
     """
     for argument in map(os.fsencode, arguments):
         if os.path.isdir(argument):
@@ -61,24 +44,24 @@ def inputs_from_arguments(arguments: Sequence[FilePath]) -> Iterator[Input]:
 
 
 def inputs_from_list(name: str) -> Iterator[Input]:
-    """Paths from a file, or from stdin where `name` is "-": one a line, or with NUL between them (find
-    -print0).
+    """The files whose paths stand in a file, or on stdin where `name` is "-".
 
-    They are files, taken as they are: one that is not there becomes a row that says so. Raises
-    DataError.
+    There is one path a line, or a NUL between two paths (find -print0). A path that does not exist becomes
+    a row that says so. Raises DataError where the list cannot be read.
     """
     try:
         with open(sys.stdin.fileno() if name == STDIN else name, "rb", closefd=name != STDIN) as file:
             for path in _paths(file):
                 yield from _audio_at(path)
     except OSError as error:
-        raise DataError(f"--list {name} | {error.strerror} | expected a file with one path a line") from error
+        came = error.strerror or str(error)
+        raise DataError(f"--list {name}", came, wanted="a file with one path a line") from error
 
 
 def list_audio(arguments: Sequence[FilePath]) -> list[AudioSource]:
     """The files to score, each once, for programs.
 
-    Raises DataError as above, and where there is no audio at all.
+    Raises DataError as `inputs_from_arguments`, and where there is no audio at all.
     """
     files = list(dict.fromkeys(found.source for found in inputs_from_arguments(arguments)))
     if not files:
@@ -87,16 +70,21 @@ def list_audio(arguments: Sequence[FilePath]) -> list[AudioSource]:
 
 
 def no_audio(arguments: Iterable[FilePath]) -> DataError:
-    """The error for arguments that lead to nothing."""
-    where = ", ".join(repr(os.fsdecode(argument)) for argument in arguments) or "no argument"
-    return DataError(f"{where} | no audio files found | expected suffixes like .wav .flac .ogg .mp3")
+    """The error for arguments that lead to no file."""
+    return DataError(
+        ", ".join(repr(os.fsdecode(argument)) for argument in arguments) or "no argument",
+        "no audio files found",
+        wanted="files with a suffix like .wav, .flac, .ogg or .mp3",
+        fix="name another folder, or the files themselves",
+    )
 
 
 def _matching(pattern: bytes) -> Iterator[Input]:
-    """What the shell has left to us: "data/**/*.wav" in quotes."""
-    if not (found := sorted(glob.iglob(pattern, recursive=True)) if glob.has_magic(pattern) else []):
+    """A pattern that the shell has left alone, because it is in quotes: "data/**/*.wav"."""
+    found = sorted(glob.iglob(pattern, recursive=True)) if glob.has_magic(pattern) else []
+    if not found:
         raise DataError(
-            f"{os.fsdecode(pattern)!r} | does not exist | expected an audio file or a folder of them"
+            repr(os.fsdecode(pattern)), "does not exist", wanted="an audio file, or a folder of audio files"
         )
     for path in found:
         if not os.path.isdir(path):
@@ -112,7 +100,7 @@ def _audio_at(path: bytes) -> Iterator[Input]:
 
 
 def _paths(file: BinaryIO) -> Iterator[bytes]:
-    """NUL is no part of a path, so one in the first bytes says what stands between them."""
+    """Paths in a list. A NUL, which no path has, among the first bytes says that NUL stands between two."""
     rest = file.read(_CHUNK)
     between = b"\0" if b"\0" in rest else b"\n"
     while rest:
@@ -127,7 +115,7 @@ def _paths(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _audio_below(folder: bytes) -> Iterator[Input]:
-    """Depth first, without recursion: a deep tree is no reason to fail."""
+    """Depth first, and without recursion, which a deep tree would bring to an end."""
     pending = [folder]
     while pending:
         current = pending.pop()
@@ -138,9 +126,9 @@ def _audio_below(folder: bytes) -> Iterator[Input]:
 
 
 def _contents(folder: bytes) -> tuple[list[bytes], list[bytes]]:
-    """Names of audio files and of folders, sorted.
+    """The sorted names of audio files and of folders.
 
-    Names only: entries of a million files would fill the memory.
+    Only names are kept: the entries of a million files would fill the memory.
     """
     files, folders = [], []
     try:
@@ -151,7 +139,9 @@ def _contents(folder: bytes) -> tuple[list[bytes], list[bytes]]:
                 elif entry.name.lower().endswith(AUDIO_SUFFIXES) or _PACK.fullmatch(entry.name):
                     files.append(entry.name)
     except OSError as error:
-        raise DataError(f"{os.fsdecode(folder)!r} | {error.strerror} | a folder that can be read") from error
+        raise DataError(
+            repr(os.fsdecode(folder)), error.strerror or str(error), wanted="a folder that can be read"
+        ) from error
     return sorted(files), sorted(folders)
 
 
@@ -160,4 +150,6 @@ def _input(path: bytes) -> Input:
         status = os.stat(path)
     except (OSError, ValueError):
         return Input(path)
-    return Input(path, status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else Input(path)
+    if not stat.S_ISREG(status.st_mode):
+        return Input(path)
+    return Input(path, status.st_size, status.st_mtime_ns)

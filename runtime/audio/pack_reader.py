@@ -1,8 +1,8 @@
-"""Packs: many small audio files as few Parquet files, for storage where each small file costs a round
-trip.
+"""Packs: many small audio files in few Parquet files.
 
-A row is a file: its exact name (as in the tables), size, time and its bytes, untouched, or the code
-of the error that reading it gave. So a pack scores as its files do.
+They are for storage where each small file costs a round trip. A row is a file: its exact name (as in the
+tables), its size and time, and its bytes as they were, or the code of the error that reading it gave. So a
+pack scores as its files do.
 
 Needs pyarrow, the extra `parquet`.
 """
@@ -23,13 +23,13 @@ _WITHOUT_CONTENT: Final = ["file", "file_bytes", "size", "mtime_ns"]
 
 
 class _NoPack(Exception):  # noqa: N818
-    """A Parquet file that is not what it should be."""
+    """A Parquet file that is not what a pack should be."""
 
 
 def inputs_from_pack(path: bytes) -> Iterator[Input]:
     """The files of a pack, row group by row group, without their content.
 
-    Raises DataError for a file that is none.
+    Raises DataError for a file that is no pack.
     """
     try:
         with _opened_pack(path) as pack:
@@ -42,19 +42,19 @@ def inputs_from_pack(path: bytes) -> Iterator[Input]:
                     number += 1
     except _pack_errors() as error:
         raise DataError(
-            f"{os.fsdecode(path)!r} | {_short(error)} | expected what rrtn pack writes | pack again"
+            repr(os.fsdecode(path)), _short(error), wanted="what rrtn pack writes", fix="run rrtn pack again"
         ) from error
 
 
 class PackReader:
-    """Reads files of packs one after the other, and keeps the row group of the last one."""
+    """Reads files of packs one after the other, and keeps the row group of the last file."""
 
     def __init__(self) -> None:
         self._pack: Any = None
         self._path = b""
-        self._ends: list[int] = []  # of the row groups, in rows
-        self._group = -1  # and its rows
-        self._rows: Any = None
+        self._ends: list[int] = []  # number of the row behind each row group
+        self._group = -1
+        self._rows: Any = None  # of the row group
 
     def __enter__(self) -> "PackReader":
         return self
@@ -63,23 +63,28 @@ class PackReader:
         self.close()
 
     def close(self) -> None:
-        """The pack that it is at; another file opens it again."""
+        """Closes the pack; the next file opens its pack again."""
         if self._pack is not None:
             self._pack.close(force=True)
         self._pack, self._path = None, b""
 
     @contextlib.contextmanager
     def opened(self, file: PackedFile) -> Iterator[int]:
-        """A file of memory with the content, by its descriptor.
+        """The content of a file, as the descriptor of a file in memory.
 
-        Raises AudioError as the file did, StoppedError.
+        Raises AudioError where reading the file gave an error when it was packed, StoppedError where
+        the pack cannot be read.
         """
         failpoint("read", file=file.name)
         try:
             content, error = self._content(file)
         except _pack_errors() as failed:
-            message = f"{os.fsdecode(file.pack)!r} | {_short(failed)} | a whole pack in readable storage | pack again"
-            raise StoppedError(message) from failed
+            raise StoppedError(
+                repr(os.fsdecode(file.pack)),
+                _short(failed),
+                wanted="a whole pack on storage that can be read",
+                fix="repair the storage, or run rrtn pack again; then run the command again",
+            ) from failed
         if error:
             raise AudioError(error, "when it was packed")
         descriptor = os.memfd_create("rrtn")
@@ -92,7 +97,7 @@ class PackReader:
             os.close(descriptor)
 
     def _content(self, file: PackedFile) -> tuple[Any, str | None]:
-        """Its bytes, or its error."""
+        """(its bytes, None), or (b"", the code of its error)."""
         if file.pack != self._path:
             self._open(file.pack)
         group = bisect.bisect_right(self._ends, file.row)
@@ -128,7 +133,7 @@ def _opened_pack(path: bytes) -> Iterator[Any]:
 
 
 def _parquet_file(path: bytes) -> Any:
-    """By descriptor: pyarrow takes no name that is not UTF-8."""
+    """Opened by descriptor, because pyarrow takes no name that is not UTF-8."""
     arrow, parquet = imported_pyarrow()
     file = open(path, "rb")  # noqa: SIM115  # closed with the pack
     try:
@@ -156,12 +161,12 @@ def _short(error: Exception) -> str:
 
 
 def imported_pyarrow() -> tuple[Any, Any]:
-    """pyarrow and pyarrow.parquet; MissingExtraError without them."""
+    """pyarrow and pyarrow.parquet. Raises MissingExtraError where they are not installed."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise MissingExtraError(
-            'pyarrow | not installed | needed for packs | pip install "rrtn[parquet]"'
+            "pyarrow", "is not installed, and packs need it", fix='pip install "rrtn[parquet]"'
         ) from error
     return pyarrow, pyarrow.parquet

@@ -1,4 +1,4 @@
-"""Packs written: see pack_reader for what a pack is. Needs pyarrow, the extra `parquet`."""
+"""Writes packs; see pack_reader for what a pack is. Needs pyarrow, the extra `parquet`."""
 
 import contextlib
 import hashlib
@@ -20,25 +20,24 @@ from .reader import opened
 from .sources import AudioSource, Input, PackedFile, name_from_source
 
 PACK_BYTES: Final = 256 << 20  # of audio in a pack, about
-_GROUP_BYTES: Final = 8 << 20  # of audio in a row group, or
-_GROUP_FILES: Final = 64
+_GROUP_BYTES: Final = 8 << 20  # of audio in a row group
+_GROUP_FILES: Final = 64  # in a row group, at most
 
 
 class Packed(NamedTuple):
     """What `write_packs` has made."""
 
-    packs: int
-    written: int  # of them, now
-    files: int
-    errors: Counter[str]  # of files in packs that were written now
+    packs: int  # in the folder now
+    written: int  # packs that this call wrote
+    files: int  # in all packs
+    errors: Counter[str]  # codes of files in packs that this call wrote
 
 
 def write_packs(spool: InputSpool, folder: Path, bar: Bar) -> Packed:
-    """Writes what is not there yet; each pack appears whole. A file that cannot be read is a row with
-    its error.
+    """Writes the packs that are not there yet; each appears whole.
 
-    Raises DataError where the folder has packs of other files, StoppedError where the storage
-    fails.
+    A file that cannot be read is a row with its error. Raises DataError where the folder has packs of other
+    files, StoppedError where the storage fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     errors: Counter[str] = Counter()
@@ -55,7 +54,7 @@ def write_packs(spool: InputSpool, folder: Path, bar: Bar) -> Packed:
 
 
 def _groups(spool: InputSpool) -> Iterator[list[Shard]]:
-    """Consecutive shards of the spool, enough for a pack."""
+    """The shards of each pack."""
     group: list[Shard] = []
     size = 0
     for shard in spool.shards:
@@ -74,11 +73,14 @@ def _name(number: int, shards: list[Shard]) -> str:
 
 
 def _check_folder(folder: Path, names: set[str]) -> None:
-    for path in folder.glob(".pack-*.tmp"):  # what a killed one has left
+    for path in folder.glob(".pack-*.tmp"):  # of a process that was killed
         path.unlink(missing_ok=True)
     if others := sorted(path.name for path in folder.glob("pack-*.parquet") if path.name not in names):
         raise DataError(
-            f"--out {folder} | {others[0]} is of other files, or these have changed | packs of these | choose another --out"
+            f"--out {folder}",
+            f"{others[0]} has other files, or these files have changed",
+            wanted="packs of these files, or no packs",
+            fix="choose another --out",
         )
 
 
@@ -133,7 +135,7 @@ def _content_of(descriptor: int) -> bytes:
 
 @contextlib.contextmanager
 def _writer(file: BinaryIO) -> Iterator[Any]:
-    """Audio is compressed, or noise: packed as it is, with a checksum on each page."""
+    """Writes audio as it is, since it hardly compresses, with a checksum on each page."""
     _, parquet = imported_pyarrow()
     plain: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     writer = parquet.ParquetWriter(file, _schema(), version="2.6", write_page_checksum=True, **plain)

@@ -1,8 +1,8 @@
-"""Audio as the model hears it: any file that libsndfile reads -> 16 kHz mono int16, peak at -3 dBFS.
+"""Audio as the model hears it: any file that libsndfile reads -> mono int16 at the spec's rate and peak.
 
-Training and scoring both read through this module, so a clip is the same samples in both. The order
-is: mean of the channels, resampling (soxr HQ), level, rounding to int16. The level comes after the
-resampling, so that the peak that the model sees is the spec's, whatever the file's rate.
+Training and scoring both read through this module, so a clip has the same samples in both. First the
+channels are averaged, then the sound is resampled (soxr HQ), set to its level, and rounded to int16. The
+level comes after the resampling, so that the model sees the spec's peak whatever the file's rate.
 
 N samples, C channels.
 """
@@ -23,20 +23,19 @@ import numpy.typing as npt
 from ..arrays import INT16_SCALE, Float32, Int16, waveform_from_samples
 from ..errors import AudioError, ConfigError, StoppedError
 from ..failpoints import failpoint
-from ..spec import FrontendSpec
+from ..spec import MAX_RATE, MIN_RATE, FrontendSpec
 from .file_names import FilePath
 
 if TYPE_CHECKING:
     import soundfile
 
-Meter = Callable[[Float32], None]  # is given each block [N, C] of a file as the file has it
+Meter = Callable[[Float32], None]  # is given each block [N, C] of a file, before anything is done to it
 
 MAX_CHANNELS: Final = 8
-MIN_RATE, MAX_RATE = 4_000, 384_000  # Hz
 BLOCK_FRAMES: Final = 1 << 16
 SILENCE_PEAK: Final = 1e-7  # below the last bit of 24-bit audio
 _UNKNOWN_LENGTH: Final = 1 << 40  # frames; libsndfile says 2^63 - 1 where a header gives none
-_STREAMED_BYTES: Final = 0x7FFF_F000  # a writer that could not seek back leaves a size from here on
+_STREAMED_BYTES: Final = 0x7FFF_F000  # a writer that cannot seek back leaves this size, or a larger one
 _SHORT_CHUNK = re.compile(r"(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)")
 _NOT_RECOGNISED: Final = 1  # SF_ERR_UNRECOGNISED_FORMAT
 _NOTHING: Final = np.zeros(0, dtype=np.float32)
@@ -47,8 +46,8 @@ class Audio:
     """A whole file as the model hears it."""
 
     samples: Int16  # [N] at the spec's rate, mono, levelled
-    seconds: float  # of the file
-    flag: str = ""  # one of FLAGS, or nothing
+    seconds: float  # length of the file
+    flag: str = ""  # one of FLAGS, or empty
 
     @property
     def waveform(self) -> Float32:
@@ -64,11 +63,12 @@ def read_audio(
     allow_truncated: bool = False,
     meter: Meter | None = None,
 ) -> Audio:
-    """Reads one file by content, never by its name.
+    """Reads one file. Its content says what format it has, not its name.
 
-    Raises AudioError with a code of ERROR_CODES for a file that cannot be used, StoppedError where
-    the storage fails (that says nothing about the file). Memory is bounded by `max_seconds`,
-    whatever the header claims.
+    `max_seconds` bounds the memory, whatever the header claims. `meter` is shown every block.
+
+    Raises AudioError with a code of ERROR_CODES for a file that cannot be used, StoppedError where the
+    storage fails, which says nothing about the file.
     """
     with opened(path) as descriptor:
         return audio_from_descriptor(
@@ -78,9 +78,10 @@ def read_audio(
 
 @contextlib.contextmanager
 def opened(path: FilePath) -> Iterator[int]:
-    """A regular file by its descriptor, for as long as nobody writes to it.
+    """The descriptor of a regular file.
 
-    Raises AudioError, StoppedError.
+    Raises AudioError where the file cannot be opened or is written to meanwhile, StoppedError where the
+    storage fails.
     """
     descriptor = _open_regular(path)
     try:
@@ -101,7 +102,7 @@ def audio_from_descriptor(
     allow_truncated: bool = False,
     meter: Meter | None = None,
 ) -> Audio:
-    """What `read_audio` gives, of an open file."""
+    """What `read_audio` gives, for a file that is open."""
     mono, truncated = _decode(descriptor, spec, max_seconds=max_seconds, meter=meter)
     if truncated and not allow_truncated:
         raise AudioError("truncated", truncated)
@@ -109,22 +110,27 @@ def audio_from_descriptor(
 
 
 def audio_from_array(waveform: npt.ArrayLike, sampling_rate: int, spec: FrontendSpec) -> Audio:
-    """Samples in memory, [N] or [N, C] of any scale -> what `read_audio` gives for a file of them."""
+    """Samples in memory, [N] or [N, C] of any scale -> what `read_audio` gives for a file with them.
+
+    `sampling_rate` is in Hz. Raises ConfigError for another shape or an unusual rate, AudioError for NaN,
+    infinity or no samples.
+    """
     x = np.asarray(waveform)
     if x.ndim not in (1, 2) or (x.ndim == 2 and not 1 <= x.shape[1] <= MAX_CHANNELS):
-        raise ConfigError(f"waveform | shape {x.shape} | expected [N], or [N, C] with C <= {MAX_CHANNELS}")
+        wanted = f"[N], or [N, C] with 1 to {MAX_CHANNELS} channels"
+        raise ConfigError("waveform", f"shape {x.shape}", wanted=wanted)
     if not MIN_RATE <= sampling_rate <= MAX_RATE:
-        raise ConfigError(f"sampling_rate | {sampling_rate} Hz | expected {MIN_RATE} to {MAX_RATE}")
-    with np.errstate(over="ignore"):  # beyond float32 is infinity
+        raise ConfigError("sampling_rate", f"{sampling_rate} Hz", wanted=f"{MIN_RATE} to {MAX_RATE} Hz")
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is refused
         mono = _mono(x.astype(np.float32))
     return _audio(_resampled(iter([mono]), sampling_rate, spec.sampling_rate), spec)
 
 
 def levelled(mono: Float32, spec: FrontendSpec) -> Int16:
-    """[N] -> [N] int16 with its peak at the spec's level; silence stays silence.
+    """mono [N] -> int16 [N] with the spec's peak; silence stays silence.
 
-    Raises AudioError for NaN and infinity: those of the file, which spread in the resampler, and
-    the resampler's own, where it overshoots at the limit of float32.
+    Raises AudioError for NaN and infinity. A file may have them, or the resampler makes them where it
+    overshoots the limit of float32.
     """
     peak = float(np.abs(mono).max(initial=0.0))
     if not np.isfinite(peak):
@@ -138,15 +144,13 @@ def _audio(mono: Float32, spec: FrontendSpec, *, flag: str = "") -> Audio:
     if not len(mono):
         raise AudioError("empty", "no samples")
     samples = levelled(mono, spec)
-    return Audio(
-        samples=samples,
-        seconds=len(mono) / spec.sampling_rate,
-        flag=flag or ("" if samples.any() else "silent"),
-    )
+    if not flag and not samples.any():
+        flag = "silent"
+    return Audio(samples=samples, seconds=len(mono) / spec.sampling_rate, flag=flag)
 
 
 def _open_regular(path: FilePath) -> int:
-    """Never blocks: a pipe without a writer is opened, and then refused by its kind."""
+    """Opens without blocking, so that a pipe without a writer is refused and not waited for."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -161,7 +165,7 @@ def _open_regular(path: FilePath) -> int:
 
 @contextlib.contextmanager
 def _unchanged(descriptor: int) -> Iterator[None]:
-    """Whatever came of reading a file while it was written to, an error too, says nothing about the file."""
+    """Raises AudioError where the file was written to meanwhile, in place of whatever else was raised."""
     before = os.fstat(descriptor)
     try:
         yield
@@ -184,23 +188,24 @@ def _open_failed(path: FilePath, error: OSError) -> Exception:
 
 def _storage_failed(path: FilePath, error: OSError) -> StoppedError:
     return StoppedError(
-        f"{os.fsdecode(path)!r} | {error.strerror} | readable storage | mend it, then run again"
+        repr(os.fsdecode(path)),
+        error.strerror or str(error),
+        wanted="storage that can be read",
+        fix="repair the storage and run the command again",
     )
 
 
 def _decode(
     descriptor: int, spec: FrontendSpec, *, max_seconds: float, meter: Meter | None
 ) -> tuple[Float32, str]:
-    """-> mono [N] at the spec's rate, and what is missing of it ("" when whole)."""
+    """-> mono [N] at the spec's rate, and what is missing of the file; "" where it is whole."""
     if os.fstat(descriptor).st_size == 0:
         raise AudioError("empty", "0 bytes")
     import soundfile  # not above: only what decodes needs it
 
     try:
         with soundfile.SoundFile(descriptor, closefd=False) as file:
-            file.seekable = lambda: (
-                False
-            )  # FLAC of unknown length would fail at the seek after its last block
+            file.seekable = lambda: False  # FLAC of unknown length fails at a seek behind its last block
             limit = _checked_limit(file, max_seconds)
             decoded = 0
 
@@ -219,7 +224,7 @@ def _decode(
 
 
 def _checked_limit(file: "soundfile.SoundFile", max_seconds: float) -> int:
-    """Refuses by the header what need not be decoded; -> most frames to read."""
+    """The most frames to read. Raises AudioError for what the header already rules out."""
     if file.channels > MAX_CHANNELS or not MIN_RATE <= file.samplerate <= MAX_RATE:
         raise AudioError("unsupported_layout", f"{file.channels} channels at {file.samplerate} Hz")
     limit = int(max_seconds * file.samplerate)
@@ -239,15 +244,20 @@ def _mono_blocks(file: "soundfile.SoundFile", meter: Meter | None) -> Iterator[F
 
 def _mono(block: Float32) -> Float32:
     """[N] or [N, C] -> [N], the mean of the channels' samples."""
-    with np.errstate(over="ignore", invalid="ignore"):  # what comes of that is refused by its level
-        return block if block.ndim == 1 else block[:, 0] if block.shape[1] == 1 else block.mean(axis=1)
+    if block.ndim == 1:
+        return block
+    if block.shape[1] == 1:
+        return block[:, 0]
+    with np.errstate(over="ignore", invalid="ignore"):  # `levelled` refuses NaN and infinity
+        return np.asarray(block.mean(axis=1))
 
 
 def _missing(file: "soundfile.SoundFile", decoded: int) -> str:
-    """Where the header promises more than came: by frames, or by the size of the data chunk, which
-    libsndfile mends.
+    """What the header promises and the file lacks: frames, or bytes of the data chunk.
+
+    libsndfile corrects the chunk's size, but says so in its notes.
     """
-    estimated = file.format == "MP3"  # its header has no count, libsndfile guesses one from the bit rate
+    estimated = file.format == "MP3"  # the header has no count; libsndfile guesses it from the bit rate
     if decoded < file.frames < _UNKNOWN_LENGTH and not estimated:
         return f"{decoded} of {file.frames} frames"
     for claimed, present in _SHORT_CHUNK.findall(file.extra_info):
@@ -257,15 +267,13 @@ def _missing(file: "soundfile.SoundFile", decoded: int) -> str:
 
 
 def _resampled(blocks: Iterator[Float32], rate: int, target_rate: int) -> Float32:
-    """Blocks [N] one after the other -> [N] at the target's rate."""
+    """Blocks [N] that follow each other -> [N] at the target's rate."""
     if rate == target_rate:
         return np.concatenate([_NOTHING, *blocks])
     import soxr
 
     first, second = next(blocks, _NOTHING), next(blocks, None)
-    if (
-        second is None
-    ):  # most files; the same samples as of a stream, which would take a quarter longer to set up
+    if second is None:  # most files; a stream gives the same samples, and takes a quarter longer
         return np.asarray(soxr.resample(first, rate, target_rate, quality="HQ"))
     stream = soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ")
     parts = [stream.resample_chunk(block) for block in chain([first, second], blocks)]

@@ -6,18 +6,18 @@ from .file_names import FilePath
 
 
 class PackedFile(NamedTuple):
-    """A file in a pack. Its rows of scores carry `name`."""
+    """A file in a pack."""
 
     pack: bytes  # path of the Parquet file
     row: int
-    name: bytes  # as the file was called when it was packed
+    name: bytes  # of the file when it was packed, and in rows of scores
 
 
 AudioSource = bytes | PackedFile
 
 
 class Input(NamedTuple):
-    """One sound to score. Size and time tell whether it has changed; both are 0 where it cannot be asked."""
+    """One sound to score. Size and time tell whether it has changed; both are 0 where they are unknown."""
 
     source: AudioSource
     size: int = 0
@@ -25,5 +25,5 @@ class Input(NamedTuple):
 
 
 def name_from_source(source: FilePath | PackedFile) -> FilePath:
-    """What rows of scores call it."""
+    """The name that rows of scores have for it."""
     return source.name if isinstance(source, PackedFile) else source

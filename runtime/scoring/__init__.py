@@ -1,1 +1,16 @@
-"""Many files to rows: decoding in processes, batches, shards that are kept."""
+"""From many files to a table of scores. The modules, in the order of reading:
+
+scorer            files or samples in, rows of scores out
+decoder_pool      processes that decode, kept busy and replaced when they die
+decoder_process   what runs in each of them
+decoder_messages  what the pool and its processes tell each other
+batches           clips of many files in batches of one shape
+engine            what scores the shards of a table: this machine's scorer, or Ray
+local_engine      the engine of this machine
+ray_engine        the engine of Ray
+ray_session       a connection to Ray
+folder            a folder of audio becomes a table
+table_job         the parts of a table in the making
+part_file         the rows of one shard as bytes
+error_budget      how many bad files are too many
+"""

@@ -1,14 +1,16 @@
-"""A folder of audio becomes a table: the shards that are not there yet are scored, then all are put
-together.
+"""A folder of audio becomes a table.
+
+The shards that the table lacks are scored, by this machine or by Ray. Then the table is put together from
+the parts of all shards.
 """
 
-import hashlib
-import json
+import contextlib
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,17 @@ from ..progress import Bar
 from ..tables.rows import Row
 from ..tables.submission import write_submission
 from ..tables.writer import write_table
+from .engine import CountFile, LoadedModel, ScoringEngine
 from .error_budget import ErrorBudget
-from .part_file import part_from_rows
-from .scorer import Scorer
-from .table_job import SCORING_RULES, TableJob
+from .local_engine import LocalEngine
+from .table_job import TableJob, opened_job
+
+OpenBar = Callable[[int], AbstractContextManager[Bar]]  # takes the number of files
 
 
 @dataclass
 class Totals:
-    """What `rrtn score` says at the end."""
+    """What is counted over the files of a table."""
 
     files: int = 0
     scored: int = 0
@@ -33,7 +37,7 @@ class Totals:
     audio_seconds: float = 0.0
 
     def count(self, rows: Sequence[Row]) -> None:
-        """One file's rows."""
+        """Counts one file by its rows."""
         self.files += 1
         self.audio_seconds += rows[0].seconds
         bad = next((row for row in rows if row.scores is None), None)
@@ -42,98 +46,164 @@ class Totals:
             self.errors[bad.error] += 1
 
 
-def settings_of_scorer(scorer: Scorer) -> dict[str, Any]:
-    """All that a row depends on, beside its file."""
-    decoding = scorer.decoding
-    return {
-        "scoring_rules": SCORING_RULES,
-        "model": scorer.backend.variant.sha256,
-        "backend": scorer.backend.device,
-        "batch_size": scorer.batch_size,
-        "labels": list(scorer.labels),
-        "frontend": hashlib.sha256(
-            json.dumps(scorer.bundle.spec.to_dict(), sort_keys=True).encode()
-        ).hexdigest(),
-        "window": decoding.window,
-        "hop": decoding.hop,
-        "max_seconds": decoding.max_seconds,
-        "allow_truncated": decoding.allow_truncated,
-        "embedding": scorer.embedding_size,
-    }
+@dataclass(frozen=True, kw_only=True)
+class ScoringSummary:
+    """What came of scoring a list of files."""
+
+    totals: Totals
+    model: LoadedModel
+    seconds: float  # of this call, from listing the missing shards to the finished table
+    scored_now: int  # files; the others were scored by an earlier call
+    out: Path | None = None
+    busy: dict[str, float] = field(default_factory=dict)  # the highest share is the bottleneck
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of `rrtn score --json`."""
+        return {
+            "files": self.totals.files,
+            "scored": self.totals.scored,
+            "errors": dict(sorted(self.totals.errors.items())),
+            "seconds": round(self.seconds, 3),
+            "audio_seconds": round(self.totals.audio_seconds, 3),
+            "backend": self.model.device,
+            "variant": self.model.variant,
+            "out": str(self.out) if self.out else None,
+            "scored_now": self.scored_now,
+            "batch_size": self.model.batch_size,
+            "busy": {part: round(share, 3) for part, share in self.busy.items()},
+        }
 
 
-def missing_shards(job: TableJob, spool: InputSpool) -> list[Shard]:
-    """Those that are still to be scored."""
-    return [shard for shard in spool.shards if not job.has(shard)]
+class NoBar:
+    """Shows nothing."""
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Does nothing."""
 
 
-def score_shards(
-    scorer: Scorer,
+def score_to_table(
+    engine: ScoringEngine,
+    spool: InputSpool,
+    out: Path,
+    *,
+    error_budget: ErrorBudget | None = None,
+    submission: Path | None = None,
+    overwrite: bool = False,
+    open_bar: OpenBar = lambda files: contextlib.nullcontext(NoBar()),
+    say: Callable[[str], object] = lambda line: None,
+) -> ScoringSummary:
+    """Scores every file of `spool` into the table `out`: .csv, .jsonl or .parquet.
+
+    A call that was stopped is continued by the same call. `overwrite` scores everything again. `submission`
+    is a second table, in the form of the challenge. `say` takes lines for the person.
+
+    Raises ConfigError if the table was begun with other settings or is being written by another process,
+    StoppedError if the error budget is spent or the storage fails, ModelError if the model fails.
+    """
+    budget = error_budget or ErrorBudget()
+    begin = time.monotonic()
+    with opened_job(out, engine.loaded.settings, engine.loaded.labels, overwrite=overwrite) as job:
+        shards = [shard for shard in spool.shards if not job.has(shard)]
+        missing = spool.files_of(shards)
+        if kept := spool.files - missing:
+            say(f"{kept} files were scored before and are kept (--overwrite scores them again)")
+        with open_bar(missing) as bar:
+            _score_shards(engine, job, spool, shards, budget, bar)
+        scored = time.monotonic()
+        totals = _table_from_job(job, spool, out, engine.loaded, submission)
+    end = time.monotonic()
+    return ScoringSummary(
+        totals=totals,
+        model=engine.loaded,
+        seconds=end - begin,
+        scored_now=missing,
+        out=out,
+        busy=_busy_shares(engine, end - begin, writing=end - scored) if missing else {},
+    )
+
+
+def score_to_rows(
+    engine: LocalEngine,
+    spool: InputSpool,
+    take: Callable[[Iterator[Row]], None],
+    *,
+    error_budget: ErrorBudget | None = None,
+    submission: Path | None = None,
+    open_bar: OpenBar = lambda files: contextlib.nullcontext(NoBar()),
+) -> ScoringSummary:
+    """Scores every file of `spool` and gives the rows to `take`, as they come. No table is written.
+
+    Raises what `score_to_table` raises.
+    """
+    budget, totals = error_budget or ErrorBudget(), Totals()
+    begin = time.monotonic()
+    with open_bar(spool.files) as bar:
+        files = _watched(engine.files(spool, spool.shards), _counter(budget, bar))
+        rows: Iterator[Row] = _counted(files, totals)
+        take(write_submission(submission, rows, engine.loaded.labels) if submission else rows)
+    budget.finish()
+    seconds = time.monotonic() - begin
+    busy = _busy_shares(engine, seconds, writing=0.0)
+    return ScoringSummary(
+        totals=totals, model=engine.loaded, seconds=seconds, scored_now=totals.files, busy=busy
+    )
+
+
+def _score_shards(
+    engine: ScoringEngine,
     job: TableJob,
     spool: InputSpool,
     shards: Sequence[Shard],
-    bad_files: ErrorBudget,
+    error_budget: ErrorBudget,
     bar: Bar,
 ) -> None:
-    """Scores the shards one after the other, without a pause between them; each is kept as soon as
-    it is whole.
-    """
-    sources = (source for shard in shards for source in spool.sources(shard))
-    files = scorer.rows_of_files(sources)
+    """Keeps the part of each shard as soon as the shard is done, while the next one is being scored."""
     with ThreadPoolExecutor(1, thread_name_prefix="parts") as writer:
         pending: Future[None] | None = None
-        for shard in shards:
-            rows = list(_counted(islice(files, shard.files), bad_files, bar))
-            content = part_from_rows(rows, scorer.labels, embedding_size=scorer.embedding_size)
+        for shard, content in engine.parts(spool, shards, _counter(error_budget, bar)):
             if pending:
                 pending.result()
             pending = writer.submit(job.put, shard, content)
         if pending:
             pending.result()
-    bad_files.finish()
+    error_budget.finish()
 
 
-def _counted(files: Iterable[list[Row]], bad_files: ErrorBudget, bar: Bar) -> Iterator[list[Row]]:
+def _counter(error_budget: ErrorBudget, bar: Bar) -> CountFile:
+    def count(rows: list[Row]) -> None:
+        error_budget.count(rows)
+        bar.advance(note=f"{error_budget.bad} errors" if error_budget.bad else "")
+
+    return count
+
+
+def _watched(files: Iterable[list[Row]], count: CountFile) -> Iterator[list[Row]]:
     for rows in files:
-        bad_files.count(rows)
-        bar.advance(note=f"{bad_files.bad} errors" if bad_files.bad else "")
+        count(rows)
         yield rows
 
 
-def table_from_job(
-    job: TableJob,
-    spool: InputSpool,
-    target: Path,
-    labels: tuple[str, ...],
-    *,
-    embedding_size: int | None = None,
-    submission: Path | None = None,
+def _table_from_job(
+    job: TableJob, spool: InputSpool, out: Path, model: LoadedModel, submission: Path | None
 ) -> Totals:
     """Writes the table, and the submission; -> what is in them."""
     totals = Totals()
-    rows: Iterator[Row] = (row for of_file in _totalled(job.rows(spool), totals) for row in of_file)
+    rows: Iterator[Row] = _counted(job.rows(spool), totals)
     if submission:
-        rows = write_submission(submission, rows, labels)
-    for _ in write_table(target, rows, labels, embedding_size=embedding_size):
+        rows = write_submission(submission, rows, model.labels)
+    for _ in write_table(out, rows, model.labels, embedding_size=model.embedding_size):
         pass
     job.tidy(spool)
     return totals
 
 
-def _totalled(files: Iterable[list[Row]], totals: Totals) -> Iterator[list[Row]]:
+def _counted(files: Iterable[list[Row]], totals: Totals) -> Iterator[Row]:
     for rows in files:
         totals.count(rows)
-        yield rows
+        yield from rows
 
 
-def busy_shares(scorer: Scorer, wall: float, writing: float) -> dict[str, float]:
-    """Of each part of the work: the share of the time in which it was at work.
-
-    The highest is the bottleneck.
-    """
-    return {
-        "reading and decoding": scorer.timing.decoding / wall / scorer.workers,
-        "features": scorer.timing.features / wall / scorer.workers,
-        "model": scorer.timing.model / wall / scorer.lanes,
-        "writing": writing / wall,
-    }
+def _busy_shares(engine: ScoringEngine, seconds: float, *, writing: float) -> dict[str, float]:
+    """The engine's shares, if it knows them, and the share of the time that writing the table took."""
+    shares = engine.busy(seconds)
+    return {**shares, "writing": writing / seconds} if shares else {}

@@ -1,10 +1,9 @@
-"""The shards of a table as work for Ray, on this machine or on a cluster: placing and starting again
-are Ray's.
+"""Ray as a scoring engine, on this machine or on a cluster. Ray places the actors and starts them again.
 
-Actors score whole shards and give back the parts, in any order; this process alone writes them,
-into the same folder as the local engine: either one finishes what the other has begun. The model
-travels through Ray's object store, where its hash is checked on arrival, so only the audio has to
-be visible on the nodes, under the same paths.
+Each actor scores whole shards and gives back their parts, in any order. Only this process writes the parts,
+into the same folder as the local engine, so either engine finishes what the other has begun. The model
+travels through Ray's object store, and its hash is checked on arrival. So only the audio has to be visible
+on the nodes, under the same paths.
 
 Needs ray, the extra `ray`.
 """
@@ -28,21 +27,18 @@ from ..backends.cpu import CPU
 from ..backends.registry import AUTO, backend_kind, backend_kinds
 from ..bundle import Bundle, Variant
 from ..errors import ConfigError, RrtnError, StoppedError, UnavailableError
-from ..progress import Bar
-from .error_budget import ErrorBudget
-from .folder import settings_of_scorer
+from .engine import CountFile, LoadedModel, model_of_scorer
 from .part_file import part_from_rows, rows_from_part
 from .ray_session import connected_ray, imported_ray, last_line
 from .scorer import Scorer
-from .table_job import TableJob
 
 _MOST_CPUS: Final = 8  # of an actor, by default: one Python process feeds no more lanes and decoders well
 _RETRIES: Final = 3  # of a call whose actor has died
 _CALLS: Final = 2  # that an actor has at a time, so that it does not wait for this process
-_SHARDS_A_CALL: Final = 32  # on a GPU, where a shard takes a blink
+_SHARDS_A_CALL: Final = 32  # on a GPU, which scores a shard in an instant
 _FIRST_ACTOR: Final = 600.0  # s to wait until Ray has room for it
 
-MakeScorer = Callable[..., Scorer]  # bundle, and `backend`, `workers` and `lanes` by name
+MakeScorer = Callable[..., Scorer]  # takes a bundle, and `backend`, `workers` and `lanes` by name
 
 
 class Share(NamedTuple):
@@ -52,16 +48,10 @@ class Share(NamedTuple):
     gpus: int
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """What an actor has loaded, and where. All of them must have the same settings."""
+class StartedActor(NamedTuple):
+    """The answer of an actor that is ready. All actors must have the same settings."""
 
-    settings: dict[str, Any]
-    file: str
-    variant: str
-    device: str
-    batch_size: int
-    embedding_size: int | None
+    model: LoadedModel
     node: str
 
 
@@ -77,38 +67,53 @@ class _SentBundle(Bundle):
 
 
 class RayEngine:
-    """A number of actors. `loaded` is what the first of them has; the others may still be on their way."""
+    """A ScoringEngine of several actors. It is ready with the first one; the others may still be starting."""
 
-    def __init__(self, actors: Sequence[Any], contents: dict[str, Any]) -> None:
-        """`contents`: object references of the files of the bundle's variants, by the variants' names."""
-        self._ray, self._contents = imported_ray(), contents
+    def __init__(self, actors: Sequence[Any], contents: dict[str, Any], *, name: str) -> None:
+        """`contents` has object references of the bundle's files, by the names of the variants.
+
+        `name` is what the description calls the bundle.
+        """
+        self._ray, self._contents, self._name = imported_ray(), contents, name
         self.actors = len(actors)
         self._starting = {actor.start.remote(contents): actor for actor in actors}
         self._ready: list[Any] = []
-        done, _ = self._ray.wait(list(self._starting), timeout=_FIRST_ACTOR)
-        if not done:
-            raise StoppedError(
-                f"--engine ray | no actor in {_FIRST_ACTOR:g} s | free CPUs or GPUs | see: ray status"
-            )
-        self.loaded: Loaded = self._value(done[0])
-        self.labels = tuple(self.loaded.settings["labels"])
-        self._ready.append(self._starting.pop(done[0]))
+        self._first = self._wait_for_first()
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model of the first actor."""
+        return self._first.model
+
+    @property
+    def description(self) -> str:
+        """Bundle, variant and device, and how many actors there are."""
+        return f"{self._name}: {self.loaded.file} on {self.loaded.device}, {self.actors} Ray actors"
+
+    def busy(self, seconds: float) -> dict[str, float]:
+        """Nothing is known of the actors' time."""
+        return {}
 
     def parts(
-        self, shards: Sequence[Shard], sources: Callable[[Shard], list[AudioSource]]
+        self, spool: InputSpool, shards: Sequence[Shard], count: CountFile
     ) -> Iterator[tuple[Shard, bytes]]:
-        """What `part_from_rows` gives for each shard, as they are done.
+        """The part of each shard, in the order in which the shards are done.
 
-        Raises StoppedError where the storage fails.
+        Raises StoppedError if the storage fails or Ray cannot keep actors alive.
         """
+        for shard, content in self._scored(spool, shards):
+            for rows in rows_from_part(content, spool.sources(shard), self.loaded.labels):
+                count(rows)
+            yield shard, content
+
+    def _scored(self, spool: InputSpool, shards: Sequence[Shard]) -> Iterator[tuple[Shard, bytes]]:
         groups = self._groups(shards)
         running: dict[Any, tuple[Any, list[Shard]]] = {}
         while True:
             for actor in self._hungry(actor for actor, _ in running.values()):
                 if group := next(groups, None):
-                    running[
-                        actor.score.remote(self._contents, [_absolute(sources(shard)) for shard in group])
-                    ] = actor, group
+                    files = [_absolute(spool.sources(shard)) for shard in group]
+                    running[actor.score.remote(self._contents, files)] = actor, group
             if not running:
                 return
             (done, *_), _ = self._ray.wait([*running, *self._starting])
@@ -128,28 +133,40 @@ class RayEngine:
             yield group
 
     def _hungry(self, busy: Iterable[Any]) -> Iterator[Any]:
-        """Actors that have too few calls, those with none first, each as often as it lacks one."""
+        """Actors with too few calls, those without any first, each once for every call it lacks."""
         calls = Counter(id(actor) for actor in busy)
         for had in range(_CALLS):
             yield from (actor for actor in self._ready if calls[id(actor)] <= had)
 
-    def _join(self, started: Any) -> None:
-        """One more that is ready."""
-        other: Loaded = self._value(started)
-        if changed := [
-            name for name, value in self.loaded.settings.items() if other.settings.get(name) != value
-        ]:
-            here, there = (
-                {name: loaded.settings.get(name) for name in changed} for loaded in (self.loaded, other)
+    def _wait_for_first(self) -> StartedActor:
+        done, _ = self._ray.wait(list(self._starting), timeout=_FIRST_ACTOR)
+        if not done:
+            raise StoppedError(
+                "--engine ray",
+                f"no actor has started within {_FIRST_ACTOR:g} s",
+                wanted="free CPUs or GPUs",
+                fix="see: ray status",
             )
+        first: StartedActor = self._value(done[0])
+        self._ready.append(self._starting.pop(done[0]))
+        return first
+
+    def _join(self, started: Any) -> None:
+        """Takes one more actor that is ready. Raises ConfigError if it has other settings than the first."""
+        other: StartedActor = self._value(started)
+        ours, theirs = self.loaded.settings, other.model.settings
+        if changed := [name for name, value in ours.items() if theirs.get(name) != value]:
+            here, there = ({name: found.get(name) for name in changed} for found in (ours, theirs))
             raise ConfigError(
-                f"--engine ray | {other.node} has {there}, {self.loaded.node} {here} | the same on all nodes | "
-                "give --backend and --variant, and install one version of rrtn"
+                "--engine ray",
+                f"{other.node} has {there}, {self._first.node} has {here}",
+                wanted="the same on all nodes",
+                fix="give --backend and --variant, and install one version of rrtn on all nodes",
             )
         self._ready.append(self._starting.pop(started))
 
     def _value(self, reference: Any) -> Any:
-        """Of a call that is done."""
+        """The value of a call that is done. Raises an error of ours that came in its place."""
         errors = self._ray.exceptions
         try:
             value = self._ray.get(reference)
@@ -157,7 +174,7 @@ class RayEngine:
             raise
         except errors.RayError as error:
             raise StoppedError(
-                f"--engine ray | {last_line(error)} | actors that live on | run the command again"
+                "--engine ray", last_line(error), wanted="actors that live on", fix="run the command again"
             ) from error
         if isinstance(value, RrtnError):
             raise value
@@ -168,47 +185,43 @@ class ScoringActor:
     """Keeps a scorer. A call can be repeated: it changes nothing outside."""
 
     def __init__(self, bundle: Bundle, make_scorer: MakeScorer, share: Share, failpoint: str | None) -> None:
-        self._make = make_scorer, bundle, share
+        self._bundle, self._make_scorer, self._share = bundle, make_scorer, share
         self._scorer: Scorer | None = None
         if failpoint:
             os.environ["RRTN_FAILPOINT"] = failpoint
 
-    def start(self, contents: dict[str, Any]) -> Loaded | RrtnError:
+    def start(self, contents: dict[str, Any]) -> StartedActor | RrtnError:
         """Loads the model.
 
-        Not in __init__: what kills the process here is tried a few times, and not for ever.
+        This is not done in __init__: Ray would restart for ever an actor that dies there.
         """
         try:
             scorer = self._loaded(contents)
         except RrtnError as error:
             return error
-        variant, device = scorer.backend.variant, scorer.backend.device
-        settings, node = settings_of_scorer(scorer), socket.gethostname()
-        return Loaded(
-            settings, variant.file, variant.name, device, scorer.batch_size, scorer.embedding_size, node
-        )
+        return StartedActor(model_of_scorer(scorer), socket.gethostname())
 
     def score(self, contents: dict[str, Any], shards: list[list[AudioSource]]) -> list[bytes] | RrtnError:
         """The files of each shard -> its part. An error of ours is a value, since Ray would wrap it."""
         try:
-            scorer = self._loaded(contents)
-            files = scorer.rows_of_files(itertools.chain.from_iterable(shards))
-            parts = [
-                part_from_rows(
-                    list(islice(files, len(sources))), scorer.labels, embedding_size=scorer.embedding_size
-                )
-                for sources in shards
-            ]
-            deque(files, maxlen=0)  # to its end: one that is dropped ends the decoders
+            return self._parts(self._loaded(contents), shards)
         except RrtnError as error:
             return error
+
+    def _parts(self, scorer: Scorer, shards: list[list[AudioSource]]) -> list[bytes]:
+        files = scorer.rows_of_files(itertools.chain.from_iterable(shards))
+        parts = []
+        for sources in shards:
+            rows = list(islice(files, len(sources)))
+            parts.append(part_from_rows(rows, scorer.labels, embedding_size=scorer.embedding_size))
+        deque(files, maxlen=0)  # to its end: an iterator that is dropped ends the decoders
         return parts
 
     def _loaded(self, contents: dict[str, Any]) -> Scorer:
         if self._scorer is None:
-            make, bundle, share = self._make
-            sent = _SentBundle(**vars(bundle), contents=contents)
-            self._scorer = make(sent, workers=max(1, share.cpus), lanes=max(1, share.cpus))
+            sent = _SentBundle(**vars(self._bundle), contents=contents)
+            cpus = max(1, self._share.cpus)
+            self._scorer = self._make_scorer(sent, workers=cpus, lanes=cpus)
         return self._scorer
 
 
@@ -222,15 +235,16 @@ def ray_engine(
     variant: str | None = None,
     workers: int | None = None,
 ) -> Iterator[RayEngine]:
-    """Actors with what `make_scorer` gives for the bundle: one on each GPU, or where no node has one,
-    shares of the CPUs.
+    """Actors that each keep what `make_scorer` makes of the bundle.
 
-    `address` of a running cluster, else $RAY_ADDRESS, else a Ray of this process's own, which ends
-    with it. `workers` is the number of CPUs of an actor. Raises MissingExtraError, ConfigError,
-    UnavailableError, and what loading raises.
+    There is one actor for each GPU. If no node has a GPU, the actors share the CPUs. `workers` is the number
+    of CPUs of an actor. `address` is that of a running cluster; without it $RAY_ADDRESS is taken, and without
+    that a Ray is started which ends with this process.
+
+    Raises MissingExtraError, ConfigError, UnavailableError, and what loading the model raises.
     """
     if workers is not None and workers < 1:
-        raise ConfigError(f"--workers | {workers} | expected a number above 0")
+        raise ConfigError("--workers", f"{workers}", wanted="a number above 0")
     sent = variants_for_backend(bundle, backend, variant=variant)
     with connected_ray(address, sum(one.size for one in sent), gpus=_may_use_gpu(backend)) as ray:
         shares = _shares(ray.nodes(), backend, workers)
@@ -238,59 +252,46 @@ def ray_engine(
             backend = CPU.name  # a GPU that Ray does not count is not ours
         contents = {one.name: ray.put(bundle.read(one)) for one in sent}
         sent_bundle = replace(bundle, variants=tuple(sent))
-        yield RayEngine([_actor(ray, share, sent_bundle, make_scorer, backend) for share in shares], contents)
-
-
-def score_shards_with_ray(
-    engine: RayEngine,
-    job: TableJob,
-    spool: InputSpool,
-    shards: Sequence[Shard],
-    bad_files: ErrorBudget,
-    bar: Bar,
-) -> None:
-    """As `folder.score_shards`; the order of the shards is the order in which they are done."""
-    for shard, content in engine.parts(shards, spool.sources):
-        for rows in rows_from_part(content, spool.sources(shard), engine.labels):
-            bad_files.count(rows)
-        job.put(shard, content)
-        bar.advance(shard.files, note=f"{bad_files.bad} errors" if bad_files.bad else "")
-    bad_files.finish()
+        actors = [_actor(ray, share, sent_bundle, make_scorer, backend) for share in shares]
+        yield RayEngine(actors, contents, name=str(bundle.path))
 
 
 def shares_of_node(cpus: int, gpus: int, workers: int | None) -> list[Share]:
-    """One share for each GPU; on a node without, of `workers` CPUs, or as few equal ones as have at
-    most 8.
-    """
+    """One share for each GPU. Without GPUs, shares of `workers` CPUs, or few equal ones of at most 8."""
     if gpus:
         return [Share(min(workers or cpus, cpus // gpus), 1)] * gpus
+    if not cpus:
+        return []
     number = max(1, cpus // workers) if workers else math.ceil(cpus / _MOST_CPUS)
-    return [Share(min(workers or cpus, cpus // max(1, number)), 0)] * number if cpus else []
+    return [Share(min(workers or cpus, cpus // number), 0)] * number
 
 
 def _shares(nodes: Iterable[dict[str, Any]], backend: str, workers: int | None) -> list[Share]:
-    counts = [
-        (int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
-        for node in nodes
-        if node.get("Alive")
-    ]
-    has_gpus = any(gpus for _, gpus in counts)
-    if backend != AUTO and backend_kind(backend).needs_gpu and not has_gpus:
-        raise UnavailableError(f"--backend {backend} | Ray counts no GPU | a node with one | see: ray status")
-    with_gpus = has_gpus and _may_use_gpu(backend)
-    shares = [
-        share
-        for cpus, gpus in counts
-        if gpus or not with_gpus
-        for share in shares_of_node(cpus, gpus if with_gpus else 0, workers)
-    ]
+    """The shares of all nodes. Where one node has a GPU, nodes without one are left out."""
+    counts = [_cpus_and_gpus(node) for node in nodes if node.get("Alive")]
+    has_gpu = any(gpus for _, gpus in counts)
+    if backend != AUTO and backend_kind(backend).needs_gpu and not has_gpu:
+        raise UnavailableError(
+            f"--backend {backend}", "Ray counts no GPU", wanted="a node with one", fix="see: ray status"
+        )
+    if has_gpu and _may_use_gpu(backend):
+        shares = [share for cpus, gpus in counts if gpus for share in shares_of_node(cpus, gpus, workers)]
+    else:
+        shares = [share for cpus, _ in counts for share in shares_of_node(cpus, 0, workers)]
     if not shares:
-        raise UnavailableError("--engine ray | Ray counts no CPU | a node with one | see: ray status")
+        raise UnavailableError(
+            "--engine ray", "Ray counts no CPU", wanted="a node with one", fix="see: ray status"
+        )
     return shares
 
 
 def _may_use_gpu(backend: str) -> bool:
     return any(kind.needs_gpu for kind in backend_kinds(backend))
+
+
+def _cpus_and_gpus(node: dict[str, Any]) -> tuple[int, int]:
+    resources = node["Resources"]
+    return int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
 
 
 def _actor(ray: Any, share: Share, bundle: Bundle, make_scorer: MakeScorer, backend: str) -> Any:
@@ -301,7 +302,7 @@ def _actor(ray: Any, share: Share, bundle: Bundle, make_scorer: MakeScorer, back
 
 
 def _absolute(sources: list[AudioSource]) -> list[AudioSource]:
-    """An actor is in another folder."""
+    """The same files for an actor, whose working directory is another one."""
     here = os.getcwdb()
     return [
         source._replace(pack=os.path.join(here, source.pack))

@@ -1,13 +1,14 @@
 """Embeddings beside a table: one .npy that `np.load(path, mmap_mode="r")` opens. D embedding."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import numpy as np
 
 from .rows import Row
+from .table_format import WriteRow
 
 _FLOAT32: Final = np.dtype("<f4")
 
@@ -18,9 +19,10 @@ def embedding_path(table: Path) -> Path:
 
 
 @contextlib.contextmanager
-def open_embeddings(path: Path, size: int) -> Iterator[Callable[[Row], object]]:
-    """Yields what appends a row's embedding [D], NaN where it has none; the file is [rows, D]
-    float32 in the end.
+def open_embeddings(path: Path, size: int) -> Iterator[WriteRow]:
+    """Yields what appends a row's embedding [D], NaN where the row has none.
+
+    At the end the file is [rows, D] float32.
     """
     written = 0
     missing = np.full(size, np.nan, _FLOAT32)
@@ -40,7 +42,10 @@ def open_embeddings(path: Path, size: int) -> Iterator[Callable[[Row], object]]:
 
 
 def _write_header(file: BinaryIO, rows: int, size: int) -> int:
-    """NumPy leaves room in it for a number of rows that grows; -> its length."""
+    """Writes the header of a file of so many rows; -> its length.
+
+    NumPy leaves room in the header for a number of rows that grows.
+    """
     header = {"descr": _FLOAT32.str, "fortran_order": False, "shape": (rows, size)}
     np.lib.format.write_array_header_1_0(file, header)
     return file.tell()

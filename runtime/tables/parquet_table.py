@@ -1,21 +1,27 @@
 """The table of scores as Parquet, in row groups of bounded size. Needs pyarrow, the extra `parquet`.
 
+The columns are file, start, end, <labels>, error, file_bytes and, with D, embedding. Times are float64,
+scores float32. `file_bytes` is null where `file` is exact; `path_from_record` gives the exact path back.
+The same rows give the same bytes. The schema's metadata has the labels as JSON under `labels`.
+
 D embedding, K labels.
 """
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Final
-
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from ..audio.file_names import exact_name
 from .rows import Row, score_columns
+from .table_format import TableFormat, WriteRow
+
+if TYPE_CHECKING:  # loaded where they are needed: a table of another format does without
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from ..arrays import Float32
 
 _GROUP_ROWS: Final = 1 << 15
 _GROUP_BYTES: Final = 1 << 25  # of embeddings; memory holds a few times this
@@ -23,15 +29,9 @@ _LEVEL: Final = 3  # of zstd
 
 
 @contextlib.contextmanager
-def open_parquet(
-    path: Path, labels: tuple[str, ...], embedding_size: int | None
-) -> Iterator[Callable[[Row], object]]:
-    """Yields what appends a row: file, start, end, <labels>, error, file_bytes and, with D, embedding.
-
-    The same rows give the same bytes. The schema's metadata has the labels as JSON under `labels`.
-    """
+def _opened(path: Path, labels: tuple[str, ...], embedding_size: int | None) -> Iterator[WriteRow]:
     schema = _schema(labels, embedding_size)
-    limit = min(_GROUP_ROWS, max(1, _GROUP_BYTES // (4 * embedding_size))) if embedding_size else _GROUP_ROWS
+    limit = _rows_of_group(embedding_size)
     group: list[Row] = []
 
     def write_row(row: Row) -> None:
@@ -49,8 +49,16 @@ def open_parquet(
             write_group()
 
 
+def _rows_of_group(embedding_size: int | None) -> int:
+    if not embedding_size:
+        return _GROUP_ROWS
+    return min(_GROUP_ROWS, max(1, _GROUP_BYTES // (4 * embedding_size)))
+
+
 @contextlib.contextmanager
-def _writer(file: BinaryIO, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+def _writer(file: BinaryIO, schema: "pa.Schema") -> "Iterator[pq.ParquetWriter]":
+    import pyarrow.parquet as pq
+
     writer = pq.ParquetWriter(
         file, schema, version="2.6", compression="zstd", compression_level=_LEVEL, use_dictionary=["error"]
     )
@@ -61,7 +69,9 @@ def _writer(file: BinaryIO, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
         writer.is_open = False  # or its __del__ would write the footer to a disk that is full
 
 
-def _schema(labels: tuple[str, ...], embedding_size: int | None) -> pa.Schema:
+def _schema(labels: tuple[str, ...], embedding_size: int | None) -> "pa.Schema":
+    import pyarrow as pa
+
     types = {
         "file": pa.string(),
         "start": pa.float64(),
@@ -75,15 +85,17 @@ def _schema(labels: tuple[str, ...], embedding_size: int | None) -> pa.Schema:
     return pa.schema(types.items(), metadata={"labels": json.dumps(labels)})
 
 
-def _table(rows: list[Row], labels: tuple[str, ...], schema: pa.Schema) -> pa.Table:
+def _table(rows: list[Row], labels: tuple[str, ...], schema: "pa.Schema") -> "pa.Table":
+    import numpy as np
+    import pyarrow as pa
+
     names, exact = zip(*(exact_name(row.file) for row in rows), strict=True)
     no_scores = np.array([row.scores is None for row in rows])
-    scores = _score_matrix(rows, labels)
     columns = [
         pa.array(names, pa.string()),
         pa.array([row.start for row in rows], pa.float64()),
         pa.array([row.end for row in rows], pa.float64()),
-        *(pa.array(column, mask=no_scores) for column in scores),
+        *(pa.array(column, mask=no_scores) for column in _score_matrix(rows, labels)),
         pa.array([row.error or None for row in rows], pa.string()).dictionary_encode(),
         pa.array(exact, pa.binary()),
     ]
@@ -92,16 +104,26 @@ def _table(rows: list[Row], labels: tuple[str, ...], schema: pa.Schema) -> pa.Ta
     return pa.table(columns, schema=schema)
 
 
-def _score_matrix(rows: list[Row], labels: tuple[str, ...]) -> npt.NDArray[np.float32]:
-    """[K, rows]; NaN where there are none."""
+def _score_matrix(rows: list[Row], labels: tuple[str, ...]) -> "Float32":
+    """[K, rows]; NaN where there are no scores."""
+    import numpy as np
+
     missing = [np.nan] * len(labels)
     scores = [missing if row.scores is None else [row.scores[label] for label in labels] for row in rows]
     return np.ascontiguousarray(np.array(scores, dtype=np.float32).T)
 
 
-def _embeddings(rows: list[Row], size: int) -> pa.Array:
+def _embeddings(rows: list[Row], size: int) -> "pa.Array":
     """[rows] of lists of D; null where a row has none."""
+    import numpy as np
+    import pyarrow as pa
+
     missing = np.zeros(size, np.float32)
     values = np.stack([missing if row.embedding is None else row.embedding for row in rows], dtype=np.float32)
     none = pa.array([row.embedding is None for row in rows])
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), size, mask=none)
+
+
+PARQUET: Final = TableFormat(
+    suffix=".parquet", opened=_opened, embeddings_inside=True, package="pyarrow", extra="parquet"
+)

@@ -1,40 +1,41 @@
-"""What one scored file, or one window of it, gives, and the columns in which every table says it.
+"""What one scored file, or one window of a file, gives, and the columns in which every table says it.
 
 D embedding, K labels.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from ..arrays import Float32
 from ..audio.file_names import FilePath
+
+if TYPE_CHECKING:  # NumPy is not loaded for a list of formats
+    from ..arrays import Float32
 
 _OWN_COLUMNS: Final = frozenset({"file", "start", "end", "error", "file_bytes", "embedding"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One file's result. `scores` is None exactly where the file could not be scored; `error` then says why.
+    """One file's result. `scores` is None exactly where the file could not be scored; `error` says why.
 
-    With windows a file gives one row for each, then one without `start` and `end`: the mean over them.
+    With windows a file has one row for each window, then one without `start` and `end` for their mean.
     """
 
     file: FilePath
     start: float | None = None  # s, of what was scored
     end: float | None = None  # s
     scores: dict[str, float] | None = None  # of each of the K labels; the values are float32's
-    error: str = ""  # a code of audio.ERROR_CODES, or a flag of audio.FLAGS beside the scores
-    detail: str = ""
+    error: str = ""  # a code of audio.codes.ERROR_CODES, or a flag of audio.codes.FLAGS beside the scores
+    detail: str = ""  # what the decoder or the model said
     seconds: float = 0.0  # of audio in the file
-    embedding: Float32 | None = field(
-        default=None, compare=False, repr=False
-    )  # [D], the encoder's representation
+    embedding: "Float32 | None" = field(default=None, compare=False, repr=False)  # [D], the encoder's
 
 
 def score_columns(labels: tuple[str, ...]) -> tuple[str, ...]:
-    """The column of each label: its exact name, or score_<name> for one that a column of the
-    table's own bears.
+    """The name of each label's column.
+
+    This is the label itself, or score_<label> where a column of the table's own has that name.
     """
     return tuple(_free_name(label, labels) if label in _OWN_COLUMNS else label for label in labels)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from ..audio.file_names import FilePath, cell_from_path
-from ..errors import DataError, StoppedError
-from ..files import write_bytes
+from ..errors import DataError
+from ..files import write_bytes, write_refused
 from .rows import Row
 
 _NAMED: Final = 3  # files that a message names
@@ -19,10 +19,11 @@ _NAMED: Final = 3  # files that a message names
 def write_submission(target: Path, rows: Iterable[Row], labels: tuple[str, ...]) -> Iterator[Row]:
     """Passes the rows on, then writes File_ID,<labels> for each file, whole or not at all.
 
-    File_ID is the file's name without folder and suffix, in brackets. Of a file's windows the last
-    row counts, the mean. Raises DataError where files have no scores, since the challenge takes no
-    blanks, or where two have the same File_ID; StoppedError where the disk is full or the folder
-    cannot be written to.
+    File_ID is the file's name without folder and suffix, in brackets. Of a file with windows the last row
+    counts, which is their mean.
+
+    Raises DataError where a file has no scores, since the challenge takes no blanks, or where two files
+    have the same File_ID; StoppedError where the disk is full or the folder cannot be written to.
     """
     last: dict[bytes, Row] = {}
     for row in rows:
@@ -33,13 +34,11 @@ def write_submission(target: Path, rows: Iterable[Row], labels: tuple[str, ...])
         scored = ((file_id_from_path(row.file), _values(row, labels)) for row in last.values())
         write_bytes(target, submission_csv(scored, labels))
     except OSError as error:
-        raise StoppedError(
-            f"{target} | {error.strerror} | expected a folder with space that can be written to"
-        ) from error
+        raise write_refused(target, error) from error
 
 
 def file_id_from_path(path: FilePath) -> str:
-    """wav/58712.wav -> [58712]; what is not plain text is escaped as in the CSV of scores."""
+    """wav/58712.wav -> [58712]. What is not plain text is escaped as in the CSV of scores."""
     return cell_from_path(f"[{Path(os.fsdecode(path)).stem.strip('[]')}]")
 
 
@@ -51,12 +50,18 @@ def _values(row: Row, labels: tuple[str, ...]) -> list[float]:
 def _check(target: Path, rows: list[Row]) -> None:
     if bad := [f"{cell_from_path(row.file)} ({row.error})" for row in rows if row.scores is None]:
         raise DataError(
-            f"{target} | {_first(bad)} without scores of {len(rows)} files | a submission takes no blanks"
+            str(target),
+            f"of {len(rows)} files, {len(bad)} have no scores: {_first(bad)}",
+            wanted="scores for every file: the challenge takes no blanks",
+            fix="repair or leave out these files, or leave out --submission",
         )
     counts = Counter(file_id_from_path(row.file) for row in rows)
     if twice := [file_id for file_id, count in counts.items() if count > 1]:
         raise DataError(
-            f"{target} | {_first(twice)} stand for several files | expected one file for each File_ID"
+            str(target),
+            f"more than one file has the File_ID {_first(twice)}",
+            wanted="one file for each File_ID",
+            fix="score the files of one folder only, or leave out --submission",
         )
 
 
@@ -66,7 +71,7 @@ def _first(names: list[str]) -> str:
 
 
 def submission_csv(scores: Iterable[tuple[str, Iterable[float]]], labels: tuple[str, ...]) -> bytes:
-    """File_ID in brackets and the scores of the labels -> the challenge's form."""
+    """(File_ID in brackets, scores of the K labels) of each file -> the challenge's CSV."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["File_ID", *labels])

@@ -129,13 +129,13 @@ def test_the_frontends_convolution_may_stay_in_float32() -> None:
 def test_options_are_checked() -> None:
     with pytest.raises(ConfigError, match="--batch-profile"):
         EngineOptions(batch_profile=(8, 4, 16))
-    with pytest.raises(ConfigError, match=r"--targets \| 71 \| this TensorRT-RTX builds for"):
+    with pytest.raises(ConfigError, match=r"--targets \| 71 \| expected some of \d+, "):
         engine_from_onnx(
             _convolution(TensorProto.FLOAT), "tensorrt_rtx", options=EngineOptions(targets=(71,))
         )
 
 
-# --- The progress of a build, which must not swallow Ctrl-C --------------------------------------------------------------
+# --- The progress of a build, which must not swallow Ctrl-C ---
 
 
 def test_a_build_says_how_far_it_is() -> None:
@@ -217,7 +217,7 @@ def test_errors_of_a_second_build_are_its_own() -> None:
     assert "Det" not in str(second.value)
 
 
-# --- E15: TensorRT's timing cache. TensorRT-RTX has none, so that a stand-in takes TensorRT's place ----------------------
+# --- E15: TensorRT's timing cache. TensorRT-RTX has none, so that a stand-in takes TensorRT's place ---
 
 
 class Config:
@@ -260,7 +260,7 @@ def test_e15_any_flipped_bit_and_any_cut_of_the_timing_cache_is_ignored_and_mend
     for broken in [*flipped, *(whole[:i] for i in range(len(whole)))]:
         timings.write_bytes(broken)
         config = Config()
-        assert attach_timing_cache(config, timings) == f"{timings} | changed or cut | measured anew"
+        assert attach_timing_cache(config, timings) == f"{timings} was changed or cut; measuring anew"
         assert config.cache.content == b""
         assert store_timing_cache(config, timings) == ""
         assert timings.read_bytes() == whole
@@ -270,7 +270,7 @@ def test_e15_any_flipped_bit_and_any_cut_of_the_timing_cache_is_ignored_and_mend
 def test_e15_a_timing_cache_of_elsewhere_is_ignored_and_replaced(content: bytes, timings: Path) -> None:
     timings.write_bytes(hashlib.sha256(content).digest() + content)
     config = Config()
-    assert "not timings that this TensorRT takes" in attach_timing_cache(config, timings)
+    assert "no timings that this TensorRT takes" in attach_timing_cache(config, timings)
     assert config.cache.content == b""
     assert store_timing_cache(config, timings) == ""
     assert timings.read_bytes().endswith(b"timings of H100")
@@ -279,12 +279,12 @@ def test_e15_a_timing_cache_of_elsewhere_is_ignored_and_replaced(content: bytes,
 def test_e15_a_timing_cache_that_cannot_be_read_or_written_costs_time_only(timings: Path) -> None:
     timings.unlink()
     timings.mkdir()
-    assert "Is a directory | measured anew" in attach_timing_cache(Config(), timings)
-    assert "the next build measures again" in store_timing_cache(Config(), timings)
+    assert "Is a directory; measuring anew" in attach_timing_cache(Config(), timings)
+    assert "the next build will measure again" in store_timing_cache(Config(), timings)
     timings.rmdir()
     timings.parent.rmdir()
     timings.parent.write_text("a file where the folder should be")
-    assert "the next build measures again" in store_timing_cache(Config(), timings)
+    assert "the next build will measure again" in store_timing_cache(Config(), timings)
 
 
 def test_e15_a_real_build_goes_on_with_a_broken_timing_cache(
@@ -292,7 +292,7 @@ def test_e15_a_real_build_goes_on_with_a_broken_timing_cache(
 ) -> None:
     """TensorRT-RTX under TensorRT's name: its builder, our file, and timings as the stand-in has them."""
     rtx = engine.flavour_of("tensorrt_rtx")
-    stand, note = Config(), f"rrtn: note: {timings} | changed or cut | measured anew\n"
+    stand, note = Config(), f"rrtn: note: {timings} was changed or cut; measuring anew\n"
     monkeypatch.setattr(rtx.module, "__name__", "tensorrt")
     monkeypatch.setattr(rtx.module, "__version__", "10.13.0.35")
     monkeypatch.setattr(engine, "_capability", lambda: 90)
@@ -306,7 +306,7 @@ def test_e15_a_real_build_goes_on_with_a_broken_timing_cache(
         assert timings.read_bytes() == whole
 
 
-# --- What an engine says of itself --------------------------------------------------------------------------------------
+# --- What an engine says of itself ---
 
 
 def inspection(*formats: str) -> str:
@@ -358,7 +358,7 @@ def test_an_engine_that_was_built_in_another_precision_is_refused() -> None:
         check_layers(layer_types(inspection()), "fp16")
 
 
-# --- The gate, where an engine fits this machine ------------------------------------------------------------------------
+# --- The gate, where an engine fits this machine ---
 
 
 def first_samples(clips: Any) -> Any:
@@ -402,11 +402,9 @@ def test_an_engine_that_fits_passes_the_gate_with_its_figures(
     with_engine: Bundle, probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads(monkeypatch, with_engine, lambda batch: first_samples(batch) + 1e-5)
-    parity = (
-        publish._with_parity(with_engine, "trt", probe, worst_to=tmp_path / "worst.npz").variants[0].parity
-    )
-    assert parity is not None
-    assert parity["max_abs"] == pytest.approx(1e-5, rel=0.1)
+    judged = publish.Gate(probe, tmp_path / "worst.npz").judged(with_engine, with_engine.variants[0])
+    assert judged.parity is not None
+    assert judged.parity["max_abs"] == pytest.approx(1e-5, rel=0.1)
     result = publish._result(with_engine, with_engine.variants[0], "trt", probe)
     assert (result.device, result.problem) == ("trt", "")
 
@@ -416,20 +414,21 @@ def test_an_engine_that_fits_and_scores_otherwise_is_refused(
 ) -> None:
     loads(monkeypatch, with_engine, lambda batch: first_samples(batch) + 1e-3 * (len(batch) == 7))
     with pytest.raises(ModelError, match=r"model.engine \| scores differ from PyTorch's by 1.0"):
-        publish._with_parity(with_engine, "trt", probe, worst_to=tmp_path / "worst.npz")
+        publish.Gate(probe, tmp_path / "worst.npz").judged(with_engine, with_engine.variants[0])
     assert publish._result(with_engine, with_engine.variants[0], "trt", probe).failed
 
 
 def test_an_engine_of_elsewhere_is_published_unjudged(
     with_engine: Bundle, probe: Probe, tmp_path: Path
 ) -> None:
-    assert publish._with_parity(with_engine, "trt", probe, worst_to=tmp_path / "worst.npz") == with_engine
+    engine = with_engine.variants[0]
+    assert publish.Gate(probe, tmp_path / "worst.npz").judged(with_engine, engine) == engine
     result = publish._result(with_engine, with_engine.variants[0], "trt", probe)
     assert not result.failed
     assert "no stamp that says what built it" in result.problem
 
 
-# --- On a GPU -------------------------------------------------------------------------------------------------------------
+# --- On a GPU ---
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""What a bundle holds where short recordings are padded with 0 dB: only graphs that are given the padding."""
+"""What an export reads, and what a bundle holds where short recordings are padded with 0 dB."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from rrtn.export import source
 from rrtn.export.publish import publish
 from rrtn.export.recipes import Wanted
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
 from rrtn.runtime.arrays import Float32
 from rrtn.runtime.audio.reader import read_audio
-from rrtn.runtime.errors import ModelError
+from rrtn.runtime.errors import DataError, ModelError
 from rrtn.runtime.frontend import clip_of
 from rrtn.train.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from rrtn.train.config import config_from_dict
@@ -49,8 +50,13 @@ def data(make_data: Callable[[], Path]) -> Path:
 
 @pytest.fixture
 def run(data: Path, tmp_path: Path) -> Path:
+    """A run whose short recordings are padded with 0 dB."""
+    return untrained_run(data, tmp_path / "run", SPEC)
+
+
+def untrained_run(data: Path, folder: Path, spec: FrontendSpec) -> Path:
     """A run with a checkpoint, and nothing trained."""
-    document = {"data": {"dir": str(data), "targets": ["Awe", "Fear"]}, "frontend": {"pad": "zero_db"}}
+    document = {"data": {"dir": str(data), "targets": ["Awe", "Fear"]}, "frontend": {"pad": spec.pad}}
     config = config_from_dict(document, source="test")
     network = network_from_config(config)
     record = {"val_ccc": 0.1, "val_ccc_per_target": {"Awe": 0.1, "Fear": 0.1}}
@@ -68,11 +74,11 @@ def run(data: Path, tmp_path: Path) -> Path:
         network.encoder.bn0.running_mean.fill_(-30)
         network.encoder.bn0.running_var.fill_(400)
     save_checkpoint(
-        tmp_path / "run/checkpoints/best",
+        folder / "checkpoints/best",
         info,
         {"weights": {**network.state_dict(), "ruwl.c": torch.ones(3)}},
     )
-    return tmp_path / "run"
+    return folder
 
 
 def scores(network: TwinsNetwork, spec: FrontendSpec, files: list[Path]) -> Float32:
@@ -82,6 +88,37 @@ def scores(network: TwinsNetwork, spec: FrontendSpec, files: list[Path]) -> Floa
     lengths = torch.tensor([len(waveform) for waveform in waveforms])
     with torch.no_grad():
         return network.eval()(LogMel(spec)(clips, lengths)).scores.numpy()
+
+
+def test_an_export_reads_the_table_once_and_decodes_each_split_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The probe, and two int8 variants that share their calibration clips."""
+    asked: list[str] = []
+
+    def spied(name: str) -> None:
+        real = getattr(source, name)
+
+        def spy(*arguments: object, **options: object) -> object:
+            asked.append(str(options.get("label", name)))
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(source, name, spy)
+
+    spied("data_from_config")
+    spied("clip_store")
+    run = untrained_run(data, tmp_path / "run", FrontendSpec())
+    published = publish(run, wanted=Wanted(int8=True, require=("waveform-int8",), cpu_variant=False))
+    assert {"int8", "waveform-int8"} < {variant.name for variant in published.bundle.variants}
+    assert asked == ["data_from_config", "decode Val clips", "decode Train clips"]
+
+
+def test_data_that_is_gone_is_named_with_what_it_is_for(data: Path, run: Path) -> None:
+    (data / "data_info.csv").unlink()
+    with pytest.raises(DataError, match="an export needs the run's clips") as raised:
+        publish(run)
+    assert raised.value.subject == str(data)
+    assert not (run / "export").exists()
 
 
 def test_graphs_that_take_waveforms_are_skipped_with_the_reason_and_scores_are_trainings(

@@ -82,9 +82,9 @@ def test_killed_and_run_again(
         (
             "train.step:sigterm:4",
             143,
-            "resnet18-rrtn/seed0 | stopped by a signal at step 2 | saved | the same command goes on",
+            "run the same command again: it continues where this one stopped",
         ),
-        ("train.step:sigint:4", 130, "| saved | the same command goes on"),
+        ("train.step:sigint:4", 130, "resnet18-rrtn/seed0 | stopped by a signal at step 2"),
         ("write.fsync:enospc:9", 4, "No space left on device"),
     ],
 )

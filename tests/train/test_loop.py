@@ -15,26 +15,26 @@ import torch
 from rrtn.runtime import failpoints
 from rrtn.runtime.arrays import Int64
 from rrtn.runtime.errors import ConfigError, StoppedError
-from rrtn.train import loop, predict, run_folder
+from rrtn.train import loop, predict, run_state
 from rrtn.train.checkpoint import POINTER, PREVIOUS, load_checkpoint, read_info
 from rrtn.train.config import Config, config_from_dict
 from rrtn.train.data.device_clips import SplitClips
 from rrtn.train.distributed import World
 from rrtn.train.loop import TrainResult
-from rrtn.train.method import model
-from rrtn.train.method import twins_loss as twins
+from rrtn.train.method import model, weighting
 from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.views import epoch_order
 from rrtn.train.plan import TrainingPlan, plan_from_config
 from safetensors.torch import load_file
 
-# Clips of 64 frames are quick, and shorter than the recordings, so that crops matter. 15 Train
-# clips: 3 steps an epoch.
+# Clips of 64 frames and a narrow projector are quick; the clips are shorter than the recordings, so
+# that crops matter. 15 Train clips: 3 steps an epoch.
 SETTINGS: dict[str, Any] = {
     "model": {"encoder": "cnn10", "method": "rrtn-ruwl"},
     "optim": {"epochs": 2, "batch_size": 5, "lr": 0.01},
     "frontend": {"frames": 64},
+    "projector": {"units": 32},
 }
 STEPS = 3
 
@@ -42,7 +42,7 @@ STEPS = 3
 @pytest.fixture(scope="module", autouse=True)
 def _small_and_quick(tmp_path_factory: pytest.TempPathFactory) -> Iterable[None]:
     """A CNN10 of a few channels, which has dropout, so that the generator's state matters; one
-    waveform cache; no timing of matrix products at each start.
+    waveform cache; no timing of matrix products and no counting of FLOPs at each start.
     """
 
     def small(name: str, *, n_mels: int) -> PannsCnn:
@@ -52,6 +52,7 @@ def _small_and_quick(tmp_path_factory: pytest.TempPathFactory) -> Iterable[None]
         patch.setenv("RRTN_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(model, "encoder_from_name", small)
         patch.setattr(loop, "matmul_peak", lambda device, dtype: 1e12)
+        patch.setattr(loop, "step_flops", lambda network, **options: 1)
         yield
 
 
@@ -67,6 +68,8 @@ def config(corpus: Path, **sections: Any) -> Config:
     document: dict[str, Any] = {**SETTINGS, "data": {"dir": str(corpus)}}
     for name, section in sections.items():
         document[name] = {**document.get(name, {}), **section} if isinstance(section, dict) else section
+    if document["model"]["method"] == "vanilla":
+        del document["projector"]
     return config_from_dict(document, source="test")
 
 
@@ -135,7 +138,7 @@ class TestRepeats:
         with monkeypatch.context() as patch:
             fail_at(patch, place)
             with pytest.raises(
-                StoppedError, match=f"at step {step} .*rrtn train --resume --out {run}"
+                StoppedError, match=f"at step {step}, and saved .*rrtn train --resume --out {run}"
             ) as stopped:
                 loop.train(plan, run, resume=False)
         assert stopped.value.exit_code == code
@@ -187,9 +190,9 @@ class TestRepeats:
                 raise KeyboardInterrupt
             original(*args, **kwargs)
 
-        original = run_folder.save_checkpoint
+        original = run_state.save_checkpoint
         with monkeypatch.context() as patch:
-            patch.setattr(run_folder, "save_checkpoint", save)
+            patch.setattr(run_state, "save_checkpoint", save)
             with pytest.raises(KeyboardInterrupt):
                 loop.train(plan, run, resume=False)
         last = run / "checkpoints/last"
@@ -326,7 +329,7 @@ def test_t15_a_loss_that_is_not_finite_stops_with_its_clips_named_and_the_checkp
     """One poisoned step in the second epoch; on a GPU it is found later, and named all the same."""
     plan, run, steps = plan_from_config(config(corpus)), tmp_path / "run", []
     names = [plan.data.splits["Train"].clips[i].file_id for i in epoch_order(plan.config.seed, 1, 15)[5:10]]
-    original = twins.ruwl_loss
+    original = weighting.ruwl_loss
 
     def poisoned(*args: Any) -> torch.Tensor:
         steps.append(args)
@@ -334,7 +337,7 @@ def test_t15_a_loss_that_is_not_finite_stops_with_its_clips_named_and_the_checkp
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "_LOOK_EVERY", {"cpu": look_every})
-        patch.setattr(twins, "ruwl_loss", poisoned)
+        patch.setattr(weighting, "ruwl_loss", poisoned)
         with pytest.raises(StoppedError, match="epoch 2, step 5 ") as stopped:
             loop.train(plan, run, resume=False)
     assert ", ".join(names) in str(stopped.value)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from rrtn.train import run_folder
+from rrtn.train import run_state
 from rrtn.train.checkpoint import CheckpointInfo
 from rrtn.train.config import Config, config_from_dict
 from rrtn.train.data.device_clips import TrainingBatch, Waveforms
@@ -21,6 +21,7 @@ from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.plan import network_from_config
+from rrtn.train.run_folder import RunFolder
 from rrtn.train.step import SUMS, Stepper, set_float32_precision
 from torch import Tensor
 
@@ -150,7 +151,7 @@ def test_steps_are_those_written_out(method: str) -> None:
         )
     still = {name for name, _ in network.named_parameters() if (came[name] - before[name]).abs().max() < 1e-3}
     assert still <= {"projector.bias"}  # centring takes its gradient away
-    torch.testing.assert_close(stepper.loss.c, c, rtol=0, atol=1e-9)
+    torch.testing.assert_close(stepper.loss.weighting.c, c, rtol=0, atol=1e-9)
     assert (abs(c[0] - 1) > 1e-4) == (method == "rrtn-ruwl")
     torch.testing.assert_close(stepper.sums, torch.tensor(seen).sum(0), rtol=1e-5, atol=1e-5)
     assert len(SUMS) == len(seen[0])
@@ -254,10 +255,11 @@ class TestRestored:
         info = CheckpointInfo(
             epoch=0, step=2, history=[], labels=TARGETS, config={}, data_sha256="", versions={}
         )
-        run_folder.save_job(tmp_path, info, whole)()
+        folder = RunFolder(tmp_path)
+        run_state.save_job(folder, info, whole)()
         torch.manual_seed(9)
         resumed = stepper_of(settings, small_network(config(seed=9)))
-        assert run_folder.restored(tmp_path, info, resumed, strict=True, say=pytest.fail) == info
+        assert run_state.restored(folder, info, resumed, strict=True, say=pytest.fail) == info
         assert any(not p.is_contiguous() for p in resumed.network.parameters())
         for parameter, entry in resumed.optimizer.state.items():
             assert entry["exp_avg"].stride() == entry["exp_avg_sq"].stride() == parameter.stride()

@@ -109,7 +109,10 @@ def clip_store(paths: Sequence[Path], spec: FrontendSpec, *, label: str = "decod
     if bad := [f"{path.name}: {error}" for path, error in zip(paths, store.errors, strict=True) if error]:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise DataError(
-            f"{len(bad)} of {len(paths)} files cannot be decoded | {'; '.join(bad[:_SHOWN])}{more}"
+            f"{len(bad)} of {len(paths)} files cannot be decoded",
+            f"{'; '.join(bad[:_SHOWN])}{more}",
+            fix="repair these files or remove their rows from the CSV; rrtn data check DIR --json "
+            "names all of them",
         )
     return store
 

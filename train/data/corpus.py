@@ -30,7 +30,8 @@ Floats = NDArray[np.float64]
 
 # Columns of the table below: fields of `voice.Gesture`, in its units.
 # fmt: off
-_FIELDS = ("length", "f0", "slope", "arch", "declination", "rate", "irregularity", "duty", "attack", "crescendo",
+_FIELDS = ("length", "f0", "slope", "arch", "declination", "rate", "irregularity", "duty", "attack",
+           "crescendo",
            "effort", "breath", "openness", "frontness", "glide", "tremor_rate", "tremor_depth", "roughness",
            "gasp", "sigh")
 
@@ -68,10 +69,14 @@ _EMOTIONS: dict[str, tuple[float, ...]] = {
     ( 1.0,  7,  9,  0,  2, 0.9, 0.0, 0.4, .008,  -3, 0.4, 0.3, 0.7, 0.0, -0.5,  5, 0.0, 0.0, 0.9, 0.0),
 }
 # Standard deviations between speakers and between the clips of one, then what a throat can do.
-_HABIT = np.array([ .1,  2,  1,  1,  1, 0.3, 0.1, .06, .010,   2, .12, .10, .10, .10,  0.1,  1, 0.1, .12, .12, .12])
-_WHIM  = np.array([ .5,  2,  1,  1,  1, 0.3, 0.1, .06, .010,   2, .10, .08, .08, .08,  0.1,  1, 0.1, .10, .10, .10])
-_LEAST = np.array([ .7, -6,-12, -3,-12, 0.4, 0.0, .25, .004, -20, 0.0, .05, 0.0, 0.0, -1.0,  3, 0.0, 0.0, 0.0, 0.0])
-_MOST  = np.array([5.0, 18, 12,  9,  9, 6.5, 1.2, .95, .250,  15, 1.0, 0.9, 1.0, 1.0,  1.0, 12, 1.8, 1.0, 1.0, 1.0])
+_HABIT = np.array(
+    [ .1,  2,  1,  1,  1, 0.3, 0.1, .06, .010,   2, .12, .10, .10, .10,  0.1,  1, 0.1, .12, .12, .12])
+_WHIM  = np.array(
+    [ .5,  2,  1,  1,  1, 0.3, 0.1, .06, .010,   2, .10, .08, .08, .08,  0.1,  1, 0.1, .10, .10, .10])
+_LEAST = np.array(
+    [ .7, -6,-12, -3,-12, 0.4, 0.0, .25, .004, -20, 0.0, .05, 0.0, 0.0, -1.0,  3, 0.0, 0.0, 0.0, 0.0])
+_MOST  = np.array(
+    [5.0, 18, 12,  9,  9, 6.5, 1.2, .95, .250,  15, 1.0, 0.9, 1.0, 1.0,  1.0, 12, 1.8, 1.0, 1.0, 1.0])
 
 # Which emotions are felt together, 0 .. 9: the weight with which the row's emotion calls the column's.
 _COMPANY = np.array([
@@ -161,22 +166,23 @@ def _check(
 ) -> None:
     """Refuses what cannot become a corpus, before anything is written."""
     if speakers < 3:
-        raise ConfigError(f"speakers | {speakers} | at least 3, one for each split | ask for more speakers")
+        raise ConfigError("speakers", str(speakers), wanted="at least 3, one for each split")
     if clips < speakers:
-        raise ConfigError(
-            f"clips | {clips} | at least one for each of {speakers} speakers | ask for more clips"
-        )
+        raise ConfigError("clips", str(clips), wanted=f"at least {speakers}, one for each speaker")
     if seed < 0:
-        raise ConfigError(f"seed | {seed} | an integer of at least 0 | choose another seed")
+        raise ConfigError("seed", str(seed), wanted="at least 0")
     if min(split) <= 0 or abs(sum(split) - 1) > 1e-6:
         raise ConfigError(
-            f"split | {split} | three positive shares that add up to 1 | for instance 0.6 0.25 0.15"
+            "split",
+            str(split),
+            wanted="three positive shares that add up to 1",
+            fix="for example 0.6 0.25 0.15",
         )
     if workers is not None and workers < 1:
-        raise ConfigError(f"workers | {workers} | at least 1 | leave it out to use every CPU")
+        raise ConfigError("workers", str(workers), wanted="at least 1", fix="leave it out to use every CPU")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(
-            f"{out} | exists and is not an empty folder | a new folder | choose another or remove it"
+            str(out), "not an empty folder", wanted="a new folder", fix="choose another one, or remove it"
         )
 
 

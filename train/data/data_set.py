@@ -89,26 +89,28 @@ class _CsvTable:
     rows: list[_CsvRow]
     warnings: list[str]
 
-    def refuse(self, problem: str, lines: Sequence[int], expected: str) -> DataError:
-        """One line for one kind of mistake, however many rows have it."""
+    def refused(self, lines: Sequence[int], came: str, *, wanted: str, fix: str = "") -> DataError:
+        """One error for one kind of mistake, however many rows have it."""
         shown = ", ".join(map(str, sorted(lines)[:_SHOWN]))
         more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
         plural = "s" if len(lines) > 1 else ""
-        return DataError(
-            f"{self.path}, line{plural} {shown}{more} ({len(lines)} in all) | {problem} | expected {expected}"
-        )
+        where = f"{self.path}, line{plural} {shown}{more} ({len(lines)} in all)"
+        return DataError(where, came, wanted=wanted, fix=fix)
 
 
 def _find_csv(folder: Path) -> Path:
     if not folder.is_dir():
-        raise DataError(f"{folder} | not a folder | expected one with data_info.csv and wav/")
+        raise DataError(str(folder), "not a folder", wanted="one with data_info.csv and wav/")
     path = folder / "data_info.csv"
     if path.is_file():
         return path
     others = sorted(folder.glob("*.csv"))
     if len(others) != 1:
         raise DataError(
-            f"{folder} | {len(others)} CSV files, none named data_info.csv | expected data_info.csv and wav/"
+            str(folder),
+            f"{len(others)} CSV files, none named data_info.csv",
+            wanted="data_info.csv and wav/",
+            fix="name the table data_info.csv",
         )
     return others[0]
 
@@ -120,7 +122,7 @@ def _read_csv(path: Path) -> _CsvTable:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DataError(
-            f"{path}, line {line} | not UTF-8 | expected UTF-8 text | save it as CSV UTF-8"
+            f"{path}, line {line}", "not UTF-8", wanted="text in UTF-8", fix="save the table as CSV UTF-8"
         ) from error
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
@@ -128,14 +130,19 @@ def _read_csv(path: Path) -> _CsvTable:
         records = [(reader.line_num, record) for record in reader if record]
     except csv.Error as error:
         raise DataError(
-            f"{path}, line {reader.line_num} | {error} | expected comma-separated values"
+            f"{path}, line {reader.line_num}", str(error), wanted="comma-separated values"
         ) from error
     _check_header(path, columns)
     table = _CsvTable(path, columns, [], [])
     if ragged := [line for line, record in records if len(record) != len(columns)]:
-        raise table.refuse("another number of cells than the header", ragged, f"{len(columns)} cells")
+        raise table.refused(
+            ragged,
+            "another number of cells than the header has",
+            wanted=f"{len(columns)} cells",
+            fix="put a text that holds a comma in double quotes",
+        )
     if not records:
-        raise DataError(f"{path} | no rows below the header | expected one row for each clip")
+        raise DataError(str(path), "no rows below the header", wanted="one row for each clip")
     table.rows.extend(
         _CsvRow(line, dict(zip(columns, map(str.strip, record), strict=True))) for line, record in records
     )
@@ -144,26 +151,24 @@ def _read_csv(path: Path) -> _CsvTable:
 
 def _check_header(path: Path, columns: tuple[str, ...]) -> None:
     if not columns:
-        raise DataError(f"{path} | empty file | expected a header with File_ID, Split and target columns")
+        raise DataError(str(path), "empty file", wanted="a header with File_ID, Split and target columns")
     if missing := [name for name in ("File_ID", "Split") if name not in columns]:
-        hint = (
-            " | the separator seems to be ';': save it with commas"
-            if any(";" in name for name in columns)
-            else ""
-        )
+        with_semicolons = any(";" in name for name in columns)
         raise DataError(
-            f"{path}, line 1 | no column {' and no column '.join(missing)} | has {', '.join(columns)}{hint}"
+            f"{path}, line 1",
+            f"no column {' and no column '.join(missing)}; the header has {', '.join(columns)}",
+            fix="save the table with commas: the separator seems to be ';'" if with_semicolons else "",
         )
     if repeated := [name for name, count in Counter(columns).items() if count > 1]:
         raise DataError(
-            f"{path}, line 1 | column {', '.join(map(repr, repeated))} twice | expected each name once"
+            f"{path}, line 1", f"column {', '.join(map(repr, repeated))} twice", wanted="each name once"
         )
 
 
 def _targets_of(table: _CsvTable, wanted: Sequence[str]) -> tuple[str, ...]:
     if unknown := [name for name in wanted if name not in table.columns]:
         raise DataError(
-            f"--targets | {', '.join(unknown)} | expected columns of {table.path}: {', '.join(table.columns)}"
+            "--targets", ", ".join(unknown), wanted=f"columns of {table.path}: {', '.join(table.columns)}"
         )
     if wanted:
         return tuple(dict.fromkeys(wanted))
@@ -176,7 +181,11 @@ def _targets_of(table: _CsvTable, wanted: Sequence[str]) -> tuple[str, ...]:
     if ignored := [name for name in candidates if name not in names]:
         table.warnings.append(f"{table.path.name}: columns without numbers are ignored: {', '.join(ignored)}")
     if not names:
-        raise DataError(f"{table.path} | no numeric target column | has {', '.join(table.columns)}")
+        raise DataError(
+            str(table.path),
+            f"no numeric target column; the header has {', '.join(table.columns)}",
+            wanted="at least one column of numbers from 0 to 1",
+        )
     return names
 
 
@@ -190,13 +199,13 @@ def _number(cell: str) -> float | None:
 def _check_places(table: _CsvTable) -> None:
     """Every row is in a split, and its file below wav/."""
     if lost := [row for row in table.rows if row.cells["Split"] not in SPLITS]:
-        raise table.refuse(
-            f"Split is {lost[0].cells['Split']!r}", [row.line for row in lost], "Train, Val or Test"
-        )
+        lines = [row.line for row in lost]
+        raise table.refused(lines, f"Split is {lost[0].cells['Split']!r}", wanted="Train, Val or Test")
     if outside := [row for row in table.rows if not _is_below(row.cells["File_ID"])]:
         lines = [row.line for row in outside]
-        raise table.refuse(
-            f"File_ID is {outside[0].cells['File_ID']!r}", lines, "a name like [00001], below wav/"
+        file_id = outside[0].cells["File_ID"]
+        raise table.refused(
+            lines, f"File_ID is {file_id!r}", wanted="the name of a file below wav/, such as [00001]"
         )
 
 
@@ -215,7 +224,12 @@ def _without_repeats(table: _CsvTable) -> list[_CsvRow]:
         if known is not row:
             (same if known.cells == row.cells else conflicting).append(row.line)
     if conflicting:
-        raise table.refuse("File_ID stands above with other values", conflicting, "one row for each clip")
+        raise table.refused(
+            conflicting,
+            "the same File_ID stands above with other values",
+            wanted="one row for each clip",
+            fix="remove one of the two rows",
+        )
     if same:
         table.warnings.append(
             f"{table.path.name}: {len(same)} repeated rows are taken once (first: line {same[0]})"
@@ -252,7 +266,12 @@ def _ratings(
         }.items():
             if bad.any():
                 lines = [row.line for row, is_bad in zip(rows, bad, strict=True) if is_bad]
-                raise table.refuse(f"{name} is {problem}", lines, "a number in 0 to 1, or other --targets")
+                raise table.refused(
+                    lines,
+                    f"{name} is {problem}",
+                    wanted="a number from 0 to 1",
+                    fix=f"correct it, or leave {name} out of --targets",
+                )
     return ratings.astype(np.float32)
 
 
@@ -267,8 +286,11 @@ def _rating(cell: str) -> float:
 def _check_files(table: _CsvTable, clips: list[Clip]) -> None:
     if missing := [clip for clip in clips if not clip.path.is_file()]:
         lines = [clip.line for clip in missing]
-        raise table.refuse(
-            f"{missing[0].path.name} is not in {missing[0].path.parent}", lines, "a WAV for each row"
+        raise table.refused(
+            lines,
+            f"{missing[0].path.name} is not in {missing[0].path.parent}",
+            wanted="an audio file for each row",
+            fix="add the files, or remove these rows",
         )
 
 
@@ -276,7 +298,7 @@ def _split(table: _CsvTable, name: str, clips: list[Clip], ratings: npt.NDArray[
     chosen = [i for i, clip in enumerate(clips) if clip.split == name]
     if len(chosen) < _FEWEST[name]:
         raise DataError(
-            f"{table.path} | {len(chosen)} rows with Split {name} | expected at least {_FEWEST[name]}"
+            str(table.path), f"{len(chosen)} rows with Split {name}", wanted=f"at least {_FEWEST[name]}"
         )
     return Split(clips=tuple(clips[i] for i in chosen), ratings=ratings[chosen])
 

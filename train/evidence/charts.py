@@ -1,11 +1,10 @@
-"""Small pictures for a page: lines, scatters and intervals as SVG, a spectrogram as PNG. No library,
-no script.
+"""Small pictures for a page: lines, scatters and intervals as SVG, a spectrogram as PNG. No script.
 
+Each picture is Markup: HTML that a template takes as it is. All text in it is escaped here.
 Colours are told apart in greyscale, too, by dash patterns and by names at the ends of the lines.
 """
 
 import base64
-import html
 import itertools
 import struct
 import zlib
@@ -14,9 +13,11 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup, escape
 
-_WIDTH, _HEIGHT, _SQUARE = 560, 260, 280
+_WIDTH, _HEIGHT, _SQUARE, _LOW = 560, 260, 280, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 112, 14, 40
+_EDGE: Final = 14  # right of a chart without names
 _COLOURS: Final = (
     "#1b4965",
     "#c1666b",
@@ -36,34 +37,49 @@ _LONGEST: Final = 30  # characters of a line's name, at most 8 pixels each
 Numbers = Sequence[float] | npt.NDArray[np.floating]
 
 
-def line_chart(series: Mapping[str, Numbers], *, x: Numbers, x_label: str, y_label: str) -> str:
-    """Lines over a common x, each with its name at its end: of a long name, the end."""
+def line_chart(
+    series: Mapping[str, Numbers], *, x: Numbers, x_label: str, y_label: str, small: bool = False
+) -> Markup:
+    """Lines over a common x, each with its name at its end: of a long name, the end.
+
+    A small chart names neither its lines nor its y axis: the caption does.
+    """
     values = [float(v) for line in series.values() for v in line]
     longest = min(_LONGEST, max(map(len, series)))
     whole = all(float(value).is_integer() for value in x)  # epochs
-    right = max(_RIGHT, 8 * longest + 8)
-    scale = _Scale(min(x), max(x), min(values), max(values), right=right, step=1.0 if whole else 0.0)
-    parts = [_axes(scale, x_label, y_label)]
+    width, height, right = (
+        (_SQUARE, _LOW, _EDGE) if small else (_WIDTH, _HEIGHT, max(_RIGHT, 8 * longest + 8))
+    )
+    step = 1.0 if whole else 0.0
+    scale = _Scale(
+        min(x), max(x), min(values), max(values), right=right, width=width, height=height, step=step
+    )
+    parts = [_axes(scale, x_label, "" if small else y_label)]
     ends = _spread([scale.y(line[-1]) for line in series.values()])
     for i, (name, line) in enumerate(series.items()):
         colour, dash = _COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)]
         points = " ".join(f"{scale.x(a):.1f},{scale.y(b):.1f}" for a, b in zip(x, line, strict=True))
         parts.append(
-            f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"/>'
+            f'<polyline points="{points}" fill="none" stroke="{colour}" '
+            f'stroke-width="2" stroke-dasharray="{dash}"/>'
         )
-        shown = name if len(name) <= longest else f"…{name[1 - longest :]}"
-        parts.append(
-            f'<text x="{_WIDTH - scale.right + 6}" y="{ends[i] + 4:.1f}" fill="{colour}">{html.escape(shown)}</text>'
-        )
-    return _svg(parts, f"{y_label} over {x_label}")
+        if not small:
+            shown = name if len(name) <= longest else f"…{name[1 - longest :]}"
+            place = f'x="{_WIDTH - scale.right + 6}" y="{ends[i] + 4:.1f}"'
+            parts.append(f'<text {place} fill="{colour}">{escape(shown)}</text>')
+    return _svg(parts, f"{y_label} over {x_label}", width=width, height=height)
 
 
-def scatter(x: Numbers, y: Numbers, *, x_label: str, y_label: str) -> str:
+def scatter(x: Numbers, y: Numbers, *, x_label: str, y_label: str) -> Markup:
     """Points in the unit square, with the line on which they are equal."""
-    scale = _Scale(0.0, 1.0, 0.0, 1.0, right=14, width=_SQUARE)
-    diagonal = f'<line x1="{scale.x(0)}" y1="{scale.y(0)}" x2="{scale.x(1)}" y2="{scale.y(1)}" stroke="#999" stroke-dasharray="4 3"/>'
+    scale = _Scale(0.0, 1.0, 0.0, 1.0, right=_EDGE, width=_SQUARE)
+    diagonal = (
+        f'<line x1="{scale.x(0)}" y1="{scale.y(0)}" x2="{scale.x(1)}" y2="{scale.y(1)}" '
+        'stroke="#999" stroke-dasharray="4 3"/>'
+    )
     points = (
-        f'<circle cx="{scale.x(a):.1f}" cy="{scale.y(b):.1f}" r="2.5" fill="{_COLOURS[0]}" fill-opacity="0.45"/>'
+        f'<circle cx="{scale.x(a):.1f}" cy="{scale.y(b):.1f}" r="2.5" '
+        f'fill="{_COLOURS[0]}" fill-opacity="0.45"/>'
         for a, b in zip(x, y, strict=True)
     )
     return _svg(
@@ -73,14 +89,14 @@ def scatter(x: Numbers, y: Numbers, *, x_label: str, y_label: str) -> str:
 
 def interval_chart(
     names: Sequence[str], values: Numbers, low: Numbers, high: Numbers, *, x_label: str
-) -> str:
+) -> Markup:
     """A dot and a bar for each name, one below the other."""
     height = _TOP + _BOTTOM + 24 * len(names)
     scale = _Scale(min(0.0, *low), max(0.0, *high), 0.0, 1.0, left=150, right=24, height=height)
     parts = [_x_axis(scale, x_label), _vertical(scale, 0.0)]
     for i, name in enumerate(names):
         y = _TOP + 24 * i + 12
-        parts.append(f'<text x="142" y="{y + 4}" text-anchor="end">{html.escape(name)}</text>')
+        parts.append(f'<text x="142" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
         parts.append(
             f'<line x1="{scale.x(low[i]):.1f}" x2="{scale.x(high[i]):.1f}" y1="{y}" y2="{y}" '
             f'stroke="{_COLOURS[0]}" stroke-width="3"/>'
@@ -89,12 +105,12 @@ def interval_chart(
     return _svg(parts, x_label, height=height)
 
 
-def spectrogram(log_mel: npt.NDArray[np.float32], *, low: float = -100.0, high: float = 20.0) -> str:
+def spectrogram(log_mel: npt.NDArray[np.float32], *, low: float = -100.0, high: float = 20.0) -> Markup:
     """log_mel [T, M] in dB -> an <img>: time to the right, high mels above, the louder the darker."""
     share = np.clip((log_mel.T[::-1] - low) / (high - low), 0, 1)
     image = "data:image/png;base64," + base64.b64encode(_png((255 * (1 - share)).astype(np.uint8))).decode()
     frames, mels = log_mel.shape
-    return (
+    return Markup(
         f'<img class="mel" alt="log-Mel spectrogram, {frames} frames of 10 ms, {mels} mels" src="{image}"/>'
     )
 
@@ -137,7 +153,9 @@ class _Scale:
 
 def _axes(scale: _Scale, x_label: str, y_label: str) -> str:
     middle = (_TOP + scale.height - _BOTTOM) / 2
-    label = f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{html.escape(y_label)}</text>'
+    label = (
+        f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
+    )
     ticks = "".join(
         f'<path d="M{scale.left} {scale.y(v):.1f}H{scale.width - scale.right}" stroke="#e3e3e3"/>'
         f'<text x="{scale.left - 5}" y="{scale.y(v) + 4:.1f}" text-anchor="end">{v:.4g}</text>'
@@ -154,12 +172,15 @@ def _x_axis(scale: _Scale, label: str) -> str:
         for v in _ticks(scale.x0, scale.x1, least=scale.step)
     )
     line = f'<line x1="{scale.left}" x2="{scale.width - scale.right}" y1="{y}" y2="{y}" stroke="#444"/>'
-    return line + ticks + f'<text x="{middle}" y="{y + 33}" text-anchor="middle">{html.escape(label)}</text>'
+    return line + ticks + f'<text x="{middle}" y="{y + 33}" text-anchor="middle">{escape(label)}</text>'
 
 
 def _vertical(scale: _Scale, value: float) -> str:
     x = scale.x(value)
-    return f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{scale.height - _BOTTOM}" stroke="#999" stroke-dasharray="4 3"/>'
+    return (
+        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{scale.height - _BOTTOM}" '
+        'stroke="#999" stroke-dasharray="4 3"/>'
+    )
 
 
 def _ticks(low: float, high: float, *, least: float = 0.0) -> list[float]:
@@ -179,10 +200,11 @@ def _spread(heights: Sequence[float], distance: float = 14.0) -> list[float]:
     return [float(v) for v in placed - max(0.0, placed.max(initial=0.0) - (_HEIGHT - 6))]
 
 
-def _svg(parts: Sequence[str], title: str, *, width: int = _WIDTH, height: int = _HEIGHT) -> str:
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(title)}" '
-        f'font-family="sans-serif" font-size="13">{"".join(parts)}</svg>'
+def _svg(parts: Sequence[str], title: str, *, width: int = _WIDTH, height: int = _HEIGHT) -> Markup:
+    return Markup(
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}" '
+        'font-family="system-ui, sans-serif" font-size="13" fill="#444" stroke-linejoin="round">'
+        f"{''.join(parts)}</svg>"
     )
 
 

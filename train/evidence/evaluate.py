@@ -17,7 +17,7 @@ from ...runtime.errors import ConfigError, DataError
 from ...runtime.files import sha256_of
 from ...runtime.frontend import clip_log_mel
 from ...runtime.progress import Progress
-from ..checkpoint import POINTER, load_checkpoint, read_info
+from ..checkpoint import POINTER, load_checkpoint, read_info, split_weights
 from ..config import Config, config_from_dict
 from ..config_file import config_from_toml, differences
 from ..data.data_set import DataSet, read_data
@@ -27,6 +27,7 @@ from ..method.metrics import ccc_biased, ccc_challenge
 from ..method.model import TwinsNetwork
 from ..plan import data_from_config, network_from_config
 from ..predict import predict
+from ..run_folder import RunFolder, runs_in
 from .predictions import Predictions, read_predictions, write_predictions, write_submission
 from .ridge import mel_statistics, ridge_predictions
 from .significance import Comparison, ccc_interval, compare
@@ -157,7 +158,12 @@ def evaluate(
     """
     runs = runs_of_seeds(run)
     if submission and len(runs) > 1:
-        raise ConfigError(f"--submission | {run} holds {len(runs)} runs | expected one of them")
+        raise ConfigError(
+            "--submission",
+            f"{run} holds {len(runs)} runs",
+            wanted="one run",
+            fix=f"name one, such as {runs[0]}",
+        )
     epochs, seeds = [], []
     for one in runs:
         evaluated = _Evaluated.of_run(one, data)
@@ -178,20 +184,26 @@ def evaluate(
 
 def runs_of_seeds(folder: Path) -> list[Path]:
     """The folder itself, or the runs in it, which then differ in nothing but their seed, and are finished."""
-    runs = [path.parent for path in sorted(folder.glob("*/config.toml"))]
-    if (folder / "config.toml").exists() or not runs:
+    runs = runs_in(folder)
+    if RunFolder(folder).is_begun() or not runs:
         return [folder]
-    configs = [config_from_toml(run / "config.toml") for run in runs]
+    configs = [config_from_toml(RunFolder(run).config) for run in runs]
     for run, config in zip(runs, configs, strict=True):
         if unlike := [
             text for key, text in differences(configs[0], config).items() if key not in {"seed", "device"}
         ]:
             raise ConfigError(
-                f"{run} | unlike {runs[0].name}: {'; '.join(unlike)} | expected runs that differ in their seed"
+                str(run),
+                f"unlike {runs[0].name}: {'; '.join(unlike)}",
+                wanted="runs that differ in nothing but their seed",
+                fix="name a single run, or move the others out of the folder",
             )
-        if (done := read_info(run / "checkpoints/last").epoch) < config.optim.epochs:
+        if (done := read_info(RunFolder(run).last).epoch) < config.optim.epochs:
             raise ConfigError(
-                f"{run} | {done} of {config.optim.epochs} epochs | expected finished runs | go on with it first"
+                str(run),
+                f"{done} of {config.optim.epochs} epochs",
+                wanted="finished runs",
+                fix=f"finish it: rrtn train --resume --out {run}",
             )
     return runs
 
@@ -207,7 +219,7 @@ class _Evaluated:
 
     @classmethod
     def of_run(cls, run: Path, data: Path | None) -> "_Evaluated":
-        info, tensors = load_checkpoint(run / "checkpoints/best", "weights")
+        info, tensors = load_checkpoint(RunFolder(run).best, "weights")
         config = config_from_dict(info.config, source=str(run))
         data_set = read_data(data, info.labels) if data else data_from_config(config)
         return cls(config, info.epoch, network_from_weights(config, tensors["weights"]), data_set)
@@ -218,7 +230,7 @@ class _Evaluated:
     def predictions(self, name: str, device: torch.device = _CPU) -> Predictions:
         split = self.data.splits[name]
         if not split.clips:
-            raise DataError(f"{self.data.path} | no clips in its {name} split | expected some")
+            raise DataError(str(self.data.path), f"its {name} split has no clips", wanted="at least one")
         clips = self.clips(name, device)
         network, frontend = self.network.to(device), LogMel(self.config.frontend).to(device)
         with Progress(f"predict {name}", len(clips), "clips") as bar:
@@ -234,7 +246,8 @@ class _Evaluated:
 
 def _kept(run: Path) -> Path:
     """Where the predictions of the best checkpoint, which its hash names, are or will be."""
-    return run / "predictions" / f"Val-{sha256_of(run / 'checkpoints/best' / POINTER)[:12]}.csv"
+    folder = RunFolder(run)
+    return folder.predictions / f"Val-{sha256_of(folder.best / POINTER)[:12]}.csv"
 
 
 def predictions_of_run(run: Path, *, data: Path | None = None, device: torch.device = _CPU) -> Predictions:
@@ -253,11 +266,14 @@ def _comparison(run: Path, seeds: Sequence[Predictions], other: Path, data: Path
     theirs = [predictions_of_run(one, data=data) for one in runs_of_seeds(other)]
     if not all(same_clips(seeds[0], their) for their in theirs):
         raise DataError(
-            f"--compare {other} | other clips, targets or ratings than {run} | expected runs on the same data"
+            f"--compare {other}",
+            f"other clips, targets or ratings than {run}",
+            wanted="runs on the same data",
+            fix="evaluate both on the same data: add --data DIR",
         )
     if len(theirs) != len(seeds):
         raise ConfigError(
-            f"--compare {other} | {len(theirs)} seeds | {run} has {len(seeds)} | expected as many"
+            f"--compare {other}", f"{len(theirs)} seeds", wanted=f"{len(seeds)}, as many as {run} has"
         )
     return compare(_scores(seeds), _scores(theirs), seeds[0].rated, seeds[0].speakers)
 
@@ -269,9 +285,9 @@ def same_clips(one: Predictions, other: Predictions) -> bool:
 
 
 def network_from_weights(config: Config, weights: dict[str, torch.Tensor]) -> TwinsNetwork:
-    """The network of a checkpoint, in evaluation mode on the CPU; RUWL's c is left aside."""
+    """The network of a checkpoint, in evaluation mode on the CPU."""
     network = network_from_config(config)
-    network.load_state_dict({name: tensor for name, tensor in weights.items() if name != "ruwl.c"})
+    network.load_state_dict(split_weights(weights)[0])
     return network.eval()
 
 

@@ -62,7 +62,10 @@ def read_predictions(path: Path) -> Predictions:
         )
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{path} | {error} | expected predictions of rrtn evaluate | remove it and evaluate again"
+            str(path),
+            str(error),
+            wanted="predictions of rrtn evaluate",
+            fix="remove the file and run the command again",
         ) from error
     return Predictions(
         file_ids=tuple(row[0] for row in rows),

@@ -1,19 +1,25 @@
-"""One page about a run, or about several on the same data: self-contained HTML, no network, no script.
+"""One page about a run, or about several on the same data: self-contained HTML, no network, no
+script.
+
+This module says what is on the page, as plain data. The template templates/report.html.j2 makes HTML
+of it and escapes all text. Only the drawings of charts.py are taken as they are.
 
 n clips, T frames, M mels, K targets.
 """
 
 import base64
-import html
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import soundfile
 import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from ...runtime.arrays import Int16, waveform_from_samples
 from ...runtime.bundle import MANIFEST, load_bundle
@@ -23,9 +29,11 @@ from ..config import Config, config_from_dict
 from ..data.data_set import read_data
 from ..data.device_clips import SplitClips, split_clips
 from ..method.frontend import LogMel
+from ..method.losses import TERMS
 from ..method.views import mask_draws, masked_view
 from ..plan import data_folder
 from ..predict import mel_mean
+from ..run_folder import RunFolder
 from .charts import interval_chart, line_chart, scatter, spectrogram
 from .evaluate import Evaluation, evaluate, runs_of_seeds
 
@@ -34,24 +42,100 @@ MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` p
 
 _LOSSES: Final = (
     ("loss", "weighted sum"),
-    ("l_ccc", "CCC loss"),
-    ("l_ccc_a", "CCC loss, masked"),
-    ("l_bt", "Barlow Twins"),
+    *zip(TERMS, ("CCC loss", "CCC loss, masked", "Barlow Twins"), strict=True),
 )
-_STYLE: Final = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; margin: 0 auto; max-width: 1180px; padding: 0 16px 48px; }
-h1 { margin-bottom: 0; } h2 { border-bottom: 1px solid #ccc; margin-top: 40px; } h3 { margin: 8px 0; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 16px; }
-.small { grid-template-columns: repeat(auto-fill, minmax(min(100%, 250px), 1fr)); }
-figure { margin: 0; } figcaption { font-size: 14px; color: #555; } svg, img.mel, audio { width: 100%; }
-img.mel { height: 110px; image-rendering: pixelated; border: 1px solid #ccc; box-sizing: border-box; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: 14px; }
-th, td { padding: 3px 10px; text-align: right; }
-th:first-child, td:first-child { text-align: left; } tbody tr:nth-child(odd) { background: #f4f4f4; }
-pre { background: #f4f4f4; padding: 12px; overflow-x: auto; font-size: 13px; } .note { color: #555; }
-@media print { h2 { break-after: avoid; } figure, table { break-inside: avoid; } audio { display: none; } }
-"""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing and the line that says what it shows."""
+
+    caption: str
+    drawing: Markup
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in columns: the first one and those of `words` begin at the left, numbers end at the right."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What the page says first."""
+
+    run: Path
+    data: Path
+    seeds: str
+    epochs: str  # the best one, of each seed
+    of_epochs: int
+    ccc: float  # mean over the targets
+    low: float
+    high: float
+    ridge: float | None
+    clips: int
+    speakers: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """Curves over the epochs; those of several runs or seeds where there are several."""
+
+    charts: list[Figure]
+    losses: list[Figure]
+    of_runs: Figure | None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Metrics on the validation split."""
+
+    intervals: Figure
+    table: Table
+    scatters: list[Figure]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The run against another one."""
+
+    other: str
+    speakers: int
+    table: Table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """The run's bundle. Without one, or without its speeds, a table is None."""
+
+    variants: Table | None
+    measured: Path
+    speeds: Table | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What people said of a clip, and what the model says."""
+
+    target: str
+    rated: float
+    predicted: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """A clip to look at and listen to."""
+
+    name: str
+    error: float  # mean absolute error over the targets
+    sound: str  # a WAV file as a data URL
+    clean: Markup
+    masked: Markup
+    ratings: list[Rating]
 
 
 def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
@@ -65,27 +149,37 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
     evaluation = evaluate(first, ridge=True, others=others)
     members = [(run, runs_of_seeds(run)) for run in runs]
     shown = members[0][1][0]
-    info, _ = load_checkpoint(shown / "checkpoints/best", "weights")
+    info, _ = load_checkpoint(RunFolder(shown).best, "weights")
     config = config_from_dict(info.config, source=str(shown))
     histories = {_name(run, one): _history(one) for run, ones in members for one in ones}
-    sections = [
-        _summary(first, config, evaluation),
-        _training(histories),
-        _evaluation(evaluation),
-        _compared(evaluation),
-        _export(shown / "export"),
-        _clips(config, evaluation),
-        _provenance(shown, info.versions),
-    ]
-    title = html.escape(f"{first.name}: {config.model.encoder}, {config.model.method}")
-    page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head>'
-        f"<body><h1>{title}</h1>{''.join(sections)}</body></html>\n"
+    page = _template().render(
+        name=first.name,
+        model=f"{config.model.encoder}, {config.model.method}",
+        summary=_summary(first, config, evaluation),
+        training=_training(histories),
+        quality=_quality(evaluation),
+        compared=_compared(evaluation),
+        export=_export(RunFolder(shown).export),
+        clips=_clips(config, evaluation),
+        clip_seconds=config.frontend.clip_seconds,
+        versions=info.versions,
+        settings=RunFolder(shown).config.read_text(encoding="utf-8"),
     )
-    target = out or first / "report.html"
+    target = out or RunFolder(first).report
     write_bytes(target, page.encode())
     return target
+
+
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader(__package__),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("report.html.j2")
 
 
 def _name(run: Path, one: Path) -> str:
@@ -94,31 +188,29 @@ def _name(run: Path, one: Path) -> str:
 
 
 def _history(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in RunFolder(run).history.read_text().splitlines()]
 
 
-def _summary(run: Path, config: Config, evaluation: Evaluation) -> str:
+def _summary(run: Path, config: Config, evaluation: Evaluation) -> Summary:
     low, high = evaluation.interval
-    ridge = (
-        ""
-        if evaluation.ridge is None
-        else f"; a ridge regression on mel statistics reaches {evaluation.ridge.mean():.3f}"
-    )
-    epochs = ", ".join(map(str, evaluation.epochs))
-    seeds = (
-        f"{len(evaluation.seeds)} seeds, means over them"
+    return Summary(
+        run=run,
+        data=data_folder(config),
+        seeds=f"{len(evaluation.seeds)} seeds, means over them"
         if len(evaluation.seeds) > 1
-        else f"seed {config.seed}"
-    )
-    return (
-        f'<p class="note">{html.escape(str(run))}, best epoch {epochs} of {config.optim.epochs}, {seeds}; '
-        f"data {html.escape(str(data_folder(config)))}</p>"
-        f"<p>Mean CCC on Val: <b>{evaluation.challenge.mean():.3f}</b> (95% {low[-1]:.3f} to {high[-1]:.3f}, resampling "
-        f"{evaluation.speakers} speakers; {evaluation.clips} clips){ridge}.</p>"
+        else f"seed {config.seed}",
+        epochs=", ".join(map(str, evaluation.epochs)),
+        of_epochs=config.optim.epochs,
+        ccc=evaluation.challenge.mean(),
+        low=low[-1],
+        high=high[-1],
+        ridge=None if evaluation.ridge is None else evaluation.ridge.mean(),
+        clips=evaluation.clips,
+        speakers=evaluation.speakers,
     )
 
 
-def _training(histories: dict[str, list[dict[str, Any]]]) -> str:
+def _training(histories: dict[str, list[dict[str, Any]]]) -> Training:
     records = next(iter(histories.values()))
     epochs = [record["epoch"] for record in records]
     targets = records[0]["val_ccc_per_target"]
@@ -127,11 +219,6 @@ def _training(histories: dict[str, list[dict[str, Any]]]) -> str:
             "CCC on Val of each target",
             {t: [record["val_ccc_per_target"][t] for record in records] for t in targets},
             "CCC",
-        ),
-        *(
-            (text, {text: [record[name] for record in records]}, "loss")
-            for name, text in _LOSSES
-            if _has(records, name)
         ),
     ]
     if _has(records, "weights"):
@@ -144,29 +231,37 @@ def _training(histories: dict[str, list[dict[str, Any]]]) -> str:
                 "log10 weight",
             )
         )
-    figures = [
-        _figure(line_chart(lines, x=epochs, x_label="epoch", y_label=unit), text)
-        for text, lines, unit in charts
-    ]
-    if len(histories) > 1:
-        shortest = min(len(history) for history in histories.values())
-        means = {
-            name: [record["val_ccc"] for record in history[:shortest]] for name, history in histories.items()
-        }
-        figures.append(
-            _figure(
-                line_chart(means, x=epochs[:shortest], x_label="epoch", y_label="mean CCC"),
-                "Mean CCC on Val of each run",
-            )
-        )
-    return f'<h2>Training</h2><div class="charts">{"".join(figures)}</div>'
+    return Training(
+        [_curves(text, lines, epochs, unit) for text, lines, unit in charts],
+        [
+            _curves(text, {text: [record[name] for record in records]}, epochs, "loss", small=True)
+            for name, text in _LOSSES
+            if _has(records, name)
+        ],
+        _of_runs(histories, epochs) if len(histories) > 1 else None,
+    )
+
+
+def _of_runs(histories: dict[str, list[dict[str, Any]]], epochs: list[int]) -> Figure:
+    """Over the epochs that all runs have."""
+    shortest = min(len(history) for history in histories.values())
+    means = {
+        name: [record["val_ccc"] for record in history[:shortest]] for name, history in histories.items()
+    }
+    return _curves("Mean CCC on Val of each run", means, epochs[:shortest], "mean CCC")
+
+
+def _curves(
+    caption: str, lines: dict[str, Any], epochs: list[int], unit: str, *, small: bool = False
+) -> Figure:
+    return Figure(caption, line_chart(lines, x=epochs, x_label="epoch", y_label=unit, small=small))
 
 
 def _has(records: Sequence[dict[str, Any]], name: str) -> bool:
     return all(record.get(name) is not None for record in records)
 
 
-def _evaluation(evaluation: Evaluation) -> str:
+def _quality(evaluation: Evaluation) -> Quality:
     low, high = evaluation.interval
     names = [*evaluation.targets, "mean"]
     values = np.append(evaluation.challenge, evaluation.challenge.mean())
@@ -185,20 +280,16 @@ def _evaluation(evaluation: Evaluation) -> str:
     ]
     predictions = evaluation.predictions
     scatters = [
-        _figure(
-            scatter(predictions.rated[:, k], predictions.scores[:, k], x_label="rated", y_label="predicted"),
+        Figure(
             target,
+            scatter(predictions.rated[:, k], predictions.scores[:, k], x_label="rated", y_label="predicted"),
         )
         for k, target in enumerate(evaluation.targets)
     ]
-    table = f'<div class="wide">{_table(["target", *columns], rows)}</div>'
-    return (
-        f'<h2>Evaluation</h2><div class="charts">{_figure(chart, "CCC of each target on Val")}{table}</div>'
-        f'<h3>Predicted against rated</h3><div class="charts small">{"".join(scatters)}</div>'
-    )
+    return Quality(Figure("CCC of each target on Val", chart), Table(["target", *columns], rows), scatters)
 
 
-def _compared(evaluation: Evaluation) -> str:
+def _compared(evaluation: Evaluation) -> list[Compared]:
     parts = []
     for other, comparison in evaluation.compared.items():
         rows = [
@@ -211,16 +302,15 @@ def _compared(evaluation: Evaluation) -> str:
             ]
             for k, name in enumerate([*evaluation.targets, "mean"])
         ]
-        table = _table(["target", "difference", "95%", "p (Holm)", ""], rows)
-        parts.append(
-            f"<h3>minus {html.escape(other)}, {comparison.speakers} speakers</h3><div class='wide'>{table}</div>"
-        )
-    return f"<h2>Compared</h2>{''.join(parts)}" if parts else ""
+        table = Table(["target", "difference", "95%", "p (Holm)", "verdict"], rows, words=["verdict"])
+        parts.append(Compared(other, comparison.speakers, table))
+    return parts
 
 
-def _export(folder: Path) -> str:
+def _export(folder: Path) -> Export:
+    measured = folder / MEASURED
     if not (folder / MANIFEST).is_file():
-        return "<h2>Export</h2><p class='note'>Not exported yet: rrtn export --trt</p>"
+        return Export(variants=None, measured=measured)
     rows = [
         [
             variant.name,
@@ -235,13 +325,14 @@ def _export(folder: Path) -> str:
         for variant in load_bundle(folder).variants
     ]
     header = ["variant", "file", "precision", "MB", "largest difference to PyTorch", "change of CCC"]
-    return f"<h2>Export</h2><div class='wide'>{_table(header, rows)}</div>{_latency(folder / MEASURED)}"
+    variants = Table(header, rows, words=["file", "precision"])
+    if not measured.is_file():
+        return Export(variants=variants, measured=measured)
+    document = json.loads(measured.read_text())
+    return Export(variants=variants, measured=measured, speeds=_speeds(document), machine=document["machine"])
 
 
-def _latency(path: Path) -> str:
-    if not path.is_file():
-        return f"<p class='note'>No latencies: rrtn bench --json &gt; {html.escape(str(path))}</p>"
-    document = json.loads(path.read_text())
+def _speeds(document: dict[str, Any]) -> Table:
     rows = [
         [
             f"{row['variant']} on {row['device']}",
@@ -252,59 +343,41 @@ def _latency(path: Path) -> str:
         ]
         for row in document["measurements"]
     ]
-    machine = document["machine"]
-    table = _table(["variant", "batch", "p50 ms", "p90 ms", "max ms", "clips/s", "n"], rows)
-    return f"<h3>Speed on {html.escape(machine['cpu'])}, {machine['cores']} cores</h3><div class='wide'>{table}</div>"
+    return Table(["variant", "batch", "p50 ms", "p90 ms", "max ms", "clips/s", "n"], rows)
 
 
-def _clips(config: Config, evaluation: Evaluation) -> str:
+def _clips(config: Config, evaluation: Evaluation) -> list[Clip]:
+    """The best predicted ones first, the worst one last."""
     data = read_data(data_folder(config), evaluation.targets)
     split = split_clips(data, "Val", config.frontend, torch.device("cpu"))
     errors = np.abs(evaluation.predictions.scores - evaluation.predictions.rated).mean(1)
     order = np.argsort(errors)
     shown = list(dict.fromkeys([*order[: CLIPS // 2].tolist(), *order[-(CLIPS // 2) :].tolist()]))
     fill = mel_mean(split, LogMel(config.frontend))
-    cards = "".join(_clip(config, evaluation, split, fill, sample) for sample in shown)
-    return f'<h2>Clips: the best and the worst predicted</h2><div class="charts small">{cards}</div>'
+    return [_clip(config, evaluation, split, fill, sample, float(errors[sample])) for sample in shown]
 
 
-def _clip(config: Config, evaluation: Evaluation, split: SplitClips, fill: torch.Tensor, sample: int) -> str:
+def _clip(
+    config: Config, evaluation: Evaluation, split: SplitClips, fill: torch.Tensor, sample: int, error: float
+) -> Clip:
     index = np.array([sample])
     clean = LogMel(config.frontend)(*split.clips(index, np.zeros_like(index)))
     masked = masked_view(clean, fill, mask_draws(config.seed, 1, index, config.augment), config.augment)
     predictions = evaluation.predictions
-    rows = [
-        [target, f"{predictions.rated[sample, k]:.2f}", f"{predictions.scores[sample, k]:.2f}"]
-        for k, target in enumerate(evaluation.targets)
-    ]
-    name = html.escape(predictions.file_ids[sample])
-    return (
-        f"<figure><h3>{name}</h3>{_player(split.store.waveform(sample), config.frontend.sampling_rate)}"
-        f"{spectrogram(clean[0, 0].numpy())}{spectrogram(masked[0, 0].numpy())}"
-        f"<figcaption>log-Mel of {config.frontend.clip_seconds:g} s, -100 to 20 dB, 50 Hz to 8 kHz upwards: the clean view, "
-        f"and the masked one of epoch 1</figcaption>{_table(['target', 'rated', 'predicted'], rows)}</figure>"
+    return Clip(
+        name=predictions.file_ids[sample],
+        error=error,
+        sound=_data_url(split.store.waveform(sample), config.frontend.sampling_rate),
+        clean=spectrogram(clean[0, 0].numpy()),
+        masked=spectrogram(masked[0, 0].numpy()),
+        ratings=[
+            Rating(target, float(predictions.rated[sample, k]), float(predictions.scores[sample, k]))
+            for k, target in enumerate(evaluation.targets)
+        ],
     )
 
 
-def _player(samples: Int16, rate: int) -> str:
+def _data_url(samples: Int16, rate: int) -> str:
     buffer = io.BytesIO()
     soundfile.write(buffer, waveform_from_samples(np.asarray(samples)), rate, format="WAV", subtype="PCM_16")
-    return (
-        f'<audio controls src="data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"></audio>'
-    )
-
-
-def _provenance(run: Path, versions: dict[str, str]) -> str:
-    made = ", ".join(f"{name} {version}" for name, version in versions.items())
-    settings = html.escape((run / "config.toml").read_text())
-    return f"<h2>Provenance</h2><p>Trained with {html.escape(made)}.</p><pre>{settings}</pre>"
-
-
-def _figure(content: str, caption: str) -> str:
-    return f"<figure>{content}<figcaption>{html.escape(caption)}</figcaption></figure>"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"

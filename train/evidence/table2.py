@@ -179,9 +179,12 @@ class Table2:
     def caption(self) -> str:
         """How to read the columns."""
         return (
-            "CCC: the challenge's, mean over targets, of the best epoch by this same split, mean over seeds; 95%: drawing "
-            "speakers and seeds; SD: over seeds. Gains are relative: local over the row before, global over the encoder's "
-            "vanilla. p: two-tailed, by swapping speaker by speaker, Holm over the table's RRTN rows. Paper: on Hume-VB's "
+            "CCC: the challenge's, mean over targets, of the best epoch by this same split, mean "
+            "over seeds; 95%: drawing "
+            "speakers and seeds; SD: over seeds. Gains are relative: local over the row before, "
+            "global over the encoder's "
+            "vanilla. p: two-tailed, by swapping speaker by speaker, Holm over the table's RRTN "
+            "rows. Paper: on Hume-VB's "
             "development set."
         )
 
@@ -273,7 +276,10 @@ def table_of_runs(runs: TableRuns, *, resamples: int = RESAMPLES) -> Table2:
 def _check_alike(out: Path, every: Sequence[Predictions]) -> None:
     if not all(same_clips(every[0], other) for other in every):
         raise DataError(
-            f"{out} | runs on other clips, targets or ratings | expected one data set | take another --out"
+            str(out),
+            "its runs are on different clips, targets or ratings",
+            wanted="one data set",
+            fix="choose another --out",
         )
 
 

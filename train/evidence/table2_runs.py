@@ -27,6 +27,9 @@ from ..loop import data_digest, train
 from ..method.encoders import ENCODERS, EncoderName
 from ..method.flops import step_flops
 from ..plan import network_from_config, plan_from_config
+from ..run_folder import RunFolder
+
+_OF_SIGNALS: Final = 128  # an exit code above it is 128 and the number of a signal
 
 
 class Table2Row(NamedTuple):
@@ -63,7 +66,7 @@ def rows_of(encoders: Sequence[str] = (), methods: Sequence[str] = ()) -> tuple[
     for flag, names, known in (("--encoders", encoders, ENCODERS), ("--methods", methods, get_args(Method))):
         if unknown := [name for name in names if name not in known]:
             raise ConfigError(
-                f"{flag} | {', '.join(unknown)} | expected some of {', '.join(known)}, with commas"
+                flag, ", ".join(unknown), wanted=f"some of {', '.join(known)}, separated by commas"
             )
     return tuple(
         row
@@ -84,7 +87,7 @@ class TableRun(NamedTuple):
     @property
     def is_begun(self) -> bool:
         """Whether there is a run to go on with."""
-        return (self.folder / "config.toml").exists()
+        return RunFolder(self.folder).is_begun()
 
     @property
     def epochs_left(self) -> int:
@@ -150,7 +153,7 @@ def table_runs(config: Config, *, out: Path, seeds: int, rows: tuple[Table2Row, 
     Raises ConfigError, DataError.
     """
     if seeds < 1:
-        raise ConfigError(f"--seeds | {seeds} | expected at least 1")
+        raise ConfigError("--seeds", str(seeds), wanted="at least 1")
     plan = plan_from_config(replace(config, seed=0))
     runs = TableRuns(out=out, config=plan.config, seeds=seeds, rows=rows, notes=plan.notes)
     for job in runs.jobs():
@@ -178,7 +181,7 @@ def train_rows(runs: TableRuns, *, say: Callable[[str], None], at_run: Callable[
             later = sum(costs[after.row.name] * after.epochs_left for after in jobs[number:])
             label = f"{number}/{len(jobs)} {job.row.name} seed {job.seed}"
             say(f"{label}: {job.state}")
-            with _measured(runs, job), _going_on_by_the_same_command(job):
+            with _measured(runs, job), _resumed_by_the_table():
                 train(
                     plan_from_config(runs.config_of(job.row, job.seed)),
                     job.folder,
@@ -200,20 +203,22 @@ def seconds_to_go(runs: TableRuns) -> float | None:
 
 def _epochs_done(folder: Path) -> int:
     try:
-        return read_info(folder / "checkpoints/last").epoch
+        return read_info(RunFolder(folder).last).epoch
     except ModelError:
         return 0  # none yet, or broken: the run finds the one before
 
 
 def _check_settings(runs: TableRuns, job: TableRun) -> None:
-    path = job.folder / "config.toml"
+    path = RunFolder(job.folder).config
     if not job.is_begun:
         return
     changed = differences(config_from_toml(path), runs.config_of(job.row, job.seed))
     if refused := [text for key, text in changed.items() if key not in MAY_DIFFER]:
         raise ConfigError(
-            f"{job.folder} | made with other settings: {'; '.join(refused)} | one table has one setting | "
-            "take the old ones, or another --out"
+            str(job.folder),
+            f"made with other settings: {'; '.join(refused)}",
+            wanted="one setting for the whole table",
+            fix="use the old settings, or choose another --out",
         )
 
 
@@ -226,24 +231,28 @@ def _check_data(runs: TableRuns) -> None:
         drawn = job.seed if runs.config.data.fraction < 1 else 0  # the training clips that a seed draws
         if drawn not in digests:
             digests[drawn] = data_digest(plan_from_config(runs.config_of(job.row, drawn)))
-        was = read_info(job.folder / "checkpoints/last").data_sha256
+        was = read_info(RunFolder(job.folder).last).data_sha256
         if was != digests[drawn]:
             raise ConfigError(
-                f"{job.folder} | its data was {was[:12]}, now it is {digests[drawn][:12]} | clips or ratings were changed | "
-                "restore them, or take another --out"
+                str(job.folder),
+                f"clips or ratings have changed: sha256 was {was[:12]} and is now {digests[drawn][:12]}",
+                wanted="the data that its runs were trained on",
+                fix="restore the data, or choose another --out",
             )
 
 
 @contextmanager
-def _going_on_by_the_same_command(job: TableRun) -> Iterator[None]:
-    """And not by the one run's."""
+def _resumed_by_the_table() -> Iterator[None]:
+    """Errors inside then name the table's command, not the one that resumes a single run."""
     try:
         yield
     except StoppedError as error:
-        told = str(error)
-        for of_run in (f"go on with: rrtn train --resume --out {job.folder}", "go on with --resume"):
-            told = told.replace(of_run, "the same command goes on")
-        raise StoppedError(told, exit_code=error.exit_code) from error
+        again = "run the same command again: it continues where this one stopped"
+        by_signal = error.exit_code > _OF_SIGNALS
+        fix = again if by_signal else f"remove the cause and {again}"
+        raise StoppedError(
+            error.subject, error.came, wanted=error.wanted, fix=fix, exit_code=error.exit_code
+        ) from error
 
 
 @contextmanager

@@ -1,38 +1,47 @@
-"""The three encoders of the paper: log-Mel clip [B, 1, T, M] -> embedding [B, D].
+"""The encoders: log-Mel clip [B, 1, T, M] -> embedding [B, D]. Those of the paper are here.
 
-B batch, T frames, M mels, C channels, D embedding. A BatchNorm per mel bin (bn0) stands in front of
-each, as in PANNs.
+To add one, write a subclass of `Encoder`, whose docstring says what an encoder must do, and give
+the class a name in ENCODERS. B batch, T frames, M mels, C channels, D embedding.
 """
 
-from typing import Final, Literal, get_args
+from typing import Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EncoderName = Literal["resnet18", "cnn10", "cnn14"]
-ENCODERS: Final[tuple[EncoderName, ...]] = get_args(EncoderName)
-
-
-def encoder_from_name(name: EncoderName, *, n_mels: int) -> "Encoder":
-    """A freshly initialised encoder; `embedding_size` is its D."""
-    match name:
-        case "resnet18":
-            return ResNet18(n_mels)
-        case "cnn10":
-            return PannsCnn(n_mels, channels=(64, 128, 256, 512), pooled_blocks=4)
-        case "cnn14":
-            return PannsCnn(n_mels, channels=(64, 128, 256, 512, 1024, 2048), pooled_blocks=5)
+EncoderName = str  # a key of ENCODERS; ModelConfig refuses others
 
 
 class Encoder(nn.Module):
-    """What the three share: bn0 over mel bins."""
+    """A network from log-Mel clips in dB to embeddings, with a BatchNorm per mel bin (bn0) in front.
+
+    What training and export ask of a subclass:
+
+    - `__init__` takes `n_mels` alone, and sets `embedding_size`, the D of the embedding.
+    - `forward` takes any number of clips with any number of frames: `eval.crop = "full"` sees whole
+      recordings.
+    - `forward` begins with `normalised`. In float16 exports bn0 stays in float32, because it brings
+      decibels into the range of float16.
+    - Normalisation is BatchNorm, so that several processes can share its statistics. Each BatchNorm2d
+      but bn0 stands directly behind a Conv2d, and both are called once: the float16 export folds
+      one into the other.
+    - There are at least two Conv2d: between the first and the last one lies what the int8 exports
+      quantise.
+    - In evaluation mode a clip's embedding depends on the clip alone, and `forward` uses only
+      operators that ONNX has. Randomness in training comes from torch's generator, which each step
+      seeds.
+    """
 
     embedding_size: int
 
     def __init__(self, n_mels: int) -> None:
         super().__init__()
         self.bn0 = nn.BatchNorm2d(n_mels)
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """[B, 1, T, M] -> [B, D]."""
+        raise NotImplementedError
 
     def normalised(self, log_mel: Tensor) -> Tensor:
         """[B, 1, T, M] -> same, each mel bin with its own mean and scale."""
@@ -41,8 +50,9 @@ class Encoder(nn.Module):
 
 
 class PannsCnn(Encoder):
-    """CNN10 and CNN14 of PANNs (Kong et al. 2020) with fc1, without the 527-way layer; state-dict
-    keys as there.
+    """A CNN of PANNs (Kong et al. 2020) with fc1, without the 527-way layer.
+
+    Its state dict has PANNs' keys.
     """
 
     def __init__(self, n_mels: int, *, channels: tuple[int, ...], pooled_blocks: int) -> None:
@@ -70,6 +80,20 @@ class PannsCnn(Encoder):
         return F.dropout(x, 0.5, training=self.training)
 
 
+class Cnn10(PannsCnn):
+    """PANNs' CNN10."""
+
+    def __init__(self, n_mels: int) -> None:
+        super().__init__(n_mels, channels=(64, 128, 256, 512), pooled_blocks=4)
+
+
+class Cnn14(PannsCnn):
+    """PANNs' CNN14."""
+
+    def __init__(self, n_mels: int) -> None:
+        super().__init__(n_mels, channels=(64, 128, 256, 512, 1024, 2048), pooled_blocks=5)
+
+
 class ConvBlock(nn.Module):
     """Two 3x3 convolutions, each with BatchNorm and ReLU."""
 
@@ -87,7 +111,10 @@ class ConvBlock(nn.Module):
 
 
 class ResNet18(Encoder):
-    """He et al. 2016 with a one-channel stem and without the 1000-way layer; keys as torchvision's."""
+    """ResNet18 (He et al. 2016) with a one-channel stem, without the 1000-way layer.
+
+    Its state dict has torchvision's keys.
+    """
 
     embedding_size = 512
 
@@ -131,6 +158,19 @@ class BasicBlock(nn.Module):
         out = F.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         return F.relu(out + self.downsample(x))
+
+
+# In this order help texts and error messages name them.
+ENCODERS: Final[dict[EncoderName, type[Encoder]]] = {
+    "resnet18": ResNet18,
+    "cnn10": Cnn10,
+    "cnn14": Cnn14,
+}
+
+
+def encoder_from_name(name: EncoderName, *, n_mels: int) -> Encoder:
+    """A freshly initialised encoder."""
+    return ENCODERS[name](n_mels)
 
 
 def _init_as_panns(module: nn.Module) -> None:

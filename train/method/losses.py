@@ -3,9 +3,13 @@
 B batch, K targets, D embedding. Everything is computed in the dtype that comes: call with float32 or float64.
 """
 
+from typing import Final
+
 import torch
 from torch import Tensor
 
+# Everywhere in this order: CCC of the clean view, CCC of the masked view, Barlow Twins.
+TERMS: Final = ("l_ccc", "l_ccc_a", "l_bt")
 _SMALLEST_SPREAD = 1e-8  # of the CCC's denominator: constant labels give a loss of 1 and no gradient, not NaN
 _BN_EPS = 1e-5  # of BatchNorm, as in the Barlow Twins reference
 
@@ -53,8 +57,7 @@ def ruwl_weights(c: Tensor, lambdas: Tensor) -> Tensor:
 
 
 def ruwl_loss(losses: Tensor, c: Tensor, lambdas: Tensor) -> Tensor:
-    """Losses of (ccc, ccc_a, bt) [3] under restrained uncertainty weights with parameters c [3] (Eqs.
-    5 and 6).
+    """Losses of the TERMS [3] -> the loss, with restrained uncertainty weights of c [3] (Eqs. 5 and 6).
 
     L   = L_w + sum_t  lambda_t / c_t^2 * L_t + ln(1 + c_t^2)
     L_w = |2 - sum_t |c_t||

@@ -20,7 +20,7 @@ from ...runtime.arrays import Float64
 from ...runtime.errors import ConfigError, ModelError
 from ...runtime.frontend import hann, mel_filterbank
 from ...runtime.spec import FrontendSpec
-from .encoders import Encoder, PannsCnn
+from .encoders import ENCODERS, Encoder, PannsCnn
 
 # Of the largest value. Right files differ by float32's rounding, 6e-8; an f_max that is 1 Hz off
 # already makes 9e-4.
@@ -46,16 +46,21 @@ def initialisation_from_panns(path: Path, encoder: Encoder, spec: FrontendSpec) 
     The hop is the one setting of a frontend that such a file does not hold.
     """
     if not isinstance(encoder, PannsCnn):
-        came = type(encoder).__name__.lower()
+        fitting = [name for name, kind in ENCODERS.items() if issubclass(kind, PannsCnn)]
         raise ConfigError(
-            f"--init | --encoder {came} | PANNs checkpoints fit cnn10 and cnn14 | choose one of them"
+            "--init",
+            f"a PANNs checkpoint does not fit the encoder {type(encoder).__name__}",
+            fix=f"choose --encoder {' or --encoder '.join(fitting)}",
         )
     state = _state(path)
     differences = _frontend_differences(path, state, spec)
     expected: Mapping[str, Tensor] = encoder.state_dict()
     if misfits := _misfits(state, expected):
         raise ModelError(
-            f"{path} | {_first(misfits)} | expected this --encoder's layers | use the --encoder of the file"
+            str(path),
+            _first(misfits),
+            wanted="the layers of this --encoder",
+            fix="use the --encoder of the file",
         )
     weights = {key: state.get(key, torch.tensor(0)).detach().to(ours.dtype) for key, ours in expected.items()}
     if bad := [
@@ -64,7 +69,10 @@ def initialisation_from_panns(path: Path, encoder: Encoder, spec: FrontendSpec) 
         if not x.isfinite().all() or (key.endswith("running_var") and x.min() < 0)
     ]:
         raise ModelError(
-            f"{path} | {_first(bad)} | expected finite values, no variance below 0 | use another checkpoint"
+            str(path),
+            _first(bad),
+            wanted="finite values, no variance below 0",
+            fix="use another checkpoint",
         )
     return Initialisation(
         weights=weights,
@@ -113,8 +121,10 @@ def _state(path: Path) -> dict[str, Tensor]:
             if isinstance(state, dict)
             else f"a {type(state).__name__}"
         )
-        wanted = "expected a state dict of plain tensors, or one under `model`"
-        raise ModelError(f"{path} | {came} | {wanted} | use a checkpoint as PANNs saves it, like Cnn14_16k")
+        wanted = "a state dict of plain tensors, or one under `model`"
+        raise ModelError(
+            str(path), came, wanted=wanted, fix="use a checkpoint as PANNs saves it, like Cnn14_16k"
+        )
     return {re.sub(r"^((base|module)\.)+", "", key): value for key, value in state.items()}
 
 
@@ -125,19 +135,20 @@ def _content(path: Path) -> object:
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ConfigError(
-            f"--init {path} | {error.strerror or error} | expected a PANNs checkpoint | check the path"
+            f"--init {path}", str(error.strerror or error), wanted="a PANNs checkpoint", fix="check the path"
         ) from error
     except Exception as error:  # a file made to break can bring about any
-        cause = str(
-            error.__context__ or error
-        ).strip()  # around it, torch recommends to load the file unsafely
+        # Around the cause, torch recommends loading the file unsafely.
+        cause = str(error.__context__ or error).strip()
         if found := re.search(r"GLOBAL (\S+)", cause):
-            wanted = (
-                "expected weights, so nothing of it was run | use a checkpoint from a source that you trust"
-            )
-            raise ModelError(f"{path} | asks for Python's {found[1]!r} | {wanted}") from error
+            raise ModelError(
+                str(path),
+                f"asks for Python's {found[1]!r}, and nothing of it was run",
+                wanted="weights alone",
+                fix="use a checkpoint from a source that you trust",
+            ) from error
         detail = cause.partition("\n")[0] or type(error).__name__
-        raise ModelError(f"{path} | {detail} | expected a file of torch.save | download it again") from error
+        raise ModelError(str(path), detail, wanted="a file of torch.save", fix="download it again") from error
 
 
 def _is_plain(x: object) -> bool:
@@ -148,18 +159,24 @@ def _is_plain(x: object) -> bool:
 
 def _frontend_differences(path: Path, state: Mapping[str, Tensor], spec: FrontendSpec) -> dict[str, float]:
     """Max |theirs - ours| of each constant that the file has. Raises ModelError where it is not ours."""
-    ours = f"{spec.sampling_rate} Hz, window {spec.n_fft}, {spec.n_mels} mels, {spec.f_min:g} to {spec.f_max:g} Hz"
+    ours = (
+        f"{spec.sampling_rate} Hz, window {spec.n_fft}, {spec.n_mels} mels, {spec.f_min:g} to "
+        f"{spec.f_max:g} Hz"
+    )
     remedy = "use the 16 kHz checkpoint Cnn14_16k with --encoder cnn14"
     constants = {key: constant for key, constant in _frontend(spec).items() if key in state}
     differences = {}
     for key, constant in constants.items():
         if (shape := tuple(state[key].shape)) != constant.shape:
-            raise ModelError(f"{path} | {key} {shape} | expected {constant.shape}: {ours} | {remedy}")
+            raise ModelError(str(path), f"{key} {shape}", wanted=f"{constant.shape}: {ours}", fix=remedy)
         differences[key] = float((state[key].double() - torch.from_numpy(constant)).abs().max())
         limit = FRONTEND_TOLERANCE * np.abs(constant).max()
         if not differences[key] <= limit:  # NaN is not, either
             raise ModelError(
-                f"{path} | {key} is {differences[key]:.1e} off | expected {limit:.1e}: {ours} | {remedy}"
+                str(path),
+                f"{key} is {differences[key]:.1e} off",
+                wanted=f"{limit:.1e}: {ours}",
+                fix=remedy,
             )
     return differences
 

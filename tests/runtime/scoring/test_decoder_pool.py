@@ -96,8 +96,8 @@ def pids(pool: DecoderPool) -> list[int]:
     return [decoder._process.pid for decoder in pool._decoders]
 
 
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    latest = time.monotonic() + seconds
+def until(condition: Callable[[], object]) -> None:
+    latest = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < latest, "it never comes"
         time.sleep(0.01)
@@ -299,10 +299,8 @@ def test_a_file_that_hangs_is_a_row(
 ) -> None:
     expected = decoded(make_pool(), noises)
     monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:sleep:all")
-    begin = time.monotonic()
-    files = decoded(make_pool(count=2, chunk=6, timeout=0.5), noises)
-    assert time.monotonic() - begin < 10
-    assert files[5].end == BadFile(5, "timeout", "not decoded within 0.5 s")
+    files = decoded(make_pool(count=2, chunk=6, timeout=2.0), noises)  # it would sleep for an hour
+    assert files[5].end == BadFile(5, "timeout", "not decoded within 2 s")
     assert [file.clips for file in files[:5] + files[6:]] == [
         file.clips for file in expected[:5] + expected[6:]
     ]
@@ -323,7 +321,9 @@ def test_who_was_stopped_blames_no_file(
         pool._looked -= 3_600
         (decoder,) = pool._decoders
         decoder.memory.at[1] -= 3_600 * 10**9
-        time.sleep(1.5)
+        for _ in range(3):
+            looked = pool._looked
+            until(lambda looked=looked: pool._looked != looked)  # type: ignore[misc]
         decoder._process.kill()
 
     thread = threading.Thread(target=stop)
@@ -341,13 +341,13 @@ def test_memory_that_does_not_suffice_is_a_row(
 
 
 def test_storage_that_fails_stops_at_the_fourth_try(
-    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch, watch: Callable[[Path], Any]
 ) -> None:
     monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:eio:all")
-    begin = time.monotonic()
+    failing, before = watch(noises[5]), watch(noises[4])
     with pytest.raises(StoppedError, match=r"05\.wav.*Input/output error"):
         decoded(make_pool(), noises)
-    assert time.monotonic() - begin > 2.6
+    assert (failing.opened(), before.opened()) == (4, 1)
 
 
 def test_storage_that_recovers_is_no_matter(
@@ -377,10 +377,8 @@ def test_one_that_cannot_start_is_one_clear_error(
     (tmp_path / "soxr.py").write_text("raise ImportError('no soxr here')")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.fspath(tmp_path), os.environ.get("PYTHONPATH", "")]))
     pool = make_pool(count=2)
-    begin = time.monotonic()
     with pytest.raises(StoppedError, match=r"decoder \| ImportError: no soxr here \|"):
         decoded(pool, noises)
-    assert time.monotonic() - begin < 10
     pool.close()
 
 
@@ -424,9 +422,7 @@ def test_a_pool_that_is_left_in_the_middle_is_closed_all_the_same(
     assert isinstance(next(events), ClipReady)
     events.close()  # type: ignore[attr-defined]
     del events
-    begin = time.monotonic()
     pool.close()
-    assert time.monotonic() - begin < 2
     assert children() == before[0]
     assert descriptors() <= before[1]
 
@@ -434,13 +430,18 @@ def test_a_pool_that_is_left_in_the_middle_is_closed_all_the_same(
 def test_decoders_end_with_the_process_that_started_them(tmp_path: Path, noises: list[Path]) -> None:
     """Also where that is killed, and where they hang in a file."""
     program = f"""
-import os
+import os, threading, time
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.scoring.decoder_pool import DecoderPool
 from rrtn.runtime.scoring.decoder_messages import DecoderSettings
-pool = DecoderPool(DecoderSettings(spec=FrontendSpec(), input="waveform", slots=4), count=2, chunk=4, timeout=60)
+settings = DecoderSettings(spec=FrontendSpec(), input="waveform", slots=4)
+pool = DecoderPool(settings, count=2, chunk=4, timeout=60)
 print(*[decoder._process.pid for decoder in pool._decoders], flush=True)
-for event in pool.events({[os.fsencode(path) for path in noises]!r}, ahead=100): pass
+events = pool.events({[os.fsencode(path) for path in noises]!r}, ahead=100)
+threading.Thread(target=list, args=[events], daemon=True).start()
+while {{decoder.works_on()[0] for decoder in pool._decoders}} != {{0, 5}}: time.sleep(0.01)
+print("all hang", flush=True)
+time.sleep(3600)
 """
     env = {**os.environ, "RRTN_FAILPOINT": "read.0[05].wav:sleep:all"}
     with subprocess.Popen(
@@ -448,7 +449,7 @@ for event in pool.events({[os.fsencode(path) for path in noises]!r}, ahead=100):
     ) as process:
         assert process.stdout
         decoders = [int(pid) for pid in process.stdout.readline().split()]
-        time.sleep(1.5)
+        assert process.stdout.readline() == "all hang\n"
         process.kill()
     assert len(decoders) == 2
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in decoders), 5)
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in decoders))

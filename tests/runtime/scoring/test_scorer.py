@@ -94,7 +94,7 @@ def test_a_waveform_scores_as_its_file_does(
 ) -> None:
     stereo = np.stack([sound, np.roll(sound, 7)], axis=1).astype(np.float32)
     soundfile.write(tmp_path / "a.wav", stereo, 44_100, subtype="FLOAT")
-    row = next(scorer.score_files([tmp_path / "a.wav"]))
+    (row,) = scorer.score_files([tmp_path / "a.wav"])
     assert scorer.score_waveform(stereo, 44_100) == pytest.approx(row.scores, abs=1e-6)
 
 
@@ -328,11 +328,12 @@ def test_a_clip_that_does_not_fit_alone_is_the_models_fault(
 
 
 def test_what_the_backend_says_of_its_memory_is_kept(
-    scorer: Scorer, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_: object, batch: NDArray[np.float32]) -> None:
         raise OutOfMemoryError(f"the device | {len(batch)} clips")
 
+    scorer = Scorer(tiny_model, "cpu")
     monkeypatch.setattr(type(scorer.backend), "run", full)
     with pytest.raises(OutOfMemoryError, match=r"the device \| 1 clips"):
         list(scorer.score_files(real_clips))
@@ -360,28 +361,26 @@ def test_a_list_that_is_left_in_the_middle_is_no_matter_for_the_next(
 
 
 def test_a_crash_leaves_the_others_their_scores(
-    scorer: Scorer, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch
+    scorer: Scorer, tiny_model: Path, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = list(scorer.score_files(real_clips))
-    scorer.close()
     monkeypatch.setenv("RRTN_FAILPOINT", f"read.{real_clips[4].name}:sigsegv:all")
-    rows = list(scorer.score_files(real_clips))
+    rows = list(Scorer(tiny_model, "cpu").score_files(real_clips))
     assert (rows[4].error, rows[4].detail, rows[4].scores) == ("crashed", "signal 11", None)
     assert rows[:4] + rows[5:] == expected[:4] + expected[5:]
 
 
 def test_failing_storage_stops_scoring(
-    scorer: Scorer, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RRTN_FAILPOINT", f"read.{real_clips[1].name}:eio:all")
     with pytest.raises(StoppedError, match=os.fspath(real_clips[1])):
-        list(scorer.score_files(real_clips))
+        list(Scorer(tiny_model, "cpu").score_files(real_clips))
 
 
 def test_storage_that_recovers_is_asked_again(
-    scorer: Scorer, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch
+    scorer: Scorer, tiny_model: Path, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = list(scorer.score_files(real_clips))
-    scorer.close()
     monkeypatch.setenv("RRTN_FAILPOINT", "read.*:eio")  # once in each decoder
-    assert list(scorer.score_files(real_clips)) == undisturbed
+    assert list(Scorer(tiny_model, "cpu").score_files(real_clips)) == undisturbed

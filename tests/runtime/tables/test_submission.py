@@ -25,7 +25,8 @@ def test_the_submission_is_exactly_this(tmp_path: Path) -> None:
     ]
     assert list(write_submission(tmp_path / "s.csv", rows, LABELS)) == rows
     assert (tmp_path / "s.csv").read_text() == (
-        "File_ID,Fear,Awe\n[00002],0.250000,0.500000\n[00001],0.200000,0.500000\n[caf\\xe9.x],0.000000,0.000000\n"
+        "File_ID,Fear,Awe\n[00002],0.250000,0.500000\n"
+        "[00001],0.200000,0.500000\n[caf\\xe9.x],0.000000,0.000000\n"
     )
 
 
@@ -44,15 +45,16 @@ def test_blanks_are_refused_with_the_first_files(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         list(write_submission(tmp_path / "s.csv", [scored("wav/good.wav", fear=0.1), *bad], LABELS))
     assert str(caught.value) == (
-        f"{tmp_path / 's.csv'} | wav/0.wav (corrupt), wav/1.wav (corrupt), wav/2.wav (corrupt) and 2 more"
-        " without scores of 6 files | a submission takes no blanks"
+        f"{tmp_path / 's.csv'} | of 6 files, 5 have no scores: wav/0.wav (corrupt), wav/1.wav (corrupt), "
+        "wav/2.wav (corrupt) and 2 more | expected scores for every file: the challenge takes no blanks | "
+        "repair or leave out these files, or leave out --submission"
     )
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
 def test_two_files_with_one_file_id_are_refused(tmp_path: Path) -> None:
     rows = [scored("a/1.wav", fear=0.1), scored("b/1.wav", fear=0.2), scored("a/2.wav", fear=0.3)]
-    with pytest.raises(DataError, match=r"\| \[1\] stand for several files"):
+    with pytest.raises(DataError, match=r"\| more than one file has the File_ID \[1\] \|"):
         list(write_submission(tmp_path / "s.csv", rows, LABELS))
     assert list(tmp_path.iterdir()) == []
 

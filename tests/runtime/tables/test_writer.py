@@ -12,20 +12,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from rrtn.runtime.audio.file_names import cell_from_path, path_from_cell, path_from_record
+from rrtn.runtime.audio.file_names import path_from_cell, path_from_record
 from rrtn.runtime.errors import ConfigError, MissingExtraError, StoppedError
 from rrtn.runtime.tables import parquet_table
+from rrtn.runtime.tables.csv_table import csv_lines
+from rrtn.runtime.tables.formats import FORMATS
 from rrtn.runtime.tables.rows import Row
-from rrtn.runtime.tables.writer import (
-    SUFFIXES,
-    TopRow,
-    check_table,
-    csv_lines,
-    json_row,
-    top_rows,
-    write_table,
-)
+from rrtn.runtime.tables.writer import check_table, write_table
 
+SUFFIXES = tuple(FORMATS)
 LABELS = ("Awe", "=Fear")
 GOOD = Row(file=b"a,b.wav", start=0.0, end=2.49, scores={"Awe": 0.1234567, "=Fear": 1e-9}, seconds=4.0)
 FLAGGED = Row(file="silent.wav", start=0.0, end=0.5, scores={"Awe": 0.5, "=Fear": 1.0}, error="silent")
@@ -36,58 +31,18 @@ TABLE = (
     "silent.wav,0.000,0.500,0.500000,1.000000,silent\n"
     "'-gone.wav,,,,,missing\n"
 )
-NAMES = [
-    b"plain.wav",
+AWKWARD = [
     b"new\nline.wav",
-    b"tab\t.wav",
     b"\t=cmd.wav",
     b"quote\"'.wav",
-    b"'quoted'.wav",
-    b"''.wav",
-    b"=cmd|' /C calc'!A0.wav",
-    b"+1.wav",
-    b"@sum.wav",
-    b"-lead.wav",
-    b"\r\n.wav",
     b"caf\xe9.wav",
-    b"\xed\xb2\x80surrogate.wav",
-    b"back\\slash.wav",
     b"\\x41 is not A.wav",
     b"a,b;c.wav",
-    b"x" * 255,
-    "\N{GRINNING FACE}.wav".encode(),
-    "caf\u00e9.wav".encode(),
-    "cafe\u0301.wav".encode(),
 ]
 
 
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_name_comes_back_byte_by_byte(name: bytes) -> None:
-    assert path_from_cell(cell_from_path(name)) == name
-
-
-def test_every_byte_comes_back_at_every_place() -> None:
-    rng = np.random.default_rng(0)
-    names = [bytes([byte]) for byte in range(1, 256)] + [rng.bytes(rng.integers(1, 12)) for _ in range(2_000)]
-    assert [path_from_cell(cell_from_path(name)) for name in names] == names
-    assert len({cell_from_path(name) for name in names}) == len(set(names))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_cell_is_one_line_of_utf8_and_no_formula(name: bytes) -> None:
-    cell = cell_from_path(name)
-    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
-    assert len(cell.encode().splitlines()) == 1
-
-
-def test_ordinary_names_are_left_alone() -> None:
-    assert cell_from_path("clips/Gr\u00fc\u00dfe, 1=2.wav") == "clips/Gr\u00fc\u00dfe, 1=2.wav"
-    assert cell_from_path(b"caf\xe9\\\n.wav") == r"caf\xe9\x5c\x0a.wav"
-    assert cell_from_path(Path("=cmd.wav")) == "'=cmd.wav"
 
 
 def test_the_csv_is_exactly_this(tmp_path: Path) -> None:
@@ -106,11 +61,13 @@ def test_the_jsonl_is_exactly_this(tmp_path: Path) -> None:
     ]
     list(write_table(tmp_path / "t.JSONL", rows, LABELS))
     assert (tmp_path / "t.JSONL").read_text().splitlines() == [
-        '{"file": "a,b.wav", "start": 0.0, "end": 2.49, "scores": {"Awe": 0.1234567, "=Fear": 1e-09}, "error": null}',
-        '{"file": "silent.wav", "start": 0.0, "end": 0.5, "scores": {"Awe": 0.5, "=Fear": 1.0}, "error": "silent"}',
+        '{"file": "a,b.wav", "start": 0.0, "end": 2.49, "scores": {"Awe": 0.1234567, "=Fear": 1e-09},'
+        ' "error": null}',
+        '{"file": "silent.wav", "start": 0.0, "end": 0.5, "scores": {"Awe": 0.5, "=Fear": 1.0},'
+        ' "error": "silent"}',
         '{"file": "-gone.wav", "start": null, "end": null, "scores": null, "error": "missing"}',
-        '{"file": "caf\\ufffd \\u20ac.wav", "start": null, "end": null, "scores": {"Awe": 0.1, "=Fear": 0.0}, "error": null,'
-        ' "file_bytes": "Y2Fm6SDigqwud2F2"}',
+        '{"file": "caf\\ufffd \\u20ac.wav", "start": null, "end": null, "scores": {"Awe": 0.1, "=Fear": 0.0},'
+        ' "error": null, "file_bytes": "Y2Fm6SDigqwud2F2"}',
     ]
 
 
@@ -153,7 +110,7 @@ def random_name(rng: np.random.Generator) -> bytes:
             )
             return "".join(map(chr, points)).encode()
         case _:
-            return NAMES[rng.integers(len(NAMES))]
+            return AWKWARD[rng.integers(len(AWKWARD))]
 
 
 def random_rows(count: int, *, seed: int, size: int = 0) -> list[Row]:
@@ -260,16 +217,6 @@ def test_all_tables_give_back_exact_names_and_the_same_scores(
         for name, start, end, scores, error in expected
     ]
     assert read_csv(tmp_path / "t.csv") == rounded
-
-
-def test_jsonl_gives_back_every_kind_of_float32_in_its_own_digits() -> None:
-    rng = np.random.default_rng(0)
-    values = rng.integers(0, 2**32, 20_000, dtype=np.uint32).view(np.float32)
-    values = np.append(values[np.isfinite(values)], np.float32([0.1, 1.0, 1e-45, 3.4028235e38, 16777216.0]))
-    scores = {str(place): value for place, value in enumerate(values.tolist())}
-    texts = {place: repr(value) for place, value in json_row(Row(file="a", scores=scores))["scores"].items()}
-    assert np.array_equal(np.float32([float(text) for text in texts.values()]), values)
-    assert max(len(re.sub(r"^-|\.|e.*|^0\.0*", "", text).strip("0")) for text in texts.values()) <= 9
 
 
 def test_twins_that_look_alike_stay_two(tmp_path: Path) -> None:
@@ -406,14 +353,19 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from rrtn.runtime.errors import StoppedError
+from rrtn.runtime.tables import parquet_table
 from rrtn.runtime.tables.rows import Row
 from rrtn.runtime.tables.writer import write_table
 
+parquet_table._GROUP_ROWS = 2_000
 target, limit, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) or None
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 rng = np.random.default_rng(0)
-rows = (Row(file=rng.bytes(30), scores={"Awe": rng.random()}, embedding=rng.random(8, np.float32)) for _ in range(40_000))
+rows = (
+    Row(file=rng.bytes(200), scores={"Awe": rng.random()}, embedding=rng.random(8, np.float32))
+    for _ in range(6_000)
+)
 try:
     for row in write_table(target, rows, ("Awe",), embedding_size=size):
         pass
@@ -444,7 +396,10 @@ def test_a_full_disk_stops_and_the_same_command_goes_on(
     stopped = write_on_a_full_disk(target, limit=limit, size=size, failpoint=failpoint)
     assert (stopped.returncode, stopped.stderr) == (4, "")
     reason = "File too large" if limit else "No space left on device"
-    assert stopped.stdout == f"{target} | {reason} | expected a folder with space that can be written to\n"
+    assert stopped.stdout == (
+        f"{target} | {reason} | expected a folder with free space that can be written to | "
+        "make room there, or choose another folder, and run the command again\n"
+    )
     assert names_in(tmp_path) == [target.name]
     assert target.read_text() == "old"
     assert write_on_a_full_disk(target, size=size).returncode == 0
@@ -463,13 +418,13 @@ def test_the_names_that_check_table_takes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("t.xlsx", r"t\.xlsx \| \.xlsx \| expected one of \.csv, \.jsonl, \.parquet"),
+        ("t.xlsx", r"t\.xlsx \| has the suffix \.xlsx \| expected \.csv, \.jsonl or \.parquet"),
         ("t", r"no suffix"),
-        ("folder.csv", r"is no regular file"),
-        ("pipe.csv", r"is no regular file"),
+        ("folder.csv", r"is not a regular file"),
+        ("pipe.csv", r"is not a regular file"),
         ("file/t.csv", r"file is no folder"),
         ("gone/t.csv", r"gone is no folder"),
-        ("e.csv", r"e\.embeddings\.npy \| is no regular file"),
+        ("e.csv", r"e\.embeddings\.npy \| is not a regular file"),
     ],
 )
 def test_a_table_that_cannot_be_is_refused_before_anything_is_loaded(
@@ -486,7 +441,7 @@ def test_a_table_that_cannot_be_is_refused_before_anything_is_loaded(
 
 def test_a_folder_that_takes_no_file_stops_before_anything_is_loaded(tmp_path: Path) -> None:
     """Fault S4; /proc takes none from root either."""
-    with pytest.raises(StoppedError, match=r"t\.csv \| .* \| expected a folder with space"):
+    with pytest.raises(StoppedError, match=r"t\.csv \| .* \| expected a folder with free space"):
         check_table(Path("/proc/self/t.csv"))
     with pytest.raises(StoppedError, match="too long"):
         check_table(tmp_path / f"{'x' * 300}.csv")
@@ -503,27 +458,10 @@ def test_parquet_without_pyarrow_names_the_command(tmp_path: Path, monkeypatch: 
 
 def test_csv_and_jsonl_never_load_pyarrow(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from rrtn.runtime.tables.writer import check_table, write_table\n"
+        "import sys; from pathlib import Path\n"
+        "from rrtn.runtime.tables.writer import check_table, write_table\n"
         f"check_table(Path({str(tmp_path / 'a.parquet')!r}))\n"
         f"for name in ('a.csv', 'a.jsonl'): list(write_table(Path({str(tmp_path)!r}) / name, [], ('Awe',)))\n"
         "sys.exit('pyarrow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
-
-
-def test_top_rows_are_the_highest_in_order_and_equals_in_the_models() -> None:
-    row = Row(
-        file="-a.wav",
-        start=0.0,
-        end=1.0,
-        scores={"Awe": 0.5, "Joy": 0.9, "Fear": 0.5, "Calm": 0.1},
-        error="silent",
-    )
-    labels = ("Fear", "Awe", "Joy", "Calm")
-    assert list(top_rows([row, BAD], labels, 3)) == [
-        TopRow("'-a.wav", 0.0, 1.0, [("Joy", 0.9), ("Fear", 0.5), ("Awe", 0.5)], "silent"),
-        TopRow("'-gone.wav", None, None, [], "missing"),
-    ]
-    assert len(next(top_rows([row], labels, 10)).scores) == 4
-    with pytest.raises(ConfigError, match="--top"):
-        list(top_rows([row], labels, 0))

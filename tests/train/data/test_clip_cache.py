@@ -247,7 +247,9 @@ def test_bad_files_are_named_and_the_good_shards_are_kept(
 ) -> None:
     for path in (*paths[4:7], paths[9]):
         path.write_bytes(b"no audio")
-    refusal = r"^4 of 10 files cannot be decoded \| 4\.wav: .*5\.wav: .*6\.wav: .* and 1 more$"
+    refusal = (
+        r"^4 of 10 files cannot be decoded \| 4\.wav: .*5\.wav: .*6\.wav: .* and 1 more \| repair these files"
+    )
     with pytest.raises(DataError, match=refusal):
         clip_store(paths, spec)
     assert decoded.total() == 10  # all were looked at before the refusal

@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from rrtn.train.evidence.charts import interval_chart, line_chart, scatter, spectrogram
 
 
@@ -64,6 +65,27 @@ def test_long_names_have_room() -> None:
     assert set(named) == {"short", f"…{'x' * 29}"}
     assert {x for line in points_of(svg) for x, _ in line} == {52.0, named["short"] - 6}
     assert all(x + 8 * len(text) <= width for text, x in named.items())
+
+
+def test_a_small_chart_has_no_names_and_ends_near_its_edge() -> None:
+    svg = line_chart({"CCC loss": [1.0, 0.5]}, x=[1, 2], x_label="epoch", y_label="loss", small=True)
+    texts = [e.text for e in ElementTree.fromstring(svg).iter("text")]
+    assert not {"CCC loss", "loss"} & set(texts)
+    assert "epoch" in texts
+    width = float(ElementTree.fromstring(svg).attrib["viewBox"].split()[2])
+    ((_, (end, _)),) = points_of(svg)
+    assert width - 20 < end < width
+
+
+def test_text_in_a_drawing_is_escaped_and_a_template_takes_the_drawing_as_it_is() -> None:
+    name = "<b>&\"'"
+    for svg in (
+        line_chart({name: [0.0, 1.0]}, x=[1, 2], x_label=name, y_label=name),
+        scatter([0.5], [0.5], x_label=name, y_label=name),
+        interval_chart([name], [0.2], [0.1], [0.3], x_label=name),
+    ):
+        assert escape(svg) == svg
+        assert [e.text for e in ElementTree.fromstring(svg).iter("text")].count(name) >= 2
 
 
 def test_points_are_where_they_belong() -> None:

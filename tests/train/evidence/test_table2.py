@@ -151,11 +151,13 @@ def test_rows_are_chosen_by_encoder_and_method_and_stay_in_order() -> None:
         *("cnn10-vanilla", "cnn10-rrtn", "cnn14-vanilla", "cnn14-rrtn")
     ]
     with pytest.raises(
-        ConfigError, match=r"^--encoders \| cnn12 \| expected some of resnet18, cnn10, cnn14, with commas$"
+        ConfigError,
+        match=r"^--encoders \| cnn12 \| expected some of resnet18, cnn10, cnn14, separated by commas$",
     ):
         rows_of(["cnn10", "cnn12"])
     with pytest.raises(
-        ConfigError, match=r"^--methods \| ruwl \| expected some of vanilla, rrtn, rrtn-ruwl, with commas$"
+        ConfigError,
+        match=r"^--methods \| ruwl \| expected some of vanilla, rrtn, rrtn-ruwl, separated by commas$",
     ):
         rows_of(methods=["ruwl"])
 
@@ -184,7 +186,8 @@ class TestRuns:
             patch.setenv("RRTN_FAILPOINT", place)
             patch.setattr(failpoints, "_passed", 0)
             with pytest.raises(
-                StoppedError, match=r"resnet18-rrtn/seed0 \| stopped .* \| saved \| the same command goes on$"
+                StoppedError,
+                match=r"resnet18-rrtn/seed0 \| stopped .* \| run the same command again: it continues",
             ) as stopped:
                 trained(runs)
         assert stopped.value.exit_code == 143
@@ -220,9 +223,8 @@ class TestRuns:
         with pytest.raises(ConfigError) as refused:
             runs_of(corpus, whole.out, **sections)
         path = whole.out / "resnet18-vanilla/seed0"
-        assert str(refused.value) == (
-            f"{path} | made with other settings: {told} | one table has one setting | take the old ones, or another --out"
-        )
+        assert (refused.value.subject, refused.value.came) == (str(path), f"made with other settings: {told}")
+        assert refused.value.fix == "use the old settings, or choose another --out"
 
     def test_runs_of_rows_that_are_not_chosen_must_fit_too(self, corpus: Path, whole: TableRuns) -> None:
         with pytest.raises(ConfigError, match=r"resnet18-vanilla/seed0 \| made with other settings"):
@@ -240,7 +242,7 @@ class TestRuns:
         table.write_text("\n".join(lines) + "\n")
         with pytest.raises(
             ConfigError,
-            match=r"resnet18-vanilla/seed0 \| its data was \w+, now it is \w+ \| clips or ratings",
+            match=r"resnet18-vanilla/seed0 \| clips or ratings have changed: sha256 was \w+ and is now \w+",
         ):
             trained(runs_of(tmp_path / "moved", copy.out))
 
@@ -386,7 +388,7 @@ class TestTable:
     def test_runs_on_other_clips_are_refused(self, copy: TableRuns) -> None:
         path = next((copy.out / "resnet18-rrtn/seed0/predictions").iterdir())
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-        with pytest.raises(DataError, match="runs on other clips, targets or ratings"):
+        with pytest.raises(DataError, match="its runs are on different clips, targets or ratings"):
             table_of_runs(copy)
 
 
@@ -430,7 +432,7 @@ class TestSeedsAsARun:
         self, copy: TableRuns, tmp_path: Path
     ) -> None:
         with pytest.raises(
-            ConfigError, match=r"resnet18-vanilla \| 2 seeds \| .*seed0 has 1 \| expected as many"
+            ConfigError, match=r"resnet18-vanilla \| 2 seeds \| expected 1, as many as .*seed0 has"
         ):
             evaluate(copy.out / "resnet18-rrtn/seed0", ridge=False, others=[copy.out / "resnet18-vanilla"])
         with pytest.raises(ConfigError, match=r"--submission \| .*resnet18-rrtn holds 2 runs"):
@@ -439,7 +441,8 @@ class TestSeedsAsARun:
         shutil.copytree(copy.out / "resnet18-vanilla/seed0", row / "seed2")
         with pytest.raises(
             ConfigError,
-            match=r"seed2 \| unlike seed0: model.method: 'rrtn' -> 'vanilla' \| expected runs that",
+            match=r"seed2 \| unlike seed0: model.method: 'rrtn' -> 'vanilla' \| expected runs that "
+            r"differ in nothing but their seed",
         ):
             evaluate(row)
         shutil.rmtree(row / "seed2")

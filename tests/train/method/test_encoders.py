@@ -1,4 +1,7 @@
-"""The encoders against torchvision, a written-out PANNs forward pass, and the paper's parameter counts."""
+"""The encoders against torchvision, a written-out PANNs forward pass, and the paper's parameter counts.
+
+All of them also against what the docstring of `Encoder` asks; what export asks is in tests/export.
+"""
 
 import pytest
 import torch
@@ -38,6 +41,48 @@ def test_parameter_counts_are_the_papers(name: str) -> None:
     assert counts["encoder"] + counts["head"] == VANILLA[name]
     assert counts["projector"] == PROJECTOR[name]
     assert counts["total"] == VANILLA[name] + PROJECTOR[name]
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("frames", [64, 250, 333])
+def test_any_number_of_clips_and_frames_becomes_an_embedding_each(name: str, frames: int) -> None:
+    with torch.device("meta"):
+        encoder = encoder_from_name(name, n_mels=64)
+        assert encoder(torch.empty(3, 1, frames, 64)).shape == (3, encoder.embedding_size)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_clips_embedding_does_not_depend_on_its_batch_mates(name: str) -> None:
+    encoder = with_random_statistics(encoder_from_name(name, n_mels=64))
+    clips = random_log_mel(batch=3)[:, :, :64]
+    with torch.no_grad():
+        alone = torch.cat([encoder(clip[None]) for clip in clips])
+        torch.testing.assert_close(encoder(clips), alone, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(alone[0], alone[1])
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_bn0_sees_the_clips_first_and_nothing_else_sees_them(name: str) -> None:
+    encoder = encoder_from_name(name, n_mels=64).eval()
+    inputs: list[Tensor] = []
+    for module in encoder.modules():
+        if not list(module.children()):
+            module.register_forward_hook(lambda _, args, __: inputs.append(args[0]))
+    clips = random_log_mel()[:, :, :64]
+    encoder(clips)
+    assert torch.equal(inputs[0], clips.transpose(1, 3))
+    assert not any(x.shape == clips.shape and torch.equal(x, clips) for x in inputs[1:])
+    assert inputs[0].shape[1] == encoder.bn0.num_features == 64
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_training_is_repeated_by_torchs_seed(name: str) -> None:
+    encoder = encoder_from_name(name, n_mels=64).train()
+    embeddings = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        embeddings.append(encoder(random_log_mel()[:, :, :64]))
+    assert torch.equal(*embeddings)
 
 
 def test_vanilla_has_no_projector() -> None:

@@ -3,7 +3,6 @@ and another timer.
 """
 
 import math
-import time
 from collections.abc import Iterator
 from itertools import cycle
 from types import SimpleNamespace
@@ -184,7 +183,7 @@ def test_peak_is_the_best_rate_and_not_the_mean(monkeypatch: pytest.MonkeyPatch)
     assert matmul_peak(CPU, torch.float32) == pytest.approx(100e9, rel=1e-9)
 
 
-@pytest.mark.parametrize(("rate", "side"), [(2e9, 512), (60e9, 1024), (2e12, 2048)])
+@pytest.mark.parametrize(("rate", "side"), [(2e8, 256), (2e9, 512), (60e9, 1024), (2e12, 2048)])
 def test_slow_devices_get_smaller_matrices_and_the_time_holds(
     monkeypatch: pytest.MonkeyPatch, rate: float, side: int
 ) -> None:
@@ -201,29 +200,22 @@ def test_a_timing_of_several_products_gives_the_rate_of_one(monkeypatch: pytest.
     assert matmul_peak(CPU, torch.float32) == pytest.approx(70e9, rel=1e-9)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_peak_agrees_with_torchs_own_timer(dtype: torch.dtype) -> None:
-    """Both take the best of rounds in turn, since the machine has other users."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    a = torch.rand(512, 512).to(dtype)
-    timer = torch.utils.benchmark.Timer("a @ a", globals={"a": a}, num_threads=1)
-    try:
-        rounds = [
-            (matmul_peak(CPU, dtype, seconds=0.1), min(timer.blocked_autorange(min_run_time=0.1).times))
-            for _ in range(4)
-        ]
-    finally:
-        torch.set_num_threads(threads)
-    peak, took = max(peak for peak, _ in rounds), min(took for _, took in rounds)
-    assert 0.6 < peak / (2 * 512**3 / took) < 1.6
+def test_peak_agrees_with_torchs_own_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both on the scripted clock."""
+    device = ScriptedDevice(monkeypatch, 70e9)
+    a, b, out = torch.rand(3, 512, 512)
+    names = {"mm": device.mm, "a": a, "b": b, "out": out}
+    timer = torch.utils.benchmark.Timer("mm(a, b, out=out)", globals=names, timer=lambda: device.now)
+    took = timer.blocked_autorange(min_run_time=0.1).median
+    assert matmul_peak(CPU, torch.float32) == pytest.approx(2 * 512**3 / took, rel=1e-6)
 
 
-def test_peak_holds_its_time_where_a_dtype_is_slow() -> None:
-    """Without float16 instructions a product of side 2048 takes some 20 s."""
-    start = time.perf_counter()
-    assert matmul_peak(CPU, torch.float16, seconds=0.2) > 1e6
-    assert time.perf_counter() - start < 4
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_peak_of_this_machine_is_that_of_a_computer(dtype: torch.dtype) -> None:
+    """Without float16 instructions a product of side 2048 takes some 20 s; the sides hold the time,
+    see above.
+    """
+    assert 1e6 < matmul_peak(CPU, dtype, seconds=0.05) < 1e15
 
 
 def test_peak_leaves_the_random_numbers_alone() -> None:

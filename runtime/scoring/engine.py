@@ -1,0 +1,89 @@
+"""What scores the shards of a table: the scorer of this machine, or actors of Ray.
+
+Both give the same rows, so either one finishes a table that the other has begun.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..audio.input_spool import InputSpool, Shard
+from ..tables.rows import Row
+from .scorer import Scorer
+from .table_job import SCORING_RULES
+
+CountFile = Callable[[list[Row]], None]  # takes the rows of one file; may raise StoppedError
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """The model of an engine, and where it runs."""
+
+    settings: dict[str, Any]  # all that a row depends on, besides its file
+    file: str
+    variant: str
+    device: str
+    batch_size: int
+    embedding_size: int | None  # D where the rows carry embeddings
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The K labels, in the order of the model's outputs."""
+        return tuple(self.settings["labels"])
+
+
+class ScoringEngine(Protocol):
+    """Scores shards of files. `folder.score_to_table` makes a table of what it gives."""
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model, and where it runs."""
+
+    @property
+    def description(self) -> str:
+        """A phrase for the person: the bundle, the variant, the device."""
+
+    def parts(
+        self, spool: InputSpool, shards: Sequence[Shard], count: CountFile
+    ) -> Iterator[tuple[Shard, bytes]]:
+        """What `part_from_rows` gives for each shard, in the order in which the shards are done.
+
+        Every file is given to `count` before the part of its shard comes. What `count` raises ends the
+        scoring.
+        """
+
+    def busy(self, seconds: float) -> dict[str, float]:
+        """For each part of the work, the share of `seconds` in which that part was busy; {} if unknown."""
+
+
+def model_of_scorer(scorer: Scorer) -> LoadedModel:
+    """The scorer's model. Its batch size is the one that fits into the device's memory."""
+    return LoadedModel(
+        settings=settings_of_scorer(scorer),
+        file=scorer.backend.variant.file,
+        variant=scorer.backend.variant.name,
+        device=scorer.backend.device,
+        batch_size=scorer.batch_that_fits,
+        embedding_size=scorer.embedding_size,
+    )
+
+
+def settings_of_scorer(scorer: Scorer) -> dict[str, Any]:
+    """All that a row depends on, besides its file."""
+    decoding = scorer.decoding
+    frontend = json.dumps(scorer.bundle.spec.to_dict(), sort_keys=True)
+    return {
+        "scoring_rules": SCORING_RULES,
+        "model": scorer.backend.variant.sha256,
+        "backend": scorer.backend.device,
+        "batch_size": scorer.batch_size,
+        "labels": list(scorer.labels),
+        "frontend": hashlib.sha256(frontend.encode()).hexdigest(),
+        "window": decoding.window,
+        "hop": decoding.hop,
+        "max_seconds": decoding.max_seconds,
+        "allow_truncated": decoding.allow_truncated,
+        "embedding": scorer.embedding_size,
+    }

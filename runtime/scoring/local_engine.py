@@ -1,0 +1,58 @@
+"""The scoring engine of this machine."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from ..audio.input_spool import InputSpool, Shard
+from ..tables.rows import Row
+from .engine import CountFile, LoadedModel, model_of_scorer
+from .part_file import part_from_rows
+from .scorer import Scorer
+
+
+class LocalEngine:
+    """A scorer as a ScoringEngine."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+
+    @property
+    def loaded(self) -> LoadedModel:
+        """The model, and where it runs."""
+        return model_of_scorer(self.scorer)
+
+    @property
+    def description(self) -> str:
+        """Bundle, variant and device, and why nothing faster was taken."""
+        scorer = self.scorer
+        passed_over = "".join(
+            f"; not {what}: {why}" for what, why in scorer.passed_over.items() if "in the bundle" not in why
+        )
+        chosen = f"{scorer.backend.variant.file} on {scorer.backend.device}"
+        return f"{scorer.bundle.path}: {chosen}{passed_over}"
+
+    def files(self, spool: InputSpool, shards: Sequence[Shard]) -> Iterator[list[Row]]:
+        """The rows of each file, in order, without a pause between the shards."""
+        return self.scorer.rows_of_files(source for shard in shards for source in spool.sources(shard))
+
+    def parts(
+        self, spool: InputSpool, shards: Sequence[Shard], count: CountFile
+    ) -> Iterator[tuple[Shard, bytes]]:
+        """The part of each shard, in the order of the shards."""
+        scorer = self.scorer
+        files = self.files(spool, shards)
+        for shard in shards:
+            rows = []
+            for of_file in islice(files, shard.files):
+                count(of_file)
+                rows.append(of_file)
+            yield shard, part_from_rows(rows, scorer.labels, embedding_size=scorer.embedding_size)
+
+    def busy(self, seconds: float) -> dict[str, float]:
+        """The shares of the decoders, of the features and of the model."""
+        scorer = self.scorer
+        return {
+            "reading and decoding": scorer.timing.decoding / seconds / scorer.workers,
+            "features": scorer.timing.features / seconds / scorer.workers,
+            "model": scorer.timing.model / seconds / scorer.lanes,
+        }

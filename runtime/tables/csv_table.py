@@ -1,0 +1,53 @@
+"""The table of scores as CSV: one line a row, and no cell that a spreadsheet takes for a formula.
+
+The columns are file,start,end,<labels>,error. `file` is as `cell_from_path` writes it, and
+`path_from_cell` gives the exact path back. Times have three decimals, scores six.
+"""
+
+import contextlib
+import csv
+import io
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from ..audio.file_names import cell_from_path, harmless_cell
+from .rows import Row, score_columns
+from .table_format import TableFormat, WriteRow
+
+
+def csv_lines(rows: Iterable[Row], labels: tuple[str, ...]) -> Iterator[str]:
+    """The lines of the CSV, each as its row comes; the header comes first."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    for cells in itertools.chain([_header(labels)], (_cells(row, labels) for row in rows)):
+        writer.writerow(cells)
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+
+
+@contextlib.contextmanager
+def _opened(path: Path, labels: tuple[str, ...], _: int | None) -> Iterator[WriteRow]:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_header(labels))
+        yield lambda row: writer.writerow(_cells(row, labels))
+        file.flush()
+
+
+def _header(labels: tuple[str, ...]) -> list[str]:
+    return ["file", "start", "end", *map(harmless_cell, score_columns(labels)), "error"]
+
+
+def _cells(row: Row, labels: tuple[str, ...]) -> list[str]:
+    scores = [""] * len(labels) if row.scores is None else [f"{row.scores[label]:.6f}" for label in labels]
+    return [cell_from_path(row.file), _seconds(row.start), _seconds(row.end), *scores, row.error]
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+CSV: Final = TableFormat(suffix=".csv", opened=_opened)

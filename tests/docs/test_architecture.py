@@ -1,0 +1,62 @@
+"""docs/architecture.md and the packages' docstrings name what is there."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/architecture.md").read_text()
+ROOMS = ("commands", "export", "train", "runtime")
+PACKAGES = sorted(path.parent for room in ROOMS for path in (ROOT / room).rglob("__init__.py"))
+MODULES = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+
+
+def names_of_the_code() -> set[str]:
+    """Every module, and every class at the top of one."""
+    found = {path.stem for path in MODULES}
+    for path in MODULES:
+        found |= {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)}
+    return found
+
+
+def glossary() -> dict[str, str]:
+    """Term -> the class or module that it stands for."""
+    section = PAGE.partition("## One word, one thing")[2]
+    return dict(re.findall(r"^\| ([a-z][a-z ]*) \| .* \| `(\w+)` \|$", section, flags=re.M))
+
+
+def test_each_term_is_a_class_or_a_module() -> None:
+    assert len(glossary()) >= 20
+    assert set(glossary().values()) <= names_of_the_code()
+
+
+def test_each_file_and_room_that_is_named_is_there() -> None:
+    paths = set(re.findall(r"`([a-z_0-9/]+(?:\.py|/))`", PAGE)) - {"registry.py", "formats.py"}
+    assert len(paths) > 5
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    modules = set(re.findall(r"`(?:[a-z]+/)?([a-z_0-9]+)`", PAGE.partition("## To add")[0]))
+    assert sorted(modules - {path.stem for path in MODULES} - {"frontend", "rrtn"}) == []
+
+
+def test_each_class_that_is_named_is_there() -> None:
+    classes = set(re.findall(r"`([A-Z][A-Za-z]+)`", PAGE))
+    assert len(classes) > 15
+    assert sorted(classes - names_of_the_code() - {"ENCODERS", "Method"}) == []
+
+
+def test_the_drawing_has_every_room() -> None:
+    drawing = PAGE.partition("```")[2].partition("```")[0]
+    rooms = {f"{package.name}/" for package in PACKAGES}
+    assert rooms <= set(re.findall(r"[a-z]+/", drawing))
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_package_lists_its_modules(package: Path) -> None:
+    docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    listed = set(re.findall(r"^\s*([a-z_0-9]+)(?:, [a-z_0-9, ]+)?\s{2,}\S", docstring, flags=re.M))
+    assert sorted(modules - listed) == []
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")}
+    assert sorted(listed - modules - rooms) == []

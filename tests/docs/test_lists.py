@@ -1,0 +1,49 @@
+"""Lists in docs/ have each code, flag, exit code and schema that the code has, and no other."""
+
+import inspect
+import re
+from pathlib import Path
+
+import typer
+from rrtn.cli import app
+from rrtn.runtime import bundle, errors
+from rrtn.runtime.audio.codes import ERROR_CODES, FLAGS
+from rrtn.train import checkpoint
+
+DOCS = Path(__file__).parents[2] / "docs"
+NOT_OF_AN_ERROR = {0, 1, 3, 130, 141, 143}  # done, a bug, done with error rows, signals
+
+
+def first_cells(page: str, head: str) -> list[str]:
+    """Of the rows of the table whose first column is named `head`."""
+    text = (DOCS / page).read_text()
+    (table,) = re.findall(rf"^\| {head} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, flags=re.M)
+    return [line.split("|")[1].strip().strip("`") for line in table.splitlines()]
+
+
+def test_every_error_code_and_flag_is_explained_once() -> None:
+    assert sorted(first_cells("troubleshooting.md", "code")) == sorted(ERROR_CODES)
+    assert sorted(first_cells("troubleshooting.md", "flag")) == sorted(FLAGS)
+
+
+def test_every_exit_code_is_explained_once() -> None:
+    tree = [
+        kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.RrtnError)
+    ]
+    codes = {kind.exit_code for kind in tree} | NOT_OF_AN_ERROR
+    assert [int(cell) for cell in first_cells("exit-codes.md", "code")] == sorted(codes)
+
+
+def test_readme_has_every_command_once() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    names = [
+        [f"{name} {inner}" for inner in getattr(kind, "commands", {})] or [name]
+        for name, kind in commands.items()
+    ]
+    listed = [cell.removeprefix("rrtn ") for cell in first_cells("../README.md", "command")]
+    assert sorted(listed) == sorted(name for group in names for name in group)
+
+
+def test_schemas_are_those_of_the_code() -> None:
+    rows = dict(re.findall(r"^\| (\S+) \|[^|]*\| (\d+) \|", (DOCS / "versions.md").read_text(), flags=re.M))
+    assert rows == {"bundle": str(bundle.SCHEMA), "checkpoint": str(checkpoint.SCHEMA)}

@@ -1,0 +1,143 @@
+"""A run, a bundle and tables that rrtn wrote before its rooms were moved: see tests/fixtures/before.md.
+
+Tables that need no scoring come out byte for byte. What is computed again may differ in its last
+digits, by the processor.
+"""
+
+import csv
+import json
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rrtn.runtime import Scorer, load_bundle
+from rrtn.runtime.bundle import Bundle
+from safetensors.numpy import load_file
+
+KEPT = Path(__file__).parents[1] / "fixtures/before.tar.xz"
+MTIME = 1_700_000_000  # s, of the recordings
+OPTIONS = ("-m", "whole/export", "--variant", "fp32", "--backend", "cpu")
+CLOSE = {"fp32": 2e-6, "cpu": 1e-5, "waveform": 1e-5, "fp16": 2e-3, "waveform-fp16": 2e-3, "int8": 5e-3}
+
+Rrtn = Callable[..., Any]
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> Path:
+    """A copy of the test's own."""
+    with tarfile.open(KEPT) as kept:
+        kept.extractall(tmp_path, filter="data")
+    for recording in (tmp_path / "before/recordings").iterdir():
+        os.utime(recording, (MTIME, MTIME))
+    return tmp_path / "before"
+
+
+@pytest.fixture
+def rrtn(start: Rrtn, before: Path) -> Rrtn:
+    """Runs `rrtn` with the small encoder among what was kept; `code` is what it must end with."""
+
+    def run(*arguments: object, code: int = 0) -> Any:
+        ended = start(*arguments, cwd=before).wait()
+        assert ended.code == code, ended.err
+        return ended
+
+    return run
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def bundle(before: Path) -> Bundle:
+    return load_bundle(before / "whole/export")
+
+
+def test_every_file_of_the_bundle_is_listed_and_whole(bundle: Bundle) -> None:
+    assert len(bundle.variants) == 10
+    for variant in bundle.variants:
+        assert len(bundle.read(variant)) == variant.size
+
+
+@pytest.mark.parametrize("variant", CLOSE)
+def test_each_variant_gives_the_scores_that_it_gave(
+    variant: str, before: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(before)
+    kept = records(Path(f"by-{variant}.jsonl"))
+    rows = list(Scorer(bundle, "cpu", variant=variant, workers=1).score_files([row["file"] for row in kept]))
+    assert [row.error or None for row in rows] == [row["error"] for row in kept]
+    scored = [(row.scores, old["scores"]) for row, old in zip(rows, kept, strict=True) if row.scores]
+    assert len(scored) == 6
+    for new, old in scored:
+        assert new == pytest.approx(old, abs=CLOSE[variant])
+
+
+@pytest.mark.parametrize(
+    ("table", "options"),
+    [("whole.csv", ()), ("windows.jsonl", ("--window", 0.1, "--hop", 0.05, "--embeddings"))],
+)
+def test_a_finished_table_is_put_together_again_byte_for_byte(
+    table: str, options: tuple[object, ...], before: Path, rrtn: Rrtn
+) -> None:
+    files = [before / table, *before.glob(f"{Path(table).stem}.embeddings.npy")]
+    kept = [file.read_bytes() for file in files]
+    for file in files:
+        file.unlink()
+    summary = rrtn("score", "recordings", *OPTIONS, "--out", table, *options, "--json", code=3).summary
+    assert summary["scored_now"] == 0
+    assert [file.read_bytes() for file in files] == kept
+
+
+def test_a_table_that_was_killed_goes_on(before: Path, rrtn: Rrtn) -> None:
+    summary = rrtn("score", "recordings", *OPTIONS, "--out", "half.csv", "--json", code=3).summary
+    assert 0 < summary["scored_now"] < summary["files"] == 7
+    new, old = (
+        list(csv.reader((before / name).read_text().splitlines())) for name in ("half.csv", "whole.csv")
+    )
+    assert len(new) == len(old) == 8
+    for cells, kept in zip(new, old, strict=True):
+        assert [cell for cell in cells if "." not in cell] == [cell for cell in kept if "." not in cell]
+        numbers = [[float(cell) for cell in row[1:-1] if cell.startswith("0.")] for row in (cells, kept)]
+        assert numbers[0] == pytest.approx(numbers[1], abs=2e-6)
+
+
+def test_other_settings_are_still_refused_each_by_name(rrtn: Rrtn) -> None:
+    refused = rrtn("score", "recordings", *OPTIONS, "--out", "whole.csv", "--window", 0.2, code=2)
+    assert "window None, now 0.2" in refused.error
+    assert "rules" not in refused.error
+    assert "0.1.0" not in refused.error
+
+
+def test_a_half_trained_run_goes_on_to_where_the_whole_one_came(before: Path, rrtn: Rrtn) -> None:
+    rrtn("train", "--resume", "--out", "half", "--data", "data")
+    histories = [records(before / run / "history.jsonl") for run in ("half", "whole")]
+    assert [record["step"] for record in histories[0]] == [3, 6, 9, 12]
+    for new, old in zip(*histories, strict=True):
+        assert new["loss"] == pytest.approx(old["loss"], rel=1e-4)
+        assert new["val_ccc_per_target"] == pytest.approx(old["val_ccc_per_target"], abs=1e-4)
+    new, old = (
+        load_file(next((before / run / "checkpoints/last").glob("weights-00000012-*")))
+        for run in ("half", "whole")
+    )
+    assert new.keys() == old.keys()
+    assert all(np.allclose(new[name], old[name], atol=1e-5) for name in old)
+
+
+def test_a_finished_run_is_left_as_it_is(before: Path, rrtn: Rrtn) -> None:
+    weights = next((before / "whole/checkpoints/last").glob("weights-*"))
+    content = weights.read_bytes()
+    rrtn("train", "--resume", "--out", "whole", "--data", "data")
+    assert weights.read_bytes() == content
+
+
+def test_a_run_is_evaluated_as_it_was(before: Path, rrtn: Rrtn) -> None:
+    new = rrtn("evaluate", "whole", "--no-ridge", "--data", "data", "--json").summary
+    old = json.loads((before / "evaluation.json").read_text())
+    assert new["clips"] == old["clips"] == 9
+    for target, values in old["per_target"].items():
+        assert new["per_target"][target] == pytest.approx(values, abs=1e-4)

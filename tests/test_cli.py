@@ -1,0 +1,260 @@
+"""The `rrtn` command: its list of commands, and how each of them ends."""
+
+import ast
+import importlib
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rrtn
+import typer
+from rrtn.cli import COMMANDS
+
+FOLDER = Path(rrtn.__file__).parent / "commands"
+RRTN = (sys.executable, "-m", "rrtn")
+RUN_MAIN = "from rrtn.cli import main; main()"
+NO_TORCH = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Blocked())
+"""
+NO_SPACE = """
+import rrtn.runtime.doctor
+def examine():
+    raise OSError(28, "No space left on device", "some/file")
+rrtn.runtime.doctor.examine = examine
+"""
+BUG = "import rrtn.runtime.doctor; rrtn.runtime.doctor.examine = lambda: 1 / 0"
+
+
+def call(
+    *arguments: object, cwd: Path, before: str = "", **settings: Any
+) -> "subprocess.CompletedProcess[str]":
+    """`rrtn`, after some Python that sets up a fault."""
+    program = f"{before}\nimport sys; sys.argv = {['rrtn', *map(str, arguments)]}; {RUN_MAIN}"
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=cwd, capture_output=True, text=True, check=False, **settings
+    )
+
+
+def loaded_by(*arguments: str, cwd: Path) -> set[str]:
+    """The modules that are loaded when `rrtn` ends."""
+    tell = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))"
+    done = call(*arguments, cwd=cwd, before=tell)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+def error_of(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
+    """The fields of the failure. The document is all of stdout, and the line on stderr says the same."""
+    document = json.loads(done.stdout)
+    assert document.keys() == {"error"}
+    error: dict[str, Any] = document["error"]
+    assert error.keys() == {"subject", "came", "wanted", "fix", "exit_code"}
+    assert error["exit_code"] == done.returncode
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"rrtn: {error['subject']}")
+    assert line.endswith(error["fix"] or error["wanted"] or error["came"])
+    return error
+
+
+# The list
+
+
+def functions_with_json() -> set[tuple[str, str]]:
+    """Module and name of each function that has the option --json: these are the commands."""
+    found = set()
+    for path in FOLDER.glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef):
+                annotations = [arg.annotation for arg in (*node.args.args, *node.args.kwonlyargs)]
+                if any(
+                    isinstance(annotation, ast.Name) and annotation.id == "Json" for annotation in annotations
+                ):
+                    found.add((path.stem, node.name))
+    return found
+
+
+def test_every_command_is_in_the_list() -> None:
+    listed = {(command.module, name) for name, command in COMMANDS.items()}
+    assert functions_with_json() - {("data", "data_synth"), ("data", "data_check")} == listed - {
+        ("data", "data")
+    }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_in_the_list_is_the_commands_own(name: str) -> None:
+    command = getattr(importlib.import_module(f"rrtn.commands.{COMMANDS[name].module}"), name)
+    own = command.info.help if isinstance(command, typer.Typer) else inspect.getdoc(command)
+    assert COMMANDS[name].help == own.splitlines()[0]
+
+
+def test_every_command_can_be_called_by_its_name(tmp_path: Path) -> None:
+    for name in COMMANDS:
+        done = call(name, "--help", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith(f"Usage: rrtn {name} ")
+
+
+def test_help_loads_no_command(tmp_path: Path) -> None:
+    loaded = loaded_by("--help", cwd=tmp_path)
+    assert {name for name in loaded if name.startswith("rrtn.commands.")} == {"rrtn.commands.printing"}
+    assert loaded.isdisjoint({"rich", "numpy", "onnxruntime", "torch"})
+
+
+def test_the_help_of_a_command_loads_that_command_alone(tmp_path: Path) -> None:
+    loaded = loaded_by("score", "--help", cwd=tmp_path)
+    own = {f"rrtn.commands.{name}" for name in ("score", "options", "printing", "summary")}
+    assert {name for name in loaded if name.startswith("rrtn.commands.")} == own
+    assert loaded.isdisjoint({"rich", "numpy", "onnxruntime", "torch"})
+
+
+@pytest.mark.parametrize("arguments", [(), ("data",)])
+def test_without_a_command_help_is_printed_and_the_code_is_2(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    done = call(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout.startswith("Usage: rrtn")
+    assert "Commands:" in done.stdout
+
+
+def test_there_is_no_completion(tmp_path: Path) -> None:
+    for arguments in (["--help"], ["data", "--help"], ["score", "--help"]):
+        assert "completion" not in call(*arguments, cwd=tmp_path).stdout
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    ("arguments", "subject", "came"),
+    [
+        (["score", "--foo"], "rrtn score", "No such option: --foo"),
+        (["score", "--top", "x"], "rrtn score", "Invalid value for '--top'"),
+        (["scroe"], "rrtn", "No such command 'scroe'. Did you mean 'score'?"),
+        (["data", "chek"], "rrtn data", "No such command 'chek'. Did you mean 'check'?"),
+        (["data", "synth"], "rrtn data synth", "Missing argument 'OUT'"),
+        (["inspect", "a", "b"], "rrtn inspect", "Got unexpected extra argument"),
+    ],
+)
+def test_a_wrong_option_is_a_document(tmp_path: Path, arguments: list[str], subject: str, came: str) -> None:
+    error = error_of(call(*arguments, "--json", cwd=tmp_path))
+    assert (error["subject"], error["exit_code"]) == (subject, 2)
+    assert error["came"].startswith(came)
+    assert error["fix"] == f"see: {subject} --help"
+
+
+def test_a_refused_setting_is_a_document(tmp_path: Path) -> None:
+    error = error_of(call("score", "a.wav", "--engine", "spark", "--json", cwd=tmp_path))
+    assert error == {
+        "subject": "--engine",
+        "came": "'spark'",
+        "wanted": "local or ray",
+        "fix": "",
+        "exit_code": 2,
+    }
+
+
+def test_refused_data_is_a_document(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    error = error_of(call("score", "empty", "-m", tiny_model, "--json", cwd=tmp_path))
+    assert error["subject"].startswith("'empty'")
+    assert error["exit_code"] == 2
+
+
+def test_a_refused_model_is_a_document(tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("this is no model")
+    error = error_of(call("score", "a.wav", "-m", "text.onnx", "--json", cwd=tmp_path))
+    assert error["subject"].startswith("text.onnx")
+    assert error["exit_code"] == 5
+
+
+def test_a_spent_error_budget_is_a_document(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "text.wav").write_text("this is no audio")
+    error = error_of(call("score", "text.wav", "-m", tiny_model, "--fail-fast", "--json", cwd=tmp_path))
+    assert error["subject"].startswith("text.wav unsupported_format")
+    assert error["came"] == "the first bad file, with --fail-fast"
+    assert error["exit_code"] == 4
+
+
+def test_a_missing_extra_is_a_document(tmp_path: Path) -> None:
+    error = error_of(call("train", "--json", cwd=tmp_path, before=NO_TORCH))
+    assert (error["subject"], error["exit_code"]) == ("torch", 2)
+    assert error["fix"] == 'pip install "rrtn[train]"'
+
+
+def test_failing_storage_is_a_document(tmp_path: Path) -> None:
+    error = error_of(call("doctor", "--json", cwd=tmp_path, before=NO_SPACE))
+    assert (error["subject"], error["came"]) == ("some/file", "No space left on device")
+    assert error["exit_code"] == 4
+
+
+@pytest.mark.parametrize(
+    ("number", "subject"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")]
+)
+def test_a_signal_is_a_document(
+    tmp_path: Path, tiny_model: Path, real_clips: list[Path], number: signal.Signals, subject: str
+) -> None:
+    """The decoder hangs in the file, so the signal always comes while rrtn waits for it."""
+    process = subprocess.Popen(
+        [*RRTN, "score", real_clips[0], "-m", tiny_model, "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "RRTN_FAILPOINT": "read.*:sleep:all"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stderr
+        first = process.stderr.readline()
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    assert first.startswith("1 files, ")
+    error = error_of(done)
+    assert (error["subject"], error["exit_code"]) == (subject, 128 + number)
+
+
+def test_without_json_stdout_is_empty(tmp_path: Path) -> None:
+    for arguments in (["score", "--foo"], ["score", "a.wav", "--engine", "spark"]):
+        done = call(*arguments, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+def test_a_file_that_is_called_json_is_no_option(tmp_path: Path, tiny_model: Path) -> None:
+    done = call("score", "-m", tiny_model, "--", "--json", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize(("rank", "documents"), [("0", 1), ("1", 0)])
+def test_one_document_from_several_processes(tmp_path: Path, rank: str, documents: int) -> None:
+    done = call("train", "--foo", "--json", cwd=tmp_path, env={**os.environ, "RANK": rank})
+    assert (done.returncode, done.stdout.count('"error"')) == (2, documents)
+    assert done.stderr.count("\n") == 1
+
+
+def test_nobody_reads_the_document(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*RRTN, "score", "--foo", "--json"], cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr.count(b"\n")) == (141, 1)
+
+
+def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
+    done = call("doctor", "--json", cwd=tmp_path, before=BUG)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.splitlines()[-1] == "ZeroDivisionError: division by zero"

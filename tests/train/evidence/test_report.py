@@ -1,0 +1,118 @@
+"""The page of a run shows names as they are, whatever they are, and does not run them."""
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pytest
+import soundfile
+from rrtn.train import loop
+from rrtn.train.config import config_from_dict
+from rrtn.train.evidence import report as page_of
+from rrtn.train.evidence.report import Table, report
+from rrtn.train.method import model
+from rrtn.train.method.encoders import PannsCnn
+from rrtn.train.plan import plan_from_config
+
+TARGETS = ("<script>alert(1)</script>", "\"><img src='x' onerror=alert(2)>", "{{ 7 * 7 }}")
+CLIPS = [f"<i>&{number}" for number in range(12)]
+TEMPLATES = sorted((Path(page_of.__file__).parent / "templates").iterdir())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Of two epochs of a CNN10 of a few channels, on noise. All its names mean something in HTML."""
+    folder = tmp_path_factory.mktemp("work") / "<b>work"
+    data = _noise(folder / "<u>data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RRTN_CACHE", str(folder / "cache"))
+        patch.setattr(loop, "matmul_peak", lambda device, dtype: 1e12)
+        patch.setattr(
+            model,
+            "encoder_from_name",
+            lambda name, *, n_mels: PannsCnn(n_mels, channels=(4, 8, 8, 16), pooled_blocks=4),
+        )
+        settings = {"data": {"dir": str(data)}, "optim": {"epochs": 2, "batch_size": 4}, "device": "cpu"}
+        run = folder / "<a href=x>run&'\""
+        loop.train(plan_from_config(config_from_dict(settings, source="test")), run, resume=False)
+        yield run
+
+
+def _noise(folder: Path) -> Path:
+    (folder / "wav").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    lines = [
+        ",".join(
+            [
+                "File_ID",
+                "Split",
+                "Subject_ID",
+                *(f'"{name.replace(chr(34), chr(34) * 2)}"' for name in TARGETS),
+            ]
+        )
+    ]
+    for number, name in enumerate(CLIPS):
+        soundfile.write(folder / f"wav/{name}.wav", rng.uniform(-0.5, 0.5, 4800), 16_000)
+        ratings = ",".join(f"{value:.3f}" for value in rng.uniform(size=len(TARGETS)))
+        lines.append(f"[{name}],{'Train' if number < 8 else 'Val'},{number},{ratings}")
+    (folder / "data_info.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text as a browser would take them."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_names_are_text_wherever_they_stand(run: Path) -> None:
+    page = Page(report([run]))
+    assert not page.tags & {"script", "u"}
+    assert not {name for name in page.attributes if name.startswith("on")}
+    shown = (*TARGETS, *(f"[{name}]" for name in CLIPS[8:]), run.name, str(run), str(run.parent / "<u>data"))
+    assert [name for name in shown if name not in page.text] == []
+    assert (run / "config.toml").read_text() in page.text
+
+
+def test_a_run_that_is_not_exported_says_how(run: Path) -> None:
+    assert "Not exported yet: rrtn export --trt" in Page(report([run])).text
+
+
+def test_a_page_that_lacks_a_part_is_an_error() -> None:
+    with pytest.raises(jinja2.UndefinedError, match="is undefined"):
+        page_of._template().environment.from_string("{{ summary }}").render(name="run")
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
+def test_no_template_turns_escaping_off(path: Path) -> None:
+    assert not re.search(r"\bsafe\b|autoescape|<script|https?:|url\(|@import", path.read_text())
+
+
+def parts() -> jinja2.environment.TemplateModule:
+    return page_of._template().environment.get_template("parts.html.j2").module
+
+
+@pytest.mark.parametrize(("score", "width"), [(-0.5, 0), (0.0, 0), (0.426, 43), (1.0, 100), (1.7, 100)])
+def test_a_bar_is_as_long_as_its_score_and_stays_in_its_place(score: float, width: int) -> None:
+    """Scores of a linear head may lie outside 0 to 1."""
+    assert f'class="bar rated" style="width: {width}%"' in str(parts().bar("rated", score))
+
+
+def test_words_in_a_table_begin_at_the_left() -> None:
+    table = str(parts().table(Table(["target", "file", "MB"], [["a", "<b>", "1.0"]], words=["file"])))
+    assert '<td>a</td><td class="words">&lt;b&gt;</td><td>1.0</td>' in table

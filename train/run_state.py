@@ -1,0 +1,129 @@
+"""The state of a training run: from its folder into a stepper, and back."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..runtime.errors import ConfigError, ModelError, StoppedError
+from ..runtime.files import write_bytes
+from .checkpoint import (
+    POINTER,
+    PREVIOUS,
+    CheckpointInfo,
+    Tensors,
+    joined_weights,
+    load_checkpoint,
+    save_checkpoint,
+    split_weights,
+)
+from .config import Config
+from .config_file import toml_from_config
+from .run_folder import RunFolder
+from .step import Stepper
+
+
+def start(run: RunFolder, config: Config, info: CheckpointInfo) -> None:
+    """Writes settings and history as they are at the point where training starts, or goes on."""
+    for left in run.path.glob(".*.tmp"):
+        left.unlink()
+    write_bytes(run.config, toml_from_config(config).encode())
+    write_bytes(run.history, b"".join(_history_line(record) for record in info.history))
+
+
+def restored(
+    run: RunFolder, fresh: CheckpointInfo, stepper: Stepper, strict: bool, say: Callable[[str], None]
+) -> CheckpointInfo | None:
+    """Loads the last checkpoint, or the one before where that is broken; None where none was finished."""
+    if not (run.last / POINTER).exists():
+        return None
+    try:
+        info, tensors = load_checkpoint(run.last, "weights", "optimizer")
+    except ModelError as error:
+        if strict or not (run.last / PREVIOUS).exists():
+            raise
+        info, tensors = load_checkpoint(run.last, "weights", "optimizer", pointer=PREVIOUS)
+        say(f"note: {error}; going on from the checkpoint before, at step {info.step}")
+        write_bytes(run.last / POINTER, (run.last / PREVIOUS).read_bytes())
+    if info.data_sha256 != fresh.data_sha256:
+        raise ConfigError(
+            "--resume",
+            f"clips or ratings were changed: the data is {fresh.data_sha256[:12]}, "
+            f"the run's was {info.data_sha256[:12]}",
+            fix="restore them, or start a new run",
+        )
+    if info.versions != fresh.versions:
+        old = info.versions
+        changed = ", ".join(
+            f"{name} {old.get(name)} -> {now}" for name, now in fresh.versions.items() if old.get(name) != now
+        )
+        say(f"note: {changed}: the run goes on, but not bit for bit as it would have")
+    _load(stepper, tensors)
+    return info
+
+
+def _load(stepper: Stepper, tensors: dict[str, Tensors]) -> None:
+    network, weighting = split_weights(tensors["weights"])
+    stepper.network.load_state_dict(network)
+    stepper.loss.weighting.load_state_dict(weighting)
+    stepper.sums.copy_(tensors["optimizer"].pop("epoch.sums"))
+    parameters = [parameter for group in stepper.optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, Tensors] = {}
+    for name, tensor in tensors["optimizer"].items():
+        number, _, key = name.partition(".")
+        state.setdefault(int(number), {})[key] = _laid_out(tensor, parameters[int(number)])
+    stepper.optimizer.load_state_dict({**stepper.optimizer.state_dict(), "state": state})
+
+
+def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
+    """In the parameter's memory format (channels last): the fused kernel pairs them by place,
+    whatever their strides.
+    """
+    return (
+        torch.empty_like(parameter, requires_grad=False).copy_(moment)
+        if moment.shape == parameter.shape
+        else moment
+    )
+
+
+def save_job(
+    run: RunFolder, info: CheckpointInfo, stepper: Stepper, *, is_best: bool = False
+) -> Callable[[], None]:
+    """A copy of everything, now; -> what writes it, later. `best` first: a kill in between loses nothing."""
+    weighting = stepper.loss.weighting.state_dict()
+    weights = _copied(joined_weights(stepper.network.state_dict(), weighting))
+    entries = stepper.optimizer.state_dict()["state"].items()
+    optimizer = _copied({f"{i}.{key}": value for i, entry in entries for key, value in entry.items()})
+    optimizer |= _copied({"epoch.sums": stepper.sums})
+
+    def write() -> None:
+        if is_best:
+            save_checkpoint(run.best, info, {"weights": weights})
+        save_checkpoint(run.last, info, {"weights": weights, "optimizer": optimizer}, keep_previous=True)
+
+    return write
+
+
+def _copied(tensors: Tensors) -> Tensors:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+
+
+def append_history(run: RunFolder, record: dict[str, Any]) -> None:
+    """For whoever follows the file; the checkpoint holds the same."""
+    path, line = run.history, _history_line(record)
+    try:
+        with path.open("ab") as file:
+            file.write(line)
+    except OSError as error:
+        raise StoppedError(
+            str(path),
+            str(error.strerror),
+            wanted=f"room for {len(line):,} bytes",
+            fix="make room and continue with --resume",
+        ) from error
+
+
+def _history_line(record: dict[str, Any]) -> bytes:
+    return (json.dumps(record) + "\n").encode()

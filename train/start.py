@@ -1,0 +1,114 @@
+"""From the settings of `rrtn train` to a finished run, in one process or in those of torchrun."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..runtime.errors import ConfigError
+from .config import Config, config_from_dict
+from .config_file import changes_on_resume, config_from_toml, merged, read_toml
+from .distributed import World, first_on_machine_first, from_first, joined, world_from_environment
+from .loop import TrainResult, device_from_config, train
+from .plan import TrainingPlan, plan_from_config
+from .run_folder import RUNS, RunFolder, newest_run
+
+Say = Callable[[str], object]  # takes a line for the person
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRequest:
+    """What to train, as it was asked for: nothing is read or checked yet."""
+
+    run: Path | None = None  # the run's folder; None: a new one, or with `resume` the newest
+    config_file: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)  # by section; they win over the file
+    resume: bool = False
+    strict_resume: bool = False
+
+
+@dataclass(frozen=True)
+class FinishedTraining:
+    """A run that is done."""
+
+    result: TrainResult
+    config: Config
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of `rrtn train --json`."""
+        best = self.result.best
+        return {
+            "run": str(self.result.run),
+            "best": {"epoch": best.epoch, "ccc": best.ccc, "per_target": best.per_target},
+            "epochs": self.result.epochs,
+            "config": self.config.to_dict(),
+        }
+
+
+def start_training(request: TrainingRequest, *, say: Say) -> FinishedTraining | None:
+    """Trains, or goes on with a run. Gives None in each process but the first.
+
+    Raises ConfigError, DataError, ModelError and StoppedError, as `plan_from_config` and `loop.train` do.
+    """
+    run = _existing_run(request) if request.resume else request.run
+    with _planned(request, run, say) as (plan, world):
+        model, epochs = plan.config.model, plan.config.optim.epochs
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{model.encoder}-{model.method}"
+        run = run or RUNS / from_first(world, name)
+        if world.is_first:
+            say(f"run {run}: {model.encoder}, {model.method}, {epochs} epochs, {plan.steps} steps")
+        result = train(plan, run, resume=request.resume, strict_resume=request.strict_resume, world=world)
+    return FinishedTraining(result, plan.config) if world.is_first else None
+
+
+def plan_training(request: TrainingRequest, *, say: Say) -> TrainingPlan | None:
+    """Reads and checks everything, and trains nothing. Gives None in each process but the first.
+
+    Raises ConfigError, DataError.
+    """
+    run = _existing_run(request) if request.resume else request.run
+    with _planned(request, run, say) as (plan, world):
+        return plan if world.is_first else None
+
+
+def flat_overrides(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """{"optim": {"lr": 0.01}} -> {"optim.lr": 0.01}, as `config_file.merged` takes it."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = value.items() if isinstance(value, Mapping) else [("", value)]
+        flat |= {f"{name}.{key}".rstrip("."): setting for key, setting in inner}
+    return flat
+
+
+@contextlib.contextmanager
+def _planned(request: TrainingRequest, run: Path | None, say: Say) -> Iterator[tuple[TrainingPlan, World]]:
+    """The plan, in a process group that lasts as long as the block."""
+    source = RunFolder(run).config if request.resume and run else request.config_file
+    document = merged(read_toml(source) if source else {}, flat_overrides(request.settings))
+    config = config_from_dict(document, source=str(source or "flags"))
+    changed = changes_on_resume(config_from_toml(source), config) if request.resume and source else []
+    world = world_from_environment()
+    with joined(world, device_from_config(config, world)):
+        with first_on_machine_first(world):
+            plan = plan_from_config(config, ranks=world.size)
+        notes = (*(f"changed on resume: {change}" for change in changed), *plan.notes)
+        for note in notes if world.is_first else ():
+            say(f"note: {note}")
+        yield plan, world
+
+
+def _existing_run(request: TrainingRequest) -> Path:
+    """The run to go on with. Raises ConfigError if there is none."""
+    run = request.run or newest_run()
+    if run is None or not RunFolder(run).is_begun():
+        raise ConfigError(
+            "--resume",
+            f"no run in {run or 'runs/'}",
+            wanted="a folder with config.toml",
+            fix="name the run: --resume --out RUN",
+        )
+    if request.config_file:
+        raise ConfigError("--config", "not with --resume: the run's own config.toml is taken")
+    return run
