@@ -15,9 +15,8 @@ from ..runtime.files import write_bytes
 from ..runtime.model_input import ModelInput
 
 MODEL_YAML: Final = "model.yaml"
-_TRANSFORM: Final = (
-    f"${ModelInput.__module__}.{ModelInput.__name__}=={__version__}"  # audobject's name of a class
-)
+# audobject's name of a class
+_TRANSFORM: Final = f"${ModelInput.__module__}.{ModelInput.__name__}=={__version__}"
 
 
 def audonnx_yaml_from_bundle(bundle: Bundle) -> Path:

@@ -97,9 +97,8 @@ class Int8Difference:
     max_abs: float
     p999_abs: float
     rms: float
-    rms_share: (
-        float  # of the standard deviation that the fp32 scores have over the clips; of the worst target
-    )
+    # of the standard deviation that the fp32 scores have over the clips; of the worst target
+    rms_share: float
 
     def to_dict(self) -> dict[str, Any]:
         """For bundle.json."""

@@ -53,9 +53,8 @@ class RowResult:
     jobs: tuple[TableRun, ...]
     ccc: tuple[float, ...] = ()  # mean over targets of each finished run's best epoch (challenge)
     interval: tuple[float, float] | None = None  # 95% of their mean, drawing speakers and seeds
-    local_gain: float | None = (
-        None  # percent, over the row before; None for vanilla, and where one has no run
-    )
+    # percent, over the row before; None for vanilla, and where one has no run
+    local_gain: float | None = None
     global_gain: float | None = None  # percent, over the encoder's vanilla
     over_vanilla: Comparison | None = None  # p_holm of its mean is over the table's rows
     compared_seeds: int = 0
