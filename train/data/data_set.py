@@ -172,9 +172,8 @@ def _targets_of(table: _CsvTable, wanted: Sequence[str]) -> tuple[str, ...]:
         )
     if wanted:
         return tuple(dict.fromkeys(wanted))
-    candidates = [
-        name for name in table.columns if name and name not in METADATA
-    ]  # an index column has no name
+    # an index column has no name
+    candidates = [name for name in table.columns if name and name not in METADATA]
     names = tuple(
         name for name in candidates if any(_number(row.cells[name]) is not None for row in table.rows)
     )
@@ -257,9 +256,8 @@ def _ratings(
 ) -> npt.NDArray[np.float32]:
     """[n, K]. A blank cell is NaN; only Test may have blanks."""
     values = [[_rating(row.cells[name]) for name in targets] for row in rows]
-    ratings = np.array(
-        values, dtype=np.float64
-    )  # float64: float32 would turn 1e39 into infinity before the check
+    # float32 would turn 1e39 into infinity before the check
+    ratings = np.array(values, dtype=np.float64)
     for name, column in zip(targets, ratings.T, strict=True):
         for problem, bad in {
             "blank": np.isnan(column) & [clip.split != "Test" for clip in clips],

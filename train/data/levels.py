@@ -11,9 +11,8 @@ import numpy as np
 from ...runtime.arrays import Float32
 
 CLIPPED: Final = 3  # from this many flat tops on, a recording counts as clipped; one or two are chance
-_EQUAL: Final = np.float32(
-    1 - 1e-4
-)  # share of the peak that counts as the peak: 32767 and -32768 are the same limit
+# Share of the peak that counts as the peak: 32767 and -32768 are the same limit.
+_EQUAL: Final = np.float32(1 - 1e-4)
 
 
 class LevelMeter:

@@ -30,9 +30,8 @@ def rated(ratings: Float32) -> Float32:
 
 def histograms(ratings: Float32) -> npt.NDArray[np.int64]:
     """[n, K] -> the number of clips in each tenth of 0 to 1 [K, BINS]."""
-    tenth = np.minimum(
-        (ratings.astype(np.float64) * BINS + 1e-6).astype(np.int64), BINS - 1
-    )  # 0.3 is float32: a bit less
+    tenth = (ratings.astype(np.float64) * BINS + 1e-6).astype(np.int64)  # 0.3 in float32 is a bit less
+    tenth = np.minimum(tenth, BINS - 1)
     return np.stack([np.bincount(column, minlength=BINS) for column in tenth.T])
 
 

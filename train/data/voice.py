@@ -20,9 +20,8 @@ _HOP = 256  # samples between filter frames: formants move in 16 ms steps, cross
 _N_FFT = 4 * _HOP  # a frame is 2 hops long, which leaves 32 ms for the tract to ring
 _ASPIRATION = 0.04  # sd of full noise, relative to the power of the unfiltered glottal pulses
 
-Floats = NDArray[
-    np.floating
-]  # float64 on the control points; float32 in the filters, which takes half as long
+# float64 on the control points; float32 in the filters, which takes half as long
+Floats = NDArray[np.floating]
 Spectrum = NDArray[np.complexfloating]
 
 
