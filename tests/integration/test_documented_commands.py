@@ -23,9 +23,9 @@ import pytest
 import typer
 from rrtn.cli import app
 from rrtn.train.data.corpus import synthesise
+from rrtn_processes import Server
 
 ROOT = Path(__file__).parents[2]
-SMALL_RRTN = ROOT / "tests/faults/small_rrtn.py"
 PATHS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")))
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in PATHS}
 PROGRAMS = ("rrtn", "make", "python", "torchrun", "pip", "ray", "sbatch")
@@ -36,6 +36,7 @@ ELSEWHERE = {
     "make demo": "minutes; tests/integration/test_empty_folder.py has its `rrtn demo` (slow)",
     "make test": "this test is part of it",
     "make soak": "hours; it is itself the slow tests",
+    "make docs": "make check runs it",
     "make check": "by hand before each commit; it needs the linters",
     "make bench": "10 minutes and quiet cores; by hand, its results are committed; "
     "tests/benchmarks/test_results.py",
@@ -56,7 +57,7 @@ ELSEWHERE = {
     "pip freeze --all": "of a fresh environment with a package index",
     "torchrun --nproc-per-node 4 -m rrtn train --data DIR": "4 GPUs; "
     "tests/parity/test_distributed.py has 2 Gloo processes",
-    "ray start --head --port 6379": "a cluster; tests/runtime/test_ray_engine.py starts its own",
+    "ray start --head --port 6379": "a cluster; tests/runtime/scoring/test_ray_engine.py starts its own",
     "ray start --address FIRST:6379": "a cluster",
     "ray status": "a cluster",
     "rrtn score /shared/recordings -m BUNDLE --out scores.csv --engine ray "
@@ -70,6 +71,7 @@ SLOW = (
     "rrtn data synth corpus --clips 8000 --speakers 240 --seed 0",
     "rrtn train --data corpus --method vanilla --epochs 4 --batch-size 64",
     "rrtn evaluate",
+    "rrtn data synth OUT",
     "rrtn data synth OUT --clips 20000 --speakers 570",
     "rrtn data synth small --clips 400 --speakers 40 --seed 0",
     "rrtn train --data small --config fixed.toml --epochs 5 --batch-size 16 --precision bf16 "
@@ -96,16 +98,28 @@ SLOW = (
 BEFORE = {
     "python -c": "rrtn score recordings/ -m BUNDLE --out scores-00.parquet; cp scores-00.parquet "
     "scores-01.parquet",
+    "rrtn score packs": "test -d packs || rrtn pack recordings/ --out packs",
     "rrtn pack": "rm -r scores.csv .scores.csv.rrtn",  # another section, another table
     "OMP_NUM_THREADS=1 rrtn table2": "mv runs/table2 runs/before",  # likewise
 }
 PYTHON = shlex.quote(sys.executable)
+# What needs torch is forked from a process that has it, with the small encoder.
+SERVER = f"rrtn-{os.getpid()}"
 SMALL = f"""#!/bin/sh
 case "$1" in
-    train|table2|evaluate|report|export|parity)
-        OMP_NUM_THREADS=1 exec {PYTHON} {shlex.quote(str(SMALL_RRTN))} "$@";;
+    train|table2|evaluate|report|export|parity) exec {PYTHON} -IS "$(dirname "$0")/client.py" {SERVER} "$@";;
     *) exec {PYTHON} -m rrtn "$@";;
 esac
+"""
+CLIENT = """
+import json, os, socket, sys
+
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect("\\0" + sys.argv[1])
+    order = json.dumps({"argv": sys.argv[2:], "cwd": os.getcwd(), "env": dict(os.environ)}).encode()
+    socket.send_fds(server, [len(order).to_bytes(4, "big")], [0, 1, 2])
+    server.sendall(order)
+    sys.exit(int(server.recv(4) or 1))
 """
 SBATCH = """#!/bin/bash
 # --array=0-15 --wrap SCRIPT: the jobs one after the other
@@ -187,6 +201,7 @@ def prepare(folder: Path, *, small: bool) -> None:
     executable(folder / "bin/sbatch", SBATCH)
     if small:
         executable(folder / "bin/rrtn", SMALL)
+        executable(folder / "bin/client.py", CLIENT)
     run(
         "rrtn train --data DIR --epochs 1 --batch-size 16 --out runs/my-run && rrtn export && cp -r "
         "runs/my-run RUN2",
@@ -200,8 +215,9 @@ Workplace = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+def prepared(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
     """-> the folder, made once with the small encoder and once with the real ones."""
+    server.ask({"listen": SERVER})
 
     @functools.cache
     def make(small: bool) -> Path:

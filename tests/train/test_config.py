@@ -223,12 +223,12 @@ def test_unknown_keys_and_wrong_types_are_named_with_their_section(
         ({"eval": {"crop": "random"}}, "eval.crop | 'random' | expected one of clip, full"),
         ({"ruwl": {"mode": "free"}}, "ruwl.mode | 'free' | expected one of learned, fixed"),
         ({"ruwl": {"lr": -0.1}}, "ruwl.lr | -0.1 | expected at least 0"),
-        ({"ruwl": {"c": [1, 0, 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
-        ({"ruwl": {"c": [1, float("nan"), 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
-        ({"ruwl": {"c": [1, float("inf"), 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
-        ({"ruwl": {"lambdas": [1, 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
-        ({"ruwl": {"lambdas": [1, -1, 1]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
-        ({"ruwl": {"lambdas": [1, 1, float("nan")]}}, "ruwl.lambdas, ruwl.c | expected three numbers"),
+        ({"ruwl": {"c": [1, 0, 1]}}, "expected three numbers each"),
+        ({"ruwl": {"c": [1, float("nan"), 1]}}, "expected three numbers each"),
+        ({"ruwl": {"c": [1, float("inf"), 1]}}, "expected three numbers each"),
+        ({"ruwl": {"lambdas": [1, 1]}}, "expected three numbers each"),
+        ({"ruwl": {"lambdas": [1, -1, 1]}}, "expected three numbers each"),
+        ({"ruwl": {"lambdas": [1, 1, float("nan")]}}, "expected three numbers each"),
         ({"augment": {"time_width": 0}}, "augment.time_width | 0 | expected at least 1"),
     ],
 )
@@ -265,7 +265,7 @@ def test_a_setting_without_effect_is_refused_and_its_default_is_not(
     message = refused(merged(settings, {key: value}))
     assert message.startswith(f"{key} = ")
     chosen = "ruwl.mode fixed" if settings == FIXED else f"method {settings['model']['method']}"
-    assert f"without effect with {chosen} | leave it out" in message
+    assert f"has no effect with {chosen} | leave it out" in message
 
 
 @pytest.mark.parametrize(
