@@ -86,15 +86,7 @@ def engine_from_onnx(
     loaded.forget()
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse(model):
-        problems = "; ".join(_problem(parser.get_error(i)) for i in range(parser.num_errors))
-        raise ModelError(
-            flavour,
-            problems,
-            wanted="an ONNX graph that it can parse",
-            fix="export on a machine with another TensorRT",
-        )
+    _parse(trt.OnnxParser(network, log), model, flavour)
     convolutions = convolution_types(network, trt)
     check_precision(convolutions, precision)
     config = builder.create_builder_config()
@@ -116,6 +108,17 @@ def engine_from_onnx(
         convolutions=dict(convolutions),
     )
     return plan, stamp
+
+
+def _parse(parser: "tensorrt.OnnxParser", model: bytes, flavour: str) -> None:
+    if parser.parse(model):
+        return
+    raise ModelError(
+        flavour,
+        "; ".join(_problem(parser.get_error(i)) for i in range(parser.num_errors)),
+        wanted="an ONNX graph that it can parse",
+        fix="export on a machine with another TensorRT",
+    )
 
 
 def _problem(error: "tensorrt.ParserError") -> str:

@@ -240,7 +240,7 @@ def _result(bundle: Bundle, variant: Variant, device: str, probe: Probe) -> Pari
         backend = backend_from_variant(bundle, variant, device)
         parity, _ = parity_of_backend(backend, bundle.spec, probe)
     except ModelError as error:
-        return ParityResult(variant=variant, device=device, parity=None, problem=error.came or error.subject)
+        return ParityResult(variant=variant, device=device, parity=None, problem=error.came)
     return ParityResult(variant=variant, device=device, parity=parity, problem=parity.failure)
 
 

@@ -88,7 +88,6 @@ def check_data(folder: Path, spec: FrontendSpec) -> DataReport:
     all_rated = rated(ratings)
     r = correlations(all_rated)
     duplicates = _duplicates(clips, list(stores.values()))
-    silent = _joined(store.silent for store in stores.values())
     errors = [error for store in stores.values() for error in store.errors]
     return DataReport(
         data=data,
@@ -104,21 +103,26 @@ def check_data(folder: Path, spec: FrontendSpec) -> DataReport:
         warnings=(
             *data.warnings,
             *_duplicate_warnings(duplicates),
-            *_marked(clips, silent, "are silent: there is nothing to learn from them"),
-            *_marked(
-                clips,
-                _joined(map(is_clipped, stores.values())),
-                "are clipped: the tops of their waves are cut off",
-            ),
+            *_sound_warnings(clips, list(stores.values())),
             *constant_targets(data),
             *_not_in_humes_form(clips, ratings),
-            *_marked(
-                clips,
-                np.array([not clip.speaker for clip in clips]),
-                "have no Subject_ID: speaker leaks stay unseen",
-            ),
+            *_without_speaker(clips),
         ),
     )
+
+
+def _sound_warnings(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[str]:
+    silent = _joined(store.silent for store in stores)
+    clipped = _joined(map(is_clipped, stores))
+    return [
+        *_marked(clips, silent, "are silent: there is nothing to learn from them"),
+        *_marked(clips, clipped, "are clipped: the tops of their waves are cut off"),
+    ]
+
+
+def _without_speaker(clips: Sequence[Clip]) -> list[str]:
+    nameless = np.array([not clip.speaker for clip in clips])
+    return _marked(clips, nameless, "have no Subject_ID: speaker leaks stay unseen")
 
 
 def _joined(marks: Iterable[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
