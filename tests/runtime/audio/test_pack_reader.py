@@ -1,5 +1,6 @@
-"""A pack scores as its files do: the same names, scores and codes, bit for bit; it is there whole
-or not at all.
+"""A pack scores as its files do, with the same names, scores and codes, bit for bit.
+
+It is there whole or not at all.
 """
 
 import os
