@@ -8,6 +8,7 @@ import typer
 from rrtn.cli import app
 from rrtn.runtime import bundle, errors
 from rrtn.runtime.audio.codes import ERROR_CODES, FLAGS
+from rrtn.runtime.scoring.table_job import SCORING_RULES
 from rrtn.train import checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -46,8 +47,8 @@ def test_readme_has_every_command_once() -> None:
 
 
 def test_schemas_are_those_of_the_code() -> None:
-    rows = dict(re.findall(r"^\| (\S+) \|[^|]*\| (\d+) \|", (DOCS / "versions.md").read_text(), flags=re.M))
-    assert rows == {"bundle": str(bundle.SCHEMA), "checkpoint": str(checkpoint.SCHEMA)}
+    rows = re.findall(r"^\| ([^|]+) \|[^|]*\| (\d+) \|", (DOCS / "versions.md").read_text(), flags=re.M)
+    assert [int(number) for _, number in rows] == [bundle.SCHEMA, checkpoint.SCHEMA, SCORING_RULES]
 
 
 def test_every_source_file_that_a_page_names_is_there() -> None:
