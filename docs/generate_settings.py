@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from rrtn.train.config import Config
+from rrtn.train.method.encoders import ENCODERS
 
 DOCS = Path(__file__).parent
 HEAD = """# Settings
@@ -31,6 +32,7 @@ TABLE_HEAD = "| setting | default | type | meaning | flag | point |\n|---|---|--
 UNIT = re.compile(r"(Hz|samples|frames|mel bins)\b(?:[;,] )?")  # how a comment begins that names one
 POINT = re.compile(r" \(\S+\.md, point \d+\)")  # the page has a column for it
 UNITS_IN_NAMES = {"_minutes": "minutes", "_epochs": "epochs", "_dbfs": "dBFS"}
+CHOICES = {"model.encoder": Literal[*ENCODERS]}  # of a registry, where the type is but text
 TYPES = {bool: "true or false", int: "whole number", float: "number", str: "text"}
 
 
@@ -80,7 +82,7 @@ def row(key: str, default: Any, kind: Any, text: Text, points: dict[str, str]) -
     cells = [
         f"`{key}`",
         f"`{toml(default)}`",
-        type_text(kind, text.unit or unit_of_name(key)),
+        type_text(CHOICES.get(key, kind), text.unit or unit_of_name(key)),
         text.meaning,
         flag,
         point,

@@ -1,4 +1,22 @@
-"""Training and evaluation (torch, torchaudio).
+"""Training and evaluation (torch, torchaudio). In reading order:
+
+config         every setting, one dataclass a section
+config_file    config.toml: written, read, overridden by flags, compared on a resume
+plan           settings and data that are checked, before anything is trained
+start          from the settings of `rrtn train` to a finished run
+loop           the training loop
+step           one optimiser step
+predict        scores of a whole split
+run_folder     where a run's files are
+run_state      the state of a run: from its folder into a stepper, and back
+checkpoint     weights and optimiser on the disk, with their hashes
+distributed    several processes that train as one
+interruption   Ctrl-C and SIGTERM as a flag
+display        what a person sees of a run
+
+method/        the paper: encoders, views, losses, weightings, metrics
+data/          data sets, decoded clips, the synthetic corpus
+evidence/      what a run is worth: evaluation, statistics, tables, the report
 
 Modules are imported where they are used: `rrtn.train.loop`, ...
 """

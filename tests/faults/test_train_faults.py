@@ -232,7 +232,10 @@ def test_t3_sigterm_saves_and_the_run_goes_on_bit_for_bit(
 ) -> None:
     ended = rrtn(*fresh, RRTN_FAILPOINT=failpoint)
     assert_refused(
-        ended, 143, f"stopped by a signal at step {step} | saved | go on with: rrtn train --resume --out run"
+        ended,
+        143,
+        f"stopped by a signal at step {step}; everything is saved | ",
+        "rrtn train --resume --out run",
     )
     assert read_info(tmp_path / "run/checkpoints/last").step == step
     assert resumed(rrtn, tmp_path / "run").code == 0
@@ -256,7 +259,7 @@ def test_t3_sigterm_in_validation_does_not_wait_for_its_end(
 ) -> None:
     """Eight Val clips, two at a time."""
     ended = resumed(rrtn, begun, before=at("train.validate", 1, IN_VALIDATION))
-    assert_refused(ended, 143, "stopped by a signal at step 6 | saved")
+    assert_refused(ended, 143, "stopped by a signal at step 6; everything is saved")
     assert resumed(rrtn, begun).code == 0
     assert outcome(begun) == outcome(whole)
 
@@ -298,7 +301,7 @@ def test_t4_ctrl_c_once_saves(
     rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path
 ) -> None:
     ended = rrtn(*fresh, RRTN_FAILPOINT="train.step:sigint:4")
-    assert_refused(ended, 130, "stopped by a signal at step 4 | saved")
+    assert_refused(ended, 130, "stopped by a signal at step 4; everything is saved")
     assert resumed(rrtn, tmp_path / "run").code == 0
     assert outcome(tmp_path / "run") == outcome(whole)
 
@@ -346,7 +349,7 @@ def is_running(child: Any) -> bool:
 # --- T5, T6: the disk is full ---
 
 
-TENSORS = r"-.*\.safetensors \| No space left on device \| needs [1-9][\d,]+ bytes"
+TENSORS = r"-.*\.safetensors \| No space left on device; the file needs [1-9][\d,]+ bytes"
 FULL = r" \| No space left on device"
 
 
@@ -442,7 +445,7 @@ def test_t6_a_full_disk_in_the_history_stops_the_run_and_loses_nothing(
         f"import pathlib; p = pathlib.Path({str(path)!r}); p.unlink(); p.symlink_to('/dev/full')",
     )
     ended = resumed(rrtn, begun, before=full)
-    assert_refused(ended, 4, f"{path} | No space left on device | needs ", "bytes")
+    assert_refused(ended, 4, f"{path} | No space left on device; the line needs ", "bytes")
     assert resumed(rrtn, begun).code == 0
     assert not path.is_symlink()
     assert outcome(begun) == outcome(whole)
@@ -498,7 +501,7 @@ def test_t7_t8_a_changed_file_is_refused_with_its_hash(begun: Path, change: str,
         load_checkpoint(folder, "weights", "optimizer")
     message = str(caught.value)
     assert message.startswith(
-        f"{path} | sha256 {sha256_of(path)[:12]} | checkpoint.json lists {listed[:12]} | "
+        f"{path} | sha256 {sha256_of(path)[:12]} | expected sha256 {listed[:12]}, which checkpoint.json lists | "
     )
     assert "\n" not in message
 
@@ -514,8 +517,8 @@ def test_t7_t8_the_run_goes_on_from_the_checkpoint_before_with_a_warning(
     ended = resumed(rrtn, begun)
     assert ended.code == 0, ended.err
     (note,) = [line for line in ended.err.splitlines() if "note: " in line]
-    assert f"{path} | sha256 {broken} | checkpoint.json lists " in note
-    assert note.endswith(f"; going on from the checkpoint before, at step {BEFORE}")
+    assert f"{path} | sha256 {broken} | expected sha256 " in note
+    assert note.endswith(f"; training continues from the checkpoint before, at step {BEFORE}")
     assert outcome(begun) == outcome(whole)
 
 
@@ -537,7 +540,7 @@ def test_t7_a_lost_file_counts_as_a_broken_checkpoint(
 ) -> None:
     path = checkpoint_files(begun)["optimizer"]
     path.unlink()
-    assert_refused(resumed(rrtn, begun, "--strict-resume"), 5, f"{path} | not there | checkpoint.json lists ")
+    assert_refused(resumed(rrtn, begun, "--strict-resume"), 5, f"{path} | not there | expected sha256 ")
     ended = resumed(rrtn, begun)
     assert ended.code == 0, ended.err
     assert f"note: {path} | not there" in ended.err
@@ -558,7 +561,7 @@ def test_t7_t8_two_broken_checkpoints_stop_the_run_and_are_kept(rrtn: Rrtn, begu
         path = checkpoint_files(begun, pointer)["weights"]
         path.write_bytes(flipped(0.5)(path.read_bytes()))
     before = contents(begun)
-    assert_refused(resumed(rrtn, begun), 5, str(path), f"{PREVIOUS} lists ")
+    assert_refused(resumed(rrtn, begun), 5, str(path), f"which {PREVIOUS} lists")
     assert contents(begun) == before
 
 
@@ -605,7 +608,7 @@ def test_t9_a_pickle_is_refused_unopened_even_where_its_hash_is_listed(
             "optim.batch_size: 4 -> 2",
         ),  # T11; there are no workers whose number could change
         (("--encoder", "cnn10"), "model.encoder: 'resnet18' -> 'cnn10'"),
-        (("--method", "vanilla"), "projector.units = 16 | without effect with method vanilla"),
+        (("--method", "vanilla"), "projector.units = 16 | this setting has no effect with method vanilla"),
         (("--method", "rrtn"), "model.method: 'rrtn-ruwl' -> 'rrtn'"),
         (("--seed", "1"), "seed: 0 -> 1"),
         (("--precision", "bf16"), "precision: 'fp32' -> 'bf16'"),
@@ -619,7 +622,7 @@ def test_t10_t11_resuming_with_another_setting_is_refused_with_the_differences(
     before = contents(begun)
     ended = resumed(rrtn, begun, *flags)
     assert_refused(ended, 2, change)
-    assert "--resume | other settings than the run's: " in ended.err or "without effect" in ended.err
+    assert "--resume | other settings than the run's: " in ended.err or "has no effect" in ended.err
     assert contents(begun) == before
 
 
@@ -674,7 +677,7 @@ def test_t10_resuming_with_other_data_is_refused_by_its_hash(
     was = read_info(begun / "checkpoints/last").data_sha256[:12]
     line = ended.err.splitlines()[-1]
     assert re.fullmatch(
-        rf"rrtn: --resume \| the data is [0-9a-f]{{12}}, the run's was {was} \| clips or ratings were .*",
+        rf"rrtn: --resume \| clips or ratings were changed: the data was {was} and is [0-9a-f]{{12}} \| .*",
         line,
     )
     assert contents(begun) == before
@@ -777,7 +780,7 @@ def test_t15_the_run_stops_at_that_step_with_its_clips_and_a_whole_checkpoint(
     assert_refused(
         ended,
         4,
-        "epoch 3, step 7 | loss or gradient is not finite | no weight was changed by it; clips of the ",
+        "epoch 3, step 7 | loss or gradient is not finite; this step changed no weight, ",
     )
     named = re.search(r"batch: (.*?) \| ", ended.err)
     assert named
@@ -884,7 +887,7 @@ def test_t21_a_file_rewritten_during_training_has_no_effect_until_the_run_is_res
     assert outcome(begun) == outcome(whole)
     assert soundfile.info(clip).frames == 16000
     ended = resumed(rrtn, begun, "--data", data, "--epochs", 4)
-    assert (ended.code, ended.err.splitlines()[-1].split(" | ")[0]) == (2, "rrtn: --resume")
+    assert (ended.code, ended.err.splitlines()[-1].partition(" | ")[0]) == (2, "rrtn: --resume")
     assert "clips or ratings were changed" in ended.err
 
 
@@ -987,7 +990,7 @@ def test_t26_a_full_gpu_stops_the_run_with_what_helps(
     )
     ended = resumed(rrtn, begun, before=full)
     assert_refused(
-        ended, 4, f"{begun} | CUDA out of memory. Tried to allocate 2 GiB | batch 4: ", "--batch-size", "bf16"
+        ended, 4, f"{begun} | batch 4: CUDA out of memory. Tried to allocate 2 GiB | ", "--batch-size", "bf16"
     )
     assert resumed(rrtn, begun).code == 0
     assert outcome(begun) == outcome(whole)
@@ -1365,7 +1368,7 @@ def test_t17_constant_labels_and_equal_scores_give_no_gradient(label: float) -> 
 
 def test_t18_fewer_clips_than_a_batch_are_refused(rrtn: Rrtn, make_data: MakeData, tmp_path: Path) -> None:
     ended = rrtn("train", "--data", make_data(), "--batch-size", 9)
-    assert_refused(ended, 2, "--batch-size | 9 | 8 training clips: at most that many")
+    assert_refused(ended, 2, "--batch-size | 9 | expected at most 8, the number of training clips")
     assert not (tmp_path / "runs").exists()
 
 

@@ -170,7 +170,9 @@ class TestRefusals:
 
     def test_tensors_that_it_does_not_have(self, tmp_path: Path) -> None:
         save_checkpoint(tmp_path, info_at(1), {"weights": tensors(1)["weights"]})
-        with pytest.raises(ModelError, match=r"lists no optimizer \| lists weights \| use checkpoints/last"):
+        with pytest.raises(
+            ModelError, match=r"lists weights and no optimizer \| use the checkpoint named last"
+        ):
             load_checkpoint(tmp_path, "optimizer")
 
     @pytest.mark.parametrize("content", [b"", b'{"schema": 2, "epo', b"\xff\xfe", b"[1, 2]", b"null", b"{}"])
@@ -184,7 +186,7 @@ class TestRefusals:
         save(tmp_path, 1)
         edit_pointer(tmp_path, schema=1)
         with pytest.raises(
-            ModelError, match=r"schema 1 \| this rrtn reads schema 2 \| use the rrtn that wrote it"
+            ModelError, match=r"schema 1 \| expected schema 2 \| use the rrtn that wrote the file"
         ):
             load_checkpoint(tmp_path, "weights")
 
@@ -194,7 +196,7 @@ class TestRefusals:
         document = json.loads((tmp_path / POINTER).read_text())
         del document[lost]
         (tmp_path / POINTER).write_text(json.dumps(document))
-        with pytest.raises(ModelError, match=rf"no {lost} \| the file was changed"):
+        with pytest.raises(ModelError, match=rf"no {lost}: the file was changed \| restore the file"):
             load_checkpoint(tmp_path, "weights")
 
     def test_weights_that_are_not_finite_numbers_in_the_figures(self, tmp_path: Path) -> None:
@@ -207,8 +209,8 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("name", "named"),
         [
-            ("weights-", r"weights-.*\.safetensors \| No space left on device \| needs 536 bytes"),
-            ("optimizer-", r"optimizer-.*\.safetensors \| No space left on device \| needs 52 bytes"),
+            ("weights-", r"weights-.*\.safetensors \| No space left on device; the file needs 536 bytes"),
+            ("optimizer-", r"optimizer-.*\.safetensors \| No space left on device; the file needs 52 bytes"),
             (PREVIOUS, r"No space left on device: .*/previous\.json"),
             (POINTER, r"No space left on device: .*/checkpoint\.json"),
         ],

@@ -527,7 +527,7 @@ def test_a_missing_tensorboard_is_said_before_anything_trains(
     hide_tensorboard(monkeypatch)
     command = re.escape('pip install "rrtn[tensorboard]"')
     with pytest.raises(
-        MissingExtraError, match=rf"^tensorboard \| not installed \| needed for TensorBoard \| {command}$"
+        MissingExtraError, match=rf"^tensorboard \| not installed, and needed for --tensorboard \| {command}$"
     ):
         Display(epochs=1, clips_per_epoch=1, tensorboard=tmp_path / "tensorboard")
     assert list(tmp_path.iterdir()) == []

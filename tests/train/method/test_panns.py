@@ -393,7 +393,7 @@ class TestLayers:
         deeper = state | {"conv_block5.conv1.weight": torch.zeros(1024, 512, 3, 3), "a\nb": torch.zeros(1)}
         message = refusal(saved(tmp_path / "panns.pth", deeper), encoder)
         assert message.startswith(
-            r"unknown 'conv_block5.conv1.weight', unknown 'a\nb' | expected this --encoder's layers"
+            r"unknown 'conv_block5.conv1.weight', unknown 'a\nb' | expected the layers of this --encoder"
         )
 
     def test_resnet18_has_none(self, tmp_path: Path, state: State) -> None:
@@ -434,7 +434,7 @@ class TestFiles:
     ) -> None:
         path = saved(tmp_path / "panns.pth", state, SAMPLERS["Sampler"], zipped=zipped)
         os.truncate(path, int(path.stat().st_size * share))
-        assert refusal(path, encoder).endswith(" | expected a file of torch.save | download it again")
+        assert refusal(path, encoder).endswith(" | expected a file of torch.save | download the file again")
 
     @pytest.mark.parametrize(
         "content", [b"<!DOCTYPE html>\n<html>not found</html>", b"PK\x03\x04\n" * 99, bytes(4096)]
@@ -499,7 +499,9 @@ class TestMalice:
         torch.save(content, tmp_path / "panns.pth", _use_new_zipfile_serialization=zipped)
         message = refusal(tmp_path / "panns.pth", encoder)
         assert message.startswith(("asks for Python's 'posix.system'", "asks for Python's 'eval'"))
-        assert "nothing of it was run | use a checkpoint from a source that you trust" in message
+        assert (
+            "nothing of the file was run | expected weights alone | use a checkpoint from a source" in message
+        )
 
     @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
     def test_a_plain_pickle_is_refused_and_not_run(
@@ -520,7 +522,7 @@ class TestMalice:
         content = path.read_bytes()
         assert content.count(b"cnumpy\ndtype\n") == 1
         path.write_bytes(content.replace(b"cnumpy\ndtype\n", f"c{module}\n{function}\n".encode()))
-        assert refusal(path, encoder).startswith(f"asks for Python's {name!r} | ")
+        assert refusal(path, encoder).startswith(f"asks for Python's {name!r}; ")
 
     def test_torch_allows_nothing_more_afterwards(
         self, tmp_path: Path, state: State, encoder: Encoder
