@@ -26,6 +26,7 @@ check: $(DEPENDENCIES) .types/rrtn docs
 
 # -> site/index.html. --strict: a link without a target, or a page that the menu lacks, is an error.
 docs: $(DEPENDENCIES)
+	mkdir -p .types/docs  # docs/site_pages.py puts the package there; mkdocstrings wants the folder first
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # What benchmarks compare with, behind all that rrtn itself uses.

@@ -39,11 +39,13 @@ COMMANDS: Final = {
     "inspect": Command("inspect", "Show what is in a bundle, and what of it can run here."),
     "bench": Command("bench", "Measure latency and throughput of every variant that runs here."),
     "doctor": Command("doctor", "Show what this machine can do, what is missing, and the fix."),
-    "demo": Command("demo", "Run everything once on the built-in corpus. It takes minutes."),
+    "demo": Command("demo", "Run everything once on synthetic voices. It takes three minutes at most."),
     "data": Command("data", "Make a data set, or check one."),
 }
 
-_EXTRAS: Final = dict.fromkeys(("torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w", "jinja2"), "train")
+_EXTRAS: Final = dict.fromkeys(
+    ("torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w", "jinja2"), "train"
+)
 _NOBODY_READS: Final = 141  # `| head -1` has closed stdout: the exit code that SIGPIPE would give
 _SIGNALS: Final = {130: "interrupted", 143: "terminated"}
 _USAGE_ERROR: Final = typer.BadParameter.__base__ or typer.BadParameter  # typer does not name it

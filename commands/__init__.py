@@ -1,1 +1,19 @@
-"""One file a command group: parse, call one function of a layer, print."""
+"""One file a command group: parse, call one function of a layer, print.
+
+options      options that several commands have, and what they mean when left out
+choices      the names that a setting takes, for help texts
+printing     tables and JSON on stdout, lines for the person on stderr
+train        rrtn train
+evaluate     rrtn evaluate and rrtn report
+table2       rrtn table2
+export       rrtn export and rrtn parity
+inspect      rrtn inspect
+score        rrtn score
+summary      the rows and the last lines of rrtn score
+pack         rrtn pack
+bench        rrtn bench
+data         rrtn data synth and rrtn data check
+data_report  the tables of rrtn data check
+doctor       rrtn doctor
+demo         rrtn demo: the others, one after the other
+"""

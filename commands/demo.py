@@ -22,16 +22,14 @@ _BATCH: Final = 16
 
 
 def demo(
-    audio: Annotated[
-        Optional[list[str]], typer.Argument(help="Files to score.", show_default=False)
-    ] = None,
+    audio: Annotated[Optional[list[str]], typer.Argument(help="Files to score.", show_default=False)] = None,
     out: Annotated[
         Optional[Path],
         typer.Option(help="The demo's run; default: a new one below runs/.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run everything once on a small synthetic corpus, in at most three minutes.
+    """Run everything once on synthetic voices. It takes three minutes at most.
 
     The commands are train, export, score, train again, evaluate, export with an engine, report, and
     score. A faster machine trains for more epochs.
@@ -61,9 +59,7 @@ def _first_epoch(run: Path, data: Path, precision: str) -> float:
     """Gives the seconds that it took."""
     import torch  # noqa: F401  # its import is no part of an epoch
 
-    _heading(
-        f"rrtn train --data {data} --epochs 1 --batch-size {_BATCH} --precision {precision} --out {run}"
-    )
+    _heading(f"rrtn train --data {data} --epochs 1 --batch-size {_BATCH} --precision {precision} --out {run}")
     begin = time.monotonic()
     train(data=data, epochs=1, batch_size=_BATCH, precision=precision, out=run)
     return time.monotonic() - begin

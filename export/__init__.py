@@ -1,1 +1,17 @@
-"""From a checkpoint to ONNX and TensorRT, behind a parity gate. Modules are imported where they are used."""
+"""From a checkpoint to ONNX and TensorRT, each file behind a parity gate.
+
+source              a run's best checkpoint, and clips of its data
+recipes             what a bundle may hold, and what each file is made from
+publish             from a run to a bundle
+deployed_network    the network without its projector, with or without the frontend
+graph               the network as an ONNX file
+int8                ONNX files in 8 bits
+engine              TensorRT engines, by the flavour that is installed
+timing_cache        TensorRT's timings, kept between builds
+parity              the gate: no file is published whose scores are not PyTorch's
+bundle_replacement  a bundle takes another one's place
+audeering           model.yaml, for audonnx
+triton              a model repository for Triton
+
+winograd/           the variant for CPUs
+"""

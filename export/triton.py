@@ -2,12 +2,12 @@
 variants.
 
     DIR/rrtn.json                      what was written here, with hashes; Triton looks at folders only
-    DIR/rrtn_waveform/config.pbtxt     one folder a variant: rrtn_logmel, rrtn_waveform, rrtn_waveform_trt, ...
+    DIR/rrtn_waveform/config.pbtxt     one folder a variant: rrtn_logmel, rrtn_waveform_trt, ...
     DIR/rrtn_waveform/labels.txt
     DIR/rrtn_waveform/1/model.onnx
 
-Clients send clips that are levelled already, as rrtn.runtime.model_input.ModelInput makes them. The server must be of
-24.07 or later: earlier ones do not know the option that turns TF32 off.
+Clients send clips that are levelled already, as rrtn.runtime.model_input.ModelInput makes them. The
+server must be of 24.07 or later: earlier ones do not know the option that turns TF32 off.
 
 B batch, N samples, T frames, M mels, K targets.
 """
@@ -105,7 +105,10 @@ def _obstacle(bundle: Bundle, variant: Variant) -> str:
     if variant.kind == "onnx":
         return ""
     if _stamp(variant)["flavour"] != "tensorrt":
-        return f"Triton runs TensorRT engines, this is one of {_stamp(variant)['flavour']}; export --trt where TensorRT is"
+        return (
+            f"Triton runs TensorRT engines, this is one of {_stamp(variant)['flavour']}; export "
+            "--trt where TensorRT is"
+        )
     return "" if _source(bundle, variant) else "the bundle does not hold the ONNX file that it was built from"
 
 
@@ -129,9 +132,13 @@ def _write_model(bundle: Bundle, variant: Variant, folder: Path) -> None:
 def _instruction(bundle: Bundle, variant: Variant) -> str:
     spec = bundle.spec
     if variant.input == "logmel":
-        return f"log_mel: dB [1, {spec.frames}, {spec.n_mels}] as ModelInput of rrtn.runtime.model_input gives it"
+        return (
+            f"log_mel: dB [1, {spec.frames}, {spec.n_mels}] as ModelInput of "
+            "rrtn.runtime.model_input gives it"
+        )
     return (
-        f"waveform: the first {spec.clip_samples} samples of a mono recording at {spec.sampling_rate} Hz, zeros behind a "
+        f"waveform: the first {spec.clip_samples} samples of a mono recording at "
+        f"{spec.sampling_rate} Hz, zeros behind a "
         f"shorter one, once the peak of the whole recording is set to {spec.peak_dbfs:g} dBFS"
     )
 

@@ -34,8 +34,10 @@ def locked(file: Path, *, does: str) -> Iterator[None]:
         _acquire(lock, blocking=False)
     except Timeout:
         raise ConfigError(
-            f"{file.parent} | {_holder(file)} {does} there | one at a time | "
-            "wait for it, or choose another --out"
+            str(file.parent),
+            f"{_holder(file)} {does} there",
+            wanted="one process at a time",
+            fix="wait for it, or choose another --out",
         ) from None
     try:
         yield
@@ -77,7 +79,7 @@ def _acquire(lock: BaseFileLock, *, blocking: bool) -> None:
     except OSError as error:  # Timeout is one, without an errno
         if Path(lock.lock_file).is_symlink():
             raise ConfigError(
-                f"{lock.lock_file} | a link | expected a file of its own | remove the link"
+                str(lock.lock_file), "a link", wanted="a file of its own", fix="remove the link"
             ) from error
         if error.errno not in _WITHOUT_LOCKS:
             raise

@@ -6,6 +6,8 @@ import ctypes
 import os
 import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from rrtn.runtime import FrontendSpec, Scorer
 from rrtn.runtime.bundle import metadata_of
 from rrtn.runtime.onnx_file import sealed
 from rrtn.train.data.corpus import synthesise
+from rrtn_processes import Server
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -38,7 +41,10 @@ EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name, which 
 
 
 class Watch:
-    """Counts how often a file is opened, by any process and under any name: inotify watches what a name leads to."""
+    """Counts how often a file is opened, by any process and under any name.
+
+    inotify watches what a name leads to.
+    """
 
     def __init__(self, path: Path) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -72,6 +78,34 @@ def watch() -> Iterator[Callable[[Path], Watch]]:
     yield make
     for made in watches:
         made.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Starts `rrtn` with the small encoder, without importing torch each time."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the installed command has made data, a run of ResNet18, and a bundle with an engine.
+
+    Made once, to be left as it is: `corpus`, `runs/first` and `runs/first/export`.
+    """
+    folder = tmp_path_factory.mktemp("main-job")
+    rrtn = [Path(sys.executable).with_name("rrtn")]
+    env = {**os.environ, "RRTN_CACHE": str(folder / "cache")}
+    for command in (
+        "data synth corpus --clips 48 --speakers 9 --seed 5",
+        "train --data corpus --epochs 2 --batch-size 8 --out runs/first",
+        "export --trt --require cpu",
+    ):
+        arguments = [*rrtn, *command.split()]
+        done = subprocess.run(arguments, cwd=folder, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return folder
 
 
 @pytest.fixture(scope="session")

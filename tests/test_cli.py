@@ -183,7 +183,8 @@ def test_a_spent_error_budget_is_a_document(tmp_path: Path, tiny_model: Path) ->
     (tmp_path / "text.wav").write_text("this is no audio")
     error = error_of(call("score", "text.wav", "-m", tiny_model, "--fail-fast", "--json", cwd=tmp_path))
     assert error["subject"].startswith("text.wav unsupported_format")
-    assert (error["came"], error["exit_code"]) == ("--fail-fast", 4)
+    assert error["came"] == "the first bad file, with --fail-fast"
+    assert error["exit_code"] == 4
 
 
 def test_a_missing_extra_is_a_document(tmp_path: Path) -> None:

@@ -146,8 +146,9 @@ def _write_tensors(path: Path, content: Tensors) -> None:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise StoppedError(
             str(path),
-            f"{reason}; the file needs {size:,} bytes",
-            fix="the checkpoint before is whole: make room, then continue with --resume",
+            str(reason),
+            wanted=f"room for {size:,} bytes",
+            fix="make room and continue with --resume; the checkpoint before is whole",
         ) from error
 
 
@@ -167,9 +168,7 @@ def _document(path: Path) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(path.read_bytes())
     except OSError as error:
         came = error.strerror or str(error)
-        raise ModelError(
-            str(path), came, wanted="a checkpoint of rrtn train", fix="train first: rrtn train"
-        ) from error
+        raise ModelError(str(path), came, wanted="a checkpoint of rrtn train", fix="rrtn train") from error
     except ValueError as error:
         raise ModelError(
             str(path), str(error), wanted="JSON", fix="restore the file, or train again"
@@ -177,13 +176,16 @@ def _document(path: Path) -> dict[str, Any]:
     found = document.get("schema") if isinstance(document, dict) else None
     if found != SCHEMA:
         raise ModelError(
-            str(path), f"schema {found!r}", wanted=f"schema {SCHEMA}", fix="use the rrtn that wrote the file"
+            str(path),
+            f"schema {found!r}",
+            wanted=f"schema {SCHEMA}, which this rrtn reads",
+            fix="use the rrtn that wrote it",
         )
     if lost := {"files", *CheckpointInfo.__dataclass_fields__} - document.keys():
         raise ModelError(
             str(path),
-            f"no {', '.join(sorted(lost))}: the file was changed",
-            fix="restore the file, or use another checkpoint",
+            f"no {', '.join(sorted(lost))}",
+            fix="the file was changed: use another checkpoint",
         )
     return document
 
@@ -195,7 +197,7 @@ def _info(document: dict[str, Any]) -> CheckpointInfo:
 def _load_checked(pointer: Path, files: dict[str, Any], kind: str) -> Tensors:
     if kind not in files:
         raise ModelError(
-            str(pointer), f"lists {', '.join(files)} and no {kind}", fix="use the checkpoint named last"
+            str(pointer), f"lists no {kind}, only {', '.join(files)}", fix="use checkpoints/last"
         )
     path = pointer.parent / files[kind]["file"]
     expected = files[kind]["sha256"]
@@ -204,8 +206,8 @@ def _load_checked(pointer: Path, files: dict[str, Any], kind: str) -> Tensors:
         raise ModelError(
             str(path),
             came[: len("sha256 ") + 12],
-            wanted=f"sha256 {expected[:12]}, which {pointer.name} lists",
-            fix="the file was changed: restore it, or use another checkpoint",
+            wanted=f"{expected[:12]}, as {pointer.name} lists it",
+            fix="the file was changed: use another checkpoint",
         )
     try:
         return load_file(path)

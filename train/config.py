@@ -41,7 +41,7 @@ class DataConfig:
         object.__setattr__(self, "targets", tuple(self.targets))
         if not 0 < self.fraction <= 1:
             raise ConfigError(
-                "--fraction (data.fraction)", str(self.fraction), wanted="more than 0 and at most 1"
+                "--fraction (data.fraction)", str(self.fraction), wanted="more than 0, at most 1"
             )
 
 
@@ -117,7 +117,7 @@ class RuwlConfig:
             raise ConfigError(
                 "ruwl.lambdas, ruwl.c",
                 f"{list(self.lambdas)}, {list(self.c)}",
-                wanted="three finite numbers each, no lambda below 0 and no c of 0",
+                wanted="three numbers each, no lambda under 0 and no c of 0",
             )
         _check_choice("ruwl.mode", self.mode, get_args(RuwlMode))
         _check_least("ruwl.lr", self.lr, 0)
@@ -140,7 +140,7 @@ class OptimConfig:
         _check_least("--epochs (optim.epochs)", self.epochs, 0)
         _check_least("--batch-size (optim.batch_size)", self.batch_size, 0)
         if self.batch_size == 1:
-            wanted = "at least 2 clips: CCC and Barlow Twins compare the clips of a batch"
+            wanted = "at least 2: the losses compare clips"
             raise ConfigError("--batch-size (optim.batch_size)", "1", wanted=wanted)
         if not 0 < self.lr < 10:
             wanted = "more than 0 and less than 10, usually about 0.001"
@@ -200,9 +200,7 @@ class Config:
         mine, defaults = flat_settings(self.to_dict()), flat_settings(_defaults())
         for key, value in mine.items():
             if value != defaults[key] and any(f"{key}.".startswith(f"{name}.") for name in without_effect):
-                raise ConfigError(
-                    f"{key} = {value!r}", f"this setting has no effect with {chosen}", fix="leave it out"
-                )
+                raise ConfigError(f"{key} = {value!r}", f"has no effect with {chosen}", fix="leave it out")
 
     def _without_effect(self) -> tuple[str, tuple[str, ...]]:
         """The choice that decides, and the sections and settings that have no effect with it."""

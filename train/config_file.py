@@ -72,6 +72,6 @@ def changes_on_resume(old: Config, new: Config) -> list[str]:
         raise ConfigError(
             "--resume",
             f"other settings than the run's: {'; '.join(refused)}",
-            fix="leave them as they were, or start a new run",
+            fix="start a new run with them",
         )
     return list(changed.values())

@@ -309,7 +309,7 @@ class _Writer:
         except ImportError as error:
             raise MissingExtraError(
                 error.name or "tensorboard",
-                "not installed, and needed for --tensorboard",
+                "not installed, and --tensorboard needs it",
                 fix='pip install "rrtn[tensorboard]"',
             ) from error
         folder.mkdir(parents=True, exist_ok=True)

@@ -53,8 +53,8 @@ def world_from_environment() -> World:
     if len(found) < len(names):
         raise ConfigError(
             "environment",
-            f"has {', '.join(found)} alone",
-            wanted=f"{', '.join(names)}, or none of them",
+            f"only {', '.join(found)}",
+            wanted=f"{', '.join(names)}, or none",
             fix="start with torchrun",
         )
     return World(*map(int, found.values()))
@@ -82,8 +82,8 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
             raise
         raise StoppedError(
             "torchrun",
-            f"rank {world.rank} has lost another process, whose own message says why",
-            fix="remove that cause, then continue with --resume",
+            f"rank {world.rank} has lost another process",
+            fix="read that process's message, then continue with --resume",
         ) from error
     finally:
         if dist.is_initialized():

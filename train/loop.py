@@ -76,7 +76,7 @@ def train(
         raise ConfigError(
             f"--out {run}",
             "holds a run already",
-            fix=f"continue that run: rrtn train --resume --out {run}, or choose another folder",
+            fix="continue with --resume, or choose another folder",
         )
     if resume and (done := _finished(plan, folder)):
         return done
@@ -88,8 +88,8 @@ def train(
         raise StoppedError(
             str(run),
             f"batch {plan.config.optim.batch_size}: {str(error).splitlines()[0]}",
-            fix="take --precision bf16, more GPUs (torchrun) or a smaller --batch-size; a smaller batch is "
-            "another experiment, because the losses are over the batch",
+            fix="use --precision bf16, more GPUs (torchrun), or a smaller --batch-size; that is another "
+            "experiment, since the losses are over the batch",
         ) from error
 
 
@@ -217,8 +217,8 @@ def device_from_config(config: Config, world: World) -> torch.device:
     """
     if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         if config.precision == "tf32":
-            came = "the network is trained on the CPU, and only GPUs have TF32"
-            raise ConfigError("--precision tf32", came, fix="use --precision fp32 or bf16")
+            came = "TF32 exists on GPUs only, and this is a CPU"
+            raise ConfigError("--precision tf32", came, fix="use fp32 or bf16")
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ConfigError(
@@ -315,8 +315,8 @@ def _stop(
     number = interruption.signal or signal.SIGTERM  # None if another rank got the signal
     raise StoppedError(
         str(run.path),
-        f"stopped by a signal at step {info.step}; everything is saved",
-        fix=f"continue with: rrtn train --resume --out {run.path}",
+        f"stopped by a signal at step {info.step}, and saved",
+        fix=f"rrtn train --resume --out {run.path}",
         exit_code=128 + number,
     )
 
@@ -331,9 +331,8 @@ def _check_finite(stepper: Stepper, epoch: Epoch, training: SplitClips, number: 
     more = f" and {len(samples) - _CLIPS_NAMED} more" if len(samples) > _CLIPS_NAMED else ""
     raise StoppedError(
         f"epoch {number + 1}, step {bad + 1}",
-        "loss or gradient is not finite; this step changed no weight, and the last checkpoint is whole; "
-        f"clips of the batch: {names}{more}",
-        fix="lower --lr, or look at these clips",
+        f"loss or gradient is not finite, and no weight was changed; clips of the batch: {names}{more}",
+        fix="lower --lr, or look at these clips; the last checkpoint is whole",
     )
 
 

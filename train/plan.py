@@ -74,7 +74,7 @@ def _batch_size(config: Config, n_train: int, ranks: int) -> int:
         raise ConfigError(
             "--batch-size",
             str(batch_size),
-            wanted=f"a multiple of {ranks}, the number of processes that share it",
+            wanted=f"a multiple of {ranks}: the processes share it equally",
         )
     return batch_size
 

@@ -49,14 +49,14 @@ def restored(
         if strict or not (run.last / PREVIOUS).exists():
             raise
         info, tensors = load_checkpoint(run.last, "weights", "optimizer", pointer=PREVIOUS)
-        say(f"note: {error}; training continues from the checkpoint before, at step {info.step}")
+        say(f"note: {error}; going on from the checkpoint before, at step {info.step}")
         write_bytes(run.last / POINTER, (run.last / PREVIOUS).read_bytes())
     if info.data_sha256 != fresh.data_sha256:
         raise ConfigError(
             "--resume",
-            f"clips or ratings were changed: the data was {info.data_sha256[:12]} and is "
-            f"{fresh.data_sha256[:12]}",
-            fix="restore the data, or start a new run",
+            f"clips or ratings were changed: the data is {fresh.data_sha256[:12]}, "
+            f"the run's was {info.data_sha256[:12]}",
+            fix="restore them, or start a new run",
         )
     if changed := _changed_versions(info, fresh):
         say(f"note: {changed}: the run goes on, but not bit for bit as it would have")
@@ -123,8 +123,9 @@ def append_history(run: RunFolder, record: dict[str, Any]) -> None:
     except OSError as error:
         raise StoppedError(
             str(path),
-            f"{error.strerror}; the line needs {len(line):,} bytes",
-            fix="make room, then continue with --resume",
+            str(error.strerror),
+            wanted=f"room for {len(line):,} bytes",
+            fix="make room and continue with --resume",
         ) from error
 
 

@@ -188,7 +188,7 @@ class DecoderPool:
         ]
         self._deaths += culprit == IDLE
         if self._deaths > _DEATHS * (len(self._decoders) + 1):
-            raise StoppedError(f"decoder | {words} | a process that decodes | see rrtn doctor")
+            raise StoppedError("decoder", f"each new one ends at once: {words}", fix="rrtn doctor")
         self._decoders.append(_DecoderHandle(self._decoding))
         for ticket, source in left:
             yield FileRestarted(ticket)
@@ -268,7 +268,10 @@ def _process(connection: Connection, memory: int, errors: IO[bytes]) -> "subproc
     """A plain new interpreter: nothing of the caller's is run again, and no thread of it is copied."""
     home = str(Path(__file__).parents[3])
     pipe = connection.fileno()
-    code = f"import sys; sys.path.append({home!r}); from {__package__}.decoder_process import main; main({pipe}, {memory})"
+    code = (
+        f"import sys; sys.path.append({home!r}); from {__package__}.decoder_process import main; "
+        f"main({pipe}, {memory})"
+    )
     return subprocess.Popen(
         [sys.executable, "-P", "-c", code],
         env={**os.environ, **_ENVIRONMENT},

@@ -24,9 +24,9 @@ class ErrorBudget:
 
     def __post_init__(self) -> None:
         if self.most_fraction is not None and not 0 <= self.most_fraction <= 1:
-            raise ConfigError(f"--max-bad-fraction | {self.most_fraction} | expected 0 to 1")
+            raise ConfigError("--max-bad-fraction", str(self.most_fraction), wanted="0 to 1")
         if self.most_in_a_row is not None and self.most_in_a_row < 1:
-            raise ConfigError(f"--max-bad-run | {self.most_in_a_row} | expected 1 or more")
+            raise ConfigError("--max-bad-run", str(self.most_in_a_row), wanted="1 or more")
 
     def count(self, rows: Sequence[Row]) -> None:
         """One file's rows. Raises StoppedError where it is one too many."""
@@ -35,7 +35,7 @@ class ErrorBudget:
         self.bad += is_bad
         self.in_a_row = self.in_a_row + 1 if is_bad else 0
         if is_bad and self.fail_fast:
-            raise self._stopped(rows, "--fail-fast")
+            raise self._stopped(rows, "the first bad file, with --fail-fast")
         if self.most_in_a_row is not None and self.in_a_row >= self.most_in_a_row:
             raise self._stopped(rows, f"{self.in_a_row} bad files in a row")
         if self.files >= _FIRST:
@@ -54,5 +54,8 @@ class ErrorBudget:
         last = next((row for row in rows if row.scores is None), None)
         where = f"{cell_from_path(last.file)} {last.error} {last.detail}".strip() if last else "all files"
         return StoppedError(
-            f"{where} | {reason} | fewer bad files | what is scored is kept: look, then run again"
+            where,
+            reason,
+            wanted="fewer bad files",
+            fix="look at them and run the command again; what is scored is kept",
         )

@@ -46,7 +46,7 @@ def connected_ray(address: str | None, size: int, *, gpus: bool) -> Iterator[Any
             raise
         wanted = "a running cluster's HOST:PORT, or auto on one of its nodes"
         raise ConfigError(
-            f"--ray-address {address} | {last_line(error)} | {wanted} | see: ray status"
+            f"--ray-address {address}", last_line(error), wanted=wanted, fix="ray status"
         ) from error
     finally:
         ray.shutdown()
@@ -95,7 +95,10 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(
-            f"--ray-address {address} | {error} | a running cluster's HOST:PORT | see: ray status"
+            f"--ray-address {address}",
+            str(error),
+            wanted="a running cluster's HOST:PORT",
+            fix="ray status",
         ) from error
 
 
@@ -105,7 +108,7 @@ def imported_ray() -> Any:
         return importlib.import_module("ray")
     except ImportError as error:
         raise MissingExtraError(
-            'ray | not installed | needed for --engine ray | pip install "rrtn[ray]"'
+            "ray", "not installed, and --engine ray needs it", fix='pip install "rrtn[ray]"'
         ) from error
 
 

@@ -89,7 +89,10 @@ class Scorer:
         self.workers = workers or usable_cpus()
         if embeddings and self.backend.embedding_size is None:
             raise ModelError(
-                f"--embeddings | {self.backend.variant.file} gives scores only | a model with them | rrtn export --embeddings"
+                "--embeddings",
+                f"{self.backend.variant.file} gives scores only",
+                wanted="a model that gives embeddings",
+                fix="rrtn export --embeddings",
             )
         self.timing, self._lock = Timing(), threading.Lock()
         self.batch_that_fits = self.batch_size  # less where the device's memory was too small
@@ -262,14 +265,17 @@ def _noted(
 
 def _check_positive(flag: str, value: float | None) -> None:
     if value is not None and not 0 < value < math.inf:
-        raise ConfigError(f"{flag} | {value} | expected a number above 0")
+        raise ConfigError(flag, str(value), wanted="a number above 0")
 
 
 def _one_is_too_much(error: MemoryError) -> ModelError:
     if isinstance(error, ModelError):
         return error
     return OutOfMemoryError(
-        "one clip | more than this machine's memory | a model that fits | stop what else takes memory"
+        "one clip",
+        "takes more memory than there is",
+        wanted="a model that fits",
+        fix="stop other programs that take memory",
     )
 
 
@@ -279,10 +285,10 @@ def _check_window(window: float | None, hop: float | None, spec: FrontendSpec) -
     longest, rate = spec.clip_seconds, spec.sampling_rate
     for flag, seconds in (("--window", window), ("--hop", hop)):
         if seconds is not None and round(seconds * rate) < 1:
-            raise ConfigError(f"{flag} | {seconds:g} s | expected at least a sample, {1 / rate:g} s")
+            raise ConfigError(flag, f"{seconds:g} s", wanted=f"at least one sample, {1 / rate:g} s")
     if hop is not None and window is None:
-        raise ConfigError(f"--hop | {hop} without --window | expected both | add --window {longest:g}")
+        raise ConfigError("--hop", f"{hop} without --window", fix=f"add --window {longest:g}")
     if window is not None and window > longest:
         raise ConfigError(
-            f"--window | {window} s | expected at most {longest:g} s, what the model hears at once"
+            "--window", f"{window} s", wanted=f"at most {longest:g} s, what the model hears at once"
         )

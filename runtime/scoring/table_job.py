@@ -52,7 +52,9 @@ class TableJob:
             content = self._content(shard)
             if content is None:
                 raise StoppedError(
-                    f"{self._folder} | part {shard.key} is gone or broken | all parts | run the command again"
+                    str(self._folder),
+                    f"part {shard.key} is gone or broken",
+                    fix="run the command again",
                 )
             yield from rows_from_part(content, spool.sources(shard), self._labels)
 
@@ -100,14 +102,17 @@ def _check_settings(path: Path, target: Path, settings: dict[str, Any]) -> None:
         before = _in_todays_words(dict(json.loads(path.read_bytes())))
     except (TypeError, ValueError) as error:
         raise ConfigError(
-            f"{path} | {error} | expected what rrtn score writes | --overwrite begins anew"
+            str(path), str(error), wanted="what rrtn score writes", fix="begin anew with --overwrite"
         ) from error
     if other := [name for name in {**before, **settings} if before.get(name) != settings.get(name)]:
         changes = ", ".join(
             f"{name} {_short(before.get(name))}, now {_short(settings.get(name))}" for name in other
         )
         raise ConfigError(
-            f"--out {target} | begun with {changes} | the same | choose another --out, or --overwrite"
+            f"--out {target}",
+            f"begun with {changes}",
+            wanted="the same model and settings",
+            fix="choose another --out, or begin anew with --overwrite",
         )
 
 

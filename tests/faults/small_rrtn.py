@@ -2,23 +2,27 @@
 hundred times.
 
     python small_rrtn.py train ...    what `python -m rrtn train ...` does
-    python small_rrtn.py --serve      the same in a forked child for each order on stdin, without importing torch again
+    python small_rrtn.py --serve      the same in a forked child for each order on stdin
 
 An order is one line of JSON: {"start": {"argv", "cwd", "env", "before", "out", "err"}} is answered
 by the child's process id, {"wait": id} by its exit code. `before` is Python that the child runs
-first, to set up its fault.
+first, to set up its fault. {"listen": name} starts a process that does the same for every client of
+that abstract socket: it gets {"argv", "cwd", "env"} with the client's three standard streams, and
+answers the exit code.
 """
 
 import contextlib
 import ctypes
 import gc
+import importlib
 import itertools
 import json
 import os
 import runpy
 import signal
+import socket
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import rrtn.cli
 import rrtn.train.loop
@@ -72,26 +76,72 @@ def run(argv: list[str]) -> None:
 
 
 def serve() -> None:
+    for name in ("rrtn.export.publish", "networkx", "onnxscript"):  # what an export imports, for two seconds
+        importlib.import_module(name)
     gc.freeze()  # a child that collects garbage would copy every page
     for line in sys.stdin:
         order = json.loads(line)
         if "start" in order:
             answer = _start(**order["start"])
+        elif "listen" in order:
+            answer = _listen(order["listen"])
         else:
             answer = os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1])
         print(json.dumps(answer), flush=True)
 
 
 def _start(argv: list[str], cwd: str, env: dict[str, str], before: str, out: str, err: str) -> int:
-    if child := os.fork():
+    if child := _fork():
         return child
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # no child outlives the tests
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
+    return _live(argv, cwd, env, before, [os.open(path, flags, 0o644) for path in (os.devnull, out, err)])
+
+
+def _listen(name: str) -> int:
+    """-> the process that attends to the clients."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"\0{name}")
+    listener.listen()
+    if attendant := _fork():
+        listener.close()
+        return attendant
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        client, _ = listener.accept()
+        if not _fork():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            _attend(client)
+        client.close()
+
+
+def _attend(client: socket.socket) -> NoReturn:
+    size, streams, _, _ = socket.recv_fds(client, 4, 3)
+    with client.makefile("rb") as orders:
+        order = json.loads(orders.read(int.from_bytes(size, "big")))
+    if not (child := _fork()):
+        os.environ.clear()
+        _live(order["argv"], order["cwd"], order["env"], "", streams)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    client.sendall(str(code if code >= 0 else 128 - code).encode())
+    os._exit(0)
+
+
+def _fork() -> int:
+    """No child outlives the process that has forked it."""
+    child = os.fork()
+    if not child:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    return child
+
+
+def _live(argv: list[str], cwd: str, env: dict[str, str], before: str, streams: list[int]) -> NoReturn:
+    """Runs the command, with three descriptors as its standard streams."""
     status: Any = 1
     try:
         os.chdir(cwd)
         os.environ.update(env)
-        for stream, path in ((0, os.devnull), (1, out), (2, err)):
-            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644), stream)
+        for stream, descriptor in enumerate(streams):
+            os.dup2(descriptor, stream)
         exec(before, {})
         run(argv)
     except SystemExit as ended:

@@ -773,7 +773,7 @@ def test_s18_a_folder_that_may_not_be_read_is_no_silence(
     (tmp_path / "in" / "secret").chmod(0o000)
     run = rrtn_as_anyone("score", "in", "-m", tiny_model, "--json", cwd=tmp_path)
     (tmp_path / "in" / "secret").chmod(0o700)
-    assert (run.returncode, run.stdout) == (2, b"")
+    assert (run.returncode, json.loads(run.stdout)["error"]["came"]) == (2, "Permission denied")
     assert b"in/secret" in run.stderr
     assert b"Permission denied" in run.stderr
 
@@ -799,7 +799,8 @@ def test_s33_nothing_to_score_is_refused(
     (tmp_path / "texts" / "notes.txt").write_text("no audio")
     before = sorted(tmp_path.iterdir())
     run = rrtn("score", argument, "-m", tiny_model, "--out", "table.csv", "--json", cwd=tmp_path)
-    assert (run.returncode, run.stdout) == (2, b"")
+    assert run.returncode == 2
+    assert json.loads(run.stdout)["error"]["exit_code"] == 2
     (line,) = run.stderr.decode().splitlines()
     assert line.startswith("rrtn: ")
     assert argument in line

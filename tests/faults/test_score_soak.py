@@ -186,8 +186,10 @@ def test_s1_s3_s5_s6_killed_at_random_moments(
         (folder / "t.csv").unlink()
     assert min(refused, full) >= 1
     say(
-        f"{FILES} files, {FILES // BAD_EVERY} of them bad, {seconds:.0f} s undisturbed: {tables} tables, {starts} starts, "
-        f"{kills} kills, {full} times a full disk, {refused} second writers refused, {time.monotonic() - begin:.0f} s: "
+        f"{FILES} files, {FILES // BAD_EVERY} of them bad, {seconds:.0f} s undisturbed: {tables} "
+        f"tables, {starts} starts, "
+        f"{kills} kills, {full} times a full disk, {refused} second writers refused, "
+        f"{time.monotonic() - begin:.0f} s: "
         f"all tables equal byte for byte"
     )
 

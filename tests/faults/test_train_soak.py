@@ -66,7 +66,10 @@ class Soak:
 
     def summary(self, what: str) -> str:
         seconds = time.monotonic() - self._begun
-        return f"\nsoak: {what}: {self.kills} kills, {self.starts} starts, {seconds:.0f} s, all runs equal byte for byte"
+        return (
+            f"\nsoak: {what}: {self.kills} kills, {self.starts} starts, {seconds:.0f} s, all "
+            "runs equal byte for byte"
+        )
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A run, a bundle and tables that rrtn wrote before its rooms were moved: see tests/fixtures/before.md.
 
-Tables that need no scoring come out byte for byte. What is computed again may differ in the last digits, by the processor.
+Tables that need no scoring come out byte for byte. What is computed again may differ in its last
+digits, by the processor.
 """
 
 import csv

@@ -23,9 +23,9 @@ import pytest
 import typer
 from rrtn.cli import app
 from rrtn.train.data.corpus import synthesise
+from rrtn_processes import Server
 
 ROOT = Path(__file__).parents[2]
-SMALL_RRTN = ROOT / "tests/faults/small_rrtn.py"
 PATHS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md")))
 PAGES = {path.relative_to(ROOT).as_posix(): path for path in PATHS}
 PROGRAMS = ("rrtn", "make", "python", "torchrun", "pip", "ray", "sbatch")
@@ -36,23 +36,32 @@ ELSEWHERE = {
     "make demo": "minutes; tests/integration/test_empty_folder.py has its `rrtn demo` (slow)",
     "make test": "this test is part of it",
     "make soak": "hours; it is itself the slow tests",
+    "make docs": "make check runs it",
     "make check": "by hand before each commit; it needs the linters",
-    "make bench": "10 minutes and quiet cores; by hand, its results are committed; tests/benchmarks/test_results.py",
+    "make bench": "10 minutes and quiet cores; by hand, its results are committed; "
+    "tests/benchmarks/test_results.py",
     "make bench-compare": "the checkout's results; tests/benchmarks/test_results.py",
-    "python benchmarks/gpu_suite.py --section correct step --out DIR": "a GPU; tests/benchmarks/test_gpu_suite.py has --smoke",
-    "python benchmarks/train_step.py --precisions fp32 bf16": "minutes and quiet cores; by hand, its result is committed",
-    "python benchmarks/score_folder.py --encoders cnn10": "minutes and quiet cores; by hand, its result is committed",
-    "python benchmarks/winograd.py --layers cnn14": "by hand; tests/benchmarks/test_results.py runs each at a small size",
-    "python examples/from_recordings_to_picture.py recordings/ BUNDLE scores.svg": "the checkout; tests/docs/test_examples.py",
+    "python benchmarks/gpu_suite.py --section correct step --out DIR": "a GPU; "
+    "tests/benchmarks/test_gpu_suite.py has --smoke",
+    "python benchmarks/train_step.py --precisions fp32 bf16": "minutes and quiet cores; by hand, "
+    "its result is committed",
+    "python benchmarks/score_folder.py --encoders cnn10": "minutes and quiet cores; by hand, its "
+    "result is committed",
+    "python benchmarks/winograd.py --layers cnn14": "by hand; tests/benchmarks/test_results.py runs "
+    "each at a small size",
+    "python examples/from_recordings_to_picture.py recordings/ BUNDLE scores.svg": "the checkout; "
+    "tests/docs/test_examples.py",
     'pip install ".[train,rtx]"': "a package index and 5 GB; make installs requirements.lock and the wheel",
     'pip install "rrtn[ray]"': "a package index",
     'pip install "rrtn[parquet]"': "a package index",
     "pip freeze --all": "of a fresh environment with a package index",
-    "torchrun --nproc-per-node 4 -m rrtn train --data DIR": "4 GPUs; tests/parity/test_distributed.py has 2 Gloo processes",
-    "ray start --head --port 6379": "a cluster; tests/runtime/test_ray_engine.py starts its own",
+    "torchrun --nproc-per-node 4 -m rrtn train --data DIR": "4 GPUs; "
+    "tests/parity/test_distributed.py has 2 Gloo processes",
+    "ray start --head --port 6379": "a cluster; tests/runtime/scoring/test_ray_engine.py starts its own",
     "ray start --address FIRST:6379": "a cluster",
     "ray status": "a cluster",
-    "rrtn score /shared/recordings -m BUNDLE --out scores.csv --engine ray --ray-address FIRST:6379": "a cluster",
+    "rrtn score /shared/recordings -m BUNDLE --out scores.csv --engine ray "
+    "--ray-address FIRST:6379": "a cluster",
     "sbatch --requeue": "a cluster; a flag's name",
     "rrtn score --variant fp32": "a row's name in a table; tests/export/test_int8.py scores with a variant",
 }
@@ -62,9 +71,11 @@ SLOW = (
     "rrtn data synth corpus --clips 8000 --speakers 240 --seed 0",
     "rrtn train --data corpus --method vanilla --epochs 4 --batch-size 64",
     "rrtn evaluate",
+    "rrtn data synth OUT",
     "rrtn data synth OUT --clips 20000 --speakers 570",
     "rrtn data synth small --clips 400 --speakers 40 --seed 0",
-    "rrtn train --data small --config fixed.toml --epochs 5 --batch-size 16 --precision bf16 --device cpu --seed 0",
+    "rrtn train --data small --config fixed.toml --epochs 5 --batch-size 16 --precision bf16 "
+    "--device cpu --seed 0",
     "rrtn bench --json > RUN/export/bench.json",
     "rrtn export --trt",
     "rrtn export RUN --fp16 --int8 --trt",
@@ -75,7 +86,8 @@ SLOW = (
     "rrtn table2 --data DIR --seeds 5",
     "rrtn evaluate runs/table2/cnn14-rrtn --compare runs/table2/cnn14-vanilla",
     "rrtn report runs/table2/cnn14-rrtn runs/table2/cnn14-vanilla",
-    "OMP_NUM_THREADS=1 rrtn table2 --encoders resnet18 --seeds 3 --fraction 0.5 --epochs 8 --batch-size 16 --device cpu",
+    "OMP_NUM_THREADS=1 rrtn table2 --encoders resnet18 --seeds 3 --fraction 0.5 --epochs 8 "
+    "--batch-size 16 --device cpu",
     "rrtn score recordings/ -m BUNDLE --out scores.csv --engine ray",
     "sbatch --array=0-15 --wrap 'N=$(printf %02d $SLURM_ARRAY_TASK_ID); "
     "rrtn score --list part-$N -m BUNDLE --out scores-$N.csv || [ $? -eq 3 ]'",
@@ -84,16 +96,30 @@ SLOW = (
 )
 # What a page takes for granted.
 BEFORE = {
-    "python -c": "rrtn score recordings/ -m BUNDLE --out scores-00.parquet; cp scores-00.parquet scores-01.parquet",
+    "python -c": "rrtn score recordings/ -m BUNDLE --out scores-00.parquet; cp scores-00.parquet "
+    "scores-01.parquet",
+    "rrtn score packs": "test -d packs || rrtn pack recordings/ --out packs",
     "rrtn pack": "rm -r scores.csv .scores.csv.rrtn",  # another section, another table
     "OMP_NUM_THREADS=1 rrtn table2": "mv runs/table2 runs/before",  # likewise
 }
 PYTHON = shlex.quote(sys.executable)
+# What needs torch is forked from a process that has it, with the small encoder.
+SERVER = f"rrtn-{os.getpid()}"
 SMALL = f"""#!/bin/sh
 case "$1" in
-    train|table2|evaluate|report|export|parity) OMP_NUM_THREADS=1 exec {PYTHON} {shlex.quote(str(SMALL_RRTN))} "$@";;
+    train|table2|evaluate|report|export|parity) exec {PYTHON} -IS "$(dirname "$0")/client.py" {SERVER} "$@";;
     *) exec {PYTHON} -m rrtn "$@";;
 esac
+"""
+CLIENT = """
+import json, os, socket, sys
+
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect("\\0" + sys.argv[1])
+    order = json.dumps({"argv": sys.argv[2:], "cwd": os.getcwd(), "env": dict(os.environ)}).encode()
+    socket.send_fds(server, [len(order).to_bytes(4, "big")], [0, 1, 2])
+    server.sendall(order)
+    sys.exit(int(server.recv(4) or 1))
 """
 SBATCH = """#!/bin/bash
 # --array=0-15 --wrap SCRIPT: the jobs one after the other
@@ -175,8 +201,10 @@ def prepare(folder: Path, *, small: bool) -> None:
     executable(folder / "bin/sbatch", SBATCH)
     if small:
         executable(folder / "bin/rrtn", SMALL)
+        executable(folder / "bin/client.py", CLIENT)
     run(
-        "rrtn train --data DIR --epochs 1 --batch-size 16 --out runs/my-run && rrtn export && cp -r runs/my-run RUN2",
+        "rrtn train --data DIR --epochs 1 --batch-size 16 --out runs/my-run && rrtn export && cp -r "
+        "runs/my-run RUN2",
         folder,
     )
     (folder / "RUN").symlink_to("runs/my-run")
@@ -187,8 +215,9 @@ Workplace = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+def prepared(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
     """-> the folder, made once with the small encoder and once with the real ones."""
+    server.ask({"listen": SERVER})
 
     @functools.cache
     def make(small: bool) -> Path:

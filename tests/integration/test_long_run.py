@@ -37,6 +37,7 @@ def test_peak_memory_does_not_grow_with_epochs(tmp_path: Path, cache: Path) -> N
     corpus = synthesise(tmp_path / "corpus", clips=80, speakers=12, seed=3, split=(0.6, 0.3, 0.1), workers=1)
     peaks = {epochs: peak_mebibytes(corpus, tmp_path / f"run-{epochs}", epochs) for epochs in (3, 30)}
     print(
-        f"\npeak memory of rrtn train: {', '.join(f'{peak:.0f} MiB in {n} epochs' for n, peak in peaks.items())}"
+        "\npeak memory of rrtn train: "
+        f"{', '.join(f'{peak:.0f} MiB in {n} epochs' for n, peak in peaks.items())}"
     )
     assert peaks[30] < 1.03 * peaks[3]

@@ -17,10 +17,12 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WIDTHS = (400, 1400)
 # Reports the width that the page in a frame needs, and pictures and sounds that did not load. It is
 # ours, not the report's.
-FRAME = """<!doctype html><iframe id=frame width={width} height=2000 src=report.html></iframe><pre id=found></pre><script>
+FRAME = """<!doctype html>
+<iframe id=frame width={width} height=2000 src=report.html></iframe><pre id=found></pre><script>
 frame.onload = () => {{
     const page = frame.contentDocument, images = [...page.images].filter(image => !image.naturalWidth);
-    found.textContent = JSON.stringify([page.documentElement.scrollWidth, images.length, page.querySelectorAll("svg").length]);
+    const svgs = page.querySelectorAll("svg").length;
+    found.textContent = JSON.stringify([page.documentElement.scrollWidth, images.length, svgs]);
 }}</script>"""
 
 pytestmark = [

@@ -10,8 +10,9 @@ from rrtn.runtime import FrontendSpec, load_bundle
 from rrtn.runtime.bundle import MANIFEST, Bundle, Variant
 from rrtn.runtime.files import write_json
 from rrtn.runtime.frontend import clip_of
+from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.frontend import LogMel
-from rrtn.train.method.model import TwinsNetwork
+from rrtn.train.method.model import Head, TwinsNetwork
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +23,7 @@ def awkward_labels() -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def random_bundle(tmp_path_factory: pytest.TempPathFactory, awkward_labels: tuple[str, ...]) -> Bundle:
-    """ResNet18 as `rrtn export` publishes it, both graphs.
+    """A narrow CNN as `rrtn export` publishes it, both graphs.
 
     To be left as it is: tests copy its folder to write there.
     """
@@ -59,7 +60,9 @@ def _network(spec: FrontendSpec, targets: int) -> TwinsNetwork:
     the scores.
     """
     torch.manual_seed(0)
-    network = TwinsNetwork("resnet18", n_mels=spec.n_mels, n_targets=targets, activation="linear")
+    network = TwinsNetwork("cnn10", n_mels=spec.n_mels, n_targets=targets, activation="linear")
+    network.encoder = PannsCnn(spec.n_mels, channels=(8, 16, 32), pooled_blocks=3)
+    network.head = Head(32, targets, "linear")
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the mean of what comes

@@ -1,7 +1,6 @@
 """PyTorch checkpoint, log-Mel ONNX, waveform ONNX and `rrtn score` on the same real files."""
 
 import csv
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,32 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rrtn.export.publish import publish
 from rrtn.runtime import Scorer
 from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.backends.ort_backend import ort_backend_from_bundle
 from rrtn.runtime.frontend import clip_of
 from rrtn.train.checkpoint import load_checkpoint
 from rrtn.train.config import config_from_dict
-from rrtn.train.data.corpus import synthesise
 from rrtn.train.evidence.evaluate import network_from_weights
-from rrtn.train.loop import train
 from rrtn.train.method.frontend import LogMel
-from rrtn.train.plan import plan_from_config
 
 LIMIT = 1e-4  # the contract's, in score
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short real training, so that the scores spread over [0, 1]."""
-    folder = tmp_path_factory.mktemp("parity")
-    os.environ["RRTN_CACHE"] = str(folder / "cache")
-    data = synthesise(folder / "corpus", clips=160, speakers=16, seed=7, split=(0.6, 0.3, 0.1), workers=1)
-    settings = {"data": {"dir": str(data)}, "optim": {"epochs": 2, "batch_size": 16}}
-    train(plan_from_config(config_from_dict(settings, source="test")), folder / "run", resume=False)
-    publish(folder / "run")
-    return folder / "run"
+def run(main_job: Path) -> Path:
+    """A short real training of ResNet18, so that the scores spread over [0, 1]."""
+    return main_job / "runs/first"
 
 
 @pytest.fixture(scope="module")

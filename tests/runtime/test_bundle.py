@@ -174,7 +174,7 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
 def test_a_bundle_of_engines_only_cannot_score_here(folder: Path) -> None:
     variants = json.loads((folder / "bundle.json").read_text())["variants"]
     edit_manifest(folder, variants=[variants[0] | {"name": "trt", "kind": "engine"}])
-    with pytest.raises(ModelError, match="no ONNX variant"):
+    with pytest.raises(ModelError, match="no variant cpu or fp32 or waveform in the bundle"):
         Scorer(folder, "cpu")
 
 

@@ -370,7 +370,8 @@ def test_a_part_of_a_table_says_which_and_how_long_the_whole_takes(
         clock.now += 10
         display.advance(100)
     assert capsys.readouterr().err.splitlines()[0] == (
-        "2/3 cnn10-rrtn seed 1  |  epoch   1/2  Train 900/1000 clips  |  10.0 clips/s  |  2 min to go, 4 min in all"
+        "2/3 cnn10-rrtn seed 1  |  epoch   1/2  Train 900/1000 clips  |  10.0 clips/s  |  2 min to "
+        "go, 4 min in all"
     )  # 110 s, and 100 s
 
 
@@ -527,7 +528,7 @@ def test_a_missing_tensorboard_is_said_before_anything_trains(
     hide_tensorboard(monkeypatch)
     command = re.escape('pip install "rrtn[tensorboard]"')
     with pytest.raises(
-        MissingExtraError, match=rf"^tensorboard \| not installed, and needed for --tensorboard \| {command}$"
+        MissingExtraError, match=rf"^tensorboard \| not installed, and --tensorboard needs it \| {command}$"
     ):
         Display(epochs=1, clips_per_epoch=1, tensorboard=tmp_path / "tensorboard")
     assert list(tmp_path.iterdir()) == []

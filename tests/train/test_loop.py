@@ -138,7 +138,7 @@ class TestRepeats:
         with monkeypatch.context() as patch:
             fail_at(patch, place)
             with pytest.raises(
-                StoppedError, match=f"at step {step}; .*rrtn train --resume --out {run}"
+                StoppedError, match=f"at step {step}, and saved .*rrtn train --resume --out {run}"
             ) as stopped:
                 loop.train(plan, run, resume=False)
         assert stopped.value.exit_code == code

@@ -63,7 +63,7 @@ def test_ranks_share_a_batch_and_the_steps_stay(config: Config, ranks: int) -> N
 
 def test_a_batch_that_ranks_cannot_share_equally_is_refused(config: Config) -> None:
     with pytest.raises(
-        ConfigError, match=r"^--batch-size \| 4 \| expected a multiple of 3, the number of processes"
+        ConfigError, match=r"^--batch-size \| 4 \| expected a multiple of 3: the processes share it equally$"
     ):
         plan_from_config(with_batch(config, 4), ranks=3)
 

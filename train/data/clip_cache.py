@@ -111,7 +111,8 @@ def clip_store(paths: Sequence[Path], spec: FrontendSpec, *, label: str = "decod
         raise DataError(
             f"{len(bad)} of {len(paths)} files cannot be decoded",
             f"{'; '.join(bad[:_SHOWN])}{more}",
-            fix="repair these files or remove their rows from the CSV; rrtn data check DIR --json names all of them",
+            fix="repair these files or remove their rows from the CSV; rrtn data check DIR --json "
+            "names all of them",
         )
     return store
 

@@ -30,7 +30,8 @@ Floats = NDArray[np.float64]
 
 # Columns of the table below: fields of `voice.Gesture`, in its units.
 # fmt: off
-_FIELDS = ("length", "f0", "slope", "arch", "declination", "rate", "irregularity", "duty", "attack", "crescendo",
+_FIELDS = ("length", "f0", "slope", "arch", "declination", "rate", "irregularity", "duty", "attack",
+           "crescendo",
            "effort", "breath", "openness", "frontness", "glide", "tremor_rate", "tremor_depth", "roughness",
            "gasp", "sigh")
 
@@ -68,10 +69,14 @@ _EMOTIONS: dict[str, tuple[float, ...]] = {
     ( 1.0,  7,  9,  0,  2, 0.9, 0.0, 0.4, .008,  -3, 0.4, 0.3, 0.7, 0.0, -0.5,  5, 0.0, 0.0, 0.9, 0.0),
 }
 # Standard deviations between speakers and between the clips of one, then what a throat can do.
-_HABIT = np.array([ .1,  2,  1,  1,  1, 0.3, 0.1, .06, .010,   2, .12, .10, .10, .10,  0.1,  1, 0.1, .12, .12, .12])
-_WHIM  = np.array([ .5,  2,  1,  1,  1, 0.3, 0.1, .06, .010,   2, .10, .08, .08, .08,  0.1,  1, 0.1, .10, .10, .10])
-_LEAST = np.array([ .7, -6,-12, -3,-12, 0.4, 0.0, .25, .004, -20, 0.0, .05, 0.0, 0.0, -1.0,  3, 0.0, 0.0, 0.0, 0.0])
-_MOST  = np.array([5.0, 18, 12,  9,  9, 6.5, 1.2, .95, .250,  15, 1.0, 0.9, 1.0, 1.0,  1.0, 12, 1.8, 1.0, 1.0, 1.0])
+_HABIT = np.array(
+    [ .1,  2,  1,  1,  1, 0.3, 0.1, .06, .010,   2, .12, .10, .10, .10,  0.1,  1, 0.1, .12, .12, .12])
+_WHIM  = np.array(
+    [ .5,  2,  1,  1,  1, 0.3, 0.1, .06, .010,   2, .10, .08, .08, .08,  0.1,  1, 0.1, .10, .10, .10])
+_LEAST = np.array(
+    [ .7, -6,-12, -3,-12, 0.4, 0.0, .25, .004, -20, 0.0, .05, 0.0, 0.0, -1.0,  3, 0.0, 0.0, 0.0, 0.0])
+_MOST  = np.array(
+    [5.0, 18, 12,  9,  9, 6.5, 1.2, .95, .250,  15, 1.0, 0.9, 1.0, 1.0,  1.0, 12, 1.8, 1.0, 1.0, 1.0])
 
 # Which emotions are felt together, 0 .. 9: the weight with which the row's emotion calls the column's.
 _COMPANY = np.array([

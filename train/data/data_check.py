@@ -44,7 +44,8 @@ class DataReport:
         file_id, error = next(iter(self.bad_files.items()))
         clips = sum(split.clips for split in self.splits)
         return (
-            f"{len(self.bad_files)} of {clips} files cannot be decoded (first: {file_id}: {error}): training refuses them",
+            f"{len(self.bad_files)} of {clips} files cannot be decoded (first: {file_id}: {error}): "
+            "training refuses them",
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,13 +151,15 @@ def _duplicate_warnings(duplicates: Sequence[tuple[Clip, ...]]) -> list[str]:
     if across:
         names = " = ".join(f"{clip.file_id} in {clip.split}" for clip in across[0])
         lines.append(
-            f"DUPLICATE LEAK: {len(across)} recordings are in more than one split under other names (first: {names}): "
+            f"DUPLICATE LEAK: {len(across)} recordings are in more than one split under other names "
+            f"(first: {names}): "
             "validation figures will be too good"
         )
     if within:
         names = " = ".join(clip.file_id for clip in within[0])
         lines.append(
-            f"{len(within)} recordings are in one split more than once (first: {names} in {within[0][0].split})"
+            f"{len(within)} recordings are in one split more than once (first: {names} in "
+            f"{within[0][0].split})"
         )
     return lines
 

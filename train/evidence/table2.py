@@ -179,9 +179,12 @@ class Table2:
     def caption(self) -> str:
         """How to read the columns."""
         return (
-            "CCC: the challenge's, mean over targets, of the best epoch by this same split, mean over seeds; 95%: drawing "
-            "speakers and seeds; SD: over seeds. Gains are relative: local over the row before, global over the encoder's "
-            "vanilla. p: two-tailed, by swapping speaker by speaker, Holm over the table's RRTN rows. Paper: on Hume-VB's "
+            "CCC: the challenge's, mean over targets, of the best epoch by this same split, mean "
+            "over seeds; 95%: drawing "
+            "speakers and seeds; SD: over seeds. Gains are relative: local over the row before, "
+            "global over the encoder's "
+            "vanilla. p: two-tailed, by swapping speaker by speaker, Holm over the table's RRTN "
+            "rows. Paper: on Hume-VB's "
             "development set."
         )
 

@@ -151,12 +151,12 @@ def _not_loaded(path: Path, error: Exception) -> ModelError:
     if found := re.search(r"GLOBAL (\S+)", cause):
         return ModelError(
             str(path),
-            f"asks for Python's {found[1]!r}; nothing of the file was run",
+            f"asks for Python's {found[1]!r}, and nothing of it was run",
             wanted="weights alone",
             fix="use a checkpoint from a source that you trust",
         )
     detail = cause.partition("\n")[0] or type(error).__name__
-    return ModelError(str(path), detail, wanted="a file of torch.save", fix="download the file again")
+    return ModelError(str(path), detail, wanted="a file of torch.save", fix="download it again")
 
 
 def _is_plain(x: object) -> bool:
@@ -179,7 +179,7 @@ def _frontend_differences(path: Path, state: Mapping[str, Tensor], spec: Fronten
         limit = FRONTEND_TOLERANCE * np.abs(constant).max()
         if not differences[key] <= limit:  # NaN is not, either
             came = f"{key} is {differences[key]:.1e} off"
-            raise ModelError(str(path), came, wanted=f"at most {limit:.1e}: {ours}", fix=fix)
+            raise ModelError(str(path), came, wanted=f"{limit:.1e}: {ours}", fix=fix)
     return differences
 
 

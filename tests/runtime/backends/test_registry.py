@@ -143,7 +143,7 @@ main()
 
 
 def test_the_records_load_no_runtime() -> None:
-    """`rrtn --help` reads them, and is to be quick."""
-    loaded = run("import sys, rrtn.cli; print(*sys.modules)").split()
+    """`rrtn score --help` reads them, and is to be quick."""
+    loaded = run("import sys, rrtn.commands.score; print(*sys.modules)").split()
     assert "rrtn.runtime.backends.registry" in loaded
     assert not {"numpy", "onnxruntime", "tensorrt"} & set(loaded)

@@ -24,7 +24,7 @@ def test_fail_fast_stops_at_the_first_and_names_it() -> None:
     for rows in (GOOD, FLAGGED, GOOD):
         bad_files.count(rows)
     with pytest.raises(
-        StoppedError, match=r"'=bad\.wav corrupt the decoder gave up \| --fail-fast"
+        StoppedError, match=r"'=bad\.wav corrupt the decoder gave up \| the first bad file, with --fail-fast"
     ) as caught:
         bad_files.count(BAD)
     assert caught.value.exit_code == 4

@@ -70,7 +70,7 @@ def cluster(home: Path) -> Iterator[str]:
     ]
     command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", *flags]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-    with subprocess.Popen(command, env=environment_in(home), cwd="/", **quiet) as node:  # type: ignore[call-overload]
+    with subprocess.Popen(command, env=environment_in(home), cwd="/", **quiet) as node:  # type: ignore
         until = time.monotonic() + 120
         while not listens(port):
             assert node.poll() is None

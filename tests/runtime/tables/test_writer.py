@@ -353,16 +353,18 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from rrtn.runtime.errors import StoppedError
+from rrtn.runtime.tables import parquet_table
 from rrtn.runtime.tables.rows import Row
 from rrtn.runtime.tables.writer import write_table
 
+parquet_table._GROUP_ROWS = 2_000
 target, limit, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) or None
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 rng = np.random.default_rng(0)
 rows = (
-    Row(file=rng.bytes(30), scores={"Awe": rng.random()}, embedding=rng.random(8, np.float32))
-    for _ in range(40_000)
+    Row(file=rng.bytes(200), scores={"Awe": rng.random()}, embedding=rng.random(8, np.float32))
+    for _ in range(6_000)
 )
 try:
     for row in write_table(target, rows, ("Awe",), embedding_size=size):

@@ -441,7 +441,8 @@ class TestSeedsAsARun:
         shutil.copytree(copy.out / "resnet18-vanilla/seed0", row / "seed2")
         with pytest.raises(
             ConfigError,
-            match=r"seed2 \| unlike seed0: model.method: 'rrtn' -> 'vanilla' \| expected runs that differ in nothing but their seed",
+            match=r"seed2 \| unlike seed0: model.method: 'rrtn' -> 'vanilla' \| expected runs that "
+            r"differ in nothing but their seed",
         ):
             evaluate(row)
         shutil.rmtree(row / "seed2")

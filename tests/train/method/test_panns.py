@@ -154,7 +154,7 @@ class TestWhatIsLoaded:
     def test_the_embedding_of_a_waveform_is_panns_own(
         self, name: str, channels: tuple[int, ...], seconds: int, tmp_path: Path
     ) -> None:
-        theirs, ours = random_panns(channels), encoder_from_name(name, n_mels=64).eval()  # type: ignore[arg-type]
+        theirs, ours = random_panns(channels), encoder_from_name(name, n_mels=64).eval()
         path = saved(tmp_path / "panns.pth", theirs.state_dict())
         found = initialisation_from_panns(path, ours, SPEC)
         path.unlink()
@@ -434,7 +434,7 @@ class TestFiles:
     ) -> None:
         path = saved(tmp_path / "panns.pth", state, SAMPLERS["Sampler"], zipped=zipped)
         os.truncate(path, int(path.stat().st_size * share))
-        assert refusal(path, encoder).endswith(" | expected a file of torch.save | download the file again")
+        assert refusal(path, encoder).endswith(" | expected a file of torch.save | download it again")
 
     @pytest.mark.parametrize(
         "content", [b"<!DOCTYPE html>\n<html>not found</html>", b"PK\x03\x04\n" * 99, bytes(4096)]
@@ -500,7 +500,8 @@ class TestMalice:
         message = refusal(tmp_path / "panns.pth", encoder)
         assert message.startswith(("asks for Python's 'posix.system'", "asks for Python's 'eval'"))
         assert (
-            "nothing of the file was run | expected weights alone | use a checkpoint from a source" in message
+            "nothing of it was run | expected weights alone | use a checkpoint from a source that you trust"
+            in message
         )
 
     @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -522,7 +523,7 @@ class TestMalice:
         content = path.read_bytes()
         assert content.count(b"cnumpy\ndtype\n") == 1
         path.write_bytes(content.replace(b"cnumpy\ndtype\n", f"c{module}\n{function}\n".encode()))
-        assert refusal(path, encoder).startswith(f"asks for Python's {name!r}; ")
+        assert refusal(path, encoder).startswith(f"asks for Python's {name!r}, and nothing of it was run | ")
 
     def test_torch_allows_nothing_more_afterwards(
         self, tmp_path: Path, state: State, encoder: Encoder
