@@ -89,6 +89,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def runtime_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Starts commands of the runtime, without importing NumPy and ONNX Runtime each time."""
+    server = Server(tmp_path_factory.mktemp("runtime-server"), "--serve-runtime")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
 def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the installed command has made data, a run of ResNet18, and a bundle with an engine.
 

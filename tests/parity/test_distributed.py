@@ -1,19 +1,19 @@
 """Two processes train as one: loss, gradients, weights and BatchNorm's buffers are those of a single
 process, in float64.
 
-Run by torchrun, this file is the worker: at every step each rank trains its half of the batch as
-the loop does, and beside it the same network over the whole batch as a single process does, and
-notes how far they are apart. B global batch, T frames, M mels, K targets.
+Run as one of two ranks, this file is the worker: at every step each rank trains its half of the
+batch as the loop does, and beside it the same network over the whole batch as a single process
+does, and notes how far they are apart. B global batch, T frames, M mels, K targets.
 """
 
 import contextlib
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -92,21 +92,11 @@ WRONG = {
 
 
 @pytest.fixture(scope="module")
-def apart(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, float]]]:
+def apart(server: Any, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, float]]]:
     """What two processes found for all cases, of each rank."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        __file__,
-        str(folder),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
-    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-3000:]
+    for ended in server.run_as_ranks(Path(__file__), folder):
+        assert ended.code == 0, ended.err[-3000:]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
