@@ -1,20 +1,22 @@
-"""Training and evaluation. torch and torchaudio live here.
+"""Training and evaluation (torch, torchaudio). In reading order:
 
-config        every setting of a run
-config_file   config.toml: written, read, laid under flags, compared
-plan          from settings to what will happen
-start         from the settings of `rrtn train` to a finished run
-step          one optimiser step after the other
-predict       a split through the network, without training
-loop          the training loop
-run_folder    where a run's files are
-run_state     from the loop's state to the folder, and back
-checkpoint    safetensors and a JSON with their hashes
-distributed   several processes that train as one
-interruption  a trainer that is told to stop saves first
-display       what a person sees meanwhile
+config         every setting, one dataclass a section
+config_file    config.toml: written, read, overridden by flags, compared on a resume
+plan           settings and data that are checked, before anything is trained
+start          from the settings of `rrtn train` to a finished run
+loop           the training loop
+step           one optimiser step
+predict        scores of a whole split
+run_folder     where a run's files are
+run_state      the state of a run: from its folder into a stepper, and back
+checkpoint     weights and optimiser on the disk, with their hashes
+distributed    several processes that train as one
+interruption   Ctrl-C and SIGTERM as a flag
+display        what a person sees of a run
 
-method/       the paper: encoders, views, losses, weighting, metrics
-data/         data sets, decoded clips, the synthetic corpus
-evidence/     what a run is worth
+method/        the paper: encoders, views, losses, weightings, metrics
+data/          data sets, decoded clips, the synthetic corpus
+evidence/      what a run is worth: evaluation, statistics, tables, the report
+
+Modules are imported where they are used: `rrtn.train.loop`, ...
 """

@@ -1,13 +1,15 @@
-"""Checkpoints: safetensors and a JSON that lists them with their hashes; no pickle anywhere.
+"""Checkpoints: safetensors files, and a JSON file that lists them with their hashes. There is no pickle.
 
-    <folder>/checkpoint.json                    what is valid; replaced atomically, last
-    <folder>/previous.json                      the one before it, where two are kept (`last`)
-    <folder>/weights-<step>-<epochs>.safetensors     encoder, head, projector; the weighting's under `ruwl.`
-    <folder>/optimizer-<step>-<epochs>.safetensors   AdamW's moments and the epoch's sums; only in `last`
+    <folder>/checkpoint.json     the list of valid files; replaced atomically, after all others
+    <folder>/previous.json       the list before, where two are kept (`last`)
+    <folder>/weights-<step>-<epochs>.safetensors
+                                 encoder, head, projector, and under `ruwl.` the weighting's tensors
+    <folder>/optimizer-<step>-<epochs>.safetensors
+                                 AdamW's moments and the sums of the epoch; only in `last`
 
-New files have new names, so a JSON always points to whole ones, whenever a save is interrupted. The
-step alone would be no new name: an epoch's last step may be saved before its validation, by a
-signal or by the clock, and again after it.
+New files have new names, so the JSON always points to whole files, even if a save is interrupted.
+The step alone is not a new name: the last step of an epoch may be saved before its validation, and
+again after it.
 """
 
 import json
@@ -36,7 +38,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointInfo:
-    """What checkpoint.json says beside the tensors."""
+    """What checkpoint.json says of a run, beside the list of files."""
 
     epoch: int  # epochs done, with their validation
     step: int  # optimiser steps done
@@ -48,7 +50,7 @@ class CheckpointInfo:
 
     @property
     def ccc(self) -> float:
-        """Mean validation CCC of the last epoch done (challenge metric)."""
+        """Mean validation CCC of the last epoch that is done (challenge metric)."""
         return float(self.history[-1]["val_ccc"])
 
     @property
@@ -60,10 +62,10 @@ class CheckpointInfo:
 def save_checkpoint(
     folder: Path, info: CheckpointInfo, tensors: Mapping[str, Tensors], *, keep_previous: bool = False
 ) -> None:
-    """`tensors` {"weights": {...}, "optimizer": {...}}, each becomes one file.
+    """Writes a checkpoint; `tensors` {"weights": {...}, "optimizer": {...}} become one file each.
 
-    Then all other files are removed, but those of the checkpoint before where it is kept. Raises
-    StoppedError where the storage refuses; what was there before is then still valid.
+    Then every other file is removed; `keep_previous` spares those of the checkpoint before. Raises
+    StoppedError if the storage refuses a file; the checkpoint before is then still valid.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
@@ -90,21 +92,22 @@ def split_weights(weights: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
 
 
 def read_info(folder: Path) -> CheckpointInfo:
-    """The JSON alone. Raises ModelError where there is no checkpoint, or none of ours."""
+    """Reads checkpoint.json alone. Raises ModelError if there is no checkpoint of rrtn."""
     return _info(_document(folder / POINTER))
 
 
 def load_checkpoint(
     folder: Path, *kinds: str, pointer: str = POINTER
 ) -> tuple[CheckpointInfo, dict[str, Tensors]]:
-    """The kinds of tensors asked for, on the CPU, once their hashes agree. Raises ModelError."""
+    """Reads the JSON and the given kinds of tensors, on the CPU. Raises ModelError if a hash differs."""
     document = _document(folder / pointer)
     return _info(document), {kind: _load_checked(folder / pointer, document["files"], kind) for kind in kinds}
 
 
 class Saver:
-    """Saves behind the training's back, one job at a time and in order; a failure surfaces at the
-    next call.
+    """Saves in a thread while training goes on: one job at a time, in order.
+
+    The next call raises what a job raised.
     """
 
     def __init__(self) -> None:
@@ -122,12 +125,12 @@ class Saver:
             self.wait()
 
     def submit(self, job: Callable[[], None]) -> None:
-        """Waits for the job before, so that at most one copy of the weights lies in memory."""
+        """Starts a job once the job before is done, so that memory holds one copy of the weights at most."""
         self.wait()
         self._pending = self._pool.submit(job)
 
     def wait(self) -> None:
-        """Until everything is on the disk. Raises what the last job raised."""
+        """Returns when everything is on the disk. Raises what the last job raised."""
         pending, self._pending = self._pending, None
         if pending:
             pending.result()
@@ -150,7 +153,7 @@ def _write_tensors(path: Path, content: Tensors) -> None:
 
 
 def _prune(folder: Path, pointers: set[str]) -> None:
-    """Removes what no JSON lists: the checkpoint before the kept ones, and what a killed save left."""
+    """Removes the files that no JSON lists: those of older checkpoints and of a save that was killed."""
     current = set(pointers)
     for name in pointers & {path.name for path in folder.iterdir()}:
         current |= {entry["file"] for entry in json.loads((folder / name).read_bytes())["files"].values()}
@@ -164,9 +167,8 @@ def _document(path: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads(path.read_bytes())
     except OSError as error:
-        raise ModelError(
-            str(path), str(error.strerror), wanted="a checkpoint of rrtn train", fix="rrtn train"
-        ) from error
+        came = error.strerror or str(error)
+        raise ModelError(str(path), came, wanted="a checkpoint of rrtn train", fix="rrtn train") from error
     except ValueError as error:
         raise ModelError(
             str(path), str(error), wanted="JSON", fix="restore the file, or train again"
@@ -198,13 +200,13 @@ def _load_checked(pointer: Path, files: dict[str, Any], kind: str) -> Tensors:
             str(pointer), f"lists no {kind}, only {', '.join(files)}", fix="use checkpoints/last"
         )
     path = pointer.parent / files[kind]["file"]
-    if not path.is_file() or (found := sha256_of(path)) != files[kind]["sha256"]:
-        came = f"sha256 {found[:12]}" if path.is_file() else "not there"
-        wanted = files[kind]["sha256"][:12]
+    expected = files[kind]["sha256"]
+    came = f"sha256 {sha256_of(path)}" if path.is_file() else "not there"
+    if came != f"sha256 {expected}":
         raise ModelError(
             str(path),
-            came,
-            wanted=f"{wanted}, as {pointer.name} lists it",
+            came[: len("sha256 ") + 12],
+            wanted=f"{expected[:12]}, as {pointer.name} lists it",
             fix="the file was changed: use another checkpoint",
         )
     try:

@@ -1,5 +1,6 @@
-"""Every setting of a training run: one dataclass a part, saved whole as the run's config.toml (see
-config_file.py).
+"""Every setting of a training run, one dataclass a section. A run keeps all of them in its config.toml.
+
+The comment of a field is its text in docs/settings.md.
 """
 
 import dataclasses
@@ -7,11 +8,12 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, assert_never, get_args
+from typing import Any, Final, Literal, assert_never, get_args
 
 from ..runtime.errors import ConfigError
 from ..runtime.spec import FrontendSpec
 from .method.encoders import ENCODERS, EncoderName
+from .method.losses import TERMS
 from .method.model import Activation
 from .method.views import AugmentConfig
 from .method.weighting import FixedWeights, RuwlWeights, Weighting
@@ -24,10 +26,12 @@ RuwlMode = Literal["learned", "fixed"]
 Schedule = Literal["constant", "cosine"]
 Crop = Literal["clip", "full"]
 
+_SEEDS: Final = 2**63
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """What is trained on."""
+    """The data that the network learns from."""
 
     dir: str = ""  # --data: a folder in the Hume-VB layout; empty for the built-in corpus
     targets: tuple[str, ...] = ()  # --targets; empty for every numeric column that is not metadata
@@ -43,12 +47,11 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What is trained."""
+    """The network and its method of training."""
 
     encoder: EncoderName = "resnet18"  # --encoder
-    method: Method = (
-        "rrtn-ruwl"  # --method: vanilla (CCC), rrtn (fixed weights), rrtn-ruwl (restrained uncertainty)
-    )
+    # --method: vanilla (CCC), rrtn (fixed weights), rrtn-ruwl (restrained uncertainty)
+    method: Method = "rrtn-ruwl"
     init: str = ""  # --init: a PANNs checkpoint that the encoder starts from
 
     def __post_init__(self) -> None:
@@ -63,7 +66,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
-    """From embedding to scores: one Linear, then this."""
+    """From embedding to scores: one Linear, then an activation."""
 
     activation: Activation = "sigmoid"  # the ratings are in 0 to 1; linear leaves the range open
 
@@ -75,7 +78,7 @@ class HeadConfig:
 class ProjectorConfig:
     """From embedding to what the Barlow Twins loss compares; dropped at export."""
 
-    layers: int = 1  # Linear layers; BatchNorm and ReLU stand between them, as in the Barlow Twins reference
+    layers: int = 1  # Linear layers, with BatchNorm and ReLU between them as in the Barlow Twins reference
     units: int = 2048  # of each layer
 
     def __post_init__(self) -> None:
@@ -92,29 +95,28 @@ class LossConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RuwlConfig:
-    """Restrained uncertainty weights of the three TERMS of the loss (Eqs. 5 and 6)."""
+    """Restrained uncertainty weights of the loss's three terms (Eqs. 5 and 6)."""
 
-    mode: RuwlMode = (
-        "learned"  # fixed: c stays where it starts, as in the authors' scripts (paper.md, point 2)
-    )
+    # fixed: c stays where it starts, as in the authors' scripts (paper.md, point 2)
+    mode: RuwlMode = "learned"
     lambdas: tuple[float, float, float] = (1.0, 1.0, 1e-8)
-    c: tuple[float, float, float] = (
-        1.0,
-        1.0,
-        0.01,
-    )  # where c starts; method rrtn weighs with lambda / c^2 of it
+    # where c starts; method rrtn weighs with lambda / c^2 of it
+    c: tuple[float, float, float] = (1.0, 1.0, 0.01)
     lr: float = 1e-3  # of c, which has no weight decay
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lambdas", tuple(map(float, self.lambdas)))
         object.__setattr__(self, "c", tuple(map(float, self.c)))
-        right = all(0 <= value < math.inf for value in self.lambdas) and all(
-            0 < abs(c) < math.inf for c in self.c
-        )
-        if len(self.lambdas) != 3 or len(self.c) != 3 or not right:
+        finite = all(map(math.isfinite, self.lambdas + self.c))
+        if (
+            not len(self.lambdas) == len(self.c) == len(TERMS)
+            or not finite
+            or min(self.lambdas) < 0
+            or 0 in self.c
+        ):
             raise ConfigError(
                 "ruwl.lambdas, ruwl.c",
-                f"{self.lambdas}, {self.c}",
+                f"{list(self.lambdas)}, {list(self.c)}",
                 wanted="three numbers each, no lambda under 0 and no c of 0",
             )
         _check_choice("ruwl.mode", self.mode, get_args(RuwlMode))
@@ -126,9 +128,8 @@ class OptimConfig:
     """AdamW, as the paper sets it."""
 
     epochs: int = 0  # --epochs; 0 is 60, as in the paper, and 5 on the built-in corpus
-    batch_size: int = (
-        0  # --batch-size, over all GPUs; 0 is 128, as in the paper, and less where that is under 10 steps
-    )
+    # --batch-size, over all GPUs; 0 is 128, as in the paper, and less where that is under 10 steps
+    batch_size: int = 0
     lr: float = 1e-3  # --lr
     eps: float = 1e-8
     weight_decay: float = 0.01
@@ -139,11 +140,11 @@ class OptimConfig:
         _check_least("--epochs (optim.epochs)", self.epochs, 0)
         _check_least("--batch-size (optim.batch_size)", self.batch_size, 0)
         if self.batch_size == 1:
-            raise ConfigError(
-                "--batch-size (optim.batch_size)", "1", wanted="at least 2: the losses compare clips"
-            )
+            wanted = "at least 2: the losses compare clips"
+            raise ConfigError("--batch-size (optim.batch_size)", "1", wanted=wanted)
         if not 0 < self.lr < 10:
-            raise ConfigError("--lr (optim.lr)", str(self.lr), wanted="more than 0, usually about 0.001")
+            wanted = "more than 0 and less than 10, usually about 0.001"
+            raise ConfigError("--lr (optim.lr)", str(self.lr), wanted=wanted)
         for name in ("eps", "weight_decay", "warmup_epochs"):
             _check_least(f"optim.{name}", getattr(self, name), 0)
         _check_choice("optim.schedule", self.schedule, get_args(Schedule))
@@ -151,7 +152,7 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """How the validation clips are seen."""
+    """How the network sees validation clips."""
 
     # the first 250 frames, as every exported model; full: whole recordings, as the authors may have
     crop: Crop = "clip"
@@ -168,9 +169,8 @@ class Config:
     device: TrainingDevice = "auto"  # --device
     precision: Precision = "auto"  # --precision of the two passes: bf16 on a GPU that has it, else fp32
     compile: CompileMode = "off"  # --compile: modes of torch.compile; reduce-overhead takes CUDA graphs
-    checkpoint_minutes: float = (
-        10.0  # the longest time between two checkpoints; there is one at each epoch's end, too
-    )
+    # the longest time between two checkpoints; there is one at each epoch's end, too
+    checkpoint_minutes: float = 10.0
     tensorboard: bool = False  # --tensorboard: event files in the run's folder
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -185,7 +185,7 @@ class Config:
 
     def __post_init__(self) -> None:
         _check_least("--seed (seed)", self.seed, 0)
-        if self.seed >= 2**63:
+        if self.seed >= _SEEDS:
             raise ConfigError("--seed (seed)", str(self.seed), wanted="less than 2^63")
         _check_choice("--device (device)", self.device, get_args(TrainingDevice))
         _check_choice("--precision (precision)", self.precision, get_args(Precision))
@@ -195,19 +195,24 @@ class Config:
         self._check_effects()
 
     def _check_effects(self) -> None:
-        """A setting that cannot take effect is a mistake that nobody would see."""
-        method = self.model.method
-        without_effect = {
-            "vanilla": ("projector", "loss", "ruwl", "augment"),
-            "rrtn": ("ruwl.mode", "ruwl.lr"),
-        }.get(method, ())
-        chosen = f"method {method}"
-        if method == "rrtn-ruwl" and self.ruwl.mode == "fixed":
-            chosen, without_effect = "ruwl.mode fixed", ("ruwl.lr",)
+        """Refuses a setting that cannot take effect: nobody would notice the mistake."""
+        chosen, without_effect = self._without_effect()
         mine, defaults = flat_settings(self.to_dict()), flat_settings(_defaults())
         for key, value in mine.items():
             if value != defaults[key] and any(f"{key}.".startswith(f"{name}.") for name in without_effect):
                 raise ConfigError(f"{key} = {value!r}", f"has no effect with {chosen}", fix="leave it out")
+
+    def _without_effect(self) -> tuple[str, tuple[str, ...]]:
+        """The choice that decides, and the sections and settings that have no effect with it."""
+        method = self.model.method
+        match method:
+            case "vanilla":
+                return f"method {method}", ("projector", "loss", "ruwl", "augment")
+            case "rrtn":
+                return f"method {method}", ("ruwl.mode", "ruwl.lr")
+            case "rrtn-ruwl" if self.ruwl.mode == "fixed":
+                return "ruwl.mode fixed", ("ruwl.lr",)
+        return f"method {method}", ()
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as they come back from TOML and JSON."""
@@ -242,21 +247,23 @@ def _plain(value: Any) -> Any:
 
 
 def config_from_dict(document: Mapping[str, Any], *, source: str) -> Config:
-    """Sections and keys as in config.toml.
+    """A Config from sections and keys as in config.toml; settings that are left out have their defaults.
 
-    Raises ConfigError naming an unknown key or a value of the wrong type.
+    `source` is where the document comes from. Raises ConfigError with the name of an unknown key, or
+    of a setting with a wrong value.
     """
     config: Config = _from_dict(Config, document, source=source, prefix="")
     return config
 
 
 def flat_settings(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
+    """Nested settings -> {"optim.lr": 0.001, ...}."""
     flat: dict[str, Any] = {}
     for key, value in document.items():
-        flat |= (
-            flat_settings(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
-        )
+        if isinstance(value, Mapping):
+            flat |= flat_settings(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
     return flat
 
 
@@ -268,16 +275,11 @@ def _from_dict(kind: Any, document: Mapping[str, Any], *, source: str, prefix: s
         key: _value(_default(fields[key]), value, source=source, key=prefix + key)
         for key, value in document.items()
     }
-    try:
-        return kind(**values)
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(source, str(error)) from error
+    return kind(**values)
 
 
 def _value(default: Any, value: object, *, source: str, key: str) -> Any:
-    """A setting of the type that its default has; a section becomes its dataclass."""
+    """A setting, in the type of its default; a section becomes its dataclass."""
     if isinstance(default, tuple):
         item = default[0] if default else ""  # the empty default is of names
         return tuple(

@@ -1,6 +1,4 @@
-"""config.toml: the settings of a run as they are written, read, laid under flags, and compared when
-a run is resumed.
-"""
+"""config.toml: settings are written to it, read from it, overridden by flags, and compared on a resume."""
 
 import tomllib
 from collections.abc import Mapping
@@ -12,9 +10,8 @@ import tomli_w
 from ..runtime.errors import ConfigError
 from .config import Config, config_from_dict, flat_settings
 
-MAY_DIFFER: Final = frozenset(
-    {"device", "compile", "checkpoint_minutes", "tensorboard", "data.dir"}
-)  # data: by content
+# Settings that a resumed run may change. data.dir is one of them: the data is compared by its content.
+MAY_DIFFER: Final = frozenset({"device", "compile", "checkpoint_minutes", "tensorboard", "data.dir"})
 
 
 def toml_from_config(config: Config) -> str:
@@ -31,24 +28,28 @@ def config_from_toml(path: Path) -> Config:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The document, or a ConfigError with the place of the mistake."""
+    """The document of a TOML file. Raises ConfigError with the place of a mistake."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(str(path), str(error.strerror), wanted="a TOML file of settings") from error
+        came = error.strerror or str(error)
+        raise ConfigError(str(path), came, wanted="a TOML file of settings", fix="check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), str(error), wanted="TOML") from error
 
 
 def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`overrides` {"optim.lr": 0.01} laid over a nested document; None means not given."""
+    """A nested document with `overrides` {"optim.lr": 0.01} in place of its settings.
+
+    An override of None was not given, and changes nothing.
+    """
     result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in document.items()}
     for dotted, value in overrides.items():
         if value is None:
             continue
         section, _, key = dotted.rpartition(".")
         target = result.setdefault(section, {}) if section else result
-        if isinstance(target, dict):  # else `section` is no section: config_from_dict refuses it by name
+        if isinstance(target, dict):  # config_from_dict refuses anything else by its name
             target[key] = value
     return result
 
@@ -60,9 +61,10 @@ def differences(old: Config, new: Config) -> dict[str, str]:
 
 
 def changes_on_resume(old: Config, new: Config) -> list[str]:
-    """What a resumed run may have otherwise: what does not change the steps that it was going to take.
+    """The settings that a resumed run changes, in words.
 
-    Raises ConfigError with each setting that may not.
+    It may change what leaves its remaining steps as they were. Raises ConfigError with every other
+    setting that differs.
     """
     allowed = MAY_DIFFER | ({"optim.epochs"} if new.optim.schedule == "constant" else set())
     changed = differences(old, new)

@@ -1,7 +1,6 @@
-"""What a person sees while `rrtn train` runs: a live table on a terminal, plain lines in a log,
-TensorBoard if asked for.
+"""What a person sees of `rrtn train`: a live table on a terminal, plain lines in a log, TensorBoard.
 
-All of it goes to stderr. Every duration is of the monotonic clock, which nobody can set back.
+Everything goes to stderr. Durations are those of the monotonic clock, which nobody can set back.
 """
 
 import math
@@ -27,9 +26,9 @@ _REFRESH_SECONDS: Final = 0.25  # of the live table, at least
 _DRAWING_SHARE: Final = 0.02  # of the training's time, at most
 _LINE_SECONDS: Final = 10.0  # between plain lines inside an epoch
 _EPOCHS_SHOWN: Final = 12
-_OTHER_LINES: Final = 6  # header, rule, the best epoch, progress, the cursor's, and one above
+_OTHER_LINES: Final = 6  # header, rule, the best epoch, progress, the cursor, and one above
 _GAP: Final = 2  # between two columns
-_BAR: Final = (8, 40)  # its least and its greatest width
+_BAR: Final = (8, 40)  # the least and the greatest width
 _HEADERS: Final = {"w": "weights", "best": ""}
 _COLUMNS: Final = tuple(term.removeprefix("l_") for term in TERMS)
 _DECIMALS: Final = (3, 3, 0)  # of the terms: Barlow Twins' is a sum, and in the hundreds
@@ -39,15 +38,15 @@ _DROPPED_FIRST: Final = ("peak", "w", *_COLUMNS[1:], _COLUMNS[0], "clips/s", "lo
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What a run is of something larger, such as a table of runs."""
+    """The place of a run in something larger, such as a table of runs."""
 
     label: str = ""
-    later: float = 0.0  # all that comes after it, in runs as long as this one
+    later: float = 0.0  # work that follows this run, in runs as long as this one
 
 
 @dataclass(kw_only=True)
 class _Phase:
-    """Training or validation within one epoch. Clips done before a resume are no part of the rate."""
+    """Training or validation in one epoch. The rate leaves out clips from before a resume."""
 
     split: str
     total: int
@@ -67,12 +66,11 @@ class _Phase:
 
 
 class Display:
-    """`with Display(epochs=..., clips_per_epoch=...) as display:`; of several processes all but one
-    are `quiet`.
+    """The display of one run: `with Display(epochs=..., clips_per_epoch=...) as display:`.
 
-    `flops_per_clip` are a training step's, `peak` is in FLOP/s: where both are given, the share of
-    the peak is shown. Raises MissingExtraError where `tensorboard`, a folder, is given and the
-    package is missing.
+    Of several processes all but one are `quiet`. `flops_per_clip` are those of a training step, `peak`
+    is in FLOP/s; with both the share of the peak is shown. `tensorboard` is a folder for event files:
+    raises MissingExtraError if the package is missing.
     """
 
     def __init__(
@@ -91,13 +89,14 @@ class Display:
         self._share_per_rate = flops_per_clip / peak if peak > 0 else 0.0
         self._writer = _Writer(tensorboard) if tensorboard and not quiet else None
         now = monotonic()
-        self._epoch, self._rest = 0, 0.0  # _rest: seconds of an epoch after its training, with its checkpoint
+        self._epoch = 0
+        self._rest = 0.0  # seconds of an epoch after its training, with its checkpoint
         self._earlier = self._training = self._phase = _Phase(split="Train", total=0, started=now, ended=now)
         self._rows: list[dict[str, str]] = []
-        self._best = -1  # the row; after a resume the best epoch may be none of ours
+        self._best = -1  # the row; after a resume the best epoch may have no row
         self._console = Console(stderr=True, highlight=False)
         on_terminal = not quiet and sys.stderr.isatty() and self._console.is_interactive
-        # Drawn by hand: no thread competes with the training loop. stdout is left alone, for --json.
+        # Drawn by hand: no thread competes with the training loop. stdout is for --json alone.
         live = Live(
             get_renderable=self._rendered, console=self._console, auto_refresh=False, redirect_stdout=False
         )
@@ -119,7 +118,7 @@ class Display:
             self._writer.close()
 
     def start_epoch(self, epoch: int, *, done_clips: int = 0) -> None:
-        """Training of epoch `epoch`, counted from 0, begins, or goes on behind its first `done_clips`."""
+        """Training of epoch `epoch`, counted from 0, begins, or continues after its first `done_clips`."""
         self._measure_rest()
         self._epoch, self._earlier = epoch, self._training
         self._training = _Phase(
@@ -129,7 +128,7 @@ class Display:
         self._show()
 
     def advance(self, clips: int) -> None:
-        """So many more training clips are done."""
+        """`clips` more training clips are done."""
         self._phase.done += clips
         if monotonic() >= self._next:
             self._show(
@@ -137,25 +136,24 @@ class Display:
             )
 
     def validating(self, total: int) -> None:
-        """This epoch's training is over; now come `total` clips of validation."""
+        """The training of this epoch is over, and `total` clips of validation follow."""
         self._training.ended = monotonic()
         self._phase = _Phase(split="Val", total=total, started=self._training.ended)
         self._show()
 
     def advance_validation(self, clips: int) -> None:
-        """So many more validation clips are done."""
+        """`clips` more validation clips are done."""
         self.advance(clips)
 
     def end_epoch(self, record: Record, *, is_best: bool) -> None:
-        """Shows one line of history.jsonl, with the rate of this epoch's training."""
+        """Shows one record of the history, with the rate of this epoch's training."""
         if self._training.ended is None:
             self._training.ended = monotonic()
         self._measure_rest()
         rate = self._training.rate
         self._best = len(self._rows) if is_best else self._best
-        speed = (
-            {"clips/s": f"{rate:.1f}", "peak": self._share(rate)} if rate else {"clips/s": "", "peak": ""}
-        )  # all before a resume
+        # There is no rate if all steps were before a resume.
+        speed = {"clips/s": f"{rate:.1f}" if rate else "", "peak": self._share(rate) if rate else ""}
         self._rows.append(row := _cells(record) | speed)
         self._phase = self._training
         losses = "  ".join(f"{name} {row[name]}" for name in ("loss", *_COLUMNS, "w") if name in row)
@@ -164,21 +162,19 @@ class Display:
             self._writer.write(record, rate)
 
     def say(self, text: str) -> None:
-        """A line of its own, above the table."""
+        """Prints a line above the table."""
         if self._live:
             self._console.print(text, markup=False, soft_wrap=True)
         elif not self._quiet:
             print(text, file=sys.stderr, flush=True)
 
     def _measure_rest(self) -> None:
-        """When an epoch ends, and again when the next one starts: a checkpoint may lie between."""
+        """Called at the end of an epoch and at the start of the next: a checkpoint may come between."""
         if self._training.ended is not None and self._training.total:
             self._rest = max(monotonic() - self._training.ended, 0.0)
 
     def _show(self, line: str = "") -> None:
-        """Draws the table anew, or prints `line` where there is none; then `advance` is silent for
-        a while.
-        """
+        """Draws the table, or prints `line` if there is no table. Then `advance` is silent for a while."""
         started = monotonic()
         if self._live:
             self._live.refresh()
@@ -197,7 +193,7 @@ class Display:
         self._next = now + max(self._period, (now - started) / _DRAWING_SHARE)
 
     def _speed(self) -> tuple[str, str, str]:
-        """Rate, share of the peak, time to go; empty where it is not known."""
+        """Rate, share of the peak, time to go; each is empty if it is not known."""
         share = self._share(self._phase.rate) if self._phase is self._training else ""
         seconds = self._seconds_left()
         left = f"{_duration(seconds)} to go" if 0 < seconds < 1e7 else ""
@@ -213,8 +209,9 @@ class Display:
         return f"{rate * self._share_per_rate:.0%}" if self._share_per_rate else ""
 
     def _seconds_left(self) -> float:
-        """Of the whole run, at the pace of this epoch and the one before (the first has a slow
-        start); 0: not known.
+        """Seconds to the end of the run, or 0 if not known.
+
+        The pace is that of this epoch and the one before: the first epoch starts slowly.
         """
         training = self._training
         pace, rest = self._pace()
@@ -224,7 +221,7 @@ class Display:
         return later + max(rest - (monotonic() - training.ended), 0.0)
 
     def _pace(self) -> tuple[float, float]:
-        """Seconds of a training clip, and of all that follows an epoch's training; 0: not known."""
+        """Seconds of a training clip, and of what follows the training of an epoch; 0 if not known."""
         training, phase, rest = self._training, self._phase, self._rest
         clips = self._earlier.done + training.done
         if not rest and phase is not training and phase.rate:
@@ -232,8 +229,9 @@ class Display:
         return (self._earlier.seconds + training.seconds) / clips if clips else 0.0, rest
 
     def _rendered(self) -> Group:
-        """The last epochs, below the best one where that is older, and this epoch's progress: as
-        they fit just now.
+        """The last epochs, the best one above them if it is older, and the progress of this epoch.
+
+        As many lines as the terminal has room for.
         """
         width, height = self._console.size
         parts = []
@@ -248,7 +246,7 @@ class Display:
 
 
 def _cells(record: Record) -> dict[str, str]:
-    """Column -> text, without those of losses that the method has not."""
+    """Column -> text; a method has columns for its own losses alone."""
     cells = {"epoch": str(record["epoch"]), "loss": f"{record['loss']:.3f}"}
     for term, column, decimals in zip(TERMS, _COLUMNS, _DECIMALS, strict=True):
         if term in record:
@@ -259,7 +257,7 @@ def _cells(record: Record) -> dict[str, str]:
 
 
 def _table(rows: list[dict[str, str]], width: int) -> Table:
-    """Of the columns that have something in them, the most important ones that fit into `width`."""
+    """The most important columns that fit into `width`; a column without any text is left out."""
     rows = [{name: text.replace("e-0", "e-") for name, text in row.items()} for row in rows]
     names = [name for name in rows[0] if any(row[name] for row in rows)]
     widths = {
@@ -280,7 +278,7 @@ def _table(rows: list[dict[str, str]], width: int) -> Table:
 
 
 def _progress(label: str, phase: _Phase, speed: tuple[str, str, str], width: int) -> Table:
-    """One line: a bar, and as much beside it as leaves room for the bar."""
+    """One line: a bar, and the texts that leave room for the bar."""
     rate, share, left = speed
     for texts in ((label, rate, share, left), (label, rate, left), (label, left), (label,)):
         shown = [text for text in texts if text]
@@ -303,7 +301,7 @@ def _duration(seconds: float) -> str:
 
 
 class _Writer:
-    """A record's numbers as TensorBoard's scalars, in files below `folder`."""
+    """Writes the numbers of a record as TensorBoard's scalars, to files in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -319,8 +317,10 @@ class _Writer:
         self._writer: SummaryWriter | None = None
 
     def write(self, record: Record, rate: float) -> None:
-        """The first record hides what an earlier process wrote from that step on: it has been
-        trained again.
+        """Writes one record.
+
+        The first record hides what an earlier process wrote from this step on, because these steps
+        were trained again.
         """
         step = record["step"]
         self._writer = self._writer or self._type(str(self._folder), purge_step=step)

@@ -1,10 +1,9 @@
-"""Several processes that train as one: what the loss and BatchNorm see is always the global batch
-(paper.md, point 14).
+"""Several processes train as one: losses and BatchNorm always see the global batch (paper.md, point 14).
 
-Started by torchrun. Each rank takes its slice of the batch; embeddings, scores and ratings are
-gathered, so that every rank computes the losses of the whole batch with the code of a single
-process. Gradients are then averaged over the ranks (DistributedDataParallel), for which `gathered`
-hands each rank's slice the sum over all ranks. B batch of this rank, W ranks.
+torchrun starts the processes. Each rank takes its slice of the batch. Embeddings, scores and ratings
+are gathered, so that every rank computes the losses of the whole batch with the code of a single
+process. DistributedDataParallel then averages the gradients over the ranks; `gathered` therefore
+gives each slice the sum of all ranks' gradients. B batch of this rank, W ranks.
 """
 
 import contextlib
@@ -22,14 +21,13 @@ from torch import Tensor, nn
 
 from ..runtime.errors import ConfigError, StoppedError
 
-_TIMEOUT: Final = datetime.timedelta(
-    minutes=30
-)  # the first rank may decode a whole data set while the others wait
+# The first rank may decode a whole data set while the others wait.
+_TIMEOUT: Final = datetime.timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
 class World:
-    """Which of how many processes this is."""
+    """This process among those that train together."""
 
     rank: int = 0
     size: int = 1
@@ -47,7 +45,7 @@ class World:
 
 
 def world_from_environment() -> World:
-    """What torchrun says; a single process where it says nothing."""
+    """The World that torchrun's environment variables name; a single process without them."""
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     found = {name: os.environ[name] for name in names if name in os.environ}
     if not found:
@@ -64,9 +62,9 @@ def world_from_environment() -> World:
 
 @contextlib.contextmanager
 def joined(world: World, device: torch.device) -> Iterator[None]:
-    """The process group, as long as the block runs: NCCL on GPUs, Gloo on CPUs. Nothing for a single process.
+    """A process group while the block runs: NCCL on GPUs, Gloo on CPUs, none for a single process.
 
-    Raises StoppedError where another process has ended.
+    Raises StoppedError if another process has ended.
     """
     if world.size == 1:
         yield
@@ -79,7 +77,7 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
         yield
     except RuntimeError as error:
         lost = dist.is_initialized() and isinstance(error, dist.DistError)
-        # Gloo has no error of its own, and may fail while it connects
+        # Gloo has no error class, and may fail while it connects
         if not lost and "/gloo/" not in str(error):
             raise
         raise StoppedError(
@@ -94,7 +92,7 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def first_on_machine_first(world: World) -> Iterator[None]:
-    """One process of each machine goes through the block before the others do, which then find its files."""
+    """One process of each machine runs the block before the others, which then find its files."""
     if world.size > 1 and world.local_rank != 0:
         dist.barrier()
     yield
@@ -112,7 +110,7 @@ def from_first(world: World, value: str) -> str:
 
 
 def check_equal(world: World, what: str, value: str) -> None:
-    """Raises ConfigError on every rank where the ranks do not agree."""
+    """Raises ConfigError on every rank if the ranks have different values."""
     if world.size == 1:
         return
     values: list[Any] = [None] * world.size
@@ -123,7 +121,7 @@ def check_equal(world: World, what: str, value: str) -> None:
 
 
 def any_rank(world: World, flag: bool, device: torch.device) -> bool:
-    """Whether the flag is up on any rank; a sync point."""
+    """Whether the flag is set on any rank. This is a sync point."""
     if world.size == 1:
         return flag
     found = torch.tensor(int(flag), device=device)
@@ -132,7 +130,7 @@ def any_rank(world: World, flag: bool, device: torch.device) -> bool:
 
 
 def concatenated(world: World, part: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Rows [n_r, K] of each rank -> all rows [n, K], rank after rank."""
+    """Rows [n_r, K] of each rank -> all rows [n, K], in the order of the ranks."""
     if world.size == 1:
         return part
     parts: list[Any] = [None] * world.size
@@ -141,9 +139,9 @@ def concatenated(world: World, part: npt.NDArray[np.float32]) -> npt.NDArray[np.
 
 
 def gathered(x: Tensor) -> Tensor:
-    """[B, ...] of each rank -> [W B, ...], rank after rank; differentiable.
+    """[B, ...] of each rank -> [W B, ...] in the order of the ranks; differentiable.
 
-    The tensor itself in a single process.
+    A single process gets its own tensor back.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return x
@@ -152,9 +150,7 @@ def gathered(x: Tensor) -> Tensor:
 
 
 class _Gather(torch.autograd.Function):
-    """Each rank's loss depends on every rank's slice, so a slice's gradient is the sum over the
-    ranks' losses.
-    """
+    """Every rank's loss depends on every slice, so the gradient of a slice is the sum over all ranks."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -165,9 +161,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        gradient = gradients[0].clone(
-            memory_format=torch.contiguous_format
-        )  # autograd may hand the same to others
+        # A copy: autograd may hand the same tensor to others.
+        gradient = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(gradient)
         return gradient.chunk(dist.get_world_size())[dist.get_rank()]
 
@@ -189,8 +184,9 @@ class _Sum(torch.autograd.Function):
 
 
 def with_global_batchnorm(network: nn.Module, device: torch.device) -> nn.Module:
-    """Every BatchNorm over the global batch: torch's SyncBatchNorm on GPUs; it has no CPU version,
-    so ours there.
+    """The network with every BatchNorm over the global batch.
+
+    GPUs use torch's SyncBatchNorm. It has no version for CPUs, which use `_GlobalBatchNorm`.
     """
     if device.type == "cuda":
         synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)
@@ -202,9 +198,7 @@ def with_global_batchnorm(network: nn.Module, device: torch.device) -> nn.Module
 
 
 class _GlobalBatchNorm(nn.BatchNorm2d):
-    """BatchNorm over [B, C, ...] of all ranks, from two sums; buffers as torch's (the unbiased
-    variance is kept).
-    """
+    """BatchNorm over [B, C, ...] of all ranks, from two sums. Its buffers are torch's."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:

@@ -1,4 +1,4 @@
-"""A trainer that is told to stop saves first."""
+"""Ctrl-C and SIGTERM become a flag, so that the training loop can save before it stops."""
 
 import signal
 import threading
@@ -7,10 +7,9 @@ from typing import Any
 
 
 class Interruption:
-    """Catches Ctrl-C and SIGTERM while it is open: `signal` is then set, and the loop stops where it
-    can go on later.
+    """Catches Ctrl-C and SIGTERM while the block runs, and keeps the signal in `signal`.
 
-    A second Ctrl-C stops at once.
+    A second signal stops the process at once.
     """
 
     def __init__(self) -> None:
@@ -18,7 +17,7 @@ class Interruption:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python takes no handlers
+        if threading.current_thread() is threading.main_thread():  # other threads cannot set handlers
             self._before = {
                 number: signal.signal(number, self._caught) for number in (signal.SIGINT, signal.SIGTERM)
             }

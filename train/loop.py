@@ -1,4 +1,4 @@
-"""The twin-view training loop, and what is kept of it.
+"""The training loop, and what it needs before the first step and writes after an epoch.
 
 M mels, K targets.
 """
@@ -7,6 +7,7 @@ import contextlib
 import functools
 import hashlib
 import platform
+import signal
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,12 +40,13 @@ from .run_folder import RunFolder
 from .run_state import append_history, restored, save_job, start
 from .step import SUMS, Stepper
 
+_CLIPS_NAMED: Final = 8  # of a batch with a loss that is not finite
 _LOOK_EVERY: Final = {"cpu": 1, "cuda": 25}  # steps between two looks at the device and at signals
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What `rrtn train --json` ends with."""
+    """A run that is done: its folder, its best epoch, and the number of its epochs."""
 
     run: Path
     best: CheckpointInfo
@@ -60,19 +62,21 @@ def train(
     world: World = World(),  # noqa: B008  # frozen
     part: Part = Part(),  # noqa: B008  # frozen
 ) -> TrainResult:
-    """Trains into the folder `run`; `resume` goes on behind its last checkpoint and gives the bits of
-    an unbroken run.
+    """Trains into the folder `run`.
 
-    `part` is what the display says of the runs beside it.
+    `resume` continues from the last checkpoint, and gives the bits of a run that was never interrupted.
+    `part` says what the display tells of the runs beside this one.
 
-    Raises ConfigError for a run that is there already or another trainer in it, DataError for audio
+    Raises ConfigError if the folder has a run already or another trainer is in it, DataError for audio
     that cannot be decoded, ModelError for broken checkpoints, StoppedError for a loss that is not
     finite, a full disk or a signal.
     """
     folder = RunFolder(run)
     if not resume and folder.is_begun():
         raise ConfigError(
-            f"--out {run}", "holds a run already", fix="continue with --resume, or choose another folder"
+            f"--out {run}",
+            "holds a run already",
+            fix="continue with --resume, or choose another folder",
         )
     if resume and (done := _finished(plan, folder)):
         return done
@@ -89,7 +93,7 @@ def train(
         ) from error
 
 
-def _train(
+def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first, the step last
     plan: TrainingPlan, run: RunFolder, resume: bool, strict_resume: bool, world: World, part: Part
 ) -> TrainResult:
     config, per_epoch = plan.config, plan.steps_per_epoch
@@ -107,55 +111,69 @@ def _train(
         if world.is_first:
             start(run, config, info)
         stop = functools.partial(_stop, run, stepper, saver, interruption, world)
-        saved = time.monotonic()
 
-        for number in range(info.epoch, config.optim.epochs):
-            epoch = epoch_of_split(training, config, number, world)
-            done = info.step - number * per_epoch
-            display.start_epoch(number, done_clips=done * config.optim.batch_size)
-            stepper.network.train()
-            for i, batch in enumerate(epoch.batches(done), start=done):
-                failpoint("train.step")
-                stepper.step(batch, info.step)
-                info = replace(info, step=info.step + 1)
-                display.advance(config.optim.batch_size)
-                if info.step % _LOOK_EVERY[device.type] and i + 1 < per_epoch:
-                    continue
-                _check_finite(stepper, epoch, training, number, per_epoch)  # sync point
+        def validated(count: int) -> None:
+            display.advance_validation(count)
+            if world.size == 1 and interruption.signal:  # several ranks stop together, after validation
+                stop(info)
+
+        saved = time.monotonic()
+        looked = info.step  # until this step the loss is known to be finite
+        epoch: Epoch | None = None
+        while info.epoch < config.optim.epochs:
+            number, first_step = info.epoch, info.epoch * per_epoch
+            is_whole = info.step == first_step + per_epoch
+
+            # At the start of an epoch, and of a resumed run: the order of the clips, their crops and masks.
+            if epoch is None:
+                epoch = epoch_of_split(training, config, number, world)
+                batches = epoch.batches(info.step - first_step)
+                display.start_epoch(number, done_clips=(info.step - first_step) * config.optim.batch_size)
+                stepper.network.train()
+
+            # Every few steps: is the loss finite, must the run stop, is a checkpoint due? A sync point.
+            if info.step > looked and (is_whole or info.step % _LOOK_EVERY[device.type] == 0):
+                looked = info.step
+                _check_finite(stepper, epoch, training, number, per_epoch)
                 if any_rank(world, interruption.signal is not None, device):
                     stop(info)
                 if world.is_first and time.monotonic() - saved > 60 * config.checkpoint_minutes:
                     saver.submit(save_job(run, info, stepper))
                     saved = time.monotonic()
 
-            failpoint("train.validate")
-            display.validating(len(validation))
+            # At the end of an epoch: validation, a line of history, a checkpoint.
+            if is_whole:
+                failpoint("train.validate")
+                display.validating(len(validation))
+                scores = predict(
+                    stepper.network,
+                    stepper.frontend,
+                    validation,
+                    crop=config.eval.crop,
+                    half=stepper.loss.in_bf16,
+                    world=world,
+                    advance=validated,
+                )
+                if any_rank(world, interruption.signal is not None, device):
+                    stop(info)
+                record = _record(stepper, info.step, number + 1, scores, validation, plan)
+                is_best = record["val_ccc"] > max((old["val_ccc"] for old in info.history), default=-np.inf)
+                info = replace(info, epoch=number + 1, history=[*info.history, record])
+                stepper.sums.zero_()
+                if world.is_first:
+                    append_history(run, record)
+                    saver.submit(save_job(run, info, stepper, is_best=is_best))
+                    saved = time.monotonic()
+                display.end_epoch(record, is_best=is_best)
+                epoch = None
+                continue
 
-            def validated(count: int, at: CheckpointInfo = info) -> None:
-                display.advance_validation(count)
-                if world.size == 1 and interruption.signal:  # several ranks stop together, after validation
-                    stop(at)
-
-            scores = predict(
-                stepper.network,
-                stepper.frontend,
-                validation,
-                crop=config.eval.crop,
-                half=stepper.loss.in_bf16,
-                world=world,
-                advance=validated,
-            )
-            if any_rank(world, interruption.signal is not None, device):
-                stop(info)
-            record = _record(stepper, info.step, number + 1, scores, validation, plan)
-            is_best = record["val_ccc"] > max((old["val_ccc"] for old in info.history), default=-np.inf)
-            info = replace(info, epoch=number + 1, history=[*info.history, record])
-            stepper.sums.zero_()
-            if world.is_first:
-                append_history(run, record)
-                saver.submit(save_job(run, info, stepper, is_best=is_best))
-                saved = time.monotonic()
-            display.end_epoch(record, is_best=is_best)
+            # The step. It does not wait for the device.
+            batch = next(batches)
+            failpoint("train.step")
+            stepper.step(batch, info.step)
+            info = replace(info, step=info.step + 1)
+            display.advance(config.optim.batch_size)
         saver.wait()
     return _result(run, info)
 
@@ -163,7 +181,7 @@ def _train(
 def _ready(
     plan: TrainingPlan, device: torch.device, world: World
 ) -> tuple[SplitClips, SplitClips, Stepper, CheckpointInfo]:
-    """Train, Val, a fresh stepper, and the state before the first step."""
+    """The clips of Train and Val, a fresh stepper, and the state before the first step."""
     config = plan.config
     with first_on_machine_first(world):
         training, validation = (
@@ -193,19 +211,23 @@ def _ready(
 
 
 def device_from_config(config: Config, world: World) -> torch.device:
-    """`auto` is CUDA where it is there; each rank of a machine has its own GPU. Raises ConfigError."""
+    """The device of this process; `auto` is a GPU if there is one. Each rank of a machine has its own GPU.
+
+    Raises ConfigError if the machine has no such device.
+    """
     if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         if config.precision == "tf32":
-            raise ConfigError(
-                "--precision tf32", "TF32 exists on GPUs only, and this is a CPU", fix="use fp32 or bf16"
-            )
+            came = "TF32 exists on GPUs only, and this is a CPU"
+            raise ConfigError("--precision tf32", came, fix="use fp32 or bf16")
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ConfigError("--device cuda", "torch sees no CUDA GPU", fix="rrtn doctor, or use --device cpu")
+        raise ConfigError(
+            "--device cuda", "torch sees no CUDA GPU", fix="find out why: rrtn doctor; or use --device cpu"
+        )
     if world.local_rank >= torch.cuda.device_count():
         raise ConfigError(
             "torchrun",
-            f"local rank {world.local_rank}, and {torch.cuda.device_count()} GPUs",
+            f"local rank {world.local_rank}, but the machine has {torch.cuda.device_count()} GPUs",
             fix="start one process for each GPU",
         )
     device = torch.device("cuda", world.local_rank)
@@ -214,22 +236,17 @@ def device_from_config(config: Config, world: World) -> torch.device:
 
 
 def _initialised(network: TwinsNetwork, config: Config) -> str:
-    """Loads the PANNs checkpoint; -> what was taken of it."""
+    """Loads the PANNs checkpoint, and says which of its tensors the encoder took."""
     initial = initialisation_from_panns(Path(config.model.init), network.encoder, config.frontend)
     network.encoder.load_state_dict(initial.weights)
-    frontend = (
-        ""
-        if initial.melw_difference is None
-        else f"; its mel filters are ours within {initial.melw_difference:.1e}"
-    )
-    return (
-        f"{config.model.init}: {len(initial.used)} tensors taken, dropped: "
-        f"{', '.join(initial.dropped)}{frontend}"
-    )
+    said = f"{config.model.init}: {len(initial.used)} tensors taken, dropped: {', '.join(initial.dropped)}"
+    if initial.melw_difference is not None:
+        said += f"; its mel filters are ours within {initial.melw_difference:.1e}"
+    return said
 
 
 def data_digest(plan: TrainingPlan) -> str:
-    """SHA-256 of what a plan's run learns from, as its checkpoints have it. Raises DataError."""
+    """SHA-256 of the data that a plan's run learns from, as in its checkpoints. Raises DataError."""
     splits = (
         split_clips(plan.data, name, plan.config.frontend, torch.device("cpu")) for name in ("Train", "Val")
     )
@@ -237,7 +254,7 @@ def data_digest(plan: TrainingPlan) -> str:
 
 
 def _digest(data: DataSet, *splits: SplitClips) -> str:
-    """Of what is learned from: names, ratings and samples, wherever the files lie."""
+    """SHA-256 of names, ratings and samples, wherever the files are."""
     parts = [repr(data.targets)]
     for split in splits:
         ratings = hashlib.sha256(split.ratings.cpu().numpy().tobytes()).hexdigest()
@@ -268,12 +285,12 @@ def _finished(plan: TrainingPlan, run: RunFolder) -> TrainResult | None:
     try:
         info = read_info(run.last)
     except ModelError:
-        return None  # `restored` says what is wrong, and takes the checkpoint before
+        return None  # `restored` reports the problem, and takes the checkpoint before
     return _result(run, info) if info.epoch >= plan.config.optim.epochs else None
 
 
 def _result(run: RunFolder, info: CheckpointInfo) -> TrainResult:
-    """The best epoch, the first of equals."""
+    """The result, with the best epoch; the first one if several are equal."""
     best = max(info.history, key=lambda record: float(record["val_ccc"]))
     history = info.history[: best["epoch"]]
     return TrainResult(
@@ -291,11 +308,11 @@ def _stop(
     world: World,
     info: CheckpointInfo,
 ) -> NoReturn:
-    """Saves and raises."""
+    """Saves the state, and raises StoppedError."""
     if world.is_first:
         saver.submit(save_job(run, info, stepper))
         saver.wait()
-    number = interruption.signal or 15  # another rank's
+    number = interruption.signal or signal.SIGTERM  # None if another rank got the signal
     raise StoppedError(
         str(run.path),
         f"stopped by a signal at step {info.step}, and saved",
@@ -305,12 +322,13 @@ def _stop(
 
 
 def _check_finite(stepper: Stepper, epoch: Epoch, training: SplitClips, number: int, per_epoch: int) -> None:
+    """Raises StoppedError with the clips of the first step whose loss or gradient is not finite."""
     bad = stepper.bad_step()
     if bad is None:
         return
     samples = epoch.order[bad - number * per_epoch]
-    names = ", ".join(training.names[i] for i in samples[:8])
-    more = f" and {len(samples) - 8} more" if len(samples) > 8 else ""
+    names = ", ".join(training.names[i] for i in samples[:_CLIPS_NAMED])
+    more = f" and {len(samples) - _CLIPS_NAMED} more" if len(samples) > _CLIPS_NAMED else ""
     raise StoppedError(
         f"epoch {number + 1}, step {bad + 1}",
         f"loss or gradient is not finite, and no weight was changed; clips of the batch: {names}{more}",
@@ -321,11 +339,13 @@ def _check_finite(stepper: Stepper, epoch: Epoch, training: SplitClips, number: 
 def _record(
     stepper: Stepper, steps: int, epoch: int, scores: Float32, validation: SplitClips, plan: TrainingPlan
 ) -> dict[str, Any]:
-    """One line of history.jsonl: no times in it, so that equal runs have equal histories."""
+    """One line of the history. It has no times, so that equal runs have equal histories."""
     per_target = ccc_challenge(scores, validation.ratings.cpu())
     if not np.isfinite(per_target).all():
         raise StoppedError(
-            f"epoch {epoch}", f"Val CCC is not finite: {per_target}", fix="the last checkpoint is whole"
+            f"epoch {epoch}",
+            f"Val CCC is not finite: {per_target}",
+            fix="the last checkpoint is whole: start a new run with a lower --lr",
         )
     means = dict(zip(SUMS, (stepper.sums / plan.steps_per_epoch).tolist(), strict=True))
     if plan.config.model.has_second_view:

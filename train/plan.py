@@ -1,8 +1,7 @@
-"""From settings to what will happen: the data read and checked, the open settings resolved, nothing
-trained yet.
-"""
+"""From settings to a plan: the data is read and checked, open settings are filled, nothing is trained."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +20,7 @@ from .method.model import TwinsNetwork
 _PAPER_EPOCHS: Final = 60
 _PAPER_BATCH: Final = 128
 _FEWEST_CLIPS: Final = 2  # the losses are over a batch
-_FEWEST_STEPS: Final = 10  # an epoch, below which the batch is made smaller
+_FEWEST_STEPS: Final = 10  # of an epoch; the default batch shrinks until there are as many
 _SMALLEST_BATCH: Final = 16
 _BYTES_A_PARAMETER: Final = 16  # float32 weight, gradient, and AdamW's two moments
 
@@ -30,7 +29,7 @@ _BYTES_A_PARAMETER: Final = 16  # float32 weight, gradient, and AdamW's two mome
 class TrainingPlan:
     """A run that can start."""
 
-    config: Config  # resolved: nothing in it is "auto" any more but the device
+    config: Config  # resolved: only the device may still be "auto"
     data: DataSet
     steps_per_epoch: int
     notes: tuple[str, ...]
@@ -42,25 +41,30 @@ class TrainingPlan:
 
 
 def plan_from_config(config: Config, *, ranks: int = 1) -> TrainingPlan:
-    """Reads the data and fills what was left open; `ranks` share each batch.
+    """Reads the data and fills the settings that are open; `ranks` processes share each batch.
 
     Raises DataError, ConfigError.
     """
-    notes = []
-    if not config.data.dir:
-        notes.append(
-            "NO --data GIVEN: training on the built-in SYNTHETIC corpus. It shows that everything works; "
-            "its scores say nothing about real voices. Your own: rrtn train --data DIR"
-        )
     data = data_from_config(config)
     n_train = len(data.splits["Train"].clips)
+    batch_size = _batch_size(config, n_train, ranks)
+    return TrainingPlan(
+        config=_resolved(config, data, batch_size),
+        data=data,
+        steps_per_epoch=n_train // batch_size,
+        notes=tuple(_notes(config, data, batch_size)),
+    )
+
+
+def _batch_size(config: Config, n_train: int, ranks: int) -> int:
+    """The batch over all ranks. Raises ConfigError if the clips or the ranks do not allow it."""
     if n_train < _FEWEST_CLIPS:
         raise ConfigError(
             "--fraction",
             f"{config.data.fraction} leaves {n_train} training clips",
             wanted=f"at least {_FEWEST_CLIPS}",
+            fix="take a larger fraction",
         )
-    epochs = config.optim.epochs or (_PAPER_EPOCHS if config.data.dir else BUILTIN_EPOCHS)
     batch_size = config.optim.batch_size or _default_batch(n_train)
     if batch_size > n_train:
         raise ConfigError(
@@ -72,31 +76,47 @@ def plan_from_config(config: Config, *, ranks: int = 1) -> TrainingPlan:
             str(batch_size),
             wanted=f"a multiple of {ranks}: the processes share it equally",
         )
-    if not config.optim.batch_size and batch_size != _PAPER_BATCH:
-        notes.append(
-            f"{n_train} training clips: --batch-size {batch_size} instead of the paper's {_PAPER_BATCH}"
+    return batch_size
+
+
+def _resolved(config: Config, data: DataSet, batch_size: int) -> Config:
+    """The settings without anything open but the device."""
+    epochs = config.optim.epochs or (_PAPER_EPOCHS if config.data.dir else BUILTIN_EPOCHS)
+    return dataclasses.replace(
+        config,
+        optim=dataclasses.replace(config.optim, epochs=epochs, batch_size=batch_size),
+        data=dataclasses.replace(config.data, targets=data.targets),
+        precision=_default_precision(config) if config.precision == "auto" else config.precision,
+    )
+
+
+def _notes(config: Config, data: DataSet, batch_size: int) -> Iterator[str]:
+    """What a person should know before training starts."""
+    if not config.data.dir:
+        yield (
+            "NO --data GIVEN: training on the built-in SYNTHETIC corpus. It shows that everything works; "
+            "its scores say nothing about real voices. Your own: rrtn train --data DIR"
         )
-    optim = dataclasses.replace(config.optim, epochs=epochs, batch_size=batch_size)
-    resolved_data = dataclasses.replace(config.data, targets=data.targets)
-    precision = _default_precision(config) if config.precision == "auto" else config.precision
-    config = dataclasses.replace(config, optim=optim, data=resolved_data, precision=precision)
-    notes += [*constant_targets(data), *data.warnings]
-    return TrainingPlan(config=config, data=data, steps_per_epoch=n_train // batch_size, notes=tuple(notes))
+    if not config.optim.batch_size and batch_size != _PAPER_BATCH:
+        n_train = len(data.splits["Train"].clips)
+        yield f"{n_train} training clips: --batch-size {batch_size} instead of the paper's {_PAPER_BATCH}"
+    yield from constant_targets(data)
+    yield from data.warnings
 
 
 def data_folder(config: Config) -> Path:
-    """The data set's folder; the built-in corpus where the config names none."""
+    """The folder of the data set; the built-in corpus if the config names none."""
     return Path(config.data.dir) if config.data.dir else builtin_corpus()
 
 
 def data_from_config(config: Config) -> DataSet:
-    """The data set with what the config takes of its training clips. Raises DataError."""
+    """The data set, with the fraction of its training clips that the config takes. Raises DataError."""
     data = read_data(data_folder(config), config.data.targets)
     return part_of_training(data, config.data.fraction, seed=config.seed)
 
 
 def describe(plan: TrainingPlan) -> dict[str, Any]:
-    """What `rrtn train --dry-run --json` prints."""
+    """The document of `rrtn train --dry-run --json`."""
     counts = network_from_config(plan.config).parameter_counts()
     return {
         "config": plan.config.to_dict(),
@@ -117,7 +137,7 @@ def describe(plan: TrainingPlan) -> dict[str, Any]:
 
 
 def network_from_config(config: Config) -> TwinsNetwork:
-    """Freshly initialised from the config's seed; K from its targets."""
+    """A network that is freshly initialised from the config's seed, with a score for each of its targets."""
     torch.manual_seed(config.seed)
     return TwinsNetwork(
         config.model.encoder,
@@ -130,7 +150,7 @@ def network_from_config(config: Config) -> TwinsNetwork:
 
 
 def _default_precision(config: Config) -> Precision:
-    """bf16 on a GPU that has it. CPUs stay with fp32: few have bf16 units, and there it is slower."""
+    """bf16 on a GPU that has it, else fp32: few CPUs have bf16 units, and bf16 is slower without them."""
     on_gpu = config.device != "cpu" and torch.cuda.is_available()
     return "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 

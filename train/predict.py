@@ -1,4 +1,4 @@
-"""A split through frontend and network, without training.
+"""Scores of a whole split, from frontend and network in evaluation mode.
 
 n clips, B batch, T frames, M mels, K targets.
 """
@@ -22,7 +22,7 @@ _MEAN_CLIPS: Final = 1000  # enough for the mean of a mel bin: its standard erro
 
 
 def log_mels(split: SplitClips, frontend: LogMel, samples: Int64) -> Iterator[Tensor]:
-    """Batches [B, 1, T, M] of the starts of the clips `samples`, as evaluation and scoring see them."""
+    """Batches [B, 1, T, M] of the recordings `samples`, each cut to its first clip."""
     size = _BATCH[split.device.type]
     for begin in range(0, len(samples), size):
         chosen = samples[begin : begin + size]
@@ -30,7 +30,7 @@ def log_mels(split: SplitClips, frontend: LogMel, samples: Int64) -> Iterator[Te
 
 
 def mel_mean(split: SplitClips, frontend: LogMel) -> Tensor:
-    """The mean [M] of each mel bin in dB, over up to 1000 clips spread over the split."""
+    """The mean [M] of each mel bin in dB, from up to 1000 clips at equal distances in the split."""
     count = min(len(split), _MEAN_CLIPS)
     samples = np.linspace(0, len(split) - 1, count).astype(np.int64)
     total = torch.zeros(split.spec.n_mels, dtype=torch.float64, device=split.device)
@@ -50,18 +50,14 @@ def predict(
     world: World = World(),  # noqa: B008  # frozen
     advance: Callable[[int], None] = lambda count: None,
 ) -> Float32:
-    """Scores [n, K] of a whole split, in its order. `half` runs the network in bfloat16; ranks share
-    the clips.
+    """Scores [n, K] of a whole split, in its order. The ranks share the clips.
 
-    `crop` full takes recordings that are longer than a clip whole, one at a time.
+    `crop` full takes a recording that is longer than a clip as a whole, by itself. `half` runs the
+    network in bfloat16. `advance` is called with the number of clips that are done since the last call.
     """
     network.eval()
     samples = np.array_split(np.arange(len(split)), world.size)[world.rank]
-    longer = (
-        split.store.lengths[samples] > split.spec.clip_samples
-        if crop == "full"
-        else np.zeros(len(samples), dtype=bool)
-    )
+    longer = (split.store.lengths[samples] > split.spec.clip_samples) & (crop == "full")
     scores = np.empty((len(samples), split.ratings.shape[1]), dtype=np.float32)
     for chosen, batch in _batches(split, frontend, samples, longer):
         with torch.autocast(split.device.type, torch.bfloat16, enabled=half):
@@ -73,7 +69,7 @@ def predict(
 def _batches(
     split: SplitClips, frontend: LogMel, samples: Int64, longer: "np.typing.NDArray[np.bool_]"
 ) -> Iterator[tuple[Int64, Tensor]]:
-    """(rows, log_mel) until every row of `samples` was there."""
+    """(rows, log_mel): every row of `samples` once, first in batches, then `longer` ones alone."""
     done, short = 0, np.flatnonzero(~longer)
     for batch in log_mels(split, frontend, samples[short]):
         yield short[done : done + len(batch)], batch

@@ -36,7 +36,11 @@ def start(run: RunFolder, config: Config, info: CheckpointInfo) -> None:
 def restored(
     run: RunFolder, fresh: CheckpointInfo, stepper: Stepper, strict: bool, say: Callable[[str], None]
 ) -> CheckpointInfo | None:
-    """Loads the last checkpoint, or the one before where that is broken; None where none was finished."""
+    """Loads the last checkpoint into the stepper; gives None if no checkpoint was finished.
+
+    A broken checkpoint is replaced by the one before, and `say` tells so; with `strict` it is an error.
+    Raises ModelError for broken checkpoints, ConfigError if the data was changed.
+    """
     if not (run.last / POINTER).exists():
         return None
     try:
@@ -54,14 +58,15 @@ def restored(
             f"the run's was {info.data_sha256[:12]}",
             fix="restore them, or start a new run",
         )
-    if info.versions != fresh.versions:
-        old = info.versions
-        changed = ", ".join(
-            f"{name} {old.get(name)} -> {now}" for name, now in fresh.versions.items() if old.get(name) != now
-        )
+    if changed := _changed_versions(info, fresh):
         say(f"note: {changed}: the run goes on, but not bit for bit as it would have")
     _load(stepper, tensors)
     return info
+
+
+def _changed_versions(info: CheckpointInfo, fresh: CheckpointInfo) -> str:
+    old, new = info.versions, fresh.versions
+    return ", ".join(f"{name} {old.get(name)} -> {now}" for name, now in new.items() if old.get(name) != now)
 
 
 def _load(stepper: Stepper, tensors: dict[str, Tensors]) -> None:
@@ -78,20 +83,19 @@ def _load(stepper: Stepper, tensors: dict[str, Tensors]) -> None:
 
 
 def _laid_out(moment: Tensor, parameter: Tensor) -> Tensor:
-    """In the parameter's memory format (channels last): the fused kernel pairs them by place,
-    whatever their strides.
+    """A moment in the memory format of its parameter (channels last).
+
+    AdamW's fused kernel pairs the two by their place in memory, whatever their strides.
     """
-    return (
-        torch.empty_like(parameter, requires_grad=False).copy_(moment)
-        if moment.shape == parameter.shape
-        else moment
-    )
+    if moment.shape != parameter.shape:  # a step count
+        return moment
+    return torch.empty_like(parameter, requires_grad=False).copy_(moment)
 
 
 def save_job(
     run: RunFolder, info: CheckpointInfo, stepper: Stepper, *, is_best: bool = False
 ) -> Callable[[], None]:
-    """A copy of everything, now; -> what writes it, later. `best` first: a kill in between loses nothing."""
+    """Copies the whole state now, and gives a function that writes it later."""
     weighting = stepper.loss.weighting.state_dict()
     weights = _copied(joined_weights(stepper.network.state_dict(), weighting))
     entries = stepper.optimizer.state_dict()["state"].items()
@@ -99,7 +103,7 @@ def save_job(
     optimizer |= _copied({"epoch.sums": stepper.sums})
 
     def write() -> None:
-        if is_best:
+        if is_best:  # first: a process that is killed between the two loses nothing
             save_checkpoint(run.best, info, {"weights": weights})
         save_checkpoint(run.last, info, {"weights": weights, "optimizer": optimizer}, keep_previous=True)
 
@@ -111,7 +115,7 @@ def _copied(tensors: Tensors) -> Tensors:
 
 
 def append_history(run: RunFolder, record: dict[str, Any]) -> None:
-    """For whoever follows the file; the checkpoint holds the same."""
+    """Adds a line for those who follow the file; the checkpoint has the same record."""
     path, line = run.history, _history_line(record)
     try:
         with path.open("ab") as file:

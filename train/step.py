@@ -1,4 +1,4 @@
-"""One optimiser step after the other, all on the device: log-Mel, masks, both passes, losses, AdamW.
+"""One optimiser step, all on the device: log-Mel, masks, both passes, losses, AdamW.
 
 B batch of this rank, M mels.
 """
@@ -23,7 +23,10 @@ _NONE: Final = -1
 
 
 class Stepper:
-    """Network, optimiser and what a step adds up. Nothing in `step` waits for the device."""
+    """The network with its loss and optimiser, and the sums of an epoch.
+
+    `step` never waits for the device.
+    """
 
     def __init__(
         self,
@@ -35,9 +38,7 @@ class Stepper:
         steps_per_epoch: int,
         world: World,
     ):
-        """`fill` [M] is what masks put in place of the spectrogram; `steps` of the whole run, for
-        the schedule.
-        """
+        """`fill` [M] replaces what masks cover; the learning rate's schedule needs the run's `steps`."""
         device = fill.device
         set_float32_precision(config)
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -50,16 +51,13 @@ class Stepper:
         self.sums = torch.zeros(len(SUMS), device=device)
         self._bad_step = torch.full((), _NONE, dtype=torch.int64, device=device)
         self._forward = _wrapped(self.loss, config, device, world)
-        self._rank, self._steps, self._warmup = (
-            world.rank,
-            steps,
-            config.optim.warmup_epochs * steps_per_epoch,
-        )
+        self._rank, self._steps = world.rank, steps
+        self._warmup = config.optim.warmup_epochs * steps_per_epoch
 
     def step(self, batch: TrainingBatch, number: int) -> None:
-        """Step `number` of the run.
+        """Step `number` of the run, counted from 0.
 
-        Where loss or gradient is not finite, this and all later steps change no weight.
+        If loss or gradient is not finite, this step and all later ones change no weight.
         """
         torch.manual_seed(views.step_seed(self.config.seed, number) + self._rank)
         self.set_lr(number)
@@ -78,12 +76,12 @@ class Stepper:
         self.sums += torch.cat([losses.float(), torch.stack([loss.detach(), norm]).float()])
 
     def bad_step(self) -> int | None:
-        """The first step whose loss or gradient was not finite; a sync point."""
+        """The first step whose loss or gradient was not finite. This is a sync point."""
         number = int(self._bad_step.item())
         return None if number == _NONE else number
 
     def set_lr(self, number: int) -> float:
-        """Sets and returns the network's learning rate at step `number`."""
+        """Sets the network's learning rate for step `number`, and returns it."""
         optim = self.config.optim
         factor = min(1.0, (number + 1) / self._warmup) if self._warmup else 1.0
         if optim.schedule == "cosine":
@@ -92,7 +90,7 @@ class Stepper:
         return optim.lr * factor
 
     def _guard(self, finite: Tensor, number: int) -> None:
-        """AdamW's fused kernel leaves everything as it is where `found_inf` is 1, as under a GradScaler."""
+        """AdamW's fused kernel changes nothing while `found_inf` is 1, as under a GradScaler."""
         first = (self._bad_step == _NONE) & ~finite
         self._bad_step = torch.where(first, number, self._bad_step)
         self.optimizer.found_inf = (self._bad_step != _NONE).float()  # type: ignore[attr-defined]
@@ -118,8 +116,9 @@ def optimizer_from_config(config: Config, loss: TwinsLoss) -> torch.optim.AdamW:
 
 
 def set_float32_precision(config: Config) -> None:
-    """tf32 is for convolutions alone: linear layers, CCC moments and cross-correlation stay in full
-    float32 always.
+    """Allows TF32 for convolutions, and nowhere else.
+
+    Linear layers, CCC moments and the cross-correlation always stay in full float32.
     """
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = config.precision == "tf32"

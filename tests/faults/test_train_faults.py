@@ -232,9 +232,8 @@ def test_t3_sigterm_saves_and_the_run_goes_on_bit_for_bit(
     step: int,
 ) -> None:
     ended = rrtn(*fresh, RRTN_FAILPOINT=failpoint)
-    assert_refused(
-        ended, 143, f"stopped by a signal at step {step} | saved | go on with: rrtn train --resume --out run"
-    )
+    told = f"stopped by a signal at step {step}, and saved | rrtn train --resume --out run"
+    assert_refused(ended, 143, told)
     assert read_info(tmp_path / "run/checkpoints/last").step == step
     assert resumed(rrtn, tmp_path / "run").code == 0
     assert outcome(tmp_path / "run") == outcome(whole)
@@ -257,7 +256,7 @@ def test_t3_sigterm_in_validation_does_not_wait_for_its_end(
 ) -> None:
     """Eight Val clips, two at a time."""
     ended = resumed(rrtn, begun, before=at("train.validate", 1, IN_VALIDATION))
-    assert_refused(ended, 143, "stopped by a signal at step 6 | saved")
+    assert_refused(ended, 143, "stopped by a signal at step 6, and saved | ")
     assert resumed(rrtn, begun).code == 0
     assert outcome(begun) == outcome(whole)
 
@@ -299,7 +298,7 @@ def test_t4_ctrl_c_once_saves(
     rrtn: Rrtn, outcome: Outcome, fresh: tuple[object, ...], whole: Path, tmp_path: Path
 ) -> None:
     ended = rrtn(*fresh, RRTN_FAILPOINT="train.step:sigint:4")
-    assert_refused(ended, 130, "stopped by a signal at step 4 | saved")
+    assert_refused(ended, 130, "stopped by a signal at step 4, and saved | ")
     assert resumed(rrtn, tmp_path / "run").code == 0
     assert outcome(tmp_path / "run") == outcome(whole)
 
@@ -347,7 +346,7 @@ def is_running(child: Any) -> bool:
 # --- T5, T6: the disk is full ---
 
 
-TENSORS = r"-.*\.safetensors \| No space left on device \| needs [1-9][\d,]+ bytes"
+TENSORS = r"-.*\.safetensors \| No space left on device \| expected room for [1-9][\d,]+ bytes"
 FULL = r" \| No space left on device"
 
 
@@ -396,7 +395,7 @@ def test_t5_a_file_larger_than_the_limit(rrtn: Rrtn, outcome: Outcome, begun: Pa
     assert files["weights"].stat().st_size < LIMIT < files["optimizer"].stat().st_size
     before = contents(begun / "checkpoints/last")
     ended = resumed(rrtn, begun, before=limit)
-    assert_refused(ended, 4, "/checkpoints/last/optimizer-", "File too large", "needs ", "bytes")
+    assert_refused(ended, 4, "/checkpoints/last/optimizer-", "File too large", "expected room for ", "bytes")
     after = contents(begun / "checkpoints/last")
     assert before.items() <= after.items()
     assert [path.name.partition("-")[0] for path in after.keys() - before.keys()] == ["weights"]
@@ -425,7 +424,9 @@ def test_t5_a_disk_that_is_really_full(
     filler.write_bytes(b"x" * (left - 40_000))  # room for the weights, not for AdamW's moments
     before = contents(run / "checkpoints/last")
     ended = resumed(rrtn, run)
-    assert_refused(ended, 4, "/checkpoints/last/optimizer-", "No space left on device", "needs ", "bytes")
+    assert_refused(
+        ended, 4, "/checkpoints/last/optimizer-", "No space left on device", "expected room for ", "bytes"
+    )
     assert temporary_files(run) == []
     assert before.items() <= contents(run / "checkpoints/last").items()
     filler.unlink()
@@ -443,7 +444,7 @@ def test_t6_a_full_disk_in_the_history_stops_the_run_and_loses_nothing(
         f"import pathlib; p = pathlib.Path({str(path)!r}); p.unlink(); p.symlink_to('/dev/full')",
     )
     ended = resumed(rrtn, begun, before=full)
-    assert_refused(ended, 4, f"{path} | No space left on device | needs ", "bytes")
+    assert_refused(ended, 4, f"{path} | No space left on device | expected room for ", "bytes")
     assert resumed(rrtn, begun).code == 0
     assert not path.is_symlink()
     assert outcome(begun) == outcome(whole)
@@ -499,7 +500,7 @@ def test_t7_t8_a_changed_file_is_refused_with_its_hash(begun: Path, change: str,
         load_checkpoint(folder, "weights", "optimizer")
     message = str(caught.value)
     assert message.startswith(
-        f"{path} | sha256 {sha256_of(path)[:12]} | checkpoint.json lists {listed[:12]} | "
+        f"{path} | sha256 {sha256_of(path)[:12]} | expected {listed[:12]}, as checkpoint.json lists it | "
     )
     assert "\n" not in message
 
@@ -515,7 +516,7 @@ def test_t7_t8_the_run_goes_on_from_the_checkpoint_before_with_a_warning(
     ended = resumed(rrtn, begun)
     assert ended.code == 0, ended.err
     (note,) = [line for line in ended.err.splitlines() if "note: " in line]
-    assert f"{path} | sha256 {broken} | checkpoint.json lists " in note
+    assert f"{path} | sha256 {broken} | expected " in note
     assert note.endswith(f"; going on from the checkpoint before, at step {BEFORE}")
     assert outcome(begun) == outcome(whole)
 
@@ -538,7 +539,7 @@ def test_t7_a_lost_file_counts_as_a_broken_checkpoint(
 ) -> None:
     path = checkpoint_files(begun)["optimizer"]
     path.unlink()
-    assert_refused(resumed(rrtn, begun, "--strict-resume"), 5, f"{path} | not there | checkpoint.json lists ")
+    assert_refused(resumed(rrtn, begun, "--strict-resume"), 5, f"{path} | not there | expected ")
     ended = resumed(rrtn, begun)
     assert ended.code == 0, ended.err
     assert f"note: {path} | not there" in ended.err
@@ -559,7 +560,7 @@ def test_t7_t8_two_broken_checkpoints_stop_the_run_and_are_kept(rrtn: Rrtn, begu
         path = checkpoint_files(begun, pointer)["weights"]
         path.write_bytes(flipped(0.5)(path.read_bytes()))
     before = contents(begun)
-    assert_refused(resumed(rrtn, begun), 5, str(path), f"{PREVIOUS} lists ")
+    assert_refused(resumed(rrtn, begun), 5, str(path), f"as {PREVIOUS} lists it")
     assert contents(begun) == before
 
 
@@ -606,7 +607,7 @@ def test_t9_a_pickle_is_refused_unopened_even_where_its_hash_is_listed(
             "optim.batch_size: 4 -> 2",
         ),  # T11; there are no workers whose number could change
         (("--encoder", "cnn10"), "model.encoder: 'resnet18' -> 'cnn10'"),
-        (("--method", "vanilla"), "projector.units = 16 | without effect with method vanilla"),
+        (("--method", "vanilla"), "projector.units = 16 | has no effect with method vanilla"),
         (("--method", "rrtn"), "model.method: 'rrtn-ruwl' -> 'rrtn'"),
         (("--seed", "1"), "seed: 0 -> 1"),
         (("--precision", "bf16"), "precision: 'fp32' -> 'bf16'"),
@@ -620,7 +621,7 @@ def test_t10_t11_resuming_with_another_setting_is_refused_with_the_differences(
     before = contents(begun)
     ended = resumed(rrtn, begun, *flags)
     assert_refused(ended, 2, change)
-    assert "--resume | other settings than the run's: " in ended.err or "without effect" in ended.err
+    assert "--resume | other settings than the run's: " in ended.err or "has no effect" in ended.err
     assert contents(begun) == before
 
 
@@ -628,7 +629,7 @@ def test_t10_a_new_run_does_not_overwrite_one_that_is_there(
     rrtn: Rrtn, begun: Path, fresh: tuple[object, ...]
 ) -> None:
     before = contents(begun)
-    assert_refused(rrtn(*fresh), 2, "--out run | holds a run already | go on with --resume")
+    assert_refused(rrtn(*fresh), 2, "--out run | holds a run already | continue with --resume")
     assert contents(begun) == before
 
 
@@ -675,7 +676,8 @@ def test_t10_resuming_with_other_data_is_refused_by_its_hash(
     was = read_info(begun / "checkpoints/last").data_sha256[:12]
     line = ended.err.splitlines()[-1]
     assert re.fullmatch(
-        rf"rrtn: --resume \| the data is [0-9a-f]{{12}}, the run's was {was} \| clips or ratings were .*",
+        rf"rrtn: --resume \| clips or ratings were changed: "
+        rf"the data is [0-9a-f]{{12}}, the run's was {was} \| .*",
         line,
     )
     assert contents(begun) == before
@@ -737,9 +739,7 @@ def test_t14_a_second_trainer_is_refused_and_a_killed_ones_lock_is_free(
     first = start("train", "--resume", "--out", begun, RRTN_FAILPOINT="train.step:sleep:2")
     wait_for(lambda: f"process {first.pid} on " in (begun / "run.lock").read_text())
     second = resumed(rrtn, begun)
-    assert_refused(
-        second, 2, f"{begun} | process {first.pid} on {socket.gethostname()} trains there | one at a time"
-    )
+    assert_refused(second, 2, f"{begun} | process {first.pid} on {socket.gethostname()} trains there")
     first.kill()
     assert first.wait().code == -signal.SIGKILL
     assert resumed(rrtn, begun).code == 0
@@ -752,7 +752,7 @@ def test_t14_two_new_runs_in_one_folder(
     children = [start(*fresh), start(*fresh)]
     ended = sorted((child.wait() for child in children), key=lambda end: end.code)
     assert [end.code for end in ended] == [0, 2], ended
-    assert "one at a time" in ended[1].err or "holds a run already" in ended[1].err
+    assert "trains there" in ended[1].err or "holds a run already" in ended[1].err
     assert outcome(tmp_path / "run") == outcome(whole)
 
 
@@ -778,7 +778,7 @@ def test_t15_the_run_stops_at_that_step_with_its_clips_and_a_whole_checkpoint(
     assert_refused(
         ended,
         4,
-        "epoch 3, step 7 | loss or gradient is not finite | no weight was changed by it; clips of the ",
+        "epoch 3, step 7 | loss or gradient is not finite, and no weight was changed; clips of the batch: ",
     )
     named = re.search(r"batch: (.*?) \| ", ended.err)
     assert named
@@ -989,7 +989,7 @@ def test_t26_a_full_gpu_stops_the_run_with_what_helps(
     )
     ended = resumed(rrtn, begun, before=full)
     assert_refused(
-        ended, 4, f"{begun} | CUDA out of memory. Tried to allocate 2 GiB | batch 4: ", "--batch-size", "bf16"
+        ended, 4, f"{begun} | batch 4: CUDA out of memory. Tried to allocate 2 GiB | ", "--batch-size", "bf16"
     )
     assert resumed(rrtn, begun).code == 0
     assert outcome(begun) == outcome(whole)
@@ -1403,13 +1403,13 @@ def test_t17_constant_labels_and_equal_scores_give_no_gradient(label: float) -> 
 
 def test_t18_fewer_clips_than_a_batch_are_refused(rrtn: Rrtn, make_data: MakeData, tmp_path: Path) -> None:
     ended = rrtn("train", "--data", make_data(), "--batch-size", 9)
-    assert_refused(ended, 2, "--batch-size | 9 | 8 training clips: at most that many")
+    assert_refused(ended, 2, "--batch-size | 9 | expected at most 8, the number of training clips")
     assert not (tmp_path / "runs").exists()
 
 
 def test_t18_a_batch_of_one_is_refused(rrtn: Rrtn, make_data: MakeData) -> None:
     assert_refused(
-        rrtn("train", "--data", make_data(), "--batch-size", 1), 2, "--batch-size", "at least 2 clips"
+        rrtn("train", "--data", make_data(), "--batch-size", 1), 2, "--batch-size", "expected at least 2: "
     )
 
 

@@ -1,7 +1,6 @@
-"""How much arithmetic a training step is, and how fast a device multiplies matrices: their ratio is
-the share of the peak.
+"""How much arithmetic a training step is, and how fast a device multiplies matrices.
 
-B batch, T frames, M mels, S side of a square matrix.
+The first over the second is the share of the peak. B batch, T frames, M mels, S side of a square matrix.
 """
 
 import copy
@@ -18,19 +17,17 @@ from .model import TwinsNetwork
 
 _SMALLEST_SIDE: Final = 256
 _LARGEST_SIDE: Final = {"cpu": 2048, "cuda": 8192}
-_PRODUCTS_A_TIMING: Final = {
-    "cpu": 1,
-    "cuda": 10,
-}  # on a GPU so many that launching and waiting, some 10 us, do not show
+# On a GPU there are so many that launching and waiting, some 10 us, do not show.
+_PRODUCTS_A_TIMING: Final = {"cpu": 1, "cuda": 10}
 
 
 def step_flops(network: TwinsNetwork, *, spec: FrontendSpec, batch_size: int) -> int:
-    """FLOPs of one optimiser step on `batch_size` clips, forward and backward; a multiplication and
-    its addition are two.
+    """FLOPs of one optimiser step on `batch_size` clips, forward and backward.
 
-    Convolutions and matrix products only: elementwise work, normalisation, pooling, biases, the
-    optimiser and the log-Mel frontend are not counted. Twins (a network with a projector) take two
-    views, vanilla takes one. Nothing is computed, and the network is left as it is.
+    A multiplication and its addition are two. Convolutions and matrix products count; elementwise
+    work, normalisation, pooling, biases, the optimiser and the log-Mel frontend do not. A network with
+    a projector takes two views, one without takes one. Nothing is computed, and the network does not
+    change.
     """
     shapes = _on_meta(network)
     log_mel = torch.empty(batch_size, 1, spec.frames, spec.n_mels, device="meta")
@@ -41,7 +38,7 @@ def step_flops(network: TwinsNetwork, *, spec: FrontendSpec, batch_size: int) ->
 
 
 def scoring_flops(network: TwinsNetwork, *, spec: FrontendSpec) -> int:
-    """FLOPs of one clip's scores, from its log-Mel on, counted as in `step_flops`."""
+    """FLOPs from the log-Mel of one clip to its scores, counted as in `step_flops`."""
     shapes = _on_meta(network)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         shapes(torch.empty(1, 1, spec.frames, spec.n_mels, device="meta"))
@@ -50,12 +47,11 @@ def scoring_flops(network: TwinsNetwork, *, spec: FrontendSpec) -> int:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.3) -> float:
-    """FLOP/s of the best square matrix product seen in `seconds`: the ceiling, so the best and not the
-    mean.
+    """FLOP/s of the fastest square matrix product in `seconds`: the ceiling of the device.
 
-    Sides are 8192 on CUDA. On the CPU they grow to 2048 while the next fits into the time left,
-    since a dtype without instructions of its own can be a hundred times slower. Float32 uses TF32
-    where the process has allowed it.
+    Sides are 8192 on CUDA. On the CPU they grow up to 2048 while the next product fits into the time
+    that is left, because a dtype without own instructions can be a hundred times slower. Float32 uses
+    TF32 if the process has allowed that.
     """
     largest = _LARGEST_SIDE[device.type]
     matrices = _noise(largest if device.type == "cuda" else _SMALLEST_SIDE, device, dtype)
@@ -64,16 +60,16 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, *, seconds: float = 0.
     while (left := stop - time.perf_counter()) > 0:
         side, took = matrices.shape[-1], _seconds_a_product(matrices)
         best = max(best, 2 * side**3 / took)
-        if (
-            side < largest and 16 * took < left
-        ):  # 8 times the arithmetic, and slower where it leaves the cache
+        # Twice the side is 8 times the arithmetic, and slower than that outside the cache.
+        if side < largest and 16 * took < left:
             matrices = _noise(2 * side, device, dtype)
     return best
 
 
 def _on_meta(network: TwinsNetwork) -> TwinsNetwork:
-    """A copy with shapes and no numbers: deepcopy finds each tensor's stand-in in its memo and
-    copies none.
+    """A copy of the network with shapes and no numbers.
+
+    deepcopy finds a stand-in for each tensor in its memo, and so copies none.
     """
     tensors = [*network.parameters(), *network.buffers()]
     return copy.deepcopy(
@@ -82,9 +78,7 @@ def _on_meta(network: TwinsNetwork) -> TwinsNetwork:
 
 
 def _stand_in_loss(network: TwinsNetwork, log_mel: Tensor) -> Tensor:
-    """log_mel [B, 1, T, M] -> a scalar with the products of the real loss, which differs only by
-    elementwise work.
-    """
+    """log_mel [B, 1, T, M] -> a scalar with the matrix products of the real loss, and no other work."""
     views = [network(log_mel) for _ in range(1 if network.projector is None else 2)]
     loss: Tensor = sum(view.scores.sum() for view in views)
     if network.projector is not None:
@@ -97,9 +91,7 @@ def _noise(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
 
     A GPU multiplies zeros faster, because they draw less power.
     """
-    generator = torch.Generator(device).manual_seed(
-        0
-    )  # its own: the run's random numbers stay where they are
+    generator = torch.Generator(device).manual_seed(0)  # its own, so that the run's draws do not change
     return torch.randn(3, side, side, device=device, dtype=dtype, generator=generator)
 
 

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from ...runtime.spec import FrontendSpec
 
-_CPU_CLIPS: Final = 4  # at a time: their spectra stay in the cache, and in memory that the allocator keeps
+_CPU_CLIPS: Final = 4  # at a time, so that their spectra stay in the processor's cache
 
 
 class LogMel(nn.Module):
     """waveform [B, N] in [-1, 1] -> log-Mel [B, 1, T, M] in dB, float32.
 
-    Never in half precision or TF32, where |STFT|^2 overflows and 1e-10 underflows; in float64 up to
-    the power spectrum, because beside a loud voice single precision moves bins at -90 dB by
-    hundredths of a decibel. The Mel filters are torchaudio's.
+    Everything up to the power spectrum is in float64: in single precision, bins at -90 dB beside a
+    loud voice are wrong by hundredths of a decibel. The rest is in float32, never in half precision
+    or TF32, where |STFT|^2 overflows and 1e-10 underflows. The Mel filters are torchaudio's.
     """
 
     def __init__(self, spec: FrontendSpec) -> None:
@@ -40,19 +40,17 @@ class LogMel(nn.Module):
 
     @torch.no_grad()
     def forward(self, waveform: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """A waveform too short to reflect is continued with zeros first; T follows from the N that
-        came.
+        """[B, N] -> [B, 1, T, M]; T follows from N. Zeros continue a waveform too short to reflect.
 
-        `lengths` [B] says how much of each is the recording's: with pad zero_db the frames behind
-        it are 0 dB.
+        `lengths` [B] are the samples of each recording. With pad zero_db the frames behind the
+        recording are 0 dB.
         """
         parts = waveform.split(_CPU_CLIPS) if waveform.device.type == "cpu" else (waveform,)
         with torch.autocast(waveform.device.type, enabled=False):
             log_mel = torch.cat([self._decibels(part) for part in parts]).unsqueeze(1)
         if lengths is not None and self.spec.pad == "zero_db":
-            behind = (
-                torch.arange(log_mel.shape[2], device=lengths.device) >= 1 + lengths[:, None] // self.spec.hop
-            )  # [B, T]
+            frame = torch.arange(log_mel.shape[2], device=lengths.device)
+            behind = frame >= 1 + lengths[:, None] // self.spec.hop  # [B, T]
             return log_mel.masked_fill(behind[:, None, :, None], 0.0)
         return log_mel
 

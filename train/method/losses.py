@@ -1,6 +1,6 @@
 """The losses of the paper, in the paper's letters.
 
-B batch, K targets, D embedding. Everything is computed in the dtype that comes: call with float32 or float64.
+B batch, K targets, D embedding. Results have the dtype of the arguments: call with float32 or float64.
 """
 
 from typing import Final
@@ -10,7 +10,7 @@ from torch import Tensor
 
 # Everywhere in this order: CCC of the clean view, CCC of the masked view, Barlow Twins.
 TERMS: Final = ("l_ccc", "l_ccc_a", "l_bt")
-_SMALLEST_SPREAD = 1e-8  # of the CCC's denominator: constant labels give a loss of 1 and no gradient, not NaN
+_SMALLEST_SPREAD = 1e-8  # of the CCC's denominator: constant labels give a loss of 1, not NaN
 _BN_EPS = 1e-5  # of BatchNorm, as in the Barlow Twins reference
 
 
@@ -30,8 +30,8 @@ def ccc_loss(x: Tensor, y: Tensor) -> Tensor:
 def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
     """Embeddings of the two views [B, D] each -> C [D, D] (Eq. 3).
 
-    Eq. 3 is misprinted (no squares, no centring): this is BatchNorm without affine over the batch,
-    each view apart, then z_a^T z_b / B, as in facebookresearch/barlowtwins.
+    Eq. 3 is misprinted: it has no squares and no centring. As in facebookresearch/barlowtwins, each
+    view is standardised over the batch (BatchNorm without affine), then C = z_a^T z_b / B.
     """
     return _standardised(z_a).T @ _standardised(z_b) / len(z_a)
 

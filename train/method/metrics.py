@@ -10,10 +10,10 @@ from ...runtime.arrays import Float64
 
 
 def ccc_challenge(predicted: npt.ArrayLike, rated: npt.ArrayLike) -> Float64:
-    """[n, K] each -> CCC of each target [K]: variances over n - 1, covariance over n, as the ExVo
-    challenge's script.
+    """[n, K] each -> CCC of each target [K], as the ExVo challenge's script computes it.
 
-    0 where neither side varies and the means agree: nothing was predicted.
+    Variances are over n - 1, the covariance over n. A target has a CCC of 0 if neither side varies and
+    the means agree: nothing was predicted.
     """
     x, y = np.asarray(predicted, np.float64), np.asarray(rated, np.float64)
     return _ccc(x, y, variance_over=len(x) - 1)
@@ -26,7 +26,7 @@ def ccc_biased(predicted: npt.ArrayLike, rated: npt.ArrayLike) -> Float64:
 
 
 def _ccc(x: Float64, y: Float64, *, variance_over: int) -> Float64:
-    x, y = x - y[0], y - y[0]  # changes no moment, but a constant y becomes 0 exactly, not 0 within rounding
+    x, y = x - y[0], y - y[0]  # moments stay, and a constant y becomes exactly 0
     m_x, m_y = x.mean(0), y.mean(0)
     s_xx = np.square(x - m_x).sum(0) / variance_over
     s_yy = np.square(y - m_y).sum(0) / variance_over

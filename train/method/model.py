@@ -23,11 +23,10 @@ class Prediction(NamedTuple):
 
 
 class TwinsNetwork(nn.Module):
-    """Both views pass through the same weights, one forward pass each, so that BatchNorm sees each
-    view apart.
+    """Encoder, head and projector. Both views pass through the same weights, one forward pass each.
 
-    The projector is by default one Linear with bias and without BatchNorm, as the paper's parameter
-    counts demand; vanilla models have none, and export drops it.
+    By default the projector is one Linear with a bias and without BatchNorm: the paper's parameter
+    counts leave no other choice. Vanilla models have no projector, and export drops it.
     """
 
     def __init__(
@@ -47,20 +46,18 @@ class TwinsNetwork(nn.Module):
         self.projector = _projector(width, projector_layers, projector_units) if projector_layers else None
 
     def forward(self, log_mel: Tensor) -> Prediction:
-        """[B, 1, T, M] -> scores [B, K] and embedding [B, D], in float32 whatever precision
-        autocast chose inside.
-        """
+        """[B, 1, T, M] -> scores [B, K], always float32 or more, and embedding [B, D]."""
         embedding: Tensor = self.encoder(log_mel)
         with _without_autocast(log_mel.device.type):
             return Prediction(self.head(_at_least_float32(embedding)), embedding)
 
     def project(self, embedding: Tensor) -> Tensor:
-        """[B, D] -> z [B, P], which the Barlow Twins loss compares; float32 or more."""
+        """[B, D] -> z [B, P] for the Barlow Twins loss, always float32 or more."""
         assert self.projector is not None
         return _at_least_float32(self.projector(embedding))
 
     def parameter_counts(self) -> Mapping[str, int]:
-        """Trainable parameters of each part, and in all."""
+        """Number of trainable parameters of each part, and in total."""
         parts = {"encoder": self.encoder, "head": self.head, "projector": self.projector}
         counts = {
             name: sum(p.numel() for p in part.parameters()) if part else 0 for name, part in parts.items()
@@ -69,20 +66,20 @@ class TwinsNetwork(nn.Module):
 
 
 class Head(nn.Linear):
-    """embedding [B, D] -> scores [B, K]: Linear, then sigmoid (ratings are in [0, 1]) or nothing."""
+    """embedding [B, D] -> scores [B, K]: Linear, then nothing or a sigmoid, for ratings in [0, 1]."""
 
     def __init__(self, width: int, n_targets: int, activation: Activation) -> None:
         super().__init__(width, n_targets)
         self.activation = activation
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Scores."""
+        """[B, D] -> [B, K]."""
         scores = super().forward(embedding)
         return torch.sigmoid(scores) if self.activation == "sigmoid" else scores
 
 
 def _projector(width: int, layers: int, units: int) -> nn.Module:
-    """Linear layers with BatchNorm and ReLU between them, as facebookresearch/barlowtwins."""
+    """Linear layers with BatchNorm and ReLU between them, as in facebookresearch/barlowtwins."""
     if layers == 1:
         return nn.Linear(width, units)
     hidden: list[nn.Module] = []
@@ -92,7 +89,7 @@ def _projector(width: int, layers: int, units: int) -> nn.Module:
 
 
 def _without_autocast(device: str) -> AbstractContextManager[object]:
-    """Meta tensors, of which FLOPs are counted, know no autocast."""
+    """Switches autocast off. Meta tensors, whose FLOPs are counted, have no autocast to switch."""
     return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
 
 

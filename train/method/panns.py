@@ -1,8 +1,8 @@
 """A PANNs checkpoint (Kong et al. 2020) as initialisation of CNN10 or CNN14.
 
-F spectrum bins, M mels. Such a file is {iteration, model, sampler}; `model` holds the encoder under
-our keys, a classifier, and the frontend's constants, which tell whether the weights were trained on
-what our frontend gives.
+Such a file is {iteration, model, sampler}. `model` has the encoder under the keys of `PannsCnn`, a
+classifier, and the constants of a frontend. The constants tell whether the weights were trained on
+log-Mels like those of our frontend. F spectrum bins, M mels.
 """
 
 import re
@@ -22,8 +22,8 @@ from ...runtime.frontend import hann, mel_filterbank
 from ...runtime.spec import FrontendSpec
 from .encoders import ENCODERS, Encoder, PannsCnn
 
-# Of the largest value. Right files differ by float32's rounding, 6e-8; an f_max that is 1 Hz off
-# already makes 9e-4.
+# A share of the largest value. Float32's rounding gives right files a difference of 6e-8; an f_max
+# that is 1 Hz off gives 9e-4.
 FRONTEND_TOLERANCE: Final = 1e-4
 _MEL_WEIGHTS: Final = "logmel_extractor.melW"
 _DROPPED: Final = ("spectrogram_extractor.", "logmel_extractor.", "fc_audioset.", "out.", "fc_transfer.")
@@ -31,7 +31,7 @@ _DROPPED: Final = ("spectrogram_extractor.", "logmel_extractor.", "fc_audioset."
 
 @dataclass(frozen=True, kw_only=True)
 class Initialisation:
-    """What a checkpoint gives to an encoder."""
+    """What an encoder gets from a checkpoint."""
 
     weights: dict[str, Tensor]  # for encoder.load_state_dict, on the CPU
     used: tuple[str, ...]  # the encoder's keys that the file has
@@ -40,10 +40,10 @@ class Initialisation:
 
 
 def initialisation_from_panns(path: Path, encoder: Encoder, spec: FrontendSpec) -> Initialisation:
-    """Weights for `encoder`. Raises ConfigError, and ModelError where the file's frontend or layers
-    are others.
+    """Weights for `encoder` from a file of PANNs.
 
-    The hop is the one setting of a frontend that such a file does not hold.
+    Raises ConfigError if the encoder is none of PANNs, ModelError if the file has another frontend or
+    other layers. The hop is the one setting of a frontend that such a file does not have.
     """
     if not isinstance(encoder, PannsCnn):
         fitting = [name for name, kind in ENCODERS.items() if issubclass(kind, PannsCnn)]
@@ -63,11 +63,7 @@ def initialisation_from_panns(path: Path, encoder: Encoder, spec: FrontendSpec) 
             fix="use the --encoder of the file",
         )
     weights = {key: state.get(key, torch.tensor(0)).detach().to(ours.dtype) for key, ours in expected.items()}
-    if bad := [
-        key
-        for key, x in weights.items()
-        if not x.isfinite().all() or (key.endswith("running_var") and x.min() < 0)
-    ]:
+    if bad := [key for key, x in weights.items() if _is_wrong(key, x)]:
         raise ModelError(
             str(path),
             _first(bad),
@@ -82,11 +78,15 @@ def initialisation_from_panns(path: Path, encoder: Encoder, spec: FrontendSpec) 
     )
 
 
-class _Inert:
-    """Takes the place of NumPy's names, which the sampler needs, and does nothing.
+def _is_wrong(key: str, x: Tensor) -> bool:
+    return not x.isfinite().all() or (key.endswith("running_var") and bool(x.min() < 0))
 
-    NumPy's own must not be allowed: its ndarray(1, "O", buffer) is an object at any address, and
-    set() of it calls there.
+
+class _Inert:
+    """Stands for the names of NumPy that the sampler needs, and does nothing.
+
+    NumPy's own names must not be allowed: ndarray(1, "O", buffer) makes an object at any address, and
+    a set() of it calls code there.
     """
 
     def __init__(self, *args: object) -> None: ...
@@ -110,45 +110,53 @@ _NUMPY: Final[list[Callable[..., Any] | tuple[Callable[..., Any], str]]] = [
 
 
 def _state(path: Path) -> dict[str, Tensor]:
-    """The state dict without `base.` and `module.` in front of its keys."""
+    """The state dict, with neither `base.` nor `module.` in front of its keys."""
     content = _content(path)
     state = content.get("model", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(
-        isinstance(key, str) and _is_plain(value) for key, value in state.items()
-    ):
-        came = (
-            f"holds {_first([repr(key)[:80] for key in state])}"
-            if isinstance(state, dict)
-            else f"a {type(state).__name__}"
-        )
-        wanted = "a state dict of plain tensors, or one under `model`"
-        raise ModelError(
-            str(path), came, wanted=wanted, fix="use a checkpoint as PANNs saves it, like Cnn14_16k"
-        )
+    if not isinstance(state, dict):
+        raise _no_state_dict(path, f"a {type(state).__name__}")
+    if not all(isinstance(key, str) and _is_plain(value) for key, value in state.items()):
+        raise _no_state_dict(path, f"holds {_first([repr(key)[:80] for key in state])}")
     return {re.sub(r"^((base|module)\.)+", "", key): value for key, value in state.items()}
 
 
+def _no_state_dict(path: Path, came: str) -> ModelError:
+    return ModelError(
+        str(path),
+        came,
+        wanted="a state dict of plain tensors, or one under `model`",
+        fix="use a checkpoint as PANNs saves it, like Cnn14_16k",
+    )
+
+
 def _content(path: Path) -> object:
-    """Whatever torch.load makes of the file without running anything from it."""
+    """What torch.load makes of the file. Nothing in the file is run."""
     try:
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_NUMPY):
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
+        came = error.strerror or str(error)
         raise ConfigError(
-            f"--init {path}", str(error.strerror or error), wanted="a PANNs checkpoint", fix="check the path"
+            f"--init {path}", came, wanted="a PANNs checkpoint", fix="check the path"
         ) from error
-    except Exception as error:  # a file made to break can bring about any
-        # Around the cause, torch recommends loading the file unsafely.
-        cause = str(error.__context__ or error).strip()
-        if found := re.search(r"GLOBAL (\S+)", cause):
-            raise ModelError(
-                str(path),
-                f"asks for Python's {found[1]!r}, and nothing of it was run",
-                wanted="weights alone",
-                fix="use a checkpoint from a source that you trust",
-            ) from error
-        detail = cause.partition("\n")[0] or type(error).__name__
-        raise ModelError(str(path), detail, wanted="a file of torch.save", fix="download it again") from error
+    except Exception as error:  # a file that is made to break torch.load can raise anything
+        raise _not_loaded(path, error) from error
+
+
+def _not_loaded(path: Path, error: Exception) -> ModelError:
+    """The refusal of a file that torch.load refuses."""
+    cause = str(
+        error.__context__ or error
+    ).strip()  # the error around it recommends to load the file unsafely
+    if found := re.search(r"GLOBAL (\S+)", cause):
+        return ModelError(
+            str(path),
+            f"asks for Python's {found[1]!r}, and nothing of it was run",
+            wanted="weights alone",
+            fix="use a checkpoint from a source that you trust",
+        )
+    detail = cause.partition("\n")[0] or type(error).__name__
+    return ModelError(str(path), detail, wanted="a file of torch.save", fix="download it again")
 
 
 def _is_plain(x: object) -> bool:
@@ -158,33 +166,25 @@ def _is_plain(x: object) -> bool:
 
 
 def _frontend_differences(path: Path, state: Mapping[str, Tensor], spec: FrontendSpec) -> dict[str, float]:
-    """Max |theirs - ours| of each constant that the file has. Raises ModelError where it is not ours."""
-    ours = (
-        f"{spec.sampling_rate} Hz, window {spec.n_fft}, {spec.n_mels} mels, {spec.f_min:g} to "
-        f"{spec.f_max:g} Hz"
-    )
-    remedy = "use the 16 kHz checkpoint Cnn14_16k with --encoder cnn14"
+    """Max |theirs - ours| of each constant in the file. Raises ModelError for another frontend than ours."""
+    ours = f"{spec.sampling_rate} Hz, window {spec.n_fft}, {spec.n_mels} mels, "
+    ours += f"{spec.f_min:g} to {spec.f_max:g} Hz"
+    fix = "use the 16 kHz checkpoint Cnn14_16k with --encoder cnn14"
     constants = {key: constant for key, constant in _frontend(spec).items() if key in state}
     differences = {}
     for key, constant in constants.items():
         if (shape := tuple(state[key].shape)) != constant.shape:
-            raise ModelError(str(path), f"{key} {shape}", wanted=f"{constant.shape}: {ours}", fix=remedy)
+            raise ModelError(str(path), f"{key} {shape}", wanted=f"{constant.shape}: {ours}", fix=fix)
         differences[key] = float((state[key].double() - torch.from_numpy(constant)).abs().max())
         limit = FRONTEND_TOLERANCE * np.abs(constant).max()
         if not differences[key] <= limit:  # NaN is not, either
-            raise ModelError(
-                str(path),
-                f"{key} is {differences[key]:.1e} off",
-                wanted=f"{limit:.1e}: {ours}",
-                fix=remedy,
-            )
+            came = f"{key} is {differences[key]:.1e} off"
+            raise ModelError(str(path), came, wanted=f"{limit:.1e}: {ours}", fix=fix)
     return differences
 
 
 def _frontend(spec: FrontendSpec) -> dict[str, Float64]:
-    """PANNs' names for a frontend like ours: filterbank [F, M], and the windowed DFT as kernels [F,
-    1, n_fft].
-    """
+    """Our frontend under PANNs' names: filterbank [F, M], and the windowed DFT as kernels [F, 1, n_fft]."""
     phase = 2 * np.pi * np.outer(np.arange(spec.n_bins), np.arange(spec.n_fft)) / spec.n_fft
     real, imaginary = np.cos(phase) * hann(spec.n_fft), -np.sin(phase) * hann(spec.n_fft)
     kernels = {"conv_real": real[:, None], "conv_imag": imaginary[:, None]}
@@ -194,7 +194,8 @@ def _frontend(spec: FrontendSpec) -> dict[str, Float64]:
 
 
 def _misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """What is lost, of another shape, or unknown. Files older than PyTorch 0.4.1 count no batches."""
+    """The keys that are missing, of another shape, or unknown, in words."""
+    # Files older than PyTorch 0.4.1 count no batches.
     lost = [f"no {key}" for key in expected if key not in state and not key.endswith(".num_batches_tracked")]
     shapes = {
         key: (tuple(state[key].shape), tuple(ours.shape)) for key, ours in expected.items() if key in state

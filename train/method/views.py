@@ -1,6 +1,6 @@
-"""Everything random about a sample: order, crop and masks, as pure functions of (seed, epoch, sample, view).
+"""What is random about a sample: its order, crop and masks. Each is a pure function of (seed, epoch, sample).
 
-Workers, devices and restarts do not change them. B batch, T frames, M mels, S stripes.
+Processes, devices and restarts change nothing. B batch, T frames, M mels, S stripes.
 """
 
 from dataclasses import dataclass
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ...runtime.arrays import Int64
+from ...runtime.errors import ConfigError
 
-# What a number is drawn for; part of the hash, so that no two purposes share their numbers.
+# What a number is drawn for. The purpose is part of the hash, so that no two purposes share a number.
 ORDER: Final = 0
 CROP: Final = 1
 MASKS: Final = 2
@@ -32,8 +33,8 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value < 1:
-                raise ValueError(
-                    f"augment.{name} | {value} | expected at least 1 | a width of 1 masks nothing"
+                raise ConfigError(
+                    f"augment.{name}", str(value), wanted="at least 1", fix="a width of 1 masks nothing"
                 )
 
 
@@ -53,7 +54,7 @@ def epoch_order(seed: int, epoch: int, n_samples: int) -> Int64:
 
 
 def crop_starts(seed: int, epoch: int, samples: Int64, lengths: Int64, clip_samples: int) -> Int64:
-    """Where each clip begins in its recording [B]: uniform where it is longer than a clip, else 0."""
+    """The first sample [B] of each clip: uniform in a recording that is longer than a clip, else 0."""
     spare = np.maximum(0, lengths - clip_samples)
     draws = uniform(seed, epoch, samples, CROP, 1)[:, 0]
     starts: Int64 = np.floor(draws * (spare + 1)).astype(np.int64)
@@ -61,25 +62,25 @@ def crop_starts(seed: int, epoch: int, samples: Int64, lengths: Int64, clip_samp
 
 
 def step_seed(seed: int, step: int) -> int:
-    """What dropout's generator is set to before a step: a restart at any step draws the same masks."""
+    """The seed of dropout's generator in a step, so that a restart at any step draws the same masks."""
     return int(_mix(_mix(np.uint64(seed)) + np.uint64(step))[0] >> np.uint64(1))
 
 
 def mask_draws(seed: int, epoch: int, samples: Int64, config: AugmentConfig) -> Tensor:
-    """The numbers [B, 2 S_time + 2 S_freq] that `masked_view` takes.
+    """The numbers [B, 2 S_time + 2 S_freq] for `masked_view`.
 
-    In float64: float32 rounds the draws next to 1 up to 1, which is a stripe of the full width.
+    They are float64: float32 rounds draws next to 1 up to 1, which gives a stripe of the full width.
     """
     count = 2 * (config.time_stripes + config.freq_stripes)
     return torch.from_numpy(uniform(seed, epoch, samples, MASKS, count))
 
 
 def masked_view(log_mel: Tensor, fill: Tensor, draws: Tensor, config: AugmentConfig) -> Tensor:
-    """log_mel [B, 1, T, M] -> a copy with stripes set to `fill` [M]; the clean view is untouched.
+    """log_mel [B, 1, T, M] -> a copy with stripes set to `fill` [M]; `draws` [B, 2 S_time + 2 S_freq].
 
-    Time first, then frequency, as torchlibrosa's SpecAugmentation. It masks behind bn0 with 0, the
-    mean; a fill with the training set's mean of each mel bin is the same thing in front of bn0.
-    `draws` [B, 2 S_time + 2 S_freq] in [0, 1).
+    Stripes are in time first, then in frequency, as in torchlibrosa's SpecAugmentation. That one masks
+    behind bn0, with 0, which is the mean there; the same in front of bn0 is a fill with the training
+    set's mean of each mel bin.
     """
     by_time, by_freq = draws.split([2 * config.time_stripes, 2 * config.freq_stripes], dim=1)
     in_time = stripes(by_time, config.time_width, log_mel.shape[2])  # [B, T]
@@ -106,7 +107,7 @@ _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 
 def _mix(value: npt.NDArray[np.uint64] | np.uint64) -> npt.NDArray[np.uint64]:
     """splitmix64's step and finaliser; a bijection of 64-bit numbers."""
-    z = np.atleast_1d(value) + _GOLDEN  # arrays wrap around silently, scalars warn
+    z = np.atleast_1d(value) + _GOLDEN  # an array, because scalars warn when they wrap around
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
