@@ -146,7 +146,7 @@ def _usage_refused(raised: Any) -> RrtnError:
         print(raised.format_message())
         _leave(raised.exit_code)
     command = raised.ctx.command_path if raised.ctx else "rrtn"
-    return ConfigError(command, raised.format_message().removesuffix("."), fix=f"see: {command} --help")
+    return ConfigError(command, raised.format_message().removesuffix("."), fix=f"{command} --help")
 
 
 def _stopped_by_signal(code: int) -> StoppedError:

@@ -151,7 +151,7 @@ def test_a_wrong_option_is_a_document(tmp_path: Path, arguments: list[str], subj
     error = error_of(call(*arguments, "--json", cwd=tmp_path))
     assert (error["subject"], error["exit_code"]) == (subject, 2)
     assert error["came"].startswith(came)
-    assert error["fix"] == f"see: {subject} --help"
+    assert error["fix"] == f"{subject} --help"
 
 
 def test_a_refused_setting_is_a_document(tmp_path: Path) -> None:
