@@ -9,7 +9,7 @@ SOURCES := $(wildcard *.py) $(shell find $(ROOMS) -type f -not -path "*/__pycach
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check docs bench bench-compare soak clean
+.PHONY: demo test check docs coverage mutants bench bench-compare soak clean
 
 demo: $(INSTALLED)
 	$(BIN)/rrtn demo tests/fixtures/bursts
@@ -20,12 +20,14 @@ test: $(INSTALLED)
 check: $(DEPENDENCIES) .types/rrtn docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy -p rrtn.runtime -p rrtn.train -p rrtn.export -p rrtn.commands -m rrtn.cli
 	$(BIN)/mypy benchmarks docs examples
 	PYTHONPATH=.types $(BIN)/lint-imports --no-cache
 
 # -> site/index.html. --strict: a link without a target, or a page that the menu lacks, is an error.
 docs: $(DEPENDENCIES)
+	mkdir -p .types/docs  # docs/site_pages.py puts the package there; mkdocstrings wants the folder first
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # What benchmarks compare with, behind all that rrtn itself uses.
@@ -40,8 +42,19 @@ bench: $(INSTALLED) .peers
 bench-compare: $(DEPENDENCIES)
 	$(BIN)/python benchmarks/results.py compare
 
+# Then the mutants: about half an hour.
 soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow --timeout 3600
+	$(MAKE) mutants
+
+# Changes a module in one place at a time, and runs its tests: each should fail. -> docs/mutants.md
+mutants: $(INSTALLED)
+	$(BIN)/python tests/mutants/run.py
+
+# What the tests run through in this process; what they start as programs does not count.
+coverage: $(INSTALLED)
+	$(BIN)/coverage run -m pytest -m "not slow" tests/runtime tests/train tests/export
+	$(BIN)/coverage report --skip-covered
 
 clean:
 	rm -rf build site *.egg-info .types .mypy_cache .ruff_cache .pytest_cache

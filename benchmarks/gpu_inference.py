@@ -141,7 +141,8 @@ def torch_flavours(place: Place, model: Model) -> dict[str, Flavour]:
     """Eager in fp32, fp16 and bf16, and fp16 compiled with CUDA graphs."""
     device = place.device
     plain = copy.deepcopy(model.network).to(device)
-    half = with_half_encoder(model.network, model.spec).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    half = with_half_encoder(model.network, model.spec)
+    half = half.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     compiled = torch.compile(
         half, dynamic=False, mode=place.size("reduce-overhead", None), backend=place.size("inductor", "eager")
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from rrtn.train.config import Config
+from rrtn.train.method.encoders import ENCODERS
 
 DOCS = Path(__file__).parent
 HEAD = """# Settings
@@ -31,6 +32,7 @@ TABLE_HEAD = "| setting | default | type | meaning | flag | point |\n|---|---|--
 UNIT = re.compile(r"(Hz|samples|frames|mel bins)\b(?:[;,] )?")  # how a comment begins that names one
 POINT = re.compile(r" \(\S+\.md, point \d+\)")  # the page has a column for it
 UNITS_IN_NAMES = {"_minutes": "minutes", "_epochs": "epochs", "_dbfs": "dBFS"}
+CHOICES = {"model.encoder": tuple(ENCODERS)}  # beside those that a type states
 TYPES = {bool: "true or false", int: "whole number", float: "number", str: "text"}
 
 
@@ -63,7 +65,7 @@ def section_of(field: "dataclasses.Field[Any]") -> type | None:
 def section_text(name: str, kind: type, points: dict[str, str]) -> str:
     """A heading, the section's docstring, and a row for each setting."""
     title = f"`[{name}]`" if name else "Above all sections"
-    about = f"{' '.join((inspect.getdoc(kind) or '').split())}\n\n" if name else ""
+    about = f"{about_section(kind)}\n\n" if name else ""
     texts, types = texts_of_fields(kind), get_type_hints(kind)
     rows = [
         row(f"{name}.{field.name}".strip("."), field.default, types[field.name], texts[field.name], points)
@@ -73,14 +75,22 @@ def section_text(name: str, kind: type, points: dict[str, str]) -> str:
     return f"## {title}\n\n{about}{TABLE_HEAD}\n" + "\n".join(rows) + "\n"
 
 
+def about_section(kind: type) -> str:
+    """The docstring, in lines as long as they come, without what it raises."""
+    paragraphs = [" ".join(part.split()) for part in (inspect.getdoc(kind) or "").split("\n\n")]
+    return "\n\n".join(part for part in paragraphs if not part.startswith("Raises "))
+
+
 def row(key: str, default: Any, kind: Any, text: Text, points: dict[str, str]) -> str:
     """One setting as a row of the table."""
     point = f"[{points[key]}](method.md)" if key in points else ""
     flag = f"`{text.flag}`" if text.flag else ""
+    choices = CHOICES.get(key, get_args(kind) if get_origin(kind) is Literal else ())
+    words = choices_text(choices) if choices else type_text(kind, text.unit or unit_of_name(key))
     cells = [
         f"`{key}`",
         f"`{toml(default)}`",
-        type_text(kind, text.unit or unit_of_name(key)),
+        words,
         text.meaning,
         flag,
         point,
@@ -100,10 +110,13 @@ def toml(value: Any) -> str:
     return repr(value)
 
 
+def choices_text(choices: tuple[str, ...]) -> str:
+    """All values that a setting may have."""
+    return " or ".join(f'`"{choice}"`' for choice in choices)
+
+
 def type_text(kind: Any, unit: str) -> str:
-    """The choices of a Literal; else the type in words, with its unit."""
-    if get_origin(kind) is Literal:
-        return " or ".join(f'`"{choice}"`' for choice in get_args(kind))
+    """The type in words, with its unit."""
     if get_origin(kind) is tuple:
         items = get_args(kind)
         return f"list of {TYPES[items[0]]}" if items[-1] is ... else f"{len(items)} numbers"
@@ -123,6 +136,8 @@ def texts_of_fields(kind: type) -> dict[str, Text]:
     for token in tokenize.generate_tokens(io.StringIO(inspect.getsource(kind)).readline):
         is_alone = not token.line[: token.start[1]].strip()
         words = token.string.removeprefix("#").strip()
+        if is_alone and token.string == "def":  # the fields end here
+            break
         if token.type == tokenize.COMMENT and is_alone:
             above.append(words)
         elif token.type == tokenize.COMMENT:

@@ -1,8 +1,8 @@
 """model.yaml, with which audEERING's `audonnx.load(bundle_folder)` opens a bundle.
 
-It names the graph, the labels, and a class of rrtn.runtime that prepares signals: data only, no
-code. Where the model is used, rrtn must be installed beside audonnx (the base install, without
-torch). audonnx checks no hashes.
+The file names the graph, the labels, and a class of rrtn.runtime that prepares signals. It holds
+data only, no code. rrtn must be installed beside audonnx where the model is used (the base install,
+without torch). audonnx checks no hashes.
 """
 
 from pathlib import Path
@@ -15,17 +15,16 @@ from ..runtime.files import write_bytes
 from ..runtime.model_input import ModelInput
 
 MODEL_YAML: Final = "model.yaml"
-_TRANSFORM: Final = (
-    f"${ModelInput.__module__}.{ModelInput.__name__}=={__version__}"  # audobject's name of a class
-)
+# audobject's name of a class
+_TRANSFORM: Final = f"${ModelInput.__module__}.{ModelInput.__name__}=={__version__}"
 
 
 def audonnx_yaml_from_bundle(bundle: Bundle) -> Path:
-    """Writes model.yaml into the bundle's folder, replacing one of ours; -> its path.
+    """Writes model.yaml into the bundle's folder, in place of an earlier one; -> its path.
 
-    The model then takes signals [samples] or [channels, samples] of any length, level and rate and
-    gives [1, K] scores, those of `Scorer.score_waveform`. Raises ModelError where the folder has
-    another model.yaml.
+    The model then takes signals [samples] or [channels, samples] of any length, level and rate, and
+    gives [1, K] scores, those of `Scorer.score_waveform`. Raises ModelError where the folder has a
+    model.yaml that rrtn did not write.
     """
     target = bundle.path / MODEL_YAML
     if target.exists() and ModelInput.__module__.encode() not in target.read_bytes():
@@ -35,8 +34,9 @@ def audonnx_yaml_from_bundle(bundle: Bundle) -> Path:
 
 
 def _variant_for_signals(bundle: Bundle) -> Variant:
-    """The waveform graph, which needs no NumPy frontend, unless short clips are padded in decibels:
-    it sees samples only.
+    """The waveform graph, which needs no NumPy frontend.
+
+    It sees samples only. Where short clips are padded in decibels, fp32 is taken instead.
     """
     names = ("fp32",) if bundle.spec.pad == "zero_db" else ("waveform", "fp32")
     for name in names:
@@ -66,14 +66,12 @@ def _yaml(bundle: Bundle, variant: Variant) -> str:
 
 
 def _scalar(value: str | int | float) -> str:
-    """A YAML 1.1 scalar, in ASCII: PyYAML takes 1e-10 for a string, and audonnx reads in the
-    locale's encoding.
+    """A YAML 1.1 scalar, in ASCII.
+
+    PyYAML takes 1e-10 for a string, and audonnx reads the file in the locale's encoding.
     """
     if isinstance(value, str):
-        return (
-            '"'
-            + "".join(c if " " <= c <= "~" and c not in '"\\' else f"\\U{ord(c):08x}" for c in value)
-            + '"'
-        )
+        escaped = (c if " " <= c <= "~" and c not in '"\\' else f"\\U{ord(c):08x}" for c in value)
+        return f'"{"".join(escaped)}"'
     number = repr(value)
     return number.replace("e", ".0e") if isinstance(value, float) and "." not in number else number

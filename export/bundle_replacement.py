@@ -1,8 +1,8 @@
-"""A bundle takes another one's place, and at no moment does a reader find neither.
+"""A bundle takes the place of another one. A reader finds a whole bundle at every moment.
 
-It is made inside a folder beside, `.<name>.<random>.tmp`. The process that makes it holds the file
-`lock` in that folder for as long as the process lives. A folder whose lock nobody holds was left by
-a killed export, and the next export removes it.
+A new bundle is made in a folder beside `out`: `.<name>.<random>.tmp`. The process that makes it
+holds the file `lock` in that folder for as long as the process lives. A folder whose lock nobody
+holds was left by a killed export, and the next export removes it.
 """
 
 import contextlib
@@ -25,13 +25,14 @@ from ..runtime.locks import in_turn, is_held, locked
 _LOCK: Final = "lock"  # beside the bundle in the making
 _TURN: Final = ".rrtn-export.lock"  # in the folder that the bundle goes to: held while one takes its place
 _SPARE: Final = ".spare"
-_REPLACES: Final = "replaces"  # in bundle.json, while files take their lasting names
+_REPLACES: Final = "replaces"  # key in bundle.json while the files get their lasting names
 
 
 def check_replaceable(out: Path) -> None:
-    """Before the work.
+    """Called before the work begins.
 
-    Raises ModelError where `out` is no place for a bundle, StoppedError where it takes no files.
+    Raises ModelError where `out` is no place for a bundle, StoppedError where it cannot be written
+    to.
     """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise ModelError(
@@ -69,9 +70,10 @@ def staged(out: Path) -> Iterator[Path]:
 
 
 def put_in_place(staging: Path, out: Path) -> None:
-    """The bundle in `staging` becomes the one in `out`; other files there stay. Two exports take turns.
+    """The bundle in `staging` becomes the one in `out`; other files there stay.
 
-    Where nothing is at `out`, one rename does it. Else see `_replace_files`.
+    Two exports take turns. One rename is enough where nothing is at `out`; otherwise see
+    `_replace_files`.
     """
     fsync(staging)
     staging.chmod(0o755)
@@ -89,12 +91,11 @@ def put_in_place(staging: Path, out: Path) -> None:
 
 
 def _replace_files(staging: Path, out: Path) -> None:
-    """Whenever this is interrupted, bundle.json lists files that are whole: all the old ones, or all
-    the new ones.
+    """Replaces the files one by one. bundle.json lists whole files at every moment: all old or all new.
 
-    No file can be replaced in the same moment as the JSON that has its hash. So each new file first
-    gets a spare name, under which bundle.json lists it; then its lasting name; then bundle.json
-    lists that.
+    A file cannot be replaced at the same moment as the JSON that has its hash. So each new file
+    first gets a spare name, and bundle.json lists that name. Then each file gets its lasting name.
+    At last bundle.json lists the lasting names.
     """
     new = load_bundle(staging)
     before = _ours(out)
@@ -118,8 +119,9 @@ def _replace_files(staging: Path, out: Path) -> None:
 
 
 def _give_name(source: Path, target: Path) -> None:
-    """`target` becomes a second name of the same content, or a copy where the file system has no
-    hard links.
+    """`target` becomes a second name of the same content.
+
+    It is a copy where the file system has no hard links.
     """
     with atomic_path(target) as temporary:
         temporary.unlink()
@@ -132,12 +134,12 @@ def _give_name(source: Path, target: Path) -> None:
 def _listed(out: Path) -> set[str]:
     try:
         return {variant.file for variant in load_bundle(out).variants}
-    except ModelError:  # not whole, or none: then nothing there is known to be ours
+    except ModelError:  # no whole bundle: no file there is known to be ours
         return set()
 
 
 def _ours(out: Path) -> set[str]:
-    """What bundle.json lists, and what a killed export was about to remove."""
+    """The files that bundle.json lists, and those that a killed export was about to remove."""
     if not (listed := _listed(out)):
         return set()
     replaced = json.loads((out / MANIFEST).read_bytes()).get(_REPLACES)
@@ -152,7 +154,7 @@ def _remove(out: Path, names: Iterable[str]) -> None:
 
 
 def _sweep(parent: Path, name: str) -> None:
-    """Removes the folders of exports that were killed."""
+    """Removes the folders of killed exports."""
     for left in parent.glob(f".{glob.escape(name)}.*.tmp"):
         if left.is_dir() and not left.is_symlink() and not is_held(left / _LOCK):
             shutil.rmtree(left, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The network as it is deployed: no projector, with the frontend outside or inside the graph.
+"""The deployed network: without the projector, with the frontend outside or inside the graph.
 
 B batch, N samples, T frames, F spectrum bins, M mels, K targets.
 """
@@ -29,11 +29,11 @@ def deployed_from_network(
     half: bool = False,
     embeddings: bool = False,
 ) -> nn.Module:
-    """Encoder and head in evaluation mode, taking `log_mel` or `waveform`, float32 at both ends.
+    """Encoder and head in evaluation mode. The input is `log_mel` or `waveform`, float32 like the output.
 
-    `half` computes the encoder in float16 behind bn0, with its BatchNorms folded in float32 before;
-    frontend, bn0 and head stay float32. `embeddings` adds the encoder's representation [B, D] to
-    the outputs.
+    With `half`, the encoder behind bn0 computes in float16, and its BatchNorms are folded in
+    float32 before; frontend, bn0 and head stay float32. With `embeddings`, the encoder's
+    representation [B, D] is a second output.
     """
     encoder = half_encoder(network.encoder, spec) if half else network.encoder
     model = LogMelModel(encoder, network.head, embeddings=embeddings)
@@ -55,7 +55,7 @@ class LogMelModel(nn.Module):
 
 
 class WaveformModel(nn.Module):
-    """waveform [B, N] in [-1, 1], levelled -> the same outputs."""
+    """waveform [B, N] in [-1, 1], its level already set -> the same outputs."""
 
     def __init__(self, model: LogMelModel, spec: FrontendSpec) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class WaveformModel(nn.Module):
 
 
 def half_encoder(encoder: Encoder, spec: FrontendSpec) -> nn.Module:
-    """A copy in float16 but for bn0, which brings decibels into the range of float16.
+    """A copy in float16, except for bn0, which brings decibels into the range of float16.
 
     Raises what `folded_encoder` raises.
     """
@@ -108,11 +108,11 @@ def folded_encoder(encoder: Encoder, spec: FrontendSpec) -> Encoder:
 def _foldable(encoder: Encoder, spec: FrontendSpec) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
     """Each convolution with the BatchNorm that takes its output, found by running a silent clip.
 
-    What the modules are called, and how they are nested, plays no part. A convolution or a
-    BatchNorm that is called more than once stays: its weights serve several places.
+    The names and the nesting of the modules do not matter. A convolution or a BatchNorm that is
+    called more than once is left as it is, because several places use its weights.
     """
     calls: Counter[nn.Module] = Counter()
-    outputs: dict[int, tuple[Tensor, nn.Conv2d]] = {}  # the tensors are kept, so that no id is used again
+    outputs: dict[int, tuple[Tensor, nn.Conv2d]] = {}  # keeping the tensors keeps their ids unique
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -1,9 +1,9 @@
-"""TensorRT engines, by whatever flavour is installed.
+"""TensorRT engines, built by the flavour that is installed.
 
 TensorRT (`tensorrt`, 10.13 and later, 11.x) builds for the GPU of this machine. TensorRT-RTX
-(`tensorrt_rtx`) builds ahead of time for a list of GPUs, without one. Both are driven by the same
-calls: strongly typed networks, so that precision is what the ONNX file says, and no TF32. Only the
-RTX half has run so far, on a machine without a GPU.
+(`tensorrt_rtx`) builds ahead of time for a list of GPUs, and needs none. The same calls drive both.
+Networks are strongly typed, so that the precision is the one in the ONNX file; TF32 is off. Only
+the RTX half has run so far, on a machine without a GPU.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import tensorrt
 
 INSTALL_HINT: Final = 'pip install "rrtn[rtx]" (no GPU needed), or on a GPU machine pip install "rrtn[trt]"'
-# Convolutions that may stay in float32: the frontend's, and where the encoder is int8 its first.
+# Convolutions that may stay in float32: the frontend's and, in int8, the encoder's first one.
 _IN_FLOAT32: Final = {"fp32": 0, "fp16": 1, "int8": 2}
 
 
@@ -40,7 +40,7 @@ _IN_FLOAT32: Final = {"fp32": 0, "fp16": 1, "int8": 2}
 class EngineOptions:
     """What an engine is built for."""
 
-    batch_profile: tuple[int, int, int] = (1, 32, 256)  # smallest, the one that is tuned for, largest
+    batch_profile: tuple[int, int, int] = (1, 32, 256)  # smallest, tuned-for and largest batch
     targets: tuple[int, ...] = (80, 86, 89, 120)  # compute capabilities times ten, for TensorRT-RTX
 
     def __post_init__(self) -> None:
@@ -55,14 +55,14 @@ class EngineOptions:
 
 
 def installed_flavour() -> str | None:
-    """TensorRT where it is installed and there is a GPU to build on, else TensorRT-RTX, else None."""
+    """TensorRT if it is installed and there is a GPU to build on, else TensorRT-RTX, else None."""
     if torch.cuda.is_available() and _is_installed("tensorrt"):
         return "tensorrt"
     return "tensorrt_rtx" if _is_installed("tensorrt_rtx") else None
 
 
 def _is_installed(module: str) -> bool:
-    """As code: type stubs alone are a module without an origin."""
+    """True if the module is installed as code; type stubs alone have no origin."""
     spec = importlib.util.find_spec(module)
     return spec is not None and spec.origin is not None
 
@@ -75,10 +75,10 @@ def engine_from_onnx(
     options: EngineOptions = EngineOptions(),
     progress: Callable[[float, str], None] = lambda share, phase: None,
 ) -> tuple[bytes, EngineStamp]:
-    """A serialised engine and its stamp. `progress` gets the share that is done, in [0, 1], and what
-    is being done.
+    """A serialised engine and its stamp.
 
-    Raises ModelError with the parser's or builder's own words, and where the layers are not of the
+    `progress` is called with the share that is done, in [0, 1], and the current phase. Raises
+    ModelError with the words of the parser or the builder, and where the layers do not have the
     stated precision.
     """
     loaded = flavour_of(flavour)
@@ -86,15 +86,7 @@ def engine_from_onnx(
     loaded.forget()
     builder = trt.Builder(log)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, log)
-    if not parser.parse(model):
-        problems = "; ".join(_problem(parser.get_error(i)) for i in range(parser.num_errors))
-        raise ModelError(
-            flavour,
-            problems,
-            wanted="an ONNX graph that it can parse",
-            fix="export on a machine with another TensorRT",
-        )
+    _parse(trt.OnnxParser(network, log), model, flavour)
     convolutions = convolution_types(network, trt)
     check_precision(convolutions, precision)
     config = builder.create_builder_config()
@@ -118,8 +110,19 @@ def engine_from_onnx(
     return plan, stamp
 
 
+def _parse(parser: "tensorrt.OnnxParser", model: bytes, flavour: str) -> None:
+    if parser.parse(model):
+        return
+    raise ModelError(
+        flavour,
+        "; ".join(_problem(parser.get_error(i)) for i in range(parser.num_errors)),
+        wanted="an ONNX graph that it can parse",
+        fix="export on a machine with another TensorRT",
+    )
+
+
 def _problem(error: "tensorrt.ParserError") -> str:
-    """Its description alone may be the word "false"."""
+    """The node and the parser's description, which alone may be the word "false"."""
     where = f"{error.node_operator()} {error.node_name()}".strip()
     return " ".join(f"{where}: {error.desc()}".split()).removeprefix(": ")
 
@@ -131,7 +134,7 @@ def _build(
     config: "tensorrt.IBuilderConfig",
     progress: Callable[[float, str], None],
 ) -> bytes:
-    """With the timings of earlier builds, where this TensorRT has such."""
+    """Builds with the timings of earlier builds, where this TensorRT keeps any."""
     name = flavour.module.__name__
     file = (
         timing_cache_file(cache_folder(), flavour.module.__version__, _capability())
@@ -157,8 +160,9 @@ def _build(
 
 @contextlib.contextmanager
 def _signals_wait() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM are kept until the builder has returned: what they raise cannot pass
-    through it, and would be lost.
+    """Ctrl-C and SIGTERM wait until the builder has returned.
+
+    An exception of theirs cannot pass through the builder, and would be lost.
     """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # signals go to the main thread alone
@@ -177,10 +181,10 @@ def _signals_wait() -> Iterator[list[int]]:
 
 
 def progress_monitor(trt: Any, report: Callable[[float, str], None], stop: Sequence[object] = ()) -> Any:
-    """Tells `report` the share of a build that is done, which never falls, and the phase. Derived from
-    the flavour's own.
+    """Reports the share of a build that is done, and the phase. The share never decreases.
 
-    As soon as something is in `stop`, the build ends at its next step.
+    The monitor's class derives from the flavour's own. Once `stop` has an element, the build ends
+    at its next step.
     """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
@@ -188,7 +192,7 @@ def progress_monitor(trt: Any, report: Callable[[float, str], None], stop: Seque
             trt.IProgressMonitor.__init__(self)
             self.phases: list[list[Any]] = []  # [name, steps, steps done], the innermost last
             self.share = 0.0
-            self.problem: Exception | None = None  # of `report`
+            self.problem: Exception | None = None  # an exception of `report`
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             """A phase begins inside of another one, or as the first."""
@@ -220,7 +224,7 @@ def progress_monitor(trt: Any, report: Callable[[float, str], None], stop: Seque
 
 
 def layer_types(inspection: str) -> Counter[str]:
-    """How many outputs of an engine's layers are of which type, from EngineInspector's JSON.
+    """The number of outputs of an engine's layers, by type, from EngineInspector's JSON.
 
     TensorRT writes a type as Half or Float, or within a format: "Channel major FP16 format where
     channel % 8 == 0".
@@ -243,11 +247,10 @@ def layer_types(inspection: str) -> Counter[str]:
 
 
 def check_layers(types: Counter[str], stated: str) -> None:
-    """Raises ModelError where an engine, as it was built, computes in something else than its name
-    says.
+    """Raises ModelError where a built engine computes in another precision than its name says.
 
-    Fusion leaves few layers, and some of any engine stay in float32, so that presence is all that
-    can be asked of them.
+    Fusion leaves few layers, and in any engine some stay in float32. So the check asks only that
+    the stated type is there, and no foreign one.
     """
     foreign = [name for name in types if name not in ("fp32", stated)]
     if foreign or not types[stated]:
@@ -258,7 +261,7 @@ def check_layers(types: Counter[str], stated: str) -> None:
 
 
 def _inspection(flavour: Flavour, plan: bytes) -> str:
-    """The engine's own account of its layers, as JSON. Needs the GPU that it is for; not yet run on one."""
+    """The engine's own list of its layers, as JSON. Needs the engine's GPU; not yet run on one."""
     trt = flavour.module
     flavour.forget()
     engine = trt.Runtime(flavour.log).deserialize_cuda_engine(plan)
@@ -273,10 +276,10 @@ def _inspection(flavour: Flavour, plan: bytes) -> str:
 
 
 def convolution_types(network: Any, trt: Any) -> Counter[str]:
-    """How many convolutions a parsed, strongly typed network computes in fp32, fp16, and int8 (a
-    dequantised input).
+    """The number of convolutions in fp32, fp16 and int8 of a parsed, strongly typed network.
 
-    This is read before the build, on any machine; `layer_types` is read back from the engine.
+    int8 means that the input is dequantised. This is read before the build, on any machine;
+    `layer_types` is read from the built engine.
     """
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     dequantised = {layer.get_output(0).name for layer in layers if layer.type == trt.LayerType.DEQUANTIZE}
@@ -290,7 +293,7 @@ def convolution_types(network: Any, trt: Any) -> Counter[str]:
 
 
 def check_precision(convolutions: Counter[str], stated: str) -> None:
-    """Raises ModelError where an engine would not be what its name says."""
+    """Raises ModelError where an engine would not have the precision that its name says."""
     others = {name: count for name, count in convolutions.items() if name != stated}
     none = stated != "fp32" and not convolutions[stated]
     if none or not others.keys() <= {"fp32"} or sum(others.values()) > _IN_FLOAT32[stated]:
@@ -299,7 +302,7 @@ def check_precision(convolutions: Counter[str], stated: str) -> None:
 
 
 def _profile(builder: Any, graph_input: Any, batches: tuple[int, int, int]) -> Any:
-    """The batch is dynamic within `batches`; the other dimensions are the graph's own."""
+    """The batch is dynamic within `batches`; the graph sets the other dimensions."""
     profile = builder.create_optimization_profile()
     clip = tuple(graph_input.shape)[1:]
     profile.set_shape(graph_input.name, *((batch, *clip) for batch in batches))

@@ -34,8 +34,9 @@ def onnx_from_network(
     half: bool = False,
     embeddings: bool = False,
 ) -> bytes:
-    """A serialised ModelProto: dynamic batch, everything that scoring needs in its metadata, no
-    external data.
+    """A serialised ModelProto with a dynamic batch and no external data.
+
+    Its metadata has everything that scoring needs.
     """
     metadata = metadata_of(labels, spec, input_kind, "fp16" if half else "fp32")
     module = deployed_from_network(network, spec, input_kind, half=half, embeddings=embeddings)
@@ -77,7 +78,7 @@ def onnx_from_module(
 
 
 def file_from_onnx(model: onnx.ModelProto, metadata: dict[str, str]) -> bytes:
-    """What every .onnx of ours is made by: `metadata` in place of any other, checked by onnx, sealed."""
+    """Makes every .onnx of ours: replaces the metadata, checks the model with onnx, and seals it."""
     del model.metadata_props[:]  # of the exporter
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
@@ -86,7 +87,7 @@ def file_from_onnx(model: onnx.ModelProto, metadata: dict[str, str]) -> bytes:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter prints its stages and warns of its own internals; errors still come as exceptions."""
+    """Silences the exporter, which prints its stages and warns of its internals. Errors still raise."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

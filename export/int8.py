@@ -1,8 +1,8 @@
 """The fp32 graph as two int8 graphs, quantised after training with calibration clips.
 
 Both are QDQ graphs: QuantizeLinear and DequantizeLinear around float operators, which ONNX Runtime
-and TensorRT fuse into int8 ones. Between the first convolution of the encoder and its pooling over
-time lies the trunk; the frontend, bn0 and the head stay float. n clips, D embedding, K targets.
+and TensorRT fuse into int8 ones. The trunk is quantised: the encoder from its first convolution to
+its last one. The frontend, bn0 and the head stay float. n clips, D embedding, K targets.
 """
 
 import itertools
@@ -32,13 +32,13 @@ from ..runtime.cpus import usable_cpus
 from ..runtime.errors import ModelError
 from .graph import file_from_onnx
 
-_BATCH: Final = 8  # clips that calibration holds the activations of
+_BATCH: Final = 8  # clips whose activations calibration holds in memory
 _RANK_OF_2D: Final = 4  # dimensions of a two-dimensional convolution's weights
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Recipe:
-    """What one runtime wants quantised, and how."""
+    """What a runtime wants to be quantised, and how."""
 
     activations: Any
     operators: tuple[str, ...]
@@ -75,16 +75,17 @@ _TENSORRT: Final = _Recipe(
 def int8_for_cpu(model: bytes, calibration: Float32) -> bytes:
     """u8 activations and 7-bit weights per channel: what ONNX Runtime runs fast on CPUs.
 
-    `model` is one of `onnx_from_network`; `calibration` are clips of the training split as its
-    input takes them, log-mels [n, 1, T, M] or waveforms [n, N], 128 or so.
+    `model` comes from `onnx_from_network`. `calibration` are about 128 training clips, in the form
+    of the graph's input: log-mels [n, 1, T, M] or waveforms [n, N]. Raises ModelError where the
+    encoder has no convolution to quantise.
     """
     return _int8_from_onnx(model, calibration, _CPU)
 
 
 def int8_for_tensorrt(model: bytes, calibration: Float32) -> bytes:
-    """s8 activations and weights per channel, no zero points, float biases: what TensorRT's parser takes.
+    """s8 activations and weights per channel, no zero points, float biases: what TensorRT parses.
 
-    Arguments as of `int8_for_cpu`. Not for the CPU, where it is hardly faster than fp32.
+    The arguments are those of `int8_for_cpu`. On a CPU it is hardly faster than fp32.
     """
     return _int8_from_onnx(model, calibration, _TENSORRT)
 
@@ -97,9 +98,8 @@ class Int8Difference:
     max_abs: float
     p999_abs: float
     rms: float
-    rms_share: (
-        float  # of the standard deviation that the fp32 scores have over the clips; of the worst target
-    )
+    # rms over the standard deviation of the fp32 scores over clips, for the worst target
+    rms_share: float
 
     def to_dict(self) -> dict[str, Any]:
         """For bundle.json."""
@@ -110,9 +110,8 @@ def int8_difference(scores: Float32, reference: Float32) -> Int8Difference:
     """int8 scores [n, K] against fp32 ones [n, K]. NaN in the scores is NaN in every figure."""
     error = np.abs(scores.astype(np.float64) - reference)
     rms = np.sqrt(np.square(error).mean(0))  # [K]
-    spread = np.maximum(
-        reference.std(0, dtype=np.float64), np.finfo(np.float32).eps
-    )  # a target may be constant
+    # a target may be constant
+    spread = np.maximum(reference.std(0, dtype=np.float64), np.finfo(np.float32).eps)
     return Int8Difference(
         clips=len(scores),
         max_abs=float(error.max()),
@@ -123,7 +122,7 @@ def int8_difference(scores: Float32, reference: Float32) -> Int8Difference:
 
 
 def onnx_scores(model: bytes, inputs: Float32) -> Float32:
-    """Scores [n, K] of a graph on the CPU; inputs [n, ...] as its input takes them."""
+    """Scores [n, K] of a graph on the CPU. inputs [n, ...] have the form of its input."""
     return _outputs(model, "scores", inputs)
 
 
@@ -135,11 +134,11 @@ def _int8_from_onnx(model: bytes, calibration: Float32, recipe: _Recipe) -> byte
 
 
 def _quantised(fp32: ModelProto, calibration: Float32, recipe: _Recipe) -> ModelProto:
-    """Ranges are minima and maxima: clipping at a percentile made the largest differences larger."""
+    """The ranges are minima and maxima: clipping at a percentile made the largest errors larger."""
     nodes = _nodes_to_quantise(fp32, recipe)
     prepared = ModelProto()
     prepared.CopyFrom(fp32)
-    add_pre_process_metadata(prepared)  # else the quantiser asks for it, through the root logger
+    add_pre_process_metadata(prepared)  # otherwise the quantiser logs a warning, through the root logger
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         onnx.save_model(prepared, source)
@@ -180,9 +179,10 @@ def _nodes_to_quantise(model: ModelProto, recipe: _Recipe) -> list[str]:
 
 
 def _trunk(model: ModelProto) -> list[NodeProto]:
-    """From the encoder's first convolution to the last one, with the operators that follow it directly.
+    """The nodes from the encoder's first convolution to its last one, and the operators right behind it.
 
-    The frontend's convolution is one-dimensional. Empty where the encoder has no convolution.
+    The frontend's convolution is one-dimensional and does not count. Empty where the encoder has no
+    convolution.
     """
     nodes = list(model.graph.node)
     rank = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
@@ -208,18 +208,16 @@ class _Clips(CalibrationDataReader):  # type: ignore[misc]
 
 
 def _correct_head(int8: ModelProto, fp32: ModelProto, calibration: Float32) -> None:
-    """Takes each target's int8 logit to the fp32 one, along the line that fits best on the calibration
-    clips.
+    """Maps each target's int8 logit to the fp32 one, along the best line on the calibration clips.
 
-    Beside noise, quantisation brings a shift and a stretch, and CCC sees both: z_k ~ s_k z8_k +
+    Besides noise, quantisation brings a shift and a stretch, and CCC sees both: z_k ~ s_k z8_k +
     t_k. The head is float, so the line costs nothing: w_k <- s_k w_k, b_k <- s_k b_k + t_k.
     """
     head = _head(int8)
     tensors = {tensor.name: tensor for tensor in int8.graph.initializer}
     weight = numpy_helper.to_array(tensors[head.input[1]]).astype(np.float64)  # [K, D]
-    bias = (
-        numpy_helper.to_array(tensors[head.input[2]]).astype(np.float64) if len(head.input) == 3 else 0
-    )  # [K]
+    has_bias = len(head.input) == 3
+    bias = numpy_helper.to_array(tensors[head.input[2]]).astype(np.float64) if has_bias else 0  # [K]
     z, z8 = (
         _outputs(_with_output(model, head.input[0]), head.input[0], calibration) @ weight.T + bias
         for model in (fp32, int8)
@@ -235,9 +233,8 @@ def _correct_head(int8: ModelProto, fp32: ModelProto, calibration: Float32) -> N
 def _head(model: ModelProto) -> NodeProto:
     """The last Gemm: embedding [n, D] -> logits [n, K]."""
     head: NodeProto = next(node for node in reversed(model.graph.node) if node.op_type == "Gemm")
-    assert {attribute.name: helper.get_attribute_value(attribute) for attribute in head.attribute}[
-        "transB"
-    ] == 1
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in head.attribute}
+    assert attributes["transB"] == 1
     return head
 
 

@@ -22,20 +22,18 @@ from ..train.method.frontend import LogMel
 from ..train.method.metrics import ccc_challenge
 from ..train.method.model import TwinsNetwork
 
-SCORE_LIMITS: Final = {
-    "fp32": 1e-4,
-    "fp16": 2e-3,
-}  # largest difference of a score; int8 is judged by CCC alone
+# Largest difference of a score; int8 is judged by CCC alone.
+SCORE_LIMITS: Final = {"fp32": 1e-4, "fp16": 2e-3}
 CCC_LIMIT: Final = 0.002  # largest loss of mean CCC on the validation clips
-_BATCHES: Final = (1, 2, 7, 32)  # of scoring; the last is the one that all clips run in
-_BATCHED_CLIPS: Final = 32  # of the clips, and the extremes, run in every batch size
+_BATCHES: Final = (1, 2, 7, 32)  # all clips run in the last size
+_BATCHED_CLIPS: Final = 32  # so many clips, and the extremes, run in the other sizes, too
 _TORCH_BATCH: Final = 16
 _HALF_MAX: Final = 65504.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """Clips with the scores that every variant must give, and the ratings that those are good for."""
+    """Clips with the scores that every variant must give, and with ratings."""
 
     clips: Float32  # [n + 4, N] in [-1, 1], the extremes last
     reference: Float32  # [n + 4, K]
@@ -45,7 +43,7 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """How far a variant's scores are from the reference's, and whether that is near enough."""
+    """How far the scores of a variant are from the reference, and whether that is close enough."""
 
     clips: int
     batches: tuple[int, ...]
@@ -54,13 +52,12 @@ class Parity:
     limit: float | None
     ccc: float  # mean over targets, on the validation clips
     ccc_reference: float
-    ccc_interval: (
-        tuple[float, float] | None
-    )  # 95% of ccc - ccc_reference, resampling speakers; None for one speaker
+    # 95% of ccc - ccc_reference, resampling speakers; None for one speaker
+    ccc_interval: tuple[float, float] | None
 
     @property
     def ccc_change(self) -> float:
-        """Below 0 where the variant is worse."""
+        """Below 0 where the variant is worse than the reference."""
         return self.ccc - self.ccc_reference
 
     @property
@@ -99,7 +96,10 @@ def torch_scores(
     *,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Float32:
-    """The reference: training's own frontend and network, in evaluation mode. clips [n, N] -> [n, K]."""
+    """clips [n, N] -> [n, K]: the reference scores.
+
+    They come from training's own frontend and network, in evaluation mode.
+    """
     network = network.cpu().eval()
     frontend = LogMel(spec)
     parts: list[Float32] = []
@@ -111,8 +111,9 @@ def torch_scores(
 
 
 def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tuple[Parity, Float32]:
-    """Runs the probe as scoring would, in several batch sizes and permuted; -> figures, and
-    differences [n + 4].
+    """Runs the probe as scoring would; -> the figures, and the differences [n + 4].
+
+    It runs in several batch sizes, and in another order.
     """
     n, total = len(probe.ratings), len(probe.clips)
     features = np.array([clip_input(clip, spec, backend.variant.input) for clip in probe.clips])
@@ -148,8 +149,10 @@ def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tup
 
 
 def check_parity(backend: Backend, spec: FrontendSpec, probe: Probe, *, worst_to: Path) -> Parity:
-    """Raises ModelError where the variant fails; its worst clip is then saved to `worst_to` (npz:
-    waveform, expected).
+    """Returns the figures of a variant that passes.
+
+    Raises ModelError for one that fails. Its worst clip is then saved to `worst_to` (npz: waveform,
+    expected).
     """
     parity, differences = parity_of_backend(backend, spec, probe)
     if parity.failure:
@@ -164,11 +167,10 @@ def check_parity(backend: Backend, spec: FrontendSpec, probe: Probe, *, worst_to
 
 
 def check_half_range(encoder: torch.nn.Module, spec: FrontendSpec, clips: Float32) -> None:
-    """Raises ModelError where an activation of the (folded, float32) encoder leaves float16's range on
-    the clips [n, N].
+    """Raises ModelError where the activations on the clips [n, N] leave the range of float16.
 
-    ONNX Runtime computes float16 convolutions in float32 on CPUs, so that running the graph there
-    does not show it.
+    The encoder is folded and in float32. On a CPU, ONNX Runtime computes float16 convolutions in
+    float32, so running the graph there does not show it.
     """
     largest = 0.0
 

@@ -31,14 +31,14 @@ from .winograd.cpu_variant import NotFasterError
 
 @dataclass(frozen=True)
 class Published:
-    """The bundle, what could not be made here with the reason, and what did not pass the gate."""
+    """The bundle, what could not be made here and why, and what did not pass the gate."""
 
     bundle: Bundle
     skipped: dict[str, str]
     failed: dict[str, str]
 
 
-# frozen
+# The default is frozen.
 def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) -> Published:  # noqa: B008
     """Exports the best checkpoint of `run` to `out` (default: run/export), in place of a bundle there.
 
@@ -82,15 +82,16 @@ def _check_required(wanted: Wanted, published: Published) -> None:
 
 @dataclass(frozen=True)
 class Gate:
-    """Where files are judged before they are published."""
+    """Judges files before they are published."""
 
     probe: Probe
     worst_to: Path  # takes the worst clip of a variant that does not pass
 
     def judged(self, bundle: Bundle, variant: Variant) -> Variant:
-        """The variant with its figures, which stay unknown for an engine that this machine cannot run.
+        """The variant with its figures.
 
-        Raises ModelError where the scores are not PyTorch's.
+        An engine that this machine cannot run keeps none. Raises ModelError where the scores are
+        not PyTorch's.
         """
         backend = _backend(bundle, variant)
         if backend is None:
@@ -112,7 +113,10 @@ def _backend(bundle: Bundle, variant: Variant) -> Backend | None:
 
 
 def _with_variants(bundle: Bundle, source: Source, wanted: Wanted, gate: Gate) -> Published:
-    """Makes one variant after the other. What is skipped or fails stops none of the others, but for fp32."""
+    """Makes the variants one after the other.
+
+    A variant that is skipped or fails does not stop the others, unless it is fp32.
+    """
     skipped: dict[str, str] = {}
     failed: dict[str, str] = {}
     recipes = wanted.recipes()
@@ -156,7 +160,7 @@ def _impossible(recipe: Recipe, bundle: Bundle) -> str:
 
 
 def _file_of(bundle: Bundle, name: str) -> bytes:
-    """A variant's file; empty where the name is."""
+    """The content of a variant's file; empty for an empty name."""
     variant = bundle.variant(name)
     return bundle.read(variant) if variant else b""
 
@@ -192,7 +196,7 @@ class ParityResult:
 
     @property
     def failed(self) -> bool:
-        """It ran, and should not be trusted."""
+        """True if the variant ran and its scores are not PyTorch's."""
         return bool(self.parity and self.parity.failure)
 
     def to_dict(self) -> dict[str, Any]:
@@ -207,9 +211,9 @@ class ParityResult:
 
 
 def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityResult]:
-    """Every variant on every device that is here, against the run's checkpoint.
+    """Compares every variant, on every device of this machine, with the run's checkpoint.
 
-    Raises ModelError where that is not the one that was exported.
+    Raises ModelError where that checkpoint is not the exported one.
     """
     source = source_of_run(run or _run_of(bundle))
     if sha256_of(source.checkpoint / POINTER) != bundle.provenance.get("checkpoint_sha256"):
@@ -225,7 +229,7 @@ def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityR
 
 
 def _devices(variant: Variant) -> list[str]:
-    """The backends that can run a variant here; if none can, those that it is made for."""
+    """The backends that can run a variant here; if none can, those that the variant is made for."""
     kinds = kinds_for_variant(variant)
     here = [kind for kind in kinds if not kind.obstacle(variant)]
     return [kind.name for kind in reversed(here or kinds)]
@@ -236,7 +240,7 @@ def _result(bundle: Bundle, variant: Variant, device: str, probe: Probe) -> Pari
         backend = backend_from_variant(bundle, variant, device)
         parity, _ = parity_of_backend(backend, bundle.spec, probe)
     except ModelError as error:
-        return ParityResult(variant=variant, device=device, parity=None, problem=error.came or error.subject)
+        return ParityResult(variant=variant, device=device, parity=None, problem=error.came)
     return ParityResult(variant=variant, device=device, parity=parity, problem=parity.failure)
 
 

@@ -35,7 +35,7 @@ class Ingredients:
 
     source: Source
     probe: Probe
-    parent: bytes  # the file of the recipe's `source`; empty where that is the network itself
+    parent: bytes  # the file of the recipe's `source`; empty where the network is the source
     wanted: "Wanted"
     progress: Callable[[float, str], None] = lambda share, phase: None  # of a long step: share in [0, 1]
 
@@ -70,7 +70,10 @@ def _graph(recipe: Recipe, given: Ingredients) -> Made:
 
 
 def _graph_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
-    """fp32 with fewer multiplications. Raises NotFasterError where that does not pay on this machine."""
+    """fp32 with fewer multiplications.
+
+    Raises NotFasterError where that does not pay on this machine.
+    """
     wanted = given.wanted
     made = cpu_variant_of(given.parent, tune=wanted.tune, slower_too=recipe.name in wanted.require)
     spec = given.source.config.frontend
@@ -89,13 +92,13 @@ def _int8_for_engines(recipe: Recipe, given: Ingredients) -> Made:
 
 
 def _calibration_clips(source: Source) -> Float32:
-    """Training clips and the extremes: without them, silence would leave the calibrated ranges."""
+    """Training clips and the extremes. Without the extremes, silence would leave the ranges."""
     return np.concatenate([source.training_clips, extremes(source.config.frontend)])
 
 
 def _engine(recipe: Recipe, given: Ingredients) -> Made:
     flavour = installed_flavour()
-    assert flavour is not None  # else the recipe is skipped
+    assert flavour is not None  # otherwise the recipe is skipped
     content, stamp = engine_from_onnx(
         given.parent,
         flavour,
@@ -162,7 +165,7 @@ class Wanted:
         return [recipe for recipe in ALL if self._asks_for(recipe) or recipe.name in needed]
 
     def _asks_for(self, recipe: Recipe) -> bool:
-        """By a flag, or by default."""
+        """True if a flag or a default asks for it."""
         if recipe in ENGINES and not self.trt:
             return False
         if recipe is CPU and not self.cpu_variant:

@@ -29,7 +29,7 @@ _CALIBRATION_CLIPS: Final = 128  # of the training split
 
 @dataclass(frozen=True)
 class Source:
-    """A run's best checkpoint. Its data are read when they are first needed, and once."""
+    """A run's best checkpoint. Its data are read once, when they are first needed."""
 
     checkpoint: Path
     info: CheckpointInfo
@@ -48,12 +48,12 @@ class Source:
 
     @cached_property
     def training_clips(self) -> Float32:
-        """[n, N] in [-1, 1], which int8 is calibrated with."""
+        """[n, N] in [-1, 1], for the calibration of int8."""
         return _clips_of_split(self, "Train", _CALIBRATION_CLIPS).waveforms
 
 
 def source_of_run(run: Path) -> Source:
-    """Raises ModelError for a broken checkpoint."""
+    """The run's best checkpoint. Raises ModelError where it is broken."""
     checkpoint = RunFolder(run).best
     info, tensors = load_checkpoint(checkpoint, "weights")
     config = config_from_dict(info.config, source=str(checkpoint))
@@ -77,7 +77,7 @@ class _RatedClips(NamedTuple):
 
 
 def _clips_of_split(source: Source, name: str, count: int) -> _RatedClips:
-    """Clips spread evenly over a split of the run's data, at most `count`."""
+    """At most `count` clips, spread evenly over a split of the run's data."""
     split, spec = source.data.splits[name], source.config.frontend
     chosen = np.unique(np.linspace(0, len(split.clips) - 1, min(count, len(split.clips))).astype(np.int64))
     store = clip_store([split.clips[i].path for i in chosen], spec, label=f"decode {name} clips")

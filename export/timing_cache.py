@@ -1,10 +1,10 @@
-"""TensorRT's timings of kernels, kept between builds: the second build of a model takes seconds
-instead of minutes.
+"""TensorRT's timings of kernels, kept between builds.
 
-A file of the user's cache folder for each TensorRT and kind of GPU: 32 bytes of sha256, then what
-TensorRT serialised. It saves time and nothing else: one that is broken, or that TensorRT does not
-take, is left out with a note and written anew. TensorRT-RTX has none. Not yet run on a GPU; what
-has run is all of the file, against a stand-in for TensorRT's calls.
+With them, the second build of a model takes seconds instead of minutes. The user's cache folder has
+one file for each version of TensorRT and kind of GPU: 32 bytes of sha256, then what TensorRT
+serialised. A file that is broken, or that TensorRT refuses, is left out with a note and written
+anew. TensorRT-RTX has no such timings. Not yet run on a GPU: the tests run this file against a
+stand-in for TensorRT's calls.
 """
 
 import hashlib
@@ -17,24 +17,25 @@ _DIGEST: Final = 32  # bytes of sha256
 
 
 def timing_cache_file(folder: Path, version: str, capability: int) -> Path:
-    """Where the timings of this TensorRT on this kind of GPU are."""
+    """The file for this version of TensorRT and this kind of GPU."""
     return folder / "tensorrt" / f"{version}-sm{capability}.timing"
 
 
 def attach_timing_cache(config: Any, file: Path) -> str:
-    """Gives a builder's config the timings of `file`, or an empty cache to fill; -> a note, ""
-    where all is well.
+    """Gives the timings in `file` to a builder's config, or an empty cache to fill.
+
+    -> a note; "" where all is well.
     """
     content, note = _read(file)
     cache = config.create_timing_cache(content)
-    if cache is not None and config.set_timing_cache(cache, False):  # it does not take another GPU's
+    if cache is not None and config.set_timing_cache(cache, False):  # False for the timings of another GPU
         return note
     config.set_timing_cache(config.create_timing_cache(b""), False)
     return f"{file} holds no timings that this TensorRT takes for this GPU; measuring anew"
 
 
 def store_timing_cache(config: Any, file: Path) -> str:
-    """Writes what was measured; -> a note where that failed, which is no reason to lose an engine."""
+    """Writes what was measured; -> a note where that failed. The engine is not lost."""
     cache = config.get_timing_cache()
     if cache is None:
         return ""

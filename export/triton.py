@@ -1,13 +1,14 @@
-"""A model repository for NVIDIA Triton: `tritonserver --model-repository DIR` serves a bundle's
-variants.
+"""A model repository for NVIDIA Triton, made from a bundle.
+
+`tritonserver --model-repository DIR` serves it:
 
     DIR/rrtn.json                      what was written here, with hashes; Triton looks at folders only
     DIR/rrtn_waveform/config.pbtxt     one folder a variant: rrtn_logmel, rrtn_waveform_trt, ...
     DIR/rrtn_waveform/labels.txt
     DIR/rrtn_waveform/1/model.onnx
 
-Clients send clips that are levelled already, as rrtn.runtime.model_input.ModelInput makes them. The
-server must be of 24.07 or later: earlier ones do not know the option that turns TF32 off.
+Clients send clips whose level is already set, as rrtn.runtime.model_input.ModelInput makes them.
+The server must be version 24.07 or later: earlier ones do not know the option that turns TF32 off.
 
 B batch, N samples, T frames, M mels, K targets.
 """
@@ -31,11 +32,11 @@ RECORD: Final = "rrtn.json"
 CONFIG: Final = "config.pbtxt"
 LABELS: Final = "labels.txt"
 MODEL_FILES: Final = {"onnx": "1/model.onnx", "engine": "1/model.plan"}
-# The largest batch that rrtn itself scores on a GPU. The graph allows 1024, which in a smaller
-# GPU's memory might not fit.
+# The largest batch that rrtn itself scores on a GPU. The graph allows 1024, which might not fit into
+# the memory of a smaller GPU.
 ONNX_BATCH: Final = 256
 WARMUP_BATCHES: Final = (1, 32)
-QUEUE_DELAY: Final = 2000  # us that a request waits for others to share its batch
+QUEUE_DELAY: Final = 2000  # microseconds that a request waits for others to share its batch
 # TF32 would move fp32 scores by more than the parity limit.
 _TF32_OFF: Final = """\
 optimization {
@@ -48,18 +49,17 @@ optimization {
 
 @dataclass(frozen=True)
 class _Tensor:
-    """An input or output of a graph, without its batch dimension. float32, as all of ours are."""
+    """An input or output of a graph, without its batch dimension. All are float32."""
 
     name: str
     dims: tuple[int, ...]
 
 
 def triton_repository_from_bundle(bundle: Bundle, folder: Path) -> list[Path]:
-    """Writes `folder` anew, replacing a repository of ours; -> a folder for each variant but those of
-    `not_servable`.
+    """Writes `folder` anew, in place of a repository that rrtn wrote.
 
-    Raises ModelError where `folder` holds anything that was not written by this function, or was
-    changed since.
+    -> the folder of each variant, except for those in `not_servable`. Raises ModelError where
+    `folder` has a file that this function did not write, or that was changed since.
     """
     _check_replaceable(folder)
     skipped = not_servable(bundle)
@@ -84,13 +84,13 @@ def triton_repository_from_bundle(bundle: Bundle, folder: Path) -> list[Path]:
 
 
 def not_servable(bundle: Bundle) -> dict[str, str]:
-    """Names of the variants that no repository can hold, each with the reason."""
+    """The variants that no repository can hold: name -> reason."""
     reasons = {variant.name: _obstacle(bundle, variant) for variant in bundle.variants}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
 def model_name(variant: Variant) -> str:
-    """What Triton and its clients call the variant."""
+    """The name of the variant for Triton and its clients."""
     parts = ["rrtn", variant.input]
     parts += [variant.precision] if variant.precision != "fp32" else []
     parts += ["trt"] if variant.kind == "engine" else []
@@ -144,11 +144,10 @@ def _instruction(bundle: Bundle, variant: Variant) -> str:
 
 
 def _onnx_config(inputs: list[_Tensor], outputs: list[_Tensor]) -> str:
-    """One instance: Triton would start two on a CPU, each with threads for every core."""
+    """One instance: Triton would start two on a CPU, each with threads for all cores."""
     head = f'backend: "onnxruntime"\nmax_batch_size: {ONNX_BATCH}\n'
-    # 1 is HEURISTIC: the default would time every algorithm anew for each size of batch that comes
-    # together. Of all places it is read here only: beside any other parameter, one in
-    # execution_accelerators is overwritten.
+    # 1 is HEURISTIC: the default would time every algorithm again for each new size of batch. Triton
+    # reads it only here: in execution_accelerators, any other parameter would overwrite it.
     search = _parameter("cudnn_conv_algo_search", "1")
     return (
         head
@@ -185,7 +184,7 @@ def _type(tensor: _Tensor) -> str:
 
 
 def _scheduling(inputs: list[_Tensor], max_batch: int, *, kind: str) -> str:
-    """Where it runs, how requests share a batch, and the zeros that it runs on before it is ready."""
+    """The device, how requests share a batch, and the zeros that the server warms up with."""
     zeros = " ".join(
         f'inputs {{ key: "{tensor.name}" value {{ {_type(tensor)} zero_data: true }} }}' for tensor in inputs
     )
@@ -219,8 +218,9 @@ def _escaped(text: str) -> str:
 
 
 def _source(bundle: Bundle, variant: Variant) -> Variant | None:
-    """The ONNX variant whose inputs and outputs are the variant's: itself, or what the engine was
-    built from.
+    """The ONNX variant with the same inputs and outputs.
+
+    It is the variant itself, or the one that the engine was built from.
     """
     if variant.kind == "onnx":
         return variant
@@ -274,7 +274,7 @@ def _check_replaceable(folder: Path) -> None:
 
 
 def _written(record: Path) -> dict[str, str]:
-    """What a repository of ours lists; nothing where there is none."""
+    """The files that a repository of ours lists; none where it is not ours."""
     try:
         return dict(json.loads(record.read_bytes())["files"])
     except (OSError, ValueError, KeyError, TypeError):

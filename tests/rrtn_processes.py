@@ -5,10 +5,10 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,35 +55,70 @@ class Child:
         return Ended(self._server.ask({"wait": self.pid}), self._out.read_text(), self._err.read_text())
 
 
+class Forked:
+    """What tests need of a Popen, for a child of a server."""
+
+    def __init__(self, server: "Server", pid: int) -> None:
+        self._server, self.pid, self._code = server, pid, None
+
+    def poll(self) -> int | None:
+        if self._code is None:
+            self._code = self._server.ask({"poll": self.pid})
+        return self._code
+
+    def wait(self, seconds: float = 500.0) -> int:
+        latest = time.monotonic() + seconds
+        while (code := self.poll()) is None:
+            if time.monotonic() > latest:
+                raise TimeoutError(f"process {self.pid} goes on")
+            time.sleep(0.01)
+        return code
+
+
 class Running:
-    """`rrtn`, started in a session of its own, its output in files."""
+    """`rrtn` in a session of its own, its output in files: forked, or from a new interpreter."""
 
     def __init__(
         self,
+        server: "Server",
         arguments: tuple[object, ...],
         cwd: Path,
         *,
-        before: Callable[[], None] | None = None,
+        before: str = "",
+        fresh: bool = False,
         **env: object,
     ) -> None:
         self.out, self.err = (cwd / f".{time.monotonic_ns()}.{name}" for name in ("out", "err"))
+        self.out.touch()
+        self.err.touch()
+        argv, whole = (
+            [*map(str, arguments)],
+            {**os.environ, **{name: str(value) for name, value in env.items()}},
+        )
+        if fresh:
+            self.process: Any = self._new(argv, cwd, whole)
+        else:
+            self.process = Forked(
+                server, server.fork(argv, cwd, whole, before, self.out, self.err, session=True)
+            )
+
+    def _new(self, argv: list[str], cwd: Path, env: dict[str, str]) -> "subprocess.Popen[bytes]":
         with self.out.open("wb") as out, self.err.open("wb") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "rrtn", *map(str, arguments)],
+            return subprocess.Popen(
+                [sys.executable, "-m", "rrtn", *argv],
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                env={**os.environ, **{name: str(value) for name, value in env.items()}},
+                env=env,
                 start_new_session=True,
-                preexec_fn=before,  # noqa: PLW1509  # no thread is here
             )
 
     def kill(self, number: signal.Signals = signal.SIGKILL, *, group: bool = True) -> None:
         with contextlib.suppress(ProcessLookupError):
             (os.killpg if group else os.kill)(self.process.pid, number)
 
-    def wait(self, seconds: float = 60.0) -> Ended:
+    def wait(self, seconds: float = 500.0) -> Ended:
         try:
             code = self.process.wait(seconds)
         finally:
@@ -110,13 +145,14 @@ class Running:
 
 
 class Server:
-    """small_rrtn.py --serve."""
+    """small_rrtn.py --serve, or --serve-runtime."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mode: str = "--serve") -> None:
         self._folder, self._count = folder, 0
         self.cache = folder / "cache"
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "RRTN_CACHE": str(self.cache)}
-        command = [sys.executable, str(SMALL_RRTN), "--serve"]
+        single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # threads do not survive a fork
+        env = {**os.environ, **single, "PYTHONHASHSEED": "0", "RRTN_CACHE": str(self.cache)}
+        command = [sys.executable, str(SMALL_RRTN), mode]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env
         )
@@ -127,21 +163,48 @@ class Server:
         out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
         out.touch()  # a child that is killed at once has said nothing
         err.touch()
-        order = {
-            "argv": [*map(str, argv)],
-            "cwd": str(cwd),
-            "env": {name: str(value) for name, value in env.items()},
-            "before": before,
-            "out": str(out),
-            "err": str(err),
-        }
-        return Child(self, self.ask({"start": order}), out, err)
+        texts = {name: str(value) for name, value in env.items()}
+        return Child(self, self.fork([*map(str, argv)], cwd, texts, before, out, err), out, err)
 
-    def ask(self, order: dict[str, Any]) -> int:
+    def run_as_ranks(self, script: Path, argument: Path, *, count: int = 2) -> list[Ended]:
+        """`python script argument` in forked processes with the environment that torchrun gives them."""
+        before = f"""
+import runpy, sys, warnings
+warnings.simplefilter("error")
+sys.argv = {[str(script), str(argument)]}
+runpy.run_path(sys.argv[0], run_name="__main__")
+raise SystemExit
+"""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1], "WORLD_SIZE": count}
+        ranks = [
+            self.start(cwd=argument, before=before, RANK=rank, LOCAL_RANK=rank, **common)
+            for rank in range(count)
+        ]
+        return [rank.wait() for rank in ranks]
+
+    def fork(
+        self,
+        argv: list[str],
+        cwd: Path,
+        env: dict[str, str],
+        before: str,
+        out: Path,
+        err: Path,
+        *,
+        session: bool = False,
+    ) -> int:
+        """-> the child's process id."""
+        files = {"cwd": str(cwd), "out": str(out), "err": str(err)}
+        order = {"argv": argv, "env": env, "before": before, "session": session, **files}
+        return int(self.ask({"start": order}))
+
+    def ask(self, order: dict[str, Any]) -> Any:
         assert self.process.stdin and self.process.stdout
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
-        return int(self.process.stdout.readline())
+        return json.loads(self.process.stdout.readline())
 
     def close(self) -> None:
         assert self.process.stdin and self.process.stdout

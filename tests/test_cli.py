@@ -218,7 +218,7 @@ def test_a_signal_is_a_document(
         assert process.stderr
         first = process.stderr.readline()
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=500)
     done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
     assert first.startswith("1 files, ")
     error = error_of(done)

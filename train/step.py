@@ -133,5 +133,6 @@ def _wrapped(loss: TwinsLoss, config: Config, device: torch.device, world: World
             module, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
         )
     if config.compile != "off":
-        module = torch.compile(module, mode=None if config.compile == "default" else config.compile)  # type: ignore[assignment]
+        mode = None if config.compile == "default" else config.compile
+        module = torch.compile(module, mode=mode)  # type: ignore[assignment]
     return module

@@ -1,14 +1,14 @@
-"""Convolutions of few taps by fewer multiplications: Toom-Cook (Winograd) algorithms for any tile,
-stride 1 and 2.
+"""Convolutions of few taps by fewer multiplications: Toom-Cook (Winograd) algorithms.
 
 An `Axis` computes m outputs of a one-dimensional convolution from a window of samples d with a
 kernel g as
 
     y = A [(G g) * (B d)]                              (* is elementwise; r products in all)
 
-and two axes, one for the height and one for the width, give the two-dimensional one by Kronecker
-products (Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks", section 4.1,
-where these matrices are A^T, G and B^T). All are made in exact fractions and rounded once.
+Two axes, one for the height and one for the width, give the two-dimensional convolution by
+Kronecker products (Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural Networks",
+section 4.1, where these matrices are A^T, G and B^T). There are algorithms for any tile, for
+strides 1 and 2. All are made in exact fractions and rounded once.
 """
 
 from collections.abc import Sequence
@@ -23,14 +23,14 @@ import numpy as np
 from ...runtime.arrays import Float64
 
 _Rows = list[list[Fraction]]
-# Beside infinity. The largest error of F(4x4) in float32, of 128 channels with outputs of unit
+# The points besides infinity. The largest error of F(4x4) in float32, of 128 channels with outputs of unit
 # variance, is 1.3e-5 with these, and 4e-5 with 0, 1, -1, 2, -2.
 _POINTS: Final = (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-2))
 
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """How one axis of a convolution is computed: m outputs of a tile, r products, n samples."""
+    """The algorithm of one axis of a convolution: m outputs of a tile, r products, n samples."""
 
     name: str
     taps: int
@@ -43,17 +43,16 @@ class Axis:
 
     @property
     def products(self) -> int:
-        """The r of it."""
+        """The number of products, r."""
         return len(self.from_kernel)
 
 
 @cache
 def toom_cook(outputs: int, taps: int = 3) -> Axis:
-    """F(m, taps) at stride 1: m + taps - 1 products for m outputs, where directly it would be m *
-    taps.
+    """F(m, taps) at stride 1: m + taps - 1 products for m outputs; directly it would be m * taps.
 
-    The transpose of polynomial multiplication by evaluation and interpolation at as many points,
-    infinity among them.
+    This is the transpose of polynomial multiplication by evaluation and interpolation at as many
+    points, infinity among them.
     """
     products = outputs + taps - 1
     points = _POINTS[: products - 1]
@@ -64,9 +63,8 @@ def toom_cook(outputs: int, taps: int = 3) -> Axis:
         )
     interpolation = [list(column) for column in zip(*_inverse(_evaluation(points, products)), strict=True)]
     kernel = _evaluation(points, taps)
-    for row, values in enumerate(
-        interpolation
-    ):  # denominators that are no power of 2 go to the kernel, which is rounded once
+    # denominators that are no power of 2 go to the kernel, which is rounded once
+    for row, values in enumerate(interpolation):
         scale = _odd_denominator(values)
         interpolation[row] = [value * scale for value in values]
         kernel[row] = [value / scale for value in kernel[row]]
@@ -84,8 +82,9 @@ def toom_cook(outputs: int, taps: int = 3) -> Axis:
 
 @cache
 def strided(outputs: int) -> Axis:
-    """3 taps at stride 2: F(m, 2) on the even samples for taps 0 and 2, and one product an output
-    for tap 1.
+    """3 taps at stride 2.
+
+    Taps 0 and 2 are F(m, 2) on the even samples; tap 1 is one product for each output.
     """
     even = toom_cook(outputs, 2)
     products = even.products + outputs
@@ -106,7 +105,7 @@ def strided(outputs: int) -> Axis:
 
 @cache
 def pair() -> Axis:
-    """A whole axis of 2 samples with a zero on either side: 3 products for 2 outputs, where F(2, 3) needs 4.
+    """A whole axis of 2 samples with a zero on either side: 3 products, where F(2, 3) needs 4.
 
     y_0 = g_1 d_0 + g_2 d_1 and y_1 = g_0 d_0 + g_1 d_1 share g_1 (d_0 + d_1).
     """
@@ -123,8 +122,9 @@ def pair() -> Axis:
 
 
 def axes_for(size: int, stride: int) -> list[Axis]:
-    """The algorithms for 3 taps, padding 1, and an axis of `size` samples: those whose tile is not
-    mostly beside the map.
+    """The algorithms for 3 taps, padding 1 and an axis of `size` samples.
+
+    Tiles that would be mostly outside of the map are left out.
     """
     tiles = [m for m in (1, 2, 4) if m == 1 or m < 2 * output_size(size, stride)]
     if stride == 2:
@@ -133,18 +133,18 @@ def axes_for(size: int, stride: int) -> list[Axis]:
 
 
 def output_size(size: int, stride: int) -> int:
-    """Of an axis of `size` samples, with 3 taps and padding 1."""
+    """The number of outputs of an axis of `size` samples, with 3 taps and padding 1."""
     return (size - 1) // stride + 1
 
 
 def _evaluation(points: Sequence[Fraction], coefficients: int) -> _Rows:
-    """Of a polynomial at each point, and at infinity its leading coefficient."""
+    """The values of a polynomial at each point; at infinity, its leading coefficient."""
     finite = [[point**power for power in range(coefficients)] for point in points]
     return [*finite, [Fraction(0)] * (coefficients - 1) + [Fraction(1)]]
 
 
 def _inverse(matrix: _Rows) -> _Rows:
-    """By Gauss and Jordan."""
+    """The inverse matrix, by Gauss-Jordan elimination."""
     size = len(matrix)
     rows = [[*values, *(Fraction(int(i == j)) for j in range(size))] for i, values in enumerate(matrix)]
     for column in range(size):

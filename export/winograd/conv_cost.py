@@ -1,6 +1,7 @@
 """What a 3x3 convolution costs on a CPU, directly and by fewer multiplications: counted, or measured.
 
-Counted: operations and bytes of each step, over the rates below. Only the ratios of what comes out matter.
+The count has the operations and bytes of each step, divided by the rates below. Only the ratios of
+the results matter.
 """
 
 import itertools
@@ -20,12 +21,12 @@ from .slot_layout import Axes, SlotWriter, row_major, slots_value
 
 # GFLOP/s and GB/s of one core of an AMD EPYC with AVX-512, ONNX Runtime 1.31: fitted to measured_ms
 # (docs/benchmarks.md).
-_DIRECT: Final = 205.0  # its own convolution, while the weights stay in a cache ...
-_STREAM: Final = 14.0  # ... and where they do not, their bytes, again for each clip
+_DIRECT: Final = 205.0  # ONNX Runtime's own convolution, while the weights stay in a cache ...
+_STREAM: Final = 14.0  # ... and where they do not: their bytes are read again for each clip
 _GATHER: Final = 10.0
 _FROM_SAMPLES: Final = 90.0
 _PRODUCTS: Final = 185.0
-_PACKING: Final = 12.0  # the weights of the products, once a run
+_PACKING: Final = 12.0  # the weights of the products, once for each run
 _TO_OUTPUTS: Final = 50.0
 _ELEMENTWISE: Final = 7.0  # bias and ReLU
 _TIMED_RUNS: Final = 5
@@ -33,7 +34,7 @@ _TIMED_RUNS: Final = 5
 
 @dataclass(frozen=True)
 class Convolution:
-    """3x3, padding 1, of a map C x H x W to K filters; `name` is that of its weights."""
+    """3x3, padding 1, from a map C x H x W to K filters; `name` is the name of its weights."""
 
     name: str
     channels: int
@@ -44,20 +45,18 @@ class Convolution:
 
     @property
     def outputs(self) -> tuple[int, int]:
-        """Height and width of what it makes."""
+        """Height and width of the output."""
         return output_size(self.height, self.stride), output_size(self.width, self.stride)
 
     @property
     def flops(self) -> int:
-        """Of a clip, directly."""
+        """FLOPs of a clip, computed directly."""
         return 2 * 9 * self.channels * self.filters * math.prod(self.outputs)
 
 
 @dataclass(frozen=True)
 class Work:
-    """Floating-point operations, and bytes that are written, of a batch in slots; the steps in
-    their order.
-    """
+    """Floating-point operations and written bytes of a batch in slots, in the order of the steps."""
 
     gathered: int  # bytes
     from_samples: int  # operations
@@ -70,13 +69,13 @@ class Work:
 
     @property
     def memory(self) -> int:
-        """Bytes at once: the weights, and the two neighbouring steps that are the largest together."""
+        """Bytes in use at once: the weights, and the two neighbouring steps with the largest sum."""
         steps = (self.gathered, self.transformed, self.multiplied, self.outputs)
         return self.weights + max(one + other for one, other in itertools.pairwise(steps))
 
 
 def work_of(layer: Convolution, axes: Axes, batch: int) -> Work:
-    """By counting."""
+    """Counts the work of a batch."""
     products, samples, outputs = (
         math.prod(sizes)
         for sizes in zip(*((axis.products, len(axis.window), axis.outputs) for axis in axes), strict=True)
@@ -97,7 +96,7 @@ def work_of(layer: Convolution, axes: Axes, batch: int) -> Work:
 
 
 def modelled_ms(layer: Convolution, axes: Axes | None, batch: int) -> float:
-    """Milliseconds of one core for a batch; axes None: ONNX Runtime's own convolution."""
+    """Milliseconds on one core for a batch. axes None is ONNX Runtime's own convolution."""
     if axes is None:
         weights = 4 * 9 * layer.channels * layer.filters
         return batch * max(layer.flops / _DIRECT, weights / _STREAM) / 1e6
@@ -113,7 +112,7 @@ def modelled_ms(layer: Convolution, axes: Axes | None, batch: int) -> float:
 
 
 def measured_ms(layer: Convolution, axes: Axes | None, batch: int) -> float:
-    """The same by the clock: the least of some runs of ONNX Runtime on one thread of this machine."""
+    """The same, measured: the fastest of some runs of ONNX Runtime on one thread of this machine."""
     rng = np.random.default_rng(0)
     kernel = rng.standard_normal((layer.filters, layer.channels, 3, 3), dtype=np.float32)
     bias = np.zeros(layer.filters, np.float32)
@@ -145,7 +144,7 @@ def measured_ms(layer: Convolution, axes: Axes | None, batch: int) -> float:
 
 
 def thread_ms(run: Callable[[], object]) -> float:
-    """Time of this thread alone, so that what else the machine does counts little."""
+    """The time of this thread alone, so that other work on the machine counts little."""
     begin = time.thread_time()
     run()
     return (time.thread_time() - begin) * 1e3

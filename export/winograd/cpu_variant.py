@@ -1,5 +1,6 @@
-"""The variant `cpu`: made where it is at least 1.1 times as fast as fp32 on the machine that
-exports, and says by how much.
+"""The variant `cpu`, and how much faster than fp32 it is.
+
+It is made where it is at least 1.1 times as fast as fp32 on the machine that exports.
 """
 
 from dataclasses import replace
@@ -19,28 +20,28 @@ from .conv_cost import Convolution, measured_ms, thread_ms
 from .rewriting import WinogradPlan, convolutions_of, plan_of, ways_of, with_plan
 from .slot_layout import Axes
 
-BATCH: Final = CPU.batch_size  # clips a run: enough rows for the products of the deepest layers
+BATCH: Final = CPU.batch_size  # clips of a run: enough rows for the products of the deepest layers
 _ENOUGH: Final = 1.1
 _TURNS: Final = 4  # the first is not counted
 
 
 class NotFasterError(ModelError):
-    """A variant that this machine has no use for."""
+    """A variant that does not pay on this machine."""
 
 
 class CpuVariant(NamedTuple):
-    """A graph, and for bundle.json what is in it, how fast it is, and on which processor that was seen."""
+    """A graph and, for bundle.json, its plan, its speed, and the processor of that measurement."""
 
     model: onnx.ModelProto
     plan: dict[str, Any]
 
 
 def cpu_variant_of(fp32: bytes, *, tune: bool = False, slower_too: bool = False) -> CpuVariant:
-    """From the file of the variant fp32. Raises NotFasterError where it would not be faster here, but
-    for `slower_too`.
+    """Makes the variant from the file of the variant fp32.
 
-    Which convolutions are computed how is found by counting, and with `tune` by measuring each way
-    on this machine.
+    The way of computing each convolution is found by counting or, with `tune`, by measuring each
+    way on this machine. Raises NotFasterError where the result is not faster here, unless
+    `slower_too`.
     """
     model = onnx.load_model_from_string(fp32)
     plan = _tuned_plan(model) if tune else plan_of(model, BATCH)
@@ -72,7 +73,7 @@ def cpu_variant_of(fp32: bytes, *, tune: bool = False, slower_too: bool = False)
 
 
 def _tuned_plan(model: onnx.ModelProto) -> WinogradPlan:
-    """Each way of each convolution is measured once: two layers of the same shape share it."""
+    """Measures each way of each convolution once: layers of the same shape share a measurement."""
     known: dict[tuple[Any, ...], float] = {}
     ways = sum(len(ways_of(layer)) + 1 for layer in convolutions_of(model))
     with Progress("measure", ways, "ways") as bar:
@@ -88,8 +89,9 @@ def _tuned_plan(model: onnx.ModelProto) -> WinogradPlan:
 
 
 def _speedup(fp32: bytes, cpu: bytes, shape: tuple[int, ...]) -> float:
-    """By the least time of each, taken in turns, on one thread: as `rrtn score` runs them, one on
-    each core.
+    """The ratio of the shortest times, taken in turns, on one thread.
+
+    `rrtn score` runs them in the same way: one on each core.
     """
     zeros = np.zeros(shape, np.float32)
     sessions = [session_from_bytes(content, "cpu variant", "cpu", threads=1) for content in (fp32, cpu)]

@@ -1,6 +1,6 @@
-"""The variant for CPUs: the fp32 graph with its 3x3 convolutions in fewer multiplications.
+"""The fp32 graph with its 3x3 convolutions in fewer multiplications.
 
-What stays, stays as it is: operators, names, outputs, metadata; and every stock ONNX Runtime runs it.
+Everything else stays: operators, names, outputs and metadata. Every stock ONNX Runtime runs it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +15,15 @@ from .bilinear import axes_for
 from .conv_cost import Convolution, modelled_ms, work_of
 from .slot_layout import Axes, Slots, SlotWriter
 
-WinogradPlan = Mapping[
-    str, Axes
-]  # a convolution's weights -> how it is computed; those that are not in it stay direct
+# Name of a convolution's weights -> how it is computed. Convolutions that it lacks stay direct.
+WinogradPlan = Mapping[str, Axes]
 Cost = Callable[[Convolution, Axes | None, int], float]
 _DIMENSIONS: Final = 4  # of a map
-_HARDLY: Final = 1.1  # times as long as the fastest
+_HARDLY: Final = 1.1  # times the time of the fastest way
 
 
 def convolutions_of(model: onnx.ModelProto) -> list[Convolution]:
-    """Those that a plan may name: 3x3, padding 1, stride 1 or 2, in the order of the graph."""
+    """The convolutions that a plan may name: 3x3, padding 1, stride 1 or 2, in graph order."""
     shapes, constants = _shapes(model), _constants(model)
     return [
         Convolution(
@@ -44,7 +43,7 @@ def convolutions_of(model: onnx.ModelProto) -> list[Convolution]:
 
 
 def ways_of(layer: Convolution) -> list[Axes]:
-    """All algorithms for its height with all for its width."""
+    """Each algorithm for the height with each one for the width."""
     return [
         (height, width)
         for height in axes_for(layer.height, layer.stride)
@@ -53,11 +52,11 @@ def ways_of(layer: Convolution) -> list[Axes]:
 
 
 def plan_of(model: onnx.ModelProto, batch: int, cost: Cost = modelled_ms) -> WinogradPlan:
-    """The fastest way at `batch` clips a run: direct up to some convolution, and from there each with
-    its best algorithm.
+    """The fastest plan at `batch` clips a run; empty where nothing pays.
 
-    (One change of layout: maps shrink and channels grow with depth, so what pays once pays in all
-    that follows.) Empty where nothing pays.
+    Up to some convolution all are direct; from there on, each has its best algorithm. One change of
+    layout is enough: maps shrink and channels grow with depth, so what pays once pays in all later
+    layers.
     """
     layers = convolutions_of(model)
     direct = [cost(layer, None, batch) for layer in layers]
@@ -68,7 +67,7 @@ def plan_of(model: onnx.ModelProto, batch: int, cost: Cost = modelled_ms) -> Win
 
 
 def with_plan(model: onnx.ModelProto, plan: WinogradPlan) -> onnx.ModelProto:
-    """Another model with the planned convolutions, and all between them that can be, in slots."""
+    """A new model: the planned convolutions are in slots, and so is what can be between them."""
     rewriting = _Rewriting(model)
     for node in model.graph.node:
         rewriting.take(node, plan)
@@ -76,7 +75,7 @@ def with_plan(model: onnx.ModelProto, plan: WinogradPlan) -> onnx.ModelProto:
 
 
 def _best(layer: Convolution, batch: int, cost: Cost) -> tuple[float, Axes]:
-    """The smallest in memory of all that take hardly longer than the fastest."""
+    """The way with the least memory, among all that take hardly longer than the fastest."""
     timed = [(cost(layer, axes, batch), axes) for axes in ways_of(layer)]
     limit = _HARDLY * min(ms for ms, _ in timed)
     return min(
@@ -85,17 +84,17 @@ def _best(layer: Convolution, batch: int, cost: Cost) -> tuple[float, Axes]:
 
 
 class _Rewriting:
-    """Node by node, with a record of which tensors are in slots."""
+    """Rewrites node by node, and remembers which tensors are in slots."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         self.shapes, self.constants = _shapes(model), _constants(model)
         self.writer = SlotWriter()
         self.slots: dict[str, Slots] = {}
-        self.maps: set[str] = set()  # of those in slots, which were also written as a map
+        self.maps: set[str] = set()  # the tensors in slots that are also there as a map
 
     def take(self, node: onnx.NodeProto, plan: WinogradPlan) -> None:
-        """Writes it in slots where it is planned or lies between what is, else as it was."""
+        """Writes a node in slots where it is planned or between planned ones, else unchanged."""
         made = self._in_slots(node, plan)
         if made:
             self.slots[node.output[0]] = made
@@ -104,7 +103,7 @@ class _Rewriting:
         self.writer.nodes.append(node)
 
     def result(self) -> onnx.ModelProto:
-        """With the constants that are still used."""
+        """The new model, with the constants that are still used."""
         self._leave([output.name for output in self.model.graph.output])
         used = {name for node in self.writer.nodes for name in node.input}
         constants = [tensor for name, tensor in self.constants.items() if name in used]
@@ -122,29 +121,33 @@ class _Rewriting:
         return made
 
     def _in_slots(self, node: onnx.NodeProto, plan: WinogradPlan) -> Slots | None:
-        """None for what is to stay as it is."""
+        """The output in slots; None for a node that stays as it is."""
         if node.op_type == "Conv" and node.input[1] in plan:
             return self.writer.convolution(
                 self._entered(node.input[0]), *self._weights(node), plan[node.input[1]]
             )
-        made, x = None, self.slots.get(node.input[0])
-        if (
-            node.op_type == "Add"
-            and any(name in self.slots for name in node.input)
-            and self._are_maps(node.input)
-        ):
-            made = self.writer.sum(*(self._entered(name) for name in node.input))
-        elif x and node.op_type == "Relu":
-            made = self.writer.relu(x)
-        elif x and node.op_type == "AveragePool" and _is_mean_of_four(node):
-            made = self.writer.mean_of_four(x)
-        elif (
-            x
-            and node.op_type == "Conv"
-            and (stride := _stride(node, self.constants[node.input[1]], size=1, padding=0))
-        ):
-            made = self.writer.pointwise(x, *self._weights(node), stride)
-        return made
+        if node.op_type == "Add":
+            return self._sum_in_slots(node)
+        if x := self.slots.get(node.input[0]):
+            return self._follower_in_slots(node, x)
+        return None
+
+    def _sum_in_slots(self, node: onnx.NodeProto) -> Slots | None:
+        """A sum of maps is in slots if one of them is."""
+        if any(name in self.slots for name in node.input) and self._are_maps(node.input):
+            return self.writer.sum(*(self._entered(name) for name in node.input))
+        return None
+
+    def _follower_in_slots(self, node: onnx.NodeProto, x: Slots) -> Slots | None:
+        """A node whose input `x` is in slots."""
+        if node.op_type == "Relu":
+            return self.writer.relu(x)
+        if node.op_type == "AveragePool" and _is_mean_of_four(node):
+            return self.writer.mean_of_four(x)
+        if node.op_type == "Conv":
+            stride = _stride(node, self.constants[node.input[1]], size=1, padding=0)
+            return self.writer.pointwise(x, *self._weights(node), stride) if stride else None
+        return None
 
     def _leave(self, names: Sequence[str]) -> None:
         for name in names:
@@ -164,16 +167,13 @@ class _Rewriting:
 
     def _weights(self, node: onnx.NodeProto) -> tuple[Float32, Float32]:
         kernel = numpy_helper.to_array(self.constants[node.input[1]])
-        bias = (
-            numpy_helper.to_array(self.constants[node.input[2]])
-            if len(node.input) > 2
-            else np.zeros(len(kernel), np.float32)
-        )
-        return kernel, bias
+        if len(node.input) > 2:
+            return kernel, numpy_helper.to_array(self.constants[node.input[2]])
+        return kernel, np.zeros(len(kernel), np.float32)
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Of every tensor with known sizes but for the batch, which is 0 here."""
+    """The shape of every tensor; the batch and unknown sizes are 0."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
     values = [*inferred.input, *inferred.value_info, *inferred.output]
     return {
@@ -190,7 +190,7 @@ def _attributes(node: onnx.NodeProto) -> dict[str, object]:
 
 
 def _stride(node: onnx.NodeProto, kernel: onnx.TensorProto, *, size: int, padding: int) -> int:
-    """Of a plain convolution of that size and padding; 0 for any other."""
+    """The stride of a plain convolution of that size and padding; 0 for any other convolution."""
     attributes = _attributes(node)
     strides = list(attributes.get("strides", [1, 1]))  # type: ignore[call-overload]
     plain = (

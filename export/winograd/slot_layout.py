@@ -1,8 +1,8 @@
 """Feature maps as slots [S, B, C]: the layout between fast convolutions, and the operators on it.
 
-A pixel's channels lie side by side, pixels in whatever order they were made, and one slot holds
-zeros, which is what lies around every map. A Gather along S then is all at once the tiling, the
-padding and the change of order, and every transform is one plain MatMul from the left.
+The channels of a pixel are side by side, and the pixels are in the order in which they were made.
+One slot holds zeros, which surround every map. One Gather along S is then the tiling, the padding
+and the change of order, and every transform is one plain MatMul from the left.
 
 B batch, C channels in, K filters, H x W map, S slots, r products, n samples of a window, m outputs
 of a tile, P tiles.
@@ -20,7 +20,7 @@ from ...runtime.arrays import Float32
 from .bilinear import Axis, output_size
 
 Index = npt.NDArray[np.int64]
-Axes = tuple[Axis, Axis]  # of the height, of the width
+Axes = tuple[Axis, Axis]  # of the height and of the width
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,29 +31,29 @@ class Slots:
     channels: int
     where: Index  # [H, W] -> slot
     zero: int  # the slot of zeros
-    count: int  # S; some may hold what belongs to no pixel
+    count: int  # S; some slots may belong to no pixel
 
     @property
     def size(self) -> tuple[int, int]:
-        """H, W."""
+        """Height and width, H and W."""
         height, width = self.where.shape
         return height, width
 
     def renamed(self, name: str) -> "Slots":
-        """Another tensor in the same order."""
+        """Another tensor with its pixels in the same order."""
         return Slots(name, self.channels, self.where, self.zero, self.count)
 
 
 def row_major(name: str, channels: int, height: int, width: int) -> Slots:
-    """Pixels row by row, zeros last."""
+    """Pixels row by row; the slot of zeros is the last."""
     pixels = height * width
     return Slots(name, channels, np.arange(pixels).reshape(height, width), pixels, pixels + 1)
 
 
 class SlotWriter:
-    """Writes nodes and constants.
+    """Writes nodes and constants of a graph.
 
-    Each method takes the slots that it reads and returns those that it makes.
+    Each method takes the slots that it reads, and returns the slots that it makes.
     """
 
     def __init__(self) -> None:
@@ -61,8 +61,9 @@ class SlotWriter:
         self.constants: dict[str, onnx.TensorProto] = {}
 
     def convolution(self, x: Slots, kernel: Float32, bias: Float32, axes: Axes) -> Slots:
-        """kernel [K, C, 3, 3], bias [K], padding 1: a Gather, and MatMuls for the samples, the r
-        products and the outputs.
+        """kernel [K, C, 3, 3], bias [K], padding 1.
+
+        One Gather, then MatMuls for the samples, the r products and the outputs.
         """
         height, width = axes
         filters, channels = kernel.shape[:2]
@@ -72,18 +73,15 @@ class SlotWriter:
         products, outputs = height.products * width.products, height.outputs * width.outputs
 
         from_samples = np.kron(height.from_samples, width.from_samples)  # [r, n]
-        to_outputs = np.vstack(
-            [np.kron(height.to_outputs, width.to_outputs), np.zeros(products)]
-        )  # [m + 1, r]: and the zeros
+        of_tile = np.kron(height.to_outputs, width.to_outputs)
+        to_outputs = np.vstack([of_tile, np.zeros(products)])  # [m + 1, r]: the last row makes the zeros
         from_kernel = np.kron(height.from_kernel, width.from_kernel)  # [r, taps]
-        weights = from_kernel @ kernel.transpose(2, 3, 1, 0).reshape(-1, channels * filters).astype(
-            np.float64
-        )
+        taps = kernel.transpose(2, 3, 1, 0).reshape(-1, channels * filters).astype(np.float64)
+        weights = from_kernel @ taps  # [r, C K]
         biases = np.vstack([np.tile(bias, (outputs, 1)), np.zeros(filters)])[:, None]  # [m + 1, 1, K]
 
-        y = self._node(
-            "Gather", x.name, self._constant("windows", _windows(x, axes, down, across)), axis=0
-        )  # [n, P, B, C]
+        windows = self._constant("windows", _windows(x, axes, down, across))
+        y = self._node("Gather", x.name, windows, axis=0)  # [n, P, B, C]
         y = self._reshaped(y, samples, -1)
         y = self._node("MatMul", self._constant("from_samples", _float32(from_samples)), y)
         y = self._reshaped(y, products, -1, channels)
@@ -101,7 +99,7 @@ class SlotWriter:
         return Slots(y, filters, inside * tiles + tile, outputs * tiles, (outputs + 1) * tiles)
 
     def pointwise(self, x: Slots, kernel: Float32, bias: Float32, stride: int) -> Slots:
-        """kernel [K, C, 1, 1], no padding."""
+        """A 1x1 convolution: kernel [K, C, 1, 1], bias [K], no padding."""
         filters = len(kernel)
         where = x.where[::stride, ::stride]
         biases = np.vstack([np.tile(bias, (where.size, 1)), np.zeros(filters)])[:, None]  # [S, 1, K]
@@ -111,7 +109,7 @@ class SlotWriter:
         return row_major(y, filters, *where.shape)
 
     def mean_of_four(self, x: Slots) -> Slots:
-        """Average pooling, 2x2 at stride 2; an odd row or column at the end is left out."""
+        """Average pooling, 2x2 at stride 2. An odd row or column at the end is left out."""
         height, width = (size // 2 * 2 for size in x.size)
         corners = [np.append(x.where[i:height:2, j:width:2], x.zero) for i in (0, 1) for j in (0, 1)]
         y = self._gathered(x, np.stack(corners))  # [4, S, B, C]
@@ -122,11 +120,11 @@ class SlotWriter:
         return row_major(y, x.channels, height // 2, width // 2)
 
     def relu(self, x: Slots) -> Slots:
-        """Zeros stay zeros."""
+        """The slot of zeros stays zero."""
         return x.renamed(self._node("Relu", x.name))
 
     def sum(self, x: Slots, other: Slots) -> Slots:
-        """In the order of x."""
+        """The sum, with its pixels in the order of x."""
         if x.count != other.count or x.zero != other.zero or not np.array_equal(x.where, other.where):
             order = np.full(x.count, other.zero)
             order[x.where] = other.where
@@ -134,20 +132,20 @@ class SlotWriter:
         return x.renamed(self._node("Add", x.name, other.name))
 
     def entered(self, name: str, channels: int, height: int, width: int) -> Slots:
-        """From a map [B, C, H, W].
+        """Slots from a map [B, C, H, W].
 
-        In two steps, because ONNX Runtime does the first one while it unpacks its own layout.
+        There are two steps, because ONNX Runtime does the first one while it unpacks its own
+        layout.
         """
         y = self._node("Transpose", name, perm=[0, 2, 3, 1])
         y = self._reshaped(y, -1, height * width, channels)
         y = self._node("Transpose", y, perm=[1, 0, 2])
-        y = self._node(
-            "Pad", y, self._constant("pads", np.array([0, 0, 0, 1, 0, 0]))
-        )  # ONNX Runtime 1.31 mistakes `axes`
+        # all pads, because ONNX Runtime 1.31 gets the input `axes` wrong
+        y = self._node("Pad", y, self._constant("pads", np.array([0, 0, 0, 1, 0, 0])))
         return row_major(y, channels, height, width)
 
     def leave(self, x: Slots, name: str) -> None:
-        """Makes the map [B, C, H, W] under its own name."""
+        """Writes the map [B, C, H, W], under its own name."""
         y = self._gathered(x, x.where.reshape(-1))  # [H W, B, C]
         y = self._node("Transpose", y, perm=[1, 2, 0])
         shape = self._constant("shape", np.array([-1, x.channels, *x.size]))
@@ -171,7 +169,7 @@ class SlotWriter:
 
 
 def _windows(x: Slots, axes: Axes, down: int, across: int) -> Index:
-    """[n, P]: the slot of each sample of each tile, with the zeros beyond the map's edges."""
+    """[n, P]: the slot of each sample of each tile; the slot of zeros beyond the edges of the map."""
     edged = np.pad(x.where, 1, constant_values=x.zero)
     rows = _samples(axes[0], down, x.size[0])  # [n of the height, tiles down]
     columns = _samples(axes[1], across, x.size[1])
@@ -180,8 +178,9 @@ def _windows(x: Slots, axes: Axes, down: int, across: int) -> Index:
 
 
 def _samples(axis: Axis, tiles: int, size: int) -> Index:
-    """[n, tiles]: places on an axis that has one zero on either side; what lies further out is a
-    zero, too.
+    """[n, tiles]: places on an axis that has one zero on either side.
+
+    A place further out is a zero, too.
     """
     first = np.arange(tiles) * axis.outputs * axis.stride
     places: Index = np.minimum(first + np.array(axis.window)[:, None], size + 1)
@@ -193,7 +192,7 @@ def _float32(values: npt.NDArray[Any]) -> Float32:
 
 
 def slots_value(slots: Slots) -> onnx.ValueInfoProto:
-    """As an input or output of a graph, for any batch."""
+    """The tensor as an input or output of a graph, for any batch."""
     return helper.make_tensor_value_info(
         slots.name, onnx.TensorProto.FLOAT, (slots.count, "batch", slots.channels)
     )

@@ -21,9 +21,9 @@ from .ort_session import MemoryDevice, session_from_bytes
 # The graph: pcm int16 [B, N] -> Cast -> Mul by 2**-15 -> waveform float32 [B, N].
 # test_device_memory.py builds the same one with onnx.helper.
 _WIDENING: Final = base64.b64decode(
-    "CAo6ogEKHAoDcGNtEgR3aWRlIgRDYXN0KgkKAnRvGAGgAQIKHAoEd2lkZQoFc2NhbGUSCHdhdmVmb3JtIgNNdWwSCHdpZGVuaW5nKg8QAUIFc2"
-    "NhbGVKBAAAADhaIQoDcGNtEhoKGAgFEhQKBxIFYmF0Y2gKCRIHc2FtcGxlc2ImCgh3YXZlZm9ybRIaChgIARIUCgcSBWJhdGNoCgkSB3NhbXBs"
-    "ZXNCBAoAEBQ="
+    "CAo6ogEKHAoDcGNtEgR3aWRlIgRDYXN0KgkKAnRvGAGgAQIKHAoEd2lkZQoFc2NhbGUSCHdhdmVmb3JtIgNNdWwSCHdpZGVu"
+    "aW5nKg8QAUIFc2NhbGVKBAAAADhaIQoDcGNtEhoKGAgFEhQKBxIFYmF0Y2gKCRIHc2FtcGxlc2ImCgh3YXZlZm9ybRIaChgI"
+    "ARIUCgcSBWJhdGNoCgkSB3NhbXBsZXNCBAoAEBQ="
 )
 
 

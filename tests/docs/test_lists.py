@@ -4,6 +4,8 @@ import inspect
 import re
 from pathlib import Path
 
+import typer
+from rrtn.cli import app
 from rrtn.runtime import bundle, errors
 from rrtn.runtime.audio.codes import ERROR_CODES, FLAGS
 from rrtn.train import checkpoint
@@ -30,6 +32,16 @@ def test_every_exit_code_is_explained_once() -> None:
     ]
     codes = {kind.exit_code for kind in tree} | NOT_OF_AN_ERROR
     assert [int(cell) for cell in first_cells("exit-codes.md", "code")] == sorted(codes)
+
+
+def test_readme_has_every_command_once() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    names = [
+        [f"{name} {inner}" for inner in getattr(kind, "commands", {})] or [name]
+        for name, kind in commands.items()
+    ]
+    listed = [cell.removeprefix("rrtn ") for cell in first_cells("../README.md", "command")]
+    assert sorted(listed) == sorted(name for group in names for name in group)
 
 
 def test_schemas_are_those_of_the_code() -> None:

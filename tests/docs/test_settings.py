@@ -35,7 +35,7 @@ def test_the_page_has_every_setting() -> None:
         ("--lr", ("--lr", "", "")),
         ("--data: a folder; empty for none", ("--data", "", "a folder; empty for none")),
         ("samples; also the window", ("", "samples", "also the window")),
-        ("fixed: as the authors' scripts (paper.md, point 2)", ("", "", "fixed: as the authors' scripts")),
+        ("fixed: as they did (docs/method.md, point 2)", ("", "", "fixed: as they did")),
     ],
 )
 def test_what_a_comment_says(generator: ModuleType, comment: str, text: tuple[str, str, str]) -> None:

@@ -62,7 +62,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_assets_are_found_in_a_page() -> None:
-    html = '<link rel="next" href="https://a/"><link rel="preload" href="https://b/"><style>x{src:url("//c/d")}</style>'
+    html = (
+        '<link rel="next" href="https://a/"><link rel="preload" href="https://b/">'
+        '<style>x{src:url("//c/d")}</style>'
+    )
     assert [asset for asset in assets_of_page(html) if is_elsewhere(asset)] == ["https://b/", "//c/d"]
 
 

@@ -169,7 +169,8 @@ def test_float16_begins_behind_bn0(log_mels: Tensor) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "cnn14")) for name in MAKERS]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("resnet18", "cnn14"))) for name in MAKERS],
 )
 def test_every_encoder_has_its_convolutions_in_int8(name: str, log_mels: Tensor) -> None:
     torch.manual_seed(0)

@@ -72,7 +72,7 @@ def inputs_of(kind: InputKind, waveforms: np.ndarray) -> np.ndarray:
     return waveforms if kind == "waveform" else np.array([log_mel(clip, SPEC)[None] for clip in waveforms])
 
 
-TRAINING, HELD_OUT = clips(24, seed=0), clips(16, seed=1)
+TRAINING, HELD_OUT = clips(16, seed=0), clips(12, seed=1)
 
 
 class Exported:

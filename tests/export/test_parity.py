@@ -58,7 +58,7 @@ def settled(clips: NDArray[np.float32]) -> TwinsNetwork:
     """A narrow CNN10 with the statistics of the clips, and a head that spreads their scores."""
     torch.manual_seed(0)
     network = TwinsNetwork("cnn10", n_mels=64, n_targets=len(LABELS), projector_layers=0)
-    network.encoder = PannsCnn(64, channels=(8, 8, 16, 16), pooled_blocks=4)
+    network.encoder = PannsCnn(64, channels=(8, 16), pooled_blocks=2)
     network.head = Head(16, len(LABELS), "sigmoid")
     log_mel = LogMel(FrontendSpec())(torch.from_numpy(clips))
     for _ in range(12):

@@ -34,12 +34,12 @@ def rrtn(start: Callable[..., Child]) -> Callable[..., Ended]:
 
 
 @pytest.fixture
-def start_process(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """Starts `rrtn` in the test's own folder, as a process that shares nothing with this one."""
+def start_process(runtime_server: Server, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Starts `rrtn` in the test's own folder, in a session of its own."""
     started = []
 
     def start(*arguments: object, cwd: Path = tmp_path, **options: Any) -> Running:
-        started.append(Running(arguments, cwd, **options))
+        started.append(Running(runtime_server, arguments, cwd, **options))
         return started[-1]
 
     yield start

@@ -1,12 +1,14 @@
 """rrtn with a 3-layer CNN in place of the encoders, so that a run takes a second and can be killed a
 hundred times.
 
-    python small_rrtn.py train ...    what `python -m rrtn train ...` does
-    python small_rrtn.py --serve      the same in a forked child for each order on stdin
+    python small_rrtn.py train ...          what `python -m rrtn train ...` does
+    python small_rrtn.py --serve            the same in a forked child for each order on stdin
+    python small_rrtn.py --serve-runtime    likewise, without torch: for commands of the runtime
 
-An order is one line of JSON: {"start": {"argv", "cwd", "env", "before", "out", "err"}} is answered
-by the child's process id, {"wait": id} by its exit code. `before` is Python that the child runs
-first, to set up its fault. {"listen": name} starts a process that does the same for every client of
+An order is one line of JSON: {"start": {"argv", "cwd", "env", "before", "out", "err", "session"}} is
+answered by the child's process id, {"wait": id} by its exit code, {"poll": id} likewise, or by null
+while it runs. `before` is Python that the child runs first, to set up its fault; with `session` it
+has a session of its own. {"listen": name} starts a process that does the same for every client of
 that abstract socket: it gets {"argv", "cwd", "env"} with the client's three standard streams, and
 answers the exit code.
 """
@@ -14,7 +16,7 @@ answers the exit code.
 import contextlib
 import ctypes
 import gc
-import itertools
+import importlib
 import json
 import os
 import runpy
@@ -23,47 +25,13 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-import rrtn.cli
-import rrtn.train.loop
-import rrtn.train.method.model
-import torch
-import torch._dynamo  # an optimiser imports it, for a second
-import torch.nn.functional as F
-from rrtn.train.method.encoders import Encoder
-from torch import Tensor, nn
-
 _PR_SET_PDEATHSIG = 1
-
-
-class SmallCnn(Encoder):
-    """Three convolutions, with what makes a resume hard: BatchNorm's running statistics and
-    dropout's generator.
-    """
-
-    embedding_size = 16
-
-    def __init__(self, n_mels: int) -> None:
-        super().__init__(n_mels)
-        channels, strides = (1, 8, 16, 16), (4, 2, 2)
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1)
-            for (c_in, c_out), stride in zip(itertools.pairwise(channels), strides, strict=True)
-        )
-
-    def forward(self, log_mel: Tensor) -> Tensor:
-        x = self.normalised(log_mel)
-        for convolution in self.convolutions:
-            x = F.relu(convolution(x))
-        return F.dropout(x.mean((2, 3)), 0.2, training=self.training)
-
-
-def make_small() -> None:
-    """Every encoder is the small one from here on, and nobody asks how much arithmetic that is, or
-    what the machine can do.
-    """
-    rrtn.train.method.model.encoder_from_name = lambda name, *, n_mels: SmallCnn(n_mels)
-    rrtn.train.loop.matmul_peak = lambda *arguments, **options: 1e12
-    rrtn.train.loop.step_flops = lambda *arguments, **options: 1
+# What takes long to import: an export's two seconds, and half of what scoring a file takes.
+_EXPORT = ("rrtn.export.publish", "networkx", "onnxscript")
+_RUNTIME = (
+    *("rrtn.cli", "rrtn.commands.score", "rrtn.runtime.scoring.scorer", "rrtn.runtime.tables.writer"),
+    *("rich.progress", "onnxruntime"),
+)
 
 
 def run(argv: list[str]) -> None:
@@ -74,7 +42,9 @@ def run(argv: list[str]) -> None:
     runpy.run_module("rrtn", run_name="__main__", alter_sys=True)
 
 
-def serve() -> None:
+def serve(imported: tuple[str, ...]) -> None:
+    for name in imported:
+        importlib.import_module(name)
     gc.freeze()  # a child that collects garbage would copy every page
     for line in sys.stdin:
         order = json.loads(line)
@@ -82,14 +52,21 @@ def serve() -> None:
             answer = _start(**order["start"])
         elif "listen" in order:
             answer = _listen(order["listen"])
+        elif "poll" in order:
+            ended, status = os.waitpid(order["poll"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if ended else None
         else:
             answer = os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1])
         print(json.dumps(answer), flush=True)
 
 
-def _start(argv: list[str], cwd: str, env: dict[str, str], before: str, out: str, err: str) -> int:
+def _start(
+    argv: list[str], cwd: str, env: dict[str, str], before: str, out: str, err: str, session: bool
+) -> int:
     if child := _fork():
         return child
+    if session:
+        os.setsid()
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC
     return _live(argv, cwd, env, before, [os.open(path, flags, 0o644) for path in (os.devnull, out, err)])
 
@@ -151,7 +128,15 @@ def _live(argv: list[str], cwd: str, env: dict[str, str], before: str, streams: 
     os._exit(status if isinstance(status, int) else int(status is not None))
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)  # threads do not survive a fork
+def main() -> None:
+    if sys.argv[1:] == ["--serve-runtime"]:
+        serve(_RUNTIME)
+        return
+    from small_cnn import make_small
+
     make_small()
-    serve() if sys.argv[1:] == ["--serve"] else run(sys.argv[1:])
+    serve(_EXPORT) if sys.argv[1:] == ["--serve"] else run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

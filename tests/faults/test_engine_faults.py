@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -273,7 +272,8 @@ def test_s3_a_file_larger_than_the_limit(tmp_path: Path, tiny_model: Path, score
         "--json",
     )
     limit = 1_200_000  # the memory that a decoder shares is below it
-    ended = score(*command, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    set_limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    ended = score(*command, before=set_limit)
     assert ended.code == 4
     assert "t.csv | File too large" in ended.error
     assert temporary(tmp_path) == []
@@ -616,14 +616,14 @@ def test_s29_few_open_files(
     tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn, workers: int
 ) -> None:
     """RLIMIT_NOFILE = 64: works."""
-    few = {"before": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))}
+    few = {"before": "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"}
     ended = score("noises", "-m", tiny_model, "--workers", workers, "--out", "t.csv", **few)
     assert ended.code == 0, ended.err
 
 
 def test_s29_too_few_open_files(tmp_path: Path, tiny_model: Path, noises: list[Path], start: Any) -> None:
     """One line, and nothing left."""
-    few = {"before": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))}
+    few = {"before": "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"}
     running = start("noises", "-m", tiny_model, "--workers", 60, "--out", "t.csv", **few)
     ended = running.wait()
     assert ended.code == 4
@@ -713,7 +713,7 @@ def test_s31_a_clock_that_goes_backwards(
         "time.time_ns = lambda: next(backwards) * 10**9\n"
     )
     path = os.pathsep.join([str(tmp_path / "clock"), os.environ.get("PYTHONPATH", "")])
-    ended = score("noises", "-m", tiny_model, "--out", "t.csv", "--json", PYTHONPATH=path)
+    ended = score("noises", "-m", tiny_model, "--out", "t.csv", "--json", fresh=True, PYTHONPATH=path)
     assert ended.code == 0, ended.err
     assert 0 < ended.summary["seconds"] < 3_600
     assert all(0 <= share < 2 for share in ended.summary["busy"].values())

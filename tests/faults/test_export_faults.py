@@ -45,6 +45,7 @@ from rrtn.export import recipes, source
 from rrtn.export.bundle_replacement import put_in_place, staged
 from rrtn.export.graph import file_from_onnx, onnx_from_network
 from rrtn.runtime import Scorer, failpoints, load_bundle
+from rrtn.runtime.backends.choice import backend_from_variant
 from rrtn.runtime.backends.engine_stamp import Machine, mismatch, this_machine
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ModelError
@@ -636,9 +637,11 @@ def test_e6_a_pipe_in_a_models_place_is_not_waited_for(
 def test_e6_an_engine_by_name_only_is_not_given_to_onnx_runtime(trapped: Any, tiny_model: Path) -> None:
     """What lies in an engine is not looked at; so nothing that calls itself one may come to ONNX Runtime."""
     bundle = load_bundle(bundle_of(EXTERNAL["hard link"](onnx.load(tiny_model)), tiny_model))
-    write_manifest(replace(bundle, variants=(replace(bundle.variants[0], kind="engine"),)))
+    write_manifest(renamed := replace(bundle, variants=(replace(bundle.variants[0], kind="engine"),)))
     with pytest.raises(ModelError, match="fp32 is an engine, not an ONNX file"):
         Scorer(bundle.path, "cpu")
+    with pytest.raises(ModelError, match=r"model\.onnx \| kind engine \|"):
+        backend_from_variant(renamed, renamed.variants[0], "cpu")
     assert not trapped.opened()
 
 

@@ -32,7 +32,7 @@ Samples = NDArray[np.float64]
 
 def rrtn(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[bytes]:
     command = [os.fspath(RRTN), *(part if isinstance(part, bytes) else str(part) for part in arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, timeout=30, check=False)
+    return subprocess.run(command, cwd=cwd, capture_output=True, timeout=500, check=False)
 
 
 def records_of(table: Path) -> list[dict[str, str]]:
@@ -325,7 +325,7 @@ def probe(model: Path, warm_up: Path, *paths: Path) -> tuple[list[list[Any]], fl
     memory rose.
     """
     command = [sys.executable, "-c", PROBE, *map(str, (model, warm_up, *paths))]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=500, check=True)
     result = json.loads(run.stdout)
     return result["rows"], result["MiB"]
 
@@ -729,7 +729,9 @@ def test_s17_names_on_a_terminal(awkward: Path, tiny_model: Path) -> None:
         "[bold].wav",
         f"../{awkward.name}/red].wav",
     ]
-    run = subprocess.run(command, cwd=awkward, stdout=stdout, stderr=subprocess.PIPE, timeout=60, check=False)
+    run = subprocess.run(
+        command, cwd=awkward, stdout=stdout, stderr=subprocess.PIPE, timeout=500, check=False
+    )
     os.close(stdout)
     shown = os.read(terminal, 10_000).decode()
     os.close(terminal)
@@ -750,7 +752,7 @@ def rrtn_as_anyone(*arguments: object, cwd: Path) -> subprocess.CompletedProcess
         else []
     )
     command = [*prefix, RRTN, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=cwd, capture_output=True, timeout=500, check=False)
 
 
 def test_s18_a_file_that_may_not_be_read_is_a_row(tmp_path: Path, tiny_model: Path, sound: Samples) -> None:

@@ -50,7 +50,7 @@ def say(capsys: pytest.CaptureFixture[str]) -> Print:
 @pytest.fixture
 def start(start_process: Start) -> Start:
     """`rrtn score ...` in the test's own folder."""
-    return lambda *arguments, **options: start_process("score", *arguments, **options)
+    return lambda *arguments, **options: start_process("score", *arguments, fresh=True, **options)
 
 
 def ended(running: Any) -> Any:

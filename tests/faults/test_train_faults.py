@@ -134,12 +134,13 @@ def survived_kills(
     start: tuple[object, ...],
     expected: dict[str, object],
 ) -> int:
-    """Kills `start` in a copy of `base` at its `first`, next, ... place of a write until it ends; ->
-    how often.
+    """Kills `start` in a copy of `base` at every third place of a write from `first` on until it
+    ends; -> how many places there are.
 
     After each kill the last checkpoint is whole, and the run goes on to what it would have been.
+    A write has four places, so that each is met in some file; test_train_soak.py kills at all.
     """
-    for nth in range(first, 100):
+    for nth in range(first, 100, 3):
         cwd = base.with_name(f"killed-{nth}")
         shutil.copytree(base, cwd)
         ended = rrtn(*start, cwd=cwd, RRTN_FAILPOINT=f"[cw]*:sigkill:{nth}")
@@ -1061,7 +1062,7 @@ def test_t27_torchrun_ends_when_one_process_is_killed(
         env=env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
         check=False,
     )
     assert done.returncode != 0
@@ -1111,7 +1112,7 @@ def test_t29_t30_a_bare_environment_gives_the_same_bytes(
     }
     command = [sys.executable, str(SMALL_RRTN), *map(str, fresh)]
     done = subprocess.run(
-        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=500, check=False
     )
     assert done.returncode == 0, done.stderr
     assert outcome(tmp_path / "run") == outcome(whole)

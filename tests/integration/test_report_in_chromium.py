@@ -69,7 +69,7 @@ def chromium(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "--enable-logging=stderr",
         *arguments,
     ]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=500)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

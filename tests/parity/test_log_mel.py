@@ -1,5 +1,6 @@
-"""Every log-Mel of the project against torchlibrosa: NumPy, torchaudio in training, the waveform
-ONNX graph.
+"""Every log-Mel of the project agrees with torchlibrosa.
+
+There are three: NumPy in the runtime, torchaudio in training, and the ONNX graph that takes waveforms.
 """
 
 from collections.abc import Callable
@@ -112,8 +113,9 @@ def test_log_mel_of_real_speech_is_torchlibrosas(
 
 
 def test_a_pure_tone_is_as_close_as_float32_allows(reference: Implementation) -> None:
-    """Beside a full-scale sine lie bins 130 dB below it, where torchlibrosa itself is 0.1 dB off
-    the float64 truth.
+    """Ours is at least as close to the float64 truth as torchlibrosa.
+
+    Some bins lie 130 dB below a full-scale sine. There torchlibrosa itself is 0.1 dB off.
     """
     sine = np.sin(2 * np.pi * 437.3 * TIME)
     truth = _log_mel_float64(sine)

@@ -1,6 +1,4 @@
-"""A bundle is what its hashes say, or it is refused in one line; never a traceback, whatever lies
-in the file.
-"""
+"""A bundle is what its hashes say, or one line refuses it. No content of a file gives a traceback."""
 
 import hashlib
 import json

@@ -1,7 +1,6 @@
-"""Files read without the onnx package hold what it reads in them; what is no ONNX file is refused,
-never a crash.
+"""Our reader finds in a file what the onnx package finds there, and refuses what is no ONNX file.
 
-What must be refused in a whole one is in tests/faults/test_export_faults.py: E6 and E8.
+What must be refused in a whole file is in tests/faults/test_export_faults.py: E6 and E8.
 """
 
 from pathlib import Path

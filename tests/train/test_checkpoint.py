@@ -345,7 +345,7 @@ def kills(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, list[Path]]:
     for epoch in (1, 2):
         save(bases[1], epoch, keep_previous=True)
     command = [sys.executable, "-c", KILLER, str(Path(__file__).parent), *map(str, bases)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     folders = [
         sorted(base.parent.glob("killed-*"), key=lambda path: int(path.name.split("-")[1])) for base in bases

@@ -1,12 +1,10 @@
 """The small functions of several processes; that the training itself equals one process is
 tests/parity/test_distributed.py.
 
-Run by torchrun, this file is the worker: each rank notes what it sees.
+Run as one of two ranks, this file is the worker: each rank notes what it sees.
 """
 
 import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -36,21 +34,11 @@ Seen = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> list[Seen]:
+def seen(server: Any, tmp_path_factory: pytest.TempPathFactory) -> list[Seen]:
     """What each of two ranks noted."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        __file__,
-        str(folder),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
-    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-3000:]
+    for ended in server.run_as_ranks(Path(__file__), folder):
+        assert ended.code == 0, ended.err[-3000:]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 

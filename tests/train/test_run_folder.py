@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("cli.py", "commands", "export", "train", "runtime")
 # Whole strings, or a path that begins or ends with one of them.
 OF_A_RUN = re.compile(
-    r"(^|/)(config\.toml|history\.jsonl|checkpoints|predictions|report\.html|run\.lock|parity-worst\.npz)(/|$)"
+    r"(^|/)(config\.toml|history\.jsonl|checkpoints|predictions|report\.html|run\.lock"
+    r"|parity-worst\.npz)(/|$)"
     r"|(^|/)checkpoints/"
     r"|^export/bundle\.json$"
 )

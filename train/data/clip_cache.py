@@ -1,11 +1,10 @@
-"""Each file decoded once: a cache of 16 kHz int16 waveforms, memory-mapped, content-addressed,
-resumable.
+"""A cache of decoded clips: each file becomes 16 kHz int16 once, and is memory-mapped from then on.
 
-The cache is cut into shards of files that follow each other. A shard's name is a hash of everything
-that its samples depend on (the decoder, the spec, each file's path, size and time), so a changed
-file or setting makes another shard, and a decoding that was interrupted goes on with the shards
-that are missing. A file that cannot be decoded has no samples there, and is asked again by the next
-call. n files, B batch, N samples.
+The cache is cut into shards of consecutive files. The name of a shard is a hash of everything that
+its samples depend on: the decoder, the spec, and the path, size and time of each file. A changed
+file or setting therefore makes a new shard, and an interrupted decoding continues with the shards
+that are missing. A file that cannot be decoded has no samples in its shard; the next call tries to
+decode it again. n files, B batch, N samples.
 """
 
 import hashlib
@@ -30,14 +29,14 @@ from ...runtime.progress import Progress
 from ...runtime.spec import FrontendSpec
 from .levels import LevelMeter
 
-# changes whenever runtime.audio would give other samples, or the index others
+# change this whenever runtime.audio gives other samples, or the index gets other fields
 _DECODER: Final = "mean-soxrHQ-level-int16/2"
 _SHARD_FILES: Final = 512
 _SHOWN: Final = 3
 
 
 class CacheShard(NamedTuple):
-    """Files that follow each other."""
+    """Consecutive files of a list."""
 
     samples: Int16  # memory-mapped
     offsets: Int64  # where each file begins, and the end
@@ -48,7 +47,7 @@ class CacheShard(NamedTuple):
 
     @classmethod
     def in_memory(cls, samples: Int16, offsets: Int64) -> "CacheShard":
-        """Of no files."""
+        """Samples that have no file; their levels are unknown."""
         count = len(offsets) - 1
         return cls(
             samples, offsets, sha256="", peaks=[0.0] * count, flat_tops=[0] * count, errors=[""] * count
@@ -67,20 +66,21 @@ class ClipStore:
 
     @property
     def shards(self) -> list[Int16]:
-        """The samples of all files, one behind the other, in pieces."""
+        """The samples of all files, one after the other, in pieces."""
         return [shard.samples for shard in self._shards]
 
     @property
     def digest(self) -> str:
-        """A hash of all samples and of where the files begin: equal content, wherever it lies and
-        however old it is.
+        """A hash of all samples and of where each file begins.
+
+        The same content has the same hash, wherever the files are and however old they are.
         """
         parts = [self.lengths.tobytes(), *(shard.sha256.encode() for shard in self._shards)]
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
     @cached_property
     def silent(self) -> npt.NDArray[np.bool_]:
-        """[n] decoded, and every sample that the model would see is zero. Reads all samples, once."""
+        """[n] True for a decoded clip whose samples are all zero. Reads all samples, once."""
         return np.array([not error and not self.waveform(i).any() for i, error in enumerate(self.errors)])
 
     def __len__(self) -> int:
@@ -93,8 +93,9 @@ class ClipStore:
         return self._shards[shard].samples[begin:end]
 
     def clips(self, indices: Int64, starts: Int64, spec: FrontendSpec) -> Int16:
-        """The clips [B, clip_samples] that begin at `starts` [B]; zeros follow where a recording is
-        too short.
+        """[B, clip_samples]: the clips that begin at `starts` [B].
+
+        Zeros follow where a recording is too short.
         """
         batch = np.zeros((len(indices), spec.clip_samples), dtype=np.int16)
         for row, index, start in zip(batch, indices, starts, strict=True):
@@ -104,7 +105,10 @@ class ClipStore:
 
 
 def clip_store(paths: Sequence[Path], spec: FrontendSpec, *, label: str = "decode") -> ClipStore:
-    """Decodes what the cache lacks. Raises DataError naming the files that cannot be decoded."""
+    """Decodes the files that the cache lacks; -> all of them.
+
+    Raises DataError, with the names of the files that cannot be decoded.
+    """
     store = store_with_errors(paths, spec, label=label)
     if bad := [f"{path.name}: {error}" for path, error in zip(paths, store.errors, strict=True) if error]:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
@@ -118,7 +122,7 @@ def clip_store(paths: Sequence[Path], spec: FrontendSpec, *, label: str = "decod
 
 
 def store_with_errors(paths: Sequence[Path], spec: FrontendSpec, *, label: str) -> ClipStore:
-    """The same with all files, those that cannot be decoded too: without samples, and with an error."""
+    """The same, but a file that cannot be decoded is kept, with its error and without samples."""
     folder = cache_folder() / "clips"
     folder.mkdir(parents=True, exist_ok=True)
     groups = [paths[i : i + _SHARD_FILES] for i in range(0, len(paths), _SHARD_FILES)]
@@ -131,7 +135,7 @@ def store_with_errors(paths: Sequence[Path], spec: FrontendSpec, *, label: str) 
 
 
 def cache_folder() -> Path:
-    """$RRTN_CACHE, else the user's cache folder, else one below the system's temporary folder."""
+    """$RRTN_CACHE, else the user's cache folder, else one in the system's temporary folder."""
     if chosen := os.environ.get("RRTN_CACHE"):
         return Path(chosen)
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rrtn"
@@ -184,12 +188,12 @@ def _decoded(path: Path, spec: FrontendSpec) -> _Decoded:
 
 
 def _index_file(shard: Path) -> Path:
-    """Written last: the shard is there when this file is."""
+    """The index is written last: a shard without one is not complete."""
     return shard.with_suffix(".json")
 
 
 def _is_good(shard: Path) -> bool:
-    """It is there, and with every file: what could not be decoded may be readable by now."""
+    """True for a complete shard without errors: a file with an error may be readable by now."""
     index = _index_file(shard)
     return shard.exists() and index.exists() and not any(json.loads(index.read_bytes())["errors"])
 

@@ -1,10 +1,9 @@
-"""Synthetic vocal bursts in the Hume-VB layout: ten intensities drive a voice, raters hear them with
-some noise.
+"""Synthetic vocal bursts in the Hume-VB layout: ten intensities drive a voice, and raters hear it.
 
 What each emotion does to the voice follows Sauter et al. 2010, Cowen et al. 2019 and Anikin 2019
-(bursts), Bachorowski et al. 2001 (laughter), Juslin & Laukka 2003 (pitch, level, tempo), Arnal et
-al. 2015 (screams). It is a test signal, not a model of people: what differs between countries and
-speakers is drawn by chance.
+(bursts), Bachorowski et al. 2001 (laughter), Juslin & Laukka 2003 (pitch, level, tempo), and Arnal
+et al. 2015 (screams). The corpus is a test signal, not a model of people: the differences between
+countries and speakers are random.
 """
 
 import csv
@@ -104,7 +103,7 @@ _COLUMNS = ("File_ID", "Split", "Subject_ID", "Country", "Country_string", "Age"
 
 
 class _Stream(IntEnum):
-    """Random numbers for one purpose never meet those for another."""
+    """Each purpose has random numbers of its own."""
 
     COUNTRY = 0
     SPEAKER = 1
@@ -113,7 +112,7 @@ class _Stream(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class _Corpus:
-    """All that a clip depends on beside its index."""
+    """Everything that a clip depends on, except for its index."""
 
     out: Path
     speakers: int
@@ -123,7 +122,7 @@ class _Corpus:
 
 @dataclass(frozen=True, kw_only=True)
 class _Person:
-    """A speaker as the corpus knows them."""
+    """A speaker."""
 
     voice: Speaker
     habit: Floats  # [fields], what they add to every gesture
@@ -141,12 +140,12 @@ def synthesise(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write wav/00001.wav ... and data_info.csv (last, so a folder without it is not whole) under
-    `out`; return it.
+    """Writes wav/00001.wav ... and data_info.csv to the folder `out`; -> the folder.
 
-    `split` is the share of speakers in Train, Val and Test. A clip depends on nothing but its
-    index, `seed` and `speakers`; `progress` is called with (clips done, clips) a few times a
-    second.
+    The table is written last: a folder without it is incomplete. `split` is the share of speakers
+    in Train, Val and Test. A clip depends only on its index, on `seed` and on `speakers`.
+    `progress` is called with (clips done, clips) a few times a second. Raises ConfigError for
+    arguments that make no corpus, DataError where `out` is not empty.
     """
     _check(out, clips=clips, speakers=speakers, seed=seed, split=split, workers=workers)
     (out / "wav").mkdir(parents=True, exist_ok=True)
@@ -164,7 +163,7 @@ def synthesise(
 def _check(
     out: Path, *, clips: int, speakers: int, seed: int, split: tuple[float, float, float], workers: int | None
 ) -> None:
-    """Refuses what cannot become a corpus, before anything is written."""
+    """Refuses bad arguments before anything is written."""
     if speakers < 3:
         raise ConfigError("speakers", str(speakers), wanted="at least 3, one for each split")
     if clips < speakers:
@@ -187,7 +186,7 @@ def _check(
 
 
 def _rows_of_chunks(corpus: _Corpus, chunks: list[range], *, workers: int) -> Iterator[list[list[str]]]:
-    """The chunks' rows in order, while their clips are written here or in other processes."""
+    """Yields the rows of each chunk in order, while other processes write the clips."""
     if workers == 1:
         yield from map(_write_clips, repeat(corpus), chunks)
         return
@@ -200,8 +199,9 @@ def _rows_of_chunks(corpus: _Corpus, chunks: list[range], *, workers: int) -> It
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Processes started inside never see Ctrl-C (they inherit the mask); only the parent does, and
-    stops them.
+    """Processes that start inside never see Ctrl-C, because they inherit the signal mask.
+
+    The parent alone sees it, and stops them.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -240,14 +240,14 @@ def _write_clip(corpus: _Corpus, index: int) -> list[str]:
 
 
 def _split_of_speaker(number: int, *, speakers: int, split: tuple[float, float, float]) -> str:
-    """Speakers in order: Train first, then Val, then Test, at least one in each."""
+    """Train has the first speakers, then comes Val, then Test. Each has at least one."""
     train = min(max(round(split[0] * speakers), 1), speakers - 2)
     val = min(max(round(split[1] * speakers), 1), speakers - train - 1)
     return "Train" if number < train else "Val" if number < train + val else "Test"
 
 
 def _person(seed: int, number: int) -> _Person:
-    """A low or a high voice (Peterson & Barney 1952), a microphone, and habits on top of the country's."""
+    """A low or a high voice (Peterson & Barney 1952), a microphone, and the speaker's habits."""
     rng = np.random.default_rng((seed, _Stream.SPEAKER, number))
     country = int(rng.integers(len(COUNTRIES)))
     manner = np.random.default_rng((seed, _Stream.COUNTRY, country)).normal(0, 0.5, len(_FIELDS))
@@ -266,7 +266,7 @@ def _person(seed: int, number: int) -> _Person:
 
 
 def _felt(rng: np.random.Generator) -> Floats:
-    """[K] intensities: one emotion at 1, one to three of its company graded, a trace of the rest."""
+    """[K] intensities: one emotion at 1, one to three related ones, a trace of the others."""
     felt = 0.15 * rng.beta(1, 3, len(TARGETS))
     first = int(rng.integers(len(TARGETS)))
     weights = _COMPANY[first] / _COMPANY[first].sum()
@@ -277,9 +277,7 @@ def _felt(rng: np.random.Generator) -> Floats:
 
 
 def _gesture(felt: Floats, *, habit: Floats, rng: np.random.Generator) -> Gesture:
-    """The emotions' rows averaged with the intensities as weights, then the speaker's habit and
-    this clip's whim.
-    """
+    """The emotions' rows averaged by intensity, plus the speaker's habit and a random whim."""
     row = felt @ np.array(list(_EMOTIONS.values())) / felt.sum()
     row += habit + _WHIM * rng.standard_normal(len(_FIELDS))
     fields = dict(zip(_FIELDS, np.clip(row, _LEAST, _MOST).tolist(), strict=True))
@@ -287,7 +285,7 @@ def _gesture(felt: Floats, *, habit: Floats, rng: np.random.Generator) -> Gestur
 
 
 def _rated(felt: Floats, rng: np.random.Generator) -> Floats:
-    """[K] the mean of a few raters' marks, divided by the clip's highest, as Hume-VB does."""
+    """[K] the mean of a few raters' marks; the clip's highest becomes 1, as in Hume-VB."""
     marks = np.clip(felt + _RATER_SD * rng.standard_normal((_RATERS, len(felt))), 0, 1).mean(axis=0)
     return np.asarray(marks / marks.max())
 

@@ -1,4 +1,4 @@
-"""All that can be found out about a data set before a training, and what of it is wrong.
+"""Everything that can be found out about a data set before a training, and what is wrong with it.
 
 n clips, K targets.
 """
@@ -19,7 +19,7 @@ from .data_set import SPLITS, Clip, DataSet, read_data
 from .ratings import Pair, at_full, constant_targets, correlations, histograms, rated, strongest_pairs
 from .table1 import SplitSummary, is_clipped, split_summary
 
-_IN_HUMES_FORM: Final = 0.9  # share of clips with a target at 1.0 from which the others are odd
+_IN_HUMES_FORM: Final = 0.9  # from this share of clips with a target at 1.0, the other clips are odd
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ class DataReport:
 def check_data(folder: Path, spec: FrontendSpec) -> DataReport:
     """Reads the CSV and decodes every file into the cache that training reads.
 
-    Raises DataError for the CSV alone.
+    Raises DataError for a faulty CSV. A file that cannot be decoded is part of the report.
     """
     data = read_data(folder)
     splits = {name: data.splits[name] for name in SPLITS if data.splits[name].clips}
@@ -88,7 +88,6 @@ def check_data(folder: Path, spec: FrontendSpec) -> DataReport:
     all_rated = rated(ratings)
     r = correlations(all_rated)
     duplicates = _duplicates(clips, list(stores.values()))
-    silent = _joined(store.silent for store in stores.values())
     errors = [error for store in stores.values() for error in store.errors]
     return DataReport(
         data=data,
@@ -104,21 +103,26 @@ def check_data(folder: Path, spec: FrontendSpec) -> DataReport:
         warnings=(
             *data.warnings,
             *_duplicate_warnings(duplicates),
-            *_marked(clips, silent, "are silent: there is nothing to learn from them"),
-            *_marked(
-                clips,
-                _joined(map(is_clipped, stores.values())),
-                "are clipped: the tops of their waves are cut off",
-            ),
+            *_sound_warnings(clips, list(stores.values())),
             *constant_targets(data),
             *_not_in_humes_form(clips, ratings),
-            *_marked(
-                clips,
-                np.array([not clip.speaker for clip in clips]),
-                "have no Subject_ID: speaker leaks stay unseen",
-            ),
+            *_without_speaker(clips),
         ),
     )
+
+
+def _sound_warnings(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[str]:
+    silent = _joined(store.silent for store in stores)
+    clipped = _joined(map(is_clipped, stores))
+    return [
+        *_marked(clips, silent, "are silent: there is nothing to learn from them"),
+        *_marked(clips, clipped, "are clipped: the tops of their waves are cut off"),
+    ]
+
+
+def _without_speaker(clips: Sequence[Clip]) -> list[str]:
+    nameless = np.array([not clip.speaker for clip in clips])
+    return _marked(clips, nameless, "have no Subject_ID: speaker leaks stay unseen")
 
 
 def _joined(marks: Iterable[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
@@ -126,7 +130,7 @@ def _joined(marks: Iterable[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
 
 
 def _duplicates(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[tuple[Clip, ...]]:
-    """Groups of clips with equal samples; bad files and silent clips are in none."""
+    """Groups of clips with the same samples. Bad files and silent clips belong to no group."""
     same: dict[bytes, list[Clip]] = {}
     remaining = iter(clips)
     with Progress("compare", len(clips), "clips") as progress:
@@ -172,7 +176,10 @@ def _marked(clips: Sequence[Clip], marks: npt.NDArray[np.bool_], what: str) -> l
 
 
 def _not_in_humes_form(clips: Sequence[Clip], ratings: npt.NDArray[np.float32]) -> list[str]:
-    """Only where most clips have it: other data are rated otherwise, and that is no mistake."""
+    """A warning for the odd clips, where nearly all clips have a target at 1.0.
+
+    Data that were rated in another way are not at fault.
+    """
     known = ~np.isnan(ratings).any(axis=1)
     odd = known & ~at_full(np.nan_to_num(ratings))
     if odd.sum() > (1 - _IN_HUMES_FORM) * known.sum():

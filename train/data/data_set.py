@@ -1,4 +1,4 @@
-"""A folder in the Hume-VB layout: data_info.csv and wav/. Everything is checked before anything trains.
+"""A folder in the Hume-VB layout, data_info.csv and wav/, read and checked before training.
 
 Columns are found by name, never by position. n clips, K targets.
 """
@@ -56,11 +56,11 @@ class DataSet:
 
 
 def read_data(folder: Path, targets: Sequence[str] = ()) -> DataSet:
-    """Reads and checks the whole CSV. `targets` picks columns; by default every numeric column that is
-    not metadata.
+    """Reads and checks the whole CSV.
 
-    Raises DataError: one line with the file, the line numbers, how many there are, and what was
-    expected.
+    `targets` names the target columns. By default, every numeric column that is not metadata is
+    one. Raises DataError: one line with the file, the line numbers, how many lines there are, and
+    what was expected.
     """
     table = _read_csv(_find_csv(folder))
     names = _targets_of(table, targets)
@@ -116,7 +116,7 @@ def _find_csv(folder: Path) -> Path:
 
 
 def _read_csv(path: Path) -> _CsvTable:
-    """BOM and CRLF are fine; another separator, another encoding and ragged rows are not."""
+    """Accepts a BOM and CRLF; refuses other separators, other encodings and ragged rows."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -172,9 +172,8 @@ def _targets_of(table: _CsvTable, wanted: Sequence[str]) -> tuple[str, ...]:
         )
     if wanted:
         return tuple(dict.fromkeys(wanted))
-    candidates = [
-        name for name in table.columns if name and name not in METADATA
-    ]  # nameless: an index column
+    # an index column has no name
+    candidates = [name for name in table.columns if name and name not in METADATA]
     names = tuple(
         name for name in candidates if any(_number(row.cells[name]) is not None for row in table.rows)
     )
@@ -197,7 +196,7 @@ def _number(cell: str) -> float | None:
 
 
 def _check_places(table: _CsvTable) -> None:
-    """Every row is in a split, and its file below wav/."""
+    """Every row must be in a split, and its file below wav/."""
     if lost := [row for row in table.rows if row.cells["Split"] not in SPLITS]:
         lines = [row.line for row in lost]
         raise table.refused(lines, f"Split is {lost[0].cells['Split']!r}", wanted="Train, Val or Test")
@@ -215,7 +214,7 @@ def _is_below(file_id: str) -> bool:
 
 
 def _without_repeats(table: _CsvTable) -> list[_CsvRow]:
-    """A row that stands twice is taken once; the same File_ID with other values is refused."""
+    """Takes a repeated row once. Refuses the same File_ID with other values."""
     first: dict[PurePosixPath, _CsvRow] = {}
     same: list[int] = []
     conflicting: list[int] = []
@@ -255,9 +254,10 @@ def _wav_name(row: _CsvRow) -> PurePosixPath:
 def _ratings(
     table: _CsvTable, rows: list[_CsvRow], clips: list[Clip], targets: tuple[str, ...]
 ) -> npt.NDArray[np.float32]:
-    """[n, K]; blank is NaN and allowed in Test only."""
+    """[n, K]. A blank cell is NaN; only Test may have blanks."""
     values = [[_rating(row.cells[name]) for name in targets] for row in rows]
-    ratings = np.array(values, dtype=np.float64)  # float32 would make infinity of 1e39 before it is checked
+    # float32 would turn 1e39 into infinity before the check
+    ratings = np.array(values, dtype=np.float64)
     for name, column in zip(targets, ratings.T, strict=True):
         for problem, bad in {
             "blank": np.isnan(column) & [clip.split != "Test" for clip in clips],
@@ -276,7 +276,7 @@ def _ratings(
 
 
 def _rating(cell: str) -> float:
-    """NaN for a blank cell, -inf for what is no finite number."""
+    """NaN for a blank cell, -inf for anything that is not a finite number."""
     if not cell:
         return math.nan
     value = _number(cell)
@@ -304,7 +304,7 @@ def _split(table: _CsvTable, name: str, clips: list[Clip], ratings: npt.NDArray[
 
 
 def _leaks(clips: list[Clip]) -> list[str]:
-    """Speakers in more than one split make every validation figure too good."""
+    """A warning for speakers in more than one split: they make every validation figure too good."""
     splits_of: dict[str, set[str]] = {}
     for clip in clips:
         if clip.speaker:

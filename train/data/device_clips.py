@@ -1,7 +1,7 @@
-"""The clips of a split where the device reads them: in its own memory where they fit, else streamed
-from the cache.
+"""The clips of a split where the device reads them.
 
-n clips, B batch, N samples, M mels, K targets.
+They are in the memory of the GPU where they fit; otherwise they are streamed from the cache. n
+clips, B batch, N samples, M mels, K targets.
 """
 
 from collections.abc import Iterator
@@ -21,18 +21,18 @@ from ..method import views
 from .clip_cache import ClipStore, clip_store
 from .data_set import DataSet, Split
 
-_SHARE_OF_MEMORY: Final = 0.25  # of the GPU's free memory that one split may take
+_SHARE_OF_MEMORY: Final = 0.25  # share of the free GPU memory that one split may take
 
 
 class Waveforms(NamedTuple):
     """Clips as the frontend takes them, on the device."""
 
     samples: Tensor  # [B, N] in [-1, 1], zeros behind a short recording
-    lengths: Tensor  # [B], samples that are the recording's
+    lengths: Tensor  # [B] samples that belong to the recording
 
 
 class SplitClips:
-    """A split, decoded: ratings [n, K] on the device, waveforms there too where they fit."""
+    """A decoded split: ratings [n, K] on the device, and the waveforms there too where they fit."""
 
     def __init__(
         self, store: ClipStore, ratings: Tensor, names: list[str], spec: FrontendSpec, *, resident: bool
@@ -46,28 +46,31 @@ class SplitClips:
 
     @property
     def device(self) -> torch.device:
-        """Where batches are wanted."""
+        """The device that batches are made on."""
         return self.ratings.device
 
     @property
     def is_resident(self) -> bool:
-        """Whether the waveforms lie in the device's memory."""
+        """True if the waveforms are in the device's memory."""
         return self._resident is not None
 
     def lengths(self, samples: Int64, starts: Int64) -> Int64:
-        """How much of each clip [B] is the recording's, from its start on."""
+        """[B]: how many samples of each clip belong to the recording."""
         lengths: Int64 = np.minimum(self.store.lengths[samples] - starts, self.spec.clip_samples)
         return lengths
 
     def clips(self, samples: Int64, starts: Int64) -> Waveforms:
-        """The clips `samples` [B], each from `starts` [B] on."""
+        """The clips `samples` [B], each from its `starts` [B] on."""
         lengths = _to(self.lengths(samples, starts), self.device)
         if self._resident is not None:
             return self.resident_clips(_to(self._begins[samples] + starts, self.device), lengths)
         return Waveforms(_scaled(_to(self.store.clips(samples, starts, self.spec), self.device)), lengths)
 
     def resident_clips(self, begins: Tensor, lengths: Tensor) -> Waveforms:
-        """The same from places [B] that are on the device already: no work and no wait on the host."""
+        """The same for clips whose places [B] are on the device already.
+
+        The host does no work and does not wait.
+        """
         assert self._resident is not None
         position = torch.arange(self.spec.clip_samples, device=self.device)
         index = (begins[:, None] + position).clamp_(max=len(self._resident) - 1)
@@ -75,7 +78,7 @@ class SplitClips:
         return Waveforms(_scaled(torch.where(inside, self._resident[index], 0)), lengths)
 
     def whole(self, sample: int) -> Waveforms:
-        """One recording [1, its length], however long, and at least a clip."""
+        """One recording [1, its length], padded to a clip where it is shorter."""
         samples = torch.from_numpy(np.array(self.store.waveform(sample)))
         padded = torch.nn.functional.pad(samples, (0, max(0, self.spec.clip_samples - len(samples))))
         return Waveforms(
@@ -88,7 +91,7 @@ class SplitClips:
 
 
 class TrainingBatch(NamedTuple):
-    """What a training step takes, all on the device. B is this rank's share of the global batch."""
+    """The input of a training step, on the device. B is this rank's share of the global batch."""
 
     waveforms: Waveforms
     ratings: Tensor  # [B, K]
@@ -97,7 +100,10 @@ class TrainingBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class Epoch:
-    """Order, crops and masks of one epoch, drawn at once, so that a step asks nothing of the host."""
+    """Order, crops and masks of one epoch.
+
+    They are all drawn before the first step, so that no step waits for the host.
+    """
 
     split: SplitClips
     order: Int64  # [steps, B] sample numbers of this rank
@@ -108,14 +114,14 @@ class Epoch:
     draws: Tensor  # [steps, B, ...]
 
     def batches(self, first_step: int) -> Iterator[TrainingBatch]:
-        """From `first_step` to the epoch's end."""
+        """The batches from `first_step` to the end of the epoch."""
         steps = range(first_step, len(self.order))
         if self.split.is_resident:
             return (self._batch(self.split.resident_clips(self.begins[i], self.lengths[i]), i) for i in steps)
         return self._streamed(steps)
 
     def _streamed(self, steps: range) -> Iterator[TrainingBatch]:
-        """The next batch is read from the cache while the device works at this one."""
+        """Reads the next batch from the cache while the device works on this one."""
         with ThreadPoolExecutor(1, thread_name_prefix="clips") as pool:
             waiting = None
             for i in steps:
@@ -133,7 +139,7 @@ class Epoch:
 
 
 def epoch_of_split(split: SplitClips, config: Config, epoch: int, world: World) -> Epoch:
-    """The steps of epoch number `epoch` for this rank; an incomplete last batch is dropped."""
+    """The steps of epoch number `epoch` for this rank. An incomplete last batch is dropped."""
     batch_size = config.optim.batch_size
     steps = len(split) // batch_size
     order = views.epoch_order(config.seed, epoch, len(split))[: steps * batch_size].reshape(steps, batch_size)
@@ -154,9 +160,10 @@ def epoch_of_split(split: SplitClips, config: Config, epoch: int, world: World) 
 
 
 def part_of_training(data: DataSet, fraction: float, *, seed: int) -> DataSet:
-    """Whole speakers, in an order that `seed` draws, until they have `fraction` of the training clips.
+    """Keeps whole speakers until they have `fraction` of the training clips; `seed` draws their order.
 
-    A larger fraction has all that a smaller one has. A clip of nobody counts as a speaker.
+    A larger fraction contains all clips of a smaller one. A clip without a speaker counts as a
+    speaker of its own.
     """
     train = data.splits["Train"]
     _, speaker = np.unique([clip.speaker or clip.file_id for clip in train.clips], return_inverse=True)
@@ -169,9 +176,9 @@ def part_of_training(data: DataSet, fraction: float, *, seed: int) -> DataSet:
 
 
 def split_clips(data: DataSet, name: str, spec: FrontendSpec, device: torch.device) -> SplitClips:
-    """The split `name`, decoded where the cache lacks it.
+    """The split `name`; files that the cache lacks are decoded.
 
-    Raises DataError naming the files that cannot be.
+    Raises DataError, with the names of the files that cannot be decoded.
     """
     split = data.splits[name]
     store = clip_store([clip.path for clip in split.clips], spec, label=f"decode {name}")
@@ -198,7 +205,7 @@ def _flat(store: ClipStore, device: torch.device) -> Tensor:
 
 
 def _to(array: "np.typing.NDArray[np.generic]", device: torch.device) -> Tensor:
-    """To a GPU through pinned memory, so that the host does not wait for the steps before."""
+    """Copies to a GPU through pinned memory, so that the host does not wait for earlier steps."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 

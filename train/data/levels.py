@@ -1,7 +1,7 @@
-"""How loud a recording is and whether it was clipped: of a file's own samples, before the frontend
-sets their level.
+"""How loud a recording is, and whether it was clipped.
 
-N samples, C channels.
+Both are measured on the samples of the file, before the frontend sets their level. N samples, C
+channels.
 """
 
 from typing import Final
@@ -10,21 +10,20 @@ import numpy as np
 
 from ...runtime.arrays import Float32
 
-CLIPPED: Final = 3  # flat tops from which a recording counts as clipped; one or two come by chance
-_EQUAL: Final = np.float32(1 - 1e-4)  # of the peak: 32767 and -32768 are one limit
+CLIPPED: Final = 3  # from this many flat tops on, a recording counts as clipped; one or two are chance
+# Share of the peak that counts as the peak: 32767 and -32768 are the same limit.
+_EQUAL: Final = np.float32(1 - 1e-4)
 
 
 class LevelMeter:
-    """Is called with each block [N, C] of a file, in their order."""
+    """Call it with each block [N, C] of a file, in order."""
 
     def __init__(self) -> None:
         self.peak = 0.0  # of all channels; full scale is 1
-        self.flat_tops = (
-            0  # how often a channel stays at the peak for 3 samples or more, whatever its level is now
-        )
+        self.flat_tops = 0  # how often a channel stays at the peak for at least 3 samples, at any level
 
     def __call__(self, block: Float32) -> None:
-        """Counts anew from each higher peak on."""
+        """Starts counting again at each higher peak."""
         level = np.abs(block)
         peak = float(level.max(initial=0.0))
         if peak > self.peak:

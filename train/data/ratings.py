@@ -24,20 +24,19 @@ class Pair(NamedTuple):
 
 
 def rated(ratings: Float32) -> Float32:
-    """The rows of [n, K] without a blank."""
+    """The rows of [n, K] that have no blank."""
     return ratings[~np.isnan(ratings).any(axis=1)]
 
 
 def histograms(ratings: Float32) -> npt.NDArray[np.int64]:
-    """[n, K] -> how many clips are in each tenth of 0 to 1 [K, BINS]."""
-    tenth = np.minimum(
-        (ratings.astype(np.float64) * BINS + 1e-6).astype(np.int64), BINS - 1
-    )  # 0.3 is float32: a bit less
+    """[n, K] -> the number of clips in each tenth of 0 to 1 [K, BINS]."""
+    tenth = (ratings.astype(np.float64) * BINS + 1e-6).astype(np.int64)  # 0.3 in float32 is a bit less
+    tenth = np.minimum(tenth, BINS - 1)
     return np.stack([np.bincount(column, minlength=BINS) for column in tenth.T])
 
 
 def correlations(ratings: Float32) -> npt.NDArray[np.float64]:
-    """[n, K] -> Pearson's r [K, K]; NaN beside a target without variation."""
+    """[n, K] -> Pearson's r [K, K]; NaN for a target without variation."""
     centred = ratings.astype(np.float64) - ratings.mean(axis=0, dtype=np.float64)
     deviations = np.sqrt((centred**2).sum(axis=0))
     constant = np.ptp(ratings, axis=0) == 0
@@ -47,7 +46,7 @@ def correlations(ratings: Float32) -> npt.NDArray[np.float64]:
 
 
 def strongest_pairs(r: npt.NDArray[np.float64], targets: tuple[str, ...]) -> list[Pair]:
-    """All pairs of [K, K] that have an r, the largest |r| first."""
+    """All pairs of [K, K] that have an r; the largest |r| comes first."""
     pairs = [
         Pair(targets[i], targets[j], float(r[i, j]))
         for i, j in zip(*np.triu_indices(len(targets), 1), strict=True)
@@ -56,7 +55,7 @@ def strongest_pairs(r: npt.NDArray[np.float64], targets: tuple[str, ...]) -> lis
 
 
 def constant_targets(data: DataSet) -> list[str]:
-    """One line, where there are any in Train."""
+    """One warning with all targets that are constant in Train; none where no target is."""
     ratings = data.splits["Train"].ratings
     constant = [
         name for name, column in zip(data.targets, ratings.T, strict=True) if (column == column[0]).all()
@@ -65,6 +64,6 @@ def constant_targets(data: DataSet) -> list[str]:
 
 
 def at_full(ratings: Float32) -> npt.NDArray[np.bool_]:
-    """[n, K] -> whether a clip has a target at exactly 1.0 [n], as each rated one of Hume-VB has."""
+    """[n, K] -> [n]: True for a clip with a target at exactly 1.0, as all rated clips of Hume-VB."""
     full: npt.NDArray[np.bool_] = np.abs(ratings.max(axis=1) - 1) < _FULL_TOLERANCE
     return full

@@ -17,7 +17,7 @@ Quantiles = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSummary:
-    """One split. Bad files count as clips and nowhere else."""
+    """One split. Bad files count as clips, and not in any other figure."""
 
     split: str
     clips: int
@@ -25,15 +25,15 @@ class SplitSummary:
     speakers: int
     countries: dict[str, int]
     seconds: Quantiles
-    longer_than_clip: int  # recordings of which evaluation sees the start only
-    peak_dbfs: Quantiles  # of the files as they are; silent ones have none
+    longer_than_clip: int  # recordings whose end is not evaluated
+    peak_dbfs: Quantiles  # of the files themselves; silent files have none
     clipped: int
     silent: int
     bad: int  # cannot be decoded
 
 
 def split_summary(name: str, split: Split, store: ClipStore, spec: FrontendSpec) -> SplitSummary:
-    """`store` has the split's clips, in its order."""
+    """`store` has the clips of the split, in the order of the split."""
     lengths = store.lengths[[not error for error in store.errors]]
     countries = [clip.country for clip in split.clips]
     return SplitSummary(
@@ -52,7 +52,7 @@ def split_summary(name: str, split: Split, store: ClipStore, spec: FrontendSpec)
 
 
 def is_clipped(store: ClipStore) -> npt.NDArray[np.bool_]:
-    """[n] the wave's tops are cut off, at whatever level."""
+    """[n] True where the tops of the waves are cut off, at any level."""
     return store.flat_tops >= CLIPPED
 
 

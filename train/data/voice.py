@@ -1,7 +1,8 @@
-"""A source-filter voice for vocal bursts (Fant 1960; Klatt & Klatt 1990; Anikin 2019, soundgen), in NumPy.
+"""A source-filter voice for vocal bursts, in NumPy.
 
-Slow movements of larynx and tract are drawn at 1 kHz; glottal pulses and aspiration noise follow them and are
-filtered by formants frame by frame. Letters: N samples, C control points, T filter frames, F frequency bins.
+After Fant 1960, Klatt & Klatt 1990, and soundgen (Anikin 2019). The slow movements of larynx and
+tract are drawn at 1 kHz. Glottal pulses and aspiration noise follow them and are filtered by
+formants, frame by frame. N samples, C control points, T filter frames, F frequency bins.
 """
 
 from dataclasses import dataclass
@@ -17,19 +18,16 @@ _CONTROL_RATE = 1_000  # Hz; the fastest movement, roughness, stays below 100 Hz
 _STEP = SAMPLING_RATE // _CONTROL_RATE  # samples between control points
 _HOP = 256  # samples between filter frames: formants move in 16 ms steps, cross-faded
 _N_FFT = 4 * _HOP  # a frame is 2 hops long, which leaves 32 ms for the tract to ring
-_ASPIRATION = (
-    0.04  # sd of full noise against the power of the glottal pulses, before the glottis softens these
-)
+_ASPIRATION = 0.04  # sd of full noise, relative to the power of the unfiltered glottal pulses
 
-Floats = NDArray[
-    np.floating
-]  # float64 on the control points; float32 in the filters, which takes half the time
+# float64 on the control points; float32 in the filters, which takes half as long
+Floats = NDArray[np.floating]
 Spectrum = NDArray[np.complexfloating]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Speaker:
-    """Who is heard, and through what: anatomy, microphone and room."""
+    """Who speaks, and through what: anatomy, microphone and room."""
 
     f0: float = 160.0  # Hz, at rest
     tract_length: float = 16.0  # cm from glottis to lips; every formant scales with 1 / length
@@ -42,7 +40,7 @@ class Speaker:
 
 @dataclass(frozen=True, kw_only=True)
 class Gesture:
-    """What the voice does in one burst: some syllables, perhaps a gasp before and a sigh after."""
+    """What the voice does in one burst: a few syllables, perhaps a gasp before and a sigh after."""
 
     lead: float = 0.1  # s of room before the burst
     length: float = 1.5  # s from the gasp to the end of the sigh
@@ -60,9 +58,8 @@ class Gesture:
     breath: float = 0.2  # 0 modal .. 1 whispered
     openness: float = 0.5  # of the jaw, 0 as in "oo" and "ee" .. 1 as in "ah"
     frontness: float = 0.4  # of the tongue, 0 as in "oo" .. 1 as in "ee"
-    glide: float = (
-        0.0  # change of openness within each syllable; positive opens ("wah"), negative closes ("ow")
-    )
+    # change of openness within each syllable; positive opens ("wah"), negative closes ("ow")
+    glide: float = 0.0
     tremor_rate: float = 5.0  # Hz, of pitch and level together
     tremor_depth: float = 0.0  # semitones
     roughness: float = 0.0  # 0 .. 1, depth of a 70 Hz modulation (Arnal et al. 2015: screams, 30 to 150 Hz)
@@ -72,7 +69,7 @@ class Gesture:
 
 @dataclass(frozen=True, kw_only=True)
 class _Movement:
-    """A gesture in time, at the control rate."""
+    """A gesture over time, at the control rate."""
 
     f0: Floats  # [C] Hz
     voicing: Floats  # [C] amplitude of the glottal pulses
@@ -81,7 +78,10 @@ class _Movement:
 
 
 def burst(gesture: Gesture, *, speaker: Speaker, rng: np.random.Generator) -> NDArray[np.float32]:
-    """One vocal burst, [N] float32 at 16 kHz, peak -3 dBFS; N / 16 kHz is lead + length + tail to 1 ms."""
+    """One vocal burst, [N] float32 at 16 kHz, with a peak of -3 dBFS.
+
+    N / 16 kHz is lead + length + tail, to 1 ms.
+    """
     movement = _movement(gesture, rest=speaker.f0, rng=rng)
     pulses = _glottal_pulses(movement, speaker=speaker, rng=rng)
     aspiration = np.repeat(movement.breath, _STEP) * rng.standard_normal(len(pulses), dtype=np.float32)
@@ -101,7 +101,10 @@ def formants(openness: Floats, *, frontness: float, tract_length: float) -> Floa
 
 
 def pulse_times(f0: Floats, *, jitter: float, rng: np.random.Generator) -> Floats:
-    """[C] Hz -> seconds at which the glottis closes: the phase passes whole cycles, each 1 +- jitter long."""
+    """[C] Hz -> the seconds at which the glottis closes.
+
+    That is where the phase passes whole cycles; each cycle has a length of 1 +- jitter.
+    """
     phase = np.concatenate([[0.0], np.cumsum(f0 / _CONTROL_RATE)])
     cycles: Floats = np.cumsum(np.maximum(1 + jitter * rng.standard_normal(int(phase[-1]) + 1), 0.2))
     cycles = cycles[cycles < phase[-1]]
@@ -109,7 +112,7 @@ def pulse_times(f0: Floats, *, jitter: float, rng: np.random.Generator) -> Float
 
 
 def _movement(gesture: Gesture, *, rest: float, rng: np.random.Generator) -> _Movement:
-    """The gesture drawn out in time: where each control point lies in its syllable decides all."""
+    """The gesture over time. The place of a control point in its syllable decides everything."""
     seconds = gesture.lead + gesture.length + gesture.tail
     time = np.arange(round(seconds * _CONTROL_RATE)) / _CONTROL_RATE
     start = gesture.lead + min(0.4 * gesture.gasp, 0.3 * gesture.length)
@@ -139,7 +142,10 @@ def _movement(gesture: Gesture, *, rest: float, rng: np.random.Generator) -> _Mo
 def _syllables(
     gesture: Gesture, *, start: float, end: float, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """Onsets and lengths in seconds, at least one syllable; irregular intervals still fill start .. end."""
+    """Onsets and lengths in seconds, of at least one syllable.
+
+    Irregular intervals, too, fill the time from start to end.
+    """
     count = max(1, round(gesture.rate * (end - start)))
     intervals = np.exp(gesture.irregularity * rng.standard_normal(count))
     intervals *= (end - start) / intervals.sum()
@@ -154,7 +160,7 @@ def _envelope(since: Floats, length: Floats, *, attack: float) -> Floats:
 
 
 def _breaths(time: Floats, gesture: Gesture, *, start: float, end: float) -> Floats:
-    """[C] noise amplitude of the gasp (swells, then stops short) and of the sigh (starts, then fades)."""
+    """[C] noise amplitude of the gasp, which swells and stops, and of the sigh, which fades."""
     drawn_in = np.clip((time - gesture.lead) / max(start - gesture.lead, 1e-3), 0, 1)
     let_out = np.clip((time - end) / max(gesture.lead + gesture.length - end, 1e-3), 0, 1)
     swell: Floats = drawn_in * np.clip((1 - drawn_in) / 0.15, 0, 1)
@@ -163,8 +169,9 @@ def _breaths(time: Floats, gesture: Gesture, *, start: float, end: float) -> Flo
 
 
 def _glottal_pulses(movement: _Movement, *, speaker: Speaker, rng: np.random.Generator) -> Floats:
-    """[N]: one impulse a glottal cycle, shared by the two nearest samples; its power does not
-    depend on f0.
+    """[N]: one impulse for each glottal cycle, shared by the two nearest samples.
+
+    Its power does not depend on f0.
     """
     times = pulse_times(movement.f0, jitter=speaker.jitter, rng=rng)
     control = (times * _CONTROL_RATE).astype(int)
@@ -182,7 +189,10 @@ def _glottal_pulses(movement: _Movement, *, speaker: Speaker, rng: np.random.Gen
 def _through_tract(
     pulses: Floats, aspiration: Floats, *, openness: Floats, gesture: Gesture, speaker: Speaker
 ) -> Floats:
-    """[N], [N] -> [N]: glottis on the pulses, then formants, lips and microphone on both, by overlap-add."""
+    """[N], [N] -> [N]: the glottis filters the pulses; formants, lips and microphone filter both.
+
+    The frames are filtered one by one and added (overlap-add).
+    """
     glottis = _glottis(gesture.effort)
     spectrum = _spectrum(pulses) * glottis + _spectrum(aspiration)  # [T, F]
     centres = np.arange(len(spectrum)) * _HOP // _STEP
@@ -215,7 +225,7 @@ def _overlap_add(frames: Floats, *, samples: int) -> Floats:
 
 
 def _all_pole(resonances: Floats) -> Floats:
-    """[T, 5] Hz -> [T, 11] denominator of the tract's all-pole filter, of gain one at 0 Hz (Klatt 1980)."""
+    """[T, 5] Hz -> [T, 11] denominator of the tract's all-pole filter (Klatt 1980), gain 1 at 0 Hz."""
     bandwidths = 50 + 0.05 * resonances
     radius = np.exp(-np.pi * bandwidths / SAMPLING_RATE)
     middle = -2 * radius * np.cos(2 * np.pi * resonances / SAMPLING_RATE)

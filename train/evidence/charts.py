@@ -1,7 +1,7 @@
 """Small pictures for a page: lines, scatters and intervals as SVG, a spectrogram as PNG. No script.
 
-Each picture is Markup: HTML that a template takes as it is. All text in it is escaped here.
-Colours are told apart in greyscale, too, by dash patterns and by names at the ends of the lines.
+Each picture is Markup: HTML that a template takes as it is. All text in it is escaped here. Colours
+can be told apart in greyscale, too, by dash patterns and by names at the ends of the lines.
 """
 
 import base64
@@ -40,9 +40,9 @@ Numbers = Sequence[float] | npt.NDArray[np.floating]
 def line_chart(
     series: Mapping[str, Numbers], *, x: Numbers, x_label: str, y_label: str, small: bool = False
 ) -> Markup:
-    """Lines over a common x, each with its name at its end: of a long name, the end.
+    """Lines over a common x. The name of each line is at its end; a long name loses its beginning.
 
-    A small chart names neither its lines nor its y axis: the caption does.
+    In a small chart, lines and y axis have no names: the caption names them.
     """
     values = [float(v) for line in series.values() for v in line]
     longest = min(_LONGEST, max(map(len, series)))
@@ -106,7 +106,7 @@ def interval_chart(
 
 
 def spectrogram(log_mel: npt.NDArray[np.float32], *, low: float = -100.0, high: float = 20.0) -> Markup:
-    """log_mel [T, M] in dB -> an <img>: time to the right, high mels above, the louder the darker."""
+    """log_mel [T, M] in dB -> an <img>: time runs to the right, high mels are above, loud is dark."""
     share = np.clip((log_mel.T[::-1] - low) / (high - low), 0, 1)
     image = "data:image/png;base64," + base64.b64encode(_png((255 * (1 - share)).astype(np.uint8))).decode()
     frames, mels = log_mel.shape
@@ -116,7 +116,7 @@ def spectrogram(log_mel: npt.NDArray[np.float32], *, low: float = -100.0, high: 
 
 
 class _Scale:
-    """From values to pixels."""
+    """Converts values to pixels."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class _Scale:
         exact = (y0, y1) == (0.0, 1.0)
         self.y0, self.y1 = (0.0, 1.0) if exact else (y0 - margin, y1 + margin)
         self.left, self.right, self.width, self.height = left, right, width, height
-        self.step = step  # least distance of ticks on the x axis
+        self.step = step  # smallest distance between ticks on the x axis
 
     def x(self, value: float) -> float:
         return self.left + (float(value) - self.x0) / (self.x1 - self.x0) * (
@@ -184,7 +184,7 @@ def _vertical(scale: _Scale, value: float) -> str:
 
 
 def _ticks(low: float, high: float, *, least: float = 0.0) -> list[float]:
-    """Round numbers between the two, at least so far apart."""
+    """Round numbers between the two; `least` is their smallest distance."""
     rough = max((high - low) / _TICKS, least)
     power = 10.0 ** np.floor(np.log10(rough))
     step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough)
@@ -192,7 +192,7 @@ def _ticks(low: float, high: float, *, least: float = 0.0) -> list[float]:
 
 
 def _spread(heights: Sequence[float], distance: float = 14.0) -> list[float]:
-    """Moves names apart that would lie on each other."""
+    """Moves names apart that would overlap."""
     order = np.argsort(heights)
     placed = np.array(heights, dtype=float)
     for before, after in itertools.pairwise(order):
@@ -209,8 +209,9 @@ def _svg(parts: Sequence[str], title: str, *, width: int = _WIDTH, height: int =
 
 
 def _png(grey: npt.NDArray[np.uint8]) -> bytes:
-    """[height, width] -> a PNG of 8-bit greys (RFC 2083): three chunks, each row behind a filter
-    byte of 0.
+    """[height, width] -> a PNG of 8-bit greys (RFC 2083).
+
+    It has three chunks; a filter byte of 0 precedes each row.
     """
     height, width = grey.shape
     rows = np.hstack([np.zeros((height, 1), np.uint8), grey]).tobytes()

@@ -37,26 +37,26 @@ _CPU: Final = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A run's best checkpoint on the validation split, or those of a folder of seeds, whose metrics
-    are means over them.
+    """A run's best checkpoint on the validation split.
 
+    Of a folder of seeds, it is the best checkpoint of each; metrics are then means over the seeds.
     Columns [K + 1] are the targets and then their mean.
     """
 
     run: Path
     epochs: tuple[int, ...]  # [S]
     seeds: tuple[Predictions, ...]  # [S]
-    ridge: Float64 | None  # [K] challenge metric of the baseline, on the last seed's training clips
-    compared: dict[str, Comparison] = field(default_factory=dict)  # with other runs, by their folders
+    ridge: Float64 | None  # [K] CCC (challenge) of the baseline, fitted on the last seed's training clips
+    compared: dict[str, Comparison] = field(default_factory=dict)  # folder of the other run -> comparison
 
     @property
     def epoch(self) -> int:
-        """The best one, of the first seed."""
+        """The best epoch of the first seed."""
         return self.epochs[0]
 
     @property
     def predictions(self) -> Predictions:
-        """Of the first seed."""
+        """The predictions of the first seed."""
         return self.seeds[0]
 
     @property
@@ -66,12 +66,12 @@ class Evaluation:
 
     @property
     def clips(self) -> int:
-        """n."""
+        """The number of clips, n."""
         return len(self.predictions.file_ids)
 
     @property
     def speakers(self) -> int:
-        """How many the clips are of."""
+        """The number of speakers."""
         return len(set(self.predictions.speakers))
 
     @property
@@ -86,7 +86,7 @@ class Evaluation:
 
     @property
     def pearson(self) -> Float64:
-        """Correlation [K], which a wrong scale or level does not lower; 0 where one side does not vary."""
+        """Correlation [K]. A wrong scale or level does not lower it. 0 where one side is constant."""
         return _mean([_pearson(seed.scores, seed.rated) for seed in self.seeds])
 
     @property
@@ -96,8 +96,9 @@ class Evaluation:
 
     @cached_property
     def interval(self) -> tuple[Float64, Float64]:
-        """95% of the challenge's CCC, low and high [K + 1], over speakers, and seeds where there
-        are several.
+        """The 95% interval of the challenge CCC: low and high, [K + 1] each.
+
+        It draws speakers, and seeds where there are several.
         """
         return ccc_interval(_scores(self.seeds), self.predictions.rated, self.predictions.speakers)
 
@@ -150,11 +151,12 @@ def evaluate(
 ) -> Evaluation:
     """The run's best checkpoint on the Val split of its data, or of `data` with the same targets.
 
-    A folder of runs that differ in their seed is taken as a run, here and in `others`. The
-    predictions are kept in the run (predictions/), and taken from there for the runs that it is
-    compared with. `submission` takes the Test split's scores in the challenge's form. Raises
-    ModelError for a broken checkpoint, DataError for the data, or for runs that were not evaluated
-    on the same clips, ConfigError for a folder of unlike or unfinished runs.
+    `run` and each of `others` may be a folder of runs that differ in nothing but their seed. The
+    predictions are kept in the run (predictions/). For the runs in `others`, kept predictions are
+    used. `submission` is the file for the scores of the Test split, in the challenge's format.
+
+    Raises ModelError for a broken checkpoint; DataError for faulty data and for runs that were not
+    evaluated on the same clips; ConfigError for a folder of unlike or unfinished runs.
     """
     runs = runs_of_seeds(run)
     if submission and len(runs) > 1:
@@ -183,7 +185,10 @@ def evaluate(
 
 
 def runs_of_seeds(folder: Path) -> list[Path]:
-    """The folder itself, or the runs in it, which then differ in nothing but their seed, and are finished."""
+    """The folder itself, or the runs in it.
+
+    Raises ConfigError where these differ in more than their seed, or are not finished.
+    """
     runs = runs_in(folder)
     if RunFolder(folder).is_begun() or not runs:
         return [folder]
@@ -245,14 +250,15 @@ class _Evaluated:
 
 
 def _kept(run: Path) -> Path:
-    """Where the predictions of the best checkpoint, which its hash names, are or will be."""
+    """The file for the predictions of the best checkpoint; the checkpoint's hash is in the name."""
     folder = RunFolder(run)
     return folder.predictions / f"Val-{sha256_of(folder.best / POINTER)[:12]}.csv"
 
 
 def predictions_of_run(run: Path, *, data: Path | None = None, device: torch.device = _CPU) -> Predictions:
-    """The best checkpoint's on Val, in float32; those of the run's own data are kept in it, and
-    taken from there.
+    """The best checkpoint's predictions on Val, in float32.
+
+    Those on the run's own data are kept in the run, and read from there the next time.
     """
     if data is None and _kept(run).is_file():
         return read_predictions(_kept(run))
@@ -279,7 +285,7 @@ def _comparison(run: Path, seeds: Sequence[Predictions], other: Path, data: Path
 
 
 def same_clips(one: Predictions, other: Predictions) -> bool:
-    """Whether they can be compared."""
+    """True if the two can be compared."""
     alike = (one.file_ids, one.targets) == (other.file_ids, other.targets)
     return alike and np.array_equal(one.rated, other.rated)
 

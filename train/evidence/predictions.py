@@ -1,6 +1,6 @@
-"""A split's predictions beside its ratings, as CSV: what a comparison of runs needs, without their models.
+"""A split's predictions and ratings, as CSV.
 
-n clips, K targets.
+A comparison of runs reads them and does not need the models. n clips, K targets.
 """
 
 import csv
@@ -17,7 +17,7 @@ from ...runtime.errors import DataError
 from ...runtime.files import write_bytes
 from ...runtime.tables.submission import submission_csv
 
-_RATED: Final = " rated"  # behind a target's name: the column of its ratings
+_RATED: Final = " rated"  # follows the target's name, in the header of its ratings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Predictions:
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """File_ID, Subject_ID, a column a target, and its ratings in a column <target> rated."""
+    """File_ID, Subject_ID, one column for each target, and its ratings in a column "<target> rated"."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rated = [f"{target}{_RATED}" for target in predictions.targets]
     rows = zip(
@@ -48,7 +48,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Raises DataError where the file is not what `write_predictions` writes."""
+    """Raises DataError for a file that `write_predictions` did not write."""
     try:
         header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
         targets = header[2 : 2 + (len(header) - 2) // 2]
@@ -77,7 +77,7 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def write_submission(path: Path, predictions: Predictions) -> None:
-    """The challenge's form: File_ID with brackets, then the targets, in the order of the data's CSV."""
+    """The challenge's format: File_ID with brackets, then the targets, in the order of the data's CSV."""
     file_ids = (f"[{file_id.strip('[]')}]" for file_id in predictions.file_ids)
     write_bytes(path, submission_csv(zip(file_ids, predictions.scores, strict=True), predictions.targets))
 

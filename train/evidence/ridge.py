@@ -1,7 +1,7 @@
-"""The baseline that every table shows beside the network: ridge regression on each mel bin's mean and
-deviation.
+"""The baseline beside the network in every table: ridge regression on the mel bins.
 
-n clips, T frames, M mels, K targets, P = 2 M features.
+Its features are the mean and the deviation of each mel bin. n clips, T frames, M mels, K targets, P
+= 2 M features.
 """
 
 from collections.abc import Iterable
@@ -16,15 +16,15 @@ _ALPHAS: Final = np.logspace(-1, 5, 25)
 
 
 def mel_statistics(log_mels: Iterable[npt.NDArray[np.float32]]) -> Float64:
-    """Clips [T, M] -> [n, 2 M]: mean and standard deviation over the frames, each mel bin apart."""
+    """Clips [T, M] -> [n, 2 M]: mean and standard deviation of each mel bin over the frames."""
     return np.array([np.concatenate([clip.mean(0), clip.std(0)]) for clip in log_mels], dtype=np.float64)
 
 
 def ridge_predictions(train: Float64, ratings: npt.ArrayLike, test: Float64) -> Float64:
     """train [n, P], ratings [n, K], test [m, P] -> predictions [m, K] in [0, 1].
 
-    Standardised features; the penalty is the one of least leave-one-out error over all targets,
-    which has a closed form through the singular values (Allen's PRESS).
+    The features are standardised. The penalty is the one with the smallest leave-one-out error over
+    all targets, which has a closed form through the singular values (Allen's PRESS).
     """
     mean, scale = train.mean(0), train.std(0) + 1e-9
     x, y = (train - mean) / scale, np.asarray(ratings, np.float64)
@@ -39,7 +39,7 @@ def ridge_predictions(train: Float64, ratings: npt.ArrayLike, test: Float64) -> 
 
 
 def _press(u: Float64, shrink: Float64, projected: Float64, y: Float64) -> float:
-    """Mean squared leave-one-out residual; the constant takes one n-th of each clip's leverage."""
+    """Mean squared leave-one-out residual. The intercept adds 1/n to each clip's leverage."""
     residual = y - u @ (shrink[:, None] * projected)
     leverage = (np.square(u) * shrink).sum(1) + 1 / len(u)
     return float(np.square(residual / (1 - leverage)[:, None]).mean())

@@ -1,11 +1,11 @@
-"""Whether a difference in CCC is more than chance, by speakers: the clips of one speaker are no
-independent evidence.
+"""Whether a difference in CCC is more than chance, by speakers.
 
-paper.md, point 13: under speaker effects, tests over clips call 30 to 40% of null differences
-significant. CCC is a function of six sums over clips, and a resample is a count for each speaker,
-so all resamples are one matrix product.
+The clips of one speaker are not independent evidence: with speaker effects, tests over clips call
+more than 20% of null differences significant at 5% (docs/evaluation.md). CCC is a function of six
+sums over clips, and a resample is a number for each speaker. All resamples are therefore one matrix
+product.
 
-R resamples, P speakers, S seeds of a method, n clips, K targets; columns [K + 1] are the targets
+R resamples, P speakers, S seeds of a method, n clips, K targets. Columns [K + 1] are the targets
 and then their mean.
 """
 
@@ -19,9 +19,9 @@ import numpy.typing as npt
 from ...runtime.arrays import Float64
 
 RESAMPLES: Final = 10_000
-FEWEST_SPEAKERS: Final = 8  # below, nothing is called significant
+FEWEST_SPEAKERS: Final = 8  # with fewer, nothing is called significant
 LEVEL: Final = 0.05  # two-tailed
-_AT_A_TIME: Final = 1000  # resamples: memory stays small with many speakers, seeds and targets
+_AT_A_TIME: Final = 1000  # resamples, so that many speakers, seeds and targets fit into memory
 
 Counts = npt.NDArray[np.int64] | Float64
 
@@ -38,7 +38,7 @@ class Comparison:
     speakers: int
 
     def verdict(self, column: int) -> str:
-        """In plain words, for one target or (-1) the mean."""
+        """A verdict in plain words, for one target or (-1) for the mean."""
         if self.speakers < FEWEST_SPEAKERS:
             return "too few speakers to say"
         if self.p_holm[column] >= LEVEL:
@@ -67,11 +67,11 @@ def ccc_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[Float64, Float64]:
-    """95% interval (low, high), [K + 1] each, of the CCC (challenge) of scores [n, K] or [S, n, K]
-    with rated [n, K].
+    """The 95% interval (low, high), [K + 1] each, of the challenge CCC.
 
-    Speakers are drawn with replacement, and seeds too where there are several; of one speaker it is
-    that speaker's point.
+    scores [n, K], or [S, n, K] for several seeds; rated [n, K]. Speakers are drawn with
+    replacement, and seeds, too, where there are several. With one speaker, both ends are that
+    speaker's CCC.
     """
     sums, people = _sums(scores, rated, speakers)
     found = _resampled([sums], people, resamples, np.random.default_rng(seed))[0]
@@ -88,12 +88,11 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
-    """Scores [n, K], or [S, n, K] of several seeds, of two methods on the same clips with ratings [n,
-    K].
+    """Compares two methods on the same clips.
 
-    The interval draws speakers (the same for both methods) and, within each method, seeds. The test
-    swaps the methods for random sets of speakers: where the methods are alike, that changes nothing
-    but by chance.
+    a, b [n, K], or [S, n, K] for several seeds; rated [n, K]. The interval draws speakers, the same
+    for both methods, and seeds within each method. The test swaps the two methods for random sets
+    of speakers: if the methods are alike, swapping changes the difference by chance alone.
     """
     (sums_a, people), (sums_b, _) = (_sums(scores, rated, speakers) for scores in (a, b))
     rng = np.random.default_rng(seed)
@@ -115,8 +114,9 @@ def ccc_change_interval(
     *,
     resamples: int = 2000,
 ) -> tuple[float, float] | None:
-    """95% interval of the mean CCC (challenge) of `scores` minus that of `reference`, [n, K] each;
-    None for one speaker.
+    """The 95% interval of the mean challenge CCC of `scores` minus that of `reference`.
+
+    All arrays are [n, K]. None where there is one speaker only.
     """
     (sums, people), (before, _) = (_sums(x, rated, speakers) for x in (scores, reference))
     if people < 2:
@@ -127,8 +127,9 @@ def ccc_change_interval(
 
 
 def holm(p: Float64) -> Float64:
-    """p-values [K] adjusted for their number (Holm 1979): the smallest times K, the next times K -
-    1, never falling.
+    """p-values [K], adjusted for their number (Holm 1979).
+
+    The smallest is multiplied by K, the next by K - 1, and so on; the results never decrease.
     """
     order = np.argsort(p)
     adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
@@ -155,8 +156,9 @@ def _resampled(
 def _swap_p(
     a: Float64, b: Float64, difference: Float64, people: int, resamples: int, rng: np.random.Generator
 ) -> Float64:
-    """[K + 1]: how often a difference as large comes of swapping, the unswapped case counted in
-    (Phipson and Smyth 2010).
+    """[K + 1]: how often swapping gives a difference that is as large.
+
+    The unswapped case is counted in (Phipson and Smyth 2010).
     """
     as_large = np.ones(len(difference))
     for begin in range(0, resamples, _AT_A_TIME):
@@ -169,16 +171,16 @@ def _swap_p(
 
 
 def _mean_ccc(counts: Counts, sums: Float64, weights: Float64 | None = None) -> Float64:
-    """counts [R, P], sums [S, P, 6, K] -> CCC [R, K], the mean over seeds, or weighted by [R, S]."""
-    of_seeds = np.stack(
-        [_ccc_of_sums(np.tensordot(counts, of_seed, axes=1)) for of_seed in sums], axis=1
-    )  # [R, S, K]
+    """counts [R, P], sums [S, P, 6, K] -> CCC [R, K]: the mean over seeds, or weighted by [R, S]."""
+    # [R, S, K]
+    of_seeds = np.stack([_ccc_of_sums(np.tensordot(counts, of_seed, axes=1)) for of_seed in sums], axis=1)
     return np.asarray(of_seeds.mean(1) if weights is None else np.einsum("rs,rsk->rk", weights, of_seeds))
 
 
 def _mean_ccc_of_parts(parts: Sequence[tuple[Counts, Float64]]) -> Float64:
-    """The same of speakers some of which are one method's and some the other's; seeds are paired in
-    their order.
+    """The same where some speakers belong to one method and the others to the other one.
+
+    Seeds are paired in their order.
     """
     seeds = min(len(sums) for _, sums in parts)
     totals = [
@@ -189,10 +191,13 @@ def _mean_ccc_of_parts(parts: Sequence[tuple[Counts, Float64]]) -> Float64:
 
 
 def _sums(scores: npt.ArrayLike, rated: npt.ArrayLike, speakers: Sequence[str]) -> tuple[Float64, int]:
-    """[S, P, 6, K]: clips, and sums of x, y, xx, yy, xy of each speaker, about the ratings' means; and P."""
+    """[S, P, 6, K]: clips, and the sums of x, y, xx, yy and xy for each speaker; and P.
+
+    x and y are taken relative to the mean rating of each target.
+    """
     x, y = np.asarray(scores, np.float64), np.asarray(rated, np.float64)
     names, speaker = np.unique(np.asarray(speakers), return_inverse=True)
-    centre = y.mean(0)  # changes no CCC, and keeps the sums of squares from drowning the variances
+    centre = y.mean(0)  # no CCC changes, and small variances keep their digits
     x, y = x.reshape(-1, *y.shape) - centre, y - centre
     terms = np.stack(
         [np.broadcast_to(t, x.shape) for t in (np.ones_like(y), x, y, x * x, y * y, x * y)], axis=2

@@ -1,8 +1,8 @@
-"""The paper's Table 2 from the runs that are there: CCC of each row, gains, and what of them is more
-than chance.
+"""The paper's Table 2 from the runs that are there.
 
-A row with fewer finished runs than seeds says so, and gains and comparisons are between the seeds
-that both rows have. S seeds, n clips, K targets.
+For each row: CCC, gains, and which differences are more than chance. A row with fewer finished runs
+than seeds says so. Gains and comparisons are between the seeds that both rows have. S seeds, n
+clips, K targets.
 """
 
 from collections.abc import Sequence
@@ -23,65 +23,59 @@ from .predictions import Predictions
 from .significance import RESAMPLES, Comparison, ccc_interval, compare, holm
 from .table2_runs import ROWS, Table2Row, TableRun, TableRuns
 
-METHODS: Final = {
-    "vanilla": "vanilla",
-    "rrtn": "RRTN w/o RUWL",
-    "rrtn-ruwl": "RRTN w RUWL",
-}  # as the paper calls them
+# as the paper calls them
+METHODS: Final = {"vanilla": "vanilla", "rrtn": "RRTN w/o RUWL", "rrtn-ruwl": "RRTN w RUWL"}
 SYNTHETIC: Final = "SYNTHETIC data: it shows that everything works, and says nothing about real voices"
 HEADER: Final = (
-    *(
-        "encoder",
-        "method",
-        "runs",
-        "CCC (95%)",
-        "SD",
-        "gain %: local, global",
-        "over vanilla (95%)",
-        "p, Holm",
-        "",
-    ),
-    *("paper: CCC", "gain %"),
+    "encoder",
+    "method",
+    "runs",
+    "CCC (95%)",
+    "SD",
+    "gain %: local, global",
+    "over vanilla (95%)",
+    "p, Holm",
+    "",
+    "paper: CCC",
+    "gain %",
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowResult:
-    """One row of the table, as far as it is run."""
+    """One row of the table, with the runs that are finished."""
 
     row: Table2Row
     jobs: tuple[TableRun, ...]
     ccc: tuple[float, ...] = ()  # mean over targets of each finished run's best epoch (challenge)
     interval: tuple[float, float] | None = None  # 95% of their mean, drawing speakers and seeds
-    local_gain: float | None = (
-        None  # percent, over the row before; None for vanilla, and where one has no run
-    )
+    # percent, over the row before; None for vanilla, and where either row has no run
+    local_gain: float | None = None
     global_gain: float | None = None  # percent, over the encoder's vanilla
     over_vanilla: Comparison | None = None  # p_holm of its mean is over the table's rows
     compared_seeds: int = 0
 
     @property
     def runs(self) -> str:
-        """How many of the seeds are finished."""
+        """The number of finished seeds, in words."""
         done = sum(job.is_finished for job in self.jobs)
         begun = sum(job.is_begun and not job.is_finished for job in self.jobs)
-        return (f"{done} of {len(self.jobs)} seeds" if done else "not run") + (
-            f", {begun} begun" if begun else ""
-        )
+        finished = f"{done} of {len(self.jobs)} seeds" if done else "not run"
+        return f"{finished}, {begun} begun" if begun else finished
 
     @property
     def is_whole(self) -> bool:
-        """Whether every seed is finished."""
+        """True once every seed is finished."""
         return all(job.is_finished for job in self.jobs)
 
     @property
     def mean(self) -> float | None:
-        """Of the seeds."""
+        """The mean CCC of the seeds."""
         return float(np.mean(self.ccc)) if self.ccc else None
 
     @property
     def sd(self) -> float | None:
-        """Over the seeds, with n - 1."""
+        """The standard deviation over the seeds, with n - 1."""
         return float(np.std(self.ccc, ddof=1)) if len(self.ccc) > 1 else None
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,19 +108,19 @@ class RowResult:
         }
 
     def cells(self) -> tuple[str, ...]:
-        """The columns of HEADER, in text."""
+        """The columns of HEADER, as text."""
         _, *paper_gains = paper_of(self.row)
         interval = " ({:.3f} to {:.3f})".format(*self.interval) if self.interval else ""
         return (
-            *(
-                self.row.encoder,
-                METHODS[self.row.method],
-                self.runs,
-                _text(self.mean, ".3f") + interval,
-                _text(self.sd, ".3f"),
-            ),
-            *(_gains(self.local_gain, self.global_gain), *self._compared_cells()),
-            *(f"{self.row.paper_ccc:.3f}", _gains(*paper_gains)),
+            self.row.encoder,
+            METHODS[self.row.method],
+            self.runs,
+            _text(self.mean, ".3f") + interval,
+            _text(self.sd, ".3f"),
+            _gains(self.local_gain, self.global_gain),
+            *self._compared_cells(),
+            f"{self.row.paper_ccc:.3f}",
+            _gains(*paper_gains),
         )
 
     def _compared_cells(self) -> tuple[str, str, str]:
@@ -149,7 +143,7 @@ class RowResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Table2:
-    """The nine rows in the paper's order."""
+    """The nine rows, in the paper's order."""
 
     runs: TableRuns
     rows: tuple[RowResult, ...]
@@ -159,12 +153,12 @@ class Table2:
 
     @property
     def is_whole(self) -> bool:
-        """Whether every row has every seed."""
+        """True once every row has every seed."""
         return all(row.is_whole for row in self.rows)
 
     @property
     def title(self) -> str:
-        """What the rows are of."""
+        """The data and settings of the rows."""
         config = self.runs.config
         synthetic = "" if config.data.dir else f" {SYNTHETIC}."
         part = f"{sum(row.is_whole for row in self.rows)} of {len(self.rows)} rows are whole: "
@@ -189,7 +183,7 @@ class Table2:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """table2.json, and --json."""
+        """The content of table2.json, and of --json."""
         return {
             "whole": self.is_whole,
             "seeds": self.runs.seeds,
@@ -205,27 +199,28 @@ class Table2:
         }
 
     def to_markdown(self) -> str:
-        """table2.md."""
+        """The content of table2.md."""
         lines = [HEADER, ["---"] * len(HEADER), *(row.cells() for row in self.rows)]
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
         return f"{self.title}\n\n{table}\n\n{self.caption}\n"
 
     def write(self) -> None:
-        """table2.json and table2.md, each whole or as it was before."""
+        """Writes table2.json and table2.md; each is replaced as a whole."""
         self.runs.out.mkdir(parents=True, exist_ok=True)
         write_json(self.runs.out / "table2.json", self.to_dict())
         write_bytes(self.runs.out / "table2.md", self.to_markdown().encode())
 
 
 def gain(ccc: float, before: float) -> float | None:
-    """In percent of `before`, as the paper counts; None where that is not above 0 and there is
-    nothing to be relative to.
+    """The gain in percent of `before`, as the paper counts.
+
+    None where `before` is not above 0: there is nothing to be relative to.
     """
     return 100 * (ccc - before) / before if before > 0 else None
 
 
 def paper_of(row: Table2Row) -> tuple[float, float | None, float | None]:
-    """The paper's CCC, and the local and the global gain that it comes to."""
+    """The paper's CCC, and its local and global gain."""
     if row.method == "vanilla":
         return row.paper_ccc, None, None
     return (
@@ -236,17 +231,17 @@ def paper_of(row: Table2Row) -> tuple[float, float | None, float | None]:
 
 
 def before(row: Table2Row) -> Table2Row:
-    """What its local gain is over."""
+    """The row that the local gain is relative to."""
     return ROWS[ROWS.index(row) - 1]
 
 
 def vanilla_of(row: Table2Row) -> Table2Row:
-    """What its global gain is over."""
+    """The row that the global gain is relative to."""
     return next(other for other in ROWS if (other.encoder, other.method) == (row.encoder, "vanilla"))
 
 
 def table_of_runs(runs: TableRuns, *, resamples: int = RESAMPLES) -> Table2:
-    """Of all that is finished in the folder.
+    """The table of all runs in the folder that are finished.
 
     Raises DataError where two runs were not evaluated on the same clips.
     """
@@ -318,13 +313,12 @@ def _compared(
 
 
 def _gain_of_seeds(mine: dict[int, Predictions], other: dict[int, Predictions]) -> float | None:
-    """Between the means of the seeds that both have."""
+    """The gain between the means of the seeds that both rows have."""
     both = [seed for seed in mine if seed in other]
-    return (
-        gain(*(float(np.mean([_mean_ccc(of[seed]) for seed in both])) for of in (mine, other)))
-        if both
-        else None
-    )
+    if not both:
+        return None
+    now, then = (float(np.mean([_mean_ccc(of_row[seed]) for seed in both])) for of_row in (mine, other))
+    return gain(now, then)
 
 
 def _mean_ccc(predictions: Predictions) -> float:

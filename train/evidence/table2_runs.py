@@ -1,8 +1,7 @@
-"""The rows of the paper's Table 2, and the runs that they are made of: every row with each seed, in
-one folder.
+"""The rows of the paper's Table 2 and their runs: every row with each seed, in one folder.
 
 <out>/<encoder>-<method>/seed<N>/    a run, as `rrtn train` makes it
-<out>/measured.json                  what an epoch of each row took, for estimates
+<out>/measured.json                  the time of an epoch of each row, for estimates
 """
 
 import functools
@@ -33,7 +32,7 @@ _OF_SIGNALS: Final = 128  # an exit code above it is 128 and the number of a sig
 
 
 class Table2Row(NamedTuple):
-    """One of the table's, and what the paper reached on Hume-VB's development set."""
+    """A row of the table, with the paper's result on Hume-VB's development set."""
 
     encoder: EncoderName
     method: Method
@@ -41,7 +40,7 @@ class Table2Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Also its folder."""
+        """The name of the row and of its folder."""
         return f"{self.encoder}-{self.method}"
 
 
@@ -59,9 +58,9 @@ ROWS: Final = (
 
 
 def rows_of(encoders: Sequence[str] = (), methods: Sequence[str] = ()) -> tuple[Table2Row, ...]:
-    """The rows of these encoders and methods, all where none is named.
+    """The rows of these encoders and methods; all rows where none is named.
 
-    Raises ConfigError for an unknown one.
+    Raises ConfigError for an unknown name.
     """
     for flag, names, known in (("--encoders", encoders, ENCODERS), ("--methods", methods, get_args(Method))):
         if unknown := [name for name in names if name not in known]:
@@ -76,7 +75,7 @@ def rows_of(encoders: Sequence[str] = (), methods: Sequence[str] = ()) -> tuple[
 
 
 class TableRun(NamedTuple):
-    """One run of the table, and how far it is."""
+    """One run of the table, and its progress."""
 
     row: Table2Row
     seed: int
@@ -86,22 +85,22 @@ class TableRun(NamedTuple):
 
     @property
     def is_begun(self) -> bool:
-        """Whether there is a run to go on with."""
+        """True if there is a run to resume."""
         return RunFolder(self.folder).is_begun()
 
     @property
     def epochs_left(self) -> int:
-        """To be trained."""
+        """The number of epochs that are still to be trained."""
         return max(self.epochs - self.epochs_done, 0)
 
     @property
     def is_finished(self) -> bool:
-        """Whether all epochs are done."""
+        """True once all epochs are trained."""
         return self.epochs_left == 0
 
     @property
     def state(self) -> str:
-        """In plain words."""
+        """The progress, in plain words."""
         if self.is_finished:
             return "finished"
         return f"begun, {self.epochs_done} of {self.epochs} epochs" if self.is_begun else "not run"
@@ -112,19 +111,19 @@ class TableRuns:
     """The runs of a table in one folder."""
 
     out: Path
-    config: Config  # resolved; of all runs but for encoder, method and seed
-    seeds: int  # 0 .. seeds - 1
-    rows: tuple[Table2Row, ...] = ROWS  # that are trained; others that are there are shown, too
+    config: Config  # resolved; the same for all runs, except for encoder, method and seed
+    seeds: int  # the seeds are 0 .. seeds - 1
+    rows: tuple[Table2Row, ...] = ROWS  # the rows to train; other rows in the folder are shown, too
     notes: tuple[str, ...] = ()
 
     def config_of(self, row: Table2Row, seed: int) -> Config:
-        """What `rrtn train` would be given."""
+        """The settings that `rrtn train` would be given."""
         return replace(
             self.config, seed=seed, model=replace(self.config.model, encoder=row.encoder, method=row.method)
         )
 
     def jobs(self, rows: Sequence[Table2Row] = ROWS) -> list[TableRun]:
-        """Seed by seed, so that a table that was stopped has each row; the cheap rows first."""
+        """All runs, seed by seed: a table that is stopped early has every row. Cheap rows come first."""
         return [self.job(row, seed) for seed in range(self.seeds) for row in rows]
 
     def describe(self) -> dict[str, Any]:
@@ -141,16 +140,15 @@ class TableRuns:
         }
 
     def job(self, row: Table2Row, seed: int) -> TableRun:
-        """As it is in the folder now."""
+        """One run, as it is in the folder now."""
         folder = self.out / row.name / f"seed{seed}"
         return TableRun(row, seed, folder, _epochs_done(folder), self.config.optim.epochs)
 
 
 def table_runs(config: Config, *, out: Path, seeds: int, rows: tuple[Table2Row, ...] = ROWS) -> TableRuns:
-    """Settles what the settings leave open, for all runs alike, and refuses a folder with runs that
-    were made otherwise.
+    """Resolves the open settings, for all runs alike.
 
-    Raises ConfigError, DataError.
+    Raises ConfigError for a folder with runs of other settings; DataError.
     """
     if seeds < 1:
         raise ConfigError("--seeds", str(seeds), wanted="at least 1")
@@ -162,15 +160,14 @@ def table_runs(config: Config, *, out: Path, seeds: int, rows: tuple[Table2Row, 
 
 
 def train_rows(runs: TableRuns, *, say: Callable[[str], None], at_run: Callable[[], object]) -> None:
-    """Trains what is missing; finished runs are kept, a begun one goes on. `at_run` is called whenever
-    one is finished.
+    """Trains the missing runs. Finished runs are kept, and a begun one is resumed.
 
-    Raises StoppedError where a run is stopped: calling again goes on. ConfigError where the data
-    has changed, or another process trains the table.
+    `at_run` is called after each run. Raises StoppedError where a run is stopped; calling again
+    continues. Raises ConfigError where the data have changed, or another process trains the table.
     """
     runs.out.mkdir(parents=True, exist_ok=True)
     with locked(runs.out / "table2.lock", does="trains a table"):
-        for left in runs.out.glob(".*.tmp"):  # of a table whose writing was killed
+        for left in runs.out.glob(".*.tmp"):  # left by a write that was killed
             left.unlink()
         _check_data(runs)
         jobs = runs.jobs(runs.rows)
@@ -188,13 +185,13 @@ def train_rows(runs: TableRuns, *, say: Callable[[str], None], at_run: Callable[
                     resume=job.is_begun,
                     part=Part(label=label, later=later / (costs[job.row.name] * job.epochs)),
                 )
-            # or the next run would count this one's memory as taken, and keep its clips elsewhere
+            # otherwise the next run would see less free memory, and might not keep its clips on the GPU
             torch.cuda.empty_cache()
             at_run()
 
 
 def seconds_to_go(runs: TableRuns) -> float | None:
-    """Of training what is missing, by what was measured in this folder; None where nothing was."""
+    """The seconds that the missing runs will take; None where nothing was measured in this folder."""
     if not _read_measured(runs.out):
         return None
     costs = _costs(runs)
@@ -205,7 +202,7 @@ def _epochs_done(folder: Path) -> int:
     try:
         return read_info(RunFolder(folder).last).epoch
     except ModelError:
-        return 0  # none yet, or broken: the run finds the one before
+        return 0  # none yet, or broken: training finds the one before
 
 
 def _check_settings(runs: TableRuns, job: TableRun) -> None:
@@ -223,12 +220,14 @@ def _check_settings(runs: TableRuns, job: TableRun) -> None:
 
 
 def _check_data(runs: TableRuns) -> None:
-    """Runs that are finished would never look at it again."""
+    """The data are compared here, because a finished run never looks at them again."""
     digests: dict[int, str] = {}
     for job in runs.jobs():
         if not job.is_finished:
             continue
-        drawn = job.seed if runs.config.data.fraction < 1 else 0  # the training clips that a seed draws
+        drawn = (
+            job.seed if runs.config.data.fraction < 1 else 0
+        )  # with a fraction, each seed draws other training clips
         if drawn not in digests:
             digests[drawn] = data_digest(plan_from_config(runs.config_of(job.row, drawn)))
         was = read_info(RunFolder(job.folder).last).data_sha256
@@ -268,7 +267,7 @@ def _measured(runs: TableRuns, job: TableRun) -> Iterator[None]:
             before = measured.get(job.row.name, {"epochs": 0, "seconds": 0.0})
             seconds = before["seconds"] + time.monotonic() - start
             measured[job.row.name] = {"epochs": before["epochs"] + epochs, "seconds": round(seconds, 3)}
-            with suppress(OSError):  # an estimate is not worth a stop, and hides none
+            with suppress(OSError):  # an estimate is worth no stop, and must not hide another error
                 write_json(runs.out / "measured.json", measured)
 
 
@@ -281,10 +280,10 @@ def _read_measured(out: Path) -> dict[str, Any]:
 
 
 def _costs(runs: TableRuns) -> dict[str, float]:
-    """Of an epoch of each row, by its name: seconds as measured; of rows that were not, by arithmetic
-    beside those that were.
+    """Row name -> seconds of an epoch.
 
-    Where nothing was measured, only their ratios mean something.
+    Rows that were not measured are estimated by their FLOPs, relative to the measured ones. Where
+    nothing was measured, only the ratios mean something.
     """
     flops = {row.name: float(_flops(runs.config_of(row, 0))) for row in runs.rows}
     seconds = {

@@ -1,5 +1,6 @@
-"""A pack scores as its files do: the same names, scores and codes, bit for bit; it is there whole
-or not at all.
+"""A pack scores as its files do, with the same names, scores and codes, bit for bit.
+
+It is there whole or not at all.
 """
 
 import os
@@ -74,7 +75,7 @@ def pack(folder: Path, out: Path) -> Packed:
 def rrtn(*arguments: object, cwd: Path, failpoint: str = "") -> "subprocess.CompletedProcess[bytes]":
     command = [sys.executable, "-c", RRTN, *map(str, arguments)]
     env = {**os.environ, "RRTN_FAILPOINT": failpoint}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, timeout=500, check=False)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -1,6 +1,4 @@
-"""Any file becomes the samples that a written-out reference gives; what cannot be read says why by
-its code.
-"""
+"""A file becomes the samples that a written-out reference gives, or an error whose code says why not."""
 
 import os
 from pathlib import Path
@@ -81,8 +79,9 @@ def test_channels_that_cancel_are_silence(tmp_path: Path, spec: FrontendSpec, so
 def test_a_tone_keeps_its_frequency_phase_and_shape_at_every_rate(
     tmp_path: Path, spec: FrontendSpec, rate: int
 ) -> None:
-    """Against the tone itself, sampled at 16 kHz: 16 steps of 32,768 allow for the resampler's
-    passband ripple.
+    """The tone itself, sampled at 16 kHz, is the reference.
+
+    16 steps of 32,768 allow for the resampler's passband ripple.
     """
 
     def tone(sampling_rate: int) -> Samples:

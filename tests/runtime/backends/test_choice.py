@@ -173,7 +173,8 @@ def test_the_choice_is_silent_about_backends_that_the_bundle_has_no_file_for(
     pretend(monkeypatch, CPU, NO_DRIVER)
     onnx = only(bundle, "fp32", "fp16")
     assert choose_backend(onnx).passed_over == {"cuda": NO_DRIVER}
-    assert choose_backend(onnx, variant="fp16").passed_over == {"cuda": NO_DRIVER}
+    nothing_preferred = only(bundle, "fp16", "int8")
+    assert choose_backend(nothing_preferred, variant="fp16").passed_over == {"cuda": NO_DRIVER}
     with pytest.raises(UnavailableError, match=r"--backend trt \| no variant trt-fp16 or trt in the bundle"):
         choose_backend(onnx, "trt")
 

@@ -313,7 +313,7 @@ def test_who_was_stopped_blames_no_file(
     not hung.
     """
     monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:sleep:all")
-    pool = make_pool(timeout=5.0)
+    pool = make_pool()
 
     def stop() -> None:
         until(lambda: is_at(pool, 5))

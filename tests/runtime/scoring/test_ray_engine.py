@@ -70,7 +70,7 @@ def cluster(home: Path) -> Iterator[str]:
     ]
     command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", *flags]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
-    with subprocess.Popen(command, env=environment_in(home), cwd="/", **quiet) as node:  # type: ignore[call-overload]
+    with subprocess.Popen(command, env=environment_in(home), cwd="/", **quiet) as node:  # type: ignore
         until = time.monotonic() + 120
         while not listens(port):
             assert node.poll() is None
@@ -105,7 +105,7 @@ def start(tmp_path: Path, tiny_model: Path, clips: Path, home: Path) -> Iterator
 def run(start: Start) -> Run:
     def run(*arguments: object, **options: str) -> "subprocess.CompletedProcess[bytes]":
         process = start(*arguments, **options)
-        out, err = process.communicate(timeout=240)
+        out, err = process.communicate(timeout=500)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     return run
@@ -254,7 +254,7 @@ def test_a_signal_ends_it_while_it_waits_for_ray(
     wait_for_parts(tmp_path, "t.csv", 3)
     time.sleep(0.5)
     os.kill(driver.pid, number)  # the file would hold it for an hour
-    out, _ = driver.communicate(timeout=240)
+    out, _ = driver.communicate(timeout=500)
     assert (driver.returncode, out) == (code, b"")
 
 
@@ -267,7 +267,7 @@ def test_sigterm_while_ray_starts_is_no_other(home: Path, start: Start) -> None:
     while sessions(home) == before:
         assert time.monotonic() < until
     driver.terminate()
-    driver.communicate(timeout=240)
+    driver.communicate(timeout=500)
     assert driver.returncode == 143
 
 

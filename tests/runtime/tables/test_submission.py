@@ -25,7 +25,8 @@ def test_the_submission_is_exactly_this(tmp_path: Path) -> None:
     ]
     assert list(write_submission(tmp_path / "s.csv", rows, LABELS)) == rows
     assert (tmp_path / "s.csv").read_text() == (
-        "File_ID,Fear,Awe\n[00002],0.250000,0.500000\n[00001],0.200000,0.500000\n[caf\\xe9.x],0.000000,0.000000\n"
+        "File_ID,Fear,Awe\n[00002],0.250000,0.500000\n"
+        "[00001],0.200000,0.500000\n[caf\\xe9.x],0.000000,0.000000\n"
     )
 
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from rrtn.train.config import Config, DataConfig, HeadConfig, ModelConfig, ProjectorConfig, RuwlConfig
+from rrtn.train.method import model
 from rrtn.train.method import twins_loss as twins
+from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.losses import bt_loss, ccc_loss, cross_correlation
 from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.method.twins_loss import TwinsLoss
@@ -19,6 +21,15 @@ from torch import Tensor, nn
 
 B, T, M, K, P = 6, 64, 64, 3, 32
 METHODS = ("vanilla", "rrtn", "rrtn-ruwl")
+
+
+@pytest.fixture(autouse=True)
+def _without_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(F, "dropout", lambda x, *_, **__: x)
+
+
+def narrow(name: str, *, n_mels: int) -> PannsCnn:
+    return PannsCnn(n_mels, channels=(4, 8, 16), pooled_blocks=3)
 
 
 def config_for(method: str, *, mode: str = "learned", precision: str = "fp32") -> Config:
@@ -32,9 +43,10 @@ def config_for(method: str, *, mode: str = "learned", precision: str = "fp32") -
 
 
 def loss_module(method: str, **settings: str) -> TwinsLoss:
-    """The same weights for all methods that share the architecture."""
+    """The same weights for all methods that share the architecture, of a narrow encoder."""
     config = config_for(method, **settings)
-    return loss_from_config(config, network_from_config(config))
+    with mock.patch.object(model, "encoder_from_name", narrow):
+        return loss_from_config(config, network_from_config(config))
 
 
 def batch(method: str) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -167,7 +179,9 @@ def noting_dtypes(
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 def test_under_bf16_the_passes_are_bf16_and_all_behind_them_float32(precision: str) -> None:
     module, noted = loss_module("rrtn-ruwl", precision=precision), {}
-    module.network.encoder.layer4.register_forward_hook(lambda _, __, out: noted.update(encoder=out.dtype))
+    module.network.encoder.conv_block3.register_forward_hook(
+        lambda _, __, out: noted.update(encoder=out.dtype)
+    )
     module.network.projector.register_forward_hook(lambda _, __, out: noted.update(projector=out.dtype))
     module.network.head.register_forward_hook(
         lambda _, inputs, out: noted.update(embedding=inputs[0].dtype, scores=out.dtype)
