@@ -738,7 +738,10 @@ def test_t14_a_second_trainer_is_refused_and_a_killed_ones_lock_is_free(
     wait_for(lambda: f"process {first.pid} on " in (begun / "run.lock").read_text())
     second = resumed(rrtn, begun)
     assert_refused(
-        second, 2, f"{begun} | process {first.pid} on {socket.gethostname()} trains there | one at a time"
+        second,
+        2,
+        f"{begun} | process {first.pid} on {socket.gethostname()} trains there | "
+        "expected one process at a time",
     )
     first.kill()
     assert first.wait().code == -signal.SIGKILL
@@ -752,7 +755,7 @@ def test_t14_two_new_runs_in_one_folder(
     children = [start(*fresh), start(*fresh)]
     ended = sorted((child.wait() for child in children), key=lambda end: end.code)
     assert [end.code for end in ended] == [0, 2], ended
-    assert "one at a time" in ended[1].err or "holds a run already" in ended[1].err
+    assert "one process at a time" in ended[1].err or "holds a run already" in ended[1].err
     assert outcome(tmp_path / "run") == outcome(whole)
 
 
