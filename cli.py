@@ -4,28 +4,18 @@ The module of a command is imported when that command is called. So `rrtn --help
 importing typer.
 """
 
-import importlib
 import itertools
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, NamedTuple, NoReturn, cast
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from . import __version__
+from .commands.lazy_group import Command, lazy_group
 from .commands.printing import print_error, print_json
 from .runtime.errors import ConfigError, MissingExtraError, RrtnError, StoppedError
-
-
-class Command(NamedTuple):
-    """A command before its module is loaded."""
-
-    module: str  # in commands/; the function has the name of the command
-    help: str  # first line of the function's docstring
-
 
 COMMANDS: Final = {
     "train": Command("train", "Train the network on rated clips."),
@@ -51,42 +41,8 @@ _SIGNALS: Final = {130: "interrupted", 143: "terminated"}
 _USAGE_ERROR: Final = typer.BadParameter.__base__ or typer.BadParameter  # typer does not name it
 
 
-class LazyCommands(Mapping[str, Any]):
-    """The commands by name. Looking one up imports its module."""
-
-    def __getitem__(self, name: str) -> Any:
-        module = importlib.import_module(f".commands.{COMMANDS[name].module}", __package__)
-        found = getattr(module, name)
-        if not isinstance(found, typer.Typer):
-            alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-            alone.command(name)(found)
-            found = alone
-        command = typer.main.get_command(found)
-        command.name = name
-        return command
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(COMMANDS)
-
-    def __len__(self) -> int:
-        return len(COMMANDS)
-
-
-class LazyGroup(TyperGroup):
-    """A group whose help comes from COMMANDS alone."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self.commands = cast("dict[str, Any]", LazyCommands())
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Writes the list of commands without loading them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, command.help) for name, command in COMMANDS.items()])
-
-
 app = typer.Typer(
-    cls=LazyGroup,
+    cls=lazy_group(COMMANDS),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -146,7 +102,7 @@ def _usage_refused(raised: Any) -> RrtnError:
         print(raised.format_message())
         _leave(raised.exit_code)
     command = raised.ctx.command_path if raised.ctx else "rrtn"
-    return ConfigError(command, raised.format_message().removesuffix("."), fix=f"see: {command} --help")
+    return ConfigError(command, raised.format_message().removesuffix("."), fix=f"{command} --help")
 
 
 def _stopped_by_signal(code: int) -> StoppedError:

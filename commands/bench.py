@@ -69,7 +69,7 @@ def _measured(
     candidates, reasons = candidates_of_variants(bundle, variants or ())
     if not candidates:
         why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        raise ModelError(str(bundle.path), why, wanted="a variant that runs here", fix="see: rrtn doctor")
+        raise ModelError(str(bundle.path), why, wanted="a variant that runs here", fix="rrtn doctor")
     limits = ceiling()
     results = []
     with Progress("bench", len(candidates), "variants") as bar:

@@ -1,4 +1,4 @@
-"""Clips of many files in batches of one shape, several of which the model may be at.
+"""Clips of many files are put into batches of one shape. The model may run several batches at once.
 
 B batch, K labels, D embedding.
 """
@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from .decoder_messages import BadFile, DecoderSettings, FileEnd
 
 @dataclass(frozen=True)
 class ScoredClip:
-    """Scores of a part of a file."""
+    """The scores of one part of a file."""
 
     start: float
     end: float
@@ -31,7 +31,7 @@ class ScoredClip:
 
 @dataclass
 class FileInProgress:
-    """A file on its way. It is done when it has ended and each of its clips has its scores."""
+    """A file that is being scored. Its clips are in their order; None stands for one without scores yet."""
 
     path: FilePath
     clips: list[ScoredClip | None] = field(default_factory=list)
@@ -40,18 +40,32 @@ class FileInProgress:
 
     @property
     def is_done(self) -> bool:
-        """Whether all that it will have is there."""
+        """True once the file has ended and every clip of it has been scored."""
         return self.ended is not None and not self.unscored
 
 
-ClipPlace = tuple[FileInProgress, int, float, float]  # file, place among its clips, start, end
+class ClipPlace(NamedTuple):
+    """Where the scores of a clip in a batch belong."""
+
+    file: FileInProgress
+    number: int  # among the clips of the file
+    start: float  # s
+    end: float
+
+
+class RunningBatch(NamedTuple):
+    """A batch that the model has been given."""
+
+    outputs: Future[Outputs]
+    batch: npt.NDArray[Any]
+    members: list[ClipPlace]
 
 
 class Batches:
-    """Fills one batch while the model is at those before.
+    """Fills one batch while the model runs those before it.
 
-    On the CPU it is at as many batches at once as there are cores, each on one thread: threads that
-    share a batch wait for each other, and for the decoders, at every layer.
+    `lanes` batches run at once, each on a thread of its own. On the CPU there are as many lanes as cores:
+    threads that share a batch wait for each other, and for the decoders, at every layer.
     """
 
     def __init__(
@@ -63,12 +77,11 @@ class Batches:
         lanes: int,
     ) -> None:
         self._model, self._size = model, size
-        self._empty = [
-            np.zeros((size, *decoding.slot_shape), decoding.slot_dtype) for _ in range(2 * lanes + 1)
-        ]
+        shape = (size, *decoding.slot_shape)
+        self._empty = [np.zeros(shape, decoding.slot_dtype) for _ in range(2 * lanes + 1)]
         self._batch = self._empty.pop()
         self._members: list[ClipPlace] = []
-        self._running: deque[tuple[Future[Outputs], npt.NDArray[Any], list[ClipPlace]]] = deque()
+        self._running: deque[RunningBatch] = deque()
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="model")
 
     def __enter__(self) -> "Batches":
@@ -78,18 +91,18 @@ class Batches:
         self._threads.shutdown(cancel_futures=True)
 
     def add(self, features: npt.NDArray[Any], file: FileInProgress, start: float, end: float) -> None:
-        """Copies the features; has the model run where they are the last that it waited for."""
+        """Copies the features into the batch. The model runs as soon as the batch is full."""
         self._batch[len(self._members)] = features
-        self._members.append((file, len(file.clips), start, end))
+        self._members.append(ClipPlace(file, len(file.clips), start, end))
         file.clips.append(None)
         file.unscored += 1
         if len(self._members) == self._size:
             self._run()
-        while self._running and self._running[0][0].done():
+        while self._running and self._running[0].outputs.done():
             self._collect()
 
     def flush(self) -> None:
-        """Runs what there is, and waits for all."""
+        """Runs the batch as it is, padded with zeros, and waits for all batches."""
         if self._members:
             self._batch[len(self._members) :] = 0
             self._run()
@@ -97,25 +110,27 @@ class Batches:
             self._collect()
 
     def _run(self) -> None:
-        self._running.append((self._threads.submit(self._model, self._batch), self._batch, self._members))
+        outputs = self._threads.submit(self._model, self._batch)
+        self._running.append(RunningBatch(outputs, self._batch, self._members))
         self._members = []
         if not self._empty:
             self._collect()
         self._batch = self._empty.pop()
 
     def _collect(self) -> None:
-        """Waits for the oldest."""
-        future, batch, members = self._running.popleft()
-        outputs = future.result()
-        for i, (file, place, start, end) in enumerate(members):
+        """Waits for the oldest batch, and hands out its scores."""
+        oldest = self._running.popleft()
+        outputs = oldest.outputs.result()
+        for i, member in enumerate(oldest.members):
             embedding = None if outputs.embedding is None else outputs.embedding[i : i + 1].ravel()
-            file.clips[place] = ScoredClip(start, end, outputs.scores[i : i + 1].ravel(), embedding)
-            file.unscored -= 1
-        self._empty.append(batch)
+            scores = outputs.scores[i : i + 1].ravel()
+            member.file.clips[member.number] = ScoredClip(member.start, member.end, scores, embedding)
+            member.file.unscored -= 1
+        self._empty.append(oldest.batch)
 
 
 def mean_clip(clips: list[ScoredClip]) -> ScoredClip:
-    """Of all windows, in float64: a row without a place."""
+    """The mean over all windows of a file, taken in float64. Start and end are NaN."""
     scores = np.asarray(np.mean([clip.scores for clip in clips], axis=0, dtype=np.float64), np.float32)
     embeddings = [clip.embedding for clip in clips if clip.embedding is not None]
     embedding = np.asarray(np.mean(embeddings, axis=0, dtype=np.float64), np.float32) if embeddings else None

@@ -1,8 +1,8 @@
-"""What the scoring process and its decoders tell each other: settings once, files in, clips and ends
-of files out.
+"""What the scoring process and its decoders tell each other.
 
-The clips themselves lie in memory that both share. Every file has a ticket, its number in the order
-of the files.
+A decoder gets its settings once, then files. It answers with clips and with ends of files. The clips
+themselves lie in memory that both sides share. Every file has a ticket, which is its number in the order of
+the files.
 
 N samples of a clip, T frames, M mels, S slots.
 """
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..audio.sources import AudioSource
+from ..errors import StoppedError
 from ..frontend import input_shape
 from ..spec import FrontendSpec, InputKind
 
@@ -23,7 +24,7 @@ IDLE: Final = -1  # the ticket of no file
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderSettings:
-    """What a decoder has to know."""
+    """What a decoder has to know before the first file."""
 
     spec: FrontendSpec
     input: InputKind
@@ -35,35 +36,36 @@ class DecoderSettings:
 
     @property
     def slot_dtype(self) -> "np.dtype[Any]":
-        """Waveforms stay int16 as long as they can."""
+        """int16 for waveforms, float32 for log-Mels."""
         return np.dtype(np.int16) if self.input == "waveform" else np.dtype(np.float32)
 
     @property
     def slot_shape(self) -> tuple[int, ...]:
-        """[N], or [1, T, M]."""
+        """[N] for waveforms, [1, T, M] for log-Mels."""
         return input_shape(self.spec, self.input)
 
     @property
     def bytes(self) -> int:
-        """Of the shared memory: two numbers that say what the decoder is at, then the slots."""
+        """Size of the shared memory: two numbers that say which file is being decoded, then the slots."""
         return 16 + self.slots * int(np.prod(self.slot_shape)) * self.slot_dtype.itemsize
 
 
 class SlotMemory:
-    """The shared memory, as both sides see it."""
+    """The shared memory, as both sides see it.
+
+    `at` has two numbers: the ticket of the file that is being decoded, and since when (ns).
+    """
 
     def __init__(self, descriptor: int, decoding: DecoderSettings) -> None:
         self._map = mmap.mmap(descriptor, decoding.bytes)
-        self.at = np.frombuffer(
-            self._map, np.int64, 2
-        )  # ticket of the file that is being decoded, and since when (ns)
+        self.at = np.frombuffer(self._map, np.int64, 2)
         shape = (decoding.slots, *decoding.slot_shape)
         self.slots: npt.NDArray[Any] = np.frombuffer(self._map, decoding.slot_dtype, offset=16).reshape(shape)
         self.at[0] = IDLE
 
 
 class ClipInSlot(NamedTuple):
-    """A clip of a file lies in a slot."""
+    """A clip of the file lies in the slot."""
 
     ticket: int
     slot: int
@@ -72,7 +74,7 @@ class ClipInSlot(NamedTuple):
 
 
 class FileEnd(NamedTuple):
-    """All clips of a file are there."""
+    """All clips of the file have been given."""
 
     ticket: int
     seconds: float  # of audio
@@ -82,7 +84,7 @@ class FileEnd(NamedTuple):
 
 
 class BadFile(NamedTuple):
-    """A file cannot be scored."""
+    """The file cannot be scored."""
 
     ticket: int
     code: str
@@ -90,9 +92,9 @@ class BadFile(NamedTuple):
 
 
 class StorageFailure(NamedTuple):
-    """Reading failed for a reason that says nothing about the file."""
+    """The storage failed, which says nothing about the file."""
 
-    message: str
+    error: StoppedError
 
 
 DecoderMessage = ClipInSlot | FileEnd | BadFile | StorageFailure

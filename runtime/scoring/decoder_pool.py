@@ -1,7 +1,7 @@
-"""Processes that decode, kept busy: files go in, clips come out as they are ready. A process that dies
-is replaced.
+"""A pool of processes that decode. Files go in, clips come out as they are ready.
 
-Every file has a ticket, its number in the order of the files. ClipReady clips come in any order.
+A process that dies is replaced. Every file has a ticket, which is its number in the order of the files. The
+clips of different files come in any order.
 """
 
 import contextlib
@@ -34,28 +34,29 @@ from .decoder_messages import (
 )
 
 _QUEUED: Final = 2  # chunks that a decoder has at a time
-_STRIKES: Final = 2  # decoders that a file may end before it is given up
-_LOOK_EVERY: Final = 0.5  # s, at decoders that may hang
-_AWAY: Final = 2.0  # s without a look: then all may have been stopped (Ctrl-Z), and no file has hung
-_DEATHS: Final = (
-    3  # of each decoder, in a row, that no file is to blame for, before there is no point in another one
-)
+_STRIKES: Final = 2  # deaths of decoders until their file is given up
+_LOOK_EVERY: Final = 0.5  # s between two looks at decoders that may hang
+_AWAY: Final = 2.0  # s without a look: then everything may have been stopped (Ctrl-Z), and no file has hung
+_DEATHS: Final = 3  # in a row, for each decoder, while no file is being decoded; then the pool gives up
 _ENVIRONMENT: Final = {
-    # A decoder is one thread.
+    # A decoder has one thread.
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    # glibc's malloc keeps the buffers of one file for the next: else each page of them is mapped
-    # and zeroed anew by the system, which takes as long as all the rest. Buffers of long files
-    # (above 16 MiB) still go back.
+    # glibc's malloc keeps the buffers of one file for the next. Otherwise the system would map and
+    # zero every page anew, which takes as long as all the rest. Buffers of long files (above 16 MiB)
+    # are still given back.
     "MALLOC_MMAP_THRESHOLD_": str(16 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
     "MALLOC_TOP_PAD_": str(16 << 20),
 }
-_LATEST_END: Final = 5.0  # s after its pipe has ended
+_LATEST_END: Final = 5.0  # s that a decoder may take to end once its pipe has ended
 
 
 class ClipReady(NamedTuple):
-    """A clip of a file. `features` are the decoder's own memory: valid until the next event is asked for."""
+    """A clip of a file.
+
+    `features` lie in memory of the decoder. They are valid until the next event is asked for.
+    """
 
     ticket: int
     features: npt.NDArray[np.int16 | np.float32]
@@ -64,20 +65,26 @@ class ClipReady(NamedTuple):
 
 
 class FileRestarted(NamedTuple):
-    """What came of this file so far is void: its decoder has died, and another one starts it anew."""
+    """The decoder of this file has died, and another one starts the file again.
+
+    What came of the file so far is void.
+    """
 
     ticket: int
 
 
 class PoolIdle(NamedTuple):
-    """Nothing is being decoded, and no file is taken before more results are given out."""
+    """Nothing is being decoded. No file is taken before the caller gives out more results."""
 
 
 PoolEvent = ClipReady | FileEnd | BadFile | FileRestarted | PoolIdle
 
 
 class DecoderPool:
-    """A pool of `count` processes. To be closed."""
+    """A pool of `count` processes, each of which gets `chunk` files at a time. The pool must be closed.
+
+    A file that takes longer than `timeout` (s) to decode is given up.
+    """
 
     def __init__(self, decoding: DecoderSettings, *, count: int, chunk: int, timeout: float) -> None:
         self._decoding, self._chunk, self._timeout = decoding, chunk, timeout
@@ -86,18 +93,16 @@ class DecoderPool:
         self._strikes: Counter[int] = Counter()
         self._sources: dict[int, AudioSource] = {}  # of files that are not decoded yet
         self._taken = 0
-        self._deaths = 0  # since the last event, that no file is to blame for
-        self._looked = self._back = (
-            0.0  # when last at decoders that may hang, and the first time after being away
-        )
+        self._deaths = 0  # of idle decoders, since the last event
+        self._looked = 0.0  # when the pool last looked for decoders that hang
+        self._back = 0.0  # when it first looked after it had been away
         self.released = 0  # files whose results the caller has given out
 
     def events(self, sources: Iterable[AudioSource], *, ahead: int) -> Iterator[PoolEvent]:
-        """All events of all files, those of several files mixed. At most `ahead` files more than
-        `released` are taken.
+        """Gives all events of all files. The events of several files are mixed.
 
-        A caller that does not take them all must close the pool. Raises StoppedError where the
-        storage fails.
+        At most `ahead` files more than `released` are taken. A caller that does not take all events must
+        close the pool. Raises StoppedError if the storage fails.
         """
         self._taken = self.released = 0
         tickets = enumerate(sources)
@@ -114,12 +119,12 @@ class DecoderPool:
             yield from self._hanging()
 
     def close(self) -> None:
-        """Ends the processes; what they were at is lost."""
+        """Stops all decoders. Files that are being decoded are dropped."""
         while self._decoders:
             self._decoders.pop().end()
 
     def _take(self, tickets: Iterator[tuple[int, AudioSource]], ahead: int) -> bool:
-        """Gives new files to those that have few; -> whether there may be more of them."""
+        """Gives new files to decoders that have few; -> whether there may be more files."""
         while not self._requeued and (decoder := self._hungry()):
             room = min(self._chunk, self.released + ahead - self._taken)
             chunk = list(islice(tickets, max(0, room)))
@@ -143,7 +148,7 @@ class DecoderPool:
     def _received(self, decoder: "_DecoderHandle") -> Iterator[PoolEvent]:
         try:
             events = decoder.receive()
-        except (EOFError, OSError):  # OSError: it has died in the middle of a message
+        except (EOFError, OSError):  # OSError: the decoder has died in the middle of a message
             yield from self._bury(decoder)
             return
         slots = 0
@@ -153,8 +158,8 @@ class DecoderPool:
                 case ClipInSlot(ticket, slot, start, end):
                     yield ClipReady(ticket, decoder.memory.slots[slot], start, end)
                     slots += 1
-                case StorageFailure(message):
-                    raise StoppedError(message)
+                case StorageFailure(error):
+                    raise error
                 case _:
                     self._finish(decoder, event.ticket)
                     yield event
@@ -176,21 +181,19 @@ class DecoderPool:
                 yield from self._bury(decoder, timeout=ticket)
 
     def _bury(self, decoder: "_DecoderHandle", *, timeout: int = IDLE) -> Iterator[PoolEvent]:
-        """The file that it was at has a strike; all that it had not finished goes to another one."""
+        """Replaces a decoder that has died, or that hangs in the file `timeout`.
+
+        The file that the decoder was decoding gets a strike. All files that it had not finished go to
+        another decoder.
+        """
         self._decoders.remove(decoder)
         words = decoder.end(patience=0.0 if timeout != IDLE else _LATEST_END)
         culprit, _ = decoder.works_on()
-        left = [
-            (ticket, self._sources[ticket])
-            for chunk in decoder.chunks
-            for ticket in chunk
-            if ticket in self._sources
-        ]
         self._deaths += culprit == IDLE
         if self._deaths > _DEATHS * (len(self._decoders) + 1):
             raise StoppedError("decoder", f"each new one ends at once: {words}", fix="rrtn doctor")
         self._decoders.append(_DecoderHandle(self._decoding))
-        for ticket, source in left:
+        for ticket, source in self._unfinished(decoder):
             yield FileRestarted(ticket)
             if ticket == culprit:
                 self._strikes[ticket] += 1
@@ -201,6 +204,10 @@ class DecoderPool:
             else:
                 self._requeued.append([(ticket, source)])
 
+    def _unfinished(self, decoder: "_DecoderHandle") -> Chunk:
+        tickets = [ticket for chunk in decoder.chunks for ticket in chunk]
+        return [(ticket, self._sources[ticket]) for ticket in tickets if ticket in self._sources]
+
     def _given_up(self, ticket: int, code: str, detail: str) -> BadFile:
         del self._sources[ticket]
         del self._strikes[ticket]
@@ -208,10 +215,10 @@ class DecoderPool:
 
 
 class _DecoderHandle:
-    """One process, from this side."""
+    """A decoder process as the pool sees it."""
 
     def __init__(self, decoding: DecoderSettings) -> None:
-        self.chunks: deque[dict[int, None]] = deque()  # tickets not finished, of each chunk
+        self.chunks: deque[dict[int, None]] = deque()  # the unfinished tickets of each chunk
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         memory = os.memfd_create("rrtn")
         os.ftruncate(memory, decoding.bytes)
@@ -242,12 +249,12 @@ class _DecoderHandle:
             self.chunks.popleft()
 
     def works_on(self) -> tuple[int, float]:
-        """The ticket that it is at, and since when (s, of the monotonic clock)."""
+        """The ticket of the file that is being decoded, and since when (s, of the monotonic clock)."""
         ticket, since = (int(number) for number in self.memory.at)
         return ticket, since / 1e9
 
     def end(self, *, patience: float = 0.0) -> str:
-        """Kills it unless it ends by itself within `patience` (s); -> how it ended."""
+        """Kills the decoder unless it ends by itself within `patience` (s); -> how it ended."""
         try:
             code = self._process.wait(patience)
         except subprocess.TimeoutExpired:
@@ -257,21 +264,22 @@ class _DecoderHandle:
         with self._errors as errors:
             errors.seek(0)
             said = errors.read().decode(errors="replace").strip().splitlines()
-        return said[-1] if said else f"signal {-code}" if code < 0 else f"exit code {code}"
+        if said:
+            return said[-1]
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
 
     def _send(self, message: object) -> None:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # its end is seen where it is read
+        # That a decoder has died is noticed where its messages are read.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(message)
 
 
 def _process(connection: Connection, memory: int, errors: IO[bytes]) -> "subprocess.Popen[bytes]":
-    """A plain new interpreter: nothing of the caller's is run again, and no thread of it is copied."""
+    """Starts a new interpreter. No code of the caller is run again, and none of its threads is copied."""
     home = str(Path(__file__).parents[3])
     pipe = connection.fileno()
-    code = (
-        f"import sys; sys.path.append({home!r}); from {__package__}.decoder_process import main; "
-        f"main({pipe}, {memory})"
-    )
+    load = f"import sys; sys.path.append({home!r}); from {__package__}.decoder_process import main"
+    code = f"{load}; main({pipe}, {memory})"
     return subprocess.Popen(
         [sys.executable, "-P", "-c", code],
         env={**os.environ, **_ENVIRONMENT},

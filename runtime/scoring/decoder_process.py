@@ -1,9 +1,8 @@
-"""A process that turns files into what the model takes: `python -c "...main(...)"`, started by
-decoder_pool.
+"""A process that turns files into the input of the model. decoder_pool starts it: `python -c "...main(...)"`.
 
-DecoderSettings holds the GIL and may crash in a codec, so it has processes of its own. One gets
-chunks of files through a pipe and writes each clip into a slot of memory that it shares with the
-scoring process; the pipe says what lies where.
+Decoding holds the GIL and may crash in a codec, so processes of their own do it. Such a process gets chunks
+of files through a pipe. It writes each clip into a slot of memory that it shares with the scoring process,
+and says through the pipe what lies in which slot.
 """
 
 import contextlib
@@ -35,16 +34,20 @@ from .decoder_messages import (
     StorageFailure,
 )
 
-_RETRIES: Final = (0.1, 0.5, 2.0)  # s to wait before each, where the storage fails
+_RETRIES: Final = (0.1, 0.5, 2.0)  # s to wait before each new try, when the storage fails
 _MEMORY: Final = 4 << 30  # bytes that a decoder may take beyond what it has at the start
-_NICE: Final = 5  # the model's threads wait for each other, a decoder for nobody
+_NICE: Final = 5  # the threads of the model go first, since they wait for each other
 
 
 def main(pipe: int, memory: int) -> None:
-    """The process: reads its DecoderSettings from the pipe, then chunks until the pipe ends."""
+    """Reads DecoderSettings from the pipe, then decodes chunks of files until the pipe ends.
+
+    `pipe` and `memory` are file descriptors.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the scoring process, which ends the pipe
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    import soundfile  # noqa: F401  # while the model is loaded, not with the first file
+    # Loaded here, while the scoring process loads the model, and not with the first file.
+    import soundfile  # noqa: F401
     import soxr  # noqa: F401
 
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError), Connection(pipe) as connection:
@@ -57,6 +60,8 @@ def main(pipe: int, memory: int) -> None:
 
 
 class _DecoderLoop:
+    """Decodes chunk after chunk. Events are kept until a chunk is done or no slot is free, then sent."""
+
     def __init__(self, connection: Connection, memory: SlotMemory, decoding: DecoderSettings) -> None:
         self._connection = connection
         self._memory = memory
@@ -64,23 +69,21 @@ class _DecoderLoop:
         self._next_slot, self._free = 0, decoding.slots
         self._events: list[DecoderMessage] = []
         self._chunks: list[Chunk] = []
-        self._waited = 0.0  # s, for free slots
+        self._waited = 0.0  # s, for free slots, since the start
         self._packs = PackReader()
 
     def run(self) -> None:
-        """Until the pipe ends, which raises EOFError."""
+        """Decodes until the pipe ends. Then EOFError is raised."""
         while True:
             while not self._chunks:
                 self._receive()
             for ticket, source in self._chunks.pop(0):
-                event = self._decode(
-                    ticket, source
-                )  # which sends what there is, and begins a new list, for want of slots
-                self._events.append(event)
+                event = self._decode(ticket, source)
+                self._events.append(event)  # not in one line: _decode may have begun a new list
             self._send()
 
     def _receive(self) -> None:
-        """A chunk of files, or the number of slots that are free again."""
+        """Takes a chunk of files, or the number of slots that are free again."""
         message: Chunk | int = self._connection.recv()
         if isinstance(message, int):
             self._free += message
@@ -104,7 +107,7 @@ class _DecoderLoop:
         except AudioError as error:
             return BadFile(ticket, error.code, error.detail)
         except StoppedError as error:
-            return StorageFailure(str(error))
+            return StorageFailure(error)
         except MemoryError:
             return BadFile(ticket, "out_of_memory", f"more than {_MEMORY >> 30} GiB")
         finally:
@@ -129,7 +132,7 @@ class _DecoderLoop:
             )
 
     def _clips(self, audio: Audio) -> Iterator[tuple[Int16, float, float]]:
-        """Samples of at most a clip, and where they are in the file."""
+        """Samples of at most one clip, and where they begin and end in the file (s)."""
         rate, longest = self._decoding.spec.sampling_rate, self._decoding.spec.clip_samples
         if self._decoding.window is None:
             yield audio.samples[:longest], 0.0, min(len(audio.samples), longest) / rate
@@ -137,7 +140,7 @@ class _DecoderLoop:
         length = round(self._decoding.window * rate)
         hop = round((self._decoding.hop or self._decoding.window) * rate)
         beyond = min(len(audio.samples), len(audio.samples) - length + hop)
-        for start in range(0, max(1, beyond), hop):  # the last one may be cut short
+        for start in range(0, max(1, beyond), hop):  # the last window may be cut short
             part = audio.samples[start : start + length]
             yield part, start / rate, (start + len(part)) / rate
 
@@ -155,7 +158,7 @@ class _DecoderLoop:
     def _take_slot(self, ticket: int) -> int:
         if not self._free:
             begin = time.perf_counter()
-            self._works_on(IDLE)  # to wait is not to hang
+            self._works_on(IDLE)  # or the pool would take the waiting for hanging
             self._send()
             self._await_free_slots()
             self._works_on(ticket)
@@ -175,14 +178,14 @@ class _DecoderLoop:
 
 
 def _end_with(parent: int) -> None:
-    """The pipe says it too, but not to a decoder that hangs in a file."""
+    """Ends this process when its parent has ended. A decoder that hangs in a file does not read the pipe."""
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
 
 
 def _limit_memory() -> None:
-    """So that a file which makes a decoder take all memory ends the decoder and not the machine."""
+    """Lets a file that makes a decoder take all memory end the decoder and not the machine."""
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[0])
     limit = pages * resource.getpagesize() + _MEMORY

@@ -1,4 +1,7 @@
-"""How many bad files are too many: then something else is wrong, and a table of errors helps nobody."""
+"""How many bad files are too many.
+
+Above that number something else is wrong, and a table full of errors helps nobody.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +11,15 @@ from ..audio.file_names import cell_from_path
 from ..errors import ConfigError, StoppedError
 from ..tables.rows import Row
 
-_FIRST: Final = 100  # files before a fraction says anything
+_FIRST: Final = 100  # files that are counted before a fraction means anything
 
 
 @dataclass
 class ErrorBudget:
-    """Counts them, in the order of the files. Without limits nothing stops."""
+    """Counts bad files, in the order of the files. Without limits nothing stops the scoring.
+
+    A file is bad if one of its rows has no scores.
+    """
 
     most_fraction: float | None = None
     most_in_a_row: int | None = None
@@ -29,7 +35,7 @@ class ErrorBudget:
             raise ConfigError("--max-bad-run", str(self.most_in_a_row), wanted="1 or more")
 
     def count(self, rows: Sequence[Row]) -> None:
-        """One file's rows. Raises StoppedError where it is one too many."""
+        """Counts one file by its rows. Raises StoppedError if it is one bad file too many."""
         is_bad = any(row.scores is None for row in rows)
         self.files += 1
         self.bad += is_bad
@@ -42,7 +48,7 @@ class ErrorBudget:
             self._check_fraction(rows)
 
     def finish(self) -> None:
-        """After the last file: a fraction of few files counts, too."""
+        """Checks the fraction after the last file, however few files there were."""
         if self.files:
             self._check_fraction(())
 

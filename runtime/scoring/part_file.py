@@ -1,4 +1,4 @@
-"""The rows of one shard as bytes: an .npz without pickles. Details of errors are not kept.
+"""The rows of one shard as bytes: an .npz without pickles. The details of errors are not kept.
 
 F files of a shard, R rows, K labels, D embedding.
 """
@@ -14,47 +14,42 @@ from ..audio.sources import AudioSource, name_from_source
 from ..tables.rows import Row
 
 _NAN: Final = float("nan")
-# Parts that rrtn 0.1.0 wrote before 2026-11-27 number their codes by this list. It is frozen: later
-# codes are stored by name.
+# Parts that rrtn 0.1.0 wrote before 2026-11-27 number their codes by this list. The list is frozen: parts
+# of today keep the names of their codes.
 _CODES_BEFORE: Final = (
-    *(
-        "",
-        "missing",
-        "permission",
-        "not_regular",
-        "empty",
-        "unsupported_format",
-        "unsupported_layout",
-        "corrupt",
-    ),
-    *(
-        "truncated",
-        "too_long",
-        "non_finite",
-        "changed",
-        "crashed",
-        "timeout",
-        "out_of_memory",
-        "invalid_score",
-        "silent",
-    ),
+    "",
+    "missing",
+    "permission",
+    "not_regular",
+    "empty",
+    "unsupported_format",
+    "unsupported_layout",
+    "corrupt",
+    "truncated",
+    "too_long",
+    "non_finite",
+    "changed",
+    "crashed",
+    "timeout",
+    "out_of_memory",
+    "invalid_score",
+    "silent",
 )
 
 
 def part_from_rows(
     files: Sequence[Sequence[Row]], labels: tuple[str, ...], *, embedding_size: int | None = None
 ) -> bytes:
-    """The rows of a shard's files, in their order."""
+    """The rows of each file of a shard, in the order of the files, as bytes."""
     rows = [row for of_file in files for row in of_file]
     codes = sorted({row.error for row in rows})
+    scores = [list(row.scores.values()) if row.scores else None for row in rows]
     columns: dict[str, Any] = {
         "rows": np.array([len(of_file) for of_file in files], np.uint32),  # [F]
         "start": np.array([_NAN if row.start is None else row.start for row in rows], np.float64),  # [R]
         "end": np.array([_NAN if row.end is None else row.end for row in rows], np.float64),
         "scored": np.array([row.scores is not None for row in rows], bool),
-        "scores": _matrix(
-            [list(row.scores.values()) if row.scores else None for row in rows], len(labels)
-        ),  # [R, K]
+        "scores": _matrix(scores, len(labels)),  # [R, K]
         "codes": np.array([code.encode() for code in codes], "S"),
         "code": np.array([codes.index(row.error) for row in rows], np.uint8),  # [R], of `codes`
         "seconds": np.array([row.seconds for row in rows], np.float64),

@@ -145,7 +145,7 @@ class RayEngine:
                 "--engine ray",
                 f"no actor has started within {_FIRST_ACTOR:g} s",
                 wanted="free CPUs or GPUs",
-                fix="see: ray status",
+                fix="ray status",
             )
         first: StartedActor = self._value(done[0])
         self._ready.append(self._starting.pop(done[0]))
@@ -272,7 +272,7 @@ def _shares(nodes: Iterable[dict[str, Any]], backend: str, workers: int | None) 
     has_gpu = any(gpus for _, gpus in counts)
     if backend != AUTO and backend_kind(backend).needs_gpu and not has_gpu:
         raise UnavailableError(
-            f"--backend {backend}", "Ray counts no GPU", wanted="a node with one", fix="see: ray status"
+            f"--backend {backend}", "Ray counts no GPU", wanted="a node with one", fix="ray status"
         )
     if has_gpu and _may_use_gpu(backend):
         shares = [share for cpus, gpus in counts if gpus for share in shares_of_node(cpus, gpus, workers)]
@@ -280,7 +280,7 @@ def _shares(nodes: Iterable[dict[str, Any]], backend: str, workers: int | None) 
         shares = [share for cpus, _ in counts for share in shares_of_node(cpus, 0, workers)]
     if not shares:
         raise UnavailableError(
-            "--engine ray", "Ray counts no CPU", wanted="a node with one", fix="see: ray status"
+            "--engine ray", "Ray counts no CPU", wanted="a node with one", fix="ray status"
         )
     return shares
 

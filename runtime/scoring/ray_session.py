@@ -1,6 +1,7 @@
-"""A connection to Ray, or a Ray of this process's own: quiet, and with its hands off signals and exit codes.
+"""A connection to Ray, or a Ray that this process starts for itself.
 
-Needs ray, the extra `ray`, which is imported only here.
+Ray is kept quiet, and away from the signals and exit codes of this process. Needs ray, the extra `ray`, which
+is imported only here.
 """
 
 import contextlib
@@ -22,7 +23,11 @@ _STORE: Final = 128 << 20  # bytes of the object store beside the model
 
 @contextlib.contextmanager
 def connected_ray(address: str | None, size: int, *, gpus: bool) -> Iterator[Any]:
-    """Ray, quiet and for as long as the block; nothing of it on stdout, no figures sent home."""
+    """Ray, for as long as the block. Ray prints nothing on stdout and sends no usage figures.
+
+    `size` is that of the model (bytes), `gpus` says whether Ray may give out GPUs. Raises ConfigError if no
+    cluster answers at `address`, MissingExtraError without ray.
+    """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray = imported_ray()
     address = address or os.environ.get("RAY_ADDRESS") or _LOCAL
@@ -44,17 +49,14 @@ def connected_ray(address: str | None, size: int, *, gpus: bool) -> Iterator[Any
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, RrtnError) or ray.is_initialized():
             raise
-        wanted = "a running cluster's HOST:PORT, or auto on one of its nodes"
-        raise ConfigError(
-            f"--ray-address {address}", last_line(error), wanted=wanted, fix="ray status"
-        ) from error
+        raise _unreachable(address, last_line(error)) from error
     finally:
         ray.shutdown()
 
 
 @contextlib.contextmanager
 def _kept_signals() -> Iterator[None]:
-    """While Ray starts it has a handler of SIGTERM of its own, whose SystemExit may be lost on its way."""
+    """Keeps our handler of SIGTERM while Ray starts. The SystemExit of Ray's handler may get lost."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -75,9 +77,7 @@ def _kept_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _kept_exit_code() -> Iterator[None]:
-    """Of a handler of SIGTERM: Ray's own handler gives the bare number, and its waiting gives 1 for
-    any code.
-    """
+    """Keeps the exit code of SIGTERM. Ray's handler exits with 15, and Ray's waiting with 1 for any code."""
     try:
         yield
     except SystemExit as ended:
@@ -87,23 +87,27 @@ def _kept_exit_code() -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself would try for minutes."""
+    """Tries the address first: Ray itself would try for minutes."""
     host, colon, port = address.rpartition(":")
     if not (colon and port.isdigit()) or "/" in host:
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT).close()
     except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"--ray-address {address}",
-            str(error),
-            wanted="a running cluster's HOST:PORT",
-            fix="ray status",
-        ) from error
+        raise _unreachable(address, str(error)) from error
+
+
+def _unreachable(address: str, came: str) -> ConfigError:
+    return ConfigError(
+        f"--ray-address {address}",
+        came,
+        wanted="a running cluster's HOST:PORT, or auto on one of its nodes",
+        fix="ray status",
+    )
 
 
 def imported_ray() -> Any:
-    """Ray; MissingExtraError without it."""
+    """Ray. Raises MissingExtraError without it."""
     try:
         return importlib.import_module("ray")
     except ImportError as error:
@@ -113,6 +117,6 @@ def imported_ray() -> Any:
 
 
 def last_line(error: Exception) -> str:
-    """Of what an error of Ray says, which may be a page."""
+    """The last line of what an error of Ray says, which may be a page."""
     lines = str(error).strip().splitlines()
     return lines[-1].strip() if lines else repr(error)

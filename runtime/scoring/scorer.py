@@ -1,4 +1,6 @@
-"""Files or samples in, rows of scores out: decoding in processes, batches of one fixed shape, order kept.
+"""Files or samples in, rows of scores out, in the order of the files.
+
+Processes of their own decode the files. The model runs on batches of one fixed shape.
 
 B batch, T frames, M mels, N samples, K labels, D embedding.
 """
@@ -32,24 +34,23 @@ from .batches import Batches, FileInProgress, ScoredClip, mean_clip
 from .decoder_messages import BadFile, DecoderSettings, FileEnd
 from .decoder_pool import ClipReady, DecoderPool, FileRestarted, PoolEvent, PoolIdle
 
-_AHEAD: Final = 4096  # files whose rows may wait for an earlier one, which takes longer
+_AHEAD: Final = 4096  # files whose rows may wait for an earlier file that takes longer
 
 
 @dataclass
 class Timing:
-    """What the work takes, in seconds, summed over all decoders and all threads of the model."""
+    """Seconds of work, summed over all decoders and all threads of the model."""
 
-    decoding: float = 0.0  # reading included
+    decoding: float = 0.0  # with reading
     features: float = 0.0
     model: float = 0.0
 
 
 class Scorer:
-    """Scores audio with a bundle. Loading takes its time once; then every call uses the same session
-    and decoders.
+    """Scores audio with a bundle.
 
-    Every batch has the same shape, its tail padded, so that a file's score does not depend on its
-    neighbours.
+    The model is loaded once. Every call uses the same session and the same decoders. Every batch has the
+    same shape, with its tail padded, so the score of a file does not depend on its neighbours.
     """
 
     def __init__(
@@ -68,14 +69,17 @@ class Scorer:
         allow_truncated: bool = False,
         embeddings: bool = False,
     ) -> None:
-        """`backend` and `variant` as in `backends.choose_backend`: by default the fastest that runs
-        here.
+        """Loads the model. `backend` and `variant` are those of `backends.choice.choose_backend`.
 
-        `workers` decoding processes, by default one a core, are started with the first file. On the
-        CPU the model is at `lanes` batches at once, by default as many as there are cores. With
-        `window` (s, at most a clip), every window of a file is scored, `hop` (s) apart, and their
-        mean; without, the first clip. A file that takes longer than `timeout` (s) to decode is
-        given up. Raises ModelError, ConfigError.
+        By default the fastest variant that runs here is taken. `workers` decoding processes are started with
+        the first file, by default one a core. On the CPU `lanes` batches run at once, by default as many as
+        there are cores.
+
+        Without `window` the first clip of a file is scored. With `window` (s, at most a clip) every
+        window is scored, `hop` (s) apart, and their mean is one more row. A file that takes longer than
+        `timeout` (s) to decode is given up.
+
+        Raises ModelError, ConfigError.
         """
         _check_positive("--batch-size", batch_size)
         _check_positive("--workers", workers)
@@ -95,7 +99,7 @@ class Scorer:
                 fix="rrtn export --embeddings",
             )
         self.timing, self._lock = Timing(), threading.Lock()
-        self.batch_that_fits = self.batch_size  # less where the device's memory was too small
+        self.batch_that_fits = self.batch_size  # less once the device's memory was too small
         self._lanes = lanes or usable_cpus()
         self._timeout = timeout
         self._embeddings = embeddings
@@ -117,7 +121,7 @@ class Scorer:
 
     @property
     def embedding_size(self) -> int | None:
-        """D where the rows carry embeddings."""
+        """D if the rows carry embeddings, else None."""
         return self.backend.embedding_size if self._embeddings else None
 
     @property
@@ -126,15 +130,15 @@ class Scorer:
         return self.bundle.labels
 
     def score_files(self, paths: Iterable[FilePath | PackedFile]) -> Iterator[Row]:
-        """The rows of each path, in the order given.
+        """Gives the rows of each path, in the order of the paths.
 
-        A bad file is a row with an error, never an exception.
+        A file that cannot be scored is a row with an error code, never an exception.
         """
         for rows in self.rows_of_files(paths):
             yield from rows
 
     def rows_of_files(self, paths: Iterable[FilePath | PackedFile]) -> Iterator[list[Row]]:
-        """The same, one list for each path."""
+        """Gives the rows of each path as one list."""
         files: dict[int, FileInProgress] = {}
         decoders, done = self._taken_decoders(), False
         try:
@@ -149,16 +153,17 @@ class Scorer:
             yield from (self._rows(files[ticket]) for ticket in sorted(files))
             done = True
         finally:
-            if self._decoders or not done:  # others are there by now; they are in the middle of something
+            # A pool that another call has left here is kept; one that is not done cannot be used again.
+            if self._decoders or not done:
                 decoders.close()
             else:
                 self._decoders = decoders
 
     def score_waveform(self, waveform: npt.ArrayLike, sampling_rate: int) -> dict[str, float]:
-        """Samples [N] or [N, channels] of any scale -> score of each label. Raises AudioError for NaN
-        or no samples.
+        """Samples [N] or [N, channels] of any scale -> score of each label.
 
-        At once, in a batch of one: to 1e-6 what `score_files` gives, whose batches are larger.
+        The model runs at once, on a batch of one. The scores are those of `score_files`, whose batches are
+        larger, to 1e-6. Raises AudioError if there are no samples or a sample is NaN.
         """
         audio = audio_from_array(waveform, sampling_rate, self.bundle.spec)
         clip = clip_input(audio.waveform, self.bundle.spec, self.backend.variant.input)
@@ -171,11 +176,10 @@ class Scorer:
         return dict(zip(self.labels, scores.tolist(), strict=True))
 
     def outputs(self, batch: npt.NDArray[Any]) -> Outputs:
-        """A batch of the backend's input, float32 or int16, or the first of one -> scores [B, K],
-        embedding [B, D] or None.
+        """A batch of the backend's input, float32 or int16 -> scores [B, K], embedding [B, D] or None.
 
-        Where the device has too little memory for it, in halves, or halves of these. Raises
-        OutOfMemoryError at 1.
+        The batch may be smaller than `batch_size`. If the device has too little memory for it, it is halved
+        until it fits. Raises OutOfMemoryError if not even one clip fits.
         """
         while True:
             size = self.batch_that_fits
@@ -183,7 +187,7 @@ class Scorer:
                 return Outputs.joined(
                     [self._run(batch[i : i + size], size) for i in range(0, len(batch), size)]
                 )
-            except MemoryError as error:  # the backend's OutOfMemoryError, or of the arrays around it
+            except MemoryError as error:  # of the backend, or of the arrays around it
                 if size == 1:
                     raise _one_is_too_much(error) from error
                 self.batch_that_fits = size // 2
@@ -193,7 +197,7 @@ class Scorer:
         try:
             return self.outputs(batch)
         finally:
-            with self._lock:  # of several threads
+            with self._lock:  # several threads come here
                 self.timing.model += time.perf_counter() - begin
 
     def _run(self, batch: npt.NDArray[Any], size: int) -> Outputs:
@@ -201,13 +205,13 @@ class Scorer:
         return self.backend.run(padded(batch, size)).first(len(batch))
 
     def close(self) -> None:
-        """Ends the decoding processes; the next files start new ones."""
+        """Stops the decoders. The next files start new ones."""
         if self._decoders:
             self._decoders.close()
             self._decoders = None
 
     def _taken_decoders(self) -> DecoderPool:
-        """Those at hand, or new ones: who scores two lists of files at the same time has two pools."""
+        """The pool at hand, or a new one. Two lists of files that are scored at a time have two pools."""
         decoders, self._decoders = self._decoders, None
         if decoders is None:
             chunk = min(self.batch_size, 32)
@@ -219,7 +223,7 @@ class Scorer:
         match event:
             case ClipReady(ticket, features, start, end):
                 batches.add(features, files[ticket], start, end)
-            case FileRestarted(ticket):  # what is still on its way belongs to the old one
+            case FileRestarted(ticket):  # clips of the old decoder may still be on their way to the old file
                 files[ticket] = FileInProgress(files[ticket].path)
             case PoolIdle():
                 batches.flush()

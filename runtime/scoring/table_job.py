@@ -1,9 +1,8 @@
-"""A table in the making: each shard is scored once and its rows are kept, so that a run that was
-stopped goes on.
+"""A table in the making. Each shard is scored once and its rows are kept, so a run that was stopped goes on.
 
-Beside the table `scores.csv` lies the folder `.scores.csv.rrtn`. Its job.json says what the rows
-depend on (model and settings). Each part holds the rows of one shard under the shard's key. The
-table is put together from the parts.
+Beside the table `scores.csv` lies the folder `.scores.csv.rrtn`. Its job.json says what the rows depend on:
+model and settings. Each part holds the rows of one shard under the key of the shard. The table is put
+together from the parts.
 """
 
 import contextlib
@@ -24,7 +23,7 @@ from ..tables.embedding_file import embedding_path
 from ..tables.rows import Row
 from .part_file import rows_from_part
 
-SCORING_RULES: Final = 1  # rises whenever a row of the same file, model and settings can become another one
+SCORING_RULES: Final = 1  # rises whenever the same file, model and settings can give another row
 _JOB: Final = "job.json"
 
 
@@ -36,18 +35,18 @@ class TableJob:
         self._parts = {path.name.partition("-")[0]: path for path in folder.glob("*.part")}
 
     def has(self, shard: Shard) -> bool:
-        """Whether its rows are there, whole."""
+        """True if the rows of the shard are there, and whole."""
         return self._content(shard) is not None
 
     def put(self, shard: Shard, content: bytes) -> None:
-        """Keeps what `part_from_rows` gave for a shard, or nothing."""
+        """Keeps what `part_from_rows` gave for a shard, whole or not at all."""
         path = self._folder / _part_name(shard, content)
         write_bytes(path, content)
         self._parts[shard.key] = path
         failpoint("shard.done")
 
     def rows(self, spool: InputSpool) -> Iterator[list[Row]]:
-        """Of every file, in order. Raises StoppedError where a part has gone bad since."""
+        """Gives the rows of every file, in order. Raises StoppedError if a part has gone bad since."""
         for shard in spool.shards:
             content = self._content(shard)
             if content is None:
@@ -60,35 +59,35 @@ class TableJob:
 
     def tidy(self, spool: InputSpool) -> None:
         """Removes parts that no shard has any more, and what killed writers left."""
-        keys = {shard.key for shard in spool.shards}
+        wanted = {self._parts.get(shard.key) for shard in spool.shards}
         for path in (*self._folder.glob("*.part"), *self._folder.glob(".*.tmp")):
-            if (
-                self._parts.get(path.name.partition("-")[0]) != path
-                or path.name.partition("-")[0] not in keys
-            ):
+            if path not in wanted:
                 path.unlink(missing_ok=True)
 
     def _content(self, shard: Shard) -> bytes | None:
+        """The part of the shard; None if it is missing, broken, or the part of another shard."""
         path = self._parts.get(shard.key)
+        if path is None:
+            return None
         try:
-            content = path.read_bytes() if path else None
+            content = path.read_bytes()
         except OSError:
             return None
-        return content if content is not None and path and path.name == _part_name(shard, content) else None
+        return content if path.name == _part_name(shard, content) else None
 
 
 @contextlib.contextmanager
 def opened_job(
     target: Path, settings: dict[str, Any], labels: tuple[str, ...], *, overwrite: bool = False
 ) -> Iterator[TableJob]:
-    """The job whose table is `target`, for this process alone. `overwrite` begins anew.
+    """The job of the table `target`, for this process alone. `overwrite` begins it anew.
 
-    Raises ConfigError where another process is at it, or what is there was made with other settings.
+    Raises ConfigError if another process writes this table, or if it was begun with other settings.
     """
     folder = target.parent / f".{target.name}.rrtn"
     folder.mkdir(exist_ok=True)
     with locked(folder / "lock", does="scores"):
-        if overwrite or not (folder / _JOB).exists():  # parts of no known settings are worth nothing
+        if overwrite or not (folder / _JOB).exists():  # without job.json nobody knows what the parts are
             _empty(folder)
         _check_settings(folder / _JOB, target, settings)
         _remove_unfinished(target)
@@ -104,20 +103,22 @@ def _check_settings(path: Path, target: Path, settings: dict[str, Any]) -> None:
         raise ConfigError(
             str(path), str(error), wanted="what rrtn score writes", fix="begin anew with --overwrite"
         ) from error
-    if other := [name for name in {**before, **settings} if before.get(name) != settings.get(name)]:
-        changes = ", ".join(
-            f"{name} {_short(before.get(name))}, now {_short(settings.get(name))}" for name in other
-        )
+    changes = [
+        f"{name} {_short(before.get(name))}, now {_short(settings.get(name))}"
+        for name in {**before, **settings}
+        if before.get(name) != settings.get(name)
+    ]
+    if changes:
         raise ConfigError(
             f"--out {target}",
-            f"begun with {changes}",
+            f"begun with {', '.join(changes)}",
             wanted="the same model and settings",
             fix="choose another --out, or begin anew with --overwrite",
         )
 
 
 def _in_todays_words(settings: dict[str, Any]) -> dict[str, Any]:
-    """rrtn 0.1.0 wrote its own version in place of the rules, which were the first."""
+    """rrtn 0.1.0 wrote its own version instead of the number of the rules, which was 1."""
     if "rrtn" in settings and "scoring_rules" not in settings:
         return {"scoring_rules": 1, **{name: value for name, value in settings.items() if name != "rrtn"}}
     return settings
@@ -136,12 +137,12 @@ def _empty(folder: Path) -> None:
 
 
 def _remove_unfinished(target: Path) -> None:
-    """What writers of the table, and of embeddings beside it, have left that were killed."""
+    """Removes what killed writers of the table, and of the embeddings beside it, have left."""
     for path in (target, embedding_path(target)):
         for left in path.parent.glob(f".{glob.escape(path.name[:40])}.????????.tmp"):
             left.unlink(missing_ok=True)
 
 
 def _part_name(shard: Shard, content: bytes) -> str:
-    """The key, and a hash that tells whether this is the part, whole and of this shard."""
+    """The key, and a hash that tells whether the content is whole and of this shard."""
     return f"{shard.key}-{hashlib.sha256(shard.key.encode() + content).hexdigest()[:32]}.part"

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from rrtn.cli import COMMANDS, LazyCommands
+from rrtn.cli import COMMANDS
+from rrtn.commands.lazy_group import LazyCommands
 
 LONGEST = 25  # lines
 
 
 def registered() -> Iterator[tuple[str, Callable[..., Any]]]:
     """Name and function of every command, those of groups included."""
-    commands = LazyCommands()
+    commands = LazyCommands(COMMANDS)
     for name in COMMANDS:
         command = commands[name]
         for part in getattr(command, "commands", {name: command}).values():

@@ -362,7 +362,7 @@ def test_s5_the_second_process_is_refused(
         second = score(*command, *flags)
         assert second.code == 2
         assert f"process {first.process.pid} on " in second.error
-        assert "one at a time" in second.error
+        assert "one process at a time" in second.error
     assert score(*command[:-1], "u.csv").code == 0
     first.kill(group=False)
     first.process.wait()

@@ -52,10 +52,8 @@ def refused(lock: Path) -> str:
 def test_a_second_process_is_told_who_holds_the_lock(lock: Path) -> None:
     with process(HOLDS, lock) as first:
         holder = f"process {first.pid} on {socket.gethostname()}"
-        assert (
-            refused(lock)
-            == f"{lock.parent} | {holder} trains there | one at a time | wait for it, or choose another --out"
-        )
+        came = f"{holder} trains there | expected one process at a time"
+        assert refused(lock) == f"{lock.parent} | {came} | wait for it, or choose another --out"
 
 
 def test_a_lock_is_free_again_at_the_end_and_its_file_stays(lock: Path) -> None:

@@ -12,60 +12,60 @@ HALF = (Row(file="half.wav", scores={"Joy": 0.5}), Row(file="half.wav", error="i
 
 
 def test_without_limits_nothing_stops() -> None:
-    bad_files = ErrorBudget()
+    budget = ErrorBudget()
     for _ in range(1_000):
-        bad_files.count(BAD)
-    bad_files.finish()
-    assert (bad_files.files, bad_files.bad) == (1_000, 1_000)
+        budget.count(BAD)
+    budget.finish()
+    assert (budget.files, budget.bad) == (1_000, 1_000)
 
 
 def test_fail_fast_stops_at_the_first_and_names_it() -> None:
-    bad_files = ErrorBudget(fail_fast=True)
+    budget = ErrorBudget(fail_fast=True)
     for rows in (GOOD, FLAGGED, GOOD):
-        bad_files.count(rows)
+        budget.count(rows)
     with pytest.raises(
         StoppedError, match=r"'=bad\.wav corrupt the decoder gave up \| the first bad file, with --fail-fast"
     ) as caught:
-        bad_files.count(BAD)
+        budget.count(BAD)
     assert caught.value.exit_code == 4
 
 
 def test_a_file_of_which_one_window_is_bad_is_bad_once() -> None:
-    bad_files = ErrorBudget()
-    bad_files.count(HALF)
-    assert (bad_files.files, bad_files.bad, bad_files.in_a_row) == (1, 1, 1)
+    budget = ErrorBudget()
+    budget.count(HALF)
+    assert (budget.files, budget.bad, budget.in_a_row) == (1, 1, 1)
 
 
 def test_a_run_is_broken_by_any_file_that_has_scores() -> None:
-    bad_files = ErrorBudget(most_in_a_row=3)
+    budget = ErrorBudget(most_in_a_row=3)
     for rows in (BAD, BAD, GOOD, BAD, BAD, FLAGGED, BAD, HALF):
-        bad_files.count(rows)
+        budget.count(rows)
     with pytest.raises(StoppedError, match="3 bad files in a row"):
-        bad_files.count(BAD)
+        budget.count(BAD)
 
 
 def test_a_fraction_counts_from_the_hundredth_file_on() -> None:
-    bad_files = ErrorBudget(most_fraction=0.1)
+    budget = ErrorBudget(most_fraction=0.1)
     for number in range(99):
-        bad_files.count(BAD if number < 11 else GOOD)
+        budget.count(BAD if number < 11 else GOOD)
     with pytest.raises(StoppedError, match="11 of 100 files are bad"):
-        bad_files.count(GOOD)
+        budget.count(GOOD)
 
 
 def test_the_fraction_itself_is_not_too_many() -> None:
-    bad_files = ErrorBudget(most_fraction=0.1)
+    budget = ErrorBudget(most_fraction=0.1)
     for number in range(100):
-        bad_files.count(BAD if number < 10 else GOOD)
-    bad_files.finish()
+        budget.count(BAD if number < 10 else GOOD)
+    budget.finish()
     with pytest.raises(StoppedError, match="11 of 101"):
-        bad_files.count(BAD)
+        budget.count(BAD)
 
 
 def test_a_fraction_of_few_files_counts_at_the_end() -> None:
-    bad_files = ErrorBudget(most_fraction=0.0)
-    bad_files.count(BAD)
+    budget = ErrorBudget(most_fraction=0.0)
+    budget.count(BAD)
     with pytest.raises(StoppedError, match=r"all files \| 1 of 1 files are bad"):
-        bad_files.finish()
+        budget.finish()
 
 
 def test_no_file_is_no_fraction() -> None:

@@ -286,7 +286,8 @@ def test_too_many_bad_files_stop_it(run: Run, cluster: str) -> None:
 def test_without_ray_it_says_what_to_install(run: Run) -> None:
     done = run(*with_ray("t.csv"), code=NO_RAY)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr == b'rrtn: ray | not installed | needed for --engine ray | pip install "rrtn[ray]"\n'
+    line = b'rrtn: ray | not installed, and --engine ray needs it | pip install "rrtn[ray]"\n'
+    assert done.stderr == line
 
 
 @pytest.mark.parametrize(

@@ -292,8 +292,8 @@ def test_windows_of_many_files_stay_with_their_files(
         ({"window": 0.0}, "--window"),
         ({"window": float("nan")}, "--window"),
         ({"window": 1.0, "hop": -1.0}, "--hop"),
-        ({"window": 1e-5}, "--window.*at least a sample"),
-        ({"window": 1.0, "hop": 1e-5}, "--hop.*at least a sample"),
+        ({"window": 1e-5}, "--window.*at least one sample"),
+        ({"window": 1.0, "hop": 1e-5}, "--hop.*at least one sample"),
     ],
 )
 def test_windows_that_cannot_be_are_refused(

@@ -1,0 +1,125 @@
+"""From Python: a folder becomes a table, and a call that was stopped is continued by the next one."""
+
+import csv
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rrtn.runtime import Scorer
+from rrtn.runtime.audio.input_spool import InputSpool
+from rrtn.runtime.audio.inputs import inputs_from_arguments
+from rrtn.runtime.errors import StoppedError
+from rrtn.runtime.scoring.engine import ScoringEngine, settings_of_scorer
+from rrtn.runtime.scoring.error_budget import ErrorBudget
+from rrtn.runtime.scoring.folder import OpenBar, ScoringSummary, score_to_rows, score_to_table
+from rrtn.runtime.scoring.local_engine import LocalEngine
+from rrtn.runtime.tables.rows import Row
+
+
+@pytest.fixture
+def folder(tmp_path: Path, real_clips: list[Path]) -> Path:
+    """Twelve real clips, and behind them a file that is no audio."""
+    (tmp_path / "in").mkdir()
+    for clip in real_clips:
+        shutil.copy(clip, tmp_path / "in" / f"good-{clip.name}")
+    (tmp_path / "in" / "text.wav").write_text("this is no audio")
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def engine(scorer: Scorer) -> LocalEngine:
+    return LocalEngine(scorer)
+
+
+@pytest.fixture
+def score(engine: LocalEngine, folder: Path, tmp_path: Path) -> Callable[..., ScoringSummary]:
+    def run(**options: object) -> ScoringSummary:
+        with InputSpool(inputs_from_arguments([os.fsencode(folder)])) as spool:
+            return score_to_table(engine, spool, tmp_path / "t.csv", **options)  # type: ignore[arg-type]
+
+    return run
+
+
+class Bar:
+    """Counts what it is told."""
+
+    def __init__(self) -> None:
+        self.files, self.done, self.note = 0, 0, ""
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        self.done, self.note = self.done + count, note
+
+    def opened(self) -> OpenBar:
+        @contextmanager
+        def open_bar(files: int) -> Iterator[Bar]:
+            self.files = files
+            yield self
+
+        return open_bar
+
+
+def test_a_table_has_the_rows_of_the_scorer(
+    score: Callable[..., ScoringSummary], scorer: Scorer, folder: Path, tmp_path: Path
+) -> None:
+    bar = Bar()
+    summary = score(open_bar=bar.opened())
+    with (tmp_path / "t.csv").open(newline="") as file:
+        records = list(csv.DictReader(file))
+    expected = list(scorer.score_files(sorted(folder.iterdir())))
+    assert [record["file"] for record in records] == [os.fsdecode(row.file) for row in expected]
+    for record, row in zip(records, expected, strict=True):
+        assert record["error"] == row.error
+        for label, score_of_label in (row.scores or {}).items():
+            assert float(record[label]) == pytest.approx(score_of_label, abs=1e-6)
+    assert (bar.files, bar.done, bar.note) == (13, 13, "1 errors")
+    assert (
+        summary.to_dict().items()
+        >= {
+            "files": 13,
+            "scored": 12,
+            "errors": {"unsupported_format": 1},
+            "backend": "cpu",
+            "variant": "fp32",
+            "out": str(tmp_path / "t.csv"),
+            "scored_now": 13,
+        }.items()
+    )
+    assert set(summary.busy) == {"reading and decoding", "features", "model", "writing"}
+
+
+def test_the_same_call_scores_nothing_twice(score: Callable[..., ScoringSummary], tmp_path: Path) -> None:
+    score()
+    table = (tmp_path / "t.csv").read_bytes()
+    (tmp_path / "t.csv").unlink()
+    said: list[str] = []
+    again = score(say=said.append)
+    assert (again.scored_now, again.busy, again.totals.files) == (0, {}, 13)
+    assert said == ["13 files were scored before and are kept (--overwrite scores them again)"]
+    assert (tmp_path / "t.csv").read_bytes() == table
+    assert score(overwrite=True).scored_now == 13
+
+
+def test_a_spent_error_budget_leaves_no_table(score: Callable[..., ScoringSummary], tmp_path: Path) -> None:
+    with pytest.raises(StoppedError) as caught:
+        score(error_budget=ErrorBudget(fail_fast=True))
+    assert "text.wav unsupported_format" in caught.value.subject
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_rows_come_without_a_table(engine: LocalEngine, scorer: Scorer, folder: Path, tmp_path: Path) -> None:
+    rows: list[Row] = []
+    with InputSpool(inputs_from_arguments([os.fsencode(folder)])) as spool:
+        summary = score_to_rows(engine, spool, rows.extend)
+    assert rows == list(scorer.score_files([os.fsencode(path) for path in sorted(folder.iterdir())]))
+    assert (summary.totals.scored, summary.scored_now, summary.out) == (12, 13, None)
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("in", "tiny.onnx")] == []
+
+
+def test_the_scorer_of_this_machine_is_an_engine(engine: LocalEngine, scorer: Scorer) -> None:
+    any_engine: ScoringEngine = engine
+    assert any_engine.loaded.settings == settings_of_scorer(scorer)
+    assert any_engine.loaded.labels == scorer.labels
+    assert any_engine.description.startswith(f"{scorer.bundle.path}: tiny.onnx on cpu")

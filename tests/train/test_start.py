@@ -1,0 +1,61 @@
+"""From settings to a plan or a run, without the command line."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rrtn.runtime.errors import ConfigError
+from rrtn.train.start import TrainingRequest, flat_overrides, plan_training
+
+MakeData = Callable[..., Path]
+
+
+def settings(folder: Path, **optim: Any) -> dict[str, Any]:
+    return {"device": "cpu", "seed": None, "data": {"dir": str(folder)}, "optim": optim}
+
+
+def test_settings_are_named_as_in_the_file() -> None:
+    nested = {"seed": 3, "device": None, "optim": {"lr": 0.01, "epochs": None}, "data": {}}
+    assert flat_overrides(nested) == {"seed": 3, "device": None, "optim.lr": 0.01, "optim.epochs": None}
+
+
+def test_what_was_given_wins_over_the_file(tmp_path: Path, make_data: MakeData) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("seed = 7\n[optim]\nepochs = 2\nbatch_size = 4\n")
+    said: list[str] = []
+    request = TrainingRequest(config_file=config, settings=settings(make_data(), epochs=5))
+    plan = plan_training(request, say=said.append)
+    assert plan
+    assert (plan.config.seed, plan.config.optim.epochs, plan.config.optim.batch_size) == (7, 5, 4)
+    assert said == []
+
+
+def test_notes_are_said(make_data: MakeData) -> None:
+    said: list[str] = []
+    plan = plan_training(TrainingRequest(settings=settings(make_data())), say=said.append)
+    assert plan
+    assert said == [f"note: {note}" for note in plan.notes]
+    assert "instead of the paper's 128" in said[0]
+
+
+def test_a_plan_makes_no_folder(tmp_path: Path, make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan_training(TrainingRequest(run=Path("run"), settings=settings(make_data())), say=print)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_there_must_be_a_run_to_go_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for run in (None, tmp_path / "gone"):
+        with pytest.raises(ConfigError) as caught:
+            plan_training(TrainingRequest(run=run, resume=True), say=print)
+        assert caught.value.subject == "--resume"
+        assert str(run or "runs/") in caught.value.came
+
+
+def test_a_run_goes_on_with_its_own_config(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").touch()
+    request = TrainingRequest(run=tmp_path, config_file=Path("other.toml"), resume=True)
+    with pytest.raises(ConfigError, match="--config"):
+        plan_training(request, say=print)
