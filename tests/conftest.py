@@ -3,6 +3,7 @@ data that are made here.
 """
 
 import ctypes
+import gc
 import os
 import signal
 import struct
@@ -38,6 +39,11 @@ def pytest_sessionstart() -> None:
 
 IN_OPEN, IN_CLOSE_NOWRITE = 0x20, 0x10
 EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name, which is 0 for a file
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: nobody looks through it for garbage again and again."""
+    gc.freeze()
 
 
 class Watch:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -18,6 +19,27 @@ REAL_ENCODERS = """
 from rrtn.train.method import encoders, model
 model.encoder_from_name = encoders.encoder_from_name
 """
+
+
+# `rrtn` as a shell finds it: what needs torch is forked from a process that has it.
+COMMAND = """#!/bin/sh
+case "$1" in
+    train|table2|evaluate|report|export|parity) exec {python} -IS "$(dirname "$0")/client.py" {name} "$@";;
+    *) exec {python} -m rrtn "$@";;
+esac
+"""
+CLIENT = """
+import json, os, socket, sys
+
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect("\\0" + sys.argv[1])
+    order = json.dumps({"argv": sys.argv[2:], "cwd": os.getcwd(), "env": dict(os.environ)}).encode()
+    socket.send_fds(server, [len(order).to_bytes(4, "big")], [0, 1, 2])
+    server.sendall(order)
+    sys.exit(int(server.recv(4) or 1))
+"""
+# Where no --epochs are given, as in most commands of the pages.
+FEW_EPOCHS = "from rrtn.train import plan; plan._PAPER_EPOCHS = 3"
 
 
 class Ended(NamedTuple):
@@ -148,7 +170,7 @@ class Server:
     """small_rrtn.py --serve, or --serve-runtime."""
 
     def __init__(self, folder: Path, mode: str = "--serve") -> None:
-        self._folder, self._count = folder, 0
+        self._folder, self._count, self._name = folder, 0, ""
         self.cache = folder / "cache"
         single = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # threads do not survive a fork
         env = {**os.environ, **single, "PYTHONHASHSEED": "0", "RRTN_CACHE": str(self.cache)}
@@ -165,6 +187,16 @@ class Server:
         err.touch()
         texts = {name: str(value) for name, value in env.items()}
         return Child(self, self.fork([*map(str, argv)], cwd, texts, before, out, err), out, err)
+
+    def put_command(self, folder: Path) -> None:
+        """Writes `folder/rrtn`, with the small encoder and three epochs where nobody says how many."""
+        if not self._name:
+            self._name = f"rrtn-{self.process.pid}"
+            self.ask({"listen": {"name": self._name, "before": FEW_EPOCHS}})
+        folder.mkdir(exist_ok=True)
+        (folder / "client.py").write_text(CLIENT)
+        (folder / "rrtn").write_text(COMMAND.format(python=shlex.quote(sys.executable), name=self._name))
+        (folder / "rrtn").chmod(0o755)
 
     def run_as_ranks(self, script: Path, argument: Path, *, count: int = 2) -> list[Ended]:
         """`python script argument` in forked processes with the environment that torchrun gives them."""

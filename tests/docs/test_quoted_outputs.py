@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import pytest
 from rrtn.runtime import load_bundle
+from rrtn_processes import Server
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -66,7 +67,7 @@ def on_terminal(command: str, folder: Path) -> str:
     """What a terminal shows of a command in the end."""
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
     env = {**os.environ, "PATH": path, "RRTN_CACHE": str(folder / "cache"), "TERM": "xterm"}
     env["COLUMNS"] = str(COLUMNS)
     with subprocess.Popen(["bash", "-c", command], cwd=folder, env=env, stdout=theirs, stderr=theirs):
@@ -89,7 +90,8 @@ def read_all(descriptor: int) -> Iterator[bytes]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, corpus: Path, tiny_model_at: Callable[..., Path]) -> Path:
+def folder(server: Server, tmp_path: Path, corpus: Path, tiny_model_at: Callable[..., Path]) -> Path:
+    server.put_command(tmp_path / "bin")
     bursts = ROOT / "tests/fixtures/bursts"
     shutil.copytree(bursts, tmp_path / "recordings", ignore=shutil.ignore_patterns("*.md"))
     (tmp_path / "broken.wav").write_bytes(b"no audio")

@@ -8,9 +8,9 @@ hundred times.
 An order is one line of JSON: {"start": {"argv", "cwd", "env", "before", "out", "err", "session"}} is
 answered by the child's process id, {"wait": id} by its exit code, {"poll": id} likewise, or by null
 while it runs. `before` is Python that the child runs first, to set up its fault; with `session` it
-has a session of its own. {"listen": name} starts a process that does the same for every client of
-that abstract socket: it gets {"argv", "cwd", "env"} with the client's three standard streams, and
-answers the exit code.
+has a session of its own. {"listen": {"name", "before"}} starts a process that does the same for
+every client of that abstract socket: it gets {"argv", "cwd", "env"} with the client's three standard
+streams, and answers the exit code.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ def serve(imported: tuple[str, ...]) -> None:
         if "start" in order:
             answer = _start(**order["start"])
         elif "listen" in order:
-            answer = _listen(order["listen"])
+            answer = _listen(**order["listen"])
         elif "poll" in order:
             ended, status = os.waitpid(order["poll"], os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if ended else None
@@ -71,7 +71,7 @@ def _start(
     return _live(argv, cwd, env, before, [os.open(path, flags, 0o644) for path in (os.devnull, out, err)])
 
 
-def _listen(name: str) -> int:
+def _listen(name: str, before: str) -> int:
     """-> the process that attends to the clients."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"\0{name}")
@@ -84,17 +84,17 @@ def _listen(name: str) -> int:
         client, _ = listener.accept()
         if not _fork():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _attend(client)
+            _attend(client, before)
         client.close()
 
 
-def _attend(client: socket.socket) -> NoReturn:
+def _attend(client: socket.socket, before: str) -> NoReturn:
     size, streams, _, _ = socket.recv_fds(client, 4, 3)
     with client.makefile("rb") as orders:
         order = json.loads(orders.read(int.from_bytes(size, "big")))
     if not (child := _fork()):
         os.environ.clear()
-        _live(order["argv"], order["cwd"], order["env"], "", streams)
+        _live(order["argv"], order["cwd"], order["env"], before, streams)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     client.sendall(str(code if code >= 0 else 128 - code).encode())
     os._exit(0)

@@ -28,6 +28,7 @@ from rrtn.runtime.onnx_file import sealed
 
 RRTN = (sys.executable, "-m", "rrtn")
 FILES = 900  # three shards, by their names: of 450, 407 and 43
+UNENDING = "read.00880.wav:sleep:all"  # in the last of them
 PIPE = 4096  # bytes, the least that a pipe can have
 SEED = int(os.environ.get("RRTN_TEST_SEED", "0"))
 
@@ -122,11 +123,12 @@ def test_s1_killed_at_random_moments(tmp_path: Path, tiny_model: Path, start: St
     """Union of parts = each input exactly once; final table byte-identical to an uninterrupted run."""
     rng, kills = np.random.default_rng(SEED), 0
     while True:
-        running = start("in", "-m", tiny_model, "--out", "t.csv")
+        # the first one is killed for sure
+        running = start("in", "-m", tiny_model, "--out", "t.csv", RRTN_FAILPOINT="" if kills else UNENDING)
         if kills < 6:
-            if not kills:  # the first one for sure before it is done
+            if not kills:
                 until((tmp_path / ".t.csv.rrtn/job.json").exists)
-            time.sleep(rng.uniform(0.3, 1.0) if kills else 0.05)
+            time.sleep(rng.uniform(0, 0.5))
             running.kill()
         ended = running.wait()
         if ended.code == 3:
@@ -181,7 +183,7 @@ def test_s2_a_signal_stops_and_the_same_command_goes_on(
     tmp_path: Path, many: Path, tiny_model: Path, start: Any, number: signal.Signals, code: int, group: bool
 ) -> None:
     """Commits finished shards, 143/130, resume. `docker stop` and kill reach the process, Ctrl-C all."""
-    running = start("in", "-m", tiny_model, "--out", "t.csv")
+    running = start("in", "-m", tiny_model, "--out", "t.csv", RRTN_FAILPOINT=UNENDING)
     until(lambda: parts(tmp_path / "t.csv"))
     running.kill(number, group=group)
     ended = running.wait()
@@ -468,8 +470,8 @@ def test_s22_decoders_that_are_killed_again_and_again(
     running = start("in", "-m", tiny_model, "--out", "t.csv")
     kills = 0
     while running.process.poll() is None:
-        time.sleep(0.01)
-        if len(parts(tmp_path / "t.csv")) > kills:
+        time.sleep(0.005)
+        if len(parts(tmp_path / "t.csv")) >= kills:
             for decoder in running.decoders()[:1]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(decoder, signal.SIGKILL)

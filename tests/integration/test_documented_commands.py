@@ -4,15 +4,14 @@ with who runs it.
 Each page has a folder of its own with the names that the pages use: DIR (data), recordings/,
 /shared/recordings, RUN, RUN2, BUNDLE, my.toml, fixed.toml. Command lines are those that are
 indented or in ```sh fences, then those in backticks. Under make test the encoders are the
-three-layer CNN of tests/faults/small_rrtn.py, whatever --encoder says, so that 60 epochs take
-seconds; make soak runs all lines, and on pages that do not train for minutes with the real
+three-layer CNN of tests/faults/small_rrtn.py, whatever --encoder says, and who gives no --epochs has
+three of them; make soak runs all lines, and on pages that do not train for minutes with the real
 encoders.
 """
 
 import functools
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -104,25 +103,6 @@ BEFORE = {
     "rrtn pack": "rm -r scores.csv .scores.csv.rrtn",  # another section, another table
     "OMP_NUM_THREADS=1 rrtn table2": "mv runs/table2 runs/before",  # likewise
 }
-PYTHON = shlex.quote(sys.executable)
-# What needs torch is forked from a process that has it, with the small encoder.
-SERVER = f"rrtn-{os.getpid()}"
-SMALL = f"""#!/bin/sh
-case "$1" in
-    train|table2|evaluate|report|export|parity) exec {PYTHON} -IS "$(dirname "$0")/client.py" {SERVER} "$@";;
-    *) exec {PYTHON} -m rrtn "$@";;
-esac
-"""
-CLIENT = """
-import json, os, socket, sys
-
-with socket.socket(socket.AF_UNIX) as server:
-    server.connect("\\0" + sys.argv[1])
-    order = json.dumps({"argv": sys.argv[2:], "cwd": os.getcwd(), "env": dict(os.environ)}).encode()
-    socket.send_fds(server, [len(order).to_bytes(4, "big")], [0, 1, 2])
-    server.sendall(order)
-    sys.exit(int(server.recv(4) or 1))
-"""
 SBATCH = """#!/bin/bash
 # --array=0-15 --wrap SCRIPT: the jobs one after the other
 for SLURM_ARRAY_TASK_ID in $(seq 0 "${1##*-}"); do
@@ -190,7 +170,7 @@ def executable(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def prepare(folder: Path, *, small: bool) -> None:
+def prepare(folder: Path, server: Server, *, small: bool) -> None:
     """Data, recordings, and a run of one epoch with its export."""
     synthesise(folder / "DIR", clips=30, speakers=9, seed=5, workers=1)
     bursts = sorted((ROOT / "tests/fixtures/bursts").glob("*.wav"))
@@ -202,8 +182,7 @@ def prepare(folder: Path, *, small: bool) -> None:
     (folder / "fixed.toml").write_text('[ruwl]\nmode = "fixed"\n')
     executable(folder / "bin/sbatch", SBATCH)
     if small:
-        executable(folder / "bin/rrtn", SMALL)
-        executable(folder / "bin/client.py", CLIENT)
+        server.put_command(folder / "bin")
     run(
         "rrtn train --data DIR --epochs 1 --batch-size 16 --out runs/my-run && rrtn export && cp -r "
         "runs/my-run RUN2",
@@ -219,12 +198,11 @@ Workplace = Callable[..., Path]
 @pytest.fixture(scope="module")
 def prepared(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
     """-> the folder, made once with the small encoder and once with the real ones."""
-    server.ask({"listen": SERVER})
 
     @functools.cache
     def make(small: bool) -> Path:
         folder = tmp_path_factory.mktemp("prepared")
-        prepare(folder, small=small)
+        prepare(folder, server, small=small)
         return folder
 
     return make

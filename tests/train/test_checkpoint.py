@@ -5,12 +5,11 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -300,6 +299,7 @@ class TestSaver:
 KILLER = """
 import os, shutil, sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -336,7 +336,7 @@ for base in map(Path, sys.argv[2:]):
 
 
 @pytest.fixture(scope="module")
-def kills(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, list[Path]]:
+def kills(server: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, list[Path]]:
     """The folder after a kill before each fsync, rename and removal of a save, in their order; by
     whether it keeps one.
     """
@@ -344,9 +344,10 @@ def kills(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, list[Path]]:
     save(bases[0], 2)
     for epoch in (1, 2):
         save(bases[1], epoch, keep_previous=True)
-    command = [sys.executable, "-c", KILLER, str(Path(__file__).parent), *map(str, bases)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
-    assert done.returncode == 0, done.stderr
+    arguments = ["-c", str(Path(__file__).parent), *map(str, bases)]
+    killer = f"import sys; sys.argv = {arguments}\n{KILLER}\nraise SystemExit"
+    ended = server.start(cwd=bases[0].parent, before=killer).wait()
+    assert ended.code == 0, ended.err
     folders = [
         sorted(base.parent.glob("killed-*"), key=lambda path: int(path.name.split("-")[1])) for base in bases
     ]
