@@ -33,8 +33,8 @@ COMMANDS: Final = {
     "data": Command("data", "Make a data set, or check one."),
 }
 
-_EXTRAS: Final = dict.fromkeys(
-    ("torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w", "jinja2"), "train"
+_OF_EXTRA_TRAIN: Final = frozenset(
+    {"torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w", "jinja2"}
 )
 _NOBODY_READS: Final = 141  # `| head -1` has closed stdout: the exit code that SIGPIPE would give
 _SIGNALS: Final = {130: "interrupted", 143: "terminated"}
@@ -87,9 +87,9 @@ def _error_for_user(raised: BaseException) -> RrtnError:
         return _usage_refused(raised)
     if isinstance(raised, KeyboardInterrupt):
         return _stopped_by_signal(130)
-    if isinstance(raised, ImportError) and raised.name in _EXTRAS:
-        install = f'pip install "rrtn[{_EXTRAS[raised.name]}]"'
-        return MissingExtraError(raised.name, "not installed, and this command needs it", fix=install)
+    if isinstance(raised, ImportError) and raised.name in _OF_EXTRA_TRAIN:
+        fix = 'pip install "rrtn[train]"'
+        return MissingExtraError(raised.name, "not installed, and this command needs it", fix=fix)
     if isinstance(raised, OSError):
         subject, came = raised.filename or "storage", raised.strerror or raised
         return StoppedError(str(subject), str(came), fix="fix it and run the command again")

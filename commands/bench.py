@@ -8,7 +8,7 @@ import typer
 from ..runtime.backends.base import BackendKind
 from ..runtime.backends.registry import for_each_backend
 from ..runtime.errors import ConfigError, ModelError
-from .options import Json, names_with_commas, newest_bundle
+from .options import BundleArgument, Json, names_with_commas, newest_bundle
 from .printing import new_table, plain, print_json, print_table
 
 if TYPE_CHECKING:
@@ -20,12 +20,7 @@ def _bench_batches(kind: BackendKind) -> str:
 
 
 def bench(
-    model: Annotated[
-        Optional[Path],
-        typer.Argument(
-            metavar="[BUNDLE|ONNX]", help="Default: the newest run's export/.", show_default=False
-        ),
-    ] = None,
+    model: BundleArgument = None,
     variants: Annotated[
         Optional[str], typer.Option(help="With commas; default: all that run here.", show_default=False)
     ] = None,

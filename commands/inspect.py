@@ -1,12 +1,9 @@
 """rrtn inspect: shows a bundle as a table or as JSON."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from ..runtime.errors import RrtnError
-from .options import Json, newest_bundle
+from .options import BundleArgument, Json, newest_bundle
 from .printing import new_table, print_json, print_table
 
 if TYPE_CHECKING:
@@ -14,12 +11,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    model: Annotated[
-        Optional[Path],
-        typer.Argument(
-            metavar="[BUNDLE|ONNX]", help="Default: the newest run's export/.", show_default=False
-        ),
-    ] = None,
+    model: BundleArgument = None,
     as_json: Json = False,
 ) -> None:
     """Show what is in a bundle, and what of it can run here.

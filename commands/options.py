@@ -37,6 +37,10 @@ RunArgument = Annotated[
         metavar="[RUN]", help="A run's folder; default: the newest under runs/.", show_default=False
     ),
 ]
+BundleArgument = Annotated[
+    Optional[Path],
+    typer.Argument(metavar="[BUNDLE|ONNX]", help="Default: the newest run's export/.", show_default=False),
+]
 Audio = Annotated[
     Optional[list[str]],
     typer.Argument(

@@ -66,12 +66,11 @@ def table2(
 def _runs_from_options(
     settings: dict[str, Any], encoders: str | None, methods: str | None, *, out: Path, seeds: int
 ) -> "TableRuns":
-    from ..train.config import config_from_dict
+    from ..train.config import config_from_dict, flat_settings
     from ..train.config_file import merged
     from ..train.distributed import world_from_environment
     from ..train.evidence.table2_runs import rows_of, table_runs
     from ..train.loop import device_from_config
-    from ..train.start import flat_overrides
 
     if (world := world_from_environment()).size > 1:
         raise ConfigError(
@@ -79,7 +78,7 @@ def _runs_from_options(
             f"{world.size} processes, and rrtn table2 trains with one",
             fix="start it without torchrun",
         )
-    config = config_from_dict(merged({}, flat_overrides(settings)), source="flags")
+    config = config_from_dict(merged({}, flat_settings(settings)), source="flags")
     device_from_config(config, world)  # refuses a device that is not there before anything is trained
     rows = rows_of(names_with_commas(encoders) or (), names_with_commas(methods) or ())
     return table_runs(config, out=out, seeds=seeds, rows=rows)

@@ -13,12 +13,8 @@ from pathlib import Path
 from rrtn.runtime import Scorer
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
-NAMES, HEAD, CELL, LINE = (
-    190,
-    120,
-    46,
-    24,
-)  # width of names, height of the head, width and height of a cell, in pixels
+NAMES, HEAD = 190, 120  # width of the names, height of the head, in pixels
+CELL, LINE = 46, 24  # width and height of a cell, in pixels
 STYLE = """
     text { font: 12px sans-serif; fill: #24292f }
     .cell { fill: #3b5bdb }
@@ -52,9 +48,8 @@ def picture_of_files(files: list[Path], scorer: Scorer) -> str:
     """An SVG with a row for each file and a column for each label."""
     labels = scorer.labels
     lines: list[str] = []
-    for file, row in zip(
-        files, scorer.score_files(files), strict=True
-    ):  # without windows: one row for each file
+    rows = scorer.score_files(files)  # without windows: one row for each file
+    for file, row in zip(files, rows, strict=True):
         middle = HEAD + LINE * (len(lines) + 0.5)
         name = text(file.name, NAMES - 8, middle + 4, anchor="end")
         cells = (

@@ -9,7 +9,6 @@ Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Int16 = npt.NDArray[np.int16]
 Int64 = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 INT16_SCALE: Final = np.float32(32_768)
 

@@ -97,7 +97,7 @@ class LossConfig:
 class RuwlConfig:
     """Restrained uncertainty weights of the loss's three terms (Eqs. 5 and 6)."""
 
-    # fixed: c stays where it starts, as in the authors' scripts (paper.md, point 2)
+    # fixed: c stays where it starts, as in the authors' scripts (docs/method.md, point 2)
     mode: RuwlMode = "learned"
     lambdas: tuple[float, float, float] = (1.0, 1.0, 1e-8)
     # where c starts; method rrtn weighs with lambda / c^2 of it

@@ -1,4 +1,6 @@
-"""Several processes train as one: losses and BatchNorm always see the global batch (paper.md, point 14).
+"""Several processes train as one: losses and BatchNorm always see the global batch.
+
+That is point 14 of docs/method.md.
 
 torchrun starts the processes. Each rank takes its slice of the batch. Embeddings, scores and ratings
 are gathered, so that every rank computes the losses of the whole batch with the code of a single

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import ConfigError
-from .config import Config, config_from_dict
-from .config_file import changes_on_resume, config_from_toml, merged, read_toml
+from .config import Config, config_from_dict, flat_settings
+from .config_file import changes_on_resume, merged, read_toml
 from .distributed import World, first_on_machine_first, from_first, joined, world_from_environment
 from .loop import TrainResult, device_from_config, train
 from .plan import TrainingPlan, plan_from_config
@@ -52,14 +52,15 @@ def start_training(request: TrainingRequest, *, say: Say) -> FinishedTraining | 
 
     Raises ConfigError, DataError, ModelError and StoppedError, as `plan_from_config` and `loop.train` do.
     """
-    run = _existing_run(request) if request.resume else request.run
-    with _planned(request, run, say) as (plan, world):
+    with _planned(request, say) as (plan, run, world):
         model, epochs = plan.config.model, plan.config.optim.epochs
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{model.encoder}-{model.method}"
-        run = run or RUNS / from_first(world, name)
+        run_folder = run or RUNS / from_first(world, name)
         if world.is_first:
-            say(f"run {run}: {model.encoder}, {model.method}, {epochs} epochs, {plan.steps} steps")
-        result = train(plan, run, resume=request.resume, strict_resume=request.strict_resume, world=world)
+            say(f"run {run_folder}: {model.encoder}, {model.method}, {epochs} epochs, {plan.steps} steps")
+        result = train(
+            plan, run_folder, resume=request.resume, strict_resume=request.strict_resume, world=world
+        )
     return FinishedTraining(result, plan.config) if world.is_first else None
 
 
@@ -68,27 +69,20 @@ def plan_training(request: TrainingRequest, *, say: Say) -> TrainingPlan | None:
 
     Raises ConfigError, DataError.
     """
-    run = _existing_run(request) if request.resume else request.run
-    with _planned(request, run, say) as (plan, world):
+    with _planned(request, say) as (plan, _, world):
         return plan if world.is_first else None
 
 
-def flat_overrides(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """{"optim": {"lr": 0.01}} -> {"optim.lr": 0.01}, as `config_file.merged` takes it."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        inner = value.items() if isinstance(value, Mapping) else [("", value)]
-        flat |= {f"{name}.{key}".rstrip("."): setting for key, setting in inner}
-    return flat
-
-
 @contextlib.contextmanager
-def _planned(request: TrainingRequest, run: Path | None, say: Say) -> Iterator[tuple[TrainingPlan, World]]:
-    """The plan, in a process group that lasts as long as the block."""
-    source = RunFolder(run).config if request.resume and run else request.config_file
-    document = merged(read_toml(source) if source else {}, flat_overrides(request.settings))
-    config = config_from_dict(document, source=str(source or "flags"))
-    changed = changes_on_resume(config_from_toml(source), config) if request.resume and source else []
+def _planned(request: TrainingRequest, say: Say) -> Iterator[tuple[TrainingPlan, Path | None, World]]:
+    """The plan and the run's folder, if it is known, in a process group that lasts as long as the block."""
+    run, source = request.run, request.config_file
+    if request.resume:
+        run = _existing_run(request)
+        source = RunFolder(run).config
+    document, name = read_toml(source) if source else {}, str(source or "flags")
+    config = config_from_dict(merged(document, flat_settings(request.settings)), source=name)
+    changed = changes_on_resume(config_from_dict(document, source=name), config) if request.resume else []
     world = world_from_environment()
     with joined(world, device_from_config(config, world)):
         with first_on_machine_first(world):
@@ -96,7 +90,7 @@ def _planned(request: TrainingRequest, run: Path | None, say: Say) -> Iterator[t
         notes = (*(f"changed on resume: {change}" for change in changed), *plan.notes)
         for note in notes if world.is_first else ():
             say(f"note: {note}")
-        yield plan, world
+        yield plan, run, world
 
 
 def _existing_run(request: TrainingRequest) -> Path:

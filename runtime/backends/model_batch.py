@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Float32, Int16
+from ..arrays import Float32, Int16, waveform_from_samples
 
 ModelBatch = Float32 | Int16  # log_mel [B, 1, T, M], or waveform [B, N] in float32 or int16
 
@@ -61,6 +61,6 @@ def padded(batch: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
 def widened(batch: ModelBatch) -> Float32:
     """A batch in float32; 16-bit samples are divided by 32768."""
     if batch.dtype == np.int16:
-        return batch.astype(np.float32) * np.float32(2**-15)
+        return waveform_from_samples(np.asarray(batch, dtype=np.int16))
     assert batch.dtype == np.float32, batch.dtype
     return np.asarray(batch, dtype=np.float32)

@@ -81,6 +81,11 @@ class NoBar:
         """Does nothing."""
 
 
+def no_bar(files: int) -> AbstractContextManager[Bar]:
+    """The OpenBar of a call that nobody watches."""
+    return contextlib.nullcontext(NoBar())
+
+
 def score_to_table(
     engine: ScoringEngine,
     spool: InputSpool,
@@ -89,7 +94,7 @@ def score_to_table(
     error_budget: ErrorBudget | None = None,
     submission: Path | None = None,
     overwrite: bool = False,
-    open_bar: OpenBar = lambda files: contextlib.nullcontext(NoBar()),
+    open_bar: OpenBar = no_bar,
     say: Callable[[str], object] = lambda line: None,
 ) -> ScoringSummary:
     """Scores every file of `spool` into the table `out`: .csv, .jsonl or .parquet.
@@ -129,7 +134,7 @@ def score_to_rows(
     *,
     error_budget: ErrorBudget | None = None,
     submission: Path | None = None,
-    open_bar: OpenBar = lambda files: contextlib.nullcontext(NoBar()),
+    open_bar: OpenBar = no_bar,
 ) -> ScoringSummary:
     """Scores every file of `spool` and gives the rows to `take`, as they come. No table is written.
 

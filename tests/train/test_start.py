@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from rrtn.runtime.errors import ConfigError
-from rrtn.train.start import TrainingRequest, flat_overrides, plan_training
+from rrtn.train.config import flat_settings
+from rrtn.train.start import TrainingRequest, plan_training
 
 MakeData = Callable[..., Path]
 
@@ -17,7 +18,7 @@ def settings(folder: Path, **optim: Any) -> dict[str, Any]:
 
 def test_settings_are_named_as_in_the_file() -> None:
     nested = {"seed": 3, "device": None, "optim": {"lr": 0.01, "epochs": None}, "data": {}}
-    assert flat_overrides(nested) == {"seed": 3, "device": None, "optim.lr": 0.01, "optim.epochs": None}
+    assert flat_settings(nested) == {"seed": 3, "device": None, "optim.lr": 0.01, "optim.epochs": None}
 
 
 def test_what_was_given_wins_over_the_file(tmp_path: Path, make_data: MakeData) -> None:
