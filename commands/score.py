@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..runtime.audio.input_spool import InputSpool
     from ..runtime.bundle import Bundle
     from ..runtime.progress import Progress
+    from ..runtime.scoring.decoder_messages import Window
     from ..runtime.scoring.engine import ScoringEngine
     from ..runtime.scoring.error_budget import ErrorBudget
     from ..runtime.scoring.folder import ScoringSummary
@@ -48,8 +49,11 @@ def score(
         Optional[str], typer.Option(help="Of the bundle: fp32, int8, fp16, ...", show_default=False)
     ] = None,
     window: Annotated[
-        Optional[float],
-        typer.Option(help="Score all of a recording, in windows of so many seconds.", show_default=False),
+        Optional[str],
+        typer.Option(
+            help="Score all of a recording, in windows of so many seconds; auto: of one clip.",
+            show_default=False,
+        ),
     ] = None,
     hop: Annotated[
         Optional[float], typer.Option(help="Between windows (s); default: --window.", show_default=False)
@@ -70,7 +74,7 @@ def score(
     workers: Annotated[
         Optional[int], typer.Option(help="Decoding processes; default: one a core.", show_default=False)
     ] = None,
-    max_seconds: Annotated[float, typer.Option(help="Longer files are errors.")] = 3600.0,
+    max_seconds: Annotated[float, typer.Option(help="Longer files are errors; not with --window.")] = 3600.0,
     timeout: Annotated[float, typer.Option(help="Files that take longer to decode are errors (s).")] = 60.0,
     allow_truncated: Annotated[
         bool, typer.Option("--allow-truncated", help="Score what is there of cut-off files.")
@@ -112,7 +116,7 @@ def score(
         Scorer,
         variant=variant,
         batch_size=batch_size,
-        window=window,
+        window=_window(window),
         hop=hop,
         max_seconds=max_seconds,
         timeout=timeout,
@@ -126,6 +130,15 @@ def score(
         else:
             summary = _to_screen(scoring, spool, budget, submission, top, as_json)
     _end(summary)
+
+
+def _window(option: str | None) -> "Window | None":
+    if option is None:
+        return None
+    try:
+        return "auto" if option == "auto" else float(option)
+    except ValueError:
+        raise ConfigError("--window", repr(option), wanted="seconds, or auto") from None
 
 
 def _check_options(engine: str, ray_address: str | None, out: Path | None, embeddings: bool) -> None:

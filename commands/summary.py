@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 from .printing import new_table, plain, print_table, say
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from ..runtime.scoring.folder import ScoringSummary
     from ..runtime.tables.rows import Row
 
@@ -17,16 +19,23 @@ def say_summary(summary: "ScoringSummary") -> None:
     real_time = ""
     if summary.scored_now == totals.files:
         real_time = f", {totals.audio_seconds / seconds:.0f} x real time"
-    errors = ", ".join(f"{code} {count}" for code, count in sorted(totals.errors.items()))
     say(
         f"{totals.scored} of {totals.files} files scored in {summary.seconds:.1f} s "
         f"({summary.scored_now / seconds:.0f} files/s{real_time})"
-        + (f"; errors: {errors}" if errors else "")
+        + _counts("errors", totals.errors)
+        + _counts("flags", totals.flags)
         + (f" -> {summary.out}" if summary.out else "")
     )
+    if longer := totals.flags["only_start"]:
+        say(f"note: only the start of {longer} longer files was scored; --window auto scores all of them")
     if summary.busy and summary.seconds > _LONG:
         shares = ", ".join(f"{part} {share:.0%}" for part, share in summary.busy.items())
         say(f"busy: {shares}; the bottleneck is {max(summary.busy, key=summary.busy.__getitem__)}")
+
+
+def _counts(what: str, counts: "Counter[str]") -> str:
+    listed = ", ".join(f"{code} {count}" for code, count in sorted(counts.items()))
+    return f"; {what}: {listed}" if listed else ""
 
 
 def print_rows(rows: list["Row"], labels: tuple[str, ...], top: int) -> None:
@@ -37,7 +46,7 @@ def print_rows(rows: list["Row"], labels: tuple[str, ...], top: int) -> None:
     for row in top_rows(rows, labels, top):
         place = "" if row.start is None or row.end is None else f"{row.start:.2f}-{row.end:.2f}"
         scores = "  ".join(f"{name} {value:.2f}" for name, value in row.scores)
-        table.add_row(plain(row.file), place, plain(scores), row.error)
+        table.add_row(plain(row.file), place, plain(scores), row.error or row.flags)
     print_table(table)
 
 
@@ -51,4 +60,5 @@ def row_json(row: "Row") -> dict[str, Any]:
         "end": row.end,
         "scores": row.scores,
         "error": row.error,
+        "flags": ";".join(row.flags),
     }

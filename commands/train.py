@@ -50,6 +50,10 @@ def train(
         Optional[Path],
         typer.Option(help="A PANNs Cnn14_16k.pth or Cnn10 that the encoder starts from.", show_default=False),
     ] = None,
+    trim: Annotated[
+        Optional[bool],
+        typer.Option("--trim", help="Remove the silence at both ends of each recording.", show_default=False),
+    ] = None,
     tensorboard: Annotated[
         Optional[bool],
         typer.Option("--tensorboard", help="Event files in the run's folder, too.", show_default=False),
@@ -89,6 +93,7 @@ def train(
         "data": {"dir": absolute(data), "targets": names_with_commas(targets)},
         "model": {"encoder": encoder, "method": method, "init": absolute(init)},
         "optim": {"epochs": epochs, "batch_size": batch_size, "lr": lr},
+        "frontend": {"trim": trim},
     }
     request = TrainingRequest(
         run=out, config_file=config, settings=settings, resume=resume, strict_resume=strict_resume

@@ -15,7 +15,7 @@ _MAX_WINDOW = 65_536  # samples
 _MAX_FRAMES = 100_000  # a file that claims more would only fill the memory
 _MIN_FLOOR = 1e-30  # float32 holds it
 _MIN_PEAK, _MAX_PEAK = -60.0, -0.001  # dBFS; a peak of 0 dBFS would overflow int16
-_TYPES = {int: "a whole number", float: "a number", str: "text"}
+_TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class FrontendSpec:
     """
 
     # Fields that were added after the first bundles were published, and what a file without them means.
-    absent_means: ClassVar[Mapping[str, Any]] = {}
+    absent_means: ClassVar[Mapping[str, Any]] = {"trim": False}
 
     sampling_rate: int = 16_000  # Hz
     n_fft: int = 512  # samples; also the window, a periodic Hann
@@ -43,6 +43,7 @@ class FrontendSpec:
     # are loud. The authors' pipeline probably had the latter (docs/method.md, point 5).
     pad: Pad = "silence"
     peak_dbfs: float = -3.0  # every file's peak is set to this before anything else; silence stays silence
+    trim: bool = False  # removes the silence at both ends of a recording (runtime/audio/sound.py)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -164,7 +165,8 @@ def _typed(name: str, value: object, kind: Any) -> object:
         if value not in choices:
             raise _refused(name, value, f"one of {', '.join(choices)}")
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else kind):
+    wanted = (int, float) if kind is float else kind
+    if not isinstance(value, wanted) or isinstance(value, bool) != (kind is bool):
         raise _refused(name, value, _TYPES[kind])
     try:
         return kind(value)

@@ -168,6 +168,12 @@ def tiny_model_at(spec: FrontendSpec) -> Callable[..., Path]:
     return lambda path, labels=LABELS: _write_tiny_model(path, spec, labels)
 
 
+@pytest.fixture
+def tiny_model_of() -> Callable[[Path, FrontendSpec], Path]:
+    """The same, at a path and with a spec of the test's choice."""
+    return _write_tiny_model
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """15 Train clips of 5 speakers, 9 Val clips of 3, 2 Test clips of one.

@@ -3,6 +3,7 @@
 codes        what a row says of a file: errors and flags
 file_names   names of files as text that every table can hold
 sources      where a sound comes from: a file, or a row of a pack
+sound        where in a recording there is sound, and where silence
 reader       one file, or an array, as the model hears it
 pack_reader  packs: many small files in few Parquet files
 pack_writer  writes packs

@@ -22,6 +22,12 @@ ERROR_CODES: Final = {
     "invalid_score": "the model gave NaN or infinity",
 }
 FLAGS: Final = {
-    "silent": "scored, but every sample is zero",
+    "silent": "what was scored holds no sound; a silent window does not count in its file's mean",
+    "only_start": "only the first clip was scored, and sound follows it; --window auto scores all",
     "truncated": "scored, but cut off (with --allow-truncated)",
 }
+
+
+def in_order(flags: set[str]) -> tuple[str, ...]:
+    """Flags in the order of FLAGS, in which rows have them."""
+    return tuple(flag for flag in FLAGS if flag in flags)

@@ -24,7 +24,9 @@ from ..arrays import INT16_SCALE, Float32, Int16, waveform_from_samples
 from ..errors import AudioError, ConfigError, StoppedError
 from ..failpoints import failpoint
 from ..spec import MAX_RATE, MIN_RATE, FrontendSpec
+from .codes import in_order
 from .file_names import FilePath
+from .sound import Sound
 
 if TYPE_CHECKING:
     import soundfile
@@ -47,7 +49,8 @@ class Audio:
 
     samples: Int16  # [N] at the spec's rate, mono, levelled
     seconds: float  # length of the file
-    flag: str = ""  # one of FLAGS, or empty
+    flags: tuple[str, ...] = ()  # codes of FLAGS
+    start: float = 0.0  # s, where in the file the samples begin; above 0 where the spec trims
 
     @property
     def waveform(self) -> Float32:
@@ -106,7 +109,7 @@ def audio_from_descriptor(
     mono, truncated = _decode(descriptor, spec, max_seconds=max_seconds, meter=meter)
     if truncated and not allow_truncated:
         raise AudioError("truncated", truncated)
-    return _audio(mono, spec, flag="truncated" if truncated else "")
+    return _audio(mono, spec, flags={"truncated"} if truncated else set())
 
 
 def audio_from_array(waveform: npt.ArrayLike, sampling_rate: int, spec: FrontendSpec) -> Audio:
@@ -140,13 +143,20 @@ def levelled(mono: Float32, spec: FrontendSpec) -> Int16:
     return np.round(mono * np.float32(INT16_SCALE * spec.peak / peak)).astype(np.int16)
 
 
-def _audio(mono: Float32, spec: FrontendSpec, *, flag: str = "") -> Audio:
+def _audio(mono: Float32, spec: FrontendSpec, *, flags: set[str] | None = None) -> Audio:
     if not len(mono):
         raise AudioError("empty", "no samples")
     samples = levelled(mono, spec)
-    if not flag and not samples.any():
-        flag = "silent"
-    return Audio(samples=samples, seconds=len(mono) / spec.sampling_rate, flag=flag)
+    flags = flags or set()
+    if not samples.any():
+        flags.add("silent")
+    begin, end = Sound(samples, spec.sampling_rate).extent() if spec.trim else (0, len(samples))
+    return Audio(
+        samples=samples[begin:end],
+        seconds=len(mono) / spec.sampling_rate,
+        flags=in_order(flags),
+        start=begin / spec.sampling_rate,
+    )
 
 
 def _open_regular(path: FilePath) -> int:
@@ -223,11 +233,11 @@ def _decode(
         raise AudioError(code, error.error_string) from error
 
 
-def _checked_limit(file: "soundfile.SoundFile", max_seconds: float) -> int:
+def _checked_limit(file: "soundfile.SoundFile", max_seconds: float) -> float:
     """The most frames to read. Raises AudioError for what the header already rules out."""
     if file.channels > MAX_CHANNELS or not MIN_RATE <= file.samplerate <= MAX_RATE:
         raise AudioError("unsupported_layout", f"{file.channels} channels at {file.samplerate} Hz")
-    limit = int(max_seconds * file.samplerate)
+    limit = max_seconds * float(file.samplerate)
     if limit < file.frames < _UNKNOWN_LENGTH:
         raise AudioError(
             "too_long", f"{file.frames / file.samplerate:.0f} s by its header, limit {max_seconds:g} s"

@@ -16,15 +16,14 @@ import numpy.typing as npt
 from ..arrays import Float32
 from ..audio.file_names import FilePath
 from ..backends.model_batch import Outputs
-from .decoder_messages import BadFile, DecoderSettings, FileEnd
+from .decoder_messages import BadFile, ClipSpan, DecoderSettings, FileEnd
 
 
 @dataclass(frozen=True)
 class ScoredClip:
     """The scores of one part of a file."""
 
-    start: float
-    end: float
+    span: ClipSpan
     scores: Float32  # [K]
     embedding: Float32 | None  # [D]
 
@@ -49,8 +48,7 @@ class ClipPlace(NamedTuple):
 
     file: FileInProgress
     number: int  # among the clips of the file
-    start: float  # s
-    end: float
+    span: ClipSpan
 
 
 class RunningBatch(NamedTuple):
@@ -90,10 +88,10 @@ class Batches:
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    def add(self, features: npt.NDArray[Any], file: FileInProgress, start: float, end: float) -> None:
+    def add(self, features: npt.NDArray[Any], file: FileInProgress, span: ClipSpan) -> None:
         """Copies the features into the batch. The model runs as soon as the batch is full."""
         self._batch[len(self._members)] = features
-        self._members.append(ClipPlace(file, len(file.clips), start, end))
+        self._members.append(ClipPlace(file, len(file.clips), span))
         file.clips.append(None)
         file.unscored += 1
         if len(self._members) == self._size:
@@ -124,14 +122,27 @@ class Batches:
         for i, member in enumerate(oldest.members):
             embedding = None if outputs.embedding is None else outputs.embedding[i : i + 1].ravel()
             scores = outputs.scores[i : i + 1].ravel()
-            member.file.clips[member.number] = ScoredClip(member.start, member.end, scores, embedding)
+            member.file.clips[member.number] = ScoredClip(member.span, scores, embedding)
             member.file.unscored -= 1
         self._empty.append(oldest.batch)
 
 
 def mean_clip(clips: list[ScoredClip]) -> ScoredClip:
-    """The mean over all windows of a file, taken in float64. Start and end are NaN."""
-    scores = np.asarray(np.mean([clip.scores for clip in clips], axis=0, dtype=np.float64), np.float32)
+    """The mean over all windows of a file, in float64. Its start and end are NaN.
+
+    A window weighs by the sound that it holds, so a silent one does not count. If all of them are silent,
+    all count the same.
+    """
+    weights = [clip.span.sound for clip in clips]
+    sound = sum(weights)
     embeddings = [clip.embedding for clip in clips if clip.embedding is not None]
-    embedding = np.asarray(np.mean(embeddings, axis=0, dtype=np.float64), np.float32) if embeddings else None
-    return ScoredClip(math.nan, math.nan, scores, embedding)
+    return ScoredClip(
+        ClipSpan(math.nan, math.nan, sound),
+        _weighted_mean([clip.scores for clip in clips], weights),
+        _weighted_mean(embeddings, weights) if embeddings else None,
+    )
+
+
+def _weighted_mean(vectors: list[Float32], weights: list[float]) -> Float32:
+    counted = weights if any(weights) else None
+    return np.asarray(np.average(np.asarray(vectors, np.float64), axis=0, weights=counted), np.float32)

@@ -8,8 +8,9 @@ N samples of a clip, T frames, M mels, S slots.
 """
 
 import mmap
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from ..frontend import input_shape
 from ..spec import FrontendSpec, InputKind
 
 IDLE: Final = -1  # the ticket of no file
+Window = float | Literal["auto"]  # s; auto: of one clip, and a file of at most one clip has none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class DecoderSettings:
     spec: FrontendSpec
     input: InputKind
     slots: int
-    window: float | None = None  # s; None: only the first clip of each file
+    window: Window | None = None  # None: only the first clip of each file
     hop: float | None = None  # s
     max_seconds: float = 3600.0
     allow_truncated: bool = False
@@ -50,6 +52,19 @@ class DecoderSettings:
         return 16 + self.slots * int(np.prod(self.slot_shape)) * self.slot_dtype.itemsize
 
 
+def windows(samples: int, decoding: DecoderSettings) -> Iterator[tuple[int, int]]:
+    """Where the clips of a recording of so many samples begin and end. The last one may be cut short."""
+    clip, rate = decoding.spec.clip_samples, decoding.spec.sampling_rate
+    if decoding.window is None or (decoding.window == "auto" and samples <= clip):
+        yield 0, min(samples, clip)
+        return
+    length = clip if decoding.window == "auto" else round(decoding.window * rate)
+    hop = round(decoding.hop * rate) if decoding.hop else length
+    beyond = min(samples, samples - length + hop)
+    for start in range(0, max(1, beyond), hop):
+        yield start, min(samples, start + length)
+
+
 class SlotMemory:
     """The shared memory, as both sides see it.
 
@@ -64,13 +79,20 @@ class SlotMemory:
         self.at[0] = IDLE
 
 
+class ClipSpan(NamedTuple):
+    """Which part of a file a clip is, and how much of that is not silence."""
+
+    start: float  # s
+    end: float
+    sound: float  # s
+
+
 class ClipInSlot(NamedTuple):
     """A clip of the file lies in the slot."""
 
     ticket: int
     slot: int
-    start: float  # s
-    end: float
+    span: ClipSpan
 
 
 class FileEnd(NamedTuple):
@@ -78,7 +100,7 @@ class FileEnd(NamedTuple):
 
     ticket: int
     seconds: float  # of audio
-    flag: str
+    flags: tuple[str, ...]
     decoding: float  # s that reading and decoding took
     features: float  # s that all else took
 

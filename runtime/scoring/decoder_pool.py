@@ -27,6 +27,7 @@ from .decoder_messages import (
     BadFile,
     Chunk,
     ClipInSlot,
+    ClipSpan,
     DecoderSettings,
     FileEnd,
     SlotMemory,
@@ -60,8 +61,7 @@ class ClipReady(NamedTuple):
 
     ticket: int
     features: npt.NDArray[np.int16 | np.float32]
-    start: float
-    end: float
+    span: ClipSpan
 
 
 class FileRestarted(NamedTuple):
@@ -155,8 +155,8 @@ class DecoderPool:
         for event in events:
             self._deaths = 0
             match event:
-                case ClipInSlot(ticket, slot, start, end):
-                    yield ClipReady(ticket, decoder.memory.slots[slot], start, end)
+                case ClipInSlot(ticket, slot, span):
+                    yield ClipReady(ticket, decoder.memory.slots[slot], span)
                     slots += 1
                 case StorageFailure(error):
                     raise error

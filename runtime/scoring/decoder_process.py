@@ -11,14 +11,15 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Final
 
 from ..arrays import Int16, waveform_from_samples
+from ..audio.codes import in_order
 from ..audio.pack_reader import PackReader
 from ..audio.reader import Audio, audio_from_descriptor, opened
+from ..audio.sound import Sound
 from ..audio.sources import AudioSource, PackedFile
 from ..errors import AudioError, StoppedError
 from ..frontend import clip_input
@@ -27,11 +28,13 @@ from .decoder_messages import (
     BadFile,
     Chunk,
     ClipInSlot,
+    ClipSpan,
     DecoderMessage,
     DecoderSettings,
     FileEnd,
     SlotMemory,
     StorageFailure,
+    windows,
 )
 
 _RETRIES: Final = (0.1, 0.5, 2.0)  # s to wait before each new try, when the storage fails
@@ -100,10 +103,9 @@ class _DecoderLoop:
             begin = time.perf_counter()
             audio = self._read(source)
             decoded, waited = time.perf_counter(), self._waited
-            for samples, start, end in self._clips(audio):
-                self._put(ticket, samples, start, end)
+            flags = self._put_clips(ticket, audio)
             features = time.perf_counter() - decoded - (self._waited - waited)
-            return FileEnd(ticket, audio.seconds, audio.flag, decoded - begin, features)
+            return FileEnd(ticket, audio.seconds, flags, decoded - begin, features)
         except AudioError as error:
             return BadFile(ticket, error.code, error.detail)
         except StoppedError as error:
@@ -131,20 +133,18 @@ class _DecoderLoop:
                 allow_truncated=decoding.allow_truncated,
             )
 
-    def _clips(self, audio: Audio) -> Iterator[tuple[Int16, float, float]]:
-        """Samples of at most one clip, and where they begin and end in the file (s)."""
-        rate, longest = self._decoding.spec.sampling_rate, self._decoding.spec.clip_samples
-        if self._decoding.window is None:
-            yield audio.samples[:longest], 0.0, min(len(audio.samples), longest) / rate
-            return
-        length = round(self._decoding.window * rate)
-        hop = round((self._decoding.hop or self._decoding.window) * rate)
-        beyond = min(len(audio.samples), len(audio.samples) - length + hop)
-        for start in range(0, max(1, beyond), hop):  # the last window may be cut short
-            part = audio.samples[start : start + length]
-            yield part, start / rate, (start + len(part)) / rate
+    def _put_clips(self, ticket: int, audio: Audio) -> tuple[str, ...]:
+        """Puts each clip of the file into a slot; -> the file's flags."""
+        rate, flags = self._decoding.spec.sampling_rate, set(audio.flags)
+        sound = Sound(audio.samples, rate)
+        for start, stop in windows(len(audio.samples), self._decoding):
+            span = ClipSpan(audio.start + start / rate, audio.start + stop / rate, sound.seconds(start, stop))
+            self._put(ticket, audio.samples[start:stop], span)
+        if self._decoding.window is None and sound.seconds(stop, len(audio.samples)):
+            flags.add("only_start")
+        return in_order(flags)
 
-    def _put(self, ticket: int, samples: Int16, start: float, end: float) -> None:
+    def _put(self, ticket: int, samples: Int16, span: ClipSpan) -> None:
         slot = self._take_slot(ticket)
         if self._decoding.input == "waveform":
             self._memory.slots[slot, : len(samples)] = samples
@@ -153,7 +153,7 @@ class _DecoderLoop:
             self._memory.slots[slot] = clip_input(
                 waveform_from_samples(samples), self._decoding.spec, self._decoding.input
             )
-        self._events.append(ClipInSlot(ticket, slot, start, end))
+        self._events.append(ClipInSlot(ticket, slot, span))
 
     def _take_slot(self, ticket: int) -> int:
         if not self._free:

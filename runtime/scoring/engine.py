@@ -83,7 +83,7 @@ def settings_of_scorer(scorer: Scorer) -> dict[str, Any]:
         "frontend": hashlib.sha256(frontend.encode()).hexdigest(),
         "window": decoding.window,
         "hop": decoding.hop,
-        "max_seconds": decoding.max_seconds,
+        "max_seconds": None if decoding.window else decoding.max_seconds,
         "allow_truncated": decoding.allow_truncated,
         "embedding": scorer.embedding_size,
     }

@@ -34,6 +34,7 @@ class Totals:
     files: int = 0
     scored: int = 0
     errors: Counter[str] = field(default_factory=Counter)
+    flags: Counter[str] = field(default_factory=Counter)
     audio_seconds: float = 0.0
 
     def count(self, rows: Sequence[Row]) -> None:
@@ -42,8 +43,9 @@ class Totals:
         self.audio_seconds += rows[0].seconds
         bad = next((row for row in rows if row.scores is None), None)
         self.scored += bad is None
-        if bad:  # beside scores `error` is a flag
+        if bad:
             self.errors[bad.error] += 1
+        self.flags.update(rows[-1].flags)  # with windows the last row is the whole file's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,7 @@ class ScoringSummary:
             "files": self.totals.files,
             "scored": self.totals.scored,
             "errors": dict(sorted(self.totals.errors.items())),
+            "flags": dict(sorted(self.totals.flags.items())),
             "seconds": round(self.seconds, 3),
             "audio_seconds": round(self.totals.audio_seconds, 3),
             "backend": self.model.device,

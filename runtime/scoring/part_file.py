@@ -11,30 +11,9 @@ import numpy as np
 
 from ..arrays import Float32
 from ..audio.sources import AudioSource, name_from_source
-from ..tables.rows import Row
+from ..tables.rows import Row, flags_cell
 
 _NAN: Final = float("nan")
-# Parts that rrtn 0.1.0 wrote before 2026-11-27 number their codes by this list. The list is frozen: parts
-# of today keep the names of their codes.
-_CODES_BEFORE: Final = (
-    "",
-    "missing",
-    "permission",
-    "not_regular",
-    "empty",
-    "unsupported_format",
-    "unsupported_layout",
-    "corrupt",
-    "truncated",
-    "too_long",
-    "non_finite",
-    "changed",
-    "crashed",
-    "timeout",
-    "out_of_memory",
-    "invalid_score",
-    "silent",
-)
 
 
 def part_from_rows(
@@ -52,6 +31,7 @@ def part_from_rows(
         "scores": _matrix(scores, len(labels)),  # [R, K]
         "codes": np.array([code.encode() for code in codes], "S"),
         "code": np.array([codes.index(row.error) for row in rows], np.uint8),  # [R], of `codes`
+        "flags": np.array([flags_cell(row).encode() for row in rows], "S"),  # [R]
         "seconds": np.array([row.seconds for row in rows], np.float64),
     }
     if embedding_size is not None:
@@ -66,10 +46,11 @@ def rows_from_part(
 ) -> Iterator[list[Row]]:
     """What `part_from_rows` was given, without the details."""
     with np.load(io.BytesIO(content), allow_pickle=False) as columns:
-        codes = [name.decode() for name in columns["codes"].tolist()] if "codes" in columns else _CODES_BEFORE
+        codes = [name.decode() for name in columns["codes"].tolist()]
         embedding = columns.get("embedding")
-        counts, start, end, scored, scores, code, seconds = (
-            columns[name].tolist() for name in ("rows", "start", "end", "scored", "scores", "code", "seconds")
+        counts, start, end, scored, scores, code, flags, seconds = (
+            columns[name].tolist()
+            for name in ("rows", "start", "end", "scored", "scores", "code", "flags", "seconds")
         )
     row = 0
     for source, count in zip(sources, counts, strict=True):
@@ -80,6 +61,7 @@ def rows_from_part(
                 end=None if end[i] != end[i] else end[i],
                 scores=dict(zip(labels, scores[i], strict=True)) if scored[i] else None,
                 error=codes[code[i]],
+                flags=tuple(flags[i].decode().split(";")) if flags[i] else (),
                 seconds=seconds[i],
                 embedding=embedding[i] if embedding is not None and scored[i] else None,
             )

@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ..audio.codes import in_order
 from ..audio.file_names import FilePath
 from ..audio.reader import audio_from_array
 from ..audio.sources import AudioSource, PackedFile, name_from_source
@@ -31,7 +32,7 @@ from ..frontend import clip_input
 from ..spec import FrontendSpec
 from ..tables.rows import Row
 from .batches import Batches, FileInProgress, ScoredClip, mean_clip
-from .decoder_messages import BadFile, DecoderSettings, FileEnd
+from .decoder_messages import BadFile, DecoderSettings, FileEnd, Window
 from .decoder_pool import ClipReady, DecoderPool, FileRestarted, PoolEvent, PoolIdle
 
 _AHEAD: Final = 4096  # files whose rows may wait for an earlier file that takes longer
@@ -62,7 +63,7 @@ class Scorer:
         batch_size: int | None = None,
         workers: int | None = None,
         lanes: int | None = None,
-        window: float | None = None,
+        window: Window | None = None,
         hop: float | None = None,
         max_seconds: float = 3600.0,
         timeout: float = 60.0,
@@ -76,7 +77,9 @@ class Scorer:
         there are cores.
 
         Without `window` the first clip of a file is scored. With `window` (s, at most a clip) every
-        window is scored, `hop` (s) apart, and their mean is one more row. A file that takes longer than
+        window is scored, `hop` (s) apart, and their mean is one more row, in which a window weighs by the
+        sound that it holds. With "auto" a file of at most one clip has one row, and a longer one has
+        windows of one clip. `max_seconds` does not apply with windows. A file that takes longer than
         `timeout` (s) to decode is given up.
 
         Raises ModelError, ConfigError.
@@ -109,7 +112,7 @@ class Scorer:
             slots=max(16, 2 * self.batch_size // self.workers),
             window=window,
             hop=hop,
-            max_seconds=max_seconds,
+            max_seconds=math.inf if window else max_seconds,
             allow_truncated=allow_truncated,
         )
         self._decoders: DecoderPool | None = None
@@ -221,8 +224,8 @@ class Scorer:
 
     def _take(self, event: PoolEvent, files: dict[int, FileInProgress], batches: Batches) -> None:
         match event:
-            case ClipReady(ticket, features, start, end):
-                batches.add(features, files[ticket], start, end)
+            case ClipReady(ticket, features, span):
+                batches.add(features, files[ticket], span)
             case FileRestarted(ticket):  # clips of the old decoder may still be on their way to the old file
                 files[ticket] = FileInProgress(files[ticket].path)
             case PoolIdle():
@@ -240,20 +243,23 @@ class Scorer:
             return [Row(file=file.path, error=end.code, detail=end.detail)]
         clips = [clip for clip in file.clips if clip is not None]
         rows = [self._row(file.path, clip, end) for clip in clips]
-        return [*rows, self._row(file.path, mean_clip(clips), end)] if self.decoding.window else rows
+        if self.decoding.window is None or (self.decoding.window == "auto" and len(rows) == 1):
+            return rows
+        return [*rows, self._row(file.path, mean_clip(clips), end)]
 
     def _row(self, path: FilePath, clip: ScoredClip, end: FileEnd) -> Row:
-        whole = math.isnan(clip.start)
+        whole = math.isnan(clip.span.start)
         place: dict[str, Any] = {
             "file": path,
-            "start": None if whole else clip.start,
-            "end": None if whole else clip.end,
+            "start": None if whole else clip.span.start,
+            "end": None if whole else clip.span.end,
         }
         if not np.isfinite(clip.scores).all():
             return Row(**place, error="invalid_score", detail=_NOT_FINITE, seconds=end.seconds)
         scores = dict(zip(self.labels, clip.scores.tolist(), strict=True))
         embedding = clip.embedding if self._embeddings else None
-        return Row(**place, scores=scores, error=end.flag, seconds=end.seconds, embedding=embedding)
+        flags = in_order({*end.flags, *(() if clip.span.sound else ("silent",))})
+        return Row(**place, scores=scores, flags=flags, seconds=end.seconds, embedding=embedding)
 
 
 _NOT_FINITE: Final = "the model gave NaN or infinity"
@@ -283,16 +289,19 @@ def _one_is_too_much(error: MemoryError) -> ModelError:
     )
 
 
-def _check_window(window: float | None, hop: float | None, spec: FrontendSpec) -> None:
-    _check_positive("--window", window)
+def _check_window(window: Window | None, hop: float | None, spec: FrontendSpec) -> None:
+    if isinstance(window, str) and window != "auto":
+        raise ConfigError("--window", repr(window), wanted="seconds, or auto")
+    length = None if window == "auto" else window
+    _check_positive("--window", length)
     _check_positive("--hop", hop)
     longest, rate = spec.clip_seconds, spec.sampling_rate
-    for flag, seconds in (("--window", window), ("--hop", hop)):
+    for flag, seconds in (("--window", length), ("--hop", hop)):
         if seconds is not None and round(seconds * rate) < 1:
             raise ConfigError(flag, f"{seconds:g} s", wanted=f"at least one sample, {1 / rate:g} s")
     if hop is not None and window is None:
-        raise ConfigError("--hop", f"{hop} without --window", fix=f"add --window {longest:g}")
-    if window is not None and window > longest:
+        raise ConfigError("--hop", f"{hop} without --window", fix="add --window auto")
+    if length is not None and length > longest:
         raise ConfigError(
-            "--window", f"{window} s", wanted=f"at most {longest:g} s, what the model hears at once"
+            "--window", f"{length} s", wanted=f"at most {longest:g} s, what the model hears at once"
         )

@@ -23,7 +23,7 @@ from ..tables.embedding_file import embedding_path
 from ..tables.rows import Row
 from .part_file import rows_from_part
 
-SCORING_RULES: Final = 1  # rises whenever the same file, model and settings can give another row
+SCORING_RULES: Final = 2  # rises whenever the same file, model and settings can give another row
 _JOB: Final = "job.json"
 
 

@@ -1,6 +1,6 @@
 """The table of scores as CSV: one line a row, and no cell that a spreadsheet takes for a formula.
 
-The columns are file,start,end,<labels>,error. `file` is as `cell_from_path` writes it, and
+The columns are file,start,end,<labels>,error,flags. `file` is as `cell_from_path` writes it, and
 `path_from_cell` gives the exact path back. Times have three decimals, scores six.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from ..audio.file_names import cell_from_path, harmless_cell
-from .rows import Row, score_columns
+from .rows import Row, flags_cell, score_columns
 from .table_format import TableFormat, WriteRow
 
 
@@ -38,12 +38,13 @@ def _opened(path: Path, labels: tuple[str, ...], _: int | None) -> Iterator[Writ
 
 
 def _header(labels: tuple[str, ...]) -> list[str]:
-    return ["file", "start", "end", *map(harmless_cell, score_columns(labels)), "error"]
+    return ["file", "start", "end", *map(harmless_cell, score_columns(labels)), "error", "flags"]
 
 
 def _cells(row: Row, labels: tuple[str, ...]) -> list[str]:
     scores = [""] * len(labels) if row.scores is None else [f"{row.scores[label]:.6f}" for label in labels]
-    return [cell_from_path(row.file), _seconds(row.start), _seconds(row.end), *scores, row.error]
+    place = [cell_from_path(row.file), _seconds(row.start), _seconds(row.end)]
+    return [*place, *scores, row.error, flags_cell(row)]
 
 
 def _seconds(value: float | None) -> str:

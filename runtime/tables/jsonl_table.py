@@ -1,8 +1,8 @@
 """The table of scores as JSON lines, in ASCII.
 
-A line is {"file", "start", "end", "scores": {label: score} or null, "error"}. The scores read back to
-the same float32. A name that is not UTF-8 has U+FFFD in "file", and its bytes as base64 in
-"file_bytes". `path_from_record` gives the exact path back.
+A line is {"file", "start", "end", "scores": {label: score} or null, "error", "flags"}. The scores read
+back to the same float32. "flags" are joined by ";". A name that is not UTF-8 has U+FFFD in "file", and
+its bytes as base64 in "file_bytes". `path_from_record` gives the exact path back.
 """
 
 import binascii
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..audio.file_names import exact_name
-from .rows import Row
+from .rows import Row, flags_cell
 from .table_format import TableFormat, WriteRow
 
 
@@ -26,6 +26,7 @@ def json_row(row: Row) -> dict[str, Any]:
         "end": row.end,
         "scores": None if row.scores is None else _shortest(row.scores),
         "error": row.error or None,
+        "flags": flags_cell(row),
     }
     if name is not None:
         record["file_bytes"] = binascii.b2a_base64(name, newline=False).decode()

@@ -1,8 +1,9 @@
 """The table of scores as Parquet, in row groups of bounded size. Needs pyarrow, the extra `parquet`.
 
-The columns are file, start, end, <labels>, error, file_bytes and, with D, embedding. Times are float64,
-scores float32. `file_bytes` is null where `file` is exact; `path_from_record` gives the exact path back.
-The same rows give the same bytes. The schema's metadata has the labels as JSON under `labels`.
+The columns are file, start, end, <labels>, error, flags, file_bytes and, with D, embedding. Times are
+float64, scores float32. `flags` is one text joined by ";". `file_bytes` is null where `file` is exact;
+`path_from_record` gives the exact path back. The same rows give the same bytes. The schema's metadata has
+the labels as JSON under `labels`.
 
 D embedding, K labels.
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from ..audio.file_names import exact_name
-from .rows import Row, score_columns
+from .rows import Row, flags_cell, score_columns
 from .table_format import TableFormat, WriteRow
 
 if TYPE_CHECKING:  # loaded where they are needed: a table of another format does without
@@ -59,9 +60,8 @@ def _rows_of_group(embedding_size: int | None) -> int:
 def _writer(file: BinaryIO, schema: "pa.Schema") -> "Iterator[pq.ParquetWriter]":
     import pyarrow.parquet as pq
 
-    writer = pq.ParquetWriter(
-        file, schema, version="2.6", compression="zstd", compression_level=_LEVEL, use_dictionary=["error"]
-    )
+    packing = {"compression": "zstd", "compression_level": _LEVEL, "use_dictionary": ["error", "flags"]}
+    writer = pq.ParquetWriter(file, schema, version="2.6", **packing)
     try:
         yield writer
         writer.close()
@@ -78,6 +78,7 @@ def _schema(labels: tuple[str, ...], embedding_size: int | None) -> "pa.Schema":
         "end": pa.float64(),
         **dict.fromkeys(score_columns(labels), pa.float32()),
         "error": pa.dictionary(pa.int32(), pa.string()),
+        "flags": pa.dictionary(pa.int32(), pa.string()),
         "file_bytes": pa.binary(),
     }
     if embedding_size:
@@ -97,6 +98,7 @@ def _table(rows: list[Row], labels: tuple[str, ...], schema: "pa.Schema") -> "pa
         pa.array([row.end for row in rows], pa.float64()),
         *(pa.array(column, mask=no_scores) for column in _score_matrix(rows, labels)),
         pa.array([row.error or None for row in rows], pa.string()).dictionary_encode(),
+        pa.array([flags_cell(row) for row in rows], pa.string()).dictionary_encode(),
         pa.array(exact, pa.binary()),
     ]
     if "embedding" in schema.names:

@@ -12,7 +12,7 @@ from ..audio.file_names import FilePath
 if TYPE_CHECKING:  # NumPy is not loaded for a list of formats
     from ..arrays import Float32
 
-_OWN_COLUMNS: Final = frozenset({"file", "start", "end", "error", "file_bytes", "embedding"})
+_OWN_COLUMNS: Final = frozenset({"file", "start", "end", "error", "flags", "file_bytes", "embedding"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +26,16 @@ class Row:
     start: float | None = None  # s, of what was scored
     end: float | None = None  # s
     scores: dict[str, float] | None = None  # of each of the K labels; the values are float32's
-    error: str = ""  # a code of audio.codes.ERROR_CODES, or a flag of audio.codes.FLAGS beside the scores
+    error: str = ""  # a code of audio.codes.ERROR_CODES
+    flags: tuple[str, ...] = ()  # codes of audio.codes.FLAGS, beside scores
     detail: str = ""  # what the decoder or the model said
     seconds: float = 0.0  # of audio in the file
     embedding: "Float32 | None" = field(default=None, compare=False, repr=False)  # [D], the encoder's
+
+
+def flags_cell(row: Row) -> str:
+    """The row's flags in one cell, joined by ";"."""
+    return ";".join(row.flags)
 
 
 def score_columns(labels: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ..audio.file_names import cell_from_path
 from ..errors import ConfigError
-from .rows import Row
+from .rows import Row, flags_cell
 
 
 class TopRow(NamedTuple):
@@ -17,6 +17,7 @@ class TopRow(NamedTuple):
     end: float | None  # s
     scores: list[tuple[str, float]]
     error: str
+    flags: str  # joined by ";"
 
 
 def top_rows(rows: Iterable[Row], labels: tuple[str, ...], n: int) -> Iterator[TopRow]:
@@ -29,4 +30,4 @@ def top_rows(rows: Iterable[Row], labels: tuple[str, ...], n: int) -> Iterator[T
     for row in rows:
         scores = [] if row.scores is None else [(label, row.scores[label]) for label in labels]
         highest = heapq.nlargest(n, scores, key=lambda item: item[1])
-        yield TopRow(cell_from_path(row.file), row.start, row.end, highest, row.error)
+        yield TopRow(cell_from_path(row.file), row.start, row.end, highest, row.error, flags_cell(row))

@@ -144,7 +144,7 @@ def test_score_real_clips_with_the_newest_bundle(
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     labels = json.loads((main_job / "runs/first/export/bundle.json").read_text())["labels"]
-    assert list(rows[0]) == ["file", "start", "end", *labels, "error"]
+    assert list(rows[0]) == ["file", "start", "end", *labels, "error", "flags"]
     assert [row["file"] for row in rows] == [str(path) for path in real_clips]
     assert all(0 <= float(row[label]) <= 1 for row in rows for label in labels)
 

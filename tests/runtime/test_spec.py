@@ -22,9 +22,9 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 class LaterSpec(FrontendSpec):
     """A FrontendSpec of a later rrtn: with one more field, whose default changes the samples."""
 
-    absent_means: ClassVar[Mapping[str, Any]] = {"trim": "never"}
+    absent_means: ClassVar[Mapping[str, Any]] = {**FrontendSpec.absent_means, "emphasis": "none"}
 
-    trim: str = "edges"
+    emphasis: str = "high"
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,8 @@ class LaterSpec(FrontendSpec):
         ("power_floor", 0.0, "1e-30 to 1"),
         ("power_floor", 1e-50, "1e-30 to 1"),
         ("power_floor", math.inf, "1e-30 to 1"),
+        ("trim", 1, "true or false"),
+        ("trim", "yes", "true or false"),
         ("frames", 2, "3 to 100000 frames (a clip is longer than half a window)"),
         ("frames", 10**9, "3 to 100000 frames (a clip is longer than half a window)"),
         ("pad", "loud", "one of silence, zero_db"),
@@ -121,9 +123,9 @@ def test_what_is_no_table_of_fields_is_refused(fields: object) -> None:
 def test_a_model_without_a_field_or_with_an_unknown_one_is_refused(spec: FrontendSpec) -> None:
     fields = spec.to_dict()
     with pytest.raises(
-        ModelError, match=r"^frontend \| frontend\.trim: unknown \| expected one of sampling_rate"
+        ModelError, match=r"^frontend \| frontend\.emphasis: unknown \| expected one of sampling_rate"
     ):
-        FrontendSpec.from_dict(fields | {"trim": "never"})
+        FrontendSpec.from_dict(fields | {"emphasis": "never"})
     del fields["hop"], fields["pad"]
     with pytest.raises(ModelError, match=r"frontend\.hop, frontend\.pad: missing"):
         FrontendSpec.from_dict(fields)
@@ -131,8 +133,8 @@ def test_a_model_without_a_field_or_with_an_unknown_one_is_refused(spec: Fronten
 
 def test_settings_may_leave_fields_out_but_not_invent_them() -> None:
     assert FrontendSpec.from_settings({"hop": 320}, source="my.toml") == FrontendSpec(hop=320)
-    with pytest.raises(ConfigError, match=r"^my\.toml \| frontend\.trim: unknown"):
-        FrontendSpec.from_settings({"trim": "never"}, source="my.toml")
+    with pytest.raises(ConfigError, match=r"^my\.toml \| frontend\.emphasis: unknown"):
+        FrontendSpec.from_settings({"emphasis": "never"}, source="my.toml")
 
 
 class TestAFieldThatWasAddedLater:
@@ -146,23 +148,23 @@ class TestAFieldThatWasAddedLater:
         assert len(models) > 4
         written = json.loads((folder / "bundle.json").read_text())["frontend"]
         for path in (folder, *models):
-            assert load_bundle(path).spec == LaterSpec(**written, trim="never")
+            assert load_bundle(path).spec == LaterSpec(**written, emphasis="none")
 
     def test_it_is_written_only_where_it_says_something_new(self) -> None:
         """So a plain bundle stays the same, and an rrtn that does not know the field reads it."""
-        as_before, new = LaterSpec(trim="never"), LaterSpec()
+        as_before, new = LaterSpec(emphasis="none"), LaterSpec()
         assert as_before.to_dict() == FrontendSpec().to_dict()
         assert FrontendSpec.from_dict(as_before.to_dict()) == FrontendSpec()
         assert LaterSpec.from_dict(as_before.to_dict()) == as_before
         assert LaterSpec.from_dict(new.to_dict()) == new
-        with pytest.raises(ModelError, match=r"frontend\.trim: unknown"):
+        with pytest.raises(ModelError, match=r"frontend\.emphasis: unknown"):
             FrontendSpec.from_dict(new.to_dict())
 
     def test_settings_that_rrtn_wrote_mean_what_they_meant(self) -> None:
         """A run's config.toml has every field; what a user writes by hand takes the new default."""
         whole = dataclasses.asdict(FrontendSpec(hop=320))
-        assert LaterSpec.from_settings(whole, source="config.toml") == LaterSpec(hop=320, trim="never")
-        assert LaterSpec.from_settings({"hop": 320}, source="my.toml") == LaterSpec(hop=320, trim="edges")
+        assert LaterSpec.from_settings(whole, source="config.toml") == LaterSpec(hop=320, emphasis="none")
+        assert LaterSpec.from_settings({"hop": 320}, source="my.toml") == LaterSpec(hop=320, emphasis="high")
 
     def test_no_other_field_may_be_missing(self) -> None:
         fields = LaterSpec().to_dict()

@@ -45,7 +45,7 @@ UNUSUAL = Config(
         epochs=3, batch_size=16, lr=1 / 3, eps=1e-6, weight_decay=0, schedule="cosine", warmup_epochs=0.5
     ),
     eval=EvalConfig(crop="full"),
-    frontend=FrontendSpec(hop=320, peak_dbfs=-6, pad="zero_db"),
+    frontend=FrontendSpec(hop=320, peak_dbfs=-6, pad="zero_db", trim=True),
 )
 
 

@@ -148,7 +148,8 @@ def cache_folder() -> Path:
 
 def _fingerprint(paths: Sequence[Path], spec: FrontendSpec) -> str:
     stats = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
-    key = json.dumps([_DECODER, spec.sampling_rate, spec.peak_dbfs, stats])
+    trim = ["trim"] if spec.trim else []
+    key = json.dumps([_DECODER, spec.sampling_rate, spec.peak_dbfs, *trim, stats])
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 

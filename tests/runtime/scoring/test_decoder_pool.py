@@ -46,7 +46,7 @@ def gathered(pool: DecoderPool, events: Iterable[PoolEvent]) -> list[Decoded]:
     files: dict[int, Decoded] = {}
     for event in events:
         match event:
-            case ClipReady(ticket, features, start, end):
+            case ClipReady(ticket, features, (start, end, _)):
                 files.setdefault(ticket, Decoded([], None)).clips.append((start, end, features.tobytes()))
             case FileRestarted(ticket):
                 files[ticket] = Decoded([], None)

@@ -6,7 +6,7 @@ from rrtn.runtime.scoring.error_budget import ErrorBudget
 from rrtn.runtime.tables.rows import Row
 
 GOOD = (Row(file="good.wav", scores={"Joy": 0.5}),)
-FLAGGED = (Row(file="silent.wav", scores={"Joy": 0.5}, error="silent"),)
+FLAGGED = (Row(file="silent.wav", scores={"Joy": 0.5}, flags=("silent",)),)
 BAD = (Row(file="=bad.wav", error="corrupt", detail="the decoder gave up"),)
 HALF = (Row(file="half.wav", scores={"Joy": 0.5}), Row(file="half.wav", error="invalid_score"))
 

@@ -160,7 +160,9 @@ def rows_of_shard() -> list[list[Row]]:
         scores = dict(zip(LABELS, rng.random(3, np.float32).tolist(), strict=True))
         return Row(file=file, scores=scores, embedding=rng.normal(size=5).astype(np.float32), **fields)
 
-    flags = [[scored(flag.encode(), start=0.0, end=2.49, error=flag, seconds=1e4)] for flag in FLAGS]
+    flags = [
+        [scored(flag.encode(), start=0.0, end=2.49, flags=(flag, *FLAGS), seconds=1e4)] for flag in FLAGS
+    ]
     bad = [[Row(file=code.encode(), error=code, seconds=0.1)] for code in ERROR_CODES]
     windows = [scored(b"w", start=i * 0.1, end=i * 0.1 + 2.49, seconds=3.7) for i in range(7)]
     mean = scored(b"w", seconds=3.7)

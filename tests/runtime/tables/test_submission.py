@@ -21,7 +21,7 @@ def test_the_submission_is_exactly_this(tmp_path: Path) -> None:
         scored("wav/00001.wav", fear=0.1, start=0.0),
         scored("wav/00001.wav", fear=0.3, start=2.49),
         scored("wav/00001.wav", fear=0.2),
-        Row(file=b"wav/caf\xe9.x.flac", scores={"Awe": 0.0, "Fear": 0.0}, error="silent"),
+        Row(file=b"wav/caf\xe9.x.flac", scores={"Awe": 0.0, "Fear": 0.0}, flags=("silent",)),
     ]
     assert list(write_submission(tmp_path / "s.csv", rows, LABELS)) == rows
     assert (tmp_path / "s.csv").read_text() == (

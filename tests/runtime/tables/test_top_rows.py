@@ -14,12 +14,12 @@ def test_top_rows_are_the_highest_in_order_and_equals_in_the_models() -> None:
         start=0.0,
         end=1.0,
         scores={"Awe": 0.5, "Joy": 0.9, "Fear": 0.5, "Calm": 0.1},
-        error="silent",
+        flags=("silent", "truncated"),
     )
     labels = ("Fear", "Awe", "Joy", "Calm")
     assert list(top_rows([row, BAD], labels, 3)) == [
-        TopRow("'-a.wav", 0.0, 1.0, [("Joy", 0.9), ("Fear", 0.5), ("Awe", 0.5)], "silent"),
-        TopRow("'-gone.wav", None, None, [], "missing"),
+        TopRow("'-a.wav", 0.0, 1.0, [("Joy", 0.9), ("Fear", 0.5), ("Awe", 0.5)], "", "silent;truncated"),
+        TopRow("'-gone.wav", None, None, [], "missing", ""),
     ]
     assert len(next(top_rows([row], labels, 10)).scores) == 4
     with pytest.raises(ConfigError, match="--top"):

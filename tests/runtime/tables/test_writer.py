@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from rrtn.runtime.audio.codes import FLAGS
 from rrtn.runtime.audio.file_names import path_from_cell, path_from_record
 from rrtn.runtime.errors import ConfigError, MissingExtraError, StoppedError
 from rrtn.runtime.tables import parquet_table
@@ -23,13 +24,15 @@ from rrtn.runtime.tables.writer import check_table, write_table
 SUFFIXES = tuple(FORMATS)
 LABELS = ("Awe", "=Fear")
 GOOD = Row(file=b"a,b.wav", start=0.0, end=2.49, scores={"Awe": 0.1234567, "=Fear": 1e-9}, seconds=4.0)
-FLAGGED = Row(file="silent.wav", start=0.0, end=0.5, scores={"Awe": 0.5, "=Fear": 1.0}, error="silent")
+FLAGGED = Row(
+    file="silent.wav", start=0.0, end=0.5, scores={"Awe": 0.5, "=Fear": 1.0}, flags=("silent", "truncated")
+)
 BAD = Row(file=Path("-gone.wav"), error="missing", detail="not there")
 TABLE = (
-    "file,start,end,Awe,'=Fear,error\n"
-    '"a,b.wav",0.000,2.490,0.123457,0.000000,\n'
-    "silent.wav,0.000,0.500,0.500000,1.000000,silent\n"
-    "'-gone.wav,,,,,missing\n"
+    "file,start,end,Awe,'=Fear,error,flags\n"
+    '"a,b.wav",0.000,2.490,0.123457,0.000000,,\n'
+    "silent.wav,0.000,0.500,0.500000,1.000000,,silent;truncated\n"
+    "'-gone.wav,,,,,missing,\n"
 )
 AWKWARD = [
     b"new\nline.wav",
@@ -62,12 +65,12 @@ def test_the_jsonl_is_exactly_this(tmp_path: Path) -> None:
     list(write_table(tmp_path / "t.JSONL", rows, LABELS))
     assert (tmp_path / "t.JSONL").read_text().splitlines() == [
         '{"file": "a,b.wav", "start": 0.0, "end": 2.49, "scores": {"Awe": 0.1234567, "=Fear": 1e-09},'
-        ' "error": null}',
+        ' "error": null, "flags": ""}',
         '{"file": "silent.wav", "start": 0.0, "end": 0.5, "scores": {"Awe": 0.5, "=Fear": 1.0},'
-        ' "error": "silent"}',
-        '{"file": "-gone.wav", "start": null, "end": null, "scores": null, "error": "missing"}',
+        ' "error": null, "flags": "silent;truncated"}',
+        '{"file": "-gone.wav", "start": null, "end": null, "scores": null, "error": "missing", "flags": ""}',
         '{"file": "caf\\ufffd \\u20ac.wav", "start": null, "end": null, "scores": {"Awe": 0.1, "=Fear": 0.0},'
-        ' "error": null, "file_bytes": "Y2Fm6SDigqwud2F2"}',
+        ' "error": null, "flags": "", "file_bytes": "Y2Fm6SDigqwud2F2"}',
     ]
 
 
@@ -85,6 +88,7 @@ def test_the_parquet_is_exactly_this(tmp_path: Path) -> None:
         "Awe": "float",
         "=Fear": "float",
         "error": "dictionary<values=string, indices=int32, ordered=0>",
+        "flags": "dictionary<values=string, indices=int32, ordered=0>",
         "file_bytes": "binary",
     }
     assert json.loads(table.schema.metadata[b"labels"]) == list(LABELS)
@@ -94,7 +98,8 @@ def test_the_parquet_is_exactly_this(tmp_path: Path) -> None:
         "end": [2.49, 0.5, None, None],
         "Awe": [float(np.float32(0.1234567)), 0.5, None, None],
         "=Fear": [float(np.float32(1e-9)), 1.0, None, None],
-        "error": [None, "silent", "missing", "missing"],
+        "error": [None, None, "missing", "missing"],
+        "flags": ["", "silent;truncated", "", ""],
         "file_bytes": [None, None, None, b"caf\xe9"],
     }
 
@@ -125,21 +130,21 @@ def random_rows(count: int, *, seed: int, size: int = 0) -> list[Row]:
             rows.append(Row(file=random_name(rng), error="corrupt"))
         else:
             values = dict(zip(LABELS, scores, strict=True))
-            flag = str(rng.choice(["", "silent"]))
+            flags = tuple(flag for flag in FLAGS if rng.random() < 0.3)
             rows.append(
                 Row(
                     file=random_name(rng),
                     start=start,
                     end=end,
                     scores=values,
-                    error=flag,
+                    flags=flags,
                     embedding=embedding,
                 )
             )
     return rows
 
 
-Record = tuple[bytes, float | None, float | None, tuple[float, ...] | None, str]
+Record = tuple[bytes, float | None, float | None, tuple[float, ...] | None, str, str]
 
 
 def records_of(rows: list[Row]) -> list[Record]:
@@ -150,6 +155,7 @@ def records_of(rows: list[Row]) -> list[Record]:
             row.end,
             tuple(row.scores.values()) if row.scores else None,
             row.error,
+            ";".join(row.flags),
         )
         for row in rows
     ]
@@ -158,7 +164,7 @@ def records_of(rows: list[Row]) -> list[Record]:
 def read_csv(path: Path) -> list[Record]:
     with path.open(encoding="utf-8", newline="") as file:
         header, *lines = csv.reader(file)
-    assert header == ["file", "start", "end", "Awe", "'=Fear", "error"]
+    assert header == ["file", "start", "end", "Awe", "'=Fear", "error", "flags"]
     return [
         (
             path_from_cell(cells[0]),
@@ -166,6 +172,7 @@ def read_csv(path: Path) -> list[Record]:
             float(cells[2]) if cells[2] else None,
             tuple(map(float, cells[3:5])) if cells[3] else None,
             cells[5],
+            cells[6],
         )
         for cells in lines
     ]
@@ -182,6 +189,7 @@ def read_jsonl(path: Path) -> list[Record]:
             if record["scores"]
             else None,
             record["error"] or "",
+            record["flags"],
         )
         for record in records
     ]
@@ -195,6 +203,7 @@ def read_parquet(path: Path) -> list[Record]:
             record["end"],
             None if record["Awe"] is None else (record["Awe"], record["=Fear"]),
             record["error"] or "",
+            record["flags"],
         )
         for record in pq.read_table(path).to_pylist()
     ]
@@ -213,8 +222,8 @@ def test_all_tables_give_back_exact_names_and_the_same_scores(
     assert read_jsonl(tmp_path / "t.jsonl") == expected
     assert read_parquet(tmp_path / "t.parquet") == expected
     rounded = [
-        (name, start, end, scores and tuple(float(f"{score:.6f}") for score in scores), error)
-        for name, start, end, scores, error in expected
+        (name, start, end, scores and tuple(float(f"{score:.6f}") for score in scores), *codes)
+        for name, start, end, scores, *codes in expected
     ]
     assert read_csv(tmp_path / "t.csv") == rounded
 
