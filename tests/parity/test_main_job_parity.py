@@ -74,7 +74,7 @@ def test_command_and_python_agree(run: Path, files: list[Path], scored: np.ndarr
     subprocess.run(command, check=True, capture_output=True)
     with (tmp_path / "s.csv").open(newline="") as file:
         rows = list(csv.reader(file))[1:]
-    came = np.array([[float(cell) for cell in row[3:-1]] for row in rows])
+    came = np.array([[float(cell) for cell in row[3:-2]] for row in rows])
     np.testing.assert_allclose(came, scored, atol=1e-6, rtol=0)  # six decimals
 
 
