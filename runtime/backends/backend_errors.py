@@ -4,10 +4,11 @@ Either memory was short, or the model cannot run here.
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Final
 
-from ..errors import ModelError, OutOfMemoryError, RrtnError
+from ..errors import ModelError, OutOfMemoryError, RrtnError, UnavailableError
 
 # The words for a lack of memory. ONNX Runtime has no status code for it (onnxruntime#16307).
 _OUT_OF_MEMORY: Final = (
@@ -19,6 +20,9 @@ _OUT_OF_MEMORY: Final = (
     "allocation_failed",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_, cuDNN 9
     "bad_alloc",  # C++
 )
+# What CUDA and its libraries said; before and behind it ONNX Runtime names its own source and machine.
+_CUDA_FAILURE: Final = re.compile(r"(?:CUDA|CUDNN|CUBLAS|CUFFT) failure \d+: [^;]*[^; ]")  # cuda_call.cc
+_NO_MEMORY: Final = re.compile(r"Failed to allocate memory for requested buffer of size \d+")  # bfc_arena.cc
 _LONGEST_REASON: Final = 400  # characters
 
 
@@ -32,7 +36,8 @@ def ort_errors(subject: str) -> Iterator[None]:
     """Raises the errors of ONNX Runtime as ours, on one line.
 
     ONNX Runtime has one exception class for each status code; exceptions of its C++ code arrive as
-    RuntimeError. Anything else is a bug and passes through unchanged.
+    RuntimeError. What CUDA or a library of it refuses is an UnavailableError. Anything else is a bug and
+    passes through unchanged.
     """
     try:
         yield
@@ -41,12 +46,18 @@ def ort_errors(subject: str) -> Iterator[None]:
     except Exception as error:
         if not _is_of_onnx_runtime(error):
             raise
-        reason = " ".join(str(error).split())[:_LONGEST_REASON]
-        if isinstance(error, MemoryError) or is_out_of_memory(str(error)):
+        text = " ".join(str(error).split())
+        failure = _CUDA_FAILURE.search(text)
+        said = failure or _NO_MEMORY.search(text)
+        reason = said[0] if said else text[:_LONGEST_REASON]
+        if isinstance(error, MemoryError) or is_out_of_memory(text):
             raise OutOfMemoryError(
                 subject, reason, wanted="enough memory for this batch", fix="use a smaller --batch-size"
             ) from error
-        raise ModelError(subject, reason, wanted="a model that runs here", fix="run: rrtn doctor") from error
+        kind, wanted = (
+            (UnavailableError, "a working GPU") if failure else (ModelError, "a model that runs here")
+        )
+        raise kind(subject, reason, wanted=wanted, fix="run: rrtn doctor") from error
 
 
 def _is_of_onnx_runtime(error: Exception) -> bool:

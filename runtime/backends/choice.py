@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..bundle import Bundle, Variant
-from ..errors import ConfigError, UnavailableError
+from ..errors import ConfigError, ModelError, OutOfMemoryError, UnavailableError
 from .base import Backend, BackendKind
 from .registry import AUTO, BACKENDS, backend_kind, backend_kinds, kinds_for_variant
 
@@ -53,11 +53,11 @@ def choose_backend(
     that was changed, even if another one would do.
     """
     candidates, reasons = candidates_of_bundle(bundle, name, variant=variant)
-    failures: dict[str, UnavailableError] = {}
+    failures: dict[str, ModelError] = {}
     for candidate in candidates:
         try:
             backend = candidate.kind.load(bundle, candidate.variant, threads)
-        except UnavailableError as error:
+        except (UnavailableError, OutOfMemoryError) as error:  # a GPU that others have filled
             failures[f"{candidate.variant.name} on {candidate.device}"] = error
             continue
         told = _reasons_for(candidate.kind, reasons, bundle, variant)
@@ -78,7 +78,7 @@ def _reasons_for(
     return {what: reason for what, reason in reasons.items() if what not in silent}
 
 
-def _failed_to_load(failures: dict[str, UnavailableError]) -> dict[str, str]:
+def _failed_to_load(failures: dict[str, ModelError]) -> dict[str, str]:
     return {
         what: f"{error.came} ({error.fix})" if error.fix else error.came for what, error in failures.items()
     }
@@ -90,7 +90,7 @@ def _nothing_runs(name: str, variant: str | None, reasons: dict[str, str]) -> Un
         why = "; ".join(f"{what}: {reason}" for what, reason in reasons.items())
         wanted, fix = "a backend that runs here", "run: rrtn export"
     else:
-        why = "; ".join(reasons.values())
+        why = "; ".join(dict.fromkeys(reasons.values()))
         wanted, fix = backend_kind(name).wanted, backend_kind(name).fix
     return UnavailableError(subject, why, wanted=wanted, fix=f"{fix}, or see: rrtn doctor")
 

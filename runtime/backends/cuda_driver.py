@@ -25,6 +25,23 @@ def gpu_names() -> list[str] | None:
     return names
 
 
+def driver_obstacle(cuda: str) -> str:
+    """Why the driver cannot run what was built with CUDA `cuda`, such as "13.0"; "" if it can.
+
+    The driver's library is asked, and not /proc, which WSL2 and sandboxes lack.
+    """
+    if (driver := _driver()) is None:
+        return "no NVIDIA driver"
+    version, count = ctypes.c_int(), ctypes.c_int()
+    if driver.cuDriverGetVersion(ctypes.byref(version)) == 0:
+        major, minor = version.value // 1_000, version.value % 1_000 // 10
+        if major < int(cuda.partition(".")[0]):
+            return f"the NVIDIA driver knows CUDA up to {major}.{minor}, and onnxruntime needs {cuda}"
+    if code := driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
+        return f"the NVIDIA driver gives no GPU: CUDA error {code}: {_error_text(driver, code)}"
+    return "" if count.value else "the NVIDIA driver has no GPU, or CUDA_VISIBLE_DEVICES hides it"
+
+
 def compute_capability() -> int | None:
     """The compute capability of the first GPU, times ten; None without a GPU."""
     if (cuda := _driver()) is None:
@@ -65,11 +82,15 @@ class CudaStream:
 
     def _call(self, name: str, *arguments: Any) -> None:
         if code := getattr(self._cuda, name)(*arguments):
-            text = ctypes.c_char_p()
-            self._cuda.cuGetErrorString(code, ctypes.byref(text))
-            reason = (text.value or b"unknown error").decode()
+            reason = _error_text(self._cuda, code)
             kind = OutOfMemoryError if is_out_of_memory(reason) else ModelError
             raise kind(name, f"CUDA error {code}: {reason}", wanted="a working GPU", fix="run: rrtn doctor")
+
+
+def _error_text(driver: Any, code: int) -> str:
+    text = ctypes.c_char_p()
+    driver.cuGetErrorString(code, ctypes.byref(text))
+    return (text.value or b"unknown error").decode()
 
 
 def _driver() -> ctypes.CDLL | None:

@@ -2,23 +2,24 @@
 
 import contextlib
 import ctypes
+import importlib.util
 from pathlib import Path
 from typing import Final
 
 import onnxruntime
 
 from ..errors import UnavailableError
+from .cuda_driver import driver_obstacle
 
 CUDA_PROVIDER: Final = "CUDAExecutionProvider"
-_DRIVER: Final = Path("/proc/driver/nvidia/version")
 _INSTALL_LIBRARIES: Final = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
 
 
 def cuda_missing() -> str:
-    """Why ONNX Runtime cannot use CUDA here, or "" if it should be able to. Loads nothing."""
+    """Why ONNX Runtime cannot use CUDA here, or "" if it should be able to. Loads the driver alone."""
     if CUDA_PROVIDER not in onnxruntime.get_available_providers():
         return "this onnxruntime has no CUDA provider, onnxruntime-gpu has one"
-    return "" if _DRIVER.exists() else "no NVIDIA driver"
+    return driver_obstacle(onnxruntime.cuda_version)
 
 
 def missing_library() -> str:
@@ -29,7 +30,9 @@ def missing_library() -> str:
     """
     if hasattr(onnxruntime, "preload_dlls"):
         with contextlib.redirect_stdout(None):  # it prints, and our stdout may be a table or JSON
-            onnxruntime.preload_dlls()  # from the nvidia-* wheels, if no system-wide libraries are installed
+            onnxruntime.preload_dlls()  # from the nvidia-* wheels beside it, or from the system
+            for folder in _library_folders():
+                onnxruntime.preload_dlls(directory=str(folder))
     folder = Path(onnxruntime.__file__).parent / "capi"
     try:
         ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), ctypes.RTLD_GLOBAL)
@@ -40,6 +43,16 @@ def missing_library() -> str:
     except OSError as error:
         return f"{str(error).partition(':')[0]} cannot be loaded"
     return ""
+
+
+def _library_folders() -> list[Path]:
+    """The folders of libraries in the nvidia-* wheels, wherever these are on the path.
+
+    ONNX Runtime looks beside itself only, and `pip --target` may have put it elsewhere.
+    """
+    spec = importlib.util.find_spec("nvidia")
+    places = spec.submodule_search_locations if spec else None
+    return [folder for place in places or () for folder in sorted(Path(place).glob("*/lib"))]
 
 
 def load_cuda() -> None:

@@ -32,7 +32,10 @@ def session_from_bytes(
         load_cuda()
     with ort_errors(f"{name} on {device}"):
         session = onnxruntime.InferenceSession(
-            model, sess_options=_options(device, threads), providers=_providers(device, half=half)
+            model,
+            sess_options=_options(device, threads),
+            providers=_providers(device, half=half),
+            enable_fallback=0,  # or it would print to stdout, try the CPU, and lose the reason
         )
     if (provider := session.get_providers()[0]) != _PROVIDERS[device]:
         raise UnavailableError(

@@ -227,7 +227,7 @@ def test_auto_goes_on_where_the_fastest_cannot_be_loaded_and_says_so(
     with pytest.raises(UnavailableError) as caught:
         choose_backend(bundle, "trt")
     error = caught.value
-    assert (error.subject, error.came) == ("--backend trt", "cannot be loaded; cannot be loaded")
+    assert (error.subject, error.came) == ("--backend trt", "cannot be loaded")
     assert error.fix == "run: rrtn export --trt, or see: rrtn doctor"
 
 

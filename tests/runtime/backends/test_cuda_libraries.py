@@ -1,5 +1,8 @@
 """What is said when ONNX Runtime cannot use CUDA."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -14,7 +17,9 @@ def test_the_libraries_that_cuda_lacks_are_named(
 ) -> None:
     """Or none is lacking, and CUDA memory is there. Nothing is printed: stdout may be a table."""
     preload = onnxruntime.preload_dlls
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: (print("Failed to load x"), preload()))
+    monkeypatch.setattr(
+        onnxruntime, "preload_dlls", lambda **places: (print("Failed to load x"), preload(**places))
+    )
     if reason := missing_library():
         assert reason.startswith("lib")
         assert reason.endswith("cannot be loaded")
@@ -50,3 +55,17 @@ def test_what_is_not_missing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_the_provider_the_driver_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     assert "no CUDA provider" in cuda_libraries.cuda_missing()
+
+
+def test_libraries_are_found_wherever_the_nvidia_wheels_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pip --target` may have put ONNX Runtime elsewhere, beside which it looks."""
+    asked: list[str] = []
+    (tmp_path / "nvidia/cu13/lib").mkdir(parents=True)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda directory="": asked.append(directory))
+    missing_library()
+    assert asked[0] == ""
+    assert str(tmp_path / "nvidia/cu13/lib") in asked
