@@ -213,8 +213,16 @@ def _ready(
 def device_from_config(config: Config, world: World) -> torch.device:
     """The device of this process; `auto` is a GPU if there is one. Each rank of a machine has its own GPU.
 
-    Raises ConfigError if the machine has no such device.
+    Raises ConfigError if the machine has no such device, or for torch.compile with several ranks: with Gloo
+    it drops the gradient of `distributed._Sum` without a word, and with NCCL it has not run yet.
     """
+    if config.compile != "off" and world.size > 1:
+        raise ConfigError(
+            f"--compile {config.compile}",
+            f"{world.size} processes",
+            wanted="off with several",
+            fix="--no-compile",
+        )
     if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         if config.precision == "tf32":
             came = "TF32 exists on GPUs only, and this is a CPU"

@@ -399,3 +399,13 @@ class TestMethods:
 def test_tf32_on_the_cpu_is_refused(corpus: Path) -> None:
     with pytest.raises(ConfigError, match="--precision tf32"):
         loop.device_from_config(config(corpus, precision="tf32", device="cpu"), World())
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead", "max-autotune"])
+def test_compile_is_refused_with_several_ranks(corpus: Path, mode: str) -> None:
+    """torch.compile loses the gradient of a sum over the ranks, and the loss would not show it."""
+    with pytest.raises(ConfigError) as caught:
+        loop.device_from_config(config(corpus, compile=mode, device="cpu"), World(1, 2, 1))
+    assert (caught.value.came, caught.value.fix) == ("2 processes", "--no-compile")
+    loop.device_from_config(config(corpus, compile=mode, device="cpu"), World())
+    loop.device_from_config(config(corpus, device="cpu"), World(1, 2, 1))
