@@ -57,12 +57,17 @@ def section_correct(place: Place, record: Record) -> None:
     """Frontend, losses, gradients, bf16, compile, clips in the device's memory, an epoch."""
     spec = FrontendSpec()
     items = items_of_corpus(place.size(256, 24), speakers=12, spec=spec)
-    check_frontend(place, record, items)
-    check_clips(place, record, items)
-    check_losses(place, record)
+    with record.part("frontend"):
+        check_frontend(place, record, items)
+    with record.part("clips"):
+        check_clips(place, record, items)
+    with record.part("losses"):
+        check_losses(place, record)
     for encoder in place.size(tuple(ENCODERS), ("resnet18",)):
-        check_gradients(place, record, encoder, split_of_items(items, spec, torch.device("cpu")))
-    check_epoch(place, record, items)
+        with record.part(f"{encoder} gradients"):
+            check_gradients(place, record, encoder, split_of_items(items, spec, torch.device("cpu")))
+    with record.part("epoch"):
+        check_epoch(place, record, items)
     record.more["peak_memory_gb"] = peak_memory_gb(place.device)
 
 

@@ -3,12 +3,13 @@
 B batch, N samples, T frames, M mels, K targets.
 """
 
+import contextlib
 import copy
 import functools
 import hashlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,7 +30,7 @@ from rrtn.runtime.backends.choice import backend_from_variant
 from rrtn.runtime.backends.cuda_libraries import cuda_missing
 from rrtn.runtime.backends.model_batch import padded
 from rrtn.runtime.bundle import Bundle, Variant
-from rrtn.runtime.errors import ConfigError, RrtnError, UnavailableError
+from rrtn.runtime.errors import ConfigError, UnavailableError
 from rrtn.runtime.frontend import clip_log_mel
 from rrtn.runtime.spec import InputKind
 from rrtn.train.data.corpus import TARGETS
@@ -112,16 +113,38 @@ def section_infer(place: Place, record: Record) -> None:
     for text in record.more["not_here"].values():
         record.note(text)
     for encoder in place.size(tuple(reversed(ENCODERS)), ("resnet18",)):
-        model = Model(encoder, place.size(124, 4))
-        with tempfile.TemporaryDirectory() as name:
-            flavours = {**torch_flavours(place, model), **runtime_flavours(place, record, model, Path(name))}
-            sound = {name: run for name, run in flavours.items() if has_parity(record, model, name, *run)}
-            for flavour, (run, kind, _) in sound.items():
-                if place.left() < 20:
-                    record.note(f"{encoder} {flavour}: not timed, no time for it")
-                    continue
-                time_flavour(place, record, model, flavour, run, kind)
+        torch.compiler.reset()  # dynamo keeps eight graphs of one function, and every encoder has three
+        with record.part(encoder), recompiling_is_bounded(), tempfile.TemporaryDirectory() as name:
+            infer_with(place, record, encoder, Path(name))
         record.more["peak_memory_gb"] = peak_memory_gb(place.device)
+
+
+@contextlib.contextmanager
+def recompiling_is_bounded() -> Iterator[None]:
+    """A graph more than dynamo keeps is an error: it would run eager, and be timed as compiled."""
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        yield
+
+
+def infer_with(place: Place, record: Record, encoder: EncoderName, folder: Path) -> None:
+    """Every flavour of one model: loaded, compared, timed."""
+    model = Model(encoder, place.size(124, 4))
+    flavours: dict[str, Flavour] = {}
+    with record.part(f"{encoder} torch"):
+        flavours |= torch_flavours(place, model)
+    flavours |= runtime_flavours(place, record, model, folder)
+    sound = []
+    for name, flavour in flavours.items():
+        with record.part(f"{encoder} {name}: parity"):
+            if has_parity(record, model, name, *flavour):
+                sound.append(name)
+    for name in sound:
+        if place.left() < 20:
+            record.leave_out(f"{encoder} {name}: timing")
+            continue
+        with record.part(f"{encoder} {name}: timing"):
+            run, kind, _ = flavours[name]
+            time_flavour(place, record, model, name, run, kind)
 
 
 def missing_runtimes(place: Place) -> dict[str, str]:
@@ -204,17 +227,15 @@ def runtime_flavours(place: Place, record: Record, model: Model, folder: Path) -
             )
     for name, load in jobs:
         if place.left() < 60 and not place.smoke:
-            record.note(f"{model.encoder} {name}: left out, no time for it")
+            record.leave_out(f"{model.encoder} {name}")
             continue
-        try:
-            backend = load()
-        except (RrtnError, OSError) as error:
-            # These two say that it cannot run on this machine; anything else is a failure.
-            if not isinstance(error, ConfigError | UnavailableError):
-                record.failed.append(f"{model.encoder} {name}")
-            record.note(f"{model.encoder} {name}: does not load: {error}")
-            continue
-        flavours[name] = (backend.scores, backend.variant.input, backend.variant.precision)
+        with record.part(f"{model.encoder} {name}: loading"):
+            try:
+                backend = load()
+            except (ConfigError, UnavailableError) as error:  # it cannot run on this machine
+                record.note(f"{model.encoder} {name}: does not load: {error}")
+                continue
+            flavours[name] = (backend.scores, backend.variant.input, backend.variant.precision)
     return flavours
 
 

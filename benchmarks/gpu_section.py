@@ -1,12 +1,14 @@
 """What the sections of gpu_suite.py share: where they run, how they record, how they time."""
 
+import contextlib
 import datetime
 import functools
 import json
 import math
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,10 +61,11 @@ class Record:
     results: dict[str, Any] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # for lack of time: the section is not complete
     more: dict[str, Any] = field(default_factory=dict)
     skipped: str = ""
-    complete: bool = False
     begun: float = field(default_factory=time.monotonic)
+    ended: bool = False
 
     def add(self, name: str, **values: Any) -> None:
         """One line of the section."""
@@ -78,8 +81,30 @@ class Record:
         if not right:
             self.failed.append(name)
 
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """What the block raises is a failure of this part, and ends nothing else."""
+        try:
+            yield
+        except Skipped:
+            raise
+        except Exception as error:
+            traceback.print_exc()
+            self.failed.append(name)
+            self.note(f"{name}: {type(error).__name__}: {str(error)[:300]}")
+
+    def leave_out(self, name: str) -> None:
+        """A part for which no time is left."""
+        self.left_out.append(name)
+        self.note(f"{name}: left out, no time for it")
+
+    @property
+    def complete(self) -> bool:
+        """True if the section came to its end and nothing was left out."""
+        return self.ended and not self.left_out
+
     def note(self, text: str) -> None:
-        """What was left out, and why."""
+        """Something that a reader of the results must know."""
         self.notes.append(text)
         print(f"  note: {text}", flush=True)
         self.write()
@@ -96,6 +121,7 @@ class Record:
             "skipped": self.skipped,
             "seconds": round(time.monotonic() - self.begun, 1),
             "failed": self.failed,
+            "left_out": self.left_out,
             "notes": self.notes,
             "results": self.results,
             **self.more,

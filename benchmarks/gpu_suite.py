@@ -51,7 +51,7 @@ def ran(name: str, place: Place, out: Path) -> bool:
     print(f"{name}: {place.device}{', smoke' if place.smoke else ''}", flush=True)
     try:
         SECTIONS[name](place, record)
-        record.complete = True
+        record.ended = True
     except Skipped as error:
         record.skipped = str(error)
         print(f"  skipped: {error}", flush=True)

@@ -59,7 +59,7 @@ def section_step(place: Place, record: Record) -> None:
 
 
 def steps_of_encoder(place: Place, record: Record, base: Config, split: SplitClips) -> None:
-    """One line for each variant, the variants in turn."""
+    """One line for each variant, timed in turn with the first: two of them are in memory at a time."""
     variants: list[tuple[Precision, CompileMode]] = [
         ("bf16", "off"),
         ("bf16", "default"),
@@ -70,49 +70,58 @@ def steps_of_encoder(place: Place, record: Record, base: Config, split: SplitCli
     if place.device.type == "cpu":
         variants = [variant for variant in variants if variant[0] != "tf32"]
     encoder, device = base.model.encoder, place.device
-    steps: dict[str, stepping] = {}
-    first: dict[str, float] = {}
-    memory: dict[str, float | None] = {}
+    eager: stepping | None = None
     for precision, mode in variants:
         name = f"{encoder} {precision}" + ("" if mode == "off" else f" {mode}")
         if place.left() < 90:
-            record.note(f"{name}: left out, no time for its compilation")
+            record.leave_out(name)
             continue
-        peak_memory_gb(device)
-        start = time.perf_counter()
-        try:
-            step = stepping(dataclasses.replace(base, precision=precision, compile=mode), split)
-            for _ in range(place.size(3, 1)):  # CUDA graphs are captured in the second
-                step()
-            step.check()
-        except Exception as error:  # the other variants still run
-            record.failed.append(name)
-            record.note(f"{name}: {type(error).__name__}: {str(error)[:300]}")
-            continue
-        steps[name], first[name], memory[name] = step, time.perf_counter() - start, peak_memory_gb(device)
+        with record.part(name):
+            config = dataclasses.replace(base, precision=precision, compile=mode)
+            step = time_step(place, record, name, config, split, beside=eager)
+            eager = eager or (step if mode == "off" else None)
+            del step
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    with record.part(f"{encoder} before the network"):
+        parts_of_step(place, record, base, split)
+
+
+def time_step(
+    place: Place, record: Record, name: str, config: Config, split: SplitClips, *, beside: "stepping | None"
+) -> "stepping":
+    """Adds the line of one variant, and its ratio to `beside`, with which it takes turns."""
+    device, batch_size = place.device, config.optim.batch_size
+    peak_memory_gb(device)
+    start = time.perf_counter()
+    step = stepping(config, split)
+    for _ in range(place.size(3, 1)):  # CUDA graphs are captured in the second
+        step()
+    step.check()
+    first, memory = time.perf_counter() - start, peak_memory_gb(device)
     rounds, calls = place.size((7, 10), (3, 1))
+    steps = {name: step} | ({"beside": beside} if beside else {})
     seconds = seconds_of_blocks(steps, device, rounds=rounds, calls=calls)
-    flops = step_flops(network_from_config(base), spec=base.frontend, batch_size=base.optim.batch_size)
-    for name, values in seconds.items():
-        steps[name].check()
-        median, peak = float(np.median(values)), peak_of(name, device)
-        record.add(
-            name,
-            ms=round(1e3 * median, 2),
-            spread=round(float(np.std(values) / np.mean(values)), 3),
-            n=f"{rounds} x {calls} steps",
-            clips_per_s=round(base.optim.batch_size / median, 1),
-            tflop_per_s=round(flops / median / 1e12, 2),
-            peak_tflop_per_s=round(peak / 1e12, 1),
-            share_of_matmul_peak=round(flops / median / peak, 3),
-            memory_gb=memory[name],
-            first_steps_s=round(first[name], 1),
-        )
-    if eager := seconds.pop(f"{encoder} bf16", None):
-        record.more["ratios"] |= {
-            f"{name} over {encoder} bf16": ratio(eager, values) for name, values in seconds.items()
-        }
-    parts_of_step(place, record, base, split)
+    step.check()
+    flops = step_flops(network_from_config(config), spec=config.frontend, batch_size=batch_size)
+    median, peak = float(np.median(seconds[name])), peak_of(name, device)
+    record.add(
+        name,
+        ms=round(1e3 * median, 2),
+        spread=round(float(np.std(seconds[name]) / np.mean(seconds[name])), 3),
+        n=f"{rounds} x {calls} steps",
+        clips_per_s=round(batch_size / median, 1),
+        tflop_per_s=round(flops / median / 1e12, 2),
+        peak_tflop_per_s=round(peak / 1e12, 1),
+        share_of_matmul_peak=round(flops / median / peak, 3),
+        memory_gb=memory,
+        first_steps_s=round(first, 1),
+    )
+    if beside:
+        over = f"{name} over {config.model.encoder} bf16"
+        record.more["ratios"][over] = ratio(seconds["beside"], seconds[name])
+    return step
 
 
 class stepping:  # noqa: N801  # a function with a state

@@ -110,6 +110,62 @@ def test_a_check_that_is_nan_or_above_its_limit_fails(
     assert record.failed == ["above", "nan"]
 
 
+def test_what_a_part_raises_ends_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu_section = module("gpu_section", monkeypatch)
+    place = gpu_section.Place(gpu_section.torch.device("cpu"), True, 0.0)
+    record = gpu_section.Record("s", place, tmp_path / "s.json", ended=True)
+    with record.part("first"):
+        raise RuntimeError("CUDA error: an illegal memory access")
+    with record.part("second"):
+        record.add("second", ms=1.0)
+    with pytest.raises(gpu_section.Skipped), record.part("third"):
+        raise gpu_section.Skipped("no soundfile")
+    written = json.loads((tmp_path / "s.json").read_text())
+    assert (written["failed"], list(written["results"])) == (["first"], ["second"])
+    assert "illegal memory access" in written["notes"][0]
+    assert written["complete"]
+    record.leave_out("fourth")
+    assert not record.complete
+
+
+@pytest.mark.parametrize("broken", ["check_frontend", "check_losses", "check_epoch"])
+def test_a_check_of_correct_that_raises_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    gpu_section, gpu_correct = (module(name, monkeypatch) for name in ("gpu_section", "gpu_correct"))
+    parts = ("check_frontend", "check_clips", "check_losses", "check_gradients", "check_epoch")
+    ran: list[str] = []
+
+    def part(name: str) -> Any:
+        def check(*_: object) -> None:
+            ran.append(name)
+            if name == broken:
+                raise RuntimeError("CUDA error: no kernel image is available")
+
+        return check
+
+    for name in parts:
+        monkeypatch.setattr(gpu_correct, name, part(name))
+    place = gpu_section.Place(gpu_section.torch.device("cpu"), True, 0.0)
+    record = gpu_section.Record("correct", place, tmp_path / "s.json")
+    gpu_correct.section_correct(place, record)
+    assert ran == list(parts)
+    assert record.failed == [broken.removeprefix("check_")]
+
+
+def test_more_graphs_than_dynamo_keeps_are_an_error_and_never_eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else ResNet18 at its third batch size would be timed eager under the name `compiled`."""
+    gpu_inference = module("gpu_inference", monkeypatch)
+    torch = gpu_inference.torch
+    twice = torch.compile(lambda x: x * 2, backend="eager", dynamic=False)
+    with gpu_inference.recompiling_is_bounded():
+        torch.compiler.reset()
+        with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
+            for size in range(1, 20):
+                twice(torch.zeros(size + 1))
+    torch.compiler.reset()
+
+
 @pytest.mark.slow
 def test_every_section(tmp_path: Path) -> None:
     result = suite(tmp_path, bare=True)
