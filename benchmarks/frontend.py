@@ -12,7 +12,7 @@ import torch
 import torchaudio
 import torchlibrosa
 from measure import interleaved, ratio, report, summary
-from rrtn.export.deployed_network import ConvLogMel
+from rrtn.export.deployed_network import DftLogMel
 from rrtn.export.graph import onnx_from_module
 from rrtn.runtime import FrontendSpec, log_mel
 
@@ -23,7 +23,7 @@ REPEATS = 200
 def ort_session() -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    graph = onnx_from_module(ConvLogMel(SPEC).eval(), SPEC, "waveform", {}, ("log_mel",))
+    graph = onnx_from_module(DftLogMel(SPEC).eval(), SPEC, "waveform", {}, ("log_mel",))
     return onnxruntime.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
 
 

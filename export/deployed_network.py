@@ -4,6 +4,7 @@ B batch, N samples, T frames, F spectrum bins, M mels, K targets.
 """
 
 import copy
+import functools
 import math
 from collections import Counter
 
@@ -59,7 +60,7 @@ class WaveformModel(nn.Module):
 
     def __init__(self, model: LogMelModel, spec: FrontendSpec) -> None:
         super().__init__()
-        self.frontend = ConvLogMel(spec)
+        self.frontend = DftLogMel(spec)
         self.model = model
 
     def forward(self, waveform: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -139,28 +140,43 @@ class ToHalf(nn.Module):
         return x.half()
 
 
-class ConvLogMel(nn.Module):
-    """waveform [B, N] -> log_mel [B, 1, T, M] by a strided convolution with the windowed DFT basis.
+class DftLogMel(nn.Module):
+    """waveform [B, N] -> log_mel [B, 1, T, M] by products with the windowed DFT basis.
 
-    Not the ONNX STFT operator: it has no CUDA kernel in ONNX Runtime and its CPU kernel is slow.
-    The basis is made in float64 and rounded once.
+    Not the ONNX STFT operator: it has no CUDA kernel in ONNX Runtime and its CPU kernel is slow. Not a
+    convolution either: with `prefer_nhwc`, which fp16 models want, cuDNN would run it in another layout
+    and perhaps in TF32. The basis is made in float64 and rounded once.
     """
 
     def __init__(self, spec: FrontendSpec) -> None:
         super().__init__()
         self.spec = spec
-        phase = 2 * np.pi * np.outer(np.arange(spec.n_bins), np.arange(spec.n_fft)) / spec.n_fft  # [F, n_fft]
-        basis = np.concatenate([np.cos(phase), -np.sin(phase)]) * hann(spec.n_fft)  # [2 F, n_fft]
-        self.register_buffer("basis", torch.from_numpy(basis).float().unsqueeze(1))
+        phase = 2 * np.pi * np.outer(np.arange(spec.n_fft), np.arange(spec.n_bins)) / spec.n_fft  # [n_fft, F]
+        basis = np.concatenate([np.cos(phase), -np.sin(phase)], axis=1) * hann(spec.n_fft)[:, None]
+        self.hops = math.ceil(spec.n_fft / spec.hop)  # that a window reaches over
+        basis = np.pad(basis, ((0, self.hops * spec.hop - spec.n_fft), (0, 0)))
+        for i, part in enumerate(np.split(basis, self.hops)):  # a tensor for each product: [hop, 2 F]
+            self.register_buffer(f"basis_{i}", torch.from_numpy(part).float())
         self.register_buffer("mel", torch.from_numpy(mel_filterbank(spec)).float())
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Decibels, in float32."""
-        half = self.spec.n_fft // 2
-        reflected = F.pad(waveform.unsqueeze(1), (half, half), mode="reflect")
-        spectrum = F.conv1d(reflected, self.get_buffer("basis"), stride=self.spec.hop)  # [B, 2 F, T]
-        real, imaginary = spectrum.chunk(2, dim=1)
-        power = real.square() + imaginary.square()
-        mel = power.transpose(1, 2) @ self.get_buffer("mel")  # [B, T, M]
+        real, imaginary = self._spectrum(waveform).chunk(2, dim=2)
+        mel = (real.square() + imaginary.square()) @ self.get_buffer("mel")  # [B, T, M]
         decibels = mel.clamp(min=self.spec.power_floor).log() * (10 / math.log(10))
         return decibels.unsqueeze(1)
+
+    def _spectrum(self, waveform: Tensor) -> Tensor:
+        """[B, N] -> [B, T, 2 F], the sum of one product for each hop under the window.
+
+        Frames that overlap are never copied, and short sums round less than long ones.
+        """
+        half, hop = self.spec.n_fft // 2, self.spec.hop
+        reflected = F.pad(waveform.unsqueeze(1), (half, half), mode="reflect").squeeze(1)
+        frames = self.spec.frames_of(waveform.shape[1])
+        blocks = frames - 1 + self.hops
+        blocked = F.pad(reflected, (0, blocks * hop - reflected.shape[1])).unflatten(1, (blocks, hop))
+        bases = [self.get_buffer(f"basis_{i}") for i in range(self.hops)]
+        products = [blocked[:, i : i + frames] @ basis for i, basis in enumerate(bases)]
+        spectrum: Tensor = functools.reduce(torch.add, products)
+        return spectrum

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import tensorrt
 
 INSTALL_HINT: Final = 'pip install "rrtn[rtx]" (no GPU needed), or on a GPU machine pip install "rrtn[trt]"'
-# Convolutions that may stay in float32: the frontend's and, in int8, the encoder's first one.
-_IN_FLOAT32: Final = {"fp32": 0, "fp16": 1, "int8": 2}
+# Convolutions that may stay in float32: in int8, the encoder's first one.
+_IN_FLOAT32: Final = {"fp32": 0, "fp16": 0, "int8": 1}
 
 
 @dataclass(frozen=True, kw_only=True)

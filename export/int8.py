@@ -33,7 +33,6 @@ from ..runtime.errors import ModelError
 from .graph import file_from_onnx
 
 _BATCH: Final = 8  # clips whose activations calibration holds in memory
-_RANK_OF_2D: Final = 4  # dimensions of a two-dimensional convolution's weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,14 +180,10 @@ def _nodes_to_quantise(model: ModelProto, recipe: _Recipe) -> list[str]:
 def _trunk(model: ModelProto) -> list[NodeProto]:
     """The nodes from the encoder's first convolution to its last one, and the operators right behind it.
 
-    The frontend's convolution is one-dimensional and does not count. Empty where the encoder has no
-    convolution.
+    Empty where the encoder has no convolution.
     """
     nodes = list(model.graph.node)
-    rank = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
-    convolutions = [
-        i for i, node in enumerate(nodes) if node.op_type == "Conv" and rank.get(node.input[1]) == _RANK_OF_2D
-    ]
+    convolutions = [i for i, node in enumerate(nodes) if node.op_type == "Conv"]
     if not convolutions:
         return []
     begin, last = convolutions[0], convolutions[-1]

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 import torch
 import torchlibrosa
-from rrtn.export.deployed_network import ConvLogMel
+from rrtn.export.deployed_network import DftLogMel
 from rrtn.export.graph import onnx_from_module
 from rrtn.runtime import FrontendSpec, log_mel
 from rrtn.runtime.audio.reader import read_audio
@@ -72,7 +72,7 @@ def reference() -> Implementation:
 @pytest.fixture(scope="module")
 def implementations() -> dict[str, Implementation]:
     training = LogMel(SPEC)
-    graph = onnx_from_module(ConvLogMel(SPEC).eval(), SPEC, "waveform", {}, ("log_mel",))
+    graph = onnx_from_module(DftLogMel(SPEC).eval(), SPEC, "waveform", {}, ("log_mel",))
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     return {
         "numpy": lambda x: log_mel(x, SPEC),
