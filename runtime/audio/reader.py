@@ -41,6 +41,9 @@ _STREAMED_BYTES: Final = 0x7FFF_F000  # a writer that cannot seek back leaves th
 _SHORT_CHUNK = re.compile(r"(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)")
 _NOT_RECOGNISED: Final = 1  # SF_ERR_UNRECOGNISED_FORMAT
 _NOTHING: Final = np.zeros(0, dtype=np.float32)
+# Given a descriptor, or virtual files, libsndfile looks for a Mac resource fork `._` in the working
+# directory, and reads that. Beside these names there are only names of descriptors, so no fork.
+_DESCRIPTORS: Final = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +217,7 @@ def _decode(
     import soundfile  # not above: only what decodes needs it
 
     try:
-        with soundfile.SoundFile(descriptor, closefd=False) as file:
+        with soundfile.SoundFile(f"{_DESCRIPTORS}/{descriptor}") as file:
             file.seekable = lambda: False  # FLAC of unknown length fails at a seek behind its last block
             limit = _checked_limit(file, max_seconds)
             decoded = 0
