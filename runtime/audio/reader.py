@@ -1,21 +1,21 @@
 """Audio as the model hears it: any file that libsndfile reads -> mono int16 at the spec's rate and peak.
 
 Training and scoring both read through this module, so a clip has the same samples in both. First the
-channels are averaged, then the sound is resampled (soxr HQ), set to its level, and rounded to int16. The
-level comes after the resampling, so that the model sees the spec's peak whatever the file's rate.
+channels become one (mixdown.py), then the sound is resampled (soxr HQ), set to its level, and rounded to
+int16. The level comes after the resampling, so that the model sees the spec's peak whatever the file's rate.
 
 N samples, C channels.
 """
 
 import contextlib
 import errno
+import io
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,9 @@ from ..errors import AudioError, ConfigError, StoppedError
 from ..failpoints import failpoint
 from ..spec import MAX_RATE, MIN_RATE, FrontendSpec
 from .codes import in_order
+from .containers import Layout, Pieces, PiecesFile, layout_of
 from .file_names import FilePath
+from .mixdown import SILENCE_PEAK, ChannelLevels, Mixdown
 from .sound import Sound
 
 if TYPE_CHECKING:
@@ -35,10 +37,9 @@ Meter = Callable[[Float32], None]  # is given each block [N, C] of a file, befor
 
 MAX_CHANNELS: Final = 8
 BLOCK_FRAMES: Final = 1 << 16
-SILENCE_PEAK: Final = 1e-7  # below the last bit of 24-bit audio
 _UNKNOWN_LENGTH: Final = 1 << 40  # frames; libsndfile says 2^63 - 1 where a header gives none
-_STREAMED_BYTES: Final = 0x7FFF_F000  # a writer that cannot seek back leaves this size, or a larger one
-_SHORT_CHUNK = re.compile(r"(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)")
+_SLACK: Final = 0.02  # s that may be missing: some recorders count bytes of the header as sound
+_BUFFER: Final = 1 << 16  # bytes
 _NOT_RECOGNISED: Final = 1  # SF_ERR_UNRECOGNISED_FORMAT
 _NOTHING: Final = np.zeros(0, dtype=np.float32)
 # Given a descriptor, or virtual files, libsndfile looks for a Mac resource fork `._` in the working
@@ -67,18 +68,25 @@ def read_audio(
     *,
     max_seconds: float = 3600.0,
     allow_truncated: bool = False,
+    channel: int | None = None,
     meter: Meter | None = None,
 ) -> Audio:
     """Reads one file. Its content says what format it has, not its name.
 
-    `max_seconds` bounds the memory, whatever the header claims. `meter` is shown every block.
+    `max_seconds` bounds the memory, whatever the header claims. `channel`, counted from 1, is read in place
+    of the mean of all. `meter` is shown every block.
 
     Raises AudioError with a code of ERROR_CODES for a file that cannot be used, StoppedError where the
     storage fails, which says nothing about the file.
     """
     with opened(path) as descriptor:
         return audio_from_descriptor(
-            descriptor, spec, max_seconds=max_seconds, allow_truncated=allow_truncated, meter=meter
+            descriptor,
+            spec,
+            max_seconds=max_seconds,
+            allow_truncated=allow_truncated,
+            channel=channel,
+            meter=meter,
         )
 
 
@@ -106,16 +114,22 @@ def audio_from_descriptor(
     *,
     max_seconds: float = 3600.0,
     allow_truncated: bool = False,
+    channel: int | None = None,
     meter: Meter | None = None,
 ) -> Audio:
     """What `read_audio` gives, for a file that is open."""
-    mono, truncated = _decode(descriptor, spec, max_seconds=max_seconds, meter=meter)
-    if truncated and not allow_truncated:
-        raise AudioError("truncated", truncated)
-    return _audio(mono, spec, flags={"truncated"} if truncated else set())
+    decoded = _decode(descriptor, spec, max_seconds=max_seconds, channel=channel, meter=meter)
+    flags = decoded.flags
+    if decoded.missing:
+        if not allow_truncated:
+            raise AudioError("truncated", decoded.missing)
+        flags = flags | {"truncated"}
+    return _audio(decoded.mono, spec, flags=set(flags))
 
 
-def audio_from_array(waveform: npt.ArrayLike, sampling_rate: int, spec: FrontendSpec) -> Audio:
+def audio_from_array(
+    waveform: npt.ArrayLike, sampling_rate: int, spec: FrontendSpec, *, channel: int | None = None
+) -> Audio:
     """Samples in memory, [N] or [N, C] of any scale -> what `read_audio` gives for a file with them.
 
     `sampling_rate` is in Hz. Raises ConfigError for another shape or an unusual rate, AudioError for NaN,
@@ -128,8 +142,10 @@ def audio_from_array(waveform: npt.ArrayLike, sampling_rate: int, spec: Frontend
     if not MIN_RATE <= sampling_rate <= MAX_RATE:
         raise ConfigError("sampling_rate", f"{sampling_rate} Hz", wanted=f"{MIN_RATE} to {MAX_RATE} Hz")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is refused
-        mono = _mono(x.astype(np.float32))
-    return _audio(_resampled(iter([mono]), sampling_rate, spec.sampling_rate), spec)
+        block = x.astype(np.float32)
+    blocks = [block.reshape(len(block), -1)] if block.size else []
+    mono, flags = _mixed_down(iter(blocks), lambda: iter(blocks), sampling_rate, spec.sampling_rate, channel)
+    return _audio(mono, spec, flags=set(flags))
 
 
 def levelled(mono: Float32, spec: FrontendSpec) -> Int16:
@@ -208,32 +224,108 @@ def _storage_failed(path: FilePath, error: OSError) -> StoppedError:
     )
 
 
+class _Decoded(NamedTuple):
+    """All recordings of a file, one behind the other."""
+
+    mono: Float32  # [N] at the spec's rate
+    flags: frozenset[str]
+    missing: str  # what the file should have, too; empty where it is whole
+
+
 def _decode(
-    descriptor: int, spec: FrontendSpec, *, max_seconds: float, meter: Meter | None
-) -> tuple[Float32, str]:
-    """-> mono [N] at the spec's rate, and what is missing of the file; "" where it is whole."""
+    descriptor: int, spec: FrontendSpec, *, max_seconds: float, channel: int | None, meter: Meter | None
+) -> _Decoded:
     if os.fstat(descriptor).st_size == 0:
         raise AudioError("empty", "0 bytes")
+    layout = layout_of(descriptor)
+    with _libsndfile_errors(layout):
+        parts = []
+        for pieces in layout.recordings:
+            part = _decoded_part(descriptor, pieces, spec, max_seconds, channel, meter)
+            max_seconds -= len(part.mono) / spec.sampling_rate
+            parts.append(part)
+    mono = parts[0].mono if len(parts) == 1 else np.concatenate([part.mono for part in parts])
+    missing = [part.missing for part in parts if part.missing]
+    if _is_cut(layout, len(mono) / spec.sampling_rate):
+        missing = [layout.missing]
+    unfinished = {"no_length"} if layout.unfinished else set()
+    flags = frozenset(unfinished).union(*(part.flags for part in parts))
+    return _Decoded(mono, flags, "; ".join(missing))
+
+
+@contextlib.contextmanager
+def _libsndfile_errors(layout: Layout) -> Iterator[None]:
+    """Raises AudioError for what libsndfile cannot read."""
     import soundfile  # not above: only what decodes needs it
 
     try:
-        with soundfile.SoundFile(f"{_DESCRIPTORS}/{descriptor}") as file:
-            file.seekable = lambda: False  # FLAC of unknown length fails at a seek behind its last block
-            limit = _checked_limit(file, max_seconds)
-            decoded = 0
-
-            def blocks() -> Iterator[Float32]:
-                nonlocal decoded
-                for block in _mono_blocks(file, meter):
-                    decoded += len(block)
-                    if decoded > limit:
-                        raise AudioError("too_long", f"more than {max_seconds:g} s")
-                    yield block
-
-            return _resampled(blocks(), file.samplerate, spec.sampling_rate), _missing(file, decoded)
+        yield
     except soundfile.LibsndfileError as error:
+        if layout.missing:
+            raise AudioError("truncated", layout.missing) from error
         code = "unsupported_format" if error.code == _NOT_RECOGNISED else "corrupt"
         raise AudioError(code, error.error_string) from error
+
+
+def _is_cut(layout: Layout, seconds: float) -> bool:
+    """True where more than a trifle is missing. `seconds` is how long that is which is there."""
+    missing = max(0, layout.stated - layout.present)
+    return missing > 0 and (not seconds or seconds * missing > _SLACK * layout.present)
+
+
+def _decoded_part(
+    descriptor: int,
+    pieces: Pieces,
+    spec: FrontendSpec,
+    max_seconds: float,
+    channel: int | None,
+    meter: Meter | None,
+) -> _Decoded:
+    """Decodes one recording; a second time where its mixdown is not the usual one."""
+    decoded = 0
+    with _sound_file(descriptor, pieces) as file:
+        limit = _checked_limit(file, max_seconds)
+
+        def blocks() -> Iterator[Float32]:
+            nonlocal decoded
+            for block in _blocks(file):
+                if meter:
+                    meter(block)
+                decoded += len(block)
+                if decoded > limit:
+                    raise AudioError("too_long", f"more than {max_seconds:g} s")
+                yield block
+
+        rates = file.samplerate, spec.sampling_rate
+        mono, flags = _mixed_down(blocks(), lambda: _blocks_of(descriptor, pieces), *rates, channel)
+        return _Decoded(mono, flags, _missing(file, decoded))
+
+
+@contextlib.contextmanager
+def _sound_file(descriptor: int, pieces: Pieces) -> Iterator["soundfile.SoundFile"]:
+    """Opens one recording of a file. A file as it is, is opened by the name of its descriptor."""
+    import soundfile
+
+    if not pieces:
+        with soundfile.SoundFile(f"{_DESCRIPTORS}/{descriptor}") as file:
+            yield file
+        return
+    source = PiecesFile(descriptor, pieces)
+    with soundfile.SoundFile(io.BufferedReader(source, _BUFFER)) as file:
+        yield file
+    source.check()
+
+
+def _blocks_of(descriptor: int, pieces: Pieces) -> Iterator[Float32]:
+    with _sound_file(descriptor, pieces) as file:
+        yield from _blocks(file)
+
+
+def _blocks(file: "soundfile.SoundFile") -> Iterator[Float32]:
+    """Blocks [N, C], from the beginning."""
+    file.seekable = lambda: False  # FLAC of unknown length fails at a seek behind its last block
+    while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        yield block
 
 
 def _checked_limit(file: "soundfile.SoundFile", max_seconds: float) -> float:
@@ -241,42 +333,54 @@ def _checked_limit(file: "soundfile.SoundFile", max_seconds: float) -> float:
     if file.channels > MAX_CHANNELS or not MIN_RATE <= file.samplerate <= MAX_RATE:
         raise AudioError("unsupported_layout", f"{file.channels} channels at {file.samplerate} Hz")
     limit = max_seconds * float(file.samplerate)
-    if limit < file.frames < _UNKNOWN_LENGTH:
+    if limit < file.frames < _UNKNOWN_LENGTH and not _is_guess(file):
         raise AudioError(
             "too_long", f"{file.frames / file.samplerate:.0f} s by its header, limit {max_seconds:g} s"
         )
     return limit
 
 
-def _mono_blocks(file: "soundfile.SoundFile", meter: Meter | None) -> Iterator[Float32]:
-    while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        if meter:
-            meter(block)
-        yield _mono(block)
-
-
-def _mono(block: Float32) -> Float32:
-    """[N] or [N, C] -> [N], the mean of the channels' samples."""
-    if block.ndim == 1:
-        return block
-    if block.shape[1] == 1:
-        return block[:, 0]
-    with np.errstate(over="ignore", invalid="ignore"):  # `levelled` refuses NaN and infinity
-        return np.asarray(block.mean(axis=1))
+def _is_guess(file: "soundfile.SoundFile") -> bool:
+    """True where the number of frames is libsndfile's guess. containers.py counts them."""
+    return bool(file.subtype.startswith("MPEG"))
 
 
 def _missing(file: "soundfile.SoundFile", decoded: int) -> str:
-    """What the header promises and the file lacks: frames, or bytes of the data chunk.
+    """Frames that the header promises and the decoder did not give."""
+    lacking = file.frames - decoded if file.frames < _UNKNOWN_LENGTH else 0
+    if lacking <= _SLACK * file.samplerate or _is_guess(file):
+        return ""
+    return f"{decoded} of {file.frames} frames"
 
-    libsndfile corrects the chunk's size, but says so in its notes.
+
+def _mixed_down(
+    blocks: Iterator[Float32],
+    again: Callable[[], Iterator[Float32]],
+    rate: int,
+    target_rate: int,
+    channel: int | None,
+) -> tuple[Float32, frozenset[str]]:
+    """Blocks [N, C] -> mono [N] at the target's rate, and flags.
+
+    `again` gives the blocks once more: only all of them show which mixdown is right.
     """
-    estimated = file.format == "MP3"  # the header has no count; libsndfile guesses it from the bit rate
-    if decoded < file.frames < _UNKNOWN_LENGTH and not estimated:
-        return f"{decoded} of {file.frames} frames"
-    for claimed, present in _SHORT_CHUNK.findall(file.extra_info):
-        if int(present) < int(claimed) < _STREAMED_BYTES:
-            return f"{present} of {claimed} bytes"
-    return ""
+    made = Mixdown(channel=None if channel is None else channel - 1)
+    while True:
+        levels = ChannelLevels()
+        mono = _resampled(_measured(blocks, made, levels), rate, target_rate)
+        right = levels.right_mixdown(made, rate) if len(mono) else made
+        if right == made:
+            return mono, made.flags
+        made, blocks = right, again()
+
+
+def _measured(blocks: Iterator[Float32], mixdown: Mixdown, levels: ChannelLevels) -> Iterator[Float32]:
+    with np.errstate(over="ignore", invalid="ignore"):  # `levelled` refuses NaN and infinity
+        for block in blocks:
+            channels = np.ascontiguousarray(block.T)
+            mono = mixdown(channels)
+            levels.add(channels, mono)
+            yield mono
 
 
 def _resampled(blocks: Iterator[Float32], rate: int, target_rate: int) -> Float32:

@@ -78,12 +78,6 @@ def test_channels_are_averaged(tmp_path: Path, spec: FrontendSpec, channels: int
     assert_within_one_step(audio.samples, levelled_by_hand(several.mean(axis=1)))
 
 
-def test_channels_that_cancel_are_silence(tmp_path: Path, spec: FrontendSpec, sound: Samples) -> None:
-    audio = read_audio(written(tmp_path / "a.wav", np.stack([sound, -sound], axis=1), 44_100), spec)
-    assert audio.flags == ("silent",)
-    assert not audio.samples.any()
-
-
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000, 192_000])
 def test_a_tone_keeps_its_frequency_phase_and_shape_at_every_rate(
     tmp_path: Path, spec: FrontendSpec, rate: int
