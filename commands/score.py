@@ -12,7 +12,7 @@ import typer
 from ..runtime.backends.registry import AUTO, backend_names, for_each_backend
 from ..runtime.errors import ConfigError
 from ..runtime.tables.formats import suffixes
-from .options import EXIT_SOME_ERRORS, Audio, Json, Listed, newest_bundle, spool_from_options
+from .options import EXIT_SOME_ERRORS, Audio, Channel, Json, Listed, newest_bundle, spool_from_options
 from .printing import print_json, say
 from .summary import print_rows, row_json, say_summary
 
@@ -79,6 +79,7 @@ def score(
     allow_truncated: Annotated[
         bool, typer.Option("--allow-truncated", help="Score what is there of cut-off files.")
     ] = False,
+    channel: Channel = None,
     max_bad_fraction: Annotated[
         Optional[float], typer.Option(help="Stop where more of the files are errors.", show_default=False)
     ] = None,
@@ -121,6 +122,7 @@ def score(
         max_seconds=max_seconds,
         timeout=timeout,
         allow_truncated=allow_truncated,
+        channel=channel,
         embeddings=embeddings,
     )
     opened = _opened_engine(engine, bundle, make_scorer, backend, variant, workers, ray_address)

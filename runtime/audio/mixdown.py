@@ -23,6 +23,7 @@ from ..errors import AudioError
 
 SILENCE_PEAK: Final = 1e-7  # below the last bit of 24-bit audio
 _CANCELLED: Final = 0.1  # of the power that the mean of unrelated channels has
+_EQUAL: Final = 0.99  # of the power of the loudest
 _OFFSET: Final = 0.05  # of the peak
 _SHORTEST: Final = 0.1  # s
 
@@ -83,8 +84,7 @@ class ChannelLevels:
     def right_mixdown(self, made: Mixdown, rate: int) -> Mixdown:
         """The one that the recording needs, where `made` was made so far. `rate` is in Hz."""
         if made.channel is None and self._channels_cancel():
-            loudest = int(np.argmax([power.value for power in self._channels]))
-            return Mixdown(channel=loudest, flags=made.flags | {"one_channel"})
+            return Mixdown(channel=self._loudest(), flags=made.flags | {"one_channel"})
         if not made.offset and self._offset_counts(rate):
             return replace(made, offset=self._mean, flags=made.flags | {"dc"})
         return made
@@ -93,6 +93,11 @@ class ChannelLevels:
         powers = [power.value for power in self._channels]
         unrelated = sum(powers) / max(1, len(powers)) ** 2
         return max(powers, default=0.0) > SILENCE_PEAK**2 and self._mono.value < _CANCELLED * unrelated
+
+    def _loudest(self) -> int:
+        """The first of those that are about equal: rounding decides nothing."""
+        powers = [power.value for power in self._channels]
+        return next(i for i, power in enumerate(powers) if power >= _EQUAL * max(powers))
 
     @property
     def _mean(self) -> float:

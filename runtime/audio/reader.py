@@ -8,6 +8,7 @@ N samples, C channels.
 """
 
 import contextlib
+import ctypes
 import errno
 import io
 import os
@@ -37,6 +38,7 @@ Meter = Callable[[Float32], None]  # is given each block [N, C] of a file, befor
 
 MAX_CHANNELS: Final = 8
 BLOCK_FRAMES: Final = 1 << 16
+_STDOUT: Final = 1
 _UNKNOWN_LENGTH: Final = 1 << 40  # frames; libsndfile says 2^63 - 1 where a header gives none
 _SLACK: Final = 0.02  # s that may be missing: some recorders count bytes of the header as sound
 _BUFFER: Final = 1 << 16  # bytes
@@ -106,6 +108,28 @@ def opened(path: FilePath) -> Iterator[int]:
         raise _storage_failed(path, error) from error
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def quiet_stdout() -> Iterator[None]:
+    """Lets nothing in this process write on stdout, where a table or JSON may go.
+
+    libsndfile prints there for some damaged files. Decoders have no stdout.
+    """
+    try:
+        kept = os.dup(_STDOUT)
+    except OSError:  # it is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, _STDOUT)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # lines wait in a buffer of the C library
+        os.dup2(kept, _STDOUT)
+        os.close(kept)
 
 
 def audio_from_descriptor(

@@ -131,6 +131,7 @@ class _DecoderLoop:
                 decoding.spec,
                 max_seconds=decoding.max_seconds,
                 allow_truncated=decoding.allow_truncated,
+                channel=decoding.channel,
             )
 
     def _put_clips(self, ticket: int, audio: Audio) -> tuple[str, ...]:

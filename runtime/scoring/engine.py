@@ -85,5 +85,6 @@ def settings_of_scorer(scorer: Scorer) -> dict[str, Any]:
         "hop": decoding.hop,
         "max_seconds": None if decoding.window else decoding.max_seconds,
         "allow_truncated": decoding.allow_truncated,
+        "channel": decoding.channel,
         "embedding": scorer.embedding_size,
     }
