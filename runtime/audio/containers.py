@@ -25,6 +25,7 @@ _STREAMED: Final = 0x7FFF_F000  # a writer that cannot seek back leaves this siz
 _UNKNOWN: Final = 0xFFFF_FFFF  # the largest size of 32 bits, which says the same
 _SEARCHED: Final = 1 << 20  # bytes that are searched at once
 _SPARE_FRAME: Final = 1  # some encoders count the tag as a frame
+_END_OF_VOC: Final = b"\0"
 _ID3V1: Final = 128  # bytes of a tag at the end
 _FLAC: Final = b"fLaC\0\0\0\x22"  # with the only length that STREAMINFO has
 
@@ -52,7 +53,7 @@ def layout_of(descriptor: int) -> Layout:
         if content.head.startswith(magic):
             try:
                 return look(content) or Layout()
-            except struct.error:  # the header ends too early, and libsndfile refuses it
+            except (struct.error, ValueError):  # the header is cut or no header, and libsndfile refuses it
                 return Layout()
     return Layout()
 
@@ -329,16 +330,19 @@ def _nist(content: _Content) -> Layout | None:
 
 
 def _voc(content: _Content) -> Layout | None:
-    """Blocks with a type and a size; sound has three of the types."""
+    """Blocks with a type and a size; sound has three of the types. libsndfile refuses the wrong size of one."""
     at, stated = content.number("<H", 20), 0
     for _ in range(_MOST_CHUNKS):
         if not 0 < (kind := content.number("B", at)) <= 9:
             return None
-        size = int.from_bytes(content.at(at + 1, 3), "little")
+        size, begin = int.from_bytes(content.at(at + 1, 3), "little"), at + 4
         stated += size if kind in (1, 2, 9) else 0
-        at += 4 + size
-        if at >= content.size:
-            return Layout(stated=stated, present=stated - (at - content.size))
+        missing = begin + size - content.size
+        if missing > 0:
+            patch = {at + 1: max(0, size - missing).to_bytes(3, "little")}
+            pieces = (*content.with_patches(patch, begin), _END_OF_VOC) if begin < _LONGEST_HEADER else ()
+            return Layout(recordings=(pieces,), stated=stated, present=stated - missing)
+        at = begin + size
     return None
 
 
