@@ -23,7 +23,7 @@ _LONGEST_HEADER: Final = 1 << 24
 _MOST_CHUNKS: Final = 10_000
 _STREAMED: Final = 0x7FFF_F000  # a writer that cannot seek back leaves this size, or a larger one
 _UNKNOWN: Final = 0xFFFF_FFFF  # the largest size of 32 bits, which says the same
-_SEARCHED: Final = 1 << 20  # bytes that are searched at once
+_SEARCHED: Final = 1 << 16  # bytes that are searched at once
 _SPARE_FRAME: Final = 1  # some encoders count the tag as a frame
 _END_OF_VOC: Final = b"\0"
 _ID3V1: Final = 128  # bytes of a tag at the end
@@ -431,8 +431,8 @@ def _ogg(content: _Content) -> Layout | None:
         opening = opens
         end = at + 27 + head[26] + sum(content.at(at + 27, head[26]))
         if end > content.size or len(content.at(at + 27, head[26])) < head[26]:
-            pieces = content.split([*begins, at])[:-1]
-            return Layout(recordings=pieces, stated=max(end, content.size + 1), present=at)
+            pieces = content.split([*begins, at])[:-1]  # without the page that is cut
+            return Layout(recordings=pieces or ((),), stated=max(end, content.size + 1), present=at)
         at = end
     return Layout(recordings=content.split(begins)) if len(begins) > 1 else None
 

@@ -335,9 +335,11 @@ def _sound_file(descriptor: int, pieces: Pieces) -> Iterator["soundfile.SoundFil
             yield file
         return
     source = PiecesFile(descriptor, pieces)
-    with soundfile.SoundFile(io.BufferedReader(source, _BUFFER)) as file:
-        yield file
-    source.check()
+    try:
+        with soundfile.SoundFile(io.BufferedReader(source, _BUFFER)) as file:
+            yield file
+    finally:
+        source.check()  # storage that fails says nothing about the file
 
 
 def _blocks_of(descriptor: int, pieces: Pieces) -> Iterator[Float32]:

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import random
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec
-from rrtn.runtime.audio.codes import ERROR_CODES
+from rrtn.runtime.audio.codes import ERROR_CODES, FLAGS
 from rrtn.runtime.audio.reader import levelled, read_audio
 from rrtn.runtime.errors import AudioError
 
@@ -345,3 +346,36 @@ def test_n13_headers_of_zeros_or_noise_end_soon_and_raise_nothing_else(
     noise = np.random.default_rng(zlib.crc32(magic)).bytes(1 << 16)
     for number, tail in enumerate((bytes(1 << 20), noise, b"", b"\xff" * 300)):
         assert code_of(put(tmp_path / f"{number}", magic + tail), spec) in ERROR_CODES
+
+
+def mutants(sources: list[bytes], count: int, seed: int) -> Iterator[bytes]:
+    """Cut, joined, and with a few bytes or a size changed, most of them in the header."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        data = bytearray(rng.choice(sources))
+        if rng.random() < 0.3:
+            data = data[: rng.randrange(1, len(data))]
+        if rng.random() < 0.15:
+            data += rng.choice(sources)
+        for _ in range(rng.choice((0, 1, 2, 4, 8))):
+            reach = min(len(data), rng.choice((40, 200, len(data))))
+            data[rng.randrange(reach)] = rng.choice((0, 1, 127, 128, 255, rng.randrange(256)))
+        if rng.random() < 0.1:
+            at = rng.randrange(60)
+            data[at : at + 4] = rng.choice((bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"))
+        yield bytes(data)
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_n13_whatever_a_header_says_the_file_is_read_or_has_a_code(
+    tmp_path: Path, spec: FrontendSpec, count: int
+) -> None:
+    sources = [
+        bytes(content(tmp_path / "source", speech(8_000), format, subtype))
+        for format, subtype in {format: (format, subtype) for format, subtype in pairs()}.values()
+    ]
+    ogg = bytes(content(tmp_path / "source", speech(8_000), "OGG", "VORBIS"))
+    no_beginning = b"OggS\0\0" + ogg[6 : len(ogg) // 2]
+    for data in (no_beginning, *mutants([*sources, ogg], count, seed=count)):
+        code = code_of(put(tmp_path / "mutant", data), spec)
+        assert {*filter(None, code.split(";"))} <= {*ERROR_CODES, *FLAGS}
