@@ -336,6 +336,8 @@ def _voc(content: _Content) -> Layout | None:
         if not 0 < (kind := content.number("B", at)) <= 9:
             return None
         size, begin = int.from_bytes(content.at(at + 1, 3), "little"), at + 4
+        if stated and begin + size > content.size:  # sox counts 8 bytes too few: this is sound, and no block
+            return None
         stated += size if kind in (1, 2, 9) else 0
         missing = begin + size - content.size
         if missing > 0:
