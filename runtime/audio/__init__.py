@@ -7,6 +7,8 @@ sound        where in a recording there is sound, and where silence
 mpeg_frames  MP3, frame by frame
 containers   the recordings in a file, and what is missing of them
 mixdown      many channels to one
+foreign      kinds of audio that libsndfile refuses
+av_reader    the second reader: PyAV, for what libsndfile refuses
 reader       one file, or an array, as the model hears it
 pack_reader  packs: many small files in few Parquet files
 pack_writer  writes packs

@@ -1,4 +1,6 @@
-"""Audio as the model hears it: any file that libsndfile reads -> mono int16 at the spec's rate and peak.
+"""Audio as the model hears it: a file -> mono int16 at the spec's rate and peak.
+
+libsndfile reads it, or else the second reader (av_reader.py), where that is installed.
 
 Training and scoring both read through this module, so a clip has the same samples in both. First the
 channels become one (mixdown.py), then the sound is resampled (soxr HQ), set to its level, and rounded to
@@ -15,6 +17,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -25,9 +28,11 @@ from ..arrays import INT16_SCALE, Float32, Int16, waveform_from_samples
 from ..errors import AudioError, ConfigError, StoppedError
 from ..failpoints import failpoint
 from ..spec import MAX_RATE, MIN_RATE, FrontendSpec
+from .av_reader import opened_by_av
 from .codes import in_order
 from .containers import Layout, Pieces, PiecesFile, layout_of
 from .file_names import FilePath
+from .foreign import Container, container_of
 from .mixdown import SILENCE_PEAK, ChannelLevels, Mixdown
 from .sound import Sound
 
@@ -261,13 +266,31 @@ def _decode(
 ) -> _Decoded:
     if os.fstat(descriptor).st_size == 0:
         raise AudioError("empty", "0 bytes")
+    import soundfile  # not above: only what decodes needs it
+
     layout = layout_of(descriptor)
-    with _libsndfile_errors(layout):
-        parts = []
-        for pieces in layout.recordings:
-            part = _decoded_part(descriptor, pieces, spec, max_seconds, channel, meter)
-            max_seconds -= len(part.mono) / spec.sampling_rate
-            parts.append(part)
+    first = partial(_decoded_part, descriptor, spec=spec, channel=channel, meter=meter)
+    try:
+        return _joined(layout, first, max_seconds, spec)
+    except soundfile.LibsndfileError as error:
+        container = container_of(descriptor)
+        if container is None:
+            raise _refusal(error, layout) from error
+    # FFmpeg knows formats that layout_of does not; of Ogg alone it needs the recordings apart.
+    layout = Layout(recordings=layout.recordings) if container.demuxer == "ogg" else Layout()
+    second = partial(_decoded_part_by_av, descriptor, container, spec=spec, channel=channel, meter=meter)
+    return _joined(layout, second, max_seconds, spec)
+
+
+def _joined(
+    layout: Layout, decoded: Callable[..., _Decoded], max_seconds: float, spec: FrontendSpec
+) -> _Decoded:
+    """All recordings of a file, each of which `decoded` gives."""
+    parts = []
+    for pieces in layout.recordings:
+        part = decoded(pieces, max_seconds=max_seconds)
+        max_seconds -= len(part.mono) / spec.sampling_rate
+        parts.append(part)
     mono = parts[0].mono if len(parts) == 1 else np.concatenate([part.mono for part in parts])
     missing = [part.missing for part in parts if part.missing]
     if _is_cut(layout, len(mono) / spec.sampling_rate):
@@ -277,18 +300,50 @@ def _decode(
     return _Decoded(mono, flags, "; ".join(missing))
 
 
-@contextlib.contextmanager
-def _libsndfile_errors(layout: Layout) -> Iterator[None]:
-    """Raises AudioError for what libsndfile cannot read."""
-    import soundfile  # not above: only what decodes needs it
+def _refusal(error: "soundfile.LibsndfileError", layout: Layout) -> AudioError:
+    if layout.missing:
+        return AudioError("truncated", layout.missing)
+    return AudioError(
+        "unsupported_format" if error.code == _NOT_RECOGNISED else "corrupt", error.error_string
+    )
 
-    try:
-        yield
-    except soundfile.LibsndfileError as error:
-        if layout.missing:
-            raise AudioError("truncated", layout.missing) from error
-        code = "unsupported_format" if error.code == _NOT_RECOGNISED else "corrupt"
-        raise AudioError(code, error.error_string) from error
+
+def _decoded_part_by_av(
+    descriptor: int,
+    container: Container,
+    pieces: Pieces,
+    spec: FrontendSpec,
+    max_seconds: float,
+    channel: int | None,
+    meter: Meter | None,
+) -> _Decoded:
+    with opened_by_av(descriptor, container, pieces) as sound:
+        _check_layout(sound.channels, sound.rate)
+        blocks = _limited(sound.blocks(), max_seconds, sound.rate, meter)
+        rates = sound.rate, spec.sampling_rate
+        again = partial(_blocks_by_av, descriptor, container, pieces)
+        mono, flags = _mixed_down(blocks, again, *rates, channel)
+        damaged = {"damaged"} if sound.damaged else set()
+        return _Decoded(mono, flags | {"second_reader"} | damaged, sound.missing)
+
+
+def _blocks_by_av(descriptor: int, container: Container, pieces: Pieces) -> Iterator[Float32]:
+    with opened_by_av(descriptor, container, pieces) as sound:
+        yield from sound.blocks()
+
+
+def _limited(
+    blocks: Iterator[Float32], max_seconds: float, rate: int, meter: Meter | None
+) -> Iterator[Float32]:
+    """The same blocks. Raises AudioError where there are more than so many seconds of them."""
+    decoded = 0
+    for block in blocks:
+        if meter:
+            meter(block)
+        decoded += len(block)
+        if decoded > max_seconds * rate:
+            raise AudioError("too_long", f"more than {max_seconds:g} s")
+        yield block
 
 
 def _is_cut(layout: Layout, seconds: float) -> bool:
@@ -356,14 +411,18 @@ def _blocks(file: "soundfile.SoundFile") -> Iterator[Float32]:
 
 def _checked_limit(file: "soundfile.SoundFile", max_seconds: float) -> float:
     """The most frames to read. Raises AudioError for what the header already rules out."""
-    if file.channels > MAX_CHANNELS or not MIN_RATE <= file.samplerate <= MAX_RATE:
-        raise AudioError("unsupported_layout", f"{file.channels} channels at {file.samplerate} Hz")
+    _check_layout(file.channels, file.samplerate)
     limit = max_seconds * float(file.samplerate)
     if limit < file.frames < _UNKNOWN_LENGTH and not _is_guess(file):
         raise AudioError(
             "too_long", f"{file.frames / file.samplerate:.0f} s by its header, limit {max_seconds:g} s"
         )
     return limit
+
+
+def _check_layout(channels: int, rate: int) -> None:
+    if channels > MAX_CHANNELS or not MIN_RATE <= rate <= MAX_RATE:
+        raise AudioError("unsupported_layout", f"{channels} channels at {rate} Hz")
 
 
 def _is_guess(file: "soundfile.SoundFile") -> bool:

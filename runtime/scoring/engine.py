@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..audio.av_reader import second_reader
 from ..audio.input_spool import InputSpool, Shard
 from ..tables.rows import Row
 from .scorer import Scorer
@@ -87,4 +88,5 @@ def settings_of_scorer(scorer: Scorer) -> dict[str, Any]:
         "allow_truncated": decoding.allow_truncated,
         "channel": decoding.channel,
         "embedding": scorer.embedding_size,
+        **({"second_reader": second_reader()} if second_reader() else {}),
     }

@@ -124,7 +124,7 @@ def corrupt_files(folder: Path, sound: Samples) -> dict[str, str]:
             "unsupported_layout",
             "missing",
             "not_regular",
-            "unsupported_format",
+            "corrupt",
             "truncated",
         ),
     )

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.arrays import Int16, Int64
+from ...runtime.audio.av_reader import second_reader
 from ...runtime.audio.reader import quiet_stdout, read_audio
 from ...runtime.cpus import usable_cpus
 from ...runtime.errors import AudioError, DataError
@@ -155,7 +156,8 @@ def cache_folder() -> Path:
 def _fingerprint(paths: Sequence[Path], spec: FrontendSpec, channel: int | None) -> str:
     stats = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
     trim = ["trim"] if spec.trim else []
-    key = json.dumps([_DECODER, spec.sampling_rate, spec.peak_dbfs, *trim, channel, stats])
+    readers = [_DECODER, *filter(None, [second_reader()])]
+    key = json.dumps([*readers, spec.sampling_rate, spec.peak_dbfs, *trim, channel, stats])
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
