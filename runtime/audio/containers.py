@@ -330,7 +330,10 @@ def _nist(content: _Content) -> Layout | None:
 
 
 def _voc(content: _Content) -> Layout | None:
-    """Blocks with a type and a size; sound has three of the types. libsndfile refuses the wrong size of one."""
+    """Blocks with a type and a size; sound has three of the types.
+
+    libsndfile refuses the wrong size of one.
+    """
     at, stated = content.number("<H", 20), 0
     for _ in range(_MOST_CHUNKS):
         if not 0 < (kind := content.number("B", at)) <= 9:
