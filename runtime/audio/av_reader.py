@@ -105,7 +105,7 @@ class AvSound:
 
     def _cut_sound(self) -> str:
         _, _, stated, present = self._source
-        seconds = self._decoded / self._stream.codec_context.sample_rate
+        seconds = self._decoded / max(1, self._stream.codec_context.sample_rate)
         if (stated - present) * seconds > _SLACK * present:
             return f"{present} of {stated} bytes"
         return ""
