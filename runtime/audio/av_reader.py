@@ -62,7 +62,7 @@ class AvSound:
         self._opened, self._source, self._container = opened, source, container
         self._stream = _audio_stream(opened, container)
         self._packets = self._decoded = 0
-        self._bad = broken_pages(source.descriptor) if container.demuxer == "ogg" else 0  # packets, or pages
+        self._bad = broken_pages(source.descriptor)  # or packets
         self._ended = ""  # why the demuxer ended before the file
         self._cut_packet = False  # whether the last of the bad packets is the last of all, and cut
         self._frames = self._decode()

@@ -258,7 +258,9 @@ def _boxes(descriptor: int, size: int) -> Iterator[Chunk]:
 
 
 def broken_pages(descriptor: int) -> int:
-    """Pages of an Ogg file with a wrong checksum. Readers leave such pages out, and say nothing."""
+    """Pages of an Ogg file with a wrong checksum. Both readers leave such pages out, and say nothing."""
+    if os.pread(descriptor, 4, 0) != b"OggS":
+        return 0
     size = os.fstat(descriptor).st_size
     return sum(
         page.begin + page.size <= size and _ogg_checksum(os.pread(descriptor, page.size, page.begin)) != 0

@@ -32,7 +32,7 @@ from .av_reader import opened_by_av
 from .codes import in_order
 from .containers import Layout, Pieces, PiecesFile, layout_of
 from .file_names import FilePath
-from .foreign import Container, container_of
+from .foreign import Container, broken_pages, container_of
 from .mixdown import SILENCE_PEAK, ChannelLevels, Mixdown
 from .sound import Sound
 
@@ -271,7 +271,9 @@ def _decode(
     layout = layout_of(descriptor)
     first = partial(_decoded_part, descriptor, spec=spec, channel=channel, meter=meter)
     try:
-        return _joined(layout, first, max_seconds, spec)
+        decoded = _joined(layout, first, max_seconds, spec)
+        damaged = {"damaged"} if broken_pages(descriptor) else set()
+        return decoded._replace(flags=decoded.flags | damaged)
     except soundfile.LibsndfileError as error:
         container = container_of(descriptor)
         if container is None:

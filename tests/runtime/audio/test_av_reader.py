@@ -280,6 +280,21 @@ def test_n13_a_flipped_bit_in_a_lossless_codec_is_corrupt(
         assert refusal(tmp_path / suffix, spec).code == "corrupt", suffix
 
 
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_n13_a_flipped_bit_in_ogg_is_said_whoever_reads_it(
+    tmp_path: Path, spec: FrontendSpec, subtype: str
+) -> None:
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, voice(8.0, 48_000, 1), 48_000, format="OGG", subtype=subtype)
+    assert read_audio(path, spec).flags == ()
+    whole = path.read_bytes()
+    for place, flags in ((len(whole) // 2, ("truncated", "damaged")), (len(whole) - 20, ("damaged",))):
+        content = bytearray(whole)
+        content[place] ^= 1
+        path.write_bytes(content)
+        assert read_audio(path, spec, allow_truncated=True).flags == flags
+
+
 def test_n13_storage_that_fails_says_nothing_about_the_file(
     tmp_path: Path, spec: FrontendSpec, burst: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
