@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import INT16_SCALE, Float32, Int16, waveform_from_samples
+from ..arrays import Float32, Int16, waveform_from_samples
 from ..errors import AudioError, ConfigError, StoppedError
 from ..failpoints import failpoint
 from ..spec import MAX_RATE, MIN_RATE, FrontendSpec
@@ -33,8 +33,8 @@ from .codes import in_order
 from .containers import Layout, Pieces, PiecesFile, layout_of
 from .file_names import FilePath
 from .foreign import Container, broken_pages, container_of
-from .mixdown import SILENCE_PEAK, ChannelLevels, Mixdown
-from .sound import Sound
+from .mixdown import ChannelLevels, Mixdown
+from .recording import MOST_KEPT, Blocks, Measured, Recording
 
 if TYPE_CHECKING:
     import soundfile
@@ -87,14 +87,16 @@ def read_audio(
     storage fails, which says nothing about the file.
     """
     with opened(path) as descriptor:
-        return audio_from_descriptor(
+        recording = recording_from_descriptor(
             descriptor,
             spec,
             max_seconds=max_seconds,
             allow_truncated=allow_truncated,
             channel=channel,
             meter=meter,
+            most_kept=None,
         )
+        return _audio(recording)
 
 
 @contextlib.contextmanager
@@ -137,7 +139,7 @@ def quiet_stdout() -> Iterator[None]:
         os.close(kept)
 
 
-def audio_from_descriptor(
+def recording_from_descriptor(
     descriptor: int,
     spec: FrontendSpec,
     *,
@@ -145,15 +147,23 @@ def audio_from_descriptor(
     allow_truncated: bool = False,
     channel: int | None = None,
     meter: Meter | None = None,
-) -> Audio:
-    """What `read_audio` gives, for a file that is open."""
-    decoded = _decode(descriptor, spec, max_seconds=max_seconds, channel=channel, meter=meter)
-    flags = decoded.flags
-    if decoded.missing:
-        if not allow_truncated:
-            raise AudioError("truncated", decoded.missing)
-        flags = flags | {"truncated"}
-    return _audio(decoded.mono, spec, flags=set(flags))
+    most_kept: int | None = MOST_KEPT,
+) -> Recording:
+    """What `read_audio` gives, for a file that is open and stays open as long as the recording is in use.
+
+    A recording of more than `most_kept` samples is not held in memory.
+    """
+    decoded = _decode(
+        descriptor,
+        Measured(spec.sampling_rate, most_kept),
+        max_seconds=max_seconds,
+        channel=channel,
+        meter=meter,
+    )
+    if decoded.missing and not allow_truncated:
+        raise AudioError("truncated", decoded.missing)
+    flags = decoded.flags | {"truncated"} if decoded.missing else decoded.flags
+    return Recording(spec, decoded.measured, decoded.parts, flags)
 
 
 def audio_from_array(
@@ -173,37 +183,17 @@ def audio_from_array(
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is refused
         block = x.astype(np.float32)
     blocks = [block.reshape(len(block), -1)] if block.size else []
-    mono, flags = _mixed_down(iter(blocks), lambda: iter(blocks), sampling_rate, spec.sampling_rate, channel)
-    return _audio(mono, spec, flags=set(flags))
+    measured = Measured(spec.sampling_rate, None)
+    decoded = _mixed_down(iter(blocks), lambda: iter(blocks), sampling_rate, measured, channel)
+    return _audio(Recording(spec, decoded.measured, decoded.parts, decoded.flags))
 
 
-def levelled(mono: Float32, spec: FrontendSpec) -> Int16:
-    """mono [N] -> int16 [N] with the spec's peak; silence stays silence.
-
-    Raises AudioError for NaN and infinity. A file may have them, or the resampler makes them where it
-    overshoots the limit of float32.
-    """
-    peak = float(np.abs(mono).max(initial=0.0))
-    if not np.isfinite(peak):
-        raise AudioError("non_finite", "NaN or infinity among the samples")
-    if peak < SILENCE_PEAK:
-        return np.zeros(len(mono), dtype=np.int16)
-    return np.round(mono * np.float32(INT16_SCALE * spec.peak / peak)).astype(np.int16)
-
-
-def _audio(mono: Float32, spec: FrontendSpec, *, flags: set[str] | None = None) -> Audio:
-    if not len(mono):
-        raise AudioError("empty", "no samples")
-    samples = levelled(mono, spec)
-    flags = flags or set()
-    if not samples.any():
-        flags.add("silent")
-    begin, end = Sound(samples, spec.sampling_rate).extent() if spec.trim else (0, len(samples))
+def _audio(recording: Recording) -> Audio:
     return Audio(
-        samples=samples[begin:end],
-        seconds=len(mono) / spec.sampling_rate,
-        flags=in_order(flags),
-        start=begin / spec.sampling_rate,
+        samples=np.concatenate([*recording.blocks()]),
+        seconds=recording.seconds,
+        flags=in_order(set(recording.flags)),
+        start=recording.start,
     )
 
 
@@ -254,24 +244,30 @@ def _storage_failed(path: FilePath, error: OSError) -> StoppedError:
 
 
 class _Decoded(NamedTuple):
-    """All recordings of a file, one behind the other."""
+    """The recordings of a file that were decoded so far, one behind the other."""
 
-    mono: Float32  # [N] at the spec's rate
-    flags: frozenset[str]
-    missing: str  # what the file should have, too; empty where it is whole
+    measured: Measured  # at the spec's rate
+    parts: tuple[Blocks, ...] = ()  # give the same samples once more
+    flags: frozenset[str] = frozenset()
+    missing: str = ""  # what the file should have, too; empty where it is whole
 
 
 def _decode(
-    descriptor: int, spec: FrontendSpec, *, max_seconds: float, channel: int | None, meter: Meter | None
+    descriptor: int,
+    measured: Measured,
+    *,
+    max_seconds: float,
+    channel: int | None,
+    meter: Meter | None,
 ) -> _Decoded:
     if os.fstat(descriptor).st_size == 0:
         raise AudioError("empty", "0 bytes")
     import soundfile  # not above: only what decodes needs it
 
     layout = layout_of(descriptor)
-    first = partial(_decoded_part, descriptor, spec=spec, channel=channel, meter=meter)
+    first = partial(_decoded_part, descriptor, channel=channel, meter=meter)
     try:
-        decoded = _joined(layout, first, max_seconds, spec)
+        decoded = _joined(layout, first, max_seconds, measured)
         damaged = {"damaged"} if broken_pages(descriptor) else set()
         return decoded._replace(flags=decoded.flags | damaged)
     except soundfile.LibsndfileError as error:
@@ -280,26 +276,26 @@ def _decode(
             raise _refusal(error, layout) from error
     # FFmpeg knows formats that layout_of does not; of Ogg alone it needs the recordings apart.
     layout = Layout(recordings=layout.recordings) if container.demuxer == "ogg" else Layout()
-    second = partial(_decoded_part_by_av, descriptor, container, spec=spec, channel=channel, meter=meter)
-    return _joined(layout, second, max_seconds, spec)
+    second = partial(_decoded_part_by_av, descriptor, container, channel=channel, meter=meter)
+    return _joined(layout, second, max_seconds, measured)
 
 
 def _joined(
-    layout: Layout, decoded: Callable[..., _Decoded], max_seconds: float, spec: FrontendSpec
+    layout: Layout, decoded: Callable[..., _Decoded], max_seconds: float, measured: Measured
 ) -> _Decoded:
-    """All recordings of a file, each of which `decoded` gives."""
-    parts = []
+    """All recordings of a file, each of which `decoded` adds to what was measured before."""
+    rate, parts = measured.powers.rate, []
     for pieces in layout.recordings:
-        part = decoded(pieces, max_seconds=max_seconds)
-        max_seconds -= len(part.mono) / spec.sampling_rate
-        parts.append(part)
-    mono = parts[0].mono if len(parts) == 1 else np.concatenate([part.mono for part in parts])
+        left = max_seconds - measured.samples / rate
+        parts.append(decoded(pieces, max_seconds=left, measured=measured))
+        measured = parts[-1].measured
     missing = [part.missing for part in parts if part.missing]
-    if _is_cut(layout, len(mono) / spec.sampling_rate):
+    if _is_cut(layout, measured.samples / rate):
         missing = [layout.missing]
     unfinished = {"no_length"} if layout.unfinished else set()
     flags = frozenset(unfinished).union(*(part.flags for part in parts))
-    return _Decoded(mono, flags, "; ".join(missing))
+    again = tuple(blocks for part in parts for blocks in part.parts)
+    return _Decoded(measured, again, flags, "; ".join(missing))
 
 
 def _refusal(error: "soundfile.LibsndfileError", layout: Layout) -> AudioError:
@@ -314,19 +310,18 @@ def _decoded_part_by_av(
     descriptor: int,
     container: Container,
     pieces: Pieces,
-    spec: FrontendSpec,
     max_seconds: float,
+    measured: Measured,
     channel: int | None,
     meter: Meter | None,
 ) -> _Decoded:
     with opened_by_av(descriptor, container, pieces) as sound:
         _check_layout(sound.channels, sound.rate)
         blocks = _limited(sound.blocks(), max_seconds, sound.rate, meter)
-        rates = sound.rate, spec.sampling_rate
         again = partial(_blocks_by_av, descriptor, container, pieces)
-        mono, flags = _mixed_down(blocks, again, *rates, channel)
+        decoded = _mixed_down(blocks, again, sound.rate, measured, channel)
         damaged = {"damaged"} if sound.damaged else set()
-        return _Decoded(mono, flags | {"second_reader"} | damaged, sound.missing)
+        return decoded._replace(flags=decoded.flags | {"second_reader"} | damaged, missing=sound.missing)
 
 
 def _blocks_by_av(descriptor: int, container: Container, pieces: Pieces) -> Iterator[Float32]:
@@ -357,29 +352,26 @@ def _is_cut(layout: Layout, seconds: float) -> bool:
 def _decoded_part(
     descriptor: int,
     pieces: Pieces,
-    spec: FrontendSpec,
     max_seconds: float,
+    measured: Measured,
     channel: int | None,
     meter: Meter | None,
 ) -> _Decoded:
     """Decodes one recording; a second time where its mixdown is not the usual one."""
-    decoded = 0
+    frames = 0
+
+    def count(block: Float32) -> None:
+        nonlocal frames
+        frames += len(block)
+        if meter:
+            meter(block)
+
     with _sound_file(descriptor, pieces) as file:
-        limit = _checked_limit(file, max_seconds)
-
-        def blocks() -> Iterator[Float32]:
-            nonlocal decoded
-            for block in _blocks(file):
-                if meter:
-                    meter(block)
-                decoded += len(block)
-                if decoded > limit:
-                    raise AudioError("too_long", f"more than {max_seconds:g} s")
-                yield block
-
-        rates = file.samplerate, spec.sampling_rate
-        mono, flags = _mixed_down(blocks(), lambda: _blocks_of(descriptor, pieces), *rates, channel)
-        return _Decoded(mono, flags, _missing(file, decoded))
+        _check_limit(file, max_seconds)
+        blocks = _limited(_blocks(file), max_seconds, file.samplerate, count)
+        again = partial(_blocks_of, descriptor, pieces)
+        decoded = _mixed_down(blocks, again, file.samplerate, measured, channel)
+        return decoded._replace(missing=_missing(file, frames))
 
 
 @contextlib.contextmanager
@@ -411,15 +403,14 @@ def _blocks(file: "soundfile.SoundFile") -> Iterator[Float32]:
         yield block
 
 
-def _checked_limit(file: "soundfile.SoundFile", max_seconds: float) -> float:
-    """The most frames to read. Raises AudioError for what the header already rules out."""
+def _check_limit(file: "soundfile.SoundFile", max_seconds: float) -> None:
+    """Raises AudioError for what the header already rules out."""
     _check_layout(file.channels, file.samplerate)
-    limit = max_seconds * float(file.samplerate)
+    limit = max_seconds * file.samplerate
     if limit < file.frames < _UNKNOWN_LENGTH and not _is_guess(file):
         raise AudioError(
             "too_long", f"{file.frames / file.samplerate:.0f} s by its header, limit {max_seconds:g} s"
         )
-    return limit
 
 
 def _check_layout(channels: int, rate: int) -> None:
@@ -444,41 +435,56 @@ def _mixed_down(
     blocks: Iterator[Float32],
     again: Callable[[], Iterator[Float32]],
     rate: int,
-    target_rate: int,
+    measured: Measured,
     channel: int | None,
-) -> tuple[Float32, frozenset[str]]:
-    """Blocks [N, C] -> mono [N] at the target's rate, and flags.
+) -> _Decoded:
+    """Adds blocks [N, C] to what was measured before, as mono at the target's rate.
 
     `again` gives the blocks once more: only all of them show which mixdown is right.
     """
+    target_rate = measured.powers.rate
     made = Mixdown(channel=None if channel is None else channel - 1)
     while True:
-        levels = ChannelLevels()
-        mono = _resampled(_measured(blocks, made, levels), rate, target_rate)
-        right = levels.right_mixdown(made, rate) if len(mono) else made
+        levels, attempt = ChannelLevels(), measured.copy()
+        for block in _resampled(_mono(blocks, made, levels), rate, target_rate):
+            attempt.add(block)
+        right = levels.right_mixdown(made, rate) if attempt.samples > measured.samples else made
         if right == made:
-            return mono, made.flags
+            part = partial(_mono_again, again, made, rate, target_rate)
+            return _Decoded(attempt, (part,), made.flags)
         made, blocks = right, again()
 
 
-def _measured(blocks: Iterator[Float32], mixdown: Mixdown, levels: ChannelLevels) -> Iterator[Float32]:
-    with np.errstate(over="ignore", invalid="ignore"):  # `levelled` refuses NaN and infinity
+def _mono_again(
+    again: Callable[[], Iterator[Float32]], mixdown: Mixdown, rate: int, target_rate: int
+) -> Iterator[Float32]:
+    """The blocks [N] that `_mixed_down` has measured."""
+    return _resampled(_mono(again(), mixdown, None), rate, target_rate)
+
+
+def _mono(blocks: Iterator[Float32], mixdown: Mixdown, levels: ChannelLevels | None) -> Iterator[Float32]:
+    """Blocks [N, C] -> blocks [N]; `levels` is shown both."""
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are refused later
         for block in blocks:
             channels = np.ascontiguousarray(block.T)
             mono = mixdown(channels)
-            levels.add(channels, mono)
+            if levels:
+                levels.add(channels, mono)
             yield mono
 
 
-def _resampled(blocks: Iterator[Float32], rate: int, target_rate: int) -> Float32:
-    """Blocks [N] that follow each other -> [N] at the target's rate."""
+def _resampled(blocks: Iterator[Float32], rate: int, target_rate: int) -> Iterator[Float32]:
+    """Blocks [N] that follow each other, at the target's rate."""
     if rate == target_rate:
-        return np.concatenate([_NOTHING, *blocks])
+        yield from blocks
+        return
     import soxr
 
     first, second = next(blocks, _NOTHING), next(blocks, None)
     if second is None:  # most files; a stream gives the same samples, and takes a quarter longer
-        return np.asarray(soxr.resample(first, rate, target_rate, quality="HQ"))
+        yield np.asarray(soxr.resample(first, rate, target_rate, quality="HQ"))
+        return
     stream = soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ")
-    parts = [stream.resample_chunk(block) for block in chain([first, second], blocks)]
-    return np.concatenate([*parts, stream.resample_chunk(_NOTHING, last=True)])
+    for block in chain([first, second], blocks):
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(_NOTHING, last=True)
