@@ -9,7 +9,7 @@ from rrtn.runtime.audio.inputs import list_audio
 from rrtn.train.data.data_set import read_data
 
 
-def test_of_770_bursts_exactly_the_30_wavpack_files_need_the_second_reader(bursts: Path, tiny_model: Path) -> None:
+def test_of_770_bursts_the_30_wavpack_files_need_the_second_reader(bursts: Path, tiny_model: Path) -> None:
     files = list_audio([bursts])
     rows = list(Scorer(tiny_model).score_files(files))
     assert [row.file for row in rows] == files
