@@ -29,7 +29,7 @@ FLAGS: Final = {
     "truncated": "scored, but cut off (with --allow-truncated)",
     "no_length": "the recorder did not fill in the length; all that is there was scored",
     "one_channel": "the channels cancel each other, and only the loudest was scored",
-    "dc": "an offset of more than a twentieth of the peak was removed",
+    "dc": "an offset of more than 15% of the peak was removed",
     "second_reader": "read by PyAV, since libsndfile refuses the file",
     "damaged": "scored without the parts that cannot be decoded",
 }
