@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from .data_report import print_data_report
-from .options import EXIT_SOME_ERRORS, Json
+from .options import EXIT_SOME_ERRORS, Channel, Json
 from .printing import print_json, say
 
 data = typer.Typer(
@@ -56,6 +56,7 @@ def data_synth(
 @data.command("check")
 def data_check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with data_info.csv and wav/.")],
+    channel: Channel = None,
     as_json: Json = False,
 ) -> None:
     """Read and decode a data set, and show what is wrong with it.
@@ -66,7 +67,7 @@ def data_check(
     from ..runtime.spec import FrontendSpec
     from ..train.data.data_check import check_data
 
-    report = check_data(folder, FrontendSpec())
+    report = check_data(folder, FrontendSpec(), channel=channel)
     print_json(report.to_dict()) if as_json else print_data_report(report)
     for error in report.errors:
         say(f"error: {error}")

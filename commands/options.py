@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 
 EXIT_SOME_ERRORS = 3  # done, but some files are errors
 
+Channel = Annotated[
+    Optional[int],
+    typer.Option(
+        min=1, help="Take this channel of each file, 1 is the first; default: their mean.", show_default=False
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; all else on stderr.")]
 DataDir = Annotated[
     Optional[Path],

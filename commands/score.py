@@ -12,13 +12,12 @@ import typer
 from ..runtime.backends.registry import AUTO, backend_names, for_each_backend
 from ..runtime.errors import ConfigError
 from ..runtime.tables.formats import suffixes
-from .options import EXIT_SOME_ERRORS, Audio, Json, Listed, newest_bundle, spool_from_options
+from .options import EXIT_SOME_ERRORS, Audio, Channel, Json, Listed, newest_bundle, spool_from_options
 from .printing import print_json, say
 from .summary import print_rows, row_json, say_summary
 
 if TYPE_CHECKING:
     from ..runtime.audio.input_spool import InputSpool
-    from ..runtime.bundle import Bundle
     from ..runtime.progress import Progress
     from ..runtime.scoring.decoder_messages import Window
     from ..runtime.scoring.engine import ScoringEngine
@@ -79,6 +78,7 @@ def score(
     allow_truncated: Annotated[
         bool, typer.Option("--allow-truncated", help="Score what is there of cut-off files.")
     ] = False,
+    channel: Channel = None,
     max_bad_fraction: Annotated[
         Optional[float], typer.Option(help="Stop where more of the files are errors.", show_default=False)
     ] = None,
@@ -105,13 +105,11 @@ def score(
 
     Example: rrtn score recordings/ --out scores.csv
     """
-    from ..runtime.bundle import load_bundle
     from ..runtime.scoring.error_budget import ErrorBudget
     from ..runtime.scoring.scorer import Scorer
 
     _check_options(engine, ray_address, out, embeddings)
     budget = ErrorBudget(max_bad_fraction, max_bad_run, fail_fast)
-    bundle = load_bundle(model or newest_bundle())
     make_scorer = partial(
         Scorer,
         variant=variant,
@@ -121,9 +119,10 @@ def score(
         max_seconds=max_seconds,
         timeout=timeout,
         allow_truncated=allow_truncated,
+        channel=channel,
         embeddings=embeddings,
     )
-    opened = _opened_engine(engine, bundle, make_scorer, backend, variant, workers, ray_address)
+    opened = _opened_engine(engine, model, make_scorer, backend, variant, workers, ray_address)
     with opened as scoring, spool_from_options(audio, listed) as spool:
         if out:
             summary = _to_table(scoring, spool, out, budget, submission, overwrite, as_json)
@@ -159,15 +158,17 @@ def _check_options(engine: str, ray_address: str | None, out: Path | None, embed
 @contextlib.contextmanager
 def _opened_engine(
     name: str,
-    bundle: "Bundle",
+    model: Path | None,
     make_scorer: "partial[Scorer]",
     backend: str,
     variant: str | None,
     workers: int | None,
     ray_address: str | None,
 ) -> Iterator["ScoringEngine"]:
+    from ..runtime.bundle import load_bundle
     from ..runtime.scoring.local_engine import LocalEngine
 
+    bundle = load_bundle(model or newest_bundle())
     if name == "local":
         yield LocalEngine(make_scorer(bundle, backend, workers=workers))
         return

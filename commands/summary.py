@@ -28,6 +28,11 @@ def say_summary(summary: "ScoringSummary") -> None:
     )
     if longer := totals.flags["only_start"]:
         say(f"note: only the start of {longer} longer files was scored; --window auto scores all of them")
+    if unread := totals.errors["needs_formats_extra"]:
+        from ..runtime.audio.av_reader import INSTALL
+
+        again = ", then the same command with --overwrite" if summary.out else ""
+        say(f"note: to read the {unread} with needs_formats_extra: {INSTALL}{again}")
     if summary.busy and summary.seconds > _LONG:
         shares = ", ".join(f"{part} {share:.0%}" for part, share in summary.busy.items())
         say(f"busy: {shares}; the bottleneck is {max(summary.busy, key=summary.busy.__getitem__)}")

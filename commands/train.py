@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from .choices import ENCODERS, METHODS
-from .options import BatchSize, DataDir, Device, Epochs, Json, Precision, absolute, names_with_commas
+from .options import BatchSize, Channel, DataDir, Device, Epochs, Json, Precision, absolute, names_with_commas
 from .printing import new_table, plain, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def train(
         Optional[Path],
         typer.Option(help="A PANNs Cnn14_16k.pth or Cnn10 that the encoder starts from.", show_default=False),
     ] = None,
+    channel: Channel = None,
     trim: Annotated[
         Optional[bool],
         typer.Option("--trim", help="Remove the silence at both ends of each recording.", show_default=False),
@@ -90,7 +91,7 @@ def train(
         "precision": precision,
         "compile": {None: None, True: "default", False: "off"}[compile_],
         "tensorboard": tensorboard,
-        "data": {"dir": absolute(data), "targets": names_with_commas(targets)},
+        "data": {"dir": absolute(data), "targets": names_with_commas(targets), "channel": channel},
         "model": {"encoder": encoder, "method": method, "init": absolute(init)},
         "optim": {"epochs": epochs, "batch_size": batch_size, "lr": lr},
         "frontend": {"trim": trim},

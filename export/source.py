@@ -80,7 +80,8 @@ def _clips_of_split(source: Source, name: str, count: int) -> _RatedClips:
     """At most `count` clips, spread evenly over a split of the run's data."""
     split, spec = source.data.splits[name], source.config.frontend
     chosen = np.unique(np.linspace(0, len(split.clips) - 1, min(count, len(split.clips))).astype(np.int64))
-    store = clip_store([split.clips[i].path for i in chosen], spec, label=f"decode {name} clips")
+    paths = [split.clips[i].path for i in chosen]
+    store = clip_store(paths, spec, label=f"decode {name} clips", channel=source.data.channel)
     indices = np.arange(len(store))
     waveforms = waveform_from_samples(store.clips(indices, np.zeros_like(indices), spec))
     return _RatedClips(waveforms, split.ratings[chosen], tuple(split.clips[i].speaker for i in chosen))

@@ -35,6 +35,7 @@ def examine() -> list[Finding]:
 
 _PACKAGES: Final = {  # name -> its purpose, and the extra that installs it
     "onnxruntime-gpu": ("scoring", ""),
+    "av": ("audio that libsndfile cannot read: m4a, 3gp, webm, ...", "formats"),
     "torch": ("training and export", "train"),
     "torchaudio": ("training", "train"),
     "onnx": ("export", "train"),

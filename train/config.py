@@ -35,10 +35,12 @@ class DataConfig:
 
     dir: str = ""  # --data: a folder in the Hume-VB layout; empty for the built-in corpus
     targets: tuple[str, ...] = ()  # --targets; empty for every numeric column that is not metadata
+    channel: int = 0  # --channel of each file, 1 is the first; 0 for the mean of all
     fraction: float = 1.0  # --fraction of the training clips, by whole speakers whom the seed draws
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))
+        _check_least("--channel (data.channel)", self.channel, 0)
         if not 0 < self.fraction <= 1:
             raise ConfigError(
                 "--fraction (data.fraction)", str(self.fraction), wanted="more than 0, at most 1"

@@ -111,7 +111,7 @@ def data_folder(config: Config) -> Path:
 
 def data_from_config(config: Config) -> DataSet:
     """The data set, with the fraction of its training clips that the config takes. Raises DataError."""
-    data = read_data(data_folder(config), config.data.targets)
+    data = read_data(data_folder(config), config.data.targets, channel=config.data.channel or None)
     return part_of_training(data, config.data.fraction, seed=config.seed)
 
 

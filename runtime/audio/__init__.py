@@ -4,6 +4,12 @@ codes        what a row says of a file: errors and flags
 file_names   names of files as text that every table can hold
 sources      where a sound comes from: a file, or a row of a pack
 sound        where in a recording there is sound, and where silence
+mpeg_frames  MP3, frame by frame
+containers   the recordings in a file, and what is missing of them
+mixdown      many channels to one
+foreign      kinds of audio that libsndfile refuses
+av_reader    the second reader: PyAV, for what libsndfile refuses
+recording    one whose samples need not be in memory: measured first, then read
 reader       one file, or an array, as the model hears it
 pack_reader  packs: many small files in few Parquet files
 pack_writer  writes packs

@@ -9,8 +9,10 @@ ERROR_CODES: Final = {
     "permission": "the file may not be read",
     "not_regular": "a folder, pipe, socket or device",
     "empty": "no bytes, or a header without samples",
-    "unsupported_format": "libsndfile does not know the format (WavPack, AAC, text, ...)",
+    "unsupported_format": "no audio, or of a kind that no reader knows (text, a film without sound, ...)",
+    "needs_formats_extra": 'audio that the second reader reads: pip install "rrtn[formats]"',
     "unsupported_layout": f"more than 8 channels, or a rate outside {MIN_RATE} to {MAX_RATE} Hz",
+    "no_channel": "fewer channels than --channel asks for",
     "corrupt": "the decoder cannot read the file",
     "truncated": "fewer samples than the header says; --allow-truncated scores what is there",
     "too_long": "longer than --max-seconds",
@@ -25,6 +27,11 @@ FLAGS: Final = {
     "silent": "what was scored holds no sound; a silent window does not count in its file's mean",
     "only_start": "only the first clip was scored, and sound follows it; --window auto scores all",
     "truncated": "scored, but cut off (with --allow-truncated)",
+    "no_length": "the recorder did not fill in the length; all that is there was scored",
+    "one_channel": "the channels cancel each other, and only the loudest was scored",
+    "dc": "an offset of more than 15% of the peak was removed",
+    "second_reader": "read by PyAV, since libsndfile refuses the file",
+    "damaged": "scored without the parts that cannot be decoded",
 }
 
 

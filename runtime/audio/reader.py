@@ -1,32 +1,40 @@
-"""Audio as the model hears it: any file that libsndfile reads -> mono int16 at the spec's rate and peak.
+"""Audio as the model hears it: a file -> mono int16 at the spec's rate and peak.
+
+libsndfile reads it, or else the second reader (av_reader.py), where that is installed.
 
 Training and scoring both read through this module, so a clip has the same samples in both. First the
-channels are averaged, then the sound is resampled (soxr HQ), set to its level, and rounded to int16. The
-level comes after the resampling, so that the model sees the spec's peak whatever the file's rate.
+channels become one (mixdown.py), then the sound is resampled (soxr HQ), set to its level, and rounded to
+int16. The level comes after the resampling, so that the model sees the spec's peak whatever the file's rate.
 
 N samples, C channels.
 """
 
 import contextlib
+import ctypes
 import errno
+import io
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import INT16_SCALE, Float32, Int16, waveform_from_samples
+from ..arrays import Float32, Int16, waveform_from_samples
 from ..errors import AudioError, ConfigError, StoppedError
 from ..failpoints import failpoint
 from ..spec import MAX_RATE, MIN_RATE, FrontendSpec
+from .av_reader import opened_by_av
 from .codes import in_order
+from .containers import Layout, Pieces, PiecesFile, layout_of
 from .file_names import FilePath
-from .sound import Sound
+from .foreign import Container, broken_pages, container_of
+from .mixdown import ChannelLevels, Mixdown
+from .recording import MOST_KEPT, Blocks, Measured, Recording
 
 if TYPE_CHECKING:
     import soundfile
@@ -35,12 +43,15 @@ Meter = Callable[[Float32], None]  # is given each block [N, C] of a file, befor
 
 MAX_CHANNELS: Final = 8
 BLOCK_FRAMES: Final = 1 << 16
-SILENCE_PEAK: Final = 1e-7  # below the last bit of 24-bit audio
+_STDOUT: Final = 1
 _UNKNOWN_LENGTH: Final = 1 << 40  # frames; libsndfile says 2^63 - 1 where a header gives none
-_STREAMED_BYTES: Final = 0x7FFF_F000  # a writer that cannot seek back leaves this size, or a larger one
-_SHORT_CHUNK = re.compile(r"(?:data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)")
+_SLACK: Final = 0.02  # s that may be missing: some recorders count bytes of the header as sound
+_BUFFER: Final = 1 << 16  # bytes
 _NOT_RECOGNISED: Final = 1  # SF_ERR_UNRECOGNISED_FORMAT
 _NOTHING: Final = np.zeros(0, dtype=np.float32)
+# Given a descriptor, or virtual files, libsndfile looks for a Mac resource fork `._` in the working
+# directory, and reads that. Beside these names there are only names of descriptors, so no fork.
+_DESCRIPTORS: Final = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,19 +75,28 @@ def read_audio(
     *,
     max_seconds: float = 3600.0,
     allow_truncated: bool = False,
+    channel: int | None = None,
     meter: Meter | None = None,
 ) -> Audio:
     """Reads one file. Its content says what format it has, not its name.
 
-    `max_seconds` bounds the memory, whatever the header claims. `meter` is shown every block.
+    `max_seconds` bounds the memory, whatever the header claims. `channel`, counted from 1, is read in place
+    of the mean of all. `meter` is shown every block.
 
     Raises AudioError with a code of ERROR_CODES for a file that cannot be used, StoppedError where the
     storage fails, which says nothing about the file.
     """
     with opened(path) as descriptor:
-        return audio_from_descriptor(
-            descriptor, spec, max_seconds=max_seconds, allow_truncated=allow_truncated, meter=meter
+        recording = recording_from_descriptor(
+            descriptor,
+            spec,
+            max_seconds=max_seconds,
+            allow_truncated=allow_truncated,
+            channel=channel,
+            meter=meter,
+            most_kept=None,
         )
+        return _audio(recording)
 
 
 @contextlib.contextmanager
@@ -97,22 +117,58 @@ def opened(path: FilePath) -> Iterator[int]:
         os.close(descriptor)
 
 
-def audio_from_descriptor(
+@contextlib.contextmanager
+def quiet_stdout() -> Iterator[None]:
+    """Lets nothing in this process write on stdout, where a table or JSON may go.
+
+    libsndfile prints there for some damaged files. Decoders have no stdout.
+    """
+    try:
+        kept = os.dup(_STDOUT)
+    except OSError:  # it is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, _STDOUT)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # lines wait in a buffer of the C library
+        os.dup2(kept, _STDOUT)
+        os.close(kept)
+
+
+def recording_from_descriptor(
     descriptor: int,
     spec: FrontendSpec,
     *,
     max_seconds: float = 3600.0,
     allow_truncated: bool = False,
+    channel: int | None = None,
     meter: Meter | None = None,
+    most_kept: int | None = MOST_KEPT,
+) -> Recording:
+    """What `read_audio` gives, for a file that is open and stays open as long as the recording is in use.
+
+    A recording of more than `most_kept` samples is not held in memory.
+    """
+    decoded = _decode(
+        descriptor,
+        Measured(spec.sampling_rate, most_kept),
+        max_seconds=max_seconds,
+        channel=channel,
+        meter=meter,
+    )
+    if decoded.missing and not allow_truncated:
+        raise AudioError("truncated", decoded.missing)
+    flags = decoded.flags | {"truncated"} if decoded.missing else decoded.flags
+    return Recording(spec, decoded.measured, decoded.parts, flags)
+
+
+def audio_from_array(
+    waveform: npt.ArrayLike, sampling_rate: int, spec: FrontendSpec, *, channel: int | None = None
 ) -> Audio:
-    """What `read_audio` gives, for a file that is open."""
-    mono, truncated = _decode(descriptor, spec, max_seconds=max_seconds, meter=meter)
-    if truncated and not allow_truncated:
-        raise AudioError("truncated", truncated)
-    return _audio(mono, spec, flags={"truncated"} if truncated else set())
-
-
-def audio_from_array(waveform: npt.ArrayLike, sampling_rate: int, spec: FrontendSpec) -> Audio:
     """Samples in memory, [N] or [N, C] of any scale -> what `read_audio` gives for a file with them.
 
     `sampling_rate` is in Hz. Raises ConfigError for another shape or an unusual rate, AudioError for NaN,
@@ -125,37 +181,19 @@ def audio_from_array(waveform: npt.ArrayLike, sampling_rate: int, spec: Frontend
     if not MIN_RATE <= sampling_rate <= MAX_RATE:
         raise ConfigError("sampling_rate", f"{sampling_rate} Hz", wanted=f"{MIN_RATE} to {MAX_RATE} Hz")
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is refused
-        mono = _mono(x.astype(np.float32))
-    return _audio(_resampled(iter([mono]), sampling_rate, spec.sampling_rate), spec)
+        block = x.astype(np.float32)
+    blocks = [block.reshape(len(block), -1)] if block.size else []
+    measured = Measured(spec.sampling_rate, None)
+    decoded = _mixed_down(iter(blocks), lambda: iter(blocks), sampling_rate, measured, channel)
+    return _audio(Recording(spec, decoded.measured, decoded.parts, decoded.flags))
 
 
-def levelled(mono: Float32, spec: FrontendSpec) -> Int16:
-    """mono [N] -> int16 [N] with the spec's peak; silence stays silence.
-
-    Raises AudioError for NaN and infinity. A file may have them, or the resampler makes them where it
-    overshoots the limit of float32.
-    """
-    peak = float(np.abs(mono).max(initial=0.0))
-    if not np.isfinite(peak):
-        raise AudioError("non_finite", "NaN or infinity among the samples")
-    if peak < SILENCE_PEAK:
-        return np.zeros(len(mono), dtype=np.int16)
-    return np.round(mono * np.float32(INT16_SCALE * spec.peak / peak)).astype(np.int16)
-
-
-def _audio(mono: Float32, spec: FrontendSpec, *, flags: set[str] | None = None) -> Audio:
-    if not len(mono):
-        raise AudioError("empty", "no samples")
-    samples = levelled(mono, spec)
-    flags = flags or set()
-    if not samples.any():
-        flags.add("silent")
-    begin, end = Sound(samples, spec.sampling_rate).extent() if spec.trim else (0, len(samples))
+def _audio(recording: Recording) -> Audio:
     return Audio(
-        samples=samples[begin:end],
-        seconds=len(mono) / spec.sampling_rate,
-        flags=in_order(flags),
-        start=begin / spec.sampling_rate,
+        samples=np.concatenate([*recording.blocks()]),
+        seconds=recording.seconds,
+        flags=in_order(set(recording.flags)),
+        start=recording.start,
     )
 
 
@@ -205,86 +243,248 @@ def _storage_failed(path: FilePath, error: OSError) -> StoppedError:
     )
 
 
+class _Decoded(NamedTuple):
+    """The recordings of a file that were decoded so far, one behind the other."""
+
+    measured: Measured  # at the spec's rate
+    parts: tuple[Blocks, ...] = ()  # give the same samples once more
+    flags: frozenset[str] = frozenset()
+    missing: str = ""  # what the file should have, too; empty where it is whole
+
+
 def _decode(
-    descriptor: int, spec: FrontendSpec, *, max_seconds: float, meter: Meter | None
-) -> tuple[Float32, str]:
-    """-> mono [N] at the spec's rate, and what is missing of the file; "" where it is whole."""
+    descriptor: int,
+    measured: Measured,
+    *,
+    max_seconds: float,
+    channel: int | None,
+    meter: Meter | None,
+) -> _Decoded:
     if os.fstat(descriptor).st_size == 0:
         raise AudioError("empty", "0 bytes")
     import soundfile  # not above: only what decodes needs it
 
+    layout = layout_of(descriptor)
+    first = partial(_decoded_part, descriptor, channel=channel, meter=meter)
     try:
-        with soundfile.SoundFile(descriptor, closefd=False) as file:
-            file.seekable = lambda: False  # FLAC of unknown length fails at a seek behind its last block
-            limit = _checked_limit(file, max_seconds)
-            decoded = 0
-
-            def blocks() -> Iterator[Float32]:
-                nonlocal decoded
-                for block in _mono_blocks(file, meter):
-                    decoded += len(block)
-                    if decoded > limit:
-                        raise AudioError("too_long", f"more than {max_seconds:g} s")
-                    yield block
-
-            return _resampled(blocks(), file.samplerate, spec.sampling_rate), _missing(file, decoded)
+        decoded = _joined(layout, first, max_seconds, measured)
+        damaged = {"damaged"} if broken_pages(descriptor) else set()
+        return decoded._replace(flags=decoded.flags | damaged)
     except soundfile.LibsndfileError as error:
-        code = "unsupported_format" if error.code == _NOT_RECOGNISED else "corrupt"
-        raise AudioError(code, error.error_string) from error
+        container = container_of(descriptor)
+        if container is None:
+            raise _refusal(error, layout) from error
+    # FFmpeg knows formats that layout_of does not; of Ogg alone it needs the recordings apart.
+    layout = Layout(recordings=layout.recordings) if container.demuxer == "ogg" else Layout()
+    second = partial(_decoded_part_by_av, descriptor, container, channel=channel, meter=meter)
+    return _joined(layout, second, max_seconds, measured)
 
 
-def _checked_limit(file: "soundfile.SoundFile", max_seconds: float) -> float:
-    """The most frames to read. Raises AudioError for what the header already rules out."""
-    if file.channels > MAX_CHANNELS or not MIN_RATE <= file.samplerate <= MAX_RATE:
-        raise AudioError("unsupported_layout", f"{file.channels} channels at {file.samplerate} Hz")
-    limit = max_seconds * float(file.samplerate)
-    if limit < file.frames < _UNKNOWN_LENGTH:
+def _joined(
+    layout: Layout, decoded: Callable[..., _Decoded], max_seconds: float, measured: Measured
+) -> _Decoded:
+    """All recordings of a file, each of which `decoded` adds to what was measured before."""
+    rate, parts = measured.powers.rate, []
+    for pieces in layout.recordings:
+        left = max_seconds - measured.samples / rate
+        parts.append(decoded(pieces, max_seconds=left, measured=measured))
+        measured = parts[-1].measured
+    missing = [part.missing for part in parts if part.missing]
+    if _is_cut(layout, measured.samples / rate):
+        missing = [layout.missing]
+    unfinished = {"no_length"} if layout.unfinished else set()
+    flags = frozenset(unfinished).union(*(part.flags for part in parts))
+    again = tuple(blocks for part in parts for blocks in part.parts)
+    return _Decoded(measured, again, flags, "; ".join(missing))
+
+
+def _refusal(error: "soundfile.LibsndfileError", layout: Layout) -> AudioError:
+    if layout.missing:
+        return AudioError("truncated", layout.missing)
+    return AudioError(
+        "unsupported_format" if error.code == _NOT_RECOGNISED else "corrupt", error.error_string
+    )
+
+
+def _decoded_part_by_av(
+    descriptor: int,
+    container: Container,
+    pieces: Pieces,
+    max_seconds: float,
+    measured: Measured,
+    channel: int | None,
+    meter: Meter | None,
+) -> _Decoded:
+    with opened_by_av(descriptor, container, pieces) as sound:
+        _check_layout(sound.channels, sound.rate)
+        blocks = _limited(sound.blocks(), max_seconds, sound.rate, meter)
+        again = partial(_blocks_by_av, descriptor, container, pieces)
+        decoded = _mixed_down(blocks, again, sound.rate, measured, channel)
+        damaged = {"damaged"} if sound.damaged else set()
+        return decoded._replace(flags=decoded.flags | {"second_reader"} | damaged, missing=sound.missing)
+
+
+def _blocks_by_av(descriptor: int, container: Container, pieces: Pieces) -> Iterator[Float32]:
+    with opened_by_av(descriptor, container, pieces) as sound:
+        yield from sound.blocks()
+
+
+def _limited(
+    blocks: Iterator[Float32], max_seconds: float, rate: int, meter: Meter | None
+) -> Iterator[Float32]:
+    """The same blocks. Raises AudioError where there are more than so many seconds of them."""
+    decoded = 0
+    for block in blocks:
+        if meter:
+            meter(block)
+        decoded += len(block)
+        if decoded > max_seconds * rate:
+            raise AudioError("too_long", f"more than {max_seconds:g} s")
+        yield block
+
+
+def _is_cut(layout: Layout, seconds: float) -> bool:
+    """True where more than a trifle is missing. `seconds` is how long that is which is there."""
+    missing = max(0, layout.stated - layout.present)
+    return missing > 0 and (not seconds or seconds * missing > _SLACK * layout.present)
+
+
+def _decoded_part(
+    descriptor: int,
+    pieces: Pieces,
+    max_seconds: float,
+    measured: Measured,
+    channel: int | None,
+    meter: Meter | None,
+) -> _Decoded:
+    """Decodes one recording; a second time where its mixdown is not the usual one."""
+    frames = 0
+
+    def count(block: Float32) -> None:
+        nonlocal frames
+        frames += len(block)
+        if meter:
+            meter(block)
+
+    with _sound_file(descriptor, pieces) as file:
+        _check_limit(file, max_seconds)
+        blocks = _limited(_blocks(file), max_seconds, file.samplerate, count)
+        again = partial(_blocks_of, descriptor, pieces)
+        decoded = _mixed_down(blocks, again, file.samplerate, measured, channel)
+        return decoded._replace(missing=_missing(file, frames))
+
+
+@contextlib.contextmanager
+def _sound_file(descriptor: int, pieces: Pieces) -> Iterator["soundfile.SoundFile"]:
+    """Opens one recording of a file. A file as it is, is opened by the name of its descriptor."""
+    import soundfile
+
+    if not pieces:
+        with soundfile.SoundFile(f"{_DESCRIPTORS}/{descriptor}") as file:
+            yield file
+        return
+    source = PiecesFile(descriptor, pieces)
+    try:
+        with soundfile.SoundFile(io.BufferedReader(source, _BUFFER)) as file:
+            yield file
+    finally:
+        source.check()  # storage that fails says nothing about the file
+
+
+def _blocks_of(descriptor: int, pieces: Pieces) -> Iterator[Float32]:
+    with _sound_file(descriptor, pieces) as file:
+        yield from _blocks(file)
+
+
+def _blocks(file: "soundfile.SoundFile") -> Iterator[Float32]:
+    """Blocks [N, C], from the beginning."""
+    file.seekable = lambda: False  # FLAC of unknown length fails at a seek behind its last block
+    while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        yield block
+
+
+def _check_limit(file: "soundfile.SoundFile", max_seconds: float) -> None:
+    """Raises AudioError for what the header already rules out."""
+    _check_layout(file.channels, file.samplerate)
+    limit = max_seconds * file.samplerate
+    if limit < file.frames < _UNKNOWN_LENGTH and not _is_guess(file):
         raise AudioError(
             "too_long", f"{file.frames / file.samplerate:.0f} s by its header, limit {max_seconds:g} s"
         )
-    return limit
 
 
-def _mono_blocks(file: "soundfile.SoundFile", meter: Meter | None) -> Iterator[Float32]:
-    while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        if meter:
-            meter(block)
-        yield _mono(block)
+def _check_layout(channels: int, rate: int) -> None:
+    if channels > MAX_CHANNELS or not MIN_RATE <= rate <= MAX_RATE:
+        raise AudioError("unsupported_layout", f"{channels} channels at {rate} Hz")
 
 
-def _mono(block: Float32) -> Float32:
-    """[N] or [N, C] -> [N], the mean of the channels' samples."""
-    if block.ndim == 1:
-        return block
-    if block.shape[1] == 1:
-        return block[:, 0]
-    with np.errstate(over="ignore", invalid="ignore"):  # `levelled` refuses NaN and infinity
-        return np.asarray(block.mean(axis=1))
+def _is_guess(file: "soundfile.SoundFile") -> bool:
+    """True where the number of frames is libsndfile's guess. containers.py counts them."""
+    return bool(file.subtype.startswith("MPEG"))
 
 
 def _missing(file: "soundfile.SoundFile", decoded: int) -> str:
-    """What the header promises and the file lacks: frames, or bytes of the data chunk.
+    """Frames that the header promises and the decoder did not give."""
+    lacking = file.frames - decoded if file.frames < _UNKNOWN_LENGTH else 0
+    if lacking <= _SLACK * file.samplerate or _is_guess(file):
+        return ""
+    return f"{decoded} of {file.frames} frames"
 
-    libsndfile corrects the chunk's size, but says so in its notes.
+
+def _mixed_down(
+    blocks: Iterator[Float32],
+    again: Callable[[], Iterator[Float32]],
+    rate: int,
+    measured: Measured,
+    channel: int | None,
+) -> _Decoded:
+    """Adds blocks [N, C] to what was measured before, as mono at the target's rate.
+
+    `again` gives the blocks once more: only all of them show which mixdown is right.
     """
-    estimated = file.format == "MP3"  # the header has no count; libsndfile guesses it from the bit rate
-    if decoded < file.frames < _UNKNOWN_LENGTH and not estimated:
-        return f"{decoded} of {file.frames} frames"
-    for claimed, present in _SHORT_CHUNK.findall(file.extra_info):
-        if int(present) < int(claimed) < _STREAMED_BYTES:
-            return f"{present} of {claimed} bytes"
-    return ""
+    target_rate = measured.powers.rate
+    made = Mixdown(channel=None if channel is None else channel - 1)
+    while True:
+        levels, attempt = ChannelLevels(), measured.copy()
+        for block in _resampled(_mono(blocks, made, levels), rate, target_rate):
+            attempt.add(block)
+        right = levels.right_mixdown(made, rate) if attempt.samples > measured.samples else made
+        if right == made:
+            part = partial(_mono_again, again, made, rate, target_rate)
+            return _Decoded(attempt, (part,), made.flags)
+        made, blocks = right, again()
 
 
-def _resampled(blocks: Iterator[Float32], rate: int, target_rate: int) -> Float32:
-    """Blocks [N] that follow each other -> [N] at the target's rate."""
+def _mono_again(
+    again: Callable[[], Iterator[Float32]], mixdown: Mixdown, rate: int, target_rate: int
+) -> Iterator[Float32]:
+    """The blocks [N] that `_mixed_down` has measured."""
+    return _resampled(_mono(again(), mixdown, None), rate, target_rate)
+
+
+def _mono(blocks: Iterator[Float32], mixdown: Mixdown, levels: ChannelLevels | None) -> Iterator[Float32]:
+    """Blocks [N, C] -> blocks [N]; `levels` is shown both."""
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are refused later
+        for block in blocks:
+            channels = np.ascontiguousarray(block.T)
+            mono = mixdown(channels)
+            if levels:
+                levels.add(channels, mono)
+            yield mono
+
+
+def _resampled(blocks: Iterator[Float32], rate: int, target_rate: int) -> Iterator[Float32]:
+    """Blocks [N] that follow each other, at the target's rate."""
     if rate == target_rate:
-        return np.concatenate([_NOTHING, *blocks])
+        yield from blocks
+        return
     import soxr
 
     first, second = next(blocks, _NOTHING), next(blocks, None)
     if second is None:  # most files; a stream gives the same samples, and takes a quarter longer
-        return np.asarray(soxr.resample(first, rate, target_rate, quality="HQ"))
+        yield np.asarray(soxr.resample(first, rate, target_rate, quality="HQ"))
+        return
     stream = soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ")
-    parts = [stream.resample_chunk(block) for block in chain([first, second], blocks)]
-    return np.concatenate([*parts, stream.resample_chunk(_NOTHING, last=True)])
+    for block in chain([first, second], blocks):
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(_NOTHING, last=True)

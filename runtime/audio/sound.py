@@ -7,25 +7,55 @@ the noise of a good recorder lie below; breath and room noise lie above.
 N samples, F frames.
 """
 
+import copy
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from ..arrays import Int16
+from ..arrays import Float32
 
 _FRAME_SECONDS: Final = 0.01
 _RANGE: Final = 1e-6  # of power: 60 dB
+_NOTHING: Final = np.zeros(0, np.float32)
+
+
+class FramePowers:
+    """Collects the power of each frame of a recording that comes in blocks. An hour takes 1.4 MB."""
+
+    def __init__(self, rate: int) -> None:
+        """`rate` is in Hz."""
+        self.rate, self.frame = rate, max(1, round(_FRAME_SECONDS * rate))
+        self._samples = 0
+        self._powers: list[Float32] = []
+        self._rest = _NOTHING  # the beginning of a frame
+
+    def copy(self) -> "FramePowers":
+        """One to which blocks can be added without changing this one."""
+        other = copy.copy(self)
+        other._powers = [*self._powers]
+        return other
+
+    def add(self, block: Float32) -> None:
+        """Adds the next samples [N]."""
+        self._samples += len(block)
+        waiting = np.concatenate([self._rest, block]) if len(self._rest) else block
+        whole = len(waiting) // self.frame * self.frame
+        self._powers.append(_powers(waiting[:whole], self.frame))
+        self._rest = waiting[whole:].copy()
+
+    def sound(self) -> "Sound":
+        """Of all blocks. The last frame may be short."""
+        last = _powers(self._rest, len(self._rest)) if len(self._rest) else _NOTHING
+        return Sound(np.concatenate([_NOTHING, *self._powers, last]), self._samples, self)
 
 
 class Sound:
     """The frames of a recording that hold sound."""
 
-    def __init__(self, samples: Int16, rate: int) -> None:
-        """`samples` [N] are the whole recording; `rate` is in Hz."""
-        self._length, self._rate = frame_samples(rate), rate
-        self._end = len(samples)
-        self._frames = audible(frame_powers(samples, self._length))
+    def __init__(self, powers: Float32, samples: int, of: FramePowers) -> None:
+        """`powers` [F] are the frames' mean squares, `samples` the length of the recording."""
+        self._rate, self._frame, self._end = of.rate, of.frame, samples
+        self._frames = (powers > 0) & (powers >= _RANGE * powers.max(initial=0.0))
 
     @property
     def is_silent(self) -> bool:
@@ -35,33 +65,20 @@ class Sound:
     def seconds(self, start: int, stop: int) -> float:
         """How much of the samples from `start` to `stop` lies in frames with sound, in seconds."""
         stop = min(stop, self._end)
-        first, last = start // self._length, -(-stop // self._length)
-        frames = self._frames[first:last]
-        edges = np.clip(np.arange(first, last + 1) * self._length, start, stop)
-        return float(np.diff(edges)[frames].sum()) / self._rate
+        first, last = start // self._frame, -(-stop // self._frame)
+        edges = np.clip(np.arange(first, last + 1) * self._frame, start, stop)
+        return float(np.diff(edges)[self._frames[first:last]].sum()) / self._rate
 
     def extent(self) -> tuple[int, int]:
         """The samples from the first frame with sound to the end of the last; all of a silent recording."""
         found = np.flatnonzero(self._frames)
         if not len(found):
             return 0, self._end
-        return int(found[0]) * self._length, min(self._end, (int(found[-1]) + 1) * self._length)
+        return int(found[0]) * self._frame, min(self._end, (int(found[-1]) + 1) * self._frame)
 
 
-def frame_samples(rate: int) -> int:
-    """Samples of one frame."""
-    return max(1, round(_FRAME_SECONDS * rate))
-
-
-def frame_powers(samples: Int16, length: int) -> npt.NDArray[np.float64]:
-    """Mean square [F] of each frame of `length` samples; the last frame may be shorter."""
-    if not len(samples):
-        return np.zeros(0)
-    squares = samples.astype(np.float64) ** 2
-    starts = np.arange(0, len(samples), length)
-    return np.asarray(np.add.reduceat(squares, starts) / np.diff([*starts, len(samples)]))
-
-
-def audible(powers: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Which frames [F] hold sound."""
-    return np.asarray((powers > 0) & (powers >= _RANGE * powers.max(initial=0.0)))
+def _powers(samples: Float32, frame: int) -> Float32:
+    """Mean square [F] of frames that are whole. NaN and infinity stay what they are."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = samples.reshape(-1, frame).astype(np.float64) ** 2
+        return np.asarray(squares.mean(axis=1), np.float32)

@@ -35,6 +35,7 @@ class DecoderSettings:
     hop: float | None = None  # s
     max_seconds: float = 3600.0
     allow_truncated: bool = False
+    channel: int | None = None  # counted from 1; None: the mean of all
 
     @property
     def slot_dtype(self) -> "np.dtype[Any]":

@@ -18,8 +18,8 @@ from typing import Final
 from ..arrays import Int16, waveform_from_samples
 from ..audio.codes import in_order
 from ..audio.pack_reader import PackReader
-from ..audio.reader import Audio, audio_from_descriptor, opened
-from ..audio.sound import Sound
+from ..audio.reader import opened, recording_from_descriptor
+from ..audio.recording import Recording
 from ..audio.sources import AudioSource, PackedFile
 from ..errors import AudioError, StoppedError
 from ..frontend import clip_input
@@ -101,11 +101,12 @@ class _DecoderLoop:
         self._works_on(ticket)
         try:
             begin = time.perf_counter()
-            audio = self._read(source)
-            decoded, waited = time.perf_counter(), self._waited
-            flags = self._put_clips(ticket, audio)
+            with contextlib.ExitStack() as opened_file:
+                recording = self._measured(ticket, source, opened_file)
+                decoded, waited = time.perf_counter(), self._waited
+                flags = self._put_clips(ticket, recording)
             features = time.perf_counter() - decoded - (self._waited - waited)
-            return FileEnd(ticket, audio.seconds, flags, decoded - begin, features)
+            return FileEnd(ticket, recording.seconds, flags, decoded - begin, features)
         except AudioError as error:
             return BadFile(ticket, error.code, error.detail)
         except StoppedError as error:
@@ -115,32 +116,40 @@ class _DecoderLoop:
         finally:
             self._works_on(IDLE)
 
-    def _read(self, source: AudioSource) -> Audio:
-        read = partial(self._read_once, source)
+    def _measured(self, ticket: int, source: AudioSource, opened_file: contextlib.ExitStack) -> Recording:
+        """The recording in a file, which `opened_file` closes."""
+        read = partial(self._measured_once, ticket, source, opened_file)
         for pause in _RETRIES:
             with contextlib.suppress(StoppedError):
                 return read()
             time.sleep(pause)
         return read()
 
-    def _read_once(self, source: AudioSource) -> Audio:
+    def _measured_once(
+        self, ticket: int, source: AudioSource, opened_file: contextlib.ExitStack
+    ) -> Recording:
         decoding = self._decoding
-        with self._packs.opened(source) if isinstance(source, PackedFile) else opened(source) as descriptor:
-            return audio_from_descriptor(
-                descriptor,
+        with contextlib.ExitStack() as stack:
+            file = self._packs.opened(source) if isinstance(source, PackedFile) else opened(source)
+            recording = recording_from_descriptor(
+                stack.enter_context(file),
                 decoding.spec,
                 max_seconds=decoding.max_seconds,
                 allow_truncated=decoding.allow_truncated,
+                channel=decoding.channel,
+                # A file in windows may be of any length: --timeout is for each block of it.
+                meter=(lambda _: self._works_on(ticket)) if decoding.window else None,
             )
+            opened_file.push(stack.pop_all())
+            return recording
 
-    def _put_clips(self, ticket: int, audio: Audio) -> tuple[str, ...]:
+    def _put_clips(self, ticket: int, recording: Recording) -> tuple[str, ...]:
         """Puts each clip of the file into a slot; -> the file's flags."""
-        rate, flags = self._decoding.spec.sampling_rate, set(audio.flags)
-        sound = Sound(audio.samples, rate)
-        for start, stop in windows(len(audio.samples), self._decoding):
-            span = ClipSpan(audio.start + start / rate, audio.start + stop / rate, sound.seconds(start, stop))
-            self._put(ticket, audio.samples[start:stop], span)
-        if self._decoding.window is None and sound.seconds(stop, len(audio.samples)):
+        rate, flags = self._decoding.spec.sampling_rate, set(recording.flags)
+        for start, stop, samples in recording.cuts(windows(recording.length, self._decoding)):
+            place = recording.start + start / rate, recording.start + stop / rate
+            self._put(ticket, samples, ClipSpan(*place, recording.sound(start, stop)))
+        if self._decoding.window is None and recording.sound(stop, recording.length):
             flags.add("only_start")
         return in_order(flags)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..audio.av_reader import second_reader
 from ..audio.input_spool import InputSpool, Shard
 from ..tables.rows import Row
 from .scorer import Scorer
@@ -85,5 +86,7 @@ def settings_of_scorer(scorer: Scorer) -> dict[str, Any]:
         "hop": decoding.hop,
         "max_seconds": None if decoding.window else decoding.max_seconds,
         "allow_truncated": decoding.allow_truncated,
+        "channel": decoding.channel,
         "embedding": scorer.embedding_size,
+        **({"second_reader": second_reader()} if second_reader() else {}),
     }

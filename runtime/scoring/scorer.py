@@ -68,6 +68,7 @@ class Scorer:
         max_seconds: float = 3600.0,
         timeout: float = 60.0,
         allow_truncated: bool = False,
+        channel: int | None = None,
         embeddings: bool = False,
     ) -> None:
         """Loads the model. `backend` and `variant` are those of `backends.choice.choose_backend`.
@@ -80,7 +81,7 @@ class Scorer:
         window is scored, `hop` (s) apart, and their mean is one more row, in which a window weighs by the
         sound that it holds. With "auto" a file of at most one clip has one row, and a longer one has
         windows of one clip. `max_seconds` does not apply with windows. A file that takes longer than
-        `timeout` (s) to decode is given up.
+        `timeout` (s) to decode is given up. `channel`, counted from 1, is scored in place of the mean of all.
 
         Raises ModelError, ConfigError.
         """
@@ -88,6 +89,7 @@ class Scorer:
         _check_positive("--workers", workers)
         _check_positive("--max-seconds", max_seconds)
         _check_positive("--timeout", timeout)
+        _check_positive("--channel", channel)
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         _check_window(window, hop, self.bundle.spec)
         choice = choose_backend(self.bundle, backend, variant=variant, threads=1)
@@ -114,6 +116,7 @@ class Scorer:
             hop=hop,
             max_seconds=math.inf if window else max_seconds,
             allow_truncated=allow_truncated,
+            channel=channel,
         )
         self._decoders: DecoderPool | None = None
 
@@ -168,7 +171,7 @@ class Scorer:
         The model runs at once, on a batch of one. The scores are those of `score_files`, whose batches are
         larger, to 1e-6. Raises AudioError if there are no samples or a sample is NaN.
         """
-        audio = audio_from_array(waveform, sampling_rate, self.bundle.spec)
+        audio = audio_from_array(waveform, sampling_rate, self.bundle.spec, channel=self.decoding.channel)
         clip = clip_input(audio.waveform, self.bundle.spec, self.backend.variant.input)
         try:
             scores = self.backend.scores(clip[None])[0]

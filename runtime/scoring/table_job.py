@@ -125,7 +125,7 @@ def _in_todays_words(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = "none" if value is None else str(value)
     return text if len(text) <= 60 else f"{text[:24]}..."
 
 

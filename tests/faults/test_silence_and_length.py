@@ -149,6 +149,26 @@ def test_n4_windows_have_no_longest_file(tmp_path: Path, tiny_model: Path, voice
         assert rows_of(tiny_model, path, max_seconds=5.0, window=window)[-1].error == ""
 
 
+@pytest.mark.slow
+def test_n4_an_hour_in_windows_takes_the_memory_of_minutes(tmp_path: Path, tiny_model: Path) -> None:
+    """An hour at 16 kHz would be 230 MB of float32. Peaks are those of the decoder, by the kernel."""
+    minute = np.random.default_rng(0).normal(0, 300, 60 * 16_000).astype(np.int16)
+    peaks = []
+    for minutes in (5, 60):
+        with soundfile.SoundFile(tmp_path / "a.flac", "w", 16_000, 1, "PCM_16", format="FLAC") as file:
+            for _ in range(minutes):
+                file.write(minute)
+        scorer = Scorer(tiny_model, "cpu", workers=1, window="auto")
+        rows = list(scorer.score_files([tmp_path / "a.flac"]))
+        assert rows[-1].seconds == 60 * minutes
+        assert scorer._decoders is not None
+        (decoder,) = scorer._decoders._decoders
+        status = Path(f"/proc/{decoder._process.pid}/status").read_text()
+        peaks.append(int(status.split("VmHWM:")[1].split()[0]) / 1024)
+        scorer.close()
+    assert peaks[1] - peaks[0] < 80  # MiB; what is kept of a recording at most, and powers
+
+
 def test_n4_the_summary_counts_and_advises(
     start: Rrtn, tmp_path: Path, tiny_model: Path, voice: Samples
 ) -> None:

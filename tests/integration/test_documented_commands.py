@@ -54,6 +54,7 @@ ELSEWHERE = {
     "tests/docs/test_examples.py",
     'pip install ".[train,rtx]"': "a package index and 5 GB; make installs requirements.lock and the wheel",
     'pip install "rrtn[ray]"': "a package index",
+    'pip install "rrtn[formats]"': "a package index",
     'pip install "rrtn[parquet]"': "a package index",
     "pip freeze --all": "of a fresh environment with a package index",
     "torchrun --nproc-per-node 4 -m rrtn train --data DIR": "4 GPUs; "

@@ -42,7 +42,7 @@ def test_a_package_that_is_missing_comes_with_an_extra_that_exists(monkeypatch: 
     }
     assert fixes["onnxruntime-gpu"] == 'pip install "onnxruntime-gpu"'
     named = {found[1] for fix in fixes.values() if (found := re.search(r"rrtn\[(.*)\]", fix))}
-    assert named == {"train", "rtx", "trt"}
+    assert named == {"train", "rtx", "trt", "formats"}
     assert named <= set(extras)
 
 

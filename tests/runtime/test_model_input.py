@@ -27,12 +27,12 @@ def test_a_files_samples_become_what_the_file_becomes(real_clips: list[Path], sp
 
 
 def test_the_level_is_the_whole_signals_and_the_clip_its_begin(spec: FrontendSpec) -> None:
-    signal = np.full(spec.clip_samples + 10, 0.001)
+    signs = np.resize([1.0, -1.0], spec.clip_samples + 10)
+    signal = 0.001 * signs
     signal[-1] = -0.01  # behind the clip
     clip = ModelInput("waveform", spec.to_dict())(signal, spec.sampling_rate)
-    assert np.array_equal(
-        clip, np.full(spec.clip_samples, np.round(32_768 * spec.peak / 10) / 32_768, np.float32)
-    )
+    level = np.round(32_768 * spec.peak / 10) / 32_768
+    assert np.array_equal(clip, (level * signs[: spec.clip_samples]).astype(np.float32))
 
 
 def test_channels_come_first_and_are_averaged(sound: NDArray[np.float64], spec: FrontendSpec) -> None:

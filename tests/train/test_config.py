@@ -34,7 +34,7 @@ UNUSUAL = Config(
     compile="max-autotune",
     checkpoint_minutes=0.5,
     tensorboard=True,
-    data=DataConfig(dir='/data/"Hume" VB', targets=("Awe", "Schreck, groß"), fraction=0.25),
+    data=DataConfig(dir='/data/"Hume" VB', targets=("Awe", "Schreck, groß"), channel=2, fraction=0.25),
     model=ModelConfig(encoder="cnn14", init="/models/Cnn14_16k.pth"),
     head=HeadConfig(activation="linear"),
     projector=ProjectorConfig(layers=3, units=8192),

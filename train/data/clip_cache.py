@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.arrays import Int16, Int64
-from ...runtime.audio.reader import read_audio
+from ...runtime.audio.av_reader import second_reader
+from ...runtime.audio.reader import quiet_stdout, read_audio
 from ...runtime.cpus import usable_cpus
 from ...runtime.errors import AudioError, DataError
 from ...runtime.files import atomic_path, write_json
@@ -30,7 +31,7 @@ from ...runtime.spec import FrontendSpec
 from .levels import LevelMeter
 
 # change this whenever runtime.audio gives other samples, or the index gets other fields
-_DECODER: Final = "mean-soxrHQ-level-int16/2"
+_DECODER: Final = "mixdown-soxrHQ-level-int16/3"
 _SHARD_FILES: Final = 512
 _SHOWN: Final = 3
 
@@ -104,12 +105,16 @@ class ClipStore:
         return batch
 
 
-def clip_store(paths: Sequence[Path], spec: FrontendSpec, *, label: str = "decode") -> ClipStore:
+def clip_store(
+    paths: Sequence[Path], spec: FrontendSpec, *, label: str = "decode", channel: int | None = None
+) -> ClipStore:
     """Decodes the files that the cache lacks; -> all of them.
+
+    `channel`, counted from 1, is taken in place of the mean of all.
 
     Raises DataError, with the names of the files that cannot be decoded.
     """
-    store = store_with_errors(paths, spec, label=label)
+    store = store_with_errors(paths, spec, label=label, channel=channel)
     if bad := [f"{path.name}: {error}" for path, error in zip(paths, store.errors, strict=True) if error]:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise DataError(
@@ -121,16 +126,18 @@ def clip_store(paths: Sequence[Path], spec: FrontendSpec, *, label: str = "decod
     return store
 
 
-def store_with_errors(paths: Sequence[Path], spec: FrontendSpec, *, label: str) -> ClipStore:
+def store_with_errors(
+    paths: Sequence[Path], spec: FrontendSpec, *, label: str, channel: int | None = None
+) -> ClipStore:
     """The same, but a file that cannot be decoded is kept, with its error and without samples."""
     folder = cache_folder() / "clips"
     folder.mkdir(parents=True, exist_ok=True)
     groups = [paths[i : i + _SHARD_FILES] for i in range(0, len(paths), _SHARD_FILES)]
-    files = [folder / f"{_fingerprint(group, spec)}.npy" for group in groups]
+    files = [folder / f"{_fingerprint(group, spec, channel)}.npy" for group in groups]
     todo = [(group, file) for group, file in zip(groups, files, strict=True) if not _is_good(file)]
-    with Progress(label, sum(len(group) for group, _ in todo), "files") as progress:
+    with quiet_stdout(), Progress(label, sum(len(group) for group, _ in todo), "files") as progress:
         for group, file in todo:
-            _decode_shard(group, file, spec, progress)
+            _decode_shard(group, file, spec, channel, progress)
     return ClipStore([_map_shard(file) for file in files])
 
 
@@ -146,17 +153,20 @@ def cache_folder() -> Path:
         return Path(tempfile.gettempdir()) / "rrtn-cache"
 
 
-def _fingerprint(paths: Sequence[Path], spec: FrontendSpec) -> str:
+def _fingerprint(paths: Sequence[Path], spec: FrontendSpec, channel: int | None) -> str:
     stats = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
     trim = ["trim"] if spec.trim else []
-    key = json.dumps([_DECODER, spec.sampling_rate, spec.peak_dbfs, *trim, stats])
+    readers = [_DECODER, *filter(None, [second_reader()])]
+    key = json.dumps([*readers, spec.sampling_rate, spec.peak_dbfs, *trim, channel, stats])
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-def _decode_shard(paths: Sequence[Path], target: Path, spec: FrontendSpec, progress: Progress) -> None:
+def _decode_shard(
+    paths: Sequence[Path], target: Path, spec: FrontendSpec, channel: int | None, progress: Progress
+) -> None:
     files = []
     with ThreadPoolExecutor(usable_cpus()) as pool:
-        for decoded in pool.map(lambda path: _decoded(path, spec), paths):
+        for decoded in pool.map(lambda path: _decoded(path, spec, channel), paths):
             progress.advance()
             files.append(decoded)
     samples = np.concatenate([file.samples for file in files])
@@ -179,10 +189,10 @@ class _Decoded(NamedTuple):
     error: str = ""
 
 
-def _decoded(path: Path, spec: FrontendSpec) -> _Decoded:
+def _decoded(path: Path, spec: FrontendSpec, channel: int | None) -> _Decoded:
     meter = LevelMeter()
     try:
-        samples = read_audio(path, spec, meter=meter).samples
+        samples = read_audio(path, spec, channel=channel, meter=meter).samples
     except AudioError as error:
         return _Decoded(np.zeros(0, dtype=np.int16), 0.0, 0, str(error))
     return _Decoded(samples, meter.peak, meter.flat_tops)

@@ -72,15 +72,19 @@ class DataReport:
         }
 
 
-def check_data(folder: Path, spec: FrontendSpec) -> DataReport:
+def check_data(folder: Path, spec: FrontendSpec, *, channel: int | None = None) -> DataReport:
     """Reads the CSV and decodes every file into the cache that training reads.
+
+    `channel`, counted from 1, is taken in place of the mean of all.
 
     Raises DataError for a faulty CSV. A file that cannot be decoded is part of the report.
     """
     data = read_data(folder)
     splits = {name: data.splits[name] for name in SPLITS if data.splits[name].clips}
     stores = {
-        name: store_with_errors([clip.path for clip in split.clips], spec, label=f"decode {name}")
+        name: store_with_errors(
+            [clip.path for clip in split.clips], spec, label=f"decode {name}", channel=channel
+        )
         for name, split in splits.items()
     }
     clips = [clip for split in splits.values() for clip in split.clips]

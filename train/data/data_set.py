@@ -53,14 +53,15 @@ class DataSet:
     targets: tuple[str, ...]
     splits: dict[str, Split]
     warnings: tuple[str, ...]
+    channel: int | None = None  # of the files, counted from 1; None: the mean of all
 
 
-def read_data(folder: Path, targets: Sequence[str] = ()) -> DataSet:
+def read_data(folder: Path, targets: Sequence[str] = (), *, channel: int | None = None) -> DataSet:
     """Reads and checks the whole CSV.
 
     `targets` names the target columns. By default, every numeric column that is not metadata is
-    one. Raises DataError: one line with the file, the line numbers, how many lines there are, and
-    what was expected.
+    one. `channel` of the files, counted from 1, is kept for who decodes them. Raises DataError: one
+    line with the file, the line numbers, how many lines there are, and what was expected.
     """
     table = _read_csv(_find_csv(folder))
     names = _targets_of(table, targets)
@@ -73,6 +74,7 @@ def read_data(folder: Path, targets: Sequence[str] = ()) -> DataSet:
         path=folder,
         targets=names,
         splits={name: _split(table, name, clips, ratings) for name in SPLITS},
+        channel=channel,
         warnings=(*table.warnings, *_leaks(clips), *_unlisted(folder, clips)),
     )
 

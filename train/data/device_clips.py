@@ -181,7 +181,9 @@ def split_clips(data: DataSet, name: str, spec: FrontendSpec, device: torch.devi
     Raises DataError, with the names of the files that cannot be decoded.
     """
     split = data.splits[name]
-    store = clip_store([clip.path for clip in split.clips], spec, label=f"decode {name}")
+    store = clip_store(
+        [clip.path for clip in split.clips], spec, label=f"decode {name}", channel=data.channel
+    )
     names = [clip.file_id for clip in split.clips]
     return SplitClips(
         store, torch.from_numpy(split.ratings).to(device), names, spec, resident=_fits(store, device)

@@ -226,7 +226,8 @@ class _Evaluated:
     def of_run(cls, run: Path, data: Path | None) -> "_Evaluated":
         info, tensors = load_checkpoint(RunFolder(run).best, "weights")
         config = config_from_dict(info.config, source=str(run))
-        data_set = read_data(data, info.labels) if data else data_from_config(config)
+        channel = config.data.channel or None
+        data_set = read_data(data, info.labels, channel=channel) if data else data_from_config(config)
         return cls(config, info.epoch, network_from_weights(config, tensors["weights"]), data_set)
 
     def clips(self, split: str, device: torch.device = _CPU) -> SplitClips:

@@ -348,7 +348,7 @@ def _speeds(document: dict[str, Any]) -> Table:
 
 def _clips(config: Config, evaluation: Evaluation) -> list[Clip]:
     """The best predicted ones first, the worst one last."""
-    data = read_data(data_folder(config), evaluation.targets)
+    data = read_data(data_folder(config), evaluation.targets, channel=config.data.channel or None)
     split = split_clips(data, "Val", config.frontend, torch.device("cpu"))
     errors = np.abs(evaluation.predictions.scores - evaluation.predictions.rated).mean(1)
     order = np.argsort(errors)

@@ -1,7 +1,13 @@
 """A file becomes the samples that a written-out reference gives, or an error whose code says why not."""
 
 import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,6 +18,9 @@ from rrtn.runtime import FrontendSpec
 from rrtn.runtime.audio.codes import ERROR_CODES
 from rrtn.runtime.audio.reader import BLOCK_FRAMES, Audio, audio_from_array, read_audio
 from rrtn.runtime.errors import AudioError, ConfigError, StoppedError
+
+if TYPE_CHECKING:
+    from conftest import Watch
 
 Samples = NDArray[np.float64]
 DESCRIPTORS = Path("/proc/self/fd")
@@ -67,12 +76,6 @@ def test_channels_are_averaged(tmp_path: Path, spec: FrontendSpec, channels: int
     several = np.random.default_rng(0).normal(0, 0.1, (5_000, channels))
     audio = read_audio(written(tmp_path / "a.wav", several, 16_000), spec)
     assert_within_one_step(audio.samples, levelled_by_hand(several.mean(axis=1)))
-
-
-def test_channels_that_cancel_are_silence(tmp_path: Path, spec: FrontendSpec, sound: Samples) -> None:
-    audio = read_audio(written(tmp_path / "a.wav", np.stack([sound, -sound], axis=1), 44_100), spec)
-    assert audio.flags == ("silent",)
-    assert not audio.samples.any()
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000, 192_000])
@@ -245,3 +248,83 @@ def test_no_descriptor_stays_open(tmp_path: Path, real_clips: list[Path], spec: 
     codes = [refusal(path, spec) for path in (tmp_path, *sorted(tmp_path.iterdir()))]
     assert codes == ["not_regular", "truncated", "not_regular", "unsupported_format"]
     assert len(list(DESCRIPTORS.iterdir())) == before
+
+
+def fork_of_sound_designer(folder: Path, sound: Samples) -> Path:
+    """A Mac resource fork: beside any bytes, it makes libsndfile take them for 16-bit samples."""
+    soundfile.write(folder / "x.sd2", sound, 16_000, subtype="PCM_16")
+    return folder / "._x.sd2"
+
+
+def forks(folder: Path, name: str) -> list[Path]:
+    """Where libsndfile looks for the fork of a file of this name, or of one without a name."""
+    (folder / ".AppleDouble").mkdir()
+    return [folder / place for place in ("._", f"._{name}", f".AppleDouble/{name}")]
+
+
+def test_n8_no_file_in_the_working_directory_or_beside_a_recording_turns_text_into_audio(
+    tmp_path: Path, spec: FrontendSpec, sound: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "here/a.wav"
+    text.parent.mkdir()
+    text.write_text("this is no audio\n" * 1_000)
+    fork = fork_of_sound_designer(tmp_path, sound)
+    for place in forks(text.parent, "a.wav"):
+        shutil.copy(fork, place)
+    monkeypatch.chdir(text.parent)
+    shutil.copy(text, "x.wav")
+    shutil.copy(fork, "._x.wav")
+    assert soundfile.info("x.wav").frames == 8_500, "libsndfile does read forks"
+    assert [refusal(path, spec) for path in (text, "a.wav", "x.wav")] == ["unsupported_format"] * 3
+
+
+def test_n8_what_lies_in_the_working_directory_is_never_opened(
+    tmp_path: Path,
+    real_clips: list[Path],
+    spec: FrontendSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    watch: "Callable[[Path], Watch]",
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("text.wav").write_text("this is no audio\n" * 1_000)
+    places = forks(tmp_path, "text.wav")
+    for place in places:
+        place.write_bytes(b"a fork")
+    watches = [watch(place) for place in places]
+    assert refusal("text.wav", spec) == "unsupported_format"
+    for clip in real_clips:
+        read_audio(clip, spec)
+    assert [one.opened() for one in watches] == [0] * len(places)
+    Path("._").read_bytes()
+    assert watches[0].opened() == 1
+
+
+# Each file twice: what is imported late is there when its second reading begins.
+READS = """
+import os, sys
+from rrtn.runtime import FrontendSpec
+from rrtn.runtime.audio.reader import read_audio
+from rrtn.runtime.errors import AudioError
+
+for path in sys.argv[1:]:
+    for mark in ("/first", "/second"):
+        os.access(mark, os.R_OK)
+        try:
+            read_audio(path, FrontendSpec())
+        except AudioError:
+            pass
+os.access("/end", os.R_OK)
+"""
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="no strace")
+def test_n8_the_only_files_that_are_opened_are_those_to_read(tmp_path: Path, real_clips: list[Path]) -> None:
+    (tmp_path / "text.wav").write_text("this is no audio\n" * 1_000)
+    (tmp_path / "._").write_bytes(b"a fork")
+    files = [str(path) for path in (tmp_path / "text.wav", *real_clips[::4])]
+    command = ["strace", "-f", "-e", "trace=%file", "-o", "trace", sys.executable, "-c", READS, *files]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=100)
+    seconds = re.findall(r"\"/second\".*?(?=\"/(?:first|end)\")", (tmp_path / "trace").read_text(), re.DOTALL)
+    opened = [re.findall(r"open\w*\(.*?\"(.+?)\".*\) += \d", calls) for calls in seconds]
+    by_descriptor = [{name for name in names if not name.startswith("/proc/self/")} for names in opened]
+    assert by_descriptor == [{file} for file in files]

@@ -1,8 +1,10 @@
 """From Python: a folder becomes a table, and a call that was stopped is continued by the next one."""
 
 import csv
+import importlib.metadata
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +13,12 @@ import pytest
 from rrtn.runtime import Scorer
 from rrtn.runtime.audio.input_spool import InputSpool
 from rrtn.runtime.audio.inputs import inputs_from_arguments
-from rrtn.runtime.errors import StoppedError
+from rrtn.runtime.errors import ConfigError, StoppedError
 from rrtn.runtime.scoring.engine import ScoringEngine, settings_of_scorer
 from rrtn.runtime.scoring.error_budget import ErrorBudget
 from rrtn.runtime.scoring.folder import OpenBar, ScoringSummary, score_to_rows, score_to_table
 from rrtn.runtime.scoring.local_engine import LocalEngine
+from rrtn.runtime.scoring.table_job import opened_job
 from rrtn.runtime.tables.rows import Row
 
 
@@ -123,3 +126,19 @@ def test_the_scorer_of_this_machine_is_an_engine(engine: LocalEngine, scorer: Sc
     assert any_engine.loaded.settings == settings_of_scorer(scorer)
     assert any_engine.loaded.labels == scorer.labels
     assert any_engine.description.startswith(f"{scorer.bundle.path}: tiny.onnx on cpu")
+
+
+def test_n13_a_table_depends_on_the_second_reader_where_there_is_one(
+    scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_it = settings_of_scorer(scorer)
+    assert with_it["second_reader"] == f"PyAV {importlib.metadata.version('av')}"
+    monkeypatch.setitem(sys.modules, "av", None)
+    without = settings_of_scorer(scorer)
+    assert with_it == {**without, "second_reader": with_it["second_reader"]}
+    with opened_job(tmp_path / "scores.csv", without, scorer.labels):
+        pass
+    with pytest.raises(ConfigError) as refused, opened_job(tmp_path / "scores.csv", with_it, scorer.labels):
+        pass
+    assert refused.value.came == f"begun with second_reader none, now {with_it['second_reader']}"
+    assert "--overwrite" in refused.value.fix
