@@ -1,14 +1,16 @@
 """Files that matter: each is written to a temporary name beside it, fsync-ed, renamed and hashed."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from .errors import StoppedError
 from .failpoints import failpoint
@@ -16,8 +18,26 @@ from .failpoints import failpoint
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, in hex."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, opened for reading.
+
+    Raises OSError at once for a pipe, a device, a socket or a folder: reading them may never end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return open(descriptor, "rb")
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a regular file. Raises OSError, at once for anything else than a file."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 @contextlib.contextmanager

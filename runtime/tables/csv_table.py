@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from ..audio.file_names import cell_from_path, harmless_cell
+from ..audio.file_names import cell_from_path
+from ..text import cell_from_text
 from .rows import Row, flags_cell, score_columns
 from .table_format import TableFormat, WriteRow
 
@@ -38,7 +39,7 @@ def _opened(path: Path, labels: tuple[str, ...], _: int | None) -> Iterator[Writ
 
 
 def _header(labels: tuple[str, ...]) -> list[str]:
-    return ["file", "start", "end", *map(harmless_cell, score_columns(labels)), "error", "flags"]
+    return ["file", "start", "end", *map(cell_from_text, score_columns(labels)), "error", "flags"]
 
 
 def _cells(row: Row, labels: tuple[str, ...]) -> list[str]:

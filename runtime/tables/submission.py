@@ -11,6 +11,7 @@ from typing import Final
 from ..audio.file_names import FilePath, cell_from_path
 from ..errors import DataError
 from ..files import write_bytes, write_refused
+from ..text import cell_from_text
 from .rows import Row
 
 _NAMED: Final = 3  # files that a message names
@@ -74,6 +75,6 @@ def submission_csv(scores: Iterable[tuple[str, Iterable[float]]], labels: tuple[
     """(File_ID in brackets, scores of the K labels) of each file -> the challenge's CSV."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["File_ID", *labels])
+    writer.writerow(["File_ID", *map(cell_from_text, labels)])
     writer.writerows([file_id, *(f"{value:.6f}" for value in values)] for file_id, values in scores)
     return buffer.getvalue().encode()

@@ -177,9 +177,9 @@ def test_a_bundle_of_engines_only_cannot_score_here(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "by"), [(b"listed, and yet no model", "whole ONNX file"), (b"", r"model\.onnx on cpu")]
+    ("content", "by"), [(b"listed, and yet no model", "whole ONNX file"), (b"", "no rrtn metadata")]
 )
-def test_what_is_listed_but_no_model_is_refused_by_us_or_by_onnx_runtime(
+def test_what_is_listed_but_no_model_is_refused(
     folder: Path, content: bytes, by: str
 ) -> None:
     (folder / "model.onnx").write_bytes(content)
