@@ -11,7 +11,7 @@ from typing import Final
 from .. import __version__
 from ..runtime.bundle import Bundle, Variant
 from ..runtime.errors import ModelError
-from ..runtime.files import write_bytes
+from ..runtime.files import read_regular, write_bytes
 from ..runtime.model_input import ModelInput
 
 MODEL_YAML: Final = "model.yaml"
@@ -27,7 +27,7 @@ def audonnx_yaml_from_bundle(bundle: Bundle) -> Path:
     model.yaml that rrtn did not write.
     """
     target = bundle.path / MODEL_YAML
-    if target.exists() and ModelInput.__module__.encode() not in target.read_bytes():
+    if target.exists() and ModelInput.__module__.encode() not in read_regular(target):
         raise ModelError(str(target), "not written by rrtn", fix="move it away and run the command again")
     write_bytes(target, _yaml(bundle, _variant_for_signals(bundle)).encode())
     return target

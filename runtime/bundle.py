@@ -307,7 +307,9 @@ def _check_same(path: Path, claims: Mapping[str, Any], sealed: Mapping[str, Any]
 
 
 def _meaning(path: Path, name: str, value: Any) -> Any:
-    return FrontendSpec.from_dict(value, source=str(path)) if name == "frontend" else value
+    if name == "frontend":
+        return FrontendSpec.from_dict(value, source=str(path))
+    return list(value) if name == "labels" else value
 
 
 def _labels(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
@@ -325,9 +327,13 @@ def label_problem(labels: Sequence[str]) -> str:
             return "a label without a name"
         if any("\ud800" <= character <= "\udfff" for character in label):
             return f"the label {printable(label)} is not UTF-8"
-    if twice := sorted({label for label in labels if labels.count(label) > 1}):
-        return f"{len(labels)} labels, and {', '.join(map(short, twice))} more than once"
-    return ""
+    return repeated(labels)
+
+
+def repeated(labels: Sequence[str]) -> str:
+    """The labels that stand there more than once, in words; "" where each stands there once."""
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    return f"{', '.join(map(short, twice))} more than once" if twice else ""
 
 
 def _variant_of_onnx(path: Path, content: bytes, document: dict[str, Any]) -> Variant:

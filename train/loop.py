@@ -105,6 +105,7 @@ def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first,
         _display(plan, run, device, world, part) as display,
     ):
         if resume and (found := restored(run, info, stepper, strict_resume, display.say)):
+            _check_place(run, found, per_epoch)
             info = replace(info, epoch=found.epoch, step=found.step, history=found.history)
         elif config.model.init:
             display.say(_initialised(stepper.network, config))
@@ -208,6 +209,14 @@ def _ready(
         versions={"rrtn": __version__, "torch": torch.__version__, "python": platform.python_version()},
     )
     return training, validation, stepper, info
+
+
+def _check_place(run: RunFolder, found: CheckpointInfo, per_epoch: int) -> None:
+    """Raises ModelError where a checkpoint's step does not lie in the epoch that follows its last one."""
+    first = found.epoch * per_epoch
+    if not first <= found.step <= first + per_epoch:
+        came = f"step {found.step} after {found.epoch} epochs of {per_epoch} steps"
+        raise ModelError(str(run.last / POINTER), came, fix="the file was changed: start a new run")
 
 
 def device_from_config(config: Config, world: World) -> torch.device:

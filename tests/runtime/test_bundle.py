@@ -179,9 +179,7 @@ def test_a_bundle_of_engines_only_cannot_score_here(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "by"), [(b"listed, and yet no model", "whole ONNX file"), (b"", "no rrtn metadata")]
 )
-def test_what_is_listed_but_no_model_is_refused(
-    folder: Path, content: bytes, by: str
-) -> None:
+def test_what_is_listed_but_no_model_is_refused(folder: Path, content: bytes, by: str) -> None:
     (folder / "model.onnx").write_bytes(content)
     variant = load_bundle(folder).manifest()["variants"][0]
     edit_manifest(folder, variants=[variant | {"sha256": hashlib.sha256(content).hexdigest()}])

@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.audio.inputs import AUDIO_SUFFIXES
+from ...runtime.bundle import label_problem
 from ...runtime.errors import DataError
+from ...runtime.files import read_regular
 
 SPLITS: Final = ("Train", "Val", "Test")
 METADATA: Final = frozenset(
@@ -64,6 +66,8 @@ def read_data(folder: Path, targets: Sequence[str] = ()) -> DataSet:
     """
     table = _read_csv(_find_csv(folder))
     names = _targets_of(table, targets)
+    if problem := label_problem(names):
+        raise DataError(str(table.path), problem, wanted="a name for each target", fix="--targets NAME,...")
     _check_places(table)
     rows = _without_repeats(table)
     clips = [_clip(folder, row) for row in rows]
@@ -118,7 +122,7 @@ def _find_csv(folder: Path) -> Path:
 def _read_csv(path: Path) -> _CsvTable:
     """Accepts a BOM and CRLF; refuses other separators, other encodings and ragged rows."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_regular(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DataError(
@@ -171,7 +175,7 @@ def _targets_of(table: _CsvTable, wanted: Sequence[str]) -> tuple[str, ...]:
             "--targets", ", ".join(unknown), wanted=f"columns of {table.path}: {', '.join(table.columns)}"
         )
     if wanted:
-        return tuple(dict.fromkeys(wanted))
+        return tuple(wanted)
     # an index column has no name
     candidates = [name for name in table.columns if name and name not in METADATA]
     names = tuple(
