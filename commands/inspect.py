@@ -56,7 +56,10 @@ def print_bundle(bundle: "Bundle") -> None:
 def _parity_text(variant: "Variant") -> str:
     if (parity := variant.parity) is None:
         return "not run here"
-    return f"max {parity['max_abs']:.1e}, CCC {parity['ccc_change']:+.4f}, n {parity['clips']}"
+    forms = {"max_abs": "max {:.1e}", "ccc_change": "CCC {:+.4f}", "clips": "n {}"}
+    return ", ".join(
+        form.format(parity[name]) for name, form in forms.items() if parity.get(name) is not None
+    )
 
 
 def _state(bundle: "Bundle", variant: "Variant") -> str:

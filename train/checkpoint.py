@@ -235,6 +235,9 @@ def _check(checkpoint: _Checkpoint) -> None:
         raise ValueError(problem)
     if len(history) != checkpoint["epoch"]:
         raise ValueError(f"epoch {checkpoint['epoch']}, and a history of {len(history)} epochs")
+    for kind, entry in checkpoint["files"].items():
+        if not entry["file"].startswith(f"{kind}-"):
+            raise ValueError(f"{entry['file']} in the place of {kind}")
     for number, record in enumerate(history, start=1):
         if record["epoch"] != number:
             raise ValueError(f"epoch {record['epoch']} in the place of epoch {number}")

@@ -355,10 +355,8 @@ def _export(folder: Path) -> Export:
             variant.file,
             variant.precision,
             f"{variant.size / 1e6:.1f}",
-            f"{variant.parity['max_abs']:.1e}" if variant.parity else "not run here",
-            f"{variant.parity['ccc_change']:+.4f}"
-            if variant.parity and variant.parity.get("ccc_change") is not None
-            else "",
+            _figure(variant.parity, "max_abs", ".1e") if variant.parity else "not run here",
+            _figure(variant.parity, "ccc_change", "+.4f"),
         ]
         for variant in load_bundle(folder).variants
     ]
@@ -368,6 +366,11 @@ def _export(folder: Path) -> Export:
         return Export(variants=variants, measured=measured)
     document = _measured(measured)
     return Export(variants=variants, measured=measured, speeds=_speeds(document), machine=document["machine"])
+
+
+def _figure(parity: dict[str, Any] | None, name: str, form: str) -> str:
+    value = (parity or {}).get(name)
+    return "" if value is None else f"{value:{form}}"
 
 
 def _measured(path: Path) -> dict[str, Any]:

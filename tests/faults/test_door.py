@@ -1,0 +1,214 @@
+"""N24 and N11 at length: damaged bundles, checkpoints and tables of ratings, in process, by the functions
+that the commands call. Each is refused in one line, or gives what the whole file gives.
+
+`make test` takes some, `make soak` 10,000 of each; RRTN_SOAK=0.1 is a tenth of them.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import random
+import re
+import runpy
+import signal
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rrtn.train.method.model
+import torch
+from mutations import mutated_bytes, mutated_json
+from rrtn.commands.inspect import bundle_json, print_bundle
+from rrtn.runtime import Scorer, load_bundle
+from rrtn.runtime.errors import RrtnError
+from rrtn.train.checkpoint import load_checkpoint
+from rrtn.train.data.data_set import read_data
+from rrtn.train.evidence.evaluate import best_of_run
+
+KEPT = Path(__file__).parents[1] / "fixtures/before.tar.xz"
+MANY = round(10_000 * float(os.environ.get("RRTN_SOAK", "1")))
+NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
+COUNTS = [pytest.param(150, id="some"), pytest.param(MANY, id="many", marks=pytest.mark.slow)]
+
+Outcome = Callable[[], Any]  # what the file gives; raises RrtnError where it is refused
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What rrtn 0.1.0 wrote."""
+    folder = tmp_path_factory.mktemp("door")
+    with tarfile.open(KEPT) as kept:
+        kept.extractall(folder, filter="data")
+    return folder / "before"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    """The encoder that the kept run was trained with."""
+    small_cnn = runpy.run_path(str(Path(__file__).with_name("small_cnn.py")))["SmallCnn"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rrtn.train.method.model, "encoder_from_name", lambda name, *, n_mels: small_cnn(n_mels))
+        yield
+
+
+@contextlib.contextmanager
+def no_hang() -> Iterator[None]:
+    """A file that keeps its reader for a minute has hung it."""
+
+    def ring(*_: object) -> None:
+        raise AssertionError("it hangs")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(60)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def check_refusal(error: RrtnError, exit_code: int) -> None:
+    assert error.exit_code == exit_code, repr(error)
+    assert error.subject, repr(error)
+
+
+def walk(
+    path: Path, mutant: Callable[[random.Random], bytes], outcome: Outcome, same: Callable[[Any], None], *,
+    count: int, exit_code: int,
+) -> Counter[str]:  # fmt: skip
+    """Puts `count` mutants in the place of a file. Each is refused, or what comes of it is the `same`."""
+    whole, ended = path.read_bytes(), Counter[str]()
+    try:
+        for seed in range(count):
+            path.write_bytes(content := mutant(random.Random(seed)))
+            try:
+                with no_hang():
+                    came = outcome()
+            except RrtnError as error:
+                check_refusal(error, exit_code)
+                ended["refused"] += 1
+                continue
+            except BaseException as error:
+                raise AssertionError(f"mutant {seed}: {error!r}") from error
+            try:
+                same(came)
+            except AssertionError as error:
+                raise AssertionError(f"mutant {seed}: {content[:3000]!r}") from error
+            ended["same"] += 1
+    finally:
+        path.write_bytes(whole)
+    assert ended["refused"] > count / 10, ended
+    print(path.name, dict(ended))
+    return ended
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_n24_a_damaged_bundle_is_refused_or_scores_as_the_whole_one(
+    count: int, before: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = before / "whole/export/bundle.json"
+    document = json.loads(path.read_text())
+    signal_ = np.random.default_rng(0).normal(0, 0.1, 16_000)
+
+    def outcome() -> dict[str, float]:
+        bundle = load_bundle(path.parent)
+        json.dumps(bundle_json(bundle))
+        print_bundle(bundle)
+        assert "\x1b" not in capsys.readouterr().out
+        scorer = Scorer(bundle, "cpu", workers=1)
+        return scorer.score_waveform(signal_, 16_000)
+
+    expected = outcome()
+
+    def same(came: dict[str, float]) -> None:
+        assert list(came) == list(expected)
+        assert came == pytest.approx(expected, abs=1e-4)
+
+    walk(path, lambda rng: mutated_json(document, rng), outcome, same, count=count, exit_code=5)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_n24_a_damaged_checkpoint_is_refused_or_is_the_same_network(count: int, before: Path) -> None:
+    run = before / "whole"
+    path = run / "checkpoints/best/checkpoint.json"
+    document = json.loads(path.read_text())
+    log_mel = torch.from_numpy(np.random.default_rng(0).normal(-40, 20, (2, 1, 64, 64)).astype(np.float32))
+
+    def outcome() -> tuple[list[str], dict[str, Any], Any]:
+        info, config, network = best_of_run(run)
+        assert 0 <= info.ccc * 0 <= 0, info.ccc
+        assert set(info.per_target) == set(info.labels)
+        with torch.no_grad():
+            return info.labels, config.frontend.to_dict(), network(log_mel).scores.numpy()
+
+    labels, frontend, scores = outcome()
+
+    def same(came: tuple[list[str], dict[str, Any], Any]) -> None:
+        assert came[:2] == (labels, frontend)
+        np.testing.assert_array_equal(came[2], scores)
+
+    walk(path, lambda rng: mutated_json(document, rng), outcome, same, count=count, exit_code=5)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_n24_a_damaged_last_checkpoint_is_refused_or_has_the_same_tensors(count: int, before: Path) -> None:
+    path = before / "half/checkpoints/last/checkpoint.json"
+    document = json.loads(path.read_text())
+
+    def outcome() -> Any:
+        return load_checkpoint(path.parent, "weights", "optimizer")[1]
+
+    expected = outcome()
+
+    def same(came: Any) -> None:
+        assert {kind: list(tensors) for kind, tensors in came.items()} == {
+            kind: list(tensors) for kind, tensors in expected.items()
+        }
+
+    walk(path, lambda rng: mutated_json(document, rng), outcome, same, count=count, exit_code=5)
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_n24_damaged_ratings_are_refused_or_are_those_that_the_file_states(
+    count: int, make_data: Callable[..., Path], csv_lines: list[str]
+) -> None:
+    folder = make_data()
+    path = folder / "data_info.csv"
+    content = path.read_bytes()
+
+    def outcome() -> Any:
+        return read_data(folder)
+
+    def same(data: Any) -> None:
+        stated = ratings_of(path)
+        for split in data.splits.values():
+            for clip, row in zip(split.clips, split.ratings, strict=True):
+                cells = stated[clip.line]
+                assert clip.file_id == cells["File_ID"].strip()
+                for name, value in zip(data.targets, row, strict=True):
+                    text = cells[name]
+                    assert NUMBER.fullmatch(text) if text.strip() else np.isnan(value), (name, text)
+                    assert np.isnan(value) or value == np.float32(float(text))
+
+    walk(path, lambda rng: mutated_bytes(content, rng), outcome, same, count=count, exit_code=2)
+
+
+def ratings_of(path: Path) -> dict[int, dict[str, str]]:
+    """Line -> column -> cell, by another way through the file than read_data takes."""
+    reader = csv.DictReader(io.StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
+    stated = {}
+    for row in reader:
+        stated[reader.line_num] = {str(name).strip(): cell for name, cell in row.items()}
+    return stated
+
+
+def test_mutants_are_of_many_kinds() -> None:
+    document = {"labels": ["Awe", "Fear"], "rate": 16_000, "frontend": {"hop": 160, "pad": "silence"}}
+    made = {mutated_json(document, random.Random(seed)) for seed in range(1_000)}
+    assert len(made) > 500
