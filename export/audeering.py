@@ -23,7 +23,8 @@ def audonnx_yaml_from_bundle(bundle: Bundle) -> Path:
     """Writes model.yaml into the bundle's folder, in place of an earlier one; -> its path.
 
     The model then takes signals [samples] or [channels, samples] of any length, level and rate, and
-    gives [1, K] scores, those of `Scorer.score_waveform`. Raises ModelError where the folder has a
+    gives [1, K] scores, those of `Scorer.score_waveform`; with embeddings a dict of `scores` and
+    `embedding` [1, D]. Raises ModelError where the folder has a
     model.yaml that rrtn did not write.
     """
     target = bundle.path / MODEL_YAML
@@ -55,7 +56,8 @@ def _yaml(bundle: Bundle, variant: Variant) -> str:
         "$audonnx.core.model.Model:",  # audonnx looks for it in the first line
         f"  path: {_scalar(variant.file)}",
         "  labels:",
-        *(f"  - {_scalar(label)}" for label in bundle.labels),
+        "    scores:",  # with --embeddings the graph has another output, which has no labels
+        *(f"    - {_scalar(label)}" for label in bundle.labels),
         "  transform:",
         f"    {_TRANSFORM}:",
         f"      input: {_scalar(variant.input)}",
