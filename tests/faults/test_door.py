@@ -13,6 +13,7 @@ import random
 import re
 import runpy
 import signal
+import socket
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,8 +29,12 @@ from rrtn.commands.inspect import bundle_json, print_bundle
 from rrtn.runtime import Scorer, load_bundle
 from rrtn.runtime.errors import RrtnError
 from rrtn.train.checkpoint import load_checkpoint
+from rrtn.train.config_file import read_toml
 from rrtn.train.data.data_set import read_data
 from rrtn.train.evidence.evaluate import best_of_run
+from rrtn.train.evidence.predictions import read_predictions
+from rrtn.train.evidence.report import _history, _measured
+from rrtn.train.method.panns import _content as torch_state
 
 KEPT = Path(__file__).parents[1] / "fixtures/before.tar.xz"
 MANY = round(10_000 * float(os.environ.get("RRTN_SOAK", "1")))
@@ -206,6 +211,55 @@ def ratings_of(path: Path) -> dict[int, dict[str, str]]:
     for row in reader:
         stated[reader.line_num] = {str(name).strip(): cell for name, cell in row.items()}
     return stated
+
+
+OURS: dict[str, tuple[Callable[[Path], Any], int]] = {
+    "whole/export/bundle.json": (lambda before: load_bundle(before / "whole/export"), 5),
+    "whole/export/model.onnx": (lambda before: Scorer(before / "whole/export", "cpu", variant="fp32"), 5),
+    "whole/export/model.int8.onnx": (lambda before: load_bundle(before / "whole/export/model.int8.onnx"), 5),
+    "whole/checkpoints/best/checkpoint.json": (lambda before: best_of_run(before / "whole"), 5),
+    "whole/checkpoints/best/weights-00000012-0004.safetensors": (
+        lambda before: best_of_run(before / "whole"),
+        5,
+    ),
+    "whole/config.toml": (lambda before: read_toml(before / "whole/config.toml"), 2),
+    "whole/history.jsonl": (lambda before: _history(before / "whole"), 2),
+    "whole/export/bench.json": (lambda before: _measured(before / "whole/export/bench.json"), 2),
+    "whole/predictions/Val-a143b6036fff.csv": (
+        lambda before: read_predictions(before / "whole/predictions/Val-a143b6036fff.csv"),
+        2,
+    ),
+    "data/data_info.csv": (lambda before: read_data(before / "data"), 2),
+    "init.pth": (lambda before: torch_state(before / "init.pth"), 2),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("place", ["pipe", "folder", "device", "socket"])
+def test_n24_what_is_no_file_is_refused_at_once(name: str, place: str, before: Path) -> None:
+    read, exit_code = OURS[name]
+    path = before / name
+    kept = path.with_name("kept aside")
+    if path.exists():
+        path.rename(kept)
+    try:
+        match place:
+            case "pipe":
+                os.mkfifo(path)
+            case "folder":
+                path.mkdir()
+            case "device":
+                path.symlink_to("/dev/zero")
+            case "socket":
+                with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):
+                    server.bind(path.name)
+        with no_hang(), pytest.raises(RrtnError) as refused:
+            read(before)
+        check_refusal(refused.value, exit_code)
+    finally:
+        path.rmdir() if place == "folder" else path.unlink()
+        if kept.exists():
+            kept.rename(path)
 
 
 def test_mutants_are_of_many_kinds() -> None:

@@ -108,7 +108,9 @@ def _find_csv(folder: Path) -> Path:
     path = folder / "data_info.csv"
     if path.is_file():
         return path
-    others = sorted(folder.glob("*.csv"))
+    if path.exists():
+        raise DataError(str(path), "not a regular file", wanted="a table with File_ID, Split and targets")
+    others = sorted(other for other in folder.glob("*.csv") if other.is_file())
     if len(others) != 1:
         raise DataError(
             str(folder),
