@@ -137,3 +137,8 @@ def test_a_test_split_is_not_needed(make_data: MakeData, csv_lines: list[str]) -
     data = read_data(make_data(csv_lines[:13]))
     assert data.splits["Test"].clips == ()
     assert data.splits["Test"].ratings.shape == (0, 2)
+
+
+def test_n11_targets_are_named_once(make_data: Callable[..., Path]) -> None:
+    with pytest.raises(DataError, match="'Awe' more than once"):
+        read_data(make_data(), ("Awe", "Fear", "Awe"))
