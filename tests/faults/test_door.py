@@ -19,6 +19,7 @@ import sys
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,11 +36,11 @@ from rrtn.runtime.audio.inputs import inputs_from_arguments
 from rrtn.runtime.audio.pack_reader import PackReader, inputs_from_pack
 from rrtn.runtime.audio.pack_writer import write_packs
 from rrtn.runtime.audio.sources import Input
-from rrtn.runtime.errors import AudioError, RrtnError
+from rrtn.runtime.errors import AudioError, ModelError, RrtnError
 from rrtn.train.checkpoint import load_checkpoint
 from rrtn.train.config_file import read_toml
 from rrtn.train.data.data_set import read_data
-from rrtn.train.evidence.evaluate import best_of_run
+from rrtn.train.evidence.evaluate import best_of_run, network_from_weights
 from rrtn.train.evidence.predictions import read_predictions
 from rrtn.train.evidence.report import _history, _measured
 from rrtn.train.method.panns import _content as torch_state
@@ -260,6 +261,39 @@ def ratings_of(path: Path) -> dict[int, dict[str, str]]:
     return stated
 
 
+@pytest.mark.parametrize(
+    ("section", "name", "value", "came"),
+    [
+        ("frontend", "peak_dbfs", -4.0, r"other settings than config.toml: frontend.peak_dbfs: -3.0 -> -4.0"),
+        ("head", "activation", "linear", r"head.activation"),
+        ("data", "targets", ["Excitement"], r"targets \['Excitement'\]"),
+        ("model", "encoder", "resnet19", r"model.encoder"),
+        ("projector", "units", 10**12, r"projector.units"),
+        ("projector", "units", 17, r"projector.units: 16 -> 17|tensors"),
+    ],
+)
+def test_n11_a_checkpoint_must_have_the_settings_and_labels_of_its_run(
+    section: str, name: str, value: object, came: str, before: Path
+) -> None:
+    path = before / "whole/checkpoints/best/checkpoint.json"
+    whole = path.read_text()
+    document = json.loads(whole)
+    document["config"][section][name] = value
+    path.write_text(json.dumps(document))
+    try:
+        with pytest.raises(ModelError, match=came):
+            best_of_run(before / "whole")
+    finally:
+        path.write_text(whole)
+
+
+def test_n24_weights_of_another_network_are_refused_before_memory_is_taken(before: Path) -> None:
+    _, config, network = best_of_run(before / "whole")
+    larger = replace(config, projector=replace(config.projector, units=65_536, layers=16))  # 256 GiB
+    with pytest.raises(ModelError, match="tensors are not those of its settings"):
+        network_from_weights(larger, network.state_dict())
+
+
 OURS: dict[str, tuple[Callable[[Path], Any], int]] = {
     "whole/export/bundle.json": (lambda before: load_bundle(before / "whole/export"), 5),
     "whole/export/model.onnx": (lambda before: Scorer(before / "whole/export", "cpu", variant="fp32"), 5),
@@ -303,6 +337,7 @@ def test_n24_what_is_no_file_is_refused_at_once(name: str, place: str, before: P
         with no_hang(), pytest.raises(RrtnError) as refused:
             read(before)
         check_refusal(refused.value, exit_code)
+        assert re.search("not a regular|Is a directory|No such device|not there", str(refused.value))
     finally:
         path.rmdir() if place == "folder" else path.unlink()
         if kept.exists():
