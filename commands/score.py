@@ -12,7 +12,7 @@ import typer
 from ..runtime.backends.registry import AUTO, backend_names, for_each_backend
 from ..runtime.errors import ConfigError
 from ..runtime.tables.formats import suffixes
-from .options import EXIT_SOME_ERRORS, Audio, Json, Listed, newest_bundle, spool_from_options
+from .options import EXIT_SOME_ERRORS, Audio, Exclude, Json, Listed, newest_bundle, spool_from_options
 from .printing import print_json, say
 from .summary import print_rows, row_json, say_summary
 
@@ -44,6 +44,7 @@ def score(
         typer.Option(help=f"The table: {suffixes()}; default: printed.", show_default=False),
     ] = None,
     listed: Listed = None,
+    exclude: Exclude = None,
     backend: Annotated[str, typer.Option(help=f"{backend_names()}.")] = AUTO,
     variant: Annotated[
         Optional[str], typer.Option(help="Of the bundle: fp32, int8, fp16, ...", show_default=False)
@@ -124,7 +125,7 @@ def score(
         embeddings=embeddings,
     )
     opened = _opened_engine(engine, bundle, make_scorer, backend, variant, workers, ray_address)
-    with opened as scoring, spool_from_options(audio, listed) as spool:
+    with opened as scoring, spool_from_options(audio, listed, exclude) as spool:
         if out:
             summary = _to_table(scoring, spool, out, budget, submission, overwrite, as_json)
         else:

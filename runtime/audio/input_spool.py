@@ -11,6 +11,7 @@ import struct
 import tempfile
 import zlib
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Final
@@ -43,7 +44,8 @@ class InputSpool:
     Two spellings of one path (`a.wav`, `./a.wav`, `b/../a.wav`) are one file. Two links to a file are two.
     """
 
-    def __init__(self, inputs: Iterable[Input]) -> None:
+    def __init__(self, inputs: Iterable[Input], left_out: Counter[str] | None = None) -> None:
+        """`left_out` counts what was found beside the inputs, as `inputs.Choice` does."""
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
         hashes = array("Q")
         absolute = functools.lru_cache(1_000)(_absolute)
@@ -56,6 +58,7 @@ class InputSpool:
         self.files = len(first)
         self.twice = len(hashes) - len(first)
         self.shards = list(self._cut())
+        self.left_out = left_out or Counter()
 
     def __enter__(self) -> "InputSpool":
         return self
@@ -120,7 +123,7 @@ def _bytes_from_source(source: AudioSource) -> bytes:
 
 
 def _source_from_bytes(content: bytes) -> AudioSource:
-    match content.split(_SEPARATOR):
+    match content.split(_SEPARATOR, 2):  # the name may have what no path has
         case [pack, row, name] if row.isdigit():
             return PackedFile(pack, int(row), name)
     return content

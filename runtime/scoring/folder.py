@@ -58,6 +58,7 @@ class ScoringSummary:
     scored_now: int  # files; the others were scored by an earlier call
     out: Path | None = None
     busy: dict[str, float] = field(default_factory=dict)  # the highest share is the bottleneck
+    left_out: Counter[str] = field(default_factory=Counter)  # what was found beside the files, by suffix
 
     def to_dict(self) -> dict[str, Any]:
         """The document of `rrtn score --json`."""
@@ -74,6 +75,7 @@ class ScoringSummary:
             "scored_now": self.scored_now,
             "batch_size": self.model.batch_size,
             "busy": {part: round(share, 3) for part, share in self.busy.items()},
+            "left_out": dict(sorted(self.left_out.items())),
         }
 
 
@@ -127,6 +129,7 @@ def score_to_table(
         scored_now=missing,
         out=out,
         busy=_busy_shares(engine, end - begin, writing=end - scored) if missing else {},
+        left_out=spool.left_out,
     )
 
 
@@ -153,7 +156,12 @@ def score_to_rows(
     seconds = time.monotonic() - begin
     busy = _busy_shares(engine, seconds, writing=0.0)
     return ScoringSummary(
-        totals=totals, model=engine.loaded, seconds=seconds, scored_now=totals.files, busy=busy
+        totals=totals,
+        model=engine.loaded,
+        seconds=seconds,
+        scored_now=totals.files,
+        busy=busy,
+        left_out=spool.left_out,
     )
 
 

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or without a reader: the table is written, nothing ends in a traceback."""
+"""Standard streams that are closed, full or without a reader: the table is written, without a traceback."""
 
 import csv
 import os

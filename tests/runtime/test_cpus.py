@@ -32,7 +32,13 @@ V1_CPU = "32 31 0:29 {root} {{}} rw,relatime - cgroup cgroup rw,cpu,cpuacct"
 
 @pytest.mark.parametrize(
     ("quota", "cores"),
-    [("200000 100000\n", 2), ("150000 100000\n", 2), ("50000 100000\n", 1), ("max 100000\n", None), ("", None)],
+    [
+        ("200000 100000\n", 2),
+        ("150000 100000\n", 2),
+        ("50000 100000\n", 1),
+        ("max 100000\n", None),
+        ("", None),
+    ],
 )
 def test_n16_the_quota_of_a_group_of_version_2(tmp_path: Path, quota: str, cores: int | None) -> None:
     proc = process_in(tmp_path, {"job/cpu.max": quota}, cgroup="0::/job\n", mount=V2)
@@ -64,7 +70,8 @@ def test_n16_no_limit_and_no_control_groups(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "most"), [("1", 1), ("1,4", 1), (" 1 ", 1), ("0", None), ("many", None), ("", None), ("-1", None)]
+    ("value", "most"),
+    [("1", 1), ("1,4", 1), (" 1 ", 1), ("0", None), ("many", None), ("", None), ("-1", None)],
 )
 def test_n16_omp_num_threads_is_a_limit(
     value: str, most: int | None, monkeypatch: pytest.MonkeyPatch

@@ -117,9 +117,7 @@ def test_n16_a_disk_that_fails_is_still_an_error(
         write_bytes(tmp_path / "a.bin", b"content")
 
 
-def test_n16_a_file_system_without_modes_takes_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_n16_a_file_system_without_modes_takes_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As FAT and vboxsf."""
 
     def chmod(path: Path, mode: int) -> None:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.audio.inputs import AUDIO_SUFFIXES
+from ...runtime.audio.signatures import AUDIO_SUFFIXES
 from ...runtime.errors import DataError
 
 SPLITS: Final = ("Train", "Val", "Test")
