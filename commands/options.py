@@ -120,7 +120,7 @@ def spool_from_options(
         *([inputs_from_list(paths, choice)] if paths else []),
     ]
     with InputSpool(itertools.chain(*found), choice.left_out) as spool:
-        for note in paths.notes() if paths else ():
+        for note in [*choice.notes(), *(paths.notes() if paths else [])]:
             say(note)
         if not spool.files:
             raise no_audio([*(audio or []), *([paths.subject] if paths else [])], choice)

@@ -40,6 +40,7 @@ class Choice:
     exclude: Sequence[str] = ()  # patterns
     outputs: Mapping[tuple[int, int], str] = field(default_factory=dict)  # (device, inode) -> its option
     left_out: Counter[str] = field(default_factory=Counter)  # by suffix, or by another reason
+    unchecked: int = 0  # packs that were written before packs had a digest
 
     def takes(self, path: bytes) -> bool:
         """Whether no pattern excludes the file or folder. What is excluded is counted."""
@@ -47,6 +48,15 @@ class Choice:
             return True
         self.left_out[_EXCLUDED] += 1
         return False
+
+    def count_unchecked(self) -> None:
+        """Counts a pack without a digest."""
+        self.unchecked += 1
+
+    def notes(self) -> list[str]:
+        """Lines for the person."""
+        what = f"note: {self.unchecked} packs have no digest, so that their names and sizes are not checked"
+        return [f"{what}: pack their files again"] if self.unchecked else []
 
     def check_no_output(self, status: os.stat_result, path: bytes) -> None:
         """Raises ConfigError for an input that is to be written to."""
@@ -134,7 +144,7 @@ def _audio_at(path: bytes, choice: Choice) -> Iterator[Input]:
         return
     if path.lower().endswith(_PACK_SUFFIX) and os.path.isfile(path):
         choice.check_no_output(os.stat(path), path)
-        for found in inputs_from_pack(path):
+        for found in inputs_from_pack(path, unchecked=choice.count_unchecked):
             if not isinstance(found.source, PackedFile) or choice.takes(found.source.name):
                 yield found
     else:
