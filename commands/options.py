@@ -1,6 +1,7 @@
 """Options and arguments that several commands have, and what is taken when they are left out."""
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from .printing import say
 
 if TYPE_CHECKING:
     from ..runtime.audio.input_spool import InputSpool
+    from ..runtime.audio.path_list import PathList
 
 EXIT_SOME_ERRORS = 3  # done, but some files are errors
 
@@ -124,4 +126,11 @@ def spool_from_options(
             say(note)
         if not spool.files:
             raise no_audio([*(audio or []), *([paths.subject] if paths else [])], choice)
+        spool.named = named_inputs(audio, paths)
         yield spool
+
+
+def named_inputs(audio: list[str] | None, paths: "PathList | None") -> tuple[str, ...]:
+    """What AUDIO... and --list name, resolved: the same for the same command in another folder."""
+    named = {os.path.realpath(argument) for argument in audio or ()}
+    return tuple(sorted(named | ({paths.identity} if paths else set())))

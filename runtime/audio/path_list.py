@@ -7,11 +7,13 @@ taken as it is.
 
 import codecs
 import contextlib
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO, Final
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, BinaryIO, Final
 
 from ..errors import DataError
 from .signatures import is_audio
@@ -36,11 +38,24 @@ class PathList:
     name: str  # or "-"
     elsewhere: int = 0  # relative paths that are in the current folder and not in the list's
     ambiguous: int = 0  # relative paths that are in both; the list's folder counts
+    _content: Any = field(default_factory=hashlib.sha256, repr=False)  # hash of what was read
 
     @property
     def subject(self) -> str:
         """What messages call it."""
         return f"--list {self.name}"
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the list is a file, and not stdin or another pipe."""
+        return self.name != STDIN and os.path.isfile(self.name)
+
+    @property
+    def identity(self) -> str:
+        """The same for the same list: a file may grow; of a pipe, the content counts once it is read."""
+        if self.is_file:
+            return f"--list {os.path.realpath(self.name)}"
+        return f"--list of sha256 {self._content.hexdigest()}"
 
     def notes(self) -> list[str]:
         """Lines for the person."""
@@ -71,7 +86,7 @@ class PathList:
             raise DataError(
                 self.subject, "is audio", wanted="a file with one path a line", fix="leave out --list"
             )
-        chunks = _as_utf8(first, file)
+        chunks = _as_utf8(self._read(first, file))
         first = next(chunks, b"")
         between = _separator(first)
         folder = b"" if self.name == STDIN else os.path.split(os.fsencode(self.name))[0]
@@ -97,19 +112,28 @@ class PathList:
                 return path
         return None
 
+    def _read(self, first: bytes, file: BinaryIO) -> Iterator[bytes]:
+        chunk = first
+        while chunk:
+            self._content.update(chunk)
+            yield chunk
+            chunk = file.read(_CHUNK)
+
     def _refused(self, came: str) -> DataError:
         return DataError(self.subject, came, wanted="a file with one path a line")
 
 
-def _as_utf8(first: bytes, file: BinaryIO) -> Iterator[bytes]:
+def _as_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """The content, without a byte order mark."""
+    first = next(chunks, b"")
     if encoding := _wide_encoding(first):
         decoder = codecs.getincrementaldecoder(encoding)()
-        for chunk in _chunks(first, file):
+        for chunk in chain([first], chunks):
             yield decoder.decode(chunk).encode("utf-8", "surrogateescape")
         yield decoder.decode(b"", final=True).encode()
     else:
-        yield from _chunks(first.removeprefix(codecs.BOM_UTF8), file)
+        yield first.removeprefix(codecs.BOM_UTF8)
+        yield from chunks
 
 
 def _wide_encoding(first: bytes) -> str:
@@ -125,12 +149,6 @@ def _wide_encoding(first: bytes) -> str:
         if not odd.count(0):
             return "utf-16-be"
     return ""
-
-
-def _chunks(first: bytes, file: BinaryIO) -> Iterator[bytes]:
-    yield first
-    while more := file.read(_CHUNK):
-        yield more
 
 
 def _separator(first: bytes) -> bytes:
