@@ -123,11 +123,11 @@ def score(
     from ..runtime.scoring.error_budget import ErrorBudget
     from ..runtime.scoring.scorer import Scorer
 
-    _check_options(engine, ray_address, out)
     target = _Target(out, submission, embeddings, overwrite, append)
+    _check_options(engine, ray_address, out)
+    target.check(audio, listed, model)
     budget = ErrorBudget(max_bad_fraction, max_bad_run, fail_fast)
     bundle = load_bundle(model or newest_bundle())
-    target.check(audio, listed, bundle)
     make_scorer = partial(
         Scorer,
         variant=variant,
@@ -179,10 +179,9 @@ class _Target:
 
         return identities(self.files())
 
-    def check(self, audio: list[str] | None, listed: str | None, bundle: "Bundle") -> None:
+    def check(self, audio: list[str] | None, listed: str | None, model: Path | None) -> None:
         """Raises what is wrong with the files before anything is loaded."""
         from ..runtime.audio.path_list import PathList
-        from ..runtime.bundle import MANIFEST
         from ..runtime.scoring.table_job import check_job
         from ..runtime.tables.outputs import check_outputs
         from ..runtime.tables.writer import check_table
@@ -196,8 +195,7 @@ class _Target:
             check_table(self.out, embeddings=self.embeddings)
         paths = PathList(listed) if listed else None
         lists = [Path(listed)] if listed and paths and paths.is_file else []
-        models = [bundle.path / file for file in (MANIFEST, *(one.file for one in bundle.variants))]
-        check_outputs(self.files(), [*lists, *models])
+        check_outputs(self.files(), [*lists, *_files_of_model(model)])
         if self.out and (paths is None or paths.is_file):  # what a pipe holds is known once it is read
             check_job(
                 self.out,
@@ -206,6 +204,14 @@ class _Target:
                 overwrite=self.overwrite,
                 append=self.append,
             )
+
+
+def _files_of_model(model: Path | None) -> list[Path]:
+    """What the model is read from; nothing where there is no model, which is refused later."""
+    with contextlib.suppress(ConfigError):
+        chosen = model or newest_bundle()
+        return list(chosen.iterdir()) if chosen.is_dir() else [chosen]
+    return []
 
 
 def _window(option: str | None) -> "Window | None":

@@ -13,6 +13,7 @@ again after it.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -24,13 +25,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..runtime.errors import ModelError, StoppedError
+from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.failpoints import failpoint
 from ..runtime.files import atomic_path, sha256_of, write_bytes, write_json
 
 POINTER: Final = "checkpoint.json"
 PREVIOUS: Final = "previous.json"
 SCHEMA: Final = 2
+_OURS: Final = re.compile(r"[a-z]+-\d{8,}-\d{4,}\.safetensors|previous\.json|\..*\.tmp")  # may be removed
 _WEIGHTING: Final = "ruwl."  # in front of the weighting's tensors, whichever it is: older rrtn reads `ruwl.c`
 
 Tensors = dict[str, Tensor]
@@ -64,9 +66,11 @@ def save_checkpoint(
 ) -> None:
     """Writes a checkpoint; `tensors` {"weights": {...}, "optimizer": {...}} become one file each.
 
-    Then every other file is removed; `keep_previous` spares those of the checkpoint before. Raises
-    StoppedError if the storage refuses a file; the checkpoint before is then still valid.
+    Then every other file of a checkpoint is removed; `keep_previous` spares those of the checkpoint before.
+    Raises StoppedError if the storage refuses a file; the checkpoint before is then still valid. Raises
+    ConfigError where the folder is a link.
     """
+    check_no_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for kind, content in tensors.items():
@@ -77,6 +81,13 @@ def save_checkpoint(
         write_bytes(folder / PREVIOUS, (folder / POINTER).read_bytes())
     write_json(folder / POINTER, {"schema": SCHEMA, **asdict(info), "files": files})
     _prune(folder, {POINTER, PREVIOUS} if keep_previous else {POINTER})
+
+
+def check_no_link(folder: Path) -> None:
+    """Raises ConfigError where the folder of checkpoints is a link: files are removed there."""
+    for place in (folder.parent, folder):
+        if place.is_symlink():
+            raise ConfigError(str(place), "a link", wanted="a folder of the run's own", fix="remove the link")
 
 
 def joined_weights(network: Mapping[str, Tensor], weighting: Mapping[str, Tensor]) -> Tensors:
@@ -158,7 +169,7 @@ def _prune(folder: Path, pointers: set[str]) -> None:
     for name in pointers & {path.name for path in folder.iterdir()}:
         current |= {entry["file"] for entry in json.loads((folder / name).read_bytes())["files"].values()}
     for old in folder.iterdir():
-        if old.name not in current:
+        if old.name not in current and _OURS.fullmatch(old.name):
             failpoint("checkpoint.prune")
             old.unlink()
 

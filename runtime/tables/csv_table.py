@@ -51,7 +51,7 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _read(path: Path, labels: tuple[str, ...]) -> Iterator[Row]:
+def _read(path: Path, labels: tuple[str, ...], _: int | None) -> Iterator[Row]:
     with path.open(encoding="utf-8", newline="") as file:
         lines = csv.reader(file, strict=True)
         if (header := next(lines, [])) != _header(labels):

@@ -51,7 +51,7 @@ def _shortest(scores: dict[str, float]) -> dict[str, float]:
     return dict(zip(scores, map(float, digits), strict=True))
 
 
-def _read(path: Path, labels: tuple[str, ...]) -> Iterator[Row]:
+def _read(path: Path, labels: tuple[str, ...], _: int | None) -> Iterator[Row]:
     with path.open(encoding="ascii") as file:
         for line in file:
             record = json.loads(line)

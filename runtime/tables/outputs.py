@@ -57,12 +57,20 @@ def check_outputs(outputs: Outputs, inputs: Iterable[Path] = ()) -> None:
             raise _not_free(option, "holds ratings, not scores")
 
 
-def check_absent(path: Path, option: str) -> None:
-    """Raises ConfigError for a file that is there: nobody knows whether it may go."""
-    if os.path.lexists(path):
-        raise ConfigError(
-            option, "exists already", wanted="a new file", fix="choose another name, or remove the file"
-        )
+def check_new(path: Path, option: str, *, mark: bytes = b"", overwrite: bool = False) -> None:
+    """Whether a file of a command's own can be written there, where nothing tells what made it before.
+
+    A file that is there must have `mark` near its start, or is to be overwritten. Raises ConfigError
+    otherwise, and what `check_outputs` raises.
+    """
+    check_outputs({path: option})
+    if overwrite or not os.path.lexists(path):
+        return
+    with path.open("rb") as file:
+        if mark and mark in file.read(_HEADER):
+            return
+    fix = "choose another name, or remove the file" if mark else "choose another name, or --overwrite"
+    raise ConfigError(option, "is there already", wanted="a new file", fix=fix)
 
 
 def identities(outputs: Outputs) -> dict[tuple[int, int], str]:

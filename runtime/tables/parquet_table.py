@@ -126,16 +126,15 @@ def _embeddings(rows: list[Row], size: int) -> "pa.Array":
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), size, mask=none)
 
 
-def _read(path: Path, labels: tuple[str, ...]) -> Iterator[Row]:
+def _read(path: Path, labels: tuple[str, ...], embedding_size: int | None) -> Iterator[Row]:
     import numpy as np
     import pyarrow.parquet as pq
 
     columns = score_columns(labels)
     with pq.ParquetFile(path) as file:
-        size = _embedding_size(file.schema_arrow)
-        if not file.schema_arrow.equals(_schema(labels, size)):
+        if not file.schema_arrow.equals(_schema(labels, embedding_size)):
             raise ValueError(f"columns {', '.join(file.schema_arrow.names)[:60]}")
-        for batch in file.iter_batches(_rows_of_group(size)):
+        for batch in file.iter_batches(_rows_of_group(embedding_size)):
             for record in batch.to_pylist():
                 scores = [record[column] for column in columns]
                 embedding = record.get("embedding")
@@ -148,13 +147,6 @@ def _read(path: Path, labels: tuple[str, ...]) -> Iterator[Row]:
                     flags=flags_from_cell(record["flags"]),
                     embedding=None if embedding is None else np.array(embedding, np.float32),
                 )
-
-
-def _embedding_size(schema: "pa.Schema") -> int | None:
-    if "embedding" not in schema.names:
-        return None
-    size: int = schema.field("embedding").type.list_size
-    return size
 
 
 PARQUET: Final = TableFormat(

@@ -23,9 +23,9 @@ class TableFormat:
     suffix: str  # of the file's name, in lower case
     # (path, K labels, D or None) -> what appends a row. The file is whole when the context ends.
     opened: Callable[[Path, tuple[str, ...], int | None], AbstractContextManager[WriteRow]]
-    # (path, K labels) -> its rows. Raises ValueError, KeyError or TypeError for another program's file.
+    # (path, K labels, D or None) -> its rows. Raises ValueError, KeyError or TypeError for another table.
     # None: --append cannot keep its rows.
-    read: Callable[[Path, tuple[str, ...]], Iterator[Row]] | None = None
+    read: Callable[[Path, tuple[str, ...], int | None], Iterator[Row]] | None = None
     embeddings_inside: bool = False  # else they lie beside the table, in a .npy, and D is None
     package: str = ""  # that writing needs and the base install lacks
     extra: str = ""  # of rrtn, which brings the package

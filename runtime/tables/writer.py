@@ -4,6 +4,7 @@ Every format holds the same. D embedding, K labels.
 """
 
 import contextlib
+import csv
 import importlib.util
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -46,12 +47,12 @@ def read_table(target: Path, labels: tuple[str, ...], embedding_size: int | None
             "--append", f"cannot read {table.suffix}", wanted="another format", fix="--overwrite"
         )
     try:
-        rows = table.read(target, labels)
+        rows = table.read(target, labels, embedding_size)
         if table.embeddings_inside:
             yield from rows
         else:
             yield from rows_with_embeddings(rows, embedding_path(target), embedding_size)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise ConfigError(
             f"--append --out {target}",
             str(error) or type(error).__name__,
