@@ -199,11 +199,21 @@ def _is_wanted(entry: "os.DirEntry[bytes]", choice: Choice) -> bool:
         choice.left_out[_APPLE] += 1
     elif _leads_to_folder(entry):
         choice.left_out[_LINK] += 1
-    elif has_audio_suffix(entry.name) or _PACK.fullmatch(entry.name) or holds_audio(entry.path):
+    elif _is_audio(entry) or _PACK.fullmatch(entry.name):
         return True
     else:
         choice.left_out[_suffix(entry.name)] += 1
     return False
+
+
+def _is_audio(entry: "os.DirEntry[bytes]") -> bool:
+    """By its suffix, whatever it is; by its content, only a file: a device may act when it is opened."""
+    if has_audio_suffix(entry.name):
+        return True
+    try:
+        return entry.is_file() and holds_audio(entry.path)
+    except OSError:
+        return False
 
 
 def _leads_to_folder(entry: "os.DirEntry[bytes]") -> bool:
