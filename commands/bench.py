@@ -41,10 +41,13 @@ def bench(
 
     Example: rrtn bench --variants fp32,int8 --chart speed.svg
     """
-    from ..runtime.bench import svg_chart
+    from ..runtime.bench import CHART_MARK, svg_chart
     from ..runtime.bundle import load_bundle
     from ..runtime.files import write_bytes
+    from ..runtime.tables.outputs import check_new
 
+    if chart:
+        check_new(chart, f"--chart {chart}", mark=CHART_MARK)
     sizes = _batch_sizes(batches)
     if not 0 < seconds < float("inf"):
         raise ConfigError("--seconds", f"{seconds}", wanted="a number above 0")

@@ -12,6 +12,7 @@ The step alone is not a new name: the last step of an epoch may be saved before 
 again after it.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from ..runtime.bundle import label_problem
 from ..runtime.documents import Count, Sha256, converted, parsed
-from ..runtime.errors import ModelError, StoppedError
+from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.failpoints import failpoint
 from ..runtime.files import atomic_path, read_regular, sha256_of, write_bytes, write_json
 from ..runtime.text import short
@@ -34,6 +35,7 @@ from ..runtime.text import short
 POINTER: Final = "checkpoint.json"
 PREVIOUS: Final = "previous.json"
 SCHEMA: Final = 2
+_OURS: Final = re.compile(r"[a-z]+-\d{8,}-\d{4,}\.safetensors|previous\.json|\..*\.tmp")  # may be removed
 _WEIGHTING: Final = "ruwl."  # in front of the weighting's tensors, whichever it is: older rrtn reads `ruwl.c`
 
 Tensors = dict[str, Tensor]
@@ -102,9 +104,11 @@ def save_checkpoint(
 ) -> None:
     """Writes a checkpoint; `tensors` {"weights": {...}, "optimizer": {...}} become one file each.
 
-    Then every other file is removed; `keep_previous` spares those of the checkpoint before. Raises
-    StoppedError if the storage refuses a file; the checkpoint before is then still valid.
+    Then every other file of a checkpoint is removed; `keep_previous` spares those of the checkpoint before.
+    Raises StoppedError if the storage refuses a file; the checkpoint before is then still valid. Raises
+    ConfigError where the folder is a link.
     """
+    check_no_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for kind, content in tensors.items():
@@ -115,6 +119,13 @@ def save_checkpoint(
         write_bytes(folder / PREVIOUS, (folder / POINTER).read_bytes())
     write_json(folder / POINTER, {"schema": SCHEMA, **asdict(info), "files": files})
     _prune(folder, {POINTER, PREVIOUS} if keep_previous else {POINTER})
+
+
+def check_no_link(folder: Path) -> None:
+    """Raises ConfigError where the folder of checkpoints is a link: files are removed there."""
+    for place in (folder.parent, folder):
+        if place.is_symlink():
+            raise ConfigError(str(place), "a link", wanted="a folder of the run's own", fix="remove the link")
 
 
 def joined_weights(network: Mapping[str, Tensor], weighting: Mapping[str, Tensor]) -> Tensors:
@@ -196,7 +207,7 @@ def _prune(folder: Path, pointers: set[str]) -> None:
     for name in pointers & {path.name for path in folder.iterdir()}:
         current |= {entry["file"] for entry in _document(folder / name)["files"].values()}
     for old in folder.iterdir():
-        if old.name not in current:
+        if old.name not in current and _OURS.fullmatch(old.name):
             failpoint("checkpoint.prune")
             old.unlink()
 

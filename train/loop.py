@@ -21,7 +21,7 @@ from ..runtime.arrays import Float32
 from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.failpoints import failpoint
 from ..runtime.locks import locked
-from .checkpoint import POINTER, CheckpointInfo, Saver, read_info
+from .checkpoint import POINTER, CheckpointInfo, Saver, check_no_link, read_info
 from .config import Config
 from .data.data_set import DataSet
 from .data.device_clips import Epoch, SplitClips, epoch_of_split, split_clips
@@ -82,6 +82,8 @@ def train(
         return done
     try:
         run.mkdir(parents=True, exist_ok=True)
+        for checkpoints in (folder.last, folder.best):
+            check_no_link(checkpoints)
         with locked(folder.lock, does="trains") if world.is_first else contextlib.nullcontext():
             return _train(plan, folder, resume, strict_resume, world, part)
     except torch.OutOfMemoryError as error:

@@ -37,6 +37,7 @@ from rrtn.runtime.audio.pack_reader import PackReader, inputs_from_pack
 from rrtn.runtime.audio.pack_writer import write_packs
 from rrtn.runtime.audio.sources import Input
 from rrtn.runtime.errors import AudioError, ModelError, RrtnError
+from rrtn.runtime.scoring.table_job import opened_job
 from rrtn.train.checkpoint import load_checkpoint
 from rrtn.train.config_file import read_toml
 from rrtn.train.data.data_set import read_data
@@ -250,6 +251,26 @@ def test_n24_a_damaged_pack_is_refused_or_lists_and_holds_the_same_files(count: 
         assert came == expected
 
     walk(path, lambda rng: mutated_bytes(content, rng), outcome, same, count=count, exit_codes=(2, 4))
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_n24_a_damaged_job_is_refused_or_goes_on_with_the_same_settings(count: int, tmp_path: Path) -> None:
+    target, inputs = tmp_path / "s.csv", ["/recordings/a", "/recordings/b"]
+    settings = {"scoring_rules": 2, "labels": ["Awe", "Fear"], "window": None, "hop": 0.5, "batch_size": 16}
+    with opened_job(target, settings, ("Awe", "Fear"), inputs=inputs):
+        pass
+    path = tmp_path / ".s.csv.rrtn/job.json"
+    document = json.loads(path.read_text())
+
+    def outcome() -> Any:
+        with opened_job(target, settings, ("Awe", "Fear"), inputs=inputs):
+            kept = json.loads(path.read_text())
+            return {name: kept.get(name) for name in settings}
+
+    def same(came: Any) -> None:
+        assert came == settings
+
+    walk(path, lambda rng: mutated_json(document, rng), outcome, same, count=count, exit_codes=(2,))
 
 
 def ratings_of(path: Path) -> dict[int, dict[str, str]]:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.audio.inputs import AUDIO_SUFFIXES
+from ...runtime.audio.signatures import AUDIO_SUFFIXES
 from ...runtime.bundle import label_problem
 from ...runtime.errors import DataError
 from ...runtime.files import read_regular
