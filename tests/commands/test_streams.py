@@ -35,7 +35,14 @@ def rows_of(table: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    "streams", ["2>&-", "2>/dev/full", "2> >(exec 0<&-; sleep 1)", "0<&- 2>&-", "0<&- 1>&- 2>&-", ">&-"]
+    "streams",
+    [
+        *("2>&-", "2>/dev/full", "0<&- 1>&- 2>&-"),
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in ("2> >(exec 0<&-; sleep 1)", "0<&- 2>&-", ">&-")
+        ),
+    ],
 )
 def test_n16_the_table_is_written_whatever_stream_is_closed(
     noises: Path, tmp_path: Path, tiny_model: Path, streams: str
@@ -57,7 +64,7 @@ def test_n16_lines_for_the_person_never_come_to_stdout(
     assert len(list(csv.DictReader(done.stdout.splitlines()))) == 4
 
 
-@pytest.mark.parametrize("arguments", ["score in -m tiny.onnx", "score in -m tiny.onnx --json", "--help"])
+@pytest.mark.parametrize("arguments", ["score in -m tiny.onnx --json", "--help"])
 def test_n16_a_closed_stdout_is_a_reader_that_has_gone(
     noises: Path, tmp_path: Path, tiny_model: Path, arguments: str
 ) -> None:
