@@ -6,6 +6,7 @@ Columns are found by name, never by position. n clips, K targets.
 import csv
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ SPLITS: Final = ("Train", "Val", "Test")
 METADATA: Final = frozenset(
     {"File_ID", "Split", "Subject_ID", "Country", "Country_string", "Age", "Sex", "Gender", "Info"}
 )
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _SHOWN = 3  # line numbers in one message
 _FEWEST = {"Train": 2, "Val": 2, "Test": 0}
 
@@ -195,10 +197,8 @@ def _targets_of(table: _CsvTable, wanted: Sequence[str]) -> tuple[str, ...]:
 
 
 def _number(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return None
+    """A decimal number; None for anything else, such as 0.5_44, which Python would take for 0.544."""
+    return float(cell) if _NUMBER.fullmatch(cell) else None
 
 
 def _check_places(table: _CsvTable) -> None:
