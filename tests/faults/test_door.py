@@ -213,7 +213,7 @@ def test_n24_damaged_ratings_are_refused_or_are_those_that_the_file_states(
                 for name, value in zip(data.targets, row, strict=True):
                     text = cells[name]
                     assert NUMBER.fullmatch(text) if text.strip() else np.isnan(value), (name, text)
-                    assert np.isnan(value) or value == np.float32(float(text))
+                    assert np.isnan(value) or value == np.float32(float(text.strip()))
 
     walk(path, lambda rng: mutated_bytes(content, rng), outcome, same, count=count, exit_codes=(2,))
 
