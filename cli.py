@@ -15,6 +15,7 @@ import typer
 from . import __version__
 from .commands.lazy_group import Command, lazy_group
 from .commands.printing import print_error, print_json
+from .commands.streams import hold_streams
 from .runtime.errors import ConfigError, MissingExtraError, RrtnError, StoppedError
 
 COMMANDS: Final = {
@@ -64,6 +65,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def main() -> NoReturn:
     """Entry point of the `rrtn` command."""
+    hold_streams()
     signal.signal(signal.SIGTERM, _terminate)
     stdout = sys.stdout
     code: object

@@ -8,6 +8,7 @@ import typer
 from ..runtime.backends.base import BackendKind
 from ..runtime.backends.registry import for_each_backend
 from ..runtime.errors import ConfigError, ModelError
+from ..runtime.text import printable
 from .options import BundleArgument, Json, names_with_commas, newest_bundle
 from .printing import new_table, plain, print_json, print_table
 
@@ -40,10 +41,13 @@ def bench(
 
     Example: rrtn bench --variants fp32,int8 --chart speed.svg
     """
-    from ..runtime.bench import svg_chart
+    from ..runtime.bench import CHART_MARK, svg_chart
     from ..runtime.bundle import load_bundle
     from ..runtime.files import write_bytes
+    from ..runtime.tables.outputs import check_new
 
+    if chart:
+        check_new(chart, f"--chart {chart}", mark=CHART_MARK)
     sizes = _batch_sizes(batches)
     if not 0 < seconds < float("inf"):
         raise ConfigError("--seconds", f"{seconds}", wanted="a number above 0")
@@ -100,8 +104,8 @@ def _print_bench(document: dict[str, Any]) -> None:
         remarks = "; ".join(filter(None, [share, *row["warnings"]]))
         rate = f"{row['clips_per_second']:.1f}"
         table.add_row(
-            row["variant"], row["device"], batch, f"{row['n']}", *times, *parts, rate, work, remarks
+            plain(row["variant"]), row["device"], batch, f"{row['n']}", *times, *parts, rate, work, remarks
         )
     print_table(table)
     for line in document["lines"]:
-        print(plain(line))
+        print(printable(line))

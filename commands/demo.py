@@ -82,4 +82,5 @@ def _score(files: list[str], bundle: Path, *, as_json: bool = False) -> None:
 
 
 def _heading(command: str) -> None:
-    say(f"\n$ {command}")
+    say("")
+    say(f"$ {command}")

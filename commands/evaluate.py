@@ -25,6 +25,9 @@ def evaluate(
         Optional[Path],
         typer.Option(help="Scores of the Test split as a CSV in the challenge's form.", show_default=False),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the --submission that is there.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure the CCC of each target, with intervals over speakers.
@@ -34,6 +37,10 @@ def evaluate(
 
     Example: rrtn evaluate runs/rrtn --compare runs/vanilla
     """
+    from ..runtime.tables.outputs import check_new
+
+    if submission:
+        check_new(submission, f"--submission {submission}", overwrite=overwrite)
     from ..train.evidence.evaluate import evaluate as evaluate_run
 
     evaluation = evaluate_run(
@@ -63,6 +70,10 @@ def report(
 
     Example: rrtn report runs/rrtn runs/vanilla
     """
+    from ..runtime.tables.outputs import check_new
+
+    if out:
+        check_new(out, f"--out {out}", mark=b'content="rrtn report"')
     from ..train.evidence.report import report as write_report
 
     page = write_report([existing_run(run) for run in runs] if runs else [existing_run(None)], out=out)

@@ -168,12 +168,12 @@ def _print_parity(results: "list[ParityResult]") -> None:
     )
     for result in results:
         if result.parity is None:
-            table.add_row(result.variant.name, result.device, *[""] * 7, plain(result.problem))
+            table.add_row(plain(result.variant.name), result.device, *[""] * 7, plain(result.problem))
             continue
         parity = result.parity
         interval = "{:+.4f} to {:+.4f}".format(*parity.ccc_interval) if parity.ccc_interval else ""
         table.add_row(
-            result.variant.name,
+            plain(result.variant.name),
             result.device,
             str(parity.clips),
             f"{parity.max_abs:.1e}",

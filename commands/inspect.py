@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.errors import RrtnError
+from ..runtime.text import printable
 from .options import BundleArgument, Json, newest_bundle
-from .printing import new_table, print_json, print_table
+from .printing import new_table, plain, print_json, print_table
 
 if TYPE_CHECKING:
     from ..runtime.bundle import Bundle, Variant
@@ -37,7 +38,8 @@ def print_bundle(bundle: "Bundle") -> None:
         parity = _parity_text(variant)
         size = f"{variant.size / 1e6:.1f}"
         state = _state(bundle, variant).partition(";")[0]  # what to do about it is in --json
-        table.add_row(variant.name, variant.file, variant.input, size, variant.sha256[:12], parity, state)
+        names = map(plain, (variant.name, variant.file, variant.input))
+        table.add_row(*names, size, variant.sha256[:12], parity, plain(state))
     source = ", ".join(
         f"{key} {bundle.provenance[key]}"
         for key in ("encoder", "method", "epoch")
@@ -49,14 +51,17 @@ def print_bundle(bundle: "Bundle") -> None:
     auto = _auto(bundle)
     why = "".join(f"; not {what}: {reason}" for what, reason in auto["passed_over"].items())
     chosen = f"--backend auto: {auto['backend'] or 'nothing here'} {auto['variant'] or ''}".strip()
-    caption = f"{frontend}; labels: {', '.join(bundle.labels)}\n{chosen}{why}"
+    caption = f"{frontend}; labels: {', '.join(map(printable, bundle.labels))}\n{chosen}{why}"
     print_table(table, title=f"{bundle.path}: {source or 'bare ONNX'}", caption=caption)
 
 
 def _parity_text(variant: "Variant") -> str:
     if (parity := variant.parity) is None:
         return "not run here"
-    return f"max {parity['max_abs']:.1e}, CCC {parity['ccc_change']:+.4f}, n {parity['clips']}"
+    forms = {"max_abs": "max {:.1e}", "ccc_change": "CCC {:+.4f}", "clips": "n {}"}
+    return ", ".join(
+        form.format(parity[name]) for name, form in forms.items() if parity.get(name) is not None
+    )
 
 
 def _state(bundle: "Bundle", variant: "Variant") -> str:

@@ -1,7 +1,8 @@
 """Options and arguments that several commands have, and what is taken when they are left out."""
 
 import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..runtime.errors import ConfigError
+from .printing import say
 
 if TYPE_CHECKING:
     from ..runtime.audio.input_spool import InputSpool
+    from ..runtime.audio.path_list import PathList
 
 EXIT_SOME_ERRORS = 3  # done, but some files are errors
 
@@ -57,6 +60,14 @@ Listed = Annotated[
     Optional[str],
     typer.Option("--list", help="A file with one path a line, or NUL between; -: stdin.", show_default=False),
 ]
+Exclude = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        help='Leave out files and folders of this name, like "*_noise.wav"; may be given again.',
+        metavar="PATTERN",
+        show_default=False,
+    ),
+]
 
 
 def absolute(path: Path | None) -> str | None:
@@ -96,16 +107,36 @@ def newest_bundle() -> Path:
 
 
 @contextmanager
-def spool_from_options(audio: list[str] | None, listed: str | None) -> Iterator["InputSpool"]:
-    """The files that AUDIO... and --list name, each once. Raises DataError if there are none."""
-    from ..runtime.audio.input_spool import InputSpool
-    from ..runtime.audio.inputs import inputs_from_arguments, inputs_from_list, no_audio
+def spool_from_options(
+    audio: list[str] | None,
+    listed: str | None,
+    exclude: list[str] | None = None,
+    outputs: "Mapping[tuple[int, int], str] | None" = None,
+) -> Iterator["InputSpool"]:
+    """The files that AUDIO... and --list name, each once. `outputs` are files that must not be among them.
 
+    Raises DataError if there are none.
+    """
+    from ..runtime.audio.input_spool import InputSpool
+    from ..runtime.audio.inputs import Choice, inputs_from_arguments, inputs_from_list, no_audio
+    from ..runtime.audio.path_list import PathList
+
+    choice = Choice(exclude=exclude or (), outputs=outputs or {})
+    paths = PathList(listed) if listed else None
     found = [
-        *([inputs_from_arguments(audio)] if audio else []),
-        *([inputs_from_list(listed)] if listed else []),
+        *([inputs_from_arguments(audio, choice)] if audio else []),
+        *([inputs_from_list(paths, choice)] if paths else []),
     ]
-    with InputSpool(itertools.chain(*found)) as spool:
+    with InputSpool(itertools.chain(*found), choice.left_out) as spool:
+        for note in [*choice.notes(), *(paths.notes() if paths else [])]:
+            say(note)
         if not spool.files:
-            raise no_audio([*(audio or []), *([f"--list {listed}"] if listed else [])])
+            raise no_audio([*(audio or []), *([paths.subject] if paths else [])], choice)
+        spool.named = named_inputs(audio, paths)
         yield spool
+
+
+def named_inputs(audio: list[str] | None, paths: "PathList | None") -> tuple[str, ...]:
+    """What AUDIO... and --list name, resolved: the same for the same command in another folder."""
+    named = {os.path.realpath(argument) for argument in audio or ()}
+    return tuple(sorted(named | ({paths.identity} if paths else set())))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import EXIT_SOME_ERRORS, Audio, Json, Listed, spool_from_options
+from .options import EXIT_SOME_ERRORS, Audio, Exclude, Json, Listed, spool_from_options
 from .printing import print_json, say
 
 
@@ -13,6 +13,7 @@ def pack(
     audio: Audio = None,
     out: Annotated[Path, typer.Option(help="A folder for the packs.")] = Path("packs"),
     listed: Listed = None,
+    exclude: Exclude = None,
     as_json: Json = False,
 ) -> None:
     """Put many small files into few Parquet files, which score the same.
@@ -21,17 +22,20 @@ def pack(
 
     Example: rrtn pack recordings/ --out packs; rrtn score packs --out scores.csv
     """
+    from ..runtime.audio.inputs import counts_text
     from ..runtime.audio.pack_writer import write_packs
     from ..runtime.progress import Progress
 
-    with spool_from_options(audio, listed) as spool, Progress("pack", spool.files, "files") as bar:
+    with spool_from_options(audio, listed, exclude) as spool, Progress("pack", spool.files, "files") as bar:
         packed = write_packs(spool, out, bar)
     errors = dict(sorted(packed.errors.items()))
     if as_json:
         counts = {"files": packed.files, "packs": packed.packs, "written_now": packed.written}
-        print_json({**counts, "errors": errors, "out": str(out)})
+        print_json({**counts, "errors": errors, "left_out": dict(spool.left_out), "out": str(out)})
     wrong = "".join(f"; {code} {count}" for code, count in errors.items())
     done = f"{packed.files} files in {packed.packs} packs, {packed.written} written now{wrong}"
     say(f"{done}. Next: rrtn score {out}")
+    if spool.left_out:
+        say(f"left out: {counts_text(spool.left_out)}")
     if errors:
         raise typer.Exit(EXIT_SOME_ERRORS)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import typer
 
 from ..runtime.errors import RrtnError
+from ..runtime.text import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,7 +22,13 @@ def new_table(*columns: str) -> "Table":
     from rich import box
     from rich.table import Table
 
-    return Table(*columns, box=box.SIMPLE_HEAD)
+    class Printable(Table):
+        """Shows the control characters of its cells instead of sending them to the terminal."""
+
+        def add_row(self, *cells: Any, **options: Any) -> None:
+            super().add_row(*(printable(cell) for cell in cells), **options)
+
+    return Printable(*map(plain, columns), box=box.SIMPLE_HEAD)
 
 
 def print_table(table: "Table", *, title: str = "", caption: str = "") -> None:
@@ -33,7 +40,7 @@ def print_table(table: "Table", *, title: str = "", caption: str = "") -> None:
         console.print(f"[bold]{plain(title)}[/]")
     console.print(table)
     if caption:
-        console.print(f"[dim]{plain(caption)}[/]")
+        console.print("\n".join(f"[dim]{plain(line)}[/]" for line in caption.split("\n")))
 
 
 def print_json(document: Any) -> None:
@@ -43,7 +50,7 @@ def print_json(document: Any) -> None:
 
 def print_error(error: RrtnError) -> None:
     """Prints an error as one line, on stderr."""
-    print("rrtn: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
+    print("rrtn: " + printable(" ".join(str(error).split())), file=sys.stderr, flush=True)
 
 
 def end_with_error(error: RrtnError, document: dict[str, Any]) -> NoReturn:
@@ -55,6 +62,7 @@ def end_with_error(error: RrtnError, document: dict[str, Any]) -> NoReturn:
 
 def say(text: str) -> None:
     """Prints a line for the person, on stderr. A label like "note:" is coloured on a terminal."""
+    text = printable(text)
     label, colon, rest = text.partition(":")
     if colon and label in _LABELS and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
         text = f"\033[1;{_LABELS[label]}m{label}\033[0m:{rest}"
@@ -62,7 +70,7 @@ def say(text: str) -> None:
 
 
 def plain(text: object) -> str:
-    """Text for rich, in which brackets are not markup."""
+    """Text of others for rich: brackets are not markup, control characters are shown."""
     from rich.markup import escape
 
-    return escape(str(text))
+    return escape(printable(text))

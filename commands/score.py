@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -12,7 +13,17 @@ import typer
 from ..runtime.backends.registry import AUTO, backend_names, for_each_backend
 from ..runtime.errors import ConfigError
 from ..runtime.tables.formats import suffixes
-from .options import EXIT_SOME_ERRORS, Audio, Channel, Json, Listed, newest_bundle, spool_from_options
+from .options import (
+    EXIT_SOME_ERRORS,
+    Audio,
+    Channel,
+    Exclude,
+    Json,
+    Listed,
+    named_inputs,
+    newest_bundle,
+    spool_from_options,
+)
 from .printing import print_json, say
 from .summary import print_rows, row_json, say_summary
 
@@ -43,6 +54,7 @@ def score(
         typer.Option(help=f"The table: {suffixes()}; default: printed.", show_default=False),
     ] = None,
     listed: Listed = None,
+    exclude: Exclude = None,
     backend: Annotated[str, typer.Option(help=f"{backend_names()}.")] = AUTO,
     variant: Annotated[
         Optional[str], typer.Option(help="Of the bundle: fp32, int8, fp16, ...", show_default=False)
@@ -86,7 +98,10 @@ def score(
         Optional[int], typer.Option(help="Stop after so many errors in a row.", show_default=False)
     ] = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first error.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Score everything again.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin the table anew, whatever it holds.")
+    ] = False,
+    append: Annotated[bool, typer.Option("--append", help="Keep the table's rows of other files.")] = False,
     engine: Annotated[
         str, typer.Option(help="local, or ray: its tasks on this machine or a cluster.")
     ] = "local",
@@ -108,7 +123,9 @@ def score(
     from ..runtime.scoring.error_budget import ErrorBudget
     from ..runtime.scoring.scorer import Scorer
 
-    _check_options(engine, ray_address, out, embeddings)
+    target = _Target(out, submission, embeddings, overwrite, append)
+    _check_options(engine, ray_address, out)
+    target.check(audio, listed, model)
     budget = ErrorBudget(max_bad_fraction, max_bad_run, fail_fast)
     make_scorer = partial(
         Scorer,
@@ -123,12 +140,78 @@ def score(
         embeddings=embeddings,
     )
     opened = _opened_engine(engine, model, make_scorer, backend, variant, workers, ray_address)
-    with opened as scoring, spool_from_options(audio, listed) as spool:
-        if out:
-            summary = _to_table(scoring, spool, out, budget, submission, overwrite, as_json)
-        else:
-            summary = _to_screen(scoring, spool, budget, submission, top, as_json)
+    with opened as scoring, spool_from_options(audio, listed, exclude, target.identities()) as spool:
+        summary = _scored(scoring, spool, target, budget, top, as_json)
     _end(summary)
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What is to be written, and what of it may be there already."""
+
+    out: Path | None
+    submission: Path | None
+    embeddings: bool
+    overwrite: bool
+    append: bool
+
+    def files(self) -> dict[Path, str]:
+        """Each file with its option."""
+        from ..runtime.tables.embedding_file import embedding_path
+        from ..runtime.tables.writer import has_embeddings_beside
+
+        found = {}
+        if self.out:
+            found[self.out] = f"--out {self.out}"
+            if self.embeddings and has_embeddings_beside(self.out):
+                found[embedding_path(self.out)] = f"--out {self.out} (its embeddings)"
+        if self.submission and self.submission in found:
+            raise ConfigError(
+                f"--submission {self.submission}",
+                f"is also {found[self.submission]}",
+                fix="choose another name",
+            )
+        return found | ({self.submission: f"--submission {self.submission}"} if self.submission else {})
+
+    def identities(self) -> dict[tuple[int, int], str]:
+        """(device, inode) of each file that is there, with its option."""
+        from ..runtime.tables.outputs import identities
+
+        return identities(self.files())
+
+    def check(self, audio: list[str] | None, listed: str | None, model: Path | None) -> None:
+        """Raises what is wrong with the files before anything is loaded."""
+        from ..runtime.audio.path_list import PathList
+        from ..runtime.scoring.table_job import check_job
+        from ..runtime.tables.outputs import check_outputs
+        from ..runtime.tables.writer import check_table
+
+        if self.append and (self.overwrite or not self.out):
+            came = "and --overwrite exclude each other" if self.overwrite else "is for a table"
+            raise ConfigError(
+                "--append", came, fix="leave out one of them" if self.overwrite else "add --out"
+            )
+        if self.out:
+            check_table(self.out, embeddings=self.embeddings)
+        paths = PathList(listed) if listed else None
+        lists = [Path(listed)] if listed and paths and paths.is_file else []
+        check_outputs(self.files(), [*lists, *_files_of_model(model)])
+        if self.out and (paths is None or paths.is_file):  # what a pipe holds is known once it is read
+            check_job(
+                self.out,
+                named_inputs(audio, paths),
+                embeddings=self.embeddings,
+                overwrite=self.overwrite,
+                append=self.append,
+            )
+
+
+def _files_of_model(model: Path | None) -> list[Path]:
+    """What the model is read from; nothing where there is no model, which is refused later."""
+    with contextlib.suppress(ConfigError):
+        chosen = model or newest_bundle()
+        return list(chosen.iterdir()) if chosen.is_dir() else [chosen]
+    return []
 
 
 def _window(option: str | None) -> "Window | None":
@@ -140,9 +223,7 @@ def _window(option: str | None) -> "Window | None":
         raise ConfigError("--window", repr(option), wanted="seconds, or auto") from None
 
 
-def _check_options(engine: str, ray_address: str | None, out: Path | None, embeddings: bool) -> None:
-    from ..runtime.tables.writer import check_table
-
+def _check_options(engine: str, ray_address: str | None, out: Path | None) -> None:
     if engine not in ("local", "ray"):
         raise ConfigError("--engine", repr(engine), wanted="local or ray")
     if engine == "ray" and out is None:
@@ -151,8 +232,6 @@ def _check_options(engine: str, ray_address: str | None, out: Path | None, embed
         raise ConfigError(
             f"--ray-address {ray_address}", "is for --engine ray, and this is local", fix="add --engine ray"
         )
-    if out:
-        check_table(out, embeddings=embeddings)
 
 
 @contextlib.contextmanager
@@ -180,25 +259,39 @@ def _opened_engine(
         yield engine
 
 
+def _scored(
+    engine: "ScoringEngine",
+    spool: "InputSpool",
+    target: _Target,
+    budget: "ErrorBudget",
+    top: int,
+    as_json: bool,
+) -> "ScoringSummary":
+    twice = f" ({spool.twice} given twice)" if spool.twice else ""
+    say(f"{spool.files} files{twice}, {engine.description}")
+    if target.out:
+        return _to_table(engine, spool, target, budget, as_json)
+    return _to_screen(engine, spool, target, budget, top, as_json)
+
+
 def _to_table(
     engine: "ScoringEngine",
     spool: "InputSpool",
-    out: Path,
+    target: _Target,
     budget: "ErrorBudget",
-    submission: Path | None,
-    overwrite: bool,
     as_json: bool,
 ) -> "ScoringSummary":
     from ..runtime.scoring.folder import score_to_table
 
-    _say_choice(engine, spool)
+    assert target.out
     summary = score_to_table(
         engine,
         spool,
-        out,
+        target.out,
         error_budget=budget,
-        submission=submission,
-        overwrite=overwrite,
+        submission=target.submission,
+        overwrite=target.overwrite,
+        append=target.append,
         open_bar=_bar,
         say=say,
     )
@@ -210,8 +303,8 @@ def _to_table(
 def _to_screen(
     engine: "ScoringEngine",
     spool: "InputSpool",
+    target: _Target,
     budget: "ErrorBudget",
-    submission: Path | None,
     top: int,
     as_json: bool,
 ) -> "ScoringSummary":
@@ -223,8 +316,15 @@ def _to_screen(
     labels = engine.loaded.labels
     kept: list[Row] = []
     take = kept.extend if as_json or sys.stdout.isatty() else partial(_print_csv, labels=labels)
-    _say_choice(engine, spool)
-    summary = score_to_rows(engine, spool, take, error_budget=budget, submission=submission, open_bar=_bar)
+    summary = score_to_rows(
+        engine,
+        spool,
+        take,
+        error_budget=budget,
+        submission=target.submission,
+        overwrite=target.overwrite,
+        open_bar=_bar,
+    )
     if as_json:
         print_json({**summary.to_dict(), "rows": [row_json(row) for row in kept]})
     elif kept:
@@ -237,11 +337,6 @@ def _print_csv(rows: Iterator["Row"], labels: tuple[str, ...]) -> None:
 
     for line in csv_lines(rows, labels):
         print(line, end="")
-
-
-def _say_choice(engine: "ScoringEngine", spool: "InputSpool") -> None:
-    twice = f" ({spool.twice} given twice)" if spool.twice else ""
-    say(f"{spool.files} files{twice}, {engine.description}")
 
 
 def _bar(files: int) -> "Progress":

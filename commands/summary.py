@@ -15,6 +15,8 @@ _LONG = 2.0  # s; shorter scoring has no bottleneck worth a line
 
 def say_summary(summary: "ScoringSummary") -> None:
     """Says files, speed and errors in one line; after long scoring the bottleneck, too."""
+    from ..runtime.audio.inputs import counts_text
+
     totals, seconds = summary.totals, max(summary.seconds, 1e-9)
     real_time = ""
     if summary.scored_now == totals.files:
@@ -26,6 +28,10 @@ def say_summary(summary: "ScoringSummary") -> None:
         + _counts("flags", totals.flags)
         + (f" -> {summary.out}" if summary.out else "")
     )
+    if summary.kept_rows:
+        say(f"{summary.kept_rows} rows of other files are kept (--append)")
+    if summary.left_out:
+        say(f"left out: {counts_text(summary.left_out)}")
     if longer := totals.flags["only_start"]:
         say(f"note: only the start of {longer} longer files was scored; --window auto scores all of them")
     if unread := totals.errors["needs_formats_extra"]:

@@ -11,7 +11,7 @@ from typing import Final
 from .. import __version__
 from ..runtime.bundle import Bundle, Variant
 from ..runtime.errors import ModelError
-from ..runtime.files import write_bytes
+from ..runtime.files import read_regular, write_bytes
 from ..runtime.model_input import ModelInput
 
 MODEL_YAML: Final = "model.yaml"
@@ -23,11 +23,12 @@ def audonnx_yaml_from_bundle(bundle: Bundle) -> Path:
     """Writes model.yaml into the bundle's folder, in place of an earlier one; -> its path.
 
     The model then takes signals [samples] or [channels, samples] of any length, level and rate, and
-    gives [1, K] scores, those of `Scorer.score_waveform`. Raises ModelError where the folder has a
+    gives [1, K] scores, those of `Scorer.score_waveform`; with embeddings a dict of `scores` and
+    `embedding` [1, D]. Raises ModelError where the folder has a
     model.yaml that rrtn did not write.
     """
     target = bundle.path / MODEL_YAML
-    if target.exists() and ModelInput.__module__.encode() not in target.read_bytes():
+    if target.exists() and ModelInput.__module__.encode() not in read_regular(target):
         raise ModelError(str(target), "not written by rrtn", fix="move it away and run the command again")
     write_bytes(target, _yaml(bundle, _variant_for_signals(bundle)).encode())
     return target
@@ -55,7 +56,8 @@ def _yaml(bundle: Bundle, variant: Variant) -> str:
         "$audonnx.core.model.Model:",  # audonnx looks for it in the first line
         f"  path: {_scalar(variant.file)}",
         "  labels:",
-        *(f"  - {_scalar(label)}" for label in bundle.labels),
+        "    scores:",  # with --embeddings the graph has another output, which has no labels
+        *(f"    - {_scalar(label)}" for label in bundle.labels),
         "  transform:",
         f"    {_TRANSFORM}:",
         f"      input: {_scalar(variant.input)}",

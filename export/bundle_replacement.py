@@ -19,7 +19,7 @@ from typing import Final
 from ..runtime.bundle import MANIFEST, load_bundle
 from ..runtime.errors import ModelError, StoppedError
 from ..runtime.failpoints import failpoint
-from ..runtime.files import atomic_path, fsync, write_json
+from ..runtime.files import atomic_path, fsync, set_mode, write_json
 from ..runtime.locks import in_turn, is_held, locked
 
 _LOCK: Final = "lock"  # beside the bundle in the making
@@ -76,7 +76,7 @@ def put_in_place(staging: Path, out: Path) -> None:
     `_replace_files`.
     """
     fsync(staging)
-    staging.chmod(0o755)
+    set_mode(staging, 0o755)
     parent = out.absolute().parent
     with in_turn(parent / _TURN):
         failpoint("write.place")

@@ -23,7 +23,10 @@ import torch
 
 from ..runtime.backends.engine_stamp import EngineStamp, driver_version
 from ..runtime.backends.trt_backend import Flavour, flavour_of
+from ..runtime.bundle import METADATA_KEY
 from ..runtime.errors import ConfigError, ModelError
+from ..runtime.onnx_file import onnx_metadata
+from ..runtime.text import printable
 from ..train.data.clip_cache import cache_folder
 from .graph import MAX_BATCH
 from .timing_cache import attach_timing_cache, store_timing_cache, timing_cache_file
@@ -106,8 +109,15 @@ def engine_from_onnx(
         onnx_sha256=hashlib.sha256(model).hexdigest(),
         batch_profile=options.batch_profile,
         convolutions=dict(convolutions),
+        **_claims(model),
     )
     return plan, stamp
+
+
+def _claims(model: bytes) -> dict[str, Any]:
+    """Labels and frontend, as the metadata of the ONNX file has them; {} where it has none."""
+    document = json.loads(onnx_metadata(model).get(METADATA_KEY, "{}"))
+    return {name: document[name] for name in ("labels", "frontend") if name in document}
 
 
 def _parse(parser: "tensorrt.OnnxParser", model: bytes, flavour: str) -> None:
@@ -154,7 +164,7 @@ def _build(
     if file:
         notes.append(store_timing_cache(config, file))
     for note in filter(None, notes):
-        print(f"rrtn: note: {note}", file=sys.stderr)
+        print(f"rrtn: note: {printable(note)}", file=sys.stderr)
     return bytes(plan)
 
 

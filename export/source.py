@@ -13,11 +13,11 @@ import numpy as np
 from ..runtime.arrays import Float32, waveform_from_samples
 from ..runtime.errors import DataError
 from ..runtime.progress import Progress
-from ..train.checkpoint import CheckpointInfo, load_checkpoint
-from ..train.config import Config, config_from_dict
+from ..train.checkpoint import CheckpointInfo
+from ..train.config import Config
 from ..train.data.clip_cache import clip_store
 from ..train.data.data_set import DataSet
-from ..train.evidence.evaluate import network_from_weights
+from ..train.evidence.evaluate import best_of_run
 from ..train.method.model import TwinsNetwork
 from ..train.plan import data_from_config
 from ..train.run_folder import RunFolder
@@ -54,10 +54,7 @@ class Source:
 
 def source_of_run(run: Path) -> Source:
     """The run's best checkpoint. Raises ModelError where it is broken."""
-    checkpoint = RunFolder(run).best
-    info, tensors = load_checkpoint(checkpoint, "weights")
-    config = config_from_dict(info.config, source=str(checkpoint))
-    return Source(checkpoint, info, config, network_from_weights(config, tensors["weights"]))
+    return Source(RunFolder(run).best, *best_of_run(run))
 
 
 def probe_of_source(source: Source) -> Probe:

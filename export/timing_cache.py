@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, Final
 
-from ..runtime.files import write_bytes
+from ..runtime.files import read_regular, write_bytes
 
 _DIGEST: Final = 32  # bytes of sha256
 
@@ -50,7 +50,7 @@ def store_timing_cache(config: Any, file: Path) -> str:
 
 def _read(file: Path) -> tuple[bytes, str]:
     try:
-        stored = file.read_bytes()
+        stored = read_regular(file)
     except FileNotFoundError:
         return b"", ""
     except OSError as error:

@@ -19,14 +19,16 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import onnx
 
 from .. import __version__
 from ..runtime.bundle import Bundle, Variant
+from ..runtime.documents import converted, parsed
 from ..runtime.errors import ModelError
-from ..runtime.files import replace_folder, sha256_of, write_bytes, write_json
+from ..runtime.files import read_regular, replace_folder, sha256_of, write_bytes, write_json
+from ..runtime.text import printable
 
 RECORD: Final = "rrtn.json"
 CONFIG: Final = "config.pbtxt"
@@ -45,6 +47,12 @@ optimization {
   }
 }
 """
+
+
+class _Record(TypedDict):
+    """rrtn.json."""
+
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -123,9 +131,7 @@ def _write_model(bundle: Bundle, variant: Variant, folder: Path) -> None:
     )
     header = f'# {_instruction(bundle, variant)}\nname: "{model_name(variant)}"\n'
     write_bytes(folder / MODEL_FILES[variant.kind], content)
-    write_bytes(
-        folder / LABELS, "".join(f"{' '.join(label.splitlines())}\n" for label in bundle.labels).encode()
-    )
+    write_bytes(folder / LABELS, "".join(f"{printable(label)}\n" for label in bundle.labels).encode())
     write_bytes(folder / CONFIG, (header + config + _provenance(bundle, variant)).encode())
 
 
@@ -276,6 +282,6 @@ def _check_replaceable(folder: Path) -> None:
 def _written(record: Path) -> dict[str, str]:
     """The files that a repository of ours lists; none where it is not ours."""
     try:
-        return dict(json.loads(record.read_bytes())["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return converted(parsed(read_regular(record)), _Record)["files"]
+    except (OSError, ValueError):
         return {}

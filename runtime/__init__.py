@@ -1,10 +1,12 @@
 """Scoring without PyTorch: `from rrtn.runtime import Scorer`.
 
 errors       every error that rrtn raises on purpose
+text         names and labels of others, harmless for a terminal, a table or a page
 spec         the constants of the audio frontend, which travel with a model
 arrays       names for the arrays that pass between modules
 frontend     log-Mel in NumPy
 model_input  what a model's input is made from, for programs that hold signals
+documents    JSON from files, checked once, at the door
 onnx_file    what an ONNX file holds, and whether it may be loaded
 bundle       a model's files, its labels and its frontend
 files        files that are there whole, or not at all

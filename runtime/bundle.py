@@ -3,22 +3,103 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypedDict
 
+from msgspec import Meta
+
+from .documents import Count, Name, Sha256, converted, parsed
 from .errors import ModelError
-from .onnx_file import check_onnx, check_seal, onnx_metadata
+from .files import read_regular
+from .onnx_file import check_onnx, check_seal, onnx_metadata, onnx_metadata_of_file
 from .spec import FrontendSpec, InputKind
+from .text import printable, short
 
 SCHEMA: Final = 1
 MANIFEST: Final = "bundle.json"
 METADATA_KEY: Final = "rrtn"  # one JSON document under this key of the ONNX metadata_props
 
-# What JSON raises that is not of the form that rrtn writes.
-_MALFORMED: Final = (ValueError, KeyError, TypeError, AttributeError)
 _EXPORTED: Final = "what rrtn export writes"
 _EXPORT_AGAIN: Final = "run rrtn export again"
+
+
+# Part of file names, of Triton's too.
+Precision = Annotated[str, Meta(pattern="^[a-z0-9]{1,16}$")]
+
+
+class _Parity(TypedDict, total=False):
+    clips: Count
+    max_abs: float
+    p999_abs: float
+    limit: float | None
+    ccc_change: float | None
+
+
+class _Plan(TypedDict):
+    speedup: float
+    cpu: str
+    vector_extension: str
+
+
+class _Stamp(TypedDict, total=False):
+    flavour: str
+    version: str
+    targets: list[Count]
+    gpu: str | None
+    driver: str | None
+    onnx_sha256: str
+    batch_profile: list[Count]
+    convolutions: dict[str, Count]
+    labels: list[str]
+    frontend: dict[str, Any]
+
+
+class _Provenance(TypedDict, total=False):
+    run: str
+    encoder: str
+    method: str
+    epoch: Count
+    flops_per_clip: Count | None
+    val_ccc: float | None
+    val_ccc_per_target: dict[str, float | None]
+    checkpoint_sha256: str
+    versions: dict[str, str]
+    exported: str
+
+
+class _Variant(TypedDict):
+    name: Name
+    file: Name
+    kind: Literal["onnx", "engine"]
+    input: InputKind
+    precision: Precision
+    sha256: Sha256
+    size: Count
+
+
+class _Measured(TypedDict, total=False):
+    parity: _Parity | None
+    stamp: _Stamp | None
+    plan: _Plan | None
+
+
+class _Model(TypedDict):
+    """What bundle.json and the metadata of an ONNX file both say."""
+
+    labels: list[str]
+    frontend: dict[str, Any]
+
+
+class _Manifest(_Model):
+    provenance: _Provenance
+    variants: list[_Variant]
+
+
+class _Metadata(_Model):
+    input: InputKind
+    precision: Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +137,8 @@ class Bundle:
         """The content of the variant's file, once it is checked.
 
         Its hash must be the one that the bundle lists. An ONNX file must hold standard operators, with all
-        weights inside. Raises ModelError otherwise. Every runtime gets its models from here.
+        weights inside, and have the labels and the frontend of the bundle. Raises ModelError otherwise.
+        Every runtime gets its models from here.
         """
         path = self.path / variant.file
         content = self._content(variant)
@@ -70,7 +152,27 @@ class Bundle:
             )
         if variant.kind == "onnx":
             check_onnx(content, str(path))
+            self._check_agreement(path, variant, onnx_metadata(content, str(path)))
         return content
+
+    def check_agreement(self) -> None:
+        """Raises ModelError where a file of the bundle has other labels or another frontend than bundle.json.
+
+        Files that are missing or no ONNX are passed over: `read` refuses them.
+        """
+        for variant in self.variants:
+            path = self.path / variant.file
+            if variant.kind == "engine":
+                _check_same(path, self._claims, variant.stamp or {})
+            elif metadata := onnx_metadata_of_file(path):
+                self._check_agreement(path, variant, metadata)
+
+    def _check_agreement(self, path: Path, variant: Variant, metadata: Mapping[str, str]) -> None:
+        _check_same(path, self._claims | {"input": variant.input}, _metadata_document(path, metadata))
+
+    @property
+    def _claims(self) -> dict[str, Any]:
+        return {"labels": list(self.labels), "frontend": self.spec.to_dict()}
 
     def _content(self, variant: Variant) -> bytes:
         return _read(self.path / variant.file)
@@ -91,20 +193,28 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
 
     `path` is a bundle's folder, its bundle.json, or one .onnx file that `rrtn export` wrote.
 
-    Raises ModelError where there is no such file, where it is not what `rrtn export` writes, or where
-    it was changed since.
+    Raises ModelError where there is no such file, where it is not what `rrtn export` writes, where it was
+    changed since, or where bundle.json contradicts a model that it lists.
     """
     path = Path(path)
-    if path.is_dir():
-        path = path / MANIFEST
-    if not path.is_file():
+    try:
+        if path.is_dir():
+            path = path / MANIFEST
+        exists = path.exists()
+    except (OSError, ValueError):  # a name that no file can have
+        exists = False
+    if not exists:
         raise ModelError(
             str(path),
             "not there",
             wanted="a bundle's folder, or an .onnx file that rrtn export wrote",
             fix="run rrtn export",
         )
-    return _from_manifest(path) if path.name == MANIFEST else _from_onnx(path)
+    if path.name != MANIFEST:
+        return _from_onnx(path)
+    bundle = _from_manifest(path)
+    bundle.check_agreement()
+    return bundle
 
 
 def metadata_of(
@@ -128,37 +238,102 @@ def metadata_of(
 
 def _from_manifest(path: Path) -> Bundle:
     try:
-        document = json.loads(path.read_bytes())
-        _check_schema(path, document["schema"])
-        return Bundle(
-            path=path.parent,
-            labels=tuple(document["labels"]),
-            spec=FrontendSpec.from_dict(document["frontend"], source=str(path)),
-            variants=tuple(_inside(path, Variant(**fields)) for fields in document["variants"]),
-            provenance=document["provenance"],
-        )
-    except _MALFORMED as error:
-        raise _not_exported(path, repr(error)) from error
+        document = parsed(_read(path))
+        _check_schema(path, document)
+        manifest = converted(document, _Manifest)
+        variants = tuple(_variants(document["variants"]))
+    except ValueError as error:
+        raise _not_exported(path, str(error)) from error
+    for variant in variants:
+        _check_inside(path, variant)
+    names = [variant.name for variant in variants]
+    if len(set(names)) < len(names):
+        raise _not_exported(path, f"two variants of one name, of {', '.join(names)}")
+    return Bundle(
+        path=path.parent,
+        labels=_labels(path, manifest["labels"]),
+        spec=FrontendSpec.from_dict(manifest["frontend"], source=str(path)),
+        variants=variants,
+        provenance=document["provenance"],  # whole: the form drops what it does not know
+    )
+
+
+def _variants(listed: Sequence[dict[str, Any]]) -> Iterator[Variant]:
+    """Checked a second time, with the fields that bundles of before do not have."""
+    for fields in listed:
+        converted(fields, _Measured)
+        yield Variant(**{name: fields[name] for name in Variant.__dataclass_fields__ if name in fields})
 
 
 def _from_onnx(path: Path) -> Bundle:
     content = _read(path)
     metadata = onnx_metadata(content, str(path))
+    document = _metadata_document(path, metadata)
+    check_seal(content, str(path))  # no manifest lists its hash
+    return Bundle(
+        path=path.parent,
+        labels=_labels(path, document["labels"]),
+        spec=FrontendSpec.from_dict(document["frontend"], source=str(path)),
+        variants=(_variant_of_onnx(path, content, document),),
+        provenance={},
+    )
+
+
+def _metadata_document(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What rrtn wrote into the metadata of an ONNX file. Raises ModelError where that is something else."""
     if METADATA_KEY not in metadata:
         raise _not_exported(path, "no rrtn metadata in it")
-    check_seal(content, str(path))  # no manifest lists its hash
     try:
-        document = json.loads(metadata[METADATA_KEY])
-        _check_schema(path, document["schema"])
-        return Bundle(
-            path=path.parent,
-            labels=tuple(document["labels"]),
-            spec=FrontendSpec.from_dict(document["frontend"], source=str(path)),
-            variants=(_variant_of_onnx(path, content, document),),
-            provenance={},
-        )
-    except _MALFORMED as error:
-        raise _not_exported(path, f"{error!r} in its metadata") from error
+        document = parsed(metadata[METADATA_KEY])
+        _check_schema(path, document)
+        converted(document, _Metadata)
+        converted(document, _Measured)
+    except ValueError as error:
+        raise _not_exported(path, f"{error} in its metadata") from error
+    assert isinstance(document, dict)
+    return document
+
+
+def _check_same(path: Path, claims: Mapping[str, Any], sealed: Mapping[str, Any]) -> None:
+    """Raises ModelError where a model says otherwise than bundle.json, about what both say."""
+    for name, claimed in claims.items():
+        if name in sealed and _meaning(path, name, sealed[name]) != _meaning(path, name, claimed):
+            raise ModelError(
+                str(path),
+                f"{name} {short(sealed[name])} in the model, {short(claimed)} in {MANIFEST}",
+                wanted="the same in both",
+                fix=f"{MANIFEST} was changed: {_EXPORT_AGAIN}",
+            )
+
+
+def _meaning(path: Path, name: str, value: Any) -> Any:
+    if name == "frontend":
+        return FrontendSpec.from_dict(value, source=str(path))
+    return list(value) if name == "labels" else value
+
+
+def _labels(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
+    if problem := label_problem(labels):
+        raise _not_exported(path, problem)
+    return tuple(labels)
+
+
+def label_problem(labels: Sequence[str]) -> str:
+    """What is wrong with the names of a model's scores; "" where nothing is."""
+    if not labels:
+        return "no labels"
+    for label in labels:
+        if not label.strip():
+            return "a label without a name"
+        if any("\ud800" <= character <= "\udfff" for character in label):
+            return f"the label {printable(label)} is not UTF-8"
+    return repeated(labels)
+
+
+def repeated(labels: Sequence[str]) -> str:
+    """The labels that stand there more than once, in words; "" where each stands there once."""
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    return f"{', '.join(map(short, twice))} more than once" if twice else ""
 
 
 def _variant_of_onnx(path: Path, content: bytes, document: dict[str, Any]) -> Variant:
@@ -177,29 +352,30 @@ def _variant_of_onnx(path: Path, content: bytes, document: dict[str, Any]) -> Va
 
 
 def _read(path: Path) -> bytes:
-    if path.exists() and not path.is_file():  # reading a pipe would wait, reading a device would not end
-        raise _not_exported(path, "not a regular file")
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise _not_exported(path, error.strerror or str(error)) from error
+        return read_regular(path)
+    except (OSError, ValueError) as error:
+        raise _not_exported(path, getattr(error, "strerror", None) or str(error)) from error
 
 
-def _check_schema(path: Path, schema: object) -> None:
-    if schema != SCHEMA:
+def _check_schema(path: Path, document: object) -> None:
+    if not isinstance(document, dict):
+        raise ValueError(f"{short(document)} in place of a JSON object")
+    schema = document.get("schema")
+    if type(schema) is not int or schema != SCHEMA:
         raise ModelError(
             str(path),
-            f"schema {schema!r}",
+            f"schema {short(schema)}",
             wanted=f"schema {SCHEMA}, which this rrtn reads",
             fix=f"update rrtn, or {_EXPORT_AGAIN}",
         )
 
 
-def _inside(path: Path, variant: Variant) -> Variant:
-    if variant.file in ("", "..") or Path(variant.file).name != variant.file:
-        came = f"the variant's file {variant.file!r}"
+def _check_inside(path: Path, variant: Variant) -> None:
+    name = variant.file
+    if name in (".", "..", MANIFEST) or "/" in name or printable(name) != name:
+        came = f"the variant's file {name!r}"
         raise ModelError(str(path), came, wanted="the name of a file in this folder", fix=_EXPORT_AGAIN)
-    return variant
 
 
 def _not_exported(path: Path, came: str) -> ModelError:

@@ -1,13 +1,80 @@
 """The processor: its model, and how many of its cores this process may use."""
 
 import contextlib
+import math
 import os
 import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_PROC: Final = Path("/proc/self")
 
 
 def usable_cpus() -> int:
-    """The number of cores in the process's affinity mask; all cores if the system has none."""
+    """The number of cores that this process may keep busy.
+
+    This is the least of its affinity mask, the quota of its control groups (containers, systemd, Slurm) and
+    OMP_NUM_THREADS.
+    """
+    limits = [_affinity(), cpu_quota(), _wanted_threads()]
+    return max(1, min(limit for limit in limits if limit is not None))
+
+
+def cpu_quota(proc: Path = _PROC) -> int | None:
+    """The cores that the control groups of a process give it, rounded up; None where they set no limit.
+
+    Both versions of control groups count, and every group above the process's own.
+    """
+    return min(_quotas(proc), default=None)
+
+
+def _affinity() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _wanted_threads() -> int | None:
+    """OMP_NUM_THREADS: a number, or one for each level of nesting. Other text is no limit."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if first == "1" and "TORCHELASTIC_RUN_ID" in os.environ:
+        return None  # torchrun sets it where the user has not
+    return int(first) if first.isdecimal() and int(first) else None
+
+
+def _quotas(proc: Path) -> Iterator[int]:
+    for folder in _cpu_groups(proc):
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            if (file := folder / "cpu.max").exists():  # version 2: "max 100000" or "150000 100000"
+                quota, period = file.read_text().split()
+            else:
+                quota = (folder / "cpu.cfs_quota_us").read_text()  # -1: no limit
+                period = (folder / "cpu.cfs_period_us").read_text()
+            if quota != "max" and int(quota) > 0:
+                yield math.ceil(int(quota) / int(period))
+
+
+def _cpu_groups(proc: Path) -> Iterator[Path]:
+    """The folders of the process's control groups that have a limit of CPU time, inner ones first."""
+    with contextlib.suppress(OSError, ValueError):
+        groups = dict(_groups(proc))
+        for line in (proc / "mountinfo").read_text().splitlines():
+            before, _, after = line.partition(" - ")
+            kind, *_, options = after.split()
+            controller = {"cgroup2": "", "cgroup": "cpu"}.get(kind)
+            if controller not in groups or (controller and controller not in options.split(",")):
+                continue
+            root, mount = before.split()[3:5]
+            inside = groups[controller].removeprefix(root.rstrip("/")).strip("/")
+            folder = Path(mount, inside)
+            yield from (folder, *(above for above in folder.parents if above.is_relative_to(mount)))
+
+
+def _groups(proc: Path) -> Iterator[tuple[str, str]]:
+    """Controller and path of each control group; the controller of version 2 is "": it has them all."""
+    for line in (proc / "cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            yield controller, path
 
 
 def cpu_model() -> str:

@@ -1,23 +1,52 @@
 """Files that matter: each is written to a temporary name beside it, fsync-ed, renamed and hashed."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from .errors import StoppedError
 from .failpoints import failpoint
 
+# What Samba, vboxsf, FAT and FUSE answer to a call that they do not have: nothing is wrong with the disk.
+_NOT_SUPPORTED: Final = frozenset(
+    {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
+)
+
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, in hex."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """A regular file, opened for reading.
+
+    Raises OSError at once for a pipe, a device, a socket or a folder: reading them may never end.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a regular file. Raises OSError, at once for anything else than a file."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 @contextlib.contextmanager
@@ -30,7 +59,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         failpoint("write.begin")
         yield temporary
         failpoint("write.fsync")
-        temporary.chmod(0o666 & ~_umask())
+        set_mode(temporary, 0o666 & ~_umask())
         fsync(temporary)
         failpoint("write.replace")
         temporary.replace(target)
@@ -57,7 +86,7 @@ def write_json(target: Path, document: Any) -> None:
 def replace_folder(target: Path, staging: Path) -> None:
     """The folder `staging` becomes `target`. The folder that was there stays whole until then."""
     fsync(staging)
-    staging.chmod(0o755)
+    set_mode(staging, 0o755)
     if target.exists():
         old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
         target.replace(old / "before")
@@ -79,12 +108,31 @@ def write_refused(target: Path, error: OSError) -> StoppedError:
 
 
 def fsync(path: Path) -> None:
-    """Forces a file's content, or a folder's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Forces a file's content, or a folder's entries, to the disk, where the file system can do that."""
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that takes files, but that nobody may list
+        return
+    try:
+        with _if_supported():
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Sets who may read and write, where the file system knows of that."""
+    with _if_supported():
+        path.chmod(mode)
+
+
+@contextlib.contextmanager
+def _if_supported() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
 
 
 def _umask() -> int:

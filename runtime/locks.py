@@ -1,15 +1,17 @@
 """One process at a time, by a lock that the system frees with its process, however that ends: none
 is ever stale.
 
-`filelock` takes the locks, on Unix and on Windows. A symbolic link in a lock's place is refused,
-never followed. On a file system without locks the work goes on without one.
+`filelock` takes the locks, on Unix and on Windows. What lies in a lock's place and is no lock of ours, such
+as a link, is refused and left as it is. On a file system without locks the work goes on without one.
 """
 
 import contextlib
 import errno
 import os
 import socket
+import stat
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +22,7 @@ from .errors import ConfigError
 _WITHOUT_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 _HOLDER_AT: Final = 1  # Windows locks the first byte of the file, against readers too
 _HOLDER_BYTES: Final = 400
+_HOLDER: Final = b"process "  # begins what a lock of ours holds
 
 
 @contextlib.contextmanager
@@ -29,7 +32,8 @@ def locked(file: Path, *, does: str) -> Iterator[None]:
     Raises ConfigError where another process `does` the same there.
     """
     # The file stays when the lock is released: it is part of a run's folder.
-    lock = FileLock(file, fallback_to_soft=False, preserve_lock_file=True, on_acquired=_write_holder)
+    write = partial(_write_holder, file)
+    lock = FileLock(file, fallback_to_soft=False, preserve_lock_file=True, on_acquired=write)
     try:
         _acquire(lock, blocking=False)
     except Timeout:
@@ -48,7 +52,7 @@ def locked(file: Path, *, does: str) -> Iterator[None]:
 @contextlib.contextmanager
 def in_turn(file: Path) -> Iterator[None]:
     """Holds `file` as soon as no other process does, and removes the file at the end."""
-    lock = FileLock(file, fallback_to_soft=False)
+    lock = FileLock(file, fallback_to_soft=False, on_acquired=partial(_check_own, file))
     _acquire(lock, blocking=True)
     try:
         yield
@@ -78,16 +82,33 @@ def _acquire(lock: BaseFileLock, *, blocking: bool) -> None:
         lock.acquire(blocking=blocking)
     except OSError as error:  # Timeout is one, without an errno
         if Path(lock.lock_file).is_symlink():
-            raise ConfigError(
-                str(lock.lock_file), "a link", wanted="a file of its own", fix="remove the link"
-            ) from error
+            raise _not_ours(lock.lock_file, "a link") from error
         if error.errno not in _WITHOUT_LOCKS:
             raise
 
 
-def _write_holder(descriptor: int) -> None:
+def _write_holder(file: Path, descriptor: int) -> None:
+    _check_own(file, descriptor)
     holder = " " * _HOLDER_AT + f"process {os.getpid()} on {socket.gethostname()}"
     os.ftruncate(descriptor, os.write(descriptor, holder.encode()))
+
+
+def _check_own(file: Path, descriptor: int) -> None:
+    """Raises ConfigError for a file that no lock of ours can be: it may be anyone's."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise _not_ours(file, "no regular file")
+    if status.st_nlink > 1:
+        raise _not_ours(file, "a link")
+    content = os.read(descriptor, _HOLDER_BYTES)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    if content.strip() and not content.lstrip().startswith(_HOLDER):
+        raise _not_ours(file, "holds something else")
+
+
+def _not_ours(file: str | os.PathLike[str], came: str) -> ConfigError:
+    what = "the link" if came == "a link" else "it"
+    return ConfigError(os.fspath(file), came, wanted="a file of its own", fix=f"remove {what}")
 
 
 def _holder(file: Path) -> str:

@@ -5,11 +5,14 @@ everything else is skipped by its length. The field numbers are those of onnx.pr
 """
 
 import hashlib
+import mmap
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Final
 
 from .errors import ModelError
+from .files import open_regular
 
 SEAL_KEY: Final = "rrtn.sha256"  # of the last metadata entry, the hash of every byte before it
 NEWEST_OPSET: Final = 26  # ONNX Runtime 1.31 knows it, the oldest that rrtn takes
@@ -48,13 +51,28 @@ Field = tuple[int, int | memoryview]  # (number, an integer or the bytes of a st
 def onnx_metadata(model: bytes, name: str = "ONNX") -> dict[str, str]:
     """`metadata_props` as {key: value}. Raises ModelError where the bytes are no protobuf message."""
     try:
-        properties = (value for number, value in _fields(memoryview(model)) if number == _METADATA_PROPS)
-        entries = [_contents(_fields(value)) for value in properties if isinstance(value, memoryview)]
-        return {
-            bytes(entry.get(_KEY, b"")).decode(): bytes(entry.get(_VALUE, b"")).decode() for entry in entries
-        }
+        return _metadata(memoryview(model))
     except (IndexError, ValueError) as error:
         raise _broken(name, error) from error
+
+
+def onnx_metadata_of_file(path: Path) -> dict[str, str]:
+    """The same of a file, of which only few pages are read. {} where there is none, or it is no ONNX."""
+    try:
+        with open_regular(path) as file:
+            return _metadata(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+    except (OSError, IndexError, ValueError):  # ValueError: also an empty file
+        return {}
+
+
+def _metadata(model: memoryview) -> dict[str, str]:
+    properties = (value for number, value in _fields(model) if number == _METADATA_PROPS)
+    entries = [_contents(_fields(value)) for value in properties if isinstance(value, memoryview)]
+    keys = [bytes(entry.get(_KEY, b"")).decode() for entry in entries]
+    named = [key for key in keys if key != SEAL_KEY]  # a model that is changed and sealed again has two seals
+    if len(set(named)) < len(named):  # one reader would take the first, another the last
+        raise ValueError("two metadata entries of one key")
+    return {key: bytes(entry.get(_VALUE, b"")).decode() for key, entry in zip(keys, entries, strict=True)}
 
 
 def check_onnx(model: bytes, name: str) -> None:

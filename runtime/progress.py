@@ -5,6 +5,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol
 
+from .text import printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
@@ -23,13 +25,13 @@ class Progress:
     """`with Progress("decode", total, "clips") as bar: bar.advance(n, "a note")`."""
 
     def __init__(self, label: str, total: int, unit: str) -> None:
-        self._label, self._total, self._unit = label, total, unit
+        self._label, self._total, self._unit = printable(label), total, unit
         self._done, self._note, self._printed = 0, "", -1
         self._started = time.monotonic()
         self._next_line = self._started + _LINE_SECONDS
         self._bar = _bar() if sys.stderr.isatty() else None
         self._task = (
-            self._bar.add_task(label, total=total, unit=unit, rate="", note="") if self._bar else None
+            self._bar.add_task(self._label, total=total, unit=unit, rate="", note="") if self._bar else None
         )
 
     def __enter__(self) -> "Progress":
@@ -51,9 +53,9 @@ class Progress:
 
     def update(self, done: int, note: str = "") -> None:
         """Sets what is done."""
-        self._done, self._note = done, note
+        self._done, self._note = done, printable(note)
         if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=done, rate=f"{self.rate:.1f}", note=note)
+            self._bar.update(self._task, completed=done, rate=f"{self.rate:.1f}", note=self._note)
         elif time.monotonic() > self._next_line:
             self._next_line = time.monotonic() + _LINE_SECONDS
             self._print_line()
@@ -89,13 +91,13 @@ def _bar() -> "RichProgress":
     from rich.progress import Progress as RichProgress
 
     return RichProgress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]} {task.fields[unit]}/s"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
         transient=True,
     )

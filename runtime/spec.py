@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from .errors import ConfigError, ModelError
+from .text import short
 
 Pad = Literal["silence", "zero_db"]
 InputKind = Literal["logmel", "waveform"]  # what a model takes: log_mel [B, 1, T, M] or waveform [B, N]
@@ -149,7 +150,7 @@ class FrontendSpec:
     def _read(cls, fields: object, left_out: Mapping[str, Any]) -> Self:
         """The one reader: of models with what an absent field means, of settings with the defaults."""
         if not isinstance(fields, Mapping):
-            raise ConfigError("frontend", repr(fields), wanted="a table of fields")
+            raise ConfigError("frontend", short(fields), wanted="a table of fields")
         known = [field.name for field in dataclasses.fields(cls)]
         values = {**left_out, **fields}
         if unknown := [str(name) for name in values if name not in known]:
@@ -175,7 +176,7 @@ def _typed(name: str, value: object, kind: Any) -> object:
 
 
 def _refused(name: str, value: object, wanted: str) -> ConfigError:
-    return ConfigError(f"frontend.{name}", repr(value), wanted=wanted)
+    return ConfigError(f"frontend.{name}", short(value), wanted=wanted)
 
 
 def _names(fields: list[str]) -> str:

@@ -12,28 +12,65 @@ The step alone is not a new name: the last step of an epoch may be saved before 
 again after it.
 """
 
-import json
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Annotated, Any, Final, NotRequired, TypedDict
 
+from msgspec import Meta
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..runtime.errors import ModelError, StoppedError
+from ..runtime.bundle import label_problem
+from ..runtime.documents import Count, Sha256, converted, parsed
+from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.failpoints import failpoint
-from ..runtime.files import atomic_path, sha256_of, write_bytes, write_json
+from ..runtime.files import atomic_path, read_regular, sha256_of, write_bytes, write_json
+from ..runtime.text import short
 
 POINTER: Final = "checkpoint.json"
 PREVIOUS: Final = "previous.json"
 SCHEMA: Final = 2
+_OURS: Final = re.compile(r"[a-z]+-\d{8,}-\d{4,}\.safetensors|previous\.json|\..*\.tmp")  # may be removed
 _WEIGHTING: Final = "ruwl."  # in front of the weighting's tensors, whichever it is: older rrtn reads `ruwl.c`
 
 Tensors = dict[str, Tensor]
+
+
+class Record(TypedDict):
+    """One epoch, as in history.jsonl. A method has values for its own losses alone."""
+
+    epoch: Count
+    step: Count
+    loss: NotRequired[float]
+    val_ccc: float
+    val_ccc_per_target: dict[str, float]
+    l_ccc: NotRequired[float | None]
+    l_ccc_a: NotRequired[float | None]
+    l_bt: NotRequired[float | None]
+    grad_norm: NotRequired[float | None]
+    weights: NotRequired[list[float] | None]
+    lr: NotRequired[float | None]
+
+
+class _File(TypedDict):
+    file: Annotated[str, Meta(pattern=r"^[\w-]{1,200}\.safetensors$")]
+    sha256: Sha256
+
+
+class _Checkpoint(TypedDict):
+    epoch: Count
+    step: Count
+    history: list[Record]
+    labels: list[str]
+    config: dict[str, Any]
+    data_sha256: str
+    versions: dict[str, str]
+    files: dict[str, _File]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +87,10 @@ class CheckpointInfo:
 
     @property
     def ccc(self) -> float:
-        """Mean validation CCC of the last epoch that is done (challenge metric)."""
+        """Mean validation CCC of the last epoch that is done (challenge metric).
+
+        Neither this nor `per_target` is known before the first one is.
+        """
         return float(self.history[-1]["val_ccc"])
 
     @property
@@ -64,9 +104,11 @@ def save_checkpoint(
 ) -> None:
     """Writes a checkpoint; `tensors` {"weights": {...}, "optimizer": {...}} become one file each.
 
-    Then every other file is removed; `keep_previous` spares those of the checkpoint before. Raises
-    StoppedError if the storage refuses a file; the checkpoint before is then still valid.
+    Then every other file of a checkpoint is removed; `keep_previous` spares those of the checkpoint before.
+    Raises StoppedError if the storage refuses a file; the checkpoint before is then still valid. Raises
+    ConfigError where the folder is a link.
     """
+    check_no_link(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for kind, content in tensors.items():
@@ -77,6 +119,13 @@ def save_checkpoint(
         write_bytes(folder / PREVIOUS, (folder / POINTER).read_bytes())
     write_json(folder / POINTER, {"schema": SCHEMA, **asdict(info), "files": files})
     _prune(folder, {POINTER, PREVIOUS} if keep_previous else {POINTER})
+
+
+def check_no_link(folder: Path) -> None:
+    """Raises ConfigError where the folder of checkpoints is a link: files are removed there."""
+    for place in (folder.parent, folder):
+        if place.is_symlink():
+            raise ConfigError(str(place), "a link", wanted="a folder of the run's own", fix="remove the link")
 
 
 def joined_weights(network: Mapping[str, Tensor], weighting: Mapping[str, Tensor]) -> Tensors:
@@ -156,38 +205,55 @@ def _prune(folder: Path, pointers: set[str]) -> None:
     """Removes the files that no JSON lists: those of older checkpoints and of a save that was killed."""
     current = set(pointers)
     for name in pointers & {path.name for path in folder.iterdir()}:
-        current |= {entry["file"] for entry in json.loads((folder / name).read_bytes())["files"].values()}
+        current |= {entry["file"] for entry in _document(folder / name)["files"].values()}
     for old in folder.iterdir():
-        if old.name not in current:
+        if old.name not in current and _OURS.fullmatch(old.name):
             failpoint("checkpoint.prune")
             old.unlink()
 
 
 def _document(path: Path) -> dict[str, Any]:
+    """The checked content of a pointer. Raises ModelError."""
     try:
-        document: dict[str, Any] = json.loads(path.read_bytes())
+        content = read_regular(path)
     except OSError as error:
         came = error.strerror or str(error)
         raise ModelError(str(path), came, wanted="a checkpoint of rrtn train", fix="rrtn train") from error
+    try:
+        document = parsed(content)
+        found = document.get("schema") if isinstance(document, dict) else None
+        if type(found) is int and found == SCHEMA:
+            _check(converted(document, _Checkpoint))
     except ValueError as error:
         raise ModelError(
-            str(path), str(error), wanted="JSON", fix="restore the file, or train again"
+            str(path), str(error), wanted="what rrtn train wrote", fix="restore the file, or train again"
         ) from error
-    found = document.get("schema") if isinstance(document, dict) else None
-    if found != SCHEMA:
+    if type(found) is not int or found != SCHEMA:
         raise ModelError(
             str(path),
-            f"schema {found!r}",
+            f"schema {short(found)}",
             wanted=f"schema {SCHEMA}, which this rrtn reads",
             fix="use the rrtn that wrote it",
         )
-    if lost := {"files", *CheckpointInfo.__dataclass_fields__} - document.keys():
-        raise ModelError(
-            str(path),
-            f"no {', '.join(sorted(lost))}",
-            fix="the file was changed: use another checkpoint",
-        )
+    assert isinstance(document, dict)
     return document
+
+
+def _check(checkpoint: _Checkpoint) -> None:
+    """Raises ValueError where two fields contradict each other."""
+    history, labels = checkpoint["history"], checkpoint["labels"]
+    if problem := label_problem(labels):
+        raise ValueError(problem)
+    if len(history) != checkpoint["epoch"]:
+        raise ValueError(f"epoch {checkpoint['epoch']}, and a history of {len(history)} epochs")
+    for kind, entry in checkpoint["files"].items():
+        if not entry["file"].startswith(f"{kind}-"):
+            raise ValueError(f"{entry['file']} in the place of {kind}")
+    for number, record in enumerate(history, start=1):
+        if record["epoch"] != number:
+            raise ValueError(f"epoch {record['epoch']} in the place of epoch {number}")
+        if set(record["val_ccc_per_target"]) != set(labels):
+            raise ValueError(f"epoch {number} has other targets than the labels {short(labels)}")
 
 
 def _info(document: dict[str, Any]) -> CheckpointInfo:

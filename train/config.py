@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, assert_never, get_args
 
+from ..runtime.bundle import repeated
 from ..runtime.errors import ConfigError
 from ..runtime.spec import FrontendSpec
+from ..runtime.text import short
 from .method.encoders import ENCODERS, EncoderName
 from .method.losses import TERMS
 from .method.model import Activation
@@ -27,6 +29,7 @@ Schedule = Literal["constant", "cosine"]
 Crop = Literal["clip", "full"]
 
 _SEEDS: Final = 2**63
+_MOST_LAYERS, _MOST_UNITS = 16, 65_536  # of a projector; the Barlow Twins paper goes to 3 and 16,384
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))
         _check_least("--channel (data.channel)", self.channel, 0)
+        if problem := repeated(self.targets):
+            raise ConfigError("--targets (data.targets)", problem, wanted="each target once")
         if not 0 < self.fraction <= 1:
             raise ConfigError(
                 "--fraction (data.fraction)", str(self.fraction), wanted="more than 0, at most 1"
@@ -86,6 +91,12 @@ class ProjectorConfig:
     def __post_init__(self) -> None:
         _check_least("projector.layers", self.layers, 1)
         _check_least("projector.units", self.units, 2)
+        if self.layers > _MOST_LAYERS or self.units > _MOST_UNITS:
+            raise ConfigError(
+                "projector.layers, projector.units",
+                f"{self.layers}, {self.units}",
+                wanted=f"at most {_MOST_LAYERS} layers of {_MOST_UNITS:,} units",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,13 +300,20 @@ def _value(default: Any, value: object, *, source: str, key: str) -> Any:
             for part in _checked(value, list | tuple, source=source, key=key)
         )
     if isinstance(default, float):
-        return float(_checked(value, int | float, source=source, key=key))
+        return _float(_checked(value, int | float, source=source, key=key), source=source, key=key)
     if isinstance(default, FrontendSpec):
         return FrontendSpec.from_settings(value, source=source)
     if dataclasses.is_dataclass(default):
         section = _checked(value, Mapping, source=source, key=key)
         return _from_dict(type(default), section, source=source, prefix=f"{key}.")
     return _checked(value, type(default), source=source, key=key)
+
+
+def _float(value: float, *, source: str, key: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ConfigError(source, f"{key} = {short(value)}", wanted="a number that a float holds") from None
 
 
 def _default(item: "dataclasses.Field[Any]") -> Any:
@@ -305,13 +323,13 @@ def _default(item: "dataclasses.Field[Any]") -> Any:
 def _checked(value: Any, expected: Any, *, source: str, key: str) -> Any:
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         name = getattr(expected, "__name__", str(expected))
-        raise ConfigError(source, f"{key} = {value!r}", wanted=name)
+        raise ConfigError(source, f"{key} = {short(value)}", wanted=name)
     return value
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise ConfigError(name, repr(value), wanted=f"one of {', '.join(choices)}")
+        raise ConfigError(name, short(value), wanted=f"one of {', '.join(choices)}")
 
 
 def _check_least(name: str, value: float, least: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import tomli_w
 
 from ..runtime.errors import ConfigError
+from ..runtime.files import read_regular
 from .config import Config, config_from_dict, flat_settings
 
 # Settings that a resumed run may change. data.dir is one of them: the data is compared by its content.
@@ -30,11 +31,11 @@ def config_from_toml(path: Path) -> Config:
 def read_toml(path: Path) -> dict[str, Any]:
     """The document of a TOML file. Raises ConfigError with the place of a mistake."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_regular(path).decode())
     except OSError as error:
         came = error.strerror or str(error)
         raise ConfigError(str(path), came, wanted="a TOML file of settings", fix="check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: no TOML, no UTF-8, no name of a file
         raise ConfigError(str(path), str(error), wanted="TOML") from error
 
 

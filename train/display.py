@@ -18,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 
 from ..runtime.errors import MissingExtraError
+from ..runtime.text import printable
 from .method.losses import TERMS
 
 Record = dict[str, Any]  # one line of history.jsonl
@@ -163,10 +164,11 @@ class Display:
 
     def say(self, text: str) -> None:
         """Prints a line above the table."""
+        line = printable(text)
         if self._live:
-            self._console.print(text, markup=False, soft_wrap=True)
+            self._console.print(line, markup=False, soft_wrap=True)
         elif not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(line, file=sys.stderr, flush=True)
 
     def _measure_rest(self) -> None:
         """Called at the end of an epoch and at the start of the next: a checkpoint may come between."""

@@ -21,7 +21,7 @@ from ..runtime.arrays import Float32
 from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.failpoints import failpoint
 from ..runtime.locks import locked
-from .checkpoint import POINTER, CheckpointInfo, Saver, read_info
+from .checkpoint import POINTER, CheckpointInfo, Saver, check_no_link, read_info
 from .config import Config
 from .data.data_set import DataSet
 from .data.device_clips import Epoch, SplitClips, epoch_of_split, split_clips
@@ -82,6 +82,8 @@ def train(
         return done
     try:
         run.mkdir(parents=True, exist_ok=True)
+        for checkpoints in (folder.last, folder.best):
+            check_no_link(checkpoints)
         with locked(folder.lock, does="trains") if world.is_first else contextlib.nullcontext():
             return _train(plan, folder, resume, strict_resume, world, part)
     except torch.OutOfMemoryError as error:
@@ -105,6 +107,7 @@ def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first,
         _display(plan, run, device, world, part) as display,
     ):
         if resume and (found := restored(run, info, stepper, strict_resume, display.say)):
+            _check_place(run, found, per_epoch)
             info = replace(info, epoch=found.epoch, step=found.step, history=found.history)
         elif config.model.init:
             display.say(_initialised(stepper.network, config))
@@ -208,6 +211,14 @@ def _ready(
         versions={"rrtn": __version__, "torch": torch.__version__, "python": platform.python_version()},
     )
     return training, validation, stepper, info
+
+
+def _check_place(run: RunFolder, found: CheckpointInfo, per_epoch: int) -> None:
+    """Raises ModelError where a checkpoint's step does not lie in the epoch that follows its last one."""
+    first = found.epoch * per_epoch
+    if not first <= found.step <= first + per_epoch:
+        came = f"step {found.step} after {found.epoch} epochs of {per_epoch} steps"
+        raise ModelError(str(run.last / POINTER), came, fix="the file was changed: start a new run")
 
 
 def device_from_config(config: Config, world: World) -> torch.device:

@@ -60,7 +60,12 @@ def restored(
         )
     if changed := _changed_versions(info, fresh):
         say(f"note: {changed}: the run goes on, but not bit for bit as it would have")
-    _load(stepper, tensors)
+    try:
+        _load(stepper, tensors)
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        came = str(error).partition("\n")[0]
+        wanted = "the tensors of the network that config.toml describes"
+        raise ModelError(str(run.last), came, wanted=wanted, fix="start a new run") from error
     return info
 
 

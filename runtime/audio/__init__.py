@@ -13,6 +13,8 @@ recording    one whose samples need not be in memory: measured first, then read
 reader       one file, or an array, as the model hears it
 pack_reader  packs: many small files in few Parquet files
 pack_writer  writes packs
+signatures   what is audio, by suffix and by content
+path_list    the paths in a list
 inputs       from the command line's AUDIO arguments to files
 input_spool  the files to score, each once, in shards
 """

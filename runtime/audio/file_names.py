@@ -2,38 +2,25 @@
 
 import binascii
 import os
-import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
+
+from ..text import bytes_from_cell, cell_from_text
 
 FilePath = str | bytes | os.PathLike[str]
 
-_FORMULA: Final = ("=", "+", "-", "@", "'")
-_ESCAPE: Final = re.compile(r"\\x([0-9a-f]{2})")
-_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\\\udc80-\udcff]")
-
 
 def cell_from_path(path: FilePath) -> str:
-    r"""A path as one line of plain UTF-8 text that no spreadsheet takes for a formula.
+    r"""A path as a cell of a CSV: see `cell_from_text`. What is not UTF-8 becomes \xNN, too.
 
-    Control characters, backslashes and bytes that are not UTF-8 become \xNN. A ' is set before a leading
-    = + - @ or '. `path_from_cell` gives the path back.
+    `path_from_cell` gives the path back.
     """
-    text = os.fsdecode(path)
-    cell = _UNSAFE.sub(lambda match: f"\\x{os.fsencode(match[0])[0]:02x}", text)
-    return harmless_cell(cell)
+    return cell_from_text(os.fsdecode(path))
 
 
 def path_from_cell(cell: str) -> bytes:
     """The exact bytes of the path that `cell_from_path` wrote."""
-    text = cell.removeprefix("'")
-    parts = _ESCAPE.split(text)  # text, hex, text, hex, ..., text
-    return b"".join(bytes.fromhex(part) if odd % 2 else part.encode() for odd, part in enumerate(parts))
-
-
-def harmless_cell(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return bytes_from_cell(cell)
 
 
 def exact_name(path: FilePath) -> tuple[str, bytes | None]:

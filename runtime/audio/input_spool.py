@@ -11,13 +11,15 @@ import struct
 import tempfile
 import zlib
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Final
 
 import numpy as np
 
-from .sources import AudioSource, Input, PackedFile
+from .file_names import FilePath
+from .sources import AudioSource, Input, PackedFile, name_from_source
 
 MEAN_FILES: Final = 512  # in a shard, about
 MOST_FILES: Final = 2048
@@ -43,19 +45,22 @@ class InputSpool:
     Two spellings of one path (`a.wav`, `./a.wav`, `b/../a.wav`) are one file. Two links to a file are two.
     """
 
-    def __init__(self, inputs: Iterable[Input]) -> None:
+    def __init__(self, inputs: Iterable[Input], left_out: Counter[str] | None = None) -> None:
+        """`left_out` counts what was found beside the inputs, as `inputs.Choice` does."""
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
-        hashes = array("Q")
-        absolute = functools.lru_cache(1_000)(_absolute)
-        for found in inputs:
-            hashes.append(_hash(_bytes_from_source(_absolute_source(found.source, absolute))))
-            self._file.write(_record(found))
+        try:
+            hashes = self._spooled(inputs)
+        except BaseException:
+            self._file.close()
+            raise
         _, first = np.unique(np.frombuffer(hashes, np.uint64), return_index=True)
         self._wanted = np.zeros(len(hashes), dtype=bool)
         self._wanted[first] = True
         self.files = len(first)
         self.twice = len(hashes) - len(first)
         self.shards = list(self._cut())
+        self.left_out = left_out or Counter()
+        self.named: tuple[str, ...] = ()  # what the user named, resolved
 
     def __enter__(self) -> "InputSpool":
         return self
@@ -71,9 +76,28 @@ class InputSpool:
         """The files of a shard."""
         return [_input(record) for _, record in self._records(shard.first, shard.begin, shard.end) if record]
 
+    def names(self) -> Callable[[FilePath], bool]:
+        """-> a function that says whether a row of this name is of one of the files."""
+        absolute = functools.lru_cache(1_000)(_absolute)
+
+        def key(name: FilePath) -> int:
+            return _hash(_absolute_path(os.fsencode(name), absolute))
+
+        keys = {key(name_from_source(source)) for shard in self.shards for source in self.sources(shard)}
+        return lambda name: key(name) in keys
+
     def files_of(self, shards: Iterable[Shard]) -> int:
         """Number of files in these shards."""
         return sum(shard.files for shard in shards)
+
+    def _spooled(self, inputs: Iterable[Input]) -> "array[int]":
+        """Writes the inputs to the file; -> a hash of each one's place."""
+        hashes = array("Q")
+        absolute = functools.lru_cache(1_000)(_absolute)
+        for found in inputs:
+            hashes.append(_hash(_bytes_from_source(_absolute_source(found.source, absolute))))
+            self._file.write(_record(found))
+        return hashes
 
     def _cut(self) -> Iterator[Shard]:
         first = begin = files = end = 0
@@ -120,7 +144,7 @@ def _bytes_from_source(source: AudioSource) -> bytes:
 
 
 def _source_from_bytes(content: bytes) -> AudioSource:
-    match content.split(_SEPARATOR):
+    match content.split(_SEPARATOR, 2):  # the name may have what no path has
         case [pack, row, name] if row.isdigit():
             return PackedFile(pack, int(row), name)
     return content

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import itertools
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,12 +16,13 @@ from ..locks import locked
 from ..progress import Bar
 from .file_names import exact_name
 from .input_spool import InputSpool, Shard
-from .pack_reader import PACK_FORMAT, PackReader, imported_pyarrow
+from .pack_reader import DIGEST, PACK_FORMAT, PackDigest, PackReader, imported_pyarrow
 from .reader import opened
 from .sources import AudioSource, Input, PackedFile, name_from_source
 
 PACK_BYTES: Final = 256 << 20  # of audio in a pack, about
 _GROUP_BYTES: Final = 8 << 20  # of audio in a row group
+_LOCK: Final = ".rrtn-pack.lock"  # in the folder of the packs
 _GROUP_FILES: Final = 64  # in a row group, at most
 
 
@@ -42,7 +44,7 @@ def write_packs(spool: InputSpool, folder: Path, bar: Bar) -> Packed:
     folder.mkdir(parents=True, exist_ok=True)
     errors: Counter[str] = Counter()
     written = 0
-    with locked(folder / ".lock", does="packs"):
+    with locked(folder / _LOCK, does="packs"):
         packs = [(folder / _name(number, shards), shards) for number, shards in enumerate(_groups(spool))]
         _check_folder(folder, {path.name for path, _ in packs})
         for path, shards in packs:
@@ -85,18 +87,24 @@ def _check_folder(folder: Path, names: set[str]) -> None:
 
 
 def _write(path: Path, inputs: Iterable[Input], errors: Counter[str]) -> None:
+    digest = PackDigest()
     with atomic_path(path) as temporary, temporary.open("wb") as file, _writer(file) as writer:
-        for rows in _row_groups(inputs, errors):
+        for rows in _row_groups(inputs, errors, digest):
             writer.write_table(_table(rows))
+        writer.add_key_value_metadata({DIGEST: digest.text()})
     failpoint("pack.done")
 
 
-def _row_groups(inputs: Iterable[Input], errors: Counter[str]) -> Iterator[list[dict[str, Any]]]:
+def _row_groups(
+    inputs: Iterable[Input], errors: Counter[str], digest: PackDigest
+) -> Iterator[list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     size = 0
     with PackReader() as reader:
         for found in inputs:
             rows.append(_row(found, reader))
+            exact = os.fsencode(name_from_source(found.source))
+            digest.add(exact, found.size, found.mtime_ns, rows[-1]["error"])
             size += len(rows[-1]["content"] or b"")
             errors.update(filter(None, [rows[-1]["error"]]))
             if len(rows) == _GROUP_FILES or size >= _GROUP_BYTES:

@@ -18,6 +18,7 @@ _PACKAGES: Final = {  # flavour -> packages that bring it
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
 }
+_OPTIONAL: Final = ("labels", "frontend")
 _DRIVER: Final = Path("/proc/driver/nvidia/version")
 
 
@@ -33,10 +34,13 @@ class EngineStamp:
     onnx_sha256: str
     batch_profile: tuple[int, int, int]
     convolutions: dict[str, int]  # precision -> number of convolutions in the builder's network
+    # What the engine itself cannot say; bundle.json must agree. Stamps of before have neither.
+    labels: tuple[str, ...] = ()
+    frontend: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For bundle.json."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value or name not in _OPTIONAL}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 B batch, N samples, T frames, M mels, K labels, D embedding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arrays import Float32, Int16, waveform_from_samples
+from ..bundle import Bundle, Variant
+from ..errors import ModelError
 
 ModelBatch = Float32 | Int16  # log_mel [B, 1, T, M], or waveform [B, N] in float32 or int16
 
@@ -33,6 +35,42 @@ class Outputs(NamedTuple):
             np.concatenate([part.scores for part in parts]),
             np.concatenate(embeddings) if embeddings else None,
         )
+
+
+def check_fit(
+    bundle: Bundle,
+    variant: Variant,
+    inputs: Mapping[str, Sequence[object]],
+    outputs: Mapping[str, Sequence[object]],
+) -> None:
+    """Whether a loaded model takes the bundle's clips and gives a score for each of its K labels.
+
+    `inputs` and `outputs` are the shapes of the model's tensors by name; a dimension that is free is no
+    number, or below 0. Raises ModelError, before any audio is read.
+    """
+    spec, k = bundle.spec, len(bundle.labels)
+    clip = [1, spec.frames, spec.n_mels] if variant.input == "logmel" else [spec.clip_samples]
+    known = {name: list(shape[1:]) for name, shape in outputs.items() if name in Outputs._fields}
+    free = [shape for shape in (*inputs.values(), *outputs.values()) if not shape or _is_size(shape[0])]
+    if [list(shape[1:]) for shape in inputs.values()] != [clip] or known.get("scores") != [k] or free:
+        came = ", ".join(f"{name} {list(shape)}" for name, shape in {**inputs, **outputs}.items())
+        raise ModelError(
+            str(bundle.path / variant.file),
+            came,
+            wanted=f"one input of {clip} and scores of [{k}], one for each label, in batches of any size",
+            fix="run rrtn export again",
+        )
+    if "embedding" in known and not (len(known["embedding"]) == 1 and _is_size(known["embedding"][0])):
+        raise ModelError(
+            str(bundle.path / variant.file),
+            f"embedding {list(outputs['embedding'])}",
+            wanted="an embedding of a known size",
+            fix="run rrtn export again",
+        )
+
+
+def _is_size(dimension: object) -> bool:
+    return isinstance(dimension, int) and dimension > 0
 
 
 @dataclass

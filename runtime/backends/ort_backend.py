@@ -6,6 +6,7 @@ B batch, N samples, T frames, M mels, K labels, D embedding.
 import contextlib
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..bundle import Bundle, Variant
 from ..errors import ModelError
 from .backend_errors import ort_errors
 from .device_memory import Buffers, Widening, buffer_of
-from .model_batch import ModelBatch, Outputs, Spent
+from .model_batch import ModelBatch, Outputs, Spent, check_fit
 from .ort_session import MemoryDevice, session_from_bytes
 
 
@@ -105,15 +106,16 @@ def ort_backend_from_bundle(
         )
     half = variant.precision == "fp16"
     session = session_from_bytes(bundle.read(variant), variant.file, device, threads=threads, half=half)
+    check_fit(bundle, variant, _shapes(session.get_inputs()), _shapes(session.get_outputs()))
     widening = Widening(device) if device == "cuda" and variant.input == "waveform" else None
     return OrtBackend(variant, device, device, session, widening)
 
 
+def _shapes(tensors: Sequence[Any]) -> dict[str, list[Any]]:
+    """Name -> shape. What is not in float32 has none."""
+    return {tensor.name: tensor.shape if tensor.type == "tensor(float)" else [] for tensor in tensors}
+
+
 def _sizes(output: Any) -> list[int]:
-    """The sizes of an output after its batch dimension."""
-    sizes = output.shape[1:]
-    if not all(isinstance(size, int) for size in sizes):
-        raise ModelError(
-            f"output {output.name}", f"shape {output.shape}", wanted="known sizes", fix="run: rrtn export"
-        )
-    return list(sizes)
+    """The sizes of an output after its batch dimension; `check_fit` has seen that they are known."""
+    return list(output.shape[1:])

@@ -25,7 +25,7 @@ from .cuda_driver import CudaStream
 from .cuda_libraries import load_cuda
 from .device_memory import Buffers, Widening, buffer_of
 from .engine_stamp import Machine, mismatch, this_machine
-from .model_batch import ModelBatch, Outputs, Spent, padded
+from .model_batch import ModelBatch, Outputs, Spent, check_fit, padded
 from .ort_session import MemoryDevice
 
 if TYPE_CHECKING:
@@ -142,8 +142,20 @@ def trt_backend_from_bundle(
     assert variant.stamp is not None
     flavour = flavour_of(variant.stamp["flavour"])
     engine = _engine_from_plan(flavour, bundle.read(variant), variant.file)
+    check_fit(bundle, variant, *_shapes(engine, flavour.module))
     load_cuda()
     return trt_backend_from_engine(engine, variant, flavour, stream=cuda_stream(), widening=Widening("cuda"))
+
+
+def _shapes(engine: Any, trt: Any) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """The shapes of an engine's inputs and of its outputs, by name. The batch is free within the profile."""
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    shapes = {name: [-1, *list(engine.get_tensor_shape(name))[1:]] for name in names}
+    inputs = {name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT}
+    return (
+        {name: shape for name, shape in shapes.items() if name in inputs},
+        {name: shape for name, shape in shapes.items() if name not in inputs},
+    )
 
 
 def trt_backend_from_engine(

@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from ..audio.file_names import FilePath
 from ..audio.input_spool import InputSpool, Shard
+from ..audio.sources import name_from_source
 from ..progress import Bar
 from ..tables.rows import Row
-from ..tables.submission import write_submission
-from ..tables.writer import write_table
+from ..tables.submission import check_submission, write_submission
+from ..tables.writer import read_table, write_table
 from .engine import CountFile, LoadedModel, ScoringEngine
 from .error_budget import ErrorBudget
 from .local_engine import LocalEngine
@@ -57,7 +60,9 @@ class ScoringSummary:
     seconds: float  # of this call, from listing the missing shards to the finished table
     scored_now: int  # files; the others were scored by an earlier call
     out: Path | None = None
+    kept_rows: int = 0  # of other files, by --append
     busy: dict[str, float] = field(default_factory=dict)  # the highest share is the bottleneck
+    left_out: Counter[str] = field(default_factory=Counter)  # what was found beside the files, by suffix
 
     def to_dict(self) -> dict[str, Any]:
         """The document of `rrtn score --json`."""
@@ -74,6 +79,8 @@ class ScoringSummary:
             "scored_now": self.scored_now,
             "batch_size": self.model.batch_size,
             "busy": {part: round(share, 3) for part, share in self.busy.items()},
+            "kept_rows": self.kept_rows,
+            "left_out": dict(sorted(self.left_out.items())),
         }
 
 
@@ -97,20 +104,33 @@ def score_to_table(
     error_budget: ErrorBudget | None = None,
     submission: Path | None = None,
     overwrite: bool = False,
+    append: bool = False,
     open_bar: OpenBar = no_bar,
     say: Callable[[str], object] = lambda line: None,
 ) -> ScoringSummary:
     """Scores every file of `spool` into the table `out`: .csv, .jsonl or .parquet.
 
-    A call that was stopped is continued by the same call. `overwrite` scores everything again. `submission`
-    is a second table, in the form of the challenge. `say` takes lines for the person.
+    A call that was stopped is continued by the same call. `overwrite` scores everything again. `append`
+    keeps the rows of the table that are of other files. `submission` is a second table, in the form of the
+    challenge. `say` takes lines for the person.
 
-    Raises ConfigError if the table was begun with other settings or is being written by another process,
+    Raises ConfigError if the table was begun with other settings or inputs, is being written by another
+    process, or is a file of another kind,
     StoppedError if the error budget is spent or the storage fails, ModelError if the model fails.
     """
     budget = error_budget or ErrorBudget()
     begin = time.monotonic()
-    with opened_job(out, engine.loaded.settings, engine.loaded.labels, overwrite=overwrite) as job:
+    model = engine.loaded
+    opened = opened_job(
+        out, model.settings, model.labels, inputs=spool.named, overwrite=overwrite, append=append
+    )
+    with opened as job:
+        kept_rows = KeptRows(out, model, spool.names()) if append and out.exists() else ()
+        if submission:
+            if not overwrite:
+                names = None if job.has_written(submission) else _names(spool, kept_rows)
+                check_submission(submission, model.labels, names)
+            job.note_submission(submission)
         shards = [shard for shard in spool.shards if not job.has(shard)]
         missing = spool.files_of(shards)
         if kept := spool.files - missing:
@@ -118,7 +138,7 @@ def score_to_table(
         with open_bar(missing) as bar:
             _score_shards(engine, job, spool, shards, budget, bar)
         scored = time.monotonic()
-        totals = _table_from_job(job, spool, out, engine.loaded, submission)
+        totals = _table_from_job(job, spool, out, engine.loaded, submission, kept_rows)
     end = time.monotonic()
     return ScoringSummary(
         totals=totals,
@@ -126,7 +146,9 @@ def score_to_table(
         seconds=end - begin,
         scored_now=missing,
         out=out,
+        kept_rows=len(kept_rows),
         busy=_busy_shares(engine, end - begin, writing=end - scored) if missing else {},
+        left_out=spool.left_out,
     )
 
 
@@ -137,6 +159,7 @@ def score_to_rows(
     *,
     error_budget: ErrorBudget | None = None,
     submission: Path | None = None,
+    overwrite: bool = False,
     open_bar: OpenBar = no_bar,
 ) -> ScoringSummary:
     """Scores every file of `spool` and gives the rows to `take`, as they come. No table is written.
@@ -144,6 +167,8 @@ def score_to_rows(
     Raises what `score_to_table` raises.
     """
     budget, totals = error_budget or ErrorBudget(), Totals()
+    if submission and not overwrite:
+        check_submission(submission, engine.loaded.labels, _names(spool, ()))
     begin = time.monotonic()
     with open_bar(spool.files) as bar:
         files = _watched(engine.files(spool, spool.shards), _counter(budget, bar))
@@ -153,8 +178,35 @@ def score_to_rows(
     seconds = time.monotonic() - begin
     busy = _busy_shares(engine, seconds, writing=0.0)
     return ScoringSummary(
-        totals=totals, model=engine.loaded, seconds=seconds, scored_now=totals.files, busy=busy
+        totals=totals,
+        model=engine.loaded,
+        seconds=seconds,
+        scored_now=totals.files,
+        busy=busy,
+        left_out=spool.left_out,
     )
+
+
+class KeptRows:
+    """The rows of a table that are of other files than those that are scored now. They stand first."""
+
+    def __init__(self, table: Path, model: LoadedModel, is_scored: Callable[[FilePath], bool]) -> None:
+        """Reads the whole table, so that a wrong one is refused before the work. Raises ConfigError."""
+        self._table, self._model, self._is_scored = table, model, is_scored
+        self._count = sum(1 for _ in self)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Row]:
+        rows = read_table(self._table, self._model.labels, self._model.embedding_size)
+        return (row for row in rows if not self._is_scored(row.file))
+
+
+def _names(spool: InputSpool, kept_rows: Iterable[Row]) -> Iterator[FilePath]:
+    for shard in spool.shards:
+        yield from map(name_from_source, spool.sources(shard))
+    yield from (row.file for row in kept_rows)
 
 
 def _score_shards(
@@ -192,11 +244,16 @@ def _watched(files: Iterable[list[Row]], count: CountFile) -> Iterator[list[Row]
 
 
 def _table_from_job(
-    job: TableJob, spool: InputSpool, out: Path, model: LoadedModel, submission: Path | None
+    job: TableJob,
+    spool: InputSpool,
+    out: Path,
+    model: LoadedModel,
+    submission: Path | None,
+    kept_rows: Iterable[Row],
 ) -> Totals:
-    """Writes the table, and the submission; -> what is in them."""
+    """Writes the table, and the submission; -> what of them is of the files of `spool`."""
     totals = Totals()
-    rows: Iterator[Row] = _counted(job.rows(spool), totals)
+    rows: Iterator[Row] = chain(kept_rows, _counted(job.rows(spool), totals))
     if submission:
         rows = write_submission(submission, rows, model.labels)
     for _ in write_table(out, rows, model.labels, embedding_size=model.embedding_size):

@@ -1,37 +1,45 @@
 """A table in the making. Each shard is scored once and its rows are kept, so a run that was stopped goes on.
 
 Beside the table `scores.csv` lies the folder `.scores.csv.rrtn`. Its job.json says what the rows depend on:
-model and settings. Each part holds the rows of one shard under the key of the shard. The table is put
-together from the parts.
+model and settings, and what the user named to be scored. Each part holds the rows of one shard under the key
+of the shard. The table is put together from the parts.
 """
 
 import contextlib
 import glob
 import hashlib
-import json
-import shutil
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from ..audio.input_spool import InputSpool, Shard
+from ..documents import converted, parsed
 from ..errors import ConfigError, StoppedError
 from ..failpoints import failpoint
-from ..files import write_bytes, write_json
+from ..files import read_regular, write_bytes, write_json
 from ..locks import locked
 from ..tables.embedding_file import embedding_path
+from ..tables.formats import FORMATS
 from ..tables.rows import Row
+from ..tables.writer import has_embeddings_beside
 from .part_file import rows_from_part
 
 SCORING_RULES: Final = 2  # rises whenever the same file, model and settings can give another row
 _JOB: Final = "job.json"
+_LOCK: Final = "lock"
+_INPUTS: Final = "inputs"  # in job.json: what the user named; all else there are settings
+_SUBMISSIONS: Final = "submissions"  # in job.json: where the table was written in the challenge's form
+_EMBEDDING: Final = "embedding"  # a setting: D, or null
+_UNKNOWN: Final = "rows of another table"  # that --append has kept; no user can name that
 
 
 class TableJob:
     """The parts of a table in the making."""
 
-    def __init__(self, folder: Path, labels: tuple[str, ...]) -> None:
-        self._folder, self._labels = folder, labels
+    def __init__(self, folder: Path, labels: tuple[str, ...], *, keeps_all: bool = False) -> None:
+        """`keeps_all` keeps parts of files that are no inputs now."""
+        self._folder, self._labels, self._keeps_all = folder, labels, keeps_all
         self._parts = {path.name.partition("-")[0]: path for path in folder.glob("*.part")}
 
     def has(self, shard: Shard) -> bool:
@@ -44,6 +52,16 @@ class TableJob:
         write_bytes(path, content)
         self._parts[shard.key] = path
         failpoint("shard.done")
+
+    def has_written(self, submission: Path) -> bool:
+        """Whether an earlier call wrote the table in the challenge's form there, too."""
+        return os.path.realpath(submission) in (_job(self._folder) or {}).get(_SUBMISSIONS, [])
+
+    def note_submission(self, submission: Path) -> None:
+        """Keeps in mind that the table is written there, too."""
+        job = _job(self._folder) or {}
+        written = {*job.get(_SUBMISSIONS, []), os.path.realpath(submission)}
+        write_json(self._folder / _JOB, {**job, _SUBMISSIONS: sorted(written)})
 
     def rows(self, spool: InputSpool) -> Iterator[list[Row]]:
         """Gives the rows of every file, in order. Raises StoppedError if a part has gone bad since."""
@@ -60,7 +78,8 @@ class TableJob:
     def tidy(self, spool: InputSpool) -> None:
         """Removes parts that no shard has any more, and what killed writers left."""
         wanted = {self._parts.get(shard.key) for shard in spool.shards}
-        for path in (*self._folder.glob("*.part"), *self._folder.glob(".*.tmp")):
+        parts = () if self._keeps_all else self._folder.glob("*.part")
+        for path in (*parts, *self._folder.glob(".*.tmp")):
             if path not in wanted:
                 path.unlink(missing_ok=True)
 
@@ -76,33 +95,158 @@ class TableJob:
         return content if path.name == _part_name(shard, content) else None
 
 
+def check_job(
+    target: Path,
+    inputs: Sequence[str],
+    *,
+    embeddings: bool = False,
+    overwrite: bool = False,
+    append: bool = False,
+) -> None:
+    """Whether a table of `inputs` (what the user named) may be put at `target`, asked before the work.
+
+    A table that `rrtn score` began with the same inputs is brought up to date. Raises ConfigError for any
+    other file or table that is there, unless `overwrite` or `append` says what is to become of it, and for
+    what is in the way of the folder beside the table.
+    """
+    folder = _folder(target)
+    _check_folder(folder)
+    job = None if overwrite else _job(folder)
+    if embeddings and has_embeddings_beside(target):
+        _check_embeddings(target, overwrite=overwrite)
+    if overwrite or append:
+        return
+    if job is None and os.path.lexists(target):
+        raise _not_this_table(target, "is there already, and not known to be of these files")
+    if job and set(job.get(_INPUTS, inputs)) != set(inputs):
+        raise _not_this_table(target, f"has the scores of {_short(', '.join(job[_INPUTS]))}")
+
+
 @contextlib.contextmanager
 def opened_job(
-    target: Path, settings: dict[str, Any], labels: tuple[str, ...], *, overwrite: bool = False
+    target: Path,
+    settings: dict[str, Any],
+    labels: tuple[str, ...],
+    *,
+    inputs: Sequence[str] = (),
+    overwrite: bool = False,
+    append: bool = False,
 ) -> Iterator[TableJob]:
-    """The job of the table `target`, for this process alone. `overwrite` begins it anew.
+    """The job of the table `target`, for this process alone.
 
-    Raises ConfigError if another process writes this table, or if it was begun with other settings.
+    `inputs` is what the user named. `overwrite` begins the table anew; `append` keeps the rows that it has.
+
+    Raises ConfigError if another process writes this table, if it was begun with other settings, and what
+    `check_job` raises.
     """
-    folder = target.parent / f".{target.name}.rrtn"
+    folder = _folder(target)
+    _check_folder(folder)
     folder.mkdir(exist_ok=True)
-    with locked(folder / "lock", does="scores"):
-        if overwrite or not (folder / _JOB).exists():  # without job.json nobody knows what the parts are
+    with locked(folder / _LOCK, does="scores"):
+        embeddings = settings.get(_EMBEDDING) is not None
+        check_job(target, inputs, embeddings=embeddings, overwrite=overwrite, append=append)
+        job = None if overwrite else _job(folder)
+        if job is None:  # without job.json nobody knows what the parts are
             _empty(folder)
-        _check_settings(folder / _JOB, target, settings)
+        else:
+            _check_settings(job, target, settings)
+        known = _known_inputs(job, inputs, append=append, had_table=os.path.lexists(target))
+        if job is None or job.get(_INPUTS) != known:
+            write_json(folder / _JOB, {**(job or settings), _INPUTS: known})
         _remove_unfinished(target)
-        yield TableJob(folder, labels)
+        yield TableJob(folder, labels, keeps_all=append)
 
 
-def _check_settings(path: Path, target: Path, settings: dict[str, Any]) -> None:
-    if not path.exists():
-        write_json(path, settings)
+def _known_inputs(
+    job: dict[str, Any] | None, inputs: Sequence[str], *, append: bool, had_table: bool
+) -> list[str]:
+    """What the table is made from, as job.json lists it."""
+    before: Iterable[str] = ()
+    if append:
+        before = job.get(_INPUTS, ()) if job else [_UNKNOWN] * had_table
+    return sorted({*before, *inputs})
+
+
+def _folder(target: Path) -> Path:
+    return target.parent / f".{target.name}.rrtn"
+
+
+def _job(folder: Path) -> dict[str, Any] | None:
+    """What job.json says; None where there is none. Raises ConfigError where it cannot be read."""
+    path = folder / _JOB
     try:
-        before = _in_todays_words(dict(json.loads(path.read_bytes())))
+        job = _in_todays_words(converted(parsed(read_regular(path)), dict[str, Any]))
+        for name in (_INPUTS, _SUBMISSIONS):
+            if not all(isinstance(one, str) for one in job.get(name, [])):
+                raise TypeError(f"{name} are no texts")
+    except FileNotFoundError:
+        return None
     except (TypeError, ValueError) as error:
         raise ConfigError(
             str(path), str(error), wanted="what rrtn score writes", fix="begin anew with --overwrite"
         ) from error
+    return job
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises ConfigError for a folder that rrtn has not made: it must be neither followed nor emptied."""
+    if not os.path.lexists(folder):
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        came = "a link" if folder.is_symlink() else "no folder"
+        raise ConfigError(str(folder), came, wanted="a folder that rrtn made", fix="remove it")
+    names = {entry.name: entry.is_file(follow_symlinks=False) for entry in os.scandir(folder)}
+    ours = {name for name in names if _is_ours(name)}
+    if wrong := sorted(name for name in ours if not names[name]):
+        raise ConfigError(
+            str(folder / wrong[0]), "no regular file", wanted="a file that rrtn made", fix="remove it"
+        )
+    if _JOB not in names and (others := sorted(names.keys() - ours)):
+        raise ConfigError(
+            str(folder), f"holds {others[0]}", wanted="a folder that rrtn made", fix="move it elsewhere"
+        )
+
+
+def _is_ours(name: str) -> bool:
+    return name in (_JOB, _LOCK) or name.endswith((".part", ".tmp"))
+
+
+def _check_embeddings(target: Path, *, overwrite: bool) -> None:
+    """Raises ConfigError where the embeddings beside are those of a table with another suffix."""
+    beside = embedding_path(target)
+    others = [target.with_suffix(suffix) for suffix in FORMATS if suffix != target.suffix.lower()]
+    others = [other for other in others if has_embeddings_beside(other)]
+    ours = _job_or_nothing(target).get(_EMBEDDING) is not None
+    for other in others:
+        begun = _job_or_nothing(other)
+        if begun.get(_EMBEDDING) is not None or (other.exists() and beside.exists() and not ours):
+            raise ConfigError(
+                f"--out {target}",
+                f"{beside.name} is for the embeddings of {other.name}",
+                wanted="a name of its own",
+                fix="choose another --out",
+            )
+    if beside.exists() and not ours and not overwrite and not target.exists():
+        raise _not_this_table(target, f"{beside.name} is there already")
+
+
+def _job_or_nothing(table: Path) -> dict[str, Any]:
+    with contextlib.suppress(ConfigError, OSError):
+        return _job(_folder(table)) or {}
+    return {}
+
+
+def _not_this_table(target: Path, came: str) -> ConfigError:
+    return ConfigError(
+        f"--out {target}",
+        came,
+        wanted="a table of the same AUDIO and --list, or none",
+        fix="choose another --out; --append keeps its rows, --overwrite begins anew",
+    )
+
+
+def _check_settings(job: dict[str, Any], target: Path, settings: dict[str, Any]) -> None:
+    before = {name: value for name, value in job.items() if name not in (_INPUTS, _SUBMISSIONS)}
     changes = [
         f"{name} {_short(before.get(name))}, now {_short(settings.get(name))}"
         for name in {**before, **settings}
@@ -130,17 +274,18 @@ def _short(value: object) -> str:
 
 
 def _empty(folder: Path) -> None:
+    """Removes what rrtn has put there, and nothing else."""
     for path in folder.iterdir():
-        if path.name == "lock":
-            continue
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if path.name != _LOCK and _is_ours(path.name):
+            path.unlink()
 
 
 def _remove_unfinished(target: Path) -> None:
     """Removes what killed writers of the table, and of the embeddings beside it, have left."""
     for path in (target, embedding_path(target)):
         for left in path.parent.glob(f".{glob.escape(path.name[:40])}.????????.tmp"):
-            left.unlink(missing_ok=True)
+            if left.is_file() and not left.is_symlink():
+                left.unlink(missing_ok=True)
 
 
 def _part_name(shard: Shard, content: bytes) -> str:

@@ -7,6 +7,7 @@ jsonl_table     scores.jsonl, one object a line
 parquet_table   scores.parquet, by columns
 formats         the list of the formats
 embedding_file  the embeddings of a format that does not hold them
+outputs         whether files can be written, and are free to be
 writer          writes a table, whole or not at all
 submission      the challenge's form of a table
 top_rows        the highest labels of each row, for people

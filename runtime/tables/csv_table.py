@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from ..audio.file_names import cell_from_path, harmless_cell
-from .rows import Row, flags_cell, score_columns
+from ..audio.file_names import cell_from_path, path_from_cell
+from ..text import cell_from_text
+from .rows import Row, flags_cell, flags_from_cell, score_columns
 from .table_format import TableFormat, WriteRow
 
 
@@ -38,7 +39,7 @@ def _opened(path: Path, labels: tuple[str, ...], _: int | None) -> Iterator[Writ
 
 
 def _header(labels: tuple[str, ...]) -> list[str]:
-    return ["file", "start", "end", *map(harmless_cell, score_columns(labels)), "error", "flags"]
+    return ["file", "start", "end", *map(cell_from_text, score_columns(labels)), "error", "flags"]
 
 
 def _cells(row: Row, labels: tuple[str, ...]) -> list[str]:
@@ -51,4 +52,22 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-CSV: Final = TableFormat(suffix=".csv", opened=_opened)
+def _read(path: Path, labels: tuple[str, ...], _: int | None) -> Iterator[Row]:
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = csv.reader(file, strict=True)
+        if (header := next(lines, [])) != _header(labels):
+            raise ValueError(f"columns {','.join(header)[:60]}")
+        for cells in lines:
+            name, start, end, *scores, error, flags = cells
+            values = dict(zip(labels, map(float, scores), strict=True)) if any(scores) else None
+            yield Row(
+                file=path_from_cell(name),
+                start=float(start) if start else None,
+                end=float(end) if end else None,
+                scores=values,
+                error=error,
+                flags=flags_from_cell(flags),
+            )
+
+
+CSV: Final = TableFormat(suffix=".csv", opened=_opened, read=_read)

@@ -1,7 +1,8 @@
 """Embeddings beside a table: one .npy that `np.load(path, mmap_mode="r")` opens. D embedding."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -39,6 +40,25 @@ def open_embeddings(path: Path, size: int) -> Iterator[WriteRow]:
         yield write_row
         file.seek(0)
         assert _write_header(file, written, size) == length
+
+
+def rows_with_embeddings(rows: Iterable[Row], path: Path, size: int | None) -> Iterator[Row]:
+    """The rows of a table with the embeddings that lie beside it, if there are any.
+
+    Raises ValueError where there are other embeddings, or none, or where their number differs.
+    """
+    if size is None:
+        if path.exists():
+            raise ValueError(f"has embeddings, in {path.name}")
+        yield from rows
+        return
+    if not path.exists():
+        raise ValueError("has no embeddings")
+    embeddings = np.load(path, mmap_mode="r", allow_pickle=False)
+    if embeddings.shape[1:] != (size,) or embeddings.dtype != _FLOAT32:
+        raise ValueError(f"{path.name} has other embeddings")
+    for row, embedding in zip(rows, embeddings, strict=True):
+        yield row if row.scores is None else replace(row, embedding=np.array(embedding))
 
 
 def _write_header(file: BinaryIO, rows: int, size: int) -> int:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from ..audio.file_names import exact_name
-from .rows import Row, flags_cell
+from ..audio.file_names import exact_name, path_from_record
+from .rows import Row, flags_cell, flags_from_cell
 from .table_format import TableFormat, WriteRow
 
 
@@ -51,4 +51,21 @@ def _shortest(scores: dict[str, float]) -> dict[str, float]:
     return dict(zip(scores, map(float, digits), strict=True))
 
 
-JSONL: Final = TableFormat(suffix=".jsonl", opened=_opened)
+def _read(path: Path, labels: tuple[str, ...], _: int | None) -> Iterator[Row]:
+    with path.open(encoding="ascii") as file:
+        for line in file:
+            record = json.loads(line)
+            scores = record["scores"]
+            if scores is not None and tuple(scores) != labels:
+                raise ValueError(f"labels {', '.join(scores)[:60]}")
+            yield Row(
+                file=path_from_record(record),
+                start=record["start"],
+                end=record["end"],
+                scores=scores,
+                error=record["error"] or "",
+                flags=flags_from_cell(record["flags"]),
+            )
+
+
+JSONL: Final = TableFormat(suffix=".jsonl", opened=_opened, read=_read)

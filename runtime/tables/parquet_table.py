@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from ..audio.file_names import exact_name
-from .rows import Row, flags_cell, score_columns
+from ..audio.file_names import exact_name, path_from_record
+from .rows import Row, flags_cell, flags_from_cell, score_columns
 from .table_format import TableFormat, WriteRow
 
 if TYPE_CHECKING:  # loaded where they are needed: a table of another format does without
@@ -126,6 +126,29 @@ def _embeddings(rows: list[Row], size: int) -> "pa.Array":
     return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), size, mask=none)
 
 
+def _read(path: Path, labels: tuple[str, ...], embedding_size: int | None) -> Iterator[Row]:
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    columns = score_columns(labels)
+    with pq.ParquetFile(path) as file:
+        if not file.schema_arrow.equals(_schema(labels, embedding_size)):
+            raise ValueError(f"columns {', '.join(file.schema_arrow.names)[:60]}")
+        for batch in file.iter_batches(_rows_of_group(embedding_size)):
+            for record in batch.to_pylist():
+                scores = [record[column] for column in columns]
+                embedding = record.get("embedding")
+                yield Row(
+                    file=path_from_record(record),
+                    start=record["start"],
+                    end=record["end"],
+                    scores=None if None in scores else dict(zip(labels, scores, strict=True)),
+                    error=record["error"] or "",
+                    flags=flags_from_cell(record["flags"]),
+                    embedding=None if embedding is None else np.array(embedding, np.float32),
+                )
+
+
 PARQUET: Final = TableFormat(
-    suffix=".parquet", opened=_opened, embeddings_inside=True, package="pyarrow", extra="parquet"
+    suffix=".parquet", opened=_opened, read=_read, embeddings_inside=True, package="pyarrow", extra="parquet"
 )

@@ -38,6 +38,11 @@ def flags_cell(row: Row) -> str:
     return ";".join(row.flags)
 
 
+def flags_from_cell(cell: str) -> tuple[str, ...]:
+    """What `flags_cell` was given."""
+    return tuple(filter(None, cell.split(";")))
+
+
 def score_columns(labels: tuple[str, ...]) -> tuple[str, ...]:
     """The name of each label's column.
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from ..audio.file_names import FilePath, cell_from_path
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..files import write_bytes, write_refused
+from ..text import cell_from_text
 from .rows import Row
 
 _NAMED: Final = 3  # files that a message names
@@ -35,6 +36,31 @@ def write_submission(target: Path, rows: Iterable[Row], labels: tuple[str, ...])
         write_bytes(target, submission_csv(scored, labels))
     except OSError as error:
         raise write_refused(target, error) from error
+
+
+def check_submission(target: Path, labels: tuple[str, ...], names: Iterable[FilePath] | None) -> None:
+    """Whether a submission of the files of these names may be put at `target`, asked before the work.
+
+    Without `names` the files do not count: the submission that is there is known to be of the same table.
+    Raises ConfigError where something else is there: a submission with other labels, or of other files.
+    """
+    if not os.path.lexists(target):
+        return
+    try:
+        with target.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+        free = header == ["File_ID", *labels]
+        if free and names is not None:
+            free = {row[0] for row in rows if row} <= {file_id_from_path(name) for name in names}
+    except (OSError, ValueError, csv.Error):
+        free = False
+    if not free:
+        raise ConfigError(
+            f"--submission {target}",
+            "is there already, and no submission of these files",
+            wanted="a submission of the same files, or none",
+            fix="choose another name, or --overwrite",
+        )
 
 
 def file_id_from_path(path: FilePath) -> str:
@@ -74,6 +100,6 @@ def submission_csv(scores: Iterable[tuple[str, Iterable[float]]], labels: tuple[
     """(File_ID in brackets, scores of the K labels) of each file -> the challenge's CSV."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["File_ID", *labels])
+    writer.writerow(["File_ID", *map(cell_from_text, labels)])
     writer.writerows([file_id, *(f"{value:.6f}" for value in values)] for file_id, values in scores)
     return buffer.getvalue().encode()

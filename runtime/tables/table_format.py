@@ -6,7 +6,7 @@ help can list them.
 D embedding, K labels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,9 @@ class TableFormat:
     suffix: str  # of the file's name, in lower case
     # (path, K labels, D or None) -> what appends a row. The file is whole when the context ends.
     opened: Callable[[Path, tuple[str, ...], int | None], AbstractContextManager[WriteRow]]
+    # (path, K labels, D or None) -> its rows. Raises ValueError, KeyError or TypeError for another table.
+    # None: --append cannot keep its rows.
+    read: Callable[[Path, tuple[str, ...], int | None], Iterator[Row]] | None = None
     embeddings_inside: bool = False  # else they lie beside the table, in a .npy, and D is None
     package: str = ""  # that writing needs and the base install lacks
     extra: str = ""  # of rrtn, which brings the package

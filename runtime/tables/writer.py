@@ -4,15 +4,16 @@ Every format holds the same. D embedding, K labels.
 """
 
 import contextlib
+import csv
 import importlib.util
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import ConfigError, MissingExtraError
 from ..files import atomic_path, write_refused
-from .embedding_file import embedding_path, open_embeddings
+from .embedding_file import embedding_path, open_embeddings, rows_with_embeddings
 from .formats import FORMATS, suffixes
+from .outputs import check_place
 from .rows import Row
 from .table_format import TableFormat, WriteRow
 
@@ -24,20 +25,40 @@ def check_table(target: Path, *, embeddings: bool = False) -> None:
     a package, StoppedError where the folder takes no file.
     """
     table = _format_of(target)
+    check_place(target, f"--out {target}")
+    if embeddings and not table.embeddings_inside:
+        beside = embedding_path(target)
+        check_place(beside, f"--out {beside}")
+
+
+def has_embeddings_beside(target: Path) -> bool:
+    """Whether the table's format has no room for embeddings, which then lie beside the table."""
+    return not _format_of(target).embeddings_inside
+
+
+def read_table(target: Path, labels: tuple[str, ...], embedding_size: int | None) -> Iterator[Row]:
+    """The rows of a table that `write_table` wrote; what a format does not keep is empty.
+
+    Raises ConfigError for a table with other columns, and for a file that is no table of scores.
+    """
+    table = _format_of(target)
+    if table.read is None:
+        raise ConfigError(
+            "--append", f"cannot read {table.suffix}", wanted="another format", fix="--overwrite"
+        )
     try:
-        _check_place(target)
-        if embeddings and not table.embeddings_inside:
-            _check_place(embedding_path(target))
-        if not target.parent.is_dir():
-            raise ConfigError(
-                f"--out {target}",
-                f"{target.parent} is no folder",
-                wanted="a folder that exists",
-                fix=f"mkdir -p {target.parent}",
-            )
-        tempfile.TemporaryFile(dir=target.parent).close()
-    except OSError as error:
-        raise write_refused(target, error) from error
+        rows = table.read(target, labels, embedding_size)
+        if table.embeddings_inside:
+            yield from rows
+        else:
+            yield from rows_with_embeddings(rows, embedding_path(target), embedding_size)
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ConfigError(
+            f"--append --out {target}",
+            str(error) or type(error).__name__,
+            wanted="a table of rrtn score with the same labels",
+            fix="choose another --out, or begin anew with --overwrite",
+        ) from error
 
 
 def write_table(
@@ -79,11 +100,6 @@ def _format_of(target: Path) -> TableFormat:
             fix=f'pip install "rrtn[{table.extra}]"',
         )
     return table
-
-
-def _check_place(path: Path) -> None:
-    if path.exists() and not path.is_file():
-        raise ConfigError(f"--out {path}", "is not a regular file", wanted="a file name")
 
 
 def _opened(

@@ -51,6 +51,8 @@ def test_an_engine_is_built_and_stamped(tiny_model: Path) -> None:
         "onnx_sha256": hashlib.sha256(model).hexdigest(),
         "batch_profile": EngineOptions().batch_profile,
         "convolutions": {},
+        "labels": ["Awe", "Fear", "Joy"],
+        "frontend": FrontendSpec().to_dict(),
     }
 
 

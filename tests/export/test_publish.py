@@ -59,7 +59,7 @@ def untrained_run(data: Path, folder: Path, spec: FrontendSpec) -> Path:
     document = {"data": {"dir": str(data), "targets": ["Awe", "Fear"]}, "frontend": {"pad": spec.pad}}
     config = config_from_dict(document, source="test")
     network = network_from_config(config)
-    record = {"val_ccc": 0.1, "val_ccc_per_target": {"Awe": 0.1, "Fear": 0.1}}
+    record = {"epoch": 1, "step": 1, "val_ccc": 0.1, "val_ccc_per_target": {"Awe": 0.1, "Fear": 0.1}}
     info = CheckpointInfo(
         epoch=1,
         step=1,

@@ -269,6 +269,8 @@ def test_s3_a_file_larger_than_the_limit(tmp_path: Path, tiny_model: Path, score
         0.02,
         "--hop",
         0.01,
+        "--workers",
+        2,
         "--out",
         "t.csv",
         "--json",

@@ -183,9 +183,7 @@ def noise_corpus(folder: Path) -> Path:
 
 def graphs_of_a_tiny_network(run: Path) -> dict[str, bytes]:
     """Exported once, for seconds; the children take what came."""
-    info, tensors = source.load_checkpoint(run / "checkpoints/best", "weights")
-    config = source.config_from_dict(info.config, source="test")
-    network = source.network_from_weights(config, tensors["weights"])
+    info, config, network = source.best_of_run(run)
     return {
         kind: onnx_from_network(network, config.frontend, tuple(info.labels), kind)
         for kind in ("logmel", "waveform")
@@ -610,6 +608,7 @@ def test_e6_onnx_runtimes_own_format_is_not_read(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It could say something else than the ONNX that was looked at: a file can be both."""
+    sealed_model = tiny_model.read_bytes()
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "tiny.ort")
     options.add_session_config_entry("session.save_model_format", "ORT")
@@ -619,6 +618,9 @@ def test_e6_onnx_runtimes_own_format_is_not_read(
     with pytest.raises(ModelError, match="expected a whole ONNX file"):
         Scorer(folder, "cpu")
     monkeypatch.setattr("rrtn.runtime.bundle.check_onnx", lambda content, name: None)
+    monkeypatch.setattr(
+        "rrtn.runtime.bundle.onnx_metadata", lambda content, name: onnx_metadata(sealed_model)
+    )
     with pytest.raises(ModelError, match="protobuf parsing failed"):
         Scorer(folder, "cpu")
 

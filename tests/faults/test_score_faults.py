@@ -769,18 +769,53 @@ def test_s18_a_file_that_may_not_be_read_is_a_row(tmp_path: Path, tiny_model: Pa
     assert [row["error"] for row in json.loads(run.stdout)["rows"]] == [SCORED, "permission", SCORED]
 
 
-def test_s18_a_folder_that_may_not_be_read_is_no_silence(
+def test_s18_n15_a_folder_that_may_not_be_read_is_a_row(
     tmp_path: Path, tiny_model: Path, sound: Samples
 ) -> None:
-    """Unreadable dir is an error, not silence."""
+    """Unreadable dir is an error, not silence; and no end of all the others."""
     (tmp_path / "in" / "secret").mkdir(parents=True)
-    wav(tmp_path / "in" / "a.wav", sound)
+    (tmp_path / "in" / "listed").mkdir()
+    for name in ("a.wav", "listed/b.wav", "secret/c.wav"):
+        wav(tmp_path / "in" / name, sound)
     (tmp_path / "in" / "secret").chmod(0o000)
+    (tmp_path / "in" / "listed").chmod(0o444)
     run = rrtn_as_anyone("score", "in", "-m", tiny_model, "--json", cwd=tmp_path)
-    (tmp_path / "in" / "secret").chmod(0o700)
-    assert (run.returncode, json.loads(run.stdout)["error"]["came"]) == (2, "Permission denied")
-    assert b"in/secret" in run.stderr
-    assert b"Permission denied" in run.stderr
+    named = rrtn_as_anyone("score", "in/secret", "-m", tiny_model, "--json", cwd=tmp_path)
+    for name in ("secret", "listed"):
+        (tmp_path / "in" / name).chmod(0o700)
+    assert run.returncode == 3, run.stderr
+    rows = [(row["file"], row["error"]) for row in json.loads(run.stdout)["rows"]]
+    assert rows == [("in/a.wav", SCORED), ("in/listed/b.wav", "permission"), ("in/secret", "permission")]
+    assert (named.returncode, json.loads(named.stdout)["error"]["came"]) == (2, "Permission denied")
+    assert b"in/secret" in named.stderr
+
+
+# N14
+
+
+def test_n14_the_summary_says_what_was_left_out(tmp_path: Path, tiny_model: Path, sound: Samples) -> None:
+    (tmp_path / "in").mkdir()
+    wav(tmp_path / "in/a.wav", sound)
+    wav(tmp_path / "in/b_noise.wav", sound)
+    for name in ("._a.wav", "notes.txt", "more.txt"):
+        (tmp_path / "in" / name).write_text("no audio")
+    run = rrtn("score", "in", "-m", tiny_model, "--exclude", "*_noise.*", "--json", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    document = json.loads(run.stdout)
+    assert document["left_out"] == {"--exclude": 1, "._*": 1, ".txt": 2}
+    assert [row["file"] for row in document["rows"]] == ["in/a.wav"]
+    assert "left out: .txt 2, " in run.stderr.decode()
+    assert b"left out" not in rrtn("score", "in/a.wav", "-m", tiny_model, cwd=tmp_path).stderr
+
+
+def test_n14_a_list_from_another_program(tmp_path: Path, tiny_model: Path, sound: Samples) -> None:
+    """From another folder, in UTF-16, with quotes and a comment."""
+    (tmp_path / "in").mkdir()
+    wav(tmp_path / "in/a.wav", sound)
+    (tmp_path / "in/list.txt").write_text('# mine\r\n"a.wav" \r\nb.wav\r\n', encoding="utf-16", newline="")
+    run = rrtn("score", "--list", "in/list.txt", "-m", tiny_model, "--json", cwd=tmp_path)
+    rows = [(row["file"], row["error"]) for row in json.loads(run.stdout)["rows"]]
+    assert rows == [("in/a.wav", SCORED), ("in/b.wav", "missing")]
 
 
 # S33

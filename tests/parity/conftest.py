@@ -1,6 +1,7 @@
 """A bundle of a network with random weights, for what opens or serves bundles."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,14 +28,24 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory, awkward_labels: tupl
 
     To be left as it is: tests copy its folder to write there.
     """
-    folder, spec = tmp_path_factory.mktemp("bundle"), FrontendSpec()
+    return _bundle_in(tmp_path_factory.mktemp("bundle"), awkward_labels)
+
+
+@pytest.fixture(scope="session")
+def embedding_bundle(tmp_path_factory: pytest.TempPathFactory, awkward_labels: tuple[str, ...]) -> Bundle:
+    """The same, as `rrtn export --embeddings` publishes it."""
+    return _bundle_in(tmp_path_factory.mktemp("embeddings"), awkward_labels, embeddings=True)
+
+
+def _bundle_in(folder: Path, awkward_labels: tuple[str, ...], *, embeddings: bool = False) -> Bundle:
+    spec = FrontendSpec()
     network = _network(spec, len(awkward_labels))
     variants = []
     for name, kind, file in (
         ("fp32", "logmel", "model.onnx"),
         ("waveform", "waveform", "model.waveform.onnx"),
     ):
-        content = onnx_from_network(network, spec, awkward_labels, kind)
+        content = onnx_from_network(network, spec, awkward_labels, kind, embeddings=embeddings)
         (folder / file).write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         variants.append(

@@ -1,5 +1,6 @@
 """A bundle opens with audEERING's `audonnx.load`, and scores signals there as rrtn does."""
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -7,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import soundfile
 import soxr
 import yaml
 from rrtn.export.audeering import MODEL_YAML, audonnx_yaml_from_bundle
-from rrtn.runtime import Scorer, load_bundle
-from rrtn.runtime.bundle import Bundle
+from rrtn.runtime import FrontendSpec, Scorer, load_bundle
+from rrtn.runtime.bundle import Bundle, metadata_of
 from rrtn.runtime.errors import AudioError, ConfigError, ModelError
+from rrtn.runtime.onnx_file import sealed
 
 audonnx = pytest.importorskip("audonnx", reason="audonnx is not installed")
 
@@ -101,7 +104,7 @@ def test_the_file_holds_data_and_no_code(bundle: Bundle) -> None:
     document = yaml.safe_load((bundle.path / MODEL_YAML).read_text(encoding="ascii"))
     (fields,) = document.values()
     ((transform, settings),) = fields.pop("transform").items()
-    assert fields == {"path": "model.waveform.onnx", "labels": list(bundle.labels)}
+    assert fields == {"path": "model.waveform.onnx", "labels": {"scores": list(bundle.labels)}}
     assert transform.partition("==")[0] == "$rrtn.runtime.model_input.ModelInput"
     assert settings == {"input": "waveform", "frontend": bundle.spec.to_dict()}
     assert {type(value) for value in settings["frontend"].values()} == {int, float, str}
@@ -123,10 +126,42 @@ def test_audonnx_can_write_the_model_again(model: "audonnx.Model", tmp_path: Pat
     assert np.array_equal(again(signal, 22_050), model(signal, 22_050))
 
 
+def test_n17_a_bundle_with_embeddings_opens_and_gives_both(
+    embedding_bundle: Bundle, tmp_path: Path, real_clips: list[Path]
+) -> None:
+    bundle = load_bundle(shutil.copytree(embedding_bundle.path, tmp_path / "bundle"))
+    audonnx_yaml_from_bundle(bundle)
+    model = audonnx.load(str(bundle.path))
+    assert list(model.outputs) == ["scores", "embedding"]
+    assert tuple(model.labels("scores")) == bundle.labels
+    scorer = Scorer(bundle, "cpu", embeddings=True)
+    rows = list(scorer.score_files(real_clips))
+    for (signal, rate), row in zip(signals(real_clips), rows, strict=True):
+        came = model(signal, rate)
+        np.testing.assert_allclose(came["scores"], [list(row.scores.values())], atol=LIMIT, rtol=0)
+        np.testing.assert_allclose(came["embedding"], [row.embedding], atol=1e-2, rtol=0)
+        assert np.array_equal(model(signal, rate, outputs="scores"), came["scores"])
+
+
+def with_other_spec(bundle: Bundle, folder: Path, spec: FrontendSpec) -> Bundle:
+    """The same graphs, sealed with another spec."""
+    folder.mkdir()
+    variants = []
+    for variant in bundle.variants:
+        model = onnx.load_from_string(bundle.read(variant))
+        del model.metadata_props[:]
+        metadata = metadata_of(bundle.labels, spec, variant.input, variant.precision)
+        onnx.helper.set_model_props(model, metadata)
+        content = sealed(model.SerializeToString())
+        (folder / variant.file).write_bytes(content)
+        variants.append(replace(variant, sha256=hashlib.sha256(content).hexdigest(), size=len(content)))
+    return replace(bundle, path=folder, spec=spec, variants=tuple(variants))
+
+
 def test_padding_in_decibels_is_done_before_the_graph(random_bundle: Bundle, tmp_path: Path) -> None:
     """The waveform graph cannot: it does not know where a short recording ended."""
     spec = replace(random_bundle.spec, pad="zero_db")
-    bundle = replace(random_bundle, path=shutil.copytree(random_bundle.path, tmp_path / "bundle"), spec=spec)
+    bundle = with_other_spec(random_bundle, tmp_path / "bundle", spec)
     audonnx_yaml_from_bundle(bundle)
     signal = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
     expected = list(Scorer(bundle, "cpu").score_waveform(signal, 16_000).values())

@@ -12,6 +12,7 @@ from rrtn.runtime import bench as measuring
 from rrtn.runtime import load_bundle
 from rrtn.runtime.backends.choice import candidates_of_variants
 from rrtn.runtime.bench import (
+    CHART_MARK,
     LEAST_RUNS,
     Ceiling,
     Measurement,
@@ -107,6 +108,7 @@ def test_the_chart_is_a_picture_of_the_figures(bundle: Bundle, spec: FrontendSpe
         bundle, results, Ceiling(sgemm=1e9, copy=1e9), preparation(spec, runs=2), {"trt": "no <GPU>"}
     )
     assert json.loads(json.dumps(document))["measurements"] == [asdict(result) for result in results]
+    assert CHART_MARK.decode() in svg_chart(document)[:400]
     picture = ElementTree.fromstring(svg_chart(document))
     bars = [float(bar.attrib["width"]) for bar in picture if bar.tag.endswith("rect")]
     rates = [result.clips_per_second for result in results]

@@ -1,13 +1,15 @@
 """A file that matters is there whole, or as it was before."""
 
+import errno
 import hashlib
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rrtn.runtime.files import atomic_path, sha256_of, write_bytes, write_json
+from rrtn.runtime.files import atomic_path, replace_folder, sha256_of, write_bytes, write_json
 
 
 def names_in(folder: Path) -> list[str]:
@@ -82,3 +84,45 @@ def test_the_hash_is_that_of_the_content(tmp_path: Path) -> None:
     content = bytes(range(256)) * 1_000
     (tmp_path / "a.bin").write_bytes(content)
     assert sha256_of(tmp_path / "a.bin") == hashlib.sha256(content).hexdigest()
+
+
+def only_files(real: Callable[[int], None], code: int) -> Callable[[int], None]:
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(code, os.strerror(code))
+        real(descriptor)
+
+    return fsync
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EPERM])
+def test_n16_a_file_system_that_cannot_fsync_a_folder_takes_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(os, "fsync", only_files(os.fsync, code))
+    write_bytes(tmp_path / "a.bin", b"content")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/b").touch()
+    replace_folder(tmp_path / "folder", tmp_path / "new")
+    assert (tmp_path / "a.bin").read_bytes() == b"content"
+    assert names_in(tmp_path) == ["a.bin", "folder"]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_n16_a_disk_that_fails_is_still_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    monkeypatch.setattr(os, "fsync", only_files(os.fsync, code))
+    with pytest.raises(OSError, match=os.strerror(code)):
+        write_bytes(tmp_path / "a.bin", b"content")
+
+
+def test_n16_a_file_system_without_modes_takes_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As FAT and vboxsf."""
+
+    def chmod(path: Path, mode: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "chmod", chmod)
+    write_bytes(tmp_path / "a.bin", b"content")
+    assert (tmp_path / "a.bin").read_bytes() == b"content"

@@ -126,6 +126,39 @@ def test_a_symbolic_link_is_refused_and_its_target_untouched(
     assert target == "nothing" or elsewhere.read_text() == "precious"
 
 
+@pytest.mark.parametrize("take", TAKES)
+@pytest.mark.parametrize(
+    "place", ["a hard link", "a hard link to an empty file", "a file of someone's", "a pipe"]
+)
+def test_n10_what_is_no_lock_of_ours_is_refused_and_untouched(
+    lock: Path, tmp_path: Path, take: Callable[[Path], "contextmanager[None]"], place: str
+) -> None:
+    if place == "a pipe":
+        os.mkfifo(lock)
+    else:
+        (tmp_path / "precious").write_text("" if "empty" in place else "precious")
+        lock.hardlink_to(tmp_path / "precious")
+        if place == "a file of someone's":
+            (tmp_path / "precious").unlink()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"run.lock \| .* \| remove"), take(lock):
+            raise AssertionError("it was taken")
+    assert lock.exists()
+    assert place == "a pipe" or lock.read_text() == ("" if "empty" in place else "precious")
+
+
+@pytest.mark.parametrize("take", TAKES)
+def test_n10_a_lock_that_was_refused_is_not_held(
+    lock: Path, take: Callable[[Path], "contextmanager[None]"]
+) -> None:
+    lock.write_text("precious")
+    with pytest.raises(ConfigError), take(lock):
+        raise AssertionError("it was taken")
+    lock.write_text("")
+    with take(lock):
+        pass
+
+
 def flock_that_fails(code: int) -> Callable[[int, int], None]:
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(code, os.strerror(code))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from rrtn.runtime.errors import ModelError, StoppedError
+from rrtn.runtime.errors import ConfigError, ModelError, StoppedError
 from rrtn.runtime.files import sha256_of
 from rrtn.train.checkpoint import (
     POINTER,
@@ -194,7 +194,7 @@ class TestRefusals:
         document = json.loads((tmp_path / POINTER).read_text())
         del document[lost]
         (tmp_path / POINTER).write_text(json.dumps(document))
-        with pytest.raises(ModelError, match=rf"no {lost} \| the file was changed"):
+        with pytest.raises(ModelError, match=rf"missing required field `{lost}`"):
             load_checkpoint(tmp_path, "weights")
 
     def test_weights_that_are_not_finite_numbers_in_the_figures(self, tmp_path: Path) -> None:
@@ -407,3 +407,29 @@ def test_the_next_save_clears_away_what_the_kill_left(
         assert_whole(again, POINTER, 3)
         kept = {PREVIOUS, *files_of(before)} if keeping else set()
         assert names_in(again) == {POINTER, *files_of(3), *kept}
+
+
+# N10: links, and files of others
+
+
+def test_n10_a_link_in_a_checkpoints_place_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/weights-00000001-0001.safetensors").write_text("precious")
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/checkpoints/last").symlink_to(tmp_path / "precious")
+    (tmp_path / "linked").symlink_to(tmp_path / "run")
+    for folder in (tmp_path / "run/checkpoints/last", tmp_path / "linked/best"):
+        with pytest.raises(ConfigError, match=r"a link \| expected a folder of the run's own"):
+            save(folder, 1)
+    assert [path.read_text() for path in (tmp_path / "precious").iterdir()] == ["precious"]
+
+
+def test_n10_only_files_of_checkpoints_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / ".weights.abcd1234.tmp").touch()
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    names = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".safetensors")
+    assert names == ["checkpoint.json", "sub", "thesis.txt"]
+    assert len(list(tmp_path.glob("weights-*"))) == 1

@@ -404,3 +404,8 @@ def test_method_md_has_every_decision_of_the_method_with_its_settings_and_their_
     assert {f"frontend.{field.name}" for field in dataclasses.fields(FrontendSpec)} - named == {
         "frontend.sampling_rate"
     }
+
+
+def test_n11_a_target_that_stands_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'Awe' more than once"):
+        config_from_dict({"data": {"targets": ["Awe", "Fear", "Awe"]}}, source="my.toml")

@@ -6,6 +6,7 @@ Columns are found by name, never by position. n clips, K targets.
 import csv
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +16,16 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.audio.inputs import AUDIO_SUFFIXES
+from ...runtime.audio.signatures import AUDIO_SUFFIXES
+from ...runtime.bundle import label_problem
 from ...runtime.errors import DataError
+from ...runtime.files import read_regular
 
 SPLITS: Final = ("Train", "Val", "Test")
 METADATA: Final = frozenset(
     {"File_ID", "Split", "Subject_ID", "Country", "Country_string", "Age", "Sex", "Gender", "Info"}
 )
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _SHOWN = 3  # line numbers in one message
 _FEWEST = {"Train": 2, "Val": 2, "Test": 0}
 
@@ -65,6 +69,8 @@ def read_data(folder: Path, targets: Sequence[str] = (), *, channel: int | None 
     """
     table = _read_csv(_find_csv(folder))
     names = _targets_of(table, targets)
+    if problem := label_problem(names):
+        raise DataError(str(table.path), problem, wanted="a name for each target", fix="--targets NAME,...")
     _check_places(table)
     rows = _without_repeats(table)
     clips = [_clip(folder, row) for row in rows]
@@ -106,7 +112,9 @@ def _find_csv(folder: Path) -> Path:
     path = folder / "data_info.csv"
     if path.is_file():
         return path
-    others = sorted(folder.glob("*.csv"))
+    if path.exists():
+        raise DataError(str(path), "not a regular file", wanted="a table with File_ID, Split and targets")
+    others = sorted(other for other in folder.glob("*.csv") if other.is_file())
     if len(others) != 1:
         raise DataError(
             str(folder),
@@ -120,7 +128,7 @@ def _find_csv(folder: Path) -> Path:
 def _read_csv(path: Path) -> _CsvTable:
     """Accepts a BOM and CRLF; refuses other separators, other encodings and ragged rows."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_regular(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DataError(
@@ -173,7 +181,7 @@ def _targets_of(table: _CsvTable, wanted: Sequence[str]) -> tuple[str, ...]:
             "--targets", ", ".join(unknown), wanted=f"columns of {table.path}: {', '.join(table.columns)}"
         )
     if wanted:
-        return tuple(dict.fromkeys(wanted))
+        return tuple(wanted)
     # an index column has no name
     candidates = [name for name in table.columns if name and name not in METADATA]
     names = tuple(
@@ -191,10 +199,8 @@ def _targets_of(table: _CsvTable, wanted: Sequence[str]) -> tuple[str, ...]:
 
 
 def _number(cell: str) -> float | None:
-    try:
-        return float(cell)
-    except ValueError:
-        return None
+    """A decimal number; None for anything else, such as 0.5_44, which Python would take for 0.544."""
+    return float(cell) if _NUMBER.fullmatch(cell) else None
 
 
 def _check_places(table: _CsvTable) -> None:

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup, escape
 
+from ...runtime.text import printable
+
 _WIDTH, _HEIGHT, _SQUARE, _LOW = 560, 260, 280, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 112, 14, 40
 _EDGE: Final = 14  # right of a chart without names
@@ -66,7 +68,7 @@ def line_chart(
         if not small:
             shown = name if len(name) <= longest else f"…{name[1 - longest :]}"
             place = f'x="{_WIDTH - scale.right + 6}" y="{ends[i] + 4:.1f}"'
-            parts.append(f'<text {place} fill="{colour}">{escape(shown)}</text>')
+            parts.append(f'<text {place} fill="{colour}">{_plain(shown)}</text>')
     return _svg(parts, f"{y_label} over {x_label}", width=width, height=height)
 
 
@@ -96,7 +98,7 @@ def interval_chart(
     parts = [_x_axis(scale, x_label), _vertical(scale, 0.0)]
     for i, name in enumerate(names):
         y = _TOP + 24 * i + 12
-        parts.append(f'<text x="142" y="{y + 4}" text-anchor="end">{escape(name)}</text>')
+        parts.append(f'<text x="142" y="{y + 4}" text-anchor="end">{_plain(name)}</text>')
         parts.append(
             f'<line x1="{scale.x(low[i]):.1f}" x2="{scale.x(high[i]):.1f}" y1="{y}" y2="{y}" '
             f'stroke="{_COLOURS[0]}" stroke-width="3"/>'
@@ -113,6 +115,10 @@ def spectrogram(log_mel: npt.NDArray[np.float32], *, low: float = -100.0, high: 
     return Markup(
         f'<img class="mel" alt="log-Mel spectrogram, {frames} frames of 10 ms, {mels} mels" src="{image}"/>'
     )
+
+
+def _plain(text: str) -> Markup:
+    return escape(printable(text))
 
 
 class _Scale:
@@ -154,7 +160,7 @@ class _Scale:
 def _axes(scale: _Scale, x_label: str, y_label: str) -> str:
     middle = (_TOP + scale.height - _BOTTOM) / 2
     label = (
-        f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
+        f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{_plain(y_label)}</text>'
     )
     ticks = "".join(
         f'<path d="M{scale.left} {scale.y(v):.1f}H{scale.width - scale.right}" stroke="#e3e3e3"/>'
@@ -172,7 +178,7 @@ def _x_axis(scale: _Scale, label: str) -> str:
         for v in _ticks(scale.x0, scale.x1, least=scale.step)
     )
     line = f'<line x1="{scale.left}" x2="{scale.width - scale.right}" y1="{y}" y2="{y}" stroke="#444"/>'
-    return line + ticks + f'<text x="{middle}" y="{y + 33}" text-anchor="middle">{escape(label)}</text>'
+    return line + ticks + f'<text x="{middle}" y="{y + 33}" text-anchor="middle">{_plain(label)}</text>'
 
 
 def _vertical(scale: _Scale, value: float) -> str:
@@ -202,7 +208,7 @@ def _spread(heights: Sequence[float], distance: float = 14.0) -> list[float]:
 
 def _svg(parts: Sequence[str], title: str, *, width: int = _WIDTH, height: int = _HEIGHT) -> Markup:
     return Markup(
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}" '
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{_plain(title)}" '
         'font-family="system-ui, sans-serif" font-size="13" fill="#444" stroke-linejoin="round">'
         f"{''.join(parts)}</svg>"
     )

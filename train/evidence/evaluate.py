@@ -13,13 +13,14 @@ import numpy as np
 import torch
 
 from ...runtime.arrays import Float32, Float64, waveform_from_samples
-from ...runtime.errors import ConfigError, DataError
+from ...runtime.errors import ConfigError, DataError, ModelError
 from ...runtime.files import sha256_of
 from ...runtime.frontend import clip_log_mel
 from ...runtime.progress import Progress
-from ..checkpoint import POINTER, load_checkpoint, read_info, split_weights
+from ...runtime.text import short
+from ..checkpoint import POINTER, CheckpointInfo, load_checkpoint, read_info, split_weights
 from ..config import Config, config_from_dict
-from ..config_file import config_from_toml, differences
+from ..config_file import MAY_DIFFER, config_from_toml, differences
 from ..data.data_set import DataSet, read_data
 from ..data.device_clips import SplitClips, split_clips
 from ..method.frontend import LogMel
@@ -33,6 +34,7 @@ from .ridge import mel_statistics, ridge_predictions
 from .significance import Comparison, ccc_interval, compare
 
 _CPU: Final = torch.device("cpu")
+_ANOTHER: Final = "the checkpoint was changed: use another one, or train again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,11 +226,10 @@ class _Evaluated:
 
     @classmethod
     def of_run(cls, run: Path, data: Path | None) -> "_Evaluated":
-        info, tensors = load_checkpoint(RunFolder(run).best, "weights")
-        config = config_from_dict(info.config, source=str(run))
+        info, config, network = best_of_run(run)
         channel = config.data.channel or None
         data_set = read_data(data, info.labels, channel=channel) if data else data_from_config(config)
-        return cls(config, info.epoch, network_from_weights(config, tensors["weights"]), data_set)
+        return cls(config, info.epoch, network, data_set)
 
     def clips(self, split: str, device: torch.device = _CPU) -> SplitClips:
         return split_clips(self.data, split, self.config.frontend, device)
@@ -291,10 +292,53 @@ def same_clips(one: Predictions, other: Predictions) -> bool:
     return alike and np.array_equal(one.rated, other.rated)
 
 
-def network_from_weights(config: Config, weights: dict[str, torch.Tensor]) -> TwinsNetwork:
-    """The network of a checkpoint, in evaluation mode on the CPU."""
+def best_of_run(run: Path) -> tuple[CheckpointInfo, Config, TwinsNetwork]:
+    """A run's best checkpoint, its settings, and its network in evaluation mode on the CPU.
+
+    Raises ModelError where the checkpoint is broken, or contradicts itself.
+    """
+    folder = RunFolder(run).best
+    info, tensors = load_checkpoint(folder, "weights")
+    config = _config_of(info, RunFolder(run))
+    return info, config, network_from_weights(config, tensors["weights"], source=str(folder))
+
+
+def _config_of(info: CheckpointInfo, run: RunFolder) -> Config:
+    """The settings in the checkpoint, which must be those of the run's config.toml where there is one."""
+    pointer = str(run.best / POINTER)
+    try:
+        config = config_from_dict(info.config, source=pointer)
+        saved = config_from_toml(run.config) if run.is_begun() else config
+    except ConfigError as error:
+        raise ModelError(error.subject, error.came, wanted=error.wanted, fix=_ANOTHER) from error
+    if list(config.data.targets) != info.labels or not info.history:
+        came = (
+            f"labels {short(info.labels)} and targets {short(list(config.data.targets))}, epoch {info.epoch}"
+        )
+        raise ModelError(pointer, came, wanted="the same names, after at least one epoch", fix=_ANOTHER)
+    changed = differences(saved, config)
+    if contradictions := [text for key, text in changed.items() if key not in MAY_DIFFER | {"optim.epochs"}]:
+        came = f"other settings than {run.config.name}: {'; '.join(contradictions)}"
+        raise ModelError(pointer, came, wanted="the same settings in both", fix=_ANOTHER)
+    return config
+
+
+def network_from_weights(
+    config: Config, weights: dict[str, torch.Tensor], *, source: str = "checkpoint"
+) -> TwinsNetwork:
+    """The network of a checkpoint, in evaluation mode on the CPU.
+
+    `source` is what the ModelError names where the weights are not those of the settings.
+    """
+    state, _ = split_weights(weights)
+    with torch.device("meta"):  # takes no memory, whatever the settings say
+        wanted = {name: value.shape for name, value in network_from_config(config).state_dict().items()}
+    came = {name: value.shape for name, value in state.items()}
+    if differing := sorted(name for name in {**wanted, **came} if wanted.get(name) != came.get(name)):
+        named = f"{len(differing)} tensors are not those of its settings, such as {differing[0]}"
+        raise ModelError(source, named, wanted="weights of the network in its settings", fix=_ANOTHER)
     network = network_from_config(config)
-    network.load_state_dict(split_weights(weights)[0])
+    network.load_state_dict(state)
     return network.eval()
 
 

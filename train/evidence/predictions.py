@@ -14,8 +14,9 @@ import numpy as np
 
 from ...runtime.arrays import Float64
 from ...runtime.errors import DataError
-from ...runtime.files import write_bytes
+from ...runtime.files import read_regular, write_bytes
 from ...runtime.tables.submission import submission_csv
+from ...runtime.text import bytes_from_cell, cell_from_text
 
 _RATED: Final = " rated"  # follows the target's name, in the header of its ratings
 
@@ -34,7 +35,7 @@ class Predictions:
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """File_ID, Subject_ID, one column for each target, and its ratings in a column "<target> rated"."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rated = [f"{target}{_RATED}" for target in predictions.targets]
+    names = [*predictions.targets, *(f"{target}{_RATED}" for target in predictions.targets)]
     rows = zip(
         predictions.file_ids,
         predictions.speakers,
@@ -42,25 +43,28 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         strict=True,
     )
     table = [
-        [file_id, speaker, *(repr(float(value)) for value in values)] for file_id, speaker, values in rows
+        [*map(cell_from_text, (file_id, speaker)), *(repr(float(value)) for value in values)]
+        for file_id, speaker, values in rows
     ]
-    write_bytes(path, _csv([["File_ID", "Subject_ID", *predictions.targets, *rated], *table]))
+    write_bytes(path, _csv([["File_ID", "Subject_ID", *map(cell_from_text, names)], *table]))
 
 
 def read_predictions(path: Path) -> Predictions:
     """Raises DataError for a file that `write_predictions` did not write."""
     try:
-        header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8")))
+        cells, *rows = csv.reader(io.StringIO(read_regular(path).decode()))
+        header = [bytes_from_cell(cell).decode() for cell in cells]
         targets = header[2 : 2 + (len(header) - 2) // 2]
         if header[:2] != ["File_ID", "Subject_ID"] or header[2:] != [
             *targets,
             *(f"{target}{_RATED}" for target in targets),
         ]:
             raise ValueError("other columns")
+        texts = [[bytes_from_cell(cell).decode() for cell in row[:2]] for row in rows]
         values = np.array([[float(cell) for cell in row[2:]] for row in rows]).reshape(
             len(rows), 2 * len(targets)
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             str(path),
             str(error),
@@ -68,8 +72,8 @@ def read_predictions(path: Path) -> Predictions:
             fix="remove the file and run the command again",
         ) from error
     return Predictions(
-        file_ids=tuple(row[0] for row in rows),
-        speakers=tuple(row[1] for row in rows),
+        file_ids=tuple(file_id for file_id, _ in texts),
+        speakers=tuple(speaker for _, speaker in texts),
         targets=tuple(targets),
         scores=values[:, : len(targets)],
         rated=values[:, len(targets) :],
@@ -78,7 +82,7 @@ def read_predictions(path: Path) -> Predictions:
 
 def write_submission(path: Path, predictions: Predictions) -> None:
     """The challenge's format: File_ID with brackets, then the targets, in the order of the data's CSV."""
-    file_ids = (f"[{file_id.strip('[]')}]" for file_id in predictions.file_ids)
+    file_ids = (cell_from_text(f"[{file_id.strip('[]')}]") for file_id in predictions.file_ids)
     write_bytes(path, submission_csv(zip(file_ids, predictions.scores, strict=True), predictions.targets))
 
 

@@ -9,11 +9,10 @@ n clips, T frames, M mels, K targets.
 
 import base64
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import numpy as np
 import soundfile
@@ -23,9 +22,12 @@ from markupsafe import Markup
 
 from ...runtime.arrays import Int16, waveform_from_samples
 from ...runtime.bundle import MANIFEST, load_bundle
-from ...runtime.files import write_bytes
-from ..checkpoint import load_checkpoint
-from ..config import Config, config_from_dict
+from ...runtime.documents import Count, converted, parsed
+from ...runtime.errors import DataError
+from ...runtime.files import read_regular, write_bytes
+from ...runtime.text import printable_lines
+from ..checkpoint import Record
+from ..config import Config
 from ..data.data_set import read_data
 from ..data.device_clips import SplitClips, split_clips
 from ..method.frontend import LogMel
@@ -35,7 +37,7 @@ from ..plan import data_folder
 from ..predict import mel_mean
 from ..run_folder import RunFolder
 from .charts import interval_chart, line_chart, scatter, spectrogram
-from .evaluate import Evaluation, evaluate, runs_of_seeds
+from .evaluate import Evaluation, best_of_run, evaluate, runs_of_seeds
 
 CLIPS: Final = 4  # shown: the best and the worst two by their error
 MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` printed
@@ -44,6 +46,28 @@ _LOSSES: Final = (
     ("loss", "weighted sum"),
     *zip(TERMS, ("CCC loss", "CCC loss, masked", "Barlow Twins"), strict=True),
 )
+
+
+class _Measurement(TypedDict):
+    variant: str
+    device: str
+    at_once: Count
+    batch: Count
+    p50: float
+    p90: float
+    highest: float
+    clips_per_second: float
+    n: Count
+
+
+class _Machine(TypedDict):
+    cpu: str
+    cores: Count
+
+
+class _Bench(TypedDict):
+    machine: _Machine
+    measurements: list[_Measurement]
 
 
 @dataclass(frozen=True)
@@ -149,8 +173,7 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
     evaluation = evaluate(first, ridge=True, others=others)
     members = [(run, runs_of_seeds(run)) for run in runs]
     shown = members[0][1][0]
-    info, _ = load_checkpoint(RunFolder(shown).best, "weights")
-    config = config_from_dict(info.config, source=str(shown))
+    info, config, _ = best_of_run(shown)
     histories = {_name(run, one): _history(one) for run, ones in members for one in ones}
     page = _template().render(
         name=first.name,
@@ -163,7 +186,7 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
         clips=_clips(config, evaluation),
         clip_seconds=config.frontend.clip_seconds,
         versions=info.versions,
-        settings=RunFolder(shown).config.read_text(encoding="utf-8"),
+        settings=read_regular(RunFolder(shown).config).decode(errors="replace"),
     )
     target = out or RunFolder(first).report
     write_bytes(target, page.encode())
@@ -175,11 +198,17 @@ def _template() -> Template:
         loader=PackageLoader(__package__),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_harmless,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     return environment.get_template("report.html.j2")
+
+
+def _harmless(value: object) -> object:
+    """Text for the page, which autoescape then escapes. A drawing of charts.py is left as it is."""
+    return value if isinstance(value, Markup | int | float) else printable_lines(value)
 
 
 def _name(run: Path, one: Path) -> str:
@@ -188,7 +217,16 @@ def _name(run: Path, one: Path) -> str:
 
 
 def _history(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RunFolder(run).history.read_text().splitlines()]
+    """The records of history.jsonl. Raises DataError where rrtn did not write it so."""
+    path = RunFolder(run).history
+    try:
+        records = [parsed(line) for line in read_regular(path).splitlines()]
+        if not converted(records, list[Record]):
+            raise ValueError("no epoch yet")
+    except (OSError, ValueError) as error:
+        came, wanted = str(error), "a line of JSON for each epoch"
+        raise DataError(str(path), came, wanted=wanted, fix=f"rrtn train --resume --out {run}") from error
+    return records
 
 
 def _summary(run: Path, config: Config, evaluation: Evaluation) -> Summary:
@@ -317,10 +355,8 @@ def _export(folder: Path) -> Export:
             variant.file,
             variant.precision,
             f"{variant.size / 1e6:.1f}",
-            f"{variant.parity['max_abs']:.1e}" if variant.parity else "not run here",
-            f"{variant.parity['ccc_change']:+.4f}"
-            if variant.parity and variant.parity.get("ccc_change") is not None
-            else "",
+            _figure(variant.parity, "max_abs", ".1e") if variant.parity else "not run here",
+            _figure(variant.parity, "ccc_change", "+.4f"),
         ]
         for variant in load_bundle(folder).variants
     ]
@@ -328,8 +364,25 @@ def _export(folder: Path) -> Export:
     variants = Table(header, rows, words=["file", "precision"])
     if not measured.is_file():
         return Export(variants=variants, measured=measured)
-    document = json.loads(measured.read_text())
+    document = _measured(measured)
     return Export(variants=variants, measured=measured, speeds=_speeds(document), machine=document["machine"])
+
+
+def _figure(parity: dict[str, Any] | None, name: str, form: str) -> str:
+    value = (parity or {}).get(name)
+    return "" if value is None else f"{value:{form}}"
+
+
+def _measured(path: Path) -> dict[str, Any]:
+    """What `rrtn bench --json` printed. Raises DataError where the file is something else."""
+    try:
+        document = parsed(read_regular(path))
+        converted(document, _Bench)
+    except (OSError, ValueError) as error:
+        wanted, fix = "what rrtn bench --json prints", f"rrtn bench --json > {path}"
+        raise DataError(str(path), str(error), wanted=wanted, fix=fix) from error
+    assert isinstance(document, dict)
+    return document
 
 
 def _speeds(document: dict[str, Any]) -> Table:

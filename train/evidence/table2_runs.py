@@ -5,18 +5,19 @@
 """
 
 import functools
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple, get_args
+from typing import Annotated, Any, Final, NamedTuple, TypedDict, get_args
 
 import torch
+from msgspec import Meta
 
+from ...runtime.documents import converted, parsed
 from ...runtime.errors import ConfigError, ModelError, StoppedError
-from ...runtime.files import write_json
+from ...runtime.files import read_regular, write_json
 from ...runtime.locks import locked
 from ..checkpoint import read_info
 from ..config import Config, Method
@@ -29,6 +30,13 @@ from ..plan import network_from_config, plan_from_config
 from ..run_folder import RunFolder
 
 _OF_SIGNALS: Final = 128  # an exit code above it is 128 and the number of a signal
+
+
+class _Spent(TypedDict):
+    """Of a row, in measured.json."""
+
+    epochs: Annotated[int, Meta(ge=1, le=10**9)]
+    seconds: Annotated[float, Meta(ge=0)]
 
 
 class Table2Row(NamedTuple):
@@ -271,12 +279,12 @@ def _measured(runs: TableRuns, job: TableRun) -> Iterator[None]:
                 write_json(runs.out / "measured.json", measured)
 
 
-def _read_measured(out: Path) -> dict[str, Any]:
+def _read_measured(out: Path) -> dict[str, _Spent]:
     try:
-        measured: dict[str, Any] = json.loads((out / "measured.json").read_bytes())
+        document = parsed(read_regular(out / "measured.json"))
+        return converted(document, dict[str, _Spent])
     except (OSError, ValueError):
         return {}
-    return measured
 
 
 def _costs(runs: TableRuns) -> dict[str, float]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...runtime.arrays import Float64
 from ...runtime.errors import ConfigError, ModelError
+from ...runtime.files import open_regular
 from ...runtime.frontend import hann, mel_filterbank
 from ...runtime.spec import FrontendSpec
 from .encoders import ENCODERS, Encoder, PannsCnn
@@ -132,8 +133,12 @@ def _no_state_dict(path: Path, came: str) -> ModelError:
 def _content(path: Path) -> object:
     """What torch.load makes of the file. Nothing in the file is run."""
     try:
-        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_NUMPY):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with (
+            open_regular(path) as file,
+            warnings.catch_warnings(action="ignore"),
+            torch.serialization.safe_globals(_NUMPY),
+        ):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
         came = error.strerror or str(error)
         raise ConfigError(

@@ -1,11 +1,20 @@
 """From arguments to files: sorted, each once, nothing followed, nothing silently left out."""
 
+import errno
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from rrtn.runtime.audio.inputs import list_audio
-from rrtn.runtime.errors import DataError
+import soundfile
+from rrtn.runtime.audio.inputs import Choice, inputs_from_arguments, inputs_from_list, list_audio
+from rrtn.runtime.audio.path_list import PathList
+from rrtn.runtime.audio.signatures import is_audio
+from rrtn.runtime.errors import DataError, StoppedError
+
+TROUBLE = Path(__file__).parents[4] / "shared/data/trouble"  # not part of the project
 
 
 def touch(folder: Path, *names: str | bytes) -> None:
@@ -103,3 +112,222 @@ def test_an_empty_folder_beside_audio_is_no_reason_to_stop(tmp_path: Path) -> No
     touch(tmp_path, "full/a.wav")
     (tmp_path / "empty").mkdir()
     assert list_audio([tmp_path / "empty", tmp_path / "full"]) == [os.fsencode(tmp_path / "full" / "a.wav")]
+
+
+# N14: which files are audio
+
+
+def choice_of(folder: Path, **options: Any) -> tuple[list[str], dict[str, int]]:
+    """Names below the folder, and what was left out."""
+    choice = Choice(**options)
+    found = [os.fsdecode(os.path.basename(one.source)) for one in inputs_from_arguments([folder], choice)]
+    return found, dict(choice.left_out)
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    "wav bwf w64 rf64 flac ogg oga opus spx mp1 mp2 mp3 mpga m4a mp4 3gp mov mkv mka webm aac amr wma ac3 "
+    "aiff aifc au snd caf voc sph nist svx avr paf wv ape tta dsf".split(),
+)
+def test_n14_a_suffix_of_audio_is_a_row_whatever_it_holds(tmp_path: Path, suffix: str) -> None:
+    touch(tmp_path, f"a.{suffix.upper()}")
+    assert choice_of(tmp_path) == ([f"a.{suffix.upper()}"], {})
+
+
+WRITTEN = [
+    "WAV",
+    "WAVEX",
+    "RF64",
+    "W64",
+    "AIFF",
+    "AU",
+    "CAF",
+    "FLAC",
+    "OGG",
+    "MP3",
+    "NIST",
+    "VOC",
+    "SVX",
+    "AVR",
+]
+WRITTEN += ["PAF", "PVF", "IRCAM"]
+
+
+@pytest.mark.parametrize("format", WRITTEN)
+@pytest.mark.parametrize("endian", ["FILE", "LITTLE", "BIG"])
+def test_n14_audio_under_any_name_is_a_row(tmp_path: Path, format: str, endian: str) -> None:
+    """As libsndfile writes it."""
+    subtype = soundfile.default_subtype(format) if format not in ("SVX", "AVR") else "PCM_16"
+    if not soundfile.check_format(format, subtype, endian):
+        pytest.skip("no such format")
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 8_000)
+    soundfile.write(tmp_path / "recording", noise, 16_000, format=format, subtype=subtype, endian=endian)
+    assert choice_of(tmp_path) == (["recording"], {})
+
+
+@pytest.mark.parametrize(
+    "name", [path.name for path in sorted(TROUBLE.glob("*")) if path.suffix not in (".txt", ".md")]
+)
+def test_n14_what_encoders_write_is_a_row_under_any_name(tmp_path: Path, name: str) -> None:
+    for other in ("a.dat", "b", "c.txt", "d.wav.part"):
+        shutil.copy(TROUBLE / name, tmp_path / other)
+    assert choice_of(tmp_path) == (["a.dat", "b", "c.txt", "d.wav.part"], {})
+
+
+TEXTS = {
+    "utf16": "text in UTF-16\r\n".encode("utf-16") * 300,
+    "utf16be": b"\xfe\xff" + "text".encode("utf-16-be") * 300,
+    "mac": b"MAC address,score\n" * 20,
+    "id3": b"ID3,score\n1,2\n",
+    "dsd": b"DSD values\n",
+    "dns": b"dns.example.org has an address\n",
+    "form": b"FORM 12 of the office\n",
+    "webp": b"RIFF\x24\0\0\0WEBPVP8 " + bytes(30),
+    "aiff picture": b"FORM\0\0\0\x24ILBM" + bytes(30),
+    "jpeg": b"\xff\xd8\xff\xe0\0\x10JFIF" + bytes(4_000),
+    "jpeg of frames": b"\xff\xd8\xff" * 1_000,
+    "ones": b"\xff" * 5_000,
+    "heic": b"\0\0\0\x18ftypheic" + bytes(100),
+    "zeros": bytes(5_000),
+    "nothing": b"",
+    "g": b"G" * 100 + b"\n",
+    "python": b"#!/usr/bin/env python\n",
+    "zip": b"PK\3\4" + bytes(200),
+    "json": b'{"a": 1}\n',
+}
+
+
+@pytest.mark.parametrize("content", [pytest.param(content, id=name) for name, content in TEXTS.items()])
+def test_n14_what_is_no_audio_is_no_row(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    (tmp_path / "b").write_bytes(content)
+    assert choice_of(tmp_path) == ([], {".txt": 1, "no suffix": 1})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_n14_noise_is_no_audio(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    taken = [is_audio(b"\xff\xfb" + rng.bytes(4_094)) for _ in range(2_000)]
+    assert sum(taken) < 10  # by one header alone it would be half of them
+
+
+def test_n14_what_is_left_out_is_counted_by_suffix(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "a.wav",
+        "notes.TXT",
+        "b/more.txt",
+        "b/c/data_info.csv",
+        "README",
+        "x.an odd suffix",
+        "._a.wav",
+    )
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    os.mkfifo(tmp_path / "pipe")
+    counts = {".txt": 2, ".csv": 1, "no suffix": 3, "._*": 1, "link to a folder": 1}
+    assert choice_of(tmp_path) == (["a.wav"], counts)
+
+
+JUNK = ".Trash .Trashes .Trash-1000 $RECYCLE.BIN #recycle @eaDir .thumbnails __MACOSX .AppleDouble .fseventsd"
+
+
+@pytest.mark.parametrize("junk", JUNK.split())
+def test_n14_what_a_system_keeps_for_itself_is_left_out_and_counted(tmp_path: Path, junk: str) -> None:
+    touch(
+        tmp_path,
+        "in/a.wav",
+        f"in/{junk}/b.wav",
+        f"in/sub/{junk}/below/c.wav",
+        "in/sub/._d.wav",
+        "in/Trash/e.wav",
+    )
+    assert choice_of(tmp_path / "in") == (["a.wav", "e.wav"], {f"{junk}/": 2, "._*": 1})
+    named = choice_of(tmp_path / "in" / junk)
+    assert named == (["b.wav"], {}), "who names the folder means it"
+
+
+@pytest.mark.parametrize(
+    ("patterns", "left"),
+    [
+        (["*_noise.wav"], ["b.wav", "x.wav", "y.wav"]),
+        (["sub"], ["a_noise.wav", "b.wav"]),
+        (["sub/"], ["a_noise.wav", "b.wav"]),
+        (["sub/x.*", "b.wav"], ["a_noise.wav", "y.wav"]),
+        (["sub/deep/*"], ["a_noise.wav", "b.wav", "x.wav"]),
+        (["deep", "[ab]*"], ["x.wav"]),
+        (["*.mp3"], ["a_noise.wav", "b.wav", "x.wav", "y.wav"]),
+    ],
+)
+def test_n14_exclude_leaves_out_files_and_folders(
+    tmp_path: Path, patterns: list[str], left: list[str]
+) -> None:
+    touch(tmp_path, "a_noise.wav", "b.wav", "sub/x.wav", "sub/deep/y.wav")
+    found, counts = choice_of(tmp_path, exclude=patterns)
+    assert found == left
+    assert bool(counts) == (len(left) < 4)
+    assert set(counts) <= {"--exclude"}
+
+
+def test_n14_exclude_is_for_named_files_and_lists_too(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "b.wav")
+    choice = Choice(exclude=["b.*"])
+    (tmp_path / "list").write_text("a.wav\nb.wav\n")
+    named = [tmp_path / "a.wav", tmp_path / "b.wav"]
+    found = [
+        *inputs_from_arguments(named, choice),
+        *inputs_from_list(PathList(str(tmp_path / "list")), choice),
+    ]
+    assert [one.source for one in found] == [os.fsencode(tmp_path / "a.wav")] * 2
+    assert choice.left_out == {"--exclude": 2}
+
+
+# N15: folders that go, or that may not be read
+
+
+def test_n15_a_folder_that_vanishes_during_the_walk_is_a_row(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "b/x.wav", "b/c/y.wav", "d/z.wav")
+    rows = []
+    for one in inputs_from_arguments([tmp_path]):
+        rows.append(os.path.relpath(one.source, os.fsencode(tmp_path)))
+        if rows == [b"a.wav"]:
+            shutil.rmtree(tmp_path / "b")
+    assert rows == [b"a.wav", b"b", b"d/z.wav"]
+
+
+def test_n15_a_folder_that_becomes_a_file_is_a_row(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", "b/x.wav")
+    walk = inputs_from_arguments([tmp_path])
+    next(walk)
+    shutil.rmtree(tmp_path / "b")
+    (tmp_path / "b").touch()
+    assert [one.source for one in walk] == [os.fsencode(tmp_path / "b")]
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENOENT])
+def test_n15_below_an_argument_no_such_folder_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    touch(tmp_path, "a.wav", "b/x.wav")
+    fails_in(tmp_path / "b", code, monkeypatch)
+    assert names_below(tmp_path) == [b"a.wav", b"b"]
+    with pytest.raises(DataError, match=os.strerror(code)):
+        list_audio([tmp_path / "b"])
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOMEM])
+def test_n15_storage_that_fails_is_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    touch(tmp_path, "a.wav", "b/x.wav")
+    fails_in(tmp_path / "b", code, monkeypatch)
+    with pytest.raises(StoppedError, match=os.strerror(code)):
+        list_audio([tmp_path])
+
+
+def fails_in(folder: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.scandir
+
+    def scandir(path: bytes) -> Any:
+        if path == os.fsencode(folder):
+            raise OSError(code, os.strerror(code))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)

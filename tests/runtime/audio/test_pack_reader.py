@@ -3,17 +3,22 @@
 It is there whole or not at all.
 """
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rrtn.commands.options import spool_from_options
 from rrtn.runtime.audio import pack_writer
 from rrtn.runtime.audio.input_spool import InputSpool
 from rrtn.runtime.audio.inputs import inputs_from_arguments
@@ -157,7 +162,7 @@ def test_a_killed_packer_goes_on_where_it_was(audio: Path, tmp_path: Path) -> No
     assert done.returncode == 3, done.stderr
     assert contents(tmp_path / "t") == whole
     assert times == {name: (tmp_path / "t" / name).stat().st_mtime_ns for name in begun}  # not written again
-    assert sorted(path.name for path in (tmp_path / "t").iterdir()) == [".lock", *sorted(whole)]
+    assert sorted(path.name for path in (tmp_path / "t").iterdir()) == [".rrtn-pack.lock", *sorted(whole)]
 
 
 @pytest.mark.usefixtures("small_packs")
@@ -223,16 +228,19 @@ def test_a_pack_of_a_pack_is_the_same_pack(audio: Path, tmp_path: Path) -> None:
 
 def test_neighbours_are_read_once(audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = one_pack(audio / "below", tmp_path / "packs")
-    reads: list[int] = []
-    real = pq.ParquetFile.read_row_group
-    monkeypatch.setattr(
-        pq.ParquetFile, "read_row_group", lambda self, i, **o: reads.append(i) or real(self, i, **o)
-    )
+    reads: list[list[int] | None] = []
+    real = pq.ParquetFile.iter_batches
+
+    def iter_batches(self: Any, *arguments: Any, **options: Any) -> Any:
+        reads.append(options.get("row_groups"))
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", iter_batches)
     with PackReader() as reader:
         for one in list(inputs_from_pack(os.fsencode(path))):
             with reader.opened(one.source):
                 pass
-    assert reads == [0, 0]  # once for the names, once for the content
+    assert reads == [None, [0]]  # once for the names, once for the content
 
 
 def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, real_clips: list[Path]) -> None:
@@ -243,3 +251,247 @@ def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, real_clips: lis
     assert (
         done.stderr == 'rrtn: pyarrow | is not installed, and packs need it | pip install "rrtn[parquet]"\n'
     )
+
+
+# N12: a changed footer
+
+
+def tiny_pack(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four files in two row groups."""
+    monkeypatch.setattr(pack_writer, "_GROUP_FILES", 2)
+    (folder / "in").mkdir()
+    for i in range(4):
+        (folder / f"in/{i}.wav").write_bytes(np.random.default_rng(i).bytes(300))
+    return one_pack(folder / "in", folder / "packs")
+
+
+def content_of(pack: Path) -> list[tuple[bytes, int, int, bytes]]:
+    """Name, size, time and bytes of every file."""
+    found = []
+    with PackReader() as reader:
+        for one in list(inputs_from_pack(os.fsencode(pack))):  # all of it is listed before anything is read
+            with reader.opened(one.source) as descriptor:
+                found.append(
+                    (os.fsencode(name_from_source(one.source)), *one[1:], os.read(descriptor, 1_000))
+                )
+    return found
+
+
+def check_flips(pack: Path, monkeypatch: pytest.MonkeyPatch, every: int) -> Counter[str]:
+    """Flips single bits of the footer: each pack is refused, or is what it was."""
+    whole, expected = pack.read_bytes(), content_of(pack)
+    length = int.from_bytes(whole[-8:-4], "little")
+    seen: Counter[str] = Counter()
+    for bit in range(8 * (len(whole) - 8 - length), 8 * len(whole), every):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        pack.write_bytes(changed)
+        try:
+            assert content_of(pack) == expected, f"bit {bit}"
+            seen["same"] += 1
+        except (DataError, StoppedError) as error:
+            assert "\n" not in str(error)
+            seen[type(error).__name__] += 1
+    return seen
+
+
+def test_n12_a_flipped_bit_in_the_footer_never_gives_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = check_flips(tiny_pack(tmp_path, monkeypatch), monkeypatch, every=29)
+    assert seen["DataError"] > seen["StoppedError"] > 0
+
+
+@pytest.mark.slow
+def test_n12_no_flipped_bit_in_the_footer_gives_other_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = check_flips(tiny_pack(tmp_path, monkeypatch), monkeypatch, every=1)
+    assert sum(seen.values()) > 10_000
+
+
+def changed_pack(pack: Path, change: Callable[[list[dict[str, Any]]], None], **options: Any) -> Path:
+    """The same pack with other rows: its digest is as it was."""
+    table = pq.read_table(pack)
+    rows = table.to_pylist()
+    change(rows)
+    kept = pq.ParquetFile(pack).metadata.metadata
+    metadata = {**table.schema.metadata, **{name: kept[name] for name in (b"digest",) if name in kept}}
+    schema = table.schema.with_metadata(metadata)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), pack, **options)
+    return pack
+
+
+CHANGES = {
+    "a name": lambda rows: rows[1].update(file="other.wav"),
+    "two names": lambda rows: (rows[0].update(file=rows[1]["file"]), rows[1].update(file=rows[0]["file"])),
+    "a size": lambda rows: rows[1].update(size=301),
+    "a time": lambda rows: rows[1].update(mtime_ns=1),
+    "a row less": lambda rows: rows.pop(),
+    "a row more": lambda rows: rows.append(dict(rows[0], file="z.wav")),
+    "an error": lambda rows: rows[1].update(error="missing"),
+    "their order": lambda rows: rows.reverse(),
+    "no row": lambda rows: rows.clear(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_n12_other_rows_than_the_digest_says_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[list[dict[str, Any]]], None]
+) -> None:
+    pack = changed_pack(tiny_pack(tmp_path, monkeypatch), change)
+    with pytest.raises(DataError, match=r"pack-000000-.* was changed.* pack again"):
+        list(inputs_from_pack(os.fsencode(pack)))
+
+
+def without_digest(pack: Path) -> Path:
+    """As rrtn wrote packs until 2026-11-27."""
+    table = pq.read_table(pack)
+    table = table.replace_schema_metadata({b"rrtn": table.schema.metadata[b"rrtn"]})
+    pq.write_table(table, pack, compression="none", use_dictionary=False, write_page_checksum=True)
+    return pack
+
+
+def test_n12_a_pack_of_before_is_read_with_a_word(
+    audio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack = one_pack(audio / "below", tmp_path / "packs")
+    expected = content_of(pack)
+    for note in ("", "note: 1 packs have no digest"):
+        with spool_from_options([str(pack)], None) as spool:
+            assert spool.files == 12
+        said = capsys.readouterr().err
+        assert said.startswith(note) and bool(said) == bool(note)
+        assert content_of(without_digest(pack)) == expected
+
+
+# N15: rows that no pack of ours has
+
+
+def odd_rows(rows: list[dict[str, Any]]) -> None:
+    rows[0].update(file="nu\0l.wav")
+    rows[1].update(file=None)
+    rows[2].update(content=None)
+    rows[3].update(size=None, mtime_ns=None)
+    rows[4].update(size=-5, mtime_ns=-(2**62))
+    rows[5].update(error="no such code")
+    rows[6].update(file="", file_bytes=b"a\0007\0b")
+    rows[7].update(content=b"")
+
+
+def test_n15_odd_rows_of_a_pack_are_rows(audio: Path, tmp_path: Path, tiny_model: Path) -> None:
+    pack = without_digest(changed_pack(one_pack(audio / "below", tmp_path / "packs"), odd_rows))
+    done = rrtn("score", "packs", "-m", tiny_model, "--out", "t.jsonl", cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    errors = ["", "", "empty", "", "", "corrupt", "", "empty", "", "", "", ""]
+    assert [row["error"] or "" for row in rows] == errors
+    assert rows[0]["file"] == "nu\0l.wav"
+    assert rows[1]["file"].endswith(f"{pack.name}#1")
+    assert rows[6]["file"] == "a\0007\0b"
+
+
+SCHEMAS = {
+    "no size": lambda table: table.drop_columns("size"),
+    "a size of text": lambda table: table.set_column(2, "size", pa.array(["1"] * 12)),
+    "names of numbers": lambda table: table.set_column(0, "file", pa.array([1] * 12)),
+    "lists of bytes": lambda table: table.set_column(4, "content", pa.array([[b"1"]] * 12)),
+    "two columns of a name": lambda table: table.append_column("file", table.column("file")),
+    "an error of bytes": lambda table: table.set_column(5, "error", pa.array([b"missing"] * 12)),
+}
+
+
+@pytest.mark.parametrize("change", SCHEMAS.values(), ids=SCHEMAS)
+def test_n15_columns_of_another_kind_are_refused(
+    audio: Path, tmp_path: Path, change: Callable[[Any], Any]
+) -> None:
+    pack = one_pack(audio / "below", tmp_path / "packs")
+    table = pq.read_table(pack)
+    pq.write_table(change(table).replace_schema_metadata(table.schema.metadata), pack)
+    with pytest.raises(DataError, match=r"pack-000000-.* column "):
+        list(inputs_from_pack(os.fsencode(pack)))
+
+
+# N26: small packs of much
+
+
+def test_n26_a_pack_that_another_program_compressed_scores_the_same(
+    audio: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    pack = one_pack(audio / "below", tmp_path / "packs")
+    expected = content_of(pack)
+    for options in ({"compression": "zstd"}, {"row_group_size": 3}, {"use_dictionary": False}):
+        changed_pack(pack, lambda rows: None, **options)
+        assert content_of(pack) == expected
+        with PackReader() as reader:  # in any order
+            for one in reversed(list(inputs_from_pack(os.fsencode(pack)))):
+                with reader.opened(one.source) as descriptor:
+                    assert os.read(descriptor, 1_000) == next(
+                        e[3] for e in expected if e[0] == one.source.name
+                    )
+
+
+def bomb(pack: Path, rows: int, each: int, *, size: int, **options: Any) -> Path:
+    """A pack of many times the same zeros, which says that each file has `size` bytes."""
+    table = pq.read_table(pack)
+    columns = {
+        "file": pa.array([f"{i}.wav" for i in range(rows)]),
+        "file_bytes": pa.nulls(rows, pa.binary()),
+        "size": pa.array([size] * rows, pa.int64()),
+        "mtime_ns": pa.array([0] * rows, pa.int64()),
+        "content": pa.array([bytes(each)], pa.large_binary()).take(pa.array([0] * rows)),
+        "error": pa.nulls(rows, pa.string()),
+    }
+    written = pa.table(columns, schema=table.schema)
+    pq.write_table(written, pack, compression="zstd", row_group_size=rows, **options)
+    return pack
+
+
+@pytest.mark.parametrize(
+    ("rows", "each", "options"),
+    [
+        pytest.param(1, 300 << 20, {"use_dictionary": False}, id="one file", marks=pytest.mark.slow),
+        pytest.param(300, 1 << 20, {"dictionary_pagesize_limit": 1 << 22}, id="a dictionary"),
+    ],
+)
+def test_n26_a_small_pack_of_a_gigabyte_is_refused(
+    audio: Path, tmp_path: Path, rows: int, each: int, options: dict[str, Any]
+) -> None:
+    pack = bomb(one_pack(audio / "below", tmp_path / "packs"), rows, each, size=each, **options)
+    assert pack.stat().st_size < 200_000
+    with pytest.raises(DataError, match="bytes unfold to "):
+        list(inputs_from_pack(os.fsencode(pack)))
+
+
+READS = """
+import os, resource, sys
+from rrtn.runtime.audio.pack_reader import PackReader, inputs_from_pack
+with PackReader() as reader:
+    found = list(inputs_from_pack(os.fsencode(sys.argv[1])))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for one in found:
+        with reader.opened(one.source) as descriptor:
+            assert os.fstat(descriptor).st_size == 1 << 20
+    print(len(found), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_n26_a_pack_that_lies_about_its_sizes_takes_little_memory(audio: Path, tmp_path: Path) -> None:
+    """600 MiB, one row at a time."""
+    pack = one_pack(audio / "below", tmp_path / "packs")
+    bomb(pack, 600, 1 << 20, size=10, dictionary_pagesize_limit=1 << 22)
+    assert pack.stat().st_size < 20_000
+    command = [sys.executable, "-c", READS, str(pack)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows, kilobytes = map(int, done.stdout.split())
+    assert rows == 600
+    assert kilobytes < 100_000
+
+
+def test_n26_more_rows_than_bytes_are_refused(audio: Path, tmp_path: Path) -> None:
+    pack = one_pack(audio / "below", tmp_path / "packs")
+    table = pq.read_table(pack)
+    many = pa.table({name: pa.nulls(100_000, table.schema.field(name).type) for name in table.column_names})
+    pq.write_table(many.replace_schema_metadata(table.schema.metadata), pack, compression="zstd")
+    with pytest.raises(DataError, match=r"100000 rows in \d+ bytes"):
+        list(inputs_from_pack(os.fsencode(pack)))

@@ -40,7 +40,7 @@ def bundle(tmp_path: Path, tiny_model: Path) -> Bundle:
             name=name,
             file=name,
             kind=kind,  # type: ignore[arg-type]
-            input="waveform" if kind == "engine" or "waveform" in name else "logmel",
+            input="waveform" if kind == "engine" else "logmel",
             precision=name.rpartition("-")[2] if "-" in name else "fp32",
             sha256=hashlib.sha256(content[kind]).hexdigest(),
             size=len(content[kind]),

@@ -142,7 +142,7 @@ def test_an_output_of_unknown_size_is_refused(tmp_path: Path, spec: FrontendSpec
         helper.make_node("Cast", ["where"], ["scores"], to=1),
     ]
     path = model_of(tmp_path / "m.onnx", nodes, {"scores": ["batch", "k"]}, {})
-    with pytest.raises(ModelError, match=r"output scores \| shape \[2, 'k'\]"):
+    with pytest.raises(ModelError, match=r"scores \[2, 'k'\]"):
         backend_from_bundle(load_bundle(path), "cpu").run(np.ones((1, spec.clip_samples), np.float32))
 
 

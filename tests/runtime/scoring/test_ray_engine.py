@@ -127,7 +127,7 @@ def environment_in(home: Path) -> dict[str, str]:
         "HOME": str(home),
         "RAY_TMPDIR": str(home),
         "RAY_AUTH_MODE": "disabled",
-        "OMP_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "2",
     }
 
 

@@ -15,8 +15,10 @@ from rrtn.runtime.audio.input_spool import MEAN_FILES, MOST_FILES, InputSpool, S
 from rrtn.runtime.audio.sources import Input
 from rrtn.runtime.errors import ConfigError, StoppedError
 from rrtn.runtime.scoring.part_file import part_from_rows, rows_from_part
-from rrtn.runtime.scoring.table_job import opened_job
+from rrtn.runtime.scoring.table_job import check_job, opened_job
+from rrtn.runtime.tables.embedding_file import embedding_path
 from rrtn.runtime.tables.rows import Row
+from rrtn.runtime.tables.writer import read_table, write_table
 
 LABELS = ("Awe", "Fear", "Joy")
 SETTINGS: dict[str, Any] = {"model": "a" * 64, "window": None, "batch_size": 4}
@@ -377,3 +379,72 @@ def test_a_job_that_has_ended_is_free(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(KeyError), opened_job(tmp_path / "scores.csv", SETTINGS, LABELS):
             raise KeyError
+
+
+# N9: embeddings beside the table
+
+
+def begun(table: Path, embedding: int | None, *, finished: bool = True) -> None:
+    with opened_job(table, {**SETTINGS, "embedding": embedding}, LABELS, inputs=["in"]):
+        if finished:
+            table.touch()
+            if embedding:
+                embedding_path(table).touch()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("flags", [{}, {"overwrite": True}, {"append": True}])
+def test_n9_two_tables_do_not_share_one_file_of_embeddings(
+    tmp_path: Path, finished: bool, flags: dict[str, bool]
+) -> None:
+    begun(tmp_path / "s.jsonl", 5, finished=finished)
+    with pytest.raises(ConfigError, match=r"s\.embeddings\.npy is for the embeddings of s\.jsonl"):
+        check_job(tmp_path / "s.csv", ["in"], embeddings=True, **flags)
+    check_job(tmp_path / "s.csv", ["in"], **flags)  # which has none
+    check_job(tmp_path / "s.parquet", ["in"], embeddings=True, **flags)  # which has them inside
+    check_job(tmp_path / "s.jsonl", ["in"], embeddings=True, **flags)
+    begun(tmp_path / "s.parquet", 5, finished=finished)
+    check_job(tmp_path / "s.jsonl", ["in"], embeddings=True, **flags)
+
+
+def test_n9_embeddings_of_a_table_whose_folder_is_gone_are_kept(tmp_path: Path) -> None:
+    begun(tmp_path / "s.jsonl", 5)
+    shutil.rmtree(tmp_path / ".s.jsonl.rrtn")
+    for flags in ({}, {"overwrite": True}):
+        with pytest.raises(ConfigError, match=r"s\.embeddings\.npy is for the embeddings of s\.jsonl"):
+            check_job(tmp_path / "s.csv", ["in"], embeddings=True, **flags)
+    (tmp_path / "s.jsonl").unlink()
+    with pytest.raises(ConfigError, match=r"s\.embeddings\.npy is there already"):
+        check_job(tmp_path / "s.csv", ["in"], embeddings=True)
+    check_job(tmp_path / "s.csv", ["in"], embeddings=True, overwrite=True)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_n9_a_table_reads_back_with_its_embeddings(tmp_path: Path, suffix: str) -> None:
+    rows = [row for of_file in rows_of_shard() for row in of_file if not row.detail]
+    table = tmp_path / f"t{suffix}"
+    list(write_table(table, rows, LABELS, embedding_size=5))
+    whole = table.read_bytes()
+    embeddings = embedding_path(table).read_bytes() if suffix != ".parquet" else b""
+    back = list(read_table(table, LABELS, 5))
+    assert [row.file for row in back] == [row.file for row in rows]
+    list(write_table(table, back, LABELS, embedding_size=5))
+    assert table.read_bytes() == whole
+    assert suffix == ".parquet" or embedding_path(table).read_bytes() == embeddings
+    with pytest.raises(ConfigError, match="--append"):
+        list(read_table(table, LABELS, 4))
+    with pytest.raises(ConfigError, match="--append"):
+        list(read_table(table, LABELS, None))
+    with pytest.raises(ConfigError, match="--append"):
+        list(read_table(table, ("Awe", "Joy"), 5))
+
+
+@pytest.mark.parametrize(
+    "content", ['{"inputs": 3}', '{"inputs": [3]}', '{"submissions": {"a": 1}, "inputs": "x"}']
+)
+def test_n9_inputs_that_cannot_be_read_are_refused(tmp_path: Path, content: str) -> None:
+    with opened_job(tmp_path / "s.csv", SETTINGS, LABELS):
+        pass
+    (tmp_path / ".s.csv.rrtn/job.json").write_text(content)
+    with pytest.raises(ConfigError):
+        check_job(tmp_path / "s.csv", ["in"])

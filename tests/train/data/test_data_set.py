@@ -137,3 +137,19 @@ def test_a_test_split_is_not_needed(make_data: MakeData, csv_lines: list[str]) -
     data = read_data(make_data(csv_lines[:13]))
     assert data.splits["Test"].clips == ()
     assert data.splits["Test"].ratings.shape == (0, 2)
+
+
+def test_n11_targets_are_named_once(make_data: Callable[..., Path]) -> None:
+    with pytest.raises(DataError, match="'Awe' more than once"):
+        read_data(make_data(), ("Awe", "Fear", "Awe"))
+
+
+@pytest.mark.parametrize("cell", ["0.5_44", "1_0", "\u0660.\u0665", "0x1", "0,5 ", "nan", "inf"])
+def test_n24_a_rating_is_a_decimal_number(
+    make_data: Callable[..., Path], csv_lines: list[str], cell: str
+) -> None:
+    parts = csv_lines[3].split(",")
+    parts[5] = f'"{cell}"'
+    csv_lines[3] = ",".join(parts)
+    with pytest.raises(DataError, match="Awe is not a number"):
+        read_data(make_data(csv_lines))

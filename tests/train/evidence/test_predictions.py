@@ -47,6 +47,6 @@ def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
 def test_a_submission_has_brackets_and_the_datas_order(tmp_path: Path) -> None:
     write_submission(tmp_path / "test.csv", predictions(np.nan))
     header, *rows = (tmp_path / "test.csv").read_text().splitlines()
-    assert header == 'File_ID,Awe,"=Joy, of rated"'
+    assert header == 'File_ID,Awe,"\'=Joy, of rated"'
     assert [row.split(",")[0] for row in rows] == ["[3]", "[1]", "[2]"]
     assert rows[0] == "[3],0.636962,0.269787"

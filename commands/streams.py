@@ -1,0 +1,71 @@
+"""The standard streams of the command: a closed one neither stops the work nor ends in a traceback."""
+
+import contextlib
+import io
+import os
+import sys
+from typing import Any, Final
+
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
+
+
+def hold_streams() -> None:
+    """Called first. Otherwise the next file that is opened would get the number of a closed stream.
+
+    A closed stdout is a pipe that nobody reads. What cannot be written to stderr is dropped: the lines for
+    the person are not worth the table.
+    """
+    for number in (_STDIN, _STDOUT, _STDERR):
+        if not _is_open(number):
+            _fill(number)
+    if sys.stdin is None:
+        sys.stdin = open(_STDIN, closefd=False)  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(_STDOUT, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = _lossy(sys.stderr)
+
+
+def _is_open(number: int) -> bool:
+    with contextlib.suppress(OSError):
+        os.fstat(number)
+        return True
+    return False
+
+
+def _fill(number: int) -> None:
+    """Opens something in the place of a closed stream: the lowest free number is this one."""
+    if number == _STDOUT:
+        reader, writer = os.pipe()  # one of them is `number`, which becomes the writer
+        os.dup2(writer, number)
+        for end in {reader, writer} - {number}:
+            os.close(end)
+    else:
+        os.open(os.devnull, os.O_RDWR)
+
+
+class _LossyFile(io.RawIOBase):
+    """Writes to a descriptor, and drops what the descriptor does not take."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor: Final = descriptor
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def write(self, content: Any) -> int:
+        with contextlib.suppress(OSError):
+            return os.write(self._descriptor, content)
+        return len(content)
+
+
+def _lossy(stream: Any) -> io.TextIOWrapper:
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    writer = io.BufferedWriter(_LossyFile(_STDERR))
+    return io.TextIOWrapper(writer, encoding=encoding, errors="backslashreplace", line_buffering=True)

@@ -1,0 +1,57 @@
+"""Text of others made harmless: labels, names of files, what a bundle says. None of it is obeyed by a
+terminal, a spreadsheet or a page.
+
+JSON needs none of this: rrtn writes JSON in ASCII. JSONL and Parquet tables keep every name exactly.
+"""
+
+import os
+import re
+from typing import Final
+
+# Control characters, separators of lines and paragraphs, what turns the direction of text or annotates
+# it, and halves of characters, which no UTF-8 has.
+_CONTROLS: Final = (
+    "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff"
+)
+_CONTROL: Final = re.compile(f"[{_CONTROLS}]")
+_NOT_IN_CELL: Final = re.compile(rf"[{_CONTROLS}\\]")
+_LONGEST: Final = 500  # characters of a value in an error
+_ESCAPE: Final = re.compile(r"\\x([0-9a-f]{2})")
+# The full-width signs begin formulas in spreadsheets of East Asia.
+_FORMULA: Final = re.compile(r"\s*[=+\-@'\uff1d\uff0b\uff0d\uff20]")
+
+
+def printable(text: object) -> str:
+    r"""One line of text for a person. A control character becomes \x1b, \n, \u202e, ..."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def printable_lines(text: object) -> str:
+    """The same of a text that has lines of its own."""
+    return "\n".join(map(printable, str(text).split("\n")))
+
+
+def short(value: object) -> str:
+    """A value of a file as Python writes it, cut to what an error can show."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def cell_from_text(text: str) -> str:
+    r"""A cell of a CSV: one line of plain UTF-8 that no spreadsheet takes for a formula.
+
+    The bytes of control characters and of backslashes become \xNN. A ' is set before what begins with
+    = + - @ or '. `bytes_from_cell` gives the text back.
+    """
+    cell = _NOT_IN_CELL.sub(_escaped, text)
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def bytes_from_cell(cell: str) -> bytes:
+    """The exact bytes of the text that `cell_from_text` wrote."""
+    parts = _ESCAPE.split(cell.removeprefix("'"))  # text, hex, text, hex, ..., text
+    return b"".join(bytes.fromhex(part) if odd % 2 else part.encode() for odd, part in enumerate(parts))
+
+
+def _escaped(found: "re.Match[str]") -> str:
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(found[0]))

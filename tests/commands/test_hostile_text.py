@@ -1,0 +1,176 @@
+"""N25: labels, names of files and of variants, and what a bundle says of itself, in all that commands print
+and write: nothing of it is obeyed.
+"""
+
+import csv
+import json
+import re
+import runpy
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rrtn.train.method.model
+import soundfile
+from rrtn.cli import app
+from rrtn.commands.printing import new_table, print_error, print_table, say
+from rrtn.commands.summary import print_rows
+from rrtn.runtime import load_bundle
+from rrtn.runtime.errors import DataError
+from rrtn.runtime.progress import Progress
+from rrtn.runtime.tables.rows import Row
+from rrtn.train.config import ProjectorConfig
+from typer.testing import CliRunner, Result
+
+HOSTILE = "Awe\x1b[31m\x07\u202e[red]<b>x</b>\x9b1m"
+FORMULA = "=cmd|' /C calc'!A0[/red]"
+OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+KEPT = Path(__file__).parents[1] / "fixtures/before.tar.xz"
+
+Captured = pytest.CaptureFixture[str]
+
+
+def call(*arguments: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, [*map(str, arguments)])
+    assert result.exit_code == code, (result.output, result.exception)
+    check(result.output)
+    return result
+
+
+def check(text: str) -> None:
+    assert not OBEYED.findall(text), text
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny_model_at: Callable[..., Path]) -> Path:
+    return tiny_model_at(tmp_path / "tiny.onnx", labels=(HOSTILE, FORMULA, "[bold]Joy"))
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for name in ("\x1b[2J.wav", "\u202egpj.wav", "=1+1.wav", "[red].wav", "new\nline.wav", "ok.wav"):
+        soundfile.write(folder / name, np.random.default_rng(0).normal(0, 0.1, 16_000), 16_000)
+    (folder / "bad\x1b.wav").write_bytes(b"no audio")
+    return folder
+
+
+def test_n25_a_model_and_its_scores_on_the_screen(model: Path, recordings: Path) -> None:
+    shown = call("inspect", model).output
+    assert "[red]" in shown
+    assert "[bold]Joy" in shown
+    lines = call("score", recordings, "-m", model, code=3).stdout
+    assert r"\x1b" in lines
+    json.loads(call("inspect", model, "--json").stdout)
+    json.loads(call("score", recordings, "-m", model, "--json", code=3).stdout)
+
+
+def test_n25_rows_for_people(capsys: Captured) -> None:
+    row = Row(file=b"\x1b[2J[red].wav", scores={HOSTILE: 0.5, FORMULA: 0.4})
+    print_rows([row], (HOSTILE, FORMULA), 2)
+    shown = capsys.readouterr().out
+    check(shown)
+    assert "[red].wav" in shown
+
+
+def test_n25_a_table_and_a_submission(model: Path, recordings: Path, tmp_path: Path) -> None:
+    (recordings / "bad\x1b.wav").unlink()
+    table, submission = tmp_path / "s.csv", tmp_path / "sub.csv"
+    call("score", recordings, "-m", model, "--out", table, "--submission", submission)
+    for path in (table, submission):
+        text = path.read_text(encoding="utf-8")
+        check(text)
+        header, *rows = csv.reader(text.splitlines())
+        assert not [cell for row in (header, *rows) for cell in row if cell.startswith(("=", "+", "@"))]
+        assert "'" + FORMULA in header
+        assert len(rows) == 6
+
+
+def hostile_bundle(model: Path, **changes: Any) -> Path:
+    folder = model.parent / "bundle"
+    folder.mkdir()
+    manifest = load_bundle(model).manifest()
+    model.rename(folder / "tiny.onnx")
+    (folder / "bundle.json").write_text(json.dumps(manifest | changes))
+    return folder
+
+
+def test_n25_provenance_and_variants(model: Path) -> None:
+    folder = hostile_bundle(model, provenance={"encoder": HOSTILE, "method": "[blink]x", "run": HOSTILE})
+    document = json.loads((folder / "bundle.json").read_text())
+    document["variants"][0] |= {"name": f"[red]{HOSTILE}", "plan": None}
+    document["variants"][0]["parity"] = {"max_abs": 0.0, "ccc_change": 0.0, "clips": 1}
+    (folder / "bundle.json").write_text(json.dumps(document))
+    shown = call("inspect", folder).output
+    assert "[blink]x" in shown
+    benched = call("bench", folder, "--seconds", 0.01, "--batches", 1, "--chart", folder / "speed.svg").output
+    assert "[red]" in benched
+    check((folder / "speed.svg").read_text())
+
+
+def test_n25_errors_lines_tables_and_bars(capsys: Captured) -> None:
+    print_error(DataError(HOSTILE, HOSTILE, wanted=HOSTILE, fix=HOSTILE))
+    say(f"note: {HOSTILE}\nrrtn: forged")
+    table = new_table(HOSTILE, "")
+    table.add_row(HOSTILE.replace("[red]", ""), HOSTILE.replace("[red]", ""))
+    print_table(table, title=HOSTILE, caption=HOSTILE)
+    with Progress(HOSTILE, 1, "files") as bar:
+        bar.advance(note=HOSTILE)
+        bar._print_line()
+    out, err = capsys.readouterr()
+    check(out + err)
+    assert len(err.splitlines()) == 3
+
+
+def test_n25_ratings(make_data: Callable[..., Path], csv_lines: list[str], cache: Path) -> None:
+    header = csv_lines[0].replace("Awe", HOSTILE).replace("Fear", f'"{FORMULA}"')
+    lines = [header, *csv_lines[1:]]
+    lines[3] = lines[3].replace("Train_0", HOSTILE).replace("Train_1", HOSTILE).replace("USA", HOSTILE)
+    lines[9] = lines[9].replace("Val_4", HOSTILE)
+    folder = make_data(lines)
+    assert "[red]" in call("data", "check", folder).output
+    call("train", "--data", folder, "--dry-run", "--epochs", 1)
+    lines[2] = lines[2].replace("[00001]", HOSTILE)
+    make_data(lines)
+    assert CliRunner().invoke(app, ["data", "check", str(folder)]).exit_code
+
+
+@pytest.fixture
+def hostile_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> Path:
+    """The kept run, with a hostile label in all of its files and in its data."""
+    small = runpy.run_path(str(Path(__file__).parents[1] / "faults/small_cnn.py"))["SmallCnn"]
+    monkeypatch.setattr(rrtn.train.method.model, "encoder_from_name", lambda name, *, n_mels: small(n_mels))
+    with tarfile.open(KEPT) as kept:
+        kept.extractall(tmp_path, filter="data")
+    before = tmp_path / "before"
+    pattern = ("whole/**/checkpoint.json", "whole/history.jsonl", "whole/config.toml")
+    for path in [path for one in pattern for path in before.glob(one)]:
+        text = path.read_text().replace('"Awe"', json.dumps(HOSTILE))
+        path.write_text(text.replace("/before/data", str(before / "data")))
+    table = before / "data/data_info.csv"
+    table.write_text(table.read_text().replace("Awe", HOSTILE, 1), encoding="utf-8")
+    (before / "whole/export/bundle.json").unlink()
+    return before / "whole"
+
+
+def test_n25_a_run_its_evaluation_its_page_and_its_submission(hostile_run: Path) -> None:
+    submission = hostile_run / "sub.csv"
+    assert "[red]" in call("evaluate", hostile_run, "--no-ridge", "--submission", submission).output
+    check(submission.read_text(encoding="utf-8"))
+    for kept in (hostile_run / "predictions").glob("*.csv"):
+        check(kept.read_text(encoding="utf-8"))
+    call("evaluate", hostile_run, "--no-ridge", "--compare", hostile_run)  # what was kept is read again
+    call("report", hostile_run)
+    page = (hostile_run / "report.html").read_text(encoding="utf-8")
+    check(page)
+    assert "<b>x</b>" not in page
+    assert "&lt;b&gt;x" in page
+
+
+def test_the_projector_of_a_checkpoint_has_bounds() -> None:
+    with pytest.raises(ValueError, match="at most 16 layers"):
+        ProjectorConfig(layers=10**9)

@@ -1,0 +1,93 @@
+"""Standard streams that are closed, full or without a reader: the table is written, without a traceback."""
+
+import csv
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+RRTN = f"{shlex.quote(sys.executable)} -m rrtn"
+
+
+@pytest.fixture
+def noises(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        soundfile.write(tmp_path / f"in/{i}.wav", np.random.default_rng(i).uniform(-0.5, 0.5, 800), 16_000)
+    (tmp_path / "in/bad.wav").write_text("no audio")
+    return tmp_path / "in"
+
+
+def shell(command: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["bash", "-c", command], cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def rows_of(table: Path) -> int:
+    with table.open(newline="") as file:
+        return len(list(csv.DictReader(file)))
+
+
+@pytest.mark.parametrize(
+    "streams",
+    [
+        *("2>&-", "2>/dev/full", "0<&- 1>&- 2>&-"),
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in ("2> >(exec 0<&-; sleep 1)", "0<&- 2>&-", ">&-")
+        ),
+    ],
+)
+def test_n16_the_table_is_written_whatever_stream_is_closed(
+    noises: Path, tmp_path: Path, tiny_model: Path, streams: str
+) -> None:
+    done = shell(f"{RRTN} score in -m {tiny_model} --out t.csv {streams}", tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert rows_of(tmp_path / "t.csv") == 4
+    assert "Traceback" not in done.stdout + done.stderr
+    assert done.stdout == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".t.csv.rrtn", "in", "t.csv", "tiny.onnx"]
+
+
+def test_n16_lines_for_the_person_never_come_to_stdout(
+    noises: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    """Where stderr is closed, print would take stdout."""
+    done = shell(f"{RRTN} score in -m {tiny_model} 2>&-", tmp_path)
+    assert done.returncode == 3
+    assert len(list(csv.DictReader(done.stdout.splitlines()))) == 4
+
+
+@pytest.mark.parametrize("arguments", ["score in -m tiny.onnx --json", "--help"])
+def test_n16_a_closed_stdout_is_a_reader_that_has_gone(
+    noises: Path, tmp_path: Path, tiny_model: Path, arguments: str
+) -> None:
+    done = shell(f"{RRTN} {arguments} >&-", tmp_path)
+    assert done.returncode == 141, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+def test_n16_a_closed_stream_lends_its_number_to_no_file(tmp_path: Path) -> None:
+    """Or what a library says on stderr would stand in a table."""
+    program = (
+        "from rrtn.commands.streams import hold_streams; hold_streams(); import os;"
+        "number = os.open('file', os.O_CREAT | os.O_WRONLY); os.write(2, b'a word'); print(number)"
+    )
+    done = shell(f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} 0<&- 2>&-", tmp_path)
+    assert done.stdout == "3\n"
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+def test_what_is_said_on_a_whole_stderr_is_as_it_was(tmp_path: Path) -> None:
+    done = shell(f"{RRTN} score caf\u00e9.wav -m nowhere", tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.startswith("rrtn: ")
+    assert done.stderr.count("\n") == 1
+    assert os.fsencode(done.stderr)

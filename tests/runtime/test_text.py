@@ -1,0 +1,48 @@
+"""Text of others as a terminal, a spreadsheet and a page get it."""
+
+import unicodedata
+
+import pytest
+from rrtn.runtime.text import bytes_from_cell, cell_from_text, printable, printable_lines, short
+
+HARMLESS = "Gr\u00fc\u00dfe, caf\u00e9 \N{GRINNING FACE} \N{ARABIC LETTER ALEF} [bold]\u00a0<b>"
+FORMULAS = ["=1+1", "+1", "-1", "@x", " =1", "\u00a0=1", "\uff1d1", "\uff0b1", "\uff0d1", "\uff201", "'x"]
+
+
+def test_n25_every_control_character_is_shown_and_none_is_sent() -> None:
+    sent = [
+        chr(code)
+        for code in range(0x110000)
+        if unicodedata.category(chr(code)) in ("Cc", "Zl", "Zp", "Cs")
+        or unicodedata.bidirectional(chr(code))
+        in ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")
+    ]
+    assert len(sent) > 2_000
+    assert [hex(ord(c)) for c in sent if c in printable(f"a{c}b") or c in cell_from_text(f"a{c}b"[:1])] == []
+    assert printable("\x1b[31m\u202e\n\ud800") == r"\x1b[31m\u202e\n\ud800"
+    assert printable_lines("a\x1b\nb") == "a\\x1b\nb"
+
+
+def test_n25_other_text_is_left_alone() -> None:
+    assert printable(HARMLESS) == HARMLESS
+    assert cell_from_text(HARMLESS) == HARMLESS
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_n25_a_cell_is_no_formula_and_comes_back(text: str) -> None:
+    cell = cell_from_text(text)
+    assert cell == f"'{text}"
+    assert bytes_from_cell(cell).decode() == text
+
+
+@pytest.mark.parametrize("text", ["\x1b[31m", "\u202ecod.exe", "a\r\n=1", "\\x1b", "\u2028", "\t=1", "\x85"])
+def test_n25_a_cell_is_one_plain_line_and_comes_back(text: str) -> None:
+    cell = cell_from_text(text)
+    assert cell == printable(cell)
+    assert len(cell.splitlines()) == 1
+    assert bytes_from_cell(cell).decode() == text
+
+
+def test_a_long_value_is_cut() -> None:
+    assert short("x" * 10_000).endswith("x...")
+    assert len(short("x" * 10_000)) < 600
