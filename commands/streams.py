@@ -22,7 +22,9 @@ def hold_streams() -> None:
         sys.stdin = open(_STDIN, closefd=False)  # noqa: SIM115
     if sys.stdout is None:
         sys.stdout = open(_STDOUT, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = _lossy(sys.stderr)
+    with contextlib.suppress(OSError, AttributeError):  # a stream of a program's own may have no descriptor
+        descriptor = _STDERR if sys.stderr is None else sys.stderr.fileno()
+        sys.stderr = _lossy(sys.stderr, descriptor)
 
 
 def _is_open(number: int) -> bool:
@@ -65,7 +67,7 @@ class _LossyFile(io.RawIOBase):
         return len(content)
 
 
-def _lossy(stream: Any) -> io.TextIOWrapper:
+def _lossy(stream: Any, descriptor: int) -> io.TextIOWrapper:
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    writer = io.BufferedWriter(_LossyFile(_STDERR))
+    writer = io.BufferedWriter(_LossyFile(descriptor))
     return io.TextIOWrapper(writer, encoding=encoding, errors="backslashreplace", line_buffering=True)
