@@ -375,7 +375,7 @@ def test_one_that_cannot_start_is_one_clear_error(
     make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "soxr.py").write_text("raise ImportError('no soxr here')")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.fspath(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.syspath_prepend(tmp_path)  # a decoder looks where the scoring process does
     pool = make_pool(count=2)
     with pytest.raises(StoppedError, match=r"decoder \| .*: ImportError: no soxr here \| rrtn doctor"):
         decoded(pool, noises)
