@@ -90,6 +90,9 @@ def _error_for_user(raised: BaseException) -> RrtnError:
     if isinstance(raised, ImportError) and raised.name in _OF_EXTRA_TRAIN:
         fix = 'pip install "rrtn[train]"'
         return MissingExtraError(raised.name, "not installed, and this command needs it", fix=fix)
+    if isinstance(raised, MemoryError):
+        fix = "give it less at once (rrtn score: --batch-size), or stop other programs"
+        return StoppedError("memory", "not enough for this command", fix=fix)
     if isinstance(raised, OSError):
         subject, came = raised.filename or "storage", raised.strerror or raised
         return StoppedError(str(subject), str(came), fix="fix it and run the command again")

@@ -166,10 +166,13 @@ def _opened_engine(
     workers: int | None,
     ray_address: str | None,
 ) -> Iterator["ScoringEngine"]:
-    from ..runtime.scoring.local_engine import LocalEngine
+    from ..runtime.memory import memory_as_before
+    from ..runtime.scoring.local_engine import LocalEngine, scorer_within_budget
 
     if name == "local":
-        yield LocalEngine(make_scorer(bundle, backend, workers=workers))
+        make = partial(make_scorer, bundle, backend, workers=workers)
+        with memory_as_before():
+            yield LocalEngine(scorer_within_budget(make, max(one.size for one in bundle.variants)))
         return
     from ..runtime.scoring.ray_engine import ray_engine
 

@@ -11,6 +11,7 @@ files        files that are there whole, or not at all
 locks        one process at a time
 failpoints   places where a test makes the process fail
 progress     a bar on a terminal, lines elsewhere
+memory       a budget for the memory of this process
 cpus         the processor, and how many of its cores may be used
 doctor       what this machine can do
 bench        how fast a bundle is here

@@ -139,13 +139,13 @@ def go_on(rows):
     except RrtnError as error:
         return 7 if "forked" in str(error) and "score_files again" in str(error) else 8
     return 9
-many = [paths[i % 12] for i in range(3_000)]
+many = [paths[i % 12] for i in range(300)]
 rows = scorer.score_files(many)
 got = [next(rows) for _ in range(5)]
 codes = []
 for _ in range(3):
     codes.append(code_of(forked(go_on, rows)))
-    got += [next(rows) for _ in range(40)]
+    got += [next(rows) for _ in range(20)]
 got += rows
 print(codes, [row.file for row in got] == many, all(row.scores == truth[row.file] for row in got))
 """
@@ -220,7 +220,6 @@ def test_n1_another_working_directory_has_other_files(program: Program) -> None:
 os.chdir("wav")
 inside = [row.scores for row in scorer.score_files([path.name for path in paths])]
 os.mkdir("../other"); os.chdir("../other")
-os.link(paths[0].resolve().parent.parent / "wav/00.wav", "01.wav") if False else None
 import shutil; shutil.copy("../wav/00.wav", "01.wav")
 (row,) = scorer.score_files(["01.wav"])
 print(inside == list(truth.values()), row.scores == truth[paths[0]])
@@ -245,3 +244,143 @@ def test_n2_a_scorer_says_that_it_cannot_be_pickled(tiny_model: Path, take: Call
     with pytest.raises(TypeError, match=r"Scorer \| cannot be pickled.*make a Scorer there") as caught:
         take(Scorer(tiny_model, "cpu"))
     assert isinstance(caught.value, RrtnError)
+
+
+# A program that, as frozen and embedding ones do, is itself what `sys.executable` names. It counts its starts.
+LAUNCHER = """#!/bin/sh
+echo start >> starts
+[ $(wc -l < starts) -lt 20 ] || exit 99
+exec {python} {program} "$@"
+"""
+ASK = """
+import sys
+sys.executable = sys._base_executable = {executable!r}
+{setup}
+from rrtn.runtime import RrtnError, Scorer, freeze_support
+import pathlib, soundfile
+if __name__ == "__main__":
+    {hook}
+    scorer = Scorer("tiny.onnx", "cpu", workers=2)
+    paths = sorted(pathlib.Path("wav").iterdir())
+    try:
+        rows = list(scorer.score_files(paths))
+        alone = [scorer.score_waveform(*soundfile.read(path)) for path in paths]
+        print(all(abs(row.scores[name] - one[name]) < 1e-6 for row, one in zip(rows, alone) for name in one))
+    except RrtnError as error:
+        print("refused:", error)
+"""
+
+
+def launched(program: Program, name: str, *, setup: str = "", hook: str = "pass", **env: str) -> tuple[str, int]:
+    """What a program says whose `sys.executable` is a file `name`; how often it was started."""
+    folder = Path(os.environ["LAUNCHED"])
+    launcher = folder / name
+    launcher.write_text(LAUNCHER.format(python=sys.executable, program=folder / "program.py"))
+    launcher.chmod(0o755)
+    code = ASK.format(executable=str(launcher), setup=setup, hook=hook)
+    done = program(code, python=("sh", "-c", f"exec {launcher}"), **env)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout.strip(), len((folder / "starts").read_text().split())
+
+
+@pytest.fixture
+def launch(program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, int]]:
+    monkeypatch.setenv("LAUNCHED", str(tmp_path))
+    return lambda *args, **kwargs: launched(program, *args, **kwargs)
+
+
+def test_n2_an_embedding_program_finds_the_python_of_its_library(launch: Callable[..., tuple[str, int]]) -> None:
+    """uWSGI, R: `sys.executable` is the program, and a Python lies where its library was built for."""
+    assert launch("uwsgi") == ("True", 1)
+
+
+def test_n2_a_program_without_any_python_fails_once(launch: Callable[..., tuple[str, int]]) -> None:
+    answer, starts = launch("app", setup="sys.exec_prefix = sys.base_exec_prefix = '/nowhere'")
+    assert starts == 1
+    assert answer.startswith("refused: decoder | ")
+    assert "is no Python interpreter" in answer
+    assert "multiprocessing.set_executable" in answer
+
+
+@pytest.mark.parametrize("missing", ["''", "None", "'/gone/bin/python3'"])
+def test_n2_a_program_that_knows_no_executable(launch: Callable[..., tuple[str, int]], missing: str) -> None:
+    assert launch("app", setup=f"sys.executable = sys._base_executable = {missing}") == ("True", 1)
+
+
+def test_n2_the_python_that_multiprocessing_was_told_is_taken(launch: Callable[..., tuple[str, int]]) -> None:
+    setup = f"""
+sys.exec_prefix = sys.base_exec_prefix = '/nowhere'
+import multiprocessing
+multiprocessing.set_executable({sys.executable!r})
+"""
+    assert launch("app", setup=setup) == ("True", 1)
+
+
+def test_n2_a_program_that_is_named_like_python_starts_itself_once_a_decoder(
+    launch: Callable[..., tuple[str, int]],
+) -> None:
+    """Nobody can tell before it starts. What is started says what it is, and starts nothing more."""
+    answer, starts = launch("python3")
+    assert answer.startswith("refused: decoder | each new one ends at once")
+    assert starts <= 3
+
+
+def test_n2_a_frozen_program_without_the_hook_fails_once(launch: Callable[..., tuple[str, int]]) -> None:
+    answer, starts = launch("app", setup="sys.frozen = True")
+    assert starts == 1
+    assert "is a frozen program" in answer
+    assert "rrtn.runtime.freeze_support()" in answer
+
+
+def test_n2_a_frozen_program_with_the_hook_scores(launch: Callable[..., tuple[str, int]]) -> None:
+    """One start for itself, and one for each decoder."""
+    assert launch("app", setup="sys.frozen = True", hook="freeze_support()") == ("True", 3)
+
+
+@pytest.mark.parametrize("flags", [("-I",), ("-S",), ("-E", "-s", "-B")])
+def test_n2_an_isolated_python_has_decoders_that_load_the_same_modules(
+    program: Program, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    """Poison in the environment and the working directory, which the program itself does not load."""
+    (tmp_path / "poison").mkdir()
+    (tmp_path / "poison/soxr.py").write_text("raise ImportError('poison')")
+    (tmp_path / "wave.py").write_text("raise ImportError('poison')")
+    env = {"PYTHONPATH": str(tmp_path / "poison")} if "-S" not in flags else {}
+    setup = f"sys.path[:] = {[path for path in sys.path if path]!r}"
+    code = ASK.format(executable=sys.executable, setup=setup, hook="pass")
+    assert said(program(code, python=(sys.executable, *flags), **env)) == "True"
+
+
+def test_n2_a_python_of_another_version_is_refused(launch: Callable[..., tuple[str, int]], tmp_path: Path) -> None:
+    fake = tmp_path / "python3.11"
+    fake.write_text(f"""#!/bin/sh
+exec {sys.executable} -c "import sys; sys.version_info = (3, 9, 1, 'final', 0); exec(sys.argv[-1])" "$@"
+""")
+    fake.chmod(0o755)
+    answer, _ = launch("app", setup=f"sys.executable = {str(fake)!r}")
+    assert answer.startswith("refused: decoder | each new one ends at once: Python 3.9, and the program runs 3.")
+
+
+EMBEDDING = """
+#include <Python.h>
+int main(int count, char **arguments) {
+    Py_Initialize();
+    FILE *file = fopen("program.py", "r");
+    int code = PyRun_SimpleFile(file, "program.py");
+    return Py_FinalizeEx() < 0 ? 120 : code != 0;
+}
+"""
+
+
+def test_n2_a_c_program_with_libpython_scores(program: Program, tmp_path: Path) -> None:
+    config = sysconfig.get_config_vars()
+    headers, library = sysconfig.get_paths()["include"], Path(config["LIBDIR"])
+    if not (shutil.which("gcc") and Path(headers, "Python.h").exists() and (library / config["LDLIBRARY"]).exists()):
+        pytest.skip("needs gcc, Python.h and libpython")
+    (tmp_path / "app.c").write_text(EMBEDDING)
+    name = f"python{config['VERSION']}"
+    link = [f"-I{headers}", f"-L{library}", f"-Wl,-rpath,{library}", f"-l{name}"]
+    subprocess.run(["gcc", "app.c", "-o", "app", *link], cwd=tmp_path, check=True)
+    setup = f"sys.path[:0] = {[path for path in sys.path if path]!r}"
+    code = ASK.format(executable=str(tmp_path / "app"), setup=setup, hook="pass")
+    assert said(program(code, python=("sh", "-c", f"exec {tmp_path / 'app'}"))) == "True"
