@@ -4,7 +4,7 @@ The module of a command is imported when that command is called. So `rrtn --help
 importing typer.
 """
 
-import itertools
+import io
 import os
 import signal
 import sys
@@ -15,6 +15,14 @@ import typer
 from . import __version__
 from .commands.lazy_group import Command, lazy_group
 from .commands.printing import print_error, print_json
+from .commands.program import (
+    as_called,
+    catch_signals,
+    ends_with,
+    signal_that_came,
+    stopped_by_signal,
+    wants_json,
+)
 from .runtime.errors import ConfigError, MissingExtraError, RrtnError, StoppedError
 
 COMMANDS: Final = {
@@ -37,7 +45,6 @@ _OF_EXTRA_TRAIN: Final = frozenset(
     {"torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w", "jinja2"}
 )
 _NOBODY_READS: Final = 141  # `| head -1` has closed stdout: the exit code that SIGPIPE would give
-_SIGNALS: Final = {130: "interrupted", 143: "terminated"}
 _USAGE_ERROR: Final = typer.BadParameter.__base__ or typer.BadParameter  # typer does not name it
 
 
@@ -63,8 +70,9 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 def main() -> NoReturn:
-    """Entry point of the `rrtn` command."""
-    signal.signal(signal.SIGTERM, _terminate)
+    """Runs the command, and ends the process."""
+    catch_signals()
+    _print_anything()
     stdout = sys.stdout
     code: object
     try:
@@ -72,27 +80,30 @@ def main() -> NoReturn:
     except SystemExit as ended:
         # Where stdout is a closed pipe, typer puts a silent one in its place.
         code = ended.code if sys.stdout is stdout else _NOBODY_READS
+    except RrtnError as error:
+        _fail(error)
     except BaseException as raised:
-        _fail(_error_for_user(raised))
-    if code in _SIGNALS:  # typer has caught Ctrl-C, or _terminate has come
-        _fail(_stopped_by_signal(int(str(code))))
+        # Whatever a signal has become on its way here: libraries turn one exception into another.
+        _fail(_stopped() or _error_for_user(raised))
+    if stopped := _stopped(code):
+        _fail(stopped)
     _leave(code if isinstance(code, int) else int(code is not None))
 
 
 def _error_for_user(raised: BaseException) -> RrtnError:
     """Raises what is a bug again: it keeps its traceback."""
-    if isinstance(raised, RrtnError):
-        return raised
     if isinstance(raised, _USAGE_ERROR):
         return _usage_refused(raised)
     if isinstance(raised, KeyboardInterrupt):
-        return _stopped_by_signal(130)
+        return stopped_by_signal(signal.SIGINT)
     if isinstance(raised, ImportError) and raised.name in _OF_EXTRA_TRAIN:
         fix = 'pip install "rrtn[train]"'
         return MissingExtraError(raised.name, "not installed, and this command needs it", fix=fix)
     if isinstance(raised, MemoryError):
         fix = "give it less at once (rrtn score: --batch-size), or stop other programs"
         return StoppedError("memory", "not enough for this command", fix=fix)
+    if isinstance(raised, FileNotFoundError) and not _has_folder():
+        return StoppedError("the working directory", "was removed", fix="cd to a folder that is there")
     if isinstance(raised, OSError):
         subject, came = raised.filename or "storage", raised.strerror or raised
         return StoppedError(str(subject), str(came), fix="fix it and run the command again")
@@ -108,17 +119,33 @@ def _usage_refused(raised: Any) -> RrtnError:
     return ConfigError(command, raised.format_message().removesuffix("."), fix=f"{command} --help")
 
 
-def _stopped_by_signal(code: int) -> StoppedError:
-    fix = "run the command again (rrtn train: with --resume)"
-    return StoppedError(_SIGNALS[code], "what is finished is kept", fix=fix, exit_code=code)
+def _stopped(code: object = None) -> StoppedError | None:
+    """The error of the signal that came. `code` is 130 where typer has caught Ctrl-C."""
+    number = signal_that_came() or (signal.SIGINT if code == 128 + signal.SIGINT else None)
+    return stopped_by_signal(number) if number else None
+
+
+def _has_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _print_anything() -> None:
+    """Lets names be printed that the terminal's encoding lacks: LC_ALL=C, PYTHONIOENCODING=ascii."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _fail(error: RrtnError) -> NoReturn:
     """Prints the error, and with --json a document of it, too: that of the first rank under torchrun."""
+    ends_with(error.exit_code)
+    error.fix = as_called(error.fix)
     print_error(error)
-    wants_json = "--json" in itertools.takewhile("--".__ne__, sys.argv[1:])
-    is_first = os.environ.get("RANK", "0") == "0"
-    _leave(error.exit_code, {"error": error.to_dict()} if wants_json and is_first else None)
+    _leave(error.exit_code, {"error": error.to_dict()} if wants_json() else None)
 
 
 def _leave(code: int, document: dict[str, Any] | None = None) -> NoReturn:
@@ -126,6 +153,7 @@ def _leave(code: int, document: dict[str, Any] | None = None) -> NoReturn:
 
     The threads of the process group may hang in it, or abort.
     """
+    ends_with(code)
     try:
         if document:
             print_json(document)
@@ -138,7 +166,3 @@ def _leave(code: int, document: dict[str, Any] | None = None) -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
-
-
-def _terminate(signum: int, frame: object) -> NoReturn:
-    sys.exit(128 + signum)

@@ -110,13 +110,17 @@ def test_help_loads_no_command(tmp_path: Path) -> None:
     assert {name for name in loaded if name.startswith("rrtn.commands.")} == {
         "rrtn.commands.lazy_group",
         "rrtn.commands.printing",
+        "rrtn.commands.program",
     }
     assert loaded.isdisjoint({"rich", "numpy", "onnxruntime", "torch"})
 
 
 def test_the_help_of_a_command_loads_that_command_alone(tmp_path: Path) -> None:
     loaded = loaded_by("score", "--help", cwd=tmp_path)
-    own = {f"rrtn.commands.{name}" for name in ("lazy_group", "options", "printing", "score", "summary")}
+    own = {
+        f"rrtn.commands.{name}"
+        for name in ("lazy_group", "options", "printing", "program", "score", "summary")
+    }
     assert {name for name in loaded if name.startswith("rrtn.commands.")} == own
     assert loaded.isdisjoint({"rich", "numpy", "onnxruntime", "torch"})
 

@@ -11,7 +11,6 @@ from .engine import CountFile, LoadedModel, model_of_scorer
 from .part_file import part_from_rows
 from .scorer import Scorer
 
-
 _A_CLIP: Final = 32 << 20  # bytes that the model may take for each clip of each batch that runs
 
 

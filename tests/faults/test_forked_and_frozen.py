@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import soundfile
 from rrtn.runtime import Scorer
-from rrtn.runtime.errors import ConfigError, RrtnError
+from rrtn.runtime.errors import RrtnError
 
 LIMIT = 120  # s, for a program that takes two
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -66,7 +66,9 @@ def program(tmp_path: Path, tiny_model_at: Callable[[Path], Path]) -> Program:
         sound = np.convolve(rng.normal(size=8_000 + 500 * i), np.ones(1 + i))
         soundfile.write(tmp_path / f"wav/{i:02}.wav", sound / abs(sound).max(), 16_000)
 
-    def run(*code: str, python: tuple[str, ...] = (sys.executable,), **env: str) -> "subprocess.CompletedProcess[str]":
+    def run(
+        *code: str, python: tuple[str, ...] = (sys.executable,), **env: str
+    ) -> "subprocess.CompletedProcess[str]":
         (tmp_path / "program.py").write_text("\n".join(code))
         return subprocess.run(
             [*python, str(tmp_path / "program.py")],
@@ -240,7 +242,9 @@ def test_n2_a_scorer_is_a_context_manager(tiny_model: Path, real_clips: list[Pat
 
 
 @pytest.mark.parametrize("take", [pickle.dumps, copy.copy, copy.deepcopy])
-def test_n2_a_scorer_says_that_it_cannot_be_pickled(tiny_model: Path, take: Callable[[object], object]) -> None:
+def test_n2_a_scorer_says_that_it_cannot_be_pickled(
+    tiny_model: Path, take: Callable[[object], object]
+) -> None:
     with pytest.raises(TypeError, match=r"Scorer \| cannot be pickled.*make a Scorer there") as caught:
         take(Scorer(tiny_model, "cpu"))
     assert isinstance(caught.value, RrtnError)
@@ -271,7 +275,9 @@ if __name__ == "__main__":
 """
 
 
-def launched(program: Program, name: str, *, setup: str = "", hook: str = "pass", **env: str) -> tuple[str, int]:
+def launched(
+    program: Program, name: str, *, setup: str = "", hook: str = "pass", **env: str
+) -> tuple[str, int]:
     """What a program says whose `sys.executable` is a file `name`; how often it was started."""
     folder = Path(os.environ["LAUNCHED"])
     launcher = folder / name
@@ -284,12 +290,16 @@ def launched(program: Program, name: str, *, setup: str = "", hook: str = "pass"
 
 
 @pytest.fixture
-def launch(program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, int]]:
+def launch(
+    program: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[str, int]]:
     monkeypatch.setenv("LAUNCHED", str(tmp_path))
     return lambda *args, **kwargs: launched(program, *args, **kwargs)
 
 
-def test_n2_an_embedding_program_finds_the_python_of_its_library(launch: Callable[..., tuple[str, int]]) -> None:
+def test_n2_an_embedding_program_finds_the_python_of_its_library(
+    launch: Callable[..., tuple[str, int]],
+) -> None:
     """uWSGI, R: `sys.executable` is the program, and a Python lies where its library was built for."""
     assert launch("uwsgi") == ("True", 1)
 
@@ -351,14 +361,18 @@ def test_n2_an_isolated_python_has_decoders_that_load_the_same_modules(
     assert said(program(code, python=(sys.executable, *flags), **env)) == "True"
 
 
-def test_n2_a_python_of_another_version_is_refused(launch: Callable[..., tuple[str, int]], tmp_path: Path) -> None:
+def test_n2_a_python_of_another_version_is_refused(
+    launch: Callable[..., tuple[str, int]], tmp_path: Path
+) -> None:
     fake = tmp_path / "python3.11"
     fake.write_text(f"""#!/bin/sh
 exec {sys.executable} -c "import sys; sys.version_info = (3, 9, 1, 'final', 0); exec(sys.argv[-1])" "$@"
 """)
     fake.chmod(0o755)
     answer, _ = launch("app", setup=f"sys.executable = {str(fake)!r}")
-    assert answer.startswith("refused: decoder | each new one ends at once: Python 3.9, and the program runs 3.")
+    assert answer.startswith(
+        "refused: decoder | each new one ends at once: Python 3.9, and the program runs 3."
+    )
 
 
 EMBEDDING = """
@@ -375,7 +389,11 @@ int main(int count, char **arguments) {
 def test_n2_a_c_program_with_libpython_scores(program: Program, tmp_path: Path) -> None:
     config = sysconfig.get_config_vars()
     headers, library = sysconfig.get_paths()["include"], Path(config["LIBDIR"])
-    if not (shutil.which("gcc") and Path(headers, "Python.h").exists() and (library / config["LDLIBRARY"]).exists()):
+    if not (
+        shutil.which("gcc")
+        and Path(headers, "Python.h").exists()
+        and (library / config["LDLIBRARY"]).exists()
+    ):
         pytest.skip("needs gcc, Python.h and libpython")
     (tmp_path / "app.c").write_text(EMBEDDING)
     name = f"python{config['VERSION']}"

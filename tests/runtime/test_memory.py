@@ -31,7 +31,9 @@ def bomb(path: Path, spec: FrontendSpec, gibibytes: int) -> Path:
     """A model of a few hundred bytes whose scores are the mean of so much memory, and of its input."""
     nodes = [
         helper.make_node("ReduceMax", ["log_mel"], ["loudest"], keepdims=0),
-        helper.make_node("Greater", ["loudest", "never"], ["is_loud"]),  # a size that no constant folding knows
+        helper.make_node(
+            "Greater", ["loudest", "never"], ["is_loud"]
+        ),  # a size that no constant folding knows
         helper.make_node("Where", ["is_loud", "small", "large"], ["size"]),
         helper.make_node("ConstantOfShape", ["size"], ["much"]),
         helper.make_node("ReduceMean", ["much"], ["mean"], keepdims=0),
@@ -64,7 +66,14 @@ def bomb(path: Path, spec: FrontendSpec, gibibytes: int) -> Path:
 def test_n26_a_model_that_takes_more_than_the_budget_is_one_line(
     tmp_path: Path, spec: FrontendSpec, real_clips: list[Path], gibibytes: int, code: int
 ) -> None:
-    arguments = ["score", real_clips[0], "-m", bomb(tmp_path / "bomb.onnx", spec, gibibytes), "--batch-size", 1]
+    arguments = [
+        "score",
+        real_clips[0],
+        "-m",
+        bomb(tmp_path / "bomb.onnx", spec, gibibytes),
+        "--batch-size",
+        1,
+    ]
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *map(os.fspath, map(str, arguments))],
         cwd=tmp_path,
@@ -93,4 +102,3 @@ def test_n26_the_limit_goes_with_the_scoring() -> None:
         limit_memory(2 * MEMORY_BUDGET, of="data")
         assert resource.getrlimit(resource.RLIMIT_DATA)[0] > 2 * MEMORY_BUDGET
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
-
