@@ -149,9 +149,9 @@ def _fail(error: RrtnError) -> NoReturn:
 
 
 def _leave(code: int, document: dict[str, Any] | None = None) -> NoReturn:
-    """Ends the process. Under torchrun Python's own end is left out.
+    """Ends the process. Under torchrun, and after a signal, Python's own end is left out.
 
-    The threads of the process group may hang in it, or abort.
+    The threads of the process group may hang in it, or abort. A second signal in it would have the last word.
     """
     ends_with(code)
     try:
@@ -162,7 +162,7 @@ def _leave(code: int, document: dict[str, Any] | None = None) -> NoReturn:
         code = _NOBODY_READS
         # Python flushes stdout once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if "RANK" in os.environ:
+    if "RANK" in os.environ or signal_that_came():
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
