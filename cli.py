@@ -6,6 +6,7 @@ importing typer.
 
 import io
 import os
+import re
 import signal
 import sys
 from typing import Annotated, Any, Final, NoReturn
@@ -73,6 +74,9 @@ def main() -> NoReturn:
     """Runs the command, and ends the process."""
     catch_signals()
     _print_anything()
+    if not _has_folder() and {"--help", "--version"}.isdisjoint(sys.argv):
+        # Libraries below torch end the process by themselves there.
+        _fail(StoppedError("the working directory", "was removed", fix="cd to a folder that is there"))
     stdout = sys.stdout
     code: object
     try:
@@ -102,12 +106,22 @@ def _error_for_user(raised: BaseException) -> RrtnError:
     if isinstance(raised, MemoryError):
         fix = "give it less at once (rrtn score: --batch-size), or stop other programs"
         return StoppedError("memory", "not enough for this command", fix=fix)
-    if isinstance(raised, FileNotFoundError) and not _has_folder():
-        return StoppedError("the working directory", "was removed", fix="cd to a folder that is there")
+    if isinstance(raised, UnicodeEncodeError):
+        return _name_refused(raised)
     if isinstance(raised, OSError):
         subject, came = raised.filename or "storage", raised.strerror or raised
         return StoppedError(str(subject), str(came), fix="fix it and run the command again")
     raise raised
+
+
+def _name_refused(raised: UnicodeEncodeError) -> RrtnError:
+    """A file name that the locale, or a file of ours, cannot hold."""
+    before = re.split("[\"'\n]", raised.object[: raised.start])[-1]  # it may stand in a whole document
+    after = re.split("[\"'\n]", raised.object[raised.start :])[0]
+    encoding = sys.getfilesystemencoding()
+    fix = "rename it" if encoding == "utf-8" else "export PYTHONUTF8=1, and run the command again"
+    came = f"the locale's encoding is {encoding}" if encoding != "utf-8" else "no UTF-8"
+    return ConfigError(ascii(before + after), came, wanted="names in UTF-8", fix=fix)
 
 
 def _usage_refused(raised: Any) -> RrtnError:

@@ -4,6 +4,7 @@ It is loaded before anything else, so that a signal while the rest is loaded end
 little.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from ..runtime.errors import StoppedError
 
@@ -46,7 +47,7 @@ def program_name() -> str:
         return _NAME  # called by another program
     found = (os.path.join(folder, _NAME) for folder in os.environ.get("PATH", "").split(os.pathsep))
     first = next((path for path in found if os.access(path, os.X_OK) and not os.path.isdir(path)), "")
-    if not os.path.dirname(called) or (first and os.path.realpath(first) == os.path.realpath(called)):
+    if os.sep not in called or (first and os.path.realpath(first) == os.path.realpath(called)):
         return _NAME
     return shlex.quote(called)
 
@@ -73,7 +74,7 @@ def signal_that_came() -> signal.Signals | None:
 
 
 def ends_with(code: int) -> None:
-    """Says that the command has said how it ended. A signal from now on adds nothing, and waits for nothing."""
+    """Says that the command has said how it ended. From now on a signal adds nothing."""
     _State.code = code
 
 
@@ -119,10 +120,8 @@ def _end_at_once(number: int) -> NoReturn:
 
 def _write(descriptor: int, text: str) -> None:
     """Not by sys.stderr: the signal may have come in the middle of a print."""
-    try:
+    with contextlib.suppress(OSError):  # nobody may read it
         os.write(descriptor, text.encode(errors="backslashreplace"))
-    except OSError:
-        pass  # nobody reads it
 
 
 def wants_json() -> bool:

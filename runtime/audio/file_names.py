@@ -19,8 +19,8 @@ def cell_from_path(path: FilePath) -> str:
     Control characters, backslashes and bytes that are not UTF-8 become \xNN. A ' is set before a leading
     = + - @ or '. `path_from_cell` gives the path back.
     """
-    text = os.fsdecode(path)
-    cell = _UNSAFE.sub(lambda match: f"\\x{os.fsencode(match[0])[0]:02x}", text)
+    text = os.fsencode(path).decode("utf-8", "surrogateescape")  # whatever the locale's encoding is
+    cell = _UNSAFE.sub(lambda match: f"\\x{match[0].encode('utf-8', 'surrogateescape')[0]:02x}", text)
     return harmless_cell(cell)
 
 

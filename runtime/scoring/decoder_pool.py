@@ -195,7 +195,7 @@ class DecoderPool:
     def _bury(
         self, decoder: "_DecoderHandle", reason: str = "", *, timeout: int = IDLE
     ) -> Iterator[PoolEvent]:
-        """Replaces a decoder that has died, that stands still (`reason`), or that hangs in the file `timeout`.
+        """Replaces a decoder that died, that stands still (`reason`), or that hangs in the file `timeout`.
 
         The file that the decoder was decoding gets a strike, unless there was another reason. All files that
         it had not finished go to another decoder.

@@ -145,7 +145,7 @@ def _interpreter() -> str:
             return path
     raise ConfigError(
         "decoder",
-        f"{sys.executable or 'this program'} is no Python interpreter, and there is none in {sys.exec_prefix}",
+        f"{sys.executable or 'this program'} is no Python interpreter, and {sys.exec_prefix} has none",
         wanted="one to start decoders with",
         fix=_FIX,
     )

@@ -285,7 +285,7 @@ class Scorer:
                     f"--backend {self.backend.device}",
                     f"process {self._process.number} has loaded the model, and this one was forked from it",
                     wanted="a Scorer that is made in the process that uses it",
-                    fix="make it after the fork (gunicorn: without --preload), or use multiprocessing's spawn",
+                    fix="make it after the fork (gunicorn: without --preload), or use multiprocessing spawn",
                 )
             self._lock = threading.Lock()  # another thread may have held it
             if self._in_model:  # a thread that is no more was in the session, and may hold locks of it

@@ -41,7 +41,8 @@ def wrong(seed, requests=4):
     for _ in range(requests):
         asked = drawn.sample(paths, 3)
         rows = list(scorer.score_files(asked))
-        count += [row.file for row in rows] != asked or [row.scores for row in rows] != [truth[p] for p in asked]
+        count += [row.file for row in rows] != asked
+        count += [row.scores for row in rows] != [truth[path] for path in asked]
         count += scorer.score_waveform(*waves[asked[0]]) != of_waves[asked[0]]
     return count
 
@@ -154,6 +155,7 @@ print(codes, [row.file for row in got] == many, all(row.scores == truth[row.file
     assert said(program(HEAD, code)) == "[7, 7, 7] True True"
 
 
+@pytest.mark.slow
 def test_n1_a_child_of_a_child_and_a_child_whose_parent_has_gone(program: Program) -> None:
     code = """
 def deeper():
@@ -172,7 +174,9 @@ print(open("orphan").read())
     assert said(program(HEAD, code)).split() == ["0", "0", "0", "0"]
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize(
+    "method", ["fork", *(pytest.param(name, marks=pytest.mark.slow) for name in ("forkserver", "spawn"))]
+)
 def test_n1_pools_of_multiprocessing(program: Program, method: str) -> None:
     """A scorer of the module, which fork copies, and which the other two ways make anew."""
     code = f"""
@@ -250,7 +254,7 @@ def test_n2_a_scorer_says_that_it_cannot_be_pickled(
     assert isinstance(caught.value, RrtnError)
 
 
-# A program that, as frozen and embedding ones do, is itself what `sys.executable` names. It counts its starts.
+# A program that is itself what `sys.executable` names, as frozen and embedding ones are. It counts its starts.
 LAUNCHER = """#!/bin/sh
 echo start >> starts
 [ $(wc -l < starts) -lt 20 ] || exit 99
@@ -312,7 +316,7 @@ def test_n2_a_program_without_any_python_fails_once(launch: Callable[..., tuple[
     assert "multiprocessing.set_executable" in answer
 
 
-@pytest.mark.parametrize("missing", ["''", "None", "'/gone/bin/python3'"])
+@pytest.mark.parametrize("missing", ["None", "'/gone/bin/python3'"])
 def test_n2_a_program_that_knows_no_executable(launch: Callable[..., tuple[str, int]], missing: str) -> None:
     assert launch("app", setup=f"sys.executable = sys._base_executable = {missing}") == ("True", 1)
 
@@ -326,6 +330,7 @@ multiprocessing.set_executable({sys.executable!r})
     assert launch("app", setup=setup) == ("True", 1)
 
 
+@pytest.mark.slow
 def test_n2_a_program_that_is_named_like_python_starts_itself_once_a_decoder(
     launch: Callable[..., tuple[str, int]],
 ) -> None:
@@ -347,7 +352,7 @@ def test_n2_a_frozen_program_with_the_hook_scores(launch: Callable[..., tuple[st
     assert launch("app", setup="sys.frozen = True", hook="freeze_support()") == ("True", 3)
 
 
-@pytest.mark.parametrize("flags", [("-I",), ("-S",), ("-E", "-s", "-B")])
+@pytest.mark.parametrize("flags", [("-I",), ("-S",)])
 def test_n2_an_isolated_python_has_decoders_that_load_the_same_modules(
     program: Program, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
@@ -361,6 +366,7 @@ def test_n2_an_isolated_python_has_decoders_that_load_the_same_modules(
     assert said(program(code, python=(sys.executable, *flags), **env)) == "True"
 
 
+@pytest.mark.slow
 def test_n2_a_python_of_another_version_is_refused(
     launch: Callable[..., tuple[str, int]], tmp_path: Path
 ) -> None:

@@ -187,7 +187,7 @@ SCRIPT = "import sys\nfrom rrtn.__main__ import main\nsys.exit(main())\n"
         (signal.SIGINT, signal.SIGTERM, signal.SIGINT),
     ],
 )
-@pytest.mark.parametrize("pause", ["0", "0.02", "0.1"])
+@pytest.mark.parametrize("pause", ["0", pytest.param("0.02", marks=pytest.mark.slow), "0.1"])
 def test_n29_two_signals_at_once_are_one_line(
     tmp_path: Path, tiny_model: Path, real_clips: list[Path], numbers: tuple[signal.Signals, ...], pause: str
 ) -> None:

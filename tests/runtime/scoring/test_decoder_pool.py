@@ -412,7 +412,7 @@ def test_n26_who_waits_for_the_caller_stands_not_still(
 
 
 def test_n26_one_that_has_died_unnoticed_is_replaced(make_pool: Pool, noises: list[Path]) -> None:
-    """Where a process that was forked in between holds the decoder's end of the pipe, no end comes from it."""
+    """A process that was forked in between holds the decoder's end of the pipe, so no end comes from it."""
     pool = make_pool()
     expected = decoded(pool, noises)
     (decoder,) = pool._decoders
