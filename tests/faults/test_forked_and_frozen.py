@@ -100,12 +100,12 @@ bad, ended = [], threading.Event()
 def ask(seed):
     while not ended.is_set():
         bad.append(wrong(seed, 1))
+children = [forked(wrong, 100 + seed, 8) for seed in range(2)]  # the parent's decoders are at hand here
 threads = [threading.Thread(target=ask, args=[seed]) for seed in range(2)]
 for thread in threads: thread.start()
-children = []
-for seed in range(4):
+for seed in range(2):
     time.sleep(0.1)  # a fork may come at any moment of the threads
-    children.append(forked(wrong, 100 + seed))
+    children.append(forked(wrong, 200 + seed))
 print([code_of(child) for child in children], end=" ")
 ended.set()
 for thread in threads: thread.join()
@@ -254,7 +254,7 @@ def test_n2_a_scorer_says_that_it_cannot_be_pickled(
     assert isinstance(caught.value, RrtnError)
 
 
-# A program that is itself what `sys.executable` names, as frozen and embedding ones are. It counts its starts.
+# A program that is what `sys.executable` names, as frozen and embedding ones are. It counts its starts.
 LAUNCHER = """#!/bin/sh
 echo start >> starts
 [ $(wc -l < starts) -lt 20 ] || exit 99
