@@ -1,5 +1,17 @@
-"""`python -m rrtn`, and so `torchrun -m rrtn train`."""
+"""`rrtn` and `python -m rrtn`, and so `torchrun -m rrtn train`."""
 
-from .cli import main
+from typing import NoReturn
 
-main()
+from .commands.program import catch_signals
+
+
+def main() -> NoReturn:
+    """Catches signals, then loads the rest."""
+    catch_signals()
+    from .cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -4,8 +4,9 @@ The module of a command is imported when that command is called. So `rrtn --help
 importing typer.
 """
 
-import itertools
+import io
 import os
+import re
 import signal
 import sys
 from typing import Annotated, Any, Final, NoReturn
@@ -15,6 +16,14 @@ import typer
 from . import __version__
 from .commands.lazy_group import Command, lazy_group
 from .commands.printing import print_error, print_json
+from .commands.program import (
+    as_called,
+    catch_signals,
+    ends_with,
+    signal_that_came,
+    stopped_by_signal,
+    wants_json,
+)
 from .commands.streams import hold_streams
 from .runtime.errors import ConfigError, MissingExtraError, RrtnError, StoppedError
 
@@ -38,7 +47,6 @@ _OF_EXTRA_TRAIN: Final = frozenset(
     {"torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w", "jinja2"}
 )
 _NOBODY_READS: Final = 141  # `| head -1` has closed stdout: the exit code that SIGPIPE would give
-_SIGNALS: Final = {130: "interrupted", 143: "terminated"}
 _USAGE_ERROR: Final = typer.BadParameter.__base__ or typer.BadParameter  # typer does not name it
 
 
@@ -64,9 +72,13 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 def main() -> NoReturn:
-    """Entry point of the `rrtn` command."""
+    """Runs the command, and ends the process."""
     hold_streams()
-    signal.signal(signal.SIGTERM, _terminate)
+    catch_signals()
+    _print_anything()
+    if not _has_folder() and {"--help", "--version"}.isdisjoint(sys.argv):
+        # Libraries below torch end the process by themselves there.
+        _fail(StoppedError("the working directory", "was removed", fix="cd to a folder that is there"))
     stdout = sys.stdout
     code: object
     try:
@@ -74,28 +86,44 @@ def main() -> NoReturn:
     except SystemExit as ended:
         # Where stdout is a closed pipe, typer puts a silent one in its place.
         code = ended.code if sys.stdout is stdout else _NOBODY_READS
+    except RrtnError as error:
+        _fail(error)
     except BaseException as raised:
-        _fail(_error_for_user(raised))
-    if code in _SIGNALS:  # typer has caught Ctrl-C, or _terminate has come
-        _fail(_stopped_by_signal(int(str(code))))
+        # Whatever a signal has become on its way here: libraries turn one exception into another.
+        _fail(_stopped() or _error_for_user(raised))
+    if stopped := _stopped(code):
+        _fail(stopped)
     _leave(code if isinstance(code, int) else int(code is not None))
 
 
 def _error_for_user(raised: BaseException) -> RrtnError:
     """Raises what is a bug again: it keeps its traceback."""
-    if isinstance(raised, RrtnError):
-        return raised
     if isinstance(raised, _USAGE_ERROR):
         return _usage_refused(raised)
     if isinstance(raised, KeyboardInterrupt):
-        return _stopped_by_signal(130)
+        return stopped_by_signal(signal.SIGINT)
     if isinstance(raised, ImportError) and raised.name in _OF_EXTRA_TRAIN:
         fix = 'pip install "rrtn[train]"'
         return MissingExtraError(raised.name, "not installed, and this command needs it", fix=fix)
+    if isinstance(raised, MemoryError):
+        fix = "give it less at once (rrtn score: --batch-size), or stop other programs"
+        return StoppedError("memory", "not enough for this command", fix=fix)
+    if isinstance(raised, UnicodeEncodeError):
+        return _name_refused(raised)
     if isinstance(raised, OSError):
         subject, came = raised.filename or "storage", raised.strerror or raised
         return StoppedError(str(subject), str(came), fix="fix it and run the command again")
     raise raised
+
+
+def _name_refused(raised: UnicodeEncodeError) -> RrtnError:
+    """A file name that the locale, or a file of ours, cannot hold."""
+    before = re.split("[\"'\n]", raised.object[: raised.start])[-1]  # it may stand in a whole document
+    after = re.split("[\"'\n]", raised.object[raised.start :])[0]
+    encoding = sys.getfilesystemencoding()
+    fix = "rename it" if encoding == "utf-8" else "export PYTHONUTF8=1, and run the command again"
+    came = f"the locale's encoding is {encoding}" if encoding != "utf-8" else "no UTF-8"
+    return ConfigError(ascii(before + after), came, wanted="names in UTF-8", fix=fix)
 
 
 def _usage_refused(raised: Any) -> RrtnError:
@@ -107,24 +135,41 @@ def _usage_refused(raised: Any) -> RrtnError:
     return ConfigError(command, raised.format_message().removesuffix("."), fix=f"{command} --help")
 
 
-def _stopped_by_signal(code: int) -> StoppedError:
-    fix = "run the command again (rrtn train: with --resume)"
-    return StoppedError(_SIGNALS[code], "what is finished is kept", fix=fix, exit_code=code)
+def _stopped(code: object = None) -> StoppedError | None:
+    """The error of the signal that came. `code` is 130 where typer has caught Ctrl-C."""
+    number = signal_that_came() or (signal.SIGINT if code == 128 + signal.SIGINT else None)
+    return stopped_by_signal(number) if number else None
+
+
+def _has_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _print_anything() -> None:
+    """Lets names be printed that the terminal's encoding lacks: LC_ALL=C, PYTHONIOENCODING=ascii."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _fail(error: RrtnError) -> NoReturn:
     """Prints the error, and with --json a document of it, too: that of the first rank under torchrun."""
+    ends_with(error.exit_code)
+    error.fix = as_called(error.fix)
     print_error(error)
-    wants_json = "--json" in itertools.takewhile("--".__ne__, sys.argv[1:])
-    is_first = os.environ.get("RANK", "0") == "0"
-    _leave(error.exit_code, {"error": error.to_dict()} if wants_json and is_first else None)
+    _leave(error.exit_code, {"error": error.to_dict()} if wants_json() else None)
 
 
 def _leave(code: int, document: dict[str, Any] | None = None) -> NoReturn:
-    """Ends the process. Under torchrun Python's own end is left out.
+    """Ends the process. Under torchrun, and after a signal, Python's own end is left out.
 
-    The threads of the process group may hang in it, or abort.
+    The threads of the process group may hang in it, or abort. A second signal in it would have the last word.
     """
+    ends_with(code)
     try:
         if document:
             print_json(document)
@@ -133,11 +178,7 @@ def _leave(code: int, document: dict[str, Any] | None = None) -> NoReturn:
         code = _NOBODY_READS
         # Python flushes stdout once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if "RANK" in os.environ:
+    if "RANK" in os.environ or signal_that_came():
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
-
-
-def _terminate(signum: int, frame: object) -> NoReturn:
-    sys.exit(128 + signum)

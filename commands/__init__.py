@@ -1,5 +1,6 @@
 """One file a command group: parse, call one function of a layer, print.
 
+program      the program's name as it was called, and what signals do to it
 lazy_group   commands that are loaded when they are called
 options      options that several commands have, and what they mean when left out
 choices      the names that a setting takes, for help texts

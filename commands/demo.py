@@ -3,11 +3,13 @@
 import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final, Optional
 
 import typer
 
+from ..runtime.errors import StoppedError
 from .evaluate import evaluate, report
 from .export import export
 from .options import Json
@@ -18,7 +20,9 @@ from .train import train
 _SECONDS: Final = 165.0  # for all of the demo
 _REST: Final = 2.2  # what comes after the training takes as long as so many first epochs
 _MOST_EPOCHS: Final = 8
+_EPOCH: Final = 30.0  # s, where a stopped demo goes on and has measured none
 _BATCH: Final = 16
+_SUFFIX: Final = "-demo"  # of the run's folder
 
 
 def demo(
@@ -31,36 +35,91 @@ def demo(
 ) -> None:
     """Run everything once on synthetic voices. It takes three minutes at most.
 
-    The commands are train, export, score, train again, evaluate, export with an engine, report, and
-    score. A faster machine trains for more epochs.
+    The commands are train, export, score, train again, evaluate, export with an engine, score, and
+    report. A faster machine trains for more epochs. Where a demo was stopped, the same command goes on.
     """
-    from ..runtime.cpus import has_bf16
     from ..train.data.builtin import demo_corpus
-    from ..train.run_folder import RUNS, RunFolder
+    from ..train.run_folder import RunFolder
 
-    begin = time.monotonic()
-    run = out or RUNS / f"{time.strftime('%Y%m%d-%H%M%S')}-demo"
-    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
-        say("The demo learns from SYNTHETIC voices: its scores say nothing about real ones.")
-        data = demo_corpus()
-        files = audio or [str(path) for path in sorted((data / "wav").iterdir())[-8:]]
-        precision = "bf16" if has_bf16() else "fp32"
-        epoch = _first_epoch(run, data, precision)
-        _heading(f"rrtn export {run} --no-waveform --no-cpu-variant")
-        export(run, waveform=False, cpu_variant=False)
-        _score(files, RunFolder(run).export)
-        left = (_SECONDS - (time.monotonic() - begin)) / epoch - _REST
-        _the_rest(run, 1 + max(1, min(int(left), _MOST_EPOCHS - 1)))
-    _score(files, RunFolder(run).export, as_json=as_json)
+    with _same_command_goes_on():
+        with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):
+            say("The demo learns from SYNTHETIC voices: its scores say nothing about real ones.")
+            data = demo_corpus()
+            run = out or _unfinished_run(data) or _new_run()
+            files = audio or [str(path) for path in sorted((data / "wav").iterdir())[-8:]]
+            epochs = _epochs_of(run, data)
+            _the_rest(run, epochs if epochs > 1 else _first_part(run, data, files))
+        _score(files, RunFolder(run).export, as_json=as_json)
+        _heading(f"rrtn report {run}")
+        report([run])
     say(f"One page with all of this: {RunFolder(run).report}")
 
 
-def _first_epoch(run: Path, data: Path, precision: str) -> float:
-    """Gives the seconds that it took."""
+def _new_run() -> Path:
+    """The folder of a new demo."""
+    from ..train.run_folder import RUNS
+
+    return RUNS / f"{time.strftime('%Y%m%d-%H%M%S')}{_SUFFIX}"
+
+
+def _unfinished_run(data: Path) -> Path | None:
+    """The newest demo, if it has no report yet, which is what comes last."""
+    from ..train.run_folder import RUNS, RunFolder
+
+    for run in sorted(RUNS.glob(f"*{_SUFFIX}"), reverse=True)[:1]:
+        goes_on = _epochs_of(run, data) or not RunFolder(run).is_begun()
+        return run if goes_on and not RunFolder(run).report.exists() else None
+    return None
+
+
+@contextlib.contextmanager
+def _same_command_goes_on() -> Iterator[None]:
+    """Training says how it goes on by itself; what was asked for is the demo."""
+    try:
+        yield
+    except StoppedError as error:
+        if error.exit_code > 128:
+            error.fix = "run the same command again: it goes on there"
+        raise
+
+
+def _epochs_of(run: Path, data: Path) -> int:
+    """The epochs that a demo was last begun for; 0 where there is none, or a run on other data."""
+    from ..train.config_file import read_toml
+    from ..train.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    settings = read_toml(folder.config) if folder.is_begun() else {}
+    is_demo = settings and Path(settings["data"]["dir"]) == data.resolve()
+    return int(settings["optim"]["epochs"]) if is_demo else 0
+
+
+def _first_part(run: Path, data: Path, files: list[str]) -> int:
+    """Trains for one epoch, exports, scores; -> how many epochs there is time for."""
+    from ..train.run_folder import RunFolder
+
+    begin = time.monotonic()
+    epoch = _first_epoch(run, data)
+    _heading(f"rrtn export {run} --no-waveform --no-cpu-variant")
+    export(run, waveform=False, cpu_variant=False)
+    _score(files, RunFolder(run).export)
+    left = (_SECONDS - (time.monotonic() - begin)) / epoch - _REST
+    return 1 + max(1, min(int(left), _MOST_EPOCHS - 1))
+
+
+def _first_epoch(run: Path, data: Path) -> float:
+    """Gives the seconds that it took, or would take where a part of it is there."""
     import torch  # noqa: F401  # its import is no part of an epoch
 
-    _heading(f"rrtn train --data {data} --epochs 1 --batch-size {_BATCH} --precision {precision} --out {run}")
+    from ..runtime.cpus import has_bf16
+
     begin = time.monotonic()
+    if _epochs_of(run, data):
+        _heading(f"rrtn train --resume --out {run}")
+        train(resume=True, out=run)
+        return _EPOCH
+    precision = "bf16" if has_bf16() else "fp32"
+    _heading(f"rrtn train --data {data} --epochs 1 --batch-size {_BATCH} --precision {precision} --out {run}")
     train(data=data, epochs=1, batch_size=_BATCH, precision=precision, out=run)
     return time.monotonic() - begin
 
@@ -72,8 +131,6 @@ def _the_rest(run: Path, epochs: int) -> None:
     evaluate(run)
     _heading(f"rrtn export {run} --trt")
     export(run, trt=True)
-    _heading(f"rrtn report {run}")
-    report([run])
 
 
 def _score(files: list[str], bundle: Path, *, as_json: bool = False) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from ..runtime.errors import RrtnError
 from ..runtime.text import printable
+from .program import as_called
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,6 +56,7 @@ def print_error(error: RrtnError) -> None:
 
 def end_with_error(error: RrtnError, document: dict[str, Any]) -> NoReturn:
     """Prints the document with the error in it, and the error's line; ends the command."""
+    error.fix = as_called(error.fix)
     print_json({**document, "error": error.to_dict()})
     print_error(error)
     raise typer.Exit(error.exit_code)
@@ -62,7 +64,7 @@ def end_with_error(error: RrtnError, document: dict[str, Any]) -> NoReturn:
 
 def say(text: str) -> None:
     """Prints a line for the person, on stderr. A label like "note:" is coloured on a terminal."""
-    text = printable(text)
+    text = printable(as_called(text))
     label, colon, rest = text.partition(":")
     if colon and label in _LABELS and sys.stderr.isatty() and "NO_COLOR" not in os.environ:
         text = f"\033[1;{_LABELS[label]}m{label}\033[0m:{rest}"

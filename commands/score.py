@@ -245,11 +245,14 @@ def _opened_engine(
     ray_address: str | None,
 ) -> Iterator["ScoringEngine"]:
     from ..runtime.bundle import load_bundle
-    from ..runtime.scoring.local_engine import LocalEngine
+    from ..runtime.memory import memory_as_before
+    from ..runtime.scoring.local_engine import LocalEngine, scorer_within_budget
 
     bundle = load_bundle(model or newest_bundle())
     if name == "local":
-        yield LocalEngine(make_scorer(bundle, backend, workers=workers))
+        make = partial(make_scorer, bundle, backend, workers=workers)
+        with memory_as_before():
+            yield LocalEngine(scorer_within_budget(make, max(one.size for one in bundle.variants)))
         return
     from ..runtime.scoring.ray_engine import ray_engine
 

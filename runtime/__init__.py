@@ -13,6 +13,7 @@ files        files that are there whole, or not at all
 locks        one process at a time
 failpoints   places where a test makes the process fail
 progress     a bar on a terminal, lines elsewhere
+memory       a budget for the memory of this process
 cpus         the processor, and how many of its cores may be used
 doctor       what this machine can do
 bench        how fast a bundle is here
@@ -27,24 +28,32 @@ only to score.
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .bundle import load_bundle
     from .errors import RrtnError
     from .frontend import log_mel
+    from .scoring.decoder_start import freeze_support
     from .scoring.scorer import Scorer
     from .spec import FrontendSpec
 
-__all__ = ["FrontendSpec", "RrtnError", "Scorer", "load_bundle", "log_mel"]
+__all__ = ["FrontendSpec", "RrtnError", "Scorer", "freeze_support", "load_bundle", "log_mel"]
 
 _HOMES = {
     "FrontendSpec": "spec",
     "RrtnError": "errors",
     "Scorer": "scoring.scorer",
+    "freeze_support": "scoring.decoder_start",
     "load_bundle": "bundle",
     "log_mel": "frontend",
 }
+
+
+# Since 1.29 ONNX Runtime sends usage figures to its makers, from a thread that does not survive a fork: a
+# process that is forked after the import would hang at its end. Set to 0 before, it is left so.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> object:

@@ -4,6 +4,7 @@ RrtnError                the user can act on it                                 
 ├── ConfigError          a flag, a setting or an argument (also ValueError)          exit 2
 ├── DataError            a folder, a CSV or an audio set is refused (also ValueError) exit 2
 ├── MissingExtraError    a package that is not installed (also ImportError)          exit 2
+├── NotPicklableError    an object that cannot travel to another process (also TypeError)   exit 2
 ├── AudioError           one audio file, with a stable `code` (also ValueError)      a row, never a stop
 ├── StoppedError         stopped by policy or by the storage; resumable (also RuntimeError)
 │                        exit 4, or 128 + signal
@@ -62,6 +63,10 @@ class DataError(RrtnError, ValueError):
 
 class MissingExtraError(RrtnError, ImportError):
     """A package that is not installed; `fix` is the pip command. Also an ImportError."""
+
+
+class NotPicklableError(RrtnError, TypeError):
+    """An object that cannot travel to another process. Also a TypeError, as for the locks of Python."""
 
 
 class AudioError(RrtnError, ValueError):

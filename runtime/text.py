@@ -4,7 +4,6 @@ terminal, a spreadsheet or a page.
 JSON needs none of this: rrtn writes JSON in ASCII. JSONL and Parquet tables keep every name exactly.
 """
 
-import os
 import re
 from typing import Final
 
@@ -54,4 +53,6 @@ def bytes_from_cell(cell: str) -> bytes:
 
 
 def _escaped(found: "re.Match[str]") -> str:
-    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(found[0]))
+    # A byte that is not UTF-8, or half a character, whatever the locale's encoding is.
+    errors = "surrogateescape" if "\udc80" <= found[0] <= "\udcff" else "surrogatepass"
+    return "".join(f"\\x{byte:02x}" for byte in found[0].encode("utf-8", errors))

@@ -110,6 +110,7 @@ def test_help_loads_no_command(tmp_path: Path) -> None:
     assert {name for name in loaded if name.startswith("rrtn.commands.")} == {
         "rrtn.commands.lazy_group",
         "rrtn.commands.printing",
+        "rrtn.commands.program",
         "rrtn.commands.streams",
     }
     assert loaded.isdisjoint({"rich", "numpy", "onnxruntime", "torch"})
@@ -117,7 +118,7 @@ def test_help_loads_no_command(tmp_path: Path) -> None:
 
 def test_the_help_of_a_command_loads_that_command_alone(tmp_path: Path) -> None:
     loaded = loaded_by("score", "--help", cwd=tmp_path)
-    names = ("lazy_group", "options", "printing", "score", "streams", "summary")
+    names = ("lazy_group", "options", "printing", "program", "score", "streams", "summary")
     own = {f"rrtn.commands.{name}" for name in names}
     assert {name for name in loaded if name.startswith("rrtn.commands.")} == own
     assert loaded.isdisjoint({"rich", "numpy", "onnxruntime", "torch"})

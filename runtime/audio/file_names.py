@@ -15,7 +15,7 @@ def cell_from_path(path: FilePath) -> str:
 
     `path_from_cell` gives the path back.
     """
-    return cell_from_text(os.fsdecode(path))
+    return cell_from_text(os.fsencode(path).decode("utf-8", "surrogateescape"))  # whatever the locale is
 
 
 def path_from_cell(cell: str) -> bytes:

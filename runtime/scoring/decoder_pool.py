@@ -6,15 +6,14 @@ clips of different files come in any order.
 
 import contextlib
 import os
+import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from multiprocessing.connection import Connection, Pipe, wait
-from pathlib import Path
+from multiprocessing.connection import Pipe, wait
 from typing import IO, Final, NamedTuple
 
 import numpy as np
@@ -33,23 +32,16 @@ from .decoder_messages import (
     SlotMemory,
     StorageFailure,
 )
+from .decoder_start import check_process, decoder_command, decoder_environment, this_process
 
 _QUEUED: Final = 2  # chunks that a decoder has at a time
 _STRIKES: Final = 2  # deaths of decoders until their file is given up
 _LOOK_EVERY: Final = 0.5  # s between two looks at decoders that may hang
 _AWAY: Final = 2.0  # s without a look: then everything may have been stopped (Ctrl-Z), and no file has hung
 _DEATHS: Final = 3  # in a row, for each decoder, while no file is being decoded; then the pool gives up
-_ENVIRONMENT: Final = {
-    # A decoder has one thread.
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    # glibc's malloc keeps the buffers of one file for the next. Otherwise the system would map and
-    # zero every page anew, which takes as long as all the rest. Buffers of long files (above 16 MiB)
-    # are still given back.
-    "MALLOC_MMAP_THRESHOLD_": str(16 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
-    "MALLOC_TOP_PAD_": str(16 << 20),
-}
+_START: Final = 120.0  # s that a decoder may take to start
+_STANDS: Final = 20.0  # s without a sign of a decoder that has files and is at none: then it stands still
+_STOPPED: Final = 3.0  # s that a decoder may be stopped (SIGSTOP), at a file or not
 _LATEST_END: Final = 5.0  # s that a decoder may take to end once its pipe has ended
 
 
@@ -94,6 +86,9 @@ class DecoderPool:
         self._sources: dict[int, AudioSource] = {}  # of files that are not decoded yet
         self._taken = 0
         self._deaths = 0  # of idle decoders, since the last event
+        self._process = this_process()
+        self._folder = _folder()
+        self._has_started = False  # True once any decoder was ready
         self._looked = 0.0  # when the pool last looked for decoders that hang
         self._back = 0.0  # when it first looked after it had been away
         self.released = 0  # files whose results the caller has given out
@@ -102,12 +97,14 @@ class DecoderPool:
         """Gives all events of all files. The events of several files are mixed.
 
         At most `ahead` files more than `released` are taken. A caller that does not take all events must
-        close the pool. Raises StoppedError if the storage fails.
+        close the pool. Raises StoppedError if the storage fails, ConfigError in a process that was forked
+        since the pool was made.
         """
         self._taken = self.released = 0
         tickets = enumerate(sources)
         more = True
         while more or self._sources:
+            check_process(self._process)
             more = more and self._take(tickets, ahead)
             self._give_requeued()
             if not self._sources:
@@ -116,12 +113,21 @@ class DecoderPool:
             ready = wait([decoder.connection for decoder in self._decoders], timeout=_LOOK_EVERY)
             for decoder in [decoder for decoder in self._decoders if decoder.connection in ready]:
                 yield from self._received(decoder)
-            yield from self._hanging()
+            yield from self._stuck()
 
     def close(self) -> None:
-        """Stops all decoders. Files that are being decoded are dropped."""
+        """Stops all decoders. Files that are being decoded are dropped.
+
+        A process that was forked since the pool was made only lets go of the decoders: they are another's.
+        """
+        is_ours = self._process == this_process()
         while self._decoders:
-            self._decoders.pop().end()
+            decoder = self._decoders.pop()
+            decoder.end() if is_ours else decoder.let_go()
+
+    def is_usable(self) -> bool:
+        """True in the process that made the pool, while that is in the same folder: decoders stay in it."""
+        return self._process == this_process() and self._folder == _folder()
 
     def _take(self, tickets: Iterator[tuple[int, AudioSource]], ahead: int) -> bool:
         """Gives new files to decoders that have few; -> whether there may be more files."""
@@ -148,6 +154,7 @@ class DecoderPool:
     def _received(self, decoder: "_DecoderHandle") -> Iterator[PoolEvent]:
         try:
             events = decoder.receive()
+            self._has_started = True
         except (EOFError, OSError):  # OSError: the decoder has died in the middle of a message
             yield from self._bury(decoder)
             return
@@ -170,28 +177,33 @@ class DecoderPool:
         self._strikes.pop(ticket, None)
         decoder.finish(ticket)
 
-    def _hanging(self) -> Iterator[PoolEvent]:
+    def _stuck(self) -> Iterator[PoolEvent]:
+        """Looks now and then for decoders that hang in a file, stand still, or have died unnoticed."""
         now = time.monotonic()
+        if now - self._looked < _LOOK_EVERY:
+            return
         if now - self._looked > _AWAY:
             self._back = now
         self._looked = now
         for decoder in list(self._decoders):
             ticket, since = decoder.works_on()
-            if ticket != IDLE and now - max(since, self._back) > self._timeout:
+            if reason := decoder.reason_to_replace(now, self._back):
+                yield from self._bury(decoder, reason)
+            elif ticket != IDLE and now - max(since, self._back) > self._timeout:
                 yield from self._bury(decoder, timeout=ticket)
 
-    def _bury(self, decoder: "_DecoderHandle", *, timeout: int = IDLE) -> Iterator[PoolEvent]:
-        """Replaces a decoder that has died, or that hangs in the file `timeout`.
+    def _bury(
+        self, decoder: "_DecoderHandle", reason: str = "", *, timeout: int = IDLE
+    ) -> Iterator[PoolEvent]:
+        """Replaces a decoder that died, that stands still (`reason`), or that hangs in the file `timeout`.
 
-        The file that the decoder was decoding gets a strike. All files that it had not finished go to
-        another decoder.
+        The file that the decoder was decoding gets a strike, unless there was another reason. All files that
+        it had not finished go to another decoder.
         """
         self._decoders.remove(decoder)
-        words = decoder.end(patience=0.0 if timeout != IDLE else _LATEST_END)
-        culprit, _ = decoder.works_on()
-        self._deaths += culprit == IDLE
-        if self._deaths > _DEATHS * (len(self._decoders) + 1):
-            raise StoppedError("decoder", f"each new one ends at once: {words}", fix="rrtn doctor")
+        end = decoder.end(patience=0.0 if reason or timeout != IDLE else _LATEST_END)
+        culprit = IDLE if reason else decoder.works_on()[0]
+        self._check_starts(decoder, reason or end.words, end.code, is_idle=culprit == IDLE)
         self._decoders.append(_DecoderHandle(self._decoding))
         for ticket, source in self._unfinished(decoder):
             yield FileRestarted(ticket)
@@ -200,9 +212,19 @@ class DecoderPool:
             if ticket == timeout:
                 yield self._given_up(ticket, "timeout", f"not decoded within {self._timeout:g} s")
             elif self._strikes[ticket] == _STRIKES:
-                yield self._given_up(ticket, "crashed", words)
+                yield self._given_up(ticket, "crashed", end.words)
             else:
                 self._requeued.append([(ticket, source)])
+
+    def _check_starts(self, decoder: "_DecoderHandle", words: str, code: int, *, is_idle: bool) -> None:
+        """Raises StoppedError if another decoder would end as this one did, with no file to blame."""
+        self._has_started = self._has_started or decoder.has_started
+        self._deaths += is_idle
+        refuses = (
+            code >= 0 and not self._has_started
+        )  # it ended by itself: no Python, or a package is missing
+        if refuses or self._deaths > _DEATHS * (len(self._decoders) + 1):
+            raise StoppedError("decoder", f"each new one ends at once: {words}", fix="rrtn doctor")
 
     def _unfinished(self, decoder: "_DecoderHandle") -> Chunk:
         tickets = [ticket for chunk in decoder.chunks for ticket in chunk]
@@ -214,19 +236,35 @@ class DecoderPool:
         return BadFile(ticket, code, detail)
 
 
+class DecoderEnd(NamedTuple):
+    """How a decoder has ended."""
+
+    code: int  # negative: the signal
+    words: str
+
+
 class _DecoderHandle:
     """A decoder process as the pool sees it."""
 
     def __init__(self, decoding: DecoderSettings) -> None:
         self.chunks: deque[dict[int, None]] = deque()  # the unfinished tickets of each chunk
+        self.has_started = False
+        self._owner = this_process()
+        self._last = time.monotonic()  # when a message was last sent or received
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         memory = os.memfd_create("rrtn")
         os.ftruncate(memory, decoding.bytes)
         self.memory = SlotMemory(memory, decoding)
         self.connection, theirs = Pipe()
-        self._process = _process(theirs, memory, self._errors)
-        theirs.close()
-        os.close(memory)
+        try:
+            self._process = _started((theirs.fileno(), memory), self._errors)
+        except BaseException:
+            self.connection.close()
+            self._errors.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(memory)
         self._send(decoding)
 
     def give(self, chunk: Chunk) -> None:
@@ -239,7 +277,9 @@ class _DecoderHandle:
             self._send(slots)
 
     def receive(self) -> list[ClipInSlot | FileEnd | BadFile | StorageFailure]:
+        check_process(self._owner)
         events: list[ClipInSlot | FileEnd | BadFile | StorageFailure] = self.connection.recv()
+        self.has_started, self._last = True, time.monotonic()
         return events
 
     def finish(self, ticket: int) -> None:
@@ -253,38 +293,71 @@ class _DecoderHandle:
         ticket, since = (int(number) for number in self.memory.at)
         return ticket, since / 1e9
 
-    def end(self, *, patience: float = 0.0) -> str:
-        """Kills the decoder unless it ends by itself within `patience` (s); -> how it ended."""
-        try:
-            code = self._process.wait(patience)
-        except subprocess.TimeoutExpired:
+    def reason_to_replace(self, now: float, back: float) -> str:
+        """Why another decoder should take over, whatever the file; or "".
+
+        `now` and `back` are times (s, of the monotonic clock). The pool has looked without a pause since
+        `back`.
+        """
+        ticket, since = self.works_on()
+        quiet = now - max(since, self._last, back)
+        if quiet > _STOPPED and self._is_stopped():
+            return "it was stopped"
+        if self.chunks and ticket == IDLE and quiet > (_STANDS if self.has_started else _START):
+            return f"it stood still for {quiet:.0f} s"
+        # A process that was forked while this decoder started may hold its end of the pipe open.
+        return "" if self._process.poll() is None or self.connection.poll() else "it has ended"
+
+    def end(self, *, patience: float = 0.0) -> DecoderEnd:
+        """Kills the decoder unless it ends by itself within `patience` (s)."""
+        code = self._code(patience)
+        if code is None:
             self._process.kill()
-            code = self._process.wait()
+            code = self._code(_LATEST_END)
         self.connection.close()
         with self._errors as errors:
             errors.seek(0)
             said = errors.read().decode(errors="replace").strip().splitlines()
-        if said:
-            return said[-1]
-        return f"signal {-code}" if code < 0 else f"exit code {code}"
+        if code is None:  # in a call of the system that no signal ends; the system keeps it
+            return DecoderEnd(-signal.SIGKILL, "it cannot be ended: storage that does not answer")
+        return DecoderEnd(code, said[-1] if said else f"signal {-code}" if code < 0 else f"exit code {code}")
+
+    def let_go(self) -> None:
+        """Closes what this process has of a decoder of another one."""
+        self.connection.close()
+        self._errors.close()
+        self._process.returncode = 0  # or its end would look for a child that this process does not have
+
+    def _code(self, patience: float) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(patience)
+        return None
+
+    def _is_stopped(self) -> bool:
+        with contextlib.suppress(OSError), open(f"/proc/{self._process.pid}/stat", "rb") as stat:
+            return stat.read().rpartition(b")")[2].split()[0] == b"T"
+        return False
 
     def _send(self, message: object) -> None:
+        check_process(self._owner)
+        self._last = time.monotonic()
         # That a decoder has died is noticed where its messages are read.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.connection.send(message)
 
 
-def _process(connection: Connection, memory: int, errors: IO[bytes]) -> "subprocess.Popen[bytes]":
+def _started(descriptors: tuple[int, int], errors: IO[bytes]) -> "subprocess.Popen[bytes]":
     """Starts a new interpreter. No code of the caller is run again, and none of its threads is copied."""
-    home = str(Path(__file__).parents[3])
-    pipe = connection.fileno()
-    load = f"import sys; sys.path.append({home!r}); from {__package__}.decoder_process import main"
-    code = f"{load}; main({pipe}, {memory})"
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", code],
-        env={**os.environ, **_ENVIRONMENT},
-        pass_fds=(pipe, memory),
+        decoder_command(*descriptors),
+        env=decoder_environment(),
+        pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,
     )
+
+
+def _folder() -> tuple[int, int]:
+    here = os.stat(".")  # of a folder that was removed, too
+    return here.st_dev, here.st_ino

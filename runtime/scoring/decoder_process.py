@@ -7,7 +7,6 @@ and says through the pipe what lies in which slot.
 
 import contextlib
 import os
-import resource
 import signal
 import threading
 import time
@@ -23,6 +22,7 @@ from ..audio.recording import Recording
 from ..audio.sources import AudioSource, PackedFile
 from ..errors import AudioError, StoppedError
 from ..frontend import clip_input
+from ..memory import MEMORY_BUDGET, limit_memory
 from .decoder_messages import (
     IDLE,
     BadFile,
@@ -38,7 +38,6 @@ from .decoder_messages import (
 )
 
 _RETRIES: Final = (0.1, 0.5, 2.0)  # s to wait before each new try, when the storage fails
-_MEMORY: Final = 4 << 30  # bytes that a decoder may take beyond what it has at the start
 _NICE: Final = 5  # the threads of the model go first, since they wait for each other
 
 
@@ -55,7 +54,7 @@ def main(pipe: int, memory: int) -> None:
 
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError), Connection(pipe) as connection:
         decoding: DecoderSettings = connection.recv()
-        _limit_memory()
+        limit_memory(MEMORY_BUDGET, of="space")
         os.nice(_NICE)
         decoder = _DecoderLoop(connection, SlotMemory(memory, decoding), decoding)
         connection.send([])  # ready
@@ -112,7 +111,7 @@ class _DecoderLoop:
         except StoppedError as error:
             return StorageFailure(error)
         except MemoryError:
-            return BadFile(ticket, "out_of_memory", f"more than {_MEMORY >> 30} GiB")
+            return BadFile(ticket, "out_of_memory", f"more than {MEMORY_BUDGET >> 30} GiB")
         finally:
             self._works_on(IDLE)
 
@@ -191,13 +190,3 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os._exit(1)
-
-
-def _limit_memory() -> None:
-    """Lets a file that makes a decoder take all memory end the decoder and not the machine."""
-    with open("/proc/self/statm") as file:
-        pages = int(file.read().split()[0])
-    limit = pages * resource.getpagesize() + _MEMORY
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if hard == resource.RLIM_INFINITY or limit < hard:
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))

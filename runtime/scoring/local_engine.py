@@ -1,13 +1,28 @@
 """The scoring engine of this machine."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import Final
 
 from ..audio.input_spool import InputSpool, Shard
+from ..memory import MEMORY_BUDGET, limit_memory
 from ..tables.rows import Row
 from .engine import CountFile, LoadedModel, model_of_scorer
 from .part_file import part_from_rows
 from .scorer import Scorer
+
+_A_CLIP: Final = 32 << 20  # bytes that the model may take for each clip of each batch that runs
+
+
+def scorer_within_budget(make_scorer: Callable[[], Scorer], model_bytes: int) -> Scorer:
+    """A scorer for a process that does nothing else: from here on the process has a budget of memory.
+
+    `model_bytes` is the size of the model's file.
+    """
+    limit_memory(MEMORY_BUDGET + 4 * model_bytes, of="data")
+    scorer = make_scorer()
+    limit_memory(MEMORY_BUDGET + scorer.lanes * scorer.batch_size * _A_CLIP, of="data")
+    return scorer
 
 
 class LocalEngine:

@@ -28,6 +28,7 @@ from ..backends.registry import AUTO, backend_kind, backend_kinds
 from ..bundle import Bundle, Variant
 from ..errors import ConfigError, RrtnError, StoppedError, UnavailableError
 from .engine import CountFile, LoadedModel, model_of_scorer
+from .local_engine import scorer_within_budget
 from .part_file import part_from_rows, rows_from_part
 from .ray_session import connected_ray, imported_ray, last_line
 from .scorer import Scorer
@@ -221,7 +222,10 @@ class ScoringActor:
         if self._scorer is None:
             sent = _SentBundle(**vars(self._bundle), contents=contents)
             cpus = max(1, self._share.cpus)
-            self._scorer = self._make_scorer(sent, workers=cpus, lanes=cpus)
+            size = max(variant.size for variant in sent.variants)
+            self._scorer = scorer_within_budget(
+                partial(self._make_scorer, sent, workers=cpus, lanes=cpus), size
+            )
         return self._scorer
 
 

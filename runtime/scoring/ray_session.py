@@ -10,7 +10,9 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 from ..cpus import usable_cpus
@@ -18,6 +20,10 @@ from ..errors import ConfigError, MissingExtraError, RrtnError
 
 _LOCAL: Final = "local"
 _CONNECT: Final = 5.0  # s
+_GREETING: Final = (
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+)  # and an empty frame of settings
+_FRAME_HEAD, _FRAME_TYPE, _SETTINGS = 9, 3, b"\4"  # bytes of a frame's head, the place of its type, that type
 _STORE: Final = 128 << 20  # bytes of the object store beside the model
 
 
@@ -87,14 +93,46 @@ def _kept_exit_code() -> Iterator[None]:
 
 
 def _check_reachable(address: str) -> None:
-    """Tries the address first: Ray itself would try for minutes."""
-    host, colon, port = address.rpartition(":")
+    """Tries the address first: Ray itself would try for minutes, and end the process.
+
+    A cluster speaks gRPC, so HTTP/2. Whoever greets it is greeted at once.
+    """
+    host, colon, port = (
+        (_own_cluster() if address == "auto" else address).removeprefix("ray://").rpartition(":")
+    )
     if not (colon and port.isdigit()) or "/" in host:
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT) as connection:
+            if os.environ.get("RAY_USE_TLS", "0").lower() in ("", "0", "false"):
+                _greet(connection)
+    except TimeoutError as error:
+        raise _unreachable(address, f"does not answer within {_CONNECT:g} s") from error
     except (OSError, OverflowError) as error:
         raise _unreachable(address, str(error)) from error
+
+
+def _greet(connection: socket.socket) -> None:
+    """Raises OSError where no HTTP/2 server answers."""
+    connection.sendall(_GREETING)
+    latest, answer = time.monotonic() + _CONNECT, b""
+    while len(answer) < _FRAME_HEAD:
+        connection.settimeout(max(0.001, latest - time.monotonic()))
+        part = connection.recv(_FRAME_HEAD - len(answer))
+        if not part:
+            break
+        answer += part
+    if answer[_FRAME_TYPE : _FRAME_TYPE + 1] != _SETTINGS:
+        raise OSError("another program answers there")
+
+
+def _own_cluster() -> str:
+    """The address that `ray start` has left on this node; "" if there is none."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or "/tmp", "ray")
+    try:
+        return (folder / "ray_current_cluster").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _unreachable(address: str, came: str) -> ConfigError:

@@ -5,6 +5,7 @@ Processes of their own decode the files. The model runs on batches of one fixed 
 B batch, T frames, M mels, N samples, K labels, D embedding.
 """
 
+import contextlib
 import math
 import os
 import threading
@@ -12,7 +13,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +22,19 @@ from ..audio.codes import in_order
 from ..audio.file_names import FilePath
 from ..audio.reader import audio_from_array
 from ..audio.sources import AudioSource, PackedFile, name_from_source
-from ..backends.choice import BackendName, choose_backend
+from ..backends.choice import BackendName, backend_from_variant, choose_backend
 from ..backends.model_batch import Outputs, padded
 from ..backends.registry import backend_kind
 from ..bundle import Bundle, load_bundle
 from ..cpus import usable_cpus
-from ..errors import AudioError, ConfigError, ModelError, OutOfMemoryError
+from ..errors import (
+    AudioError,
+    ConfigError,
+    ModelError,
+    NotPicklableError,
+    OutOfMemoryError,
+    UnavailableError,
+)
 from ..failpoints import failpoint
 from ..frontend import clip_input
 from ..spec import FrontendSpec
@@ -34,6 +42,7 @@ from ..tables.rows import Row
 from .batches import Batches, FileInProgress, ScoredClip, mean_clip
 from .decoder_messages import BadFile, DecoderSettings, FileEnd, Window
 from .decoder_pool import ClipReady, DecoderPool, FileRestarted, PoolEvent, PoolIdle
+from .decoder_start import check_process, fork_lock, this_process
 
 _AHEAD: Final = 4096  # files whose rows may wait for an earlier file that takes longer
 
@@ -52,6 +61,10 @@ class Scorer:
 
     The model is loaded once. Every call uses the same session and the same decoders. Every batch has the
     same shape, with its tail padded, so the score of a file does not depend on its neighbours.
+
+    `with Scorer(bundle) as scorer:` stops the decoders at its end. Several threads may use one scorer. A
+    process that is forked from the scorer's own may use its copy: it starts decoders of its own. A scorer on
+    a GPU cannot be used after a fork, and no scorer can be pickled.
     """
 
     def __init__(
@@ -118,7 +131,23 @@ class Scorer:
             allow_truncated=allow_truncated,
             channel=channel,
         )
-        self._decoders: DecoderPool | None = None
+        self._idle: list[DecoderPool] = []  # pools that no call uses; its methods need no lock
+        self._process = this_process()
+        self._in_model: set[int] = set()  # threads that are in the model
+
+    def __enter__(self) -> "Scorer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise NotPicklableError(
+            "Scorer",
+            "cannot be pickled or copied: it holds a loaded model and processes",
+            wanted="the bundle's path",
+            fix=f"give the other process {str(self.bundle.path)!r}, and make a Scorer there",
+        )
 
     @property
     def lanes(self) -> int:
@@ -145,12 +174,14 @@ class Scorer:
 
     def rows_of_files(self, paths: Iterable[FilePath | PackedFile]) -> Iterator[list[Row]]:
         """Gives the rows of each path as one list."""
-        files: dict[int, FileInProgress] = {}
+        self._adapt_to_fork()
+        process, files = self._process, dict[int, FileInProgress]()
         decoders, done = self._taken_decoders(), False
         try:
             with Batches(self._timed, self.decoding, size=self.batch_size, lanes=self.lanes) as batches:
                 released = 0
                 for event in decoders.events(_noted(paths, files), ahead=_AHEAD):
+                    check_process(process)
                     self._take(event, files, batches)
                     while (file := files.get(released)) and file.is_done:
                         yield self._rows(files.pop(released))
@@ -159,11 +190,7 @@ class Scorer:
             yield from (self._rows(files[ticket]) for ticket in sorted(files))
             done = True
         finally:
-            # A pool that another call has left here is kept; one that is not done cannot be used again.
-            if self._decoders or not done:
-                decoders.close()
-            else:
-                self._decoders = decoders
+            self._put_back(decoders) if done else decoders.close()
 
     def score_waveform(self, waveform: npt.ArrayLike, sampling_rate: int) -> dict[str, float]:
         """Samples [N] or [N, channels] of any scale -> score of each label.
@@ -171,10 +198,12 @@ class Scorer:
         The model runs at once, on a batch of one. The scores are those of `score_files`, whose batches are
         larger, to 1e-6. Raises AudioError if there are no samples or a sample is NaN.
         """
+        self._adapt_to_fork()
         audio = audio_from_array(waveform, sampling_rate, self.bundle.spec, channel=self.decoding.channel)
         clip = clip_input(audio.waveform, self.bundle.spec, self.backend.variant.input)
         try:
-            scores = self.backend.scores(clip[None])[0]
+            with self._model_in_use():
+                scores = self.backend.scores(clip[None])[0]
         except MemoryError as error:
             raise _one_is_too_much(error) from error
         if not np.isfinite(scores).all():
@@ -208,22 +237,66 @@ class Scorer:
 
     def _run(self, batch: npt.NDArray[Any], size: int) -> Outputs:
         failpoint(f"model.{size}")
-        return self.backend.run(padded(batch, size)).first(len(batch))
+        with self._model_in_use():
+            return self.backend.run(padded(batch, size)).first(len(batch))
+
+    @contextlib.contextmanager
+    def _model_in_use(self) -> Iterator[None]:
+        thread = threading.get_ident()
+        self._in_model.add(thread)
+        try:
+            yield
+        finally:
+            self._in_model.discard(thread)
 
     def close(self) -> None:
         """Stops the decoders. The next files start new ones."""
-        if self._decoders:
-            self._decoders.close()
-            self._decoders = None
+        while self._idle:
+            self._idle.pop().close()
 
     def _taken_decoders(self) -> DecoderPool:
         """The pool at hand, or a new one. Two lists of files that are scored at a time have two pools."""
-        decoders, self._decoders = self._decoders, None
-        if decoders is None:
-            chunk = min(self.batch_size, 32)
-            decoders = DecoderPool(self.decoding, count=self.workers, chunk=chunk, timeout=self._timeout)
-            weakref.finalize(self, decoders.close)
+        with contextlib.suppress(IndexError):
+            decoders = self._idle.pop()
+            if decoders.is_usable():
+                return decoders
+            decoders.close()
+        chunk = min(self.batch_size, 32)
+        decoders = DecoderPool(self.decoding, count=self.workers, chunk=chunk, timeout=self._timeout)
+        weakref.finalize(self, decoders.close)
         return decoders
+
+    def _put_back(self, decoders: DecoderPool) -> None:
+        """Keeps the pool for the next call, unless another call has put back its own."""
+        if self._idle or not decoders.is_usable():
+            decoders.close()
+        else:
+            self._idle.append(decoders)
+
+    def _adapt_to_fork(self) -> None:
+        """In a process that was forked since, replaces what a fork cannot share.
+
+        Raises UnavailableError on a GPU: its memory belongs to the process that loaded the model.
+        """
+        if self._process == this_process():
+            return
+        with fork_lock():
+            if self._process == this_process():
+                return
+            if backend_kind(self.backend.device).needs_gpu:
+                raise UnavailableError(
+                    f"--backend {self.backend.device}",
+                    f"process {self._process.number} has loaded the model, and this one was forked from it",
+                    wanted="a Scorer that is made in the process that uses it",
+                    fix="make it after the fork (gunicorn: without --preload), or use multiprocessing spawn",
+                )
+            self._lock = threading.Lock()  # another thread may have held it
+            if self._in_model:  # a thread that is no more was in the session, and may hold locks of it
+                self._in_model = set()
+                self.backend = backend_from_variant(
+                    self.bundle, self.backend.variant, self.backend.device, threads=1
+                )
+            self._process = this_process()
 
     def _take(self, event: PoolEvent, files: dict[int, FileInProgress], batches: Batches) -> None:
         match event:

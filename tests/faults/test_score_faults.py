@@ -310,7 +310,7 @@ from pathlib import Path
 from rrtn.runtime import Scorer
 
 def peak():
-    pids = ["self", *(decoder._process.pid for decoder in scorer._decoders._decoders)]
+    pids = ["self", *(decoder._process.pid for decoder in scorer._idle[0]._decoders)]
     texts = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
     return sum(int(re.search(r"VmHWM:\\s+(\\d+) kB", text)[1]) for text in texts) / 1024
 

@@ -326,7 +326,7 @@ def test_t4_ctrl_c_twice_stops_at_once(
     wait_for(caught.exists)
     assert is_running(child)
     child.kill(signal.SIGINT)
-    assert_refused(child.wait(), 130, "interrupted | what is finished is kept", "--resume")
+    assert_refused(child.wait(), 130, "interrupted | run ", "is kept", "train --resume --out ")
     assert read_info(tmp_path / "run/checkpoints/last").step == 3
     assert resumed(rrtn, tmp_path / "run").code == 0
     assert outcome(tmp_path / "run") == outcome(whole)

@@ -8,6 +8,7 @@ countries and speakers are random.
 
 import csv
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -225,7 +226,9 @@ def _write_clip(corpus: _Corpus, index: int) -> list[str]:
     name = f"{index + 1:05d}"
     import soundfile  # not above: only what writes files needs it
 
-    soundfile.write(corpus.out / "wav" / f"{name}.wav", waveform, SAMPLING_RATE, subtype="PCM_16")
+    # As bytes: soundfile encodes names by itself, and refuses those that the locale cannot hold.
+    path = os.fsencode(corpus.out / "wav" / f"{name}.wav")
+    soundfile.write(path, waveform, SAMPLING_RATE, subtype="PCM_16")
     ratings = [""] * len(TARGETS) if split == "Test" else [f"{rating:.4f}" for rating in _rated(felt, rng)]
     speaker = f"Speaker_{number + 1:04d}"
     return [

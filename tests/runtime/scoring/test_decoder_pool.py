@@ -19,6 +19,7 @@ import soundfile
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.errors import StoppedError
+from rrtn.runtime.scoring import decoder_pool
 from rrtn.runtime.scoring.decoder_messages import IDLE, BadFile, DecoderSettings, FileEnd
 from rrtn.runtime.scoring.decoder_pool import ClipReady, DecoderPool, FileRestarted, PoolEvent, PoolIdle
 
@@ -332,6 +333,96 @@ def test_who_was_stopped_blames_no_file(
     thread.join()
 
 
+@pytest.mark.parametrize(("stopped", "has_started"), [(1, True), (2, False)])
+def test_n26_one_that_was_stopped_between_files_is_replaced(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch, stopped: int, has_started: bool
+) -> None:
+    """SIGSTOP, as a debugger or a container's tool sends it. No file is to blame."""
+    monkeypatch.setattr(decoder_pool, "_STOPPED", 0.3)
+    expected = decoded(make_pool(), noises)
+    pool = make_pool(count=2)
+    if has_started:
+        decoded(pool, noises)
+    victims = pids(pool)[:stopped]
+    for victim in victims:
+        os.kill(victim, signal.SIGSTOP)
+    assert [file.clips for file in decoded(pool, noises)] == [file.clips for file in expected]
+    assert not set(victims) & set(pids(pool))
+
+
+def test_n26_one_that_was_stopped_at_a_file_blames_no_file(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_pool, "_STOPPED", 0.3)
+    monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:sleep:all")
+    pool = make_pool()
+
+    def stop() -> None:
+        until(lambda: is_at(pool, 5))
+        monkeypatch.delenv("RRTN_FAILPOINT")
+        os.kill(pids(pool)[0], signal.SIGSTOP)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    assert [file.code for file in decoded(pool, noises)] == [""] * 24
+    thread.join()
+
+
+def test_n26_one_that_gives_no_sign_between_files_is_replaced(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does whose storage does not answer: the system does not call it stopped."""
+    monkeypatch.setattr(decoder_pool, "_STANDS", 1.0)
+    monkeypatch.setattr(decoder_pool, "_STOPPED", 1e9)
+    pool = make_pool(count=2)
+    expected = decoded(pool, noises)
+    (victim, other) = pids(pool)
+    os.kill(victim, signal.SIGSTOP)
+    assert [file.clips for file in decoded(pool, noises)] == [file.clips for file in expected]
+    assert victim not in pids(pool)
+    assert other in pids(pool)
+
+
+def test_n26_ones_that_always_stand_still_are_one_clear_error(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "soxr.py").write_text("import time; time.sleep(3600)")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(decoder_pool, "_START", 0.1)
+    monkeypatch.setattr(decoder_pool, "_LOOK_EVERY", 0.05)
+    with pytest.raises(StoppedError, match=r"decoder \| .*it stood still for \d+ s \| rrtn doctor"):
+        decoded(make_pool(), noises)
+
+
+def test_n26_who_waits_for_the_caller_stands_not_still(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller takes longer for a row than a decoder may be silent."""
+    monkeypatch.setattr(decoder_pool, "_STANDS", 0.2)
+    monkeypatch.setattr(decoder_pool, "_AWAY", 0.3)
+    pool = make_pool(slots=3, window=0.2)
+    before = pids(pool)
+    events = pool.events([os.fsencode(path) for path in noises], ahead=AHEAD)
+    seen = []
+    for _ in range(3):
+        seen.append(next(events))
+        time.sleep(0.5)
+    assert len(gathered(pool, itertools.chain(seen, events))) == 24
+    assert pids(pool) == before
+
+
+def test_n26_one_that_has_died_unnoticed_is_replaced(make_pool: Pool, noises: list[Path]) -> None:
+    """A process that was forked in between holds the decoder's end of the pipe, so no end comes from it."""
+    pool = make_pool()
+    expected = decoded(pool, noises)
+    (decoder,) = pool._decoders
+    decoder.connection.close()
+    decoder.connection, theirs = Pipe()
+    os.kill(decoder._process.pid, signal.SIGKILL)
+    assert [file.clips for file in decoded(pool, noises)] == [file.clips for file in expected]
+    theirs.close()
+
+
 def test_memory_that_does_not_suffice_is_a_row(
     make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,7 +466,7 @@ def test_one_that_cannot_start_is_one_clear_error(
     make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "soxr.py").write_text("raise ImportError('no soxr here')")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.fspath(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.syspath_prepend(tmp_path)  # a decoder looks where the scoring process does
     pool = make_pool(count=2)
     with pytest.raises(StoppedError, match=r"decoder \| .*: ImportError: no soxr here \| rrtn doctor"):
         decoded(pool, noises)

@@ -1,0 +1,190 @@
+"""The program as it was called: its name in advice, and what a signal does to it.
+
+It is loaded before anything else, so that a signal while the rest is loaded ends in one line. So it imports
+little.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+from ..runtime.errors import StoppedError
+
+COMMANDS: Final = (
+    *("train", "evaluate", "table2", "report", "export", "parity", "score", "pack", "inspect"),
+    *("bench", "doctor", "demo", "data"),
+)
+_NAME: Final = "rrtn"
+_IN_ADVICE: Final = re.compile(rf"(?<![\w./-]){_NAME} (?=--help|(?:{'|'.join(COMMANDS)})\b)")
+_SIGNALS: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+_AGAIN: Final = "run the same command again"
+
+
+class _State:
+    """What signals have done to this process."""
+
+    process = 0  # the one that catches signals; one that it forks does not
+    began = 0.0  # s since 1970
+    came: signal.Signals | None = None
+    code: int | None = None  # once the command has said how it ended
+
+
+def program_name() -> str:
+    """What a shell takes for this program: `rrtn`, `.venv/bin/rrtn`, `python3 -m rrtn`."""
+    called = sys.argv[0] if sys.argv else ""
+    if os.path.basename(called) == "__main__.py":
+        return f"{shlex.quote(sys.orig_argv[0] if sys.orig_argv else 'python')} -m {_NAME}"
+    if os.path.basename(called) != _NAME:
+        return _NAME  # called by another program
+    found = (os.path.join(folder, _NAME) for folder in os.environ.get("PATH", "").split(os.pathsep))
+    first = next((path for path in found if os.access(path, os.X_OK) and not os.path.isdir(path)), "")
+    if os.sep not in called or (first and os.path.realpath(first) == os.path.realpath(called)):
+        return _NAME
+    return shlex.quote(called)
+
+
+def as_called(advice: str) -> str:
+    """The advice with commands of this program as the person can paste them."""
+    return _IN_ADVICE.sub(lambda _: program_name() + " ", advice) if _NAME in advice else advice
+
+
+def catch_signals() -> None:
+    """Lets Ctrl-C and SIGTERM end this process in one line. A second one ends it at once."""
+    if _State.process == os.getpid():
+        return
+    _State.process, _State.began = os.getpid(), time.time()
+    _State.came = _State.code = None
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
+            signal.signal(number, _handle)
+
+
+def signal_that_came() -> signal.Signals | None:
+    """The signal that is ending this process."""
+    return _State.came
+
+
+def ends_with(code: int) -> None:
+    """Says that the command has said how it ended. From now on a signal adds nothing."""
+    _State.code = code
+
+
+def stopped_by_signal(number: int) -> StoppedError:
+    """What is true of the command that a signal has stopped, as it stands on the command line."""
+    arguments = sys.argv[1:]
+    names = [argument for argument in arguments if not argument.startswith("-")]
+    command = " ".join(names[:2]) if names[:1] == ["data"] else (names or [""])[0]
+    kept, fix = _KEPT.get(command, _nothing)(arguments)
+    return StoppedError(_SIGNALS[signal.Signals(number)], kept, fix=fix, exit_code=128 + number)
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    if os.getpid() != _State.process:
+        os._exit(128 + number)
+    if _State.code is not None:
+        os._exit(_State.code)
+    if _State.came or _is_importing(frame):
+        _end_at_once(number)
+    _State.came = signal.Signals(number)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being loaded: some turn an exception in there into another one, or lose it."""
+    while frame:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _end_at_once(number: int) -> NoReturn:
+    error = stopped_by_signal(number)
+    error.fix = as_called(error.fix)
+    _write(2, f"{_NAME}: {error}\n")
+    if wants_json():
+        _write(1, json.dumps({"error": error.to_dict()}, indent=2) + "\n")
+    os._exit(error.exit_code)
+
+
+def _write(descriptor: int, text: str) -> None:
+    """Not by sys.stderr: the signal may have come in the middle of a print."""
+    with contextlib.suppress(OSError):  # nobody may read it
+        os.write(descriptor, text.encode(errors="backslashreplace"))
+
+
+def wants_json() -> bool:
+    """Whether this process prints a document of how it ended: under torchrun, the first rank."""
+    options = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
+    return "--json" in options and os.environ.get("RANK", "0") == "0"
+
+
+def _option(arguments: list[str], name: str) -> str | None:
+    for i, argument in enumerate(arguments):
+        if argument == name and i + 1 < len(arguments):
+            return arguments[i + 1]
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _nothing(_: list[str]) -> tuple[str, str]:
+    return "nothing was written, and nothing is kept", _AGAIN
+
+
+def _of_score(arguments: list[str]) -> tuple[str, str]:
+    if out := _option(arguments, "--out"):
+        return f"the rows that are finished are kept beside {out}", f"{_AGAIN}: it goes on there"
+    return "nothing is kept: without --out there is no table", _AGAIN
+
+
+def _of_train(arguments: list[str]) -> tuple[str, str]:
+    if "--dry-run" in arguments:
+        return _nothing(arguments)
+    run = _run_of_training(arguments)
+    if run is None:
+        return "no run was begun; clips that are decoded are kept", _AGAIN
+    last = (
+        "its last checkpoint is kept" if (run / "checkpoints/last").exists() else "it has no checkpoint yet"
+    )
+    return f"run {run}: {last}", f"{_NAME} train --resume --out {shlex.quote(str(run))}"
+
+
+def _run_of_training(arguments: list[str]) -> Path | None:
+    """The run that this process has begun, or goes on with."""
+    from ..train.run_folder import RunFolder, newest_run
+
+    out = _option(arguments, "--out")
+    run = Path(out) if out else newest_run()
+    if run is None or not RunFolder(run).is_begun():
+        return None
+    is_ours = out or "--resume" in arguments or RunFolder(run).config.stat().st_mtime >= _State.began - 1
+    return run if is_ours else None
+
+
+def _of_synthesis(arguments: list[str]) -> tuple[str, str]:
+    return "the folder is unfinished, and has no data_info.csv", "remove it, and run the same command again"
+
+
+_KEPT: Final[dict[str, Callable[[list[str]], tuple[str, str]]]] = {
+    "train": _of_train,
+    "score": _of_score,
+    "table2": lambda _: ("runs and checkpoints that are finished are kept", f"{_AGAIN}: it goes on there"),
+    "pack": lambda _: ("packs that are finished are kept", f"{_AGAIN}: it goes on there"),
+    "demo": lambda _: ("steps that are finished are kept", f"{_AGAIN}: it goes on there"),
+    "evaluate": lambda _: ("scores of runs that are finished are kept", _AGAIN),
+    "export": lambda _: ("nothing is kept, and a bundle that was there is as it was", _AGAIN),
+    "report": lambda _: ("no page was written, and one that was there is as it was", _AGAIN),
+    "data synth": _of_synthesis,
+}

@@ -1,0 +1,104 @@
+"""The scoring process has a budget of memory, as its decoders have: row 26 of issue 16."""
+
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from rrtn.runtime import FrontendSpec
+from rrtn.runtime.bundle import metadata_of
+from rrtn.runtime.memory import MEMORY_BUDGET, limit_memory, memory_as_before
+from rrtn.runtime.onnx_file import sealed
+
+# `rrtn`, and at its end the most memory that it had.
+PROGRAM = """
+import atexit, re, sys
+peak = lambda: re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]
+atexit.register(lambda: print("peak", peak(), file=sys.stderr))
+sys.argv[0] = "rrtn"
+from rrtn.cli import main
+main()
+"""
+
+
+def bomb(path: Path, spec: FrontendSpec, gibibytes: int) -> Path:
+    """A model of a few hundred bytes whose scores are the mean of so much memory, and of its input."""
+    nodes = [
+        helper.make_node("ReduceMax", ["log_mel"], ["loudest"], keepdims=0),
+        helper.make_node(
+            "Greater", ["loudest", "never"], ["is_loud"]
+        ),  # a size that no constant folding knows
+        helper.make_node("Where", ["is_loud", "small", "large"], ["size"]),
+        helper.make_node("ConstantOfShape", ["size"], ["much"]),
+        helper.make_node("ReduceMean", ["much"], ["mean"], keepdims=0),
+        helper.make_node("ReduceMax", ["log_mel", "axes"], ["highest"], keepdims=0),
+        helper.make_node("Unsqueeze", ["highest", "last"], ["column"]),
+        helper.make_node("Add", ["column", "mean"], ["scores"]),
+    ]
+    constants = {
+        "never": np.float32(1e9),
+        "small": np.array([1]),
+        "large": np.array([gibibytes << 28]),
+        "axes": np.array([1, 2, 3]),
+        "last": np.array([1]),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "bomb",
+        [helper.make_tensor_value_info("log_mel", TensorProto.FLOAT, ["batch", 1, 250, spec.n_mels])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 1])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    helper.set_model_props(model, metadata_of(("Peak",), spec, "logmel", "fp32"))
+    onnx.checker.check_model(model)
+    path.write_bytes(sealed(model.SerializeToString()))
+    return path
+
+
+@pytest.mark.parametrize(("gibibytes", "code"), [(1, 0), (8, 5)])
+def test_n26_a_model_that_takes_more_than_the_budget_is_one_line(
+    tmp_path: Path, spec: FrontendSpec, real_clips: list[Path], gibibytes: int, code: int
+) -> None:
+    arguments = [
+        "score",
+        real_clips[0],
+        "-m",
+        bomb(tmp_path / "bomb.onnx", spec, gibibytes),
+        "--batch-size",
+        1,
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *map(os.fspath, map(str, arguments))],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    *lines, last = done.stderr.splitlines()
+    assert done.returncode == code, done.stderr
+    peak = re.fullmatch(r"peak (\d+)", last)
+    assert peak
+    assert (gibibytes << 20 if not code else 0) < int(peak[1]) < MEMORY_BUDGET >> 10
+    if code:
+        assert lines[-1].startswith("rrtn: bomb.onnx on cpu, batch ")
+        assert lines[-1].endswith("expected enough memory for this batch | use a smaller --batch-size")
+        assert "Traceback" not in done.stderr
+
+
+def test_n26_the_limit_goes_with_the_scoring() -> None:
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with memory_as_before():
+        limit_memory(MEMORY_BUDGET, of="data")
+        with pytest.raises(MemoryError):
+            np.empty(MEMORY_BUDGET + (64 << 20), np.uint8)
+        limit_memory(2 * MEMORY_BUDGET, of="data")
+        assert resource.getrlimit(resource.RLIMIT_DATA)[0] > 2 * MEMORY_BUDGET
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
