@@ -104,6 +104,14 @@ def _notes(config: Config, data: DataSet, batch_size: int) -> Iterator[str]:
     yield from data.warnings
 
 
+def targets_line(data: DataSet) -> str:
+    """What is learned, and which columns of numbers are not, because of their names."""
+    line = f"targets: {', '.join(data.targets)}"
+    if data.numeric_metadata:
+        line += f"; metadata by their names: {', '.join(data.numeric_metadata)} (--targets takes any column)"
+    return line
+
+
 def data_folder(config: Config) -> Path:
     """The folder of the data set; the built-in corpus if the config names none."""
     return Path(config.data.dir) if config.data.dir else builtin_corpus()

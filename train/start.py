@@ -12,7 +12,7 @@ from .config import Config, config_from_dict, flat_settings
 from .config_file import changes_on_resume, merged, read_toml
 from .distributed import World, first_on_machine_first, from_first, joined, world_from_environment
 from .loop import TrainResult, device_from_config, train
-from .plan import TrainingPlan, plan_from_config
+from .plan import TrainingPlan, plan_from_config, targets_line
 from .run_folder import RUNS, RunFolder, newest_run
 
 Say = Callable[[str], object]  # takes a line for the person
@@ -88,8 +88,8 @@ def _planned(request: TrainingRequest, say: Say) -> Iterator[tuple[TrainingPlan,
         with first_on_machine_first(world):
             plan = plan_from_config(config, ranks=world.size)
         notes = (*(f"changed on resume: {change}" for change in changed), *plan.notes)
-        for note in notes if world.is_first else ():
-            say(f"note: {note}")
+        for line in (targets_line(plan.data), *(f"note: {note}" for note in notes)) if world.is_first else ():
+            say(line)
         yield plan, run, world
 
 
