@@ -33,12 +33,13 @@ def inputs_from_pack(path: bytes) -> Iterator[Input]:
     """
     try:
         with _opened_pack(path) as pack:
-            number = 0
+            status, number = os.stat(path), 0
             for group in range(pack.num_row_groups):
                 for row in pack.read_row_group(
                     group, columns=_WITHOUT_CONTENT, use_threads=False
                 ).to_pylist():
-                    yield Input(PackedFile(path, number, _name_of(row)), row["size"], row["mtime_ns"])
+                    source = PackedFile(path, number, _name_of(row))
+                    yield Input(source, row["size"], row["mtime_ns"], status.st_ctime_ns, status.st_ino)
                     number += 1
     except _pack_errors() as error:
         raise DataError(

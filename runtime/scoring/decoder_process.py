@@ -20,7 +20,7 @@ from ..audio.codes import in_order
 from ..audio.pack_reader import PackReader
 from ..audio.reader import Audio, audio_from_descriptor, opened
 from ..audio.sound import Sound
-from ..audio.sources import AudioSource, PackedFile
+from ..audio.sources import AudioSource, PackedFile, content_hash
 from ..errors import AudioError, StoppedError
 from ..frontend import clip_input
 from .decoder_messages import (
@@ -39,6 +39,7 @@ from .decoder_messages import (
 
 _RETRIES: Final = (0.1, 0.5, 2.0)  # s to wait before each new try, when the storage fails
 _MEMORY: Final = 4 << 30  # bytes that a decoder may take beyond what it has at the start
+_HASHED_IF_BAD: Final = 64 << 20  # bytes; a file that was refused by its header may be very large
 _NICE: Final = 5  # the threads of the model go first, since they wait for each other
 
 
@@ -74,6 +75,7 @@ class _DecoderLoop:
         self._chunks: list[Chunk] = []
         self._waited = 0.0  # s, for free slots, since the start
         self._packs = PackReader()
+        self._content = b""  # the content_hash of the file
 
     def run(self) -> None:
         """Decodes until the pipe ends. Then EOFError is raised."""
@@ -99,15 +101,16 @@ class _DecoderLoop:
 
     def _decode(self, ticket: int, source: AudioSource) -> DecoderMessage:
         self._works_on(ticket)
+        self._content = b""
         try:
             begin = time.perf_counter()
             audio = self._read(source)
             decoded, waited = time.perf_counter(), self._waited
             flags = self._put_clips(ticket, audio)
             features = time.perf_counter() - decoded - (self._waited - waited)
-            return FileEnd(ticket, audio.seconds, flags, decoded - begin, features)
+            return FileEnd(ticket, audio.seconds, flags, decoded - begin, features, self._content)
         except AudioError as error:
-            return BadFile(ticket, error.code, error.detail)
+            return BadFile(ticket, error.code, error.detail, self._content)
         except StoppedError as error:
             return StorageFailure(error)
         except MemoryError:
@@ -126,12 +129,20 @@ class _DecoderLoop:
     def _read_once(self, source: AudioSource) -> Audio:
         decoding = self._decoding
         with self._packs.opened(source) if isinstance(source, PackedFile) else opened(source) as descriptor:
-            return audio_from_descriptor(
-                descriptor,
-                decoding.spec,
-                max_seconds=decoding.max_seconds,
-                allow_truncated=decoding.allow_truncated,
-            )
+            try:
+                audio = audio_from_descriptor(
+                    descriptor,
+                    decoding.spec,
+                    max_seconds=decoding.max_seconds,
+                    allow_truncated=decoding.allow_truncated,
+                )
+            except AudioError:
+                if os.fstat(descriptor).st_size <= _HASHED_IF_BAD:
+                    self._content = content_hash(descriptor)
+                raise
+            self._memory.at[1] = time.monotonic_ns()  # a long file has its time limit for this, too
+            self._content = content_hash(descriptor)
+            return audio
 
     def _put_clips(self, ticket: int, audio: Audio) -> tuple[str, ...]:
         """Puts each clip of the file into a slot; -> the file's flags."""

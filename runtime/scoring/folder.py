@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..audio.input_spool import InputSpool, Shard
-from ..progress import Bar
+from ..progress import Bar, Progress
 from ..tables.rows import Row
 from ..tables.submission import write_submission
 from ..tables.writer import write_table
@@ -111,7 +111,7 @@ def score_to_table(
     budget = error_budget or ErrorBudget()
     begin = time.monotonic()
     with opened_job(out, engine.loaded.settings, engine.loaded.labels, overwrite=overwrite) as job:
-        shards = [shard for shard in spool.shards if not job.has(shard)]
+        shards = list(spool.shards) if job.is_new else _missing(job, spool)
         missing = spool.files_of(shards)
         if kept := spool.files - missing:
             say(f"{kept} files were scored before and are kept (--overwrite scores them again)")
@@ -157,6 +157,17 @@ def score_to_rows(
     )
 
 
+def _missing(job: TableJob, spool: InputSpool) -> list[Shard]:
+    """The shards to score. A file is read only where its ctime or inode is another one."""
+    missing = []
+    with Progress("compare", spool.files, "files") as bar:
+        for shard in spool.shards:
+            if not job.has(shard, spool.inputs(shard)):
+                missing.append(shard)
+            bar.advance(shard.files)
+    return missing
+
+
 def _score_shards(
     engine: ScoringEngine,
     job: TableJob,
@@ -171,7 +182,7 @@ def _score_shards(
         for shard, content in engine.parts(spool, shards, _counter(error_budget, bar)):
             if pending:
                 pending.result()
-            pending = writer.submit(job.put, shard, content)
+            pending = writer.submit(job.put, shard, content, spool.inputs(shard))
         if pending:
             pending.result()
     error_budget.finish()

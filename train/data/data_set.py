@@ -23,21 +23,25 @@ from ...runtime.errors import DataError
 
 SPLITS: Final = ("Train", "Val", "Test")
 # Words of a column's name, in small letters. A name that has no other words is metadata.
-_SPEAKER: Final = tuple("subject speaker spk participant actor singer performer person patient user worker".split())
+_SPEAKERS: Final = "subject speaker spk participant actor singer performer person patient user worker"
 _NUMBERED: Final = ("", "id", "name", "code", "number", "no", "nr")  # what may follow: Subject_ID
+_RECORDING: Final = """
+    id uid uuid key index idx row unnamed number no nr code file fileid filename filepath path folder name url
+    wav audio clip recording utterance utt segment sentence session take repetition trial corpus dataset
+    database source version split fold folds partition subset set device microphone mic channel channels
+    sample samples rate sr sampling samplerate frame frames bit bits depth
+"""
+_TIME: Final = """
+    date day month year time times timestamp start end begin stop onset offset duration durations dur length
+    len seconds secs sec ms
+"""
+_PEOPLE: Final = """
+    age ages group years birth sex gender info country countrystring string nationality ethnicity race native
+    language lang accent dialect rater raters annotator annotators listener listeners ratings n num
+"""
 METADATA: Final = frozenset(
-    [f"{who}{what}" for who in _SPEAKER for what in _NUMBERED]
-    # what a recording is called, where it belongs, and how it was made
-    + "id uid uuid key index idx row unnamed number no nr code file fileid filename filepath path folder name "
-    "url wav audio clip recording utterance utt segment sentence session take repetition trial corpus dataset "
-    "database source version split fold folds partition subset set device microphone mic channel channels "
-    "sample samples rate sr sampling samplerate frame frames bit bits depth "
-    # when
-    "date day month year time times timestamp start end begin stop onset offset duration durations dur length "
-    "len seconds secs sec ms "
-    # who speaks, in which language, and who listened
-    "age ages group years birth sex gender info country countrystring string nationality ethnicity race native "
-    "language lang accent dialect rater raters annotator annotators listener listeners ratings n num".split()
+    [f"{who}{what}" for who in _SPEAKERS.split() for what in _NUMBERED]
+    + f"{_RECORDING} {_TIME} {_PEOPLE}".split()
 )
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[^\W\d_][^\W\d_A-Z]*")
 _LONGEST: Final = 80  # characters of a name in a message
@@ -182,7 +186,7 @@ def _read_csv(path: Path) -> _CsvTable:
 
 def _rows(columns: tuple[str, ...], records: list[tuple[int, list[str]]]) -> Iterator[_CsvRow]:
     file_id, split = _named(columns, ["fileid"]), _named(columns, ["split"])
-    speaker = _named(columns, [f"{who}{what}" for who in _SPEAKER for what in ("id", *_NUMBERED)])
+    speaker = _named(columns, [f"{who}{what}" for who in _SPEAKERS.split() for what in ("id", *_NUMBERED)])
     countries = [_named(columns, [name]) for name in ("countrystring", "country")]
     for line, record in records:
         cells = dict(zip(columns, map(str.strip, record), strict=True))
@@ -259,7 +263,9 @@ def _check_places(table: _CsvTable) -> None:
         lines = [row.line for row in outside]
         file_id = outside[0].file_id
         raise table.refused(
-            lines, f"File_ID is {_short(repr(file_id))}", wanted="the name of a file below wav/, such as [00001]"
+            lines,
+            f"File_ID is {_short(repr(file_id))}",
+            wanted="the name of a file below wav/, such as [00001]",
         )
 
 

@@ -153,7 +153,9 @@ def table_runs(config: Config, *, out: Path, seeds: int, rows: tuple[Table2Row, 
     if seeds < 1:
         raise ConfigError("--seeds", str(seeds), wanted="at least 1")
     plan = plan_from_config(replace(config, seed=0))
-    runs = TableRuns(out=out, config=plan.config, seeds=seeds, rows=rows, notes=(targets_line(plan.data), *plan.notes))
+    runs = TableRuns(
+        out=out, config=plan.config, seeds=seeds, rows=rows, notes=(targets_line(plan.data), *plan.notes)
+    )
     for job in runs.jobs():
         _check_settings(runs, job)
     return runs
