@@ -9,6 +9,7 @@ import hashlib
 import platform
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -23,6 +24,7 @@ from ..runtime.failpoints import failpoint
 from ..runtime.locks import locked
 from .checkpoint import POINTER, CheckpointInfo, Saver, read_info
 from .config import Config
+from .data.clip_cache import SampleCheck
 from .data.data_set import DataSet
 from .data.device_clips import Epoch, SplitClips, epoch_of_split, split_clips
 from .display import Display, Part
@@ -101,6 +103,7 @@ def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first,
     training, validation, stepper, info = _ready(plan, device, world)
     with (
         Interruption() as interruption,
+        SampleCheck([training.store, validation.store]) as samples,
         Saver() as saver,
         _display(plan, run, device, world, part) as display,
     ):
@@ -110,7 +113,9 @@ def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first,
             display.say(_initialised(stepper.network, config))
         if world.is_first:
             start(run, config, info)
-        stop = functools.partial(_stop, run, stepper, saver, interruption, world)
+        check_samples = functools.partial(_check_samples, samples, run, world, device)
+        stop = functools.partial(_stop, run, stepper, saver, interruption, world, check_samples)
+        are_checked = False
 
         def validated(count: int) -> None:
             display.advance_validation(count)
@@ -135,9 +140,10 @@ def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first,
             if info.step > looked and (is_whole or info.step % _LOOK_EVERY[device.type] == 0):
                 looked = info.step
                 _check_finite(stepper, epoch, training, number, per_epoch)
-                if any_rank(world, interruption.signal is not None, device):
+                if any_rank(world, interruption.signal is not None or samples.has_failed, device):
                     stop(info)
-                if world.is_first and time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                is_due = time.monotonic() - saved > 60 * config.checkpoint_minutes
+                if world.is_first and is_due and samples.has_passed:
                     saver.submit(save_job(run, info, stepper))
                     saved = time.monotonic()
 
@@ -156,6 +162,9 @@ def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first,
                 )
                 if any_rank(world, interruption.signal is not None, device):
                     stop(info)
+                if not are_checked:  # nothing that learned from wrong samples becomes a checkpoint
+                    check_samples()
+                    are_checked = True
                 record = _record(stepper, info.step, number + 1, scores, validation, plan)
                 is_best = record["val_ccc"] > max((old["val_ccc"] for old in info.history), default=-np.inf)
                 info = replace(info, epoch=number + 1, history=[*info.history, record])
@@ -185,7 +194,7 @@ def _ready(
     config = plan.config
     with first_on_machine_first(world):
         training, validation = (
-            split_clips(plan.data, name, config.frontend, device) for name in ("Train", "Val")
+            split_clips(plan.data, name, config.frontend, device, checked=False) for name in ("Train", "Val")
         )
     data_sha256 = _digest(plan.data, training, validation)
     check_equal(world, "the decoded data set", data_sha256[:12])
@@ -308,15 +317,28 @@ def _result(run: RunFolder, info: CheckpointInfo) -> TrainResult:
     )
 
 
+def _check_samples(samples: SampleCheck, run: RunFolder, world: World, device: torch.device) -> None:
+    """Waits until the samples are compared. Raises StoppedError on every rank if those of one are wrong."""
+    broken = samples.broken()
+    if any_rank(world, broken is not None, device):
+        raise StoppedError(
+            str(broken or "clip cache"),
+            "holds other samples than were decoded: the storage or a program has changed them",
+            fix=f"they are decoded anew by: rrtn train --resume --out {run.path}",
+        )
+
+
 def _stop(
     run: RunFolder,
     stepper: Stepper,
     saver: Saver,
     interruption: Interruption,
     world: World,
+    check_samples: Callable[[], None],
     info: CheckpointInfo,
 ) -> NoReturn:
     """Saves the state, and raises StoppedError."""
+    check_samples()
     if world.is_first:
         saver.submit(save_job(run, info, stepper))
         saver.wait()

@@ -64,7 +64,9 @@ def assert_refused(ended: Any, code: int, *parts: str) -> None:
     """
     assert (ended.code, ended.out) == (code, ""), ended.err
     *before, line = ended.err.splitlines()
-    assert [other for other in before if not other.startswith(("run ", "note: ", "epoch "))] == []
+    assert [
+        other for other in before if not other.startswith(("run ", "targets: ", "note: ", "epoch "))
+    ] == []
     assert line.startswith("rrtn: ")
     assert [part for part in parts if part not in line] == []
 

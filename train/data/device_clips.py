@@ -175,13 +175,15 @@ def part_of_training(data: DataSet, fraction: float, *, seed: int) -> DataSet:
     return replace(data, splits={**data.splits, "Train": part})
 
 
-def split_clips(data: DataSet, name: str, spec: FrontendSpec, device: torch.device) -> SplitClips:
-    """The split `name`; files that the cache lacks are decoded.
+def split_clips(
+    data: DataSet, name: str, spec: FrontendSpec, device: torch.device, *, checked: bool = True
+) -> SplitClips:
+    """The split `name`; files that the cache lacks are decoded. `checked` is `clip_store`'s.
 
     Raises DataError, with the names of the files that cannot be decoded.
     """
     split = data.splits[name]
-    store = clip_store([clip.path for clip in split.clips], spec, label=f"decode {name}")
+    store = clip_store([clip.path for clip in split.clips], spec, label=f"decode {name}", checked=checked)
     names = [clip.file_id for clip in split.clips]
     return SplitClips(
         store, torch.from_numpy(split.ratings).to(device), names, spec, resident=_fits(store, device)
