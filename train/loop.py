@@ -5,11 +5,10 @@ M mels, K targets.
 
 import contextlib
 import functools
-import hashlib
 import platform
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -25,8 +24,7 @@ from ..runtime.locks import locked
 from .checkpoint import POINTER, CheckpointInfo, Saver, read_info
 from .config import Config
 from .data.clip_cache import SampleCheck
-from .data.data_set import DataSet
-from .data.device_clips import Epoch, SplitClips, epoch_of_split, split_clips
+from .data.device_clips import Epoch, SplitClips, epoch_of_split, sha256_of_splits, split_clips
 from .display import Display, Part
 from .distributed import World, any_rank, check_equal, first_on_machine_first
 from .interruption import Interruption
@@ -74,17 +72,12 @@ def train(
     finite, a full disk or a signal.
     """
     folder = RunFolder(run)
-    if not resume and folder.is_begun():
-        raise ConfigError(
-            f"--out {run}",
-            "holds a run already",
-            fix="continue with --resume, or choose another folder",
-        )
+    if not resume:
+        check_is_new(folder)
     if resume and (done := _finished(plan, folder)):
         return done
     try:
-        run.mkdir(parents=True, exist_ok=True)
-        with locked(folder.lock, does="trains") if world.is_first else contextlib.nullcontext():
+        with _made(folder) if world.is_first else contextlib.nullcontext():
             return _train(plan, folder, resume, strict_resume, world, part)
     except torch.OutOfMemoryError as error:
         raise StoppedError(
@@ -93,6 +86,32 @@ def train(
             fix="use --precision bf16, more GPUs (torchrun), or a smaller --batch-size; that is another "
             "experiment, since the losses are over the batch",
         ) from error
+
+
+def check_is_new(folder: RunFolder) -> None:
+    """Raises ConfigError where a run was begun."""
+    if folder.is_begun():
+        raise ConfigError(
+            f"--out {folder.path}",
+            "holds a run already",
+            fix="continue with --resume, or choose another folder",
+        )
+
+
+@contextlib.contextmanager
+def _made(folder: RunFolder) -> Iterator[None]:
+    """The run's folder, for this process alone. It goes again where nothing was begun in it."""
+    new = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with locked(folder.lock, does="trains"):
+        try:
+            yield
+        finally:
+            if not folder.is_begun():
+                with contextlib.suppress(OSError):  # what is not ours stays
+                    folder.lock.unlink()
+                    for path in new:
+                        path.rmdir()
 
 
 def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first, the step last
@@ -196,7 +215,7 @@ def _ready(
         training, validation = (
             split_clips(plan.data, name, config.frontend, device, checked=False) for name in ("Train", "Val")
         )
-    data_sha256 = _digest(plan.data, training, validation)
+    data_sha256 = sha256_of_splits(plan.data.targets, training, validation)
     check_equal(world, "the decoded data set", data_sha256[:12])
     fill = mel_mean(training, LogMel(config.frontend).to(device))
     stepper = Stepper(
@@ -267,16 +286,7 @@ def data_digest(plan: TrainingPlan) -> str:
     splits = (
         split_clips(plan.data, name, plan.config.frontend, torch.device("cpu")) for name in ("Train", "Val")
     )
-    return _digest(plan.data, *splits)
-
-
-def _digest(data: DataSet, *splits: SplitClips) -> str:
-    """SHA-256 of names, ratings and samples, wherever the files are."""
-    parts = [repr(data.targets)]
-    for split in splits:
-        ratings = hashlib.sha256(split.ratings.cpu().numpy().tobytes()).hexdigest()
-        parts += [repr(split.names), ratings, split.store.digest]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return sha256_of_splits(plan.data.targets, *splits)
 
 
 def _display(plan: TrainingPlan, run: RunFolder, device: torch.device, world: World, part: Part) -> Display:

@@ -72,12 +72,12 @@ class DataReport:
         }
 
 
-def check_data(folder: Path, spec: FrontendSpec) -> DataReport:
-    """Reads the CSV and decodes every file into the cache that training reads.
+def check_data(folder: Path, spec: FrontendSpec, targets: Sequence[str] = ()) -> DataReport:
+    """Reads the CSV and decodes every file into the cache that training reads. `targets` is `read_data`'s.
 
     Raises DataError for a faulty CSV. A file that cannot be decoded is part of the report.
     """
-    data = read_data(folder)
+    data = read_data(folder, targets)
     splits = {name: data.splits[name] for name in SPLITS if data.splits[name].clips}
     stores = {
         name: store_with_errors([clip.path for clip in split.clips], spec, label=f"decode {name}")

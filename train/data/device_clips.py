@@ -4,6 +4,7 @@ They are in the memory of the GPU where they fit; otherwise they are streamed fr
 clips, B batch, N samples, M mels, K targets.
 """
 
+import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -188,6 +189,15 @@ def split_clips(
     return SplitClips(
         store, torch.from_numpy(split.ratings).to(device), names, spec, resident=_fits(store, device)
     )
+
+
+def sha256_of_splits(targets: tuple[str, ...], *splits: SplitClips) -> str:
+    """SHA-256 of names, ratings and samples, wherever the files are."""
+    parts = [repr(targets)]
+    for split in splits:
+        ratings = hashlib.sha256(split.ratings.cpu().numpy().tobytes()).hexdigest()
+        parts += [repr(split.names), ratings, split.store.digest]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _fits(store: ClipStore, device: torch.device) -> bool:
