@@ -388,7 +388,7 @@ class TestTable:
     def test_n20_predictions_that_lack_a_clip_are_made_again(self, copy: TableRuns, table: Table2) -> None:
         path = next((copy.out / "resnet18-rrtn/seed0/predictions").iterdir())
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-        assert table_of_runs(copy).to_dict()["rows"] == table.to_dict()["rows"]
+        assert [row.ccc for row in table_of_runs(copy).rows] == [row.ccc for row in table.rows]
 
     def test_runs_on_other_clips_are_refused(self, copy: TableRuns) -> None:
         path = next((copy.out / "resnet18-rrtn/seed0/predictions").iterdir())
