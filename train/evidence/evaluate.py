@@ -3,6 +3,7 @@
 S seeds, n clips, K targets.
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -263,7 +264,7 @@ class _Evaluated:
         unchecked = split_clips(self.data, "Val", self.config.frontend, _CPU, checked=False)
         path = _kept(self.run, sha256_of_splits(self.data.targets, unchecked)[:12])
         split = self.data.splits["Val"]
-        if path.is_file():
+        with contextlib.suppress(DataError):  # not there, or broken
             kept = read_predictions(path)
             if kept.file_ids == _file_ids(split) and kept.targets == self.data.targets:
                 return replace(kept, speakers=_speakers(split))
