@@ -89,7 +89,9 @@ def train(
 
 
 def check_is_new(folder: RunFolder) -> None:
-    """Raises ConfigError where a run was begun."""
+    """Raises ConfigError where a run was begun, or where a file lies."""
+    if folder.path.is_file():
+        raise ConfigError(f"--out {folder.path}", "a file", wanted="a new folder", fix="choose another name")
     if folder.is_begun():
         raise ConfigError(
             f"--out {folder.path}",

@@ -97,6 +97,16 @@ def test_n20_a_refused_start_leaves_no_folder(
     assert [path.name for path in (tmp_path / "a/b/run").iterdir()] == ["notes.txt"]
 
 
+def test_n20_a_file_in_the_runs_place_is_refused_and_left_alone(
+    rrtn: Rrtn, corpus: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    ended = rrtn("train", "--data", corpus, "--out", "notes.txt", "--dry-run")
+    assert ended.code == 2
+    assert "a file" in ended.error
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_n20_a_dry_run_says_that_the_folder_is_taken(rrtn: Rrtn, corpus: Path, run: Path) -> None:
     ended = rrtn("train", "--data", corpus, "--out", run, "--dry-run")
     assert ended.code == 2
