@@ -10,6 +10,24 @@ from rrtn_processes import Child, Ended
 Rrtn = Callable[..., Ended]
 
 
+SLOW_CHECK = """
+from rrtn.train.data.clip_cache import SampleCheck
+SampleCheck.has_failed = SampleCheck.has_passed = False
+"""
+FEW_CLIPS = """
+import time
+from rrtn.train.data import builtin
+
+def counted(*arguments, made=builtin.synthesise, **options):
+    with open("made", "a") as file:
+        file.write("once\\n")
+    time.sleep(0.5)
+    return made(*arguments, **options)
+
+builtin.CLIPS, builtin.SPEAKERS, builtin.synthesise = 24, 8, counted
+"""
+
+
 @pytest.fixture
 def command(corpus: Path, settings: Path) -> tuple[object, ...]:
     return ("train", "--device", "cpu", "--data", corpus, "--config", settings, "--epochs", 2, "--out", "run")
@@ -40,6 +58,18 @@ def test_n6_a_flipped_bit_stops_training_before_a_checkpoint_and_resume_makes_it
     assert not list((tmp_path / "run").glob("checkpoints/*/*"))
     assert rrtn("train", "--resume", "--out", "run", RRTN_CACHE=cache).code == 0
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+def test_n6_an_epoch_waits_for_a_check_that_is_not_done(
+    rrtn: Rrtn, command: tuple[object, ...], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    assert rrtn(*command, "--epochs", 1, RRTN_CACHE=cache).code == 0
+    shutil.rmtree(tmp_path / "run")
+    with_flipped_bit(cache, -1)
+    ended = rrtn(*command, RRTN_CACHE=cache, before=SLOW_CHECK)
+    assert ended.code == 4
+    assert not list((tmp_path / "run").glob("checkpoints/*/*"))
 
 
 def test_n6_resume_checks_too_and_the_checkpoint_before_is_whole(
@@ -87,10 +117,10 @@ def test_n27_several_first_uses_of_an_empty_cache(
 
 
 def test_n27_several_first_uses_of_the_built_in_corpus(start: Callable[..., Child], tmp_path: Path) -> None:
-    few = "from rrtn.train.data import builtin; builtin.CLIPS, builtin.SPEAKERS = 24, 8"
     dry = ("train", "--dry-run", "--device", "cpu")
-    runs = [start(*dry, before=few, RRTN_CACHE=tmp_path / "cache") for _ in range(3)]
+    runs = [start(*dry, before=FEW_CLIPS, RRTN_CACHE=tmp_path / "cache") for _ in range(3)]
     ended = [run.wait() for run in runs]
     assert [one.code for one in ended] == [0, 0, 0], [one.err for one in ended]
+    assert (tmp_path / "made").read_text() == "once\n"
     (folder,) = (tmp_path / "cache").iterdir()
     assert len(list((folder / "wav").iterdir())) == 24

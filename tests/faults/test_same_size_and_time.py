@@ -186,7 +186,7 @@ def test_n6_where_what_was_seen_is_lost_the_content_decides(
 
 
 def test_n6_another_pack_of_the_same_sizes_and_times_is_scored(
-    score: Callable[..., int], folder: Path, tmp_path: Path
+    score: Callable[..., int], folder: Path, tmp_path: Path, watch: Callable[[Path], Watch]
 ) -> None:
     def packed(name: str) -> Path:
         with (
@@ -202,6 +202,9 @@ def test_n6_another_pack_of_the_same_sizes_and_times_is_scored(
     shutil.copy2(tmp_path / "p.parquet", tmp_path / "copy")
     (tmp_path / "copy").replace(tmp_path / "p.parquet")
     assert score(inputs_from_arguments([tmp_path / "p.parquet"])) == 0
+    opened = watch(tmp_path / "p.parquet")
+    assert score(inputs_from_arguments([tmp_path / "p.parquet"])) == 0
+    assert opened.opened() == 1  # to list what is in it
     rewritten(folder / "2.wav", seed=96)
     shutil.copy2(packed("two"), tmp_path / "p.parquet")
     assert score(inputs_from_arguments([tmp_path / "p.parquet"])) == FILES + 1
