@@ -30,11 +30,11 @@ def run(trained: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "arguments",
     [
-        "train --epochs 0",
-        "train --epochs=-1",
-        "train --batch-size 0",
-        "table2 --epochs 0",
-        "table2 --batch-size 0",
+        "train --epochs 0 --data nowhere",
+        "train --epochs=-1 --data nowhere",
+        "train --batch-size 0 --data nowhere",
+        "table2 --epochs 0 --data nowhere",
+        "table2 --batch-size 0 --data nowhere",
         "table2 --seeds 0",
         "table2 --fraction 0",
         "train --lr 0",
