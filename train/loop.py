@@ -122,9 +122,10 @@ def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first,
     config, per_epoch = plan.config, plan.steps_per_epoch
     device = device_from_config(config, world)
     training, validation, stepper, info = _ready(plan, device, world)
+    shared = [training.store, validation.store] if world.local_rank == 0 else []  # one check a machine
     with (
         Interruption() as interruption,
-        SampleCheck([training.store, validation.store]) as samples,
+        SampleCheck(shared) as samples,
         Saver() as saver,
         _display(plan, run, device, world, part) as display,
     ):
