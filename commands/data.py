@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from .data_report import print_data_report
-from .options import EXIT_SOME_ERRORS, Channel, Json
+from .options import EXIT_SOME_ERRORS, Channel, Json, Targets, names_with_commas
 from .printing import print_json, say
 
 data = typer.Typer(
@@ -20,11 +20,11 @@ data = typer.Typer(
 @data.command("synth")
 def data_synth(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
-    clips: Annotated[int, typer.Option(help="How many.")] = 1000,
-    speakers: Annotated[int, typer.Option(help="How many; each is in one split only.")] = 60,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal files.")] = 0,
+    clips: Annotated[int, typer.Option(min=1, help="How many.")] = 1000,
+    speakers: Annotated[int, typer.Option(min=1, help="How many; each is in one split only.")] = 60,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal files.")] = 0,
     workers: Annotated[
-        Optional[int], typer.Option(help="Processes; default: one a core.", show_default=False)
+        Optional[int], typer.Option(min=1, help="Processes; default: one a core.", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -56,6 +56,7 @@ def data_synth(
 @data.command("check")
 def data_check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with data_info.csv and wav/.")],
+    targets: Targets = None,
     channel: Channel = None,
     as_json: Json = False,
 ) -> None:
@@ -67,7 +68,8 @@ def data_check(
     from ..runtime.spec import FrontendSpec
     from ..train.data.data_check import check_data
 
-    report = check_data(folder, FrontendSpec(), channel=channel)
+    wanted = names_with_commas(targets) or ()
+    report = check_data(folder, FrontendSpec(), wanted, channel=channel)
     print_json(report.to_dict()) if as_json else print_data_report(report)
     for error in report.errors:
         say(f"error: {error}")

@@ -29,11 +29,18 @@ DataDir = Annotated[
     Optional[Path],
     typer.Option("--data", help="Folder with data_info.csv and wav/ (Hume-VB layout).", show_default=False),
 ]
+Targets = Annotated[
+    Optional[str],
+    typer.Option(
+        help="Target columns, with commas; default: every numeric column that is not metadata.",
+        show_default=False,
+    ),
+]
 Epochs = Annotated[
-    Optional[int], typer.Option(help="Default 60; 5 on the built-in corpus.", show_default=False)
+    Optional[int], typer.Option(min=1, help="Default 60; 5 on the built-in corpus.", show_default=False)
 ]
 BatchSize = Annotated[
-    Optional[int], typer.Option(help="Default 128; less for under 1,280 clips.", show_default=False)
+    Optional[int], typer.Option(min=1, help="Default 128; less for under 1,280 clips.", show_default=False)
 ]
 Device = Annotated[Optional[str], typer.Option(help="auto (default), cpu or cuda.", show_default=False)]
 Precision = Annotated[

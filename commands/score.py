@@ -75,7 +75,7 @@ def score(
     submission: Annotated[
         Optional[Path], typer.Option(help="Also a CSV in the challenge's form.", show_default=False)
     ] = None,
-    top: Annotated[int, typer.Option(help="Printed: the highest labels of each row.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Printed: the highest labels of each row.")] = 3,
     batch_size: Annotated[
         Optional[int],
         typer.Option(

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from .choices import ENCODERS, METHODS
-from .options import BatchSize, Channel, DataDir, Device, Epochs, Json, Precision, absolute, names_with_commas
+from .options import (
+    BatchSize,
+    Channel,
+    DataDir,
+    Device,
+    Epochs,
+    Json,
+    Precision,
+    Targets,
+    absolute,
+    names_with_commas,
+)
 from .printing import new_table, plain, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -16,10 +27,7 @@ if TYPE_CHECKING:
 
 def train(
     data: DataDir = None,
-    targets: Annotated[
-        Optional[str],
-        typer.Option(help="Target columns, with commas; default: every numeric column.", show_default=False),
-    ] = None,
+    targets: Targets = None,
     encoder: Annotated[
         Optional[str],
         typer.Option(help=f"One of {', '.join(ENCODERS)}; default resnet18.", show_default=False),

@@ -5,10 +5,10 @@ M mels, K targets.
 
 import contextlib
 import functools
-import hashlib
 import platform
 import signal
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -23,8 +23,8 @@ from ..runtime.failpoints import failpoint
 from ..runtime.locks import locked
 from .checkpoint import POINTER, CheckpointInfo, Saver, check_no_link, read_info
 from .config import Config
-from .data.data_set import DataSet
-from .data.device_clips import Epoch, SplitClips, epoch_of_split, split_clips
+from .data.clip_cache import SampleCheck
+from .data.device_clips import Epoch, SplitClips, epoch_of_split, sha256_of_splits, split_clips
 from .display import Display, Part
 from .distributed import World, any_rank, check_equal, first_on_machine_first
 from .interruption import Interruption
@@ -72,19 +72,14 @@ def train(
     finite, a full disk or a signal.
     """
     folder = RunFolder(run)
-    if not resume and folder.is_begun():
-        raise ConfigError(
-            f"--out {run}",
-            "holds a run already",
-            fix="continue with --resume, or choose another folder",
-        )
+    if not resume:
+        check_is_new(folder)
     if resume and (done := _finished(plan, folder)):
         return done
     try:
-        run.mkdir(parents=True, exist_ok=True)
         for checkpoints in (folder.last, folder.best):
             check_no_link(checkpoints)
-        with locked(folder.lock, does="trains") if world.is_first else contextlib.nullcontext():
+        with _made(folder) if world.is_first else contextlib.nullcontext():
             return _train(plan, folder, resume, strict_resume, world, part)
     except torch.OutOfMemoryError as error:
         raise StoppedError(
@@ -95,14 +90,44 @@ def train(
         ) from error
 
 
+def check_is_new(folder: RunFolder) -> None:
+    """Raises ConfigError where a run was begun, or where a file lies."""
+    if folder.path.is_file():
+        raise ConfigError(f"--out {folder.path}", "a file", wanted="a new folder", fix="choose another name")
+    if folder.is_begun():
+        raise ConfigError(
+            f"--out {folder.path}",
+            "holds a run already",
+            fix="continue with --resume, or choose another folder",
+        )
+
+
+@contextlib.contextmanager
+def _made(folder: RunFolder) -> Iterator[None]:
+    """The run's folder, for this process alone. It goes again where nothing was begun in it."""
+    new = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with locked(folder.lock, does="trains"):
+        try:
+            yield
+        finally:
+            if not folder.is_begun():
+                with contextlib.suppress(OSError):  # what is not ours stays
+                    folder.lock.unlink()
+                    for path in new:
+                        path.rmdir()
+
+
 def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first, the step last
     plan: TrainingPlan, run: RunFolder, resume: bool, strict_resume: bool, world: World, part: Part
 ) -> TrainResult:
     config, per_epoch = plan.config, plan.steps_per_epoch
     device = device_from_config(config, world)
     training, validation, stepper, info = _ready(plan, device, world)
+    shared = [training.store, validation.store] if world.local_rank == 0 else []  # one check a machine
     with (
         Interruption() as interruption,
+        SampleCheck(shared) as samples,
         Saver() as saver,
         _display(plan, run, device, world, part) as display,
     ):
@@ -113,7 +138,9 @@ def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first,
             display.say(_initialised(stepper.network, config))
         if world.is_first:
             start(run, config, info)
-        stop = functools.partial(_stop, run, stepper, saver, interruption, world)
+        check_samples = functools.partial(_check_samples, samples, run, world, device)
+        stop = functools.partial(_stop, run, stepper, saver, interruption, world, check_samples)
+        are_checked = False
 
         def validated(count: int) -> None:
             display.advance_validation(count)
@@ -138,9 +165,10 @@ def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first,
             if info.step > looked and (is_whole or info.step % _LOOK_EVERY[device.type] == 0):
                 looked = info.step
                 _check_finite(stepper, epoch, training, number, per_epoch)
-                if any_rank(world, interruption.signal is not None, device):
+                if any_rank(world, interruption.signal is not None or samples.has_failed, device):
                     stop(info)
-                if world.is_first and time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                is_due = time.monotonic() - saved > 60 * config.checkpoint_minutes
+                if world.is_first and is_due and samples.has_passed:
                     saver.submit(save_job(run, info, stepper))
                     saved = time.monotonic()
 
@@ -159,6 +187,9 @@ def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first,
                 )
                 if any_rank(world, interruption.signal is not None, device):
                     stop(info)
+                if not are_checked:  # nothing that learned from wrong samples becomes a checkpoint
+                    check_samples()
+                    are_checked = True
                 record = _record(stepper, info.step, number + 1, scores, validation, plan)
                 is_best = record["val_ccc"] > max((old["val_ccc"] for old in info.history), default=-np.inf)
                 info = replace(info, epoch=number + 1, history=[*info.history, record])
@@ -188,9 +219,9 @@ def _ready(
     config = plan.config
     with first_on_machine_first(world):
         training, validation = (
-            split_clips(plan.data, name, config.frontend, device) for name in ("Train", "Val")
+            split_clips(plan.data, name, config.frontend, device, checked=False) for name in ("Train", "Val")
         )
-    data_sha256 = _digest(plan.data, training, validation)
+    data_sha256 = sha256_of_splits(plan.data.targets, training, validation)
     check_equal(world, "the decoded data set", data_sha256[:12])
     fill = mel_mean(training, LogMel(config.frontend).to(device))
     stepper = Stepper(
@@ -269,16 +300,7 @@ def data_digest(plan: TrainingPlan) -> str:
     splits = (
         split_clips(plan.data, name, plan.config.frontend, torch.device("cpu")) for name in ("Train", "Val")
     )
-    return _digest(plan.data, *splits)
-
-
-def _digest(data: DataSet, *splits: SplitClips) -> str:
-    """SHA-256 of names, ratings and samples, wherever the files are."""
-    parts = [repr(data.targets)]
-    for split in splits:
-        ratings = hashlib.sha256(split.ratings.cpu().numpy().tobytes()).hexdigest()
-        parts += [repr(split.names), ratings, split.store.digest]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    return sha256_of_splits(plan.data.targets, *splits)
 
 
 def _display(plan: TrainingPlan, run: RunFolder, device: torch.device, world: World, part: Part) -> Display:
@@ -319,15 +341,28 @@ def _result(run: RunFolder, info: CheckpointInfo) -> TrainResult:
     )
 
 
+def _check_samples(samples: SampleCheck, run: RunFolder, world: World, device: torch.device) -> None:
+    """Waits until the samples are compared. Raises StoppedError on every rank if those of one are wrong."""
+    broken = samples.broken()
+    if any_rank(world, broken is not None, device):
+        raise StoppedError(
+            str(broken or "clip cache"),
+            "holds other samples than were decoded: the storage or a program has changed them",
+            fix=f"they are decoded anew by: rrtn train --resume --out {run.path}",
+        )
+
+
 def _stop(
     run: RunFolder,
     stepper: Stepper,
     saver: Saver,
     interruption: Interruption,
     world: World,
+    check_samples: Callable[[], None],
     info: CheckpointInfo,
 ) -> NoReturn:
     """Saves the state, and raises StoppedError."""
+    check_samples()
     if world.is_first:
         saver.submit(save_job(run, info, stepper))
         saver.wait()

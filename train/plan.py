@@ -16,6 +16,7 @@ from .data.data_set import DataSet, read_data
 from .data.device_clips import part_of_training
 from .data.ratings import constant_targets
 from .method.model import TwinsNetwork
+from .method.panns import initialisation_from_panns
 
 _PAPER_EPOCHS: Final = 60
 _PAPER_BATCH: Final = 128
@@ -104,6 +105,14 @@ def _notes(config: Config, data: DataSet, batch_size: int) -> Iterator[str]:
     yield from data.warnings
 
 
+def targets_line(data: DataSet) -> str:
+    """What is learned, and which columns of numbers are not, because of their names."""
+    line = f"targets: {', '.join(data.targets)}"
+    if data.numeric_metadata:
+        line += f"; metadata by their names: {', '.join(data.numeric_metadata)} (--targets takes any column)"
+    return line
+
+
 def data_folder(config: Config) -> Path:
     """The folder of the data set; the built-in corpus if the config names none."""
     return Path(config.data.dir) if config.data.dir else builtin_corpus()
@@ -147,6 +156,14 @@ def network_from_config(config: Config) -> TwinsNetwork:
         projector_layers=config.projector.layers if config.model.has_second_view else 0,
         projector_units=config.projector.units,
     )
+
+
+def check_init(config: Config) -> None:
+    """Raises ConfigError or ModelError where the encoder cannot start from --init."""
+    if config.model.init:
+        initialisation_from_panns(
+            Path(config.model.init), network_from_config(config).encoder, config.frontend
+        )
 
 
 def _default_precision(config: Config) -> Precision:

@@ -11,8 +11,8 @@ from ..runtime.errors import ConfigError
 from .config import Config, config_from_dict, flat_settings
 from .config_file import changes_on_resume, merged, read_toml
 from .distributed import World, first_on_machine_first, from_first, joined, world_from_environment
-from .loop import TrainResult, device_from_config, train
-from .plan import TrainingPlan, plan_from_config
+from .loop import TrainResult, check_is_new, device_from_config, train
+from .plan import TrainingPlan, check_init, plan_from_config, targets_line
 from .run_folder import RUNS, RunFolder, newest_run
 
 Say = Callable[[str], object]  # takes a line for the person
@@ -83,13 +83,17 @@ def _planned(request: TrainingRequest, say: Say) -> Iterator[tuple[TrainingPlan,
     document, name = read_toml(source) if source else {}, str(source or "flags")
     config = config_from_dict(merged(document, flat_settings(request.settings)), source=name)
     changed = changes_on_resume(config_from_dict(document, source=name), config) if request.resume else []
+    if not request.resume and run:
+        check_is_new(RunFolder(run))
     world = world_from_environment()
     with joined(world, device_from_config(config, world)):
         with first_on_machine_first(world):
             plan = plan_from_config(config, ranks=world.size)
+        if not request.resume:
+            check_init(plan.config)
         notes = (*(f"changed on resume: {change}" for change in changed), *plan.notes)
-        for note in notes if world.is_first else ():
-            say(f"note: {note}")
+        for line in (targets_line(plan.data), *(f"note: {note}" for note in notes)) if world.is_first else ():
+            say(line)
         yield plan, run, world
 
 

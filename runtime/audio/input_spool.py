@@ -23,7 +23,9 @@ from .sources import AudioSource, Input, PackedFile, name_from_source
 
 MEAN_FILES: Final = 512  # in a shard, about
 MOST_FILES: Final = 2048
-_HEAD: Final = struct.Struct("<Iqq")  # of a record: length of the rest, and the file's size and time
+_HEAD: Final = struct.Struct("<Iqq")  # of a record: length of the name, and the file's size and time
+_MARKS: Final = struct.Struct("<qQ")  # ctime and inode, which follow the head and are in no key
+_NAME: Final = _HEAD.size + _MARKS.size  # where the name begins
 _SEPARATOR: Final = b"\0"  # between the parts of a packed file; no path has it
 _LEAST_TIME, _MOST_TIME = -(1 << 63), (1 << 63) - 1  # ns; a file system may have times beyond the year 2262
 
@@ -104,9 +106,9 @@ class InputSpool:
         key = hashlib.sha256()
         for number, (end, record) in enumerate(self._records(0, 0, self._file.tell())):
             if record:
-                key.update(record)
+                key.update(record[: _HEAD.size] + record[_NAME:])
                 files += 1
-            if record and (zlib.crc32(record[_HEAD.size :]) % MEAN_FILES == 0 or files == MOST_FILES):
+            if record and (zlib.crc32(record[_NAME:]) % MEAN_FILES == 0 or files == MOST_FILES):
                 yield Shard(key.hexdigest()[:32], files, first, begin, end)
                 first, begin, files, key = number + 1, end, 0, hashlib.sha256()
         if files:
@@ -120,21 +122,25 @@ class InputSpool:
         self._file.seek(begin)
         while begin < end:
             head = self._file.read(_HEAD.size)
-            record = head + self._file.read(_HEAD.unpack(head)[0])
+            record = head + self._file.read(_MARKS.size + _HEAD.unpack(head)[0])
             begin += len(record)
             yield begin, record if self._wanted[number] else None
             number += 1
 
 
 def _record(found: Input) -> bytes:
-    time = max(_LEAST_TIME, min(found.mtime_ns, _MOST_TIME))
-    content = _bytes_from_source(found.source)
-    return _HEAD.pack(len(content), found.size, time) + content
+    name = _bytes_from_source(found.source)
+    marks = _MARKS.pack(_time(found.ctime_ns), found.inode)
+    return _HEAD.pack(len(name), found.size, _time(found.mtime_ns)) + marks + name
+
+
+def _time(ns: int) -> int:
+    return max(_LEAST_TIME, min(ns, _MOST_TIME))
 
 
 def _input(record: bytes) -> Input:
     _, size, mtime_ns = _HEAD.unpack_from(record)
-    return Input(_source_from_bytes(record[_HEAD.size :]), size, mtime_ns)
+    return Input(_source_from_bytes(record[_NAME:]), size, mtime_ns, *_MARKS.unpack_from(record, _HEAD.size))
 
 
 def _bytes_from_source(source: AudioSource) -> bytes:

@@ -260,4 +260,4 @@ def _input(path: bytes, choice: Choice) -> Input:
     choice.check_no_output(status, path)
     if not stat.S_ISREG(status.st_mode):
         return Input(path)
-    return Input(path, status.st_size, status.st_mtime_ns)
+    return Input(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)

@@ -72,12 +72,13 @@ def inputs_from_pack(path: bytes, *, unchecked: Callable[[], object] = lambda: N
     """
     try:
         with _opened_pack(path) as pack:
-            digest, unfolded = PackDigest(), 0
+            status, digest, unfolded = os.stat(path), PackDigest(), 0
             for number, row in enumerate(_listed_rows(pack, path)):
                 unfolded += 0 if row.error else row.size
-                _check_unfolded(unfolded, _size_of(path))
+                _check_unfolded(unfolded, status.st_size)
                 digest.add(*row)
-                yield Input(PackedFile(path, number, row.name), row.size, row.mtime_ns)
+                source = PackedFile(path, number, row.name)
+                yield Input(source, row.size, row.mtime_ns, status.st_ctime_ns, status.st_ino)
             expected = (pack.metadata.metadata or {}).get(DIGEST.encode())
             if expected is None:
                 unchecked()

@@ -104,6 +104,7 @@ class FileEnd(NamedTuple):
     flags: tuple[str, ...]
     decoding: float  # s that reading and decoding took
     features: float  # s that all else took
+    content: bytes = b""  # its content_hash
 
 
 class BadFile(NamedTuple):
@@ -112,6 +113,7 @@ class BadFile(NamedTuple):
     ticket: int
     code: str
     detail: str
+    content: bytes = b""  # its content_hash; empty where the file could not be read
 
 
 class StorageFailure(NamedTuple):

@@ -19,7 +19,7 @@ from ..audio.codes import in_order
 from ..audio.pack_reader import PackReader
 from ..audio.reader import opened, recording_from_descriptor
 from ..audio.recording import Recording
-from ..audio.sources import AudioSource, PackedFile
+from ..audio.sources import AudioSource, PackedFile, content_hash
 from ..errors import AudioError, StoppedError
 from ..frontend import clip_input
 from ..memory import MEMORY_BUDGET, limit_memory
@@ -38,6 +38,7 @@ from .decoder_messages import (
 )
 
 _RETRIES: Final = (0.1, 0.5, 2.0)  # s to wait before each new try, when the storage fails
+_HASHED_IF_BAD: Final = 64 << 20  # bytes; a file that was refused by its header may be very large
 _NICE: Final = 5  # the threads of the model go first, since they wait for each other
 
 
@@ -73,6 +74,7 @@ class _DecoderLoop:
         self._chunks: list[Chunk] = []
         self._waited = 0.0  # s, for free slots, since the start
         self._packs = PackReader()
+        self._content = b""  # the content_hash of the file
 
     def run(self) -> None:
         """Decodes until the pipe ends. Then EOFError is raised."""
@@ -98,6 +100,7 @@ class _DecoderLoop:
 
     def _decode(self, ticket: int, source: AudioSource) -> DecoderMessage:
         self._works_on(ticket)
+        self._content = b""
         try:
             begin = time.perf_counter()
             with contextlib.ExitStack() as opened_file:
@@ -105,9 +108,9 @@ class _DecoderLoop:
                 decoded, waited = time.perf_counter(), self._waited
                 flags = self._put_clips(ticket, recording)
             features = time.perf_counter() - decoded - (self._waited - waited)
-            return FileEnd(ticket, recording.seconds, flags, decoded - begin, features)
+            return FileEnd(ticket, recording.seconds, flags, decoded - begin, features, self._content)
         except AudioError as error:
-            return BadFile(ticket, error.code, error.detail)
+            return BadFile(ticket, error.code, error.detail, self._content)
         except StoppedError as error:
             return StorageFailure(error)
         except MemoryError:
@@ -130,15 +133,23 @@ class _DecoderLoop:
         decoding = self._decoding
         with contextlib.ExitStack() as stack:
             file = self._packs.opened(source) if isinstance(source, PackedFile) else opened(source)
-            recording = recording_from_descriptor(
-                stack.enter_context(file),
-                decoding.spec,
-                max_seconds=decoding.max_seconds,
-                allow_truncated=decoding.allow_truncated,
-                channel=decoding.channel,
-                # A file in windows may be of any length: --timeout is for each block of it.
-                meter=(lambda _: self._works_on(ticket)) if decoding.window else None,
-            )
+            descriptor = stack.enter_context(file)
+            try:
+                recording = recording_from_descriptor(
+                    descriptor,
+                    decoding.spec,
+                    max_seconds=decoding.max_seconds,
+                    allow_truncated=decoding.allow_truncated,
+                    channel=decoding.channel,
+                    # A file in windows may be of any length: --timeout is for each block of it.
+                    meter=(lambda _: self._works_on(ticket)) if decoding.window else None,
+                )
+            except AudioError:
+                if os.fstat(descriptor).st_size <= _HASHED_IF_BAD:
+                    self._content = content_hash(descriptor)
+                raise
+            self._memory.at[1] = time.monotonic_ns()  # a long file has its time limit for this, too
+            self._content = content_hash(descriptor)
             opened_file.push(stack.pop_all())
             return recording
 

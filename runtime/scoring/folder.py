@@ -18,7 +18,7 @@ from typing import Any
 from ..audio.file_names import FilePath
 from ..audio.input_spool import InputSpool, Shard
 from ..audio.sources import name_from_source
-from ..progress import Bar
+from ..progress import Bar, Progress
 from ..tables.rows import Row
 from ..tables.submission import check_submission, write_submission
 from ..tables.writer import read_table, write_table
@@ -131,7 +131,7 @@ def score_to_table(
                 names = None if job.has_written(submission) else _names(spool, kept_rows)
                 check_submission(submission, model.labels, names)
             job.note_submission(submission)
-        shards = [shard for shard in spool.shards if not job.has(shard)]
+        shards = list(spool.shards) if job.is_new else _missing(job, spool)
         missing = spool.files_of(shards)
         if kept := spool.files - missing:
             say(f"{kept} files were scored before and are kept (--overwrite scores them again)")
@@ -209,6 +209,17 @@ def _names(spool: InputSpool, kept_rows: Iterable[Row]) -> Iterator[FilePath]:
     yield from (row.file for row in kept_rows)
 
 
+def _missing(job: TableJob, spool: InputSpool) -> list[Shard]:
+    """The shards to score. A file is read only where its ctime or inode is another one."""
+    missing = []
+    with Progress("compare", spool.files, "files") as bar:
+        for shard in spool.shards:
+            if not job.has(shard, spool.inputs(shard)):
+                missing.append(shard)
+            bar.advance(shard.files)
+    return missing
+
+
 def _score_shards(
     engine: ScoringEngine,
     job: TableJob,
@@ -223,7 +234,7 @@ def _score_shards(
         for shard, content in engine.parts(spool, shards, _counter(error_budget, bar)):
             if pending:
                 pending.result()
-            pending = writer.submit(job.put, shard, content)
+            pending = writer.submit(job.put, shard, content, spool.inputs(shard))
         if pending:
             pending.result()
     error_budget.finish()

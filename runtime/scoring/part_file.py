@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from ..arrays import Float32
 from ..audio.sources import AudioSource, name_from_source
 from ..tables.rows import Row, flags_cell
 
+_HASH_BYTES: Final = 20  # of a content_hash
 _NAN: Final = float("nan")
 
 
@@ -25,6 +27,7 @@ def part_from_rows(
     scores = [list(row.scores.values()) if row.scores else None for row in rows]
     columns: dict[str, Any] = {
         "rows": np.array([len(of_file) for of_file in files], np.uint32),  # [F]
+        "content": _hashes([of_file[0].content for of_file in files]),  # [F, 20]
         "start": np.array([_NAN if row.start is None else row.start for row in rows], np.float64),  # [R]
         "end": np.array([_NAN if row.end is None else row.end for row in rows], np.float64),
         "scored": np.array([row.scores is not None for row in rows], bool),
@@ -68,6 +71,23 @@ def rows_from_part(
             for i in range(row, row + count)
         ]
         row += count
+
+
+def hashes_from_part(content: bytes) -> list[bytes] | None:
+    """The content_hash of each file of the shard, [F]; b"" where it is unknown.
+
+    Gives None for a part of an older rrtn, which has none.
+    """
+    with np.load(io.BytesIO(content), allow_pickle=False) as columns:
+        if "content" not in columns:
+            return None
+        return [found.tobytes() if found.any() else b"" for found in columns["content"]]
+
+
+def _hashes(found: Sequence[bytes]) -> npt.NDArray[np.uint8]:
+    """[F, 20], zeros where there is none."""
+    joined = b"".join(one.ljust(_HASH_BYTES, b"\0") for one in found)
+    return np.frombuffer(joined, np.uint8).reshape(-1, _HASH_BYTES)
 
 
 def _matrix(vectors: Sequence[Any], width: int) -> Float32:

@@ -316,7 +316,7 @@ class Scorer:
         end = file.ended
         assert end is not None
         if isinstance(end, BadFile):
-            return [Row(file=file.path, error=end.code, detail=end.detail)]
+            return [Row(file=file.path, error=end.code, detail=end.detail, content=end.content)]
         clips = [clip for clip in file.clips if clip is not None]
         rows = [self._row(file.path, clip, end) for clip in clips]
         if self.decoding.window is None or (self.decoding.window == "auto" and len(rows) == 1):
@@ -329,6 +329,7 @@ class Scorer:
             "file": path,
             "start": None if whole else clip.span.start,
             "end": None if whole else clip.span.end,
+            "content": end.content,
         }
         if not np.isfinite(clip.scores).all():
             return Row(**place, error="invalid_score", detail=_NOT_FINITE, seconds=end.seconds)

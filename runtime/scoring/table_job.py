@@ -3,6 +3,10 @@
 Beside the table `scores.csv` lies the folder `.scores.csv.rrtn`. Its job.json says what the rows depend on:
 model and settings, and what the user named to be scored. Each part holds the rows of one shard under the key
 of the shard. The table is put together from the parts.
+
+The key says the names, sizes and times of the files. A file with the same size and time may hold another
+sound, so a part also has the hash of each file's content, and beside the part lie the ctime and inode of each
+file (.seen). Where these are as before, the file is not read; where they differ, its hash decides.
 """
 
 import contextlib
@@ -10,12 +14,21 @@ import glob
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from ..audio.input_spool import InputSpool, Shard
+from ..audio.pack_reader import PackReader
+from ..audio.reader import opened
+from ..audio.sources import AudioSource, Input, PackedFile, content_hash
+from ..cpus import usable_cpus
 from ..documents import converted, parsed
-from ..errors import ConfigError, StoppedError
+from ..errors import AudioError, ConfigError, StoppedError
 from ..failpoints import failpoint
 from ..files import read_regular, write_bytes, write_json
 from ..locks import locked
@@ -23,10 +36,11 @@ from ..tables.embedding_file import embedding_path
 from ..tables.formats import FORMATS
 from ..tables.rows import Row
 from ..tables.writer import has_embeddings_beside
-from .part_file import rows_from_part
+from .part_file import hashes_from_part, rows_from_part
 
 SCORING_RULES: Final = 2  # rises whenever the same file, model and settings can give another row
 _JOB: Final = "job.json"
+_SEEN: Final = ".seen"
 _LOCK: Final = "lock"
 _INPUTS: Final = "inputs"  # in job.json: what the user named; all else there are settings
 _SUBMISSIONS: Final = "submissions"  # in job.json: where the table was written in the challenge's form
@@ -42,15 +56,40 @@ class TableJob:
         self._folder, self._labels, self._keeps_all = folder, labels, keeps_all
         self._parts = {path.name.partition("-")[0]: path for path in folder.glob("*.part")}
 
-    def has(self, shard: Shard) -> bool:
-        """True if the rows of the shard are there, and whole."""
-        return self._content(shard) is not None
+    @property
+    def is_new(self) -> bool:
+        """True if no shard has been scored."""
+        return not self._parts
 
-    def put(self, shard: Shard, content: bytes) -> None:
+    def has(self, shard: Shard, inputs: Sequence[Input] = ()) -> bool:
+        """True if the rows of the shard are there, and whole, and made of what `inputs` hold now.
+
+        A file whose ctime or inode has changed is read. Raises StoppedError if the storage fails.
+        """
+        content = self._content(shard)
+        if content is None or not inputs:
+            return content is not None
+        if (hashes := hashes_from_part(content)) is None:
+            return True
+        part, marks = self._parts[shard.key], _marks(inputs)
+        differ = (marks != self._seen(part, len(inputs))).any(axis=1) | (marks[:, 1] == 0)
+        known = [i for i in np.flatnonzero(differ).tolist() if hashes[i]]
+        if not _all_are([inputs[i] for i in known], [hashes[i] for i in known]):
+            self._forget(self._parts.pop(shard.key))
+            return False
+        if differ.any():
+            self._note(part, marks)
+        return True
+
+    def put(self, shard: Shard, content: bytes, inputs: Sequence[Input] = ()) -> None:
         """Keeps what `part_from_rows` gave for a shard, whole or not at all."""
-        path = self._folder / _part_name(shard, content)
+        path = self._folder / part_name(shard.key, content)
         write_bytes(path, content)
+        if (before := self._parts.get(shard.key, path)) != path:
+            self._forget(before)
         self._parts[shard.key] = path
+        if inputs:
+            self._note(path, _marks(inputs))
         failpoint("shard.done")
 
     def has_written(self, submission: Path) -> bool:
@@ -77,11 +116,27 @@ class TableJob:
 
     def tidy(self, spool: InputSpool) -> None:
         """Removes parts that no shard has any more, and what killed writers left."""
-        wanted = {self._parts.get(shard.key) for shard in spool.shards}
-        parts = () if self._keeps_all else self._folder.glob("*.part")
-        for path in (*parts, *self._folder.glob(".*.tmp")):
-            if path not in wanted:
-                path.unlink(missing_ok=True)
+        wanted = {path for shard in spool.shards if (path := self._parts.get(shard.key))}
+        patterns = (".*.tmp",) if self._keeps_all else ("*.part", f"*{_SEEN}", ".*.tmp")
+        for pattern in patterns:
+            for path in self._folder.glob(pattern):
+                if path.with_suffix(".part") not in wanted:
+                    path.unlink(missing_ok=True)
+
+    def _seen(self, part: Path, files: int) -> "npt.NDArray[np.uint64]":
+        """[F, 2]: the ctime and inode of each file when its content was hashed; zeros if unknown."""
+        with contextlib.suppress(OSError):
+            content = part.with_suffix(_SEEN).read_bytes()
+            if len(content) == 16 * files:
+                return np.frombuffer(content, np.uint64).reshape(files, 2)
+        return np.zeros((files, 2), np.uint64)
+
+    def _note(self, part: Path, marks: "npt.NDArray[np.uint64]") -> None:
+        write_bytes(part.with_suffix(_SEEN), marks.tobytes())
+
+    def _forget(self, part: Path) -> None:
+        part.unlink(missing_ok=True)
+        part.with_suffix(_SEEN).unlink(missing_ok=True)
 
     def _content(self, shard: Shard) -> bytes | None:
         """The part of the shard; None if it is missing, broken, or the part of another shard."""
@@ -92,7 +147,7 @@ class TableJob:
             content = path.read_bytes()
         except OSError:
             return None
-        return content if path.name == _part_name(shard, content) else None
+        return content if path.name == part_name(shard.key, content) else None
 
 
 def check_job(
@@ -208,7 +263,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name in (_JOB, _LOCK) or name.endswith((".part", ".tmp"))
+    return name in (_JOB, _LOCK) or name.endswith((".part", _SEEN, ".tmp"))
 
 
 def _check_embeddings(target: Path, *, overwrite: bool) -> None:
@@ -288,6 +343,33 @@ def _remove_unfinished(target: Path) -> None:
                 left.unlink(missing_ok=True)
 
 
-def _part_name(shard: Shard, content: bytes) -> str:
-    """The key, and a hash that tells whether the content is whole and of this shard."""
-    return f"{shard.key}-{hashlib.sha256(shard.key.encode() + content).hexdigest()[:32]}.part"
+def _marks(inputs: Sequence[Input]) -> "npt.NDArray[np.uint64]":
+    """[F, 2]: ctime and inode."""
+    marks = [(found.ctime_ns % 2**64, found.inode) for found in inputs]
+    return np.array(marks, np.uint64).reshape(-1, 2)
+
+
+def _all_are(inputs: Sequence[Input], hashes: Sequence[bytes]) -> bool:
+    """Whether each file has the content of this hash. A file that cannot be read now counts as unchanged."""
+    packs = PackReader()
+    one_by_one = any(isinstance(found.source, PackedFile) for found in inputs)  # they share `packs`
+    pool = ThreadPoolExecutor(1 if one_by_one else usable_cpus(), thread_name_prefix="hash")
+    try:
+        now = pool.map(partial(_hash_now, packs), [found.source for found in inputs])
+        return all(found in (None, before) for found, before in zip(now, hashes, strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        packs.close()
+
+
+def _hash_now(packs: PackReader, source: AudioSource) -> bytes | None:
+    try:
+        with packs.opened(source) if isinstance(source, PackedFile) else opened(source) as descriptor:
+            return content_hash(descriptor)
+    except AudioError:
+        return None
+
+
+def part_name(key: str, content: bytes) -> str:
+    """The shard's key, and a hash that tells whether the content is whole and of this shard."""
+    return f"{key}-{hashlib.sha256(key.encode() + content).hexdigest()[:32]}.part"

@@ -30,6 +30,7 @@ class Row:
     flags: tuple[str, ...] = ()  # codes of audio.codes.FLAGS, beside scores
     detail: str = ""  # what the decoder or the model said
     seconds: float = 0.0  # of audio in the file
+    content: bytes = field(default=b"", compare=False, repr=False)  # the file's content_hash, if known
     embedding: "Float32 | None" = field(default=None, compare=False, repr=False)  # [D], the encoder's
 
 

@@ -10,6 +10,7 @@ from rrtn.train.config import flat_settings
 from rrtn.train.start import TrainingRequest, plan_training
 
 MakeData = Callable[..., Path]
+TARGETS = "targets: Awe, Fear; metadata by their names: Age (--targets takes any column)"
 
 
 def settings(folder: Path, **optim: Any) -> dict[str, Any]:
@@ -29,15 +30,15 @@ def test_what_was_given_wins_over_the_file(tmp_path: Path, make_data: MakeData) 
     plan = plan_training(request, say=said.append)
     assert plan
     assert (plan.config.seed, plan.config.optim.epochs, plan.config.optim.batch_size) == (7, 5, 4)
-    assert said == []
+    assert said == [TARGETS]
 
 
 def test_notes_are_said(make_data: MakeData) -> None:
     said: list[str] = []
     plan = plan_training(TrainingRequest(settings=settings(make_data())), say=said.append)
     assert plan
-    assert said == [f"note: {note}" for note in plan.notes]
-    assert "instead of the paper's 128" in said[0]
+    assert said == [TARGETS, *(f"note: {note}" for note in plan.notes)]
+    assert "instead of the paper's 128" in said[1]
 
 
 def test_a_plan_makes_no_folder(tmp_path: Path, make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:

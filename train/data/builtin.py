@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from ...runtime.locks import in_turn
 from ...runtime.progress import Progress
 from .clip_cache import cache_folder
 from .corpus import synthesise
@@ -28,7 +29,13 @@ def demo_corpus() -> Path:
 
 
 def _made(folder: Path, *, clips: int) -> Path:
-    if not (folder / "data_info.csv").exists():
+    done = folder / "data_info.csv"  # is written last
+    if done.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with in_turn(folder.with_name(f"{folder.name}.lock")):
+        if done.exists():  # another process has made it meanwhile
+            return folder
         shutil.rmtree(folder, ignore_errors=True)  # an interrupted synthesis
         with Progress("synthesise", clips, "clips") as bar:
             synthesise(

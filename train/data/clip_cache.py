@@ -5,27 +5,37 @@ its samples depend on: the decoder, the spec, and the path, size and time of eac
 file or setting therefore makes a new shard, and an interrupted decoding continues with the shards
 that are missing. A file that cannot be decoded has no samples in its shard; the next call tries to
 decode it again. n files, B batch, N samples.
+
+A file with the size and time of before may hold another sound. The index of a shard therefore has the
+ctime, the inode and the hash of each file; where ctime or inode differ, the hash decides. Disks lose
+bits, so the samples are compared with their own hash, too: training does it in the background, and all
+others before they read. A shard that is broken in any way is made anew.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+import stat
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ...runtime.arrays import Int16, Int64
 from ...runtime.audio.av_reader import second_reader
-from ...runtime.audio.reader import quiet_stdout, read_audio
+from ...runtime.audio.reader import opened, quiet_stdout, read_audio
+from ...runtime.audio.sources import content_hash
 from ...runtime.cpus import usable_cpus
-from ...runtime.errors import AudioError, DataError
+from ...runtime.errors import AudioError, ConfigError, DataError
 from ...runtime.files import atomic_path, write_json
+from ...runtime.locks import in_turn
 from ...runtime.progress import Progress
 from ...runtime.spec import FrontendSpec
 from .levels import LevelMeter
@@ -45,6 +55,7 @@ class CacheShard(NamedTuple):
     peaks: list[float]  # of the files' own samples; full scale is 1
     flat_tops: list[int]  # see levels.py
     errors: list[str]  # "code: what is wrong" of a file that cannot be decoded, else ""
+    file: Path | None = None
 
     @classmethod
     def in_memory(cls, samples: Int16, offsets: Int64) -> "CacheShard":
@@ -64,6 +75,11 @@ class ClipStore:
         self.peaks = np.concatenate([shard.peaks for shard in shards])  # [n]
         self.flat_tops = np.concatenate([shard.flat_tops for shard in shards])  # [n]
         self.errors = [error for shard in shards for error in shard.errors]  # [n]
+
+    @property
+    def parts(self) -> tuple[CacheShard, ...]:
+        """What the store is put together from."""
+        return tuple(self._shards)
 
     @property
     def shards(self) -> list[Int16]:
@@ -105,16 +121,62 @@ class ClipStore:
         return batch
 
 
+class SampleCheck:
+    """Compares the samples of stores with their hashes, in a thread, as fast as the disk gives them."""
+
+    def __init__(self, stores: Iterable[ClipStore]) -> None:
+        self._shards = [shard for store in stores for shard in store.parts]
+        self._left = threading.Event()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="check")
+        self._found = self._pool.submit(self._first_broken)
+
+    def __enter__(self) -> "SampleCheck":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        self._pool.shutdown()
+
+    @property
+    def has_passed(self) -> bool:
+        """True once all samples were compared and are right."""
+        return self._found.done() and self._found.result() is None
+
+    @property
+    def has_failed(self) -> bool:
+        """True once a shard was found whose samples are wrong."""
+        return self._found.done() and self._found.result() is not None
+
+    def broken(self) -> Path | None:
+        """Waits for the end; -> the first shard whose samples are wrong. The next start makes it anew."""
+        return self._found.result()
+
+    def _first_broken(self) -> Path | None:
+        for shard in self._shards:
+            if self._left.is_set():
+                break
+            if shard.file and not _is_intact(shard):
+                _index_file(shard.file).unlink(missing_ok=True)
+                return shard.file
+        return None
+
+
 def clip_store(
-    paths: Sequence[Path], spec: FrontendSpec, *, label: str = "decode", channel: int | None = None
+    paths: Sequence[Path],
+    spec: FrontendSpec,
+    *,
+    label: str = "decode",
+    channel: int | None = None,
+    checked: bool = True,
 ) -> ClipStore:
     """Decodes the files that the cache lacks; -> all of them.
 
-    `channel`, counted from 1, is taken in place of the mean of all.
+    `channel`, counted from 1, is taken in place of the mean of all. `checked` compares the samples with
+    their hashes first; else a SampleCheck has to do it.
 
     Raises DataError, with the names of the files that cannot be decoded.
     """
-    store = store_with_errors(paths, spec, label=label, channel=channel)
+    store = store_with_errors(paths, spec, label=label, channel=channel, checked=checked)
     if bad := [f"{path.name}: {error}" for path, error in zip(paths, store.errors, strict=True) if error]:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise DataError(
@@ -127,30 +189,60 @@ def clip_store(
 
 
 def store_with_errors(
-    paths: Sequence[Path], spec: FrontendSpec, *, label: str, channel: int | None = None
+    paths: Sequence[Path],
+    spec: FrontendSpec,
+    *,
+    label: str,
+    channel: int | None = None,
+    checked: bool = True,
 ) -> ClipStore:
     """The same, but a file that cannot be decoded is kept, with its error and without samples."""
     folder = cache_folder() / "clips"
     folder.mkdir(parents=True, exist_ok=True)
     groups = [paths[i : i + _SHARD_FILES] for i in range(0, len(paths), _SHARD_FILES)]
     files = [folder / f"{_fingerprint(group, spec, channel)}.npy" for group in groups]
-    todo = [(group, file) for group, file in zip(groups, files, strict=True) if not _is_good(file)]
+    shards: dict[Path, CacheShard] = {}
+    with Progress("check", len(paths) if checked else 0, "files") as bar:
+        for group, file in zip(groups, files, strict=True):
+            if shard := _good_shard(group, file, checked=checked):
+                shards[file] = shard
+            bar.advance(len(group) if checked else 0)
+    todo = [(group, file) for group, file in zip(groups, files, strict=True) if file not in shards]
     with quiet_stdout(), Progress(label, sum(len(group) for group, _ in todo), "files") as progress:
         for group, file in todo:
-            _decode_shard(group, file, spec, channel, progress)
-    return ClipStore([_map_shard(file) for file in files])
+            shards[file] = _made_shard(group, file, spec, channel, progress)
+    return ClipStore([shards[file] for file in files])
 
 
 def cache_folder() -> Path:
-    """$RRTN_CACHE, else the user's cache folder, else one in the system's temporary folder."""
+    """$RRTN_CACHE, else the user's cache folder, else a private one in the system's temporary folder.
+
+    Raises ConfigError where that one is not the user's own: what is there would be trained on.
+    """
     if chosen := os.environ.get("RRTN_CACHE"):
         return Path(chosen)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rrtn"
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        return base
-    except OSError:
-        return Path(tempfile.gettempdir()) / "rrtn-cache"
+    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: no home is known
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rrtn"
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(base, os.W_OK | os.X_OK):
+            return base
+    return _private_folder(Path(tempfile.gettempdir()) / f"rrtn-cache-{os.getuid()}")
+
+
+def _private_folder(folder: Path) -> Path:
+    """Others can write to the folder around it, so its name alone says nothing."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    if not is_ours or status.st_mode & 0o077:
+        raise ConfigError(
+            str(folder),
+            "not a folder that is yours alone",
+            wanted="a cache that no other user can write to",
+            fix="set RRTN_CACHE to a folder of your own",
+        )
+    return folder
 
 
 def _fingerprint(paths: Sequence[Path], spec: FrontendSpec, channel: int | None) -> str:
@@ -159,6 +251,19 @@ def _fingerprint(paths: Sequence[Path], spec: FrontendSpec, channel: int | None)
     readers = [_DECODER, *filter(None, [second_reader()])]
     key = json.dumps([*readers, spec.sampling_rate, spec.peak_dbfs, *trim, channel, stats])
     return hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def _made_shard(
+    paths: Sequence[Path], target: Path, spec: FrontendSpec, channel: int | None, progress: Progress
+) -> CacheShard:
+    """Decodes a shard, unless another process has done so meanwhile."""
+    with in_turn(target.with_suffix(".lock")):
+        if shard := _good_shard(paths, target, checked=True):
+            progress.advance(len(paths))
+            return shard
+        _index_file(target).unlink(missing_ok=True)  # what is there is not complete from here on
+        _decode_shard(paths, target, spec, channel, progress)
+        return _mapped(paths, target)
 
 
 def _decode_shard(
@@ -178,6 +283,7 @@ def _decode_shard(
         "peaks": [file.peak for file in files],
         "flat_tops": [file.flat_tops for file in files],
         "errors": [file.error for file in files],
+        "sources": [[*file.marks, file.content] for file in files],
     }
     write_json(_index_file(target), index)
 
@@ -187,15 +293,34 @@ class _Decoded(NamedTuple):
     peak: float
     flat_tops: int
     error: str = ""
+    marks: tuple[int, int] = (0, 0)  # ctime and inode
+    content: str = ""  # hash of the file, in hex; "" if unknown
 
 
 def _decoded(path: Path, spec: FrontendSpec, channel: int | None) -> _Decoded:
     meter = LevelMeter()
     try:
+        before = _marks(path)
         samples = read_audio(path, spec, channel=channel, meter=meter).samples
+        content = _hash_of_file(path)
     except AudioError as error:
         return _Decoded(np.zeros(0, dtype=np.int16), 0.0, 0, str(error))
-    return _Decoded(samples, meter.peak, meter.flat_tops)
+    if _marks(path) != before:  # the hash may be of another content than the samples
+        content = ""
+    return _Decoded(samples, meter.peak, meter.flat_tops, marks=before, content=content)
+
+
+def _marks(path: Path) -> tuple[int, int]:
+    """ctime and inode; zeros for a file that is gone."""
+    with contextlib.suppress(OSError):
+        status = path.stat()
+        return status.st_ctime_ns, status.st_ino
+    return 0, 0
+
+
+def _hash_of_file(path: Path) -> str:
+    with opened(path) as descriptor:
+        return content_hash(descriptor).hex()
 
 
 def _index_file(shard: Path) -> Path:
@@ -203,13 +328,60 @@ def _index_file(shard: Path) -> Path:
     return shard.with_suffix(".json")
 
 
-def _is_good(shard: Path) -> bool:
-    """True for a complete shard without errors: a file with an error may be readable by now."""
-    index = _index_file(shard)
-    return shard.exists() and index.exists() and not any(json.loads(index.read_bytes())["errors"])
+def _good_shard(paths: Sequence[Path], file: Path, *, checked: bool) -> CacheShard | None:
+    """The shard, if it is whole, has no errors, and was made of what the files hold now.
+
+    A file that had an error may be readable by now.
+    """
+    try:
+        shard = _mapped(paths, file)
+        if any(shard.errors) or not _has_same_sources(paths, file):
+            return None
+    except (FileNotFoundError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return shard if not checked or _is_intact(shard) else None
 
 
-def _map_shard(file: Path) -> CacheShard:
+def _mapped(paths: Sequence[Path], file: Path) -> CacheShard:
+    """Raises FileNotFoundError, EOFError, ValueError, KeyError, TypeError or AttributeError if broken."""
+    if not (file.is_file() and _index_file(file).is_file()):  # opening a pipe would wait for ever
+        raise FileNotFoundError(file)
     index = json.loads(_index_file(file).read_bytes())
-    offsets = np.cumsum([0, *index.pop("lengths")], dtype=np.int64)
-    return CacheShard(np.load(file, mmap_mode="r"), offsets, **index)
+    lengths, peaks, flat_tops, errors = (
+        list(index[name]) for name in ("lengths", "peaks", "flat_tops", "errors")
+    )
+    samples = np.load(file, mmap_mode="r")
+    offsets = np.cumsum([0, *lengths], dtype=np.int64)
+    columns = (lengths, peaks, flat_tops, errors)
+    if samples.dtype != np.int16 or samples.shape != (offsets[-1],) or min(lengths, default=0) < 0:
+        raise ValueError("another number of samples")
+    if {len(paths)} != {*map(len, columns)} or not all(isinstance(error, str) for error in errors):
+        raise ValueError("another number of files")
+    np.array([peaks, flat_tops], np.float64)  # raises where one is no number
+    return CacheShard(samples, offsets, str(index["sha256"]), peaks, flat_tops, errors, file)
+
+
+def _has_same_sources(paths: Sequence[Path], file: Path) -> bool:
+    """Whether the files hold what they held. Where a ctime or inode differs, the file is read."""
+    index: dict[str, Any] = json.loads(_index_file(file).read_bytes())
+    if "sources" not in index:  # made by an older rrtn
+        return True
+    kept = [((int(ctime), int(inode)), str(content)) for ctime, inode, content in index["sources"]]
+    now = [_marks(path) for path in paths]
+    pairs = zip((marks for marks, _ in kept), now, strict=True)  # raises ValueError for too few
+    differ = [i for i, (before, marks) in enumerate(pairs) if before != marks or not marks[1]]
+    if not differ:
+        return True
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+        hashes = list(pool.map(_hash_of_file, [paths[i] for i in differ]))
+    if any(kept[i][1] != found for i, found in zip(differ, hashes, strict=True)):
+        return False
+    index["sources"] = [[*marks, content] for marks, (_, content) in zip(now, kept, strict=True)]
+    with contextlib.suppress(OSError):  # a cache that may only be read
+        write_json(_index_file(file), index)
+    return True
+
+
+def _is_intact(shard: CacheShard) -> bool:
+    """Whether the samples have the hash that they had when they were decoded."""
+    return hashlib.sha256(shard.samples.data).hexdigest() == shard.sha256

@@ -72,14 +72,16 @@ class DataReport:
         }
 
 
-def check_data(folder: Path, spec: FrontendSpec, *, channel: int | None = None) -> DataReport:
-    """Reads the CSV and decodes every file into the cache that training reads.
+def check_data(
+    folder: Path, spec: FrontendSpec, targets: Sequence[str] = (), *, channel: int | None = None
+) -> DataReport:
+    """Reads the CSV and decodes every file into the cache that training reads. `targets` is `read_data`'s.
 
     `channel`, counted from 1, is taken in place of the mean of all.
 
     Raises DataError for a faulty CSV. A file that cannot be decoded is part of the report.
     """
-    data = read_data(folder)
+    data = read_data(folder, targets)
     splits = {name: data.splits[name] for name in SPLITS if data.splits[name].clips}
     stores = {
         name: store_with_errors(

@@ -1,14 +1,16 @@
 """A folder in the Hume-VB layout, data_info.csv and wav/, read and checked before training.
 
-Columns are found by name, never by position. n clips, K targets.
+Columns are found by name, never by position, and in any spelling: `Subject_ID`, `subject_id` and
+`SubjectID` are one name. n clips, K targets.
 """
 
 import csv
+import errno
 import io
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
@@ -22,10 +24,30 @@ from ...runtime.errors import DataError
 from ...runtime.files import read_regular
 
 SPLITS: Final = ("Train", "Val", "Test")
+# Words of a column's name, in small letters. A name that has no other words is metadata.
+_SPEAKERS: Final = "subject speaker spk participant actor singer performer person patient user worker"
+_NUMBERED: Final = ("", "id", "name", "code", "number", "no", "nr")  # what may follow: Subject_ID
+_RECORDING: Final = """
+    id uid uuid key index idx row unnamed number no nr code file fileid filename filepath path folder name url
+    wav audio clip recording utterance utt segment sentence session take repetition trial corpus dataset
+    database source version split fold folds partition subset set device microphone mic channel channels
+    sample samples rate sr sampling samplerate frame frames bit bits depth
+"""
+_TIME: Final = """
+    date day month year time times timestamp start end begin stop onset offset duration durations dur length
+    len seconds secs sec ms
+"""
+_PEOPLE: Final = """
+    age ages group years birth sex gender info country countrystring string nationality ethnicity race native
+    language lang accent dialect rater raters annotator annotators listener listeners ratings n num
+"""
 METADATA: Final = frozenset(
-    {"File_ID", "Split", "Subject_ID", "Country", "Country_string", "Age", "Sex", "Gender", "Info"}
+    [f"{who}{what}" for who in _SPEAKERS.split() for what in _NUMBERED]
+    + f"{_RECORDING} {_TIME} {_PEOPLE}".split()
 )
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[^\W\d_][^\W\d_A-Z]*")
+_LONGEST: Final = 80  # characters of a name in a message
 _SHOWN = 3  # line numbers in one message
 _FEWEST = {"Train": 2, "Val": 2, "Test": 0}
 
@@ -36,7 +58,7 @@ class Clip(NamedTuple):
     file_id: str  # as the CSV writes it, brackets included
     path: Path
     split: str
-    speaker: str  # "" where the CSV has no Subject_ID
+    speaker: str  # "" where the CSV has no column of speakers
     country: str
     line: int
 
@@ -58,6 +80,7 @@ class DataSet:
     splits: dict[str, Split]
     warnings: tuple[str, ...]
     channel: int | None = None  # of the files, counted from 1; None: the mean of all
+    numeric_metadata: tuple[str, ...] = ()  # columns of numbers that their names keep from being targets
 
 
 def read_data(folder: Path, targets: Sequence[str] = (), *, channel: int | None = None) -> DataSet:
@@ -82,12 +105,21 @@ def read_data(folder: Path, targets: Sequence[str] = (), *, channel: int | None 
         splits={name: _split(table, name, clips, ratings) for name in SPLITS},
         channel=channel,
         warnings=(*table.warnings, *_leaks(clips), *_unlisted(folder, clips)),
+        numeric_metadata=tuple(
+            name
+            for name in table.columns
+            if name not in names and _is_metadata(name) and table.is_numeric(name)
+        ),
     )
 
 
 class _CsvRow(NamedTuple):
     line: int
     cells: dict[str, str]
+    file_id: str
+    split: str
+    speaker: str  # "" where no column says it
+    country: str
 
 
 @dataclass(frozen=True)
@@ -96,6 +128,10 @@ class _CsvTable:
     columns: tuple[str, ...]
     rows: list[_CsvRow]
     warnings: list[str]
+
+    def is_numeric(self, column: str) -> bool:
+        """Whether a row has a number there."""
+        return any(_number(row.cells[column]) is not None for row in self.rows)
 
     def refused(self, lines: Sequence[int], came: str, *, wanted: str, fix: str = "") -> DataError:
         """One error for one kind of mistake, however many rows have it."""
@@ -153,16 +189,40 @@ def _read_csv(path: Path) -> _CsvTable:
         )
     if not records:
         raise DataError(str(path), "no rows below the header", wanted="one row for each clip")
-    table.rows.extend(
-        _CsvRow(line, dict(zip(columns, map(str.strip, record), strict=True))) for line, record in records
-    )
+    table.rows.extend(_rows(columns, records))
     return table
+
+
+def _rows(columns: tuple[str, ...], records: list[tuple[int, list[str]]]) -> Iterator[_CsvRow]:
+    file_id, split = _named(columns, ["fileid"]), _named(columns, ["split"])
+    speaker = _named(columns, [f"{who}{what}" for who in _SPEAKERS.split() for what in ("id", *_NUMBERED)])
+    countries = [_named(columns, [name]) for name in ("countrystring", "country")]
+    for line, record in records:
+        cells = dict(zip(columns, map(str.strip, record), strict=True))
+        country = next(filter(None, (cells.get(name, "") for name in countries)), "")
+        yield _CsvRow(line, cells, cells[file_id], cells[split], cells.get(speaker, ""), country)
+
+
+def _named(columns: Sequence[str], names: Sequence[str]) -> str:
+    """The column that has one of the names in any spelling; earlier names win. "" where none has."""
+    found = (column for name in names for column in columns if "".join(_words(column)) == name)
+    return next(found, "")
+
+
+def _is_metadata(column: str) -> bool:
+    words = _words(column)
+    return bool(words) and ("".join(words) in METADATA or METADATA.issuperset(words))
+
+
+def _words(column: str) -> list[str]:
+    """Subject_ID, subjectID and "Subject id" -> subject, id."""
+    return [word.casefold() for word in _WORD.findall(column)]
 
 
 def _check_header(path: Path, columns: tuple[str, ...]) -> None:
     if not columns:
         raise DataError(str(path), "empty file", wanted="a header with File_ID, Split and target columns")
-    if missing := [name for name in ("File_ID", "Split") if name not in columns]:
+    if missing := [name for name in ("File_ID", "Split") if not _named(columns, ["".join(_words(name))])]:
         with_semicolons = any(";" in name for name in columns)
         raise DataError(
             f"{path}, line 1",
@@ -183,10 +243,8 @@ def _targets_of(table: _CsvTable, wanted: Sequence[str]) -> tuple[str, ...]:
     if wanted:
         return tuple(wanted)
     # an index column has no name
-    candidates = [name for name in table.columns if name and name not in METADATA]
-    names = tuple(
-        name for name in candidates if any(_number(row.cells[name]) is not None for row in table.rows)
-    )
+    candidates = [name for name in table.columns if name and not _is_metadata(name)]
+    names = tuple(filter(table.is_numeric, candidates))
     if ignored := [name for name in candidates if name not in names]:
         table.warnings.append(f"{table.path.name}: columns without numbers are ignored: {', '.join(ignored)}")
     if not names:
@@ -205,14 +263,16 @@ def _number(cell: str) -> float | None:
 
 def _check_places(table: _CsvTable) -> None:
     """Every row must be in a split, and its file below wav/."""
-    if lost := [row for row in table.rows if row.cells["Split"] not in SPLITS]:
+    if lost := [row for row in table.rows if row.split not in SPLITS]:
         lines = [row.line for row in lost]
-        raise table.refused(lines, f"Split is {lost[0].cells['Split']!r}", wanted="Train, Val or Test")
-    if outside := [row for row in table.rows if not _is_below(row.cells["File_ID"])]:
+        raise table.refused(lines, f"Split is {_short(repr(lost[0].split))}", wanted="Train, Val or Test")
+    if outside := [row for row in table.rows if not _is_below(row.file_id)]:
         lines = [row.line for row in outside]
-        file_id = outside[0].cells["File_ID"]
+        file_id = outside[0].file_id
         raise table.refused(
-            lines, f"File_ID is {file_id!r}", wanted="the name of a file below wav/, such as [00001]"
+            lines,
+            f"File_ID is {_short(repr(file_id))}",
+            wanted="the name of a file below wav/, such as [00001]",
         )
 
 
@@ -246,15 +306,12 @@ def _without_repeats(table: _CsvTable) -> list[_CsvRow]:
 
 def _clip(folder: Path, row: _CsvRow) -> Clip:
     path = folder / "wav" / _wav_name(row)
-    country = row.cells.get("Country_string") or row.cells.get("Country", "")
-    return Clip(
-        row.cells["File_ID"], path, row.cells["Split"], row.cells.get("Subject_ID", ""), country, row.line
-    )
+    return Clip(row.file_id, path, row.split, row.speaker, row.country, row.line)
 
 
 def _wav_name(row: _CsvRow) -> PurePosixPath:
     """[00001], 00001 and 00001.wav are one file; spk.001 is spk.001.wav."""
-    name = PurePosixPath(row.cells["File_ID"].strip("[]"))
+    name = PurePosixPath(row.file_id.strip("[]"))
     known = name.suffix.lower().encode() in AUDIO_SUFFIXES
     return name if known or not name.name else name.with_name(f"{name.name}.wav")
 
@@ -292,14 +349,28 @@ def _rating(cell: str) -> float:
 
 
 def _check_files(table: _CsvTable, clips: list[Clip]) -> None:
-    if missing := [clip for clip in clips if not clip.path.is_file()]:
+    if missing := [clip for clip in clips if not _is_file(clip.path)]:
         lines = [clip.line for clip in missing]
         raise table.refused(
             lines,
-            f"{missing[0].path.name} is not in {missing[0].path.parent}",
+            f"{_short(missing[0].path.name)} is not in {_short(str(missing[0].path.parent))}",
             wanted="an audio file for each row",
             fix="add the files, or remove these rows",
         )
+
+
+def _is_file(path: Path) -> bool:
+    """False also for a name that no file can have: of 300 characters, or with a NUL."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
+            raise
+        return False
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
 
 
 def _split(table: _CsvTable, name: str, clips: list[Clip], ratings: npt.NDArray[np.float32]) -> Split:

@@ -4,6 +4,7 @@ They are in the memory of the GPU where they fit; otherwise they are streamed fr
 clips, B batch, N samples, M mels, K targets.
 """
 
+import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -175,19 +176,34 @@ def part_of_training(data: DataSet, fraction: float, *, seed: int) -> DataSet:
     return replace(data, splits={**data.splits, "Train": part})
 
 
-def split_clips(data: DataSet, name: str, spec: FrontendSpec, device: torch.device) -> SplitClips:
-    """The split `name`; files that the cache lacks are decoded.
+def split_clips(
+    data: DataSet, name: str, spec: FrontendSpec, device: torch.device, *, checked: bool = True
+) -> SplitClips:
+    """The split `name`; files that the cache lacks are decoded. `checked` is `clip_store`'s.
 
     Raises DataError, with the names of the files that cannot be decoded.
     """
     split = data.splits[name]
     store = clip_store(
-        [clip.path for clip in split.clips], spec, label=f"decode {name}", channel=data.channel
+        [clip.path for clip in split.clips],
+        spec,
+        label=f"decode {name}",
+        channel=data.channel,
+        checked=checked,
     )
     names = [clip.file_id for clip in split.clips]
     return SplitClips(
         store, torch.from_numpy(split.ratings).to(device), names, spec, resident=_fits(store, device)
     )
+
+
+def sha256_of_splits(targets: tuple[str, ...], *splits: SplitClips) -> str:
+    """SHA-256 of names, ratings and samples, wherever the files are."""
+    parts = [repr(targets)]
+    for split in splits:
+        ratings = hashlib.sha256(split.ratings.cpu().numpy().tobytes()).hexdigest()
+        parts += [repr(split.names), ratings, split.store.digest]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _fits(store: ClipStore, device: torch.device) -> bool:

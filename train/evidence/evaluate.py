@@ -3,8 +3,10 @@
 S seeds, n clips, K targets.
 """
 
+import contextlib
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -21,8 +23,8 @@ from ...runtime.text import short
 from ..checkpoint import POINTER, CheckpointInfo, load_checkpoint, read_info, split_weights
 from ..config import Config, config_from_dict
 from ..config_file import MAY_DIFFER, config_from_toml, differences
-from ..data.data_set import DataSet, read_data
-from ..data.device_clips import SplitClips, split_clips
+from ..data.data_set import DataSet, Split, read_data
+from ..data.device_clips import SplitClips, sha256_of_splits, split_clips
 from ..method.frontend import LogMel
 from ..method.metrics import ccc_biased, ccc_challenge
 from ..method.model import TwinsNetwork
@@ -154,27 +156,23 @@ def evaluate(
     """The run's best checkpoint on the Val split of its data, or of `data` with the same targets.
 
     `run` and each of `others` may be a folder of runs that differ in nothing but their seed. The
-    predictions are kept in the run (predictions/). For the runs in `others`, kept predictions are
-    used. `submission` is the file for the scores of the Test split, in the challenge's format.
+    predictions are kept in the run (predictions/), and made again only for another checkpoint or other
+    clips. `submission` is the file for the scores of the Test split, in the challenge's format.
 
     Raises ModelError for a broken checkpoint; DataError for faulty data and for runs that were not
-    evaluated on the same clips; ConfigError for a folder of unlike or unfinished runs.
+    evaluated on the same clips; ConfigError, before any work, for what is no run, and for a folder of
+    unlike or unfinished runs.
     """
     runs = runs_of_seeds(run)
-    if submission and len(runs) > 1:
-        raise ConfigError(
-            "--submission",
-            f"{run} holds {len(runs)} runs",
-            wanted="one run",
-            fix=f"name one, such as {runs[0]}",
-        )
+    for other in others:
+        _check_comparable(run, len(runs), other)
+    if submission:
+        _check_submission(submission, run, runs)
     epochs, seeds = [], []
     for one in runs:
         evaluated = _Evaluated.of_run(one, data)
-        epochs.append(evaluated.epoch)
-        seeds.append(evaluated.predictions("Val"))
-        if data is None:
-            write_predictions(_kept(one), seeds[-1])
+        epochs.append(evaluated.info.epoch)
+        seeds.append(evaluated.kept_predictions())
     if submission:
         write_submission(submission, evaluated.predictions("Test"))
     return Evaluation(
@@ -184,6 +182,36 @@ def evaluate(
         ridge=_ridge_ccc(evaluated.data, evaluated.clips("Val")) if ridge else None,
         compared={str(other): _comparison(run, seeds, other, data) for other in others},
     )
+
+
+def _check_comparable(run: Path, seeds: int, other: Path) -> None:
+    """Raises ConfigError for an `other` that cannot be compared with `run`."""
+    runs = runs_of_seeds(other)
+    if missing := [one for one in runs if not (RunFolder(one).best / POINTER).is_file()]:
+        raise ConfigError(
+            f"--compare {other}",
+            f"no checkpoint in {RunFolder(missing[0]).best}",
+            wanted="a run that has trained for an epoch, or a folder of such runs",
+        )
+    if len(runs) != seeds:
+        raise ConfigError(f"--compare {other}", f"{len(runs)} seeds", wanted=f"{seeds}, as many as {run} has")
+
+
+def _check_submission(target: Path, run: Path, runs: Sequence[Path]) -> None:
+    """Raises ConfigError where the scores of the Test split would have no place, or no meaning."""
+    if len(runs) > 1:
+        raise ConfigError(
+            "--submission",
+            f"{run} holds {len(runs)} runs",
+            wanted="one run",
+            fix=f"name one, such as {runs[0]}",
+        )
+    if target.is_dir() or not os.access(target.parent, os.W_OK):
+        raise ConfigError(
+            f"--submission {target}",
+            "is a folder" if target.is_dir() else f"{target.parent} cannot be written to",
+            wanted="a file in a folder that is there",
+        )
 
 
 def runs_of_seeds(folder: Path) -> list[Path]:
@@ -217,57 +245,86 @@ def runs_of_seeds(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """A best checkpoint with its data."""
+    """A best checkpoint with its data. The network is loaded where it is needed."""
 
+    run: Path
+    info: CheckpointInfo
     config: Config
-    epoch: int
-    network: TwinsNetwork
     data: DataSet
 
     @classmethod
     def of_run(cls, run: Path, data: Path | None) -> "_Evaluated":
-        info, config, network = best_of_run(run)
+        info = read_info(RunFolder(run).best)
+        config = _config_of(info, RunFolder(run))
         channel = config.data.channel or None
         data_set = read_data(data, info.labels, channel=channel) if data else data_from_config(config)
-        return cls(config, info.epoch, network, data_set)
+        return cls(run, info, config, data_set)
 
     def clips(self, split: str, device: torch.device = _CPU) -> SplitClips:
         return split_clips(self.data, split, self.config.frontend, device)
+
+    def kept_predictions(self, device: torch.device = _CPU) -> Predictions:
+        """Those on Val, in float32. They are read if they are of this checkpoint and these clips."""
+        unchecked = split_clips(self.data, "Val", self.config.frontend, _CPU, checked=False)
+        path = _kept(self.run, sha256_of_splits(self.data.targets, unchecked)[:12])
+        split = self.data.splits["Val"]
+        with contextlib.suppress(DataError):  # not there, or broken
+            kept = read_predictions(path)
+            if kept.file_ids == _file_ids(split) and kept.targets == self.data.targets:
+                return replace(kept, speakers=_speakers(split))
+        predictions = self.predictions("Val", device)
+        write_predictions(path, predictions)
+        return predictions
 
     def predictions(self, name: str, device: torch.device = _CPU) -> Predictions:
         split = self.data.splits[name]
         if not split.clips:
             raise DataError(str(self.data.path), f"its {name} split has no clips", wanted="at least one")
         clips = self.clips(name, device)
-        network, frontend = self.network.to(device), LogMel(self.config.frontend).to(device)
+        network = best_of_run(self.run)[2].to(device)
+        frontend = LogMel(self.config.frontend).to(device)
         with Progress(f"predict {name}", len(clips), "clips") as bar:
             scores = predict(network, frontend, clips, crop=self.config.eval.crop, advance=bar.advance)
         return Predictions(
-            file_ids=tuple(clip.file_id for clip in split.clips),
-            speakers=tuple(clip.speaker for clip in split.clips),
+            file_ids=_file_ids(split),
+            speakers=_speakers(split),
             targets=self.data.targets,
             scores=np.asarray(scores, np.float64),
             rated=np.asarray(split.ratings, np.float64),
         )
 
 
-def _kept(run: Path) -> Path:
-    """The file for the predictions of the best checkpoint; the checkpoint's hash is in the name."""
+def _file_ids(split: Split) -> tuple[str, ...]:
+    return tuple(clip.file_id for clip in split.clips)
+
+
+def _speakers(split: Split) -> tuple[str, ...]:
+    return tuple(clip.speaker for clip in split.clips)
+
+
+def _kept(run: Path, data: str) -> Path:
+    """The file for the predictions on Val, named by the hashes of the best checkpoint and of the clips."""
     folder = RunFolder(run)
-    return folder.predictions / f"Val-{sha256_of(folder.best / POINTER)[:12]}.csv"
+    return folder.predictions / f"Val-{sha256_of(folder.best / POINTER)[:12]}-{data}.csv"
 
 
 def predictions_of_run(run: Path, *, data: Path | None = None, device: torch.device = _CPU) -> Predictions:
     """The best checkpoint's predictions on Val, in float32.
 
-    Those on the run's own data are kept in the run, and read from there the next time.
+    They are kept in the run, and read from there the next time. Where the run's own data cannot be read
+    any more, those that were made last with this checkpoint are taken.
     """
-    if data is None and _kept(run).is_file():
-        return read_predictions(_kept(run))
-    predictions = _Evaluated.of_run(run, data).predictions("Val", device)
-    if data is None:
-        write_predictions(_kept(run), predictions)
-    return predictions
+    try:
+        return _Evaluated.of_run(run, data).kept_predictions(device)
+    except DataError:
+        kept = [] if data else sorted(_kept(run, "x").parent.glob(_kept(run, "*").name), key=_time)
+        if not kept:
+            raise
+        return read_predictions(kept[-1])
+
+
+def _time(path: Path) -> int:
+    return path.stat().st_mtime_ns
 
 
 def _comparison(run: Path, seeds: Sequence[Predictions], other: Path, data: Path | None) -> Comparison:
@@ -278,10 +335,6 @@ def _comparison(run: Path, seeds: Sequence[Predictions], other: Path, data: Path
             f"other clips, targets or ratings than {run}",
             wanted="runs on the same data",
             fix="evaluate both on the same data: add --data DIR",
-        )
-    if len(theirs) != len(seeds):
-        raise ConfigError(
-            f"--compare {other}", f"{len(theirs)} seeds", wanted=f"{len(seeds)}, as many as {run} has"
         )
     return compare(_scores(seeds), _scores(theirs), seeds[0].rated, seeds[0].speakers)
 

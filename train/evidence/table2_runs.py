@@ -26,7 +26,7 @@ from ..display import Part
 from ..loop import data_digest, train
 from ..method.encoders import ENCODERS, EncoderName
 from ..method.flops import step_flops
-from ..plan import network_from_config, plan_from_config
+from ..plan import network_from_config, plan_from_config, targets_line
 from ..run_folder import RunFolder
 
 _OF_SIGNALS: Final = 128  # an exit code above it is 128 and the number of a signal
@@ -161,7 +161,9 @@ def table_runs(config: Config, *, out: Path, seeds: int, rows: tuple[Table2Row, 
     if seeds < 1:
         raise ConfigError("--seeds", str(seeds), wanted="at least 1")
     plan = plan_from_config(replace(config, seed=0))
-    runs = TableRuns(out=out, config=plan.config, seeds=seeds, rows=rows, notes=plan.notes)
+    runs = TableRuns(
+        out=out, config=plan.config, seeds=seeds, rows=rows, notes=(targets_line(plan.data), *plan.notes)
+    )
     for job in runs.jobs():
         _check_settings(runs, job)
     return runs

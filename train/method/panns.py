@@ -5,9 +5,14 @@ classifier, and the constants of a frontend. The constants tell whether the weig
 log-Mels like those of our frontend. F spectrum bins, M mels.
 """
 
+import contextlib
 import re
+import resource
+import stat
+import tarfile
 import warnings
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ...runtime.arrays import Float64
-from ...runtime.errors import ConfigError, ModelError
+from ...runtime.errors import ConfigError, ModelError, RrtnError
 from ...runtime.files import open_regular
 from ...runtime.frontend import hann, mel_filterbank
 from ...runtime.spec import FrontendSpec
@@ -26,6 +31,7 @@ from .encoders import ENCODERS, Encoder, PannsCnn
 # A share of the largest value. Float32's rounding gives right files a difference of 6e-8; an f_max
 # that is 1 Hz off gives 9e-4.
 FRONTEND_TOLERANCE: Final = 1e-4
+_SPARE_MEMORY: Final = 1 << 30  # bytes that reading a file may take beside four times its size
 _MEL_WEIGHTS: Final = "logmel_extractor.melW"
 _DROPPED: Final = ("spectrogram_extractor.", "logmel_extractor.", "fc_audioset.", "out.", "fc_transfer.")
 
@@ -133,10 +139,12 @@ def _no_state_dict(path: Path, came: str) -> ModelError:
 def _content(path: Path) -> object:
     """What torch.load makes of the file. Nothing in the file is run."""
     try:
+        _check_archive(path)
         with (
             open_regular(path) as file,
             warnings.catch_warnings(action="ignore"),
             torch.serialization.safe_globals(_NUMPY),
+            _memory_limit(_SPARE_MEMORY + 4 * path.stat().st_size),
         ):
             return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -144,12 +152,64 @@ def _content(path: Path) -> object:
         raise ConfigError(
             f"--init {path}", came, wanted="a PANNs checkpoint", fix="check the path"
         ) from error
+    except RrtnError:
+        raise
     except Exception as error:  # a file that is made to break torch.load can raise anything
         raise _not_loaded(path, error) from error
 
 
+def _check_archive(path: Path) -> None:
+    """Refuses what torch.load would wait for, unpack, or explain at length. Raises OSError."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        came = "Is a directory" if path.is_dir() else "a pipe, socket or device"
+        raise ConfigError(f"--init {path}", came, wanted="a PANNs checkpoint", fix="check the path")
+    if tarfile.is_tarfile(path):
+        raise ModelError(
+            str(path),
+            "a tar archive",
+            wanted="a file of torch.save",
+            fix="unpack it, and name the .pth inside",
+        )
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(record.file_size for record in archive.infolist())
+        if unpacked > status.st_size:  # torch.save compresses nothing
+            raise ModelError(
+                str(path),
+                f"{status.st_size:,} bytes that unfold to {unpacked:,}",
+                wanted="a file of torch.save, which is not compressed",
+                fix="use a checkpoint from a source that you trust",
+            )
+
+
+@contextlib.contextmanager
+def _memory_limit(spare: int) -> Iterator[None]:
+    """A few bytes of a pickle can ask for all memory of the machine: MemoryError comes first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:  # no Linux
+        yield
+        return
+    limit = pages * resource.getpagesize() + spare
+    most = min([limit, *(found for found in (soft, hard) if found != resource.RLIM_INFINITY)])
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 def _not_loaded(path: Path, error: Exception) -> ModelError:
     """The refusal of a file that torch.load refuses."""
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        return ModelError(
+            str(path),
+            "asks for far more memory than its size",
+            wanted="a file of torch.save",
+            fix="use a checkpoint from a source that you trust",
+        )
     cause = str(
         error.__context__ or error
     ).strip()  # the error around it recommends to load the file unsafely

@@ -96,7 +96,7 @@ def test_every_byte_of_every_file_and_name_comes_back(audio: Path, tmp_path: Pat
     assert packed.packs == packed.written == len(contents(tmp_path / "packs")) > 1
     found = list(inputs_from_arguments([tmp_path / "packs"]))
     assert [(name_from_source(one.source), one.size, one.mtime_ns) for one in found] == [
-        tuple(one) for one in listed
+        one[:3] for one in listed
     ]
     with PackReader() as reader:
         for one in found:

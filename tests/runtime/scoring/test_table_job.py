@@ -43,7 +43,7 @@ def places(spool: InputSpool) -> list[bytes]:
 def test_shards_are_the_files_in_their_order() -> None:
     found = inputs(range(20_000))
     with InputSpool(found) as spool:
-        assert places(spool) == [path for path, _, _ in found]
+        assert places(spool) == [path for path, *_ in found]
         assert [len(spool.sources(shard)) for shard in spool.shards] == [
             shard.files for shard in spool.shards
         ]

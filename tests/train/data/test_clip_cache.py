@@ -1,5 +1,6 @@
 """The waveform cache: what read_audio gives, decoded once, whatever is interrupted or changed in between."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -11,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from conftest import Watch
 from rrtn.runtime.audio.reader import read_audio
-from rrtn.runtime.errors import AudioError, DataError, StoppedError
+from rrtn.runtime.errors import AudioError, ConfigError, DataError, StoppedError
 from rrtn.runtime.spec import FrontendSpec
 from rrtn.train.data import clip_cache as clips
-from rrtn.train.data.clip_cache import ClipStore, clip_store, store_with_errors
+from rrtn.train.data.clip_cache import ClipStore, SampleCheck, clip_store, store_with_errors
 
 SHARD = 4  # files; the ten files below are then shards of 4, 4 and 2
 
@@ -303,4 +305,188 @@ def test_the_cache_folder_is_the_users_and_else_a_temporary_one(
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert clips.cache_folder() == tmp_path / "rrtn-cache"
+    assert clips.cache_folder() == tmp_path / f"rrtn-cache-{os.getuid()}"
+    assert clips.cache_folder().stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("home", [None, "/proc/nowhere", "/dev/null"])
+def test_n27_without_a_home_the_cache_is_a_private_temporary_folder(
+    home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("RRTN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if home:
+        monkeypatch.setenv("HOME", home)
+    else:
+        monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert clips.cache_folder() == tmp_path / f"rrtn-cache-{os.getuid()}"
+
+
+@pytest.mark.parametrize("kind", ["open to others", "link", "file", "another user's"])
+def test_n27_a_temporary_cache_that_others_can_write_to_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / f"rrtn-cache-{os.getuid()}"
+    match kind:
+        case "open to others":
+            folder.mkdir()
+            folder.chmod(0o777)
+        case "link":
+            (tmp_path / "theirs").mkdir(mode=0o700)
+            folder.symlink_to("theirs")
+        case "file":
+            folder.touch()
+        case _:
+            folder.mkdir(mode=0o700)
+            monkeypatch.setattr(os, "getuid", lambda: 12345)
+            folder.rename(tmp_path / "rrtn-cache-12345")
+    monkeypatch.delenv("RRTN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"rrtn-cache-.*yours alone.*RRTN_CACHE"):
+        clips.cache_folder()
+
+
+def rewritten(path: Path, seed: int) -> None:
+    """Another sound in the same file, with its size and time."""
+    before, (samples, rate) = path.stat(), soundfile.read(path)
+    soundfile.write(path, np.random.default_rng(seed).uniform(-0.3, 0.3, len(samples)), rate)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+
+
+def test_n6_another_sound_of_the_same_size_and_time_is_decoded(
+    paths: list[Path], spec: FrontendSpec, decoded: Counter[str]
+) -> None:
+    digest = clip_store(paths, spec).digest
+    decoded.clear()
+    rewritten(paths[5], seed=99)
+    store = clip_store(paths, spec)
+    assert sorted(decoded) == ["4.wav", "5.wav", "6.wav", "7.wav"]
+    assert_holds(store, paths, spec)
+    assert store.digest != digest
+
+
+def test_n6_a_bare_change_of_ctime_is_read_once_and_not_decoded(
+    paths: list[Path], spec: FrontendSpec, decoded: Counter[str], watch: Callable[[Path], Watch]
+) -> None:
+    clip_store(paths, spec)
+    decoded.clear()
+    paths[2].chmod(0o600)
+    shutil.copy2(paths[6], paths[6].with_name("copy"))
+    paths[6].with_name("copy").replace(paths[6])
+    watches = [watch(path) for path in paths]
+    for _ in range(2):
+        assert_is_cached(paths, spec)
+    assert [i for i, one in enumerate(watches) if one.opened()] == [2, 6]
+    assert [watches[i].opened() for i in (2, 6)] == [1, 1]
+    assert not decoded
+
+
+def assert_is_cached(paths: list[Path], spec: FrontendSpec) -> None:
+    assert len(clip_store(paths, spec)) == len(paths)
+
+
+def test_n6_a_shard_of_an_older_rrtn_stays_good(
+    paths: list[Path], spec: FrontendSpec, cache: Path, decoded: Counter[str]
+) -> None:
+    clip_store(paths, spec)
+    for shard in shards(cache):
+        index = json.loads(shard.with_suffix(".json").read_bytes())
+        del index["sources"]
+        shard.with_suffix(".json").write_text(json.dumps(index))
+    decoded.clear()
+    paths[3].chmod(0o600)
+    assert_holds(clip_store(paths, spec), paths, spec)
+    assert not decoded
+
+
+def break_index(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def broken(shard: Path) -> None:
+        index = json.loads(shard.with_suffix(".json").read_bytes())
+        shard.with_suffix(".json").write_text(json.dumps(change(index) or index))
+
+    return broken
+
+
+def saved(array: Any) -> Callable[[Path], None]:
+    return lambda shard: np.save(shard, array)
+
+
+BROKEN: dict[str, Callable[[Path], object]] = {
+    "cut": lambda shard: os.truncate(shard, shard.stat().st_size // 2),
+    "cut by one byte": lambda shard: os.truncate(shard, shard.stat().st_size - 1),
+    "cut in its header": lambda shard: os.truncate(shard, 20),
+    "empty": lambda shard: os.truncate(shard, 0),
+    "zeroed": lambda shard: shard.write_bytes(bytes(shard.stat().st_size)),
+    "zeroed samples": lambda shard: flip(shard, slice(128, None), 0),
+    "one bit": lambda shard: flip(shard, slice(5000, 5001), 1),
+    "no npy": lambda shard: shard.write_bytes(b"hello " * 1000),
+    "float": saved(np.zeros(9)),
+    "a pickle": saved(np.array([{}], object)),
+    "two columns": saved(np.zeros((9, 2), np.int16)),
+    "a pipe": lambda shard: (shard.unlink(), os.mkfifo(shard)),
+    "index empty": lambda shard: os.truncate(shard.with_suffix(".json"), 0),
+    "index cut": lambda shard: os.truncate(shard.with_suffix(".json"), 40),
+    "index of zeros": lambda shard: shard.with_suffix(".json").write_bytes(bytes(500)),
+    "index no dict": break_index(lambda index: [1]),
+    "index a pipe": lambda shard: (
+        shard.with_suffix(".json").unlink(),
+        os.mkfifo(shard.with_suffix(".json")),
+    ),
+    "no lengths": break_index(lambda index: index.pop("lengths") and None),
+    "no sha256": break_index(lambda index: index.pop("sha256") and None),
+    "one length more": break_index(lambda index: index["lengths"].append(0)),
+    "one peak less": break_index(lambda index: index["peaks"].pop() and None),
+    "text for a length": break_index(lambda index: index.update(lengths=["x"] * 4)),
+    "text for a peak": break_index(lambda index: index.update(peaks=["x"] * 4)),
+    "null for errors": break_index(lambda index: index.update(errors=None)),
+    "null in errors": break_index(lambda index: index.update(errors=[None] * 4)),
+    "negative lengths": break_index(lambda index: index["lengths"].__setitem__(0, -1)),
+    "sources of another shape": break_index(lambda index: index.update(sources=[1, 2])),
+    "too few sources": break_index(lambda index: index["sources"].pop() and None),
+}
+
+
+def flip(shard: Path, place: slice, value: int) -> None:
+    content = bytearray(shard.read_bytes())
+    content[place] = bytes(byte ^ 1 if value else 0 for byte in content[place])
+    shard.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_n6_a_broken_shard_is_made_anew_and_no_other(
+    kind: str, paths: list[Path], spec: FrontendSpec, cache: Path, decoded: Counter[str]
+) -> None:
+    clip_store(paths[:4], spec)
+    second = shard_of(cache, lambda: clip_store(paths[:8], spec))
+    digest = clip_store(paths, spec).digest
+    BROKEN[kind](second)
+    decoded.clear()
+    store = clip_store(paths, spec)
+    assert sorted(decoded) == ["4.wav", "5.wav", "6.wav", "7.wav"]
+    assert_holds(store, paths, spec)
+    assert store.digest == digest
+
+
+def test_n6_the_check_in_the_background_names_the_shard_and_has_it_made_anew(
+    paths: list[Path], spec: FrontendSpec, cache: Path, decoded: Counter[str]
+) -> None:
+    store = clip_store(paths, spec)
+    with SampleCheck([store]) as check:
+        assert check.broken() is None
+        assert check.has_passed
+    broken = shards(cache)[1]
+    flip(broken, slice(5000, 5001), 1)
+    store = clip_store(paths, spec, checked=False)
+    with SampleCheck([store]) as check:
+        assert check.broken() == broken
+        assert check.has_failed
+        assert not check.has_passed
+    decoded.clear()
+    assert_holds(clip_store(paths, spec, checked=False), paths, spec)
+    assert len(decoded) == SHARD

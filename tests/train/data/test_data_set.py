@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rrtn.runtime.errors import DataError
-from rrtn.train.data.data_set import read_data
+from rrtn.train.data.data_set import DataSet, read_data
 
 MakeData = Callable[..., Path]
 
@@ -64,6 +64,66 @@ def test_an_unknown_target_is_refused_with_the_columns_that_there_are(make_data:
 
 def test_numeric_metadata_is_no_target(make_data: MakeData, csv_lines: list[str]) -> None:
     assert read_data(make_data(with_column(csv_lines, "Country", "2"))).targets == ("Awe", "Fear")
+
+
+METADATA = [
+    *"gender Gender SEX sex age AGE Duration duration clip_duration Speaker speaker speaker_id".split(),
+    *"SubjectID subject subjectid participant Participant_ID actor id ID start end start_time".split(),
+    *"EndTime fold Fold session Session_ID language country Country year index SampleRate".split(),
+    *["Unnamed: 0", "speaker gender", "Subject-ID", "file name"],
+]
+
+
+def rewritten(folder: Path, lines: list[str]) -> DataSet:
+    """The data of a folder whose table has other lines by now."""
+    (folder / "data_info.csv").write_text("\n".join(lines))
+    return read_data(folder)
+
+
+def test_n7_metadata_of_any_spelling_is_no_target(make_data: MakeData, csv_lines: list[str]) -> None:
+    """A 0 or 1 under `gender` is learned only by who asks for it."""
+    folder = make_data()
+    for name in METADATA:
+        data = rewritten(folder, with_column(csv_lines, name, "1"))
+        assert data.targets == ("Awe", "Fear"), name
+        assert data.numeric_metadata == ("Age", name)
+        assert read_data(folder, (name, "Awe")).targets == (name, "Awe")
+
+
+def test_n7_a_name_with_another_word_is_a_target(make_data: MakeData, csv_lines: list[str]) -> None:
+    folder = make_data()
+    for name in ("Arousal", "valence", "Sexiness", "Age_of_joy", "Genderedness", "Startle"):
+        assert rewritten(folder, with_column(csv_lines, name, "1")).targets == ("Awe", "Fear", name)
+
+
+def test_n7_the_speaker_is_known_by_any_usual_name(make_data: MakeData, csv_lines: list[str]) -> None:
+    folder = make_data()
+    for name in "subject_id SUBJECT_ID SubjectID subject Speaker speaker_id spk participant".split():
+        lines = [line.replace("Subject_ID", name) for line in csv_lines]
+        assert rewritten(folder, lines).splits["Train"].clips[3].speaker == "Train_1", name
+        data = rewritten(folder, [line.replace("Val_4", "Train_0") for line in lines])
+        assert any("SPEAKER LEAK: 1 speakers" in warning for warning in data.warnings), name
+
+
+def test_n7_the_table_may_name_speakers_twice(make_data: MakeData, csv_lines: list[str]) -> None:
+    data = read_data(make_data(with_column(csv_lines, "speaker", "7")))
+    assert data.splits["Train"].clips[3].speaker == "Train_1"
+
+
+def test_n7_the_columns_that_a_table_needs_are_known_in_any_spelling(
+    make_data: MakeData, csv_lines: list[str]
+) -> None:
+    usual = read_data(make_data())
+    header = csv_lines[0].replace("File_ID", "file_id").replace("Split", "SPLIT")
+    assert read_data(make_data([header, *csv_lines[1:]])).splits["Val"].clips == usual.splits["Val"].clips
+
+
+def test_n29_a_file_id_that_no_file_can_have_is_one_line(make_data: MakeData, csv_lines: list[str]) -> None:
+    folder = make_data()
+    for name in ("x" * 300, "x" * 5000, "a/" * 3000 + "b", "x" * 300 + ".wav"):
+        with pytest.raises(DataError, match=r"line 4 \(1 in all\) \| .* is not in ") as raised:
+            rewritten(folder, [*csv_lines[:3], csv_lines[3].replace("[00002]", name), *csv_lines[4:]])
+        assert len(str(raised.value)) < 600
 
 
 def test_a_column_of_text_is_no_target_and_is_named(make_data: MakeData, csv_lines: list[str]) -> None:

@@ -385,9 +385,15 @@ class TestTable:
         assert len([line for line in lines if line.startswith("| ")]) == 2 + 9
         assert list(whole.out.rglob("*.tmp")) == []
 
-    def test_runs_on_other_clips_are_refused(self, copy: TableRuns) -> None:
+    def test_n20_predictions_that_lack_a_clip_are_made_again(self, copy: TableRuns, table: Table2) -> None:
         path = next((copy.out / "resnet18-rrtn/seed0/predictions").iterdir())
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+        assert [row.ccc for row in table_of_runs(copy).rows] == [row.ccc for row in table.rows]
+
+    def test_runs_on_other_clips_are_refused(self, copy: TableRuns) -> None:
+        path = next((copy.out / "resnet18-rrtn/seed0/predictions").iterdir())
+        kept = read_predictions(path)
+        write_predictions(path, replace(kept, rated=kept.rated / 2))
         with pytest.raises(DataError, match="its runs are on different clips, targets or ratings"):
             table_of_runs(copy)
 

@@ -4,7 +4,10 @@ and random weights.
 
 import os
 import pickle
-from collections.abc import Iterator
+import resource
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -432,6 +435,46 @@ class TestFiles:
             with pytest.raises(ConfigError, match=reason) as caught:
                 initialisation_from_panns(path, encoder, SPEC)
             assert "\n" not in str(caught.value)
+
+    def test_n29_tar_archives(self, tmp_path: Path, encoder: Encoder) -> None:
+        for mode in ("w", "w:gz", "w:xz"):
+            with tarfile.open(tmp_path / "panns.pth", mode) as archive:
+                archive.add(__file__, "storages")
+            message = refusal(tmp_path / "panns.pth", encoder)
+            assert message.startswith("a tar archive | ")
+            assert "unpack it" in message
+
+    def test_n29_a_pipe_and_a_device(self, tmp_path: Path, encoder: Encoder) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        for path in (tmp_path / "pipe", Path("/dev/zero")):
+            with pytest.raises(ConfigError, match="a pipe, socket or device"):
+                initialisation_from_panns(path, encoder, SPEC)
+
+    def test_n29_a_small_archive_that_unfolds_is_refused(
+        self, tmp_path: Path, state: State, encoder: Encoder
+    ) -> None:
+        saved(tmp_path / "whole.pth", {**state, "zeros": torch.zeros(1 << 22)})
+        with (
+            zipfile.ZipFile(tmp_path / "whole.pth") as whole,
+            zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+        ):
+            for record in whole.infolist():
+                bomb.writestr(record.filename, whole.read(record))
+        assert "bytes that unfold to" in refusal(tmp_path / "bomb.pth", encoder)
+
+    @pytest.mark.parametrize("zipped", [True, False])
+    @pytest.mark.parametrize("kind", [bytearray, torch.Tensor])
+    def test_n29_a_few_bytes_that_ask_for_all_memory(
+        self, kind: Callable[[int], object], zipped: bool, tmp_path: Path, encoder: Encoder
+    ) -> None:
+        class Asks:
+            def __reduce__(self) -> tuple[Callable[[int], object], tuple[int]]:
+                return kind, (3 << 30 if kind is bytearray else 1 << 40,)  # the machine has 3 GiB
+
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        torch.save({"a": Asks()}, tmp_path / "panns.pth", _use_new_zipfile_serialization=zipped)
+        assert refusal(tmp_path / "panns.pth", encoder).startswith("asks for far more memory than its size")
+        assert resource.getrlimit(resource.RLIMIT_AS) == before
 
     @pytest.mark.parametrize("share", [0.0, 1e-6, 1e-4, 0.5, 0.999])
     @pytest.mark.parametrize("zipped", [True, False])
