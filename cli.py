@@ -8,6 +8,7 @@ import itertools
 import os
 import signal
 import sys
+import traceback
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
@@ -36,6 +37,7 @@ COMMANDS: Final = {
 _OF_EXTRA_TRAIN: Final = frozenset(
     {"torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w", "jinja2"}
 )
+_BUG: Final = 1
 _NOBODY_READS: Final = 141  # `| head -1` has closed stdout: the exit code that SIGPIPE would give
 _SIGNALS: Final = {130: "interrupted", 143: "terminated"}
 _USAGE_ERROR: Final = typer.BadParameter.__base__ or typer.BadParameter  # typer does not name it
@@ -44,10 +46,9 @@ _USAGE_ERROR: Final = typer.BadParameter.__base__ or typer.BadParameter  # typer
 app = typer.Typer(
     cls=lazy_group(COMMANDS),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"max_content_width": 100},
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
     help="From a folder of rated vocal bursts to a model that runs anywhere: "
     "rrtn train, rrtn export --trt, rrtn score.",
     epilog="Try it without any data: rrtn demo. What this machine can do: rrtn doctor.",
@@ -80,7 +81,7 @@ def main() -> NoReturn:
 
 
 def _error_for_user(raised: BaseException) -> RrtnError:
-    """Raises what is a bug again: it keeps its traceback."""
+    """Raises what is a bug again: it keeps its traceback, beside the document of --json."""
     if isinstance(raised, RrtnError):
         return raised
     if isinstance(raised, _USAGE_ERROR):
@@ -93,6 +94,10 @@ def _error_for_user(raised: BaseException) -> RrtnError:
     if isinstance(raised, OSError):
         subject, came = raised.filename or "storage", raised.strerror or raised
         return StoppedError(str(subject), str(came), fix="fix it and run the command again")
+    if _wants_document():
+        came = "".join(traceback.format_exception_only(raised)).strip()
+        bug = RrtnError("a bug in rrtn", came, fix="report it with the lines on stderr", exit_code=_BUG)
+        print_json({"error": bug.to_dict()})
     raise raised
 
 
@@ -111,11 +116,15 @@ def _stopped_by_signal(code: int) -> StoppedError:
 
 
 def _fail(error: RrtnError) -> NoReturn:
-    """Prints the error, and with --json a document of it, too: that of the first rank under torchrun."""
+    """Prints the error, and with --json a document of it, too."""
     print_error(error)
-    wants_json = "--json" in itertools.takewhile("--".__ne__, sys.argv[1:])
+    _leave(error.exit_code, {"error": error.to_dict()} if _wants_document() else None)
+
+
+def _wants_document() -> bool:
+    """With --json, also where the options are wrong. Under torchrun the first rank prints it."""
     is_first = os.environ.get("RANK", "0") == "0"
-    _leave(error.exit_code, {"error": error.to_dict()} if wants_json and is_first else None)
+    return is_first and "--json" in itertools.takewhile("--".__ne__, sys.argv[1:])
 
 
 def _leave(code: int, document: dict[str, Any] | None = None) -> NoReturn:

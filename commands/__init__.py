@@ -2,7 +2,6 @@
 
 lazy_group   commands that are loaded when they are called
 options      options that several commands have, and what they mean when left out
-choices      the names that a setting takes, for help texts
 printing     tables and JSON on stdout, lines for the person on stderr
 train        rrtn train
 evaluate     rrtn evaluate and rrtn report

@@ -22,7 +22,9 @@ _BATCH: Final = 16
 
 
 def demo(
-    audio: Annotated[Optional[list[str]], typer.Argument(help="Files to score.", show_default=False)] = None,
+    audio: Annotated[
+        Optional[list[str]], typer.Argument(metavar="AUDIO", help="Files to score.", show_default=False)
+    ] = None,
     out: Annotated[
         Optional[Path],
         typer.Option(help="The demo's run; default: a new one below runs/.", show_default=False),

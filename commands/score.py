@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..runtime.backends.registry import AUTO, backend_names, for_each_backend
-from ..runtime.errors import ConfigError
+from ..runtime.errors import ConfigError, counted
 from ..runtime.tables.formats import suffixes
 from .options import EXIT_SOME_ERRORS, Audio, Json, Listed, newest_bundle, spool_from_options
 from .printing import print_json, say
@@ -35,7 +35,7 @@ def score(
         typer.Option(
             "--model",
             "-m",
-            help="A bundle or an .onnx of ours; default: the newest run's export/.",
+            help="A bundle, a run or an .onnx of ours; default: the newest run's export/.",
             show_default=False,
         ),
     ] = None,
@@ -240,7 +240,7 @@ def _print_csv(rows: Iterator["Row"], labels: tuple[str, ...]) -> None:
 
 def _say_choice(engine: "ScoringEngine", spool: "InputSpool") -> None:
     twice = f" ({spool.twice} given twice)" if spool.twice else ""
-    say(f"{spool.files} files{twice}, {engine.description}")
+    say(f"{counted(spool.files, 'file')}{twice}, {engine.description}")
 
 
 def _bar(files: int) -> "Progress":

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from .errors import ModelError
+from .errors import ModelError, counted
 from .onnx_file import check_onnx, check_seal, onnx_metadata
 from .spec import FrontendSpec, InputKind
 
 SCHEMA: Final = 1
 MANIFEST: Final = "bundle.json"
+_OF_RUN: Final = "export"  # the bundle's folder in a run
 METADATA_KEY: Final = "rrtn"  # one JSON document under this key of the ONNX metadata_props
 
 # What JSON raises that is not of the form that rrtn writes.
@@ -64,8 +65,9 @@ class Bundle:
         if digest != variant.sha256:
             raise ModelError(
                 str(path),
-                f"sha256 {digest[:12]}, {len(content)} bytes",
-                wanted=f"what {MANIFEST} lists: sha256 {variant.sha256[:12]}, {variant.size} bytes",
+                f"sha256 {digest[:12]}, {counted(len(content), 'byte')}",
+                wanted=f"what {MANIFEST} lists: "
+                f"sha256 {variant.sha256[:12]}, {counted(variant.size, 'byte')}",
                 fix=f"the file was changed or cut off: {_EXPORT_AGAIN}",
             )
         if variant.kind == "onnx":
@@ -89,14 +91,16 @@ class Bundle:
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Reads a model's description: its labels, frontend and variants. No model is loaded yet.
 
-    `path` is a bundle's folder, its bundle.json, or one .onnx file that `rrtn export` wrote.
+    `path` is a bundle's folder, its bundle.json, or one .onnx file that `rrtn export` wrote. Of a run's
+    folder, the bundle in its export/ is taken.
 
     Raises ModelError where there is no such file, where it is not what `rrtn export` writes, or where
     it was changed since.
     """
     path = Path(path)
     if path.is_dir():
-        path = path / MANIFEST
+        inside = path / _OF_RUN / MANIFEST
+        path = inside if inside.exists() and not (path / MANIFEST).exists() else path / MANIFEST
     if not path.is_file():
         raise ModelError(
             str(path),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..audio.input_spool import InputSpool, Shard
+from ..errors import counted
 from ..progress import Bar
 from ..tables.rows import Row
 from ..tables.submission import write_submission
@@ -114,7 +115,7 @@ def score_to_table(
         shards = [shard for shard in spool.shards if not job.has(shard)]
         missing = spool.files_of(shards)
         if kept := spool.files - missing:
-            say(f"{kept} files were scored before and are kept (--overwrite scores them again)")
+            say(f"{counted(kept, 'file')} scored before and kept (--overwrite scores everything again)")
         with open_bar(missing) as bar:
             _score_shards(engine, job, spool, shards, budget, bar)
         scored = time.monotonic()
@@ -180,7 +181,7 @@ def _score_shards(
 def _counter(error_budget: ErrorBudget, bar: Bar) -> CountFile:
     def count(rows: list[Row]) -> None:
         error_budget.count(rows)
-        bar.advance(note=f"{error_budget.bad} errors" if error_budget.bad else "")
+        bar.advance(note=counted(error_budget.bad, "error") if error_budget.bad else "")
 
     return count
 

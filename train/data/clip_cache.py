@@ -23,7 +23,7 @@ import numpy.typing as npt
 from ...runtime.arrays import Int16, Int64
 from ...runtime.audio.reader import read_audio
 from ...runtime.cpus import usable_cpus
-from ...runtime.errors import AudioError, DataError
+from ...runtime.errors import AudioError, DataError, counted
 from ...runtime.files import atomic_path, write_json
 from ...runtime.progress import Progress
 from ...runtime.spec import FrontendSpec
@@ -113,7 +113,7 @@ def clip_store(paths: Sequence[Path], spec: FrontendSpec, *, label: str = "decod
     if bad := [f"{path.name}: {error}" for path, error in zip(paths, store.errors, strict=True) if error]:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise DataError(
-            f"{len(bad)} of {len(paths)} files cannot be decoded",
+            f"{len(bad)} of {counted(len(paths), 'file')} cannot be decoded",
             f"{'; '.join(bad[:_SHOWN])}{more}",
             fix="repair these files or remove their rows from the CSV; rrtn data check DIR --json "
             "names all of them",
