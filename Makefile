@@ -9,7 +9,23 @@ SOURCES := $(wildcard *.py) $(shell find $(ROOMS) -type f -not -path "*/__pycach
 DEPENDENCIES := $(VENV)/.dependencies
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test coverage mutants check docs bench bench-compare soak clean
+.PHONY: help demo test coverage mutants check docs bench bench-compare soak screens clean
+
+# Plain `make`: installs nothing.
+help:
+	@echo "make demo           train, export, score and report on synthetic voices: a minute or three"
+	@echo "make test           the tests, on the installed wheel: about ten minutes"
+	@echo "make check          style, types, layers, and the site of the pages"
+	@echo "make docs           -> site/index.html"
+	@echo "make screens        record anew what the commands show (tests/screens), to look at and commit"
+	@echo "make bench          every benchmark that needs no GPU: ten quiet minutes"
+	@echo "make bench-compare  the newest result against the last one of the same kind of machine"
+	@echo "make soak           the slow tests, then the mutants: hours"
+	@echo "make coverage       which lines no test runs"
+	@echo "make mutants        which small mistakes no test sees: an hour"
+	@echo "make clean          remove what was built; the environment, runs and caches stay"
+	@echo
+	@echo "The first of them that needs $(VENV) makes it: about 5 GB, 3 to 5 minutes, once."
 
 demo: $(INSTALLED)
 	$(BIN)/rrtn demo tests/fixtures/bursts
@@ -55,8 +71,15 @@ soak: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow --timeout 3600
 	$(MAKE) mutants
 
+screens: $(INSTALLED)
+	RRTN_RECORD_SCREENS=1 $(BIN)/python -m pytest tests/screens -m "slow or not slow"
+
+BUILT := build site *.egg-info .types .mypy_cache .ruff_cache .pytest_cache
+
 clean:
-	rm -rf build site *.egg-info .types .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(BUILT)
+	@echo "Left: $(VENV) (about 5 GB) and .peers, which installing takes minutes; runs/, which are yours;"
+	@echo "and the cache of decoded clips, $${RRTN_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/rrtn}. Remove them by hand."
 
 # 5 GB, most of it the CUDA build of torch, the only one that torchaudio 2.11 works with; it runs on the CPU too.
 $(DEPENDENCIES): requirements.lock

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
@@ -46,6 +47,7 @@ COMMANDS: Final = {
 _OF_EXTRA_TRAIN: Final = frozenset(
     {"torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w", "jinja2"}
 )
+_BUG: Final = 1
 _NOBODY_READS: Final = 141  # `| head -1` has closed stdout: the exit code that SIGPIPE would give
 _USAGE_ERROR: Final = typer.BadParameter.__base__ or typer.BadParameter  # typer does not name it
 
@@ -53,10 +55,9 @@ _USAGE_ERROR: Final = typer.BadParameter.__base__ or typer.BadParameter  # typer
 app = typer.Typer(
     cls=lazy_group(COMMANDS),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"max_content_width": 100},
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
     help="From a folder of rated vocal bursts to a model that runs anywhere: "
     "rrtn train, rrtn export --trt, rrtn score.",
     epilog="Try it without any data: rrtn demo. What this machine can do: rrtn doctor.",
@@ -97,7 +98,7 @@ def main() -> NoReturn:
 
 
 def _error_for_user(raised: BaseException) -> RrtnError:
-    """Raises what is a bug again: it keeps its traceback."""
+    """Raises what is a bug again: it keeps its traceback, beside the document of --json."""
     if isinstance(raised, _USAGE_ERROR):
         return _usage_refused(raised)
     if isinstance(raised, KeyboardInterrupt):
@@ -113,6 +114,10 @@ def _error_for_user(raised: BaseException) -> RrtnError:
     if isinstance(raised, OSError):
         subject, came = raised.filename or "storage", raised.strerror or raised
         return StoppedError(str(subject), str(came), fix="fix it and run the command again")
+    if wants_json():
+        came = "".join(traceback.format_exception_only(raised)).strip()
+        bug = RrtnError("a bug in rrtn", came, fix="report it with the lines on stderr", exit_code=_BUG)
+        print_json({"error": bug.to_dict()})
     raise raised
 
 

@@ -26,7 +26,7 @@ from rrtn.runtime.bundle import metadata_of
 from rrtn.runtime.cpus import usable_cpus
 from rrtn.runtime.errors import AudioError
 from rrtn.runtime.frontend import clip_log_mel, clip_of
-from rrtn.train.method.encoders import EncoderName
+from rrtn.train.method.choices import EncoderName
 from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.model import TwinsNetwork
 

@@ -24,7 +24,8 @@ from rrtn.runtime.frontend import clip_log_mel
 from rrtn.train.config import Config, TrainingDevice, config_from_dict
 from rrtn.train.data.corpus import TARGETS
 from rrtn.train.data.device_clips import SplitClips, epoch_of_split
-from rrtn.train.method.encoders import ENCODERS, EncoderName
+from rrtn.train.method.choices import EncoderName
+from rrtn.train.method.encoders import ENCODERS
 from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.losses import bt_loss, ccc_loss, cross_correlation, ruwl_loss
 from rrtn.train.method.views import masked_view

@@ -15,7 +15,7 @@ from rrtn.runtime.backends.cuda_libraries import cuda_missing
 from rrtn.runtime.cpus import usable_cpus
 from rrtn.runtime.scoring.decoder_pool import DecoderPool
 from rrtn.train.data.corpus import TARGETS
-from rrtn.train.method.encoders import EncoderName
+from rrtn.train.method.choices import EncoderName
 
 
 def section_folder(place: Place, record: Record) -> None:

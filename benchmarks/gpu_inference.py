@@ -19,10 +19,11 @@ import torch
 from gpu_corpus import items_of_corpus, split_of_items
 from gpu_section import Place, Record, latency, peak_memory_gb, wait
 from rrtn.export.deployed_network import half_encoder
-from rrtn.export.engine import EngineOptions, engine_from_onnx
+from rrtn.export.engine import engine_from_onnx
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_for_cpu, int8_for_tensorrt
 from rrtn.export.parity import SCORE_LIMITS, extremes, torch_scores
+from rrtn.export.wanted import EngineOptions
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.arrays import Float32, waveform_from_samples
 from rrtn.runtime.backends.base import Backend
@@ -34,7 +35,8 @@ from rrtn.runtime.errors import ConfigError, UnavailableError
 from rrtn.runtime.frontend import clip_log_mel
 from rrtn.runtime.spec import InputKind
 from rrtn.train.data.corpus import TARGETS
-from rrtn.train.method.encoders import ENCODERS, EncoderName
+from rrtn.train.method.choices import EncoderName
+from rrtn.train.method.encoders import ENCODERS
 from rrtn.train.method.metrics import ccc_biased
 from rrtn.train.method.model import TwinsNetwork
 from torch import Tensor

@@ -26,7 +26,8 @@ from rrtn.train.data.device_clips import SplitClips, TrainingBatch, epoch_of_spl
 from rrtn.train.distributed import World
 from rrtn.train.evidence.table2 import Table2, table_of_runs
 from rrtn.train.evidence.table2_runs import ROWS, table_runs, train_rows
-from rrtn.train.method.encoders import ENCODERS, EncoderName
+from rrtn.train.method.choices import EncoderName
+from rrtn.train.method.encoders import ENCODERS
 from rrtn.train.method.flops import matmul_peak, step_flops
 from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.views import masked_view

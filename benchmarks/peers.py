@@ -46,7 +46,8 @@ from measure import Ratio, interleaved, ratio, report, summary
 from rrtn.runtime import Scorer
 from rrtn.runtime.arrays import Float32
 from rrtn.runtime.cpus import usable_cpus
-from rrtn.train.method.encoders import ENCODERS, EncoderName
+from rrtn.train.method.choices import EncoderName
+from rrtn.train.method.encoders import ENCODERS
 
 try:
     import openvino

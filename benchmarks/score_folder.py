@@ -39,7 +39,8 @@ from files_to_scores import (
 from measure import Ratio, interleaved, ratio, report, summary
 from rrtn.export.int8 import int8_for_cpu
 from rrtn.runtime import Scorer
-from rrtn.train.method.encoders import ENCODERS, EncoderName
+from rrtn.train.method.choices import EncoderName
+from rrtn.train.method.encoders import ENCODERS
 
 TARGETS = {
     "resnet18": 0.85,

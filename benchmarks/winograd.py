@@ -37,7 +37,8 @@ from rrtn.export.winograd.cpu_variant import cpu_variant_of
 from rrtn.export.winograd.rewriting import convolutions_of, plan_of
 from rrtn.runtime.backends.ort_session import session_from_bytes
 from rrtn.runtime.cpus import usable_cpus
-from rrtn.train.method.encoders import ENCODERS, EncoderName
+from rrtn.train.method.choices import EncoderName
+from rrtn.train.method.encoders import ENCODERS
 
 TARGETS = {"cnn14": 1.35, "cnn10": 1.0, "resnet18": 1.0}
 

@@ -3,7 +3,6 @@
 program      the program's name as it was called, and what signals do to it
 lazy_group   commands that are loaded when they are called
 options      options that several commands have, and what they mean when left out
-choices      the names that a setting takes, for help texts
 streams      the standard streams, also where they are closed
 printing     tables and JSON on stdout, lines for the person on stderr
 train        rrtn train

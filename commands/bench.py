@@ -10,7 +10,7 @@ from ..runtime.backends.registry import for_each_backend
 from ..runtime.errors import ConfigError, ModelError
 from ..runtime.text import printable
 from .options import BundleArgument, Json, names_with_commas, newest_bundle
-from .printing import new_table, plain, print_json, print_table
+from .printing import Column, Table, numbers, print_json, print_table, terminal_width, wrapped
 
 if TYPE_CHECKING:
     from ..runtime.bundle import Bundle
@@ -69,13 +69,14 @@ def _measured(
     if not candidates:
         why = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
         raise ModelError(str(bundle.path), why, wanted="a variant that runs here", fix="rrtn doctor")
-    limits = ceiling()
+    with Progress("measure the machine"):
+        limits, before = ceiling(), preparation(bundle.spec)
     results = []
     with Progress("bench", len(candidates), "variants") as bar:
-        for candidate in candidates:
+        for done, candidate in enumerate(candidates):
+            bar.update(done, f"{candidate.variant.name} on {candidate.device}")
             results += list(measured(bundle, candidate, batches=sizes, seconds=seconds, limits=limits))
-            bar.advance(note=candidate.variant.name)
-    return bench_document(bundle, results, limits, preparation(bundle.spec), reasons)
+    return bench_document(bundle, results, limits, before, reasons)
 
 
 def _batch_sizes(text: str | None) -> tuple[int, ...]:
@@ -91,8 +92,18 @@ def _batch_sizes(text: str | None) -> tuple[int, ...]:
 
 
 def _print_bench(document: dict[str, Any]) -> None:
-    columns = ("p50 ms", "p90", "p99", "max", "in", "model", "out")
-    table = new_table("variant", "on", "batch", "n", *columns, "clips/s", "GFLOP/s", "")
+    table = Table(
+        "variant",
+        Column("on", drop=1),
+        "batch",
+        *numbers("n", drop=5),
+        *numbers("p50 ms"),
+        *numbers("p90", "p99", "max", drop=6),
+        *numbers("in", "model", "out", drop=9),
+        *numbers("clips/s"),
+        *numbers("GFLOP/s", drop=3),
+        Column("", words=True, drop=2),
+    )
     for row in document["measurements"]:
         times = (
             "-" if row[name] is None else f"{row[name]:.2f}" for name in ("p50", "p90", "p99", "highest")
@@ -104,8 +115,9 @@ def _print_bench(document: dict[str, Any]) -> None:
         remarks = "; ".join(filter(None, [share, *row["warnings"]]))
         rate = f"{row['clips_per_second']:.1f}"
         table.add_row(
-            plain(row["variant"]), row["device"], batch, f"{row['n']}", *times, *parts, rate, work, remarks
+            row["variant"], row["device"], batch, f"{row['n']}", *times, *parts, rate, work, remarks
         )
     print_table(table)
+    width = terminal_width()
     for line in document["lines"]:
-        print(printable(line))
+        print(*wrapped(printable(line), width), sep="\n")

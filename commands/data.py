@@ -5,6 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
+from ..runtime.errors import counted
 from .data_report import print_data_report
 from .options import EXIT_SOME_ERRORS, Channel, Json, Targets, names_with_commas
 from .printing import print_json, say
@@ -48,7 +49,7 @@ def data_synth(
         print_json({"dir": str(out), "clips": clips, "speakers": speakers, "seed": seed})
     else:
         say(
-            f"{clips} clips of {speakers} speakers in {out}. "
+            f"{counted(clips, 'clip')} of {counted(speakers, 'speaker')} in {out}. "
             f"Next: rrtn data check {out}; rrtn train --data {out}"
         )
 

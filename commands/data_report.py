@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Final
 
-from .printing import new_table, plain, print_table
+from .printing import NO_BREAK, Column, Table, fits, numbers, print_table, terminal_width, wrapped
 
 if TYPE_CHECKING:
     from ..train.data.data_check import DataReport
 
 _BARS: Final = " ▁▂▃▄▅▆▇█"
 _SHOWN_PAIRS: Final = 5
-_WIDEST: Final = 16  # targets in a matrix; with more, the pairs alone are printed
 
 
 def print_data_report(report: "DataReport") -> None:
@@ -22,7 +21,7 @@ def print_data_report(report: "DataReport") -> None:
 
 
 def _print_table1(report: "DataReport") -> None:
-    table = new_table("", *(split.split for split in report.splits))
+    table = Table("", *(Column(split.split, words=True) for split in report.splits), records="columns")
     for label, values in {
         "clips": [f"{split.clips:,}" for split in report.splits],
         "minutes": [f"{split.minutes:.1f}" for split in report.splits],
@@ -34,36 +33,41 @@ def _print_table1(report: "DataReport") -> None:
             _five_numbers(split.seconds, ".2f") for split in report.splits
         ],
         "longer than the model's clip, cropped": [str(split.longer_than_clip) for split in report.splits],
-        "peak dBFS: the same": [_five_numbers(split.peak_dbfs, ".1f") for split in report.splits],
+        "peak dBFS: the same": [_five_numbers(split.peak_dbfs, "z.1f") for split in report.splits],
         "clipped": [str(split.clipped) for split in report.splits],
         "silent": [str(split.silent) for split in report.splits],
         "cannot be decoded": [str(split.bad) for split in report.splits],
     }.items():
-        table.add_row(label, *map(plain, values))
+        table.add_row(label, *values)
     print_table(table, title=str(report.data.path))
 
 
 def _print_ratings(report: "DataReport") -> None:
-    table = new_table("target", *(f"{name}, 0 to 1 in tenths" for name in report.histograms))
+    table = Table("target", *report.histograms)
     for i, target in enumerate(report.data.targets):
-        table.add_row(plain(target), *(_bars(counts[i].tolist()) for counts in report.histograms.values()))
-    print_table(table, caption=f"a target at exactly 1.0 in {report.one_at_full:.0%} of rated clips")
+        table.add_row(target, *(_bars(counts[i].tolist()) for counts in report.histograms.values()))
+    at_full = f"a target at exactly 1.0 in {report.one_at_full:.0%} of rated clips"
+    print_table(table, title="Ratings from 0 to 1, in tenths", caption=at_full)
 
 
 def _print_correlations(report: "DataReport") -> None:
     strongest = ", ".join(
-        f"{pair.first} and {pair.second} {pair.r:.2f}" for pair in report.pairs[:_SHOWN_PAIRS]
+        f"{pair.first} and {pair.second} {pair.r:z.2f}" for pair in report.pairs[:_SHOWN_PAIRS]
     )
     targets = report.data.targets
-    table = new_table("Pearson's r", *(str(i + 1) for i in range(len(targets) - 1)))
-    for i, row in enumerate(report.correlations.tolist() if len(targets) <= _WIDEST else []):
-        table.add_row(plain(f"{i + 1} {targets[i]}"), *("-" if isnan(r) else f"{r:.2f}" for r in row[:i]))
-    print_table(table, caption=f"strongest: {strongest}" if strongest else "")
+    table = Table("Pearson's r", *numbers(*(str(i + 1) for i in range(len(targets) - 1))))
+    for i, row in enumerate(report.correlations.tolist()):
+        known = ["-" if isnan(r) else f"{r:z.2f}" for r in row[:i]]
+        table.add_row(f"{i + 1} {targets[i]}", *known, *[""] * (len(targets) - 1 - i))
+    if fits(table, terminal_width()):
+        print_table(table, caption=f"strongest: {strongest}" if strongest else "")
+    elif strongest:
+        print(*wrapped(f"Pearson's r, strongest: {strongest}", terminal_width()), sep="\n")
 
 
 def _five_numbers(quantiles: dict[str, float], form: str) -> str:
     return (
-        "  ".join(f"{quantiles[name]:{form}}" for name in ("min", "5%", "median", "95%", "max"))
+        (2 * NO_BREAK).join(f"{quantiles[name]:{form}}" for name in ("min", "5%", "median", "95%", "max"))
         if quantiles
         else "-"
     )

@@ -26,7 +26,9 @@ _SUFFIX: Final = "-demo"  # of the run's folder
 
 
 def demo(
-    audio: Annotated[Optional[list[str]], typer.Argument(help="Files to score.", show_default=False)] = None,
+    audio: Annotated[
+        Optional[list[str]], typer.Argument(metavar="AUDIO", help="Files to score.", show_default=False)
+    ] = None,
     out: Annotated[
         Optional[Path],
         typer.Option(help="The demo's run; default: a new one below runs/.", show_default=False),

@@ -1,7 +1,7 @@
 """rrtn doctor."""
 
 from .options import Json
-from .printing import new_table, plain, print_json, print_table
+from .printing import Column, Table, print_json, print_table
 
 
 def doctor(as_json: Json = False) -> None:
@@ -12,8 +12,12 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         print_json([vars(finding) for finding in findings])
         return
-    table = new_table("", "", "found", "fix")
-    marks = {"ok": "[green]ok[/]", "missing": "[yellow]--[/]", "note": "[cyan]i[/]"}
+    table = Table("what", "", Column("found", words=True))
+    marks = {"ok": "ok", "missing": "--", "note": "i"}
+    colours = {"ok": "", "missing": "yellow", "note": "cyan"}
     for finding in findings:
-        table.add_row(marks[finding.state], finding.subject, plain(finding.detail), plain(finding.fix))
+        style = colours[finding.state]
+        table.add_row(finding.subject, marks[finding.state], finding.detail, style=style)
+        if finding.fix:
+            table.add_row("", "", f"-> {finding.fix}", style=style)
     print_table(table)

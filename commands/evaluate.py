@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from .options import DataDir, Json, RunArgument, existing_run
-from .printing import new_table, plain, print_json, print_table, say
+from ..runtime.errors import counted
+from .options import DataDir, Json, RunArgument, existing_run, load_torch
+from .printing import Column, Table, numbers, print_json, print_table, say
 
 if TYPE_CHECKING:
     from ..train.evidence.evaluate import Evaluation
@@ -41,11 +42,11 @@ def evaluate(
 
     if submission:
         check_new(submission, f"--submission {submission}", overwrite=overwrite)
+    found = existing_run(run)
+    load_torch("train.evidence.evaluate")
     from ..train.evidence.evaluate import evaluate as evaluate_run
 
-    evaluation = evaluate_run(
-        existing_run(run), data=data, ridge=ridge, others=compare or (), submission=submission
-    )
+    evaluation = evaluate_run(found, data=data, ridge=ridge, others=compare or (), submission=submission)
     print_json(evaluation.to_dict()) if as_json else _print_evaluation(evaluation)
 
 
@@ -53,7 +54,7 @@ def report(
     runs: Annotated[
         Optional[list[Path]],
         typer.Argument(
-            metavar="[RUN...]",
+            metavar="RUN",
             help="Default: the newest; others are compared with the first.",
             show_default=False,
         ),
@@ -74,9 +75,11 @@ def report(
 
     if out:
         check_new(out, f"--out {out}", mark=b'content="rrtn report"')
+    found = [existing_run(run) for run in runs] if runs else [existing_run(None)]
+    load_torch("train.evidence.report")
     from ..train.evidence.report import report as write_report
 
-    page = write_report([existing_run(run) for run in runs] if runs else [existing_run(None)], out=out)
+    page = write_report(found, out=out)
     print_json({"report": str(page)}) if as_json else say(f"report in {page}")
 
 
@@ -84,42 +87,66 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
     columns = {"CCC, biased": evaluation.biased, "Pearson": evaluation.pearson, "MAE": evaluation.mae}
     if evaluation.ridge is not None:
         columns["ridge CCC"] = evaluation.ridge
-    low, high = evaluation.interval
-    table = new_table("target", "CCC", "95%", *columns)
-    epochs = ", ".join(map(str, evaluation.epochs))
-    clips = f"{evaluation.clips} clips, {evaluation.speakers} speakers"
-    means = "; means over seeds" if len(evaluation.seeds) > 1 else ""
+    drops = zip(columns, (4, 3, 2, 1), strict=False)
+    table = Table(
+        "target",
+        *numbers("CCC"),
+        *([Column("95%")] if evaluation.interval else []),
+        *(Column(name, right=True, drop=drop) for name, drop in drops),
+    )
     for k, target in enumerate(evaluation.targets):
-        row = (
-            f"{evaluation.challenge[k]:.3f}",
-            f"{low[k]:.3f} to {high[k]:.3f}",
-            *(f"{v[k]:.3f}" for v in columns.values()),
-        )
-        table.add_row(plain(target), *row)
+        others = (f"{values[k]:z.3f}" for values in columns.values())
+        table.add_row(target, f"{evaluation.challenge[k]:z.3f}", *_interval(evaluation, k), *others)
     table.add_section()
-    row = (f"{evaluation.challenge.mean():.3f}", f"{low[-1]:.3f} to {high[-1]:.3f}")
+    means = (f"{values.mean():z.3f}" for values in columns.values())
     table.add_row(
-        "[bold]mean[/]",
-        *(f"[bold]{cell}[/]" for cell in (*row, *(f"{v.mean():.3f}" for v in columns.values()))),
+        "mean", f"{evaluation.challenge.mean():z.3f}", *_interval(evaluation, -1), *means, style="bold"
     )
-    print_table(
-        table,
-        title=f"{evaluation.run}, epoch {epochs}: Val, {clips}",
-        caption="CCC: the challenge's (variances over n-1, covariance over n), 95% by resampling speakers; "
-        f"ridge: on each mel bin's mean and deviation{means}",
-    )
+    print_table(table, title=_title(evaluation), caption=_caption(evaluation))
     for other, comparison in evaluation.compared.items():
         _print_comparison(evaluation, other, comparison)
 
 
+def _interval(evaluation: "Evaluation", column: int) -> list[str]:
+    """The cell of the interval; none where there are too few speakers."""
+    if not evaluation.interval:
+        return []
+    low, high = (end[column] for end in evaluation.interval)
+    return [f"{low:z.3f} to {high:z.3f}"]
+
+
+def _title(evaluation: "Evaluation") -> str:
+    epochs = ", ".join(map(str, evaluation.epochs))
+    clips, speakers = counted(evaluation.clips, "clip"), counted(evaluation.speakers, "speaker")
+    synthetic = " of SYNTHETIC voices" if evaluation.synthetic else ""
+    return f"{evaluation.run}, epoch {epochs}: Val, {clips}{synthetic}, {speakers}"
+
+
+def _caption(evaluation: "Evaluation") -> str:
+    from ..train.evidence.significance import too_few
+
+    interval = "95% by resampling speakers"
+    if not evaluation.interval:
+        interval = f"no 95% interval: {too_few(evaluation.speakers)}"
+    means = "; means over seeds" if len(evaluation.seeds) > 1 else ""
+    chosen = "; the epoch was chosen on these clips" if evaluation.chosen_on else ""
+    ccc = "CCC: the challenge's (variances over n-1, covariance over n)"
+    ridge = "" if evaluation.ridge is None else "; ridge: on each mel bin's mean and deviation"
+    return f"{ccc}, {interval}{ridge}{means}{chosen}"
+
+
 def _print_comparison(evaluation: "Evaluation", other: str, comparison: "Comparison") -> None:
-    table = new_table("target", "difference", "95%", "p", "p, Holm", "")
+    from ..train.evidence.significance import too_few
+
+    evidence = [Column("95%"), *numbers("p", "p, Holm", drop=1)] if comparison.is_evidence else []
+    table = Table("target", *numbers("difference"), *evidence, Column("", words=True))
     for k, target in enumerate([*evaluation.targets, "mean"]):
-        interval = f"{comparison.low[k]:+.3f} to {comparison.high[k]:+.3f}"
-        p = (f"{comparison.p[k]:.4f}", f"{comparison.p_holm[k]:.4f}")
-        table.add_row(plain(target), f"{comparison.difference[k]:+.3f}", interval, *p, comparison.verdict(k))
-    print_table(
-        table,
-        title=f"{evaluation.run} minus {other}: {comparison.speakers} speakers",
-        caption="p: two-tailed, by swapping the two runs speaker by speaker; Holm: over the targets",
-    )
+        cells = [f"{comparison.low[k]:+z.3f} to {comparison.high[k]:+z.3f}"]
+        cells += [f"{comparison.p[k]:.4f}", f"{comparison.p_holm[k]:.4f}"]
+        shown = cells if comparison.is_evidence else []
+        table.add_row(target, f"{comparison.difference[k]:+z.3f}", *shown, comparison.verdict(k))
+    caption = "p: two-tailed, by swapping the two runs speaker by speaker; Holm: over the targets"
+    if not comparison.is_evidence:
+        caption = f"no interval and no p: {too_few(comparison.speakers)}"
+    speakers = counted(comparison.speakers, "speaker")
+    print_table(table, title=f"{evaluation.run} minus {other}: {speakers}", caption=caption)

@@ -7,12 +7,12 @@ import typer
 
 from ..runtime.errors import ConfigError, ModelError
 from .inspect import bundle_json, print_bundle
-from .options import Json, RunArgument, existing_run, newest_bundle
-from .printing import end_with_error, new_table, plain, print_json, print_table, say
+from .options import Json, RunArgument, existing_run, load_torch, newest_bundle
+from .printing import Column, Table, end_with_error, numbers, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from ..export.engine import EngineOptions
     from ..export.publish import ParityResult, Published
+    from ..export.wanted import EngineOptions, Wanted
 
 
 def export(
@@ -71,8 +71,7 @@ def export(
 
     Example: rrtn export --fp16 --int8 --trt
     """
-    from ..export.publish import publish
-    from ..export.recipes import Wanted
+    from ..export.wanted import Wanted
 
     wanted = Wanted(
         fp16=fp16,
@@ -85,16 +84,13 @@ def export(
         require=tuple(require or ()),
         engine=_engine_options(batch_profile, targets),
     )
-    published = publish(existing_run(run), out=out, wanted=wanted)
-    if triton:
-        _add_triton(published, triton)
-    _end_export(published, as_json)
+    _export(existing_run(run), out, wanted, triton, as_json)
 
 
 def parity(
     bundle: Annotated[
         Optional[Path],
-        typer.Argument(metavar="[BUNDLE]", help="Default: the newest run's export/.", show_default=False),
+        typer.Argument(metavar="BUNDLE|RUN", help="Default: the newest run's export/.", show_default=False),
     ] = None,
     run: Annotated[
         Optional[Path],
@@ -108,10 +104,13 @@ def parity(
 
     Every variant runs on every backend of this machine. If one differs too much, the exit code is 5.
     """
-    from ..export.publish import parity_of_bundle
     from ..runtime.bundle import load_bundle
 
-    results = parity_of_bundle(load_bundle(bundle or newest_bundle()), run=run)
+    loaded = load_bundle(bundle or newest_bundle())
+    load_torch("export.publish")
+    from ..export.publish import parity_of_bundle
+
+    results = parity_of_bundle(loaded, run=run)
     failed = [f"{result.variant.name}: {result.problem}" for result in results if result.failed]
     error = ModelError("parity", "; ".join(failed), fix="rrtn export") if failed else None
     document = [result.to_dict() for result in results]
@@ -122,8 +121,18 @@ def parity(
         raise error
 
 
+def _export(run: Path, out: Path | None, wanted: "Wanted", triton: Path | None, as_json: bool) -> None:
+    load_torch("export.publish")
+    from ..export.publish import publish
+
+    published = publish(run, out=out, wanted=wanted)
+    if triton:
+        _add_triton(published, triton)
+    _end_export(published, as_json)
+
+
 def _engine_options(batch_profile: str, targets: str) -> "EngineOptions":
-    from ..export.engine import EngineOptions
+    from ..export.wanted import EngineOptions
 
     smallest, tuned, largest = _numbers("--batch-profile", batch_profile, 3)
     return EngineOptions(batch_profile=(smallest, tuned, largest), targets=_numbers("--targets", targets))
@@ -163,26 +172,34 @@ def _print_export(published: "Published") -> None:
 
 
 def _print_parity(results: "list[ParityResult]") -> None:
-    table = new_table(
-        "variant", "on", "clips", "max difference", "p99.9", "limit", "CCC", "PyTorch's", "change, 95%", ""
+    table = Table(
+        "variant",
+        "on",
+        Column("clips", right=True, drop=4),
+        *numbers("max difference"),
+        *numbers("p99.9", drop=3),
+        *numbers("limit"),
+        *numbers("CCC", "PyTorch's", drop=1),
+        Column("change, 95%", drop=5),
+        Column("", words=True),
     )
     for result in results:
         if result.parity is None:
-            table.add_row(plain(result.variant.name), result.device, *[""] * 7, plain(result.problem))
+            table.add_row(result.variant.name, result.device, *[""] * 7, result.problem)
             continue
         parity = result.parity
-        interval = "{:+.4f} to {:+.4f}".format(*parity.ccc_interval) if parity.ccc_interval else ""
+        interval = " to ".join(f"{end:+z.4f}" for end in parity.ccc_interval or ())
         table.add_row(
-            plain(result.variant.name),
+            result.variant.name,
             result.device,
             str(parity.clips),
             f"{parity.max_abs:.1e}",
             f"{parity.p999_abs:.1e}",
             f"{parity.limit:.0e}" if parity.limit else "CCC",
-            f"{parity.ccc:.4f}",
-            f"{parity.ccc_reference:.4f}",
+            f"{parity.ccc:z.4f}",
+            f"{parity.ccc_reference:z.4f}",
             interval,
-            plain(parity.failure or "passes"),
+            parity.failure or "passes",
         )
     print_table(table)
 

@@ -2,13 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.errors import RrtnError
-from ..runtime.text import printable
 from .options import BundleArgument, Json, newest_bundle
-from .printing import new_table, plain, print_json, print_table
+from .printing import Column, Table, print_json, print_table
 
 if TYPE_CHECKING:
-    from ..runtime.bundle import Bundle, Variant
+    from ..runtime.bundle import Bundle
 
 
 def inspect(
@@ -27,19 +25,26 @@ def inspect(
 
 def bundle_json(bundle: "Bundle") -> dict[str, Any]:
     """The manifest, and what of it can run here."""
-    here = {variant.name: _state(bundle, variant) for variant in bundle.variants}
+    from ..runtime.backends.variant_rows import state_of_variant
+
+    here = {variant.name: state_of_variant(bundle, variant) for variant in bundle.variants}
     return {"bundle": str(bundle.path), **bundle.manifest(), "here": here, "auto": _auto(bundle)}
 
 
 def print_bundle(bundle: "Bundle") -> None:
     """Prints a line for each variant, and what `--backend auto` would take."""
-    table = new_table("variant", "file", "input", "MB", "sha256", "against PyTorch", "here")
+    from ..runtime.backends.variant_rows import HEADER, cells_of_variant
+
+    how = {
+        "file": Column("file", drop=1),
+        "input": Column("input", drop=3),
+        "MB": Column("MB", right=True),
+        "sha256": Column("sha256", drop=2),
+        "here": Column("here", words=True),
+    }
+    table = Table(*(how.get(name, Column(name)) for name in HEADER))
     for variant in bundle.variants:
-        parity = _parity_text(variant)
-        size = f"{variant.size / 1e6:.1f}"
-        state = _state(bundle, variant).partition(";")[0]  # what to do about it is in --json
-        names = map(plain, (variant.name, variant.file, variant.input))
-        table.add_row(*names, size, variant.sha256[:12], parity, plain(state))
+        table.add_row(*cells_of_variant(bundle, variant))
     source = ", ".join(
         f"{key} {bundle.provenance[key]}"
         for key in ("encoder", "method", "epoch")
@@ -51,37 +56,8 @@ def print_bundle(bundle: "Bundle") -> None:
     auto = _auto(bundle)
     why = "".join(f"; not {what}: {reason}" for what, reason in auto["passed_over"].items())
     chosen = f"--backend auto: {auto['backend'] or 'nothing here'} {auto['variant'] or ''}".strip()
-    caption = f"{frontend}; labels: {', '.join(map(printable, bundle.labels))}\n{chosen}{why}"
+    caption = f"{frontend}; labels: {', '.join(bundle.labels)}\n{chosen}{why}"
     print_table(table, title=f"{bundle.path}: {source or 'bare ONNX'}", caption=caption)
-
-
-def _parity_text(variant: "Variant") -> str:
-    if (parity := variant.parity) is None:
-        return "not run here"
-    forms = {"max_abs": "max {:.1e}", "ccc_change": "CCC {:+.4f}", "clips": "n {}"}
-    return ", ".join(
-        form.format(parity[name]) for name, form in forms.items() if parity.get(name) is not None
-    )
-
-
-def _state(bundle: "Bundle", variant: "Variant") -> str:
-    """Says whether the file is whole and something here runs it. If not, says why."""
-    from ..runtime.backends.cuda_libraries import cuda_missing
-    from ..runtime.backends.engine_stamp import mismatch, this_machine
-
-    try:
-        bundle.read(variant)
-    except RrtnError as error:
-        return f"refused: {error.came}"
-    if variant.kind == "onnx":
-        if variant.plan:
-            return f"runs, {variant.plan['speedup']} times as fast as fp32 on {variant.plan['cpu']}"
-        return "runs"
-    if reason := mismatch(variant.stamp, this_machine()):
-        return f"{reason}; build it where it shall run: rrtn export --trt"
-    if reason := cuda_missing():
-        return f"{reason}, and engines use the CUDA memory of ONNX Runtime"
-    return "fits this machine; tried at scoring"
 
 
 def _auto(bundle: "Bundle") -> dict[str, Any]:

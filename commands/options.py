@@ -1,5 +1,6 @@
 """Options and arguments that several commands have, and what is taken when they are left out."""
 
+import importlib
 import itertools
 import os
 from collections.abc import Iterator, Mapping
@@ -50,17 +51,17 @@ Precision = Annotated[
 RunArgument = Annotated[
     Optional[Path],
     typer.Argument(
-        metavar="[RUN]", help="A run's folder; default: the newest under runs/.", show_default=False
+        metavar="RUN", help="A run's folder; default: the newest under runs/.", show_default=False
     ),
 ]
 BundleArgument = Annotated[
     Optional[Path],
-    typer.Argument(metavar="[BUNDLE|ONNX]", help="Default: the newest run's export/.", show_default=False),
+    typer.Argument(metavar="BUNDLE|ONNX|RUN", help="Default: the newest run's export/.", show_default=False),
 ]
 Audio = Annotated[
     Optional[list[str]],
     typer.Argument(
-        metavar="AUDIO...", help='Audio files, folders of them (recursive), patterns like "**/*.wav".'
+        metavar="AUDIO", help='Audio files, folders of them (recursive), patterns like "**/*.wav".'
     ),
 ]
 Listed = Annotated[
@@ -75,6 +76,19 @@ Exclude = Annotated[
         show_default=False,
     ),
 ]
+
+
+def load_torch(module: str) -> None:
+    """Imports torch, and a module of ours that needs it, under a bar: that takes seconds.
+
+    Values are checked before it.
+    """
+    from ..runtime.progress import Progress
+
+    with Progress("load torch"):
+        import torch  # noqa: F401
+
+        importlib.import_module(f"..{module}", __package__)
 
 
 def absolute(path: Path | None) -> str | None:

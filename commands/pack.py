@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..runtime.errors import counted
 from .options import EXIT_SOME_ERRORS, Audio, Exclude, Json, Listed, spool_from_options
 from .printing import print_json, say
 
@@ -33,7 +34,8 @@ def pack(
         counts = {"files": packed.files, "packs": packed.packs, "written_now": packed.written}
         print_json({**counts, "errors": errors, "left_out": dict(spool.left_out), "out": str(out)})
     wrong = "".join(f"; {code} {count}" for code, count in errors.items())
-    done = f"{packed.files} files in {packed.packs} packs, {packed.written} written now{wrong}"
+    files, packs = counted(packed.files, "file"), counted(packed.packs, "pack")
+    done = f"{files} in {packs}, {packed.written} written now{wrong}"
     say(f"{done}. Next: rrtn score {out}")
     if spool.left_out:
         say(f"left out: {counts_text(spool.left_out)}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..runtime.backends.registry import AUTO, backend_names, for_each_backend
-from ..runtime.errors import ConfigError
+from ..runtime.errors import ConfigError, counted
 from ..runtime.tables.formats import suffixes
 from .options import (
     EXIT_SOME_ERRORS,
@@ -45,7 +45,7 @@ def score(
         typer.Option(
             "--model",
             "-m",
-            help="A bundle or an .onnx of ours; default: the newest run's export/.",
+            help="A bundle, a run or an .onnx of ours; default: the newest run's export/.",
             show_default=False,
         ),
     ] = None,
@@ -271,7 +271,7 @@ def _scored(
     as_json: bool,
 ) -> "ScoringSummary":
     twice = f" ({spool.twice} given twice)" if spool.twice else ""
-    say(f"{spool.files} files{twice}, {engine.description}")
+    say(f"{counted(spool.files, 'file')}{twice}, {engine.description}")
     if target.out:
         return _to_table(engine, spool, target, budget, as_json)
     return _to_screen(engine, spool, target, budget, top, as_json)

@@ -2,13 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .printing import new_table, plain, print_table, say
+from ..runtime.errors import counted
+from .printing import NO_BREAK, Column, Table, fits, print_table, say, terminal_width
 
 if TYPE_CHECKING:
     from collections import Counter
 
     from ..runtime.scoring.folder import ScoringSummary
     from ..runtime.tables.rows import Row
+    from ..runtime.tables.top_rows import TopRow
 
 _LONG = 2.0  # s; shorter scoring has no bottleneck worth a line
 
@@ -22,8 +24,8 @@ def say_summary(summary: "ScoringSummary") -> None:
     if summary.scored_now == totals.files:
         real_time = f", {totals.audio_seconds / seconds:.0f} x real time"
     say(
-        f"{totals.scored} of {totals.files} files scored in {summary.seconds:.1f} s "
-        f"({summary.scored_now / seconds:.0f} files/s{real_time})"
+        f"{totals.scored:,} of {counted(totals.files, 'file')} scored in {summary.seconds:.1f} s "
+        f"({counted(round(summary.scored_now / seconds), 'file')}/s{real_time})"
         + _counts("errors", totals.errors)
         + _counts("flags", totals.flags)
         + (f" -> {summary.out}" if summary.out else "")
@@ -33,7 +35,8 @@ def say_summary(summary: "ScoringSummary") -> None:
     if summary.left_out:
         say(f"left out: {counts_text(summary.left_out)}")
     if longer := totals.flags["only_start"]:
-        say(f"note: only the start of {longer} longer files was scored; --window auto scores all of them")
+        files, them = counted(longer, "longer file"), "it" if longer == 1 else "them"
+        say(f"note: only the start of {files} was scored; --window auto scores all of {them}")
     if unread := totals.errors["needs_formats_extra"]:
         from ..runtime.audio.av_reader import INSTALL
 
@@ -50,15 +53,30 @@ def _counts(what: str, counts: "Counter[str]") -> str:
 
 
 def print_rows(rows: list["Row"], labels: tuple[str, ...], top: int) -> None:
-    """Prints a table with the `top` highest labels of each row."""
+    """Prints a table with the `top` highest labels of each row.
+
+    Errors and flags have a column of their own, or on a narrow terminal stand behind the scores.
+    """
     from ..runtime.tables.top_rows import top_rows
 
-    table = new_table("file", "s", "highest scores", "")
-    for row in top_rows(rows, labels, top):
-        place = "" if row.start is None or row.end is None else f"{row.start:.2f}-{row.end:.2f}"
-        scores = "  ".join(f"{name} {value:.2f}" for name, value in row.scores)
-        table.add_row(plain(row.file), place, plain(scores), row.error or row.flags)
+    shown = list(top_rows(rows, labels, top))
+    table = Table("file", "s", "highest scores", "")
+    for row in shown:
+        table.add_row(row.file, _place(row), _scores(row), row.error or row.flags)
+    if not fits(table, terminal_width()):
+        table = Table("file", "s", Column("highest scores", words=True))
+        for row in shown:
+            said = "  ".join(filter(None, [_scores(row), row.error or row.flags]))
+            table.add_row(row.file, _place(row), said)
     print_table(table)
+
+
+def _place(row: "TopRow") -> str:
+    return "" if row.start is None or row.end is None else f"{row.start:.2f}-{row.end:.2f}"
+
+
+def _scores(row: "TopRow") -> str:
+    return "  ".join(f"{name}{NO_BREAK}{value:z.2f}" for name, value in row.scores)
 
 
 def row_json(row: "Row") -> dict[str, Any]:

@@ -5,10 +5,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ..runtime.errors import ConfigError
-from .choices import ENCODERS, METHODS
-from .options import BatchSize, DataDir, Device, Epochs, Json, Precision, absolute, names_with_commas
-from .printing import new_table, plain, print_json, print_table, say
+from ..runtime.errors import ConfigError, counted
+from ..runtime.progress import Progress
+from ..train.config import METHODS
+from ..train.method.choices import ENCODER_NAMES
+from .options import (
+    BatchSize,
+    DataDir,
+    Device,
+    Epochs,
+    Json,
+    Precision,
+    absolute,
+    load_torch,
+    names_with_commas,
+)
+from .printing import Column, Table, print_json, print_table, say
 
 if TYPE_CHECKING:
     from ..train.evidence.table2 import Table2
@@ -19,10 +31,11 @@ def table2(
     data: DataDir = None,
     seeds: Annotated[int, typer.Option(help="Runs of each row, with seeds 0, 1, ...")] = 3,
     encoders: Annotated[
-        Optional[str], typer.Option(help=f"Of {','.join(ENCODERS)}; default: all.", show_default=False)
+        Optional[str], typer.Option(help=f"Of {','.join(ENCODER_NAMES)}; default: all.", show_default=False)
     ] = None,
     methods: Annotated[
-        Optional[str], typer.Option(help=f"Of {','.join(METHODS)}; default: all.", show_default=False)
+        Optional[str],
+        typer.Option(help=f"Of {','.join(METHODS)}; default: all.", show_default=False),
     ] = None,
     epochs: Epochs = None,
     fraction: Annotated[
@@ -68,6 +81,9 @@ def _runs_from_options(
 ) -> "TableRuns":
     from ..train.config import config_from_dict, flat_settings
     from ..train.config_file import merged
+
+    config = config_from_dict(merged({}, flat_settings(settings)), source="flags")
+    load_torch("train.evidence.table2")
     from ..train.distributed import world_from_environment
     from ..train.evidence.table2_runs import rows_of, table_runs
     from ..train.loop import device_from_config
@@ -78,10 +94,10 @@ def _runs_from_options(
             f"{world.size} processes, and rrtn table2 trains with one",
             fix="start it without torchrun",
         )
-    config = config_from_dict(merged({}, flat_settings(settings)), source="flags")
     device_from_config(config, world)  # refuses a device that is not there before anything is trained
     rows = rows_of(names_with_commas(encoders) or (), names_with_commas(methods) or ())
-    return table_runs(config, out=out, seeds=seeds, rows=rows)
+    with Progress("read data"):
+        return table_runs(config, out=out, seeds=seeds, rows=rows)
 
 
 def _trained(runs: "TableRuns") -> "Table2":
@@ -90,30 +106,32 @@ def _trained(runs: "TableRuns") -> "Table2":
     from ..train.evidence.table2_runs import train_rows
 
     train_rows(runs, say=say, at_run=lambda: table_of_runs(runs).write())
-    table = table_of_runs(runs)
+    with Progress("compare the runs"):
+        table = table_of_runs(runs)
     table.write()
     return table
 
 
 def _print_runs(description: dict[str, Any]) -> None:
-    table = new_table("row", "seed", "state", "folder")
+    table = Table("row", Column("seed", right=True), "state", "folder")
     for run in description["runs"]:
-        table.add_row(run["row"], str(run["seed"]), run["state"], plain(run["folder"]))
+        table.add_row(run["row"], str(run["seed"]), run["state"], run["folder"])
     seconds = description["seconds_to_go"]
     left = "the time is not known before an epoch was trained"
     if seconds is not None:
         left = f"{seconds / 60:,.1f} minutes, as measured here"
-    epochs = f"{description['epochs_to_go']:,} of {description['epochs']:,} epochs to go"
+    epochs = f"{description['epochs_to_go']:,} of {counted(description['epochs'], 'epoch')} to go"
     print_table(table, caption=f"{epochs}: {left}")
 
 
 def _print_table2(table: "Table2") -> None:
     from ..train.evidence.table2 import HEADER
 
-    shown = new_table(*HEADER)
+    drops = dict(zip(HEADER, (0, 0, 1, 0, 5, 4, 2, 3, 0, 6, 7), strict=True))
+    shown = Table(*(Column(name, drop=drop) for name, drop in drops.items()))
     for i, row in enumerate(table.rows):
         if i and row.row.method == "vanilla":
             shown.add_section()
-        shown.add_row(*map(plain, row.cells()))
+        shown.add_row(*row.cells())
     print_table(shown, title=table.title, caption=table.caption)
     say(f"table in {table.runs.out / 'table2.md'} and .json")

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from .choices import ENCODERS, METHODS
+from ..runtime.errors import counted
+from ..train.config import METHODS
+from ..train.method.choices import ENCODER_NAMES
 from .options import (
     BatchSize,
     Channel,
@@ -16,13 +18,14 @@ from .options import (
     Precision,
     Targets,
     absolute,
+    load_torch,
     names_with_commas,
 )
-from .printing import new_table, plain, print_json, print_table, say
+from .printing import Column, Table, print_json, print_table, say
 
 if TYPE_CHECKING:
     from ..train.plan import TrainingPlan
-    from ..train.start import FinishedTraining
+    from ..train.request import RequestedTraining
 
 
 def train(
@@ -30,7 +33,7 @@ def train(
     targets: Targets = None,
     encoder: Annotated[
         Optional[str],
-        typer.Option(help=f"One of {', '.join(ENCODERS)}; default resnet18.", show_default=False),
+        typer.Option(help=f"One of {', '.join(ENCODER_NAMES)}; default resnet18.", show_default=False),
     ] = None,
     method: Annotated[
         Optional[str],
@@ -91,7 +94,7 @@ def train(
 
     On 4 GPUs: torchrun --nproc-per-node 4 -m rrtn train --data hume-vb
     """
-    from ..train.start import TrainingRequest, plan_training, start_training
+    from ..train.request import TrainingRequest, training_from_request
 
     settings = {
         "seed": seed,
@@ -107,41 +110,43 @@ def train(
     request = TrainingRequest(
         run=out, config_file=config, settings=settings, resume=resume, strict_resume=strict_resume
     )
-    if dry_run:
-        plan = plan_training(request, say=say)
-        _end_dry_run(plan, as_json)
-        return
-    finished = start_training(request, say=say)
-    _end_training(finished, as_json)
+    requested = training_from_request(request)
+    load_torch("train.start")
+    _plan(requested, as_json) if dry_run else _train(requested, as_json)
 
 
-def _end_dry_run(plan: "TrainingPlan | None", as_json: bool) -> None:
+def _plan(requested: "RequestedTraining", as_json: bool) -> None:
     from ..train.plan import describe
+    from ..train.start import plan_training
 
-    if plan:  # else this is not the first process
+    if plan := plan_training(requested, say=say):  # else this is not the first process
         print_json(describe(plan)) if as_json else _print_plan(plan, describe(plan))
 
 
-def _end_training(finished: "FinishedTraining | None", as_json: bool) -> None:
+def _train(requested: "RequestedTraining", as_json: bool) -> None:
+    from ..train.start import start_training
+
+    finished = start_training(requested, say=say)
     if finished is None:  # not the first process
         return
     if as_json:
         print_json(finished.to_dict())
         return
     best = finished.result.best
-    say(f"best: epoch {best.epoch}, mean Val CCC {best.ccc:.3f}. Next: rrtn evaluate, rrtn export --trt")
+    say(f"best: epoch {best.epoch}, mean Val CCC {best.ccc:z.3f}. Next: rrtn evaluate, rrtn export --trt")
 
 
 def _print_plan(plan: "TrainingPlan", description: dict[str, Any]) -> None:
-    table = new_table("", "")
+    table = Table("setting", Column("value", words=True))
     optim, parameters = plan.config.optim, description["parameters"]
-    table.add_row("data", plain(f"{description['data']['dir']}: {description['data']['clips']}"))
-    table.add_row("targets", plain(", ".join(plan.data.targets)))
+    clips = ", ".join(f"{split} {count:,}" for split, count in description["data"]["clips"].items())
+    table.add_row("data", description["data"]["dir"])
+    table.add_row("clips", clips)
+    table.add_row("targets", ", ".join(plan.data.targets))
     table.add_row("model", f"{plan.config.model.encoder}, {plan.config.model.method}")
     table.add_row("parameters", ", ".join(f"{part} {count:,}" for part, count in parameters.items()))
-    table.add_row(
-        "steps", f"{plan.steps:,} = {optim.epochs} epochs x {plan.steps_per_epoch}, batch {optim.batch_size}"
-    )
+    epochs = f"{counted(optim.epochs, 'epoch')} x {plan.steps_per_epoch}"
+    table.add_row("steps", f"{plan.steps:,} = {epochs}, batch {optim.batch_size}")
     table.add_row(
         "training state", f"{description['bytes_of_training_state'] / 2**20:,.0f} MiB beside the activations"
     )

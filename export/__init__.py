@@ -1,5 +1,6 @@
 """From a checkpoint to ONNX and TensorRT, each file behind a parity gate.
 
+wanted              what was asked for, checked before torch is imported
 source              a run's best checkpoint, and clips of its data
 recipes             what a bundle may hold, and what each file is made from
 publish             from a run to a bundle

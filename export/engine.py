@@ -15,7 +15,6 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from signal import SIGINT, SIGTERM
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,8 +27,8 @@ from ..runtime.errors import ConfigError, ModelError
 from ..runtime.onnx_file import onnx_metadata
 from ..runtime.text import printable
 from ..train.data.clip_cache import cache_folder
-from .graph import MAX_BATCH
 from .timing_cache import attach_timing_cache, store_timing_cache, timing_cache_file
+from .wanted import EngineOptions
 
 if TYPE_CHECKING:
     import tensorrt
@@ -37,24 +36,6 @@ if TYPE_CHECKING:
 INSTALL_HINT: Final = 'pip install "rrtn[rtx]" (no GPU needed), or on a GPU machine pip install "rrtn[trt]"'
 # Convolutions that may stay in float32: in int8, the encoder's first one.
 _IN_FLOAT32: Final = {"fp32": 0, "fp16": 0, "int8": 1}
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineOptions:
-    """What an engine is built for."""
-
-    batch_profile: tuple[int, int, int] = (1, 32, 256)  # smallest, tuned-for and largest batch
-    targets: tuple[int, ...] = (80, 86, 89, 120)  # compute capabilities times ten, for TensorRT-RTX
-
-    def __post_init__(self) -> None:
-        smallest, tuned, largest = self.batch_profile
-        if not 1 <= smallest <= tuned <= largest <= MAX_BATCH:
-            raise ConfigError(
-                "--batch-profile",
-                ",".join(map(str, self.batch_profile)),
-                wanted=f"1 <= smallest <= tuned <= largest <= {MAX_BATCH}",
-                fix="for example --batch-profile 1,32,256",
-            )
 
 
 def installed_flavour() -> str | None:
@@ -75,7 +56,7 @@ def engine_from_onnx(
     flavour: str,
     *,
     precision: str = "fp32",
-    options: EngineOptions = EngineOptions(),
+    options: EngineOptions = EngineOptions(),  # noqa: B008  # frozen
     progress: Callable[[float, str], None] = lambda share, phase: None,
 ) -> tuple[bytes, EngineStamp]:
     """A serialised engine and its stamp.

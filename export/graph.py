@@ -18,9 +18,9 @@ from ..runtime.onnx_file import sealed
 from ..runtime.spec import FrontendSpec, InputKind
 from ..train.method.model import TwinsNetwork
 from .deployed_network import deployed_from_network
+from .wanted import MAX_BATCH
 
 OPSET: Final = 20
-MAX_BATCH: Final = 1024
 _EXAMPLE_BATCH: Final = 2  # a batch of 1 would be baked into the graph
 INPUT_NAMES: Final[dict[InputKind, str]] = {"logmel": "log_mel", "waveform": "waveform"}
 

@@ -52,7 +52,7 @@ class Parity:
     limit: float | None
     ccc: float  # mean over targets, on the validation clips
     ccc_reference: float
-    # 95% of ccc - ccc_reference, resampling speakers; None for one speaker
+    # 95% of ccc - ccc_reference, resampling speakers; None for fewer than 8
     ccc_interval: tuple[float, float] | None
 
     @property
@@ -66,7 +66,7 @@ class Parity:
         if self.limit is not None and not self.max_abs <= self.limit:
             return f"scores differ from PyTorch's by {self.max_abs:.2e}, the limit is {self.limit:.0e}"
         if not abs(self.ccc_change) <= CCC_LIMIT:
-            return f"CCC is {self.ccc:.4f}, PyTorch's is {self.ccc_reference:.4f}, the limit is {CCC_LIMIT}"
+            return f"CCC is {self.ccc:z.4f}, PyTorch's is {self.ccc_reference:z.4f}, the limit is {CCC_LIMIT}"
         return ""
 
     def to_dict(self) -> dict[str, Any]:

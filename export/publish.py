@@ -24,8 +24,9 @@ from .audeering import audonnx_yaml_from_bundle
 from .bundle_replacement import check_replaceable, put_in_place, staged
 from .engine import INSTALL_HINT, installed_flavour
 from .parity import Parity, Probe, check_parity, parity_of_backend
-from .recipes import ENGINES, FP32, Ingredients, Made, Recipe, Wanted
+from .recipes import ENGINES, FP32, Ingredients, Made, Recipe, recipes_of
 from .source import Source, probe_of_source, source_of_run
+from .wanted import Wanted
 from .winograd.cpu_variant import NotFasterError
 
 
@@ -48,8 +49,9 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
     """
     out = out or RunFolder(run).export
     check_replaceable(out)
-    source = source_of_run(run)
-    probe = probe_of_source(source)
+    with Progress("read the run"):
+        source = source_of_run(run)
+        probe = probe_of_source(source)
     with staged(out) as staging:
         empty = Bundle(
             path=staging,
@@ -119,9 +121,10 @@ def _with_variants(bundle: Bundle, source: Source, wanted: Wanted, gate: Gate) -
     """
     skipped: dict[str, str] = {}
     failed: dict[str, str] = {}
-    recipes = wanted.recipes()
+    recipes = recipes_of(wanted)
     with Progress("export", len(recipes), "variants") as bar:
         for done, recipe in enumerate(recipes):
+            bar.update(done, recipe.name)
             if reason := _impossible(recipe, bundle):
                 skipped[recipe.name] = reason
                 continue
@@ -142,7 +145,6 @@ def _with_variants(bundle: Bundle, source: Source, wanted: Wanted, gate: Gate) -
                     raise
                 failed[recipe.name] = str(error)
                 (bundle.path / recipe.file).unlink(missing_ok=True)
-            bar.update(done + 1, recipe.name)
     return Published(bundle, skipped, failed)
 
 
@@ -215,17 +217,22 @@ def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityR
 
     Raises ModelError where that checkpoint is not the exported one.
     """
-    source = source_of_run(run or _run_of(bundle))
-    if sha256_of(source.checkpoint / POINTER) != bundle.provenance.get("checkpoint_sha256"):
-        raise ModelError(
-            str(source.checkpoint),
-            f"{bundle.path} was made from another checkpoint",
-            fix="export again, or name the bundle's run with --run RUN",
-        )
-    probe = probe_of_source(source)
-    return [
-        _result(bundle, variant, device, probe) for variant in bundle.variants for device in _devices(variant)
-    ]
+    with Progress("read the run"):
+        source = source_of_run(run or _run_of(bundle))
+        if sha256_of(source.checkpoint / POINTER) != bundle.provenance.get("checkpoint_sha256"):
+            raise ModelError(
+                str(source.checkpoint),
+                f"{bundle.path} was made from another checkpoint",
+                fix="export again, or name the bundle's run with --run RUN",
+            )
+        probe = probe_of_source(source)
+    results = []
+    ways = [(variant, device) for variant in bundle.variants for device in _devices(variant)]
+    with Progress("compare", len(ways), "variants") as bar:
+        for done, (variant, device) in enumerate(ways):
+            bar.update(done, f"{variant.name} on {device}")
+            results.append(_result(bundle, variant, device, probe))
+    return results
 
 
 def _devices(variant: Variant) -> list[str]:

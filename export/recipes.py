@@ -1,22 +1,22 @@
 """What a bundle may hold, and how each file of it is made."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
 from ..runtime.arrays import Float32
 from ..runtime.bundle import metadata_of
-from ..runtime.errors import ConfigError
 from ..runtime.frontend import log_mel
 from ..runtime.spec import InputKind
 from .deployed_network import folded_encoder
-from .engine import EngineOptions, engine_from_onnx, installed_flavour
+from .engine import engine_from_onnx, installed_flavour
 from .graph import file_from_onnx, onnx_from_network
 from .int8 import int8_for_cpu, int8_for_tensorrt
 from .parity import Probe, check_half_range, extremes
 from .source import Source
+from .wanted import VARIANTS, Wanted
 from .winograd.cpu_variant import cpu_variant_of
 
 
@@ -36,7 +36,7 @@ class Ingredients:
     source: Source
     probe: Probe
     parent: bytes  # the file of the recipe's `source`; empty where the network is the source
-    wanted: "Wanted"
+    wanted: Wanted
     progress: Callable[[float, str], None] = lambda share, phase: None  # of a long step: share in [0, 1]
 
     @property
@@ -130,51 +130,26 @@ ENGINES: Final = (
     Recipe("trt-int8", "model.int8.engine", "waveform", "int8", _engine, "waveform-int8"),
 )
 ALL: Final = (*ONNX, *ENGINES)  # in the order in which they are made: a source before what is made from it
-VARIANTS: Final = tuple(recipe.name for recipe in ALL)
+assert tuple(recipe.name for recipe in ALL) == VARIANTS
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What `rrtn export` was asked for, besides fp32."""
+def recipes_of(wanted: Wanted) -> list[Recipe]:
+    """In the order in which they are made."""
+    needed = {name for required in wanted.require for name in _with_sources(required)}
+    return [recipe for recipe in ALL if _asks_for(wanted, recipe) or recipe.name in needed]
 
-    fp16: bool = False
-    int8: bool = False
-    cpu_variant: bool = True
-    tune: bool = False
-    waveform: bool = True
-    trt: bool = False
-    embeddings: bool = False
-    require: tuple[str, ...] = ()
-    engine: EngineOptions = field(default_factory=EngineOptions)
 
-    def __post_init__(self) -> None:
-        if unknown := [name for name in self.require if name not in VARIANTS]:
-            raise ConfigError(
-                f"--require {', '.join(unknown)}", "no such variant", wanted=f"some of {', '.join(VARIANTS)}"
-            )
-        if self.trt and not self.waveform:
-            raise ConfigError(
-                "--trt",
-                "given with --no-waveform, but engines are built from the waveform graph",
-                fix="leave out one of the two",
-            )
-
-    def recipes(self) -> list[Recipe]:
-        """In the order in which they are made."""
-        needed = {name for required in self.require for name in _with_sources(required)}
-        return [recipe for recipe in ALL if self._asks_for(recipe) or recipe.name in needed]
-
-    def _asks_for(self, recipe: Recipe) -> bool:
-        """True if a flag or a default asks for it."""
-        if recipe in ENGINES and not self.trt:
-            return False
-        if recipe is CPU and not self.cpu_variant:
-            return False
-        # Engines alone are made from it: on CPUs the log-Mel one is faster.
-        if recipe is WAVEFORM_INT8 and not self.trt:
-            return False
-        has_precision = {"fp32": True, "fp16": self.fp16, "int8": self.int8}[recipe.precision]
-        return has_precision and (recipe.input == "logmel" or self.waveform)
+def _asks_for(wanted: Wanted, recipe: Recipe) -> bool:
+    """True if a flag or a default asks for it."""
+    if recipe in ENGINES and not wanted.trt:
+        return False
+    if recipe is CPU and not wanted.cpu_variant:
+        return False
+    # Engines alone are made from it: on CPUs the log-Mel one is faster.
+    if recipe is WAVEFORM_INT8 and not wanted.trt:
+        return False
+    has_precision = {"fp32": True, "fp16": wanted.fp16, "int8": wanted.int8}[recipe.precision]
+    return has_precision and (recipe.input == "logmel" or wanted.waveform)
 
 
 def _with_sources(name: str) -> set[str]:

@@ -31,6 +31,7 @@ from .backends.model_batch import ModelBatch, Spent
 from .backends.registry import backend_kind
 from .bundle import Bundle, Variant
 from .cpus import cpu_model, usable_cpus
+from .errors import counted
 from .frontend import clip_input, clip_log_mel
 from .spec import FrontendSpec
 from .text import printable
@@ -160,7 +161,7 @@ def bench_document(
 
 
 def _machine_text(here: dict[str, Any]) -> str:
-    return f"{here['cpu']}, {here['cores']} cores"
+    return f"{here['cpu']}, {counted(here['cores'], 'core')}"
 
 
 def _machine_line(here: dict[str, Any], limits: Ceiling) -> str:
@@ -298,7 +299,8 @@ def _share(
         return None
     # Bytes a clip. Activations are not counted, because they may stay in the caches.
     weights = variant.size / batch
-    return rate * max(flops / limits.sgemm, weights / limits.copy)
+    share = rate * max(flops / limits.sgemm, weights / limits.copy)
+    return share if share <= 1 else None  # the ceiling was measured while other programs ran
 
 
 def _warnings(parts: dict[str, float], variation: float) -> list[str]:

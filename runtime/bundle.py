@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, TypedDict
 from msgspec import Meta
 
 from .documents import Count, Name, Sha256, converted, parsed
-from .errors import ModelError
+from .errors import ModelError, counted
 from .files import read_regular
 from .onnx_file import check_onnx, check_seal, onnx_metadata, onnx_metadata_of_file
 from .spec import FrontendSpec, InputKind
@@ -19,6 +19,7 @@ from .text import printable, short
 
 SCHEMA: Final = 1
 MANIFEST: Final = "bundle.json"
+_OF_RUN: Final = "export"  # the bundle's folder in a run
 METADATA_KEY: Final = "rrtn"  # one JSON document under this key of the ONNX metadata_props
 
 _EXPORTED: Final = "what rrtn export writes"
@@ -146,8 +147,9 @@ class Bundle:
         if digest != variant.sha256:
             raise ModelError(
                 str(path),
-                f"sha256 {digest[:12]}, {len(content)} bytes",
-                wanted=f"what {MANIFEST} lists: sha256 {variant.sha256[:12]}, {variant.size} bytes",
+                f"sha256 {digest[:12]}, {counted(len(content), 'byte')}",
+                wanted=f"what {MANIFEST} lists: "
+                f"sha256 {variant.sha256[:12]}, {counted(variant.size, 'byte')}",
                 fix=f"the file was changed or cut off: {_EXPORT_AGAIN}",
             )
         if variant.kind == "onnx":
@@ -191,7 +193,8 @@ class Bundle:
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     """Reads a model's description: its labels, frontend and variants. No model is loaded yet.
 
-    `path` is a bundle's folder, its bundle.json, or one .onnx file that `rrtn export` wrote.
+    `path` is a bundle's folder, its bundle.json, or one .onnx file that `rrtn export` wrote. Of a run's
+    folder, the bundle in its export/ is taken.
 
     Raises ModelError where there is no such file, where it is not what `rrtn export` writes, where it was
     changed since, or where bundle.json contradicts a model that it lists.
@@ -199,7 +202,8 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     path = Path(path)
     try:
         if path.is_dir():
-            path = path / MANIFEST
+            inside = path / _OF_RUN / MANIFEST
+            path = inside if inside.exists() and not (path / MANIFEST).exists() else path / MANIFEST
         exists = path.exists()
     except (OSError, ValueError):  # a name that no file can have
         exists = False

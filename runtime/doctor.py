@@ -14,6 +14,7 @@ import soundfile
 from .backends.cuda_driver import gpu_names
 from .backends.registry import BACKENDS
 from .cpus import usable_cpus
+from .errors import counted
 
 State = Literal["ok", "missing", "note"]
 
@@ -51,7 +52,7 @@ def _python() -> Finding:
 
 
 def _cpu() -> Finding:
-    return Finding("cpu", "ok", f"{usable_cpus()} usable cores, {platform.machine()}")
+    return Finding("cpu", "ok", f"{counted(usable_cpus(), 'usable core')}, {platform.machine()}")
 
 
 def _memory() -> Finding:

@@ -130,7 +130,7 @@ def mel_filterbank(spec: FrontendSpec) -> Float64:
     They are those of librosa.filters.mel with norm="slaney".
     """
     bins = np.linspace(0, spec.sampling_rate / 2, spec.n_bins)  # Hz, [F]
-    edges = _hertz(np.linspace(_slaney_mel(spec.f_min), _slaney_mel(spec.f_max), spec.n_mels + 2))  # [M + 2]
+    edges = mel_edges(spec)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins[:, None] - low) / (centre - low)
     falling = (high - bins[:, None]) / (high - centre)
@@ -141,6 +141,11 @@ def mel_filterbank(spec: FrontendSpec) -> Float64:
 _LINEAR_HERTZ_PER_MEL = 200 / 3  # below 1 kHz Slaney's scale is linear
 _BREAK_HERTZ, _BREAK_MEL = 1000.0, 15.0
 _LOG_STEP = np.log(6.4) / 27  # above it, 27 mels to 6.4 kHz
+
+
+def mel_edges(spec: FrontendSpec) -> Float64:
+    """[M + 2] in Hz: band m rises from edge m to its centre, edge m + 1, and falls to edge m + 2."""
+    return _hertz(np.linspace(_slaney_mel(spec.f_min), _slaney_mel(spec.f_max), spec.n_mels + 2))
 
 
 def _slaney_mel(hertz: float) -> float:

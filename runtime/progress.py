@@ -1,17 +1,35 @@
-"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress on stderr: a bar on a terminal, a plain line now and then elsewhere.
 
+There is one bar at a time. Work inside other work has its own bar meanwhile, and a line that is printed
+with `print_above` stands above it. Nothing is silent for longer than two seconds: a thread draws.
+"""
+
+import math
+import os
 import sys
+import threading
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from .text import printable
 
-if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-
-_QUIET_SECONDS: Final = 2.0  # shorter work prints nothing where there is no terminal
+_REFRESH_SECONDS: Final = 0.2  # of the bar
+_FIRST_LINE_SECONDS: Final = 1.5  # shorter work prints nothing where there is no terminal
 _LINE_SECONDS: Final = 10.0  # between plain lines
+_LONGEST: Final = 1e7  # s; what would take longer is not known
+_BAR: Final = (8, 40)  # the least and the greatest width
+_GAP: Final = "  "
+_WIPE: Final = "\r\x1b[2K"
+
+_lock = threading.RLock()  # what draws holds it
+_open: "list[Progress]" = []  # from the outer work to the inner one; the last one is shown
+
+
+class _Log:
+    """When the last line was printed, and when the last work ended, where there is no terminal."""
+
+    printed = ended = -math.inf
 
 
 class Bar(Protocol):
@@ -22,43 +40,53 @@ class Bar(Protocol):
 
 
 class Progress:
-    """`with Progress("decode", total, "clips") as bar: bar.advance(n, "a note")`."""
+    """`with Progress("decode Train", total, "clips") as bar: bar.advance(n, "a note")`.
 
-    def __init__(self, label: str, total: int, unit: str) -> None:
+    Without a total the time alone is shown. A note names what is in work, or says what was found.
+    """
+
+    def __init__(self, label: str, total: int | None = None, unit: str = "") -> None:
         self._label, self._total, self._unit = printable(label), total, unit
         self._done, self._note, self._printed = 0, "", -1
         self._started = time.monotonic()
-        self._next_line = self._started + _LINE_SECONDS
-        self._bar = _bar() if sys.stderr.isatty() else None
-        self._task = (
-            self._bar.add_task(self._label, total=total, unit=unit, rate="", note="") if self._bar else None
-        )
+        self._next_line = -math.inf  # the first one follows soon on the line before, whoever printed that
+        self._on_terminal = is_terminal()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> "Progress":
-        if self._bar:
-            self._bar.start()
+        if self._total != 0 and is_shown():
+            with _lock:
+                _wipe()
+                if not _open and self._started - _Log.ended > _FIRST_LINE_SECONDS:
+                    _Log.printed = self._started
+                _open.append(self)
+                self._draw()
+            self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar:
-            self._bar.stop()
-        elif self._printed < self._done and self.seconds > _QUIET_SECONDS:
-            self._print_line()
+        if self._thread is None:
+            return
+        self._ended.set()
+        self._thread.join()
+        with _lock:
+            _wipe()
+            _open.remove(self)
+            _Log.ended = time.monotonic()
+            if not self._on_terminal and self.seconds > _FIRST_LINE_SECONDS and self._printed < self._done:
+                self._print_line()
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Adds `count` to what is done."""
         self.update(self._done + count, note)
 
     def update(self, done: int, note: str = "") -> None:
-        """Sets what is done."""
+        """Sets what is done, and what is in work."""
         self._done, self._note = done, printable(note)
-        if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=done, rate=f"{self.rate:.1f}", note=self._note)
-        elif time.monotonic() > self._next_line:
-            self._next_line = time.monotonic() + _LINE_SECONDS
-            self._print_line()
 
     @property
     def seconds(self) -> float:
@@ -70,34 +98,134 @@ class Progress:
         """Units per second so far."""
         return self._done / max(self.seconds, 1e-9)
 
+    def _run(self) -> None:
+        while not self._ended.wait(_REFRESH_SECONDS):
+            with _lock:
+                if not self._ended.is_set():
+                    self._draw()
+
+    def _draw(self) -> None:
+        if _open[-1] is not self:
+            return
+        if self._on_terminal:
+            sys.stderr.write(f"{_WIPE}{self._line(terminal_width() - 1)}")
+            sys.stderr.flush()
+        elif time.monotonic() > max(self._next_line, _Log.printed + _FIRST_LINE_SECONDS):
+            self._next_line = time.monotonic() + _LINE_SECONDS
+            self._print_line()
+
+    def _line(self, width: int) -> str:
+        """The bar's line."""
+        count = f"{self._done}/{self._total} {self._unit}" if self._total else ""
+        rate = f"{self.rate:.1f}/s" if self._total and self._done else ""
+        share = self._done / self._total if self._total else None
+        return bar_line(
+            self._label, self._note, share, count=count, rate=rate, times=self._times(), width=width
+        )
+
+    def _times(self) -> tuple[str, str]:
+        left = (self._total - self._done) / self.rate if self._total and self._done else math.inf
+        return times(self.seconds, left)
+
     def _print_line(self) -> None:
-        self._printed = self._done
-        left = (self._total - self._done) / max(self.rate, 1e-9)
-        eta = f", {left:.0f} s to go" if 0 < left < 1e7 else ""
+        self._printed, _Log.printed = self._done, time.monotonic()
+        what = f"{self._done}/{self._total} {self._unit}, {self.rate:.1f}/s, " if self._total else ""
         note = f" | {self._note}" if self._note else ""
-        done = f"{self._label}: {self._done}/{self._total} {self._unit}"
-        print(f"{done}, {self.rate:.1f}/s, {self.seconds:.0f} s{eta}{note}", file=sys.stderr, flush=True)
+        print(f"{self._label}: {what}{', '.join(self._times())}{note}", file=sys.stderr, flush=True)
 
 
-def _bar() -> "RichProgress":
-    from rich.console import Console  # not above: most commands show no bar
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as RichProgress
+def bar_line(
+    label: str,
+    note: str,
+    share: float | None,
+    *,
+    count: str = "",
+    rate: str = "",
+    times: tuple[str, str],
+    width: int,
+) -> str:
+    """One line with what fits into `width`: what is in work and the times come before bar and rate.
 
-    return RichProgress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} {task.fields[unit]}/s"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        console=Console(stderr=True),
-        transient=True,
-    )
+    No part is ever cut. `share` is what is done, in [0, 1]; None if nobody knows.
+    """
+    elapsed, left = times
+    parts = {"label": label, "bar": "", "note": note, "count": count, "rate": rate}
+    parts |= {"elapsed": elapsed, "left": left}
+    shown, room = {"label"}, width - len(label)
+    for name in ("left", "elapsed", "note", "count"):
+        if parts[name] and len(parts[name]) + len(_GAP) <= room:
+            shown.add(name)
+            room -= len(parts[name]) + len(_GAP)
+    if rate and len(rate) + 2 * len(_GAP) + _BAR[0] <= room:
+        shown.add("rate")
+        room -= len(rate) + len(_GAP)
+    if share is not None and room >= _BAR[0] + len(_GAP):
+        shown.add("bar")
+        parts["bar"] = _drawn(share, min(room - len(_GAP), _BAR[1]))
+    return _GAP.join(text for name, text in parts.items() if name in shown)
+
+
+def times(elapsed: float, left: float) -> tuple[str, str]:
+    """Two texts; `left` may be infinite: not known yet."""
+    return f"elapsed {duration(max(elapsed, 0.0))}", f"left {duration(left) if left < _LONGEST else '?'}"
+
+
+def duration(seconds: float) -> str:
+    """Such as 12 s, 3 min, 2 h 05 min."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def print_above(text: str) -> None:
+    """Prints a line on stderr; a bar that is shown stays below it."""
+    with _lock:
+        _wipe()
+        _Log.printed = time.monotonic()
+        print(text, file=sys.stderr, flush=True)
+        if _open and _open[-1]._on_terminal:
+            _open[-1]._draw()
+
+
+def is_shown() -> bool:
+    """Of several processes on one terminal, the first shows what it does."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def is_terminal() -> bool:
+    """True if lines on stderr can be overwritten."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def terminal_width() -> int:
+    """Columns of the terminal behind stderr."""
+    try:
+        return int(os.environ.get("COLUMNS", "")) or 80
+    except ValueError:
+        pass
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def _wipe() -> None:
+    """Clears the line of the bar that is shown."""
+    if _open and _open[-1]._on_terminal:
+        sys.stderr.write(_WIPE)
+        sys.stderr.flush()
+
+
+def _drawn(share: float, width: int) -> str:
+    full, empty = ("━", "─") if _has_lines() else ("#", "-")
+    done = round(width * min(max(share, 0.0), 1.0))
+    return full * done + empty * (width - done)
+
+
+def _has_lines() -> bool:
+    try:
+        "━".encode(sys.stderr.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -5,9 +5,11 @@ import importlib
 import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 import rrtn
 import typer
 from rrtn.cli import COMMANDS
+from rrtn.runtime import load_bundle
 
 FOLDER = Path(rrtn.__file__).parent / "commands"
 RRTN = (sys.executable, "-m", "rrtn")
@@ -134,9 +137,50 @@ def test_without_a_command_help_is_printed_and_the_code_is_2(
     assert "Commands:" in done.stdout
 
 
-def test_there_is_no_completion(tmp_path: Path) -> None:
-    for arguments in (["--help"], ["data", "--help"], ["score", "--help"]):
-        assert "completion" not in call(*arguments, cwd=tmp_path).stdout
+@pytest.mark.parametrize("arguments", [(), ("data", "check"), ("train",)])
+def test_n23_h_is_help(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    short, long = (call(*arguments, flag, cwd=tmp_path) for flag in ("-h", "--help"))
+    assert (short.returncode, short.stdout) == (0, long.stdout)
+    assert "-h, --help" in short.stdout
+
+
+@pytest.mark.parametrize(
+    ("shell", "typed", "offered"),
+    [
+        ("bash", "", ["train", "score", "data", "doctor"]),
+        ("bash", "data ", ["synth", "check"]),
+        ("bash", "table2 --enc", ["--encoders"]),
+        ("zsh", "score --win", ["--window"]),
+        ("fish", "sc", ["score"]),
+    ],
+)
+def test_n23_a_shell_completes_commands_and_options(
+    tmp_path: Path, shell: str, typed: str, offered: list[str]
+) -> None:
+    """As the script of --install-completion asks: through the environment, with an empty command line."""
+    words = f"rrtn {typed}"
+    env = {**os.environ, "_RRTN_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": words}
+    env |= {
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(words.count(" ")),
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    done = call(cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    assert [name for name in offered if name not in done.stdout] == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_n23_completion_is_installed_into_the_home_folder(tmp_path: Path, shell: str) -> None:
+    """In a home folder of its own, from that shell as far as rrtn can tell."""
+    told = f"import shellingham; shellingham.detect_shell = lambda *a, **b: ({shell!r}, '/bin/{shell}')"
+    env = {**os.environ, "HOME": str(tmp_path), "ZDOTDIR": str(tmp_path)}
+    shown = call("--show-completion", cwd=tmp_path, before=told, env=env)
+    assert (shown.returncode, "_RRTN_COMPLETE" in shown.stdout) == (0, True), shown.stderr
+    done = call("--install-completion", cwd=tmp_path, before=told, env=env)
+    assert done.returncode == 0, done.stderr
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any("_RRTN_COMPLETE" in path.read_text() for path in written)
 
 
 # Failures
@@ -226,7 +270,7 @@ def test_a_signal_is_a_document(
         process.send_signal(number)
         out, err = process.communicate(timeout=500)
     done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
-    assert first.startswith("1 files, ")
+    assert first.startswith("1 file, ")
     error = error_of(done)
     assert (error["subject"], error["exit_code"]) == (subject, 128 + number)
 
@@ -259,8 +303,97 @@ def test_nobody_reads_the_document(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.count(b"\n")) == (141, 1)
 
 
-def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
-    done = call("doctor", "--json", cwd=tmp_path, before=BUG)
-    assert (done.returncode, done.stdout) == (1, "")
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_a_bug_keeps_its_traceback(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    done = call("doctor", *flags, cwd=tmp_path, before=BUG)
+    assert done.returncode == 1
+    if flags:
+        error = json.loads(done.stdout)["error"]
+        assert (error["came"], error["exit_code"]) == ("ZeroDivisionError: division by zero", 1)
+    else:
+        assert done.stdout == ""
     assert done.stderr.startswith("Traceback")
     assert done.stderr.splitlines()[-1] == "ZeroDivisionError: division by zero"
+
+
+def commands_with_json() -> list[list[str]]:
+    return [["data", "synth"], ["data", "check"], *([name] for name in COMMANDS if name != "data")]
+
+
+@pytest.mark.parametrize("command", commands_with_json(), ids=" ".join)
+def test_n23_every_command_gives_a_document_for_a_wrong_option(tmp_path: Path, command: list[str]) -> None:
+    error = error_of(call(*command, "--no-such-option", "--json", cwd=tmp_path))
+    assert error["exit_code"] == 2
+    assert error["subject"] == " ".join(["rrtn", *command])
+
+
+FAILURES = {
+    "evaluate nowhere": (2, "nowhere"),
+    "report nowhere": (2, "nowhere"),
+    "export nowhere": (2, "nowhere"),
+    "parity nowhere": (5, "nowhere"),
+    "inspect nowhere": (5, "nowhere"),
+    "bench nowhere": (5, "nowhere"),
+    "bench --batches x": (2, "--batches"),
+    "score nowhere.wav -m nowhere": (5, "nowhere"),
+    "pack nowhere": (2, "nowhere"),
+    "train --lr 99": (2, "--lr"),
+    "table2 --epochs -1": (2, "--epochs"),
+    "data check nowhere": (2, "nowhere"),
+    "data synth OUT --clips 1": (2, "clips"),
+    "export empty --require cnn": (2, "--require"),
+    "export empty --targets x": (2, "--targets"),
+}
+
+
+@pytest.mark.parametrize("line", FAILURES)
+def test_n23_every_command_gives_a_document_where_it_fails(tmp_path: Path, line: str) -> None:
+    (tmp_path / "empty").mkdir()
+    error = error_of(call(*line.split(), "--json", cwd=tmp_path))
+    code, subject = FAILURES[line]
+    assert error["exit_code"] == code
+    assert subject in error["subject"] + error["came"]
+
+
+def test_n23_a_runs_folder_is_taken_for_the_bundle_in_it(
+    tmp_path: Path, tiny_model_at: Callable[..., Path]
+) -> None:
+    """`-m RUN`, and RUN wherever a command takes a bundle."""
+    bundle = tmp_path / "RUN/export"
+    bundle.mkdir(parents=True)
+    bare = load_bundle(tiny_model_at(bundle / "model.onnx"))
+    (bundle / "bundle.json").write_text(json.dumps(bare.manifest()))
+    for command in (["inspect", "RUN"], ["inspect", "RUN/export"], ["inspect", "RUN/export/bundle.json"]):
+        done = call(*command, "--json", cwd=tmp_path)
+        assert json.loads(done.stdout)["bundle"] == "RUN/export", done.stderr
+    (bundle / "bundle.json").unlink()
+    error = error_of(call("inspect", "RUN", "--json", cwd=tmp_path))
+    assert error["subject"].startswith("RUN")
+
+
+def test_n23_one_is_not_many(tmp_path: Path, tiny_model: Path, real_clips: list[Path]) -> None:
+    done = call("score", real_clips[0], "-m", tiny_model, cwd=tmp_path)
+    assert done.stderr.startswith("1 file, ")
+    assert re.search(r"^1 of 1 file scored in ", done.stderr, flags=re.M)
+    assert not re.search(r"\b1 (files|clips|errors)\b", done.stderr)
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_n23_plain_make_prints_help_and_installs_nothing() -> None:
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M)) - {"help"}
+    assert targets == set(re.findall(r"^make ([a-z-]+)", done.stdout, flags=re.M))
+    plan = subprocess.run(["make", "-n"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert all(line.startswith("echo") for line in plan.splitlines())
+
+
+def test_n23_make_clean_says_what_it_leaves(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    for name in ("build", ".venv", "runs", "commands", "runtime", "train", "export"):
+        (tmp_path / name).mkdir()
+    done = subprocess.run(["make", "clean"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert not (tmp_path / "build").exists()
+    assert all((tmp_path / name).exists() for name in (".venv", "runs"))
+    assert all(name in done.stdout for name in (".venv", "runs/", "cache"))

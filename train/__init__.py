@@ -3,7 +3,8 @@
 config         every setting, one dataclass a section
 config_file    config.toml: written, read, overridden by flags, compared on a resume
 plan           settings and data that are checked, before anything is trained
-start          from the settings of `rrtn train` to a finished run
+request        what `rrtn train` was asked for, checked before torch is imported
+start          from a request to a finished run
 loop           the training loop
 step           one optimiser step
 predict        scores of a whole split

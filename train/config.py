@@ -8,19 +8,19 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, assert_never, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, assert_never, get_args
 
 from ..runtime.bundle import repeated
 from ..runtime.errors import ConfigError
 from ..runtime.spec import FrontendSpec
 from ..runtime.text import short
-from .method.encoders import ENCODERS, EncoderName
-from .method.losses import TERMS
-from .method.model import Activation
-from .method.views import AugmentConfig
-from .method.weighting import FixedWeights, RuwlWeights, Weighting
+from .method.choices import ENCODER_NAMES, TERMS, Activation, AugmentConfig, EncoderName
+
+if TYPE_CHECKING:
+    from .method.weighting import Weighting
 
 Method = Literal["vanilla", "rrtn", "rrtn-ruwl"]
+METHODS: Final = get_args(Method)
 TrainingDevice = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "tf32", "bf16"]
 CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune"]
@@ -62,8 +62,8 @@ class ModelConfig:
     init: str = ""  # --init: a PANNs checkpoint that the encoder starts from
 
     def __post_init__(self) -> None:
-        _check_choice("--encoder (model.encoder)", self.encoder, tuple(ENCODERS))
-        _check_choice("--method (model.method)", self.method, get_args(Method))
+        _check_choice("--encoder (model.encoder)", self.encoder, ENCODER_NAMES)
+        _check_choice("--method (model.method)", self.method, METHODS)
 
     @property
     def has_second_view(self) -> bool:
@@ -232,8 +232,10 @@ class Config:
         return {name: _plain(value) for name, value in vars(self).items()}
 
 
-def weighting_from_config(config: Config) -> Weighting:
+def weighting_from_config(config: Config) -> "Weighting":
     """How `method` weighs the terms of the loss. A new method is a name in `Method` and a case here."""
+    from .method.weighting import FixedWeights, RuwlWeights  # not above: settings are checked without torch
+
     ruwl = config.ruwl
     match config.model.method:
         case "vanilla":  # CCC alone

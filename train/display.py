@@ -5,6 +5,7 @@ Everything goes to stderr. Durations are those of the monotonic clock, which nob
 
 import math
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -14,22 +15,24 @@ from typing import Any, Final
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Column, Table
+from rich.table import Table
+from rich.text import Text
 
 from ..runtime.errors import MissingExtraError
+from ..runtime.progress import bar_line, duration, times
 from ..runtime.text import printable
-from .method.losses import TERMS
+from .method.choices import TERMS
 
 Record = dict[str, Any]  # one line of history.jsonl
 
 _REFRESH_SECONDS: Final = 0.25  # of the live table, at least
 _DRAWING_SHARE: Final = 0.02  # of the training's time, at most
+_FIRST_LINE_SECONDS: Final = 1.5  # until the first plain line
 _LINE_SECONDS: Final = 10.0  # between plain lines inside an epoch
+_TICK_SECONDS: Final = 1.0  # a step that takes longer is seen to go on
 _EPOCHS_SHOWN: Final = 12
 _OTHER_LINES: Final = 6  # header, rule, the best epoch, progress, the cursor, and one above
 _GAP: Final = 2  # between two columns
-_BAR: Final = (8, 40)  # the least and the greatest width
 _HEADERS: Final = {"w": "weights", "best": ""}
 _COLUMNS: Final = tuple(term.removeprefix("l_") for term in TERMS)
 _DECIMALS: Final = (3, 3, 0)  # of the terms: Barlow Twins' is a sum, and in the hundreds
@@ -89,7 +92,7 @@ class Display:
         self._epochs, self._clips_per_epoch, self._quiet = epochs, clips_per_epoch, quiet
         self._share_per_rate = flops_per_clip / peak if peak > 0 else 0.0
         self._writer = _Writer(tensorboard) if tensorboard and not quiet else None
-        now = monotonic()
+        self._began = now = monotonic()
         self._epoch = 0
         self._rest = 0.0  # seconds of an epoch after its training, with its checkpoint
         self._earlier = self._training = self._phase = _Phase(split="Train", total=0, started=now, ended=now)
@@ -97,22 +100,30 @@ class Display:
         self._best = -1  # the row; after a resume the best epoch may have no row
         self._console = Console(stderr=True, highlight=False)
         on_terminal = not quiet and sys.stderr.isatty() and self._console.is_interactive
-        # Drawn by hand: no thread competes with the training loop. stdout is for --json alone.
+        # Drawn by hand, so that drawing takes no more than its share. stdout is for --json alone.
         live = Live(
             get_renderable=self._rendered, console=self._console, auto_refresh=False, redirect_stdout=False
         )
         self._live = live if on_terminal else None
         self._period = _REFRESH_SECONDS if on_terminal else _LINE_SECONDS
-        self._next = now + self._period
+        self._next = now + (self._period if on_terminal else _FIRST_LINE_SECONDS)
+        self._lock = threading.RLock()
+        self._ended = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, name="display", daemon=True)
 
     def __enter__(self) -> "Display":
         if self._live:
             self._live.start()
+        if not self._quiet:
+            self._ticker.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ended.set()
+        if self._ticker.is_alive():
+            self._ticker.join()
         if self._live:
             self._live.stop()
         if self._writer:
@@ -131,10 +142,7 @@ class Display:
     def advance(self, clips: int) -> None:
         """`clips` more training clips are done."""
         self._phase.done += clips
-        if monotonic() >= self._next:
-            self._show(
-                f"{self._phase.split} {self._phase.before + self._phase.done}/{self._phase.total} clips"
-            )
+        self._show_if_due()
 
     def validating(self, total: int) -> None:
         """The training of this epoch is over, and `total` clips of validation follow."""
@@ -170,6 +178,18 @@ class Display:
         elif not self._quiet:
             print(line, file=sys.stderr, flush=True)
 
+    def _tick(self) -> None:
+        """Shows that a long step goes on."""
+        while not self._ended.wait(_TICK_SECONDS):
+            if self._training.total:
+                self._show_if_due()
+
+    def _show_if_due(self) -> None:
+        with self._lock:
+            if monotonic() >= self._next:
+                done = self._phase.before + self._phase.done
+                self._show(f"{self._phase.split} {done}/{self._phase.total} clips")
+
     def _measure_rest(self) -> None:
         """Called at the end of an epoch and at the start of the next: a checkpoint may come between."""
         if self._training.ended is not None and self._training.total:
@@ -177,46 +197,51 @@ class Display:
 
     def _show(self, line: str = "") -> None:
         """Draws the table, or prints `line` if there is no table. Then `advance` is silent for a while."""
-        started = monotonic()
-        if self._live:
-            self._live.refresh()
-        elif line:
-            rate, share, left = self._speed()
-            parts = (
-                self._part.label,
-                f"epoch {self._epoch + 1:3d}/{self._epochs}  {line}",
-                f"{rate}  {share}".rstrip(),
-                left,
-            )
-            self.say("  |  ".join(filter(None, parts)))
-        else:
-            return
-        now = monotonic()
-        self._next = now + max(self._period, (now - started) / _DRAWING_SHARE)
+        with self._lock:
+            started = monotonic()
+            if self._live:
+                self._live.refresh()
+            elif line:
+                speed = "  ".join(filter(None, self._speed()))
+                epoch = f"epoch {self._epoch + 1:3d}/{self._epochs}  {line}"
+                parts = (self._part.label, epoch, speed, "  ".join(self._times()))
+                self.say("  |  ".join(filter(None, parts)))
+            else:
+                return
+            now = monotonic()
+            self._next = now + max(self._period, (now - started) / _DRAWING_SHARE)
 
-    def _speed(self) -> tuple[str, str, str]:
-        """Rate, share of the peak, time to go; each is empty if it is not known."""
+    def _speed(self) -> tuple[str, str]:
+        """Rate and share of the peak; each is empty if it is not known."""
+        if not self._phase.rate:
+            return "", ""
         share = self._share(self._phase.rate) if self._phase is self._training else ""
-        seconds = self._seconds_left()
-        left = f"{_duration(seconds)} to go" if 0 < seconds < 1e7 else ""
-        if left and self._part.later:
+        return f"{self._phase.rate:.1f} clips/s", f"{share} of peak" if share else ""
+
+    def _times(self) -> tuple[str, str]:
+        """Since the start of this process, and to the end of the run."""
+        left = self._seconds_left()
+        elapsed, to_go = times(monotonic() - self._began, left)
+        if self._part.later and left < math.inf:
             pace, rest = self._pace()
             later = self._part.later * self._epochs * (self._clips_per_epoch * pace + rest)
-            left += f", {_duration(seconds + later)} in all"
-        if not self._phase.rate:
-            return "", "", left
-        return f"{self._phase.rate:.1f} clips/s", f"{share} of peak" if share else "", left
+            to_go += f" ({duration(left + later)} in all)"
+        return elapsed, to_go
 
     def _share(self, rate: float) -> str:
-        return f"{rate * self._share_per_rate:.0%}" if self._share_per_rate else ""
+        """More than all of the peak was measured while other programs ran: then it says nothing."""
+        share = rate * self._share_per_rate
+        return f"{share:.0%}" if 0 < share <= 1 else ""
 
     def _seconds_left(self) -> float:
-        """Seconds to the end of the run, or 0 if not known.
+        """Seconds to the end of the run; infinite if not known.
 
         The pace is that of this epoch and the one before: the first epoch starts slowly.
         """
         training = self._training
         pace, rest = self._pace()
+        if not pace:
+            return math.inf
         later = (self._epochs - self._epoch - 1) * (self._clips_per_epoch * pace + rest)
         if training.ended is None:
             return later + max(training.total - training.before - training.done, 0) * pace + rest
@@ -236,26 +261,36 @@ class Display:
         As many lines as the terminal has room for.
         """
         width, height = self._console.size
-        parts = []
+        parts: list[Table | Text] = []
         if self._rows:
             first = max(len(self._rows) - max(1, min(_EPOCHS_SHOWN, height - _OTHER_LINES)), 0)
             shown = [self._best] * (0 <= self._best < first) + [*range(first, len(self._rows))]
             parts.append(_table([self._rows[i] | {"best": "best" * (i == self._best)} for i in shown], width))
         if self._training.total and not (self._rows and self._rows[-1]["epoch"] == str(self._epochs)):
-            label = f"{self._part.label} epoch {self._epoch + 1}/{self._epochs} {self._phase.split}".lstrip()
-            parts.append(_progress(label, self._phase, self._speed(), width))
+            parts.append(Text(self._bar(width), no_wrap=True))
         return Group(*parts)
+
+    def _bar(self, width: int) -> str:
+        """One line: what is in work, a bar, and what else has room."""
+        epoch, phase = f"epoch {self._epoch + 1}/{self._epochs} {self._phase.split}", self._phase
+        label = f"{self._part.label} {epoch}".lstrip()
+        share, (elapsed, left) = (phase.before + phase.done) / phase.total, self._times()
+        for speed in ("  ".join(filter(None, self._speed())), self._speed()[0]):
+            line = bar_line(label, "", share, rate=speed, times=(elapsed, left), width=width)
+            if speed in line:
+                break
+        return line if left in line else bar_line(epoch, "", share, times=(elapsed, left), width=width)
 
 
 def _cells(record: Record) -> dict[str, str]:
     """Column -> text; a method has columns for its own losses alone."""
-    cells = {"epoch": str(record["epoch"]), "loss": f"{record['loss']:.3f}"}
+    cells = {"epoch": str(record["epoch"]), "loss": f"{record['loss']:z.3f}"}
     for term, column, decimals in zip(TERMS, _COLUMNS, _DECIMALS, strict=True):
         if term in record:
-            cells[column] = f"{record[term]:.{decimals}f}"
+            cells[column] = f"{record[term]:z.{decimals}f}"
     if "weights" in record:
         cells["w"] = "/".join(f"{w:.2f}" if w >= 0.01 else f"{w:.1e}" for w in record["weights"])
-    return cells | {"Val CCC": f"{record['val_ccc']:.3f}", "best": ""}
+    return cells | {"Val CCC": f"{record['val_ccc']:z.3f}", "best": ""}
 
 
 def _table(rows: list[dict[str, str]], width: int) -> Table:
@@ -277,29 +312,6 @@ def _table(rows: list[dict[str, str]], width: int) -> Table:
     for row in rows:
         table.add_row(*(row[name] for name in names), style="bold green" if row["best"] else "")
     return table
-
-
-def _progress(label: str, phase: _Phase, speed: tuple[str, str, str], width: int) -> Table:
-    """One line: a bar, and the texts that leave room for the bar."""
-    rate, share, left = speed
-    for texts in ((label, rate, share, left), (label, rate, left), (label, left), (label,)):
-        shown = [text for text in texts if text]
-        room = width - sum(len(text) + _GAP for text in shown)
-        if room >= _BAR[0]:
-            break
-    bar = ProgressBar(
-        total=phase.total, completed=phase.before + phase.done, width=max(1, min(room, _BAR[1]))
-    )
-    line = Table.grid(*(Column(no_wrap=True) for _ in range(len(shown) + 1)), padding=(0, _GAP, 0, 0))
-    line.add_row(shown[0], bar, *shown[1:])
-    return line
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{math.ceil(seconds)} s"
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 class _Writer:

@@ -18,9 +18,10 @@ import torch
 
 from .. import __version__
 from ..runtime.arrays import Float32
-from ..runtime.errors import ConfigError, ModelError, StoppedError
+from ..runtime.errors import ConfigError, ModelError, StoppedError, counted
 from ..runtime.failpoints import failpoint
 from ..runtime.locks import locked
+from ..runtime.progress import Progress
 from .checkpoint import POINTER, CheckpointInfo, Saver, check_no_link, read_info
 from .config import Config
 from .data.clip_cache import SampleCheck
@@ -28,14 +29,15 @@ from .data.device_clips import Epoch, SplitClips, epoch_of_split, sha256_of_spli
 from .display import Display, Part
 from .distributed import World, any_rank, check_equal, first_on_machine_first
 from .interruption import Interruption
+from .method.choices import TERMS
 from .method.flops import matmul_peak, step_flops
 from .method.frontend import LogMel
-from .method.losses import TERMS
 from .method.metrics import ccc_challenge
 from .method.model import TwinsNetwork
 from .method.panns import initialisation_from_panns
 from .plan import TrainingPlan, network_from_config
 from .predict import mel_mean, predict
+from .request import check_is_new
 from .run_folder import RunFolder
 from .run_state import append_history, restored, save_job, start
 from .step import SUMS, Stepper
@@ -90,18 +92,6 @@ def train(
         ) from error
 
 
-def check_is_new(folder: RunFolder) -> None:
-    """Raises ConfigError where a run was begun, or where a file lies."""
-    if folder.path.is_file():
-        raise ConfigError(f"--out {folder.path}", "a file", wanted="a new folder", fix="choose another name")
-    if folder.is_begun():
-        raise ConfigError(
-            f"--out {folder.path}",
-            "holds a run already",
-            fix="continue with --resume, or choose another folder",
-        )
-
-
 @contextlib.contextmanager
 def _made(folder: RunFolder) -> Iterator[None]:
     """The run's folder, for this process alone. It goes again where nothing was begun in it."""
@@ -123,7 +113,8 @@ def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first,
 ) -> TrainResult:
     config, per_epoch = plan.config, plan.steps_per_epoch
     device = device_from_config(config, world)
-    training, validation, stepper, info = _ready(plan, device, world)
+    with Progress("prepare"):
+        training, validation, stepper, info = _ready(plan, device, world)
     shared = [training.store, validation.store] if world.local_rank == 0 else []  # one check a machine
     with (
         Interruption() as interruption,
@@ -277,7 +268,7 @@ def device_from_config(config: Config, world: World) -> torch.device:
     if world.local_rank >= torch.cuda.device_count():
         raise ConfigError(
             "torchrun",
-            f"local rank {world.local_rank}, but the machine has {torch.cuda.device_count()} GPUs",
+            f"local rank {world.local_rank}, but the machine has {counted(torch.cuda.device_count(), 'GPU')}",
             fix="start one process for each GPU",
         )
     device = torch.device("cuda", world.local_rank)
@@ -308,13 +299,16 @@ def _display(plan: TrainingPlan, run: RunFolder, device: torch.device, world: Wo
     clips = plan.steps_per_epoch * config.optim.batch_size
     if not world.is_first:
         return Display(epochs=config.optim.epochs, clips_per_epoch=clips, quiet=True)
-    flops = step_flops(network_from_config(config), spec=config.frontend, batch_size=config.optim.batch_size)
+    batch = config.optim.batch_size
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    with Progress("measure the machine"):
+        flops = step_flops(network_from_config(config), spec=config.frontend, batch_size=batch)
+        peak = matmul_peak(device, dtype) * world.size
     return Display(
         epochs=config.optim.epochs,
         clips_per_epoch=clips,
-        flops_per_clip=flops / config.optim.batch_size,
-        peak=matmul_peak(device, dtype) * world.size,
+        flops_per_clip=flops / batch,
+        peak=peak,
         tensorboard=run.tensorboard if config.tensorboard else None,
         part=part,
     )

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import torch
 
-from ..runtime.errors import ConfigError
+from ..runtime.errors import ConfigError, counted
 from .config import Config, Precision
 from .data.builtin import EPOCHS as BUILTIN_EPOCHS
 from .data.builtin import builtin_corpus
@@ -62,7 +62,7 @@ def _batch_size(config: Config, n_train: int, ranks: int) -> int:
     if n_train < _FEWEST_CLIPS:
         raise ConfigError(
             "--fraction",
-            f"{config.data.fraction} leaves {n_train} training clips",
+            f"{config.data.fraction} leaves {counted(n_train, 'training clip')}",
             wanted=f"at least {_FEWEST_CLIPS}",
             fix="take a larger fraction",
         )
@@ -99,8 +99,8 @@ def _notes(config: Config, data: DataSet, batch_size: int) -> Iterator[str]:
             "its scores say nothing about real voices. Your own: rrtn train --data DIR"
         )
     if not config.optim.batch_size and batch_size != _PAPER_BATCH:
-        n_train = len(data.splits["Train"].clips)
-        yield f"{n_train} training clips: --batch-size {batch_size} instead of the paper's {_PAPER_BATCH}"
+        clips = counted(len(data.splits["Train"].clips), "training clip")
+        yield f"{clips}: --batch-size {batch_size} instead of the paper's {_PAPER_BATCH}"
     yield from constant_targets(data)
     yield from data.warnings
 

@@ -13,8 +13,8 @@ from .config import Config, weighting_from_config
 from .data.device_clips import TrainingBatch
 from .distributed import World, with_global_batchnorm
 from .method import views
+from .method.choices import TERMS
 from .method.frontend import LogMel
-from .method.losses import TERMS
 from .method.model import TwinsNetwork
 from .method.twins_loss import TwinsLoss
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..audio.file_names import cell_from_path
-from ..errors import ConfigError, StoppedError
+from ..errors import ConfigError, StoppedError, counted
 from ..tables.rows import Row
 
 _FIRST: Final = 100  # files that are counted before a fraction means anything
@@ -43,7 +43,7 @@ class ErrorBudget:
         if is_bad and self.fail_fast:
             raise self._stopped(rows, "the first bad file, with --fail-fast")
         if self.most_in_a_row is not None and self.in_a_row >= self.most_in_a_row:
-            raise self._stopped(rows, f"{self.in_a_row} bad files in a row")
+            raise self._stopped(rows, f"{counted(self.in_a_row, 'bad file')} in a row")
         if self.files >= _FIRST:
             self._check_fraction(rows)
 
@@ -54,7 +54,7 @@ class ErrorBudget:
 
     def _check_fraction(self, rows: Sequence[Row]) -> None:
         if self.most_fraction is not None and self.bad > self.most_fraction * self.files:
-            raise self._stopped(rows, f"{self.bad} of {self.files} files are bad")
+            raise self._stopped(rows, f"{self.bad} of {counted(self.files, 'file')} could not be scored")
 
     def _stopped(self, rows: Sequence[Row], reason: str) -> StoppedError:
         last = next((row for row in rows if row.scores is None), None)

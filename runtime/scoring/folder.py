@@ -18,6 +18,7 @@ from typing import Any
 from ..audio.file_names import FilePath
 from ..audio.input_spool import InputSpool, Shard
 from ..audio.sources import name_from_source
+from ..errors import counted
 from ..progress import Bar, Progress
 from ..tables.rows import Row
 from ..tables.submission import check_submission, write_submission
@@ -134,7 +135,7 @@ def score_to_table(
         shards = list(spool.shards) if job.is_new else _missing(job, spool)
         missing = spool.files_of(shards)
         if kept := spool.files - missing:
-            say(f"{kept} files were scored before and are kept (--overwrite scores them again)")
+            say(f"{counted(kept, 'file')} scored before and kept (--overwrite scores everything again)")
         with open_bar(missing) as bar:
             _score_shards(engine, job, spool, shards, budget, bar)
         scored = time.monotonic()
@@ -243,7 +244,7 @@ def _score_shards(
 def _counter(error_budget: ErrorBudget, bar: Bar) -> CountFile:
     def count(rows: list[Row]) -> None:
         error_budget.count(rows)
-        bar.advance(note=f"{error_budget.bad} errors" if error_budget.bad else "")
+        bar.advance(note=counted(error_budget.bad, "error") if error_budget.bad else "")
 
     return count
 

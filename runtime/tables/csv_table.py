@@ -43,7 +43,7 @@ def _header(labels: tuple[str, ...]) -> list[str]:
 
 
 def _cells(row: Row, labels: tuple[str, ...]) -> list[str]:
-    scores = [""] * len(labels) if row.scores is None else [f"{row.scores[label]:.6f}" for label in labels]
+    scores = [""] * len(labels) if row.scores is None else [f"{row.scores[label]:z.6f}" for label in labels]
     place = [cell_from_path(row.file), _seconds(row.start), _seconds(row.end)]
     return [*place, *scores, row.error, flags_cell(row)]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ..audio.file_names import FilePath, cell_from_path
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, counted
 from ..files import write_bytes, write_refused
 from ..text import cell_from_text
 from .rows import Row
@@ -77,7 +77,7 @@ def _check(target: Path, rows: list[Row]) -> None:
     if bad := [f"{cell_from_path(row.file)} ({row.error})" for row in rows if row.scores is None]:
         raise DataError(
             str(target),
-            f"of {len(rows)} files, {len(bad)} have no scores: {_first(bad)}",
+            f"{len(bad)} of {counted(len(rows), 'file')} without scores: {_first(bad)}",
             wanted="scores for every file: the challenge takes no blanks",
             fix="repair or leave out these files, or leave out --submission",
         )
@@ -101,5 +101,5 @@ def submission_csv(scores: Iterable[tuple[str, Iterable[float]]], labels: tuple[
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["File_ID", *map(cell_from_text, labels)])
-    writer.writerows([file_id, *(f"{value:.6f}" for value in values)] for file_id, values in scores)
+    writer.writerows([file_id, *(f"{value:z.6f}" for value in values)] for file_id, values in scores)
     return buffer.getvalue().encode()

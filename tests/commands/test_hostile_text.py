@@ -16,7 +16,7 @@ import pytest
 import rrtn.train.method.model
 import soundfile
 from rrtn.cli import app
-from rrtn.commands.printing import new_table, print_error, print_table, say
+from rrtn.commands.printing import Table, print_error, print_table, say
 from rrtn.commands.summary import print_rows
 from rrtn.runtime import load_bundle
 from rrtn.runtime.errors import DataError
@@ -115,7 +115,7 @@ def test_n25_provenance_and_variants(model: Path) -> None:
 def test_n25_errors_lines_tables_and_bars(capsys: Captured) -> None:
     print_error(DataError(HOSTILE, HOSTILE, wanted=HOSTILE, fix=HOSTILE))
     say(f"note: {HOSTILE}\nrrtn: forged")
-    table = new_table(HOSTILE, "")
+    table = Table(HOSTILE, "")
     table.add_row(HOSTILE.replace("[red]", ""), HOSTILE.replace("[red]", ""))
     print_table(table, title=HOSTILE, caption=HOSTILE)
     with Progress(HOSTILE, 1, "files") as bar:

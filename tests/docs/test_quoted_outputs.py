@@ -1,40 +1,35 @@
 """What README and docs/ quote of a terminal is what the command above it prints.
 
-Quotations are the ```console fences: "$ " and a command, then all that it says on a terminal of 110
+Quotations are the ```console fences: "$ " and a command, then all that it says on a terminal of 200
 columns. They run in a folder with recordings/ (the twelve clips of tests/fixtures/bursts),
 broken.wav, DIR, fixed.toml, and a tiny model as BUNDLE and runs/demo/export. Its scores and this
 machine's speed are not the page's, so `comparable` replaces them on both sides; names, order,
 counts, times within recordings, codes and messages are compared as they are.
 """
 
-import contextlib
-import fcntl
 import json
-import os
 import re
 import shutil
-import struct
-import subprocess
 import sys
-import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from rrtn.runtime import load_bundle
 from rrtn_processes import Server
+from terminals import on_terminal
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
     path.relative_to(ROOT).as_posix(): path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
 }
-COLUMNS = 110
+COLUMNS = 200  # no line is broken, so that paths may be of any length
 LABELS = "Awe Excitement Amusement Awkwardness Fear Horror Distress Triumph Sadness Surprise".split()
 VARYING = {
     rf"\b({'|'.join(LABELS)}) \d\.\d\d\b": "LABEL SCORE",  # on the screen; another model ranks otherwise
     r"(?<=,)0\.\d{6}(?=,)": "SCORE",  # of a row of a table
-    r"in \d+\.\d s \(\d+ files/s, \d+ x real time\)": "in SECONDS (SPEED)",
+    r"in \d+\.\d s \([\d,]+ files?/s, \d+ x real time\)": "in SECONDS (SPEED)",
     r"\bmodel(\.cpu)?\.onnx on": "MODEL on",  # the variant that this machine runs fastest
 }
 
@@ -63,32 +58,6 @@ def comparable(text: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def on_terminal(command: str, folder: Path) -> str:
-    """What a terminal shows of a command in the end."""
-    ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
-    path = os.pathsep.join([str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = {**os.environ, "PATH": path, "RRTN_CACHE": str(folder / "cache"), "TERM": "xterm"}
-    env["COLUMNS"] = str(COLUMNS)
-    with subprocess.Popen(["bash", "-c", command], cwd=folder, env=env, stdout=theirs, stderr=theirs):
-        os.close(theirs)
-        shown = b"".join(read_all(ours)).decode()
-    shown = re.sub(
-        r"[^\n]*\n[^\n]*\x1b\[1A", "", shown
-    )  # the cursor goes up and wipes a finished progress bar
-    lines = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown).split("\n")
-    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)  # \r: overwritten
-
-
-def read_all(descriptor: int) -> Iterator[bytes]:
-    with (
-        contextlib.suppress(OSError),
-        open(descriptor, "rb", buffering=0) as file,
-    ):  # EIO: nobody writes any more
-        while chunk := file.read(1 << 16):
-            yield chunk
-
-
 @pytest.fixture
 def folder(server: Server, tmp_path: Path, corpus: Path, tiny_model_at: Callable[..., Path]) -> Path:
     server.put_command(tmp_path / "bin")
@@ -108,7 +77,7 @@ def folder(server: Server, tmp_path: Path, corpus: Path, tiny_model_at: Callable
 @pytest.mark.parametrize("page", QUOTED)
 def test_quoted_outputs(page: str, folder: Path) -> None:
     for command, said in QUOTED[page]:
-        shown = on_terminal(command, folder).replace(str(folder), "/home/me")
+        shown = "\n".join(on_terminal(command, folder, columns=COLUMNS)).replace(str(folder), "/home/me")
         shown = shown.replace(f"{sys.executable} -m rrtn", "rrtn")  # as it was called here
         assert comparable(shown) == comparable(said), f"{page}: $ {command}\n{shown}"
 

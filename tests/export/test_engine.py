@@ -16,7 +16,6 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from rrtn.export import engine, publish
 from rrtn.export.engine import (
-    EngineOptions,
     check_layers,
     check_precision,
     engine_from_onnx,
@@ -26,6 +25,7 @@ from rrtn.export.engine import (
 )
 from rrtn.export.parity import Probe
 from rrtn.export.timing_cache import attach_timing_cache, store_timing_cache, timing_cache_file
+from rrtn.export.wanted import EngineOptions
 from rrtn.runtime.backends.choice import backend_from_variant, obstacle
 from rrtn.runtime.backends.cuda_libraries import cuda_missing
 from rrtn.runtime.backends.engine_stamp import this_machine

@@ -10,7 +10,7 @@ import soundfile
 import torch
 from rrtn.export import source
 from rrtn.export.publish import publish
-from rrtn.export.recipes import Wanted
+from rrtn.export.wanted import Wanted
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
 from rrtn.runtime.arrays import Float32
 from rrtn.runtime.audio.reader import read_audio

@@ -1294,12 +1294,12 @@ def test_t19_a_row_that_stands_twice_is_taken_once_with_a_warning(
 ) -> None:
     data = read_data(make_data([*csv_lines, csv_lines[2], csv_lines[2], csv_lines[9]]))
     assert [len(split.clips) for split in data.splits.values()] == [8, 4, 2]
-    assert data.warnings == ("data_info.csv: 3 repeated rows are taken once (first: line 16)",)
+    assert data.warnings == ("data_info.csv: 3 repeated rows, taken once (first: line 16)",)
 
 
 def test_t19_files_without_a_row_are_ignored_with_a_warning(make_data: MakeData, csv_lines: Lines) -> None:
     data = read_data(make_data(csv_lines[:-2]))
-    assert data.warnings == ("wav/: 2 files without a row in the CSV are ignored (first: 00012.wav)",)
+    assert data.warnings == ("wav/: 2 files without a row in the CSV, ignored (first: 00012.wav)",)
 
 
 def test_t19_train_refuses_the_csv_before_anything_is_made(
@@ -1327,8 +1327,7 @@ def test_t20_a_speaker_in_train_and_val_is_warned_of_loudly(
         )(csv_lines)
     )
     warning = (
-        "SPEAKER LEAK: 2 speakers are in more than one split (first: Anna): validation "
-        "figures will be too good"
+        "SPEAKER LEAK: 2 speakers in more than one split (first: Anna): validation figures will be too good"
     )
     assert read_data(folder).warnings == (warning,)
     ended = rrtn("train", "--data", folder, "--dry-run", "--json")

@@ -35,6 +35,8 @@ ELSEWHERE = {
     "make demo": "minutes; tests/integration/test_empty_folder.py has its `rrtn demo` (slow)",
     "make test": "this test is part of it",
     "make soak": "hours; it is itself the slow tests",
+    "make screens": "tests/screens/test_screens.py compares what it records",
+    "rrtn --install-completion": "it writes into the home folder; tests/test_cli.py has another one",
     "make docs": "make check runs it; tests/docs/test_site.py builds the site",
     "make coverage": "the tests again, slower; by hand",
     "make mutants": "an hour; under make soak",

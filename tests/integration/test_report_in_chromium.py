@@ -22,7 +22,10 @@ FRAME = """<!doctype html>
 frame.onload = () => {{
     const page = frame.contentDocument, images = [...page.images].filter(image => !image.naturalWidth);
     const svgs = page.querySelectorAll("svg").length;
-    found.textContent = JSON.stringify([page.documentElement.scrollWidth, images.length, svgs]);
+    const scrolls = [...page.querySelectorAll(".wide")].map(table =>
+        [table.scrollWidth > table.clientWidth, table.querySelector(".scrolls").offsetHeight > 0]);
+    const needed = page.documentElement.scrollWidth;
+    found.textContent = JSON.stringify([needed, images.length, svgs, scrolls]);
 }}</script>"""
 
 pytestmark = [
@@ -79,10 +82,13 @@ def test_the_page_fits_and_shows_all_pictures(page: Path, tmp_path: Path, width:
     shown = chromium(
         tmp_path, "--dump-dom", "--virtual-time-budget=10000", (tmp_path / "frame.html").as_uri()
     ).stdout
-    needed, broken, drawings = json.loads(shown.split('<pre id="found">')[1].split("</pre>")[0])
+    needed, broken, drawings, scrolls = json.loads(shown.split('<pre id="found">')[1].split("</pre>")[0])
     assert needed <= width
     assert broken == 0
     assert drawings == page.read_text().count("<svg")
+    # N22: a table that scrolls says so, and no other; on a phone some do
+    assert [says for _, says in scrolls] == [does for does, _ in scrolls]
+    assert any(does for does, _ in scrolls) == (width == min(WIDTHS))
 
 
 def errors_and_requests(folder: Path, page: Path, width: int) -> tuple[list[str], set[str]]:

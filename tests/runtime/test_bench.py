@@ -72,14 +72,19 @@ def test_p99_is_of_enough_runs_or_not_given(bundle: Bundle, monkeypatch: pytest.
 
 
 def test_the_roofline_is_the_lower_of_its_two_roofs(bundle: Bundle) -> None:
-    """1 MFLOP at 1 GFLOP/s takes a millisecond; the file's bytes at 1 kB/s take their number of
-    milliseconds.
-    """
-    (arithmetic,) = measurements(bundle, 1, limits=Ceiling(sgemm=1e9, copy=1e18))
-    assert arithmetic.share_of_roofline == pytest.approx(arithmetic.clips_per_second / 1000)
-    (memory,) = measurements(bundle, 2, limits=Ceiling(sgemm=1e18, copy=1e3))
+    """1 MFLOP at 10 TFLOP/s takes a ten millionth of a second; the file's bytes at 10 GB/s take theirs."""
+    (arithmetic,) = measurements(bundle, 1, limits=Ceiling(sgemm=1e13, copy=1e18))
+    assert arithmetic.share_of_roofline == pytest.approx(arithmetic.clips_per_second / 1e7)
+    (memory,) = measurements(bundle, 2, limits=Ceiling(sgemm=1e18, copy=1e10))
     size = bundle.variants[0].size
-    assert memory.share_of_roofline == pytest.approx(memory.clips_per_second * size / 2 / 1000)
+    assert memory.share_of_roofline == pytest.approx(memory.clips_per_second * size / 2 / 1e10)
+
+
+def test_n19_a_share_above_the_roofline_is_none(bundle: Bundle) -> None:
+    """The ceiling was measured while other programs ran."""
+    (result,) = measurements(bundle, 1, limits=Ceiling(sgemm=1e6, copy=1e18))
+    assert result.clips_per_second > 1
+    assert result.share_of_roofline is None
 
 
 def test_without_a_count_of_flops_nothing_is_claimed(tiny_model: Path) -> None:

@@ -3,6 +3,7 @@ TensorBoard's files.
 """
 
 import io
+import math
 import os
 import pty
 import re
@@ -17,10 +18,11 @@ from typing import Any
 import pytest
 from rich.live import Live
 from rrtn.runtime.errors import MissingExtraError
+from rrtn.runtime.progress import duration
 from rrtn.train import display as display_module
-from rrtn.train.display import Display, Part, _duration
+from rrtn.train.display import Display, Part
+from terminals import CONTROL, screen_of
 
-CONTROL = re.compile(r"\x1b\[([?0-9;]*)([a-zA-Z])")
 TERM_NAMES = (
     "FORCE_COLOR",
     "NO_COLOR",
@@ -51,33 +53,11 @@ class Terminal(io.StringIO):
         return screen_of(self.getvalue())
 
 
-def screen_of(output: str) -> list[str]:
-    """The lines after cursor movements and erasures; a line may be longer than the terminal is wide."""
-    lines, row, column = [""], 0, 0
-    for piece in re.split(r"(\x1b\[[?0-9;]*[a-zA-Z]|[\r\n])", output):
-        control = CONTROL.fullmatch(piece)
-        if control and control[2] == "A":
-            row -= int(control[1] or 1)
-            assert row >= 0
-        elif control and control[2] == "K":
-            lines[row] = ""
-        elif control:
-            assert control[2] == "m" or control[1] == "?25", f"unknown control {piece!r}"
-        elif piece == "\r":
-            column = 0
-        elif piece == "\n":
-            row, column = row + 1, 0
-            lines += [""] * (row + 1 - len(lines))
-        else:
-            lines[row] = lines[row].ljust(column)[:column] + piece + lines[row][column + len(piece) :]
-            column += len(piece)
-    return [line.rstrip() for line in lines]
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(display_module, "monotonic", clock)
+    monkeypatch.setattr(display_module, "_TICK_SECONDS", 1e6)
     return clock
 
 
@@ -137,14 +117,14 @@ def test_a_log_has_one_line_an_epoch_and_its_rate_is_that_of_training(
     speed = "100.0 clips/s  40% of peak"
     assert out == ""
     assert [line for line in err.splitlines() if "loss" in line or "saved" in line] == [
-        f"epoch   1/3  {losses}  |  Val CCC 0.431  best  |  {speed}  |  30 s to go",
+        f"epoch   1/3  {losses}  |  Val CCC 0.431  best  |  {speed}  |  elapsed 15 s  left 30 s",
         "checkpoint saved",
-        f"epoch   2/3  {losses}  |  Val CCC 0.400  |  {speed}  |  15 s to go",
-        f"epoch   3/3  {losses}  |  Val CCC 0.450  best  |  {speed}",
+        f"epoch   2/3  {losses}  |  Val CCC 0.400  |  {speed}  |  elapsed 75 s  left 15 s",
+        f"epoch   3/3  {losses}  |  Val CCC 0.450  best  |  {speed}  |  elapsed 2 min  left 0 s",
     ]
 
 
-def test_a_log_says_within_an_epoch_how_far_it_is_every_ten_seconds(
+def test_a_log_says_within_an_epoch_how_far_it_is_soon_and_then_every_ten_seconds(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Display(epochs=2, clips_per_epoch=4000) as display:
@@ -157,10 +137,11 @@ def test_a_log_says_within_an_epoch_how_far_it_is_every_ten_seconds(
             clock.now += 0.5
             display.advance_validation(5)
     assert capsys.readouterr().err.splitlines() == [
-        "epoch   1/2  Train 1000/4000 clips  |  100.0 clips/s  |  70 s to go",
-        "epoch   1/2  Train 2000/4000 clips  |  100.0 clips/s  |  60 s to go",
-        # 25 s of training, 5 s of validation, of which 25 s are left; the second epoch takes 40 s and 30 s
-        "epoch   1/2  Val 50/300 clips  |  10.0 clips/s  |  2 min to go",
+        "epoch   1/2  Train 150/4000 clips  |  100.0 clips/s  |  elapsed 2 s  left 79 s",
+        "epoch   1/2  Train 1150/4000 clips  |  100.0 clips/s  |  elapsed 12 s  left 69 s",
+        "epoch   1/2  Train 2150/4000 clips  |  100.0 clips/s  |  elapsed 22 s  left 59 s",
+        # 25 s of training, 6.5 s of validation, of which 23 s are left; the second epoch takes 40 s and 30 s
+        "epoch   1/2  Val 65/300 clips  |  10.0 clips/s  |  elapsed 32 s  left 2 min",
     ]
 
 
@@ -169,7 +150,8 @@ def test_the_vanilla_method_has_one_loss(
 ) -> None:
     with Display(epochs=2, clips_per_epoch=1000) as display:
         run_epoch(display, clock, 0, twins=False)
-    line = "epoch   1/2  loss 0.912  ccc 0.401  |  Val CCC 0.431  best  |  100.0 clips/s  |  15 s to go"
+    losses = "loss 0.912  ccc 0.401  |  Val CCC 0.431  best"
+    line = f"epoch   1/2  {losses}  |  100.0 clips/s  |  elapsed 15 s  left 15 s"
     assert capsys.readouterr().err.splitlines()[-1] == line
     screen = terminal(80)
     with Display(epochs=2, clips_per_epoch=1000) as display:
@@ -215,7 +197,7 @@ def test_a_terminal_shows_the_columns_that_fit_and_no_line_is_wider(
     assert first.replace("best", "").split() == [cells[name] for name in columns]
     assert "best" in first
     assert "best" not in second
-    assert progress.startswith("epoch 3/60 Train  ━")
+    assert progress.startswith("epoch 3/60 Train  ━" if width > 20 else "epoch 3/60 Train")
     assert rest == [""]
 
 
@@ -229,14 +211,14 @@ def test_the_progress_line_drops_what_a_narrow_terminal_has_no_room_for(
             display.start_epoch(2)
             clock.now += 2
             display.advance(400)
-        lines[width] = re.sub(r"\s*[━╸╺]+\s*", " # ", stderr.screen()[0])
+        lines[width] = re.sub(r"\s*[━─]+\s*", " # ", stderr.screen()[0])
         assert len(stderr.screen()[0]) <= width
-    whole = "epoch 3/60 Train # 200.0 clips/s  80% of peak  5 min to go"
+    whole = "epoch 3/60 Train # 200.0 clips/s  80% of peak  elapsed 2 s  left 5 min"
     assert lines == {
         140: whole,
         80: whole,
-        60: whole.replace("  80% of peak", ""),
-        40: "epoch 3/60 Train # 5 min to go",
+        60: "epoch 3/60 Train # elapsed 2 s  left 5 min",
+        40: "epoch 3/60 Train # left 5 min",
     }
 
 
@@ -246,8 +228,7 @@ def test_the_bar_is_as_full_as_the_epoch_is_done(clock: Clock, terminal: Callabl
         display.start_epoch(0, done_clips=500)
         clock.now += 1
         display.advance(250)
-    full, empty = stderr.screen()[0].split("╺")
-    assert (full.count("━"), empty.count("━")) == (30, 9)  # and one of which the left half is free
+    assert [stderr.screen()[0].count(part) for part in "━─"] == [30, 10]
 
 
 def test_validation_is_in_the_same_table_and_lines_stay_above_it(
@@ -354,8 +335,10 @@ def test_a_resumed_epoch_counts_only_the_clips_done_here(
         display.validating(500)
         display.end_epoch(record_of(2), is_best=True)
     progress, epoch = capsys.readouterr().err.splitlines()
-    assert progress == "epoch   2/3  Train 8000/10000 clips  |  50.0 clips/s  |  4 min to go"  # 12,000 clips
-    assert epoch.endswith("|  50.0 clips/s  |  3 min to go")
+    clips = "Train 8000/10000 clips"
+    # 12,000 clips are left
+    assert progress == f"epoch   2/3  {clips}  |  50.0 clips/s  |  elapsed 20 s  left 4 min"
+    assert epoch.endswith("|  50.0 clips/s  |  elapsed 20 s  left 3 min")
 
 
 def test_a_part_of_a_table_says_which_and_how_long_the_whole_takes(
@@ -370,14 +353,14 @@ def test_a_part_of_a_table_says_which_and_how_long_the_whole_takes(
         clock.now += 10
         display.advance(100)
     assert capsys.readouterr().err.splitlines()[0] == (
-        "2/3 cnn10-rrtn seed 1  |  epoch   1/2  Train 900/1000 clips  |  10.0 clips/s  |  2 min to "
-        "go, 4 min in all"
+        "2/3 cnn10-rrtn seed 1  |  epoch   1/2  Train 900/1000 clips  |  10.0 clips/s  |  "
+        "elapsed 2 min  left 2 min (4 min in all)"
     )  # 110 s, and 100 s
 
 
 def test_the_time_to_go_has_validation_and_checkpoints_in_it_and_forgets_a_slow_start(clock: Clock) -> None:
     display = Display(epochs=4, clips_per_epoch=1000)
-    assert display._seconds_left() == 0  # nothing known
+    assert display._seconds_left() == math.inf  # nothing known
     display.start_epoch(0)
     clock.now += 100  # compiling
     display.advance(1000)
@@ -418,7 +401,7 @@ def test_the_time_to_go_has_validation_and_checkpoints_in_it_and_forgets_a_slow_
     ],
 )
 def test_durations_are_short(seconds: float, text: str) -> None:
-    assert _duration(seconds) == text
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize("on_terminal", [True, False])
@@ -573,3 +556,63 @@ def test_tensorboard_shows_no_doubled_points_after_a_resume(clock: Clock, tmp_pa
     assert scalars["val_ccc/mean"] == [
         (step, pytest.approx(ccc)) for step, ccc in ((10, 0.1), (20, 0.2), (30, 0.2), (40, 0.2))
     ]
+
+
+def test_n19_a_share_of_the_peak_above_all_of_it_is_not_shown(
+    clock: Clock, capsys: pytest.CaptureFixture[str], terminal: Callable[..., Terminal]
+) -> None:
+    """The peak was measured while other programs ran: 100 clips/s x 4 GFLOP are 40 times as much."""
+    with Display(epochs=1, clips_per_epoch=1000, flops_per_clip=4e9, peak=1e10) as display:
+        run_epoch(display, clock, 0)
+    assert "%" not in capsys.readouterr().err
+    screen = terminal(140)
+    with Display(epochs=2, clips_per_epoch=1000, flops_per_clip=4e9, peak=1e10) as display:
+        run_epoch(display, clock, 0)
+        display.start_epoch(1)
+        clock.now += 1
+        display.advance(100)
+    assert "%" not in screen.getvalue()
+    assert "peak" not in screen.getvalue()
+
+
+def test_n19_all_of_the_peak_is_shown(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Display(epochs=1, clips_per_epoch=1000, flops_per_clip=4e9, peak=4e11) as display:
+        run_epoch(display, clock, 0)
+    assert "100% of peak" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_n19_a_step_of_many_seconds_is_seen_to_go_on(
+    on_terminal: bool, terminal: Callable[..., Terminal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody calls `advance`: a thread draws."""
+    stderr = terminal(80)
+    monkeypatch.setattr(stderr, "isatty", lambda: on_terminal)
+    monkeypatch.setattr(display_module, "_TICK_SECONDS", 0.01)
+    monkeypatch.setattr(display_module, "_FIRST_LINE_SECONDS", 0.02)
+    monkeypatch.setattr(display_module, "_REFRESH_SECONDS", 0.02)
+    with Display(epochs=1, clips_per_epoch=1000) as display:
+        display.start_epoch(0)
+        before = stderr.getvalue()
+        latest = time.monotonic() + 60
+        while stderr.getvalue() == before:
+            assert time.monotonic() < latest
+            time.sleep(0.01)
+    assert "Train" in stderr.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_n19_a_long_name_of_a_part_costs_no_time(
+    width: int, clock: Clock, terminal: Callable[..., Terminal]
+) -> None:
+    """Where there is no room for the part's name, the bar does without it."""
+    stderr = terminal(width)
+    part = Part(label="11/27 resnet18-rrtn-ruwl seed 2", later=2.0)
+    with Display(epochs=60, clips_per_epoch=1000, part=part) as display:
+        display.start_epoch(2)
+        clock.now += 2
+        display.advance(400)
+        line = stderr.screen()[0]
+    assert "epoch 3/60 Train" in line
+    assert "left 5 min (15 min in all)" in line
+    assert len(line) <= width

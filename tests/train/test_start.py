@@ -1,5 +1,7 @@
 """From settings to a plan or a run, without the command line."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,8 @@ from typing import Any
 import pytest
 from rrtn.runtime.errors import ConfigError
 from rrtn.train.config import flat_settings
-from rrtn.train.start import TrainingRequest, plan_training
+from rrtn.train.request import TrainingRequest, training_from_request
+from rrtn.train.start import plan_training
 
 MakeData = Callable[..., Path]
 TARGETS = "targets: Awe, Fear; metadata by their names: Age (--targets takes any column)"
@@ -27,7 +30,7 @@ def test_what_was_given_wins_over_the_file(tmp_path: Path, make_data: MakeData) 
     config.write_text("seed = 7\n[optim]\nepochs = 2\nbatch_size = 4\n")
     said: list[str] = []
     request = TrainingRequest(config_file=config, settings=settings(make_data(), epochs=5))
-    plan = plan_training(request, say=said.append)
+    plan = plan_training(training_from_request(request), say=said.append)
     assert plan
     assert (plan.config.seed, plan.config.optim.epochs, plan.config.optim.batch_size) == (7, 5, 4)
     assert said == [TARGETS]
@@ -35,7 +38,9 @@ def test_what_was_given_wins_over_the_file(tmp_path: Path, make_data: MakeData) 
 
 def test_notes_are_said(make_data: MakeData) -> None:
     said: list[str] = []
-    plan = plan_training(TrainingRequest(settings=settings(make_data())), say=said.append)
+    plan = plan_training(
+        training_from_request(TrainingRequest(settings=settings(make_data()))), say=said.append
+    )
     assert plan
     assert said == [TARGETS, *(f"note: {note}" for note in plan.notes)]
     assert "instead of the paper's 128" in said[1]
@@ -43,7 +48,9 @@ def test_notes_are_said(make_data: MakeData) -> None:
 
 def test_a_plan_makes_no_folder(tmp_path: Path, make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    plan_training(TrainingRequest(run=Path("run"), settings=settings(make_data())), say=print)
+    plan_training(
+        training_from_request(TrainingRequest(run=Path("run"), settings=settings(make_data()))), say=print
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
 
@@ -51,7 +58,7 @@ def test_there_must_be_a_run_to_go_on_with(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     for run in (None, tmp_path / "gone"):
         with pytest.raises(ConfigError) as caught:
-            plan_training(TrainingRequest(run=run, resume=True), say=print)
+            plan_training(training_from_request(TrainingRequest(run=run, resume=True)), say=print)
         assert caught.value.subject == "--resume"
         assert str(run or "runs/") in caught.value.came
 
@@ -60,4 +67,35 @@ def test_a_run_goes_on_with_its_own_config(tmp_path: Path) -> None:
     (tmp_path / "config.toml").touch()
     request = TrainingRequest(run=tmp_path, config_file=Path("other.toml"), resume=True)
     with pytest.raises(ConfigError, match="--config"):
-        plan_training(request, say=print)
+        plan_training(training_from_request(request), say=print)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--lr", "99"],
+        ["--batch-size", "1"],
+        ["--encoder", "cnn15"],
+        ["--method", "vanila"],
+        ["--precision", "fp8"],
+        ["--seed", "-1"],
+        ["--resume", "--out", "nowhere"],
+        ["--config", "nowhere.toml"],
+        ["--out", "begun"],
+    ],
+)
+def test_n19_a_wrong_value_is_refused_before_torch_is_imported(tmp_path: Path, wrong: list[str]) -> None:
+    """Without torch the refusal is the same."""
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun/config.toml").touch()
+    program = "import sys; sys.modules['torch'] = None; from rrtn.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "train", *wrong],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "torch" not in done.stderr
+    assert wrong[0] in done.stderr or "nowhere.toml" in done.stderr

@@ -7,7 +7,7 @@ from typing import Final
 from ...runtime.locks import in_turn
 from ...runtime.progress import Progress
 from .clip_cache import cache_folder
-from .corpus import synthesise
+from .corpus import MARK, synthesise
 
 CLIPS: Final = 1000
 DEMO_CLIPS: Final = 240  # of 36 speakers in Train, 18 in Val and 6 in Test
@@ -46,4 +46,5 @@ def _made(folder: Path, *, clips: int) -> Path:
                 split=SPLIT,
                 progress=lambda done, _: bar.update(done),
             )
+    (folder / MARK).touch()  # those of before had none
     return folder

@@ -33,7 +33,7 @@ from ...runtime.audio.av_reader import second_reader
 from ...runtime.audio.reader import opened, quiet_stdout, read_audio
 from ...runtime.audio.sources import content_hash
 from ...runtime.cpus import usable_cpus
-from ...runtime.errors import AudioError, ConfigError, DataError
+from ...runtime.errors import AudioError, ConfigError, DataError, counted
 from ...runtime.files import atomic_path, write_json
 from ...runtime.locks import in_turn
 from ...runtime.progress import Progress
@@ -180,7 +180,7 @@ def clip_store(
     if bad := [f"{path.name}: {error}" for path, error in zip(paths, store.errors, strict=True) if error]:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise DataError(
-            f"{len(bad)} of {len(paths)} files cannot be decoded",
+            f"{len(bad)} of {counted(len(paths), 'file')} cannot be decoded",
             f"{'; '.join(bad[:_SHOWN])}{more}",
             fix="repair these files or remove their rows from the CSV; rrtn data check DIR --json "
             "names all of them",

@@ -97,6 +97,8 @@ _COMPANY = np.array([
 TARGETS: tuple[str, ...] = tuple(_EMOTIONS)
 COUNTRIES = ("United States", "China", "South Africa", "Venezuela")
 
+MARK = "SYNTHETIC.txt"  # a file in each folder that is made here
+
 _RATERS = 5
 _RATER_SD = 0.2  # of one rater's rating of one emotion
 _CHUNK = 25  # clips: a fraction of a second, so that progress and Ctrl-C are prompt
@@ -143,8 +145,9 @@ def synthesise(
 ) -> Path:
     """Writes wav/00001.wav ... and data_info.csv to the folder `out`; -> the folder.
 
-    The table is written last: a folder without it is incomplete. `split` is the share of speakers
-    in Train, Val and Test. A clip depends only on its index, on `seed` and on `speakers`.
+    SYNTHETIC.txt says what made them. The table is written last: a folder without it is incomplete.
+    `split` is the share of speakers in Train, Val and Test. A clip depends only on its index, on `seed`
+    and on `speakers`.
     `progress` is called with (clips done, clips) a few times a second. Raises ConfigError for
     arguments that make no corpus, DataError where `out` is not empty.
     """
@@ -157,8 +160,14 @@ def synthesise(
         rows += done
         if progress:
             progress(len(rows), clips)
+    (out / MARK).write_text(f"rrtn data synth: {clips} clips of {speakers} speakers, seed {seed}\n")
     _write_table(out / "data_info.csv", rows)
     return out
+
+
+def is_synthetic(folder: Path) -> bool:
+    """True for a data set that `synthesise` made."""
+    return (folder / MARK).is_file()
 
 
 def _check(

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ...runtime.errors import counted
 from ...runtime.progress import Progress
 from ...runtime.spec import FrontendSpec
 from .clip_cache import ClipStore, store_with_errors
@@ -42,9 +43,9 @@ class DataReport:
         if not self.bad_files:
             return ()
         file_id, error = next(iter(self.bad_files.items()))
-        clips = sum(split.clips for split in self.splits)
+        clips = counted(sum(split.clips for split in self.splits), "file")
         return (
-            f"{len(self.bad_files)} of {clips} files cannot be decoded (first: {file_id}: {error}): "
+            f"{len(self.bad_files)} of {clips} cannot be decoded (first: {file_id}: {error}): "
             "training refuses them",
         )
 
@@ -60,7 +61,8 @@ class DataReport:
                 for name, counts in self.histograms.items()
             },
             "correlations": [
-                [None if np.isnan(r) else round(r, 4) for r in row] for row in self.correlations.tolist()
+                [None if np.isnan(r) else round(r, 4) + 0.0 for r in row]
+                for row in self.correlations.tolist()
             ],
             "one_target_at_1": self.one_at_full,
             "duplicates": [
@@ -161,14 +163,14 @@ def _duplicate_warnings(duplicates: Sequence[tuple[Clip, ...]]) -> list[str]:
     if across:
         names = " = ".join(f"{clip.file_id} in {clip.split}" for clip in across[0])
         lines.append(
-            f"DUPLICATE LEAK: {len(across)} recordings are in more than one split under other names "
+            f"DUPLICATE LEAK: {counted(len(across), 'recording')} in more than one split under other names "
             f"(first: {names}): "
             "validation figures will be too good"
         )
     if within:
         names = " = ".join(clip.file_id for clip in within[0])
         lines.append(
-            f"{len(within)} recordings are in one split more than once (first: {names} in "
+            f"{counted(len(within), 'recording')} in one split more than once (first: {names} in "
             f"{within[0][0].split})"
         )
     return lines
@@ -178,7 +180,10 @@ def _marked(clips: Sequence[Clip], marks: npt.NDArray[np.bool_], what: str) -> l
     if not marks.any():
         return []
     first = clips[int(marks.argmax())]
-    return [f"{int(marks.sum())} of {len(clips)} clips {what} (first: {first.file_id}, line {first.line})"]
+    some = int(marks.sum())
+    if some == 1:
+        what = what.replace("are ", "is ", 1).replace("have ", "has ", 1)
+    return [f"{some} of {counted(len(clips), 'clip')} {what} (first: {first.file_id}, line {first.line})"]
 
 
 def _not_in_humes_form(clips: Sequence[Clip], ratings: npt.NDArray[np.float32]) -> list[str]:

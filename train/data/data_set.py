@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ...runtime.audio.signatures import AUDIO_SUFFIXES
 from ...runtime.bundle import label_problem
-from ...runtime.errors import DataError
+from ...runtime.errors import DataError, counted
 from ...runtime.files import read_regular
 
 SPLITS: Final = ("Train", "Val", "Test")
@@ -299,7 +299,7 @@ def _without_repeats(table: _CsvTable) -> list[_CsvRow]:
         )
     if same:
         table.warnings.append(
-            f"{table.path.name}: {len(same)} repeated rows are taken once (first: line {same[0]})"
+            f"{table.path.name}: {counted(len(same), 'repeated row')}, taken once (first: line {same[0]})"
         )
     return list(first.values())
 
@@ -377,7 +377,9 @@ def _split(table: _CsvTable, name: str, clips: list[Clip], ratings: npt.NDArray[
     chosen = [i for i, clip in enumerate(clips) if clip.split == name]
     if len(chosen) < _FEWEST[name]:
         raise DataError(
-            str(table.path), f"{len(chosen)} rows with Split {name}", wanted=f"at least {_FEWEST[name]}"
+            str(table.path),
+            f"{counted(len(chosen), 'row')} with Split {name}",
+            wanted=f"at least {_FEWEST[name]}",
         )
     return Split(clips=tuple(clips[i] for i in chosen), ratings=ratings[chosen])
 
@@ -392,7 +394,7 @@ def _leaks(clips: list[Clip]) -> list[str]:
     if not leaked:
         return []
     return [
-        f"SPEAKER LEAK: {len(leaked)} speakers are in more than one split (first: {leaked[0]}): "
+        f"SPEAKER LEAK: {counted(len(leaked), 'speaker')} in more than one split (first: {leaked[0]}): "
         "validation figures will be too good"
     ]
 
@@ -401,7 +403,7 @@ def _unlisted(folder: Path, clips: list[Clip]) -> list[str]:
     listed = {clip.path for clip in clips}
     extra = [path for path in sorted((folder / "wav").glob("*.wav")) if path not in listed]
     return (
-        [f"wav/: {len(extra)} files without a row in the CSV are ignored (first: {extra[0].name})"]
+        [f"wav/: {counted(len(extra), 'file')} without a row in the CSV, ignored (first: {extra[0].name})"]
         if extra
         else []
     )

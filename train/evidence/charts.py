@@ -17,8 +17,8 @@ from markupsafe import Markup, escape
 
 from ...runtime.text import printable
 
-_WIDTH, _HEIGHT, _SQUARE, _LOW = 560, 260, 280, 190
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 112, 14, 40
+_WIDTH, _HEIGHT, _SQUARE = 560, 260, 280
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 120, 18, 40
 _EDGE: Final = 14  # right of a chart without names
 _COLOURS: Final = (
     "#1b4965",
@@ -34,29 +34,39 @@ _COLOURS: Final = (
 )
 _DASHES: Final = ("", "6 3", "2 3", "8 3 2 3")
 _TICKS: Final = 5
-_LONGEST: Final = 30  # characters of a line's name, at most 8 pixels each
+_LOW: Final = 170  # height of a spectrogram
+_HERTZ_TICKS: Final = (200, 1000, 2000, 4000, 8000)
+SPECTROGRAM_DB: Final = (-100.0, 20.0)  # what is white, and what is black
+_LONGEST: Final = 30  # characters of a line's name, at most 9 pixels each
 
 Numbers = Sequence[float] | npt.NDArray[np.floating]
 
 
 def line_chart(
-    series: Mapping[str, Numbers], *, x: Numbers, x_label: str, y_label: str, small: bool = False
+    series: Mapping[str, Numbers],
+    *,
+    x: Numbers,
+    x_label: str,
+    y_label: str,
+    mark: float | None = None,
+    mark_label: str = "",
 ) -> Markup:
     """Lines over a common x. The name of each line is at its end; a long name loses its beginning.
 
-    In a small chart, lines and y axis have no names: the caption names them.
+    `mark` is a place on the x axis with a vertical line.
     """
     values = [float(v) for line in series.values() for v in line]
     longest = min(_LONGEST, max(map(len, series)))
     whole = all(float(value).is_integer() for value in x)  # epochs
-    width, height, right = (
-        (_SQUARE, _LOW, _EDGE) if small else (_WIDTH, _HEIGHT, max(_RIGHT, 8 * longest + 8))
-    )
     step = 1.0 if whole else 0.0
-    scale = _Scale(
-        min(x), max(x), min(values), max(values), right=right, width=width, height=height, step=step
-    )
-    parts = [_axes(scale, x_label, "" if small else y_label)]
+    right = max(_RIGHT, 9 * longest + 10)
+    scale = _Scale(min(x), max(x), min(values), max(values), right=right, step=step)
+    parts = [_axes(scale, x_label, y_label)]
+    if mark is not None:
+        parts.append(_vertical(scale, mark))
+        anchor = "end" if scale.x(mark) > scale.left + 50 else "start"
+        place = f'x="{scale.x(mark):.1f}" y="{_TOP - 3}" text-anchor="{anchor}"'
+        parts.append(f"<text {place}>{escape(mark_label)}</text>")
     ends = _spread([scale.y(line[-1]) for line in series.values()])
     for i, (name, line) in enumerate(series.items()):
         colour, dash = _COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)]
@@ -65,11 +75,10 @@ def line_chart(
             f'<polyline points="{points}" fill="none" stroke="{colour}" '
             f'stroke-width="2" stroke-dasharray="{dash}"/>'
         )
-        if not small:
-            shown = name if len(name) <= longest else f"…{name[1 - longest :]}"
-            place = f'x="{_WIDTH - scale.right + 6}" y="{ends[i] + 4:.1f}"'
-            parts.append(f'<text {place} fill="{colour}">{_plain(shown)}</text>')
-    return _svg(parts, f"{y_label} over {x_label}", width=width, height=height)
+        shown = name if len(name) <= longest else f"…{name[1 - longest :]}"
+        place = f'x="{_WIDTH - scale.right + 6}" y="{ends[i] + 4:.1f}"'
+        parts.append(f'<text {place} fill="{colour}">{_plain(shown)}</text>')
+    return _svg(parts, f"{y_label} over {x_label}")
 
 
 def scatter(x: Numbers, y: Numbers, *, x_label: str, y_label: str) -> Markup:
@@ -90,11 +99,14 @@ def scatter(x: Numbers, y: Numbers, *, x_label: str, y_label: str) -> Markup:
 
 
 def interval_chart(
-    names: Sequence[str], values: Numbers, low: Numbers, high: Numbers, *, x_label: str
+    names: Sequence[str], values: Numbers, interval: tuple[Numbers, Numbers] | None, *, x_label: str
 ) -> Markup:
-    """A dot and a bar for each name, one below the other."""
+    """A dot for each name, one below the other, and a bar where there are intervals."""
     height = _TOP + _BOTTOM + 24 * len(names)
-    scale = _Scale(min(0.0, *low), max(0.0, *high), 0.0, 1.0, left=150, right=24, height=height)
+    low, high = interval or (values, values)
+    lowest, highest = min(0.0, *low), max(0.0, *high)
+    room = 0.03 * (highest - lowest)
+    scale = _Scale(lowest - room, highest + room, 0.0, 1.0, left=150, right=24, height=height)
     parts = [_x_axis(scale, x_label), _vertical(scale, 0.0)]
     for i, name in enumerate(names):
         y = _TOP + 24 * i + 12
@@ -107,14 +119,39 @@ def interval_chart(
     return _svg(parts, x_label, height=height)
 
 
-def spectrogram(log_mel: npt.NDArray[np.float32], *, low: float = -100.0, high: float = 20.0) -> Markup:
-    """log_mel [T, M] in dB -> an <img>: time runs to the right, high mels are above, loud is dark."""
+def spectrogram(
+    log_mel: npt.NDArray[np.float32],
+    *,
+    seconds: float,
+    hertz: Numbers,
+    low: float = SPECTROGRAM_DB[0],
+    high: float = SPECTROGRAM_DB[1],
+) -> Markup:
+    """log_mel [T, M] in dB: time runs to the right over `seconds`, high mels are above, loud is dark.
+
+    `hertz` [M] is where each mel lies.
+    """
     share = np.clip((log_mel.T[::-1] - low) / (high - low), 0, 1)
     image = "data:image/png;base64," + base64.b64encode(_png((255 * (1 - share)).astype(np.uint8))).decode()
-    frames, mels = log_mel.shape
-    return Markup(
-        f'<img class="mel" alt="log-Mel spectrogram, {frames} frames of 10 ms, {mels} mels" src="{image}"/>'
+    scale = _Scale(0.0, seconds, 0.0, 1.0, right=_EDGE, width=_SQUARE, height=_LOW)
+    width, height = _SQUARE - _LEFT - _EDGE, _LOW - _TOP - _BOTTOM
+    place = f'x="{_LEFT}" y="{_TOP}" width="{width}" height="{height}" preserveAspectRatio="none"'
+    picture = f'<image {place} style="image-rendering: pixelated" href="{image}"/>'
+    mels = np.arange(len(hertz)) / max(len(hertz) - 1, 1)
+    ticks = "".join(
+        f'<path d="M{_LEFT - 4} {y:.1f}H{_LEFT}" stroke="#444"/>'
+        f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_hertz_text(f)}</text>'
+        for f in _HERTZ_TICKS
+        if hertz[0] <= f <= hertz[-1]
+        for y in [scale.y(float(np.interp(f, hertz, mels)))]
     )
+    frame = f'<rect {place.partition(" preserve")[0]} fill="none" stroke="#dfe4ea"/>'
+    title = f"log-Mel spectrogram, {len(log_mel)} frames, {log_mel.shape[1]} mels"
+    return _svg([picture, frame, ticks, _x_axis(scale, "s")], title, width=_SQUARE, height=_LOW)
+
+
+def _hertz_text(hertz: float) -> str:
+    return f"{hertz / 1000:g} kHz" if hertz >= 1000 else f"{hertz:g} Hz"
 
 
 def _plain(text: str) -> Markup:

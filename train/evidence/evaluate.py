@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ...runtime.arrays import Float32, Float64, waveform_from_samples
-from ...runtime.errors import ConfigError, DataError, ModelError
+from ...runtime.errors import ConfigError, DataError, ModelError, counted
 from ...runtime.files import sha256_of
 from ...runtime.frontend import clip_log_mel
 from ...runtime.progress import Progress
@@ -23,6 +23,7 @@ from ...runtime.text import short
 from ..checkpoint import POINTER, CheckpointInfo, load_checkpoint, read_info, split_weights
 from ..config import Config, config_from_dict
 from ..config_file import MAY_DIFFER, config_from_toml, differences
+from ..data.corpus import is_synthetic
 from ..data.data_set import DataSet, Split, read_data
 from ..data.device_clips import SplitClips, sha256_of_splits, split_clips
 from ..method.frontend import LogMel
@@ -33,7 +34,7 @@ from ..predict import predict
 from ..run_folder import RunFolder, runs_in
 from .predictions import Predictions, read_predictions, write_predictions, write_submission
 from .ridge import mel_statistics, ridge_predictions
-from .significance import Comparison, ccc_interval, compare
+from .significance import FEWEST_SPEAKERS, Comparison, ccc_interval, compare
 
 _CPU: Final = torch.device("cpu")
 _ANOTHER: Final = "the checkpoint was changed: use another one, or train again"
@@ -51,6 +52,8 @@ class Evaluation:
     epochs: tuple[int, ...]  # [S]
     seeds: tuple[Predictions, ...]  # [S]
     ridge: Float64 | None  # [K] CCC (challenge) of the baseline, fitted on the last seed's training clips
+    synthetic: bool = False  # the voices are: the scores say nothing about real ones
+    chosen_on: bool = True  # the epoch was chosen on these clips
     compared: dict[str, Comparison] = field(default_factory=dict)  # folder of the other run -> comparison
 
     @property
@@ -99,31 +102,39 @@ class Evaluation:
         return _mean([np.abs(seed.scores - seed.rated).mean(0) for seed in self.seeds])
 
     @cached_property
-    def interval(self) -> tuple[Float64, Float64]:
+    def interval(self) -> tuple[Float64, Float64] | None:
         """The 95% interval of the challenge CCC: low and high, [K + 1] each.
 
-        It draws speakers, and seeds where there are several.
+        It draws speakers, and seeds where there are several. None where there are too few speakers for it
+        to mean something.
         """
-        return ccc_interval(_scores(self.seeds), self.predictions.rated, self.predictions.speakers)
+        if self.speakers < FEWEST_SPEAKERS:
+            return None
+        with Progress("resample speakers"):
+            return ccc_interval(_scores(self.seeds), self.predictions.rated, self.predictions.speakers)
 
     def to_dict(self) -> dict[str, Any]:
         """For --json."""
         columns = {"ccc": self.challenge, "ccc_biased": self.biased, "pearson": self.pearson, "mae": self.mae}
         shown = columns | ({} if self.ridge is None else {"ridge_ccc": self.ridge})
-        low, high = self.interval
         return {
             "run": str(self.run),
             "epoch": self.epoch,
             "split": "Val",
             "clips": self.clips,
             "speakers": self.speakers,
-            "mean": {name: float(values.mean()) for name, values in shown.items()} | _pair(low[-1], high[-1]),
+            "synthetic": self.synthetic,
+            "mean": {**{name: float(values.mean()) for name, values in shown.items()}, **self._pair(-1)},
             "per_target": {
-                target: {name: float(values[k]) for name, values in shown.items()} | _pair(low[k], high[k])
+                target: {**{name: float(values[k]) for name, values in shown.items()}, **self._pair(k)}
                 for k, target in enumerate(self.targets)
             },
             "compared": {run: comparison.to_dict(self.targets) for run, comparison in self.compared.items()},
         } | ({"epochs_of_seeds": list(self.epochs)} if len(self.seeds) > 1 else {})
+
+    def _pair(self, column: int) -> dict[str, float | None]:
+        low, high = (float(end[column]) for end in self.interval) if self.interval else (None, None)
+        return {"ccc_low": low, "ccc_high": high}
 
 
 def _mean(of_seeds: Sequence[Float64]) -> Float64:
@@ -139,10 +150,6 @@ def _pearson(scores: Float64, rated: Float64) -> Float64:
     x, y = (side - side.mean(0) for side in (scores, rated))
     norms = np.sqrt(np.square(x).sum(0) * np.square(y).sum(0))
     return np.asarray((x * y).sum(0) / np.where(norms == 0, 1, norms))
-
-
-def _pair(low: float, high: float) -> dict[str, float]:
-    return {"ccc_low": float(low), "ccc_high": float(high)}
 
 
 def evaluate(
@@ -170,7 +177,9 @@ def evaluate(
         _check_submission(submission, run, runs)
     epochs, seeds = [], []
     for one in runs:
-        evaluated = _Evaluated.of_run(one, data)
+        with Progress("read the run") as bar:
+            bar.update(0, str(one))
+            evaluated = _Evaluated.of_run(one, data)
         epochs.append(evaluated.info.epoch)
         seeds.append(evaluated.kept_predictions())
     if submission:
@@ -180,6 +189,8 @@ def evaluate(
         epochs=tuple(epochs),
         seeds=tuple(seeds),
         ridge=_ridge_ccc(evaluated.data, evaluated.clips("Val")) if ridge else None,
+        synthetic=is_synthetic(evaluated.data.path),
+        chosen_on=data is None,
         compared={str(other): _comparison(run, seeds, other, data) for other in others},
     )
 
@@ -236,7 +247,7 @@ def runs_of_seeds(folder: Path) -> list[Path]:
         if (done := read_info(RunFolder(run).last).epoch) < config.optim.epochs:
             raise ConfigError(
                 str(run),
-                f"{done} of {config.optim.epochs} epochs",
+                f"{done} of {counted(config.optim.epochs, 'epoch')}",
                 wanted="finished runs",
                 fix=f"finish it: rrtn train --resume --out {run}",
             )
@@ -336,7 +347,8 @@ def _comparison(run: Path, seeds: Sequence[Predictions], other: Path, data: Path
             wanted="runs on the same data",
             fix="evaluate both on the same data: add --data DIR",
         )
-    return compare(_scores(seeds), _scores(theirs), seeds[0].rated, seeds[0].speakers)
+    with Progress("compare speaker by speaker"):
+        return compare(_scores(seeds), _scores(theirs), seeds[0].rated, seeds[0].speakers)
 
 
 def same_clips(one: Predictions, other: Predictions) -> bool:

@@ -20,31 +20,35 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from ...runtime.arrays import Int16, waveform_from_samples
+from ...runtime.arrays import Float64, Int16, waveform_from_samples
+from ...runtime.backends.variant_rows import HEADER, cells_of_variant
 from ...runtime.bundle import MANIFEST, load_bundle
 from ...runtime.documents import Count, converted, parsed
-from ...runtime.errors import DataError
+from ...runtime.errors import DataError, counted
 from ...runtime.files import read_regular, write_bytes
+from ...runtime.frontend import mel_edges
 from ...runtime.text import printable_lines
 from ..checkpoint import Record
 from ..config import Config
+from ..config_file import config_from_toml
 from ..data.data_set import read_data
 from ..data.device_clips import SplitClips, split_clips
+from ..method.choices import TERMS
 from ..method.frontend import LogMel
-from ..method.losses import TERMS
 from ..method.views import mask_draws, masked_view
 from ..plan import data_folder
 from ..predict import mel_mean
 from ..run_folder import RunFolder
-from .charts import interval_chart, line_chart, scatter, spectrogram
+from .charts import SPECTROGRAM_DB, interval_chart, line_chart, scatter, spectrogram
 from .evaluate import Evaluation, best_of_run, evaluate, runs_of_seeds
+from .significance import Comparison, too_few
 
 CLIPS: Final = 4  # shown: the best and the worst two by their error
 MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` printed
 
 _LOSSES: Final = (
     ("loss", "weighted sum"),
-    *zip(TERMS, ("CCC loss", "CCC loss, masked", "Barlow Twins"), strict=True),
+    *zip(TERMS, ("CCC", "CCC masked", "Barlow Twins"), strict=True),
 )
 
 
@@ -94,14 +98,15 @@ class Summary:
     run: Path
     data: Path
     seeds: str
+    synthetic: bool
     epochs: str  # the best one, of each seed
-    of_epochs: int
+    of_epochs: str
+    unfinished: str  # how far the training is; empty where it is done
     ccc: float  # mean over the targets
-    low: float
-    high: float
+    interval: str  # of it, or why there is none
     ridge: float | None
     clips: int
-    speakers: int
+    speakers: str
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,6 @@ class Training:
     """Curves over the epochs; those of several runs or seeds where there are several."""
 
     charts: list[Figure]
-    losses: list[Figure]
     of_runs: Figure | None
 
 
@@ -127,8 +131,9 @@ class Compared:
     """The run against another one."""
 
     other: str
-    speakers: int
+    speakers: str
     table: Table
+    note: str  # why there are no intervals; empty where there are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +144,11 @@ class Export:
     measured: Path
     speeds: Table | None = None
     machine: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cores(self) -> str:
+        """Of the machine."""
+        return counted(self.machine["cores"], "core")
 
 
 @dataclass(frozen=True)
@@ -155,10 +165,11 @@ class Clip:
     """A clip to look at and listen to."""
 
     name: str
+    rank: str  # best or worst predicted
     error: float  # mean absolute error over the targets
     sound: str  # a WAV file as a data URL
     clean: Markup
-    masked: Markup
+    masked: Markup | None  # where training masks
     ratings: list[Rating]
 
 
@@ -178,13 +189,15 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
     page = _template().render(
         name=first.name,
         model=f"{config.model.encoder}, {config.model.method}",
-        summary=_summary(first, config, evaluation),
-        training=_training(histories),
+        summary=_summary(first, shown, config, evaluation),
+        training=_training(histories, evaluation.epoch),
         quality=_quality(evaluation),
         compared=_compared(evaluation),
         export=_export(RunFolder(shown).export),
         clips=_clips(config, evaluation),
         clip_seconds=config.frontend.clip_seconds,
+        decibels=SPECTROGRAM_DB,
+        is_masked=config.model.has_second_view,
         versions=info.versions,
         settings=read_regular(RunFolder(shown).config).decode(errors="replace"),
     )
@@ -203,6 +216,7 @@ def _template() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["number"] = lambda value: f"{value:z.3f}"
     return environment.get_template("report.html.j2")
 
 
@@ -229,30 +243,39 @@ def _history(run: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _summary(run: Path, config: Config, evaluation: Evaluation) -> Summary:
-    low, high = evaluation.interval
+def _summary(run: Path, shown: Path, config: Config, evaluation: Evaluation) -> Summary:
+    epochs = config_from_toml(RunFolder(shown).config).optim.epochs  # more than the checkpoint's on a resume
+    trained = len(_history(shown))
     return Summary(
         run=run,
         data=data_folder(config),
         seeds=f"{len(evaluation.seeds)} seeds, means over them"
         if len(evaluation.seeds) > 1
         else f"seed {config.seed}",
+        synthetic=evaluation.synthetic,
         epochs=", ".join(map(str, evaluation.epochs)),
-        of_epochs=config.optim.epochs,
+        of_epochs=f"of {counted(epochs, 'epoch')}",
+        unfinished=f"epoch {trained} of {epochs}, unfinished" if trained < epochs else "",
         ccc=evaluation.challenge.mean(),
-        low=low[-1],
-        high=high[-1],
+        interval=_interval_text(evaluation),
         ridge=None if evaluation.ridge is None else evaluation.ridge.mean(),
         clips=evaluation.clips,
-        speakers=evaluation.speakers,
+        speakers=counted(evaluation.speakers, "speaker"),
     )
 
 
-def _training(histories: dict[str, list[dict[str, Any]]]) -> Training:
+def _interval_text(evaluation: Evaluation) -> str:
+    if evaluation.interval is None:
+        return f"no 95% interval: {too_few(evaluation.speakers)}"
+    low, high = (end[-1] for end in evaluation.interval)
+    return f"95%: {low:z.3f} to {high:z.3f}, resampling speakers"
+
+
+def _training(histories: dict[str, list[dict[str, Any]]], best: int) -> Training:
     records = next(iter(histories.values()))
     epochs = [record["epoch"] for record in records]
     targets = records[0]["val_ccc_per_target"]
-    charts = [
+    charts: list[tuple[str, dict[str, Any], str]] = [
         (
             "CCC on Val of each target",
             {t: [record["val_ccc_per_target"][t] for record in records] for t in targets},
@@ -269,15 +292,26 @@ def _training(histories: dict[str, list[dict[str, Any]]]) -> Training:
                 "log10 weight",
             )
         )
+    charts.append(
+        ("Losses, each as a share of its largest value, and the last value", _losses(records), "share")
+    )
     return Training(
-        [_curves(text, lines, epochs, unit) for text, lines, unit in charts],
-        [
-            _curves(text, {text: [record[name] for record in records]}, epochs, "loss", small=True)
-            for name, text in _LOSSES
-            if _has(records, name)
-        ],
+        [_curves(text, lines, epochs, unit, best=best) for text, lines, unit in charts],
         _of_runs(histories, epochs) if len(histories) > 1 else None,
     )
+
+
+def _losses(records: Sequence[dict[str, Any]]) -> dict[str, Float64]:
+    """Name with the last value -> a line of at most 1: the terms differ a thousandfold."""
+    lines = {}
+    for name, text in _LOSSES:
+        if _has(records, name):
+            values = np.array([record[name] for record in records])
+            form = "z.0f" if np.abs(values).max() >= 100 else "z.3f"
+            lines[f"{text} {values[-1]:{form}}"] = values / (np.abs(values).max() or 1.0)
+    if len(lines) == 2:  # one term, and the sum is the same
+        lines.popitem()
+    return lines
 
 
 def _of_runs(histories: dict[str, list[dict[str, Any]]], epochs: list[int]) -> Figure:
@@ -290,9 +324,11 @@ def _of_runs(histories: dict[str, list[dict[str, Any]]], epochs: list[int]) -> F
 
 
 def _curves(
-    caption: str, lines: dict[str, Any], epochs: list[int], unit: str, *, small: bool = False
+    caption: str, lines: dict[str, Any], epochs: list[int], unit: str, *, best: int | None = None
 ) -> Figure:
-    return Figure(caption, line_chart(lines, x=epochs, x_label="epoch", y_label=unit, small=small))
+    label = f"best: epoch {best}" if best else ""
+    chart = line_chart(lines, x=epochs, x_label="epoch", y_label=unit, mark=best, mark_label=label)
+    return Figure(caption, chart)
 
 
 def _has(records: Sequence[dict[str, Any]], name: str) -> bool:
@@ -300,10 +336,10 @@ def _has(records: Sequence[dict[str, Any]], name: str) -> bool:
 
 
 def _quality(evaluation: Evaluation) -> Quality:
-    low, high = evaluation.interval
     names = [*evaluation.targets, "mean"]
     values = np.append(evaluation.challenge, evaluation.challenge.mean())
-    chart = interval_chart(names, values, low, high, x_label="CCC (challenge), 95% over speakers")
+    label = "CCC (challenge), 95% over speakers" if evaluation.interval else "CCC (challenge)"
+    chart = interval_chart(names, values, evaluation.interval, x_label=label)
     columns = {
         "CCC": evaluation.challenge,
         "biased": evaluation.biased,
@@ -313,7 +349,7 @@ def _quality(evaluation: Evaluation) -> Quality:
     if evaluation.ridge is not None:
         columns["ridge CCC"] = evaluation.ridge
     rows = [
-        [name, *(f"{np.append(v, v.mean())[k]:.3f}" for v in columns.values())]
+        [name, *(f"{np.append(v, v.mean())[k]:z.3f}" for v in columns.values())]
         for k, name in enumerate(names)
     ]
     predictions = evaluation.predictions
@@ -333,35 +369,30 @@ def _compared(evaluation: Evaluation) -> list[Compared]:
         rows = [
             [
                 name,
-                f"{comparison.difference[k]:+.3f}",
-                f"{comparison.low[k]:+.3f} to {comparison.high[k]:+.3f}",
-                f"{comparison.p_holm[k]:.4f}",
+                f"{comparison.difference[k]:+z.3f}",
+                *([_between(comparison, k), f"{comparison.p_holm[k]:.4f}"] if comparison.is_evidence else []),
                 comparison.verdict(k),
             ]
             for k, name in enumerate([*evaluation.targets, "mean"])
         ]
-        table = Table(["target", "difference", "95%", "p (Holm)", "verdict"], rows, words=["verdict"])
-        parts.append(Compared(other, comparison.speakers, table))
+        evidence = ["95%", "p (Holm)"] if comparison.is_evidence else []
+        table = Table(["target", "difference", *evidence, "verdict"], rows, words=["verdict"])
+        note = "" if comparison.is_evidence else f"No interval and no p: {too_few(comparison.speakers)}."
+        parts.append(Compared(other, counted(comparison.speakers, "speaker"), table, note))
     return parts
+
+
+def _between(comparison: Comparison, column: int) -> str:
+    return f"{comparison.low[column]:+z.3f} to {comparison.high[column]:+z.3f}"
 
 
 def _export(folder: Path) -> Export:
     measured = folder / MEASURED
     if not (folder / MANIFEST).is_file():
         return Export(variants=None, measured=measured)
-    rows = [
-        [
-            variant.name,
-            variant.file,
-            variant.precision,
-            f"{variant.size / 1e6:.1f}",
-            _figure(variant.parity, "max_abs", ".1e") if variant.parity else "not run here",
-            _figure(variant.parity, "ccc_change", "+.4f"),
-        ]
-        for variant in load_bundle(folder).variants
-    ]
-    header = ["variant", "file", "precision", "MB", "largest difference to PyTorch", "change of CCC"]
-    variants = Table(header, rows, words=["file", "precision"])
+    bundle = load_bundle(folder)
+    rows = [cells_of_variant(bundle, variant) for variant in bundle.variants]
+    variants = Table(HEADER, rows, words=[name for name in HEADER if name != "MB"])
     if not measured.is_file():
         return Export(variants=variants, measured=measured)
     document = _measured(measured)
@@ -405,24 +436,40 @@ def _clips(config: Config, evaluation: Evaluation) -> list[Clip]:
     split = split_clips(data, "Val", config.frontend, torch.device("cpu"))
     errors = np.abs(evaluation.predictions.scores - evaluation.predictions.rated).mean(1)
     order = np.argsort(errors)
-    shown = list(dict.fromkeys([*order[: CLIPS // 2].tolist(), *order[-(CLIPS // 2) :].tolist()]))
+    best = order[: CLIPS // 2].tolist()
+    worst = [sample for sample in order[-(CLIPS // 2) :].tolist() if sample not in best]
     fill = mel_mean(split, LogMel(config.frontend))
-    return [_clip(config, evaluation, split, fill, sample, float(errors[sample])) for sample in shown]
+    shown = [(sample, "best predicted") for sample in best] + [
+        (sample, "worst predicted") for sample in worst
+    ]
+    return [
+        _clip(config, evaluation, split, fill, sample, rank, float(errors[sample])) for sample, rank in shown
+    ]
 
 
 def _clip(
-    config: Config, evaluation: Evaluation, split: SplitClips, fill: torch.Tensor, sample: int, error: float
+    config: Config,
+    evaluation: Evaluation,
+    split: SplitClips,
+    fill: torch.Tensor,
+    sample: int,
+    rank: str,
+    error: float,
 ) -> Clip:
     index = np.array([sample])
     clean = LogMel(config.frontend)(*split.clips(index, np.zeros_like(index)))
     masked = masked_view(clean, fill, mask_draws(config.seed, 1, index, config.augment), config.augment)
+    seconds, hertz = config.frontend.clip_seconds, mel_edges(config.frontend)[1:-1]
     predictions = evaluation.predictions
     return Clip(
         name=predictions.file_ids[sample],
+        rank=rank,
         error=error,
         sound=_data_url(split.store.waveform(sample), config.frontend.sampling_rate),
-        clean=spectrogram(clean[0, 0].numpy()),
-        masked=spectrogram(masked[0, 0].numpy()),
+        clean=spectrogram(clean[0, 0].numpy(), seconds=seconds, hertz=hertz),
+        masked=spectrogram(masked[0, 0].numpy(), seconds=seconds, hertz=hertz)
+        if config.model.has_second_view
+        else None,
         ratings=[
             Rating(target, float(predictions.rated[sample, k]), float(predictions.scores[sample, k]))
             for k, target in enumerate(evaluation.targets)

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.arrays import Float64
+from ...runtime.errors import counted
 
 RESAMPLES: Final = 10_000
-FEWEST_SPEAKERS: Final = 8  # with fewer, nothing is called significant
+FEWEST_SPEAKERS: Final = 8  # with fewer, no interval is shown, and nothing is called significant
 LEVEL: Final = 0.05  # two-tailed
 _AT_A_TIME: Final = 1000  # resamples, so that many speakers, seeds and targets fit into memory
 
@@ -37,26 +38,39 @@ class Comparison:
     p_holm: Float64  # of the targets, adjusted for their number; of the mean, p itself
     speakers: int
 
+    @property
+    def is_evidence(self) -> bool:
+        """True if there are enough speakers for intervals and p-values to mean something."""
+        return self.speakers >= FEWEST_SPEAKERS
+
     def verdict(self, column: int) -> str:
         """A verdict in plain words, for one target or (-1) for the mean."""
-        if self.speakers < FEWEST_SPEAKERS:
+        if not self.is_evidence:
             return "too few speakers to say"
         if self.p_holm[column] >= LEVEL:
             return "no difference shown"
         return "better" if self.difference[column] > 0 else "worse"
 
     def to_dict(self, targets: Sequence[str]) -> dict[str, Any]:
-        """For --json."""
+        """For --json. Intervals and p-values are None where there are too few speakers."""
         names = [*targets, "mean"]
-        columns = {name: getattr(self, name) for name in ("difference", "low", "high", "p", "p_holm")}
         return {
             "speakers": self.speakers,
             "per_target": {
-                name: {column: float(values[k]) for column, values in columns.items()}
-                | {"verdict": self.verdict(k)}
-                for k, name in enumerate(names)
+                name: {**self.figures(k), "verdict": self.verdict(k)} for k, name in enumerate(names)
             },
         }
+
+    def figures(self, column: int) -> dict[str, float | None]:
+        """The figures of one target or (-1) of the mean, as in `to_dict`."""
+        evidence = {name: getattr(self, name)[column] for name in ("low", "high", "p", "p_holm")}
+        shown = {name: float(value) if self.is_evidence else None for name, value in evidence.items()}
+        return {"difference": float(self.difference[column]), **shown}
+
+
+def too_few(speakers: int) -> str:
+    """Why there is no interval, in words."""
+    return f"{counted(speakers, 'speaker')}, and fewer than {FEWEST_SPEAKERS} say nothing"
 
 
 def ccc_interval(
@@ -116,10 +130,10 @@ def ccc_change_interval(
 ) -> tuple[float, float] | None:
     """The 95% interval of the mean challenge CCC of `scores` minus that of `reference`.
 
-    All arrays are [n, K]. None where there is one speaker only.
+    All arrays are [n, K]. None where there are fewer than FEWEST_SPEAKERS.
     """
     (sums, people), (before, _) = (_sums(x, rated, speakers) for x in (scores, reference))
-    if people < 2:
+    if people < FEWEST_SPEAKERS:
         return None
     drawn = _resampled([sums, before], people, resamples, np.random.default_rng(0))
     low, high = np.quantile((drawn[0] - drawn[1])[:, -1], [LEVEL / 2, 1 - LEVEL / 2])

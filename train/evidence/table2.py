@@ -13,14 +13,15 @@ from typing import Any, Final
 import numpy as np
 
 from ... import __version__
-from ...runtime.errors import DataError
+from ...runtime.errors import DataError, counted
 from ...runtime.files import write_bytes, write_json
+from ..data.corpus import is_synthetic
 from ..distributed import World
 from ..loop import device_from_config
 from ..method.metrics import ccc_challenge
 from .evaluate import predictions_of_run, same_clips
 from .predictions import Predictions
-from .significance import RESAMPLES, Comparison, ccc_interval, compare, holm
+from .significance import FEWEST_SPEAKERS, RESAMPLES, Comparison, ccc_interval, compare, holm
 from .table2_runs import ROWS, Table2Row, TableRun, TableRuns
 
 # as the paper calls them
@@ -60,7 +61,7 @@ class RowResult:
         """The number of finished seeds, in words."""
         done = sum(job.is_finished for job in self.jobs)
         begun = sum(job.is_begun and not job.is_finished for job in self.jobs)
-        finished = f"{done} of {len(self.jobs)} seeds" if done else "not run"
+        finished = f"{done} of {counted(len(self.jobs), 'seed')}" if done else "not run"
         return f"{finished}, {begun} begun" if begun else finished
 
     @property
@@ -95,10 +96,7 @@ class RowResult:
             "global_gain_percent": self.global_gain,
             "over_vanilla": comparison
             and {
-                **{
-                    name: float(getattr(comparison, name)[-1])
-                    for name in ("difference", "low", "high", "p", "p_holm")
-                },
+                **comparison.figures(-1),
                 "verdict": comparison.verdict(-1),
                 "seeds": self.compared_seeds,
             },
@@ -110,12 +108,12 @@ class RowResult:
     def cells(self) -> tuple[str, ...]:
         """The columns of HEADER, as text."""
         _, *paper_gains = paper_of(self.row)
-        interval = " ({:.3f} to {:.3f})".format(*self.interval) if self.interval else ""
+        interval = f" ({self.interval[0]:z.3f} to {self.interval[1]:z.3f})" if self.interval else ""
         return (
             self.row.encoder,
             METHODS[self.row.method],
             self.runs,
-            _text(self.mean, ".3f") + interval,
+            _text(self.mean, "z.3f") + interval,
             _text(self.sd, ".3f"),
             _gains(self.local_gain, self.global_gain),
             *self._compared_cells(),
@@ -126,17 +124,16 @@ class RowResult:
     def _compared_cells(self) -> tuple[str, str, str]:
         if not self.over_vanilla:
             return "", "", ""
-        difference, low, high, p = (
-            getattr(self.over_vanilla, name)[-1] for name in ("difference", "low", "high", "p_holm")
-        )
+        figures = self.over_vanilla.figures(-1)
         seeds = (
-            f" ({self.compared_seeds} of {len(self.jobs)} seeds)"
+            f" ({self.compared_seeds} of {counted(len(self.jobs), 'seed')})"
             if self.compared_seeds < len(self.jobs)
             else ""
         )
+        interval = f" ({figures['low']:+z.3f} to {figures['high']:+z.3f})" if figures["p"] is not None else ""
         return (
-            f"{difference:+.3f} ({low:+.3f} to {high:+.3f})",
-            f"{p:.4f}",
+            f"{figures['difference']:+z.3f}{interval}",
+            _text(figures["p_holm"], ".4f"),
             self.over_vanilla.verdict(-1) + seeds,
         )
 
@@ -157,15 +154,22 @@ class Table2:
         return all(row.is_whole for row in self.rows)
 
     @property
+    def is_synthetic(self) -> bool:
+        """True if the voices are."""
+        folder = self.runs.config.data.dir
+        return not folder or is_synthetic(Path(folder))
+
+    @property
     def title(self) -> str:
         """The data and settings of the rows."""
         config = self.runs.config
-        synthetic = "" if config.data.dir else f" {SYNTHETIC}."
+        synthetic = f" {SYNTHETIC}." if self.is_synthetic else ""
         part = f"{sum(row.is_whole for row in self.rows)} of {len(self.rows)} rows are whole: "
         share = f", {config.data.fraction:.0%} of the training clips" if config.data.fraction < 1 else ""
         return (
             f"{'' if self.is_whole else 'PARTIAL, ' + part}{config.data.dir or 'built-in corpus'}, "
-            f"Val: {self.clips} clips, {self.speakers} speakers; {config.optim.epochs} epochs, batch "
+            f"Val: {counted(self.clips, 'clip')}, {counted(self.speakers, 'speaker')}; "
+            f"{counted(config.optim.epochs, 'epoch')}, batch "
             f"{config.optim.batch_size}{share}, {config.precision}.{synthetic}"
         )
 
@@ -188,7 +192,7 @@ class Table2:
             "whole": self.is_whole,
             "seeds": self.runs.seeds,
             "data": self.runs.config.data.dir or "built-in",
-            "synthetic": not self.runs.config.data.dir,
+            "synthetic": self.is_synthetic,
             "split": "Val",
             "clips": self.clips,
             "speakers": self.speakers,
@@ -284,13 +288,11 @@ def _result(
     mine = found[row]
     if not mine:
         return RowResult(row=row, jobs=jobs)
-    one = next(iter(mine.values()))
-    low, high = ccc_interval([p.scores for p in mine.values()], one.rated, one.speakers, resamples=resamples)
     result = RowResult(
         row=row,
         jobs=jobs,
         ccc=tuple(_mean_ccc(p) for p in mine.values()),
-        interval=(float(low[-1]), float(high[-1])),
+        interval=_interval_of_mean(mine, resamples),
     )
     if row.method == "vanilla":
         return result
@@ -302,6 +304,15 @@ def _result(
         over_vanilla=_compared(mine, found[vanilla_of(row)], both, resamples) if both else None,
         compared_seeds=len(both),
     )
+
+
+def _interval_of_mean(mine: dict[int, Predictions], resamples: int) -> tuple[float, float] | None:
+    """None where there are too few speakers."""
+    one = next(iter(mine.values()))
+    if len(set(one.speakers)) < FEWEST_SPEAKERS:
+        return None
+    low, high = ccc_interval([p.scores for p in mine.values()], one.rated, one.speakers, resamples=resamples)
+    return float(low[-1]), float(high[-1])
 
 
 def _compared(
@@ -326,7 +337,7 @@ def _mean_ccc(predictions: Predictions) -> float:
 
 
 def _gains(local: float | None, over_all: float | None) -> str:
-    return ", ".join(_text(value, "+.1f") for value in (local, over_all) if value is not None)
+    return ", ".join(_text(value, "+z.1f") for value in (local, over_all) if value is not None)
 
 
 def _text(value: float | None, form: str) -> str:

@@ -10,21 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple, TypedDict, get_args
+from typing import Annotated, Any, Final, NamedTuple, TypedDict
 
 import torch
 from msgspec import Meta
 
 from ...runtime.documents import converted, parsed
-from ...runtime.errors import ConfigError, ModelError, StoppedError
+from ...runtime.errors import ConfigError, ModelError, StoppedError, counted
 from ...runtime.files import read_regular, write_json
 from ...runtime.locks import locked
 from ..checkpoint import read_info
-from ..config import Config, Method
+from ..config import METHODS, Config, Method
 from ..config_file import MAY_DIFFER, config_from_toml, differences
 from ..display import Part
 from ..loop import data_digest, train
-from ..method.encoders import ENCODERS, EncoderName
+from ..method.choices import ENCODER_NAMES, EncoderName
 from ..method.flops import step_flops
 from ..plan import network_from_config, plan_from_config, targets_line
 from ..run_folder import RunFolder
@@ -70,7 +70,10 @@ def rows_of(encoders: Sequence[str] = (), methods: Sequence[str] = ()) -> tuple[
 
     Raises ConfigError for an unknown name.
     """
-    for flag, names, known in (("--encoders", encoders, ENCODERS), ("--methods", methods, get_args(Method))):
+    for flag, names, known in (
+        ("--encoders", encoders, ENCODER_NAMES),
+        ("--methods", methods, METHODS),
+    ):
         if unknown := [name for name in names if name not in known]:
             raise ConfigError(
                 flag, ", ".join(unknown), wanted=f"some of {', '.join(known)}, separated by commas"
@@ -78,7 +81,7 @@ def rows_of(encoders: Sequence[str] = (), methods: Sequence[str] = ()) -> tuple[
     return tuple(
         row
         for row in ROWS
-        if row.encoder in (encoders or ENCODERS) and row.method in (methods or get_args(Method))
+        if row.encoder in (encoders or ENCODER_NAMES) and row.method in (methods or METHODS)
     )
 
 
@@ -111,7 +114,7 @@ class TableRun(NamedTuple):
         """The progress, in plain words."""
         if self.is_finished:
             return "finished"
-        return f"begun, {self.epochs_done} of {self.epochs} epochs" if self.is_begun else "not run"
+        return f"begun, {self.epochs_done} of {counted(self.epochs, 'epoch')}" if self.is_begun else "not run"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """The paper's method. In reading order:
 
+choices       what the settings of the method may be
 losses        the equations of the paper
 weighting     how the terms of the loss become one number
 twins_loss    both views through the network, and the loss that is minimised

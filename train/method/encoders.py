@@ -1,7 +1,7 @@
 """The encoders: log-Mel clip [B, 1, T, M] -> embedding [B, D]. Those of the paper are here.
 
 To add one, write a subclass of `Encoder`, whose docstring says what an encoder must do, and give
-the class a name in ENCODERS. B batch, T frames, M mels, C channels, D embedding.
+the class a name in ENCODERS and in choices.py. B batch, T frames, M mels, C channels, D embedding.
 """
 
 from typing import Final
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EncoderName = str  # a key of ENCODERS; ModelConfig refuses others
+from .choices import ENCODER_NAMES, EncoderName
 
 
 class Encoder(nn.Module):
@@ -160,12 +160,12 @@ class BasicBlock(nn.Module):
         return F.relu(out + self.downsample(x))
 
 
-# In this order help texts and error messages name them.
 ENCODERS: Final[dict[EncoderName, type[Encoder]]] = {
     "resnet18": ResNet18,
     "cnn10": Cnn10,
     "cnn14": Cnn14,
 }
+assert tuple(ENCODERS) == ENCODER_NAMES
 
 
 def encoder_from_name(name: EncoderName, *, n_mels: int) -> Encoder:

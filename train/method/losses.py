@@ -3,13 +3,9 @@
 B batch, K targets, D embedding. Results have the dtype of the arguments: call with float32 or float64.
 """
 
-from typing import Final
-
 import torch
 from torch import Tensor
 
-# Everywhere in this order: CCC of the clean view, CCC of the masked view, Barlow Twins.
-TERMS: Final = ("l_ccc", "l_ccc_a", "l_bt")
 _SMALLEST_SPREAD = 1e-8  # of the CCC's denominator: constant labels give a loss of 1, not NaN
 _BN_EPS = 1e-5  # of BatchNorm, as in the Barlow Twins reference
 

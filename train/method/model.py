@@ -5,14 +5,13 @@ B batch, T frames, M mels, D embedding, K targets, P projector units.
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .encoders import EncoderName, encoder_from_name
-
-Activation = Literal["sigmoid", "linear"]
+from .choices import Activation, EncoderName
+from .encoders import encoder_from_name
 
 
 class Prediction(NamedTuple):

@@ -3,7 +3,6 @@
 Processes, devices and restarts change nothing. B batch, T frames, M mels, S stripes.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -12,30 +11,13 @@ import torch
 from torch import Tensor
 
 from ...runtime.arrays import Int64
-from ...runtime.errors import ConfigError
+from .choices import AugmentConfig
 
 # What a number is drawn for. The purpose is part of the hash, so that no two purposes share a number.
 ORDER: Final = 0
 CROP: Final = 1
 MASKS: Final = 2
 SPEAKERS: Final = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """SpecAugment: stripes that are masked in the second view (paper)."""
-
-    time_width: int = 64  # frames; a stripe's width is uniform in 0 .. time_width - 1
-    time_stripes: int = 2
-    freq_width: int = 8  # mel bins, likewise
-    freq_stripes: int = 2
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ConfigError(
-                    f"augment.{name}", str(value), wanted="at least 1", fix="a width of 1 masks nothing"
-                )
 
 
 def uniform(seed: int, epoch: int, samples: Int64, purpose: int, count: int) -> npt.NDArray[np.float64]:

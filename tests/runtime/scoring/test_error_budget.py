@@ -48,7 +48,7 @@ def test_a_fraction_counts_from_the_hundredth_file_on() -> None:
     budget = ErrorBudget(most_fraction=0.1)
     for number in range(99):
         budget.count(BAD if number < 11 else GOOD)
-    with pytest.raises(StoppedError, match="11 of 100 files are bad"):
+    with pytest.raises(StoppedError, match="11 of 100 files could not be scored"):
         budget.count(GOOD)
 
 
@@ -64,7 +64,7 @@ def test_the_fraction_itself_is_not_too_many() -> None:
 def test_a_fraction_of_few_files_counts_at_the_end() -> None:
     budget = ErrorBudget(most_fraction=0.0)
     budget.count(BAD)
-    with pytest.raises(StoppedError, match=r"all files \| 1 of 1 files are bad"):
+    with pytest.raises(StoppedError, match=r"all files \| 1 of 1 file could not be scored"):
         budget.finish()
 
 

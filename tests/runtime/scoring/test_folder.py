@@ -77,7 +77,7 @@ def test_a_table_has_the_rows_of_the_scorer(
         assert record["error"] == row.error
         for label, score_of_label in (row.scores or {}).items():
             assert float(record[label]) == pytest.approx(score_of_label, abs=1e-6)
-    assert (bar.files, bar.done, bar.note) == (13, 13, "1 errors")
+    assert (bar.files, bar.done, bar.note) == (13, 13, "1 error")
     assert (
         summary.to_dict().items()
         >= {
@@ -100,7 +100,7 @@ def test_the_same_call_scores_nothing_twice(score: Callable[..., ScoringSummary]
     said: list[str] = []
     again = score(say=said.append)
     assert (again.scored_now, again.busy, again.totals.files) == (0, {}, 13)
-    assert said == ["13 files were scored before and are kept (--overwrite scores them again)"]
+    assert said == ["13 files scored before and kept (--overwrite scores everything again)"]
     assert (tmp_path / "t.csv").read_bytes() == table
     assert score(overwrite=True).scored_now == 13
 

@@ -45,7 +45,7 @@ def test_blanks_are_refused_with_the_first_files(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         list(write_submission(tmp_path / "s.csv", [scored("wav/good.wav", fear=0.1), *bad], LABELS))
     assert str(caught.value) == (
-        f"{tmp_path / 's.csv'} | of 6 files, 5 have no scores: wav/0.wav (corrupt), wav/1.wav (corrupt), "
+        f"{tmp_path / 's.csv'} | 5 of 6 files without scores: wav/0.wav (corrupt), wav/1.wav (corrupt), "
         "wav/2.wav (corrupt) and 2 more | expected scores for every file: the challenge takes no blanks | "
         "repair or leave out these files, or leave out --submission"
     )

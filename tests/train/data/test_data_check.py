@@ -104,9 +104,9 @@ def test_equal_audio_in_two_splits_is_a_leak_and_comes_first(checked: Checked) -
         ["[00002]", "[00003]"],
     ]
     assert report.warnings == (
-        "DUPLICATE LEAK: 1 recordings are in more than one split under other names "
+        "DUPLICATE LEAK: 1 recording in more than one split under other names "
         "(first: [00005] in Train = [00009] in Val): validation figures will be too good",
-        "1 recordings are in one split more than once (first: [00002] = [00003] in Train)",
+        "1 recording in one split more than once (first: [00002] = [00003] in Train)",
     )
 
 
@@ -140,7 +140,7 @@ def test_a_clipped_recording_is_named(checked: Checked) -> None:
     )  # then set to -3 dB, as in Hume-VB
     report = checked(written(10, wave))
     assert report.warnings == (
-        "1 of 14 clips are clipped: the tops of their waves are cut off (first: [00010], line 12)",
+        "1 of 14 clips is clipped: the tops of their waves are cut off (first: [00010], line 12)",
     )
     assert [split.clipped for split in report.splits] == [0, 1, 0]
 
@@ -163,7 +163,7 @@ def test_files_that_cannot_be_decoded_are_an_error_and_the_rest_is_reported(chec
 def test_a_speaker_in_two_splits_is_a_leak(checked: Checked, csv_lines: list[str]) -> None:
     csv_lines[10] = csv_lines[10].replace("Val_4", "Train_0")
     (warning,) = checked(table=csv_lines).warnings
-    assert warning.startswith("SPEAKER LEAK: 1 speakers are in more than one split (first: Train_0)")
+    assert warning.startswith("SPEAKER LEAK: 1 speaker in more than one split (first: Train_0)")
 
 
 def test_without_speakers_nobody_can_see_a_leak(checked: Checked, csv_lines: list[str]) -> None:
@@ -178,7 +178,7 @@ def test_the_clip_without_a_full_mark_is_odd_where_all_others_have_one(
 ) -> None:
     report = checked(table=with_full_mark(csv_lines, but=(9,)))
     assert report.one_at_full == 11 / 12
-    assert "1 of 14 clips have no target at exactly 1.0" in report.warnings[-1]
+    assert "1 of 14 clips has no target at exactly 1.0" in report.warnings[-1]
     assert "(first: [00009], line 11)" in report.warnings[-1]
 
 

@@ -189,7 +189,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("split", ["Train", "Val"])
 def test_too_few_rows_of_a_split_are_refused(make_data: MakeData, csv_lines: list[str], split: str) -> None:
     rows = [line for line in csv_lines[1:] if f",{split}," in line]
-    with pytest.raises(DataError, match=rf"1 rows with Split {split} \| expected at least 2"):
+    with pytest.raises(DataError, match=rf"1 row with Split {split} \| expected at least 2"):
         read_data(make_data([line for line in csv_lines if line not in rows[1:]]))
 
 

@@ -67,14 +67,38 @@ def test_long_names_have_room() -> None:
     assert all(x + 8 * len(text) <= width for text, x in named.items())
 
 
-def test_a_small_chart_has_no_names_and_ends_near_its_edge() -> None:
-    svg = line_chart({"CCC loss": [1.0, 0.5]}, x=[1, 2], x_label="epoch", y_label="loss", small=True)
-    texts = [e.text for e in ElementTree.fromstring(svg).iter("text")]
-    assert not {"CCC loss", "loss"} & set(texts)
-    assert "epoch" in texts
-    width = float(ElementTree.fromstring(svg).attrib["viewBox"].split()[2])
-    ((_, (end, _)),) = points_of(svg)
-    assert width - 20 < end < width
+def test_n22_the_best_epoch_is_marked() -> None:
+    """The line stands where the line of values has that epoch, and its name is in the drawing."""
+    for best in (1, 2, 4):
+        svg = line_chart(
+            {"a": [0.0, 1.0, 0.5, 0.2]},
+            x=[1, 2, 3, 4],
+            x_label="epoch",
+            y_label="CCC",
+            mark=best,
+            mark_label="best",
+        )
+        (marked,) = (x1 for x1, x2 in attributes(svg, "line", "x1", "x2") if x1 == x2)
+        ((values),) = points_of(svg)
+        assert marked == pytest.approx(values[best - 1][0], abs=0.1)
+        assert "best" in [e.text for e in ElementTree.fromstring(svg).iter("text")]
+
+
+def test_n22_a_spectrogram_has_units() -> None:
+    """1 kHz is the second of three mels from below, in the middle of the picture; seconds run below."""
+    svg = spectrogram(np.zeros((4, 3), np.float32), seconds=2.0, hertz=[200.0, 1000.0, 4000.0])
+    texts = {e.text: e for e in ElementTree.fromstring(svg).iter("text")}
+    assert {"200 Hz", "1 kHz", "4 kHz", "0", "1", "2", "s"} <= set(texts)
+    assert "8 kHz" not in texts
+    heights = [float(texts[name].attrib["y"]) for name in ("200 Hz", "1 kHz", "4 kHz")]
+    assert heights[1] == pytest.approx((heights[0] + heights[2]) / 2, abs=0.1)
+    assert heights[0] > heights[2]
+
+
+def test_n22_without_intervals_there_are_dots_alone() -> None:
+    svg = interval_chart(["a", "b"], [0.2, 0.7], None, x_label="CCC")
+    assert len(attributes(svg, "circle", "cx")) == 2
+    assert all(x1 == x2 for x1, x2 in attributes(svg, "line", "x1", "x2")[2:])
 
 
 def test_text_in_a_drawing_is_escaped_and_a_template_takes_the_drawing_as_it_is() -> None:
@@ -82,7 +106,7 @@ def test_text_in_a_drawing_is_escaped_and_a_template_takes_the_drawing_as_it_is(
     for svg in (
         line_chart({name: [0.0, 1.0]}, x=[1, 2], x_label=name, y_label=name),
         scatter([0.5], [0.5], x_label=name, y_label=name),
-        interval_chart([name], [0.2], [0.1], [0.3], x_label=name),
+        interval_chart([name], [0.2], ([0.1], [0.3]), x_label=name),
     ):
         assert escape(svg) == svg
         assert [e.text for e in ElementTree.fromstring(svg).iter("text")].count(name) >= 2
@@ -96,7 +120,7 @@ def test_points_are_where_they_belong() -> None:
 
 
 def test_an_interval_holds_its_dot() -> None:
-    svg = interval_chart(["a", "b"], [0.2, 0.7], [0.1, 0.5], [0.3, 0.8], x_label="CCC")
+    svg = interval_chart(["a", "b"], [0.2, 0.7], ([0.1, 0.5], [0.3, 0.8]), x_label="CCC")
     dots = [cx for (cx,) in attributes(svg, "circle", "cx")]
     bars = re.findall(r'<line x1="([0-9.]+)" x2="([0-9.]+)" y1="[0-9.]+" y2="[0-9.]+" stroke="#1b4965"', svg)
     assert [float(a) < dot < float(b) for (a, b), dot in zip(bars, dots, strict=True)] == [True, True]
@@ -106,7 +130,7 @@ def test_a_spectrogram_is_a_png_of_its_values() -> None:
     """Read by hand: time to the right, high mels above, the louder the darker."""
     log_mel = np.full((3, 2), -100.0, np.float32)
     log_mel[2, 1] = 20
-    source = re.search(r'base64,([^"]+)', spectrogram(log_mel))
+    source = re.search(r'base64,([^"]+)', spectrogram(log_mel, seconds=1.0, hertz=[50.0, 8000.0]))
     assert source
     file = io.BytesIO(base64.b64decode(source[1]))
     assert file.read(8) == b"\x89PNG\r\n\x1a\n"

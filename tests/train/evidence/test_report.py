@@ -1,7 +1,12 @@
 """The page of a run shows names as they are, whatever they are, and does not run them."""
 
+import json
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -9,9 +14,13 @@ import jinja2
 import numpy as np
 import pytest
 import soundfile
+from rrtn.runtime import load_bundle
+from rrtn.runtime.backends import variant_rows
 from rrtn.train import loop
 from rrtn.train.config import config_from_dict
+from rrtn.train.data.corpus import MARK
 from rrtn.train.evidence import report as page_of
+from rrtn.train.evidence.evaluate import evaluate
 from rrtn.train.evidence.report import Table, report
 from rrtn.train.method import model
 from rrtn.train.method.encoders import PannsCnn
@@ -116,3 +125,89 @@ def test_a_bar_is_as_long_as_its_score_and_stays_in_its_place(score: float, widt
 def test_words_in_a_table_begin_at_the_left() -> None:
     table = str(parts().table(Table(["target", "file", "MB"], [["a", "<b>", "1.0"]], words=["file"])))
     assert '<td>a</td><td class="words">&lt;b&gt;</td><td>1.0</td>' in table
+
+
+def shown(run: Path, tmp_path: Path) -> Page:
+    """The page of a run, written elsewhere, with its white space as a browser shows it."""
+    page = Page(report([run], out=tmp_path / "page.html"))
+    page.text = " ".join(page.text.split())
+    return page
+
+
+def test_n22_few_speakers_have_no_interval(run: Path, tmp_path: Path) -> None:
+    page = shown(run, tmp_path)
+    assert "no 95% interval: 4 speakers, and fewer than 8 say nothing" in page.text
+    assert "95% over speakers" not in page.text
+
+
+def test_n22_the_best_and_the_worst_clips_say_so_with_their_errors(run: Path, tmp_path: Path) -> None:
+    found = evaluate(run, ridge=False)
+    errors = np.sort(np.abs(found.predictions.scores - found.predictions.rated).mean(1))
+    said = re.findall(r"(best|worst) predicted, mean error (\d\.\d{3})", shown(run, tmp_path).text)
+    ranks = ("best", "best", "worst", "worst")
+    assert said == [(rank, f"{error:.3f}") for rank, error in zip(ranks, errors, strict=True)]
+
+
+def test_n22_the_epoch_was_chosen_on_these_clips(run: Path, tmp_path: Path) -> None:
+    assert "of 2 epochs; chosen on these clips" in shown(run, tmp_path).text
+
+
+def test_n22_an_unfinished_run_says_how_far_it_is(run: Path, tmp_path: Path) -> None:
+    """As a run is that was resumed for more epochs: its best checkpoint knows nothing of them."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    (copy / "config.toml").write_text((copy / "config.toml").read_text().replace("epochs = 2", "epochs = 5"))
+    assert "epoch 2 of 5, unfinished" in shown(copy, tmp_path).text
+    assert "unfinished" not in shown(run, tmp_path).text
+
+
+def test_n22_synthetic_voices_are_said_loudly(run: Path, tmp_path: Path) -> None:
+    assert "SYNTHETIC" not in shown(run, tmp_path).text
+    mark = run.parent / "<u>data" / MARK
+    mark.touch()
+    assert "SYNTHETIC data." in shown(run, tmp_path).text
+    mark.unlink()
+
+
+@pytest.mark.parametrize("method", ["vanilla", "rrtn"])
+def test_n22_the_masked_view_is_there_where_training_masks(run: Path, tmp_path: Path, method: str) -> None:
+    """The pictures of a run whose settings say another method: the network is not asked here."""
+    info, _ = page_of.load_checkpoint(run / "checkpoints/best", "weights")
+    config = config_from_dict(info.config, source="test")
+    config = replace(config, model=replace(config.model, method=method))
+    clips = page_of._clips(config, evaluate(run, ridge=False))
+    assert [clip.masked is None for clip in clips] == [method == "vanilla"] * 4
+
+
+def test_n22_all_losses_are_in_one_chart(run: Path) -> None:
+    records = page_of._history(run)
+    losses = page_of._losses(records)
+    last = records[-1]
+    named = (("weighted sum", "loss"), ("CCC", "l_ccc"), ("CCC masked", "l_ccc_a"), ("Barlow Twins", "l_bt"))
+    forms = {key: ".0f" if max(abs(r[key]) for r in records) >= 100 else ".3f" for _, key in named}
+    assert list(losses) == [f"{name} {last[key]:{forms[key]}}" for name, key in named]
+    assert all(np.abs(line).max() == 1 for line in losses.values())
+    assert len(page_of._training({"run": records}, 1).charts) == 3  # with the CCC and the weights
+
+
+def test_n22_variants_are_shown_as_inspect_shows_them(tiny_model: Path, tmp_path: Path) -> None:
+    bundle = load_bundle(tiny_model)
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    shutil.copy(tiny_model, folder)
+    (folder / "bundle.json").write_text(json.dumps(bundle.manifest()))
+    table = page_of._export(folder).variants
+    assert table
+    assert table.header == variant_rows.HEADER
+    program = "import sys; from rrtn.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "inspect", str(folder)], capture_output=True, text=True, check=True
+    )
+    assert all(cell in done.stdout for row in table.rows for cell in (*table.header, *row))
+
+
+def test_n22_a_table_that_scrolls_says_so() -> None:
+    table = str(parts().table(Table(["target"], [["a"]])))
+    assert "scroll it sideways" in table
+    css = next(path for path in TEMPLATES if path.suffix == ".css").read_text()
+    assert "animation-timeline: scroll(self inline)" in css

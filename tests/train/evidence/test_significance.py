@@ -184,7 +184,7 @@ def test_under_the_null_the_interval_covers_zero() -> None:
 def test_the_interval_of_a_change_is_that_of_resampled_speakers_written_out() -> None:
     """The same draws of speakers, their clips laid one behind the other, and the challenge's CCC of those."""
     rng = np.random.default_rng(3)
-    speakers = [f"s{i}" for i in rng.integers(0, 7, 60)]
+    speakers = [f"s{i}" for i in rng.integers(0, 8, 60)]
     rated = rng.uniform(0, 1, (60, 2))
     reference = rated + rng.normal(0, 0.2, rated.shape)
     scores = reference + rng.normal(0, 0.05, rated.shape)

@@ -303,7 +303,7 @@ class TestTable:
                 max(line["val_ccc"] for line in histories(whole, result.row, seed)) for seed in range(SEEDS)
             ]
             assert result.ccc == pytest.approx(best, abs=1e-6)
-            assert result.interval and result.interval[0] < result.interval[1]
+            assert result.interval is None  # of three speakers
 
     def test_gains_and_significance(self, table: Table2, whole: TableRuns) -> None:
         vanilla, rrtn, ruwl = ([p.scores for p in kept_predictions(whole, row)] for row in RESNET18)

@@ -1,0 +1,66 @@
+"""What `rrtn export` was asked for. No torch: wrong values are refused before its import."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..runtime.errors import ConfigError
+
+MAX_BATCH: Final = 1024
+# In the order in which recipes.py makes them.
+VARIANTS: Final = (
+    "fp32",
+    "cpu",
+    "waveform",
+    "fp16",
+    "waveform-fp16",
+    "int8",
+    "waveform-int8",
+    "trt",
+    "trt-fp16",
+    "trt-int8",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """What an engine is built for."""
+
+    batch_profile: tuple[int, int, int] = (1, 32, 256)  # smallest, tuned-for and largest batch
+    targets: tuple[int, ...] = (80, 86, 89, 120)  # compute capabilities times ten, for TensorRT-RTX
+
+    def __post_init__(self) -> None:
+        smallest, tuned, largest = self.batch_profile
+        if not 1 <= smallest <= tuned <= largest <= MAX_BATCH:
+            raise ConfigError(
+                "--batch-profile",
+                ",".join(map(str, self.batch_profile)),
+                wanted=f"1 <= smallest <= tuned <= largest <= {MAX_BATCH}",
+                fix="for example --batch-profile 1,32,256",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What `rrtn export` was asked for, besides fp32."""
+
+    fp16: bool = False
+    int8: bool = False
+    cpu_variant: bool = True
+    tune: bool = False
+    waveform: bool = True
+    trt: bool = False
+    embeddings: bool = False
+    require: tuple[str, ...] = ()
+    engine: EngineOptions = field(default_factory=EngineOptions)
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.require if name not in VARIANTS]:
+            raise ConfigError(
+                f"--require {', '.join(unknown)}", "no such variant", wanted=f"some of {', '.join(VARIANTS)}"
+            )
+        if self.trt and not self.waveform:
+            raise ConfigError(
+                "--trt",
+                "given with --no-waveform, but engines are built from the waveform graph",
+                fix="leave out one of the two",
+            )

@@ -1,0 +1,40 @@
+"""The variants of a bundle for people: what each is, and whether it runs here."""
+
+from typing import Final
+
+from ..bundle import Bundle, Variant
+from ..errors import RrtnError
+from .cuda_libraries import cuda_missing
+from .engine_stamp import mismatch, this_machine
+
+HEADER: Final = ("variant", "file", "input", "MB", "sha256", "against PyTorch", "here")
+
+
+def cells_of_variant(bundle: Bundle, variant: Variant) -> tuple[str, ...]:
+    """The columns of HEADER."""
+    state = state_of_variant(bundle, variant).partition(";")[0]  # what to do about it is in --json
+    size, digest = f"{variant.size / 1e6:.1f}", variant.sha256[:12]
+    return (variant.name, variant.file, variant.input, size, digest, _parity(variant), state)
+
+
+def state_of_variant(bundle: Bundle, variant: Variant) -> str:
+    """Says whether the file is whole and something here runs it. If not, says why."""
+    try:
+        bundle.read(variant)
+    except RrtnError as error:
+        return f"refused: {error.came}"
+    if variant.kind == "onnx":
+        if variant.plan:
+            return f"runs, {variant.plan['speedup']} times as fast as fp32 on {variant.plan['cpu']}"
+        return "runs"
+    if reason := mismatch(variant.stamp, this_machine()):
+        return f"{reason}; build it where it shall run: rrtn export --trt"
+    if reason := cuda_missing():
+        return f"{reason}, and engines use the CUDA memory of ONNX Runtime"
+    return "fits this machine; tried at scoring"
+
+
+def _parity(variant: Variant) -> str:
+    if (parity := variant.parity) is None:
+        return "not run here"
+    return f"max {parity['max_abs']:.1e}, CCC {parity['ccc_change']:+z.4f}, n {parity['clips']}"

@@ -1,0 +1,72 @@
+"""What `rrtn train` was asked for, and its settings. No torch: wrong values are refused before its import."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..runtime.errors import ConfigError
+from .config import Config, config_from_dict, flat_settings
+from .config_file import changes_on_resume, merged, read_toml
+from .run_folder import RunFolder, newest_run
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRequest:
+    """What to train, as it was asked for: nothing is read or checked yet."""
+
+    run: Path | None = None  # the run's folder; None: a new one, or with `resume` the newest
+    config_file: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)  # by section; they win over the file
+    resume: bool = False
+    strict_resume: bool = False
+
+
+class RequestedTraining(NamedTuple):
+    """A request whose settings are read and have possible values; open ones are still open."""
+
+    request: TrainingRequest
+    config: Config
+    run: Path | None  # the run's folder, if it is known
+    changed: list[str]  # on a resume, what differs from the run's settings
+
+
+def training_from_request(request: TrainingRequest) -> RequestedTraining:
+    """Reads config.toml, and checks each setting. Raises ConfigError."""
+    run, source = request.run, request.config_file
+    if request.resume:
+        run = _existing_run(request)
+        source = RunFolder(run).config
+    elif run is not None:
+        check_is_new(RunFolder(run))
+    document, name = read_toml(source) if source else {}, str(source or "flags")
+    config = config_from_dict(merged(document, flat_settings(request.settings)), source=name)
+    changed = changes_on_resume(config_from_dict(document, source=name), config) if request.resume else []
+    return RequestedTraining(request, config, run, changed)
+
+
+def check_is_new(folder: RunFolder) -> None:
+    """Raises ConfigError where a run was begun, or where a file lies."""
+    if folder.path.is_file():
+        raise ConfigError(f"--out {folder.path}", "a file", wanted="a new folder", fix="choose another name")
+    if folder.is_begun():
+        raise ConfigError(
+            f"--out {folder.path}",
+            "holds a run already",
+            fix="continue with --resume, or choose another folder",
+        )
+
+
+def _existing_run(request: TrainingRequest) -> Path:
+    """The run to go on with. Raises ConfigError if there is none."""
+    run = request.run or newest_run()
+    if run is None or not RunFolder(run).is_begun():
+        raise ConfigError(
+            "--resume",
+            f"no run in {run or 'runs/'}",
+            wanted="a folder with config.toml",
+            fix="name the run: --resume --out RUN",
+        )
+    if request.config_file:
+        raise ConfigError("--config", "not with --resume: the run's own config.toml is taken")
+    return run
