@@ -252,7 +252,7 @@ def end_with_error(error: RrtnError, document: dict[str, Any]) -> NoReturn:
 def say(text: str) -> None:
     """Prints a line for the person, on stderr. A label like "note:" is coloured on a terminal."""
     label, colon, _ = text.partition(":")
-    text = _for_person(printable_lines(as_called(text)))
+    text = _for_person(printable(as_called(text)))
     if colon and label in _LABELS and _has_colours(sys.stderr):
         text = f"\033[1;{_LABELS[label]}m{label}\033[0m{text[len(label) :]}"
     print_above(text)

@@ -41,7 +41,7 @@ class _State:
 def program_name() -> str:
     """What a shell takes for this program: `rrtn`, `.venv/bin/rrtn`, `python3 -m rrtn`."""
     called = sys.argv[0] if sys.argv else ""
-    if os.path.basename(called) == "__main__.py":
+    if called.endswith(f"{_NAME}{os.sep}__main__.py"):
         return f"{shlex.quote(sys.orig_argv[0] if sys.orig_argv else 'python')} -m {_NAME}"
     if os.path.basename(called) != _NAME:
         return _NAME  # called by another program

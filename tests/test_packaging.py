@@ -150,7 +150,8 @@ def test_help_loads_typer_and_nothing_heavier() -> None:
 def test_public_names() -> None:
     import rrtn.runtime
 
-    assert rrtn.runtime.__all__ == ["FrontendSpec", "RrtnError", "Scorer", "load_bundle", "log_mel"]
+    names = ["FrontendSpec", "RrtnError", "Scorer", "freeze_support", "load_bundle", "log_mel"]
+    assert rrtn.runtime.__all__ == names
     assert all(getattr(rrtn.runtime, name).__name__ == name for name in rrtn.runtime.__all__)
 
 

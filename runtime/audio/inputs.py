@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
-from ..errors import ConfigError, DataError, StoppedError
+from ..errors import ConfigError, DataError, StoppedError, counted
 from .file_names import FilePath
 from .pack_reader import inputs_from_pack
 from .path_list import PathList
@@ -55,7 +55,8 @@ class Choice:
 
     def notes(self) -> list[str]:
         """Lines for the person."""
-        what = f"note: {self.unchecked} packs have no digest, so that their names and sizes are not checked"
+        packs = counted(self.unchecked, "pack")
+        what = f"note: {packs} without a digest: names and sizes are not checked"
         return [f"{what}: pack their files again"] if self.unchecked else []
 
     def check_no_output(self, status: os.stat_result, path: bytes) -> None:

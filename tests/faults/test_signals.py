@@ -203,7 +203,7 @@ def test_n29_two_signals_at_once_are_one_line(
     )
     with process:
         assert process.stderr
-        assert process.stderr.readline().startswith("1 files, ")
+        assert process.stderr.readline().startswith("1 file, ")
         kill = "; ".join(f"kill -{int(number)} -{process.pid}; sleep {pause}" for number in numbers)
         subprocess.run(["sh", "-c", kill], check=False, stderr=subprocess.DEVNULL)
         out, err = process.communicate(timeout=120)

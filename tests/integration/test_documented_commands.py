@@ -257,7 +257,7 @@ def test_the_python_in_readme(workplace: Workplace) -> None:
     run("python example.py > printed", folder)
     laugh, broken, burst = (folder / "printed").read_text().splitlines()
     assert laugh.startswith("laugh.wav {'Awe': 0.")
-    assert broken == "broken.wav unsupported_format"
+    assert broken == "broken.wav unsupported_format ()"
     assert burst.startswith("{'Awe': 0.")
 
 

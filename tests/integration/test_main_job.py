@@ -167,9 +167,7 @@ def test_evaluate_has_intervals_compares_and_writes_a_submission(
         "evaluate", run, "--no-ridge", "--compare", run, "--submission", submission
     )
     for values in evaluation["per_target"].values():
-        assert (
-            values["ccc_low"] - 1e-9 <= values["ccc"] <= values["ccc_high"] + 1e-9
-        )  # of one speaker, all are equal
+        assert values["ccc_low"] is None and values["ccc_high"] is None  # fewer than 8 speakers
         assert abs(values["pearson"]) >= abs(values["ccc_biased"]) - 1e-12  # Lin 1989
     (comparison,) = evaluation["compared"].values()
     assert comparison["speakers"] < 8
@@ -193,7 +191,7 @@ def test_the_report_is_one_page_without_scripts_or_network(workplace: Workplace,
     assert not re.search(r"<script|https?:|url\(|@import", page)
     for svg in re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL):
         ElementTree.fromstring(svg)
-    assert page.count("<audio") == page.count('class="mel"') / 2 == 4
+    assert page.count("<audio") == page.count("log-Mel spectrogram,") / 2 == 4
     assert all(f">{target}<" in page for target in evaluation["per_target"])
 
 

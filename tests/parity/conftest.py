@@ -1,16 +1,21 @@
 """A bundle of a network with random weights, for what opens or serves bundles."""
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from rrtn.export.graph import onnx_from_network
 from rrtn.runtime import FrontendSpec, load_bundle
-from rrtn.runtime.bundle import MANIFEST, Bundle, Variant
+from rrtn.runtime.bundle import MANIFEST, Bundle, Variant, metadata_of
 from rrtn.runtime.files import write_json
 from rrtn.runtime.frontend import clip_of
+from rrtn.runtime.onnx_file import sealed
 from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.model import Head, TwinsNetwork
@@ -93,3 +98,24 @@ def _network(spec: FrontendSpec, targets: int) -> TwinsNetwork:
         network.head.bias.sub_(logits.mean(dim=0)).div_(logits.std(dim=0))
     network.head.activation = "sigmoid"
     return network
+
+
+@pytest.fixture
+def sealed_anew(tmp_path: Path) -> Callable[..., Bundle]:
+    """The same graphs in another folder, sealed with other labels or another spec."""
+
+    def make(bundle: Bundle, **changes: Any) -> Bundle:
+        changed = replace(bundle, path=tmp_path / "sealed anew", **changes)
+        changed.path.mkdir()
+        variants = []
+        for variant in bundle.variants:
+            model = onnx.load_from_string(bundle.read(variant))
+            del model.metadata_props[:]
+            metadata = metadata_of(changed.labels, changed.spec, variant.input, variant.precision)
+            onnx.helper.set_model_props(model, metadata)
+            content = sealed(model.SerializeToString())
+            (changed.path / variant.file).write_bytes(content)
+            variants.append(replace(variant, sha256=hashlib.sha256(content).hexdigest(), size=len(content)))
+        return replace(changed, variants=tuple(variants))
+
+    return make

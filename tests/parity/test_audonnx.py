@@ -1,23 +1,21 @@
 """A bundle opens with audEERING's `audonnx.load`, and scores signals there as rrtn does."""
 
-import hashlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import soundfile
 import soxr
 import yaml
 from rrtn.export.audeering import MODEL_YAML, audonnx_yaml_from_bundle
-from rrtn.runtime import FrontendSpec, Scorer, load_bundle
-from rrtn.runtime.bundle import Bundle, metadata_of
+from rrtn.runtime import Scorer, load_bundle
+from rrtn.runtime.bundle import Bundle
 from rrtn.runtime.errors import AudioError, ConfigError, ModelError
-from rrtn.runtime.onnx_file import sealed
 
 audonnx = pytest.importorskip("audonnx", reason="audonnx is not installed")
 
@@ -143,25 +141,12 @@ def test_n17_a_bundle_with_embeddings_opens_and_gives_both(
         assert np.array_equal(model(signal, rate, outputs="scores"), came["scores"])
 
 
-def with_other_spec(bundle: Bundle, folder: Path, spec: FrontendSpec) -> Bundle:
-    """The same graphs, sealed with another spec."""
-    folder.mkdir()
-    variants = []
-    for variant in bundle.variants:
-        model = onnx.load_from_string(bundle.read(variant))
-        del model.metadata_props[:]
-        metadata = metadata_of(bundle.labels, spec, variant.input, variant.precision)
-        onnx.helper.set_model_props(model, metadata)
-        content = sealed(model.SerializeToString())
-        (folder / variant.file).write_bytes(content)
-        variants.append(replace(variant, sha256=hashlib.sha256(content).hexdigest(), size=len(content)))
-    return replace(bundle, path=folder, spec=spec, variants=tuple(variants))
-
-
-def test_padding_in_decibels_is_done_before_the_graph(random_bundle: Bundle, tmp_path: Path) -> None:
+def test_padding_in_decibels_is_done_before_the_graph(
+    random_bundle: Bundle, sealed_anew: Callable[..., Bundle]
+) -> None:
     """The waveform graph cannot: it does not know where a short recording ended."""
     spec = replace(random_bundle.spec, pad="zero_db")
-    bundle = with_other_spec(random_bundle, tmp_path / "bundle", spec)
+    bundle = sealed_anew(random_bundle, spec=spec)
     audonnx_yaml_from_bundle(bundle)
     signal = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
     expected = list(Scorer(bundle, "cpu").score_waveform(signal, 16_000).values())

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -141,12 +142,15 @@ def test_labels_are_a_line_each(bundle: Bundle, served: Path) -> None:
     ]
 
 
-def test_a_label_of_two_lines_stays_one_line(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_label_of_two_lines_stays_one_line(
+    bundle: Bundle, tmp_path: Path, sealed_anew: Callable[..., Bundle]
+) -> None:
     """Else every label behind it would name another score."""
-    two_lines = replace(bundle, labels=("Awe\nof heights", *bundle.labels[1:]))
+    labels = ("Awe\nof heights", *bundle.labels[1:])
+    two_lines = sealed_anew(bundle, labels=labels)
     folder = triton_repository_from_bundle(two_lines, tmp_path / "models")[0]
     lines = (folder / "labels.txt").read_text(encoding="utf-8").split("\n")
-    assert lines == ["Awe of heights", *bundle.labels[1:], ""]
+    assert lines == [r"Awe\nof heights", *bundle.labels[1:], ""]
 
 
 def test_parameters_tell_where_the_model_is_from(bundle: Bundle, tmp_path: Path, schema: Any) -> None:
@@ -223,9 +227,9 @@ def test_an_engine_that_triton_cannot_serve_is_left_out_with_the_reason(
 
 
 def test_a_graph_of_samples_is_not_served_where_clips_are_padded_in_decibels(
-    bundle: Bundle, tmp_path: Path
+    bundle: Bundle, tmp_path: Path, sealed_anew: Callable[..., Bundle]
 ) -> None:
-    padded = replace(bundle, spec=replace(bundle.spec, pad="zero_db"))
+    padded = sealed_anew(bundle, spec=replace(bundle.spec, pad="zero_db"))
     assert list(not_servable(padded)) == ["waveform"]
     assert [folder.name for folder in triton_repository_from_bundle(padded, tmp_path / "models")] == [
         "rrtn_logmel"

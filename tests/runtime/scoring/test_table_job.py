@@ -314,8 +314,8 @@ def test_other_settings_are_refused_with_each_difference(tmp_path: Path) -> None
     for difference in (
         "model aaaaaaaa",
         "now bbbbbbbb",
-        "window None, now 2.0",
-        "new None, now True",
+        "window none, now 2.0",
+        "new none, now True",
         "--overwrite",
     ):
         assert difference in message
