@@ -15,9 +15,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from ..runtime.errors import StoppedError
+
+if TYPE_CHECKING:
+    from ..train.run_folder import RunFolder
 
 COMMANDS: Final = (
     *("train", "evaluate", "table2", "report", "export", "parity", "score", "pack", "inspect"),
@@ -155,21 +158,26 @@ def _of_train(arguments: list[str]) -> tuple[str, str]:
     run = _run_of_training(arguments)
     if run is None:
         return "no run was begun; clips that are decoded are kept", _AGAIN
-    last = (
-        "its last checkpoint is kept" if (run / "checkpoints/last").exists() else "it has no checkpoint yet"
-    )
+    kept = _folder_of(run).last.exists()
+    last = "its last checkpoint is kept" if kept else "it has no checkpoint yet"
     return f"run {run}: {last}", f"{_NAME} train --resume --out {shlex.quote(str(run))}"
+
+
+def _folder_of(run: Path) -> "RunFolder":
+    from ..train.run_folder import RunFolder  # not above: this module is loaded first
+
+    return RunFolder(run)
 
 
 def _run_of_training(arguments: list[str]) -> Path | None:
     """The run that this process has begun, or goes on with."""
-    from ..train.run_folder import RunFolder, newest_run
+    from ..train.run_folder import newest_run
 
     out = _option(arguments, "--out")
     run = Path(out) if out else newest_run()
-    if run is None or not RunFolder(run).is_begun():
+    if run is None or not _folder_of(run).is_begun():
         return None
-    is_ours = out or "--resume" in arguments or RunFolder(run).config.stat().st_mtime >= _State.began - 1
+    is_ours = out or "--resume" in arguments or _folder_of(run).config.stat().st_mtime >= _State.began - 1
     return run if is_ours else None
 
 

@@ -25,7 +25,7 @@ model.encoder_from_name = encoders.encoder_from_name
 COMMAND = """#!/bin/sh
 case "$1" in
     train|table2|evaluate|report|export|parity) exec {python} -IS "$(dirname "$0")/client.py" {name} "$@";;
-    *) exec {python} -m rrtn "$@";;
+    *) exec {python} -c "import sys; sys.argv[0] = 'rrtn'; from rrtn.__main__ import main; main()" "$@";;
 esac
 """
 CLIENT = """

@@ -83,7 +83,7 @@ def probe(network: TwinsNetwork, clips: NDArray[np.float32]) -> Probe:
     reference = torch_scores(network, spec, every)
     ratings = np.clip(reference[:N] + np.random.default_rng(1).normal(0, 0.05, (N, len(LABELS))), 0, 1)
     return Probe(
-        clips=every, reference=reference, ratings=ratings, speakers=tuple(f"s{i % 6}" for i in range(N))
+        clips=every, reference=reference, ratings=ratings, speakers=tuple(f"s{i % 8}" for i in range(N))
     )
 
 
@@ -211,18 +211,15 @@ def test_e4_batchnorm_left_in_training_mode(
     assert "differ from PyTorch's" in refusal(backend_of(exported(copy.deepcopy(network))), probe, tmp_path)
 
 
-def test_e4_a_batch_dimension_baked_in(
-    plain: bytes, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path
-) -> None:
+def test_e4_a_batch_dimension_baked_in(plain: bytes, backend_of: Callable[..., OrtBackend]) -> None:
     """The graph takes batches of two and nothing else."""
 
     def bake(graph: onnx.GraphProto) -> None:
         for value in (*graph.input, *graph.output):
             value.type.tensor_type.shape.dim[0].dim_value = 2
 
-    backend = backend_of(changed(plain, bake))
-    with pytest.raises(Exception, match=r"Got invalid dimensions"):
-        check_parity(backend, FrontendSpec(), probe, worst_to=tmp_path / "worst.npz")
+    with pytest.raises(ModelError, match="in batches of any size"):
+        backend_of(changed(plain, bake))
 
 
 def test_e4_scores_that_depend_on_the_batch_size(

@@ -19,7 +19,6 @@ import gc
 import importlib
 import json
 import os
-import runpy
 import signal
 import socket
 import sys
@@ -39,7 +38,9 @@ def run(argv: list[str]) -> None:
     if os.environ.get("RANK") == "1" and (chosen := os.environ.get("RRTN_FAILPOINT_RANK1")):
         os.environ["RRTN_FAILPOINT"] = chosen
     sys.argv = ["rrtn", *argv]
-    runpy.run_module("rrtn", run_name="__main__", alter_sys=True)
+    from rrtn.__main__ import main
+
+    main()
 
 
 def serve(imported: tuple[str, ...]) -> None:

@@ -11,11 +11,13 @@ gap two blanks and each rule or bar one sign, joins the lines of prose, and make
 The runs have the three-layer CNN of tests/faults, so that they take a second.
 """
 
+import functools
 import itertools
 import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -172,7 +174,9 @@ def test_n18_screens_are_as_recorded_and_nothing_is_cut(name: str, columns: int,
     if screen.before:
         on_terminal(screen.before, place, columns=columns)
     shown = on_terminal(screen.command, place, columns=columns)
-    lines = [line.replace(str(place), "/home/me/there") for line in shown]
+    lines = [
+        line.replace(str(place), "/home/me/there").replace(sys.prefix, "/home/me/venv") for line in shown
+    ]
     lines = [f"$ {screen.command}", *"\n".join(lines).strip("\n").split("\n")]
     assert [line for line in lines[1:] if cell_len(line) > columns and not of_one_word(line)] == []
     assert "…" not in "".join(lines)

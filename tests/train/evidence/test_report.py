@@ -20,7 +20,7 @@ from rrtn.train import loop
 from rrtn.train.config import config_from_dict
 from rrtn.train.data.corpus import MARK
 from rrtn.train.evidence import report as page_of
-from rrtn.train.evidence.evaluate import evaluate
+from rrtn.train.evidence.evaluate import best_of_run, evaluate
 from rrtn.train.evidence.report import Table, report
 from rrtn.train.method import model
 from rrtn.train.method.encoders import PannsCnn
@@ -172,8 +172,7 @@ def test_n22_synthetic_voices_are_said_loudly(run: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("method", ["vanilla", "rrtn"])
 def test_n22_the_masked_view_is_there_where_training_masks(run: Path, tmp_path: Path, method: str) -> None:
     """The pictures of a run whose settings say another method: the network is not asked here."""
-    info, _ = page_of.load_checkpoint(run / "checkpoints/best", "weights")
-    config = config_from_dict(info.config, source="test")
+    _, config, _ = best_of_run(run)
     config = replace(config, model=replace(config.model, method=method))
     clips = page_of._clips(config, evaluate(run, ridge=False))
     assert [clip.masked is None for clip in clips] == [method == "vanilla"] * 4
