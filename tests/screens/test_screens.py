@@ -11,7 +11,6 @@ gap two blanks and each rule or bar one sign, joins the lines of prose, and make
 The runs have the three-layer CNN of tests/faults, so that they take a second.
 """
 
-import functools
 import itertools
 import json
 import os
