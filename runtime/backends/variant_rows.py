@@ -37,4 +37,6 @@ def state_of_variant(bundle: Bundle, variant: Variant) -> str:
 def _parity(variant: Variant) -> str:
     if (parity := variant.parity) is None:
         return "not run here"
-    return f"max {parity['max_abs']:.1e}, CCC {parity['ccc_change']:+z.4f}, n {parity['clips']}"
+    forms = {"max_abs": "max {:.1e}", "ccc_change": "CCC {:+z.4f}", "clips": "n {}"}
+    shown = (form.format(parity[name]) for name, form in forms.items() if parity.get(name) is not None)
+    return ", ".join(shown)

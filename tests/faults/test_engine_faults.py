@@ -556,7 +556,7 @@ def test_s25_another_model_or_other_settings(
     before = (tmp_path / "t.csv").read_bytes()
     for flags, difference in (
         (("-m", other), "model "),
-        (("-m", tiny_model, "--window", 1), "window None, now 1.0"),
+        (("-m", tiny_model, "--window", 1), "window none, now 1.0"),
         (("-m", tiny_model, "--batch-size", 2), "batch_size 16, now 2"),
         (("-m", tiny_model, "--allow-truncated"), "allow_truncated False, now True"),
     ):

@@ -232,7 +232,7 @@ def test_n9_append_to_another_file_is_refused(tmp_path: Path, refused: Refused, 
 def test_n9_append_keeps_to_the_settings_of_the_table(tmp_path: Path, score: Score, refused: Refused) -> None:
     ok(score("in", "--out", "x.csv"))
     window = refused("other", "--out", "x.csv", "--append", "--window", 0.02)
-    assert "begun with window None, now 0.02" in window
+    assert "begun with window none, now 0.02" in window
     assert "exclude each other" in refused("in", "--out", "x.csv", "--append", "--overwrite")
     assert "--out" in refused("in", "--append")
 

@@ -100,7 +100,7 @@ def test_a_table_of_other_rules_is_refused_until_overwrite(
 
 def test_other_settings_are_still_refused_each_by_name(rrtn: Rrtn) -> None:
     refused = rrtn("score", "recordings", *OPTIONS, "--out", "whole.csv", "--window", 0.2, code=2)
-    assert "window None, now 0.2" in refused.error
+    assert "window none, now 0.2" in refused.error
     assert "0.1.0" not in refused.error
 
 
