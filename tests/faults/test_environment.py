@@ -37,7 +37,9 @@ def call(tmp_path: Path, tiny_model_at: Callable[[Path], Path], real_clips: list
     return run
 
 
-@pytest.mark.parametrize("env", [ASCII, {"PYTHONIOENCODING": "ascii:strict"}])
+@pytest.mark.parametrize(
+    "env", [ASCII, pytest.param({"PYTHONIOENCODING": "ascii:strict"}, marks=pytest.mark.slow)]
+)
 def test_n29_an_ascii_locale_scores_and_prints_every_name(
     call: Call, tmp_path: Path, env: dict[str, str]
 ) -> None:
@@ -126,7 +128,7 @@ def listener() -> Iterator[Callable[[bytes], int]]:
 @pytest.mark.parametrize(
     ("prefix", "says", "came"),
     [
-        ("", b"", "does not answer within 5 s"),
+        pytest.param("", b"", "does not answer within 5 s", marks=pytest.mark.slow),
         pytest.param("ray://", b"", "does not answer within 5 s", marks=pytest.mark.slow),
         ("", b"HTTP/1.1 400 Bad Request\r\n\r\n", "another program answers there"),
         pytest.param("auto", b"", "does not answer within 5 s", marks=pytest.mark.slow),

@@ -82,6 +82,7 @@ def stopped(server: Server, cwd: Path, *arguments: object, at: str) -> Ended:
     return server.start(*arguments, cwd=cwd, RRTN_FAILPOINT=f"{at}:sigint" if at else "").wait()
 
 
+@pytest.mark.slow  # it trains first
 def test_n21_export_says_that_nothing_is_kept(server: Server, run: Path) -> None:
     bundle = RunFolder(run / "run").export
     before = {path.name: path.read_bytes() for path in bundle.iterdir()}
