@@ -209,7 +209,10 @@ def test_n24_damaged_ratings_are_refused_or_are_those_that_the_file_states(
         for split in data.splits.values():
             for clip, row in zip(split.clips, split.ratings, strict=True):
                 cells = stated[clip.line]
-                assert clip.file_id == cells["File_ID"].strip()
+                (name,) = [
+                    key for key in cells if re.sub("[^a-z]", "", key.lower()) == "fileid"
+                ]  # any spelling
+                assert clip.file_id == cells[name].strip()
                 for name, value in zip(data.targets, row, strict=True):
                     text = cells[name]
                     assert NUMBER.fullmatch(text) if text.strip() else np.isnan(value), (name, text)
