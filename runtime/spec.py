@@ -12,6 +12,7 @@ Pad = Literal["silence", "zero_db"]
 InputKind = Literal["logmel", "waveform"]  # what a model takes: log_mel [B, 1, T, M] or waveform [B, N]
 
 MIN_RATE, MAX_RATE = 4_000, 384_000  # Hz, of audio files and of models
+MAX_CHANNELS = 8  # of audio files
 _MAX_WINDOW = 65_536  # samples
 _MAX_FRAMES = 100_000  # a file that claims more would only fill the memory
 _MIN_FLOOR = 1e-30  # float32 holds it

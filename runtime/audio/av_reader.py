@@ -22,8 +22,9 @@ import numpy as np
 
 from ..arrays import Float32
 from ..errors import AudioError
-from .containers import Pieces, PiecesFile
-from .foreign import Chunk, Container, broken_pages, cut_off, names_another_file, tags_size
+from ..spec import MAX_CHANNELS
+from .containers import MOST_CHUNKS, SLACK, STREAMED, UNKNOWN_SIZE, Chunk, Pieces, PiecesFile
+from .foreign import Container, broken_pages, cut_off, names_another_file, tags_size
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioStream, Packet
@@ -38,12 +39,8 @@ _STATED: Final = (
     *("wv", "ape", "tta", "tak", "mpc", "mpc8", "dsf"),
     *("w64", "au", "flac", "qoa", "nistsphere"),
 )
-_SLACK: Final = 0.02  # s that may be missing, as in reader.py
-_UNKNOWN: Final = 0xFFFF_FFFF  # the largest size of a chunk
-_STREAMED_BYTES: Final = 0x7FFF_F000  # a writer that cannot seek back leaves this size, or a larger one
-_MOST_CHUNKS: Final = 10_000  # of a WAV or AIFF file
 _MOST_FORMAT: Final = 1 << 16  # bytes of the chunk that says how the samples are coded
-_MOST_CHANNELS: Final = 8
+_PLANES: Final = 8  # AV_NUM_DATA_POINTERS
 _PROTECTED: Final = ("drms", "enca", "aavd")  # codec tags of encrypted sound
 
 
@@ -57,6 +54,8 @@ def second_reader() -> str:
 
 class AvSound:
     """The sound in a file that is open."""
+
+    stated: Final = 0  # frames by the header: what FFmpeg says may be an estimate, and refuses nothing
 
     def __init__(self, opened: "InputContainer", source: "_Source", container: Container) -> None:
         self._opened, self._source, self._container = opened, source, container
@@ -82,7 +81,7 @@ class AvSound:
         All have the rate and the channels of the first. Raises AudioError where too much cannot be decoded.
         """
         for (rate, channels), run in groupby(self._frames, lambda f: (f.sample_rate, f.layout.nb_channels)):
-            if channels > _MOST_CHANNELS:
+            if channels > MAX_CHANNELS:
                 raise AudioError("unsupported_layout", f"{channels} channels")
             blocks = _gathered(_samples(frame, channels) for frame in _packed(run))
             if channels != self.channels:
@@ -99,14 +98,14 @@ class AvSound:
         return self._cut_sound() or cut_off(self._source.descriptor, self._container) or self._short()
 
     @property
-    def damaged(self) -> bool:
-        """After the last block: whether parts are missing that cannot be decoded."""
-        return self._bad > 0
+    def flags(self) -> frozenset[str]:
+        """After the last block: `damaged` where parts are missing that cannot be decoded."""
+        return frozenset({"second_reader", "damaged"} if self._bad > 0 else {"second_reader"})
 
     def _cut_sound(self) -> str:
         _, _, stated, present = self._source
         seconds = self._decoded / max(1, self._stream.codec_context.sample_rate)
-        if (stated - present) * seconds > _SLACK * present:
+        if (stated - present) * seconds > SLACK * present:
             return f"{present} of {stated} bytes"
         return ""
 
@@ -279,7 +278,7 @@ def _packed(frames: "Iterable[AudioFrame]") -> "Iterator[AudioFrame]":
 
     resampler = None
     for frame in frames:
-        if frame.format.is_planar and frame.layout.nb_channels == _MOST_CHANNELS:
+        if frame.format.is_planar and frame.layout.nb_channels == _PLANES:
             frame.pts = None
             resampler = resampler or AudioResampler(format=frame.format.packed.name)
             yield from resampler.resample(frame)
@@ -355,7 +354,7 @@ def _mended(descriptor: int, size: int, form: bytes, head: bytes, sound: bytes) 
     front = tags_size(descriptor)
     first = os.pread(descriptor, 12, front)
     order = ">" if form == b"FORM" else "<"
-    chunks = list(islice(_chunks(descriptor, front + 12, size, order, sound), _MOST_CHUNKS))
+    chunks = list(islice(_chunks(descriptor, front + 12, size, order, sound), MOST_CHUNKS))
     formats = [chunk for chunk in chunks if chunk.name in (head, b"FVER") and chunk.size < _MOST_FORMAT]
     sounds = [chunk for chunk in chunks if chunk.name == sound and chunk.size]
     if not sounds:  # a recorder that was killed had not written the length
@@ -366,10 +365,11 @@ def _mended(descriptor: int, size: int, form: bytes, head: bytes, sound: bytes) 
     pieces = tuple(range(chunk.begin, min(chunk.begin + chunk.size, size)) for chunk in sounds)
     stated, present = sum(chunk.size for chunk in sounds), sum(map(len, pieces))
     header = b"".join(_again(descriptor, chunk, order) for chunk in formats)
-    whole = struct.pack(f"{order}I", min(4 + len(header) + 8 + present, _UNKNOWN))
-    header = form + whole + first[8:12] + header + sound + struct.pack(f"{order}I", min(present, _UNKNOWN))
+    whole = struct.pack(f"{order}I", min(4 + len(header) + 8 + present, UNKNOWN_SIZE))
+    length = struct.pack(f"{order}I", min(present, UNKNOWN_SIZE))
+    header = form + whole + first[8:12] + header + sound + length
     file = PiecesFile(descriptor, (header, *pieces))
-    return _Source(descriptor, file, stated if stated < _STREAMED_BYTES else 0, present)
+    return _Source(descriptor, file, stated if stated < STREAMED else 0, present)
 
 
 def _again(descriptor: int, chunk: Chunk, order: str) -> bytes:

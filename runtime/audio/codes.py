@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from ..spec import MAX_RATE, MIN_RATE
+from ..spec import MAX_CHANNELS, MAX_RATE, MIN_RATE
 
 ERROR_CODES: Final = {
     "missing": "the file does not exist, or no longer",
@@ -11,7 +11,7 @@ ERROR_CODES: Final = {
     "empty": "no bytes, or a header without samples",
     "unsupported_format": "no audio, or of a kind that no reader knows (text, a film without sound, ...)",
     "needs_formats_extra": 'audio that the second reader reads: pip install "rrtn[formats]"',
-    "unsupported_layout": f"more than 8 channels, or a rate outside {MIN_RATE} to {MAX_RATE} Hz",
+    "unsupported_layout": f"more than {MAX_CHANNELS} channels, or a rate outside {MIN_RATE} to {MAX_RATE} Hz",
     "no_channel": "fewer channels than --channel asks for",
     "corrupt": "the decoder cannot read the file",
     "truncated": "fewer samples than the header says; --allow-truncated scores what is there",

@@ -17,12 +17,13 @@ from .mpeg_frames import Recording, id3_size, recordings
 
 Pieces = tuple[bytes | range, ...]  # bytes of our own, and ranges of the file, one behind the other
 
+SLACK: Final = 0.02  # s that may be missing: some recorders count bytes of the header as sound
 _WINDOW: Final = 1 << 16  # bytes that are read at once while headers are looked through
 _HEAD: Final = 4096
 _LONGEST_HEADER: Final = 1 << 24
-_MOST_CHUNKS: Final = 10_000
-_STREAMED: Final = 0x7FFF_F000  # a writer that cannot seek back leaves this size, or a larger one
-_UNKNOWN: Final = 0xFFFF_FFFF  # the largest size of 32 bits, which says the same
+MOST_CHUNKS: Final = 10_000
+STREAMED: Final = 0x7FFF_F000  # a writer that cannot seek back leaves this size, or a larger one
+UNKNOWN_SIZE: Final = 0xFFFF_FFFF  # the largest size of 32 bits, which says the same
 _SEARCHED: Final = 1 << 16  # bytes that are searched at once
 _SPARE_FRAME: Final = 1  # some encoders count the tag as a frame
 _END_OF_VOC: Final = b"\0"
@@ -177,26 +178,28 @@ class _Style(NamedTuple):
     inclusive: bool = False  # the size counts name and size, too
 
 
-class _Chunk(NamedTuple):
+class Chunk(NamedTuple):
+    """A chunk of a RIFF or IFF file and the like, a box of an MP4 file, a page of Ogg."""
+
     name: bytes
     begin: int  # offset of what it holds
-    size: int
+    size: int  # of what it holds, as the file says
 
 
-def _chunks(content: _Content, style: _Style, at: int) -> Iterator[_Chunk]:
+def _chunks(content: _Content, style: _Style, at: int) -> Iterator[Chunk]:
     """The chunks from offset `at` on, up to one of unknown size."""
     head = style.name + struct.calcsize(style.size)
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(MOST_CHUNKS):
         if at + head > content.size:
             return
         size = content.number(style.size, at + style.name) - (head if style.inclusive else 0)
-        yield _Chunk(content.at(at, style.name), at + head, size)
+        yield Chunk(content.at(at, style.name), at + head, size)
         if size < 0:
             return
         at += head + size + -size % style.align
 
 
-def _up_to(content: _Content, style: _Style, sound: bytes) -> dict[bytes, _Chunk]:
+def _up_to(content: _Content, style: _Style, sound: bytes) -> dict[bytes, Chunk]:
     """The chunks up to the first of that name."""
     found = {}
     for chunk in _chunks(content, style, style.first):
@@ -217,7 +220,7 @@ def _more_chunks(content: _Content, style: _Style, at: int) -> bool:
 
 
 def _sound_chunk(
-    content: _Content, style: _Style, chunk: _Chunk | None, *, unused: int = 0, streamed: int = 1 << 63
+    content: _Content, style: _Style, chunk: Chunk | None, *, unused: int = 0, streamed: int = 1 << 63
 ) -> Layout | None:
     """What the chunk of sound says. Its first `unused` bytes are no samples."""
     if chunk is None:
@@ -231,13 +234,13 @@ def _sound_chunk(
     return None
 
 
-def _resized(content: _Content, style: _Style, chunk: _Chunk, size: int) -> Pieces:
+def _resized(content: _Content, style: _Style, chunk: Chunk, size: int) -> Pieces:
     """The file with another size of the chunk. libsndfile refuses some formats where it is wrong."""
     if chunk.begin > _LONGEST_HEADER:
         return ()
     width = struct.calcsize(style.size)
     size += style.name + width if style.inclusive else 0
-    patch = struct.pack(style.size, min(size, _UNKNOWN if width == 4 else size))
+    patch = struct.pack(style.size, min(size, UNKNOWN_SIZE if width == 4 else size))
     return content.with_patches({chunk.begin - width: patch}, chunk.begin)
 
 
@@ -246,7 +249,7 @@ def _iff(content: _Content) -> Layout | None:
     style = _Style(first=12, size=">I")
     sound, unused = (b"BODY", 0) if content.at(8, 4) in (b"8SVX", b"16SV") else (b"SSND", 8)
     chunk = _up_to(content, style, sound).get(sound)
-    return _sound_chunk(content, style, chunk, unused=unused, streamed=_STREAMED)
+    return _sound_chunk(content, style, chunk, unused=unused, streamed=STREAMED)
 
 
 def _core_audio(content: _Content) -> Layout | None:
@@ -270,12 +273,12 @@ def _wave(content: _Content) -> Layout | None:
     if b"ds64" in chunks:
         return _rf64(content, chunk, chunks[b"ds64"])
     if _is_mpeg(content, chunks.get(b"fmt ")):
-        size = chunk.size if 0 < chunk.size < _STREAMED else content.size
+        size = chunk.size if 0 < chunk.size < STREAMED else content.size
         return _mpeg(content, chunk.begin, min(chunk.begin + size, content.size), bare=False)
-    return _sound_chunk(content, style, chunk, streamed=_STREAMED) or _waves(content, style)
+    return _sound_chunk(content, style, chunk, streamed=STREAMED) or _waves(content, style)
 
 
-def _rf64(content: _Content, chunk: _Chunk, ds64: _Chunk) -> Layout | None:
+def _rf64(content: _Content, chunk: Chunk, ds64: Chunk) -> Layout | None:
     """The sizes of 64 bits stand in a chunk in front."""
     field = ds64.begin + 8
     size, there = content.number("<Q", field), content.size - chunk.begin
@@ -285,7 +288,7 @@ def _rf64(content: _Content, chunk: _Chunk, ds64: _Chunk) -> Layout | None:
     return Layout(recordings=(pieces,), stated=size, present=there) if there < size else None
 
 
-def _is_mpeg(content: _Content, form: _Chunk | None) -> bool:
+def _is_mpeg(content: _Content, form: Chunk | None) -> bool:
     """True for MPEG audio in a WAV file."""
     return form is not None and content.at(form.begin, 2) in (b"\x50\0", b"\x55\0")
 
@@ -312,9 +315,9 @@ def _au(content: _Content) -> Layout | None:
     order = "<" if content.head.startswith(b"dns.") else ">"
     begin, size = content.unpacked(f"{order}2I", 4)
     if size == 0 and 24 <= begin < min(content.size, _LONGEST_HEADER):
-        pieces = content.with_patches({8: struct.pack(f"{order}I", _UNKNOWN)}, begin)
+        pieces = content.with_patches({8: struct.pack(f"{order}I", UNKNOWN_SIZE)}, begin)
         return Layout(recordings=(pieces,), unfinished=True)
-    return _of_bytes(content, begin, size) if size < _STREAMED else None
+    return _of_bytes(content, begin, size) if size < STREAMED else None
 
 
 def _nist(content: _Content) -> Layout | None:
@@ -335,7 +338,7 @@ def _voc(content: _Content) -> Layout | None:
     libsndfile refuses the wrong size of one.
     """
     at, stated = content.number("<H", 20), 0
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(MOST_CHUNKS):
         if not 0 < (kind := content.number("B", at)) <= 9:
             return None
         size, begin = int.from_bytes(content.at(at + 1, 3), "little"), at + 4
@@ -376,7 +379,7 @@ def _mat4(content: _Content) -> Layout | None:
     order = "<" if content.head[:4] == bytes(4) else ">"
     width = {0: 8, 1: 4, 2: 4, 3: 2, 4: 2, 5: 1}  # bytes, by the third digit of the type
     begin = size = 0
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(MOST_CHUNKS):
         if begin + size >= content.size:
             break
         kind, rows, columns, imaginary, name = content.unpacked(f"{order}5I", begin + size)
@@ -390,7 +393,7 @@ def _mat5(content: _Content) -> Layout | None:
     """Elements behind each other; the last one has the samples."""
     order = "<" if content.at(126, 2) == b"IM" else ">"
     begin, size = 128, 0
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(MOST_CHUNKS):
         if begin + size >= content.size:
             break
         begin += size + 8

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from ..spec import MAX_RATE, MIN_RATE
+from .containers import Chunk
 from .mpeg_frames import id3_size, recordings
 
 _HEAD: Final = 1 << 20  # bytes that are looked at
@@ -183,14 +184,6 @@ CONTAINERS: Final = (
     Container("AAC in LATM", "loas", lambda head: _chain(head, _latm_length)),
     Container("MPEG audio", "mp3", _is_mpeg_audio),
 )
-
-
-class Chunk(NamedTuple):
-    """A chunk of an IFF file, or a box of an MP4 file."""
-
-    name: bytes
-    begin: int  # of its content
-    size: int  # of its content, as the file says
 
 
 def cut_off(descriptor: int, container: Container) -> str:

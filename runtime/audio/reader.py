@@ -16,6 +16,7 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -27,12 +28,12 @@ import numpy.typing as npt
 from ..arrays import Float32, Int16, waveform_from_samples
 from ..errors import AudioError, ConfigError, StoppedError
 from ..failpoints import failpoint
-from ..spec import MAX_RATE, MIN_RATE, FrontendSpec
-from .av_reader import opened_by_av
+from ..spec import MAX_CHANNELS, MAX_RATE, MIN_RATE, FrontendSpec
+from .av_reader import AvSound, opened_by_av
 from .codes import in_order
-from .containers import Layout, Pieces, PiecesFile, layout_of
+from .containers import SLACK, Layout, Pieces, PiecesFile, layout_of
 from .file_names import FilePath
-from .foreign import Container, broken_pages, container_of
+from .foreign import broken_pages, container_of
 from .mixdown import ChannelLevels, Mixdown
 from .recording import MOST_KEPT, Blocks, Measured, Recording
 
@@ -41,11 +42,9 @@ if TYPE_CHECKING:
 
 Meter = Callable[[Float32], None]  # is given each block [N, C] of a file, before anything is done to it
 
-MAX_CHANNELS: Final = 8
 BLOCK_FRAMES: Final = 1 << 16
 _STDOUT: Final = 1
 _UNKNOWN_LENGTH: Final = 1 << 40  # frames; libsndfile says 2^63 - 1 where a header gives none
-_SLACK: Final = 0.02  # s that may be missing: some recorders count bytes of the header as sound
 _BUFFER: Final = 1 << 16  # bytes
 _NOT_RECOGNISED: Final = 1  # SF_ERR_UNRECOGNISED_FORMAT
 _NOTHING: Final = np.zeros(0, dtype=np.float32)
@@ -243,6 +242,9 @@ def _storage_failed(path: FilePath, error: OSError) -> StoppedError:
     )
 
 
+_OpenSound = Callable[[Pieces], AbstractContextManager["AvSound | _SndSound"]]
+
+
 class _Decoded(NamedTuple):
     """The recordings of a file that were decoded so far, one behind the other."""
 
@@ -265,8 +267,9 @@ def _decode(
     import soundfile  # not above: only what decodes needs it
 
     layout = layout_of(descriptor)
-    first = partial(_decoded_part, descriptor, channel=channel, meter=meter)
+    part_of = partial(_decoded_part, channel=channel, meter=meter)
     try:
+        first = partial(part_of, partial(_opened_by_libsndfile, descriptor))
         decoded = _joined(layout, first, max_seconds, measured)
         damaged = {"damaged"} if broken_pages(descriptor) else set()
         return decoded._replace(flags=decoded.flags | damaged)
@@ -276,7 +279,7 @@ def _decode(
             raise _refusal(error, layout) from error
     # FFmpeg knows formats that layout_of does not; of Ogg alone it needs the recordings apart.
     layout = Layout(recordings=layout.recordings) if container.demuxer == "ogg" else Layout()
-    second = partial(_decoded_part_by_av, descriptor, container, channel=channel, meter=meter)
+    second = partial(part_of, partial(opened_by_av, descriptor, container))
     return _joined(layout, second, max_seconds, measured)
 
 
@@ -306,29 +309,6 @@ def _refusal(error: "soundfile.LibsndfileError", layout: Layout) -> AudioError:
     )
 
 
-def _decoded_part_by_av(
-    descriptor: int,
-    container: Container,
-    pieces: Pieces,
-    max_seconds: float,
-    measured: Measured,
-    channel: int | None,
-    meter: Meter | None,
-) -> _Decoded:
-    with opened_by_av(descriptor, container, pieces) as sound:
-        _check_layout(sound.channels, sound.rate)
-        blocks = _limited(sound.blocks(), max_seconds, sound.rate, meter)
-        again = partial(_blocks_by_av, descriptor, container, pieces)
-        decoded = _mixed_down(blocks, again, sound.rate, measured, channel)
-        damaged = {"damaged"} if sound.damaged else set()
-        return decoded._replace(flags=decoded.flags | {"second_reader"} | damaged, missing=sound.missing)
-
-
-def _blocks_by_av(descriptor: int, container: Container, pieces: Pieces) -> Iterator[Float32]:
-    with opened_by_av(descriptor, container, pieces) as sound:
-        yield from sound.blocks()
-
-
 def _limited(
     blocks: Iterator[Float32], max_seconds: float, rate: int, meter: Meter | None
 ) -> Iterator[Float32]:
@@ -346,89 +326,85 @@ def _limited(
 def _is_cut(layout: Layout, seconds: float) -> bool:
     """True where more than a trifle is missing. `seconds` is how long that is which is there."""
     missing = max(0, layout.stated - layout.present)
-    return missing > 0 and (not seconds or seconds * missing > _SLACK * layout.present)
+    return missing > 0 and (not seconds or seconds * missing > SLACK * layout.present)
 
 
 def _decoded_part(
-    descriptor: int,
+    opened: _OpenSound,
     pieces: Pieces,
+    *,
     max_seconds: float,
     measured: Measured,
     channel: int | None,
     meter: Meter | None,
 ) -> _Decoded:
     """Decodes one recording; a second time where its mixdown is not the usual one."""
-    frames = 0
+    with opened(pieces) as sound:
+        _check_layout(sound.channels, sound.rate)
+        if sound.stated > max(0.0, max_seconds * sound.rate):
+            seconds = sound.stated / sound.rate
+            raise AudioError("too_long", f"{seconds:.0f} s by its header, limit {max_seconds:g} s")
+        blocks = _limited(sound.blocks(), max_seconds, sound.rate, meter)
+        again = partial(_blocks_again, opened, pieces)
+        decoded = _mixed_down(blocks, again, sound.rate, measured, channel)
+        return decoded._replace(flags=decoded.flags | sound.flags, missing=sound.missing)
 
-    def count(block: Float32) -> None:
-        nonlocal frames
-        frames += len(block)
-        if meter:
-            meter(block)
 
-    with _sound_file(descriptor, pieces) as file:
-        _check_limit(file, max_seconds)
-        blocks = _limited(_blocks(file), max_seconds, file.samplerate, count)
-        again = partial(_blocks_of, descriptor, pieces)
-        decoded = _mixed_down(blocks, again, file.samplerate, measured, channel)
-        return decoded._replace(missing=_missing(file, frames))
+def _blocks_again(opened: _OpenSound, pieces: Pieces) -> Iterator[Float32]:
+    with opened(pieces) as sound:
+        yield from sound.blocks()
+
+
+class _SndSound:
+    """One recording that libsndfile reads. AvSound is one that PyAV reads."""
+
+    flags: Final = frozenset[str]()
+
+    def __init__(self, file: "soundfile.SoundFile") -> None:
+        self._file, self._decoded = file, 0
+        self.rate, self.channels = file.samplerate, file.channels
+
+    def blocks(self) -> Iterator[Float32]:
+        """Blocks [N, C] of the whole recording, once."""
+        self._file.seekable = lambda: False  # FLAC of unknown length fails at a seek behind its last block
+        while len(block := self._file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            self._decoded += len(block)
+            yield block
+
+    @property
+    def stated(self) -> int:
+        """Frames by the header; 0 where it does not say. libsndfile guesses those of MPEG."""
+        known = self._file.frames < _UNKNOWN_LENGTH and not self._file.subtype.startswith("MPEG")
+        return self._file.frames if known else 0
+
+    @property
+    def missing(self) -> str:
+        """After the last block: frames that the header promises and the decoder did not give."""
+        if self.stated - self._decoded <= SLACK * self.rate:
+            return ""
+        return f"{self._decoded} of {self.stated} frames"
 
 
 @contextlib.contextmanager
-def _sound_file(descriptor: int, pieces: Pieces) -> Iterator["soundfile.SoundFile"]:
+def _opened_by_libsndfile(descriptor: int, pieces: Pieces) -> Iterator[_SndSound]:
     """Opens one recording of a file. A file as it is, is opened by the name of its descriptor."""
     import soundfile
 
     if not pieces:
         with soundfile.SoundFile(f"{_DESCRIPTORS}/{descriptor}") as file:
-            yield file
+            yield _SndSound(file)
         return
     source = PiecesFile(descriptor, pieces)
     try:
         with soundfile.SoundFile(io.BufferedReader(source, _BUFFER)) as file:
-            yield file
+            yield _SndSound(file)
     finally:
         source.check()  # storage that fails says nothing about the file
-
-
-def _blocks_of(descriptor: int, pieces: Pieces) -> Iterator[Float32]:
-    with _sound_file(descriptor, pieces) as file:
-        yield from _blocks(file)
-
-
-def _blocks(file: "soundfile.SoundFile") -> Iterator[Float32]:
-    """Blocks [N, C], from the beginning."""
-    file.seekable = lambda: False  # FLAC of unknown length fails at a seek behind its last block
-    while len(block := file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-        yield block
-
-
-def _check_limit(file: "soundfile.SoundFile", max_seconds: float) -> None:
-    """Raises AudioError for what the header already rules out."""
-    _check_layout(file.channels, file.samplerate)
-    limit = max_seconds * file.samplerate
-    if limit < file.frames < _UNKNOWN_LENGTH and not _is_guess(file):
-        raise AudioError(
-            "too_long", f"{file.frames / file.samplerate:.0f} s by its header, limit {max_seconds:g} s"
-        )
 
 
 def _check_layout(channels: int, rate: int) -> None:
     if channels > MAX_CHANNELS or not MIN_RATE <= rate <= MAX_RATE:
         raise AudioError("unsupported_layout", f"{channels} channels at {rate} Hz")
-
-
-def _is_guess(file: "soundfile.SoundFile") -> bool:
-    """True where the number of frames is libsndfile's guess. containers.py counts them."""
-    return bool(file.subtype.startswith("MPEG"))
-
-
-def _missing(file: "soundfile.SoundFile", decoded: int) -> str:
-    """Frames that the header promises and the decoder did not give."""
-    lacking = file.frames - decoded if file.frames < _UNKNOWN_LENGTH else 0
-    if lacking <= _SLACK * file.samplerate or _is_guess(file):
-        return ""
-    return f"{decoded} of {file.frames} frames"
 
 
 def _mixed_down(

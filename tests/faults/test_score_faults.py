@@ -602,15 +602,15 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
     """Does something to the file itself once its first block was decoded."""
 
     def arrange(action: Callable[[], object]) -> None:
-        blocks = reader._blocks
+        blocks = reader._SndSound.blocks
 
-        def interrupted(file: soundfile.SoundFile) -> Iterator[reader.Float32]:
-            for number, block in enumerate(blocks(file)):
+        def interrupted(sound: reader._SndSound) -> Iterator[reader.Float32]:
+            for number, block in enumerate(blocks(sound)):
                 if number == 0:
                     action()
                 yield block
 
-        monkeypatch.setattr(reader, "_blocks", interrupted)
+        monkeypatch.setattr(reader._SndSound, "blocks", interrupted)
 
     return arrange
 
