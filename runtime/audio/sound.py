@@ -57,11 +57,6 @@ class Sound:
         self._rate, self._frame, self._end = of.rate, of.frame, samples
         self._frames = (powers > 0) & (powers >= _RANGE * powers.max(initial=0.0))
 
-    @property
-    def is_silent(self) -> bool:
-        """True if no frame holds sound."""
-        return not self._frames.any()
-
     def seconds(self, start: int, stop: int) -> float:
         """How much of the samples from `start` to `stop` lies in frames with sound, in seconds."""
         stop = min(stop, self._end)

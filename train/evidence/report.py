@@ -399,11 +399,6 @@ def _export(folder: Path) -> Export:
     return Export(variants=variants, measured=measured, speeds=_speeds(document), machine=document["machine"])
 
 
-def _figure(parity: dict[str, Any] | None, name: str, form: str) -> str:
-    value = (parity or {}).get(name)
-    return "" if value is None else f"{value:{form}}"
-
-
 def _measured(path: Path) -> dict[str, Any]:
     """What `rrtn bench --json` printed. Raises DataError where the file is something else."""
     try:
