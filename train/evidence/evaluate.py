@@ -4,7 +4,6 @@ S seeds, n clips, K targets.
 """
 
 import contextlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,6 +18,7 @@ from ...runtime.errors import ConfigError, DataError, ModelError, counted
 from ...runtime.files import sha256_of
 from ...runtime.frontend import clip_log_mel
 from ...runtime.progress import Progress
+from ...runtime.tables.outputs import check_place
 from ...runtime.text import short
 from ..checkpoint import POINTER, CheckpointInfo, load_checkpoint, read_info, split_weights
 from ..config import Config, config_from_dict
@@ -205,11 +205,12 @@ def _check_comparable(run: Path, seeds: int, other: Path) -> None:
             wanted="a run that has trained for an epoch, or a folder of such runs",
         )
     if len(runs) != seeds:
-        raise ConfigError(f"--compare {other}", f"{len(runs)} seeds", wanted=f"{seeds}, as many as {run} has")
+        came = counted(len(runs), "seed")
+        raise ConfigError(f"--compare {other}", came, wanted=f"{seeds}, as many as {run} has")
 
 
 def _check_submission(target: Path, run: Path, runs: Sequence[Path]) -> None:
-    """Raises ConfigError where the scores of the Test split would have no place, or no meaning."""
+    """Raises ConfigError where the scores of Test would have no meaning, and what `check_place` raises."""
     if len(runs) > 1:
         raise ConfigError(
             "--submission",
@@ -217,12 +218,7 @@ def _check_submission(target: Path, run: Path, runs: Sequence[Path]) -> None:
             wanted="one run",
             fix=f"name one, such as {runs[0]}",
         )
-    if target.is_dir() or not os.access(target.parent, os.W_OK):
-        raise ConfigError(
-            f"--submission {target}",
-            "is a folder" if target.is_dir() else f"{target.parent} cannot be written to",
-            wanted="a file in a folder that is there",
-        )
+    check_place(target, f"--submission {target}")
 
 
 def runs_of_seeds(folder: Path) -> list[Path]:
