@@ -220,9 +220,7 @@ class DecoderPool:
         """Raises StoppedError if another decoder would end as this one did, with no file to blame."""
         self._has_started = self._has_started or decoder.has_started
         self._deaths += is_idle
-        refuses = (
-            code >= 0 and not self._has_started
-        )  # it ended by itself: no Python, or a package is missing
+        refuses = code >= 0 and not self._has_started  # it ended by itself: no Python, or no such package
         if refuses or self._deaths > _DEATHS * (len(self._decoders) + 1):
             raise StoppedError("decoder", f"each new one ends at once: {words}", fix="rrtn doctor")
 
