@@ -45,29 +45,28 @@ def _fill(number: int) -> None:
         os.open(os.devnull, os.O_RDWR)
 
 
-class _LossyFile(io.RawIOBase):
-    """Writes to a descriptor, and drops what the descriptor does not take."""
+class _LossyText(io.TextIOWrapper):
+    """Drops what the descriptor does not take.
 
-    def __init__(self, descriptor: int) -> None:
-        super().__init__()
-        self._descriptor: Final = descriptor
+    The errors are caught here and not in a raw stream of our own: a signal whose handler raises between
+    `os.write` and the return of a raw stream in Python makes the buffer write the same line again.
+    """
 
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def isatty(self) -> bool:
-        return os.isatty(self._descriptor)
-
-    def write(self, content: Any) -> int:
+    def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
-            return os.write(self._descriptor, content)
-        return len(content)
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            super().flush()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 def _lossy(stream: Any, descriptor: int) -> io.TextIOWrapper:
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    writer = io.BufferedWriter(_LossyFile(descriptor))
-    return io.TextIOWrapper(writer, encoding=encoding, errors="backslashreplace", line_buffering=True)
+    writer = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
+    return _LossyText(writer, encoding=encoding, errors="backslashreplace", line_buffering=True)

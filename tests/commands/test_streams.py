@@ -91,3 +91,29 @@ def test_what_is_said_on_a_whole_stderr_is_as_it_was(tmp_path: Path) -> None:
     assert done.stderr.startswith("rrtn: ")
     assert done.stderr.count("\n") == 1
     assert os.fsencode(done.stderr)
+
+
+def test_n29_a_line_during_which_a_signal_comes_is_not_written_twice(tmp_path: Path) -> None:
+    """A handler that raises, at many moments of many lines, as Ctrl-C and SIGTERM do."""
+    code = """
+import signal, sys
+from rrtn.commands.streams import hold_streams
+hold_streams()
+def ends(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, ends)
+for i in range(4000):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 1e-6 * (1 + i % 40))
+        print(f"line {i}", file=sys.stderr, flush=True)
+        while True:
+            pass
+    except KeyboardInterrupt:
+        pass
+"""
+    lines = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    ).stderr.split()
+    numbers = [word for word in lines if word.isdigit()]
+    assert len(numbers) > 1000
+    assert len(set(numbers)) == len(numbers)
