@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ...runtime.audio.signatures import AUDIO_SUFFIXES
 from ...runtime.bundle import label_problem
 from ...runtime.errors import DataError, counted
-from ...runtime.files import read_regular
+from ...runtime.system.files import read_regular
 
 SPLITS: Final = ("Train", "Val", "Test")
 # Words of a column's name, in small letters. A name that has no other words is metadata.
