@@ -618,10 +618,9 @@ def test_e6_onnx_runtimes_own_format_is_not_read(
     folder = bundle_of((tmp_path / "tiny.ort").read_bytes(), tiny_model)
     with pytest.raises(ModelError, match="expected a whole ONNX file"):
         Scorer(folder, "cpu")
-    monkeypatch.setattr("rrtn.runtime.bundle.description.check_onnx", lambda content, name: None)
-    monkeypatch.setattr(
-        "rrtn.runtime.bundle.onnx_metadata", lambda content, name: onnx_metadata(sealed_model)
-    )
+    description = "rrtn.runtime.bundle.description"
+    monkeypatch.setattr(f"{description}.check_onnx", lambda content, name: None)
+    monkeypatch.setattr(f"{description}.onnx_metadata", lambda content, name: onnx_metadata(sealed_model))
     with pytest.raises(ModelError, match="protobuf parsing failed"):
         Scorer(folder, "cpu")
 
