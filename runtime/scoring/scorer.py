@@ -41,7 +41,7 @@ from ..system.failpoints import failpoint
 from ..tables.rows import Row
 from .batches import Batches, FileInProgress, ScoredClip, mean_clip
 from .decoder_messages import BadFile, DecoderSettings, FileEnd, Window
-from .decoder_pool import ClipReady, DecoderPool, FileRestarted, PoolEvent, PoolIdle
+from .decoder_pool import ClipsReady, DecoderPool, FileRestarted, FilesEnded, PoolEvent, PoolIdle
 from .decoder_start import check_process, fork_lock, this_process
 
 _AHEAD: Final = 4096  # files whose rows may wait for an earlier file that takes longer
@@ -300,17 +300,17 @@ class Scorer:
 
     def _take(self, event: PoolEvent, files: dict[int, FileInProgress], batches: Batches) -> None:
         match event:
-            case ClipReady(ticket, features, span):
-                batches.add(features, files[ticket], span)
+            case ClipsReady(clips, features):
+                batches.add(clips, features, files)
             case FileRestarted(ticket):  # clips of the old decoder may still be on their way to the old file
                 files[ticket] = FileInProgress(files[ticket].path)
             case PoolIdle():
                 batches.flush()
-            case _:
-                files[event.ticket].ended = event
-                if isinstance(event, FileEnd):
-                    self.timing.decoding += event.decoding
-                    self.timing.features += event.features
+            case FilesEnded(ends, decoding, features):
+                for end in ends:
+                    files[end.ticket].ended = end
+                self.timing.decoding += decoding
+                self.timing.features += features
 
     def _rows(self, file: FileInProgress) -> list[Row]:
         end = file.ended
@@ -324,22 +324,27 @@ class Scorer:
         return [*rows, self._row(file.path, mean_clip(clips), end)]
 
     def _row(self, path: FilePath, clip: ScoredClip, end: FileEnd) -> Row:
-        whole = math.isnan(clip.span.start)
-        place: dict[str, Any] = {
-            "file": path,
-            "start": None if whole else clip.span.start,
-            "end": None if whole else clip.span.end,
-            "content": end.content,
-        }
-        if not np.isfinite(clip.scores).all():
-            return Row(**place, error="invalid_score", detail=_NOT_FINITE, seconds=end.seconds)
-        scores = dict(zip(self.labels, clip.scores.tolist(), strict=True))
-        embedding = clip.embedding if self._embeddings else None
-        flags = in_order({*end.flags, *(() if clip.span.sound else ("silent",))})
-        return Row(**place, scores=scores, flags=flags, seconds=end.seconds, embedding=embedding)
+        (start, stop, sound), scores, is_finite, embedding = clip
+        whole = math.isnan(start)
+        return Row(
+            file=path,
+            start=None if whole else start,
+            end=None if whole else stop,
+            scores=dict(zip(self.labels, scores, strict=True)) if is_finite else None,
+            error="" if is_finite else "invalid_score",
+            flags=_flags(end, sound) if is_finite else (),
+            detail="" if is_finite else _NOT_FINITE,
+            seconds=end.seconds,
+            content=end.content,
+            embedding=embedding if is_finite and self._embeddings else None,
+        )
 
 
 _NOT_FINITE: Final = "the model gave NaN or infinity"
+
+
+def _flags(end: FileEnd, sound: float) -> tuple[str, ...]:
+    return end.flags if sound else in_order({*end.flags, "silent"})
 
 
 def _noted(
