@@ -5,9 +5,12 @@
 rows    Scorer.rows_of_files: files to decoders, clips to batches, batches to rows
 table   score_to_table: the same, with the list of files before it, and parts and the CSV behind it
 
+copies  as rows, where the processor copies the clips to the batches, as without a GPU
+
 The decoders are processes that say at once that a clip lies in their memory; the model gives a half for
 every label. What is counted is the time of all processors that the process took with all its threads, so
-neither the decoders nor the waiting for them is in it. The clips are 16-bit waveforms, as on a GPU.
+neither the decoders nor the waiting for them is in it. The clips are 16-bit waveforms, as on a GPU, which
+copies them from the decoders' memory itself.
 """
 
 import argparse
@@ -16,17 +19,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import free_decoder
 import numpy as np
+import numpy.typing as npt
 from measure import report
 from rrtn.runtime import FrontendSpec, Scorer
+from rrtn.runtime.arrays import Float32
 from rrtn.runtime.audio.input_spool import InputSpool
 from rrtn.runtime.audio.sources import Input
 from rrtn.runtime.backends.choice import Choice
-from rrtn.runtime.backends.model_batch import ModelBatch, Outputs, Spent
+from rrtn.runtime.backends.model_batch import ClipBatch, HostBatch, Outputs, Spent
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.scoring import decoder_pool, scorer
 from rrtn.runtime.scoring.folder import score_to_table
@@ -37,9 +44,17 @@ LABELS = tuple(f"label {i}" for i in range(10))
 BATCH = 256
 
 
+class FreeBatch(HostBatch):
+    """Room to which clips are copied without the processor, as CUDA copies pinned memory."""
+
+    def put(self, first: int, clips: npt.NDArray[Any]) -> None:
+        """Does nothing."""
+
+
 class FreeModel:
     """A backend that runs at once."""
 
+    copies = False  # whether the processor copies clips to the model's batches
     variant = Variant(
         name="waveform",
         file="model.onnx",
@@ -52,9 +67,21 @@ class FreeModel:
     device = "cuda"
     embedding_size = None
 
-    def run(self, batch: ModelBatch, spent: Spent | None = None) -> Outputs:
+    def run(self, batch: ClipBatch, spent: Spent | None = None) -> Outputs:
         """Scores of 0.5."""
         return Outputs(np.full((len(batch), len(LABELS)), 0.5, np.float32), None)
+
+    def scores(self, batch: ClipBatch) -> Float32:
+        """The same, the scores only."""
+        return self.run(batch).scores
+
+    def new_batch(self, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> HostBatch:
+        """Room to which clips are copied by the device, or by the processor."""
+        return HostBatch(shape, dtype) if self.copies else FreeBatch(shape, dtype)
+
+    def pin(self, array: npt.NDArray[Any]) -> Callable[[], None]:
+        """Does nothing."""
+        return lambda: None
 
 
 def free_scorer() -> Scorer:
@@ -101,10 +128,19 @@ def main() -> None:
         out = Path(folder) / "scores.csv"
 
         def table() -> int:
+            FreeModel.copies = False
             with InputSpool(iter(inputs)) as spool:
                 return score_to_table(engine, spool, out, overwrite=True).totals.scored
 
-        functions = {"rows": lambda: sum(len(rows) for rows in free.rows_of_files(names)), "table": table}
+        def rows(*, copies: bool) -> int:
+            FreeModel.copies = copies
+            return sum(len(rows) for rows in free.rows_of_files(names))
+
+        functions: dict[str, Callable[[], int]] = {
+            "rows": partial(rows, copies=False),
+            "copies": partial(rows, copies=True),
+            "table": table,
+        }
         costs: dict[str, list[float]] = {name: [] for name in functions}
         for round_ in range(arguments.repeats + 1):
             for name, function in functions.items():

@@ -26,9 +26,7 @@ MEAN_FILES: Final = 512  # in a shard, about
 MOST_FILES: Final = 2048
 # A record: length of the name, the file's size and time, its ctime and inode; then the name.
 _RECORD: Final = struct.Struct("<IqqqQ")
-_KEYED: Final = struct.calcsize(
-    "<Iqq"
-)  # its first bytes, which are in a shard's key
+_KEYED: Final = struct.calcsize("<Iqq")  # its first bytes, which are in a shard's key
 _BLOCK: Final = 1 << 20  # bytes that are read at once
 _SEPARATOR: Final = b"\0"  # between the parts of a packed file; no path has it
 _LEAST_TIME, _MOST_TIME = -(1 << 63), (1 << 63) - 1  # ns; a file system may have times beyond the year 2262

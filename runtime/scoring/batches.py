@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from ..arrays import Float32
 from ..audio.file_names import FilePath
-from ..backends.model_batch import Outputs
-from .decoder_messages import BadFile, Clip, ClipSpan, DecoderSettings, FileEnd
+from ..backends.model_batch import BatchMemory, ClipBatch, Outputs
+from .decoder_messages import BadFile, Clip, ClipSpan, FileEnd
 
 
 class ScoredClip(NamedTuple):
@@ -51,7 +51,7 @@ class RunningBatch(NamedTuple):
     """A batch that the model has been given."""
 
     outputs: Future[Outputs]
-    batch: npt.NDArray[Any]
+    batch: BatchMemory
     members: list[ClipPlace]
 
 
@@ -64,15 +64,15 @@ class Batches:
 
     def __init__(
         self,
-        model: Callable[[npt.NDArray[Any]], Outputs],
-        decoding: DecoderSettings,
+        model: Callable[[ClipBatch], Outputs],
+        new_batch: Callable[[], BatchMemory],
         *,
         size: int,
         lanes: int,
     ) -> None:
+        """`new_batch` gives room for `size` clips."""
         self._model, self._size = model, size
-        shape = (size, *decoding.slot_shape)
-        self._empty = [np.zeros(shape, decoding.slot_dtype) for _ in range(2 * lanes + 1)]
+        self._empty = [new_batch() for _ in range(2 * lanes + 1)]
         self._batch = self._empty.pop()
         self._members: list[ClipPlace] = []
         self._running: deque[RunningBatch] = deque()
@@ -95,7 +95,7 @@ class Batches:
         while taken < len(clips):
             begin = len(self._members)
             piece = clips[taken : taken + self._size - begin]
-            self._batch[begin : begin + len(piece)] = features[taken : taken + len(piece)]
+            self._batch.put(begin, features[taken : taken + len(piece)])
             self._note(piece, files)
             taken += len(piece)
             if len(self._members) == self._size:
@@ -106,7 +106,7 @@ class Batches:
     def flush(self) -> None:
         """Runs the batch as it is, padded with zeros, and waits for all batches."""
         if self._members:
-            self._batch[len(self._members) :] = 0
+            self._batch.clear(len(self._members))
             self._run()
         while self._running:
             self._collect()
@@ -119,7 +119,7 @@ class Batches:
             file.unscored += 1
 
     def _run(self) -> None:
-        outputs = self._threads.submit(self._model, self._batch)
+        outputs = self._threads.submit(self._model, self._batch.clips)
         self._running.append(RunningBatch(outputs, self._batch, self._members))
         self._members = []
         if not self._empty:

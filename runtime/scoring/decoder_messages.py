@@ -21,6 +21,7 @@ from ..frontend import input_shape
 from ..spec import FrontendSpec, InputKind
 
 IDLE: Final = -1  # the ticket of no file
+_SLOTS_BEGIN: Final = mmap.PAGESIZE  # bytes; CUDA pins whole pages
 Window = float | Literal["auto"]  # s; auto: of one clip, and a file of at most one clip has none
 
 
@@ -50,7 +51,7 @@ class DecoderSettings:
     @property
     def bytes(self) -> int:
         """Size of the shared memory: two numbers that say which file is being decoded, then the slots."""
-        return 16 + self.slots * int(np.prod(self.slot_shape)) * self.slot_dtype.itemsize
+        return _SLOTS_BEGIN + self.slots * int(np.prod(self.slot_shape)) * self.slot_dtype.itemsize
 
 
 def windows(samples: int, decoding: DecoderSettings) -> Iterator[tuple[int, int]]:
@@ -76,7 +77,8 @@ class SlotMemory:
         self._map = mmap.mmap(descriptor, decoding.bytes)
         self.at = np.frombuffer(self._map, np.int64, 2)
         shape = (decoding.slots, *decoding.slot_shape)
-        self.slots: npt.NDArray[Any] = np.frombuffer(self._map, decoding.slot_dtype, offset=16).reshape(shape)
+        slots = np.frombuffer(self._map, decoding.slot_dtype, offset=_SLOTS_BEGIN)
+        self.slots: npt.NDArray[Any] = slots.reshape(shape)
         self.at[0] = IDLE
 
 

@@ -11,10 +11,10 @@ import subprocess
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from multiprocessing.connection import Pipe, wait
-from typing import IO, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +76,7 @@ class PoolIdle(NamedTuple):
     """Nothing is being decoded. No file is taken before the caller gives out more results."""
 
 
+Pin = Callable[[npt.NDArray[Any]], Callable[[], None]]
 PoolEvent = ClipsReady | FilesEnded | FileRestarted | PoolIdle
 
 
@@ -85,9 +86,18 @@ class DecoderPool:
     A file that takes longer than `timeout` (s) to decode is given up.
     """
 
-    def __init__(self, decoding: DecoderSettings, *, count: int, chunk: int, timeout: float) -> None:
-        self._decoding, self._chunk, self._timeout = decoding, chunk, timeout
-        self._decoders = [_DecoderHandle(decoding) for _ in range(count)]
+    def __init__(
+        self,
+        decoding: DecoderSettings,
+        *,
+        count: int,
+        chunk: int,
+        timeout: float,
+        pin: Pin = lambda slots: lambda: None,
+    ) -> None:
+        """`pin` is Backend.pin: it gets the slots of each decoder, and what it gives is called at its end."""
+        self._decoding, self._chunk, self._timeout, self._pin = decoding, chunk, timeout, pin
+        self._decoders = [_DecoderHandle(decoding, pin) for _ in range(count)]
         self._requeued: deque[Chunk] = deque()
         self._strikes: Counter[int] = Counter()
         self._sources: dict[int, AudioSource] = {}  # of files that are not decoded yet
@@ -211,7 +221,7 @@ class DecoderPool:
         end = decoder.end(patience=0.0 if reason or timeout != IDLE else _LATEST_END)
         culprit = IDLE if reason else decoder.works_on()[0]
         self._check_starts(decoder, reason or end.words, end.code, is_idle=culprit == IDLE)
-        self._decoders.append(_DecoderHandle(self._decoding))
+        self._decoders.append(_DecoderHandle(self._decoding, self._pin))
         for ticket, source in self._unfinished(decoder):
             yield FileRestarted(ticket)
             if ticket == culprit:
@@ -251,7 +261,7 @@ class DecoderEnd(NamedTuple):
 class _DecoderHandle:
     """A decoder process as the pool sees it."""
 
-    def __init__(self, decoding: DecoderSettings) -> None:
+    def __init__(self, decoding: DecoderSettings, pin: Pin) -> None:
         self.chunks: deque[dict[int, None]] = deque()  # the unfinished tickets of each chunk
         self._free = 0  # slots that are free again, and the decoder has not been told
         self.has_started = False
@@ -261,12 +271,14 @@ class _DecoderHandle:
         memory = os.memfd_create("rrtn")
         os.ftruncate(memory, decoding.bytes)
         self.memory = SlotMemory(memory, decoding)
+        self._unpin = pin(self.memory.slots)
         self.connection, theirs = Pipe()
         try:
             self._process = _started((theirs.fileno(), memory), self._errors)
         except BaseException:
             self.connection.close()
             self._errors.close()
+            self._unpin()
             raise
         finally:
             theirs.close()
@@ -331,6 +343,7 @@ class _DecoderHandle:
             self._process.kill()
             code = self._code(_LATEST_END)
         self.connection.close()
+        self._unpin()
         with self._errors as errors:
             errors.seek(0)
             said = errors.read().decode(errors="replace").strip().splitlines()

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from ..audio.file_names import FilePath
 from ..audio.reader import audio_from_array
 from ..audio.sources import AudioSource, PackedFile, name_from_source
 from ..backends.choice import BackendName, backend_from_variant, choose_backend
-from ..backends.model_batch import Outputs, padded
+from ..backends.model_batch import BatchMemory, ClipBatch, Outputs, padded
 from ..backends.registry import backend_kind
 from ..bundle import Bundle, load_bundle
 from ..errors import (
@@ -178,7 +178,7 @@ class Scorer:
         process, files = self._process, dict[int, FileInProgress]()
         decoders, done = self._taken_decoders(), False
         try:
-            with Batches(self._timed, self.decoding, size=self.batch_size, lanes=self.lanes) as batches:
+            with Batches(self._timed, self._new_batch, size=self.batch_size, lanes=self.lanes) as batches:
                 released = 0
                 for event in decoders.events(_noted(paths, files), ahead=_AHEAD):
                     check_process(process)
@@ -210,7 +210,7 @@ class Scorer:
             raise AudioError("invalid_score", _NOT_FINITE)
         return dict(zip(self.labels, scores.tolist(), strict=True))
 
-    def outputs(self, batch: npt.NDArray[Any]) -> Outputs:
+    def outputs(self, batch: ClipBatch) -> Outputs:
         """A batch of the backend's input, float32 or int16 -> scores [B, K], embedding [B, D] or None.
 
         The batch may be smaller than `batch_size`. If the device has too little memory for it, it is halved
@@ -227,7 +227,11 @@ class Scorer:
                     raise _one_is_too_much(error) from error
                 self.batch_that_fits = size // 2
 
-    def _timed(self, batch: npt.NDArray[Any]) -> Outputs:
+    def _new_batch(self) -> BatchMemory:
+        decoding = self.decoding
+        return self.backend.new_batch((self.batch_size, *decoding.slot_shape), decoding.slot_dtype)
+
+    def _timed(self, batch: ClipBatch) -> Outputs:
         begin = time.perf_counter()
         try:
             return self.outputs(batch)
@@ -235,7 +239,7 @@ class Scorer:
             with self._lock:  # several threads come here
                 self.timing.model += time.perf_counter() - begin
 
-    def _run(self, batch: npt.NDArray[Any], size: int) -> Outputs:
+    def _run(self, batch: ClipBatch, size: int) -> Outputs:
         failpoint(f"model.{size}")
         with self._model_in_use():
             return self.backend.run(padded(batch, size)).first(len(batch))
@@ -262,7 +266,9 @@ class Scorer:
                 return decoders
             decoders.close()
         chunk = min(self.batch_size, 32)
-        decoders = DecoderPool(self.decoding, count=self.workers, chunk=chunk, timeout=self._timeout)
+        decoders = DecoderPool(
+            self.decoding, count=self.workers, chunk=chunk, timeout=self._timeout, pin=self.backend.pin
+        )
         weakref.finalize(self, decoders.close)
         return decoders
 
