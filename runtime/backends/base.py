@@ -62,6 +62,10 @@ def _nothing(variant: "Variant") -> str:
     return ""
 
 
+def _any(variant: "Variant") -> bool:
+    return True
+
+
 @dataclass(frozen=True, kw_only=True)
 class BackendKind:
     """The record of a backend: all that the rest of rrtn knows about it before a model is loaded."""
@@ -74,6 +78,9 @@ class BackendKind:
 
     preferred: tuple[str, ...]
     """The variants that it may choose by itself, the best first. Others must be named."""
+
+    may_choose: Callable[["Variant"], bool] = _any
+    """False for a preferred variant that must be named all the same."""
 
     needs_gpu: bool
     """True if it needs a GPU. Ray then gives it one."""
@@ -108,6 +115,9 @@ class BackendKind:
 
     drawback: Callable[["Variant"], str] = _nothing
     """Why another variant is probably faster on this machine; or ""."""
+
+    remark: Callable[["Variant"], str] = _nothing
+    """What to say about a variant that it has chosen by itself; or ""."""
 
     def takes(self, variant: "Variant") -> bool:
         """True if the backend loads this kind of file."""

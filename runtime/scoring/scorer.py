@@ -106,7 +106,7 @@ class Scorer:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         _check_window(window, hop, self.bundle.spec)
         choice = choose_backend(self.bundle, backend, variant=variant, threads=1)
-        self.backend, self.passed_over = choice.backend, choice.passed_over
+        self.backend, self.passed_over, self.remark = choice.backend, choice.passed_over, choice.remark
         self.batch_size = batch_size or backend_kind(self.backend.device).batch_size
         self.workers = workers or usable_cpus()
         if embeddings and self.backend.embedding_size is None:

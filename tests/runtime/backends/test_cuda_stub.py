@@ -20,7 +20,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.bundle import metadata_of
-from rrtn.runtime.onnx_file import sealed
+from rrtn.runtime.bundle.onnx_file import sealed
 
 STUB = Path(__file__).parents[2] / "cuda_stub/build.py"
 KEPT = Path(__file__).parents[2] / "fixtures/before.tar.xz"
@@ -208,7 +208,7 @@ def test_every_graph_runs_wholly_on_cuda(choose: Choose, kept_bundle: Path) -> N
 
 def test_auto_takes_cuda_where_it_can_be_made(choose: Choose, kept_bundle: Path) -> None:
     found = choose(kept_bundle, "auto")
-    assert (found["device"], found["variant"]) == ("cuda", "waveform")
+    assert (found["device"], found["variant"]) == ("cuda", "waveform-fp16")
 
 
 @pytest.mark.parametrize(

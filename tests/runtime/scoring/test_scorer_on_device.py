@@ -15,7 +15,7 @@ from rrtn.runtime.backends.choice import Choice
 from rrtn.runtime.backends.device_memory import Device
 from rrtn.runtime.backends.ort_backend import ort_backend_on_device
 from rrtn.runtime.bundle import metadata_of
-from rrtn.runtime.onnx_file import sealed
+from rrtn.runtime.bundle.onnx_file import sealed
 from rrtn.runtime.scoring import scorer as scorer_module
 
 MakeScorer = Callable[..., Scorer]
