@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from .config import Config, weighting_from_config
+from .config import CompileMode, Config, weighting_from_config
 from .data.device_clips import TrainingBatch
 from .distributed import World, with_global_batchnorm
 from .method import views
@@ -20,6 +20,15 @@ from .method.twins_loss import TwinsLoss
 
 SUMS: Final = (*TERMS, "loss", "grad_norm")  # over an epoch's steps
 _NONE: Final = -1
+
+# Inductor writes an intermediate result to memory when it has more inputs or operators than these. The
+# gradients of BatchNorm, ReLU, pooling and dropout together have more than by default, and each result
+# that is written costs more than it saves (benchmarks/step_bytes.py).
+INDUCTOR_OPTIONS: Final = {
+    "realize_reads_threshold": 16,
+    "realize_opcount_threshold": 100,
+    "realize_acc_reads_threshold": 32,
+}
 
 
 class Stepper:
@@ -103,6 +112,7 @@ def loss_from_config(config: Config, network: TwinsNetwork) -> TwinsLoss:
         weighting_from_config(config),
         off_diagonal=config.loss.off_diagonal,
         in_bf16=config.precision == "bf16",
+        in_one_batch=config.compile != "off" and config.model.has_second_view,
     )
 
 
@@ -132,6 +142,10 @@ def _wrapped(loss: TwinsLoss, config: Config, device: torch.device, world: World
             module, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
         )
     if config.compile != "off":
-        mode = None if config.compile == "default" else config.compile
-        module = torch.compile(module, mode=mode)  # type: ignore[assignment]
+        module = torch.compile(module, options=_compiler_options(config.compile, device))  # type: ignore[assignment]
     return module
+
+
+def _compiler_options(mode: CompileMode, device: torch.device) -> dict[str, Any]:
+    options: dict[str, Any] = {} if mode == "default" else torch._inductor.list_mode_options(mode)
+    return {**options, **INDUCTOR_OPTIONS} if device.type == "cuda" else options

@@ -18,12 +18,13 @@ from rrtn.train.config import Config, config_from_dict
 from rrtn.train.data.device_clips import TrainingBatch, Waveforms
 from rrtn.train.distributed import World
 from rrtn.train.method import losses, model, views
+from rrtn.train.method.choices import ENCODER_NAMES
 from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.plan import network_from_config
 from rrtn.train.run_folder import RunFolder
-from rrtn.train.step import SUMS, Stepper, set_float32_precision
+from rrtn.train.step import SUMS, Stepper, loss_from_config, set_float32_precision
 from torch import Tensor
 
 TARGETS = ["Awe", "Fear", "Joy"]
@@ -31,7 +32,9 @@ B = 4
 
 # Of torch's own compiler: its use of deprecated parts of torch.
 torch_compile = pytest.mark.filterwarnings(
-    "ignore:.*torch.jit.script_method:DeprecationWarning", "ignore:.*torch._prims_common.check:FutureWarning"
+    "ignore:.*torch.jit.script_method:DeprecationWarning",
+    "ignore:.*torch._prims_common.check:FutureWarning",
+    "ignore:.*should not be instantiated:DeprecationWarning",  # of an autograd function, by dynamo
 )
 
 
@@ -318,14 +321,25 @@ def test_bf16_is_close_to_fp32() -> None:
 
 
 @torch_compile
-def test_both_views_and_losses_are_one_graph() -> None:
-    """Nothing in them makes the compiler fall back to Python."""
-    settings = config()
-    loss = stepper_of(settings).loss
+@pytest.mark.parametrize("encoder", ENCODER_NAMES)
+def test_both_views_and_losses_are_one_graph(encoder: str) -> None:
+    """Nothing in them makes the compiler fall back to Python, nor trace a second graph."""
+    torch.compiler.reset()
+    settings = config(model={"encoder": encoder}, compile="default")
+    network = small_network(settings) if encoder != "resnet18" else network_from_config(settings)
+    loss = loss_from_config(settings, network)
     views_of_noise = torch.randn(2, B, 1, 32, 64, generator=torch.Generator().manual_seed(0))
-    arguments = (*views_of_noise, batch_of(settings, 0).ratings)
-    compiled = torch.compile(loss, backend="eager", fullgraph=True)(*arguments)
-    torch.testing.assert_close(compiled, loss(*arguments))
+    graphs: list[torch.fx.GraphModule] = []
+
+    def counted(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(loss, backend=counted, fullgraph=True)
+    for seed in range(3):
+        compiled(*views_of_noise, batch_of(settings, seed).ratings)
+    assert len(graphs) == 1
+    assert torch._dynamo.explain(loss)(*views_of_noise, batch_of(settings, 0).ratings).graph_break_count == 0
 
 
 @torch_compile
