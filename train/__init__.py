@@ -10,6 +10,7 @@ step           one optimiser step
 predict        scores of a whole split
 run_folder     where a run's files are
 run_state      the state of a run: from its folder into a stepper, and back
+host_copy      copies that training does not wait for
 checkpoint     weights and optimiser on the disk, with their hashes
 distributed    several processes that train as one
 interruption   Ctrl-C and SIGTERM as a flag

@@ -173,6 +173,7 @@ def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first,
                     validation,
                     crop=config.eval.crop,
                     half=stepper.loss.in_bf16,
+                    compiled=stepper.scoring if config.is_compiled else None,
                     world=world,
                     advance=validated,
                 )
@@ -249,12 +250,12 @@ def device_from_config(config: Config, world: World) -> torch.device:
     Raises ConfigError if the machine has no such device, or for torch.compile with several ranks: with Gloo
     it drops the gradient of `distributed._Sum` without a word, and with NCCL it has not run yet.
     """
-    if config.compile != "off" and world.size > 1:
+    if config.is_compiled and world.size > 1:
         raise ConfigError(
             f"--compile {config.compile}",
             f"{world.size} processes",
             wanted="off with several",
-            fix="--no-compile",
+            fix="--compile off",
         )
     if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         if config.precision == "tf32":

@@ -4,12 +4,14 @@ B batch of this rank, M mels.
 """
 
 import math
+import os
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from .config import CompileMode, Config, weighting_from_config
+from .config import Config, weighting_from_config
+from .data.clip_cache import cache_folder
 from .data.device_clips import TrainingBatch
 from .distributed import World, with_global_batchnorm
 from .method import views
@@ -50,6 +52,7 @@ class Stepper:
         """`fill` [M] replaces what masks cover; the learning rate's schedule needs the run's `steps`."""
         device = fill.device
         set_float32_precision(config)
+        torch.backends.cudnn.benchmark = True  # the shapes of a run's batches are few
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if world.size > 1:
             with_global_batchnorm(network, device)
@@ -60,6 +63,7 @@ class Stepper:
         self.sums = torch.zeros(len(SUMS), device=device)
         self._bad_step = torch.full((), _NONE, dtype=torch.int64, device=device)
         self._forward = _wrapped(self.loss, config, device, world)
+        self.scoring: nn.Module = _compiled(network, config, device) if config.is_compiled else network
         self._rank, self._steps = world.rank, steps
         self._warmup = config.optim.warmup_epochs * steps_per_epoch
 
@@ -75,7 +79,7 @@ class Stepper:
         if self.config.model.has_second_view:
             augmented = views.masked_view(clean, self.fill, batch.draws, self.config.augment)
         self.optimizer.zero_grad(set_to_none=True)
-        if self.config.compile != "off":
+        if self.config.is_compiled:
             torch.compiler.cudagraph_mark_step_begin()
         losses, loss = self._forward(clean, augmented, batch.ratings)
         loss.backward()
@@ -112,7 +116,7 @@ def loss_from_config(config: Config, network: TwinsNetwork) -> TwinsLoss:
         weighting_from_config(config),
         off_diagonal=config.loss.off_diagonal,
         in_bf16=config.precision == "bf16",
-        in_one_batch=config.compile != "off" and config.model.has_second_view,
+        in_one_batch=config.is_compiled and config.model.has_second_view,
     )
 
 
@@ -141,11 +145,15 @@ def _wrapped(loss: TwinsLoss, config: Config, device: torch.device, world: World
         module = nn.parallel.DistributedDataParallel(
             module, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
         )
-    if config.compile != "off":
-        module = torch.compile(module, options=_compiler_options(config.compile, device))  # type: ignore[assignment]
-    return module
+    return _compiled(module, config, device) if config.is_compiled else module
 
 
-def _compiler_options(mode: CompileMode, device: torch.device) -> dict[str, Any]:
+def _compiled(module: nn.Module, config: Config, device: torch.device) -> nn.Module:
+    """The module as torch.compile makes it when it is first called. Its kernels stay in rrtn's cache."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+    mode = config.compile
     options: dict[str, Any] = {} if mode == "default" else torch._inductor.list_mode_options(mode)
-    return {**options, **INDUCTOR_OPTIONS} if device.type == "cuda" else options
+    if device.type == "cuda":
+        options |= INDUCTOR_OPTIONS
+    compiled: nn.Module = torch.compile(module, dynamic=False, options=options)  # type: ignore[assignment]
+    return compiled

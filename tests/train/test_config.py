@@ -211,7 +211,7 @@ def test_unknown_keys_and_wrong_types_are_named_with_their_section(
         ({"precision": "fp16"}, "--precision (precision) | 'fp16' | expected one of auto, fp32, tf32, bf16"),
         (
             {"compile": "yes"},
-            "--compile (compile) | 'yes' | expected one of off, default, reduce-overhead, max-autotune",
+            "--compile (compile) | 'yes' | expected one of auto, off, default, reduce-overhead, max-autotune",
         ),
         ({"checkpoint_minutes": 0}, "checkpoint_minutes | 0.0 | expected more than 0"),
         ({"checkpoint_minutes": float("nan")}, "checkpoint_minutes | nan | expected more than 0"),

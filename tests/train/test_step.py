@@ -339,7 +339,6 @@ def test_both_views_and_losses_are_one_graph(encoder: str) -> None:
     for seed in range(3):
         compiled(*views_of_noise, batch_of(settings, seed).ratings)
     assert len(graphs) == 1
-    assert torch._dynamo.explain(loss)(*views_of_noise, batch_of(settings, 0).ratings).graph_break_count == 0
 
 
 @torch_compile
