@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Method = Literal["vanilla", "rrtn", "rrtn-ruwl"]
 METHODS: Final = get_args(Method)
 TrainingDevice = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "tf32", "bf16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 CompileMode = Literal["auto", "off", "default", "reduce-overhead", "max-autotune"]
 COMPILE_MODES: Final = get_args(CompileMode)
 RuwlMode = Literal["learned", "fixed"]
@@ -181,7 +181,8 @@ class Config:
 
     seed: int = 0  # --seed
     device: TrainingDevice = "auto"  # --device
-    precision: Precision = "auto"  # --precision of the two passes: bf16 on a GPU that has it, else fp32
+    # --precision of the two passes: bf16 on a GPU that has it, fp16 on one that has that alone, else fp32
+    precision: Precision = "auto"
     # --compile: auto is default on one GPU, and off on CPUs, with several processes and on the built-in
     # corpus; the others are modes of torch.compile, of which reduce-overhead takes CUDA graphs
     compile: CompileMode = "auto"

@@ -26,7 +26,9 @@ _PAPER_BATCH: Final = 128
 _FEWEST_CLIPS: Final = 2  # the losses are over a batch
 _FEWEST_STEPS: Final = 10  # of an epoch; the default batch shrinks until there are as many
 _SMALLEST_BATCH: Final = 16
-_TRITON_NEEDS: Final = (7, 0)  # compute capability
+# Compute capabilities.
+_TENSOR_CORES: Final = (7, 0)
+_TRITON_NEEDS: Final = (7, 0)
 _BYTES_A_PARAMETER: Final = 16  # float32 weight, gradient, and AdamW's two moments
 
 
@@ -172,9 +174,15 @@ def check_init(config: Config) -> None:
 
 
 def _default_precision(config: Config) -> Precision:
-    """bf16 on a GPU that has it, else fp32: few CPUs have bf16 units, and bf16 is slower without them."""
-    on_gpu = config.device != "cpu" and torch.cuda.is_available()
-    return "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    """bf16 on a GPU that has it, fp16 on one with tensor cores for that alone (V100, T4), else fp32.
+
+    Few CPUs have units for bf16, and it is slower without them.
+    """
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return "fp32"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    return "fp16" if torch.cuda.get_device_capability() >= _TENSOR_CORES else "fp32"
 
 
 def _default_compile(config: Config, ranks: int) -> CompileMode:

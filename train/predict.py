@@ -47,17 +47,17 @@ def predict(
     split: SplitClips,
     *,
     crop: Crop = "clip",
-    half: bool = False,
+    half: torch.dtype | None = None,
     compiled: nn.Module | None = None,
     world: World = World(),  # noqa: B008  # frozen
     advance: Callable[[int], None] = lambda count: None,
 ) -> Float32:
     """Scores [n, K] of a whole split, in its order. The ranks share the clips.
 
-    `crop` full takes a recording that is longer than a clip as a whole, by itself. `half` runs the
-    network in bfloat16. `compiled` is the network for batches of one shape: what is shorter is padded, and
-    whole recordings go through `network`. `advance` is called with the number of clips that are done
-    since the last call.
+    `crop` full takes a recording that is longer than a clip as a whole, by itself. The network runs under
+    autocast to `half`, if there is one. `compiled` is the network for batches of one shape: what is
+    shorter is padded, and whole recordings go through `network`. `advance` is called with the number of
+    clips that are done since the last call.
     """
     network.eval()
     samples = np.array_split(np.arange(len(split)), world.size)[world.rank]
@@ -65,7 +65,7 @@ def predict(
     scores = np.empty((len(samples), split.ratings.shape[1]), dtype=np.float32)
     for chosen, batch in _batches(split, frontend, samples, longer):
         is_whole = batch.shape[2] != split.spec.frames
-        with torch.autocast(split.device.type, torch.bfloat16, enabled=half), _benchmark(not is_whole):
+        with torch.autocast(split.device.type, half, enabled=half is not None), _benchmark(not is_whole):
             if compiled is None or is_whole:
                 found = network(batch).scores
             else:

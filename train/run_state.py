@@ -80,6 +80,8 @@ def _load(stepper: Stepper, tensors: dict[str, Tensors]) -> None:
     stepper.network.load_state_dict(network)
     stepper.loss.weighting.load_state_dict(weighting)
     stepper.sums.copy_(tensors["optimizer"].pop("epoch.sums"))
+    if stepper.loss_scale:
+        stepper.loss_scale.load(tensors["optimizer"])
     parameters = [parameter for group in stepper.optimizer.param_groups for parameter in group["params"]]
     state: dict[int, Tensors] = {}
     for name, tensor in tensors["optimizer"].items():
@@ -105,9 +107,10 @@ def save_job(
     weighting = stepper.loss.weighting.state_dict()
     entries = stepper.optimizer.state_dict()["state"].items()
     moments = {f"{i}.{key}": value for i, entry in entries for key, value in entry.items()}
+    scale = stepper.loss_scale.state() if stepper.loss_scale else {}
     kept = [
         HostCopy(joined_weights(stepper.network.state_dict(), weighting)),
-        HostCopy({**moments, "epoch.sums": stepper.sums}),
+        HostCopy({**moments, "epoch.sums": stepper.sums, **scale}),
     ]
 
     def write() -> None:

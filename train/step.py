@@ -14,6 +14,7 @@ from .config import Config, weighting_from_config
 from .data.clip_cache import cache_folder
 from .data.device_clips import TrainingBatch
 from .distributed import World, with_global_batchnorm
+from .loss_scale import LossScale
 from .method import views
 from .method.choices import TERMS
 from .method.frontend import LogMel
@@ -21,6 +22,7 @@ from .method.model import TwinsNetwork
 from .method.twins_loss import TwinsLoss
 
 SUMS: Final = (*TERMS, "loss", "grad_norm")  # over an epoch's steps
+HALF: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precision -> dtype of the passes
 _NONE: Final = -1
 
 # Inductor writes an intermediate result to memory when it has more inputs or operators than these. The
@@ -61,6 +63,7 @@ class Stepper:
         self.loss = loss_from_config(config, network).to(device)
         self.optimizer = optimizer_from_config(config, self.loss)
         self.sums = torch.zeros(len(SUMS), device=device)
+        self.loss_scale = LossScale(device) if config.precision == "fp16" else None
         self._bad_step = torch.full((), _NONE, dtype=torch.int64, device=device)
         self._forward = _wrapped(self.loss, config, device, world)
         self.scoring: nn.Module = _compiled(network, config, device) if config.is_compiled else network
@@ -70,7 +73,9 @@ class Stepper:
     def step(self, batch: TrainingBatch, number: int) -> None:
         """Step `number` of the run, counted from 0.
 
-        If loss or gradient is not finite, this step and all later ones change no weight.
+        If loss or gradient is not finite, this step and all later ones change no weight. In float16 a
+        gradient may overflow: that step alone changes no weight, its gradient counts as 0 in the epoch's
+        sums, and the next loss has a smaller factor.
         """
         torch.manual_seed(views.step_seed(self.config.seed, number) + self._rank)
         self.set_lr(number)
@@ -82,9 +87,12 @@ class Stepper:
         if self.config.is_compiled:
             torch.compiler.cudagraph_mark_step_begin()
         losses, loss = self._forward(clean, augmented, batch.ratings)
-        loss.backward()
+        (loss if self.loss_scale is None else loss * self.loss_scale.factor).backward()
         norm = nn.utils.get_total_norm([p.grad for p in self.loss.parameters() if p.grad is not None])
-        self._guard(torch.isfinite(loss.detach()) & torch.isfinite(norm), number)
+        if self.loss_scale is None:
+            self._guard(torch.isfinite(loss.detach()) & torch.isfinite(norm), number)
+        else:
+            norm = self._guard_scaled(self.loss_scale, loss.detach(), norm, number)
         self.optimizer.step()
         self.sums += torch.cat([losses.float(), torch.stack([loss.detach(), norm]).float()])
 
@@ -108,6 +116,16 @@ class Stepper:
         self._bad_step = torch.where(first, number, self._bad_step)
         self.optimizer.found_inf = (self._bad_step != _NONE).float()  # type: ignore[attr-defined]
 
+    def _guard_scaled(self, scale: LossScale, loss: Tensor, norm: Tensor, number: int) -> Tensor:
+        """The guard of a loss with a factor; -> the norm without it. AdamW divides its gradients itself."""
+        overflowed = torch.isfinite(loss) & ~torch.isfinite(norm) & scale.may_fall()
+        self._guard(torch.isfinite(loss) & (torch.isfinite(norm) | overflowed), number)
+        self.optimizer.found_inf = torch.maximum(self.optimizer.found_inf, overflowed.float())  # type: ignore[attr-defined]
+        self.optimizer.grad_scale = scale.factor  # type: ignore[attr-defined]
+        norm = torch.where(overflowed, 0.0, norm / scale.factor)
+        scale.update(overflowed)
+        return norm
+
 
 def loss_from_config(config: Config, network: TwinsNetwork) -> TwinsLoss:
     """What a step differentiates, around `network`."""
@@ -115,7 +133,7 @@ def loss_from_config(config: Config, network: TwinsNetwork) -> TwinsLoss:
         network,
         weighting_from_config(config),
         off_diagonal=config.loss.off_diagonal,
-        in_bf16=config.precision == "bf16",
+        autocast_to=HALF.get(config.precision),
         in_one_batch=config.is_compiled and config.model.has_second_view,
     )
 

@@ -18,7 +18,7 @@ Passed = tuple[Tensor, Tensor]  # a view's scores [B, K] and z [B, P]
 class TwinsLoss(nn.Module):
     """The network with its losses as one module: one forward for DistributedDataParallel and torch.compile.
 
-    The passes run under autocast where `in_bf16` is set. Frontend, head, losses, CCC moments and
+    The passes run under autocast to `autocast_to`, if there is one. Frontend, head, losses, CCC moments and
     cross-correlation are always in float32.
     """
 
@@ -28,7 +28,7 @@ class TwinsLoss(nn.Module):
         weighting: Weighting,
         *,
         off_diagonal: float,
-        in_bf16: bool,
+        autocast_to: torch.dtype | None,
         in_one_batch: bool = False,
     ) -> None:
         """`off_diagonal` is the lambda of Eq. 2.
@@ -40,7 +40,7 @@ class TwinsLoss(nn.Module):
         self.weighting = weighting
         self.network = network
         self.off_diagonal = off_diagonal
-        self.in_bf16 = in_bf16
+        self.autocast_to = autocast_to
         self.in_one_batch = in_one_batch
         if in_one_batch:
             with_views_apart(network, 2)
@@ -55,8 +55,11 @@ class TwinsLoss(nn.Module):
         with torch.autocast(clean.device.type, enabled=False):
             return losses.detach(), self.weighting(losses)
 
+    def _autocast(self, view: Tensor) -> torch.autocast:
+        return torch.autocast(view.device.type, self.autocast_to, enabled=self.autocast_to is not None)
+
     def _one_view(self, clean: Tensor, y: Tensor) -> Tensor:
-        with torch.autocast(clean.device.type, torch.bfloat16, enabled=self.in_bf16):
+        with self._autocast(clean):
             x = self.network(clean)
         with torch.autocast(clean.device.type, enabled=False):
             l_ccc = ccc_loss(gathered(x.scores), y)
@@ -64,7 +67,7 @@ class TwinsLoss(nn.Module):
             return torch.stack([l_ccc, none, none])
 
     def _two_views(self, clean: Tensor, augmented: Tensor, y: Tensor) -> Tensor:
-        with torch.autocast(clean.device.type, torch.bfloat16, enabled=self.in_bf16):
+        with self._autocast(clean):
             passes = self._one_batch if self.in_one_batch else self._two_passes
             (scores, z), (scores_a, z_a) = passes(clean, augmented)
         with torch.autocast(clean.device.type, enabled=False):

@@ -17,7 +17,7 @@ from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.method.twins_loss import TwinsLoss
 from rrtn.train.method.view_batchnorm import BatchNormPerView
 from rrtn.train.plan import network_from_config
-from rrtn.train.step import loss_from_config
+from rrtn.train.step import HALF, loss_from_config
 from torch import Tensor, nn
 
 B, T, M, K, P = 6, 64, 64, 3, 32
@@ -180,8 +180,8 @@ def noting_dtypes(
     return wrapped
 
 
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_under_bf16_the_passes_are_bf16_and_all_behind_them_float32(precision: str) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+def test_under_half_precision_the_passes_have_it_and_all_behind_them_float32(precision: str) -> None:
     module, noted = loss_module("rrtn-ruwl", precision=precision), {}
     module.network.encoder.conv_block3.register_forward_hook(
         lambda _, __, out: noted.update(encoder=out.dtype)
@@ -198,7 +198,7 @@ def test_under_bf16_the_passes_are_bf16_and_all_behind_them_float32(precision: s
         terms, loss = module(*batch("rrtn-ruwl"))
     loss.backward()
     passes = {noted.pop(name) for name in ("encoder", "projector")}
-    assert passes == {torch.bfloat16 if precision == "bf16" else torch.float32}
+    assert passes == {HALF.get(precision, torch.float32)}
     assert len(noted) == 5
     assert set(noted.values()) == {torch.float32}
     assert {terms.dtype, loss.dtype, *(p.grad.dtype for p in module.parameters())} == {torch.float32}
