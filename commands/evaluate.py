@@ -84,27 +84,57 @@ def report(
 
 
 def _print_evaluation(evaluation: "Evaluation") -> None:
+    if evaluation.targets:
+        _print_ratings(evaluation)
+    if evaluation.classes:
+        _print_classes(evaluation)
+    for other, comparison in evaluation.compared.items():
+        _print_comparison(evaluation, other, comparison)
+
+
+def _print_ratings(evaluation: "Evaluation") -> None:
     columns = {"CCC, biased": evaluation.biased, "Pearson": evaluation.pearson, "MAE": evaluation.mae}
     if evaluation.ridge is not None:
         columns["ridge CCC"] = evaluation.ridge
     drops = zip(columns, (4, 3, 2, 1), strict=False)
+    counts = evaluation.counts if any(n < evaluation.clips for n in evaluation.counts) else ()
     table = Table(
         "target",
         *numbers("CCC"),
         *([Column("95%")] if evaluation.interval else []),
         *(Column(name, right=True, drop=drop) for name, drop in drops),
+        *(numbers("clips") if counts else []),
     )
     for k, target in enumerate(evaluation.targets):
         others = (f"{values[k]:z.3f}" for values in columns.values())
-        table.add_row(target, f"{evaluation.challenge[k]:z.3f}", *_interval(evaluation, k), *others)
+        rated = [str(counts[k])] if counts else []
+        table.add_row(target, f"{evaluation.challenge[k]:z.3f}", *_interval(evaluation, k), *others, *rated)
     table.add_section()
     means = (f"{values.mean():z.3f}" for values in columns.values())
-    table.add_row(
-        "mean", f"{evaluation.challenge.mean():z.3f}", *_interval(evaluation, -1), *means, style="bold"
-    )
+    mean = f"{evaluation.challenge.mean():z.3f}"
+    rated = [""] if counts else []
+    table.add_row("mean", mean, *_interval(evaluation, -1), *means, *rated, style="bold")
     print_table(table, title=_title(evaluation), caption=_caption(evaluation))
-    for other, comparison in evaluation.compared.items():
-        _print_comparison(evaluation, other, comparison)
+
+
+def _print_classes(evaluation: "Evaluation") -> None:
+    """The recall of each class target, and what the epoch was chosen by."""
+    from ..train.evidence.significance import too_few
+    from ..train.method.tasks import METRIC_NAMES
+
+    intervals = evaluation.uar_intervals
+    table = Table(
+        "class target", *numbers("UAR"), *([Column("95%")] if intervals else []), *numbers("classes")
+    )
+    for j, target in enumerate(evaluation.classes):
+        cells = [f"{low:z.3f} to {high:z.3f}" for low, high in intervals[j : j + 1]] if intervals else []
+        table.add_row(target.name, f"{evaluation.uar[j]:z.3f}", *cells, str(len(target.classes)))
+    interval = (
+        "95% by resampling speakers" if intervals else f"no 95% interval: {too_few(evaluation.speakers)}"
+    )
+    metric = f"{METRIC_NAMES[evaluation.metric]} {evaluation.score:z.3f}"
+    caption = f"UAR: the mean of the classes' recalls, {interval}; {metric}"
+    print_table(table, title=_title(evaluation), caption=caption)
 
 
 def _interval(evaluation: "Evaluation", column: int) -> list[str]:

@@ -8,6 +8,7 @@ import typer
 from ..runtime.errors import counted
 from ..train.config import METHODS
 from ..train.method.choices import ENCODER_NAMES
+from ..train.method.tasks import METRIC_NAMES, TASK_NAMES
 from .options import (
     BatchSize,
     Channel,
@@ -23,6 +24,27 @@ from .options import (
 )
 from .printing import Column, Table, print_json, print_table, say
 
+Scale = Annotated[
+    Optional[str],
+    typer.Option(
+        help="On which people rated: 1:9, or Valence=-1:1,Arousal=1:5, or auto; default 0:1.",
+        metavar="LOW:HIGH",
+        show_default=False,
+    ),
+]
+ClassTarget = Annotated[
+    Optional[str],
+    typer.Option(help="Columns with a class for each clip, with commas.", metavar="NAME", show_default=False),
+]
+Task = Annotated[
+    Optional[str],
+    typer.Option(
+        help=f"A challenge's targets, scale, metric and submission: {', '.join(TASK_NAMES[1:])}.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
+
 if TYPE_CHECKING:
     from ..train.plan import TrainingPlan
     from ..train.request import RequestedTraining
@@ -31,6 +53,9 @@ if TYPE_CHECKING:
 def train(
     data: DataDir = None,
     targets: Targets = None,
+    scale: Scale = None,
+    class_target: ClassTarget = None,
+    task: Task = None,
     encoder: Annotated[
         Optional[str],
         typer.Option(help=f"One of {', '.join(ENCODER_NAMES)}; default resnet18.", show_default=False),
@@ -102,7 +127,14 @@ def train(
         "precision": precision,
         "compile": {None: None, True: "default", False: "off"}[compile_],
         "tensorboard": tensorboard,
-        "data": {"dir": absolute(data), "targets": names_with_commas(targets), "channel": channel},
+        "data": {
+            "dir": absolute(data),
+            "targets": names_with_commas(targets),
+            "scale": names_with_commas(scale),
+            "class_targets": names_with_commas(class_target),
+            "task": task,
+            "channel": channel,
+        },
         "model": {"encoder": encoder, "method": method, "init": absolute(init)},
         "optim": {"epochs": epochs, "batch_size": batch_size, "lr": lr},
         "frontend": {"trim": trim},
@@ -133,7 +165,8 @@ def _train(requested: "RequestedTraining", as_json: bool) -> None:
         print_json(finished.to_dict())
         return
     best = finished.result.best
-    say(f"best: epoch {best.epoch}, mean Val CCC {best.ccc:z.3f}. Next: rrtn evaluate, rrtn export --trt")
+    metric = METRIC_NAMES[best.metric].replace("mean ", "mean Val ")
+    say(f"best: epoch {best.epoch}, {metric} {best.score:z.3f}. Next: rrtn evaluate, rrtn export --trt")
 
 
 def _print_plan(plan: "TrainingPlan", description: dict[str, Any]) -> None:

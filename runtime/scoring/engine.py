@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from ..audio.av_reader import second_reader
 from ..audio.input_spool import InputSpool, Shard
+from ..bundle import LabelMeaning
 from ..tables.rows import Row
 from .scorer import Scorer
 from .table_job import SCORING_RULES
@@ -28,11 +29,17 @@ class LoadedModel:
     device: str
     batch_size: int
     embedding_size: int | None  # D where the rows carry embeddings
+    meaning: LabelMeaning | None = None  # None: every score is a rating in 0 to 1
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The K labels, in the order of the model's outputs."""
         return tuple(self.settings["labels"])
+
+    @property
+    def submitted(self) -> tuple[str, ...]:
+        """The columns of a challenge's submission, behind File_ID."""
+        return self.meaning.submitted if self.meaning else self.labels
 
 
 class ScoringEngine(Protocol):
@@ -68,6 +75,7 @@ def model_of_scorer(scorer: Scorer) -> LoadedModel:
         device=scorer.backend.device,
         batch_size=scorer.batch_that_fits,
         embedding_size=scorer.embedding_size,
+        meaning=scorer.bundle.meaning,
     )
 
 

@@ -1,13 +1,12 @@
 """A folder in the Hume-VB layout, data_info.csv and wav/, read and checked before training.
 
 Columns are found by name, never by position, and in any spelling: `Subject_ID`, `subject_id` and
-`SubjectID` are one name. n clips, K targets.
+`SubjectID` are one name. n clips, K rated targets, J class targets, L columns of the scores.
 """
 
 import csv
 import errno
 import io
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
+from ...runtime.arrays import Float32, Float64
 from ...runtime.audio.signatures import AUDIO_SUFFIXES
 from ...runtime.bundle import label_problem
 from ...runtime.errors import DataError, counted
 from ...runtime.files import read_regular
+from ..method.columns import Columns
+from .targets import LabelCells, LabelChoice, Labels, labels_of_cells, number
 
 SPLITS: Final = ("Train", "Val", "Test")
 # Words of a column's name, in small letters. A name that has no other words is metadata.
@@ -45,7 +44,6 @@ METADATA: Final = frozenset(
     [f"{who}{what}" for who in _SPEAKERS.split() for what in _NUMBERED]
     + f"{_RECORDING} {_TIME} {_PEOPLE}".split()
 )
-_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[^\W\d_][^\W\d_A-Z]*")
 _LONGEST: Final = 80  # characters of a name in a message
 _SHOWN = 3  # line numbers in one message
@@ -65,10 +63,11 @@ class Clip(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The clips of one split with their ratings."""
+    """The clips of one split with their labels. NaN: none."""
 
     clips: tuple[Clip, ...]
-    ratings: npt.NDArray[np.float32]  # [n, K]; NaN where the CSV is blank (Test only)
+    ratings: Float32  # [n, K + J]: ratings mapped to 0 to 1, then numbers of classes
+    rated: Float64  # [n, L] in the units of the scales; a class as 0 and 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,39 +75,51 @@ class DataSet:
     """A checked data set."""
 
     path: Path
-    targets: tuple[str, ...]
+    columns: Columns
     splits: dict[str, Split]
     warnings: tuple[str, ...]
     channel: int | None = None  # of the files, counted from 1; None: the mean of all
     numeric_metadata: tuple[str, ...] = ()  # columns of numbers that their names keep from being targets
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the rated targets, [K]."""
+        return self.columns.targets
 
-def read_data(folder: Path, targets: Sequence[str] = (), *, channel: int | None = None) -> DataSet:
+
+def read_data(
+    folder: Path,
+    targets: Sequence[str] = (),
+    *,
+    channel: int | None = None,
+    labels: LabelChoice = LabelChoice(),  # noqa: B008  # frozen
+) -> DataSet:
     """Reads and checks the whole CSV.
 
-    `targets` names the target columns. By default, every numeric column that is not metadata is
-    one. `channel` of the files, counted from 1, is kept for who decodes them. Raises DataError: one
-    line with the file, the line numbers, how many lines there are, and what was expected.
+    `targets` names the rated columns. By default, every numeric column that is not metadata is one.
+    `labels` has the rest that is said about labels. `channel` of the files, counted from 1, is kept for who
+    decodes them. Raises DataError: one line with the file, the line numbers, how many lines there are,
+    and what was expected.
     """
     table = _read_csv(_find_csv(folder))
-    names = _targets_of(table, targets)
-    if problem := label_problem(names):
-        raise DataError(str(table.path), problem, wanted="a name for each target", fix="--targets NAME,...")
+    names = _targets_of(table, targets, labels)
     _check_places(table)
     rows = _without_repeats(table)
     clips = [_clip(folder, row) for row in rows]
-    ratings = _ratings(table, rows, clips, names)
+    found = _labels(table, rows, names, labels)
+    if problem := label_problem(found.columns.labels):
+        raise DataError(str(table.path), problem, wanted="a name for each target", fix="--targets NAME,...")
     _check_files(table, clips)
     return DataSet(
         path=folder,
-        targets=names,
-        splits={name: _split(table, name, clips, ratings) for name in SPLITS},
+        columns=found.columns,
+        splits={name: _split(table, name, clips, found) for name in SPLITS},
         channel=channel,
-        warnings=(*table.warnings, *_leaks(clips), *_unlisted(folder, clips)),
+        warnings=(*table.warnings, *found.warnings, *_leaks(clips), *_unlisted(folder, clips)),
         numeric_metadata=tuple(
             name
             for name in table.columns
-            if name not in names and _is_metadata(name) and table.is_numeric(name)
+            if name not in found.columns.names and _is_metadata(name) and table.is_numeric(name)
         ),
     )
 
@@ -131,7 +142,7 @@ class _CsvTable:
 
     def is_numeric(self, column: str) -> bool:
         """Whether a row has a number there."""
-        return any(_number(row.cells[column]) is not None for row in self.rows)
+        return any(number(row.cells[column]) is not None for row in self.rows)
 
     def refused(self, lines: Sequence[int], came: str, *, wanted: str, fix: str = "") -> DataError:
         """One error for one kind of mistake, however many rows have it."""
@@ -235,30 +246,29 @@ def _check_header(path: Path, columns: tuple[str, ...]) -> None:
         )
 
 
-def _targets_of(table: _CsvTable, wanted: Sequence[str]) -> tuple[str, ...]:
-    if unknown := [name for name in wanted if name not in table.columns]:
-        raise DataError(
-            "--targets", ", ".join(unknown), wanted=f"columns of {table.path}: {', '.join(table.columns)}"
-        )
-    if wanted:
+def _targets_of(table: _CsvTable, wanted: Sequence[str], labels: LabelChoice) -> tuple[str, ...]:
+    """The rated columns. Raises DataError for names of no column, and where there is nothing to learn."""
+    classes = labels.class_targets
+    for flag, names in (("--targets", wanted), ("--class-target", classes)):
+        if unknown := [name for name in names if name not in table.columns]:
+            columns = f"columns of {table.path}: {', '.join(table.columns)}"
+            raise DataError(flag, ", ".join(unknown), wanted=columns)
+    if both := [name for name in classes if name in wanted]:
+        raise DataError("--class-target", ", ".join(both), wanted="columns that --targets does not name")
+    if wanted or labels.only_named:
         return tuple(wanted)
     # an index column has no name
-    candidates = [name for name in table.columns if name and not _is_metadata(name)]
+    candidates = [name for name in table.columns if name and name not in classes and not _is_metadata(name)]
     names = tuple(filter(table.is_numeric, candidates))
     if ignored := [name for name in candidates if name not in names]:
         table.warnings.append(f"{table.path.name}: columns without numbers are ignored: {', '.join(ignored)}")
-    if not names:
+    if not names and not classes:
         raise DataError(
             str(table.path),
             f"no numeric target column; the header has {', '.join(table.columns)}",
             wanted="at least one column of numbers from 0 to 1",
         )
     return names
-
-
-def _number(cell: str) -> float | None:
-    """A decimal number; None for anything else, such as 0.5_44, which Python would take for 0.544."""
-    return float(cell) if _NUMBER.fullmatch(cell) else None
 
 
 def _check_places(table: _CsvTable) -> None:
@@ -316,36 +326,19 @@ def _wav_name(row: _CsvRow) -> PurePosixPath:
     return name if known or not name.name else name.with_name(f"{name.name}.wav")
 
 
-def _ratings(
-    table: _CsvTable, rows: list[_CsvRow], clips: list[Clip], targets: tuple[str, ...]
-) -> npt.NDArray[np.float32]:
-    """[n, K]. A blank cell is NaN; only Test may have blanks."""
-    values = [[_rating(row.cells[name]) for name in targets] for row in rows]
-    # float32 would turn 1e39 into infinity before the check
-    ratings = np.array(values, dtype=np.float64)
-    for name, column in zip(targets, ratings.T, strict=True):
-        for problem, bad in {
-            "blank": np.isnan(column) & [clip.split != "Test" for clip in clips],
-            "not a number": np.isneginf(column),
-            "out of range": np.isfinite(column) & ((column < 0) | (column > 1)),
-        }.items():
-            if bad.any():
-                lines = [row.line for row, is_bad in zip(rows, bad, strict=True) if is_bad]
-                raise table.refused(
-                    lines,
-                    f"{name} is {problem}",
-                    wanted="a number from 0 to 1",
-                    fix=f"correct it, or leave {name} out of --targets",
-                )
-    return ratings.astype(np.float32)
+def _labels(table: _CsvTable, rows: list[_CsvRow], targets: tuple[str, ...], choice: LabelChoice) -> Labels:
+    """What is learned from each row. Raises what `labels_of_cells` raises."""
 
+    def refused(bad: Sequence[int], came: str, *, wanted: str, fix: str) -> DataError:
+        return table.refused([rows[i].line for i in bad], came, wanted=wanted, fix=fix)
 
-def _rating(cell: str) -> float:
-    """NaN for a blank cell, -inf for anything that is not a finite number."""
-    if not cell:
-        return math.nan
-    value = _number(cell)
-    return value if value is not None and math.isfinite(value) else -math.inf
+    names = (*targets, *choice.class_targets)
+    cells = LabelCells(
+        splits=[row.split for row in rows],
+        cells={name: [row.cells[name] for row in rows] for name in names},
+        refused=refused,
+    )
+    return labels_of_cells(cells, targets, choice)
 
 
 def _check_files(table: _CsvTable, clips: list[Clip]) -> None:
@@ -373,7 +366,7 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
 
 
-def _split(table: _CsvTable, name: str, clips: list[Clip], ratings: npt.NDArray[np.float32]) -> Split:
+def _split(table: _CsvTable, name: str, clips: list[Clip], labels: Labels) -> Split:
     chosen = [i for i, clip in enumerate(clips) if clip.split == name]
     if len(chosen) < _FEWEST[name]:
         raise DataError(
@@ -381,7 +374,9 @@ def _split(table: _CsvTable, name: str, clips: list[Clip], ratings: npt.NDArray[
             f"{counted(len(chosen), 'row')} with Split {name}",
             wanted=f"at least {_FEWEST[name]}",
         )
-    return Split(clips=tuple(clips[i] for i in chosen), ratings=ratings[chosen])
+    return Split(
+        clips=tuple(clips[i] for i in chosen), ratings=labels.ratings[chosen], rated=labels.rated[chosen]
+    )
 
 
 def _leaks(clips: list[Clip]) -> list[str]:

@@ -1,6 +1,6 @@
 """How good a run is on its validation split, beside what a ridge regression reaches there.
 
-S seeds, n clips, K targets.
+S seeds, n clips, K rated targets, J class targets, L columns of the scores.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from ...runtime.arrays import Float32, Float64, waveform_from_samples
+from ...runtime.arrays import Float32, Float64, Int64, waveform_from_samples
 from ...runtime.errors import ConfigError, DataError, ModelError, counted
 from ...runtime.files import sha256_of
 from ...runtime.frontend import clip_log_mel
@@ -26,15 +26,28 @@ from ..config_file import MAY_DIFFER, config_from_toml, differences
 from ..data.corpus import is_synthetic
 from ..data.data_set import DataSet, Split, read_data
 from ..data.device_clips import SplitClips, sha256_of_splits, split_clips
+from ..method.columns import ClassTarget, Scale
 from ..method.frontend import LogMel
-from ..method.metrics import ccc_biased, ccc_challenge
+from ..method.metrics import (
+    Judgement,
+    ccc_biased,
+    ccc_challenge,
+    confusion,
+    in_units,
+    mae,
+    metric_of,
+    numbers_of_one_hot,
+    pearson,
+    uar_of_confusion,
+)
 from ..method.model import TwinsNetwork
-from ..plan import data_from_config, network_from_config
+from ..method.tasks import Metric, Task, task_of_name
+from ..plan import data_from_config, labels_of_config, network_from_config
 from ..predict import predict
 from ..run_folder import RunFolder, runs_in
 from .predictions import Predictions, read_predictions, write_predictions, write_submission
 from .ridge import mel_statistics, ridge_predictions
-from .significance import FEWEST_SPEAKERS, Comparison, ccc_interval, compare
+from .significance import FEWEST_SPEAKERS, Comparison, ccc_interval, compare, uar_interval
 
 _CPU: Final = torch.device("cpu")
 _ANOTHER: Final = "the checkpoint was changed: use another one, or train again"
@@ -45,7 +58,8 @@ class Evaluation:
     """A run's best checkpoint on the validation split.
 
     Of a folder of seeds, it is the best checkpoint of each; metrics are then means over the seeds.
-    Columns [K + 1] are the targets and then their mean.
+    Columns [K + 1] are the rated targets and then their mean. Each target is judged on the clips that
+    have it. Scores and ratings are in the units of their scales.
     """
 
     run: Path
@@ -55,6 +69,8 @@ class Evaluation:
     synthetic: bool = False  # the voices are: the scores say nothing about real ones
     chosen_on: bool = True  # the epoch was chosen on these clips
     compared: dict[str, Comparison] = field(default_factory=dict)  # folder of the other run -> comparison
+    scales: tuple[Scale, ...] = ()  # [K]; empty where all are 0 to 1
+    task: Task | None = None
 
     @property
     def epoch(self) -> int:
@@ -68,8 +84,23 @@ class Evaluation:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Names of the K targets."""
-        return self.predictions.targets
+        """Names of the K rated targets."""
+        return self.predictions.columns.targets
+
+    @property
+    def classes(self) -> tuple[ClassTarget, ...]:
+        """The J class targets."""
+        return self.predictions.classes
+
+    @cached_property
+    def _rated(self) -> tuple[Predictions, ...]:
+        """The rated columns of each seed."""
+        return tuple(seed.of_ratings() for seed in self.seeds)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """[K]: the clips that are rated for each target."""
+        return tuple((~np.isnan(self._rated[0].rated)).sum(0).tolist())
 
     @property
     def clips(self) -> int:
@@ -84,22 +115,83 @@ class Evaluation:
     @property
     def challenge(self) -> Float64:
         """CCC [K]: variances over n - 1, covariance over n."""
-        return _mean([ccc_challenge(seed.scores, seed.rated) for seed in self.seeds])
+        return _mean([ccc_challenge(seed.scores, seed.rated) for seed in self._rated])
 
     @property
     def biased(self) -> Float64:
         """CCC [K]: all moments over n."""
-        return _mean([ccc_biased(seed.scores, seed.rated) for seed in self.seeds])
+        return _mean([ccc_biased(seed.scores, seed.rated) for seed in self._rated])
 
     @property
     def pearson(self) -> Float64:
         """Correlation [K]. A wrong scale or level does not lower it. 0 where one side is constant."""
-        return _mean([_pearson(seed.scores, seed.rated) for seed in self.seeds])
+        return _mean([pearson(seed.scores, seed.rated) for seed in self._rated])
 
     @property
     def mae(self) -> Float64:
         """Mean absolute error [K]."""
-        return _mean([np.abs(seed.scores - seed.rated).mean(0) for seed in self.seeds])
+        return _mean([mae(seed.scores, seed.rated) for seed in self._rated])
+
+    @cached_property
+    def tables(self) -> tuple[Int64, ...]:
+        """[J]: clips [C, C] by their class and by the likeliest one, summed over the seeds."""
+        return tuple(
+            np.sum(
+                [
+                    confusion(seed.scores[:, group], numbers_of_one_hot(seed.rated[:, group]))
+                    for seed in self.seeds
+                ],
+                0,
+            )
+            for group in self.predictions.columns.groups
+        )
+
+    @property
+    def uar(self) -> Float64:
+        """Unweighted average recall [J]."""
+        return _mean([self._uar_of(seed) for seed in self.seeds])
+
+    @staticmethod
+    def _uar_of(seed: Predictions) -> Float64:
+        groups = seed.columns.groups
+        tables = (confusion(seed.scores[:, g], numbers_of_one_hot(seed.rated[:, g])) for g in groups)
+        return np.array([float(uar_of_confusion(table)) for table in tables])
+
+    @cached_property
+    def uar_intervals(self) -> tuple[tuple[float, float], ...] | None:
+        """[J] 95% intervals (low, high) of the recalls; None where there are too few speakers."""
+        if self.speakers < FEWEST_SPEAKERS:
+            return None
+        scores, predictions = _scores(self.seeds), self.predictions
+        return tuple(
+            uar_interval(scores[..., g], numbers_of_one_hot(predictions.rated[:, g]), predictions.speakers)
+            for g in predictions.columns.groups
+        )
+
+    @property
+    def metric(self) -> Metric:
+        """What the epoch was chosen by."""
+        return metric_of(self.predictions.columns, self.task)
+
+    @property
+    def score(self) -> float:
+        """That metric here; the mean over the seeds."""
+        return float(
+            np.mean(
+                [
+                    self._judgement(*pair).score(self.task)
+                    for pair in zip(self.seeds, self._rated, strict=True)
+                ]
+            )
+        )
+
+    def _judgement(self, seed: Predictions, rated: Predictions) -> Judgement:
+        return Judgement(
+            columns=seed.columns,
+            ccc=ccc_challenge(rated.scores, rated.rated),
+            mae=mae(rated.scores, rated.rated),
+            uar=self._uar_of(seed),
+        )
 
     @cached_property
     def interval(self) -> tuple[Float64, Float64] | None:
@@ -108,10 +200,10 @@ class Evaluation:
         It draws speakers, and seeds where there are several. None where there are too few speakers for it
         to mean something.
         """
-        if self.speakers < FEWEST_SPEAKERS:
+        if self.speakers < FEWEST_SPEAKERS or not self.targets:
             return None
         with Progress("resample speakers"):
-            return ccc_interval(_scores(self.seeds), self.predictions.rated, self.predictions.speakers)
+            return ccc_interval(_scores(self._rated), self._rated[0].rated, self.predictions.speakers)
 
     def to_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -124,13 +216,41 @@ class Evaluation:
             "clips": self.clips,
             "speakers": self.speakers,
             "synthetic": self.synthetic,
-            "mean": {**{name: float(values.mean()) for name, values in shown.items()}, **self._pair(-1)},
+            **({"mean": self._mean_of(shown)} if self.targets else {}),
             "per_target": {
                 target: {**{name: float(values[k]) for name, values in shown.items()}, **self._pair(k)}
                 for k, target in enumerate(self.targets)
             },
             "compared": {run: comparison.to_dict(self.targets) for run, comparison in self.compared.items()},
+            **self._of_labels(),
         } | ({"epochs_of_seeds": list(self.epochs)} if len(self.seeds) > 1 else {})
+
+    def _mean_of(self, shown: dict[str, Float64]) -> dict[str, float | None]:
+        return {**{name: float(values.mean()) for name, values in shown.items()}, **self._pair(-1)}
+
+    def _of_labels(self) -> dict[str, Any]:
+        """What scales, blanks, classes and tasks add to `to_dict`; empty without them."""
+        added: dict[str, Any] = {}
+        if self.scales:
+            named = zip(self.targets, self.scales, strict=True)
+            added["scales"] = {name: [scale.low, scale.high] for name, scale in named}
+        if any(count < self.clips for count in self.counts):
+            added["rated"] = dict(zip(self.targets, self.counts, strict=True))
+        if self.classes:
+            added["classes"] = {target.name: self._of_class(j) for j, target in enumerate(self.classes)}
+        if self.metric != "ccc":
+            added |= {"metric": self.metric, "score": self.score}
+        return added
+
+    def _of_class(self, j: int) -> dict[str, Any]:
+        low, high = self.uar_intervals[j] if self.uar_intervals else (None, None)
+        return {
+            "uar": float(self.uar[j]),
+            "uar_low": low,
+            "uar_high": high,
+            "classes": list(self.classes[j].classes),
+            "confusion": self.tables[j].tolist(),
+        }
 
     def _pair(self, column: int) -> dict[str, float | None]:
         low, high = (float(end[column]) for end in self.interval) if self.interval else (None, None)
@@ -144,12 +264,6 @@ def _mean(of_seeds: Sequence[Float64]) -> Float64:
 def _scores(seeds: Sequence[Predictions]) -> Float64:
     """[S, n, K]."""
     return np.array([seed.scores for seed in seeds])
-
-
-def _pearson(scores: Float64, rated: Float64) -> Float64:
-    x, y = (side - side.mean(0) for side in (scores, rated))
-    norms = np.sqrt(np.square(x).sum(0) * np.square(y).sum(0))
-    return np.asarray((x * y).sum(0) / np.where(norms == 0, 1, norms))
 
 
 def evaluate(
@@ -182,16 +296,20 @@ def evaluate(
             evaluated = _Evaluated.of_run(one, data)
         epochs.append(evaluated.info.epoch)
         seeds.append(evaluated.kept_predictions())
+    task = task_of_name(evaluated.config.data.task)
     if submission:
-        write_submission(submission, evaluated.predictions("Test"))
+        write_submission(submission, evaluated.predictions("Test"), task.submitted if task else ())
+    columns = evaluated.config.data.columns
     return Evaluation(
         run=run,
         epochs=tuple(epochs),
         seeds=tuple(seeds),
-        ridge=_ridge_ccc(evaluated.data, evaluated.clips("Val")) if ridge else None,
+        ridge=_ridge_ccc(evaluated.data, evaluated.clips("Val")) if ridge and columns.targets else None,
         synthetic=is_synthetic(evaluated.data.path),
         chosen_on=data is None,
         compared={str(other): _comparison(run, seeds, other, data) for other in others},
+        scales=columns.scales if columns.is_scaled else (),
+        task=task,
     )
 
 
@@ -264,7 +382,12 @@ class _Evaluated:
         info = read_info(RunFolder(run).best)
         config = _config_of(info, RunFolder(run))
         channel = config.data.channel or None
-        data_set = read_data(data, info.labels, channel=channel) if data else data_from_config(config)
+        labels = labels_of_config(config, only_named=True)
+        data_set = (
+            read_data(data, config.data.targets, channel=channel, labels=labels)
+            if data
+            else data_from_config(config)
+        )
         return cls(run, info, config, data_set)
 
     def clips(self, split: str, device: torch.device = _CPU) -> SplitClips:
@@ -273,12 +396,12 @@ class _Evaluated:
     def kept_predictions(self, device: torch.device = _CPU) -> Predictions:
         """Those on Val, in float32. They are read if they are of this checkpoint and these clips."""
         unchecked = split_clips(self.data, "Val", self.config.frontend, _CPU, checked=False)
-        path = _kept(self.run, sha256_of_splits(self.data.targets, unchecked)[:12])
+        path = _kept(self.run, sha256_of_splits(self.data.columns.labels, unchecked)[:12])
         split = self.data.splits["Val"]
         with contextlib.suppress(DataError):  # not there, or broken
             kept = read_predictions(path)
-            if kept.file_ids == _file_ids(split) and kept.targets == self.data.targets:
-                return replace(kept, speakers=_speakers(split))
+            if kept.file_ids == _file_ids(split) and kept.targets == self.data.columns.labels:
+                return replace(kept, speakers=_speakers(split), classes=self.data.columns.classes)
         predictions = self.predictions("Val", device)
         write_predictions(path, predictions)
         return predictions
@@ -292,12 +415,14 @@ class _Evaluated:
         frontend = LogMel(self.config.frontend).to(device)
         with Progress(f"predict {name}", len(clips), "clips") as bar:
             scores = predict(network, frontend, clips, crop=self.config.eval.crop, advance=bar.advance)
+        columns = self.config.data.columns
         return Predictions(
             file_ids=_file_ids(split),
             speakers=_speakers(split),
-            targets=self.data.targets,
-            scores=np.asarray(scores, np.float64),
-            rated=np.asarray(split.ratings, np.float64),
+            targets=columns.labels,
+            scores=in_units(scores, columns) if columns.is_scaled else np.asarray(scores, np.float64),
+            rated=split.rated,
+            classes=columns.classes,
         )
 
 
@@ -327,7 +452,8 @@ def predictions_of_run(run: Path, *, data: Path | None = None, device: torch.dev
         kept = [] if data else sorted(_kept(run, "x").parent.glob(_kept(run, "*").name), key=_time)
         if not kept:
             raise
-        return read_predictions(kept[-1])
+        classes = _config_of(read_info(RunFolder(run).best), RunFolder(run)).data.columns.classes
+        return replace(read_predictions(kept[-1]), classes=classes)
 
 
 def _time(path: Path) -> int:
@@ -343,14 +469,17 @@ def _comparison(run: Path, seeds: Sequence[Predictions], other: Path, data: Path
             wanted="runs on the same data",
             fix="evaluate both on the same data: add --data DIR",
         )
+    ours, theirs = [seed.of_ratings() for seed in seeds], [their.of_ratings() for their in theirs]
+    if not ours[0].targets:
+        raise ConfigError(f"--compare {other}", "classes alone", wanted="runs with rated targets")
     with Progress("compare speaker by speaker"):
-        return compare(_scores(seeds), _scores(theirs), seeds[0].rated, seeds[0].speakers)
+        return compare(_scores(ours), _scores(theirs), ours[0].rated, ours[0].speakers)
 
 
 def same_clips(one: Predictions, other: Predictions) -> bool:
     """True if the two can be compared."""
     alike = (one.file_ids, one.targets) == (other.file_ids, other.targets)
-    return alike and np.array_equal(one.rated, other.rated)
+    return alike and np.array_equal(one.rated, other.rated, equal_nan=True)
 
 
 def best_of_run(run: Path) -> tuple[CheckpointInfo, Config, TwinsNetwork]:
@@ -372,10 +501,9 @@ def _config_of(info: CheckpointInfo, run: RunFolder) -> Config:
         saved = config_from_toml(run.config) if run.is_begun() else config
     except ConfigError as error:
         raise ModelError(error.subject, error.came, wanted=error.wanted, fix=_ANOTHER) from error
-    if list(config.data.targets) != info.labels or not info.history:
-        came = (
-            f"labels {short(info.labels)} and targets {short(list(config.data.targets))}, epoch {info.epoch}"
-        )
+    labels = list(config.data.columns.labels)
+    if labels != info.labels or not info.history:
+        came = f"labels {short(info.labels)} and targets {short(labels)}, epoch {info.epoch}"
         raise ModelError(pointer, came, wanted="the same names, after at least one epoch", fix=_ANOTHER)
     changed = differences(saved, config)
     if contradictions := [text for key, text in changed.items() if key not in MAY_DIFFER | {"optim.epochs"}]:
@@ -407,8 +535,9 @@ def _ridge_ccc(data_set: DataSet, validation: SplitClips) -> Float64:
     """CCC [K] (challenge) on Val of a ridge regression that was fitted on Train."""
     training = split_clips(data_set, "Train", validation.spec, torch.device("cpu"))
     features = (_statistics(training, label="ridge Train"), _statistics(validation, label="ridge Val"))
-    predicted = ridge_predictions(features[0], training.ratings.numpy(), features[1])
-    return ccc_challenge(predicted, validation.ratings.numpy())
+    k = len(data_set.targets)
+    predicted = ridge_predictions(features[0], training.ratings.numpy()[:, :k], features[1])
+    return ccc_challenge(predicted, validation.ratings.numpy()[:, :k])
 
 
 def _statistics(split: SplitClips, *, label: str) -> Float64:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ...runtime.arrays import Float64
 from ...runtime.errors import counted
+from ..method.metrics import confusion, uar_of_confusion
 
 RESAMPLES: Final = 10_000
 FEWEST_SPEAKERS: Final = 8  # with fewer, no interval is shown, and nothing is called significant
@@ -91,6 +92,37 @@ def ccc_interval(
     found = _resampled([sums], people, resamples, np.random.default_rng(seed))[0]
     low, high = np.quantile(found, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
     return low, high
+
+
+def uar_interval(
+    probabilities: npt.ArrayLike,
+    classes: npt.ArrayLike,
+    speakers: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The 95% interval (low, high) of the unweighted average recall of one class target.
+
+    probabilities [n, C], or [S, n, C] for several seeds; numbers of classes [n]. Speakers are drawn with
+    replacement, and seeds, too, where there are several. A resample counts the classes that it has.
+    """
+    p, known = np.asarray(probabilities), np.asarray(classes)
+    p = p.reshape(-1, *p.shape[-2:])
+    names, speaker = np.unique(np.asarray(speakers), return_inverse=True)
+    tables = np.array(
+        [[confusion(s[speaker == i], known[speaker == i]) for i in range(len(names))] for s in p]
+    )
+    rng = np.random.default_rng(seed)
+    found = []
+    for begin in range(0, resamples, _AT_A_TIME):
+        size = min(_AT_A_TIME, resamples - begin)
+        counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size)  # [R, P]
+        weights = rng.multinomial(len(p), np.full(len(p), 1 / len(p)), size=size) / len(p)  # [R, S]
+        of_seeds = [uar_of_confusion(np.tensordot(counts, of_seed, axes=1)) for of_seed in tables]  # [S, R]
+        found.append(np.einsum("rs,sr->r", weights, np.array(of_seeds)))
+    low, high = np.quantile(np.concatenate(found), [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)
 
 
 def compare(
@@ -205,17 +237,19 @@ def _mean_ccc_of_parts(parts: Sequence[tuple[Counts, Float64]]) -> Float64:
 
 
 def _sums(scores: npt.ArrayLike, rated: npt.ArrayLike, speakers: Sequence[str]) -> tuple[Float64, int]:
-    """[S, P, 6, K]: clips, and the sums of x, y, xx, yy and xy for each speaker; and P.
+    """[S, P, 6, K]: rated clips, and their sums of x, y, xx, yy and xy for each speaker; and P.
 
-    x and y are taken relative to the mean rating of each target.
+    x and y are taken relative to the mean rating of each target. A clip that is not rated (NaN) for a
+    target adds nothing to it.
     """
     x, y = np.asarray(scores, np.float64), np.asarray(rated, np.float64)
     names, speaker = np.unique(np.asarray(speakers), return_inverse=True)
-    centre = y.mean(0)  # no CCC changes, and small variances keep their digits
-    x, y = x.reshape(-1, *y.shape) - centre, y - centre
-    terms = np.stack(
-        [np.broadcast_to(t, x.shape) for t in (np.ones_like(y), x, y, x * x, y * y, x * y)], axis=2
-    )
+    is_rated = ~np.isnan(y)
+    # no CCC changes, and small variances keep their digits
+    centre = y.mean(0) if is_rated.all() else np.nan_to_num(y).sum(0) / np.maximum(is_rated.sum(0), 1)
+    x, y = np.where(is_rated, x.reshape(-1, *y.shape) - centre, 0), np.where(is_rated, y - centre, 0)
+    ones = is_rated.astype(np.float64)
+    terms = np.stack([np.broadcast_to(t, x.shape) for t in (ones, x, y, x * x, y * y, x * y)], axis=2)
     sums = np.zeros((len(x), len(names), *terms.shape[2:]))
     for of_seed, into in zip(terms, sums, strict=True):
         np.add.at(into, speaker, of_seed)
@@ -223,8 +257,12 @@ def _sums(scores: npt.ArrayLike, rated: npt.ArrayLike, speakers: Sequence[str]) 
 
 
 def _ccc_of_sums(totals: Float64) -> Float64:
-    """[R, 6, K] -> CCC (challenge: variances over n - 1, covariance over n) [R, K]."""
+    """[R, 6, K] -> CCC (challenge: variances over n - 1, covariance over n) [R, K].
+
+    A resample in which no clip is rated for a target gives it 0: nothing was predicted.
+    """
     n, x, y, xx, yy, xy = np.moveaxis(totals, 1, 0)  # [R, K] each
+    n = np.maximum(n, 1)
     m_x, m_y = x / n, y / n
     over = np.maximum(n - 1, 1)
     s_xx, s_yy = (xx - n * m_x**2) / over, (yy - n * m_y**2) / over

@@ -1,14 +1,14 @@
 """Both views through the network, and the loss that is minimised: what a step differentiates.
 
-B batch, T frames, M mels, K targets.
+B batch, T frames, M mels, K rated targets, J class targets, L columns of the scores.
 """
 
 import torch
 from torch import Tensor, nn
 
 from ..distributed import gathered
-from .losses import bt_loss, ccc_loss, cross_correlation
-from .model import TwinsNetwork
+from .losses import bt_loss, ccc_loss, ccc_loss_of_rated, class_loss, cross_correlation
+from .model import Prediction, TwinsNetwork
 from .weighting import Weighting
 
 
@@ -20,20 +20,28 @@ class TwinsLoss(nn.Module):
     """
 
     def __init__(
-        self, network: TwinsNetwork, weighting: Weighting, *, off_diagonal: float, in_bf16: bool
+        self,
+        network: TwinsNetwork,
+        weighting: Weighting,
+        *,
+        off_diagonal: float,
+        in_bf16: bool,
+        has_blanks: bool = False,
     ) -> None:
-        """`off_diagonal` is the lambda of Eq. 2."""
+        """`off_diagonal` is the lambda of Eq. 2; `has_blanks` says that ratings may be missing."""
         super().__init__()
         # The weighting comes first: the gradient norm adds up parameters in this order.
         self.weighting = weighting
         self.network = network
         self.off_diagonal = off_diagonal
         self.in_bf16 = in_bf16
+        self.has_blanks = has_blanks
 
     def forward(self, clean: Tensor, augmented: Tensor | None, ratings: Tensor) -> tuple[Tensor, Tensor]:
-        """Views [B, 1, T, M], ratings [B, K] -> the terms [3] in the order of TERMS, detached, and the loss.
+        """Views [B, 1, T, M], labels [B, K + J] -> the terms, detached, and the loss.
 
-        Both are over the global batch. Without a second view (vanilla) its two terms are 0.
+        The terms are [T] in the order of `config.terms_of_config`. All are over the global batch.
+        Without a second view (vanilla) its two terms are 0.
         """
         y = gathered(ratings)
         losses = self._one_view(clean, y) if augmented is None else self._two_views(clean, augmented, y)
@@ -44,9 +52,9 @@ class TwinsLoss(nn.Module):
         with torch.autocast(clean.device.type, torch.bfloat16, enabled=self.in_bf16):
             x = self.network(clean)
         with torch.autocast(clean.device.type, enabled=False):
-            l_ccc = ccc_loss(gathered(x.scores), y)
-            none = l_ccc.new_zeros(())
-            return torch.stack([l_ccc, none, none])
+            none = x.scores.new_zeros(())
+            ccc = [self._ccc(x, y), none] if self._n_rated else []
+            return torch.stack([*ccc, none, *self._classes([x], y)])
 
     def _two_views(self, clean: Tensor, augmented: Tensor, y: Tensor) -> Tensor:
         """Two forward passes, one for each view, so that BatchNorm sees each view apart."""
@@ -55,7 +63,32 @@ class TwinsLoss(nn.Module):
             x_a = self.network(augmented)
             z, z_a = self.network.project(x.embedding), self.network.project(x_a.embedding)
         with torch.autocast(clean.device.type, enabled=False):
-            l_ccc = ccc_loss(gathered(x.scores), y)
-            l_ccc_a = ccc_loss(gathered(x_a.scores), y)
+            ccc = [self._ccc(x, y), self._ccc(x_a, y)] if self._n_rated else []
             l_bt = bt_loss(cross_correlation(gathered(z), gathered(z_a)), off_diagonal=self.off_diagonal)
-            return torch.stack([l_ccc, l_ccc_a, l_bt])
+            return torch.stack([*ccc, l_bt, *self._classes([x, x_a], y)])
+
+    @property
+    def _n_rated(self) -> int:
+        return self.network.head.sizes[0]
+
+    def _ccc(self, x: Prediction, y: Tensor) -> Tensor:
+        """L_ccc of one view; y [W B, K + J] is of all ranks.
+
+        Complete ratings have a function of their own, which gives the bits that it always gave.
+        """
+        n, scores = self._n_rated, x.scores
+        if y.shape[1] > n:
+            scores, y = scores[:, :n], y[:, :n]
+        return (ccc_loss_of_rated if self.has_blanks else ccc_loss)(gathered(scores), y)
+
+    def _classes(self, views: list[Prediction], y: Tensor) -> list[Tensor]:
+        """[L_ce], the mean over class targets and views; empty where there are no classes."""
+        n, *sizes = self.network.head.sizes
+        if not sizes:
+            return []
+        losses = [
+            class_loss(logits, y[:, n + j])
+            for x in views
+            for j, logits in enumerate(gathered(self.network.class_logits(x.embedding)).split(sizes, dim=1))
+        ]
+        return [torch.stack(losses).mean()]
