@@ -121,20 +121,15 @@ def train(
     """
     from ..train.request import TrainingRequest, training_from_request
 
+    named = {"targets": targets, "scale": scale, "class_targets": class_target}
+    labels = {name: names_with_commas(text) for name, text in named.items()}
     settings = {
         "seed": seed,
         "device": device,
         "precision": precision,
         "compile": {None: None, True: "default", False: "off"}[compile_],
         "tensorboard": tensorboard,
-        "data": {
-            "dir": absolute(data),
-            "targets": names_with_commas(targets),
-            "scale": names_with_commas(scale),
-            "class_targets": names_with_commas(class_target),
-            "task": task,
-            "channel": channel,
-        },
+        "data": {"dir": absolute(data), "channel": channel, "task": task, **labels},
         "model": {"encoder": encoder, "method": method, "init": absolute(init)},
         "optim": {"epochs": epochs, "batch_size": batch_size, "lr": lr},
         "frontend": {"trim": trim},

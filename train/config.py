@@ -46,7 +46,7 @@ class DataConfig:
     scale: tuple[str, ...] = ()
     class_targets: tuple[str, ...] = ()  # --class-target: columns with a class for each clip
     classes: tuple[str, ...] = ()  # "Type=Laugh" for each class in its order; empty for those of Train
-    # --task of a challenge, which sets targets, scales, metric and the form of a submission
+    # --task: a challenge's, which sets targets, scales, metric and the form of a submission
     task: TaskName = ""
     channel: int = 0  # --channel of each file, 1 is the first; 0 for the mean of all
     fraction: float = 1.0  # --fraction of the training clips, by whole speakers whom the seed draws

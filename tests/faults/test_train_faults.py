@@ -1183,11 +1183,12 @@ REFUSED: dict[str, tuple[Callable[[Lines], Lines | bytes], tuple[str, ...]]] = {
         lambda x: [*x, x[3].replace("Train", "Val")],
         ("line 16 (1 in all)", "File_ID stands above"),
     ),
-    "NaN": (cell(5, AWE, "NaN"), ("line 5 (1 in all)", "Awe is not a number")),
     "infinity": (cell(5, AWE, "inf"), ("line 5 (1 in all)", "Awe is not a number")),
     "infinity in float32 only": (cell(5, AWE, "1e39"), ("line 5 (1 in all)", "Awe is out of range")),
-    "blank in Train": (cell(6, FEAR, ""), ("line 6 (1 in all)", "Fear is blank")),
-    "blank in Val": (cell(11, FEAR, " "), ("line 11 (1 in all)", "Fear is blank")),
+    "blank in all of Val but one": (
+        both(*(cell(line, FEAR, blank) for line, blank in ((10, ""), (11, " "), (12, "NaN")))),
+        ("lines 10, 11, 12 (3 in all)", "Fear is blank: 1 of 4 clips of Val"),
+    ),
     "above 1": (
         both(cell(3, AWE, "1.01"), cell(9, AWE, "7")),
         ("lines 3, 9 (2 in all)", "Awe is out of range", "0 to 1"),

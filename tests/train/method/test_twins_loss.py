@@ -3,12 +3,21 @@ float32 under bf16.
 """
 
 from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
 import torch.nn.functional as F
-from rrtn.train.config import Config, DataConfig, HeadConfig, ModelConfig, ProjectorConfig, RuwlConfig
+from rrtn.train.config import (
+    Config,
+    DataConfig,
+    HeadConfig,
+    ModelConfig,
+    ProjectorConfig,
+    RuwlConfig,
+    terms_of_config,
+)
 from rrtn.train.method import model
 from rrtn.train.method import twins_loss as twins
 from rrtn.train.method.encoders import PannsCnn
@@ -32,17 +41,23 @@ def narrow(name: str, *, n_mels: int) -> PannsCnn:
     return PannsCnn(n_mels, channels=(4, 8, 16), pooled_blocks=3)
 
 
-def config_for(method: str, *, mode: str = "learned", precision: str = "fp32") -> Config:
+def config_for(
+    method: str, *, mode: str = "learned", precision: str = "fp32", targets: int = K, classes: int = 0
+) -> Config:
+    names = tuple(f"Type={i}" for i in range(classes))
+    labels = DataConfig(
+        targets=("Awe", "Fear", "Joy")[:targets], class_targets=("Type",) if classes else (), classes=names
+    )
     return Config(
         precision=precision,
-        data=DataConfig(targets=("Awe", "Fear", "Joy")),
+        data=labels,
         model=ModelConfig(method=method),
         projector=ProjectorConfig() if method == "vanilla" else ProjectorConfig(units=P),
         ruwl=RuwlConfig(mode=mode),
     )
 
 
-def loss_module(method: str, **settings: str) -> TwinsLoss:
+def loss_module(method: str, **settings: Any) -> TwinsLoss:
     """The same weights for all methods that share the architecture, of a narrow encoder."""
     config = config_for(method, **settings)
     with mock.patch.object(model, "encoder_from_name", narrow):
@@ -257,3 +272,50 @@ def test_projector_layers_have_batchnorm_and_relu_between_them() -> None:
 
 def test_vanilla_has_no_projector() -> None:
     assert loss_module("vanilla").network.parameter_counts()["projector"] == 0
+
+
+def with_classes(method: str, targets: int) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The batch with `targets` of its ratings, and the number of one of four classes."""
+    clean, augmented, ratings = double_batch(method)
+    classes = torch.tensor([0, 3, 1, float("nan"), 2, 1], dtype=torch.float64)
+    return clean, augmented, torch.hstack([ratings[:, :targets], classes[:, None]])
+
+
+@pytest.mark.parametrize("targets", [K, 0])
+def test_classes_add_their_cross_entropy_of_both_views_with_a_weight_of_its_own(targets: int) -> None:
+    """At c = (1, 1, 0.01, 1), or where there are classes alone (0.01, 1)."""
+    module = loss_module("rrtn-ruwl", targets=targets, classes=4).double()
+    clean, augmented, labels = with_classes("rrtn-ruwl", targets)
+    terms, loss = module(clean, augmented, labels)
+    known, network = [0, 1, 2, 4, 5], module.network
+    logits = [
+        F.linear(network.encoder(x), network.head.weight, network.head.bias)[known, targets:]
+        for x in (clean, augmented)
+    ]
+    ce = sum(F.cross_entropy(part, labels[known, targets].long()) for part in logits).item() / 2
+    names = terms_of_config(config_for("rrtn-ruwl", targets=targets, classes=4))
+    assert names == ("l_ccc", "l_ccc_a", "l_bt", "l_ce")[0 if targets else 2 :]
+    assert dict(zip(names, terms.tolist(), strict=True))["l_ce"] == pytest.approx(ce, rel=1e-9)
+    c = torch.tensor([1, 1, 0.01, 1][0 if targets else 2 :], dtype=torch.float64)
+    weights = torch.tensor([1, 1, 1e-4, 1][0 if targets else 2 :], dtype=torch.float64)
+    expected = (weights * terms).sum() + torch.log(1 + c**2).sum() + abs(len(names) - 1 - c.sum())
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    loss.backward()
+    assert [n for n, p in module.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+
+
+@pytest.mark.parametrize("targets", [K, 0])
+def test_vanilla_with_classes_is_ccc_and_cross_entropy_of_one_view(targets: int) -> None:
+    module = loss_module("vanilla", targets=targets, classes=4).double()
+    terms, loss = module(*with_classes("vanilla", targets))
+    assert loss.item() == pytest.approx(sum(terms.tolist()), rel=1e-12)
+    assert (terms != 0).sum() == (2 if targets else 1)
+
+
+def test_the_scores_of_a_class_target_are_probabilities_beside_the_ratings() -> None:
+    network = loss_module("vanilla", classes=4).network.eval()
+    clean = batch("vanilla")[0]
+    scores, embedding = network(clean)
+    logits = F.linear(embedding, network.head.weight, network.head.bias)
+    torch.testing.assert_close(scores[:, :K], torch.sigmoid(logits[:, :K]))
+    torch.testing.assert_close(scores[:, K:], logits[:, K:].softmax(1))
