@@ -30,6 +30,27 @@ DataDir = Annotated[
     Optional[Path],
     typer.Option("--data", help="Folder with data_info.csv and wav/ (Hume-VB layout).", show_default=False),
 ]
+CsvFile = Annotated[
+    Optional[Path],
+    typer.Option("--csv", help="The table: CSV, TSV or with semicolons.", metavar="FILE", show_default=False),
+]
+AudioDir = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--audio", help="Folder of the recordings; default: wav/.", metavar="DIR", show_default=False
+    ),
+]
+FileColumn = Annotated[
+    Optional[str],
+    typer.Option(help="Default: File_ID, file, filename, path, ...", metavar="NAME", show_default=False),
+]
+SplitColumn = Annotated[
+    Optional[str], typer.Option(help="Default: Split or partition.", metavar="NAME", show_default=False)
+]
+SpeakerColumn = Annotated[
+    Optional[str],
+    typer.Option(help="Default: Subject_ID, speaker, participant, ...", metavar="NAME", show_default=False),
+]
 Targets = Annotated[
     Optional[str],
     typer.Option(
@@ -89,6 +110,25 @@ def load_torch(module: str) -> None:
         import torch  # noqa: F401
 
         importlib.import_module(f"..{module}", __package__)
+
+
+def place_settings(
+    data: Path | None,
+    csv: Path | None,
+    audio: Path | None,
+    file_column: str | None = None,
+    split_column: str | None = None,
+    speaker_column: str | None = None,
+) -> dict[str, str | None]:
+    """The options of where data lie, as settings of [data]. --csv alone has its folder as --data."""
+    return {
+        "dir": absolute(data or (csv.absolute().parent if csv else None)),
+        "csv": absolute(csv),
+        "audio": absolute(audio),
+        "file_column": file_column,
+        "split_column": split_column,
+        "speaker_column": speaker_column,
+    }
 
 
 def absolute(path: Path | None) -> str | None:

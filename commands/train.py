@@ -10,17 +10,23 @@ from ..train.config import METHODS
 from ..train.method.choices import ENCODER_NAMES
 from ..train.method.tasks import METRIC_NAMES, TASK_NAMES
 from .options import (
+    AudioDir,
     BatchSize,
     Channel,
+    CsvFile,
     DataDir,
     Device,
     Epochs,
+    FileColumn,
     Json,
     Precision,
+    SpeakerColumn,
+    SplitColumn,
     Targets,
     absolute,
     load_torch,
     names_with_commas,
+    place_settings,
 )
 from .printing import Column, Table, print_json, print_table, say
 
@@ -52,6 +58,11 @@ if TYPE_CHECKING:
 
 def train(
     data: DataDir = None,
+    csv: CsvFile = None,
+    audio: AudioDir = None,
+    file_column: FileColumn = None,
+    split_column: SplitColumn = None,
+    speaker_column: SpeakerColumn = None,
     targets: Targets = None,
     scale: Scale = None,
     class_target: ClassTarget = None,
@@ -123,13 +134,14 @@ def train(
 
     named = {"targets": targets, "scale": scale, "class_targets": class_target}
     labels = {name: names_with_commas(text) for name, text in named.items()}
+    places = place_settings(data, csv, audio, file_column, split_column, speaker_column)
     settings = {
         "seed": seed,
         "device": device,
         "precision": precision,
         "compile": {None: None, True: "default", False: "off"}[compile_],
         "tensorboard": tensorboard,
-        "data": {"dir": absolute(data), "channel": channel, "task": task, **labels},
+        "data": {**places, "channel": channel, "task": task, **labels},
         "model": {"encoder": encoder, "method": method, "init": absolute(init)},
         "optim": {"epochs": epochs, "batch_size": batch_size, "lr": lr},
         "frontend": {"trim": trim},

@@ -8,6 +8,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, assert_never, get_args
 
 from ..runtime.bundle import repeated
@@ -32,7 +33,12 @@ Crop = Literal["clip", "full"]
 
 _SEEDS: Final = 2**63
 # Settings that are written only where they are used: an rrtn from before them refuses their names.
-_WRITTEN_WHERE_USED: Final = frozenset({"scale", "class_targets", "classes", "task"})
+_WRITTEN_WHERE_USED: Final = frozenset(
+    {"scale", "class_targets", "classes", "task"}
+    | {"csv", "audio", "file_column", "split_column", "speaker_column", "fold"}
+)
+LOSO: Final = "loso"  # folds: each speaker is one
+_FEWEST_FOLDS: Final = 2
 _MOST_LAYERS, _MOST_UNITS = 16, 65_536  # of a projector; the Barlow Twins paper goes to 3 and 16,384
 
 
@@ -50,12 +56,19 @@ class DataConfig:
     task: TaskName = ""
     channel: int = 0  # --channel of each file, 1 is the first; 0 for the mean of all
     fraction: float = 1.0  # --fraction of the training clips, by whole speakers whom the seed draws
+    csv: str = ""  # --csv: the table, where it is not data_info.csv in the folder
+    audio: str = ""  # --audio: the folder of the recordings, where it is not wav/ in the folder
+    file_column: str = ""  # --file-column, where its name is none of the usual ones
+    split_column: str = ""  # --split-column, the same
+    speaker_column: str = ""  # --speaker-column, the same
+    fold: str = ""  # of rrtn crossval: 2/5 validates on the second of five, 2/loso on the second speaker
 
     def __post_init__(self) -> None:
         for name in ("targets", "scale", "class_targets", "classes"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         scale_choice(self.scale)
         _check_choice("--task (data.task)", self.task, TASK_NAMES)
+        self._check_places()
         _check_least("--channel (data.channel)", self.channel, 0)
         if problem := repeated(self.targets):
             raise ConfigError("--targets (data.targets)", problem, wanted="each target once")
@@ -65,6 +78,15 @@ class DataConfig:
             raise ConfigError(
                 "--fraction (data.fraction)", str(self.fraction), wanted="more than 0, at most 1"
             )
+
+    def _check_places(self) -> None:
+        if self.csv and not self.dir:
+            object.__setattr__(self, "dir", str(Path(self.csv).parent))
+        if self.audio and not self.dir:
+            came, fix = "without --data and --csv", "name the table: --csv FILE"
+            raise ConfigError("--audio (data.audio)", came, fix=fix)
+        if self.fold:
+            fold_of_text(self.fold)
 
     @property
     def columns(self) -> Columns:
@@ -364,6 +386,16 @@ def _checked(value: Any, expected: Any, *, source: str, key: str) -> Any:
         name = getattr(expected, "__name__", str(expected))
         raise ConfigError(source, f"{key} = {short(value)}", wanted=name)
     return value
+
+
+def fold_of_text(text: str) -> tuple[int, str]:
+    """2/5 -> 2, "5"; 2/loso -> 2, "loso". Raises ConfigError."""
+    number, _, folds = text.partition("/")
+    is_count = folds.isascii() and folds.isdigit() and int(folds) >= _FEWEST_FOLDS
+    is_number = number.isascii() and number.isdigit() and int(number) >= 1
+    if not is_number or not (folds == LOSO or (is_count and int(number) <= int(folds))):
+        raise ConfigError("data.fold", short(text), wanted=f"such as 2/5 or 2/{LOSO}")
+    return int(number), folds
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

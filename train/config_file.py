@@ -11,12 +11,14 @@ from ..runtime.errors import ConfigError
 from ..runtime.files import read_regular
 from .config import Config, config_from_dict, flat_settings
 
-# Settings that a resumed run may change. data.dir is one of them: the data is compared by its content.
-MAY_DIFFER: Final = frozenset({"device", "compile", "checkpoint_minutes", "tensorboard", "data.dir"})
+# Settings that a resumed run may change. Places of data are among them: the data is compared by its content.
+MAY_DIFFER: Final = frozenset(
+    {"device", "compile", "checkpoint_minutes", "tensorboard", "data.dir", "data.csv", "data.audio"}
+)
 
 
 def toml_from_config(config: Config) -> str:
-    """The text of config.toml, a setting a line: all of them, but of labels only what is used."""
+    """The text of config.toml, a setting a line: all of them, but of labels and places only what is used."""
     text = tomli_w.dumps(config.to_dict(), indent=0)
     # tomli-w gives each item of an array its own line. It escapes the line ends of text, so those that
     # are left in the middle of a setting belong to arrays.

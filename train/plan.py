@@ -6,17 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 
+from ..runtime.arrays import Float32
 from ..runtime.errors import ConfigError, counted
 from .config import Config, Precision
 from .data.builtin import EPOCHS as BUILTIN_EPOCHS
 from .data.builtin import builtin_corpus
 from .data.data_set import DataSet, read_data
 from .data.device_clips import part_of_training
+from .data.places import places_of_config
 from .data.ratings import constant_targets
 from .data.targets import LabelChoice
-from .method.columns import scale_choice, scale_settings
+from .method.columns import UNIT, scale_choice, scale_settings
 from .method.model import TwinsNetwork
 from .method.panns import initialisation_from_panns
 from .method.tasks import task_of_name
@@ -116,10 +119,21 @@ def _notes(config: Config, data: DataSet, batch_size: int) -> Iterator[str]:
 
 def targets_line(data: DataSet) -> str:
     """What is learned, and which columns of numbers are not, because of their names."""
-    line = f"targets: {', '.join(data.targets)}"
+    ends = [str(scale) if scale != UNIT else "" for scale in data.columns.scales]
+    ends += [f"{len(target.classes)} classes" for target in data.columns.classes]
+    described = zip(data.columns.names, ends, data.splits["Train"].ratings.T, strict=True)
+    line = f"targets: {', '.join(_target_text(*target) for target in described)}"
     if data.numeric_metadata:
         line += f"; metadata by their names: {', '.join(data.numeric_metadata)} (--targets takes any column)"
     return line
+
+
+def _target_text(name: str, ends: str, labels: Float32) -> str:
+    """Labels [n] of Train -> "Awe (1:9, 12 values, 3% blank)"."""
+    known = labels[~np.isnan(labels)]
+    values = "" if ends.endswith("classes") else counted(len(np.unique(known)), "value")
+    blank = f"{1 - len(known) / len(labels):.0%} blank" if len(known) < len(labels) else ""
+    return f"{name} ({', '.join(filter(None, (ends, values, blank)))})"
 
 
 def data_folder(config: Config) -> Path:
@@ -130,7 +144,13 @@ def data_folder(config: Config) -> Path:
 def data_from_config(config: Config) -> DataSet:
     """The data set, with the fraction of its training clips that the config takes. Raises DataError."""
     targets, labels = _label_settings(config)
-    data = read_data(data_folder(config), targets, channel=config.data.channel or None, labels=labels)
+    data = read_data(
+        data_folder(config),
+        targets,
+        channel=config.data.channel or None,
+        labels=labels,
+        places=places_of_config(config.data),
+    )
     return part_of_training(data, config.data.fraction, seed=config.seed)
 
 

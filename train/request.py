@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ..runtime.errors import ConfigError
 from .config import Config, config_from_dict, flat_settings
 from .config_file import changes_on_resume, merged, read_toml
+from .data.places import with_settings_of_data
 from .run_folder import RunFolder, newest_run
 
 
@@ -40,7 +41,8 @@ def training_from_request(request: TrainingRequest) -> RequestedTraining:
     elif run is not None:
         check_is_new(RunFolder(run))
     document, name = read_toml(source) if source else {}, str(source or "flags")
-    config = config_from_dict(merged(document, flat_settings(request.settings)), source=name)
+    asked = merged(document, flat_settings(request.settings))
+    config = config_from_dict(asked if request.resume else with_settings_of_data(asked), source=name)
     changed = changes_on_resume(config_from_dict(document, source=name), config) if request.resume else []
     return RequestedTraining(request, config, run, changed)
 

@@ -43,6 +43,12 @@ UNUSUAL = Config(
         task="avb-two",
         channel=2,
         fraction=0.25,
+        csv="/data/a.tsv",
+        audio="/data/sounds",
+        file_column="Datei",
+        split_column="Teil",
+        speaker_column="Wer",
+        fold="2/5",
     ),
     model=ModelConfig(encoder="cnn14", init="/models/Cnn14_16k.pth"),
     head=HeadConfig(activation="linear"),
@@ -345,6 +351,8 @@ ALLOWED = {
     "checkpoint_minutes": 1.0,
     "tensorboard": True,
     "data.dir": "/moved",
+    "data.csv": "/moved.csv",
+    "data.audio": "/sounds",
     "optim.epochs": 90,
 }
 
