@@ -48,6 +48,11 @@ def changed(column: int, texts: dict[str, str]) -> Callable[[], str]:
     )
 
 
+def hidden(text: str) -> Callable[[], str]:
+    """Test's ratings are kept secret so."""
+    return lambda: table(rows=[*ROWS[:-1], (*ROWS[-1][:3], text, text)])
+
+
 def with_column(name: str, values: str = "0 1 0 1 0 1") -> Callable[[], str]:
     rows = [(*row, value) for row, value in zip(ROWS, values.split(), strict=True)]
     return lambda: table((*HEADER, name), rows)
@@ -96,6 +101,7 @@ READ: dict[str, Table] = {
     "train, devel, test": splits("train", "devel", "test"),
     "TRAIN, VAL, TEST": splits("TRAIN", "VAL", "TEST"),
     "training, validation, test": splits("training", "validation", "test"),
+    **{f"Test of {text}": hidden(text) for text in ("-1", "NA", "nan", "-1.0")},
     "Test without its rows": lambda: table(rows=ROWS[:-1]),
     "a speaker of 0 and 1": with_column("speaker"),
     "age and sex": with_column("Age", "31 31 40 25 60 22"),
