@@ -110,7 +110,10 @@ def _print_ratings(evaluation: "Evaluation") -> None:
         rated = [str(counts[k])] if counts else []
         table.add_row(target, f"{evaluation.challenge[k]:z.3f}", *_interval(evaluation, k), *others, *rated)
     table.add_section()
-    means = (f"{values.mean():z.3f}" for values in columns.values())
+    means = [
+        f"{values.mean():z.3f}" if name != "MAE" or evaluation.has_one_scale else ""
+        for name, values in columns.items()
+    ]
     mean = f"{evaluation.challenge.mean():z.3f}"
     rated = [""] if counts else []
     table.add_row("mean", mean, *_interval(evaluation, -1), *means, *rated, style="bold")
@@ -133,6 +136,11 @@ def _print_classes(evaluation: "Evaluation") -> None:
         "95% by resampling speakers" if intervals else f"no 95% interval: {too_few(evaluation.speakers)}"
     )
     metric = f"{METRIC_NAMES[evaluation.metric]} {evaluation.score:z.3f}"
+    if parts := evaluation.parts:
+        metric += f": the harmonic mean of CCC {parts['ccc']:z.3f}, UAR {parts['uar']:z.3f} and 1 / MAE"
+        metric += (
+            f" {1 / parts['error']:z.3f} of {', '.join(evaluation.task.by_error if evaluation.task else ())}"
+        )
     caption = f"UAR: the mean of the classes' recalls, {interval}; {metric}"
     print_table(table, title=_title(evaluation), caption=caption)
 

@@ -185,6 +185,22 @@ class Evaluation:
             )
         )
 
+    @property
+    def parts(self) -> dict[str, float]:
+        """What S_MTL is made of, means over the seeds; empty for another metric."""
+        if self.metric != "s_mtl" or self.task is None:
+            return {}
+        of_seeds = [
+            self._judgement(*pair).parts_of_s_mtl(self.task)
+            for pair in zip(self.seeds, self._rated, strict=True)
+        ]
+        return {name: float(np.mean([parts[name] for parts in of_seeds])) for name in of_seeds[0]}
+
+    @property
+    def has_one_scale(self) -> bool:
+        """Whether errors of several targets have a mean: all are on the same scale."""
+        return len(set(self.scales)) < 2
+
     def _judgement(self, seed: Predictions, rated: Predictions) -> Judgement:
         return Judgement(
             columns=seed.columns,
@@ -226,7 +242,8 @@ class Evaluation:
         } | ({"epochs_of_seeds": list(self.epochs)} if len(self.seeds) > 1 else {})
 
     def _mean_of(self, shown: dict[str, Float64]) -> dict[str, float | None]:
-        return {**{name: float(values.mean()) for name, values in shown.items()}, **self._pair(-1)}
+        means: dict[str, float | None] = {name: float(values.mean()) for name, values in shown.items()}
+        return {**means, **({} if self.has_one_scale else {"mae": None}), **self._pair(-1)}
 
     def _of_labels(self) -> dict[str, Any]:
         """What scales, blanks, classes and tasks add to `to_dict`; empty without them."""
@@ -240,6 +257,8 @@ class Evaluation:
             added["classes"] = {target.name: self._of_class(j) for j, target in enumerate(self.classes)}
         if self.metric != "ccc":
             added |= {"metric": self.metric, "score": self.score}
+        if self.parts:
+            added["score_parts"] = self.parts
         return added
 
     def _of_class(self, j: int) -> dict[str, Any]:

@@ -377,6 +377,8 @@ def _quality(evaluation: Evaluation) -> Quality:
         [name, *(f"{np.append(v, v.mean())[k]:z.3f}" for v in columns.values())]
         for k, name in enumerate(names)
     ]
+    if not evaluation.has_one_scale:  # errors of several units have no mean
+        rows[-1][1 + list(columns).index("MAE")] = ""
     header = ["target", *columns]
     if any(count < evaluation.clips for count in evaluation.counts):
         header.append("rated clips")

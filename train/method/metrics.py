@@ -88,12 +88,19 @@ class Judgement:
                 return float(self.uar.mean())
             case "s_mtl":
                 assert task is not None
-                by_error = np.isin(self.columns.targets, task.by_error)
-                ccc, error = self.ccc[~by_error].mean(), self.mae[by_error].mean()
-                return s_mtl(float(ccc), float(self.uar.mean()), float(error))
+                return s_mtl(**self.parts_of_s_mtl(task))
             case "ccc":
                 return float(self.ccc.mean())
         return float(np.concatenate([self.ccc, self.uar]).mean())
+
+    def parts_of_s_mtl(self, task: Task) -> dict[str, float]:
+        """The arguments of `s_mtl`: CCC of the other targets than those judged by error, UAR, and MAE."""
+        by_error = np.isin(self.columns.targets, task.by_error)
+        return {
+            "ccc": float(self.ccc[~by_error].mean()),
+            "uar": float(self.uar.mean()),
+            "error": float(self.mae[by_error].mean()),
+        }
 
     def to_record(self, task: Task | None) -> dict[str, Any]:
         """The part of a record of history.jsonl that says how good an epoch is."""
