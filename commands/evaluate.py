@@ -6,17 +6,29 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..runtime.errors import counted
-from .options import DataDir, Json, RunArgument, existing_run, load_torch
+from .options import DataDir, Json, RunArgument, existing_run, load_torch, split_option
 from .printing import Column, Table, numbers, print_json, print_table, say
 
 if TYPE_CHECKING:
     from ..train.evidence.evaluate import Evaluation
+    from ..train.evidence.groups import Figures, GroupReport
     from ..train.evidence.significance import Comparison
 
 
 def evaluate(
     run: RunArgument = None,
     data: DataDir = None,
+    split: Annotated[
+        str, typer.Option(help="Train, Val or Test, where it is rated.", metavar="NAME")
+    ] = "Val",
+    by: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Groups to look at apart: Sex, or Age:20-29,30-39,40-; may be given again.",
+            metavar="COLUMN",
+            show_default=False,
+        ),
+    ] = None,
     ridge: Annotated[bool, typer.Option(help="Show a ridge regression on mel statistics beside it.")] = True,
     compare: Annotated[
         Optional[list[Path]],
@@ -36,17 +48,27 @@ def evaluate(
     The clips are those of the validation split. A ridge regression on mel statistics is shown beside. RUN may
     also be a folder of runs that differ in their seed.
 
+    --by shows CCC and bias (predicted minus rated) of groups of clips, and their differences.
+
     Example: rrtn evaluate runs/rrtn --compare runs/vanilla
     """
     from ..runtime.tables.outputs import check_new
 
     if submission:
         check_new(submission, f"--submission {submission}", overwrite=overwrite)
-    found = existing_run(run)
+    found, asked = existing_run(run), split_option(split)
     load_torch("train.evidence.evaluate")
     from ..train.evidence.evaluate import evaluate as evaluate_run
 
-    evaluation = evaluate_run(found, data=data, ridge=ridge, others=compare or (), submission=submission)
+    evaluation = evaluate_run(
+        found,
+        data=data,
+        split=asked,
+        ridge=ridge,
+        others=compare or (),
+        submission=submission,
+        by=by or (),
+    )
     print_json(evaluation.to_dict()) if as_json else _print_evaluation(evaluation)
 
 
@@ -90,6 +112,8 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
         _print_classes(evaluation)
     for other, comparison in evaluation.compared.items():
         _print_comparison(evaluation, other, comparison)
+    for groups in evaluation.groups:
+        _print_groups(groups)
 
 
 def _print_ratings(evaluation: "Evaluation") -> None:
@@ -157,7 +181,7 @@ def _title(evaluation: "Evaluation") -> str:
     epochs = ", ".join(map(str, evaluation.epochs))
     clips, speakers = counted(evaluation.clips, "clip"), counted(evaluation.speakers, "speaker")
     synthetic = " of SYNTHETIC voices" if evaluation.synthetic else ""
-    return f"{evaluation.run}, epoch {epochs}: Val, {clips}{synthetic}, {speakers}"
+    return f"{evaluation.run}, epoch {epochs}: {evaluation.split}, {clips}{synthetic}, {speakers}"
 
 
 def _caption(evaluation: "Evaluation") -> str:
@@ -188,3 +212,49 @@ def _print_comparison(evaluation: "Evaluation", other: str, comparison: "Compari
         caption = f"no interval and no p: {too_few(comparison.speakers)}"
     speakers = counted(comparison.speakers, "speaker")
     print_table(table, title=f"{evaluation.run} minus {other}: {speakers}", caption=caption)
+
+
+def _print_groups(report: "GroupReport") -> None:
+    """Every group on each target, then the differences of the means."""
+    for group in report.groups:
+        table = Table("target", *numbers("CCC"), Column("95%"), *numbers("bias"), Column("95% of bias"))
+        for k, target in enumerate([*report.targets, "mean"]):
+            table.add_row(target, *_figures(group.ccc, k), *_figures(group.bias, k, "+"))
+        counts = f"{counted(group.clips, 'clip')}, {counted(group.speakers, 'speaker')}"
+        print_table(table, title=f"{report.grouping.column} {group.name}: {counts}")
+    if report.differences:
+        _print_group_differences(report)
+
+
+def _print_group_differences(report: "GroupReport") -> None:
+    from ..train.evidence.significance import FEWEST_SPEAKERS
+
+    table = Table(
+        "groups",
+        *numbers("CCC"),
+        Column("95%", drop=2),
+        *numbers("p"),
+        *numbers("bias"),
+        Column("95% of bias", drop=1),
+        *numbers("p of bias"),
+        Column("", words=True),
+    )
+    for found in report.differences:
+        p = [f"{adjusted[-1]:.4f}" for adjusted in found.p_holm] if found.p_holm else ["", ""]
+        ccc, bias = _figures(found.ccc, -1, "+"), _figures(found.bias, -1, "+")
+        table.add_row(f"{found.first} minus {found.second}", *ccc, p[0], *bias, p[1], found.verdict())
+    caption = (
+        "bias: predicted minus rated; 95% by resampling speakers; p: two-tailed, by exchanging speakers, "
+        f"Holm over the pairs; neither of fewer than {FEWEST_SPEAKERS} speakers"
+    )
+    caption += f"; {counted(report.without, 'clip')} in no group" if report.without else ""
+    title = f"Differences by {report.grouping.column}, mean over the targets"
+    print_table(table, title=title, caption=caption)
+
+
+def _figures(figures: "Figures", column: int, sign: str = "") -> list[str]:
+    """Value and interval."""
+    value = f"{figures.value[column]:{sign}z.3f}"
+    if figures.low is None or figures.high is None:
+        return [value, ""]
+    return [value, f"{figures.low[column]:{sign}z.3f} to {figures.high[column]:{sign}z.3f}"]

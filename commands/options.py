@@ -131,6 +131,15 @@ def place_settings(
     }
 
 
+def split_option(text: str) -> str:
+    """Val for val, dev, ... Raises ConfigError for what is no split."""
+    from ..train.data.column_names import SPLITS, split_of
+
+    if (split := split_of(text)) not in SPLITS:
+        raise ConfigError("--split", text, wanted=f"one of {', '.join(SPLITS)}")
+    return split
+
+
 def absolute(path: Path | None) -> str | None:
     """A path as it is kept in a config.toml."""
     return str(path.resolve()) if path else None

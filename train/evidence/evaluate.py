@@ -1,4 +1,4 @@
-"""How good a run is on its validation split, beside what a ridge regression reaches there.
+"""How good a run is on a split, beside what a ridge regression reaches there.
 
 S seeds, n clips, K rated targets, J class targets, L columns of the scores.
 """
@@ -45,6 +45,7 @@ from ..method.tasks import Metric, Task, task_of_name
 from ..plan import data_from_config, labels_of_config, network_from_config
 from ..predict import predict
 from ..run_folder import RunFolder, runs_in
+from .groups import Grouping, GroupReport, group_report, grouping_of_text
 from .predictions import Predictions, read_predictions, write_predictions, write_submission
 from .ridge import mel_statistics, ridge_predictions
 from .significance import FEWEST_SPEAKERS, Comparison, ccc_interval, compare, uar_interval
@@ -67,8 +68,10 @@ class Evaluation:
     seeds: tuple[Predictions, ...]  # [S]
     ridge: Float64 | None  # [K] CCC (challenge) of the baseline, fitted on the last seed's training clips
     synthetic: bool = False  # the voices are: the scores say nothing about real ones
+    split: str = "Val"
     chosen_on: bool = True  # the epoch was chosen on these clips
     compared: dict[str, Comparison] = field(default_factory=dict)  # folder of the other run -> comparison
+    groups: tuple[GroupReport, ...] = ()  # of each --by
     scales: tuple[Scale, ...] = ()  # [K]; empty where all are 0 to 1
     task: Task | None = None
 
@@ -228,7 +231,7 @@ class Evaluation:
         return {
             "run": str(self.run),
             "epoch": self.epoch,
-            "split": "Val",
+            "split": self.split,
             "clips": self.clips,
             "speakers": self.speakers,
             "synthetic": self.synthetic,
@@ -239,6 +242,7 @@ class Evaluation:
             },
             "compared": {run: comparison.to_dict(self.targets) for run, comparison in self.compared.items()},
             **self._of_labels(),
+            **({"groups": [group.to_dict() for group in self.groups]} if self.groups else {}),
         } | ({"epochs_of_seeds": list(self.epochs)} if len(self.seeds) > 1 else {})
 
     def _mean_of(self, shown: dict[str, Float64]) -> dict[str, float | None]:
@@ -289,21 +293,24 @@ def evaluate(
     run: Path,
     *,
     data: Path | None = None,
+    split: str = "Val",
     ridge: bool = True,
     others: Sequence[Path] = (),
     submission: Path | None = None,
+    by: Sequence[str] = (),
 ) -> Evaluation:
-    """The run's best checkpoint on the Val split of its data, or of `data` with the same targets.
+    """The run's best checkpoint on a `split` of its data, or of `data` with the same targets.
 
     `run` and each of `others` may be a folder of runs that differ in nothing but their seed. The
     predictions are kept in the run (predictions/), and made again only for another checkpoint or other
-    clips. `submission` is the file for the scores of the Test split, in the challenge's format.
+    clips. `submission` is the file for the scores of the Test split, in the challenge's format. `by` are
+    groups of clips to look at apart, as `grouping_of_text` takes them.
 
     Raises ModelError for a broken checkpoint; DataError for faulty data and for runs that were not
     evaluated on the same clips; ConfigError, before any work, for what is no run, and for a folder of
     unlike or unfinished runs.
     """
-    runs = runs_of_seeds(run)
+    runs, groupings = runs_of_seeds(run), [grouping_of_text(text) for text in by]
     for other in others:
         _check_comparable(run, len(runs), other)
     if submission:
@@ -314,7 +321,7 @@ def evaluate(
             bar.update(0, str(one))
             evaluated = _Evaluated.of_run(one, data)
         epochs.append(evaluated.info.epoch)
-        seeds.append(evaluated.kept_predictions())
+        seeds.append(evaluated.kept_predictions(split))
     task = task_of_name(evaluated.config.data.task)
     if submission:
         write_submission(submission, evaluated.predictions("Test"), task.submitted if task else ())
@@ -323,10 +330,12 @@ def evaluate(
         run=run,
         epochs=tuple(epochs),
         seeds=tuple(seeds),
-        ridge=_ridge_ccc(evaluated.data, evaluated.clips("Val")) if ridge and columns.targets else None,
+        ridge=_ridge_ccc(evaluated.data, evaluated.clips(split)) if ridge and columns.targets else None,
         synthetic=is_synthetic(evaluated.data.path),
-        chosen_on=data is None,
-        compared={str(other): _comparison(run, seeds, other, data) for other in others},
+        split=split,
+        chosen_on=data is None and split == "Val",
+        compared={str(other): _comparison(run, seeds, other, data, split) for other in others},
+        groups=tuple(_groups(grouping, evaluated.data, seeds) for grouping in groupings),
         scales=columns.scales if columns.is_scaled else (),
         task=task,
     )
@@ -412,16 +421,22 @@ class _Evaluated:
     def clips(self, split: str, device: torch.device = _CPU) -> SplitClips:
         return split_clips(self.data, split, self.config.frontend, device)
 
-    def kept_predictions(self, device: torch.device = _CPU) -> Predictions:
-        """Those on Val, in float32. They are read if they are of this checkpoint and these clips."""
-        unchecked = split_clips(self.data, "Val", self.config.frontend, _CPU, checked=False)
-        path = _kept(self.run, sha256_of_splits(self.data.columns.labels, unchecked)[:12])
-        split = self.data.splits["Val"]
+    def kept_predictions(self, name: str, device: torch.device = _CPU) -> Predictions:
+        """Those on a split, in float32. They are read if they are of this checkpoint and these clips.
+
+        Raises DataError where the split has no labels.
+        """
+        split = self.data.splits[name]
+        if np.isnan(split.ratings).all():
+            came = f"none of {counted(len(split.clips), 'clip')} is rated" if split.clips else "no clips"
+            raise DataError(f"--split {name}", came, wanted="a split with labels", fix="leave it out: Val")
+        unchecked = split_clips(self.data, name, self.config.frontend, _CPU, checked=False)
+        path = _kept(self.run, name, sha256_of_splits(self.data.columns.labels, unchecked)[:12])
         with contextlib.suppress(DataError):  # not there, or broken
             kept = read_predictions(path)
             if kept.file_ids == _file_ids(split) and kept.targets == self.data.columns.labels:
                 return replace(kept, speakers=_speakers(split), classes=self.data.columns.classes)
-        predictions = self.predictions("Val", device)
+        predictions = self.predictions(name, device)
         write_predictions(path, predictions)
         return predictions
 
@@ -453,22 +468,26 @@ def _speakers(split: Split) -> tuple[str, ...]:
     return tuple(clip.speaker for clip in split.clips)
 
 
-def _kept(run: Path, data: str) -> Path:
-    """The file for the predictions on Val, named by the hashes of the best checkpoint and of the clips."""
+def _kept(run: Path, split: str, data: str) -> Path:
+    """The file for the predictions on a split, named by hashes of the best checkpoint and of the clips."""
     folder = RunFolder(run)
-    return folder.predictions / f"Val-{sha256_of(folder.best / POINTER)[:12]}-{data}.csv"
+    return folder.predictions / f"{split}-{sha256_of(folder.best / POINTER)[:12]}-{data}.csv"
 
 
-def predictions_of_run(run: Path, *, data: Path | None = None, device: torch.device = _CPU) -> Predictions:
-    """The best checkpoint's predictions on Val, in float32.
+def predictions_of_run(
+    run: Path, *, data: Path | None = None, split: str = "Val", device: torch.device = _CPU
+) -> Predictions:
+    """The best checkpoint's predictions on a split, in float32.
 
     They are kept in the run, and read from there the next time. Where the run's own data cannot be read
     any more, those that were made last with this checkpoint are taken.
     """
     try:
-        return _Evaluated.of_run(run, data).kept_predictions(device)
+        return _Evaluated.of_run(run, data).kept_predictions(split, device)
     except DataError:
-        kept = [] if data else sorted(_kept(run, "x").parent.glob(_kept(run, "*").name), key=_time)
+        kept = (
+            [] if data else sorted(_kept(run, split, "x").parent.glob(_kept(run, split, "*").name), key=_time)
+        )
         if not kept:
             raise
         classes = _config_of(read_info(RunFolder(run).best), RunFolder(run)).data.columns.classes
@@ -479,8 +498,18 @@ def _time(path: Path) -> int:
     return path.stat().st_mtime_ns
 
 
-def _comparison(run: Path, seeds: Sequence[Predictions], other: Path, data: Path | None) -> Comparison:
-    theirs = [predictions_of_run(one, data=data) for one in runs_of_seeds(other)]
+def _groups(grouping: Grouping, data: DataSet, seeds: Sequence[Predictions]) -> GroupReport:
+    rated = [seed.of_ratings() for seed in seeds]
+    if not rated[0].targets:
+        raise ConfigError(f"--by {grouping.column}", "classes alone", wanted="a run with rated targets")
+    with Progress("compare groups"):
+        return group_report(grouping, data.cells, rated)
+
+
+def _comparison(
+    run: Path, seeds: Sequence[Predictions], other: Path, data: Path | None, split: str
+) -> Comparison:
+    theirs = [predictions_of_run(one, data=data, split=split) for one in runs_of_seeds(other)]
     if not all(same_clips(seeds[0], their) for their in theirs):
         raise DataError(
             f"--compare {other}",

@@ -88,7 +88,7 @@ def ccc_interval(
     replacement, and seeds, too, where there are several. With one speaker, both ends are that
     speaker's CCC.
     """
-    sums, people = _sums(scores, rated, speakers)
+    sums, people = speaker_sums(scores, rated, speakers)
     found = _resampled([sums], people, resamples, np.random.default_rng(seed))[0]
     low, high = np.quantile(found, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
     return low, high
@@ -140,12 +140,12 @@ def compare(
     for both methods, and seeds within each method. The test swaps the two methods for random sets
     of speakers: if the methods are alike, swapping changes the difference by chance alone.
     """
-    (sums_a, people), (sums_b, _) = (_sums(scores, rated, speakers) for scores in (a, b))
+    (sums_a, people), (sums_b, _) = (speaker_sums(scores, rated, speakers) for scores in (a, b))
     rng = np.random.default_rng(seed)
     drawn = _resampled([sums_a, sums_b], people, resamples, rng)
     low, high = np.quantile(drawn[0] - drawn[1], [LEVEL / 2, 1 - LEVEL / 2], axis=0)
     everyone = np.ones((1, people))
-    difference = (_with_mean(_mean_ccc(everyone, sums_a)) - _with_mean(_mean_ccc(everyone, sums_b)))[0]
+    difference = (with_mean(_mean_ccc(everyone, sums_a)) - with_mean(_mean_ccc(everyone, sums_b)))[0]
     p = _swap_p(sums_a, sums_b, difference, people, resamples, rng)
     return Comparison(
         difference=difference, low=low, high=high, p=p, p_holm=np.append(holm(p[:-1]), p[-1]), speakers=people
@@ -164,7 +164,7 @@ def ccc_change_interval(
 
     All arrays are [n, K]. None where there are fewer than FEWEST_SPEAKERS.
     """
-    (sums, people), (before, _) = (_sums(x, rated, speakers) for x in (scores, reference))
+    (sums, people), (before, _) = (speaker_sums(x, rated, speakers) for x in (scores, reference))
     if people < FEWEST_SPEAKERS:
         return None
     drawn = _resampled([sums, before], people, resamples, np.random.default_rng(0))
@@ -195,7 +195,7 @@ def _resampled(
         for sums, parts in zip(methods, found, strict=True):
             seeds = len(sums)
             weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds  # [R, S]
-            parts.append(_with_mean(_mean_ccc(counts, sums, weights)))
+            parts.append(with_mean(_mean_ccc(counts, sums, weights)))
     return [np.concatenate(parts) for parts in found]
 
 
@@ -211,7 +211,7 @@ def _swap_p(
         swapped = rng.integers(0, 2, (min(_AT_A_TIME, resamples - begin), people))  # [R, P]
         of_a = _mean_ccc_of_parts([(1 - swapped, a), (swapped, b)])
         of_b = _mean_ccc_of_parts([(swapped, a), (1 - swapped, b)])
-        found = _with_mean(of_a) - _with_mean(of_b)
+        found = with_mean(of_a) - with_mean(of_b)
         as_large += (np.abs(found) >= np.abs(difference) - 1e-12).sum(0)
     return as_large / (resamples + 1)
 
@@ -219,7 +219,7 @@ def _swap_p(
 def _mean_ccc(counts: Counts, sums: Float64, weights: Float64 | None = None) -> Float64:
     """counts [R, P], sums [S, P, 6, K] -> CCC [R, K]: the mean over seeds, or weighted by [R, S]."""
     # [R, S, K]
-    of_seeds = np.stack([_ccc_of_sums(np.tensordot(counts, of_seed, axes=1)) for of_seed in sums], axis=1)
+    of_seeds = np.stack([ccc_of_sums(np.tensordot(counts, of_seed, axes=1)) for of_seed in sums], axis=1)
     return np.asarray(of_seeds.mean(1) if weights is None else np.einsum("rs,rsk->rk", weights, of_seeds))
 
 
@@ -233,10 +233,10 @@ def _mean_ccc_of_parts(parts: Sequence[tuple[Counts, Float64]]) -> Float64:
         np.sum([np.tensordot(counts, sums[s], axes=1) for counts, sums in parts], axis=0)
         for s in range(seeds)
     ]
-    return np.asarray(np.mean([_ccc_of_sums(total) for total in totals], axis=0))
+    return np.asarray(np.mean([ccc_of_sums(total) for total in totals], axis=0))
 
 
-def _sums(scores: npt.ArrayLike, rated: npt.ArrayLike, speakers: Sequence[str]) -> tuple[Float64, int]:
+def speaker_sums(scores: npt.ArrayLike, rated: npt.ArrayLike, speakers: Sequence[str]) -> tuple[Float64, int]:
     """[S, P, 6, K]: rated clips, and their sums of x, y, xx, yy and xy for each speaker; and P.
 
     x and y are taken relative to the mean rating of each target. A clip that is not rated (NaN) for a
@@ -256,7 +256,7 @@ def _sums(scores: npt.ArrayLike, rated: npt.ArrayLike, speakers: Sequence[str]) 
     return sums, len(names)
 
 
-def _ccc_of_sums(totals: Float64) -> Float64:
+def ccc_of_sums(totals: Float64) -> Float64:
     """[R, 6, K] -> CCC (challenge: variances over n - 1, covariance over n) [R, K].
 
     A resample in which no clip is rated for a target gives it 0: nothing was predicted.
@@ -271,6 +271,6 @@ def _ccc_of_sums(totals: Float64) -> Float64:
     return ccc
 
 
-def _with_mean(ccc: Float64) -> Float64:
+def with_mean(ccc: Float64) -> Float64:
     """[R, K] -> [R, K + 1]."""
     return np.concatenate([ccc, ccc.mean(1, keepdims=True)], axis=1)
