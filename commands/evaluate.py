@@ -69,7 +69,7 @@ def evaluate(
         submission=submission,
         by=by or (),
     )
-    print_json(evaluation.to_dict()) if as_json else _print_evaluation(evaluation)
+    print_json(evaluation.to_dict()) if as_json else print_evaluation(evaluation)
 
 
 def report(
@@ -105,7 +105,8 @@ def report(
     print_json({"report": str(page)}) if as_json else say(f"report in {page}")
 
 
-def _print_evaluation(evaluation: "Evaluation") -> None:
+def print_evaluation(evaluation: "Evaluation") -> None:
+    """Tables on stdout."""
     if evaluation.targets:
         _print_ratings(evaluation)
     if evaluation.classes:
@@ -181,7 +182,8 @@ def _title(evaluation: "Evaluation") -> str:
     epochs = ", ".join(map(str, evaluation.epochs))
     clips, speakers = counted(evaluation.clips, "clip"), counted(evaluation.speakers, "speaker")
     synthetic = " of SYNTHETIC voices" if evaluation.synthetic else ""
-    return f"{evaluation.run}, epoch {epochs}: {evaluation.split}, {clips}{synthetic}, {speakers}"
+    split = f"{counted(evaluation.folds, 'fold')}" if evaluation.folds else evaluation.split
+    return f"{evaluation.run}, epoch {epochs}: {split}, {clips}{synthetic}, {speakers}"
 
 
 def _caption(evaluation: "Evaluation") -> str:
@@ -192,6 +194,7 @@ def _caption(evaluation: "Evaluation") -> str:
         interval = f"no 95% interval: {too_few(evaluation.speakers)}"
     means = "; means over seeds" if len(evaluation.seeds) > 1 else ""
     chosen = "; the epoch was chosen on these clips" if evaluation.chosen_on else ""
+    chosen += "; each clip by the run that did not hear its speaker" if evaluation.folds else ""
     ccc = "CCC: the challenge's (variances over n-1, covariance over n)"
     ridge = "" if evaluation.ridge is None else "; ridge: on each mel bin's mean and deviation"
     return f"{ccc}, {interval}{ridge}{means}{chosen}"

@@ -38,6 +38,7 @@ _WRITTEN_WHERE_USED: Final = frozenset(
     | {"csv", "audio", "file_column", "split_column", "speaker_column", "fold"}
 )
 LOSO: Final = "loso"  # folds: each speaker is one
+ALL_FOLDS: Final = 0  # in place of a fold's number
 _FEWEST_FOLDS: Final = 2
 _MOST_LAYERS, _MOST_UNITS = 16, 65_536  # of a projector; the Barlow Twins paper goes to 3 and 16,384
 
@@ -389,13 +390,14 @@ def _checked(value: Any, expected: Any, *, source: str, key: str) -> Any:
 
 
 def fold_of_text(text: str) -> tuple[int, str]:
-    """2/5 -> 2, "5"; 2/loso -> 2, "loso". Raises ConfigError."""
-    number, _, folds = text.partition("/")
+    """2/5 -> 2, "5"; 2/loso -> 2, "loso"; all/5 -> ALL_FOLDS, "5". Raises ConfigError."""
+    which, _, folds = text.partition("/")
     is_count = folds.isascii() and folds.isdigit() and int(folds) >= _FEWEST_FOLDS
-    is_number = number.isascii() and number.isdigit() and int(number) >= 1
-    if not is_number or not (folds == LOSO or (is_count and int(number) <= int(folds))):
+    number = int(which) if which.isascii() and which.isdigit() else ALL_FOLDS
+    is_known = which == "all" or number >= 1
+    if not is_known or not (folds == LOSO or (is_count and number <= int(folds))):
         raise ConfigError("data.fold", short(text), wanted=f"such as 2/5 or 2/{LOSO}")
-    return int(number), folds
+    return number, folds
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -16,6 +16,7 @@ from .data.builtin import EPOCHS as BUILTIN_EPOCHS
 from .data.builtin import builtin_corpus
 from .data.data_set import DataSet, read_data
 from .data.device_clips import part_of_training
+from .data.folds import fold_of_data
 from .data.places import places_of_config
 from .data.ratings import constant_targets
 from .data.targets import LabelChoice
@@ -150,7 +151,10 @@ def data_from_config(config: Config) -> DataSet:
         channel=config.data.channel or None,
         labels=labels,
         places=places_of_config(config.data),
+        pooled=bool(config.data.fold),
     )
+    if config.data.fold:
+        data = fold_of_data(data, config.data.fold)
     return part_of_training(data, config.data.fraction, seed=config.seed)
 
 

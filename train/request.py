@@ -47,6 +47,21 @@ def training_from_request(request: TrainingRequest) -> RequestedTraining:
     return RequestedTraining(request, config, run, changed)
 
 
+def config_from_settings(settings: Mapping[str, Any], config_file: Path | None, *, fold: str) -> Config:
+    """The settings of one fold of a cross-validation. Raises ConfigError."""
+    document, name = read_toml(config_file) if config_file else {}, str(config_file or "flags")
+    asked = with_settings_of_data(merged(document, flat_settings(settings)))
+    if asked.get("data", {}).get("fraction", 1) != 1:
+        raise ConfigError(f"{name}: data.fraction", "not 1", wanted="all clips of each fold")
+    try:
+        return config_from_dict(merged(asked, {"data.fold": fold}), source=name)
+    except ConfigError as error:
+        if error.subject == "data.fold":
+            folds = fold.partition("/")[2]
+            raise ConfigError("--folds", folds, wanted="a number from 2 on, or loso") from error
+        raise
+
+
 def check_is_new(folder: RunFolder) -> None:
     """Raises ConfigError where a run was begun, or where a file lies."""
     if folder.path.is_file():

@@ -78,20 +78,20 @@ def read_data(
     channel: int | None = None,
     labels: LabelChoice = LabelChoice(),  # noqa: B008  # frozen
     places: DataPlaces | None = None,
-    needs_split: bool = True,
+    pooled: bool = False,
 ) -> DataSet:
     """Reads and checks the whole CSV.
 
     `targets` names the rated columns. By default, every numeric column that is not metadata is one.
     `labels` has the rest that is said about labels. `channel` of the files, counted from 1, is kept for who
     decodes them. `places` says what is not as in the Hume-VB layout; by default the folder's data.toml
-    does. Without `needs_split`, a table without such a column has all its rows in Train.
+    does. `pooled` has Val's rows, and those of a table without a split, in Train: for folds.
     Raises DataError: one line with the file, the line numbers, how many lines there are, and what was
     expected.
     """
     places = places or places_of_folder(folder)
     audio = AudioFolder(places.audio_root(folder))
-    table = _read_csv(places.table(folder), audio, places, needs_split=needs_split)
+    table = _read_csv(places.table(folder), audio, places, pooled=pooled)
     names = _targets_of(table, targets, labels)
     _check_places(table, audio)
     rows = _without_repeats(table)
@@ -103,7 +103,7 @@ def read_data(
     return DataSet(
         path=folder,
         columns=found.columns,
-        splits={name: _split(table, name, clips, found, needs_split) for name in SPLITS},
+        splits={name: _split(table, name, clips, found, pooled) for name in SPLITS},
         channel=channel,
         warnings=(*table.warnings, *found.warnings, *_leaks(clips), *_unlisted(audio, clips)),
         numeric_metadata=tuple(
@@ -155,25 +155,27 @@ class _CsvTable:
         return refused_lines(self.path, lines, came, wanted=wanted, fix=fix)
 
 
-def _read_csv(path: Path, audio: AudioFolder, places: DataPlaces, *, needs_split: bool) -> _CsvTable:
+def _read_csv(path: Path, audio: AudioFolder, places: DataPlaces, *, pooled: bool) -> _CsvTable:
     """The table in any dialect, with the roles of its columns and the audio of its rows."""
     text = read_text_table(path)
-    roles = _roles(text, places, needs_split=needs_split)
+    roles = _roles(text, places, needs_split=not pooled)
     check_lengths(text)
     text = with_decimal_points(text, but=roles)
     if not text.records:
         raise DataError(str(path), "no rows below the header", wanted="one row for each clip")
-    table = _CsvTable(path, text.columns, [*_rows(text, roles, audio)], [], roles)
-    table.warnings.extend(_merged_splits(table))
+    table = _CsvTable(path, text.columns, [*_rows(text, roles, audio, pooled=pooled)], [], roles)
+    table.warnings.extend([] if pooled else _merged_splits(table))
     return table
 
 
-def _rows(text: TextTable, roles: _Roles, audio: AudioFolder) -> Iterator[_CsvRow]:
+def _rows(text: TextTable, roles: _Roles, audio: AudioFolder, *, pooled: bool) -> Iterator[_CsvRow]:
     countries = [named(text.columns, [name]) for name in COUNTRY_NAMES]
     for line, record in text.records:
         cells = dict(zip(text.columns, record, strict=True))
         country = next(filter(None, (cells.get(name, "") for name in countries)), "")
         file_id, split = cells[roles.file], split_of(cells[roles.split]) if roles.split else "Train"
+        if pooled and split == "Val":
+            split = "Train"
         path, *others = audio.candidates(file_id) or [audio.plain_path(file_id)]
         yield _CsvRow(line, cells, file_id, split, cells.get(roles.speaker, ""), country, path, tuple(others))
 
@@ -321,9 +323,9 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
 
 
-def _split(table: _CsvTable, name: str, clips: list[Clip], labels: Labels, is_needed: bool) -> Split:
+def _split(table: _CsvTable, name: str, clips: list[Clip], labels: Labels, pooled: bool) -> Split:
     chosen = [i for i, clip in enumerate(clips) if clip.split == name]
-    if is_needed and len(chosen) < _FEWEST[name]:
+    if not pooled and len(chosen) < _FEWEST[name]:
         raise DataError(
             str(table.path),
             f"{counted(len(chosen), 'row')} with {table.roles.split} {name}",

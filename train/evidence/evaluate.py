@@ -4,6 +4,7 @@ S seeds, n clips, K rated targets, J class targets, L columns of the scores.
 """
 
 import contextlib
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,11 +22,12 @@ from ...runtime.progress import Progress
 from ...runtime.tables.outputs import check_place
 from ...runtime.text import short
 from ..checkpoint import POINTER, CheckpointInfo, load_checkpoint, read_info, split_weights
-from ..config import Config, config_from_dict
+from ..config import Config, config_from_dict, fold_of_text
 from ..config_file import MAY_DIFFER, config_from_toml, differences
 from ..data.corpus import is_synthetic
 from ..data.data_set import DataSet, Split, read_data
 from ..data.device_clips import SplitClips, sha256_of_splits, split_clips
+from ..data.folds import fold_numbers, fold_of_data
 from ..method.columns import ClassTarget, Scale
 from ..method.frontend import LogMel
 from ..method.metrics import (
@@ -45,6 +47,7 @@ from ..method.tasks import Metric, Task, task_of_name
 from ..plan import data_from_config, labels_of_config, network_from_config
 from ..predict import predict
 from ..run_folder import RunFolder, runs_in
+from .fold_runs import folds_in
 from .groups import Grouping, GroupReport, group_report, grouping_of_text
 from .predictions import Predictions, read_predictions, write_predictions, write_submission
 from .ridge import mel_statistics, ridge_predictions
@@ -69,6 +72,7 @@ class Evaluation:
     ridge: Float64 | None  # [K] CCC (challenge) of the baseline, fitted on the last seed's training clips
     synthetic: bool = False  # the voices are: the scores say nothing about real ones
     split: str = "Val"
+    folds: int = 0  # of a cross-validation; 0: the clips were held out of one run
     chosen_on: bool = True  # the epoch was chosen on these clips
     compared: dict[str, Comparison] = field(default_factory=dict)  # folder of the other run -> comparison
     groups: tuple[GroupReport, ...] = ()  # of each --by
@@ -242,6 +246,7 @@ class Evaluation:
             },
             "compared": {run: comparison.to_dict(self.targets) for run, comparison in self.compared.items()},
             **self._of_labels(),
+            **({"folds": self.folds} if self.folds else {}),
             **({"groups": [group.to_dict() for group in self.groups]} if self.groups else {}),
         } | ({"epochs_of_seeds": list(self.epochs)} if len(self.seeds) > 1 else {})
 
@@ -311,6 +316,10 @@ def evaluate(
     unlike or unfinished runs.
     """
     runs, groupings = runs_of_seeds(run), [grouping_of_text(text) for text in by]
+    is_crossed = bool(folds_in(run))
+    if is_crossed and (data or split != "Val" or submission):
+        came = "a cross-validation, whose clips are those that it was trained on"
+        raise ConfigError(str(run), came, fix="leave --data, --split and --submission out, or name one fold")
     for other in others:
         _check_comparable(run, len(runs), other)
     if submission:
@@ -319,7 +328,7 @@ def evaluate(
     for one in runs:
         with Progress("read the run") as bar:
             bar.update(0, str(one))
-            evaluated = _Evaluated.of_run(one, data)
+            evaluated = _evaluated(one, data)
         epochs.append(evaluated.info.epoch)
         seeds.append(evaluated.kept_predictions(split))
     task = task_of_name(evaluated.config.data.task)
@@ -330,10 +339,11 @@ def evaluate(
         run=run,
         epochs=tuple(epochs),
         seeds=tuple(seeds),
-        ridge=_ridge_ccc(evaluated.data, evaluated.clips(split)) if ridge and columns.targets else None,
+        ridge=evaluated.ridge_ccc(split) if ridge and columns.targets else None,
         synthetic=is_synthetic(evaluated.data.path),
         split=split,
-        chosen_on=data is None and split == "Val",
+        chosen_on=data is None and split == "Val" and not is_crossed,
+        folds=len(folds_in(run)),
         compared={str(other): _comparison(run, seeds, other, data, split) for other in others},
         groups=tuple(_groups(grouping, evaluated.data, seeds) for grouping in groupings),
         scales=columns.scales if columns.is_scaled else (),
@@ -344,10 +354,11 @@ def evaluate(
 def _check_comparable(run: Path, seeds: int, other: Path) -> None:
     """Raises ConfigError for an `other` that cannot be compared with `run`."""
     runs = runs_of_seeds(other)
-    if missing := [one for one in runs if not (RunFolder(one).best / POINTER).is_file()]:
+    trained = [RunFolder(one).best for one in folds_in(other) or runs]
+    if missing := [best for best in trained if not (best / POINTER).is_file()]:
         raise ConfigError(
             f"--compare {other}",
-            f"no checkpoint in {RunFolder(missing[0]).best}",
+            f"no checkpoint in {missing[0]}",
             wanted="a run that has trained for an epoch, or a folder of such runs",
         )
     if len(runs) != seeds:
@@ -368,12 +379,12 @@ def _check_submission(target: Path, run: Path, runs: Sequence[Path]) -> None:
 
 
 def runs_of_seeds(folder: Path) -> list[Path]:
-    """The folder itself, or the runs in it.
+    """The folder itself, or the runs in it. The folds of a cross-validation are no seeds.
 
     Raises ConfigError where these differ in more than their seed, or are not finished.
     """
     runs = runs_in(folder)
-    if RunFolder(folder).is_begun() or not runs:
+    if RunFolder(folder).is_begun() or not runs or folds_in(folder):
         return [folder]
     configs = [config_from_toml(RunFolder(run).config) for run in runs]
     for run, config in zip(runs, configs, strict=True):
@@ -444,11 +455,7 @@ class _Evaluated:
         split = self.data.splits[name]
         if not split.clips:
             raise DataError(str(self.data.path), f"its {name} split has no clips", wanted="at least one")
-        clips = self.clips(name, device)
-        network = best_of_run(self.run)[2].to(device)
-        frontend = LogMel(self.config.frontend).to(device)
-        with Progress(f"predict {name}", len(clips), "clips") as bar:
-            scores = predict(network, frontend, clips, crop=self.config.eval.crop, advance=bar.advance)
+        scores = self._scores(name, device)
         columns = self.config.data.columns
         return Predictions(
             file_ids=_file_ids(split),
@@ -458,6 +465,78 @@ class _Evaluated:
             rated=split.rated,
             classes=columns.classes,
         )
+
+    def _scores(self, name: str, device: torch.device) -> Float32:
+        """[n, L] as the network gives them."""
+        network = best_of_run(self.run)[2]
+        return _scores_of(network, self.config, self.clips(name, device), label=f"predict {name}")
+
+    def ridge_ccc(self, split: str) -> Float64:
+        """CCC [K] (challenge) on a split of a ridge regression that was fitted on Train."""
+        return _ridge_ccc(self.data, self.clips(split))
+
+
+class _CrossFitted(_Evaluated):
+    """A cross-validation: each clip is predicted by the run that did not learn from its speaker.
+
+    That run's last epoch is taken, so that no epoch is chosen on the clips that it is judged by.
+    """
+
+    @classmethod
+    def of_run(cls, run: Path, data: Path | None) -> "_CrossFitted":
+        folds = folds_in(run)
+        infos = [read_info(RunFolder(fold).last) for fold in folds]
+        config = config_of_all_folds(_config_of(infos[0], RunFolder(folds[0])))
+        crossed = cls(run, infos[0], config, data_from_config(config))
+        finished = sum(info.epoch >= config.optim.epochs for info in infos)
+        if (finished, len(folds)) != (wanted := max(crossed.numbers), wanted):
+            came = f"{finished} of {counted(wanted, 'fold')} finished"
+            raise ConfigError(str(run), came, wanted="all", fix=f"rrtn crossval ... --out {run}")
+        return crossed
+
+    @property
+    def numbers(self) -> list[int]:
+        """[n]: the fold of each clip."""
+        return fold_numbers(self.data.splits["Val"].clips, fold_of_text(self.config.data.fold)[1])
+
+    def _scores(self, name: str, device: torch.device) -> Float32:
+        scores = np.empty((len(self.numbers), len(self.data.columns.labels)), np.float32)
+        for fold in folds_in(self.run):
+            info, tensors = load_checkpoint(RunFolder(fold).last, "weights")
+            config = _config_of(info, RunFolder(fold))
+            data = fold_of_data(self.data, config.data.fold)
+            inside = np.array(self.numbers) == fold_of_text(config.data.fold)[0]
+            network = network_from_weights(config, tensors["weights"], source=str(fold))
+            clips = split_clips(data, "Val", config.frontend, device)
+            scores[inside] = _scores_of(network, config, clips, label=f"predict {fold.name}")
+        return scores
+
+    def ridge_ccc(self, split: str) -> Float64:
+        clips = self.clips(split)
+        k = len(self.data.targets)
+        features, ratings = _statistics(clips, label="ridge"), clips.ratings.numpy()[:, :k]
+        predicted = np.empty(ratings.shape)
+        for number in range(1, max(self.numbers) + 1):
+            inside = np.array(self.numbers) == number
+            predicted[inside] = ridge_predictions(features[~inside], ratings[~inside], features[inside])
+        return ccc_challenge(predicted, ratings)
+
+
+def config_of_all_folds(config: Config) -> Config:
+    """The settings of a fold -> those with which all clips are in Val."""
+    kind = fold_of_text(config.data.fold)[1]
+    return replace(config, data=replace(config.data, fold=f"all/{kind}"))
+
+
+def _evaluated(run: Path, data: Path | None) -> _Evaluated:
+    """A run, or a cross-validation."""
+    return _CrossFitted.of_run(run, data) if folds_in(run) else _Evaluated.of_run(run, data)
+
+
+def _scores_of(network: TwinsNetwork, config: Config, clips: SplitClips, *, label: str) -> Float32:
+    frontend = LogMel(config.frontend).to(clips.device)
+    with Progress(label, len(clips), "clips") as bar:
+        return predict(network.to(clips.device), frontend, clips, crop=config.eval.crop, advance=bar.advance)
 
 
 def _file_ids(split: Split) -> tuple[str, ...]:
@@ -469,9 +548,12 @@ def _speakers(split: Split) -> tuple[str, ...]:
 
 
 def _kept(run: Path, split: str, data: str) -> Path:
-    """The file for the predictions on a split, named by hashes of the best checkpoint and of the clips."""
-    folder = RunFolder(run)
-    return folder.predictions / f"{split}-{sha256_of(folder.best / POINTER)[:12]}-{data}.csv"
+    """The file for the predictions on a split, named by hashes of the checkpoints and of the clips."""
+    pointers = [RunFolder(fold).last / POINTER for fold in folds_in(run)] or [RunFolder(run).best / POINTER]
+    hashes = [sha256_of(pointer) for pointer in pointers]
+    of_all = hashlib.sha256("".join(hashes).encode()).hexdigest()
+    checkpoint = of_all if len(hashes) > 1 else hashes[0]
+    return RunFolder(run).predictions / f"{split}-{checkpoint[:12]}-{data}.csv"
 
 
 def predictions_of_run(
@@ -483,12 +565,12 @@ def predictions_of_run(
     any more, those that were made last with this checkpoint are taken.
     """
     try:
-        return _Evaluated.of_run(run, data).kept_predictions(split, device)
+        return _evaluated(run, data).kept_predictions(split, device)
     except DataError:
         kept = (
             [] if data else sorted(_kept(run, split, "x").parent.glob(_kept(run, split, "*").name), key=_time)
         )
-        if not kept:
+        if not kept or folds_in(run):
             raise
         classes = _config_of(read_info(RunFolder(run).best), RunFolder(run)).data.columns.classes
         return replace(read_predictions(kept[-1]), classes=classes)

@@ -41,12 +41,15 @@ from ..plan import data_folder, data_from_config
 from ..predict import mel_mean
 from ..run_folder import RunFolder
 from .charts import SPECTROGRAM_DB, interval_chart, line_chart, scatter, spectrogram
-from .evaluate import Evaluation, best_of_run, evaluate, runs_of_seeds
+from .evaluate import Evaluation, best_of_run, config_of_all_folds, evaluate, runs_of_seeds
+from .fold_runs import folds_in
 from .significance import Comparison, too_few
 
 CLIPS: Final = 4  # shown: the best and the worst two by their error
 MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` printed
 
+_CHOSEN: Final = "chosen on these clips: on others the CCC is likely lower"
+_CROSSED: Final = "the last one, not chosen; each clip is predicted by the run that did not hear its speaker"
 _LOSSES: Final = (
     ("loss", "weighted sum"),
     *zip(TERMS, ("CCC", "CCC masked", "Barlow Twins"), strict=True),
@@ -106,6 +109,9 @@ class Summary:
     synthetic: bool
     epochs: str  # the best one, of each seed
     of_epochs: str
+    judged_on: str  # Val, or folds
+    epoch_name: str
+    chosen: str  # on which clips the epoch was, and what that means
     unfinished: str  # how far the training is; empty where it is done
     score: float  # what the epoch was chosen by; of rated targets alone their mean CCC
     metric: str  # its name
@@ -196,13 +202,15 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
     compared with the first.
 
     Of a folder of seeds, metrics are means; losses, clips, export and settings are those of its
-    first run. Raises what `evaluate` raises.
+    first run. Of a cross-validation, metrics and clips are those of all folds. Raises what `evaluate` raises.
     """
     first, *others = runs
     evaluation = evaluate(first, ridge=True, others=others)
-    members = [(run, runs_of_seeds(run)) for run in runs]
+    members = [(run, folds_in(run) or runs_of_seeds(run)) for run in runs]
     shown = members[0][1][0]
     info, config, _ = best_of_run(shown)
+    if evaluation.folds:
+        config = config_of_all_folds(config)
     histories = {_name(run, one): _history(one) for run, ones in members for one in ones}
     page = _template().render(
         name=first.name,
@@ -269,10 +277,13 @@ def _summary(run: Path, shown: Path, config: Config, evaluation: Evaluation) -> 
         data=data_folder(config),
         seeds=f"{len(evaluation.seeds)} seeds, means over them"
         if len(evaluation.seeds) > 1
-        else f"seed {config.seed}",
+        else _of_one(config, evaluation),
         synthetic=evaluation.synthetic,
         epochs=", ".join(map(str, evaluation.epochs)),
         of_epochs=f"of {counted(epochs, 'epoch')}",
+        judged_on=f"{evaluation.folds} folds" if evaluation.folds else "Val",
+        epoch_name="Epoch" if evaluation.folds else "Best epoch",
+        chosen=_CROSSED if evaluation.folds else _CHOSEN,
         unfinished=f"epoch {trained} of {epochs}, unfinished" if trained < epochs else "",
         score=evaluation.score,
         metric=METRIC_NAMES[evaluation.metric],
@@ -281,6 +292,11 @@ def _summary(run: Path, shown: Path, config: Config, evaluation: Evaluation) -> 
         clips=evaluation.clips,
         speakers=counted(evaluation.speakers, "speaker"),
     )
+
+
+def _of_one(config: Config, evaluation: Evaluation) -> str:
+    folds = f", {evaluation.folds} folds of speakers" if evaluation.folds else ""
+    return f"seed {config.seed}{folds}"
 
 
 def _interval_text(evaluation: Evaluation) -> str:
