@@ -38,6 +38,14 @@ def test_ratings_of_a_scale_become_shares_in_float64_rounded_once() -> None:
     assert found.columns.scales == (Scale(-1, 1),)
 
 
+def test_shares_are_rounded_once_on_any_scale() -> None:
+    """In float32 a difference and a quotient would round twice."""
+    for seed in range(20):
+        written = np.random.default_rng(seed).uniform(1, 10, 8)
+        found = labels({"A": " ".join(map(repr, written.tolist()))}, scale=["1:10"])
+        np.testing.assert_array_equal(found.ratings[:, 0], ((written - 1) / 9).astype(np.float32))
+
+
 def test_the_shares_of_ratings_that_were_mapped_are_those_of_the_ratings() -> None:
     """Which is what makes a run on mapped ratings the same run."""
     shares = np.random.default_rng(0).uniform(0, 1, 8)
