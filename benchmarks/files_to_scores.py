@@ -23,9 +23,9 @@ from rrtn.runtime.audio.inputs import list_audio
 from rrtn.runtime.audio.reader import audio_from_array, read_audio
 from rrtn.runtime.audio.sources import PackedFile
 from rrtn.runtime.bundle import metadata_of
-from rrtn.runtime.cpus import usable_cpus
 from rrtn.runtime.errors import AudioError
 from rrtn.runtime.frontend import clip_log_mel, clip_of
+from rrtn.runtime.system.cpus import usable_cpus
 from rrtn.train.method.choices import EncoderName
 from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.model import TwinsNetwork

@@ -21,7 +21,7 @@ import torch
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.arrays import INT16_SCALE, Int16
 from rrtn.runtime.audio.recording import levelled
-from rrtn.runtime.cpus import usable_cpus
+from rrtn.runtime.system.cpus import usable_cpus
 from rrtn.train import loop, plan
 from rrtn.train.config import Config
 from rrtn.train.data import corpus

@@ -12,8 +12,8 @@ from gpu_section import Place, Record, Skipped, seconds_of_blocks
 from rrtn.export.graph import onnx_from_network
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
 from rrtn.runtime.backends.cuda_libraries import cuda_missing
-from rrtn.runtime.cpus import usable_cpus
 from rrtn.runtime.scoring.decoder_pool import DecoderPool
+from rrtn.runtime.system.cpus import usable_cpus
 from rrtn.train.data.corpus import TARGETS
 from rrtn.train.method.choices import EncoderName
 

@@ -28,8 +28,8 @@ from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_difference, int8_for_cpu, int8_for_tensorrt, onnx_scores
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.arrays import Float32, Float64, waveform_from_samples
-from rrtn.runtime.cpus import usable_cpus
 from rrtn.runtime.frontend import clip_log_mel
+from rrtn.runtime.system.cpus import usable_cpus
 from rrtn.train.checkpoint import load_checkpoint
 from rrtn.train.config import config_from_dict
 from rrtn.train.data.data_set import read_data

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rrtn
 from rrtn.runtime.backends.engine_stamp import driver_version
-from rrtn.runtime.cpus import cpu_model, usable_cpus
+from rrtn.runtime.system.cpus import cpu_model, usable_cpus
 
 if TYPE_CHECKING:
     import torch

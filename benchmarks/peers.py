@@ -45,7 +45,7 @@ from files_to_scores import (
 from measure import Ratio, interleaved, ratio, report, summary
 from rrtn.runtime import Scorer
 from rrtn.runtime.arrays import Float32
-from rrtn.runtime.cpus import usable_cpus
+from rrtn.runtime.system.cpus import usable_cpus
 from rrtn.train.method.choices import EncoderName
 from rrtn.train.method.encoders import ENCODERS
 

@@ -36,7 +36,7 @@ from rrtn.export.winograd.conv_cost import measured_ms, modelled_ms, work_of
 from rrtn.export.winograd.cpu_variant import cpu_variant_of
 from rrtn.export.winograd.rewriting import convolutions_of, plan_of
 from rrtn.runtime.backends.ort_session import session_from_bytes
-from rrtn.runtime.cpus import usable_cpus
+from rrtn.runtime.system.cpus import usable_cpus
 from rrtn.train.method.choices import EncoderName
 from rrtn.train.method.encoders import ENCODERS
 

@@ -43,7 +43,7 @@ def bench(
     """
     from ..runtime.bench import CHART_MARK, svg_chart
     from ..runtime.bundle import load_bundle
-    from ..runtime.files import write_bytes
+    from ..runtime.system.files import write_bytes
     from ..runtime.tables.outputs import check_new
 
     if chart:

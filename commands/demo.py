@@ -113,7 +113,7 @@ def _first_epoch(run: Path, data: Path) -> float:
     """Gives the seconds that it took, or would take where a part of it is there."""
     import torch  # noqa: F401  # its import is no part of an epoch
 
-    from ..runtime.cpus import has_bf16
+    from ..runtime.system.cpus import has_bf16
 
     begin = time.monotonic()
     if _epochs_of(run, data):

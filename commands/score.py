@@ -245,8 +245,8 @@ def _opened_engine(
     ray_address: str | None,
 ) -> Iterator["ScoringEngine"]:
     from ..runtime.bundle import load_bundle
-    from ..runtime.memory import memory_as_before
     from ..runtime.scoring.local_engine import LocalEngine, scorer_within_budget
+    from ..runtime.system.memory import memory_as_before
 
     bundle = load_bundle(model or newest_bundle())
     if name == "local":

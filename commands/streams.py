@@ -4,7 +4,7 @@ import contextlib
 import io
 import os
 import sys
-from typing import Any, Final
+from typing import Any
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 

@@ -11,8 +11,8 @@ from typing import Final
 from .. import __version__
 from ..runtime.bundle import Bundle, Variant
 from ..runtime.errors import ModelError
-from ..runtime.files import read_regular, write_bytes
 from ..runtime.model_input import ModelInput
+from ..runtime.system.files import read_regular, write_bytes
 
 MODEL_YAML: Final = "model.yaml"
 # audobject's name of a class

@@ -18,9 +18,9 @@ from typing import Final
 
 from ..runtime.bundle import MANIFEST, load_bundle
 from ..runtime.errors import ModelError, StoppedError
-from ..runtime.failpoints import failpoint
-from ..runtime.files import atomic_path, fsync, set_mode, write_json
-from ..runtime.locks import in_turn, is_held, locked
+from ..runtime.system.failpoints import failpoint
+from ..runtime.system.files import atomic_path, fsync, set_mode, write_json
+from ..runtime.system.locks import in_turn, is_held, locked
 
 _LOCK: Final = "lock"  # beside the bundle in the making
 _TURN: Final = ".rrtn-export.lock"  # in the folder that the bundle goes to: held while one takes its place

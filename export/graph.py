@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from ..runtime.bundle import LabelMeaning, metadata_of
+from ..runtime.bundle.onnx_file import sealed
 from ..runtime.errors import ModelError
 from ..runtime.frontend import input_shape
-from ..runtime.onnx_file import sealed
 from ..runtime.spec import FrontendSpec, InputKind
 from ..train.method.columns import Columns
 from ..train.method.model import TwinsNetwork

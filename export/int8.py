@@ -28,8 +28,8 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from ..runtime.arrays import Float32, Float64
 from ..runtime.bundle import METADATA_KEY
-from ..runtime.cpus import usable_cpus
 from ..runtime.errors import ModelError
+from ..runtime.system.cpus import usable_cpus
 from .graph import file_from_onnx
 
 _BATCH: Final = 8  # clips whose activations calibration holds in memory

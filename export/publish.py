@@ -15,8 +15,8 @@ from ..runtime.backends.registry import kinds_for_variant
 from ..runtime.backends.trt import TRT
 from ..runtime.bundle import MANIFEST, Bundle, Variant
 from ..runtime.errors import ModelError, UnavailableError
-from ..runtime.files import sha256_of, write_bytes, write_json
 from ..runtime.progress import Progress
+from ..runtime.system.files import sha256_of, write_bytes, write_json
 from ..train.checkpoint import POINTER
 from ..train.method.flops import scoring_flops
 from ..train.run_folder import RunFolder

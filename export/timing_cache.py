@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, Final
 
-from ..runtime.files import read_regular, write_bytes
+from ..runtime.system.files import read_regular, write_bytes
 
 _DIGEST: Final = 32  # bytes of sha256
 

@@ -27,7 +27,7 @@ from .. import __version__
 from ..runtime.bundle import Bundle, Variant
 from ..runtime.documents import converted, parsed
 from ..runtime.errors import ModelError
-from ..runtime.files import read_regular, replace_folder, sha256_of, write_bytes, write_json
+from ..runtime.system.files import read_regular, replace_folder, sha256_of, write_bytes, write_json
 from ..runtime.text import printable
 
 RECORD: Final = "rrtn.json"

@@ -7,17 +7,12 @@ arrays       names for the arrays that pass between modules
 frontend     log-Mel in NumPy
 model_input  what a model's input is made from, for programs that hold signals
 documents    JSON from files, checked once, at the door
-onnx_file    what an ONNX file holds, and whether it may be loaded
-bundle       a model's files, its labels and its frontend
-files        files that are there whole, or not at all
-locks        one process at a time
-failpoints   places where a test makes the process fail
 progress     a bar on a terminal, lines elsewhere
-memory       a budget for the memory of this process
-cpus         the processor, and how many of its cores may be used
 doctor       what this machine can do
 bench        how fast a bundle is here
 
+system/      what the operating system gives: files, locks, memory, cores
+bundle/      a model's files, its labels and its frontend
 audio/       sound files in
 backends/    what runs a model
 tables/      rows of scores, and the files that hold them

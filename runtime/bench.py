@@ -30,10 +30,10 @@ from .backends.engine_stamp import driver_version
 from .backends.model_batch import ModelBatch, Spent
 from .backends.registry import backend_kind
 from .bundle import Bundle, Variant
-from .cpus import cpu_model, usable_cpus
 from .errors import counted
 from .frontend import clip_input, clip_log_mel
 from .spec import FrontendSpec
+from .system.cpus import cpu_model, usable_cpus
 from .text import printable
 
 WARM_UP: Final = (0.2, 3)  # seconds, and runs; both must be reached

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import FrontendSpec, Scorer
 from rrtn.runtime.bundle import metadata_of
-from rrtn.runtime.onnx_file import sealed
+from rrtn.runtime.bundle.onnx_file import sealed
 from rrtn.train.data.corpus import synthesise
 from rrtn_processes import Server
 

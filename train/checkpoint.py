@@ -28,8 +28,8 @@ from torch import Tensor
 from ..runtime.bundle import label_problem
 from ..runtime.documents import Count, Sha256, converted, parsed
 from ..runtime.errors import ConfigError, ModelError, StoppedError
-from ..runtime.failpoints import failpoint
-from ..runtime.files import atomic_path, read_regular, sha256_of, write_bytes, write_json
+from ..runtime.system.failpoints import failpoint
+from ..runtime.system.files import atomic_path, read_regular, sha256_of, write_bytes, write_json
 from ..runtime.text import short
 from .method.tasks import Metric
 

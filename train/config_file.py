@@ -8,7 +8,7 @@ from typing import Any, Final
 import tomli_w
 
 from ..runtime.errors import ConfigError
-from ..runtime.files import read_regular
+from ..runtime.system.files import read_regular
 from .config import Config, config_from_dict, flat_settings
 
 # Settings that a resumed run may change. Places of data are among them: the data is compared by its content.

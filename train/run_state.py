@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..runtime.errors import ConfigError, ModelError, StoppedError
-from ..runtime.files import write_bytes
+from ..runtime.system.files import write_bytes
 from .checkpoint import (
     POINTER,
     PREVIOUS,

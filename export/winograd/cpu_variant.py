@@ -12,9 +12,9 @@ import onnx
 
 from ...runtime.backends.cpu import CPU
 from ...runtime.backends.ort_session import session_from_bytes
-from ...runtime.cpus import cpu_model, vector_extension
 from ...runtime.errors import ModelError
 from ...runtime.progress import Progress
+from ...runtime.system.cpus import cpu_model, vector_extension
 from ..graph import INPUT_NAMES
 from .conv_cost import Convolution, measured_ms, thread_ms
 from .rewriting import WinogradPlan, convolutions_of, plan_of, ways_of, with_plan

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 from ..errors import AudioError, DataError, MissingExtraError, StoppedError
-from ..failpoints import failpoint
+from ..system.failpoints import failpoint
 from .codes import ERROR_CODES
 from .sources import Input, PackedFile
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from ..errors import AudioError, DataError
-from ..failpoints import failpoint
-from ..files import atomic_path
-from ..locks import locked
 from ..progress import Bar
+from ..system.failpoints import failpoint
+from ..system.files import atomic_path
+from ..system.locks import locked
 from .file_names import exact_name
 from .input_spool import InputSpool, Shard
 from .pack_reader import DIGEST, PACK_FORMAT, PackDigest, PackReader, imported_pyarrow

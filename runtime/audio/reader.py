@@ -27,8 +27,8 @@ import numpy.typing as npt
 
 from ..arrays import Float32, Int16, waveform_from_samples
 from ..errors import AudioError, ConfigError, StoppedError
-from ..failpoints import failpoint
 from ..spec import MAX_CHANNELS, MAX_RATE, MIN_RATE, FrontendSpec
+from ..system.failpoints import failpoint
 from .av_reader import AvSound, opened_by_av
 from .codes import in_order
 from .containers import SLACK, Layout, Pieces, PiecesFile, layout_of

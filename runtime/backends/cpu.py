@@ -16,7 +16,7 @@ def _load(bundle: "Bundle", variant: "Variant", threads: int | None) -> Backend:
 
 def _drawback(variant: "Variant") -> str:
     """The variant `cpu` was faster than fp32 where it was made, and may be slower here."""
-    from ..cpus import vector_extension
+    from ..system.cpus import vector_extension
 
     if not variant.plan:
         return ""
@@ -27,7 +27,7 @@ def _drawback(variant: "Variant") -> str:
 def _diagnose() -> Diagnosis:
     import onnxruntime
 
-    from ..cpus import vector_extension
+    from ..system.cpus import vector_extension
 
     return Diagnosis("ok", f"ONNX Runtime {onnxruntime.__version__}, {vector_extension()}")
 

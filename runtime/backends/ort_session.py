@@ -4,8 +4,8 @@ from typing import Any, Final, Literal
 
 import onnxruntime
 
-from ..cpus import usable_cpus
 from ..errors import UnavailableError
+from ..system.cpus import usable_cpus
 from .backend_errors import ort_errors
 from .cuda_libraries import CUDA_PROVIDER, load_cuda
 

@@ -22,7 +22,7 @@ from ..audio.recording import Recording
 from ..audio.sources import AudioSource, PackedFile, content_hash
 from ..errors import AudioError, StoppedError
 from ..frontend import clip_input
-from ..memory import MEMORY_BUDGET, limit_memory
+from ..system.memory import MEMORY_BUDGET, limit_memory
 from .decoder_messages import (
     IDLE,
     BadFile,

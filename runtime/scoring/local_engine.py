@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Final
 
 from ..audio.input_spool import InputSpool, Shard
-from ..memory import MEMORY_BUDGET, limit_memory
+from ..system.memory import MEMORY_BUDGET, limit_memory
 from ..tables.rows import Row
 from .engine import CountFile, LoadedModel, model_of_scorer
 from .part_file import part_from_rows

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from ..cpus import usable_cpus
 from ..errors import ConfigError, MissingExtraError, RrtnError
+from ..system.cpus import usable_cpus
 
 _LOCAL: Final = "local"
 _CONNECT: Final = 5.0  # s

@@ -26,7 +26,6 @@ from ..backends.choice import BackendName, backend_from_variant, choose_backend
 from ..backends.model_batch import Outputs, padded
 from ..backends.registry import backend_kind
 from ..bundle import Bundle, load_bundle
-from ..cpus import usable_cpus
 from ..errors import (
     AudioError,
     ConfigError,
@@ -35,9 +34,10 @@ from ..errors import (
     OutOfMemoryError,
     UnavailableError,
 )
-from ..failpoints import failpoint
 from ..frontend import clip_input
 from ..spec import FrontendSpec
+from ..system.cpus import usable_cpus
+from ..system.failpoints import failpoint
 from ..tables.rows import Row
 from .batches import Batches, FileInProgress, ScoredClip, mean_clip
 from .decoder_messages import BadFile, DecoderSettings, FileEnd, Window

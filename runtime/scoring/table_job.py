@@ -26,12 +26,12 @@ from ..audio.input_spool import InputSpool, Shard
 from ..audio.pack_reader import PackReader
 from ..audio.reader import opened
 from ..audio.sources import AudioSource, Input, PackedFile, content_hash
-from ..cpus import usable_cpus
 from ..documents import converted, parsed
 from ..errors import AudioError, ConfigError, StoppedError
-from ..failpoints import failpoint
-from ..files import read_regular, write_bytes, write_json
-from ..locks import locked
+from ..system.cpus import usable_cpus
+from ..system.failpoints import failpoint
+from ..system.files import read_regular, write_bytes, write_json
+from ..system.locks import locked
 from ..tables.embedding_file import embedding_path
 from ..tables.formats import FORMATS
 from ..tables.rows import Row

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import ConfigError
-from ..files import write_refused
+from ..system.files import write_refused
 
 Outputs = Mapping[Path, str]  # each file, and the option that names it
 _RATINGS: Final = "data_info.csv"

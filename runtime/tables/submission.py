@@ -14,7 +14,7 @@ from typing import Final
 
 from ..audio.file_names import FilePath, cell_from_path
 from ..errors import ConfigError, DataError, counted
-from ..files import write_bytes, write_refused
+from ..system.files import write_bytes, write_refused
 from ..text import cell_from_text
 from .rows import Row
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import ConfigError, MissingExtraError
-from ..files import atomic_path, write_refused
+from ..system.files import atomic_path, write_refused
 from .embedding_file import embedding_path, open_embeddings, rows_with_embeddings
 from .formats import FORMATS, suffixes
 from .outputs import check_place

@@ -24,7 +24,7 @@ import pytest
 import soundfile
 from onnx import numpy_helper
 from rrtn.runtime import load_bundle
-from rrtn.runtime.onnx_file import sealed
+from rrtn.runtime.bundle.onnx_file import sealed
 
 RRTN = (sys.executable, "-m", "rrtn")
 FILES = 900  # three shards, by their names: of 450, 407 and 43

@@ -44,12 +44,13 @@ from rrtn.cli import main
 from rrtn.export import recipes, source
 from rrtn.export.bundle_replacement import put_in_place, staged
 from rrtn.export.graph import file_from_onnx, onnx_from_network
-from rrtn.runtime import Scorer, failpoints, load_bundle
+from rrtn.runtime import Scorer, load_bundle
 from rrtn.runtime.backends.choice import backend_from_variant
 from rrtn.runtime.backends.engine_stamp import Machine, mismatch, this_machine
 from rrtn.runtime.bundle import Bundle, Variant
+from rrtn.runtime.bundle.onnx_file import check_onnx, onnx_metadata, sealed
 from rrtn.runtime.errors import ModelError
-from rrtn.runtime.onnx_file import check_onnx, onnx_metadata, sealed
+from rrtn.runtime.system import failpoints
 from rrtn.train.method import model as train_model
 from torch import Tensor, nn
 
@@ -617,10 +618,9 @@ def test_e6_onnx_runtimes_own_format_is_not_read(
     folder = bundle_of((tmp_path / "tiny.ort").read_bytes(), tiny_model)
     with pytest.raises(ModelError, match="expected a whole ONNX file"):
         Scorer(folder, "cpu")
-    monkeypatch.setattr("rrtn.runtime.bundle.check_onnx", lambda content, name: None)
-    monkeypatch.setattr(
-        "rrtn.runtime.bundle.onnx_metadata", lambda content, name: onnx_metadata(sealed_model)
-    )
+    description = "rrtn.runtime.bundle.description"
+    monkeypatch.setattr(f"{description}.check_onnx", lambda content, name: None)
+    monkeypatch.setattr(f"{description}.onnx_metadata", lambda content, name: onnx_metadata(sealed_model))
     with pytest.raises(ModelError, match="protobuf parsing failed"):
         Scorer(folder, "cpu")
 

@@ -211,3 +211,29 @@ def test_n29_two_signals_at_once_are_one_line(
     assert process.returncode in {128 + number for number in numbers}
     assert_one_line(process.returncode, err, number=process.returncode - 128)
     assert json.loads(out)["error"]["exit_code"] == process.returncode
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_n29_a_second_signal_ends_what_tidies_up_for_ever(number: signal.Signals) -> None:
+    code = """
+import time
+from rrtn.commands.program import catch_signals
+catch_signals()
+try:
+    print("works", flush=True)
+    time.sleep(100)
+finally:
+    print("tidies up", flush=True)
+    time.sleep(100)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout
+        for line in ("works", "tidies up"):
+            assert process.stdout.readline().strip() == line
+            process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert out == ""
+    assert_one_line(process.returncode, err, number=number)

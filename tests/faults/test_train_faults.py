@@ -25,7 +25,7 @@ import pytest
 import soundfile
 import torch
 from rrtn.runtime.errors import DataError, ModelError
-from rrtn.runtime.files import sha256_of
+from rrtn.runtime.system.files import sha256_of
 from rrtn.train.checkpoint import POINTER, PREVIOUS, load_checkpoint, read_info
 from rrtn.train.config import config_from_dict
 from rrtn.train.data.data_set import read_data

@@ -26,7 +26,7 @@ TESTS = {  # module -> its tests
     "train/method/losses.py": "tests/train/method/test_losses.py tests/train/method/test_twins_loss.py",
     "train/method/views.py": "tests/train/method/test_views.py",
     "runtime/spec.py": "tests/runtime/test_spec.py",
-    "runtime/onnx_file.py": "tests/runtime/test_onnx_file.py tests/runtime/test_bundle.py",
+    "runtime/bundle/onnx_file.py": "tests/runtime/bundle",
 }
 CONFIG = """
 [cosmic-ray]

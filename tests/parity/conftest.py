@@ -13,9 +13,9 @@ import torch
 from rrtn.export.graph import onnx_from_network
 from rrtn.runtime import FrontendSpec, load_bundle
 from rrtn.runtime.bundle import MANIFEST, Bundle, Variant, metadata_of
-from rrtn.runtime.files import write_json
+from rrtn.runtime.bundle.onnx_file import sealed
 from rrtn.runtime.frontend import clip_of
-from rrtn.runtime.onnx_file import sealed
+from rrtn.runtime.system.files import write_json
 from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.model import Head, TwinsNetwork

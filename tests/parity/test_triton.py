@@ -17,7 +17,7 @@ from rrtn.export.triton import not_servable, triton_repository_from_bundle
 from rrtn.runtime import Scorer, load_bundle
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ModelError
-from rrtn.runtime.files import write_bytes
+from rrtn.runtime.system.files import write_bytes
 
 LIMIT = 1e-4  # in score: the gate's between a bundle's variants
 PLAN = b"an engine: only its own kind of GPU could read it"

@@ -142,7 +142,7 @@ class TestAFieldThatWasAddedLater:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The kept bundle, and each of its ONNX files alone."""
-        monkeypatch.setattr("rrtn.runtime.bundle.FrontendSpec", LaterSpec)
+        monkeypatch.setattr("rrtn.runtime.bundle.description.FrontendSpec", LaterSpec)
         folder = unpacked_bundle(tmp_path)
         models = sorted(folder.glob("*.onnx"))
         assert len(models) > 4

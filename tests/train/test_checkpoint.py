@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from rrtn.runtime.errors import ConfigError, ModelError, StoppedError
-from rrtn.runtime.files import sha256_of
+from rrtn.runtime.system.files import sha256_of
 from rrtn.train.checkpoint import (
     POINTER,
     PREVIOUS,

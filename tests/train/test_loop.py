@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rrtn.runtime import failpoints
 from rrtn.runtime.arrays import Int64
 from rrtn.runtime.errors import ConfigError, StoppedError
+from rrtn.runtime.system import failpoints
 from rrtn.train import loop, predict, run_state
 from rrtn.train.checkpoint import POINTER, PREVIOUS, load_checkpoint, read_info
 from rrtn.train.config import Config, config_from_dict

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from ...runtime.locks import in_turn
 from ...runtime.progress import Progress
+from ...runtime.system.locks import in_turn
 from .clip_cache import cache_folder
 from .corpus import MARK, synthesise
 

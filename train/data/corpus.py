@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.cpus import usable_cpus
 from ...runtime.errors import ConfigError, DataError
-from ...runtime.files import atomic_path
+from ...runtime.system.cpus import usable_cpus
+from ...runtime.system.files import atomic_path
 from .voice import SAMPLING_RATE, Gesture, Speaker, burst
 
 Floats = NDArray[np.float64]

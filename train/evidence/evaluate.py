@@ -16,9 +16,9 @@ import torch
 
 from ...runtime.arrays import Float32, Float64, Int64, waveform_from_samples
 from ...runtime.errors import ConfigError, DataError, ModelError, counted
-from ...runtime.files import sha256_of
 from ...runtime.frontend import clip_log_mel
 from ...runtime.progress import Progress
+from ...runtime.system.files import sha256_of
 from ...runtime.tables.outputs import check_place
 from ...runtime.text import short
 from ..checkpoint import POINTER, CheckpointInfo, load_checkpoint, read_info, split_weights

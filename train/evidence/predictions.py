@@ -14,7 +14,7 @@ import numpy as np
 
 from ...runtime.arrays import Float64
 from ...runtime.errors import DataError
-from ...runtime.files import read_regular, write_bytes
+from ...runtime.system.files import read_regular, write_bytes
 from ...runtime.tables.submission import submission_csv, values_of_scores
 from ...runtime.text import bytes_from_cell, cell_from_text
 from ..method.columns import UNIT, ClassTarget, Columns

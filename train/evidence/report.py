@@ -25,8 +25,8 @@ from ...runtime.backends.variant_rows import HEADER, cells_of_variant
 from ...runtime.bundle import MANIFEST, load_bundle
 from ...runtime.documents import Count, converted, parsed
 from ...runtime.errors import DataError, counted
-from ...runtime.files import read_regular, write_bytes
 from ...runtime.frontend import mel_edges
+from ...runtime.system.files import read_regular, write_bytes
 from ...runtime.text import printable_lines
 from ..checkpoint import Record, metric_of_record, score_of
 from ..config import Config

@@ -14,7 +14,7 @@ import numpy as np
 
 from ... import __version__
 from ...runtime.errors import DataError, counted
-from ...runtime.files import write_bytes, write_json
+from ...runtime.system.files import write_bytes, write_json
 from ..data.corpus import is_synthetic
 from ..distributed import World
 from ..loop import device_from_config

@@ -17,8 +17,8 @@ from msgspec import Meta
 
 from ...runtime.documents import converted, parsed
 from ...runtime.errors import ConfigError, ModelError, StoppedError, counted
-from ...runtime.files import read_regular, write_json
-from ...runtime.locks import locked
+from ...runtime.system.files import read_regular, write_json
+from ...runtime.system.locks import locked
 from ..checkpoint import read_info
 from ..config import METHODS, Config, Method
 from ..config_file import MAY_DIFFER, config_from_toml, differences

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from ...runtime.arrays import Float64
 from ...runtime.errors import ConfigError, ModelError, RrtnError
-from ...runtime.files import open_regular
 from ...runtime.frontend import hann, mel_filterbank
 from ...runtime.spec import FrontendSpec
+from ...runtime.system.files import open_regular
 from .encoders import ENCODERS, Encoder, PannsCnn
 
 # A share of the largest value. Float32's rounding gives right files a difference of 6e-8; an f_max

@@ -8,7 +8,7 @@ from rrtn.export.winograd.conv_cost import Convolution
 from rrtn.export.winograd.cpu_variant import NotFasterError, cpu_variant_of
 from rrtn.export.winograd.slot_layout import Axes
 from rrtn.runtime.backends.ort_session import session_from_bytes
-from rrtn.runtime.cpus import cpu_model, vector_extension
+from rrtn.runtime.system.cpus import cpu_model, vector_extension
 
 
 def model_with(channels: int, height: int, width: int, layers: int) -> bytes:

@@ -96,13 +96,13 @@ def test_the_cpu_variant_comes_first_on_the_kind_of_processor_that_it_was_measur
     assert fp32 is not None
     fast = replace(fp32, name="cpu", plan={"vector_extension": "avx512f", "batch": 16})
     both = replace(bundle, variants=(fp32, fast))
-    monkeypatch.setattr("rrtn.runtime.cpus.vector_extension", lambda: "avx512f")
+    monkeypatch.setattr("rrtn.runtime.system.cpus.vector_extension", lambda: "avx512f")
     assert tried(both) == [("cuda", "fp32"), ("cpu", "cpu"), ("cpu", "fp32")]
     assert tried(both, "cuda", variant="cpu") == []
     pretend(monkeypatch, CPU, NO_DRIVER)
     assert tried(both) == [("cpu", "cpu"), ("cpu", "fp32")]
 
-    monkeypatch.setattr("rrtn.runtime.cpus.vector_extension", lambda: "avx2")
+    monkeypatch.setattr("rrtn.runtime.system.cpus.vector_extension", lambda: "avx2")
     assert tried(both) == [("cpu", "fp32")]
     assert tried(both, "cpu", variant="cpu") == [("cpu", "cpu")]  # who names it gets it
     assert tried(replace(bundle, variants=(fast,))) == [("cpu", "cpu")]  # so does who gives this file alone

@@ -18,8 +18,8 @@ from rrtn.runtime.backends.cuda_libraries import cuda_missing
 from rrtn.runtime.backends.device_memory import Widening
 from rrtn.runtime.backends.ort_backend import ort_backend_from_bundle
 from rrtn.runtime.bundle import metadata_of
+from rrtn.runtime.bundle.onnx_file import sealed
 from rrtn.runtime.errors import ModelError, OutOfMemoryError, UnavailableError
-from rrtn.runtime.onnx_file import sealed
 from rrtn.runtime.spec import FrontendSpec
 
 

@@ -18,9 +18,9 @@ from rrtn.runtime.arrays import waveform_from_samples
 from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.backends.cuda_libraries import cuda_missing
 from rrtn.runtime.bundle import metadata_of
+from rrtn.runtime.bundle.onnx_file import sealed
 from rrtn.runtime.errors import AudioError, ConfigError, ModelError, OutOfMemoryError, StoppedError
 from rrtn.runtime.frontend import clip_log_mel
-from rrtn.runtime.onnx_file import sealed
 
 
 def weights_of(model: Path) -> NDArray[np.float32]:

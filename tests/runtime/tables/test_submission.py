@@ -61,7 +61,7 @@ def test_two_files_with_one_file_id_are_refused(tmp_path: Path) -> None:
 
 def test_a_full_disk_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RRTN_FAILPOINT", "write.begin:enospc")
-    monkeypatch.setattr("rrtn.runtime.failpoints._passed", 0)
+    monkeypatch.setattr("rrtn.runtime.system.failpoints._passed", 0)
     with pytest.raises(StoppedError, match="No space left"):
         list(write_submission(tmp_path / "s.csv", [scored("a.wav", fear=0.1)], LABELS))
     assert list(tmp_path.iterdir()) == []

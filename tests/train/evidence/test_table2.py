@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rrtn.runtime import failpoints
 from rrtn.runtime.errors import ConfigError, DataError, StoppedError
+from rrtn.runtime.system import failpoints
 from rrtn.train import loop
 from rrtn.train.checkpoint import POINTER
 from rrtn.train.config import Config, config_from_dict

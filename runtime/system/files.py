@@ -13,7 +13,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 
-from .errors import StoppedError
+from ..errors import StoppedError
 from .failpoints import failpoint
 
 # What Samba, vboxsf, FAT and FUSE answer to a call that they do not have: nothing is wrong with the disk.

@@ -10,8 +10,15 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+from rrtn.runtime.bundle.onnx_file import (
+    NEWEST_OPSET,
+    SEAL_KEY,
+    check_onnx,
+    check_seal,
+    onnx_metadata,
+    sealed,
+)
 from rrtn.runtime.errors import ModelError
-from rrtn.runtime.onnx_file import NEWEST_OPSET, SEAL_KEY, check_onnx, check_seal, onnx_metadata, sealed
 
 
 def with_metadata(model: Path, properties: dict[str, str]) -> bytes:

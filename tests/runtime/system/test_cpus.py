@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rrtn.runtime.cpus import cpu_quota, usable_cpus
+from rrtn.runtime.system.cpus import cpu_quota, usable_cpus
 
 V1 = Path("/sys/fs/cgroup/cpu")
-COUNT = "from rrtn.runtime.cpus import usable_cpus; print(usable_cpus())"
+COUNT = "from rrtn.runtime.system.cpus import usable_cpus; print(usable_cpus())"
 
 
 def process_in(tmp_path: Path, groups: dict[str, str], *, cgroup: str, mount: str) -> Path:

@@ -17,7 +17,7 @@ from typing import Final
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 _WITHOUT_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 _HOLDER_AT: Final = 1  # Windows locks the first byte of the file, against readers too

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
-from .documents import Count, Name, Sha256, converted, parsed
-from .errors import ModelError, counted
-from .files import read_regular
+from ..documents import Count, Name, Sha256, converted, parsed
+from ..errors import ModelError, counted
+from ..spec import FrontendSpec, InputKind
+from ..system.files import read_regular
+from ..text import printable, short
 from .onnx_file import check_onnx, check_seal, onnx_metadata, onnx_metadata_of_file
-from .spec import FrontendSpec, InputKind
-from .text import printable, short
 
 SCHEMA: Final = 1
 MEANING_SCHEMA: Final = (

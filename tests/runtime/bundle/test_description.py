@@ -11,8 +11,8 @@ import pytest
 from onnx import helper
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
 from rrtn.runtime.bundle import Bundle, Variant, metadata_of
+from rrtn.runtime.bundle.onnx_file import sealed
 from rrtn.runtime.errors import ModelError
-from rrtn.runtime.onnx_file import sealed
 
 Model = Callable[[Path], Path]
 SPEC = FrontendSpec(frames=100, peak_dbfs=-6.0)

@@ -11,8 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from .errors import ModelError
-from .files import open_regular
+from ..errors import ModelError
+from ..system.files import open_regular
 
 SEAL_KEY: Final = "rrtn.sha256"  # of the last metadata entry, the hash of every byte before it
 NEWEST_OPSET: Final = 26  # ONNX Runtime 1.31 knows it, the oldest that rrtn takes

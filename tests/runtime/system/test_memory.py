@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.bundle import metadata_of
-from rrtn.runtime.memory import MEMORY_BUDGET, limit_memory, memory_as_before
-from rrtn.runtime.onnx_file import sealed
+from rrtn.runtime.bundle.onnx_file import sealed
+from rrtn.runtime.system.memory import MEMORY_BUDGET, limit_memory, memory_as_before
 
 # `rrtn`, and at its end the most memory that it had.
 PROGRAM = """

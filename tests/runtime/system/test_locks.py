@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 from rrtn.runtime.errors import ConfigError
-from rrtn.runtime.locks import in_turn, is_held, locked
+from rrtn.runtime.system.locks import in_turn, is_held, locked
 
 HOLDS = """
 import sys
 from pathlib import Path
-from rrtn.runtime.locks import locked
+from rrtn.runtime.system.locks import locked
 with locked(Path(sys.argv[1]), does="trains"):
     print("held", flush=True)
     sys.stdin.read()
@@ -79,7 +79,7 @@ def test_a_holder_that_cannot_be_read_is_another_process(lock: Path) -> None:
 FORKS = """
 import os, subprocess, sys
 from pathlib import Path
-from rrtn.runtime.locks import locked
+from rrtn.runtime.system.locks import locked
 with locked(Path(sys.argv[1]), does="trains"):
     sleeper = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"])
     if os.fork() == 0:
@@ -196,7 +196,7 @@ def test_a_lock_in_no_folder_is_an_error(tmp_path: Path) -> None:
 COUNTS = """
 import sys
 from pathlib import Path
-from rrtn.runtime.locks import in_turn
+from rrtn.runtime.system.locks import in_turn
 print("held", flush=True)
 sys.stdin.readline()
 for _ in range(40):

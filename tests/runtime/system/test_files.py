@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rrtn.runtime.files import atomic_path, replace_folder, sha256_of, write_bytes, write_json
+from rrtn.runtime.system.files import atomic_path, replace_folder, sha256_of, write_bytes, write_json
 
 
 def names_in(folder: Path) -> list[str]:

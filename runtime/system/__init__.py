@@ -1,0 +1,8 @@
+"""What the operating system gives: files, locks, memory and cores.
+
+failpoints   places where a test makes the process fail
+files        files that are there whole, or not at all
+locks        one process at a time
+memory       a budget for the memory of this process
+cpus         the processor, and how many of its cores may be used
+"""
