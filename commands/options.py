@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..runtime.errors import ConfigError
+from ..train.method.tasks import TASK_NAMES
 from .printing import say
 
 if TYPE_CHECKING:
@@ -55,6 +56,26 @@ Targets = Annotated[
     Optional[str],
     typer.Option(
         help="Target columns, with commas; default: every numeric column that is not metadata.",
+        show_default=False,
+    ),
+]
+Scale = Annotated[
+    Optional[str],
+    typer.Option(
+        help="On which people rated: 1:9, or Valence=-1:1,Arousal=1:5, or auto; default 0:1.",
+        metavar="LOW:HIGH",
+        show_default=False,
+    ),
+]
+ClassTarget = Annotated[
+    Optional[str],
+    typer.Option(help="Columns with a class for each clip, with commas.", metavar="NAME", show_default=False),
+]
+Task = Annotated[
+    Optional[str],
+    typer.Option(
+        help=f"A challenge's targets, scale, metric and submission: {', '.join(TASK_NAMES[1:])}.",
+        metavar="NAME",
         show_default=False,
     ),
 ]

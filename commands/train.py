@@ -8,11 +8,12 @@ import typer
 from ..runtime.errors import counted
 from ..train.config import METHODS
 from ..train.method.choices import ENCODER_NAMES
-from ..train.method.tasks import METRIC_NAMES, TASK_NAMES
+from ..train.method.tasks import METRIC_NAMES
 from .options import (
     AudioDir,
     BatchSize,
     Channel,
+    ClassTarget,
     CsvFile,
     DataDir,
     Device,
@@ -20,36 +21,17 @@ from .options import (
     FileColumn,
     Json,
     Precision,
+    Scale,
     SpeakerColumn,
     SplitColumn,
     Targets,
+    Task,
     absolute,
     load_torch,
     names_with_commas,
     place_settings,
 )
 from .printing import Column, Table, print_json, print_table, say
-
-Scale = Annotated[
-    Optional[str],
-    typer.Option(
-        help="On which people rated: 1:9, or Valence=-1:1,Arousal=1:5, or auto; default 0:1.",
-        metavar="LOW:HIGH",
-        show_default=False,
-    ),
-]
-ClassTarget = Annotated[
-    Optional[str],
-    typer.Option(help="Columns with a class for each clip, with commas.", metavar="NAME", show_default=False),
-]
-Task = Annotated[
-    Optional[str],
-    typer.Option(
-        help=f"A challenge's targets, scale, metric and submission: {', '.join(TASK_NAMES[1:])}.",
-        metavar="NAME",
-        show_default=False,
-    ),
-]
 
 if TYPE_CHECKING:
     from ..train.plan import TrainingPlan

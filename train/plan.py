@@ -14,16 +14,13 @@ from ..runtime.errors import ConfigError, counted
 from .config import Config, Precision
 from .data.builtin import EPOCHS as BUILTIN_EPOCHS
 from .data.builtin import builtin_corpus
-from .data.data_set import DataSet, read_data
+from .data.data_set import DataSet
 from .data.device_clips import part_of_training
-from .data.folds import fold_of_data
-from .data.places import places_of_config
 from .data.ratings import constant_targets
-from .data.targets import LabelChoice
+from .data.reading import data_of_settings, label_settings
 from .method.columns import UNIT, scale_choice, scale_settings
 from .method.model import TwinsNetwork
 from .method.panns import initialisation_from_panns
-from .method.tasks import task_of_name
 
 _PAPER_EPOCHS: Final = 60
 _PAPER_BATCH: Final = 128
@@ -96,7 +93,7 @@ def _resolved(config: Config, data: DataSet, batch_size: int) -> Config:
         data=dataclasses.replace(
             config.data,
             targets=data.targets,
-            scale=scale_settings(data.columns, scale_choice(_label_settings(config)[1].scale)),
+            scale=scale_settings(data.columns, scale_choice(label_settings(config.data)[1].scale)),
             class_targets=tuple(target.name for target in data.columns.classes),
             classes=tuple(label for target in data.columns.classes for label in target.labels),
         ),
@@ -144,40 +141,8 @@ def data_folder(config: Config) -> Path:
 
 def data_from_config(config: Config) -> DataSet:
     """The data set, with the fraction of its training clips that the config takes. Raises DataError."""
-    targets, labels = _label_settings(config)
-    data = read_data(
-        data_folder(config),
-        targets,
-        channel=config.data.channel or None,
-        labels=labels,
-        places=places_of_config(config.data),
-        pooled=bool(config.data.fold),
-    )
-    if config.data.fold:
-        data = fold_of_data(data, config.data.fold)
+    data = data_of_settings(data_folder(config), config.data)
     return part_of_training(data, config.data.fraction, seed=config.seed)
-
-
-def labels_of_config(config: Config, *, only_named: bool = False) -> LabelChoice:
-    """What the settings say about labels, for who reads data. `only_named`: no target but those named."""
-    data = config.data
-    return LabelChoice(
-        scale=data.scale, class_targets=data.class_targets, classes=data.classes, only_named=only_named
-    )
-
-
-def _label_settings(config: Config) -> tuple[tuple[str, ...], LabelChoice]:
-    """The rated columns that are asked for, by name or by the task, and the rest about labels."""
-    task, own = task_of_name(config.data.task), labels_of_config(config)
-    if task is None:
-        return config.data.targets, own
-    choice = dataclasses.replace(
-        own,
-        scale=own.scale or task.scale,
-        class_targets=own.class_targets or task.class_targets,
-        only_named=True,
-    )
-    return config.data.targets or task.targets, choice
 
 
 def describe(plan: TrainingPlan) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from ..data.corpus import is_synthetic
 from ..data.data_set import DataSet, Split, read_data
 from ..data.device_clips import SplitClips, sha256_of_splits, split_clips
 from ..data.folds import fold_numbers, fold_of_data
+from ..data.reading import labels_of_settings
 from ..method.columns import ClassTarget, Scale
 from ..method.frontend import LogMel
 from ..method.metrics import (
@@ -44,7 +45,7 @@ from ..method.metrics import (
 )
 from ..method.model import TwinsNetwork
 from ..method.tasks import Metric, Task, task_of_name
-from ..plan import data_from_config, labels_of_config, network_from_config
+from ..plan import data_from_config, network_from_config
 from ..predict import predict
 from ..run_folder import RunFolder, runs_in
 from .fold_runs import folds_in
@@ -421,7 +422,7 @@ class _Evaluated:
         info = read_info(RunFolder(run).best)
         config = _config_of(info, RunFolder(run))
         channel = config.data.channel or None
-        labels = labels_of_config(config, only_named=True)
+        labels = labels_of_settings(config.data, only_named=True)
         data_set = (
             read_data(data, config.data.targets, channel=channel, labels=labels)
             if data

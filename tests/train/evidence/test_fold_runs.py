@@ -1,4 +1,4 @@
-"""A cross-validation: each clip is predicted by the run that did not hear its speaker; nothing is done twice."""
+"""A cross-validation: a clip is predicted by the run that did not hear its speaker; nothing is done twice."""
 
 import json
 import shutil
