@@ -31,6 +31,7 @@ from .runtime.errors import ConfigError, MissingExtraError, RrtnError, StoppedEr
 COMMANDS: Final = {
     "train": Command("train", "Train the network on rated clips."),
     "evaluate": Command("evaluate", "Measure the CCC of each target, with intervals over speakers."),
+    "crossval": Command("crossval", "Train once for each fold of speakers, and evaluate on all clips."),
     "table2": Command("table2", "Train the nine rows of the paper's Table 2 on your data."),
     "report": Command("evaluate", "Write one HTML page about a run, or about several."),
     "export": Command("export", "Write ONNX and TensorRT files that give the scores of PyTorch."),

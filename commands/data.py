@@ -1,14 +1,30 @@
-"""rrtn data synth and rrtn data check."""
+"""rrtn data synth, rrtn data import and rrtn data check."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from ..runtime.errors import counted
 from .data_report import print_data_report
-from .options import EXIT_SOME_ERRORS, Channel, Json, Targets, names_with_commas
+from .options import (
+    EXIT_SOME_ERRORS,
+    AudioDir,
+    Channel,
+    ClassTarget,
+    FileColumn,
+    Json,
+    Scale,
+    SpeakerColumn,
+    SplitColumn,
+    Targets,
+    Task,
+    names_with_commas,
+)
 from .printing import print_json, say
+
+if TYPE_CHECKING:
+    from ..train.data.importing import Imported
 
 data = typer.Typer(
     help="Make a data set, or check one.",
@@ -52,6 +68,85 @@ def data_synth(
             f"{counted(clips, 'clip')} of {counted(speakers, 'speaker')} in {out}. "
             f"Next: rrtn data check {out}; rrtn train --data {out}"
         )
+
+
+@data.command("import")
+def data_import(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A table, or a folder: audformat, A-VB, ExVo, Hume-VB.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
+    audio: AudioDir = None,
+    file_column: FileColumn = None,
+    split_column: SplitColumn = None,
+    speaker_column: SpeakerColumn = None,
+    targets: Targets = None,
+    scale: Scale = None,
+    class_target: ClassTarget = None,
+    task: Task = None,
+    table: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Tables of an audformat database, with commas; default: all.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Shares of Train, Val and Test, by speakers; default: the source's, or 0.7,0.15,0.15.",
+            metavar="A,B,C",
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the split.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Make a folder to train on from a table, a challenge's data or an audformat database.
+
+    OUT has data_info.csv and data.toml, which says where the audio is: no audio is copied. A table without a
+    split gets one, by whole speakers.
+
+    Example: rrtn data import ratings.xlsx.csv mine --audio recordings --scale 1:9
+    """
+    from ..train.data.importing import ImportRequest, import_data, shares_of_text
+    from ..train.data.places import DataPlaces
+
+    settings = {
+        "targets": names_with_commas(targets),
+        "scale": names_with_commas(scale),
+        "class_targets": names_with_commas(class_target),
+        "task": task,
+    }
+    request = ImportRequest(
+        source=source,
+        out=out,
+        settings=settings,
+        places=DataPlaces(
+            audio=audio,
+            file_column=file_column or "",
+            split_column=split_column or "",
+            speaker_column=speaker_column or "",
+        ),
+        tables=tuple(names_with_commas(table) or ()),
+        shares=shares_of_text(split) if split else None,
+        seed=seed,
+    )
+    _print_imported(import_data(request), as_json)
+
+
+def _print_imported(imported: "Imported", as_json: bool) -> None:
+    data, out = imported.data, imported.out
+    clips = {name: len(split.clips) for name, split in data.splits.items()}
+    for note in (*imported.notes, *data.warnings):
+        say(f"note: {note}")
+    if as_json:
+        print_json({"dir": str(out), "clips": clips, "targets": list(data.columns.names)})
+        return
+    counts = ", ".join(f"{name} {count:,}" for name, count in clips.items())
+    say(f"{counts}; targets: {', '.join(data.columns.names)}")
+    say(f"{out} refers to its audio. Next: rrtn data check {out}; rrtn train --data {out}")
 
 
 @data.command("check")

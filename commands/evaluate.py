@@ -6,17 +6,29 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..runtime.errors import counted
-from .options import DataDir, Json, RunArgument, existing_run, load_torch
+from .options import DataDir, Json, RunArgument, existing_run, load_torch, split_option
 from .printing import Column, Table, numbers, print_json, print_table, say
 
 if TYPE_CHECKING:
     from ..train.evidence.evaluate import Evaluation
+    from ..train.evidence.groups import Figures, GroupReport
     from ..train.evidence.significance import Comparison
 
 
 def evaluate(
     run: RunArgument = None,
     data: DataDir = None,
+    split: Annotated[
+        str, typer.Option(help="Train, Val or Test, where it is rated.", metavar="NAME")
+    ] = "Val",
+    by: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            help="Groups to look at apart: Sex, or Age:20-29,30-39,40-; may be given again.",
+            metavar="COLUMN",
+            show_default=False,
+        ),
+    ] = None,
     ridge: Annotated[bool, typer.Option(help="Show a ridge regression on mel statistics beside it.")] = True,
     compare: Annotated[
         Optional[list[Path]],
@@ -36,18 +48,28 @@ def evaluate(
     The clips are those of the validation split. A ridge regression on mel statistics is shown beside. RUN may
     also be a folder of runs that differ in their seed.
 
+    --by shows CCC and bias (predicted minus rated) of groups of clips, and their differences.
+
     Example: rrtn evaluate runs/rrtn --compare runs/vanilla
     """
     from ..runtime.tables.outputs import check_new
 
     if submission:
         check_new(submission, f"--submission {submission}", overwrite=overwrite)
-    found = existing_run(run)
+    found, asked = existing_run(run), split_option(split)
     load_torch("train.evidence.evaluate")
     from ..train.evidence.evaluate import evaluate as evaluate_run
 
-    evaluation = evaluate_run(found, data=data, ridge=ridge, others=compare or (), submission=submission)
-    print_json(evaluation.to_dict()) if as_json else _print_evaluation(evaluation)
+    evaluation = evaluate_run(
+        found,
+        data=data,
+        split=asked,
+        ridge=ridge,
+        others=compare or (),
+        submission=submission,
+        by=by or (),
+    )
+    print_json(evaluation.to_dict()) if as_json else print_evaluation(evaluation)
 
 
 def report(
@@ -83,28 +105,69 @@ def report(
     print_json({"report": str(page)}) if as_json else say(f"report in {page}")
 
 
-def _print_evaluation(evaluation: "Evaluation") -> None:
+def print_evaluation(evaluation: "Evaluation") -> None:
+    """Tables on stdout."""
+    if evaluation.targets:
+        _print_ratings(evaluation)
+    if evaluation.classes:
+        _print_classes(evaluation)
+    for other, comparison in evaluation.compared.items():
+        _print_comparison(evaluation, other, comparison)
+    for groups in evaluation.groups:
+        _print_groups(groups)
+
+
+def _print_ratings(evaluation: "Evaluation") -> None:
     columns = {"CCC, biased": evaluation.biased, "Pearson": evaluation.pearson, "MAE": evaluation.mae}
     if evaluation.ridge is not None:
         columns["ridge CCC"] = evaluation.ridge
     drops = zip(columns, (4, 3, 2, 1), strict=False)
+    counts = evaluation.counts if any(n < evaluation.clips for n in evaluation.counts) else ()
     table = Table(
         "target",
         *numbers("CCC"),
         *([Column("95%")] if evaluation.interval else []),
         *(Column(name, right=True, drop=drop) for name, drop in drops),
+        *(numbers("clips") if counts else []),
     )
     for k, target in enumerate(evaluation.targets):
         others = (f"{values[k]:z.3f}" for values in columns.values())
-        table.add_row(target, f"{evaluation.challenge[k]:z.3f}", *_interval(evaluation, k), *others)
+        rated = [str(counts[k])] if counts else []
+        table.add_row(target, f"{evaluation.challenge[k]:z.3f}", *_interval(evaluation, k), *others, *rated)
     table.add_section()
-    means = (f"{values.mean():z.3f}" for values in columns.values())
-    table.add_row(
-        "mean", f"{evaluation.challenge.mean():z.3f}", *_interval(evaluation, -1), *means, style="bold"
-    )
+    means = [
+        f"{values.mean():z.3f}" if name != "MAE" or evaluation.has_one_scale else ""
+        for name, values in columns.items()
+    ]
+    mean = f"{evaluation.challenge.mean():z.3f}"
+    rated = [""] if counts else []
+    table.add_row("mean", mean, *_interval(evaluation, -1), *means, *rated, style="bold")
     print_table(table, title=_title(evaluation), caption=_caption(evaluation))
-    for other, comparison in evaluation.compared.items():
-        _print_comparison(evaluation, other, comparison)
+
+
+def _print_classes(evaluation: "Evaluation") -> None:
+    """The recall of each class target, and what the epoch was chosen by."""
+    from ..train.evidence.significance import too_few
+    from ..train.method.tasks import METRIC_NAMES
+
+    intervals = evaluation.uar_intervals
+    table = Table(
+        "class target", *numbers("UAR"), *([Column("95%")] if intervals else []), *numbers("classes")
+    )
+    for j, target in enumerate(evaluation.classes):
+        cells = [f"{low:z.3f} to {high:z.3f}" for low, high in intervals[j : j + 1]] if intervals else []
+        table.add_row(target.name, f"{evaluation.uar[j]:z.3f}", *cells, str(len(target.classes)))
+    interval = (
+        "95% by resampling speakers" if intervals else f"no 95% interval: {too_few(evaluation.speakers)}"
+    )
+    metric = f"{METRIC_NAMES[evaluation.metric]} {evaluation.score:z.3f}"
+    if parts := evaluation.parts:
+        metric += f": the harmonic mean of CCC {parts['ccc']:z.3f}, UAR {parts['uar']:z.3f} and 1 / MAE"
+        metric += (
+            f" {1 / parts['error']:z.3f} of {', '.join(evaluation.task.by_error if evaluation.task else ())}"
+        )
+    caption = f"UAR: the mean of the classes' recalls, {interval}; {metric}"
+    print_table(table, title=_title(evaluation), caption=caption)
 
 
 def _interval(evaluation: "Evaluation", column: int) -> list[str]:
@@ -119,7 +182,8 @@ def _title(evaluation: "Evaluation") -> str:
     epochs = ", ".join(map(str, evaluation.epochs))
     clips, speakers = counted(evaluation.clips, "clip"), counted(evaluation.speakers, "speaker")
     synthetic = " of SYNTHETIC voices" if evaluation.synthetic else ""
-    return f"{evaluation.run}, epoch {epochs}: Val, {clips}{synthetic}, {speakers}"
+    split = f"{counted(evaluation.folds, 'fold')}" if evaluation.folds else evaluation.split
+    return f"{evaluation.run}, epoch {epochs}: {split}, {clips}{synthetic}, {speakers}"
 
 
 def _caption(evaluation: "Evaluation") -> str:
@@ -130,6 +194,7 @@ def _caption(evaluation: "Evaluation") -> str:
         interval = f"no 95% interval: {too_few(evaluation.speakers)}"
     means = "; means over seeds" if len(evaluation.seeds) > 1 else ""
     chosen = "; the epoch was chosen on these clips" if evaluation.chosen_on else ""
+    chosen += "; each clip by the run that did not hear its speaker" if evaluation.folds else ""
     ccc = "CCC: the challenge's (variances over n-1, covariance over n)"
     ridge = "" if evaluation.ridge is None else "; ridge: on each mel bin's mean and deviation"
     return f"{ccc}, {interval}{ridge}{means}{chosen}"
@@ -150,3 +215,49 @@ def _print_comparison(evaluation: "Evaluation", other: str, comparison: "Compari
         caption = f"no interval and no p: {too_few(comparison.speakers)}"
     speakers = counted(comparison.speakers, "speaker")
     print_table(table, title=f"{evaluation.run} minus {other}: {speakers}", caption=caption)
+
+
+def _print_groups(report: "GroupReport") -> None:
+    """Every group on each target, then the differences of the means."""
+    for group in report.groups:
+        table = Table("target", *numbers("CCC"), Column("95%"), *numbers("bias"), Column("95% of bias"))
+        for k, target in enumerate([*report.targets, "mean"]):
+            table.add_row(target, *_figures(group.ccc, k), *_figures(group.bias, k, "+"))
+        counts = f"{counted(group.clips, 'clip')}, {counted(group.speakers, 'speaker')}"
+        print_table(table, title=f"{report.grouping.column} {group.name}: {counts}")
+    if report.differences:
+        _print_group_differences(report)
+
+
+def _print_group_differences(report: "GroupReport") -> None:
+    from ..train.evidence.significance import FEWEST_SPEAKERS
+
+    table = Table(
+        "groups",
+        *numbers("CCC"),
+        Column("95%", drop=2),
+        *numbers("p"),
+        *numbers("bias"),
+        Column("95% of bias", drop=1),
+        *numbers("p of bias"),
+        Column("", words=True),
+    )
+    for found in report.differences:
+        p = [f"{adjusted[-1]:.4f}" for adjusted in found.p_holm] if found.p_holm else ["", ""]
+        ccc, bias = _figures(found.ccc, -1, "+"), _figures(found.bias, -1, "+")
+        table.add_row(f"{found.first} minus {found.second}", *ccc, p[0], *bias, p[1], found.verdict())
+    caption = (
+        "bias: predicted minus rated; 95% by resampling speakers; p: two-tailed, by exchanging speakers, "
+        f"Holm over the pairs; neither of fewer than {FEWEST_SPEAKERS} speakers"
+    )
+    caption += f"; {counted(report.without, 'clip')} in no group" if report.without else ""
+    title = f"Differences by {report.grouping.column}, mean over the targets"
+    print_table(table, title=title, caption=caption)
+
+
+def _figures(figures: "Figures", column: int, sign: str = "") -> list[str]:
+    """Value and interval."""
+    value = f"{figures.value[column]:{sign}z.3f}"
+    if figures.low is None or figures.high is None:
+        return [value, ""]
+    return [value, f"{figures.low[column]:{sign}z.3f} to {figures.high[column]:{sign}z.3f}"]

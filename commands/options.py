@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..runtime.errors import ConfigError
+from ..train.method.tasks import TASK_NAMES
 from .printing import say
 
 if TYPE_CHECKING:
@@ -30,10 +31,51 @@ DataDir = Annotated[
     Optional[Path],
     typer.Option("--data", help="Folder with data_info.csv and wav/ (Hume-VB layout).", show_default=False),
 ]
+CsvFile = Annotated[
+    Optional[Path],
+    typer.Option("--csv", help="The table: CSV, TSV or with semicolons.", metavar="FILE", show_default=False),
+]
+AudioDir = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--audio", help="Folder of the recordings; default: wav/.", metavar="DIR", show_default=False
+    ),
+]
+FileColumn = Annotated[
+    Optional[str],
+    typer.Option(help="Default: File_ID, file, filename, path, ...", metavar="NAME", show_default=False),
+]
+SplitColumn = Annotated[
+    Optional[str], typer.Option(help="Default: Split or partition.", metavar="NAME", show_default=False)
+]
+SpeakerColumn = Annotated[
+    Optional[str],
+    typer.Option(help="Default: Subject_ID, speaker, participant, ...", metavar="NAME", show_default=False),
+]
 Targets = Annotated[
     Optional[str],
     typer.Option(
         help="Target columns, with commas; default: every numeric column that is not metadata.",
+        show_default=False,
+    ),
+]
+Scale = Annotated[
+    Optional[str],
+    typer.Option(
+        help="On which people rated: 1:9, or Valence=-1:1,Arousal=1:5, or auto; default 0:1.",
+        metavar="LOW:HIGH",
+        show_default=False,
+    ),
+]
+ClassTarget = Annotated[
+    Optional[str],
+    typer.Option(help="Columns with a class for each clip, with commas.", metavar="NAME", show_default=False),
+]
+Task = Annotated[
+    Optional[str],
+    typer.Option(
+        help=f"A challenge's targets, scale, metric and submission: {', '.join(TASK_NAMES[1:])}.",
+        metavar="NAME",
         show_default=False,
     ),
 ]
@@ -91,6 +133,34 @@ def load_torch(module: str) -> None:
         import torch  # noqa: F401
 
         importlib.import_module(f"..{module}", __package__)
+
+
+def place_settings(
+    data: Path | None,
+    csv: Path | None,
+    audio: Path | None,
+    file_column: str | None = None,
+    split_column: str | None = None,
+    speaker_column: str | None = None,
+) -> dict[str, str | None]:
+    """The options of where data lie, as settings of [data]. --csv alone has its folder as --data."""
+    return {
+        "dir": absolute(data or (csv.absolute().parent if csv else None)),
+        "csv": absolute(csv),
+        "audio": absolute(audio),
+        "file_column": file_column,
+        "split_column": split_column,
+        "speaker_column": speaker_column,
+    }
+
+
+def split_option(text: str) -> str:
+    """Val for val, dev, ... Raises ConfigError for what is no split."""
+    from ..train.data.column_names import SPLITS, split_of
+
+    if (split := split_of(text)) not in SPLITS:
+        raise ConfigError("--split", text, wanted=f"one of {', '.join(SPLITS)}")
+    return split
 
 
 def absolute(path: Path | None) -> str | None:

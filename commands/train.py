@@ -11,18 +11,28 @@ from typer.core import TyperCommand
 from ..runtime.errors import counted
 from ..train.config import COMPILE_MODES, METHODS
 from ..train.method.choices import ENCODER_NAMES
+from ..train.method.tasks import METRIC_NAMES
 from .options import (
+    AudioDir,
     BatchSize,
     Channel,
+    ClassTarget,
+    CsvFile,
     DataDir,
     Device,
     Epochs,
+    FileColumn,
     Json,
     Precision,
+    Scale,
+    SpeakerColumn,
+    SplitColumn,
     Targets,
+    Task,
     absolute,
     load_torch,
     names_with_commas,
+    place_settings,
 )
 from .printing import Column, Table, print_json, print_table, say
 
@@ -51,7 +61,15 @@ def _with_mode(arguments: list[str]) -> Iterator[str]:
 
 def train(
     data: DataDir = None,
+    csv: CsvFile = None,
+    audio: AudioDir = None,
+    file_column: FileColumn = None,
+    split_column: SplitColumn = None,
+    speaker_column: SpeakerColumn = None,
     targets: Targets = None,
+    scale: Scale = None,
+    class_target: ClassTarget = None,
+    task: Task = None,
     encoder: Annotated[
         Optional[str],
         typer.Option(help=f"One of {', '.join(ENCODER_NAMES)}; default resnet18.", show_default=False),
@@ -122,13 +140,16 @@ def train(
     """
     from ..train.request import TrainingRequest, training_from_request
 
+    named = {"targets": targets, "scale": scale, "class_targets": class_target}
+    labels = {name: names_with_commas(text) for name, text in named.items()}
+    places = place_settings(data, csv, audio, file_column, split_column, speaker_column)
     settings = {
         "seed": seed,
         "device": device,
         "precision": precision,
         "compile": compile_,
         "tensorboard": tensorboard,
-        "data": {"dir": absolute(data), "targets": names_with_commas(targets), "channel": channel},
+        "data": {**places, "channel": channel, "task": task, **labels},
         "model": {"encoder": encoder, "method": method, "init": absolute(init)},
         "optim": {"epochs": epochs, "batch_size": batch_size, "lr": lr},
         "frontend": {"trim": trim},
@@ -159,7 +180,8 @@ def _train(requested: "RequestedTraining", as_json: bool) -> None:
         print_json(finished.to_dict())
         return
     best = finished.result.best
-    say(f"best: epoch {best.epoch}, mean Val CCC {best.ccc:z.3f}. Next: rrtn evaluate, rrtn export --trt")
+    metric = METRIC_NAMES[best.metric].replace("mean ", "mean Val ")
+    say(f"best: epoch {best.epoch}, {metric} {best.score:z.3f}. Next: rrtn evaluate, rrtn export --trt")
 
 
 def _print_plan(plan: "TrainingPlan", description: dict[str, Any]) -> None:

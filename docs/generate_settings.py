@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 
 from rrtn.train.config import Config
 from rrtn.train.method.choices import ENCODER_NAMES
+from rrtn.train.method.tasks import TASK_NAMES
 
 DOCS = Path(__file__).parent
 HEAD = """# Settings
@@ -32,7 +33,7 @@ TABLE_HEAD = "| setting | default | type | meaning | flag | point |\n|---|---|--
 UNIT = re.compile(r"(Hz|samples|frames|mel bins)\b(?:[;,] )?")  # how a comment begins that names one
 POINT = re.compile(r" \(\S+\.md, point \d+\)")  # the page has a column for it
 UNITS_IN_NAMES = {"_minutes": "minutes", "_epochs": "epochs", "_dbfs": "dBFS"}
-CHOICES = {"model.encoder": ENCODER_NAMES}  # beside those that a type states
+CHOICES = {"model.encoder": ENCODER_NAMES, "data.task": TASK_NAMES}  # beside those that a type states
 TYPES = {bool: "true or false", int: "whole number", float: "number", str: "text"}
 
 

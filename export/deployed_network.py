@@ -1,6 +1,6 @@
 """The deployed network: without the projector, with the frontend outside or inside the graph.
 
-B batch, N samples, T frames, F spectrum bins, M mels, K targets.
+B batch, N samples, T frames, F spectrum bins, M mels, L columns of the scores.
 """
 
 import copy
@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from ..runtime.errors import ModelError
 from ..runtime.frontend import hann, input_shape, mel_filterbank
 from ..runtime.spec import FrontendSpec, InputKind
+from ..train.method.columns import Columns
 from ..train.method.encoders import Encoder
 from ..train.method.model import TwinsNetwork
 
@@ -29,20 +30,23 @@ def deployed_from_network(
     *,
     half: bool = False,
     embeddings: bool = False,
+    columns: Columns | None = None,
 ) -> nn.Module:
     """Encoder and head in evaluation mode. The input is `log_mel` or `waveform`, float32 like the output.
 
     With `half`, the encoder behind bn0 computes in float16, and its BatchNorms are folded in
     float32 before; frontend, bn0 and head stay float32. With `embeddings`, the encoder's
-    representation [B, D] is a second output.
+    representation [B, D] is a second output. The scores are in the units of the `columns`' scales;
+    without columns all are 0 to 1.
     """
     encoder = half_encoder(network.encoder, spec) if half else network.encoder
-    model = LogMelModel(encoder, network.head, embeddings=embeddings)
+    head = nn.Sequential(network.head, Units(columns)) if columns and columns.is_scaled else network.head
+    model = LogMelModel(encoder, head, embeddings=embeddings)
     return (model if input_kind == "logmel" else WaveformModel(model, spec)).eval()
 
 
 class LogMelModel(nn.Module):
-    """log_mel [B, 1, T, M] -> scores [B, K], and with `embeddings` also the embedding [B, D]."""
+    """log_mel [B, 1, T, M] -> scores [B, L], and with `embeddings` also the embedding [B, D]."""
 
     def __init__(self, encoder: nn.Module, head: nn.Module, *, embeddings: bool) -> None:
         super().__init__()
@@ -67,6 +71,19 @@ class WaveformModel(nn.Module):
         """Scores, or scores and embedding."""
         outputs: Tensor | tuple[Tensor, Tensor] = self.model(self.frontend(waveform))
         return outputs
+
+
+class Units(nn.Module):
+    """scores [B, L] in 0 to 1 -> the same in the units of the scales, in float32 in every variant."""
+
+    def __init__(self, columns: Columns) -> None:
+        super().__init__()
+        self.register_buffer("low", torch.tensor([scale.low for scale in columns.spans]))
+        self.register_buffer("width", torch.tensor([scale.width for scale in columns.spans]))
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """low + width * score."""
+        return scores * self.get_buffer("width") + self.get_buffer("low")
 
 
 def half_encoder(encoder: Encoder, spec: FrontendSpec) -> nn.Module:

@@ -96,9 +96,9 @@ def engine_from_onnx(
 
 
 def _claims(model: bytes) -> dict[str, Any]:
-    """Labels and frontend, as the metadata of the ONNX file has them; {} where it has none."""
+    """Labels, their meaning and frontend, as the metadata of the ONNX file has them; {} where it has none."""
     document = json.loads(onnx_metadata(model).get(METADATA_KEY, "{}"))
-    return {name: document[name] for name in ("labels", "frontend") if name in document}
+    return {name: document[name] for name in ("labels", "meaning", "frontend") if name in document}
 
 
 def _parse(parser: "tensorrt.OnnxParser", model: bytes, flavour: str) -> None:

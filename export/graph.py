@@ -11,11 +11,12 @@ import onnx
 import torch
 from torch import nn
 
-from ..runtime.bundle import metadata_of
+from ..runtime.bundle import LabelMeaning, metadata_of
 from ..runtime.bundle.onnx_file import sealed
 from ..runtime.errors import ModelError
 from ..runtime.frontend import input_shape
 from ..runtime.spec import FrontendSpec, InputKind
+from ..train.method.columns import Columns
 from ..train.method.model import TwinsNetwork
 from .deployed_network import deployed_from_network
 from .wanted import MAX_BATCH
@@ -33,13 +34,18 @@ def onnx_from_network(
     *,
     half: bool = False,
     embeddings: bool = False,
+    columns: Columns | None = None,
+    meaning: LabelMeaning | None = None,
 ) -> bytes:
     """A serialised ModelProto with a dynamic batch and no external data.
 
-    Its metadata has everything that scoring needs.
+    Its metadata has everything that scoring needs. `columns` and `meaning` are None where all scores are
+    ratings in 0 to 1.
     """
-    metadata = metadata_of(labels, spec, input_kind, "fp16" if half else "fp32")
-    module = deployed_from_network(network, spec, input_kind, half=half, embeddings=embeddings)
+    metadata = metadata_of(labels, spec, input_kind, "fp16" if half else "fp32", meaning=meaning)
+    module = deployed_from_network(
+        network, spec, input_kind, half=half, embeddings=embeddings, columns=columns
+    )
     return onnx_from_module(
         module, spec, input_kind, metadata, ("scores", "embedding") if embeddings else ("scores",)
     )

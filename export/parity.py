@@ -1,6 +1,6 @@
 """The gate: no file is published whose scores are not PyTorch's.
 
-n validation clips, N samples, B batch, K targets.
+n validation clips, N samples, B batch, L columns of the scores.
 """
 
 from collections.abc import Callable
@@ -12,17 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..runtime.arrays import Float32
+from ..runtime.arrays import Float32, Float64
 from ..runtime.backends.base import Backend
 from ..runtime.errors import ModelError
 from ..runtime.frontend import clip_input
 from ..runtime.spec import FrontendSpec
 from ..train.evidence.significance import ccc_change_interval
+from ..train.method.columns import Columns
 from ..train.method.frontend import LogMel
-from ..train.method.metrics import ccc_challenge
+from ..train.method.metrics import ccc_challenge, in_units
 from ..train.method.model import TwinsNetwork
 
-# Largest difference of a score; int8 is judged by CCC alone.
+# Largest difference of a score, as a share of its scale's width; int8 is judged by CCC alone.
 SCORE_LIMITS: Final = {"fp32": 1e-4, "fp16": 2e-3}
 CCC_LIMIT: Final = 0.002  # largest loss of mean CCC on the validation clips
 _BATCHES: Final = (1, 2, 7, 32)  # all clips run in the last size
@@ -36,9 +37,17 @@ class Probe:
     """Clips with the scores that every variant must give, and with ratings."""
 
     clips: Float32  # [n + 4, N] in [-1, 1], the extremes last
-    reference: Float32  # [n + 4, K]
-    ratings: Float32  # [n, K]
+    reference: Float32  # [n + 4, L]
+    ratings: Float32  # [n, L], a class as 0 and 1; NaN: none
     speakers: tuple[str, ...]  # n
+    columns: Columns | None = None  # None: every score is a rating in 0 to 1
+
+    @property
+    def widths(self) -> Float64:
+        """[L] of the scales, which the limits are multiplied by."""
+        if self.columns is None:
+            return np.ones(self.reference.shape[1])
+        return np.array([scale.width for scale in self.columns.spans])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +56,10 @@ class Parity:
 
     clips: int
     batches: tuple[int, ...]
-    max_abs: float
+    max_abs: float  # in the units of the scale, as the limit; where scales differ, of the worst column
     p999_abs: float
     limit: float | None
-    ccc: float  # mean over targets, on the validation clips
+    ccc: float  # mean over the columns, on the validation clips; of a class, of its probability
     ccc_reference: float
     # 95% of ccc - ccc_reference, resampling speakers; None for fewer than 8
     ccc_interval: tuple[float, float] | None
@@ -94,9 +103,10 @@ def torch_scores(
     spec: FrontendSpec,
     clips: Float32,
     *,
+    columns: Columns | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Float32:
-    """clips [n, N] -> [n, K]: the reference scores.
+    """clips [n, N] -> [n, L]: the reference scores, in the units of the scales.
 
     They come from training's own frontend and network, in evaluation mode.
     """
@@ -107,13 +117,14 @@ def torch_scores(
         for part in torch.from_numpy(clips).split(_TORCH_BATCH):
             parts.append(network(frontend(part)).scores.numpy())
             advance(len(part))
-    return np.concatenate(parts)
+    scores = np.concatenate(parts)
+    return in_units(scores, columns).astype(np.float32) if columns and columns.is_scaled else scores
 
 
 def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tuple[Parity, Float32]:
-    """Runs the probe as scoring would; -> the figures, and the differences [n + 4].
+    """Runs the probe as scoring would; -> the figures, and the largest differences [n + 4].
 
-    It runs in several batch sizes, and in another order.
+    The differences are shares of the scales' widths. It runs in several batch sizes, and in another order.
     """
     n, total = len(probe.ratings), len(probe.clips)
     features = np.array([clip_input(clip, spec, backend.variant.input) for clip in probe.clips])
@@ -132,20 +143,27 @@ def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tup
             differences, rows, np.abs(np.where(np.isfinite(found), found, np.inf) - probe.reference[rows])
         )
     finite = bool(np.isfinite(differences).all())
-    reference = probe.reference[:n]
+    reference, shares = probe.reference[:n], differences / probe.widths
+    worst = int(shares.max(0).argmax())  # the column that is nearest to its limit
+    limit = SCORE_LIMITS.get(backend.variant.precision)
     parity = Parity(
         clips=total,
         batches=_BATCHES,
-        max_abs=float(differences.max()) if finite else float("nan"),
+        max_abs=float(differences[:, worst].max()) if finite else float("nan"),
         p999_abs=float(np.quantile(differences, 0.999)) if finite else float("nan"),
-        limit=SCORE_LIMITS.get(backend.variant.precision),
-        ccc=float(ccc_challenge(scores[:n], probe.ratings).mean()) if finite else float("nan"),
-        ccc_reference=float(ccc_challenge(reference, probe.ratings).mean()),
+        limit=None if limit is None else limit * float(probe.widths[worst]),
+        ccc=_mean_ccc(scores[:n], probe.ratings) if finite else float("nan"),
+        ccc_reference=_mean_ccc(reference, probe.ratings),
         ccc_interval=ccc_change_interval(scores[:n], reference, probe.ratings, probe.speakers)
         if finite
         else None,
     )
-    return parity, differences.max(axis=1)
+    return parity, shares.max(axis=1)
+
+
+def _mean_ccc(scores: Float32, rated: Float32) -> float:
+    """Over the columns that at least two of the clips have."""
+    return float(np.nanmean(ccc_challenge(scores, rated)))
 
 
 def check_parity(backend: Backend, spec: FrontendSpec, probe: Probe, *, worst_to: Path) -> Parity:

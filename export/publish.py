@@ -59,6 +59,7 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
             spec=source.config.frontend,
             variants=(),
             provenance=_provenance(run, source),
+            meaning=source.meaning,
         )
         gate = Gate(probe, RunFolder(run).parity_worst)
         published = _with_variants(empty, source, wanted, gate)
@@ -266,6 +267,7 @@ def _provenance(run: Path, source: Source) -> dict[str, Any]:
         "flops_per_clip": scoring_flops(source.network, spec=config.frontend),
         "val_ccc": info.ccc,
         "val_ccc_per_target": info.per_target,
+        **({"val_metric": info.metric, "val_score": info.score} if info.metric != "ccc" else {}),
         "checkpoint_sha256": sha256_of(source.checkpoint / POINTER),
         "versions": {**info.versions, "exported_by": __version__},
         "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -41,7 +41,7 @@ class Ingredients:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The K labels."""
+        """The L labels."""
         return tuple(self.source.info.labels)
 
 
@@ -65,7 +65,16 @@ def _graph(recipe: Recipe, given: Ingredients) -> Made:
         check_half_range(folded_encoder(network.encoder, spec), spec, given.probe.clips)
     embeddings = given.wanted.embeddings
     return Made(
-        onnx_from_network(network, spec, given.labels, recipe.input, half=half, embeddings=embeddings)
+        onnx_from_network(
+            network,
+            spec,
+            given.labels,
+            recipe.input,
+            half=half,
+            embeddings=embeddings,
+            columns=given.source.columns,
+            meaning=given.source.meaning,
+        )
     )
 
 
@@ -77,7 +86,8 @@ def _graph_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
     wanted = given.wanted
     made = cpu_variant_of(given.parent, tune=wanted.tune, slower_too=recipe.name in wanted.require)
     spec = given.source.config.frontend
-    metadata = metadata_of(given.labels, spec, recipe.input, recipe.precision, made.plan)
+    meaning = given.source.meaning
+    metadata = metadata_of(given.labels, spec, recipe.input, recipe.precision, made.plan, meaning)
     return Made(file_from_onnx(made.model, metadata), plan=made.plan)
 
 

@@ -1,6 +1,6 @@
 """What an export starts from: a run's best checkpoint, and clips of its data.
 
-n clips, N samples, K targets.
+n clips, N samples, L columns of the scores.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from ..runtime.arrays import Float32, waveform_from_samples
+from ..runtime.bundle import LabelMeaning
 from ..runtime.errors import DataError
 from ..runtime.progress import Progress
 from ..train.checkpoint import CheckpointInfo
@@ -18,7 +19,9 @@ from ..train.config import Config
 from ..train.data.clip_cache import clip_store
 from ..train.data.data_set import DataSet
 from ..train.evidence.evaluate import best_of_run
+from ..train.method.columns import Columns
 from ..train.method.model import TwinsNetwork
+from ..train.method.tasks import task_of_name
 from ..train.plan import data_from_config
 from ..train.run_folder import RunFolder
 from .parity import Probe, extremes, torch_scores
@@ -35,6 +38,24 @@ class Source:
     info: CheckpointInfo
     config: Config
     network: TwinsNetwork
+
+    @property
+    def columns(self) -> Columns:
+        """Of the scores."""
+        return self.config.data.columns
+
+    @property
+    def meaning(self) -> LabelMeaning | None:
+        """What bundle.json says about the labels; None where all are ratings in 0 to 1."""
+        columns, task = self.columns, task_of_name(self.config.data.task)
+        submitted = task.submitted if task else columns.names
+        if not (columns.is_scaled or columns.classes):
+            return None
+        return LabelMeaning(
+            scales={name: (s.low, s.high) for name, s in zip(columns.targets, columns.scales, strict=True)},
+            classes={target.name: target.classes for target in columns.classes},
+            submitted=tuple(name for name in submitted if name in columns.names),
+        )
 
     @cached_property
     def data(self) -> DataSet:
@@ -63,13 +84,19 @@ def probe_of_source(source: Source) -> Probe:
     validation = _clips_of_split(source, "Val", _PROBE_CLIPS)
     clips = np.concatenate([validation.waveforms, extremes(spec)])
     with Progress("PyTorch's scores", len(clips), "clips") as bar:
-        reference = torch_scores(source.network, spec, clips, advance=bar.advance)
-    return Probe(clips=clips, reference=reference, ratings=validation.ratings, speakers=validation.speakers)
+        reference = torch_scores(source.network, spec, clips, columns=source.columns, advance=bar.advance)
+    return Probe(
+        clips=clips,
+        reference=reference,
+        ratings=validation.rated,
+        speakers=validation.speakers,
+        columns=source.columns,
+    )
 
 
 class _RatedClips(NamedTuple):
     waveforms: Float32  # [n, N] in [-1, 1]
-    ratings: Float32  # [n, K]
+    rated: Float32  # [n, L] in the units of the scales
     speakers: tuple[str, ...]  # n
 
 
@@ -81,4 +108,5 @@ def _clips_of_split(source: Source, name: str, count: int) -> _RatedClips:
     store = clip_store(paths, spec, label=f"decode {name} clips", channel=source.data.channel)
     indices = np.arange(len(store))
     waveforms = waveform_from_samples(store.clips(indices, np.zeros_like(indices), spec))
-    return _RatedClips(waveforms, split.ratings[chosen], tuple(split.clips[i].speaker for i in chosen))
+    rated = split.rated[chosen].astype(np.float32)
+    return _RatedClips(waveforms, rated, tuple(split.clips[i].speaker for i in chosen))

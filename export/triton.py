@@ -207,6 +207,7 @@ def _provenance(bundle: Bundle, variant: Variant) -> str:
         "rrtn_sha256": variant.sha256,
         "rrtn_input": variant.input,
         "rrtn_frontend": json.dumps(bundle.spec.to_dict()),
+        "rrtn_meaning": json.dumps(bundle.meaning.to_dict()) if bundle.meaning else None,
         "rrtn_checkpoint_sha256": bundle.provenance.get("checkpoint_sha256"),
         "rrtn_engine": json.dumps(variant.stamp) if variant.stamp else None,
     }

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Final, NotRequired, TypedDict
+from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 from safetensors import SafetensorError
@@ -31,10 +31,12 @@ from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.system.failpoints import failpoint
 from ..runtime.system.files import atomic_path, read_regular, sha256_of, write_bytes, write_json
 from ..runtime.text import short
+from .method.tasks import Metric
 
 POINTER: Final = "checkpoint.json"
 PREVIOUS: Final = "previous.json"
 SCHEMA: Final = 2
+LABELS_SCHEMA: Final = 3  # where there are scales, classes or a task: rrtn from before them cannot go on
 _OURS: Final = re.compile(r"[a-z]+-\d{8,}-\d{4,}\.safetensors|previous\.json|\..*\.tmp")  # may be removed
 _WEIGHTING: Final = "ruwl."  # in front of the weighting's tensors, whichever it is: older rrtn reads `ruwl.c`
 
@@ -47,8 +49,13 @@ class Record(TypedDict):
     epoch: Count
     step: Count
     loss: NotRequired[float]
-    val_ccc: float
-    val_ccc_per_target: dict[str, float]
+    val_ccc: NotRequired[float]
+    val_ccc_per_target: NotRequired[dict[str, float]]
+    val_uar: NotRequired[float]
+    val_uar_per_target: NotRequired[dict[str, float]]
+    val_metric: NotRequired[Literal["uar", "ccc_uar", "s_mtl"]]
+    val_score: NotRequired[float]
+    l_ce: NotRequired[float | None]
     l_ccc: NotRequired[float | None]
     l_ccc_a: NotRequired[float | None]
     l_bt: NotRequired[float | None]
@@ -86,17 +93,39 @@ class CheckpointInfo:
     versions: dict[str, str]
 
     @property
-    def ccc(self) -> float:
-        """Mean validation CCC of the last epoch that is done (challenge metric).
+    def ccc(self) -> float | None:
+        """Mean validation CCC of the last epoch that is done (challenge metric); None without rated targets.
 
-        Neither this nor `per_target` is known before the first one is.
+        None of these is known before the first epoch is.
         """
-        return float(self.history[-1]["val_ccc"])
+        ccc = self.history[-1].get("val_ccc")
+        return None if ccc is None else float(ccc)
 
     @property
     def per_target(self) -> dict[str, float]:
-        """Validation CCC of each target."""
-        return dict(self.history[-1]["val_ccc_per_target"])
+        """Validation CCC of each rated target."""
+        return dict(self.history[-1].get("val_ccc_per_target", {}))
+
+    @property
+    def score(self) -> float:
+        """What chooses the best epoch."""
+        return score_of(self.history[-1])
+
+    @property
+    def metric(self) -> Metric:
+        """Which metric that is."""
+        return metric_of_record(self.history[-1])
+
+
+def score_of(record: Mapping[str, Any]) -> float:
+    """What chooses the best epoch: of rated targets alone the mean validation CCC."""
+    return float(record["val_score"] if "val_score" in record else record["val_ccc"])
+
+
+def metric_of_record(record: Mapping[str, Any]) -> Metric:
+    """Which metric that is."""
+    metric: Metric = record.get("val_metric", "ccc")
+    return metric
 
 
 def save_checkpoint(
@@ -117,7 +146,7 @@ def save_checkpoint(
         files[kind] = {"file": path.name, "sha256": sha256_of(path), "size": path.stat().st_size}
     if keep_previous and (folder / POINTER).exists():
         write_bytes(folder / PREVIOUS, (folder / POINTER).read_bytes())
-    write_json(folder / POINTER, {"schema": SCHEMA, **asdict(info), "files": files})
+    write_json(folder / POINTER, {"schema": _schema_of(info.config), **asdict(info), "files": files})
     _prune(folder, {POINTER, PREVIOUS} if keep_previous else {POINTER})
 
 
@@ -222,17 +251,17 @@ def _document(path: Path) -> dict[str, Any]:
     try:
         document = parsed(content)
         found = document.get("schema") if isinstance(document, dict) else None
-        if type(found) is int and found == SCHEMA:
+        if type(found) is int and found in (SCHEMA, LABELS_SCHEMA):
             _check(converted(document, _Checkpoint))
     except ValueError as error:
         raise ModelError(
             str(path), str(error), wanted="what rrtn train wrote", fix="restore the file, or train again"
         ) from error
-    if type(found) is not int or found != SCHEMA:
+    if type(found) is not int or found not in (SCHEMA, LABELS_SCHEMA):
         raise ModelError(
             str(path),
             f"schema {short(found)}",
-            wanted=f"schema {SCHEMA}, which this rrtn reads",
+            wanted=f"schema {SCHEMA} or {LABELS_SCHEMA}, which this rrtn reads",
             fix="use the rrtn that wrote it",
         )
     assert isinstance(document, dict)
@@ -252,8 +281,23 @@ def _check(checkpoint: _Checkpoint) -> None:
     for number, record in enumerate(history, start=1):
         if record["epoch"] != number:
             raise ValueError(f"epoch {record['epoch']} in the place of epoch {number}")
-        if set(record["val_ccc_per_target"]) != set(labels):
+        if set(record.get("val_ccc_per_target", {})) != set(labels) - _classes(checkpoint["config"]):
             raise ValueError(f"epoch {number} has other targets than the labels {short(labels)}")
+        if not {"val_ccc", "val_score"} & set(record):
+            raise ValueError(f"epoch {number} has no val_ccc")
+
+
+def _classes(config: Mapping[str, Any]) -> set[str]:
+    """The labels that are classes, if the settings say so."""
+    data = config.get("data")
+    named = data.get("classes") if isinstance(data, dict) else None
+    return {name for name in named if isinstance(name, str)} if isinstance(named, list) else set()
+
+
+def _schema_of(config: Mapping[str, Any]) -> int:
+    """The settings of labels are written where they are used alone."""
+    is_new = {"scale", "class_targets", "task"} & set(config.get("data", {}))
+    return LABELS_SCHEMA if is_new else SCHEMA
 
 
 def _info(document: dict[str, Any]) -> CheckpointInfo:

@@ -8,13 +8,16 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, assert_never, get_args
 
 from ..runtime.bundle import repeated
 from ..runtime.errors import ConfigError
 from ..runtime.spec import FrontendSpec
 from ..runtime.text import short
-from .method.choices import ENCODER_NAMES, TERMS, Activation, AugmentConfig, EncoderName
+from .method.choices import CLASS_TERM, ENCODER_NAMES, TERMS, Activation, AugmentConfig, EncoderName
+from .method.columns import Columns, columns_of_settings, scale_choice
+from .method.tasks import TASK_NAMES, TaskName
 
 if TYPE_CHECKING:
     from .method.weighting import Weighting
@@ -30,6 +33,14 @@ Schedule = Literal["constant", "cosine"]
 Crop = Literal["clip", "full"]
 
 _SEEDS: Final = 2**63
+# Settings that are written only where they are used: an rrtn from before them refuses their names.
+_WRITTEN_WHERE_USED: Final = frozenset(
+    {"scale", "class_targets", "classes", "task"}
+    | {"csv", "audio", "file_column", "split_column", "speaker_column", "fold"}
+)
+LOSO: Final = "loso"  # folds: each speaker is one
+ALL_FOLDS: Final = 0  # in place of a fold's number
+_FEWEST_FOLDS: Final = 2
 _MOST_LAYERS, _MOST_UNITS = 16, 65_536  # of a projector; the Barlow Twins paper goes to 3 and 16,384
 
 
@@ -39,18 +50,50 @@ class DataConfig:
 
     dir: str = ""  # --data: a folder in the Hume-VB layout; empty for the built-in corpus
     targets: tuple[str, ...] = ()  # --targets; empty for every numeric column that is not metadata
+    # --scale on which people rated: "1:9", "Valence=-1:1" for one target, or "auto"; empty for 0 to 1
+    scale: tuple[str, ...] = ()
+    class_targets: tuple[str, ...] = ()  # --class-target: columns with a class for each clip
+    classes: tuple[str, ...] = ()  # "Type=Laugh" for each class in its order; empty for those of Train
+    # --task: a challenge's, which sets targets, scales, metric and the form of a submission
+    task: TaskName = ""
     channel: int = 0  # --channel of each file, 1 is the first; 0 for the mean of all
     fraction: float = 1.0  # --fraction of the training clips, by whole speakers whom the seed draws
+    csv: str = ""  # --csv: the table, where it is not data_info.csv in the folder
+    audio: str = ""  # --audio: the folder of the recordings, where it is not wav/ in the folder
+    file_column: str = ""  # --file-column, where its name is none of the usual ones
+    split_column: str = ""  # --split-column, the same
+    speaker_column: str = ""  # --speaker-column, the same
+    fold: str = ""  # of rrtn crossval: 2/5 validates on the second of five, 2/loso on the second speaker
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "targets", tuple(self.targets))
+        for name in ("targets", "scale", "class_targets", "classes"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        scale_choice(self.scale)
+        _check_choice("--task (data.task)", self.task, TASK_NAMES)
+        self._check_places()
         _check_least("--channel (data.channel)", self.channel, 0)
         if problem := repeated(self.targets):
             raise ConfigError("--targets (data.targets)", problem, wanted="each target once")
+        if problem := repeated(self.class_targets):
+            raise ConfigError("--class-target (data.class_targets)", problem, wanted="each column once")
         if not 0 < self.fraction <= 1:
             raise ConfigError(
                 "--fraction (data.fraction)", str(self.fraction), wanted="more than 0, at most 1"
             )
+
+    def _check_places(self) -> None:
+        if self.csv and not self.dir:
+            object.__setattr__(self, "dir", str(Path(self.csv).parent))
+        if self.audio and not self.dir:
+            came, fix = "without --data and --csv", "name the table: --csv FILE"
+            raise ConfigError("--audio (data.audio)", came, fix=fix)
+        if self.fold:
+            fold_of_text(self.fold)
+
+    @property
+    def columns(self) -> Columns:
+        """Of the scores, once a plan has filled the settings in."""
+        return columns_of_settings(self.targets, self.scale, self.class_targets, self.classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +264,9 @@ class Config:
         chosen, without_effect = self._without_effect()
         mine, defaults = flat_settings(self.to_dict()), flat_settings(_defaults())
         for key, value in mine.items():
-            if value != defaults[key] and any(f"{key}.".startswith(f"{name}.") for name in without_effect):
+            if value != defaults.get(key) and any(
+                f"{key}.".startswith(f"{name}.") for name in without_effect
+            ):
                 raise ConfigError(f"{key} = {value!r}", f"has no effect with {chosen}", fix="leave it out")
 
     def _without_effect(self) -> tuple[str, tuple[str, ...]]:
@@ -241,19 +286,33 @@ class Config:
         return {name: _plain(value) for name, value in vars(self).items()}
 
 
+def terms_of_config(config: Config) -> tuple[str, ...]:
+    """The terms of the loss, in their order: the paper's, and cross-entropy where there are classes.
+
+    Where there are classes alone, no CCC.
+    """
+    rated = TERMS if config.data.targets or not config.data.class_targets else TERMS[-1:]
+    return (*rated, *([CLASS_TERM] if config.data.class_targets else []))
+
+
 def weighting_from_config(config: Config) -> "Weighting":
     """How `method` weighs the terms of the loss. A new method is a name in `Method` and a case here."""
     from .method.weighting import FixedWeights, RuwlWeights  # not above: settings are checked without torch
 
-    ruwl = config.ruwl
+    ruwl, terms = config.ruwl, terms_of_config(config)
+    lambdas, c = (
+        [dict(zip(TERMS, values, strict=True)).get(term, 1.0) for term in terms]
+        for values in (ruwl.lambdas, ruwl.c)
+    )
     match config.model.method:
-        case "vanilla":  # CCC alone
-            return FixedWeights(lambdas=(1.0, 0.0, 0.0), c=ruwl.c)
+        case "vanilla":  # CCC and cross-entropy of the clean view alone
+            seen = [float(term in (TERMS[0], CLASS_TERM)) for term in terms]
+            return FixedWeights(lambdas=seen, c=c)
         case "rrtn":  # where RUWL starts
-            return FixedWeights(lambdas=ruwl.lambdas, c=ruwl.c)
+            return FixedWeights(lambdas=lambdas, c=c)
         case "rrtn-ruwl":
             learned = ruwl.mode == "learned"
-            return RuwlWeights(lambdas=ruwl.lambdas, c=ruwl.c, learned=learned, lr=ruwl.lr)
+            return RuwlWeights(lambdas=lambdas, c=c, learned=learned, lr=ruwl.lr, restraint=len(terms) - 1)
         case unknown:
             assert_never(unknown)
 
@@ -266,7 +325,8 @@ def _defaults() -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """A section as a dict, a tuple as a list."""
     if dataclasses.is_dataclass(value):
-        return {name: _plain(part) for name, part in vars(value).items()}
+        parts = vars(value).items()
+        return {name: _plain(part) for name, part in parts if part or name not in _WRITTEN_WHERE_USED}
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -336,6 +396,17 @@ def _checked(value: Any, expected: Any, *, source: str, key: str) -> Any:
         name = getattr(expected, "__name__", str(expected))
         raise ConfigError(source, f"{key} = {short(value)}", wanted=name)
     return value
+
+
+def fold_of_text(text: str) -> tuple[int, str]:
+    """2/5 -> 2, "5"; 2/loso -> 2, "loso"; all/5 -> ALL_FOLDS, "5". Raises ConfigError."""
+    which, _, folds = text.partition("/")
+    is_count = folds.isascii() and folds.isdigit() and int(folds) >= _FEWEST_FOLDS
+    number = int(which) if which.isascii() and which.isdigit() else ALL_FOLDS
+    is_known = which == "all" or number >= 1
+    if not is_known or not (folds == LOSO or (is_count and number <= int(folds))):
+        raise ConfigError("data.fold", short(text), wanted=f"such as 2/5 or 2/{LOSO}")
+    return number, folds
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

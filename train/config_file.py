@@ -11,12 +11,14 @@ from ..runtime.errors import ConfigError
 from ..runtime.system.files import read_regular
 from .config import Config, config_from_dict, flat_settings
 
-# Settings that a resumed run may change. data.dir is one of them: the data is compared by its content.
-MAY_DIFFER: Final = frozenset({"device", "compile", "checkpoint_minutes", "tensorboard", "data.dir"})
+# Settings that a resumed run may change. Places of data are among them: the data is compared by its content.
+MAY_DIFFER: Final = frozenset(
+    {"device", "compile", "checkpoint_minutes", "tensorboard", "data.dir", "data.csv", "data.audio"}
+)
 
 
 def toml_from_config(config: Config) -> str:
-    """The text of config.toml: every setting, one a line."""
+    """The text of config.toml, a setting a line: all of them, but of labels and places only what is used."""
     text = tomli_w.dumps(config.to_dict(), indent=0)
     # tomli-w gives each item of an array its own line. It escapes the line ends of text, so those that
     # are left in the middle of a setting belong to arrays.
@@ -58,7 +60,8 @@ def merged(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[st
 def differences(old: Config, new: Config) -> dict[str, str]:
     """{key: "key: old -> new"} for each setting that differs."""
     a, b = flat_settings(old.to_dict()), flat_settings(new.to_dict())
-    return {key: f"{key}: {a[key]!r} -> {b[key]!r}" for key in a if a[key] != b[key]}
+    keys = [*a, *(key for key in b if key not in a)]  # some are left out where they are not used
+    return {key: f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in keys if a.get(key) != b.get(key)}
 
 
 def changes_on_resume(old: Config, new: Config) -> list[str]:

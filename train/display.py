@@ -21,7 +21,9 @@ from rich.text import Text
 from ..runtime.errors import MissingExtraError
 from ..runtime.progress import bar_line, duration, times
 from ..runtime.text import printable
-from .method.choices import TERMS
+from .checkpoint import metric_of_record, score_of
+from .method.choices import CLASS_TERM, TERMS
+from .method.tasks import METRIC_NAMES
 
 Record = dict[str, Any]  # one line of history.jsonl
 
@@ -34,8 +36,9 @@ _EPOCHS_SHOWN: Final = 12
 _OTHER_LINES: Final = 6  # header, rule, the best epoch, progress, the cursor, and one above
 _GAP: Final = 2  # between two columns
 _HEADERS: Final = {"w": "weights", "best": ""}
-_COLUMNS: Final = tuple(term.removeprefix("l_") for term in TERMS)
-_DECIMALS: Final = (3, 3, 0)  # of the terms: Barlow Twins' is a sum, and in the hundreds
+_TERMS: Final = (*TERMS, CLASS_TERM)
+_COLUMNS: Final = tuple(term.removeprefix("l_") for term in _TERMS)
+_DECIMALS: Final = (3, 3, 0, 3)  # of the terms: Barlow Twins' is a sum, and in the hundreds
 # The columns that a narrow terminal does without, the first of them first.
 _DROPPED_FIRST: Final = ("peak", "w", *_COLUMNS[1:], _COLUMNS[0], "clips/s", "loss")
 
@@ -166,7 +169,8 @@ class Display:
         self._rows.append(row := _cells(record) | speed)
         self._phase = self._training
         losses = "  ".join(f"{name} {row[name]}" for name in ("loss", *_COLUMNS, "w") if name in row)
-        self._show(f"{losses}  |  Val CCC {row['Val CCC']}{'  best' if is_best else ''}")
+        measured = "  ".join(f"{name} {row[name]}" for name in row if name.startswith("Val "))
+        self._show(f"{losses}  |  {measured}{'  best' if is_best else ''}")
         if self._writer:
             self._writer.write(record, rate)
 
@@ -285,12 +289,15 @@ class Display:
 def _cells(record: Record) -> dict[str, str]:
     """Column -> text; a method has columns for its own losses alone."""
     cells = {"epoch": str(record["epoch"]), "loss": f"{record['loss']:z.3f}"}
-    for term, column, decimals in zip(TERMS, _COLUMNS, _DECIMALS, strict=True):
+    for term, column, decimals in zip(_TERMS, _COLUMNS, _DECIMALS, strict=True):
         if term in record:
             cells[column] = f"{record[term]:z.{decimals}f}"
     if "weights" in record:
         cells["w"] = "/".join(f"{w:.2f}" if w >= 0.01 else f"{w:.1e}" for w in record["weights"])
-    return cells | {"Val CCC": f"{record['val_ccc']:z.3f}", "best": ""}
+    measured = {"Val CCC": record.get("val_ccc"), "Val UAR": record.get("val_uar")}
+    if (metric := metric_of_record(record)) == "s_mtl":
+        measured[f"Val {METRIC_NAMES[metric]}"] = score_of(record)
+    return cells | {name: f"{v:z.3f}" for name, v in measured.items() if v is not None} | {"best": ""}
 
 
 def _table(rows: list[dict[str, str]], width: int) -> Table:
@@ -339,18 +346,21 @@ class _Writer:
         step = record["step"]
         self._writer = self._writer or self._type(str(self._folder), purge_step=step)
         scalars = {"loss/total": record["loss"]}
-        for term, column in zip(TERMS, _COLUMNS, strict=True):
-            if term in record:
-                scalars[f"loss/{column}"] = record[term]
+        terms = [(term, column) for term, column in zip(_TERMS, _COLUMNS, strict=True) if term in record]
+        for term, column in terms:
+            scalars[f"loss/{column}"] = record[term]
         if "weights" in record:
-            for column, weight in zip(_COLUMNS, record["weights"], strict=True):
+            for (_, column), weight in zip(terms, record["weights"], strict=True):
                 scalars[f"weights/{column}"] = weight
-        scalars |= {
-            "val_ccc/mean": record["val_ccc"],
-            "speed/clips_per_s": rate,
-            "speed/grad_norm": record["grad_norm"],
-        }
-        scalars |= {f"val_ccc/{target}": ccc for target, ccc in record["val_ccc_per_target"].items()}
+        scalars |= {"speed/clips_per_s": rate, "speed/grad_norm": record["grad_norm"]}
+        for metric in ("val_ccc", "val_uar"):
+            if metric in record:
+                scalars[f"{metric}/mean"] = record[metric]
+                scalars |= {
+                    f"{metric}/{name}": value for name, value in record[f"{metric}_per_target"].items()
+                }
+        if "val_score" in record:
+            scalars[f"val_{record['val_metric']}"] = record["val_score"]
         for name, value in scalars.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()

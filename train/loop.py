@@ -22,7 +22,7 @@ from ..runtime.errors import ConfigError, ModelError, StoppedError, counted
 from ..runtime.progress import Progress
 from ..runtime.system.failpoints import failpoint
 from ..runtime.system.locks import locked
-from .checkpoint import POINTER, CheckpointInfo, Saver, check_no_link, read_info
+from .checkpoint import POINTER, CheckpointInfo, Saver, check_no_link, read_info, score_of
 from .config import Config
 from .data.clip_cache import SampleCheck
 from .data.device_clips import Epoch, SplitClips, epoch_of_split, sha256_of_splits, split_clips
@@ -32,15 +32,16 @@ from .interruption import Interruption
 from .method.choices import TERMS
 from .method.flops import matmul_peak, step_flops
 from .method.frontend import LogMel
-from .method.metrics import ccc_challenge
+from .method.metrics import judgement
 from .method.model import TwinsNetwork
 from .method.panns import initialisation_from_panns
+from .method.tasks import task_of_name
 from .plan import TrainingPlan, network_from_config
 from .predict import mel_mean, predict
 from .request import check_is_new
 from .run_folder import RunFolder
 from .run_state import append_history, restored, save_job, start
-from .step import HALF, SUMS, Stepper
+from .step import HALF, Stepper, sums_of_config
 
 _CLIPS_NAMED: Final = 8  # of a batch with a loss that is not finite
 _LOOK_EVERY: Final = {"cpu": 1, "cuda": 25}  # steps between two looks at the device and at signals
@@ -183,7 +184,7 @@ def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first,
                     check_samples()
                     are_checked = True
                 record = _record(stepper, info.step, number + 1, scores, validation, plan)
-                is_best = record["val_ccc"] > max((old["val_ccc"] for old in info.history), default=-np.inf)
+                is_best = score_of(record) > max(map(score_of, info.history), default=-np.inf)
                 info = replace(info, epoch=number + 1, history=[*info.history, record])
                 stepper.sums.zero_()
                 if world.is_first:
@@ -213,7 +214,7 @@ def _ready(
         training, validation = (
             split_clips(plan.data, name, config.frontend, device, checked=False) for name in ("Train", "Val")
         )
-    data_sha256 = sha256_of_splits(plan.data.targets, training, validation)
+    data_sha256 = sha256_of_splits(plan.data.columns.labels, training, validation)
     check_equal(world, "the decoded data set", data_sha256[:12])
     fill = mel_mean(training, LogMel(config.frontend).to(device))
     stepper = Stepper(
@@ -223,12 +224,13 @@ def _ready(
         steps=plan.steps,
         steps_per_epoch=plan.steps_per_epoch,
         world=world,
+        has_blanks=bool(np.isnan(plan.data.splits["Train"].ratings[:, : len(plan.data.targets)]).any()),
     )
     info = CheckpointInfo(
         epoch=0,
         step=0,
         history=[],
-        labels=list(plan.data.targets),
+        labels=list(plan.data.columns.labels),
         config=config.to_dict(),
         data_sha256=data_sha256,
         versions={"rrtn": __version__, "torch": torch.__version__, "python": platform.python_version()},
@@ -292,7 +294,7 @@ def data_digest(plan: TrainingPlan) -> str:
     splits = (
         split_clips(plan.data, name, plan.config.frontend, torch.device("cpu")) for name in ("Train", "Val")
     )
-    return sha256_of_splits(plan.data.targets, *splits)
+    return sha256_of_splits(plan.data.columns.labels, *splits)
 
 
 def _display(plan: TrainingPlan, run: RunFolder, device: torch.device, world: World, part: Part) -> Display:
@@ -327,7 +329,7 @@ def _finished(plan: TrainingPlan, run: RunFolder) -> TrainResult | None:
 
 def _result(run: RunFolder, info: CheckpointInfo) -> TrainResult:
     """The result, with the best epoch; the first one if several are equal."""
-    best = max(info.history, key=lambda record: float(record["val_ccc"]))
+    best = max(info.history, key=score_of)
     history = info.history[: best["epoch"]]
     return TrainResult(
         run=run.path,
@@ -389,14 +391,16 @@ def _record(
     stepper: Stepper, steps: int, epoch: int, scores: Float32, validation: SplitClips, plan: TrainingPlan
 ) -> dict[str, Any]:
     """One line of the history. It has no times, so that equal runs have equal histories."""
-    per_target = ccc_challenge(scores, validation.ratings.cpu())
-    if not np.isfinite(per_target).all():
+    judged = judgement(plan.data.columns, scores, validation.ratings.cpu())
+    if not judged.is_finite:
         raise StoppedError(
             f"epoch {epoch}",
-            f"Val CCC is not finite: {per_target}",
+            f"Val CCC is not finite: {judged.ccc}",
             fix="the last checkpoint is whole: start a new run with a lower --lr",
         )
-    means = dict(zip(SUMS, (stepper.sums / plan.steps_per_epoch).tolist(), strict=True))
+    means = dict(
+        zip(sums_of_config(plan.config), (stepper.sums / plan.steps_per_epoch).tolist(), strict=True)
+    )
     if plan.config.model.has_second_view:
         means["weights"] = stepper.loss.weighting.weights().tolist()
     else:
@@ -406,6 +410,5 @@ def _record(
         "step": steps,
         **means,
         "lr": stepper.set_lr(steps - 1),
-        "val_ccc": float(per_target.mean()),
-        "val_ccc_per_target": dict(zip(plan.data.targets, per_target.tolist(), strict=True)),
+        **judged.to_record(task_of_name(plan.config.data.task)),
     }

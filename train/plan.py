@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 
+from ..runtime.arrays import Float32
 from ..runtime.errors import ConfigError, counted
 from .config import CompileMode, Config, Precision
 from .data.builtin import EPOCHS as BUILTIN_EPOCHS
 from .data.builtin import builtin_corpus
-from .data.data_set import DataSet, read_data
+from .data.data_set import DataSet
 from .data.device_clips import part_of_training
 from .data.ratings import constant_targets
+from .data.reading import data_of_settings, label_settings
+from .method.columns import UNIT, scale_choice, scale_settings
 from .method.model import TwinsNetwork
 from .method.panns import initialisation_from_panns
 
@@ -92,7 +96,13 @@ def _resolved(config: Config, data: DataSet, batch_size: int, ranks: int) -> Con
     return dataclasses.replace(
         config,
         optim=dataclasses.replace(config.optim, epochs=epochs, batch_size=batch_size),
-        data=dataclasses.replace(config.data, targets=data.targets),
+        data=dataclasses.replace(
+            config.data,
+            targets=data.targets,
+            scale=scale_settings(data.columns, scale_choice(label_settings(config.data)[1].scale)),
+            class_targets=tuple(target.name for target in data.columns.classes),
+            classes=tuple(label for target in data.columns.classes for label in target.labels),
+        ),
         precision=_default_precision(config) if config.precision == "auto" else config.precision,
         compile=_default_compile(config, ranks) if config.compile == "auto" else config.compile,
     )
@@ -114,10 +124,21 @@ def _notes(config: Config, data: DataSet, batch_size: int) -> Iterator[str]:
 
 def targets_line(data: DataSet) -> str:
     """What is learned, and which columns of numbers are not, because of their names."""
-    line = f"targets: {', '.join(data.targets)}"
+    ends = [str(scale) if scale != UNIT else "" for scale in data.columns.scales]
+    ends += [f"{len(target.classes)} classes" for target in data.columns.classes]
+    described = zip(data.columns.names, ends, data.splits["Train"].ratings.T, strict=True)
+    line = f"targets: {', '.join(_target_text(*target) for target in described)}"
     if data.numeric_metadata:
         line += f"; metadata by their names: {', '.join(data.numeric_metadata)} (--targets takes any column)"
     return line
+
+
+def _target_text(name: str, ends: str, labels: Float32) -> str:
+    """Labels [n] of Train -> "Awe (1:9, 12 values, 3% blank)"."""
+    known = labels[~np.isnan(labels)]
+    values = "" if ends.endswith("classes") else counted(len(np.unique(known)), "value")
+    blank = f"{1 - len(known) / len(labels):.0%} blank" if len(known) < len(labels) else ""
+    return f"{name} ({', '.join(filter(None, (ends, values, blank)))})"
 
 
 def data_folder(config: Config) -> Path:
@@ -127,7 +148,7 @@ def data_folder(config: Config) -> Path:
 
 def data_from_config(config: Config) -> DataSet:
     """The data set, with the fraction of its training clips that the config takes. Raises DataError."""
-    data = read_data(data_folder(config), config.data.targets, channel=config.data.channel or None)
+    data = data_of_settings(data_folder(config), config.data)
     return part_of_training(data, config.data.fraction, seed=config.seed)
 
 
@@ -159,6 +180,7 @@ def network_from_config(config: Config) -> TwinsNetwork:
         config.model.encoder,
         n_mels=config.frontend.n_mels,
         n_targets=len(config.data.targets),
+        class_sizes=[len(target.classes) for target in config.data.columns.classes],
         activation=config.head.activation,
         projector_layers=config.projector.layers if config.model.has_second_view else 0,
         projector_units=config.projector.units,

@@ -1,6 +1,6 @@
 """Scores of a whole split, from frontend and network in evaluation mode.
 
-n clips, B batch, T frames, M mels, K targets.
+n clips, B batch, T frames, M mels, L columns of the scores.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ def predict(
     world: World = World(),  # noqa: B008  # frozen
     advance: Callable[[int], None] = lambda count: None,
 ) -> Float32:
-    """Scores [n, K] of a whole split, in its order. The ranks share the clips.
+    """Scores [n, L] of a whole split, in its order. The ranks share the clips.
 
     `crop` full takes a recording that is longer than a clip as a whole, by itself. The network runs under
     autocast to `half`, if there is one. `compiled` is the network for batches of one shape: what is
@@ -62,7 +62,7 @@ def predict(
     network.eval()
     samples = np.array_split(np.arange(len(split)), world.size)[world.rank]
     longer = (split.store.lengths[samples] > split.spec.clip_samples) & (crop == "full")
-    scores = np.empty((len(samples), split.ratings.shape[1]), dtype=np.float32)
+    scores = np.empty((len(samples), network.head.out_features), dtype=np.float32)
     for chosen, batch in _batches(split, frontend, samples, longer):
         is_whole = batch.shape[2] != split.spec.frames
         with torch.autocast(split.device.type, half, enabled=half is not None), _benchmark(not is_whole):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ..runtime.errors import ConfigError
 from .config import Config, config_from_dict, flat_settings
 from .config_file import changes_on_resume, merged, read_toml
+from .data.places import with_settings_of_data
 from .run_folder import RunFolder, newest_run
 
 
@@ -42,9 +43,25 @@ def training_from_request(request: TrainingRequest) -> RequestedTraining:
     document, name = read_toml(source) if source else {}, str(source or "flags")
     if request.resume:
         document.setdefault("compile", "off")  # of a run that began before this setting was there
-    config = config_from_dict(merged(document, flat_settings(request.settings)), source=name)
+    asked = merged(document, flat_settings(request.settings))
+    config = config_from_dict(asked if request.resume else with_settings_of_data(asked), source=name)
     changed = changes_on_resume(config_from_dict(document, source=name), config) if request.resume else []
     return RequestedTraining(request, config, run, changed)
+
+
+def config_from_settings(settings: Mapping[str, Any], config_file: Path | None, *, fold: str) -> Config:
+    """The settings of one fold of a cross-validation. Raises ConfigError."""
+    document, name = read_toml(config_file) if config_file else {}, str(config_file or "flags")
+    asked = with_settings_of_data(merged(document, flat_settings(settings)))
+    if asked.get("data", {}).get("fraction", 1) != 1:
+        raise ConfigError(f"{name}: data.fraction", "not 1", wanted="all clips of each fold")
+    try:
+        return config_from_dict(merged(asked, {"data.fold": fold}), source=name)
+    except ConfigError as error:
+        if error.subject == "data.fold":
+            folds = fold.partition("/")[2]
+            raise ConfigError("--folds", folds, wanted="a number from 2 on, or loso") from error
+        raise
 
 
 def check_is_new(folder: RunFolder) -> None:

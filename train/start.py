@@ -30,9 +30,17 @@ class FinishedTraining:
         best = self.result.best
         return {
             "run": str(self.result.run),
-            "best": {"epoch": best.epoch, "ccc": best.ccc, "per_target": best.per_target},
+            "best": {"epoch": best.epoch, "ccc": best.ccc, "per_target": best.per_target, **self._judged},
             "epochs": self.result.epochs,
             "config": self.config.to_dict(),
+        }
+
+    @property
+    def _judged(self) -> dict[str, Any]:
+        """What another metric than CCC says of the best epoch; empty where there is none."""
+        record = self.result.best.history[-1]
+        return {
+            name: value for name, value in record.items() if name.startswith("val_") and "ccc" not in name
         }
 
 

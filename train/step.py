@@ -10,18 +10,16 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from .config import Config, weighting_from_config
+from .config import Config, terms_of_config, weighting_from_config
 from .data.clip_cache import cache_folder
 from .data.device_clips import TrainingBatch
 from .distributed import World, with_global_batchnorm
 from .loss_scale import LossScale
 from .method import views
-from .method.choices import TERMS
 from .method.frontend import LogMel
 from .method.model import TwinsNetwork
 from .method.twins_loss import TwinsLoss
 
-SUMS: Final = (*TERMS, "loss", "grad_norm")  # over an epoch's steps
 HALF: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precision -> dtype of the passes
 _NONE: Final = -1
 
@@ -50,8 +48,12 @@ class Stepper:
         steps: int,
         steps_per_epoch: int,
         world: World,
+        has_blanks: bool = False,
     ):
-        """`fill` [M] replaces what masks cover; the learning rate's schedule needs the run's `steps`."""
+        """`fill` [M] replaces what masks cover; the learning rate's schedule needs the run's `steps`.
+
+        `has_blanks` says that ratings may be missing.
+        """
         device = fill.device
         set_float32_precision(config)
         torch.backends.cudnn.benchmark = True  # the shapes of a run's batches are few
@@ -60,9 +62,9 @@ class Stepper:
             with_global_batchnorm(network, device)
         self.config, self.network, self.fill = config, network, fill
         self.frontend = LogMel(config.frontend).to(device)
-        self.loss = loss_from_config(config, network).to(device)
+        self.loss = loss_from_config(config, network, has_blanks=has_blanks).to(device)
         self.optimizer = optimizer_from_config(config, self.loss)
-        self.sums = torch.zeros(len(SUMS), device=device)
+        self.sums = torch.zeros(len(sums_of_config(config)), device=device)
         self.loss_scale = LossScale(device) if config.precision == "fp16" else None
         self._bad_step = torch.full((), _NONE, dtype=torch.int64, device=device)
         self._forward = _wrapped(self.loss, config, device, world)
@@ -127,13 +129,19 @@ class Stepper:
         return norm
 
 
-def loss_from_config(config: Config, network: TwinsNetwork) -> TwinsLoss:
+def sums_of_config(config: Config) -> tuple[str, ...]:
+    """What is summed up over an epoch's steps."""
+    return (*terms_of_config(config), "loss", "grad_norm")
+
+
+def loss_from_config(config: Config, network: TwinsNetwork, *, has_blanks: bool = False) -> TwinsLoss:
     """What a step differentiates, around `network`."""
     return TwinsLoss(
         network,
         weighting_from_config(config),
         off_diagonal=config.loss.off_diagonal,
         autocast_to=HALF.get(config.precision),
+        has_blanks=has_blanks,
         in_one_batch=config.is_compiled and config.model.has_second_view,
     )
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypedDict
+from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
@@ -18,6 +18,9 @@ from ..text import printable, short
 from .onnx_file import check_onnx, check_seal, onnx_metadata, onnx_metadata_of_file
 
 SCHEMA: Final = 1
+MEANING_SCHEMA: Final = (
+    2  # where scores have scales or are classes: rrtn from before them would misread these
+)
 MANIFEST: Final = "bundle.json"
 _OF_RUN: Final = "export"  # the bundle's folder in a run
 METADATA_KEY: Final = "rrtn"  # one JSON document under this key of the ONNX metadata_props
@@ -86,11 +89,18 @@ class _Measured(TypedDict, total=False):
     plan: _Plan | None
 
 
+class _Meaning(TypedDict):
+    scales: dict[str, tuple[float, float]]
+    classes: dict[str, list[str]]
+    submitted: list[str]
+
+
 class _Model(TypedDict):
     """What bundle.json and the metadata of an ONNX file both say."""
 
     labels: list[str]
     frontend: dict[str, Any]
+    meaning: NotRequired[_Meaning | None]
 
 
 class _Manifest(_Model):
@@ -127,6 +137,23 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelMeaning:
+    """What the scores are, where they are not ratings in 0 to 1 alone."""
+
+    scales: dict[str, tuple[float, float]]  # rated label -> the lowest and the highest rating
+    classes: dict[str, tuple[str, ...]]  # class target -> its classes; label "Type=Laugh" is a probability
+    submitted: tuple[str, ...]  # columns of a challenge's submission: rated labels and class targets
+
+    def to_dict(self) -> dict[str, Any]:
+        """For bundle.json."""
+        return {
+            "scales": {name: list(ends) for name, ends in self.scales.items()},
+            "classes": {name: list(classes) for name, classes in self.classes.items()},
+            "submitted": list(self.submitted),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """What a model needs to be used: K labels, the frontend, the variants, and where it comes from."""
 
@@ -135,6 +162,7 @@ class Bundle:
     spec: FrontendSpec
     variants: tuple[Variant, ...]
     provenance: dict[str, Any]  # the run, its data and versions; empty for a bare .onnx
+    meaning: LabelMeaning | None = None  # None: every score is a rating in 0 to 1
 
     def variant(self, name: str) -> Variant | None:
         """The variant of this name; None where the bundle has no such variant."""
@@ -180,7 +208,8 @@ class Bundle:
 
     @property
     def _claims(self) -> dict[str, Any]:
-        return {"labels": list(self.labels), "frontend": self.spec.to_dict()}
+        meaning = self.meaning.to_dict() if self.meaning else None
+        return {"labels": list(self.labels), "frontend": self.spec.to_dict(), "meaning": meaning}
 
     def _content(self, variant: Variant) -> bytes:
         return _read(self.path / variant.file)
@@ -188,9 +217,7 @@ class Bundle:
     def manifest(self) -> dict[str, Any]:
         """The content of bundle.json."""
         return {
-            "schema": SCHEMA,
-            "labels": list(self.labels),
-            "frontend": self.spec.to_dict(),
+            **_head(self.labels, self.spec, self.meaning),
             "provenance": self.provenance,
             "variants": [asdict(variant) for variant in self.variants],
         }
@@ -233,17 +260,26 @@ def metadata_of(
     input_kind: InputKind,
     precision: str,
     plan: dict[str, Any] | None = None,
+    meaning: LabelMeaning | None = None,
 ) -> dict[str, str]:
     """The metadata_props of an ONNX file: all that scoring needs beside the graph."""
     document = {
-        "schema": SCHEMA,
-        "labels": list(labels),
-        "frontend": spec.to_dict(),
+        **_head(labels, spec, meaning),
         "input": input_kind,
         "precision": precision,
         **({"plan": plan} if plan else {}),
     }
     return {METADATA_KEY: json.dumps(document)}
+
+
+def _head(labels: Sequence[str], spec: FrontendSpec, meaning: LabelMeaning | None) -> dict[str, Any]:
+    """What bundle.json and the metadata of an ONNX file begin with."""
+    return {
+        "schema": MEANING_SCHEMA if meaning else SCHEMA,
+        "labels": list(labels),
+        **({"meaning": meaning.to_dict()} if meaning else {}),
+        "frontend": spec.to_dict(),
+    }
 
 
 def _from_manifest(path: Path) -> Bundle:
@@ -265,6 +301,7 @@ def _from_manifest(path: Path) -> Bundle:
         spec=FrontendSpec.from_dict(manifest["frontend"], source=str(path)),
         variants=variants,
         provenance=document["provenance"],  # whole: the form drops what it does not know
+        meaning=_meaning_of_labels(path, manifest),
     )
 
 
@@ -286,6 +323,7 @@ def _from_onnx(path: Path) -> Bundle:
         spec=FrontendSpec.from_dict(document["frontend"], source=str(path)),
         variants=(_variant_of_onnx(path, content, document),),
         provenance={},
+        meaning=_meaning_of_labels(path, converted(document, _Metadata)),
     )
 
 
@@ -320,6 +358,25 @@ def _meaning(path: Path, name: str, value: Any) -> Any:
     if name == "frontend":
         return FrontendSpec.from_dict(value, source=str(path))
     return list(value) if name == "labels" else value
+
+
+def _meaning_of_labels(path: Path, model: _Model) -> LabelMeaning | None:
+    """Raises ModelError where a name in it is no label, or a scale has no width."""
+    document = model.get("meaning")
+    if document is None:
+        return None
+    meaning = LabelMeaning(
+        scales=document["scales"],
+        classes={name: tuple(classes) for name, classes in document["classes"].items()},
+        submitted=tuple(document["submitted"]),
+    )
+    columns = [f"{name}={one}" for name, classes in meaning.classes.items() for one in classes]
+    targets = {*meaning.scales, *meaning.classes}
+    if {*meaning.scales, *columns} != {*model["labels"]} or not targets.issuperset(meaning.submitted):
+        raise _not_exported(path, f"a meaning of other labels than {short(model['labels'])}")
+    if not all(low < high for low, high in meaning.scales.values()):
+        raise _not_exported(path, f"scales {short(meaning.scales)}")
+    return meaning
 
 
 def _labels(path: Path, labels: Sequence[str]) -> tuple[str, ...]:
@@ -372,11 +429,11 @@ def _check_schema(path: Path, document: object) -> None:
     if not isinstance(document, dict):
         raise ValueError(f"{short(document)} in place of a JSON object")
     schema = document.get("schema")
-    if type(schema) is not int or schema != SCHEMA:
+    if type(schema) is not int or schema not in (SCHEMA, MEANING_SCHEMA):
         raise ModelError(
             str(path),
             f"schema {short(schema)}",
-            wanted=f"schema {SCHEMA}, which this rrtn reads",
+            wanted=f"schema {SCHEMA} or {MEANING_SCHEMA}, which this rrtn reads",
             fix=f"update rrtn, or {_EXPORT_AGAIN}",
         )
 

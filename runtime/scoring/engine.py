@@ -14,7 +14,7 @@ from ..audio.av_reader import second_reader
 from ..audio.input_spool import InputSpool, Shard
 from ..backends.choice import BackendName, obstacle
 from ..backends.registry import backend_kinds
-from ..bundle import Bundle
+from ..bundle import Bundle, LabelMeaning
 from ..tables.rows import Row
 from .scorer import Scorer
 from .table_job import SCORING_RULES, settings_of_table
@@ -32,11 +32,17 @@ class LoadedModel:
     device: str
     batch_size: int
     embedding_size: int | None  # D where the rows carry embeddings
+    meaning: LabelMeaning | None = None  # None: every score is a rating in 0 to 1
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The K labels, in the order of the model's outputs."""
         return tuple(self.settings["labels"])
+
+    @property
+    def submitted(self) -> tuple[str, ...]:
+        """The columns of a challenge's submission, behind File_ID."""
+        return self.meaning.submitted if self.meaning else self.labels
 
 
 class ScoringEngine(Protocol):
@@ -88,6 +94,7 @@ def model_of_scorer(scorer: Scorer) -> LoadedModel:
         device=scorer.backend.device,
         batch_size=scorer.batch_that_fits,
         embedding_size=scorer.embedding_size,
+        meaning=scorer.bundle.meaning,
     )
 
 

@@ -131,7 +131,7 @@ def score_to_table(
         if submission:
             if not overwrite:
                 names = None if job.has_written(submission) else _names(spool, kept_rows)
-                check_submission(submission, model.labels, names)
+                check_submission(submission, model.submitted, names)
             job.note_submission(submission)
         shards = list(spool.shards) if job.is_new else _missing(job, spool)
         missing = spool.files_of(shards)
@@ -170,12 +170,12 @@ def score_to_rows(
     """
     budget, totals = error_budget or ErrorBudget(), Totals()
     if submission and not overwrite:
-        check_submission(submission, engine.loaded.labels, _names(spool, ()))
+        check_submission(submission, engine.loaded.submitted, _names(spool, ()))
     begin = time.monotonic()
     with open_bar(spool.files) as bar:
         files = _watched(engine.files(spool, spool.shards), _counter(budget, bar))
         rows: Iterator[Row] = _counted(files, totals)
-        take(write_submission(submission, rows, engine.loaded.labels) if submission else rows)
+        take(write_submission(submission, rows, engine.loaded.submitted) if submission else rows)
     budget.finish()
     seconds = time.monotonic() - begin
     busy = _busy_shares(engine, seconds, writing=0.0)
@@ -268,7 +268,7 @@ def _table_from_job(
     totals = Totals()
     rows: Iterator[Row] = chain(kept_rows, _counted(job.rows(spool), totals))
     if submission:
-        rows = write_submission(submission, rows, model.labels)
+        rows = write_submission(submission, rows, model.submitted)
     for _ in write_table(out, rows, model.labels, embedding_size=model.embedding_size):
         pass
     job.tidy(spool)

@@ -1,10 +1,14 @@
-"""The challenge's form of a table: one row a file, no times, no blanks. K labels."""
+"""The challenge's form of a table: one row a file, no times, no blanks.
+
+Its columns are labels, with their scores, and class targets, with the likeliest class: of a column Type
+the one whose label "Type=Laugh" has the highest score.
+"""
 
 import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +21,8 @@ from .rows import Row
 _NAMED: Final = 3  # files that a message names
 
 
-def write_submission(target: Path, rows: Iterable[Row], labels: tuple[str, ...]) -> Iterator[Row]:
-    """Passes the rows on, then writes File_ID,<labels> for each file, whole or not at all.
+def write_submission(target: Path, rows: Iterable[Row], columns: tuple[str, ...]) -> Iterator[Row]:
+    """Passes the rows on, then writes File_ID,<columns> for each file, whole or not at all.
 
     File_ID is the file's name without folder and suffix, in brackets. Of a file with windows the last row
     counts, which is their mean.
@@ -32,24 +36,24 @@ def write_submission(target: Path, rows: Iterable[Row], labels: tuple[str, ...])
         yield row
     _check(target, list(last.values()))
     try:
-        scored = ((file_id_from_path(row.file), _values(row, labels)) for row in last.values())
-        write_bytes(target, submission_csv(scored, labels))
+        scored = ((file_id_from_path(row.file), _values(row, columns)) for row in last.values())
+        write_bytes(target, submission_csv(scored, columns))
     except OSError as error:
         raise write_refused(target, error) from error
 
 
-def check_submission(target: Path, labels: tuple[str, ...], names: Iterable[FilePath] | None) -> None:
+def check_submission(target: Path, columns: tuple[str, ...], names: Iterable[FilePath] | None) -> None:
     """Whether a submission of the files of these names may be put at `target`, asked before the work.
 
     Without `names` the files do not count: the submission that is there is known to be of the same table.
-    Raises ConfigError where something else is there: a submission with other labels, or of other files.
+    Raises ConfigError where something else is there: a submission with other columns, or of other files.
     """
     if not os.path.lexists(target):
         return
     try:
         with target.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-        free = header == ["File_ID", *labels]
+        free = header == ["File_ID", *map(cell_from_text, columns)]
         if free and names is not None:
             free = {row[0] for row in rows if row} <= {file_id_from_path(name) for name in names}
     except (OSError, ValueError, csv.Error):
@@ -68,9 +72,20 @@ def file_id_from_path(path: FilePath) -> str:
     return cell_from_path(f"[{Path(os.fsdecode(path)).stem.strip('[]')}]")
 
 
-def _values(row: Row, labels: tuple[str, ...]) -> list[float]:
+def _values(row: Row, columns: tuple[str, ...]) -> list[float | str]:
     assert row.scores is not None  # see _check
-    return [row.scores[label] for label in labels]
+    return values_of_scores(row.scores, columns)
+
+
+def values_of_scores(scores: Mapping[str, float], columns: Iterable[str]) -> list[float | str]:
+    """The cells of one file: scores of labels, likeliest classes of class targets."""
+    return [scores[name] if name in scores else _likeliest(scores, name) for name in columns]
+
+
+def _likeliest(scores: Mapping[str, float], target: str) -> str:
+    """The class of "Type=Laugh" with the highest score; the first of several."""
+    of_target = [label for label in scores if label.startswith(f"{target}=")]
+    return max(of_target, key=lambda label: scores[label]).removeprefix(f"{target}=")
 
 
 def _check(target: Path, rows: list[Row]) -> None:
@@ -96,10 +111,14 @@ def _first(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def submission_csv(scores: Iterable[tuple[str, Iterable[float]]], labels: tuple[str, ...]) -> bytes:
-    """(File_ID in brackets, scores of the K labels) of each file -> the challenge's CSV."""
+def submission_csv(rows: Iterable[tuple[str, Iterable[float | str]]], columns: Iterable[str]) -> bytes:
+    """(File_ID in brackets, the cells of the columns) of each file -> the challenge's CSV."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["File_ID", *map(cell_from_text, labels)])
-    writer.writerows([file_id, *(f"{value:z.6f}" for value in values)] for file_id, values in scores)
+    writer.writerow(["File_ID", *map(cell_from_text, columns)])
+    writer.writerows([file_id, *map(_cell, values)] for file_id, values in rows)
     return buffer.getvalue().encode()
+
+
+def _cell(value: float | str) -> str:
+    return cell_from_text(value) if isinstance(value, str) else f"{value:z.6f}"

@@ -37,8 +37,8 @@ def test_the_body_of_a_command_is_short(function: Callable[..., Any]) -> None:
 
 def test_all_commands_are_looked_at() -> None:
     names = [name for name, _ in registered()]
-    assert {"data synth", "data check", "train train", "score score"} <= set(names)
-    assert len(names) == len(COMMANDS) + 1  # data has two
+    assert {"data synth", "data check", "data import", "train train", "score score"} <= set(names)
+    assert len(names) == len(COMMANDS) + 2  # data has three
 
 
 def test_parameters_and_docstring_do_not_count() -> None:

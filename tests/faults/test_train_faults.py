@@ -1165,7 +1165,7 @@ def as_bytes(lines: Lines, *, end: str = "\n", encoding: str = "utf-8") -> bytes
 
 FILE_ID, SPLIT, SUBJECT, COUNTRY, AWE, FEAR = 0, 1, 2, 3, 5, 6
 ABSENT = [f"[{i:05d}],Train,x,USA,30,0.5,0.5" for i in range(90, 95)]
-SPLIT_TYPOS = both(*(cell(line, SPLIT, "train") for line in (2, 3, 5, 8)))
+SPLIT_TYPOS = both(*(cell(line, SPLIT, "trian") for line in (2, 3, 5, 8)))
 QUOTED_NEWLINE = both(cell(2, COUNTRY, '"United\nStates"'), cell(4, FEAR, "1.5"))
 
 REFUSED: dict[str, tuple[Callable[[Lines], Lines | bytes], tuple[str, ...]]] = {
@@ -1183,11 +1183,12 @@ REFUSED: dict[str, tuple[Callable[[Lines], Lines | bytes], tuple[str, ...]]] = {
         lambda x: [*x, x[3].replace("Train", "Val")],
         ("line 16 (1 in all)", "File_ID stands above"),
     ),
-    "NaN": (cell(5, AWE, "NaN"), ("line 5 (1 in all)", "Awe is not a number")),
     "infinity": (cell(5, AWE, "inf"), ("line 5 (1 in all)", "Awe is not a number")),
     "infinity in float32 only": (cell(5, AWE, "1e39"), ("line 5 (1 in all)", "Awe is out of range")),
-    "blank in Train": (cell(6, FEAR, ""), ("line 6 (1 in all)", "Fear is blank")),
-    "blank in Val": (cell(11, FEAR, " "), ("line 11 (1 in all)", "Fear is blank")),
+    "blank in all of Val but one": (
+        both(*(cell(line, FEAR, blank) for line, blank in ((10, ""), (11, " "), (12, "NaN")))),
+        ("lines 10, 11, 12 (3 in all)", "Fear is blank: 1 of 4 clips of Val"),
+    ),
     "above 1": (
         both(cell(3, AWE, "1.01"), cell(9, AWE, "7")),
         ("lines 3, 9 (2 in all)", "Awe is out of range", "0 to 1"),
@@ -1195,13 +1196,9 @@ REFUSED: dict[str, tuple[Callable[[Lines], Lines | bytes], tuple[str, ...]]] = {
     "below 0": (cell(12, FEAR, "-0.01"), ("line 12 (1 in all)", "Fear is out of range")),
     "out of range in Test": (cell(14, FEAR, "2"), ("line 14 (1 in all)", "Fear is out of range")),
     "text": (cell(7, FEAR, "high"), ("line 7 (1 in all)", "Fear is not a number", "--targets")),
-    "no File_ID": (cell(1, FILE_ID, "Filename"), ("line 1 ", "no column File_ID", "has Filename, Split")),
+    "no File_ID": (cell(1, FILE_ID, "Take"), ("line 1 ", "no column File_ID", "has Take, Split")),
     "no Split": (cell(1, SPLIT, "Part"), ("line 1 ", "no column Split", "has File_ID, Part")),
     "column twice": (cell(1, FEAR, "Awe"), ("line 1 ", "column 'Awe' twice")),
-    "semicolons": (
-        lambda x: [line.replace(",", ";") for line in x],
-        ("line 1 ", "no column File_ID", "';'", "with commas"),
-    ),
     "below a quoted newline": (QUOTED_NEWLINE, ("line 5 (1 in all)", "Fear is out of range")),
     "below a blank line": (
         lambda x: cell(4, FEAR, "9")([x[0], "", *x[1:]]),
@@ -1214,7 +1211,7 @@ REFUSED: dict[str, tuple[Callable[[Lines], Lines | bytes], tuple[str, ...]]] = {
         lambda x: as_bytes(cell(6, COUNTRY, "Réunion")(x), encoding="latin-1"),
         ("line 6 ", "not UTF-8"),
     ),
-    "UTF-16": (lambda x: as_bytes(x, encoding="utf-16"), ("line 1 ", "not UTF-8")),
+    "UTF-16, cut": (lambda x: as_bytes(x, encoding="utf-16")[:-1], ("line 15 ", "not UTF-16")),
     "ragged, short": (
         lambda x: [*x[:4], x[4].rsplit(",", 1)[0], *x[5:]],
         ("line 5 (1 in all)", "number of cells", "7 cells"),
@@ -1222,7 +1219,7 @@ REFUSED: dict[str, tuple[Callable[[Lines], Lines | bytes], tuple[str, ...]]] = {
     "ragged, long": (cell(5, COUNTRY, "Korea, South"), ("line 5 (1 in all)", "number of cells", "7 cells")),
     "split unknown": (
         SPLIT_TYPOS,
-        ("lines 2, 3, 5 and 1 more (4 in all)", "Split is 'train'", "Train, Val or Test"),
+        ("lines 2, 3, 5 and 1 more (4 in all)", "Split is 'trian'", "Train, Val or Test"),
     ),
     "path traversal": (
         cell(4, FILE_ID, "[../../etc/passwd]"),

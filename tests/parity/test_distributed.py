@@ -38,6 +38,11 @@ CPU = torch.device("cpu")
 TOLERANCE = 1e-9
 B, T, M = 8, 48, 32
 TARGETS = ("Awe", "Fear", "Joy")
+CLASSES = ("Type=Cry", "Type=Gasp", "Type=Laugh")
+# The clips that are rated for each target: most; those of the first process and one more; one, which is no
+# CCC. A class has a clip of each process, and all but one of the others.
+RATED = [[0, 2, 3, 4, 5, 7], [0, 1, 2, 3, 6], [5]]
+OF_CLASS = [0, 1, float("nan"), 2, 2, 1, 0, 0]
 # lambda / c^2 of the one term; for gradients of about 1 in each, because AdamW moves what has a
 # gradient of rounding errors only (the projector's bias: Barlow Twins does not see it) by lr / eps
 # times them, which is 1e-9 where bt counts 1.
@@ -55,12 +60,16 @@ class Case:
     optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW
     steps: int = 3
     fault: str = ""
+    has_blanks: bool = False
+    classes: tuple[str, ...] = ()
 
     @property
     def config(self) -> Config:
         """Equal apart from what the case is about."""
         return Config(
-            data=DataConfig(targets=TARGETS),
+            data=DataConfig(
+                targets=TARGETS, class_targets=("Type",) if self.classes else (), classes=self.classes
+            ),
             model=ModelConfig(encoder=self.encoder, method="rrtn" if self.term in ALONE else self.term),
             projector=ProjectorConfig()
             if self.term == "vanilla"
@@ -75,6 +84,11 @@ RIGHT = {
     **{term: Case(term) for term in ("vanilla", "ccc", "ccc_a", "bt", "rrtn", "rrtn-ruwl")},
     **{f"{term} with SGD": Case(term, optimizer=torch.optim.SGD) for term in ("ccc", "bt", "rrtn-ruwl")},
     "projector with BatchNorm": Case("rrtn-ruwl", layers=2),
+    "blanks": Case("rrtn-ruwl", has_blanks=True),
+    "blanks, CCC alone": Case("ccc", has_blanks=True),
+    "classes": Case("rrtn-ruwl", classes=CLASSES),
+    "vanilla with blanks and classes": Case("vanilla", has_blanks=True, classes=CLASSES),
+    "blanks and classes": Case("rrtn-ruwl", has_blanks=True, classes=CLASSES),
 }
 FAULTS = {
     "gather whose backward gives the own gradient": ("ccc", "bt"),
@@ -88,6 +102,10 @@ WRONG = {
     f"{term}, {fault}": Case(term, optimizer=torch.optim.SGD, steps=1, fault=fault)
     for fault, terms in FAULTS.items()
     for term in terms
+}
+WRONG |= {
+    fault: Case("vanilla", optimizer=torch.optim.SGD, steps=1, fault=fault, has_blanks=True, classes=CLASSES)
+    for fault in ("local CCC of rated", "local cross-entropy")
 }
 
 
@@ -142,7 +160,7 @@ def differences(case: Case, world: World) -> dict[str, float]:
     optimizers = [case.optimizer(own, lr=1e-3, fused=True) for own in parameters]
     steps = []
     for step in range(case.steps):
-        batch = random_batch(step)
+        batch = random_batch(step, case)
         with mock.patch.object(dist, "is_initialized", return_value=False):
             expected = trained(single, optimizers[0], batch)
         with fault_put_in(case.fault):
@@ -155,7 +173,8 @@ def differences(case: Case, world: World) -> dict[str, float]:
 def loss_module(case: Case) -> TwinsLoss:
     torch.manual_seed(0)
     with mock.patch.object(model, "encoder_from_name", thin_encoder):
-        return loss_from_config(case.config, network_from_config(case.config)).double()
+        network = network_from_config(case.config)
+        return loss_from_config(case.config, network, has_blanks=case.has_blanks).double()
 
 
 def thin_encoder(name: model.EncoderName, *, n_mels: int) -> Encoder:
@@ -177,8 +196,8 @@ class ThinResNet(Encoder):
         return self.blocks(self.stem(self.normalised(log_mel))).mean((2, 3))
 
 
-def random_batch(step: int) -> list[Tensor]:
-    """Views [B, 1, T, M], ratings [B, K]; each clip has its own level and spectrum, so that half a
+def random_batch(step: int, case: Case) -> list[Tensor]:
+    """Views [B, 1, T, M], labels [B, K + J]; each clip has its own level and spectrum, so that half a
     batch is not the whole.
     """
     generator = torch.Generator().manual_seed(step)
@@ -187,7 +206,14 @@ def random_batch(step: int) -> list[Tensor]:
     augmented = clean.clone()
     for i in range(B):
         augmented[i, :, 4 * i : 4 * i + 16] = -50
-    return [clean, augmented, torch.rand(B, len(TARGETS), generator=generator, dtype=torch.float64)]
+    labels = torch.rand(B, len(TARGETS), generator=generator, dtype=torch.float64)
+    if case.has_blanks:
+        for k, rows in enumerate(RATED):
+            blank = [row for row in range(B) if row not in rows]
+            labels[blank, k] = torch.nan
+    if case.classes:
+        labels = torch.hstack([labels, torch.tensor(OF_CLASS, dtype=torch.float64)[:, None]])
+    return [clean, augmented, labels]
 
 
 def trained(
@@ -227,6 +253,16 @@ def fault_put_in(name: str) -> Iterator[None]:
         ),
         "local BatchNorm": (distributed, "with_global_batchnorm", lambda network, device: network),
         "local CCC": (twins, "ccc_loss", lambda x, y: losses.ccc_loss(own_rows(x), own_rows(y))),
+        "local CCC of rated": (
+            twins,
+            "ccc_loss_of_rated",
+            lambda x, y: losses.ccc_loss_of_rated(own_rows(x), own_rows(y)),
+        ),
+        "local cross-entropy": (
+            twins,
+            "class_loss",
+            lambda logits, classes: losses.class_loss(own_rows(logits), own_rows(classes)),
+        ),
     }
     with mock.patch.object(*patches[name]) if name in patches else contextlib.nullcontext():
         yield

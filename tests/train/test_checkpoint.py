@@ -184,7 +184,7 @@ class TestRefusals:
         edit_pointer(tmp_path, schema=1)
         with pytest.raises(
             ModelError,
-            match=r"schema 1 \| expected schema 2, which this rrtn reads \| use the rrtn that wrote it",
+            match=r"schema 1 \| expected schema 2 or 3, which this rrtn reads \| use the rrtn that wrote it",
         ):
             load_checkpoint(tmp_path, "weights")
 

@@ -21,7 +21,7 @@ from rrtn.train.config import Config, config_from_dict
 from rrtn.train.data.device_clips import SplitClips
 from rrtn.train.distributed import World
 from rrtn.train.loop import TrainResult
-from rrtn.train.method import model, weighting
+from rrtn.train.method import metrics, model, weighting
 from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.views import epoch_order
@@ -277,7 +277,7 @@ class TestBest:
     @staticmethod
     def script(patch: pytest.MonkeyPatch, *values: float) -> None:
         left = iter(values)
-        patch.setattr(loop, "ccc_challenge", lambda scores, ratings: np.full(scores.shape[1], next(left)))
+        patch.setattr(metrics, "ccc_challenge", lambda scores, ratings: np.full(scores.shape[1], next(left)))
 
     def test_the_first_of_equal_epochs_is_best_and_kept(
         self, plan: TrainingPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -331,7 +331,7 @@ def test_t15_a_loss_that_is_not_finite_stops_with_its_clips_named_and_the_checkp
     names = [plan.data.splits["Train"].clips[i].file_id for i in epoch_order(plan.config.seed, 1, 15)[5:10]]
     original = weighting.ruwl_loss
 
-    def poisoned(*args: Any) -> torch.Tensor:
+    def poisoned(*args: Any, **more: Any) -> torch.Tensor:
         steps.append(args)
         return original(*args) * (float("nan") if len(steps) == STEPS + 2 else 1)
 

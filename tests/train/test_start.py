@@ -14,7 +14,9 @@ from rrtn.train.run_folder import RunFolder
 from rrtn.train.start import plan_training
 
 MakeData = Callable[..., Path]
-TARGETS = "targets: Awe, Fear; metadata by their names: Age (--targets takes any column)"
+TARGETS = (
+    "targets: Awe (8 values), Fear (8 values); metadata by their names: Age (--targets takes any column)"
+)
 
 
 def settings(folder: Path, **optim: Any) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.plan import network_from_config
 from rrtn.train.run_folder import RunFolder
-from rrtn.train.step import SUMS, Stepper, loss_from_config, set_float32_precision
+from rrtn.train.step import Stepper, loss_from_config, set_float32_precision, sums_of_config
 from torch import Tensor
 
 TARGETS = ["Awe", "Fear", "Joy"]
@@ -100,7 +100,7 @@ def in_float64(stepper: Stepper) -> Stepper:
 
 def written_out(settings: Config, network: TwinsNetwork, steps: int) -> tuple[Tensor, list[list[float]]]:
     """The paper's step with plain AdamW in the usual memory format; changes `network`. -> c [3],
-    and each step's SUMS.
+    and each step's sums.
     """
     method, optim = settings.model.method, settings.optim
     lambdas = torch.tensor(settings.ruwl.lambdas).double()
@@ -164,7 +164,7 @@ def test_steps_are_those_written_out(method: str, monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(stepper.loss.weighting.c, c, rtol=0, atol=1e-9)
     assert (abs(c[0] - 1) > 1e-4) == (method == "rrtn-ruwl")
     torch.testing.assert_close(stepper.sums, torch.tensor(seen).sum(0), rtol=1e-5, atol=1e-5)
-    assert len(SUMS) == len(seen[0])
+    assert len(sums_of_config(Config())) == len(seen[0])
 
 
 class TestGuard:

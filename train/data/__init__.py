@@ -1,6 +1,7 @@
 """What is learned from.
 
 data_set      a folder in the Hume-VB layout, read and checked
+targets       which columns are learned, on which scale, and what is blank
 clip_cache    each file decoded once, memory-mapped
 levels        how loud a recording is, and whether it was clipped
 device_clips  the clips of a split where the device reads them

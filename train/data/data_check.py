@@ -16,7 +16,8 @@ from ...runtime.errors import counted
 from ...runtime.progress import Progress
 from ...runtime.spec import FrontendSpec
 from .clip_cache import ClipStore, store_with_errors
-from .data_set import SPLITS, Clip, DataSet, read_data
+from .column_names import SPLITS
+from .data_set import Clip, DataSet, read_data
 from .ratings import Pair, at_full, constant_targets, correlations, histograms, rated, strongest_pairs
 from .table1 import SplitSummary, is_clipped, split_summary
 

@@ -1,54 +1,35 @@
 """A folder in the Hume-VB layout, data_info.csv and wav/, read and checked before training.
 
 Columns are found by name, never by position, and in any spelling: `Subject_ID`, `subject_id` and
-`SubjectID` are one name. n clips, K targets.
+`SubjectID` are one name. n clips, K rated targets, J class targets, L columns of the scores.
 """
 
-import csv
-import errno
-import io
-import math
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from ...runtime.audio.signatures import AUDIO_SUFFIXES
+from ...runtime.arrays import Float32, Float64
 from ...runtime.bundle import label_problem
 from ...runtime.errors import DataError, counted
-from ...runtime.system.files import read_regular
-
-SPLITS: Final = ("Train", "Val", "Test")
-# Words of a column's name, in small letters. A name that has no other words is metadata.
-_SPEAKERS: Final = "subject speaker spk participant actor singer performer person patient user worker"
-_NUMBERED: Final = ("", "id", "name", "code", "number", "no", "nr")  # what may follow: Subject_ID
-_RECORDING: Final = """
-    id uid uuid key index idx row unnamed number no nr code file fileid filename filepath path folder name url
-    wav audio clip recording utterance utt segment sentence session take repetition trial corpus dataset
-    database source version split fold folds partition subset set device microphone mic channel channels
-    sample samples rate sr sampling samplerate frame frames bit bits depth
-"""
-_TIME: Final = """
-    date day month year time times timestamp start end begin stop onset offset duration durations dur length
-    len seconds secs sec ms
-"""
-_PEOPLE: Final = """
-    age ages group years birth sex gender info country countrystring string nationality ethnicity race native
-    language lang accent dialect rater raters annotator annotators listener listeners ratings n num
-"""
-METADATA: Final = frozenset(
-    [f"{who}{what}" for who in _SPEAKERS.split() for what in _NUMBERED]
-    + f"{_RECORDING} {_TIME} {_PEOPLE}".split()
+from ..method.columns import Columns
+from .audio_folder import AudioFolder, is_below, is_file
+from .column_names import (
+    COUNTRY_NAMES,
+    FILE_NAMES,
+    SPEAKER_NAMES,
+    SPLIT_NAMES,
+    SPLITS,
+    is_metadata,
+    named,
+    split_of,
 )
-_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[^\W\d_][^\W\d_A-Z]*")
+from .places import DataPlaces, places_of_folder
+from .table_text import TextTable, check_lengths, read_text_table, refused_lines, with_decimal_points
+from .targets import LabelCells, LabelChoice, Labels, labels_of_cells, number
+
 _LONGEST: Final = 80  # characters of a name in a message
-_SHOWN = 3  # line numbers in one message
 _FEWEST = {"Train": 2, "Val": 2, "Test": 0}
 
 
@@ -65,10 +46,11 @@ class Clip(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The clips of one split with their ratings."""
+    """The clips of one split with their labels. NaN: none."""
 
     clips: tuple[Clip, ...]
-    ratings: npt.NDArray[np.float32]  # [n, K]; NaN where the CSV is blank (Test only)
+    ratings: Float32  # [n, K + J]: ratings mapped to 0 to 1, then numbers of classes
+    rated: Float64  # [n, L] in the units of the scales; a class as 0 and 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,40 +58,60 @@ class DataSet:
     """A checked data set."""
 
     path: Path
-    targets: tuple[str, ...]
+    columns: Columns
     splits: dict[str, Split]
     warnings: tuple[str, ...]
     channel: int | None = None  # of the files, counted from 1; None: the mean of all
     numeric_metadata: tuple[str, ...] = ()  # columns of numbers that their names keep from being targets
+    cells: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # file_id -> column -> text
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the rated targets, [K]."""
+        return self.columns.targets
 
 
-def read_data(folder: Path, targets: Sequence[str] = (), *, channel: int | None = None) -> DataSet:
+def read_data(
+    folder: Path,
+    targets: Sequence[str] = (),
+    *,
+    channel: int | None = None,
+    labels: LabelChoice = LabelChoice(),  # noqa: B008  # frozen
+    places: DataPlaces | None = None,
+    pooled: bool = False,
+) -> DataSet:
     """Reads and checks the whole CSV.
 
-    `targets` names the target columns. By default, every numeric column that is not metadata is
-    one. `channel` of the files, counted from 1, is kept for who decodes them. Raises DataError: one
-    line with the file, the line numbers, how many lines there are, and what was expected.
+    `targets` names the rated columns. By default, every numeric column that is not metadata is one.
+    `labels` has the rest that is said about labels. `channel` of the files, counted from 1, is kept for who
+    decodes them. `places` says what is not as in the Hume-VB layout; by default the folder's data.toml
+    does. `pooled` has Val's rows, and those of a table without a split, in Train: for folds.
+    Raises DataError: one line with the file, the line numbers, how many lines there are, and what was
+    expected.
     """
-    table = _read_csv(_find_csv(folder))
-    names = _targets_of(table, targets)
-    if problem := label_problem(names):
-        raise DataError(str(table.path), problem, wanted="a name for each target", fix="--targets NAME,...")
-    _check_places(table)
+    places = places or places_of_folder(folder)
+    audio = AudioFolder(places.audio_root(folder))
+    table = _read_csv(places.table(folder), audio, places, pooled=pooled)
+    names = _targets_of(table, targets, labels)
+    _check_places(table, audio)
     rows = _without_repeats(table)
-    clips = [_clip(folder, row) for row in rows]
-    ratings = _ratings(table, rows, clips, names)
+    clips = [_clip(row) for row in rows]
+    found = _labels(table, rows, names, labels)
+    if problem := label_problem(found.columns.labels):
+        raise DataError(str(table.path), problem, wanted="a name for each target", fix="--targets NAME,...")
     _check_files(table, clips)
     return DataSet(
         path=folder,
-        targets=names,
-        splits={name: _split(table, name, clips, ratings) for name in SPLITS},
+        columns=found.columns,
+        splits={name: _split(table, name, clips, found, pooled) for name in SPLITS},
         channel=channel,
-        warnings=(*table.warnings, *_leaks(clips), *_unlisted(folder, clips)),
+        warnings=(*table.warnings, *found.warnings, *_leaks(clips), *_unlisted(audio, clips)),
         numeric_metadata=tuple(
             name
             for name in table.columns
-            if name not in names and _is_metadata(name) and table.is_numeric(name)
+            if name not in found.columns.names and table.is_metadata(name) and table.is_numeric(name)
         ),
+        cells={row.file_id: row.cells for row in rows},
     )
 
 
@@ -120,6 +122,16 @@ class _CsvRow(NamedTuple):
     split: str
     speaker: str  # "" where no column says it
     country: str
+    path: Path  # of its audio; where there is none, the path in the Hume-VB layout
+    others: tuple[Path, ...] = ()  # files that the cell may mean as well
+
+
+class _Roles(NamedTuple):
+    """The columns that say which clip a row is of; "" where there is none."""
+
+    file: str
+    split: str
+    speaker: str
 
 
 @dataclass(frozen=True)
@@ -128,126 +140,102 @@ class _CsvTable:
     columns: tuple[str, ...]
     rows: list[_CsvRow]
     warnings: list[str]
+    roles: _Roles
+
+    def is_metadata(self, column: str) -> bool:
+        """Whether a column is no target unless somebody names it."""
+        return column in self.roles or is_metadata(column)
 
     def is_numeric(self, column: str) -> bool:
         """Whether a row has a number there."""
-        return any(_number(row.cells[column]) is not None for row in self.rows)
+        return any(number(row.cells[column]) is not None for row in self.rows)
 
     def refused(self, lines: Sequence[int], came: str, *, wanted: str, fix: str = "") -> DataError:
         """One error for one kind of mistake, however many rows have it."""
-        shown = ", ".join(map(str, sorted(lines)[:_SHOWN]))
-        more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
-        plural = "s" if len(lines) > 1 else ""
-        where = f"{self.path}, line{plural} {shown}{more} ({len(lines)} in all)"
-        return DataError(where, came, wanted=wanted, fix=fix)
+        return refused_lines(self.path, lines, came, wanted=wanted, fix=fix)
 
 
-def _find_csv(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise DataError(str(folder), "not a folder", wanted="one with data_info.csv and wav/")
-    path = folder / "data_info.csv"
-    if path.is_file():
-        return path
-    if path.exists():
-        raise DataError(str(path), "not a regular file", wanted="a table with File_ID, Split and targets")
-    others = sorted(other for other in folder.glob("*.csv") if other.is_file())
-    if len(others) != 1:
-        raise DataError(
-            str(folder),
-            f"{len(others)} CSV files, none named data_info.csv",
-            wanted="data_info.csv and wav/",
-            fix="name the table data_info.csv",
-        )
-    return others[0]
-
-
-def _read_csv(path: Path) -> _CsvTable:
-    """Accepts a BOM and CRLF; refuses other separators, other encodings and ragged rows."""
-    try:
-        text = read_regular(path).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}, line {line}", "not UTF-8", wanted="text in UTF-8", fix="save the table as CSV UTF-8"
-        ) from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        columns = tuple(name.strip() for name in next(reader, ()))
-        records = [(reader.line_num, record) for record in reader if record]
-    except csv.Error as error:
-        raise DataError(
-            f"{path}, line {reader.line_num}", str(error), wanted="comma-separated values"
-        ) from error
-    _check_header(path, columns)
-    table = _CsvTable(path, columns, [], [])
-    if ragged := [line for line, record in records if len(record) != len(columns)]:
-        raise table.refused(
-            ragged,
-            "another number of cells than the header has",
-            wanted=f"{len(columns)} cells",
-            fix="put a text that holds a comma in double quotes",
-        )
-    if not records:
+def _read_csv(path: Path, audio: AudioFolder, places: DataPlaces, *, pooled: bool) -> _CsvTable:
+    """The table in any dialect, with the roles of its columns and the audio of its rows."""
+    text = read_text_table(path)
+    roles = _roles(text, places, needs_split=not pooled)
+    check_lengths(text)
+    text = with_decimal_points(text, but=roles)
+    if not text.records:
         raise DataError(str(path), "no rows below the header", wanted="one row for each clip")
-    table.rows.extend(_rows(columns, records))
+    table = _CsvTable(path, text.columns, [*_rows(text, roles, audio, pooled=pooled)], [], roles)
+    table.warnings.extend([] if pooled else _merged_splits(table))
     return table
 
 
-def _rows(columns: tuple[str, ...], records: list[tuple[int, list[str]]]) -> Iterator[_CsvRow]:
-    file_id, split = _named(columns, ["fileid"]), _named(columns, ["split"])
-    speaker = _named(columns, [f"{who}{what}" for who in _SPEAKERS.split() for what in ("id", *_NUMBERED)])
-    countries = [_named(columns, [name]) for name in ("countrystring", "country")]
-    for line, record in records:
-        cells = dict(zip(columns, map(str.strip, record), strict=True))
+def _rows(text: TextTable, roles: _Roles, audio: AudioFolder, *, pooled: bool) -> Iterator[_CsvRow]:
+    countries = [named(text.columns, [name]) for name in COUNTRY_NAMES]
+    for line, record in text.records:
+        cells = dict(zip(text.columns, record, strict=True))
         country = next(filter(None, (cells.get(name, "") for name in countries)), "")
-        yield _CsvRow(line, cells, cells[file_id], cells[split], cells.get(speaker, ""), country)
+        file_id, split = cells[roles.file], split_of(cells[roles.split]) if roles.split else "Train"
+        if pooled and split == "Val":
+            split = "Train"
+        path, *others = audio.candidates(file_id) or [audio.plain_path(file_id)]
+        yield _CsvRow(line, cells, file_id, split, cells.get(roles.speaker, ""), country, path, tuple(others))
 
 
-def _named(columns: Sequence[str], names: Sequence[str]) -> str:
-    """The column that has one of the names in any spelling; earlier names win. "" where none has."""
-    found = (column for name in names for column in columns if "".join(_words(column)) == name)
-    return next(found, "")
-
-
-def _is_metadata(column: str) -> bool:
-    words = _words(column)
-    return bool(words) and ("".join(words) in METADATA or METADATA.issuperset(words))
-
-
-def _words(column: str) -> list[str]:
-    """Subject_ID, subjectID and "Subject id" -> subject, id."""
-    return [word.casefold() for word in _WORD.findall(column)]
-
-
-def _check_header(path: Path, columns: tuple[str, ...]) -> None:
-    if not columns:
-        raise DataError(str(path), "empty file", wanted="a header with File_ID, Split and target columns")
-    if missing := [name for name in ("File_ID", "Split") if not _named(columns, ["".join(_words(name))])]:
-        with_semicolons = any(";" in name for name in columns)
+def _roles(text: TextTable, places: DataPlaces, *, needs_split: bool) -> _Roles:
+    """By the flags, or by the usual names. Raises DataError where a column is missing, or there twice."""
+    columns = text.columns
+    asked = (places.file_column, places.split_column, places.speaker_column)
+    for flag, column in zip(("--file-column", "--split-column", "--speaker-column"), asked, strict=True):
+        if column and column not in columns:
+            raise DataError(flag, column, wanted=f"a column of {text.path}: {', '.join(columns)}")
+    usual = (FILE_NAMES, SPLIT_NAMES, SPEAKER_NAMES)
+    roles = _Roles(*(column or named(columns, names) for column, names in zip(asked, usual, strict=True)))
+    missing = [] if roles.file else ["File_ID"]
+    missing += ["Split"] if needs_split and not roles.split else []
+    if missing:
         raise DataError(
-            f"{path}, line 1",
+            f"{text.path}, line 1",
             f"no column {' and no column '.join(missing)}; the header has {', '.join(columns)}",
-            fix="save the table with commas: the separator seems to be ';'" if with_semicolons else "",
+            fix=" ".join(f"--{name.removesuffix('_ID').lower()}-column NAME" for name in missing)
+            + (", or rrtn data import, which splits by speakers" if missing == ["Split"] else ""),
         )
     if repeated := [name for name, count in Counter(columns).items() if count > 1]:
-        raise DataError(
-            f"{path}, line 1", f"column {', '.join(map(repr, repeated))} twice", wanted="each name once"
-        )
+        came = f"column {', '.join(map(repr, repeated))} twice"
+        raise DataError(f"{text.path}, line 1", came, wanted="each name once")
+    return roles
 
 
-def _targets_of(table: _CsvTable, wanted: Sequence[str]) -> tuple[str, ...]:
-    if unknown := [name for name in wanted if name not in table.columns]:
-        raise DataError(
-            "--targets", ", ".join(unknown), wanted=f"columns of {table.path}: {', '.join(table.columns)}"
-        )
-    if wanted:
+def _merged_splits(table: _CsvTable) -> list[str]:
+    """A warning where a table has several words for one split, such as dev and val."""
+    spelt: dict[str, set[str]] = {}
+    for row in table.rows:
+        if table.roles.split:
+            spelt.setdefault(row.split, set()).add(row.cells[table.roles.split].casefold())
+    return [
+        f"{table.roles.split}: {' and '.join(sorted(found))} are all taken as {split}"
+        for split, found in spelt.items()
+        if len(found) > 1
+    ]
+
+
+def _targets_of(table: _CsvTable, wanted: Sequence[str], labels: LabelChoice) -> tuple[str, ...]:
+    """The rated columns. Raises DataError for names of no column, and where there is nothing to learn."""
+    classes = labels.class_targets
+    for flag, names in (("--targets", wanted), ("--class-target", classes)):
+        if unknown := [name for name in names if name not in table.columns]:
+            columns = f"columns of {table.path}: {', '.join(table.columns)}"
+            raise DataError(flag, ", ".join(unknown), wanted=columns)
+    if both := [name for name in classes if name in wanted]:
+        raise DataError("--class-target", ", ".join(both), wanted="columns that --targets does not name")
+    if wanted or labels.only_named:
         return tuple(wanted)
     # an index column has no name
-    candidates = [name for name in table.columns if name and not _is_metadata(name)]
+    candidates = [
+        name for name in table.columns if name and name not in classes and not table.is_metadata(name)
+    ]
     names = tuple(filter(table.is_numeric, candidates))
     if ignored := [name for name in candidates if name not in names]:
         table.warnings.append(f"{table.path.name}: columns without numbers are ignored: {', '.join(ignored)}")
-    if not names:
+    if not names and not classes:
         raise DataError(
             str(table.path),
             f"no numeric target column; the header has {', '.join(table.columns)}",
@@ -256,44 +244,41 @@ def _targets_of(table: _CsvTable, wanted: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _number(cell: str) -> float | None:
-    """A decimal number; None for anything else, such as 0.5_44, which Python would take for 0.544."""
-    return float(cell) if _NUMBER.fullmatch(cell) else None
-
-
-def _check_places(table: _CsvTable) -> None:
-    """Every row must be in a split, and its file below wav/."""
+def _check_places(table: _CsvTable, audio: AudioFolder) -> None:
+    """Every row must be in a split, and its file below the audio's folder and known among others."""
     if lost := [row for row in table.rows if row.split not in SPLITS]:
-        lines = [row.line for row in lost]
-        raise table.refused(lines, f"Split is {_short(repr(lost[0].split))}", wanted="Train, Val or Test")
-    if outside := [row for row in table.rows if not _is_below(row.file_id)]:
-        lines = [row.line for row in outside]
-        file_id = outside[0].file_id
+        came = f"{table.roles.split} is {_short(repr(lost[0].split))}"
+        raise table.refused([row.line for row in lost], came, wanted="Train, Val or Test")
+    if outside := [row for row in table.rows if not is_below(row.file_id) and not is_file(row.path)]:
         raise table.refused(
-            lines,
-            f"File_ID is {_short(repr(file_id))}",
-            wanted="the name of a file below wav/, such as [00001]",
+            [row.line for row in outside],
+            f"{table.roles.file} is {_short(repr(outside[0].file_id))}",
+            wanted=f"the name of a file below {audio.root.name}/, such as [00001]",
+        )
+    if unclear := [row for row in table.rows if row.others]:
+        both = (unclear[0].path, unclear[0].others[0])
+        names = " or ".join(_short(str(path.relative_to(audio.root))) for path in both)
+        raise table.refused(
+            [row.line for row in unclear],
+            f"{table.roles.file} {_short(unclear[0].file_id)} may be {names}",
+            wanted="one file for each row",
+            fix="write its folder and suffix",
         )
 
 
-def _is_below(file_id: str) -> bool:
-    path = PurePosixPath(file_id.strip("[]"))
-    return bool(path.name) and not path.is_absolute() and ".." not in path.parts
-
-
 def _without_repeats(table: _CsvTable) -> list[_CsvRow]:
-    """Takes a repeated row once. Refuses the same File_ID with other values."""
-    first: dict[PurePosixPath, _CsvRow] = {}
+    """Takes a repeated row once. Refuses the same file with other values."""
+    first: dict[Path, _CsvRow] = {}
     same: list[int] = []
     conflicting: list[int] = []
     for row in table.rows:
-        known = first.setdefault(_wav_name(row), row)
+        known = first.setdefault(row.path, row)
         if known is not row:
             (same if known.cells == row.cells else conflicting).append(row.line)
     if conflicting:
         raise table.refused(
             conflicting,
-            "the same File_ID stands above with other values",
+            f"the same {table.roles.file} stands above with other values",
             wanted="one row for each clip",
             fix="remove one of the two rows",
         )
@@ -304,52 +289,27 @@ def _without_repeats(table: _CsvTable) -> list[_CsvRow]:
     return list(first.values())
 
 
-def _clip(folder: Path, row: _CsvRow) -> Clip:
-    path = folder / "wav" / _wav_name(row)
-    return Clip(row.file_id, path, row.split, row.speaker, row.country, row.line)
+def _clip(row: _CsvRow) -> Clip:
+    return Clip(row.file_id, row.path, row.split, row.speaker, row.country, row.line)
 
 
-def _wav_name(row: _CsvRow) -> PurePosixPath:
-    """[00001], 00001 and 00001.wav are one file; spk.001 is spk.001.wav."""
-    name = PurePosixPath(row.file_id.strip("[]"))
-    known = name.suffix.lower().encode() in AUDIO_SUFFIXES
-    return name if known or not name.name else name.with_name(f"{name.name}.wav")
+def _labels(table: _CsvTable, rows: list[_CsvRow], targets: tuple[str, ...], choice: LabelChoice) -> Labels:
+    """What is learned from each row. Raises what `labels_of_cells` raises."""
 
+    def refused(bad: Sequence[int], came: str, *, wanted: str, fix: str) -> DataError:
+        return table.refused([rows[i].line for i in bad], came, wanted=wanted, fix=fix)
 
-def _ratings(
-    table: _CsvTable, rows: list[_CsvRow], clips: list[Clip], targets: tuple[str, ...]
-) -> npt.NDArray[np.float32]:
-    """[n, K]. A blank cell is NaN; only Test may have blanks."""
-    values = [[_rating(row.cells[name]) for name in targets] for row in rows]
-    # float32 would turn 1e39 into infinity before the check
-    ratings = np.array(values, dtype=np.float64)
-    for name, column in zip(targets, ratings.T, strict=True):
-        for problem, bad in {
-            "blank": np.isnan(column) & [clip.split != "Test" for clip in clips],
-            "not a number": np.isneginf(column),
-            "out of range": np.isfinite(column) & ((column < 0) | (column > 1)),
-        }.items():
-            if bad.any():
-                lines = [row.line for row, is_bad in zip(rows, bad, strict=True) if is_bad]
-                raise table.refused(
-                    lines,
-                    f"{name} is {problem}",
-                    wanted="a number from 0 to 1",
-                    fix=f"correct it, or leave {name} out of --targets",
-                )
-    return ratings.astype(np.float32)
-
-
-def _rating(cell: str) -> float:
-    """NaN for a blank cell, -inf for anything that is not a finite number."""
-    if not cell:
-        return math.nan
-    value = _number(cell)
-    return value if value is not None and math.isfinite(value) else -math.inf
+    names = (*targets, *choice.class_targets)
+    cells = LabelCells(
+        splits=[row.split for row in rows],
+        cells={name: [row.cells[name] for row in rows] for name in names},
+        refused=refused,
+    )
+    return labels_of_cells(cells, targets, choice)
 
 
 def _check_files(table: _CsvTable, clips: list[Clip]) -> None:
-    if missing := [clip for clip in clips if not _is_file(clip.path)]:
+    if missing := [clip for clip in clips if not is_file(clip.path)]:
         lines = [clip.line for clip in missing]
         raise table.refused(
             lines,
@@ -359,29 +319,21 @@ def _check_files(table: _CsvTable, clips: list[Clip]) -> None:
         )
 
 
-def _is_file(path: Path) -> bool:
-    """False also for a name that no file can have: of 300 characters, or with a NUL."""
-    try:
-        return path.is_file()
-    except OSError as error:
-        if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
-            raise
-        return False
-
-
 def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
 
 
-def _split(table: _CsvTable, name: str, clips: list[Clip], ratings: npt.NDArray[np.float32]) -> Split:
+def _split(table: _CsvTable, name: str, clips: list[Clip], labels: Labels, pooled: bool) -> Split:
     chosen = [i for i, clip in enumerate(clips) if clip.split == name]
-    if len(chosen) < _FEWEST[name]:
+    if not pooled and len(chosen) < _FEWEST[name]:
         raise DataError(
             str(table.path),
-            f"{counted(len(chosen), 'row')} with Split {name}",
+            f"{counted(len(chosen), 'row')} with {table.roles.split} {name}",
             wanted=f"at least {_FEWEST[name]}",
         )
-    return Split(clips=tuple(clips[i] for i in chosen), ratings=ratings[chosen])
+    return Split(
+        clips=tuple(clips[i] for i in chosen), ratings=labels.ratings[chosen], rated=labels.rated[chosen]
+    )
 
 
 def _leaks(clips: list[Clip]) -> list[str]:
@@ -399,11 +351,10 @@ def _leaks(clips: list[Clip]) -> list[str]:
     ]
 
 
-def _unlisted(folder: Path, clips: list[Clip]) -> list[str]:
+def _unlisted(audio: AudioFolder, clips: list[Clip]) -> list[str]:
     listed = {clip.path for clip in clips}
-    extra = [path for path in sorted((folder / "wav").glob("*.wav")) if path not in listed]
-    return (
-        [f"wav/: {counted(len(extra), 'file')} without a row in the CSV, ignored (first: {extra[0].name})"]
-        if extra
-        else []
-    )
+    extra = [path for path in sorted(audio.root.glob("*.wav")) if path not in listed]
+    if not extra:
+        return []
+    files = counted(len(extra), "file")
+    return [f"{audio.root.name}/: {files} without a row in the CSV, ignored (first: {extra[0].name})"]

@@ -33,7 +33,7 @@ class Waveforms(NamedTuple):
 
 
 class SplitClips:
-    """A decoded split: ratings [n, K] on the device, and the waveforms there too where they fit."""
+    """A decoded split: labels [n, K + J] on the device, and the waveforms there too where they fit."""
 
     def __init__(
         self, store: ClipStore, ratings: Tensor, names: list[str], spec: FrontendSpec, *, resident: bool
@@ -95,7 +95,7 @@ class TrainingBatch(NamedTuple):
     """The input of a training step, on the device. B is this rank's share of the global batch."""
 
     waveforms: Waveforms
-    ratings: Tensor  # [B, K]
+    ratings: Tensor  # [B, K + J], as in data_set.Split
     draws: Tensor  # [B, 2 S_time + 2 S_freq] for the masks of the second view
 
 
@@ -111,7 +111,7 @@ class Epoch:
     starts: Int64  # [steps, B]
     begins: Tensor
     lengths: Tensor
-    ratings: Tensor  # [steps, B, K]
+    ratings: Tensor  # [steps, B, K + J]
     draws: Tensor  # [steps, B, ...]
 
     def batches(self, first_step: int) -> Iterator[TrainingBatch]:
@@ -168,11 +168,12 @@ def part_of_training(data: DataSet, fraction: float, *, seed: int) -> DataSet:
     """
     train = data.splits["Train"]
     _, speaker = np.unique([clip.speaker or clip.file_id for clip in train.clips], return_inverse=True)
-    clips = np.bincount(speaker)
-    order = np.argsort(views.uniform(seed, 0, np.arange(len(clips)), views.SPEAKERS, 1)[:, 0], kind="stable")
-    before = np.cumsum(clips[order]) - clips[order]
+    count = np.bincount(speaker)
+    order = np.argsort(views.uniform(seed, 0, np.arange(len(count)), views.SPEAKERS, 1)[:, 0], kind="stable")
+    before = np.cumsum(count[order]) - count[order]
     kept = np.flatnonzero(np.isin(speaker, order[before < fraction * len(speaker)]))
-    part = Split(clips=tuple(train.clips[i] for i in kept), ratings=train.ratings[kept])
+    clips = tuple(train.clips[i] for i in kept)
+    part = Split(clips=clips, ratings=train.ratings[kept], rated=train.rated[kept])
     return replace(data, splits={**data.splits, "Train": part})
 
 
@@ -197,9 +198,9 @@ def split_clips(
     )
 
 
-def sha256_of_splits(targets: tuple[str, ...], *splits: SplitClips) -> str:
-    """SHA-256 of names, ratings and samples, wherever the files are."""
-    parts = [repr(targets)]
+def sha256_of_splits(labels: tuple[str, ...], *splits: SplitClips) -> str:
+    """SHA-256 of names, labels and samples, wherever the files are."""
+    parts = [repr(labels)]
     for split in splits:
         ratings = hashlib.sha256(split.ratings.cpu().numpy().tobytes()).hexdigest()
         parts += [repr(split.names), ratings, split.store.digest]

@@ -56,10 +56,8 @@ def strongest_pairs(r: npt.NDArray[np.float64], targets: tuple[str, ...]) -> lis
 
 def constant_targets(data: DataSet) -> list[str]:
     """One warning with all targets that are constant in Train; none where no target is."""
-    ratings = data.splits["Train"].ratings
-    constant = [
-        name for name, column in zip(data.targets, ratings.T, strict=True) if (column == column[0]).all()
-    ]
+    columns = zip(data.columns.names, data.splits["Train"].ratings.T, strict=True)
+    constant = [name for name, column in columns if len(np.unique(column[~np.isnan(column)])) < 2]
     return [f"no variation in Train, so nothing to learn: {', '.join(constant)}"] if constant else []
 
 

@@ -81,11 +81,14 @@ def line_chart(
     return _svg(parts, f"{y_label} over {x_label}")
 
 
-def scatter(x: Numbers, y: Numbers, *, x_label: str, y_label: str) -> Markup:
-    """Points in the unit square, with the line on which they are equal."""
-    scale = _Scale(0.0, 1.0, 0.0, 1.0, right=_EDGE, width=_SQUARE)
+def scatter(
+    x: Numbers, y: Numbers, *, x_label: str, y_label: str, ends: tuple[float, float] = (0.0, 1.0)
+) -> Markup:
+    """Points in a square from one of the `ends` to the other, with the line on which they are equal."""
+    low, high = ends
+    scale = _Scale(low, high, low, high, right=_EDGE, width=_SQUARE)
     diagonal = (
-        f'<line x1="{scale.x(0)}" y1="{scale.y(0)}" x2="{scale.x(1)}" y2="{scale.y(1)}" '
+        f'<line x1="{scale.x(low)}" y1="{scale.y(low)}" x2="{scale.x(high)}" y2="{scale.y(high)}" '
         'stroke="#999" stroke-dasharray="4 3"/>'
     )
     points = (

@@ -1,12 +1,12 @@
 """A split's predictions and ratings, as CSV.
 
-A comparison of runs reads them and does not need the models. n clips, K targets.
+A comparison of runs reads them and does not need the models. n clips, K rated targets, L columns.
 """
 
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +15,9 @@ import numpy as np
 from ...runtime.arrays import Float64
 from ...runtime.errors import DataError
 from ...runtime.system.files import read_regular, write_bytes
-from ...runtime.tables.submission import submission_csv
+from ...runtime.tables.submission import submission_csv, values_of_scores
 from ...runtime.text import bytes_from_cell, cell_from_text
+from ..method.columns import UNIT, ClassTarget, Columns
 
 _RATED: Final = " rated"  # follows the target's name, in the header of its ratings
 
@@ -27,9 +28,28 @@ class Predictions:
 
     file_ids: tuple[str, ...]
     speakers: tuple[str, ...]
-    targets: tuple[str, ...]
-    scores: Float64  # [n, K]
-    rated: Float64  # [n, K]; NaN where the split has no ratings
+    targets: tuple[str, ...]  # [L] labels of the columns: rated targets, then classes such as Type=Laugh
+    scores: Float64  # [n, L]
+    rated: Float64  # [n, L], a class as 0 and 1; NaN where there is none
+    # Which of the last columns are classes. The file does not say it: who reads it knows the run.
+    classes: tuple[ClassTarget, ...] = ()
+
+    @property
+    def columns(self) -> Columns:
+        """What the columns are; no scale is known here."""
+        rated = self.targets[: len(self.targets) - sum(len(target.classes) for target in self.classes)]
+        return Columns(targets=rated, scales=(UNIT,) * len(rated), classes=self.classes)
+
+    def of_ratings(self) -> "Predictions":
+        """The rated columns alone."""
+        k = len(self.columns.targets)
+        return replace(
+            self,
+            targets=self.targets[:k],
+            scores=self.scores[:, :k],
+            rated=self.rated[:, :k],
+            classes=(),
+        )
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -80,10 +100,16 @@ def read_predictions(path: Path) -> Predictions:
     )
 
 
-def write_submission(path: Path, predictions: Predictions) -> None:
-    """The challenge's format: File_ID with brackets, then the targets, in the order of the data's CSV."""
+def write_submission(path: Path, predictions: Predictions, columns: Sequence[str] = ()) -> None:
+    """The challenge's format: File_ID with brackets, then the columns.
+
+    Without `columns` they are the rated targets and the class targets, in the order of the data's CSV.
+    """
+    columns = columns or predictions.columns.names
     file_ids = (cell_from_text(f"[{file_id.strip('[]')}]") for file_id in predictions.file_ids)
-    write_bytes(path, submission_csv(zip(file_ids, predictions.scores, strict=True), predictions.targets))
+    scores = (dict(zip(predictions.targets, row, strict=True)) for row in predictions.scores.tolist())
+    cells = (values_of_scores(of_clip, columns) for of_clip in scores)
+    write_bytes(path, submission_csv(zip(file_ids, cells, strict=True), columns))
 
 
 def _csv(rows: Sequence[Sequence[str]]) -> bytes:

@@ -28,27 +28,35 @@ from ...runtime.errors import DataError, counted
 from ...runtime.frontend import mel_edges
 from ...runtime.system.files import read_regular, write_bytes
 from ...runtime.text import printable_lines
-from ..checkpoint import Record
+from ..checkpoint import Record, metric_of_record, score_of
 from ..config import Config
 from ..config_file import config_from_toml
-from ..data.data_set import read_data
 from ..data.device_clips import SplitClips, split_clips
-from ..method.choices import TERMS
+from ..method.choices import CLASS_TERM, TERMS
+from ..method.columns import UNIT, Scale
 from ..method.frontend import LogMel
+from ..method.tasks import METRIC_NAMES
 from ..method.views import mask_draws, masked_view
-from ..plan import data_folder
+from ..plan import data_folder, data_from_config
 from ..predict import mel_mean
 from ..run_folder import RunFolder
 from .charts import SPECTROGRAM_DB, interval_chart, line_chart, scatter, spectrogram
-from .evaluate import Evaluation, best_of_run, evaluate, runs_of_seeds
+from .evaluate import Evaluation, best_of_run, config_of_all_folds, evaluate, runs_of_seeds
+from .fold_runs import folds_in
 from .significance import Comparison, too_few
 
 CLIPS: Final = 4  # shown: the best and the worst two by their error
 MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` printed
 
+_CHOSEN: Final = "chosen on these clips: on others the CCC is likely lower"
+_CROSSED: Final = "the last one, not chosen; each clip is predicted by the run that did not hear its speaker"
 _LOSSES: Final = (
     ("loss", "weighted sum"),
     *zip(TERMS, ("CCC", "CCC masked", "Barlow Twins"), strict=True),
+    (CLASS_TERM, "cross-entropy"),
+)
+_WEIGHTS: Final = dict(
+    zip((*TERMS, CLASS_TERM), ("CCC", "CCC, masked", "Barlow Twins", "cross-entropy"), strict=True)
 )
 
 
@@ -101,8 +109,12 @@ class Summary:
     synthetic: bool
     epochs: str  # the best one, of each seed
     of_epochs: str
+    judged_on: str  # Val, or folds
+    epoch_name: str
+    chosen: str  # on which clips the epoch was, and what that means
     unfinished: str  # how far the training is; empty where it is done
-    ccc: float  # mean over the targets
+    score: float  # what the epoch was chosen by; of rated targets alone their mean CCC
+    metric: str  # its name
     interval: str  # of it, or why there is none
     ridge: float | None
     clips: int
@@ -121,9 +133,19 @@ class Training:
 class Quality:
     """Metrics on the validation split."""
 
-    intervals: Figure
-    table: Table
+    intervals: Figure | None  # without rated targets there is none
+    table: Table | None
     scatters: list[Figure]
+    confusions: list["Confusion"]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """One class target: its recall, and which classes are taken for which."""
+
+    name: str
+    recall: str
+    table: Table  # clips by class, a row each, and by the likeliest class
 
 
 @dataclass(frozen=True)
@@ -156,8 +178,10 @@ class Rating:
     """What people said of a clip, and what the model says."""
 
     target: str
-    rated: float
-    predicted: float
+    rated: str  # as people wrote it; "-" where nobody rated
+    predicted: str
+    rated_share: float  # of the scale, for the bar
+    predicted_share: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,13 +202,15 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
     compared with the first.
 
     Of a folder of seeds, metrics are means; losses, clips, export and settings are those of its
-    first run. Raises what `evaluate` raises.
+    first run. Of a cross-validation, metrics and clips are those of all folds. Raises what `evaluate` raises.
     """
     first, *others = runs
     evaluation = evaluate(first, ridge=True, others=others)
-    members = [(run, runs_of_seeds(run)) for run in runs]
+    members = [(run, folds_in(run) or runs_of_seeds(run)) for run in runs]
     shown = members[0][1][0]
     info, config, _ = best_of_run(shown)
+    if evaluation.folds:
+        config = config_of_all_folds(config)
     histories = {_name(run, one): _history(one) for run, ones in members for one in ones}
     page = _template().render(
         name=first.name,
@@ -251,12 +277,16 @@ def _summary(run: Path, shown: Path, config: Config, evaluation: Evaluation) -> 
         data=data_folder(config),
         seeds=f"{len(evaluation.seeds)} seeds, means over them"
         if len(evaluation.seeds) > 1
-        else f"seed {config.seed}",
+        else _of_one(config, evaluation),
         synthetic=evaluation.synthetic,
         epochs=", ".join(map(str, evaluation.epochs)),
         of_epochs=f"of {counted(epochs, 'epoch')}",
+        judged_on=f"{evaluation.folds} folds" if evaluation.folds else "Val",
+        epoch_name="Epoch" if evaluation.folds else "Best epoch",
+        chosen=_CROSSED if evaluation.folds else _CHOSEN,
         unfinished=f"epoch {trained} of {epochs}, unfinished" if trained < epochs else "",
-        ccc=evaluation.challenge.mean(),
+        score=evaluation.score,
+        metric=METRIC_NAMES[evaluation.metric],
         interval=_interval_text(evaluation),
         ridge=None if evaluation.ridge is None else evaluation.ridge.mean(),
         clips=evaluation.clips,
@@ -264,7 +294,14 @@ def _summary(run: Path, shown: Path, config: Config, evaluation: Evaluation) -> 
     )
 
 
+def _of_one(config: Config, evaluation: Evaluation) -> str:
+    folds = f", {evaluation.folds} folds of speakers" if evaluation.folds else ""
+    return f"seed {config.seed}{folds}"
+
+
 def _interval_text(evaluation: Evaluation) -> str:
+    if evaluation.metric != "ccc":
+        return "its parts, and their intervals, are under Evaluation"
     if evaluation.interval is None:
         return f"no 95% interval: {too_few(evaluation.speakers)}"
     low, high = (end[-1] for end in evaluation.interval)
@@ -274,21 +311,18 @@ def _interval_text(evaluation: Evaluation) -> str:
 def _training(histories: dict[str, list[dict[str, Any]]], best: int) -> Training:
     records = next(iter(histories.values()))
     epochs = [record["epoch"] for record in records]
-    targets = records[0]["val_ccc_per_target"]
-    charts: list[tuple[str, dict[str, Any], str]] = [
-        (
-            "CCC on Val of each target",
-            {t: [record["val_ccc_per_target"][t] for record in records] for t in targets},
-            "CCC",
-        ),
+    charts = [
+        (f"{name} on Val of each target", _of_targets(records, f"val_{name.lower()}_per_target"), name)
+        for name in ("CCC", "UAR")
+        if f"val_{name.lower()}_per_target" in records[0]
     ]
     if _has(records, "weights"):
         weights = np.array([record["weights"] for record in records]).T
-        names = ("CCC", "CCC, masked", "Barlow Twins")
+        names = [long for term, long in _WEIGHTS.items() if term in records[0]]
         charts.append(
             (
                 "RUWL's weights (log10)",
-                {n: np.log10(w) for n, w in zip(names, weights, strict=False)},
+                {n: np.log10(w) for n, w in zip(names, weights, strict=True)},
                 "log10 weight",
             )
         )
@@ -299,6 +333,11 @@ def _training(histories: dict[str, list[dict[str, Any]]], best: int) -> Training
         [_curves(text, lines, epochs, unit, best=best) for text, lines, unit in charts],
         _of_runs(histories, epochs) if len(histories) > 1 else None,
     )
+
+
+def _of_targets(records: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+    """Target -> its values over the epochs."""
+    return {target: [record[name][target] for record in records] for target in records[0][name]}
 
 
 def _losses(records: Sequence[dict[str, Any]]) -> dict[str, Float64]:
@@ -317,10 +356,9 @@ def _losses(records: Sequence[dict[str, Any]]) -> dict[str, Float64]:
 def _of_runs(histories: dict[str, list[dict[str, Any]]], epochs: list[int]) -> Figure:
     """Over the epochs that all runs have."""
     shortest = min(len(history) for history in histories.values())
-    means = {
-        name: [record["val_ccc"] for record in history[:shortest]] for name, history in histories.items()
-    }
-    return _curves("Mean CCC on Val of each run", means, epochs[:shortest], "mean CCC")
+    means = {name: [score_of(record) for record in history[:shortest]] for name, history in histories.items()}
+    metric = METRIC_NAMES[metric_of_record(next(iter(histories.values()))[0])]
+    return _curves(f"{metric[0].upper()}{metric[1:]} on Val of each run", means, epochs[:shortest], metric)
 
 
 def _curves(
@@ -336,6 +374,9 @@ def _has(records: Sequence[dict[str, Any]], name: str) -> bool:
 
 
 def _quality(evaluation: Evaluation) -> Quality:
+    confusions = [_confusion(evaluation, j) for j in range(len(evaluation.classes))]
+    if not evaluation.targets:
+        return Quality(None, None, [], confusions)
     names = [*evaluation.targets, "mean"]
     values = np.append(evaluation.challenge, evaluation.challenge.mean())
     label = "CCC (challenge), 95% over speakers" if evaluation.interval else "CCC (challenge)"
@@ -352,15 +393,40 @@ def _quality(evaluation: Evaluation) -> Quality:
         [name, *(f"{np.append(v, v.mean())[k]:z.3f}" for v in columns.values())]
         for k, name in enumerate(names)
     ]
+    if not evaluation.has_one_scale:  # errors of several units have no mean
+        rows[-1][1 + list(columns).index("MAE")] = ""
+    header = ["target", *columns]
+    if any(count < evaluation.clips for count in evaluation.counts):
+        header.append("rated clips")
+        rows = [[*row, str(count)] for row, count in zip(rows, [*evaluation.counts, ""], strict=True)]
+    scatters = [Figure(target, _scatter(evaluation, k)) for k, target in enumerate(evaluation.targets)]
+    return Quality(Figure("CCC of each target on Val", chart), Table(header, rows), scatters, confusions)
+
+
+def _scatter(evaluation: Evaluation, k: int) -> Markup:
+    """The clips that are rated for target `k`."""
     predictions = evaluation.predictions
-    scatters = [
-        Figure(
-            target,
-            scatter(predictions.rated[:, k], predictions.scores[:, k], x_label="rated", y_label="predicted"),
-        )
-        for k, target in enumerate(evaluation.targets)
-    ]
-    return Quality(Figure("CCC of each target on Val", chart), Table(["target", *columns], rows), scatters)
+    rows = ~np.isnan(predictions.rated[:, k])
+    ends = evaluation.scales[k] if evaluation.scales else UNIT
+    return scatter(
+        predictions.rated[rows, k],
+        predictions.scores[rows, k],
+        x_label="rated",
+        y_label="predicted",
+        ends=(ends.low, ends.high),
+    )
+
+
+def _confusion(evaluation: Evaluation, j: int) -> Confusion:
+    target, counts = evaluation.classes[j], evaluation.tables[j]
+    recall = f"UAR {evaluation.uar[j]:z.3f}"
+    if evaluation.uar_intervals:
+        low, high = evaluation.uar_intervals[j]
+        recall += f", 95%: {low:z.3f} to {high:z.3f}, resampling speakers"
+    rows = [[name, *map(str, row)] for name, row in zip(target.classes, counts.tolist(), strict=True)]
+    return Confusion(
+        target.name, recall, Table(["class, below; likeliest, to the right", *target.classes], rows)
+    )
 
 
 def _compared(evaluation: Evaluation) -> list[Compared]:
@@ -427,10 +493,9 @@ def _speeds(document: dict[str, Any]) -> Table:
 
 def _clips(config: Config, evaluation: Evaluation) -> list[Clip]:
     """The best predicted ones first, the worst one last."""
-    data = read_data(data_folder(config), evaluation.targets, channel=config.data.channel or None)
-    split = split_clips(data, "Val", config.frontend, torch.device("cpu"))
-    errors = np.abs(evaluation.predictions.scores - evaluation.predictions.rated).mean(1)
-    order = np.argsort(errors)
+    split = split_clips(data_from_config(config), "Val", config.frontend, torch.device("cpu"))
+    errors = _errors(config, evaluation)
+    order = np.argsort(errors)[: int((~np.isnan(errors)).sum())]
     best = order[: CLIPS // 2].tolist()
     worst = [sample for sample in order[-(CLIPS // 2) :].tolist() if sample not in best]
     fill = mel_mean(split, LogMel(config.frontend))
@@ -440,6 +505,17 @@ def _clips(config: Config, evaluation: Evaluation) -> list[Clip]:
     return [
         _clip(config, evaluation, split, fill, sample, rank, float(errors[sample])) for sample, rank in shown
     ]
+
+
+def _errors(config: Config, evaluation: Evaluation) -> Float64:
+    """[n]: each clip's mean absolute error over its targets, as shares of their scales; NaN without any."""
+    predictions, widths = evaluation.predictions, [scale.width for scale in config.data.columns.spans]
+    errors = np.abs(predictions.scores - predictions.rated) / widths
+    known = ~np.isnan(errors)
+    if known.all():
+        return np.asarray(errors.mean(1))
+    count = known.sum(1)
+    return np.where(count > 0, np.nan_to_num(errors).sum(1) / np.maximum(count, 1), np.nan)
 
 
 def _clip(
@@ -466,9 +542,22 @@ def _clip(
         if config.model.has_second_view
         else None,
         ratings=[
-            Rating(target, float(predictions.rated[sample, k]), float(predictions.scores[sample, k]))
-            for k, target in enumerate(evaluation.targets)
+            _rating(label, span, float(predictions.rated[sample, k]), float(predictions.scores[sample, k]))
+            for k, (label, span) in enumerate(
+                zip(predictions.targets, config.data.columns.spans, strict=True)
+            )
         ],
+    )
+
+
+def _rating(label: str, span: Scale, rated: float, predicted: float) -> Rating:
+    is_rated = not np.isnan(rated)
+    return Rating(
+        label,
+        f"{rated:.2f}" if is_rated else "-",
+        f"{predicted:.2f}",
+        (rated - span.low) / span.width if is_rated else 0.0,
+        (predicted - span.low) / span.width,
     )
 
 

@@ -24,10 +24,19 @@ def ridge_predictions(train: Float64, ratings: npt.ArrayLike, test: Float64) -> 
     """train [n, P], ratings [n, K], test [m, P] -> predictions [m, K] in [0, 1].
 
     The features are standardised. The penalty is the one with the smallest leave-one-out error over
-    all targets, which has a closed form through the singular values (Allen's PRESS).
+    all targets, which has a closed form through the singular values (Allen's PRESS). Where ratings are
+    missing (NaN), each target has a regression of its own, on its rated clips.
     """
+    y = np.asarray(ratings, np.float64)
+    if (is_rated := ~np.isnan(y)).all():
+        return _ridge(train, y, test)
+    columns = [_ridge(train[rows], y[rows, k : k + 1], test) for k, rows in enumerate(is_rated.T)]
+    return np.hstack(columns)
+
+
+def _ridge(train: Float64, y: Float64, test: Float64) -> Float64:
     mean, scale = train.mean(0), train.std(0) + 1e-9
-    x, y = (train - mean) / scale, np.asarray(ratings, np.float64)
+    x = (train - mean) / scale
     centre = y.mean(0)
     u, s, vt = np.linalg.svd(x, full_matrices=False)
     projected = u.T @ (y - centre)

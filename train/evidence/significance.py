@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ...runtime.arrays import Float64
 from ...runtime.errors import counted
+from ..method.metrics import confusion, uar_of_confusion
 
 RESAMPLES: Final = 10_000
 FEWEST_SPEAKERS: Final = 8  # with fewer, no interval is shown, and nothing is called significant
@@ -87,10 +88,41 @@ def ccc_interval(
     replacement, and seeds, too, where there are several. With one speaker, both ends are that
     speaker's CCC.
     """
-    sums, people = _sums(scores, rated, speakers)
+    sums, people = speaker_sums(scores, rated, speakers)
     found = _resampled([sums], people, resamples, np.random.default_rng(seed))[0]
     low, high = np.quantile(found, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
     return low, high
+
+
+def uar_interval(
+    probabilities: npt.ArrayLike,
+    classes: npt.ArrayLike,
+    speakers: Sequence[str],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The 95% interval (low, high) of the unweighted average recall of one class target.
+
+    probabilities [n, C], or [S, n, C] for several seeds; numbers of classes [n]. Speakers are drawn with
+    replacement, and seeds, too, where there are several. A resample counts the classes that it has.
+    """
+    p, known = np.asarray(probabilities), np.asarray(classes)
+    p = p.reshape(-1, *p.shape[-2:])
+    names, speaker = np.unique(np.asarray(speakers), return_inverse=True)
+    tables = np.array(
+        [[confusion(s[speaker == i], known[speaker == i]) for i in range(len(names))] for s in p]
+    )
+    rng = np.random.default_rng(seed)
+    found = []
+    for begin in range(0, resamples, _AT_A_TIME):
+        size = min(_AT_A_TIME, resamples - begin)
+        counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size)  # [R, P]
+        weights = rng.multinomial(len(p), np.full(len(p), 1 / len(p)), size=size) / len(p)  # [R, S]
+        of_seeds = [uar_of_confusion(np.tensordot(counts, of_seed, axes=1)) for of_seed in tables]  # [S, R]
+        found.append(np.einsum("rs,sr->r", weights, np.array(of_seeds)))
+    low, high = np.quantile(np.concatenate(found), [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)
 
 
 def compare(
@@ -108,12 +140,12 @@ def compare(
     for both methods, and seeds within each method. The test swaps the two methods for random sets
     of speakers: if the methods are alike, swapping changes the difference by chance alone.
     """
-    (sums_a, people), (sums_b, _) = (_sums(scores, rated, speakers) for scores in (a, b))
+    (sums_a, people), (sums_b, _) = (speaker_sums(scores, rated, speakers) for scores in (a, b))
     rng = np.random.default_rng(seed)
     drawn = _resampled([sums_a, sums_b], people, resamples, rng)
     low, high = np.quantile(drawn[0] - drawn[1], [LEVEL / 2, 1 - LEVEL / 2], axis=0)
     everyone = np.ones((1, people))
-    difference = (_with_mean(_mean_ccc(everyone, sums_a)) - _with_mean(_mean_ccc(everyone, sums_b)))[0]
+    difference = (with_mean(_mean_ccc(everyone, sums_a)) - with_mean(_mean_ccc(everyone, sums_b)))[0]
     p = _swap_p(sums_a, sums_b, difference, people, resamples, rng)
     return Comparison(
         difference=difference, low=low, high=high, p=p, p_holm=np.append(holm(p[:-1]), p[-1]), speakers=people
@@ -132,7 +164,7 @@ def ccc_change_interval(
 
     All arrays are [n, K]. None where there are fewer than FEWEST_SPEAKERS.
     """
-    (sums, people), (before, _) = (_sums(x, rated, speakers) for x in (scores, reference))
+    (sums, people), (before, _) = (speaker_sums(x, rated, speakers) for x in (scores, reference))
     if people < FEWEST_SPEAKERS:
         return None
     drawn = _resampled([sums, before], people, resamples, np.random.default_rng(0))
@@ -163,7 +195,7 @@ def _resampled(
         for sums, parts in zip(methods, found, strict=True):
             seeds = len(sums)
             weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds  # [R, S]
-            parts.append(_with_mean(_mean_ccc(counts, sums, weights)))
+            parts.append(with_mean(_mean_ccc(counts, sums, weights)))
     return [np.concatenate(parts) for parts in found]
 
 
@@ -179,7 +211,7 @@ def _swap_p(
         swapped = rng.integers(0, 2, (min(_AT_A_TIME, resamples - begin), people))  # [R, P]
         of_a = _mean_ccc_of_parts([(1 - swapped, a), (swapped, b)])
         of_b = _mean_ccc_of_parts([(swapped, a), (1 - swapped, b)])
-        found = _with_mean(of_a) - _with_mean(of_b)
+        found = with_mean(of_a) - with_mean(of_b)
         as_large += (np.abs(found) >= np.abs(difference) - 1e-12).sum(0)
     return as_large / (resamples + 1)
 
@@ -187,7 +219,7 @@ def _swap_p(
 def _mean_ccc(counts: Counts, sums: Float64, weights: Float64 | None = None) -> Float64:
     """counts [R, P], sums [S, P, 6, K] -> CCC [R, K]: the mean over seeds, or weighted by [R, S]."""
     # [R, S, K]
-    of_seeds = np.stack([_ccc_of_sums(np.tensordot(counts, of_seed, axes=1)) for of_seed in sums], axis=1)
+    of_seeds = np.stack([ccc_of_sums(np.tensordot(counts, of_seed, axes=1)) for of_seed in sums], axis=1)
     return np.asarray(of_seeds.mean(1) if weights is None else np.einsum("rs,rsk->rk", weights, of_seeds))
 
 
@@ -201,30 +233,36 @@ def _mean_ccc_of_parts(parts: Sequence[tuple[Counts, Float64]]) -> Float64:
         np.sum([np.tensordot(counts, sums[s], axes=1) for counts, sums in parts], axis=0)
         for s in range(seeds)
     ]
-    return np.asarray(np.mean([_ccc_of_sums(total) for total in totals], axis=0))
+    return np.asarray(np.mean([ccc_of_sums(total) for total in totals], axis=0))
 
 
-def _sums(scores: npt.ArrayLike, rated: npt.ArrayLike, speakers: Sequence[str]) -> tuple[Float64, int]:
-    """[S, P, 6, K]: clips, and the sums of x, y, xx, yy and xy for each speaker; and P.
+def speaker_sums(scores: npt.ArrayLike, rated: npt.ArrayLike, speakers: Sequence[str]) -> tuple[Float64, int]:
+    """[S, P, 6, K]: rated clips, and their sums of x, y, xx, yy and xy for each speaker; and P.
 
-    x and y are taken relative to the mean rating of each target.
+    x and y are taken relative to the mean rating of each target. A clip that is not rated (NaN) for a
+    target adds nothing to it.
     """
     x, y = np.asarray(scores, np.float64), np.asarray(rated, np.float64)
     names, speaker = np.unique(np.asarray(speakers), return_inverse=True)
-    centre = y.mean(0)  # no CCC changes, and small variances keep their digits
-    x, y = x.reshape(-1, *y.shape) - centre, y - centre
-    terms = np.stack(
-        [np.broadcast_to(t, x.shape) for t in (np.ones_like(y), x, y, x * x, y * y, x * y)], axis=2
-    )
+    is_rated = ~np.isnan(y)
+    # no CCC changes, and small variances keep their digits
+    centre = y.mean(0) if is_rated.all() else np.nan_to_num(y).sum(0) / np.maximum(is_rated.sum(0), 1)
+    x, y = np.where(is_rated, x.reshape(-1, *y.shape) - centre, 0), np.where(is_rated, y - centre, 0)
+    ones = is_rated.astype(np.float64)
+    terms = np.stack([np.broadcast_to(t, x.shape) for t in (ones, x, y, x * x, y * y, x * y)], axis=2)
     sums = np.zeros((len(x), len(names), *terms.shape[2:]))
     for of_seed, into in zip(terms, sums, strict=True):
         np.add.at(into, speaker, of_seed)
     return sums, len(names)
 
 
-def _ccc_of_sums(totals: Float64) -> Float64:
-    """[R, 6, K] -> CCC (challenge: variances over n - 1, covariance over n) [R, K]."""
+def ccc_of_sums(totals: Float64) -> Float64:
+    """[R, 6, K] -> CCC (challenge: variances over n - 1, covariance over n) [R, K].
+
+    A resample in which no clip is rated for a target gives it 0: nothing was predicted.
+    """
     n, x, y, xx, yy, xy = np.moveaxis(totals, 1, 0)  # [R, K] each
+    n = np.maximum(n, 1)
     m_x, m_y = x / n, y / n
     over = np.maximum(n - 1, 1)
     s_xx, s_yy = (xx - n * m_x**2) / over, (yy - n * m_y**2) / over
@@ -233,6 +271,6 @@ def _ccc_of_sums(totals: Float64) -> Float64:
     return ccc
 
 
-def _with_mean(ccc: Float64) -> Float64:
+def with_mean(ccc: Float64) -> Float64:
     """[R, K] -> [R, K + 1]."""
     return np.concatenate([ccc, ccc.mean(1, keepdims=True)], axis=1)

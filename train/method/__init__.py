@@ -1,5 +1,7 @@
 """The paper's method. In reading order:
 
+columns     what the columns of the scores mean: ratings on scales, classes
+tasks       the tasks of the vocal-burst challenges
 choices       what the settings of the method may be
 losses        the equations of the paper
 weighting     how the terms of the loss become one number

@@ -9,8 +9,9 @@ from ...runtime.errors import ConfigError
 ENCODER_NAMES: Final = ("resnet18", "cnn10", "cnn14")
 EncoderName = str  # one of ENCODER_NAMES; ModelConfig refuses others
 Activation = Literal["sigmoid", "linear"]
-# The terms of the loss, in this order everywhere: CCC of the clean and of the masked view, Barlow Twins.
+# The paper's terms of the loss, in this order: CCC of the clean and of the masked view, Barlow Twins.
 TERMS: Final = ("l_ccc", "l_ccc_a", "l_bt")
+CLASS_TERM: Final = "l_ce"  # behind them, where there are classes: cross-entropy, the mean over the views
 
 
 @dataclass(frozen=True, kw_only=True)

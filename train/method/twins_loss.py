@@ -1,18 +1,18 @@
 """Both views through the network, and the loss that is minimised: what a step differentiates.
 
-B batch, T frames, M mels, K targets, P projector units.
+B batch, T frames, M mels, K rated targets, J class targets, L columns of the scores, P projector units.
 """
 
 import torch
 from torch import Tensor, nn
 
 from ..distributed import gathered
-from .losses import bt_loss, ccc_loss, cross_correlation
-from .model import TwinsNetwork
+from .losses import bt_loss, ccc_loss, ccc_loss_of_rated, class_loss, cross_correlation
+from .model import Prediction, TwinsNetwork
 from .view_batchnorm import with_views_apart
 from .weighting import Weighting
 
-Passed = tuple[Tensor, Tensor]  # a view's scores [B, K] and z [B, P]
+Passed = tuple[Prediction, Tensor]  # of a view, and its z [B, P]
 
 
 class TwinsLoss(nn.Module):
@@ -29,9 +29,10 @@ class TwinsLoss(nn.Module):
         *,
         off_diagonal: float,
         autocast_to: torch.dtype | None,
+        has_blanks: bool = False,
         in_one_batch: bool = False,
     ) -> None:
-        """`off_diagonal` is the lambda of Eq. 2.
+        """`off_diagonal` is the lambda of Eq. 2; `has_blanks` says that ratings may be missing.
 
         `in_one_batch` passes both views through the network at once; its BatchNorms become BatchNormPerView.
         """
@@ -41,14 +42,16 @@ class TwinsLoss(nn.Module):
         self.network = network
         self.off_diagonal = off_diagonal
         self.autocast_to = autocast_to
+        self.has_blanks = has_blanks
         self.in_one_batch = in_one_batch
         if in_one_batch:
             with_views_apart(network, 2)
 
     def forward(self, clean: Tensor, augmented: Tensor | None, ratings: Tensor) -> tuple[Tensor, Tensor]:
-        """Views [B, 1, T, M], ratings [B, K] -> the terms [3] in the order of TERMS, detached, and the loss.
+        """Views [B, 1, T, M], labels [B, K + J] -> the terms, detached, and the loss.
 
-        Both are over the global batch. Without a second view (vanilla) its two terms are 0.
+        The terms are [T] in the order of `config.terms_of_config`. All are over the global batch.
+        Without a second view (vanilla) its two terms are 0.
         """
         y = gathered(ratings)
         losses = self._one_view(clean, y) if augmented is None else self._two_views(clean, augmented, y)
@@ -62,29 +65,53 @@ class TwinsLoss(nn.Module):
         with self._autocast(clean):
             x = self.network(clean)
         with torch.autocast(clean.device.type, enabled=False):
-            l_ccc = ccc_loss(gathered(x.scores), y)
-            none = l_ccc.new_zeros(())
-            return torch.stack([l_ccc, none, none])
+            none = x.scores.new_zeros(())
+            ccc = [self._ccc(x, y), none] if self._n_rated else []
+            return torch.stack([*ccc, none, *self._classes([x], y)])
 
     def _two_views(self, clean: Tensor, augmented: Tensor, y: Tensor) -> Tensor:
         with self._autocast(clean):
             passes = self._one_batch if self.in_one_batch else self._two_passes
-            (scores, z), (scores_a, z_a) = passes(clean, augmented)
+            (x, z), (x_a, z_a) = passes(clean, augmented)
         with torch.autocast(clean.device.type, enabled=False):
-            l_ccc = ccc_loss(gathered(scores), y)
-            l_ccc_a = ccc_loss(gathered(scores_a), y)
+            ccc = [self._ccc(x, y), self._ccc(x_a, y)] if self._n_rated else []
             l_bt = bt_loss(cross_correlation(gathered(z), gathered(z_a)), off_diagonal=self.off_diagonal)
-            return torch.stack([l_ccc, l_ccc_a, l_bt])
+            return torch.stack([*ccc, l_bt, *self._classes([x, x_a], y)])
 
     def _two_passes(self, clean: Tensor, augmented: Tensor) -> tuple[Passed, Passed]:
         """One forward pass for each view, so that BatchNorm sees each view apart."""
         x, x_a = self.network(clean), self.network(augmented)
-        z, z_a = self.network.project(x.embedding), self.network.project(x_a.embedding)
-        return (x.scores, z), (x_a.scores, z_a)
+        return (x, self.network.project(x.embedding)), (x_a, self.network.project(x_a.embedding))
 
     def _one_batch(self, clean: Tensor, augmented: Tensor) -> tuple[Passed, Passed]:
         """The same in one forward pass of 2 B clips, whose BatchNorms tell the views apart."""
         both = self.network(torch.cat([clean, augmented]))
-        scores, scores_a = both.scores.chunk(2)
         z, z_a = self.network.project(both.embedding).chunk(2)
-        return (scores, z), (scores_a, z_a)
+        x, x_a = map(Prediction, both.scores.chunk(2), both.embedding.chunk(2))
+        return (x, z), (x_a, z_a)
+
+    @property
+    def _n_rated(self) -> int:
+        return self.network.head.sizes[0]
+
+    def _ccc(self, x: Prediction, y: Tensor) -> Tensor:
+        """L_ccc of one view; y [W B, K + J] is of all ranks.
+
+        Complete ratings have a function of their own, which gives the bits that it always gave.
+        """
+        n, scores = self._n_rated, x.scores
+        if y.shape[1] > n:
+            scores, y = scores[:, :n], y[:, :n]
+        return (ccc_loss_of_rated if self.has_blanks else ccc_loss)(gathered(scores), y)
+
+    def _classes(self, views: list[Prediction], y: Tensor) -> list[Tensor]:
+        """[L_ce], the mean over class targets and views; empty where there are no classes."""
+        n, *sizes = self.network.head.sizes
+        if not sizes:
+            return []
+        losses = [
+            class_loss(logits, y[:, n + j])
+            for x in views
+            for j, logits in enumerate(gathered(self.network.class_logits(x.embedding)).split(sizes, dim=1))
+        ]
+        return [torch.stack(losses).mean()]

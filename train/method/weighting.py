@@ -1,4 +1,4 @@
-"""How the three terms of the loss become the one number that is minimised.
+"""How the terms of the loss become the one number that is minimised.
 
 To add a weighting: write its class here, and give it a name and its settings in config.py.
 """
@@ -12,7 +12,7 @@ from .losses import ruwl_loss, ruwl_weights
 
 
 class Weighting(nn.Module):
-    """Base of the weightings: losses of the terms [3], in the order of TERMS -> the loss, a scalar.
+    """Base of the weightings: losses of the terms [T], in the order of the config's -> the loss, a scalar.
 
     The checkpoint keeps the state dict, so a run resumes with it. Parameters that require a gradient
     are trained, without weight decay and with the learning rate `lr`.
@@ -21,7 +21,7 @@ class Weighting(nn.Module):
     lr: float = 0.0
 
     def weights(self) -> Tensor:
-        """The factor [3] of each term as it is now: one column of history.jsonl."""
+        """The factor [T] of each term as it is now: one column of history.jsonl."""
         raise NotImplementedError
 
 
@@ -34,7 +34,7 @@ class FixedWeights(Weighting):
         self.register_buffer("lambdas", torch.tensor(lambdas), persistent=False)
 
     def weights(self) -> Tensor:
-        """[3]."""
+        """[T]."""
         return ruwl_weights(self.get_buffer("c"), self.get_buffer("lambdas"))
 
     def forward(self, losses: Tensor) -> Tensor:
@@ -45,16 +45,25 @@ class FixedWeights(Weighting):
 class RuwlWeights(Weighting):
     """Restrained uncertainty weights (Eqs. 5 and 6): c is learned, or stays where it starts."""
 
-    def __init__(self, *, lambdas: Sequence[float], c: Sequence[float], learned: bool, lr: float) -> None:
+    def __init__(
+        self,
+        *,
+        lambdas: Sequence[float],
+        c: Sequence[float],
+        learned: bool,
+        lr: float,
+        restraint: float = 2,
+    ) -> None:
+        """`restraint` is what the sum of |c| is held to (Eq. 5)."""
         super().__init__()
-        self.lr = lr
+        self.lr, self.restraint = lr, restraint
         self.c = nn.Parameter(torch.tensor(c), requires_grad=learned)
         self.register_buffer("lambdas", torch.tensor(lambdas), persistent=False)
 
     def weights(self) -> Tensor:
-        """[3]."""
+        """[T]."""
         return ruwl_weights(self.c, self.get_buffer("lambdas"))
 
     def forward(self, losses: Tensor) -> Tensor:
         """The weighted terms with their restraint and their regulariser."""
-        return ruwl_loss(losses, self.c, self.get_buffer("lambdas"))
+        return ruwl_loss(losses, self.c, self.get_buffer("lambdas"), restraint=self.restraint)

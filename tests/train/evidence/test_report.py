@@ -16,6 +16,7 @@ import pytest
 import soundfile
 from rrtn.runtime import load_bundle
 from rrtn.runtime.backends import variant_rows
+from rrtn.runtime.errors import DataError
 from rrtn.train import loop
 from rrtn.train.config import config_from_dict
 from rrtn.train.data.corpus import MARK
@@ -210,3 +211,16 @@ def test_n22_a_table_that_scrolls_says_so() -> None:
     assert "scroll it sideways" in table
     css = next(path for path in TEMPLATES if path.suffix == ".css").read_text()
     assert "animation-timeline: scroll(self inline)" in css
+
+
+def test_evaluate_takes_any_rated_split_and_groups_of_its_clips(run: Path) -> None:
+    found = evaluate(run, ridge=False, split="Train", by=["Subject_ID", "split"])
+    assert (found.split, found.chosen_on) == ("Train", False)
+    assert found.to_dict()["split"] == "Train"
+    by_speaker, by_split = found.groups
+    assert sum(group.clips for group in by_speaker.groups) == found.clips
+    (whole,) = by_split.groups
+    np.testing.assert_allclose(whole.ccc.value[:-1], found.challenge, atol=1e-12)
+    assert len([*(run / "predictions").glob("Train-*.csv")]) == 1
+    with pytest.raises(DataError, match=r"--split Test \| no clips \| expected a split with labels"):
+        evaluate(run, ridge=False, split="Test")

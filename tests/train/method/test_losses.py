@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 from lightly.loss import BarlowTwinsLoss
-from rrtn.train.method.losses import bt_loss, ccc_loss, cross_correlation, ruwl_loss, ruwl_weights
+from rrtn.train.method.losses import (
+    bt_loss,
+    ccc_loss,
+    ccc_loss_of_rated,
+    class_loss,
+    cross_correlation,
+    ruwl_loss,
+    ruwl_weights,
+)
 from torch import Tensor
 from torchmetrics.functional import concordance_corrcoef
 
@@ -139,3 +147,76 @@ def test_ruwl_loss_gradient_with_respect_to_losses_and_c() -> None:
     losses = torch.tensor([0.7, 0.9, 20.0], dtype=torch.float64, requires_grad=True)
     c = torch.tensor([0.9, 1.2, 0.05], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda a, b: ruwl_loss(a, b, lambdas), (losses, c))
+
+
+BLANK = math.nan
+
+
+class TestCccOfRated:
+    """CCC where ratings are missing: 7 clips; targets with 7, 4, 1 and no rating."""
+
+    @staticmethod
+    def batch() -> tuple[Tensor, Tensor]:
+        x, y = random(7, 4), random(7, 4, seed=1)
+        y[[0, 2, 5], 1] = BLANK
+        y[1:, 2] = BLANK
+        y[:, 3] = BLANK
+        return x.requires_grad_(), y
+
+    def test_it_is_the_loss_of_each_targets_rated_clips(self) -> None:
+        x, y = self.batch()
+        rows = [1, 3, 4, 6]
+        parts = [written_out_ccc_loss(x[:, :1], y[:, :1]), written_out_ccc_loss(x[rows, 1:2], y[rows, 1:2])]
+        assert ccc_loss_of_rated(x, y).item() == pytest.approx(sum(parts) / 2, abs=1e-12)
+
+    def test_so_is_its_gradient_and_fewer_than_two_ratings_give_none(self) -> None:
+        x, y = self.batch()
+        (gradient,) = torch.autograd.grad(ccc_loss_of_rated(x, y), x)
+        rows = [1, 3, 4, 6]
+        expected = torch.zeros_like(x)
+        for k, chosen in ((0, list(range(7))), (1, rows)):
+            part = x[chosen, k : k + 1].detach().requires_grad_()
+            expected[chosen, k] = torch.autograd.grad(ccc_loss(part, y[chosen, k : k + 1]) / 2, part)[0][:, 0]
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-12)
+        assert (gradient[:, 2:] == 0).all()
+        assert (gradient[[0, 2, 5], 1] == 0).all()
+
+    def test_without_blanks_it_is_the_loss(self) -> None:
+        x, y = random(9, 3), random(9, 3, seed=1)
+        torch.testing.assert_close(ccc_loss_of_rated(x, y), ccc_loss(x, y), rtol=0, atol=1e-12)
+
+    def test_without_any_rating_it_is_0_and_has_no_gradient(self) -> None:
+        x = random(5, 2).requires_grad_()
+        loss = ccc_loss_of_rated(x, torch.full((5, 2), BLANK, dtype=torch.float64))
+        assert loss.item() == 0
+        assert (torch.autograd.grad(loss, x)[0] == 0).all()
+
+    def test_constant_ratings_give_no_nan(self) -> None:
+        x = torch.full((4, 1), 0.5, dtype=torch.float64, requires_grad=True)
+        y = torch.tensor([[0.5], [0.5], [BLANK], [0.5]], dtype=torch.float64)
+        loss = ccc_loss_of_rated(x, y)
+        assert torch.isfinite(torch.autograd.grad(loss, x)[0]).all()
+
+
+class TestClassLoss:
+    def test_it_is_torchs_cross_entropy_of_the_clips_with_a_class(self) -> None:
+        logits, classes = random(6, 4), torch.tensor([0, 3, BLANK, 1, BLANK, 2], dtype=torch.float64)
+        known = [0, 1, 3, 5]
+        expected = torch.nn.functional.cross_entropy(logits[known], classes[known].long())
+        torch.testing.assert_close(class_loss(logits, classes), expected, rtol=0, atol=1e-12)
+
+    def test_a_clip_without_a_class_has_no_gradient(self) -> None:
+        logits = random(3, 2).requires_grad_()
+        loss = class_loss(logits, torch.tensor([1, BLANK, 0], dtype=torch.float64))
+        assert (torch.autograd.grad(loss, logits)[0][1] == 0).all()
+
+    def test_without_any_class_it_is_0(self) -> None:
+        assert class_loss(random(3, 2), torch.full((3,), BLANK)).item() == 0
+
+
+def test_the_restraint_may_hold_another_sum() -> None:
+    """Eq. 5 with four terms: 3 in the place of 2."""
+    terms, c = random(4).abs(), torch.tensor([1, 1, 0.01, 1.2], dtype=torch.float64)
+    lambdas = torch.tensor([1, 1, 1e-8, 1], dtype=torch.float64)
+    ruwl = (lambdas / c**2 * terms + torch.log(1 + c**2)).sum() + abs(3 - 3.21)
+    torch.testing.assert_close(ruwl_loss(terms, c, lambdas, restraint=3), ruwl, rtol=0, atol=1e-12)

@@ -8,8 +8,21 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from rrtn.train.method.columns import ClassTarget, Columns, Scale
 from rrtn.train.method.losses import ccc_loss
-from rrtn.train.method.metrics import ccc_biased, ccc_challenge
+from rrtn.train.method.metrics import (
+    ccc_biased,
+    ccc_challenge,
+    confusion,
+    judgement,
+    mae,
+    metric_of,
+    numbers_of_one_hot,
+    pearson,
+    s_mtl,
+    uar_of_confusion,
+)
+from rrtn.train.method.tasks import EMOTIONS, TASKS, task_of_name
 
 N, K = 23, 3
 TOLERANCE = 1e-12  # float64 sums of 23 numbers near 1
@@ -97,3 +110,137 @@ class TestProperties:
         single = predicted.astype(np.float32)
         np.testing.assert_array_equal(ccc(single, rated), ccc(single.astype(np.float64), rated))
         assert ccc(single, rated.astype(np.float32)).dtype == np.float64
+
+
+@pytest.mark.parametrize("metric", [ccc_challenge, ccc_biased, pearson, mae])
+def test_blanks_leave_each_target_to_its_rated_clips(metric, predicted: Float64, rated: Float64) -> None:
+    rated[[0, 3, 7], 1] = np.nan
+    rows = [i for i in range(N) if i not in (0, 3, 7)]
+    expected = metric(predicted[:, [0, 2]], rated[:, [0, 2]])
+    found = metric(predicted, rated)
+    np.testing.assert_allclose(found[[0, 2]], expected, rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(
+        found[1], metric(predicted[rows, 1:2], rated[rows, 1:2])[0], rtol=0, atol=TOLERANCE
+    )
+
+
+def test_a_target_that_fewer_than_two_clips_have_has_no_ccc(predicted: Float64, rated: Float64) -> None:
+    rated[1:, 0] = np.nan
+    assert np.isnan(ccc_challenge(predicted, rated)).tolist() == [True, False, False]
+
+
+class TestClasses:
+    PROBABILITIES = np.array(
+        [[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.5, 0.2, 0.3], [0, 0.4, 0.6], [0.2, 0.2, 0.6]]
+    )
+    KNOWN = np.array([0, 1, 1, 2, np.nan])
+
+    def test_clips_are_counted_by_class_and_by_the_likeliest_class(self) -> None:
+        assert confusion(self.PROBABILITIES, self.KNOWN).tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+
+    def test_uar_is_the_mean_of_the_recalls(self) -> None:
+        assert uar_of_confusion(confusion(self.PROBABILITIES, self.KNOWN)) == pytest.approx((1 + 0.5 + 1) / 3)
+
+    def test_a_class_that_no_clip_has_does_not_count(self) -> None:
+        assert uar_of_confusion([[3, 1, 0], [0, 2, 2], [0, 0, 0]]) == pytest.approx((0.75 + 0.5) / 2)
+
+    def test_one_hot_rows_are_numbers_again(self) -> None:
+        rows = [[0, 1, 0], [1, 0, 0], [np.nan] * 3, [0, 0, 1]]
+        np.testing.assert_array_equal(numbers_of_one_hot(rows), [1, 0, np.nan, 2])
+
+
+def organisers_ccc(y_true: Float64, y_pred: Float64) -> float:
+    """EvalMetrics.CCC of both challenges, without its rounding to four digits and to float32 means."""
+    x_mean, y_mean = np.nanmean(y_true), np.nanmean(y_pred)
+    x_var = 1.0 / (len(y_true) - 1) * np.nansum((y_true - x_mean) ** 2)
+    y_var = 1.0 / (len(y_pred) - 1) * np.nansum((y_pred - y_mean) ** 2)
+    cov = np.nanmean((y_true - x_mean) * (y_pred - y_mean))
+    return float((2 * cov) / (x_var + y_var + (x_mean - y_mean) ** 2))
+
+
+def organisers_recall(y_true: list[int], y_pred: list[int]) -> float:
+    """recall_score(average="macro") of scikit-learn, which both challenges call UAR."""
+    recalls = []
+    for one in sorted({*y_true}):
+        clips = [p for t, p in zip(y_true, y_pred, strict=True) if t == one]
+        recalls.append(sum(p == one for p in clips) / len(clips))
+    return sum(recalls) / len(recalls)
+
+
+def columns_of_task(name: str) -> Columns:
+    task = task_of_name(name)
+    assert task is not None
+    classes = {
+        "Country": ("0", "1", "2", "3"),
+        "Voc_Type": tuple("Cry Gasp Groan Grunt Laugh Other Pant Scream".split()),
+    }
+    scales = tuple(Scale(18, 66) if target == "Age" else Scale() for target in task.targets)
+    targets = tuple(ClassTarget(name=one, classes=classes[one]) for one in task.class_targets)
+    return Columns(targets=task.targets, scales=scales, classes=targets)
+
+
+@pytest.mark.parametrize("name", [task.name for task in TASKS])
+def test_a_task_is_judged_by_the_organisers_formulas(name: str) -> None:
+    """Written out from github.com/HumeAI/competitions; 1e-9."""
+    rng, task, columns, n = np.random.default_rng(3), task_of_name(name), columns_of_task(name), 200
+    assert task is not None
+    k, groups = len(columns.targets), columns.groups
+    rated = rng.uniform(0, 1, (n, k))
+    scores = np.clip(0.7 * rated + rng.normal(0.1, 0.1, (n, k)), 0, 1)
+    numbers = [rng.integers(0, group.stop - group.start, n) for group in groups]
+    parts = [
+        rng.dirichlet(np.ones(group.stop - group.start), n) + 0.3 * np.eye(group.stop - group.start)[number]
+        for group, number in zip(groups, numbers, strict=True)
+    ]
+    if name == "avb-culture":  # rated by the clip's own country alone
+        own = rng.integers(0, 4, n)
+        countries = [target.split("_")[0] for target in columns.targets]
+        names = list(dict.fromkeys(countries))
+        for column, country in enumerate(countries):
+            rated[own != names.index(country), column] = np.nan
+    judged = judgement(columns, np.hstack([scores, *parts]), np.column_stack([rated, *numbers]))
+    ccc = []
+    for x, y in zip(scores.T, rated.T, strict=True):
+        rows = ~np.isnan(y)
+        ccc.append(organisers_ccc(y[rows], x[rows]))
+    uar = [
+        organisers_recall(number.tolist(), part.argmax(1).tolist())
+        for number, part in zip(numbers, parts, strict=True)
+    ]
+    if name == "avb-type":
+        expected = uar[0]
+    elif name == "exvo-multitask":
+        years = 18 + 48 * np.column_stack([scores[:, -1], rated[:, -1]])
+        error = float(np.abs(years[:, 0] - years[:, 1]).mean())
+        inverted_mae = 1 / error
+        expected = 3 / (1 / np.mean(ccc[:10]) + 1 / uar[0] + 1 / inverted_mae)  # scipy's hmean
+    else:
+        expected = float(np.mean(ccc))
+    assert judged.score(task) == pytest.approx(expected, abs=1e-9)
+    np.testing.assert_allclose(judged.ccc, ccc, rtol=0, atol=1e-9)
+
+
+def test_the_harmonic_mean_of_what_is_not_above_0_is_0() -> None:
+    assert s_mtl(0.5, 0.5, 4.0) == pytest.approx(3 / (2 + 2 + 4))
+    assert s_mtl(-0.1, 0.5, 4.0) == s_mtl(0.5, 0.0, 4.0) == 0
+
+
+def test_what_an_epoch_is_chosen_by() -> None:
+    rated, classes = ("Awe",), (ClassTarget(name="Type", classes=("a", "b")),)
+    assert metric_of(Columns(targets=rated, scales=(Scale(),)), None) == "ccc"
+    assert metric_of(Columns(targets=(), scales=(), classes=classes), None) == "uar"
+    assert metric_of(Columns(targets=rated, scales=(Scale(),), classes=classes), None) == "ccc_uar"
+    assert metric_of(columns_of_task("exvo-multitask"), task_of_name("exvo-multitask")) == "s_mtl"
+
+
+def test_the_tasks_have_the_organisers_columns() -> None:
+    culture = task_of_name("avb-culture")
+    assert culture is not None
+    assert (len(culture.targets), culture.targets[9], culture.targets[-1]) == (
+        40,
+        "United States_Awe",
+        "Venezuela_Surprise",
+    )
+    multitask = task_of_name("exvo-multitask")
+    assert multitask is not None
+    assert multitask.submitted == ("Country", "Age", *EMOTIONS)

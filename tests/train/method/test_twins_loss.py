@@ -3,12 +3,21 @@ float32 under bf16.
 """
 
 from collections.abc import Callable
+from typing import Any
 from unittest import mock
 
 import pytest
 import torch
 import torch.nn.functional as F
-from rrtn.train.config import Config, DataConfig, HeadConfig, ModelConfig, ProjectorConfig, RuwlConfig
+from rrtn.train.config import (
+    Config,
+    DataConfig,
+    HeadConfig,
+    ModelConfig,
+    ProjectorConfig,
+    RuwlConfig,
+    terms_of_config,
+)
 from rrtn.train.method import model
 from rrtn.train.method import twins_loss as twins
 from rrtn.train.method.encoders import PannsCnn
@@ -34,19 +43,29 @@ def narrow(name: str, *, n_mels: int) -> PannsCnn:
 
 
 def config_for(
-    method: str, *, mode: str = "learned", precision: str = "fp32", compile: str = "off"
+    method: str,
+    *,
+    mode: str = "learned",
+    precision: str = "fp32",
+    compile: str = "off",
+    targets: int = K,
+    classes: int = 0,
 ) -> Config:
+    names = tuple(f"Type={i}" for i in range(classes))
+    labels = DataConfig(
+        targets=("Awe", "Fear", "Joy")[:targets], class_targets=("Type",) if classes else (), classes=names
+    )
     return Config(
         precision=precision,
         compile=compile,
-        data=DataConfig(targets=("Awe", "Fear", "Joy")),
+        data=labels,
         model=ModelConfig(method=method),
         projector=ProjectorConfig() if method == "vanilla" else ProjectorConfig(units=P),
         ruwl=RuwlConfig(mode=mode),
     )
 
 
-def loss_module(method: str, **settings: str) -> TwinsLoss:
+def loss_module(method: str, **settings: Any) -> TwinsLoss:
     """The same weights for all methods that share the architecture, of a narrow encoder."""
     config = config_for(method, **settings)
     with mock.patch.object(model, "encoder_from_name", narrow):
@@ -266,11 +285,13 @@ def test_vanilla_has_no_projector() -> None:
 class TestInOneBatch:
     """Both views as one batch, as a compiled step takes them."""
 
-    def test_terms_gradients_and_statistics_are_those_of_two_passes(self) -> None:
+    @pytest.mark.parametrize("classes", [0, 4])
+    def test_terms_gradients_and_statistics_are_those_of_two_passes(self, classes: int) -> None:
+        views = with_classes("rrtn-ruwl", K) if classes else double_batch("rrtn-ruwl")
         found = []
         for compile_ in ("off", "default"):
-            module = loss_module("rrtn-ruwl", compile=compile_).double()
-            terms, loss = module(*double_batch("rrtn-ruwl"))
+            module = loss_module("rrtn-ruwl", compile=compile_, classes=classes).double()
+            terms, loss = module(*views)
             found.append([terms, loss.detach(), *network_gradients(module, loss), *module.network.buffers()])
         assert module.in_one_batch
         for came, expected in zip(found[1], found[0], strict=True):
@@ -287,3 +308,50 @@ class TestInOneBatch:
             for mode in ("off", "default")
         ]
         assert list(forms[0].items()) == list(forms[1].items())
+
+
+def with_classes(method: str, targets: int) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The batch with `targets` of its ratings, and the number of one of four classes."""
+    clean, augmented, ratings = double_batch(method)
+    classes = torch.tensor([0, 3, 1, float("nan"), 2, 1], dtype=torch.float64)
+    return clean, augmented, torch.hstack([ratings[:, :targets], classes[:, None]])
+
+
+@pytest.mark.parametrize("targets", [K, 0])
+def test_classes_add_their_cross_entropy_of_both_views_with_a_weight_of_its_own(targets: int) -> None:
+    """At c = (1, 1, 0.01, 1), or where there are classes alone (0.01, 1)."""
+    module = loss_module("rrtn-ruwl", targets=targets, classes=4).double()
+    clean, augmented, labels = with_classes("rrtn-ruwl", targets)
+    terms, loss = module(clean, augmented, labels)
+    known, network = [0, 1, 2, 4, 5], module.network
+    logits = [
+        F.linear(network.encoder(x), network.head.weight, network.head.bias)[known, targets:]
+        for x in (clean, augmented)
+    ]
+    ce = sum(F.cross_entropy(part, labels[known, targets].long()) for part in logits).item() / 2
+    names = terms_of_config(config_for("rrtn-ruwl", targets=targets, classes=4))
+    assert names == ("l_ccc", "l_ccc_a", "l_bt", "l_ce")[0 if targets else 2 :]
+    assert dict(zip(names, terms.tolist(), strict=True))["l_ce"] == pytest.approx(ce, rel=1e-9)
+    c = torch.tensor([1, 1, 0.01, 1][0 if targets else 2 :], dtype=torch.float64)
+    weights = torch.tensor([1, 1, 1e-4, 1][0 if targets else 2 :], dtype=torch.float64)
+    expected = (weights * terms).sum() + torch.log(1 + c**2).sum() + abs(len(names) - 1 - c.sum())
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    loss.backward()
+    assert [n for n, p in module.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+
+
+@pytest.mark.parametrize("targets", [K, 0])
+def test_vanilla_with_classes_is_ccc_and_cross_entropy_of_one_view(targets: int) -> None:
+    module = loss_module("vanilla", targets=targets, classes=4).double()
+    terms, loss = module(*with_classes("vanilla", targets))
+    assert loss.item() == pytest.approx(sum(terms.tolist()), rel=1e-12)
+    assert (terms != 0).sum() == (2 if targets else 1)
+
+
+def test_the_scores_of_a_class_target_are_probabilities_beside_the_ratings() -> None:
+    network = loss_module("vanilla", classes=4).network.eval()
+    clean = batch("vanilla")[0]
+    scores, embedding = network(clean)
+    logits = F.linear(embedding, network.head.weight, network.head.bias)
+    torch.testing.assert_close(scores[:, :K], torch.sigmoid(logits[:, :K]))
+    torch.testing.assert_close(scores[:, K:], logits[:, K:].softmax(1))

@@ -1,0 +1,239 @@
+"""One's own table, the challenges' layouts and audformat become a folder that reads as it should."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rrtn.runtime.errors import ConfigError, DataError, MissingExtraError
+from rrtn.train.config import DataConfig, config_from_dict
+from rrtn.train.data.data_set import DataSet
+from rrtn.train.data.importing import (
+    Imported,
+    ImportRequest,
+    import_data,
+    shares_of_text,
+    splits_of_speakers,
+)
+from rrtn.train.data.places import DataPlaces, with_settings_of_data
+from rrtn.train.data.reading import data_of_settings
+
+PEOPLE = [f"p{i % 6}" for i in range(24)]
+
+
+def imported(source: Path, out: Path, **options: object) -> Imported:
+    settings = options.pop("settings", {})
+    places = options.pop("places", DataPlaces())
+    return import_data(ImportRequest(source=source, out=out, settings=settings, places=places, **options))  # type: ignore[arg-type]
+
+
+def as_training_reads_it(out: Path) -> DataSet:
+    document = with_settings_of_data({"data": {"dir": str(out)}})
+    return data_of_settings(out, config_from_dict(document, source="test").data)
+
+
+def sounds(folder: Path, names: list[str]) -> Path:
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A table as a German Excel saves it, without a split, beside a folder of MP3."""
+    sounds(tmp_path / "takes", [f"{i:02d}.mp3" for i in range(24)])
+    lines = ["Datei;participant;Age;Valence"]
+    lines += [f"{i:02d};{who};{20 + i};{i % 9 + 1},5" for i, who in enumerate(PEOPLE)]
+    (tmp_path / "own.csv").write_text("\r\n".join(lines), encoding="utf-8-sig")
+    return tmp_path / "own.csv"
+
+
+def test_a_table_of_ones_own_is_split_by_speakers_and_refers_to_its_audio(own: Path, tmp_path: Path) -> None:
+    places = DataPlaces(audio=tmp_path / "takes", file_column="Datei")
+    out = tmp_path / "out"
+    made = imported(own, out, places=places, settings={"scale": ["1:10"]}, shares=(0.5, 0.25, 0.25))
+    data = as_training_reads_it(out)
+    assert sorted(path.name for path in out.iterdir()) == ["data.toml", "data_info.csv"]
+    assert {name: split.clips for name, split in data.splits.items()} == {
+        name: split.clips for name, split in made.data.splits.items()
+    }
+    assert data.targets == ("Valence",)
+    of_split = {name: {clip.speaker for clip in split.clips} for name, split in data.splits.items()}
+    assert sum(map(len, of_split.values())) == 6
+    assert sum(len(split.clips) for split in data.splits.values()) == 24
+    assert {name: len(people) for name, people in of_split.items()} == {"Train": 3, "Val": 2, "Test": 1}
+    clip = data.splits["Train"].clips[0]
+    assert clip.path == tmp_path / f"takes/{clip.file_id}.mp3"
+    assert data.splits["Train"].rated[0, 0] == int(clip.file_id) % 9 + 1.5
+    assert any("split by whole speakers, seed 0" in note for note in made.notes)
+
+
+def test_a_split_that_is_there_stays(own: Path, tmp_path: Path) -> None:
+    lines = own.read_text(encoding="utf-8-sig").splitlines()
+    splits = ["partition", *["train"] * 12, *["dev"] * 8, *["test"] * 4]
+    own.write_text("\n".join(f"{line};{split}" for line, split in zip(lines, splits, strict=True)))
+    places = DataPlaces(audio=tmp_path / "takes", file_column="Datei")
+    made = imported(own, tmp_path / "out", places=places, settings={"scale": ["1:10"]})
+    assert [len(split.clips) for split in made.data.splits.values()] == [12, 8, 4]
+    again = imported(
+        own, tmp_path / "other", places=places, settings={"scale": ["1:10"]}, shares=(0.5, 0.5, 0.0)
+    )
+    assert len(again.data.splits["Test"].clips) == 0
+
+
+def test_what_is_refused_leaves_nothing(own: Path, tmp_path: Path) -> None:
+    places = DataPlaces(audio=tmp_path / "takes", file_column="Datei")
+    with pytest.raises(DataError, match=r"Valence is out of range: .* --scale 1:10"):
+        imported(own, tmp_path / "out", places=places)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(DataError, match=r"no column File_ID; .* \| --file-column NAME"):
+        imported(own, tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").touch()
+    with pytest.raises(DataError, match="not an empty folder"):
+        imported(own, tmp_path / "full", places=places)
+    with pytest.raises(DataError, match="not there"):
+        imported(tmp_path / "nowhere", tmp_path / "out")
+
+
+@pytest.mark.parametrize("shares", [(0.7, 0.15, 0.15), (0.5, 0.5, 0.0), (0.34, 0.33, 0.33)])
+def test_speakers_are_whole_and_the_shares_are_kept(shares: tuple[float, float, float]) -> None:
+    people = [f"s{i}" for i in range(40) for _ in range(1 + i % 5)]
+    splits = splits_of_speakers(people, shares, seed=3)
+    assert len({*zip(people, splits, strict=True)}) == 40
+    counts = Counter(splits)
+    found = [counts[name] / len(people) for name in ("Train", "Val", "Test")]
+    np.testing.assert_allclose(found, shares, atol=0.03)
+    assert splits_of_speakers(people[::-1], shares, seed=3)[::-1] == splits
+    assert splits_of_speakers(people, shares, seed=4) != splits
+
+
+def test_shares_that_make_no_split_are_refused() -> None:
+    assert shares_of_text("0.8,0.2") == (0.8, 0.2, 0.0)
+    assert set(splits_of_speakers(["a", "b", "c"], (0.8, 0.1, 0.1), seed=0)) == {"Train", "Val", "Test"}
+    for text in ("a,b,c", "1", "0.5,0.2,0.2,0.1"):
+        with pytest.raises(ConfigError, match=r"^--split"):
+            shares_of_text(text)
+    for shares in ((0.5, 0.2, 0.2), (1.0, 0.0, 0.0), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1)):
+        with pytest.raises(ConfigError, match=r"^--split"):
+            splits_of_speakers(["a", "b", "c"], shares, seed=0)
+    with pytest.raises(DataError, match=r"--split \| 2 speakers \| expected at least 3"):
+        splits_of_speakers(["a", "b", "b"], (0.8, 0.1, 0.1), seed=0)
+
+
+@pytest.fixture
+def avb(tmp_path: Path) -> Path:
+    """The A-VB layout as it is unpacked: labels/*_info.csv and audio/wav/, Test hidden as -1."""
+    folder = tmp_path / "avb"
+    sounds(folder / "audio/wav", [f"{i:05d}.wav" for i in range(9)])
+    (folder / "labels").mkdir()
+    splits = ["Train"] * 4 + ["Val"] * 3 + ["Test"] * 2
+
+    def table(name: str, columns: list[str], cell: object) -> None:
+        lines = [",".join(["File_ID", "Split", *columns])]
+        for i, split in enumerate(splits):
+            values = ["-1" if split == "Test" else str(cell(i, k)) for k in range(len(columns))]  # type: ignore[operator]
+            lines.append(",".join([f"[{i:05d}]", split, *values]))
+        (folder / "labels" / name).write_text("\n".join(lines) + "\n")
+
+    table("two_info.csv", ["Valence", "Arousal"], lambda i, k: (i + k) / 20)
+    table("type_info.csv", ["Voc_Type"], lambda i, k: "Laugh" if i % 2 else "Cry")
+    return folder
+
+
+def test_the_layout_of_a_vb_is_read_as_it_is_unpacked(avb: Path, tmp_path: Path) -> None:
+    imported(avb, tmp_path / "two", settings={"task": "avb-two"})
+    data = as_training_reads_it(tmp_path / "two")
+    assert data.targets == ("Valence", "Arousal")
+    assert [len(split.clips) for split in data.splits.values()] == [4, 3, 2]
+    assert np.isnan(data.splits["Test"].ratings).all()
+    np.testing.assert_allclose(data.splits["Val"].rated[0], [0.2, 0.25])
+    assert data.splits["Val"].clips[0].path == avb / "audio/wav/00004.wav"
+    imported(avb, tmp_path / "type", settings={"task": "avb-type"})
+    classes = as_training_reads_it(tmp_path / "type").columns.classes
+    assert [(target.name, target.classes) for target in classes] == [("Voc_Type", ("Cry", "Laugh"))]
+
+
+def test_tables_of_a_vb_without_a_task_or_of_two_splits_are_refused(avb: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--task \| not given \| .*avb-high, avb-two"):
+        imported(avb, tmp_path / "out")
+    path = avb / "labels/type_info.csv"
+    path.write_text(path.read_text().replace("[00001],Train", "[00001],Val"))
+    with pytest.raises(DataError, match=r"\[00001\] is in Val here and in Train elsewhere"):
+        imported(avb, tmp_path / "out", settings={"task": "avb-two"})
+
+
+def test_the_layout_of_exvo_is_that_of_hume_vb(tmp_path: Path) -> None:
+    source = tmp_path / "exvo"
+    sounds(source / "wav", [f"{i:05d}.wav" for i in range(8)])
+    lines = ["File_ID,Country,Country_string,Subject_ID,Age,Split,Awe,Fear"]
+    lines += [
+        f"[{i:05d}],{i % 2},X,Speaker_{i},{20 + i},{'Train' if i < 5 else 'Val'},0.{i},0.5" for i in range(8)
+    ]
+    (source / "data_info.csv").write_text("\n".join(lines))
+    imported(source, tmp_path / "out")
+    data = as_training_reads_it(tmp_path / "out")
+    assert data.targets == ("Awe", "Fear")
+    assert data.numeric_metadata == ("Country", "Age")
+    assert data.splits["Train"].clips[2].speaker == "Speaker_2"
+
+
+@pytest.mark.filterwarnings("ignore")  # those of audformat about pandas
+def test_a_database_in_audformat_brings_its_split_speakers_and_scale(tmp_path: Path) -> None:
+    source = audformat_database(tmp_path / "db")
+    made = imported(source, tmp_path / "out")
+    data = as_training_reads_it(tmp_path / "out")
+    assert data.targets == ("arousal",)
+    assert [str(scale) for scale in data.columns.scales] == ["1:5"]
+    assert [clip.speaker for clip in data.splits["Train"].clips] == list("aabb")
+    assert data.splits["Val"].rated[:, 0].tolist() == [1.5, 2.5]
+    assert data.splits["Val"].clips[0].path == source / "wav/004.wav"
+    assert data.cells["wav/000.wav"]["speaker_age"] == "30"
+    assert any("segments" in note for note in made.notes)
+    with pytest.raises(DataError, match=r"--table \| none \| expected file-wise tables: "):
+        imported(source, tmp_path / "other", tables=("none",))
+
+
+def audformat_database(folder: Path) -> Path:
+    audformat = pytest.importorskip("audformat", reason="audformat is not installed")
+    sounds(folder / "wav", [f"{i:03d}.wav" for i in range(6)])
+    database = audformat.Database(name="mini", usage="research")
+    database.schemes["arousal"] = audformat.Scheme("float", minimum=1, maximum=5)
+    database.schemes["speaker"] = audformat.Scheme(
+        "str", labels={name: {"gender": "female", "age": 30} for name in "abc"}
+    )
+    for name in ("train", "dev"):
+        database.splits[name] = audformat.Split(name)
+    files = [f"wav/{i:03d}.wav" for i in range(6)]
+    for split, part in (("train", files[:4]), ("dev", files[4:])):
+        table = database[f"emotion.{split}"] = audformat.Table(audformat.filewise_index(part), split_id=split)
+        table["arousal"] = audformat.Column(scheme_id="arousal")
+        table["arousal"].set([1.5, 2.5, 3.5, 4.5][: len(part)])
+    table = database["files"] = audformat.Table(audformat.filewise_index(files))
+    table["speaker"] = audformat.Column(scheme_id="speaker")
+    table["speaker"].set(list("aabbcc"))
+    segments = database["segments"] = audformat.Table(audformat.segmented_index(files[:1], ["0s"], ["1s"]))
+    segments["arousal"] = audformat.Column(scheme_id="arousal")
+    segments["arousal"].set([2.0])
+    database.save(str(folder))
+    return folder
+
+
+def test_without_the_package_a_database_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db/db.yaml").write_text("name: mini\n")
+    monkeypatch.setitem(sys.modules, "audformat", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "rrtn\[audformat\]"'):
+        imported(tmp_path / "db", tmp_path / "out")
+
+
+def test_flags_win_over_the_settings_beside_the_table(tmp_path: Path) -> None:
+    (tmp_path / "data.toml").write_text('audio = "/a"\ntask = "avb-two"\n')
+    document = with_settings_of_data({"data": {"dir": str(tmp_path), "audio": "/b"}})
+    data = config_from_dict(document, source="test").data
+    assert (data.audio, data.task) == ("/b", "avb-two")
+    assert DataConfig().audio == ""

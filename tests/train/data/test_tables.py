@@ -1,0 +1,273 @@
+"""Tables as people and programs write them: each is read as it is meant, or refused in one line."""
+
+import codecs
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rrtn.runtime.errors import RrtnError
+from rrtn.train.data.data_set import DataSet, read_data
+from rrtn.train.data.places import DataPlaces
+
+# Name, split, speaker, Valence, Arousal of the plain table.
+ROWS = [
+    ("a1", "Train", "s1", "0.25", "0.5"),
+    ("a2", "Train", "s1", "0.75", "1"),
+    ("a3", "Train", "s2", "0.5", "0.125"),
+    ("b1", "Val", "s3", "0.125", "0.25"),
+    ("b2", "Val", "s4", "1", "0"),
+    ("c1", "Test", "s5", "", ""),
+]
+HEADER = ("File_ID", "Split", "Subject_ID", "Valence", "Arousal")
+SOUNDS = ("a1.wav", "a2.wav", "a3.wav", "b1.wav", "b2.wav", "c1.wav")
+Table = Callable[[], str | bytes]
+
+
+def table(
+    header: tuple[str, ...] = HEADER,
+    rows: list[tuple[str, ...]] = ROWS,
+    *,
+    by: str = ",",
+    end: str = "\n",
+) -> str:
+    return "".join(by.join(cells) + end for cells in [header, *rows])
+
+
+def renamed(**names: str) -> Callable[[], str]:
+    return lambda: table(tuple(names.get(name, name) for name in HEADER))
+
+
+def changed(column: int, texts: dict[str, str]) -> Callable[[], str]:
+    return lambda: table(
+        rows=[
+            tuple(texts.get(cell, cell) if k == column else cell for k, cell in enumerate(row))
+            for row in ROWS
+        ]
+    )
+
+
+def hidden(text: str) -> Callable[[], str]:
+    """Test's ratings are kept secret so."""
+    return lambda: table(rows=[*ROWS[:-1], (*ROWS[-1][:3], text, text)])
+
+
+def with_column(name: str, values: str = "0 1 0 1 0 1") -> Callable[[], str]:
+    rows = [(*row, value) for row, value in zip(ROWS, values.split(), strict=True)]
+    return lambda: table((*HEADER, name), rows)
+
+
+def decimal_commas(by: str, rows: list[tuple[str, ...]] = ROWS) -> str:
+    return table(rows=[tuple(cell.replace(".", ",") for cell in row) for row in rows], by=by)
+
+
+def splits(train: str, val: str, test: str) -> Callable[[], str]:
+    return changed(1, {"Train": train, "Val": val, "Test": test})
+
+
+EXCEL = table(by=";", end="\r\n") + ";;;;\r\n" * 3
+READ: dict[str, Table] = {
+    "plain": table,
+    "tabs": lambda: table(by="\t"),
+    "semicolons": lambda: table(by=";"),
+    "semicolons and decimal commas": lambda: decimal_commas(";"),
+    "tabs and decimal commas": lambda: decimal_commas("\t"),
+    "decimal commas without a zero": lambda: decimal_commas(";").replace("0,5", ",5"),
+    "UTF-8 with a mark": lambda: codecs.BOM_UTF8 + table().encode(),
+    "UTF-16, little end first": lambda: codecs.BOM_UTF16_LE + table().encode("utf-16-le"),
+    "UTF-16, big end first": lambda: codecs.BOM_UTF16_BE + table().encode("utf-16-be"),
+    "UTF-16 without a mark": lambda: table(by="\t").encode("utf-16-le"),
+    "Excel's Unicode text": lambda: table(by="\t", end="\r\n").encode("utf-16"),
+    "Excel's empty rows": lambda: EXCEL,
+    "Excel's line sep=;": lambda: f"sep=;\r\n{decimal_commas(';')}",
+    "empty rows above": lambda: f"\n,,,,\n{table()}",
+    "empty columns at the right": lambda: table().replace("\n", ",,\n"),
+    "empty cells at the right of some rows": lambda: table().replace("0.5\n", "0.5,,\n"),
+    "line ends of an old Mac": lambda: table(end="\r"),
+    "all in quotes": lambda: table(rows=[tuple(f'"{cell}"' for cell in row) for row in ROWS]),
+    "spaces around": lambda: table(by=" ; "),
+    "an index column": lambda: table(("", *HEADER), [(str(i), *row) for i, row in enumerate(ROWS)]),
+    "columns in another order": lambda: table(
+        tuple(HEADER[k] for k in (3, 4, 2, 1, 0)), [tuple(row[k] for k in (3, 4, 2, 1, 0)) for row in ROWS]
+    ),
+    **{f"file: {name}": renamed(File_ID=name) for name in ("file", "FILE", "filename", "File Name", "path")},
+    **{f"split: {name}": renamed(Split=name) for name in ("split", "SPLIT", "partition", "Partition")},
+    **{
+        f"speaker: {name}": renamed(Subject_ID=name)
+        for name in ("speaker", "Speaker_ID", "SUBJECT", "participant", "spk")
+    },
+    "train, dev, test": splits("train", "dev", "test"),
+    "train, devel, test": splits("train", "devel", "test"),
+    "TRAIN, VAL, TEST": splits("TRAIN", "VAL", "TEST"),
+    "training, validation, test": splits("training", "validation", "test"),
+    **{f"Test of {text}": hidden(text) for text in ("-1", "NA", "nan", "-1.0")},
+    "Test without its rows": lambda: table(rows=ROWS[:-1]),
+    "a speaker of 0 and 1": with_column("speaker"),
+    "age and sex": with_column("Age", "31 31 40 25 60 22"),
+    "numbers of takes": with_column("take_no", "1 2 3 4 5 6"),
+    "names with suffixes": changed(0, {"a1": "a1.wav", "b1": "b1.wav"}),
+    "names with another suffix": changed(0, {"a1": "a1.flac", "b1": "b1.MP3"}),
+    "names in capitals": changed(0, {"a1": "A1", "b1": "B1.WAV"}),
+    "names in brackets": changed(0, {"a1": "[a1]", "b1": "[b1]"}),
+    "paths of another machine": changed(0, {"a1": "C:\\study\\a1.wav", "b1": "/home/me/data/b1.wav"}),
+    "paths below a folder": changed(0, {"a1": "recordings/a1.wav"}),
+}
+
+REFUSED: dict[str, tuple[Table, tuple[str, ...]]] = {
+    "a workbook": (lambda: b"PK\x03\x04\x14\0", ("a workbook", "CSV UTF-8")),
+    "Latin-1": (lambda: table().replace("s2", "Zoë").encode("latin-1"), ("line 4 ", "not UTF-8")),
+    "nothing": (lambda: "", ("empty file",)),
+    "empty rows alone": (lambda: ";;;\n;;;\n", ("empty file",)),
+    "a title above": (lambda: f"Ratings of May\n{table()}", ("line 1", "no column File_ID")),
+    "no file column": (renamed(File_ID="Stimulus"), ("no column File_ID", "--file-column NAME")),
+    "no split column": (renamed(Split="Phase"), ("no column Split", "--split-column NAME", "data import")),
+    "a column twice": (renamed(Arousal="Valence"), ("column 'Valence' twice",)),
+    "an unknown split": (splits("train", "eval", "test"), ("lines 5, 6 (2 in all)", "Split is 'eval'")),
+    "no validation": (splits("train", "train", "test"), ("0 rows with Split Val",)),
+    "commas and points": (
+        lambda: decimal_commas(";").replace("0,125", "0.125", 1),
+        ("line 4 (1 in all)", "Arousal has a decimal point here"),
+    ),
+    "a thousand separator": (
+        changed(3, {"0.5": "1.234.5"}),
+        ("line 4 (1 in all)", "Valence is not a number"),
+    ),
+    "a rating in words": (changed(4, {"0.5": "high"}), ("line 2 (1 in all)", "Arousal is not a number")),
+    "a row too short": (lambda: table().replace(",0.5\n", "\n"), ("line 2 (1 in all)", "5 cells")),
+    "an open quote": (lambda: table().replace("s5", '"s5'), ("unexpected end of data",)),
+    "a name without a file": (changed(0, {"a2": "a22"}), ("line 3 (1 in all)", "a22.wav is not in")),
+    "a name in the wrong folder": (
+        changed(0, {"a2": "anna/deep"}),
+        ("line 3 (1 in all)", "deep.wav is not in"),
+    ),
+    "a name outside": (changed(0, {"a2": "../a2"}), ("line 3 (1 in all)", "File_ID is '../a2'")),
+    "an absolute name": (
+        changed(0, {"a2": "/etc/passwd"}),
+        ("line 3 (1 in all)", "File_ID is '/etc/passwd'"),
+    ),
+    "a name of two files": (
+        changed(0, {"a2": "twice"}),
+        ("line 3 (1 in all)", "twice may be bo/twice.wav or cy"),
+    ),
+    "one file twice": (changed(0, {"a2": "A1.wav"}), ("line 3 (1 in all)", "File_ID stands above")),
+    "numbers of speakers alone": (
+        lambda: table(("File_ID", "Split", "speaker", "Age"), [(*row[:2], "1", "30") for row in ROWS]),
+        ("no numeric target column",),
+    ),
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the sounds of the table, of which nothing is decoded here."""
+    for name in (*SOUNDS, "anna/take.wav", "bo/twice.wav", "cy/twice.flac"):
+        path = tmp_path / "wav" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path
+
+
+def read(folder: Path, content: str | bytes, **options: object) -> DataSet:
+    (folder / "data_info.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_data(folder, **options)  # type: ignore[arg-type]
+
+
+def test_there_are_more_than_fifty_tables() -> None:
+    assert len(READ) + len(REFUSED) >= 50
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_table_is_read_as_it_is_meant(name: str, folder: Path) -> None:
+    data = read(folder, READ[name]())
+    assert set(data.targets) == {"Valence", "Arousal"}
+    order = [data.targets.index(target) for target in ("Valence", "Arousal")]
+    for split, clips in data.splits.items():
+        rows = [row for row in ROWS if row[1] == split]
+        if split == "Test" and name == "Test without its rows":
+            rows = []
+        assert [clip.path for clip in clips.clips] == [folder / f"wav/{row[0]}.wav" for row in rows]
+        assert [clip.speaker for clip in clips.clips] == [row[2] for row in rows]
+        rated = np.array([[float(cell or "nan") for cell in row[3:]] for row in rows], np.float32)
+        np.testing.assert_array_equal(clips.ratings[:, order], rated.reshape(-1, 2))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_faulty_table_is_refused_in_one_line(name: str, folder: Path) -> None:
+    content, parts = REFUSED[name]
+    with pytest.raises(RrtnError) as caught:
+        read(folder, content())
+    message = str(caught.value)
+    assert caught.value.exit_code == 2
+    assert "\n" not in message
+    assert [part for part in parts if part not in message] == []
+
+
+def test_a_speaker_of_0_and_1_is_learned_by_who_names_it_alone(folder: Path) -> None:
+    content = with_column("speaker")()
+    assert read(folder, content).numeric_metadata == ("speaker",)
+    assert read(folder, content, targets=("speaker",)).targets == ("speaker",)
+
+
+def test_a_column_that_is_named_as_the_speaker_is_no_target(folder: Path) -> None:
+    content = with_column("Voice")()
+    data = read(folder, content, places=DataPlaces(speaker_column="Voice"))
+    assert data.targets == ("Valence", "Arousal")
+    assert [clip.speaker for clip in data.splits["Train"].clips] == ["0", "1", "0"]
+    assert read(folder, content).targets == ("Valence", "Arousal", "Voice")
+
+
+def test_columns_of_any_name_are_given_by_hand(folder: Path) -> None:
+    content = table(("Stimulus", "Phase", "Who", "Valence", "Arousal"))
+    places = DataPlaces(file_column="Stimulus", split_column="Phase", speaker_column="Who")
+    data = read(folder, content, places=places)
+    assert [clip.speaker for clip in data.splits["Val"].clips] == ["s3", "s4"]
+    assert data.targets == ("Valence", "Arousal")
+    with pytest.raises(RrtnError, match=r"^--file-column \| Datei \| expected a column of .*Stimulus, Phase"):
+        read(folder, content, places=DataPlaces(file_column="Datei"))
+
+
+def test_table_and_audio_lie_anywhere(folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (folder / "wav").rename(elsewhere)
+    (tmp_path / "ratings.tsv").write_text(table(by="\t"))
+    places = DataPlaces(csv=tmp_path / "ratings.tsv", audio=elsewhere)
+    assert read_data(tmp_path, places=places).splits["Val"].clips[0].path == elsewhere / "b1.wav"
+
+
+def test_a_table_beside_its_audio_needs_no_wav_folder(folder: Path) -> None:
+    (folder / "wav/ratings.csv").write_text(table())
+    data = read_data(folder / "wav", places=DataPlaces(csv=folder / "wav/ratings.csv"))
+    assert data.splits["Val"].clips[0].path == folder / "wav/b1.wav"
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_name_is_found_in_either_unicode_form(folder: Path, forms: tuple[str, str]) -> None:
+    on_disk, in_table = (unicodedata.normalize(form, "Geräusch") for form in forms)
+    (folder / "wav/a1.wav").rename(folder / f"wav/{on_disk}.wav")
+    data = read(folder, table().replace("a1", in_table))
+    assert data.splits["Train"].clips[0].path == folder / f"wav/{on_disk}.wav"
+
+
+def test_the_folder_that_a_name_gives_decides_between_two_files(folder: Path) -> None:
+    data = read(folder, table().replace("a1", "bo/twice").replace("a2", "twice.flac"))
+    assert [clip.path.relative_to(folder / "wav") for clip in data.splits["Train"].clips[:2]] == [
+        Path("bo/twice.wav"),
+        Path("cy/twice.flac"),
+    ]
+
+
+def test_dev_and_val_in_one_table_are_said(folder: Path) -> None:
+    data = read(folder, table().replace("b1,Val", "b1,dev"))
+    assert data.warnings[0] == "Split: dev and val are all taken as Val"
+
+
+def test_settings_that_lie_beside_the_table_are_taken(folder: Path, tmp_path: Path) -> None:
+    (folder / "wav").rename(tmp_path / "sounds")
+    (folder / "data.toml").write_text('audio = "sounds"\nspeaker_column = "Voice"\n')
+    data = read(folder, with_column("Voice")())
+    assert data.splits["Train"].clips[0].path == tmp_path / "sounds/a1.wav"
+    assert data.targets == ("Valence", "Arousal")
+    (folder / "data.toml").write_text("fraction = 0.5\n")
+    with pytest.raises(RrtnError, match=r"data\.toml \| unknown: fraction"):
+        read(folder, table())

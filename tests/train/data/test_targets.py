@@ -1,0 +1,189 @@
+"""Cells become labels: scales, blanks and classes, and each refusal in one line that ends in what to do."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from rrtn.runtime.errors import ConfigError, DataError
+from rrtn.train.data.targets import LabelCells, LabelChoice, Labels, labels_of_cells
+from rrtn.train.method.columns import Scale, scale_choice, scale_settings
+
+SPLITS = ("Train", "Train", "Train", "Train", "Val", "Val", "Test", "Test")
+
+
+def refused(rows: Sequence[int], came: str, *, wanted: str, fix: str) -> DataError:
+    return DataError(f"rows {[int(row) for row in rows]}", came, wanted=wanted, fix=fix)
+
+
+def labels(targets: dict[str, str], texts: dict[str, str] | None = None, **choice: Sequence[str]) -> Labels:
+    """Each column as a text of eight cells; `_` is a blank."""
+    cells = {
+        name: ["" if cell == "_" else cell for cell in text.split()]
+        for name, text in (targets | (texts or {})).items()
+    }
+    given = {name: tuple(values) for name, values in choice.items()}
+    return labels_of_cells(
+        LabelCells(splits=SPLITS, cells=cells, refused=refused),
+        tuple(targets),
+        LabelChoice(class_targets=tuple(texts or ()), **given),
+    )
+
+
+def test_ratings_of_a_scale_become_shares_in_float64_rounded_once() -> None:
+    found = labels({"V": "-1 -0.9 0.1 1 0.7 0.3 _ _"}, scale=["-1:1"])
+    written = np.array([-1, -0.9, 0.1, 1, 0.7, 0.3])
+    np.testing.assert_array_equal(found.ratings[:6, 0], ((written + 1) / 2).astype(np.float32))
+    np.testing.assert_array_equal(found.rated[:6, 0], written)
+    assert np.isnan(found.ratings[6:]).all()
+    assert found.columns.scales == (Scale(-1, 1),)
+
+
+def test_shares_are_rounded_once_on_any_scale() -> None:
+    """In float32 a difference and a quotient would round twice."""
+    for seed in range(20):
+        written = np.random.default_rng(seed).uniform(1, 10, 8)
+        found = labels({"A": " ".join(map(repr, written.tolist()))}, scale=["1:10"])
+        np.testing.assert_array_equal(found.ratings[:, 0], ((written - 1) / 9).astype(np.float32))
+
+
+def test_the_shares_of_ratings_that_were_mapped_are_those_of_the_ratings() -> None:
+    """Which is what makes a run on mapped ratings the same run."""
+    shares = np.random.default_rng(0).uniform(0, 1, 8)
+    plain = labels({"A": " ".join(f"{share!r}" for share in shares.tolist())})
+    mapped = labels({"A": " ".join(f"{1 + 4 * share!r}" for share in shares.tolist())}, scale=["A=1:5"])
+    assert plain.ratings.tobytes() == mapped.ratings.tobytes()
+
+
+def test_ratings_of_0_to_1_are_those_of_earlier_rrtn() -> None:
+    found = labels({"A": "0.1 0.2 0.3 1 0 0.7 _ 0.4"})
+    expected = np.array([0.1, 0.2, 0.3, 1, 0, 0.7, np.nan, 0.4], dtype=np.float32)[:, None]
+    np.testing.assert_array_equal(found.ratings, expected)
+    np.testing.assert_array_equal(found.rated, expected.astype(np.float64))
+    assert (found.warnings, scale_settings(found.columns, scale_choice(()))) == ((), ())
+
+
+def test_each_target_may_have_its_own_scale_and_the_others_the_general_one() -> None:
+    found = labels({"V": "-1 0 1 0 0 1 _ _", "A": "1 5 9 2 3 4 _ _"}, scale=["V=-1:1", "1:9"])
+    assert found.columns.scales == (Scale(-1, 1), Scale(1, 9))
+    assert scale_settings(found.columns, scale_choice(["1:9"])) == ("V=-1:1", "A=1:9")
+
+
+def test_auto_is_the_range_of_train_and_val_may_leave_it() -> None:
+    found = labels({"Age": "20 31 40 60 18 64 _ _"}, scale=["auto"])
+    assert found.columns.scales == (Scale(20, 60),)
+    assert found.ratings[4:6, 0] == pytest.approx([-0.05, 1.1])
+    assert "Age 2" in found.warnings[0]
+    settings = scale_settings(found.columns, scale_choice(["auto"]))
+    assert settings == ("auto", "Age=20:60")
+    assert (
+        labels({"Age": "20 31 40 60 18 64 _ _"}, scale=settings).ratings.tobytes() == found.ratings.tobytes()
+    )
+
+
+@pytest.mark.parametrize(
+    ("targets", "flag"),
+    [
+        ({"A": "1 2 5 3 4 4 _ _"}, "--scale 1:5"),
+        ({"A": "1 2 5 3 4 4 _ _", "B": "2 2 4 3 4 5 _ _"}, "--scale 1:5"),
+        ({"A": "1 2 9 3 4 4 _ _"}, "--scale 1:9"),
+        ({"A": "-0.4 0.2 0.9 0 0 0 _ _"}, "--scale -1:1"),
+        ({"A": "3 80 97 0 50 50 _ _"}, "--scale 0:100"),
+        ({"A": "17.5 80 66 30 50 50 _ _"}, "--scale 0:100"),
+        ({"A": "1.5 0 0 0 0 0 _ _"}, "--scale 0:2"),
+        ({"A": "1 2 5 3 4 4 _ _", "B": "0 0.1 1 0 0 1 _ _"}, "--scale A=1:5"),
+        ({"V": "-1 0 1 0 0 1 _ _", "A": "1 2 5 3 4 4 _ _"}, "--scale V=-1:1,A=1:5"),
+    ],
+)
+def test_a_rating_without_its_scale_is_refused_with_the_flag_to_paste(
+    targets: dict[str, str], flag: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        labels(targets)
+    assert str(caught.value).endswith(flag)
+    entries = flag.removeprefix("--scale ").split(",")
+    assert labels(targets, scale=entries).columns.targets == tuple(targets)  # and it is right
+
+
+def test_the_rows_outside_a_scale_are_named() -> None:
+    with pytest.raises(DataError, match=r"rows \[2, 5\] \| A is out of range: 9 .* from 1 to 5"):
+        labels({"A": "1 2 9 3 4 0 _ _"}, scale=["1:5"])
+
+
+@pytest.mark.parametrize(
+    "entry", ["9:1", "1:1", "1", "1:2:3", "a:b", "V=", "V=1", "1.2.3:4", "1:5,", "0:1e999"]
+)
+def test_a_scale_of_another_form_is_refused_by_its_text(entry: str) -> None:
+    with pytest.raises(ConfigError, match=r"--scale .*auto"):
+        scale_choice([entry])
+
+
+def test_two_general_scales_and_a_scale_of_no_target_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--scale .*1:9"):
+        scale_choice(["1:5", "1:9"])
+    with pytest.raises(ConfigError, match=r"--scale \| Joy \| expected some of A"):
+        labels({"A": "0 1 0 1 0 1 _ _"}, scale=["Joy=1:5"])
+
+
+@pytest.mark.parametrize("cell", ["_", "NA", "nan", "NaN", "n/a"])
+def test_blanks_are_none_and_counted(cell: str) -> None:
+    found = labels({"A": f"{cell} 1 0 1 0 1 _ _", "B": "0 0 1 1 1 0 _ _"})
+    assert np.isnan(found.ratings[0, 0])
+    assert np.isnan(found.rated[0, 0])
+    assert found.warnings == ("blank, and left out of losses and metrics, of 4 clips in Train: A 1",)
+
+
+def test_a_target_that_one_clip_of_val_has_is_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"B is blank: 1 of 2 clips of Val have it .* at least 2 .* leave B out"
+    ):
+        labels({"A": "0 1 0 1 0 1 _ _", "B": "0 1 0 1 _ 1 _ _"})
+
+
+@pytest.mark.parametrize("cell", ["-1", "NA", "_", "nan", "-1.0"])
+def test_test_ratings_that_are_kept_secret_are_none(cell: str) -> None:
+    found = labels({"A": f"0 1 0 1 0 1 {cell} {cell}"})
+    assert np.isnan(found.rated[6:]).all()
+
+
+def test_minus_one_is_a_rating_where_the_scale_has_it_and_test_is_rated() -> None:
+    rated = labels({"V": "-1 0 1 0 0 1 -1 0.5"}, scale=["-1:1"])
+    assert rated.rated[6:, 0].tolist() == [-1, 0.5]
+    assert np.isnan(labels({"V": "-1 0 1 0 0 1 -1 -1"}, scale=["-1:1"]).rated[6:]).all()
+    with pytest.raises(DataError, match="A is out of range: -1"):
+        labels({"A": "-1 0 1 0 0 1 _ _"}, scale=["A=0:1"])
+
+
+def test_classes_are_those_of_train_in_alphabetical_order() -> None:
+    found = labels({"A": "0 1 0 1 0 1 _ _"}, {"Type": "Laugh Cry Laugh Gasp Gasp Cry -1 _"})
+    assert found.columns.labels == ("A", "Type=Cry", "Type=Gasp", "Type=Laugh")
+    assert found.ratings[:6, 1].tolist() == [2, 0, 2, 1, 1, 0]
+    assert np.isnan(found.ratings[6:, 1]).all()
+    assert found.rated[0].tolist() == [0, 0, 0, 1]
+    assert np.isnan(found.rated[6, 1:]).all()
+    assert found.columns.groups == (slice(1, 4),)
+
+
+def test_the_order_of_the_settings_stays_whatever_train_has() -> None:
+    """As on a run's other data, of which Train may lack a class."""
+    classes = ["Type=Laugh", "Type=Cry", "Type=Gasp"]
+    found = labels({}, {"Type": "Laugh Cry Cry Cry Laugh Cry _ _"}, classes=classes)
+    assert found.columns.labels == tuple(classes)
+    assert found.ratings[:6, 0].tolist() == [0, 1, 1, 1, 0, 1]
+    assert found.ratings.shape == (8, 1)
+
+
+def test_two_class_targets_and_numbers_as_classes() -> None:
+    found = labels({}, {"Type": "a b a b a b _ _", "Country": "0 3 1 0 3 1 -1 -1"})
+    assert found.columns.labels == ("Type=a", "Type=b", "Country=0", "Country=1", "Country=3")
+    assert found.ratings[:6, 1].tolist() == [0, 2, 1, 0, 2, 1]
+    assert np.isnan(found.ratings[6:]).all()
+
+
+def test_a_class_that_train_lacks_is_refused_with_its_rows() -> None:
+    with pytest.raises(DataError, match=r"rows \[4\] \| Type is 'Sob', a class that no clip of Train has"):
+        labels({}, {"Type": "a b a b Sob b _ _"})
+
+
+def test_one_class_is_none_to_learn() -> None:
+    with pytest.raises(DataError, match=r"--class-target Type \| 1 classes in Train"):
+        labels({}, {"Type": "a a a a a a _ _"})

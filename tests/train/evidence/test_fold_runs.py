@@ -1,0 +1,146 @@
+"""A cross-validation: a clip is predicted by the run that did not hear its speaker; nothing is done twice."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from rrtn.runtime.errors import ConfigError, StoppedError
+from rrtn.train import loop
+from rrtn.train.config import Config, config_from_dict
+from rrtn.train.evidence import fold_runs as runs_of
+from rrtn.train.evidence.evaluate import evaluate, predictions_of_run
+from rrtn.train.evidence.fold_runs import FoldRuns, fold_runs, folds_in, train_folds
+from rrtn.train.evidence.report import report
+from rrtn.train.method import model
+from rrtn.train.method.encoders import PannsCnn
+from rrtn.train.method.metrics import ccc_challenge
+from rrtn.train.run_folder import RunFolder
+
+SPEAKERS, CLIPS = 4, 3  # of each
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Noise of four speakers in a table without a split; a CNN10 of a few channels learns from it."""
+    folder = tmp_path_factory.mktemp("folds")
+    (folder / "data/wav").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    lines = ["file,speaker,Sex,Awe,Fear"]
+    for i in range(SPEAKERS * CLIPS):
+        soundfile.write(folder / f"data/wav/{i}.wav", rng.uniform(-0.5, 0.5, 4800), 16_000)
+        awe, fear = rng.uniform(size=2)
+        lines.append(f"{i},s{i % SPEAKERS},{'fm'[i % 2]},{awe:.3f},{fear:.3f}")
+    (folder / "data/data_info.csv").write_text("\n".join(lines) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RRTN_CACHE", str(folder / "cache"))
+        patch.setattr(loop, "matmul_peak", lambda device, dtype: 1e12)
+        small = lambda name, *, n_mels: PannsCnn(n_mels, channels=(4, 8, 8, 16), pooled_blocks=4)  # noqa: E731
+        patch.setattr(model, "encoder_from_name", small)
+        yield folder
+
+
+def settings(folder: Path, **changed: object) -> Config:
+    optim = {"epochs": 2, "batch_size": 4, **changed}
+    document = {
+        "data": {"dir": str(folder / "data")},
+        "optim": optim,
+        "device": "cpu",
+        "model": {"method": "vanilla"},
+    }
+    return config_from_dict(document, source="test")
+
+
+@pytest.fixture(scope="module")
+def crossed(folder: Path) -> FoldRuns:
+    """All four folds, trained."""
+    runs = fold_runs(settings(folder), folds="loso", out=folder / "cv")
+    train_folds(runs, say=lambda line: None)
+    return runs
+
+
+def test_every_fold_is_a_run(crossed: FoldRuns) -> None:
+    assert [fold.state for fold in crossed.folds()] == ["finished"] * SPEAKERS
+    assert [run.name for run in folds_in(crossed.out)] == [f"fold{i}" for i in range(1, SPEAKERS + 1)]
+    assert folds_in(crossed.out / "fold1") == []
+
+
+def test_each_clip_is_predicted_by_the_run_that_did_not_hear_its_speaker(crossed: FoldRuns) -> None:
+    """The last epoch's scores of a run on its own Val are those of its history."""
+    found = evaluate(crossed.out, ridge=False)
+    assert (found.clips, found.speakers, found.folds, found.chosen_on) == (
+        SPEAKERS * CLIPS,
+        SPEAKERS,
+        4,
+        False,
+    )
+    assert found.epochs == (2,)
+    for number, run in enumerate(folds_in(crossed.out)):
+        inside = np.array([speaker == f"s{number}" for speaker in found.predictions.speakers])
+        ccc = ccc_challenge(found.predictions.scores[inside], found.predictions.rated[inside])
+        last = json.loads(RunFolder(run).history.read_text().splitlines()[-1])
+        np.testing.assert_allclose(ccc, [*last["val_ccc_per_target"].values()], atol=1e-6)
+
+
+def test_predictions_are_kept_until_a_run_changes(crossed: FoldRuns) -> None:
+    first = predictions_of_run(crossed.out)
+    (kept,) = (crossed.out / "predictions").glob("Val-*.csv")
+    before = kept.stat().st_mtime_ns
+    np.testing.assert_array_equal(predictions_of_run(crossed.out).scores, first.scores)
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_the_same_command_goes_on_where_it_was_stopped(
+    crossed: FoldRuns, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = folder / "again"
+    shutil.copytree(crossed.out, copy)
+    shutil.rmtree(copy / "fold3")
+    shutil.rmtree(copy / "fold4")
+    runs = replace(crossed, out=copy)
+    with pytest.raises(ConfigError, match=r"2 of 4 folds finished"):
+        evaluate(copy)
+    trained: list[str] = []
+    real = runs_of.train
+
+    def stopping(plan: object, run: Path, **options: object) -> object:
+        trained.append(run.name)
+        if len(trained) == 2:
+            raise StoppedError(str(run), "stopped", fix="rrtn train --resume", exit_code=143)
+        return real(plan, run, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(runs_of, "train", stopping)
+    with pytest.raises(StoppedError, match="run the same command again"):
+        train_folds(runs, say=lambda line: None)
+    train_folds(runs, say=lambda line: None)
+    assert trained == ["fold3", "fold4", "fold4"]
+    np.testing.assert_array_equal(predictions_of_run(copy).scores, predictions_of_run(crossed.out).scores)
+
+
+def test_evaluate_takes_the_folds_with_ridge_groups_and_another_cross_validation(crossed: FoldRuns) -> None:
+    found = evaluate(crossed.out, by=["Sex"], others=[crossed.out])
+    assert found.ridge is not None and np.isfinite(found.ridge).all()
+    assert [group.clips for group in found.groups[0].groups] == [6, 6]
+    (comparison,) = found.compared.values()
+    np.testing.assert_array_equal(comparison.difference, 0)
+    assert found.to_dict()["folds"] == 4
+
+
+def test_report_takes_the_folds(crossed: FoldRuns, tmp_path: Path) -> None:
+    page = report([crossed.out], out=tmp_path / "page.html").read_text()
+    assert "CCC on 4 folds" in page
+    assert "predicted by the run that did not hear its speaker" in page
+    assert "chosen on these clips" not in page
+
+
+def test_other_settings_and_other_data_are_refused(crossed: FoldRuns, folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"fold1 \| made with other settings: optim\.epochs: 2 -> 3"):
+        fold_runs(settings(folder, epochs=3), folds="loso", out=crossed.out)
+    with pytest.raises(ConfigError, match=r"--folds \| 5 \| expected at most 4"):
+        fold_runs(settings(folder), folds="5", out=folder / "other")
+    with pytest.raises(ConfigError, match="leave --data, --split and --submission out"):
+        evaluate(crossed.out, split="Train")

@@ -1,0 +1,188 @@
+"""CCC and bias of groups of clips, against written-out formulas and exact tests."""
+
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+from rrtn.runtime.errors import ConfigError
+from rrtn.train.evidence.groups import Grouping, GroupReport, group_report, grouping_of_text
+from rrtn.train.evidence.predictions import Predictions
+from rrtn.train.evidence.significance import holm
+from rrtn.train.method.metrics import ccc_challenge
+
+CLIPS = 5  # of each speaker
+TARGETS = ("Awe", "Fear")
+
+
+def predictions(speakers: int, *, seed: int = 0, blank: bool = False) -> Predictions:
+    """Speakers 0, 2, ... are women; the scores of men lie higher and are noisier."""
+    rng = np.random.default_rng(seed)
+    n = speakers * CLIPS
+    rated = rng.uniform(0, 1, (n, len(TARGETS)))
+    man = (np.arange(n) // CLIPS % 2)[:, None]
+    scores = 0.7 * rated + 0.1 * man + (0.1 + 0.1 * man) * rng.standard_normal(rated.shape)
+    if blank:
+        rated[rng.random(rated.shape) < 0.2] = np.nan
+    names = tuple(f"s{i // CLIPS:02d}" for i in range(n))
+    return Predictions(
+        file_ids=tuple(map(str, range(n))), speakers=names, targets=TARGETS, scores=scores, rated=rated
+    )
+
+
+def cells_of(made: Predictions) -> dict[str, dict[str, str]]:
+    """Sex and Age are the speaker's; Mood and Room are the clip's."""
+    number = [int(speaker[1:]) for speaker in made.speakers]
+    return {
+        name: {
+            "Sex": "fm"[number[i] % 2],
+            "Age": str(20 + number[i]),
+            "Mood": ("calm", "wild", "")[i % 3],
+            "Country_string": "USA",
+        }
+        for i, name in enumerate(made.file_ids)
+    }
+
+
+def report(made: Predictions, by: str, resamples: int = 400) -> GroupReport:
+    return group_report(grouping_of_text(by), cells_of(made), [made], resamples=resamples)
+
+
+@pytest.mark.parametrize("blank", [False, True])
+@pytest.mark.parametrize("by", ["Sex", "Mood"])
+def test_ccc_and_bias_are_those_of_the_clips_of_the_group(by: str, blank: bool) -> None:
+    made = predictions(20, blank=blank)
+    cells = cells_of(made)
+    found = report(made, by)
+    for group in found.groups:
+        inside = [cells[name][by] == group.name for name in made.file_ids]
+        scores, rated = made.scores[inside], made.rated[inside]
+        ccc, bias = ccc_challenge(scores, rated), np.nanmean(scores - rated, axis=0)
+        np.testing.assert_allclose(group.ccc.value, [*ccc, ccc.mean()], atol=1e-12)
+        np.testing.assert_allclose(group.bias.value, [*bias, bias.mean()], atol=1e-12)
+        assert group.clips == sum(inside)
+    first, second = found.groups
+    (pair,) = found.differences
+    assert (pair.first, pair.second) == (first.name, second.name)
+    np.testing.assert_allclose(pair.ccc.value, first.ccc.value - second.ccc.value, atol=1e-12)
+    np.testing.assert_allclose(pair.bias.value, first.bias.value - second.bias.value, atol=1e-12)
+    assert found.without == (sum(row["Mood"] == "" for row in cells.values()) if by == "Mood" else 0)
+
+
+def test_the_interval_holds_the_value_and_narrows_with_speakers() -> None:
+    few, many = (report(predictions(speakers), "Sex").groups[0] for speakers in (18, 160))
+    for group in (few, many):
+        assert group.ccc.low is not None and group.ccc.high is not None
+        assert (group.ccc.low < group.ccc.value).all() and (group.ccc.value < group.ccc.high).all()
+    widths = [group.bias.high[-1] - group.bias.low[-1] for group in (few, many)]  # type: ignore[index]
+    assert widths[1] < 0.7 * widths[0]  # 9 and 80 women
+
+
+def difference(made: Predictions, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """[2, K + 1] of CCC and bias, from the clips of two masks."""
+    values = []
+    for mask in (first, second):
+        scores, rated = made.scores[mask], made.rated[mask]
+        ccc, bias = ccc_challenge(scores, rated), (scores - rated).mean(0)
+        values.append([[*ccc, ccc.mean()], [*bias, bias.mean()]])
+    return np.array(values[0]) - np.array(values[1])
+
+
+def test_p_is_the_share_of_exchanges_with_a_difference_as_large() -> None:
+    """All C(16, 8) ways to deal 16 speakers to two groups, against as many random ones."""
+    made = predictions(16, seed=3)
+    speaker = np.array([int(name[1:]) for name in made.speakers])
+    observed = difference(made, speaker % 2 == 0, speaker % 2 == 1)
+    ways = [
+        difference(made, in_first := np.isin(speaker, dealt), ~in_first)
+        for dealt in combinations(range(16), 8)
+    ]
+    exact = np.mean([np.abs(way) >= np.abs(observed) - 1e-12 for way in ways[::9]], axis=0)
+    (pair,) = report(made, "Sex", resamples=4000).differences
+    np.testing.assert_allclose(pair.p, exact, atol=0.04)
+
+
+def test_speakers_with_clips_in_both_groups_swap_these() -> None:
+    made = predictions(8, seed=5)
+    cells = cells_of(made)
+    speaker = np.array([int(name[1:]) for name in made.speakers])
+    calm = np.array([cells[name]["Mood"] == "calm" for name in made.file_ids])
+    wild = np.array([cells[name]["Mood"] == "wild" for name in made.file_ids])
+    observed = difference(made, calm, wild)
+    ways = []
+    for swaps in product([False, True], repeat=8):
+        swapped = np.array(swaps)[speaker]
+        ways.append(difference(made, np.where(swapped, wild, calm), np.where(swapped, calm, wild)))
+    exact = np.mean([np.abs(way) >= np.abs(observed) - 1e-12 for way in ways], axis=0)
+    (pair,) = report(made, "Mood", resamples=4000).differences
+    np.testing.assert_allclose(pair.p, exact, atol=0.04)
+
+
+def test_holm_is_over_pairs_and_over_targets() -> None:
+    found = report(predictions(33), "Age:20-30,31-41,42-52")
+    assert [group.name for group in found.groups] == ["20-30", "31-41", "42-52"]
+    assert [group.speakers for group in found.groups] == [11, 11, 11]
+    p = np.array([pair.p for pair in found.differences])
+    adjusted = np.array([pair.p_holm for pair in found.differences])
+    for kind in (0, 1):
+        np.testing.assert_array_equal(adjusted[:, kind, -1], holm(p[:, kind, -1]))
+        np.testing.assert_array_equal(adjusted[:, kind, :-1].ravel(), holm(p[:, kind, :-1].ravel()))
+
+
+def test_a_true_bias_is_shown_and_none_is_not() -> None:
+    made = predictions(60)
+    assert "bias" in report(made, "Sex").differences[0].verdict()
+    assert report(made, "Age:20-49,50-80").differences[0].verdict() == "no difference shown"
+
+
+def test_of_few_speakers_there_is_no_interval_and_no_p() -> None:
+    found = report(predictions(15), "Sex")
+    assert [group.speakers for group in found.groups] == [8, 7]
+    assert found.groups[0].ccc.low is not None
+    assert found.groups[1].ccc.low is None and found.groups[1].bias.high is None
+    (pair,) = found.differences
+    assert (pair.p, pair.p_holm, pair.ccc.low) == (None, None, None)
+    assert pair.verdict() == "too few speakers to say"
+    document = found.to_dict()
+    assert document["groups"]["m"]["ccc"]["mean"]["low"] is None
+    assert document["differences"][0]["bias"]["Awe"]["p_holm"] is None
+
+
+def test_means_over_seeds_are_taken() -> None:
+    seeds = [predictions(20), predictions(20)]
+    other = Predictions(**{**vars(seeds[1]), "scores": seeds[1].scores + 0.2})
+    found = group_report(Grouping(column="Sex"), cells_of(other), [seeds[0], other], resamples=50)
+    alone = group_report(Grouping(column="Sex"), cells_of(other), [seeds[0]], resamples=50)
+    for both, one in zip(found.groups, alone.groups, strict=True):
+        np.testing.assert_allclose(both.bias.value, one.bias.value + 0.1, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("by", "message"),
+    [
+        ("Height", r"--by Height \| no such column \| expected one of Sex, Age, Mood, Country_string"),
+        ("Age", r"--by Age \| 33 groups \| expected 1 to 20 \| .*Age:20-29"),
+        ("Age:1-5", r"--by Age \| 0 groups"),
+        ("Age:30-20", r"--by Age:30-20 \| 30-20 \| .*lower end first"),
+        ("Age:20-29,", r"--by Age:20-29, \| 20-29, \| .*ranges such as"),
+    ],
+)
+def test_a_wrong_group_is_refused(by: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        report(predictions(33), by)
+
+
+def test_columns_are_found_in_any_spelling_and_ends_are_included() -> None:
+    found = report(predictions(20), "country string", resamples=20)
+    assert [(group.name, group.clips) for group in found.groups] == [("USA", 100)]
+    grouping = grouping_of_text("Age:20-29,30-39.5,60-")
+    cells = {
+        "20": "20-29",
+        "29": "20-29",
+        "29.5": "",
+        "39.5": "30-39.5",
+        "60": "60-",
+        "99": "60-",
+        "": "",
+        "?": "",
+    }
+    assert {cell: grouping.group(cell) for cell in cells} == cells

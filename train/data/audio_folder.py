@@ -1,0 +1,107 @@
+"""The audio of each row of a table, found by the name that its cell writes.
+
+A cell may name a file of another machine (C:\\study\\a.wav), without a suffix, with another one, in other
+letters (A.WAV), or in the other Unicode form, as macOS writes names.
+"""
+
+import errno
+import os
+import unicodedata
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from ...runtime.audio.signatures import AUDIO_SUFFIXES
+
+
+class _AudioFile(NamedTuple):
+    path: Path
+    parents: tuple[str, ...]  # folders below the root, compared as `_key` says
+
+
+class AudioFolder:
+    """The files below a folder; nothing outside of it is ever found."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def plain_path(self, file_id: str) -> Path:
+        """Where the Hume-VB layout has the file: [00001], 00001 and 00001.wav are wav/00001.wav."""
+        return self.root / _wav_name(file_id)
+
+    def candidates(self, file_id: str) -> list[Path]:
+        """The files that a cell may mean: none, one, or several that it does not tell apart."""
+        if is_below(file_id) and is_file(plain := self.plain_path(file_id)):
+            return [plain]
+        *parents, name = [part for part in _posix(file_id).split("/") if part not in ("", ".")] or [""]
+        if not name or ".." in parents or name == "..":
+            return []
+        keys = tuple(map(_key, parents))
+        found = [file for file in self._by_stem.get(_key(_stem(name)), ()) if _agree(keys, file.parents)]
+        for closeness in (
+            lambda file: min(len(keys), len(file.parents)),
+            lambda file: file.path.name.casefold() == name.casefold(),
+            lambda file: _stem(file.path.name) == _stem(name),
+        ):
+            best = max(map(closeness, found), default=0)
+            found = [file for file in found if closeness(file) == best]
+        return [file.path for file in found]
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[_AudioFile]]:
+        """Looked for only where a file is not where the layout has it."""
+        found: dict[str, list[_AudioFile]] = {}
+        for folder, folders, names in os.walk(self.root):
+            folders.sort()
+            below = Path(folder).relative_to(self.root).parts
+            for name in sorted(names):
+                if _is_audio(name):
+                    file = _AudioFile(Path(folder, name), tuple(map(_key, below)))
+                    found.setdefault(_key(_stem(name)), []).append(file)
+        return found
+
+
+def is_below(file_id: str) -> bool:
+    """Whether a cell is the name of a file below a folder, and of no other place."""
+    path = PurePosixPath(file_id.strip("[]"))
+    return bool(path.name) and not path.is_absolute() and ".." not in path.parts
+
+
+def is_file(path: Path) -> bool:
+    """False also for a name that no file can have: of 300 characters, or with a NUL."""
+    try:
+        return path.is_file()
+    except ValueError:  # a NUL
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
+            raise
+        return False
+
+
+def _wav_name(file_id: str) -> PurePosixPath:
+    """[00001], 00001 and 00001.wav are one file; spk.001 is spk.001.wav."""
+    name = PurePosixPath(file_id.strip("[]"))
+    return name if _is_audio(name.name) or not name.name else name.with_name(f"{name.name}.wav")
+
+
+def _posix(file_id: str) -> str:
+    return file_id.strip("[]").replace("\\", "/")
+
+
+def _is_audio(name: str) -> bool:
+    return os.fsencode(PurePosixPath(name).suffix.lower()) in AUDIO_SUFFIXES
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).stem if _is_audio(name) else name
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _agree(named: tuple[str, ...], lies: tuple[str, ...]) -> bool:
+    """Whether the folders that a cell names and those that a file lies in end alike, as far as both go."""
+    both = min(len(named), len(lies))
+    return named[len(named) - both :] == lies[len(lies) - both :]

@@ -1,0 +1,68 @@
+"""Which column of a table is which, by the names that the field uses.
+
+Names are compared by their words, in any spelling: `Subject_ID`, `subject_id` and `SubjectID` are one name.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+# Words of a column's name, in small letters. A name that has no other words is metadata.
+_SPEAKERS: Final = "subject speaker spk participant actor singer performer person patient user worker"
+_NUMBERED: Final = ("", "id", "name", "code", "number", "no", "nr")  # what may follow: Subject_ID
+_RECORDING: Final = """
+    id uid uuid key index idx row unnamed number no nr code file fileid filename filepath path folder name url
+    wav audio clip recording utterance utt segment sentence session take repetition trial corpus dataset
+    database source version split fold folds partition subset set device microphone mic channel channels
+    sample samples rate sr sampling samplerate frame frames bit bits depth
+"""
+_TIME: Final = """
+    date day month year time times timestamp start end begin stop onset offset duration durations dur length
+    len seconds secs sec ms
+"""
+_PEOPLE: Final = """
+    age ages group years birth sex gender info country countrystring string nationality ethnicity race native
+    language lang accent dialect rater raters annotator annotators listener listeners ratings n num
+"""
+METADATA: Final = frozenset(
+    [f"{who}{what}" for who in _SPEAKERS.split() for what in _NUMBERED]
+    + f"{_RECORDING} {_TIME} {_PEOPLE}".split()
+)
+# Names of the columns that a table needs; earlier ones win where a table has several.
+FILE_NAMES: Final = (
+    *("fileid", "filename", "filepath", "file", "path", "audiofile", "audiopath", "audio", "wavfile", "wav"),
+    *("clip", "clipid", "recording", "recordingid", "utterance", "utteranceid"),
+)
+SPLIT_NAMES: Final = ("split", "partition", "subset", "set")
+SPEAKER_NAMES: Final = tuple(f"{who}{what}" for who in _SPEAKERS.split() for what in ("id", *_NUMBERED))
+COUNTRY_NAMES: Final = ("countrystring", "country")
+
+SPLITS: Final = ("Train", "Val", "Test")
+_SPLIT_WORDS: Final = {
+    **dict.fromkeys(("train", "training", "trn"), "Train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "devel", "development"), "Val"),
+    **dict.fromkeys(("test", "testing", "tst"), "Test"),
+}
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[^\W\d_][^\W\d_A-Z]*")
+
+
+def named(columns: Sequence[str], names: Sequence[str]) -> str:
+    """The column that has one of the names in any spelling; earlier names win. "" where none has."""
+    found = (column for name in names for column in columns if "".join(words(column)) == name)
+    return next(found, "")
+
+
+def is_metadata(column: str) -> bool:
+    """Whether a name has no other words than those of metadata and of identifiers."""
+    found = words(column)
+    return bool(found) and ("".join(found) in METADATA or METADATA.issuperset(found))
+
+
+def words(column: str) -> list[str]:
+    """Subject_ID, subjectID and "Subject id" -> subject, id."""
+    return [word.casefold() for word in _WORD.findall(column)]
+
+
+def split_of(cell: str) -> str:
+    """Train, Val or Test for dev, DEVEL, training, ...; any other text is left as it is."""
+    return _SPLIT_WORDS.get(cell.casefold(), cell)

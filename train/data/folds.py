@@ -1,0 +1,91 @@
+"""Speaker-disjoint folds of a data set: each speaker is validated on once, by a run that never heard them.
+
+n clips.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ...runtime.errors import ConfigError, DataError, counted
+from ..config import ALL_FOLDS, LOSO, fold_of_text
+from .data_set import Clip, DataSet, Split
+
+_FEWEST = 2  # clips with each target, on both sides of a fold
+
+
+def fold_numbers(clips: Sequence[Clip], folds: str) -> list[int]:
+    """[n]: the fold of each clip, counted from 1. `folds` is a number, or loso for a fold for each speaker.
+
+    Speakers with many clips are dealt first, each to the fold with the fewest clips so far; among equals, a
+    hash of the name decides. Equal tables have equal folds, whatever the seed and the order of rows.
+    Raises DataError for clips without a speaker, ConfigError for more folds than speakers.
+    """
+    if nameless := [clip for clip in clips if not clip.speaker]:
+        raise DataError(
+            "rrtn crossval",
+            f"{counted(len(nameless), 'clip')} without a speaker (first: {nameless[0].file_id})",
+            wanted="a column of speakers: a fold holds whole speakers",
+            fix="--speaker-column NAME",
+        )
+    counts = Counter(clip.speaker for clip in clips)
+    if folds == LOSO:
+        number = {speaker: i for i, speaker in enumerate(sorted(counts), start=1)}
+        return [number[clip.speaker] for clip in clips]
+    if int(folds) > len(counts):
+        raise ConfigError(
+            "--folds", folds, wanted=f"at most {len(counts)}, the number of speakers, or {LOSO}"
+        )
+    sizes = [0] * int(folds)
+    number = {}
+    for speaker in sorted(counts, key=lambda name: (-counts[name], hashlib.sha256(name.encode()).digest())):
+        fold = sizes.index(min(sizes))
+        sizes[fold] += counts[speaker]
+        number[speaker] = fold + 1
+    return [number[clip.speaker] for clip in clips]
+
+
+def fold_of_data(data: DataSet, fold: str) -> DataSet:
+    """`data` with Train as its only rated split -> the fold that a setting such as 2/5 names.
+
+    all/5 has all clips in Train and in Val: what is evaluated when each fold has been predicted. Raises
+    what `fold_numbers` raises, and DataError for a fold with too few clips of a target.
+    """
+    which, folds = fold_of_text(fold)
+    pool = data.splits["Train"]
+    numbers = np.array(fold_numbers(pool.clips, folds))
+    if which == ALL_FOLDS:
+        everything = np.ones(len(numbers), dtype=np.bool_)
+        return _with_splits(data, everything, everything)
+    if which > numbers.max():
+        raise ConfigError("data.fold", fold, wanted=f"at most {numbers.max()}, the number of speakers")
+    inside = numbers == which
+    for side, mask in (("validated on", inside), ("trained on", ~inside)):
+        rated = (~np.isnan(pool.ratings[mask])).sum(0)
+        if (few := rated < _FEWEST).any():
+            name = data.columns.names[int(few.argmax())]
+            raise DataError(
+                f"fold {fold}",
+                f"{counted(int(rated[few.argmax()]), 'clip')} with {name} {side}",
+                wanted=f"at least {_FEWEST}",
+                fix=f"take fewer folds, or leave {name} out",
+            )
+    return _with_splits(data, ~inside, inside)
+
+
+def _with_splits(
+    data: DataSet, train: "np.typing.NDArray[np.bool_]", val: "np.typing.NDArray[np.bool_]"
+) -> DataSet:
+    pool = data.splits["Train"]
+    splits = {
+        name: Split(
+            clips=tuple(pool.clips[i]._replace(split=name) for i in np.flatnonzero(mask)),
+            ratings=pool.ratings[mask],
+            rated=pool.rated[mask],
+        )
+        for name, mask in (("Train", train), ("Val", val))
+    }
+    return replace(data, splits={**data.splits, **splits})

@@ -1,0 +1,234 @@
+"""From what people have to a folder that trains: a table with File_ID, Split, Subject_ID, and its settings.
+
+Audio is referred to and never copied. Sources: a table of one's own, the layouts of the A-VB and ExVo
+challenges as they are unpacked, and databases in audformat.
+"""
+
+import csv
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import tomli_w
+
+from ...runtime.errors import ConfigError, DataError, counted
+from ...runtime.files import write_bytes
+from ..config import config_from_dict
+from ..method.tasks import TASK_NAMES
+from .audformat_tables import is_audformat, table_of_audformat
+from .column_names import FILE_NAMES, SPEAKER_NAMES, SPLIT_NAMES, SPLITS, named, split_of
+from .data_set import DataSet
+from .places import SETTINGS, TABLE, DataPlaces
+from .reading import data_of_settings
+from .source_table import SourceTable
+from .table_text import check_lengths, read_text_table, with_decimal_points
+
+SHARES: Final = (0.7, 0.15, 0.15)  # of the clips, in Train, Val and Test
+_AVB_TABLES: Final = ("high_info.csv", "two_info.csv", "culture_info.csv", "type_info.csv")
+_AVB_AUDIO: Final = ("audio/wav", "wav", "audio")
+_ROLES: Final = ("File_ID", "Split", "Subject_ID")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportRequest:
+    """What to import, and how."""
+
+    source: Path
+    out: Path
+    settings: Mapping[str, Any]  # of [data], as data.toml keeps them
+    places: DataPlaces
+    tables: tuple[str, ...] = ()  # of an audformat database; empty for all
+    shares: tuple[float, float, float] | None = None  # None: the table's own split, or SHARES
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """What was written."""
+
+    out: Path
+    data: DataSet
+    notes: tuple[str, ...]
+
+
+def import_data(request: ImportRequest) -> Imported:
+    """Writes data_info.csv and data.toml into the new folder `out`, and reads them as training does.
+
+    Where that is refused, the folder is removed again. Raises DataError, ConfigError, MissingExtraError.
+    """
+    out = request.out
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(str(out), "not an empty folder", wanted="a new folder", fix="choose another one")
+    table = _table_of_source(request)
+    rows, notes = _with_split(table, request)
+    settings = _settings(table, request)
+    was_there = out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        write_bytes(out / SETTINGS, tomli_w.dumps(settings).encode())
+        columns = (*_ROLES, *(name for name in table.columns if name not in _ROLES))
+        write_bytes(out / TABLE, _csv(columns, rows))
+        config = config_from_dict({"data": {"dir": str(out.resolve()), **settings}}, source=SETTINGS)
+        data = data_of_settings(out, config.data)
+    except BaseException:
+        for name in (SETTINGS, TABLE):
+            (out / name).unlink(missing_ok=True)
+        if not was_there:
+            out.rmdir()
+        raise
+    return Imported(out=out, data=data, notes=(*table.notes, *notes))
+
+
+def _settings(table: SourceTable, request: ImportRequest) -> dict[str, Any]:
+    """What data.toml keeps: the source's own scales are those of the targets that are asked for."""
+    asked = {name: value for name, value in request.settings.items() if value}
+    settings = {"audio": str(table.audio), **table.settings, **asked}
+    if "targets" in asked and "scale" in table.settings and "scale" not in asked:
+        scales = [text for text in table.settings["scale"] if text.rpartition("=")[0] in asked["targets"]]
+        settings["scale"] = scales
+    return {name: value for name, value in settings.items() if value}
+
+
+def _table_of_source(request: ImportRequest) -> SourceTable:
+    source, places = request.source, request.places
+    if source.is_file():
+        return _own_table(source, places.audio or _audio_beside(source), places)
+    if not source.is_dir():
+        raise DataError(
+            str(source), "not there", wanted="a table, or a folder of a data set", fix="check the path"
+        )
+    if is_audformat(source):
+        return table_of_audformat(source, request.tables)
+    if any((source / "labels" / name).is_file() for name in _AVB_TABLES):
+        return _avb_table(source, request)
+    path = places.table(source)
+    return _own_table(path, places.audio or _audio_beside(path), places)
+
+
+def _audio_beside(table: Path) -> Path:
+    wav = table.parent / "wav"
+    return wav if wav.is_dir() else table.parent
+
+
+def _own_table(path: Path, audio: Path, places: DataPlaces) -> SourceTable:
+    """A table in any dialect, with its columns of file, split and speaker under the names of Hume-VB."""
+    text = read_text_table(path)
+    asked = (places.file_column, places.split_column, places.speaker_column)
+    flags = ("--file-column", "--split-column", "--speaker-column")
+    for flag, column in zip(flags, asked, strict=True):
+        if column and column not in text.columns:
+            raise DataError(flag, column, wanted=f"a column of {path}: {', '.join(text.columns)}")
+    usual = (FILE_NAMES, SPLIT_NAMES, SPEAKER_NAMES)
+    roles = [column or named(text.columns, names) for column, names in zip(asked, usual, strict=True)]
+    if not roles[0]:
+        header = ", ".join(text.columns)
+        raise DataError(
+            f"{path}, line 1", f"no column File_ID; the header has {header}", fix="--file-column NAME"
+        )
+    check_lengths(text)
+    text = with_decimal_points(text, but=roles)
+    renamed = {column: name for column, name in zip(roles, _ROLES, strict=True) if column}
+    columns = tuple(renamed.get(name, name) for name in text.columns)
+    if repeated := [name for name, count in Counter(columns).items() if count > 1]:
+        raise DataError(f"{path}, line 1", f"column {repeated[0]!r} twice", wanted="each name once")
+    rows = [dict(zip(columns, record.cells, strict=True)) for record in text.records]
+    for row in rows:
+        row["File_ID"] = _below(row["File_ID"], audio)
+    return SourceTable(columns=columns, rows=rows, audio=audio.resolve())
+
+
+def _below(file_id: str, audio: Path) -> str:
+    """A path of this machine in the audio's folder becomes one that begins there."""
+    path, root = Path(file_id), audio.resolve()
+    return str(path.relative_to(root)) if path.is_relative_to(root) else file_id
+
+
+def _avb_table(source: Path, request: ImportRequest) -> SourceTable:
+    """The tables of labels/ side by side: each has File_ID and Split, and the columns of one task."""
+    if not request.settings.get("task"):
+        tasks = ", ".join(TASK_NAMES[1:])
+        raise ConfigError("--task", "not given", wanted=f"the task to train for: {tasks}")
+    audio = request.places.audio or next(
+        (source / name for name in _AVB_AUDIO if (source / name).is_dir()), source
+    )
+    columns: dict[str, None] = {}
+    rows: dict[str, dict[str, str]] = {}
+    for name in _AVB_TABLES:
+        if not (path := source / "labels" / name).is_file():
+            continue
+        part = _own_table(path, audio, DataPlaces())
+        columns |= dict.fromkeys(part.columns)
+        for row in part.rows:
+            known = rows.setdefault(row["File_ID"], row)
+            if known.get("Split", "") != row.get("Split", ""):
+                came = f"{row['File_ID']} is in {row.get('Split')} here and in {known.get('Split')} elsewhere"
+                raise DataError(str(path), came, wanted="the same split in all tables of labels/")
+            known.update(row)
+    full = [{column: row.get(column, "") for column in columns} for row in rows.values()]
+    return SourceTable(columns=tuple(columns), rows=full, audio=audio.resolve())
+
+
+def _with_split(table: SourceTable, request: ImportRequest) -> tuple[list[dict[str, str]], list[str]]:
+    """The rows with a Split: their own, or one by whole speakers."""
+    rows, notes = table.rows, list[str]()
+    if "Split" in table.columns and request.shares is None:
+        return [row | {"Split": split_of(row["Split"])} for row in rows], notes
+    shares = request.shares or SHARES
+    speakers = [row.get("Subject_ID", "") for row in rows]
+    if nameless := sum(not speaker for speaker in speakers):
+        notes.append(f"{counted(nameless, 'row')} without a speaker: each is split as a speaker of its own")
+    people = [speaker or f"\0{row['File_ID']}" for speaker, row in zip(speakers, rows, strict=True)]
+    splits = splits_of_speakers(people, shares, seed=request.seed)
+    clips = ", ".join(f"{name} {splits.count(name)}" for name in SPLITS)
+    notes.append(f"split by whole speakers, seed {request.seed}: {clips}")
+    return [row | {"Split": split} for row, split in zip(rows, splits, strict=True)], notes
+
+
+def shares_of_text(text: str) -> tuple[float, float, float]:
+    """0.7,0.15,0.15 as --split takes it; two numbers are of Train and Val. Raises ConfigError."""
+    try:
+        shares = [float(part) for part in text.split(",")]
+    except ValueError:
+        shares = []
+    if not 2 <= len(shares) <= 3:
+        raise ConfigError("--split", text, wanted="shares of Train, Val and Test, such as 0.7,0.15,0.15")
+    return shares[0], shares[1], shares[2] if len(shares) > 2 else 0.0
+
+
+def splits_of_speakers(people: Sequence[str], shares: tuple[float, float, float], *, seed: int) -> list[str]:
+    """[n] speakers of clips -> their splits: whole speakers, each dealt to the split that lacks most.
+
+    `seed` draws their order; equal names, shares and seeds give equal splits, whatever the order of the
+    clips. Each split with a share has a speaker. Raises ConfigError for shares that make no split,
+    DataError for too few speakers.
+    """
+    if min(shares) < 0 or min(shares[:2]) == 0 or abs(sum(shares) - 1) > 1e-6:
+        came = ",".join(f"{share:g}" for share in shares)
+        raise ConfigError(
+            "--split", came, wanted="shares of Train, Val and Test that add up to 1, such as 0.7,0.15,0.15"
+        )
+    counts = Counter(people)
+    wanted = {name: share * len(people) for name, share in zip(SPLITS, shares, strict=True) if share}
+    if len(counts) < len(wanted):
+        raise DataError(
+            "--split", counted(len(counts), "speaker"), wanted=f"at least {len(wanted)}, one a split"
+        )
+    order = sorted(counts, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+    split = {}
+    for i, speaker in enumerate(order):
+        first = [*wanted][i] if i < len(wanted) else None
+        split[speaker] = first or max(wanted, key=lambda name: wanted[name])
+        wanted[split[speaker]] -= counts[speaker]
+    return [split[speaker] for speaker in people]
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([row.get(name, "") for name in columns] for row in rows)
+    return buffer.getvalue().encode()

@@ -1,0 +1,98 @@
+"""Where a data set has its table and its audio, and which columns say what."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ...runtime.errors import ConfigError, DataError
+from ..config import DataConfig, config_from_dict
+from ..config_file import read_toml
+from .audio_folder import is_file
+
+SETTINGS: Final = "data.toml"  # beside the table: settings of [data] that the folder brings along
+TABLE: Final = "data_info.csv"
+_OF_A_RUN: Final = ("dir", "fraction", "fold")  # not the data's to say
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPlaces:
+    """What is not where the Hume-VB layout has it. Empty: it is."""
+
+    csv: Path | None = None
+    audio: Path | None = None
+    file_column: str = ""
+    split_column: str = ""
+    speaker_column: str = ""
+
+    def table(self, folder: Path) -> Path:
+        """Of a data set in `folder`. Raises DataError where there is none, or several."""
+        return self.csv or _table_in(folder)
+
+    def audio_root(self, folder: Path) -> Path:
+        """The folder that file names are looked for in."""
+        if self.audio:
+            return self.audio
+        wav = folder / "wav"
+        return folder if self.csv and not wav.is_dir() else wav
+
+
+def places_of_config(data: DataConfig) -> DataPlaces:
+    """What the settings of [data] say."""
+    return DataPlaces(
+        csv=Path(data.csv) if data.csv else None,
+        audio=Path(data.audio) if data.audio else None,
+        file_column=data.file_column,
+        split_column=data.split_column,
+        speaker_column=data.speaker_column,
+    )
+
+
+def places_of_folder(folder: Path) -> DataPlaces:
+    """What a folder's own settings say."""
+    return places_of_config(config_from_dict({"data": settings_of_folder(folder)}, source=SETTINGS).data)
+
+
+def settings_of_folder(folder: Path) -> dict[str, Any]:
+    """The settings of [data] in the folder's data.toml; empty where it has none. Raises ConfigError."""
+    path = folder / SETTINGS
+    if not path.is_file():
+        return {}
+    settings = read_toml(path)
+    if wrong := [name for name in settings if name in _OF_A_RUN]:
+        raise ConfigError(str(path), f"unknown: {', '.join(wrong)}", wanted="settings of the data alone")
+    for name in ("csv", "audio"):
+        if isinstance(settings.get(name), str):
+            settings[name] = str(folder.resolve() / settings[name])
+    return {"dir": str(folder.resolve()), **settings}
+
+
+def with_settings_of_data(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings [data] of the folder that a document names stand where the document says nothing."""
+    data = document.get("data", {})
+    folder = data.get("dir") if isinstance(data, Mapping) else None
+    own = settings_of_folder(Path(folder)) if isinstance(folder, str) and folder else {}
+    return {**document, "data": {**own, **data}} if own else dict(document)
+
+
+def _table_in(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise DataError(str(folder), "not a folder", wanted="one with data_info.csv and wav/")
+    path = folder / TABLE
+    if path.is_file():
+        return path
+    if path.exists():
+        raise DataError(str(path), "not a regular file", wanted="a table with File_ID, Split and targets")
+    for suffix in ("csv", "tsv"):
+        found = sorted(other for other in folder.glob(f"*.{suffix}") if is_file(other))
+        if len(found) == 1:
+            return found[0]
+        if found:
+            break
+    kind = suffix.upper() if found else "CSV"
+    raise DataError(
+        str(folder),
+        f"{len(found)} {kind} files, none named {TABLE}",
+        wanted="data_info.csv and wav/",
+        fix="name the table data_info.csv, or give it: --csv FILE",
+    )

@@ -1,0 +1,49 @@
+"""A data set as the settings of [data] ask for it: its places, its labels, and a fold of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from ..config import DataConfig
+from ..method.tasks import task_of_name
+from .data_set import DataSet, read_data
+from .folds import fold_of_data
+from .places import places_of_config
+from .targets import LabelChoice
+
+
+def data_of_settings(folder: Path, settings: DataConfig) -> DataSet:
+    """The data set in `folder`, or that fold of it which the settings name. Raises DataError, ConfigError."""
+    targets, labels = label_settings(settings)
+    data = read_data(
+        folder,
+        targets,
+        channel=settings.channel or None,
+        labels=labels,
+        places=places_of_config(settings),
+        pooled=bool(settings.fold),
+    )
+    return fold_of_data(data, settings.fold) if settings.fold else data
+
+
+def labels_of_settings(settings: DataConfig, *, only_named: bool = False) -> LabelChoice:
+    """What the settings say about labels, for who reads data. `only_named`: no target but those named."""
+    return LabelChoice(
+        scale=settings.scale,
+        class_targets=settings.class_targets,
+        classes=settings.classes,
+        only_named=only_named,
+    )
+
+
+def label_settings(settings: DataConfig) -> tuple[tuple[str, ...], LabelChoice]:
+    """The rated columns that are asked for, by name or by the task, and the rest about labels."""
+    task, own = task_of_name(settings.task), labels_of_settings(settings)
+    if task is None:
+        return settings.targets, own
+    choice = replace(
+        own,
+        scale=own.scale or task.scale,
+        class_targets=own.class_targets or task.class_targets,
+        only_named=True,
+    )
+    return settings.targets or task.targets, choice

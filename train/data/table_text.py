@@ -1,0 +1,168 @@
+"""The text of a table as programs save it, whatever their dialect.
+
+Comma, semicolon or tab between the cells; UTF-8 or UTF-16, with a byte-order mark or without; decimal
+commas; Excel's empty rows and columns, and its line `sep=;`.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from ...runtime.errors import DataError, counted
+from ...runtime.system.files import read_regular
+
+_SEPARATORS: Final = (",", ";", "\t")  # the first one wins where several fit
+_SEPARATOR_LINE: Final = re.compile(r"\A\"?sep=(.)\"?\r?\n")  # Excel's
+_LOOKED_AT: Final = 50  # records, to find the separator
+_SHOWN: Final = 3  # line numbers in one message
+_WORKBOOKS: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
+_UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
+_DECIMAL_COMMA: Final = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
+_DECIMAL_POINT: Final = re.compile(r"[+-]?[0-9]*\.[0-9]+([eE][+-]?[0-9]+)?")
+
+
+class Record(NamedTuple):
+    """One row below the header."""
+
+    line: int  # its last line in the file, counted from 1
+    cells: tuple[str, ...]  # without the spaces around them
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A header and what stands below it."""
+
+    path: Path
+    columns: tuple[str, ...]
+    records: tuple[Record, ...]
+    separator: str
+
+
+def refused_lines(path: Path, lines: Sequence[int], came: str, *, wanted: str, fix: str = "") -> DataError:
+    """One error for one kind of mistake, however many rows have it."""
+    shown = ", ".join(map(str, sorted(lines)[:_SHOWN]))
+    more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+    plural = "s" if len(lines) > 1 else ""
+    where = f"{path}, line{plural} {shown}{more} ({len(lines)} in all)"
+    return DataError(where, came, wanted=wanted, fix=fix)
+
+
+def read_text_table(path: Path) -> TextTable:
+    """Raises DataError for what is no table of text. Records may be longer or shorter than the header."""
+    text = _decoded(path)
+    if found := _SEPARATOR_LINE.match(text):
+        separator, text = found[1], "\n" + text[found.end() :]
+    else:
+        separator = _separator(text)
+    lines = _records(path, text, separator)
+    filled = [record for record in lines if any(record.cells)]
+    if not filled:
+        raise DataError(str(path), "empty file", wanted="a header with File_ID, Split and target columns")
+    columns, records = _without_empty_columns(filled[0].cells, filled[1:])
+    return TextTable(path, columns, tuple(records), separator)
+
+
+def check_lengths(table: TextTable) -> None:
+    """Raises DataError for records of another length than the header's."""
+    if ragged := [line for line, cells in table.records if len(cells) != len(table.columns)]:
+        raise refused_lines(
+            table.path,
+            ragged,
+            "another number of cells than the header has",
+            wanted=f"{len(table.columns)} cells",
+            fix="put a text that holds a comma in double quotes" if table.separator == "," else "",
+        )
+
+
+def with_decimal_points(table: TextTable, *, but: Collection[str]) -> TextTable:
+    """0,5 becomes 0.5, in a table whose cells no comma separates; not in the columns `but`.
+
+    Raises DataError for a column that has decimal commas and decimal points.
+    """
+    if table.separator == ",":
+        return table
+    changed = {k for k, name in enumerate(table.columns) if name not in but and _has_commas(table, k)}
+    records = [
+        Record(line, tuple(_with_point(cell) if k in changed else cell for k, cell in enumerate(cells)))
+        for line, cells in table.records
+    ]
+    return TextTable(table.path, table.columns, tuple(records), table.separator)
+
+
+def _has_commas(table: TextTable, column: int) -> bool:
+    with_comma = [line for line, cells in table.records if _DECIMAL_COMMA.fullmatch(cells[column])]
+    with_point = [line for line, cells in table.records if _DECIMAL_POINT.fullmatch(cells[column])]
+    if with_comma and with_point:
+        name = table.columns[column]
+        fewer, mark = min((with_comma, "comma"), (with_point, "point"), key=lambda kind: len(kind[0]))
+        others = len(with_comma) + len(with_point) - len(fewer)
+        came = f"{name} has a decimal {mark} here, and none in {counted(others, 'row')}"
+        raise refused_lines(table.path, fewer, came, wanted="one decimal mark", fix="correct these rows")
+    return bool(with_comma)
+
+
+def _with_point(cell: str) -> str:
+    return cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell
+
+
+def _decoded(path: Path) -> str:
+    content = read_regular(path)
+    if content.startswith(_WORKBOOKS):
+        fix = "save the table as CSV UTF-8"
+        raise DataError(str(path), "a workbook or an archive", wanted="a table as text", fix=fix)
+    encoding = "utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig"
+    if content[1:2] == b"\0":  # an ASCII character in UTF-16 without a mark
+        encoding = "utf-16-le"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        name = "UTF-8" if encoding == "utf-8-sig" else "UTF-16"
+        raise DataError(
+            f"{path}, line {line}", f"not {name}", wanted=f"text in {name}", fix="save the table as CSV UTF-8"
+        ) from error
+
+
+def _separator(text: str) -> str:
+    """The one by which most of the first records are as long as the header; the longest header wins."""
+    return max(_SEPARATORS, key=lambda separator: _fit(text, separator))
+
+
+def _fit(text: str, separator: str) -> tuple[float, int]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        found = [len(record) for record in islice(reader, _LOOKED_AT) if any(map(str.strip, record))]
+    except csv.Error:
+        return 0.0, 0
+    if not found:  # blank cells alone
+        return 1.0, 0
+    if found[0] < 2:
+        return 0.0, 0
+    return found.count(found[0]) / len(found), found[0]
+
+
+def _records(path: Path, text: str, separator: str) -> list[Record]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:
+        return [Record(reader.line_num, tuple(map(str.strip, cells))) for cells in reader]
+    except csv.Error as error:
+        name = {";": "semicolons", "\t": "tabs"}.get(separator, "commas")
+        wanted = "comma-separated values" if name == "commas" else f"values with {name} between them"
+        raise DataError(f"{path}, line {reader.line_num}", str(error), wanted=wanted) from error
+
+
+def _without_empty_columns(
+    columns: tuple[str, ...], records: list[Record]
+) -> tuple[tuple[str, ...], list[Record]]:
+    """Cuts what spreadsheets add at the right: columns without a name and without a cell."""
+    named = max(i for i, name in enumerate(columns, start=1) if name)
+    if not any(any(cells[named:]) for _, cells in records):
+        columns = columns[:named]
+    width = len(columns)
+    cut = [Record(line, cells if any(cells[width:]) else cells[:width]) for line, cells in records]
+    return columns, cut

@@ -1,0 +1,265 @@
+"""From the cells of a table to what is learned: which columns, on which scale, and what is blank.
+
+Cells are text with decimal points; who reads the table takes care of its dialect. n rows, K ratings,
+J class targets, L columns of the scores.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ...runtime.arrays import Float32, Float64
+from ...runtime.errors import ConfigError, DataError
+from ..method.columns import AUTO, UNIT, ClassTarget, Columns, Scale, ScaleChoice, scale_choice
+
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_NONE: Final = frozenset({"", "na", "n/a", "nan", "<na>"})  # in small letters
+_HIDDEN: Final = -1.0  # what challenges write in place of Test's labels
+_FEWEST_RATED: Final = 2  # of each target in Train and in Val: one clip has no correlation
+_MOST_CLASSES: Final = 200
+# The scales that people rate on; the first that holds all ratings is proposed.
+_USUAL: Final = tuple(
+    Scale(*ends)
+    for ends in ((-1, 1), (1, 5), (0, 5), (-3, 3), (1, 7), (1, 9), (1, 10), (0, 10), (0, 100), (-100, 100))
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelChoice:
+    """What the settings say about labels; each is empty where they say nothing."""
+
+    scale: tuple[str, ...] = ()  # as `scale_choice` takes it
+    class_targets: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # "Type=Laugh"; empty for the classes of Train
+    only_named: bool = False  # rated targets are those that are named, and no other numeric column
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelCells:
+    """The label columns of a table."""
+
+    splits: Sequence[str]  # [n]: Train, Val or Test
+    cells: Mapping[str, Sequence[str]]  # column -> [n]
+    # (rows, what came, wanted=, fix=): an error that names the table and the lines of these rows
+    refused: Callable[..., DataError]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What is learned from each row."""
+
+    columns: Columns
+    # [n, K + J]: ratings mapped to 0 to 1 in float64 and rounded once, then numbers of classes; NaN: none
+    ratings: Float32
+    rated: Float64  # [n, L] in the units of the scales, a class as 0 and 1; NaN: none
+    warnings: tuple[str, ...]
+
+
+def number(cell: str) -> float | None:
+    """A decimal number; None for anything else, such as 0.5_44, which Python would take for 0.544."""
+    return float(cell) if _NUMBER.fullmatch(cell) else None
+
+
+def is_none(cell: str) -> bool:
+    """Whether a cell says that there is no label."""
+    return cell.casefold() in _NONE
+
+
+def labels_of_cells(cells: LabelCells, targets: Sequence[str], choice: LabelChoice) -> Labels:
+    """The labels of all rows; `targets` are the rated columns.
+
+    Raises DataError for a cell that is no number or no class, for a rating outside its scale, and for a
+    target that fewer than two clips of Train or Val have; ConfigError for a scale of no target.
+    """
+    scales = scale_choice(choice.scale)
+    if unknown := [name for name in scales.of_target if name not in targets]:
+        raise ConfigError("--scale", ", ".join(unknown), wanted=f"some of {', '.join(targets)}")
+    n = len(cells.splits)
+    raw = np.array([_numbers(cells, name) for name in targets]).reshape(len(targets), n).T
+    chosen = tuple(_scale_of(raw[_is(cells, "Train"), k], name, scales) for k, name in enumerate(targets))
+    classes = tuple(_class_target(cells, name, choice.classes) for name in choice.class_targets)
+    columns = Columns(targets=tuple(targets), scales=chosen, classes=classes)
+    raw = np.where(_hidden(cells, raw, columns), np.nan, raw)
+    _check_range(cells, raw, columns, scales)
+    numbers = np.array([_class_numbers(cells, target) for target in classes]).reshape(len(classes), n).T
+    shares = (raw - [scale.low for scale in chosen]) / [scale.width for scale in chosen]
+    ratings = np.hstack([shares, numbers]).astype(np.float32)
+    _check_rated(cells, ratings, columns)
+    rated = np.hstack([raw if columns.is_scaled else shares.astype(np.float32), *_one_hot(numbers, classes)])
+    warnings = [*_blank_warnings(cells, ratings, columns), *_outside_warnings(cells, raw, columns)]
+    return Labels(columns=columns, ratings=ratings, rated=rated, warnings=tuple(warnings))
+
+
+def _is(cells: LabelCells, *splits: str) -> npt.NDArray[np.bool_]:
+    return np.isin(np.asarray(cells.splits), splits)
+
+
+def _numbers(cells: LabelCells, name: str) -> Float64:
+    """[n]: NaN for a blank cell. Raises DataError for anything that is not a finite number."""
+    values = np.array([_value(cell) for cell in cells.cells[name]], dtype=np.float64)
+    if (bad := np.isneginf(values)).any():
+        fix = f"correct it, or leave {name} out of --targets"
+        raise cells.refused(np.flatnonzero(bad), f"{name} is not a number", wanted="a number", fix=fix)
+    return values
+
+
+def _value(cell: str) -> float:
+    if is_none(cell):
+        return math.nan
+    value = number(cell)
+    return value if value is not None and math.isfinite(value) else -math.inf
+
+
+def _scale_of(train: Float64, name: str, choice: ScaleChoice) -> Scale:
+    if scale := choice.of_target.get(name) or choice.of_all:
+        return scale
+    known = train[~np.isnan(train)]
+    if not choice.is_auto or not len(known):
+        return UNIT
+    low, high = float(known.min()), float(known.max())
+    return Scale(low, high if high > low else low + 1)
+
+
+def _hidden(cells: LabelCells, raw: Float64, columns: Columns) -> npt.NDArray[np.bool_]:
+    """[n, K]: ratings of Test that are -1 because they are kept secret.
+
+    They are where -1 is not on the scale, and where no clip of Test has another rating.
+    """
+    in_test = _is(cells, "Test")
+    marked = (raw == _HIDDEN) & in_test[:, None]
+    known = raw[in_test]
+    if not ((known != _HIDDEN) & ~np.isnan(known)).any():
+        return np.asarray(marked)
+    return np.asarray(marked & np.array([not _holds(scale, _HIDDEN) for scale in columns.scales], dtype=bool))
+
+
+def _holds(scale: Scale, value: float) -> bool:
+    return scale.low <= value <= scale.high
+
+
+def _check_range(cells: LabelCells, raw: Float64, columns: Columns, choice: ScaleChoice) -> None:
+    """Raises DataError for ratings outside their scale; of Val and Test not where the scale is Train's."""
+    judged = _is(cells, "Train") if choice.is_auto else np.ones(len(raw), dtype=bool)
+    for k, (name, scale) in enumerate(zip(columns.targets, columns.scales, strict=True)):
+        outside = judged & ((raw[:, k] < scale.low) | (raw[:, k] > scale.high))
+        if not outside.any():
+            continue
+        value = raw[np.flatnonzero(outside)[0], k]
+        wanted = f"a number from {_plain(scale.low)} to {_plain(scale.high)}"
+        fix = f"correct it, or say on which scale people rated: --scale {proposed(raw, columns)}"
+        came = f"{name} is out of range: {_plain(value)}"
+        raise cells.refused(np.flatnonzero(outside), came, wanted=wanted, fix=fix)
+
+
+def proposed(raw: Float64, columns: Columns) -> str:
+    """The --scale that all ratings [n, K] would fit: one for all targets where that is enough."""
+    fitting = [_fitting(column, scale) for column, scale in zip(raw.T, columns.scales, strict=True)]
+    if len(set(fitting)) == 1:
+        return str(fitting[0])
+    pairs = zip(columns.targets, fitting, columns.scales, strict=True)
+    return ",".join(f"{name}={fit}" for name, fit, scale in pairs if fit != UNIT or scale != UNIT)
+
+
+def _fitting(ratings: Float64, stated: Scale) -> Scale:
+    """The stated scale where it holds all ratings; else a usual one, or whole numbers around them."""
+    known = ratings[~np.isnan(ratings)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else stated
+    if _holds(stated, low) and _holds(stated, high):
+        return stated
+    usual = (scale for scale in _USUAL if _holds(scale, low) and _holds(scale, high))
+    fit = next((scale for scale in usual if high - low >= scale.width / 2), None)
+    return fit or Scale(float(math.floor(low)), float(max(math.ceil(high), math.floor(low) + 1)))
+
+
+def _class_target(cells: LabelCells, name: str, known: Sequence[str]) -> ClassTarget:
+    """Its classes: those of the settings, or those of Train in alphabetical order."""
+    if "=" in name:
+        raise ConfigError("--class-target", name, wanted="a name without =", fix="rename the column")
+    if classes := tuple(label.removeprefix(f"{name}=") for label in known if label.startswith(f"{name}=")):
+        return ClassTarget(name=name, classes=classes)
+    in_train = _is(cells, "Train")
+    found = {cell for cell, is_in in zip(cells.cells[name], in_train, strict=True) if is_in}
+    classes = tuple(sorted(cell for cell in found if not is_none(cell)))
+    if not 2 <= len(classes) <= _MOST_CLASSES:
+        raise DataError(
+            f"--class-target {name}",
+            f"{len(classes)} classes in Train",
+            wanted=f"2 to {_MOST_CLASSES}",
+            fix="name a column of classes",
+        )
+    return ClassTarget(name=name, classes=classes)
+
+
+def _class_numbers(cells: LabelCells, target: ClassTarget) -> Float64:
+    """[n]: the number of each row's class, NaN for none. Raises DataError for a class that Train lacks."""
+    numbers = {name: float(i) for i, name in enumerate(target.classes)}
+    texts = cells.cells[target.name]
+    hidden = _is(cells, "Test") & np.array([number(cell) == _HIDDEN for cell in texts], dtype=bool)
+    hidden |= np.array([is_none(cell) for cell in texts], dtype=bool)
+    values = np.array([numbers.get(cell, math.nan) for cell in texts])
+    if (unknown := np.isnan(values) & ~hidden).any():
+        first = texts[int(np.flatnonzero(unknown)[0])]
+        raise cells.refused(
+            np.flatnonzero(unknown),
+            f"{target.name} is {first!r}, a class that no clip of Train has",
+            wanted=f"one of {', '.join(target.classes)}",
+            fix="correct it, or move clips of this class to Train",
+        )
+    return np.where(hidden & ~np.isin(texts, target.classes), np.nan, values)
+
+
+def _one_hot(numbers: Float64, classes: Sequence[ClassTarget]) -> list[Float64]:
+    """[n, C] of each class target: 1 for the row's class, 0 for the others, NaN where it has none."""
+    columns = []
+    for known, target in zip(numbers.T, classes, strict=True):
+        one = (known[:, None] == np.arange(len(target.classes))).astype(np.float64)
+        columns.append(np.where(np.isnan(known)[:, None], np.nan, one))
+    return columns
+
+
+def _check_rated(cells: LabelCells, ratings: Float32, columns: Columns) -> None:
+    """Raises DataError where a target has too few clips to be learned or measured."""
+    for split in ("Train", "Val"):
+        inside = _is(cells, split)
+        counts = (~np.isnan(ratings[inside])).sum(0)
+        for name, count in zip(columns.names, counts.tolist(), strict=True):
+            if count < min(_FEWEST_RATED, int(inside.sum())):
+                raise cells.refused(
+                    np.flatnonzero(inside & np.isnan(ratings[:, columns.names.index(name)])),
+                    f"{name} is blank: {count} of {int(inside.sum())} clips of {split} have it",
+                    wanted=f"at least {_FEWEST_RATED}",
+                    fix=f"leave {name} out",
+                )
+
+
+def _blank_warnings(cells: LabelCells, ratings: Float32, columns: Columns) -> list[str]:
+    """One line with the blanks of each target in Train and Val; none where there are none."""
+    texts = []
+    for split in ("Train", "Val"):
+        blank = np.isnan(ratings[_is(cells, split)])
+        counts = [(name, int(c)) for name, c in zip(columns.names, blank.sum(0), strict=True) if c]
+        if counts:
+            named = ", ".join(f"{name} {count}" for name, count in counts)
+            texts.append(f"of {len(blank)} clips in {split}: {named}")
+    if not texts:
+        return []
+    return [f"blank, and left out of losses and metrics, {'; '.join(texts)}"]
+
+
+def _outside_warnings(cells: LabelCells, raw: Float64, columns: Columns) -> list[str]:
+    """Ratings of Val and Test that lie outside of Train's range, which --scale auto takes."""
+    ends = np.array([[scale.low, scale.high] for scale in columns.scales]).reshape(-1, 2)
+    outside = ((raw < ends[:, 0]) | (raw > ends[:, 1])).sum(0)
+    named = ", ".join(f"{name} {n}" for name, n in zip(columns.targets, outside.tolist(), strict=True) if n)
+    return (
+        [f"ratings of Val or Test outside Train's range, which --scale {AUTO} took: {named}"] if named else []
+    )
+
+
+def _plain(value: float) -> str:
+    return repr(float(value)).removesuffix(".0")

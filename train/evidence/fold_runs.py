@@ -1,0 +1,192 @@
+"""The runs of a cross-validation: one for each fold, in one folder.
+
+<out>/fold<N>/        a run, as `rrtn train` makes it, validated on fold N
+<out>/predictions/    of every clip, by the run that did not learn from its speaker
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ...runtime.errors import ConfigError, ModelError, StoppedError, counted
+from ...runtime.system.locks import locked
+from ..checkpoint import read_info
+from ..config import Config, fold_of_text
+from ..config_file import MAY_DIFFER, config_from_toml, differences
+from ..data.data_set import DataSet
+from ..data.folds import fold_numbers, fold_of_data
+from ..display import Part
+from ..loop import data_digest, train
+from ..plan import data_from_config, plan_from_config, targets_line
+from ..run_folder import RunFolder, runs_in
+
+_OF_SIGNALS = 128  # an exit code above it is 128 and the number of a signal
+
+
+class Fold(NamedTuple):
+    """One run and its progress."""
+
+    number: int
+    folder: Path
+    clips: int
+    speakers: int
+    epochs_done: int
+    epochs: int
+
+    @property
+    def is_begun(self) -> bool:
+        """True if there is a run to resume."""
+        return RunFolder(self.folder).is_begun()
+
+    @property
+    def state(self) -> str:
+        """The progress, in plain words."""
+        if self.epochs_done >= self.epochs:
+            return "finished"
+        return f"begun, {self.epochs_done} of {counted(self.epochs, 'epoch')}" if self.is_begun else "not run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldRuns:
+    """A cross-validation in a folder."""
+
+    out: Path
+    config: Config  # resolved; its fold is all/N
+    data: DataSet  # all clips in Train and in Val
+    notes: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """The number of folds, or loso."""
+        return fold_of_text(self.config.data.fold)[1]
+
+    def config_of(self, number: int) -> Config:
+        """The settings that `rrtn train` would be given."""
+        return replace(self.config, data=replace(self.config.data, fold=f"{number}/{self.kind}"))
+
+    def folds(self) -> list[Fold]:
+        """All of them, as they are in the folder now."""
+        clips = self.data.splits["Val"].clips
+        numbers = fold_numbers(clips, self.kind)
+        found = []
+        for number in range(1, max(numbers) + 1):
+            folder = self.out / f"fold{number:0{len(str(max(numbers)))}d}"
+            inside = [clip for clip, of in zip(clips, numbers, strict=True) if of == number]
+            speakers = len({clip.speaker for clip in inside})
+            epochs = self.config.optim.epochs
+            found.append(Fold(number, folder, len(inside), speakers, _epochs_done(folder), epochs))
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "out": str(self.out),
+            "folds": [
+                {
+                    "fold": fold.number,
+                    "clips": fold.clips,
+                    "speakers": fold.speakers,
+                    "state": fold.state,
+                    "folder": str(fold.folder),
+                }
+                for fold in self.folds()
+            ],
+            "config": self.config.to_dict(),
+        }
+
+
+def fold_runs(config: Config, *, folds: str, out: Path) -> FoldRuns:
+    """Reads the data and fills the open settings, for all folds alike.
+
+    Raises ConfigError for a folder with runs of other settings, and for folds that cannot be; DataError.
+    """
+    if RunFolder(out).is_begun():
+        raise ConfigError(f"--out {out}", "a run", wanted="a new folder", fix="choose another name")
+    whole = replace(config, data=replace(config.data, fold=f"all/{folds}"))
+    first = plan_from_config(replace(config, data=replace(config.data, fold=f"1/{folds}")))
+    resolved = replace(first.config, data=replace(first.config.data, fold=whole.data.fold))
+    runs = FoldRuns(
+        out=out,
+        config=resolved,
+        data=data_from_config(resolved),
+        notes=(targets_line(first.data), *first.notes),
+    )
+    for fold in runs.folds():
+        _check_settings(runs, fold)
+        fold_of_data(runs.data, f"{fold.number}/{folds}")  # refuses a fold before anything is trained
+    return runs
+
+
+def train_folds(runs: FoldRuns, *, say: Callable[[str], object]) -> None:
+    """Trains the missing runs. Finished runs are kept, and a begun one is resumed.
+
+    Raises StoppedError where a run is stopped; calling again continues. Raises ConfigError where the data
+    have changed, or another process trains the folds.
+    """
+    runs.out.mkdir(parents=True, exist_ok=True)
+    with locked(runs.out / "crossval.lock", does="trains folds"):
+        folds = runs.folds()
+        for fold in folds:
+            if fold.state == "finished":
+                _check_data(runs, fold)
+                continue
+            label = f"fold {fold.number}/{len(folds)}"
+            people = f"{counted(fold.clips, 'clip')} of {counted(fold.speakers, 'speaker')}"
+            say(f"{label}: {people}, {fold.state}")
+            later = float(len(folds) - fold.number)
+            plan = plan_from_config(runs.config_of(fold.number))
+            try:
+                train(plan, fold.folder, resume=fold.is_begun, part=Part(label=label, later=later))
+            except StoppedError as error:
+                again = "run the same command again: it continues where this one stopped"
+                by_signal = error.exit_code > _OF_SIGNALS
+                error.fix = again if by_signal else f"remove the cause and {again}"
+                raise
+            torch.cuda.empty_cache()
+
+
+def folds_in(folder: Path) -> list[Path]:
+    """The runs of a cross-validation, by their numbers; none where the folder holds none."""
+    if RunFolder(folder).is_begun():
+        return []
+    found = [run for run in runs_in(folder) if run.name.startswith("fold")]
+    return found if found and config_from_toml(RunFolder(found[0]).config).data.fold else []
+
+
+def _epochs_done(folder: Path) -> int:
+    try:
+        return read_info(RunFolder(folder).last).epoch
+    except ModelError:
+        return 0  # none yet, or broken: training finds the one before
+
+
+def _check_settings(runs: FoldRuns, fold: Fold) -> None:
+    path = RunFolder(fold.folder).config
+    if not fold.is_begun:
+        return
+    changed = differences(config_from_toml(path), runs.config_of(fold.number))
+    if refused := [text for key, text in changed.items() if key not in MAY_DIFFER]:
+        raise ConfigError(
+            str(fold.folder),
+            f"made with other settings: {'; '.join(refused)}",
+            wanted="one setting for all folds",
+            fix="use the old settings, or choose another --out",
+        )
+
+
+def _check_data(runs: FoldRuns, fold: Fold) -> None:
+    """A finished run never looks at the data again."""
+    was, now = (
+        read_info(RunFolder(fold.folder).last).data_sha256,
+        data_digest(plan_from_config(runs.config_of(fold.number))),
+    )
+    if was != now:
+        raise ConfigError(
+            str(fold.folder),
+            f"clips or ratings have changed: sha256 was {was[:12]} and is now {now[:12]}",
+            wanted="the data that its runs were trained on",
+            fix="restore the data, or choose another --out",
+        )

@@ -1,0 +1,154 @@
+"""What the columns of a model's scores mean: ratings on a scale first, then classes.
+
+K ratings, J class targets, C classes in all, L = K + C columns. Neither torch nor NumPy: settings are
+checked before they are imported.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Final, NamedTuple
+
+from ...runtime.errors import ConfigError
+from ...runtime.text import short
+
+AUTO: Final = "auto"  # a scale that is the range of Train's ratings
+_SCALE: Final = re.compile(
+    r"\s*([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)\s*:\s*([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?)\s*"
+)
+
+
+class Scale(NamedTuple):
+    """The lowest and the highest rating that people could give."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+    @property
+    def width(self) -> float:
+        """From the lowest rating to the highest."""
+        return self.high - self.low
+
+    def __str__(self) -> str:
+        """As --scale takes it: 1:9."""
+        return f"{_plain(self.low)}:{_plain(self.high)}"
+
+
+UNIT: Final = Scale()
+
+
+class ScaleChoice(NamedTuple):
+    """What --scale says."""
+
+    of_all: Scale | None  # of the targets without one of their own; None: not given
+    of_target: dict[str, Scale]
+    is_auto: bool  # the range of Train's ratings, where no other scale is given
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTarget:
+    """A column of the data with one of several classes for each clip."""
+
+    name: str
+    classes: tuple[str, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the score columns: Type=Laugh."""
+        return tuple(f"{self.name}={name}" for name in self.classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """The columns of the scores."""
+
+    targets: tuple[str, ...]  # [K]
+    scales: tuple[Scale, ...]  # [K]
+    classes: tuple[ClassTarget, ...] = ()  # [J]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """[L]: the rated targets, then the classes of each class target."""
+        return (*self.targets, *(label for target in self.classes for label in target.labels))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """[K + J]: the rated targets, then the class targets."""
+        return (*self.targets, *(target.name for target in self.classes))
+
+    @property
+    def groups(self) -> tuple[slice, ...]:
+        """[J]: which of the columns belong to each class target."""
+        ends = accumulate([len(self.targets), *(len(target.classes) for target in self.classes)])
+        return tuple(slice(begin, end) for begin, end in pairwise(ends))
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether a rating has another scale than 0 to 1."""
+        return any(scale != UNIT for scale in self.scales)
+
+    @property
+    def spans(self) -> tuple[Scale, ...]:
+        """[L]: the lowest and the highest value of each column; of a class those of a probability."""
+        return (*self.scales, *(UNIT for _ in self.labels[len(self.targets) :]))
+
+
+def columns_of_settings(
+    targets: Sequence[str], scale: Sequence[str], class_targets: Sequence[str], classes: Sequence[str]
+) -> Columns:
+    """The columns that a run's settings name, once training has filled them in (DataConfig)."""
+    choice = scale_choice(scale)
+    return Columns(
+        targets=tuple(targets),
+        scales=tuple(choice.of_target.get(name, choice.of_all or UNIT) for name in targets),
+        classes=tuple(ClassTarget(name=name, classes=_classes_of(name, classes)) for name in class_targets),
+    )
+
+
+def _classes_of(name: str, labels: Sequence[str]) -> tuple[str, ...]:
+    return tuple(label.removeprefix(f"{name}=") for label in labels if label.startswith(f"{name}="))
+
+
+def scale_settings(columns: Columns, choice: ScaleChoice) -> tuple[str, ...]:
+    """The setting data.scale that gives these columns again; empty where all are 0 to 1."""
+    named = [f"{name}={scale}" for name, scale in zip(columns.targets, columns.scales, strict=True)]
+    return (*([AUTO] if choice.is_auto else []), *(named if columns.is_scaled or choice.is_auto else []))
+
+
+def scale_choice(entries: Sequence[str]) -> ScaleChoice:
+    """["1:9"], ["Valence=-1:1", "Arousal=1:5"] or ["auto"]. Raises ConfigError."""
+    of_all: Scale | None = None
+    of_target: dict[str, Scale] = {}
+    for entry in entries:
+        name, _, text = entry.rpartition("=")
+        if entry == AUTO:
+            continue
+        if name.strip():
+            of_target[name.strip()] = _scale(entry, text)
+        elif of_all is None:
+            of_all = _scale(entry, text)
+        else:
+            raise _refused(entry)
+    return ScaleChoice(of_all, of_target, AUTO in entries)
+
+
+def _scale(entry: str, text: str) -> Scale:
+    found = _SCALE.fullmatch(text)
+    try:
+        scale = Scale(float(found[1]), float(found[2])) if found else None
+    except ValueError:  # such as 1.2.3
+        scale = None
+    if scale is None or not (math.isfinite(scale.width) and scale.width > 0):
+        raise _refused(entry)
+    return scale
+
+
+def _refused(entry: str) -> ConfigError:
+    wanted = "one LOW:HIGH such as 1:9, NAME=LOW:HIGH, or auto"
+    return ConfigError("--scale (data.scale)", short(entry), wanted=wanted)
+
+
+def _plain(value: float) -> str:
+    return repr(value).removesuffix(".0")

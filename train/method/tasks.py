@@ -1,0 +1,73 @@
+"""The tasks of the vocal-burst challenges: which labels, on which scale, judged how, submitted in which form.
+
+Names and forms are those of the organisers' baselines, github.com/HumeAI/competitions (ExVo2022, A-VB2022).
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+TaskName = str  # one of TASK_NAMES, or empty
+# Mean CCC over the rated targets, mean UAR over the class targets, the mean over both kinds, ExVo's S_MTL.
+Metric = Literal["ccc", "uar", "ccc_uar", "s_mtl"]
+METRIC_NAMES: Final[dict[Metric, str]] = {
+    "ccc": "mean CCC",
+    "uar": "mean UAR",
+    "ccc_uar": "mean of CCC and UAR",
+    "s_mtl": "S_MTL",
+}
+
+EMOTIONS: Final = (
+    "Awe",
+    "Excitement",
+    "Amusement",
+    "Awkwardness",
+    "Fear",
+    "Horror",
+    "Distress",
+    "Triumph",
+    "Sadness",
+    "Surprise",
+)
+_COUNTRIES: Final = ("China", "United States", "South Africa", "Venezuela")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a challenge asks for."""
+
+    name: str
+    targets: tuple[str, ...] = ()  # rated columns
+    class_targets: tuple[str, ...] = ()
+    scale: tuple[str, ...] = ()
+    metric: Metric = "ccc"  # that the challenge ranks by, and that chooses the best epoch
+    by_error: tuple[str, ...] = ()  # rated targets that are judged by their mean absolute error
+    submitted: tuple[str, ...] = ()  # columns of a submission, behind File_ID
+
+
+def _culture_targets() -> tuple[str, ...]:
+    """In the organisers' order: Surprise comes last, for all countries."""
+    first = [f"{country}_{emotion}" for country in _COUNTRIES for emotion in EMOTIONS[:-1]]
+    return (*first, *(f"{country}_{EMOTIONS[-1]}" for country in _COUNTRIES))
+
+
+TASKS: Final = (
+    Task(name="avb-high", targets=EMOTIONS, submitted=EMOTIONS),
+    Task(name="avb-two", targets=("Valence", "Arousal"), submitted=("Valence", "Arousal")),
+    Task(name="avb-culture", targets=_culture_targets(), submitted=_culture_targets()),
+    Task(name="avb-type", class_targets=("Voc_Type",), metric="uar", submitted=("Voc_Type",)),
+    Task(
+        name="exvo-multitask",
+        targets=(*EMOTIONS, "Age"),
+        class_targets=("Country",),
+        scale=("auto", *(f"{emotion}=0:1" for emotion in EMOTIONS)),
+        metric="s_mtl",
+        by_error=("Age",),
+        submitted=("Country", "Age", *EMOTIONS),
+    ),
+)
+TASK_NAMES: Final = ("", *(task.name for task in TASKS))
+
+
+def task_of_name(name: str) -> Task | None:
+    """The task of this name; None for the empty name."""
+    return next((task for task in TASKS if task.name == name), None)
