@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 # Plain `make`: installs nothing.
 help:
 	@echo "make demo           train, export, score and report on synthetic voices: a minute or three"
-	@echo "make test           the tests, on the installed wheel: about ten minutes"
+	@echo "make test           the tests, on the installed wheel: seven to ten minutes"
 	@echo "make check          style, types, layers, and the site of the pages"
 	@echo "make docs           -> site/index.html"
 	@echo "make screens        record anew what the commands show (tests/screens), to look at and commit"
@@ -30,8 +30,10 @@ help:
 demo: $(INSTALLED)
 	$(BIN)/rrtn demo tests/fixtures/bursts
 
+# Two at a time, each the tests of a file: `make test TESTERS=1` runs them one by one.
+TESTERS ?= 2
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(TESTERS) --dist loadfile
 
 # The tests of the modules once more, slower; fails below the floor in pyproject.toml.
 coverage: $(INSTALLED)

@@ -8,13 +8,14 @@ printing     tables and JSON on stdout, lines for the person on stderr
 train        rrtn train
 evaluate     rrtn evaluate and rrtn report
 table2       rrtn table2
+crossval     rrtn crossval
 export       rrtn export and rrtn parity
 inspect      rrtn inspect
 score        rrtn score
 summary      the rows and the last lines of rrtn score
 pack         rrtn pack
 bench        rrtn bench
-data         rrtn data synth and rrtn data check
+data         rrtn data synth, rrtn data import and rrtn data check
 data_report  the tables of rrtn data check
 doctor       rrtn doctor
 demo         rrtn demo: the others, one after the other

@@ -1,17 +1,18 @@
 """rrtn data synth, rrtn data import and rrtn data check."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ..runtime.errors import counted
+from ..runtime.errors import ConfigError, counted
 from .data_report import print_data_report
 from .options import (
     EXIT_SOME_ERRORS,
     AudioDir,
     Channel,
     ClassTarget,
+    CsvFile,
     FileColumn,
     Json,
     Scale,
@@ -20,10 +21,12 @@ from .options import (
     Targets,
     Task,
     names_with_commas,
+    place_settings,
 )
 from .printing import print_json, say
 
 if TYPE_CHECKING:
+    from ..train.config import DataConfig
     from ..train.data.importing import Imported
 
 data = typer.Typer(
@@ -151,25 +154,57 @@ def _print_imported(imported: "Imported", as_json: bool) -> None:
 
 @data.command("check")
 def data_check(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder with data_info.csv and wav/.")],
+    folder: Annotated[
+        Optional[Path],
+        typer.Argument(
+            metavar="DIR", help="Folder with data_info.csv and wav/; or --csv.", show_default=False
+        ),
+    ] = None,
+    csv: CsvFile = None,
+    audio: AudioDir = None,
+    file_column: FileColumn = None,
+    split_column: SplitColumn = None,
+    speaker_column: SpeakerColumn = None,
     targets: Targets = None,
+    scale: Scale = None,
+    class_target: ClassTarget = None,
+    task: Task = None,
     channel: Channel = None,
     as_json: Json = False,
 ) -> None:
     """Read and decode a data set, and show what is wrong with it.
 
-    Prints the paper's Table 1 and the distribution of the ratings. Exit code 2: the CSV is refused; 3: some
-    files cannot be decoded.
+    Prints the paper's Table 1, the labels, and the distribution of the ratings, and ends with a verdict. Exit
+    code 2: the CSV is refused; 3: some files cannot be decoded.
     """
     from ..runtime.spec import FrontendSpec
     from ..train.data.data_check import check_data
 
-    wanted = names_with_commas(targets) or ()
-    report = check_data(folder, FrontendSpec(), wanted, channel=channel)
+    places = place_settings(folder, csv, audio, file_column, split_column, speaker_column)
+    labels = {
+        "targets": names_with_commas(targets),
+        "scale": names_with_commas(scale),
+        "class_targets": names_with_commas(class_target),
+    }
+    where, settings = _data_from_options({**places, **labels, "task": task, "channel": channel})
+    report = check_data(where, FrontendSpec(), settings)
     print_json(report.to_dict()) if as_json else print_data_report(report)
     for error in report.errors:
         say(f"error: {error}")
     for warning in report.warnings:
         say(f"warning: {warning}")
+    say(f"verdict: {report.verdict}")
     if report.errors:
         raise typer.Exit(EXIT_SOME_ERRORS)
+
+
+def _data_from_options(options: dict[str, Any]) -> "tuple[Path, DataConfig]":
+    """The folder, and the settings of [data]: options win over the folder's data.toml."""
+    from ..train.config import config_from_dict
+    from ..train.data.places import with_settings_of_data
+
+    if not options["dir"]:
+        raise ConfigError("DIR", "not given", wanted="a folder, or --csv FILE")
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = config_from_dict(with_settings_of_data({"data": given}), source="flags").data
+    return Path(settings.dir), settings

@@ -14,10 +14,13 @@ _SHOWN_PAIRS: Final = 5
 
 
 def print_data_report(report: "DataReport") -> None:
-    """Three tables on stdout."""
+    """Tables on stdout."""
     _print_table1(report)
-    _print_ratings(report)
-    _print_correlations(report)
+    _print_labels(report)
+    if report.histograms and report.data.targets:
+        _print_ratings(report)
+        _print_correlations(report)
+    _print_classes(report)
 
 
 def _print_table1(report: "DataReport") -> None:
@@ -42,10 +45,33 @@ def _print_table1(report: "DataReport") -> None:
     print_table(table, title=str(report.data.path))
 
 
+def _print_labels(report: "DataReport") -> None:
+    """What there is of each target."""
+    splits = [split.split for split in report.splits]
+    table = Table("target", "scale", *numbers("values"), *numbers(*(f"blank in {split}" for split in splits)))
+    for label in report.labels:
+        blank = (str(label.blank[split]) for split in splits)
+        table.add_row(label.name, label.scale, str(label.values), *blank)
+    print_table(table, title="Targets", caption="values: distinct ones in Train")
+
+
+def _print_classes(report: "DataReport") -> None:
+    """The clips of each class."""
+    for target, classes in report.classes.items():
+        splits = [*next(iter(classes.values()))]
+        table = Table(target, *numbers(*splits))
+        for name, counts in classes.items():
+            table.add_row(name, *(f"{counts[split]:,}" for split in splits))
+        print_table(table, title=f"Clips of each class of {target}")
+
+
 def _print_ratings(report: "DataReport") -> None:
     table = Table("target", *report.histograms)
     for i, target in enumerate(report.data.targets):
         table.add_row(target, *(_bars(counts[i].tolist()) for counts in report.histograms.values()))
+    if report.data.columns.is_scaled:
+        print_table(table, title="Ratings from the lowest to the highest of their scales, in tenths")
+        return
     at_full = f"a target at exactly 1.0 in {report.one_at_full:.0%} of rated clips"
     print_table(table, title="Ratings from 0 to 1, in tenths", caption=at_full)
 

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 class Command(NamedTuple):
     """A command before its module is loaded."""
 
-    module: str  # in commands/; the function has the name of the command
+    module: str  # in commands/; the function has the name of the command, and `Command` may be its class
     help: str  # first line of the function's docstring
 
 
@@ -26,7 +26,7 @@ class LazyCommands(Mapping[str, Any]):
         found = getattr(module, name)
         if not isinstance(found, typer.Typer):
             alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-            alone.command(name)(found)
+            alone.command(name, cls=getattr(module, "Command", None))(found)
             found = alone
         command = typer.main.get_command(found)
         command.name = name

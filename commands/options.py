@@ -88,7 +88,9 @@ BatchSize = Annotated[
 Device = Annotated[Optional[str], typer.Option(help="auto (default), cpu or cuda.", show_default=False)]
 Precision = Annotated[
     Optional[str],
-    typer.Option(help="fp32, tf32 or bf16; default: bf16 on GPUs that have it.", show_default=False),
+    typer.Option(
+        help="fp32, tf32, bf16 or fp16; default: bf16 or fp16 on GPUs that have it.", show_default=False
+    ),
 ]
 RunArgument = Annotated[
     Optional[Path],

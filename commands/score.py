@@ -139,7 +139,7 @@ def score(
         channel=channel,
         embeddings=embeddings,
     )
-    opened = _opened_engine(engine, model, make_scorer, backend, variant, workers, ray_address)
+    opened = _opened_engine(engine, model, make_scorer, target, backend, workers, ray_address)
     with opened as scoring, spool_from_options(audio, listed, exclude, target.identities()) as spool:
         summary = _scored(scoring, spool, target, budget, top, as_json)
     _end(summary)
@@ -239,16 +239,21 @@ def _opened_engine(
     name: str,
     model: Path | None,
     make_scorer: "partial[Scorer]",
+    target: _Target,
     backend: str,
-    variant: str | None,
     workers: int | None,
     ray_address: str | None,
 ) -> Iterator["ScoringEngine"]:
     from ..runtime.bundle import load_bundle
+    from ..runtime.scoring.engine import choice_of_table
     from ..runtime.scoring.local_engine import LocalEngine, scorer_within_budget
     from ..runtime.system.memory import memory_as_before
 
     bundle = load_bundle(model or newest_bundle())
+    variant: str | None = make_scorer.keywords["variant"]
+    if variant is None and target.out and not target.overwrite:
+        backend, variant = choice_of_table(bundle, target.out, backend)
+        make_scorer = partial(make_scorer, variant=variant)
     if name == "local":
         make = partial(make_scorer, bundle, backend, workers=workers)
         with memory_as_before():

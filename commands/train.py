@@ -1,12 +1,15 @@
 """rrtn train."""
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
+from typer.core import TyperCommand
 
 from ..runtime.errors import counted
-from ..train.config import METHODS
+from ..train.config import COMPILE_MODES, METHODS
 from ..train.method.choices import ENCODER_NAMES
 from ..train.method.tasks import METRIC_NAMES
 from .options import (
@@ -36,6 +39,24 @@ from .printing import Column, Table, print_json, print_table, say
 if TYPE_CHECKING:
     from ..train.plan import TrainingPlan
     from ..train.request import RequestedTraining
+
+
+class Command(TyperCommand):
+    """`--compile` alone and `--no-compile` are what they were before the option took a mode."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Gives such an option its mode, and goes on as typer does."""
+        return super().parse_args(ctx, list(_with_mode(args)))
+
+
+def _with_mode(arguments: list[str]) -> Iterator[str]:
+    for argument, after in itertools.pairwise([*arguments, "--"]):
+        if argument == "--no-compile":
+            yield "--compile=off"
+        elif argument == "--compile" and after.startswith("-"):
+            yield "--compile=default"
+        else:
+            yield argument
 
 
 def train(
@@ -72,8 +93,13 @@ def train(
     device: Device = None,
     precision: Precision = None,
     compile_: Annotated[
-        Optional[bool],
-        typer.Option("--compile/--no-compile", help="torch.compile; default off.", show_default=False),
+        Optional[str],
+        typer.Option(
+            "--compile",
+            metavar="MODE",
+            help=f"torch.compile: {', '.join(COMPILE_MODES)}. auto, if none is named: on for one GPU.",
+            show_default=False,
+        ),
     ] = None,
     init: Annotated[
         Optional[Path],
@@ -121,7 +147,7 @@ def train(
         "seed": seed,
         "device": device,
         "precision": precision,
-        "compile": {None: None, True: "default", False: "off"}[compile_],
+        "compile": compile_,
         "tensorboard": tensorboard,
         "data": {**places, "channel": channel, "task": task, **labels},
         "model": {"encoder": encoder, "method": method, "init": absolute(init)},

@@ -7,9 +7,11 @@ request        what `rrtn train` was asked for, checked before torch is imported
 start          from a request to a finished run
 loop           the training loop
 step           one optimiser step
+loss_scale     the factor on the loss that float16 needs
 predict        scores of a whole split
 run_folder     where a run's files are
 run_state      the state of a run: from its folder into a stepper, and back
+host_copy      copies that training does not wait for
 checkpoint     weights and optimiser on the disk, with their hashes
 distributed    several processes that train as one
 interruption   Ctrl-C and SIGTERM as a flag

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 Method = Literal["vanilla", "rrtn", "rrtn-ruwl"]
 METHODS: Final = get_args(Method)
 TrainingDevice = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "fp32", "tf32", "bf16"]
-CompileMode = Literal["off", "default", "reduce-overhead", "max-autotune"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+CompileMode = Literal["auto", "off", "default", "reduce-overhead", "max-autotune"]
+COMPILE_MODES: Final = get_args(CompileMode)
 RuwlMode = Literal["learned", "fixed"]
 Schedule = Literal["constant", "cosine"]
 Crop = Literal["clip", "full"]
@@ -223,8 +224,11 @@ class Config:
 
     seed: int = 0  # --seed
     device: TrainingDevice = "auto"  # --device
-    precision: Precision = "auto"  # --precision of the two passes: bf16 on a GPU that has it, else fp32
-    compile: CompileMode = "off"  # --compile: modes of torch.compile; reduce-overhead takes CUDA graphs
+    # --precision of the two passes: bf16 on a GPU that has it, fp16 on one that has that alone, else fp32
+    precision: Precision = "auto"
+    # --compile: auto is default on one GPU, and off on CPUs, with several processes and on the built-in
+    # corpus; the others are modes of torch.compile, of which reduce-overhead takes CUDA graphs
+    compile: CompileMode = "auto"
     # the longest time between two checkpoints; there is one at each epoch's end, too
     checkpoint_minutes: float = 10.0
     tensorboard: bool = False  # --tensorboard: event files in the run's folder
@@ -245,10 +249,15 @@ class Config:
             raise ConfigError("--seed (seed)", str(self.seed), wanted="less than 2^63")
         _check_choice("--device (device)", self.device, get_args(TrainingDevice))
         _check_choice("--precision (precision)", self.precision, get_args(Precision))
-        _check_choice("--compile (compile)", self.compile, get_args(CompileMode))
+        _check_choice("--compile (compile)", self.compile, COMPILE_MODES)
         if not self.checkpoint_minutes > 0:
             raise ConfigError("checkpoint_minutes", str(self.checkpoint_minutes), wanted="more than 0")
         self._check_effects()
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether torch.compile makes the step. It does not where `auto` is still open."""
+        return self.compile not in ("auto", "off")
 
     def _check_effects(self) -> None:
         """Refuses a setting that cannot take effect: nobody would notice the mistake."""

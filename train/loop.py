@@ -41,7 +41,7 @@ from .predict import mel_mean, predict
 from .request import check_is_new
 from .run_folder import RunFolder
 from .run_state import append_history, restored, save_job, start
-from .step import Stepper, sums_of_config
+from .step import HALF, Stepper, sums_of_config
 
 _CLIPS_NAMED: Final = 8  # of a batch with a loss that is not finite
 _LOOK_EVERY: Final = {"cpu": 1, "cuda": 25}  # steps between two looks at the device and at signals
@@ -173,7 +173,8 @@ def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first,
                     stepper.frontend,
                     validation,
                     crop=config.eval.crop,
-                    half=stepper.loss.in_bf16,
+                    half=stepper.loss.autocast_to,
+                    compiled=stepper.scoring if config.is_compiled else None,
                     world=world,
                     advance=validated,
                 )
@@ -251,12 +252,12 @@ def device_from_config(config: Config, world: World) -> torch.device:
     Raises ConfigError if the machine has no such device, or for torch.compile with several ranks: with Gloo
     it drops the gradient of `distributed._Sum` without a word, and with NCCL it has not run yet.
     """
-    if config.compile != "off" and world.size > 1:
+    if config.is_compiled and world.size > 1:
         raise ConfigError(
             f"--compile {config.compile}",
             f"{world.size} processes",
             wanted="off with several",
-            fix="--no-compile",
+            fix="--compile off",
         )
     if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         if config.precision == "tf32":
@@ -302,7 +303,7 @@ def _display(plan: TrainingPlan, run: RunFolder, device: torch.device, world: Wo
     if not world.is_first:
         return Display(epochs=config.optim.epochs, clips_per_epoch=clips, quiet=True)
     batch = config.optim.batch_size
-    dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+    dtype = HALF.get(config.precision, torch.float32)
     with Progress("measure the machine"):
         flops = step_flops(network_from_config(config), spec=config.frontend, batch_size=batch)
         peak = matmul_peak(device, dtype) * world.size

@@ -1,6 +1,9 @@
 """From settings to a plan: the data is read and checked, open settings are filled, nothing is trained."""
 
 import dataclasses
+import importlib.util
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +14,7 @@ import torch
 
 from ..runtime.arrays import Float32
 from ..runtime.errors import ConfigError, counted
-from .config import Config, Precision
+from .config import CompileMode, Config, Precision
 from .data.builtin import EPOCHS as BUILTIN_EPOCHS
 from .data.builtin import builtin_corpus
 from .data.data_set import DataSet
@@ -27,6 +30,9 @@ _PAPER_BATCH: Final = 128
 _FEWEST_CLIPS: Final = 2  # the losses are over a batch
 _FEWEST_STEPS: Final = 10  # of an epoch; the default batch shrinks until there are as many
 _SMALLEST_BATCH: Final = 16
+# Compute capabilities.
+_TENSOR_CORES: Final = (7, 0)
+_TRITON_NEEDS: Final = (7, 0)
 _BYTES_A_PARAMETER: Final = 16  # float32 weight, gradient, and AdamW's two moments
 
 
@@ -54,7 +60,7 @@ def plan_from_config(config: Config, *, ranks: int = 1) -> TrainingPlan:
     n_train = len(data.splits["Train"].clips)
     batch_size = _batch_size(config, n_train, ranks)
     return TrainingPlan(
-        config=_resolved(config, data, batch_size),
+        config=_resolved(config, data, batch_size, ranks),
         data=data,
         steps_per_epoch=n_train // batch_size,
         notes=tuple(_notes(config, data, batch_size)),
@@ -84,7 +90,7 @@ def _batch_size(config: Config, n_train: int, ranks: int) -> int:
     return batch_size
 
 
-def _resolved(config: Config, data: DataSet, batch_size: int) -> Config:
+def _resolved(config: Config, data: DataSet, batch_size: int, ranks: int) -> Config:
     """The settings without anything open but the device."""
     epochs = config.optim.epochs or (_PAPER_EPOCHS if config.data.dir else BUILTIN_EPOCHS)
     return dataclasses.replace(
@@ -98,6 +104,7 @@ def _resolved(config: Config, data: DataSet, batch_size: int) -> Config:
             classes=tuple(label for target in data.columns.classes for label in target.labels),
         ),
         precision=_default_precision(config) if config.precision == "auto" else config.precision,
+        compile=_default_compile(config, ranks) if config.compile == "auto" else config.compile,
     )
 
 
@@ -189,9 +196,32 @@ def check_init(config: Config) -> None:
 
 
 def _default_precision(config: Config) -> Precision:
-    """bf16 on a GPU that has it, else fp32: few CPUs have bf16 units, and bf16 is slower without them."""
+    """bf16 on a GPU that has it, fp16 on one with tensor cores for that alone (V100, T4), else fp32.
+
+    Few CPUs have units for bf16, and it is slower without them.
+    """
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return "fp32"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    return "fp16" if torch.cuda.get_device_capability() >= _TENSOR_CORES else "fp32"
+
+
+def _default_compile(config: Config, ranks: int) -> CompileMode:
+    """`default` for one process on a GPU, where the compiler can run; else off.
+
+    On the built-in corpus compiling takes longer than training. With several ranks it has not run yet.
+    """
     on_gpu = config.device != "cpu" and torch.cuda.is_available()
-    return "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    can = on_gpu and torch.cuda.get_device_capability() >= _TRITON_NEEDS and _has_compiler()
+    return "default" if can and ranks == 1 and config.data.dir else "off"
+
+
+def _has_compiler() -> bool:
+    """Whether Triton is here, and the C compiler with which it builds what launches its kernels."""
+    names = ("cc", "gcc", "clang")
+    compiler = os.environ.get("CC") or next((name for name in names if shutil.which(name)), None)
+    return compiler is not None and importlib.util.find_spec("triton") is not None
 
 
 def _default_batch(n_train: int) -> int:

@@ -3,12 +3,13 @@
 n clips, B batch, T frames, M mels, L columns of the scores.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..runtime.arrays import Float32, Int64
 from .config import Crop
@@ -46,24 +47,48 @@ def predict(
     split: SplitClips,
     *,
     crop: Crop = "clip",
-    half: bool = False,
+    half: torch.dtype | None = None,
+    compiled: nn.Module | None = None,
     world: World = World(),  # noqa: B008  # frozen
     advance: Callable[[int], None] = lambda count: None,
 ) -> Float32:
     """Scores [n, L] of a whole split, in its order. The ranks share the clips.
 
-    `crop` full takes a recording that is longer than a clip as a whole, by itself. `half` runs the
-    network in bfloat16. `advance` is called with the number of clips that are done since the last call.
+    `crop` full takes a recording that is longer than a clip as a whole, by itself. The network runs under
+    autocast to `half`, if there is one. `compiled` is the network for batches of one shape: what is
+    shorter is padded, and whole recordings go through `network`. `advance` is called with the number of
+    clips that are done since the last call.
     """
     network.eval()
     samples = np.array_split(np.arange(len(split)), world.size)[world.rank]
     longer = (split.store.lengths[samples] > split.spec.clip_samples) & (crop == "full")
     scores = np.empty((len(samples), network.head.out_features), dtype=np.float32)
     for chosen, batch in _batches(split, frontend, samples, longer):
-        with torch.autocast(split.device.type, torch.bfloat16, enabled=half):
-            scores[chosen] = network(batch).scores.cpu().numpy()
+        is_whole = batch.shape[2] != split.spec.frames
+        with torch.autocast(split.device.type, half, enabled=half is not None), _benchmark(not is_whole):
+            if compiled is None or is_whole:
+                found = network(batch).scores
+            else:
+                found = compiled(_padded(batch, _BATCH[split.device.type])).scores[: len(batch)]
+            scores[chosen] = found.cpu().numpy()
         advance(len(batch) * world.size)
     return concatenated(world, scores)
+
+
+def _padded(batch: Tensor, size: int) -> Tensor:
+    """[B, 1, T, M] -> [size, 1, T, M], with zeros."""
+    return torch.nn.functional.pad(batch, (0, 0, 0, 0, 0, 0, 0, size - len(batch)))
+
+
+@contextlib.contextmanager
+def _benchmark(allowed: bool) -> Iterator[None]:
+    """cuDNN tries its algorithms for every new shape, and recordings have a shape each."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before and allowed
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _batches(

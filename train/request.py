@@ -41,6 +41,8 @@ def training_from_request(request: TrainingRequest) -> RequestedTraining:
     elif run is not None:
         check_is_new(RunFolder(run))
     document, name = read_toml(source) if source else {}, str(source or "flags")
+    if request.resume:
+        document.setdefault("compile", "off")  # of a run that began before this setting was there
     asked = merged(document, flat_settings(request.settings))
     config = config_from_dict(asked if request.resume else with_settings_of_data(asked), source=name)
     changed = changes_on_resume(config_from_dict(document, source=name), config) if request.resume else []

@@ -21,6 +21,7 @@ from .checkpoint import (
 )
 from .config import Config
 from .config_file import toml_from_config
+from .host_copy import HostCopy
 from .run_folder import RunFolder
 from .step import Stepper
 
@@ -79,6 +80,8 @@ def _load(stepper: Stepper, tensors: dict[str, Tensors]) -> None:
     stepper.network.load_state_dict(network)
     stepper.loss.weighting.load_state_dict(weighting)
     stepper.sums.copy_(tensors["optimizer"].pop("epoch.sums"))
+    if stepper.loss_scale:
+        stepper.loss_scale.load(tensors["optimizer"])
     parameters = [parameter for group in stepper.optimizer.param_groups for parameter in group["params"]]
     state: dict[int, Tensors] = {}
     for name, tensor in tensors["optimizer"].items():
@@ -102,21 +105,21 @@ def save_job(
 ) -> Callable[[], None]:
     """Copies the whole state now, and gives a function that writes it later."""
     weighting = stepper.loss.weighting.state_dict()
-    weights = _copied(joined_weights(stepper.network.state_dict(), weighting))
     entries = stepper.optimizer.state_dict()["state"].items()
-    optimizer = _copied({f"{i}.{key}": value for i, entry in entries for key, value in entry.items()})
-    optimizer |= _copied({"epoch.sums": stepper.sums})
+    moments = {f"{i}.{key}": value for i, entry in entries for key, value in entry.items()}
+    scale = stepper.loss_scale.state() if stepper.loss_scale else {}
+    kept = [
+        HostCopy(joined_weights(stepper.network.state_dict(), weighting)),
+        HostCopy({**moments, "epoch.sums": stepper.sums, **scale}),
+    ]
 
     def write() -> None:
+        weights, optimizer = (copy.tensors() for copy in kept)
         if is_best:  # first: a process that is killed between the two loses nothing
             save_checkpoint(run.best, info, {"weights": weights})
         save_checkpoint(run.last, info, {"weights": weights, "optimizer": optimizer}, keep_previous=True)
 
     return write
-
-
-def _copied(tensors: Tensors) -> Tensors:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def append_history(run: RunFolder, record: dict[str, Any]) -> None:

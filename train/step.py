@@ -4,20 +4,33 @@ B batch of this rank, M mels.
 """
 
 import math
+import os
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from .config import Config, terms_of_config, weighting_from_config
+from .data.clip_cache import cache_folder
 from .data.device_clips import TrainingBatch
 from .distributed import World, with_global_batchnorm
+from .loss_scale import LossScale
 from .method import views
 from .method.frontend import LogMel
 from .method.model import TwinsNetwork
 from .method.twins_loss import TwinsLoss
 
+HALF: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precision -> dtype of the passes
 _NONE: Final = -1
+
+# Inductor writes an intermediate result to memory when it has more inputs or operators than these. The
+# gradients of BatchNorm, ReLU, pooling and dropout together have more than by default, and each result
+# that is written costs more than it saves (benchmarks/step_bytes.py).
+INDUCTOR_OPTIONS: Final = {
+    "realize_reads_threshold": 16,
+    "realize_opcount_threshold": 100,
+    "realize_acc_reads_threshold": 32,
+}
 
 
 class Stepper:
@@ -43,6 +56,7 @@ class Stepper:
         """
         device = fill.device
         set_float32_precision(config)
+        torch.backends.cudnn.benchmark = True  # the shapes of a run's batches are few
         network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if world.size > 1:
             with_global_batchnorm(network, device)
@@ -51,15 +65,19 @@ class Stepper:
         self.loss = loss_from_config(config, network, has_blanks=has_blanks).to(device)
         self.optimizer = optimizer_from_config(config, self.loss)
         self.sums = torch.zeros(len(sums_of_config(config)), device=device)
+        self.loss_scale = LossScale(device) if config.precision == "fp16" else None
         self._bad_step = torch.full((), _NONE, dtype=torch.int64, device=device)
         self._forward = _wrapped(self.loss, config, device, world)
+        self.scoring: nn.Module = _compiled(network, config, device) if config.is_compiled else network
         self._rank, self._steps = world.rank, steps
         self._warmup = config.optim.warmup_epochs * steps_per_epoch
 
     def step(self, batch: TrainingBatch, number: int) -> None:
         """Step `number` of the run, counted from 0.
 
-        If loss or gradient is not finite, this step and all later ones change no weight.
+        If loss or gradient is not finite, this step and all later ones change no weight. In float16 a
+        gradient may overflow: that step alone changes no weight, its gradient counts as 0 in the epoch's
+        sums, and the next loss has a smaller factor.
         """
         torch.manual_seed(views.step_seed(self.config.seed, number) + self._rank)
         self.set_lr(number)
@@ -68,12 +86,15 @@ class Stepper:
         if self.config.model.has_second_view:
             augmented = views.masked_view(clean, self.fill, batch.draws, self.config.augment)
         self.optimizer.zero_grad(set_to_none=True)
-        if self.config.compile != "off":
+        if self.config.is_compiled:
             torch.compiler.cudagraph_mark_step_begin()
         losses, loss = self._forward(clean, augmented, batch.ratings)
-        loss.backward()
+        (loss if self.loss_scale is None else loss * self.loss_scale.factor).backward()
         norm = nn.utils.get_total_norm([p.grad for p in self.loss.parameters() if p.grad is not None])
-        self._guard(torch.isfinite(loss.detach()) & torch.isfinite(norm), number)
+        if self.loss_scale is None:
+            self._guard(torch.isfinite(loss.detach()) & torch.isfinite(norm), number)
+        else:
+            norm = self._guard_scaled(self.loss_scale, loss.detach(), norm, number)
         self.optimizer.step()
         self.sums += torch.cat([losses.float(), torch.stack([loss.detach(), norm]).float()])
 
@@ -97,6 +118,16 @@ class Stepper:
         self._bad_step = torch.where(first, number, self._bad_step)
         self.optimizer.found_inf = (self._bad_step != _NONE).float()  # type: ignore[attr-defined]
 
+    def _guard_scaled(self, scale: LossScale, loss: Tensor, norm: Tensor, number: int) -> Tensor:
+        """The guard of a loss with a factor; -> the norm without it. AdamW divides its gradients itself."""
+        overflowed = torch.isfinite(loss) & ~torch.isfinite(norm) & scale.may_fall()
+        self._guard(torch.isfinite(loss) & (torch.isfinite(norm) | overflowed), number)
+        self.optimizer.found_inf = torch.maximum(self.optimizer.found_inf, overflowed.float())  # type: ignore[attr-defined]
+        self.optimizer.grad_scale = scale.factor  # type: ignore[attr-defined]
+        norm = torch.where(overflowed, 0.0, norm / scale.factor)
+        scale.update(overflowed)
+        return norm
+
 
 def sums_of_config(config: Config) -> tuple[str, ...]:
     """What is summed up over an epoch's steps."""
@@ -109,8 +140,9 @@ def loss_from_config(config: Config, network: TwinsNetwork, *, has_blanks: bool 
         network,
         weighting_from_config(config),
         off_diagonal=config.loss.off_diagonal,
-        in_bf16=config.precision == "bf16",
+        autocast_to=HALF.get(config.precision),
         has_blanks=has_blanks,
+        in_one_batch=config.is_compiled and config.model.has_second_view,
     )
 
 
@@ -139,7 +171,15 @@ def _wrapped(loss: TwinsLoss, config: Config, device: torch.device, world: World
         module = nn.parallel.DistributedDataParallel(
             module, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
         )
-    if config.compile != "off":
-        mode = None if config.compile == "default" else config.compile
-        module = torch.compile(module, mode=mode)  # type: ignore[assignment]
-    return module
+    return _compiled(module, config, device) if config.is_compiled else module
+
+
+def _compiled(module: nn.Module, config: Config, device: torch.device) -> nn.Module:
+    """The module as torch.compile makes it when it is first called. Its kernels stay in rrtn's cache."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+    mode = config.compile
+    options: dict[str, Any] = {} if mode == "default" else torch._inductor.list_mode_options(mode)
+    if device.type == "cuda":
+        options |= INDUCTOR_OPTIONS
+    compiled: nn.Module = torch.compile(module, dynamic=False, options=options)  # type: ignore[assignment]
+    return compiled

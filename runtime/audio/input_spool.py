@@ -6,6 +6,7 @@ only its own shard, and all other shards keep their keys.
 
 import functools
 import hashlib
+import itertools
 import os
 import struct
 import tempfile
@@ -23,9 +24,10 @@ from .sources import AudioSource, Input, PackedFile, name_from_source
 
 MEAN_FILES: Final = 512  # in a shard, about
 MOST_FILES: Final = 2048
-_HEAD: Final = struct.Struct("<Iqq")  # of a record: length of the name, and the file's size and time
-_MARKS: Final = struct.Struct("<qQ")  # ctime and inode, which follow the head and are in no key
-_NAME: Final = _HEAD.size + _MARKS.size  # where the name begins
+# A record: length of the name, the file's size and time, its ctime and inode; then the name.
+_RECORD: Final = struct.Struct("<IqqqQ")
+_KEYED: Final = struct.calcsize("<Iqq")  # its first bytes, which are in a shard's key
+_BLOCK: Final = 1 << 20  # bytes that are read at once
 _SEPARATOR: Final = b"\0"  # between the parts of a packed file; no path has it
 _LEAST_TIME, _MOST_TIME = -(1 << 63), (1 << 63) - 1  # ns; a file system may have times beyond the year 2262
 
@@ -72,11 +74,11 @@ class InputSpool:
 
     def sources(self, shard: Shard) -> list[AudioSource]:
         """Where the files of a shard come from."""
-        return [found.source for found in self.inputs(shard)]
+        return [_source_from_bytes(name) for _, name in self._records_of(shard)]
 
     def inputs(self, shard: Shard) -> list[Input]:
         """The files of a shard."""
-        return [_input(record) for _, record in self._records(shard.first, shard.begin, shard.end) if record]
+        return [_input(head, name) for head, name in self._records_of(shard)]
 
     def names(self) -> Callable[[FilePath], bool]:
         """-> a function that says whether a row of this name is of one of the files."""
@@ -104,43 +106,61 @@ class InputSpool:
     def _cut(self) -> Iterator[Shard]:
         first = begin = files = end = 0
         key = hashlib.sha256()
-        for number, (end, record) in enumerate(self._records(0, 0, self._file.tell())):
-            if record:
-                key.update(record[: _HEAD.size] + record[_NAME:])
+        for number, (head, name) in enumerate(self._all_records()):
+            end += len(head) + len(name)
+            if self._wanted[number]:
+                key.update(head[:_KEYED] + name)
                 files += 1
-            if record and (zlib.crc32(record[_NAME:]) % MEAN_FILES == 0 or files == MOST_FILES):
-                yield Shard(key.hexdigest()[:32], files, first, begin, end)
-                first, begin, files, key = number + 1, end, 0, hashlib.sha256()
+                if zlib.crc32(name) % MEAN_FILES == 0 or files == MOST_FILES:
+                    yield Shard(key.hexdigest()[:32], files, first, begin, end)
+                    first, begin, files, key = number + 1, end, 0, hashlib.sha256()
         if files:
             yield Shard(key.hexdigest()[:32], files, first, begin, end)
 
-    def _records(self, number: int, begin: int, end: int) -> Iterator[tuple[int, bytes | None]]:
-        """(end, bytes) of each record; None as the bytes of a file that was there before.
+    def _records_of(self, shard: Shard) -> Iterator[tuple[bytes, bytes]]:
+        """Head and name of each file of a shard. Only one caller may read at a time."""
+        self._file.seek(shard.begin)
+        content = self._file.read(shard.end - shard.begin)
+        records = _records(content)
+        return itertools.compress(records, self._wanted[shard.first :])
 
-        Only one caller may read at a time.
-        """
-        self._file.seek(begin)
-        while begin < end:
-            head = self._file.read(_HEAD.size)
-            record = head + self._file.read(_MARKS.size + _HEAD.unpack(head)[0])
-            begin += len(record)
-            yield begin, record if self._wanted[number] else None
-            number += 1
+    def _all_records(self) -> Iterator[tuple[bytes, bytes]]:
+        """Head and name of each record, those of files that were there before as well."""
+        self._file.seek(0)
+        rest = b""
+        while block := self._file.read(_BLOCK):
+            content = rest + block
+            used = 0
+            for head, name in _records(content):
+                used += len(head) + len(name)
+                yield head, name
+            rest = content[used:]
+
+
+def _records(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Head and name of each record that is whole."""
+    place = 0
+    while (begin := place + _RECORD.size) <= len(content):
+        end = begin + int.from_bytes(content[place : place + 4], "little")
+        if end > len(content):
+            return
+        yield content[place:begin], content[begin:end]
+        place = end
 
 
 def _record(found: Input) -> bytes:
     name = _bytes_from_source(found.source)
-    marks = _MARKS.pack(_time(found.ctime_ns), found.inode)
-    return _HEAD.pack(len(name), found.size, _time(found.mtime_ns)) + marks + name
+    times = _time(found.mtime_ns), _time(found.ctime_ns)
+    return _RECORD.pack(len(name), found.size, *times, found.inode) + name
 
 
 def _time(ns: int) -> int:
     return max(_LEAST_TIME, min(ns, _MOST_TIME))
 
 
-def _input(record: bytes) -> Input:
-    _, size, mtime_ns = _HEAD.unpack_from(record)
-    return Input(_source_from_bytes(record[_NAME:]), size, mtime_ns, *_MARKS.unpack_from(record, _HEAD.size))
+def _input(head: bytes, name: bytes) -> Input:
+    _, size, mtime_ns, ctime_ns, inode = _RECORD.unpack(head)
+    return Input(_source_from_bytes(name), size, mtime_ns, ctime_ns, inode)
 
 
 def _bytes_from_source(source: AudioSource) -> bytes:
@@ -150,9 +170,10 @@ def _bytes_from_source(source: AudioSource) -> bytes:
 
 
 def _source_from_bytes(content: bytes) -> AudioSource:
-    match content.split(_SEPARATOR, 2):  # the name may have what no path has
-        case [pack, row, name] if row.isdigit():
-            return PackedFile(pack, int(row), name)
+    if _SEPARATOR in content:
+        match content.split(_SEPARATOR, 2):  # the name may have what no path has
+            case [pack, row, name] if row.isdigit():
+                return PackedFile(pack, int(row), name)
     return content
 
 

@@ -10,7 +10,8 @@ trt             the record of `trt`: engines of TensorRT
 model_batch     what goes into a model and what comes out of it
 ort_backend     runs an ONNX variant
 ort_session     sessions of ONNX Runtime with rrtn's options
-device_memory   inputs and outputs in the memory of a device
+cuda_runtime    CUDA's calls for copies, queues of work and pinned memory
+device_memory   inputs and outputs in the memory of a device, and its queue of batches
 trt_backend     runs an engine
 engine_stamp    whether an engine may be loaded on this machine
 cuda_libraries  whether ONNX Runtime can use CUDA here

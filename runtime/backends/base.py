@@ -7,12 +7,15 @@ B batch, N samples, T frames, M mels, K labels, D embedding.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from ..arrays import Float32
     from ..bundle import Bundle, Variant
-    from .model_batch import ModelBatch, Outputs, Spent
+    from .model_batch import BatchMemory, ClipBatch, Outputs, Spent
 
 
 class Backend(Protocol):
@@ -26,19 +29,25 @@ class Backend(Protocol):
     def device(self) -> str:
         """The name of its record, as in `--backend`."""
 
-    def run(self, batch: "ModelBatch", spent: "Spent | None" = None) -> "Outputs":
+    def run(self, batch: "ClipBatch", spent: "Spent | None" = None) -> "Outputs":
         """log_mel [B, 1, T, M], or waveform [B, N] in float32 or int16 -> Outputs.
 
         Adds the time of each step to `spent`. Raises OutOfMemoryError for a batch that is too
         large, and ModelError for a batch that the model does not accept.
         """
 
-    def scores(self, batch: "ModelBatch") -> "Float32":
+    def scores(self, batch: "ClipBatch") -> "Float32":
         """The same batch -> scores [B, K] only."""
 
     @property
     def embedding_size(self) -> int | None:
         """D; None if the model gives no embeddings."""
+
+    def new_batch(self, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> "BatchMemory":
+        """Room for a batch [B, ...] where the model reads it."""
+
+    def pin(self, array: "npt.NDArray[Any]") -> Callable[[], None]:
+        """Makes `BatchMemory.put` of parts of this array faster; -> a function that undoes it."""
 
 
 class Diagnosis(NamedTuple):
@@ -51,6 +60,10 @@ class Diagnosis(NamedTuple):
 
 def _nothing(variant: "Variant") -> str:
     return ""
+
+
+def _any(variant: "Variant") -> bool:
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +79,15 @@ class BackendKind:
     preferred: tuple[str, ...]
     """The variants that it may choose by itself, the best first. Others must be named."""
 
+    may_choose: Callable[["Variant"], bool] = _any
+    """False for a preferred variant that must be named all the same."""
+
     needs_gpu: bool
     """True if it needs a GPU. Ray then gives it one."""
 
     parallel: bool
-    """True if several threads can run batches at once. `rrtn score` then runs one on each core."""
+    """True if `rrtn score` runs a batch on each core. Otherwise two are in flight: while one is computed, the
+    next one is queued behind it."""
 
     batch_size: int
     """The number of clips in a batch of `rrtn score`."""
@@ -99,10 +116,13 @@ class BackendKind:
     drawback: Callable[["Variant"], str] = _nothing
     """Why another variant is probably faster on this machine; or ""."""
 
+    remark: Callable[["Variant"], str] = _nothing
+    """What to say about a variant that it has chosen by itself; or ""."""
+
     def takes(self, variant: "Variant") -> bool:
         """True if the backend loads this kind of file."""
         return variant.kind == self.file_kind
 
     def lanes(self, cores: int) -> int:
         """The number of batches that run at the same time on `cores` cores."""
-        return cores if self.parallel else 1
+        return cores if self.parallel else 2

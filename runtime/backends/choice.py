@@ -34,6 +34,7 @@ class Choice:
 
     backend: Backend
     passed_over: dict[str, str]  # a backend, or a variant that could not be loaded -> one short line
+    remark: str = ""  # on a variant that nobody has named
 
 
 def backend_from_bundle(
@@ -61,7 +62,9 @@ def choose_backend(
             failures[f"{candidate.variant.name} on {candidate.device}"] = error
             continue
         told = _reasons_for(candidate.kind, reasons, bundle, variant)
-        return Choice(backend, told | _failed_to_load(failures))
+        is_named = variant is not None or len(bundle.variants) == 1
+        remark = "" if is_named else candidate.kind.remark(candidate.variant)
+        return Choice(backend, told | _failed_to_load(failures), remark)
     raise _nothing_runs(name, variant, reasons | {what: error.came for what, error in failures.items()})
 
 
@@ -184,7 +187,8 @@ def _preferred(bundle: Bundle, kind: BackendKind) -> list[Variant]:
     """
     if len(bundle.variants) == 1 and kind.takes(bundle.variants[0]):
         return list(bundle.variants)
-    return [variant for name in kind.preferred if (variant := bundle.variant(name))]
+    found = [variant for name in kind.preferred if (variant := bundle.variant(name))]
+    return [variant for variant in found if kind.may_choose(variant)]
 
 
 def _variant(bundle: Bundle, name: str) -> Variant:

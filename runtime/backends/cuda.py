@@ -21,6 +21,16 @@ def _obstacle(variant: "Variant") -> str:
     return f"{variant.name} is made for CPUs" if variant.plan else cuda_missing()
 
 
+def _may_choose(variant: "Variant") -> bool:
+    return variant.precision == "fp32" or variant.passed_gate
+
+
+def _remark(variant: "Variant") -> str:
+    if variant.precision == "fp32":
+        return "float32 without TF32 uses no tensor cores; what rrtn export --fp16 makes does"
+    return f"{variant.precision}, which passed its gate; --variant fp32 gives float32"
+
+
 def _diagnose() -> Diagnosis:
     """Loads the libraries, so a missing one is named here and not while files are scored."""
     import onnxruntime
@@ -38,9 +48,10 @@ def _diagnose() -> Diagnosis:
 CUDA = BackendKind(
     name="cuda",
     file_kind="onnx",
-    # On a GPU the log-Mel belongs in the graph. fp16 and int8 round more than float32, so they are
-    # used only if someone asks for them by name.
-    preferred=("waveform", "fp32"),
+    # On a GPU the log-Mel belongs in the graph. Float32 without TF32 uses no tensor cores. int8 is for
+    # those who ask for it by name: its gate has no limit of a score.
+    preferred=("waveform-fp16", "waveform", "fp16", "fp32"),
+    may_choose=_may_choose,
     needs_gpu=True,
     parallel=False,
     batch_size=256,
@@ -50,4 +61,5 @@ CUDA = BackendKind(
     load=_load,
     diagnose=_diagnose,
     obstacle=_obstacle,
+    remark=_remark,
 )

@@ -3,9 +3,6 @@
 import ctypes
 from typing import Any, Final
 
-from ..errors import ModelError, OutOfMemoryError
-from .backend_errors import is_out_of_memory
-
 _LIBRARY: Final = "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
@@ -54,37 +51,6 @@ def compute_capability() -> int | None:
         or cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
     )
     return None if failed else 10 * major.value + minor.value
-
-
-class CudaStream:
-    """A stream of the first GPU, made by the driver's own library.
-
-    The stream is a blocking one. So copies of an OrtValue, which use the default stream, wait for
-    the work that was put on this stream before, and work that comes later waits for the copies.
-    On the default stream itself TensorRT would add a cudaDeviceSynchronize to each run (docstring
-    of execute_async_v3), and a CUDA graph cannot capture it. This has not run on a GPU yet.
-    """
-
-    def __init__(self) -> None:
-        self._cuda = ctypes.CDLL(_LIBRARY)
-        device, context, stream = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
-        self._call("cuInit", 0)
-        self._call("cuDeviceGet", ctypes.byref(device), 0)
-        # The primary context is the one that ONNX Runtime and TensorRT use.
-        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
-        self._call("cuCtxSetCurrent", context)
-        self._call("cuStreamCreate", ctypes.byref(stream), 0)
-        self._stream, self.handle = stream, stream.value or 0
-
-    def synchronise(self) -> None:
-        """Waits for the GPU."""
-        self._call("cuStreamSynchronize", self._stream)
-
-    def _call(self, name: str, *arguments: Any) -> None:
-        if code := getattr(self._cuda, name)(*arguments):
-            reason = _error_text(self._cuda, code)
-            kind = OutOfMemoryError if is_out_of_memory(reason) else ModelError
-            raise kind(name, f"CUDA error {code}: {reason}", wanted="a working GPU", fix="run: rrtn doctor")
 
 
 def _error_text(driver: Any, code: int) -> str:

@@ -1,21 +1,28 @@
-"""A model's inputs and outputs in the memory of a device, made once for each batch size.
+"""A model's inputs and outputs in the memory of a device, and the queue of batches that the device works off.
 
-The memory is ONNX Runtime's (OrtValue), also for TensorRT. The CPU takes the same path as CUDA, so
-the tests on a CPU cover all of it except the device. The CUDA half has not run on a GPU yet.
+The memory is ONNX Runtime's (OrtValue), also for TensorRT. A device has two streams. Clips are copied to it
+on the one, straight from the memory that decoders write to, while it runs the batch before on the other.
+A thread that runs a batch queues its work under a lock and waits for it without, so two threads keep two
+batches in flight. The tests run all of it on a stand-in for the device whose memory is the host's, and on
+a stub of CUDA. It has not run on a GPU yet.
 
-B batch, N samples.
+B batch, N samples, C clips.
 """
 
 import base64
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 
-from ..arrays import Int16
-from .model_batch import ModelBatch, Outputs, widened
+from .cuda_runtime import DeviceCalls, cuda_runtime
+from .model_batch import ClipBatch, Outputs, Spent, widened
 from .ort_session import MemoryDevice, session_from_bytes
 
 # The graph: pcm int16 [B, N] -> Cast -> Mul by 2**-15 -> waveform float32 [B, N].
@@ -28,53 +35,242 @@ _WIDENING: Final = base64.b64decode(
 
 
 def buffer_of(shape: Sequence[int], dtype: Any, device: MemoryDevice) -> Any:
-    """An OrtValue in the memory of the device.
-
-    Its `numpy()` and `update_inplace()` copy, and return when the copy is complete. On CUDA both
-    are cudaMemcpy on the default stream, and cudaStreamSynchronize follows the one to the device
-    (ProviderInfo_CUDA in cuda_provider_factory.cc).
-    """
+    """An OrtValue in the memory of the device."""
     return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype, device, 0)
+
+
+def queued() -> Any:
+    """RunOptions with which a session on CUDA returns when its work is queued, and not when it is done."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+    return options
+
+
+class Device(NamedTuple):
+    """A device with its two streams."""
+
+    calls: DeviceCalls
+    memory: MemoryDevice  # "cuda"; "cpu" for the stand-in of the tests
+    compute: int  # the stream of the models, and of the copies of their outputs
+    copies: int  # the stream of clips that come from the host
+
+
+def device_of(calls: DeviceCalls, memory: MemoryDevice) -> Device:
+    """The device with two streams of its own."""
+    calls.enter()
+    return Device(calls, memory, calls.stream(), calls.stream())
+
+
+@cache
+def cuda_device() -> Device:
+    """The first GPU. All models of the process share its two streams."""
+    return device_of(cuda_runtime(), "cuda")
+
+
+@dataclass(frozen=True)
+class DeviceClips:
+    """Clips in the memory of a device, as a model's batch: all of a DeviceBatch, or a part of it."""
+
+    device: Device
+    value: Any  # the OrtValue that they lie in
+    dtype: "np.dtype[Any]"
+    shape: tuple[int, ...]  # [C, ...]
+    address: int
+
+    @property
+    def clip_bytes(self) -> int:
+        """Size of one clip."""
+        return int(np.prod(self.shape[1:])) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, part: slice) -> "DeviceClips":
+        first, last, _ = part.indices(len(self))
+        shape = (last - first, *self.shape[1:])
+        return DeviceClips(self.device, self.value, self.dtype, shape, self.address + first * self.clip_bytes)
+
+    def padded(self, size: int) -> "DeviceClips":
+        """A copy of `size` clips; those that are missing are zeros."""
+        batch = DeviceBatch(self.device, (size, *self.shape[1:]), self.dtype)
+        device, clips = self.device, batch.clips
+        device.calls.copy(clips.address, self.address, len(self) * self.clip_bytes, device.copies)
+        batch.clear(len(self))
+        return clips
+
+
+class DeviceBatch:
+    """A BatchMemory on a device."""
+
+    def __init__(self, device: Device, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> None:
+        value = buffer_of(shape, dtype, device.memory)
+        self.clips = DeviceClips(device, value, dtype, shape, value.data_ptr())
+
+    def put(self, first: int, clips: npt.NDArray[Any]) -> None:
+        """Copies clips [C, ...] from the host; returns when they may be overwritten there."""
+        device, source = self.clips.device, np.ascontiguousarray(clips)
+        to = self.clips.address + first * self.clips.clip_bytes
+        device.calls.enter()
+        device.calls.copy(to, source.ctypes.data, source.nbytes, device.copies)
+        device.calls.wait_stream(device.copies)
+
+    def clear(self, first: int) -> None:
+        """Fills the places from `first` on with zeros."""
+        device, rest = self.clips.device, self.clips[first:]
+        device.calls.enter()
+        device.calls.clear(rest.address, len(rest) * rest.clip_bytes, device.copies)
+        device.calls.wait_stream(device.copies)
 
 
 class Widening:
     """Converts 16-bit samples to float32 on the device, so only 16 bits a sample cross the bus."""
 
-    def __init__(self, device: MemoryDevice) -> None:
-        self._device: MemoryDevice = device
-        self._session = session_from_bytes(_WIDENING, "int16 to float32", device)
-        self._binding = self._session.io_binding()
-        self._samples: Any = None
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._session = session_from_bytes(
+            _WIDENING, "int16 to float32", device.memory, stream=device.compute
+        )
+        self._queued = queued()
 
-    def into(self, waveforms: Any, batch: Int16) -> None:
-        """Fills the float32 buffer `waveforms` [B, N] with batch [B, N] / 32768, exactly."""
-        if self._samples is None or tuple(self._samples.shape()) != batch.shape:
-            self._samples = None  # frees the old buffer before the new one is made
-            self._samples = buffer_of(batch.shape, np.int16, self._device)
-            self._binding.bind_ortvalue_input("pcm", self._samples)
-        self._samples.update_inplace(batch)
-        self._binding.bind_ortvalue_output("waveform", waveforms)
-        self._session.run_with_iobinding(self._binding)  # returns when the device is done
+    def into(self, waveforms: Any, address: int) -> None:
+        """Queues that waveforms [B, N], an OrtValue, becomes the int16 at `address` / 32768, exactly."""
+        binding, shape = self._session.io_binding(), waveforms.shape()
+        binding.bind_input("pcm", self._device.memory, 0, np.int16, shape, address)
+        binding.bind_ortvalue_output("waveform", waveforms)
+        self._session.run_with_iobinding(binding, self._queued)
+
+
+class DeviceModel(Protocol):
+    """A loaded model whose work a DeviceQueue queues."""
+
+    def bind(self, x: Any) -> dict[str, Any]:
+        """Prepares for the input x, an OrtValue; -> the OrtValues that the outputs will be in, by name."""
+
+    def launch(self) -> None:
+        """Queues one run from the input to the outputs."""
+
+
+class _Bound(NamedTuple):
+    """What a model is prepared for."""
+
+    shape: tuple[int, ...]
+    x: Any
+    outputs: dict[str, Any]
+
+
+class _Landing:
+    """Where on the host the outputs of one batch arrive."""
+
+    def __init__(self, device: Device, outputs: Mapping[str, Any]) -> None:
+        self._calls, self._compute = device.calls, device.compute
+        self.arrays = {name: device.calls.host_array(tuple(one.shape())) for name, one in outputs.items()}
+        self._there = device.calls.event()
+
+    def call(self, outputs: Mapping[str, Any]) -> None:
+        """Queues the copies behind what the stream has."""
+        for name, array in self.arrays.items():
+            self._calls.copy(array.ctypes.data, outputs[name].data_ptr(), array.nbytes, self._compute)
+        self._calls.record(self._there, self._compute)
+
+    def outputs(self) -> Outputs:
+        """Waits for the copies, and gives copies of them."""
+        self._calls.wait(self._there)
+        found = {name: array.copy() for name, array in self.arrays.items()}
+        return Outputs(found["scores"], found.get("embedding"))
+
+
+class DeviceQueue:
+    """Runs the batches of a model, one behind the other, for any number of threads."""
+
+    def __init__(self, device: Device, model: DeviceModel, *, widening: Widening | None) -> None:
+        """`widening` is for models of waveforms, whose batches may be of 16-bit samples."""
+        self._device, self._model, self._widening = device, model, widening
+        self._bound: _Bound | None = None
+        self._samples: Any = None  # where 16-bit samples of the host are copied to
+        self._idle: list[_Landing] = []
+        self._lock = threading.Lock()
+
+    def run(self, batch: ClipBatch, spent: Spent | None = None) -> Outputs:
+        """What the model gives for a batch of the host or of the device.
+
+        With `spent` each step is waited for, and its time is added.
+        """
+        calls = self._device.calls
+        with self._lock:
+            calls.enter()
+            bound = self._bound_to(batch.shape)
+            begin = time.perf_counter()
+            self._fill(bound.x, batch)
+            there = self._reached(spent)
+            self._model.launch()
+            ran = self._reached(spent)
+            landing = self._idle.pop() if self._idle else _Landing(self._device, bound.outputs)
+            landing.call(bound.outputs)
+        outputs = landing.outputs()
+        if self._bound is bound:
+            self._idle.append(landing)
+        if spent:
+            spent.add(begin, there, ran, time.perf_counter())
+        return outputs
+
+    def new_batch(self, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> DeviceBatch:
+        """Room for a batch on the device."""
+        return DeviceBatch(self._device, shape, dtype)
+
+    def pin(self, array: npt.NDArray[Any]) -> Callable[[], None]:
+        """Makes copies of the array to the device faster; -> a function that undoes it."""
+        self._device.calls.enter()
+        return self._device.calls.pin(array)
+
+    def _reached(self, spent: Spent | None) -> float:
+        """The time, after a step; with `spent` that of its end on the device."""
+        if spent:
+            self._device.calls.wait_stream(self._device.compute)
+        return time.perf_counter()
+
+    def _bound_to(self, shape: tuple[int, ...]) -> _Bound:
+        if self._bound is None or self._bound.shape != shape:
+            self._device.calls.wait_stream(self._device.compute)  # of batches that use the old buffers
+            self._bound, self._samples, self._idle = None, None, []  # frees them before new ones are made
+            x = buffer_of(shape, np.float32, self._device.memory)
+            self._bound = _Bound(shape, x, self._model.bind(x))
+        return self._bound
+
+    def _fill(self, x: Any, batch: ClipBatch) -> None:
+        """Queues that x holds the batch."""
+        if isinstance(batch, DeviceClips) and batch.dtype == np.int16:
+            assert self._widening
+            self._widening.into(x, batch.address)
+        elif isinstance(batch, DeviceClips):
+            self._copy(x, batch.address, len(batch) * batch.clip_bytes)
+        elif batch.dtype == np.int16 and self._widening:
+            if self._samples is None:
+                self._samples = buffer_of(batch.shape, np.int16, self._device.memory)
+            samples = np.ascontiguousarray(batch)
+            self._copy(self._samples, samples.ctypes.data, samples.nbytes)
+            self._widening.into(x, self._samples.data_ptr())
+        else:
+            waveforms = np.ascontiguousarray(widened(batch))
+            self._copy(x, waveforms.ctypes.data, waveforms.nbytes)
+
+    def _copy(self, to: Any, source: int, size: int) -> None:
+        self._device.calls.copy(to.data_ptr(), source, size, self._device.compute)
 
 
 @dataclass
 class Buffers:
-    """A model's input and outputs on a device, for batches of one shape."""
+    """A model's input and outputs in ONNX Runtime's memory of the CPU, for batches of one shape."""
 
     shape: tuple[int, ...]
     x: Any  # OrtValue
     outputs: dict[str, Any]  # name -> OrtValue
-    widening: Widening | None  # None: NumPy widens 16-bit samples
 
-    def fill(self, batch: ModelBatch) -> None:
-        """Copies the batch to the device; returns when the copy is complete."""
-        if batch.dtype == np.int16 and self.widening:
-            self.widening.into(self.x, np.asarray(batch, dtype=np.int16))
-        else:
-            self.x.update_inplace(widened(batch))
+    def fill(self, batch: ClipBatch) -> None:
+        """Copies the batch."""
+        self.x.update_inplace(widened(batch))
 
     def fetch(self) -> Outputs:
-        """Copies of the outputs on the host."""
-        # On the CPU numpy() is a view of the buffer, which the next batch overwrites.
+        """Copies of the outputs."""
+        # numpy() is a view of the buffer, which the next batch overwrites.
         found = {name: np.array(value.numpy()) for name, value in self.outputs.items()}
         return Outputs(found["scores"], found.get("embedding"))

@@ -5,7 +5,7 @@ B batch, N samples, T frames, M mels, K labels, D embedding.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,57 @@ from ..bundle import Bundle, Variant
 from ..errors import ModelError
 
 ModelBatch = Float32 | Int16  # log_mel [B, 1, T, M], or waveform [B, N] in float32 or int16
+
+
+class ClipsElsewhere(Protocol):
+    """A batch in the memory of a device; see device_memory.DeviceClips."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[B, ...]"""
+
+    @property
+    def dtype(self) -> "np.dtype[Any]":
+        """int16 or float32."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice) -> "ClipsElsewhere": ...
+
+    def padded(self, size: int) -> "ClipsElsewhere":
+        """A copy of `size` clips; those that are missing are zeros."""
+
+
+ClipBatch = ModelBatch | ClipsElsewhere
+
+
+class BatchMemory(Protocol):
+    """Room for the clips of one batch, where the model reads them."""
+
+    @property
+    def clips(self) -> ClipBatch:
+        """The batch, for Backend.run."""
+
+    def put(self, first: int, clips: npt.NDArray[Any]) -> None:
+        """Copies clips [C, ...] to the places from `first` on; returns when `clips` may be overwritten."""
+
+    def clear(self, first: int) -> None:
+        """Fills the places from `first` on with zeros."""
+
+
+class HostBatch:
+    """A BatchMemory on the host."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> None:
+        self.clips: npt.NDArray[Any] = np.zeros(shape, dtype)
+
+    def put(self, first: int, clips: npt.NDArray[Any]) -> None:
+        """Copies the clips."""
+        self.clips[first : first + len(clips)] = clips
+
+    def clear(self, first: int) -> None:
+        """Fills the places from `first` on with zeros."""
+        self.clips[first:] = 0
 
 
 class Outputs(NamedTuple):
@@ -88,16 +139,23 @@ class Spent:
         self.from_device += back - ran
 
 
-def padded(batch: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+@overload
+def padded(batch: npt.NDArray[Any], size: int) -> npt.NDArray[Any]: ...
+@overload
+def padded(batch: ClipBatch, size: int) -> ClipBatch: ...
+def padded(batch: ClipBatch, size: int) -> ClipBatch:
     """A batch of at least `size` clips: a smaller one gets zeros at its end."""
     missing = size - len(batch)
     if missing <= 0:
         return batch
-    return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
+    if isinstance(batch, np.ndarray):
+        return np.concatenate([batch, np.zeros((missing, *batch.shape[1:]), batch.dtype)])
+    return batch.padded(size)
 
 
-def widened(batch: ModelBatch) -> Float32:
+def widened(batch: ClipBatch) -> Float32:
     """A batch in float32; 16-bit samples are divided by 32768."""
+    assert isinstance(batch, np.ndarray)
     if batch.dtype == np.int16:
         return waveform_from_samples(np.asarray(batch, dtype=np.int16))
     assert batch.dtype == np.float32, batch.dtype

@@ -21,12 +21,18 @@ _HALF_OPTIONS: Final = {**_CUDA_OPTIONS, "prefer_nhwc": "1"}
 
 
 def session_from_bytes(
-    model: bytes, name: str, device: MemoryDevice, *, threads: int | None = None, half: bool = False
+    model: bytes,
+    name: str,
+    device: MemoryDevice,
+    *,
+    threads: int | None = None,
+    half: bool = False,
+    stream: int = 0,
 ) -> Any:
     """An InferenceSession that runs the whole model on `device`; errors call the model `name`.
 
-    `half` says that the model computes in float16. Raises ModelError; without CUDA
-    UnavailableError.
+    `half` says that the model computes in float16. `stream` is the CUDA stream of its work. Raises
+    ModelError; without CUDA UnavailableError.
     """
     if device == "cuda":
         load_cuda()
@@ -34,7 +40,7 @@ def session_from_bytes(
         session = onnxruntime.InferenceSession(
             model,
             sess_options=_options(device, threads),
-            providers=_providers(device, half=half),
+            providers=_providers(device, half=half, stream=stream),
             enable_fallback=0,  # or it would print to stdout, try the CPU, and lose the reason
         )
     if (provider := session.get_providers()[0]) != _PROVIDERS[device]:
@@ -47,10 +53,11 @@ def session_from_bytes(
     return session
 
 
-def _providers(device: MemoryDevice, *, half: bool) -> list[Any]:
+def _providers(device: MemoryDevice, *, half: bool, stream: int) -> list[Any]:
     if device == "cpu":
         return [_PROVIDERS[device]]
-    return [(_PROVIDERS[device], _HALF_OPTIONS if half else _CUDA_OPTIONS)]
+    options = _HALF_OPTIONS if half else _CUDA_OPTIONS
+    return [(_PROVIDERS[device], {**options, "user_compute_stream": str(stream)})]
 
 
 def _options(device: MemoryDevice, threads: int | None) -> Any:

@@ -1,32 +1,30 @@
 """Engines, run by TensorRT or TensorRT-RTX in ONNX Runtime's memory: no torch, no CUDA toolkit.
 
-This has not run on a GPU yet. In tests/runtime/backends/test_trt_backend.py a stand-in for TensorRT
-computes from the addresses that it is given, and the real TensorRT-RTX refuses a file that is no
-engine. So all has run except the calls into a real engine.
+This has not run on a GPU yet. In tests/runtime/backends/test_trt_backend.py stand-ins for TensorRT and for
+CUDA's runtime compute from the addresses that they are given, and the real TensorRT-RTX refuses a file that
+is no engine. So all has run except the calls into a real engine.
 
 B batch, N samples, K labels, D embedding.
 """
 
 import importlib
-import threading
-import time
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from ..arrays import Float32
 from ..bundle import Bundle, Variant
 from ..errors import ModelError, OutOfMemoryError, UnavailableError
 from .backend_errors import is_out_of_memory, ort_errors
-from .cuda_driver import CudaStream
 from .cuda_libraries import load_cuda
-from .device_memory import Buffers, Widening, buffer_of
+from .device_memory import Device, DeviceQueue, Widening, buffer_of, cuda_device
 from .engine_stamp import Machine, mismatch, this_machine
-from .model_batch import ModelBatch, Outputs, Spent, check_fit, padded
-from .ort_session import MemoryDevice
+from .model_batch import BatchMemory, ClipBatch, Outputs, Spent, check_fit, padded
 
 if TYPE_CHECKING:
     import tensorrt
@@ -38,33 +36,17 @@ _BUILD: Final = "run: rrtn export --trt"
 _NO_REASON: Final = "TensorRT refused it without a reason"
 
 
-class Stream(Protocol):
-    """The queue in which the GPU runs an engine's kernels."""
-
-    handle: int
-
-    def synchronise(self) -> None:
-        """Returns when all work on the stream is done."""
-
-
 @dataclass(frozen=True)
 class TrtBackend:
-    """A loaded engine. One batch runs at a time; other threads wait."""
+    """A loaded engine. The batches of all threads stand in a queue."""
 
     variant: Variant
-    context: "tensorrt.IExecutionContext"
-    flavour: "Flavour"
-    input: str  # its name
-    outputs: tuple[str, ...]  # their names
     batches: tuple[int, int, int]  # its profile: smallest, tuned for, largest
-    stream: Stream
-    widening: Widening | None
-    memory: MemoryDevice = "cuda"  # "cpu" for the stand-in of the tests
+    embedding_size: int | None  # D; None if the engine gives no embeddings
+    queue: DeviceQueue
     device: str = "trt"  # the name of the backend
-    _bound: list[Buffers] = field(default_factory=list, repr=False)  # the buffers of the last shape, if any
-    _lock: Any = field(default_factory=threading.Lock, repr=False)
 
-    def run(self, batch: ModelBatch, spent: Spent | None = None) -> Outputs:
+    def run(self, batch: ClipBatch, spent: Spent | None = None) -> Outputs:
         """waveform [B, N] -> scores [B, K] and the embedding [B, D], if there is one.
 
         A batch above the engine's largest runs in parts; one below its smallest is padded. Adds the
@@ -72,50 +54,52 @@ class TrtBackend:
         anything else that TensorRT refuses.
         """
         largest = self.batches[-1]
-        with self._lock:
-            return Outputs.joined(
-                [self._run(batch[i : i + largest], spent) for i in range(0, len(batch), largest)]
-            )
+        return Outputs.joined(
+            [self._run(batch[i : i + largest], spent) for i in range(0, len(batch), largest)]
+        )
 
-    def scores(self, batch: ModelBatch) -> Float32:
+    def scores(self, batch: ClipBatch) -> Float32:
         """The same batch -> scores [B, K] only."""
         return self.run(batch).scores
 
-    @property
-    def embedding_size(self) -> int | None:
-        """D; None if the engine gives no embeddings."""
-        if "embedding" not in self.outputs:
-            return None
-        return int(self.context.engine.get_tensor_shape("embedding")[-1])
+    def new_batch(self, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> BatchMemory:
+        """Room for a batch [B, ...] where the engine reads it."""
+        return self.queue.new_batch(shape, dtype)
 
-    def _run(self, batch: ModelBatch, spent: Spent | None) -> Outputs:
+    def pin(self, array: npt.NDArray[Any]) -> Callable[[], None]:
+        """Makes copies of the array to the GPU faster; -> a function that undoes it."""
+        return self.queue.pin(array)
+
+    def _run(self, batch: ClipBatch, spent: Spent | None) -> Outputs:
         count = len(batch)
         batch = padded(batch, self.batches[0])
-        self.flavour.forget()
         with ort_errors(f"{self.variant.file}, batch {batch.shape}"):
-            buffers = self._buffers(batch.shape)
-            begin = time.perf_counter()
-            buffers.fill(batch)
-            there = time.perf_counter()
-            self._check(self.context.execute_async_v3(self.stream.handle))
-            self.stream.synchronise()
-            ran = time.perf_counter()
-            outputs = buffers.fetch()
-            if spent:
-                spent.add(begin, there, ran, time.perf_counter())
-        return outputs.first(count)
+            return self.queue.run(batch, spent).first(count)
 
-    def _buffers(self, shape: tuple[int, ...]) -> Buffers:
-        if not self._bound or self._bound[0].shape != shape:
-            self._bound.clear()  # frees the old buffers before the new ones are made
-            self._check(self.context.set_input_shape(self.input, shape))
-            sizes = {name: tuple(self.context.get_tensor_shape(name)) for name in self.outputs}
-            outputs = {name: buffer_of(size, np.float32, self.memory) for name, size in sizes.items()}
-            buffers = Buffers(shape, buffer_of(shape, np.float32, self.memory), outputs, self.widening)
-            for name, value in {self.input: buffers.x, **outputs}.items():
-                self._check(self.context.set_tensor_address(name, value.data_ptr()))
-            self._bound.append(buffers)
-        return self._bound[0]
+
+@dataclass(frozen=True)
+class _QueuedEngine:
+    """An engine as a DeviceModel."""
+
+    file: str
+    context: "tensorrt.IExecutionContext"
+    flavour: "Flavour"
+    input: str  # its name
+    outputs: tuple[str, ...]  # their names
+    device: Device
+
+    def bind(self, x: Any) -> dict[str, Any]:
+        self.flavour.forget()
+        self._check(self.context.set_input_shape(self.input, tuple(x.shape())))
+        sizes = {name: tuple(self.context.get_tensor_shape(name)) for name in self.outputs}
+        outputs = {name: buffer_of(size, np.float32, self.device.memory) for name, size in sizes.items()}
+        for name, value in {self.input: x, **outputs}.items():
+            self._check(self.context.set_tensor_address(name, value.data_ptr()))
+        return outputs
+
+    def launch(self) -> None:
+        self.flavour.forget()
+        self._check(self.context.execute_async_v3(self.device.compute))
 
     def _check(self, accepted: bool) -> None:
         """Raises what TensorRT logs: its calls return False and do not raise."""
@@ -123,7 +107,7 @@ class TrtBackend:
             reason = self.flavour.reason or _NO_REASON
             kind = OutOfMemoryError if is_out_of_memory(reason) else ModelError
             wanted, fix = "a batch that the engine accepts", "use a smaller --batch-size"
-            raise kind(self.variant.file, reason, wanted=wanted, fix=fix)
+            raise kind(self.file, reason, wanted=wanted, fix=fix)
 
 
 def trt_backend_from_bundle(
@@ -144,7 +128,7 @@ def trt_backend_from_bundle(
     engine = _engine_from_plan(flavour, bundle.read(variant), variant.file)
     check_fit(bundle, variant, *_shapes(engine, flavour.module))
     load_cuda()
-    return trt_backend_from_engine(engine, variant, flavour, stream=cuda_stream(), widening=Widening("cuda"))
+    return trt_backend_from_engine(engine, variant, flavour, device=cuda_device())
 
 
 def _shapes(engine: Any, trt: Any) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
@@ -163,9 +147,7 @@ def trt_backend_from_engine(
     variant: Variant,
     flavour: "Flavour",
     *,
-    stream: Stream,
-    widening: Widening | None,
-    memory: MemoryDevice = "cuda",
+    device: Device,
 ) -> TrtBackend:
     """Gives an engine a context to run in. Raises UnavailableError if TensorRT cannot make one."""
     trt = flavour.module
@@ -175,16 +157,16 @@ def trt_backend_from_engine(
         raise ModelError(variant.file, came, wanted="float32, as rrtn builds it", fix=_BUILD)
     inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     smallest, tuned, largest = (int(shape[0]) for shape in engine.get_tensor_profile_shape(inputs[0], 0))
+    outputs = tuple(name for name in names if name not in inputs)
+    device.calls.enter()
+    model = _QueuedEngine(
+        variant.file, _context(flavour, engine, variant.file), flavour, inputs[0], outputs, device
+    )
     return TrtBackend(
         variant=variant,
-        context=_context(flavour, engine, variant.file),
-        flavour=flavour,
-        input=inputs[0],
-        outputs=tuple(name for name in names if name not in inputs),
         batches=(smallest, tuned, largest),
-        stream=stream,
-        widening=widening,
-        memory=memory,
+        embedding_size=int(engine.get_tensor_shape("embedding")[-1]) if "embedding" in outputs else None,
+        queue=DeviceQueue(device, model, widening=Widening(device)),
     )
 
 
@@ -270,9 +252,3 @@ def _context(flavour: Flavour, engine: Any, name: str) -> Any:
         wanted, fix = "memory and kernels for this GPU", "run: rrtn doctor"
         raise UnavailableError(name, flavour.reason or _NO_REASON, wanted=wanted, fix=fix)
     return context
-
-
-@cache
-def cuda_stream() -> Stream:
-    """The stream of all engines of the process."""
-    return CudaStream()

@@ -129,6 +129,12 @@ class Variant:
     # Of the variant cpu: its convolutions, and how fast it was on which processor.
     plan: dict[str, Any] | None = None
 
+    @property
+    def passed_gate(self) -> bool:
+        """True if its scores were compared with PyTorch's, under a limit that they kept."""
+        largest, limit = ((self.parity or {}).get(name) for name in ("max_abs", "limit"))
+        return largest is not None and limit is not None and largest <= limit
+
 
 @dataclass(frozen=True, kw_only=True)
 class LabelMeaning:

@@ -5,9 +5,10 @@ B batch, K labels, D embedding.
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,20 +16,20 @@ import numpy.typing as npt
 
 from ..arrays import Float32
 from ..audio.file_names import FilePath
-from ..backends.model_batch import Outputs
-from .decoder_messages import BadFile, ClipSpan, DecoderSettings, FileEnd
+from ..backends.model_batch import BatchMemory, ClipBatch, Outputs
+from .decoder_messages import BadFile, Clip, ClipSpan, FileEnd
 
 
-@dataclass(frozen=True)
-class ScoredClip:
+class ScoredClip(NamedTuple):
     """The scores of one part of a file."""
 
     span: ClipSpan
-    scores: Float32  # [K]
+    scores: list[float]  # K values of float32
+    is_finite: bool
     embedding: Float32 | None  # [D]
 
 
-@dataclass
+@dataclass(slots=True)
 class FileInProgress:
     """A file that is being scored. Its clips are in their order; None stands for one without scores yet."""
 
@@ -43,19 +44,14 @@ class FileInProgress:
         return self.ended is not None and not self.unscored
 
 
-class ClipPlace(NamedTuple):
-    """Where the scores of a clip in a batch belong."""
-
-    file: FileInProgress
-    number: int  # among the clips of the file
-    span: ClipSpan
+ClipPlace = tuple[FileInProgress, int, ClipSpan]  # where scores belong: the clip's number in the file
 
 
 class RunningBatch(NamedTuple):
     """A batch that the model has been given."""
 
     outputs: Future[Outputs]
-    batch: npt.NDArray[Any]
+    batch: BatchMemory
     members: list[ClipPlace]
 
 
@@ -68,15 +64,15 @@ class Batches:
 
     def __init__(
         self,
-        model: Callable[[npt.NDArray[Any]], Outputs],
-        decoding: DecoderSettings,
+        model: Callable[[ClipBatch], Outputs],
+        new_batch: Callable[[], BatchMemory],
         *,
         size: int,
         lanes: int,
     ) -> None:
+        """`new_batch` gives room for `size` clips."""
         self._model, self._size = model, size
-        shape = (size, *decoding.slot_shape)
-        self._empty = [np.zeros(shape, decoding.slot_dtype) for _ in range(2 * lanes + 1)]
+        self._empty = [new_batch() for _ in range(2 * lanes + 1)]
         self._batch = self._empty.pop()
         self._members: list[ClipPlace] = []
         self._running: deque[RunningBatch] = deque()
@@ -88,27 +84,42 @@ class Batches:
     def __exit__(self, *_: object) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    def add(self, features: npt.NDArray[Any], file: FileInProgress, span: ClipSpan) -> None:
-        """Copies the features into the batch. The model runs as soon as the batch is full."""
-        self._batch[len(self._members)] = features
-        self._members.append(ClipPlace(file, len(file.clips), span))
-        file.clips.append(None)
-        file.unscored += 1
-        if len(self._members) == self._size:
-            self._run()
+    def add(
+        self, clips: Sequence[Clip], features: npt.NDArray[Any], files: Mapping[int, FileInProgress]
+    ) -> None:
+        """Copies the features [C, ...] of C clips into batches. The model runs as soon as one is full.
+
+        `files` has the file of each ticket.
+        """
+        taken = 0
+        while taken < len(clips):
+            begin = len(self._members)
+            piece = clips[taken : taken + self._size - begin]
+            self._batch.put(begin, features[taken : taken + len(piece)])
+            self._note(piece, files)
+            taken += len(piece)
+            if len(self._members) == self._size:
+                self._run()
         while self._running and self._running[0].outputs.done():
             self._collect()
 
     def flush(self) -> None:
         """Runs the batch as it is, padded with zeros, and waits for all batches."""
         if self._members:
-            self._batch[len(self._members) :] = 0
+            self._batch.clear(len(self._members))
             self._run()
         while self._running:
             self._collect()
 
+    def _note(self, clips: Sequence[Clip], files: Mapping[int, FileInProgress]) -> None:
+        for ticket, start, end, sound in clips:
+            file = files[ticket]
+            self._members.append((file, len(file.clips), ClipSpan(start, end, sound)))
+            file.clips.append(None)
+            file.unscored += 1
+
     def _run(self) -> None:
-        outputs = self._threads.submit(self._model, self._batch)
+        outputs = self._threads.submit(self._model, self._batch.clips)
         self._running.append(RunningBatch(outputs, self._batch, self._members))
         self._members = []
         if not self._empty:
@@ -119,11 +130,12 @@ class Batches:
         """Waits for the oldest batch, and hands out its scores."""
         oldest = self._running.popleft()
         outputs = oldest.outputs.result()
-        for i, member in enumerate(oldest.members):
-            embedding = None if outputs.embedding is None else outputs.embedding[i : i + 1].ravel()
-            scores = outputs.scores[i : i + 1].ravel()
-            member.file.clips[member.number] = ScoredClip(member.span, scores, embedding)
-            member.file.unscored -= 1
+        finite = np.asarray(np.isfinite(outputs.scores).all(axis=1)).tolist()
+        embeddings: Iterable[Any] = repeat(None) if outputs.embedding is None else outputs.embedding
+        clips = zip(oldest.members, outputs.scores.tolist(), finite, embeddings, strict=False)
+        for (file, number, span), scores, is_finite, embedding in clips:
+            file.clips[number] = ScoredClip(span, scores, is_finite, embedding)
+            file.unscored -= 1
         self._empty.append(oldest.batch)
 
 
@@ -138,11 +150,12 @@ def mean_clip(clips: list[ScoredClip]) -> ScoredClip:
     embeddings = [clip.embedding for clip in clips if clip.embedding is not None]
     return ScoredClip(
         ClipSpan(math.nan, math.nan, sound),
-        _weighted_mean([clip.scores for clip in clips], weights),
+        _weighted_mean([clip.scores for clip in clips], weights).tolist(),
+        all(clip.is_finite for clip in clips),
         _weighted_mean(embeddings, weights) if embeddings else None,
     )
 
 
-def _weighted_mean(vectors: list[Float32], weights: list[float]) -> Float32:
+def _weighted_mean(vectors: Sequence[npt.ArrayLike], weights: list[float]) -> Float32:
     counted = weights if any(weights) else None
     return np.asarray(np.average(np.asarray(vectors, np.float64), axis=0, weights=counted), np.float32)

@@ -9,7 +9,7 @@ N samples of a clip, T frames, M mels, S slots.
 
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..frontend import input_shape
 from ..spec import FrontendSpec, InputKind
 
 IDLE: Final = -1  # the ticket of no file
+_SLOTS_BEGIN: Final = mmap.PAGESIZE  # bytes; CUDA pins whole pages
 Window = float | Literal["auto"]  # s; auto: of one clip, and a file of at most one clip has none
 
 
@@ -50,7 +51,7 @@ class DecoderSettings:
     @property
     def bytes(self) -> int:
         """Size of the shared memory: two numbers that say which file is being decoded, then the slots."""
-        return 16 + self.slots * int(np.prod(self.slot_shape)) * self.slot_dtype.itemsize
+        return _SLOTS_BEGIN + self.slots * int(np.prod(self.slot_shape)) * self.slot_dtype.itemsize
 
 
 def windows(samples: int, decoding: DecoderSettings) -> Iterator[tuple[int, int]]:
@@ -76,7 +77,8 @@ class SlotMemory:
         self._map = mmap.mmap(descriptor, decoding.bytes)
         self.at = np.frombuffer(self._map, np.int64, 2)
         shape = (decoding.slots, *decoding.slot_shape)
-        self.slots: npt.NDArray[Any] = np.frombuffer(self._map, decoding.slot_dtype, offset=16).reshape(shape)
+        slots = np.frombuffer(self._map, decoding.slot_dtype, offset=_SLOTS_BEGIN)
+        self.slots: npt.NDArray[Any] = slots.reshape(shape)
         self.at[0] = IDLE
 
 
@@ -88,12 +90,7 @@ class ClipSpan(NamedTuple):
     sound: float  # s
 
 
-class ClipInSlot(NamedTuple):
-    """A clip of the file lies in the slot."""
-
-    ticket: int
-    slot: int
-    span: ClipSpan
+Clip = tuple[int, float, float, float]  # its ticket, then what ClipSpan has
 
 
 class FileEnd(NamedTuple):
@@ -101,9 +98,7 @@ class FileEnd(NamedTuple):
 
     ticket: int
     seconds: float  # of audio
-    flags: tuple[str, ...]
-    decoding: float  # s that reading and decoding took
-    features: float  # s that all else took
+    flags: tuple[str, ...] = ()
     content: bytes = b""  # its content_hash
 
 
@@ -116,11 +111,28 @@ class BadFile(NamedTuple):
     content: bytes = b""  # its content_hash; empty where the file could not be read
 
 
-class StorageFailure(NamedTuple):
-    """The storage failed, which says nothing about the file."""
-
-    error: StoppedError
-
-
-DecoderMessage = ClipInSlot | FileEnd | BadFile | StorageFailure
 Chunk = list[tuple[int, AudioSource]]  # tickets and files
+
+
+class Work(NamedTuple):
+    """What a decoder is given."""
+
+    chunk: Chunk
+    free: int  # slots that are free again
+
+
+@dataclass
+class Report:
+    """What a decoder has done since its last report. All clips of a file come before its end.
+
+    There is one report for many files, and its lists hold plain tuples: to pack and unpack them is most of
+    what a file costs the scoring process.
+    """
+
+    first: int = 0  # the slot of the first clip; the others lie in those that follow, in a ring
+    clips: list[Clip] = field(default_factory=list)
+    ends: list[tuple[int, float, tuple[str, ...], bytes]] = field(default_factory=list)  # as FileEnd
+    bad: list[BadFile] = field(default_factory=list)
+    decoding: float = 0.0  # s that reading and decoding took
+    features: float = 0.0  # s that all else took
+    failure: StoppedError | None = None  # of the storage, which says nothing about the file

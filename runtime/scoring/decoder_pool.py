@@ -11,10 +11,10 @@ import subprocess
 import tempfile
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from multiprocessing.connection import Pipe, wait
-from typing import IO, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +25,12 @@ from .decoder_messages import (
     IDLE,
     BadFile,
     Chunk,
-    ClipInSlot,
-    ClipSpan,
+    Clip,
     DecoderSettings,
     FileEnd,
+    Report,
     SlotMemory,
-    StorageFailure,
+    Work,
 )
 from .decoder_start import check_process, decoder_command, decoder_environment, this_process
 
@@ -45,15 +45,22 @@ _STOPPED: Final = 3.0  # s that a decoder may be stopped (SIGSTOP), at a file or
 _LATEST_END: Final = 5.0  # s that a decoder may take to end once its pipe has ended
 
 
-class ClipReady(NamedTuple):
-    """A clip of a file.
+class ClipsReady(NamedTuple):
+    """Clips of one decoder, of one file or of several.
 
-    `features` lie in memory of the decoder. They are valid until the next event is asked for.
+    `features` [C, ...] lie in memory of the decoder. They are valid until the next event is asked for.
     """
 
-    ticket: int
+    clips: Sequence[Clip]  # C
     features: npt.NDArray[np.int16 | np.float32]
-    span: ClipSpan
+
+
+class FilesEnded(NamedTuple):
+    """All clips of these files have been given, or the files cannot be scored."""
+
+    ends: Sequence[FileEnd | BadFile]
+    decoding: float = 0.0  # s that reading and decoding took
+    features: float = 0.0  # s that all else took
 
 
 class FileRestarted(NamedTuple):
@@ -69,7 +76,8 @@ class PoolIdle(NamedTuple):
     """Nothing is being decoded. No file is taken before the caller gives out more results."""
 
 
-PoolEvent = ClipReady | FileEnd | BadFile | FileRestarted | PoolIdle
+Pin = Callable[[npt.NDArray[Any]], Callable[[], None]]
+PoolEvent = ClipsReady | FilesEnded | FileRestarted | PoolIdle
 
 
 class DecoderPool:
@@ -78,9 +86,18 @@ class DecoderPool:
     A file that takes longer than `timeout` (s) to decode is given up.
     """
 
-    def __init__(self, decoding: DecoderSettings, *, count: int, chunk: int, timeout: float) -> None:
-        self._decoding, self._chunk, self._timeout = decoding, chunk, timeout
-        self._decoders = [_DecoderHandle(decoding) for _ in range(count)]
+    def __init__(
+        self,
+        decoding: DecoderSettings,
+        *,
+        count: int,
+        chunk: int,
+        timeout: float,
+        pin: Pin = lambda slots: lambda: None,
+    ) -> None:
+        """`pin` is Backend.pin: it gets the slots of each decoder, and what it gives is called at its end."""
+        self._decoding, self._chunk, self._timeout, self._pin = decoding, chunk, timeout, pin
+        self._decoders = [_DecoderHandle(decoding, pin) for _ in range(count)]
         self._requeued: deque[Chunk] = deque()
         self._strikes: Counter[int] = Counter()
         self._sources: dict[int, AudioSource] = {}  # of files that are not decoded yet
@@ -107,6 +124,8 @@ class DecoderPool:
             check_process(self._process)
             more = more and self._take(tickets, ahead)
             self._give_requeued()
+            for decoder in self._decoders:
+                decoder.free()
             if not self._sources:
                 yield PoolIdle()
                 continue
@@ -153,29 +172,27 @@ class DecoderPool:
 
     def _received(self, decoder: "_DecoderHandle") -> Iterator[PoolEvent]:
         try:
-            events = decoder.receive()
+            report = decoder.receive()
             self._has_started = True
         except (EOFError, OSError):  # OSError: the decoder has died in the middle of a message
             yield from self._bury(decoder)
             return
-        slots = 0
-        for event in events:
+        if report.clips or report.ends or report.bad:
             self._deaths = 0
-            match event:
-                case ClipInSlot(ticket, slot, span):
-                    yield ClipReady(ticket, decoder.memory.slots[slot], span)
-                    slots += 1
-                case StorageFailure(error):
-                    raise error
-                case _:
-                    self._finish(decoder, event.ticket)
-                    yield event
-        decoder.free(slots)
+        yield from decoder.clips(report)
+        ends: list[FileEnd | BadFile] = [*(FileEnd(*end) for end in report.ends), *report.bad]
+        if ends:
+            self._finish(decoder, ends)
+            yield FilesEnded(ends, report.decoding, report.features)
+        if report.failure:
+            raise report.failure
 
-    def _finish(self, decoder: "_DecoderHandle", ticket: int) -> None:
-        del self._sources[ticket]
-        self._strikes.pop(ticket, None)
-        decoder.finish(ticket)
+    def _finish(self, decoder: "_DecoderHandle", ends: Sequence[FileEnd | BadFile]) -> None:
+        for end in ends:
+            del self._sources[end.ticket]
+            if self._strikes:
+                self._strikes.pop(end.ticket, None)
+            decoder.finish(end.ticket)
 
     def _stuck(self) -> Iterator[PoolEvent]:
         """Looks now and then for decoders that hang in a file, stand still, or have died unnoticed."""
@@ -204,7 +221,7 @@ class DecoderPool:
         end = decoder.end(patience=0.0 if reason or timeout != IDLE else _LATEST_END)
         culprit = IDLE if reason else decoder.works_on()[0]
         self._check_starts(decoder, reason or end.words, end.code, is_idle=culprit == IDLE)
-        self._decoders.append(_DecoderHandle(self._decoding))
+        self._decoders.append(_DecoderHandle(self._decoding, self._pin))
         for ticket, source in self._unfinished(decoder):
             yield FileRestarted(ticket)
             if ticket == culprit:
@@ -228,10 +245,10 @@ class DecoderPool:
         tickets = [ticket for chunk in decoder.chunks for ticket in chunk]
         return [(ticket, self._sources[ticket]) for ticket in tickets if ticket in self._sources]
 
-    def _given_up(self, ticket: int, code: str, detail: str) -> BadFile:
+    def _given_up(self, ticket: int, code: str, detail: str) -> FilesEnded:
         del self._sources[ticket]
         del self._strikes[ticket]
-        return BadFile(ticket, code, detail)
+        return FilesEnded([BadFile(ticket, code, detail)])
 
 
 class DecoderEnd(NamedTuple):
@@ -244,8 +261,9 @@ class DecoderEnd(NamedTuple):
 class _DecoderHandle:
     """A decoder process as the pool sees it."""
 
-    def __init__(self, decoding: DecoderSettings) -> None:
+    def __init__(self, decoding: DecoderSettings, pin: Pin) -> None:
         self.chunks: deque[dict[int, None]] = deque()  # the unfinished tickets of each chunk
+        self._free = 0  # slots that are free again, and the decoder has not been told
         self.has_started = False
         self._owner = this_process()
         self._last = time.monotonic()  # when a message was last sent or received
@@ -253,12 +271,14 @@ class _DecoderHandle:
         memory = os.memfd_create("rrtn")
         os.ftruncate(memory, decoding.bytes)
         self.memory = SlotMemory(memory, decoding)
+        self._unpin = pin(self.memory.slots)
         self.connection, theirs = Pipe()
         try:
             self._process = _started((theirs.fileno(), memory), self._errors)
         except BaseException:
             self.connection.close()
             self._errors.close()
+            self._unpin()
             raise
         finally:
             theirs.close()
@@ -268,17 +288,27 @@ class _DecoderHandle:
     def give(self, chunk: Chunk) -> None:
         if chunk:
             self.chunks.append(dict.fromkeys(ticket for ticket, _ in chunk))
-            self._send(chunk)
+            self._give(chunk)
 
-    def free(self, slots: int) -> None:
-        if slots:
-            self._send(slots)
+    def free(self) -> None:
+        """Tells the decoder which slots are free again, unless a chunk has taken the word along."""
+        if self._free:
+            self._give([])
 
-    def receive(self) -> list[ClipInSlot | FileEnd | BadFile | StorageFailure]:
+    def receive(self) -> Report:
         check_process(self._owner)
-        events: list[ClipInSlot | FileEnd | BadFile | StorageFailure] = self.connection.recv()
+        report: Report = self.connection.recv()
         self.has_started, self._last = True, time.monotonic()
-        return events
+        return report
+
+    def clips(self, report: Report) -> Iterator[ClipsReady]:
+        """The clips of a report. Their slots are a ring, so they may lie in two pieces."""
+        slots, clips, first = self.memory.slots, report.clips, report.first
+        while clips:
+            piece = clips[: len(slots) - first]
+            yield ClipsReady(piece, slots[first : first + len(piece)])
+            self._free += len(piece)
+            clips, first = clips[len(piece) :], 0
 
     def finish(self, ticket: int) -> None:
         for chunk in self.chunks:
@@ -313,6 +343,7 @@ class _DecoderHandle:
             self._process.kill()
             code = self._code(_LATEST_END)
         self.connection.close()
+        self._unpin()
         with self._errors as errors:
             errors.seek(0)
             said = errors.read().decode(errors="replace").strip().splitlines()
@@ -335,6 +366,11 @@ class _DecoderHandle:
         with contextlib.suppress(OSError), open(f"/proc/{self._process.pid}/stat", "rb") as stat:
             return stat.read().rpartition(b")")[2].split()[0] == b"T"
         return False
+
+    def _give(self, chunk: Chunk) -> None:
+        work = Work(chunk, self._free)
+        self._free = 0
+        self._send(work)
 
     def _send(self, message: object) -> None:
         check_process(self._owner)

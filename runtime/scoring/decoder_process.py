@@ -27,13 +27,11 @@ from .decoder_messages import (
     IDLE,
     BadFile,
     Chunk,
-    ClipInSlot,
     ClipSpan,
-    DecoderMessage,
     DecoderSettings,
-    FileEnd,
+    Report,
     SlotMemory,
-    StorageFailure,
+    Work,
     windows,
 )
 
@@ -58,19 +56,19 @@ def main(pipe: int, memory: int) -> None:
         limit_memory(MEMORY_BUDGET, of="space")
         os.nice(_NICE)
         decoder = _DecoderLoop(connection, SlotMemory(memory, decoding), decoding)
-        connection.send([])  # ready
+        connection.send(Report())  # ready
         decoder.run()
 
 
 class _DecoderLoop:
-    """Decodes chunk after chunk. Events are kept until a chunk is done or no slot is free, then sent."""
+    """Decodes chunk after chunk. It reports when a chunk is done, and when no slot is free."""
 
     def __init__(self, connection: Connection, memory: SlotMemory, decoding: DecoderSettings) -> None:
         self._connection = connection
         self._memory = memory
         self._decoding = decoding
         self._next_slot, self._free = 0, decoding.slots
-        self._events: list[DecoderMessage] = []
+        self._report = Report()
         self._chunks: list[Chunk] = []
         self._waited = 0.0  # s, for free slots, since the start
         self._packs = PackReader()
@@ -82,23 +80,20 @@ class _DecoderLoop:
             while not self._chunks:
                 self._receive()
             for ticket, source in self._chunks.pop(0):
-                event = self._decode(ticket, source)
-                self._events.append(event)  # not in one line: _decode may have begun a new list
+                self._decode(ticket, source)
             self._send()
 
     def _receive(self) -> None:
-        """Takes a chunk of files, or the number of slots that are free again."""
-        message: Chunk | int = self._connection.recv()
-        if isinstance(message, int):
-            self._free += message
-        else:
-            self._chunks.append(message)
+        work: Work = self._connection.recv()
+        self._free += work.free
+        if work.chunk:
+            self._chunks.append(work.chunk)
 
     def _send(self) -> None:
-        self._connection.send(self._events)
-        self._events = []
+        self._connection.send(self._report)
+        self._report = Report(first=self._next_slot)
 
-    def _decode(self, ticket: int, source: AudioSource) -> DecoderMessage:
+    def _decode(self, ticket: int, source: AudioSource) -> None:
         self._works_on(ticket)
         self._content = b""
         try:
@@ -107,14 +102,16 @@ class _DecoderLoop:
                 recording = self._measured(ticket, source, opened_file)
                 decoded, waited = time.perf_counter(), self._waited
                 flags = self._put_clips(ticket, recording)
-            features = time.perf_counter() - decoded - (self._waited - waited)
-            return FileEnd(ticket, recording.seconds, flags, decoded - begin, features, self._content)
+            self._report.decoding += decoded - begin
+            self._report.features += time.perf_counter() - decoded - (self._waited - waited)
+            self._report.ends.append((ticket, recording.seconds, flags, self._content))
         except AudioError as error:
-            return BadFile(ticket, error.code, error.detail, self._content)
+            self._report.bad.append(BadFile(ticket, error.code, error.detail, self._content))
         except StoppedError as error:
-            return StorageFailure(error)
+            self._report.failure = error
         except MemoryError:
-            return BadFile(ticket, "out_of_memory", f"more than {MEMORY_BUDGET >> 30} GiB")
+            detail = f"more than {MEMORY_BUDGET >> 30} GiB"
+            self._report.bad.append(BadFile(ticket, "out_of_memory", detail))
         finally:
             self._works_on(IDLE)
 
@@ -172,7 +169,7 @@ class _DecoderLoop:
             self._memory.slots[slot] = clip_input(
                 waveform_from_samples(samples), self._decoding.spec, self._decoding.input
             )
-        self._events.append(ClipInSlot(ticket, slot, span))
+        self._report.clips.append((ticket, *span))
 
     def _take_slot(self, ticket: int) -> int:
         if not self._free:

@@ -7,14 +7,17 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from ..audio.av_reader import second_reader
 from ..audio.input_spool import InputSpool, Shard
-from ..bundle import LabelMeaning
+from ..backends.choice import BackendName, obstacle
+from ..backends.registry import backend_kinds
+from ..bundle import Bundle, LabelMeaning
 from ..tables.rows import Row
 from .scorer import Scorer
-from .table_job import SCORING_RULES
+from .table_job import SCORING_RULES, settings_of_table
 
 CountFile = Callable[[list[Row]], None]  # takes the rows of one file; may raise StoppedError
 
@@ -64,6 +67,22 @@ class ScoringEngine(Protocol):
 
     def busy(self, seconds: float) -> dict[str, float]:
         """For each part of the work, the share of `seconds` in which that part was busy; {} if unknown."""
+
+
+def choice_of_table(bundle: Bundle, target: Path, backend: BackendName) -> tuple[BackendName, str | None]:
+    """The backend and the variant that the table `target` was begun with, where the bundle has that variant.
+
+    A table keeps its variant: `auto` may take another one after an update, or on another machine. A backend
+    that cannot run here is left to the caller, whose settings then differ from the table's.
+    """
+    settings = settings_of_table(target)
+    kept = next((one for one in bundle.variants if one.sha256 == settings.get("model")), None)
+    if kept is None:
+        return backend, None
+    names = [kind.name for kind in backend_kinds(backend)]
+    before = str(settings.get("backend"))
+    runs = before in names and not obstacle(kept, before)
+    return (before, kept.name) if runs else (backend, None)
 
 
 def model_of_scorer(scorer: Scorer) -> LoadedModel:

@@ -45,11 +45,12 @@ class Totals:
         """Counts one file by its rows."""
         self.files += 1
         self.audio_seconds += rows[0].seconds
-        bad = next((row for row in rows if row.scores is None), None)
-        self.scored += bad is None
+        bad = [row.error for row in rows if row.scores is None]
+        self.scored += not bad
         if bad:
-            self.errors[bad.error] += 1
-        self.flags.update(rows[-1].flags)  # with windows the last row is the whole file's
+            self.errors[bad[0]] += 1
+        if flags := rows[-1].flags:  # with windows the last row is the whole file's
+            self.flags.update(flags)
 
 
 @dataclass(frozen=True, kw_only=True)

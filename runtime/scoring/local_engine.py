@@ -44,7 +44,8 @@ class LocalEngine:
             f"; not {what}: {why}" for what, why in scorer.passed_over.items() if "in the bundle" not in why
         )
         chosen = f"{scorer.backend.variant.file} on {scorer.backend.device}"
-        return f"{scorer.bundle.path}: {chosen}{passed_over}"
+        remark = f" ({scorer.remark})" if scorer.remark else ""
+        return f"{scorer.bundle.path}: {chosen}{remark}{passed_over}"
 
     def files(self, spool: InputSpool, shards: Sequence[Shard]) -> Iterator[list[Row]]:
         """The rows of each file, in order, without a pause between the shards."""

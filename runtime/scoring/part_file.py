@@ -92,8 +92,6 @@ def _hashes(found: Sequence[bytes]) -> npt.NDArray[np.uint8]:
 
 def _matrix(vectors: Sequence[Any], width: int) -> Float32:
     """float32 [R, width], NaN where there is no vector."""
-    matrix = np.full((len(vectors), width), np.nan, np.float32)
-    for i, vector in enumerate(vectors):
-        if vector is not None:
-            matrix[i] = vector
-    return matrix
+    nothing = [_NAN] * width
+    rows = [nothing if vector is None else vector for vector in vectors]
+    return np.array(rows, np.float32).reshape(len(rows), width)

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from ..audio.file_names import FilePath
 from ..audio.reader import audio_from_array
 from ..audio.sources import AudioSource, PackedFile, name_from_source
 from ..backends.choice import BackendName, backend_from_variant, choose_backend
-from ..backends.model_batch import Outputs, padded
+from ..backends.model_batch import BatchMemory, ClipBatch, Outputs, padded
 from ..backends.registry import backend_kind
 from ..bundle import Bundle, load_bundle
 from ..errors import (
@@ -41,7 +41,7 @@ from ..system.failpoints import failpoint
 from ..tables.rows import Row
 from .batches import Batches, FileInProgress, ScoredClip, mean_clip
 from .decoder_messages import BadFile, DecoderSettings, FileEnd, Window
-from .decoder_pool import ClipReady, DecoderPool, FileRestarted, PoolEvent, PoolIdle
+from .decoder_pool import ClipsReady, DecoderPool, FileRestarted, FilesEnded, PoolEvent, PoolIdle
 from .decoder_start import check_process, fork_lock, this_process
 
 _AHEAD: Final = 4096  # files whose rows may wait for an earlier file that takes longer
@@ -106,7 +106,7 @@ class Scorer:
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         _check_window(window, hop, self.bundle.spec)
         choice = choose_backend(self.bundle, backend, variant=variant, threads=1)
-        self.backend, self.passed_over = choice.backend, choice.passed_over
+        self.backend, self.passed_over, self.remark = choice.backend, choice.passed_over, choice.remark
         self.batch_size = batch_size or backend_kind(self.backend.device).batch_size
         self.workers = workers or usable_cpus()
         if embeddings and self.backend.embedding_size is None:
@@ -178,7 +178,7 @@ class Scorer:
         process, files = self._process, dict[int, FileInProgress]()
         decoders, done = self._taken_decoders(), False
         try:
-            with Batches(self._timed, self.decoding, size=self.batch_size, lanes=self.lanes) as batches:
+            with Batches(self._timed, self._new_batch, size=self.batch_size, lanes=self.lanes) as batches:
                 released = 0
                 for event in decoders.events(_noted(paths, files), ahead=_AHEAD):
                     check_process(process)
@@ -210,7 +210,7 @@ class Scorer:
             raise AudioError("invalid_score", _NOT_FINITE)
         return dict(zip(self.labels, scores.tolist(), strict=True))
 
-    def outputs(self, batch: npt.NDArray[Any]) -> Outputs:
+    def outputs(self, batch: ClipBatch) -> Outputs:
         """A batch of the backend's input, float32 or int16 -> scores [B, K], embedding [B, D] or None.
 
         The batch may be smaller than `batch_size`. If the device has too little memory for it, it is halved
@@ -227,7 +227,11 @@ class Scorer:
                     raise _one_is_too_much(error) from error
                 self.batch_that_fits = size // 2
 
-    def _timed(self, batch: npt.NDArray[Any]) -> Outputs:
+    def _new_batch(self) -> BatchMemory:
+        decoding = self.decoding
+        return self.backend.new_batch((self.batch_size, *decoding.slot_shape), decoding.slot_dtype)
+
+    def _timed(self, batch: ClipBatch) -> Outputs:
         begin = time.perf_counter()
         try:
             return self.outputs(batch)
@@ -235,7 +239,7 @@ class Scorer:
             with self._lock:  # several threads come here
                 self.timing.model += time.perf_counter() - begin
 
-    def _run(self, batch: npt.NDArray[Any], size: int) -> Outputs:
+    def _run(self, batch: ClipBatch, size: int) -> Outputs:
         failpoint(f"model.{size}")
         with self._model_in_use():
             return self.backend.run(padded(batch, size)).first(len(batch))
@@ -262,7 +266,9 @@ class Scorer:
                 return decoders
             decoders.close()
         chunk = min(self.batch_size, 32)
-        decoders = DecoderPool(self.decoding, count=self.workers, chunk=chunk, timeout=self._timeout)
+        decoders = DecoderPool(
+            self.decoding, count=self.workers, chunk=chunk, timeout=self._timeout, pin=self.backend.pin
+        )
         weakref.finalize(self, decoders.close)
         return decoders
 
@@ -300,17 +306,17 @@ class Scorer:
 
     def _take(self, event: PoolEvent, files: dict[int, FileInProgress], batches: Batches) -> None:
         match event:
-            case ClipReady(ticket, features, span):
-                batches.add(features, files[ticket], span)
+            case ClipsReady(clips, features):
+                batches.add(clips, features, files)
             case FileRestarted(ticket):  # clips of the old decoder may still be on their way to the old file
                 files[ticket] = FileInProgress(files[ticket].path)
             case PoolIdle():
                 batches.flush()
-            case _:
-                files[event.ticket].ended = event
-                if isinstance(event, FileEnd):
-                    self.timing.decoding += event.decoding
-                    self.timing.features += event.features
+            case FilesEnded(ends, decoding, features):
+                for end in ends:
+                    files[end.ticket].ended = end
+                self.timing.decoding += decoding
+                self.timing.features += features
 
     def _rows(self, file: FileInProgress) -> list[Row]:
         end = file.ended
@@ -324,22 +330,27 @@ class Scorer:
         return [*rows, self._row(file.path, mean_clip(clips), end)]
 
     def _row(self, path: FilePath, clip: ScoredClip, end: FileEnd) -> Row:
-        whole = math.isnan(clip.span.start)
-        place: dict[str, Any] = {
-            "file": path,
-            "start": None if whole else clip.span.start,
-            "end": None if whole else clip.span.end,
-            "content": end.content,
-        }
-        if not np.isfinite(clip.scores).all():
-            return Row(**place, error="invalid_score", detail=_NOT_FINITE, seconds=end.seconds)
-        scores = dict(zip(self.labels, clip.scores.tolist(), strict=True))
-        embedding = clip.embedding if self._embeddings else None
-        flags = in_order({*end.flags, *(() if clip.span.sound else ("silent",))})
-        return Row(**place, scores=scores, flags=flags, seconds=end.seconds, embedding=embedding)
+        (start, stop, sound), scores, is_finite, embedding = clip
+        whole = math.isnan(start)
+        return Row(
+            file=path,
+            start=None if whole else start,
+            end=None if whole else stop,
+            scores=dict(zip(self.labels, scores, strict=True)) if is_finite else None,
+            error="" if is_finite else "invalid_score",
+            flags=_flags(end, sound) if is_finite else (),
+            detail="" if is_finite else _NOT_FINITE,
+            seconds=end.seconds,
+            content=end.content,
+            embedding=embedding if is_finite and self._embeddings else None,
+        )
 
 
 _NOT_FINITE: Final = "the model gave NaN or infinity"
+
+
+def _flags(end: FileEnd, sound: float) -> tuple[str, ...]:
+    return end.flags if sound else in_order({*end.flags, "silent"})
 
 
 def _noted(

@@ -212,6 +212,11 @@ def opened_job(
         yield TableJob(folder, labels, keeps_all=append)
 
 
+def settings_of_table(target: Path) -> dict[str, Any]:
+    """The settings that the table was begun with; {} if it was not begun, or nobody knows how."""
+    return _job_or_nothing(target)
+
+
 def _known_inputs(
     job: dict[str, Any] | None, inputs: Sequence[str], *, append: bool, had_table: bool
 ) -> list[str]:

@@ -171,6 +171,27 @@ def test_n25_a_run_its_evaluation_its_page_and_its_submission(hostile_run: Path)
     assert "&lt;b&gt;x" in page
 
 
+@pytest.mark.slow
+def test_n25_its_export_parity_and_repetition(hostile_run: Path, tmp_path: Path) -> None:
+    shown = call("export", hostile_run, "--out", tmp_path / f"[red]{HOSTILE[3]}bundle").output
+    assert "bundle" in shown
+    (folder,) = tmp_path.glob("*bundle")
+    for path in folder.rglob("*"):
+        if path.suffix in {".json", ".yaml", ".txt", ".pbtxt", ".md"}:
+            check(path.read_text(encoding="utf-8"))
+    call("parity", folder, "--run", hostile_run)
+    assert json.loads(call("parity", folder, "--run", hostile_run, "--json").stdout)
+    data = hostile_run.parent / "data"
+    call("table2", "--data", data, "--out", tmp_path / "t\x1b2", "--dry-run")
+
+
+def test_n25_packs(model: Path, recordings: Path, tmp_path: Path) -> None:
+    packs = tmp_path / "packs\x1b[31m"
+    call("pack", recordings, "--out", packs)
+    call("inspect", model)
+    assert r"\x1b" in call("score", packs, "-m", model, code=3).output
+
+
 def test_the_projector_of_a_checkpoint_has_bounds() -> None:
     with pytest.raises(ValueError, match="at most 16 layers"):
         ProjectorConfig(layers=10**9)

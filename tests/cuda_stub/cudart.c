@@ -1,9 +1,11 @@
 /* The part of CUDA's runtime that ONNX Runtime's provider needs to load and place a model: an H100 without
    arithmetic. Memory is the host's. STUB_FAIL=driver: the driver is too old; =oom: no memory at all.
-   STUB_TRACE=FILE: one line for each copy, stream, launch and wait. */
+   STUB_TRACE=FILE: one line for each copy, stream, launch, mark and wait. STUB_HOLD=N: the first wait for a
+   mark ends once N marks were recorded, so N batches must be in flight; after 20 s it ends anyway. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cuda_runtime_api.h>
 
 #define TOO_OLD 35
@@ -103,6 +105,7 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaM
 }
 cudaError_t cudaMemset(void *to, int value, size_t bytes) { memset(to, value, bytes); return 0; }
 cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream) {
+    TRACE("clear %zu stream %p\n", bytes, (void *)stream);
     memset(to, value, bytes);
     return 0;
 }
@@ -110,6 +113,23 @@ cudaError_t cudaStreamCreate(cudaStream_t *stream) { *stream = handle(); return 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) { *stream = handle(); return 0; }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     TRACE("wait stream %p\n", (void *)stream);
+    return 0;
+}
+cudaError_t cudaHostRegister(void *pointer, size_t bytes, unsigned flags) {
+    TRACE("pin %zu\n", bytes);
+    return 0;
+}
+cudaError_t cudaHostUnregister(void *pointer) { TRACE("unpin\n"); return 0; }
+static volatile int records = 0;
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    TRACE("mark %p stream %p\n", (void *)event, (void *)stream);
+    __sync_fetch_and_add(&records, 1);
+    return 0;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    const char *held = getenv("STUB_HOLD");
+    for (int i = 0; held && records < atoi(held) && i < 20000; i++) usleep(1000);
+    TRACE("wait mark %p\n", (void *)event);
     return 0;
 }
 cudaError_t cudaEventCreate(cudaEvent_t *event) { *event = handle(); return 0; }
@@ -140,6 +160,26 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, 
 }
 void **__cudaRegisterFatBinary(void *binary) { static void *handles[4]; return handles; }
 cudaError_t __cudaGetKernel(cudaKernel_t *kernel, const void *function) { *kernel = (cudaKernel_t)function; return 0; }
+static __thread struct { struct dim3 grid, block; size_t shared; void *stream; } call;  /* kernel<<<...>>>() */
+unsigned __cudaPushCallConfiguration(struct dim3 grid, struct dim3 block, size_t shared, struct CUstream_st *stream) {
+    call.grid = grid;
+    call.block = block;
+    call.shared = shared;
+    call.stream = stream;
+    return 0;
+}
+cudaError_t __cudaPopCallConfiguration(struct dim3 *grid, struct dim3 *block, size_t *shared, void *stream) {
+    *grid = call.grid;
+    *block = call.block;
+    *shared = call.shared;
+    *(void **)stream = call.stream;
+    return 0;
+}
+cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, struct dim3 grid, struct dim3 block, void **arguments,
+                               size_t shared, cudaStream_t stream) {
+    TRACE("launch stream %p\n", (void *)stream);
+    return 0;
+}
 cudaError_t cudaLaunchKernel(const void *function, struct dim3 grid, struct dim3 block, void **arguments,
                              size_t shared, cudaStream_t stream) {
     TRACE("launch stream %p\n", (void *)stream);

@@ -545,6 +545,34 @@ def test_s24_a_model_that_does_not_fit_is_refused_before_anything_is_read(
 # S25
 
 
+def test_s25_a_table_keeps_the_variant_that_it_began_with(
+    tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn
+) -> None:
+    """Where nobody names another one: `auto` may take another one after an update, or on another machine."""
+    (tmp_path / "bundle").mkdir()
+    shutil.copy(tiny_model, tmp_path / "bundle" / tiny_model.name)
+    other = with_other_weights(tiny_model, tmp_path / "bundle" / "other.onnx")
+    manifest, second = load_bundle(tiny_model).manifest(), load_bundle(other).manifest()["variants"][0]
+    name = manifest["variants"][0]["name"]
+    manifest["variants"].append({**second, "name": "int8", "file": "other.onnx"})
+    (tmp_path / "bundle" / "bundle.json").write_text(json.dumps(manifest))
+
+    def scored(*flags: object) -> Any:
+        return score("noises", "-m", "bundle", "--out", "t.csv", "--json", *flags)
+
+    assert scored("--variant", "int8").summary["variant"] == "int8"
+    before = (tmp_path / "t.csv").read_bytes()
+    shutil.copy(noises[0], tmp_path / "noises" / "more.wav")
+    ended = scored()
+    assert (ended.code, ended.summary["variant"], ended.summary["scored_now"] > 0) == (0, "int8", True)
+    assert (tmp_path / "t.csv").read_bytes().startswith(before[:100])
+    ended = scored("--variant", name)
+    assert ended.code == 2
+    assert "begun with model " in ended.out
+    assert scored("--overwrite").summary["variant"] == name
+    assert scored().summary["variant"] == name
+
+
 def test_s25_another_model_or_other_settings(
     tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn
 ) -> None:

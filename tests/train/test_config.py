@@ -223,10 +223,13 @@ def test_unknown_keys_and_wrong_types_are_named_with_their_section(
         ({"optim": {"lr": float("nan")}}, "--lr (optim.lr) | nan"),
         ({"optim": {"weight_decay": -0.1}}, "optim.weight_decay | -0.1"),
         ({"optim": {"eps": float("nan")}}, "optim.eps | nan"),
-        ({"precision": "fp16"}, "--precision (precision) | 'fp16' | expected one of auto, fp32, tf32, bf16"),
+        (
+            {"precision": "fp8"},
+            "--precision (precision) | 'fp8' | expected one of auto, fp32, tf32, bf16, fp16",
+        ),
         (
             {"compile": "yes"},
-            "--compile (compile) | 'yes' | expected one of off, default, reduce-overhead, max-autotune",
+            "--compile (compile) | 'yes' | expected one of auto, off, default, reduce-overhead, max-autotune",
         ),
         ({"checkpoint_minutes": 0}, "checkpoint_minutes | 0.0 | expected more than 0"),
         ({"checkpoint_minutes": float("nan")}, "checkpoint_minutes | nan | expected more than 0"),

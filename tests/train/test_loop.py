@@ -406,6 +406,6 @@ def test_compile_is_refused_with_several_ranks(corpus: Path, mode: str) -> None:
     """torch.compile loses the gradient of a sum over the ranks, and the loss would not show it."""
     with pytest.raises(ConfigError) as caught:
         loop.device_from_config(config(corpus, compile=mode, device="cpu"), World(1, 2, 1))
-    assert (caught.value.came, caught.value.fix) == ("2 processes", "--no-compile")
+    assert (caught.value.came, caught.value.fix) == ("2 processes", "--compile off")
     loop.device_from_config(config(corpus, compile=mode, device="cpu"), World())
     loop.device_from_config(config(corpus, device="cpu"), World(1, 2, 1))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from rrtn.runtime.errors import ConfigError
+from rrtn.train import plan
 from rrtn.train.config import Config, DataConfig, ModelConfig, OptimConfig
 from rrtn.train.plan import _default_batch, data_folder, describe, network_from_config, plan_from_config
 
@@ -54,6 +55,45 @@ def test_the_precision_is_resolved_and_a_cpu_stays_with_fp32(
     plan = plan_from_config(replace(config, device=device, precision=asked))  # type: ignore[arg-type]
     assert plan.config.precision == resolved
     assert plan_from_config(plan.config).config == plan.config
+
+
+class TestCompileMode:
+    """What `auto` becomes."""
+
+    @pytest.fixture(autouse=True)
+    def _gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As on a machine with an H100 and a C compiler."""
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+        monkeypatch.setenv("CC", "gcc")
+
+    def mode(self, config: Config, *, ranks: int = 1) -> str:
+        return plan_from_config(with_batch(config, 4), ranks=ranks).config.compile
+
+    def test_is_default_for_one_process_on_a_gpu(self, config: Config) -> None:
+        assert self.mode(config) == "default"
+
+    def test_is_off_with_several_ranks_and_on_the_cpu(self, config: Config) -> None:
+        assert self.mode(config, ranks=2) == "off"
+        assert self.mode(replace(config, device="cpu")) == "off"
+
+    @pytest.mark.parametrize("missing", ["capability", "compiler", "triton"])
+    def test_is_off_where_nothing_could_compile(
+        self, config: Config, monkeypatch: pytest.MonkeyPatch, missing: str
+    ) -> None:
+        if missing == "capability":
+            monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 1))
+        elif missing == "compiler":
+            monkeypatch.delenv("CC")
+            monkeypatch.setenv("PATH", "")
+        else:
+            monkeypatch.setattr(plan.importlib.util, "find_spec", lambda name: None)
+        assert self.mode(config) == "off"
+
+    @pytest.mark.parametrize("mode", ["off", "default", "reduce-overhead"])
+    def test_a_mode_that_was_asked_for_stays(self, config: Config, mode: str) -> None:
+        assert self.mode(replace(config, compile=mode)) == mode  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])

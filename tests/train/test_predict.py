@@ -45,6 +45,25 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(predict_module, "_BATCH", {"cpu": 4})
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # of torch's compiler
+@pytest.mark.parametrize("crop", ["clip", "full"])
+def test_a_compiled_network_sees_one_shape_alone(split: SplitClips, network: TwinsNetwork, crop: str) -> None:
+    """The short last batch is padded, and whole recordings go through the network as it is."""
+    shapes: list[tuple[int, ...]] = []
+
+    def noted(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        shapes.extend(tuple(value.shape) for value in inputs if value.dim() == 4 and value.shape[1] == 1)
+        return graph
+
+    compiled = torch.compile(network, backend=noted, dynamic=False)
+    frontend = LogMel(split.spec)
+    came = predict(network, frontend, split, crop=crop, compiled=compiled)  # type: ignore[arg-type]
+    expected = predict(network, frontend, split, crop=crop)  # type: ignore[arg-type]
+    np.testing.assert_allclose(came, expected, rtol=0, atol=TOLERANCE)
+    assert [shape for shape in shapes if shape[2:] != (3, 3) and shape[2:] != (7, 7)] == [(4, 1, 51, 64)]
+    torch.compiler.reset()
+
+
 @pytest.fixture(params=["silence", "zero_db"])
 def split(request: pytest.FixtureRequest, store: ClipStore) -> SplitClips:
     spec = replace(SPEC, pad=request.param)

@@ -10,6 +10,7 @@ import pytest
 from rrtn.runtime.errors import ConfigError
 from rrtn.train.config import flat_settings
 from rrtn.train.request import TrainingRequest, training_from_request
+from rrtn.train.run_folder import RunFolder
 from rrtn.train.start import plan_training
 
 MakeData = Callable[..., Path]
@@ -101,3 +102,12 @@ def test_n19_a_wrong_value_is_refused_before_torch_is_imported(tmp_path: Path, w
     assert done.returncode == 2
     assert "torch" not in done.stderr
     assert wrong[0] in done.stderr or "nowhere.toml" in done.stderr
+
+
+def test_a_run_from_before_there_was_a_compile_mode_goes_on_without_one(tmp_path: Path) -> None:
+    """Its steps were eager; `auto` would compile those that are left."""
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.config.write_text("seed = 3\n")
+    requested = training_from_request(TrainingRequest(run=run.path, resume=True))
+    assert (requested.config.compile, requested.changed) == ("off", [])

@@ -17,13 +17,15 @@ from rrtn.train.checkpoint import CheckpointInfo
 from rrtn.train.config import Config, config_from_dict
 from rrtn.train.data.device_clips import TrainingBatch, Waveforms
 from rrtn.train.distributed import World
+from rrtn.train.loss_scale import LossScale
 from rrtn.train.method import losses, model, views
+from rrtn.train.method.choices import ENCODER_NAMES
 from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.plan import network_from_config
 from rrtn.train.run_folder import RunFolder
-from rrtn.train.step import Stepper, set_float32_precision, sums_of_config
+from rrtn.train.step import Stepper, loss_from_config, set_float32_precision, sums_of_config
 from torch import Tensor
 
 TARGETS = ["Awe", "Fear", "Joy"]
@@ -31,7 +33,9 @@ B = 4
 
 # Of torch's own compiler: its use of deprecated parts of torch.
 torch_compile = pytest.mark.filterwarnings(
-    "ignore:.*torch.jit.script_method:DeprecationWarning", "ignore:.*torch._prims_common.check:FutureWarning"
+    "ignore:.*torch.jit.script_method:DeprecationWarning",
+    "ignore:.*torch._prims_common.check:FutureWarning",
+    "ignore:.*should not be instantiated:DeprecationWarning",  # of an autograd function, by dynamo
 )
 
 
@@ -317,15 +321,123 @@ def test_bf16_is_close_to_fp32() -> None:
     torch.testing.assert_close(sums["bf16"][2:4], sums["fp32"][2:4], rtol=0.1, atol=0)  # l_bt, loss
 
 
+class TestLossScale:
+    """Precision fp16."""
+
+    def test_a_step_is_that_of_fp32_within_what_float16_rounds(self) -> None:
+        sums = {}
+        for precision in ("fp32", "fp16"):
+            settings = config(precision=precision)
+            stepper = stepper_of(settings)
+            if stepper.loss_scale:
+                stepper.loss_scale.factor.fill_(256.0)  # the first one is too large for this batch
+            stepper.step(batch_of(settings, 0), 0)
+            sums[precision] = stepper.sums
+        assert not torch.equal(sums["fp16"], sums["fp32"])
+        torch.testing.assert_close(sums["fp16"][:4], sums["fp32"][:4], rtol=0.02, atol=0)
+        torch.testing.assert_close(sums["fp16"][4], sums["fp32"][4], rtol=0.1, atol=0)  # without the factor
+
+    def test_the_factor_changes_no_weight(self) -> None:
+        """It is a power of two; in float32 passes nothing is lost, and AdamW divides it away."""
+        settings = config()
+        start = small_network(settings)
+        weights = []
+        for scaled in (False, True):
+            stepper = stepper_of(settings, copy.deepcopy(start))
+            if scaled:
+                stepper.loss_scale = LossScale(torch.device("cpu"))
+            for number in range(2):
+                stepper.step(batch_of(settings, number), number)
+            weights.append(stepper.network.state_dict())
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+    def test_a_gradient_that_overflows_is_left_out_and_halves_the_factor(self) -> None:
+        settings = config(precision="fp16")
+        stepper = stepper_of(settings, small_network(settings))
+        assert stepper.loss_scale
+        stepper.step(batch_of(settings, 0), 0)
+        before, norm = TestGuard.state(stepper), stepper.sums[-1].clone()
+        handle = stepper.network.head.weight.register_hook(lambda gradient: gradient * float("inf"))
+        stepper.step(batch_of(settings, 1), 1)
+        handle.remove()
+        after = TestGuard.state(stepper)
+        assert all(torch.equal(before[name], after[name]) for name in before)
+        assert torch.equal(stepper.sums[-1], norm)
+        assert (stepper.bad_step(), float(stepper.loss_scale.factor)) == (None, 2.0**15)
+        stepper.step(batch_of(settings, 2), 2)
+        after = TestGuard.state(stepper)
+        assert not torch.equal(before["network.head.weight"], after["network.head.weight"])
+
+    def test_an_overflow_at_the_least_factor_stops(self) -> None:
+        settings = config(precision="fp16")
+        stepper = stepper_of(settings, small_network(settings))
+        assert stepper.loss_scale
+        stepper.loss_scale.factor.fill_(1.0)
+        stepper.network.head.weight.register_hook(lambda gradient: gradient * float("inf"))
+        stepper.step(batch_of(settings, 0), 4)
+        assert stepper.bad_step() == 4
+
+    @pytest.mark.parametrize("poison", ["waveform", "rating"])
+    def test_a_loss_that_is_not_finite_stops_at_once(self, poison: str) -> None:
+        settings = config(precision="fp16")
+        stepper = stepper_of(settings, small_network(settings))
+        bad = batch_of(settings, 0)
+        {"waveform": bad.waveforms.samples, "rating": bad.ratings}[poison][2, 1] = float("nan")
+        stepper.step(bad, 6)
+        assert stepper.bad_step() == 6
+
+    def test_many_good_steps_double_it_up_to_the_most(self) -> None:
+        scale, good, bad = LossScale(torch.device("cpu")), torch.tensor(False), torch.tensor(True)
+        for _ in range(1999):
+            scale.update(good)
+        scale.update(bad)
+        for _ in range(2000):
+            scale.update(good)
+        assert float(scale.factor) == 2.0**16
+        scale.steps.fill_(1999)
+        scale.factor.fill_(2.0**24)
+        scale.update(good)
+        assert (float(scale.factor), int(scale.steps)) == (2.0**24, 0)
+
+    def test_a_resumed_run_goes_on_with_it(self, tmp_path: Path) -> None:
+        settings = config(precision="fp16")
+        whole = stepper_of(settings, small_network(settings))
+        assert whole.loss_scale
+        whole.loss_scale.update(torch.tensor(True))
+        whole.step(batch_of(settings, 0), 0)
+        info = CheckpointInfo(
+            epoch=0, step=1, history=[], labels=TARGETS, config={}, data_sha256="", versions={}
+        )
+        run_state.save_job(RunFolder(tmp_path), info, whole)()
+        resumed = stepper_of(settings, small_network(config(seed=9)))
+        run_state.restored(RunFolder(tmp_path), info, resumed, strict=True, say=pytest.fail)
+        assert resumed.loss_scale
+        assert (float(resumed.loss_scale.factor), int(resumed.loss_scale.steps)) == (2.0**15, 1)
+        for stepper in (whole, resumed):
+            stepper.step(batch_of(settings, 1), 1)
+        expected, came = whole.loss.state_dict(), resumed.loss.state_dict()
+        assert all(torch.equal(came[name], expected[name]) for name in expected)
+
+
 @torch_compile
-def test_both_views_and_losses_are_one_graph() -> None:
-    """Nothing in them makes the compiler fall back to Python."""
-    settings = config()
-    loss = stepper_of(settings).loss
+@pytest.mark.parametrize("encoder", ENCODER_NAMES)
+def test_both_views_and_losses_are_one_graph(encoder: str) -> None:
+    """Nothing in them makes the compiler fall back to Python, nor trace a second graph."""
+    torch.compiler.reset()
+    settings = config(model={"encoder": encoder}, compile="default")
+    network = small_network(settings) if encoder != "resnet18" else network_from_config(settings)
+    loss = loss_from_config(settings, network)
     views_of_noise = torch.randn(2, B, 1, 32, 64, generator=torch.Generator().manual_seed(0))
-    arguments = (*views_of_noise, batch_of(settings, 0).ratings)
-    compiled = torch.compile(loss, backend="eager", fullgraph=True)(*arguments)
-    torch.testing.assert_close(compiled, loss(*arguments))
+    graphs: list[torch.fx.GraphModule] = []
+
+    def counted(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(loss, backend=counted, fullgraph=True)
+    for seed in range(3):
+        compiled(*views_of_noise, batch_of(settings, seed).ratings)
+    assert len(graphs) == 1
 
 
 @torch_compile

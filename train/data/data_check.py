@@ -15,12 +15,27 @@ import numpy.typing as npt
 from ...runtime.errors import counted
 from ...runtime.progress import Progress
 from ...runtime.spec import FrontendSpec
+from ..config import DataConfig, config_from_dict
 from .clip_cache import ClipStore, store_with_errors
 from .column_names import SPLITS
-from .data_set import Clip, DataSet, read_data
-from .ratings import Pair, at_full, constant_targets, correlations, histograms, rated, strongest_pairs
+from .data_set import Clip, DataSet
+from .places import SETTINGS, settings_of_folder
+from .ratings import (
+    LabelSummary,
+    Pair,
+    at_full,
+    class_counts,
+    constant_targets,
+    correlations,
+    histograms,
+    label_summaries,
+    rated,
+    strongest_pairs,
+)
+from .reading import data_of_settings
 from .table1 import SplitSummary, is_clipped, split_summary
 
+LEAK: Final = " LEAK:"  # in the warnings that concern validation
 _IN_HUMES_FORM: Final = 0.9  # from this share of clips with a target at 1.0, the other clips are odd
 
 
@@ -30,6 +45,8 @@ class DataReport:
 
     data: DataSet
     splits: tuple[SplitSummary, ...]
+    labels: tuple[LabelSummary, ...]
+    classes: dict[str, dict[str, dict[str, int]]]  # class target -> class -> split -> clips
     histograms: dict[str, npt.NDArray[np.int64]]  # split -> [K, BINS]; splits without ratings are left out
     correlations: npt.NDArray[np.float64]  # [K, K], over all rated clips
     pairs: list[Pair]  # the strongest first
@@ -50,6 +67,18 @@ class DataReport:
             "training refuses them",
         )
 
+    @property
+    def verdict(self) -> str:
+        """What all of it comes to, in a line."""
+        if self.errors:
+            return f"cannot be trained: {counted(len(self.bad_files), 'file')} cannot be decoded"
+        leaks = sorted({warning.partition(":")[0] for warning in self.warnings if LEAK in warning})
+        if leaks:
+            return f"trains, but validation figures will be too good: {' and '.join(leaks)}"
+        if self.warnings:
+            return f"trains, with {counted(len(self.warnings), 'warning')}"
+        return "trains, and nothing is wrong with it"
+
     def to_dict(self) -> dict[str, Any]:
         """For --json."""
         targets = self.data.targets
@@ -57,6 +86,8 @@ class DataReport:
             "dir": str(self.data.path),
             "targets": list(targets),
             "splits": [vars(split) for split in self.splits],
+            "labels": [label._asdict() for label in self.labels],
+            **({"classes": self.classes} if self.classes else {}),
             "histograms": {
                 name: dict(zip(targets, counts.tolist(), strict=True))
                 for name, counts in self.histograms.items()
@@ -72,28 +103,30 @@ class DataReport:
             "bad_files": self.bad_files,
             "errors": list(self.errors),
             "warnings": list(self.warnings),
+            "verdict": self.verdict,
         }
 
 
-def check_data(
-    folder: Path, spec: FrontendSpec, targets: Sequence[str] = (), *, channel: int | None = None
-) -> DataReport:
-    """Reads the CSV and decodes every file into the cache that training reads. `targets` is `read_data`'s.
+def check_data(folder: Path, spec: FrontendSpec, settings: DataConfig | None = None) -> DataReport:
+    """Reads the table and decodes every file into the cache that training reads.
 
-    `channel`, counted from 1, is taken in place of the mean of all.
+    `settings` of [data] are those of training; by default they are what the folder's data.toml says.
 
-    Raises DataError for a faulty CSV. A file that cannot be decoded is part of the report.
+    Raises DataError for a faulty table. A file that cannot be decoded is part of the report.
     """
-    data = read_data(folder, targets)
+    if settings is None:
+        settings = config_from_dict({"data": settings_of_folder(folder)}, source=SETTINGS).data
+    data = data_of_settings(folder, settings)
     splits = {name: data.splits[name] for name in SPLITS if data.splits[name].clips}
     stores = {
         name: store_with_errors(
-            [clip.path for clip in split.clips], spec, label=f"decode {name}", channel=channel
+            [clip.path for clip in split.clips], spec, label=f"decode {name}", channel=data.channel
         )
         for name, split in splits.items()
     }
     clips = [clip for split in splits.values() for clip in split.clips]
-    ratings = np.concatenate([split.ratings for split in splits.values()])
+    of_targets = {name: split.ratings[:, : len(data.targets)] for name, split in splits.items()}
+    ratings = np.concatenate([*of_targets.values()])
     all_rated = rated(ratings)
     r = correlations(all_rated)
     duplicates = _duplicates(clips, list(stores.values()))
@@ -101,12 +134,14 @@ def check_data(
     return DataReport(
         data=data,
         splits=tuple(split_summary(name, split, stores[name], spec) for name, split in splits.items()),
+        labels=label_summaries(data, [*splits]),
+        classes=class_counts(data, [*splits]),
         histograms={
-            name: histograms(known) for name, split in splits.items() if len(known := rated(split.ratings))
+            name: histograms(known) for name, part in of_targets.items() if len(known := rated(part))
         },
         correlations=r,
         pairs=strongest_pairs(r, data.targets),
-        one_at_full=float(at_full(all_rated).mean()),
+        one_at_full=float(at_full(all_rated).mean()) if len(all_rated) else 0.0,
         duplicates=duplicates,
         bad_files={clip.file_id: error for clip, error in zip(clips, errors, strict=True) if error},
         warnings=(
@@ -114,7 +149,7 @@ def check_data(
             *_duplicate_warnings(duplicates),
             *_sound_warnings(clips, list(stores.values())),
             *constant_targets(data),
-            *_not_in_humes_form(clips, ratings),
+            *_not_in_humes_form(data, clips, ratings),
             *_without_speaker(clips),
         ),
     )
@@ -187,13 +222,13 @@ def _marked(clips: Sequence[Clip], marks: npt.NDArray[np.bool_], what: str) -> l
     return [f"{some} of {counted(len(clips), 'clip')} {what} (first: {first.file_id}, line {first.line})"]
 
 
-def _not_in_humes_form(clips: Sequence[Clip], ratings: npt.NDArray[np.float32]) -> list[str]:
+def _not_in_humes_form(data: DataSet, clips: Sequence[Clip], ratings: npt.NDArray[np.float32]) -> list[str]:
     """A warning for the odd clips, where nearly all clips have a target at 1.0.
 
     Data that were rated in another way are not at fault.
     """
-    known = ~np.isnan(ratings).any(axis=1)
-    odd = known & ~at_full(np.nan_to_num(ratings))
-    if odd.sum() > (1 - _IN_HUMES_FORM) * known.sum():
+    known = ~np.isnan(ratings).all(axis=1)
+    odd = known & ~at_full(ratings)
+    if data.columns.is_scaled or odd.sum() > (1 - _IN_HUMES_FORM) * known.sum():
         return []
     return _marked(clips, odd, "have no target at exactly 1.0, as all others have, and as in Hume-VB")

@@ -3,6 +3,7 @@
 n clips, K targets.
 """
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -24,19 +25,34 @@ class Pair(NamedTuple):
 
 
 def rated(ratings: Float32) -> Float32:
-    """The rows of [n, K] that have no blank."""
-    return ratings[~np.isnan(ratings).any(axis=1)]
+    """The rows of [n, K] that have a rating."""
+    return ratings[~np.isnan(ratings).all(axis=1)]
 
 
 def histograms(ratings: Float32) -> npt.NDArray[np.int64]:
-    """[n, K] -> the number of clips in each tenth of 0 to 1 [K, BINS]."""
+    """[n, K] -> the number of clips in each tenth of 0 to 1 [K, BINS]; blanks are in none."""
+    return np.stack([_histogram(column[~np.isnan(column)]) for column in ratings.T])
+
+
+def _histogram(ratings: Float32) -> npt.NDArray[np.int64]:
     tenth = (ratings.astype(np.float64) * BINS + 1e-6).astype(np.int64)  # 0.3 in float32 is a bit less
-    tenth = np.minimum(tenth, BINS - 1)
-    return np.stack([np.bincount(column, minlength=BINS) for column in tenth.T])
+    return np.bincount(np.clip(tenth, 0, BINS - 1), minlength=BINS)
 
 
 def correlations(ratings: Float32) -> npt.NDArray[np.float64]:
-    """[n, K] -> Pearson's r [K, K]; NaN for a target without variation."""
+    """[n, K] -> Pearson's r [K, K] over the clips that have both; NaN for a target without variation."""
+    blank = np.isnan(ratings)
+    if ratings.size and not blank.any():
+        return _correlations(ratings)
+    r = np.full((ratings.shape[1],) * 2, np.nan)
+    for i, j in zip(*np.triu_indices(len(r)), strict=True):
+        both = ratings[~(blank[:, i] | blank[:, j])][:, [i, j]]
+        if len(both) > 1:
+            r[i, j] = r[j, i] = _correlations(both)[0, 1]
+    return r
+
+
+def _correlations(ratings: Float32) -> npt.NDArray[np.float64]:
     centred = ratings.astype(np.float64) - ratings.mean(axis=0, dtype=np.float64)
     deviations = np.sqrt((centred**2).sum(axis=0))
     constant = np.ptp(ratings, axis=0) == 0
@@ -63,5 +79,43 @@ def constant_targets(data: DataSet) -> list[str]:
 
 def at_full(ratings: Float32) -> npt.NDArray[np.bool_]:
     """[n, K] -> [n]: True for a clip with a target at exactly 1.0, as all rated clips of Hume-VB."""
-    full: npt.NDArray[np.bool_] = np.abs(ratings.max(axis=1) - 1) < _FULL_TOLERANCE
-    return full
+    return np.asarray((np.abs(ratings - 1) < _FULL_TOLERANCE).any(axis=1))  # a NaN is not
+
+
+class LabelSummary(NamedTuple):
+    """One rated target or class target."""
+
+    name: str
+    scale: str  # 1:9; of a class target the number of its classes
+    values: int  # distinct ones in Train
+    blank: dict[str, int]  # split -> clips without it
+
+
+def label_summaries(data: DataSet, splits: Sequence[str]) -> tuple[LabelSummary, ...]:
+    """[K + J]: what there is of each target."""
+    columns, train = data.columns, data.splits["Train"].ratings.T
+    kinds = [*map(str, columns.scales), *(f"{len(target.classes)} classes" for target in columns.classes)]
+    return tuple(
+        LabelSummary(
+            name=name,
+            scale=kind,
+            values=len(np.unique(train[k][~np.isnan(train[k])])),
+            blank={split: int(np.isnan(data.splits[split].ratings[:, k]).sum()) for split in splits},
+        )
+        for k, (name, kind) in enumerate(zip(columns.names, kinds, strict=True))
+    )
+
+
+def class_counts(data: DataSet, splits: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:
+    """Class target -> class -> split -> clips."""
+    rated_targets = len(data.targets)
+    return {
+        target.name: {
+            name: {
+                split: int((data.splits[split].ratings[:, rated_targets + j] == number).sum())
+                for split in splits
+            }
+            for number, name in enumerate(target.classes)
+        }
+        for j, target in enumerate(data.columns.classes)
+    }

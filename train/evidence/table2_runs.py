@@ -20,7 +20,7 @@ from ...runtime.errors import ConfigError, ModelError, StoppedError, counted
 from ...runtime.system.files import read_regular, write_json
 from ...runtime.system.locks import locked
 from ..checkpoint import read_info
-from ..config import METHODS, Config, Method
+from ..config import METHODS, CompileMode, Config, Method
 from ..config_file import MAY_DIFFER, config_from_toml, differences
 from ..display import Part
 from ..loop import data_digest, train
@@ -152,7 +152,7 @@ class TableRuns:
 
     def job(self, row: Table2Row, seed: int) -> TableRun:
         """One run, as it is in the folder now."""
-        folder = self.out / row.name / f"seed{seed}"
+        folder = _folder(self.out, row, seed)
         return TableRun(row, seed, folder, _epochs_done(folder), self.config.optim.epochs)
 
 
@@ -163,13 +163,26 @@ def table_runs(config: Config, *, out: Path, seeds: int, rows: tuple[Table2Row, 
     """
     if seeds < 1:
         raise ConfigError("--seeds", str(seeds), wanted="at least 1")
-    plan = plan_from_config(replace(config, seed=0))
+    plan = plan_from_config(replace(config, seed=0, compile=_compile_mode(config, out, seeds)))
     runs = TableRuns(
         out=out, config=plan.config, seeds=seeds, rows=rows, notes=(targets_line(plan.data), *plan.notes)
     )
     for job in runs.jobs():
         _check_settings(runs, job)
     return runs
+
+
+def _compile_mode(config: Config, out: Path, seeds: int) -> CompileMode:
+    """Where none was asked for, the mode of the runs that are there."""
+    if config.compile == "auto":
+        for run in (RunFolder(_folder(out, row, seed)) for seed in range(seeds) for row in ROWS):
+            if run.is_begun():
+                return config_from_toml(run.config).compile
+    return config.compile
+
+
+def _folder(out: Path, row: Table2Row, seed: int) -> Path:
+    return out / row.name / f"seed{seed}"
 
 
 def train_rows(runs: TableRuns, *, say: Callable[[str], None], at_run: Callable[[], object]) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .choices import ENCODER_NAMES, EncoderName
+from .fusible import halved, relu
 
 
 class Encoder(nn.Module):
@@ -71,7 +72,7 @@ class PannsCnn(Encoder):
         for i in range(1, self.n_blocks + 1):
             x = self.get_submodule(f"conv_block{i}")(x)
             if i <= self.pooled_blocks:
-                x = F.avg_pool2d(x, 2)
+                x = halved(x, training=self.training)
             x = F.dropout(x, 0.2, training=self.training)
         x = x.mean(3)  # over mels: [B, C, T']
         x = x.amax(2) + x.mean(2)
@@ -106,8 +107,8 @@ class ConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, c_in, T, M] -> [B, c_out, T, M]."""
-        x = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(x)))
+        x = relu(self.bn1(self.conv1(x)), training=self.training)
+        return relu(self.bn2(self.conv2(x)), training=self.training)
 
 
 class ResNet18(Encoder):
@@ -132,7 +133,7 @@ class ResNet18(Encoder):
 
     def forward(self, log_mel: Tensor) -> Tensor:
         """[B, 1, T, M] -> [B, D]."""
-        x = F.relu(self.bn1(self.conv1(self.normalised(log_mel))))
+        x = relu(self.bn1(self.conv1(self.normalised(log_mel))), training=self.training)
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         embedding: Tensor = x.mean((2, 3))
@@ -155,9 +156,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, c_in, T, M] -> [B, c_out, T / stride, M / stride]."""
-        out = F.relu(self.bn1(self.conv1(x)))
+        out = relu(self.bn1(self.conv1(x)), training=self.training)
         out = self.bn2(self.conv2(out))
-        return F.relu(out + self.downsample(x))
+        return relu(out + self.downsample(x), training=self.training)
 
 
 ENCODERS: Final[dict[EncoderName, type[Encoder]]] = {

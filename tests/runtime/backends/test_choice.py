@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rrtn.runtime import FrontendSpec
+from rrtn.runtime.backends import choice
 from rrtn.runtime.backends.choice import (
     backend_from_bundle,
     candidates_of_bundle,
     choose_backend,
     variants_for_backend,
 )
+from rrtn.runtime.backends.cuda import CUDA
 from rrtn.runtime.backends.engine_stamp import Machine
 from rrtn.runtime.bundle import Bundle, Variant, load_bundle
 from rrtn.runtime.errors import ConfigError, ModelError, UnavailableError
@@ -41,7 +43,7 @@ def bundle(tmp_path: Path, tiny_model: Path) -> Bundle:
             file=name,
             kind=kind,  # type: ignore[arg-type]
             input="waveform" if kind == "engine" else "logmel",
-            precision=name.rpartition("-")[2] if "-" in name else "fp32",
+            precision=name[-4:] if name.endswith(("fp16", "int8")) else "fp32",
             sha256=hashlib.sha256(content[kind]).hexdigest(),
             size=len(content[kind]),
             stamp=STAMP if kind == "engine" else None,
@@ -87,6 +89,41 @@ def test_auto_takes_the_fastest_first_and_float32_but_for_engines(bundle: Bundle
         ("cuda", "fp32"),
         ("cpu", "fp32"),
     ]
+
+
+def test_cuda_takes_float16_that_has_passed_its_gate(bundle: Bundle) -> None:
+    """A variant that nobody has compared, or that differs too much, must be named."""
+
+    def with_parity(**parity: object) -> list[tuple[str, str]]:
+        variants = [replace(one, parity=parity if "16" in one.name else None) for one in bundle.variants]
+        return tried(replace(bundle, variants=tuple(variants)), "cuda")
+
+    float32 = [("cuda", "waveform"), ("cuda", "fp32")]
+    passed = [("cuda", "waveform-fp16"), ("cuda", "waveform"), ("cuda", "fp16"), ("cuda", "fp32")]
+    assert with_parity(max_abs=3e-5, limit=2e-3) == passed
+    assert with_parity(max_abs=3e-3, limit=2e-3) == float32
+    assert with_parity(max_abs=3e-5, limit=None) == with_parity(max_abs=3e-5) == with_parity() == float32
+    assert tried(bundle, "cuda", variant="fp16") == [("cuda", "fp16")]
+
+
+@pytest.mark.parametrize(
+    ("variant", "remark"),
+    [
+        ("waveform-fp16", "fp16, which passed its gate; --variant fp32 gives float32"),
+        ("waveform", "float32 without TF32 uses no tensor cores; what rrtn export --fp16 makes does"),
+    ],
+)
+def test_what_cuda_chooses_by_itself_is_said(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, variant: str, remark: str
+) -> None:
+    parity = {"max_abs": 3e-5, "limit": 2e-3}
+    variants = [replace(one, parity=parity) for one in bundle.variants if one.name in (variant, "int8")]
+    some = replace(bundle, variants=tuple(variants))
+    record = replace(CUDA, load=lambda bundle, variant, threads: variant)  # type: ignore[arg-type,return-value]
+    monkeypatch.setattr(choice, "BACKENDS", [record])
+    monkeypatch.setattr(choice, "backend_kinds", lambda name: [record])
+    assert choose_backend(some, "cuda").remark == remark
+    assert choose_backend(some, "cuda", variant=variant).remark == ""
 
 
 def test_the_cpu_variant_comes_first_on_the_kind_of_processor_that_it_was_measured_on(
@@ -192,14 +229,14 @@ def test_auto_loads_the_cpu_where_nothing_else_is_and_says_why(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend(monkeypatch, CPU, NO_DRIVER)
-    choice = choose_backend(bundle)
-    assert (choice.backend.device, choice.backend.variant.name) == ("cpu", "fp32")
-    assert choice.passed_over == {
+    chosen = choose_backend(bundle)
+    assert (chosen.backend.device, chosen.backend.variant.name) == ("cpu", "fp32")
+    assert chosen.passed_over == {
         "trt": "built by tensorrt 10.13.0.35, which is not installed here",
         "cuda": NO_DRIVER,
     }
     spec = bundle.spec
-    assert choice.backend.scores(np.zeros((2, 1, spec.frames, spec.n_mels), np.float32)).shape == (2, 3)
+    assert chosen.backend.scores(np.zeros((2, 1, spec.frames, spec.n_mels), np.float32)).shape == (2, 3)
 
 
 def test_auto_goes_on_where_the_fastest_cannot_be_loaded_and_says_so(
@@ -214,11 +251,11 @@ def test_auto_goes_on_where_the_fastest_cannot_be_loaded_and_says_so(
     monkeypatch.setattr(
         "rrtn.runtime.backends.cuda_libraries.missing_library", lambda: "libcublas.so.13 cannot be loaded"
     )
-    choice = choose_backend(bundle)
-    assert choice.backend.device == "cpu"
+    chosen = choose_backend(bundle)
+    assert chosen.backend.device == "cpu"
     engine = "cannot be loaded (run: rrtn doctor)"
     library = 'libcublas.so.13 cannot be loaded (pip install "onnxruntime-gpu[cuda,cudnn]")'
-    assert choice.passed_over == {
+    assert chosen.passed_over == {
         "trt-fp16 on trt": engine,
         "trt on trt": engine,
         "waveform on cuda": library,
@@ -242,9 +279,9 @@ def test_what_is_slower_than_the_chosen_needs_no_reason(
         return variant
 
     monkeypatch.setattr("rrtn.runtime.backends.trt_backend.trt_backend_from_bundle", load)
-    choice = choose_backend(only(bundle, "trt", "trt-fp16"))
-    assert choice.backend == bundle.variant("trt")
-    assert choice.passed_over == {"trt-fp16 on trt": "no memory"}
+    chosen = choose_backend(only(bundle, "trt", "trt-fp16"))
+    assert chosen.backend == bundle.variant("trt")
+    assert chosen.passed_over == {"trt-fp16 on trt": "no memory"}
 
 
 def test_a_file_that_is_not_the_bundles_stops_auto(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The real onnxruntime-gpu on a CUDA that computes nothing: what is loaded, placed, said and chosen.
+"""The real onnxruntime-gpu on a CUDA that computes nothing: what is loaded, placed, said, chosen and queued.
 
 It shows no score: kernels of the stub do nothing.
 """
@@ -14,8 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from rrtn.runtime import FrontendSpec
+from rrtn.runtime.bundle import metadata_of
+from rrtn.runtime.bundle.onnx_file import sealed
 
 STUB = Path(__file__).parents[2] / "cuda_stub/build.py"
 KEPT = Path(__file__).parents[2] / "fixtures/before.tar.xz"
@@ -30,7 +35,28 @@ try:
 except RrtnError as error:
     print(json.dumps({"error": type(error).__name__, "came": error.came}))
 """
+# Ten files, in chunks and batches of four: two are full, one is padded.
+SCORE = """
+import os, sys
+from rrtn.runtime import Scorer
+with Scorer(sys.argv[1], "cuda", batch_size=4, workers=1) as scorer:
+    list(scorer.score_files(sys.argv[2:]))  # what a model needs once is loaded with it
+    with open(os.environ["STUB_TRACE"], "a") as trace:
+        print("again", file=trace)
+    assert [row.error for row in scorer.score_files(sys.argv[2:])] == [""] * 10
+"""
+TWO_THREADS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from rrtn.runtime import Scorer
+scorer = Scorer(sys.argv[1], "cuda", batch_size=4)
+batches = [np.zeros((4, scorer.bundle.spec.clip_samples), np.int16)] * 2
+with ThreadPoolExecutor(2) as threads:
+    assert [len(outputs.scores) for outputs in threads.map(scorer.outputs, batches)] == [4, 4]
+"""
 Choose = Callable[..., dict[str, Any]]
+Trace = Callable[..., list[str]]
 
 pytestmark = pytest.mark.cuda_stub
 
@@ -81,6 +107,98 @@ def choose(libraries: str) -> Choose:
     return run
 
 
+@pytest.fixture
+def trace(libraries: str, tmp_path: Path) -> Trace:
+    """-> the calls of CUDA that a program makes with such a GPU, one a line."""
+
+    def run(program: str, *arguments: object, **stub: str) -> list[str]:
+        file = tmp_path / "trace"
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        environment = {**os.environ, "LD_PRELOAD": libraries, "STUB_TRACE": str(file), **stub}
+        subprocess.run(command, env=environment, timeout=120, check=True)
+        return file.read_text().splitlines()
+
+    return run
+
+
+@pytest.fixture
+def starts(tmp_path: Path, spec: FrontendSpec) -> Path:
+    """scores = half of the first three samples: no convolution, which the stub of cuDNN does not plan."""
+    nodes = [
+        helper.make_node("Slice", ["waveform", "zero", "three", "axis"], ["first"]),
+        helper.make_node("Mul", ["first", "half"], ["scores"]),
+    ]
+    constants = {
+        "zero": np.array([0]),
+        "three": np.array([3]),
+        "axis": np.array([1]),
+        "half": np.float32(0.5),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "starts",
+        [helper.make_tensor_value_info("waveform", TensorProto.FLOAT, ["batch", spec.clip_samples])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    helper.set_model_props(proto, metadata_of(("a", "b", "c"), spec, "waveform", "fp32"))
+    (tmp_path / "starts.onnx").write_bytes(sealed(proto.SerializeToString()))
+    return tmp_path / "starts.onnx"
+
+
+def of_stream(calls: list[str], stream: str) -> list[str]:
+    """The calls that concern a stream, and the waits for its marks, without the stream's name."""
+    marks = {words.split()[1] for words in calls if words.startswith("mark ") and words.endswith(stream)}
+    waits = [f"wait mark {mark}" for mark in marks]
+    return [words.removesuffix(f" stream {stream}") for words in calls if stream in words or words in waits]
+
+
+def test_clips_are_copied_on_one_stream_while_the_model_runs_on_another(
+    trace: Trace, starts: Path, spec: FrontendSpec, real_clips: list[Path]
+) -> None:
+    """No call waits for all of the device, and none for the model but the one that needs its scores."""
+    lines = trace(SCORE, starts, *real_clips[:10])
+    calls = lines[lines.index("again") + 1 :]
+    clip = 2 * spec.clip_samples
+    model = next(words.split()[-1] for words in calls if words.startswith("launch"))
+    clips = next(words.split()[-1] for words in calls if words.startswith("copy"))
+    assert model != clips
+    assert [words for words in calls if model not in words and clips not in words] == [
+        words for words in calls if words.startswith(("wait mark", "unpin"))
+    ]
+    *copies, clear, _ = works = of_stream(calls, clips)
+    assert works[1::2] == ["wait"] * (len(works) // 2)
+    assert sum(int(words.split()[1]) for words in copies[::2]) == 10 * clip
+    assert clear == f"clear {2 * clip}"
+    steps = [words.split()[0] for words in of_stream(calls, model)]
+    batch = ["launch", "copy-async", "mark", "wait"]
+    without_repeats = [step for i, step in enumerate(steps) if step != "launch" or steps[i - 1] != "launch"]
+    in_order = [step for step in without_repeats if step != "wait"]
+    assert in_order == batch[:3] * 3
+    assert without_repeats.count("wait") == 3
+
+
+def test_memory_of_a_decoder_is_pinned_before_its_first_clip_and_given_back_at_its_end(
+    trace: Trace, starts: Path, real_clips: list[Path]
+) -> None:
+    calls = trace(SCORE, starts, *real_clips[:10])
+    assert [words.split()[0] for words in calls if "pin" in words] == ["pin", "unpin"]
+    first = next(i for i, words in enumerate(calls) if words.startswith("copy-async"))
+    assert calls.index(next(words for words in calls if words.startswith("pin"))) < first
+    assert calls[-1] == "unpin"
+
+
+def test_two_batches_are_in_flight(trace: Trace, starts: Path) -> None:
+    """The stub ends the first wait once the work of both is queued."""
+    calls = [words.split()[:2] for words in trace(TWO_THREADS, starts, STUB_HOLD="2")]
+    marks = [i for i, words in enumerate(calls) if words[0] == "mark"]
+    waits = [i for i, words in enumerate(calls) if words == ["wait", "mark"]]
+    launches = [i for i, words in enumerate(calls) if words[0] == "launch"]
+    assert (len(marks), len(waits)) == (2, 2)
+    assert max(launches) < marks[1] < waits[0]
+
+
 def test_every_graph_runs_wholly_on_cuda(choose: Choose, kept_bundle: Path) -> None:
     """ONNX Runtime refuses a graph of which one node is left to the CPU."""
     for variant in ("fp32", "waveform", "fp16", "waveform-fp16"):
@@ -90,7 +208,7 @@ def test_every_graph_runs_wholly_on_cuda(choose: Choose, kept_bundle: Path) -> N
 
 def test_auto_takes_cuda_where_it_can_be_made(choose: Choose, kept_bundle: Path) -> None:
     found = choose(kept_bundle, "auto")
-    assert (found["device"], found["variant"]) == ("cuda", "waveform")
+    assert (found["device"], found["variant"]) == ("cuda", "waveform-fp16")
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import load_bundle
 from rrtn.runtime.backends.choice import backend_from_bundle
 from rrtn.runtime.backends.cuda_libraries import cuda_missing
-from rrtn.runtime.backends.device_memory import Widening
-from rrtn.runtime.backends.ort_backend import ort_backend_from_bundle
+from rrtn.runtime.backends.device_memory import Device
+from rrtn.runtime.backends.ort_backend import ort_backend_from_bundle, ort_backend_on_device
 from rrtn.runtime.bundle import metadata_of
 from rrtn.runtime.bundle.onnx_file import sealed
 from rrtn.runtime.errors import ModelError, OutOfMemoryError, UnavailableError
@@ -111,11 +111,15 @@ def test_threads_take_turns(tiny_model: Path, spec: FrontendSpec) -> None:
 
 @pytest.mark.parametrize("on_device", [False, True])
 def test_samples_of_16_bits_score_as_the_same_in_float32(
-    on_device: bool, peaks: Path, spec: FrontendSpec
+    on_device: bool, peaks: Path, spec: FrontendSpec, prompt_device: Device
 ) -> None:
-    """With the widening that CUDA uses, too, on the CPU."""
-    backend = ort_backend_from_bundle(bundle := load_bundle(peaks), bundle.variants[0], device="cpu")
-    backend = replace(backend, widening=Widening("cpu") if on_device else None)
+    """Through the queue and the widening that CUDA uses, too, on the CPU."""
+    bundle = load_bundle(peaks)
+    variant = bundle.variants[0]
+    if on_device:
+        backend = ort_backend_on_device(bundle, variant, bundle.read(variant), prompt_device)
+    else:
+        backend = ort_backend_from_bundle(bundle, variant, device="cpu")
     for count in (3, 2, 3):
         samples = (
             np.random.default_rng(count).integers(-32768, 32768, (count, spec.clip_samples)).astype(np.int16)

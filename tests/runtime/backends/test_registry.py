@@ -60,7 +60,7 @@ def test_auto_takes_it_since_it_is_the_first(tiny_model: Path) -> None:
     assert choose_backend(load_bundle(tiny_model)).backend.device == "fake"
 
 
-@pytest.mark.parametrize(("parallel", "lanes"), [(True, 4), (False, 1)])
+@pytest.mark.parametrize(("parallel", "lanes"), [(True, 4), (False, 2)])
 def test_its_record_says_how_many_batches_run_at_once(parallel: bool, lanes: int, tiny_model: Path) -> None:
     record = replace(FAKE, parallel=parallel)
     BACKENDS.insert(0, record)

@@ -1,13 +1,16 @@
 """Engines: what is refused before they are loaded, and how one is run.
 
-The run itself is against a stand-in that has TensorRT's calls and computes with NumPy from the
-addresses that it is given: it shows that shapes, addresses, padding and parts are right, not that a
-GPU is.
+The run itself is against stand-ins. One has TensorRT's calls and computes with NumPy from the addresses
+that it is given; the other is a device that works off its streams only where someone waits (conftest.py).
+So shapes, addresses, padding, parts and the order of calls are shown to be right, not that a GPU is.
 """
 
 import ctypes
 import hashlib
+import threading
+import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.backends import trt_backend
-from rrtn.runtime.backends.device_memory import Widening
+from rrtn.runtime.backends.device_memory import Device
 from rrtn.runtime.backends.engine_stamp import Machine
 from rrtn.runtime.backends.trt_backend import (
     Flavour,
@@ -47,8 +50,8 @@ class Stand:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
         self.batches: list[int] = []  # of the runs
-        self.waiting = 0  # runs that nobody has waited for
         self.refuses = ""  # a call that fails, with words
+        self.device: Any = None
         self.log = deque[str](maxlen=3)
         module = SimpleNamespace(
             TensorIOMode=SimpleNamespace(INPUT="in", OUTPUT="out"),
@@ -81,22 +84,25 @@ class Stand:
         return taken or self.fail("set_input_shape: exceeds min ~ max")
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self.shapes[name]
+        return self.shapes.get(name, (-1, D))
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
         return True
 
     def execute_async_v3(self, stream: int) -> bool:
-        assert stream == 77
+        assert stream == self.device.compute
         if self.refuses:
             return self.fail(self.refuses)
-        waveforms = self.memory("waveform")
-        self.memory("scores")[:] = waveforms @ WEIGHTS
-        if "embedding" in self.addresses:
-            self.memory("embedding")[:] = waveforms[:, :D]
-        self.batches.append(len(waveforms))
-        self.waiting += 1
+        memory = {name: self.memory(name) for name in self.addresses}
+        self.batches.append(len(memory["waveform"]))
+
+        def compute() -> None:
+            memory["scores"][:] = memory["waveform"] @ WEIGHTS
+            if "embedding" in memory:
+                memory["embedding"][:] = memory["waveform"][:, :D]
+
+        self.device.calls.queue("launch", stream, compute)
         return True
 
     def memory(self, name: str) -> NDArray[np.float32]:
@@ -107,12 +113,6 @@ class Stand:
     def fail(self, words: str) -> bool:
         self.log.append(words)
         return False
-
-    # The stream.
-    handle = 77
-
-    def synchronise(self) -> None:
-        self.waiting = 0
 
 
 def variant_of(**changes: Any) -> Variant:
@@ -129,11 +129,10 @@ def variant_of(**changes: Any) -> Variant:
     return Variant(**{**fields, **changes})
 
 
-def backend_of(stand: Stand, widening: Widening | None = None) -> TrtBackend:
+def backend_of(stand: Stand, device: Device) -> TrtBackend:
     engine: Any = stand
-    return trt_backend_from_engine(
-        engine, variant_of(), stand.flavour, stream=stand, widening=widening, memory="cpu"
-    )
+    stand.device = device
+    return trt_backend_from_engine(engine, variant_of(), stand.flavour, device=device)
 
 
 def waveforms(count: int) -> NDArray[np.float32]:
@@ -144,19 +143,18 @@ def waveforms(count: int) -> NDArray[np.float32]:
     ("count", "runs"), [(4, [4]), (8, [8]), (2, [2]), (1, [2]), (9, [8, 2]), (16, [8, 8]), (19, [8, 8, 3])]
 )
 def test_batches_of_every_size_are_split_and_padded_to_what_the_engine_takes(
-    count: int, runs: list[int]
+    count: int, runs: list[int], host_device: Device
 ) -> None:
     stand = Stand()
     batch = waveforms(count)
-    scores, embedding = backend_of(stand).run(batch)
+    scores, embedding = backend_of(stand, host_device).run(batch)
     assert stand.batches == runs
-    assert stand.waiting == 0
     np.testing.assert_allclose(scores, batch @ WEIGHTS, atol=1e-6, rtol=0)
     np.testing.assert_array_equal(embedding, batch[:, :D])
 
 
-def test_buffers_that_are_used_again_do_not_change_what_was_returned() -> None:
-    backend = backend_of(Stand())
+def test_buffers_that_are_used_again_do_not_change_what_was_returned(host_device: Device) -> None:
+    backend = backend_of(Stand(), host_device)
     batches = [waveforms(count) + np.float32(i) for i, count in enumerate((4, 4, 3, 4))]
     found = [backend.run(batch) for batch in batches]
     for batch, outputs in zip(batches, found, strict=True):
@@ -164,23 +162,116 @@ def test_buffers_that_are_used_again_do_not_change_what_was_returned() -> None:
         np.testing.assert_array_equal(outputs.embedding, batch[:, :D])
 
 
-@pytest.mark.parametrize("on_device", [False, True])
-def test_samples_of_16_bits_are_widened(on_device: bool) -> None:
-    backend = backend_of(Stand(), Widening("cpu") if on_device else None)
+def test_samples_of_16_bits_are_widened(prompt_device: Device) -> None:
+    backend = backend_of(Stand(), prompt_device)
     for count in (3, 1, 11):
         samples = np.random.default_rng(0).integers(-32768, 32768, (count, N)).astype(np.int16)
         np.testing.assert_array_equal(backend.run(samples).embedding, samples[:, :D] / 32768)
 
 
-def test_an_engine_without_an_embedding_gives_none() -> None:
+def test_clips_that_lie_on_the_device_are_run_from_there(prompt_device: Device) -> None:
+    """In parts of the engine's largest batch, and padded to its smallest."""
+    backend = backend_of(Stand(), prompt_device)
+    samples = np.random.default_rng(0).integers(-32768, 32768, (9, N)).astype(np.int16)
+    for clips in (samples, (samples / 32768).astype(np.float32)):
+        batch = backend.new_batch((9, N), clips.dtype)
+        for first, last in ((0, 2), (2, 3), (3, 9)):
+            batch.put(first, clips[first:last])
+        np.testing.assert_array_equal(backend.run(batch.clips).embedding, samples[:, :D] / 32768)
+        batch.clear(4)
+        assert not backend.run(batch.clips).embedding[4:].any()  # type: ignore[index]
+
+
+# The order of calls. Stream 77 is that of the models, 78 that of clips.
+
+ONE_BATCH = [
+    f"copy {4 * 4 * N} on 77",
+    "launch on 77",
+    f"copy {4 * 4 * K} on 77",
+    f"copy {4 * 4 * D} on 77",
+    "record on 77",
+    "wait for 77",
+]
+
+
+def until(condition: Any) -> None:
+    latest = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < latest, "it never comes"
+        time.sleep(0.001)
+
+
+def test_a_batch_is_waited_for_once(host_device: Device, host_calls: Any) -> None:
+    backend = backend_of(Stand(), host_device)
+    backend.run(waveforms(4))
+    host_calls.log.clear()
+    backend.run(waveforms(4))
+    assert host_calls.log == ONE_BATCH
+    assert not host_calls.streams[77]
+
+
+def test_a_second_batch_is_queued_while_the_first_is_waited_for(host_device: Device, host_calls: Any) -> None:
+    """It uses the same buffers on the device, but not the same ones on the host."""
+    stand = Stand()
+    backend = backend_of(stand, host_device)
+    backend.run(waveforms(4))
+    host_calls.log.clear()
+    batches = [waveforms(4) + np.float32(i) for i in range(2)]
+    host_calls.before_wait = lambda: until(lambda: len(stand.batches) == 3)
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(backend.run, batches))
+    assert host_calls.log == [*ONE_BATCH[:-1], *ONE_BATCH[:-1], "wait for 77", "wait for 77"]
+    for batch, outputs in zip(batches, found, strict=True):
+        np.testing.assert_allclose(outputs.scores, batch @ WEIGHTS, atol=1e-5, rtol=0)
+        np.testing.assert_array_equal(outputs.embedding, batch[:, :D])
+
+
+def test_a_batch_that_is_refused_leaves_the_one_in_flight_its_scores(
+    host_device: Device, host_calls: Any
+) -> None:
+    stand = Stand()
+    backend = backend_of(stand, host_device)
+    batch, refused = waveforms(4), threading.Event()
+    host_calls.before_wait = lambda: refused.wait(60)
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(backend.run, batch)
+        until(lambda: stand.batches)
+        stand.refuses = "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)"
+        with pytest.raises(OutOfMemoryError):
+            backend.run(waveforms(4) + np.float32(9))
+        stand.refuses = ""
+        refused.set()
+        np.testing.assert_allclose(first.result().scores, batch @ WEIGHTS, atol=1e-6, rtol=0)
+    np.testing.assert_allclose(backend.run(batch).scores, batch @ WEIGHTS, atol=1e-6, rtol=0)
+    assert not host_calls.streams[77]
+
+
+def test_another_size_waits_for_those_in_flight(host_device: Device, host_calls: Any) -> None:
+    """Its buffers take the place of theirs."""
+    stand = Stand()
+    backend = backend_of(stand, host_device)
+    small, large, queued = waveforms(2), waveforms(8), threading.Event()
+    host_calls.before_wait = lambda: queued.wait(60)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(backend.run, small)
+        until(lambda: stand.batches == [2])
+        second = threads.submit(backend.run, large)
+        until(lambda: stand.batches == [2, 8])
+        queued.set()
+        np.testing.assert_allclose(first.result().scores, small @ WEIGHTS, atol=1e-6, rtol=0)
+        np.testing.assert_allclose(second.result().scores, large @ WEIGHTS, atol=1e-6, rtol=0)
+    assert host_calls.log.index("wait for all of 77") < host_calls.log.index(f"copy {8 * 4 * N} on 77")
+
+
+def test_an_engine_without_an_embedding_gives_none(host_device: Device) -> None:
     stand = Stand()
     stand.num_io_tensors = 2
-    assert backend_of(stand).run(waveforms(9)).embedding is None
+    assert backend_of(stand, host_device).run(waveforms(9)).embedding is None
 
 
-def test_a_run_that_tensorrt_refuses_is_told_with_its_words() -> None:
+def test_a_run_that_tensorrt_refuses_is_told_with_its_words(host_device: Device) -> None:
     stand = Stand()
-    backend = backend_of(stand)
+    backend = backend_of(stand, host_device)
     stand.log.append("of something long ago")
     stand.refuses = "[executionContext.cpp::x] Error Code 1:\n something"
     with pytest.raises(
@@ -198,18 +289,20 @@ def test_a_run_that_tensorrt_refuses_is_told_with_its_words() -> None:
     assert backend.run(waveforms(2)).scores.shape == (2, K)
 
 
-def test_tensors_that_are_not_float32_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensors_that_are_not_float32_are_refused(
+    host_device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Stand, "get_tensor_dtype", lambda self, name: "half" if name == "scores" else "float")
     with pytest.raises(ModelError, match="scores not in float32"):
-        backend_of(Stand())
+        backend_of(Stand(), host_device)
 
 
-def test_without_a_context_there_is_no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_context_there_is_no_backend(host_device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         Stand, "create_execution_context", lambda self: self.fail("no memory for activations") or None
     )
     with pytest.raises(UnavailableError, match="no memory for activations"):
-        backend_of(Stand())
+        backend_of(Stand(), host_device)
 
 
 def test_tensorrt_rtx_compiles_all_kernels_before_the_first_batch() -> None:

@@ -21,7 +21,14 @@ from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.errors import StoppedError
 from rrtn.runtime.scoring import decoder_pool
 from rrtn.runtime.scoring.decoder_messages import IDLE, BadFile, DecoderSettings, FileEnd
-from rrtn.runtime.scoring.decoder_pool import ClipReady, DecoderPool, FileRestarted, PoolEvent, PoolIdle
+from rrtn.runtime.scoring.decoder_pool import (
+    ClipsReady,
+    DecoderPool,
+    FileRestarted,
+    FilesEnded,
+    PoolEvent,
+    PoolIdle,
+)
 
 AHEAD = 100_000
 Pool = Callable[..., DecoderPool]
@@ -47,15 +54,17 @@ def gathered(pool: DecoderPool, events: Iterable[PoolEvent]) -> list[Decoded]:
     files: dict[int, Decoded] = {}
     for event in events:
         match event:
-            case ClipReady(ticket, features, (start, end, _)):
-                files.setdefault(ticket, Decoded([], None)).clips.append((start, end, features.tobytes()))
+            case ClipsReady(clips, features):
+                for (ticket, start, end, _), clip in zip(clips, features, strict=True):
+                    files.setdefault(ticket, Decoded([], None)).clips.append((start, end, clip.tobytes()))
             case FileRestarted(ticket):
                 files[ticket] = Decoded([], None)
             case PoolIdle():
                 pass
-            case _:
-                files[event.ticket] = files.get(event.ticket, Decoded([], None))._replace(end=event)
-                pool.released += 1
+            case FilesEnded(ends):
+                for end in ends:
+                    files[end.ticket] = files.get(end.ticket, Decoded([], None))._replace(end=end)
+                pool.released += len(ends)
     return [files[ticket] for ticket in sorted(files)]
 
 
@@ -102,6 +111,12 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < latest, "it never comes"
         time.sleep(0.01)
+
+
+def ends_until_idle(events: Iterable[PoolEvent]) -> int:
+    """Number of files that end before nothing more is decoded."""
+    working = itertools.takewhile(lambda event: not isinstance(event, PoolIdle), events)
+    return sum(len(event.ends) for event in working if isinstance(event, FilesEnded))
 
 
 def is_at(pool: DecoderPool, ticket: int) -> bool:
@@ -167,9 +182,17 @@ def test_more_windows_than_slots(make_pool: Pool, long: Path, noises: list[Path]
 def test_windows_are_given_while_the_file_is_being_decoded(make_pool: Pool, long: Path) -> None:
     """Or else a decoder would wait for slots that nobody frees."""
     pool = make_pool(slots=3, window=0.2)
-    events = pool.events([os.fsencode(long)], ahead=AHEAD)
-    assert [type(event) for event in itertools.islice(events, 100)] == [ClipReady] * 100
-    assert [type(event) for event in events] == [FileEnd]
+    *given, ended = pool.events([os.fsencode(long)], ahead=AHEAD)
+    assert [len(event.clips) for event in given if isinstance(event, ClipsReady)] == [3] * 33 + [1]
+    assert isinstance(ended, FilesEnded)
+
+
+def test_a_chunk_is_one_report(make_pool: Pool, noises: list[Path]) -> None:
+    """What a file costs the scoring process is mostly messages; see benchmarks/parent_cost.py."""
+    events = list(make_pool(chunk=8, slots=8).events(map(os.fsencode, noises), ahead=AHEAD))
+    sizes = [len(event.clips) for event in events if isinstance(event, ClipsReady)]
+    assert sizes == [8, 8, 8]
+    assert [len(event.ends) for event in events if isinstance(event, FilesEnded)] == sizes
 
 
 # Ahead
@@ -186,14 +209,13 @@ def test_no_more_is_taken_than_ahead(make_pool: Pool, noises: list[Path]) -> Non
 
     pool = make_pool(count=2, chunk=3)
     events = pool.events(counted(), ahead=7)
-    seen = [event for event, _ in zip(events, range(14 + 3), strict=False)]
-    assert (taken, seen[-3:]) == (7, [PoolIdle()] * 3)
+    assert ends_until_idle(events) == 7
+    assert [next(events) for _ in range(2)] == [PoolIdle()] * 2
+    assert taken == 7
     pool.released = 2
-    seen = list(itertools.islice(events, 5))
-    assert (taken, seen[-1]) == (9, PoolIdle())
+    assert (ends_until_idle(events), taken) == (2, 9)
     pool.released = 24
-    assert sum(isinstance(event, FileEnd) for event in events) == 15
-    assert taken == 24
+    assert (ends_until_idle(events), taken) == (15, 24)
 
 
 def test_thousands_of_bad_files_after_one_that_the_model_has_not_scored(
@@ -203,7 +225,8 @@ def test_thousands_of_bad_files_after_one_that_the_model_has_not_scored(
     pool = make_pool(count=2, chunk=8)
     ended, waited = 0, 0
     for event in pool.events([os.fsencode(noises[0]), *[b"/gone.wav"] * 3_000], ahead=256):
-        ended += isinstance(event, FileEnd | BadFile)
+        if isinstance(event, FilesEnded):
+            ended += len(event.ends)
         if isinstance(event, PoolIdle):
             waited, pool.released = waited + 1, ended
     assert ended == 3_001
@@ -261,15 +284,13 @@ def test_one_that_is_killed_while_it_waits_for_slots(make_pool: Pool, long: Path
     """To wait is not to be at the file: no strike, however often."""
     pool = make_pool(slots=3, window=0.2)
     events = pool.events([os.fsencode(long)], ahead=1)
-    seen: list[PoolEvent] = []
-    for death in range(deaths):
-        seen.append(next(events))  # the first of three
+    for _ in range(deaths):
+        given = next(events)
+        assert isinstance(given, ClipsReady)
+        assert len(given.clips) == 3
         until(lambda: is_at(pool, IDLE))
         os.kill(pids(pool)[0], signal.SIGKILL)
-        seen.extend(itertools.takewhile(lambda event: not isinstance(event, FileRestarted), events))
-        assert len(seen) == 3 * (death + 1)
-        seen.append(FileRestarted(0))
-        del seen[3 * (death + 1) :]
+        assert next(events) == FileRestarted(0)
     (file,) = gathered(pool, events)
     assert file.code == ""
     assert len(file.clips) == 100
@@ -510,7 +531,7 @@ def test_a_pool_that_is_left_in_the_middle_is_closed_all_the_same(
     before = children(), descriptors()
     pool = make_pool(count=2, slots=3, window=0.2)
     events = pool.events(map(os.fsencode, [long, *noises]), ahead=10)
-    assert isinstance(next(events), ClipReady)
+    assert isinstance(next(events), ClipsReady)
     events.close()  # type: ignore[attr-defined]
     del events
     pool.close()

@@ -10,8 +10,8 @@ from rrtn.runtime.audio.inputs import inputs_from_arguments
 from rrtn.runtime.audio.pack_writer import write_packs
 from rrtn.runtime.progress import Progress
 from rrtn.runtime.scoring import decoder_pool
-from rrtn.runtime.scoring.decoder_messages import DecoderSettings, FileEnd
-from rrtn.runtime.scoring.decoder_pool import DecoderPool
+from rrtn.runtime.scoring.decoder_messages import DecoderSettings
+from rrtn.runtime.scoring.decoder_pool import DecoderPool, FilesEnded
 from rrtn.runtime.spec import InputKind
 
 NEEDED = {"numpy", "soundfile", "soxr", "rrtn"}
@@ -37,7 +37,8 @@ def test_a_decoder_loads_what_it_needs_and_nothing_else(
     monkeypatch.setattr(decoder_pool.tempfile, "TemporaryFile", lambda: said)
     pool = DecoderPool(DecoderSettings(spec=spec, input=kind, slots=32), count=1, chunk=32, timeout=60.0)
     files = [one.source for one in inputs_from_arguments([real_clips[0], tmp_path / "packs"])]
-    ends = [event for event in pool.events(files, ahead=100) if isinstance(event, FileEnd)]
+    events = pool.events(files, ahead=100)
+    ends = [end for event in events if isinstance(event, FilesEnded) for end in event.ends]
     assert len(ends) == len(files) == 13
     imports = (tmp_path / "said").read_text()
     pool.close()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from rrtn.runtime.spec import FrontendSpec
+from rrtn.train.config import DataConfig
 from rrtn.train.data.data_check import DataReport, check_data
 
 MakeData = Callable[..., Path]
@@ -201,12 +202,63 @@ def test_a_constant_target_is_named_and_its_correlations_are_null(
     ]
 
 
+def test_labels_of_any_kind_are_counted(
+    make_data: MakeData, csv_lines: list[str], spec: FrontendSpec
+) -> None:
+    """Awe from 1 to 5 with two blanks, and a class for each clip."""
+    lines = [f"{csv_lines[0]},Type"]
+    for i, line in enumerate(csv_lines[1:]):
+        cells = line.split(",")
+        cells[5] = "" if i in (2, 8) else cells[5] and str(1 + i % 5)
+        lines.append(",".join([*cells, "Laugh" if i % 3 else "Cry"]))
+    settings = DataConfig(scale=("Awe=1:5",), class_targets=("Type",))
+    report = check_data(make_data(lines), spec, settings)
+    assert [label.name for label in report.labels] == ["Awe", "Fear", "Type"]
+    assert [label.scale for label in report.labels] == ["1:5", "0:1", "2 classes"]
+    assert report.labels[0].values == 5
+    assert report.labels[0].blank == {"Train": 1, "Val": 1, "Test": 2}
+    assert report.classes == {
+        "Type": {"Cry": {"Train": 3, "Val": 1, "Test": 1}, "Laugh": {"Train": 5, "Val": 3, "Test": 1}}
+    }
+    assert report.histograms["Train"].sum(axis=1).tolist() == [7, 8]
+    assert report.verdict == "trains, with 1 warning"
+    assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["verdict"] == report.verdict
+
+
+def test_classes_alone_have_no_ratings_to_show(
+    make_data: MakeData, csv_lines: list[str], tmp_path: Path
+) -> None:
+    lines = [
+        ",".join([*line.split(",")[:5], ("Type", "Cry", "Laugh")[i and 1 + i % 2]])
+        for i, line in enumerate(csv_lines)
+    ]
+    folder = make_data(lines)
+    (folder / "data.toml").write_text('class_targets = ["Type"]\n')
+    shown = rrtn("data", "check", folder)
+    assert shown.returncode == 0, shown.stderr
+    assert "Clips of each class of Type" in shown.stdout
+    assert "Pearson" not in shown.stdout
+    assert shown.stderr.splitlines()[-1].startswith("verdict: trains")
+
+
+def test_a_leak_is_in_the_verdict(checked: Checked, csv_lines: list[str]) -> None:
+    report = checked(table=[line.replace("Val_4", "Train_0") for line in csv_lines])
+    assert report.verdict == "trains, but validation figures will be too good: SPEAKER LEAK"
+
+
+def test_a_table_and_its_audio_may_lie_apart(make_data: MakeData, tmp_path: Path) -> None:
+    folder = make_data()
+    (folder / "data_info.csv").rename(tmp_path / "mine.csv")
+    shown = rrtn("data", "check", "--csv", tmp_path / "mine.csv", "--audio", folder / "wav", "--json")
+    assert json.loads(shown.stdout)["targets"] == ["Awe", "Fear"]
+
+
 def test_exit_code_3_with_bad_files_2_with_a_refused_csv_and_0_else(
     make_data: MakeData, csv_lines: list[str]
 ) -> None:
     folder = make_data()
     good = rrtn("data", "check", folder)
-    assert (good.returncode, good.stderr) == (0, "")
+    assert (good.returncode, good.stderr) == (0, "verdict: trains, and nothing is wrong with it\n")
     assert {"Train", "Awe", "Fear", "clipped"} <= set(good.stdout.split())
     copies((5, 9))(folder / "wav")
     assert rrtn("data", "check", folder, "--json").returncode == 0  # a warning
@@ -218,6 +270,7 @@ def test_exit_code_3_with_bad_files_2_with_a_refused_csv_and_0_else(
     assert bad.stderr.splitlines() == [
         f"error: {document['errors'][0]}",
         f"warning: {document['warnings'][0]}",
+        "verdict: cannot be trained: 1 file cannot be decoded",
     ]
     make_data([*csv_lines, csv_lines[1].replace("Train", "Val")])
     refused = rrtn("data", "check", folder)

@@ -47,7 +47,21 @@ def test_the_strongest_pair_comes_first_whatever_its_sign(ratings: np.ndarray) -
     assert [abs(pair.r) for pair in pairs] == sorted((abs(pair.r) for pair in pairs), reverse=True)
 
 
-def test_clips_with_a_blank_are_not_rated() -> None:
-    ratings = np.array([[0.1, 1.0], [np.nan, 0.4], [1.0, 1.0], [0.9999, 0.2]], dtype=np.float32)
-    assert rated(ratings).tolist() == ratings[[0, 2, 3]].tolist()
-    assert at_full(rated(ratings)).tolist() == [True, True, False]
+def test_clips_without_any_rating_are_not_rated() -> None:
+    nan = np.nan
+    ratings = np.array([[0.1, 1.0], [nan, 0.4], [nan, nan], [1.0, nan], [0.9999, 0.2]], dtype=np.float32)
+    np.testing.assert_array_equal(rated(ratings), ratings[[0, 1, 3, 4]])
+    assert at_full(rated(ratings)).tolist() == [True, False, True, False]
+
+
+def test_blanks_are_in_no_histogram_and_in_no_correlation() -> None:
+    rng = np.random.default_rng(0)
+    ratings = rng.uniform(0, 1, (60, 3)).astype(np.float32)
+    ratings[:, 2] = 1 - ratings[:, 0]
+    whole = ratings.copy()
+    ratings[:20, 0] = ratings[10:30, 1] = np.nan
+    assert histograms(ratings).sum(axis=1).tolist() == [40, 40, 60]
+    r = correlations(ratings)
+    assert r[0, 1] == r[1, 0] == pytest.approx(np.corrcoef(whole[30:, 0], whole[30:, 1])[0, 1])
+    assert r[0, 2] == pytest.approx(-1)
+    np.testing.assert_allclose(r.diagonal(), 1)

@@ -24,8 +24,9 @@ from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.losses import bt_loss, ccc_loss, cross_correlation
 from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.method.twins_loss import TwinsLoss
+from rrtn.train.method.view_batchnorm import BatchNormPerView
 from rrtn.train.plan import network_from_config
-from rrtn.train.step import loss_from_config
+from rrtn.train.step import HALF, loss_from_config
 from torch import Tensor, nn
 
 B, T, M, K, P = 6, 64, 64, 3, 32
@@ -42,7 +43,13 @@ def narrow(name: str, *, n_mels: int) -> PannsCnn:
 
 
 def config_for(
-    method: str, *, mode: str = "learned", precision: str = "fp32", targets: int = K, classes: int = 0
+    method: str,
+    *,
+    mode: str = "learned",
+    precision: str = "fp32",
+    compile: str = "off",
+    targets: int = K,
+    classes: int = 0,
 ) -> Config:
     names = tuple(f"Type={i}" for i in range(classes))
     labels = DataConfig(
@@ -50,6 +57,7 @@ def config_for(
     )
     return Config(
         precision=precision,
+        compile=compile,
         data=labels,
         model=ModelConfig(method=method),
         projector=ProjectorConfig() if method == "vanilla" else ProjectorConfig(units=P),
@@ -191,8 +199,8 @@ def noting_dtypes(
     return wrapped
 
 
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_under_bf16_the_passes_are_bf16_and_all_behind_them_float32(precision: str) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+def test_under_half_precision_the_passes_have_it_and_all_behind_them_float32(precision: str) -> None:
     module, noted = loss_module("rrtn-ruwl", precision=precision), {}
     module.network.encoder.conv_block3.register_forward_hook(
         lambda _, __, out: noted.update(encoder=out.dtype)
@@ -209,7 +217,7 @@ def test_under_bf16_the_passes_are_bf16_and_all_behind_them_float32(precision: s
         terms, loss = module(*batch("rrtn-ruwl"))
     loss.backward()
     passes = {noted.pop(name) for name in ("encoder", "projector")}
-    assert passes == {torch.bfloat16 if precision == "bf16" else torch.float32}
+    assert passes == {HALF.get(precision, torch.float32)}
     assert len(noted) == 5
     assert set(noted.values()) == {torch.float32}
     assert {terms.dtype, loss.dtype, *(p.grad.dtype for p in module.parameters())} == {torch.float32}
@@ -272,6 +280,34 @@ def test_projector_layers_have_batchnorm_and_relu_between_them() -> None:
 
 def test_vanilla_has_no_projector() -> None:
     assert loss_module("vanilla").network.parameter_counts()["projector"] == 0
+
+
+class TestInOneBatch:
+    """Both views as one batch, as a compiled step takes them."""
+
+    @pytest.mark.parametrize("classes", [0, 4])
+    def test_terms_gradients_and_statistics_are_those_of_two_passes(self, classes: int) -> None:
+        views = with_classes("rrtn-ruwl", K) if classes else double_batch("rrtn-ruwl")
+        found = []
+        for compile_ in ("off", "default"):
+            module = loss_module("rrtn-ruwl", compile=compile_, classes=classes).double()
+            terms, loss = module(*views)
+            found.append([terms, loss.detach(), *network_gradients(module, loss), *module.network.buffers()])
+        assert module.in_one_batch
+        for came, expected in zip(found[1], found[0], strict=True):
+            torch.testing.assert_close(came, expected, rtol=1e-9, atol=1e-12)
+
+    def test_a_vanilla_model_has_one_view(self) -> None:
+        module = loss_module("vanilla", compile="default")
+        assert not module.in_one_batch
+        assert not any(isinstance(part, BatchNormPerView) for part in module.modules())
+
+    def test_the_tensors_of_a_checkpoint_have_their_names_and_forms(self) -> None:
+        forms = [
+            {name: value.shape for name, value in loss_module("rrtn", compile=mode).state_dict().items()}
+            for mode in ("off", "default")
+        ]
+        assert list(forms[0].items()) == list(forms[1].items())
 
 
 def with_classes(method: str, targets: int) -> tuple[Tensor, Tensor | None, Tensor]:
