@@ -16,7 +16,7 @@ from typing import Any, Final
 import tomli_w
 
 from ...runtime.errors import ConfigError, DataError, counted
-from ...runtime.files import write_bytes
+from ...runtime.system.files import write_bytes
 from ..config import config_from_dict
 from ..method.tasks import TASK_NAMES
 from .audformat_tables import is_audformat, table_of_audformat
