@@ -7,6 +7,7 @@ streams      the standard streams, also where they are closed
 printing     tables and JSON on stdout, lines for the person on stderr
 train        rrtn train
 evaluate     rrtn evaluate and rrtn report
+crossval     rrtn crossval
 table2       rrtn table2
 export       rrtn export and rrtn parity
 inspect      rrtn inspect
@@ -14,7 +15,7 @@ score        rrtn score
 summary      the rows and the last lines of rrtn score
 pack         rrtn pack
 bench        rrtn bench
-data         rrtn data synth and rrtn data check
+data         rrtn data synth, rrtn data import and rrtn data check
 data_report  the tables of rrtn data check
 doctor       rrtn doctor
 demo         rrtn demo: the others, one after the other
