@@ -10,5 +10,4 @@ charts        small pictures for the report
 report        one HTML page about a run, or about several
 table2_runs   the runs of the paper's Table 2
 table2        the table from the runs that are there
-fold_runs     the runs of a cross-validation
 """
