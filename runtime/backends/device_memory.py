@@ -21,8 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from ..errors import OutOfMemoryError
+from .backend_errors import ort_errors
 from .cuda_runtime import DeviceCalls, cuda_runtime
-from .model_batch import ClipBatch, Outputs, Spent, widened
+from .model_batch import BatchMemory, ClipBatch, HostBatch, Outputs, Spent, widened
 from .ort_session import MemoryDevice, session_from_bytes
 
 # The graph: pcm int16 [B, N] -> Cast -> Mul by 2**-15 -> waveform float32 [B, N].
@@ -103,7 +105,9 @@ class DeviceBatch:
     """A BatchMemory on a device."""
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> None:
-        value = buffer_of(shape, dtype, device.memory)
+        """Raises OutOfMemoryError."""
+        with ort_errors(f"a batch {shape}"):
+            value = buffer_of(shape, dtype, device.memory)
         self.clips = DeviceClips(device, value, dtype, shape, value.data_ptr())
 
     def put(self, first: int, clips: npt.NDArray[Any]) -> None:
@@ -213,9 +217,12 @@ class DeviceQueue:
             spent.add(begin, there, ran, time.perf_counter())
         return outputs
 
-    def new_batch(self, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> DeviceBatch:
-        """Room for a batch on the device."""
-        return DeviceBatch(self._device, shape, dtype)
+    def new_batch(self, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> BatchMemory:
+        """Room for a batch on the device; on the host where the device has none, as others fill it."""
+        try:
+            return DeviceBatch(self._device, shape, dtype)
+        except OutOfMemoryError:
+            return HostBatch(shape, dtype)
 
     def pin(self, array: npt.NDArray[Any]) -> Callable[[], None]:
         """Makes copies of the array to the device faster; -> a function that undoes it."""
