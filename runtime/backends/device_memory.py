@@ -150,6 +150,9 @@ class DeviceModel(Protocol):
     def bind(self, x: Any) -> dict[str, Any]:
         """Prepares for the input x, an OrtValue; -> the OrtValues that the outputs will be in, by name."""
 
+    def unbind(self) -> None:
+        """Lets go of the input and the outputs."""
+
     def launch(self) -> None:
         """Queues one run from the input to the outputs."""
 
@@ -160,6 +163,7 @@ class _Bound(NamedTuple):
     shape: tuple[int, ...]
     x: Any
     outputs: dict[str, Any]
+    idle: "list[_Landing]"  # where no outputs are under way
 
 
 class _Landing:
@@ -191,7 +195,6 @@ class DeviceQueue:
         self._device, self._model, self._widening = device, model, widening
         self._bound: _Bound | None = None
         self._samples: Any = None  # where 16-bit samples of the host are copied to
-        self._idle: list[_Landing] = []
         self._lock = threading.Lock()
 
     def run(self, batch: ClipBatch, spent: Spent | None = None) -> Outputs:
@@ -208,11 +211,10 @@ class DeviceQueue:
             there = self._reached(spent)
             self._model.launch()
             ran = self._reached(spent)
-            landing = self._idle.pop() if self._idle else _Landing(self._device, bound.outputs)
+            landing = bound.idle.pop() if bound.idle else _Landing(self._device, bound.outputs)
             landing.call(bound.outputs)
         outputs = landing.outputs()
-        if self._bound is bound:
-            self._idle.append(landing)
+        bound.idle.append(landing)
         if spent:
             spent.add(begin, there, ran, time.perf_counter())
         return outputs
@@ -238,9 +240,10 @@ class DeviceQueue:
     def _bound_to(self, shape: tuple[int, ...]) -> _Bound:
         if self._bound is None or self._bound.shape != shape:
             self._device.calls.wait_stream(self._device.compute)  # of batches that use the old buffers
-            self._bound, self._samples, self._idle = None, None, []  # frees them before new ones are made
+            self._model.unbind()
+            self._bound, self._samples = None, None  # frees them before new ones are made
             x = buffer_of(shape, np.float32, self._device.memory)
-            self._bound = _Bound(shape, x, self._model.bind(x))
+            self._bound = _Bound(shape, x, self._model.bind(x), [])
         return self._bound
 
     def _fill(self, x: Any, batch: ClipBatch) -> None:
