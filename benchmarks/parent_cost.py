@@ -125,12 +125,12 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
     ):
         engine = LocalEngine(free)
-        out = Path(folder) / "scores.csv"
 
         def table() -> int:
             FreeModel.copies = False
+            out = Path(tempfile.mkdtemp(dir=folder)) / "scores.csv"  # nothing of an earlier round to remove
             with InputSpool(iter(inputs)) as spool:
-                return score_to_table(engine, spool, out, overwrite=True).totals.scored
+                return score_to_table(engine, spool, out).totals.scored
 
         def rows(*, copies: bool) -> int:
             FreeModel.copies = copies

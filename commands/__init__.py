@@ -7,6 +7,7 @@ streams      the standard streams, also where they are closed
 printing     tables and JSON on stdout, lines for the person on stderr
 train        rrtn train
 evaluate     rrtn evaluate and rrtn report
+crossval     rrtn crossval
 table2       rrtn table2
 crossval     rrtn crossval
 export       rrtn export and rrtn parity

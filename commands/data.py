@@ -43,6 +43,14 @@ def data_synth(
     clips: Annotated[int, typer.Option(min=1, help="How many.")] = 1000,
     speakers: Annotated[int, typer.Option(min=1, help="How many; each is in one split only.")] = 60,
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal files.")] = 0,
+    task: Annotated[
+        Optional[str],
+        typer.Option(
+            help="In the columns and the layout of a challenge: avb-two, ...",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[
         Optional[int], typer.Option(min=1, help="Processes; default: one a core.", show_default=False)
     ] = None,
@@ -50,7 +58,7 @@ def data_synth(
 ) -> None:
     """Make synthetic vocal bursts with ten rated emotions.
 
-    The folder has the Hume-VB layout.
+    The folder has the Hume-VB layout, or with --task that of a challenge, with its labels.
     """
     from ..runtime.progress import Progress
     from ..train.data.corpus import synthesise
@@ -62,6 +70,7 @@ def data_synth(
             speakers=speakers,
             seed=seed,
             workers=workers,
+            task=task or "",
             progress=lambda done, _: bar.update(done),
         )
     if as_json:

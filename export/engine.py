@@ -76,7 +76,8 @@ def engine_from_onnx(
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.add_optimization_profile(_profile(builder, network.get_input(0), options.batch_profile))
+    for batches in _profiles(options.batch_profile):
+        config.add_optimization_profile(_profile(builder, network.get_input(0), batches))
     targets = _set_targets(trt, config, options.targets) if flavour == "tensorrt_rtx" else (_capability(),)
     plan = _build(loaded, builder, network, config, progress)
     if flavour == "tensorrt" and torch.cuda.is_available():
@@ -290,6 +291,14 @@ def check_precision(convolutions: Counter[str], stated: str) -> None:
     if none or not others.keys() <= {"fp32"} or sum(others.values()) > _IN_FLOAT32[stated]:
         found = ", ".join(f"{count} in {name}" for name, count in convolutions.items())
         raise ModelError(f"{stated} engine", f"convolutions: {found}; it is not published", wanted=stated)
+
+
+def _profiles(batches: tuple[int, int, int]) -> list[tuple[int, int, int]]:
+    """Those of an engine: the one for batches first, as other programs take that one; then single clips'.
+
+    Kernels that are tuned for a batch are slow for a single clip.
+    """
+    return [batches, (1, 1, 1)] if batches[0] == 1 < batches[-1] else [batches]
 
 
 def _profile(builder: Any, graph_input: Any, batches: tuple[int, int, int]) -> Any:

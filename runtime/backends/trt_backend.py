@@ -9,7 +9,7 @@ B batch, N samples, K labels, D embedding.
 
 import importlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -77,12 +77,13 @@ class TrtBackend:
             return self.queue.run(batch, spent).first(count)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _QueuedEngine:
     """An engine as a DeviceModel."""
 
     file: str
-    context: "tensorrt.IExecutionContext"
+    context: "tensorrt.IExecutionContext"  # the one for the batches that come now
+    contexts: Sequence["tensorrt.IExecutionContext"]  # one for each profile of the engine
     flavour: "Flavour"
     input: str  # its name
     outputs: tuple[str, ...]  # their names
@@ -90,6 +91,7 @@ class _QueuedEngine:
 
     def bind(self, x: Any) -> dict[str, Any]:
         self.flavour.forget()
+        self.context = self.contexts[-1 if x.shape()[0] == 1 else 0]
         self._check(self.context.set_input_shape(self.input, tuple(x.shape())))
         sizes = {name: tuple(self.context.get_tensor_shape(name)) for name in self.outputs}
         outputs = {name: buffer_of(size, np.float32, self.device.memory) for name, size in sizes.items()}
@@ -158,10 +160,8 @@ def trt_backend_from_engine(
     inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     smallest, tuned, largest = (int(shape[0]) for shape in engine.get_tensor_profile_shape(inputs[0], 0))
     outputs = tuple(name for name in names if name not in inputs)
-    device.calls.enter()
-    model = _QueuedEngine(
-        variant.file, _context(flavour, engine, variant.file), flavour, inputs[0], outputs, device
-    )
+    contexts = _contexts(flavour, engine, variant.file, device)
+    model = _QueuedEngine(variant.file, contexts[0], contexts, flavour, inputs[0], outputs, device)
     return TrtBackend(
         variant=variant,
         batches=(smallest, tuned, largest),
@@ -230,14 +230,29 @@ def _engine_from_plan(flavour: Flavour, plan: bytes, name: str) -> Any:
     return engine
 
 
-def _context(flavour: Flavour, engine: Any, name: str) -> Any:
-    """The state in which an engine runs.
+def _contexts(flavour: Flavour, engine: Any, name: str, device: Device) -> list[Any]:
+    """A context for batches of any size, and one for single clips where the engine has a profile for them."""
+    device.calls.enter()
+    contexts = [_context(flavour, engine, name)]
+    if engine.num_optimization_profiles > 1:
+        contexts.append(_context(flavour, engine, name, profile=1))
+        if not contexts[1].set_optimization_profile_async(1, device.compute):
+            raise UnavailableError(
+                name, flavour.reason or _NO_REASON, wanted="its second profile", fix=_BUILD
+            )
+        device.calls.wait_stream(device.compute)
+    return contexts
+
+
+def _context(flavour: Flavour, engine: Any, name: str, *, profile: int = 0) -> Any:
+    """The state in which an engine runs. That of another profile than the first takes memory for it alone.
 
     TensorRT-RTX compiles the kernels for this GPU here. By default it would run slower kernels at
     first; with EAGER it compiles all of them before the first batch.
     """
     trt = flavour.module
     flavour.forget()
+    strategy = [trt.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE] if profile else []
     if hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
         config = engine.create_runtime_config()
         config.dynamic_shapes_kernel_specialization_strategy = (
@@ -245,9 +260,11 @@ def _context(flavour: Flavour, engine: Any, name: str) -> Any:
         )
         # Every batch uses the same buffers, so one CUDA graph serves all.
         config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        if strategy:
+            config.set_execution_context_allocation_strategy(*strategy)
         context = engine.create_execution_context(config)
     else:
-        context = engine.create_execution_context()
+        context = engine.create_execution_context(*strategy)
     if context is None:
         wanted, fix = "memory and kernels for this GPU", "run: rrtn doctor"
         raise UnavailableError(name, flavour.reason or _NO_REASON, wanted=wanted, fix=fix)

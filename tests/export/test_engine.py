@@ -107,6 +107,22 @@ def test_an_engine_says_in_which_precision_it_computes() -> None:
 
 
 @pytest.mark.parametrize(
+    ("batches", "profiles"),
+    [((1, 2, 4), [(1, 2, 4), (1, 1, 1)]), ((2, 4, 8), [(2, 4, 8)]), ((1, 1, 1), [(1, 1, 1)])],
+)
+def test_single_clips_have_a_profile_of_their_own(
+    batches: tuple[int, int, int], profiles: list[tuple[int, int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT-RTX takes it; the first profile stays the one for batches."""
+    made = []
+    real = engine._profile
+    monkeypatch.setattr(engine, "_profile", lambda *arguments: made.append(arguments[2]) or real(*arguments))
+    options = EngineOptions(batch_profile=batches, targets=(86,))
+    _, stamp = engine_from_onnx(_convolution(), "tensorrt_rtx", options=options)
+    assert (made, stamp.batch_profile) == (profiles, batches)
+
+
+@pytest.mark.parametrize(
     ("kind", "stated"),
     [(TensorProto.FLOAT, "fp16"), (TensorProto.FLOAT16, "fp32"), (TensorProto.FLOAT, "int8")],
 )

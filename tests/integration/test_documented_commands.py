@@ -1,7 +1,7 @@
 """Every command line in README.md, CONTRIBUTING.md and docs/ is run here as it stands, or listed here
 with who runs it.
 
-Each page has a folder of its own with the names that the pages use: DIR (data), recordings/,
+Each page has a folder of its own with the names that the pages use: DIR (data), ratings.tsv, recordings/,
 /shared/recordings, RUN, RUN2, BUNDLE, my.toml, fixed.toml. Command lines are those that are
 indented or in ```sh fences, then those in backticks. Under make test the encoders are the
 three-layer CNN of tests/faults/small_rrtn.py, whatever --encoder says, and who gives no --epochs has
@@ -58,6 +58,7 @@ ELSEWHERE = {
     'pip install "rrtn[ray]"': "a package index",
     'pip install "rrtn[formats]"': "a package index",
     'pip install "rrtn[parquet]"': "a package index",
+    'pip install "rrtn[audformat]"': "a package index",
     "pip freeze --all": "of a fresh environment with a package index",
     "torchrun --nproc-per-node 4 -m rrtn train --data DIR": "4 GPUs; "
     "tests/parity/test_distributed.py has 2 Gloo processes",
@@ -88,6 +89,7 @@ SLOW = (
     "rrtn export --embeddings",
     "rrtn score recordings/ --embeddings --out embedded.parquet",
     "rrtn table2 --data DIR --seeds 5",
+    "rrtn crossval --data DIR --folds 5",
     "rrtn evaluate runs/table2/cnn14-rrtn --compare runs/table2/cnn14-vanilla",
     "rrtn report runs/table2/cnn14-rrtn runs/table2/cnn14-vanilla",
     "OMP_NUM_THREADS=1 rrtn table2 --encoders resnet18 --seeds 3 --fraction 0.5 --epochs 8 "
@@ -137,7 +139,7 @@ def inline_code(text: str) -> list[str]:
 
 def is_name(code: str) -> bool:
     """`rrtn score` in a sentence is no command line."""
-    return re.fullmatch(r"rrtn [a-z0-9]+( synth| check)?", code) is not None
+    return re.fullmatch(r"rrtn [a-z0-9]+( synth| check| import)?", code) is not None
 
 
 def commands_of(page: str) -> list[str]:
@@ -182,6 +184,8 @@ def prepare(folder: Path, server: Server, *, small: bool) -> None:
         shutil.copy(bursts[i % len(bursts)], folder / f"shared/recordings/{i:02d}.wav")
     (folder / "recordings").symlink_to("shared/recordings")
     (folder / "my.toml").write_text('[data]\ndir = "DIR"\n[optim]\nepochs = 2\n')
+    table = (folder / "DIR/data_info.csv").read_text()
+    (folder / "ratings.tsv").write_text(table.replace(",", "\t"))
     (folder / "fixed.toml").write_text('[ruwl]\nmode = "fixed"\n')
     executable(folder / "bin/sbatch", SBATCH)
     if small:

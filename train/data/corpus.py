@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import repeat
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ from numpy.typing import NDArray
 from ...runtime.errors import ConfigError, DataError
 from ...runtime.system.cpus import usable_cpus
 from ...runtime.system.files import atomic_path
+from ..method.tasks import TASK_NAMES, task_of_name
+from .places import SETTINGS
 from .voice import SAMPLING_RATE, Gesture, Speaker, burst
 
 Floats = NDArray[np.float64]
@@ -97,12 +100,47 @@ _COMPANY = np.array([
 TARGETS: tuple[str, ...] = tuple(_EMOTIONS)
 COUNTRIES = ("United States", "China", "South Africa", "Venezuela")
 
+# What else a clip of each emotion is, for tasks that ask for it: valence, arousal, kind of vocalisation.
+_OTHER_LABELS: dict[str, tuple[float, float, str]] = {
+    "Awe": (0.75, 0.45, "Pant"),
+    "Excitement": (0.90, 0.85, "Scream"),
+    "Amusement": (0.90, 0.70, "Laugh"),
+    "Awkwardness": (0.35, 0.40, "Grunt"),
+    "Fear": (0.15, 0.85, "Gasp"),
+    "Horror": (0.05, 0.90, "Scream"),
+    "Distress": (0.10, 0.75, "Groan"),
+    "Triumph": (0.85, 0.85, "Other"),
+    "Sadness": (0.15, 0.25, "Cry"),
+    "Surprise": (0.55, 0.80, "Gasp"),
+}
+
 MARK = "SYNTHETIC.txt"  # a file in each folder that is made here
 
 _RATERS = 5
 _RATER_SD = 0.2  # of one rater's rating of one emotion
 _CHUNK = 25  # clips: a fraction of a second, so that progress and Ctrl-C are prompt
 _COLUMNS = ("File_ID", "Split", "Subject_ID", "Country", "Country_string", "Age", *TARGETS)
+
+
+class _Layout(NamedTuple):
+    """Where a challenge has its table and its recordings, and what a hidden label of Test is."""
+
+    table: str
+    audio: str
+    columns: tuple[str, ...]
+    hidden: str
+
+
+def _layout(task: str) -> _Layout:
+    """Of Hume-VB and ExVo, or of A-VB. Raises ConfigError for a task that is none."""
+    if task in ("", "exvo-multitask"):
+        return _Layout("data_info.csv", "wav", _COLUMNS, "")
+    found = task_of_name(task)
+    if found is None:
+        raise ConfigError("--task", task, wanted=f"one of {', '.join(TASK_NAMES[1:])}")
+    labels = (*found.targets, *found.class_targets)
+    name = task.removeprefix("avb-")
+    return _Layout(f"labels/{name}_info.csv", "audio/wav", ("File_ID", "Split", *labels), "-1")
 
 
 class _Stream(IntEnum):
@@ -121,6 +159,7 @@ class _Corpus:
     speakers: int
     seed: int
     split: tuple[float, float, float]
+    task: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,19 +180,21 @@ def synthesise(
     seed: int = 0,
     split: tuple[float, float, float] = (0.6, 0.25, 0.15),
     workers: int | None = None,
+    task: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Writes wav/00001.wav ... and data_info.csv to the folder `out`; -> the folder.
 
     SYNTHETIC.txt says what made them. The table is written last: a folder without it is incomplete.
     `split` is the share of speakers in Train, Val and Test. A clip depends only on its index, on `seed`
-    and on `speakers`.
+    and on `speakers`; `task` is of a challenge, and changes labels and layout alone.
     `progress` is called with (clips done, clips) a few times a second. Raises ConfigError for
     arguments that make no corpus, DataError where `out` is not empty.
     """
     _check(out, clips=clips, speakers=speakers, seed=seed, split=split, workers=workers)
-    (out / "wav").mkdir(parents=True, exist_ok=True)
-    corpus = _Corpus(out=out, speakers=speakers, seed=seed, split=split)
+    layout = _layout(task)
+    (out / layout.audio).mkdir(parents=True, exist_ok=True)
+    corpus = _Corpus(out=out, speakers=speakers, seed=seed, split=split, task=task)
     chunks = [range(first, min(first + _CHUNK, clips)) for first in range(0, clips, _CHUNK)]
     rows: list[list[str]] = []
     for done in _rows_of_chunks(corpus, chunks, workers=workers or usable_cpus()):
@@ -161,7 +202,10 @@ def synthesise(
         if progress:
             progress(len(rows), clips)
     (out / MARK).write_text(f"rrtn data synth: {clips} clips of {speakers} speakers, seed {seed}\n")
-    _write_table(out / "data_info.csv", rows)
+    if task:
+        (out / SETTINGS).write_text(_settings(layout, task))
+    (out / layout.table).parent.mkdir(exist_ok=True)
+    _write_table(out / layout.table, layout.columns, rows)
     return out
 
 
@@ -236,19 +280,41 @@ def _write_clip(corpus: _Corpus, index: int) -> list[str]:
     import soundfile  # not above: only what writes files needs it
 
     # As bytes: soundfile encodes names by itself, and refuses those that the locale cannot hold.
-    path = os.fsencode(corpus.out / "wav" / f"{name}.wav")
+    layout = _layout(corpus.task)
+    path = os.fsencode(corpus.out / layout.audio / f"{name}.wav")
     soundfile.write(path, waveform, SAMPLING_RATE, subtype="PCM_16")
+    if layout.columns != _COLUMNS:
+        labels = _labels(corpus.task, felt, person, rng)
+        return [f"[{name}]", split, *(labels if split != "Test" else [layout.hidden] * len(labels))]
     ratings = [""] * len(TARGETS) if split == "Test" else [f"{rating:.4f}" for rating in _rated(felt, rng)]
     speaker = f"Speaker_{number + 1:04d}"
-    return [
-        f"[{name}]",
-        split,
-        speaker,
-        str(person.country),
-        COUNTRIES[person.country],
-        str(person.age),
-        *ratings,
-    ]
+    known = ["", ""] if corpus.task and split == "Test" else [str(person.country), str(person.age)]
+    return [f"[{name}]", split, speaker, known[0], COUNTRIES[person.country], known[1], *ratings]
+
+
+def _labels(task: str, felt: Floats, person: _Person, rng: np.random.Generator) -> list[str]:
+    """The cells of an A-VB task; of avb-culture only those of the speaker's own culture are rated."""
+    valence, arousal, kinds = zip(*_OTHER_LABELS.values(), strict=True)
+    match task:
+        case "avb-two":
+            noise = _RATER_SD * rng.standard_normal((_RATERS, 2)).mean(axis=0)
+            means = np.array([felt @ valence, felt @ arousal]) / felt.sum()
+            return [f"{rating:.4f}" for rating in np.clip(means + noise, 0, 1)]
+        case "avb-type":
+            return [kinds[int(felt.argmax())]]
+    rated = dict(zip(TARGETS, _rated(felt, rng), strict=True))
+    if task == "avb-high":
+        return [f"{rating:.4f}" for rating in rated.values()]
+    own = {f"{COUNTRIES[person.country]}_{name}": f"{rating:.4f}" for name, rating in rated.items()}
+    return [own.get(column, "") for column in _layout(task).columns[2:]]
+
+
+def _settings(layout: _Layout, task: str) -> str:
+    """data.toml, so that the folder trains as it is."""
+    lines = [f'task = "{task}"']
+    if layout.audio != "wav":
+        lines += [f'csv = "{layout.table}"', f'audio = "{layout.audio}"']
+    return "\n".join(lines) + "\n"
 
 
 def _split_of_speaker(number: int, *, speakers: int, split: tuple[float, float, float]) -> str:
@@ -302,6 +368,6 @@ def _rated(felt: Floats, rng: np.random.Generator) -> Floats:
     return np.asarray(marks / marks.max())
 
 
-def _write_table(path: Path, rows: list[list[str]]) -> None:
+def _write_table(path: Path, columns: tuple[str, ...], rows: list[list[str]]) -> None:
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *rows])
+        csv.writer(file, lineterminator="\n").writerows([columns, *rows])

@@ -3,11 +3,11 @@
 predictions   a split's predictions beside its ratings
 ridge         the baseline that every table shows
 significance  intervals and tests over speakers
-evaluate      a run on its validation split
-groups        a run on each group of its clips
+groups        CCC and bias of groups of clips, and their differences
+fold_runs     the runs of a cross-validation
+evaluate      a run on a split of its data, or a cross-validation on all clips
 charts        small pictures for the report
 report        one HTML page about a run, or about several
 table2_runs   the runs of the paper's Table 2
 table2        the table from the runs that are there
-fold_runs     the runs of a cross-validation
 """

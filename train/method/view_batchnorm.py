@@ -73,7 +73,8 @@ class _Normalised(torch.autograd.Function):
         out = (exact - mean) * scale * weight.view(of_channel) + bias.view(of_channel)
         statistics = mean.flatten(1), variance.flatten(1)
         ctx.mark_non_differentiable(*statistics)
-        return out.to(x.dtype), *statistics
+        # Not `out.to` where it would give `out` itself: torch.compile then loses the gradient without a word.
+        return (out if out.dtype == x.dtype else out.to(x.dtype)), *statistics
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:

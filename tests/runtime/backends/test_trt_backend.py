@@ -45,6 +45,7 @@ class Stand:
     profile = (2, 4, 8)
     names = ("waveform", "scores", "embedding")
     num_io_tensors = 3
+    num_optimization_profiles = 1
 
     def __init__(self) -> None:
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -56,6 +57,7 @@ class Stand:
         module = SimpleNamespace(
             TensorIOMode=SimpleNamespace(INPUT="in", OUTPUT="out"),
             DataType=SimpleNamespace(FLOAT="float"),
+            ExecutionContextAllocationStrategy=SimpleNamespace(ON_PROFILE_CHANGE="small"),
             __name__="stand",
         )
         self.flavour = Flavour(module, None, self.log)
@@ -74,10 +76,19 @@ class Stand:
         assert (name, profile) == ("waveform", 0)
         return [(batch, N) for batch in self.profile]
 
-    def create_execution_context(self) -> "Stand":
-        return self
+    def create_execution_context(self, strategy: str = "") -> "Stand":
+        if not strategy:
+            return self
+        assert strategy == "small"
+        self.single = Stand()
+        self.single.device, self.single.profile = self.device, (1, 1, 1)
+        return self.single
 
     # The context.
+    def set_optimization_profile_async(self, profile: int, stream: int) -> bool:
+        assert (profile, stream) == (1, self.device.compute)
+        return not self.refuses or self.fail(self.refuses)
+
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shapes = {name: shape, "scores": (shape[0], K), "embedding": (shape[0], D)}
         taken = self.profile[0] <= shape[0] <= self.profile[2] and shape[1:] == (N,)
@@ -261,6 +272,24 @@ def test_another_size_waits_for_those_in_flight(host_device: Device, host_calls:
         np.testing.assert_allclose(first.result().scores, small @ WEIGHTS, atol=1e-6, rtol=0)
         np.testing.assert_allclose(second.result().scores, large @ WEIGHTS, atol=1e-6, rtol=0)
     assert host_calls.log.index("wait for all of 77") < host_calls.log.index(f"copy {8 * 4 * N} on 77")
+
+
+def test_single_clips_have_a_context_of_their_own(host_device: Device) -> None:
+    stand = Stand()
+    stand.profile, stand.num_optimization_profiles = (1, 4, 8), 2
+    backend = backend_of(stand, host_device)
+    for count in (1, 4, 1, 9):
+        batch = waveforms(count)
+        np.testing.assert_allclose(backend.run(batch).scores, batch @ WEIGHTS, atol=1e-6, rtol=0)
+    assert (stand.batches, stand.single.batches) == ([4, 8], [1, 1, 1])
+
+
+def test_a_second_profile_that_is_refused(host_device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand = Stand()
+    stand.num_optimization_profiles = 2
+    monkeypatch.setattr(Stand, "set_optimization_profile_async", lambda self, *_: self.fail("no memory"))
+    with pytest.raises(UnavailableError, match="its second profile"):
+        backend_of(stand, host_device)
 
 
 def test_an_engine_without_an_embedding_gives_none(host_device: Device) -> None:

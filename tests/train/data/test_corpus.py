@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 from rrtn.runtime.errors import ConfigError, DataError
+from rrtn.train.config import config_from_dict
 from rrtn.train.data.corpus import COUNTRIES, TARGETS, synthesise
+from rrtn.train.data.places import with_settings_of_data
+from rrtn.train.data.reading import data_of_settings
+from rrtn.train.method.tasks import TASK_NAMES, task_of_name
 
 CLIPS, SPEAKERS = 60, 10
 
@@ -168,3 +172,36 @@ def test_bad_arguments_are_refused_in_one_line(tmp_path: Path, argument: str, va
     assert refused.value.wanted
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("task", TASK_NAMES[1:])
+def test_a_task_has_its_own_columns_and_layout(task: str, tmp_path: Path) -> None:
+    """The folder trains as it is: data.toml says where its parts are."""
+    folder = synthesise(tmp_path / "corpus", clips=80, speakers=40, seed=4, task=task, workers=1)
+    document = with_settings_of_data({"data": {"dir": str(folder)}})
+    data = data_of_settings(folder, config_from_dict(document, source="test").data)
+    asked = task_of_name(task)
+    assert asked is not None
+    assert (data.targets, [target.name for target in data.columns.classes]) == (
+        asked.targets,
+        [*asked.class_targets],
+    )
+    assert np.isnan(data.splits["Test"].ratings).all()
+    rated = ~np.isnan(data.splits["Train"].ratings)
+    if task == "avb-culture":
+        assert (rated.sum(axis=1) == 10).all()  # by the own culture alone
+    else:
+        assert rated.all()
+    is_avb = task.startswith("avb-")
+    assert (folder / "labels").is_dir() == (folder / "audio/wav").is_dir() == is_avb
+    assert (folder / "data_info.csv").is_file() == (not is_avb)
+
+
+def test_a_task_changes_labels_and_no_sound(tmp_path: Path) -> None:
+    plain = synthesise(tmp_path / "plain", clips=6, speakers=3, seed=4, workers=1)
+    task = synthesise(tmp_path / "task", clips=6, speakers=3, seed=4, task="avb-two", workers=1)
+    for path in sorted((plain / "wav").iterdir()):
+        assert (task / "audio/wav" / path.name).read_bytes() == path.read_bytes()
+    with pytest.raises(ConfigError, match=r"--task \| foo \| expected one of avb-high, "):
+        synthesise(tmp_path / "none", clips=6, speakers=3, task="foo")
+    assert not (tmp_path / "none").exists()

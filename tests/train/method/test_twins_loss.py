@@ -297,6 +297,23 @@ class TestInOneBatch:
         for came, expected in zip(found[1], found[0], strict=True):
             torch.testing.assert_close(came, expected, rtol=1e-9, atol=1e-12)
 
+    @pytest.mark.filterwarnings(
+        "ignore:.*torch.jit.script_method:DeprecationWarning",
+        "ignore:.*should not be instantiated:DeprecationWarning",  # of an autograd function, by dynamo
+    )
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_compiled_gradients_are_the_eager_ones(self, precision: str) -> None:
+        found = []
+        for is_compiled in (False, True):
+            module = loss_module("rrtn-ruwl", compile="default", precision=precision)
+            function = torch.compile(module, backend="aot_eager", fullgraph=True) if is_compiled else module
+            _, loss = function(*batch("rrtn-ruwl"))
+            found.append([loss.detach(), *network_gradients(module, loss)])
+        for came, expected in zip(found[1], found[0], strict=True):
+            torch.testing.assert_close(
+                came, expected, rtol=1e-3, atol=1e-8 + 1e-4 * float(expected.abs().max())
+            )
+
     def test_a_vanilla_model_has_one_view(self) -> None:
         module = loss_module("vanilla", compile="default")
         assert not module.in_one_batch

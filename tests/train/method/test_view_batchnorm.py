@@ -60,6 +60,24 @@ def test_running_statistics_are_to_the_bit_those_of_a_pass_for_each_view(name: s
         torch.testing.assert_close(came[key], near[key], rtol=4e-7, atol=0)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script_method:DeprecationWarning",
+    "ignore:.*should not be instantiated:DeprecationWarning",  # of an autograd function, by dynamo
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_compiled_gradients_are_the_eager_ones(dtype: torch.dtype) -> None:
+    """torch.compile loses them without a word where an autograd function's output is an input of `to`."""
+    norm = with_views_apart(norm_of((4, 3, 5, 6)), 2)
+    x = torch.cat(views_of("channels last", dtype))
+    found = []
+    for function in (norm, torch.compile(norm, backend="aot_eager", fullgraph=True)):
+        view = x.clone().requires_grad_()
+        found.append(torch.autograd.grad((function(view).float() ** 3).sum(), [view, *norm.parameters()]))
+    for came, expected in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(came, expected)
+        assert expected.abs().max() > 0.1
+
+
 def test_without_training_it_is_torchs_own() -> None:
     apart = norm_of((4, 3, 5, 6)).eval()
     together = with_views_apart(copy.deepcopy(apart), 2)
