@@ -16,6 +16,8 @@ from .options import (
     Epochs,
     Json,
     Precision,
+    Scale,
+    Targets,
     absolute,
     load_torch,
     names_with_commas,
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 def table2(
     data: DataDir = None,
+    targets: Targets = None,
+    scale: Scale = None,
     seeds: Annotated[int, typer.Option(help="Runs of each row, with seeds 0, 1, ...")] = 3,
     encoders: Annotated[
         Optional[str], typer.Option(help=f"Of {','.join(ENCODER_NAMES)}; default: all.", show_default=False)
@@ -63,7 +67,12 @@ def table2(
     settings = {
         "device": device,
         "precision": precision,
-        "data": {"dir": absolute(data), "fraction": fraction},
+        "data": {
+            "dir": absolute(data),
+            "targets": names_with_commas(targets),
+            "scale": names_with_commas(scale),
+            "fraction": fraction,
+        },
         "optim": {"epochs": epochs, "batch_size": batch_size},
     }
     runs = _runs_from_options(settings, encoders, methods, out=out, seeds=seeds)

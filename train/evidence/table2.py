@@ -252,11 +252,7 @@ def table_of_runs(runs: TableRuns, *, resamples: int = RESAMPLES) -> Table2:
     device = device_from_config(runs.config, World())
     jobs = {row: tuple(runs.job(row, seed) for seed in range(runs.seeds)) for row in ROWS}
     found = {
-        row: {
-            job.seed: predictions_of_run(job.folder, device=device).of_ratings()
-            for job in of_row
-            if job.is_finished
-        }
+        row: {job.seed: predictions_of_run(job.folder, device=device) for job in of_row if job.is_finished}
         for row, of_row in jobs.items()
     }
     every = [predictions for of_row in found.values() for predictions in of_row.values()]
