@@ -14,6 +14,7 @@ from rrtn.train.evidence.significance import (
     ccc_interval,
     compare,
     holm,
+    too_few,
     uar_interval,
 )
 from rrtn.train.method.metrics import ccc_challenge, confusion, uar_of_confusion
@@ -260,3 +261,8 @@ def test_the_interval_of_a_recall_is_scipys_bootstrap_over_speakers() -> None:
     found = uar_interval(probabilities, classes, speakers)
     np.testing.assert_allclose(found, expected, atol=0.02)
     assert uar_interval(np.stack([probabilities] * 2), classes, speakers) == pytest.approx(found, abs=0.01)
+
+
+def test_why_there_is_no_interval() -> None:
+    assert too_few(1) == "1 speaker, and fewer than 8 say nothing"
+    assert too_few(0).startswith("no speaker is named")
