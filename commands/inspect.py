@@ -56,8 +56,15 @@ def print_bundle(bundle: "Bundle") -> None:
     auto = _auto(bundle)
     why = "".join(f"; not {what}: {reason}" for what, reason in auto["passed_over"].items())
     chosen = f"--backend auto: {auto['backend'] or 'nothing here'} {auto['variant'] or ''}".strip()
-    caption = f"{frontend}; labels: {', '.join(bundle.labels)}\n{chosen}{why}"
+    caption = f"{frontend}; labels: {', '.join(_labels(bundle))}\n{chosen}{why}"
     print_table(table, title=f"{bundle.path}: {source or 'bare ONNX'}", caption=caption)
+
+
+def _labels(bundle: "Bundle") -> list[str]:
+    """Each label; a rated one with its scale, where some are not 0 to 1."""
+    scales = bundle.meaning.scales if bundle.meaning else {}
+    named = {name: f"{name} ({low:g} to {high:g})" for name, (low, high) in scales.items()}
+    return [named.get(label, label) for label in bundle.labels]
 
 
 def _auto(bundle: "Bundle") -> dict[str, Any]:

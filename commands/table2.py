@@ -16,6 +16,8 @@ from .options import (
     Epochs,
     Json,
     Precision,
+    Scale,
+    Targets,
     absolute,
     load_torch,
     names_with_commas,
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 def table2(
     data: DataDir = None,
+    targets: Targets = None,
+    scale: Scale = None,
     seeds: Annotated[int, typer.Option(help="Runs of each row, with seeds 0, 1, ...")] = 3,
     encoders: Annotated[
         Optional[str], typer.Option(help=f"Of {','.join(ENCODER_NAMES)}; default: all.", show_default=False)
@@ -63,7 +67,12 @@ def table2(
     settings = {
         "device": device,
         "precision": precision,
-        "data": {"dir": absolute(data), "fraction": fraction},
+        "data": {
+            "dir": absolute(data),
+            "targets": names_with_commas(targets),
+            "scale": names_with_commas(scale),
+            "fraction": fraction,
+        },
         "optim": {"epochs": epochs, "batch_size": batch_size},
     }
     runs = _runs_from_options(settings, encoders, methods, out=out, seeds=seeds)
@@ -81,8 +90,10 @@ def _runs_from_options(
 ) -> "TableRuns":
     from ..train.config import config_from_dict, flat_settings
     from ..train.config_file import merged
+    from ..train.data.places import with_settings_of_data
 
-    config = config_from_dict(merged({}, flat_settings(settings)), source="flags")
+    asked = with_settings_of_data(merged({}, flat_settings(settings)))
+    config = config_from_dict(asked, source="flags")
     load_torch("train.evidence.table2")
     from ..train.distributed import world_from_environment
     from ..train.evidence.table2_runs import rows_of, table_runs

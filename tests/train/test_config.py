@@ -429,3 +429,18 @@ def test_method_md_has_every_decision_of_the_method_with_its_settings_and_their_
 def test_n11_a_target_that_stands_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="'Awe' more than once"):
         config_from_dict({"data": {"targets": ["Awe", "Fear", "Awe"]}}, source="my.toml")
+
+
+@pytest.mark.parametrize(
+    ("class_targets", "classes"),
+    [(["Type"], []), (["Type"], ["Type=a"]), (["Type"], ["Type=a", "Type=b", "Sex=m"]), ([], ["Type=a"])],
+)
+def test_classes_that_are_not_those_of_the_class_targets_are_refused(
+    class_targets: list[str], classes: list[str]
+) -> None:
+    """Where they are needed: settings of a run that has not begun leave them open."""
+    data = DataConfig(targets=("Awe",), class_targets=tuple(class_targets), classes=tuple(classes))
+    with pytest.raises(ConfigError, match=r"data\.classes .* NAME=CLASS"):
+        _ = data.columns
+    named = DataConfig(targets=("Awe",), class_targets=("Type",), classes=("Type=a", "Type=b"))
+    assert named.columns.labels == ("Awe", "Type=a", "Type=b")

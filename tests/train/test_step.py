@@ -420,6 +420,21 @@ class TestLossScale:
 
 
 @torch_compile
+@pytest.mark.slow
+def test_so_they_are_with_blanks_and_classes() -> None:
+    torch.compiler.reset()
+    labels = {"class_targets": ["Type"], "classes": ["Type=Cry", "Type=Laugh"]}
+    settings = config(data=labels, compile="default")
+    loss = loss_from_config(settings, small_network(settings), has_blanks=True)
+    views_of_noise = torch.randn(2, B, 1, 32, 64, generator=torch.Generator().manual_seed(0))
+    ratings = torch.hstack([batch_of(settings, 0).ratings, torch.arange(B)[:, None] % 2])
+    ratings[::3] = torch.nan
+    compiled = torch.compile(loss.eval(), backend="eager", fullgraph=True)(*views_of_noise, ratings)
+    torch.testing.assert_close(compiled, loss(*views_of_noise, ratings))
+    assert torch.isfinite(compiled[0]).all()
+
+
+@torch_compile
 @pytest.mark.parametrize("encoder", ENCODER_NAMES)
 def test_both_views_and_losses_are_one_graph(encoder: str) -> None:
     """Nothing in them makes the compiler fall back to Python, nor trace a second graph."""

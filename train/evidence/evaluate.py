@@ -117,8 +117,8 @@ class Evaluation:
 
     @property
     def speakers(self) -> int:
-        """The number of speakers."""
-        return len(set(self.predictions.speakers))
+        """The number of speakers who are named: clips without a speaker are of nobody known."""
+        return len(set(self.predictions.speakers) - {""})
 
     @property
     def challenge(self) -> Float64:
@@ -630,9 +630,9 @@ def _config_of(info: CheckpointInfo, run: RunFolder) -> Config:
     try:
         config = config_from_dict(info.config, source=pointer)
         saved = config_from_toml(run.config) if run.is_begun() else config
+        labels = list(config.data.columns.labels)
     except ConfigError as error:
         raise ModelError(error.subject, error.came, wanted=error.wanted, fix=_ANOTHER) from error
-    labels = list(config.data.columns.labels)
     if labels != info.labels or not info.history:
         came = f"labels {short(info.labels)} and targets {short(labels)}, epoch {info.epoch}"
         raise ModelError(pointer, came, wanted="the same names, after at least one epoch", fix=_ANOTHER)

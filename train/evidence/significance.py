@@ -71,6 +71,8 @@ class Comparison:
 
 def too_few(speakers: int) -> str:
     """Why there is no interval, in words."""
+    if not speakers:
+        return "no speaker is named, and clips of one speaker are no independent evidence"
     return f"{counted(speakers, 'speaker')}, and fewer than {FEWEST_SPEAKERS} say nothing"
 
 

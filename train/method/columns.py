@@ -98,8 +98,15 @@ class Columns:
 def columns_of_settings(
     targets: Sequence[str], scale: Sequence[str], class_targets: Sequence[str], classes: Sequence[str]
 ) -> Columns:
-    """The columns that a run's settings name, once training has filled them in (DataConfig)."""
+    """The columns that a run's settings name, once training has filled them in (DataConfig).
+
+    Raises ConfigError where a class target has fewer than two classes, or a class is of no class target.
+    """
     choice = scale_choice(scale)
+    counts = [len(_classes_of(name, classes)) for name in class_targets]
+    if min(counts, default=2) < 2 or sum(counts) != len(classes):
+        wanted = f"two or more of NAME=CLASS for each of {short(list(class_targets))}"
+        raise ConfigError("data.classes", short(list(classes)), wanted=wanted)
     return Columns(
         targets=tuple(targets),
         scales=tuple(choice.of_target.get(name, choice.of_all or UNIT) for name in targets),

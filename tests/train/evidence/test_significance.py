@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 import scipy.stats
 from numpy.typing import NDArray
-from rrtn.train.evidence.significance import Comparison, ccc_change_interval, ccc_interval, compare, holm
-from rrtn.train.method.metrics import ccc_challenge
+from rrtn.train.evidence.significance import (
+    Comparison,
+    ccc_change_interval,
+    ccc_interval,
+    compare,
+    holm,
+    too_few,
+    uar_interval,
+)
+from rrtn.train.method.metrics import ccc_challenge, confusion, uar_of_confusion
 
 Float64 = NDArray[np.float64]
 
@@ -210,3 +218,51 @@ def test_the_interval_of_a_change_is_that_of_resampled_speakers_written_out() ->
 def test_one_speaker_has_no_interval() -> None:
     x = np.random.default_rng(0).uniform(0, 1, (5, 1))
     assert ccc_change_interval(x, x, x, ["a"] * 5) is None
+
+
+def test_with_blanks_the_interval_is_scipys_over_the_rated_clips() -> None:
+    """The second target is rated for a part of the clips, and by some speakers not at all."""
+    a, b, rated, speakers = study(4, speakers=14, clips=5, targets=2)
+    blank = np.random.default_rng(0).random(len(rated)) < 0.4
+    blank[:10] = True
+    rated[blank, 1] = np.nan
+    low, high = ccc_interval(a, rated, speakers)
+    alone = ccc_interval(a[:, :1], rated[:, :1], speakers)
+    np.testing.assert_allclose([low[0], high[0]], [alone[0][0], alone[1][0]], atol=1e-12)
+    names = np.unique(speakers)
+
+    def statistic(sample: Any) -> float:
+        rows = rows_of(speakers, names[sample.astype(int)])
+        return float(ccc_challenge(a[rows], rated[rows])[1])
+
+    expected = scipy.stats.bootstrap(
+        (np.arange(len(names)),), statistic, n_resamples=2000, method="percentile", vectorized=False, rng=1
+    ).confidence_interval
+    np.testing.assert_allclose([low[1], high[1]], expected, atol=0.02)
+    difference = compare(a, b, rated, speakers, resamples=10).difference
+    np.testing.assert_allclose(difference[:2], ccc_challenge(a, rated) - ccc_challenge(b, rated), atol=1e-12)
+
+
+def test_the_interval_of_a_recall_is_scipys_bootstrap_over_speakers() -> None:
+    rng = np.random.default_rng(2)
+    speakers = [f"s{i}" for i in np.repeat(np.arange(12), 8)]
+    classes = rng.integers(0, 3, len(speakers)).astype(np.float64)
+    probabilities = rng.dirichlet(np.ones(3), len(speakers)) + 0.4 * np.eye(3)[classes.astype(int)]
+    classes[::9] = np.nan
+    names = np.unique(speakers)
+
+    def statistic(sample: Any) -> float:
+        rows = rows_of(speakers, names[sample.astype(int)])
+        return float(uar_of_confusion(confusion(probabilities[rows], classes[rows])))
+
+    expected = scipy.stats.bootstrap(
+        (np.arange(len(names)),), statistic, n_resamples=2000, method="percentile", vectorized=False, rng=1
+    ).confidence_interval
+    found = uar_interval(probabilities, classes, speakers)
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    assert uar_interval(np.stack([probabilities] * 2), classes, speakers) == pytest.approx(found, abs=0.01)
+
+
+def test_why_there_is_no_interval() -> None:
+    assert too_few(1) == "1 speaker, and fewer than 8 say nothing"
+    assert too_few(0).startswith("no speaker is named")
