@@ -81,8 +81,10 @@ def _runs_from_options(
 ) -> "TableRuns":
     from ..train.config import config_from_dict, flat_settings
     from ..train.config_file import merged
+    from ..train.data.places import with_settings_of_data
 
-    config = config_from_dict(merged({}, flat_settings(settings)), source="flags")
+    asked = with_settings_of_data(merged({}, flat_settings(settings)))
+    config = config_from_dict(asked, source="flags")
     load_torch("train.evidence.table2")
     from ..train.distributed import world_from_environment
     from ..train.evidence.table2_runs import rows_of, table_runs

@@ -7,19 +7,20 @@ from ..config import DataConfig
 from ..method.tasks import task_of_name
 from .data_set import DataSet, read_data
 from .folds import fold_of_data
-from .places import places_of_config
+from .places import DataPlaces, places_of_config
 from .targets import LabelChoice
 
 
 def data_of_settings(folder: Path, settings: DataConfig) -> DataSet:
     """The data set in `folder`, or that fold of it which the settings name. Raises DataError, ConfigError."""
     targets, labels = label_settings(settings)
+    places = places_of_config(settings)
     data = read_data(
         folder,
         targets,
         channel=settings.channel or None,
         labels=labels,
-        places=places_of_config(settings),
+        places=None if places == DataPlaces() else places,  # None: what the folder's own settings say
         pooled=bool(settings.fold),
     )
     return fold_of_data(data, settings.fold) if settings.fold else data
