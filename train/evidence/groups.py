@@ -314,14 +314,9 @@ def _exchange_p(
     these. If the groups are alike, that changes the difference by chance alone. The case as it is
     counts, too (Phipson and Smyth 2010).
     """
-    alone, both = np.flatnonzero(a.people ^ b.people), np.flatnonzero(a.people & b.people)
-    in_a = int((a.people & ~b.people).sum())
     as_large = [np.ones_like(values) for values in found]
     for size in _sizes(resamples):
-        keeps = np.ones((size, len(a.people)))  # 0 where a speaker's clips change their group
-        keeps[:, both] = rng.integers(0, 2, (size, len(both)))
-        dealt = rng.permuted(np.tile(np.arange(len(alone)) < in_a, (size, 1)), axis=1)
-        keeps[:, alone] = dealt == a.people[alone]
+        keeps = exchanges(a.people, b.people, size, rng)
         exchanged = _minus(
             _totals(keeps, a.sums) + _totals(1 - keeps, b.sums),
             _totals(keeps, b.sums) + _totals(1 - keeps, a.sums),
@@ -330,6 +325,20 @@ def _exchange_p(
             count += (np.abs(difference) >= np.abs(values) - 1e-12).sum(0)  # noqa: PLW2901  # in place
     ccc, bias = (count / (resamples + 1) for count in as_large)
     return ccc, bias
+
+
+def exchanges(a: Mask, b: Mask, size: int, rng: np.random.Generator) -> Float64:
+    """[R, P]: 1 where a speaker's clips keep their group, 0 where they change it.
+
+    `a` and `b` [P] are who has clips in each group. Those in one alone are dealt, so that each group has as
+    many as before.
+    """
+    alone, both = np.flatnonzero(a ^ b), np.flatnonzero(a & b)
+    keeps = np.ones((size, len(a)))
+    keeps[:, both] = rng.integers(0, 2, (size, len(both)))
+    in_a = rng.permuted(np.tile(np.arange(len(alone)) < (a & ~b).sum(), (size, 1)), axis=1)
+    keeps[:, alone] = in_a == a[alone]
+    return keeps
 
 
 def _adjusted(pairs: Sequence[GroupDifference]) -> list[GroupDifference]:

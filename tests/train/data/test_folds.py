@@ -45,6 +45,10 @@ def test_folds_are_balanced_by_clips() -> None:
     assert sum(sizes) == sum(SIZES)
 
 
+def test_speakers_with_many_clips_are_dealt_first() -> None:
+    assert [*Counter(fold_numbers(clips_of([1, 1, 1, 1, 1, 1, 6]), "2")).values()] == [6, 6]
+
+
 def test_folds_do_not_depend_on_the_order_of_the_rows() -> None:
     clips = clips_of(SIZES)
     backwards = fold_numbers(clips[::-1], "4")

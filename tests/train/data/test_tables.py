@@ -141,6 +141,10 @@ REFUSED: dict[str, tuple[Table, tuple[str, ...]]] = {
         changed(0, {"a2": "anna/deep"}),
         ("line 3 (1 in all)", "deep.wav is not in"),
     ),
+    "a name in another folder": (
+        changed(0, {"a2": "ben/take"}),
+        ("line 3 (1 in all)", "take.wav is not in"),
+    ),
     "a name outside": (changed(0, {"a2": "../a2"}), ("line 3 (1 in all)", "File_ID is '../a2'")),
     "an absolute name": (
         changed(0, {"a2": "/etc/passwd"}),
@@ -255,6 +259,13 @@ def test_the_folder_that_a_name_gives_decides_between_two_files(folder: Path) ->
         Path("bo/twice.wav"),
         Path("cy/twice.flac"),
     ]
+
+
+def test_the_file_whose_folders_are_those_of_the_name_comes_first(folder: Path) -> None:
+    for name in ("far.flac", "cy/far.flac"):
+        (folder / "wav" / name).touch()
+    data = read(folder, table().replace("a1", "D:\\old\\cy\\far"))
+    assert data.splits["Train"].clips[0].path == folder / "wav/cy/far.flac"
 
 
 def test_dev_and_val_in_one_table_are_said(folder: Path) -> None:

@@ -5,7 +5,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 from rrtn.runtime.errors import ConfigError
-from rrtn.train.evidence.groups import Grouping, GroupReport, group_report, grouping_of_text
+from rrtn.train.evidence.groups import Grouping, GroupReport, exchanges, group_report, grouping_of_text
 from rrtn.train.evidence.predictions import Predictions
 from rrtn.train.evidence.significance import holm
 from rrtn.train.method.metrics import ccc_challenge
@@ -99,6 +99,17 @@ def test_p_is_the_share_of_exchanges_with_a_difference_as_large() -> None:
     exact = np.mean([np.abs(way) >= np.abs(observed) - 1e-12 for way in ways[::9]], axis=0)
     (pair,) = report(made, "Sex", resamples=4000).differences
     np.testing.assert_allclose(pair.p, exact, atol=0.04)
+
+
+def test_an_exchange_leaves_each_group_as_many_speakers_as_it_had() -> None:
+    a = np.array([True] * 5 + [False] * 3 + [True] * 4 + [False])
+    b = np.array([False] * 5 + [True] * 3 + [True] * 4 + [False])
+    keeps = exchanges(a, b, 2000, np.random.default_rng(0))
+    in_a = np.where(a, keeps, 1 - keeps)[:, :8]
+    assert (in_a.sum(axis=1) == 5).all()
+    np.testing.assert_allclose(in_a.mean(axis=0), 5 / 8, atol=0.05)
+    np.testing.assert_allclose(keeps[:, 8:12].mean(axis=0), 0.5, atol=0.05)
+    assert (keeps[:, 12] == 1).all()
 
 
 def test_speakers_with_clips_in_both_groups_swap_these() -> None:
