@@ -29,7 +29,7 @@ from rrtn.train.data.clip_cache import CacheShard, ClipStore
 from rrtn.train.data.data_set import SPLITS, Clip, DataSet, Split
 from rrtn.train.data.device_clips import SplitClips
 from rrtn.train.data.voice import burst
-from rrtn.train.evidence import evaluate
+from rrtn.train.evidence import trained_run
 from rrtn.train.run_folder import RunFolder
 from rrtn.train.run_state import append_history
 
@@ -146,7 +146,7 @@ def read_from_memory(items: dict[str, list[Item]]) -> Iterator[DataSet]:
     with (
         mock.patch.object(plan, "data_from_config", data_from_config),
         mock.patch.object(loop, "split_clips", split_clips),
-        mock.patch.multiple(evaluate, data_from_config=data_from_config, split_clips=split_clips),
+        mock.patch.multiple(trained_run, data_from_config=data_from_config, split_clips=split_clips),
     ):
         yield data
 

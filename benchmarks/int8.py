@@ -34,7 +34,7 @@ from rrtn.train.checkpoint import load_checkpoint
 from rrtn.train.config import config_from_dict
 from rrtn.train.data.data_set import read_data
 from rrtn.train.data.device_clips import SplitClips, split_clips
-from rrtn.train.evidence.evaluate import network_from_weights
+from rrtn.train.evidence.best_checkpoint import network_from_weights
 from rrtn.train.method.choices import EncoderName
 from rrtn.train.method.encoders import ENCODERS
 from rrtn.train.method.metrics import ccc_challenge

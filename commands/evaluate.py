@@ -10,7 +10,7 @@ from .options import DataDir, Json, RunArgument, existing_run, load_torch, split
 from .printing import Column, Table, numbers, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from ..train.evidence.evaluate import Evaluation
+    from ..train.evidence.evaluation import Evaluation
     from ..train.evidence.groups import Figures, GroupReport
     from ..train.evidence.significance import Comparison
 

@@ -18,7 +18,7 @@ from ..train.checkpoint import CheckpointInfo
 from ..train.config import Config
 from ..train.data.clip_cache import clip_store
 from ..train.data.data_set import DataSet
-from ..train.evidence.evaluate import best_of_run
+from ..train.evidence.best_checkpoint import best_of_run
 from ..train.method.columns import Columns
 from ..train.method.model import TwinsNetwork
 from ..train.method.tasks import task_of_name

@@ -18,7 +18,7 @@ from rrtn.runtime.errors import DataError, ModelError
 from rrtn.runtime.frontend import clip_of
 from rrtn.train.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from rrtn.train.config import config_from_dict
-from rrtn.train.evidence.evaluate import network_from_weights
+from rrtn.train.evidence.best_checkpoint import network_from_weights
 from rrtn.train.method import model
 from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.frontend import LogMel

@@ -41,7 +41,7 @@ from rrtn.runtime.scoring.table_job import opened_job
 from rrtn.train.checkpoint import load_checkpoint
 from rrtn.train.config_file import read_toml
 from rrtn.train.data.data_set import read_data
-from rrtn.train.evidence.evaluate import best_of_run, network_from_weights
+from rrtn.train.evidence.best_checkpoint import best_of_run, network_from_weights
 from rrtn.train.evidence.predictions import read_predictions
 from rrtn.train.evidence.report import _history, _measured
 from rrtn.train.method.panns import _content as torch_state

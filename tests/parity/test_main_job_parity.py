@@ -14,7 +14,7 @@ from rrtn.runtime.backends.ort_backend import ort_backend_from_bundle
 from rrtn.runtime.frontend import clip_of
 from rrtn.train.checkpoint import load_checkpoint
 from rrtn.train.config import config_from_dict
-from rrtn.train.evidence.evaluate import network_from_weights
+from rrtn.train.evidence.best_checkpoint import network_from_weights
 from rrtn.train.method.frontend import LogMel
 
 LIMIT = 1e-4  # the contract's, in score

@@ -1,13 +1,16 @@
 """What a run is worth.
 
-predictions   a split's predictions beside its ratings
-ridge         the baseline that every table shows
-significance  intervals and tests over speakers
-groups        CCC and bias of groups of clips, and their differences
-fold_runs     the runs of a cross-validation
-evaluate      a run on a split of its data, or a cross-validation on all clips
-charts        small pictures for the report
-report        one HTML page about a run, or about several
-table2_runs   the runs of the paper's Table 2
-table2        the table from the runs that are there
+predictions      a split's predictions beside its ratings
+ridge            the baseline that every table shows
+significance     intervals and tests over speakers
+groups           CCC and bias of groups of clips, and their differences
+fold_runs        the runs of a cross-validation
+best_checkpoint  a run's best checkpoint: its settings and its network
+trained_run      a run with its data: predictions that are kept, and the baseline
+evaluation       what a run reaches on a split
+evaluate         a run on a split of its data, or a cross-validation on all clips
+charts           small pictures for the report
+report           one HTML page about a run, or about several
+table2_runs      the runs of the paper's Table 2
+table2           the table from the runs that are there
 """

@@ -116,3 +116,8 @@ def _csv(rows: Sequence[Sequence[str]]) -> bytes:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows(rows)
     return buffer.getvalue().encode()
+
+
+def scores_of_seeds(seeds: Sequence[Predictions]) -> Float64:
+    """[S, n, K], the scores of S runs for the same clips."""
+    return np.array([seed.scores for seed in seeds])

@@ -40,10 +40,13 @@ from ..method.views import mask_draws, masked_view
 from ..plan import data_folder, data_from_config
 from ..predict import mel_mean
 from ..run_folder import RunFolder
+from .best_checkpoint import best_of_run
 from .charts import SPECTROGRAM_DB, interval_chart, line_chart, scatter, spectrogram
-from .evaluate import Evaluation, best_of_run, config_of_all_folds, evaluate, runs_of_seeds
+from .evaluate import evaluate, runs_of_seeds
+from .evaluation import Evaluation
 from .fold_runs import folds_in
 from .significance import Comparison, too_few
+from .trained_run import config_of_all_folds
 
 CLIPS: Final = 4  # shown: the best and the worst two by their error
 MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` printed

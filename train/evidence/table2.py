@@ -19,10 +19,11 @@ from ..data.corpus import is_synthetic
 from ..distributed import World
 from ..loop import device_from_config
 from ..method.metrics import ccc_challenge
-from .evaluate import predictions_of_run, same_clips
+from .evaluate import same_clips
 from .predictions import Predictions
 from .significance import FEWEST_SPEAKERS, RESAMPLES, Comparison, ccc_interval, compare, holm
 from .table2_runs import ROWS, Table2Row, TableRun, TableRuns
+from .trained_run import predictions_of_run
 
 # as the paper calls them
 METHODS: Final = {"vanilla": "vanilla", "rrtn": "RRTN w/o RUWL", "rrtn-ruwl": "RRTN w RUWL"}

@@ -13,9 +13,10 @@ from rrtn.runtime.errors import ConfigError, StoppedError
 from rrtn.train import loop
 from rrtn.train.config import Config, config_from_dict
 from rrtn.train.evidence import fold_runs as runs_of
-from rrtn.train.evidence.evaluate import evaluate, predictions_of_run
+from rrtn.train.evidence.evaluate import evaluate
 from rrtn.train.evidence.fold_runs import FoldRuns, fold_runs, folds_in, train_folds
 from rrtn.train.evidence.report import report
+from rrtn.train.evidence.trained_run import predictions_of_run
 from rrtn.train.method import model
 from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.metrics import ccc_challenge

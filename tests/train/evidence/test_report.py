@@ -21,7 +21,8 @@ from rrtn.train import loop
 from rrtn.train.config import config_from_dict
 from rrtn.train.data.corpus import MARK
 from rrtn.train.evidence import report as page_of
-from rrtn.train.evidence.evaluate import best_of_run, evaluate
+from rrtn.train.evidence.best_checkpoint import best_of_run
+from rrtn.train.evidence.evaluate import evaluate
 from rrtn.train.evidence.report import Table, report
 from rrtn.train.method import model
 from rrtn.train.method.encoders import PannsCnn

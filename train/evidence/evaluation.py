@@ -1,0 +1,263 @@
+"""What a run reaches on a split: scores, ratings, and all that is computed from them.
+
+S seeds, n clips, K rated targets, J class targets, L columns of the scores.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...runtime.arrays import Float64, Int64
+from ...runtime.progress import Progress
+from ..method.columns import ClassTarget, Scale
+from ..method.metrics import (
+    Judgement,
+    ccc_biased,
+    ccc_challenge,
+    confusion,
+    mae,
+    metric_of,
+    numbers_of_one_hot,
+    pearson,
+    uar_of_confusion,
+)
+from ..method.tasks import Metric, Task
+from .groups import GroupReport
+from .predictions import Predictions, scores_of_seeds
+from .significance import FEWEST_SPEAKERS, Comparison, ccc_interval, uar_interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A run's best checkpoint on the validation split.
+
+    Of a folder of seeds, it is the best checkpoint of each; metrics are then means over the seeds.
+    Columns [K + 1] are the rated targets and then their mean. Each target is judged on the clips that
+    have it. Scores and ratings are in the units of their scales.
+    """
+
+    run: Path
+    epochs: tuple[int, ...]  # [S]
+    seeds: tuple[Predictions, ...]  # [S]
+    ridge: Float64 | None  # [K] CCC (challenge) of the baseline, fitted on the last seed's training clips
+    synthetic: bool = False  # the voices are: the scores say nothing about real ones
+    split: str = "Val"
+    folds: int = 0  # of a cross-validation; 0: the clips were held out of one run
+    chosen_on: bool = True  # the epoch was chosen on these clips
+    compared: dict[str, Comparison] = field(default_factory=dict)  # folder of the other run -> comparison
+    groups: tuple[GroupReport, ...] = ()  # of each --by
+    scales: tuple[Scale, ...] = ()  # [K]; empty where all are 0 to 1
+    task: Task | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The best epoch of the first seed."""
+        return self.epochs[0]
+
+    @property
+    def predictions(self) -> Predictions:
+        """The predictions of the first seed."""
+        return self.seeds[0]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the K rated targets."""
+        return self.predictions.columns.targets
+
+    @property
+    def classes(self) -> tuple[ClassTarget, ...]:
+        """The J class targets."""
+        return self.predictions.classes
+
+    @cached_property
+    def _rated(self) -> tuple[Predictions, ...]:
+        """The rated columns of each seed."""
+        return tuple(seed.of_ratings() for seed in self.seeds)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """[K]: the clips that are rated for each target."""
+        return tuple((~np.isnan(self._rated[0].rated)).sum(0).tolist())
+
+    @property
+    def clips(self) -> int:
+        """The number of clips, n."""
+        return len(self.predictions.file_ids)
+
+    @property
+    def speakers(self) -> int:
+        """The number of speakers who are named: clips without a speaker are of nobody known."""
+        return len(set(self.predictions.speakers) - {""})
+
+    @property
+    def challenge(self) -> Float64:
+        """CCC [K]: variances over n - 1, covariance over n."""
+        return _mean([ccc_challenge(seed.scores, seed.rated) for seed in self._rated])
+
+    @property
+    def biased(self) -> Float64:
+        """CCC [K]: all moments over n."""
+        return _mean([ccc_biased(seed.scores, seed.rated) for seed in self._rated])
+
+    @property
+    def pearson(self) -> Float64:
+        """Correlation [K]. A wrong scale or level does not lower it. 0 where one side is constant."""
+        return _mean([pearson(seed.scores, seed.rated) for seed in self._rated])
+
+    @property
+    def mae(self) -> Float64:
+        """Mean absolute error [K]."""
+        return _mean([mae(seed.scores, seed.rated) for seed in self._rated])
+
+    @cached_property
+    def tables(self) -> tuple[Int64, ...]:
+        """[J]: clips [C, C] by their class and by the likeliest one, summed over the seeds."""
+        return tuple(
+            np.sum(
+                [
+                    confusion(seed.scores[:, group], numbers_of_one_hot(seed.rated[:, group]))
+                    for seed in self.seeds
+                ],
+                0,
+            )
+            for group in self.predictions.columns.groups
+        )
+
+    @property
+    def uar(self) -> Float64:
+        """Unweighted average recall [J]."""
+        return _mean([self._uar_of(seed) for seed in self.seeds])
+
+    @staticmethod
+    def _uar_of(seed: Predictions) -> Float64:
+        groups = seed.columns.groups
+        tables = (confusion(seed.scores[:, g], numbers_of_one_hot(seed.rated[:, g])) for g in groups)
+        return np.array([float(uar_of_confusion(table)) for table in tables])
+
+    @cached_property
+    def uar_intervals(self) -> tuple[tuple[float, float], ...] | None:
+        """[J] 95% intervals (low, high) of the recalls; None where there are too few speakers."""
+        if self.speakers < FEWEST_SPEAKERS:
+            return None
+        scores, predictions = scores_of_seeds(self.seeds), self.predictions
+        return tuple(
+            uar_interval(scores[..., g], numbers_of_one_hot(predictions.rated[:, g]), predictions.speakers)
+            for g in predictions.columns.groups
+        )
+
+    @property
+    def metric(self) -> Metric:
+        """What the epoch was chosen by."""
+        return metric_of(self.predictions.columns, self.task)
+
+    @property
+    def score(self) -> float:
+        """That metric here; the mean over the seeds."""
+        return float(
+            np.mean(
+                [
+                    self._judgement(*pair).score(self.task)
+                    for pair in zip(self.seeds, self._rated, strict=True)
+                ]
+            )
+        )
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """What S_MTL is made of, means over the seeds; empty for another metric."""
+        if self.metric != "s_mtl" or self.task is None:
+            return {}
+        of_seeds = [
+            self._judgement(*pair).parts_of_s_mtl(self.task)
+            for pair in zip(self.seeds, self._rated, strict=True)
+        ]
+        return {name: float(np.mean([parts[name] for parts in of_seeds])) for name in of_seeds[0]}
+
+    @property
+    def has_one_scale(self) -> bool:
+        """Whether errors of several targets have a mean: all are on the same scale."""
+        return len(set(self.scales)) < 2
+
+    def _judgement(self, seed: Predictions, rated: Predictions) -> Judgement:
+        return Judgement(
+            columns=seed.columns,
+            ccc=ccc_challenge(rated.scores, rated.rated),
+            mae=mae(rated.scores, rated.rated),
+            uar=self._uar_of(seed),
+        )
+
+    @cached_property
+    def interval(self) -> tuple[Float64, Float64] | None:
+        """The 95% interval of the challenge CCC: low and high, [K + 1] each.
+
+        It draws speakers, and seeds where there are several. None where there are too few speakers for it
+        to mean something.
+        """
+        if self.speakers < FEWEST_SPEAKERS or not self.targets:
+            return None
+        with Progress("resample speakers"):
+            return ccc_interval(scores_of_seeds(self._rated), self._rated[0].rated, self.predictions.speakers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json."""
+        columns = {"ccc": self.challenge, "ccc_biased": self.biased, "pearson": self.pearson, "mae": self.mae}
+        shown = columns | ({} if self.ridge is None else {"ridge_ccc": self.ridge})
+        return {
+            "run": str(self.run),
+            "epoch": self.epoch,
+            "split": self.split,
+            "clips": self.clips,
+            "speakers": self.speakers,
+            "synthetic": self.synthetic,
+            **({"mean": self._mean_of(shown)} if self.targets else {}),
+            "per_target": {
+                target: {**{name: float(values[k]) for name, values in shown.items()}, **self._pair(k)}
+                for k, target in enumerate(self.targets)
+            },
+            "compared": {run: comparison.to_dict(self.targets) for run, comparison in self.compared.items()},
+            **self._of_labels(),
+            **({"folds": self.folds} if self.folds else {}),
+            **({"groups": [group.to_dict() for group in self.groups]} if self.groups else {}),
+        } | ({"epochs_of_seeds": list(self.epochs)} if len(self.seeds) > 1 else {})
+
+    def _mean_of(self, shown: dict[str, Float64]) -> dict[str, float | None]:
+        means: dict[str, float | None] = {name: float(values.mean()) for name, values in shown.items()}
+        return {**means, **({} if self.has_one_scale else {"mae": None}), **self._pair(-1)}
+
+    def _of_labels(self) -> dict[str, Any]:
+        """What scales, blanks, classes and tasks add to `to_dict`; empty without them."""
+        added: dict[str, Any] = {}
+        if self.scales:
+            named = zip(self.targets, self.scales, strict=True)
+            added["scales"] = {name: [scale.low, scale.high] for name, scale in named}
+        if any(count < self.clips for count in self.counts):
+            added["rated"] = dict(zip(self.targets, self.counts, strict=True))
+        if self.classes:
+            added["classes"] = {target.name: self._of_class(j) for j, target in enumerate(self.classes)}
+        if self.metric != "ccc":
+            added |= {"metric": self.metric, "score": self.score}
+        if self.parts:
+            added["score_parts"] = self.parts
+        return added
+
+    def _of_class(self, j: int) -> dict[str, Any]:
+        low, high = self.uar_intervals[j] if self.uar_intervals else (None, None)
+        return {
+            "uar": float(self.uar[j]),
+            "uar_low": low,
+            "uar_high": high,
+            "classes": list(self.classes[j].classes),
+            "confusion": self.tables[j].tolist(),
+        }
+
+    def _pair(self, column: int) -> dict[str, float | None]:
+        low, high = (float(end[column]) for end in self.interval) if self.interval else (None, None)
+        return {"ccc_low": low, "ccc_high": high}
+
+
+def _mean(of_seeds: Sequence[Float64]) -> Float64:
+    return np.asarray(np.mean(of_seeds, axis=0))

@@ -1,0 +1,237 @@
+"""A run with its data: its predictions on a split, made once and kept, and the baseline beside them.
+
+n clips, K rated targets, L columns of the scores.
+"""
+
+import contextlib
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from ...runtime.arrays import Float32, Float64, waveform_from_samples
+from ...runtime.errors import ConfigError, DataError, counted
+from ...runtime.frontend import clip_log_mel
+from ...runtime.progress import Progress
+from ...runtime.system.files import sha256_of
+from ..checkpoint import POINTER, CheckpointInfo, load_checkpoint, read_info
+from ..config import Config, fold_of_text
+from ..data.data_set import DataSet, Split, read_data
+from ..data.device_clips import SplitClips, sha256_of_splits, split_clips
+from ..data.folds import fold_numbers, fold_of_data
+from ..data.reading import labels_of_settings
+from ..method.frontend import LogMel
+from ..method.metrics import (
+    ccc_challenge,
+    in_units,
+)
+from ..method.model import TwinsNetwork
+from ..plan import data_from_config
+from ..predict import predict
+from ..run_folder import RunFolder
+from .best_checkpoint import best_of_run, config_of_checkpoint, network_from_weights
+from .fold_runs import folds_in
+from .predictions import Predictions, read_predictions, write_predictions
+from .ridge import mel_statistics, ridge_predictions
+
+_CPU: Final = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A best checkpoint with its data. The network is loaded where it is needed."""
+
+    run: Path
+    info: CheckpointInfo
+    config: Config
+    data: DataSet
+
+    @classmethod
+    def of_run(cls, run: Path, data: Path | None) -> "TrainedRun":
+        """With the data that the run was trained on, or with `data`."""
+        info = read_info(RunFolder(run).best)
+        config = config_of_checkpoint(info, RunFolder(run))
+        channel = config.data.channel or None
+        labels = labels_of_settings(config.data, only_named=True)
+        data_set = (
+            read_data(data, config.data.targets, channel=channel, labels=labels)
+            if data
+            else data_from_config(config)
+        )
+        return cls(run, info, config, data_set)
+
+    def clips(self, split: str, device: torch.device = _CPU) -> SplitClips:
+        """The decoded clips of a split."""
+        return split_clips(self.data, split, self.config.frontend, device)
+
+    def kept_predictions(self, name: str, device: torch.device = _CPU) -> Predictions:
+        """Those on a split, in float32. They are read if they are of this checkpoint and these clips.
+
+        Raises DataError where the split has no labels.
+        """
+        split = self.data.splits[name]
+        if np.isnan(split.ratings).all():
+            came = f"none of {counted(len(split.clips), 'clip')} is rated" if split.clips else "no clips"
+            raise DataError(f"--split {name}", came, wanted="a split with labels", fix="leave it out: Val")
+        unchecked = split_clips(self.data, name, self.config.frontend, _CPU, checked=False)
+        path = _kept(self.run, name, sha256_of_splits(self.data.columns.labels, unchecked)[:12])
+        with contextlib.suppress(DataError):  # not there, or broken
+            kept = read_predictions(path)
+            if kept.file_ids == _file_ids(split) and kept.targets == self.data.columns.labels:
+                return replace(kept, speakers=_speakers(split), classes=self.data.columns.classes)
+        predictions = self.predictions(name, device)
+        write_predictions(path, predictions)
+        return predictions
+
+    def predictions(self, name: str, device: torch.device = _CPU) -> Predictions:
+        """Those on a split, in the units of the scales. Raises DataError where it has no clips."""
+        split = self.data.splits[name]
+        if not split.clips:
+            raise DataError(str(self.data.path), f"its {name} split has no clips", wanted="at least one")
+        scores = self._scores(name, device)
+        columns = self.config.data.columns
+        return Predictions(
+            file_ids=_file_ids(split),
+            speakers=_speakers(split),
+            targets=columns.labels,
+            scores=in_units(scores, columns) if columns.is_scaled else np.asarray(scores, np.float64),
+            rated=split.rated,
+            classes=columns.classes,
+        )
+
+    def _scores(self, name: str, device: torch.device) -> Float32:
+        """[n, L] as the network gives them."""
+        network = best_of_run(self.run)[2]
+        return _scores_of(network, self.config, self.clips(name, device), label=f"predict {name}")
+
+    def ridge_ccc(self, split: str) -> Float64:
+        """CCC [K] (challenge) on a split of a ridge regression that was fitted on Train."""
+        return _ridge_ccc(self.data, self.clips(split))
+
+
+class CrossFittedRun(TrainedRun):
+    """A cross-validation: each clip is predicted by the run that did not learn from its speaker.
+
+    That run's last epoch is taken, so that no epoch is chosen on the clips that it is judged by.
+    """
+
+    @classmethod
+    def of_run(cls, run: Path, data: Path | None) -> "CrossFittedRun":
+        """The folds in the folder. Raises ConfigError where one of them is not finished."""
+        folds = folds_in(run)
+        infos = [read_info(RunFolder(fold).last) for fold in folds]
+        config = config_of_all_folds(config_of_checkpoint(infos[0], RunFolder(folds[0])))
+        crossed = cls(run, infos[0], config, data_from_config(config))
+        finished = sum(info.epoch >= config.optim.epochs for info in infos)
+        if (finished, len(folds)) != (wanted := max(crossed.numbers), wanted):
+            came = f"{finished} of {counted(wanted, 'fold')} finished"
+            raise ConfigError(str(run), came, wanted="all", fix=f"rrtn crossval ... --out {run}")
+        return crossed
+
+    @property
+    def numbers(self) -> list[int]:
+        """[n]: the fold of each clip."""
+        return fold_numbers(self.data.splits["Val"].clips, fold_of_text(self.config.data.fold)[1])
+
+    def _scores(self, name: str, device: torch.device) -> Float32:
+        scores = np.empty((len(self.numbers), len(self.data.columns.labels)), np.float32)
+        for fold in folds_in(self.run):
+            info, tensors = load_checkpoint(RunFolder(fold).last, "weights")
+            config = config_of_checkpoint(info, RunFolder(fold))
+            data = fold_of_data(self.data, config.data.fold)
+            inside = np.array(self.numbers) == fold_of_text(config.data.fold)[0]
+            network = network_from_weights(config, tensors["weights"], source=str(fold))
+            clips = split_clips(data, "Val", config.frontend, device)
+            scores[inside] = _scores_of(network, config, clips, label=f"predict {fold.name}")
+        return scores
+
+    def ridge_ccc(self, split: str) -> Float64:
+        """CCC [K] (challenge) of ridge regressions that were fitted fold by fold."""
+        clips = self.clips(split)
+        k = len(self.data.targets)
+        features, ratings = _statistics(clips, label="ridge"), clips.ratings.numpy()[:, :k]
+        predicted = np.empty(ratings.shape)
+        for number in range(1, max(self.numbers) + 1):
+            inside = np.array(self.numbers) == number
+            predicted[inside] = ridge_predictions(features[~inside], ratings[~inside], features[inside])
+        return ccc_challenge(predicted, ratings)
+
+
+def config_of_all_folds(config: Config) -> Config:
+    """The settings of a fold -> those with which all clips are in Val."""
+    kind = fold_of_text(config.data.fold)[1]
+    return replace(config, data=replace(config.data, fold=f"all/{kind}"))
+
+
+def trained_run(run: Path, data: Path | None) -> TrainedRun:
+    """A run, or a cross-validation."""
+    return CrossFittedRun.of_run(run, data) if folds_in(run) else TrainedRun.of_run(run, data)
+
+
+def _scores_of(network: TwinsNetwork, config: Config, clips: SplitClips, *, label: str) -> Float32:
+    frontend = LogMel(config.frontend).to(clips.device)
+    with Progress(label, len(clips), "clips") as bar:
+        return predict(network.to(clips.device), frontend, clips, crop=config.eval.crop, advance=bar.advance)
+
+
+def _file_ids(split: Split) -> tuple[str, ...]:
+    return tuple(clip.file_id for clip in split.clips)
+
+
+def _speakers(split: Split) -> tuple[str, ...]:
+    return tuple(clip.speaker for clip in split.clips)
+
+
+def _kept(run: Path, split: str, data: str) -> Path:
+    """The file for the predictions on a split, named by hashes of the checkpoints and of the clips."""
+    pointers = [RunFolder(fold).last / POINTER for fold in folds_in(run)] or [RunFolder(run).best / POINTER]
+    hashes = [sha256_of(pointer) for pointer in pointers]
+    of_all = hashlib.sha256("".join(hashes).encode()).hexdigest()
+    checkpoint = of_all if len(hashes) > 1 else hashes[0]
+    return RunFolder(run).predictions / f"{split}-{checkpoint[:12]}-{data}.csv"
+
+
+def predictions_of_run(
+    run: Path, *, data: Path | None = None, split: str = "Val", device: torch.device = _CPU
+) -> Predictions:
+    """The best checkpoint's predictions on a split, in float32.
+
+    They are kept in the run, and read from there the next time. Where the run's own data cannot be read
+    any more, those that were made last with this checkpoint are taken.
+    """
+    try:
+        return trained_run(run, data).kept_predictions(split, device)
+    except DataError:
+        kept = (
+            [] if data else sorted(_kept(run, split, "x").parent.glob(_kept(run, split, "*").name), key=_time)
+        )
+        if not kept or folds_in(run):
+            raise
+        classes = config_of_checkpoint(read_info(RunFolder(run).best), RunFolder(run)).data.columns.classes
+        return replace(read_predictions(kept[-1]), classes=classes)
+
+
+def _time(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def _ridge_ccc(data_set: DataSet, validation: SplitClips) -> Float64:
+    """CCC [K] (challenge) on Val of a ridge regression that was fitted on Train."""
+    training = split_clips(data_set, "Train", validation.spec, torch.device("cpu"))
+    features = (_statistics(training, label="ridge Train"), _statistics(validation, label="ridge Val"))
+    k = len(data_set.targets)
+    predicted = ridge_predictions(features[0], training.ratings.numpy()[:, :k], features[1])
+    return ccc_challenge(predicted, validation.ratings.numpy()[:, :k])
+
+
+def _statistics(split: SplitClips, *, label: str) -> Float64:
+    with Progress(label, len(split.store), "clips") as bar:
+
+        def features(index: int) -> Float32:
+            bar.advance()
+            return clip_log_mel(waveform_from_samples(split.store.waveform(index)), split.spec)
+
+        return mel_statistics(features(i) for i in range(len(split)))
