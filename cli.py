@@ -42,7 +42,7 @@ COMMANDS: Final = {
     "bench": Command("bench", "Measure latency and throughput of every variant that runs here."),
     "doctor": Command("doctor", "Show what this machine can do, what is missing, and the fix."),
     "demo": Command("demo", "Run everything once on synthetic voices. It takes three minutes at most."),
-    "data": Command("data", "Make a data set, or check one."),
+    "data": Command("data", "Make, import or check a data set."),
 }
 
 _OF_EXTRA_TRAIN: Final = frozenset(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..train.data.importing import Imported
 
 data = typer.Typer(
-    help="Make a data set, or check one.",
+    help="Make, import or check a data set.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

@@ -21,8 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from ..errors import OutOfMemoryError
+from .backend_errors import ort_errors
 from .cuda_runtime import DeviceCalls, cuda_runtime
-from .model_batch import ClipBatch, Outputs, Spent, widened
+from .model_batch import BatchMemory, ClipBatch, HostBatch, Outputs, Spent, widened
 from .ort_session import MemoryDevice, session_from_bytes
 
 # The graph: pcm int16 [B, N] -> Cast -> Mul by 2**-15 -> waveform float32 [B, N].
@@ -103,7 +105,9 @@ class DeviceBatch:
     """A BatchMemory on a device."""
 
     def __init__(self, device: Device, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> None:
-        value = buffer_of(shape, dtype, device.memory)
+        """Raises OutOfMemoryError."""
+        with ort_errors(f"a batch {shape}"):
+            value = buffer_of(shape, dtype, device.memory)
         self.clips = DeviceClips(device, value, dtype, shape, value.data_ptr())
 
     def put(self, first: int, clips: npt.NDArray[Any]) -> None:
@@ -146,6 +150,9 @@ class DeviceModel(Protocol):
     def bind(self, x: Any) -> dict[str, Any]:
         """Prepares for the input x, an OrtValue; -> the OrtValues that the outputs will be in, by name."""
 
+    def unbind(self) -> None:
+        """Lets go of the input and the outputs."""
+
     def launch(self) -> None:
         """Queues one run from the input to the outputs."""
 
@@ -156,6 +163,7 @@ class _Bound(NamedTuple):
     shape: tuple[int, ...]
     x: Any
     outputs: dict[str, Any]
+    idle: "list[_Landing]"  # where no outputs are under way
 
 
 class _Landing:
@@ -187,7 +195,6 @@ class DeviceQueue:
         self._device, self._model, self._widening = device, model, widening
         self._bound: _Bound | None = None
         self._samples: Any = None  # where 16-bit samples of the host are copied to
-        self._idle: list[_Landing] = []
         self._lock = threading.Lock()
 
     def run(self, batch: ClipBatch, spent: Spent | None = None) -> Outputs:
@@ -204,18 +211,20 @@ class DeviceQueue:
             there = self._reached(spent)
             self._model.launch()
             ran = self._reached(spent)
-            landing = self._idle.pop() if self._idle else _Landing(self._device, bound.outputs)
+            landing = bound.idle.pop() if bound.idle else _Landing(self._device, bound.outputs)
             landing.call(bound.outputs)
         outputs = landing.outputs()
-        if self._bound is bound:
-            self._idle.append(landing)
+        bound.idle.append(landing)
         if spent:
             spent.add(begin, there, ran, time.perf_counter())
         return outputs
 
-    def new_batch(self, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> DeviceBatch:
-        """Room for a batch on the device."""
-        return DeviceBatch(self._device, shape, dtype)
+    def new_batch(self, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> BatchMemory:
+        """Room for a batch on the device; on the host where the device has none, as others fill it."""
+        try:
+            return DeviceBatch(self._device, shape, dtype)
+        except OutOfMemoryError:
+            return HostBatch(shape, dtype)
 
     def pin(self, array: npt.NDArray[Any]) -> Callable[[], None]:
         """Makes copies of the array to the device faster; -> a function that undoes it."""
@@ -231,9 +240,10 @@ class DeviceQueue:
     def _bound_to(self, shape: tuple[int, ...]) -> _Bound:
         if self._bound is None or self._bound.shape != shape:
             self._device.calls.wait_stream(self._device.compute)  # of batches that use the old buffers
-            self._bound, self._samples, self._idle = None, None, []  # frees them before new ones are made
+            self._model.unbind()
+            self._bound, self._samples = None, None  # frees them before new ones are made
             x = buffer_of(shape, np.float32, self._device.memory)
-            self._bound = _Bound(shape, x, self._model.bind(x))
+            self._bound = _Bound(shape, x, self._model.bind(x), [])
         return self._bound
 
     def _fill(self, x: Any, batch: ClipBatch) -> None:

@@ -93,10 +93,14 @@ class _QueuedSession:
 
     def __init__(self, session: Any, memory: MemoryDevice) -> None:
         self._session, self._memory, self._queued = session, memory, queued()
+        self._binding: Any = None
 
     def bind(self, x: Any) -> dict[str, Any]:
         self._binding, outputs = _bound(self._session, x, self._memory)
         return outputs
+
+    def unbind(self) -> None:
+        self._binding = None
 
     def launch(self) -> None:
         self._session.run_with_iobinding(self._binding, self._queued)

@@ -99,6 +99,9 @@ class _QueuedEngine:
             self._check(self.context.set_tensor_address(name, value.data_ptr()))
         return outputs
 
+    def unbind(self) -> None:
+        """The context has addresses only."""
+
     def launch(self) -> None:
         self.flavour.forget()
         self._check(self.context.execute_async_v3(self.device.compute))

@@ -1,5 +1,6 @@
 /* The part of CUDA's runtime that ONNX Runtime's provider needs to load and place a model: an H100 without
    arithmetic. Memory is the host's. STUB_FAIL=driver: the driver is too old; =oom: no memory at all.
+   STUB_LARGEST=BYTES: no piece of memory above that.
    STUB_TRACE=FILE: one line for each copy, stream, launch, mark and wait. STUB_HOLD=N: the first wait for a
    mark ends once N marks were recorded, so N batches must be in flight; after 20 s it ends anyway. */
 #include <stdio.h>
@@ -86,7 +87,8 @@ cudaError_t cudaMemGetInfo(size_t *left, size_t *total) {
     return 0;
 }
 cudaError_t cudaMalloc(void **pointer, size_t bytes) {
-    if (fails("oom")) return NO_MEMORY;
+    const char *largest = getenv("STUB_LARGEST");
+    if (fails("oom") || (largest && bytes > strtoull(largest, 0, 10))) return NO_MEMORY;
     return allocate(pointer, bytes);
 }
 cudaError_t cudaFree(void *pointer) { free(pointer); return 0; }

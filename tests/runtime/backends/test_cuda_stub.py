@@ -45,6 +45,13 @@ with Scorer(sys.argv[1], "cuda", batch_size=4, workers=1) as scorer:
         print("again", file=trace)
     assert [row.error for row in scorer.score_files(sys.argv[2:])] == [""] * 10
 """
+HALVE = """
+import sys
+from rrtn.runtime import Scorer
+with Scorer(sys.argv[1], "cuda", batch_size=64, workers=1) as scorer:
+    assert [row.error for row in scorer.score_files(sys.argv[3:])] == [""] * 10
+    assert scorer.batch_that_fits == int(sys.argv[2]), scorer.batch_that_fits
+"""
 TWO_THREADS = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -197,6 +204,16 @@ def test_two_batches_are_in_flight(trace: Trace, starts: Path) -> None:
     launches = [i for i, words in enumerate(calls) if words[0] == "launch"]
     assert (len(marks), len(waits)) == (2, 2)
     assert max(launches) < marks[1] < waits[0]
+
+
+@pytest.mark.parametrize(("largest", "fits", "on_device"), [(6_000_000, 32, True), (3_000_000, 16, False)])
+def test_a_gpu_with_little_memory_gets_smaller_batches(
+    trace: Trace, starts: Path, real_clips: list[Path], largest: int, fits: int, on_device: bool
+) -> None:
+    """A batch of 64 takes 10 MB in float32, 5 MB in int16. Clips without room there wait on the host."""
+    calls = trace(HALVE, starts, fits, *real_clips[:10], STUB_LARGEST=str(largest))
+    assert any(words.startswith("launch") for words in calls)
+    assert any(words.startswith("clear") for words in calls) == on_device
 
 
 def test_every_graph_runs_wholly_on_cuda(choose: Choose, kept_bundle: Path) -> None:

@@ -1,6 +1,7 @@
 """Real sessions with buffers that are reused: ONNX Runtime's own scores, and its errors as ours."""
 
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import load_bundle
+from rrtn.runtime.backends import device_memory
 from rrtn.runtime.backends.choice import backend_from_bundle
 from rrtn.runtime.backends.cuda_libraries import cuda_missing
 from rrtn.runtime.backends.device_memory import Device
@@ -127,6 +129,29 @@ def test_samples_of_16_bits_score_as_the_same_in_float32(
         outputs = backend.run(samples)
         np.testing.assert_array_equal(outputs.scores, samples.max(axis=1, keepdims=True) / 32768)
         np.testing.assert_array_equal(outputs.embedding, samples[:, :5] / 32768)
+
+
+def test_buffers_of_another_size_take_the_place_of_the_old_ones(
+    peaks: Path, spec: FrontendSpec, prompt_device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing holds the old ones once new ones are asked for: on a GPU both might not fit."""
+    made: list[weakref.ref[Any]] = []
+    real = device_memory.buffer_of
+
+    def noted(*arguments: Any) -> Any:
+        assert [one() for one in made] == [None] * len(made)
+        made.append(weakref.ref(value := real(*arguments)))
+        return value
+
+    monkeypatch.setattr(device_memory, "buffer_of", noted)
+    bundle = load_bundle(peaks)
+    backend = ort_backend_on_device(
+        bundle, bundle.variants[0], bundle.read(bundle.variants[0]), prompt_device
+    )
+    for count in (3, 2, 5):
+        clips = np.random.default_rng(count).uniform(-1, 1, (count, spec.clip_samples)).astype(np.float32)
+        np.testing.assert_array_equal(backend.scores(clips), clips.max(axis=1, keepdims=True))
+    assert len(made) == 3
 
 
 def test_a_shape_that_the_graph_does_not_take_is_one_line(peaks: Path, spec: FrontendSpec) -> None:
