@@ -137,7 +137,9 @@ def read_from_memory(items: dict[str, list[Item]]) -> Iterator[DataSet]:
         for clip, item in zip(data.splits[name].clips, part, strict=True)
     }
 
-    def split_clips(data: DataSet, name: str, spec: FrontendSpec, device: torch.device) -> SplitClips:
+    def split_clips(
+        data: DataSet, name: str, spec: FrontendSpec, device: torch.device, *, checked: bool = True
+    ) -> SplitClips:
         return split_of_items([of_clips[clip.file_id] for clip in data.splits[name].clips], spec, device)
 
     def data_from_config(config: Config) -> DataSet:
