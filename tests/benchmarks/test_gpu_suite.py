@@ -151,6 +151,18 @@ def record_of(section: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tu
     return place, gpu_section.Record(section, place, folder / "s.json")
 
 
+def test_a_run_on_the_corpus_in_memory_is_one_of_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands in for what reads files: here it shows at once where a data set has changed its form."""
+    gpu_corpus, gpu_correct = (module(name, monkeypatch) for name in ("gpu_corpus", "gpu_correct"))
+    items = gpu_corpus.corpus_of_bursts(4, 4, FrontendSpec(), speakers=(2, 2))
+    config = gpu_correct.config_of("resnet18", batch_size=4, device="cpu")
+    result = gpu_corpus.trained(config, items, tmp_path / "run")
+    assert result.epochs == 1
+    assert set(result.best.per_target) == set(gpu_corpus.corpus.TARGETS)
+
+
 def raises(*_: object, **__: object) -> None:
     raise RuntimeError("CUDA error: an illegal instruction was encountered")
 
