@@ -1,7 +1,8 @@
 """Makes `import rrtn` work from a bare checkout, where the package is not installed.
 
 Imported first, for what it does: where `rrtn` cannot be found, a link to the repository's root goes
-into a temporary folder, which goes to the end of sys.path and of PYTHONPATH (for child processes).
+into a temporary folder, which goes to the end of sys.path and of PYTHONPATH (for child processes). Small
+packages that a GPU machine may lack have stand-ins in stand_ins/, used where the real one is missing.
 """
 
 import atexit
@@ -13,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+STAND_INS = Path(__file__).resolve().parent / "stand_ins"
 
 
 def is_installed(name: str) -> bool:
@@ -22,12 +24,16 @@ def is_installed(name: str) -> bool:
 
 
 def _make_importable() -> None:
-    if not is_installed("rrtn"):
-        folder = tempfile.mkdtemp(prefix="rrtn-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        (Path(folder) / "rrtn").symlink_to(ROOT)
-        sys.path.append(folder)
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), folder]))
+    wanted = {"rrtn": ROOT} | {path.stem: path for path in STAND_INS.glob("*.py")}
+    missing = [name for name in wanted if not is_installed(name)]
+    if not missing:
+        return
+    folder = tempfile.mkdtemp(prefix="rrtn-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name in missing:
+        (Path(folder) / (name if name == "rrtn" else f"{name}.py")).symlink_to(wanted[name])
+    sys.path.append(folder)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), folder]))
 
 
 _make_importable()

@@ -19,7 +19,7 @@ import checkout  # noqa: F401  # before rrtn
 import numpy as np
 import torch
 from rrtn.runtime import FrontendSpec
-from rrtn.runtime.arrays import INT16_SCALE, Int16
+from rrtn.runtime.arrays import INT16_SCALE, Float32, Int16
 from rrtn.runtime.audio.recording import levelled
 from rrtn.runtime.system.cpus import usable_cpus
 from rrtn.train import loop, plan
@@ -30,6 +30,7 @@ from rrtn.train.data.data_set import SPLITS, Clip, DataSet, Split
 from rrtn.train.data.device_clips import SplitClips
 from rrtn.train.data.voice import burst
 from rrtn.train.evidence import trained_run
+from rrtn.train.method.columns import UNIT, Columns
 from rrtn.train.run_folder import RunFolder
 from rrtn.train.run_state import append_history
 
@@ -115,16 +116,20 @@ def corpus_of_bursts(
 
 def data_of_items(items: dict[str, list[Item]]) -> DataSet:
     """What `read_data` would give of them as files."""
-    splits = {
-        name: Split(clips=(), ratings=np.zeros((0, len(corpus.TARGETS)), np.float32)) for name in SPLITS
-    }
+    splits = dict.fromkeys(SPLITS, _split([], np.zeros((0, len(corpus.TARGETS)), np.float32)))
     for name, of_split in items.items():
         clips = [
             Clip(f"[{name}-{i:05d}]", Path(), name, f"{name}-{speaker}", "", i)
             for i, (_, _, speaker) in enumerate(of_split)
         ]
-        splits[name] = Split(clips=tuple(clips), ratings=np.array([ratings for _, ratings, _ in of_split]))
-    return DataSet(path=Path(), targets=corpus.TARGETS, splits=splits, warnings=())
+        splits[name] = _split(clips, np.array([ratings for _, ratings, _ in of_split]))
+    columns = Columns(targets=corpus.TARGETS, scales=(UNIT,) * len(corpus.TARGETS))
+    return DataSet(path=Path(), columns=columns, splits=splits, warnings=())
+
+
+def _split(clips: list[Clip], ratings: Float32) -> Split:
+    """Rated from 0 to 1, as the network sees it."""
+    return Split(clips=tuple(clips), ratings=ratings, rated=ratings.astype(np.float64))
 
 
 @contextlib.contextmanager
@@ -137,7 +142,9 @@ def read_from_memory(items: dict[str, list[Item]]) -> Iterator[DataSet]:
         for clip, item in zip(data.splits[name].clips, part, strict=True)
     }
 
-    def split_clips(data: DataSet, name: str, spec: FrontendSpec, device: torch.device) -> SplitClips:
+    def split_clips(
+        data: DataSet, name: str, spec: FrontendSpec, device: torch.device, *, checked: bool = True
+    ) -> SplitClips:
         return split_of_items([of_clips[clip.file_id] for clip in data.splits[name].clips], spec, device)
 
     def data_from_config(config: Config) -> DataSet:

@@ -24,6 +24,7 @@ from rrtn.runtime.frontend import clip_log_mel
 from rrtn.train.config import Config, TrainingDevice, config_from_dict
 from rrtn.train.data.corpus import TARGETS
 from rrtn.train.data.device_clips import SplitClips, epoch_of_split
+from rrtn.train.host_copy import HostCopy
 from rrtn.train.method.choices import EncoderName
 from rrtn.train.method.encoders import ENCODERS
 from rrtn.train.method.frontend import LogMel
@@ -64,9 +65,11 @@ def section_correct(place: Place, record: Record) -> None:
         check_clips(place, record, items)
     with record.part("losses"):
         check_losses(place, record)
-    for encoder in place.size(tuple(ENCODERS), ("resnet18",)):
+    for encoder in place.chosen(tuple(ENCODERS), ("resnet18",)):
         with record.part(f"{encoder} gradients"):
             check_gradients(place, record, encoder, split_of_items(items, spec, torch.device("cpu")))
+    with record.part("checkpoint"):
+        check_copies(place, record)
     with record.part("epoch"):
         check_epoch(place, record, items)
     record.more["peak_memory_gb"] = peak_memory_gb(place.device)
@@ -108,6 +111,17 @@ def check_clips(place: Place, record: Record, items: list[Any]) -> None:
     record.check("clips in the device's memory: different batches", different, 0)
 
 
+def check_copies(place: Place, record: Record) -> None:
+    """Copies for a checkpoint hold what the tensors were, though they are changed at once."""
+    count = place.size(20_000_000, 1000)
+    tensors = {str(i): torch.full((count,), float(i), device=place.device) for i in range(8)}
+    copy = HostCopy(tensors)
+    for tensor in tensors.values():
+        tensor.fill_(-1.0)
+    wrong = sum(int((found != float(name)).sum()) for name, found in copy.tensors().items())
+    record.check("checkpoint: values of another step", wrong, 0)
+
+
 def loop_world() -> Any:
     from rrtn.train.distributed import World
 
@@ -144,7 +158,8 @@ def check_gradients(place: Place, record: Record, encoder: EncoderName, split: S
     fp32 = gradients(config, views, cpu, torch.float32)
     found = gradients(config, views, place.device, torch.float32)
     backend = place.size("inductor", "aot_eager")  # the smoke has no minutes for a compiler
-    compiled = gradients(config, views, place.device, torch.float32, backend=backend)
+    at_once = dataclasses.replace(config, compile="default")  # both views in one batch
+    compiled = gradients(at_once, views, place.device, torch.float32, backend=backend)
     for i, what in enumerate(("loss terms", "gradient")):
         limit = max(FLOOR, FACTOR * difference(fp32[i], exact[i]))
         record.check(f"{encoder} fp32 {what}: relative", difference(found[i], exact[i]), limit)

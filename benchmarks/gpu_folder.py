@@ -15,7 +15,6 @@ from rrtn.runtime.backends.cuda_libraries import cuda_missing
 from rrtn.runtime.scoring.decoder_pool import DecoderPool
 from rrtn.runtime.system.cpus import usable_cpus
 from rrtn.train.data.corpus import TARGETS
-from rrtn.train.method.choices import EncoderName
 
 
 def section_folder(place: Place, record: Record) -> None:
@@ -27,7 +26,7 @@ def section_folder(place: Place, record: Record) -> None:
     if place.device.type == "cuda" and (reason := cuda_missing()):
         raise Skipped(f"ONNX Runtime cannot use CUDA here: {reason}")
     count = place.size(20_000, 24)
-    encoder: EncoderName = place.size("cnn14", "resnet18")
+    encoder = place.chosen(("cnn14",), ("resnet18",))[0]
     model = Model(encoder, 12)
     with tempfile.TemporaryDirectory() as name:
         paths = wav_files(Path(name) / "wav", count, model.spec)

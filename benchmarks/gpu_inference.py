@@ -114,7 +114,7 @@ def section_infer(place: Place, record: Record) -> None:
     record.more["not_here"] = missing_runtimes(place)
     for text in record.more["not_here"].values():
         record.note(text)
-    for encoder in place.size(tuple(reversed(ENCODERS)), ("resnet18",)):
+    for encoder in place.chosen(tuple(reversed(ENCODERS)), ("resnet18",)):
         torch.compiler.reset()  # dynamo keeps eight graphs of one function, and every encoder has three
         with record.part(encoder), recompiling_is_bounded(), tempfile.TemporaryDirectory() as name:
             infer_with(place, record, encoder, Path(name))

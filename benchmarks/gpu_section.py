@@ -5,6 +5,7 @@ import datetime
 import functools
 import json
 import math
+import re
 import subprocess
 import time
 import traceback
@@ -18,8 +19,11 @@ import numpy as np
 import torch
 from measure import machine, summary
 from rrtn.train.config import TrainingDevice
+from rrtn.train.method.choices import EncoderName
 
 Choice = TypeVar("Choice")
+Encoders = tuple[EncoderName, ...]
+MAKERS = ("nvidia", "geforce", "tesla", "quadro")
 
 
 class Skipped(Exception):  # noqa: N818  # it is no error
@@ -33,10 +37,15 @@ class Place:
     device: torch.device
     smoke: bool
     deadline: float  # time.monotonic() from which no new part is begun
+    encoders: Encoders = ()  # of --encoders; without any, each section's own
 
     def size(self, full: Choice, smoke: Choice) -> Choice:
         """Of the two, what this run takes."""
         return smoke if self.smoke else full
+
+    def chosen(self, full: Encoders, smoke: Encoders) -> Encoders:
+        """The encoders of --encoders, else those of this section."""
+        return self.encoders or self.size(full, smoke)
 
     @property
     def device_name(self) -> TrainingDevice:
@@ -141,6 +150,23 @@ def commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     except OSError:
         return ""
+
+
+def result_name(section: str, device: torch.device) -> str:
+    """<date>-<gpu>-<section>, the name of a section's file in results/."""
+    return f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}-{gpu_slug(device)}-{section}"
+
+
+def gpu_slug(device: torch.device) -> str:
+    """h100, rtx-3090, t4, ...; cpu without a GPU."""
+    return "cpu" if device.type == "cpu" else slug_of_gpu(torch.cuda.get_device_name(device))
+
+
+def slug_of_gpu(name: str) -> str:
+    """Of a name as the driver gives it: the words up to the first one with a number, without the maker's."""
+    words = [word for word in re.findall(r"[a-z0-9]+", name.lower()) if word not in MAKERS]
+    numbered = next((i for i, word in enumerate(words) if re.search(r"\d", word)), len(words) - 1)
+    return "-".join(words[: numbered + 1]) or "gpu"
 
 
 def wait(device: torch.device) -> None:

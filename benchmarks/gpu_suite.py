@@ -5,8 +5,9 @@
 
 The script runs from a bare checkout: rrtn need not be installed. A section that lacks a package
 says which, and is skipped. Each section prints its lines as they come and one JSON line last, and writes
-OUT/<section>.json after every line.
+OUT/<date>-<gpu>-<section>.json after every line. gpu_plan.py runs the sections in their order of worth.
 
+probe        the machine, each convolution of CNN14, a step under the profiler, CUDA graphs
 correct      the device against the CPU: frontend, losses, gradients, an epoch;
              bf16 and torch.compile against fp32 eager
 step         the twin-view training step of each encoder: ms, clips/s, memory,
@@ -14,6 +15,7 @@ step         the twin-view training step of each encoder: ms, clips/s, memory,
 paper-run    the paper's best run: CNN14, rrtn-ruwl, 60 epochs on 19,990 synthetic clips,
              validated on 19,396
 table2       as many of the paper's nine rows as fit, shorter, on synthetic clips
+ranks        a world of one over NCCL, and two ranks on one GPU against one rank
 infer        one model through PyTorch, ONNX Runtime and TensorRT: parity, throughput, latency
 folder       WAV files to scores, beside the model alone and the decoders alone
 
@@ -32,14 +34,19 @@ import torch
 from gpu_correct import section_correct
 from gpu_folder import section_folder
 from gpu_inference import section_infer
-from gpu_section import Place, Record, Skipped
+from gpu_probe import section_probe
+from gpu_ranks import section_ranks
+from gpu_section import Place, Record, Skipped, result_name
 from gpu_training import section_paper_run, section_step, section_table2
+from rrtn.train.method.encoders import ENCODERS
 
 SECTIONS: dict[str, Callable[[Place, Record], None]] = {
+    "probe": section_probe,
     "correct": section_correct,
     "step": section_step,
     "paper-run": section_paper_run,
     "table2": section_table2,
+    "ranks": section_ranks,
     "infer": section_infer,
     "folder": section_folder,
 }
@@ -47,7 +54,7 @@ SECTIONS: dict[str, Callable[[Place, Record], None]] = {
 
 def ran(name: str, place: Place, out: Path) -> bool:
     """Runs a section; -> whether it is whole and right, or skipped."""
-    record = Record(name, place, out / f"{name}.json")
+    record = Record(name, place, out / f"{result_name(name, place.device)}.json")
     print(f"{name}: {place.device}{', smoke' if place.smoke else ''}", flush=True)
     try:
         SECTIONS[name](place, record)
@@ -63,12 +70,27 @@ def ran(name: str, place: Place, out: Path) -> bool:
     return not record.failed
 
 
+def save_cache(path: Path) -> None:
+    """What torch.compile has made, for a machine of the same kind. Nothing where it has made nothing."""
+    if artifacts := torch.compiler.save_cache_artifacts():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(artifacts[0])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--section", nargs="+", default=list(SECTIONS), choices=SECTIONS)
+    parser.add_argument(
+        "--encoders", nargs="+", default=[], choices=ENCODERS, help="in place of a section's own"
+    )
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        help="file with what torch.compile has made: loaded first, saved after each section",
+    )
     parser.add_argument(
         "--smoke", action="store_true", help="tiny sizes, on the CPU unless --device says otherwise"
     )
@@ -80,10 +102,15 @@ def main() -> None:
     name = arguments.device or ("cpu" if arguments.smoke else "cuda")
     if name == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda | torch sees no CUDA GPU | --smoke runs on the CPU")
+    if arguments.cache and arguments.cache.exists():
+        torch.compiler.load_cache_artifacts(arguments.cache.read_bytes())
     right = []
     for section in arguments.section:
-        place = Place(torch.device(name), arguments.smoke, time.monotonic() + 60 * arguments.minutes)
+        deadline = time.monotonic() + 60 * arguments.minutes
+        place = Place(torch.device(name), arguments.smoke, deadline, tuple(arguments.encoders))
         right.append(ran(section, place, arguments.out))
+        if arguments.cache:
+            save_cache(arguments.cache)
     raise SystemExit(0 if all(right) else 1)
 
 

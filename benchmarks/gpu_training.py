@@ -26,7 +26,6 @@ from rrtn.train.data.device_clips import SplitClips, TrainingBatch, epoch_of_spl
 from rrtn.train.distributed import World
 from rrtn.train.evidence.table2 import Table2, table_of_runs
 from rrtn.train.evidence.table2_runs import ROWS, table_runs, train_rows
-from rrtn.train.method.choices import EncoderName
 from rrtn.train.method.encoders import ENCODERS
 from rrtn.train.method.flops import matmul_peak, step_flops
 from rrtn.train.method.frontend import LogMel
@@ -52,7 +51,7 @@ def section_step(place: Place, record: Record) -> None:
     record.more |= {"batch_size": batch, "target_share": TARGET_SHARE, "ratios": {}}
     if place.smoke:  # torch.compile is called, and what it gives runs, but no compiler
         torch.compiler.set_stance("force_eager")
-    for encoder in place.size(tuple(reversed(ENCODERS)), ("resnet18",)):
+    for encoder in place.chosen(tuple(reversed(ENCODERS)), ("resnet18",)):
         steps_of_encoder(place, record, config_of(encoder, batch_size=batch), split)
         torch.compiler.reset()  # and the memory of its graphs
         gc.collect()
@@ -188,7 +187,7 @@ def section_paper_run(place: Place, record: Record) -> None:
     )
     record.add("corpus", **counts, seconds=round(time.perf_counter() - start, 1))
     epochs = place.size(60, 2)
-    encoder: EncoderName = place.size("cnn14", "resnet18")
+    encoder = place.chosen(("cnn14",), ("resnet18",))[0]
     config = config_of(encoder, batch_size=place.size(128, 4), epochs=epochs)
     on_gpu = place.device.type == "cuda"
     precision: Precision = "bf16" if on_gpu else "fp32"

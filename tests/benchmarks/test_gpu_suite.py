@@ -20,18 +20,19 @@ from rrtn.train.data.data_set import read_data
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "benchmarks/gpu_suite.py"
-SECTIONS = ("correct", "step", "paper-run", "table2", "infer", "folder")
+SECTIONS = ("probe", "correct", "step", "paper-run", "table2", "ranks", "infer", "folder")
 BARE = f"""
 import importlib.machinery, pathlib, runpy, sys
 finder, ROOT = importlib.machinery.PathFinder, pathlib.Path({str(ROOT)!r})
 found = finder.find_spec
 def find_spec(name, path=None, target=None):
-    if name in ("soundfile", "soxr", "tensorrt", "tensorrt_rtx"):
+    if name in ("soundfile", "soxr", "cffi", "tensorrt", "tensorrt_rtx"):
         return None
-    if name != "rrtn":
+    if name not in ("rrtn", "msgspec", "tomli_w"):
         return found(name, path, target)
+    home = ROOT if name == "rrtn" else ROOT / "benchmarks/stand_ins"
     specs = (found(name, [folder]) for folder in sys.path)
-    return next((spec for spec in specs if spec and pathlib.Path(spec.origin).resolve().parent == ROOT), None)
+    return next((spec for spec in specs if spec and pathlib.Path(spec.origin).resolve().parent == home), None)
 finder.find_spec = find_spec
 sys.path[0] = {str(SUITE.parent)!r}
 runpy.run_path({str(SUITE)!r}, run_name="__main__")
@@ -67,7 +68,8 @@ def test_a_section_runs_from_a_bare_checkout_and_its_last_line_is_what_it_writes
 
     assert result.returncode == 0, result.stderr
     documents = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
-    written: dict[str, Any] = json.loads((tmp_path / "step.json").read_text())
+    (file,) = tmp_path.glob("????-??-??-cpu-step.json")
+    written: dict[str, Any] = json.loads(file.read_text())
     assert {**written, "seconds": 0} == {**documents[0], "seconds": 0}
     assert written["complete"] and not written["failed"]
     variants = ("bf16", "bf16 default", "bf16 reduce-overhead", "fp32")
@@ -128,12 +130,110 @@ def test_what_a_part_raises_ends_nothing_else(tmp_path: Path, monkeypatch: pytes
     assert not record.complete
 
 
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA GeForce RTX 3090 Ti", "rtx-3090"),
+        ("Tesla T4", "t4"),
+        ("Tesla V100-SXM2-16GB", "v100"),
+        ("NVIDIA RTX A6000", "rtx-a6000"),
+    ],
+)
+def test_a_result_is_named_by_its_gpu(name: str, slug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert module("gpu_section", monkeypatch).slug_of_gpu(name) == slug
+
+
+def record_of(section: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    gpu_section = module("gpu_section", monkeypatch)
+    place = gpu_section.Place(gpu_section.torch.device("cpu"), True, float("inf"))
+    return place, gpu_section.Record(section, place, folder / "s.json")
+
+
+def test_a_run_on_the_corpus_in_memory_is_one_of_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands in for what reads files: here it shows at once where a data set has changed its form."""
+    gpu_corpus, gpu_correct = (module(name, monkeypatch) for name in ("gpu_corpus", "gpu_correct"))
+    items = gpu_corpus.corpus_of_bursts(4, 4, FrontendSpec(), speakers=(2, 2))
+    config = gpu_correct.config_of("resnet18", batch_size=4, device="cpu")
+    result = gpu_corpus.trained(config, items, tmp_path / "run")
+    assert result.epochs == 1
+    assert set(result.best.per_target) == set(gpu_corpus.corpus.TARGETS)
+
+
+def raises(*_: object, **__: object) -> None:
+    raise RuntimeError("CUDA error: an illegal instruction was encountered")
+
+
+INJECTED = {  # module and section -> functions that raise, and how many parts fail by them
+    ("gpu_probe", "probe"): (
+        {"machine_facts", "convolution", "profile", "captured", "dropout_replayed"},
+        7,
+    ),
+    ("gpu_ranks", "ranks"): ({"run_ranks"}, 2),
+    ("gpu_training", "step"): ({"time_step", "parts_of_step"}, 5),
+}
+
+
+@pytest.mark.parametrize(
+    ("where", "functions", "count"),
+    [(k, *v) for k, v in INJECTED.items()],
+    ids=[section for _, section in INJECTED],
+)
+def test_every_part_of_a_section_may_raise(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: tuple[str, str],
+    functions: set[str],
+    count: int,
+) -> None:
+    place, record = record_of(where[1], tmp_path, monkeypatch)
+    for name in functions:
+        monkeypatch.setattr(module(where[0], monkeypatch), name, raises)
+    getattr(module(where[0], monkeypatch), f"section_{where[1]}")(place, record)
+    assert len(record.failed) == count
+    assert all("illegal instruction" in note for note in record.notes)
+
+
+def test_a_flavour_that_raises_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In parity and in timing, each."""
+    gpu_inference = module("gpu_inference", monkeypatch)
+    place, record = record_of("infer", tmp_path, monkeypatch)
+    timed: list[str] = []
+
+    def has_parity(record: Any, model: Any, name: str, *_: object) -> bool:
+        return name != "a" or raises()  # type: ignore[return-value]
+
+    def time_flavour(place: Any, record: Any, model: Any, name: str, *_: object) -> None:
+        timed.append(name)
+        if name == "b":
+            raises()
+
+    monkeypatch.setattr(gpu_inference, "Model", lambda *_: None)
+    monkeypatch.setattr(
+        gpu_inference, "torch_flavours", lambda *_: dict.fromkeys("ab", (None, "logmel", "fp32"))
+    )
+    monkeypatch.setattr(
+        gpu_inference, "runtime_flavours", lambda *_: dict.fromkeys("cd", (None, "logmel", "fp32"))
+    )
+    monkeypatch.setattr(gpu_inference, "has_parity", has_parity)
+    monkeypatch.setattr(gpu_inference, "time_flavour", time_flavour)
+    gpu_inference.infer_with(place, record, "resnet18", tmp_path)
+    assert timed == ["b", "c", "d"]
+    assert record.failed == ["resnet18 a: parity", "resnet18 b: timing"]
+
+
 @pytest.mark.parametrize("broken", ["check_frontend", "check_losses", "check_epoch"])
 def test_a_check_of_correct_that_raises_leaves_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     gpu_section, gpu_correct = (module(name, monkeypatch) for name in ("gpu_section", "gpu_correct"))
-    parts = ("check_frontend", "check_clips", "check_losses", "check_gradients", "check_epoch")
+    parts = (
+        *("check_frontend", "check_clips", "check_losses"),
+        *("check_gradients", "check_copies", "check_epoch"),
+    )
     ran: list[str] = []
 
     def part(name: str) -> Any:
@@ -172,6 +272,7 @@ def test_every_section(tmp_path: Path) -> None:
 
     assert result.returncode == 0, result.stdout + result.stderr
     for name in SECTIONS:
-        written = json.loads((tmp_path / f"{name}.json").read_text())
+        (file,) = tmp_path.glob(f"????-??-??-cpu-{name}.json")
+        written = json.loads(file.read_text())
         assert written["skipped"] if name == "folder" else written["complete"] and written["results"], name
         assert written["failed"] == [], name

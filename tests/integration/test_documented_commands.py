@@ -44,8 +44,10 @@ ELSEWHERE = {
     "make bench": "10 minutes and quiet cores; by hand, its results are committed; "
     "tests/benchmarks/test_results.py",
     "make bench-compare": "the checkout's results; tests/benchmarks/test_results.py",
-    "python benchmarks/gpu_suite.py --section correct step --out DIR": "a GPU; "
-    "tests/benchmarks/test_gpu_suite.py has --smoke",
+    "python benchmarks/gpu_plan.py --minutes 29 --out OUT": "a GPU; "
+    "tests/benchmarks/test_gpu_suite.py runs each section with --smoke",
+    "python benchmarks/gpu_pack.py make PARTS": "it downloads; tests/benchmarks/test_gpu_plan.py",
+    "python benchmarks/step_bytes.py": "minutes; tests/benchmarks/test_step_bytes.py",
     "python benchmarks/train_step.py --precisions fp32 bf16": "minutes and quiet cores; by hand, "
     "its result is committed",
     "python benchmarks/score_folder.py --encoders cnn10": "minutes and quiet cores; by hand, its "
