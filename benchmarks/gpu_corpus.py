@@ -26,7 +26,8 @@ from rrtn.train import loop, plan
 from rrtn.train.config import Config
 from rrtn.train.data import corpus
 from rrtn.train.data.clip_cache import CacheShard, ClipStore
-from rrtn.train.data.data_set import SPLITS, Clip, DataSet, Split
+from rrtn.train.data.column_names import SPLITS
+from rrtn.train.data.data_set import Clip, DataSet, Split
 from rrtn.train.data.device_clips import SplitClips
 from rrtn.train.data.voice import burst
 from rrtn.train.evidence import trained_run

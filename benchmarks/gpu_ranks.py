@@ -19,7 +19,8 @@ from gpu_section import Place, Record
 from rrtn.train.distributed import World, _Gather, _Sum, any_rank, with_global_batchnorm
 from rrtn.train.plan import network_from_config
 from rrtn.train.step import loss_from_config
-from torch import Tensor, multiprocessing, nn
+from torch import Tensor, nn
+from torch.multiprocessing.spawn import start_processes
 
 LIMIT = 1e-8  # relative, in float64: sums over the ranks are in another order
 SECONDS = 120.0
@@ -43,7 +44,7 @@ def run_ranks(size: int, backend: str, device: str, folder: Path) -> None:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{found.getsockname()[1]}"
-    context = multiprocessing.start_processes(
+    context = start_processes(
         _rank, (size, backend, device, address, str(folder)), nprocs=size, join=False, start_method="spawn"
     )
     deadline = time.monotonic() + SECONDS
@@ -83,7 +84,7 @@ def collectives(world: World, device: torch.device) -> dict[str, tuple[Tensor, T
     return {
         "gathered rows": (gathered_rows.detach(), everything),
         "gradient of gathered rows": (of_gather, 2 * world.size * x.detach()),
-        "sum": (total.detach(), sum(rows + rank for rank in range(world.size))),
+        "sum": (total.detach(), torch.stack([rows + rank for rank in range(world.size)]).sum(0)),
     }
 
 

@@ -25,7 +25,7 @@ import torch._functorch.config as functorch_config
 import torch._inductor.config as inductor_config
 import torch._subclasses.fake_tensor as fake_tensor
 import torch.utils._triton as triton_utils
-from functorch.compile import min_cut_rematerialization_partition
+from functorch.compile import min_cut_rematerialization_partition  # type: ignore[import-untyped]
 from rrtn.train.config import config_from_dict
 from rrtn.train.method.encoders import ENCODERS
 from rrtn.train.plan import network_from_config
@@ -87,7 +87,8 @@ def _step(encoder: str, batch_size: int) -> tuple[nn.Module, tuple[torch.Tensor,
         "compile": "default",
     }
     config = config_from_dict(document, source="step_bytes")
-    network = network_from_config(config).to(memory_format=torch.channels_last)
+    network = network_from_config(config)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loss = loss_from_config(config, network.train())
     shape = (batch_size, 1, config.frontend.frames, config.frontend.n_mels)
     # Two tensors: of one tensor given twice, the compiler would compute the first block once.
