@@ -867,7 +867,8 @@ def test_t15_finite_steps_do_change_the_weights(stepper: Stepper) -> None:
 def test_t15_a_validation_that_is_not_finite_becomes_no_checkpoint(rrtn: Rrtn, begun: Path) -> None:
     """Least of all the best one."""
     best = contents(begun / "checkpoints/best")
-    nan = "import rrtn.train.loop as l, numpy as np; l.ccc_challenge = lambda x, y: np.full(10, np.nan)"
+    module = "import rrtn.train.method.metrics as m, numpy as np"
+    nan = f"{module}; m.ccc_challenge = lambda x, y: np.full(10, np.nan)"
     assert_refused(resumed(rrtn, begun, before=nan), 4, "epoch 2 | Val CCC is not finite")
     assert contents(begun / "checkpoints/best") == best
     assert read_info(begun / "checkpoints/last").step == NEWEST

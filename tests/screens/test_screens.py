@@ -65,6 +65,9 @@ SCREENS = {
     "report": Screen("rrtn report runs/first", slow=True),
     "table2-dry-run": Screen("rrtn table2 --data DIR --seeds 1 --epochs 1 --dry-run", slow=True),
     "table2": Screen("rrtn table2 --data DIR --seeds 1 --epochs 1 --batch-size 16 --device cpu", slow=True),
+    "crossval-dry-run": Screen(
+        "rrtn crossval --data DIR --folds 4 --epochs 1 --device cpu --dry-run", slow=True
+    ),
     "export": Screen("rrtn export runs/first --out bundle --fp16 --int8 --no-cpu-variant", slow=True),
     "inspect": Screen("rrtn inspect runs/demo", slow=True),
     "inspect-variants": Screen("rrtn inspect many"),
