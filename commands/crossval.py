@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ..runtime.errors import ConfigError, counted
+from ..runtime.errors import ConfigError
 from ..runtime.progress import Progress
+from ..runtime.text import counted
 from .options import (
     AudioDir,
     BatchSize,

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ..runtime.errors import ConfigError, counted
+from ..runtime.errors import ConfigError
+from ..runtime.text import counted
 from .data_report import print_data_report
 from .options import (
     EXIT_SOME_ERRORS,

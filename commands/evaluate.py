@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from ..runtime.errors import counted
+from ..runtime.text import counted
 from .options import DataDir, Json, RunArgument, existing_run, load_torch, split_option
 from .printing import Column, Table, numbers, print_json, print_table, say
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..runtime.errors import counted
+from ..runtime.text import counted
 from .options import EXIT_SOME_ERRORS, Audio, Exclude, Json, Listed, spool_from_options
 from .printing import print_json, say
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..runtime.backends.registry import AUTO, backend_names, for_each_backend
-from ..runtime.errors import ConfigError, counted
+from ..runtime.errors import ConfigError
 from ..runtime.tables.formats import suffixes
+from ..runtime.text import counted
 from .options import (
     EXIT_SOME_ERRORS,
     Audio,

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.errors import counted
+from ..runtime.text import counted
 from .printing import NO_BREAK, Column, Table, fits, print_table, say, terminal_width
 
 if TYPE_CHECKING:

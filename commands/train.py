@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from typer.core import TyperCommand
 
-from ..runtime.errors import counted
+from ..runtime.text import counted
 from ..train.config import COMPILE_MODES, METHODS
 from ..train.method.choices import ENCODER_NAMES
 from ..train.method.tasks import METRIC_NAMES

@@ -22,7 +22,6 @@ import onnxruntime
 import soundfile
 
 from .. import __version__
-from .arrays import waveform_from_samples
 from .audio.reader import read_audio
 from .backends.base import Backend, BackendKind
 from .backends.choice import Candidate
@@ -30,11 +29,10 @@ from .backends.engine_stamp import driver_version
 from .backends.model_batch import ModelBatch, Spent
 from .backends.registry import backend_kind
 from .bundle import Bundle, Variant
-from .errors import counted
 from .frontend import clip_input, clip_log_mel
 from .spec import FrontendSpec
 from .system.cpus import cpu_model, usable_cpus
-from .text import printable
+from .text import counted, printable
 
 WARM_UP: Final = (0.2, 3)  # seconds, and runs; both must be reached
 LEAST_RUNS: Final = 10
@@ -281,10 +279,10 @@ def _timed(backend: Backend, inputs: Sequence[ModelBatch], seconds: float, spent
 def _inputs(spec: FrontendSpec, variant: Variant, kind: BackendKind, batch: int) -> list[ModelBatch]:
     """Batches of noise at the level of real clips."""
     rng = np.random.default_rng(batch)
-    samples = (rng.uniform(-1, 1, (_INPUTS, spec.clip_samples)) * spec.peak * 32_767).astype(np.int16)
-    clips: Any = samples
+    waveforms = (rng.uniform(-1, 1, (_INPUTS, spec.clip_samples)) * spec.peak).astype(np.float32)
+    clips: Any = (waveforms * 32_767).astype(np.int16)
     if variant.input != "waveform" or not kind.needs_gpu:
-        clips = np.stack([clip_input(waveform_from_samples(each), spec, variant.input) for each in samples])
+        clips = np.stack([clip_input(waveform, spec, variant.input) for waveform in waveforms])
     return [clips[(np.arange(batch) + i) % _INPUTS] for i in range(_INPUTS)]
 
 

@@ -13,8 +13,8 @@ import soundfile
 
 from .backends.cuda_driver import gpu_names
 from .backends.registry import BACKENDS
-from .errors import counted
 from .system.cpus import usable_cpus
+from .text import counted
 
 State = Literal["ok", "missing", "note"]
 

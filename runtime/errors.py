@@ -16,11 +16,6 @@ RrtnError                the user can act on it                                 
 from typing import Any
 
 
-def counted(count: int, noun: str) -> str:
-    """A number and its noun, as in "1 file" and "1,000 files", for messages."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 class RrtnError(Exception):
     """Base of every error that rrtn raises on purpose.
 

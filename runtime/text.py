@@ -36,6 +36,11 @@ def short(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and its noun, as in "1 file" and "1,000 files", for messages."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def cell_from_text(text: str) -> str:
     r"""A cell of a CSV: one line of plain UTF-8 that no spreadsheet takes for a formula.
 

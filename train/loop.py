@@ -18,10 +18,11 @@ import torch
 
 from .. import __version__
 from ..runtime.arrays import Float32
-from ..runtime.errors import ConfigError, ModelError, StoppedError, counted
+from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.progress import Progress
 from ..runtime.system.failpoints import failpoint
 from ..runtime.system.locks import locked
+from ..runtime.text import counted
 from .checkpoint import POINTER, CheckpointInfo, Saver, check_no_link, read_info, score_of
 from .config import Config
 from .data.clip_cache import SampleCheck

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from ..runtime.arrays import Float32
-from ..runtime.errors import ConfigError, counted
+from ..runtime.errors import ConfigError
+from ..runtime.text import counted
 from .config import CompileMode, Config, Precision
 from .data.builtin import EPOCHS as BUILTIN_EPOCHS
 from .data.builtin import builtin_corpus

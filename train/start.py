@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..runtime.errors import counted
 from ..runtime.progress import Progress
+from ..runtime.text import counted
 from .config import Config
 from .distributed import World, first_on_machine_first, from_first, joined, world_from_environment
 from .loop import TrainResult, device_from_config, train

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
-from ..errors import ConfigError, DataError, StoppedError, counted
+from ..errors import ConfigError, DataError, StoppedError
+from ..text import counted
 from .file_names import FilePath
 from .pack_reader import inputs_from_pack
 from .path_list import PathList

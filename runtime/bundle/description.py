@@ -11,10 +11,10 @@ from typing import Annotated, Any, Final, Literal, NotRequired, TypedDict
 from msgspec import Meta
 
 from ..documents import Count, Name, Sha256, converted, parsed
-from ..errors import ModelError, counted
+from ..errors import ModelError
 from ..spec import FrontendSpec, InputKind
 from ..system.files import read_regular
-from ..text import printable, short
+from ..text import counted, printable, short
 from .onnx_file import check_onnx, check_seal, onnx_metadata, onnx_metadata_of_file
 
 SCHEMA: Final = 1

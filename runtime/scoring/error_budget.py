@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..audio.file_names import cell_from_path
-from ..errors import ConfigError, StoppedError, counted
+from ..errors import ConfigError, StoppedError
 from ..tables.rows import Row
+from ..text import counted
 
 _FIRST: Final = 100  # files that are counted before a fraction means anything
 

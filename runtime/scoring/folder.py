@@ -18,11 +18,11 @@ from typing import Any
 from ..audio.file_names import FilePath
 from ..audio.input_spool import InputSpool, Shard
 from ..audio.sources import name_from_source
-from ..errors import counted
 from ..progress import Bar, Progress
 from ..tables.rows import Row
 from ..tables.submission import check_submission, write_submission
 from ..tables.writer import read_table, write_table
+from ..text import counted
 from .engine import CountFile, LoadedModel, ScoringEngine
 from .error_budget import ErrorBudget
 from .local_engine import LocalEngine

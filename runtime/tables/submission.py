@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from ..audio.file_names import FilePath, cell_from_path
-from ..errors import ConfigError, DataError, counted
+from ..errors import ConfigError, DataError
 from ..system.files import write_bytes, write_refused
-from ..text import cell_from_text
+from ..text import cell_from_text, counted
 from .rows import Row
 
 _NAMED: Final = 3  # files that a message names

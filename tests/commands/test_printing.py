@@ -21,7 +21,8 @@ from rrtn.commands.printing import (
 )
 from rrtn.export.publish import Published
 from rrtn.runtime import load_bundle
-from rrtn.runtime.errors import ModelError, counted
+from rrtn.runtime.errors import ModelError
+from rrtn.runtime.text import counted
 
 Captured = pytest.CaptureFixture[str]
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ...runtime.errors import DataError, MissingExtraError, counted
+from ...runtime.errors import DataError, MissingExtraError
+from ...runtime.text import counted
 from .column_names import SPEAKER_NAMES, is_metadata, named, split_of
 from .source_table import SourceTable
 

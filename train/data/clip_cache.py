@@ -32,12 +32,13 @@ from ...runtime.arrays import Int16, Int64
 from ...runtime.audio.av_reader import second_reader
 from ...runtime.audio.reader import opened, quiet_stdout, read_audio
 from ...runtime.audio.sources import content_hash
-from ...runtime.errors import AudioError, ConfigError, DataError, counted
+from ...runtime.errors import AudioError, ConfigError, DataError
 from ...runtime.progress import Progress
 from ...runtime.spec import FrontendSpec
 from ...runtime.system.cpus import usable_cpus
 from ...runtime.system.files import atomic_path, write_json
 from ...runtime.system.locks import in_turn
+from ...runtime.text import counted
 from .levels import LevelMeter
 
 # change this whenever runtime.audio gives other samples, or the index gets other fields

@@ -12,9 +12,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.errors import counted
 from ...runtime.progress import Progress
 from ...runtime.spec import FrontendSpec
+from ...runtime.text import counted
 from ..config import DataConfig, config_from_dict
 from .clip_cache import ClipStore, store_with_errors
 from .column_names import SPLITS

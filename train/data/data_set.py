@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 
 from ...runtime.arrays import Float32, Float64
 from ...runtime.bundle import label_problem
-from ...runtime.errors import DataError, counted
+from ...runtime.errors import DataError
+from ...runtime.text import counted
 from ..method.columns import Columns
 from .audio_folder import AudioFolder, is_below, is_file
 from .column_names import (

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...runtime.errors import ConfigError, DataError, counted
+from ...runtime.errors import ConfigError, DataError
+from ...runtime.text import counted
 from ..config import ALL_FOLDS, LOSO, fold_of_text
 from .data_set import Clip, DataSet, Split
 

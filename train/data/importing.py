@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import tomli_w
 
-from ...runtime.errors import ConfigError, DataError, counted
+from ...runtime.errors import ConfigError, DataError
 from ...runtime.system.files import write_bytes
+from ...runtime.text import counted
 from ..config import config_from_dict
 from ..method.tasks import TASK_NAMES
 from .audformat_tables import is_audformat, table_of_audformat

@@ -13,8 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ...runtime.errors import DataError, counted
+from ...runtime.errors import DataError
 from ...runtime.system.files import read_regular
+from ...runtime.text import counted
 
 _SEPARATORS: Final = (",", ";", "\t")  # the first one wins where several fit
 _SEPARATOR_LINE: Final = re.compile(r"\A\"?sep=(.)\"?\r?\n")  # Excel's

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...runtime.errors import ConfigError, DataError, counted
+from ...runtime.errors import ConfigError, DataError
 from ...runtime.progress import Progress
 from ...runtime.tables.outputs import check_place
+from ...runtime.text import counted
 from ..checkpoint import POINTER, read_info
 from ..config_file import config_from_toml, differences
 from ..data.corpus import is_synthetic

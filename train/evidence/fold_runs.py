@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...runtime.errors import ConfigError, ModelError, StoppedError, counted
+from ...runtime.errors import ConfigError, ModelError, StoppedError
 from ...runtime.system.locks import locked
+from ...runtime.text import counted
 from ..checkpoint import read_info
 from ..config import Config, fold_of_text
 from ..config_file import MAY_DIFFER, config_from_toml, differences

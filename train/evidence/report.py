@@ -24,10 +24,10 @@ from ...runtime.arrays import Float64, Int16, waveform_from_samples
 from ...runtime.backends.variant_rows import HEADER, cells_of_variant
 from ...runtime.bundle import MANIFEST, load_bundle
 from ...runtime.documents import Count, converted, parsed
-from ...runtime.errors import DataError, counted
+from ...runtime.errors import DataError
 from ...runtime.frontend import mel_edges
 from ...runtime.system.files import read_regular, write_bytes
-from ...runtime.text import printable_lines
+from ...runtime.text import counted, printable_lines
 from ..checkpoint import Record, metric_of_record, score_of
 from ..config import Config
 from ..config_file import config_from_toml

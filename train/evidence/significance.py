@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.arrays import Float64
-from ...runtime.errors import counted
+from ...runtime.text import counted
 from ..method.metrics import confusion, uar_of_confusion
 
 RESAMPLES: Final = 10_000

@@ -13,8 +13,9 @@ from typing import Any, Final
 import numpy as np
 
 from ... import __version__
-from ...runtime.errors import DataError, counted
+from ...runtime.errors import DataError
 from ...runtime.system.files import write_bytes, write_json
+from ...runtime.text import counted
 from ..data.corpus import is_synthetic
 from ..distributed import World
 from ..loop import device_from_config

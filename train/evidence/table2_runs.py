@@ -16,9 +16,10 @@ import torch
 from msgspec import Meta
 
 from ...runtime.documents import converted, parsed
-from ...runtime.errors import ConfigError, ModelError, StoppedError, counted
+from ...runtime.errors import ConfigError, ModelError, StoppedError
 from ...runtime.system.files import read_regular, write_json
 from ...runtime.system.locks import locked
+from ...runtime.text import counted
 from ..checkpoint import read_info
 from ..config import METHODS, CompileMode, Config, Method
 from ..config_file import MAY_DIFFER, config_from_toml, differences

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 from ...runtime.arrays import Float32, Float64, waveform_from_samples
-from ...runtime.errors import ConfigError, DataError, counted
+from ...runtime.errors import ConfigError, DataError
 from ...runtime.frontend import clip_log_mel
 from ...runtime.progress import Progress
 from ...runtime.system.files import sha256_of
+from ...runtime.text import counted
 from ..checkpoint import POINTER, CheckpointInfo, load_checkpoint, read_info
 from ..config import Config, fold_of_text
 from ..data.data_set import DataSet, Split, read_data
