@@ -88,7 +88,7 @@ def test_graph_is_self_contained_and_has_no_projector(
     model = onnx.load_from_string(content)
     tensors = [*model.graph.initializer]
     assert all(tensor.data_location == onnx.TensorProto.DEFAULT for tensor in tensors)
-    assert {entry.domain for entry in model.opset_import} == {""}
+    assert {(entry.domain, entry.version) for entry in model.opset_import} == {("", 18)}
     assert "STFT" not in {node.op_type for node in model.graph.node}
     deployed = sum(np.prod(tensor.dims) for tensor in tensors if np.prod(tensor.dims) > 1000)
     counts = network.parameter_counts()
