@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..train.run_folder import RunFolder
 
 COMMANDS: Final = (
-    *("train", "evaluate", "table2", "report", "export", "parity", "score", "pack", "inspect"),
+    *("train", "evaluate", "crossval", "table2", "report", "export", "parity", "score", "pack", "inspect"),
     *("bench", "doctor", "demo", "data"),
 )
 _NAME: Final = "rrtn"

@@ -11,6 +11,7 @@ parity-worst.npz           the clip that an export failed on
 run.lock                   held by the trainer
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,12 @@ class RunFolder:
 def runs_in(folder: Path) -> list[Path]:
     """The runs directly in a folder, by name."""
     return [path for path in sorted(folder.glob("*")) if RunFolder(path).is_begun()]
+
+
+def free_name(folder: Path, name: str) -> str:
+    """The name, or name-2, name-3, ...: the first that nothing in the folder has."""
+    names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
+    return next(each for each in names if not (folder / each).exists())
 
 
 def newest_run(

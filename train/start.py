@@ -13,7 +13,7 @@ from .distributed import World, first_on_machine_first, from_first, joined, worl
 from .loop import TrainResult, device_from_config, train
 from .plan import TrainingPlan, check_init, plan_from_config, targets_line
 from .request import RequestedTraining
-from .run_folder import RUNS
+from .run_folder import RUNS, free_name
 
 Say = Callable[[str], object]  # takes a line for the person
 
@@ -53,7 +53,7 @@ def start_training(requested: RequestedTraining, *, say: Say) -> FinishedTrainin
     with _planned(requested, say) as (plan, world):
         model, epochs = plan.config.model, plan.config.optim.epochs
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{model.encoder}-{model.method}"
-        run = requested.run or RUNS / from_first(world, name)
+        run = requested.run or RUNS / from_first(world, free_name(RUNS, name))
         if world.is_first:
             work = f"{counted(epochs, 'epoch')}, {counted(plan.steps, 'step')}"
             say(f"run {run}: {model.encoder}, {model.method}, {work}")

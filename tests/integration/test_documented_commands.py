@@ -2,13 +2,14 @@
 with who runs it.
 
 Each page has a folder of its own with the names that the pages use: DIR (data), ratings.tsv, recordings/,
-/shared/recordings, RUN, RUN2, BUNDLE, my.toml, fixed.toml. Command lines are those that are
+/shared/recordings, RUN, RUN2, BUNDLE, likert.csv, my.toml, fixed.toml. Command lines are those that are
 indented or in ```sh fences, then those in backticks. Under make test the encoders are the
 three-layer CNN of tests/faults/small_rrtn.py, whatever --encoder says, and who gives no --epochs has
 three of them; make soak runs all lines, and on pages that do not train for minutes with the real
 encoders.
 """
 
+import csv
 import functools
 import os
 import re
@@ -47,6 +48,8 @@ ELSEWHERE = {
     "python benchmarks/gpu_plan.py --minutes 29 --out OUT": "a GPU; "
     "tests/benchmarks/test_gpu_suite.py runs each section with --smoke",
     "python benchmarks/gpu_pack.py make PARTS": "it downloads; tests/benchmarks/test_gpu_plan.py",
+    "python benchmarks/parent_cost.py --files 10000 --repeats 3": "the checkout; "
+    "tests/benchmarks/test_parent_cost.py",
     "python benchmarks/step_bytes.py": "minutes; tests/benchmarks/test_step_bytes.py",
     "python benchmarks/train_step.py --precisions fp32 bf16": "minutes and quiet cores; by hand, "
     "its result is committed",
@@ -80,6 +83,8 @@ SLOW = (
     "rrtn evaluate",
     "rrtn data synth OUT",
     "rrtn data synth OUT --clips 20000 --speakers 570",
+    "rrtn data synth exvo --task exvo-multitask --clips 60 --speakers 12",
+    "rrtn train --data exvo --task exvo-multitask",
     "rrtn data synth small --clips 400 --speakers 40 --seed 0",
     "rrtn train --data small --config fixed.toml --epochs 5 --batch-size 16 --precision bf16 "
     "--device cpu --seed 0",
@@ -188,6 +193,7 @@ def prepare(folder: Path, server: Server, *, small: bool) -> None:
     (folder / "my.toml").write_text('[data]\ndir = "DIR"\n[optim]\nepochs = 2\n')
     table = (folder / "DIR/data_info.csv").read_text()
     (folder / "ratings.tsv").write_text(table.replace(",", "\t"))
+    (folder / "likert.csv").write_text(likert(table))
     (folder / "fixed.toml").write_text('[ruwl]\nmode = "fixed"\n')
     executable(folder / "bin/sbatch", SBATCH)
     if small:
@@ -199,6 +205,16 @@ def prepare(folder: Path, server: Server, *, small: bool) -> None:
     )
     (folder / "RUN").symlink_to("runs/my-run")
     (folder / "BUNDLE").symlink_to("runs/my-run/export")
+
+
+def likert(table: str) -> str:
+    """Two ratings from 1 to 9 and a class of the same clips, as a spreadsheet saves them."""
+    lines = ["file;partition;speaker;Valence;Arousal;Type"]
+    for i, row in enumerate(csv.DictReader(table.splitlines())):
+        ratings = [f"{1 + 8 * float(row[name]):.1f}" if row[name] else "" for name in ("Awe", "Fear")]
+        cells = (row["File_ID"], row["Split"], row["Subject_ID"], *ratings, ("Laugh", "Cry")[i % 2])
+        lines.append(";".join(cells).replace(".", ","))
+    return "\n".join(lines)
 
 
 Workplace = Callable[..., Path]

@@ -26,7 +26,8 @@ TESTS = {  # module -> its tests
     "train/method/losses.py": "tests/train/method/test_losses.py tests/train/method/test_twins_loss.py",
     "train/method/views.py": "tests/train/method/test_views.py",
     "runtime/spec.py": "tests/runtime/test_spec.py",
-    "runtime/bundle/onnx_file.py": "tests/runtime/bundle",
+    "runtime/bundle/onnx_file.py": "tests/runtime/bundle/test_onnx_file.py "
+    "tests/runtime/bundle/test_description.py",
 }
 CONFIG = """
 [cosmic-ray]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rrtn.train.run_folder import RunFolder, newest_run, runs_in
+from rrtn.train.run_folder import RunFolder, free_name, newest_run, runs_in
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("cli.py", "commands", "export", "train", "runtime")
@@ -83,3 +83,9 @@ def test_no_other_module_knows_where_a_runs_files_are() -> None:
 @pytest.mark.parametrize("text", ["config.toml", "*/config.toml", "checkpoints/best", "export/bundle.json"])
 def test_the_check_would_see_a_path(text: str) -> None:
     assert OF_A_RUN.search(text)
+
+
+def test_two_runs_of_one_second_have_two_names(tmp_path: Path) -> None:
+    for expected in ("now", "now-2", "now-3"):
+        assert free_name(tmp_path, "now") == expected
+        (tmp_path / expected).mkdir()

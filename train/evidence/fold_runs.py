@@ -1,7 +1,7 @@
 """The runs of a cross-validation: one for each fold, in one folder.
 
-<out>/fold<N>/        a run, as `rrtn train` makes it, validated on fold N
-<out>/predictions/    of every clip, by the run that did not learn from its speaker
+<out>/fold<N>/ is a run, as `rrtn train` makes it, validated on fold N. What is kept of all clips lies in
+<out> as in a run.
 """
 
 from collections.abc import Callable
