@@ -125,13 +125,16 @@ Exclude = Annotated[
 def load_torch(module: str) -> None:
     """Imports torch, and a module of ours that needs it, under a bar: that takes seconds.
 
-    Values are checked before it.
+    Values are checked before it. Torch alone would start a thread for each core of the machine, whatever
+    the quota of a container is.
     """
     from ..runtime.progress import Progress
+    from ..runtime.system.cpus import usable_cpus
 
     with Progress("load torch"):
-        import torch  # noqa: F401
+        import torch
 
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
         importlib.import_module(f"..{module}", __package__)
 
 
