@@ -116,7 +116,10 @@ def test_a_half_trained_run_goes_on_to_where_the_whole_one_came(before: Path, rr
         for run in ("half", "whole")
     )
     assert new.keys() == old.keys()
-    assert all(np.allclose(new[name], old[name], atol=1e-5) for name in old)
+    # The projector's bias lies before a BatchNorm. Its gradient is rounding, which AdamW makes into steps.
+    for name, weights in old.items():
+        atol = 1e-3 if name == "projector.bias" else 1e-5
+        np.testing.assert_allclose(new[name], weights, atol=atol, err_msg=name)
 
 
 def test_a_finished_run_is_left_as_it_is(before: Path, rrtn: Rrtn) -> None:

@@ -46,7 +46,7 @@ def test_a_task_goes_the_whole_way(name: str, rrtn: Rrtn, tmp_path: Path) -> Non
     assert [*checked.get("classes", {})] == [*task.class_targets]
     assert checked["verdict"].startswith("trains")
     rrtn("train", "--data", "corpus", "--config", "small.toml", "--device", "cpu", "--out", "run")
-    rrtn("export", "run", "--no-cpu-variant", "--fp16", "--int8")
+    rrtn("export", "run", "--fp16", "--int8", "--no-cpu-variant" if name == QUICK else "--trt")
     bundle = load_bundle(tmp_path / "run/export")
     assert {variant.precision for variant in bundle.variants} >= {"fp32", "fp16", "int8"}
     audio = tmp_path / ("corpus/audio/wav" if name.startswith("avb-") else "corpus/wav")
