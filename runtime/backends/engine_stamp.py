@@ -18,7 +18,7 @@ _PACKAGES: Final = {  # flavour -> packages that bring it
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
 }
-_OPTIONAL: Final = ("labels", "frontend")
+_OPTIONAL: Final = ("labels", "meaning", "frontend")
 _DRIVER: Final = Path("/proc/driver/nvidia/version")
 
 
@@ -34,8 +34,9 @@ class EngineStamp:
     onnx_sha256: str
     batch_profile: tuple[int, int, int]
     convolutions: dict[str, int]  # precision -> number of convolutions in the builder's network
-    # What the engine itself cannot say; bundle.json must agree. Stamps of before have neither.
+    # What the engine itself cannot say; bundle.json must agree. Stamps of before have none of it.
     labels: tuple[str, ...] = ()
+    meaning: dict[str, Any] | None = None  # where scores have a scale or are classes
     frontend: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class _Stamp(TypedDict, total=False):
     batch_profile: list[Count]
     convolutions: dict[str, Count]
     labels: list[str]
+    meaning: dict[str, Any]
     frontend: dict[str, Any]
 
 

@@ -29,7 +29,9 @@ from rrtn.export.wanted import EngineOptions
 from rrtn.runtime.backends.choice import backend_from_variant, obstacle
 from rrtn.runtime.backends.cuda_libraries import cuda_missing
 from rrtn.runtime.backends.engine_stamp import this_machine
-from rrtn.runtime.bundle import Bundle, Variant
+from rrtn.runtime.bundle import Bundle, Variant, metadata_of
+from rrtn.runtime.bundle.description import LabelMeaning
+from rrtn.runtime.bundle.onnx_file import sealed
 from rrtn.runtime.errors import ConfigError, ModelError
 from rrtn.runtime.spec import FrontendSpec
 
@@ -54,6 +56,19 @@ def test_an_engine_is_built_and_stamped(tiny_model: Path) -> None:
         "labels": ["Awe", "Fear", "Joy"],
         "frontend": FrontendSpec().to_dict(),
     }
+
+
+def test_the_stamp_of_scores_with_a_meaning_has_it(tiny_model: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    meaning = LabelMeaning(
+        scales={"Awe": (1, 5), "Joy": (-1, 1)}, classes={"Fear": ("no", "yes")}, submitted=()
+    )
+    model = onnx.load(tiny_model)
+    del model.metadata_props[:]
+    metadata = metadata_of(("Awe", "Fear", "Joy"), FrontendSpec(), "logmel", "fp32", meaning=meaning)
+    helper.set_model_props(model, metadata)
+    _, stamp = engine_from_onnx(sealed(model.SerializeToString()), "tensorrt_rtx")
+    assert stamp.to_dict()["meaning"] == meaning.to_dict()
 
 
 def _graph(node: onnx.NodeProto) -> bytes:

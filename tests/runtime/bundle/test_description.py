@@ -232,6 +232,7 @@ def test_n11_a_model_that_was_exchanged_after_loading_is_compared_again(
     [
         ({"labels": ["Joy", "Fear", "Awe"]}, "labels"),
         ({"frontend": FrontendSpec(hop=161).to_dict()}, "frontend"),
+        ({"meaning": {"scales": {"Awe": [1, 5]}, "classes": {}, "submitted": []}}, "meaning"),
         ({"labels": ["Awe", "Fear", "Joy"], "frontend": FrontendSpec().to_dict()}, ""),
         ({}, ""),  # a stamp of before
     ],
