@@ -59,7 +59,6 @@ def test_an_engine_is_built_and_stamped(tiny_model: Path) -> None:
 
 
 def test_the_stamp_of_scores_with_a_meaning_has_it(tiny_model: Path) -> None:
-    pytest.importorskip("tensorrt_rtx")
     meaning = LabelMeaning(
         scales={"Awe": (1, 5), "Joy": (-1, 1)}, classes={"Fear": ("no", "yes")}, submitted=()
     )
