@@ -38,6 +38,7 @@ ELSEWHERE = {
     "make soak": "hours; it is itself the slow tests",
     "make screens": "tests/screens/test_screens.py compares what it records",
     "rrtn --install-completion": "it writes into the home folder; tests/test_cli.py has another one",
+    "rrtn --show-completion": "it asks which shell has called it, which may be none; tests/test_cli.py",
     "make docs": "make check runs it; tests/docs/test_site.py builds the site",
     "make coverage": "the tests again, slower; by hand",
     "make mutants": "an hour; under make soak",
