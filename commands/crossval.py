@@ -19,8 +19,8 @@ from .options import (
     Json,
     Precision,
     Targets,
+    label_settings,
     load_torch,
-    names_with_commas,
     place_settings,
 )
 from .printing import Column, Table, numbers, print_json, print_table, say
@@ -72,11 +72,7 @@ def crossval(
         "seed": seed,
         "device": device,
         "precision": precision,
-        "data": {
-            **place_settings(data, csv, audio),
-            "targets": names_with_commas(targets),
-            "channel": channel,
-        },
+        "data": {**place_settings(data, csv, audio), **label_settings(targets), "channel": channel},
         "model": {"encoder": encoder, "method": method},
         "optim": {"epochs": epochs, "batch_size": batch_size},
     }

@@ -21,6 +21,7 @@ from .options import (
     SplitColumn,
     Targets,
     Task,
+    label_settings,
     names_with_commas,
     place_settings,
 )
@@ -126,16 +127,10 @@ def data_import(
     from ..train.data.importing import ImportRequest, import_data, shares_of_text
     from ..train.data.places import DataPlaces
 
-    settings = {
-        "targets": names_with_commas(targets),
-        "scale": names_with_commas(scale),
-        "class_targets": names_with_commas(class_target),
-        "task": task,
-    }
     request = ImportRequest(
         source=source,
         out=out,
-        settings=settings,
+        settings=label_settings(targets, scale, class_target, task),
         places=DataPlaces(
             audio=audio,
             file_column=file_column or "",
@@ -191,12 +186,8 @@ def data_check(
     from ..train.data.data_check import check_data
 
     places = place_settings(folder, csv, audio, file_column, split_column, speaker_column)
-    labels = {
-        "targets": names_with_commas(targets),
-        "scale": names_with_commas(scale),
-        "class_targets": names_with_commas(class_target),
-    }
-    where, settings = _data_from_options({**places, **labels, "task": task, "channel": channel})
+    labels = label_settings(targets, scale, class_target, task)
+    where, settings = _data_from_options({**places, **labels, "channel": channel})
     report = check_data(where, FrontendSpec(), settings)
     print_json(report.to_dict()) if as_json else print_data_report(report)
     for error in report.errors:

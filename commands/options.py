@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -155,6 +155,17 @@ def place_settings(
         "split_column": split_column,
         "speaker_column": speaker_column,
     }
+
+
+def label_settings(
+    targets: str | None,
+    scale: str | None = None,
+    class_target: str | None = None,
+    task: str | None = None,
+) -> dict[str, Any]:
+    """The options of what is learned, as settings of [data]."""
+    named = {"targets": targets, "scale": scale, "class_targets": class_target}
+    return {**{name: names_with_commas(text) for name, text in named.items()}, "task": task}
 
 
 def split_option(text: str) -> str:

@@ -20,6 +20,7 @@ from .options import (
     Scale,
     Targets,
     absolute,
+    label_settings,
     load_torch,
     names_with_commas,
 )
@@ -70,8 +71,7 @@ def table2(
         "precision": precision,
         "data": {
             "dir": absolute(data),
-            "targets": names_with_commas(targets),
-            "scale": names_with_commas(scale),
+            **label_settings(targets, scale),
             "fraction": fraction,
         },
         "optim": {"epochs": epochs, "batch_size": batch_size},

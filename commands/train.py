@@ -30,8 +30,8 @@ from .options import (
     Targets,
     Task,
     absolute,
+    label_settings,
     load_torch,
-    names_with_commas,
     place_settings,
 )
 from .printing import Column, Table, print_json, print_table, say
@@ -140,8 +140,7 @@ def train(
     """
     from ..train.request import TrainingRequest, training_from_request
 
-    named = {"targets": targets, "scale": scale, "class_targets": class_target}
-    labels = {name: names_with_commas(text) for name, text in named.items()}
+    labels = label_settings(targets, scale, class_target, task)
     places = place_settings(data, csv, audio, file_column, split_column, speaker_column)
     settings = {
         "seed": seed,
@@ -149,7 +148,7 @@ def train(
         "precision": precision,
         "compile": compile_,
         "tensorboard": tensorboard,
-        "data": {**places, "channel": channel, "task": task, **labels},
+        "data": {**places, "channel": channel, **labels},
         "model": {"encoder": encoder, "method": method, "init": absolute(init)},
         "optim": {"epochs": epochs, "batch_size": batch_size, "lr": lr},
         "frontend": {"trim": trim},
