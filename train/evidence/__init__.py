@@ -4,6 +4,7 @@ predictions      a split's predictions beside its ratings
 ridge            the baseline that every table shows
 significance     intervals and tests over speakers
 groups           CCC and bias of groups of clips, and their differences
+planned_runs     one of several runs: how far it is, and whether it is still the one asked for
 fold_runs        the runs of a cross-validation
 best_checkpoint  a run's best checkpoint: its settings and its network
 trained_run      a run with its data: predictions that are kept, and the baseline

@@ -11,20 +11,18 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...runtime.errors import ConfigError, ModelError, StoppedError
+from ...runtime.errors import ConfigError
 from ...runtime.system.locks import locked
 from ...runtime.text import counted
-from ..checkpoint import read_info
 from ..config import Config, fold_of_text
-from ..config_file import MAY_DIFFER, config_from_toml, differences
+from ..config_file import config_from_toml
 from ..data.data_set import DataSet
 from ..data.folds import fold_numbers, fold_of_data
 from ..display import Part
 from ..loop import data_digest, train
 from ..plan import data_from_config, plan_from_config, targets_line
 from ..run_folder import RunFolder, runs_in
-
-_OF_SIGNALS = 128  # an exit code above it is 128 and the number of a signal
+from .planned_runs import check_digest, check_settings, epochs_done, resumed_by_the_command, state_of_run
 
 
 class Fold(NamedTuple):
@@ -45,9 +43,7 @@ class Fold(NamedTuple):
     @property
     def state(self) -> str:
         """The progress, in plain words."""
-        if self.epochs_done >= self.epochs:
-            return "finished"
-        return f"begun, {self.epochs_done} of {counted(self.epochs, 'epoch')}" if self.is_begun else "not run"
+        return state_of_run(self.folder, self.epochs_done, self.epochs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +74,7 @@ class FoldRuns:
             inside = [clip for clip, of in zip(clips, numbers, strict=True) if of == number]
             speakers = len({clip.speaker for clip in inside})
             epochs = self.config.optim.epochs
-            found.append(Fold(number, folder, len(inside), speakers, _epochs_done(folder), epochs))
+            found.append(Fold(number, folder, len(inside), speakers, epochs_done(folder), epochs))
         return found
 
     def describe(self) -> dict[str, Any]:
@@ -116,7 +112,7 @@ def fold_runs(config: Config, *, folds: str, out: Path) -> FoldRuns:
         notes=(targets_line(first.data), *first.notes),
     )
     for fold in runs.folds():
-        _check_settings(runs, fold)
+        check_settings(fold.folder, runs.config_of(fold.number), wanted="one setting for all folds")
         fold_of_data(runs.data, f"{fold.number}/{folds}")  # refuses a fold before anything is trained
     return runs
 
@@ -132,20 +128,15 @@ def train_folds(runs: FoldRuns, *, say: Callable[[str], object]) -> None:
         folds = runs.folds()
         for fold in folds:
             if fold.state == "finished":
-                _check_data(runs, fold)
+                check_digest(fold.folder, data_digest(plan_from_config(runs.config_of(fold.number))))
                 continue
             label = f"fold {fold.number}/{len(folds)}"
             people = f"{counted(fold.clips, 'clip')} of {counted(fold.speakers, 'speaker')}"
             say(f"{label}: {people}, {fold.state}")
             later = float(len(folds) - fold.number)
             plan = plan_from_config(runs.config_of(fold.number))
-            try:
+            with resumed_by_the_command():
                 train(plan, fold.folder, resume=fold.is_begun, part=Part(label=label, later=later))
-            except StoppedError as error:
-                again = "run the same command again: it continues where this one stopped"
-                by_signal = error.exit_code > _OF_SIGNALS
-                error.fix = again if by_signal else f"remove the cause and {again}"
-                raise
             torch.cuda.empty_cache()
 
 
@@ -155,39 +146,3 @@ def folds_in(folder: Path) -> list[Path]:
         return []
     found = [run for run in runs_in(folder) if run.name.startswith("fold")]
     return found if found and config_from_toml(RunFolder(found[0]).config).data.fold else []
-
-
-def _epochs_done(folder: Path) -> int:
-    try:
-        return read_info(RunFolder(folder).last).epoch
-    except ModelError:
-        return 0  # none yet, or broken: training finds the one before
-
-
-def _check_settings(runs: FoldRuns, fold: Fold) -> None:
-    path = RunFolder(fold.folder).config
-    if not fold.is_begun:
-        return
-    changed = differences(config_from_toml(path), runs.config_of(fold.number))
-    if refused := [text for key, text in changed.items() if key not in MAY_DIFFER]:
-        raise ConfigError(
-            str(fold.folder),
-            f"made with other settings: {'; '.join(refused)}",
-            wanted="one setting for all folds",
-            fix="use the old settings, or choose another --out",
-        )
-
-
-def _check_data(runs: FoldRuns, fold: Fold) -> None:
-    """A finished run never looks at the data again."""
-    was, now = (
-        read_info(RunFolder(fold.folder).last).data_sha256,
-        data_digest(plan_from_config(runs.config_of(fold.number))),
-    )
-    if was != now:
-        raise ConfigError(
-            str(fold.folder),
-            f"clips or ratings have changed: sha256 was {was[:12]} and is now {now[:12]}",
-            wanted="the data that its runs were trained on",
-            fix="restore the data, or choose another --out",
-        )

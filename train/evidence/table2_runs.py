@@ -16,21 +16,18 @@ import torch
 from msgspec import Meta
 
 from ...runtime.documents import converted, parsed
-from ...runtime.errors import ConfigError, ModelError, StoppedError
+from ...runtime.errors import ConfigError
 from ...runtime.system.files import read_regular, write_json
 from ...runtime.system.locks import locked
-from ...runtime.text import counted
-from ..checkpoint import read_info
 from ..config import METHODS, CompileMode, Config, Method
-from ..config_file import MAY_DIFFER, config_from_toml, differences
+from ..config_file import config_from_toml
 from ..display import Part
 from ..loop import data_digest, train
 from ..method.choices import ENCODER_NAMES, EncoderName
 from ..method.flops import step_flops
 from ..plan import network_from_config, plan_from_config, targets_line
 from ..run_folder import RunFolder
-
-_OF_SIGNALS: Final = 128  # an exit code above it is 128 and the number of a signal
+from .planned_runs import check_digest, check_settings, epochs_done, resumed_by_the_command, state_of_run
 
 
 class _Spent(TypedDict):
@@ -113,9 +110,7 @@ class TableRun(NamedTuple):
     @property
     def state(self) -> str:
         """The progress, in plain words."""
-        if self.is_finished:
-            return "finished"
-        return f"begun, {self.epochs_done} of {counted(self.epochs, 'epoch')}" if self.is_begun else "not run"
+        return state_of_run(self.folder, self.epochs_done, self.epochs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +149,7 @@ class TableRuns:
     def job(self, row: Table2Row, seed: int) -> TableRun:
         """One run, as it is in the folder now."""
         folder = _folder(self.out, row, seed)
-        return TableRun(row, seed, folder, _epochs_done(folder), self.config.optim.epochs)
+        return TableRun(row, seed, folder, epochs_done(folder), self.config.optim.epochs)
 
 
 def table_runs(config: Config, *, out: Path, seeds: int, rows: tuple[Table2Row, ...] = ROWS) -> TableRuns:
@@ -169,7 +164,9 @@ def table_runs(config: Config, *, out: Path, seeds: int, rows: tuple[Table2Row, 
         out=out, config=plan.config, seeds=seeds, rows=rows, notes=(targets_line(plan.data), *plan.notes)
     )
     for job in runs.jobs():
-        _check_settings(runs, job)
+        check_settings(
+            job.folder, runs.config_of(job.row, job.seed), wanted="one setting for the whole table"
+        )
     return runs
 
 
@@ -205,7 +202,7 @@ def train_rows(runs: TableRuns, *, say: Callable[[str], None], at_run: Callable[
             later = sum(costs[after.row.name] * after.epochs_left for after in jobs[number:])
             label = f"{number}/{len(jobs)} {job.row.name} seed {job.seed}"
             say(f"{label}: {job.state}")
-            with _measured(runs, job), _resumed_by_the_table():
+            with _measured(runs, job), resumed_by_the_command():
                 train(
                     plan_from_config(runs.config_of(job.row, job.seed)),
                     job.folder,
@@ -225,27 +222,6 @@ def seconds_to_go(runs: TableRuns) -> float | None:
     return sum(costs[job.row.name] * job.epochs_left for job in runs.jobs(runs.rows))
 
 
-def _epochs_done(folder: Path) -> int:
-    try:
-        return read_info(RunFolder(folder).last).epoch
-    except ModelError:
-        return 0  # none yet, or broken: training finds the one before
-
-
-def _check_settings(runs: TableRuns, job: TableRun) -> None:
-    path = RunFolder(job.folder).config
-    if not job.is_begun:
-        return
-    changed = differences(config_from_toml(path), runs.config_of(job.row, job.seed))
-    if refused := [text for key, text in changed.items() if key not in MAY_DIFFER]:
-        raise ConfigError(
-            str(job.folder),
-            f"made with other settings: {'; '.join(refused)}",
-            wanted="one setting for the whole table",
-            fix="use the old settings, or choose another --out",
-        )
-
-
 def _check_data(runs: TableRuns) -> None:
     """The data are compared here, because a finished run never looks at them again."""
     digests: dict[int, str] = {}
@@ -257,28 +233,7 @@ def _check_data(runs: TableRuns) -> None:
         )  # with a fraction, each seed draws other training clips
         if drawn not in digests:
             digests[drawn] = data_digest(plan_from_config(runs.config_of(job.row, drawn)))
-        was = read_info(RunFolder(job.folder).last).data_sha256
-        if was != digests[drawn]:
-            raise ConfigError(
-                str(job.folder),
-                f"clips or ratings have changed: sha256 was {was[:12]} and is now {digests[drawn][:12]}",
-                wanted="the data that its runs were trained on",
-                fix="restore the data, or choose another --out",
-            )
-
-
-@contextmanager
-def _resumed_by_the_table() -> Iterator[None]:
-    """Errors inside then name the table's command, not the one that resumes a single run."""
-    try:
-        yield
-    except StoppedError as error:
-        again = "run the same command again: it continues where this one stopped"
-        by_signal = error.exit_code > _OF_SIGNALS
-        fix = again if by_signal else f"remove the cause and {again}"
-        raise StoppedError(
-            error.subject, error.came, wanted=error.wanted, fix=fix, exit_code=error.exit_code
-        ) from error
+        check_digest(job.folder, digests[drawn])
 
 
 @contextmanager
