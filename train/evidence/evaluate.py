@@ -45,8 +45,8 @@ def evaluate(
     unlike or unfinished runs.
     """
     runs, groupings = runs_of_seeds(run), [grouping_of_text(text) for text in by]
-    is_crossed = bool(folds_in(run))
-    if is_crossed and (data or split != "Val" or submission):
+    folds = folds_in(run)
+    if folds and (data or split != "Val" or submission):
         came = "a cross-validation, whose clips are those that it was trained on"
         raise ConfigError(str(run), came, fix="leave --data, --split and --submission out, or name one fold")
     for other in others:
@@ -71,8 +71,8 @@ def evaluate(
         ridge=evaluated.ridge_ccc(split) if ridge and columns.targets else None,
         synthetic=is_synthetic(evaluated.data.path),
         split=split,
-        chosen_on=data is None and split == "Val" and not is_crossed,
-        folds=len(folds_in(run)),
+        chosen_on=data is None and split == "Val" and not folds,
+        folds=len(folds),
         compared={str(other): _comparison(run, seeds, other, data, split) for other in others},
         groups=tuple(_groups(grouping, evaluated.data, seeds) for grouping in groupings),
         scales=columns.scales if columns.is_scaled else (),

@@ -96,7 +96,7 @@ class Evaluation:
     @property
     def challenge(self) -> Float64:
         """CCC [K]: variances over n - 1, covariance over n."""
-        return _mean([ccc_challenge(seed.scores, seed.rated) for seed in self._rated])
+        return _mean([one.ccc for one in self._judgements])
 
     @property
     def biased(self) -> Float64:
@@ -111,32 +111,28 @@ class Evaluation:
     @property
     def mae(self) -> Float64:
         """Mean absolute error [K]."""
-        return _mean([mae(seed.scores, seed.rated) for seed in self._rated])
+        return _mean([one.mae for one in self._judgements])
 
     @cached_property
+    def _confusions(self) -> tuple[tuple[Int64, ...], ...]:
+        """[S][J]: clips [C, C] by their class and by the likeliest one."""
+        return tuple(
+            tuple(
+                confusion(seed.scores[:, group], numbers_of_one_hot(seed.rated[:, group]))
+                for group in seed.columns.groups
+            )
+            for seed in self.seeds
+        )
+
+    @property
     def tables(self) -> tuple[Int64, ...]:
         """[J]: clips [C, C] by their class and by the likeliest one, summed over the seeds."""
-        return tuple(
-            np.sum(
-                [
-                    confusion(seed.scores[:, group], numbers_of_one_hot(seed.rated[:, group]))
-                    for seed in self.seeds
-                ],
-                0,
-            )
-            for group in self.predictions.columns.groups
-        )
+        return tuple(np.sum(of_seeds, 0) for of_seeds in zip(*self._confusions, strict=True))
 
     @property
     def uar(self) -> Float64:
         """Unweighted average recall [J]."""
-        return _mean([self._uar_of(seed) for seed in self.seeds])
-
-    @staticmethod
-    def _uar_of(seed: Predictions) -> Float64:
-        groups = seed.columns.groups
-        tables = (confusion(seed.scores[:, g], numbers_of_one_hot(seed.rated[:, g])) for g in groups)
-        return np.array([float(uar_of_confusion(table)) for table in tables])
+        return _mean([one.uar for one in self._judgements])
 
     @cached_property
     def uar_intervals(self) -> tuple[tuple[float, float], ...] | None:
@@ -157,24 +153,14 @@ class Evaluation:
     @property
     def score(self) -> float:
         """That metric here; the mean over the seeds."""
-        return float(
-            np.mean(
-                [
-                    self._judgement(*pair).score(self.task)
-                    for pair in zip(self.seeds, self._rated, strict=True)
-                ]
-            )
-        )
+        return float(np.mean([one.score(self.task) for one in self._judgements]))
 
     @property
     def parts(self) -> dict[str, float]:
         """What S_MTL is made of, means over the seeds; empty for another metric."""
         if self.metric != "s_mtl" or self.task is None:
             return {}
-        of_seeds = [
-            self._judgement(*pair).parts_of_s_mtl(self.task)
-            for pair in zip(self.seeds, self._rated, strict=True)
-        ]
+        of_seeds = [one.parts_of_s_mtl(self.task) for one in self._judgements]
         return {name: float(np.mean([parts[name] for parts in of_seeds])) for name in of_seeds[0]}
 
     @property
@@ -182,12 +168,17 @@ class Evaluation:
         """Whether errors of several targets have a mean: all are on the same scale."""
         return len(set(self.scales)) < 2
 
-    def _judgement(self, seed: Predictions, rated: Predictions) -> Judgement:
-        return Judgement(
-            columns=seed.columns,
-            ccc=ccc_challenge(rated.scores, rated.rated),
-            mae=mae(rated.scores, rated.rated),
-            uar=self._uar_of(seed),
+    @cached_property
+    def _judgements(self) -> tuple[Judgement, ...]:
+        """[S]."""
+        return tuple(
+            Judgement(
+                columns=seed.columns,
+                ccc=ccc_challenge(rated.scores, rated.rated),
+                mae=mae(rated.scores, rated.rated),
+                uar=np.array([float(uar_of_confusion(table)) for table in tables]),
+            )
+            for seed, rated, tables in zip(self.seeds, self._rated, self._confusions, strict=True)
         )
 
     @cached_property

@@ -19,10 +19,19 @@ from ...runtime.arrays import Float64
 from ...runtime.errors import ConfigError
 from ..data.column_names import named, words
 from .predictions import Predictions
-from .significance import FEWEST_SPEAKERS, LEVEL, RESAMPLES, ccc_of_sums, holm, speaker_sums, with_mean
+from .significance import (
+    FEWEST_SPEAKERS,
+    LEVEL,
+    RESAMPLES,
+    ccc_of_sums,
+    holm,
+    interval_of,
+    sizes_of_draws,
+    speaker_sums,
+    with_mean,
+)
 
 MOST_GROUPS: Final = 20
-_AT_A_TIME: Final = 1000  # resamples
 _RANGE: Final = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*-\s*([0-9]+(?:\.[0-9]+)?)?\s*")
 
 Mask = npt.NDArray[np.bool_]
@@ -258,28 +267,19 @@ def _drawn(strata: Sequence[Mask], size: int, rng: np.random.Generator) -> Float
     return counts
 
 
-def _ends(found: Sequence[Float64]) -> tuple[Float64, Float64]:
-    low, high = np.quantile(np.concatenate(found), [LEVEL / 2, 1 - LEVEL / 2], axis=0)
-    return low, high
-
-
-def _sizes(resamples: int) -> list[int]:
-    return [min(_AT_A_TIME, resamples - begin) for begin in range(0, resamples, _AT_A_TIME)]
-
-
 def _group(name: str, clips: int, of: _Sums, rng: np.random.Generator, resamples: int) -> Group:
     values = [found[0] for found in _figures(_totals(np.ones((1, len(of.people))), of.sums))]
     speakers = int(of.people.sum())
     drawn = []
     if speakers >= FEWEST_SPEAKERS:
-        draws = (_drawn([of.people], size, rng) for size in _sizes(resamples))
+        draws = (_drawn([of.people], size, rng) for size in sizes_of_draws(resamples))
         drawn = [_figures(_totals(counts, of.sums)) for counts in draws]
     ccc, bias = (_with_ends(value, [part[kind] for part in drawn]) for kind, value in enumerate(values))
     return Group(name=name, clips=clips, speakers=speakers, ccc=ccc, bias=bias)
 
 
 def _with_ends(value: Float64, drawn: Sequence[Float64]) -> Figures:
-    low, high = _ends(drawn) if drawn else (None, None)
+    low, high = interval_of(np.concatenate(drawn)) if drawn else (None, None)
     return Figures(value=value, low=low, high=high)
 
 
@@ -292,7 +292,7 @@ def _difference(
     drawn, p = [], None
     if min(a.people.sum(), b.people.sum()) >= FEWEST_SPEAKERS:
         strata = [a.people & ~b.people, b.people & ~a.people, a.people & b.people]
-        draws = (_drawn(strata, size, rng) for size in _sizes(resamples))
+        draws = (_drawn(strata, size, rng) for size in sizes_of_draws(resamples))
         drawn = [_minus(_totals(counts, a.sums), _totals(counts, b.sums)) for counts in draws]
         p = _exchange_p(a, b, [value[0] for value in values], rng, resamples)
     ccc, bias = (_with_ends(value[0], [part[kind] for part in drawn]) for kind, value in enumerate(values))
@@ -315,7 +315,7 @@ def _exchange_p(
     counts, too (Phipson and Smyth 2010).
     """
     as_large = [np.ones_like(values) for values in found]
-    for size in _sizes(resamples):
+    for size in sizes_of_draws(resamples):
         keeps = exchanges(a.people, b.people, size, rng)
         exchanged = _minus(
             _totals(keeps, a.sums) + _totals(1 - keeps, b.sums),

@@ -9,7 +9,7 @@ R resamples, P speakers, S seeds of a method, n clips, K targets. Columns [K + 1
 and then their mean.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -91,9 +91,7 @@ def ccc_interval(
     speaker's CCC.
     """
     sums, people = speaker_sums(scores, rated, speakers)
-    found = _resampled([sums], people, resamples, np.random.default_rng(seed))[0]
-    low, high = np.quantile(found, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
-    return low, high
+    return interval_of(_resampled([sums], people, resamples, np.random.default_rng(seed))[0])
 
 
 def uar_interval(
@@ -115,15 +113,11 @@ def uar_interval(
     tables = np.array(
         [[confusion(s[speaker == i], known[speaker == i]) for i in range(len(names))] for s in p]
     )
-    rng = np.random.default_rng(seed)
     found = []
-    for begin in range(0, resamples, _AT_A_TIME):
-        size = min(_AT_A_TIME, resamples - begin)
-        counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size)  # [R, P]
-        weights = rng.multinomial(len(p), np.full(len(p), 1 / len(p)), size=size) / len(p)  # [R, S]
+    for counts, weights in _draws(len(names), [len(p)], resamples, np.random.default_rng(seed)):
         of_seeds = [uar_of_confusion(np.tensordot(counts, of_seed, axes=1)) for of_seed in tables]  # [S, R]
-        found.append(np.einsum("rs,sr->r", weights, np.array(of_seeds)))
-    low, high = np.quantile(np.concatenate(found), [LEVEL / 2, 1 - LEVEL / 2])
+        found.append(np.einsum("rs,sr->r", weights[0], np.array(of_seeds)))
+    low, high = interval_of(np.concatenate(found))
     return float(low), float(high)
 
 
@@ -145,7 +139,7 @@ def compare(
     (sums_a, people), (sums_b, _) = (speaker_sums(scores, rated, speakers) for scores in (a, b))
     rng = np.random.default_rng(seed)
     drawn = _resampled([sums_a, sums_b], people, resamples, rng)
-    low, high = np.quantile(drawn[0] - drawn[1], [LEVEL / 2, 1 - LEVEL / 2], axis=0)
+    low, high = interval_of(drawn[0] - drawn[1])
     everyone = np.ones((1, people))
     difference = (with_mean(_mean_ccc(everyone, sums_a)) - with_mean(_mean_ccc(everyone, sums_b)))[0]
     p = _swap_p(sums_a, sums_b, difference, people, resamples, rng)
@@ -170,7 +164,7 @@ def ccc_change_interval(
     if people < FEWEST_SPEAKERS:
         return None
     drawn = _resampled([sums, before], people, resamples, np.random.default_rng(0))
-    low, high = np.quantile((drawn[0] - drawn[1])[:, -1], [LEVEL / 2, 1 - LEVEL / 2])
+    low, high = interval_of((drawn[0] - drawn[1])[:, -1])
     return float(low), float(high)
 
 
@@ -186,18 +180,34 @@ def holm(p: Float64) -> Float64:
     return result
 
 
+def sizes_of_draws(resamples: int) -> list[int]:
+    """As many resamples, so many at a time that they need little memory."""
+    return [min(_AT_A_TIME, resamples - begin) for begin in range(0, resamples, _AT_A_TIME)]
+
+
+def interval_of(found: Float64) -> tuple[Float64, Float64]:
+    """Resamples [R, ...] -> both ends [...] of their 95% interval."""
+    low, high = np.quantile(found, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
+    return low, high
+
+
+def _draws(
+    people: int, seeds: Sequence[int], resamples: int, rng: np.random.Generator
+) -> Iterator[tuple[Counts, list[Float64]]]:
+    """How often each speaker is drawn, [R, P], and the weights [R, S] of the seeds of each method."""
+    for size in sizes_of_draws(resamples):
+        counts = rng.multinomial(people, np.full(people, 1 / people), size=size)
+        yield counts, [rng.multinomial(s, np.full(s, 1 / s), size=size) / s for s in seeds]
+
+
 def _resampled(
     methods: Sequence[Float64], people: int, resamples: int, rng: np.random.Generator
 ) -> list[Float64]:
     """CCC [R, K + 1] of each method's sums [S, P, 6, K], for the same draws of speakers."""
     found: list[list[Float64]] = [[] for _ in methods]
-    for begin in range(0, resamples, _AT_A_TIME):
-        size = min(_AT_A_TIME, resamples - begin)
-        counts = rng.multinomial(people, np.full(people, 1 / people), size=size)  # [R, P]
-        for sums, parts in zip(methods, found, strict=True):
-            seeds = len(sums)
-            weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds  # [R, S]
-            parts.append(with_mean(_mean_ccc(counts, sums, weights)))
+    for counts, weights in _draws(people, [len(sums) for sums in methods], resamples, rng):
+        for sums, of_seeds, parts in zip(methods, weights, found, strict=True):
+            parts.append(with_mean(_mean_ccc(counts, sums, of_seeds)))
     return [np.concatenate(parts) for parts in found]
 
 
@@ -209,8 +219,8 @@ def _swap_p(
     The unswapped case is counted in (Phipson and Smyth 2010).
     """
     as_large = np.ones(len(difference))
-    for begin in range(0, resamples, _AT_A_TIME):
-        swapped = rng.integers(0, 2, (min(_AT_A_TIME, resamples - begin), people))  # [R, P]
+    for size in sizes_of_draws(resamples):
+        swapped = rng.integers(0, 2, (size, people))  # [R, P]
         of_a = _mean_ccc_of_parts([(1 - swapped, a), (swapped, b)])
         of_b = _mean_ccc_of_parts([(swapped, a), (1 - swapped, b)])
         found = with_mean(of_a) - with_mean(of_b)
