@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 
-from ..runtime.arrays import Float32
 from ..runtime.errors import ConfigError
 from ..runtime.text import counted
 from .config import CompileMode, Config, Precision
@@ -20,7 +18,7 @@ from .data.builtin import EPOCHS as BUILTIN_EPOCHS
 from .data.builtin import builtin_corpus
 from .data.data_set import DataSet
 from .data.device_clips import part_of_training
-from .data.ratings import constant_targets
+from .data.ratings import LabelSummary, constant_targets, label_summaries
 from .data.reading import data_of_settings, label_settings
 from .method.columns import UNIT, scale_choice, scale_settings
 from .method.model import TwinsNetwork
@@ -125,21 +123,19 @@ def _notes(config: Config, data: DataSet, batch_size: int) -> Iterator[str]:
 
 def targets_line(data: DataSet) -> str:
     """What is learned, and which columns of numbers are not, because of their names."""
-    ends = [str(scale) if scale != UNIT else "" for scale in data.columns.scales]
-    ends += [f"{len(target.classes)} classes" for target in data.columns.classes]
-    described = zip(data.columns.names, ends, data.splits["Train"].ratings.T, strict=True)
-    line = f"targets: {', '.join(_target_text(*target) for target in described)}"
+    clips = len(data.splits["Train"].clips)
+    line = f"targets: {', '.join(_target_text(label, clips) for label in label_summaries(data, ['Train']))}"
     if data.numeric_metadata:
         line += f"; metadata by their names: {', '.join(data.numeric_metadata)} (--targets takes any column)"
     return line
 
 
-def _target_text(name: str, ends: str, labels: Float32) -> str:
-    """Labels [n] of Train -> "Awe (1:9, 12 values, 3% blank)"."""
-    known = labels[~np.isnan(labels)]
-    values = "" if ends.endswith("classes") else counted(len(np.unique(known)), "value")
-    blank = f"{1 - len(known) / len(labels):.0%} blank" if len(known) < len(labels) else ""
-    return f"{name} ({', '.join(filter(None, (ends, values, blank)))})"
+def _target_text(label: LabelSummary, clips: int) -> str:
+    """For one target, "Awe (1:9, 12 values, 3% blank)"."""
+    blank = f"{label.blank['Train'] / clips:.0%} blank" if label.blank["Train"] else ""
+    scale = "" if label.scale == str(UNIT) else label.scale
+    values = "" if label.scale.endswith("classes") else counted(label.values, "value")
+    return f"{label.name} ({', '.join(filter(None, (scale, values, blank)))})"
 
 
 def data_folder(config: Config) -> Path:

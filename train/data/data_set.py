@@ -18,15 +18,12 @@ from ..method.columns import Columns
 from .audio_folder import AudioFolder, is_below, is_file
 from .column_names import (
     COUNTRY_NAMES,
-    FILE_NAMES,
-    SPEAKER_NAMES,
-    SPLIT_NAMES,
     SPLITS,
     is_metadata,
     named,
     split_of,
 )
-from .places import DataPlaces, places_of_folder
+from .places import DataPlaces, Roles, places_of_folder
 from .table_text import TextTable, check_lengths, read_text_table, refused_lines, with_decimal_points
 from .targets import LabelCells, LabelChoice, Labels, labels_of_cells, number
 
@@ -127,21 +124,13 @@ class _CsvRow(NamedTuple):
     others: tuple[Path, ...] = ()  # files that the cell may mean as well
 
 
-class _Roles(NamedTuple):
-    """The columns that say which clip a row is of; "" where there is none."""
-
-    file: str
-    split: str
-    speaker: str
-
-
 @dataclass(frozen=True)
 class _CsvTable:
     path: Path
     columns: tuple[str, ...]
     rows: list[_CsvRow]
     warnings: list[str]
-    roles: _Roles
+    roles: Roles
 
     def is_metadata(self, column: str) -> bool:
         """Whether a column is no target unless somebody names it."""
@@ -169,7 +158,7 @@ def _read_csv(path: Path, audio: AudioFolder, places: DataPlaces, *, pooled: boo
     return table
 
 
-def _rows(text: TextTable, roles: _Roles, audio: AudioFolder, *, pooled: bool) -> Iterator[_CsvRow]:
+def _rows(text: TextTable, roles: Roles, audio: AudioFolder, *, pooled: bool) -> Iterator[_CsvRow]:
     countries = [named(text.columns, [name]) for name in COUNTRY_NAMES]
     for line, record in text.records:
         cells = dict(zip(text.columns, record, strict=True))
@@ -181,15 +170,9 @@ def _rows(text: TextTable, roles: _Roles, audio: AudioFolder, *, pooled: bool) -
         yield _CsvRow(line, cells, file_id, split, cells.get(roles.speaker, ""), country, path, tuple(others))
 
 
-def _roles(text: TextTable, places: DataPlaces, *, needs_split: bool) -> _Roles:
-    """By the flags, or by the usual names. Raises DataError where a column is missing, or there twice."""
-    columns = text.columns
-    asked = (places.file_column, places.split_column, places.speaker_column)
-    for flag, column in zip(("--file-column", "--split-column", "--speaker-column"), asked, strict=True):
-        if column and column not in columns:
-            raise DataError(flag, column, wanted=f"a column of {text.path}: {', '.join(columns)}")
-    usual = (FILE_NAMES, SPLIT_NAMES, SPEAKER_NAMES)
-    roles = _Roles(*(column or named(columns, names) for column, names in zip(asked, usual, strict=True)))
+def _roles(text: TextTable, places: DataPlaces, *, needs_split: bool) -> Roles:
+    """Raises DataError where a column is missing, or there twice."""
+    columns, roles = text.columns, places.roles(text)
     missing = [] if roles.file else ["File_ID"]
     missing += ["Split"] if needs_split and not roles.split else []
     if missing:

@@ -21,7 +21,7 @@ from ...runtime.text import counted
 from ..config import config_from_dict
 from ..method.tasks import TASK_NAMES
 from .audformat_tables import is_audformat, table_of_audformat
-from .column_names import FILE_NAMES, SPEAKER_NAMES, SPLIT_NAMES, SPLITS, named, split_of
+from .column_names import SPLITS, split_of
 from .data_set import DataSet
 from .places import SETTINGS, TABLE, DataPlaces
 from .reading import data_of_settings
@@ -118,14 +118,8 @@ def _audio_beside(table: Path) -> Path:
 def _own_table(path: Path, audio: Path, places: DataPlaces) -> SourceTable:
     """A table in any dialect, with its columns of file, split and speaker under the names of Hume-VB."""
     text = read_text_table(path)
-    asked = (places.file_column, places.split_column, places.speaker_column)
-    flags = ("--file-column", "--split-column", "--speaker-column")
-    for flag, column in zip(flags, asked, strict=True):
-        if column and column not in text.columns:
-            raise DataError(flag, column, wanted=f"a column of {path}: {', '.join(text.columns)}")
-    usual = (FILE_NAMES, SPLIT_NAMES, SPEAKER_NAMES)
-    roles = [column or named(text.columns, names) for column, names in zip(asked, usual, strict=True)]
-    if not roles[0]:
+    roles = places.roles(text)
+    if not roles.file:
         header = ", ".join(text.columns)
         raise DataError(
             f"{path}, line 1", f"no column File_ID; the header has {header}", fix="--file-column NAME"

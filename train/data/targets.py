@@ -15,7 +15,17 @@ import numpy.typing as npt
 
 from ...runtime.arrays import Float32, Float64
 from ...runtime.errors import ConfigError, DataError
-from ..method.columns import AUTO, UNIT, ClassTarget, Columns, Scale, ScaleChoice, scale_choice
+from ..method.columns import (
+    AUTO,
+    UNIT,
+    ClassTarget,
+    Columns,
+    Scale,
+    ScaleChoice,
+    classes_of_labels,
+    plain_number,
+    scale_choice,
+)
 
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NONE: Final = frozenset({"", "na", "n/a", "nan", "<na>"})  # in small letters
@@ -150,9 +160,9 @@ def _check_range(cells: LabelCells, raw: Float64, columns: Columns, choice: Scal
         if not outside.any():
             continue
         value = raw[np.flatnonzero(outside)[0], k]
-        wanted = f"a number from {_plain(scale.low)} to {_plain(scale.high)}"
+        wanted = f"a number from {plain_number(scale.low)} to {plain_number(scale.high)}"
         fix = f"correct it, or say on which scale people rated: --scale {proposed(raw, columns)}"
-        came = f"{name} is out of range: {_plain(value)}"
+        came = f"{name} is out of range: {plain_number(value)}"
         raise cells.refused(np.flatnonzero(outside), came, wanted=wanted, fix=fix)
 
 
@@ -180,7 +190,7 @@ def _class_target(cells: LabelCells, name: str, known: Sequence[str]) -> ClassTa
     """Its classes: those of the settings, or those of Train in alphabetical order."""
     if "=" in name:
         raise ConfigError("--class-target", name, wanted="a name without =", fix="rename the column")
-    if classes := tuple(label.removeprefix(f"{name}=") for label in known if label.startswith(f"{name}=")):
+    if classes := classes_of_labels(name, known):
         return ClassTarget(name=name, classes=classes)
     in_train = _is(cells, "Train")
     found = {cell for cell, is_in in zip(cells.cells[name], in_train, strict=True) if is_in}
@@ -259,7 +269,3 @@ def _outside_warnings(cells: LabelCells, raw: Float64, columns: Columns) -> list
     return (
         [f"ratings of Val or Test outside Train's range, which --scale {AUTO} took: {named}"] if named else []
     )
-
-
-def _plain(value: float) -> str:
-    return repr(float(value)).removesuffix(".0")

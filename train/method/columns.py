@@ -33,7 +33,7 @@ class Scale(NamedTuple):
 
     def __str__(self) -> str:
         """As --scale takes it: 1:9."""
-        return f"{_plain(self.low)}:{_plain(self.high)}"
+        return f"{plain_number(self.low)}:{plain_number(self.high)}"
 
 
 UNIT: Final = Scale()
@@ -103,18 +103,21 @@ def columns_of_settings(
     Raises ConfigError where a class target has fewer than two classes, or a class is of no class target.
     """
     choice = scale_choice(scale)
-    counts = [len(_classes_of(name, classes)) for name in class_targets]
+    counts = [len(classes_of_labels(name, classes)) for name in class_targets]
     if min(counts, default=2) < 2 or sum(counts) != len(classes):
         wanted = f"two or more of NAME=CLASS for each of {short(list(class_targets))}"
         raise ConfigError("data.classes", short(list(classes)), wanted=wanted)
     return Columns(
         targets=tuple(targets),
         scales=tuple(choice.of_target.get(name, choice.of_all or UNIT) for name in targets),
-        classes=tuple(ClassTarget(name=name, classes=_classes_of(name, classes)) for name in class_targets),
+        classes=tuple(
+            ClassTarget(name=name, classes=classes_of_labels(name, classes)) for name in class_targets
+        ),
     )
 
 
-def _classes_of(name: str, labels: Sequence[str]) -> tuple[str, ...]:
+def classes_of_labels(name: str, labels: Sequence[str]) -> tuple[str, ...]:
+    """Type, ["Awe", "Type=Laugh"] -> ("Laugh",)."""
     return tuple(label.removeprefix(f"{name}=") for label in labels if label.startswith(f"{name}="))
 
 
@@ -157,5 +160,6 @@ def _refused(entry: str) -> ConfigError:
     return ConfigError("--scale (data.scale)", short(entry), wanted=wanted)
 
 
-def _plain(value: float) -> str:
-    return repr(value).removesuffix(".0")
+def plain_number(value: float) -> str:
+    """1 for 1.0, 0.25 for 0.25."""
+    return repr(float(value)).removesuffix(".0")
