@@ -122,7 +122,7 @@ def data_import(
     OUT has data_info.csv and data.toml, which says where the audio is: no audio is copied. A table without a
     split gets one, by whole speakers.
 
-    Example: rrtn data import ratings.xlsx.csv mine --audio recordings --scale 1:9
+    Example: rrtn data import ratings.csv mine --audio recordings --scale 1:9
     """
     from ..train.data.importing import ImportRequest, import_data, shares_of_text
     from ..train.data.places import DataPlaces

@@ -33,7 +33,7 @@ from .significance import FEWEST_SPEAKERS, Comparison, ccc_interval, uar_interva
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A run's best checkpoint on the validation split.
+    """A run's best checkpoint on a split, or a cross-validation on all of its clips.
 
     Of a folder of seeds, it is the best checkpoint of each; metrics are then means over the seeds.
     Columns [K + 1] are the rated targets and then their mean. Each target is judged on the clips that
