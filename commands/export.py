@@ -22,6 +22,12 @@ def export(
         bool, typer.Option("--int8", help="Also in 8 bits, calibrated on training clips.")
     ] = False,
     waveform: Annotated[bool, typer.Option(help="Also with the log-Mel inside the graph.")] = True,
+    samples: Annotated[
+        bool,
+        typer.Option(
+            "--samples", help="Also for programs without rrtn: 16 kHz samples in, all else inside the graph."
+        ),
+    ] = False,
     cpu_variant: Annotated[
         bool,
         typer.Option(help="Also for CPUs, with fewer multiplications, where that is 1.1 times as fast here."),
@@ -79,6 +85,7 @@ def export(
         cpu_variant=cpu_variant,
         tune=tune,
         waveform=waveform,
+        samples=samples,
         trt=trt,
         embeddings=embeddings,
         require=tuple(require or ()),

@@ -6,6 +6,7 @@ recipes             what a bundle may hold, and what each file is made from
 publish             from a run to a bundle
 deployed_network    the network without its projector, with or without the frontend
 graph               the network as an ONNX file
+samples_graph       a graph that takes whole recordings, from one that takes log-Mels
 int8                ONNX files in 8 bits
 engine              TensorRT engines, by the flavour that is installed
 timing_cache        TensorRT's timings, kept between builds

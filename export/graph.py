@@ -23,7 +23,7 @@ from .wanted import MAX_BATCH
 
 OPSET: Final = 18  # ONNX Runtime before 1.25 has no CUDA kernel for Pad-19 and ReduceMax-20
 _EXAMPLE_BATCH: Final = 2  # a batch of 1 would be baked into the graph
-INPUT_NAMES: Final[dict[InputKind, str]] = {"logmel": "log_mel", "waveform": "waveform"}
+INPUT_NAMES: Final[dict[InputKind, str]] = {"logmel": "log_mel", "waveform": "waveform", "samples": "samples"}
 
 
 def onnx_from_network(
@@ -84,8 +84,13 @@ def onnx_from_module(
 
 
 def file_from_onnx(model: onnx.ModelProto, metadata: dict[str, str]) -> bytes:
-    """Makes every .onnx of ours: replaces the metadata, checks the model with onnx, and seals it."""
+    """Makes every .onnx of ours: replaces the metadata, checks the model with onnx, and seals it.
+
+    The shapes between the operators are dropped: every runtime finds them itself, and tract refuses
+    symbolic ones.
+    """
     del model.metadata_props[:]  # of the exporter
+    del model.graph.value_info[:]
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
     return sealed(model.SerializeToString())

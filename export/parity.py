@@ -3,17 +3,17 @@
 n validation clips, N samples, B batch, L columns of the scores.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from ..runtime.arrays import Float32, Float64
+from ..runtime.arrays import Float32, Float64, Int64
 from ..runtime.backends.base import Backend
+from ..runtime.bundle import Variant
 from ..runtime.errors import ModelError
 from ..runtime.frontend import clip_input
 from ..runtime.spec import FrontendSpec
@@ -41,6 +41,19 @@ class Probe:
     ratings: Float32  # [n, L], a class as 0 and 1; NaN: none
     speakers: tuple[str, ...]  # n
     columns: Columns | None = None  # None: every score is a rating in 0 to 1
+    of_recordings: "Recordings | None" = None  # for the variants that take samples, where some are wanted
+
+    @property
+    def sounds(self) -> Sequence[Float32]:
+        """n + 4 times [N]: what a variant is given."""
+        return list(self.clips)
+
+    def for_variant(self, variant: Variant) -> "Probe":
+        """The clips, or the recordings."""
+        if variant.input != "samples":
+            return self
+        assert self.of_recordings, "made for every export with such a variant"
+        return self.of_recordings
 
     @property
     def widths(self) -> Float64:
@@ -48,6 +61,18 @@ class Probe:
         if self.columns is None:
             return np.ones(self.reference.shape[1])
         return np.array([scale.width for scale in self.columns.spans])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recordings(Probe):
+    """Recordings of any length and level; `clips` are what rrtn hears of them."""
+
+    recordings: tuple[Float32, ...]  # n + 4 times [N], N of any size
+
+    @property
+    def sounds(self) -> Sequence[Float32]:
+        """The recordings: the graph itself sets their level and cuts them."""
+        return self.recordings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,19 +128,25 @@ def torch_scores(
     spec: FrontendSpec,
     clips: Float32,
     *,
+    lengths: Int64 | None = None,
     columns: Columns | None = None,
     advance: Callable[[int], None] = lambda count: None,
 ) -> Float32:
     """clips [n, N] -> [n, L]: the reference scores, in the units of the scales.
+
+    `lengths` [n] are the samples of each recording; None: each fills its clip.
 
     They come from training's own frontend and network, in evaluation mode.
     """
     network = network.cpu().eval()
     frontend = LogMel(spec)
     parts: list[Float32] = []
+    sizes = torch.full((len(clips),), clips.shape[1]) if lengths is None else torch.from_numpy(lengths)
     with torch.no_grad():
-        for part in torch.from_numpy(clips).split(_TORCH_BATCH):
-            parts.append(network(frontend(part)).scores.numpy())
+        for part, size in zip(
+            torch.from_numpy(clips).split(_TORCH_BATCH), sizes.split(_TORCH_BATCH), strict=True
+        ):
+            parts.append(network(frontend(part, size)).scores.numpy())
             advance(len(part))
     scores = np.concatenate(parts)
     return in_units(scores, columns).astype(np.float32) if columns and columns.is_scaled else scores
@@ -126,14 +157,16 @@ def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tup
 
     The differences are shares of the scales' widths. It runs in several batch sizes, and in another order.
     """
+    kind, probe = backend.variant.input, probe.for_variant(backend.variant)
     n, total = len(probe.ratings), len(probe.clips)
-    features = np.array([clip_input(clip, spec, backend.variant.input) for clip in probe.clips])
-    largest = _BATCHES[-1]
+    features = [clip_input(sound, spec, kind) for sound in probe.sounds]
+    batches = (1,) if kind == "samples" else _BATCHES
+    largest = batches[-1]
     scores = _run(backend, features, np.arange(total), largest)
     some = np.r_[np.arange(min(n, _BATCHED_CLIPS)), np.arange(n, total)]
     runs = [
         (np.arange(total), scores),
-        *((some, _run(backend, features, some, size)) for size in _BATCHES[:-1]),
+        *((some, _run(backend, features, some, size)) for size in batches[:-1]),
     ]
     shuffled = np.random.default_rng(1).permutation(total)
     runs.append((shuffled, _run(backend, features, shuffled, largest)))
@@ -148,7 +181,7 @@ def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tup
     limit = SCORE_LIMITS.get(backend.variant.precision)
     parity = Parity(
         clips=total,
-        batches=_BATCHES,
+        batches=batches,
         max_abs=float(differences[:, worst].max()) if finite else float("nan"),
         p999_abs=float(np.quantile(differences, 0.999)) if finite else float("nan"),
         limit=None if limit is None else limit * float(probe.widths[worst]),
@@ -174,8 +207,8 @@ def check_parity(backend: Backend, spec: FrontendSpec, probe: Probe, *, worst_to
     """
     parity, differences = parity_of_backend(backend, spec, probe)
     if parity.failure:
-        worst = int(np.argmax(differences))
-        np.savez(worst_to, waveform=probe.clips[worst], expected=probe.reference[worst])
+        worst, probe = int(np.argmax(differences)), probe.for_variant(backend.variant)
+        np.savez(worst_to, waveform=probe.sounds[worst], expected=probe.reference[worst])
         raise ModelError(
             backend.variant.file,
             f"{parity.failure}; it is not published",
@@ -213,5 +246,6 @@ def check_half_range(encoder: torch.nn.Module, spec: FrontendSpec, clips: Float3
         )
 
 
-def _run(backend: Backend, features: Float32, rows: "npt.NDArray[np.int64]", size: int) -> Float32:
-    return np.concatenate([backend.scores(features[rows[i : i + size]]) for i in range(0, len(rows), size)])
+def _run(backend: Backend, features: Sequence[Float32], rows: Int64, size: int) -> Float32:
+    parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+    return np.concatenate([backend.scores(np.stack([features[row] for row in part])) for part in parts])

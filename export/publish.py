@@ -51,7 +51,8 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
     check_replaceable(out)
     with Progress("read the run"):
         source = source_of_run(run)
-        probe = probe_of_source(source)
+        takes_samples = any(recipe.input == "samples" for recipe in recipes_of(wanted))
+        probe = probe_of_source(source, recordings=takes_samples)
     with staged(out) as staging:
         empty = Bundle(
             path=staging,
@@ -226,7 +227,8 @@ def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityR
                 f"{bundle.path} was made from another checkpoint",
                 fix="export again, or name the bundle's run with --run RUN",
             )
-        probe = probe_of_source(source)
+        takes_samples = any(variant.input == "samples" for variant in bundle.variants)
+        probe = probe_of_source(source, recordings=takes_samples)
     results = []
     ways = [(variant, device) for variant in bundle.variants for device in _devices(variant)]
     with Progress("compare", len(ways), "variants") as bar:

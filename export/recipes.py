@@ -15,6 +15,7 @@ from .engine import engine_from_onnx, installed_flavour
 from .graph import file_from_onnx, onnx_from_network
 from .int8 import int8_for_cpu, int8_for_tensorrt
 from .parity import Probe, check_half_range, extremes
+from .samples_graph import samples_from_log_mel
 from .source import Source
 from .wanted import VARIANTS, Wanted
 from .winograd.cpu_variant import cpu_variant_of
@@ -106,6 +107,10 @@ def _calibration_clips(source: Source) -> Float32:
     return np.concatenate([source.training_clips, extremes(source.config.frontend)])
 
 
+def _graph_of_recordings(recipe: Recipe, given: Ingredients) -> Made:
+    return Made(samples_from_log_mel(given.parent, given.source.config.frontend))
+
+
 def _engine(recipe: Recipe, given: Ingredients) -> Made:
     flavour = installed_flavour()
     assert flavour is not None  # otherwise the recipe is skipped
@@ -133,6 +138,8 @@ ONNX: Final = (
     Recipe("waveform-fp16", "model.waveform.fp16.onnx", "waveform", "fp16", _graph),
     Recipe("int8", "model.int8.onnx", "logmel", "int8", _int8_for_cpus, "fp32"),
     WAVEFORM_INT8,
+    Recipe("samples", "model.samples.onnx", "samples", "fp32", _graph_of_recordings, "fp32"),
+    Recipe("samples-int8", "model.samples.int8.onnx", "samples", "int8", _graph_of_recordings, "int8"),
 )
 ENGINES: Final = (
     Recipe("trt", "model.engine", "waveform", "fp32", _engine, "waveform"),
@@ -159,7 +166,8 @@ def _asks_for(wanted: Wanted, recipe: Recipe) -> bool:
     if recipe is WAVEFORM_INT8 and not wanted.trt:
         return False
     has_precision = {"fp32": True, "fp16": wanted.fp16, "int8": wanted.int8}[recipe.precision]
-    return has_precision and (recipe.input == "logmel" or wanted.waveform)
+    has_input = {"logmel": True, "waveform": wanted.waveform, "samples": wanted.samples}[recipe.input]
+    return has_precision and has_input
 
 
 def _with_sources(name: str) -> set[str]:

@@ -3,16 +3,18 @@
 n clips, N samples, L columns of the scores.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from ..runtime.arrays import Float32, waveform_from_samples
+from ..runtime.arrays import Float32, Int64, waveform_from_samples
+from ..runtime.audio.reader import audio_from_array
 from ..runtime.bundle import LabelMeaning
 from ..runtime.errors import DataError
+from ..runtime.frontend import clip_of
 from ..runtime.progress import Progress
 from ..train.checkpoint import CheckpointInfo
 from ..train.config import Config
@@ -24,7 +26,7 @@ from ..train.method.model import TwinsNetwork
 from ..train.method.tasks import task_of_name
 from ..train.plan import data_from_config
 from ..train.run_folder import RunFolder
-from .parity import Probe, extremes, torch_scores
+from .parity import Probe, Recordings, extremes, torch_scores
 
 _PROBE_CLIPS: Final = 128  # of the validation split
 _CALIBRATION_CLIPS: Final = 128  # of the training split
@@ -78,20 +80,61 @@ def source_of_run(run: Path) -> Source:
     return Source(RunFolder(run).best, *best_of_run(run))
 
 
-def probe_of_source(source: Source) -> Probe:
-    """Validation clips of the run's data, with PyTorch's scores. Raises DataError."""
-    spec = source.config.frontend
+def probe_of_source(source: Source, *, recordings: bool = False) -> Probe:
+    """Validation clips of the run's data, with PyTorch's scores; with `recordings` also those.
+
+    Raises DataError.
+    """
     validation = _clips_of_split(source, "Val", _PROBE_CLIPS)
-    clips = np.concatenate([validation.waveforms, extremes(spec)])
-    with Progress("PyTorch's scores", len(clips), "clips") as bar:
-        reference = torch_scores(source.network, spec, clips, columns=source.columns, advance=bar.advance)
-    return Probe(
+    clips = np.concatenate([validation.waveforms, extremes(source.config.frontend)])
+    probe = Probe(
         clips=clips,
-        reference=reference,
+        reference=_reference(source, clips),
         ratings=validation.rated,
         speakers=validation.speakers,
         columns=source.columns,
     )
+    return replace(probe, of_recordings=_recordings_of_probe(source, probe)) if recordings else probe
+
+
+def _recordings_of_probe(source: Source, probe: Probe) -> Recordings:
+    spec = source.config.frontend
+    recordings = tuple(_recording(clip, number) for number, clip in enumerate(probe.clips))
+    heard = [audio_from_array(recording, spec.sampling_rate, spec).waveform for recording in recordings]
+    clips = np.array([clip_of(waveform, spec) for waveform in heard])
+    lengths = np.array([len(waveform) for waveform in heard])
+    return Recordings(
+        recordings=recordings,
+        clips=clips,
+        reference=_reference(source, clips, lengths),
+        ratings=probe.ratings,
+        speakers=probe.speakers,
+        columns=probe.columns,
+    )
+
+
+def _recording(clip: Float32, number: int) -> Float32:
+    """A clip as it is, softer, cut off, or before a sound that is twice as loud."""
+    match number % 4:
+        case 1:
+            return clip * np.float32(0.003)
+        case 2:
+            return clip[: len(clip) // 3]
+        case 3:
+            return np.concatenate([clip, 2 * clip[: len(clip) // 2]])
+    return clip
+
+
+def _reference(source: Source, clips: Float32, lengths: Int64 | None = None) -> Float32:
+    with Progress("PyTorch's scores", len(clips), "clips") as bar:
+        return torch_scores(
+            source.network,
+            source.config.frontend,
+            clips,
+            lengths=lengths,
+            columns=source.columns,
+            advance=bar.advance,
+        )
 
 
 class _RatedClips(NamedTuple):

@@ -108,6 +108,8 @@ def model_name(variant: Variant) -> str:
 def _obstacle(bundle: Bundle, variant: Variant) -> str:
     if variant.input == "waveform" and bundle.spec.pad == "zero_db":
         return "frontend.pad zero_db is not samples: a graph that takes samples cannot pad so"
+    if variant.input == "samples":
+        return "it takes one recording at a time; Triton serves waveform, in batches"
     if variant.plan:
         return "it is for rrtn on CPUs; Triton serves fp32, on GPUs too"
     if variant.kind == "onnx":

@@ -15,6 +15,8 @@ VARIANTS: Final = (
     "waveform-fp16",
     "int8",
     "waveform-int8",
+    "samples",
+    "samples-int8",
     "trt",
     "trt-fp16",
     "trt-int8",
@@ -48,6 +50,7 @@ class Wanted:
     cpu_variant: bool = True
     tune: bool = False
     waveform: bool = True
+    samples: bool = False
     trt: bool = False
     embeddings: bool = False
     require: tuple[str, ...] = ()

@@ -118,17 +118,19 @@ def measured(
     """Measures each batch size: one batch after the other, on all cores.
 
     A backend that runs batches concurrently is then measured as `rrtn score` uses it: a batch on
-    each core. `batches` replaces all of these. Raises ModelError if the variant does not run.
+    each core. `batches` replaces all of these. A variant that takes samples runs one recording at a time,
+    as long as a clip. Raises ModelError if the variant does not run.
     """
     kind, variant = candidate
+    one_by_one = variant.input == "samples"  # of a recording as long as a clip
     flops = bundle.provenance.get("flops_per_clip")
     backend = kind.load(bundle, variant, None)
-    for batch in batches or kind.bench_batches:
+    for batch in (1,) if one_by_one else batches or kind.bench_batches:
         yield _measurement(bundle, backend, batch, 1, seconds, flops, limits)
     if kind.parallel and not batches:
         backend = kind.load(bundle, variant, 1)
-        lanes = kind.lanes(usable_cpus())
-        yield _measurement(bundle, backend, kind.batch_size, lanes, seconds, flops, limits)
+        lanes, batch = kind.lanes(usable_cpus()), 1 if one_by_one else kind.batch_size
+        yield _measurement(bundle, backend, batch, lanes, seconds, flops, limits)
 
 
 def bench_document(

@@ -110,13 +110,22 @@ def clip_of(waveform: Float32, spec: FrontendSpec, start: int = 0) -> Float32:
 
 
 def clip_input(waveform: Float32, spec: FrontendSpec, kind: InputKind) -> Float32:
-    """waveform [N] of any length -> its first clip, of `input_shape`, as a model of this kind takes it."""
-    return clip_of(waveform, spec) if kind == "waveform" else clip_log_mel(waveform, spec)[None]
+    """waveform [N] of any length -> its first clip, of `input_shape`, as a model of this kind takes it.
+
+    A model that takes samples gets all of them.
+    """
+    match kind:
+        case "logmel":
+            return clip_log_mel(waveform, spec)[None]
+        case "waveform":
+            return clip_of(waveform, spec)
+        case "samples":
+            return waveform
 
 
 def input_shape(spec: FrontendSpec, kind: InputKind) -> tuple[int, ...]:
-    """Shape of one clip of a model's input: waveform [N], or log-Mel [1, T, M]."""
-    return (spec.clip_samples,) if kind == "waveform" else (1, spec.frames, spec.n_mels)
+    """Shape of one clip of a model's input: waveform or samples [N], or log-Mel [1, T, M]."""
+    return (1, spec.frames, spec.n_mels) if kind == "logmel" else (spec.clip_samples,)
 
 
 def hann(length: int) -> Float64:

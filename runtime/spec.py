@@ -9,7 +9,8 @@ from .errors import ConfigError, ModelError
 from .text import short
 
 Pad = Literal["silence", "zero_db"]
-InputKind = Literal["logmel", "waveform"]  # what a model takes: log_mel [B, 1, T, M] or waveform [B, N]
+# What a model takes: log_mel [B, 1, T, M], waveform [B, N], or samples [1, N] of a recording of any length.
+InputKind = Literal["logmel", "waveform", "samples"]
 
 MIN_RATE, MAX_RATE = 4_000, 384_000  # Hz, of audio files and of models
 MAX_CHANNELS = 8  # of audio files

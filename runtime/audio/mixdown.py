@@ -24,8 +24,8 @@ from ..errors import AudioError
 SILENCE_PEAK: Final = 1e-7  # below the last bit of 24-bit audio
 _CANCELLED: Final = 0.1  # of the power that the mean of unrelated channels has
 _EQUAL: Final = 0.99  # of the power of the loudest
-_OFFSET: Final = 0.15  # of the peak: 1.2 dB. Rough voices reach 0.14 without an offset
-_SHORTEST: Final = 0.1  # s
+OFFSET_SHARE: Final = 0.15  # of the peak: 1.2 dB. Rough voices reach 0.14 without an offset
+SHORTEST_WITH_OFFSET: Final = 0.1  # s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +104,10 @@ class ChannelLevels:
         return self._sum / self._frames
 
     def _offset_counts(self, rate: int) -> bool:
-        if self._frames < _SHORTEST * rate:
+        if self._frames < SHORTEST_WITH_OFFSET * rate:
             return False
         peak = max(self._high - self._mean, self._mean - self._low)
-        return abs(self._mean) > max(_OFFSET * peak, SILENCE_PEAK)
+        return abs(self._mean) > max(OFFSET_SHARE * peak, SILENCE_PEAK)
 
 
 class _Power:

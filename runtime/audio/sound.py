@@ -15,8 +15,13 @@ import numpy as np
 from ..arrays import Float32
 
 _FRAME_SECONDS: Final = 0.01
-_RANGE: Final = 1e-6  # of power: 60 dB
+SOUND_RANGE: Final = 1e-6  # of power: 60 dB
 _NOTHING: Final = np.zeros(0, np.float32)
+
+
+def frame_samples(rate: int) -> int:
+    """Length of a frame, in samples. `rate` is in Hz."""
+    return max(1, round(_FRAME_SECONDS * rate))
 
 
 class FramePowers:
@@ -24,7 +29,7 @@ class FramePowers:
 
     def __init__(self, rate: int) -> None:
         """`rate` is in Hz."""
-        self.rate, self.frame = rate, max(1, round(_FRAME_SECONDS * rate))
+        self.rate, self.frame = rate, frame_samples(rate)
         self._samples = 0
         self._powers: list[Float32] = []
         self._rest = _NOTHING  # the beginning of a frame
@@ -55,7 +60,7 @@ class Sound:
     def __init__(self, powers: Float32, samples: int, of: FramePowers) -> None:
         """`powers` [F] are the frames' mean squares, `samples` the length of the recording."""
         self._rate, self._frame, self._end = of.rate, of.frame, samples
-        self._frames = (powers > 0) & (powers >= _RANGE * powers.max(initial=0.0))
+        self._frames = (powers > 0) & (powers >= SOUND_RANGE * powers.max(initial=0.0))
 
     def seconds(self, start: int, stop: int) -> float:
         """How much of the samples from `start` to `stop` lies in frames with sound, in seconds."""

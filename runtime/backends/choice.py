@@ -5,7 +5,7 @@ This file works on the records in registry.py and knows no backend by name.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..bundle import Bundle, Variant
 from ..errors import ConfigError, ModelError, OutOfMemoryError, UnavailableError
@@ -53,6 +53,8 @@ def choose_backend(
     UnavailableError if this machine cannot run what was asked for. Raises ModelError for a file
     that was changed, even if another one would do.
     """
+    if bundle.variants and not any(map(_takes_clips, bundle.variants)):
+        raise _not_for_clips(str(bundle.path), _CLIPS)
     candidates, reasons = candidates_of_bundle(bundle, name, variant=variant)
     failures: dict[str, ModelError] = {}
     for candidate in candidates:
@@ -106,7 +108,7 @@ def candidates_of_bundle(
     Nothing is loaded. Raises ConfigError for an unknown name or variant.
     """
     kinds = backend_kinds(name)
-    chosen = _variant(bundle, variant) if variant else None
+    chosen = _variant_for_clips(bundle, variant) if variant else None
     if chosen and name == AUTO:
         kinds = kinds_for_variant(chosen)
     candidates: list[Candidate] = []
@@ -146,7 +148,7 @@ def variants_for_backend(bundle: Bundle, name: BackendName, *, variant: str | No
     """All variants that `choose_backend` may load on some machine: they travel with the bundle."""
     kinds = backend_kinds(name)
     if variant:
-        return [_variant(bundle, variant)]
+        return [_variant_for_clips(bundle, variant)]
     return list({one.name: one for kind in kinds for one in _preferred(bundle, kind)}.values())
 
 
@@ -185,10 +187,35 @@ def _preferred(bundle: Bundle, kind: BackendKind) -> list[Variant]:
 
     A bundle with a single file is used as it is: naming the file is choosing it.
     """
-    if len(bundle.variants) == 1 and kind.takes(bundle.variants[0]):
+    if len(bundle.variants) == 1 and kind.takes(bundle.variants[0]) and _takes_clips(bundle.variants[0]):
         return list(bundle.variants)
     found = [variant for name in kind.preferred if (variant := bundle.variant(name))]
     return [variant for variant in found if kind.may_choose(variant)]
+
+
+def _variant_for_clips(bundle: Bundle, name: str) -> Variant:
+    """Raises ConfigError for a variant that takes whole recordings: scoring runs batches of clips."""
+    found = _variant(bundle, name)
+    if not _takes_clips(found):
+        names = ", ".join(variant.name for variant in bundle.variants if _takes_clips(variant))
+        raise _not_for_clips(f"--variant {name}", f"one of {names}" if names else _CLIPS)
+    return found
+
+
+_CLIPS: Final = "a variant that takes clips"
+
+
+def _takes_clips(variant: Variant) -> bool:
+    return variant.input != "samples"
+
+
+def _not_for_clips(subject: str, wanted: str) -> ConfigError:
+    return ConfigError(
+        subject,
+        "takes one whole recording at a time, for programs that have no rrtn",
+        wanted=wanted,
+        fix="score with the bundle's folder, or with its model.onnx",
+    )
 
 
 def _variant(bundle: Bundle, name: str) -> Variant:

@@ -18,7 +18,8 @@ def _load(bundle: "Bundle", variant: "Variant", threads: int | None) -> Backend:
 def _obstacle(variant: "Variant") -> str:
     from .cuda_libraries import cuda_missing
 
-    return f"{variant.name} is made for CPUs" if variant.plan else cuda_missing()
+    for_cpus = variant.plan or variant.input == "samples"
+    return f"{variant.name} is made for CPUs" if for_cpus else cuda_missing()
 
 
 def _may_choose(variant: "Variant") -> bool:

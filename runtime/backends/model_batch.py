@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ..arrays import Float32, Int16, waveform_from_samples
 from ..bundle import Bundle, Variant
 from ..errors import ModelError
+from ..spec import FrontendSpec
 
 ModelBatch = Float32 | Int16  # log_mel [B, 1, T, M], or waveform [B, N] in float32 or int16
 
@@ -94,21 +95,21 @@ def check_fit(
     inputs: Mapping[str, Sequence[object]],
     outputs: Mapping[str, Sequence[object]],
 ) -> None:
-    """Whether a loaded model takes the bundle's clips and gives a score for each of its K labels.
+    """Whether a loaded model takes what its variant says and gives a score for each of the bundle's K labels.
 
     `inputs` and `outputs` are the shapes of the model's tensors by name; a dimension that is free is no
     number, or below 0. Raises ModelError, before any audio is read.
     """
-    spec, k = bundle.spec, len(bundle.labels)
-    clip = [1, spec.frames, spec.n_mels] if variant.input == "logmel" else [spec.clip_samples]
+    k, wanted = len(bundle.labels), _input_of(bundle.spec, variant)
     known = {name: list(shape[1:]) for name, shape in outputs.items() if name in Outputs._fields}
-    free = [shape for shape in (*inputs.values(), *outputs.values()) if not shape or _is_size(shape[0])]
-    if [list(shape[1:]) for shape in inputs.values()] != [clip] or known.get("scores") != [k] or free:
+    batches = [_known(shape)[:1] for shape in outputs.values()]
+    fits = [_known(shape) for shape in inputs.values()] == [wanted] and known.get("scores") == [k]
+    if not fits or any(batch != wanted[:1] for batch in batches):
         came = ", ".join(f"{name} {list(shape)}" for name, shape in {**inputs, **outputs}.items())
         raise ModelError(
             str(bundle.path / variant.file),
             came,
-            wanted=f"one input of {clip} and scores of [{k}], one for each label, in batches of any size",
+            wanted=_fit_in_words(wanted, k),
             fix="run rrtn export again",
         )
     if "embedding" in known and not (len(known["embedding"]) == 1 and _is_size(known["embedding"][0])):
@@ -118,6 +119,27 @@ def check_fit(
             wanted="an embedding of a known size",
             fix="run rrtn export again",
         )
+
+
+def _input_of(spec: FrontendSpec, variant: Variant) -> list[int | None]:
+    """The shape of a variant's input; None is a dimension that is free."""
+    match variant.input:
+        case "logmel":
+            return [None, 1, spec.frames, spec.n_mels]
+        case "waveform":
+            return [None, spec.clip_samples]
+        case "samples":
+            return [1, None]
+
+
+def _fit_in_words(wanted: list[int | None], k: int) -> str:
+    if wanted[0] == 1:
+        return f"one input of [1, any number of samples] and scores of [1, {k}], one for each label"
+    return f"one input of {wanted[1:]} and scores of [{k}], one for each label, in batches of any size"
+
+
+def _known(shape: Sequence[object]) -> list[object]:
+    return [size if _is_size(size) else None for size in shape]
 
 
 def _is_size(dimension: object) -> bool:

@@ -7,6 +7,7 @@ description  the labels, the frontend and the variants of a model
 from .description import (
     MANIFEST,
     METADATA_KEY,
+    SAMPLES_SCHEMA,
     SCHEMA,
     Bundle,
     LabelMeaning,
@@ -20,6 +21,7 @@ from .description import (
 __all__ = [
     "MANIFEST",
     "METADATA_KEY",
+    "SAMPLES_SCHEMA",
     "SCHEMA",
     "Bundle",
     "LabelMeaning",

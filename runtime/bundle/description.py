@@ -23,6 +23,8 @@ MEANING_SCHEMA: Final = (
 )
 MANIFEST: Final = "bundle.json"
 _OF_RUN: Final = "export"  # the bundle's folder in a run
+SAMPLES_SCHEMA: Final = 3  # where a graph takes samples: an input that rrtn from before it does not know
+_SCHEMAS: Final = (SCHEMA, MEANING_SCHEMA, SAMPLES_SCHEMA)
 METADATA_KEY: Final = "rrtn"  # one JSON document under this key of the ONNX metadata_props
 
 _EXPORTED: Final = "what rrtn export writes"
@@ -121,7 +123,7 @@ class Variant:
     name: str  # what --require and messages call it: fp32, waveform, trt
     file: str
     kind: Literal["onnx", "engine"]
-    input: InputKind  # log_mel [B, 1, T, M] or waveform [B, N]
+    input: InputKind
     precision: str
     sha256: str
     size: int  # bytes
@@ -217,8 +219,9 @@ class Bundle:
 
     def manifest(self) -> dict[str, Any]:
         """The content of bundle.json."""
+        takes_samples = any(variant.input == "samples" for variant in self.variants)
         return {
-            **_head(self.labels, self.spec, self.meaning),
+            **_head(self.labels, self.spec, self.meaning, takes_samples=takes_samples),
             "provenance": self.provenance,
             "variants": [asdict(variant) for variant in self.variants],
         }
@@ -265,7 +268,7 @@ def metadata_of(
 ) -> dict[str, str]:
     """The metadata_props of an ONNX file: all that scoring needs beside the graph."""
     document = {
-        **_head(labels, spec, meaning),
+        **_head(labels, spec, meaning, takes_samples=input_kind == "samples"),
         "input": input_kind,
         "precision": precision,
         **({"plan": plan} if plan else {}),
@@ -273,10 +276,12 @@ def metadata_of(
     return {METADATA_KEY: json.dumps(document)}
 
 
-def _head(labels: Sequence[str], spec: FrontendSpec, meaning: LabelMeaning | None) -> dict[str, Any]:
+def _head(
+    labels: Sequence[str], spec: FrontendSpec, meaning: LabelMeaning | None, *, takes_samples: bool
+) -> dict[str, Any]:
     """What bundle.json and the metadata of an ONNX file begin with."""
     return {
-        "schema": MEANING_SCHEMA if meaning else SCHEMA,
+        "schema": SAMPLES_SCHEMA if takes_samples else MEANING_SCHEMA if meaning else SCHEMA,
         "labels": list(labels),
         **({"meaning": meaning.to_dict()} if meaning else {}),
         "frontend": spec.to_dict(),
@@ -430,11 +435,11 @@ def _check_schema(path: Path, document: object) -> None:
     if not isinstance(document, dict):
         raise ValueError(f"{short(document)} in place of a JSON object")
     schema = document.get("schema")
-    if type(schema) is not int or schema not in (SCHEMA, MEANING_SCHEMA):
+    if type(schema) is not int or schema not in _SCHEMAS:
         raise ModelError(
             str(path),
             f"schema {short(schema)}",
-            wanted=f"schema {SCHEMA} or {MEANING_SCHEMA}, which this rrtn reads",
+            wanted=f"schema {SCHEMA} to {SAMPLES_SCHEMA}, which this rrtn reads",
             fix=f"update rrtn, or {_EXPORT_AGAIN}",
         )
 
