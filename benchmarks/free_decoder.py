@@ -1,12 +1,11 @@
 """A decoder that takes no time: parent_cost.py starts it in place of the real one."""
 
-from multiprocessing.connection import Connection
-
 from rrtn.runtime.audio.sources import AudioSource
 from rrtn.runtime.scoring import decoder_process
 from rrtn.runtime.scoring.decoder_messages import IDLE, Report, SlotMemory
+from rrtn.runtime.system.host import inherited_connection, opened_memory
 
-PROGRAM = "import sys; sys.path[:0] = {paths}; from free_decoder import main; main({pipe}, {memory})"
+PROGRAM = "import sys; sys.path[:0] = {paths}; from free_decoder import main; main({pipe}, {memory!r})"
 
 
 class _FreeDecoder(decoder_process._DecoderLoop):
@@ -20,11 +19,12 @@ class _FreeDecoder(decoder_process._DecoderLoop):
         self._works_on(IDLE)
 
 
-def main(pipe: int, memory: int) -> None:
+def main(pipe: int, memory: str) -> None:
     """As decoder_process.main, without the limits."""
-    with Connection(pipe) as connection:
+    with inherited_connection(pipe) as connection:
         settings = connection.recv()
-        decoder = _FreeDecoder(connection, SlotMemory(memory, settings), settings)
+        slots = SlotMemory(opened_memory(memory, settings.bytes), settings)
+        decoder = _FreeDecoder(connection, slots, settings)
         connection.send(Report())
         try:
             decoder.run()

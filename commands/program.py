@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import re
-import shlex
 import signal
 import sys
 import time
@@ -18,6 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from ..runtime.errors import StoppedError
+from ..runtime.system.host import quoted
 
 if TYPE_CHECKING:
     from ..train.run_folder import RunFolder
@@ -45,14 +45,14 @@ def program_name() -> str:
     """What a shell takes for this program: `rrtn`, `.venv/bin/rrtn`, `python3 -m rrtn`."""
     called = sys.argv[0] if sys.argv else ""
     if called.endswith(f"{_NAME}{os.sep}__main__.py"):
-        return f"{shlex.quote(sys.orig_argv[0] if sys.orig_argv else 'python')} -m {_NAME}"
+        return f"{quoted(sys.orig_argv[0] if sys.orig_argv else 'python')} -m {_NAME}"
     if os.path.basename(called) != _NAME:
         return _NAME  # called by another program
     found = (os.path.join(folder, _NAME) for folder in os.environ.get("PATH", "").split(os.pathsep))
     first = next((path for path in found if os.access(path, os.X_OK) and not os.path.isdir(path)), "")
     if os.sep not in called or (first and os.path.realpath(first) == os.path.realpath(called)):
         return _NAME
-    return shlex.quote(called)
+    return quoted(called)
 
 
 def as_called(advice: str) -> str:
@@ -160,7 +160,7 @@ def _of_train(arguments: list[str]) -> tuple[str, str]:
         return "no run was begun; clips that are decoded are kept", _AGAIN
     kept = _folder_of(run).last.exists()
     last = "its last checkpoint is kept" if kept else "it has no checkpoint yet"
-    return f"run {run}: {last}", f"{_NAME} train --resume --out {shlex.quote(str(run))}"
+    return f"run {run}: {last}", f"{_NAME} train --resume --out {quoted(str(run))}"
 
 
 def _folder_of(run: Path) -> "RunFolder":

@@ -68,5 +68,6 @@ class _LossyText(io.TextIOWrapper):
 
 def _lossy(stream: Any, descriptor: int) -> io.TextIOWrapper:
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    writer = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
+    raw = open(descriptor, "wb", buffering=0, closefd=False)  # noqa: SIM115  # a console's own on Windows
+    writer = io.BufferedWriter(raw)
     return _LossyText(writer, encoding=encoding, errors="backslashreplace", line_buffering=True)

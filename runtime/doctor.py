@@ -1,7 +1,6 @@
 """What this machine can do, what is missing, and the command that fixes it. Without torch."""
 
 import importlib.metadata
-import os
 import platform
 import shutil
 import sys
@@ -14,6 +13,7 @@ import soundfile
 from .backends.cuda_driver import gpu_names
 from .backends.registry import BACKENDS
 from .system.cpus import usable_cpus
+from .system.host import total_memory
 from .text import counted
 
 State = Literal["ok", "missing", "note"]
@@ -56,8 +56,8 @@ def _cpu() -> Finding:
 
 
 def _memory() -> Finding:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Finding("memory", "ok", f"{total / 2**30:.1f} GiB")
+    total = total_memory()
+    return Finding("memory", "ok", f"{total / 2**30:.1f} GiB" if total else "the system does not say")
 
 
 def _disk() -> Finding:

@@ -23,6 +23,7 @@ import numpy as np
 from ..arrays import Float32
 from ..errors import AudioError
 from ..spec import MAX_CHANNELS
+from ..system.host import pread
 from .containers import MOST_CHUNKS, SLACK, STREAMED, UNKNOWN_SIZE, Chunk, Pieces, PiecesFile
 from .foreign import Container, broken_pages, cut_off, names_another_file, tags_size
 
@@ -352,7 +353,7 @@ def _mended(descriptor: int, size: int, form: bytes, head: bytes, sound: bytes) 
     that is wrong, or with content that a reader stumbles over.
     """
     front = tags_size(descriptor)
-    first = os.pread(descriptor, 12, front)
+    first = pread(descriptor, 12, front)
     order = ">" if form == b"FORM" else "<"
     chunks = list(islice(_chunks(descriptor, front + 12, size, order, sound), MOST_CHUNKS))
     formats = [chunk for chunk in chunks if chunk.name in (head, b"FVER") and chunk.size < _MOST_FORMAT]
@@ -374,7 +375,7 @@ def _mended(descriptor: int, size: int, form: bytes, head: bytes, sound: bytes) 
 
 def _again(descriptor: int, chunk: Chunk, order: str) -> bytes:
     """A chunk as it should be."""
-    content = os.pread(descriptor, chunk.size, chunk.begin)
+    content = pread(descriptor, chunk.size, chunk.begin)
     if (
         chunk.name == b"fmt "
         and len(content) >= 14
@@ -391,13 +392,13 @@ def _again(descriptor: int, chunk: Chunk, order: str) -> bytes:
 def _chunks(descriptor: int, begin: int, size: int, order: str, sound: bytes) -> Iterator[Chunk]:
     """The chunks of a WAV or AIFF file. Where one cannot be true, the search goes on at its sound."""
     while begin + 8 <= size:
-        name, length = struct.unpack(f"{order}4sI", os.pread(descriptor, 8, begin))
+        name, length = struct.unpack(f"{order}4sI", pread(descriptor, 8, begin))
         end = begin + 8 + length
         if _NAME.fullmatch(name) and (end <= size or name == sound):
             yield Chunk(name, begin + 8, length)
             begin = end + _padding(descriptor, end, length)
             continue
-        found = os.pread(descriptor, 1 << 20, begin + 1).find(sound)
+        found = pread(descriptor, 1 << 20, begin + 1).find(sound)
         if found < 0:
             return
         begin += 1 + found
@@ -408,6 +409,6 @@ _NAME: Final = re.compile(rb"[ -~]{4}")
 
 def _padding(descriptor: int, end: int, length: int) -> int:
     """1 where a byte makes an odd length even, as it should; 0 where the next chunk follows at once."""
-    behind = os.pread(descriptor, 4, end)
+    behind = pread(descriptor, 4, end)
     follows = behind[:1] != b"\0" and _NAME.fullmatch(behind)
     return 0 if follows else length & 1

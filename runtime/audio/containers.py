@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from ..system.host import pread, pread_into
 from .mpeg_frames import Recording, id3_size, recordings
 
 Pieces = tuple[bytes | range, ...]  # bytes of our own, and ranges of the file, one behind the other
@@ -113,7 +114,7 @@ class PiecesFile(io.RawIOBase):
             target[:] = part
             return len(part)
         try:
-            return os.preadv(self._descriptor, [target], part.start)
+            return pread_into(self._descriptor, target, part.start)
         except OSError as error:
             self._error = error
             return 0
@@ -125,14 +126,14 @@ class _Content:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.size = os.fstat(descriptor).st_size
-        self.head = self._window = os.pread(descriptor, _HEAD, 0)
+        self.head = self._window = pread(descriptor, _HEAD, 0)
         self._begin = 0
 
     def at(self, offset: int, count: int) -> bytes:
         """Fewer than `count` bytes at the end of the file."""
         begin = offset - self._begin
         if begin < 0 or (begin + count > len(self._window) and offset < self.size):
-            self._window = os.pread(self._descriptor, max(count, _WINDOW), offset)
+            self._window = pread(self._descriptor, max(count, _WINDOW), offset)
             self._begin, begin = offset, 0
         return self._window[begin : begin + count]
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from ..spec import MAX_RATE, MIN_RATE
+from ..system.host import pread
 from .containers import Chunk
 from .mpeg_frames import id3_size, recordings
 
@@ -33,7 +34,7 @@ class Container(NamedTuple):
 
 def container_of(descriptor: int) -> Container | None:
     """The container of a file that libsndfile refuses; None for what is no audio, or too broken to tell."""
-    head = os.pread(descriptor, _HEAD, tags_size(descriptor))
+    head = pread(descriptor, _HEAD, tags_size(descriptor))
     return next((container for container in CONTAINERS if container.matches(head)), None)
 
 
@@ -41,7 +42,7 @@ def tags_size(descriptor: int) -> int:
     """Bytes of ID3 tags, which may stand in front of any format."""
     size = 0
     for _ in range(_TAGS):
-        tag = os.pread(descriptor, 10, size)
+        tag = pread(descriptor, 10, size)
         if len(tag) < 10 or tag[:3] != b"ID3":
             break
         size += id3_size(tag)
@@ -193,18 +194,18 @@ def cut_off(descriptor: int, container: Container) -> str:
         case "mov":
             stated = max((box.begin + box.size for box in _boxes(descriptor, size)), default=0)
         case "matroska":
-            stated = _segment_end(os.pread(descriptor, _HEAD, 0))
+            stated = _segment_end(pread(descriptor, _HEAD, 0))
         case "avi" | "qcp" | "xwma":
-            head = os.pread(descriptor, 8, 0)
+            head = pread(descriptor, 8, 0)
             stated = 8 + struct.unpack("<I", head[4:8])[0] if len(head) == 8 else 0
         case "ogg":
             stated = max((page.begin + page.size for page in _pages(descriptor, size)), default=0)
         case "w64":
-            stated = int.from_bytes(os.pread(descriptor, 8, 16), "little")
+            stated = int.from_bytes(pread(descriptor, 8, 16), "little")
         case "caf":
             stated = max((chunk.begin + chunk.size for chunk in _caf_chunks(descriptor, size)), default=0)
         case "asf":
-            stated = _asf_size(os.pread(descriptor, _HEAD, 0))
+            stated = _asf_size(pread(descriptor, _HEAD, 0))
         case _:
             return ""
     return f"{size} of {stated} bytes" if stated > size else ""
@@ -216,7 +217,7 @@ def names_another_file(descriptor: int, container: Container) -> bool:
         return False
     for box in _boxes(descriptor, os.fstat(descriptor).st_size):
         if box.name == b"moov":
-            content = os.pread(descriptor, min(box.size, _INDEX), box.begin)
+            content = pread(descriptor, min(box.size, _INDEX), box.begin)
             return any(_has_reference(content, found.end()) for found in re.finditer(b"dref", content))
     return False
 
@@ -239,7 +240,7 @@ def _boxes(descriptor: int, size: int) -> Iterator[Chunk]:
     """The boxes of an MP4 file up to the first thing that is none."""
     begin = 0
     while begin + 8 <= size:
-        head = os.pread(descriptor, 16, begin)
+        head = pread(descriptor, 16, begin)
         length, name = struct.unpack(">I4s", head[:8])
         inner = begin + 8
         if length == 1 and len(head) == 16:
@@ -252,11 +253,11 @@ def _boxes(descriptor: int, size: int) -> Iterator[Chunk]:
 
 def broken_pages(descriptor: int) -> int:
     """Pages of an Ogg file with a wrong checksum. Both readers leave such pages out, and say nothing."""
-    if os.pread(descriptor, 4, 0) != b"OggS":
+    if pread(descriptor, 4, 0) != b"OggS":
         return 0
     size = os.fstat(descriptor).st_size
     return sum(
-        page.begin + page.size <= size and _ogg_checksum(os.pread(descriptor, page.size, page.begin)) != 0
+        page.begin + page.size <= size and _ogg_checksum(pread(descriptor, page.size, page.begin)) != 0
         for page in _pages(descriptor, size)
     )
 
@@ -265,13 +266,13 @@ def _pages(descriptor: int, size: int) -> Iterator[Chunk]:
     """The pages of an Ogg file, with their headers. What is between pages is passed over."""
     begin = 0
     while begin + 27 <= size:
-        head = os.pread(descriptor, 27 + 255, begin)
+        head = pread(descriptor, 27 + 255, begin)
         if head[:4] == b"OggS":
             length = 27 + head[26] + sum(head[27 : 27 + head[26]])
             yield Chunk(b"OggS", begin, length)
             begin += length
         else:
-            found = os.pread(descriptor, _JUNK, begin + 1).find(b"OggS")
+            found = pread(descriptor, _JUNK, begin + 1).find(b"OggS")
             begin += 1 + found if found >= 0 else _JUNK
 
 
@@ -292,7 +293,7 @@ def _caf_chunks(descriptor: int, size: int) -> Iterator[Chunk]:
     """The chunks of a CAF file. The last one may have the length -1: up to the end of the file."""
     begin = 8
     while begin + 12 <= size:
-        name, length = struct.unpack(">4sq", os.pread(descriptor, 12, begin))
+        name, length = struct.unpack(">4sq", pread(descriptor, 12, begin))
         if length < 0 or not name.isalnum():
             return
         yield Chunk(name, begin + 12, length)

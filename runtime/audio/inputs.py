@@ -18,6 +18,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from ..errors import ConfigError, DataError, StoppedError
+from ..system.host import with_slashes
 from ..text import counted
 from .file_names import FilePath
 from .pack_reader import inputs_from_pack
@@ -45,6 +46,7 @@ class Choice:
 
     def takes(self, path: bytes) -> bool:
         """Whether no pattern excludes the file or folder. What is excluded is counted."""
+        path = with_slashes(path)
         if not any(_fits(path, os.fsencode(pattern)) for pattern in self.exclude):
             return True
         self.left_out[_EXCLUDED] += 1
@@ -142,6 +144,7 @@ def _matching(pattern: bytes, choice: Choice) -> Iterator[Input]:
 
 def _audio_at(path: bytes, choice: Choice) -> Iterator[Input]:
     """A file, or those in a pack."""
+    path = with_slashes(path)
     if not choice.takes(path):
         return
     if path.lower().endswith(_PACK_SUFFIX) and os.path.isfile(path):
@@ -163,7 +166,7 @@ def _audio_below(folder: bytes, choice: Choice) -> Iterator[Input]:
         except OSError as error:
             if current == folder or error.errno not in _GONE:
                 raise _unreadable(current, error) from error
-            yield Input(current)  # its decoder says why
+            yield Input(with_slashes(current))  # its decoder says why
             continue
         for name in files:
             yield from _audio_at(os.path.join(current, name), choice)

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from ..errors import AudioError, DataError, MissingExtraError, StoppedError
 from ..system.failpoints import failpoint
+from ..system.host import anonymous_file
 from .codes import ERROR_CODES
 from .sources import Input, PackedFile
 
@@ -116,7 +117,7 @@ class PackReader:
 
     @contextlib.contextmanager
     def opened(self, file: PackedFile) -> Iterator[int]:
-        """The content of a file, as the descriptor of a file in memory.
+        """The content of a file, as the descriptor of a file without a name.
 
         Raises AudioError where reading the file gave an error when it was packed, StoppedError where
         the pack cannot be read.
@@ -136,7 +137,7 @@ class PackReader:
             raise AudioError(code, "when it was packed")
         if content is None:
             raise AudioError("empty", "the pack has neither its bytes nor an error")
-        descriptor = os.memfd_create("rrtn")
+        descriptor = anonymous_file()
         try:
             with open(descriptor, "wb", closefd=False) as memory:
                 memory.write(content)

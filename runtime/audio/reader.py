@@ -10,7 +10,6 @@ N samples, C channels.
 """
 
 import contextlib
-import ctypes
 import errno
 import io
 import os
@@ -29,6 +28,7 @@ from ..arrays import Float32, Int16, waveform_from_samples
 from ..errors import AudioError, ConfigError, StoppedError
 from ..spec import MAX_CHANNELS, MAX_RATE, MIN_RATE, FrontendSpec
 from ..system.failpoints import failpoint
+from ..system.host import DESCRIPTORS, flush_c_stdout, open_to_read
 from .av_reader import AvSound, opened_by_av
 from .codes import in_order
 from .containers import SLACK, Layout, Pieces, PiecesFile, layout_of
@@ -49,8 +49,8 @@ _BUFFER: Final = 1 << 16  # bytes
 _NOT_RECOGNISED: Final = 1  # SF_ERR_UNRECOGNISED_FORMAT
 _NOTHING: Final = np.zeros(0, dtype=np.float32)
 # Given a descriptor, or virtual files, libsndfile looks for a Mac resource fork `._` in the working
-# directory, and reads that. Beside these names there are only names of descriptors, so no fork.
-_DESCRIPTORS: Final = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+# directory, and reads that as this format. Beside the names of DESCRIPTORS there is no fork.
+_OF_RESOURCE_FORKS: Final = "SD2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def quiet_stdout() -> Iterator[None]:
     try:
         yield
     finally:
-        ctypes.CDLL(None).fflush(None)  # lines wait in a buffer of the C library
+        flush_c_stdout()
         os.dup2(kept, _STDOUT)
         os.close(kept)
 
@@ -199,7 +199,7 @@ def _audio(recording: Recording) -> Audio:
 def _open_regular(path: FilePath) -> int:
     """Opens without blocking, so that a pipe without a writer is refused and not waited for."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_to_read(path)
     except OSError as error:
         raise _open_failed(path, error) from error
     except ValueError as error:  # NUL in the path
@@ -224,12 +224,12 @@ def _unchanged(descriptor: int) -> Iterator[None]:
 
 def _open_failed(path: FilePath, error: OSError) -> Exception:
     match error.errno:
-        case errno.ENOENT | errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG:
+        case errno.ENOENT | errno.ENOTDIR | errno.ELOOP | errno.ENAMETOOLONG | errno.EINVAL:
             return AudioError("missing", error.strerror or "not there")
         case errno.EACCES | errno.EPERM:
             return AudioError("permission", error.strerror or "not allowed")
-        case errno.ENXIO | errno.ENODEV:
-            return AudioError("not_regular", error.strerror or "a socket or device")
+        case errno.ENXIO | errno.ENODEV | errno.EISDIR:
+            return AudioError("not_regular", error.strerror or "a socket, device or folder")
     return _storage_failed(path, error)
 
 
@@ -387,16 +387,21 @@ class _SndSound:
 
 @contextlib.contextmanager
 def _opened_by_libsndfile(descriptor: int, pieces: Pieces) -> Iterator[_SndSound]:
-    """Opens one recording of a file. A file as it is, is opened by the name of its descriptor."""
+    """Opens one recording of a file.
+
+    A file as it is, is opened by the name of its descriptor, where descriptors have names.
+    """
     import soundfile
 
-    if not pieces:
-        with soundfile.SoundFile(f"{_DESCRIPTORS}/{descriptor}") as file:
+    if not pieces and DESCRIPTORS:
+        with soundfile.SoundFile(f"{DESCRIPTORS}/{descriptor}") as file:
             yield _SndSound(file)
         return
-    source = PiecesFile(descriptor, pieces)
+    source = PiecesFile(descriptor, pieces or (range(os.fstat(descriptor).st_size),))
     try:
         with soundfile.SoundFile(io.BufferedReader(source, _BUFFER)) as file:
+            if file.format == _OF_RESOURCE_FORKS:
+                raise AudioError("unsupported_format", "no format that libsndfile knows")
             yield _SndSound(file)
     finally:
         source.check()  # storage that fails says nothing about the file

@@ -4,6 +4,8 @@ import os
 import re
 from typing import Final
 
+from ..system.host import open_to_read
+
 _READABLE: Final = (  # by libsndfile
     "wav wave bwf rf64 w64 flac ogg oga opus mp1 mp2 mp3 mpa mpga aif aiff aifc au snd caf voc sph nist svx "
     "8svx 16sv avr paf pvf sds wve ircam"
@@ -82,7 +84,7 @@ def has_audio_suffix(name: bytes) -> bool:
 def holds_audio(path: bytes) -> bool:
     """Whether the file's content begins as audio does. False for a file that cannot be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_to_read(path)
     except (OSError, ValueError):
         return False
     try:

@@ -1,9 +1,9 @@
 """Where a sound comes from: a file of its own, or a row of a pack. And what tells whether it is the same."""
 
 import hashlib
-import os
 from typing import Final, NamedTuple
 
+from ..system.host import pread
 from .file_names import FilePath
 
 _BLOCK: Final = 1 << 20
@@ -40,7 +40,7 @@ def content_hash(descriptor: int) -> bytes:
     SHA-1 is the fastest hash of the standard library, and nobody is to be kept out here.
     """
     content, place = hashlib.sha1(usedforsecurity=False), 0
-    while block := os.pread(descriptor, _BLOCK, place):
+    while block := pread(descriptor, _BLOCK, place):
         content.update(block)
         place += len(block)
     return content.digest()

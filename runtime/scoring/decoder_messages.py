@@ -73,11 +73,10 @@ class SlotMemory:
     `at` has two numbers: the ticket of the file that is being decoded, and since when (ns).
     """
 
-    def __init__(self, descriptor: int, decoding: DecoderSettings) -> None:
-        self._map = mmap.mmap(descriptor, decoding.bytes)
-        self.at = np.frombuffer(self._map, np.int64, 2)
+    def __init__(self, memory: mmap.mmap, decoding: DecoderSettings) -> None:
+        self.at = np.frombuffer(memory, np.int64, 2)
         shape = (decoding.slots, *decoding.slot_shape)
-        slots = np.frombuffer(self._map, decoding.slot_dtype, offset=_SLOTS_BEGIN)
+        slots = np.frombuffer(memory, decoding.slot_dtype, offset=_SLOTS_BEGIN)
         self.slots: npt.NDArray[Any] = slots.reshape(shape)
         self.at[0] = IDLE
 

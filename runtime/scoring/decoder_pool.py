@@ -6,7 +6,6 @@ clips of different files come in any order.
 
 import contextlib
 import os
-import signal
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from ..audio.sources import AudioSource
 from ..errors import StoppedError
+from ..system.host import SIGKILL, Inherited, SharedMemory, is_stopped, start_process
 from .decoder_messages import (
     IDLE,
     BadFile,
@@ -268,13 +268,12 @@ class _DecoderHandle:
         self._owner = this_process()
         self._last = time.monotonic()  # when a message was last sent or received
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
-        memory = os.memfd_create("rrtn")
-        os.ftruncate(memory, decoding.bytes)
-        self.memory = SlotMemory(memory, decoding)
+        memory = SharedMemory(decoding.bytes)
+        self.memory = SlotMemory(memory.map, decoding)
         self._unpin = pin(self.memory.slots)
         self.connection, theirs = Pipe()
         try:
-            self._process = _started((theirs.fileno(), memory), self._errors)
+            self._process = _started(Inherited(theirs.fileno(), memory), self._errors)
         except BaseException:
             self.connection.close()
             self._errors.close()
@@ -282,7 +281,7 @@ class _DecoderHandle:
             raise
         finally:
             theirs.close()
-            os.close(memory)
+            memory.hand_over()
         self._send(decoding)
 
     def give(self, chunk: Chunk) -> None:
@@ -329,7 +328,7 @@ class _DecoderHandle:
         """
         ticket, since = self.works_on()
         quiet = now - max(since, self._last, back)
-        if quiet > _STOPPED and self._is_stopped():
+        if quiet > _STOPPED and is_stopped(self._process.pid):
             return "it was stopped"
         if self.chunks and ticket == IDLE and quiet > (_STANDS if self.has_started else _START):
             return f"it stood still for {quiet:.0f} s"
@@ -342,18 +341,18 @@ class _DecoderHandle:
         if code is None:
             self._process.kill()
             code = self._code(_LATEST_END)
-        self.connection.close()
+        self._close_pipes()
         self._unpin()
         with self._errors as errors:
             errors.seek(0)
             said = errors.read().decode(errors="replace").strip().splitlines()
         if code is None:  # in a call of the system that no signal ends; the system keeps it
-            return DecoderEnd(-signal.SIGKILL, "it cannot be ended: storage that does not answer")
+            return DecoderEnd(-SIGKILL, "it cannot be ended: storage that does not answer")
         return DecoderEnd(code, said[-1] if said else f"signal {-code}" if code < 0 else f"exit code {code}")
 
     def let_go(self) -> None:
         """Closes what this process has of a decoder of another one."""
-        self.connection.close()
+        self._close_pipes()
         self._errors.close()
         self._process.returncode = 0  # or its end would look for a child that this process does not have
 
@@ -362,10 +361,10 @@ class _DecoderHandle:
             return self._process.wait(patience)
         return None
 
-    def _is_stopped(self) -> bool:
-        with contextlib.suppress(OSError), open(f"/proc/{self._process.pid}/stat", "rb") as stat:
-            return stat.read().rpartition(b")")[2].split()[0] == b"T"
-        return False
+    def _close_pipes(self) -> None:
+        self.connection.close()
+        if self._process.stdin:
+            self._process.stdin.close()
 
     def _give(self, chunk: Chunk) -> None:
         work = Work(chunk, self._free)
@@ -380,16 +379,10 @@ class _DecoderHandle:
             self.connection.send(message)
 
 
-def _started(descriptors: tuple[int, int], errors: IO[bytes]) -> "subprocess.Popen[bytes]":
+def _started(inherited: Inherited, errors: IO[bytes]) -> "subprocess.Popen[bytes]":
     """Starts a new interpreter. No code of the caller is run again, and none of its threads is copied."""
-    return subprocess.Popen(
-        decoder_command(*descriptors),
-        env=decoder_environment(),
-        pass_fds=descriptors,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-    )
+    command = decoder_command(inherited.pipe, inherited.memory.name)
+    return start_process(command, inherited, env=decoder_environment(), errors=errors)
 
 
 def _folder() -> tuple[int, int]:

@@ -7,12 +7,9 @@ and says through the pipe what lies in which slot.
 
 import contextlib
 import os
-import signal
-import threading
 import time
 from functools import partial
-from multiprocessing.connection import Connection
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ..arrays import Int16, waveform_from_samples
 from ..audio.codes import in_order
@@ -22,6 +19,13 @@ from ..audio.recording import Recording
 from ..audio.sources import AudioSource, PackedFile, content_hash
 from ..errors import AudioError, StoppedError
 from ..frontend import clip_input
+from ..system.host import (
+    end_with_parent,
+    go_behind,
+    ignore_interrupts,
+    inherited_connection,
+    opened_memory,
+)
 from ..system.memory import MEMORY_BUDGET, limit_memory
 from .decoder_messages import (
     IDLE,
@@ -35,27 +39,32 @@ from .decoder_messages import (
     windows,
 )
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
 _RETRIES: Final = (0.1, 0.5, 2.0)  # s to wait before each new try, when the storage fails
 _HASHED_IF_BAD: Final = 64 << 20  # bytes; a file that was refused by its header may be very large
 _NICE: Final = 5  # the threads of the model go first, since they wait for each other
 
 
-def main(pipe: int, memory: int) -> None:
+def main(pipe: int, memory: str) -> None:
     """Reads DecoderSettings from the pipe, then decodes chunks of files until the pipe ends.
 
-    `pipe` and `memory` are file descriptors.
+    `pipe` is inherited, `memory` the name of SharedMemory of the scoring process.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the scoring process, which ends the pipe
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    ignore_interrupts()  # Ctrl-C is for the scoring process, which ends the pipe
+    end_with_parent()  # a decoder that hangs in a file does not read the pipe
     # Loaded here, while the scoring process loads the model, and not with the first file.
     import soundfile  # noqa: F401
     import soxr  # noqa: F401
 
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError), Connection(pipe) as connection:
+    ended = contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError)
+    with ended, inherited_connection(pipe) as connection:
         decoding: DecoderSettings = connection.recv()
         limit_memory(MEMORY_BUDGET, of="space")
-        os.nice(_NICE)
-        decoder = _DecoderLoop(connection, SlotMemory(memory, decoding), decoding)
+        go_behind(_NICE)
+        slots = SlotMemory(opened_memory(memory, decoding.bytes), decoding)
+        decoder = _DecoderLoop(connection, slots, decoding)
         connection.send(Report())  # ready
         decoder.run()
 
@@ -63,7 +72,7 @@ def main(pipe: int, memory: int) -> None:
 class _DecoderLoop:
     """Decodes chunk after chunk. It reports when a chunk is done, and when no slot is free."""
 
-    def __init__(self, connection: Connection, memory: SlotMemory, decoding: DecoderSettings) -> None:
+    def __init__(self, connection: "Connection", memory: SlotMemory, decoding: DecoderSettings) -> None:
         self._connection = connection
         self._memory = memory
         self._decoding = decoding
@@ -191,10 +200,3 @@ class _DecoderLoop:
     def _works_on(self, ticket: int) -> None:
         self._memory.at[1] = time.monotonic_ns()
         self._memory.at[0] = ticket
-
-
-def _end_with(parent: int) -> None:
-    """Ends this process when its parent has ended. A decoder that hangs in a file does not read the pipe."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ..errors import ConfigError
+from ..system.host import after_fork_in_child, interpreter_names, likely_interpreters
 
 _PYTHON: Final = re.compile(r"(python|pypy)w?\d*(\.\d+)*[a-z]{0,3}(-dbg|-intel64)?(\.exe)?")  # its file name
 _HOOK: Final = "--rrtn-decoder"  # the first argument of a frozen program that is to be a decoder
@@ -38,7 +39,7 @@ if sys.version_info[:2] != {version}:
 sys.path[:] = [os.fsdecode(path) for path in {paths}]
 os.environ.pop({mark!r}, None)
 from {package}.decoder_process import main
-main({pipe}, {memory})
+main({pipe}, {memory!r})
 """
 
 
@@ -70,7 +71,7 @@ def freeze_support() -> None:
     from .decoder_process import main
 
     os.environ.pop(_MARK, None)
-    main(*map(int, sys.argv[2:4]))
+    main(int(sys.argv[2]), sys.argv[3])
     sys.exit()
 
 
@@ -100,8 +101,8 @@ def decoder_environment() -> dict[str, str]:
     return {**os.environ, **_ENVIRONMENT, _MARK: "1"}
 
 
-def decoder_command(pipe: int, memory: int) -> list[str]:
-    """The command that becomes a decoder with these two descriptors.
+def decoder_command(pipe: int, memory: str) -> list[str]:
+    """The command that becomes a decoder with this end of a pipe and the memory of this name.
 
     Raises ConfigError in a program without a Python that could be one.
     """
@@ -120,7 +121,7 @@ def decoder_command(pipe: int, memory: int) -> list[str]:
                 wanted="a call of rrtn.runtime.freeze_support() first in its main module",
                 fix="add it, or score waveforms, which needs no decoder",
             )
-        return [sys.executable, _HOOK, str(pipe), str(memory)]
+        return [sys.executable, _HOOK, str(pipe), memory]
     program = _PROGRAM.format(
         version=tuple(sys.version_info[:2]),
         paths=_paths(),
@@ -158,13 +159,12 @@ def _interpreters() -> Iterator[str]:
     chosen = spawn.get_executable() if spawn else None
     if chosen and os.fsdecode(chosen) != sys.executable:
         yield os.fsdecode(chosen)
-    for path in (sys.executable, getattr(sys, "_base_executable", None)):
-        if path and _PYTHON.fullmatch(os.path.basename(path)):
+    for path in likely_interpreters():
+        if _PYTHON.fullmatch(os.path.basename(path)):
             yield path
-    major, minor = sys.version_info[:2]
     for prefix in dict.fromkeys((sys.exec_prefix, sys.base_exec_prefix)):
-        for name in (f"python{major}.{minor}", f"python{major}", "python"):
-            yield os.path.join(prefix, "bin", name)
+        for name in interpreter_names():
+            yield os.path.join(prefix, name)
 
 
 def _paths() -> list[bytes]:
@@ -192,4 +192,4 @@ def _in_child() -> None:
     _State.lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_in_child)
+after_fork_in_child(_in_child)

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from ..errors import ConfigError, MissingExtraError, RrtnError
 from ..system.cpus import usable_cpus
+from ..system.host import pipe_without_waiting
 
 _LOCAL: Final = "local"
 _CONNECT: Final = 5.0  # s
@@ -67,7 +68,7 @@ def _kept_signals() -> Iterator[None]:
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
-    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    reader, writer = pipe_without_waiting()
     signals_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield

@@ -38,6 +38,7 @@ from ..frontend import clip_input
 from ..spec import FrontendSpec
 from ..system.cpus import usable_cpus
 from ..system.failpoints import failpoint
+from ..system.host import MOST_PROCESSES
 from ..tables.rows import Row
 from .batches import Batches, FileInProgress, ScoredClip, mean_clip
 from .decoder_messages import BadFile, DecoderSettings, FileEnd, Window
@@ -108,7 +109,7 @@ class Scorer:
         choice = choose_backend(self.bundle, backend, variant=variant, threads=1)
         self.backend, self.passed_over, self.remark = choice.backend, choice.passed_over, choice.remark
         self.batch_size = batch_size or backend_kind(self.backend.device).batch_size
-        self.workers = workers or usable_cpus()
+        self.workers = min(workers or usable_cpus(), MOST_PROCESSES)
         if embeddings and self.backend.embedding_size is None:
             raise ModelError(
                 "--embeddings",

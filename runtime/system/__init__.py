@@ -1,5 +1,6 @@
 """What the operating system gives: files, locks, memory and cores.
 
+host         what differs between Linux, macOS and Windows
 failpoints   places where a test makes the process fail
 files        files that are there whole, or not at all
 locks        one process at a time

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from .host import usable_cores
+
 _PROC: Final = Path("/proc/self")
 
 
@@ -17,7 +19,7 @@ def usable_cpus() -> int:
     This is the least of its affinity mask, the quota of its control groups (containers, systemd, Slurm) and
     OMP_NUM_THREADS.
     """
-    limits = [_affinity(), cpu_quota(), _wanted_threads()]
+    limits = [usable_cores(), cpu_quota(), _wanted_threads()]
     return max(1, min(limit for limit in limits if limit is not None))
 
 
@@ -27,10 +29,6 @@ def cpu_quota(proc: Path = _PROC) -> int | None:
     Both versions of control groups count, and every group above the process's own.
     """
     return min(_quotas(proc), default=None)
-
-
-def _affinity() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _wanted_threads() -> int | None:

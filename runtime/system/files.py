@@ -15,6 +15,8 @@ from typing import Any, Final
 
 from ..errors import StoppedError
 from .failpoints import failpoint
+from .host import fsync as fsync_anything
+from .host import open_to_read, replace
 
 # What Samba, vboxsf, FAT and FUSE answer to a call that they do not have: nothing is wrong with the disk.
 _NOT_SUPPORTED: Final = frozenset(
@@ -33,7 +35,7 @@ def open_regular(path: Path) -> BufferedReader:
 
     Raises OSError at once for a pipe, a device, a socket or a folder: reading them may never end.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    descriptor = open_to_read(path)
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return open(descriptor, "rb")
@@ -62,7 +64,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         set_mode(temporary, 0o666 & ~_umask())
         fsync(temporary)
         failpoint("write.replace")
-        temporary.replace(target)
+        replace(temporary, target)
         failpoint("write.done")
         fsync(target.parent)
     except OSError as error:
@@ -89,11 +91,11 @@ def replace_folder(target: Path, staging: Path) -> None:
     set_mode(staging, 0o755)
     if target.exists():
         old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
-        target.replace(old / "before")
-        staging.replace(target)
+        replace(target, old / "before")
+        replace(staging, target)
         shutil.rmtree(old)
     else:
-        staging.replace(target)
+        replace(staging, target)
     fsync(target.parent)
 
 
@@ -109,15 +111,9 @@ def write_refused(target: Path, error: OSError) -> StoppedError:
 
 def fsync(path: Path) -> None:
     """Forces a file's content, or a folder's entries, to the disk, where the file system can do that."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:  # a folder that takes files, but that nobody may list
-        return
-    try:
-        with _if_supported():
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # PermissionError: a folder that takes files, but that nobody may list; or any folder on Windows.
+    with contextlib.suppress(PermissionError), _if_supported():
+        fsync_anything(path)
 
 
 def set_mode(path: Path, mode: int) -> None:

@@ -4,33 +4,46 @@ What asks for more gets a MemoryError.
 """
 
 import contextlib
-import resource
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Final
+
+from .host import NO_LIMIT, MemoryKind, memory_in_use, memory_limits, set_memory_limits
 
 MEMORY_BUDGET: Final = 4 << 30  # bytes that a process of ours may take beyond what it has
 
-# "space": all addresses, also those of shared memory and of files. "data": only memory of the process's own.
-# A GPU's driver reserves far more addresses than it uses.
-_LIMITS: Final = {"space": (resource.RLIMIT_AS, 0), "data": (resource.RLIMIT_DATA, 5)}  # field of statm
+
+def limit_memory(beyond: int, *, of: MemoryKind) -> None:
+    """Lets this process take `beyond` bytes more than it has now. Where a lower limit stands, that stays.
+
+    "space" are all addresses, also those of shared memory and of files, "data" only memory of the process's
+    own: a GPU's driver reserves far more addresses than it uses. Without effect where the system has no
+    such limit: macOS, Windows.
+    """
+    if (used := memory_in_use(of)) is None:
+        return
+    _, hard = memory_limits(of)
+    if hard == NO_LIMIT or used + beyond < hard:
+        set_memory_limits(of, (used + beyond, hard))
 
 
-def limit_memory(beyond: int, *, of: Literal["space", "data"]) -> None:
-    """Lets this process take `beyond` bytes more than it has now. Where a lower limit stands, that stays."""
-    limit, field = _LIMITS[of]
-    with open("/proc/self/statm") as file:
-        pages = int(file.read().split()[field])
-    most = pages * resource.getpagesize() + beyond
-    _, hard = resource.getrlimit(limit)
-    if hard == resource.RLIM_INFINITY or most < hard:
-        resource.setrlimit(limit, (most, hard))
+@contextlib.contextmanager
+def memory_limited(beyond: int) -> Iterator[None]:
+    """As `limit_memory` of "space" while the block runs. A lower limit stays, also a soft one."""
+    before = memory_limits("space")
+    if (used := memory_in_use("space")) is not None:
+        lowest = min([used + beyond, *(limit for limit in before if limit != NO_LIMIT)])
+        set_memory_limits("space", (lowest, before[1]))
+    try:
+        yield
+    finally:
+        set_memory_limits("space", before)
 
 
 @contextlib.contextmanager
 def memory_as_before() -> Iterator[None]:
     """Takes back at its end what `limit_memory` of "data" has set: `rrtn demo` trains after it has scored."""
-    before, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    before, _ = memory_limits("data")
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (before, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+        set_memory_limits("data", (before, memory_limits("data")[1]))

@@ -37,6 +37,7 @@ from ...runtime.progress import Progress
 from ...runtime.spec import FrontendSpec
 from ...runtime.system.cpus import usable_cpus
 from ...runtime.system.files import atomic_path, write_json
+from ...runtime.system.host import user_number
 from ...runtime.system.locks import in_turn
 from ...runtime.text import counted
 from .levels import LevelMeter
@@ -227,15 +228,18 @@ def cache_folder() -> Path:
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
         if os.access(base, os.W_OK | os.X_OK):
             return base
-    return _private_folder(Path(tempfile.gettempdir()) / f"rrtn-cache-{os.getuid()}")
+    temporary, user = Path(tempfile.gettempdir()), user_number()
+    if user is None:
+        return temporary / "rrtn-cache"
+    return _private_folder(temporary / f"rrtn-cache-{user}", user)
 
 
-def _private_folder(folder: Path) -> Path:
+def _private_folder(folder: Path, user: int) -> Path:
     """Others can write to the folder around it, so its name alone says nothing."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     status = folder.lstat()
-    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == user
     if not is_ours or status.st_mode & 0o077:
         raise ConfigError(
             str(folder),

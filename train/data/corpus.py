@@ -9,10 +9,8 @@ countries and speakers are random.
 import csv
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import repeat
@@ -25,6 +23,7 @@ from numpy.typing import NDArray
 from ...runtime.errors import ConfigError, DataError
 from ...runtime.system.cpus import usable_cpus
 from ...runtime.system.files import atomic_path
+from ...runtime.system.host import MOST_PROCESSES, ignore_interrupts, interrupts_blocked
 from ..method.tasks import TASK_NAMES, task_of_name
 from .places import SETTINGS
 from .voice import SAMPLING_RATE, Gesture, Speaker, burst
@@ -245,23 +244,11 @@ def _rows_of_chunks(corpus: _Corpus, chunks: list[range], *, workers: int) -> It
         yield from map(_write_clips, repeat(corpus), chunks)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the locks of a program with threads
-    with ProcessPoolExecutor(min(workers, len(chunks)), mp_context=context) as pool:
-        with _interrupts_blocked():
+    count = min(workers, len(chunks), MOST_PROCESSES)
+    with ProcessPoolExecutor(count, mp_context=context, initializer=ignore_interrupts) as pool:
+        with interrupts_blocked():  # Ctrl-C is for this process, which stops the others
             results = pool.map(_write_clips, repeat(corpus), chunks)
         yield from results
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Processes that start inside never see Ctrl-C, because they inherit the signal mask.
-
-    The parent alone sees it, and stops them.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _write_clips(corpus: _Corpus, indices: range) -> list[list[str]]:

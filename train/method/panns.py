@@ -5,14 +5,12 @@ classifier, and the constants of a frontend. The constants tell whether the weig
 log-Mels like those of our frontend. F spectrum bins, M mels.
 """
 
-import contextlib
 import re
-import resource
 import stat
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +24,7 @@ from ...runtime.errors import ConfigError, ModelError, RrtnError
 from ...runtime.frontend import hann, mel_filterbank
 from ...runtime.spec import FrontendSpec
 from ...runtime.system.files import open_regular
+from ...runtime.system.memory import memory_limited
 from .encoders import ENCODERS, Encoder, PannsCnn
 
 # A share of the largest value. Float32's rounding gives right files a difference of 6e-8; an f_max
@@ -144,7 +143,7 @@ def _content(path: Path) -> object:
             open_regular(path) as file,
             warnings.catch_warnings(action="ignore"),
             torch.serialization.safe_globals(_NUMPY),
-            _memory_limit(_SPARE_MEMORY + 4 * path.stat().st_size),
+            memory_limited(_SPARE_MEMORY + 4 * path.stat().st_size),
         ):
             return torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -181,24 +180,6 @@ def _check_archive(path: Path) -> None:
                 wanted="a file of torch.save, which is not compressed",
                 fix="use a checkpoint from a source that you trust",
             )
-
-
-@contextlib.contextmanager
-def _memory_limit(spare: int) -> Iterator[None]:
-    """A few bytes of a pickle can ask for all memory of the machine: MemoryError comes first."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except OSError:  # no Linux
-        yield
-        return
-    limit = pages * resource.getpagesize() + spare
-    most = min([limit, *(found for found in (soft, hard) if found != resource.RLIM_INFINITY)])
-    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _not_loaded(path: Path, error: Exception) -> ModelError:
