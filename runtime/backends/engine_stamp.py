@@ -79,7 +79,7 @@ def mismatch(stamp: Mapping[str, Any] | None, machine: Machine) -> str:
 def driver_version() -> str | None:
     """The version of the NVIDIA driver, such as 580.65.06; None without a driver."""
     try:
-        found = re.search(r"\d+\.\d+(\.\d+)?", _DRIVER.read_text().partition("\n")[0])
+        found = re.search(r"\d+\.\d+(\.\d+)?", _DRIVER.read_text(encoding="utf-8").partition("\n")[0])
     except OSError:
         return None
     return found[0] if found else None

@@ -43,10 +43,10 @@ def _quotas(proc: Path) -> Iterator[int]:
     for folder in _cpu_groups(proc):
         with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
             if (file := folder / "cpu.max").exists():  # version 2: "max 100000" or "150000 100000"
-                quota, period = file.read_text().split()
+                quota, period = file.read_text(encoding="utf-8").split()
             else:
-                quota = (folder / "cpu.cfs_quota_us").read_text()  # -1: no limit
-                period = (folder / "cpu.cfs_period_us").read_text()
+                quota = (folder / "cpu.cfs_quota_us").read_text(encoding="utf-8")  # -1: no limit
+                period = (folder / "cpu.cfs_period_us").read_text(encoding="utf-8")
             if quota != "max" and int(quota) > 0:
                 yield math.ceil(int(quota) / int(period))
 
@@ -55,7 +55,7 @@ def _cpu_groups(proc: Path) -> Iterator[Path]:
     """The folders of the process's control groups that have a limit of CPU time, inner ones first."""
     with contextlib.suppress(OSError, ValueError):
         groups = dict(_groups(proc))
-        for line in (proc / "mountinfo").read_text().splitlines():
+        for line in (proc / "mountinfo").read_text(encoding="utf-8").splitlines():
             before, _, after = line.partition(" - ")
             kind, *_, options = after.split()
             controller = {"cgroup2": "", "cgroup": "cpu"}.get(kind)
@@ -69,7 +69,7 @@ def _cpu_groups(proc: Path) -> Iterator[Path]:
 
 def _groups(proc: Path) -> Iterator[tuple[str, str]]:
     """Controller and path of each control group; the controller of version 2 is "": it has them all."""
-    for line in (proc / "cgroup").read_text().splitlines():
+    for line in (proc / "cgroup").read_text(encoding="utf-8").splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in controllers.split(","):
             yield controller, path
@@ -101,7 +101,7 @@ def has_bf16() -> bool:
 def _cpuinfo(field: str) -> str:
     """A field of the first core; "" if the system does not say."""
     # The file is long on a machine with many cores, so it is read only up to the field.
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
         for line in lines:
             if line.partition("\t")[0] == field:
                 return line.partition(": ")[2].strip()

@@ -16,7 +16,7 @@ from typing import Any, Final
 from ..errors import StoppedError
 from .failpoints import failpoint
 from .host import fsync as fsync_anything
-from .host import open_to_read, replace
+from .host import FileInUseError, open_to_read, replace
 
 # What Samba, vboxsf, FAT and FUSE answer to a call that they do not have: nothing is wrong with the disk.
 _NOT_SUPPORTED: Final = frozenset(
@@ -101,6 +101,13 @@ def replace_folder(target: Path, staging: Path) -> None:
 
 def write_refused(target: Path, error: OSError) -> StoppedError:
     """The error for a file that the storage does not take."""
+    if isinstance(error, FileInUseError):
+        return StoppedError(
+            str(target),
+            str(error.strerror),
+            wanted="a file that can be replaced",
+            fix="close it there, and run the command again",
+        )
     return StoppedError(
         str(target),
         error.strerror or str(error),

@@ -96,14 +96,26 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+class FileInUseError(PermissionError):
+    """Another program has the file open, and the system keeps it for that program: Windows does."""
+
+
 def replace(source: Path, target: Path) -> None:
-    """Renames. Windows refuses that while a program has one of the files open: then this waits for two s."""
+    """Renames. Where a program has one of the files open, Windows refuses that: this waits for two seconds.
+
+    Raises FileInUseError after that.
+    """
     for pause in _PAUSES:
         with contextlib.suppress(PermissionError):
             source.replace(target)
             return
         time.sleep(pause)
-    source.replace(target)
+    try:
+        source.replace(target)
+    except PermissionError as error:
+        if error.errno == errno.EACCES and target.exists() and os.access(target.parent, os.W_OK):
+            raise FileInUseError(error.errno, "another program has it open", str(target)) from error
+        raise
 
 
 def with_slashes(path: bytes) -> bytes:
@@ -136,7 +148,7 @@ def total_memory() -> int | None:
 
 def memory_in_use(kind: MemoryKind) -> int | None:
     """Bytes that count for the limit of this kind; None where limits do not hold: macOS, Windows."""
-    with contextlib.suppress(OSError), open(_STATM) as file:
+    with contextlib.suppress(OSError), open(_STATM, encoding="ascii") as file:
         return int(file.read().split()[_STATM_FIELDS[kind]]) * mmap.PAGESIZE
     return None
 
