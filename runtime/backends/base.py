@@ -62,6 +62,10 @@ def _nothing(variant: "Variant") -> str:
     return ""
 
 
+def _no_drawback(variant: "Variant", single: bool) -> str:
+    return ""
+
+
 def _any(variant: "Variant") -> bool:
     return True
 
@@ -113,8 +117,8 @@ class BackendKind:
     obstacle: Callable[["Variant"], str] = _nothing
     """Why this machine cannot run a variant, or "" if it should. Loads nothing."""
 
-    drawback: Callable[["Variant"], str] = _nothing
-    """Why another variant is probably faster on this machine; or ""."""
+    drawback: Callable[["Variant", bool], str] = _no_drawback
+    """Why another variant is probably faster on this machine, for batches or (True) for single clips; or ""."""
 
     remark: Callable[["Variant"], str] = _nothing
     """What to say about a variant that it has chosen by itself; or ""."""

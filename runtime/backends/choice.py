@@ -45,17 +45,22 @@ def backend_from_bundle(
 
 
 def choose_backend(
-    bundle: Bundle, name: BackendName = AUTO, *, variant: str | None = None, threads: int | None = None
+    bundle: Bundle,
+    name: BackendName = AUTO,
+    *,
+    variant: str | None = None,
+    threads: int | None = None,
+    single: bool = False,
 ) -> Choice:
     """Loads the backend that was asked for; with `auto`, the fastest that runs here.
 
-    It never falls back silently. Raises ConfigError for an unknown name or variant, and
+    `single` asks for the fastest for single clips, in place of batches. It never falls back silently. Raises ConfigError for an unknown name or variant, and
     UnavailableError if this machine cannot run what was asked for. Raises ModelError for a file
     that was changed, even if another one would do.
     """
     if bundle.variants and not any(map(_takes_clips, bundle.variants)):
         raise _not_for_clips(str(bundle.path), _CLIPS)
-    candidates, reasons = candidates_of_bundle(bundle, name, variant=variant)
+    candidates, reasons = candidates_of_bundle(bundle, name, variant=variant, single=single)
     failures: dict[str, ModelError] = {}
     for candidate in candidates:
         try:
@@ -101,11 +106,11 @@ def _nothing_runs(name: str, variant: str | None, reasons: dict[str, str]) -> Un
 
 
 def candidates_of_bundle(
-    bundle: Bundle, name: BackendName = AUTO, *, variant: str | None = None
+    bundle: Bundle, name: BackendName = AUTO, *, variant: str | None = None, single: bool = False
 ) -> tuple[list[Candidate], dict[str, str]]:
     """What to try, the fastest first, and a reason for each backend on which nothing can run.
 
-    Nothing is loaded. Raises ConfigError for an unknown name or variant.
+    The fastest for batches, or for `single` clips. Nothing is loaded. Raises ConfigError for an unknown name or variant.
     """
     kinds = backend_kinds(name)
     chosen = _variant_for_clips(bundle, variant) if variant else None
@@ -120,7 +125,7 @@ def candidates_of_bundle(
         if not runnable:
             none = f"no variant {' or '.join(kind.preferred)} in the bundle"
             reasons[kind.name] = "; ".join(dict.fromkeys(obstacles.values())) or none
-        best, drawbacks = _without_drawbacks(runnable, kind)
+        best, drawbacks = _without_drawbacks(runnable, kind, single)
         candidates += [Candidate(kind, every) for every in best]
         reasons |= {f"the variant {slow}": reason for slow, reason in drawbacks.items()}
     return candidates, reasons
@@ -174,10 +179,10 @@ def _obstacle(variant: Variant, kind: BackendKind) -> str:
 
 
 def _without_drawbacks(
-    variants: Sequence[Variant], kind: BackendKind
+    variants: Sequence[Variant], kind: BackendKind, single: bool
 ) -> tuple[Sequence[Variant], dict[str, str]]:
     """Leaves out the variants that are probably slow here, unless all are; and the reasons."""
-    drawbacks = {variant.name: reason for variant in variants if (reason := kind.drawback(variant))}
+    drawbacks = {variant.name: reason for variant in variants if (reason := kind.drawback(variant, single))}
     good = [variant for variant in variants if variant.name not in drawbacks]
     return (good, drawbacks) if good else (variants, {})
 

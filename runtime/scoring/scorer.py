@@ -22,6 +22,7 @@ from ..audio.codes import in_order
 from ..audio.file_names import FilePath
 from ..audio.reader import audio_from_array
 from ..audio.sources import AudioSource, PackedFile, name_from_source
+from ..backends.base import Backend
 from ..backends.choice import BackendName, backend_from_variant, choose_backend
 from ..backends.model_batch import BatchMemory, ClipBatch, Outputs, padded
 from ..backends.registry import backend_kind
@@ -87,7 +88,8 @@ class Scorer:
     ) -> None:
         """Loads the model. `backend` and `variant` are those of `backends.choice.choose_backend`.
 
-        By default the fastest variant that runs here is taken. `workers` decoding processes are started with
+        By default the fastest variant that runs here is taken: for batches, or with a `batch_size` of 1 for
+        single clips. `workers` decoding processes are started with
         the first file, by default one a core. On the CPU `lanes` batches run at once, by default as many as
         there are cores.
 
@@ -106,7 +108,7 @@ class Scorer:
         _check_positive("--channel", channel)
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         _check_window(window, hop, self.bundle.spec)
-        choice = choose_backend(self.bundle, backend, variant=variant, threads=1)
+        choice = choose_backend(self.bundle, backend, variant=variant, threads=1, single=batch_size == 1)
         self.backend, self.passed_over, self.remark = choice.backend, choice.passed_over, choice.remark
         self.batch_size = batch_size or backend_kind(self.backend.device).batch_size
         self.workers = min(workers or usable_cpus(), MOST_PROCESSES)
@@ -117,6 +119,8 @@ class Scorer:
                 wanted="a model that gives embeddings",
                 fix="rrtn export --embeddings",
             )
+        self._is_named = variant is not None
+        self._clip_backend: Backend | None = None  # not chosen yet
         self.timing, self._lock = Timing(), threading.Lock()
         self.batch_that_fits = self.batch_size  # less once the device's memory was too small
         self._lanes = lanes or usable_cpus()
@@ -196,20 +200,36 @@ class Scorer:
     def score_waveform(self, waveform: npt.ArrayLike, sampling_rate: int) -> dict[str, float]:
         """Samples [N] or [N, channels] of any scale -> score of each label.
 
-        The model runs at once, on a batch of one. The scores are those of `score_files`, whose batches are
-        larger, to 1e-6. Raises AudioError if there are no samples or a sample is NaN.
+        The model runs at once, on a batch of one. Where another variant is faster for that, the first call
+        loads it, too, unless a variant was named; a Scorer with a `batch_size` of 1 has loaded no other. The
+        scores are those of `score_files` to 1e-6, or to what the two variants differ by. Raises AudioError if
+        there are no samples or a sample is NaN.
         """
         self._adapt_to_fork()
+        backend = self._backend_for_clips()
         audio = audio_from_array(waveform, sampling_rate, self.bundle.spec, channel=self.decoding.channel)
-        clip = clip_input(audio.waveform, self.bundle.spec, self.backend.variant.input)
+        clip = clip_input(audio.waveform, self.bundle.spec, backend.variant.input)
         try:
             with self._model_in_use():
-                scores = self.backend.scores(clip[None])[0]
+                scores = backend.scores(clip[None])[0]
         except MemoryError as error:
             raise _one_is_too_much(error) from error
         if not np.isfinite(scores).all():
             raise AudioError("invalid_score", _NOT_FINITE)
         return dict(zip(self.labels, scores.tolist(), strict=True))
+
+    def _backend_for_clips(self) -> Backend:
+        """What runs single clips: the backend of the batches, unless its variant is slow for them."""
+        with self._lock:
+            if self._clip_backend is None:
+                batches = self.backend
+                slow = not self._is_named and backend_kind(batches.device).drawback(batches.variant, True)
+                self._clip_backend = (
+                    choose_backend(self.bundle, batches.device, threads=1, single=True).backend
+                    if slow
+                    else batches
+                )
+            return self._clip_backend
 
     def outputs(self, batch: ClipBatch) -> Outputs:
         """A batch of the backend's input, float32 or int16 -> scores [B, K], embedding [B, D] or None.
@@ -303,6 +323,7 @@ class Scorer:
                 self.backend = backend_from_variant(
                     self.bundle, self.backend.variant, self.backend.device, threads=1
                 )
+                self._clip_backend = None
             self._process = this_process()
 
     def _take(self, event: PoolEvent, files: dict[int, FileInProgress], batches: Batches) -> None:

@@ -70,8 +70,10 @@ def pretend(monkeypatch: pytest.MonkeyPatch, machine: Machine, cuda: str = "") -
     monkeypatch.setattr("rrtn.runtime.backends.cuda_libraries.cuda_missing", lambda: cuda)
 
 
-def tried(bundle: Bundle, name: str = "auto", *, variant: str | None = None) -> list[tuple[str, str]]:
-    found, _ = candidates_of_bundle(bundle, name, variant=variant)
+def tried(
+    bundle: Bundle, name: str = "auto", *, variant: str | None = None, single: bool = False
+) -> list[tuple[str, str]]:
+    found, _ = candidates_of_bundle(bundle, name, variant=variant, single=single)
     return [(candidate.device, candidate.variant.name) for candidate in found]
 
 
@@ -138,6 +140,10 @@ def test_the_cpu_variant_comes_first_on_the_kind_of_processor_that_it_was_measur
     assert tried(both, "cuda", variant="cpu") == []
     pretend(monkeypatch, CPU, NO_DRIVER)
     assert tried(both) == [("cpu", "cpu"), ("cpu", "fp32")]
+    assert tried(both, single=True) == [("cpu", "fp32")]
+    assert tried(both, variant="cpu", single=True) == [("cpu", "cpu")]
+    passed_over = choose_backend(both, "cpu", single=True).passed_over
+    assert passed_over == {"the variant cpu": "made for batches, and slower for single clips"}
 
     monkeypatch.setattr("rrtn.runtime.system.cpus.vector_extension", lambda: "avx2")
     assert tried(both) == [("cpu", "fp32")]

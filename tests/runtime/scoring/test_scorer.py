@@ -2,8 +2,11 @@
 between them.
 """
 
+import hashlib
 import os
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,11 @@ from rrtn.runtime import FrontendSpec, Scorer, load_bundle, log_mel
 from rrtn.runtime.arrays import waveform_from_samples
 from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.backends.cuda_libraries import cuda_missing
-from rrtn.runtime.bundle import metadata_of
+from rrtn.runtime.bundle import Bundle, metadata_of
 from rrtn.runtime.bundle.onnx_file import sealed
 from rrtn.runtime.errors import AudioError, ConfigError, ModelError, OutOfMemoryError, StoppedError
 from rrtn.runtime.frontend import clip_log_mel
+from rrtn.runtime.system.cpus import vector_extension
 
 
 def weights_of(model: Path) -> NDArray[np.float32]:
@@ -96,6 +100,45 @@ def test_a_waveform_scores_as_its_file_does(
     soundfile.write(tmp_path / "a.wav", stereo, 44_100, subtype="FLOAT")
     (row,) = scorer.score_files([tmp_path / "a.wav"])
     assert scorer.score_waveform(stereo, 44_100) == pytest.approx(row.scores, abs=1e-6)
+
+
+def test_single_clips_do_not_take_the_variant_that_is_made_for_batches(
+    tiny_model: Path, real_clips: list[Path], spec: FrontendSpec
+) -> None:
+    """The stand-in for the variant `cpu` gives 0.5 for everything, which tells the two apart."""
+    bundle = with_cpu_variant(load_bundle(tiny_model))
+    half, fp32 = dict.fromkeys(bundle.labels, 0.5), Scorer(tiny_model, "cpu")
+    samples, rate = soundfile.read(real_clips[0])
+    expected = fp32.score_waveform(samples, rate)
+    assert expected != half
+    with Scorer(bundle, "cpu") as folders, Scorer(bundle, "cpu", batch_size=1) as clips:
+        for _ in range(2):
+            assert [row.scores for row in folders.score_files(real_clips[:1])] == [half]
+            assert folders.score_waveform(samples, rate) == expected
+        assert clips.score_waveform(samples, rate) == expected
+        assert [row.scores for row in clips.score_files(real_clips[:1])] == [
+            pytest.approx(expected, abs=1e-6)
+        ]
+    with Scorer(bundle, "cpu", variant="cpu") as named:
+        assert named.score_waveform(samples, rate) == half
+
+
+def with_cpu_variant(bundle: Bundle) -> Bundle:
+    """The bundle of one file with another one beside, whose weights are zeros, as its variant `cpu`."""
+    (fp32,) = bundle.variants
+    name = "cpu.onnx"
+    shutil.copy(bundle.path / fp32.file, bundle.path / name)
+    with_weights(bundle.path / name, np.zeros((64, 3), np.float32))
+    content = (bundle.path / name).read_bytes()
+    fast = replace(
+        fp32,
+        name="cpu",
+        file=name,
+        sha256=hashlib.sha256(content).hexdigest(),
+        size=len(content),
+        plan={"vector_extension": vector_extension()},
+    )
+    return replace(bundle, variants=(fp32, fast))
 
 
 @pytest.mark.parametrize(("samples", "code"), [([np.nan], "non_finite"), ([], "empty")])
