@@ -32,11 +32,16 @@ def export(
         bool,
         typer.Option(help="Also for CPUs, with fewer multiplications, where that is 1.1 times as fast here."),
     ] = True,
-    tune: Annotated[
+    measure_convolutions: Annotated[
         bool,
         typer.Option(
-            "--tune", help="Measure every way of each convolution for the CPU variant: a minute, or several."
+            "--measure-convolutions",
+            help="Measure every way of each convolution for the CPU variant: a minute, or several.",
         ),
+    ] = False,
+    tune: Annotated[bool, typer.Option("--tune", hidden=True)] = False,
+    mnn: Annotated[
+        bool, typer.Option("--mnn", help="Also in MNN's format, for rrtn tune (needs rrtn[mnn]).")
     ] = False,
     trt: Annotated[
         bool,
@@ -79,11 +84,14 @@ def export(
     """
     from ..export.wanted import Wanted
 
+    if tune:
+        say("--tune is now called --measure-convolutions; rrtn tune measures what is the fastest here")
     wanted = Wanted(
         fp16=fp16,
         int8=int8,
         cpu_variant=cpu_variant,
-        tune=tune,
+        measure_convolutions=measure_convolutions or tune,
+        mnn=mnn,
         waveform=waveform,
         samples=samples,
         trt=trt,

@@ -9,6 +9,7 @@ graph               the network as an ONNX file
 samples_graph       a graph that takes whole recordings, from one that takes log-Mels
 int8                ONNX files in 8 bits
 engine              TensorRT engines, by the flavour that is installed
+mnn_file            the model in MNN's own format
 timing_cache        TensorRT's timings, kept between builds
 parity              the gate: no file is published whose scores are not PyTorch's
 bundle_replacement  a bundle takes another one's place

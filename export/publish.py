@@ -11,6 +11,7 @@ from .. import __version__
 from ..runtime.backends.base import Backend
 from ..runtime.backends.choice import backend_from_variant, obstacle
 from ..runtime.backends.cpu import CPU
+from ..runtime.backends.mnn_kind import INSTALL_MNN, MNN_KIND, mnn_missing
 from ..runtime.backends.registry import kinds_for_variant
 from ..runtime.backends.trt import TRT
 from ..runtime.bundle import MANIFEST, Bundle, Variant
@@ -24,7 +25,7 @@ from .audeering import audonnx_yaml_from_bundle
 from .bundle_replacement import check_replaceable, put_in_place, staged
 from .engine import INSTALL_HINT, installed_flavour
 from .parity import Parity, Probe, check_parity, parity_of_backend
-from .recipes import ENGINES, FP32, Ingredients, Made, Recipe, recipes_of
+from .recipes import ENGINES, FP32, MNN, Ingredients, Made, Recipe, recipes_of
 from .source import Source, probe_of_source, source_of_run
 from .wanted import Wanted
 from .winograd.cpu_variant import NotFasterError
@@ -105,9 +106,10 @@ class Gate:
 
 
 def _backend(bundle: Bundle, variant: Variant) -> Backend | None:
-    """ONNX on the CPU, an engine on the GPU; None for an engine that does not fit this machine."""
-    if variant.kind == "onnx":
-        return backend_from_variant(bundle, variant, CPU.name)
+    """ONNX and MNN on the CPU, an engine on the GPU; None for an engine that does not fit this machine."""
+    if variant.kind != "engine":
+        name = CPU.name if variant.kind == "onnx" else MNN_KIND.name
+        return backend_from_variant(bundle, variant, name)
     if obstacle(variant, TRT.name):
         return None
     try:
@@ -158,6 +160,8 @@ def _impossible(recipe: Recipe, bundle: Bundle) -> str:
         )
     if recipe in ENGINES and installed_flavour() is None:
         return f"no TensorRT is installed here: {INSTALL_HINT}"
+    if recipe is MNN and (missing := mnn_missing()):
+        return f"{missing} here: {INSTALL_MNN}"
     if recipe.source and bundle.variant(recipe.source) is None:
         return f"it is made from {recipe.source}, which was not made"
     return ""

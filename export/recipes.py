@@ -14,6 +14,7 @@ from .deployed_network import folded_encoder
 from .engine import engine_from_onnx, installed_flavour
 from .graph import file_from_onnx, onnx_from_network
 from .int8 import int8_for_cpu, int8_for_tensorrt
+from .mnn_file import mnn_from_onnx
 from .parity import Probe, check_half_range, extremes
 from .samples_graph import samples_from_log_mel
 from .source import Source
@@ -25,7 +26,7 @@ class Made(NamedTuple):
     """A variant's file, and what bundle.json says about it."""
 
     content: bytes
-    kind: Literal["onnx", "engine"] = "onnx"
+    kind: Literal["onnx", "engine", "mnn"] = "onnx"
     plan: dict[str, Any] | None = None
     stamp: dict[str, Any] | None = None
 
@@ -85,11 +86,24 @@ def _graph_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
     Raises NotFasterError where that does not pay on this machine.
     """
     wanted = given.wanted
-    made = cpu_variant_of(given.parent, tune=wanted.tune, slower_too=recipe.name in wanted.require)
+    made = cpu_variant_of(
+        given.parent, tune=wanted.measure_convolutions, slower_too=recipe.name in wanted.require
+    )
     spec = given.source.config.frontend
     meaning = given.source.meaning
     metadata = metadata_of(given.labels, spec, recipe.input, recipe.precision, made.plan, meaning)
     return Made(file_from_onnx(made.model, metadata), plan=made.plan)
+
+
+def _mnn(recipe: Recipe, given: Ingredients) -> Made:
+    content, origin = mnn_from_onnx(given.parent)
+    meaning = given.source.meaning
+    claims = {
+        "labels": list(given.labels),
+        "frontend": given.source.config.frontend.to_dict(),
+        **({"meaning": meaning.to_dict()} if meaning else {}),
+    }
+    return Made(content, kind="mnn", stamp=origin | claims)
 
 
 def _int8_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
@@ -127,12 +141,14 @@ def _engine(recipe: Recipe, given: Ingredients) -> Made:
 # Engines are built from waveform graphs: on a GPU the log-Mel belongs there, too.
 FP32: Final = Recipe("fp32", "model.onnx", "logmel", "fp32", _graph)
 CPU: Final = Recipe("cpu", "model.cpu.onnx", "logmel", "fp32", _graph_for_cpus, "fp32")
+MNN: Final = Recipe("mnn", "model.mnn", "logmel", "fp32", _mnn, "fp32")
 WAVEFORM_INT8: Final = Recipe(
     "waveform-int8", "model.waveform.int8.onnx", "waveform", "int8", _int8_for_engines, "waveform"
 )
-ONNX: Final = (
+GRAPHS: Final = (
     FP32,
     CPU,
+    MNN,
     Recipe("waveform", "model.waveform.onnx", "waveform", "fp32", _graph),
     Recipe("fp16", "model.fp16.onnx", "logmel", "fp16", _graph),
     Recipe("waveform-fp16", "model.waveform.fp16.onnx", "waveform", "fp16", _graph),
@@ -146,7 +162,7 @@ ENGINES: Final = (
     Recipe("trt-fp16", "model.fp16.engine", "waveform", "fp16", _engine, "waveform-fp16"),
     Recipe("trt-int8", "model.int8.engine", "waveform", "int8", _engine, "waveform-int8"),
 )
-ALL: Final = (*ONNX, *ENGINES)  # in the order in which they are made: a source before what is made from it
+ALL: Final = (*GRAPHS, *ENGINES)  # in the order in which they are made: a source before what is made from it
 assert tuple(recipe.name for recipe in ALL) == VARIANTS
 
 
@@ -161,6 +177,8 @@ def _asks_for(wanted: Wanted, recipe: Recipe) -> bool:
     if recipe in ENGINES and not wanted.trt:
         return False
     if recipe is CPU and not wanted.cpu_variant:
+        return False
+    if recipe is MNN and not wanted.mnn:
         return False
     # Engines alone are made from it: on CPUs the log-Mel one is faster.
     if recipe is WAVEFORM_INT8 and not wanted.trt:

@@ -10,6 +10,7 @@ MAX_BATCH: Final = 1024
 VARIANTS: Final = (
     "fp32",
     "cpu",
+    "mnn",
     "waveform",
     "fp16",
     "waveform-fp16",
@@ -48,7 +49,8 @@ class Wanted:
     fp16: bool = False
     int8: bool = False
     cpu_variant: bool = True
-    tune: bool = False
+    measure_convolutions: bool = False
+    mnn: bool = False
     waveform: bool = True
     samples: bool = False
     trt: bool = False

@@ -99,7 +99,7 @@ HEAVY = {
         "onnx",
         "onnxscript",
     ),
-    *("tensorboard", "pyarrow", "ray", "tensorrt", "tensorrt_rtx", "multiprocessing", "unittest"),
+    *("tensorboard", "pyarrow", "ray", "tensorrt", "tensorrt_rtx", "openvino", "MNN", "multiprocessing", "unittest"),
 }
 
 

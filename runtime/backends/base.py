@@ -77,7 +77,7 @@ class BackendKind:
     name: str
     """What `--backend` calls it."""
 
-    file_kind: Literal["onnx", "engine"]
+    file_kind: Literal["onnx", "engine", "mnn"]
     """The kind of file that it loads."""
 
     preferred: tuple[str, ...]
@@ -86,12 +86,21 @@ class BackendKind:
     may_choose: Callable[["Variant"], bool] = _any
     """False for a preferred variant that must be named all the same."""
 
+    chosen_by_auto: bool = True
+    """False if `auto` takes it only where `rrtn tune` has measured that it is the fastest."""
+
     needs_gpu: bool
     """True if it needs a GPU. Ray then gives it one."""
 
     parallel: bool
     """True if `rrtn score` runs a batch on each core. Otherwise two are in flight: while one is computed, the
     next one is queued behind it."""
+
+    survives_fork: bool
+    """True if a process that is forked from the one that has loaded a model may use its copy."""
+
+    copies: int = 0
+    """The bytes of memory that each batch that runs takes for weights of its own, in sizes of the file."""
 
     batch_size: int
     """The number of clips in a batch of `rrtn score`."""
@@ -118,7 +127,7 @@ class BackendKind:
     """Why this machine cannot run a variant, or "" if it should. Loads nothing."""
 
     drawback: Callable[["Variant", bool], str] = _no_drawback
-    """Why another variant is probably faster on this machine, for batches or (True) for single clips; or ""."""
+    """Why another variant is probably faster here, for batches or (True) for single clips; or ""."""
 
     remark: Callable[["Variant"], str] = _nothing
     """What to say about a variant that it has chosen by itself; or ""."""

@@ -13,7 +13,7 @@ from .base import Backend, BackendKind
 from .registry import AUTO, BACKENDS, backend_kind, backend_kinds, kinds_for_variant
 
 BackendName = str  # "auto", or the name of a record in registry.BACKENDS
-_FILES = {"onnx": "an ONNX file", "engine": "an engine"}
+_FILES = {"onnx": "an ONNX file", "engine": "an engine", "mnn": "a file of MNN"}
 
 
 class Candidate(NamedTuple):
@@ -54,9 +54,9 @@ def choose_backend(
 ) -> Choice:
     """Loads the backend that was asked for; with `auto`, the fastest that runs here.
 
-    `single` asks for the fastest for single clips, in place of batches. It never falls back silently. Raises ConfigError for an unknown name or variant, and
-    UnavailableError if this machine cannot run what was asked for. Raises ModelError for a file
-    that was changed, even if another one would do.
+    `single` asks for the fastest for single clips, in place of batches. It never falls back silently.
+    Raises ConfigError for an unknown name or variant, and UnavailableError if this machine cannot run
+    what was asked for. Raises ModelError for a file that was changed, even if another one would do.
     """
     if bundle.variants and not any(map(_takes_clips, bundle.variants)):
         raise _not_for_clips(str(bundle.path), _CLIPS)
@@ -110,12 +110,13 @@ def candidates_of_bundle(
 ) -> tuple[list[Candidate], dict[str, str]]:
     """What to try, the fastest first, and a reason for each backend on which nothing can run.
 
-    The fastest for batches, or for `single` clips. Nothing is loaded. Raises ConfigError for an unknown name or variant.
+    The fastest for batches, or for `single` clips. Nothing is loaded. Raises ConfigError for an unknown name
+    or variant.
     """
     kinds = backend_kinds(name)
     chosen = _variant_for_clips(bundle, variant) if variant else None
     if chosen and name == AUTO:
-        kinds = kinds_for_variant(chosen)
+        kinds = [kind for kind in kinds if kind.takes(chosen)] or kinds_for_variant(chosen)
     candidates: list[Candidate] = []
     reasons: dict[str, str] = {}
     for kind in kinds:

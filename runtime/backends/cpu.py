@@ -40,6 +40,7 @@ CPU = BackendKind(
     # NumPy's FFT is several times as fast as the convolution that computes the log-Mel in a graph.
     preferred=("cpu", "fp32", "waveform"),
     needs_gpu=False,
+    survives_fork=True,
     parallel=True,
     batch_size=16,
     bench_batches=(1, 4, 16),

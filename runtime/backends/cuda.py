@@ -54,6 +54,7 @@ CUDA = BackendKind(
     preferred=("waveform-fp16", "waveform", "fp16", "fp32"),
     may_choose=_may_choose,
     needs_gpu=True,
+    survives_fork=False,
     parallel=False,
     batch_size=256,
     bench_batches=(1, 32, 256),

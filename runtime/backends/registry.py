@@ -7,6 +7,8 @@ from ..errors import ConfigError
 from .base import BackendKind
 from .cpu import CPU
 from .cuda import CUDA
+from .mnn_kind import MNN_KIND
+from .openvino_kind import OPENVINO
 from .trt import TRT
 
 if TYPE_CHECKING:
@@ -14,10 +16,12 @@ if TYPE_CHECKING:
 
 AUTO: Final = "auto"  # the name for the fastest backend that runs here
 
-BACKENDS: Final[list[BackendKind]] = [  # the fastest first
+BACKENDS: Final[list[BackendKind]] = [  # the fastest first; last those that auto does not choose by itself
     TRT,
     CUDA,
     CPU,
+    OPENVINO,
+    MNN_KIND,
 ]
 
 
@@ -31,7 +35,7 @@ def backend_kind(name: str) -> BackendKind:
 
 def backend_kinds(name: str) -> list[BackendKind]:
     """The records that `--backend NAME` may choose from, the fastest first. Raises ConfigError."""
-    return list(BACKENDS) if name == AUTO else [backend_kind(name)]
+    return [kind for kind in BACKENDS if kind.chosen_by_auto] if name == AUTO else [backend_kind(name)]
 
 
 def kinds_for_variant(variant: "Variant") -> list[BackendKind]:
@@ -40,13 +44,13 @@ def kinds_for_variant(variant: "Variant") -> list[BackendKind]:
 
 
 def backend_names() -> str:
-    """All that `--backend` accepts, for help texts and errors: "auto, trt, cuda or cpu"."""
+    """All that `--backend` accepts, for help texts and errors: "auto, trt, cuda, ... or mnn"."""
     names = [AUTO, *(kind.name for kind in BACKENDS)]
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def for_each_backend(value: Callable[[BackendKind], str]) -> str:
-    """A value of every backend, for help texts: "256 for trt and cuda, 16 for cpu"."""
+    """A value of every backend, for help texts: "256 for trt and cuda, ..."."""
     names: dict[str, list[str]] = {}
     for kind in BACKENDS:
         names.setdefault(value(kind), []).append(kind.name)

@@ -56,6 +56,7 @@ TRT = BackendKind(
     file_kind="engine",
     preferred=("trt-fp16", "trt"),  # who builds an fp16 engine has asked for its rounding
     needs_gpu=True,
+    survives_fork=False,
     parallel=False,
     batch_size=256,
     bench_batches=(1, 32, 256),

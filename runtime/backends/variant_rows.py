@@ -4,8 +4,10 @@ from typing import Final
 
 from ..bundle import Bundle, Variant
 from ..errors import RrtnError
+from .choice import obstacle
 from .cuda_libraries import cuda_missing
 from .engine_stamp import mismatch, this_machine
+from .mnn_kind import MNN_KIND
 
 HEADER: Final = ("variant", "file", "input", "MB", "sha256", "against PyTorch", "here")
 
@@ -23,10 +25,10 @@ def state_of_variant(bundle: Bundle, variant: Variant) -> str:
         bundle.read(variant)
     except RrtnError as error:
         return f"refused: {error.came}"
-    if variant.kind == "onnx":
-        if variant.plan:
-            return f"runs, {variant.plan['speedup']} times as fast as fp32 on {variant.plan['cpu']}"
-        return "runs"
+    if variant.plan:
+        return f"runs, {variant.plan['speedup']} times as fast as fp32 on {variant.plan['cpu']}"
+    if variant.kind != "engine":
+        return "runs" if variant.kind == "onnx" else obstacle(variant, MNN_KIND.name) or "runs"
     if reason := mismatch(variant.stamp, this_machine()):
         return f"{reason}; build it where it shall run: rrtn export --trt"
     if reason := cuda_missing():

@@ -24,7 +24,8 @@ MEANING_SCHEMA: Final = (
 MANIFEST: Final = "bundle.json"
 _OF_RUN: Final = "export"  # the bundle's folder in a run
 SAMPLES_SCHEMA: Final = 3  # where a graph takes samples: an input that rrtn from before it does not know
-_SCHEMAS: Final = (SCHEMA, MEANING_SCHEMA, SAMPLES_SCHEMA)
+MNN_SCHEMA: Final = 4  # where a file is in MNN's format, of which rrtn from before it does not know
+_SCHEMAS: Final = (SCHEMA, MEANING_SCHEMA, SAMPLES_SCHEMA, MNN_SCHEMA)
 METADATA_KEY: Final = "rrtn"  # one JSON document under this key of the ONNX metadata_props
 
 _EXPORTED: Final = "what rrtn export writes"
@@ -79,7 +80,7 @@ class _Provenance(TypedDict, total=False):
 class _Variant(TypedDict):
     name: Name
     file: Name
-    kind: Literal["onnx", "engine"]
+    kind: Literal["onnx", "engine", "mnn"]
     input: InputKind
     precision: Precision
     sha256: Sha256
@@ -122,13 +123,13 @@ class Variant:
 
     name: str  # what --require and messages call it: fp32, waveform, trt
     file: str
-    kind: Literal["onnx", "engine"]
+    kind: Literal["onnx", "engine", "mnn"]
     input: InputKind
     precision: str
     sha256: str
     size: int  # bytes
     parity: dict[str, Any] | None = None  # against PyTorch; None where it could not run
-    stamp: dict[str, Any] | None = None  # of an engine: what built it, for which GPUs, from which ONNX
+    stamp: dict[str, Any] | None = None  # of what is no ONNX: what built it, from which ONNX, for which GPUs
     # Of the variant cpu: its convolutions, and how fast it was on which processor.
     plan: dict[str, Any] | None = None
 
@@ -201,7 +202,7 @@ class Bundle:
         """
         for variant in self.variants:
             path = self.path / variant.file
-            if variant.kind == "engine":
+            if variant.kind != "onnx":
                 _check_same(path, self._claims, variant.stamp or {})
             elif metadata := onnx_metadata_of_file(path):
                 self._check_agreement(path, variant, metadata)
@@ -220,8 +221,10 @@ class Bundle:
     def manifest(self) -> dict[str, Any]:
         """The content of bundle.json."""
         takes_samples = any(variant.input == "samples" for variant in self.variants)
+        has_mnn = any(variant.kind == "mnn" for variant in self.variants)
         return {
             **_head(self.labels, self.spec, self.meaning, takes_samples=takes_samples),
+            **({"schema": MNN_SCHEMA} if has_mnn else {}),
             "provenance": self.provenance,
             "variants": [asdict(variant) for variant in self.variants],
         }
@@ -439,7 +442,7 @@ def _check_schema(path: Path, document: object) -> None:
         raise ModelError(
             str(path),
             f"schema {short(schema)}",
-            wanted=f"schema {SCHEMA} to {SAMPLES_SCHEMA}, which this rrtn reads",
+            wanted=f"schema {SCHEMA} to {MNN_SCHEMA}, which this rrtn reads",
             fix=f"update rrtn, or {_EXPORT_AGAIN}",
         )
 

@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Final
 
 from ..audio.input_spool import InputSpool, Shard
+from ..backends.registry import backend_kind
 from ..system.memory import MEMORY_BUDGET, limit_memory
 from ..tables.rows import Row
 from .engine import CountFile, LoadedModel, model_of_scorer
@@ -21,7 +22,8 @@ def scorer_within_budget(make_scorer: Callable[[], Scorer], model_bytes: int) ->
     """
     limit_memory(MEMORY_BUDGET + 4 * model_bytes, of="data")
     scorer = make_scorer()
-    limit_memory(MEMORY_BUDGET + scorer.lanes * scorer.batch_size * _A_CLIP, of="data")
+    a_lane = scorer.batch_size * _A_CLIP + backend_kind(scorer.backend.device).copies * model_bytes
+    limit_memory(MEMORY_BUDGET + scorer.lanes * a_lane, of="data")
     return scorer
 
 

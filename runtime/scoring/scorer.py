@@ -303,14 +303,15 @@ class Scorer:
     def _adapt_to_fork(self) -> None:
         """In a process that was forked since, replaces what a fork cannot share.
 
-        Raises UnavailableError on a GPU: its memory belongs to the process that loaded the model.
+        Raises UnavailableError where the backend cannot be shared: the memory of a GPU belongs to the process
+        that loaded the model, and so do the threads of some runtimes.
         """
         if self._process == this_process():
             return
         with fork_lock():
             if self._process == this_process():
                 return
-            if backend_kind(self.backend.device).needs_gpu:
+            if not backend_kind(self.backend.device).survives_fork:
                 raise UnavailableError(
                     f"--backend {self.backend.device}",
                     f"process {self._process.number} has loaded the model, and this one was forked from it",

@@ -200,13 +200,13 @@ print(quiet, busy)
     assert said(program(HEAD, code)) == "1 0"
 
 
-def test_n1_a_model_on_a_gpu_is_refused_after_a_fork(program: Program) -> None:
+def test_n1_a_model_that_does_not_survive_a_fork_is_refused_after_a_fork(program: Program) -> None:
     """With the CPU under another name: the rule is that of the backend's record."""
     code = """
 import dataclasses
 import rrtn.runtime.scoring.scorer as module
 kind = module.backend_kind("cpu")
-module.backend_kind = lambda name: dataclasses.replace(kind, needs_gpu=True)
+module.backend_kind = lambda name: dataclasses.replace(kind, survives_fork=False)
 def ask():
     codes = 0
     for call in (lambda: list(scorer.score_files(paths)), lambda: scorer.score_waveform(*waves[paths[0]])):

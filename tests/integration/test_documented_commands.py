@@ -93,7 +93,7 @@ SLOW = (
     "rrtn export --trt",
     "rrtn export RUN --fp16 --int8 --trt",
     "rrtn export RUN --triton repository/",
-    "rrtn export --tune",
+    "rrtn export --measure-convolutions",
     "rrtn export --embeddings",
     "rrtn score recordings/ --embeddings --out embedded.parquet",
     "rrtn table2 --data DIR --seeds 5",

@@ -107,11 +107,11 @@ def test_the_doctor_reports_it() -> None:
 
 @pytest.mark.usefixtures("fake")
 def test_errors_and_texts_name_it(tiny_model: Path) -> None:
-    assert backend_names() == "auto, fake, trt, cuda or cpu"
+    assert backend_names() == "auto, fake, trt, cuda, cpu, openvino or mnn"
     sizes = for_each_backend(lambda kind: str(kind.batch_size))
-    assert sizes == "5 for fake, 256 for trt and cuda, 16 for cpu"
+    assert sizes == "5 for fake, 256 for trt and cuda, 16 for cpu and openvino, 8 for mnn"
     bundle = load_bundle(tiny_model)
-    with pytest.raises(ConfigError, match=r"--backend \| 'gpu' \| expected auto, fake, trt, cuda or cpu"):
+    with pytest.raises(ConfigError, match=r"--backend \| 'gpu' \| expected auto, fake, trt, cuda, cpu, openvino or mnn"):
         choose_backend(bundle, "gpu")
     with pytest.raises(ConfigError, match="--backend"):
         backend_from_variant(bundle, bundle.variants[0], "gpu")
@@ -137,13 +137,13 @@ sys.argv = ["rrtn", "{}", "--help"]
 main()
 """
     text = run(help_of.format("score"))
-    assert "auto, fake, trt, cuda or cpu." in text
-    assert "5 for fake, 256 for trt and cuda, 16 for cpu." in text
-    assert "2,3 for fake, 1,32,256 for trt and cuda, 1,4,16 for cpu." in run(help_of.format("bench"))
+    assert "auto, fake, trt, cuda, cpu, openvino or mnn." in text
+    assert "5 for fake, 256 for trt and cuda, 16 for cpu and openvino, 8 for mnn." in text
+    assert "2,3 for fake, 1,32,256 for trt and cuda, 1,4,16 for cpu and openvino, 1,4,8 for mnn." in run(help_of.format("bench"))
 
 
 def test_the_records_load_no_runtime() -> None:
     """`rrtn score --help` reads them, and is to be quick."""
     loaded = run("import sys, rrtn.commands.score; print(*sys.modules)").split()
     assert "rrtn.runtime.backends.registry" in loaded
-    assert not {"numpy", "onnxruntime", "tensorrt"} & set(loaded)
+    assert not {"numpy", "onnxruntime", "tensorrt", "openvino", "MNN"} & set(loaded)
