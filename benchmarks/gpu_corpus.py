@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.arrays import INT16_SCALE, Float32, Int16
-from rrtn.runtime.audio.recording import levelled
+from rrtn.runtime.audio.level import levelled
 from rrtn.runtime.system.cpus import usable_cpus
 from rrtn.train import loop, plan
 from rrtn.train.config import Config

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional, cast
 
 import typer
 
@@ -30,6 +30,7 @@ from .summary import print_rows, row_json, say_summary
 
 if TYPE_CHECKING:
     from ..runtime.audio.input_spool import InputSpool
+    from ..runtime.audio.level import Level
     from ..runtime.progress import Progress
     from ..runtime.scoring.decoder_messages import Window
     from ..runtime.scoring.engine import ScoringEngine
@@ -70,6 +71,9 @@ def score(
     hop: Annotated[
         Optional[float], typer.Option(help="Between windows (s); default: --window.", show_default=False)
     ] = None,
+    level: Annotated[
+        str, typer.Option(help="Of a window: that of its file's loudest sample, or running: so far.")
+    ] = "file",
     embeddings: Annotated[
         bool, typer.Option("--embeddings", help="Also the encoder's representation (see export).")
     ] = False,
@@ -139,6 +143,7 @@ def score(
         allow_truncated=allow_truncated,
         channel=channel,
         embeddings=embeddings,
+        level=cast("Level", level),  # Scorer refuses any other
     )
     opened = _opened_engine(engine, model, make_scorer, target, backend, workers, ray_address)
     with opened as scoring, spool_from_options(audio, listed, exclude, target.identities()) as spool:

@@ -9,6 +9,8 @@ containers   the recordings in a file, and what is missing of them
 mixdown      many channels to one
 foreign      kinds of audio that libsndfile refuses
 av_reader    the second reader: PyAV, for what libsndfile refuses
+cutting      pieces of a sound that comes in blocks
+level        how loud the model hears a sound: one level for a file, or a running one
 recording    one whose samples need not be in memory: measured first, then read
 reader       one file, or an array, as the model hears it
 pack_reader  packs: many small files in few Parquet files

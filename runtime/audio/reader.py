@@ -34,6 +34,7 @@ from .codes import in_order
 from .containers import SLACK, Layout, Pieces, PiecesFile, layout_of
 from .file_names import FilePath
 from .foreign import broken_pages, container_of
+from .level import Level
 from .mixdown import ChannelLevels, Mixdown
 from .recording import MOST_KEPT, Blocks, Measured, Recording
 
@@ -147,22 +148,37 @@ def recording_from_descriptor(
     channel: int | None = None,
     meter: Meter | None = None,
     most_kept: int | None = MOST_KEPT,
+    level: Level = "file",
 ) -> Recording:
     """What `read_audio` gives, for a file that is open and stays open as long as the recording is in use.
 
-    A recording of more than `most_kept` samples is not held in memory.
+    A recording of more than `most_kept` samples is not held in memory. At the running level it is heard as
+    `mono_from_live` gives it.
     """
     decoded = _decode(
         descriptor,
         Measured(spec.sampling_rate, most_kept),
         max_seconds=max_seconds,
-        channel=channel,
-        meter=meter,
+        part_of=partial(_decoded_part, channel=channel, meter=meter, by_rules=level == "file"),
     )
     if decoded.missing and not allow_truncated:
         raise AudioError("truncated", decoded.missing)
     flags = decoded.flags | {"truncated"} if decoded.missing else decoded.flags
-    return Recording(spec, decoded.measured, decoded.parts, flags)
+    return Recording(spec, decoded.measured, decoded.parts, flags, level)
+
+
+def mono_from_live(
+    blocks: Iterator[Float32], rate: int, spec: FrontendSpec, *, channel: int | None = None
+) -> Iterator[Float32]:
+    """Blocks [N, C] of sound that has no end yet -> blocks [N] at the spec's rate, each as soon as it can be.
+
+    `rate` is in Hz. The channels are averaged, or `channel` is taken: the rules for channels that cancel each
+    other and for offsets look at the whole of a recording. soxr gives a sample some milliseconds after the
+    last one that it is made of, and the same samples whatever the blocks are.
+
+    Raises AudioError where the channel is missing.
+    """
+    return _mono_again(lambda: blocks, _first_mixdown(channel), rate, spec.sampling_rate)
 
 
 def audio_from_array(
@@ -255,19 +271,13 @@ class _Decoded(NamedTuple):
 
 
 def _decode(
-    descriptor: int,
-    measured: Measured,
-    *,
-    max_seconds: float,
-    channel: int | None,
-    meter: Meter | None,
+    descriptor: int, measured: Measured, *, max_seconds: float, part_of: Callable[..., _Decoded]
 ) -> _Decoded:
     if os.fstat(descriptor).st_size == 0:
         raise AudioError("empty", "0 bytes")
     import soundfile  # not above: only what decodes needs it
 
     layout = layout_of(descriptor)
-    part_of = partial(_decoded_part, channel=channel, meter=meter)
     try:
         first = partial(part_of, partial(_opened_by_libsndfile, descriptor))
         decoded = _joined(layout, first, max_seconds, measured)
@@ -337,6 +347,7 @@ def _decoded_part(
     measured: Measured,
     channel: int | None,
     meter: Meter | None,
+    by_rules: bool,
 ) -> _Decoded:
     """Decodes one recording; a second time where its mixdown is not the usual one."""
     with opened(pieces) as sound:
@@ -346,7 +357,7 @@ def _decoded_part(
             raise AudioError("too_long", f"{seconds:.0f} s by its header, limit {max_seconds:g} s")
         blocks = _limited(sound.blocks(), max_seconds, sound.rate, meter)
         again = partial(_blocks_again, opened, pieces)
-        decoded = _mixed_down(blocks, again, sound.rate, measured, channel)
+        decoded = _mixed_down(blocks, again, sound.rate, measured, channel, by_rules=by_rules)
         return decoded._replace(flags=decoded.flags | sound.flags, missing=sound.missing)
 
 
@@ -418,22 +429,30 @@ def _mixed_down(
     rate: int,
     measured: Measured,
     channel: int | None,
+    *,
+    by_rules: bool = True,
 ) -> _Decoded:
     """Adds blocks [N, C] to what was measured before, as mono at the target's rate.
 
-    `again` gives the blocks once more: only all of them show which mixdown is right.
+    `again` gives the blocks once more: only all of them show which mixdown is right `by_rules`.
     """
     target_rate = measured.powers.rate
-    made = Mixdown(channel=None if channel is None else channel - 1)
+    made = _first_mixdown(channel)
     while True:
         levels, attempt = ChannelLevels(), measured.copy()
         for block in _resampled(_mono(blocks, made, levels), rate, target_rate):
             attempt.add(block)
-        right = levels.right_mixdown(made, rate) if attempt.samples > measured.samples else made
+        is_judged = by_rules and attempt.samples > measured.samples
+        right = levels.right_mixdown(made, rate) if is_judged else made
         if right == made:
             part = partial(_mono_again, again, made, rate, target_rate)
             return _Decoded(attempt, (part,), made.flags)
         made, blocks = right, again()
+
+
+def _first_mixdown(channel: int | None) -> Mixdown:
+    """The mean of all channels, or one of them, counted from 1."""
+    return Mixdown(channel=None if channel is None else channel - 1)
 
 
 def _mono_again(

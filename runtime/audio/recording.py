@@ -1,7 +1,8 @@
 """A mono recording at the spec's rate whose samples need not be in memory.
 
-Its level is that of its loudest sample, so it is decoded once to the end before the first sample can be
-given. A short one is kept meanwhile; a long one is decoded again, block by block. N samples.
+Its level is that of its loudest sample, and a file is refused as a whole, so it is decoded once to the end
+before the first sample can be given. A short one is kept meanwhile; a long one is decoded again, block by
+block. N samples.
 """
 
 import copy
@@ -10,9 +11,11 @@ from typing import Final
 
 import numpy as np
 
-from ..arrays import INT16_SCALE, Float32, Int16
+from ..arrays import Float32, Int16
 from ..errors import AudioError
 from ..spec import FrontendSpec
+from .cutting import cut
+from .level import Level, LevelledClip, RunningLevel, at_level, finite_peak
 from .mixdown import SILENCE_PEAK
 from .sound import FramePowers
 
@@ -20,7 +23,6 @@ Blocks = Callable[
     [], Iterator[Float32]
 ]  # gives the blocks [N] of a part of the recording, from its beginning
 
-_NOTHING: Final = np.zeros(0, np.int16)
 MOST_KEPT: Final = 1 << 24  # samples: 17 minutes at 16 kHz, 64 MiB
 
 
@@ -57,17 +59,25 @@ class Recording:
     """A recording that has been measured. Positions count from the first sample that the spec keeps."""
 
     def __init__(
-        self, spec: FrontendSpec, measured: Measured, parts: tuple[Blocks, ...], flags: frozenset[str]
+        self,
+        spec: FrontendSpec,
+        measured: Measured,
+        parts: tuple[Blocks, ...],
+        flags: frozenset[str],
+        level: Level = "file",
     ) -> None:
-        """`parts` give the same samples once more. Raises AudioError for no samples, NaN and infinity."""
+        """`parts` give the same samples once more. Raises AudioError for no samples, NaN and infinity.
+
+        At the running level nothing is trimmed: where sound begins and ends is known at the end alone.
+        """
         if not measured.samples:
             raise AudioError("empty", "no samples")
-        self._spec, self._measured, self._parts = spec, measured, parts
+        self._spec, self._measured, self._parts, self._level = spec, measured, parts, level
         self._sound = measured.powers.sound()
-        self._is_silent = _finite(measured.peak) < SILENCE_PEAK
+        self._is_silent = finite_peak(measured.peak) < SILENCE_PEAK
         self.flags = flags | {"silent"} if self._is_silent else flags
         self.seconds = measured.samples / spec.sampling_rate  # of the file
-        trims = spec.trim and not self._is_silent
+        trims = spec.trim and level == "file" and not self._is_silent
         self._begin, end = self._sound.extent() if trims else (0, measured.samples)
         self.start = self._begin / spec.sampling_rate  # s, of the first sample that is kept
         self.length = end - self._begin  # samples
@@ -77,31 +87,34 @@ class Recording:
         return 0.0 if self._is_silent else self._sound.seconds(self._begin + start, self._begin + stop)
 
     def blocks(self) -> Iterator[Int16]:
-        """All samples, levelled, in blocks [N] that follow each other.
+        """All samples at the level of the loudest one, in blocks [N] that follow each other.
 
         Raises AudioError where a file that is decoded again has become another.
         """
+        for block in self._blocks_between():
+            yield at_level(block, self._measured.peak, self._spec)
+
+    def clips(self, places: Iterable[tuple[int, int]]) -> Iterator[LevelledClip]:
+        """What lies from start to stop of each place. The places are in order; gaps and overlap are well."""
+        if self._level == "running":
+            level = RunningLevel(self._spec)
+            for start, window in cut(self._blocks_between(), places):
+                yield level.clip(start, window)
+            return
+        for start, samples in cut(self.blocks(), places):
+            yield LevelledClip(start, samples, self.sound(start, start + len(samples)))
+
+    def _blocks_between(self) -> Iterator[Float32]:
+        """The samples that the spec keeps, as they were recorded."""
         position = -self._begin  # of the next block
         for block in self._all_blocks():
             first, last = max(0, -position), min(len(block), self.length - position)
             position += len(block)
             if first < last:
-                yield _at_level(block[first:last], self._measured.peak, self._spec)
+                yield block[first:last]
             if position >= self.length:
                 return
         raise AudioError("changed", "shorter when it was read again")
-
-    def cuts(self, places: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, Int16]]:
-        """(start, stop, samples) of each place. The places are in order, and may overlap or leave gaps."""
-        blocks, samples, begin = self.blocks(), _NOTHING, 0  # `samples` begin at `begin`
-        for start, stop in places:
-            while True:
-                over = min(max(0, start - begin), len(samples))
-                samples, begin = samples[over:], begin + over
-                if begin + len(samples) >= stop:
-                    break
-                samples = np.concatenate([samples, next(blocks)])
-            yield start, stop, samples[start - begin : stop - begin]
 
     def _all_blocks(self) -> Iterator[Float32]:
         if self._measured.kept is not None:
@@ -109,24 +122,3 @@ class Recording:
             return
         for part in self._parts:
             yield from part()
-
-
-def levelled(mono: Float32, spec: FrontendSpec) -> Int16:
-    """All samples [N] of a recording -> int16 [N] with the spec's peak; silence stays silence.
-
-    Raises AudioError for NaN and infinity.
-    """
-    return _at_level(mono, _finite(float(np.abs(mono).max(initial=0.0))), spec)
-
-
-def _finite(peak: float) -> float:
-    """The peak. The file may have NaN, or the resampler makes it where it overshoots the limit of float32."""
-    if not np.isfinite(peak):
-        raise AudioError("non_finite", "NaN or infinity among the samples")
-    return peak
-
-
-def _at_level(block: Float32, peak: float, spec: FrontendSpec) -> Int16:
-    if peak < SILENCE_PEAK:
-        return np.zeros(len(block), dtype=np.int16)
-    return np.round(block * np.float32(INT16_SCALE * spec.peak / peak)).astype(np.int16)

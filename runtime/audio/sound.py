@@ -48,19 +48,20 @@ class FramePowers:
         self._powers.append(_powers(waiting[:whole], self.frame))
         self._rest = waiting[whole:].copy()
 
-    def sound(self) -> "Sound":
-        """Of all blocks. The last frame may be short."""
+    def sound(self, loudest: float = 0.0) -> "Sound":
+        """Of all blocks. The last frame may be short. `loudest` is the power of a frame before them."""
         last = _powers(self._rest, len(self._rest)) if len(self._rest) else _NOTHING
-        return Sound(np.concatenate([_NOTHING, *self._powers, last]), self._samples, self)
+        return Sound(np.concatenate([_NOTHING, *self._powers, last]), self._samples, self, loudest)
 
 
 class Sound:
     """The frames of a recording that hold sound."""
 
-    def __init__(self, powers: Float32, samples: int, of: FramePowers) -> None:
+    def __init__(self, powers: Float32, samples: int, of: FramePowers, loudest: float = 0.0) -> None:
         """`powers` [F] are the frames' mean squares, `samples` the length of the recording."""
         self._rate, self._frame, self._end = of.rate, of.frame, samples
-        self._frames = (powers > 0) & (powers >= SOUND_RANGE * powers.max(initial=0.0))
+        self.loudest = float(powers.max(initial=loudest))  # mean square of the loudest frame
+        self._frames = (powers > 0) & (powers >= SOUND_RANGE * self.loudest)
 
     def seconds(self, start: int, stop: int) -> float:
         """How much of the samples from `start` to `stop` lies in frames with sound, in seconds."""

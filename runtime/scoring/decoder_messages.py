@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..audio.level import Level
 from ..audio.sources import AudioSource
 from ..errors import StoppedError
 from ..frontend import input_shape
@@ -37,6 +38,7 @@ class DecoderSettings:
     max_seconds: float = 3600.0
     allow_truncated: bool = False
     channel: int | None = None  # counted from 1; None: the mean of all
+    level: Level = "file"
 
     @property
     def slot_dtype(self) -> "np.dtype[Any]":
@@ -56,15 +58,20 @@ class DecoderSettings:
 
 def windows(samples: int, decoding: DecoderSettings) -> Iterator[tuple[int, int]]:
     """Where the clips of a recording of so many samples begin and end. The last one may be cut short."""
-    clip, rate = decoding.spec.clip_samples, decoding.spec.sampling_rate
+    clip = decoding.spec.clip_samples
     if decoding.window is None or (decoding.window == "auto" and samples <= clip):
         yield 0, min(samples, clip)
         return
-    length = clip if decoding.window == "auto" else round(decoding.window * rate)
-    hop = round(decoding.hop * rate) if decoding.hop else length
+    length, hop = window_samples(decoding.window, decoding.hop, decoding.spec)
     beyond = min(samples, samples - length + hop)
     for start in range(0, max(1, beyond), hop):
         yield start, min(samples, start + length)
+
+
+def window_samples(window: Window, hop: float | None, spec: FrontendSpec) -> tuple[int, int]:
+    """Length of a window, and from one's start to the next one's, in samples at the spec's rate."""
+    length = spec.clip_samples if window == "auto" else round(window * spec.sampling_rate)
+    return length, round(hop * spec.sampling_rate) if hop else length
 
 
 class SlotMemory:

@@ -149,6 +149,7 @@ class _DecoderLoop:
                     channel=decoding.channel,
                     # A file in windows may be of any length: --timeout is for each block of it.
                     meter=(lambda _: self._works_on(ticket)) if decoding.window else None,
+                    level=decoding.level,
                 )
             except AudioError:
                 if os.fstat(descriptor).st_size <= _HASHED_IF_BAD:
@@ -162,9 +163,11 @@ class _DecoderLoop:
     def _put_clips(self, ticket: int, recording: Recording) -> tuple[str, ...]:
         """Puts each clip of the file into a slot; -> the file's flags."""
         rate, flags = self._decoding.spec.sampling_rate, set(recording.flags)
-        for start, stop, samples in recording.cuts(windows(recording.length, self._decoding)):
+        stop = 0
+        for start, samples, sound in recording.clips(windows(recording.length, self._decoding)):
+            stop = start + len(samples)
             place = recording.start + start / rate, recording.start + stop / rate
-            self._put(ticket, samples, ClipSpan(*place, recording.sound(start, stop)))
+            self._put(ticket, samples, ClipSpan(*place, sound))
         if self._decoding.window is None and recording.sound(stop, recording.length):
             flags.add("only_start")
         return in_order(flags)

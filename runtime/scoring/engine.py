@@ -116,4 +116,5 @@ def settings_of_scorer(scorer: Scorer) -> dict[str, Any]:
         "channel": decoding.channel,
         "embedding": scorer.embedding_size,
         **({"second_reader": second_reader()} if second_reader() else {}),
+        **({} if decoding.level == "file" else {"level": decoding.level}),
     }

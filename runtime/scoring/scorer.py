@@ -13,13 +13,15 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NoReturn, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from ..arrays import Int16, waveform_from_samples
 from ..audio.codes import in_order
 from ..audio.file_names import FilePath
+from ..audio.level import Level
 from ..audio.reader import audio_from_array
 from ..audio.sources import AudioSource, PackedFile, name_from_source
 from ..backends.base import Backend
@@ -85,6 +87,7 @@ class Scorer:
         allow_truncated: bool = False,
         channel: int | None = None,
         embeddings: bool = False,
+        level: Level = "file",
     ) -> None:
         """Loads the model. `backend` and `variant` are those of `backends.choice.choose_backend`.
 
@@ -98,6 +101,8 @@ class Scorer:
         sound that it holds. With "auto" a file of at most one clip has one row, and a longer one has
         windows of one clip. `max_seconds` does not apply with windows. A file that takes longer than
         `timeout` (s) to decode is given up. `channel`, counted from 1, is scored in place of the mean of all.
+        A recording in windows has the level of its loudest sample, or with `level` "running" that of the
+        loudest one so far, as live sound has.
 
         Raises ModelError, ConfigError.
         """
@@ -108,6 +113,7 @@ class Scorer:
         _check_positive("--channel", channel)
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         _check_window(window, hop, self.bundle.spec)
+        _check_level(level, window)
         choice = choose_backend(self.bundle, backend, variant=variant, threads=1, single=batch_size == 1)
         self.backend, self.passed_over, self.remark = choice.backend, choice.passed_over, choice.remark
         self.batch_size = batch_size or backend_kind(self.backend.device).batch_size
@@ -135,6 +141,7 @@ class Scorer:
             max_seconds=math.inf if window else max_seconds,
             allow_truncated=allow_truncated,
             channel=channel,
+            level=level,
         )
         self._idle: list[DecoderPool] = []  # pools that no call uses; its methods need no lock
         self._process = this_process()
@@ -205,10 +212,17 @@ class Scorer:
         scores are those of `score_files` to 1e-6, or to what the two variants differ by. Raises AudioError if
         there are no samples or a sample is NaN.
         """
+        audio = audio_from_array(waveform, sampling_rate, self.bundle.spec, channel=self.decoding.channel)
+        return self.score_clip(audio.samples)
+
+    def score_clip(self, samples: Int16) -> dict[str, float]:
+        """Samples [N] of one clip, mono, at the model's rate and at their level -> score of each label.
+
+        For sound that is levelled elsewhere, as live sound is. Raises AudioError where a score is no number.
+        """
         self._adapt_to_fork()
         backend = self._backend_for_clips()
-        audio = audio_from_array(waveform, sampling_rate, self.bundle.spec, channel=self.decoding.channel)
-        clip = clip_input(audio.waveform, self.bundle.spec, backend.variant.input)
+        clip = clip_input(waveform_from_samples(samples), self.bundle.spec, backend.variant.input)
         try:
             with self._model_in_use():
                 scores = backend.scores(clip[None])[0]
@@ -387,6 +401,15 @@ def _noted(
 def _check_positive(flag: str, value: float | None) -> None:
     if value is not None and not 0 < value < math.inf:
         raise ConfigError(flag, str(value), wanted="a number above 0")
+
+
+def _check_level(level: Level, window: Window | None) -> None:
+    if level not in get_args(Level):
+        raise ConfigError("--level", repr(level), wanted=" or ".join(get_args(Level)))
+    if level == "running" and window is None:
+        raise ConfigError(
+            "--level running", "is for windows, and --window is missing", fix="add --window auto"
+        )
 
 
 def _one_is_too_much(error: MemoryError) -> ModelError:

@@ -14,8 +14,8 @@ import soundfile
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.audio.codes import ERROR_CODES, FLAGS
+from rrtn.runtime.audio.level import levelled
 from rrtn.runtime.audio.reader import read_audio
-from rrtn.runtime.audio.recording import levelled
 from rrtn.runtime.errors import AudioError
 
 Samples = NDArray[np.float64]

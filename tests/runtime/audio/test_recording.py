@@ -70,10 +70,12 @@ def test_n4_cuts_overlap_and_leave_gaps(
     starts = range(0, len(samples) - length, hop)
     with opened(tmp_path / "a") as descriptor:
         streamed = recording_from_descriptor(descriptor, spec, most_kept=most_kept)
-        cuts = list(streamed.cuts((start, start + length) for start in starts))
-    assert len(cuts) > 2
-    for start, stop, cut in cuts:
-        np.testing.assert_array_equal(cut, samples[start:stop])
+        clips = list(streamed.clips((start, start + length) for start in starts))
+    assert [clip.start for clip in clips] == [*starts]
+    assert len(clips) > 2
+    for start, cut, sound in clips:
+        np.testing.assert_array_equal(cut, samples[start : start + length])
+        assert sound == pytest.approx(length / 16_000)
 
 
 def test_n4_a_file_that_shrinks_between_its_two_readings_is_changed(
@@ -103,4 +105,4 @@ def test_n4_a_short_recording_is_decoded_once(tmp_path: Path, spec: FrontendSpec
         held = recording_from_descriptor(descriptor, spec)
     assert held.length < recording.MOST_KEPT
     assert sum(map(len, held.blocks())) == held.length  # the file is closed
-    assert len([*itertools.islice(held.cuts([(0, 10)]), 1)]) == 1
+    assert len([*itertools.islice(held.clips([(0, 10)]), 1)]) == 1
