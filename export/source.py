@@ -3,6 +3,7 @@
 n clips, N samples, L columns of the scores.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -99,7 +100,7 @@ def probe_of_source(source: Source, *, recordings: bool = False) -> Probe:
 
 def _recordings_of_probe(source: Source, probe: Probe) -> Recordings:
     spec = source.config.frontend
-    recordings = tuple(_recording(clip, number) for number, clip in enumerate(probe.clips))
+    recordings = tuple(_recordings(probe))
     heard = [audio_from_array(recording, spec.sampling_rate, spec).waveform for recording in recordings]
     clips = np.array([clip_of(waveform, spec) for waveform in heard])
     lengths = np.array([len(waveform) for waveform in heard])
@@ -113,16 +114,13 @@ def _recordings_of_probe(source: Source, probe: Probe) -> Recordings:
     )
 
 
-def _recording(clip: Float32, number: int) -> Float32:
-    """A clip as it is, softer, cut off, or before a sound that is twice as loud."""
-    match number % 4:
-        case 1:
-            return clip * np.float32(0.003)
-        case 2:
-            return clip[: len(clip) // 3]
-        case 3:
-            return np.concatenate([clip, 2 * clip[: len(clip) // 2]])
-    return clip
+def _recordings(probe: Probe) -> Iterator[Float32]:
+    """The clips as they are, softer, or with more behind them; of the extremes, two are cut short."""
+    silence, click, noise, square = probe.clips[-4:]
+    for number, clip in enumerate(probe.clips[:-4]):
+        as_is, softer, longer = clip, clip * np.float32(0.003), np.concatenate([clip, clip[::2]])
+        yield (as_is, softer, longer)[number % 3]
+    yield from (silence, click[: len(click) // 2 + 1], np.concatenate([noise / 2, noise]), square[:1000])
 
 
 def _reference(source: Source, clips: Float32, lengths: Int64 | None = None) -> Float32:

@@ -1,14 +1,16 @@
 """What an export reads, and what a bundle holds where short recordings are padded with 0 dB."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import soundfile
 import torch
-from rrtn.export import source
+from rrtn.export import samples_graph, source
 from rrtn.export.publish import publish
 from rrtn.export.wanted import Wanted
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
@@ -144,6 +146,37 @@ def test_graphs_that_take_waveforms_are_skipped_with_the_reason_and_scores_are_t
         True,
         False,
     ]  # the last is longer
+
+
+def test_graphs_that_take_samples_are_made_for_those_who_ask_and_pad_in_decibels(
+    run: Path, data: Path, tmp_path: Path
+) -> None:
+    """A bundle without them has the schema of before, which rrtn of before reads."""
+    plain = publish(run, out=tmp_path / "plain", wanted=Wanted(cpu_variant=False)).bundle
+    assert plain.manifest()["schema"] == 1
+    bundle = publish(run, wanted=Wanted(samples=True, int8=True, cpu_variant=False)).bundle
+    assert [variant.name for variant in bundle.variants] == ["fp32", "int8", "samples", "samples-int8"]
+    assert json.loads((run / "export/bundle.json").read_text())["schema"] == 3
+    samples = load_bundle(run / "export").variant("samples")
+    assert samples and samples.passed_gate
+    assert samples.parity and samples.parity["batches"] == [1]
+
+    session = onnxruntime.InferenceSession(run / "export/model.samples.onnx")
+    files = [data / f"wav/{number:05d}.wav" for number in range(8, 12)]
+    for row in Scorer(run / "export", "cpu").score_files(files):
+        recording, _ = soundfile.read(row.file, dtype="float32")
+        came = session.run(["scores"], {"samples": recording[None]})[0]
+        assert row.scores
+        np.testing.assert_allclose(came, [list(row.scores.values())], atol=1e-5, rtol=0)
+
+
+def test_a_samples_graph_that_does_not_set_the_level_does_not_pass_the_gate(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples_graph, "_gain", lambda *_: np.float32(32_768))
+    published = publish(run, wanted=Wanted(samples=True, cpu_variant=False))
+    assert [variant.name for variant in published.bundle.variants] == ["fp32"]
+    assert "differ from PyTorch's" in published.failed["samples"]
 
 
 @pytest.mark.parametrize("variant", ["waveform", "trt"])

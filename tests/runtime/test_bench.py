@@ -7,6 +7,8 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from rrtn.runtime import bench as measuring
 from rrtn.runtime import load_bundle
@@ -22,7 +24,9 @@ from rrtn.runtime.bench import (
     preparation,
     svg_chart,
 )
-from rrtn.runtime.bundle import Bundle
+from rrtn.runtime.bundle import Bundle, metadata_of
+from rrtn.runtime.bundle.onnx_file import sealed
+from rrtn.runtime.errors import ModelError
 from rrtn.runtime.spec import FrontendSpec
 
 
@@ -60,6 +64,32 @@ def test_by_default_the_last_one_is_what_scoring_does(
     *alone, scoring = measurements(bundle)
     assert [(result.batch, result.at_once) for result in alone] == [(1, 1), (4, 1), (16, 1)]
     assert (scoring.batch, scoring.at_once) == (16, 3)
+
+
+def test_a_variant_that_takes_recordings_is_measured_one_by_one(tmp_path: Path, spec: FrontendSpec) -> None:
+    """And loads only if its shapes are free where they must be."""
+    names, floats = {"scores": [1, 3]}, onnx.TensorProto.FLOAT
+    for size in ("N", 39_840):
+        graph = onnx.helper.make_graph(
+            [
+                onnx.helper.make_node("ReduceMean", ["samples"], ["mean"]),
+                onnx.helper.make_node("Expand", ["mean", "shape"], ["scores"]),
+            ],
+            "samples",
+            [onnx.helper.make_tensor_value_info("samples", floats, [1, size])],
+            [onnx.helper.make_tensor_value_info(name, floats, shape) for name, shape in names.items()],
+            [onnx.numpy_helper.from_array(np.array([1, 3]), "shape")],
+        )
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+        onnx.helper.set_model_props(model, metadata_of(("Awe", "Fear", "Joy"), spec, "samples", "fp32"))
+        (tmp_path / "model.onnx").write_bytes(sealed(model.SerializeToString()))
+        bundle = load_bundle(tmp_path / "model.onnx")
+        if size == "N":
+            results = measurements(bundle)
+            assert [(result.batch, result.device) for result in results] == [(1, "cpu"), (1, "cpu")]
+        else:
+            with pytest.raises(ModelError, match=r"expected one input of \[1, any number of samples\]"):
+                measurements(bundle)
 
 
 def test_p99_is_of_enough_runs_or_not_given(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from rrtn.runtime.backends import choice
 from rrtn.runtime.backends.choice import (
     backend_from_bundle,
     candidates_of_bundle,
+    candidates_of_variants,
     choose_backend,
     variants_for_backend,
 )
@@ -161,6 +162,23 @@ def test_a_variant_may_be_named(bundle: Bundle) -> None:
         ConfigError, match=r"--variant \| 'fp8' is not in .* \| expected one of fp32, waveform, fp16"
     ):
         tried(bundle, variant="fp8")
+
+
+def test_a_variant_that_takes_whole_recordings_is_refused_in_one_line(bundle: Bundle) -> None:
+    """Neither by name, nor as a file of its own, nor by itself; `bench` and `parity` run it on the CPU."""
+    fp32 = bundle.variants[0]
+    samples = replace(fp32, name="samples", file="model.samples.onnx", input="samples")
+    both, alone = replace(bundle, variants=(fp32, samples)), replace(bundle, variants=(samples,))
+    assert tried(both) == [("cuda", "fp32"), ("cpu", "fp32")]
+    assert candidates_of_bundle(alone)[0] == []  # what `inspect` asks
+    for asked, variant, words in (
+        (both, "samples", r"--variant samples \| takes one whole recording.* \| expected one of fp32 \| "),
+        (alone, None, r"takes one whole recording at a time.* \| expected a variant that takes clips \| "),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            choose_backend(asked, variant=variant)
+    ways, _ = candidates_of_variants(both)
+    assert [way.device for way in ways if way.variant is samples] == ["cpu"]
 
 
 def test_a_single_file_of_ours_is_taken_whatever_its_precision(bundle: Bundle) -> None:
