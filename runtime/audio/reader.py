@@ -49,9 +49,6 @@ _UNKNOWN_LENGTH: Final = 1 << 40  # frames; libsndfile says 2^63 - 1 where a hea
 _BUFFER: Final = 1 << 16  # bytes
 _NOT_RECOGNISED: Final = 1  # SF_ERR_UNRECOGNISED_FORMAT
 _NOTHING: Final = np.zeros(0, dtype=np.float32)
-# Given a descriptor, or virtual files, libsndfile looks for a Mac resource fork `._` in the working
-# directory, and reads that as this format. Beside the names of DESCRIPTORS there is no fork.
-_OF_RESOURCE_FORKS: Final = "SD2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -400,7 +397,9 @@ class _SndSound:
 def _opened_by_libsndfile(descriptor: int, pieces: Pieces) -> Iterator[_SndSound]:
     """Opens one recording of a file.
 
-    A file as it is, is opened by the name of its descriptor, where descriptors have names.
+    A file as it is, is opened by the name of its descriptor, where descriptors have names: given a
+    descriptor, libsndfile would look for a Mac resource fork `._` in the working directory, and read that.
+    Given a virtual file, it looks for one, too, but reads the virtual file in its place, and refuses it.
     """
     import soundfile
 
@@ -411,8 +410,6 @@ def _opened_by_libsndfile(descriptor: int, pieces: Pieces) -> Iterator[_SndSound
     source = PiecesFile(descriptor, pieces or (range(os.fstat(descriptor).st_size),))
     try:
         with soundfile.SoundFile(io.BufferedReader(source, _BUFFER)) as file:
-            if file.format == _OF_RESOURCE_FORKS:
-                raise AudioError("unsupported_format", "no format that libsndfile knows")
             yield _SndSound(file)
     finally:
         source.check()  # storage that fails says nothing about the file

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from ..errors import StoppedError
 from .failpoints import failpoint
-from .host import fsync as fsync_anything
 from .host import FileInUseError, open_to_read, replace
+from .host import fsync as fsync_anything
 
 # What Samba, vboxsf, FAT and FUSE answer to a call that they do not have: nothing is wrong with the disk.
 _NOT_SUPPORTED: Final = frozenset(

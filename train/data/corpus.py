@@ -200,9 +200,8 @@ def synthesise(
         rows += done
         if progress:
             progress(len(rows), clips)
-    (out / MARK).write_text(
-        f"rrtn data synth: {clips} clips of {speakers} speakers, seed {seed}\n", encoding="utf-8"
-    )
+    made = f"rrtn data synth: {clips} clips of {speakers} speakers, seed {seed}\n"
+    (out / MARK).write_text(made, encoding="utf-8")
     if task:
         (out / SETTINGS).write_text(_settings(layout, task), encoding="utf-8")
     (out / layout.table).parent.mkdir(exist_ok=True)

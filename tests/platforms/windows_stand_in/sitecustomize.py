@@ -1,4 +1,4 @@
-"""Linux made as poor as Windows, for the modules of rrtn: first in PYTHONPATH, for a process and its children.
+"""Linux as poor as Windows, for the modules of rrtn: first in PYTHONPATH of a process and its children.
 
 Gone are the modules and functions that Windows lacks, /proc, and every way to start a process but spawn.
 A file that a process of this job has open or mapped can be neither renamed nor removed, nor can its folder.
@@ -12,7 +12,6 @@ import builtins
 import importlib
 import multiprocessing.context
 import os
-import signal
 import sys
 import types
 import warnings
@@ -21,9 +20,10 @@ from pathlib import Path
 GONE_MODULES = {"fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"}
 GONE = {
     "os": """chown fchmod fchown fork forkpty getegid geteuid getgid getloadavg getpgid getpgrp getppid getuid
-        killpg memfd_create mkfifo nice openpty pipe2 posix_fadvise posix_fallocate posix_spawn pread preadv pwrite
-        pwritev register_at_fork sched_getaffinity sched_setaffinity sendfile setpgid setpriority setsid statvfs
-        sysconf uname wait WNOHANG O_CLOEXEC O_DIRECTORY O_NOCTTY O_NOFOLLOW O_NONBLOCK O_SYNC""",
+        killpg memfd_create mkfifo nice openpty pipe2 posix_fadvise posix_fallocate posix_spawn pread preadv
+        pwrite pwritev register_at_fork sched_getaffinity sched_setaffinity sendfile setpgid
+        setpriority setsid statvfs sysconf uname wait WNOHANG O_CLOEXEC O_DIRECTORY O_NOCTTY O_NOFOLLOW
+        O_NONBLOCK O_SYNC""",
     "signal": """SIGALRM SIGCHLD SIGCONT SIGHUP SIGKILL SIGPIPE SIGQUIT SIGSTOP SIGTSTP SIGUSR1 SIGUSR2 alarm
         pthread_kill pthread_sigmask setitimer siginterrupt sigpending sigwait""",
 }

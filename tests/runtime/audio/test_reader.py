@@ -278,6 +278,26 @@ def test_n8_no_file_in_the_working_directory_or_beside_a_recording_turns_text_in
     assert [refusal(path, spec) for path in (text, "a.wav", "x.wav")] == ["unsupported_format"] * 3
 
 
+def test_n8_the_same_where_descriptors_have_no_names(
+    tmp_path: Path,
+    real_clips: list[Path],
+    spec: FrontendSpec,
+    sound: Samples,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """macOS, Windows, or no /proc: libsndfile is given virtual files, and looks for `._`."""
+    monkeypatch.chdir(tmp_path)
+    Path("text.wav").write_text("this is no audio\n" * 1_000)
+    shutil.copy(fork_of_sound_designer(tmp_path, sound), "._")
+    named = [read_audio(clip, spec).samples for clip in real_clips]
+    monkeypatch.setattr("rrtn.runtime.audio.reader.DESCRIPTORS", None)
+    assert refusal("text.wav", spec) == "corrupt"
+    Path("._").unlink()
+    assert refusal("text.wav", spec) == "unsupported_format"
+    for clip, samples in zip(real_clips, named, strict=True):
+        np.testing.assert_array_equal(read_audio(clip, spec).samples, samples)
+
+
 def test_n8_what_lies_in_the_working_directory_is_never_opened(
     tmp_path: Path,
     real_clips: list[Path],
