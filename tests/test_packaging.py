@@ -99,7 +99,17 @@ HEAVY = {
         "onnx",
         "onnxscript",
     ),
-    *("tensorboard", "pyarrow", "ray", "tensorrt", "tensorrt_rtx", "openvino", "MNN", "multiprocessing", "unittest"),
+    *(
+        "tensorboard",
+        "pyarrow",
+        "ray",
+        "tensorrt",
+        "tensorrt_rtx",
+        "openvino",
+        "MNN",
+        "multiprocessing",
+        "unittest",
+    ),
 }
 
 

@@ -23,9 +23,9 @@ from ..bundle import Bundle, Variant
 from ..errors import ModelError, OutOfMemoryError, UnavailableError
 from ..system.cpus import usable_cpus
 from .lanes import Lanes
-from .mnn_kind import MNN_KIND
 from .model_batch import BatchMemory, ClipBatch, HostBatch, Outputs, Spent, check_fit
 
+_NAME: Final = "mnn"  # of the backend
 _OUT_OF_MEMORY: Final = 1  # MNN::ErrorCode
 
 
@@ -56,7 +56,7 @@ class MnnBackend:
     outputs: tuple[str, ...]
     embedding_size: int | None  # D; None if the model gives no embeddings
     sessions: Lanes[_Session]
-    device: str = MNN_KIND.name
+    device: str = _NAME
 
     def run(self, batch: ClipBatch, spent: Spent | None = None) -> Outputs:
         """log_mel [B, 1, T, M] -> scores [B, K], embedding [B, D] or None.
@@ -163,7 +163,7 @@ def _imported() -> Any:
             return importlib.import_module("MNN")
     except (ImportError, OSError) as error:
         raise UnavailableError(
-            f"--backend {MNN_KIND.name}", str(error), wanted=MNN_KIND.wanted, fix=MNN_KIND.fix
+            f"--backend {_NAME}", str(error), wanted="an MNN that can be loaded", fix="run: rrtn doctor"
         ) from error
 
 

@@ -6,7 +6,7 @@ B batch, N samples, T frames, M mels, K labels, D embedding.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,8 @@ from ..system.cpus import usable_cpus
 from .backend_errors import ort_errors
 from .lanes import Lanes
 from .model_batch import BatchMemory, ClipBatch, HostBatch, Outputs, Spent, check_fit
-from .openvino_kind import OPENVINO
+
+_NAME: Final = "openvino"  # of the backend
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class OpenvinoBackend:
     outputs: tuple[str, ...]  # their names, in their order
     embedding_size: int | None  # D; None if the graph gives no embeddings
     requests: Lanes[Any]
-    device: str = OPENVINO.name
+    device: str = _NAME
 
     def run(self, batch: ClipBatch, spent: Spent | None = None) -> Outputs:
         """log_mel [B, 1, T, M] or waveform [B, N] -> scores [B, K], embedding [B, D] or None.
@@ -77,7 +78,7 @@ def openvino_backend_from_bundle(
         "INFERENCE_NUM_THREADS": lanes * (threads or usable_cpus()),
         "ENABLE_CPU_PINNING": False,  # the decoders want the cores, too
     }
-    with ort_errors(f"{variant.file} on {OPENVINO.name}"):
+    with ort_errors(f"{variant.file} on {_NAME}"):
         core = openvino.Core()
         compiled = core.compile_model(core.read_model(model=model), "CPU", config)
     inputs, outputs = _shapes(compiled.inputs), _shapes(compiled.outputs)
@@ -95,7 +96,7 @@ def _imported() -> Any:
         import openvino
     except (ImportError, OSError) as error:
         raise UnavailableError(
-            f"--backend {OPENVINO.name}", str(error), wanted=OPENVINO.wanted, fix=OPENVINO.fix
+            f"--backend {_NAME}", str(error), wanted="an OpenVINO that can be loaded", fix="run: rrtn doctor"
         ) from error
     return openvino
 

@@ -111,7 +111,9 @@ def test_errors_and_texts_name_it(tiny_model: Path) -> None:
     sizes = for_each_backend(lambda kind: str(kind.batch_size))
     assert sizes == "5 for fake, 256 for trt and cuda, 16 for cpu and openvino, 8 for mnn"
     bundle = load_bundle(tiny_model)
-    with pytest.raises(ConfigError, match=r"--backend \| 'gpu' \| expected auto, fake, trt, cuda, cpu, openvino or mnn"):
+    with pytest.raises(
+        ConfigError, match=r"--backend \| 'gpu' \| expected auto, fake, trt, cuda, cpu, openvino or mnn"
+    ):
         choose_backend(bundle, "gpu")
     with pytest.raises(ConfigError, match="--backend"):
         backend_from_variant(bundle, bundle.variants[0], "gpu")
@@ -139,7 +141,9 @@ main()
     text = run(help_of.format("score"))
     assert "auto, fake, trt, cuda, cpu, openvino or mnn." in text
     assert "5 for fake, 256 for trt and cuda, 16 for cpu and openvino, 8 for mnn." in text
-    assert "2,3 for fake, 1,32,256 for trt and cuda, 1,4,16 for cpu and openvino, 1,4,8 for mnn." in run(help_of.format("bench"))
+    assert "2,3 for fake, 1,32,256 for trt and cuda, 1,4,16 for cpu and openvino, 1,4,8 for mnn." in run(
+        help_of.format("bench")
+    )
 
 
 def test_the_records_load_no_runtime() -> None:

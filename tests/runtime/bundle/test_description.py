@@ -111,7 +111,7 @@ def test_a_variant_outside_the_folder_is_refused(folder: Path, file: object) -> 
         load_bundle(folder)
 
 
-@pytest.mark.parametrize("schema", [0, 4, "1", None])
+@pytest.mark.parametrize("schema", [0, 5, "1", None])
 def test_another_schema_is_refused_and_says_which(folder: Path, schema: object) -> None:
     edit_manifest(folder, schema=schema)
     with pytest.raises(ModelError, match=f"schema {schema!r}"):
