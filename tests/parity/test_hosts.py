@@ -1,0 +1,186 @@
+"""Programs without rrtn that feed `model.samples.onnx`: the scores are those of `rrtn score`.
+
+Each example is built and run as its first lines say.
+"""
+
+import csv
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import soundfile
+import soxr
+from rrtn.export.samples_graph import samples_from_log_mel
+from rrtn.runtime import Scorer, load_bundle
+from rrtn.runtime.bundle import MANIFEST, Bundle
+from rrtn.runtime.system.files import write_json
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SAME_FILE = 1e-5  # in score, between two programs that run the same file
+SAME_MODEL = 1e-4  # the gate's between a bundle's variants
+LENGTHS = (1, 2, 255, 1_600, 8_000, 39_839, 39_841, 160_000)
+
+
+@pytest.fixture(scope="module")
+def bundle(random_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """With the variant samples, as `rrtn export --samples` publishes it."""
+    folder = Path(shutil.copytree(random_bundle.path, tmp_path_factory.mktemp("hosts") / "bundle"))
+    fp32 = random_bundle.variants[0]
+    content = samples_from_log_mel(random_bundle.read(fp32), random_bundle.spec)
+    (folder / "model.samples.onnx").write_bytes(content)
+    samples = replace(
+        fp32,
+        name="samples",
+        file="model.samples.onnx",
+        input="samples",
+        sha256=sha256(content).hexdigest(),
+        size=len(content),
+    )
+    write_json(
+        folder / MANIFEST, replace(random_bundle, variants=(*random_bundle.variants, samples)).manifest()
+    )
+    return load_bundle(folder)
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """WAV of 16 kHz, one channel, 16 bits: real bursts, and 1 sample to 10 s of what a rule is about."""
+    folder, rng = tmp_path_factory.mktemp("recordings"), np.random.default_rng(0)
+    sounds = {}
+    for path in sorted((EXAMPLES.parent / "tests/fixtures/bursts").glob("*.wav")):
+        samples, rate = soundfile.read(path, always_2d=True)
+        sounds[path.stem] = soxr.resample(samples.mean(axis=1), rate, 16_000)
+    for length in LENGTHS:
+        sounds[f"{length} samples"] = rng.normal(0, 0.1, length) * np.linspace(0.1, 1, length)
+    sounds |= {
+        "silence": np.zeros(20_000),
+        "offset": rng.normal(0.4, 0.05, 30_000),
+        "soft": rng.normal(0, 1e-3, 9_000),
+    }
+    for name, sound in sounds.items():
+        soundfile.write(folder / f"{name}.wav", np.clip(sound, -1, 0.999), 16_000, subtype="PCM_16")
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def of_file(bundle: Bundle, recordings: list[Path]) -> np.ndarray:
+    """Scores [n, K] of the same file in Python's ONNX Runtime."""
+    session = onnxruntime.InferenceSession(bundle.path / "model.samples.onnx")
+    sounds = [soundfile.read(path, dtype="float32")[0] for path in recordings]
+    return np.concatenate([session.run(["scores"], {"samples": sound[None]})[0] for sound in sounds])
+
+
+@pytest.fixture(scope="module")
+def of_rrtn(bundle: Bundle, recordings: list[Path]) -> np.ndarray:
+    """Scores [n, K] of `rrtn score`."""
+    with Scorer(bundle, "cpu", workers=1) as scorer:
+        rows = [row.scores for row in scorer.score_files(recordings)]
+    return np.array([list(scores.values()) for scores in rows if scores])
+
+
+def check(lines: str, recordings: list[Path], of_file: np.ndarray, of_rrtn: np.ndarray) -> None:
+    rows = list(csv.reader(lines.splitlines()))
+    assert [row[0] for row in rows] == [str(path) for path in recordings]
+    came = np.array([[float(cell) for cell in row[1:]] for row in rows])
+    assert of_rrtn.std(axis=0).min() > 0.02, "the model tells the recordings apart"
+    np.testing.assert_allclose(came, of_file, atol=SAME_FILE, rtol=0)
+    np.testing.assert_allclose(came, of_rrtn, atol=SAME_MODEL, rtol=0)
+
+
+def lines_of(*command: str | Path, cwd: Path | None = None) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def c_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not (compiler := shutil.which("gcc") or shutil.which("cc")):
+        pytest.skip("no C compiler")
+    program = tmp_path_factory.mktemp("c") / "score"
+    lines_of(compiler, "-O2", "-Wall", "-Wextra", "-Werror", EXAMPLES / "c/score.c", "-o", program, "-ldl")
+    return program
+
+
+def test_c(
+    c_program: Path, bundle: Bundle, recordings: list[Path], of_file: np.ndarray, of_rrtn: np.ndarray
+) -> None:
+    (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    lines = lines_of(c_program, library, bundle.path / "model.samples.onnx", *recordings)
+    check(lines, recordings, of_file, of_rrtn)
+
+
+@pytest.fixture(scope="module")
+def node_program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    if not shutil.which("npm"):
+        pytest.skip("no npm")
+    folder = Path(shutil.copytree(EXAMPLES / "node", tmp_path_factory.mktemp("node") / "score"))
+    install = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-timeout=60000"]
+    done = subprocess.run(install, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"npm does not answer: {done.stderr.strip().splitlines()[-1:]}")
+    yield folder / "score.js"
+    shutil.rmtree(folder / "node_modules")  # 290 MB
+
+
+def test_node(
+    node_program: Path, bundle: Bundle, recordings: list[Path], of_file: np.ndarray, of_rrtn: np.ndarray
+) -> None:
+    head, *lines = lines_of("node", node_program, bundle.path, *recordings).splitlines(keepends=True)
+    assert next(csv.reader([head])) == ["file", *bundle.labels]
+    check("".join(lines), recordings, of_file, of_rrtn)
+
+
+def test_c_with_the_onnx_runtime_of_another_version(
+    c_program: Path,
+    node_program: Path,
+    bundle: Bundle,
+    recordings: list[Path],
+    of_file: np.ndarray,
+    of_rrtn: np.ndarray,
+) -> None:
+    """That of the Node package: the program is bound to no version."""
+    found = node_program.parent.glob("node_modules/onnxruntime-node/bin/*/linux/x64/libonnxruntime.so.1")
+    lines = lines_of(c_program, next(found), bundle.path / "model.samples.onnx", *recordings)
+    check(lines, recordings, of_file, of_rrtn)
+
+
+def wrong_files(folder: Path) -> dict[str, Path]:
+    """What a host must refuse -> a file of this kind."""
+    sound = np.sin(np.arange(4_000) / 9) / 2
+    soundfile.write(folder / "44 kHz.wav", sound, 44_100, subtype="PCM_16")
+    soundfile.write(folder / "stereo.wav", np.stack([sound, sound], 1), 16_000, subtype="PCM_16")
+    soundfile.write(folder / "24 bits.wav", sound, 16_000, subtype="PCM_24")
+    soundfile.write(folder / "nothing.wav", sound[:0], 16_000, subtype="PCM_16")
+    soundfile.write(folder / "whole.wav", sound, 16_000, subtype="PCM_16")
+    (folder / "cut off.wav").write_bytes((folder / "whole.wav").read_bytes()[:3_000])
+    (folder / "text.wav").write_text("no audio")
+    layout = "is not 16 kHz, one channel, 16 bits"
+    return {
+        **{
+            f"{folder / name}.wav: {layout}": folder / f"{name}.wav"
+            for name in ("44 kHz", "stereo", "24 bits")
+        },
+        f"{folder / 'nothing.wav'}: has no samples": folder / "nothing.wav",
+        f"{folder / 'cut off.wav'}: is cut off": folder / "cut off.wav",
+        f"{folder / 'text.wav'}: no WAV file": folder / "text.wav",
+    }
+
+
+def test_a_host_refuses_what_is_not_16_khz_mono_in_one_line(
+    c_program: Path, node_program: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    for words, path in wrong_files(tmp_path).items():
+        for program in (
+            [c_program, library, bundle.path / "model.samples.onnx"],
+            ["node", node_program, bundle.path],
+        ):
+            done = subprocess.run([*program, path], capture_output=True, text=True, check=False)
+            assert (done.returncode, done.stderr) == (1, f"{words}\n")
