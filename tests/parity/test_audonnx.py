@@ -1,18 +1,22 @@
 """A bundle opens with audEERING's `audonnx.load`, and scores signals there as rrtn does."""
 
+import inspect
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import soxr
 import yaml
-from rrtn.export.audeering import MODEL_YAML, audonnx_yaml_from_bundle
+from rrtn.export.audeering import MODEL_YAML, audonnx_yaml_from_bundle, signal_for_model
+from rrtn.export.samples_graph import samples_from_log_mel
 from rrtn.runtime import Scorer, load_bundle
 from rrtn.runtime.bundle import Bundle
 from rrtn.runtime.errors import AudioError, ConfigError, ModelError
@@ -98,14 +102,99 @@ def test_audonnx_knows_labels_and_graph(model: "audonnx.Model", bundle: Bundle) 
     assert (list(model.outputs), model.outputs["scores"].shape) == (["scores"], [-1, len(bundle.labels)])
 
 
-def test_the_file_holds_data_and_no_code(bundle: Bundle) -> None:
+def test_the_file_holds_data_and_the_source_of_one_function(bundle: Bundle) -> None:
     document = yaml.safe_load((bundle.path / MODEL_YAML).read_text(encoding="ascii"))
     (fields,) = document.values()
     ((transform, settings),) = fields.pop("transform").items()
     assert fields == {"path": "model.waveform.onnx", "labels": {"scores": list(bundle.labels)}}
-    assert transform.partition("==")[0] == "$rrtn.runtime.model_input.ModelInput"
-    assert settings == {"input": "waveform", "frontend": bundle.spec.to_dict()}
-    assert {type(value) for value in settings["frontend"].values()} == {int, float, str}
+    assert transform == "$audonnx.core.function.Function"
+    assert settings.pop("func") == inspect.getsource(signal_for_model)
+    numbers = {"silence_peak": 1e-7, "offset_share": 0.15, "shortest_with_offset": 1600}
+    assert settings == {"func_args": {"input": "waveform", "frontend": bundle.spec.to_dict(), **numbers}}
+    assert {type(value) for value in settings["func_args"]["frontend"].values()} == {int, float, str}
+
+
+WITHOUT_RRTN = """
+import json, sys
+sys.modules.update(rrtn=None, soxr=None, soundfile=None, torch=None)  # as if they were not installed
+import audonnx, numpy
+model = audonnx.load(sys.argv[1])
+scores = [model(signal, rate).tolist() for signal, rate in numpy.load(sys.argv[2], allow_pickle=True)]
+refused = []
+ones = numpy.ones(100)
+for signal, rate in ((ones, 44_100), (ones, None), (ones[:0], 16_000), (ones * numpy.nan, 16_000)):
+    try:
+        model(signal.astype("float32"), rate)
+    except ValueError as error:
+        refused.append(str(error))
+print(json.dumps([model.path, scores, refused]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "has_samples", "file"),
+    [
+        ({}, False, "model.waveform.onnx"),
+        ({}, True, "model.samples.onnx"),
+        ({"pad": "zero_db", "trim": True}, True, "model.samples.onnx"),
+    ],
+)
+def test_it_opens_where_rrtn_is_not_installed(
+    changes: dict[str, Any],
+    has_samples: bool,
+    file: str,
+    random_bundle: Bundle,
+    sealed_anew: Callable[..., Bundle],
+    tmp_path: Path,
+    real_clips: list[Path],
+) -> None:
+    """At the model's rate the scores are those of rrtn; any other rate is refused."""
+    bundle = sealed_anew(random_bundle, spec=replace(random_bundle.spec, **changes))
+    if has_samples:
+        content = samples_from_log_mel(bundle.read(bundle.variants[0]), bundle.spec)
+        (bundle.path / "model.samples.onnx").write_bytes(content)
+        samples = replace(bundle.variants[0], name="samples", file="model.samples.onnx", input="samples")
+        bundle = replace(bundle, variants=(*bundle.variants, samples))
+    audonnx_yaml_from_bundle(bundle)
+    rng = np.random.default_rng(0)
+    resampled = [soxr.resample(signal.mean(axis=0), rate, 16_000) for signal, rate in signals(real_clips)]
+    noises = [rng.normal(level, 0.1, size) for level in (0, 0.5) for size in (1, 257, 1_600, 100_000)]
+    padded = np.concatenate([np.zeros(9_000), noises[3], np.zeros(9_000)])
+    sounds = [*resampled, *noises, padded, 1e-3 * noises[2], np.zeros(999), np.stack([noises[2]] * 2)]
+    told = np.empty((len(sounds), 2), dtype=object)
+    told[:] = [(sound.astype(np.float32), 16_000) for sound in sounds]
+    np.save(tmp_path / "told.npy", told)
+    command = [sys.executable, "-c", WITHOUT_RRTN, str(bundle.path), str(tmp_path / "told.npy")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    path, scores, refused = json.loads(done.stdout)
+    assert path == str(bundle.path / file)
+    scorer = Scorer(replace(bundle, variants=bundle.variants[:1]), "cpu")
+    expected = [[list(scorer.score_waveform(sound.T, 16_000).values())] for sound, _ in told]
+    np.testing.assert_allclose(scores, expected, atol=LIMIT, rtol=0)
+    assert np.std(expected, axis=0).max() > 100 * LIMIT
+    rates = [f"{rate} Hz: the model takes 16000 Hz; resample, or install rrtn" for rate in (44_100, None)]
+    assert refused == [*rates, *["signal: no samples, or NaN or infinity among them"] * 2]
+
+
+def test_a_bundle_that_was_exported_before_still_opens(
+    bundle: Bundle, real_clips: list[Path], tmp_path: Path
+) -> None:
+    """Its model.yaml names rrtn's class."""
+    old = load_bundle(shutil.copytree(bundle.path, tmp_path / "old"))
+    fields = "".join(f"        {name}: {value!r}\n" for name, value in bundle.spec.to_dict().items())
+    transform = (
+        f"    $rrtn.runtime.model_input.ModelInput==0.0.1:\n      input: waveform\n      frontend:\n{fields}"
+    )
+    (old.path / MODEL_YAML).write_text(
+        f"$audonnx.core.model.Model:\n  path: model.waveform.onnx\n  transform:\n{transform}".replace(
+            "1e-10", "1.0e-10"
+        )
+    )
+    model, (signal, rate) = audonnx.load(str(old.path)), signals(real_clips[:1])[0]
+    expected = next(iter(Scorer(bundle, "cpu").score_files(real_clips[:1]))).scores
+    assert expected
+    np.testing.assert_allclose(model(signal, rate), [list(expected.values())], atol=LIMIT, rtol=0)
 
 
 def test_it_loads_without_torch(bundle: Bundle) -> None:
@@ -175,5 +264,5 @@ def test_another_models_yaml_is_left_alone(random_bundle: Bundle, tmp_path: Path
 
 
 def test_a_bundle_without_onnx_is_refused(random_bundle: Bundle) -> None:
-    with pytest.raises(ModelError, match="no variant waveform or fp32"):
+    with pytest.raises(ModelError, match="no variant samples or waveform or fp32"):
         audonnx_yaml_from_bundle(replace(random_bundle, variants=()))
