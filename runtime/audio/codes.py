@@ -24,6 +24,7 @@ ERROR_CODES: Final = {
     "invalid_score": "the model gave NaN or infinity",
 }
 FLAGS: Final = {
+    "no_burst": "--segment found no burst: a row without scores, and without an error",
     "silent": "what was scored holds no sound; a silent window does not count in its file's mean",
     "only_start": "only the first clip was scored, and sound follows it; --window auto scores all",
     "truncated": "scored, but cut off (with --allow-truncated)",

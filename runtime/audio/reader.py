@@ -12,6 +12,7 @@ N samples, C channels.
 import contextlib
 import errno
 import io
+import math
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ from ..spec import MAX_CHANNELS, MAX_RATE, MIN_RATE, FrontendSpec
 from ..system.failpoints import failpoint
 from ..system.host import DESCRIPTORS, flush_c_stdout, open_to_read
 from .av_reader import AvSound, opened_by_av
+from .bursts import BurstDetector
 from .codes import in_order
 from .containers import SLACK, Layout, Pieces, PiecesFile, layout_of
 from .file_names import FilePath
@@ -37,11 +39,11 @@ from .foreign import broken_pages, container_of
 from .level import Level
 from .mixdown import ChannelLevels, Mixdown
 from .recording import MOST_KEPT, Blocks, Measured, Recording
+from .segments import Gate, Meter, Segments
+from .sound import FramePowers
 
 if TYPE_CHECKING:
     import soundfile
-
-Meter = Callable[[Float32], None]  # is given each block [N, C] of a file, before anything is done to it
 
 BLOCK_FRAMES: Final = 1 << 16
 _STDOUT: Final = 1
@@ -154,14 +156,38 @@ def recording_from_descriptor(
     """
     decoded = _decode(
         descriptor,
-        Measured(spec.sampling_rate, most_kept),
+        Measured(FramePowers(spec.sampling_rate), most_kept),
         max_seconds=max_seconds,
+        allow_truncated=allow_truncated,
         part_of=partial(_decoded_part, channel=channel, meter=meter, by_rules=level == "file"),
     )
-    if decoded.missing and not allow_truncated:
-        raise AudioError("truncated", decoded.missing)
-    flags = decoded.flags | {"truncated"} if decoded.missing else decoded.flags
-    return Recording(spec, decoded.measured, decoded.parts, flags, level)
+    return Recording(spec, decoded.measured, decoded.parts, decoded.flags, level)
+
+
+def segments_from_descriptor(
+    descriptor: int,
+    spec: FrontendSpec,
+    *,
+    gate: Gate | None = None,
+    max_seconds: float = math.inf,
+    allow_truncated: bool = False,
+    channel: int | None = None,
+    meter: Meter | None = None,
+    most_kept: int | None = MOST_KEPT,
+) -> Segments:
+    """The bursts in a file that is open and stays open as long as they are in use.
+
+    The recording may be of any length. `meter` is shown every block, and once more, as one channel, while the
+    bursts are taken.
+    """
+    decoded = _decode(
+        descriptor,
+        Measured(BurstDetector(spec.sampling_rate), most_kept),
+        max_seconds=max_seconds,
+        allow_truncated=allow_truncated,
+        part_of=partial(_decoded_part, channel=channel, meter=meter, by_rules=True),
+    )
+    return Segments(spec, decoded.measured, decoded.parts, decoded.flags, gate=gate, meter=meter)
 
 
 def mono_from_live(
@@ -195,7 +221,7 @@ def audio_from_array(
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is refused
         block = x.astype(np.float32)
     blocks = [block.reshape(len(block), -1)] if block.size else []
-    measured = Measured(spec.sampling_rate, None)
+    measured = Measured(FramePowers(spec.sampling_rate), None)
     decoded = _mixed_down(iter(blocks), lambda: iter(blocks), sampling_rate, measured, channel)
     return _audio(Recording(spec, decoded.measured, decoded.parts, decoded.flags))
 
@@ -261,14 +287,29 @@ _OpenSound = Callable[[Pieces], AbstractContextManager["AvSound | _SndSound"]]
 class _Decoded(NamedTuple):
     """The recordings of a file that were decoded so far, one behind the other."""
 
-    measured: Measured  # at the spec's rate
+    measured: Measured[Any]  # at the spec's rate
     parts: tuple[Blocks, ...] = ()  # give the same samples once more
     flags: frozenset[str] = frozenset()
     missing: str = ""  # what the file should have, too; empty where it is whole
 
 
 def _decode(
-    descriptor: int, measured: Measured, *, max_seconds: float, part_of: Callable[..., _Decoded]
+    descriptor: int,
+    measured: Measured[Any],
+    *,
+    max_seconds: float,
+    allow_truncated: bool,
+    part_of: Callable[..., _Decoded],
+) -> _Decoded:
+    """All recordings of a file. Raises AudioError where parts are missing, unless that is allowed."""
+    decoded = _decode_what_is_there(descriptor, measured, max_seconds=max_seconds, part_of=part_of)
+    if decoded.missing and not allow_truncated:
+        raise AudioError("truncated", decoded.missing)
+    return decoded._replace(flags=decoded.flags | {"truncated"}) if decoded.missing else decoded
+
+
+def _decode_what_is_there(
+    descriptor: int, measured: Measured[Any], *, max_seconds: float, part_of: Callable[..., _Decoded]
 ) -> _Decoded:
     if os.fstat(descriptor).st_size == 0:
         raise AudioError("empty", "0 bytes")
@@ -291,10 +332,10 @@ def _decode(
 
 
 def _joined(
-    layout: Layout, decoded: Callable[..., _Decoded], max_seconds: float, measured: Measured
+    layout: Layout, decoded: Callable[..., _Decoded], max_seconds: float, measured: Measured[Any]
 ) -> _Decoded:
     """All recordings of a file, each of which `decoded` adds to what was measured before."""
-    rate, parts = measured.powers.rate, []
+    rate, parts = measured.rate, []
     for pieces in layout.recordings:
         left = max_seconds - measured.samples / rate
         parts.append(decoded(pieces, max_seconds=left, measured=measured))
@@ -341,7 +382,7 @@ def _decoded_part(
     pieces: Pieces,
     *,
     max_seconds: float,
-    measured: Measured,
+    measured: Measured[Any],
     channel: int | None,
     meter: Meter | None,
     by_rules: bool,
@@ -424,7 +465,7 @@ def _mixed_down(
     blocks: Iterator[Float32],
     again: Callable[[], Iterator[Float32]],
     rate: int,
-    measured: Measured,
+    measured: Measured[Any],
     channel: int | None,
     *,
     by_rules: bool = True,
@@ -433,7 +474,7 @@ def _mixed_down(
 
     `again` gives the blocks once more: only all of them show which mixdown is right `by_rules`.
     """
-    target_rate = measured.powers.rate
+    target_rate = measured.rate
     made = _first_mixdown(channel)
     while True:
         levels, attempt = ChannelLevels(), measured.copy()

@@ -6,8 +6,8 @@ block. N samples.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -26,21 +26,36 @@ Blocks = Callable[
 MOST_KEPT: Final = 1 << 24  # samples: 17 minutes at 16 kHz, 64 MiB
 
 
-class Measured:
+class Listener(Protocol):
+    """Hears a recording while it is measured: FramePowers, or BurstDetector."""
+
+    rate: int  # Hz
+
+    def add(self, block: Float32) -> None:
+        """Takes the next samples [N]."""
+
+    def copy(self) -> Self:
+        """One to which blocks can be added without changing this one."""
+
+
+Heard = TypeVar("Heard", bound=Listener)
+
+
+class Measured(Generic[Heard]):
     """What the first decoding of a recording shows; and its samples, up to `most_kept` of them."""
 
-    def __init__(self, rate: int, most_kept: int | None) -> None:
-        """`rate` is in Hz. `most_kept` None keeps all."""
+    def __init__(self, listener: Heard, most_kept: int | None) -> None:
+        """`most_kept` None keeps all."""
         self.samples = 0
         self.peak = 0.0  # NaN where a sample is NaN
-        self.powers = FramePowers(rate)
+        self.listener = listener
         self.kept: list[Float32] | None = []
         self._most = most_kept
 
-    def copy(self) -> "Measured":
+    def copy(self) -> "Measured[Heard]":
         """One to which blocks can be added without changing this one."""
         other = copy.copy(self)
-        other.powers = self.powers.copy()
+        other.listener = self.listener.copy()
         other.kept = None if self.kept is None else [*self.kept]
         return other
 
@@ -48,11 +63,38 @@ class Measured:
         """Adds the next block [N]."""
         self.samples += len(block)
         self.peak = float(np.maximum(self.peak, np.abs(block).max(initial=0.0)))
-        self.powers.add(block)
+        self.listener.add(block)
         if self._most is not None and self.samples > self._most:
             self.kept = None
         if self.kept is not None:
             self.kept.append(block)
+
+    @property
+    def rate(self) -> int:
+        """Of the samples, in Hz."""
+        return self.listener.rate
+
+    def blocks(self, parts: Sequence[Blocks]) -> Iterator[Float32]:
+        """The same samples once more: those that were kept, or else what `parts` give.
+
+        Raises AudioError where a file that is decoded again has become shorter.
+        """
+        if self.kept is not None:
+            yield from self.kept
+            return
+        given = 0
+        for part in parts:
+            for block in part():
+                given += len(block)
+                yield block
+        if given < self.samples:
+            raise AudioError("changed", "shorter when it was read again")
+
+    def is_silent(self) -> bool:
+        """Raises AudioError where there are no samples, or NaN or infinity among them."""
+        if not self.samples:
+            raise AudioError("empty", "no samples")
+        return finite_peak(self.peak) < SILENCE_PEAK
 
 
 class Recording:
@@ -61,7 +103,7 @@ class Recording:
     def __init__(
         self,
         spec: FrontendSpec,
-        measured: Measured,
+        measured: Measured[FramePowers],
         parts: tuple[Blocks, ...],
         flags: frozenset[str],
         level: Level = "file",
@@ -70,11 +112,9 @@ class Recording:
 
         At the running level nothing is trimmed: where sound begins and ends is known at the end alone.
         """
-        if not measured.samples:
-            raise AudioError("empty", "no samples")
         self._spec, self._measured, self._parts, self._level = spec, measured, parts, level
-        self._sound = measured.powers.sound()
-        self._is_silent = finite_peak(measured.peak) < SILENCE_PEAK
+        self._is_silent = measured.is_silent()
+        self._sound = measured.listener.sound()
         self.flags = flags | {"silent"} if self._is_silent else flags
         self.seconds = measured.samples / spec.sampling_rate  # of the file
         trims = spec.trim and level == "file" and not self._is_silent
@@ -107,18 +147,17 @@ class Recording:
     def _blocks_between(self) -> Iterator[Float32]:
         """The samples that the spec keeps, as they were recorded."""
         position = -self._begin  # of the next block
-        for block in self._all_blocks():
+        for block in self._measured.blocks(self._parts):
             first, last = max(0, -position), min(len(block), self.length - position)
             position += len(block)
             if first < last:
                 yield block[first:last]
             if position >= self.length:
                 return
-        raise AudioError("changed", "shorter when it was read again")
 
-    def _all_blocks(self) -> Iterator[Float32]:
-        if self._measured.kept is not None:
-            yield from self._measured.kept
-            return
-        for part in self._parts:
-            yield from part()
+
+def recording_of(samples: Float32, spec: FrontendSpec) -> Recording:
+    """Mono samples [N] at the spec's rate as a recording. Raises AudioError for NaN and infinity."""
+    measured = Measured(FramePowers(spec.sampling_rate), None)
+    measured.add(samples)
+    return Recording(spec, measured, (), frozenset())

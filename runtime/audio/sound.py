@@ -24,42 +24,58 @@ def frame_samples(rate: int) -> int:
     return max(1, round(_FRAME_SECONDS * rate))
 
 
+class Framer:
+    """Cuts a recording that comes in blocks into frames of 10 ms."""
+
+    def __init__(self, rate: int) -> None:
+        """`rate` is in Hz."""
+        self.frame = frame_samples(rate)
+        self._rest = _NOTHING  # the beginning of a frame
+
+    def frames(self, block: Float32) -> Float32:
+        """The frames [F, frame] that the next samples [N] complete."""
+        waiting = np.concatenate([self._rest, block]) if len(self._rest) else block
+        whole = len(waiting) // self.frame * self.frame
+        self._rest = waiting[whole:].copy()
+        return waiting[:whole].reshape(-1, self.frame)
+
+    def last(self) -> Float32:
+        """The frame at the end, which is short: [1, less than `frame`], or [0, 1] where there is none."""
+        return self._rest.reshape(-1, max(1, len(self._rest)))
+
+
 class FramePowers:
     """Collects the power of each frame of a recording that comes in blocks. An hour takes 1.4 MB."""
 
     def __init__(self, rate: int) -> None:
         """`rate` is in Hz."""
-        self.rate, self.frame = rate, frame_samples(rate)
+        self.rate, self._framer = rate, Framer(rate)
         self._samples = 0
         self._powers: list[Float32] = []
-        self._rest = _NOTHING  # the beginning of a frame
 
     def copy(self) -> "FramePowers":
         """One to which blocks can be added without changing this one."""
         other = copy.copy(self)
-        other._powers = [*self._powers]
+        other._framer, other._powers = copy.copy(self._framer), [*self._powers]
         return other
 
     def add(self, block: Float32) -> None:
         """Adds the next samples [N]."""
         self._samples += len(block)
-        waiting = np.concatenate([self._rest, block]) if len(self._rest) else block
-        whole = len(waiting) // self.frame * self.frame
-        self._powers.append(_powers(waiting[:whole], self.frame))
-        self._rest = waiting[whole:].copy()
+        self._powers.append(_powers(self._framer.frames(block)))
 
     def sound(self, loudest: float = 0.0) -> "Sound":
         """Of all blocks. The last frame may be short. `loudest` is the power of a frame before them."""
-        last = _powers(self._rest, len(self._rest)) if len(self._rest) else _NOTHING
-        return Sound(np.concatenate([_NOTHING, *self._powers, last]), self._samples, self, loudest)
+        powers = np.concatenate([_NOTHING, *self._powers, _powers(self._framer.last())])
+        return Sound(powers, self._samples, self.rate, loudest)
 
 
 class Sound:
     """The frames of a recording that hold sound."""
 
-    def __init__(self, powers: Float32, samples: int, of: FramePowers, loudest: float = 0.0) -> None:
-        """`powers` [F] are the frames' mean squares, `samples` the length of the recording."""
-        self._rate, self._frame, self._end = of.rate, of.frame, samples
+    def __init__(self, powers: Float32, samples: int, rate: int, loudest: float = 0.0) -> None:
+        """`powers` [F] are the frames' mean squares, `samples` the length of the recording at `rate` (Hz)."""
+        self._rate, self._frame, self._end = rate, frame_samples(rate), samples
         self.loudest = float(powers.max(initial=loudest))  # mean square of the loudest frame
         self._frames = (powers > 0) & (powers >= SOUND_RANGE * self.loudest)
 
@@ -78,8 +94,8 @@ class Sound:
         return int(found[0]) * self._frame, min(self._end, (int(found[-1]) + 1) * self._frame)
 
 
-def _powers(samples: Float32, frame: int) -> Float32:
-    """Mean square [F] of frames that are whole. NaN and infinity stay what they are."""
+def _powers(frames: Float32) -> Float32:
+    """Mean square [F] of frames. NaN and infinity stay what they are."""
     with np.errstate(over="ignore", invalid="ignore"):
-        squares = samples.reshape(-1, frame).astype(np.float64) ** 2
+        squares = frames.astype(np.float64) ** 2
         return np.asarray(squares.mean(axis=1), np.float32)

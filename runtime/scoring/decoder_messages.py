@@ -23,6 +23,7 @@ from ..spec import FrontendSpec, InputKind
 
 IDLE: Final = -1  # the ticket of no file
 _SLOTS_BEGIN: Final = mmap.PAGESIZE  # bytes; CUDA pins whole pages
+Segment = Literal["level", "voice"]  # bursts by their level; of these, those that are a voice
 Window = float | Literal["auto"]  # s; auto: of one clip, and a file of at most one clip has none
 
 
@@ -35,6 +36,7 @@ class DecoderSettings:
     slots: int
     window: Window | None = None  # None: only the first clip of each file
     hop: float | None = None  # s
+    segment: Segment | None = None  # then `window` cuts each burst
     max_seconds: float = 3600.0
     allow_truncated: bool = False
     channel: int | None = None  # counted from 1; None: the mean of all

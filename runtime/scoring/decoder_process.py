@@ -8,15 +8,18 @@ and says through the pipe what lies in which slot.
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ..arrays import Int16, waveform_from_samples
 from ..audio.codes import in_order
 from ..audio.pack_reader import PackReader
-from ..audio.reader import opened, recording_from_descriptor
+from ..audio.reader import opened, recording_from_descriptor, segments_from_descriptor
 from ..audio.recording import Recording
+from ..audio.segments import Segments
 from ..audio.sources import AudioSource, PackedFile, content_hash
+from ..audio.voice_gate import VoiceGate
 from ..errors import AudioError, StoppedError
 from ..frontend import clip_input
 from ..system.host import (
@@ -124,8 +127,10 @@ class _DecoderLoop:
         finally:
             self._works_on(IDLE)
 
-    def _measured(self, ticket: int, source: AudioSource, opened_file: contextlib.ExitStack) -> Recording:
-        """The recording in a file, which `opened_file` closes."""
+    def _measured(
+        self, ticket: int, source: AudioSource, opened_file: contextlib.ExitStack
+    ) -> Recording | Segments:
+        """The recording in a file, or its bursts, which `opened_file` closes."""
         read = partial(self._measured_once, ticket, source, opened_file)
         for pause in _RETRIES:
             with contextlib.suppress(StoppedError):
@@ -135,13 +140,17 @@ class _DecoderLoop:
 
     def _measured_once(
         self, ticket: int, source: AudioSource, opened_file: contextlib.ExitStack
-    ) -> Recording:
+    ) -> Recording | Segments:
         decoding = self._decoding
+        read: Callable[..., Recording | Segments] = partial(recording_from_descriptor, level=decoding.level)
+        if decoding.segment:
+            gate = VoiceGate(decoding.spec.sampling_rate) if decoding.segment == "voice" else None
+            read = partial(segments_from_descriptor, gate=gate)
         with contextlib.ExitStack() as stack:
             file = self._packs.opened(source) if isinstance(source, PackedFile) else opened(source)
             descriptor = stack.enter_context(file)
             try:
-                recording = recording_from_descriptor(
+                recording = read(
                     descriptor,
                     decoding.spec,
                     max_seconds=decoding.max_seconds,
@@ -149,7 +158,6 @@ class _DecoderLoop:
                     channel=decoding.channel,
                     # A file in windows may be of any length: --timeout is for each block of it.
                     meter=(lambda _: self._works_on(ticket)) if decoding.window else None,
-                    level=decoding.level,
                 )
             except AudioError:
                 if os.fstat(descriptor).st_size <= _HASHED_IF_BAD:
@@ -160,17 +168,31 @@ class _DecoderLoop:
             opened_file.push(stack.pop_all())
             return recording
 
-    def _put_clips(self, ticket: int, recording: Recording) -> tuple[str, ...]:
+    def _put_clips(self, ticket: int, recording: Recording | Segments) -> tuple[str, ...]:
         """Puts each clip of the file into a slot; -> the file's flags."""
-        rate, flags = self._decoding.spec.sampling_rate, set(recording.flags)
-        stop = 0
-        for start, samples, sound in recording.clips(windows(recording.length, self._decoding)):
-            stop = start + len(samples)
-            place = recording.start + start / rate, recording.start + stop / rate
-            self._put(ticket, samples, ClipSpan(*place, sound))
+        if isinstance(recording, Segments):
+            return self._put_segments(ticket, recording)
+        flags = set(recording.flags)
+        stop = self._put_windows(ticket, recording)
         if self._decoding.window is None and recording.sound(stop, recording.length):
             flags.add("only_start")
         return in_order(flags)
+
+    def _put_segments(self, ticket: int, segments: Segments) -> tuple[str, ...]:
+        flags = {*segments.flags, "no_burst"}
+        for start, burst in segments:
+            self._put_windows(ticket, burst, start)
+            flags.discard("no_burst")
+        return in_order(flags)
+
+    def _put_windows(self, ticket: int, recording: Recording, begin: float = 0.0) -> int:
+        """Puts each window of a recording that begins at `begin` (s) of the file; -> where the last ends."""
+        begin += recording.start
+        rate, stop = self._decoding.spec.sampling_rate, 0
+        for start, samples, sound in recording.clips(windows(recording.length, self._decoding)):
+            stop = start + len(samples)
+            self._put(ticket, samples, ClipSpan(begin + start / rate, begin + stop / rate, sound))
+        return stop
 
     def _put(self, ticket: int, samples: Int16, span: ClipSpan) -> None:
         slot = self._take_slot(ticket)

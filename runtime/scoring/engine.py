@@ -12,10 +12,12 @@ from typing import Any, Protocol
 
 from ..audio.av_reader import second_reader
 from ..audio.input_spool import InputSpool, Shard
+from ..audio.voice_gate import gate_version
 from ..backends.choice import BackendName, obstacle
 from ..backends.registry import backend_kinds
 from ..bundle import Bundle, LabelMeaning
 from ..tables.rows import Row
+from .decoder_messages import Segment
 from .scorer import Scorer
 from .table_job import SCORING_RULES, settings_of_table
 
@@ -38,6 +40,12 @@ class LoadedModel:
     def labels(self) -> tuple[str, ...]:
         """The K labels, in the order of the model's outputs."""
         return tuple(self.settings["labels"])
+
+    @property
+    def bursts(self) -> str:
+        """How the bursts of recordings are found; "" where whole recordings are scored."""
+        found = self.settings.get("segment")
+        return f"bursts by {found}" if found else ""
 
     @property
     def submitted(self) -> tuple[str, ...]:
@@ -115,6 +123,11 @@ def settings_of_scorer(scorer: Scorer) -> dict[str, Any]:
         "allow_truncated": decoding.allow_truncated,
         "channel": decoding.channel,
         "embedding": scorer.embedding_size,
+        **({"segment": _segment(decoding.segment)} if decoding.segment else {}),
         **({"second_reader": second_reader()} if second_reader() else {}),
         **({} if decoding.level == "file" else {"level": decoding.level}),
     }
+
+
+def _segment(segment: Segment) -> str:
+    return f"level and {gate_version()}" if segment == "voice" else segment

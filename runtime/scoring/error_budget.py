@@ -37,7 +37,7 @@ class ErrorBudget:
 
     def count(self, rows: Sequence[Row]) -> None:
         """Counts one file by its rows. Raises StoppedError if it is one bad file too many."""
-        is_bad = any(row.scores is None for row in rows)
+        is_bad = any(row.error for row in rows)
         self.files += 1
         self.bad += is_bad
         self.in_a_row = self.in_a_row + 1 if is_bad else 0
@@ -58,7 +58,7 @@ class ErrorBudget:
             raise self._stopped(rows, f"{self.bad} of {counted(self.files, 'file')} could not be scored")
 
     def _stopped(self, rows: Sequence[Row], reason: str) -> StoppedError:
-        last = next((row for row in rows if row.scores is None), None)
+        last = next((row for row in rows if row.error), None)
         where = f"{cell_from_path(last.file)} {last.error} {last.detail}".strip() if last else "all files"
         return StoppedError(
             where,

@@ -45,7 +45,7 @@ class Totals:
         """Counts one file by its rows."""
         self.files += 1
         self.audio_seconds += rows[0].seconds
-        bad = [row.error for row in rows if row.scores is None]
+        bad = [row.error for row in rows if row.error]
         self.scored += not bad
         if bad:
             self.errors[bad[0]] += 1
@@ -77,6 +77,7 @@ class ScoringSummary:
             "audio_seconds": round(self.totals.audio_seconds, 3),
             "backend": self.model.device,
             "variant": self.model.variant,
+            **({"segment": found} if (found := self.model.settings.get("segment")) else {}),
             "out": str(self.out) if self.out else None,
             "scored_now": self.scored_now,
             "batch_size": self.model.batch_size,

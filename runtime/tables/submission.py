@@ -16,7 +16,7 @@ from ..audio.file_names import FilePath, cell_from_path
 from ..errors import ConfigError, DataError
 from ..system.files import write_bytes, write_refused
 from ..text import cell_from_text, counted
-from .rows import Row
+from .rows import Row, flags_cell
 
 _NAMED: Final = 3  # files that a message names
 
@@ -89,7 +89,9 @@ def _likeliest(scores: Mapping[str, float], target: str) -> str:
 
 
 def _check(target: Path, rows: list[Row]) -> None:
-    if bad := [f"{cell_from_path(row.file)} ({row.error})" for row in rows if row.scores is None]:
+    if bad := [
+        f"{cell_from_path(row.file)} ({row.error or flags_cell(row)})" for row in rows if row.scores is None
+    ]:
         raise DataError(
             str(target),
             f"{len(bad)} of {counted(len(rows), 'file')} without scores: {_first(bad)}",
