@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "export": Command("export", "Write ONNX and TensorRT files that give the scores of PyTorch."),
     "parity": Command("export", "Compare every variant on this machine with PyTorch again."),
     "score": Command("score", "Score audio files, into a table or on the screen."),
+    "serve": Command("serve", "Score sounds that come over HTTP."),
     "pack": Command("pack", "Put many small files into few Parquet files, which score the same."),
     "inspect": Command("inspect", "Show what is in a bundle, and what of it can run here."),
     "bench": Command("bench", "Measure latency and throughput of every variant that runs here."),

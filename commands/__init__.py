@@ -14,6 +14,7 @@ export       rrtn export and rrtn parity
 inspect      rrtn inspect
 score        rrtn score
 summary      the rows and the last lines of rrtn score
+serve        rrtn serve
 pack         rrtn pack
 bench        rrtn bench
 data         rrtn data synth, rrtn data import and rrtn data check

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ..train.run_folder import RunFolder
 
 COMMANDS: Final = (
-    *("train", "evaluate", "crossval", "table2", "report", "export", "parity", "score", "pack", "inspect"),
-    *("bench", "doctor", "demo", "data"),
+    *("train", "evaluate", "crossval", "table2", "report", "export", "parity", "score", "serve", "pack"),
+    *("inspect", "bench", "doctor", "demo", "data"),
 )
 _NAME: Final = "rrtn"
 _IN_ADVICE: Final = re.compile(rf"(?<![\w./-]){_NAME} (?=--help|(?:{'|'.join(COMMANDS)})\b)")
@@ -188,6 +188,7 @@ def _of_synthesis(arguments: list[str]) -> tuple[str, str]:
 _KEPT: Final[dict[str, Callable[[list[str]], tuple[str, str]]]] = {
     "train": _of_train,
     "score": _of_score,
+    "serve": lambda _: ("requests that had come were answered", _AGAIN),
     "table2": lambda _: ("runs and checkpoints that are finished are kept", f"{_AGAIN}: it goes on there"),
     "pack": lambda _: ("packs that are finished are kept", f"{_AGAIN}: it goes on there"),
     "demo": lambda _: ("steps that are finished are kept", f"{_AGAIN}: it goes on there"),

@@ -2,6 +2,7 @@
 
 scorer            files or samples in, rows of scores out
 decoder_pool      processes that decode, kept busy and replaced when they die
+feed              files that come one by one, while others are scored
 decoder_start     by which Python a decoder is started, and for which process
 decoder_process   what runs in each of them
 decoder_messages  what the pool and its processes tell each other

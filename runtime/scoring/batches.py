@@ -4,12 +4,13 @@ B batch, K labels, D embedding.
 """
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,9 @@ from ..arrays import Float32
 from ..audio.file_names import FilePath
 from ..backends.model_batch import BatchMemory, ClipBatch, Outputs
 from .decoder_messages import BadFile, Clip, ClipSpan, FileEnd
+
+_LINGER: Final = 0.01  # s that clips wait for others where few requests come
+_PATIENCE: Final = 0.25  # s, where many come: fewer and larger batches take less time in all
 
 
 class ScoredClip(NamedTuple):
@@ -69,12 +73,14 @@ class Batches:
         *,
         size: int,
         lanes: int,
+        wake: Callable[[], None] | None = None,
     ) -> None:
-        """`new_batch` gives room for `size` clips."""
-        self._model, self._size = model, size
+        """`new_batch` gives room for `size` clips. `wake` is called by a lane that has run a batch."""
+        self._model, self._size, self._lanes, self._wake = model, size, lanes, wake
         self._empty = [new_batch() for _ in range(2 * lanes + 1)]
         self._batch = self._empty.pop()
         self._members: list[ClipPlace] = []
+        self._since = 0.0  # when the first of the members came
         self._running: deque[RunningBatch] = deque()
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="model")
 
@@ -103,6 +109,26 @@ class Batches:
         while self._running and self._running[0].outputs.done():
             self._collect()
 
+    def run_some(self, *, coming: int) -> float:
+        """For clips that come one by one: runs those that wait, once a lane is free and it is time.
+
+        Until they fill half a batch, they wait for others to share it: for as long as _PATIENCE where a
+        quarter of a batch is being decoded (`coming`) or run, at whose end more come; else for _LINGER where
+        there is any. A clip alone runs at once. The batch is not padded. -> s after which to ask again.
+        """
+        for batch in [batch for batch in self._running if batch.outputs.done()]:
+            self._running.remove(batch)
+            self._hand_out(batch)
+        if not self._members or len(self._running) >= self._lanes:
+            return math.inf
+        others = coming + sum(len(batch.members) for batch in self._running)
+        if len(self._members) < self._size // 2 and others:
+            patience = _PATIENCE if others >= self._size // 4 else _LINGER
+            if (left := self._since + patience - time.monotonic()) > 0:
+                return left
+        self._run(len(self._members))
+        return math.inf
+
     def flush(self) -> None:
         """Runs the batch as it is, padded with zeros, and waits for all batches."""
         if self._members:
@@ -112,14 +138,18 @@ class Batches:
             self._collect()
 
     def _note(self, clips: Sequence[Clip], files: Mapping[int, FileInProgress]) -> None:
+        if not self._members:
+            self._since = time.monotonic()
         for ticket, start, end, sound in clips:
             file = files[ticket]
             self._members.append((file, len(file.clips), ClipSpan(start, end, sound)))
             file.clips.append(None)
             file.unscored += 1
 
-    def _run(self) -> None:
-        outputs = self._threads.submit(self._model, self._batch.clips)
+    def _run(self, size: int | None = None) -> None:
+        outputs = self._threads.submit(self._model, self._batch.clips[:size])
+        if wake := self._wake:
+            outputs.add_done_callback(lambda _: wake())
         self._running.append(RunningBatch(outputs, self._batch, self._members))
         self._members = []
         if not self._empty:
@@ -128,15 +158,17 @@ class Batches:
 
     def _collect(self) -> None:
         """Waits for the oldest batch, and hands out its scores."""
-        oldest = self._running.popleft()
-        outputs = oldest.outputs.result()
+        self._hand_out(self._running.popleft())
+
+    def _hand_out(self, batch: RunningBatch) -> None:
+        outputs = batch.outputs.result()
         finite = np.asarray(np.isfinite(outputs.scores).all(axis=1)).tolist()
         embeddings: Iterable[Any] = repeat(None) if outputs.embedding is None else outputs.embedding
-        clips = zip(oldest.members, outputs.scores.tolist(), finite, embeddings, strict=False)
+        clips = zip(batch.members, outputs.scores.tolist(), finite, embeddings, strict=False)
         for (file, number, span), scores, is_finite, embedding in clips:
             file.clips[number] = ScoredClip(span, scores, is_finite, embedding)
             file.unscored -= 1
-        self._empty.append(oldest.batch)
+        self._empty.append(batch.batch)
 
 
 def mean_clip(clips: list[ScoredClip]) -> ScoredClip:

@@ -33,6 +33,7 @@ from .decoder_messages import (
     Work,
 )
 from .decoder_start import check_process, decoder_command, decoder_environment, this_process
+from .feed import Feed
 
 _QUEUED: Final = 2  # chunks that a decoder has at a time
 _STRIKES: Final = 2  # deaths of decoders until their file is given up
@@ -76,8 +77,14 @@ class PoolIdle(NamedTuple):
     """Nothing is being decoded. No file is taken before the caller gives out more results."""
 
 
+class PoolLooked(NamedTuple):
+    """All that has come since the last look was given. Only `events_of_feed` has this event."""
+
+    decoding: int  # number of files that are being decoded
+
+
 Pin = Callable[[npt.NDArray[Any]], Callable[[], None]]
-PoolEvent = ClipsReady | FilesEnded | FileRestarted | PoolIdle
+PoolEvent = ClipsReady | FilesEnded | FileRestarted | PoolIdle | PoolLooked
 
 
 class DecoderPool:
@@ -129,10 +136,36 @@ class DecoderPool:
             if not self._sources:
                 yield PoolIdle()
                 continue
-            ready = wait([decoder.connection for decoder in self._decoders], timeout=_LOOK_EVERY)
-            for decoder in [decoder for decoder in self._decoders if decoder.connection in ready]:
-                yield from self._received(decoder)
-            yield from self._stuck()
+            yield from self._look()
+
+    def events_of_feed(self, feed: Feed) -> Iterator[PoolEvent]:
+        """Gives all events of files that come while others are decoded, until the feed is closed.
+
+        A decoder gets one file at a time and a second one to go on with. The caller must close the pool.
+        Raises what `events` raises.
+        """
+        while not feed.is_over or self._sources:
+            check_process(self._process)
+            self._give_requeued()
+            while not self._requeued and (decoder := self._hungry()) and (given := feed.take()):
+                self._sources.update([given])
+                decoder.give([given])
+            for decoder in self._decoders:
+                decoder.free()
+            yield from self._look(feed)
+            yield PoolLooked(len(self._sources))
+
+    def _look(self, feed: Feed | None = None) -> Iterator[PoolEvent]:
+        """Waits until there is something to do, for a while, and gives the events of it."""
+        doors = [decoder.connection for decoder in self._decoders]
+        if feed:
+            ready = wait([*doors, feed.bell], min(_LOOK_EVERY, feed.look_within))
+            feed.was_heard()  # before the look, so that what comes during it is heard the next time
+        else:
+            ready = wait(doors, _LOOK_EVERY)
+        for decoder in [decoder for decoder in self._decoders if decoder.connection in ready]:
+            yield from self._received(decoder)
+        yield from self._stuck()
 
     def close(self) -> None:
         """Stops all decoders. Files that are being decoded are dropped.

@@ -11,8 +11,10 @@ import os
 import threading
 import time
 import weakref
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NoReturn, get_args
 
 import numpy as np
@@ -47,8 +49,17 @@ from ..system.host import MOST_PROCESSES
 from ..tables.rows import Row
 from .batches import Batches, FileInProgress, ScoredClip, mean_clip
 from .decoder_messages import BadFile, DecoderSettings, FileEnd, Segment, Window
-from .decoder_pool import ClipsReady, DecoderPool, FileRestarted, FilesEnded, PoolEvent, PoolIdle
+from .decoder_pool import (
+    ClipsReady,
+    DecoderPool,
+    FileRestarted,
+    FilesEnded,
+    PoolEvent,
+    PoolIdle,
+    PoolLooked,
+)
 from .decoder_start import check_process, fork_lock, this_process
+from .feed import Feed
 
 _AHEAD: Final = 4096  # files whose rows may wait for an earlier file that takes longer
 
@@ -214,6 +225,30 @@ class Scorer:
         finally:
             self._put_back(decoders) if done else decoders.close()
 
+    def rows_of_feed(self, feed: Feed) -> Iterator[tuple[int, list[Row]]]:
+        """Gives the ticket and the rows of each file as soon as they are there, until the feed is closed.
+
+        This is for files that come one by one, as requests do. A clip that is alone is scored at once;
+        where many come, they share batches. The rows have no name of a file.
+        """
+        self._adapt_to_fork()
+        process, files = self._process, defaultdict[int, FileInProgress](partial(FileInProgress, b""))
+        model = partial(self._timed, fixed=False)
+        with (
+            contextlib.closing(self._taken_decoders()) as decoders,
+            Batches(
+                model, self._new_batch, size=self.batch_size, lanes=self.lanes, wake=feed.wake
+            ) as batches,
+        ):
+            for event in decoders.events_of_feed(feed):
+                check_process(process)
+                self._take(event, files, batches)
+                if isinstance(event, PoolLooked):
+                    feed.look_within = batches.run_some(coming=event.decoding)
+                    yield from self._done(files)
+            batches.flush()
+            yield from self._done(files)
+
     def score_waveform(self, waveform: npt.ArrayLike, sampling_rate: int) -> dict[str, float]:
         """Samples [N] or [N, channels] of any scale -> score of each label.
 
@@ -255,14 +290,15 @@ class Scorer:
                 )
             return self._clip_backend
 
-    def outputs(self, batch: ClipBatch) -> Outputs:
+    def outputs(self, batch: ClipBatch, *, fixed: bool = True) -> Outputs:
         """A batch of the backend's input, float32 or int16 -> scores [B, K], embedding [B, D] or None.
 
-        The batch may be smaller than `batch_size`. If the device has too little memory for it, it is halved
-        until it fits. Raises OutOfMemoryError if not even one clip fits.
+        The batch may be smaller than `batch_size`: it is padded to that, unless `fixed` is False. If the
+        device has too little memory for it, it is halved until it fits. Raises OutOfMemoryError if not even
+        one clip fits.
         """
         while True:
-            size = self.batch_that_fits
+            size = self.batch_that_fits if fixed else min(self.batch_that_fits, len(batch))
             try:
                 return Outputs.joined(
                     [self._run(batch[i : i + size], size) for i in range(0, len(batch), size)]
@@ -276,10 +312,10 @@ class Scorer:
         decoding = self.decoding
         return self.backend.new_batch((self.batch_size, *decoding.slot_shape), decoding.slot_dtype)
 
-    def _timed(self, batch: ClipBatch) -> Outputs:
+    def _timed(self, batch: ClipBatch, *, fixed: bool = True) -> Outputs:
         begin = time.perf_counter()
         try:
-            return self.outputs(batch)
+            return self.outputs(batch, fixed=fixed)
         finally:
             with self._lock:  # several threads come here
                 self.timing.model += time.perf_counter() - begin
@@ -359,11 +395,17 @@ class Scorer:
                 files[ticket] = FileInProgress(files[ticket].path)
             case PoolIdle():
                 batches.flush()
+            case PoolLooked():
+                pass
             case FilesEnded(ends, decoding, features):
                 for end in ends:
                     files[end.ticket].ended = end
                 self.timing.decoding += decoding
                 self.timing.features += features
+
+    def _done(self, files: dict[int, FileInProgress]) -> Iterator[tuple[int, list[Row]]]:
+        for ticket in [ticket for ticket, file in files.items() if file.is_done]:
+            yield ticket, self._rows(files.pop(ticket))
 
     def _rows(self, file: FileInProgress) -> list[Row]:
         end = file.ended

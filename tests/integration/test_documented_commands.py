@@ -65,6 +65,11 @@ ELSEWHERE = {
     'pip install "rrtn[formats]"': "a package index",
     'pip install "rrtn[parquet]"': "a package index",
     'pip install "rrtn[audformat]"': "a package index",
+    'pip install "rrtn[serve]"': "a package index",
+    "rrtn serve runs/my-run/export": "it goes on; tests/runtime/serving",
+    "rrtn serve runs/my-run/export --port 8000": "likewise",
+    "curl --data-binary @burst.wav http://127.0.0.1:8000/score": "likewise",
+    "curl -F file=@burst.wav http://127.0.0.1:8000/score": "likewise",
     "pip freeze --all": "of a fresh environment with a package index",
     "torchrun --nproc-per-node 4 -m rrtn train --data DIR": "4 GPUs; "
     "tests/parity/test_distributed.py has 2 Gloo processes",

@@ -5,6 +5,7 @@ between them.
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,9 @@ from rrtn.runtime.bundle import Bundle, metadata_of
 from rrtn.runtime.bundle.onnx_file import sealed
 from rrtn.runtime.errors import AudioError, ConfigError, ModelError, OutOfMemoryError, StoppedError
 from rrtn.runtime.frontend import clip_log_mel
+from rrtn.runtime.scoring.feed import Feed
 from rrtn.runtime.system.cpus import vector_extension
+from rrtn.runtime.tables.rows import Row
 
 
 def weights_of(model: Path) -> NDArray[np.float32]:
@@ -431,3 +434,20 @@ def test_storage_that_recovers_is_asked_again(
     undisturbed = list(scorer.score_files(real_clips))
     monkeypatch.setenv("RRTN_FAILPOINT", "read.*:eio")  # once in each decoder
     assert list(Scorer(tiny_model, "cpu").score_files(real_clips)) == undisturbed
+
+
+def test_a_feed_gives_the_rows_of_files_that_come_one_by_one(scorer: Scorer, real_clips: list[Path]) -> None:
+    feed, files, found = Feed(), [*real_clips, Path("/nowhere")] * 3, dict[int, Row]()
+    taken = threading.Thread(
+        target=lambda: found.update({ticket: row for ticket, (row,) in scorer.rows_of_feed(feed)})
+    )
+    taken.start()
+    tickets = [feed.put(os.fsencode(path)) for path in files]
+    feed.close()
+    taken.join()
+    feed.release()
+    right = list(scorer.score_files(files))
+    assert [found[ticket].error for ticket in tickets] == [row.error for row in right]
+    assert right[-1].error == "missing"
+    for ticket, row in zip(tickets, right, strict=True):  # 1e-6: their batches have other sizes
+        assert found[ticket].scores == (row.scores and pytest.approx(row.scores, abs=1e-6))

@@ -1,0 +1,146 @@
+"""rrtn serve: scores over HTTP."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Optional
+
+import typer
+
+from ..runtime.backends.registry import AUTO, backend_names
+from ..runtime.errors import MissingExtraError
+from ..runtime.text import counted
+from .options import BundleArgument, Channel, newest_bundle
+from .printing import say
+
+if TYPE_CHECKING:
+    import socket
+
+    from ..runtime.scoring.local_engine import LocalEngine
+    from ..runtime.scoring.scorer import Scorer
+    from ..runtime.serving.server import Limits, Server
+
+_EXTRA: Final = frozenset({"fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart"})
+_MB: Final = 10**6  # bytes
+
+
+def serve(
+    model: BundleArgument = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. 0.0.0.0: on all, and there is no login.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
+    backend: Annotated[str, typer.Option(help=f"{backend_names()}.")] = AUTO,
+    variant: Annotated[
+        Optional[str], typer.Option(help="Of the bundle: fp32, int8, fp16, ...", show_default=False)
+    ] = None,
+    batch_size: Annotated[
+        Optional[int],
+        typer.Option(help="Clips of several requests that may share a batch.", show_default=False),
+    ] = None,
+    workers: Annotated[
+        Optional[int], typer.Option(help="Decoding processes; default: one a core.", show_default=False)
+    ] = None,
+    max_mb: Annotated[float, typer.Option(min=0.001, help="Larger bodies are refused (413).")] = 32.0,
+    max_seconds: Annotated[float, typer.Option(help="Longer sounds are refused (422).")] = 300.0,
+    timeout: Annotated[
+        float, typer.Option(help="Slower bodies are refused (408), and files slower to decode (422) (s).")
+    ] = 30.0,
+    max_waiting: Annotated[
+        int, typer.Option(min=1, help="Sounds that may wait for scores; more are refused (429).")
+    ] = 64,
+    allow_truncated: Annotated[
+        bool, typer.Option("--allow-truncated", help="Score what is there of cut-off files.")
+    ] = False,
+    channel: Channel = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="JSON on stdout: a line when it is ready, and one at the end.")
+    ] = False,
+) -> None:
+    """Score sounds that come over HTTP, as rrtn score does.
+
+    POST a file to /score, or use a client of KServe v2 or Triton. /docs shows all paths. Ctrl-C stops it.
+
+    Example: rrtn serve runs/my-run/export, then curl --data-binary @burst.wav http://127.0.0.1:8000/score
+    """
+    with _extra():
+        from ..runtime.serving.http_server import listening_socket
+        from ..runtime.serving.server import Limits
+    from ..runtime.scoring.scorer import Scorer
+
+    limits = Limits(max_bytes=round(max_mb * _MB), seconds=timeout, most_waiting=max_waiting)
+    make_scorer = partial(
+        Scorer,
+        variant=variant,
+        batch_size=batch_size,
+        workers=workers,
+        max_seconds=max_seconds,
+        timeout=timeout,
+        allow_truncated=allow_truncated,
+        channel=channel,
+    )
+    with contextlib.closing(listening_socket(host, port)) as bound:
+        _run(make_scorer, model or newest_bundle(), backend, bound, limits, as_json)
+
+
+def _run(
+    make_scorer: "partial[Scorer]",
+    model: Path,
+    backend: str,
+    bound: "socket.socket",
+    limits: "Limits",
+    as_json: bool,
+) -> None:
+    from ..runtime.bundle import load_bundle
+    from ..runtime.scoring.local_engine import LocalEngine, scorer_within_budget
+    from ..runtime.serving.server import Server
+    from ..runtime.system.memory import memory_as_before
+
+    bundle = load_bundle(model)
+    largest = max(one.size for one in bundle.variants)
+    with memory_as_before(), scorer_within_budget(partial(make_scorer, bundle, backend), largest) as scorer:
+        server, begin = Server(scorer, limits), time.monotonic()
+        try:
+            server.run(bound, ready=partial(_say_ready, LocalEngine(scorer), bound, as_json))
+        finally:
+            _say_end(server, time.monotonic() - begin, as_json)
+
+
+def _say_ready(engine: "LocalEngine", bound: "socket.socket", as_json: bool) -> None:
+    from ..runtime.serving.http_server import is_loopback, url_of
+
+    url, scorer = url_of(bound), engine.scorer
+    say(engine.description)
+    if not is_loopback(bound):
+        say("warning: other machines can connect, and there is no login: whoever can connect may ask")
+    say(f"{url}/docs shows the paths; a test: curl --data-binary @burst.wav {url}/score")
+    if as_json:
+        backend = {"backend": scorer.backend.device, "variant": scorer.backend.variant.name}
+        _print_line({"url": url, **backend, "labels": scorer.labels})
+
+
+def _say_end(server: "Server", seconds: float, as_json: bool) -> None:
+    errors = dict(server.metrics.results)
+    scored = errors.pop("scored", 0)
+    listed = "".join(f", {code} {count}" for code, count in sorted(errors.items()))
+    say(f"{counted(scored, 'sound')} scored in {seconds:.0f} s{listed and '; errors: ' + listed[2:]}")
+    if as_json:
+        _print_line({"scored": scored, "errors": errors, "seconds": seconds})
+
+
+def _print_line(document: dict[str, Any]) -> None:
+    print(json.dumps(document), flush=True)
+
+
+@contextlib.contextmanager
+def _extra() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        if error.name not in _EXTRA:
+            raise
+        fix = 'pip install "rrtn[serve]"'
+        raise MissingExtraError(error.name, "is not installed, and rrtn serve needs it", fix=fix) from error

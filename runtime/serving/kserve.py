@@ -1,0 +1,176 @@
+"""The messages of the KServe v2 protocol (Open Inference Protocol), with Triton's extension for binary data.
+
+The one input is `waveform`, the one output `scores`. B sounds, N samples of each, K labels.
+
+https://github.com/kserve/open-inference-protocol and, for binary data,
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+"""
+
+import math
+import re
+from typing import IO, Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+import soundfile
+
+from ..arrays import Float32
+from ..documents import Count
+from ..spec import MAX_RATE, MIN_RATE
+from .refusals import bad_request
+
+MODEL: Final = "rrtn"
+VERSION: Final = "1"
+INPUT: Final = "waveform"
+OUTPUT: Final = "scores"
+HEADER_LENGTH: Final = "inference-header-content-length"  # bytes of JSON, in front of binary data
+_FP32: Final = np.dtype("<f4")
+_LENGTH: Final = re.compile(r"[0-9]{1,12}")
+_RATE: Final = "sampling_rate"
+
+
+class _Input(msgspec.Struct):
+    name: str
+    shape: list[Count]
+    datatype: str
+    parameters: dict[str, Any] = {}
+    data: msgspec.Raw = msgspec.Raw()  # immutable
+
+
+class _Output(msgspec.Struct):
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class _Message(msgspec.Struct):
+    inputs: list[_Input]
+    outputs: list[_Output] = []
+    parameters: dict[str, Any] = {}
+    id: str = ""
+
+
+class Inference(NamedTuple):
+    """A request for scores."""
+
+    waveforms: Float32  # [B, N]
+    sampling_rate: int  # Hz
+    id: str
+    wants_binary: bool
+
+
+def inference_from_body(body: bytes, header_length: str | None, *, sampling_rate: int) -> Inference:
+    """A body of JSON, or of `header_length` bytes of JSON and the samples behind them.
+
+    `sampling_rate` (Hz) is taken where the request has no parameter of that name. Raises RefusedError.
+    """
+    head, tail = _parted(body, header_length)
+    try:
+        message = msgspec.json.decode(head, type=_Message)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise bad_request(
+            "request", str(error), wanted="JSON in the form of the KServe v2 protocol"
+        ) from error
+    if [tensor.name for tensor in message.inputs] != [INPUT]:
+        came = ", ".join(tensor.name[:40] for tensor in message.inputs[:4])
+        raise bad_request("inputs", came, wanted=f"one input, {INPUT}")
+    if any(tensor.name != OUTPUT for tensor in message.outputs):
+        raise bad_request("outputs", "an output of another name", wanted=OUTPUT)
+    (tensor,) = message.inputs
+    return Inference(
+        _waveforms(tensor, tail), _rate(message, sampling_rate), message.id, _wants_binary(message)
+    )
+
+
+def answer_to_inference(inference: Inference, scores: Float32) -> tuple[bytes, dict[str, str]]:
+    """Scores [B, K] -> the body of the answer, and its headers."""
+    output: dict[str, Any] = {"name": OUTPUT, "datatype": "FP32", "shape": list(scores.shape)}
+    binary = scores.astype(_FP32).tobytes() if inference.wants_binary else b""
+    if inference.wants_binary:
+        output["parameters"] = {"binary_data_size": len(binary)}
+    else:
+        output["data"] = scores.ravel().tolist()
+    answer = {"model_name": MODEL, "model_version": VERSION, "outputs": [output]}
+    head = msgspec.json.encode({**answer, "id": inference.id} if inference.id else answer)
+    if not inference.wants_binary:
+        return head, {"content-type": "application/json"}
+    return head + binary, {"content-type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
+
+
+def write_wav(file: IO[bytes], waveform: Float32, sampling_rate: int) -> None:
+    """Writes samples [N] as a file, so that they take the way of all sounds."""
+    soundfile.write(file, waveform, sampling_rate, format="WAV", subtype="FLOAT")
+    file.flush()
+
+
+def server_metadata(version: str) -> dict[str, Any]:
+    """The answer of /v2."""
+    return {"name": MODEL, "version": version, "extensions": ["binary_tensor_data"]}
+
+
+def model_metadata(labels: tuple[str, ...], sampling_rate: int) -> dict[str, Any]:
+    """The answer of /v2/models/rrtn. What the protocol has no field for is under `parameters`."""
+    return {
+        "name": MODEL,
+        "versions": [VERSION],
+        "platform": "rrtn",
+        "inputs": [{"name": INPUT, "datatype": "FP32", "shape": [-1, -1]}],
+        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, len(labels)]}],
+        "parameters": {"labels": list(labels), _RATE: sampling_rate},
+    }
+
+
+def _parted(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
+    if header_length is None:
+        return body, b""
+    length = int(header_length) if _LENGTH.fullmatch(header_length) else 0
+    if not 0 < length <= len(body):
+        raise bad_request(
+            HEADER_LENGTH, header_length[:20], wanted=f"1 to {len(body)}, the length of the body"
+        )
+    return body[:length], body[length:]
+
+
+def _waveforms(tensor: _Input, tail: bytes) -> Float32:
+    if tensor.datatype != "FP32" or len(tensor.shape) not in (1, 2) or 0 in tensor.shape:
+        came = f"{tensor.datatype[:10]} {tensor.shape[:4]}"
+        raise bad_request(INPUT, came, wanted="FP32 of shape [samples] or [sounds, samples]")
+    samples = _samples(tensor, tail)
+    if samples.size != math.prod(tensor.shape):
+        raise bad_request(INPUT, f"{samples.size} samples", wanted=f"as many as in {tensor.shape}")
+    return samples.reshape(-1, tensor.shape[-1])
+
+
+def _samples(tensor: _Input, tail: bytes) -> Float32:
+    size = tensor.parameters.get("binary_data_size")
+    if not bytes(tensor.data):
+        if size != len(tail) or len(tail) % _FP32.itemsize:
+            raise bad_request(INPUT, f"{len(tail)} bytes of binary data", wanted=f"{size}, in whole samples")
+        return np.frombuffer(tail, _FP32)
+    if tail or size is not None:
+        raise bad_request(INPUT, "data in JSON and in binary", wanted="one of them")
+    return _from_json(tensor.data)
+
+
+def _from_json(data: msgspec.Raw) -> Float32:
+    """A list of numbers, or a list of such lists, of which only the shape says how long they are."""
+    try:
+        return np.array(msgspec.json.decode(data, type=list[float]), np.float32)
+    except msgspec.DecodeError:
+        pass
+    try:
+        rows = msgspec.json.decode(data, type=list[list[float]])
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise bad_request(INPUT, str(error), wanted="numbers, or lists of numbers") from error
+    return np.array([number for row in rows for number in row], np.float32)
+
+
+def _rate(message: _Message, default: int) -> int:
+    rate = message.parameters.get(_RATE, default)
+    if type(rate) is not int or not MIN_RATE <= rate <= MAX_RATE:
+        raise bad_request(_RATE, repr(rate)[:40], wanted=f"{MIN_RATE} to {MAX_RATE} Hz")
+    return rate
+
+
+def _wants_binary(message: _Message) -> bool:
+    asked = [output.parameters.get("binary_data") for output in message.outputs]
+    return bool(asked[0] if asked and asked[0] is not None else message.parameters.get("binary_data_output"))

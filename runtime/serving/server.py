@@ -1,0 +1,57 @@
+"""A scorer becomes a server, until a signal comes."""
+
+import socket
+from collections.abc import Callable
+from concurrent.futures import wait
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..scoring.scorer import Scorer
+from .application import Service, application_from_service
+from .bodies import Bodies
+from .http_server import HttpServer
+from .kserve import write_wav
+from .metrics import Metrics
+from .request_scorer import RequestScorer
+from .upload import Upload
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may cost."""
+
+    max_bytes: int  # of its body
+    seconds: float  # in which its body must have come
+    most_waiting: int  # sounds of all requests without scores; more are refused
+
+
+class Server:
+    """Scores over HTTP."""
+
+    def __init__(self, scorer: Scorer, limits: Limits) -> None:
+        rate = scorer.bundle.spec.sampling_rate
+        self._requests = RequestScorer(scorer, most_waiting=limits.most_waiting)
+        self.metrics = Metrics(lambda: self._requests.waiting)
+        bodies = Bodies(max_bytes=limits.max_bytes, seconds=limits.seconds)
+        service = Service(self._requests, bodies, self.metrics, scorer.labels, rate)
+        self._http = HttpServer(application_from_service(service), seconds=limits.seconds)
+        self._requests.when_failed = self._http.stop
+        self._rate = rate
+
+    def run(self, bound: socket.socket, *, ready: Callable[[], None]) -> None:
+        """Answers requests on a socket until SIGTERM or Ctrl-C comes.
+
+        Requests that have come are answered; then the signal reaches the handler of before. `ready` is
+        called once the model and a decoder have scored a first sound. Raises what has stopped the scorer.
+        """
+        with self._requests, Upload() as upload:
+            write_wav(upload.file, np.zeros(self._rate, np.float32), self._rate)
+            (future,) = self._requests.score([upload.path])
+            wait([future])
+            if not self._requests.failure:
+                bound.listen()  # whoever connects from now on waits, and is not refused
+                ready()
+                self._http.run(bound)
+        if self._requests.failure:
+            raise self._requests.failure
