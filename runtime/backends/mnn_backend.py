@@ -4,7 +4,6 @@ B batch, T frames, M mels, K labels, D embedding.
 """
 
 import contextlib
-import ctypes
 import importlib
 import os
 import sys
@@ -22,6 +21,7 @@ from ..arrays import Float32
 from ..bundle import Bundle, Variant
 from ..errors import ModelError, OutOfMemoryError, UnavailableError
 from ..system.cpus import usable_cpus
+from ..system.host import NamedFile, flush_c_stdout
 from .lanes import Lanes
 from .model_batch import BatchMemory, ClipBatch, HostBatch, Outputs, Spent, check_fit
 
@@ -149,11 +149,11 @@ class _FileInMemory:
     """A file of this process alone, since MNN takes names of files only. It goes with this object."""
 
     def __init__(self, content: bytes) -> None:
-        descriptor = os.memfd_create("model.mnn", os.MFD_CLOEXEC)
-        weakref.finalize(self, os.close, descriptor)
-        with os.fdopen(descriptor, "wb", closefd=False) as file:
-            file.write(content)
-        self.name = f"/proc/self/fd/{descriptor}"
+        named = NamedFile()
+        weakref.finalize(self, named.close)
+        named.file.write(content)
+        named.file.flush()
+        self.name = os.fsdecode(named.path)
 
 
 @cache
@@ -170,14 +170,13 @@ def _imported() -> Any:
 @contextlib.contextmanager
 def _stdout_as_stderr() -> Iterator[None]:
     """What C code prints to stdout goes to stderr: the rows of scores are there."""
-    libc = ctypes.CDLL(None)
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
         yield
     finally:
-        libc.fflush(None)
+        flush_c_stdout()
         os.dup2(kept, 1)
         os.close(kept)
 

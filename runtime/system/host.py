@@ -87,6 +87,33 @@ def anonymous_file() -> int:
         return os.dup(file.fileno())
 
 
+class NamedFile:
+    """A file of this process that others of the same user open by its name. It is gone when it is closed.
+
+    It lies in memory where the system has such files. On Windows one of a killed process stays.
+    """
+
+    def __init__(self) -> None:
+        if DESCRIPTORS and sys.platform == "linux" and hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("rrtn")
+            self.file: IO[bytes] = open(descriptor, "w+b")  # noqa: SIM115
+            self.path = b"/proc/%d/fd/%d" % (os.getpid(), descriptor)
+        else:
+            import tempfile
+
+            # Windows opens no file a second time that is to be removed at its end.
+            keeps = sys.platform == "win32"
+            self.file = tempfile.NamedTemporaryFile(prefix="rrtn-", delete=not keeps)  # noqa: SIM115
+            self.path = os.fsencode(self.file.name)
+
+    def close(self) -> None:
+        """The file goes, however often this is called."""
+        self.file.close()
+        if sys.platform == "win32":
+            with contextlib.suppress(OSError):
+                Path(os.fsdecode(self.path)).unlink()
+
+
 def fsync(path: Path) -> None:
     """Forces a file's content, or a folder's entries, to the disk. Windows does not do so for folders."""
     descriptor = os.open(path, _TO_SYNC)
