@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "parity": Command("export", "Compare every variant on this machine with PyTorch again."),
     "score": Command("score", "Score audio files, into a table or on the screen."),
     "serve": Command("serve", "Score sounds that come over HTTP."),
+    "tracks": Command("tracks", "Write label tracks and a page of the windows or bursts in a table."),
     "pack": Command("pack", "Put many small files into few Parquet files, which score the same."),
     "inspect": Command("inspect", "Show what is in a bundle, and what of it can run here."),
     "bench": Command("bench", "Measure latency and throughput of every variant that runs here."),

@@ -15,6 +15,7 @@ inspect      rrtn inspect
 score        rrtn score
 summary      the rows and the last lines of rrtn score
 serve        rrtn serve
+tracks       rrtn tracks
 pack         rrtn pack
 bench        rrtn bench
 data         rrtn data synth, rrtn data import and rrtn data check

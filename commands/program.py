@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ..train.run_folder import RunFolder
 
 COMMANDS: Final = (
-    *("train", "evaluate", "crossval", "table2", "report", "export", "parity", "score", "serve", "pack"),
-    *("inspect", "bench", "doctor", "demo", "data"),
+    *("train", "evaluate", "crossval", "table2", "report", "export", "parity", "score", "serve"),
+    *("tracks", "pack", "inspect", "bench", "doctor", "demo", "data"),
 )
 _NAME: Final = "rrtn"
 _IN_ADVICE: Final = re.compile(rf"(?<![\w./-]){_NAME} (?=--help|(?:{'|'.join(COMMANDS)})\b)")

@@ -13,6 +13,7 @@ av_reader    the second reader: PyAV, for what libsndfile refuses
 cutting      pieces of a sound that comes in blocks
 level        how loud the model hears a sound: one level for a file, or a running one
 recording    one whose samples need not be in memory: measured first, then read
+level_curve  the level over time, for a drawing
 segments     the bursts of a recording, each as a file of its own
 voice_gate   whether a burst is a voice
 reader       one file, or an array, as the model hears it

@@ -37,6 +37,7 @@ from .containers import SLACK, Layout, Pieces, PiecesFile, layout_of
 from .file_names import FilePath
 from .foreign import broken_pages, container_of
 from .level import Level
+from .level_curve import LevelCurve
 from .mixdown import ChannelLevels, Mixdown
 from .recording import MOST_KEPT, Blocks, Measured, Recording
 from .segments import Gate, Meter, Segments
@@ -202,6 +203,24 @@ def mono_from_live(
     Raises AudioError where the channel is missing.
     """
     return _mono_again(lambda: blocks, _first_mixdown(channel), rate, spec.sampling_rate)
+
+
+def levels_of_file(path: FilePath) -> tuple[float, Float32]:
+    """Length (s) of a recording of any length, and the level of each second of it, in dBFS.
+
+    Raises AudioError for a file that cannot be used, StoppedError where the storage fails.
+    """
+    listener = LevelCurve(FrontendSpec().sampling_rate)
+    with opened(path) as descriptor:
+        decoded = _decode(
+            descriptor,
+            Measured(listener, 0),
+            max_seconds=math.inf,
+            allow_truncated=True,
+            part_of=partial(_decoded_part, channel=None, meter=None, by_rules=True),
+        )
+    curve: LevelCurve = decoded.measured.listener
+    return curve.seconds, curve.levels()
 
 
 def audio_from_array(

@@ -62,11 +62,11 @@ class FramePowers:
     def add(self, block: Float32) -> None:
         """Adds the next samples [N]."""
         self._samples += len(block)
-        self._powers.append(_powers(self._framer.frames(block)))
+        self._powers.append(frame_powers(self._framer.frames(block)))
 
     def sound(self, loudest: float = 0.0) -> "Sound":
         """Of all blocks. The last frame may be short. `loudest` is the power of a frame before them."""
-        powers = np.concatenate([_NOTHING, *self._powers, _powers(self._framer.last())])
+        powers = np.concatenate([_NOTHING, *self._powers, frame_powers(self._framer.last())])
         return Sound(powers, self._samples, self.rate, loudest)
 
 
@@ -94,7 +94,7 @@ class Sound:
         return int(found[0]) * self._frame, min(self._end, (int(found[-1]) + 1) * self._frame)
 
 
-def _powers(frames: Float32) -> Float32:
+def frame_powers(frames: Float32) -> Float32:
     """Mean square [F] of frames. NaN and infinity stay what they are."""
     with np.errstate(over="ignore", invalid="ignore"):
         squares = frames.astype(np.float64) ** 2

@@ -14,5 +14,6 @@ ray_session       a connection to Ray
 folder            a folder of audio becomes a table
 table_job         the parts of a table in the making
 part_file         the rows of one shard as bytes
+table_tracks      label tracks and a page from a table
 error_budget      how many bad files are too many
 """

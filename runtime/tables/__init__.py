@@ -10,6 +10,8 @@ embedding_file  the embeddings of a format that does not hold them
 outputs         whether files can be written, and are free to be
 writer          writes a table, whole or not at all
 submission      the challenge's form of a table
+label_tracks    tracks for Audacity, Raven and Praat
+timeline_page   a page with levels and scores over time
 top_rows        the highest labels of each row, for people
 
 To add a format: write one module with a TableFormat, and add that to the list in formats.py.

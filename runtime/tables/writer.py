@@ -36,8 +36,12 @@ def has_embeddings_beside(target: Path) -> bool:
     return not _format_of(target).embeddings_inside
 
 
-def read_table(target: Path, labels: tuple[str, ...], embedding_size: int | None) -> Iterator[Row]:
+def read_table(
+    target: Path, labels: tuple[str, ...], embedding_size: int | None, *, subject: str = ""
+) -> Iterator[Row]:
     """The rows of a table that `write_table` wrote; what a format does not keep is empty.
+
+    `subject` is what an error names, if not the --out of --append.
 
     Raises ConfigError for a table with other columns, and for a file that is no table of scores.
     """
@@ -54,7 +58,7 @@ def read_table(target: Path, labels: tuple[str, ...], embedding_size: int | None
             yield from rows_with_embeddings(rows, embedding_path(target), embedding_size)
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise ConfigError(
-            f"--append --out {target}",
+            subject or f"--append --out {target}",
             str(error) or type(error).__name__,
             wanted="a table of rrtn score with the same labels",
             fix="choose another --out, or begin anew with --overwrite",

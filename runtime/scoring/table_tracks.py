@@ -1,0 +1,116 @@
+"""Label tracks and a page from a table of scores, each recording by itself."""
+
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from ..arrays import Float32
+from ..audio.file_names import FilePath
+from ..audio.reader import levels_of_file, quiet_stdout
+from ..errors import AudioError, ConfigError
+from ..progress import Progress
+from ..system.files import write_bytes
+from ..tables.label_tracks import TRACK_FORMATS, Track
+from ..tables.outputs import check_new
+from ..tables.rows import Row
+from ..tables.timeline_page import Timeline, timeline_page
+from ..tables.writer import read_table
+from .table_job import settings_of_table
+
+PAGE: Final = "html"
+KINDS: Final = (*TRACK_FORMATS, PAGE)
+_IN_NAME: Final = re.compile(r"[/\\:]+")
+
+
+def write_tracks(table: Path, folder: Path, kinds: Sequence[str], *, overwrite: bool = False) -> list[Path]:
+    """Writes the label tracks of every recording in a table, and the page of all; -> the files.
+
+    `kinds` are some of KINDS. Where a length is needed, and for the page, each recording is decoded once.
+    Raises ConfigError for a table that rrtn did not score, and where a file is there already, unless
+    `overwrite`.
+    """
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ConfigError("--as", ", ".join(unknown), wanted=f"some of {', '.join(KINDS)}")
+    recordings = _recordings(table)
+    names = _names([file for file, _ in recordings])
+    targets = _targets(folder, table, names, kinds)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in targets:
+        check_new(path, f"--out {folder} ({path.name})", overwrite=overwrite)
+    labels = tuple(settings_of_table(table)["labels"])
+    decoded = PAGE in kinds or any(TRACK_FORMATS[kind].needs_length for kind in kinds if kind != PAGE)
+    timelines: list[Timeline] = []
+    with Progress("tracks", len(recordings), "recordings") as bar, quiet_stdout():
+        for (file, rows), name in zip(recordings, names, strict=True):
+            timeline = _timeline(file, rows, labels, decoded=decoded)
+            for kind in kinds:
+                if kind != PAGE:
+                    form = TRACK_FORMATS[kind]
+                    write_bytes(folder / f"{name}{form.suffix}", form.text(timeline.track).encode())
+            timelines.append(timeline)
+            bar.advance()
+    if PAGE in kinds:
+        write_bytes(folder / f"{table.stem}.html", timeline_page(timelines, title=table.name).encode())
+    return targets
+
+
+def _recordings(table: Path) -> list[tuple[FilePath, list[Row]]]:
+    """Each file of the table with the rows that have a place in it. Bad files have none, and are left out."""
+    settings = settings_of_table(table)
+    if not settings:
+        raise ConfigError(
+            str(table),
+            f"the folder .{table.name}.rrtn beside it is not there, or there is no such table",
+            wanted="a table of rrtn score, and what made it",
+            fix="score again with --segment or --window",
+        )
+    rows = read_table(table, tuple(settings["labels"]), settings.get("embedding"), subject=str(table))
+    by_file = itertools.groupby(rows, lambda row: os.fsencode(row.file))
+    found = [(file, list(of_file)) for file, of_file in by_file]
+    return [
+        (file, [row for row in of_file if row.start is not None and row.scores is not None])
+        for file, of_file in found
+        if not of_file[0].error
+    ]
+
+
+def _names(files: Sequence[FilePath]) -> list[str]:
+    """What the tracks of each file are called: its name without suffix, or its whole path where that is not
+    enough to tell two files apart.
+    """
+    stems = [Path(os.fsdecode(file)).stem for file in files]
+    count = Counter(stem.casefold() for stem in stems)
+    return [
+        stem if count[stem.casefold()] == 1 else _IN_NAME.sub("_", os.fsdecode(file)).strip("_")
+        for stem, file in zip(stems, files, strict=True)
+    ]
+
+
+def _targets(folder: Path, table: Path, names: Sequence[str], kinds: Sequence[str]) -> list[Path]:
+    tracks = [TRACK_FORMATS[kind].suffix for kind in kinds if kind != PAGE]
+    pages = [folder / f"{table.stem}.html"] if PAGE in kinds else []
+    targets = [folder / f"{name}{suffix}" for name in names for suffix in tracks] + pages
+    if twice := [path.name for path, count in Counter(targets).items() if count > 1]:
+        raise ConfigError(
+            str(table), f"{twice[0]} would be of two recordings", fix="score them into two tables"
+        )
+    return targets
+
+
+def _timeline(file: FilePath, rows: list[Row], labels: tuple[str, ...], *, decoded: bool) -> Timeline:
+    seconds, levels = _heard(file) if decoded else (0.0, None)
+    seconds = max([seconds, *(row.end or 0.0 for row in rows)])
+    track = Track(name=os.fsdecode(file), seconds=seconds, labels=labels, rows=rows)
+    return Timeline(track, levels)
+
+
+def _heard(file: FilePath) -> tuple[float, Float32 | None]:
+    """Length and levels; (0, None) of a recording that cannot be read now."""
+    try:
+        return levels_of_file(file)
+    except AudioError:
+        return 0.0, None

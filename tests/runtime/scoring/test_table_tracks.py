@@ -1,0 +1,128 @@
+"""Label tracks and the page from a table that `rrtn score` wrote."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from rrtn.runtime import Scorer
+from rrtn.runtime.audio.input_spool import InputSpool
+from rrtn.runtime.audio.inputs import inputs_from_arguments
+from rrtn.runtime.audio.reader import levels_of_file
+from rrtn.runtime.errors import ConfigError
+from rrtn.runtime.scoring.folder import score_to_table
+from rrtn.runtime.scoring.local_engine import LocalEngine
+from rrtn.runtime.scoring.table_tracks import write_tracks
+from rrtn_processes import Server
+
+RATE = 16_000
+
+
+@pytest.fixture
+def table(tmp_path: Path, tiny_model: Path) -> Path:
+    """Two recordings with two bursts each, of one name in two folders, one without, and a bad file."""
+    time = np.arange(RATE) / RATE
+    samples = np.random.default_rng(0).normal(size=10 * RATE) * 1e-4
+    for begin in (2, 6):
+        samples[begin * RATE : (begin + 1) * RATE] += 0.1 * begin * np.sin(2 * np.pi * 500 * time)
+    for name in ("a/x.wav", "b/x.wav"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "in" / name, samples, RATE)
+    soundfile.write(tmp_path / "in/quiet <b>.wav", samples[:RATE], RATE)
+    (tmp_path / "in/z.wav").write_text("no audio")
+    with (
+        Scorer(tiny_model, "cpu", segment="level") as scorer,
+        InputSpool(inputs_from_arguments([bytes(tmp_path / "in")])) as spool,
+    ):
+        score_to_table(LocalEngine(scorer), spool, tmp_path / "scores.csv")
+    return tmp_path / "scores.csv"
+
+
+def test_every_recording_has_a_track_under_a_name_of_its_own(table: Path, tmp_path: Path) -> None:
+    kinds = ("audacity", "raven", "textgrid", "html")
+    files = write_tracks(table, tmp_path / "tracks", kinds)
+    assert sorted(files) == sorted((tmp_path / "tracks").iterdir())
+    names = {path.name.partition(".")[0] for path in files}
+    assert {name[-6:] for name in names} == {"in_a_x", "in_b_x", "et <b>", "scores"}
+    (track,) = (path for path in files if path.name.endswith("a_x.wav.txt"))
+    places = [line.split("\t")[:2] for line in track.read_text().splitlines()]
+    assert places == [["1.950000", "3.050000"], ["5.950000", "7.050000"]]
+    (quiet,) = (path for path in files if path.name == "quiet <b>.TextGrid")
+    assert "xmax = 1.000000" in quiet.read_text()
+    assert (tmp_path / "tracks/quiet <b>.txt").read_text() == ""
+
+
+def test_nothing_is_replaced_unless_it_is_asked_for(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "tracks").mkdir()
+    mine = tmp_path / "tracks/quiet <b>.txt"
+    mine.write_text("my own labels")
+    with pytest.raises(ConfigError, match="is there already"):
+        write_tracks(table, tmp_path / "tracks", ["audacity"])
+    assert mine.read_text() == "my own labels"
+    assert [*(tmp_path / "tracks").iterdir()] == [mine]
+    write_tracks(table, tmp_path / "tracks", ["audacity"], overwrite=True)
+    assert mine.read_text() == ""
+
+
+def test_what_is_no_table_is_refused(tmp_path: Path, table: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--as.*midi.*audacity"):
+        write_tracks(table, tmp_path / "tracks", ["midi"])
+    (tmp_path / "other.csv").write_text("a,b\n")
+    with pytest.raises(ConfigError, match="no such table"):
+        write_tracks(tmp_path / "other.csv", tmp_path / "tracks", ["audacity"])
+    table.write_text("a,b\n")
+    with pytest.raises(ConfigError, match="columns a,b"):
+        write_tracks(table, tmp_path / "tracks", ["audacity"])
+
+
+class Page(HTMLParser):
+    """Counts the elements, and keeps the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.counts: dict[str, int] = {}
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_has_levels_parts_and_scores(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "in/b/x.wav").unlink()
+    write_tracks(table, tmp_path / "tracks", ["html"])
+    source = (tmp_path / "tracks/scores.html").read_text()
+    page = Page(source)
+    assert (page.counts["section"], page.counts["svg"], page.counts["rect"]) == (3, 3, 4)
+    assert page.counts["polyline"] == 2  # the level of the one that is gone cannot be drawn
+    assert page.counts["path"] == 3 * 2  # labels, of recordings with bursts
+    assert "quiet <b>" in page.text
+    assert "b" not in page.counts
+    assert "not there any more" in page.text
+    assert not re.search(r"<script|https?://|src=", source)
+
+
+def test_levels_are_those_of_the_loudest_10_ms_of_each_second(tmp_path: Path) -> None:
+    samples = np.zeros(round(3.5 * RATE))
+    samples[RATE + 160 : RATE + 320] = 0.5
+    samples[3 * RATE :] = 0.1
+    soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+    seconds, levels = levels_of_file(tmp_path / "a.wav")
+    assert seconds == 3.5
+    np.testing.assert_allclose(levels, [-100, 20 * np.log10(0.5), -100, -20], atol=1e-4)
+
+
+def test_the_command(runtime_server: Server, table: Path, tmp_path: Path) -> None:
+    ended = runtime_server.start("tracks", "scores.csv", "--json", cwd=tmp_path).wait()
+    assert ended.code == 0, ended.err
+    document = json.loads(ended.out)
+    assert document["out"] == "scores.tracks"
+    assert len(document["files"]) == 4
+    assert all((tmp_path / name).is_file() for name in document["files"])
+    assert "4 files -> scores.tracks" in ended.err
