@@ -21,6 +21,7 @@ from .commands.program import (
     as_called,
     catch_signals,
     ends_with,
+    has_ended,
     signal_that_came,
     stopped_by_signal,
     wants_json,
@@ -39,6 +40,7 @@ COMMANDS: Final = {
     "score": Command("score", "Score audio files, into a table or on the screen."),
     "serve": Command("serve", "Score sounds that come over HTTP."),
     "tracks": Command("tracks", "Write label tracks and a page of the windows or bursts in a table."),
+    "listen": Command("listen", "Score what a microphone hears, window after window."),
     "pack": Command("pack", "Put many small files into few Parquet files, which score the same."),
     "inspect": Command("inspect", "Show what is in a bundle, and what of it can run here."),
     "bench": Command("bench", "Measure latency and throughput of every variant that runs here."),
@@ -144,7 +146,12 @@ def _usage_refused(raised: Any) -> RrtnError:
 
 
 def _stopped(code: object = None) -> StoppedError | None:
-    """The error of the signal that came. `code` is 130 where typer has caught Ctrl-C."""
+    """The error of the signal that came. `code` is 130 where typer has caught Ctrl-C.
+
+    None where the command has caught the signal, and said so.
+    """
+    if has_ended():
+        return None
     number = signal_that_came() or (signal.SIGINT if code == 128 + signal.SIGINT else None)
     return stopped_by_signal(number) if number else None
 

@@ -16,6 +16,8 @@ score        rrtn score
 summary      the rows and the last lines of rrtn score
 serve        rrtn serve
 tracks       rrtn tracks
+live         rrtn score -, and what it shows as rrtn listen does
+listen       rrtn listen
 pack         rrtn pack
 bench        rrtn bench
 data         rrtn data synth, rrtn data import and rrtn data check

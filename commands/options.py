@@ -17,6 +17,7 @@ from .printing import say
 if TYPE_CHECKING:
     from ..runtime.audio.input_spool import InputSpool
     from ..runtime.audio.path_list import PathList
+    from ..runtime.scoring.decoder_messages import Window
 
 EXIT_SOME_ERRORS = 3  # done, but some files are errors
 
@@ -175,6 +176,16 @@ def split_option(text: str) -> str:
     if (split := split_of(text)) not in SPLITS:
         raise ConfigError("--split", text, wanted=f"one of {', '.join(SPLITS)}")
     return split
+
+
+def window_from_option(option: str | None) -> "Window | None":
+    """Seconds, or auto. Raises ConfigError."""
+    if option is None:
+        return None
+    try:
+        return "auto" if option == "auto" else float(option)
+    except ValueError:
+        raise ConfigError("--window", repr(option), wanted="seconds, or auto") from None
 
 
 def absolute(path: Path | None) -> str | None:

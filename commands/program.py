@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 COMMANDS: Final = (
     *("train", "evaluate", "crossval", "table2", "report", "export", "parity", "score", "serve"),
-    *("tracks", "pack", "inspect", "bench", "doctor", "demo", "data"),
+    *("tracks", "listen", "pack", "inspect", "bench", "doctor", "demo", "data"),
 )
 _NAME: Final = "rrtn"
 _IN_ADVICE: Final = re.compile(rf"(?<![\w./-]){_NAME} (?=--help|(?:{'|'.join(COMMANDS)})\b)")
-_SIGNALS: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+_HANG_UP: Final = getattr(signal, "SIGHUP", None)  # Windows has no such signal
+_SIGNALS: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", _HANG_UP: "hung up"}
 _AGAIN: Final = "run the same command again"
 
 
@@ -66,9 +67,19 @@ def catch_signals() -> None:
         return
     _State.process, _State.began = os.getpid(), time.time()
     _State.came = _State.code = None
-    for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
-            signal.signal(number, _handle)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        _catch(number)
+
+
+def catch_hang_up() -> None:
+    """Lets the end of the terminal end this process as SIGTERM does: for commands without an end."""
+    if _HANG_UP:
+        _catch(_HANG_UP)
+
+
+def _catch(number: signal.Signals) -> None:
+    if signal.getsignal(number) is not signal.SIG_IGN:  # a background job ignores Ctrl-C, nohup the end
+        signal.signal(number, _handle)
 
 
 def signal_that_came() -> signal.Signals | None:
@@ -79,6 +90,11 @@ def signal_that_came() -> signal.Signals | None:
 def ends_with(code: int) -> None:
     """Says that the command has said how it ended. From now on a signal adds nothing."""
     _State.code = code
+
+
+def has_ended() -> bool:
+    """Whether the command has said how it ended."""
+    return _State.code is not None
 
 
 def stopped_by_signal(number: int) -> StoppedError:
@@ -125,6 +141,11 @@ def _write(descriptor: int, text: str) -> None:
     """Not by sys.stderr: the signal may have come in the middle of a print."""
     with contextlib.suppress(OSError):  # nobody may read it
         os.write(descriptor, text.encode(errors="backslashreplace"))
+
+
+def words_of_signal(number: signal.Signals) -> str:
+    """Such as "interrupted"."""
+    return _SIGNALS[number]
 
 
 def wants_json() -> bool:

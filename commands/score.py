@@ -1,12 +1,13 @@
 """rrtn score: to a table on this machine or on Ray, or to the screen."""
 
 import contextlib
+import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Optional, cast
 
 import typer
 
@@ -24,6 +25,7 @@ from .options import (
     named_inputs,
     newest_bundle,
     spool_from_options,
+    window_from_option,
 )
 from .printing import print_json, say
 from .summary import print_rows, row_json, say_summary
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from ..runtime.audio.input_spool import InputSpool
     from ..runtime.audio.level import Level
     from ..runtime.progress import Progress
-    from ..runtime.scoring.decoder_messages import Segment, Window
+    from ..runtime.scoring.decoder_messages import Segment
     from ..runtime.scoring.engine import ScoringEngine
     from ..runtime.scoring.error_budget import ErrorBudget
     from ..runtime.scoring.folder import ScoringSummary
@@ -72,8 +74,12 @@ def score(
         Optional[float], typer.Option(help="Between windows (s); default: --window.", show_default=False)
     ] = None,
     level: Annotated[
-        str, typer.Option(help="Of a window: that of its file's loudest sample, or running: so far.")
-    ] = "file",
+        Optional[str],
+        typer.Option(
+            help="Of a window: that of its file's loudest sample (file), or of the loudest so far (running).",
+            show_default="file; of - running",
+        ),
+    ] = None,
     segment: Annotated[
         bool,
         typer.Option(
@@ -128,39 +134,75 @@ def score(
             show_default=False,
         ),
     ] = None,
+    rate: Annotated[
+        Optional[int],
+        typer.Option(help="AUDIO is -: of bare samples (Hz); WAV says it itself.", show_default=False),
+    ] = None,
+    channels: Annotated[
+        Optional[int], typer.Option(help="AUDIO is -: of bare samples; default: 1.", show_default=False)
+    ] = None,
+    pcm: Annotated[
+        Optional[str],
+        typer.Option(
+            help="AUDIO is -: bare samples are u8, s16le, s24le, s32le, f32le or f64le.", show_default="s16le"
+        ),
+    ] = None,
+    drop_late: Annotated[
+        bool,
+        typer.Option("--drop-late", help="AUDIO is -: drop windows that come late; default: the pipe waits."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Score audio files, into a table or on the screen.
 
     A file that cannot be scored is a row with an error code. The same command goes on where it was stopped.
+    With - as AUDIO, the sound on stdin is scored as it comes: WAV, or bare samples and --rate.
 
     Example: rrtn score recordings/ --out scores.csv
     """
+    is_stdin = _is_stdin(audio, locals())
     from ..runtime.scoring.error_budget import ErrorBudget
     from ..runtime.scoring.scorer import Scorer
 
+    make = partial(Scorer, variant=variant, batch_size=batch_size, channel=channel, embeddings=embeddings)
+    make = partial(make, window=window_from_option(window), hop=hop, allow_truncated=allow_truncated)
+    if is_stdin:
+        from .live import Shown, Stdin, score_stdin
+
+        stdin = Stdin(rate, channels, pcm, drop_late)
+        return score_stdin(make, model, backend, level, stdin, Shown(as_json, top, allow_truncated))
+    make = partial(make, max_seconds=max_seconds, timeout=timeout, level=cast("Level", level or "file"))
+    make = partial(make, segment=_segment(segment, gate))
     target = _Target(out, submission, embeddings, overwrite, append)
     _check_options(engine, ray_address, out)
     target.check(audio, listed, model)
     budget = ErrorBudget(max_bad_fraction, max_bad_run, fail_fast)
-    make_scorer = partial(
-        Scorer,
-        variant=variant,
-        batch_size=batch_size,
-        window=_window(window),
-        hop=hop,
-        segment=_segment(segment, gate),
-        max_seconds=max_seconds,
-        timeout=timeout,
-        allow_truncated=allow_truncated,
-        channel=channel,
-        embeddings=embeddings,
-        level=cast("Level", level),  # Scorer refuses any other
-    )
-    opened = _opened_engine(engine, model, make_scorer, target, backend, workers, ray_address)
+    opened = _opened_engine(engine, model, make, target, backend, workers, ray_address)
     with opened as scoring, spool_from_options(audio, listed, exclude, target.identities()) as spool:
         summary = _scored(scoring, spool, target, budget, top, as_json)
-    _end(summary)
+    return _end(summary)
+
+
+_OF_STDIN: Final = ("rate", "channels", "pcm", "drop_late")
+_OF_FILES: Final = (
+    *("out", "listed", "exclude", "embeddings", "submission", "overwrite", "append"),
+    *("batch_size", "workers", "max_seconds", "timeout", "engine", "ray_address"),
+    *("max_bad_fraction", "max_bad_run", "fail_fast", "segment", "gate"),
+)
+
+
+def _is_stdin(audio: list[str] | None, options: dict[str, Any]) -> bool:
+    """Whether AUDIO is "-". Raises ConfigError for options that would have no effect."""
+    is_stdin = "-" in (audio or ())
+    if is_stdin and audio != ["-"]:
+        raise ConfigError("-", "beside other AUDIO", wanted="stdin alone", fix="./- is a file of that name")
+    defaults = inspect.signature(score).parameters
+    for name in _OF_FILES if is_stdin else _OF_STDIN:
+        if options[name] != defaults[name].default:
+            flag = "--list" if name == "listed" else f"--{name.replace('_', '-')}"
+            came = "is for files, and AUDIO is -" if is_stdin else "is for sound on stdin, and AUDIO is not -"
+            raise ConfigError(flag, came, fix="leave it out")
+    return is_stdin
 
 
 @dataclass(frozen=True)
@@ -230,15 +272,6 @@ def _files_of_model(model: Path | None) -> list[Path]:
         chosen = model or newest_bundle()
         return list(chosen.iterdir()) if chosen.is_dir() else [chosen]
     return []
-
-
-def _window(option: str | None) -> "Window | None":
-    if option is None:
-        return None
-    try:
-        return "auto" if option == "auto" else float(option)
-    except ValueError:
-        raise ConfigError("--window", repr(option), wanted="seconds, or auto") from None
 
 
 def _segment(segment: bool, gate: bool) -> "Segment | None":

@@ -18,6 +18,7 @@ backends/    what runs a model
 tables/      rows of scores, and the files that hold them
 scoring/     from a folder of recordings to a table
 serving/     scores over HTTP
+live/        rolling windows of sound that goes on
 
 A public name is loaded when it is first used: the command line needs the errors at once, and ONNX Runtime
 only to score.

@@ -32,6 +32,7 @@ FLAGS: Final = {
     "one_channel": "the channels cancel each other, and only the loudest was scored",
     "dc": "an offset of more than 15% of the peak was removed",
     "second_reader": "read by PyAV, since libsndfile refuses the file",
+    "gap": "live sound: samples were lost, since the machine was too slow; silence stands in their place",
     "damaged": "scored without the parts that cannot be decoded",
 }
 

@@ -43,12 +43,16 @@ class RunningLevel:
 
         Raises AudioError for NaN and infinity; the windows after it are as if it had not been.
         """
+        sound = self.hear(window)
+        return LevelledClip(start, at_level(window, self._peak, self._spec), sound)
+
+    def hear(self, window: Float32) -> float:
+        """Counts the next window [N]; -> how much of it is sound (s): within 60 dB of the loudest so far.
+
+        Raises what `clip` raises.
+        """
         peak = finite_peak(float(np.abs(window).max(initial=0.0)))
         self._peak = max(self._peak, peak)
-        return LevelledClip(start, at_level(window, self._peak, self._spec), self._sound(window, peak))
-
-    def _sound(self, window: Float32, peak: float) -> float:
-        """Seconds of sound: of frames within 60 dB of the loudest so far (sound.py)."""
         powers = FramePowers(self._spec.sampling_rate)
         powers.add(window)
         sound = powers.sound(self._power)

@@ -202,7 +202,8 @@ def mono_from_live(
 
     Raises AudioError where the channel is missing.
     """
-    return _mono_again(lambda: blocks, _first_mixdown(channel), rate, spec.sampling_rate)
+    mono = _mono(blocks, _first_mixdown(channel), None)
+    return mono if rate == spec.sampling_rate else _resampled_as_it_comes(mono, rate, spec.sampling_rate)
 
 
 def levels_of_file(path: FilePath) -> tuple[float, Float32]:
@@ -541,7 +542,13 @@ def _resampled(blocks: Iterator[Float32], rate: int, target_rate: int) -> Iterat
     if second is None:  # most files; a stream gives the same samples, and takes a quarter longer
         yield np.asarray(soxr.resample(first, rate, target_rate, quality="HQ"))
         return
+    yield from _resampled_as_it_comes(chain([first, second], blocks), rate, target_rate)
+
+
+def _resampled_as_it_comes(blocks: Iterator[Float32], rate: int, target_rate: int) -> Iterator[Float32]:
+    import soxr
+
     stream = soxr.ResampleStream(rate, target_rate, 1, dtype="float32", quality="HQ")
-    for block in chain([first, second], blocks):
+    for block in blocks:
         yield stream.resample_chunk(block)
     yield stream.resample_chunk(_NOTHING, last=True)

@@ -70,6 +70,13 @@ ELSEWHERE = {
     "rrtn serve runs/my-run/export --port 8000": "likewise",
     "curl --data-binary @burst.wav http://127.0.0.1:8000/score": "likewise",
     "curl -F file=@burst.wav http://127.0.0.1:8000/score": "likewise",
+    'pip install "rrtn[live]"': "a package index",
+    "rrtn listen -m BUNDLE": "it needs a microphone; tests/integration/test_pulseaudio.py has one",
+    "rrtn listen --hop 1 --json": "likewise",
+    "ffmpeg -i SOURCE -f s16le -ac 1 -ar 48000 - | rrtn score - --rate 48000 -m BUNDLE": "ffmpeg; "
+    "tests/commands/test_live.py pipes the same",
+    "rrtn score -": "the command without its pipe; tests/commands/test_live.py",
+    "rrtn score FILE --window S --level running": "S is a number; tests/commands/test_live.py",
     "pip freeze --all": "of a fresh environment with a package index",
     "torchrun --nproc-per-node 4 -m rrtn train --data DIR": "4 GPUs; "
     "tests/parity/test_distributed.py has 2 Gloo processes",

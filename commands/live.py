@@ -1,0 +1,226 @@
+"""What `rrtn listen` and `rrtn score -` show: each window as it comes, and a summary at the end."""
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import typer
+
+from ..runtime.errors import ConfigError, RrtnError
+from ..runtime.text import counted, printable
+from .options import EXIT_SOME_ERRORS, newest_bundle
+from .printing import print_error, say
+from .program import as_called, catch_hang_up, ends_with, signal_that_came, words_of_signal
+from .summary import row_json
+
+if TYPE_CHECKING:
+    from ..runtime.bundle import Bundle
+    from ..runtime.live.live_scoring import LiveRow, LiveScoring
+    from ..runtime.live.source import LiveSource
+    from ..runtime.scoring.scorer import Scorer
+
+Show = Callable[["LiveRow"], None]
+_BAR = 24  # cells, of the display
+
+
+class Shown(NamedTuple):
+    """How windows are shown, and what the exit code says of them."""
+
+    as_json: bool
+    top: int
+    allow_truncated: bool = False
+
+
+class Stdin(NamedTuple):
+    """The options for sound on stdin."""
+
+    rate: int | None
+    channels: int | None
+    pcm: str | None
+    drop_late: bool
+
+
+def score_stdin(
+    make_scorer: "partial[Scorer]",
+    model: Path | None,
+    backend: str,
+    level: str | None,
+    stdin: Stdin,
+    shown: Shown,
+) -> None:
+    """`rrtn score -`."""
+    from ..runtime.bundle import load_bundle
+    from ..runtime.live.standard_input import check_stdin, sound_on_stdin
+
+    with errors_in_a_line(shown.as_json):
+        if level not in (None, "running"):
+            came = "cannot be known before the sound has ended"
+            raise ConfigError(f"--level {level}", came, wanted="running", fix="leave it out")
+        check_stdin(rate=stdin.rate, channels=stdin.channels, pcm=stdin.pcm)
+        bundle = load_bundle(model or newest_bundle())
+        window = make_scorer.keywords["window"] or "auto"
+        make = partial(make_scorer, bundle, backend, window=window, level="running", batch_size=1)
+        source = sound_on_stdin(
+            rate=stdin.rate, channels=stdin.channels, pcm=stdin.pcm, waits=not stdin.drop_late
+        )
+        score_live(make, bundle, source, shown, drops_late=stdin.drop_late)
+
+
+def score_live(
+    make_scorer: "Callable[[], Scorer]",
+    bundle: "Bundle",
+    opened_source: "AbstractContextManager[LiveSource]",
+    shown: Shown,
+    *,
+    drops_late: bool,
+) -> None:
+    """Scores a source until it ends, or a signal comes; then prints a summary.
+
+    The model is loaded first, so that no sound waits for it.
+    """
+    from ..runtime.live.live_scoring import LiveScoring
+    from ..runtime.scoring.local_engine import LocalEngine, scorer_within_budget
+    from ..runtime.system.memory import memory_as_before
+
+    catch_hang_up()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(memory_as_before())
+        made = partial(scorer_within_budget, make_scorer, max(one.size for one in bundle.variants))
+        scorer = stack.enter_context(made())
+        source = stack.enter_context(opened_source)
+        scoring = LiveScoring(scorer, source, drops_late=drops_late)
+        say(f"{source.description}; {LocalEngine(scorer).description}")
+        _shown_to_the_end(scoring, scorer.labels, shown)
+
+
+@contextlib.contextmanager
+def errors_in_a_line(as_json: bool) -> Iterator[None]:
+    """With --json an error is one object on one line, as everything that these commands print is."""
+    try:
+        yield
+    except RrtnError as error:
+        _end({}, error.exit_code, as_json, error)
+
+
+def _shown_to_the_end(scoring: "LiveScoring", labels: tuple[str, ...], shown: Shown) -> None:
+    with _screen(labels, shown) as show:
+        error, ended = None, "the sound has ended"
+        try:
+            for row in scoring.rows():
+                show(row)
+        except RrtnError as raised:
+            error, ended = raised, "stopped"
+        except BaseException:
+            if (number := signal_that_came()) is None:
+                raise
+            ended = words_of_signal(number)
+    code = _exit_code(scoring, error, shown.allow_truncated)
+    ends_with(code)
+    summary = {**scoring.summary(), "ended": ended}
+    if not shown.as_json and not sys.stdout.isatty() and (mean := scoring.mean_row()):
+        print(*_csv_lines([mean], labels)[1:], sep="", end="", flush=True)
+    _say_summary(summary)
+    _end(summary, code, shown.as_json, error)
+
+
+def _exit_code(scoring: "LiveScoring", error: RrtnError | None, allow_truncated: bool) -> int:
+    if error:
+        return error.exit_code
+    if number := signal_that_came():
+        return 128 + number
+    is_cut = scoring.missing and not allow_truncated
+    return EXIT_SOME_ERRORS if is_cut or scoring.summary()["errors"] else 0
+
+
+def _end(summary: dict[str, Any], code: int, as_json: bool, error: RrtnError | None) -> None:
+    ends_with(code)
+    if error:
+        error.fix = as_called(error.fix)
+        summary = {**summary, "error": error.to_dict()}
+        print_error(error)
+    if as_json:
+        print(json.dumps(summary), flush=True)
+    if code:
+        raise typer.Exit(code)
+
+
+def _screen(labels: tuple[str, ...], shown: Shown) -> "AbstractContextManager[Show]":
+    if shown.as_json:
+        return contextlib.nullcontext(_print_json_line)
+    if sys.stdout.isatty():
+        return _display(labels, shown.top)
+    return _csv(labels)
+
+
+def _print_json_line(live: "LiveRow") -> None:
+    state = {"latency": round(live.latency, 4), "dropped_windows": live.dropped_windows}
+    print(json.dumps({**row_json(live.row), **state, "dropped_samples": live.dropped_samples}), flush=True)
+
+
+@contextlib.contextmanager
+def _csv(labels: tuple[str, ...]) -> Iterator[Show]:
+    """The lines of the table that a file with this sound has."""
+    print(*_csv_lines([], labels), end="", flush=True)
+    yield lambda live: print(_csv_lines([live.row], labels)[1], end="", flush=True)
+
+
+def _csv_lines(rows: list[Any], labels: tuple[str, ...]) -> list[str]:
+    from ..runtime.tables.csv_table import csv_lines
+
+    return [*csv_lines(rows, labels)]
+
+
+@contextlib.contextmanager
+def _display(labels: tuple[str, ...], top: int) -> Iterator[Show]:
+    """The last window's highest labels, in the same place of the terminal."""
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(), auto_refresh=False) as display:
+        yield lambda live: display.update("\n".join(_display_lines(live, labels, top)), refresh=True)
+
+
+def _display_lines(live: "LiveRow", labels: tuple[str, ...], top: int) -> list[str]:
+    from rich.markup import escape
+
+    from ..runtime.tables.top_rows import top_rows
+
+    (row,) = top_rows([live.row], labels, top)
+    lost = f", dropped {counted(live.dropped_windows, 'window')}" if live.dropped_windows else ""
+    head = f"{row.start:.1f} to {row.end:.1f} s, {1000 * live.latency:.0f} ms later{lost}  "
+    width = max((len(label) for label, _ in row.scores), default=0)
+    bars = [
+        f"{escape(printable(label)):{width}}  {score:5.2f}  {'━' * round(_BAR * min(max(score, 0), 1))}"
+        for label, score in row.scores
+    ]
+    return [head + (row.error or row.flags), *bars]
+
+
+def _say_summary(summary: dict[str, Any]) -> None:
+    latency = ""
+    if summary["latency_p50"] is not None:
+        p50, p99 = (1000 * summary[f"latency_{name}"] for name in ("p50", "p99"))
+        latency = f"; latency p50 {p50:.0f} ms, p99 {p99:.0f} ms"
+    counts = {"errors": summary["errors"], "flags": summary["flags"]}
+    codes = "".join(
+        f"; {what}: {', '.join(f'{code} {count}' for code, count in found.items())}"
+        for what, found in counts.items()
+        if found
+    )
+    say(
+        f"{summary['ended']}: {counted(summary['scored'], 'window')} scored of "
+        f"{summary['audio_seconds']:.1f} s of sound in {summary['seconds']:.1f} s{latency}{codes}"
+    )
+    if summary["dropped_windows"] or summary["dropped_samples"]:
+        windows, samples = summary["dropped_windows"], summary["dropped_samples"]
+        say(
+            f"warning: dropped {counted(windows, 'window')} and {counted(samples, 'sample')}: "
+            "scoring was slower than the sound; a longer --hop or a faster --variant helps"
+        )
+    if summary["missing"]:
+        say(f"warning: {summary['missing']}")
