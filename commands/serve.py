@@ -13,7 +13,7 @@ import typer
 from ..runtime.backends.registry import AUTO, backend_names
 from ..runtime.errors import MissingExtraError
 from ..runtime.text import counted
-from .options import BundleArgument, Channel, newest_bundle
+from .options import BundleArgument, Channel, Json, newest_bundle
 from .printing import say
 
 if TYPE_CHECKING:
@@ -56,11 +56,9 @@ def serve(
         bool, typer.Option("--allow-truncated", help="Score what is there of cut-off files.")
     ] = False,
     channel: Channel = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="JSON on stdout: a line when it is ready, and one at the end.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Score sounds that come over HTTP, as rrtn score does.
+    """Score sounds that come over HTTP.
 
     POST a file to /score, or use a client of KServe v2 or Triton. /docs shows all paths. Ctrl-C stops it.
 

@@ -48,7 +48,8 @@ class HttpServer:
 
     def __init__(self, app: App, *, seconds: float) -> None:
         """`seconds` is the time that a body may take; so long are requests waited for at the end."""
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # bugs; what clients do wrong is counted
+        for name in ("uvicorn.error", "python_multipart"):  # bugs alone: what clients do wrong is counted
+            logging.getLogger(name).setLevel(logging.ERROR)
         config = uvicorn.Config(
             app,
             http=_GuardedProtocol,
