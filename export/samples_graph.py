@@ -164,11 +164,13 @@ def _gain(op: _Operators, peak: str, sounds: str, spec: FrontendSpec) -> str:
 
 
 def _clip(op: _Operators, mono: str, gain: str, spec: FrontendSpec) -> str:
-    """mono [1, N] -> its first clip [1, S], levelled, rounded to 16 bits, with zeros behind a short one."""
+    """mono [1, N] -> its first clip [1, S], levelled, rounded to 16 bits, with zeros behind a short one.
+
+    It is padded before it is cut: tract takes no end behind the end.
+    """
     s = spec.clip_samples
-    first = op("Slice", mono, [0], [s], _AXIS)
-    waveform = op("Div", op("Round", op("Mul", first, gain)), INT16_SCALE)
-    return op("Slice", op("Pad", waveform, [0, 0, 0, s]), [0], [s], _AXIS)
+    clip = op("Slice", op("Pad", mono, [0, 0, 0, s]), [0], [s], _AXIS)
+    return op("Div", op("Round", op("Mul", clip, gain)), INT16_SCALE)
 
 
 def _trimmed(op: _Operators, mono: str, length: str, sounds: str, spec: FrontendSpec) -> tuple[str, str]:
