@@ -44,6 +44,7 @@ COMMANDS: Final = {
     "pack": Command("pack", "Put many small files into few Parquet files, which score the same."),
     "inspect": Command("inspect", "Show what is in a bundle, and what of it can run here."),
     "bench": Command("bench", "Measure latency and throughput of every variant that runs here."),
+    "tune": Command("tune", "Measure what is the fastest on this machine, for --backend auto."),
     "doctor": Command("doctor", "Show what this machine can do, what is missing, and the fix."),
     "demo": Command("demo", "Run everything once on synthetic voices. It takes three minutes at most."),
     "data": Command("data", "Make, import or check a data set."),

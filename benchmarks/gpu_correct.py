@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from gpu_corpus import items_of_corpus, split_of_items, trained
 from gpu_section import Place, Record, peak_memory_gb
-from rrtn.export.parity import extremes
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.frontend import clip_log_mel
+from rrtn.runtime.probe_sounds import extremes
 from rrtn.train.config import Config, TrainingDevice, config_from_dict
 from rrtn.train.data.corpus import TARGETS
 from rrtn.train.data.device_clips import SplitClips, epoch_of_split

@@ -56,6 +56,7 @@ def print_bundle(bundle: "Bundle") -> None:
     auto = _auto(bundle)
     why = "".join(f"; not {what}: {reason}" for what, reason in auto["passed_over"].items())
     chosen = f"--backend auto: {auto['backend'] or 'nothing here'} {auto['variant'] or ''}".strip()
+    why += f"; {auto['tune']}" if auto["tune"] else ""
     caption = f"{frontend}; labels: {', '.join(_labels(bundle))}\n{chosen}{why}"
     print_table(table, title=f"{bundle.path}: {source or 'bare ONNX'}", caption=caption)
 
@@ -70,7 +71,12 @@ def _labels(bundle: "Bundle") -> list[str]:
 def _auto(bundle: "Bundle") -> dict[str, Any]:
     """What `--backend auto` tries first here, and why nothing faster. No model is loaded to find out."""
     from ..runtime.backends.choice import candidates_of_bundle
+    from ..runtime.backends.tuning_file import tuning_of
 
+    tuning, remark = tuning_of(bundle)
+    if tuning:
+        way, said = tuning.folders, f"rrtn tune, {tuning.made[:10]}: {tuning.summary}"
+        return {"backend": way.backend, "variant": way.variant, "passed_over": {}, "tune": said}
     candidates, passed_over = candidates_of_bundle(bundle)
     device, variant = (candidates[0].device, candidates[0].variant.name) if candidates else (None, None)
-    return {"backend": device, "variant": variant, "passed_over": passed_over}
+    return {"backend": device, "variant": variant, "passed_over": passed_over, "tune": remark}

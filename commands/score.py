@@ -309,8 +309,9 @@ def _opened_engine(
     bundle = load_bundle(model or newest_bundle())
     variant: str | None = make_scorer.keywords["variant"]
     if variant is None and target.out and not target.overwrite:
-        backend, variant = choice_of_table(bundle, target.out, backend)
-        make_scorer = partial(make_scorer, variant=variant)
+        backend, variant, batch_size = choice_of_table(bundle, target.out, backend)
+        batch_size = make_scorer.keywords["batch_size"] or batch_size
+        make_scorer = partial(make_scorer, variant=variant, batch_size=batch_size)
     if name == "local":
         make = partial(make_scorer, bundle, backend, workers=workers)
         with memory_as_before():

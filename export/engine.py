@@ -25,8 +25,8 @@ from ..runtime.backends.trt_backend import Flavour, flavour_of
 from ..runtime.bundle import METADATA_KEY
 from ..runtime.bundle.onnx_file import onnx_metadata
 from ..runtime.errors import ConfigError, ModelError
+from ..runtime.system.cache import cache_folder
 from ..runtime.text import printable
-from ..train.data.clip_cache import cache_folder
 from .timing_cache import attach_timing_cache, store_timing_cache, timing_cache_file
 from .wanted import EngineOptions
 

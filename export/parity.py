@@ -108,21 +108,6 @@ class Parity:
         return {**asdict(self), "ccc_change": self.ccc_change}
 
 
-def extremes(spec: FrontendSpec) -> Float32:
-    """[4, N]: silence, a click, full-scale noise and a square wave."""
-    rng = np.random.default_rng(0)
-    time = np.arange(spec.clip_samples) / spec.sampling_rate
-    click = np.zeros(spec.clip_samples)
-    click[spec.clip_samples // 2] = 1
-    clips = [
-        np.zeros_like(time),
-        click,
-        rng.uniform(-1, 1, len(time)),
-        np.sign(np.sin(2 * np.pi * 220 * time)),
-    ]
-    return np.array(clips, dtype=np.float32)
-
-
 def torch_scores(
     network: TwinsNetwork,
     spec: FrontendSpec,

@@ -9,13 +9,14 @@ import numpy as np
 from ..runtime.arrays import Float32
 from ..runtime.bundle import metadata_of
 from ..runtime.frontend import log_mel
+from ..runtime.probe_sounds import extremes
 from ..runtime.spec import InputKind
 from .deployed_network import folded_encoder
 from .engine import engine_from_onnx, installed_flavour
 from .graph import file_from_onnx, onnx_from_network
 from .int8 import int8_for_cpu, int8_for_tensorrt
 from .mnn_file import mnn_from_onnx
-from .parity import Probe, check_half_range, extremes
+from .parity import Probe, check_half_range
 from .samples_graph import samples_from_log_mel
 from .source import Source
 from .wanted import VARIANTS, Wanted

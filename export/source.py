@@ -16,6 +16,7 @@ from ..runtime.audio.reader import audio_from_array
 from ..runtime.bundle import LabelMeaning
 from ..runtime.errors import DataError
 from ..runtime.frontend import clip_of
+from ..runtime.probe_sounds import extremes
 from ..runtime.progress import Progress
 from ..train.checkpoint import CheckpointInfo
 from ..train.config import Config
@@ -27,7 +28,7 @@ from ..train.method.model import TwinsNetwork
 from ..train.method.tasks import task_of_name
 from ..train.plan import data_from_config
 from ..train.run_folder import RunFolder
-from .parity import Probe, Recordings, extremes, torch_scores
+from .parity import Probe, Recordings, torch_scores
 
 _PROBE_CLIPS: Final = 128  # of the validation split
 _CALIBRATION_CLIPS: Final = 128  # of the training split

@@ -34,7 +34,6 @@ from .spec import FrontendSpec
 from .system.cpus import cpu_model, usable_cpus
 from .text import counted, printable
 
-WARM_UP: Final = (0.2, 3)  # seconds, and runs; both must be reached
 LEAST_RUNS: Final = 10
 CHART_MARK: Final = b"<desc>rrtn bench</desc>"  # near the start of a chart
 _RUNS_FOR_P99: Final = 500  # five of them are above p99
@@ -44,6 +43,15 @@ _INPUTS: Final = 8  # batches that take turns
 _SIDE: Final = 2048  # rows and columns of the matrices whose product gives the ceiling
 _COPY_BYTES: Final = 256 << 20
 _BAR, _ROW = 420, 24  # pixels: length of the longest bar, distance between two bars
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How long something is measured. Of seconds and runs both must be reached."""
+
+    seconds: float
+    least_runs: int = LEAST_RUNS
+    warm_up: tuple[float, int] = (0.2, 3)  # seconds, and runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,8 +237,7 @@ def _measurement(
     limits: Ceiling | None,
 ) -> Measurement:
     kind = backend_kind(backend.device)
-    inputs = _inputs(bundle.spec, backend.variant, kind, batch)
-    times, spent = _timed_at_once(backend, inputs, at_once, seconds)
+    times, spent = timed_runs(backend, bundle.spec, batch, at_once, Effort(seconds=seconds))
     parts = {name: 1e3 * total * at_once / len(times) for name, total in asdict(spent).items()}
     rate = batch * at_once / statistics.fmean(times)
     variation = statistics.pstdev(times) / statistics.fmean(times)
@@ -253,25 +260,26 @@ def _measurement(
     )
 
 
-def _timed_at_once(
-    backend: Backend, inputs: Sequence[ModelBatch], at_once: int, seconds: float
+def timed_runs(
+    backend: Backend, spec: FrontendSpec, batch: int, at_once: int, effort: Effort
 ) -> tuple[list[float], Spent]:
     """Seconds of each run of `at_once` threads; and where the time of the first thread went."""
+    inputs = _inputs(spec, backend.variant, backend_kind(backend.device), batch)
     spent = [Spent() for _ in range(at_once)]
     with ThreadPoolExecutor(at_once) as threads:
-        loops = [threads.submit(_timed, backend, inputs, seconds, each) for each in spent]
+        loops = [threads.submit(_timed, backend, inputs, effort, each) for each in spent]
         return [run for loop in loops for run in loop.result()], spent[0]
 
 
-def _timed(backend: Backend, inputs: Sequence[ModelBatch], seconds: float, spent: Spent) -> list[float]:
+def _timed(backend: Backend, inputs: Sequence[ModelBatch], effort: Effort, spent: Spent) -> list[float]:
     """Seconds of each run after the warm-up."""
-    stop, runs = time.perf_counter() + WARM_UP[0], 0
-    while time.perf_counter() < stop or runs < WARM_UP[1]:
+    stop, runs = time.perf_counter() + effort.warm_up[0], 0
+    while time.perf_counter() < stop or runs < effort.warm_up[1]:
         backend.run(inputs[runs % len(inputs)])
         runs += 1
     times: list[float] = []
-    stop = time.perf_counter() + seconds
-    while time.perf_counter() < stop or len(times) < LEAST_RUNS:
+    stop = time.perf_counter() + effort.seconds
+    while time.perf_counter() < stop or len(times) < effort.least_runs:
         begin = time.perf_counter()
         backend.run(inputs[len(times) % len(inputs)], spent)
         times.append(time.perf_counter() - begin)

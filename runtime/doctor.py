@@ -12,6 +12,7 @@ import soundfile
 
 from .backends.cuda_driver import gpu_names
 from .backends.registry import BACKENDS
+from .backends.tuning_file import newest_tuning
 from .system.cpus import usable_cpus
 from .system.host import total_memory
 from .text import counted
@@ -31,7 +32,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Everything that decides what rrtn can do here."""
-    return [_python(), _cpu(), _memory(), _disk(), _gpu(), *_packages(), *_backends(), _formats()]
+    return [_python(), _cpu(), _memory(), _disk(), _gpu(), *_packages(), *_backends(), _tune(), _formats()]
 
 
 _PACKAGES: Final = {  # name -> its purpose, and the extra that installs it
@@ -92,6 +93,14 @@ def _backends() -> Iterator[Finding]:
     """Every backend, the fastest last. Each says by itself whether it can run here."""
     for kind in reversed(BACKENDS):
         yield Finding(f"score --backend {kind.name}", *kind.diagnose())
+
+
+def _tune() -> Finding:
+    """What `rrtn tune` has found last: `--backend auto` follows it for that bundle."""
+    tuning = newest_tuning()
+    if tuning is None:
+        return Finding("tune", "note", "nothing was measured here; --backend auto goes by its list")
+    return Finding("tune", "ok", f"{tuning.made[:10]}, {tuning.bundle}: {tuning.summary}")
 
 
 def _formats() -> Finding:

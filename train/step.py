@@ -10,8 +10,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from ..runtime.system.cache import cache_folder
 from .config import Config, terms_of_config, weighting_from_config
-from .data.clip_cache import cache_folder
 from .data.device_clips import TrainingBatch
 from .distributed import World, with_global_batchnorm
 from .loss_scale import LossScale

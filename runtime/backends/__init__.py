@@ -3,6 +3,7 @@
 base            the record of a backend, and what a loaded backend can do
 registry        the list of all backends, the fastest first
 choice          which variant runs on which backend
+tuning_file     what `rrtn tune` has found, in the user's cache
 variant_rows    the variants for people
 cpu             the record of `cpu`: ONNX Runtime on the processor
 cuda            the record of `cuda`: ONNX Runtime on an NVIDIA GPU

@@ -11,6 +11,7 @@ from ..bundle import Bundle, Variant
 from ..errors import ConfigError, ModelError, OutOfMemoryError, UnavailableError
 from .base import Backend, BackendKind
 from .registry import AUTO, BACKENDS, backend_kind, backend_kinds, kinds_for_variant
+from .tuning_file import Tuning, Way, tuning_of
 
 BackendName = str  # "auto", or the name of a record in registry.BACKENDS
 _FILES = {"onnx": "an ONNX file", "engine": "an engine", "mnn": "a file of MNN"}
@@ -27,6 +28,11 @@ class Candidate(NamedTuple):
         """The backend's name."""
         return self.kind.name
 
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.variant.name} on {self.device}"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -35,6 +41,8 @@ class Choice:
     backend: Backend
     passed_over: dict[str, str]  # a backend, or a variant that could not be loaded -> one short line
     remark: str = ""  # on a variant that nobody has named
+    tuning: Tuning | None = None  # what `rrtn tune` has found, where that was followed
+    way: Way | None = None  # the one of it that was followed
 
 
 def backend_from_bundle(
@@ -51,28 +59,51 @@ def choose_backend(
     variant: str | None = None,
     threads: int | None = None,
     single: bool = False,
+    tuned: bool = False,
 ) -> Choice:
     """Loads the backend that was asked for; with `auto`, the fastest that runs here.
 
-    `single` asks for the fastest for single clips, in place of batches. It never falls back silently.
-    Raises ConfigError for an unknown name or variant, and UnavailableError if this machine cannot run
-    what was asked for. Raises ModelError for a file that was changed, even if another one would do.
+    `single` asks for the fastest for single clips, in place of batches. With `tuned`, `auto` takes what
+    `rrtn tune` has found, where nobody has named a variant: `threads` are then those of the way. It never
+    falls back silently. Raises ConfigError for an unknown name or variant, and UnavailableError if this
+    machine cannot run what was asked for. Raises ModelError for a file that was changed, even if another
+    one would do.
     """
     if bundle.variants and not any(map(_takes_clips, bundle.variants)):
         raise _not_for_clips(str(bundle.path), _CLIPS)
+    remarks: list[str] = []
+    if tuned and name == AUTO and not variant and (choice := _choice_of_tuning(bundle, single, remarks)):
+        return choice
     candidates, reasons = candidates_of_bundle(bundle, name, variant=variant, single=single)
     failures: dict[str, ModelError] = {}
     for candidate in candidates:
         try:
             backend = candidate.kind.load(bundle, candidate.variant, threads)
         except (UnavailableError, OutOfMemoryError) as error:  # a GPU that others have filled
-            failures[f"{candidate.variant.name} on {candidate.device}"] = error
+            failures[candidate.name] = error
             continue
         told = _reasons_for(candidate.kind, reasons, bundle, variant)
         is_named = variant is not None or len(bundle.variants) == 1
-        remark = "" if is_named else candidate.kind.remark(candidate.variant)
-        return Choice(backend, told | _failed_to_load(failures), remark)
+        remarks.append("" if is_named else candidate.kind.remark(candidate.variant))
+        return Choice(backend, told | _failed_to_load(failures), "; ".join(filter(None, remarks)))
     raise _nothing_runs(name, variant, reasons | {what: error.came for what, error in failures.items()})
+
+
+def _choice_of_tuning(bundle: Bundle, single: bool, remarks: list[str]) -> Choice | None:
+    """What `rrtn tune` has found to be the fastest; None, with a remark, where that cannot be taken."""
+    found = tuning_of(bundle)
+    if found.tuning is None:
+        remarks.append(found.remark)
+        return None
+    way = found.tuning.clips if single else found.tuning.folders
+    try:
+        variant, kind = _variant_for_clips(bundle, way.variant), backend_kind(way.backend)
+        backend = kind.load(bundle, variant, way.threads)
+    except (ConfigError, UnavailableError, OutOfMemoryError) as error:
+        remarks.append(f"not what rrtn tune found, {way.variant} on {way.backend}: {error.came}")
+        return None
+    remark = f"the fastest of what rrtn tune measured on {found.tuning.made[:10]}"
+    return Choice(backend, {}, remark, found.tuning, way)
 
 
 def _reasons_for(

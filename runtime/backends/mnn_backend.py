@@ -120,7 +120,7 @@ def mnn_backend_from_bundle(bundle: Bundle, variant: Variant, *, threads: int | 
     engine = _imported()
     count = threads or usable_cpus()
     make = partial(_session, engine, model, count, variant.file)
-    with _stdout_as_stderr():  # MNN prints what it refuses
+    with _quiet_stdout():  # MNN prints what it refuses
         first = make()
     clip = tuple(first.interpreter.getSessionInput(first.session).getShape()[1:])
     tensors = first.interpreter.getSessionOutputAll(first.session)
@@ -159,7 +159,7 @@ class _FileInMemory:
 @cache
 def _imported() -> Any:
     try:
-        with _stdout_as_stderr():  # it prints what the processor can do
+        with _quiet_stdout():  # it prints what the processor can do
             return importlib.import_module("MNN")
     except (ImportError, OSError) as error:
         raise UnavailableError(
@@ -168,11 +168,12 @@ def _imported() -> Any:
 
 
 @contextlib.contextmanager
-def _stdout_as_stderr() -> Iterator[None]:
-    """What C code prints to stdout goes to stderr: the rows of scores are there."""
+def _quiet_stdout() -> Iterator[None]:
+    """What C code prints to stdout goes nowhere: rows of scores are there."""
     sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
     try:
         yield
     finally:

@@ -26,6 +26,11 @@ def _obstacle(variant: "Variant") -> str:
     return _missing()
 
 
+def _may_choose(variant: "Variant") -> bool:
+    """The variant `cpu` is made for ONNX Runtime."""
+    return not variant.plan
+
+
 def _diagnose() -> Diagnosis:
     if missing := _missing():
         return Diagnosis("missing", missing, _INSTALL)
@@ -36,6 +41,7 @@ OPENVINO = BackendKind(
     name="openvino",
     file_kind="onnx",
     preferred=("fp32", "waveform"),
+    may_choose=_may_choose,
     chosen_by_auto=False,
     needs_gpu=False,
     parallel=True,

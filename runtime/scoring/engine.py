@@ -8,13 +8,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..audio.av_reader import second_reader
 from ..audio.input_spool import InputSpool, Shard
 from ..audio.voice_gate import gate_version
 from ..backends.choice import BackendName, obstacle
-from ..backends.registry import backend_kinds
+from ..backends.registry import AUTO, BACKENDS, backend_kinds
 from ..bundle import Bundle, LabelMeaning
 from ..tables.rows import Row
 from .decoder_messages import Segment
@@ -77,20 +77,30 @@ class ScoringEngine(Protocol):
         """For each part of the work, the share of `seconds` in which that part was busy; {} if unknown."""
 
 
-def choice_of_table(bundle: Bundle, target: Path, backend: BackendName) -> tuple[BackendName, str | None]:
-    """The backend and the variant that the table `target` was begun with, where the bundle has that variant.
+class TableChoice(NamedTuple):
+    """What a table is scored with; None where that is to be chosen."""
 
-    A table keeps its variant: `auto` may take another one after an update, or on another machine. A backend
-    that cannot run here is left to the caller, whose settings then differ from the table's.
+    backend: BackendName
+    variant: str | None = None
+    batch_size: int | None = None
+
+
+def choice_of_table(bundle: Bundle, target: Path, backend: BackendName) -> TableChoice:
+    """What the table `target` was begun with, where the bundle has that variant.
+
+    A table keeps its variant: `auto` may take another one after `rrtn tune` or an update, or on another
+    machine. A backend that cannot run here is left to the caller, whose settings then are others than the
+    table's.
     """
     settings = settings_of_table(target)
     kept = next((one for one in bundle.variants if one.sha256 == settings.get("model")), None)
     if kept is None:
-        return backend, None
-    names = [kind.name for kind in backend_kinds(backend)]
-    before = str(settings.get("backend"))
-    runs = before in names and not obstacle(kept, before)
-    return (before, kept.name) if runs else (backend, None)
+        return TableChoice(backend)
+    kinds = BACKENDS if backend == AUTO else backend_kinds(backend)
+    before, size = str(settings.get("backend")), settings.get("batch_size")
+    if before not in [kind.name for kind in kinds] or obstacle(kept, before):
+        return TableChoice(backend)
+    return TableChoice(before, kept.name, size if isinstance(size, int) else None)
 
 
 def model_of_scorer(scorer: Scorer) -> LoadedModel:

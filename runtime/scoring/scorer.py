@@ -106,7 +106,8 @@ class Scorer:
         """Loads the model. `backend` and `variant` are those of `backends.choice.choose_backend`.
 
         By default the fastest variant that runs here is taken: for batches, or with a `batch_size` of 1 for
-        single clips. `workers` decoding processes are started with
+        single clips. What `rrtn tune` has found here decides, unless backend, variant or `lanes` are given.
+        `workers` decoding processes are started with
         the first file, by default one a core. On the CPU `lanes` batches run at once, by default as many as
         there are cores.
 
@@ -134,9 +135,12 @@ class Scorer:
         window = "auto" if segment and window is None else window
         _check_window(window, hop, self.bundle.spec)
         _check_level(level, window)
-        choice = choose_backend(self.bundle, backend, variant=variant, threads=1, single=batch_size == 1)
+        choice = choose_backend(
+            self.bundle, backend, variant=variant, threads=1, single=batch_size == 1, tuned=lanes is None
+        )
         self.backend, self.passed_over, self.remark = choice.backend, choice.passed_over, choice.remark
-        self.batch_size = batch_size or backend_kind(self.backend.device).batch_size
+        way = choice.way
+        self.batch_size = batch_size or (way or backend_kind(self.backend.device)).batch_size
         self.workers = min(workers or usable_cpus(), MOST_PROCESSES)
         if embeddings and self.backend.embedding_size is None:
             raise ModelError(
@@ -145,11 +149,11 @@ class Scorer:
                 wanted="a model that gives embeddings",
                 fix="rrtn export --embeddings",
             )
-        self._is_named = variant is not None
+        self._is_named, self._tuning = variant is not None, choice.tuning
         self._clip_backend: Backend | None = None  # not chosen yet
         self.timing, self._lock = Timing(), threading.Lock()
         self.batch_that_fits = self.batch_size  # less once the device's memory was too small
-        self._lanes = lanes or usable_cpus()
+        self._threads, self._lanes = way.threads if way else 1, lanes or (way.lanes if way else usable_cpus())
         self._timeout = timeout
         self._embeddings = embeddings
         self.decoding = DecoderSettings(
@@ -281,14 +285,20 @@ class Scorer:
         """What runs single clips: the backend of the batches, unless its variant is slow for them."""
         with self._lock:
             if self._clip_backend is None:
-                batches = self.backend
-                slow = not self._is_named and backend_kind(batches.device).drawback(batches.variant, True)
-                self._clip_backend = (
-                    choose_backend(self.bundle, batches.device, threads=1, single=True).backend
-                    if slow
-                    else batches
-                )
+                self._clip_backend = self._loaded_for_clips() or self.backend
             return self._clip_backend
+
+    def _loaded_for_clips(self) -> Backend | None:
+        """Another backend than that of the batches; None where this is the one."""
+        batches = self.backend
+        if self._tuning:
+            way, now = self._tuning.clips, (batches.variant.name, batches.device, self._threads)
+            if (way.variant, way.backend, way.threads) == now:
+                return None
+            return choose_backend(self.bundle, single=True, tuned=True).backend
+        if self._is_named or not backend_kind(batches.device).drawback(batches.variant, True):
+            return None
+        return choose_backend(self.bundle, batches.device, threads=1, single=True).backend
 
     def outputs(self, batch: ClipBatch, *, fixed: bool = True) -> Outputs:
         """A batch of the backend's input, float32 or int16 -> scores [B, K], embedding [B, D] or None.
@@ -382,7 +392,7 @@ class Scorer:
             if self._in_model:  # a thread that is no more was in the session, and may hold locks of it
                 self._in_model = set()
                 self.backend = backend_from_variant(
-                    self.bundle, self.backend.variant, self.backend.device, threads=1
+                    self.bundle, self.backend.variant, self.backend.device, threads=self._threads
                 )
                 self._clip_backend = None
             self._process = this_process()

@@ -3,6 +3,7 @@
 host         what differs between Linux, macOS and Windows
 failpoints   places where a test makes the process fail
 files        files that are there whole, or not at all
+cache        the folder for what may be made again
 locks        one process at a time
 memory       a budget for the memory of this process
 cpus         the processor, and how many of its cores may be used

@@ -20,7 +20,6 @@ from rrtn.export.parity import (
     Probe,
     check_half_range,
     check_parity,
-    extremes,
     parity_of_backend,
     torch_scores,
 )
@@ -28,6 +27,7 @@ from rrtn.runtime import FrontendSpec
 from rrtn.runtime.backends.ort_backend import OrtBackend, ort_backend_from_bundle
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ModelError
+from rrtn.runtime.probe_sounds import extremes
 from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.model import Head, TwinsNetwork

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Final
 
 from ...runtime.progress import Progress
+from ...runtime.system.cache import cache_folder
 from ...runtime.system.locks import in_turn
-from .clip_cache import cache_folder
 from .corpus import MARK, synthesise
 
 CLIPS: Final = 1000

@@ -15,9 +15,6 @@ others before they read. A shard that is broken in any way is made anew.
 import contextlib
 import hashlib
 import json
-import os
-import stat
-import tempfile
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,12 +29,12 @@ from ...runtime.arrays import Int16, Int64
 from ...runtime.audio.av_reader import second_reader
 from ...runtime.audio.reader import opened, quiet_stdout, read_audio
 from ...runtime.audio.sources import content_hash
-from ...runtime.errors import AudioError, ConfigError, DataError
+from ...runtime.errors import AudioError, DataError
 from ...runtime.progress import Progress
 from ...runtime.spec import FrontendSpec
+from ...runtime.system.cache import cache_folder
 from ...runtime.system.cpus import usable_cpus
 from ...runtime.system.files import atomic_path, write_json
-from ...runtime.system.host import user_number
 from ...runtime.system.locks import in_turn
 from ...runtime.text import counted
 from .levels import LevelMeter
@@ -214,40 +211,6 @@ def store_with_errors(
         for group, file in todo:
             shards[file] = _made_shard(group, file, spec, channel, progress)
     return ClipStore([shards[file] for file in files])
-
-
-def cache_folder() -> Path:
-    """$RRTN_CACHE, else the user's cache folder, else a private one in the system's temporary folder.
-
-    Raises ConfigError where that one is not the user's own: what is there would be trained on.
-    """
-    if chosen := os.environ.get("RRTN_CACHE"):
-        return Path(chosen)
-    with contextlib.suppress(OSError, RuntimeError):  # RuntimeError: no home is known
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rrtn"
-        base.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if os.access(base, os.W_OK | os.X_OK):
-            return base
-    temporary, user = Path(tempfile.gettempdir()), user_number()
-    if user is None:
-        return temporary / "rrtn-cache"
-    return _private_folder(temporary / f"rrtn-cache-{user}", user)
-
-
-def _private_folder(folder: Path, user: int) -> Path:
-    """Others can write to the folder around it, so its name alone says nothing."""
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    status = folder.lstat()
-    is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == user
-    if not is_ours or status.st_mode & 0o077:
-        raise ConfigError(
-            str(folder),
-            "not a folder that is yours alone",
-            wanted="a cache that no other user can write to",
-            fix="set RRTN_CACHE to a folder of your own",
-        )
-    return folder
 
 
 def _fingerprint(paths: Sequence[Path], spec: FrontendSpec, channel: int | None) -> str:

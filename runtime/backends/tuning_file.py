@@ -1,0 +1,222 @@
+"""What `rrtn tune` has found about a bundle on this machine, kept in the user's cache.
+
+The file's name is made of the hashes of the bundle's files and of what the machine is. Versions of the
+runtimes stand inside: where they have changed, the file is ignored with a remark.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, TypedDict
+
+from ..bundle import Bundle
+from ..documents import Count, Name, converted, parsed
+from ..errors import ConfigError
+from ..system.cache import cache_folder
+from ..system.cpus import cpu_model, usable_cpus, vector_extension
+from ..system.files import read_regular, write_json
+from .engine_stamp import driver_version
+
+SCHEMA: Final = 1
+Use = Literal["folders", "clips"]
+_FOLDER: Final = "tuning"
+_AGAIN: Final = "run: rrtn tune"
+_RUNTIMES: Final = ("onnxruntime-gpu", "onnxruntime", "openvino", "mnn", "tensorrt-cu13", "tensorrt-rtx-cu13")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """A way to run a bundle, and how fast it was."""
+
+    variant: str
+    backend: str
+    batch_size: int  # clips
+    lanes: int  # batches at once
+    threads: int  # of each batch
+    milliseconds: float  # of a batch, in the best round
+    clips_per_second: float  # of all lanes, in the best round
+    spread: float  # between the rounds, as a share of the best
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return asdict(self)
+
+
+class _Document(TypedDict):
+    schema: Literal[1]
+    bundle: str
+    made: str
+    allowed: list[Name]
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    files: dict[str, str]
+    folders: dict[str, Any]
+    clips: dict[str, Any]
+    measured: list[dict[str, Any]]
+    not_taken: dict[str, str]
+
+
+class _WayForm(TypedDict):
+    variant: Name
+    backend: Name
+    batch_size: Count
+    lanes: Count
+    threads: Count
+    milliseconds: float
+    clips_per_second: float
+    spread: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What was measured for a bundle on a machine."""
+
+    bundle: str  # its folder when it was measured
+    made: str  # the time, ISO 8601
+    allowed: tuple[str, ...]  # precisions that `auto` may take on a CPU
+    folders: Way  # the highest throughput
+    clips: Way  # the least time of a single clip
+    measured: tuple[dict[str, Any], ...]  # every way, with the use that it was measured for
+    not_taken: dict[str, str]  # a way -> why it was not measured
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json, and for the file."""
+        return asdict(self)
+
+    @property
+    def summary(self) -> str:
+        """On one line, for people."""
+        folders, clips = self.folders, self.clips
+        size = f"{folders.lanes} x {folders.batch_size}"
+        return (
+            f"{folders.variant} on {folders.backend}, {size}, {folders.clips_per_second:.1f} clips/s; "
+            f"single clips: {clips.variant} on {clips.backend}, {clips.milliseconds:.1f} ms"
+        )
+
+
+class Found(NamedTuple):
+    """The tuning that applies here; or None, with a remark where one was ignored."""
+
+    tuning: Tuning | None = None
+    remark: str = ""
+
+
+def tuning_path(bundle: Bundle) -> Path:
+    """Where the tuning of this bundle on this machine is kept. Raises ConfigError without a cache folder."""
+    key = json.dumps([_files(bundle), machine_key()], sort_keys=True)
+    return cache_folder() / _FOLDER / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
+def machine_key() -> dict[str, Any]:
+    """What makes this machine another one: its processor, the cores that may be used, and a GPU's driver."""
+    return {
+        "cpu": cpu_model(),
+        "vector_extension": vector_extension(),
+        "cores": usable_cpus(),
+        "driver": driver_version(),
+    }
+
+
+def runtime_versions() -> dict[str, str]:
+    """Package -> version, of the runtimes that are installed."""
+    found = {}
+    for name in _RUNTIMES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def keep_tuning(bundle: Bundle, tuning: Tuning) -> Path:
+    """Writes the file, in the place of an earlier one; -> where it is."""
+    path = tuning_path(bundle)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {
+        "schema": SCHEMA,
+        **tuning.to_dict(),
+        "machine": machine_key(),
+        "versions": runtime_versions(),
+        "files": _files(bundle),
+    }
+    write_json(path, document)
+    return path
+
+
+def tuning_of(bundle: Bundle) -> Found:
+    """The tuning of this bundle on this machine. What cannot be used is a remark and never an error."""
+    try:
+        path = tuning_path(bundle)
+        content = read_regular(path)
+    except (OSError, ConfigError, ValueError):
+        return Found()
+    try:
+        document = parsed(content)
+        form = converted(document, _Document)
+        if reason := _changed(bundle, form):
+            return Found(remark=f"what rrtn tune found is ignored: {reason}; {_AGAIN}")
+        return Found(_tuning(bundle, form))
+    except ValueError as error:
+        return Found(remark=f"what rrtn tune found is ignored: {path}: {error}; {_AGAIN}")
+
+
+def newest_tuning() -> Tuning | None:
+    """The last one that was made on this machine, of whatever bundle; None where there is none."""
+    try:
+        files = sorted((cache_folder() / _FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime)
+    except (OSError, ConfigError):
+        return None
+    for path in reversed(files):
+        try:
+            form = converted(parsed(read_regular(path)), _Document)
+            if form["machine"] == machine_key():
+                return _tuning(None, form)
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+def _files(bundle: Bundle) -> dict[str, str]:
+    return {variant.name: variant.sha256 for variant in bundle.variants}
+
+
+def _changed(bundle: Bundle, form: _Document) -> str:
+    """What differs from the machine and the bundle that were measured; "" where nothing does."""
+    if form["files"] != _files(bundle):
+        return "it is of another bundle"
+    for before, now in ((form["machine"], machine_key()), (form["versions"], runtime_versions())):
+        if reason := _difference(before, now):
+            return reason
+    return ""
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    for name in {**before, **now}:
+        if before.get(name) != now.get(name):
+            return f"{name} was {before.get(name) or 'not there'}, is {now.get(name) or 'not there'}"
+    return ""
+
+
+def _tuning(bundle: Bundle | None, form: _Document) -> Tuning:
+    return Tuning(
+        bundle=form["bundle"],
+        made=form["made"],
+        allowed=tuple(form["allowed"]),
+        folders=_way(bundle, form["folders"]),
+        clips=_way(bundle, form["clips"]),
+        measured=tuple(form["measured"]),
+        not_taken=form["not_taken"],
+    )
+
+
+def _way(bundle: Bundle | None, fields: dict[str, Any]) -> Way:
+    """Raises ValueError for a way that the bundle has no file for, or that no backend could go."""
+    way = Way(**converted(fields, _WayForm))
+    if bundle and bundle.variant(way.variant) is None:
+        raise ValueError(f"no variant {way.variant!r} in the bundle")
+    if not (1 <= way.batch_size <= 4096 and 1 <= way.lanes <= 4096 and 1 <= way.threads <= 4096):
+        raise ValueError(f"{way.lanes} x {way.batch_size} clips with {way.threads} threads each")
+    return way

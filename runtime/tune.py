@@ -1,0 +1,245 @@
+"""Which way to run a bundle is the fastest on this machine: measured, and kept for `auto`.
+
+A way is a variant on a backend, with a size of batches, a number of batches at once and of threads for each.
+Every way that may be taken is compared with the variant fp32 first. The rounds go through all ways in turns,
+and the best round of each counts, so that a moment in which other programs run does not decide.
+"""
+
+import datetime
+import gc
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from .arrays import Float32, Float64
+from .backends.base import Backend
+from .backends.choice import Candidate, backend_from_variant, candidates_of_variants
+from .backends.cpu import CPU
+from .backends.tuning_file import Tuning, Use, Way, keep_tuning
+from .bench import Effort, timed_runs
+from .bundle import Bundle
+from .errors import ConfigError, ModelError
+from .frontend import clip_input
+from .probe_sounds import extremes, voices
+from .progress import Progress
+from .system.cpus import usable_cpus
+
+ALLOWED: Final = ("fp16", "int8")  # what `--allow` may name
+LIMITS: Final = {"fp32": 1e-4, "fp16": 2e-3, "int8": 0.05}  # of a score, as shares of its scale's width
+_ROUNDS: Final = 3
+_FAR: Final = (
+    1.5  # a way that took so many times as long as the best in the first round is not measured again
+)
+_WARM_UP: Final = (0.0, 1)
+_LEAST_RUNS: Final = 2
+
+
+class Plan(NamedTuple):
+    """A way before it is measured."""
+
+    candidate: Candidate
+    use: Use
+    batch: int
+    lanes: int
+    threads: int
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        what = f"{self.lanes} x {self.batch}" if self.use == "folders" else f"{self.threads} threads"
+        return f"{self.candidate.name}, {what}"
+
+
+@dataclass
+class _Rounds:
+    """The times of a way: seconds of a batch, one for each round."""
+
+    plan: Plan
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def best(self) -> float:
+        return min(self.seconds)
+
+    @property
+    def cost(self) -> float:
+        """Seconds a clip for folders, seconds of a clip for single clips."""
+        return self.best / self.plan.batch / self.plan.lanes
+
+    def way(self) -> Way:
+        plan = self.plan
+        return Way(
+            variant=plan.candidate.variant.name,
+            backend=plan.candidate.device,
+            batch_size=plan.batch,
+            lanes=plan.lanes,
+            threads=plan.threads,
+            milliseconds=round(1e3 * self.best, 3),
+            clips_per_second=round(1 / self.cost, 2),
+            spread=round(max(self.seconds) / self.best - 1, 3),
+        )
+
+
+def tuned(bundle: Bundle, *, allow: Sequence[str] = (), seconds: float = 0.5) -> Tuning:
+    """Measures every way that may be taken here, for at least `seconds` and two batches, and keeps the best.
+
+    `allow` names precisions below fp32 that `auto` may take. Raises ConfigError for others, and ModelError if
+    no way runs here.
+    """
+    if unknown := [name for name in allow if name not in ALLOWED]:
+        raise ConfigError("--allow", ", ".join(unknown), wanted=f"some of {', '.join(ALLOWED)}")
+    allowed = ("fp32", *allow)
+    candidates, not_taken = candidates_to_measure(bundle, allowed)
+    ways = [_Rounds(plan) for candidate in candidates for plan in plans_of(candidate)]
+    effort = Effort(seconds=seconds, least_runs=_LEAST_RUNS, warm_up=_WARM_UP)
+    gate = _Gate(bundle)
+    with Progress("tune", _ROUNDS * len(ways), "measurements") as bar:
+        for turn in range(_ROUNDS):
+            left = _worth_measuring(ways)
+            bar.advance(len(ways) - len(left))
+            for group in _by_session(left[:: -1 if turn % 2 else 1]):
+                candidate = group[0].plan.candidate
+                if candidate.name not in not_taken:
+                    problem = _measure(bundle, group, effort, None if turn else gate, bar)
+                    not_taken |= {candidate.name: problem} if problem else {}
+            ways = [one for one in ways if one.plan.candidate.name not in not_taken]
+    return _kept(bundle, allowed, ways, not_taken)
+
+
+def candidates_to_measure(bundle: Bundle, allowed: Sequence[str]) -> tuple[list[Candidate], dict[str, str]]:
+    """What `auto` may take here in these precisions, and a reason for what it may not."""
+    candidates, reasons = candidates_of_variants(bundle)
+    found = []
+    for candidate in candidates:
+        if reason := _not_for_auto(bundle, candidate, allowed):
+            reasons[candidate.name] = reason
+        else:
+            found.append(candidate)
+    return found, reasons
+
+
+def _not_for_auto(bundle: Bundle, candidate: Candidate, allowed: Sequence[str]) -> str:
+    kind, variant = candidate
+    if variant.input == "samples":
+        return "takes whole recordings, one at a time"
+    if variant.input == "waveform" and not kind.needs_gpu and len(bundle.variants) > 1:
+        return "computes the log-Mel in its graph, which the decoders do faster"
+    if len(bundle.variants) > 1 and variant.name not in kind.preferred and variant.precision not in allowed:
+        return f"{variant.precision}: needs --allow {variant.precision}"
+    return "" if kind.may_choose(variant) else "made for another backend, or has not passed its gate"
+
+
+def plans_of(candidate: Candidate) -> Iterator[Plan]:
+    """Batches of a few sizes, on all cores and on half of them; and single clips on one core and on all."""
+    cores, kind = usable_cpus(), candidate.kind
+    for batch in sorted({max(1, kind.batch_size // part) for part in (1, 2, 4)}):
+        for lanes in sorted({kind.lanes(cores), kind.lanes(max(1, cores // 2))}):
+            yield Plan(candidate, "folders", batch, lanes, 1)
+    for threads in sorted({1, cores}) if kind.parallel else (1,):
+        yield Plan(candidate, "clips", 1, 1, threads)
+
+
+def _by_session(rounds: Sequence[_Rounds]) -> Iterator[list[_Rounds]]:
+    """The ways that one loaded model can go. One model is in memory at a time."""
+    groups: dict[tuple[Any, ...], list[_Rounds]] = {}
+    for one in rounds:
+        candidate = one.plan.candidate
+        groups.setdefault((candidate.device, candidate.variant.name, one.plan.threads), []).append(one)
+    yield from groups.values()
+
+
+def _measure(
+    bundle: Bundle,
+    group: Sequence[_Rounds],
+    effort: Effort,
+    gate: "_Gate | None",
+    bar: Progress,
+) -> str:
+    """Adds a round to each way of the group; -> why it must not be taken, or ""."""
+    kind, variant = group[0].plan.candidate
+    try:
+        backend = kind.load(bundle, variant, group[0].plan.threads)
+        if gate and (problem := gate.problem(backend)):
+            return problem
+        for one in group:
+            plan = one.plan
+            bar.advance(1, plan.name)
+            times, _ = timed_runs(backend, bundle.spec, plan.batch, plan.lanes, effort)
+            one.seconds.append(float(np.mean(times) if plan.use == "folders" else np.median(times)))
+    except ModelError as error:
+        return error.came
+    finally:
+        backend = None  # type: ignore[assignment]
+        gc.collect()  # the next model shall not stand beside this one
+    return ""
+
+
+def _worth_measuring(rounds: Sequence[_Rounds]) -> list[_Rounds]:
+    """All in the first round; then those that came near to the best for the same use."""
+    if not all(one.seconds for one in rounds):
+        return list(rounds)
+    best = {one.plan.use: one.cost for one in sorted(rounds, key=lambda one: -one.cost)}
+    return [one for one in rounds if one.cost <= _FAR * best[one.plan.use]]
+
+
+class _Gate:
+    """Compares what a backend gives with the variant fp32 on ONNX Runtime, on sounds that are made here.
+
+    Each published file has passed the gate of `rrtn export`; this one finds what another runtime or processor
+    makes of it.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._waveforms = np.concatenate([voices(bundle.spec), extremes(bundle.spec)])
+        reference = bundle.variant("fp32") or next(one for one in bundle.variants if one.input != "samples")
+        self._expected = self._scores(backend_from_variant(bundle, reference, CPU.name))
+
+    def problem(self, backend: Backend) -> str:
+        """Why its scores are not good enough; "" where they are. NaN is not."""
+        limit = LIMITS.get(backend.variant.precision, 0.0)
+        for size in (1, 5, len(self._waveforms)):  # a score must not depend on the batch
+            differences = np.abs(self._scores(backend, size) - self._expected) / self._widths
+            if not float(differences.max()) <= limit:
+                return f"scores differ from fp32 by {differences.max():.1e}, the limit is {limit:.0e}"
+        return ""
+
+    def _scores(self, backend: Backend, size: int = 16) -> Float32:
+        clips = np.array(
+            [clip_input(one, self._bundle.spec, backend.variant.input) for one in self._waveforms]
+        )
+        return np.concatenate([backend.scores(clips[i : i + size]) for i in range(0, len(clips), size)])
+
+    @property
+    def _widths(self) -> Float64:
+        """[K] of the labels' scales."""
+        scales = self._bundle.meaning.scales if self._bundle.meaning else {}
+        ends = [scales.get(label, (0.0, 1.0)) for label in self._bundle.labels]
+        return np.array([high - low for low, high in ends])
+
+
+def _kept(
+    bundle: Bundle, allowed: tuple[str, ...], rounds: Sequence[_Rounds], not_taken: dict[str, str]
+) -> Tuning:
+    if not rounds:
+        why = "; ".join(f"{name}: {reason}" for name, reason in not_taken.items())
+        raise ModelError(str(bundle.path), why, wanted="a way that runs here", fix="rrtn doctor")
+    folders, clips = (
+        min((one for one in rounds if one.plan.use == use), key=lambda one: one.cost)
+        for use in ("folders", "clips")
+    )
+    tuning = Tuning(
+        bundle=str(bundle.path.absolute()),
+        made=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        allowed=allowed,
+        folders=folders.way(),
+        clips=clips.way(),
+        measured=tuple(
+            {"use": one.plan.use, "rounds": len(one.seconds), **asdict(one.way())} for one in rounds
+        ),
+        not_taken=not_taken,
+    )
+    keep_tuning(bundle, tuning)
+    return tuning

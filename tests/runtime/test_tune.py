@@ -1,0 +1,348 @@
+"""`rrtn tune`: what it measures, what it keeps, and who follows it."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import soundfile
+from onnx import numpy_helper
+from rrtn.runtime import Scorer, load_bundle
+from rrtn.runtime import tune as tuning
+from rrtn.runtime.backends import tuning_file
+from rrtn.runtime.backends.base import Backend
+from rrtn.runtime.backends.model_batch import Spent
+from rrtn.runtime.backends.tuning_file import Tuning, newest_tuning, tuning_of, tuning_path
+from rrtn.runtime.bundle import MANIFEST, Bundle
+from rrtn.runtime.bundle.onnx_file import sealed
+from rrtn.runtime.errors import ConfigError, ModelError
+from rrtn.runtime.spec import FrontendSpec
+from rrtn.runtime.system.files import write_json
+from rrtn.runtime.tune import tuned
+
+pytest.importorskip("openvino", reason="openvino is not installed")
+
+Times = dict[tuple[str, str, int, int, int], float]  # (variant, backend, batch, lanes, threads) -> s
+
+
+@pytest.fixture(autouse=True)
+def two_cores(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, and the same ways on every machine."""
+    for module in (tuning, tuning_file):
+        monkeypatch.setattr(module, "usable_cpus", lambda: 2)
+    return cache
+
+
+@pytest.fixture
+def bundle(tiny_model: Path) -> Bundle:
+    """fp32, the same again as if it were int8, and a `cpu` that gives 0.5 for everything."""
+    fp32 = load_bundle(tiny_model).variants[0]
+    proto = onnx.load(tiny_model)
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros((64, 3), np.float32), "weights"))
+    contents = {
+        "int8": proto_with(tiny_model, producer="int8"),
+        "cpu": sealed(proto.SerializeToString()),
+    }
+    variants = [fp32]
+    for name, content in contents.items():
+        (tiny_model.parent / f"{name}.onnx").write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        one = replace(fp32, name=name, file=f"{name}.onnx", sha256=digest, size=len(content))
+        variants.append(replace(one, precision="int8") if name == "int8" else one)
+    made = replace(load_bundle(tiny_model), variants=tuple(variants))
+    write_json(tiny_model.parent / MANIFEST, made.manifest())
+    return made
+
+
+def proto_with(model: Path, *, producer: str) -> bytes:
+    """The same model in another file."""
+    proto = onnx.load(model)
+    proto.producer_name = producer
+    content: bytes = sealed(proto.SerializeToString())
+    return content
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Every batch takes 1 s, but for the ways that are given; -> the ways as they are measured."""
+
+    def make(times: Times | None = None, *, noisy_round: int = -1, noise: float = 1.4) -> list[str]:
+        measured: list[str] = []
+        seen: dict[Any, int] = {}
+
+        def timed(
+            backend: Backend, spec: FrontendSpec, batch: int, lanes: int, effort: object
+        ) -> tuple[list[float], Spent]:
+            threads = threads_of[-1]
+            key = (backend.variant.name, backend.device, batch, lanes, threads)
+            seen[key] = seen.get(key, 0) + 1
+            measured.append(f"{key}")
+            factor = noise if seen[key] - 1 == noisy_round and key in (times or {}) else 1.0
+            return [(times or {}).get(key, 1.0) * factor] * 2, Spent()
+
+        threads_of: list[int] = []
+        real = tuning._measure
+
+        def noting(bundle: Bundle, group: Any, *arguments: Any) -> str:
+            threads_of.append(group[0].plan.threads)
+            return real(bundle, group, *arguments)
+
+        monkeypatch.setattr(tuning, "timed_runs", timed)
+        monkeypatch.setattr(tuning, "_measure", noting)
+        return measured
+
+    return make
+
+
+FASTEST: Times = {("fp32", "openvino", 4, 1, 1): 0.01, ("fp32", "cpu", 1, 1, 2): 0.02}
+
+
+def test_it_measures_for_real_and_takes_the_best(bundle: Bundle) -> None:
+    found = tuned(bundle, seconds=0.001)
+    folders = [way for way in found.measured if way["use"] == "folders"]
+    clips = [way for way in found.measured if way["use"] == "clips"]
+    assert found.folders.clips_per_second == max(way["clips_per_second"] for way in folders)
+    assert found.clips.milliseconds == min(way["milliseconds"] for way in clips)
+    assert {way["backend"] for way in found.measured} == {"cpu", "openvino"}
+    assert {way["variant"] for way in found.measured} == {
+        "fp32"
+    }  # `cpu` gives other scores, int8 was not allowed
+    assert all(way["spread"] >= 0 and 1 <= way["rounds"] <= 3 for way in found.measured)
+    assert {way["batch_size"] for way in folders} == {4, 8, 16}
+    assert {way["lanes"] for way in folders} == {1, 2}
+
+
+def test_what_gives_other_scores_is_not_taken(bundle: Bundle, pretend: Callable[..., list[str]]) -> None:
+    pretend({("cpu", "cpu", 16, 2, 1): 1e-6})
+    found = tuned(bundle)
+    assert "scores differ from fp32 by " in found.not_taken["cpu on cpu"]
+    assert found.folders.variant == "fp32"
+
+
+def test_lower_precision_only_where_it_is_allowed(bundle: Bundle, pretend: Callable[..., list[str]]) -> None:
+    fast: Times = {("int8", "cpu", 8, 2, 1): 1e-3}
+    pretend(fast)
+    refused = tuned(bundle)
+    assert refused.folders.variant == "fp32"
+    assert refused.not_taken["int8 on cpu"] == "int8: needs --allow int8"
+    allowed = tuned(bundle, allow=["int8"])
+    assert (allowed.folders.variant, allowed.folders.batch_size) == ("int8", 8)
+    assert allowed.allowed == ("fp32", "int8")
+    with pytest.raises(ConfigError, match=r"--allow \| fp8 \| expected some of fp16, int8"):
+        tuned(bundle, allow=["fp8"])
+
+
+@pytest.mark.parametrize("noisy_round", [0, 1, 2])
+def test_a_noisy_moment_does_not_decide(
+    bundle: Bundle, pretend: Callable[..., list[str]], noisy_round: int
+) -> None:
+    pretend({("fp32", "cpu", 16, 2, 1): 0.9}, noisy_round=noisy_round)
+    found = tuned(bundle)
+    assert (found.folders.backend, found.folders.batch_size, found.folders.lanes) == ("cpu", 16, 2)
+    assert found.folders.spread == pytest.approx(0.4)
+
+
+def test_the_rounds_take_turns_and_leave_out_what_is_far(
+    bundle: Bundle, pretend: Callable[..., list[str]]
+) -> None:
+    measured = pretend({("fp32", "openvino", 16, 2, 1): 0.1})
+    tuned(bundle)
+    ways = len(set(measured))
+    assert len(measured) < 3 * ways
+    assert measured.count("('fp32', 'openvino', 16, 2, 1)") == 3
+    assert measured.count("('fp32', 'cpu', 16, 2, 1)") == 1
+    first, third = measured[:ways], measured[-5:]
+    assert first[0] == "('fp32', 'cpu', 4, 1, 1)"
+    assert third  # the last round goes forwards again
+
+
+def test_auto_follows_it_and_what_is_named_does_not(
+    bundle: Bundle, pretend: Callable[..., list[str]], real_clips: list[Path]
+) -> None:
+    before = Scorer(bundle)
+    pretend(FASTEST)
+    made = tuned(bundle)
+    with Scorer(bundle, workers=1) as scorer:
+        assert (scorer.backend.device, scorer.batch_size, scorer.lanes) == ("openvino", 4, 1)
+        assert scorer.remark == f"the fastest of what rrtn tune measured on {made.made[:10]}"
+        samples, rate = soundfile.read(real_clips[0])
+        fp32 = Scorer(bundle, "cpu", variant="fp32").score_waveform(samples, rate)
+        assert scorer.score_waveform(samples, rate) == fp32
+        assert scorer._backend_for_clips().device == "cpu"
+        (row,) = scorer.score_files(real_clips[:1])
+        assert row.scores == pytest.approx(fp32, abs=1e-4)
+    single = Scorer(bundle, batch_size=1)
+    assert (single.backend.device, single._threads) == ("cpu", 2)
+    assert Scorer(bundle, batch_size=7).batch_size == 7
+    for options in ({"backend": "cpu"}, {"variant": "fp32"}, {"lanes": 2}):
+        named = Scorer(bundle, **options)  # type: ignore[arg-type]
+        assert (named.backend.device, named.batch_size) == ("cpu", 16)
+    assert before.backend.variant.name == "cpu"  # the rule without a tuning
+
+
+def edited(bundle: Bundle, **changes: Any) -> None:
+    path = tuning_path(bundle)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "remark"),
+    [
+        ({"versions": {"onnxruntime-gpu": "1.0"}}, "was 1.0, is "),
+        ({"machine": {"cpu": "another"}}, "cpu was another, is "),
+        ({"files": {"fp32": "0" * 64}}, "it is of another bundle"),
+        ({"schema": 99}, "schema"),
+        ({"folders": {"variant": "fp32"}}, "missing required field"),
+        ({"made": None}, "made"),
+    ],
+)
+def test_a_file_of_other_versions_machines_or_bundles_is_ignored_with_a_remark(
+    bundle: Bundle, pretend: Callable[..., list[str]], changes: dict[str, Any], remark: str
+) -> None:
+    pretend(FASTEST)
+    tuned(bundle)
+    edited(bundle, **changes)
+    found = tuning_of(bundle)
+    assert found.tuning is None
+    assert remark in found.remark
+    scorer = Scorer(bundle)
+    assert scorer.backend.device == "cpu"
+    assert scorer.remark.startswith("what rrtn tune found is ignored: ")
+    assert scorer.remark.endswith("run: rrtn tune")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\x00", b'{"schema": 1}'])
+def test_a_broken_file_is_ignored_with_a_remark(
+    bundle: Bundle, pretend: Callable[..., list[str]], content: bytes
+) -> None:
+    pretend(FASTEST)
+    tuned(bundle)
+    tuning_path(bundle).write_bytes(content)
+    assert tuning_of(bundle).tuning is None
+    assert "ignored" in Scorer(bundle).remark
+    assert newest_tuning() is None
+
+
+@pytest.mark.parametrize(
+    "way", [{"variant": "gone"}, {"backend": "warp"}, {"batch_size": 0}, {"threads": 10**6}, {"lanes": -1}]
+)
+def test_a_way_that_cannot_be_gone_is_ignored_with_a_remark(
+    bundle: Bundle, pretend: Callable[..., list[str]], way: dict[str, Any]
+) -> None:
+    pretend(FASTEST)
+    made = tuned(bundle)
+    edited(bundle, folders=made.folders.to_dict() | way)
+    scorer = Scorer(bundle)
+    assert (scorer.backend.device, scorer.batch_size) == ("cpu", 16)
+    assert "rrtn tune found" in scorer.remark
+
+
+def test_other_cores_and_other_files_have_another_tuning(
+    bundle: Bundle, pretend: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(FASTEST)
+    tuned(bundle)
+    other = replace(bundle, variants=bundle.variants[:2])
+    assert tuning_of(other) == (None, "")
+    monkeypatch.setattr(tuning_file, "usable_cpus", lambda: 5)
+    assert tuning_of(bundle) == (None, "")
+
+
+def test_a_backend_that_is_gone_is_said_and_the_rule_of_today_is_followed(
+    bundle: Bundle, pretend: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend(FASTEST)
+    tuned(bundle)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    scorer = Scorer(bundle)
+    assert scorer.backend.device == "cpu"
+    assert scorer.remark.startswith("not what rrtn tune found, fp32 on openvino: ")
+
+
+def test_it_is_in_the_cache_and_never_in_the_bundle(
+    bundle: Bundle, pretend: Callable[..., list[str]], cache: Path
+) -> None:
+    before = sorted(path.name for path in bundle.path.iterdir())
+    pretend(FASTEST)
+    found: Tuning = tuned(bundle)
+    assert sorted(path.name for path in bundle.path.iterdir() if path != cache) == before
+    assert [path.parent for path in cache.rglob("*.json")] == [cache / "tuning"]
+    assert tuning_of(bundle).tuning == found
+    newest = newest_tuning()
+    assert newest is not None
+    assert newest.summary == found.summary
+
+
+def test_nothing_that_runs_is_an_error(bundle: Bundle, pretend: Callable[..., list[str]]) -> None:
+    pretend()
+    with pytest.raises(ModelError, match="sha256"):
+        tuned(replace(bundle, variants=(replace(bundle.variants[0], sha256="0" * 64),)))
+
+
+def rrtn(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "rrtn", *map(str, arguments)]
+    return subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("begun_with", ["today's rule", "tune"])
+def test_a_half_scored_table_keeps_what_it_began_with(
+    begun_with: str, bundle: Bundle, tmp_path: Path, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after its first shard; then `rrtn tune` comes, or its file goes; then it is finished."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the tuning's number of cores on every machine
+    monkeypatch.setattr(tuning_file, "usable_cpus", lambda: 1)
+    audio, out = tmp_path / "audio", tmp_path / "t.csv"
+    audio.mkdir()
+    shutil.copy(real_clips[0], audio)
+    fast = tuning.Way(
+        variant="fp32",
+        backend="openvino",
+        batch_size=4,
+        lanes=1,
+        threads=1,
+        milliseconds=1.0,
+        clips_per_second=1.0,
+        spread=0.0,
+    )
+    found = Tuning(
+        bundle="", made="2026-01-01", allowed=("fp32",), folders=fast, clips=fast, measured=(), not_taken={}
+    )
+    kept = tuning_path(bundle)
+    if begun_with == "tune":
+        tuning_file.keep_tuning(bundle, found)
+    command = ("score", audio, "-m", bundle.path, "--out", out, "--json")
+    assert rrtn(*command, RRTN_FAILPOINT="shard.done:sigkill").returncode == -9
+    job = tmp_path / ".t.csv.rrtn/job.json"
+    before = json.loads(job.read_text())
+    expected = ("openvino", 4) if begun_with == "tune" else ("cpu", 16)
+    assert (before["backend"], before["batch_size"]) == expected
+    kept.unlink() if begun_with == "tune" else tuning_file.keep_tuning(bundle, found)
+    shutil.copy(real_clips[1], audio)
+    done = rrtn(*command)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["backend"], summary["files"]) == (expected[0], 2)
+    assert json.loads(job.read_text()) == before
+
+
+def test_the_command_says_what_it_found_and_auto_takes_it(bundle: Bundle) -> None:
+    done = rrtn("tune", bundle.path, "--seconds", "0.001", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    inspected = json.loads(rrtn("inspect", bundle.path, "--json").stdout)
+    assert inspected["auto"]["backend"] == document["folders"]["backend"]
+    assert "rrtn tune" in inspected["auto"]["tune"]
+    shown = rrtn("tune", bundle.path, "--seconds", "0.001")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("taken") == 2
+    assert "not measured: cpu on cpu: scores differ from fp32" in shown.stderr
+    assert "--backend auto now takes " in shown.stderr
