@@ -64,6 +64,14 @@ docs: $(DEPENDENCIES)
 .peers: $(DEPENDENCIES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .peers audinterface==1.4.0 openvino==2026.4.1
 
+# A real Triton for the slow tests (tests/parity/test_triton_server.py), and what its clients need. Its Python backend needs NumPy 1.
+TRITON_PIP := .triton/bin/python -m pip install --quiet --disable-pip-version-check
+.triton:
+	$(PYTHON) -m venv $@
+	$(TRITON_PIP) --no-deps nvidia-pytriton==0.7.0
+	$(TRITON_PIP) onnxruntime "tritonclient[http]" "numpy>=2" soundfile soxr msgspec
+	$(TRITON_PIP) --target $@/numpy-1 "numpy<2"
+
 # Ten minutes on 2 quiet cores -> benchmarks/results/<date>-<machine>.json, .md, and the table in README.md.
 bench: $(INSTALLED) .peers
 	$(BIN)/python benchmarks/results.py run
@@ -72,7 +80,7 @@ bench: $(INSTALLED) .peers
 bench-compare: $(DEPENDENCIES)
 	$(BIN)/python benchmarks/results.py compare
 
-soak: $(INSTALLED)
+soak: $(INSTALLED) .triton
 	$(BIN)/python -m pytest -m slow --timeout 3600
 	$(MAKE) mutants
 
@@ -83,7 +91,7 @@ BUILT := build site *.egg-info .types .mypy_cache .ruff_cache .pytest_cache
 
 clean:
 	rm -rf $(BUILT)
-	@echo "Left: $(VENV) (about 5 GB) and .peers, which installing takes minutes; runs/, which are yours;"
+	@echo "Left: $(VENV) (about 5 GB), .peers and .triton, which installing takes minutes; runs/, which are yours;"
 	@echo "and the cache of decoded clips, $${RRTN_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/rrtn}. Remove them by hand."
 
 # 5 GB, most of it the CUDA build of torch, the only one that torchaudio 2.11 works with; it runs on the CPU too.

@@ -45,8 +45,9 @@ def scores_of_triton(client: InferenceServerClient, path: str, model: str) -> di
     told = {name: value["string_value"] for name, value in config["parameters"].items()}
     clip_of = ModelInput(told["rrtn_input"], json.loads(told["rrtn_frontend"]))
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    clip = clip_of(samples.T, rate)[None]
-    given = InferInput(config["input"][0]["name"], list(clip.shape), "FP32")
+    (tensor,) = config["input"]
+    clip = clip_of(samples.T, rate).reshape(1, *tensor["dims"])  # a batch of one
+    given = InferInput(tensor["name"], list(clip.shape), "FP32")
     given.set_data_from_numpy(clip)
     # Triton puts the labels beside the scores where it is asked for classes: b"0.71:4:Joy".
     classes = InferRequestedOutput("scores", class_count=config["output"][0]["dims"][0])
