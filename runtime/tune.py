@@ -110,7 +110,7 @@ def tuned(bundle: Bundle, *, allow: Sequence[str] = (), seconds: float = 0.5) ->
 
 def candidates_to_measure(bundle: Bundle, allowed: Sequence[str]) -> tuple[list[Candidate], dict[str, str]]:
     """What `auto` may take here in these precisions, and a reason for what it may not."""
-    candidates, reasons = candidates_of_variants(bundle)
+    candidates, reasons = candidates_of_variants(bundle, on_all=True)
     found = []
     for candidate in candidates:
         if reason := _not_for_auto(bundle, candidate, allowed):

@@ -164,16 +164,18 @@ def candidates_of_bundle(
 
 
 def candidates_of_variants(
-    bundle: Bundle, names: Sequence[str] = ()
+    bundle: Bundle, names: Sequence[str] = (), *, on_all: bool = False
 ) -> tuple[list[Candidate], dict[str, str]]:
-    """Every variant (or those named) on each backend that can run it here.
+    """Every variant (or those named) on the backends that `auto` chooses from, or `on_all` that run it here.
 
     A variant that no backend can run has a reason instead.
     """
     candidates: list[Candidate] = []
     reasons: dict[str, str] = {}
     for variant in [_variant(bundle, name) for name in names] or bundle.variants:
-        obstacles = [(kind, _obstacle(variant, kind)) for kind in kinds_for_variant(variant)]
+        kinds = kinds_for_variant(variant)
+        kinds = kinds if on_all else [kind for kind in kinds if kind.chosen_by_auto] or kinds
+        obstacles = [(kind, _obstacle(variant, kind)) for kind in kinds]
         runnable = [Candidate(kind, variant) for kind, reason in obstacles if not reason]
         candidates += runnable
         if not runnable:
