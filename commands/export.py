@@ -13,14 +13,18 @@ from .printing import Column, Table, end_with_error, numbers, print_json, print_
 if TYPE_CHECKING:
     from ..export.publish import ParityResult, Published
     from ..export.wanted import EngineOptions, Wanted
+    from ..export.web.page import Page
 
 
 def export(
     run: RunArgument = None,
     fp16: Annotated[bool, typer.Option("--fp16", help="Also with the encoder in float16, for GPUs.")] = False,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Also in 8 bits, calibrated on training clips.")
-    ] = False,
+        Optional[bool],
+        typer.Option(
+            help="Also in 8 bits, calibrated on training clips. Default: with --web.", show_default=False
+        ),
+    ] = None,
     waveform: Annotated[bool, typer.Option(help="Also with the log-Mel inside the graph.")] = True,
     samples: Annotated[
         bool,
@@ -56,6 +60,14 @@ def export(
         Optional[Path],
         typer.Option(metavar="DIR", help="Also a model repository for Triton, in DIR.", show_default=False),
     ] = None,
+    web: Annotated[
+        Optional[Path],
+        typer.Option(
+            metavar="DIR|FILE.html",
+            help="Also a page that scores in the browser: a folder for any web server, or one file.",
+            show_default=False,
+        ),
+    ] = None,
     require: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -88,18 +100,18 @@ def export(
         say("--tune is now called --measure-convolutions; rrtn tune measures what is the fastest here")
     wanted = Wanted(
         fp16=fp16,
-        int8=int8,
+        int8=web is not None if int8 is None else int8,
         cpu_variant=cpu_variant,
         measure_convolutions=measure_convolutions or tune,
         mnn=mnn,
         waveform=waveform,
-        samples=samples,
+        samples=samples or web is not None,
         trt=trt,
         embeddings=embeddings,
         require=tuple(require or ()),
         engine=_engine_options(batch_profile, targets),
     )
-    _export(existing_run(run), out, wanted, triton, as_json)
+    _export(existing_run(run), out, wanted, triton, web, as_json)
 
 
 def parity(
@@ -136,14 +148,21 @@ def parity(
         raise error
 
 
-def _export(run: Path, out: Path | None, wanted: "Wanted", triton: Path | None, as_json: bool) -> None:
+def _export(
+    run: Path, out: Path | None, wanted: "Wanted", triton: Path | None, web: Path | None, as_json: bool
+) -> None:
+    from ..export.web.page import check_page_place, page_from_bundle
+
+    if web:
+        check_page_place(web)
     load_torch("export.publish")
     from ..export.publish import publish
 
     published = publish(run, out=out, wanted=wanted)
     if triton:
         _add_triton(published, triton)
-    _end_export(published, as_json)
+    page = page_from_bundle(published.bundle, web) if web else None
+    _end_export(published, page, as_json)
 
 
 def _engine_options(batch_profile: str, targets: str) -> "EngineOptions":
@@ -161,12 +180,14 @@ def _add_triton(published: "Published", folder: Path) -> None:
     published.skipped.update({f"{name} for Triton": reason for name, reason in reasons.items()})
 
 
-def _end_export(published: "Published", as_json: bool) -> None:
+def _end_export(published: "Published", page: "Page | None", as_json: bool) -> None:
     error = _gate_error(published)
     document = {**bundle_json(published.bundle), "skipped": published.skipped, "failed": published.failed}
+    if page:
+        document["web"] = page.to_dict()
     if as_json and error:
         end_with_error(error, document)
-    print_json(document) if as_json else _print_export(published)
+    print_json(document) if as_json else _print_export(published, page)
     if error:
         raise error
 
@@ -179,10 +200,13 @@ def _gate_error(published: "Published") -> ModelError | None:
     return ModelError("parity gate", f"not published: {reasons}", fix=fix)
 
 
-def _print_export(published: "Published") -> None:
+def _print_export(published: "Published", page: "Page | None") -> None:
     print_bundle(published.bundle)
     for name, reason in published.skipped.items():
         say(f"skipped: {name}: {reason}")
+    if page:
+        look = "open it in a browser" if page.is_file else f"python -m http.server -d {page.path}"
+        say(f"page in {page.path} ({page.variant.name}, {page.size / 1e6:.1f} MB): {look}")
     say(f"bundle in {published.bundle.path}. Next: rrtn score AUDIO --out scores.csv")
 
 

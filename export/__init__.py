@@ -14,7 +14,9 @@ timing_cache        TensorRT's timings, kept between builds
 parity              the gate: no file is published whose scores are not PyTorch's
 bundle_replacement  a bundle takes another one's place
 audeering           model.yaml, for audonnx
+written_folder      a folder that takes the place of what rrtn wrote there, and of nothing else
 triton              a model repository for Triton
 
+web/                a page that scores in the browser
 winograd/           the variant for CPUs
 """

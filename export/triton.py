@@ -14,23 +14,21 @@ B batch, N samples, T frames, M mels, K targets.
 """
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 
 import onnx
 
 from .. import __version__
 from ..runtime.bundle import Bundle, Variant
-from ..runtime.documents import converted, parsed
 from ..runtime.errors import ModelError
-from ..runtime.system.files import read_regular, replace_folder, sha256_of, write_bytes, write_json
+from ..runtime.system.files import write_bytes
 from ..runtime.text import printable
+from .written_folder import check_rewritable, rewritten
 
-RECORD: Final = "rrtn.json"
+_OPTION: Final = "--triton"
+_HOLDS: Final = "a model repository of rrtn and nothing else"
 CONFIG: Final = "config.pbtxt"
 LABELS: Final = "labels.txt"
 MODEL_FILES: Final = {"onnx": "1/model.onnx", "engine": "1/model.plan"}
@@ -49,12 +47,6 @@ optimization {
 """
 
 
-class _Record(TypedDict):
-    """rrtn.json."""
-
-    files: dict[str, str]
-
-
 @dataclass(frozen=True)
 class _Tensor:
     """An input or output of a graph, without its batch dimension. All are float32."""
@@ -69,7 +61,7 @@ def triton_repository_from_bundle(bundle: Bundle, folder: Path) -> list[Path]:
     -> the folder of each variant, except for those in `not_servable`. Raises ModelError where
     `folder` has a file that this function did not write, or that was changed since.
     """
-    _check_replaceable(folder)
+    check_rewritable(folder, _OPTION, _HOLDS)
     skipped = not_servable(bundle)
     variants = [variant for variant in bundle.variants if variant.name not in skipped]
     if not variants:
@@ -79,15 +71,9 @@ def triton_repository_from_bundle(bundle: Bundle, folder: Path) -> list[Path]:
             wanted="a variant that Triton can serve",
             fix="export again",
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
-    try:
+    with rewritten(folder, _OPTION, _HOLDS) as staging:
         for variant in variants:
             _write_model(bundle, variant, staging / model_name(variant))
-        write_json(staging / RECORD, {"version": __version__, "files": _hashes(staging)})
-        replace_folder(folder, staging)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return [folder / model_name(variant) for variant in variants]
 
 
@@ -253,38 +239,3 @@ def _tensor(value: onnx.ValueInfoProto) -> _Tensor:
 def _stamp(engine: Variant) -> dict[str, Any]:
     assert engine.stamp is not None  # every engine has one
     return engine.stamp
-
-
-def _hashes(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): sha256_of(path) for path in _files(folder)}
-
-
-def _files(folder: Path) -> Iterable[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-
-
-def _check_replaceable(folder: Path) -> None:
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise ModelError(
-            str(folder), "a link or a file", wanted="a folder, or nothing", fix="choose another --triton"
-        )
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    written = _written(folder / RECORD)
-    for path in _files(folder):
-        name = str(path.relative_to(folder))
-        if name != RECORD and (path.is_symlink() or written.get(name) != sha256_of(path)):
-            raise ModelError(
-                str(path),
-                "not as rrtn wrote it",
-                wanted="a folder with a model repository of rrtn and nothing else",
-                fix="choose another --triton",
-            )
-
-
-def _written(record: Path) -> dict[str, str]:
-    """The files that a repository of ours lists; none where it is not ours."""
-    try:
-        return converted(parsed(read_regular(record)), _Record)["files"]
-    except (OSError, ValueError):
-        return {}

@@ -47,7 +47,7 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     assert built.returncode == 0, built.stderr
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    patterns = ("*.py", "templates/*")
+    patterns = ("*.py", "templates/*", "web/page/*", "web/onnxruntime/*")
     modules = [path for room in ROOMS for pattern in patterns for path in (ROOT / room).rglob(pattern)]
     sources = [*(ROOT / name for name in ("__init__.py", "__main__.py", "cli.py", "py.typed")), *modules]
     assert names == {f"rrtn/{path.relative_to(ROOT)}" for path in sources}

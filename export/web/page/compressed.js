@@ -1,0 +1,57 @@
+// Files that the browser decodes. It is told the file's own rate, and so does not resample.
+
+import { coded } from "./wav.js";
+
+const MP3_RATES = { 3: [44100, 48000, 32000], 2: [22050, 24000, 16000], 0: [11025, 12000, 8000] };
+const AAC_RATES = [96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350];
+const HEAD = 65536; // bytes that are looked through for a header
+const USUAL = 48000; // Hz, where no rate is found: Opus always has it
+
+/** Bytes of a file -> {rate, channels: [Float32Array], flags}. Throws an Error with a `code`. */
+export async function decodedByBrowser(bytes) {
+    const rate = statedRate(bytes);
+    let audio;
+    try {
+        const copy = bytes.slice().buffer; // decodeAudioData takes it away
+        audio = await new OfflineAudioContext(1, 1, rate).decodeAudioData(copy);
+    } catch {
+        throw coded("unsupported_format", "this browser cannot decode it");
+    }
+    const channels = Array.from({ length: audio.numberOfChannels }, (_, i) => audio.getChannelData(i));
+    return { rate: audio.sampleRate, channels, flags: [] };
+}
+
+/** The rate in Hz that the header of an Ogg, FLAC, MP4, AAC or MP3 file states. */
+export function statedRate(bytes) {
+    const head = bytes.subarray(0, HEAD), view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    const at = (name, more) => {
+        const place = find(head, name);
+        return place >= 0 && place + more + 4 <= bytes.length ? place + more : -1;
+    };
+    const vorbis = at("\x01vorbis", 12), flac = at("fLaC", 18), mp4 = at("mp4a", 28);
+    const rate = vorbis >= 0 ? view.getUint32(vorbis, true)
+        : flac >= 0 ? view.getUint32(flac) >>> 12
+        : mp4 >= 0 ? view.getUint16(mp4)
+        : mpegRate(bytes);
+    return rate >= 8000 && rate <= 96000 ? rate : USUAL; // what every browser's OfflineAudioContext takes
+}
+
+function mpegRate(bytes) {
+    let place = 0;
+    if (find(bytes.subarray(0, 3), "ID3") === 0)
+        place = 10 + (bytes[6] << 21 | bytes[7] << 14 | bytes[8] << 7 | bytes[9]);
+    for (const end = Math.min(bytes.length - 4, place + HEAD); place < end; place++) {
+        if (bytes[place] !== 0xff || (bytes[place + 1] & 0xe0) !== 0xe0) continue;
+        const version = bytes[place + 1] >> 3 & 3, layer = bytes[place + 1] >> 1 & 3;
+        if (layer === 0 && version >= 2) return AAC_RATES[bytes[place + 2] >> 2 & 15] ?? 0; // ADTS
+        const rate = MP3_RATES[version]?.[bytes[place + 2] >> 2 & 3];
+        if (layer !== 0 && rate && bytes[place + 2] >> 4 !== 15) return rate;
+    }
+    return 0;
+}
+
+/** Where a text of Latin-1 begins in bytes; -1 where it does not. */
+function find(bytes, text) {
+    const codes = [...text].map(letter => letter.charCodeAt(0));
+    return bytes.findIndex((_, i) => codes.every((code, j) => bytes[i + j] === code));
+}

@@ -1,0 +1,78 @@
+"""A folder that is written anew each time. It takes the place of what rrtn wrote there, and of nothing else.
+
+Beside the files lies rrtn.json with their hashes. A file that is not in it, or has changed since, is
+somebody's.
+"""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, TypedDict
+
+from .. import __version__
+from ..runtime.documents import converted, parsed
+from ..runtime.errors import ModelError
+from ..runtime.system.files import read_regular, replace_folder, sha256_of, write_json
+
+RECORD: Final = "rrtn.json"
+
+
+class _Record(TypedDict):
+    """rrtn.json."""
+
+    files: dict[str, str]
+
+
+@contextlib.contextmanager
+def rewritten(folder: Path, option: str, holds: str) -> Iterator[Path]:
+    """A new folder, which becomes `folder` at the end; where that fails, the old one stays.
+
+    Raises what `check_rewritable` raises.
+    """
+    check_rewritable(folder, option, holds)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
+    try:
+        yield staging
+        hashes = {str(path.relative_to(staging)): sha256_of(path) for path in _files(staging)}
+        write_json(staging / RECORD, {"version": __version__, "files": hashes})
+        replace_folder(folder, staging)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_rewritable(folder: Path, option: str, holds: str) -> None:
+    """Raises ModelError where `folder` has a file that rrtn did not write, or that was changed since.
+
+    `option` names the folder to the user, and `holds` says what may be in it.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ModelError(
+            str(folder), "a link or a file", wanted="a folder, or nothing", fix=f"choose another {option}"
+        )
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    written = _written(folder / RECORD)
+    for path in _files(folder):
+        name = str(path.relative_to(folder))
+        if name != RECORD and (path.is_symlink() or written.get(name) != sha256_of(path)):
+            raise ModelError(
+                str(path),
+                "not as rrtn wrote it",
+                wanted=f"a folder with {holds}",
+                fix=f"choose another {option}",
+            )
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+def _written(record: Path) -> dict[str, str]:
+    """The files that a folder of ours lists; none where it is not ours."""
+    try:
+        return converted(parsed(read_regular(record)), _Record)["files"]
+    except (OSError, ValueError):
+        return {}

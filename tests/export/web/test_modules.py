@@ -1,0 +1,254 @@
+"""The page's JavaScript beside what it repeats: soxr, mixdown.py, libsndfile, the CSV of scores."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rrtn
+import soundfile
+import soxr
+from numpy.typing import NDArray
+from rrtn.runtime import FrontendSpec
+from rrtn.runtime.audio.reader import audio_from_array
+from rrtn.runtime.tables.csv_table import csv_lines
+from rrtn.runtime.tables.rows import Row
+
+PAGE = Path(rrtn.__file__).parent / "export/web/page"
+NODE = shutil.which("node")
+RATES = (4_000, 8_000, 11_025, 15_999, 16_000, 22_050, 44_100, 48_000, 96_000)
+LENGTHS = (0, 1, 2, 3, 100, 101, 44_099)
+DIFFERENCE = -60  # dB, of white noise resampled by soxr HQ
+
+pytestmark = pytest.mark.skipif(NODE is None, reason="no node: apt-get install nodejs")
+
+
+def run(folder: Path, script: str, **given: Any) -> Any:
+    """The value of `answer` at the end of a script, which has the page's modules as `page` and `given`."""
+    (folder / "given.json").write_text(json.dumps(given))
+    modules = ("resample", "mixdown", "wav", "csv", "sound", "compressed", "bars")
+    imports = "".join(f'import * as {name} from "{(PAGE / name).as_uri()}.js";\n' for name in modules)
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / "script.mjs").write_text(
+        f"""{imports}import fs from "node:fs";
+const given = JSON.parse(fs.readFileSync("given.json"));
+const floats = name => new Float32Array(new Uint8Array(fs.readFileSync(name)).buffer);
+let answer;
+{script}
+fs.writeFileSync("answer.json", JSON.stringify(answer ?? null));
+"""
+    )
+    command = [str(NODE), "--disable-warning=MODULE_TYPELESS_PACKAGE_JSON", "script.mjs"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "answer.json").read_text())
+
+
+def test_resampling_is_that_of_soxr(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noises = {
+        rate: (rng.normal(0, 0.2, rate // 2) * np.hanning(rate // 2)).astype(np.float32) for rate in RATES
+    }
+    for rate, noise in noises.items():
+        noise.tofile(tmp_path / f"{rate}.in")
+    lengths = run(
+        tmp_path,
+        """answer = {};
+        for (const rate of given.rates) {
+            fs.writeFileSync(`${rate}.out`, resample.resampled(floats(`${rate}.in`), rate, 16000));
+            const silence = n => resample.resampled(new Float32Array(n), rate, 16000);
+            answer[rate] = given.lengths.map(n => silence(n).length);
+        }""",
+        rates=RATES,
+        lengths=LENGTHS,
+    )
+    for rate, noise in noises.items():
+        made = np.fromfile(tmp_path / f"{rate}.out", np.float32)
+        wanted = soxr.resample(noise, rate, 16_000, quality="HQ")
+        error = np.mean((made - wanted) ** 2.0) / np.mean(wanted**2.0)
+        assert 10 * np.log10(error + 1e-30) < DIFFERENCE, rate
+        silences = [np.zeros(length, np.float32) for length in LENGTHS]
+        assert lengths[str(rate)] == [len(soxr.resample(x, rate, 16_000, quality="HQ")) for x in silences]
+
+
+def test_a_constant_stays_what_it_is(tmp_path: Path) -> None:
+    worst = run(
+        tmp_path,
+        """answer = [8000, 44100, 48000].map(rate => {
+            const made = resample.resampled(new Float32Array(rate).fill(0.5), rate, 16000);
+            return Math.max(...made.slice(1000, -1000).map(x => Math.abs(x - 0.5)));
+        });""",
+    )
+    assert max(worst) < 1e-6
+
+
+def stereo(rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
+    voice, other = rng.normal(0, 0.1, (2, 8_000)).astype(np.float32)
+    return {
+        "mean": np.array([voice, other]),
+        "cancels": np.array([voice, -voice]),
+        "nearly cancels": np.array([voice, -0.9 * voice]),
+        "second is loud": np.array([0.8 * voice, -voice]),
+        "offset": np.array([voice + 0.4]),
+        "small offset": np.array([voice + 0.01]),
+        "five": rng.normal(0, 0.1, (5, 8_000)).astype(np.float32),
+        "short offset": np.array([voice[:1_000] + 0.4]),
+    }
+
+
+def test_channels_become_one_by_the_rules_of_mixdown(tmp_path: Path) -> None:
+    cases = stereo(np.random.default_rng(1))
+    for name, channels in cases.items():
+        channels.astype(np.float32).tofile(tmp_path / name)
+    answer = run(
+        tmp_path,
+        """answer = {};
+        for (const [name, count] of Object.entries(given.counts)) {
+            const all = floats(name), length = all.length / count;
+            const channels = Array.from({length: count}, (_, i) => all.slice(i * length, (i + 1) * length));
+            const {mono, flags} = mixdown.mixedDown(channels, 16000);
+            fs.writeFileSync(`${name}.out`, mono);
+            answer[name] = flags;
+        }""",
+        counts={name: len(channels) for name, channels in cases.items()},
+    )
+    for name, channels in cases.items():
+        audio = audio_from_array(channels.T, 16_000, FrontendSpec())
+        mono = np.fromfile(tmp_path / f"{name}.out", np.float32)
+        levelled = np.round(mono * np.float32(32_768 * FrontendSpec().peak / np.abs(mono).max()))
+        assert np.abs(levelled - audio.samples).max() <= 1, name
+        assert answer[name] == list(audio.flags), name
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_wav_files_are_decoded_as_libsndfile_does(tmp_path: Path, channels: int) -> None:
+    samples = np.random.default_rng(2).uniform(-1, 1, (500, channels))
+    subtypes = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAW", "ULAW")
+    for subtype in subtypes:
+        soundfile.write(tmp_path / f"{subtype}.wav", samples, 11_025, subtype=subtype)
+        if subtype not in ("ALAW", "ULAW"):
+            soundfile.write(tmp_path / f"{subtype}x.wav", samples, 11_025, subtype=subtype, format="WAVEX")
+    files = sorted(path.name for path in tmp_path.glob("*.wav"))
+    answer = run(
+        tmp_path,
+        """answer = given.files.map(file => {
+            const {rate, channels, flags} = wav.decodedWav(fs.readFileSync(file));
+            return {rate, flags, channels: channels.map(channel => [...channel])};
+        });""",
+        files=files,
+    )
+    for file, made in zip(files, answer, strict=True):
+        wanted, _ = soundfile.read(tmp_path / file, dtype="float32", always_2d=True)
+        assert (np.array(made["channels"], np.float32).T == wanted).all(), file
+        assert (made["rate"], made["flags"]) == (11_025, []), file
+
+
+def test_wav_files_that_are_cut_empty_or_something_else(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "whole.wav", np.ones(16_000) / 2, 16_000)
+    whole = (tmp_path / "whole.wav").read_bytes()
+    cases = {
+        "cut": whole[:20_000],
+        "barely cut": whole[:-100],
+        "no samples": whole[:44],
+        "no length": whole[:40] + bytes([255] * 4) + whole[44:],
+        "adpcm": whole[:20] + bytes([17]) + whole[21:],
+        "text": b"no sound at all",
+        "short": b"RIFF",
+        "header alone": whole[:30],
+    }
+    for name, content in cases.items():
+        (tmp_path / name).write_bytes(content)
+    answer = run(
+        tmp_path,
+        """answer = given.names.map(name => {
+            try {
+                const found = wav.decodedWav(fs.readFileSync(name));
+                return found && [found.channels[0].length, ...found.flags];
+            } catch (error) { return error.code; }
+        });""",
+        names=list(cases),
+    )
+    assert dict(zip(cases, answer, strict=True)) == {
+        "cut": "truncated",
+        "barely cut": [15_950],
+        "no samples": "empty",
+        "no length": [16_000, "no_length"],
+        "adpcm": None,
+        "text": None,
+        "short": None,
+        "header alone": None,
+    }
+
+
+def test_the_rate_of_compressed_files_is_read_from_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for rate in (8_000, 22_050, 44_100, 48_000):
+        for suffix, subtype in (("ogg", "VORBIS"), ("flac", "PCM_16"), ("mp3", "MPEG_LAYER_III")):
+            soundfile.write(
+                tmp_path / f"{rate}.{suffix}", rng.uniform(-0.1, 0.1, rate), rate, subtype=subtype
+            )
+    files = sorted(path.name for path in tmp_path.iterdir())
+    answer = run(
+        tmp_path, "answer = given.files.map(f => compressed.statedRate(fs.readFileSync(f)));", files=files
+    )
+    assert answer == [int(file.partition(".")[0]) for file in files]
+
+
+def test_the_table_is_the_csv_of_rrtn_score(tmp_path: Path) -> None:
+    names = [
+        "plain.wav",
+        '=1+1,"x"',
+        "-2 \\ \n\r\t",
+        "\u202eevil",
+        "@x",
+        " +y",
+        "\uff1dz",
+        "emoji \U0001f600",
+        "'q",
+    ]
+    labels = ("Awe", "=Fear", 'a "b", c')
+    rows = [
+        Row(
+            file=name,
+            start=0.0,
+            end=1.2345,
+            scores=dict.fromkeys(labels, i / 3 - 1),
+            flags=("silent", "dc"),
+        )
+        for i, name in enumerate(names)
+    ]
+    rows += [
+        Row(file="bad", error="corrupt"),
+        Row(file="zero", start=0.0, end=0.0, scores=dict.fromkeys(labels, -1e-9)),
+    ]
+    given = [
+        {"name": str(row.file), "error": row.error or None, "flags": list(row.flags)}
+        | ({"start": row.start, "end": row.end, "scores": list(row.scores.values())} if row.scores else {})
+        for row in rows
+    ]
+    made = run(tmp_path, "answer = csv.csvOf(given.labels, given.rows);", labels=labels, rows=given)
+    assert made == "".join(csv_lines(rows, labels))
+
+
+def test_bars_follow_the_meaning_of_the_labels(tmp_path: Path) -> None:
+    labels = ["Valence", "Type=Laugh", "Type=Cry", "Arousal"]
+    meaning = {"scales": {"Valence": [-1, 1], "Arousal": [1, 9]}, "classes": {"Type": ["Laugh", "Cry"]}}
+    script = "answer = [bars.groupsOf(given), bars.groupsOf({labels: given.labels, meaning: null})];"
+    with_meaning, without = run(tmp_path, script, labels=labels, meaning=meaning)
+    assert [
+        (bar["label"], bar["low"], bar["high"], bar["place"])
+        for group in with_meaning
+        for bar in group["bars"]
+    ] == [
+        ("Valence", -1, 1, 0),
+        ("Arousal", 1, 9, 3),
+        ("Laugh", 0, 1, 1),
+        ("Cry", 0, 1, 2),
+    ]
+    assert [group["name"] for group in with_meaning] == ["", "Type (probability)"]
+    assert [(bar["label"], bar["low"], bar["high"]) for bar in without[0]["bars"]] == [
+        (label, 0, 1) for label in labels
+    ]
