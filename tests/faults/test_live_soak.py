@@ -125,9 +125,9 @@ def check(live: Live, say: Callable[[str], None], name: str) -> list[dict[str, A
     growth = live.memory[-1] - live.memory[len(live.memory) // 10]
     p50, p99 = (1000 * summary[f"latency_{name}"] for name in ("p50", "p99"))
     say(
-        f"{name}: {len(rows)} windows, {dropped} dropped, of {summary['audio_seconds']} s, latency p50 {p50:.1f} ms, "
-        f"p99 {p99:.1f} ms; drift {1000 * drift:.1f} ms, latest {1000 * worst:.0f} ms; "
-        f"memory {live.memory[-1]} KiB, {growth:+} KiB"
+        f"{name}: {len(rows)} windows, {dropped} dropped, of {summary['audio_seconds']} s; "
+        f"latency p50 {p50:.1f} ms, p99 {p99:.1f} ms; drift {1000 * drift:.1f} ms, "
+        f"latest {1000 * worst:.0f} ms; memory {live.memory[-1]} KiB, {growth:+} KiB"
     )
     assert (summary["dropped_samples"], summary["errors"]) == (0, {})
     assert len(rows) == summary["windows"] == int((SECONDS - 2.49) / HOP + 1e-9) + 2 - dropped
