@@ -19,12 +19,12 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Float32
+from ..arrays import Float32, Float64
 from .sound import Framer
 
 _STEP: Final = 50  # frames that share a floor
 _WINDOW: Final = 500  # frames that a floor is taken from, before and after
-_PERCENTILE: Final = 10.0
+_QUIET: Final = 0.1  # of the frames lie below the floor
 _QUIETEST: Final = -70.0  # dBFS; no floor lies lower: digital silence is no noise
 _ONSET: Final = 12.0  # dB above the floor, that a burst reaches
 _EDGE: Final = 6.0  # dB above the floor, down to which it extends
@@ -101,7 +101,8 @@ class BurstDetector:
     def _floor(self, first: int, last: int) -> float:
         """Of the frames from `first` up to `last`, as far as there are any."""
         heard = self._levels[max(0, first - self._first) : last - self._first]
-        return float(np.percentile(heard, _PERCENTILE))
+        rank = round(_QUIET * (len(heard) - 1))
+        return float(np.partition(heard, rank)[rank])
 
     def _judge(self, floor: float) -> None:
         """Judges the frames of the next step."""
@@ -160,20 +161,25 @@ def _levels(frames: Float32) -> Float32:
     """
     samples = frames.astype(np.float64)
     with np.errstate(invalid="ignore"):  # NaN and infinity are refused later
-        power = np.square(samples).mean(axis=1)
-        for shape in _slow_shapes(frames.shape[1]):
-            power -= np.square((samples * shape).mean(axis=1))
+        # einsum, since the sums of a matrix product may depend on how many frames there are.
+        power = np.einsum("fn,fn->f", samples, samples)
+        power -= np.square(np.einsum("fn,kn->fk", samples, _slow_shapes(frames.shape[1]))).sum(axis=1)
+        power /= frames.shape[1]
     return np.asarray(10 * np.log10(np.maximum(power, _DARK)), np.float32)
 
 
 @functools.cache
-def _slow_shapes(length: int) -> list[npt.NDArray[np.float64]]:
-    """Orthogonal polynomials over the samples of a frame, each with a mean square of 1."""
+def _slow_shapes(length: int) -> Float64:
+    """Orthonormal polynomials over the samples of a frame [K, N]."""
     powers = np.vander(np.linspace(-1, 1, length), min(_DEGREES, length), increasing=True)
-    return [*(np.linalg.qr(powers)[0].T * np.sqrt(length))]
+    return np.ascontiguousarray(np.linalg.qr(powers)[0].T)
 
 
 def _runs(mask: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     """Where runs of True begin and end."""
-    edges = np.flatnonzero(np.diff(mask, prepend=False, append=False)).tolist()
+    if not mask.any():
+        return iter(())
+    padded = np.zeros(len(mask) + 2, bool)
+    padded[1:-1] = mask
+    edges = np.flatnonzero(padded[1:] != padded[:-1]).tolist()
     return zip(edges[::2], edges[1::2], strict=True)

@@ -35,8 +35,8 @@ class Segments:
         self._spec, self._measured, self._parts = spec, measured, parts
         self._gate, self._meter = gate, meter
 
-    def __iter__(self) -> Iterator[tuple[float, Recording]]:
-        """(start in seconds, burst) of each burst, in order.
+    def __iter__(self) -> Iterator[tuple[int, Recording]]:
+        """(start in samples, burst) of each burst, in order.
 
         Raises AudioError where a file that is decoded again has become another.
         """
@@ -44,7 +44,7 @@ class Segments:
         for start, samples in cut(self._blocks(), spans):
             burst = recording_of(samples, self._spec)
             if self._gate is None or self._gate(burst):
-                yield start / self._measured.rate, burst
+                yield start, burst
 
     def _blocks(self) -> Iterator[Float32]:
         for block in self._measured.blocks(self._parts):

@@ -185,13 +185,13 @@ class _DecoderLoop:
             flags.discard("no_burst")
         return in_order(flags)
 
-    def _put_windows(self, ticket: int, recording: Recording, begin: float = 0.0) -> int:
-        """Puts each window of a recording that begins at `begin` (s) of the file; -> where the last ends."""
-        begin += recording.start
+    def _put_windows(self, ticket: int, recording: Recording, begin: int = 0) -> int:
+        """Puts each window of a recording, which begins `begin` samples into the file; -> the last end."""
         rate, stop = self._decoding.spec.sampling_rate, 0
         for start, samples, sound in recording.clips(windows(recording.length, self._decoding)):
             stop = start + len(samples)
-            self._put(ticket, samples, ClipSpan(begin + start / rate, begin + stop / rate, sound))
+            first, last = recording.start + (begin + start) / rate, recording.start + (begin + stop) / rate
+            self._put(ticket, samples, ClipSpan(first, last, sound))
         return stop
 
     def _put(self, ticket: int, samples: Int16, span: ClipSpan) -> None:

@@ -8,8 +8,9 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec
+from rrtn.runtime.audio.bursts import BurstDetector
 from rrtn.runtime.audio.reader import opened, read_audio, segments_from_descriptor
-from rrtn.runtime.audio.recording import Recording
+from rrtn.runtime.audio.recording import Measured, Recording
 from rrtn.runtime.audio.segments import Segments
 from rrtn.runtime.errors import AudioError
 
@@ -40,7 +41,7 @@ def found_in(path: Path, spec: FrontendSpec, **how: object) -> list[Found]:
 def parts(segments: Segments) -> Iterator[Found]:
     for start, burst in segments:
         samples = np.concatenate([*burst.blocks()])
-        yield start, burst.length / RATE, burst.sound(0, burst.length), samples
+        yield start / RATE, burst.length / RATE, burst.sound(0, burst.length), samples
 
 
 @pytest.mark.parametrize("trim", [False, True])
@@ -108,4 +109,16 @@ def test_a_recording_that_shrinks_between_its_two_readings_is_changed(
         segments = segments_from_descriptor(descriptor, spec, most_kept=10_000)
         soundfile.write(field, np.zeros(1_000), RATE)
         list(segments)
+    assert caught.value.code == "changed"
+
+
+def test_parts_that_give_less_than_they_gave_before_are_changed(spec: FrontendSpec) -> None:
+    samples = np.random.default_rng(0).normal(size=20 * RATE).astype(np.float32) * 1e-3
+    samples[12 * RATE : 13 * RATE] *= 100
+    measured = Measured(BurstDetector(RATE), 0)
+    measured.add(samples)
+    assert len(list(Segments(spec, measured, (lambda: iter([samples]),), frozenset()))) == 1
+    shorter = Segments(spec, measured, (lambda: iter([samples[: 25 * RATE // 2]]),), frozenset())
+    with pytest.raises(AudioError) as caught:
+        list(shorter)
     assert caught.value.code == "changed"

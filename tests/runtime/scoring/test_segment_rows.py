@@ -120,6 +120,16 @@ def test_a_file_without_a_burst_is_a_row_that_says_so(tiny_model: Path, tmp_path
     assert len(one) == 3  # two windows and their mean
 
 
+def test_a_single_burst_has_a_row_and_the_file_one_more(tiny_model: Path, tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).normal(size=10 * RATE) * 3e-4
+    samples[5 * RATE : 6 * RATE] *= 100
+    soundfile.write(tmp_path / "a.wav", samples, RATE)
+    with Scorer(tiny_model, "cpu", segment="level") as scorer:
+        burst, mean = scorer.score_files([tmp_path / "a.wav"])
+    assert (burst.start, burst.end) == (4.95, 6.05)
+    assert (mean.start, mean.end, mean.scores) == (None, None, burst.scores)
+
+
 def test_windows_of_bursts_may_be_chosen(tiny_model: Path, write: Write) -> None:
     path = write("field.wav", 1)
     with Scorer(tiny_model, "cpu", segment="level", window=0.5, hop=0.25) as scorer:
