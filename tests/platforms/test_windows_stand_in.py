@@ -3,6 +3,7 @@
 A table must have the same bytes as on Linux as it is.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -143,30 +144,28 @@ def test_decoders_end_with_their_parent_where_its_number_stays(
     stand_in: StandIn, tiny_model: Path, real_clips: list[Path]
 ) -> None:
     """A decoder that hangs in a file does not read its pipe, and os.getppid tells it nothing."""
-    command = [
-        sys.executable,
-        "-m",
-        "rrtn",
-        "score",
-        real_clips[0].parent,
-        "-m",
-        tiny_model,
-        "--workers",
-        "2",
-    ]
+    rrtn = [sys.executable, "-m", "rrtn", "score", str(real_clips[0].parent)]
+    command = [*rrtn, "-m", str(tiny_model), "--workers", "2", "--batch-size", "1"]  # a file for each
     env = {**stand_in.env, "RRTN_FAILPOINT": "read.*:sleep:all"}
     before = set(os.listdir(stand_in.env["RRTN_STAND_IN"]))
-    parent = subprocess.Popen(
-        [*map(str, command)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    nowhere = subprocess.DEVNULL
+    parent = subprocess.Popen(command, env=env, stdout=nowhere, stderr=nowhere)
 
     def decoders() -> set[str]:
         return set(os.listdir(stand_in.env["RRTN_STAND_IN"])) - before - {str(parent.pid)}
 
-    until(lambda: len(decoders()) == 2)
-    parent.kill()
-    parent.wait()
+    try:
+        until(lambda: sum(has_open(pid, real_clips[0].parent) for pid in decoders()) == 2)
+    finally:
+        parent.kill()
+        parent.wait()
     until(lambda: not any(is_alive(pid) for pid in decoders()))
+
+
+def has_open(pid: str, folder: Path) -> bool:
+    with contextlib.suppress(OSError):  # it, or one of its files, is closed
+        return any(link.readlink().is_relative_to(folder) for link in Path(f"/proc/{pid}/fd").iterdir())
+    return False
 
 
 def is_alive(pid: str) -> bool:
