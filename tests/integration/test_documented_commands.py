@@ -77,6 +77,7 @@ ELSEWHERE = {
     "tests/commands/test_live.py pipes the same",
     "rrtn score -": "the command without its pipe; tests/commands/test_live.py",
     "rrtn score FILE --window S --level running": "S is a number; tests/commands/test_live.py",
+    "python -m http.server -d page": "it goes on; tests/parity/test_web_page.py serves the page",
     "pip freeze --all": "of a fresh environment with a package index",
     "torchrun --nproc-per-node 4 -m rrtn train --data DIR": "4 GPUs; "
     "tests/parity/test_distributed.py has 2 Gloo processes",
@@ -105,6 +106,8 @@ SLOW = (
     "rrtn export --trt",
     "rrtn export RUN --fp16 --int8 --trt",
     "rrtn export RUN --triton repository/",
+    "rrtn export --web page.html",
+    "rrtn export --web page/ --no-int8",
     "rrtn export --measure-convolutions",
     "rrtn export --embeddings",
     "rrtn score recordings/ --embeddings --out embedded.parquet",

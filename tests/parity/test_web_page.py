@@ -20,12 +20,13 @@ import soxr
 from chromium import CHROMIUM, Page, chromium
 from rrtn.export.samples_graph import samples_from_log_mel
 from rrtn.export.web.page import page_from_bundle
-from rrtn.runtime.bundle import Bundle, Variant
-from rrtn_processes import Server
+from rrtn.runtime.bundle import Bundle, Variant, load_bundle
+from rrtn_processes import REAL_ENCODERS, Server
 
 BURSTS = Path(__file__).parents[1] / "fixtures/bursts"
 WAV_LIMIT = 5e-3  # in score, for WAV files of any rate
 COMPRESSED_LIMIT = 1e-2  # Chromium's decoders give a few samples more or less than libsndfile's
+INT8_LIMIT = 2e-2  # a sample that rounds to another step moves more in 8 bits
 SAME_RATE_LIMIT = 1e-5  # where neither resamples
 READY = "document.body?.dataset.state === 'ready'"
 STATUS = "document.getElementById('status').textContent"
@@ -338,3 +339,40 @@ def test_the_keyboard_reaches_everything_and_everything_has_a_name(page: Page, s
     assert [role for role, name in named if not name and role not in ("status", "table")] == []
     assert sum(role == "meter" for role, _ in named) == len(page.evaluate(VALUES))
     assert any(role == "status" for role, _ in named)
+
+
+@pytest.mark.slow
+def test_22_real_files_of_three_formats_with_resnet18(
+    page: Page, server: Server, runtime_server: Server, main_job: Path, bursts: Path, tmp_path: Path
+) -> None:
+    """8 bits and float32, each against `rrtn score` with the same precision."""
+    every = {suffix: sorted(bursts.rglob(f"*.{suffix}")) for suffix in ("wav", "ogg", "mp3")}
+    chosen = [*every["wav"][::15][:10], *every["ogg"][::60][:9], *every["mp3"][:3]]
+    assert len(chosen) == 22
+    files = [Path(shutil.copy(file, tmp_path / f"{i}{file.suffix}")) for i, file in enumerate(chosen)]
+    command = ("export", main_job / "runs/first", "--no-cpu-variant", "--no-waveform")
+    ended = server.start(
+        *command, "--out", tmp_path / "bundle", "--web", tmp_path / "page", cwd=tmp_path, before=REAL_ENCODERS
+    ).wait()
+    assert ended.code == 0, ended.err
+    bundle = load_bundle(tmp_path / "bundle")
+    samples = bundle.variant("samples")
+    assert samples
+    page_from_bundle(replace(bundle, variants=(samples,)), tmp_path / "page32")
+    worst = {}
+    with served(tmp_path) as url:
+        for folder, model in (("page", "model.int8.onnx"), ("page32", "model.onnx")):
+            rows = native_table(runtime_server, bundle.path / model, files, tmp_path / f"{folder}.csv")
+            page.open(f"{url}/{folder}/")
+            page.wait_for(READY)
+            scored = table_of(page, files)
+            # Chromium's Vorbis decoder leaves out the beginning of some files.
+            assert np.allclose(
+                [float(row["end"]) for row in scored], [float(row["end"]) for row in rows], atol=0.005
+            )
+            worst[folder] = worst_difference(
+                [a | {"end": b["end"]} for a, b in zip(scored, rows, strict=True)], rows
+            )
+    print("worst differences:", worst)  # for docs/web.md
+    assert worst["page32"] <= COMPRESSED_LIMIT
+    assert worst["page"] <= INT8_LIMIT
