@@ -213,8 +213,9 @@ def test_the_page_gives_the_scores_of_rrtn_score(
     assert elsewhere == []
 
 
-def test_a_microphone_moves_the_bars_until_it_is_switched_off(page: Page, site: Site) -> None:
-    page.open(site.urls["plain"])
+@pytest.mark.parametrize("way", ["plain", "file"])
+def test_a_microphone_moves_the_bars_until_it_is_switched_off(page: Page, site: Site, way: str) -> None:
+    page.open(site.urls[way])
     page.wait_for(READY)
     before = page.evaluate(VALUES)
     page.evaluate("document.getElementById('microphone').click()")
@@ -301,6 +302,25 @@ def test_the_page_fits(page: Page, site: Site, width: int) -> None:
     page.wait_for(READY)
     table_of(page, sorted(BURSTS.glob("*.wav")))
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_page_keeps_to_what_the_user_prefers(page: Page, site: Site) -> None:
+    page.open(site.urls["plain"])
+    page.wait_for(READY)
+    colours = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    moves = "getComputedStyle(document.querySelector('.fill')).transitionDuration"
+    page.show_as(1400, 900, dark=False, still=False)
+    light, moving = page.evaluate(colours), page.evaluate(moves)
+    page.show_as(1400, 900, dark=True, still=True)
+    dark, still = page.evaluate(colours), page.evaluate(moves)
+    assert sum_of(light[0]) > sum_of(light[1])
+    assert sum_of(dark[0]) < sum_of(dark[1])
+    assert (moving, still) == ("0.15s", "0s")
+
+
+def sum_of(colour: str) -> int:
+    """Of "rgb(1, 2, 3)"."""
+    return sum(map(int, colour.removeprefix("rgb(").removesuffix(")").split(",")))
 
 
 def test_the_keyboard_reaches_everything_and_everything_has_a_name(page: Page, site: Site) -> None:

@@ -1,8 +1,11 @@
 // One bar for each score, with its scale. Labels come from data, and are only ever set as text.
 
-/** The scores in groups: ratings first, then each class target. -> [{name, bars: [{label, low, high, place}]}] */
+/**
+ * The scores in groups, ratings first, then each class target -> [{name, bars: [{column, label, low, high, place}]}].
+ * `column` is the label as the table has it; `label` is what stands beside the bar.
+ */
 export function groupsOf({ labels, meaning }) {
-    const bar = (label, name, [low, high]) => ({ label: name, low, high, place: labels.indexOf(label) });
+    const bar = (column, label, [low, high]) => ({ column, label, low, high, place: labels.indexOf(column) });
     if (!meaning) return [{ name: "", bars: labels.map(label => bar(label, label, [0, 1])) }];
     const rated = Object.entries(meaning.scales).map(([label, scale]) => bar(label, label, scale));
     const classes = Object.entries(meaning.classes).map(([target, names]) => ({

@@ -20,7 +20,7 @@ export class ResultTable {
         this.#onChosen = onChosen;
         this.#bars = groups.flatMap(group => group.bars);
         const header = table.createTHead().insertRow();
-        for (const name of ["File", ...this.#bars.map(bar => bar.label), "Notes"]) {
+        for (const name of ["File", ...this.#bars.map(bar => bar.column), "Notes"]) {
             const cell = element("th", "", name);
             cell.scope = "col";
             cell.title = name;
