@@ -8,6 +8,7 @@ that every runtime has them.
 N samples, S samples of a clip, T frames, M mels, K labels, D embedding, P frames of 10 ms.
 """
 
+import functools
 import json
 import math
 from collections.abc import Mapping
@@ -135,12 +136,15 @@ def _log_mel_of_recording(op: _Operators, samples: str, spec: FrontendSpec) -> s
     if spec.trim:
         mono, length = _trimmed(op, mono, length, sounds, spec)
     clip = _clip(op, mono, _gain(op, peak, sounds, spec), spec)
-    frontend = onnx.load_from_string(
-        onnx_from_module(DftLogMel(spec).eval(), spec, "waveform", {}, ("log_mel",))
-    )
     op("Reshape", clip, [1, spec.clip_samples], called=f"{_PREFIX}frontend.waveform")
-    op.add_graph(compose.add_prefix(frontend, f"{_PREFIX}frontend."))
+    op.add_graph(compose.add_prefix(onnx.load_from_string(_frontend(spec)), f"{_PREFIX}frontend."))
     return _padded_in_decibels(op, _LOG_MEL, length, spec) if spec.pad == "zero_db" else _LOG_MEL
+
+
+@functools.lru_cache(maxsize=2)
+def _frontend(spec: FrontendSpec) -> bytes:
+    """waveform [B, S] -> log_mel [B, 1, T, M] as ONNX; the exporter takes seconds."""
+    return onnx_from_module(DftLogMel(spec).eval(), spec, "waveform", {}, ("log_mel",))
 
 
 def _offset(op: _Operators, samples: str, length: str, spec: FrontendSpec) -> str:

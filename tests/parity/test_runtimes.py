@@ -1,0 +1,88 @@
+"""Every ONNX file of a bundle in other runtimes: it scores as in ONNX Runtime, or docs/hosts.md says why not.
+
+benchmarks/runtimes.py makes the table there.
+"""
+
+import importlib.util
+import sys
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnx
+import pytest
+from rrtn.export.int8 import int8_for_cpu
+from rrtn.export.samples_graph import samples_from_log_mel
+from rrtn.export.winograd.rewriting import convolutions_of, ways_of, with_plan
+from rrtn.runtime.bundle import Bundle, Variant
+from rrtn.runtime.frontend import clip_log_mel
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks/runtimes.py"
+SAME_MODEL = 1e-4  # in score: float32 in another order
+INT8 = 0.05  # int8 kernels round in their own ways
+FLOAT = ("fp32", "cpu", "waveform", "samples")
+ALL = (*FLOAT, "int8", "samples-int8")
+
+
+@pytest.fixture(scope="module")
+def runtimes() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("runtimes", BENCHMARK)
+    assert spec and spec.loader
+    module = sys.modules["runtimes"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def bundle(random_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Every variant that `rrtn export --samples --int8` makes, of a narrow CNN."""
+    folder, rng = tmp_path_factory.mktemp("runtimes"), np.random.default_rng(0)
+    fp32, waveform = (random_bundle.read(variant) for variant in random_bundle.variants)
+    noises = [np.cumsum(rng.normal(0, 0.01, 39_840)) * level for level in (0.01, 0.1, 1.0)]
+    log_mels = [clip_log_mel(np.tanh(noise).astype(np.float32), random_bundle.spec)[None] for noise in noises]
+    int8 = int8_for_cpu(fp32, np.array(log_mels))
+    whole = onnx.load_from_string(fp32)
+    plan = {layer.name: ways_of(layer)[0] for layer in convolutions_of(whole) if ways_of(layer)}
+    assert plan
+    contents = {
+        "fp32": fp32,
+        "cpu": with_plan(whole, plan).SerializeToString(),
+        "waveform": waveform,
+        "int8": int8,
+        "samples": samples_from_log_mel(fp32, random_bundle.spec),
+        "samples-int8": samples_from_log_mel(int8, random_bundle.spec),
+    }
+    return replace(
+        random_bundle,
+        path=folder,
+        variants=tuple(_written(folder, name, content) for name, content in contents.items()),
+    )
+
+
+def _written(folder: Path, name: str, content: bytes) -> Variant:
+    (folder / f"{name}.onnx").write_bytes(content)
+    return Variant(
+        name=name,
+        file=f"{name}.onnx",
+        kind="onnx",
+        input="samples" if "samples" in name else "waveform" if name == "waveform" else "logmel",
+        precision="int8" if "int8" in name else "fp32",
+        sha256=sha256(content).hexdigest(),
+        size=len(content),
+    )
+
+
+@pytest.mark.parametrize(
+    ("runtime", "names"), [("openvino", ALL), ("tract", ALL), ("mnn", FLOAT), ("ncnn", ("fp32", "waveform"))]
+)
+def test_scores_are_those_of_onnx_runtime(
+    runtime: str, names: tuple[str, ...], runtimes: ModuleType, bundle: Bundle
+) -> None:
+    if lacks := runtimes.missing(runtime):
+        pytest.skip(f"not installed: {', '.join(lacks)}")
+    for name in names:
+        variant = bundle.variant(name)
+        found = runtimes.cell(bundle, variant, runtime)
+        assert found.get("difference", 1.0) <= (INT8 if "int8" in name else SAME_MODEL), (name, found)
