@@ -17,7 +17,7 @@ from .graph import file_from_onnx, onnx_from_network
 from .int8 import int8_for_cpu, int8_for_tensorrt
 from .mnn_file import mnn_from_onnx
 from .parity import Probe, check_half_range
-from .samples_graph import samples_from_log_mel
+from .samples_graph import samples_from_log_mel, waveform_from_log_mel
 from .source import Source
 from .wanted import VARIANTS, Wanted
 from .winograd.cpu_variant import cpu_variant_of
@@ -122,6 +122,10 @@ def _calibration_clips(source: Source) -> Float32:
     return np.concatenate([source.training_clips, extremes(source.config.frontend)])
 
 
+def _graph_of_waveforms(recipe: Recipe, given: Ingredients) -> Made:
+    return Made(waveform_from_log_mel(given.parent, given.source.config.frontend))
+
+
 def _graph_of_recordings(recipe: Recipe, given: Ingredients) -> Made:
     return Made(samples_from_log_mel(given.parent, given.source.config.frontend))
 
@@ -143,8 +147,8 @@ def _engine(recipe: Recipe, given: Ingredients) -> Made:
 FP32: Final = Recipe("fp32", "model.onnx", "logmel", "fp32", _graph)
 CPU: Final = Recipe("cpu", "model.cpu.onnx", "logmel", "fp32", _graph_for_cpus, "fp32")
 MNN: Final = Recipe("mnn", "model.mnn", "logmel", "fp32", _mnn, "fp32")
-WAVEFORM_INT8: Final = Recipe(
-    "waveform-int8", "model.waveform.int8.onnx", "waveform", "int8", _int8_for_engines, "waveform"
+INT8_FOR_ENGINES: Final = Recipe(
+    "waveform-int8-trt", "model.waveform.int8.trt.onnx", "waveform", "int8", _int8_for_engines, "waveform"
 )
 GRAPHS: Final = (
     FP32,
@@ -154,14 +158,15 @@ GRAPHS: Final = (
     Recipe("fp16", "model.fp16.onnx", "logmel", "fp16", _graph),
     Recipe("waveform-fp16", "model.waveform.fp16.onnx", "waveform", "fp16", _graph),
     Recipe("int8", "model.int8.onnx", "logmel", "int8", _int8_for_cpus, "fp32"),
-    WAVEFORM_INT8,
+    Recipe("waveform-int8", "model.waveform.int8.onnx", "waveform", "int8", _graph_of_waveforms, "int8"),
+    INT8_FOR_ENGINES,
     Recipe("samples", "model.samples.onnx", "samples", "fp32", _graph_of_recordings, "fp32"),
     Recipe("samples-int8", "model.samples.int8.onnx", "samples", "int8", _graph_of_recordings, "int8"),
 )
 ENGINES: Final = (
     Recipe("trt", "model.engine", "waveform", "fp32", _engine, "waveform"),
     Recipe("trt-fp16", "model.fp16.engine", "waveform", "fp16", _engine, "waveform-fp16"),
-    Recipe("trt-int8", "model.int8.engine", "waveform", "int8", _engine, "waveform-int8"),
+    Recipe("trt-int8", "model.int8.engine", "waveform", "int8", _engine, "waveform-int8-trt"),
 )
 ALL: Final = (*GRAPHS, *ENGINES)  # in the order in which they are made: a source before what is made from it
 assert tuple(recipe.name for recipe in ALL) == VARIANTS
@@ -181,8 +186,7 @@ def _asks_for(wanted: Wanted, recipe: Recipe) -> bool:
         return False
     if recipe is MNN and not wanted.mnn:
         return False
-    # Engines alone are made from it: on CPUs the log-Mel one is faster.
-    if recipe is WAVEFORM_INT8 and not wanted.trt:
+    if recipe is INT8_FOR_ENGINES and not wanted.trt:  # engines alone are made from it
         return False
     has_precision = {"fp32": True, "fp16": wanted.fp16, "int8": wanted.int8}[recipe.precision]
     has_input = {"logmel": True, "waveform": wanted.waveform, "samples": wanted.samples}[recipe.input]

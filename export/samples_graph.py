@@ -1,9 +1,9 @@
-"""The graph that takes a whole recording: samples [1, N] with N free -> scores [1, K].
+"""Graphs that are made from one that takes log_mel, whatever its precision.
 
-Operators in front of the log-Mel do all that `rrtn score` does to a mono recording at the spec's rate: they
-remove an offset, set the level, round to 16 bits, trim, cut and pad (runtime/audio/mixdown.py, recording.py
-and sound.py). They fit any graph that takes log_mel, whatever its precision. All are standard operators, so
-that every runtime has them.
+Above all the graph that takes a whole recording: samples [1, N] with N free -> scores [1, K]. Operators in
+front of the log-Mel do all that `rrtn score` does to a mono recording at the spec's rate: they remove an
+offset, set the level, round to 16 bits, trim, cut and pad (runtime/audio/mixdown.py, recording.py, sound.py).
+All are standard operators, so that every runtime has them.
 
 N samples, S samples of a clip, T frames, M mels, K labels, D embedding, P frames of 10 ms.
 """
@@ -60,6 +60,23 @@ def samples_from_log_mel(model: bytes, spec: FrontendSpec) -> bytes:
     )
     joined = helper.make_model(graph, opset_imports=body.opset_import, ir_version=body.ir_version)
     return file_from_onnx(joined, _metadata(model, schema=SAMPLES_SCHEMA, input="samples"))
+
+
+def waveform_from_log_mel(model: bytes, spec: FrontendSpec) -> bytes:
+    """The same file -> the one that takes waveform [B, S] with B free, whose level is set."""
+    body, op = onnx.load_from_string(model), _Operators()
+    frontend = onnx.load_from_string(_frontend(spec))
+    op.add_graph(compose.add_prefix(frontend, f"{_PREFIX}frontend.", rename_inputs=False))
+    op.nodes.extend(_renamed(node, {INPUT_NAMES["logmel"]: _LOG_MEL}) for node in body.graph.node)
+    graph = helper.make_graph(
+        op.nodes,
+        "waveform",
+        frontend.graph.input,
+        body.graph.output,
+        [*op.constants, *body.graph.initializer],
+    )
+    joined = helper.make_model(graph, opset_imports=body.opset_import, ir_version=body.ir_version)
+    return file_from_onnx(joined, _metadata(model, input="waveform"))
 
 
 def with_half_weights(model: bytes) -> bytes:

@@ -93,11 +93,9 @@ def model_name(variant: Variant) -> str:
 
 def _obstacle(bundle: Bundle, variant: Variant) -> str:
     if variant.input == "waveform" and bundle.spec.pad == "zero_db":
-        return "frontend.pad zero_db is not samples: a graph that takes samples cannot pad so"
-    if variant.input == "samples":
-        return "it takes one recording at a time; Triton serves waveform, in batches"
-    if variant.plan:
-        return "it is for rrtn on CPUs; Triton serves fp32, on GPUs too"
+        return "frontend.pad zero_db is not samples: a graph that takes waveforms cannot pad so"
+    if reason := _made_for_others(variant):
+        return reason
     if variant.kind == "onnx":
         return ""
     if _stamp(variant)["flavour"] != "tensorrt":
@@ -106,6 +104,14 @@ def _obstacle(bundle: Bundle, variant: Variant) -> str:
             "--trt where TensorRT is"
         )
     return "" if _source(bundle, variant) else "the bundle does not hold the ONNX file that it was built from"
+
+
+def _made_for_others(variant: Variant) -> str:
+    if variant.input == "samples":
+        return "it takes one recording at a time; Triton serves waveform, in batches"
+    if variant.name == "waveform-int8-trt":
+        return "the engine trt-int8 is made from it; Triton serves waveform-int8"
+    return "it is for rrtn on CPUs; Triton serves fp32, on GPUs too" if variant.plan else ""
 
 
 def _write_model(bundle: Bundle, variant: Variant, folder: Path) -> None:

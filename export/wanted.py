@@ -16,6 +16,7 @@ VARIANTS: Final = (
     "waveform-fp16",
     "int8",
     "waveform-int8",
+    "waveform-int8-trt",
     "samples",
     "samples-int8",
     "trt",

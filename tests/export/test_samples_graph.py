@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from rrtn.export.samples_graph import samples_from_log_mel, with_half_weights
+from rrtn.export.samples_graph import samples_from_log_mel, waveform_from_log_mel, with_half_weights
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
 from rrtn.runtime.audio.reader import audio_from_array
 from rrtn.runtime.bundle.onnx_file import onnx_metadata
@@ -44,6 +44,15 @@ def recordings() -> Iterator[tuple[str, np.ndarray]]:
         yield f"nothing of {length}", np.zeros(length)
         yield f"less than a bit of {length}", sound * _NO_SOUND
         yield f"full scale of {length}", np.sign(sound)
+    yield from faint_ends(np.sin(np.arange(1_600) / 9) / 2)
+
+
+def faint_ends(loud: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """A frame that is cut short at the end of a recording, just within 60 dB of the loudest, and just not."""
+    power = np.square(loud).mean()
+    for factor in (4e-6, 0.25e-6):
+        end = np.full(10, np.sqrt(factor * power))
+        yield f"an end with {factor} of the power", np.concatenate([loud, np.zeros(1_600), end])
 
 
 class Graph:
@@ -93,6 +102,20 @@ def test_every_field_of_the_spec_is_known_here() -> None:
     """A field that is added to the spec must get its operators; then it is added to this list, too."""
     known = "sampling_rate n_fft hop n_mels f_min f_max power_floor frames pad peak_dbfs trim"
     assert [field.name for field in fields(FrontendSpec)] == known.split()
+
+
+def test_the_graph_of_waveforms_has_a_free_batch(
+    tiny_model: Path, tmp_path: Path, spec: FrontendSpec
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(waveform_from_log_mel(tiny_model.read_bytes(), spec))
+    variant = load_bundle(path).variants[0]
+    assert (variant.name, variant.input) == ("waveform", "waveform")
+    sound = np.random.default_rng(0).normal(0, 0.1, 50_000)
+    scores = [Scorer(each, "cpu").score_waveform(sound, 16_000) for each in (path, tiny_model)]
+    np.testing.assert_allclose(*(list(each.values()) for each in scores), atol=1e-5, rtol=0)
+    batch = np.zeros((3, spec.clip_samples), np.float32)
+    assert onnxruntime.InferenceSession(path).run(["scores"], {"waveform": batch})[0].shape == (3, 3)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])

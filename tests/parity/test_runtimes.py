@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from rrtn.export.int8 import int8_for_cpu
-from rrtn.export.samples_graph import samples_from_log_mel
+from rrtn.export.samples_graph import samples_from_log_mel, waveform_from_log_mel
 from rrtn.export.winograd.rewriting import convolutions_of, ways_of, with_plan
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.frontend import clip_log_mel
@@ -23,7 +23,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks/runtimes.py"
 SAME_MODEL = 1e-4  # in score: float32 in another order
 INT8 = 0.05  # int8 kernels round in their own ways
 FLOAT = ("fp32", "cpu", "waveform", "samples")
-ALL = (*FLOAT, "int8", "samples-int8")
+ALL = (*FLOAT, "int8", "waveform-int8", "samples-int8")
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,7 @@ def bundle(random_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> B
         "cpu": with_plan(whole, plan).SerializeToString(),
         "waveform": waveform,
         "int8": int8,
+        "waveform-int8": waveform_from_log_mel(int8, random_bundle.spec),
         "samples": samples_from_log_mel(fp32, random_bundle.spec),
         "samples-int8": samples_from_log_mel(int8, random_bundle.spec),
     }
@@ -67,7 +68,7 @@ def _written(folder: Path, name: str, content: bytes) -> Variant:
         name=name,
         file=f"{name}.onnx",
         kind="onnx",
-        input="samples" if "samples" in name else "waveform" if name == "waveform" else "logmel",
+        input="samples" if "samples" in name else "waveform" if "waveform" in name else "logmel",
         precision="int8" if "int8" in name else "fp32",
         sha256=sha256(content).hexdigest(),
         size=len(content),
