@@ -138,7 +138,7 @@ def test_every_variant_gives_the_units_of_the_scale(runs: Path) -> None:
     clips, bundle = sorted((runs / "plain/wav").glob("*.wav"))[:4], load_bundle(runs / "run-five/export")
     plain = scores(runs / "run-plain/export", "fp32", clips)
     limits = {"fp32": 1e-4, "fp16": 2e-3, "int8": 5e-3}
-    assert len(bundle.variants) == 5
+    assert len(bundle.variants) == 6
     for variant in bundle.variants:
         five = scores(bundle.path, variant.name, clips)
         np.testing.assert_allclose(five, 1 + 4 * plain, rtol=0, atol=4 * limits[variant.precision])
