@@ -20,6 +20,7 @@ live         rrtn score -, and what it shows as rrtn listen does
 listen       rrtn listen
 pack         rrtn pack
 bench        rrtn bench
+tune         rrtn tune
 data         rrtn data synth, rrtn data import and rrtn data check
 data_report  the tables of rrtn data check
 doctor       rrtn doctor

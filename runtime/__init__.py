@@ -10,7 +10,7 @@ documents    JSON from files, checked once, at the door
 progress     a bar on a terminal, lines elsewhere
 doctor       what this machine can do
 tune         what is the fastest way to run a bundle here
-probe_sounds sounds that two ways of running a model are compared on
+probe_sounds  sounds that two ways of running a model are compared on
 bench        how fast a bundle is here
 
 system/      what the operating system gives: files, locks, memory, cores

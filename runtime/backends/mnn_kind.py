@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import importlib.util
-import os
 from typing import TYPE_CHECKING, Final
 
 from .base import Backend, BackendKind, Diagnosis
@@ -21,8 +20,6 @@ def _load(bundle: "Bundle", variant: "Variant", threads: int | None) -> Backend:
 
 def mnn_missing() -> str:
     """Why MNN cannot be loaded here, or "" if it should. Loads nothing."""
-    if not hasattr(os, "memfd_create"):  # a model is loaded from the bytes that were hashed
-        return "MNN loads files only, and this system has none in memory"
     return "" if importlib.util.find_spec("MNN") else "MNN is not installed"
 
 
