@@ -99,7 +99,7 @@ def _tune() -> Finding:
     """What `rrtn tune` has found last: `--backend auto` follows it for that bundle."""
     tuning = newest_tuning()
     if tuning is None:
-        return Finding("tune", "note", "nothing was measured here; --backend auto goes by its list")
+        return Finding("tune", "note", "nothing was measured on this machine", "rrtn tune BUNDLE")
     return Finding("tune", "ok", f"{tuning.made[:10]}, {tuning.bundle}: {tuning.summary}")
 
 
