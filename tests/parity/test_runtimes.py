@@ -1,6 +1,6 @@
 """Every ONNX file of a bundle in other runtimes: it scores as in ONNX Runtime, or docs/hosts.md says why not.
 
-benchmarks/runtimes.py makes the table there.
+benchmarks/load_everywhere.py makes the table there.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ from rrtn.export.winograd.rewriting import convolutions_of, ways_of, with_plan
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.frontend import clip_log_mel
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks/runtimes.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks/load_everywhere.py"
 SAME_MODEL = 1e-4  # in score: float32 in another order
 INT8 = 0.05  # int8 kernels round in their own ways
 FLOAT = ("fp32", "cpu", "waveform", "samples")
@@ -28,9 +28,9 @@ ALL = (*FLOAT, "int8", "waveform-int8", "samples-int8")
 
 @pytest.fixture(scope="module")
 def runtimes() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("runtimes", BENCHMARK)
+    spec = importlib.util.spec_from_file_location("load_everywhere", BENCHMARK)
     assert spec and spec.loader
-    module = sys.modules["runtimes"] = importlib.util.module_from_spec(spec)
+    module = sys.modules["load_everywhere"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 

@@ -1,6 +1,6 @@
 """Which runtimes load a bundle's ONNX files, and how far their scores are from those of ONNX Runtime.
 
-    python benchmarks/runtimes.py BUNDLE [--runtimes openvino,tract,mnn,ncnn]
+    python benchmarks/load_everywhere.py BUNDLE [--runtimes openvino,tract,mnn,ncnn]
 
 A cell is the largest difference of a score, or why there is none. ncnn takes files of its own format, which
 pnnx makes for one shape. A runtime that is not installed is said: pip install openvino mnn tract ncnn pnnx.
