@@ -62,7 +62,7 @@ docs: $(DEPENDENCIES)
 
 # What benchmarks compare with, behind all that rrtn itself uses.
 .peers: $(DEPENDENCIES)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .peers audinterface==1.4.0 openvino==2026.4.1
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .peers audinterface==1.4.0 openvino==2026.4.1 mnn==3.6.1 ncnn==1.0.20261020 pnnx==20261020
 
 # A real Triton for the slow tests (tests/parity/test_triton_server.py), and what its clients need. Its Python backend needs NumPy 1.
 TRITON_PIP := .triton/bin/python -m pip install --quiet --disable-pip-version-check

@@ -5,14 +5,17 @@ and their scores.
     python benchmarks/int8.py runs/a runs/b          the best checkpoints of runs, and their scores on Val
     python benchmarks/int8.py --batches 4 --repeats 3 runs/a
 
-The TensorRT graph is not timed here, where it would run in float; TensorRT-RTX builds its engine
-where it is installed. Calibration clips are of the Train split, or noise.
+OpenVINO runs the same two files beside, where it is there (`make .peers`); all in batches of 16 and clip by
+clip, on all cores, and with --every on one thread. The TensorRT graph is not timed here, where it would
+run in float; TensorRT-RTX builds its engine where it is installed. Calibration clips are of the Train split, or noise.
 """
 
 import argparse
 import functools
 import importlib.util
+import itertools
 import resource
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+import runtimes
 import torch
+from files_to_scores import ort_run
 from measure import Ratio, interleaved, ratio, report, summary
 from rrtn.export.engine import engine_from_onnx
 from rrtn.export.graph import onnx_from_network
@@ -95,11 +99,15 @@ def log_mels(split: SplitClips, indices: range) -> Float32:
     return np.array([clip_log_mel(waveform, split.spec)[None] for waveform in waveforms])
 
 
-def runner(model: bytes, batch: Float32) -> Callable[[], object]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = usable_cpus()
-    session = onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
-    return lambda: session.run(None, {"log_mel": batch})
+def runners(files: dict[str, Path], batch: Float32, threads: int) -> dict[str, Callable[[], object]]:
+    """ONNX Runtime, and OpenVINO where it is there, on each file."""
+    runs = {name: ort_run(path, threads=threads) for name, path in files.items()}
+    if runtimes.openvino:
+        runs |= {
+            f"{name} by OpenVINO": runtimes.openvino_run(path, batch=len(batch), threads=threads)
+            for name, path in files.items()
+        }
+    return {name: functools.partial(run, batch) for name, run in runs.items()}
 
 
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:
@@ -108,15 +116,24 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float]:
     return result, round(time.perf_counter() - start, 2)
 
 
-def speed(case: Case, int8: bytes, batch: int, repeats: int) -> tuple[dict[str, Any], Ratio]:
-    """The two summaries, and the speed-up."""
+def speed(
+    case: Case, int8: bytes, batch: int, threads: int, repeats: int
+) -> tuple[dict[str, Any], dict[str, Ratio]]:
+    """A summary of each, and the speed-ups over fp32 in ONNX Runtime."""
     clips = np.resize(case.calibration, (batch, *case.calibration.shape[1:]))
-    functions = {"fp32": runner(case.fp32, clips), "int8": runner(int8, clips)}
-    seconds = interleaved(functions, repeats=repeats, warm_up=1)
-    summaries = {
-        f"{case.name} batch {batch} {name}": summary(values, clips=batch) for name, values in seconds.items()
+    at = f"{case.name} batch {batch}" + ("" if threads == usable_cpus() else f", {threads} threads")
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"fp32": Path(folder, "fp32.onnx"), "int8": Path(folder, "int8.onnx")}
+        for path, content in zip(files.values(), (case.fp32, int8), strict=True):
+            path.write_bytes(content)
+        seconds = interleaved(runners(files, clips, threads), repeats=repeats, warm_up=1)
+    summaries = {f"{at} {name}": summary(values, clips=batch) for name, values in seconds.items()}
+    ratios = {
+        f"{at}: {name} over fp32": ratio(seconds["fp32"], values)
+        for name, values in seconds.items()
+        if name != "fp32"
     }
-    return summaries, ratio(seconds["fp32"], seconds["int8"])
+    return summaries, ratios
 
 
 def accuracy(case: Case, int8: bytes) -> dict[str, float]:
@@ -144,8 +161,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="int8 against fp32")
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--encoders", nargs="*", default=ENCODERS, choices=ENCODERS)
-    parser.add_argument("--batches", nargs="*", type=int, default=[4, 16])
+    parser.add_argument("--batches", nargs="*", type=int, default=[1, 16])
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--every", action="store_true", help="also on one thread")
     arguments = parser.parse_args()
     cases = map(case_of_run, arguments.runs) if arguments.runs else map(random_case, arguments.encoders)
     results: dict[str, Any] = {}
@@ -164,11 +182,12 @@ def main() -> None:
             if target == "tensorrt" and importlib.util.find_spec(RTX):
                 (plan, _), seconds = timed(functools.partial(engine_from_onnx, int8, RTX, precision="int8"))
                 results[f"{case.name} {RTX}"] = {"seconds": seconds, "plan_mb": round(len(plan) / 1e6, 1)}
-            for batch in arguments.batches if target == "cpu" else ():
-                summaries, speedups[f"{case.name} batch {batch}: int8 over fp32"] = speed(
-                    case, int8, batch, arguments.repeats
-                )
+            threads_of_ways = (usable_cpus(), 1) if arguments.every else (usable_cpus(),)
+            ways = itertools.product(arguments.batches, threads_of_ways)
+            for batch, threads in ways if target == "cpu" else ():
+                summaries, ratios = speed(case, int8, batch, threads, arguments.repeats)
                 results |= summaries
+                speedups |= ratios
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # GB, all that came before included
     targets = {"speedup": TARGET_SPEEDUP, "ccc_change": TARGET_CCC_CHANGE}
     report("int8 against fp32", results, ratios=speedups, targets=targets, peak_memory_gb=round(peak, 2))

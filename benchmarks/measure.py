@@ -24,6 +24,8 @@ PACKAGES = (
     "soundfile",
     "soxr",
     "openvino",
+    "mnn",
+    "ncnn",
     "audonnx",
     "tensorrt",
     "tensorrt-cu13",

@@ -1,26 +1,28 @@
 """The same model, with the same weights, on the same clips through the runtimes that one could take
 instead; in one run.
 
-    python benchmarks/peers.py [--encoders resnet18] [--repeats 5] [--share 0.25] [--without compile]
+    python benchmarks/peers.py [--encoders resnet18] [--repeats 5] [--without compile] [--every]
 
 From files: rrtn's Scorer (with the variant that it takes by itself), audonnx with audinterface (by
 default, and at its best), and a plain loop (read, resample, log-Mel, batches of 16) around PyTorch
-eager, torch.compile, and OpenVINO. Model alone: the last three and ONNX Runtime, fed features that
-are ready in memory. OpenVINO runs one batch after the other on all cores, and with its hint for
-throughput.
+eager, torch.compile, and OpenVINO. Model alone: these and ONNX Runtime, MNN and ncnn (which has no
+batches), fed features that are ready in memory, in batches of 16 on all cores, and with --every also clip
+by clip and on one thread; on processors that multiply bfloat16, OpenVINO in that, too. OpenVINO also runs
+with its hint for throughput. Int8 is in int8.py.
 
-All give the same scores (checked before a time is printed). OpenVINO and audinterface are no
-dependencies of rrtn: `make .peers` brings them; lines of what is missing are left out, which is
-said.
+All give the same scores (checked before a time is printed; bfloat16 may not). They are no dependencies of
+this file: `make .peers` brings them; lines of what is missing are left out, which is said.
 """
 
 import argparse
+import itertools
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import runtimes
 import torch
 from files_to_scores import (
     BATCH,
@@ -49,33 +51,6 @@ from rrtn.runtime.system.cpus import usable_cpus
 from rrtn.train.method.choices import EncoderName
 from rrtn.train.method.encoders import ENCODERS
 
-try:
-    import openvino
-except ImportError:
-    openvino = None
-HAS_OPENVINO = openvino is not None
-
-
-def openvino_run(model: Path) -> Runs:
-    """One batch after the other, each on all cores."""
-    config = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": usable_cpus(),
-        "INFERENCE_PRECISION_HINT": "f32",
-    }
-    compiled = openvino.Core().compile_model(openvino_model(model), "CPU", config)
-    request = compiled.create_infer_request()
-    return lambda batch: np.array(request.infer({0: batch})[compiled.output(0)])
-
-
-def openvino_model(model: Path) -> Any:
-    """With the batch size known, as it asks for."""
-    loaded = openvino.Core().read_model(model)
-    loaded.reshape(
-        {loaded.input(0): [BATCH, *(part.get_length() for part in list(loaded.input(0).partial_shape)[1:])]}
-    )
-    return loaded
-
 
 class OpenvinoThroughput:
     """Several batches at once, as many as it thinks best."""
@@ -86,8 +61,8 @@ class OpenvinoThroughput:
             "INFERENCE_NUM_THREADS": usable_cpus(),
             "INFERENCE_PRECISION_HINT": "f32",
         }
-        self._queue = openvino.AsyncInferQueue(
-            openvino.Core().compile_model(openvino_model(model), "CPU", config)
+        self._queue = runtimes.openvino.AsyncInferQueue(
+            runtimes.openvino.Core().compile_model(runtimes.openvino_model(model, BATCH), "CPU", config)
         )
         self._found: dict[int, Float32] = {}
         self._queue.set_callback(self._done)
@@ -104,22 +79,39 @@ class OpenvinoThroughput:
         return np.concatenate([self._found[number] for number in sorted(self._found)])
 
 
-def functions_of(encoder: EncoderName, files: Files, model: Path, without: list[str]) -> dict[str, Scores]:
+def functions_of(
+    encoder: EncoderName, files: Files, model: Path, without: list[str], *, every: bool
+) -> dict[str, Scores]:
     """Everything that is here, by name."""
-    scorer = Scorer(cpu_variant_file(model), "cpu")
+    scorer = Scorer(cpu_variant_file(model), "cpu")  # beside the model, where `alone` finds it
     runs: dict[str, Runs] = {"PyTorch eager": torch_run(network_of(encoder))}
     if "compile" not in without:
         runs["torch.compile"] = torch_run(torch.compile(network_of(encoder), dynamic=False))
-    if HAS_OPENVINO:
-        runs["OpenVINO"] = openvino_run(model)
+    if runtimes.openvino:
+        runs["OpenVINO"] = runtimes.openvino_run(model, batch=BATCH, threads=usable_cpus())
     functions: dict[str, Scores] = {
         "rrtn": lambda: rrtn_scores(scorer, files.paths),
         **{name: from_files(run, files.paths) for name, run in runs.items()},
         **audonnx_functions(model, files.paths),
-        "model alone: ONNX Runtime": from_features(ort_run(model), files.features),
         **{f"model alone: {name}": from_features(run, files.features) for name, run in runs.items()},
     }
-    return functions | (openvino_functions(files, model) if HAS_OPENVINO else {})
+    ways = itertools.product((BATCH, 1), (usable_cpus(), 1)) if every else [(BATCH, usable_cpus())]
+    for batch, threads in ways:
+        functions |= alone(model, files.features, batch=batch, threads=threads)
+    return functions | (openvino_functions(files, model) if runtimes.openvino else {})
+
+
+def alone(model: Path, features: Float32, *, batch: int, threads: int) -> dict[str, Scores]:
+    """The model alone by each runtime that is here, and by ours."""
+    at = "" if (batch, threads) == (BATCH, usable_cpus()) else f", batch {batch}, {threads} threads"
+    runs = {
+        "ONNX Runtime": ort_run(model, threads=threads),
+        **runtimes.fp32_runs(model, batch=batch, threads=threads),
+    }
+    if batch == BATCH:
+        runs["variant cpu"] = ort_run(model.with_suffix(".cpu.onnx"), threads=threads)
+    ready = {name: from_features(run, features, batch=batch) for name, run in runs.items()}
+    return {f"model alone: {name}{at}": scores for name, scores in ready.items()}
 
 
 def openvino_functions(files: Files, model: Path) -> dict[str, Scores]:
@@ -136,7 +128,9 @@ def compared(
 ) -> tuple[Any, dict[str, Ratio]]:
     """-> a summary of each, and how many times faster rrtn is (ONNX Runtime for the model alone)."""
     folder.mkdir()
-    functions = functions_of(encoder, files, model_file(encoder, folder), arguments.without)
+    functions = functions_of(
+        encoder, files, model_file(encoder, folder), arguments.without, every=arguments.every
+    )
     differences = check_same(
         {name: function() for name, function in functions.items()}, reference="rrtn"
     )  # a warm-up
@@ -148,7 +142,8 @@ def compared(
     }
     ratios: dict[str, Ratio] = {}
     for name, values in seconds.items():
-        ours = "model alone: ONNX Runtime" if name.startswith("model alone") else "rrtn"
+        at = name.partition(", batch")
+        ours = f"model alone: ONNX Runtime{at[1]}{at[2]}" if name.startswith("model alone") else "rrtn"
         if name != ours:
             ratios[f"{encoder}: {ours} over {name.removeprefix('model alone: ')}"] = ratio(
                 values, seconds[ours]
@@ -169,9 +164,12 @@ def main() -> None:
     parser.add_argument(
         "--without", nargs="*", default=[], choices=["compile"], help="its compilation takes a minute"
     )
+    parser.add_argument(
+        "--every", action="store_true", help="the model alone also clip by clip, and on one thread"
+    )
     arguments = parser.parse_args()
-    if not HAS_OPENVINO:
-        print("openvino is not there: its lines are left out (make .peers)", file=sys.stderr)
+    if missing := runtimes.missing():
+        print(f"{', '.join(missing)}: not there, and left out (make .peers)", file=sys.stderr)
     results: dict[str, Any] = {}
     ratios: dict[str, Ratio] = {}
     with tempfile.TemporaryDirectory() as name:

@@ -1,4 +1,4 @@
-"""The cpu variant beside the direct convolutions of ONNX Runtime and OpenVINO, model alone.
+"""The cpu variant beside ONNX Runtime, OpenVINO, MNN and ncnn, model alone, in float32.
 
     python benchmarks/winograd.py [--encoders cnn14] [--repeats 7] [--share 1] [--tune]
     python benchmarks/winograd.py --layers cnn14
@@ -6,7 +6,7 @@
 
 All run in one run, in batches of 16 on all cores: one batch after the other, and one batch on each
 core, as `rrtn score` does it. All give the same scores, which is checked first. `make .peers`
-installs OpenVINO; without it a message says that its lines are left out.
+installs the others; a message says what is left out without them.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 import peers
+import runtimes
 from files_to_scores import (
     BATCH,
     ROOT,
@@ -74,8 +75,9 @@ def compared(
         "ONNX Runtime": from_features(ort_run(direct), files.features),
         "ONNX Runtime, a batch a core": a_batch_a_core(direct, files),
     }
-    if peers.HAS_OPENVINO:
-        functions["OpenVINO"] = from_features(peers.openvino_run(direct), files.features)
+    for name, run in runtimes.fp32_runs(direct, batch=BATCH, threads=usable_cpus()).items():
+        functions[name] = from_features(run, files.features)
+    if runtimes.openvino:
         throughput = peers.OpenvinoThroughput(direct)
         batches = np.split(files.features, len(files.features) // BATCH)
         functions["OpenVINO, throughput"] = lambda: throughput.scores(batches)
@@ -137,8 +139,8 @@ def main() -> None:
     )
     parser.add_argument("--tune", action="store_true", help="choose each convolution's way by measuring")
     arguments = parser.parse_args()
-    if not peers.HAS_OPENVINO:
-        print("openvino is not there: its lines are left out (make .peers)", file=sys.stderr)
+    if missing := runtimes.missing():
+        print(f"{', '.join(missing)}: not there, and left out (make .peers)", file=sys.stderr)
     results: dict[str, Any] = {}
     ratios: dict[str, Ratio] = {}
     with tempfile.TemporaryDirectory() as name:

@@ -1,0 +1,156 @@
+"""Runtimes for CPUs that one could take in place of ours, as their makers say: OpenVINO, MNN and ncnn.
+
+In float32, and OpenVINO in bfloat16 where the processor multiplies it, and the int8 file that ours runs.
+`make .peers` brings them, and what is missing is left out.
+
+B batch, T frames, M mels, K labels.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rrtn.runtime.arrays import Float32
+from rrtn.runtime.system.cpus import has_bf16
+
+sys.path.append(str(Path(__file__).parents[1] / ".peers"))  # behind all that rrtn itself uses
+Runs = Callable[[Float32], Float32]  # log_mel [B, 1, T, M] -> scores [B, K]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """MNN and ncnn print to stdout, where the JSON line of a benchmark is."""
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _imported(name: str) -> Any:
+    """The module; None where it is not there."""
+    with quiet(), contextlib.suppress(ImportError):
+        return importlib.import_module(name)
+    return None
+
+
+openvino, MNN, ncnn = map(_imported, ("openvino", "MNN", "ncnn"))
+_PNNX = importlib.util.find_spec("pnnx")  # its program lies in the package
+
+
+def missing() -> list[str]:
+    """The runtimes that are not there."""
+    found = {"openvino": openvino, "MNN": MNN, "ncnn": ncnn, "pnnx, for ncnn": _PNNX}
+    return [name for name, module in found.items() if not module]
+
+
+def fp32_runs(model: Path, *, batch: int, threads: int) -> dict[str, Runs]:
+    """An ONNX file of ours by each runtime that is here, in batches of one size."""
+    runs: dict[str, Runs] = {}
+    if openvino:
+        runs["OpenVINO"] = openvino_run(model, batch=batch, threads=threads)
+        if has_bf16():
+            runs["OpenVINO bf16"] = openvino_run(model, batch=batch, threads=threads, precision="bf16")
+    if MNN:
+        runs["MNN"] = mnn_run(model, batch=batch, threads=threads)
+    if ncnn and _PNNX:
+        runs["ncnn"] = ncnn_run(model, threads=threads)
+    return runs
+
+
+def openvino_run(model: Path, *, batch: int, threads: int, precision: str = "f32") -> Runs:
+    """One batch after the other. `precision` is that of float operators: an int8 file stays in int8."""
+    config = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": precision,
+    }
+    compiled = openvino.Core().compile_model(openvino_model(model, batch), "CPU", config)
+    request = compiled.create_infer_request()
+    return lambda clips: np.array(request.infer({0: clips})[compiled.output(0)])
+
+
+def openvino_model(model: Path, batch: int) -> Any:
+    """With the batch size known, as it asks for."""
+    loaded = openvino.Core().read_model(model)
+    clip = [part.get_length() for part in list(loaded.input(0).partial_shape)[1:]]
+    loaded.reshape({loaded.input(0): [batch, *clip]})
+    return loaded
+
+
+def mnn_run(model: Path, *, batch: int, threads: int) -> Runs:
+    """One batch after the other."""
+    with quiet():
+        interpreter = MNN.Interpreter(str(_mnn_file(model)))
+        session = interpreter.createSession({"numThread": threads})
+    entry = interpreter.getSessionInput(session)
+    shape = (batch, *entry.getShape()[1:])
+    interpreter.resizeTensor(entry, shape)
+    interpreter.resizeSession(session)
+
+    def run(clips: Float32) -> Float32:
+        entry.copyFrom(_mnn_tensor(np.ascontiguousarray(clips)))
+        if interpreter.runSession(session):
+            raise SystemExit("MNN refused a batch")
+        output = interpreter.getSessionOutput(session, "scores")
+        host = _mnn_tensor(np.empty(output.getShape(), np.float32))
+        output.copyToHostTensor(host)
+        return np.array(host.getNumpyData(), np.float32)
+
+    return run
+
+
+def _mnn_tensor(array: Float32) -> Any:
+    return MNN.Tensor(array.shape, MNN.Halide_Type_Float, array, MNN.Tensor_DimensionType_Caffe)
+
+
+@cache
+def _mnn_file(model: Path) -> Path:
+    from rrtn.export.mnn_file import mnn_from_onnx
+
+    content, _ = mnn_from_onnx(model.read_bytes())
+    path = model.with_suffix(".mnn")
+    path.write_bytes(content)
+    return path
+
+
+def ncnn_run(model: Path, *, threads: int) -> Runs:
+    """One clip after the other: ncnn has no batches."""
+    param, weights = _ncnn_files(model)
+    net = ncnn.Net()
+    net.opt.num_threads = threads
+    net.opt.use_bf16_storage = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    net.opt.use_fp16_packed = False
+    net.load_param(str(param))
+    net.load_model(str(weights))
+
+    def score(clip: Float32) -> Float32:
+        extractor = net.create_extractor()
+        extractor.input("in0", ncnn.Mat(np.ascontiguousarray(clip)))
+        _, found = extractor.extract("out0")
+        return np.array(found, np.float32).reshape(-1)
+
+    return lambda clips: np.stack([score(clip) for clip in clips])
+
+
+@cache
+def _ncnn_files(model: Path) -> tuple[Path, Path]:
+    folder = model.parent / f"{model.stem} ncnn"
+    folder.mkdir()
+    shutil.copy(model, folder / "m.onnx")
+    assert _PNNX and _PNNX.origin
+    command = [str(Path(_PNNX.origin).with_name("pnnx")), "m.onnx", "inputshape=[1,1,250,64]f32", "fp16=0"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder / "m.ncnn.param", folder / "m.ncnn.bin"
