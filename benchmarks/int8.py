@@ -7,7 +7,8 @@ and their scores.
 
 OpenVINO runs the same two files beside, where it is there (`make .peers`); all in batches of 16 and clip by
 clip, on all cores, and with --every on one thread. The TensorRT graph is not timed here, where it would
-run in float; TensorRT-RTX builds its engine where it is installed. Calibration clips are of the Train split, or noise.
+run in float; TensorRT-RTX builds its engine where it is installed. Calibration clips are of the Train split,
+or noise.
 """
 
 import argparse
