@@ -160,6 +160,16 @@ TENSOR: dict[str, Any] = {"name": "waveform", "datatype": "FP32", "shape": [2], 
 FORM, KIND = form(b"x", name='name="a"')
 WHOLE, LENGTH = binary([0.5, 0.1])
 NAN, _ = binary([np.nan, 0.1])
+
+
+def lying(**parameters: Any) -> tuple[bytes, dict[str, str]]:
+    """Binary data whose JSON says something else; with its header."""
+    head = json.dumps({"inputs": [{**TENSOR, "data": None, "parameters": parameters}]}).replace(
+        ', "data": null', ""
+    )
+    return head.encode() + bytes(8), {HEADER: str(len(head))}
+
+
 HUGE = b'{"inputs":[{"name":"waveform","datatype":"FP32","shape":[1],"data":[1e999]}]}'
 BAD: dict[str, tuple[Any, dict[str, str], int, str]] = {
     "no audio": (b"hello", {}, 422, "unsupported_format"),
@@ -194,6 +204,7 @@ BAD_TENSORS: dict[str, tuple[Any, dict[str, str], int, str]] = {
     "a header of digits": (b"{}", {HEADER: "9" * 5000}, 400, "bad_request"),
     "less binary data": (WHOLE[:-1], {HEADER: LENGTH}, 400, "bad_request"),
     "more binary data": (WHOLE + b"x", {HEADER: LENGTH}, 400, "bad_request"),
+    "a size that lies": (*lying(binary_data_size=4), 400, "bad_request"),
     "NaN": (NAN, {HEADER: LENGTH}, 422, "non_finite"),
 }
 
@@ -279,6 +290,7 @@ def test_clients_that_go_disturb_nobody(served: ServeProcess, wanted: list[dict[
         whole = CLIPS[part % 2].read_bytes()
         served.raw(HEAD + b"content-length: %d\r\n\r\n" % len(whole) + whole).close()
         assert served.scores(CLIPS[0].read_bytes()) == pytest.approx(wanted[0], abs=1e-6)
+    assert 'status="5' not in served.ask("GET", "/metrics").content.decode()
     while len(os.listdir(f"/proc/{served.process.pid}/fd")) > before:  # until the tests' own limit of time
         time.sleep(0.05)
 
