@@ -28,12 +28,17 @@ class Answer(NamedTuple):
 class ServeProcess:
     """`rrtn serve`, ready. Its errors go into a file."""
 
-    def __init__(self, model: Path, folder: Path, *options: object) -> None:
+    def __init__(self, model: Path, folder: Path, *options: object, **env: str) -> None:
         self.err = folder / "serve.err"
         command = [sys.executable, "-m", "rrtn", "serve", model, "--port", "0", "--json", *options]
         with self.err.open("wb") as err:
             self.process = subprocess.Popen(
-                [*map(str, command)], stdout=subprocess.PIPE, stderr=err, text=True, start_new_session=True
+                [*map(str, command)],
+                stdout=subprocess.PIPE,
+                stderr=err,
+                text=True,
+                start_new_session=True,
+                env={**os.environ, **env},
             )
         assert self.process.stdout
         line = self.process.stdout.readline()

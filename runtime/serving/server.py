@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import StoppedError
 from ..scoring.scorer import Scorer
 from .application import Service, application_from_service
 from .bodies import Bodies
@@ -43,15 +44,24 @@ class Server:
         """Answers requests on a socket until SIGTERM or Ctrl-C comes.
 
         Requests that have come are answered; then the signal reaches the handler of before. `ready` is
-        called once the model and a decoder have scored a first sound. Raises what has stopped the scorer.
+        called once a first sound was scored. Raises what has stopped the scorer.
         """
-        with self._requests, Upload() as upload:
+        with self._requests:
+            self._score_silence()
+            bound.listen()  # whoever connects from now on waits, and is not refused
+            ready()
+            self._http.run(bound)
+        if self._requests.failure:
+            raise self._requests.failure
+
+    def _score_silence(self) -> None:
+        """Starts the decoders and runs the model once. Raises what would fail each request."""
+        with Upload() as upload:
             write_wav(upload.file, np.zeros(self._rate, np.float32), self._rate)
             (future,) = self._requests.score([upload.path])
             wait([future])
-            if not self._requests.failure:
-                bound.listen()  # whoever connects from now on waits, and is not refused
-                ready()
-                self._http.run(bound)
         if self._requests.failure:
             raise self._requests.failure
+        if (row := future.result()).error:
+            came = f"{row.error}: {row.detail}"
+            raise StoppedError("a second of silence", came, wanted="its scores", fix="rrtn doctor")

@@ -347,6 +347,43 @@ def is_listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def test_a_model_that_fails_ends_the_server(scorer: Scorer, tmp_path: Path) -> None:
+    server = ServeProcess(model_of(scorer), tmp_path, RRTN_FAILPOINT="model.*:memory:2")  # 1 is the silence
+    try:
+        answer = server.post("/score", CLIPS[0].read_bytes())
+        code, documents = server.end()
+    finally:
+        server.close()
+    assert (answer.status, answer.document["error"]["code"]) == (503, "stopped")
+    assert (code, documents[-1]["error"]["subject"]) == (5, "one clip")
+
+
+def test_a_decoder_that_crashes_harms_no_other_request(
+    scorer: Scorer, wanted: list[dict[str, float]], tmp_path: Path
+) -> None:
+    server = ServeProcess(model_of(scorer), tmp_path, RRTN_FAILPOINT="read.*:sigsegv:3")  # of each decoder
+    try:
+        calls = [partial(server.scores, path.read_bytes()) for path in CLIPS]
+        for scores, right in zip(at_once(4, calls), wanted, strict=True):
+            assert scores == pytest.approx(right, abs=1e-6)
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "code", "subject"),
+    [("read.*:sigsegv:all", 4, "a second of silence"), ("model.*:memory:all", 5, "one clip")],
+)
+def test_what_cannot_score_silence_does_not_start(
+    tiny_model: Path, failpoint: str, code: int, subject: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RRTN_FAILPOINT", failpoint)
+    done = rrtn_serve(tiny_model, "--port", 0, "--json")
+    assert done.returncode == code
+    assert json.loads(done.stdout[done.stdout.index("{\n") :])["error"]["subject"] == subject
+    assert "Traceback" not in done.stderr
+
+
 def rrtn_serve(*arguments: object, before: str = "") -> "subprocess.CompletedProcess[str]":
     code = f"import sys; sys.argv[0] = 'rrtn'\n{before}\nfrom rrtn.__main__ import main\nmain()"
     command = [sys.executable, "-c", code, "serve", *map(str, arguments)]
