@@ -361,7 +361,8 @@ def test_a_model_that_fails_ends_the_server(scorer: Scorer, tmp_path: Path) -> N
 def test_a_decoder_that_crashes_harms_no_other_request(
     scorer: Scorer, wanted: list[dict[str, float]], tmp_path: Path
 ) -> None:
-    server = ServeProcess(model_of(scorer), tmp_path, RRTN_FAILPOINT="read.*:sigsegv:3")  # of each decoder
+    failing = {"RRTN_FAILPOINT": "read.*:sigsegv:3"}  # each decoder ends at its third sound
+    server = ServeProcess(model_of(scorer), tmp_path, "--workers", 1, **failing)
     try:
         calls = [partial(server.scores, path.read_bytes()) for path in CLIPS]
         for scores, right in zip(at_once(4, calls), wanted, strict=True):
