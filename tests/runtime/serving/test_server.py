@@ -364,8 +364,8 @@ def test_a_decoder_that_crashes_harms_no_other_request(
     failing = {"RRTN_FAILPOINT": "read.*:sigsegv:3"}  # each decoder ends at its third sound
     server = ServeProcess(model_of(scorer), tmp_path, "--workers", 1, **failing)
     try:
-        calls = [partial(server.scores, path.read_bytes()) for path in CLIPS]
-        for scores, right in zip(at_once(4, calls), wanted, strict=True):
+        calls = [partial(server.scores, path.read_bytes()) for path in CLIPS[:4]]
+        for scores, right in zip(at_once(4, calls), wanted[:4], strict=True):
             assert scores == pytest.approx(right, abs=1e-6)
     finally:
         server.close()
