@@ -145,7 +145,7 @@ def test_other_ways_are_refused(tiny_model: Path, segment: Any) -> None:
 
 
 def test_a_burst_has_no_running_level(tiny_model: Path) -> None:
-    with pytest.raises(ConfigError, match="--level running.*--segment"):
+    with pytest.raises(ConfigError, match=r"--level running.*--segment"):
         Scorer(tiny_model, "cpu", segment="level", level="running")
 
 
