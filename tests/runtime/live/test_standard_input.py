@@ -42,6 +42,7 @@ def through_pipe() -> Iterator[Callable[..., tuple[Samples, LiveSource]]]:
         return np.concatenate([np.zeros_like(blocks[0][:0]), *blocks]) if blocks else np.zeros((0, 1)), source
 
     yield through
+    wait_for_readers()
     for reader in readers:
         os.close(reader)
 
@@ -51,6 +52,13 @@ def _write(descriptor: int, content: bytes) -> None:
     for i in range(0, len(content), 777):
         os.write(descriptor, content[i : i + 777])
     os.close(descriptor)
+
+
+def wait_for_readers() -> None:
+    """Or one of them might read what the next test opens under the same number."""
+    for thread in threading.enumerate():
+        if thread.name == "stdin":
+            thread.join()
 
 
 def wav(tmp_path: Path, pcm: str = "s16le", *, rate: int = 48_000, container: str = "WAV") -> bytes:
@@ -206,6 +214,7 @@ def test_an_error_while_the_sound_is_read_comes_to_who_scores() -> None:
         with pytest.raises(StoppedError, match="Input/output"):
             next(blocks)
     os.close(writer)
+    wait_for_readers()
     os.close(reader)
 
 
@@ -216,4 +225,5 @@ def test_a_pipe_that_does_not_block_is_waited_for() -> None:
     threading.Timer(0.05, _write, (writer, bytes(3_000))).start()
     with sound_on_stdin(descriptor=reader, rate=8_000) as source:
         assert sum(map(len, source.queue.blocks())) == 1_500
+    wait_for_readers()
     os.close(reader)
