@@ -103,11 +103,12 @@ def endless(folder: Path, tiny_model: Path) -> Iterator[Any]:
         process.communicate()
 
 
-@pytest.mark.parametrize("number", WORDS)
 @pytest.mark.parametrize(
-    "arguments",
-    [("score", "-", "--rate", 8_000, "--window", 0.5), ("listen", "--device", "null", "--window", 0.5)],
-    ids=lambda arguments: arguments[0],
+    ("arguments", "number"),
+    [
+        *((("score", "-", "--rate", 8_000, "--window", 0.5), number) for number in WORDS),
+        (("listen", "--device", "null", "--window", 0.5), signal.SIGINT),
+    ],
 )
 def test_a_signal_ends_it_with_the_summary(
     endless: Any, arguments: tuple[object, ...], number: signal.Signals
