@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..errors import ConfigError, MissingExtraError, StoppedError
 from ..spec import MAX_CHANNELS
+from ..text import counted
 from .pcm import samples_from_bytes
 from .sound_queue import SoundQueue
 from .source import LiveSource, check_layout
@@ -79,7 +80,7 @@ def sound_of_microphone(
     try:
         yield LiveSource(
             name=device.name,
-            description=f"{device.name}, {rate} Hz, {device.channels} channel(s)",
+            description=f"{device.name}, {rate} Hz, {counted(device.channels, 'channel')}",
             rate=rate,
             queue=queue,
             patience=_PATIENCE,

@@ -10,6 +10,7 @@ from typing import Final
 from ..audio.signatures import is_audio
 from ..errors import ConfigError, DataError, StoppedError
 from ..spec import MAX_RATE
+from ..text import counted
 from .pcm import PCM_BYTES, samples_from_bytes
 from .sound_queue import SoundQueue
 from .source import LiveSource, check_layout
@@ -49,7 +50,7 @@ def sound_on_stdin(
     try:
         yield LiveSource(
             name="stdin",
-            description=f"stdin, {stream.pcm} at {stream.rate} Hz, {stream.channels} channel(s)",
+            description=f"stdin, {stream.pcm}, {stream.rate} Hz, {counted(stream.channels, 'channel')}",
             rate=stream.rate,
             queue=queue,
             missing=reader.missing,
