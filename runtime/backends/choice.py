@@ -70,7 +70,7 @@ def choose_backend(
     one would do.
     """
     if bundle.variants and not any(map(_takes_clips, bundle.variants)):
-        raise _not_for_clips(str(bundle.path), _CLIPS)
+        raise _not_for_clips(str(bundle.path / bundle.variants[0].file), _CLIPS)
     remarks: list[str] = []
     if tuned and name == AUTO and not variant and (choice := _choice_of_tuning(bundle, single, remarks)):
         return choice
