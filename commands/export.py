@@ -161,7 +161,8 @@ def _export(
     published = publish(run, out=out, wanted=wanted)
     if triton:
         _add_triton(published, triton)
-    page = page_from_bundle(published.bundle, web) if web else None
+    not_made = published.skipped | published.failed
+    page = page_from_bundle(published.bundle, web, not_made) if web else None
     _end_export(published, page, as_json)
 
 

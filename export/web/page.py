@@ -10,6 +10,7 @@ K labels.
 
 import gzip
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -51,14 +52,16 @@ class Page:
         return {"path": str(self.path), "variant": self.variant.name, "size": self.size}
 
 
-def page_from_bundle(bundle: Bundle, target: Path) -> Page:
+def page_from_bundle(bundle: Bundle, target: Path, not_made: Mapping[str, str] | None = None) -> Page:
     """Writes a folder, or one HTML file where `target` ends in .html.
+
+    `not_made` has the variants that the export left out, with the reason, for the error.
 
     It replaces a page that rrtn wrote, and nothing else. Raises ModelError where the bundle has no variant
     for it, ConfigError where the place is taken.
     """
     check_page_place(target)
-    variant = _variant(bundle)
+    variant = _variant(bundle, not_made or {})
     files = {
         **_data_files(),
         "model.json": json.dumps(_description(bundle, variant), indent=1).encode(),
@@ -89,13 +92,16 @@ def _is_file(target: Path) -> bool:
     return target.suffix.lower() in (".html", ".htm")
 
 
-def _variant(bundle: Bundle) -> Variant:
-    found = [variant for name in VARIANTS if (variant := bundle.variant(name))]
-    if not found:
-        raise ModelError(
-            str(bundle.path), "no variant that takes samples", wanted=f"one of {', '.join(VARIANTS)}"
-        )
-    return found[0]
+def _variant(bundle: Bundle, not_made: Mapping[str, str]) -> Variant:
+    if found := [variant for name in VARIANTS if (variant := bundle.variant(name))]:
+        return found[0]
+    reasons = "; ".join(f"{name}: {not_made[name]}" for name in VARIANTS if name in not_made)
+    raise ModelError(
+        OPTION,
+        reasons or f"{bundle.path} has no variant that takes samples",
+        wanted=f"a bundle with one of {', '.join(VARIANTS)}",
+        fix="rrtn export RUN --web, of a run whose model can have one",
+    )
 
 
 def _data_files() -> dict[str, bytes]:

@@ -96,8 +96,11 @@ def test_a_file_that_is_no_page_of_ours_stays(bundle: Bundle, tmp_path: Path) ->
 
 
 def test_a_bundle_without_a_variant_for_it_is_refused(tiny_model: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="samples-int8"):
-        page_from_bundle(load_bundle(tiny_model), tmp_path / "page")
+    bundle = load_bundle(tiny_model)
+    with pytest.raises(ModelError, match=r"has no variant that takes samples.*samples-int8"):
+        page_from_bundle(bundle, tmp_path / "page")
+    with pytest.raises(ModelError, match=r"--web.*samples: its graph cannot"):
+        page_from_bundle(bundle, tmp_path / "page", {"samples": "its graph cannot", "cpu": "slow"})
     assert not (tmp_path / "page").exists()
 
 
