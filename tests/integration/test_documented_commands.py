@@ -67,7 +67,7 @@ ELSEWHERE = {
     'pip install "rrtn[audformat]"': "a package index",
     'pip install "rrtn[serve]"': "a package index",
     'pip install --constraint requirements.portable.lock ".[train,formats,parquet]"': "a package index",
-    "python tests/platforms/main_job.py": "a minute; tests/platforms/test_windows_stand_in.py has the same job",
+    "python tests/platforms/main_job.py": "minutes; tests/platforms/test_windows_stand_in.py has its job",
     "rrtn serve runs/my-run/export": "it goes on; tests/runtime/serving",
     "rrtn serve runs/my-run/export --port 8000": "likewise",
     "curl --data-binary @burst.wav http://127.0.0.1:8000/score": "likewise",
