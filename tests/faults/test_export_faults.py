@@ -21,6 +21,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -413,6 +414,31 @@ def test_e4_a_graph_that_scores_otherwise_is_not_published_and_the_worst_clip_ke
 
 
 # --- E6: tensors whose data are elsewhere ---
+
+
+@pytest.mark.skipif(find_spec("MNN") is None, reason="MNN is not installed")
+def test_export_mnn_writes_what_passes_the_gate_and_says_what_is_missing(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    flags = ("--mnn", "--no-cpu-variant", "--no-waveform", "--tune", "--json")
+    made = Child(command("export", workplace.run, *flags, "--out", tmp_path / "a"), tmp_path).wait()
+    assert made.code == 0, made.stderr
+    assert "--tune is now called --measure-convolutions" in made.stderr
+    assert json.loads((tmp_path / "a/bundle.json").read_text())["schema"] == 4
+    mnn = load_bundle(tmp_path / "a").variant("mnn")
+    assert mnn is not None
+    assert mnn.passed_gate
+    assert (mnn.kind, mnn.stamp and mnn.stamp["labels"]) == ("mnn", ["Awe", "Fear"])
+
+    def without_mnn() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("rrtn.export.publish.mnn_missing", lambda: "MNN is not installed")
+            command("export", workplace.run, *flags, "--out", tmp_path / "b")()
+
+    skipped = Child(without_mnn, tmp_path).wait()
+    assert skipped.code == 0, skipped.stderr
+    assert 'MNN is not installed here: pip install \\"rrtn[mnn]\\"' in skipped.stderr
+    assert load_bundle(tmp_path / "b").variant("mnn") is None
 
 
 def external(location: str = "hard", **entries: object) -> TensorProto:
