@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 COMMANDS: Final = (
     *("train", "evaluate", "crossval", "table2", "report", "export", "parity", "score", "serve"),
-    *("tracks", "listen", "pack", "inspect", "bench", "doctor", "demo", "data"),
+    *("tracks", "listen", "pack", "inspect", "bench", "tune", "doctor", "demo", "data"),
 )
 _NAME: Final = "rrtn"
 _IN_ADVICE: Final = re.compile(rf"(?<![\w./-]){_NAME} (?=--help|(?:{'|'.join(COMMANDS)})\b)")
