@@ -24,7 +24,6 @@ from ..runtime.audio.mixdown import OFFSET_SHARE, SHORTEST_WITH_OFFSET, SILENCE_
 from ..runtime.audio.sound import SOUND_RANGE, frame_samples
 from ..runtime.bundle import METADATA_KEY, SAMPLES_SCHEMA
 from ..runtime.bundle.onnx_file import onnx_metadata
-from ..runtime.errors import ModelError
 from ..runtime.spec import FrontendSpec
 from .deployed_network import DftLogMel
 from .graph import INPUT_NAMES, file_from_onnx, onnx_from_module
@@ -32,7 +31,6 @@ from .graph import INPUT_NAMES, file_from_onnx, onnx_from_module
 _PREFIX: Final = "samples."  # no name of a node or a tensor may stand twice in the joined graph
 _LOG_MEL: Final = f"{_PREFIX}frontend.log_mel"
 _AXIS: Final = np.array([1])  # of the samples
-_LARGE: Final = 1024  # numbers
 _FLOAT, _DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE
 
 
@@ -79,48 +77,10 @@ def waveform_from_log_mel(model: bytes, spec: FrontendSpec) -> bytes:
     return file_from_onnx(joined, _metadata(model, input="waveform"))
 
 
-def with_half_weights(model: bytes) -> bytes:
-    """A file of `samples_from_log_mel` -> one that stores the network's large weights in float16.
-
-    It computes in float32 and has half the size. The frontend keeps float32 weights, so that the log-Mel sees
-    quiet bands beside a loud voice. Raises ModelError where float16 does not hold a weight.
-    """
-    whole = onnx.load_from_string(model)
-    op = _Operators("half.")
-    for tensor in whole.graph.initializer:
-        if _is_large_weight(tensor):
-            op("Cast", _halved(tensor), called=tensor.name, to=_FLOAT)
-        else:
-            op.constants.append(tensor)
-    op.nodes.extend(whole.graph.node)
-    del whole.graph.node[:], whole.graph.initializer[:]
-    whole.graph.node.extend(op.nodes)
-    whole.graph.initializer.extend(op.constants)
-    return file_from_onnx(whole, _metadata(model, precision="fp16"))
-
-
-def _is_large_weight(tensor: TensorProto) -> bool:
-    is_float = tensor.data_type == _FLOAT and math.prod(tensor.dims) >= _LARGE
-    return is_float and not tensor.name.startswith(_PREFIX)
-
-
-def _halved(tensor: TensorProto) -> npt.NDArray[np.float16]:
-    weights = numpy_helper.to_array(tensor)
-    with np.errstate(over="ignore"):
-        half = weights.astype(np.float16)
-    if not np.isfinite(half).all():
-        largest = f"{np.abs(weights).max():.3g}"
-        raise ModelError(
-            tensor.name, f"a weight of {largest}", wanted="at most 65504, the largest number in float16"
-        )
-    return half
-
-
 class _Operators:
     """Collects operators. A call adds one; -> the name of its output."""
 
-    def __init__(self, prefix: str = _PREFIX) -> None:
-        self._prefix = prefix
+    def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
 
@@ -129,12 +89,12 @@ class _Operators:
     ) -> str:
         """`inputs` are names of tensors, or numbers."""
         names = [each if isinstance(each, str) else self._constant(np.asarray(each)) for each in inputs]
-        name = f"{self._prefix}{operator}_{len(self.nodes)}"
+        name = f"{_PREFIX}{operator}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, names, [called or name], name=name, **attributes))
         return called or name
 
     def _constant(self, value: npt.NDArray[Any]) -> str:
-        name = f"{self._prefix}constant_{len(self.constants)}"
+        name = f"{_PREFIX}constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(value, name))
         return name
 

@@ -1,6 +1,5 @@
 """The graph that takes whole recordings hears what `rrtn score` hears: the same 16-bit samples."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -9,11 +8,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from rrtn.export.samples_graph import samples_from_log_mel, waveform_from_log_mel, with_half_weights
+from rrtn.export.samples_graph import samples_from_log_mel, waveform_from_log_mel
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
 from rrtn.runtime.audio.reader import audio_from_array
-from rrtn.runtime.bundle.onnx_file import onnx_metadata
-from rrtn.runtime.errors import ModelError
 from rrtn.runtime.frontend import clip_log_mel, clip_of
 
 SPECS = {
@@ -156,25 +153,3 @@ def test_the_file_says_what_it_takes(tiny_model: Path, tmp_path: Path, spec: Fro
     for names in ([node.name for node in graph.node], [name for node in graph.node for name in node.output]):
         named = [name for name in names if name]
         assert len(set(named)) == len(named)  # else ONNX Runtime's WASM refuses the file
-
-
-def test_weights_in_float16_take_half_the_room(tiny_model: Path, spec: FrontendSpec) -> None:
-    """The tiny model's own weights are too few: 64 x 64 of them are put in front of it."""
-    whole = onnx.load(tiny_model)
-    noise = np.random.default_rng(0).normal(0, 1e-4, (spec.n_mels, spec.n_mels))
-    square = (np.eye(spec.n_mels) + noise).astype(np.float32)
-    whole.graph.initializer.append(onnx.numpy_helper.from_array(square, "square"))
-    whole.graph.node.insert(0, onnx.helper.make_node("MatMul", ["log_mel", "square"], ["mixed"], name="mix"))
-    whole.graph.node[1].input[0] = "mixed"
-    model = samples_from_log_mel(whole.SerializeToString(), spec)
-    half = with_half_weights(model)
-    assert len(model) - len(half) == pytest.approx(2 * square.size, abs=200)
-    recording = np.sin(np.arange(30_000) / 9)[None].astype(np.float32)
-    sessions = (onnxruntime.InferenceSession(each) for each in (model, half))
-    first, second = (session.run(None, {"samples": recording})[0] for session in sessions)
-    assert 0 < np.abs(first - second).max() < 1e-3
-    assert json.loads(onnx_metadata(half)["rrtn"])["precision"] == "fp16"
-
-    whole.graph.initializer[-1].CopyFrom(onnx.numpy_helper.from_array(1e5 * square, "square"))
-    with pytest.raises(ModelError, match=r"square \| a weight of 1e\+05 \| expected at most 65504"):
-        with_half_weights(samples_from_log_mel(whole.SerializeToString(), spec))
