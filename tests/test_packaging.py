@@ -68,6 +68,9 @@ def test_runtimes_tests_pass_without_torch() -> None:
         "test_bench.py",
         "audio/test_pack_reader.py",
         "scoring",
+        "live",
+        "serving",
+        "test_tune.py",
         "tables/test_writer.py",
     )  # run with torch at hand
     slow = [f"--ignore=tests/runtime/{name}" for name in long]

@@ -138,5 +138,5 @@ def _description(bundle: Bundle, variant: Variant) -> dict[str, Any]:
 def _about(bundle: Bundle) -> str:
     parts = [bundle.provenance.get("encoder", ""), counted(len(bundle.labels), "score")]
     if ccc := bundle.provenance.get("val_ccc"):
-        parts.append(f"validation CCC {ccc:.3f}")
+        parts.append(f"validation CCC {ccc:z.3f}")
     return ", ".join(filter(None, parts))

@@ -55,7 +55,7 @@ def open_to_read(path: "str | bytes | os.PathLike[str]") -> int:
     try:
         return os.open(path, _TO_READ)
     except PermissionError:
-        if os.path.isdir(path):
+        if sys.platform == "win32" and os.path.isdir(path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path)) from None
         raise
 

@@ -82,7 +82,9 @@ def endless(folder: Path, tiny_model: Path) -> Iterator[Any]:
     def start(*arguments: object) -> "subprocess.Popen[str]":
         started.append(
             subprocess.Popen(
-                [sys.executable, "-m", "rrtn", *map(str, arguments), "-m", tiny_model, "--json"],
+                # under nohup SIGHUP would stay ignored
+                ["env", "--default-signal", sys.executable, "-m", "rrtn"]
+                + [*map(str, arguments), "-m", str(tiny_model), "--json"],
                 cwd=folder,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

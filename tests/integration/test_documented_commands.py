@@ -19,9 +19,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+import soxr
 import typer
 from rrtn.cli import app
+from rrtn.runtime.arrays import Float32
 from rrtn.train.data.corpus import synthesise
 from rrtn_processes import Server
 
@@ -66,6 +70,12 @@ ELSEWHERE = {
     'pip install "rrtn[parquet]"': "a package index",
     'pip install "rrtn[audformat]"': "a package index",
     'pip install "rrtn[serve]"': "a package index",
+    'pip install "rrtn[segment]"': "a package index",
+    "cc -O2 score.c -o score -ldl": "the example's folder; tests/parity/test_hosts.py",
+    "./score libonnxruntime.so.1 model.samples.onnx a.wav b.wav": "likewise",
+    "npm install --ignore-scripts": "likewise",
+    "node score.js BUNDLE a.wav b.wav": "likewise",
+    "python benchmarks/load_everywhere.py BUNDLE": "the checkout; tests/parity/test_runtimes.py",
     'pip install --constraint requirements.portable.lock ".[train,formats,parquet]"': "a package index",
     "python tests/platforms/main_job.py": "minutes; tests/platforms/test_windows_stand_in.py has its job",
     "rrtn serve runs/my-run/export": "it goes on; tests/runtime/serving",
@@ -105,6 +115,8 @@ SLOW = (
     "rrtn train --data small --config fixed.toml --epochs 5 --batch-size 16 --precision bf16 "
     "--device cpu --seed 0",
     "rrtn bench --json > RUN/export/bench.json",
+    "rrtn tune RUN/export",
+    "rrtn tune --allow int8",
     "rrtn export --trt",
     "rrtn export RUN --fp16 --int8 --trt",
     "rrtn export RUN --triton repository/",
@@ -130,6 +142,7 @@ BEFORE = {
     "python -c": "rrtn score recordings/ -m BUNDLE --out scores-00.parquet; cp scores-00.parquet "
     "scores-01.parquet",
     "rrtn score packs": "test -d packs || rrtn pack recordings/ --out packs",
+    "rrtn tracks": "test -f bursts.csv || rrtn score night.wav --segment --out bursts.csv",
     "rrtn pack": "rm -r scores.csv .scores.csv.rrtn",  # another section, another table
     "OMP_NUM_THREADS=1 rrtn table2": "mv runs/table2 runs/before",  # likewise
 }
@@ -208,6 +221,7 @@ def prepare(folder: Path, server: Server, *, small: bool) -> None:
     for i in range(40):  # enough lines for the parts of an array of 16 jobs
         shutil.copy(bursts[i % len(bursts)], folder / f"shared/recordings/{i:02d}.wav")
     (folder / "recordings").symlink_to("shared/recordings")
+    soundfile.write(folder / "night.wav", night(bursts), 16_000)
     (folder / "my.toml").write_text('[data]\ndir = "DIR"\n[optim]\nepochs = 2\n')
     table = (folder / "DIR/data_info.csv").read_text()
     (folder / "ratings.tsv").write_text(table.replace(",", "\t"))
@@ -223,6 +237,16 @@ def prepare(folder: Path, server: Server, *, small: bool) -> None:
     )
     (folder / "RUN").symlink_to("runs/my-run")
     (folder / "BUNDLE").symlink_to("runs/my-run/export")
+
+
+def night(bursts: list[Path]) -> Float32:
+    """Three bursts in a minute of hiss, at 16 kHz."""
+    hiss = np.random.default_rng(0).normal(0, 1e-3, 60 * 16_000).astype(np.float32)
+    for i, burst in enumerate(bursts[:3]):
+        samples, rate = soundfile.read(burst, dtype="float32", always_2d=True)
+        sound = soxr.resample(samples.mean(axis=1), rate, 16_000)
+        hiss[(10 + 20 * i) * 16_000 :][: len(sound)] += sound
+    return hiss
 
 
 def likert(table: str) -> str:

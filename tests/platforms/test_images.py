@@ -84,6 +84,8 @@ def test_the_locks_agree_and_hold_all_that_is_needed() -> None:
 def test_scoring_as_another_user_on_a_read_only_file_system(
     tmp_path: Path, tiny_model: Path, real_clips: list[Path]
 ) -> None:
+    if Path(sys.prefix).is_relative_to("/tmp"):
+        pytest.skip("Python lies in /tmp, which is another one in the name space")
     data = tmp_path / "data"
     shutil.copytree(real_clips[0].parent, data / "recordings")
     shutil.copy(tiny_model, data / "model.onnx")
