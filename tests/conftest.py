@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 import soundfile
+from filelock import FileLock
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import FrontendSpec, Scorer
@@ -106,9 +107,19 @@ def runtime_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
 def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the installed command has made data, a run of ResNet18, and a bundle with an engine.
 
-    Made once, to be left as it is: `corpus`, `runs/first` and `runs/first/export`.
+    Made once for all testers, to be left as it is: `corpus`, `runs/first` and `runs/first/export`.
     """
-    folder = tmp_path_factory.mktemp("main-job")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "main-job"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (made := folder.with_suffix(".made")).exists():
+            _make_main_job(folder)
+            made.touch()
+    return folder
+
+
+def _make_main_job(folder: Path) -> None:
+    folder.mkdir()
     rrtn = [Path(sys.executable).with_name("rrtn")]
     env = {**os.environ, "RRTN_CACHE": str(folder / "cache")}
     for command in (
@@ -119,7 +130,6 @@ def main_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
         arguments = [*rrtn, *command.split()]
         done = subprocess.run(arguments, cwd=folder, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -79,11 +79,13 @@ def endless(folder: Path, tiny_model: Path) -> Iterator[Any]:
     """Starts a command whose sound does not end, and waits for its first window."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: object) -> "subprocess.Popen[str]":
+    def start(*arguments: object, under_nohup: bool = False) -> "subprocess.Popen[str]":
+        signals = (
+            "--ignore-signal=HUP" if under_nohup else "--default-signal=HUP"
+        )  # whatever the tests are under
         started.append(
             subprocess.Popen(
-                # under nohup SIGHUP would stay ignored
-                ["env", "--default-signal", sys.executable, "-m", "rrtn"]
+                ["env", signals, sys.executable, "-m", "rrtn"]
                 + [*map(str, arguments), "-m", str(tiny_model), "--json"],
                 cwd=folder,
                 stdin=subprocess.PIPE,
@@ -210,11 +212,7 @@ def test_a_file_may_be_named_like_stdin(folder: Path, tiny_model: Path) -> None:
 
 def test_a_shell_that_leaves_takes_no_nohup_along(endless: Any) -> None:
     """Where SIGHUP is ignored, as under nohup, it stays ignored."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        process = endless("listen", "--device", "null", "--window", 0.2, "--hop", 0.2)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    process = endless("listen", "--device", "null", "--window", 0.2, "--hop", 0.2, under_nohup=True)
     process.stdout.readline()
     process.send_signal(signal.SIGHUP)
     for _ in range(3):
