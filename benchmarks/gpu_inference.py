@@ -22,7 +22,7 @@ from rrtn.export.deployed_network import half_encoder
 from rrtn.export.engine import engine_from_onnx
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_for_cpu, int8_for_tensorrt
-from rrtn.export.parity import SCORE_LIMITS, torch_scores
+from rrtn.export.parity import torch_scores
 from rrtn.export.wanted import EngineOptions
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.arrays import Float32, waveform_from_samples
@@ -33,7 +33,7 @@ from rrtn.runtime.backends.model_batch import padded
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ConfigError, UnavailableError
 from rrtn.runtime.frontend import clip_log_mel
-from rrtn.runtime.probe_sounds import extremes
+from rrtn.runtime.probe_sounds import SCORE_LIMITS, extremes
 from rrtn.runtime.spec import InputKind
 from rrtn.train.data.corpus import TARGETS
 from rrtn.train.method.choices import EncoderName

@@ -9,11 +9,10 @@ B batch, T frames, M mels, K labels.
 import contextlib
 import importlib
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,27 +20,15 @@ from typing import Any
 import numpy as np
 from rrtn.runtime.arrays import Float32
 from rrtn.runtime.system.cpus import has_bf16
+from rrtn.runtime.system.host import quiet_stdout
 
 sys.path.append(str(Path(__file__).parents[1] / ".peers"))  # behind all that rrtn itself uses
 Runs = Callable[[Float32], Float32]  # log_mel [B, 1, T, M] -> scores [B, K]
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """MNN and ncnn print to stdout, where the JSON line of a benchmark is."""
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nowhere)
-
-
 def _imported(name: str) -> Any:
     """The module; None where it is not there."""
-    with quiet(), contextlib.suppress(ImportError):
+    with quiet_stdout(), contextlib.suppress(ImportError):
         return importlib.import_module(name)
     return None
 
@@ -92,7 +79,7 @@ def openvino_model(model: Path, batch: int) -> Any:
 
 def mnn_run(model: Path, *, batch: int, threads: int) -> Runs:
     """One batch after the other."""
-    with quiet():
+    with quiet_stdout():
         interpreter = MNN.Interpreter(str(_mnn_file(model)))
         session = interpreter.createSession({"numThread": threads})
     entry = interpreter.getSessionInput(session)

@@ -1,14 +1,13 @@
 """rrtn listen: live sound from a microphone."""
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from ..runtime.backends.registry import AUTO, backend_names
+from ..runtime.backends.registry import AUTO
 from .live import Shown, errors_in_a_line, score_live
-from .options import Json, newest_bundle, window_from_option
+from .options import BackendOption, Json, ModelOption, VariantOption, newest_bundle, window_from_option
 from .printing import Table, print_json, print_table
 
 if TYPE_CHECKING:
@@ -18,15 +17,7 @@ _HOP = 0.5  # s
 
 
 def listen(
-    model: Annotated[
-        Optional[Path],
-        typer.Option(
-            "--model",
-            "-m",
-            help="A bundle, a run or an .onnx of ours; default: the newest run's export/.",
-            show_default=False,
-        ),
-    ] = None,
+    model: ModelOption = None,
     device: Annotated[
         Optional[str],
         typer.Option(
@@ -35,10 +26,8 @@ def listen(
         ),
     ] = None,
     devices: Annotated[bool, typer.Option("--devices", help="List the microphones, and end.")] = False,
-    backend: Annotated[str, typer.Option(help=f"{backend_names()}.")] = AUTO,
-    variant: Annotated[
-        Optional[str], typer.Option(help="Of the bundle: fp32, int8, fp16, ...", show_default=False)
-    ] = None,
+    backend: BackendOption = AUTO,
+    variant: VariantOption = None,
     window: Annotated[str, typer.Option(help="Seconds of each window; auto: one clip.")] = "auto",
     hop: Annotated[float, typer.Option(help="Seconds from one window to the next.")] = _HOP,
     rate: Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from ..runtime.backends.registry import backend_names
 from ..runtime.errors import ConfigError
 from ..train.method.tasks import TASK_NAMES
 from .printing import say
@@ -102,6 +103,19 @@ RunArgument = Annotated[
 BundleArgument = Annotated[
     Optional[Path],
     typer.Argument(metavar="BUNDLE|ONNX|RUN", help="Default: the newest run's export/.", show_default=False),
+]
+ModelOption = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--model",
+        "-m",
+        help="A bundle, a run or an .onnx of ours; default: the newest run's export/.",
+        show_default=False,
+    ),
+]
+BackendOption = Annotated[str, typer.Option(help=f"{backend_names()}.")]
+VariantOption = Annotated[
+    Optional[str], typer.Option(help="Of the bundle: fp32, int8, fp16, ...", show_default=False)
 ]
 Audio = Annotated[
     Optional[list[str]],

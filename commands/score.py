@@ -11,17 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Optional, cast
 
 import typer
 
-from ..runtime.backends.registry import AUTO, backend_names, for_each_backend
+from ..runtime.backends.registry import AUTO, for_each_backend
 from ..runtime.errors import ConfigError
 from ..runtime.tables.formats import suffixes
 from ..runtime.text import counted
 from .options import (
     EXIT_SOME_ERRORS,
     Audio,
+    BackendOption,
     Channel,
     Exclude,
     Json,
     Listed,
+    ModelOption,
+    VariantOption,
     named_inputs,
     newest_bundle,
     spool_from_options,
@@ -44,25 +47,15 @@ if TYPE_CHECKING:
 
 def score(
     audio: Audio = None,
-    model: Annotated[
-        Optional[Path],
-        typer.Option(
-            "--model",
-            "-m",
-            help="A bundle, a run or an .onnx of ours; default: the newest run's export/.",
-            show_default=False,
-        ),
-    ] = None,
+    model: ModelOption = None,
     out: Annotated[
         Optional[Path],
         typer.Option(help=f"The table: {suffixes()}; default: printed.", show_default=False),
     ] = None,
     listed: Listed = None,
     exclude: Exclude = None,
-    backend: Annotated[str, typer.Option(help=f"{backend_names()}.")] = AUTO,
-    variant: Annotated[
-        Optional[str], typer.Option(help="Of the bundle: fp32, int8, fp16, ...", show_default=False)
-    ] = None,
+    backend: BackendOption = AUTO,
+    variant: VariantOption = None,
     window: Annotated[
         Optional[str],
         typer.Option(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Optional
 
 import typer
 
-from ..runtime.backends.registry import AUTO, backend_names
+from ..runtime.backends.registry import AUTO
 from ..runtime.errors import MissingExtraError
 from ..runtime.text import counted
-from .options import BundleArgument, Channel, Json, newest_bundle
+from .options import BackendOption, BundleArgument, Channel, Json, VariantOption, newest_bundle
 from .printing import say
 
 if TYPE_CHECKING:
@@ -33,10 +33,8 @@ def serve(
         str, typer.Option(help="Address to listen on. 0.0.0.0: on all, and there is no login.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
-    backend: Annotated[str, typer.Option(help=f"{backend_names()}.")] = AUTO,
-    variant: Annotated[
-        Optional[str], typer.Option(help="Of the bundle: fp32, int8, fp16, ...", show_default=False)
-    ] = None,
+    backend: BackendOption = AUTO,
+    variant: VariantOption = None,
     batch_size: Annotated[
         Optional[int],
         typer.Option(help="Clips of several requests that may share a batch.", show_default=False),

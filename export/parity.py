@@ -16,6 +16,7 @@ from ..runtime.backends.base import Backend
 from ..runtime.bundle import Variant
 from ..runtime.errors import ModelError
 from ..runtime.frontend import clip_input
+from ..runtime.probe_sounds import SCORE_LIMITS
 from ..runtime.spec import FrontendSpec
 from ..train.evidence.significance import ccc_change_interval
 from ..train.method.columns import Columns
@@ -23,8 +24,6 @@ from ..train.method.frontend import LogMel
 from ..train.method.metrics import ccc_challenge, in_units
 from ..train.method.model import TwinsNetwork
 
-# Largest difference of a score, as a share of its scale's width; int8 is judged by CCC alone.
-SCORE_LIMITS: Final = {"fp32": 1e-4, "fp16": 2e-3}
 CCC_LIMIT: Final = 0.002  # largest loss of mean CCC on the validation clips
 _BATCHES: Final = (1, 2, 7, 32)  # all clips run in the last size
 _BATCHED_CLIPS: Final = 32  # so many clips, and the extremes, run in the other sizes, too

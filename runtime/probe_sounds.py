@@ -1,4 +1,4 @@
-"""Sounds that two ways of running a model are compared on.
+"""Sounds that two ways of running a model are compared on, and how far their scores may be apart.
 
 N samples.
 """
@@ -10,6 +10,8 @@ import numpy as np
 from .arrays import Float32, Float64
 from .spec import FrontendSpec
 
+# Largest difference of a score, as a share of its scale's width. `rrtn export` judges int8 by CCC alone.
+SCORE_LIMITS: Final = {"fp32": 1e-4, "fp16": 2e-3}
 _VOICES: Final = 12
 
 

@@ -22,12 +22,12 @@ from .bench import Effort, timed_runs
 from .bundle import Bundle
 from .errors import ConfigError, ModelError
 from .frontend import clip_input
-from .probe_sounds import extremes, voices
+from .probe_sounds import SCORE_LIMITS, extremes, voices
 from .progress import Progress
 from .system.cpus import usable_cpus
 
 ALLOWED: Final = ("fp16", "int8")  # what `--allow` may name
-LIMITS: Final = {"fp32": 1e-4, "fp16": 2e-3, "int8": 0.05}  # of a score, as shares of its scale's width
+LIMITS: Final = {**SCORE_LIMITS, "int8": 0.05}  # there are no ratings here for a CCC
 _ROUNDS: Final = 3
 _FAR: Final = (
     1.5  # a way that took so many times as long as the best in the first round is not measured again

@@ -29,7 +29,7 @@ from ..arrays import Float32, Int16, waveform_from_samples
 from ..errors import AudioError, ConfigError, StoppedError
 from ..spec import MAX_CHANNELS, MAX_RATE, MIN_RATE, FrontendSpec
 from ..system.failpoints import failpoint
-from ..system.host import DESCRIPTORS, flush_c_stdout, open_to_read
+from ..system.host import DESCRIPTORS, open_to_read
 from .av_reader import AvSound, opened_by_av
 from .bursts import BurstDetector
 from .codes import in_order
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     import soundfile
 
 BLOCK_FRAMES: Final = 1 << 16
-_STDOUT: Final = 1
 _UNKNOWN_LENGTH: Final = 1 << 40  # frames; libsndfile says 2^63 - 1 where a header gives none
 _BUFFER: Final = 1 << 16  # bytes
 _NOT_RECOGNISED: Final = 1  # SF_ERR_UNRECOGNISED_FORMAT
@@ -115,28 +114,6 @@ def opened(path: FilePath) -> Iterator[int]:
         raise _storage_failed(path, error) from error
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def quiet_stdout() -> Iterator[None]:
-    """Lets nothing in this process write on stdout, where a table or JSON may go.
-
-    libsndfile prints there for some damaged files. Decoders have no stdout.
-    """
-    try:
-        kept = os.dup(_STDOUT)
-    except OSError:  # it is closed
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, _STDOUT)
-    os.close(nowhere)
-    try:
-        yield
-    finally:
-        flush_c_stdout()
-        os.dup2(kept, _STDOUT)
-        os.close(kept)
 
 
 def recording_from_descriptor(

@@ -3,27 +3,23 @@
 B batch, T frames, M mels, K labels, D embedding.
 """
 
-import contextlib
 import importlib
 import os
-import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from ..arrays import Float32
 from ..bundle import Bundle, Variant
 from ..errors import ModelError, OutOfMemoryError, UnavailableError
 from ..system.cpus import usable_cpus
-from ..system.host import NamedFile, flush_c_stdout
+from ..system.host import NamedFile, quiet_stdout
 from .lanes import Lanes
-from .model_batch import BatchMemory, ClipBatch, HostBatch, Outputs, Spent, check_fit
+from .model_batch import ClipBatch, HostModel, Outputs, Spent, check_fit
 
 _NAME: Final = "mnn"  # of the backend
 _OUT_OF_MEMORY: Final = 1  # MNN::ErrorCode
@@ -48,7 +44,7 @@ class _Session:
 
 
 @dataclass(frozen=True)
-class MnnBackend:
+class MnnBackend(HostModel):
     """A loaded variant. Each batch that runs has weights of its own: MNN shares none between interpreters."""
 
     variant: Variant
@@ -84,18 +80,6 @@ class MnnBackend:
                 spent.add(begin, there, ran, time.perf_counter())
             return Outputs(found["scores"], found.get("embedding"))
 
-    def scores(self, batch: ClipBatch) -> Float32:
-        """The same batch -> scores [B, K] only."""
-        return self.run(batch).scores
-
-    def new_batch(self, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> BatchMemory:
-        """Room for a batch [B, ...] on the host."""
-        return HostBatch(shape, dtype)
-
-    def pin(self, array: npt.NDArray[Any]) -> Callable[[], None]:
-        """Nothing is to be done on the host."""
-        return lambda: None
-
     def _refused(self, batch: ClipBatch, wanted: str, code: int | None = None) -> ModelError:
         came = f"a batch of {list(batch.shape)}" + ("" if code is None else f", MNN's code {code}")
         return ModelError(
@@ -120,7 +104,7 @@ def mnn_backend_from_bundle(bundle: Bundle, variant: Variant, *, threads: int | 
     engine = _imported()
     count = threads or usable_cpus()
     make = partial(_session, engine, model, count, variant.file)
-    with _quiet_stdout():  # MNN prints what it refuses
+    with quiet_stdout():  # MNN prints what it refuses
         first = make()
     clip = tuple(first.interpreter.getSessionInput(first.session).getShape()[1:])
     tensors = first.interpreter.getSessionOutputAll(first.session)
@@ -159,27 +143,12 @@ class _FileInMemory:
 @cache
 def _imported() -> Any:
     try:
-        with _quiet_stdout():  # it prints what the processor can do
+        with quiet_stdout():  # it prints what the processor can do
             return importlib.import_module("MNN")
     except (ImportError, OSError) as error:
         raise UnavailableError(
             f"--backend {_NAME}", str(error), wanted="an MNN that can be loaded", fix="run: rrtn doctor"
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet_stdout() -> Iterator[None]:
-    """What C code prints to stdout goes nowhere: rows of scores are there."""
-    sys.stdout.flush()
-    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
-    try:
-        yield
-    finally:
-        flush_c_stdout()
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def _tensor_of(array: Float32) -> Any:

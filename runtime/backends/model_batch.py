@@ -3,7 +3,7 @@
 B batch, N samples, T frames, M mels, K labels, D embedding.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, overload
 
@@ -67,6 +67,26 @@ class HostBatch:
     def clear(self, first: int) -> None:
         """Fills the places from `first` on with zeros."""
         self.clips[first:] = 0
+
+
+class HostModel:
+    """What backends have in common that read their batches where the processor has put them together."""
+
+    def run(self, batch: ClipBatch, spent: "Spent | None" = None) -> "Outputs":
+        """A batch -> scores [B, K], embedding [B, D] or None."""
+        raise NotImplementedError
+
+    def scores(self, batch: ClipBatch) -> Float32:
+        """The same batch -> scores [B, K] only."""
+        return self.run(batch).scores
+
+    def new_batch(self, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> BatchMemory:
+        """Room for a batch [B, ...] on the host."""
+        return HostBatch(shape, dtype)
+
+    def pin(self, array: npt.NDArray[Any]) -> Callable[[], None]:
+        """Nothing is to be done on the host."""
+        return lambda: None
 
 
 class Outputs(NamedTuple):

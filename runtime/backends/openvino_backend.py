@@ -4,26 +4,24 @@ B batch, N samples, T frames, M mels, K labels, D embedding.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from ..arrays import Float32
 from ..bundle import Bundle, Variant
 from ..errors import UnavailableError
 from ..system.cpus import usable_cpus
 from .backend_errors import ort_errors
 from .lanes import Lanes
-from .model_batch import BatchMemory, ClipBatch, HostBatch, Outputs, Spent, check_fit
+from .model_batch import ClipBatch, HostModel, Outputs, Spent, check_fit
 
 _NAME: Final = "openvino"  # of the backend
 
 
 @dataclass(frozen=True)
-class OpenvinoBackend:
+class OpenvinoBackend(HostModel):
     """A compiled ONNX variant. Each batch that runs has a request of its own."""
 
     variant: Variant
@@ -47,18 +45,6 @@ class OpenvinoBackend:
             if spent:
                 spent.add(begin, begin, ran, time.perf_counter())
             return Outputs(found["scores"], found.get("embedding"))
-
-    def scores(self, batch: ClipBatch) -> Float32:
-        """The same batch -> scores [B, K] only."""
-        return self.run(batch).scores
-
-    def new_batch(self, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> BatchMemory:
-        """Room for a batch [B, ...] on the host."""
-        return HostBatch(shape, dtype)
-
-    def pin(self, array: npt.NDArray[Any]) -> Callable[[], None]:
-        """Nothing is to be done on the host."""
-        return lambda: None
 
 
 def openvino_backend_from_bundle(

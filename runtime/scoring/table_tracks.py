@@ -10,10 +10,11 @@ from typing import Final
 
 from ..arrays import Float32
 from ..audio.file_names import FilePath
-from ..audio.reader import levels_of_file, quiet_stdout
+from ..audio.reader import levels_of_file
 from ..errors import AudioError, ConfigError
 from ..progress import Progress
 from ..system.files import write_bytes
+from ..system.host import quiet_stdout
 from ..tables.label_tracks import TRACK_FORMATS, Track
 from ..tables.outputs import check_new
 from ..tables.rows import Row

@@ -7,7 +7,6 @@ http_server     the socket, uvicorn, and what no connection may do
 application     the paths, and what each of them answers
 kserve          the messages of the KServe v2 protocol
 bodies          the body of a request, within its limits
-upload          a sound in memory that a decoder can open
 request_scorer  one scorer for all requests
 metrics         what /metrics says
 page            /docs, one HTML page without scripts

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from ... import __version__
 from ..arrays import Float32
 from ..errors import RrtnError
+from ..system.host import NamedFile
 from ..tables.rows import Row
 from . import kserve, metrics
 from .bodies import Bodies
@@ -23,7 +24,6 @@ from .metrics import Metrics
 from .page import PAGE_HEADERS, page_from_openapi
 from .refusals import RefusedError, busy, refusal_from_row
 from .request_scorer import RequestScorer
-from .upload import Upload
 
 _GONE: Final = 499  # nginx's status for a client that did not wait
 _KSERVE: Final = "/v2"
@@ -80,7 +80,7 @@ class Service:
     labels: tuple[str, ...]
     sampling_rate: int  # Hz, of the model
 
-    async def rows(self, uploads: Sequence[Upload]) -> list[Row]:
+    async def rows(self, uploads: Sequence[NamedFile]) -> list[Row]:
         """A row for each sound."""
         futures = self.scorer.score([upload.path for upload in uploads])
         rows = [await asyncio.wrap_future(future) for future in futures]
@@ -180,7 +180,7 @@ async def _inferred(service: Service, request: Request) -> Response:
         inference = kserve.inference_from_body(body, length, sampling_rate=rate)
         service.scorer.check_room(len(inference.waveforms))
         with ExitStack() as stack:
-            uploads = [stack.enter_context(Upload()) for _ in inference.waveforms]
+            uploads = [stack.enter_context(NamedFile()) for _ in inference.waveforms]
             for upload, waveform in zip(uploads, inference.waveforms, strict=True):
                 kserve.write_wav(upload.file, waveform, inference.sampling_rate)
             rows = await service.rows(uploads)

@@ -14,8 +14,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from ..system.host import NamedFile
 from .refusals import RefusedError, bad_request, busy
-from .upload import Upload
 
 _AT_ONCE: Final = 8  # largest bodies that may be in memory; of smaller ones there may be more
 _FORM: Final = "multipart/form-data"
@@ -35,9 +35,9 @@ class Bodies:
             yield b"".join([chunk async for chunk in chunks])
 
     @asynccontextmanager
-    async def sound(self, request: Request) -> AsyncIterator[Upload]:
+    async def sound(self, request: Request) -> AsyncIterator[NamedFile]:
         """The file in a body."""
-        with Upload() as upload:
+        with NamedFile() as upload:
             async with self._chunks(request) as chunks:
                 if request.headers.get("content-type", "").lower().startswith(_FORM):
                     upload.file.write(await _file_of_form(request, chunks, self.max_bytes))

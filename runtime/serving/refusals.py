@@ -27,13 +27,9 @@ class RefusedError(RrtnError):
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of the answer."""
-        return {
-            "subject": self.subject,
-            "came": self.came,
-            "wanted": self.wanted,
-            "fix": self.fix,
-            "code": self.code,
-        }
+        fields = super().to_dict()
+        del fields["exit_code"]  # of a command
+        return {**fields, "code": self.code}
 
 
 def bad_request(subject: str, came: str, *, wanted: str = "", fix: str = "") -> RefusedError:

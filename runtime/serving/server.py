@@ -9,13 +9,13 @@ import numpy as np
 
 from ..errors import StoppedError
 from ..scoring.scorer import Scorer
+from ..system.host import NamedFile
 from .application import Service, application_from_service
 from .bodies import Bodies
 from .http_server import HttpServer
 from .kserve import write_wav
 from .metrics import Metrics
 from .request_scorer import RequestScorer
-from .upload import Upload
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Server:
 
     def _score_silence(self) -> None:
         """Starts the decoders and runs the model once. Raises what would fail each request."""
-        with Upload() as upload:
+        with NamedFile() as upload:
             write_wav(upload.file, np.zeros(self._rate, np.float32), self._rate)
             (future,) = self._requests.score([upload.path])
             wait([future])

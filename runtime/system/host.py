@@ -30,6 +30,7 @@ MemoryKind = Literal["space", "data"]
 
 MOST_PROCESSES: Final = 60 if sys.platform == "win32" else 10_000  # Windows waits for 63 objects at once
 NO_LIMIT: Final = -1
+_STDOUT: Final = 1
 SIGKILL: Final = 9  # Windows has no such signal; its kill ends a process as surely
 # Names under which open descriptors can be opened again: a second opening has a place of its own in the file.
 # The descriptors in macOS' /dev/fd share one.
@@ -113,6 +114,12 @@ class NamedFile:
             with contextlib.suppress(OSError):
                 Path(os.fsdecode(self.path)).unlink()
 
+    def __enter__(self) -> "NamedFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
 
 def fsync(path: Path) -> None:
     """Forces a file's content, or a folder's entries, to the disk. Windows does not do so for folders."""
@@ -161,6 +168,29 @@ def flush_c_stdout() -> None:
         import ctypes
 
         ctypes.CDLL(None).fflush(None)
+
+
+@contextlib.contextmanager
+def quiet_stdout() -> Iterator[None]:
+    """Lets nothing in this process write on stdout, where a table or JSON may go.
+
+    C libraries print there: libsndfile for some damaged files, MNN when it is loaded. Decoders have no
+    stdout.
+    """
+    try:
+        kept = os.dup(_STDOUT)
+    except OSError:  # it is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, _STDOUT)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        flush_c_stdout()
+        os.dup2(kept, _STDOUT)
+        os.close(kept)
 
 
 # Memory

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from ...runtime.arrays import Int16, Int64
 from ...runtime.audio.av_reader import second_reader
-from ...runtime.audio.reader import opened, quiet_stdout, read_audio
+from ...runtime.audio.reader import opened, read_audio
 from ...runtime.audio.sources import content_hash
 from ...runtime.errors import AudioError, DataError
 from ...runtime.progress import Progress
@@ -35,6 +35,7 @@ from ...runtime.spec import FrontendSpec
 from ...runtime.system.cache import cache_folder
 from ...runtime.system.cpus import usable_cpus
 from ...runtime.system.files import atomic_path, write_json
+from ...runtime.system.host import quiet_stdout
 from ...runtime.system.locks import in_turn
 from ...runtime.text import counted
 from .levels import LevelMeter
