@@ -43,6 +43,7 @@ class _Recipe:
     operators: tuple[str, ...]
     reduce_range: bool = False  # weights in 7 bits
     first_conv: bool = True
+    means_as_convolutions: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -54,6 +55,7 @@ _CPU: Final = _Recipe(
     activations=QuantType.QUInt8,
     operators=("Conv", "Relu", "Add", "MaxPool", "AveragePool"),
     reduce_range=True,
+    means_as_convolutions=True,
 )
 # TensorRT takes neither a zero point nor an int32 bias behind DequantizeLinear, and wants no Q/DQ
 # behind a convolution.
@@ -128,15 +130,30 @@ def onnx_scores(model: bytes, inputs: Float32) -> Float32:
 def _int8_from_onnx(model: bytes, calibration: Float32, recipe: _Recipe) -> bytes:
     fp32 = onnx.load_from_string(model)
     int8 = _quantised(fp32, calibration, recipe)
-    _correct_head(int8, fp32, calibration)
+    correct_head(int8, fp32, calibration)
     return file_from_onnx(int8, _int8_metadata(fp32))
 
 
+def quantised_before(fp32: ModelProto, kernel: str, calibration: Float32) -> ModelProto:
+    """The trunk before the convolution with these weights as `int8_for_cpu` makes it; all else stays.
+
+    `fp32` itself, where that is the first convolution.
+    """
+    stop = next(i for i, node in enumerate(fp32.graph.node) if kernel in node.input)
+    if all(node.op_type != "Conv" for node in fp32.graph.node[:stop]):
+        return fp32
+    before = {node.name for node in fp32.graph.node[:stop]}
+    nodes = [name for name in _nodes_to_quantise(fp32, _CPU) if name in before]
+    return _with_quantised(fp32, nodes, calibration, _CPU)
+
+
 def _quantised(fp32: ModelProto, calibration: Float32, recipe: _Recipe) -> ModelProto:
+    return _with_quantised(fp32, _nodes_to_quantise(fp32, recipe), calibration, recipe)
+
+
+def _with_quantised(fp32: ModelProto, nodes: list[str], calibration: Float32, recipe: _Recipe) -> ModelProto:
     """The ranges are minima and maxima: clipping at a percentile made the largest errors larger."""
-    nodes = _nodes_to_quantise(fp32, recipe)
-    prepared = ModelProto()
-    prepared.CopyFrom(fp32)
+    prepared = _with_means_as_convolutions(fp32, nodes) if recipe.means_as_convolutions else _copy(fp32)
     add_pre_process_metadata(prepared)  # otherwise the quantiser logs a warning, through the root logger
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
@@ -157,6 +174,38 @@ def _quantised(fp32: ModelProto, calibration: Float32, recipe: _Recipe) -> Model
             extra_options=recipe.options,
         )
         return onnx.load_model(target)
+
+
+def _with_means_as_convolutions(model: ModelProto, names: list[str]) -> ModelProto:
+    """The average poolings among `names` as depthwise convolutions, under their names.
+
+    ONNX Runtime takes 8 times as long for its QLinearAveragePool: a tenth of the time of CNN14.
+    """
+    made = _copy(model)
+    shapes = {
+        value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
+        for value in onnx.shape_inference.infer_shapes(model).graph.value_info
+    }
+    for node in made.graph.node:
+        channels = (shapes.get(node.input[0]) or [0, 0])[1] if node.op_type == "AveragePool" else 0
+        given = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        if not channels or node.name not in names or given.get("ceil_mode") or any(given.get("pads", [])):
+            continue
+        size = given["kernel_shape"]
+        weights = np.full((channels, 1, *size), 1 / np.prod(size), np.float32)
+        made.graph.initializer.append(numpy_helper.from_array(weights, f"{node.name}_mean"))
+        node.op_type = "Conv"
+        node.input.append(f"{node.name}_mean")
+        del node.attribute[:]
+        for name, value in (("kernel_shape", size), ("strides", given["strides"]), ("group", channels)):
+            node.attribute.append(helper.make_attribute(name, value))
+    return made
+
+
+def _copy(model: ModelProto) -> ModelProto:
+    made = ModelProto()
+    made.CopyFrom(model)
+    return made
 
 
 def _nodes_to_quantise(model: ModelProto, recipe: _Recipe) -> list[str]:
@@ -202,7 +251,7 @@ class _Clips(CalibrationDataReader):  # type: ignore[misc]
         return next(self._batches, None)
 
 
-def _correct_head(int8: ModelProto, fp32: ModelProto, calibration: Float32) -> None:
+def correct_head(int8: ModelProto, fp32: ModelProto, calibration: Float32) -> None:
     """Maps each target's int8 logit to the fp32 one, along the best line on the calibration clips.
 
     Besides noise, quantisation brings a shift and a stretch, and CCC sees both: z_k ~ s_k z8_k +
@@ -247,8 +296,7 @@ def _lines(x: Float64, y: Float64) -> tuple[Float64, Float64]:
 
 def _with_output(model: ModelProto, name: str) -> bytes:
     """The graph with one more output, [n, D]."""
-    extended = ModelProto()
-    extended.CopyFrom(model)
+    extended = _copy(model)
     extended.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None]))
     return bytes(extended.SerializeToString())
 

@@ -4,6 +4,7 @@ import datetime
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,7 @@ def _with_variants(bundle: Bundle, source: Source, wanted: Wanted, gate: Gate) -
                 source=source,
                 probe=gate.probe,
                 parent=_file_of(bundle, recipe.source),
+                file_of=partial(_file_of, bundle),
                 wanted=wanted,
                 progress=_build_progress(bar, done, recipe.name),
             )

@@ -20,7 +20,8 @@ from .parity import Probe, check_half_range
 from .samples_graph import samples_from_log_mel, waveform_from_log_mel
 from .source import Source
 from .wanted import VARIANTS, Wanted
-from .winograd.cpu_variant import cpu_variant_of
+from .winograd.cpu_variant import CpuVariant, cpu_variant_of
+from .winograd.int8_variant import cpu_int8_variant_of
 
 
 class Made(NamedTuple):
@@ -39,6 +40,7 @@ class Ingredients:
     source: Source
     probe: Probe
     parent: bytes  # the file of the recipe's `source`; empty where the network is the source
+    file_of: Callable[[str], bytes]  # the file of another variant that was made before
     wanted: Wanted
     progress: Callable[[float, str], None] = lambda share, phase: None  # of a long step: share in [0, 1]
 
@@ -90,10 +92,7 @@ def _graph_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
     made = cpu_variant_of(
         given.parent, tune=wanted.measure_convolutions, slower_too=recipe.name in wanted.require
     )
-    spec = given.source.config.frontend
-    meaning = given.source.meaning
-    metadata = metadata_of(given.labels, spec, recipe.input, recipe.precision, made.plan, meaning)
-    return Made(file_from_onnx(made.model, metadata), plan=made.plan)
+    return _made_of_plan(recipe, given, made)
 
 
 def _mnn(recipe: Recipe, given: Ingredients) -> Made:
@@ -108,13 +107,33 @@ def _mnn(recipe: Recipe, given: Ingredients) -> Made:
 
 
 def _int8_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
-    spec = given.source.config.frontend
-    log_mels = np.array([log_mel(clip, spec)[None] for clip in _calibration_clips(given.source)])
-    return Made(int8_for_cpu(given.parent, log_mels))
+    return Made(int8_for_cpu(given.parent, _calibration_log_mels(given.source)))
+
+
+def _int8_graph_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
+    """int8 with fewer multiplications.
+
+    Raises NotFasterError where that does not pay on this machine.
+    """
+    slower_too = recipe.name in given.wanted.require
+    calibration = _calibration_log_mels(given.source)
+    made = cpu_int8_variant_of(given.file_of(FP32.name), given.parent, calibration, slower_too=slower_too)
+    return _made_of_plan(recipe, given, made)
+
+
+def _made_of_plan(recipe: Recipe, given: Ingredients, made: CpuVariant) -> Made:
+    spec, meaning = given.source.config.frontend, given.source.meaning
+    metadata = metadata_of(given.labels, spec, recipe.input, recipe.precision, made.plan, meaning)
+    return Made(file_from_onnx(made.model, metadata), plan=made.plan)
 
 
 def _int8_for_engines(recipe: Recipe, given: Ingredients) -> Made:
     return Made(int8_for_tensorrt(given.parent, _calibration_clips(given.source)))
+
+
+def _calibration_log_mels(source: Source) -> Float32:
+    spec = source.config.frontend
+    return np.array([log_mel(clip, spec)[None] for clip in _calibration_clips(source)])
 
 
 def _calibration_clips(source: Source) -> Float32:
@@ -150,6 +169,7 @@ MNN: Final = Recipe("mnn", "model.mnn", "logmel", "fp32", _mnn, "fp32")
 INT8_FOR_ENGINES: Final = Recipe(
     "waveform-int8-trt", "model.waveform.int8.trt.onnx", "waveform", "int8", _int8_for_engines, "waveform"
 )
+CPU_INT8: Final = Recipe("cpu-int8", "model.cpu.int8.onnx", "logmel", "int8", _int8_graph_for_cpus, "int8")
 GRAPHS: Final = (
     FP32,
     CPU,
@@ -158,6 +178,7 @@ GRAPHS: Final = (
     Recipe("fp16", "model.fp16.onnx", "logmel", "fp16", _graph),
     Recipe("waveform-fp16", "model.waveform.fp16.onnx", "waveform", "fp16", _graph),
     Recipe("int8", "model.int8.onnx", "logmel", "int8", _int8_for_cpus, "fp32"),
+    CPU_INT8,
     Recipe("waveform-int8", "model.waveform.int8.onnx", "waveform", "int8", _graph_of_waveforms, "int8"),
     INT8_FOR_ENGINES,
     Recipe("samples", "model.samples.onnx", "samples", "fp32", _graph_of_recordings, "fp32"),
@@ -182,7 +203,7 @@ def _asks_for(wanted: Wanted, recipe: Recipe) -> bool:
     """True if a flag or a default asks for it."""
     if recipe in ENGINES and not wanted.trt:
         return False
-    if recipe is CPU and not wanted.cpu_variant:
+    if recipe in (CPU, CPU_INT8) and not wanted.cpu_variant:
         return False
     if recipe is MNN and not wanted.mnn:
         return False

@@ -15,6 +15,7 @@ VARIANTS: Final = (
     "fp16",
     "waveform-fp16",
     "int8",
+    "cpu-int8",
     "waveform-int8",
     "waveform-int8-trt",
     "samples",

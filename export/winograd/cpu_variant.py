@@ -3,6 +3,7 @@
 It is made where it is at least 1.1 times as fast as fp32 on the machine that exports.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -49,27 +50,37 @@ def cpu_variant_of(fp32: bytes, *, tune: bool = False, slower_too: bool = False)
         raise NotFasterError(
             "cpu", "no convolution becomes faster with fewer multiplications", fix="use the variant fp32"
         )
-    shape = (BATCH, *(size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim[1:]))
+    shape = tuple(size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim[1:])
     model = with_plan(model, plan)
-    speedup = _speedup(fp32, model.SerializeToString(), shape)
-    if speedup < _ENOUGH and not slower_too:
+    speedup = speedup_over(fp32, model.SerializeToString(), shape)
+    if not slower_too:
+        check_faster("cpu", speedup, "fp32")
+    return CpuVariant(model, facts_of_plan(plan, speedup, tuned=tune))
+
+
+def check_faster(variant: str, speedup: float, other: str) -> None:
+    """Raises NotFasterError where the variant does not pay."""
+    if speedup < _ENOUGH:
         raise NotFasterError(
-            "cpu",
-            f"{speedup:.2f} times as fast as fp32 on this machine",
+            variant,
+            f"{speedup:.2f} times as fast as {other} on this machine",
             wanted=f"at least {_ENOUGH} times",
-            fix="use the variant fp32",
+            fix=f"use the variant {other}",
         )
-    said = {
+
+
+def facts_of_plan(plan: WinogradPlan, speedup: float, *, tuned: bool) -> dict[str, Any]:
+    """What bundle.json says of it. The speed-up is over fp32; that of `cpu-int8` over int8."""
+    return {
         "batch": BATCH,
         "speedup": round(speedup, 2),
         "cpu": cpu_model(),
         "vector_extension": vector_extension(),
-        "tuned": tune,
+        "tuned": tuned,
         "convolutions": {
             name.removesuffix(".weight"): f"{axes[0].name} x {axes[1].name}" for name, axes in plan.items()
         },
     }
-    return CpuVariant(model, said)
 
 
 def _tuned_plan(model: onnx.ModelProto) -> WinogradPlan:
@@ -88,13 +99,13 @@ def _tuned_plan(model: onnx.ModelProto) -> WinogradPlan:
         return plan_of(model, BATCH, cost)
 
 
-def _speedup(fp32: bytes, cpu: bytes, shape: tuple[int, ...]) -> float:
-    """The ratio of the shortest times, taken in turns, on one thread.
+def speedup_over(other: bytes, made: bytes, shape: Sequence[int]) -> float:
+    """The ratio of the shortest times of a batch of inputs [B, *shape], taken in turns, on one thread.
 
     `rrtn score` runs them in the same way: one on each core.
     """
-    zeros = np.zeros(shape, np.float32)
-    sessions = [session_from_bytes(content, "cpu variant", "cpu", threads=1) for content in (fp32, cpu)]
+    zeros = np.zeros((BATCH, *shape), np.float32)
+    sessions = [session_from_bytes(content, "cpu variant", "cpu", threads=1) for content in (other, made)]
     runs = [partial(session.run, None, {INPUT_NAMES["logmel"]: zeros}) for session in sessions]
     turns = [[thread_ms(run) for run in runs] for _ in range(_TURNS)]
     return min(direct for direct, _ in turns[1:]) / min(fast for _, fast in turns[1:])

@@ -1,6 +1,7 @@
 """The fp32 graph with its 3x3 convolutions in fewer multiplications.
 
-Everything else stays: operators, names, outputs and metadata. Every stock ONNX Runtime runs it.
+Everything else stays: operators, names, outputs and metadata. Every stock ONNX Runtime runs it. Products of
+int8 take an operator of ONNX Runtime's own, which its packages hold.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,10 +11,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ...runtime.arrays import Float32
+from ...runtime.arrays import Float32, Float64
 from .bilinear import axes_for
 from .conv_cost import Convolution, modelled_ms, work_of
-from .slot_layout import Axes, Slots, SlotWriter
+from .slot_layout import OF_ONNX_RUNTIME, Axes, Slots, SlotWriter
 
 # Name of a convolution's weights -> how it is computed. Convolutions that it lacks stay direct.
 WinogradPlan = Mapping[str, Axes]
@@ -66,12 +67,35 @@ def plan_of(model: onnx.ModelProto, batch: int, cost: Cost = modelled_ms) -> Win
     return {layer.name: axes for layer, (_, axes) in list(zip(layers, best, strict=True))[cut:]}
 
 
-def with_plan(model: onnx.ModelProto, plan: WinogradPlan) -> onnx.ModelProto:
-    """A new model: the planned convolutions are in slots, and so is what can be between them."""
-    rewriting = _Rewriting(model)
+def with_plan(
+    model: onnx.ModelProto, plan: WinogradPlan, scales: Mapping[str, Float64] | None = None
+) -> onnx.ModelProto:
+    """A new model: the planned convolutions are in slots, and so is what can be between them.
+
+    With `scales` (the name of each one's weights -> [r]) their products are of int8.
+    """
+    return _rewritten(model, plan, scales).result()
+
+
+def with_transformed_samples(model: onnx.ModelProto, plan: WinogradPlan) -> tuple[bytes, dict[str, str]]:
+    """`with_plan`, and the name of each convolution's weights -> an output [r, P B, C] of the new model."""
+    rewriting = _rewritten(model, plan)
+    made = rewriting.result()
+    made.graph.output.extend(
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in rewriting.writer.transformed
+    )
+    planned = [layer.name for layer in convolutions_of(model) if layer.name in plan]
+    return made.SerializeToString(), dict(zip(planned, rewriting.writer.transformed, strict=True))
+
+
+def _rewritten(
+    model: onnx.ModelProto, plan: WinogradPlan, scales: Mapping[str, Float64] | None = None
+) -> "_Rewriting":
+    rewriting = _Rewriting(model, scales or {})
     for node in model.graph.node:
         rewriting.take(node, plan)
-    return rewriting.result()
+    return rewriting
 
 
 def _best(layer: Convolution, batch: int, cost: Cost) -> tuple[float, Axes]:
@@ -86,8 +110,8 @@ def _best(layer: Convolution, batch: int, cost: Cost) -> tuple[float, Axes]:
 class _Rewriting:
     """Rewrites node by node, and remembers which tensors are in slots."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = model
+    def __init__(self, model: onnx.ModelProto, scales: Mapping[str, Float64]) -> None:
+        self.model, self.scales = model, scales
         self.shapes, self.constants = _shapes(model), _constants(model)
         self.writer = SlotWriter()
         self.slots: dict[str, Slots] = {}
@@ -114,17 +138,19 @@ class _Rewriting:
             self.model.graph.output,
             [*constants, *self.writer.constants.values()],
         )
-        made = helper.make_model(
-            graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version
-        )
+        opsets = list(self.model.opset_import)
+        if self.scales and all(opset.domain != OF_ONNX_RUNTIME for opset in opsets):
+            opsets.append(helper.make_opsetid(OF_ONNX_RUNTIME, 1))
+        made = helper.make_model(graph, opset_imports=opsets, ir_version=self.model.ir_version)
         made.metadata_props.extend(self.model.metadata_props)
         return made
 
     def _in_slots(self, node: onnx.NodeProto, plan: WinogradPlan) -> Slots | None:
         """The output in slots; None for a node that stays as it is."""
         if node.op_type == "Conv" and node.input[1] in plan:
+            name = node.input[1]
             return self.writer.convolution(
-                self._entered(node.input[0]), *self._weights(node), plan[node.input[1]]
+                self._entered(node.input[0]), *self._weights(node), plan[name], self.scales.get(name)
             )
         if node.op_type == "Add":
             return self._sum_in_slots(node)

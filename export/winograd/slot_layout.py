@@ -9,18 +9,22 @@ of a tile, P tiles.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from ...runtime.arrays import Float32
+from ...runtime.arrays import Float32, Float64
 from .bilinear import Axis, output_size
 
 Index = npt.NDArray[np.int64]
 Axes = tuple[Axis, Axis]  # of the height and of the width
+OF_ONNX_RUNTIME: Final = "com.microsoft"  # operators that its packages hold
+SAMPLE_STEPS: Final = 127  # on either side of zero
+_MIDDLE: Final = 128
+_WEIGHT_STEPS: Final = 63
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +63,15 @@ class SlotWriter:
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
+        self.transformed: list[str] = []  # [r, P B, C]: the samples of each float convolution, transformed
 
-    def convolution(self, x: Slots, kernel: Float32, bias: Float32, axes: Axes) -> Slots:
+    def convolution(
+        self, x: Slots, kernel: Float32, bias: Float32, axes: Axes, scales: Float64 | None = None
+    ) -> Slots:
         """kernel [K, C, 3, 3], bias [K], padding 1.
 
-        One Gather, then MatMuls for the samples, the r products and the outputs.
+        One Gather, then MatMuls for the samples, the r products and the outputs. With `scales` [r] the
+        products are of int8: a step of the transformed samples of each product is worth its scale.
         """
         height, width = axes
         filters, channels = kernel.shape[:2]
@@ -83,20 +91,55 @@ class SlotWriter:
         windows = self._constant("windows", _windows(x, axes, down, across))
         y = self._node("Gather", x.name, windows, axis=0)  # [n, P, B, C]
         y = self._reshaped(y, samples, -1)
-        y = self._node("MatMul", self._constant("from_samples", _float32(from_samples)), y)
-        y = self._reshaped(y, products, -1, channels)
-        y = self._node(
-            "MatMul", y, self._constant("weights", _float32(weights).reshape(products, channels, filters))
-        )
+        weights = weights.reshape(products, channels, filters)
+        if scales is None:
+            y = self._node("MatMul", self._constant("from_samples", _float32(from_samples)), y)
+            y = self._reshaped(y, products, -1, channels)
+            self.transformed.append(y)
+            y = self._node("MatMul", y, self._constant("weights", _float32(weights)))
+        else:
+            steps = from_samples / scales[:, None]
+            y = self._node("MatMul", self._constant("from_samples", _float32(steps)), y)
+            y = self._reshaped(y, products, -1, channels)
+            y = self._int8_products(y, weights, scales, bias, _product_of_ones(of_tile))
         y = self._reshaped(y, products, -1)
         y = self._node("MatMul", self._constant("to_outputs", _float32(to_outputs)), y)
         y = self._reshaped(y, outputs + 1, -1, filters)
-        y = self._node("Add", y, self._constant("bias", _float32(biases)))
+        if scales is None:
+            y = self._node("Add", y, self._constant("bias", _float32(biases)))
         y = self._reshaped(y, (outputs + 1) * tiles, -1, filters)
         row, column = np.arange(rows)[:, None], np.arange(columns)
         inside = row % height.outputs * width.outputs + column % width.outputs
         tile = row // height.outputs * across + column // width.outputs
         return Slots(y, filters, inside * tiles + tile, outputs * tiles, (outputs + 1) * tiles)
+
+    def _int8_products(
+        self, steps: str, weights: Float64, scales: Float64, bias: Float32, biased: int
+    ) -> str:
+        """steps [r, n, C] float, weights [r, C, K] -> products [r, n, K] float; bias [K] is in one of them.
+
+        Each of the r is an operator of its own: ONNX Runtime packs weights once only for matrices. Weights
+        have 7 bits and a scale for each filter, for the reason in `export/int8.py`.
+        """
+        middle = self._constant("middle", np.array(_MIDDLE, np.uint8))
+        y = self._node("QuantizeLinear", steps, self._constant("one", np.array(1, np.float32)), middle)
+        parts = [f"{y}_{i}" for i in range(len(weights))]
+        self.nodes.append(
+            helper.make_node("Split", [y], parts, axis=0, num_outputs=len(parts), name=f"{y}_split")
+        )
+        tops = np.maximum(np.abs(weights).max(1), np.finfo(np.float32).tiny) / _WEIGHT_STEPS  # [r, K]
+        rounded = np.round(weights / tops[:, None]).astype(np.int8)
+        outputs = []
+        for i, part in enumerate(parts):
+            of_filters = [
+                self._constant("weights", rounded[i]),
+                self._constant("scale", np.array(scales[i], np.float32)),
+            ]
+            of_filters += [self._constant("tops", _float32(tops[i])), middle]
+            with_bias = ["", self._constant("bias", bias.astype(np.float32))] if i == biased else []
+            product = "MatMulIntegerToFloat"
+            outputs.append(self._node(product, part, *of_filters, *with_bias, domain=OF_ONNX_RUNTIME))
+        return self._node("Concat", *outputs, axis=0)
 
     def pointwise(self, x: Slots, kernel: Float32, bias: Float32, stride: int) -> Slots:
         """A 1x1 convolution: kernel [K, C, 1, 1], bias [K], no padding."""
@@ -166,6 +209,14 @@ class SlotWriter:
         name = f"slots_{len(self.constants)}_{name}"
         self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
         return name
+
+
+def _product_of_ones(to_outputs: npt.NDArray[Any]) -> int:
+    """The product that is in every output as it is, such as the one at the point 1.
+
+    What is added to it is added to each output.
+    """
+    return int(np.flatnonzero((to_outputs == 1).all(0))[0])
 
 
 def _windows(x: Slots, axes: Axes, down: int, across: int) -> Index:

@@ -26,7 +26,8 @@ def state_of_variant(bundle: Bundle, variant: Variant) -> str:
     except RrtnError as error:
         return f"refused: {error.came}"
     if variant.plan:
-        return f"runs, {variant.plan['speedup']} times as fast as fp32 on {variant.plan['cpu']}"
+        over = variant.precision  # cpu is compared with fp32, cpu-int8 with int8
+        return f"runs, {variant.plan['speedup']} times as fast as {over} on {variant.plan['cpu']}"
     if variant.kind != "engine":
         return "runs" if variant.kind == "onnx" else obstacle(variant, MNN_KIND.name) or "runs"
     if reason := mismatch(variant.stamp, this_machine()):

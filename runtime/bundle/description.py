@@ -415,8 +415,10 @@ def repeated(labels: Sequence[str]) -> str:
 def _variant_of_onnx(path: Path, content: bytes, document: dict[str, Any]) -> Variant:
     plan = document.get("plan")
     name = document["precision"] if document["input"] == "logmel" else document["input"]
+    if plan:
+        name = "cpu" if name == "fp32" else f"cpu-{name}"
     return Variant(
-        name="cpu" if plan else name,
+        name=name,
         file=path.name,
         kind="onnx",
         input=document["input"],

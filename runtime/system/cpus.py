@@ -98,6 +98,12 @@ def has_bf16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def has_vnni() -> bool:
+    """Whether the processor adds products of int8 in one instruction: AVX-512 VNNI or AVX-VNNI."""
+    flags = _cpuinfo("flags").split()
+    return "avx512_vnni" in flags or "avx_vnni" in flags
+
+
 def _cpuinfo(field: str) -> str:
     """A field of the first core; "" if the system does not say."""
     # The file is long on a machine with many cores, so it is read only up to the field.

@@ -170,9 +170,11 @@ def test_no_shift_or_stretch_is_left_on_the_calibration_clips(exported: Exported
 
 
 def test_cpu_runs_the_trunk_in_int8_from_end_to_end(exported: Exported) -> None:
-    """One quantisation at its beginning and one dequantisation at its end."""
+    """One quantisation at its beginning and one dequantisation at its end; means are convolutions, too."""
     nodes = optimised(exported.int8["cpu"])
-    assert nodes["QLinearConv"] == exported.convs
+    operators = [node.op_type for node in onnx.load_from_string(exported.fp32).graph.node]
+    assert nodes["QLinearConv"] == exported.convs + operators.count("AveragePool")
+    assert nodes["QLinearAveragePool"] + nodes["AveragePool"] == 0
     assert nodes["Conv"] + nodes["FusedConv"] == 0
     assert (nodes["QuantizeLinear"], nodes["DequantizeLinear"]) == (1, 1)
 
