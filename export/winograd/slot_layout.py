@@ -101,7 +101,7 @@ class SlotWriter:
             steps = from_samples / scales[:, None]
             y = self._node("MatMul", self._constant("from_samples", _float32(steps)), y)
             y = self._reshaped(y, products, -1, channels)
-            y = self._int8_products(y, weights, scales, bias, _product_of_ones(of_tile))
+            y = self._int8_products(y, weights, scales, bias, _shares_of_ones(of_tile))
         y = self._reshaped(y, products, -1)
         y = self._node("MatMul", self._constant("to_outputs", _float32(to_outputs)), y)
         y = self._reshaped(y, outputs + 1, -1, filters)
@@ -114,12 +114,13 @@ class SlotWriter:
         return Slots(y, filters, inside * tiles + tile, outputs * tiles, (outputs + 1) * tiles)
 
     def _int8_products(
-        self, steps: str, weights: Float64, scales: Float64, bias: Float32, biased: int
+        self, steps: str, weights: Float64, scales: Float64, bias: Float32, shares: Float64
     ) -> str:
-        """steps [r, n, C] float, weights [r, C, K] -> products [r, n, K] float; bias [K] is in one of them.
+        """steps [r, n, C] float, weights [r, C, K] -> products [r, n, K] float.
 
-        Each of the r is an operator of its own: ONNX Runtime packs weights once only for matrices. Weights
-        have 7 bits and a scale for each filter, for the reason in `export/int8.py`.
+        They have `shares` [r] of the bias [K]. Each of the r is an operator of its own: ONNX Runtime packs
+        weights once only for matrices. Weights have 7 bits and a scale for each filter, for the reason in
+        `export/int8.py`.
         """
         middle = self._constant("middle", np.array(_MIDDLE, np.uint8))
         y = self._node("QuantizeLinear", steps, self._constant("one", np.array(1, np.float32)), middle)
@@ -136,7 +137,7 @@ class SlotWriter:
                 self._constant("scale", np.array(scales[i], np.float32)),
             ]
             of_filters += [self._constant("tops", _float32(tops[i])), middle]
-            with_bias = ["", self._constant("bias", bias.astype(np.float32))] if i == biased else []
+            with_bias = ["", self._constant("bias", _float32(shares[i] * bias))] if shares[i] else []
             product = "MatMulIntegerToFloat"
             outputs.append(self._node(product, part, *of_filters, *with_bias, domain=OF_ONNX_RUNTIME))
         return self._node("Concat", *outputs, axis=0)
@@ -211,12 +212,10 @@ class SlotWriter:
         return name
 
 
-def _product_of_ones(to_outputs: npt.NDArray[Any]) -> int:
-    """The product that is in every output as it is, such as the one at the point 1.
-
-    What is added to it is added to each output.
-    """
-    return int(np.flatnonzero((to_outputs == 1).all(0))[0])
+def _shares_of_ones(to_outputs: npt.NDArray[Any]) -> Float64:
+    """[m, r] -> [r]: what is to be added to each product, so that 1 is added to each output."""
+    shares: Float64 = np.linalg.lstsq(to_outputs, np.ones(len(to_outputs)))[0]
+    return np.where(np.abs(shares) < np.finfo(np.float32).eps, 0, shares)
 
 
 def _windows(x: Slots, axes: Axes, down: int, across: int) -> Index:
