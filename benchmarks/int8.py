@@ -1,12 +1,12 @@
-"""The two int8 graphs against the fp32 one: speed on the CPU in one run, time and bytes to make them,
-and their scores.
+"""The int8 graphs against the fp32 one, `cpu-int8` with its fewer multiplications among them: speed on the
+CPU in one run, time and bytes to make them, and their scores.
 
     python benchmarks/int8.py                        random weights: the speed does not depend on them
     python benchmarks/int8.py runs/a runs/b          the best checkpoints of runs, and their scores on Val
     python benchmarks/int8.py --batches 4 --repeats 3 runs/a
 
-OpenVINO runs the same two files beside, where it is there (`make .peers`); all in batches of 16 and clip by
-clip, on all cores, and with --every on one thread. The TensorRT graph is not timed here, where it would
+OpenVINO runs the files fp32 and int8 beside, where it is there (`make .peers`); all in batches of 16 and
+clip by clip, on all cores, and with --every on one thread. The TensorRT graph is not timed: here it would
 run in float; TensorRT-RTX builds its engine where it is installed. Calibration clips are of the Train split,
 or noise.
 """
@@ -16,6 +16,7 @@ import functools
 import importlib.util
 import itertools
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -31,6 +32,8 @@ from measure import Ratio, interleaved, ratio, report, summary
 from rrtn.export.engine import engine_from_onnx
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_difference, int8_for_cpu, int8_for_tensorrt, onnx_scores
+from rrtn.export.winograd.cpu_variant import NotFasterError
+from rrtn.export.winograd.int8_variant import cpu_int8_variant_of
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.arrays import Float32, Float64, waveform_from_samples
 from rrtn.runtime.frontend import clip_log_mel
@@ -50,6 +53,7 @@ from rrtn.train.run_folder import RunFolder
 TARGET_SPEEDUP, TARGET_CCC_CHANGE = 1.7, 0.002  # design.md section 8
 CALIBRATION_CLIPS = 128
 RTX = "tensorrt_rtx"
+CPU_INT8 = "cpu-int8"
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ def runners(files: dict[str, Path], batch: Float32, threads: int) -> dict[str, C
         runs |= {
             f"{name} by OpenVINO": runtimes.openvino_run(path, batch=len(batch), threads=threads)
             for name, path in files.items()
+            if name != CPU_INT8  # its products are an operator of ONNX Runtime
         }
     return {name: functools.partial(run, batch) for name, run in runs.items()}
 
@@ -118,15 +123,15 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def speed(
-    case: Case, int8: bytes, batch: int, threads: int, repeats: int
+    case: Case, graphs: dict[str, bytes], batch: int, threads: int, repeats: int
 ) -> tuple[dict[str, Any], dict[str, Ratio]]:
-    """A summary of each, and the speed-ups over fp32 in ONNX Runtime."""
+    """A summary of each, and the speed-ups over fp32 in ONNX Runtime and, of `cpu-int8`, over OpenVINO."""
     clips = np.resize(case.calibration, (batch, *case.calibration.shape[1:]))
     at = f"{case.name} batch {batch}" + ("" if threads == usable_cpus() else f", {threads} threads")
     with tempfile.TemporaryDirectory() as folder:
-        files = {"fp32": Path(folder, "fp32.onnx"), "int8": Path(folder, "int8.onnx")}
-        for path, content in zip(files.values(), (case.fp32, int8), strict=True):
-            path.write_bytes(content)
+        files = {name: Path(folder, f"{name}.onnx") for name in graphs}
+        for name, path in files.items():
+            path.write_bytes(graphs[name])
         seconds = interleaved(runners(files, clips, threads), repeats=repeats, warm_up=1)
     summaries = {f"{at} {name}": summary(values, clips=batch) for name, values in seconds.items()}
     ratios = {
@@ -134,7 +139,20 @@ def speed(
         for name, values in seconds.items()
         if name != "fp32"
     }
+    of_openvino = "int8 by OpenVINO"
+    if CPU_INT8 in seconds and of_openvino in seconds:
+        ratios[f"{at}: {CPU_INT8} over {of_openvino}"] = ratio(seconds[of_openvino], seconds[CPU_INT8])
     return summaries, ratios
+
+
+def cpu_int8_of(case: Case, int8: bytes) -> bytes | None:
+    """The variant `cpu-int8`; None where no convolution becomes faster."""
+    try:
+        made = cpu_int8_variant_of(case.fp32, int8, case.calibration, slower_too=True)
+    except NotFasterError as error:
+        print(f"{case.name}: {error}", file=sys.stderr)
+        return None
+    return bytes(made.model.SerializeToString())
 
 
 def accuracy(case: Case, int8: bytes) -> dict[str, float]:
@@ -185,8 +203,13 @@ def main() -> None:
                 results[f"{case.name} {RTX}"] = {"seconds": seconds, "plan_mb": round(len(plan) / 1e6, 1)}
             threads_of_ways = (usable_cpus(), 1) if arguments.every else (usable_cpus(),)
             ways = itertools.product(arguments.batches, threads_of_ways)
+            graphs = {"fp32": case.fp32, "int8": int8}
+            if target == "cpu" and (of_plan := cpu_int8_of(case, int8)):
+                graphs[CPU_INT8] = of_plan
+                if case.validation:
+                    results[f"{case.name} for {CPU_INT8}: scores"] = rounded(accuracy(case, of_plan))
             for batch, threads in ways if target == "cpu" else ():
-                summaries, ratios = speed(case, int8, batch, threads, arguments.repeats)
+                summaries, ratios = speed(case, graphs, batch, threads, arguments.repeats)
                 results |= summaries
                 speedups |= ratios
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # GB, all that came before included

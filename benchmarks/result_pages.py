@@ -32,6 +32,21 @@ RATIOS = (
         "CNN14, model alone: variant cpu over OpenVINO (throughput)",
     ),
     (
+        "convolutions with fewer multiplications, CPU",
+        "cnn14: cpu variant over MNN",
+        "CNN14, fp32, model alone: variant cpu over the fastest peer, MNN (below 1: MNN is faster)",
+    ),
+    (
+        "int8 against fp32",
+        "cnn14 batch 16: cpu-int8 over fp32",
+        "CNN14, model alone, batches of 16: variant cpu-int8 over fp32",
+    ),
+    (
+        "int8 against fp32",
+        "cnn14 batch 16: cpu-int8 over int8 by OpenVINO",
+        "CNN14, int8, model alone, batches of 16: variant cpu-int8 over the fastest peer, OpenVINO",
+    ),
+    (
         "score a folder, CPU",
         "cnn14: over PyTorch",
         "CNN14, files to scores: `rrtn score` over a PyTorch loop",

@@ -50,7 +50,10 @@ SUITE: dict[str, tuple[list[str], list[str]]] = {
         ["--methods", "rrtn-ruwl", "--batch-size", "64", "--precisions", "fp32", "bf16", "--steps", "7"],
         ["--methods", "rrtn-ruwl", "--batch-size", "4", "--steps", "2"],
     ),
-    "int8.py": (["--encoders", "resnet18"], ["--encoders", "resnet18", "--batches", "4", "--repeats", "3"]),
+    "int8.py": (
+        ["--encoders", "resnet18", "cnn14", "--repeats", "5"],
+        ["--encoders", "resnet18", "--batches", "4", "--repeats", "3"],
+    ),
 }
 
 

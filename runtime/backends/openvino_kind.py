@@ -23,6 +23,8 @@ def _missing() -> str:
 
 
 def _obstacle(variant: "Variant") -> str:
+    if variant.plan and variant.precision == "int8":
+        return f"{variant.name} holds operators of ONNX Runtime's own"
     return _missing()
 
 
