@@ -38,13 +38,13 @@ RATIOS = (
     ),
     (
         "int8 against fp32",
-        "cnn14 batch 16: cpu-int8 over fp32",
-        "CNN14, model alone, batches of 16: variant cpu-int8 over fp32",
+        "cnn14 batch 16, 1 threads: cpu-int8 over fp32",
+        "CNN14, model alone, one thread, batches of 16: variant cpu-int8 over fp32",
     ),
     (
         "int8 against fp32",
-        "cnn14 batch 16: cpu-int8 over int8 by OpenVINO",
-        "CNN14, int8, model alone, batches of 16: variant cpu-int8 over the fastest peer, OpenVINO",
+        "cnn14 batch 16, 1 threads: cpu-int8 over int8 by OpenVINO",
+        "CNN14, int8, model alone, one thread, batches of 16: variant cpu-int8 over OpenVINO",
     ),
     (
         "score a folder, CPU",

@@ -51,7 +51,7 @@ SUITE: dict[str, tuple[list[str], list[str]]] = {
         ["--methods", "rrtn-ruwl", "--batch-size", "4", "--steps", "2"],
     ),
     "int8.py": (
-        ["--encoders", "resnet18", "cnn14", "--repeats", "5"],
+        ["--encoders", "resnet18", "cnn14", "--batches", "16", "--repeats", "5", "--every"],
         ["--encoders", "resnet18", "--batches", "4", "--repeats", "3"],
     ),
 }
