@@ -17,6 +17,9 @@ from ..system.files import open_regular
 SEAL_KEY: Final = "rrtn.sha256"  # of the last metadata entry, the hash of every byte before it
 NEWEST_OPSET: Final = 26  # ONNX Runtime 1.31 knows it, the oldest that rrtn takes
 _STANDARD: Final = (memoryview(b""), memoryview(b"ai.onnx"))  # two names of the same domain
+# The one operator of ONNX Runtime's own that a file of ours may hold: that of the variant cpu-int8.
+_OF_ONNX_RUNTIME: Final = memoryview(b"com.microsoft")
+_INT8_PRODUCT: Final = memoryview(b"MatMulIntegerToFloat")
 _MAX_FIELDS: Final = 1_000_000  # in a whole file; ours have some 1,500
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -125,12 +128,20 @@ def _broken(name: str, error: Exception) -> ModelError:
     return ModelError(name, str(error), wanted="a whole ONNX file", fix="run rrtn export again")
 
 
+def _is_foreign(fields: list[Field]) -> bool:
+    """True for a node that is neither a standard operator nor the one of ONNX Runtime that we use."""
+    domains = [value for number, value in fields if number == _NODE_DOMAIN and value not in _STANDARD]
+    operators = [value for number, value in fields if number == _OP_TYPE]
+    known = all(domain == _OF_ONNX_RUNTIME for domain in domains) and operators == [_INT8_PRODUCT]
+    return bool(domains) and not known
+
+
 def _refusal(kind: str, fields: list[Field]) -> str:
     """Why a message must not be loaded; "" where it may. Where a field stands twice, each is checked."""
     match kind:
         case "tensor" if any(_is_elsewhere(*field) for field in fields):
             return f"tensor {_text(fields, _TENSOR_NAME)} has its data in another file"
-        case "node" if any(number == _NODE_DOMAIN and value not in _STANDARD for number, value in fields):
+        case "node" if _is_foreign(fields):
             return f"operator {_text(fields, _OP_TYPE)} of the domain {_text(fields, _NODE_DOMAIN)}"
         case "opset" if _contents(fields).get(_OPSET_DOMAIN, b"") in _STANDARD:
             return _opset_refusal(fields)
