@@ -13,6 +13,9 @@ import torch
 from rrtn.export import samples_graph, source
 from rrtn.export.publish import publish
 from rrtn.export.wanted import Wanted
+from rrtn.export.winograd import int8_variant
+from rrtn.export.winograd.bilinear import toom_cook
+from rrtn.export.winograd.rewriting import convolutions_of
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
 from rrtn.runtime.arrays import Float32
 from rrtn.runtime.audio.reader import read_audio
@@ -150,6 +153,30 @@ def test_graphs_that_take_waveforms_are_skipped_with_the_reason_and_scores_are_t
         True,
         False,
     ]  # the last is longer
+
+
+def test_int8_products_pass_the_gate_and_the_bundle_s_door(
+    run: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are an operator that is not standard."""
+    last = lambda network, *_: {convolutions_of(network)[-1].name: (toom_cook(2), toom_cook(4))}  # noqa: E731
+    monkeypatch.setattr(int8_variant, "plan_of", last)
+    wanted = Wanted(int8=True, require=("cpu-int8",), waveform=False, cpu_variant=False)
+    assert [variant.name for variant in publish(run, wanted=wanted).bundle.variants][-2:] == [
+        "int8",
+        "cpu-int8",
+    ]
+
+    bundle = load_bundle(run / "export")
+    variant = bundle.variant("cpu-int8")
+    assert variant and variant.parity and variant.plan
+    assert list(variant.plan["convolutions"].values()) == ["2 x 4"]
+    files = [data / f"wav/{number:05d}.wav" for number in range(8, 12)]
+    alone = Scorer(run / "export" / variant.file, "cpu")  # one file, which says its name itself
+    named = Scorer(run / "export", "cpu", variant="cpu-int8")
+    for row, other in zip(named.score_files(files), alone.score_files(files), strict=True):
+        assert row.scores and row.scores == other.scores
+    assert alone.backend.variant.name == "cpu-int8"
 
 
 def test_graphs_that_take_samples_are_made_for_those_who_ask_and_pad_in_decibels(
