@@ -8,7 +8,7 @@ its last one. The frontend, bn0 and the head stay float. n clips, D embedding, K
 import itertools
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -134,12 +134,12 @@ def _int8_from_onnx(model: bytes, calibration: Float32, recipe: _Recipe) -> byte
     return file_from_onnx(int8, _int8_metadata(fp32))
 
 
-def quantised_before(fp32: ModelProto, kernel: str, calibration: Float32) -> ModelProto:
-    """The trunk before the convolution with these weights as `int8_for_cpu` makes it; all else stays.
+def quantised_before(fp32: ModelProto, kernels: Container[str], calibration: Float32) -> ModelProto:
+    """The trunk before the first convolution with one of these weights as `int8_for_cpu` makes it.
 
-    `fp32` itself, where that is the first convolution.
+    All else stays. `fp32` itself, where that is the first convolution.
     """
-    stop = next(i for i, node in enumerate(fp32.graph.node) if kernel in node.input)
+    stop = next(i for i, node in enumerate(fp32.graph.node) if any(name in kernels for name in node.input))
     if all(node.op_type != "Conv" for node in fp32.graph.node[:stop]):
         return fp32
     before = {node.name for node in fp32.graph.node[:stop]}

@@ -136,7 +136,6 @@ def _with_variants(bundle: Bundle, source: Source, wanted: Wanted, gate: Gate) -
             given = Ingredients(
                 source=source,
                 probe=gate.probe,
-                parent=_file_of(bundle, recipe.source),
                 file_of=partial(_file_of, bundle),
                 wanted=wanted,
                 progress=_build_progress(bar, done, recipe.name),
@@ -170,9 +169,10 @@ def _impossible(recipe: Recipe, bundle: Bundle) -> str:
 
 
 def _file_of(bundle: Bundle, name: str) -> bytes:
-    """The content of a variant's file; empty for an empty name."""
+    """The content of the file of a variant that is there."""
     variant = bundle.variant(name)
-    return bundle.read(variant) if variant else b""
+    assert variant, name
+    return bundle.read(variant)
 
 
 def _written(bundle: Bundle, recipe: Recipe, made: Made) -> Variant:

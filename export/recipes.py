@@ -39,8 +39,7 @@ class Ingredients:
 
     source: Source
     probe: Probe
-    parent: bytes  # the file of the recipe's `source`; empty where the network is the source
-    file_of: Callable[[str], bytes]  # the file of another variant that was made before
+    file_of: Callable[[str], bytes]  # the file of a variant that was made before
     wanted: Wanted
     progress: Callable[[float, str], None] = lambda share, phase: None  # of a long step: share in [0, 1]
 
@@ -90,13 +89,15 @@ def _graph_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
     """
     wanted = given.wanted
     made = cpu_variant_of(
-        given.parent, tune=wanted.measure_convolutions, slower_too=recipe.name in wanted.require
+        given.file_of(recipe.source),
+        tune=wanted.measure_convolutions,
+        slower_too=recipe.name in wanted.require,
     )
     return _made_of_plan(recipe, given, made)
 
 
 def _mnn(recipe: Recipe, given: Ingredients) -> Made:
-    content, origin = mnn_from_onnx(given.parent)
+    content, origin = mnn_from_onnx(given.file_of(recipe.source))
     meaning = given.source.meaning
     claims = {
         "labels": list(given.labels),
@@ -107,7 +108,7 @@ def _mnn(recipe: Recipe, given: Ingredients) -> Made:
 
 
 def _int8_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
-    return Made(int8_for_cpu(given.parent, _calibration_log_mels(given.source)))
+    return Made(int8_for_cpu(given.file_of(recipe.source), _calibration_log_mels(given.source)))
 
 
 def _int8_graph_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
@@ -117,7 +118,9 @@ def _int8_graph_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
     """
     slower_too = recipe.name in given.wanted.require
     calibration = _calibration_log_mels(given.source)
-    made = cpu_int8_variant_of(given.file_of(FP32.name), given.parent, calibration, slower_too=slower_too)
+    made = cpu_int8_variant_of(
+        given.file_of(FP32.name), given.file_of(recipe.source), calibration, slower_too=slower_too
+    )
     return _made_of_plan(recipe, given, made)
 
 
@@ -128,7 +131,7 @@ def _made_of_plan(recipe: Recipe, given: Ingredients, made: CpuVariant) -> Made:
 
 
 def _int8_for_engines(recipe: Recipe, given: Ingredients) -> Made:
-    return Made(int8_for_tensorrt(given.parent, _calibration_clips(given.source)))
+    return Made(int8_for_tensorrt(given.file_of(recipe.source), _calibration_clips(given.source)))
 
 
 def _calibration_log_mels(source: Source) -> Float32:
@@ -142,18 +145,18 @@ def _calibration_clips(source: Source) -> Float32:
 
 
 def _graph_of_waveforms(recipe: Recipe, given: Ingredients) -> Made:
-    return Made(waveform_from_log_mel(given.parent, given.source.config.frontend))
+    return Made(waveform_from_log_mel(given.file_of(recipe.source), given.source.config.frontend))
 
 
 def _graph_of_recordings(recipe: Recipe, given: Ingredients) -> Made:
-    return Made(samples_from_log_mel(given.parent, given.source.config.frontend))
+    return Made(samples_from_log_mel(given.file_of(recipe.source), given.source.config.frontend))
 
 
 def _engine(recipe: Recipe, given: Ingredients) -> Made:
     flavour = installed_flavour()
     assert flavour is not None  # otherwise the recipe is skipped
     content, stamp = engine_from_onnx(
-        given.parent,
+        given.file_of(recipe.source),
         flavour,
         precision=recipe.precision,
         options=given.wanted.engine,

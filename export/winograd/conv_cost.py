@@ -104,33 +104,33 @@ def work_of(layer: Convolution, axes: Axes, batch: int) -> Work:
 def modelled_ms(layer: Convolution, axes: Axes | None, batch: int) -> float:
     """Milliseconds on one core for a batch. axes None is ONNX Runtime's own convolution."""
     if axes is None:
-        weights = 4 * 9 * layer.channels * layer.filters
-        return batch * max(layer.flops / _DIRECT, weights / _STREAM) / 1e6
+        return _direct_ms(layer, batch, rate=_DIRECT, size=4)
     work = work_of(layer, axes, batch)
-    return (
-        work.gathered / _GATHER
-        + work.from_samples / _FROM_SAMPLES
-        + work.products / _PRODUCTS
-        + work.weights / _PACKING
-        + work.to_outputs / _TO_OUTPUTS
-        + work.outputs / _ELEMENTWISE
-    ) / 1e6
+    return _transforms_ms(work) + (work.products / _PRODUCTS + work.weights / _PACKING) / 1e6
 
 
 def modelled_int8_ms(layer: Convolution, axes: Axes | None, batch: int) -> float:
     """`modelled_ms` where the products are of int8, and the transforms float."""
     vnni = has_vnni()
     if axes is None:
-        weights = 9 * layer.channels * layer.filters
-        return batch * max(layer.flops / (_DIRECT * _INT8_DIRECT[vnni]), weights / _STREAM) / 1e6
+        return _direct_ms(layer, batch, rate=_DIRECT * _INT8_DIRECT[vnni], size=1)
     work = work_of(layer, axes, batch)
+    products = work.products / (_PRODUCTS * _INT8_PRODUCTS[vnni]) + work.weights / 4 / _PACKING
+    around = work.transformed / _QUANTISING + work.multiplied / _JOINING
+    return _transforms_ms(work) + (products + around) / 1e6
+
+
+def _direct_ms(layer: Convolution, batch: int, *, rate: float, size: int) -> float:
+    """`rate` in GFLOP/s, `size` of a weight in bytes."""
+    weights = size * 9 * layer.channels * layer.filters
+    return batch * max(layer.flops / rate, weights / _STREAM) / 1e6
+
+
+def _transforms_ms(work: Work) -> float:
+    """All but the products: float in both."""
     return (
         work.gathered / _GATHER
         + work.from_samples / _FROM_SAMPLES
-        + work.transformed / _QUANTISING
-        + work.products / (_PRODUCTS * _INT8_PRODUCTS[vnni])
-        + work.weights / 4 / _PACKING
-        + work.multiplied / _JOINING
         + work.to_outputs / _TO_OUTPUTS
         + work.outputs / _ELEMENTWISE
     ) / 1e6

@@ -7,7 +7,7 @@ for each product of a tile, so that a clip's scores do not depend on the others 
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import onnx
@@ -17,7 +17,7 @@ from ...runtime.backends.ort_session import session_from_bytes
 from ..int8 import correct_head, quantised_before
 from .conv_cost import modelled_int8_ms
 from .cpu_variant import BATCH, CpuVariant, NotFasterError, check_faster, facts_of_plan, speedup_over
-from .rewriting import WinogradPlan, convolutions_of, plan_of, with_plan, with_transformed_samples
+from .rewriting import WinogradPlan, plan_of, with_plan, with_transformed_samples
 from .slot_layout import SAMPLE_STEPS
 
 _CLIPS: Final = 8  # at once, as their transformed samples are kept
@@ -49,8 +49,7 @@ def cpu_int8_variant_of(
 def int8_with_plan(fp32: onnx.ModelProto, plan: WinogradPlan, calibration: Float32) -> onnx.ModelProto:
     """A new model: planned convolutions by int8 products, those before them directly in int8."""
     scales = product_scales(fp32, plan, calibration)
-    first = next(layer.name for layer in convolutions_of(fp32) if layer.name in plan)
-    made = with_plan(quantised_before(fp32, first, calibration), plan, scales)
+    made = with_plan(quantised_before(fp32, plan, calibration), plan, scales)
     correct_head(made, fp32, calibration)
     return made
 
@@ -86,10 +85,10 @@ def _least_error(magnitudes: Float32) -> float:
     """The scale with which rounding and clipping cost least, in squares."""
     largest = max(float(magnitudes.max()), float(np.finfo(np.float32).eps))
     scales = _SHARES * largest / SAMPLE_STEPS
-    errors = [_error(magnitudes, scale) for scale in scales]
+    errors = [_error(magnitudes, float(scale)) for scale in scales]
     return float(scales[int(np.argmin(errors))])
 
 
-def _error(magnitudes: Float32, scale: Any) -> float:
+def _error(magnitudes: Float32, scale: float) -> float:
     steps = np.minimum(np.round(magnitudes / scale), SAMPLE_STEPS)
     return float(np.square(steps * scale - magnitudes).mean(dtype=np.float64))

@@ -12,9 +12,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ...runtime.arrays import Float32, Float64
+from ...runtime.bundle.onnx_file import OF_ONNX_RUNTIME
 from .bilinear import axes_for
 from .conv_cost import Convolution, modelled_ms, work_of
-from .slot_layout import OF_ONNX_RUNTIME, Axes, Slots, SlotWriter
+from .slot_layout import Axes, Slots, SlotWriter
 
 # Name of a convolution's weights -> how it is computed. Convolutions that it lacks stay direct.
 WinogradPlan = Mapping[str, Axes]
@@ -85,7 +86,7 @@ def with_transformed_samples(model: onnx.ModelProto, plan: WinogradPlan) -> tupl
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
         for name in rewriting.writer.transformed
     )
-    planned = [layer.name for layer in convolutions_of(model) if layer.name in plan]
+    planned = [node.input[1] for node in model.graph.node if node.op_type == "Conv" and node.input[1] in plan]
     return made.SerializeToString(), dict(zip(planned, rewriting.writer.transformed, strict=True))
 
 

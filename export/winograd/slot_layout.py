@@ -17,11 +17,11 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ...runtime.arrays import Float32, Float64
+from ...runtime.bundle.onnx_file import INT8_PRODUCT, OF_ONNX_RUNTIME
 from .bilinear import Axis, output_size
 
 Index = npt.NDArray[np.int64]
 Axes = tuple[Axis, Axis]  # of the height and of the width
-OF_ONNX_RUNTIME: Final = "com.microsoft"  # operators that its packages hold
 SAMPLE_STEPS: Final = 127  # on either side of zero
 _MIDDLE: Final = 128
 _WEIGHT_STEPS: Final = 63
@@ -63,7 +63,7 @@ class SlotWriter:
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
-        self.transformed: list[str] = []  # [r, P B, C]: the samples of each float convolution, transformed
+        self.transformed: list[str] = []  # [r, P B, C]: the transformed samples of each convolution
 
     def convolution(
         self, x: Slots, kernel: Float32, bias: Float32, axes: Axes, scales: Float64 | None = None
@@ -85,27 +85,25 @@ class SlotWriter:
         to_outputs = np.vstack([of_tile, np.zeros(products)])  # [m + 1, r]: the last row makes the zeros
         from_kernel = np.kron(height.from_kernel, width.from_kernel)  # [r, taps]
         taps = kernel.transpose(2, 3, 1, 0).reshape(-1, channels * filters).astype(np.float64)
-        weights = from_kernel @ taps  # [r, C K]
-        biases = np.vstack([np.tile(bias, (outputs, 1)), np.zeros(filters)])[:, None]  # [m + 1, 1, K]
+        weights = (from_kernel @ taps).reshape(products, channels, filters)
+        if scales is not None:
+            from_samples = from_samples / scales[:, None]  # so that a step is 1
 
         windows = self._constant("windows", _windows(x, axes, down, across))
         y = self._node("Gather", x.name, windows, axis=0)  # [n, P, B, C]
         y = self._reshaped(y, samples, -1)
-        weights = weights.reshape(products, channels, filters)
+        y = self._node("MatMul", self._constant("from_samples", _float32(from_samples)), y)
+        y = self._reshaped(y, products, -1, channels)
+        self.transformed.append(y)
         if scales is None:
-            y = self._node("MatMul", self._constant("from_samples", _float32(from_samples)), y)
-            y = self._reshaped(y, products, -1, channels)
-            self.transformed.append(y)
             y = self._node("MatMul", y, self._constant("weights", _float32(weights)))
         else:
-            steps = from_samples / scales[:, None]
-            y = self._node("MatMul", self._constant("from_samples", _float32(steps)), y)
-            y = self._reshaped(y, products, -1, channels)
             y = self._int8_products(y, weights, scales, bias, _shares_of_ones(of_tile))
         y = self._reshaped(y, products, -1)
         y = self._node("MatMul", self._constant("to_outputs", _float32(to_outputs)), y)
         y = self._reshaped(y, outputs + 1, -1, filters)
         if scales is None:
+            biases = np.vstack([np.tile(bias, (outputs, 1)), np.zeros(filters)])[:, None]  # [m + 1, 1, K]
             y = self._node("Add", y, self._constant("bias", _float32(biases)))
         y = self._reshaped(y, (outputs + 1) * tiles, -1, filters)
         row, column = np.arange(rows)[:, None], np.arange(columns)
@@ -138,8 +136,8 @@ class SlotWriter:
             ]
             of_filters += [self._constant("tops", _float32(tops[i])), middle]
             with_bias = ["", self._constant("bias", _float32(shares[i] * bias))] if shares[i] else []
-            product = "MatMulIntegerToFloat"
-            outputs.append(self._node(product, part, *of_filters, *with_bias, domain=OF_ONNX_RUNTIME))
+            inputs = [part, *of_filters, *with_bias]
+            outputs.append(self._node(INT8_PRODUCT, *inputs, domain=OF_ONNX_RUNTIME))
         return self._node("Concat", *outputs, axis=0)
 
     def pointwise(self, x: Slots, kernel: Float32, bias: Float32, stride: int) -> Slots:

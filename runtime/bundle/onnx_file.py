@@ -18,8 +18,9 @@ SEAL_KEY: Final = "rrtn.sha256"  # of the last metadata entry, the hash of every
 NEWEST_OPSET: Final = 26  # ONNX Runtime 1.31 knows it, the oldest that rrtn takes
 _STANDARD: Final = (memoryview(b""), memoryview(b"ai.onnx"))  # two names of the same domain
 # The one operator of ONNX Runtime's own that a file of ours may hold: that of the variant cpu-int8.
-_OF_ONNX_RUNTIME: Final = memoryview(b"com.microsoft")
-_INT8_PRODUCT: Final = memoryview(b"MatMulIntegerToFloat")
+OF_ONNX_RUNTIME: Final = "com.microsoft"  # the domain of the operators that its packages hold
+INT8_PRODUCT: Final = "MatMulIntegerToFloat"
+_OUR_DOMAIN, _OUR_OPERATOR = (memoryview(name.encode()) for name in (OF_ONNX_RUNTIME, INT8_PRODUCT))
 _MAX_FIELDS: Final = 1_000_000  # in a whole file; ours have some 1,500
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -132,8 +133,8 @@ def _is_foreign(fields: list[Field]) -> bool:
     """True for a node that is neither a standard operator nor the one of ONNX Runtime that we use."""
     domains = [value for number, value in fields if number == _NODE_DOMAIN and value not in _STANDARD]
     operators = [value for number, value in fields if number == _OP_TYPE]
-    known = all(domain == _OF_ONNX_RUNTIME for domain in domains) and operators == [_INT8_PRODUCT]
-    return bool(domains) and not known
+    used = all(domain == _OUR_DOMAIN for domain in domains) and operators == [_OUR_OPERATOR]
+    return bool(domains) and not used
 
 
 def _refusal(kind: str, fields: list[Field]) -> str:

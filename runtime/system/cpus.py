@@ -85,7 +85,7 @@ def vector_extension() -> str:
 
     It decides how fast matrix products are.
     """
-    flags = _cpuinfo("flags").split()
+    flags = _flags()
     for extension in ("avx512f", "avx2", "avx"):
         if extension in flags:
             return extension
@@ -94,14 +94,16 @@ def vector_extension() -> str:
 
 def has_bf16() -> bool:
     """Whether the processor multiplies bfloat16 matrices itself: AVX-512 BF16 or AMX."""
-    flags = _cpuinfo("flags").split()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    return not _flags().isdisjoint(("avx512_bf16", "amx_bf16"))
 
 
 def has_vnni() -> bool:
     """Whether the processor adds products of int8 in one instruction: AVX-512 VNNI or AVX-VNNI."""
-    flags = _cpuinfo("flags").split()
-    return "avx512_vnni" in flags or "avx_vnni" in flags
+    return not _flags().isdisjoint(("avx512_vnni", "avx_vnni"))
+
+
+def _flags() -> set[str]:
+    return set(_cpuinfo("flags").split())
 
 
 def _cpuinfo(field: str) -> str:

@@ -145,6 +145,12 @@ def are_close(one: Row, other: Row) -> bool:
     return one.scores is not None and other.scores == pytest.approx(one.scores, abs=LIMIT)
 
 
+def test_openvino_lacks_the_operator_of_cpu_int8_and_says_so(bundle: Bundle) -> None:
+    planned = replace(bundle.variants[0], name="cpu-int8", precision="int8", plan={"batch": 16})
+    assert backend_kind("openvino").obstacle(planned) == "cpu-int8 holds operators of ONNX Runtime's own"
+    assert not backend_kind("openvino").obstacle(replace(planned, name="cpu", precision="fp32"))
+
+
 def test_auto_takes_neither_by_itself(bundle: Bundle) -> None:
     candidates, reasons = candidates_of_bundle(bundle)
     assert {candidate.device for candidate in candidates} == {"cpu"}
