@@ -1,8 +1,10 @@
 """Which way to run a bundle is the fastest on this machine: measured, and kept for `auto`.
 
 A way is a variant on a backend, with a size of batches, a number of batches at once and of threads for each.
-Every way that may be taken is compared with the variant fp32 first. The rounds go through all ways in turns,
-and the best round of each counts, so that a moment in which other programs run does not decide.
+Every way that may be taken is compared with the variant fp32 first. The usual way of each variant on each
+backend is measured before the others, which follow only where it came near to the best. The rounds go through
+all ways in turns, and the best round of each counts, so that a moment in which other programs run does not
+decide.
 """
 
 import datetime
@@ -29,9 +31,7 @@ from .system.cpus import usable_cpus
 ALLOWED: Final = ("fp16", "int8")  # what `--allow` may name
 LIMITS: Final = {**SCORE_LIMITS, "int8": 0.05}  # there are no ratings here for a CCC
 _ROUNDS: Final = 3
-_FAR: Final = (
-    1.5  # a way that took so many times as long as the best in the first round is not measured again
-)
+_FAR: Final = 1.5  # times as long as the best: what takes longer is not measured again
 _WARM_UP: Final = (0.0, 1)
 _LEAST_RUNS: Final = 2
 
@@ -44,6 +44,7 @@ class Plan(NamedTuple):
     batch: int
     lanes: int
     threads: int
+    is_usual: bool  # how the backend runs this variant where nobody has measured
 
     @property
     def name(self) -> str:
@@ -96,16 +97,17 @@ def tuned(bundle: Bundle, *, allow: Sequence[str] = (), seconds: float = 0.5) ->
     effort = Effort(seconds=seconds, least_runs=_LEAST_RUNS, warm_up=_WARM_UP)
     gate = _Gate(bundle)
     with Progress("tune", _ROUNDS * len(ways), "measurements") as bar:
-        for turn in range(_ROUNDS):
-            left = _worth_measuring(ways)
-            bar.advance(len(ways) - len(left))
+        for turn in range(_ROUNDS + 1):
+            due = [one for one in ways if turn > 1 or one.plan.is_usual == (turn == 0)]
+            left = [one for one in due if _may_be_the_best(one, ways)]
+            bar.advance(len(due) - len(left))
             for group in _by_session(left[:: -1 if turn % 2 else 1]):
                 candidate = group[0].plan.candidate
                 if candidate.name not in not_taken:
                     problem = _measure(bundle, group, effort, None if turn else gate, bar)
                     not_taken |= {candidate.name: problem} if problem else {}
             ways = [one for one in ways if one.plan.candidate.name not in not_taken]
-    return _kept(bundle, allowed, ways, not_taken)
+    return _kept(bundle, allowed, [one for one in ways if one.seconds], not_taken)
 
 
 def candidates_to_measure(bundle: Bundle, allowed: Sequence[str]) -> tuple[list[Candidate], dict[str, str]]:
@@ -134,11 +136,12 @@ def _not_for_auto(bundle: Bundle, candidate: Candidate, allowed: Sequence[str]) 
 def plans_of(candidate: Candidate) -> Iterator[Plan]:
     """Batches of a few sizes, on all cores and on half of them; and single clips on one core and on all."""
     cores, kind = usable_cpus(), candidate.kind
+    usual = (kind.batch_size, kind.lanes(cores))
     for batch in sorted({max(1, kind.batch_size // part) for part in (1, 2, 4)}):
         for lanes in sorted({kind.lanes(cores), kind.lanes(max(1, cores // 2))}):
-            yield Plan(candidate, "folders", batch, lanes, 1)
+            yield Plan(candidate, "folders", batch, lanes, 1, is_usual=(batch, lanes) == usual)
     for threads in sorted({1, cores}) if kind.parallel else (1,):
-        yield Plan(candidate, "clips", 1, 1, threads)
+        yield Plan(candidate, "clips", 1, 1, threads, is_usual=threads == 1)
 
 
 def _by_session(rounds: Sequence[_Rounds]) -> Iterator[list[_Rounds]]:
@@ -176,12 +179,13 @@ def _measure(
     return ""
 
 
-def _worth_measuring(rounds: Sequence[_Rounds]) -> list[_Rounds]:
-    """All in the first round; then those that came near to the best for the same use."""
-    if not all(one.seconds for one in rounds):
-        return list(rounds)
-    best = {one.plan.use: one.cost for one in sorted(rounds, key=lambda one: -one.cost)}
-    return [one for one in rounds if one.cost <= _FAR * best[one.plan.use]]
+def _may_be_the_best(one: _Rounds, ways: Sequence[_Rounds]) -> bool:
+    """False once it, or before its first round the usual way of its candidate, was far from the best."""
+    of_use = [other for other in ways if other.plan.use == one.plan.use and other.seconds]
+    candidate = one.plan.candidate
+    usual = [other for other in of_use if other.plan.candidate == candidate and other.plan.is_usual]
+    mine = [one] if one.seconds else usual
+    return not mine or mine[0].cost <= _FAR * min(other.cost for other in of_use)
 
 
 class _Gate:

@@ -151,18 +151,23 @@ def test_a_noisy_moment_does_not_decide(
     assert found.folders.spread == pytest.approx(0.4)
 
 
-def test_the_rounds_take_turns_and_leave_out_what_is_far(
+def test_the_usual_ways_come_first_and_what_is_far_is_left_out(
     bundle: Bundle, pretend: Callable[..., list[str]]
 ) -> None:
-    measured = pretend({("fp32", "openvino", 16, 2, 1): 0.1})
-    tuned(bundle)
-    ways = len(set(measured))
-    assert len(measured) < 3 * ways
+    measured = pretend({("fp32", "openvino", 16, 2, 1): 0.1, ("fp32", "openvino", 8, 2, 1): 0.04})
+    found = tuned(bundle)
+    usual, others = measured[:4], measured[4:]
+    assert sorted(usual) == sorted(
+        f"('fp32', '{backend}', {batch}, {lanes}, 1)"
+        for backend in ("cpu", "openvino")
+        for batch, lanes in ((16, 2), (1, 1))
+    )
+    assert not [way for way in others if "'cpu', 16" in way or "'cpu', 8" in way or "'cpu', 4" in way]
     assert measured.count("('fp32', 'openvino', 16, 2, 1)") == 3
-    assert measured.count("('fp32', 'cpu', 16, 2, 1)") == 1
-    first, third = measured[:ways], measured[-5:]
-    assert first[0] == "('fp32', 'cpu', 4, 1, 1)"
-    assert third  # the last round goes forwards again
+    assert measured.count("('fp32', 'openvino', 8, 2, 1)") == 3
+    assert measured.count("('fp32', 'openvino', 16, 1, 1)") == 1
+    assert (found.folders.backend, found.folders.batch_size) == ("openvino", 8)
+    assert {way["rounds"] for way in found.measured} == {1, 3}
 
 
 def test_auto_follows_it_and_what_is_named_does_not(
