@@ -72,8 +72,14 @@ TRITON_PIP := .triton/bin/python -m pip install --quiet --disable-pip-version-ch
 	$(TRITON_PIP) onnxruntime "tritonclient[http]" "numpy>=2" soundfile soxr msgspec
 	$(TRITON_PIP) --target $@/numpy-1 "numpy<2"
 
+# The models that are measured, with random weights. To make them takes minutes, and is no part of the measurement.
+.bundles: $(INSTALLED) .peers benchmarks/random_bundle.py
+	rm -rf $@
+	$(BIN)/python benchmarks/random_bundle.py $@
+	touch $@
+
 # Ten minutes on 2 quiet cores -> benchmarks/results/<date>-<machine>.json, .md, and the table in README.md.
-bench: $(INSTALLED) .peers
+bench: .bundles
 	$(BIN)/python benchmarks/results.py run
 
 # The newest result against the last one of the same kind of machine, by ratios within each.

@@ -1,34 +1,33 @@
 """Ways from audio files to scores with one model: ours, and those of other projects.
 
-score_folder.py and peers.py share this file.
+For score_folder.py and its neighbours.
 
 n files, B batch, N samples, T frames, M mels, K labels.
 """
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import soundfile
 import torch
+from random_bundle import LABELS, SPEC
 from rrtn.export.audeering import audonnx_yaml_from_bundle
-from rrtn.export.graph import file_from_onnx, onnx_from_network
-from rrtn.export.winograd.cpu_variant import cpu_variant_of
-from rrtn.runtime import FrontendSpec, Scorer, load_bundle
+from rrtn.runtime import Scorer
 from rrtn.runtime.arrays import Float32
 from rrtn.runtime.audio.inputs import list_audio
 from rrtn.runtime.audio.reader import audio_from_array, read_audio
 from rrtn.runtime.audio.sources import PackedFile
-from rrtn.runtime.bundle import metadata_of
+from rrtn.runtime.bundle import Bundle
 from rrtn.runtime.errors import AudioError
 from rrtn.runtime.frontend import clip_log_mel, clip_of
 from rrtn.runtime.system.cpus import usable_cpus
 from rrtn.train.method.choices import EncoderName
 from rrtn.train.method.frontend import LogMel
-from rrtn.train.method.model import TwinsNetwork
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / ".peers"))  # behind all that rrtn itself uses
@@ -38,8 +37,6 @@ try:
 except ImportError:
     audinterface = None
 
-SPEC = FrontendSpec()
-LABELS = tuple("ABCDEFGHIJ")
 CLIPS: dict[EncoderName, int] = {"resnet18": 512, "cnn10": 128, "cnn14": 64}
 BATCH = 16
 SAME_SCORES = 1e-4
@@ -84,25 +81,6 @@ def real_files(folder: Path, count: int, into: Path) -> Files:
 def count_of(encoder: EncoderName, share: float) -> int:
     """Files for an encoder: whole batches."""
     return max(1, round(CLIPS[encoder] * share / BATCH)) * BATCH
-
-
-def network_of(encoder: EncoderName) -> TwinsNetwork:
-    torch.manual_seed(0)
-    return TwinsNetwork(encoder, n_mels=SPEC.n_mels, n_targets=len(LABELS), projector_layers=0).eval()
-
-
-def model_file(encoder: EncoderName, folder: Path) -> Path:
-    path = folder / f"{encoder}.onnx"
-    path.write_bytes(onnx_from_network(network_of(encoder), SPEC, LABELS, "logmel"))
-    return path
-
-
-def cpu_variant_file(model: Path) -> Path:
-    """The variant that `rrtn score` chooses on a CPU: fp32 with fewer multiplications."""
-    made = cpu_variant_of(model.read_bytes(), slower_too=True)
-    path = model.with_suffix(".cpu.onnx")
-    path.write_bytes(file_from_onnx(made.model, metadata_of(LABELS, SPEC, "logmel", "fp32", made.plan)))
-    return path
 
 
 def rrtn_scores(scorer: Scorer, paths: list[Path]) -> Float32:
@@ -156,15 +134,19 @@ def log_mels_of_files(paths: list[Path]) -> Iterator[Float32]:
         yield frontend(torch.from_numpy(np.stack(clips))).numpy()
 
 
-def audonnx_functions(model: Path, paths: list[Path]) -> dict[str, Scores]:
-    """Threads of ONNX Runtime, files at a time."""
+def audonnx_functions(bundle: Bundle, name: str, paths: list[Path], folder: Path) -> dict[str, Scores]:
+    """A variant, in a folder of its own. The names are threads of ONNX Runtime, and files at a time."""
     if audinterface is None:
         print("audinterface is not there: its lines are left out (make .peers)", file=sys.stderr)
         return {}
-    audonnx_yaml_from_bundle(load_bundle(model))
+    fp32, variant = bundle.variant("fp32"), bundle.variant(name)
+    assert fp32 and variant
+    folder.mkdir()
+    shutil.copy(bundle.path / variant.file, folder / fp32.file)
+    audonnx_yaml_from_bundle(replace(bundle, path=folder, variants=(fp32,)))
     return {
-        f"audonnx {name}": audonnx_function(model.parent, paths, threads=threads, at_once=at_once)
-        for name, threads, at_once in (
+        f"audonnx {setting}": audonnx_function(folder, paths, threads=threads, at_once=at_once)
+        for setting, threads, at_once in (
             ("default", 1, 1),
             ("2 threads", 2, 1),
             ("2 files", 1, 2),

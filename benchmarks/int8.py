@@ -1,23 +1,18 @@
-"""The int8 graphs against the fp32 one, `cpu-int8` with its fewer multiplications among them: speed on the
-CPU in one run, time and bytes to make them, and their scores.
+"""The int8 graphs against the fp32 one, `cpu-int8` with its fewer multiplications among them: their scores
+on Val, and the time and the bytes that they take to make.
 
-    python benchmarks/int8.py                        random weights: the speed does not depend on them
-    python benchmarks/int8.py runs/a runs/b          the best checkpoints of runs, and their scores on Val
-    python benchmarks/int8.py --batches 4 --repeats 3 runs/a
+    python benchmarks/int8.py runs/a runs/b          the best checkpoints of runs
+    python benchmarks/int8.py                        random weights, without scores
 
-OpenVINO runs the files fp32 and int8 beside, where it is there (`make .peers`); all in batches of 16 and
-clip by clip, on all cores, and with --every on one thread. The TensorRT graph is not timed: here it would
-run in float; TensorRT-RTX builds its engine where it is installed. Calibration clips are of the Train split,
-or noise.
+Calibration clips are of the Train split, or noise. TensorRT-RTX builds its engine where it is installed. How
+fast they are is in every_way.py.
 """
 
 import argparse
 import functools
 import importlib.util
-import itertools
 import resource
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,10 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import runtimes
 import torch
-from files_to_scores import ort_run
-from measure import Ratio, interleaved, ratio, report, summary
+from measure import report
 from rrtn.export.engine import engine_from_onnx
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_difference, int8_for_cpu, int8_for_tensorrt, onnx_scores
@@ -37,7 +30,6 @@ from rrtn.export.winograd.int8_variant import cpu_int8_variant_of
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.arrays import Float32, Float64, waveform_from_samples
 from rrtn.runtime.frontend import clip_log_mel
-from rrtn.runtime.system.cpus import usable_cpus
 from rrtn.train.checkpoint import load_checkpoint
 from rrtn.train.config import config_from_dict
 from rrtn.train.data.data_set import read_data
@@ -50,7 +42,7 @@ from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.plan import data_folder
 from rrtn.train.run_folder import RunFolder
 
-TARGET_SPEEDUP, TARGET_CCC_CHANGE = 1.7, 0.002  # design.md section 8
+TARGET_CCC_CHANGE = 0.002  # design.md section 8
 CALIBRATION_CLIPS = 128
 RTX = "tensorrt_rtx"
 CPU_INT8 = "cpu-int8"
@@ -104,45 +96,10 @@ def log_mels(split: SplitClips, indices: range) -> Float32:
     return np.array([clip_log_mel(waveform, split.spec)[None] for waveform in waveforms])
 
 
-def runners(files: dict[str, Path], batch: Float32, threads: int) -> dict[str, Callable[[], object]]:
-    """ONNX Runtime, and OpenVINO where it is there, on each file."""
-    runs = {name: ort_run(path, threads=threads) for name, path in files.items()}
-    if runtimes.openvino:
-        runs |= {
-            f"{name} by OpenVINO": runtimes.openvino_run(path, batch=len(batch), threads=threads)
-            for name, path in files.items()
-            if name != CPU_INT8  # its products are an operator of ONNX Runtime
-        }
-    return {name: functools.partial(run, batch) for name, run in runs.items()}
-
-
 def timed(function: Callable[[], Any]) -> tuple[Any, float]:
     start = time.perf_counter()
     result = function()
     return result, round(time.perf_counter() - start, 2)
-
-
-def speed(
-    case: Case, graphs: dict[str, bytes], batch: int, threads: int, repeats: int
-) -> tuple[dict[str, Any], dict[str, Ratio]]:
-    """A summary of each, and the speed-ups over fp32 in ONNX Runtime and, of `cpu-int8`, over OpenVINO."""
-    clips = np.resize(case.calibration, (batch, *case.calibration.shape[1:]))
-    at = f"{case.name} batch {batch}" + ("" if threads == usable_cpus() else f", {threads} threads")
-    with tempfile.TemporaryDirectory() as folder:
-        files = {name: Path(folder, f"{name}.onnx") for name in graphs}
-        for name, path in files.items():
-            path.write_bytes(graphs[name])
-        seconds = interleaved(runners(files, clips, threads), repeats=repeats, warm_up=1)
-    summaries = {f"{at} {name}": summary(values, clips=batch) for name, values in seconds.items()}
-    ratios = {
-        f"{at}: {name} over fp32": ratio(seconds["fp32"], values)
-        for name, values in seconds.items()
-        if name != "fp32"
-    }
-    of_openvino = "int8 by OpenVINO"
-    if CPU_INT8 in seconds and of_openvino in seconds:
-        ratios[f"{at}: {CPU_INT8} over {of_openvino}"] = ratio(seconds[of_openvino], seconds[CPU_INT8])
-    return summaries, ratios
 
 
 def cpu_int8_of(case: Case, int8: bytes) -> bytes | None:
@@ -180,13 +137,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="int8 against fp32")
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--encoders", nargs="*", default=ENCODERS, choices=ENCODERS)
-    parser.add_argument("--batches", nargs="*", type=int, default=[1, 16])
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--every", action="store_true", help="also on one thread")
     arguments = parser.parse_args()
     cases = map(case_of_run, arguments.runs) if arguments.runs else map(random_case, arguments.encoders)
     results: dict[str, Any] = {}
-    speedups: dict[str, Ratio] = {}
     for case in cases:
         for target, make in (("cpu", int8_for_cpu), ("tensorrt", int8_for_tensorrt)):
             int8, seconds = timed(functools.partial(make, case.fp32, case.calibration))
@@ -201,20 +154,11 @@ def main() -> None:
             if target == "tensorrt" and importlib.util.find_spec(RTX):
                 (plan, _), seconds = timed(functools.partial(engine_from_onnx, int8, RTX, precision="int8"))
                 results[f"{case.name} {RTX}"] = {"seconds": seconds, "plan_mb": round(len(plan) / 1e6, 1)}
-            threads_of_ways = (usable_cpus(), 1) if arguments.every else (usable_cpus(),)
-            ways = itertools.product(arguments.batches, threads_of_ways)
-            graphs = {"fp32": case.fp32, "int8": int8}
-            if target == "cpu" and (of_plan := cpu_int8_of(case, int8)):
-                graphs[CPU_INT8] = of_plan
-                if case.validation:
-                    results[f"{case.name} for {CPU_INT8}: scores"] = rounded(accuracy(case, of_plan))
-            for batch, threads in ways if target == "cpu" else ():
-                summaries, ratios = speed(case, graphs, batch, threads, arguments.repeats)
-                results |= summaries
-                speedups |= ratios
+            if target == "cpu" and case.validation and (of_plan := cpu_int8_of(case, int8)):
+                results[f"{case.name} for {CPU_INT8}: scores"] = rounded(accuracy(case, of_plan))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # GB, all that came before included
-    targets = {"speedup": TARGET_SPEEDUP, "ccc_change": TARGET_CCC_CHANGE}
-    report("int8 against fp32", results, ratios=speedups, targets=targets, peak_memory_gb=round(peak, 2))
+    targets = {"ccc_change": TARGET_CCC_CHANGE}
+    report("int8 against fp32", results, ratios={}, targets=targets, peak_memory_gb=round(peak, 2))
 
 
 if __name__ == "__main__":

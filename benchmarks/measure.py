@@ -70,9 +70,14 @@ def _version(package: str) -> str:
 
 
 def interleaved(
-    functions: Mapping[str, Callable[[], object]], *, repeats: int, warm_up: int = 2, pause: float = 0.0
+    functions: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int,
+    warm_up: int = 2,
+    pause: float = 0.0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of each call, in rounds over all functions.
+    """Seconds of each call by `clock`, in rounds over all functions.
 
     So a slow moment of the machine slows all of them. A `pause` (s) before each call lets the
     threads of the previous one stop spinning on the cores.
@@ -84,9 +89,9 @@ def interleaved(
     for _ in range(repeats):
         for name, function in functions.items():
             time.sleep(pause)
-            start = time.perf_counter()
+            start = clock()
             function()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return seconds
 
 

@@ -31,28 +31,24 @@ from result_pages import machine_of, page, refresh_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
+BUNDLES = str(ROOT / ".bundles")  # `make .bundles`
 
 # Sizes that together take at most 10 minutes on 2 quiet cores, and sizes that only show that the
 # benchmarks run.
 SUITE: dict[str, tuple[list[str], list[str]]] = {
     "frontend.py": ([], []),
-    "cold_start.py": (["--repeats", "10"], ["--repeats", "2"]),
-    "score_folder.py": (
-        ["--encoders", "resnet18", "cnn14", "--repeats", "4"],
-        ["--encoders", "resnet18", "--share", "0.03", "--repeats", "2"],
+    "cold_start.py": (["--repeats", "5"], ["--repeats", "2"]),
+    "every_way.py": (
+        ["--bundles", BUNDLES, "--rounds", "4", "--tune", "cnn14"],
+        ["--encoders", "resnet18", "--rounds", "2"],
     ),
-    "peers.py": (["--share", "0.25"], ["--share", "0.03", "--repeats", "2", "--without", "compile"]),
-    "winograd.py": (
-        ["--encoders", "cnn14", "--share", "0.5", "--repeats", "3"],
+    "score_folder.py": (
+        ["--bundles", BUNDLES, "--encoders", "resnet18", "cnn14", "--share", "0.5", "--repeats", "3"],
         ["--encoders", "resnet18", "--share", "0.03", "--repeats", "2"],
     ),
     "train_step.py": (
         ["--methods", "rrtn-ruwl", "--batch-size", "64", "--precisions", "fp32", "bf16", "--steps", "7"],
         ["--methods", "rrtn-ruwl", "--batch-size", "4", "--steps", "2"],
-    ),
-    "int8.py": (
-        ["--encoders", "resnet18", "cnn14", "--batches", "16", "--repeats", "5", "--every"],
-        ["--encoders", "resnet18", "--batches", "4", "--repeats", "3"],
     ),
 }
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from rrtn.runtime.arrays import Float32
-from rrtn.runtime.system.cpus import has_bf16
+from rrtn.runtime.system.cpus import has_bf16, usable_cpus
 from rrtn.runtime.system.host import quiet_stdout
 
 sys.path.append(str(Path(__file__).parents[1] / ".peers"))  # behind all that rrtn itself uses
@@ -77,6 +77,33 @@ def openvino_model(model: Path, batch: int) -> Any:
     return loaded
 
 
+class OpenvinoThroughput:
+    """Several batches at once, as many as it thinks best."""
+
+    def __init__(self, model: Path, batch: int) -> None:
+        config = {
+            "PERFORMANCE_HINT": "THROUGHPUT",
+            "INFERENCE_NUM_THREADS": usable_cpus(),
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        self._queue = openvino.AsyncInferQueue(
+            openvino.Core().compile_model(openvino_model(model, batch), "CPU", config)
+        )
+        self._found: dict[int, Float32] = {}
+        self._queue.set_callback(self._done)
+
+    def _done(self, request: Any, number: int) -> None:
+        self._found[number] = np.array(request.get_output_tensor(0).data)
+
+    def scores(self, batches: Any) -> Float32:
+        """Batches [B, 1, T, M] -> [n, K]."""
+        self._found.clear()
+        for number, batch in enumerate(batches):
+            self._queue.start_async({0: batch}, number)
+        self._queue.wait_all()
+        return np.concatenate([self._found[number] for number in sorted(self._found)])
+
+
 def mnn_run(model: Path, *, batch: int, threads: int) -> Runs:
     """One batch after the other."""
     with quiet_stdout():
@@ -105,11 +132,13 @@ def _mnn_tensor(array: Float32) -> Any:
 
 @cache
 def _mnn_file(model: Path) -> Path:
+    """The one of the same bundle, or a new one."""
     from rrtn.export.mnn_file import mnn_from_onnx
 
-    content, _ = mnn_from_onnx(model.read_bytes())
     path = model.with_suffix(".mnn")
-    path.write_bytes(content)
+    if not path.exists():
+        content, _ = mnn_from_onnx(model.read_bytes())
+        path.write_bytes(content)
     return path
 
 

@@ -1,12 +1,16 @@
-"""A folder of real recordings to scores in fp32 and int8: rrtn beside others, in one run.
+"""A folder of real recordings to scores in fp32 and int8: rrtn beside other tools, in one run.
 
     python benchmarks/score_folder.py [--encoders resnet18] [--audio DIR] [--repeats 5] [--share 0.5]
+                                      [--compile] [--bundles DIR]
 
 bare ORT    the ceiling: a session on all cores, spinning, in batches of 16, with features in memory
-rrtn        Scorer.score_files: fp32, int8, and the variant cpu, which `rrtn score` chooses by itself
-PyTorch     a plain loop in eager mode: read, resample, log-Mel and encoder in batches of 16, all cores
-audonnx     audinterface.Feature.process_files with audonnx.load and our transform: by default (one
-            thread), and the best of two threads for ONNX Runtime, two files at a time, and both
+rrtn        Scorer.score_files with each variant; `rrtn score` takes `cpu` by itself, or what
+            `rrtn tune` has found
+PyTorch     a plain loop in eager mode: read, resample, log-Mel and encoder in batches of 16, all cores;
+            with --compile also with torch.compile, which compiles for a minute
+OpenVINO    the same loop, its hint for throughput, on our files in fp32 and in int8
+audonnx     audinterface.Feature.process_files with audonnx.load and our transform, on both files: of its
+            default, two threads, two files at a time, and both, the fastest
 
 Weights are random, because the time does not depend on them. All give the same scores for the same
 files, which is checked before a time is printed. audinterface is not a dependency of rrtn: `make
@@ -19,90 +23,151 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import runtimes
+import torch
 from files_to_scores import (
+    BATCH,
     ROOT,
     Files,
     Scores,
     audonnx_functions,
     check_same,
     count_of,
-    cpu_variant_file,
     from_features,
     from_files,
-    model_file,
-    network_of,
+    log_mels_of_files,
     ort_run,
     real_files,
     rrtn_scores,
     torch_run,
 )
 from measure import Ratio, interleaved, ratio, report, summary
-from rrtn.export.int8 import int8_for_cpu
+from random_bundle import network_of, random_bundle
 from rrtn.runtime import Scorer
+from rrtn.runtime.arrays import Float32
+from rrtn.runtime.bundle import Bundle, load_bundle
 from rrtn.train.method.choices import EncoderName
 from rrtn.train.method.encoders import ENCODERS
 
 TARGETS = {
-    "resnet18": 0.85,
-    "cnn14": 0.95,
-    "int8": 1.7,
-    "audonnx best": 1.0,
-    "audonnx default": 1.5,
-    "PyTorch": 2.0,
+    "share of bare ORT, resnet18": 0.85,
+    "share of bare ORT, cnn14": 0.95,
+    "int8 over fp32": 1.7,
+    "over the best other tool": 1.5,
 }
 
 
 def compared(
-    encoder: EncoderName, files: Files, folder: Path, repeats: int
+    encoder: EncoderName, bundle: Bundle, files: Files, folder: Path, arguments: argparse.Namespace
 ) -> tuple[dict[str, Any], dict[str, Ratio]]:
     """-> a summary of each, and the ratios."""
-    folder.mkdir()
-    model = model_file(encoder, folder)
-    int8 = folder / "int8.onnx"
-    int8.write_bytes(int8_for_cpu(model.read_bytes(), files.features[:64]))
-    variants = {"cpu": cpu_variant_file(model), "fp32": model, "int8": int8}
-    scorers = {name: Scorer(file, "cpu") for name, file in variants.items()}
+    onnx_files = {one.name: bundle.path / one.file for one in bundle.variants if one.kind == "onnx"}
+    ours = {f"rrtn {one.name}": _scorer(bundle, one.name) for one in bundle.variants}
+    others = {
+        "PyTorch": from_files(torch_run(network_of(encoder)), files.paths),
+        **audonnx_functions(bundle, "fp32", files.paths, folder / "audonnx fp32"),
+        **{
+            f"{name} int8": run
+            for name, run in audonnx_functions(bundle, "int8", files.paths, folder / "audonnx int8").items()
+        },
+    }
+    if arguments.compile:
+        compiled = torch_run(torch.compile(network_of(encoder), dynamic=False))
+        others["PyTorch, compiled"] = from_files(compiled, files.paths)
+    if runtimes.openvino:
+        others |= {
+            f"OpenVINO {precision}": _by_openvino(onnx_files[precision], files.paths)
+            for precision in ("fp32", "int8")
+        }
     functions: dict[str, Scores] = {
         **{
             f"bare ORT {name}": from_features(ort_run(file), files.features)
-            for name, file in variants.items()
+            for name, file in onnx_files.items()
         },
-        **{f"rrtn {name}": partial(rrtn_scores, scorer, files.paths) for name, scorer in scorers.items()},
-        "PyTorch": from_files(torch_run(network_of(encoder)), files.paths),
-        **audonnx_functions(model, files.paths),
+        **{name: partial(rrtn_scores, scorer, files.paths) for name, scorer in ours.items()},
+        **others,
     }
-    differences = check_same(
-        {name: function() for name, function in functions.items()}, reference="rrtn fp32"
-    )  # a warm-up
-    seconds = interleaved(functions, repeats=repeats, warm_up=0, pause=0.2)
+    for function in functions.values():
+        function()  # a warm-up
+    scores: dict[str, Float32] = {}
+
+    def keep(name: str) -> None:
+        scores[name] = functions[name]()
+
+    once = interleaved({name: partial(keep, name) for name in functions}, repeats=1, warm_up=0, pause=0.2)
+    differences = check_same(scores, reference="rrtn fp32")
+    at_best = _without_worse_settings(functions, once)
+    more = interleaved(at_best, repeats=arguments.repeats, warm_up=0, pause=0.2)
+    seconds = {name: more.get(name, values) for name, values in once.items()}
     results = {
         f"{encoder} {name}": summary(values, clips=len(files.paths))
         | {"max_difference": round(differences[name], 7)}
         for name, values in seconds.items()
     }
-    return results, {f"{encoder}: {name}": value for name, value in ratios(seconds).items()}
+    found = {f"{encoder}: {name}": value for name, value in ratios(more).items()}
+    for scorer in ours.values():
+        scorer.close()
+    return results, found
+
+
+def _scorer(bundle: Bundle, variant: str) -> Scorer:
+    return Scorer(bundle, "mnn" if variant == "mnn" else "cpu", variant=variant)
+
+
+def _by_openvino(model: Path, paths: list[Path]) -> Scores:
+    """Its hint for throughput: several batches at once, as many as it thinks best."""
+    throughput = runtimes.OpenvinoThroughput(model, BATCH)
+    return lambda: throughput.scores(log_mels_of_files(paths))
+
+
+def _without_worse_settings(functions: dict[str, Scores], once: dict[str, list[float]]) -> dict[str, Scores]:
+    """Of audonnx only the fastest of its settings in each precision."""
+    settings = [name for name in functions if name.startswith("audonnx")]
+    best = {
+        min((name for name in settings if name.endswith("int8") == int8), key=lambda name: once[name][0])
+        for int8 in {name.endswith("int8") for name in settings}
+    }
+    return {name: run for name, run in functions.items() if name not in settings or name in best}
 
 
 def ratios(seconds: dict[str, list[float]]) -> dict[str, Ratio]:
     """How many times faster rrtn is; of the ceiling it is a share."""
-    pairs = {
-        "share of bare ORT, fp32": ("bare ORT fp32", "rrtn fp32"),
-        "share of bare ORT, cpu": ("bare ORT cpu", "rrtn cpu"),
-        "share of bare ORT, int8": ("bare ORT int8", "rrtn int8"),
-        "cpu over fp32": ("rrtn fp32", "rrtn cpu"),
-        "int8 over fp32": ("rrtn fp32", "rrtn int8"),
-        **{
-            f"fp32 over {name}": (name, "rrtn fp32")
-            for name in seconds
-            if name.startswith(("audonnx", "PyTorch"))
-        },
-        **{f"over {name}": (name, "rrtn cpu") for name in seconds if name.startswith(("audonnx", "PyTorch"))},
+    found = {
+        f"share of bare ORT, {name}": ratio(seconds[f"bare ORT {name}"], seconds[f"rrtn {name}"])
+        for name in ("fp32", "cpu", "int8", "cpu-int8")
     }
-    found = {name: ratio(seconds[slow], seconds[fast]) for name, (slow, fast) in pairs.items()}
-    at_best = [value for name, value in found.items() if name.startswith("over audonnx")]
-    return found | (
-        {"over audonnx at its best": min(at_best, key=lambda value: value["median"])} if at_best else {}
-    )
+    for name in ("cpu", "int8"):
+        found[f"{name} over fp32"] = ratio(seconds["rrtn fp32"], seconds[f"rrtn {name}"])
+    for precision in ("fp32", "int8"):
+        mine = _fastest(seconds, int8=precision == "int8", ours=True)
+        others = [
+            name for name in seconds if _is_tool(name) and name.endswith("int8") == (precision == "int8")
+        ]
+        for name in others:
+            known = name.split()[0].strip(",") if name.startswith("audonnx") else name
+            found[f"{precision} over {known}"] = ratio(seconds[name], seconds[mine]) | {
+                "between": f"{mine}, and {name}"
+            }
+        if others:
+            peer = _fastest(seconds, int8=precision == "int8", ours=False)
+            found[f"{precision} over the best other tool"] = ratio(seconds[peer], seconds[mine]) | {
+                "between": f"{mine}, and {peer}"
+            }
+    return found
+
+
+def _is_tool(name: str) -> bool:
+    return not name.startswith(("bare ORT", "rrtn"))
+
+
+def _fastest(seconds: dict[str, list[float]], *, int8: bool, ours: bool) -> str:
+    names = [
+        name
+        for name in seconds
+        if name.endswith("int8") == int8 and (name.startswith("rrtn") if ours else _is_tool(name))
+    ]
+    return min(names, key=lambda name: float(np.median(seconds[name])))
 
 
 def main() -> None:
@@ -113,6 +178,8 @@ def main() -> None:
     parser.add_argument(
         "--share", type=float, default=1.0, help="of the usual number of files: 512, 128 and 64"
     )
+    parser.add_argument("--compile", action="store_true", help="also torch.compile")
+    parser.add_argument("--bundles", type=Path, help="a folder that random_bundle.py has filled")
     arguments = parser.parse_args()
     results: dict[str, Any] = {}
     compared_to: dict[str, Ratio] = {}
@@ -122,7 +189,9 @@ def main() -> None:
             files = real_files(
                 arguments.audio, count_of(encoder, arguments.share), folder / f"{encoder} audio"
             )
-            of_encoder, of_pairs = compared(encoder, files, folder / encoder, arguments.repeats)
+            kept = arguments.bundles and arguments.bundles / encoder
+            bundle = load_bundle(kept) if kept else random_bundle(encoder, folder / encoder)
+            of_encoder, of_pairs = compared(encoder, bundle, files, files.paths[0].parent, arguments)
             results |= of_encoder
             compared_to |= of_pairs
     report("score a folder, CPU", results, ratios=compared_to, targets=TARGETS)
