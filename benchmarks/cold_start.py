@@ -70,6 +70,7 @@ def main() -> None:
             path for path in sorted((ROOT / "tests/fixtures/bursts").iterdir()) if path.suffix == ".wav"
         )
         rrtn, out = command_line(), folder / "out/scores.csv"
+        out.parent.mkdir()
         commands = {
             "python -c pass": [sys.executable, "-c", "pass"],
             "import typer": [sys.executable, "-c", "import typer"],

@@ -20,7 +20,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +88,8 @@ def _peers(bundle: Bundle, batch: int) -> Iterator[tuple[str, Way]]:
     if runtimes.MNN:
         size = min(batch, _MNN_BATCH)
         yield "MNN fp32", Way("fp32", False, runtimes.mnn_run(fp32, batch=size, threads=1), size)
-    if runtimes.ncnn and batch == 1:
-        yield "ncnn fp32", Way("fp32", False, runtimes.ncnn_run(fp32, threads=1))
+    if runtimes.ncnn and batch == 1 and (ncnn := runtimes.ncnn_run(fp32, threads=1)):
+        yield "ncnn fp32", Way("fp32", False, ncnn)
 
 
 def _variant_file(bundle: Bundle, name: str) -> str:
@@ -161,12 +161,12 @@ def _fastest(seconds: dict[str, list[float]]) -> str:
 def auto_against_the_best(
     encoder: EncoderName, bundle: Bundle, rounds: int
 ) -> tuple[dict[str, Any], dict[str, Ratio]]:
-    """What `auto` takes after `rrtn tune --allow int8`, measured again beside all that came near to it."""
+    """What `auto` takes after `rrtn tune --allow int8`, measured again beside what came near to it."""
     tuning = tuned(bundle, allow=("int8",))
     results: dict[str, Any] = {}
     ratios: dict[str, Ratio] = {}
     for use, taken in (("folders", tuning.folders), ("clips", tuning.clips)):
-        near = [way for way in tuning.measured if way["use"] == use and way["rounds"] > 1]
+        near = _best_of_each(way for way in tuning.measured if way["use"] == use and way["rounds"] > 1)
         clips = BATCH * usable_cpus() * 2 if use == "folders" else 4
         functions = {_name_of(way): _run_of(bundle, way, clips) for way in near}
         if runtimes.openvino and use == "folders":
@@ -181,6 +181,14 @@ def auto_against_the_best(
             "between": f"{auto}, and {best}"
         }
     return results, ratios
+
+
+def _best_of_each(ways: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each variant on each backend the fastest way."""
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for way in sorted(ways, key=lambda way: float(way["clips_per_second"])):
+        best[way["variant"], way["backend"]] = way
+    return list(best.values())
 
 
 def _name_of(way: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ and the graph in ORT.
 
 import os
 
-os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
 import onnxruntime

@@ -39,11 +39,11 @@ SUITE: dict[str, tuple[list[str], list[str]]] = {
     "frontend.py": ([], []),
     "cold_start.py": (["--repeats", "5"], ["--repeats", "2"]),
     "every_way.py": (
-        ["--bundles", BUNDLES, "--rounds", "4", "--tune", "cnn14"],
+        ["--bundles", BUNDLES, "--rounds", "3", "--tune", "resnet18"],
         ["--encoders", "resnet18", "--rounds", "2"],
     ),
     "score_folder.py": (
-        ["--bundles", BUNDLES, "--encoders", "resnet18", "cnn14", "--share", "0.5", "--repeats", "3"],
+        ["--bundles", BUNDLES, "--encoders", "resnet18", "cnn14", "--share", "0.25", "--repeats", "3"],
         ["--encoders", "resnet18", "--share", "0.03", "--repeats", "2"],
     ),
     "train_step.py": (

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from rrtn.runtime.arrays import Float32
-from rrtn.runtime.system.cpus import has_bf16, usable_cpus
+from rrtn.runtime.system.cpus import usable_cpus
 from rrtn.runtime.system.host import quiet_stdout
 
 sys.path.append(str(Path(__file__).parents[1] / ".peers"))  # behind all that rrtn itself uses
@@ -41,20 +41,6 @@ def missing() -> list[str]:
     """The runtimes that are not there."""
     found = {"openvino": openvino, "MNN": MNN, "ncnn": ncnn, "pnnx, for ncnn": _PNNX}
     return [name for name, module in found.items() if not module]
-
-
-def fp32_runs(model: Path, *, batch: int, threads: int) -> dict[str, Runs]:
-    """An ONNX file of ours by each runtime that is here, in batches of one size."""
-    runs: dict[str, Runs] = {}
-    if openvino:
-        runs["OpenVINO"] = openvino_run(model, batch=batch, threads=threads)
-        if has_bf16():
-            runs["OpenVINO bf16"] = openvino_run(model, batch=batch, threads=threads, precision="bf16")
-    if MNN:
-        runs["MNN"] = mnn_run(model, batch=batch, threads=threads)
-    if ncnn and _PNNX:
-        runs["ncnn"] = ncnn_run(model, threads=threads)
-    return runs
 
 
 def openvino_run(model: Path, *, batch: int, threads: int, precision: str = "f32") -> Runs:
@@ -142,15 +128,16 @@ def _mnn_file(model: Path) -> Path:
     return path
 
 
-def ncnn_run(model: Path, *, threads: int) -> Runs:
-    """One clip after the other: ncnn has no batches."""
+def ncnn_run(model: Path, *, threads: int) -> Runs | None:
+    """One clip after the other: ncnn has no batches. None for a model that it has not all operators for."""
     param, weights = _ncnn_files(model)
     net = ncnn.Net()
     net.opt.num_threads = threads
     net.opt.use_bf16_storage = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.use_fp16_packed = False
-    net.load_param(str(param))
-    net.load_model(str(weights))
+    if net.load_param(str(param)) or net.load_model(str(weights)):
+        print(f"{model}: ncnn does not load it, and is left out", file=sys.stderr)
+        return None
 
     def score(clip: Float32) -> Float32:
         extractor = net.create_extractor()
@@ -164,6 +151,7 @@ def ncnn_run(model: Path, *, threads: int) -> Runs:
 @cache
 def _ncnn_files(model: Path) -> tuple[Path, Path]:
     folder = model.parent / f"{model.stem} ncnn"
+    shutil.rmtree(folder, ignore_errors=True)  # of a run before
     folder.mkdir()
     shutil.copy(model, folder / "m.onnx")
     assert _PNNX and _PNNX.origin

@@ -88,14 +88,14 @@ def compared(
         **{name: partial(rrtn_scores, scorer, files.paths) for name, scorer in ours.items()},
         **others,
     }
-    for function in functions.values():
-        function()  # a warm-up
     scores: dict[str, Float32] = {}
 
     def keep(name: str) -> None:
         scores[name] = functions[name]()
 
-    once = interleaved({name: partial(keep, name) for name in functions}, repeats=1, warm_up=0, pause=0.2)
+    once = interleaved(  # and a warm-up
+        {name: partial(keep, name) for name in functions}, repeats=1, warm_up=0, pause=0.2
+    )
     differences = check_same(scores, reference="rrtn fp32")
     at_best = _without_worse_settings(functions, once)
     more = interleaved(at_best, repeats=arguments.repeats, warm_up=0, pause=0.2)

@@ -225,7 +225,7 @@ def test_work_is_what_a_graph_does() -> None:
 
 
 def test_fewer_multiplications_count_as_less_time_and_both_ways_can_be_measured() -> None:
-    """Where direct convolution is bound by its weights. benchmarks/winograd.py compares the two."""
+    """Where direct convolution is bound by its weights. benchmarks/winograd.py --layers compares the two."""
     layer = Convolution("w", 512, 1024, 7, 2, 1)
     axes = (toom_cook(2), pair())
     counted = modelled_ms(layer, None, 16) / modelled_ms(layer, axes, 16)
