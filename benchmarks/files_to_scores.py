@@ -79,8 +79,8 @@ def real_files(folder: Path, count: int, into: Path) -> Files:
 
 
 def count_of(encoder: EncoderName, share: float) -> int:
-    """Files for an encoder: whole batches."""
-    return max(1, round(CLIPS[encoder] * share / BATCH)) * BATCH
+    """Files for an encoder: whole batches, and at least two for each core, or some would have none."""
+    return max(2 * usable_cpus(), round(CLIPS[encoder] * share / BATCH)) * BATCH
 
 
 def rrtn_scores(scorer: Scorer, paths: list[Path]) -> Float32:
