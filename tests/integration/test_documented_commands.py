@@ -60,8 +60,7 @@ ELSEWHERE = {
     "its result is committed",
     "python benchmarks/score_folder.py --encoders cnn10": "minutes and quiet cores; by hand, its "
     "result is committed",
-    "python benchmarks/winograd.py --layers cnn14": "by hand; tests/benchmarks/test_results.py runs "
-    "each at a small size",
+    "python benchmarks/winograd.py --layers cnn14": "minutes and quiet cores; by hand",
     "python examples/from_recordings_to_picture.py recordings/ BUNDLE scores.svg": "the checkout; "
     "tests/docs/test_examples.py",
     'pip install ".[train,rtx]"': "a package index and 5 GB; make installs requirements.lock and the wheel",
