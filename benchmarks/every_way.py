@@ -29,11 +29,12 @@ from typing import Any
 import numpy as np
 import runtimes
 from files_to_scores import check_same, from_features, ort_run
-from measure import Ratio, interleaved, ratio, report, summary
-from random_bundle import noise, random_bundle
+from measure import Ratio, best_against_best, interleaved, ratio, report, summary
+from random_bundle import kept_bundle, noise
 from rrtn.runtime.arrays import Float32
 from rrtn.runtime.backends.choice import backend_from_variant
-from rrtn.runtime.bundle import Bundle, load_bundle
+from rrtn.runtime.backends.mnn_kind import MNN_KIND
+from rrtn.runtime.bundle import Bundle
 from rrtn.runtime.system.cpus import has_bf16, usable_cpus
 from rrtn.runtime.tune import candidates_to_measure, tuned
 from rrtn.train.method.choices import EncoderName
@@ -41,7 +42,6 @@ from rrtn.train.method.encoders import ENCODERS
 
 BATCH = 16
 _FAR = 3.0  # times as long as the best of its precision in the first round: not measured again
-_MNN_BATCH = 8
 TARGETS = {
     "our best over the best peer's": 1.0,
     "CNN14, cpu-int8 over OpenVINO int8": 1.2,
@@ -86,7 +86,7 @@ def _peers(bundle: Bundle, batch: int) -> Iterator[tuple[str, Way]]:
         if has_bf16():
             yield "OpenVINO bf16", Way("bf16", False, openvino(fp32, precision="bf16"))
     if runtimes.MNN:
-        size = min(batch, _MNN_BATCH)
+        size = min(batch, MNN_KIND.batch_size)
         yield "MNN fp32", Way("fp32", False, runtimes.mnn_run(fp32, batch=size, threads=1), size)
     if runtimes.ncnn and batch == 1 and (ncnn := runtimes.ncnn_run(fp32, threads=1)):
         yield "ncnn fp32", Way("fp32", False, ncnn)
@@ -146,16 +146,10 @@ def _ratios(seconds: dict[str, list[float]], ways: dict[str, Way]) -> Iterator[t
     for precision in ("fp32", "int8"):
         ours, theirs = (_of(seconds, ways, precision, ours=side) for side in (True, False))
         if ours and theirs:
-            mine, peer = _fastest(ours), _fastest(theirs)
-            found = ratio(theirs[peer], ours[mine]) | {"between": f"{mine}, and {peer}"}
-            yield f"our best {precision} over the best peer's", found
+            yield f"our best {precision} over the best peer's", best_against_best(ours, theirs)
     plan, peer = "rrtn cpu-int8 on cpu", "OpenVINO int8"
     if plan in seconds and peer in seconds:
         yield f"{plan} over {peer}", ratio(seconds[peer], seconds[plan])
-
-
-def _fastest(seconds: dict[str, list[float]]) -> str:
-    return min(seconds, key=lambda name: float(np.median(seconds[name])))
 
 
 def auto_against_the_best(
@@ -176,10 +170,8 @@ def auto_against_the_best(
         seconds = interleaved(functions, repeats=rounds, warm_up=1, pause=0.1)
         at = f"{encoder} {use}, all cores"
         results |= {f"{at}: {name}": summary(values, clips=clips) for name, values in seconds.items()}
-        auto, best = _name_of(taken.to_dict()), _fastest(seconds)
-        ratios[f"{at}: auto over the best"] = ratio(seconds[best], seconds[auto]) | {
-            "between": f"{auto}, and {best}"
-        }
+        auto = _name_of(taken.to_dict())
+        ratios[f"{at}: auto over the best"] = best_against_best({auto: seconds[auto]}, seconds)
     return results, ratios
 
 
@@ -221,8 +213,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["RRTN_CACHE"] = folder  # what tune finds here is of no other use
         for encoder in arguments.encoders:
-            kept = arguments.bundles and arguments.bundles / encoder
-            bundle = load_bundle(kept) if kept else random_bundle(encoder, Path(folder, encoder))
+            bundle = kept_bundle(encoder, arguments.bundles or Path(folder))
             for batch in (BATCH, 1):
                 of_ways, of_pairs = on_one_thread(encoder, bundle, batch, arguments.rounds)
                 results |= of_ways

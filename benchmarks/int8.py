@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 import torch
 from measure import report
+from random_bundle import LABELS, SPEC, network_of, noise
 from rrtn.export.engine import engine_from_onnx
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_difference, int8_for_cpu, int8_for_tensorrt, onnx_scores
 from rrtn.export.winograd.cpu_variant import NotFasterError
 from rrtn.export.winograd.int8_variant import cpu_int8_variant_of
-from rrtn.runtime import FrontendSpec
 from rrtn.runtime.arrays import Float32, Float64, waveform_from_samples
 from rrtn.runtime.frontend import clip_log_mel
 from rrtn.train.checkpoint import load_checkpoint
@@ -38,7 +38,6 @@ from rrtn.train.evidence.best_checkpoint import network_from_weights
 from rrtn.train.method.choices import EncoderName
 from rrtn.train.method.encoders import ENCODERS
 from rrtn.train.method.metrics import ccc_challenge
-from rrtn.train.method.model import TwinsNetwork
 from rrtn.train.plan import data_folder
 from rrtn.train.run_folder import RunFolder
 
@@ -67,11 +66,7 @@ class Case:
 
 
 def random_case(encoder: EncoderName) -> Case:
-    torch.manual_seed(0)
-    spec = FrontendSpec()
-    network = TwinsNetwork(encoder, n_mels=spec.n_mels, n_targets=10, projector_layers=0).eval()
-    noise = np.random.default_rng(0).normal(0, 1, (32, 1, spec.frames, spec.n_mels)).astype(np.float32)
-    return Case(encoder, onnx_from_network(network, spec, tuple("ABCDEFGHIJ"), "logmel"), noise)
+    return Case(encoder, onnx_from_network(network_of(encoder), SPEC, LABELS, "logmel"), noise(32))
 
 
 def case_of_run(run: Path) -> Case:

@@ -117,6 +117,17 @@ def ratio(times: list[float], of: list[float], *, better: str = "higher") -> Rat
     return {"median": median, "q25": q25, "q75": q75, "n": len(times), "better": better}
 
 
+def best_against_best(ours: Mapping[str, list[float]], theirs: Mapping[str, list[float]]) -> Ratio:
+    """How many times as fast the fastest of ours is as the fastest of theirs; `between` names the two."""
+    mine, peer = fastest(ours), fastest(theirs)
+    return ratio(theirs[peer], ours[mine]) | {"between": f"{mine}, and {peer}"}
+
+
+def fastest(seconds: Mapping[str, list[float]]) -> str:
+    """The name of the least median."""
+    return min(seconds, key=lambda name: float(np.median(seconds[name])))
+
+
 def report(
     title: str, results: Mapping[str, Mapping[str, Any]], *, ratios: Mapping[str, Ratio], **more: Any
 ) -> None:

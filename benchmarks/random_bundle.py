@@ -15,6 +15,7 @@ import torch
 from rrtn.export.graph import file_from_onnx, onnx_from_network
 from rrtn.export.int8 import int8_for_cpu
 from rrtn.export.mnn_file import mnn_from_onnx
+from rrtn.export.recipes import ALL
 from rrtn.export.winograd.cpu_variant import cpu_variant_of
 from rrtn.export.winograd.int8_variant import cpu_int8_variant_of
 from rrtn.runtime import FrontendSpec
@@ -30,13 +31,7 @@ from rrtn.train.method.model import TwinsNetwork
 
 SPEC = FrontendSpec()
 LABELS = tuple("ABCDEFGHIJ")
-_FILES = {
-    "fp32": "model.onnx",
-    "cpu": "model.cpu.onnx",
-    "int8": "model.int8.onnx",
-    "cpu-int8": "model.cpu.int8.onnx",
-    "mnn": "model.mnn",
-}
+_FILES = {recipe.name: recipe.file for recipe in ALL}
 
 
 def network_of(encoder: EncoderName) -> TwinsNetwork:
@@ -62,6 +57,12 @@ def sounds() -> Float32:
     """log-Mel [clips, 1, T, M] of voices, silence and noise: what int8 is calibrated on."""
     waveforms = np.concatenate([voices(SPEC), extremes(SPEC)])
     return np.array([clip_log_mel(waveform, SPEC)[None] for waveform in waveforms])
+
+
+def kept_bundle(encoder: EncoderName, folder: Path) -> Bundle:
+    """The one of `make .bundles` in FOLDER/<encoder>; it is made where it is missing."""
+    inside = folder / encoder
+    return load_bundle(inside) if (inside / MANIFEST).exists() else random_bundle(encoder, inside)
 
 
 def random_bundle(encoder: EncoderName, folder: Path) -> Bundle:

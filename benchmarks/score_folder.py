@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import runtimes
 import torch
 from files_to_scores import (
@@ -42,11 +41,11 @@ from files_to_scores import (
     rrtn_scores,
     torch_run,
 )
-from measure import Ratio, interleaved, ratio, report, summary
-from random_bundle import network_of, random_bundle
+from measure import Ratio, best_against_best, interleaved, ratio, report, summary
+from random_bundle import kept_bundle, network_of
 from rrtn.runtime import Scorer
 from rrtn.runtime.arrays import Float32
-from rrtn.runtime.bundle import Bundle, load_bundle
+from rrtn.runtime.bundle import Bundle
 from rrtn.train.method.choices import EncoderName
 from rrtn.train.method.encoders import ENCODERS
 
@@ -66,10 +65,10 @@ def compared(
     ours = {f"rrtn {one.name}": _scorer(bundle, one.name) for one in bundle.variants}
     others = {
         "PyTorch": from_files(torch_run(network_of(encoder)), files.paths),
-        **audonnx_functions(bundle, "fp32", files.paths, folder / "audonnx fp32"),
+        **audonnx_functions(bundle, "fp32", files.paths, folder / "fp32"),
         **{
             f"{name} int8": run
-            for name, run in audonnx_functions(bundle, "int8", files.paths, folder / "audonnx int8").items()
+            for name, run in audonnx_functions(bundle, "int8", files.paths, folder / "int8").items()
         },
     }
     if arguments.compile:
@@ -140,34 +139,19 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, Ratio]:
     for name in ("cpu", "int8"):
         found[f"{name} over fp32"] = ratio(seconds["rrtn fp32"], seconds[f"rrtn {name}"])
     for precision in ("fp32", "int8"):
-        mine = _fastest(seconds, int8=precision == "int8", ours=True)
-        others = [
-            name for name in seconds if _is_tool(name) and name.endswith("int8") == (precision == "int8")
-        ]
-        for name in others:
-            known = name.split()[0].strip(",") if name.startswith("audonnx") else name
-            found[f"{precision} over {known}"] = ratio(seconds[name], seconds[mine]) | {
-                "between": f"{mine}, and {name}"
-            }
+        equal = {
+            name: values
+            for name, values in seconds.items()
+            if name.endswith("int8") == (precision == "int8") and not name.startswith("bare ORT")
+        }
+        ours = {name: values for name, values in equal.items() if name.startswith("rrtn")}
+        others = {name: values for name, values in equal.items() if name not in ours}
+        for name, values in others.items():
+            tool = "audonnx" if name.startswith("audonnx") else name
+            found[f"{precision} over {tool}"] = best_against_best(ours, {name: values})
         if others:
-            peer = _fastest(seconds, int8=precision == "int8", ours=False)
-            found[f"{precision} over the best other tool"] = ratio(seconds[peer], seconds[mine]) | {
-                "between": f"{mine}, and {peer}"
-            }
+            found[f"{precision} over the best other tool"] = best_against_best(ours, others)
     return found
-
-
-def _is_tool(name: str) -> bool:
-    return not name.startswith(("bare ORT", "rrtn"))
-
-
-def _fastest(seconds: dict[str, list[float]], *, int8: bool, ours: bool) -> str:
-    names = [
-        name
-        for name in seconds
-        if name.endswith("int8") == int8 and (name.startswith("rrtn") if ours else _is_tool(name))
-    ]
-    return min(names, key=lambda name: float(np.median(seconds[name])))
 
 
 def main() -> None:
@@ -189,9 +173,10 @@ def main() -> None:
             files = real_files(
                 arguments.audio, count_of(encoder, arguments.share), folder / f"{encoder} audio"
             )
-            kept = arguments.bundles and arguments.bundles / encoder
-            bundle = load_bundle(kept) if kept else random_bundle(encoder, folder / encoder)
-            of_encoder, of_pairs = compared(encoder, bundle, files, files.paths[0].parent, arguments)
+            bundle = kept_bundle(encoder, arguments.bundles or folder)
+            others = folder / f"{encoder} audonnx"
+            others.mkdir()
+            of_encoder, of_pairs = compared(encoder, bundle, files, others, arguments)
             results |= of_encoder
             compared_to |= of_pairs
     report("score a folder, CPU", results, ratios=compared_to, targets=TARGETS)

@@ -13,42 +13,23 @@ os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 
-import numpy as np
 import onnx
 from files_to_scores import BATCH
 from random_bundle import model_file
 from rrtn.export.winograd.conv_cost import measured_ms, modelled_ms, work_of
 from rrtn.export.winograd.rewriting import convolutions_of, plan_of
+from rrtn.runtime.bench import ceiling
 from rrtn.train.method.choices import EncoderName
 from rrtn.train.method.encoders import ENCODERS
-
-_SIDE = 1536  # rows and columns of the matrices whose product gives the peak
-
-
-def peak_of_a_core() -> float:
-    """GFLOP/s of the best of ten products of float32 matrices; the caller has set one thread."""
-    a, b = (np.ones((_SIDE, _SIDE), np.float32) for _ in range(2))
-    best = min(_seconds(a, b) for _ in range(10))
-    return 2 * _SIDE**3 / best / 1e9
-
-
-def _seconds(
-    a: "np.ndarray[tuple[int, int], np.dtype[np.float32]]",
-    b: "np.ndarray[tuple[int, int], np.dtype[np.float32]]",
-) -> float:
-    begin = time.process_time()
-    a @ b
-    return time.process_time() - begin
 
 
 def print_layers(encoder: EncoderName, folder: Path) -> None:
     """Prints a table of the convolutions, for one batch on one core: counted and measured."""
     model = onnx.load(model_file(encoder, folder))
     plan = plan_of(model, BATCH)
-    peak = peak_of_a_core()
+    peak = ceiling().sgemm / 1e9  # of one core, since OpenBLAS has one thread here
     print(f"{encoder}, batches of {BATCH}, one core: its peak is {peak:.0f} GFLOP/s")
     heads = ["convolution", "map", "direct GFLOP", "direct ms", "of the peak", "way", "GFLOP"]
     heads += ["of it transforms", "MB", "ms, counted", "ms", "of the peak", "times"]
