@@ -306,7 +306,7 @@ def _opened_engine(
         batch_size = make_scorer.keywords["batch_size"] or batch_size
         make_scorer = partial(make_scorer, variant=variant, batch_size=batch_size)
     if name == "local":
-        make = partial(make_scorer, bundle, backend, workers=workers)
+        make = partial(make_scorer, bundle, backend, workers=workers, start_decoding=True)
         with memory_as_before():
             yield LocalEngine(scorer_within_budget(make, max(one.size for one in bundle.variants)))
         return

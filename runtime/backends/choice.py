@@ -3,7 +3,7 @@
 This file works on the records in registry.py and knows no backend by name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -14,6 +14,7 @@ from .registry import AUTO, BACKENDS, backend_kind, backend_kinds, kinds_for_var
 from .tuning_file import Tuning, Way, tuning_of
 
 BackendName = str  # "auto", or the name of a record in registry.BACKENDS
+BeforeLoad = Callable[[Variant, int], object]  # takes the variant that is tried, and the batch it would run
 _FILES = {"onnx": "an ONNX file", "engine": "an engine", "mnn": "a file of MNN"}
 
 
@@ -60,23 +61,31 @@ def choose_backend(
     threads: int | None = None,
     single: bool = False,
     tuned: bool = False,
+    before_load: BeforeLoad = lambda variant, batch_size: None,
 ) -> Choice:
     """Loads the backend that was asked for; with `auto`, the fastest that runs here.
 
     `single` asks for the fastest for single clips, in place of batches. With `tuned`, `auto` takes what
-    `rrtn tune` has found, where nobody has named a variant: `threads` are then those of the way. It never
-    falls back silently. Raises ConfigError for an unknown name or variant, and UnavailableError if this
-    machine cannot run what was asked for. Raises ModelError for a file that was changed, even if another
-    one would do.
+    `rrtn tune` has found, where nobody has named a variant: `threads` are then those of the way.
+    `before_load` is told what is tried, so that other work can begin meanwhile. It never falls back silently.
+
+    Raises ConfigError for an unknown name or variant, and UnavailableError if this machine cannot run what
+    was asked for. Raises ModelError for a file that was changed, even if another one would do.
     """
     if bundle.variants and not any(map(_takes_clips, bundle.variants)):
         raise _not_for_clips(str(bundle.path / bundle.variants[0].file), _CLIPS)
     remarks: list[str] = []
-    if tuned and name == AUTO and not variant and (choice := _choice_of_tuning(bundle, single, remarks)):
+    if (
+        tuned
+        and name == AUTO
+        and not variant
+        and (choice := _choice_of_tuning(bundle, single, remarks, before_load))
+    ):
         return choice
     candidates, reasons = candidates_of_bundle(bundle, name, variant=variant, single=single)
     failures: dict[str, ModelError] = {}
     for candidate in candidates:
+        before_load(candidate.variant, candidate.kind.batch_size)
         try:
             backend = candidate.kind.load(bundle, candidate.variant, threads)
         except (UnavailableError, OutOfMemoryError) as error:  # a GPU that others have filled
@@ -89,7 +98,9 @@ def choose_backend(
     raise _nothing_runs(name, variant, reasons | {what: error.came for what, error in failures.items()})
 
 
-def _choice_of_tuning(bundle: Bundle, single: bool, remarks: list[str]) -> Choice | None:
+def _choice_of_tuning(
+    bundle: Bundle, single: bool, remarks: list[str], before_load: BeforeLoad
+) -> Choice | None:
     """What `rrtn tune` has found to be the fastest; None, with a remark, where that cannot be taken."""
     found = tuning_of(bundle)
     if found.tuning is None:
@@ -98,6 +109,7 @@ def _choice_of_tuning(bundle: Bundle, single: bool, remarks: list[str]) -> Choic
     way = found.tuning.clips if single else found.tuning.folders
     try:
         variant, kind = _variant_for_clips(bundle, way.variant), backend_kind(way.backend)
+        before_load(variant, way.batch_size)
         backend = kind.load(bundle, variant, way.threads)
     except (ConfigError, UnavailableError, OutOfMemoryError) as error:
         remarks.append(f"not what rrtn tune found, {way.variant} on {way.backend}: {error.came}")

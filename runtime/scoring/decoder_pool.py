@@ -88,23 +88,16 @@ PoolEvent = ClipsReady | FilesEnded | FileRestarted | PoolIdle | PoolLooked
 
 
 class DecoderPool:
-    """A pool of `count` processes, each of which gets `chunk` files at a time. The pool must be closed.
+    """A pool of up to `count` processes, each of which gets `chunk` files at a time. The pool must be closed.
 
-    A file that takes longer than `timeout` (s) to decode is given up.
+    One process is started at once, each other one with the first files for it. A file that takes longer than
+    `timeout` (s) to decode is given up.
     """
 
-    def __init__(
-        self,
-        decoding: DecoderSettings,
-        *,
-        count: int,
-        chunk: int,
-        timeout: float,
-        pin: Pin = lambda slots: lambda: None,
-    ) -> None:
-        """`pin` is Backend.pin: it gets the slots of each decoder, and what it gives is called at its end."""
-        self._decoding, self._chunk, self._timeout, self._pin = decoding, chunk, timeout, pin
-        self._decoders = [_DecoderHandle(decoding, pin) for _ in range(count)]
+    def __init__(self, decoding: DecoderSettings, *, count: int, chunk: int, timeout: float) -> None:
+        self._decoding, self._count, self._chunk, self._timeout = decoding, count, chunk, timeout
+        self._pin: Pin = lambda slots: lambda: None
+        self._decoders = [_DecoderHandle(decoding)]
         self._requeued: deque[Chunk] = deque()
         self._strikes: Counter[int] = Counter()
         self._sources: dict[int, AudioSource] = {}  # of files that are not decoded yet
@@ -116,6 +109,12 @@ class DecoderPool:
         self._looked = 0.0  # when the pool last looked for decoders that hang
         self._back = 0.0  # when it first looked after it had been away
         self.released = 0  # files whose results the caller has given out
+
+    def pin(self, pin: Pin) -> None:
+        """`pin` is Backend.pin: it gets the slots of each decoder, and what it gives is called at its end."""
+        self._pin = pin
+        for decoder in self._decoders:
+            decoder.pin(pin)
 
     def events(self, sources: Iterable[AudioSource], *, ahead: int) -> Iterator[PoolEvent]:
         """Gives all events of all files. The events of several files are mixed.
@@ -141,15 +140,17 @@ class DecoderPool:
     def events_of_feed(self, feed: Feed) -> Iterator[PoolEvent]:
         """Gives all events of files that come while others are decoded, until the feed is closed.
 
-        A decoder gets one file at a time and a second one to go on with. The caller must close the pool.
-        Raises what `events` raises.
+        A decoder gets one file at a time and a second one to go on with; all are started at once, since a
+        request does not wait for that. The caller must close the pool. Raises what `events` raises.
         """
+        while len(self._decoders) < self._count:
+            self._started_one()
         while not feed.is_over or self._sources:
             check_process(self._process)
             self._give_requeued()
-            while not self._requeued and (decoder := self._hungry()) and (given := feed.take()):
+            while not self._requeued and self._is_hungry() and (given := feed.take()):
                 self._sources.update([given])
-                decoder.give([given])
+                self._hungriest().give([given])
             for decoder in self._decoders:
                 decoder.free()
             yield from self._look(feed)
@@ -183,12 +184,13 @@ class DecoderPool:
 
     def _take(self, tickets: Iterator[tuple[int, AudioSource]], ahead: int) -> bool:
         """Gives new files to decoders that have few; -> whether there may be more files."""
-        while not self._requeued and (decoder := self._hungry()):
+        while not self._requeued and self._is_hungry():
             room = min(self._chunk, self.released + ahead - self._taken)
             chunk = list(islice(tickets, max(0, room)))
             self._taken += len(chunk)
             self._sources.update(chunk)
-            decoder.give(chunk)
+            if chunk:
+                self._hungriest().give(chunk)
             if len(chunk) < room:
                 return False
             if not chunk:
@@ -196,12 +198,26 @@ class DecoderPool:
         return True
 
     def _give_requeued(self) -> None:
-        while self._requeued and (decoder := self._hungry()):
-            decoder.give(self._requeued.popleft())
+        while self._requeued and self._is_hungry():
+            self._hungriest().give(self._requeued.popleft())
 
-    def _hungry(self) -> "_DecoderHandle | None":
-        decoder = min(self._decoders, key=lambda decoder: len(decoder.chunks))
-        return decoder if len(decoder.chunks) < _QUEUED else None
+    def _is_hungry(self) -> bool:
+        """Whether some decoder, or one that is not started yet, may be given files."""
+        few = (len(decoder.chunks) < _QUEUED for decoder in self._decoders)
+        return len(self._decoders) < self._count or any(few)
+
+    def _hungriest(self) -> "_DecoderHandle":
+        """A decoder without files, or a new one, or the one that has the fewest."""
+        decoder = min(self._decoders, key=lambda decoder: len(decoder.chunks), default=None)
+        if decoder and (not decoder.chunks or len(self._decoders) == self._count):
+            return decoder
+        return self._started_one()
+
+    def _started_one(self) -> "_DecoderHandle":
+        decoder = _DecoderHandle(self._decoding)
+        self._decoders.append(decoder)
+        decoder.pin(self._pin)
+        return decoder
 
     def _received(self, decoder: "_DecoderHandle") -> Iterator[PoolEvent]:
         try:
@@ -254,7 +270,7 @@ class DecoderPool:
         end = decoder.end(patience=0.0 if reason or timeout != IDLE else _LATEST_END)
         culprit = IDLE if reason else decoder.works_on()[0]
         self._check_starts(decoder, reason or end.words, end.code, is_idle=culprit == IDLE)
-        self._decoders.append(_DecoderHandle(self._decoding, self._pin))
+        self._started_one()
         for ticket, source in self._unfinished(decoder):
             yield FileRestarted(ticket)
             if ticket == culprit:
@@ -294,7 +310,7 @@ class DecoderEnd(NamedTuple):
 class _DecoderHandle:
     """A decoder process as the pool sees it."""
 
-    def __init__(self, decoding: DecoderSettings, pin: Pin) -> None:
+    def __init__(self, decoding: DecoderSettings) -> None:
         self.chunks: deque[dict[int, None]] = deque()  # the unfinished tickets of each chunk
         self._free = 0  # slots that are free again, and the decoder has not been told
         self.has_started = False
@@ -303,24 +319,25 @@ class _DecoderHandle:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         memory = SharedMemory(decoding.bytes)
         self.memory = SlotMemory(memory.map, decoding)
-        self._unpin = pin(self.memory.slots)
+        self._unpin: Callable[[], None] = lambda: None
         self.connection, theirs = Pipe()
         try:
             self._process = _started(Inherited(theirs.fileno(), memory), self._errors)
         except BaseException:
             self.connection.close()
             self._errors.close()
-            self._unpin()
             raise
         finally:
             theirs.close()
             memory.hand_over()
         self._send(decoding)
 
+    def pin(self, pin: Pin) -> None:
+        self._unpin = pin(self.memory.slots)
+
     def give(self, chunk: Chunk) -> None:
-        if chunk:
-            self.chunks.append(dict.fromkeys(ticket for ticket, _ in chunk))
-            self._give(chunk)
+        self.chunks.append(dict.fromkeys(ticket for ticket, _ in chunk))
+        self._give(chunk)
 
     def free(self) -> None:
         """Tells the decoder which slots are free again, unless a chunk has taken the word along."""

@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NoReturn, get_args
@@ -31,7 +31,7 @@ from ..backends.base import Backend
 from ..backends.choice import BackendName, backend_from_variant, choose_backend
 from ..backends.model_batch import BatchMemory, ClipBatch, Outputs, padded
 from ..backends.registry import backend_kind
-from ..bundle import Bundle, load_bundle
+from ..bundle import Bundle, Variant, load_bundle
 from ..errors import (
     AudioError,
     ConfigError,
@@ -102,14 +102,15 @@ class Scorer:
         embeddings: bool = False,
         level: Level = "file",
         segment: Segment | None = None,
+        start_decoding: bool = False,
     ) -> None:
         """Loads the model. `backend` and `variant` are those of `backends.choice.choose_backend`.
 
         By default the fastest variant that runs here is taken: for batches, or with a `batch_size` of 1 for
         single clips. What `rrtn tune` has found here decides, unless backend, variant or `lanes` are given.
-        `workers` decoding processes are started with
-        the first file, by default one a core. On the CPU `lanes` batches run at once, by default as many as
-        there are cores.
+        Up to `workers` decoding processes, by default one a core, are started as files come; with
+        `start_decoding` the first one now, while the model is being loaded. On the CPU `lanes` batches run
+        at once, by default as many as there are cores.
 
         Without `window` the first clip of a file is scored. With `window` (s, at most a clip) every
         window is scored, `hop` (s) apart, and their mean is one more row, in which a window weighs by the
@@ -135,31 +136,12 @@ class Scorer:
         window = "auto" if segment and window is None else window
         _check_window(window, hop, self.bundle.spec)
         _check_level(level, window)
-        choice = choose_backend(
-            self.bundle, backend, variant=variant, threads=1, single=batch_size == 1, tuned=lanes is None
-        )
-        self.backend, self.passed_over, self.remark = choice.backend, choice.passed_over, choice.remark
-        way = choice.way
-        self.batch_size = batch_size or (way or backend_kind(self.backend.device)).batch_size
-        self.workers = min(workers or usable_cpus(), MOST_PROCESSES)
-        if embeddings and self.backend.embedding_size is None:
-            raise ModelError(
-                "--embeddings",
-                f"{self.backend.variant.file} gives scores only",
-                wanted="a model that gives embeddings",
-                fix="rrtn export --embeddings",
-            )
-        self._is_named, self._tuning = variant is not None, choice.tuning
-        self._clip_backend: Backend | None = None  # not chosen yet
-        self.timing, self._lock = Timing(), threading.Lock()
-        self.batch_that_fits = self.batch_size  # less once the device's memory was too small
-        self._threads, self._lanes = way.threads if way else 1, lanes or (way.lanes if way else usable_cpus())
-        self._timeout = timeout
-        self._embeddings = embeddings
-        self.decoding = DecoderSettings(
+        self.workers, self._timeout = min(workers or usable_cpus(), MOST_PROCESSES), timeout
+        self._idle: list[DecoderPool] = []  # pools that no call uses; its methods need no lock
+
+        make_settings = partial(
+            DecoderSettings,
             spec=self.bundle.spec,
-            input=self.backend.variant.input,
-            slots=max(16, 2 * self.batch_size // self.workers),
             window=window,
             hop=hop,
             segment=segment,
@@ -168,9 +150,54 @@ class Scorer:
             channel=channel,
             level=level,
         )
-        self._idle: list[DecoderPool] = []  # pools that no call uses; its methods need no lock
+        prepare = partial(self._prepare_decoding, make_settings, batch_size, start_decoding)
+        with contextlib.ExitStack() as on_error:
+            on_error.callback(self.close)
+            choice = choose_backend(
+                self.bundle,
+                backend,
+                variant=variant,
+                threads=1,
+                single=batch_size == 1,
+                tuned=lanes is None,
+                before_load=prepare,
+            )
+            if embeddings and choice.backend.embedding_size is None:
+                raise ModelError(
+                    "--embeddings",
+                    f"{choice.backend.variant.file} gives scores only",
+                    wanted="a model that gives embeddings",
+                    fix="rrtn export --embeddings",
+                )
+            on_error.pop_all()
+        self.backend, self.passed_over, self.remark = choice.backend, choice.passed_over, choice.remark
+        for decoders in self._idle:
+            decoders.pin(self.backend.pin)
+        way = choice.way
+        self._is_named, self._tuning = variant is not None, choice.tuning
+        self._clip_backend: Backend | None = None  # not chosen yet
+        self.timing, self._lock = Timing(), threading.Lock()
+        self.batch_that_fits = self.batch_size  # less once the device's memory was too small
+        self._threads, self._lanes = way.threads if way else 1, lanes or (way.lanes if way else usable_cpus())
+        self._embeddings = embeddings
         self._process = this_process()
         self._in_model: set[int] = set()  # threads that are in the model
+
+    def _prepare_decoding(
+        self,
+        make_settings: Callable[..., DecoderSettings],
+        batch_size: int | None,
+        start: bool,
+        variant: Variant,
+        batch_of_backend: int,
+    ) -> None:
+        """Sets what decoders must know of a variant, before it is loaded; starts one if it shall `start`."""
+        self.close()  # one for another variant, which could not be loaded
+        self.batch_size = batch_size or batch_of_backend
+        slots = max(16, 2 * self.batch_size // self.workers)
+        self.decoding = make_settings(input=variant.input, slots=slots)
+        if start:
+            self._idle.append(self._new_decoders())
 
     def __enter__(self) -> "Scorer":
         return self
@@ -356,10 +383,13 @@ class Scorer:
             if decoders.is_usable():
                 return decoders
             decoders.close()
+        decoders = self._new_decoders()
+        decoders.pin(self.backend.pin)
+        return decoders
+
+    def _new_decoders(self) -> DecoderPool:
         chunk = min(self.batch_size, 32)
-        decoders = DecoderPool(
-            self.decoding, count=self.workers, chunk=chunk, timeout=self._timeout, pin=self.backend.pin
-        )
+        decoders = DecoderPool(self.decoding, count=self.workers, chunk=chunk, timeout=self._timeout)
         weakref.finalize(self, decoders.close)
         return decoders
 

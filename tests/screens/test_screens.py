@@ -105,6 +105,7 @@ def comparable(lines: list[str], *, first_column: bool = False) -> list[str]:
     """The lines without what depends on the machine and the minute."""
     text = "\n".join(lines)
     text = re.sub(r"on (AMD|Intel|ARM|\w+-core)\b[^\n]*", "on CPU", text)
+    text = re.sub(r"\b(Linux|macOS|Windows)-[\w.-]+", "SYSTEM", text)
     text = re.sub(r"\b[0-9a-f]{12}\b", "HASH", text)
     text = re.sub(r"(?<!\w)[+-]?\d[\d.,]*(e[+-]?\d+)?\b", "0", text)
     text = re.sub(r"[─━]{2,}", "─", text)

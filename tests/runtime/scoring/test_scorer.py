@@ -20,11 +20,14 @@ from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle, log_mel
 from rrtn.runtime.arrays import waveform_from_samples
 from rrtn.runtime.audio.reader import read_audio
+from rrtn.runtime.backends.base import Backend
 from rrtn.runtime.backends.cuda_libraries import cuda_missing
+from rrtn.runtime.backends.registry import BACKENDS, backend_kind
 from rrtn.runtime.bundle import Bundle, metadata_of
 from rrtn.runtime.bundle.onnx_file import sealed
 from rrtn.runtime.errors import AudioError, ConfigError, ModelError, OutOfMemoryError, StoppedError
 from rrtn.runtime.frontend import clip_log_mel
+from rrtn.runtime.scoring.decoder_pool import DecoderPool
 from rrtn.runtime.scoring.feed import Feed
 from rrtn.runtime.system.cpus import vector_extension
 from rrtn.runtime.tables.rows import Row
@@ -195,6 +198,54 @@ def test_options_are_positive_numbers(tiny_model: Path, option: str, value: floa
 def test_a_bundle_that_is_loaded_is_taken_as_it_is(tiny_model: Path) -> None:
     bundle = load_bundle(tiny_model)
     assert Scorer(bundle, "cpu").bundle is bundle
+
+
+@pytest.fixture
+def pools(monkeypatch: pytest.MonkeyPatch) -> list[DecoderPool]:
+    """Every pool of decoders that the test makes."""
+    made: list[DecoderPool] = []
+    begin = DecoderPool.__init__
+
+    def noted(pool: DecoderPool, *settings: Any, **more: Any) -> None:
+        begin(pool, *settings, **more)
+        made.append(pool)
+
+    monkeypatch.setattr(DecoderPool, "__init__", noted)
+    return made
+
+
+def test_the_first_decoder_starts_before_the_model_is_loaded(
+    tiny_model: Path, real_clips: list[Path], pools: list[DecoderPool]
+) -> None:
+    cpu, at_load = backend_kind("cpu"), list[int]()
+
+    def load(*what: Any) -> Backend:
+        at_load.append(sum(len(pool._decoders) for pool in pools))
+        return cpu.load(*what)
+
+    watched = replace(cpu, load=load)
+    BACKENDS.insert(0, watched)
+    try:
+        with Scorer(tiny_model) as late:
+            assert (at_load, pools) == ([0], [])
+            expected = [*late.score_files(real_clips)]
+            pools.clear()
+        with Scorer(tiny_model, start_decoding=True) as early:
+            assert at_load == [0, 1]
+            assert [*early.score_files(real_clips)] == expected
+            assert len(pools) == 1, "the decoder that began early has taken the files"
+    finally:
+        BACKENDS.remove(watched)
+
+
+def test_a_decoder_that_began_early_ends_where_the_model_is_refused(
+    tiny_model: Path, pools: list[DecoderPool]
+) -> None:
+    bundle = load_bundle(tiny_model)
+    tiny_model.write_bytes(b"another model")
+    with pytest.raises(ModelError):
+        Scorer(bundle, start_decoding=True)
+    assert [pool._decoders for pool in pools] == [[]]
 
 
 def test_an_unknown_backend_is_refused(tiny_model: Path) -> None:

@@ -14,6 +14,7 @@ from rrtn.runtime import FrontendSpec, Scorer, load_bundle
 from rrtn.runtime.backends.choice import Choice
 from rrtn.runtime.backends.device_memory import Device
 from rrtn.runtime.backends.ort_backend import ort_backend_on_device
+from rrtn.runtime.backends.registry import backend_kind
 from rrtn.runtime.bundle import metadata_of
 from rrtn.runtime.bundle.onnx_file import sealed
 from rrtn.runtime.scoring import scorer as scorer_module
@@ -53,9 +54,13 @@ def make_scorer(model: Path, prompt_device: Device, monkeypatch: pytest.MonkeyPa
     backend = ort_backend_on_device(bundle, bundle.variants[0], model.read_bytes(), prompt_device)
     made = []
 
+    def choose(*_: Any, before_load: Callable[..., object], **__: Any) -> Choice:
+        before_load(backend.variant, backend_kind("cuda").batch_size)
+        return Choice(backend, {})
+
     def make(**options: Any) -> Scorer:
         with monkeypatch.context() as patch:
-            patch.setattr(scorer_module, "choose_backend", lambda *_, **__: Choice(backend, {}))
+            patch.setattr(scorer_module, "choose_backend", choose)
             made.append(Scorer(bundle, "cuda", **options))
         assert made[-1].lanes == 2
         return made[-1]
