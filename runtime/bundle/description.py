@@ -325,12 +325,12 @@ def _from_onnx(path: Path) -> Bundle:
     content = _read(path)
     metadata = onnx_metadata(content, str(path))
     document = _metadata_document(path, metadata)
-    check_seal(content, str(path))  # no manifest lists its hash
+    sha256 = check_seal(content, str(path))  # no manifest lists it
     return Bundle(
         path=path.parent,
         labels=_labels(path, document["labels"]),
         spec=FrontendSpec.from_dict(document["frontend"], source=str(path)),
-        variants=(_variant_of_onnx(path, content, document),),
+        variants=(_variant_of_onnx(path, document, sha256=sha256, size=len(content)),),
         provenance={},
         meaning=_meaning_of_labels(path, converted(document, _Metadata)),
     )
@@ -412,7 +412,7 @@ def repeated(labels: Sequence[str]) -> str:
     return f"{', '.join(map(short, twice))} more than once" if twice else ""
 
 
-def _variant_of_onnx(path: Path, content: bytes, document: dict[str, Any]) -> Variant:
+def _variant_of_onnx(path: Path, document: dict[str, Any], *, sha256: str, size: int) -> Variant:
     plan = document.get("plan")
     name = document["precision"] if document["input"] == "logmel" else document["input"]
     if plan:
@@ -423,8 +423,8 @@ def _variant_of_onnx(path: Path, content: bytes, document: dict[str, Any]) -> Va
         kind="onnx",
         input=document["input"],
         precision=document["precision"],
-        sha256=hashlib.sha256(content).hexdigest(),
-        size=len(content),
+        sha256=sha256,
+        size=size,
         plan=plan,
     )
 

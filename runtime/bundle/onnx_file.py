@@ -103,17 +103,22 @@ def sealed(model: bytes) -> bytes:
     return model + _seal(hashlib.sha256(model).hexdigest())
 
 
-def check_seal(model: bytes, name: str) -> None:
-    """Raises ModelError where the seal is missing, or the file was changed after it was sealed."""
+def check_seal(model: bytes, name: str) -> str:
+    """The sha256 of the whole file.
+
+    Raises ModelError where the seal is missing, or the file was changed after it was sealed.
+    """
     size = len(_seal("0" * 64))
-    digest = hashlib.sha256(memoryview(model)[:-size]).hexdigest()
-    if model[-size:] != _seal(digest):
+    content = hashlib.sha256(memoryview(model)[:-size])
+    if model[-size:] != _seal(digest := content.hexdigest()):
         raise ModelError(
             name,
             f"sha256 {digest[:12]}",
             wanted="the sha256 in the file's seal",
             fix="the file was changed or cut off: run rrtn export again",
         )
+    content.update(model[-size:])
+    return content.hexdigest()
 
 
 def _seal(digest: str) -> bytes:
