@@ -16,7 +16,7 @@ def tune(
     model: BundleArgument = None,
     allow: Annotated[
         Optional[str],
-        typer.Option(help="Precisions below fp32 that auto may take: fp16,int8.", show_default=False),
+        typer.Option(help="Precisions below fp32 that auto may take: fp16,bf16,int8.", show_default=False),
     ] = None,
     seconds: Annotated[float, typer.Option(help="Of each measurement; at least 2 batches.")] = 0.5,
     as_json: Json = False,
@@ -26,7 +26,7 @@ def tune(
     Every variant, backend, batch size and number of batches at once that gives the scores of fp32 here. The
     result is kept in your cache, for this bundle on this machine; it takes minutes.
 
-    Example: rrtn tune runs/first/export --allow int8
+    Example: rrtn tune runs/first/export --allow bf16,int8
     """
     from ..runtime.bundle import load_bundle
     from ..runtime.tune import tuned

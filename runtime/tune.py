@@ -19,6 +19,7 @@ from .arrays import Float32, Float64
 from .backends.base import Backend
 from .backends.choice import Candidate, backend_from_variant, candidates_of_variants
 from .backends.cpu import CPU
+from .backends.model_batch import Outputs, padded
 from .backends.tuning_file import Tuning, Use, Way, keep_tuning
 from .bench import Effort, timed_runs
 from .bundle import Bundle
@@ -28,8 +29,10 @@ from .probe_sounds import SCORE_LIMITS, extremes, voices
 from .progress import Progress
 from .system.cpus import usable_cpus
 
-ALLOWED: Final = ("fp16", "int8")  # what `--allow` may name
-LIMITS: Final = {**SCORE_LIMITS, "int8": 0.05}  # there are no ratings here for a CCC
+ALLOWED: Final = ("fp16", "bf16", "int8")  # what `--allow` may name
+# bfloat16 has three bits less than float16. For int8 there are no ratings here for a CCC.
+LIMITS: Final = {**SCORE_LIMITS, "bf16": 8 * SCORE_LIMITS["fp16"], "int8": 0.05}
+_GATE_SIZES: Final = (1, 4, 16)  # of batches: a score must not depend on them
 _ROUNDS: Final = 3
 _FAR: Final = 1.5  # times as long as the best: what takes longer is not measured again
 _WARM_UP: Final = (0.0, 1)
@@ -128,8 +131,9 @@ def _not_for_auto(bundle: Bundle, candidate: Candidate, allowed: Sequence[str]) 
         return "takes whole recordings, one at a time"
     if variant.input == "waveform" and not kind.needs_gpu and len(bundle.variants) > 1:
         return "computes the log-Mel in its graph, which the decoders do faster"
-    if len(bundle.variants) > 1 and variant.name not in kind.preferred and variant.precision not in allowed:
-        return f"{variant.precision}: needs --allow {variant.precision}"
+    is_usual = variant.name in kind.preferred or len(bundle.variants) == 1
+    if (kind.precision or not is_usual) and candidate.precision not in allowed:
+        return f"{candidate.precision}: needs --allow {candidate.precision}"
     return "" if kind.may_choose(variant) else "made for another backend, or has not passed its gate"
 
 
@@ -164,7 +168,7 @@ def _measure(
     kind, variant = group[0].plan.candidate
     try:
         backend = kind.load(bundle, variant, group[0].plan.threads)
-        if gate and (problem := gate.problem(backend)):
+        if gate and (problem := gate.problem(backend, group[0].plan.candidate.precision)):
             return problem
         for one in group:
             plan = one.plan
@@ -201,10 +205,10 @@ class _Gate:
         reference = bundle.variant("fp32") or next(one for one in bundle.variants if one.input != "samples")
         self._expected = self._scores(backend_from_variant(bundle, reference, CPU.name))
 
-    def problem(self, backend: Backend) -> str:
+    def problem(self, backend: Backend, precision: str) -> str:
         """Why its scores are not good enough; "" where they are. NaN is not."""
-        limit = LIMITS.get(backend.variant.precision, 0.0)
-        for size in (1, 5, len(self._waveforms)):  # a score must not depend on the batch
+        limit = LIMITS.get(precision, 0.0)
+        for size in _GATE_SIZES:
             differences = np.abs(self._scores(backend, size) - self._expected) / self._widths
             if not float(differences.max()) <= limit:
                 return f"scores differ from fp32 by {differences.max():.1e}, the limit is {limit:.0e}"
@@ -214,7 +218,8 @@ class _Gate:
         clips = np.array(
             [clip_input(one, self._bundle.spec, backend.variant.input) for one in self._waveforms]
         )
-        return np.concatenate([backend.scores(clips[i : i + size]) for i in range(0, len(clips), size)])
+        parts = (clips[i : i + size] for i in range(0, len(clips), size))
+        return Outputs.joined([backend.run(padded(part, size)).first(len(part)) for part in parts]).scores
 
     @property
     def _widths(self) -> Float64:

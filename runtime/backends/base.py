@@ -89,6 +89,9 @@ class BackendKind:
     chosen_by_auto: bool = True
     """False if `auto` takes it only where `rrtn tune` has measured that it is the fastest."""
 
+    precision: str = ""
+    """The precision in which it computes what is float32 in the file, where that is another one."""
+
     needs_gpu: bool
     """True if it needs a GPU. Ray then gives it one."""
 

@@ -30,6 +30,11 @@ class Candidate(NamedTuple):
         return self.kind.name
 
     @property
+    def precision(self) -> str:
+        """In which the scores are computed."""
+        return self.kind.precision or self.variant.precision
+
+    @property
     def name(self) -> str:
         """For people."""
         return f"{self.variant.name} on {self.device}"

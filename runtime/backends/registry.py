@@ -1,6 +1,6 @@
 """The list of all backends. To add a backend, write its record in a file and add one line here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from ..errors import ConfigError
@@ -8,7 +8,7 @@ from .base import BackendKind
 from .cpu import CPU
 from .cuda import CUDA
 from .mnn_kind import MNN_KIND
-from .openvino_kind import OPENVINO
+from .openvino_kind import OPENVINO, OPENVINO_BF16
 from .trt import TRT
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ BACKENDS: Final[list[BackendKind]] = [  # the fastest first; last those that aut
     CUDA,
     CPU,
     OPENVINO,
+    OPENVINO_BF16,
     MNN_KIND,
 ]
 
@@ -45,8 +46,7 @@ def kinds_for_variant(variant: "Variant") -> list[BackendKind]:
 
 def backend_names() -> str:
     """All that `--backend` accepts, for help texts and errors: "auto, trt, cuda, ... or mnn"."""
-    names = [AUTO, *(kind.name for kind in BACKENDS)]
-    return f"{', '.join(names[:-1])} or {names[-1]}"
+    return _listed([AUTO, *(kind.name for kind in BACKENDS)], "or")
 
 
 def for_each_backend(value: Callable[[BackendKind], str]) -> str:
@@ -54,4 +54,10 @@ def for_each_backend(value: Callable[[BackendKind], str]) -> str:
     names: dict[str, list[str]] = {}
     for kind in BACKENDS:
         names.setdefault(value(kind), []).append(kind.name)
-    return ", ".join(f"{value} for {' and '.join(those)}" for value, those in names.items())
+    return ", ".join(f"{value} for {_listed(those, 'and')}" for value, those in names.items())
+
+
+def _listed(names: Sequence[str], last: str) -> str:
+    """ "a, b and c", with `last` as the last word between."""
+    *first, end = names
+    return f"{', '.join(first)} {last} {end}" if first else end

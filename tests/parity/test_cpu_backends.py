@@ -17,12 +17,15 @@ from rrtn.runtime import Scorer, load_bundle
 from rrtn.runtime.backends.base import Backend
 from rrtn.runtime.backends.choice import backend_from_bundle, candidates_of_bundle, choose_backend
 from rrtn.runtime.backends.lanes import Lanes
+from rrtn.runtime.backends.openvino_backend import OpenvinoBackend
 from rrtn.runtime.backends.registry import backend_kind
 from rrtn.runtime.bundle import MANIFEST, Bundle, Variant
 from rrtn.runtime.errors import ModelError, UnavailableError
 from rrtn.runtime.frontend import clip_input
+from rrtn.runtime.system.cpus import has_bf16
 from rrtn.runtime.system.files import sha256_of, write_json
 from rrtn.runtime.tables.rows import Row
+from rrtn.runtime.tune import LIMITS
 
 pytest.importorskip("openvino", reason="openvino is not installed")
 pytest.importorskip("MNN", reason="MNN is not installed")
@@ -143,6 +146,27 @@ def test_files_score_as_on_onnx_runtime_and_what_ran_is_said(
 
 def are_close(one: Row, other: Row) -> bool:
     return one.scores is not None and other.scores == pytest.approx(one.scores, abs=LIMIT)
+
+
+@pytest.mark.skipif(not has_bf16(), reason="the processor does not multiply bfloat16")
+def test_bfloat16_is_near_and_is_not_float32(resnet18: Bundle, real_clips: list[Path]) -> None:
+    batch = batch_of(resnet18, real_clips)
+    expected = backend_from_bundle(resnet18, "cpu", variant="fp32").scores(batch)
+    backend = backend_from_bundle(resnet18, "openvino-bf16", threads=1)
+    assert backend.device == "openvino-bf16"
+    differences = np.abs(backend.scores(batch) - expected)
+    assert 1e-6 < differences.max() <= LIMITS["bf16"]
+
+
+def test_openvino_compiles_for_few_sizes_of_batches(bundle: Bundle, real_clips: list[Path]) -> None:
+    """A server has many: those after the first ones share a program, with the same scores."""
+    batch = batch_of(bundle, real_clips)
+    backend = backend_from_bundle(bundle, "openvino", threads=1)
+    assert isinstance(backend, OpenvinoBackend)
+    expected = backend.scores(batch)
+    for size in (1, 2, 3, 4, 5, 6):
+        np.testing.assert_allclose(backend.scores(batch[:size]), expected[:size], atol=1e-6, rtol=0)
+    assert [*backend.programs._compiled] == [len(batch), 1, 2, 3, -1]
 
 
 def test_openvino_lacks_the_operator_of_cpu_int8_and_says_so(bundle: Bundle) -> None:

@@ -18,8 +18,9 @@ import soundfile
 from onnx import numpy_helper
 from rrtn.runtime import Scorer, load_bundle
 from rrtn.runtime import tune as tuning
-from rrtn.runtime.backends import tuning_file
+from rrtn.runtime.backends import openvino_kind, tuning_file
 from rrtn.runtime.backends.base import Backend
+from rrtn.runtime.backends.choice import candidates_of_bundle
 from rrtn.runtime.backends.model_batch import Spent
 from rrtn.runtime.backends.tuning_file import Tuning, newest_tuning, tuning_of, tuning_path
 from rrtn.runtime.bundle import MANIFEST, Bundle
@@ -137,8 +138,33 @@ def test_lower_precision_only_where_it_is_allowed(bundle: Bundle, pretend: Calla
     allowed = tuned(bundle, allow=["int8"])
     assert (allowed.folders.variant, allowed.folders.batch_size) == ("int8", 8)
     assert allowed.allowed == ("fp32", "int8")
-    with pytest.raises(ConfigError, match=r"--allow \| fp8 \| expected some of fp16, int8"):
+    with pytest.raises(ConfigError, match=r"--allow \| fp8 \| expected some of fp16, bf16, int8"):
         tuned(bundle, allow=["fp8"])
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_bfloat16_only_where_it_is_allowed_and_the_processor_has_it(
+    bundle: Bundle,
+    pretend: Callable[..., list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    real_clips: list[Path],
+    has_it: bool,
+) -> None:
+    """Without it, OpenVINO computes in float32 all the same, which is slow to emulate and no other result."""
+    monkeypatch.setattr(openvino_kind, "has_bf16", lambda: has_it)
+    pretend({("fp32", "openvino-bf16", 4, 2, 1): 1e-3})
+    refused = tuned(bundle)
+    assert refused.folders.backend != "openvino-bf16"
+    if not has_it:
+        assert "AVX-512 BF16" in candidates_of_bundle(bundle, "openvino-bf16")[1]["openvino-bf16"]
+        assert tuned(bundle, allow=["bf16"]).folders.backend != "openvino-bf16"
+        return
+    assert refused.not_taken["fp32 on openvino-bf16"] == "bf16: needs --allow bf16"
+    allowed = tuned(bundle, allow=["bf16"])
+    assert (allowed.folders.variant, allowed.folders.backend) == ("fp32", "openvino-bf16")
+    with Scorer(bundle) as scorer:
+        assert (scorer.backend.device, scorer.batch_size) == ("openvino-bf16", 4)
+        assert all(row.scores for row in scorer.score_files(real_clips))
 
 
 @pytest.mark.parametrize("noisy_round", [0, 1, 2])

@@ -107,12 +107,13 @@ def test_the_doctor_reports_it() -> None:
 
 @pytest.mark.usefixtures("fake")
 def test_errors_and_texts_name_it(tiny_model: Path) -> None:
-    assert backend_names() == "auto, fake, trt, cuda, cpu, openvino or mnn"
+    assert backend_names() == "auto, fake, trt, cuda, cpu, openvino, openvino-bf16 or mnn"
     sizes = for_each_backend(lambda kind: str(kind.batch_size))
-    assert sizes == "5 for fake, 256 for trt and cuda, 16 for cpu and openvino, 8 for mnn"
+    assert sizes == "5 for fake, 256 for trt and cuda, 16 for cpu, openvino and openvino-bf16, 8 for mnn"
     bundle = load_bundle(tiny_model)
     with pytest.raises(
-        ConfigError, match=r"--backend \| 'gpu' \| expected auto, fake, trt, cuda, cpu, openvino or mnn"
+        ConfigError,
+        match=r"--backend \| 'gpu' \| expected auto, fake, trt, cuda, cpu, openvino, openvino-bf16 or mnn",
     ):
         choose_backend(bundle, "gpu")
     with pytest.raises(ConfigError, match="--backend"):
@@ -139,10 +140,11 @@ sys.argv = ["rrtn", "{}", "--help"]
 main()
 """
     text = run(help_of.format("score"))
-    assert "auto, fake, trt, cuda, cpu, openvino or mnn." in text
-    assert "5 for fake, 256 for trt and cuda, 16 for cpu and openvino, 8 for mnn." in text
-    assert "2,3 for fake, 1,32,256 for trt and cuda, 1,4,16 for cpu and openvino, 1,4,8 for mnn." in run(
-        help_of.format("bench")
+    assert "auto, fake, trt, cuda, cpu, openvino, openvino-bf16 or mnn." in text
+    assert "5 for fake, 256 for trt and cuda, 16 for cpu, openvino and openvino-bf16, 8 for mnn." in text
+    assert (
+        "2,3 for fake, 1,32,256 for trt and cuda, 1,4,16 for cpu, openvino and openvino-bf16, 1,4,8 for mnn."
+        in run(help_of.format("bench"))
     )
 
 
