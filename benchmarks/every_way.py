@@ -5,8 +5,8 @@ could take in its place.
 
 First on one thread, in batches of 16 and clip by clip, in processor time: `rrtn score` runs a batch on each
 core. MNN takes the 16 as two of 8, which it is faster with. ncnn has no batches. With --tune also on all
-cores and in seconds of the clock: what `--backend auto` takes after `rrtn tune --allow int8`, beside all ways
-that came near to it, and OpenVINO with its hint for throughput.
+cores and in seconds of the clock: what `--backend auto` takes after `rrtn tune --allow bf16,int8`, beside all
+ways that came near to it, and OpenVINO with its hint for throughput.
 
 Weights are random, because the time does not depend on them; `make .bundles` has made the files. All in
 float32 give the same scores, which is checked before a time is printed. `make .peers` brings the others;
@@ -49,6 +49,7 @@ TARGETS = {
     "auto over the best": 0.95,
 }
 BASE = "ONNX Runtime fp32"
+PRECISIONS = ("fp32", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,11 @@ def ways_of(bundle: Bundle, batch: int) -> dict[str, Way]:
 
 def _ours(bundle: Bundle) -> Iterator[tuple[str, Way]]:
     """Each variant on each backend that `rrtn tune` would measure."""
-    candidates, _ = candidates_to_measure(bundle, ("fp32", "int8"))
-    for kind, variant in candidates:
+    candidates, _ = candidates_to_measure(bundle, PRECISIONS)
+    for candidate in candidates:
+        kind, variant = candidate
         backend = kind.load(bundle, variant, 1)
-        way = Way(variant.precision, True, backend.scores, kind.batch_size)
+        way = Way(candidate.precision, True, backend.scores, kind.batch_size)
         yield f"rrtn {variant.name} on {kind.name}", way
 
 
@@ -143,7 +145,7 @@ def _ratios(seconds: dict[str, list[float]], ways: dict[str, Way]) -> Iterator[t
     for name, values in seconds.items():
         if name != BASE:
             yield f"{name} over {BASE}", ratio(seconds[BASE], values)
-    for precision in ("fp32", "int8"):
+    for precision in PRECISIONS:
         ours, theirs = (_of(seconds, ways, precision, ours=side) for side in (True, False))
         if ours and theirs:
             yield f"our best {precision} over the best peer's", best_against_best(ours, theirs)
@@ -155,8 +157,8 @@ def _ratios(seconds: dict[str, list[float]], ways: dict[str, Way]) -> Iterator[t
 def auto_against_the_best(
     encoder: EncoderName, bundle: Bundle, rounds: int
 ) -> tuple[dict[str, Any], dict[str, Ratio]]:
-    """What `auto` takes after `rrtn tune --allow int8`, measured again beside what came near to it."""
-    tuning = tuned(bundle, allow=("int8",))
+    """What `auto` takes after `rrtn tune --allow bf16,int8`, measured again beside what came near to it."""
+    tuning = tuned(bundle, allow=PRECISIONS[1:])
     results: dict[str, Any] = {}
     ratios: dict[str, Ratio] = {}
     for use, taken in (("folders", tuning.folders), ("clips", tuning.clips)):

@@ -32,7 +32,7 @@ from rrtn.runtime import FrontendSpec, Scorer
 from rrtn.runtime.arrays import Float32
 from rrtn.runtime.audio.input_spool import InputSpool
 from rrtn.runtime.audio.sources import Input
-from rrtn.runtime.backends.choice import Choice
+from rrtn.runtime.backends.choice import BeforeLoad, Choice
 from rrtn.runtime.backends.model_batch import ClipBatch, HostBatch, Outputs, Spent
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.scoring import decoder_pool, scorer
@@ -89,7 +89,12 @@ def free_scorer() -> Scorer:
     bundle = Bundle(
         path=Path("free"), labels=LABELS, spec=FrontendSpec(), variants=(FreeModel.variant,), provenance={}
     )
-    with mock.patch.object(scorer, "choose_backend", lambda *_, **__: Choice(FreeModel(), {})):
+
+    def choose(*_: object, before_load: BeforeLoad, **__: object) -> Choice:
+        before_load(FreeModel.variant, BATCH)
+        return Choice(FreeModel(), {})
+
+    with mock.patch.object(scorer, "choose_backend", choose):
         return Scorer(bundle, batch_size=BATCH)
 
 

@@ -21,7 +21,7 @@ RATIOS = (
             f"{_ENCODERS[encoder]}, {precision}, files to scores: rrtn over the fastest other tool",
         )
         for encoder in ("resnet18", "cnn14")
-        for precision in ("fp32", "int8")
+        for precision in ("fp32", "bf16", "int8")
     ),
     *(
         (
@@ -58,10 +58,13 @@ RATIOS = (
         "cnn14 batch 16: rrtn cpu-int8 on cpu over OpenVINO int8",
         "CNN14, model alone, one thread, batches of 16: variant cpu-int8 over OpenVINO int8",
     ),
-    (
-        _ALONE,
-        "resnet18 folders, all cores: auto over the best",
-        "ResNet18, model alone, all cores: `--backend auto` after `rrtn tune --allow int8` over the best way",
+    *(
+        (
+            _ALONE,
+            f"{encoder} folders, all cores: auto over the best",
+            f"{words}, model alone, all cores: `--backend auto` after `rrtn tune` over the best way",
+        )
+        for encoder, words in _ENCODERS.items()
     ),
     (
         "frontend, one clip, one thread",

@@ -66,11 +66,11 @@ def openvino_model(model: Path, batch: int) -> Any:
 class OpenvinoThroughput:
     """Several batches at once, as many as it thinks best."""
 
-    def __init__(self, model: Path, batch: int) -> None:
+    def __init__(self, model: Path, batch: int, precision: str = "f32") -> None:
         config = {
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_NUM_THREADS": usable_cpus(),
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": precision,
         }
         self._queue = openvino.AsyncInferQueue(
             openvino.Core().compile_model(openvino_model(model, batch), "CPU", config)

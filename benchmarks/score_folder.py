@@ -1,14 +1,15 @@
-"""A folder of real recordings to scores in fp32 and int8: rrtn beside other tools, in one run.
+"""A folder of real recordings to scores in fp32, int8 and, where the processor has it, bfloat16: rrtn beside
+other tools, in one run.
 
     python benchmarks/score_folder.py [--encoders resnet18] [--audio DIR] [--repeats 5] [--share 0.5]
                                       [--compile] [--bundles DIR]
 
 bare ORT    the ceiling: a session on all cores, spinning, in batches of 16, with features in memory
-rrtn        Scorer.score_files with each variant; `rrtn score` takes `cpu` by itself, or what
-            `rrtn tune` has found
+rrtn        Scorer.score_files with each variant by ONNX Runtime or MNN, and what OpenVINO is faster with;
+            `rrtn score` takes `cpu` by itself, or what `rrtn tune` has found
 PyTorch     a plain loop in eager mode: read, resample, log-Mel and encoder in batches of 16, all cores;
             with --compile also with torch.compile, which compiles for a minute
-OpenVINO    the same loop, its hint for throughput, on our files in fp32 and in int8
+OpenVINO    the same loop, its hint for throughput, on our files in each precision
 audonnx     audinterface.Feature.process_files with audonnx.load and our transform, on both files: of its
             default, two threads, two files at a time, and both, the fastest
 
@@ -46,6 +47,7 @@ from random_bundle import kept_bundle, network_of
 from rrtn.runtime import Scorer
 from rrtn.runtime.arrays import Float32
 from rrtn.runtime.bundle import Bundle
+from rrtn.runtime.system.cpus import has_bf16
 from rrtn.train.method.choices import EncoderName
 from rrtn.train.method.encoders import ENCODERS
 
@@ -62,7 +64,9 @@ def compared(
 ) -> tuple[dict[str, Any], dict[str, Ratio]]:
     """-> a summary of each, and the ratios."""
     onnx_files = {one.name: bundle.path / one.file for one in bundle.variants if one.kind == "onnx"}
-    ours = {f"rrtn {one.name}": _scorer(bundle, one.name) for one in bundle.variants}
+    ours = {f"rrtn {one.name}": _scorer(bundle, one.name) for one in bundle.variants} | _by_openvino_of_ours(
+        bundle
+    )
     others = {
         "PyTorch": from_files(torch_run(network_of(encoder)), files.paths),
         **audonnx_functions(bundle, "fp32", files.paths, folder / "fp32"),
@@ -76,8 +80,8 @@ def compared(
         others["PyTorch, compiled"] = from_files(compiled, files.paths)
     if runtimes.openvino:
         others |= {
-            f"OpenVINO {precision}": _by_openvino(onnx_files[precision], files.paths)
-            for precision in ("fp32", "int8")
+            f"OpenVINO {precision}": _by_openvino(onnx_files[file], files.paths, hint)
+            for precision, (file, hint) in _OPENVINO.items()
         }
     functions: dict[str, Scores] = {
         **{
@@ -114,9 +118,22 @@ def _scorer(bundle: Bundle, variant: str) -> Scorer:
     return Scorer(bundle, "mnn" if variant == "mnn" else "cpu", variant=variant)
 
 
-def _by_openvino(model: Path, paths: list[Path]) -> Scores:
+_OPENVINO = {"fp32": ("fp32", "f32"), "int8": ("int8", "f32")} | (
+    {"bf16": ("fp32", "bf16")} if has_bf16() else {}
+)
+
+
+def _by_openvino_of_ours(bundle: Bundle) -> dict[str, Scorer]:
+    """What `rrtn tune` may find to be faster than any variant by ONNX Runtime."""
+    if not runtimes.openvino:
+        return {}
+    found = {"rrtn openvino int8": Scorer(bundle, "openvino", variant="int8")}
+    return found | ({"rrtn openvino bf16": Scorer(bundle, "openvino-bf16")} if "bf16" in _OPENVINO else {})
+
+
+def _by_openvino(model: Path, paths: list[Path], precision: str) -> Scores:
     """Its hint for throughput: several batches at once, as many as it thinks best."""
-    throughput = runtimes.OpenvinoThroughput(model, BATCH)
+    throughput = runtimes.OpenvinoThroughput(model, BATCH, precision)
     return lambda: throughput.scores(log_mels_of_files(paths))
 
 
@@ -138,11 +155,11 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, Ratio]:
     }
     for name in ("cpu", "int8"):
         found[f"{name} over fp32"] = ratio(seconds["rrtn fp32"], seconds[f"rrtn {name}"])
-    for precision in ("fp32", "int8"):
+    for precision in ("fp32", "int8", "bf16"):
         equal = {
             name: values
             for name, values in seconds.items()
-            if name.endswith("int8") == (precision == "int8") and not name.startswith("bare ORT")
+            if _precision(name) == precision and not name.startswith("bare ORT")
         }
         ours = {name: values for name, values in equal.items() if name.startswith("rrtn")}
         others = {name: values for name, values in equal.items() if name not in ours}
@@ -152,6 +169,10 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, Ratio]:
         if others:
             found[f"{precision} over the best other tool"] = best_against_best(ours, others)
     return found
+
+
+def _precision(name: str) -> str:
+    return name[-4:] if name.endswith(("int8", "bf16")) else "fp32"
 
 
 def main() -> None:
