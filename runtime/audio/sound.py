@@ -83,8 +83,14 @@ class Sound:
         """How much of the samples from `start` to `stop` lies in frames with sound, in seconds."""
         stop = min(stop, self._end)
         first, last = start // self._frame, -(-stop // self._frame)
-        edges = np.clip(np.arange(first, last + 1) * self._frame, start, stop)
-        return float(np.diff(edges)[self._frames[first:last]].sum()) / self._rate
+        if start >= stop:
+            return 0.0
+        held = int(np.count_nonzero(self._frames[first:last])) * self._frame
+        if self._frames[first]:
+            held -= start - first * self._frame
+        if self._frames[last - 1]:
+            held -= last * self._frame - stop
+        return held / self._rate
 
     def extent(self) -> tuple[int, int]:
         """The samples from the first frame with sound to the end of the last; all of a silent recording."""
@@ -97,5 +103,7 @@ class Sound:
 def frame_powers(frames: Float32) -> Float32:
     """Mean square [F] of frames. NaN and infinity stay what they are."""
     with np.errstate(over="ignore", invalid="ignore"):
-        squares = frames.astype(np.float64) ** 2
-        return np.asarray(squares.mean(axis=1), np.float32)
+        squares = frames.astype(np.float64)
+        squares *= squares
+        means = squares.sum(axis=1) / max(1, frames.shape[1])
+        return np.asarray(means, np.float32)
