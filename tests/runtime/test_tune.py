@@ -129,6 +129,21 @@ def test_what_gives_other_scores_is_not_taken(bundle: Bundle, pretend: Callable[
     assert found.folders.variant == "fp32"
 
 
+@pytest.mark.parametrize(("at_export", "is_taken"), [(None, False), (0.02, False), (0.6, True)])
+def test_int8_may_differ_as_its_export_did_and_half_as_much_again(
+    bundle: Bundle, pretend: Callable[..., list[str]], at_export: float | None, is_taken: bool
+) -> None:
+    """Scores of 0.5 for everything, as if that were what int8 made of the model."""
+    pretend()
+    wrong = bundle.variant("cpu")
+    assert wrong
+    parity = {"max_abs": at_export, "limit": None} if at_export else None
+    int8 = replace(wrong, precision="int8", parity=parity)
+    both = replace(bundle, variants=(bundle.variants[0], int8))
+    refused = tuned(both, allow=["int8"]).not_taken
+    assert ("cpu on cpu" not in refused) == is_taken, refused
+
+
 def test_lower_precision_only_where_it_is_allowed(bundle: Bundle, pretend: Callable[..., list[str]]) -> None:
     fast: Times = {("int8", "cpu", 8, 2, 1): 1e-3}
     pretend(fast)
