@@ -77,17 +77,18 @@ def interleaved(
     pause: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of each call by `clock`, in rounds over all functions.
+    """Seconds of each call by `clock`, in rounds over all functions, forwards and backwards in turn.
 
-    So a slow moment of the machine slows all of them. A `pause` (s) before each call lets the
-    threads of the previous one stop spinning on the cores.
+    So a slow moment of the machine slows all of them, and none has always the same one before it, which
+    leaves caches and clocks as it does. A `pause` (s) before each call lets the threads of the previous one
+    stop spinning on the cores.
     """
     for function in functions.values():
         for _ in range(warm_up):
             function()
     seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(repeats):
-        for name, function in functions.items():
+    for turn in range(repeats):
+        for name, function in list(functions.items())[:: -1 if turn % 2 else 1]:
             time.sleep(pause)
             start = clock()
             function()
