@@ -160,7 +160,7 @@ def test_scores_are_near_those_of_fp32_and_a_clip_has_no_batch_mates(
 
     directly = onnx.load_from_string(int8_for_cpu(network.SerializeToString(), clips[:16]))
     error, of_int8 = (np.sqrt(np.square(one - exact).mean()) for one in (scores, run(directly, clips)))
-    assert error < 2 * of_int8 < 0.1 * exact.std(0).max()
+    assert error < 3 * of_int8 < 0.1 * exact.std(0).max()  # that has its first convolution in float
     assert scores != pytest.approx(exact, abs=1e-6)  # otherwise nothing is of int8
     alone = np.concatenate([run(made, clip[None]) for clip in clips])
     assert alone == pytest.approx(scores, abs=1e-6)
@@ -177,7 +177,8 @@ def test_its_part_before_the_first_planned_convolution_is_that_of_int8(
     # three convolutions, and two poolings: ONNX Runtime is slow with QLinearAveragePool
     assert sorted(node.name for node in directly) == ["conv1", "conv2", "conv3", "pool1", "pool3"]
     makers = {output: node.op_type for node in made.graph.node for output in node.output}
-    assert {makers.get(node.input[0]) for node in directly} == {"DequantizeLinear"}
+    quantised = {node.name for node in directly if makers.get(node.input[0]) == "DequantizeLinear"}
+    assert quantised == {"conv2", "conv3", "pool1", "pool3"}  # the first has 9 weights a channel
 
 
 def test_a_scale_for_each_product_has_the_least_error(network: onnx.ModelProto, clips: Array) -> None:
