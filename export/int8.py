@@ -2,8 +2,8 @@
 
 Both are QDQ graphs: QuantizeLinear and DequantizeLinear around float operators, which ONNX Runtime
 and TensorRT fuse into int8 ones. The trunk is quantised: the encoder from its first convolution to
-its last one. The frontend, bn0 and the head stay float, and so does a first convolution that int8 would spoil.
-n clips, D embedding, K targets.
+its last one. The frontend, bn0 and the head stay float, and so may the first convolution. n clips, D embedding,
+K targets.
 """
 
 import itertools
