@@ -53,10 +53,10 @@ class _Recipe:
 # the range before it. On x86 without VNNI, two products u8 * s8 are added in 16 bits, which
 # saturate: 2 * 255 * 127 > 32767. Weights in 7 bits cannot (2 * 255 * 64 = 32640), so that every
 # CPU gives the same scores.
-# The first convolution of CNN10 and CNN14 has 9 weights a channel. Their rounding does not average out, and made
-# 14 times the error of all other layers (CNN10 on emodb: rms of the scores 0.0160, and 0.0011 without). In float
-# it takes no longer. That of ResNet18, with 49, is no worse than other layers; in float, ONNX Runtime would
-# take 1.8 times as long for the whole.
+# The first convolution of CNN10 and CNN14 has 9 weights a channel. Their rounding does not average out,
+# and made 14 times the error of all other layers (CNN10 on emodb: rms of the scores 0.0160, and 0.0011
+# without). In float it takes no longer. That of ResNet18, with 49, is no worse than other layers; in float,
+# ONNX Runtime would take 1.8 times as long for the whole.
 _CPU: Final = _Recipe(
     activations=QuantType.QUInt8,
     operators=("Conv", "Relu", "Add", "MaxPool", "AveragePool"),
