@@ -107,7 +107,9 @@ def on_one_thread(
     """-> a summary of each way, and ratios: of each to ONNX Runtime, of our best to the best peer's."""
     clips = noise(max(batch, _SINGLE_CLIPS))
     ways = ways_of(bundle, batch)
-    functions = {name: from_features(way.scores, clips, batch=way.size) for name, way in ways.items()}
+    functions = {
+        name: from_features(way.scores, clips, batch=min(way.size, batch)) for name, way in ways.items()
+    }
     differences = check_same({name: run() for name, run in functions.items()}, reference=BASE)  # a warm-up
     first = _processor_seconds(functions, 1)
     best = {way.precision: min(_of(first, ways, way.precision).values())[0] for way in ways.values()}

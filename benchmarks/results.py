@@ -47,7 +47,7 @@ SUITE: dict[str, tuple[list[str], list[str]]] = {
         ["--encoders", "resnet18", "--share", "0.03", "--repeats", "2"],
     ),
     "train_step.py": (
-        ["--methods", "rrtn-ruwl", "--batch-size", "64", "--precisions", "fp32", "bf16", "--steps", "7"],
+        ["--methods", "rrtn-ruwl", "--batch-size", "64", "--precisions", "fp32", "bf16", "--steps", "5"],
         ["--methods", "rrtn-ruwl", "--batch-size", "4", "--steps", "2"],
     ),
 }
