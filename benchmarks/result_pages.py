@@ -144,14 +144,14 @@ def table(head: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> Iterator[str]
         yield "| " + " | ".join(map(str, row)) + " |"
 
 
-def headlines(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
-    """(what, value, n, machine, date), for each kind of machine from the newest result."""
+def headlines(results: Sequence[Result]) -> Iterator[tuple[str, str, str]]:
+    """(what, machine, value with n and date), for each kind of machine from the newest result."""
     for benchmark, name, words in RATIOS:
         newest = {r.kind: (r, found) for r in results if (found := ratios_of(r).get((benchmark, name)))}
         for result, value in newest.values():
-            between = f" ({value['between']})" if "between" in value else ""
-            times = f"{value['median']:.2f} times"
-            yield f"{words}{between}", times, str(value["n"]), machine_of(result), result.date
+            between = f"; {value['between']}" if "between" in value else ""
+            cell = f"**{value['median']:.2f}** (n {value['n']}, {result.date}{between})"
+            yield words, machine_of(result), cell
     for benchmark, name, key, words in VALUES:
         lines = [
             (r, line)
@@ -164,7 +164,19 @@ def headlines(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
         }
         for result, line in latest.values():
             values = line["results"][name]
-            yield words, f"{values[key]:.3g}", str(values.get("n", 1)), machine_of(result), result.date
+            cell = f"**{values[key]:.4g}** (n {values.get('n', 1)}, {result.date})"
+            yield words, machine_of(result), cell
+
+
+def _by_machine(found: Sequence[tuple[str, str, str]]) -> Iterator[str]:
+    """A table with a column for each machine."""
+    machines = sorted({machine for _, machine, _ in found})
+    cells = {(words, machine): cell for words, machine, cell in found}
+    rows = (
+        (words, *(cells.get((words, machine), "not measured") for machine in machines))
+        for words in dict.fromkeys(words for words, _, _ in found)
+    )
+    yield from table(("what", *machines), rows)
 
 
 def machine_of(result: Result) -> str:
@@ -179,7 +191,7 @@ def refresh_table(readme: Path, results: Sequence[Result]) -> bool:
         raise SystemExit(f"{readme} | not one {BEGIN} and one {END} | expected both, once")
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    rows = "\n".join(table(("what", "median", "n", "machine", "date"), headlines(results)))
+    rows = "\n".join(_by_machine(list(headlines(results))))
     new = f"{before}{BEGIN}\n{rows}\n{END}{after}"
     if new != text:
         readme.write_text(new)
