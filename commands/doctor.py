@@ -17,7 +17,8 @@ def doctor(as_json: Json = False) -> None:
     colours = {"ok": "", "missing": "yellow", "note": "cyan"}
     for finding in findings:
         style = colours[finding.state]
-        table.add_row(finding.subject, marks[finding.state], finding.detail, style=style)
+        what = finding.subject.removeprefix("score ")  # of --backend: the column is narrow
+        table.add_row(what, marks[finding.state], finding.detail, style=style)
         if finding.fix:
             table.add_row("", "", f"-> {finding.fix}", style=style)
     print_table(table)
