@@ -246,7 +246,7 @@ def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityR
 
 def _devices(variant: Variant) -> list[str]:
     """The backends that can run a variant here; if none can, those that the variant is made for."""
-    kinds = kinds_for_variant(variant)
+    kinds = [kind for kind in kinds_for_variant(variant) if not kind.precision]  # what the file says
     here = [kind for kind in kinds if not kind.obstacle(variant)]
     return [kind.name for kind in reversed(here or kinds)]
 

@@ -648,15 +648,15 @@ def test_s29_few_open_files(
     tmp_path: Path, tiny_model: Path, noises: list[Path], score: Rrtn, workers: int
 ) -> None:
     """RLIMIT_NOFILE = 64: works."""
-    few = {"before": "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"}
+    few = {"before": "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))"}
     ended = score("noises", "-m", tiny_model, "--workers", workers, "--out", "t.csv", **few)
     assert ended.code == 0, ended.err
 
 
 def test_s29_too_few_open_files(tmp_path: Path, tiny_model: Path, noises: list[Path], start: Any) -> None:
     """One line, and nothing left."""
-    few = {"before": "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"}
-    running = start("noises", "-m", tiny_model, "--workers", 60, "--out", "t.csv", **few)
+    few = {"before": "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))"}
+    running = start("noises", "-m", tiny_model, "--workers", 60, "--batch-size", 1, "--out", "t.csv", **few)
     ended = running.wait()
     assert ended.code == 4
     assert "Too many open files" in ended.error
