@@ -39,7 +39,7 @@ SUITE: dict[str, tuple[list[str], list[str]]] = {
     "frontend.py": ([], []),
     "cold_start.py": (["--repeats", "5"], ["--repeats", "2"]),
     "every_way.py": (
-        ["--bundles", BUNDLES, "--rounds", "3", "--tune", "cnn10"],
+        ["--bundles", BUNDLES, "--rounds", "4", "--tune", "cnn10"],
         ["--encoders", "resnet18", "--rounds", "2"],
     ),
     "score_folder.py": (
