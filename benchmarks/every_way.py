@@ -128,6 +128,8 @@ def on_one_thread(
         for name, values in _processor_seconds(left, rounds // 2 or 1).items():
             seconds[name] += values
         del functions, left
+        if not peers_first:
+            ways.clear()  # or the models of both halves would be in memory
         gc.collect()
     at = f"{encoder} batch {batch}"
     results = {
@@ -144,7 +146,7 @@ def on_one_thread(
 
 
 def _processor_seconds(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """After a warm-up of two calls: OpenVINO may have two streams."""
+    """After two calls: the first ones of a runtime are slow."""
     return interleaved(functions, repeats=rounds, warm_up=2, clock=time.process_time)
 
 

@@ -44,7 +44,7 @@ class _Recipe:
     activations: Any
     operators: tuple[str, ...]
     reduce_range: bool = False  # weights in 7 bits
-    first_conv_weights: float = 0  # a channel: a first convolution with fewer stays float
+    first_conv_weights: float = 0  # a channel: a first convolution with no more stays float
     means_as_convolutions: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -61,7 +61,7 @@ _CPU: Final = _Recipe(
     activations=QuantType.QUInt8,
     operators=("Conv", "Relu", "Add", "MaxPool", "AveragePool"),
     reduce_range=True,
-    first_conv_weights=16,
+    first_conv_weights=15,
     means_as_convolutions=True,
 )
 # TensorRT takes neither a zero point nor an int32 bias behind DequantizeLinear, and wants no Q/DQ
@@ -222,7 +222,7 @@ def _nodes_to_quantise(model: ModelProto, recipe: _Recipe) -> list[str]:
     node of the graph.
     """
     trunk = _trunk(model)
-    is_float = bool(trunk) and _weights_a_channel(model, trunk[0]) < recipe.first_conv_weights
+    is_float = bool(trunk) and _weights_a_channel(model, trunk[0]) <= recipe.first_conv_weights
     chosen = [node for node in trunk[is_float:] if node.op_type in recipe.operators]
     if not any(node.op_type == "Conv" for node in chosen):
         raise ModelError(
@@ -234,10 +234,11 @@ def _nodes_to_quantise(model: ModelProto, recipe: _Recipe) -> list[str]:
     return [node.name for node in chosen]
 
 
-def _weights_a_channel(model: ModelProto, convolution: NodeProto) -> int:
-    """Of its output."""
-    shape = next(tensor.dims for tensor in model.graph.initializer if tensor.name == convolution.input[1])
-    return int(np.prod(shape[1:]))
+def _weights_a_channel(model: ModelProto, convolution: NodeProto) -> float:
+    """Of its output; infinite where they are computed."""
+    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    shape = shapes.get(convolution.input[1])
+    return math.inf if shape is None else math.prod(shape[1:])
 
 
 def _trunk(model: ModelProto) -> list[NodeProto]:
