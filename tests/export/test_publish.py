@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 from rrtn.export import samples_graph, source
-from rrtn.export.publish import publish
+from rrtn.export.publish import _devices, publish
 from rrtn.export.wanted import Wanted
 from rrtn.export.winograd import int8_variant
 from rrtn.export.winograd.bilinear import toom_cook
@@ -19,6 +19,8 @@ from rrtn.export.winograd.rewriting import convolutions_of
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
 from rrtn.runtime.arrays import Float32
 from rrtn.runtime.audio.reader import read_audio
+from rrtn.runtime.backends import openvino_kind
+from rrtn.runtime.backends.registry import BACKENDS
 from rrtn.runtime.errors import DataError, ModelError
 from rrtn.runtime.frontend import clip_of
 from rrtn.train.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
@@ -218,3 +220,14 @@ def test_where_they_are_required_nothing_is_published(variant: str, run: Path) -
     ):
         publish(run, wanted=Wanted(require=(variant,)))
     assert not (run / "export").exists()
+
+
+def test_parity_takes_no_backend_in_another_precision(
+    monkeypatch: pytest.MonkeyPatch, tiny_model: Path
+) -> None:
+    """Of what the processor could run: bfloat16 is judged by rrtn tune, not by the limit of the file."""
+    monkeypatch.setattr(openvino_kind, "has_bf16", lambda: True)
+    (variant,) = load_bundle(tiny_model).variants
+    devices = _devices(variant)
+    assert "cpu" in devices
+    assert not {kind.name for kind in BACKENDS if kind.precision} & set(devices)
