@@ -74,14 +74,16 @@ def interleaved(
     *,
     repeats: int,
     warm_up: int = 2,
+    warm_caches: bool = False,
     pause: float = 0.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of each call by `clock`, in rounds over all functions, forwards and backwards in turn.
 
     So a slow moment of the machine slows all of them, and none has always the same one before it, which
-    leaves caches and clocks as it does. A `pause` (s) before each call lets the threads of the previous one
-    stop spinning on the cores.
+    leaves caches and clocks as it does. `warm_caches` calls each once more, untimed, right before: calls of
+    a few milliseconds differ by up to a third by what ran before them. A `pause` (s) before each call lets
+    the threads of the previous one stop spinning on the cores.
     """
     for function in functions.values():
         for _ in range(warm_up):
@@ -90,6 +92,8 @@ def interleaved(
     for turn in range(repeats):
         for name, function in list(functions.items())[:: -1 if turn % 2 else 1]:
             time.sleep(pause)
+            if warm_caches:
+                function()
             start = clock()
             function()
             seconds[name].append(clock() - start)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from rrtn.runtime.arrays import Float32
 from rrtn.runtime.system.cpus import usable_cpus
 from rrtn.runtime.system.host import quiet_stdout
@@ -34,6 +35,7 @@ def _imported(name: str) -> Any:
 
 
 openvino, MNN, ncnn = map(_imported, ("openvino", "MNN", "ncnn"))
+_NOT_IN_NCNN = {"ReduceMax"}  # seen with ncnn 1.0.20261020; pnnx takes half a minute to find out
 _PNNX = importlib.util.find_spec("pnnx")  # its program lies in the package
 
 
@@ -130,14 +132,16 @@ def _mnn_file(model: Path) -> Path:
 
 def ncnn_run(model: Path, *, threads: int) -> Runs | None:
     """One clip after the other: ncnn has no batches. None for a model that it has not all operators for."""
+    if unknown := _NOT_IN_NCNN & {node.op_type for node in onnx.load(model).graph.node}:
+        print(f"{model}: ncnn has no {', '.join(sorted(unknown))}, and is left out", file=sys.stderr)
+        return None
     param, weights = _ncnn_files(model)
     net = ncnn.Net()
     net.opt.num_threads = threads
     net.opt.use_bf16_storage = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.use_fp16_packed = False
     if net.load_param(str(param)) or net.load_model(str(weights)):
-        print(f"{model}: ncnn does not load it, and is left out", file=sys.stderr)
-        return None
+        raise SystemExit(f"{model}: ncnn does not load it")
 
     def score(clip: Float32) -> Float32:
         extractor = net.create_extractor()

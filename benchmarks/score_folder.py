@@ -57,9 +57,10 @@ TARGETS = {
     "int8 over fp32": 1.7,
     "over the best other tool": 1.5,
 }
-
-
 _FAR = 1.5  # times as long as the fastest other tool: not measured again
+_OPENVINO = {"fp32": ("fp32", "f32"), "int8": ("int8", "f32")} | (  # precision: variant, and its own word
+    {"bf16": ("fp32", "bf16")} if has_bf16() else {}
+)
 
 
 def compared(
@@ -67,9 +68,8 @@ def compared(
 ) -> tuple[dict[str, Any], dict[str, Ratio]]:
     """-> a summary of each, and the ratios."""
     onnx_files = {one.name: bundle.path / one.file for one in bundle.variants if one.kind == "onnx"}
-    ours = {f"rrtn {one.name}": _scorer(bundle, one.name) for one in bundle.variants} | _by_openvino_of_ours(
-        bundle
-    )
+    ours = {f"rrtn {one.name}": _scorer(bundle, one.name) for one in bundle.variants}
+    ours |= _by_openvino_of_ours(bundle)
     others = {
         "PyTorch": from_files(torch_run(network_of(encoder)), files.paths),
         **audonnx_functions(bundle, "fp32", files.paths, folder / "fp32"),
@@ -119,11 +119,6 @@ def compared(
 
 def _scorer(bundle: Bundle, variant: str) -> Scorer:
     return Scorer(bundle, "mnn" if variant == "mnn" else "cpu", variant=variant)
-
-
-_OPENVINO = {"fp32": ("fp32", "f32"), "int8": ("int8", "f32")} | (
-    {"bf16": ("fp32", "bf16")} if has_bf16() else {}
-)
 
 
 def _by_openvino_of_ours(bundle: Bundle) -> dict[str, Scorer]:
