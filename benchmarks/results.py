@@ -1,7 +1,7 @@
 """Runs the benchmarks, keeps their results, and compares two runs.
 
     python benchmarks/results.py run [--smoke]
-        runs all of them, 10 minutes on 2 quiet cores; writes results/<date>-<machine>.json and .md,
+        runs all of them, 9 to 14 minutes on 2 cores; writes results/<date>-<machine>.json and .md,
         then does what `table` does
     python benchmarks/results.py compare [NEW OLD]
         compares the newest result with the last one of the same kind of machine
@@ -33,8 +33,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 BUNDLES = str(ROOT / ".bundles")  # `make .bundles`
 
-# Sizes that together take at most 10 minutes on 2 quiet cores, and sizes that only show that the
-# benchmarks run.
+# Sizes that together take 9 to 14 minutes on 2 cores, and sizes that only show that the benchmarks run.
 SUITE: dict[str, tuple[list[str], list[str]]] = {
     "frontend.py": ([], []),
     "cold_start.py": (["--repeats", "5"], ["--repeats", "2"]),

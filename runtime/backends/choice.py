@@ -80,12 +80,8 @@ def choose_backend(
     if bundle.variants and not any(map(_takes_clips, bundle.variants)):
         raise _not_for_clips(str(bundle.path / bundle.variants[0].file), _CLIPS)
     remarks: list[str] = []
-    if (
-        tuned
-        and name == AUTO
-        and not variant
-        and (choice := _choice_of_tuning(bundle, single, remarks, before_load))
-    ):
+    may_take_tuned = tuned and name == AUTO and not variant
+    if may_take_tuned and (choice := _choice_of_tuning(bundle, single, remarks, before_load)):
         return choice
     candidates, reasons = candidates_of_bundle(bundle, name, variant=variant, single=single)
     failures: dict[str, ModelError] = {}

@@ -84,8 +84,8 @@ def openvino_backend_from_bundle(
     variant: Variant,
     device: str,
     *,
-    threads: int | None = None,
-    precision: Literal["f32", "bf16"] = "f32",
+    threads: int | None,
+    precision: Literal["f32", "bf16"],
 ) -> OpenvinoBackend:
     """Loads an ONNX variant from the same bytes that were hashed; `threads` are those of a batch.
 

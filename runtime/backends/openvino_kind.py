@@ -7,7 +7,8 @@ that is several times as fast as float32, and nearer to it than int8.
 import importlib.metadata
 import importlib.util
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal
 
 from ..system.cpus import has_bf16
 from .base import Backend, BackendKind, Diagnosis
@@ -19,18 +20,17 @@ _INSTALL: Final = 'pip install "rrtn[openvino]"'
 _NO_BF16: Final = "the processor has neither AVX-512 BF16 nor AMX"
 
 
-def _load(bundle: "Bundle", variant: "Variant", threads: int | None) -> Backend:
+def _load(
+    bundle: "Bundle",
+    variant: "Variant",
+    threads: int | None,
+    *,
+    name: str = "openvino",
+    precision: Literal["f32", "bf16"] = "f32",
+) -> Backend:
     from .openvino_backend import openvino_backend_from_bundle
 
-    return openvino_backend_from_bundle(bundle, variant, OPENVINO.name, threads=threads)
-
-
-def _load_bf16(bundle: "Bundle", variant: "Variant", threads: int | None) -> Backend:
-    from .openvino_backend import openvino_backend_from_bundle
-
-    return openvino_backend_from_bundle(
-        bundle, variant, OPENVINO_BF16.name, threads=threads, precision="bf16"
-    )
+    return openvino_backend_from_bundle(bundle, variant, name, threads=threads, precision=precision)
 
 
 def _missing() -> str:
@@ -90,7 +90,7 @@ OPENVINO_BF16 = replace(
     name="openvino-bf16",
     precision="bf16",
     wanted="OpenVINO, and a processor with AVX-512 BF16 or AMX",
-    load=_load_bf16,
+    load=partial(_load, name="openvino-bf16", precision="bf16"),
     diagnose=_diagnose_bf16,
     obstacle=_obstacle_bf16,
 )

@@ -29,6 +29,7 @@ from rrtn.runtime.scoring.decoder_pool import (
     PoolEvent,
     PoolIdle,
 )
+from rrtn.runtime.scoring.feed import Feed
 
 AHEAD = 100_000
 Pool = Callable[..., DecoderPool]
@@ -170,6 +171,18 @@ def test_decoders_are_started_as_files_come(make_pool: Pool, noises: list[Path])
     assert len(pids(pool)) == 2
     decoded(pool, [*noises, *noises])
     assert len(pids(pool)) == 3
+
+
+def test_a_feed_starts_all_decoders_before_its_first_file(make_pool: Pool, noises: list[Path]) -> None:
+    """A request does not wait for the start of one."""
+    pool, feed = make_pool(count=3), Feed()
+    events = pool.events_of_feed(feed)
+    next(events)
+    assert len(pids(pool)) == 3
+    feed.put(os.fsencode(noises[0]))
+    feed.close()
+    assert [file.code for file in gathered(pool, events)] == [""]
+    feed.release()
 
 
 def test_a_pool_serves_again_and_again(make_pool: Pool, noises: list[Path]) -> None:
@@ -554,7 +567,8 @@ def test_a_pool_that_is_left_in_the_middle_is_closed_all_the_same(
 def test_decoders_end_with_the_process_that_started_them(tmp_path: Path, noises: list[Path]) -> None:
     """Also where that is killed, and where they hang in a file."""
     program = f"""
-import os, threading, time
+import os, signal, threading, time
+signal.alarm(300)  # where they never hang, the test ends all the same
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.scoring.decoder_pool import DecoderPool
 from rrtn.runtime.scoring.decoder_messages import DecoderSettings
