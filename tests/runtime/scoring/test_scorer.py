@@ -243,9 +243,12 @@ def test_a_decoder_that_began_early_ends_where_the_model_is_refused(
 ) -> None:
     bundle = load_bundle(tiny_model)
     tiny_model.write_bytes(b"another model")
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError) as kept:
         Scorer(bundle, start_decoding=True)
-    assert [pool._decoders for pool in pools] == [[]]
+    assert [pool._decoders for pool in pools] == [[]], (
+        "at once, though the error is kept, and with it the Scorer"
+    )
+    del kept
 
 
 def test_an_unknown_backend_is_refused(tiny_model: Path) -> None:
