@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -38,6 +39,9 @@ class Bar(Protocol):
     def advance(self, count: int = 1, note: str = "") -> None:
         """Adds `count` to what is done."""
 
+    def watch(self, in_work: Callable[[], str]) -> None:
+        """Asks `in_work` at each drawing, in another thread, and shows what it says."""
+
 
 class Progress:
     """`with Progress("decode Train", total, "clips") as bar: bar.advance(n, "a note")`.
@@ -48,6 +52,7 @@ class Progress:
     def __init__(self, label: str, total: int | None = None, unit: str = "") -> None:
         self._label, self._total, self._unit = printable(label), total, unit
         self._done, self._note, self._printed = 0, "", -1
+        self._in_work: Callable[[], str] = str
         self._started = time.monotonic()
         self._next_line = -math.inf  # the first one follows soon on the line before, whoever printed that
         self._on_terminal = is_terminal()
@@ -88,6 +93,10 @@ class Progress:
         """Sets what is done, and what is in work."""
         self._done, self._note = done, printable(note)
 
+    def watch(self, in_work: Callable[[], str]) -> None:
+        """`in_work` is asked at each drawing, in another thread; what it says stands before the note."""
+        self._in_work = in_work
+
     @property
     def seconds(self) -> float:
         """Seconds since the start, by a clock that cannot go backwards."""
@@ -120,8 +129,11 @@ class Progress:
         rate = f"{self.rate:.1f}/s" if self._total and self._done else ""
         share = self._done / self._total if self._total else None
         return bar_line(
-            self._label, self._note, share, count=count, rate=rate, times=self._times(), width=width
+            self._label, self._notes(), share, count=count, rate=rate, times=self._times(), width=width
         )
+
+    def _notes(self) -> str:
+        return ", ".join(filter(None, (printable(self._in_work()), self._note)))
 
     def _times(self) -> tuple[str, str]:
         left = (self._total - self._done) / self.rate if self._total and self._done else math.inf
@@ -130,7 +142,7 @@ class Progress:
     def _print_line(self) -> None:
         self._printed, _Log.printed = self._done, time.monotonic()
         what = f"{self._done}/{self._total} {self._unit}, {self.rate:.1f}/s, " if self._total else ""
-        note = f" | {self._note}" if self._note else ""
+        note = f" | {notes}" if (notes := self._notes()) else ""
         print(f"{self._label}: {what}{', '.join(self._times())}{note}", file=sys.stderr, flush=True)
 
 

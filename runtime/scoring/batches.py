@@ -47,6 +47,10 @@ class FileInProgress:
         """True once the file has ended and every clip of it has been scored."""
         return self.ended is not None and not self.unscored
 
+    def reached(self) -> float:
+        """Up to where (s) the file has been scored; another thread may be adding clips."""
+        return next((clip.span.end for clip in reversed(self.clips) if clip), 0.0)
+
 
 ClipPlace = tuple[FileInProgress, int, ClipSpan]  # where scores belong: the clip's number in the file
 

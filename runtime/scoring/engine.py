@@ -73,6 +73,9 @@ class ScoringEngine(Protocol):
         scoring.
         """
 
+    def in_work(self) -> str:
+        """What is being scored, for the person; "" if unknown. Another thread may ask."""
+
     def busy(self, seconds: float) -> dict[str, float]:
         """For each part of the work, the share of `seconds` in which that part was busy; {} if unknown."""
 

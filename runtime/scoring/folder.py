@@ -93,6 +93,9 @@ class NoBar:
     def advance(self, count: int = 1, note: str = "") -> None:
         """Does nothing."""
 
+    def watch(self, in_work: Callable[[], str]) -> None:
+        """Does nothing."""
+
 
 def no_bar(files: int) -> AbstractContextManager[Bar]:
     """The OpenBar of a call that nobody watches."""
@@ -139,6 +142,7 @@ def score_to_table(
         if kept := spool.files - missing:
             say(f"{counted(kept, 'file')} scored before and kept (--overwrite scores everything again)")
         with open_bar(missing) as bar:
+            bar.watch(engine.in_work)
             _score_shards(engine, job, spool, shards, budget, bar)
         scored = time.monotonic()
         totals = _table_from_job(job, spool, out, engine.loaded, submission, kept_rows)
@@ -174,6 +178,7 @@ def score_to_rows(
         check_submission(submission, engine.loaded.submitted, _names(spool, ()))
     begin = time.monotonic()
     with open_bar(spool.files) as bar:
+        bar.watch(engine.in_work)
         files = _watched(engine.files(spool, spool.shards), _counter(budget, bar))
         rows: Iterator[Row] = _counted(files, totals)
         take(write_submission(submission, rows, engine.loaded.submitted) if submission else rows)

@@ -67,6 +67,10 @@ class LocalEngine:
                 rows.append(of_file)
             yield shard, part_from_rows(rows, scorer.labels, embedding_size=scorer.embedding_size)
 
+    def in_work(self) -> str:
+        """How far a long recording has been scored."""
+        return self.scorer.in_work()
+
     def busy(self, seconds: float) -> dict[str, float]:
         """The shares of the decoders, of the features and of the model."""
         scorer = self.scorer

@@ -92,6 +92,10 @@ class RayEngine:
         bursts = f"; {found}" if (found := self.loaded.bursts) else ""
         return f"{self._name}: {self.loaded.file} on {self.loaded.device}, {self.actors} Ray actors{bursts}"
 
+    def in_work(self) -> str:
+        """Nothing is known of the files of the actors."""
+        return ""
+
     def busy(self, seconds: float) -> dict[str, float]:
         """Nothing is known of the actors' time."""
         return {}

@@ -42,6 +42,7 @@ from ..errors import (
     UnavailableError,
 )
 from ..frontend import clip_input
+from ..progress import duration
 from ..spec import FrontendSpec
 from ..system.cpus import usable_cpus
 from ..system.failpoints import failpoint
@@ -62,6 +63,7 @@ from .decoder_start import check_process, fork_lock, this_process
 from .feed import Feed
 
 _AHEAD: Final = 4096  # files whose rows may wait for an earlier file that takes longer
+_LONG: Final = 60.0  # s; what is shorter is scored before anybody asks how far it is
 
 
 @dataclass
@@ -182,6 +184,7 @@ class Scorer:
         self._embeddings = embeddings
         self._process = this_process()
         self._in_model: set[int] = set()  # threads that are in the model
+        self._files: dict[int, FileInProgress] = {}  # of the list that is being scored
 
     def _prepare_decoding(
         self,
@@ -241,6 +244,7 @@ class Scorer:
         self._adapt_to_fork()
         process, files = self._process, dict[int, FileInProgress]()
         decoders, done = self._taken_decoders(), False
+        self._files = files
         try:
             with Batches(self._timed, self._new_batch, size=self.batch_size, lanes=self.lanes) as batches:
                 released = 0
@@ -254,7 +258,18 @@ class Scorer:
             yield from (self._rows(files[ticket]) for ticket in sorted(files))
             done = True
         finally:
+            self._files = {}
             self._put_back(decoders) if done else decoders.close()
+
+    def in_work(self) -> str:
+        """How far the first of the files in work has been scored, where that is a minute and more.
+
+        Any thread may ask; of several lists of files at a time, the one that came last is meant.
+        """
+        for file in list(self._files.values())[:1]:
+            if (reached := file.reached()) >= _LONG:
+                return f"{os.path.basename(os.fsdecode(file.path))} to {duration(reached)}"
+        return ""
 
     def rows_of_feed(self, feed: Feed) -> Iterator[tuple[int, list[Row]]]:
         """Gives the ticket and the rows of each file as soon as they are there, until the feed is closed.

@@ -184,3 +184,16 @@ def test_n19_many_short_pieces_of_work_are_not_silent_together(
         with Progress("read the run"):
             time.sleep(0.05)
     assert shown.getvalue().startswith("read the run: elapsed ")
+
+
+def test_what_is_in_work_is_asked_for_at_each_drawing_and_stands_before_the_note(
+    stderr: Callable[..., Terminal],
+) -> None:
+    shown, reached = stderr(120), ["night.wav to 2 min"]
+    with Progress("score", 2, "files") as bar:
+        bar.watch(lambda: reached[0])
+        wait_for(lambda: "night.wav to 2 min" in shown.pieces()[-1])
+        bar.advance(note="1 error")
+        wait_for(lambda: "night.wav to 2 min, 1 error" in shown.pieces()[-1])
+        reached[0] = ""
+        wait_for(lambda: "1 error" in shown.pieces()[-1] and "night" not in shown.pieces()[-1])

@@ -55,6 +55,9 @@ class Bar:
     def advance(self, count: int = 1, note: str = "") -> None:
         self.done, self.note = self.done + count, note
 
+    def watch(self, in_work: Callable[[], str]) -> None:
+        self.in_work = in_work
+
     def opened(self) -> OpenBar:
         @contextmanager
         def open_bar(files: int) -> Iterator[Bar]:

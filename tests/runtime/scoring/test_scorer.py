@@ -22,6 +22,7 @@ from rrtn.runtime.arrays import waveform_from_samples
 from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.backends.base import Backend
 from rrtn.runtime.backends.cuda_libraries import cuda_missing
+from rrtn.runtime.backends.model_batch import Outputs
 from rrtn.runtime.backends.registry import BACKENDS, backend_kind
 from rrtn.runtime.bundle import Bundle, metadata_of
 from rrtn.runtime.bundle.onnx_file import sealed
@@ -249,6 +250,30 @@ def test_a_decoder_that_began_early_ends_where_the_model_is_refused(
         "at once, though the error is kept, and with it the Scorer"
     )
     del kept
+
+
+def test_how_far_a_long_recording_is_scored_can_be_asked_meanwhile(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of less than a minute is not spoken of."""
+    rng = np.random.default_rng(0)
+    for seconds in (50, 200):
+        soundfile.write(tmp_path / f"{seconds}.wav", rng.normal(0, 0.1, seconds * 4000), 4000)
+    with Scorer(tiny_model, "cpu", window=1.0, workers=1, lanes=1) as scorer:
+        assert scorer.in_work() == ""
+        asked, outputs = list[str](), scorer.outputs
+
+        def ask(*args: Any, **options: Any) -> Outputs:
+            asked.append(scorer.in_work())
+            return outputs(*args, **options)
+
+        monkeypatch.setattr(scorer, "outputs", ask)
+        assert len([*scorer.score_files([tmp_path / "50.wav", tmp_path / "200.wav"])]) == 252
+        assert scorer.in_work() == ""
+    said = [*dict.fromkeys(asked)]
+    assert said[0] == ""
+    assert "200.wav to 3 min" in said[1:]
+    assert all(one.startswith("200.wav to ") for one in said[1:])
 
 
 def test_an_unknown_backend_is_refused(tiny_model: Path) -> None:
