@@ -53,7 +53,7 @@ _NOT_RECOGNISED: Final = 1  # SF_ERR_UNRECOGNISED_FORMAT
 _NOTHING: Final = np.zeros(0, dtype=np.float32)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # arrays have no single truth: compare the parts
 class Audio:
     """A whole file as the model hears it."""
 

@@ -56,6 +56,9 @@ def code_of(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 """
 
+# Python 3.12 and later warn a program that forks beside threads, as these do.
+PYTHON = (sys.executable, "-W", "ignore::DeprecationWarning:__main__")
+
 
 @pytest.fixture
 def program(tmp_path: Path, tiny_model_at: Callable[[Path], Path]) -> Program:
@@ -67,9 +70,7 @@ def program(tmp_path: Path, tiny_model_at: Callable[[Path], Path]) -> Program:
         sound = np.convolve(rng.normal(size=8_000 + 500 * i), np.ones(1 + i))
         soundfile.write(tmp_path / f"wav/{i:02}.wav", sound / abs(sound).max(), 16_000)
 
-    def run(
-        *code: str, python: tuple[str, ...] = (sys.executable,), **env: str
-    ) -> "subprocess.CompletedProcess[str]":
+    def run(*code: str, python: tuple[str, ...] = PYTHON, **env: str) -> "subprocess.CompletedProcess[str]":
         (tmp_path / "program.py").write_text("\n".join(code))
         return subprocess.run(
             [*python, str(tmp_path / "program.py")],

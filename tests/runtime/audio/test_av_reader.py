@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.audio.av_reader import INSTALL, opened_by_av
 from rrtn.runtime.audio.foreign import CONTAINERS, Container, container_of
-from rrtn.runtime.audio.reader import Audio, read_audio
+from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.errors import AudioError, StoppedError
 
 RATE = 16_000
@@ -87,7 +87,8 @@ def test_n13_lossless_formats_are_read_as_the_same_sound_in_wav_is(
     expected = read_audio(wav_of(tmp_path / "b.wav", burst), spec)
     audio = read_audio(path, spec)
     np.testing.assert_array_equal(audio.samples, expected.samples)
-    assert audio == Audio(samples=audio.samples, seconds=expected.seconds, flags=("second_reader",))
+    assert (audio.seconds, audio.start) == (expected.seconds, 0.0)
+    assert audio.flags == ("second_reader",)
 
 
 @pytest.mark.parametrize(
