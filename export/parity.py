@@ -31,7 +31,7 @@ _TORCH_BATCH: Final = 16
 _HALF_MAX: Final = 65504.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Probe:
     """Clips with the scores that every variant must give, and with ratings."""
 
@@ -62,7 +62,7 @@ class Probe:
         return np.array([scale.width for scale in self.columns.spans])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Recordings(Probe):
     """Recordings of any length and level; `clips` are what rrtn hears of them."""
 

@@ -39,7 +39,7 @@ LEAK: Final = " LEAK:"  # in the warnings that concern validation
 _IN_HUMES_FORM: Final = 0.9  # from this share of clips with a target at 1.0, the other clips are odd
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class DataReport:
     """What `rrtn data check` prints."""
 

@@ -42,7 +42,7 @@ class Clip(NamedTuple):
     line: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
     """The clips of one split with their labels. NaN: none."""
 

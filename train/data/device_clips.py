@@ -99,7 +99,7 @@ class TrainingBatch(NamedTuple):
     draws: Tensor  # [B, 2 S_time + 2 S_freq] for the masks of the second view
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Epoch:
     """Order, crops and masks of one epoch.
 

@@ -59,7 +59,7 @@ class LabelCells:
     refused: Callable[..., DataError]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Labels:
     """What is learned from each row."""
 

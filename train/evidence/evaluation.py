@@ -31,7 +31,7 @@ from .predictions import Predictions, scores_of_seeds
 from .significance import FEWEST_SPEAKERS, Comparison, ccc_interval, uar_interval
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
     """A run's best checkpoint on a split, or a cross-validation on all of its clips.
 

@@ -81,7 +81,7 @@ def grouping_of_text(text: str) -> Grouping:
     return Grouping(column=column, ranges=tuple(parts))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Figures:
     """A value for each column [K + 1], and its 95% interval; none where there are too few speakers."""
 
@@ -107,7 +107,7 @@ class Group:
     bias: Figures  # mean of predicted minus rated
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class GroupDifference:
     """One group minus another one. There is no p where one of them has too few speakers."""
 

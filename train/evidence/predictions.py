@@ -22,7 +22,7 @@ from ..method.columns import UNIT, ClassTarget, Columns
 _RATED: Final = " rated"  # follows the target's name, in the header of its ratings
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Predictions:
     """One split, in the order of its CSV."""
 

@@ -28,7 +28,7 @@ _AT_A_TIME: Final = 1000  # resamples, so that many speakers, seeds and targets 
 Counts = npt.NDArray[np.int64] | Float64
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
     """Method a against method b on the same clips. All columns are [K + 1]."""
 

@@ -67,7 +67,7 @@ def s_mtl(ccc: float, uar: float, error: float) -> float:
     return 3 / (1 / ccc + 1 / uar + error)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Judgement:
     """Scores against labels, target by target."""
 

@@ -35,7 +35,7 @@ _MEL_WEIGHTS: Final = "logmel_extractor.melW"
 _DROPPED: Final = ("spectrogram_extractor.", "logmel_extractor.", "fc_audioset.", "out.", "fc_transfer.")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Initialisation:
     """What an encoder gets from a checkpoint."""
 
