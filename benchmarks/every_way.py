@@ -54,7 +54,8 @@ TARGETS = {
 }
 BASE = "ONNX Runtime fp32"
 PLAN = "rrtn cpu-int8 on cpu"
-ALWAYS = (BASE, PLAN, "OpenVINO int8")  # what the targets name
+INT8_PEER = "OpenVINO int8"
+ALWAYS = (BASE, PLAN, INT8_PEER)  # what the targets name
 PRECISIONS = ("fp32", "bf16", "int8")
 
 
@@ -92,7 +93,7 @@ def _peers(bundle: Bundle, batch: int) -> Iterator[tuple[str, Way]]:
     yield BASE, _peer("fp32", ort_run, fp32)
     if runtimes.openvino:
         yield "OpenVINO fp32", _peer("fp32", runtimes.openvino_run, fp32, batch=batch)
-        yield "OpenVINO int8", _peer("int8", runtimes.openvino_run, int8, batch=batch)
+        yield INT8_PEER, _peer("int8", runtimes.openvino_run, int8, batch=batch)
         if has_bf16():
             yield "OpenVINO bf16", _peer("bf16", runtimes.openvino_run, fp32, batch=batch, precision="bf16")
     if runtimes.MNN:
@@ -190,9 +191,8 @@ def _ratios(seconds: dict[str, list[float]], ways: dict[str, Way]) -> Iterator[t
         ours, theirs = (_of(seconds, ways, precision, ours=side) for side in (True, False))
         if ours and theirs:
             yield f"our best {precision} over the best peer's", best_against_best(ours, theirs)
-    peer = "OpenVINO int8"
-    if PLAN in seconds and peer in seconds:
-        yield f"{PLAN} over {peer}", ratio(seconds[peer], seconds[PLAN])
+    if PLAN in seconds and INT8_PEER in seconds:
+        yield f"{PLAN} over {INT8_PEER}", ratio(seconds[INT8_PEER], seconds[PLAN])
 
 
 @contextlib.contextmanager
@@ -272,7 +272,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["RRTN_CACHE"] = folder  # what tune finds here is of no other use
         bundles = {name: kept_bundle(name, arguments.bundles or Path(folder)) for name in arguments.encoders}
-        for encoder in arguments.tune:
+        for encoder in [encoder for encoder in bundles if encoder in arguments.tune]:
             of_ways, of_pairs = auto_against_the_best(encoder, bundles[encoder], arguments.rounds)
             results |= of_ways
             ratios |= of_pairs

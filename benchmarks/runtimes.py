@@ -141,7 +141,8 @@ def ncnn_run(model: Path, *, threads: int) -> Runs | None:
     net.opt.use_bf16_storage = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     net.opt.use_fp16_packed = False
     if net.load_param(str(param)) or net.load_model(str(weights)):
-        raise SystemExit(f"{model}: ncnn does not load it")
+        print(f"{model}: ncnn does not load it, and is left out", file=sys.stderr)
+        return None
 
     def score(clip: Float32) -> Float32:
         extractor = net.create_extractor()
