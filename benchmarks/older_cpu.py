@@ -1,0 +1,84 @@
+"""Runs a command as on an older processor: no library sees AVX-512, or AMX.
+
+    python benchmarks/older_cpu.py avx2 make test
+    python benchmarks/older_cpu.py vnni python benchmarks/every_way.py
+
+`avx2` hides AVX-512, AMX and AVX-VNNI; `vnni` hides AMX and the products of bfloat16, and leaves AVX-512 VNNI.
+ONNX Runtime, torch, OpenVINO, MNN and NumPy choose their code by the instruction CPUID, and have no common
+switch. So that instruction is made to fault, and older_cpu.c answers it. What runs is real code at real
+speed, of a processor with this clock and these caches; a machine that is old is slower in these as well.
+Linux on x86-64 with CPUID faulting (`cpuid_fault` in /proc/cpuinfo), a C compiler, and root or user namespaces
+for another /proc/cpuinfo. Commands that clear the environment of their children let them see all.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SOURCE = Path(__file__).with_suffix(".c")
+CPUINFO = Path("/proc/cpuinfo")
+HIDDEN = {
+    "avx2": ("avx512", "amx", "avx_vnni", "avx10"),
+    "vnni": ("amx", "avx512_bf16", "avx512_fp16", "avx10"),
+}
+NAMES = {"avx2": "as with AVX2 alone", "vnni": "as without AMX"}
+
+
+def missing() -> str:
+    """What this machine lacks for it; "" where it can be done."""
+    if not CPUINFO.exists() or " cpuid_fault" not in CPUINFO.read_text(encoding="utf-8"):
+        return "CPUID faulting (cpuid_fault in /proc/cpuinfo)"
+    for program in ("cc", "unshare", "mount"):
+        if not shutil.which(program):
+            return f"the program {program}"
+    done = subprocess.run([*_namespace(), "mount", "--bind", CPUINFO, CPUINFO], capture_output=True)
+    return "" if done.returncode == 0 else "the right to mount in a namespace of its own (root)"
+
+
+def build(folder: Path) -> Path:
+    """The library for LD_PRELOAD."""
+    library = folder / "older_cpu.so"
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-Wall", "-o", library, SOURCE, "-ldl"], check=True)
+    return library
+
+
+def older_cpuinfo(text: str, kind: str) -> str:
+    """/proc/cpuinfo without what is hidden; its model name says so."""
+    hidden = "|".join(HIDDEN[kind])
+    without = re.sub(rf" (?:{hidden})\w*(?= |$)", "", text, flags=re.MULTILINE)
+    return re.sub(r"^(model name\t: .*)$", rf"\1, {NAMES[kind]}", without, flags=re.MULTILINE)
+
+
+def run(kind: str, command: list[str]) -> int:
+    """The command's exit status."""
+    with tempfile.TemporaryDirectory() as made:
+        cpuinfo, library = Path(made, "cpuinfo"), build(Path(made))
+        cpuinfo.write_text(older_cpuinfo(CPUINFO.read_text(encoding="utf-8"), kind), encoding="utf-8")
+        inside = f'mount --bind "{cpuinfo}" {CPUINFO} && LD_PRELOAD="{library}" exec "$@"'
+        environment = os.environ | {"OLDER_CPU": kind}
+        return subprocess.run([*_namespace(), "sh", "-c", inside, "sh", *command], env=environment).returncode
+
+
+def _namespace() -> list[str]:
+    return ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=HIDDEN)
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    arguments = parser.parse_args()
+    if lack := missing():
+        sys.exit(f"older_cpu.py | this machine lacks {lack} | run it on an older processor itself")
+    return run(arguments.kind, arguments.command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
