@@ -49,8 +49,8 @@ def _obstacle_bf16(variant: "Variant") -> str:
     return _missing() or _NO_BF16 * (not has_bf16())
 
 
-def _may_choose(variant: "Variant") -> bool:
-    """The variant `cpu` is made for ONNX Runtime."""
+def _may_choose_bf16(variant: "Variant") -> bool:
+    """The transforms of the variant `cpu` multiply what bfloat16 rounds away."""
     return not variant.plan
 
 
@@ -70,8 +70,7 @@ def _diagnose_bf16() -> Diagnosis:
 OPENVINO = BackendKind(
     name="openvino",
     file_kind="onnx",
-    preferred=("fp32", "waveform"),
-    may_choose=_may_choose,
+    preferred=("fp32", "cpu", "waveform"),  # `cpu` is faster in batches where there is AVX-512, else slower
     chosen_by_auto=False,
     needs_gpu=False,
     parallel=True,
@@ -89,6 +88,8 @@ OPENVINO_BF16 = replace(
     OPENVINO,
     name="openvino-bf16",
     precision="bf16",
+    preferred=("fp32", "waveform"),
+    may_choose=_may_choose_bf16,
     wanted="OpenVINO, and a processor with AVX-512 BF16 or AMX",
     load=partial(_load, name="openvino-bf16", precision="bf16"),
     diagnose=_diagnose_bf16,

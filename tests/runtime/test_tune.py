@@ -129,6 +129,19 @@ def test_what_gives_other_scores_is_not_taken(bundle: Bundle, pretend: Callable[
     assert found.folders.variant == "fp32"
 
 
+def test_the_variant_cpu_is_taken_on_openvino_where_it_is_the_fastest(
+    bundle: Bundle, pretend: Callable[..., list[str]]
+) -> None:
+    """Where there is AVX-512 it may be. In bfloat16 it never is: that needs a variant of few roundings."""
+    same = replace(bundle.variants[0], name="cpu", plan={"batch": 16})
+    bundle = replace(bundle, variants=(bundle.variants[0], same))
+    measured = pretend({("cpu", "openvino", 16, 2, 1): 1e-6})
+    found = tuned(bundle, allow=["bf16"])
+    assert (found.folders.variant, found.folders.backend) == ("cpu", "openvino")
+    assert not [way for way in measured if way.startswith("('cpu', 'openvino-bf16'")]
+    assert "cpu on openvino-bf16" in found.not_taken
+
+
 @pytest.mark.parametrize(("at_export", "is_taken"), [(None, False), (0.02, False), (0.6, True)])
 def test_int8_may_differ_as_its_export_did_and_half_as_much_again(
     bundle: Bundle, pretend: Callable[..., list[str]], at_export: float | None, is_taken: bool
