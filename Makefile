@@ -56,9 +56,10 @@ check: $(DEPENDENCIES) .types/rrtn docs
 	PYTHONPATH=.types $(BIN)/lint-imports --no-cache
 
 # -> site/index.html. --strict: a link without a target, or a page that the menu lacks, is an error.
-docs: $(DEPENDENCIES)
+docs: $(DEPENDENCIES) .types/rrtn
 	mkdir -p .types/docs  # docs/site_pages.py puts the package there; mkdocstrings wants the folder first
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	PYTHONPATH=.types RRTN_SITE=$(CURDIR)/site $(BIN)/python -m pytest -q --durations 0 -p no:cacheprovider -m slow tests/docs/test_site.py
 
 # What benchmarks compare with, behind all that rrtn itself uses.
 .peers: $(DEPENDENCIES)

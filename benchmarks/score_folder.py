@@ -125,7 +125,7 @@ def _by_openvino_of_ours(bundle: Bundle) -> dict[str, Scorer]:
     """What `rrtn tune` may find to be faster than any variant by ONNX Runtime."""
     if not runtimes.openvino:
         return {}
-    found = {"rrtn openvino int8": Scorer(bundle, "openvino", variant="int8")}
+    found = {f"rrtn openvino {name}": Scorer(bundle, "openvino", variant=name) for name in ("cpu", "int8")}
     return found | ({"rrtn openvino bf16": Scorer(bundle, "openvino-bf16")} if "bf16" in _OPENVINO else {})
 
 

@@ -63,27 +63,6 @@ def test_every_runtime_module_imports_without_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_runtimes_tests_pass_without_torch() -> None:
-    long = (
-        "test_bench.py",
-        "audio/test_containers.py",
-        "audio/test_pack_reader.py",
-        "backends/test_cuda_stub.py",
-        "scoring",
-        "live",
-        "serving",
-        "system/test_memory.py",
-        "test_tune.py",
-        "tables/test_writer.py",
-    )  # run with torch at hand
-    slow = [f"--ignore=tests/runtime/{name}" for name in long]
-    arguments = ["-p", "no:cacheprovider", "-m", "not slow", "tests/runtime", *slow]
-    program = f"{BLOCK_TORCH}\nimport pytest; sys.exit(pytest.main({arguments}))"
-    done = python("-c", program, cwd=ROOT)
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert " passed" in done.stdout
-
-
 @pytest.mark.parametrize(
     "command", [["--help"], ["score", "--help"], ["train", "--help"], ["inspect", "--help"], ["doctor"]]
 )

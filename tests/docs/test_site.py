@@ -1,4 +1,8 @@
-"""The site builds in strict mode, loads nothing from elsewhere, and its API page has the public names."""
+"""The site builds in strict mode, loads nothing from elsewhere, and its API page has the public names.
+
+`make docs`, and so `make check`, runs this on the site that it has built (RRTN_SITE), and `make test` does not:
+the site takes longer to build than all else in this folder.
+"""
 
 import inspect
 import os
@@ -53,6 +57,8 @@ def is_elsewhere(asset: str) -> bool:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if built := os.environ.get("RRTN_SITE"):
+        return Path(built)
     folder = tmp_path_factory.mktemp("docs") / "site"
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
@@ -69,6 +75,7 @@ def test_assets_are_found_in_a_page() -> None:
     assert [asset for asset in assets_of_page(html) if is_elsewhere(asset)] == ["https://b/", "//c/d"]
 
 
+@pytest.mark.slow
 def test_every_asset_is_in_the_site(site: Path) -> None:
     seen = 0
     for page in site.rglob("*.html"):
@@ -80,6 +87,7 @@ def test_every_asset_is_in_the_site(site: Path) -> None:
     assert seen > 20
 
 
+@pytest.mark.slow
 def test_styles_load_nothing_from_elsewhere(site: Path) -> None:
     styles = list(site.rglob("*.css"))
     assert styles
@@ -87,6 +95,7 @@ def test_styles_load_nothing_from_elsewhere(site: Path) -> None:
         assert [asset for asset in assets_of_style(style.read_text()) if is_elsewhere(asset)] == []
 
 
+@pytest.mark.slow
 def test_the_api_page_has_every_public_name(site: Path) -> None:
     page = (site / "api.html").read_text()
     tree = [

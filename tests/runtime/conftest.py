@@ -1,6 +1,7 @@
 """A device whose memory is the host's: it works off its streams only where someone waits for them."""
 
 import ctypes
+import sys
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from rrtn.runtime.backends.device_memory import Device, device_of
+
+TRAINING_ONLY = ("torch", "torchaudio", "safetensors")
 
 
 class HostCalls:
@@ -101,3 +104,10 @@ def host_device(host_calls: HostCalls) -> Device:
 def prompt_device() -> Device:
     """Its work is done as it is queued."""
     return device_of(HostCalls(at_once=True), "cpu")
+
+
+@pytest.fixture(autouse=True)
+def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who scores has no torch: to import it fails in every test of the runtime, and in forks of its process."""
+    for name in TRAINING_ONLY:
+        monkeypatch.setitem(sys.modules, name, None)

@@ -104,6 +104,28 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     return make
 
 
+@pytest.fixture(scope="module")
+def kept_text() -> list[str]:
+    """What `tuned` has kept, once it has."""
+    return []
+
+
+@pytest.fixture
+def tuned_before(bundle: Bundle, pretend: Callable[..., list[str]], kept_text: list[str]) -> Tuning:
+    """The bundle is tuned; its FASTEST ways are the best. That is measured once for all tests."""
+    pretend(FASTEST)
+    path = tuning_path(bundle)
+    if kept_text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(kept_text[0])
+    else:
+        tuned(bundle)
+        kept_text.append(path.read_text())
+    made = tuning_of(bundle).tuning
+    assert made
+    return made
+
+
 FASTEST: Times = {("fp32", "openvino", 4, 1, 1): 0.01, ("fp32", "cpu", 1, 1, 2): 0.02}
 
 
@@ -265,10 +287,8 @@ def edited(bundle: Bundle, **changes: Any) -> None:
     ],
 )
 def test_a_file_of_other_versions_machines_or_bundles_is_ignored_with_a_remark(
-    bundle: Bundle, pretend: Callable[..., list[str]], changes: dict[str, Any], remark: str
+    bundle: Bundle, tuned_before: Tuning, changes: dict[str, Any], remark: str
 ) -> None:
-    pretend(FASTEST)
-    tuned(bundle)
     edited(bundle, **changes)
     found = tuning_of(bundle)
     assert found.tuning is None
@@ -280,11 +300,7 @@ def test_a_file_of_other_versions_machines_or_bundles_is_ignored_with_a_remark(
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\x00", b'{"schema": 1}'])
-def test_a_broken_file_is_ignored_with_a_remark(
-    bundle: Bundle, pretend: Callable[..., list[str]], content: bytes
-) -> None:
-    pretend(FASTEST)
-    tuned(bundle)
+def test_a_broken_file_is_ignored_with_a_remark(bundle: Bundle, tuned_before: Tuning, content: bytes) -> None:
     tuning_path(bundle).write_bytes(content)
     assert tuning_of(bundle).tuning is None
     assert "ignored" in Scorer(bundle).remark
@@ -295,21 +311,17 @@ def test_a_broken_file_is_ignored_with_a_remark(
     "way", [{"variant": "gone"}, {"backend": "warp"}, {"batch_size": 0}, {"threads": 10**6}, {"lanes": -1}]
 )
 def test_a_way_that_cannot_be_gone_is_ignored_with_a_remark(
-    bundle: Bundle, pretend: Callable[..., list[str]], way: dict[str, Any]
+    bundle: Bundle, tuned_before: Tuning, way: dict[str, Any]
 ) -> None:
-    pretend(FASTEST)
-    made = tuned(bundle)
-    edited(bundle, folders=made.folders.to_dict() | way)
+    edited(bundle, folders=tuned_before.folders.to_dict() | way)
     scorer = Scorer(bundle)
     assert (scorer.backend.device, scorer.batch_size) == ("cpu", 16)
     assert "rrtn tune found" in scorer.remark
 
 
 def test_other_cores_and_other_files_have_another_tuning(
-    bundle: Bundle, pretend: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, tuned_before: Tuning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretend(FASTEST)
-    tuned(bundle)
     other = replace(bundle, variants=bundle.variants[:2])
     assert tuning_of(other) == (None, "")
     monkeypatch.setattr(tuning_file, "usable_cpus", lambda: 5)
@@ -317,10 +329,8 @@ def test_other_cores_and_other_files_have_another_tuning(
 
 
 def test_a_backend_that_is_gone_is_said_and_the_rule_of_today_is_followed(
-    bundle: Bundle, pretend: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    bundle: Bundle, tuned_before: Tuning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretend(FASTEST)
-    tuned(bundle)
     monkeypatch.setitem(sys.modules, "openvino", None)
     scorer = Scorer(bundle)
     assert scorer.backend.device == "cpu"
