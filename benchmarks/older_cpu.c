@@ -82,7 +82,8 @@ static void on_fault(int number, siginfo_t *info, void *context) {
         theirs.sa_handler(number);
     } else {
         const struct sigaction ends = {.sa_handler = SIG_DFL};
-        real_sigaction(number, &ends, NULL); /* the instruction runs again, and ends the process */
+        real_sigaction(number, &ends, NULL); /* the instruction runs again, and ends the process ... */
+        if (info->si_code <= 0) raise(number); /* ... or another process had sent the signal */
     }
 }
 

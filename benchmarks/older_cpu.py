@@ -3,12 +3,12 @@
     python benchmarks/older_cpu.py avx2 make test
     python benchmarks/older_cpu.py vnni python benchmarks/every_way.py
 
-`avx2` hides AVX-512, AMX and AVX-VNNI; `vnni` hides AMX and the products of bfloat16, and leaves AVX-512 VNNI.
+`avx2` hides AVX-512, AMX and AVX-VNNI. `vnni` hides AMX and products of bfloat16, and leaves AVX-512 VNNI.
 ONNX Runtime, torch, OpenVINO, MNN and NumPy choose their code by the instruction CPUID, and have no common
 switch. So that instruction is made to fault, and older_cpu.c answers it. What runs is real code at real
 speed, of a processor with this clock and these caches; a machine that is old is slower in these as well.
-Linux on x86-64 with CPUID faulting (`cpuid_fault` in /proc/cpuinfo), a C compiler, and root or user namespaces
-for another /proc/cpuinfo. Commands that clear the environment of their children let them see all.
+It needs Linux on x86-64 with CPUID faulting (`cpuid_fault` in /proc/cpuinfo), a C compiler, and root or user
+namespaces for another /proc/cpuinfo. Commands that clear the environment of their children let them see all.
 """
 
 import argparse
@@ -36,7 +36,9 @@ def missing() -> str:
     for program in ("cc", "unshare", "mount"):
         if not shutil.which(program):
             return f"the program {program}"
-    done = subprocess.run([*_namespace(), "mount", "--bind", CPUINFO, CPUINFO], capture_output=True)
+    done = subprocess.run(
+        [*_namespace(), "mount", "--bind", CPUINFO, CPUINFO], check=False, capture_output=True
+    )
     return "" if done.returncode == 0 else "the right to mount in a namespace of its own (root)"
 
 
@@ -61,7 +63,8 @@ def run(kind: str, command: list[str]) -> int:
         cpuinfo.write_text(older_cpuinfo(CPUINFO.read_text(encoding="utf-8"), kind), encoding="utf-8")
         inside = f'mount --bind "{cpuinfo}" {CPUINFO} && LD_PRELOAD="{library}" exec "$@"'
         environment = os.environ | {"OLDER_CPU": kind}
-        return subprocess.run([*_namespace(), "sh", "-c", inside, "sh", *command], env=environment).returncode
+        inside_it = [*_namespace(), "sh", "-c", inside, "sh", *command]
+        return subprocess.run(inside_it, check=False, env=environment).returncode
 
 
 def _namespace() -> list[str]:

@@ -1,4 +1,4 @@
-"""A bundle that was made here scores the same on older processors: AVX-512 or AMX are hidden from ONNX Runtime.
+"""A bundle that was made here scores the same on older processors: ONNX Runtime sees no AVX-512, or no AMX.
 
 Its int8 code without VNNI adds products in 16 bits, where full weights of 8 bits saturate.
 """
@@ -79,7 +79,7 @@ def files(random_bundle: Bundle, log_mels: Float32, tmp_path_factory: pytest.Tem
 def scores_of(files: list[Path], *before: str) -> tuple[str, dict[str, Float32]]:
     """-> what the process printed, and the scores of each file."""
     command = [*before, sys.executable, "-c", SCORES, files[0].with_name("log_mels.npy"), *files]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip(), {file.stem: np.load(file.with_suffix(".npy")) for file in files}
 

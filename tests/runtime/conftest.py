@@ -4,7 +4,7 @@ import ctypes
 import sys
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -107,7 +107,11 @@ def prompt_device() -> Device:
 
 
 @pytest.fixture(autouse=True)
-def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who scores has no torch: to import it fails in every test of the runtime, and in forks of its process."""
+def without_torch() -> Iterator[None]:
+    """Who scores has no torch: importing it fails in each test of the runtime, and in forks of its process."""
+    loaded = {name: sys.modules[name] for name in [*sys.modules] if name.partition(".")[0] in TRAINING_ONLY}
+    sys.modules |= dict.fromkeys([*TRAINING_ONLY, *loaded])
+    yield
     for name in TRAINING_ONLY:
-        monkeypatch.setitem(sys.modules, name, None)
+        del sys.modules[name]
+    sys.modules |= loaded
