@@ -1,7 +1,7 @@
 """The site builds in strict mode, loads nothing from elsewhere, and its API page has the public names.
 
-`make docs`, and so `make check`, runs this on the site that it has built (RRTN_SITE). `make test` does not: the
-site takes longer to build than all else in this folder.
+`make docs`, and so `make check`, runs this on the site that it has built (RRTN_SITE). `make test` does not:
+the site takes longer to build than all else in this folder.
 """
 
 import inspect

@@ -108,7 +108,7 @@ def prompt_device() -> Device:
 
 @pytest.fixture(autouse=True)
 def without_torch() -> Iterator[None]:
-    """Who scores has no torch: importing it fails in each test of the runtime, and in forks of its process."""
+    """Who scores has no torch: importing it fails in each test of the runtime, and in its forks."""
     loaded = {name: sys.modules[name] for name in [*sys.modules] if name.partition(".")[0] in TRAINING_ONLY}
     sys.modules |= dict.fromkeys([*TRAINING_ONLY, *loaded])
     yield
