@@ -22,6 +22,7 @@ from .commands.program import (
     catch_signals,
     ends_with,
     has_ended,
+    has_said_how,
     signal_that_came,
     stopped_by_signal,
     wants_json,
@@ -194,6 +195,7 @@ def _leave(code: int, document: dict[str, Any] | None = None) -> NoReturn:
         code = _NOBODY_READS
         # Python flushes stdout once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    has_said_how()
     if "RANK" in os.environ or signal_that_came():
         sys.stderr.flush()
         os._exit(code)

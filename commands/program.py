@@ -30,6 +30,7 @@ _NAME: Final = "rrtn"
 _IN_ADVICE: Final = re.compile(rf"(?<![\w./-]){_NAME} (?=--help|(?:{'|'.join(COMMANDS)})\b)")
 _HANG_UP: Final = getattr(signal, "SIGHUP", None)  # Windows has no such signal
 _SIGNALS: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", _HANG_UP: "hung up"}
+_SAYING: Final = 1.0  # s
 _AGAIN: Final = "run the same command again"
 
 
@@ -39,7 +40,8 @@ class _State:
     process = 0  # the one that catches signals; one that it forks does not
     began = 0.0  # s since 1970
     came: signal.Signals | None = None
-    code: int | None = None  # once the command has said how it ended
+    code: int | None = None  # once the command says how it ended
+    waits_until = 0.0  # of time.monotonic(): before that a signal does not end what says how it ended
 
 
 def program_name() -> str:
@@ -88,8 +90,16 @@ def signal_that_came() -> signal.Signals | None:
 
 
 def ends_with(code: int) -> None:
-    """Says that the command has said how it ended. From now on a signal adds nothing."""
-    _State.code = code
+    """Says that the command is about to say how it ended. From now on a signal adds nothing.
+
+    It waits until that is said, or until a second is over: nobody may read it.
+    """
+    _State.waits_until, _State.code = time.monotonic() + _SAYING, code
+
+
+def has_said_how() -> None:
+    """Says that all is said: a signal ends the process at once."""
+    _State.waits_until = 0.0
 
 
 def has_ended() -> bool:
@@ -110,6 +120,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
     if os.getpid() != _State.process:
         os._exit(128 + number)
     if _State.code is not None:
+        if time.monotonic() < _State.waits_until:
+            return
         os._exit(_State.code)
     if _State.came or _is_importing(frame):
         _end_at_once(number)

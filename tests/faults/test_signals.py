@@ -213,6 +213,23 @@ def test_n29_two_signals_at_once_are_one_line(
     assert json.loads(out)["error"]["exit_code"] == process.returncode
 
 
+def test_n29_a_signal_waits_while_the_command_says_how_it_ended() -> None:
+    code = """
+import os, signal, sys, time
+from rrtn.commands.program import catch_signals, ends_with, has_said_how
+catch_signals()
+ends_with(130)
+os.kill(os.getpid(), signal.SIGINT)
+os.kill(os.getpid(), signal.SIGTERM)
+print("the line", file=sys.stderr, flush=True)
+has_said_how()
+os.kill(os.getpid(), signal.SIGINT)
+print("tidies up", file=sys.stderr, flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "the line\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_n29_a_second_signal_ends_what_tidies_up_for_ever(number: signal.Signals) -> None:
     code = """
