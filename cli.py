@@ -22,7 +22,7 @@ from .commands.program import (
     catch_signals,
     ends_with,
     has_ended,
-    has_said_how,
+    let_signals_end_it,
     signal_that_came,
     stopped_by_signal,
     wants_json,
@@ -195,7 +195,7 @@ def _leave(code: int, document: dict[str, Any] | None = None) -> NoReturn:
         code = _NOBODY_READS
         # Python flushes stdout once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    has_said_how()
+    let_signals_end_it()
     if "RANK" in os.environ or signal_that_came():
         sys.stderr.flush()
         os._exit(code)

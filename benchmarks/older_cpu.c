@@ -20,7 +20,7 @@ enum { ARCH_SET_CPUID = 0x1012, LEAVES = 64, SUBLEAVES = 64, EAX = 0, EBX, ECX, 
 static const uint32_t
     AVX512_EBX = BIT(16) | BIT(17) | BIT(21) | BIT(26) | BIT(27) | BIT(28) | BIT(30) | BIT(31),
     AVX512_ECX = BIT(1) | BIT(6) | BIT(11) | BIT(12) | BIT(14), /* VNNI is 11 */
-    AVX512_EDX = BIT(2) | BIT(3) | BIT(8) | BIT(23),            /* FP16 is 23 */
+    AVX512_EDX = BIT(2) | BIT(3) | BIT(8), AVX512_FP16_EDX = BIT(23),
     AMX_EDX = BIT(22) | BIT(24) | BIT(25),
     AVX_VNNI_EAX = BIT(4), AVX512_BF16_EAX = BIT(5), AMX_FP16_EAX = BIT(21), /* of subleaf 1 */
     NEWER_EDX = BIT(4) | BIT(8) | BIT(10) | BIT(19), /* AVX-VNNI-INT8, AMX-COMPLEX, AVX-VNNI-INT16, AVX10 */
@@ -47,7 +47,7 @@ static void read_all(void) {
 
 static void hide(int vnni_stays) {
     uint32_t *features = basic[7][0], *more = basic[7][1], *state = basic[13][0];
-    features[EDX] &= ~(AMX_EDX | BIT(23));
+    features[EDX] &= ~(AMX_EDX | AVX512_FP16_EDX);
     more[EAX] &= ~(AVX512_BF16_EAX | AMX_FP16_EAX);
     more[EDX] &= ~NEWER_EDX;
     state[EAX] &= ~AMX_STATE;

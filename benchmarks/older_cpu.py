@@ -63,8 +63,8 @@ def run(kind: str, command: list[str]) -> int:
         cpuinfo.write_text(older_cpuinfo(CPUINFO.read_text(encoding="utf-8"), kind), encoding="utf-8")
         inside = f'mount --bind "{cpuinfo}" {CPUINFO} && LD_PRELOAD="{library}" exec "$@"'
         environment = os.environ | {"OLDER_CPU": kind}
-        inside_it = [*_namespace(), "sh", "-c", inside, "sh", *command]
-        return subprocess.run(inside_it, check=False, env=environment).returncode
+        started = [*_namespace(), "sh", "-c", inside, "sh", *command]
+        return subprocess.run(started, check=False, env=environment).returncode
 
 
 def _namespace() -> list[str]:

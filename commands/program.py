@@ -97,8 +97,8 @@ def ends_with(code: int) -> None:
     _State.waits_until, _State.code = time.monotonic() + _SAYING, code
 
 
-def has_said_how() -> None:
-    """Says that all is said: a signal ends the process at once."""
+def let_signals_end_it() -> None:
+    """Says that the command has said how it ended: from now on a signal ends the process at once."""
     _State.waits_until = 0.0
 
 

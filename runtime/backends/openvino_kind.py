@@ -88,7 +88,6 @@ OPENVINO_BF16 = replace(
     OPENVINO,
     name="openvino-bf16",
     precision="bf16",
-    preferred=("fp32", "waveform"),
     may_choose=_may_choose_bf16,
     wanted="OpenVINO, and a processor with AVX-512 BF16 or AMX",
     load=partial(_load, name="openvino-bf16", precision="bf16"),

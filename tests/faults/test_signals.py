@@ -216,13 +216,13 @@ def test_n29_two_signals_at_once_are_one_line(
 def test_n29_a_signal_waits_while_the_command_says_how_it_ended() -> None:
     code = """
 import os, signal, sys, time
-from rrtn.commands.program import catch_signals, ends_with, has_said_how
+from rrtn.commands.program import catch_signals, ends_with, let_signals_end_it
 catch_signals()
 ends_with(130)
 os.kill(os.getpid(), signal.SIGINT)
 os.kill(os.getpid(), signal.SIGTERM)
 print("the line", file=sys.stderr, flush=True)
-has_said_how()
+let_signals_end_it()
 os.kill(os.getpid(), signal.SIGINT)
 print("tidies up", file=sys.stderr, flush=True)
 """

@@ -11,10 +11,12 @@ import onnx
 import pytest
 import torch
 from rrtn.export.graph import onnx_from_network
+from rrtn.export.winograd.rewriting import WinogradPlan, convolutions_of, ways_of
 from rrtn.runtime import FrontendSpec, load_bundle
+from rrtn.runtime.arrays import Float32
 from rrtn.runtime.bundle import MANIFEST, Bundle, Variant, metadata_of
 from rrtn.runtime.bundle.onnx_file import sealed
-from rrtn.runtime.frontend import clip_of
+from rrtn.runtime.frontend import clip_log_mel, clip_of
 from rrtn.runtime.system.files import write_json
 from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.frontend import LogMel
@@ -40,6 +42,23 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory, awkward_labels: tupl
 def embedding_bundle(tmp_path_factory: pytest.TempPathFactory, awkward_labels: tuple[str, ...]) -> Bundle:
     """The same, as `rrtn export --embeddings` publishes it."""
     return _bundle_in(tmp_path_factory.mktemp("embeddings"), awkward_labels, embeddings=True)
+
+
+@pytest.fixture(scope="session")
+def noisy_log_mels(random_bundle: Bundle) -> Float32:
+    """Clips of many levels, to calibrate int8 on."""
+    rng = np.random.default_rng(0)
+    noises = [np.tanh(np.cumsum(rng.normal(0, 0.01, 39_840)) * level) for level in (0.01, 0.1, 1.0)]
+    return np.array([clip_log_mel(noise.astype(np.float32), random_bundle.spec)[None] for noise in noises])
+
+
+@pytest.fixture(scope="session")
+def first_ways(random_bundle: Bundle) -> WinogradPlan:
+    """Each convolution of the narrow CNN that can be computed with fewer multiplications, so computed."""
+    layers = convolutions_of(onnx.load_from_string(random_bundle.read(random_bundle.variants[0])))
+    plan = {layer.name: ways_of(layer)[0] for layer in layers if ways_of(layer)}
+    assert len(plan) > 1
+    return plan
 
 
 def _bundle_in(folder: Path, awkward_labels: tuple[str, ...], *, embeddings: bool = False) -> Bundle:

@@ -10,14 +10,13 @@ from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import onnx
 import pytest
 from rrtn.export.int8 import int8_for_cpu
 from rrtn.export.samples_graph import samples_from_log_mel, waveform_from_log_mel
-from rrtn.export.winograd.rewriting import convolutions_of, ways_of, with_plan
+from rrtn.export.winograd.rewriting import WinogradPlan, with_plan
+from rrtn.runtime.arrays import Float32
 from rrtn.runtime.bundle import Bundle, Variant
-from rrtn.runtime.frontend import clip_log_mel
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks/load_everywhere.py"
 SAME_MODEL = 1e-4  # in score: float32 in another order
@@ -36,19 +35,19 @@ def runtimes() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def bundle(random_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(
+    random_bundle: Bundle,
+    noisy_log_mels: Float32,
+    first_ways: WinogradPlan,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bundle:
     """Every variant that `rrtn export --samples --int8` makes, of a narrow CNN."""
-    folder, rng = tmp_path_factory.mktemp("runtimes"), np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("runtimes")
     fp32, waveform = (random_bundle.read(variant) for variant in random_bundle.variants)
-    noises = [np.cumsum(rng.normal(0, 0.01, 39_840)) * level for level in (0.01, 0.1, 1.0)]
-    log_mels = [clip_log_mel(np.tanh(noise).astype(np.float32), random_bundle.spec)[None] for noise in noises]
-    int8 = int8_for_cpu(fp32, np.array(log_mels))
-    whole = onnx.load_from_string(fp32)
-    plan = {layer.name: ways_of(layer)[0] for layer in convolutions_of(whole) if ways_of(layer)}
-    assert plan
+    int8 = int8_for_cpu(fp32, noisy_log_mels)
     contents = {
         "fp32": fp32,
-        "cpu": with_plan(whole, plan).SerializeToString(),
+        "cpu": with_plan(onnx.load_from_string(fp32), first_ways).SerializeToString(),
         "waveform": waveform,
         "int8": int8,
         "waveform-int8": waveform_from_log_mel(int8, random_bundle.spec),

@@ -1,4 +1,7 @@
-"""A device whose memory is the host's: it works off its streams only where someone waits for them."""
+"""What the runtime's tests have: no torch, and a device whose memory is the host's.
+
+The device works off its streams only where someone waits for them.
+"""
 
 import ctypes
 import sys

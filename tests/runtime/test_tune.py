@@ -20,7 +20,7 @@ from rrtn.runtime import Scorer, load_bundle
 from rrtn.runtime import tune as tuning
 from rrtn.runtime.backends import openvino_kind, tuning_file
 from rrtn.runtime.backends.base import Backend
-from rrtn.runtime.backends.choice import candidates_of_bundle
+from rrtn.runtime.backends.choice import candidates_of_bundle, choose_backend
 from rrtn.runtime.backends.model_batch import Spent
 from rrtn.runtime.backends.tuning_file import Tuning, newest_tuning, tuning_of, tuning_path
 from rrtn.runtime.bundle import MANIFEST, Bundle
@@ -163,6 +163,16 @@ def test_the_variant_cpu_is_taken_on_openvino_where_it_is_the_fastest(
     assert (found.folders.variant, found.folders.backend) == ("cpu", "openvino")
     assert not [way for way in measured if way.startswith("('cpu', 'openvino-bf16'")]
     assert "cpu on openvino-bf16" in found.not_taken
+
+
+@pytest.mark.parametrize(("backend", "variant"), [("openvino", "cpu"), ("openvino-bf16", "fp32")])
+def test_without_a_tuning_openvino_takes_the_variant_cpu_in_float32_alone(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, backend: str, variant: str
+) -> None:
+    monkeypatch.setattr(openvino_kind, "has_bf16", lambda: True)
+    planned = replace(bundle.variants[0], name="cpu", plan={"batch": 16})
+    bundle = replace(bundle, variants=(bundle.variants[0], planned))
+    assert choose_backend(bundle, backend).backend.variant.name == variant
 
 
 @pytest.mark.parametrize(("at_export", "is_taken"), [(None, False), (0.02, False), (0.6, True)])
