@@ -413,7 +413,10 @@ class _SndSound:
     def blocks(self) -> Iterator[Float32]:
         """Blocks [N, C] of the whole recording, once."""
         self._file.seekable = lambda: False  # FLAC of unknown length fails at a seek behind its last block
-        while len(block := self._file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+        while self._decoded < self._file.frames:  # libsndfile gives no more, so it need not be asked
+            block = self._file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
+            if not len(block):
+                return
             self._decoded += len(block)
             yield block
 
