@@ -188,7 +188,7 @@ async def _inferred(service: Service, request: Request) -> Response:
         if row.error:
             raise refusal_from_row(row, f"{kserve.INPUT}[{number}]")
     scores: Float32 = np.array([[*(row.scores or {}).values()] for row in rows], np.float32)
-    content, headers = kserve.answer_to_inference(inference, scores)
+    content, headers = kserve.answer_to_inference(inference, scores, [row.flags for row in rows])
     return Response(content, headers=headers)
 
 
@@ -196,16 +196,19 @@ def _state(service: Service) -> APIRouter:
     router = APIRouter()
 
     @router.get("/health")
+    @router.head("/health", include_in_schema=False)
     async def health() -> Response:
         """Answers as long as the process runs."""
         return _json({"status": "ok"})
 
     @router.get("/ready")
+    @router.head("/ready", include_in_schema=False)
     async def ready() -> Response:
         """Answers 503 once the scorer has failed."""
         return _ready(service)
 
     @router.get("/metrics")
+    @router.head("/metrics", include_in_schema=False)
     async def metrics_text() -> Response:
         """Counts of requests and sounds, for Prometheus."""
         return Response(service.metrics.text(), headers={"content-type": metrics.CONTENT_TYPE})
@@ -250,7 +253,9 @@ def _refusal(error: Exception) -> RefusedError:
         return busy("it has no memory for this request now")
     if isinstance(error, HTTPException):
         code = _CODES.get(error.status_code, "bad_request")
-        return RefusedError(error.status_code, code, "request", error.detail, fix="see /docs")
+        return RefusedError(
+            error.status_code, code, "request", error.detail, fix="see /docs", headers=error.headers
+        )
     if isinstance(error, RrtnError):
         return RefusedError(503, "stopped", error.subject, error.came, fix=error.fix)
     return RefusedError(

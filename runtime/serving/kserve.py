@@ -8,6 +8,7 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 
 import math
 import re
+from collections.abc import Sequence
 from typing import IO, Any, Final, NamedTuple
 
 import msgspec
@@ -17,6 +18,7 @@ import soundfile
 from ..arrays import Float32
 from ..documents import Count
 from ..spec import MAX_RATE, MIN_RATE
+from ..text import counted
 from .refusals import bad_request
 
 MODEL: Final = "rrtn"
@@ -27,6 +29,8 @@ HEADER_LENGTH: Final = "inference-header-content-length"  # bytes of JSON, in fr
 _FP32: Final = np.dtype("<f4")
 _LENGTH: Final = re.compile(r"[0-9]{1,12}")
 _RATE: Final = "sampling_rate"
+_SIZE: Final = "binary_data_size"
+_FLAGS: Final = "flags_"
 
 
 class _Input(msgspec.Struct):
@@ -61,7 +65,8 @@ class Inference(NamedTuple):
 def inference_from_body(body: bytes, header_length: str | None, *, sampling_rate: int) -> Inference:
     """A body of JSON, or of `header_length` bytes of JSON and the samples behind them.
 
-    `sampling_rate` (Hz) is taken where the request has no parameter of that name. Raises RefusedError.
+    `sampling_rate` (Hz) is taken where neither the request nor its input has a parameter of that name.
+    Raises RefusedError.
     """
     head, tail = _parted(body, header_length)
     try:
@@ -76,19 +81,30 @@ def inference_from_body(body: bytes, header_length: str | None, *, sampling_rate
     if any(tensor.name != OUTPUT for tensor in message.outputs):
         raise bad_request("outputs", "an output of another name", wanted=OUTPUT)
     (tensor,) = message.inputs
+    if unknown := tensor.parameters.keys() - {_SIZE, _RATE}:
+        came = ", ".join(sorted(name[:40] for name in unknown)[:4])
+        raise bad_request(f"parameters of {INPUT}", came, wanted=f"{_RATE} or {_SIZE}")
     return Inference(
-        _waveforms(tensor, tail), _rate(message, sampling_rate), message.id, _wants_binary(message)
+        _waveforms(tensor, tail), _rate(message, tensor, sampling_rate), message.id, _wants_binary(message)
     )
 
 
-def answer_to_inference(inference: Inference, scores: Float32) -> tuple[bytes, dict[str, str]]:
-    """Scores [B, K] -> the body of the answer, and its headers."""
+def answer_to_inference(
+    inference: Inference, scores: Float32, flags: Sequence[Sequence[str]]
+) -> tuple[bytes, dict[str, str]]:
+    """Scores [B, K] and the flags of each of the B sounds -> the body of the answer, and its headers."""
     output: dict[str, Any] = {"name": OUTPUT, "datatype": "FP32", "shape": list(scores.shape)}
+    # The protocol's parameters are texts and numbers, and no lists.
+    parameters: dict[str, Any] = {
+        f"{_FLAGS}{i}": ",".join(of_sound) for i, of_sound in enumerate(flags) if of_sound
+    }
     binary = scores.astype(_FP32).tobytes() if inference.wants_binary else b""
     if inference.wants_binary:
-        output["parameters"] = {"binary_data_size": len(binary)}
+        parameters[_SIZE] = len(binary)
     else:
         output["data"] = scores.ravel().tolist()
+    if parameters:
+        output["parameters"] = parameters
     answer = {"model_name": MODEL, "model_version": VERSION, "outputs": [output]}
     head = msgspec.json.encode({**answer, "id": inference.id} if inference.id else answer)
     if not inference.wants_binary:
@@ -141,18 +157,18 @@ def _waveforms(tensor: _Input, tail: bytes) -> Float32:
 
 
 def _samples(tensor: _Input, tail: bytes) -> Float32:
-    size = tensor.parameters.get("binary_data_size")
+    size = tensor.parameters.get(_SIZE)
     if not bytes(tensor.data):
         if size != len(tail) or len(tail) % _FP32.itemsize:
             raise bad_request(INPUT, f"{len(tail)} bytes of binary data", wanted=f"{size}, in whole samples")
         return np.frombuffer(tail, _FP32)
     if tail or size is not None:
         raise bad_request(INPUT, "data in JSON and in binary", wanted="one of them")
-    return _from_json(tensor.data)
+    return _from_json(tensor.data, tensor.shape)
 
 
-def _from_json(data: msgspec.Raw) -> Float32:
-    """A list of numbers, or a list of such lists, of which only the shape says how long they are."""
+def _from_json(data: msgspec.Raw, shape: list[int]) -> Float32:
+    """The numbers of a flat list, or of the lists, one for each sound, of a nested one."""
     try:
         return np.array(msgspec.json.decode(data, type=list[float]), np.float32)
     except msgspec.DecodeError:
@@ -161,14 +177,22 @@ def _from_json(data: msgspec.Raw) -> Float32:
         rows = msgspec.json.decode(data, type=list[list[float]])
     except (msgspec.DecodeError, RecursionError) as error:
         raise bad_request(INPUT, str(error), wanted="numbers, or lists of numbers") from error
-    return np.array([number for row in rows for number in row], np.float32)
+    lengths = sorted({len(row) for row in rows})
+    if [len(rows), *lengths] != shape:
+        came = f"{counted(len(rows), 'list')} of {' and '.join(map(str, lengths[:3]))} numbers"
+        raise bad_request(INPUT, came, wanted=f"lists as the shape {shape} says")
+    return np.array(rows, np.float32)
 
 
-def _rate(message: _Message, default: int) -> int:
-    rate = message.parameters.get(_RATE, default)
-    if type(rate) is not int or not MIN_RATE <= rate <= MAX_RATE:
-        raise bad_request(_RATE, repr(rate)[:40], wanted=f"{MIN_RATE} to {MAX_RATE} Hz")
-    return rate
+def _rate(message: _Message, tensor: _Input, default: int) -> int:
+    """Said of the request or of its input. Raises RefusedError where both say it, and not the same."""
+    said = [where.parameters[_RATE] for where in (message, tensor) if _RATE in where.parameters]
+    for rate in said:
+        if type(rate) is not int or not MIN_RATE <= rate <= MAX_RATE:
+            raise bad_request(_RATE, repr(rate)[:40], wanted=f"{MIN_RATE} to {MAX_RATE} Hz")
+    if len(set(said)) > 1:
+        raise bad_request(_RATE, " and ".join(map(str, said)), wanted="one rate for all sounds of a request")
+    return said[0] if said else default
 
 
 def _wants_binary(message: _Message) -> bool:

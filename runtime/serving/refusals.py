@@ -7,23 +7,25 @@ from ..audio.codes import ERROR_CODES
 from ..errors import RrtnError
 from ..tables.rows import Row
 
-BUSY: Final = 429
 RETRY_SECONDS: Final = 1
 
 
 class RefusedError(RrtnError):
-    """A request that cannot be answered. `status` is HTTP's, and `code` is for programs."""
+    """A request that cannot be answered. `status` and `headers` are HTTP's, and `code` is for programs."""
 
     def __init__(
-        self, status: int, code: str, subject: str, came: str, *, wanted: str = "", fix: str = ""
+        self,
+        status: int,
+        code: str,
+        subject: str,
+        came: str,
+        *,
+        wanted: str = "",
+        fix: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(subject, came, wanted=wanted, fix=fix)
-        self.status, self.code = status, code
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Headers that belong to the status."""
-        return {"retry-after": str(RETRY_SECONDS)} if self.status == BUSY else {}
+        self.status, self.code, self.headers = status, code, headers or {}
 
     def to_dict(self) -> dict[str, Any]:
         """The fields of the answer."""
@@ -39,7 +41,8 @@ def bad_request(subject: str, came: str, *, wanted: str = "", fix: str = "") -> 
 
 def busy(came: str) -> RefusedError:
     """The same request may be answered later."""
-    return RefusedError(BUSY, "busy", "server", came, fix=f"send it again after {RETRY_SECONDS} s")
+    fix, headers = f"send it again after {RETRY_SECONDS} s", {"retry-after": str(RETRY_SECONDS)}
+    return RefusedError(429, "busy", "server", came, fix=fix, headers=headers)
 
 
 def refusal_from_row(row: Row, subject: str) -> RefusedError:

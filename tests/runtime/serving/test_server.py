@@ -102,7 +102,7 @@ def test_kserve_in_json_and_in_binary(
     batch = np.stack([sound, sound[::-1]]).astype(np.float32)
     for number, one in enumerate(batch):
         soundfile.write(tmp_path / f"{number}.wav", one, 16000, subtype="FLOAT")
-    rows = scorer.score_files([tmp_path / "0.wav", tmp_path / "1.wav"])
+    rows = [*scorer.score_files([tmp_path / "0.wav", tmp_path / "1.wav"])]
     right = np.array([[*(row.scores or {}).values()] for row in rows])
     body, length = binary(batch, binary_data_output=True)
     answers = {
@@ -118,7 +118,8 @@ def test_kserve_in_json_and_in_binary(
         np.testing.assert_allclose(np.reshape(output["data"], (2, 3)), right, atol=1e-6, rtol=0)
     length = int(answers["binary"].headers[HEADER.lower()])
     (output,) = json.loads(answers["binary"].content[:length])["outputs"]
-    assert output["parameters"] == {"binary_data_size": 24}
+    flags = {f"flags_{i}": ",".join(row.flags) for i, row in enumerate(rows) if row.flags}
+    assert output["parameters"] == {"binary_data_size": 24, **flags}
     scores = np.frombuffer(answers["binary"].content[length:], "<f4").reshape(2, 3)
     np.testing.assert_allclose(scores, right, atol=1e-6, rtol=0)
 
@@ -131,9 +132,20 @@ def test_one_waveform_needs_no_batch(served: ServeProcess, scorer: Scorer, sound
 
 
 def test_the_rate_is_a_parameter(served: ServeProcess, scorer: Scorer, sound: Any) -> None:
-    body = inference(sound.tolist()) | {"parameters": {"sampling_rate": 8000}}
-    (output,) = served.post(INFER, json.dumps(body)).document["outputs"]
-    assert output["data"] == pytest.approx([*scorer.score_waveform(sound, 8000).values()], abs=1e-6)
+    at_8_khz = {"parameters": {"sampling_rate": 8000}}
+    of_request = inference(sound.tolist()) | at_8_khz
+    of_input = inference(sound.tolist(), **at_8_khz) | {"parameters": {}}
+    right = [*scorer.score_waveform(sound, 8000).values()]
+    for body in (of_request, of_input):
+        (output,) = served.post(INFER, json.dumps(body)).document["outputs"]
+        assert output["data"] == pytest.approx(right, abs=1e-6)
+
+
+def test_an_answer_of_kserve_has_the_flags_of_each_sound(served: ServeProcess, sound: Any) -> None:
+    long = np.tile(sound, 1 + 48000 // len(sound))[:48000]
+    batch = np.stack([long, np.zeros(48000)]).tolist()
+    (output,) = served.post(INFER, json.dumps(inference(batch))).document["outputs"]
+    assert output["parameters"] == {"flags_0": "only_start", "flags_1": "silent"}
 
 
 def test_what_the_server_and_the_model_are(served: ServeProcess) -> None:
@@ -193,6 +205,28 @@ BAD_TENSORS: dict[str, tuple[Any, dict[str, str], int, str]] = {
     "nothing in it": ({"inputs": [{**TENSOR, "shape": [0], "data": []}]}, {}, 400, "bad_request"),
     "words": ({"inputs": [{**TENSOR, "data": ["a", "b"]}]}, {}, 400, "bad_request"),
     "ragged": ({"inputs": [{**TENSOR, "data": [[1], 2]}]}, {}, 400, "bad_request"),
+    "lists of other lengths": (
+        {"inputs": [{**TENSOR, "shape": [2, 2], "data": [[0.1, 0.2, 0.3], [0.4]]}]},
+        {},
+        400,
+        "bad_request",
+    ),
+    "samples before sounds": (
+        {"inputs": [{**TENSOR, "shape": [2, 3], "data": [[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]}]},
+        {},
+        400,
+        "bad_request",
+    ),
+    "an unknown parameter": ({"inputs": [{**TENSOR, "parameters": {"rate": 8000}}]}, {}, 400, "bad_request"),
+    "two rates": (
+        {
+            "inputs": [{**TENSOR, "parameters": {"sampling_rate": 8000}}],
+            "parameters": {"sampling_rate": 16000},
+        },
+        {},
+        400,
+        "bad_request",
+    ),
     "1e999": (HUGE, {}, 400, "bad_request"),
     "more than float32": ({"inputs": [{**TENSOR, "data": [1e300, 1]}]}, {}, 422, "non_finite"),
     "another output": ({"inputs": [TENSOR], "outputs": [{"name": "x"}]}, {}, 400, "bad_request"),
@@ -238,7 +272,11 @@ def code_of(path: str, answer: Answer) -> str:
 
 
 def test_another_method_and_other_origins(served: ServeProcess) -> None:
-    assert served.ask("GET", "/score").status == 405
+    refused = served.ask("GET", "/score")
+    assert (refused.status, refused.headers["allow"]) == (405, "POST")
+    for path in ("/health", "/ready", "/metrics"):
+        head = served.ask("HEAD", path)
+        assert (head.status, head.content) == (200, b"")
     answer = served.ask(
         "OPTIONS", "/score", headers={"origin": "http://a.b", "access-control-request-method": "POST"}
     )
