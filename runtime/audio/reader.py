@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -206,21 +207,36 @@ def audio_from_array(
 ) -> Audio:
     """Samples in memory, [N] or [N, C] of any scale -> what `read_audio` gives for a file with them.
 
-    `sampling_rate` is in Hz. Raises ConfigError for another shape or an unusual rate, AudioError for NaN,
-    infinity or no samples.
+    They are integers or floats; a peak below 1e-7 is silence. `sampling_rate` is in Hz. Raises ConfigError
+    for another shape or type or an unusual rate, AudioError for NaN, infinity or no samples.
     """
-    x = np.asarray(waveform)
+    x = _numbers(waveform)
     if x.ndim not in (1, 2) or (x.ndim == 2 and not 1 <= x.shape[1] <= MAX_CHANNELS):
         wanted = f"[N], or [N, C] with 1 to {MAX_CHANNELS} channels"
         raise ConfigError("waveform", f"shape {x.shape}", wanted=wanted)
-    if not MIN_RATE <= sampling_rate <= MAX_RATE:
-        raise ConfigError("sampling_rate", f"{sampling_rate} Hz", wanted=f"{MIN_RATE} to {MAX_RATE} Hz")
+    if not isinstance(sampling_rate, Real) or not MIN_RATE <= sampling_rate <= MAX_RATE:
+        wanted = f"{MIN_RATE} to {MAX_RATE} Hz, as a number"
+        raise ConfigError("sampling_rate", f"{sampling_rate!r} Hz", wanted=wanted)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is refused
         block = x.astype(np.float32)
     blocks = [block.reshape(len(block), -1)] if block.size else []
     measured = Measured(FramePowers(spec.sampling_rate), None)
     decoded = _mixed_down(iter(blocks), lambda: iter(blocks), sampling_rate, measured, channel)
     return _audio(Recording(spec, decoded.measured, decoded.parts, decoded.flags))
+
+
+def _numbers(waveform: npt.ArrayLike) -> npt.NDArray[Any]:
+    """The samples as they are. Raises ConfigError for what NumPy would turn into samples, and are none."""
+    wanted = "an array of integers or floats"
+    if isinstance(waveform, np.ma.MaskedArray):
+        raise ConfigError("waveform", "a masked array", wanted=wanted, fix="waveform.filled(0)")
+    try:
+        x = np.asarray(waveform)
+    except ValueError as error:  # lists of different lengths
+        raise ConfigError("waveform", str(error), wanted=wanted) from error
+    if x.dtype.kind not in "iuf":
+        raise ConfigError("waveform", f"of type {x.dtype}", wanted=wanted)
+    return x
 
 
 def _audio(recording: Recording) -> Audio:

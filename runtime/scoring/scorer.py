@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from typing import Final, NoReturn, get_args
 
 import numpy as np
@@ -25,7 +26,7 @@ from ..audio.codes import in_order
 from ..audio.file_names import FilePath
 from ..audio.level import Level
 from ..audio.reader import audio_from_array
-from ..audio.sources import AudioSource, PackedFile, name_from_source
+from ..audio.sources import AudioSource, PackedFile
 from ..audio.voice_gate import INSTALL, gate_version
 from ..backends.base import Backend
 from ..backends.choice import BackendName, backend_from_variant, choose_backend
@@ -128,11 +129,11 @@ class Scorer:
 
         Raises ModelError, ConfigError.
         """
-        _check_positive("--batch-size", batch_size)
-        _check_positive("--workers", workers)
+        counts = {"--batch-size": batch_size, "--workers": workers, "lanes": lanes, "--channel": channel}
+        for name, count in counts.items():
+            _check_count(name, count)
         _check_positive("--max-seconds", max_seconds)
         _check_positive("--timeout", timeout)
-        _check_positive("--channel", channel)
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         _check_segment(segment, level)
         window = "auto" if segment and window is None else window
@@ -234,13 +235,16 @@ class Scorer:
     def score_files(self, paths: Iterable[FilePath | PackedFile]) -> Iterator[Row]:
         """Gives the rows of each path, in the order of the paths.
 
-        A file that cannot be scored is a row with an error code, never an exception.
+        A file that cannot be scored is a row with an error code, never an exception. Raises ConfigError for
+        one path that is not in a list.
         """
         for rows in self.rows_of_files(paths):
             yield from rows
 
     def rows_of_files(self, paths: Iterable[FilePath | PackedFile]) -> Iterator[list[Row]]:
         """Gives the rows of each path as one list."""
+        if isinstance(paths, str | bytes | os.PathLike | PackedFile):  # its letters would be taken for paths
+            raise ConfigError("paths", repr(paths), wanted="a list of paths", fix=f"[{paths!r}]")
         self._adapt_to_fork()
         process, files = self._process, dict[int, FileInProgress]()
         decoders, done = self._taken_decoders(), False
@@ -296,12 +300,12 @@ class Scorer:
             yield from self._done(files)
 
     def score_waveform(self, waveform: npt.ArrayLike, sampling_rate: int) -> dict[str, float]:
-        """Samples [N] or [N, channels] of any scale -> score of each label.
+        """Samples [N] or [N, channels] of any scale -> score of each label. The first clip of them is scored.
 
         The model runs at once, on a batch of one. Where another variant is faster for that, the first call
         loads it, too, unless a variant was named; a Scorer with a `batch_size` of 1 has loaded no other. The
         scores are those of `score_files` to 1e-6, or to what the two variants differ by. Raises AudioError if
-        there are no samples or a sample is NaN.
+        there are no samples or a sample is NaN, ConfigError for what is no array of samples.
         """
         audio = audio_from_array(waveform, sampling_rate, self.bundle.spec, channel=self.decoding.channel)
         return self.score_clip(audio.samples)
@@ -504,8 +508,27 @@ def _noted(
     sources: Iterable[FilePath | PackedFile], files: dict[int, FileInProgress]
 ) -> Iterator[AudioSource]:
     for ticket, source in enumerate(sources):
-        files[ticket] = FileInProgress(name_from_source(source))
-        yield source if isinstance(source, PackedFile) else os.fsencode(source)
+        if isinstance(source, PackedFile):
+            files[ticket] = FileInProgress(source.name)
+            yield source
+        else:
+            named = _as_bytes_can_be(source)
+            files[ticket] = FileInProgress(named)
+            yield os.fsencode(named)
+
+
+def _as_bytes_can_be(path: FilePath) -> FilePath:
+    """The same; bytes in place of text that no file can be named, as "\\ud800", so that it is `missing`."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return str(path).encode("utf-8", "surrogatepass")
+    return path
+
+
+def _check_count(name: str, value: object) -> None:
+    if value is not None and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
+        raise ConfigError(name, repr(value), wanted="a whole number above 0")
 
 
 def _check_positive(flag: str, value: float | None) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -146,10 +146,28 @@ def test_an_array_that_is_not_audio_is_refused(spec: FrontendSpec, shape: tuple[
         audio_from_array(np.zeros(shape), 16_000, spec)
 
 
-@pytest.mark.parametrize("rate", [0, 3_999, 384_001])
-def test_an_array_at_an_odd_rate_is_refused(spec: FrontendSpec, rate: int) -> None:
+@pytest.mark.parametrize("rate", [0, 3_999, 384_001, "16000", None, float("nan")])
+def test_an_array_at_an_odd_rate_is_refused(spec: FrontendSpec, rate: Any) -> None:
     with pytest.raises(ConfigError, match="sampling_rate"):
         audio_from_array(np.ones(100), rate, spec)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        np.ma.masked_array(np.ones(100), mask=[1] + [0] * 99),
+        np.ones(100, complex),
+        np.zeros(100, "datetime64[s]"),
+        np.array(["1"] * 100),
+        [[1.0], [1.0, 2.0]],
+        None,
+        np.ones(100, bool),
+    ],
+    ids=["masked", "complex", "times", "text", "ragged", "None", "bool"],
+)
+def test_what_has_no_numbers_or_more_than_numbers_is_refused(spec: FrontendSpec, samples: Any) -> None:
+    with pytest.raises(ConfigError, match="expected an array of integers or floats"):
+        audio_from_array(samples, 16_000, spec)
 
 
 @pytest.mark.parametrize("samples", [[np.nan, 0.5], [np.inf, 0.5], [1e300, 0.5]])

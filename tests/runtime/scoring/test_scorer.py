@@ -46,6 +46,26 @@ def with_weights(model: Path, weights: NDArray[np.float32]) -> Path:
     return model
 
 
+def test_a_name_that_no_file_can_have_is_missing(scorer: Scorer, real_clips: list[Path]) -> None:
+    names = [real_clips[0], "a\ud800.wav", real_clips[1]]
+    rows = [*scorer.score_files(names)]
+    assert [row.error for row in rows] == ["", "missing", ""]
+    assert rows[1].file == b"a\xed\xa0\x80.wav"
+
+
+@pytest.mark.parametrize("path", ["cut.wav", b"cut.wav", Path("cut.wav")])
+def test_a_path_is_not_taken_for_a_list_of_letters(scorer: Scorer, path: Any) -> None:
+    with pytest.raises(ConfigError, match="expected a list of paths"):
+        next(scorer.score_files(path))
+
+
+@pytest.mark.parametrize("name", ["lanes", "batch_size", "workers", "channel"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "2"])
+def test_a_number_of_things_is_a_whole_number(tiny_model: Path, name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match="expected a whole number above 0"):
+        Scorer(tiny_model, "cpu", **{name: value})
+
+
 def test_scores_equal_the_model_written_out(
     scorer: Scorer, tiny_model: Path, real_clips: list[Path], spec: FrontendSpec
 ) -> None:
