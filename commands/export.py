@@ -157,7 +157,10 @@ def _export(
         check_page_place(web)
     load_torch("export.publish")
     from ..export.publish import publish
+    from ..export.triton import check_repository_place
 
+    if triton:
+        check_repository_place(triton)
     published = publish(run, out=out, wanted=wanted)
     if triton:
         _add_triton(published, triton)

@@ -55,13 +55,18 @@ class _Tensor:
     dims: tuple[int, ...]
 
 
+def check_repository_place(folder: Path) -> None:
+    """Raises ModelError where `folder` has a file that rrtn did not write, or that was changed since."""
+    check_rewritable(folder, _OPTION, _HOLDS)
+
+
 def triton_repository_from_bundle(bundle: Bundle, folder: Path) -> list[Path]:
     """Writes `folder` anew, in place of a repository that rrtn wrote.
 
     -> the folder of each variant, except for those in `not_servable`. Raises ModelError where
     `folder` has a file that this function did not write, or that was changed since.
     """
-    check_rewritable(folder, _OPTION, _HOLDS)
+    check_repository_place(folder)
     skipped = not_servable(bundle)
     variants = [variant for variant in bundle.variants if variant.name not in skipped]
     if not variants:

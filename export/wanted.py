@@ -71,3 +71,12 @@ class Wanted:
                 "given with --no-waveform, but engines are built from the waveform graph",
                 fix="leave out one of the two",
             )
+        makes_engines = self.trt or any(name.startswith("trt") for name in self.require)
+        if self.engine != EngineOptions() and not makes_engines:
+            raise ConfigError(
+                "--batch-profile, --targets", "are for engines, and none is made", fix="add --trt"
+            )
+        if self.measure_convolutions and not self.cpu_variant and "cpu" not in self.require:
+            raise ConfigError(
+                "--measure-convolutions", "given with --no-cpu-variant", fix="leave out one of the two"
+            )

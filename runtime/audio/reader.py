@@ -20,7 +20,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -214,7 +213,7 @@ def audio_from_array(
     if x.ndim not in (1, 2) or (x.ndim == 2 and not 1 <= x.shape[1] <= MAX_CHANNELS):
         wanted = f"[N], or [N, C] with 1 to {MAX_CHANNELS} channels"
         raise ConfigError("waveform", f"shape {x.shape}", wanted=wanted)
-    if not isinstance(sampling_rate, Real) or not MIN_RATE <= sampling_rate <= MAX_RATE:
+    if not isinstance(sampling_rate, int | float | np.number) or not MIN_RATE <= sampling_rate <= MAX_RATE:
         wanted = f"{MIN_RATE} to {MAX_RATE} Hz, as a number"
         raise ConfigError("sampling_rate", f"{sampling_rate!r} Hz", wanted=wanted)
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is refused

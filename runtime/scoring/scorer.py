@@ -15,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral
 from typing import Final, NoReturn, get_args
 
 import numpy as np
@@ -527,7 +526,9 @@ def _as_bytes_can_be(path: FilePath) -> FilePath:
 
 
 def _check_count(name: str, value: object) -> None:
-    if value is not None and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ConfigError(name, repr(value), wanted="a whole number above 0")
 
 

@@ -413,6 +413,25 @@ def test_e4_a_graph_that_scores_otherwise_is_not_published_and_the_worst_clip_ke
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
 
 
+def test_what_would_change_nothing_and_a_repository_of_others_are_refused_before_the_export(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "notes.txt").write_text("mine")
+    for flags, code, words in (
+        (("--batch-profile", "1,2,4"), 2, "are for engines, and none is made | add --trt"),
+        (("--targets", "80"), 2, "are for engines, and none is made | add --trt"),
+        (("--tune", "--no-cpu-variant"), 2, "--measure-convolutions | given with --no-cpu-variant"),
+        (("--triton", others), 5, "choose another --triton"),
+    ):
+        out = tmp_path / "new"
+        ended = Child(command("export", workplace.run, *flags, "--out", out), tmp_path).wait()
+        assert (ended.code, out.exists()) == (code, False)
+        assert words in ended.stderr
+        assert ("--tune is now called --measure-convolutions" in ended.stderr) == ("--tune" in flags)
+
+
 # --- E6: tensors whose data are elsewhere ---
 
 
@@ -420,10 +439,9 @@ def test_e4_a_graph_that_scores_otherwise_is_not_published_and_the_worst_clip_ke
 def test_export_mnn_writes_what_passes_the_gate_and_says_what_is_missing(
     workplace: Workplace, tmp_path: Path
 ) -> None:
-    flags = ("--mnn", "--no-cpu-variant", "--no-waveform", "--tune", "--json")
+    flags = ("--mnn", "--no-cpu-variant", "--no-waveform", "--json")
     made = Child(command("export", workplace.run, *flags, "--out", tmp_path / "a"), tmp_path).wait()
     assert made.code == 0, made.stderr
-    assert "--tune is now called --measure-convolutions" in made.stderr
     assert json.loads((tmp_path / "a/bundle.json").read_text())["schema"] == 4
     mnn = load_bundle(tmp_path / "a").variant("mnn")
     assert mnn is not None
