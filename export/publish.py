@@ -223,7 +223,7 @@ class ParityResult:
 def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityResult]:
     """Compares every variant, on every device of this machine, with the run's checkpoint.
 
-    Raises ModelError where that checkpoint is not the exported one.
+    Raises ModelError where the run is not here, or its checkpoint is not the exported one.
     """
     with Progress("read the run"):
         source = source_of_run(run or _run_of(bundle))
@@ -261,8 +261,16 @@ def _result(bundle: Bundle, variant: Variant, device: str, probe: Probe) -> Pari
 
 
 def _run_of(bundle: Bundle) -> Path:
-    beside = bundle.path.parent
-    return beside if RunFolder(beside).checkpoints.is_dir() else Path(bundle.provenance.get("run", ""))
+    recorded = bundle.provenance.get("run", "")
+    for run in (bundle.path.parent, Path(recorded)):
+        if RunFolder(run).checkpoints.is_dir():
+            return run
+    raise ModelError(
+        str(bundle.path),
+        f"its run, {recorded}, is not here" if recorded else "it does not say of which run it is",
+        wanted="the run that it was exported from, since the scores are compared with its checkpoint's",
+        fix="name it with --run RUN",
+    )
 
 
 def _provenance(run: Path, source: Source) -> dict[str, Any]:

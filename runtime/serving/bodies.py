@@ -97,7 +97,7 @@ class _Body:
 
 def _check_encoding(request: Request) -> None:
     """A compressed body could unfold to any size, and sounds are compressed by their own formats."""
-    encoding = request.headers.get("content-encoding", "identity")
+    encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
         raise RefusedError(
             415, "unsupported_encoding", "content-encoding", encoding[:40], wanted="a body as it is"

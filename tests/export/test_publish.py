@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 from rrtn.export import samples_graph, source
-from rrtn.export.publish import _devices, publish
+from rrtn.export.publish import _devices, parity_of_bundle, publish
 from rrtn.export.wanted import Wanted
 from rrtn.export.winograd import int8_variant
 from rrtn.export.winograd.bilinear import toom_cook
@@ -122,6 +122,18 @@ def test_an_export_reads_the_table_once_and_decodes_each_split_once(
         "waveform-int8-trt",
     ]
     assert asked == ["data_from_config", "decode Val clips", "decode Train clips"]
+
+
+def test_a_bundle_without_its_run_cannot_be_compared(run: Path, tmp_path: Path) -> None:
+    bundle = publish(
+        run, out=tmp_path / "elsewhere/bundle", wanted=Wanted(waveform=False, cpu_variant=False)
+    ).bundle
+    run.rename(run.with_name("moved"))
+    with pytest.raises(ModelError, match=f"its run, {run}, is not here .* name it with --run RUN"):
+        parity_of_bundle(bundle)
+    assert not any(result.failed for result in parity_of_bundle(bundle, run=run.with_name("moved")))
+    with pytest.raises(ModelError, match="it does not say of which run it is"):
+        parity_of_bundle(load_bundle(bundle.path / "model.onnx"))
 
 
 def test_data_that_is_gone_is_named_with_what_it_is_for(data: Path, run: Path) -> None:
