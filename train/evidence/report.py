@@ -325,7 +325,9 @@ def _training(histories: dict[str, list[dict[str, Any]]], best: int) -> Training
         charts.append(
             (
                 "RUWL's weights (log10)",
-                {n: np.log10(w) for n, w in zip(names, weights, strict=True)},
+                {
+                    n: np.log10(w) for n, w in zip(names, weights, strict=True) if w.all()
+                },  # 0: a loss left out
                 "log10 weight",
             )
         )

@@ -191,6 +191,13 @@ def test_n22_all_losses_are_in_one_chart(run: Path) -> None:
     assert len(page_of._training({"run": records}, 1).charts) == 3  # with the CCC and the weights
 
 
+def test_a_loss_whose_lambda_is_0_has_no_line_among_the_weights(run: Path) -> None:
+    records = [record | {"weights": [1.0, 0.5, 0.0]} for record in page_of._history(run)]
+    names = [long for term, long in page_of._WEIGHTS.items() if term in records[0]]
+    weights = page_of._training({"run": records}, 1).charts[1]
+    assert [name in str(weights) for name in names] == [True, True, False]
+
+
 def test_n22_variants_are_shown_as_inspect_shows_them(tiny_model: Path, tmp_path: Path) -> None:
     bundle = load_bundle(tiny_model)
     folder = tmp_path / "bundle"
