@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..runtime.errors import ConfigError
 from .config import Config, config_from_dict, flat_settings
 from .config_file import changes_on_resume, merged, read_toml
-from .data.places import with_settings_of_data
+from .data.places import with_settings_of_data, without_places
 from .run_folder import RunFolder, newest_run
 
 
@@ -43,8 +43,11 @@ def training_from_request(request: TrainingRequest) -> RequestedTraining:
     document, name = read_toml(source) if source else {}, str(source or "flags")
     if request.resume:
         document.setdefault("compile", "off")  # of a run that began before this setting was there
-    asked = merged(document, flat_settings(request.settings))
-    config = config_from_dict(asked if request.resume else with_settings_of_data(asked), source=name)
+    if request.resume:  # data of other places is compared by its content
+        asked = merged(document, flat_settings(request.settings))
+    else:
+        asked = _with_flags(document, request.settings)
+    config = config_from_dict(asked, source=name)
     changed = changes_on_resume(config_from_dict(document, source=name), config) if request.resume else []
     return RequestedTraining(request, config, run, changed)
 
@@ -52,7 +55,7 @@ def training_from_request(request: TrainingRequest) -> RequestedTraining:
 def config_from_settings(settings: Mapping[str, Any], config_file: Path | None, *, fold: str) -> Config:
     """The settings of one fold of a cross-validation. Raises ConfigError."""
     document, name = read_toml(config_file) if config_file else {}, str(config_file or "flags")
-    asked = with_settings_of_data(merged(document, flat_settings(settings)))
+    asked = _with_flags(document, settings)
     if asked.get("data", {}).get("fraction", 1) != 1:
         raise ConfigError(f"{name}: data.fraction", "not 1", wanted="all clips of each fold")
     try:
@@ -62,6 +65,17 @@ def config_from_settings(settings: Mapping[str, Any], config_file: Path | None, 
             folds = fold.partition("/")[2]
             raise ConfigError("--folds", folds, wanted="a number from 2 on, or loso") from error
         raise
+
+
+def _with_flags(document: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A file's settings with flags in their place, and those that the data itself brings along.
+
+    Where flags name the data, nothing of the place that the file names is left.
+    """
+    flags = flat_settings(settings)
+    if flags.get("data.dir") or flags.get("data.csv"):
+        document = without_places(document)
+    return with_settings_of_data(merged(document, flags))
 
 
 def check_is_new(folder: RunFolder) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 from rrtn.runtime.errors import ConfigError
-from rrtn.train.config import flat_settings
-from rrtn.train.request import TrainingRequest, training_from_request
+from rrtn.train.config import DataConfig, flat_settings
+from rrtn.train.request import TrainingRequest, config_from_settings, training_from_request
 from rrtn.train.run_folder import RunFolder
 from rrtn.train.start import plan_training
 
@@ -37,6 +38,40 @@ def test_what_was_given_wins_over_the_file(tmp_path: Path, make_data: MakeData) 
     assert plan
     assert (plan.config.seed, plan.config.optim.epochs, plan.config.optim.batch_size) == (7, 5, 4)
     assert said == [TARGETS]
+
+
+OLD_PLACE = {
+    "dir": "old",
+    "csv": "old/t.csv",
+    "audio": "old/wav",
+    "file_column": "clip",
+    "split_column": "part",
+    "speaker_column": "who",
+}
+
+
+@pytest.mark.parametrize("fold", ["", "1/3"])
+@pytest.mark.parametrize("given", [{"dir": "new"}, {"csv": "new/t.csv"}])
+def test_other_data_leaves_nothing_of_the_place_that_the_file_names(
+    tmp_path: Path, given: dict[str, str], fold: str
+) -> None:
+    """Or the run would learn from the old audio, or from the old table as a whole."""
+    config = tmp_path / "config.toml"
+    config.write_text(tomli_w.dumps({"data": {**OLD_PLACE, "targets": ["Awe"], "scale": ["1:5"]}}))
+
+    def data_of(flags: dict[str, str]) -> DataConfig:
+        if fold:
+            return config_from_settings({"data": flags}, config, fold=fold).data
+        return training_from_request(
+            TrainingRequest(config_file=config, settings={"data": flags})
+        ).config.data
+
+    labels = {"targets": ("Awe",), "scale": ("1:5",), "fold": fold}
+    assert data_of(given) == DataConfig(**given, **labels)  # type: ignore[arg-type]
+    both = {**given, "speaker_column": "who"}
+    assert data_of(both) == DataConfig(**both, **labels)  # type: ignore[arg-type]
+    kept = {**OLD_PLACE, "audio": "moved"}
+    assert data_of({"audio": "moved"}) == DataConfig(**kept, **labels)  # type: ignore[arg-type]
 
 
 def test_notes_are_said(make_data: MakeData) -> None:

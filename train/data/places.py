@@ -1,7 +1,7 @@
 """Where a data set has its table and its audio, and which columns say what."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -94,6 +94,14 @@ def with_settings_of_data(document: Mapping[str, Any]) -> dict[str, Any]:
     folder = data.get("dir") if isinstance(data, Mapping) else None
     own = settings_of_folder(Path(folder)) if isinstance(folder, str) and folder else {}
     return {**document, "data": {**own, **data}} if own else dict(document)
+
+
+def without_places(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A document that no longer says where its data lie, nor which of their columns say what."""
+    data, places = document.get("data"), {"dir", *(item.name for item in fields(DataPlaces))}
+    if not isinstance(data, Mapping):  # config_from_dict refuses it by its name
+        return dict(document)
+    return {**document, "data": {name: value for name, value in data.items() if name not in places}}
 
 
 def _table_in(folder: Path) -> Path:
