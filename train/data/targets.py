@@ -154,9 +154,11 @@ def _holds(scale: Scale, value: float) -> bool:
 
 def _check_range(cells: LabelCells, raw: Float64, columns: Columns, choice: ScaleChoice) -> None:
     """Raises DataError for ratings outside their scale; of Val and Test not where the scale is Train's."""
-    judged = _is(cells, "Train") if choice.is_auto else np.ones(len(raw), dtype=bool)
+    in_train, of_train = _is(cells, "Train"), _scales_of_train(columns, choice)
     for k, (name, scale) in enumerate(zip(columns.targets, columns.scales, strict=True)):
-        outside = judged & ((raw[:, k] < scale.low) | (raw[:, k] > scale.high))
+        outside = (raw[:, k] < scale.low) | (raw[:, k] > scale.high)
+        if name in of_train:
+            outside &= in_train
         if not outside.any():
             continue
         value = raw[np.flatnonzero(outside)[0], k]
@@ -164,6 +166,17 @@ def _check_range(cells: LabelCells, raw: Float64, columns: Columns, choice: Scal
         fix = f"correct it, or say on which scale people rated: --scale {proposed(raw, columns)}"
         came = f"{name} is out of range: {plain_number(value)}"
         raise cells.refused(np.flatnonzero(outside), came, wanted=wanted, fix=fix)
+
+
+def _scales_of_train(columns: Columns, choice: ScaleChoice) -> set[str]:
+    """The targets whose scale is Train's range.
+
+    A run's settings have auto and a scale for each target, whether auto took it or not: then all of them.
+    """
+    targets, named = set(columns.targets), choice.of_target.keys()
+    if not choice.is_auto:
+        return set()
+    return targets if named >= targets else targets - named
 
 
 def proposed(raw: Float64, columns: Columns) -> str:
@@ -262,10 +275,8 @@ def _blank_warnings(cells: LabelCells, ratings: Float32, columns: Columns) -> li
 
 
 def _outside_warnings(cells: LabelCells, raw: Float64, columns: Columns) -> list[str]:
-    """Ratings of Val and Test that lie outside of Train's range, which --scale auto takes."""
+    """Ratings of Val and Test that lie outside of a scale that --scale auto took from Train."""
     ends = np.array([[scale.low, scale.high] for scale in columns.scales]).reshape(-1, 2)
     outside = ((raw < ends[:, 0]) | (raw > ends[:, 1])).sum(0)
     named = ", ".join(f"{name} {n}" for name, n in zip(columns.targets, outside.tolist(), strict=True) if n)
-    return (
-        [f"ratings of Val or Test outside Train's range, which --scale {AUTO} took: {named}"] if named else []
-    )
+    return [f"ratings of Val or Test outside their scale, as --scale {AUTO} allows: {named}"] if named else []

@@ -141,6 +141,8 @@ def scale_choice(entries: Sequence[str]) -> ScaleChoice:
             of_all = _scale(entry, text)
         else:
             raise _refused(entry)
+    if of_all and AUTO in entries:
+        raise _refused(",".join(entries))
     return ScaleChoice(of_all, of_target, AUTO in entries)
 
 
@@ -156,7 +158,7 @@ def _scale(entry: str, text: str) -> Scale:
 
 
 def _refused(entry: str) -> ConfigError:
-    wanted = "one LOW:HIGH such as 1:9, NAME=LOW:HIGH, or auto"
+    wanted = "NAME=LOW:HIGH, and for the other targets one LOW:HIGH such as 1:9, or auto"
     return ConfigError("--scale (data.scale)", short(entry), wanted=wanted)
 
 

@@ -80,6 +80,15 @@ def test_auto_is_the_range_of_train_and_val_may_leave_it() -> None:
     )
 
 
+def test_beside_auto_a_scale_that_is_given_holds_in_every_split() -> None:
+    ages = {"Age": "20 31 40 60 18 64 _ _"}
+    with pytest.raises(DataError, match=r"rows \[4, 6\] \| V is out of range: 9 \| .* from 1 to 5"):
+        labels({"V": "1 2 5 3 9 4 9 _", **ages}, scale=["auto", "V=1:5"])
+    found = labels({"V": "1 2 4 3 5 4 _ _", **ages}, scale=["auto", "V=1:5"])
+    assert found.columns.scales == (Scale(1, 5), Scale(20, 60))
+    assert found.warnings == ("ratings of Val or Test outside their scale, as --scale auto allows: Age 2",)
+
+
 @pytest.mark.parametrize(
     ("targets", "flag"),
     [
@@ -120,6 +129,8 @@ def test_a_scale_of_another_form_is_refused_by_its_text(entry: str) -> None:
 def test_two_general_scales_and_a_scale_of_no_target_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"--scale .*1:9"):
         scale_choice(["1:5", "1:9"])
+    with pytest.raises(ConfigError, match=r"--scale .*auto,1:5"):
+        scale_choice(["auto", "1:5"])
     with pytest.raises(ConfigError, match=r"--scale \| Joy \| expected some of A"):
         labels({"A": "0 1 0 1 0 1 _ _"}, scale=["Joy=1:5"])
 
