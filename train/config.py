@@ -76,6 +76,8 @@ class DataConfig:
             raise ConfigError("--targets (data.targets)", problem, wanted="each target once")
         if problem := repeated(self.class_targets):
             raise ConfigError("--class-target (data.class_targets)", problem, wanted="each column once")
+        if problem := repeated(self.classes):
+            raise ConfigError("data.classes", problem, wanted="each class once")
         if not 0 < self.fraction <= 1:
             raise ConfigError(
                 "--fraction (data.fraction)", str(self.fraction), wanted="more than 0, at most 1"

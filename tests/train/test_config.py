@@ -247,6 +247,7 @@ def test_unknown_keys_and_wrong_types_are_named_with_their_section(
         ({"ruwl": {"lambdas": [1, 1]}}, "expected three numbers each"),
         ({"ruwl": {"lambdas": [1, -1, 1]}}, "expected three numbers each"),
         ({"ruwl": {"lambdas": [1, 1, float("nan")]}}, "expected three numbers each"),
+        ({"data": {"classes": ["T=a", "T=b", "T=a"]}}, "data.classes | 'T=a' more than once | expected each"),
         ({"augment": {"time_width": 0}}, "augment.time_width | 0 | expected at least 1"),
     ],
 )

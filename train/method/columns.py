@@ -135,8 +135,10 @@ def scale_choice(entries: Sequence[str]) -> ScaleChoice:
         name, _, text = entry.rpartition("=")
         if entry == AUTO:
             continue
-        if name.strip():
-            of_target[name.strip()] = _scale(entry, text)
+        if name := name.strip():
+            if name in of_target:
+                raise ConfigError("--scale (data.scale)", f"{name} twice", wanted="one scale for each target")
+            of_target[name] = _scale(entry, text)
         elif of_all is None:
             of_all = _scale(entry, text)
         else:

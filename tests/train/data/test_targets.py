@@ -129,6 +129,8 @@ def test_a_scale_of_another_form_is_refused_by_its_text(entry: str) -> None:
 def test_two_general_scales_and_a_scale_of_no_target_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"--scale .*1:9"):
         scale_choice(["1:5", "1:9"])
+    with pytest.raises(ConfigError, match=r"--scale .*\| V twice \| expected one scale for each target"):
+        scale_choice(["V=1:5", "V =0:100"])
     with pytest.raises(ConfigError, match=r"--scale .*auto,1:5"):
         scale_choice(["auto", "1:5"])
     with pytest.raises(ConfigError, match=r"--scale \| Joy \| expected some of A"):
