@@ -35,7 +35,10 @@ _MOST_CLASSES: Final = 200
 # The scales that people rate on; the first that holds all ratings is proposed.
 _USUAL: Final = tuple(
     Scale(*ends)
-    for ends in ((-1, 1), (1, 5), (0, 5), (-3, 3), (1, 7), (1, 9), (1, 10), (0, 10), (0, 100), (-100, 100))
+    for ends in (
+        *((0, 1), (-1, 1), (1, 5), (0, 5), (-3, 3), (1, 7), (1, 9), (1, 10), (0, 10), (0, 100)),
+        (-100, 100),
+    )
 )
 
 

@@ -113,6 +113,11 @@ def test_a_rating_without_its_scale_is_refused_with_the_flag_to_paste(
     assert labels(targets, scale=entries).columns.targets == tuple(targets)  # and it is right
 
 
+def test_ratings_from_0_to_1_on_another_scale_are_proposed_as_such() -> None:
+    with pytest.raises(DataError, match=r"A is out of range: 0 .* --scale 0:1$"):
+        labels({"A": "0 0.1 0.9 1 0 0.5 _ _"}, scale=["1:5"])
+
+
 def test_the_rows_outside_a_scale_are_named() -> None:
     with pytest.raises(DataError, match=r"rows \[2, 5\] \| A is out of range: 9 .* from 1 to 5"):
         labels({"A": "1 2 9 3 4 0 _ _"}, scale=["1:5"])
