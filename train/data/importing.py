@@ -201,7 +201,8 @@ def splits_of_speakers(people: Sequence[str], shares: tuple[float, float, float]
     clips. Each split with a share has a speaker. Raises ConfigError for shares that make no split,
     DataError for too few speakers.
     """
-    if min(shares) < 0 or min(shares[:2]) == 0 or abs(sum(shares) - 1) > 1e-6:
+    adds_up = abs(sum(shares) - 1) <= 1e-6  # False also where one is NaN
+    if not adds_up or min(shares) < 0 or min(shares[:2]) == 0:
         came = ",".join(f"{share:g}" for share in shares)
         raise ConfigError(
             "--split", came, wanted="shares of Train, Val and Test that add up to 1, such as 0.7,0.15,0.15"

@@ -1,5 +1,7 @@
 """One's own table, the challenges' layouts and audformat become a folder that reads as it should."""
 
+import itertools
+import math
 import sys
 from collections import Counter
 from pathlib import Path
@@ -116,7 +118,8 @@ def test_shares_that_make_no_split_are_refused() -> None:
     for text in ("a,b,c", "1", "0.5,0.2,0.2,0.1"):
         with pytest.raises(ConfigError, match=r"^--split"):
             shares_of_text(text)
-    for shares in ((0.5, 0.2, 0.2), (1.0, 0.0, 0.0), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1)):
+    refused = ((0.5, 0.2, 0.2), (1.0, 0.0, 0.0), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1))
+    for shares in (*refused, *set(itertools.permutations((math.nan, 0.5, 0.5))), (math.inf, 0.5, 0.5)):
         with pytest.raises(ConfigError, match=r"^--split"):
             splits_of_speakers(["a", "b", "c"], shares, seed=0)
     with pytest.raises(DataError, match=r"--split \| 2 speakers \| expected at least 3"):
