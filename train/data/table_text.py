@@ -24,6 +24,7 @@ _SHOWN: Final = 3  # line numbers in one message
 _WORKBOOKS: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 _DECIMAL_COMMA: Final = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
+_THOUSANDS: Final = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+")  # 1,234 may be more than 1000
 _DECIMAL_POINT: Final = re.compile(r"[+-]?[0-9]*\.[0-9]+([eE][+-]?[0-9]+)?")
 
 
@@ -81,13 +82,13 @@ def check_lengths(table: TextTable) -> None:
 
 
 def with_decimal_points(table: TextTable, *, but: Collection[str]) -> TextTable:
-    """0,5 becomes 0.5, in a table whose cells no comma separates; not in the columns `but`.
+    """0,5 becomes 0.5; not in the columns `but`. Between commas it stood in quotes.
 
     Raises DataError for a column that has decimal commas and decimal points.
     """
-    if table.separator == ",":
-        return table
     changed = {k for k, name in enumerate(table.columns) if name not in but and _has_commas(table, k)}
+    if not changed:
+        return table
     records = [
         Record(line, tuple(_with_point(cell) if k in changed else cell for k, cell in enumerate(cells)))
         for line, cells in table.records
@@ -96,15 +97,18 @@ def with_decimal_points(table: TextTable, *, but: Collection[str]) -> TextTable:
 
 
 def _has_commas(table: TextTable, column: int) -> bool:
-    with_comma = [line for line, cells in table.records if _DECIMAL_COMMA.fullmatch(cells[column])]
+    found = {line: cells[column] for line, cells in table.records if "," in cells[column]}
+    with_comma = [line for line, cell in found.items() if _DECIMAL_COMMA.fullmatch(cell)]
+    if not with_comma or (table.separator == "," and all(map(_THOUSANDS.fullmatch, found.values()))):
+        return False
     with_point = [line for line, cells in table.records if _DECIMAL_POINT.fullmatch(cells[column])]
-    if with_comma and with_point:
+    if with_point:
         name = table.columns[column]
         fewer, mark = min((with_comma, "comma"), (with_point, "point"), key=lambda kind: len(kind[0]))
         others = len(with_comma) + len(with_point) - len(fewer)
         came = f"{name} has a decimal {mark} here, and none in {counted(others, 'row')}"
         raise refused_lines(table.path, fewer, came, wanted="one decimal mark", fix="correct these rows")
-    return bool(with_comma)
+    return True
 
 
 def _with_point(cell: str) -> str:

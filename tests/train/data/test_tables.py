@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rrtn.runtime.errors import RrtnError
+from rrtn.runtime.errors import DataError, RrtnError
 from rrtn.train.data.data_set import DataSet, read_data
 from rrtn.train.data.places import DataPlaces
 
@@ -62,6 +62,14 @@ def decimal_commas(by: str, rows: list[tuple[str, ...]] = ROWS) -> str:
     return table(rows=[tuple(cell.replace(".", ",") for cell in row) for row in rows], by=by)
 
 
+def quoted(tabs: str) -> str:
+    """As pandas writes numbers with to_csv(decimal=",")."""
+    lines = [
+        [f'"{cell}"' if "," in cell else cell for cell in line.split("\t")] for line in tabs.splitlines()
+    ]
+    return "".join(",".join(cells) + "\n" for cells in lines)
+
+
 def splits(train: str, val: str, test: str) -> Callable[[], str]:
     return changed(1, {"Train": train, "Val": val, "Test": test})
 
@@ -73,6 +81,7 @@ READ: dict[str, Table] = {
     "semicolons": lambda: table(by=";"),
     "semicolons and decimal commas": lambda: decimal_commas(";"),
     "tabs and decimal commas": lambda: decimal_commas("\t"),
+    "commas and decimal commas in quotes": lambda: quoted(decimal_commas("\t")),
     "decimal commas without a zero": lambda: decimal_commas(";").replace("0,5", ",5"),
     "UTF-8 with a mark": lambda: codecs.BOM_UTF8 + table().encode(),
     "UTF-16, little end first": lambda: codecs.BOM_UTF16_LE + table().encode("utf-16-le"),
@@ -127,6 +136,10 @@ REFUSED: dict[str, tuple[Table, tuple[str, ...]]] = {
     "no validation": (splits("train", "train", "test"), ("0 rows with Split Val",)),
     "commas and points": (
         lambda: decimal_commas(";").replace("0,125", "0.125", 1),
+        ("line 4 (1 in all)", "Arousal has a decimal point here"),
+    ),
+    "commas and points, with commas in quotes": (
+        lambda: quoted(decimal_commas("\t").replace("0,125", "0.125", 1)),
         ("line 4 (1 in all)", "Arousal has a decimal point here"),
     ),
     "a thousand separator": (
@@ -219,6 +232,13 @@ def test_a_column_that_is_named_as_the_speaker_is_no_target(folder: Path) -> Non
     assert data.targets == ("Valence", "Arousal")
     assert [clip.speaker for clip in data.splits["Train"].clips] == ["0", "1", "0"]
     assert read(folder, content).targets == ("Valence", "Arousal", "Voice")
+
+
+def test_numbers_that_may_have_separators_of_thousands_are_no_decimals(folder: Path) -> None:
+    text = with_column("Views", '"1,250" "2,500" 950 "1,000" 10 7')()
+    assert isinstance(text, str)
+    with pytest.raises(DataError, match="Views is not a number"):
+        read(folder, text)
 
 
 def test_columns_of_any_name_are_given_by_hand(folder: Path) -> None:
