@@ -121,8 +121,9 @@ def _decoded(path: Path) -> str:
         fix = "save the table as CSV UTF-8"
         raise DataError(str(path), "a workbook or an archive", wanted="a table as text", fix=fix)
     encoding = "utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig"
-    if content[1:2] == b"\0":  # an ASCII character in UTF-16 without a mark
-        encoding = "utf-16-le"
+    zero = content[:2].find(b"\0")  # beside an ASCII character in UTF-16 without a mark
+    if zero >= 0:
+        encoding = ("utf-16-be", "utf-16-le")[zero]
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:

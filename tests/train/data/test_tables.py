@@ -87,6 +87,7 @@ READ: dict[str, Table] = {
     "UTF-16, little end first": lambda: codecs.BOM_UTF16_LE + table().encode("utf-16-le"),
     "UTF-16, big end first": lambda: codecs.BOM_UTF16_BE + table().encode("utf-16-be"),
     "UTF-16 without a mark": lambda: table(by="\t").encode("utf-16-le"),
+    "UTF-16 without a mark, big end first": lambda: table(by="\t").encode("utf-16-be"),
     "Excel's Unicode text": lambda: table(by="\t", end="\r\n").encode("utf-16"),
     "Excel's empty rows": lambda: EXCEL,
     "Excel's line sep=;": lambda: f"sep=;\r\n{decimal_commas(';')}",
