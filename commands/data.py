@@ -201,11 +201,9 @@ def data_check(
 
 def _data_from_options(options: dict[str, Any]) -> "tuple[Path, DataConfig]":
     """The folder, and the settings of [data]: options win over the folder's data.toml."""
-    from ..train.config import config_from_dict
-    from ..train.data.places import with_settings_of_data
+    from ..train.request import new_config
 
     if not options["dir"]:
         raise ConfigError("DIR", "not given", wanted="a folder, or --csv FILE")
-    given = {name: value for name, value in options.items() if value is not None}
-    settings = config_from_dict(with_settings_of_data({"data": given}), source="flags").data
+    settings = new_config({"data": options}).data
     return Path(settings.dir), settings

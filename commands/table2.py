@@ -89,12 +89,9 @@ def table2(
 def _runs_from_options(
     settings: dict[str, Any], encoders: str | None, methods: str | None, *, out: Path, seeds: int
 ) -> "TableRuns":
-    from ..train.config import config_from_dict, flat_settings
-    from ..train.config_file import merged
-    from ..train.data.places import with_settings_of_data
+    from ..train.request import new_config
 
-    asked = with_settings_of_data(merged({}, flat_settings(settings)))
-    config = config_from_dict(asked, source="flags")
+    config = new_config(settings)
     load_torch("train.evidence.table2")
     from ..train.distributed import world_from_environment
     from ..train.evidence.table2_runs import rows_of, table_runs

@@ -25,7 +25,7 @@ from ..train.data.data_set import DataSet
 from ..train.evidence.best_checkpoint import best_of_run
 from ..train.method.columns import Columns
 from ..train.method.model import TwinsNetwork
-from ..train.method.tasks import task_of_name
+from ..train.method.tasks import submitted_columns, task_of_name
 from ..train.plan import data_from_config
 from ..train.run_folder import RunFolder
 from .parity import Probe, Recordings, torch_scores
@@ -52,13 +52,12 @@ class Source:
     def meaning(self) -> LabelMeaning | None:
         """What bundle.json says about the labels; None where all are ratings in 0 to 1."""
         columns, task = self.columns, task_of_name(self.config.data.task)
-        submitted = task.submitted if task else columns.names
         if not (columns.is_scaled or columns.classes):
             return None
         return LabelMeaning(
             scales={name: (s.low, s.high) for name, s in zip(columns.targets, columns.scales, strict=True)},
             classes={target.name: target.classes for target in columns.classes},
-            submitted=tuple(name for name in submitted if name in columns.names),
+            submitted=submitted_columns(task, columns.names),
         )
 
     @cached_property

@@ -9,6 +9,7 @@ from ..runtime.errors import ConfigError
 from .config import Config, config_from_dict, flat_settings
 from .config_file import changes_on_resume, merged, read_toml
 from .data.places import with_settings_of_data, without_places
+from .data.reading import check_task
 from .run_folder import RunFolder, newest_run
 
 
@@ -43,39 +44,41 @@ def training_from_request(request: TrainingRequest) -> RequestedTraining:
     document, name = read_toml(source) if source else {}, str(source or "flags")
     if request.resume:
         document.setdefault("compile", "off")  # of a run that began before this setting was there
-    if request.resume:  # data of other places is compared by its content
-        asked = merged(document, flat_settings(request.settings))
-    else:
-        asked = _with_flags(document, request.settings)
-    config = config_from_dict(asked, source=name)
-    changed = changes_on_resume(config_from_dict(document, source=name), config) if request.resume else []
+    if not request.resume:
+        return RequestedTraining(request, new_config(request.settings, document, source=name), run, [])
+    config = config_from_dict(merged(document, flat_settings(request.settings)), source=name)
+    changed = changes_on_resume(config_from_dict(document, source=name), config)
     return RequestedTraining(request, config, run, changed)
 
 
 def config_from_settings(settings: Mapping[str, Any], config_file: Path | None, *, fold: str) -> Config:
     """The settings of one fold of a cross-validation. Raises ConfigError."""
     document, name = read_toml(config_file) if config_file else {}, str(config_file or "flags")
-    asked = _with_flags(document, settings)
-    if asked.get("data", {}).get("fraction", 1) != 1:
-        raise ConfigError(f"{name}: data.fraction", "not 1", wanted="all clips of each fold")
     try:
-        return config_from_dict(merged(asked, {"data.fold": fold}), source=name)
+        config = new_config({**flat_settings(settings), "data.fold": fold}, document, source=name)
     except ConfigError as error:
         if error.subject == "data.fold":
             folds = fold.partition("/")[2]
             raise ConfigError("--folds", folds, wanted="a number from 2 on, or loso") from error
         raise
+    if config.data.fraction != 1:
+        raise ConfigError(f"{name}: data.fraction", "not 1", wanted="all clips of each fold")
+    return config
 
 
-def _with_flags(document: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's settings with flags in their place, and those that the data itself brings along.
+def new_config(
+    settings: Mapping[str, Any], document: Mapping[str, Any] | None = None, *, source: str = "flags"
+) -> Config:
+    """Settings of flags, over those of a file's document, over those that the data itself brings along.
 
-    Where flags name the data, nothing of the place that the file names is left.
+    Where flags name the data, nothing of the place that the file names is left. Raises ConfigError.
     """
-    flags = flat_settings(settings)
+    flags, beneath = flat_settings(settings), document or {}
     if flags.get("data.dir") or flags.get("data.csv"):
-        document = without_places(document)
-    return with_settings_of_data(merged(document, flags))
+        beneath = without_places(beneath)
+    config = config_from_dict(with_settings_of_data(merged(beneath, flags)), source=source)
+    check_task(config.data)
+    return config
 
 
 def check_is_new(folder: RunFolder) -> None:

@@ -10,7 +10,7 @@ import pytest
 import tomli_w
 from rrtn.runtime.errors import ConfigError
 from rrtn.train.config import DataConfig, flat_settings
-from rrtn.train.request import TrainingRequest, config_from_settings, training_from_request
+from rrtn.train.request import TrainingRequest, config_from_settings, new_config, training_from_request
 from rrtn.train.run_folder import RunFolder
 from rrtn.train.start import plan_training
 
@@ -72,6 +72,38 @@ def test_other_data_leaves_nothing_of_the_place_that_the_file_names(
     assert data_of(both) == DataConfig(**both, **labels)  # type: ignore[arg-type]
     kept = {**OLD_PLACE, "audio": "moved"}
     assert data_of({"audio": "moved"}) == DataConfig(**kept, **labels)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("data", "came"),
+    [
+        ({"task": "avb-two", "targets": ["Valence"]}, r"--targets \| without Arousal"),
+        (
+            {"task": "exvo-multitask", "targets": ["Awe", "Age"]},
+            r"--targets \| without Excitement, .*Surprise",
+        ),
+        ({"task": "exvo-multitask", "class_targets": ["Sex"]}, r"--class-target \| without Country"),
+        ({"task": "avb-type", "class_targets": ["Type"]}, r"--class-target \| without Voc_Type"),
+    ],
+)
+def test_targets_without_those_of_the_task_are_refused(
+    tmp_path: Path, data: dict[str, Any], came: str
+) -> None:
+    """Its score would be no number, and its submission would lack columns."""
+    with pytest.raises(ConfigError, match=came) as caught:
+        new_config({"data": data})
+    assert caught.value.wanted == f"all that --task {data['task']} submits and is judged by"
+    (tmp_path / "data.toml").write_text(tomli_w.dumps(data))
+    with pytest.raises(ConfigError, match=came):
+        new_config({"data.dir": str(tmp_path)})
+    assert new_config({"data.dir": str(tmp_path), "data.task": ""}).data.task == ""
+    (tmp_path / "config.toml").write_text(tomli_w.dumps({"data": data}))  # as of a run of before
+    assert training_from_request(TrainingRequest(run=tmp_path, resume=True)).config.data.task == data["task"]
+
+
+def test_a_task_takes_more_than_it_submits() -> None:
+    targets = ["Arousal", "Joy", "Valence"]
+    assert new_config({"data": {"task": "avb-two", "targets": targets}}).data.targets == tuple(targets)
 
 
 def test_notes_are_said(make_data: MakeData) -> None:

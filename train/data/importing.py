@@ -24,7 +24,7 @@ from .audformat_tables import is_audformat, table_of_audformat
 from .column_names import SPLITS, split_of
 from .data_set import DataSet
 from .places import SETTINGS, TABLE, DataPlaces
-from .reading import data_of_settings
+from .reading import check_task, data_of_settings
 from .source_table import SourceTable
 from .table_text import check_lengths, read_text_table, with_decimal_points
 
@@ -74,6 +74,7 @@ def import_data(request: ImportRequest) -> Imported:
         columns = (*_ROLES, *(name for name in table.columns if name not in _ROLES))
         write_bytes(out / TABLE, _csv(columns, rows))
         config = config_from_dict({"data": {"dir": str(out.resolve()), **settings}}, source=SETTINGS)
+        check_task(config.data)
         data = data_of_settings(out, config.data)
     except BaseException:
         for name in (SETTINGS, TABLE):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from ...runtime.errors import ConfigError
 from ..config import DataConfig
 from ..method.tasks import task_of_name
 from .data_set import DataSet, read_data
@@ -24,6 +25,25 @@ def data_of_settings(folder: Path, settings: DataConfig) -> DataSet:
         pooled=bool(settings.fold),
     )
     return fold_of_data(data, settings.fold) if settings.fold else data
+
+
+def check_task(settings: DataConfig) -> None:
+    """Raises ConfigError where targets and classes lack some of what the task submits and is judged by.
+
+    Not in `label_settings`: runs of before have such settings.
+    """
+    task = task_of_name(settings.task)
+    if task is None:
+        return
+    targets, labels = label_settings(settings)
+    if missing := [name for name in task.submitted if name not in (*targets, *labels.class_targets)]:
+        flag = "--targets" if missing[0] in task.targets else "--class-target"
+        raise ConfigError(
+            flag,
+            f"without {', '.join(missing)}",
+            wanted=f"all that --task {settings.task} submits and is judged by",
+            fix='name them, too, or take no task: --task "" (data.task)',
+        )
 
 
 def labels_of_settings(settings: DataConfig, *, only_named: bool = False) -> LabelChoice:

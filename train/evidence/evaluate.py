@@ -13,7 +13,7 @@ from ..checkpoint import POINTER, read_info
 from ..config_file import config_from_toml, differences
 from ..data.corpus import is_synthetic
 from ..data.data_set import DataSet
-from ..method.tasks import task_of_name
+from ..method.tasks import submitted_columns, task_of_name
 from ..run_folder import RunFolder, runs_in
 from .evaluation import Evaluation
 from .fold_runs import folds_in
@@ -60,10 +60,9 @@ def evaluate(
             evaluated = trained_run(one, data)
         epochs.append(evaluated.info.epoch)
         seeds.append(evaluated.kept_predictions(split))
-    task = task_of_name(evaluated.config.data.task)
+    task, columns = task_of_name(evaluated.config.data.task), evaluated.config.data.columns
     if submission:
-        write_submission(submission, evaluated.predictions("Test"), task.submitted if task else ())
-    columns = evaluated.config.data.columns
+        write_submission(submission, evaluated.predictions("Test"), submitted_columns(task, columns.names))
     return Evaluation(
         run=run,
         epochs=tuple(epochs),

@@ -3,6 +3,7 @@
 Names and forms are those of the organisers' baselines, github.com/HumeAI/competitions (ExVo2022, A-VB2022).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -66,6 +67,11 @@ TASKS: Final = (
     ),
 )
 TASK_NAMES: Final = ("", *(task.name for task in TASKS))
+
+
+def submitted_columns(task: Task | None, names: Sequence[str]) -> tuple[str, ...]:
+    """Of the targets of these names, what is submitted: all, or those of the task in its order."""
+    return tuple(name for name in (task.submitted if task else names) if name in names)
 
 
 def task_of_name(name: str) -> Task | None:

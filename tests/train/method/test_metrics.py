@@ -22,7 +22,7 @@ from rrtn.train.method.metrics import (
     s_mtl,
     uar_of_confusion,
 )
-from rrtn.train.method.tasks import EMOTIONS, TASKS, task_of_name
+from rrtn.train.method.tasks import EMOTIONS, TASKS, submitted_columns, task_of_name
 
 N, K = 23, 3
 TOLERANCE = 1e-12  # float64 sums of 23 numbers near 1
@@ -244,3 +244,10 @@ def test_the_tasks_have_the_organisers_columns() -> None:
     multitask = task_of_name("exvo-multitask")
     assert multitask is not None
     assert multitask.submitted == ("Country", "Age", *EMOTIONS)
+
+
+def test_a_run_that_lacks_columns_of_its_task_submits_those_that_it_has() -> None:
+    """As runs of before may."""
+    multitask = task_of_name("exvo-multitask")
+    assert submitted_columns(multitask, ("Awe", "Fear", "Country")) == ("Country", "Awe", "Fear")
+    assert submitted_columns(None, ("Fear", "Type")) == ("Fear", "Type")
