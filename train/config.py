@@ -151,6 +151,9 @@ class LossConfig:
 
     off_diagonal: float = 0.001  # lambda of Eq. 2
 
+    def __post_init__(self) -> None:
+        _check_least("loss.off_diagonal", self.off_diagonal, 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RuwlConfig:
@@ -254,12 +257,19 @@ class Config:
         _check_choice("--compile (compile)", self.compile, COMPILE_MODES)
         if not self.checkpoint_minutes > 0:
             raise ConfigError("checkpoint_minutes", str(self.checkpoint_minutes), wanted="more than 0")
+        self._check_finite()
         self._check_effects()
 
     @property
     def is_compiled(self) -> bool:
         """Whether torch.compile makes the step. It does not where `auto` is still open."""
         return self.compile not in ("auto", "off")
+
+    def _check_finite(self) -> None:
+        """Refuses what no arithmetic survives; checkpoint_minutes = inf is at each epoch's end alone."""
+        for key, value in flat_settings(self.to_dict()).items():
+            if isinstance(value, float) and not math.isfinite(value) and key != "checkpoint_minutes":
+                raise ConfigError(key, str(value), wanted="a finite number")
 
     def _check_effects(self) -> None:
         """Refuses a setting that cannot take effect: nobody would notice the mistake."""

@@ -104,12 +104,23 @@ def test_an_array_is_written_on_its_line() -> None:
     assert "\nlambdas = [1.0, 2.0, 1e-09]\n" in toml_from_config(UNUSUAL)
 
 
-@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
-def test_numbers_that_are_not_finite_are_read_back(value: float) -> None:
-    read = tomllib.loads(toml_from_config(Config(loss=LossConfig(off_diagonal=value))))["loss"][
-        "off_diagonal"
-    ]
-    assert repr(read) == repr(value)
+def test_a_number_that_is_not_finite_is_read_back() -> None:
+    assert (
+        tomllib.loads(toml_from_config(Config(checkpoint_minutes=math.inf)))["checkpoint_minutes"] == math.inf
+    )
+
+
+FLOATS = [key for key, value in flat_settings(Config().to_dict()).items() if isinstance(value, float)]
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan], ids=str)
+@pytest.mark.parametrize("key", FLOATS)
+def test_only_the_time_between_checkpoints_may_be_infinite(key: str, value: float) -> None:
+    document = merged({}, {key: value})
+    if (key, value) == ("checkpoint_minutes", math.inf):
+        assert config_from_dict(document, source="my.toml").checkpoint_minutes == math.inf
+    else:
+        assert key in refused(document)
 
 
 OF_OLD = r"""seed = 7
@@ -248,6 +259,8 @@ def test_unknown_keys_and_wrong_types_are_named_with_their_section(
         ({"ruwl": {"lambdas": [1, -1, 1]}}, "expected three numbers each"),
         ({"ruwl": {"lambdas": [1, 1, float("nan")]}}, "expected three numbers each"),
         ({"data": {"classes": ["T=a", "T=b", "T=a"]}}, "data.classes | 'T=a' more than once | expected each"),
+        ({"loss": {"off_diagonal": -5}}, "loss.off_diagonal | -5.0 | expected at least 0"),
+        ({"optim": {"eps": math.inf}}, "optim.eps | inf | expected a finite number"),
         ({"augment": {"time_width": 0}}, "augment.time_width | 0 | expected at least 1"),
     ],
 )
