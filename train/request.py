@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..runtime.errors import ConfigError
 from .config import Config, config_from_dict, flat_settings
 from .config_file import changes_on_resume, merged, read_toml
-from .data.places import with_settings_of_data, without_places
+from .data.places import beneath_flags, with_settings_of_data
 from .data.reading import check_task
 from .run_folder import RunFolder, newest_run
 
@@ -71,12 +71,11 @@ def new_config(
 ) -> Config:
     """Settings of flags, over those of a file's document, over those that the data itself brings along.
 
-    Where flags name the data, nothing of the place that the file names is left. Raises ConfigError.
+    Raises ConfigError.
     """
-    flags, beneath = flat_settings(settings), document or {}
-    if flags.get("data.dir") or flags.get("data.csv"):
-        beneath = without_places(beneath)
-    config = config_from_dict(with_settings_of_data(merged(beneath, flags)), source=source)
+    flags = flat_settings(settings)
+    asked = merged(beneath_flags(document or {}, flags), flags)
+    config = config_from_dict(with_settings_of_data(asked), source=source)
     check_task(config.data)
     return config
 

@@ -101,6 +101,29 @@ def test_targets_without_those_of_the_task_are_refused(
     assert training_from_request(TrainingRequest(run=tmp_path, resume=True)).config.data.task == data["task"]
 
 
+@pytest.mark.parametrize(
+    ("scale", "left"),
+    [
+        (["Valence=-1:1", "Arousal=1:5"], ("Valence=-1:1",)),
+        (["auto", "Arousal=1:5"], ("auto",)),
+        (["1:9", "Arousal=1:5"], ("1:9",)),
+        (["Arousal=1:5"], ()),
+    ],
+)
+def test_fewer_targets_than_a_file_has_leave_their_scales(
+    tmp_path: Path, scale: list[str], left: tuple[str, ...]
+) -> None:
+    """Of data.toml and of config.toml; a scale that a flag gives is as it was given."""
+    (tmp_path / "data.toml").write_text(tomli_w.dumps({"scale": scale}))
+    flags = {"data": {"dir": str(tmp_path), "targets": ["Valence"]}}
+    assert new_config(flags).data.scale == left
+    document = {"data": {"scale": scale}}
+    assert new_config({"data": {"targets": ["Valence"]}}, document).data.scale == left
+    assert new_config({"data": {}}, document).data.scale == tuple(scale)
+    asked = {"data.targets": ["Valence"], "data.scale": ["Arousal=1:5"]}
+    assert new_config(asked, document).data.scale == ("Arousal=1:5",)
+
+
 def test_a_task_takes_more_than_it_submits() -> None:
     targets = ["Arousal", "Joy", "Valence"]
     assert new_config({"data": {"task": "avb-two", "targets": targets}}).data.targets == tuple(targets)

@@ -19,6 +19,7 @@ from ...runtime.errors import ConfigError, DataError
 from ...runtime.system.files import write_bytes
 from ...runtime.text import counted
 from ..config import config_from_dict
+from ..method.columns import scales_of_targets
 from ..method.tasks import TASK_NAMES
 from .audformat_tables import is_audformat, table_of_audformat
 from .column_names import SPLITS, split_of
@@ -90,8 +91,7 @@ def _settings(table: SourceTable, request: ImportRequest) -> dict[str, Any]:
     asked = {name: value for name, value in request.settings.items() if value}
     settings = {"audio": str(table.audio), **table.settings, **asked}
     if "targets" in asked and "scale" in table.settings and "scale" not in asked:
-        scales = [text for text in table.settings["scale"] if text.rpartition("=")[0] in asked["targets"]]
-        settings["scale"] = scales
+        settings["scale"] = scales_of_targets(table.settings["scale"], asked["targets"])
     return {name: value for name, value in settings.items() if value}
 
 

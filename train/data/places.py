@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeGuard
 
 from ...runtime.errors import ConfigError, DataError
 from ..config import DataConfig, config_from_dict
 from ..config_file import read_toml
+from ..method.columns import scales_of_targets
 from .audio_folder import is_file
 from .column_names import FILE_NAMES, SPEAKER_NAMES, SPLIT_NAMES, named
 from .table_text import TextTable
@@ -93,15 +94,35 @@ def with_settings_of_data(document: Mapping[str, Any]) -> dict[str, Any]:
     data = document.get("data", {})
     folder = data.get("dir") if isinstance(data, Mapping) else None
     own = settings_of_folder(Path(folder)) if isinstance(folder, str) and folder else {}
-    return {**document, "data": {**own, **data}} if own else dict(document)
+    return {**document, "data": {**_narrowed(own, data.get("targets")), **data}} if own else dict(document)
 
 
-def without_places(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A document that no longer says where its data lie, nor which of their columns say what."""
-    data, places = document.get("data"), {"dir", *(item.name for item in fields(DataPlaces))}
+def beneath_flags(document: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a file's document stands where flags {"data.dir": ...} come over it.
+
+    Where they name the data, nothing of the place that the file names; where they name targets, the scales
+    of these.
+    """
+    data = document.get("data")
     if not isinstance(data, Mapping):  # config_from_dict refuses it by its name
         return dict(document)
-    return {**document, "data": {name: value for name, value in data.items() if name not in places}}
+    if flags.get("data.dir") or flags.get("data.csv"):
+        places = {"dir", *(item.name for item in fields(DataPlaces))}
+        data = {name: value for name, value in data.items() if name not in places}
+    return {**document, "data": _narrowed(data, flags.get("data.targets"))}
+
+
+def _narrowed(settings: Mapping[str, Any], targets: object) -> dict[str, Any]:
+    """Settings of [data] with the scales of these targets, if any are named."""
+    scale = settings.get("scale")
+    if not targets or not _are_names(targets) or not _are_names(scale):
+        return dict(settings)
+    return {**settings, "scale": scales_of_targets(scale, targets)}
+
+
+def _are_names(value: object) -> TypeGuard[list[str]]:
+    """False for what config_from_dict refuses."""
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
 
 
 def _table_in(folder: Path) -> Path:

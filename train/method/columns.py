@@ -148,6 +148,11 @@ def scale_choice(entries: Sequence[str]) -> ScaleChoice:
     return ScaleChoice(of_all, of_target, AUTO in entries)
 
 
+def scales_of_targets(entries: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """Those of `scale_choice` that are not named, or are named for one of the targets."""
+    return [entry for entry in entries if entry.rpartition("=")[0].strip() in ("", *targets)]
+
+
 def _scale(entry: str, text: str) -> Scale:
     found = _SCALE.fullmatch(text)
     try:
