@@ -116,6 +116,13 @@ def test_t17_targets_without_variation_in_train_are_noted(make_data: MakeData, c
     assert plan.notes == ("no variation in Train, so nothing to learn: Awe",)
 
 
+def test_targets_without_variation_in_val_are_noted(make_data: MakeData, csv_lines: list[str]) -> None:
+    constant = [",".join([*line.split(",")[:5], "0.4", line.split(",")[6]]) for line in csv_lines[9:]]
+    folder = make_data([*csv_lines[:9], *constant])
+    plan = plan_from_config(with_batch(Config(data=DataConfig(dir=str(folder))), 4))
+    assert "no variation in Val, so a CCC of 0 there says nothing: Awe" in plan.notes
+
+
 @pytest.mark.parametrize(("batch_size", "steps"), [(2, 4), (3, 2), (5, 1), (8, 1)])
 def test_an_incomplete_last_batch_is_dropped(config: Config, batch_size: int, steps: int) -> None:
     plan = plan_from_config(with_batch(config, batch_size))

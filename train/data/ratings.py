@@ -71,10 +71,24 @@ def strongest_pairs(r: npt.NDArray[np.float64], targets: tuple[str, ...]) -> lis
 
 
 def constant_targets(data: DataSet) -> list[str]:
-    """One warning with all targets that are constant in Train; none where no target is."""
-    columns = zip(data.columns.names, data.splits["Train"].ratings.T, strict=True)
-    constant = [name for name, column in columns if len(np.unique(column[~np.isnan(column)])) < 2]
-    return [f"no variation in Train, so nothing to learn: {', '.join(constant)}"] if constant else []
+    """A warning for each split, with all targets that are constant in it; none where no target is."""
+    train = [name for name, values in _values(data, "Train") if len(values) < 2]
+    warnings = [f"no variation in Train, so nothing to learn: {', '.join(train)}"] if train else []
+    for split in ("Val", "Test"):
+        if constant := [
+            name for name, values in _values(data, split)[: len(data.targets)] if len(values) == 1
+        ]:
+            warnings.append(
+                f"no variation in {split}, so a CCC of 0 there says nothing: {', '.join(constant)}"
+            )
+    return warnings
+
+
+def _values(data: DataSet, split: str) -> list[tuple[str, Float32]]:
+    """The distinct values of each target of a split; the class targets stand behind the others."""
+    columns = data.splits[split].ratings.T if split in data.splits else ()
+    known = (np.unique(column[~np.isnan(column)]) for column in columns)
+    return [*zip(data.columns.names, known, strict=False)]
 
 
 def at_full(ratings: Float32) -> npt.NDArray[np.bool_]:

@@ -70,7 +70,7 @@ def evaluate(
         ridge=evaluated.ridge_ccc(split) if ridge and columns.targets else None,
         synthetic=is_synthetic(evaluated.data.path),
         split=split,
-        chosen_on=data is None and split == "Val" and not folds,
+        chosen_on=split == "Val" and not folds and (data is None or evaluated.is_of_its_own_data()),
         folds=len(folds),
         compared={str(other): _comparison(run, seeds, other, data, split) for other in others},
         groups=tuple(_groups(grouping, evaluated.data, seeds) for grouping in groupings),

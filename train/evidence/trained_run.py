@@ -64,6 +64,16 @@ class TrainedRun:
         )
         return cls(run, info, config, data_set)
 
+    def is_of_its_own_data(self) -> bool:
+        """Whether `data` is what the run was trained on, wherever that lies now."""
+        with contextlib.suppress(DataError):
+            splits = (
+                split_clips(self.data, name, self.config.frontend, _CPU, checked=False)
+                for name in ("Train", "Val")
+            )
+            return sha256_of_splits(self.data.columns.labels, *splits) == self.info.data_sha256
+        return False
+
     def clips(self, split: str, device: torch.device = _CPU) -> SplitClips:
         """The decoded clips of a split."""
         return split_clips(self.data, split, self.config.frontend, device)

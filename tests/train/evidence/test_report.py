@@ -152,6 +152,12 @@ def test_n22_the_best_and_the_worst_clips_say_so_with_their_errors(run: Path, tm
 
 def test_n22_the_epoch_was_chosen_on_these_clips(run: Path, tmp_path: Path) -> None:
     assert "of 2 epochs; chosen on these clips" in shown(run, tmp_path).text
+    own = run.parent / "<u>data"
+    copy = shutil.copytree(own, tmp_path / "copy")
+    assert all(evaluate(run, ridge=False, data=data).chosen_on for data in (None, own, copy))
+    table = (copy / "data_info.csv").read_text().splitlines()
+    (copy / "data_info.csv").write_text("\n".join(table[:-1]) + "\n")
+    assert not evaluate(run, ridge=False, data=copy).chosen_on
 
 
 def test_n22_an_unfinished_run_says_how_far_it_is(run: Path, tmp_path: Path) -> None:
