@@ -1,5 +1,6 @@
 """rrtn evaluate and rrtn report."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -220,9 +221,13 @@ def _print_comparison(evaluation: "Evaluation", other: str, comparison: "Compari
 def _print_groups(report: "GroupReport") -> None:
     """Every group on each target, then the differences of the means."""
     for group in report.groups:
-        table = Table("target", *numbers("CCC"), Column("95%"), *numbers("bias"), Column("95% of bias"))
+        rated = numbers("clips") if min(group.rated) < group.clips else ()
+        table = Table(
+            "target", *numbers("CCC"), Column("95%"), *numbers("bias"), Column("95% of bias"), *rated
+        )
         for k, target in enumerate([*report.targets, "mean"]):
-            table.add_row(target, *_figures(group.ccc, k), *_figures(group.bias, k, "+"))
+            clips = [str((*group.rated, "")[k])] if rated else []
+            table.add_row(target, *_figures(group.ccc, k), *_figures(group.bias, k, "+"), *clips)
         counts = f"{counted(group.clips, 'clip')}, {counted(group.speakers, 'speaker')}"
         print_table(table, title=f"{report.grouping.column} {group.name}: {counts}")
     if report.differences:
@@ -243,21 +248,28 @@ def _print_group_differences(report: "GroupReport") -> None:
         Column("", words=True),
     )
     for found in report.differences:
-        p = [f"{adjusted[-1]:.4f}" for adjusted in found.p_holm] if found.p_holm else ["", ""]
+        p = [_number(adjusted[-1], ".4f") for adjusted in found.p_holm] if found.p_holm else ["", ""]
         ccc, bias = _figures(found.ccc, -1, "+"), _figures(found.bias, -1, "+")
         table.add_row(f"{found.first} minus {found.second}", *ccc, p[0], *bias, p[1], found.verdict())
     caption = (
         "bias: predicted minus rated; 95% by resampling speakers; p: two-tailed, by exchanging speakers, "
         f"Holm over the pairs; neither of fewer than {FEWEST_SPEAKERS} speakers"
     )
+    if any(min(group.rated) < 2 for group in report.groups):
+        caption += "; the mean of each pair is over the targets that both have"
     caption += f"; {counted(report.without, 'clip')} in no group" if report.without else ""
     title = f"Differences by {report.grouping.column}, mean over the targets"
     print_table(table, title=title, caption=caption)
 
 
 def _figures(figures: "Figures", column: int, sign: str = "") -> list[str]:
-    """Value and interval."""
-    value = f"{figures.value[column]:{sign}z.3f}"
-    if figures.low is None or figures.high is None:
+    """Value and interval; blank where nobody knows them."""
+    form = f"{sign}z.3f"
+    value = _number(figures.value[column], form)
+    if figures.low is None or figures.high is None or math.isnan(figures.low[column]):
         return [value, ""]
-    return [value, f"{figures.low[column]:{sign}z.3f} to {figures.high[column]:{sign}z.3f}"]
+    return [value, f"{figures.low[column]:{form}} to {figures.high[column]:{form}}"]
+
+
+def _number(value: float, form: str) -> str:
+    return "" if math.isnan(value) else f"{value:{form}}"

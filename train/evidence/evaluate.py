@@ -73,7 +73,10 @@ def evaluate(
         chosen_on=split == "Val" and not folds and (data is None or evaluated.is_of_its_own_data()),
         folds=len(folds),
         compared={str(other): _comparison(run, seeds, other, data, split) for other in others},
-        groups=tuple(_groups(grouping, evaluated.data, seeds) for grouping in groupings),
+        groups=tuple(
+            _groups(grouping, evaluated.data, seeds, one_scale=len(set(columns.scales)) < 2)
+            for grouping in groupings
+        ),
         scales=columns.scales if columns.is_scaled else (),
         task=task,
     )
@@ -135,12 +138,14 @@ def runs_of_seeds(folder: Path) -> list[Path]:
     return runs
 
 
-def _groups(grouping: Grouping, data: DataSet, seeds: Sequence[Predictions]) -> GroupReport:
+def _groups(
+    grouping: Grouping, data: DataSet, seeds: Sequence[Predictions], *, one_scale: bool
+) -> GroupReport:
     rated = [seed.of_ratings() for seed in seeds]
     if not rated[0].targets:
         raise ConfigError(f"--by {grouping.column}", "classes alone", wanted="a run with rated targets")
     with Progress("compare groups"):
-        return group_report(grouping, data.cells, rated)
+        return group_report(grouping, data.cells, rated, one_scale=one_scale)
 
 
 def _comparison(

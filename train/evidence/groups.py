@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ...runtime.arrays import Float64
 from ...runtime.errors import ConfigError
 from ..data.column_names import named, words
+from ..data.targets import is_none
 from .predictions import Predictions
 from .significance import (
     FEWEST_SPEAKERS,
@@ -28,7 +29,6 @@ from .significance import (
     interval_of,
     sizes_of_draws,
     speaker_sums,
-    with_mean,
 )
 
 MOST_GROUPS: Final = 20
@@ -54,6 +54,8 @@ class Grouping:
 
     def group(self, cell: str) -> str:
         """The group of a clip; "" where it has none."""
+        if is_none(cell):
+            return ""
         if not self.ranges:
             return cell
         try:
@@ -83,7 +85,10 @@ def grouping_of_text(text: str) -> Grouping:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Figures:
-    """A value for each column [K + 1], and its 95% interval; none where there are too few speakers."""
+    """A value for each column [K + 1], and its 95% interval; none where there are too few speakers.
+
+    NaN is a value that nobody knows, and the ends of a column that too few speakers have rated.
+    """
 
     value: Float64
     low: Float64 | None
@@ -91,9 +96,16 @@ class Figures:
 
     def to_dict(self, column: int) -> dict[str, float | None]:
         """For --json."""
-        ends = {"low": self.low, "high": self.high}
-        shown = {name: None if end is None else float(end[column]) for name, end in ends.items()}
-        return {"value": float(self.value[column]), **shown}
+        columns = {"value": self.value, "low": self.low, "high": self.high}
+        return {name: None if values is None else or_none(values[column]) for name, values in columns.items()}
+
+    def without_mean(self) -> "Figures":
+        """Of targets whose units differ."""
+        value, low, high = (
+            None if x is None else _without_mean(x) for x in (self.value, self.low, self.high)
+        )
+        assert value is not None
+        return Figures(value=value, low=low, high=high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +115,7 @@ class Group:
     name: str
     clips: int
     speakers: int
+    rated: tuple[int, ...]  # clips that have a rating of each target [K]
     ccc: Figures  # challenge CCC
     bias: Figures  # mean of predicted minus rated
 
@@ -123,19 +136,20 @@ class GroupDifference:
         if self.p_holm is None:
             return "too few speakers to say"
         pairs = zip(("CCC", "bias"), self.p_holm, strict=True)
-        differing = [name for name, p in pairs if p[column] < LEVEL]
+        tested = [(name, p[column]) for name, p in pairs if not math.isnan(p[column])]
+        if not tested:
+            return "too few speakers to say"
+        differing = [name for name, p in tested if p < LEVEL]
         return f"{' and '.join(differing)} differ" if differing else "no difference shown"
 
     def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
         """For --json."""
         kinds = {}
         for number, (kind, figures) in enumerate((("ccc", self.ccc), ("bias", self.bias))):
-            known = {
-                name: found and found[number] for name, found in (("p", self.p), ("p_holm", self.p_holm))
-            }
+            found = {name: p and p[number] for name, p in (("p", self.p), ("p_holm", self.p_holm))}
             kinds[kind] = {
                 name: figures.to_dict(k)
-                | {key: None if p is None else float(p[k]) for key, p in known.items()}
+                | {key: None if p is None else or_none(float(p[k])) for key, p in found.items()}
                 for k, name in enumerate(names)
             }
         return {"first": self.first, "second": self.second, **kinds}
@@ -161,6 +175,7 @@ class GroupReport:
                 group.name: {
                     "clips": group.clips,
                     "speakers": group.speakers,
+                    "rated": dict(zip(self.targets, group.rated, strict=True)),
                     **{
                         kind: {name: figures.to_dict(k) for k, name in enumerate(names)}
                         for kind, figures in (("ccc", group.ccc), ("bias", group.bias))
@@ -178,8 +193,12 @@ def group_report(
     seeds: Sequence[Predictions],
     *,
     resamples: int = RESAMPLES,
+    one_scale: bool = True,
 ) -> GroupReport:
     """`cells` are file_id -> column -> text; `seeds` are predictions of the same rated targets and clips.
+
+    A target that fewer than two clips of a group have is unknown there, and no part of any mean. The bias of
+    targets that are not on `one_scale` has no mean.
 
     Raises ConfigError for a column that is not there, and for too many groups.
     """
@@ -197,10 +216,17 @@ def group_report(
     sums = dict(zip(names, _sums_of_groups(seeds, of_clip, names), strict=True))
     rng = np.random.default_rng(0)
     pairs = [_difference((a, b), sums[a], sums[b], rng, resamples) for a, b in combinations(names, 2)]
+    groups = [_group(name, clips[name], sums[name], rng, resamples) for name in names]
+    if not one_scale:
+        groups = [replace(group, bias=group.bias.without_mean()) for group in groups]
+        pairs = [
+            replace(pair, bias=pair.bias.without_mean(), p=pair.p and (pair.p[0], _without_mean(pair.p[1])))
+            for pair in pairs
+        ]
     return GroupReport(
         grouping=grouping,
         targets=one.targets,
-        groups=tuple(_group(name, clips[name], sums[name], rng, resamples) for name in names),
+        groups=tuple(groups),
         differences=tuple(_adjusted(pairs)),
         without=of_clip.count(""),
     )
@@ -227,6 +253,23 @@ class _Sums(NamedTuple):
     sums: Float64  # [S, P, 6, K] as `speaker_sums` has them
     people: Mask  # [P]
 
+    @property
+    def rated(self) -> Float64:
+        """[K]: clips with a rating."""
+        counts: Float64 = self.sums[0, :, 0].sum(0)
+        return counts
+
+    @property
+    def known(self) -> Mask:
+        """[K]: the targets that have a CCC here."""
+        return self.rated >= 2
+
+    @property
+    def is_evidence(self) -> Mask:
+        """[K + 1]: whether enough speakers have ratings of a target, and enough of any."""
+        of_target = (self.sums[0, :, 0] > 0).sum(0)
+        return np.append(of_target, self.people.sum()) >= FEWEST_SPEAKERS
+
 
 def _sums_of_groups(
     seeds: Sequence[Predictions], of_clip: Sequence[str], names: Sequence[str]
@@ -246,11 +289,26 @@ def _sums_of_groups(
     ]
 
 
-def _figures(totals: Float64) -> tuple[Float64, Float64]:
-    """[S, R, 6, K] -> CCC and bias, [R, K + 1] each, means over seeds."""
+def _figures(totals: Float64, targets: Mask) -> tuple[Float64, Float64]:
+    """[S, R, 6, K] -> CCC and bias, [R, K + 1] each, means over seeds; NaN for all but these targets [K]."""
     ccc = np.mean([ccc_of_sums(of_seed) for of_seed in totals], axis=0)
     bias = ((totals[:, :, 1] - totals[:, :, 2]) / np.maximum(totals[:, :, 0], 1)).mean(0)
-    return with_mean(ccc), with_mean(bias)
+    return _with_mean(ccc, targets), _with_mean(bias, targets)
+
+
+def _with_mean(values: Float64, targets: Mask) -> Float64:
+    """[R, K] -> [R, K + 1]: NaN for all but these targets [K], and the mean over them."""
+    mean = values[:, targets].mean(1) if targets.any() else np.full(len(values), np.nan)
+    return np.column_stack([np.where(targets, values, np.nan), mean])
+
+
+def _without_mean(columns: Float64) -> Float64:
+    return np.append(columns[:-1], np.nan)
+
+
+def or_none(value: float) -> float | None:
+    """The value; None, which JSON has a word for, in place of NaN."""
+    return None if math.isnan(value) else float(value)
 
 
 def _totals(counts: Float64, sums: Float64) -> Float64:
@@ -268,18 +326,23 @@ def _drawn(strata: Sequence[Mask], size: int, rng: np.random.Generator) -> Float
 
 
 def _group(name: str, clips: int, of: _Sums, rng: np.random.Generator, resamples: int) -> Group:
-    values = [found[0] for found in _figures(_totals(np.ones((1, len(of.people))), of.sums))]
+    values = [found[0] for found in _figures(_totals(np.ones((1, len(of.people))), of.sums), of.known)]
     speakers = int(of.people.sum())
     drawn = []
     if speakers >= FEWEST_SPEAKERS:
         draws = (_drawn([of.people], size, rng) for size in sizes_of_draws(resamples))
-        drawn = [_figures(_totals(counts, of.sums)) for counts in draws]
-    ccc, bias = (_with_ends(value, [part[kind] for part in drawn]) for kind, value in enumerate(values))
-    return Group(name=name, clips=clips, speakers=speakers, ccc=ccc, bias=bias)
+        drawn = [_figures(_totals(counts, of.sums), of.known) for counts in draws]
+    ccc, bias = (
+        _with_ends(value, [part[kind] for part in drawn], of.is_evidence) for kind, value in enumerate(values)
+    )
+    rated = tuple(of.rated.astype(int).tolist())
+    return Group(name=name, clips=clips, speakers=speakers, rated=rated, ccc=ccc, bias=bias)
 
 
-def _with_ends(value: Float64, drawn: Sequence[Float64]) -> Figures:
-    low, high = interval_of(np.concatenate(drawn)) if drawn else (None, None)
+def _with_ends(value: Float64, drawn: Sequence[Float64], is_evidence: Mask) -> Figures:
+    if not drawn:
+        return Figures(value=value, low=None, high=None)
+    low, high = (np.where(is_evidence, end, np.nan) for end in interval_of(np.concatenate(drawn)))
     return Figures(value=value, low=low, high=high)
 
 
@@ -288,20 +351,23 @@ def _difference(
 ) -> GroupDifference:
     """The interval draws the speakers of each group; the test exchanges them between the groups."""
     everyone = np.ones((1, len(a.people)))
-    values = _minus(_totals(everyone, a.sums), _totals(everyone, b.sums))
+    targets, is_evidence = a.known & b.known, a.is_evidence & b.is_evidence
+    values = _minus(_totals(everyone, a.sums), _totals(everyone, b.sums), targets)
     drawn, p = [], None
     if min(a.people.sum(), b.people.sum()) >= FEWEST_SPEAKERS:
         strata = [a.people & ~b.people, b.people & ~a.people, a.people & b.people]
         draws = (_drawn(strata, size, rng) for size in sizes_of_draws(resamples))
-        drawn = [_minus(_totals(counts, a.sums), _totals(counts, b.sums)) for counts in draws]
-        p = _exchange_p(a, b, [value[0] for value in values], rng, resamples)
-    ccc, bias = (_with_ends(value[0], [part[kind] for part in drawn]) for kind, value in enumerate(values))
+        drawn = [_minus(_totals(counts, a.sums), _totals(counts, b.sums), targets) for counts in draws]
+        p = _exchange_p(a, b, [np.where(is_evidence, value[0], np.nan) for value in values], rng, resamples)
+    ccc, bias = (
+        _with_ends(value[0], [part[kind] for part in drawn], is_evidence) for kind, value in enumerate(values)
+    )
     return GroupDifference(first=names[0], second=names[1], ccc=ccc, bias=bias, p=p)
 
 
-def _minus(a: Float64, b: Float64) -> tuple[Float64, Float64]:
+def _minus(a: Float64, b: Float64, targets: Mask) -> tuple[Float64, Float64]:
     """Differences of CCC and of bias, [R, K + 1] each, from totals [S, R, 6, K]."""
-    (ccc_a, bias_a), (ccc_b, bias_b) = _figures(a), _figures(b)
+    (ccc_a, bias_a), (ccc_b, bias_b) = _figures(a, targets), _figures(b, targets)
     return ccc_a - ccc_b, bias_a - bias_b
 
 
@@ -312,14 +378,16 @@ def _exchange_p(
 
     Speakers of one group are dealt anew to the two, as many as before; those who have clips in both swap
     these. If the groups are alike, that changes the difference by chance alone. The case as it is
-    counts, too (Phipson and Smyth 2010).
+    counts, too (Phipson and Smyth 2010). NaN where `found` is.
     """
-    as_large = [np.ones_like(values) for values in found]
+    targets = a.known & b.known
+    as_large = [np.where(np.isnan(values), np.nan, 1.0) for values in found]
     for size in sizes_of_draws(resamples):
         keeps = exchanges(a.people, b.people, size, rng)
         exchanged = _minus(
             _totals(keeps, a.sums) + _totals(1 - keeps, b.sums),
             _totals(keeps, b.sums) + _totals(1 - keeps, a.sums),
+            targets,
         )
         for difference, values, count in zip(exchanged, found, as_large, strict=True):
             count += (np.abs(difference) >= np.abs(values) - 1e-12).sum(0)  # noqa: PLW2901  # in place

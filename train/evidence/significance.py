@@ -169,14 +169,14 @@ def ccc_change_interval(
 
 
 def holm(p: Float64) -> Float64:
-    """p-values [K], adjusted for their number (Holm 1979).
+    """p-values [K], adjusted for their number (Holm 1979). NaN is no test, and stays.
 
-    The smallest is multiplied by K, the next by K - 1, and so on; the results never decrease.
+    The smallest of K is multiplied by K, the next by K - 1, and so on; the results never decrease.
     """
-    order = np.argsort(p)
-    adjusted = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    result = np.empty_like(p)
-    result[order] = np.minimum(adjusted, 1)
+    tests = np.flatnonzero(~np.isnan(p))
+    order = tests[np.argsort(p[tests])]
+    result = np.full_like(p, np.nan)
+    result[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
     return result
 
 

@@ -1,5 +1,7 @@
 """CCC and bias of groups of clips, against written-out formulas and exact tests."""
 
+import json
+from dataclasses import replace
 from itertools import combinations, product
 
 import numpy as np
@@ -197,3 +199,51 @@ def test_columns_are_found_in_any_spelling_and_ends_are_included() -> None:
         "?": "",
     }
     assert {cell: grouping.group(cell) for cell in cells} == cells
+
+
+def test_a_target_that_a_group_has_not_rated_is_unknown_and_in_no_mean() -> None:
+    made = predictions(40)
+    men = np.array([int(name[1:]) % 2 == 1 for name in made.speakers])
+    rated = made.rated.copy()
+    rated[np.flatnonzero(men)[1:], 0] = np.nan  # one man's clip of Awe
+    women_of_awe = np.array([int(name[1:]) in (0, 2) for name in made.speakers])
+    rated[~men & ~women_of_awe, 0] = np.nan
+    found = report(replace(made, rated=rated), "Sex")
+    women, man = found.groups
+    assert (women.rated, man.rated) == ((2 * CLIPS, 20 * CLIPS), (1, 20 * CLIPS))
+    fear = ccc_challenge(made.scores[men], made.rated[men])[1]
+    np.testing.assert_allclose(man.ccc.value, [np.nan, fear, fear], atol=1e-12)
+    for figures in (women.ccc, women.bias):
+        assert figures.low is not None
+        assert np.isnan(figures.low).tolist() == [True, False, False]  # two women are no evidence
+    assert not np.isnan(women.ccc.value).any()
+    (pair,) = found.differences
+    women_fear = ccc_challenge(made.scores[~men], made.rated[~men])[1]
+    np.testing.assert_allclose(pair.ccc.value, [np.nan, women_fear - fear, women_fear - fear], atol=1e-12)
+    assert pair.p_holm is not None
+    assert [np.isnan(p).tolist() for p in pair.p_holm] == [[True, False, False]] * 2
+    assert pair.verdict(0) == "too few speakers to say"
+    document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert document["groups"]["m"]["ccc"]["Awe"] == {"value": None, "low": None, "high": None}
+    assert document["groups"]["m"]["rated"] == {"Awe": 1, "Fear": 100}
+    assert document["differences"][0]["ccc"]["Awe"]["p_holm"] is None
+
+
+def test_the_bias_of_several_scales_has_no_mean() -> None:
+    made = predictions(40)
+    found = group_report(grouping_of_text("Sex"), cells_of(made), [made], resamples=100, one_scale=False)
+    (pair,) = found.differences
+    for bias in (*(group.bias for group in found.groups), pair.bias):
+        assert np.isnan(bias.value).tolist() == [False, False, True]
+    assert pair.p is not None
+    assert [bool(np.isnan(p[-1])) for p in pair.p] == [False, True]
+    assert not any(np.isnan(group.ccc.value).any() for group in found.groups)
+
+
+def test_cells_that_say_nothing_are_in_no_group() -> None:
+    assert [Grouping(column="Sex").group(cell) for cell in ("f", "NA", "", "n/a")] == ["f", "", "", ""]
+
+
+def test_holm_counts_the_tests_that_there_are() -> None:
+    p = np.array([np.nan, 0.02, 0.01, np.nan])
+    np.testing.assert_allclose(holm(p), [np.nan, 0.02, 0.02, np.nan])
