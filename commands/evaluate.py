@@ -119,6 +119,8 @@ def print_evaluation(evaluation: "Evaluation") -> None:
 
 
 def _print_ratings(evaluation: "Evaluation") -> None:
+    from ..train.evidence.evaluation import mean_of_known
+
     columns = {"CCC, biased": evaluation.biased, "Pearson": evaluation.pearson, "MAE": evaluation.mae}
     if evaluation.ridge is not None:
         columns["ridge CCC"] = evaluation.ridge
@@ -132,15 +134,17 @@ def _print_ratings(evaluation: "Evaluation") -> None:
         *(numbers("clips") if counts else []),
     )
     for k, target in enumerate(evaluation.targets):
-        others = (f"{values[k]:z.3f}" for values in columns.values())
+        others = (_number(values[k], "z.3f") for values in columns.values())
         rated = [str(counts[k])] if counts else []
-        table.add_row(target, f"{evaluation.challenge[k]:z.3f}", *_interval(evaluation, k), *others, *rated)
+        table.add_row(
+            target, _number(evaluation.challenge[k], "z.3f"), *_interval(evaluation, k), *others, *rated
+        )
     table.add_section()
     means = [
-        f"{values.mean():z.3f}" if name != "MAE" or evaluation.has_one_scale else ""
+        _number(mean_of_known(values), "z.3f") if name != "MAE" or evaluation.has_one_scale else ""
         for name, values in columns.items()
     ]
-    mean = f"{evaluation.challenge.mean():z.3f}"
+    mean = _number(mean_of_known(evaluation.challenge), "z.3f")
     rated = [""] if counts else []
     table.add_row("mean", mean, *_interval(evaluation, -1), *means, *rated, style="bold")
     print_table(table, title=_title(evaluation), caption=_caption(evaluation))
@@ -176,7 +180,7 @@ def _interval(evaluation: "Evaluation", column: int) -> list[str]:
     if not evaluation.interval:
         return []
     low, high = (end[column] for end in evaluation.interval)
-    return [f"{low:z.3f} to {high:z.3f}"]
+    return ["" if math.isnan(low) else f"{low:z.3f} to {high:z.3f}"]
 
 
 def _title(evaluation: "Evaluation") -> str:
@@ -209,8 +213,9 @@ def _print_comparison(evaluation: "Evaluation", other: str, comparison: "Compari
     for k, target in enumerate([*evaluation.targets, "mean"]):
         cells = [f"{comparison.low[k]:+z.3f} to {comparison.high[k]:+z.3f}"]
         cells += [f"{comparison.p[k]:.4f}", f"{comparison.p_holm[k]:.4f}"]
+        cells = [""] * 3 if math.isnan(comparison.p[k]) else cells
         shown = cells if comparison.is_evidence else []
-        table.add_row(target, f"{comparison.difference[k]:+z.3f}", *shown, comparison.verdict(k))
+        table.add_row(target, _number(comparison.difference[k], "+z.3f"), *shown, comparison.verdict(k))
     caption = "p: two-tailed, by swapping the two runs speaker by speaker; Holm: over the targets"
     if not comparison.is_evidence:
         caption = f"no interval and no p: {too_few(comparison.speakers)}"

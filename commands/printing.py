@@ -1,6 +1,7 @@
 """What commands print: tables and JSON on stdout, lines for the person on stderr."""
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -232,8 +233,19 @@ def _has_colours(stream: TextIO) -> bool:
 
 
 def print_json(document: Any) -> None:
-    """Prints the one document of --json, on stdout."""
-    print(json.dumps(document, indent=2))
+    """Prints the one document of --json, on stdout. What nobody knows is null: JSON has no NaN."""
+    print(json.dumps(_without_nan(document), indent=2, allow_nan=False))
+
+
+def _without_nan(document: Any) -> Any:
+    match document:
+        case float():
+            return document if math.isfinite(document) else None
+        case dict():
+            return {name: _without_nan(value) for name, value in document.items()}
+        case list() | tuple():
+            return [_without_nan(value) for value in document]
+    return document
 
 
 def print_error(error: RrtnError) -> None:

@@ -104,16 +104,18 @@ def scatter(
 def interval_chart(
     names: Sequence[str], values: Numbers, interval: tuple[Numbers, Numbers] | None, *, x_label: str
 ) -> Markup:
-    """A dot for each name, one below the other, and a bar where there are intervals."""
+    """A dot for each name, one below the other, and a bar where there are intervals. NaN is not drawn."""
     height = _TOP + _BOTTOM + 24 * len(names)
-    low, high = interval or (values, values)
-    lowest, highest = min(0.0, *low), max(0.0, *high)
+    low, high = (np.where(np.isnan(ends), values, ends) for ends in interval or (values, values))
+    lowest, highest = np.nanmin([0.0, *low]), np.nanmax([0.0, *high])
     room = 0.03 * (highest - lowest)
     scale = _Scale(lowest - room, highest + room, 0.0, 1.0, left=150, right=24, height=height)
     parts = [_x_axis(scale, x_label), _vertical(scale, 0.0)]
     for i, name in enumerate(names):
         y = _TOP + 24 * i + 12
         parts.append(f'<text x="142" y="{y + 4}" text-anchor="end">{_plain(name)}</text>')
+        if np.isnan(values[i]):
+            continue
         parts.append(
             f'<line x1="{scale.x(low[i]):.1f}" x2="{scale.x(high[i]):.1f}" y1="{y}" y2="{y}" '
             f'stroke="{_COLOURS[0]}" stroke-width="3"/>'

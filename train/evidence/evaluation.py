@@ -3,6 +3,7 @@
 S seeds, n clips, K rated targets, J class targets, L columns of the scores.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,7 +29,15 @@ from ..method.metrics import (
 from ..method.tasks import Metric, Task
 from .groups import GroupReport
 from .predictions import Predictions, scores_of_seeds
-from .significance import FEWEST_SPEAKERS, Comparison, ccc_interval, uar_interval
+from .significance import (
+    FEWEST_SPEAKERS,
+    Comparison,
+    ccc_interval,
+    named_speakers,
+    or_none,
+    raters,
+    uar_interval,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,8 +99,8 @@ class Evaluation:
 
     @property
     def speakers(self) -> int:
-        """The number of speakers who are named: clips without a speaker are of nobody known."""
-        return len(set(self.predictions.speakers) - {""})
+        """The number of speakers who are named."""
+        return named_speakers(self.predictions.speakers)
 
     @property
     def challenge(self) -> Float64:
@@ -186,12 +195,15 @@ class Evaluation:
         """The 95% interval of the challenge CCC: low and high, [K + 1] each.
 
         It draws speakers, and seeds where there are several. None where there are too few speakers for it
-        to mean something.
+        to mean something; NaN for a target that too few have rated.
         """
         if self.speakers < FEWEST_SPEAKERS or not self.targets:
             return None
+        rated, speakers = self._rated[0].rated, self.predictions.speakers
         with Progress("resample speakers"):
-            return ccc_interval(scores_of_seeds(self._rated), self._rated[0].rated, self.predictions.speakers)
+            low, high = ccc_interval(scores_of_seeds(self._rated), rated, speakers)
+        is_evidence = raters(rated, speakers) >= FEWEST_SPEAKERS
+        return np.where(is_evidence, low, np.nan), np.where(is_evidence, high, np.nan)
 
     def to_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -206,7 +218,7 @@ class Evaluation:
             "synthetic": self.synthetic,
             **({"mean": self._mean_of(shown)} if self.targets else {}),
             "per_target": {
-                target: {**{name: float(values[k]) for name, values in shown.items()}, **self._pair(k)}
+                target: {**{name: or_none(values[k]) for name, values in shown.items()}, **self._pair(k)}
                 for k, target in enumerate(self.targets)
             },
             "compared": {run: comparison.to_dict(self.targets) for run, comparison in self.compared.items()},
@@ -216,7 +228,7 @@ class Evaluation:
         } | ({"epochs_of_seeds": list(self.epochs)} if len(self.seeds) > 1 else {})
 
     def _mean_of(self, shown: dict[str, Float64]) -> dict[str, float | None]:
-        means: dict[str, float | None] = {name: float(values.mean()) for name, values in shown.items()}
+        means = {name: or_none(mean_of_known(values)) for name, values in shown.items()}
         return {**means, **({} if self.has_one_scale else {"mae": None}), **self._pair(-1)}
 
     def _of_labels(self) -> dict[str, Any]:
@@ -246,8 +258,14 @@ class Evaluation:
         }
 
     def _pair(self, column: int) -> dict[str, float | None]:
-        low, high = (float(end[column]) for end in self.interval) if self.interval else (None, None)
+        low, high = (or_none(end[column]) for end in self.interval) if self.interval else (None, None)
         return {"ccc_low": low, "ccc_high": high}
+
+
+def mean_of_known(values: Float64) -> float:
+    """The mean over the targets [K] that have a value; NaN where none has."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else math.nan
 
 
 def _mean(of_seeds: Sequence[Float64]) -> Float64:

@@ -27,8 +27,11 @@ from .significance import (
     ccc_of_sums,
     holm,
     interval_of,
+    known_targets,
+    or_none,
     sizes_of_draws,
     speaker_sums,
+    with_mean,
 )
 
 MOST_GROUPS: Final = 20
@@ -252,6 +255,7 @@ class _Sums(NamedTuple):
 
     sums: Float64  # [S, P, 6, K] as `speaker_sums` has them
     people: Mask  # [P]
+    named: Mask  # [P]: the same without the one who has no name, and may be several
 
     @property
     def rated(self) -> Float64:
@@ -262,13 +266,13 @@ class _Sums(NamedTuple):
     @property
     def known(self) -> Mask:
         """[K]: the targets that have a CCC here."""
-        return self.rated >= 2
+        return known_targets(self.sums)
 
     @property
     def is_evidence(self) -> Mask:
         """[K + 1]: whether enough speakers have ratings of a target, and enough of any."""
-        of_target = (self.sums[0, :, 0] > 0).sum(0)
-        return np.append(of_target, self.people.sum()) >= FEWEST_SPEAKERS
+        of_target = (self.sums[0, self.named, 0] > 0).sum(0)
+        return np.append(of_target, self.named.sum()) >= FEWEST_SPEAKERS
 
 
 def _sums_of_groups(
@@ -276,39 +280,26 @@ def _sums_of_groups(
 ) -> list[_Sums]:
     """All groups are centred alike, so that their speakers can be exchanged."""
     one = seeds[0]
-    speakers = np.unique(np.asarray(one.speakers), return_inverse=True)[1]
+    everybody, speakers = np.unique(np.asarray(one.speakers), return_inverse=True)
     group = np.array([names.index(name) if name in names else len(names) for name in of_clip])
     units = speakers * (len(names) + 1) + group
     found, _ = speaker_sums(np.array([seed.scores for seed in seeds]), one.rated, units)
-    sums = np.zeros((len(seeds), speakers.max() + 1, len(names) + 1, *found.shape[2:]))
+    sums = np.zeros((len(seeds), len(everybody), len(names) + 1, *found.shape[2:]))
     speaker, of_group = np.divmod(np.unique(units), len(names) + 1)
     sums[:, speaker, of_group] = found
-    return [
-        _Sums(sums[:, :, g], np.isin(np.arange(sums.shape[1]), speaker[of_group == g]))
-        for g in range(len(names))
-    ]
+    people = [np.isin(np.arange(len(everybody)), speaker[of_group == g]) for g in range(len(names))]
+    return [_Sums(sums[:, :, g], of, of & (everybody != "")) for g, of in enumerate(people)]
 
 
 def _figures(totals: Float64, targets: Mask) -> tuple[Float64, Float64]:
     """[S, R, 6, K] -> CCC and bias, [R, K + 1] each, means over seeds; NaN for all but these targets [K]."""
     ccc = np.mean([ccc_of_sums(of_seed) for of_seed in totals], axis=0)
     bias = ((totals[:, :, 1] - totals[:, :, 2]) / np.maximum(totals[:, :, 0], 1)).mean(0)
-    return _with_mean(ccc, targets), _with_mean(bias, targets)
-
-
-def _with_mean(values: Float64, targets: Mask) -> Float64:
-    """[R, K] -> [R, K + 1]: NaN for all but these targets [K], and the mean over them."""
-    mean = values[:, targets].mean(1) if targets.any() else np.full(len(values), np.nan)
-    return np.column_stack([np.where(targets, values, np.nan), mean])
+    return with_mean(ccc, targets), with_mean(bias, targets)
 
 
 def _without_mean(columns: Float64) -> Float64:
     return np.append(columns[:-1], np.nan)
-
-
-def or_none(value: float) -> float | None:
-    """The value; None, which JSON has a word for, in place of NaN."""
-    return None if math.isnan(value) else float(value)
 
 
 def _totals(counts: Float64, sums: Float64) -> Float64:
@@ -327,7 +318,7 @@ def _drawn(strata: Sequence[Mask], size: int, rng: np.random.Generator) -> Float
 
 def _group(name: str, clips: int, of: _Sums, rng: np.random.Generator, resamples: int) -> Group:
     values = [found[0] for found in _figures(_totals(np.ones((1, len(of.people))), of.sums), of.known)]
-    speakers = int(of.people.sum())
+    speakers = int(of.named.sum())
     drawn = []
     if speakers >= FEWEST_SPEAKERS:
         draws = (_drawn([of.people], size, rng) for size in sizes_of_draws(resamples))
@@ -354,7 +345,7 @@ def _difference(
     targets, is_evidence = a.known & b.known, a.is_evidence & b.is_evidence
     values = _minus(_totals(everyone, a.sums), _totals(everyone, b.sums), targets)
     drawn, p = [], None
-    if min(a.people.sum(), b.people.sum()) >= FEWEST_SPEAKERS:
+    if min(a.named.sum(), b.named.sum()) >= FEWEST_SPEAKERS:
         strata = [a.people & ~b.people, b.people & ~a.people, a.people & b.people]
         draws = (_drawn(strata, size, rng) for size in sizes_of_draws(resamples))
         drawn = [_minus(_totals(counts, a.sums), _totals(counts, b.sums), targets) for counts in draws]

@@ -43,7 +43,7 @@ from ..run_folder import RunFolder
 from .best_checkpoint import best_of_run
 from .charts import SPECTROGRAM_DB, interval_chart, line_chart, scatter, spectrogram
 from .evaluate import evaluate, runs_of_seeds
-from .evaluation import Evaluation
+from .evaluation import Evaluation, mean_of_known
 from .fold_runs import folds_in
 from .significance import Comparison, too_few
 from .trained_run import config_of_all_folds
@@ -383,7 +383,7 @@ def _quality(evaluation: Evaluation) -> Quality:
     if not evaluation.targets:
         return Quality(None, None, [], confusions)
     names = [*evaluation.targets, "mean"]
-    values = np.append(evaluation.challenge, evaluation.challenge.mean())
+    values = np.append(evaluation.challenge, mean_of_known(evaluation.challenge))
     label = "CCC (challenge), 95% over speakers" if evaluation.interval else "CCC (challenge)"
     chart = interval_chart(names, values, evaluation.interval, x_label=label)
     columns = {
@@ -395,7 +395,7 @@ def _quality(evaluation: Evaluation) -> Quality:
     if evaluation.ridge is not None:
         columns["ridge CCC"] = evaluation.ridge
     rows = [
-        [name, *(f"{np.append(v, v.mean())[k]:z.3f}" for v in columns.values())]
+        [name, *(_known(np.append(v, mean_of_known(v))[k]) for v in columns.values())]
         for k, name in enumerate(names)
     ]
     if not evaluation.has_one_scale:  # errors of several units have no mean
@@ -406,6 +406,10 @@ def _quality(evaluation: Evaluation) -> Quality:
         rows = [[*row, str(count)] for row, count in zip(rows, [*evaluation.counts, ""], strict=True)]
     scatters = [Figure(target, _scatter(evaluation, k)) for k, target in enumerate(evaluation.targets)]
     return Quality(Figure("CCC of each target on Val", chart), Table(header, rows), scatters, confusions)
+
+
+def _known(value: float, form: str = "z.3f") -> str:
+    return "" if np.isnan(value) else f"{value:{form}}"
 
 
 def _scatter(evaluation: Evaluation, k: int) -> Markup:
@@ -440,8 +444,12 @@ def _compared(evaluation: Evaluation) -> list[Compared]:
         rows = [
             [
                 name,
-                f"{comparison.difference[k]:+z.3f}",
-                *([_between(comparison, k), f"{comparison.p_holm[k]:.4f}"] if comparison.is_evidence else []),
+                _known(comparison.difference[k], "+z.3f"),
+                *(
+                    [_between(comparison, k), _known(comparison.p_holm[k], ".4f")]
+                    if comparison.is_evidence
+                    else []
+                ),
                 comparison.verdict(k),
             ]
             for k, name in enumerate([*evaluation.targets, "mean"])
@@ -454,7 +462,8 @@ def _compared(evaluation: Evaluation) -> list[Compared]:
 
 
 def _between(comparison: Comparison, column: int) -> str:
-    return f"{comparison.low[column]:+z.3f} to {comparison.high[column]:+z.3f}"
+    low, high = comparison.low[column], comparison.high[column]
+    return "" if np.isnan(low) else f"{low:+z.3f} to {high:+z.3f}"
 
 
 def _export(folder: Path) -> Export:

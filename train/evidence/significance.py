@@ -9,7 +9,7 @@ R resamples, P speakers, S seeds of a method, n clips, K targets. Columns [K + 1
 and then their mean.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,7 +30,11 @@ Counts = npt.NDArray[np.int64] | Float64
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Comparison:
-    """Method a against method b on the same clips. All columns are [K + 1]."""
+    """Method a against method b on the same clips. All columns are [K + 1].
+
+    NaN is what nobody knows: of a target that fewer than two clips have, and the evidence on one that too few
+    speakers have rated.
+    """
 
     difference: Float64  # CCC (challenge) of a minus that of b
     low: Float64  # 95% interval of it
@@ -46,7 +50,7 @@ class Comparison:
 
     def verdict(self, column: int) -> str:
         """A verdict in plain words, for one target or (-1) for the mean."""
-        if not self.is_evidence:
+        if not self.is_evidence or np.isnan(self.p_holm[column]):
             return "too few speakers to say"
         if self.p_holm[column] >= LEVEL:
             return "no difference shown"
@@ -65,8 +69,25 @@ class Comparison:
     def figures(self, column: int) -> dict[str, float | None]:
         """The figures of one target or (-1) of the mean, as in `to_dict`."""
         evidence = {name: getattr(self, name)[column] for name in ("low", "high", "p", "p_holm")}
-        shown = {name: float(value) if self.is_evidence else None for name, value in evidence.items()}
-        return {"difference": float(self.difference[column]), **shown}
+        shown = {name: or_none(value) if self.is_evidence else None for name, value in evidence.items()}
+        return {"difference": or_none(self.difference[column]), **shown}
+
+
+def or_none(value: float) -> float | None:
+    """The value; None, which JSON has a word for, in place of NaN."""
+    return None if np.isnan(value) else float(value)
+
+
+def named_speakers(speakers: Iterable[str]) -> int:
+    """How many speakers are named: clips without a speaker are of nobody known."""
+    return len(set(speakers) - {""})
+
+
+def raters(rated: npt.ArrayLike, speakers: Sequence[str]) -> Counts:
+    """[K + 1]: the named speakers who have ratings [n, K] of each target, and all of them."""
+    known = ~np.isnan(np.asarray(rated, np.float64))
+    of_target = [named_speakers(np.asarray(speakers)[column].tolist()) for column in known.T]
+    return np.array([*of_target, named_speakers(speakers)])
 
 
 def too_few(speakers: int) -> str:
@@ -139,12 +160,20 @@ def compare(
     (sums_a, people), (sums_b, _) = (speaker_sums(scores, rated, speakers) for scores in (a, b))
     rng = np.random.default_rng(seed)
     drawn = _resampled([sums_a, sums_b], people, resamples, rng)
-    low, high = interval_of(drawn[0] - drawn[1])
-    everyone = np.ones((1, people))
-    difference = (with_mean(_mean_ccc(everyone, sums_a)) - with_mean(_mean_ccc(everyone, sums_b)))[0]
+    everyone, known = np.ones((1, people)), known_targets(sums_a)
+    ccc_a, ccc_b = (with_mean(_mean_ccc(everyone, sums), known) for sums in (sums_a, sums_b))
+    difference = (ccc_a - ccc_b)[0]
     p = _swap_p(sums_a, sums_b, difference, people, resamples, rng)
+    named = raters(rated, speakers)
+    is_evidence = (named >= FEWEST_SPEAKERS) | (named[-1] < FEWEST_SPEAKERS)  # of few, nothing is shown
+    low, high, p = (np.where(is_evidence, x, np.nan) for x in (*interval_of(drawn[0] - drawn[1]), p))
     return Comparison(
-        difference=difference, low=low, high=high, p=p, p_holm=np.append(holm(p[:-1]), p[-1]), speakers=people
+        difference=difference,
+        low=low,
+        high=high,
+        p=p,
+        p_holm=np.append(holm(p[:-1]), p[-1]),
+        speakers=int(named[-1]),
     )
 
 
@@ -161,7 +190,7 @@ def ccc_change_interval(
     All arrays are [n, K]. None where there are fewer than FEWEST_SPEAKERS.
     """
     (sums, people), (before, _) = (speaker_sums(x, rated, speakers) for x in (scores, reference))
-    if people < FEWEST_SPEAKERS:
+    if named_speakers(speakers) < FEWEST_SPEAKERS:
         return None
     drawn = _resampled([sums, before], people, resamples, np.random.default_rng(0))
     low, high = interval_of((drawn[0] - drawn[1])[:, -1])
@@ -207,7 +236,7 @@ def _resampled(
     found: list[list[Float64]] = [[] for _ in methods]
     for counts, weights in _draws(people, [len(sums) for sums in methods], resamples, rng):
         for sums, of_seeds, parts in zip(methods, weights, found, strict=True):
-            parts.append(with_mean(_mean_ccc(counts, sums, of_seeds)))
+            parts.append(with_mean(_mean_ccc(counts, sums, of_seeds), known_targets(sums)))
     return [np.concatenate(parts) for parts in found]
 
 
@@ -218,12 +247,12 @@ def _swap_p(
 
     The unswapped case is counted in (Phipson and Smyth 2010).
     """
-    as_large = np.ones(len(difference))
+    as_large, known = np.where(np.isnan(difference), np.nan, 1.0), known_targets(a)
     for size in sizes_of_draws(resamples):
         swapped = rng.integers(0, 2, (size, people))  # [R, P]
         of_a = _mean_ccc_of_parts([(1 - swapped, a), (swapped, b)])
         of_b = _mean_ccc_of_parts([(swapped, a), (1 - swapped, b)])
-        found = with_mean(of_a) - with_mean(of_b)
+        found = with_mean(of_a, known) - with_mean(of_b, known)
         as_large += (np.abs(found) >= np.abs(difference) - 1e-12).sum(0)
     return as_large / (resamples + 1)
 
@@ -283,6 +312,12 @@ def ccc_of_sums(totals: Float64) -> Float64:
     return ccc
 
 
-def with_mean(ccc: Float64) -> Float64:
-    """[R, K] -> [R, K + 1]."""
-    return np.concatenate([ccc, ccc.mean(1, keepdims=True)], axis=1)
+def known_targets(sums: Float64) -> npt.NDArray[np.bool_]:
+    """[S, P, 6, K] -> [K]: the targets that have a CCC, which takes two rated clips."""
+    return np.asarray(sums[0, :, 0].sum(0) >= 2)
+
+
+def with_mean(values: Float64, targets: npt.NDArray[np.bool_]) -> Float64:
+    """[R, K] -> [R, K + 1]: NaN for all but these targets [K], and the mean over them."""
+    mean = values[:, targets].mean(1) if targets.any() else np.full(len(values), np.nan)
+    return np.column_stack([np.where(targets, values, np.nan), mean])

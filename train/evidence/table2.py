@@ -22,7 +22,15 @@ from ..loop import device_from_config
 from ..method.metrics import ccc_challenge
 from .evaluate import same_clips
 from .predictions import Predictions
-from .significance import FEWEST_SPEAKERS, RESAMPLES, Comparison, ccc_interval, compare, holm
+from .significance import (
+    FEWEST_SPEAKERS,
+    RESAMPLES,
+    Comparison,
+    ccc_interval,
+    compare,
+    holm,
+    named_speakers,
+)
 from .table2_runs import ROWS, Table2Row, TableRun, TableRuns
 from .trained_run import predictions_of_run
 
@@ -269,7 +277,7 @@ def table_of_runs(runs: TableRuns, *, resamples: int = RESAMPLES) -> Table2:
         runs=runs,
         rows=tuple(rows),
         clips=len(every[0].file_ids) if every else 0,
-        speakers=len(set(every[0].speakers)) if every else 0,
+        speakers=named_speakers(every[0].speakers) if every else 0,
         targets=runs.config.data.targets,
     )
 
@@ -311,7 +319,7 @@ def _result(
 def _interval_of_mean(mine: dict[int, Predictions], resamples: int) -> tuple[float, float] | None:
     """None where there are too few speakers."""
     one = next(iter(mine.values()))
-    if len(set(one.speakers)) < FEWEST_SPEAKERS:
+    if named_speakers(one.speakers) < FEWEST_SPEAKERS:
         return None
     low, high = ccc_interval([p.scores for p in mine.values()], one.rated, one.speakers, resamples=resamples)
     return float(low[-1]), float(high[-1])

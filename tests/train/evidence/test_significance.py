@@ -2,12 +2,16 @@
 simulated nulls.
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import scipy.stats
 from numpy.typing import NDArray
+from rrtn.train.evidence.evaluation import Evaluation
+from rrtn.train.evidence.predictions import Predictions
 from rrtn.train.evidence.significance import (
     Comparison,
     ccc_change_interval,
@@ -266,3 +270,46 @@ def test_the_interval_of_a_recall_is_scipys_bootstrap_over_speakers() -> None:
 def test_why_there_is_no_interval() -> None:
     assert too_few(1) == "1 speaker, and fewer than 8 say nothing"
     assert too_few(0).startswith("no speaker is named")
+
+
+def test_who_has_no_name_is_no_speaker() -> None:
+    a, b, rated, speakers = study(3, speakers=8, clips=5)
+    for names, counted in ((speakers, 8), (["" if name == speakers[0] else name for name in speakers], 7)):
+        found = compare(a, b, rated, names, resamples=50)
+        assert (found.speakers, found.is_evidence) == (counted, counted == 8)
+        assert (ccc_change_interval(a, b, rated, names, resamples=50) is None) == (counted == 7)
+
+
+def test_a_target_that_few_have_rated_has_no_evidence_and_one_that_none_has_no_difference() -> None:
+    a, b, rated, speakers = study(3, speakers=12, clips=5, targets=3)
+    few = [name in sorted(set(speakers))[:3] for name in speakers]
+    rated = rated.copy()
+    rated[~np.array(few), 0] = np.nan
+    rated[:, 1] = np.nan
+    found = compare(a, b, rated, speakers, resamples=200)
+    known = [k for k in range(rated.shape[1]) if k != 1]
+    assert np.isnan(found.difference).tolist() == [k == 1 for k in range(rated.shape[1] + 1)]
+    np.testing.assert_allclose(found.difference[-1], found.difference[known].mean())
+    for evidence in (found.low, found.high, found.p, found.p_holm):
+        assert np.isnan(evidence).tolist() == [k < 2 for k in range(rated.shape[1] + 1)]
+    assert [found.verdict(k) for k in (0, 1)] == ["too few speakers to say"] * 2
+    assert found.figures(1) == dict.fromkeys(("difference", "low", "high", "p", "p_holm"))
+
+
+def test_an_evaluation_says_nothing_of_targets_that_nobody_has_rated() -> None:
+    a, _, rated, speakers = study(3, speakers=12, clips=5, targets=3)
+    rated = rated.copy()
+    rated[:, 1] = np.nan
+    rated[np.array(speakers) != speakers[0], 0] = np.nan
+    targets = tuple(f"t{k}" for k in range(rated.shape[1]))
+    names = tuple(map(str, range(len(rated))))
+    seed = Predictions(file_ids=names, speakers=tuple(speakers), targets=targets, scores=a, rated=rated)
+    found = Evaluation(run=Path("run"), epochs=(1,), seeds=(seed,), ridge=None)
+    document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert document["per_target"]["t1"]["ccc"] is None
+    assert [document["per_target"][name]["ccc_low"] is None for name in targets] == [
+        k < 2 for k in range(len(targets))
+    ]
+    known = [document["per_target"][name]["ccc"] for name in targets if name != "t1"]
+    assert document["mean"]["ccc"] == pytest.approx(np.mean(known))
+    assert document["mean"]["ccc_low"] < document["mean"]["ccc"] < document["mean"]["ccc_high"]
