@@ -59,6 +59,8 @@ def _joined(folder: Path, database: Any, tables: Sequence[str]) -> SourceTable:
     return SourceTable(
         columns=tuple(dict.fromkeys(names.values())),
         rows=renamed,
+        path=folder,
+        lines=range(2, 2 + len(renamed)),
         audio=folder.resolve(),
         settings={"scale": scale} if scale else {},
         notes=tuple(notes),

@@ -76,6 +76,7 @@ def read_data(
     channel: int | None = None,
     labels: LabelChoice = LabelChoice(),  # noqa: B008  # frozen
     places: DataPlaces | None = None,
+    text: TextTable | None = None,
     pooled: bool = False,
 ) -> DataSet:
     """Reads and checks the whole CSV.
@@ -83,13 +84,14 @@ def read_data(
     `targets` names the rated columns. By default, every numeric column that is not metadata is one.
     `labels` has the rest that is said about labels. `channel` of the files, counted from 1, is kept for who
     decodes them. `places` says what is not as in the Hume-VB layout; by default the folder's data.toml
-    does. `pooled` has Val's rows, and those of a table without a split, in Train: for folds.
+    does. `text` is the table where it is read already. `pooled` has Val's rows, and those of a table without
+    a split, in Train: for folds.
     Raises DataError: one line with the file, the line numbers, how many lines there are, and what was
     expected.
     """
     places = places or places_of_folder(folder)
     audio = AudioFolder(places.audio_root(folder))
-    table = _read_csv(places.table(folder), audio, places, pooled=pooled)
+    table = _csv_table(text or read_text_table(places.table(folder)), audio, places, pooled=pooled)
     names = _targets_of(table, targets, labels)
     _check_places(table, audio)
     rows = _without_repeats(table)
@@ -145,15 +147,14 @@ class _CsvTable:
         return refused_lines(self.path, lines, came, wanted=wanted, fix=fix)
 
 
-def _read_csv(path: Path, audio: AudioFolder, places: DataPlaces, *, pooled: bool) -> _CsvTable:
-    """The table in any dialect, with the roles of its columns and the audio of its rows."""
-    text = read_text_table(path)
+def _csv_table(text: TextTable, audio: AudioFolder, places: DataPlaces, *, pooled: bool) -> _CsvTable:
+    """A table in any dialect, with the roles of its columns and the audio of its rows."""
     roles = _roles(text, places, needs_split=not pooled)
     check_lengths(text)
     text = with_decimal_points(text, but=roles)
     if not text.records:
-        raise DataError(str(path), "no rows below the header", wanted="one row for each clip")
-    table = _CsvTable(path, text.columns, [*_rows(text, roles, audio, pooled=pooled)], [], roles)
+        raise DataError(str(text.path), "no rows below the header", wanted="one row for each clip")
+    table = _CsvTable(text.path, text.columns, [*_rows(text, roles, audio, pooled=pooled)], [], roles)
     table.warnings.extend([] if pooled else _merged_splits(table))
     return table
 

@@ -24,10 +24,10 @@ from ..method.tasks import TASK_NAMES
 from .audformat_tables import is_audformat, table_of_audformat
 from .column_names import SPLITS, split_of
 from .data_set import DataSet
-from .places import SETTINGS, TABLE, DataPlaces
+from .places import SETTINGS, TABLE, DataPlaces, Roles
 from .reading import check_task, data_of_settings
 from .source_table import SourceTable
-from .table_text import check_lengths, read_text_table, with_decimal_points
+from .table_text import Record, TextTable, check_lengths, read_text_table, with_decimal_points
 
 SHARES: Final = (0.7, 0.15, 0.15)  # of the clips, in Train, Val and Test
 _AVB_TABLES: Final = ("high_info.csv", "two_info.csv", "culture_info.csv", "type_info.csv")
@@ -58,25 +58,25 @@ class Imported:
 
 
 def import_data(request: ImportRequest) -> Imported:
-    """Writes data_info.csv and data.toml into the new folder `out`, and reads them as training does.
+    """Writes data_info.csv and data.toml into the new folder `out`, and checks them as training does.
 
-    Where that is refused, the folder is removed again. Raises DataError, ConfigError, MissingExtraError.
+    Where that is refused, the folder is removed again, and errors name the source. Raises DataError,
+    ConfigError, MissingExtraError.
     """
     out = request.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(str(out), "not an empty folder", wanted="a new folder", fix="choose another one")
     table = _table_of_source(request)
-    rows, notes = _with_split(table, request)
+    text, notes = _with_split(table, request)
     settings = _settings(table, request)
     was_there = out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
         write_bytes(out / SETTINGS, tomli_w.dumps(settings).encode())
-        columns = (*_ROLES, *(name for name in table.columns if name not in _ROLES))
-        write_bytes(out / TABLE, _csv(columns, rows))
+        write_bytes(out / TABLE, _csv(text))
         config = config_from_dict({"data": {"dir": str(out.resolve()), **settings}}, source=SETTINGS)
         check_task(config.data)
-        data = data_of_settings(out, config.data)
+        data = data_of_settings(out, config.data, text)
     except BaseException:
         for name in (SETTINGS, TABLE):
             (out / name).unlink(missing_ok=True)
@@ -127,14 +127,26 @@ def _own_table(path: Path, audio: Path, places: DataPlaces) -> SourceTable:
         )
     check_lengths(text)
     text = with_decimal_points(text, but=roles)
-    renamed = {column: name for column, name in zip(roles, _ROLES, strict=True) if column}
-    columns = tuple(renamed.get(name, name) for name in text.columns)
-    if repeated := [name for name, count in Counter(columns).items() if count > 1]:
-        raise DataError(f"{path}, line 1", f"column {repeated[0]!r} twice", wanted="each name once")
+    columns = _under_usual_names(text, roles)
     rows = [dict(zip(columns, record.cells, strict=True)) for record in text.records]
     for row in rows:
         row["File_ID"] = _below(row["File_ID"], audio)
-    return SourceTable(columns=columns, rows=rows, audio=audio.resolve())
+    lines = [record.line for record in text.records]
+    return SourceTable(columns=columns, rows=rows, path=path, lines=lines, audio=audio.resolve())
+
+
+def _under_usual_names(text: TextTable, roles: Roles) -> tuple[str, ...]:
+    """The columns, with the names of Hume-VB for those of the roles. Raises DataError for a name twice."""
+    where, wanted = f"{text.path}, line 1", "each name once"
+    if repeated := [name for name, count in Counter(text.columns).items() if count > 1]:
+        raise DataError(where, f"column {repeated[0]!r} twice", wanted=wanted)
+    renamed = {column: name for column, name in zip(roles, _ROLES, strict=True) if column}
+    columns = tuple(renamed.get(name, name) for name in text.columns)
+    for column, name in renamed.items():
+        if columns.count(name) > 1:
+            came = f"column {name!r} beside {column!r}, which takes its place"
+            raise DataError(where, came, wanted=wanted, fix=f"rename {name!r}")
+    return columns
 
 
 def _below(file_id: str, audio: Path) -> str:
@@ -153,26 +165,34 @@ def _avb_table(source: Path, request: ImportRequest) -> SourceTable:
     )
     columns: dict[str, None] = {}
     rows: dict[str, dict[str, str]] = {}
+    lines: dict[str, int] = {}
     for name in _AVB_TABLES:
         if not (path := source / "labels" / name).is_file():
             continue
         part = _own_table(path, audio, DataPlaces())
         columns |= dict.fromkeys(part.columns)
-        for row in part.rows:
+        for line, row in zip(part.lines, part.rows, strict=True):
+            lines.setdefault(row["File_ID"], line)
             known = rows.setdefault(row["File_ID"], row)
             if known.get("Split", "") != row.get("Split", ""):
                 came = f"{row['File_ID']} is in {row.get('Split')} here and in {known.get('Split')} elsewhere"
                 raise DataError(str(path), came, wanted="the same split in all tables of labels/")
             known.update(row)
     full = [{column: row.get(column, "") for column in columns} for row in rows.values()]
-    return SourceTable(columns=tuple(columns), rows=full, audio=audio.resolve())
+    return SourceTable(
+        columns=tuple(columns),
+        rows=full,
+        path=source / "labels",
+        lines=[*lines.values()],
+        audio=audio.resolve(),
+    )
 
 
-def _with_split(table: SourceTable, request: ImportRequest) -> tuple[list[dict[str, str]], list[str]]:
-    """The rows with a Split: their own, or one by whole speakers."""
+def _with_split(table: SourceTable, request: ImportRequest) -> tuple[TextTable, list[str]]:
+    """The table with a Split: its own, or one by whole speakers."""
     rows, notes = table.rows, list[str]()
     if "Split" in table.columns and request.shares is None:
-        return [row | {"Split": split_of(row["Split"])} for row in rows], notes
+        return _text_table(table, [split_of(row["Split"]) for row in rows]), notes
     shares = request.shares or SHARES
     speakers = [row.get("Subject_ID", "") for row in rows]
     if nameless := sum(not speaker for speaker in speakers):
@@ -181,7 +201,15 @@ def _with_split(table: SourceTable, request: ImportRequest) -> tuple[list[dict[s
     splits = splits_of_speakers(people, shares, seed=request.seed)
     clips = ", ".join(f"{name} {splits.count(name)}" for name in SPLITS)
     notes.append(f"split by whole speakers, seed {request.seed}: {clips}")
-    return [row | {"Split": split} for row, split in zip(rows, splits, strict=True)], notes
+    return _text_table(table, splits), notes
+
+
+def _text_table(table: SourceTable, splits: Sequence[str]) -> TextTable:
+    """As it would be read from the file that is written."""
+    columns = (*_ROLES, *(name for name in table.columns if name not in _ROLES))
+    rows = (row | {"Split": split} for row, split in zip(table.rows, splits, strict=True))
+    cells = (tuple(row.get(name, "").strip() for name in columns) for row in rows)
+    return TextTable(table.path, columns, tuple(map(Record, table.lines, cells)), ",")
 
 
 def shares_of_text(text: str) -> tuple[float, float, float]:
@@ -223,9 +251,9 @@ def splits_of_speakers(people: Sequence[str], shares: tuple[float, float, float]
     return [split[speaker] for speaker in people]
 
 
-def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> bytes:
+def _csv(table: TextTable) -> bytes:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([row.get(name, "") for name in columns] for row in rows)
+    writer.writerow(table.columns)
+    writer.writerows(record.cells for record in table.records)
     return buffer.getvalue().encode()

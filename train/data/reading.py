@@ -9,11 +9,15 @@ from ..method.tasks import task_of_name
 from .data_set import DataSet, read_data
 from .folds import fold_of_data
 from .places import DataPlaces, places_of_config
+from .table_text import TextTable
 from .targets import LabelChoice
 
 
-def data_of_settings(folder: Path, settings: DataConfig) -> DataSet:
-    """The data set in `folder`, or that fold of it which the settings name. Raises DataError, ConfigError."""
+def data_of_settings(folder: Path, settings: DataConfig, text: TextTable | None = None) -> DataSet:
+    """The data set in `folder`, or that fold of it which the settings name. Raises DataError, ConfigError.
+
+    `text` is its table where that is read already.
+    """
     targets, labels = label_settings(settings)
     places = places_of_config(settings)
     data = read_data(
@@ -22,6 +26,7 @@ def data_of_settings(folder: Path, settings: DataConfig) -> DataSet:
         channel=settings.channel or None,
         labels=labels,
         places=None if places == DataPlaces() else places,  # None: what the folder's own settings say
+        text=text,
         pooled=bool(settings.fold),
     )
     return fold_of_data(data, settings.fold) if settings.fold else data

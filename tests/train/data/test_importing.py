@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -98,6 +99,28 @@ def test_what_is_refused_leaves_nothing(own: Path, tmp_path: Path) -> None:
         imported(own, tmp_path / "full", places=places)
     with pytest.raises(DataError, match="not there"):
         imported(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_a_refusal_names_the_lines_of_ones_own_table(own: Path, tmp_path: Path) -> None:
+    """And not those of data_info.csv, which is gone by then."""
+    lines = own.read_text(encoding="utf-8-sig").splitlines()
+    lines[3] = lines[3].replace(",5", ",5 or so")
+    own.write_text("\n".join(["sep=;", "", *lines]))
+    places = DataPlaces(audio=tmp_path / "takes", file_column="Datei")
+    with pytest.raises(DataError) as caught:
+        imported(own, tmp_path / "out", places=places, settings={"scale": ["1:10"]})
+    assert caught.value.subject == f"{own}, line 6 (1 in all)"
+    with pytest.raises(DataError, match=rf"--targets \| Joy \| expected columns of {re.escape(str(own))}: "):
+        imported(own, tmp_path / "out", places=places, settings={"targets": ["Joy"]})
+
+
+def test_a_column_whose_name_another_one_takes_is_named(own: Path, tmp_path: Path) -> None:
+    own.write_text(own.read_text(encoding="utf-8-sig").replace("Age", "File_ID"))
+    with pytest.raises(DataError, match=r"line 1 \| column 'File_ID' beside 'Datei', .* \| rename 'File_ID'"):
+        imported(own, tmp_path / "out", places=DataPlaces(audio=tmp_path / "takes", file_column="Datei"))
+    own.write_text(own.read_text().replace("File_ID", "Valence"))
+    with pytest.raises(DataError, match=r"line 1 \| column 'Valence' twice"):
+        imported(own, tmp_path / "out", places=DataPlaces(audio=tmp_path / "takes", file_column="Datei"))
 
 
 @pytest.mark.parametrize("shares", [(0.7, 0.15, 0.15), (0.5, 0.5, 0.0), (0.34, 0.33, 0.33)])
