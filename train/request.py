@@ -9,7 +9,7 @@ from ..runtime.errors import ConfigError
 from .config import Config, config_from_dict, flat_settings
 from .config_file import changes_on_resume, merged, read_toml
 from .data.places import beneath_flags, with_settings_of_data
-from .data.reading import check_task
+from .data.reading import check_labels
 from .run_folder import RunFolder, newest_run
 
 
@@ -36,6 +36,8 @@ class RequestedTraining(NamedTuple):
 def training_from_request(request: TrainingRequest) -> RequestedTraining:
     """Reads config.toml, and checks each setting. Raises ConfigError."""
     run, source = request.run, request.config_file
+    if request.strict_resume and not request.resume:
+        raise ConfigError("--strict-resume", "without --resume", fix="add --resume, or leave it out")
     if request.resume:
         run = _existing_run(request)
         source = RunFolder(run).config
@@ -76,7 +78,7 @@ def new_config(
     flags = flat_settings(settings)
     asked = merged(beneath_flags(document or {}, flags), flags)
     config = config_from_dict(with_settings_of_data(asked), source=source)
-    check_task(config.data)
+    check_labels(config.data)
     return config
 
 

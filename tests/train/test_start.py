@@ -124,6 +124,32 @@ def test_fewer_targets_than_a_file_has_leave_their_scales(
     assert new_config(asked, document).data.scale == ("Arousal=1:5",)
 
 
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        ({"classes": ["Type=Laugh", "Type=Cry"]}, "NAME=CLASS of a --class-target"),
+        ({"classes": ["Type=Laugh", "Sex=f"], "class_targets": ["Type"]}, "NAME=CLASS of Type"),
+        ({"classes": ["Type=Laugh"], "task": "avb-type"}, "NAME=CLASS of Voc_Type"),
+    ],
+)
+def test_classes_of_no_class_target_are_refused(data: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(ConfigError, match=r"^data\.classes") as caught:
+        new_config({"data": data})
+    assert caught.value.wanted == wanted
+
+
+def test_fewer_class_targets_than_a_file_has_leave_their_classes() -> None:
+    classes = ["Type=Laugh", "Type=Cry", "Sex=f", "Sex=m"]
+    document = {"data": {"class_targets": ["Type", "Sex"], "classes": classes}}
+    assert new_config({}, document).data.classes == tuple(classes)
+    assert new_config({"data": {"class_targets": ["Sex"]}}, document).data.classes == ("Sex=f", "Sex=m")
+
+
+def test_a_strict_resume_is_one_of_a_resume() -> None:
+    with pytest.raises(ConfigError, match=r"--strict-resume \| without --resume"):
+        training_from_request(TrainingRequest(strict_resume=True))
+
+
 def test_a_task_takes_more_than_it_submits() -> None:
     targets = ["Arousal", "Joy", "Valence"]
     assert new_config({"data": {"task": "avb-two", "targets": targets}}).data.targets == tuple(targets)

@@ -25,13 +25,14 @@ from .audformat_tables import is_audformat, table_of_audformat
 from .column_names import SPLITS, split_of
 from .data_set import DataSet
 from .places import SETTINGS, TABLE, DataPlaces, Roles
-from .reading import check_task, data_of_settings
+from .reading import check_labels, data_of_settings
 from .source_table import SourceTable
 from .table_text import Record, TextTable, check_lengths, read_text_table, with_decimal_points
 
 SHARES: Final = (0.7, 0.15, 0.15)  # of the clips, in Train, Val and Test
 _AVB_TABLES: Final = ("high_info.csv", "two_info.csv", "culture_info.csv", "type_info.csv")
 _AVB_AUDIO: Final = ("audio/wav", "wav", "audio")
+_COLUMN_FLAGS: Final = ("--file-column", "--split-column", "--speaker-column")
 _ROLES: Final = ("File_ID", "Split", "Subject_ID")
 
 
@@ -75,7 +76,7 @@ def import_data(request: ImportRequest) -> Imported:
         write_bytes(out / SETTINGS, tomli_w.dumps(settings).encode())
         write_bytes(out / TABLE, _csv(text))
         config = config_from_dict({"data": {"dir": str(out.resolve()), **settings}}, source=SETTINGS)
-        check_task(config.data)
+        check_labels(config.data)
         data = data_of_settings(out, config.data, text)
     except BaseException:
         for name in (SETTINGS, TABLE):
@@ -98,17 +99,34 @@ def _settings(table: SourceTable, request: ImportRequest) -> dict[str, Any]:
 def _table_of_source(request: ImportRequest) -> SourceTable:
     source, places = request.source, request.places
     if source.is_file():
+        _check_effects(request, "a table", ("--table",))
         return _own_table(source, places.audio or _audio_beside(source), places)
     if not source.is_dir():
         raise DataError(
             str(source), "not there", wanted="a table, or a folder of a data set", fix="check the path"
         )
     if is_audformat(source):
+        _check_effects(request, "a database in audformat", ("--audio", *_COLUMN_FLAGS))
         return table_of_audformat(source, request.tables)
     if any((source / "labels" / name).is_file() for name in _AVB_TABLES):
+        _check_effects(request, "the tables of A-VB", ("--table", *_COLUMN_FLAGS))
         return _avb_table(source, request)
+    _check_effects(request, "a table", ("--table",))
     path = places.table(source)
     return _own_table(path, places.audio or _audio_beside(path), places)
+
+
+def _check_effects(request: ImportRequest, source: str, without: Sequence[str]) -> None:
+    """Refuses a flag that cannot take effect: nobody would notice the mistake."""
+    places = request.places
+    columns = (places.file_column, places.split_column, places.speaker_column)
+    given = {
+        "--audio": places.audio,
+        "--table": request.tables,
+        **dict(zip(_COLUMN_FLAGS, columns, strict=True)),
+    }
+    if flags := [flag for flag in without if given[flag]]:
+        raise ConfigError(", ".join(flags), f"has no effect with {source}", fix="leave it out")
 
 
 def _audio_beside(table: Path) -> Path:

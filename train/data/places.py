@@ -94,30 +94,36 @@ def with_settings_of_data(document: Mapping[str, Any]) -> dict[str, Any]:
     data = document.get("data", {})
     folder = data.get("dir") if isinstance(data, Mapping) else None
     own = settings_of_folder(Path(folder)) if isinstance(folder, str) and folder else {}
-    return {**document, "data": {**_narrowed(own, data.get("targets")), **data}} if own else dict(document)
+    return {**document, "data": {**_narrowed(own, data), **data}} if own else dict(document)
 
 
 def beneath_flags(document: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
     """What of a file's document stands where flags {"data.dir": ...} come over it.
 
     Where they name the data, nothing of the place that the file names; where they name targets, the scales
-    of these.
+    and the classes of these.
     """
-    data = document.get("data")
+    data, given = document.get("data"), {name.removeprefix("data."): value for name, value in flags.items()}
     if not isinstance(data, Mapping):  # config_from_dict refuses it by its name
         return dict(document)
-    if flags.get("data.dir") or flags.get("data.csv"):
+    if given.get("dir") or given.get("csv"):
         places = {"dir", *(item.name for item in fields(DataPlaces))}
         data = {name: value for name, value in data.items() if name not in places}
-    return {**document, "data": _narrowed(data, flags.get("data.targets"))}
+    return {**document, "data": _narrowed(data, given)}
 
 
-def _narrowed(settings: Mapping[str, Any], targets: object) -> dict[str, Any]:
-    """Settings of [data] with the scales of these targets, if any are named."""
-    scale = settings.get("scale")
-    if not targets or not _are_names(targets) or not _are_names(scale):
-        return dict(settings)
-    return {**settings, "scale": scales_of_targets(scale, targets)}
+def _narrowed(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of [data] with the scales and the classes of the targets that are wanted, if any are named."""
+    left = dict(settings)
+    scale, targets = settings.get("scale"), wanted.get("targets")
+    if targets and _are_names(targets) and _are_names(scale):
+        left["scale"] = scales_of_targets(scale, targets)
+    classes, names = settings.get("classes"), wanted.get("class_targets")
+    if names and _are_names(names) and _are_names(classes):
+        left["classes"] = [
+            label for label in classes if label.startswith(tuple(f"{name}=" for name in names))
+        ]
+    return left
 
 
 def _are_names(value: object) -> TypeGuard[list[str]]:

@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...runtime.errors import ConfigError
+from ...runtime.text import short
 from ..config import DataConfig
+from ..method.columns import classes_of_labels
 from ..method.tasks import task_of_name
 from .data_set import DataSet, read_data
 from .folds import fold_of_data
@@ -32,19 +34,21 @@ def data_of_settings(folder: Path, settings: DataConfig, text: TextTable | None 
     return fold_of_data(data, settings.fold) if settings.fold else data
 
 
-def check_task(settings: DataConfig) -> None:
-    """Raises ConfigError where targets and classes lack some of what the task submits and is judged by.
+def check_labels(settings: DataConfig) -> None:
+    """Raises ConfigError for classes of no class target, and for targets that lack some of the task's.
 
     Not in `label_settings`: runs of before have such settings.
     """
-    task = task_of_name(settings.task)
-    if task is None:
-        return
     targets, labels = label_settings(settings)
-    if missing := [name for name in task.submitted if name not in (*targets, *labels.class_targets)]:
-        flag = "--targets" if missing[0] in task.targets else "--class-target"
+    of_targets = [label for name in labels.class_targets for label in classes_of_labels(name, labels.classes)]
+    if len(of_targets) < len(labels.classes):
+        wanted = f"NAME=CLASS of {', '.join(labels.class_targets) or 'a --class-target'}"
+        raise ConfigError("data.classes", short(list(labels.classes)), wanted=wanted)
+    task = task_of_name(settings.task)
+    submitted = task.submitted if task else ()
+    if missing := [name for name in submitted if name not in (*targets, *labels.class_targets)]:
         raise ConfigError(
-            flag,
+            "--targets" if task and missing[0] in task.targets else "--class-target",
             f"without {', '.join(missing)}",
             wanted=f"all that --task {settings.task} submits and is judged by",
             fix='name them, too, or take no task: --task "" (data.task)',

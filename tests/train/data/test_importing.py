@@ -191,6 +191,19 @@ def test_tables_of_a_vb_without_a_task_or_of_two_splits_are_refused(avb: Path, t
         imported(avb, tmp_path / "out", settings={"task": "avb-two"})
 
 
+def test_flags_without_effect_on_the_source_are_refused(avb: Path, own: Path, tmp_path: Path) -> None:
+    places, task = DataPlaces(speaker_column="Nope", split_column="Split"), {"task": "avb-two"}
+    with pytest.raises(ConfigError, match=r"--split-column, --speaker-column \| .* with the tables of A-VB"):
+        imported(avb, tmp_path / "out", places=places, settings=task)
+    with pytest.raises(ConfigError, match=r"--table \| has no effect with a table"):
+        imported(own, tmp_path / "out", tables=("emotion",))
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db/db.yaml").touch()
+    with pytest.raises(ConfigError, match=r"--audio, --speaker-column \| .* with a database in audformat"):
+        places = DataPlaces(audio=tmp_path, speaker_column="who")
+        imported(tmp_path / "db", tmp_path / "out", places=places)
+
+
 def test_the_layout_of_exvo_is_that_of_hume_vb(tmp_path: Path) -> None:
     source = tmp_path / "exvo"
     sounds(source / "wav", [f"{i:05d}.wav" for i in range(8)])
