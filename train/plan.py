@@ -159,7 +159,8 @@ def describe(plan: TrainingPlan) -> dict[str, Any]:
             "targets": list(plan.data.targets),
             "clips": {name: len(split.clips) for name, split in plan.data.splits.items()},
             "speakers": {
-                name: len({clip.speaker for clip in split.clips}) for name, split in plan.data.splits.items()
+                name: len({clip.speaker for clip in split.clips} - {""})
+                for name, split in plan.data.splits.items()
             },
         },
         "parameters": dict(counts),

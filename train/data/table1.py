@@ -40,7 +40,7 @@ def split_summary(name: str, split: Split, store: ClipStore, spec: FrontendSpec)
         split=name,
         clips=len(split.clips),
         minutes=round(float(lengths.sum()) / spec.sampling_rate / 60, 2),
-        speakers=len({clip.speaker for clip in split.clips}),
+        speakers=len({clip.speaker for clip in split.clips} - {""}),
         countries={country: countries.count(country) for country in sorted(set(countries))},
         seconds=_quantiles(lengths / spec.sampling_rate),
         longer_than_clip=int((lengths > spec.clip_samples).sum()),
