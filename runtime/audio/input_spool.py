@@ -52,6 +52,7 @@ class InputSpool:
     def __init__(self, inputs: Iterable[Input], left_out: Counter[str] | None = None) -> None:
         """`left_out` counts what was found beside the inputs, as `inputs.Choice` does."""
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
+        self.relative_to = ""  # the working directory, where the path of a file is relative
         try:
             hashes = self._spooled(inputs)
         except BaseException:
@@ -98,9 +99,12 @@ class InputSpool:
         """Writes the inputs to the file; -> a hash of each one's place."""
         hashes = array("Q")
         absolute = functools.lru_cache(1_000)(_absolute)
+        is_relative = False
         for found in inputs:
+            is_relative |= isinstance(found.source, bytes) and not os.path.isabs(found.source)
             hashes.append(_hash(_bytes_from_source(_absolute_source(found.source, absolute))))
             self._file.write(_record(found))
+        self.relative_to = os.getcwd() if is_relative else ""
         return hashes
 
     def _cut(self) -> Iterator[Shard]:

@@ -128,7 +128,13 @@ def score_to_table(
     begin = time.monotonic()
     model = engine.loaded
     opened = opened_job(
-        out, model.settings, model.labels, inputs=spool.named, overwrite=overwrite, append=append
+        out,
+        model.settings,
+        model.labels,
+        inputs=spool.named,
+        relative_to=spool.relative_to,
+        overwrite=overwrite,
+        append=append,
     )
     with opened as job:
         kept_rows = KeptRows(out, model, spool.names()) if append and out.exists() else ()
@@ -277,6 +283,7 @@ def _table_from_job(
         rows = write_submission(submission, rows, model.submitted)
     for _ in write_table(out, rows, model.labels, embedding_size=model.embedding_size):
         pass
+    job.note_written(spool)
     job.tidy(spool)
     return totals
 

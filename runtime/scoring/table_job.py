@@ -44,6 +44,8 @@ _SEEN: Final = ".seen"
 _LOCK: Final = "lock"
 _INPUTS: Final = "inputs"  # in job.json: what the user named; all else there are settings
 _SUBMISSIONS: Final = "submissions"  # in job.json: where the table was written in the challenge's form
+_RELATIVE_TO: Final = "relative_to"  # in job.json: the working directories of the table's relative names
+_NO_SETTINGS: Final = (_INPUTS, _SUBMISSIONS, _RELATIVE_TO)
 _EMBEDDING: Final = "embedding"  # a setting: D, or null
 _UNKNOWN: Final = "rows of another table"  # that --append has kept; no user can name that
 
@@ -101,6 +103,12 @@ class TableJob:
         job = _job(self._folder) or {}
         written = {*job.get(_SUBMISSIONS, []), os.path.realpath(submission)}
         write_json(self._folder / _JOB, {**job, _SUBMISSIONS: sorted(written)})
+
+    def note_written(self, spool: InputSpool) -> None:
+        """Keeps in mind what the relative names in the table, which is whole now, are relative to."""
+        job, now = _job(self._folder), _folders(spool.relative_to)
+        if job and not self._keeps_all and job.get(_RELATIVE_TO) != now:
+            write_json(self._folder / _JOB, {**job, _RELATIVE_TO: now})
 
     def rows(self, spool: InputSpool) -> Iterator[list[Row]]:
         """Gives the rows of every file, in order. Raises StoppedError if a part has gone bad since."""
@@ -169,6 +177,8 @@ def check_job(
     job = None if overwrite else _job(folder)
     if embeddings and has_embeddings_beside(target):
         _check_embeddings(target, overwrite=overwrite)
+    if append and job and os.path.lexists(target):
+        _check_working_directory(job, target)
     if overwrite or append:
         return
     if job is None and os.path.lexists(target):
@@ -184,12 +194,13 @@ def opened_job(
     labels: tuple[str, ...],
     *,
     inputs: Sequence[str] = (),
+    relative_to: str = "",
     overwrite: bool = False,
     append: bool = False,
 ) -> Iterator[TableJob]:
     """The job of the table `target`, for this process alone.
 
-    `inputs` is what the user named. `overwrite` begins the table anew; `append` keeps the rows that it has.
+    `inputs` is what the user named, `relative_to` the spool's. `overwrite` begins the table anew; `append` keeps the rows that it has.
 
     Raises ConfigError if another process writes this table, if it was begun with other settings, and what
     `check_job` raises.
@@ -205,9 +216,11 @@ def opened_job(
             _empty(folder)
         else:
             _check_settings(job, target, settings)
-        known = _known_inputs(job, inputs, append=append, had_table=os.path.lexists(target))
-        if job is None or job.get(_INPUTS) != known:
-            write_json(folder / _JOB, {**(job or settings), _INPUTS: known})
+        has_table = os.path.lexists(target)
+        known = {_INPUTS: _known_inputs(job, inputs, append=append, had_table=has_table)}
+        known[_RELATIVE_TO] = _folders(relative_to, *(job or {}).get(_RELATIVE_TO, ()) if has_table else ())
+        if job is None or any(job.get(name, []) != value for name, value in known.items()):
+            write_json(folder / _JOB, {**(job or settings), **known})
         _remove_unfinished(target)
         yield TableJob(folder, labels, keeps_all=append)
 
@@ -215,6 +228,10 @@ def opened_job(
 def settings_of_table(target: Path) -> dict[str, Any]:
     """The settings that the table was begun with; {} if it was not begun, or nobody knows how."""
     return _job_or_nothing(target)
+
+
+def _folders(*names: str) -> list[str]:
+    return sorted({name for name in names if name})
 
 
 def _known_inputs(
@@ -236,7 +253,7 @@ def _job(folder: Path) -> dict[str, Any] | None:
     path = folder / _JOB
     try:
         job = _in_todays_words(converted(parsed(read_regular(path)), dict[str, Any]))
-        for name in (_INPUTS, _SUBMISSIONS):
+        for name in _NO_SETTINGS:
             if not all(isinstance(one, str) for one in job.get(name, [])):
                 raise TypeError(f"{name} are no texts")
     except FileNotFoundError:
@@ -305,8 +322,20 @@ def _not_this_table(target: Path, came: str) -> ConfigError:
     )
 
 
+def _check_working_directory(job: dict[str, Any], target: Path) -> None:
+    """Raises ConfigError where a relative name in the table is of another file than the same name now."""
+    before, now = job.get(_RELATIVE_TO, []), os.getcwd()
+    if before and before != [now]:
+        raise ConfigError(
+            f"--append --out {target}",
+            f"the names in it are relative to {' and '.join(before)}, and this is {now}",
+            wanted="the same working directory",
+            fix="run the command there" if len(before) == 1 else "choose another --out, or --overwrite",
+        )
+
+
 def _check_settings(job: dict[str, Any], target: Path, settings: dict[str, Any]) -> None:
-    before = {name: value for name, value in job.items() if name not in (_INPUTS, _SUBMISSIONS)}
+    before = {name: value for name, value in job.items() if name not in _NO_SETTINGS}
     changes = [
         f"{name} {_short(before.get(name))}, now {_short(settings.get(name))}"
         for name in {**before, **settings}

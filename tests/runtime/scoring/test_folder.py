@@ -2,6 +2,7 @@
 
 import csv
 import importlib.metadata
+import json
 import os
 import shutil
 import sys
@@ -113,6 +114,46 @@ def test_a_spent_error_budget_leaves_no_table(score: Callable[..., ScoringSummar
         score(error_budget=ErrorBudget(fail_fast=True))
     assert "text.wav unsupported_format" in caught.value.subject
     assert not (tmp_path / "t.csv").exists()
+
+
+def test_append_from_another_working_directory_is_refused(
+    engine: LocalEngine, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There the relative names in the table are of other files, whose rows would go or stand twice."""
+    shutil.copytree(folder, tmp_path / "other")
+    job = tmp_path / ".t.csv.rrtn/job.json"
+
+    def score(where: Path, *names: str, append: bool = False) -> None:
+        monkeypatch.chdir(where)
+        with InputSpool(inputs_from_arguments(names)) as spool:
+            spool.named = tuple(map(os.path.realpath, names))
+            score_to_table(engine, spool, tmp_path / "t.csv", append=append)
+
+    score(folder, "text.wav")
+    before = (tmp_path / "t.csv").read_bytes(), job.read_bytes()
+    for name in ("text.wav", str(folder / "text.wav")):
+        with pytest.raises(ConfigError, match="relative to") as caught:
+            score(tmp_path / "other", name, append=True)
+        assert str(folder) in str(caught.value)
+        assert str(tmp_path / "other") in str(caught.value)
+    assert ((tmp_path / "t.csv").read_bytes(), job.read_bytes()) == before
+    score(tmp_path, "in/text.wav")  # the same file: all names are new
+    score(tmp_path, "other/text.wav", append=True)
+    assert [line[:8] for line in (tmp_path / "t.csv").read_text().splitlines()[1:]] == ["in/text.", "other/te"]
+    document = json.loads(job.read_text())
+    assert document.pop("relative_to") == [str(tmp_path)]
+    job.write_text(json.dumps(document))  # as of an older rrtn
+    score(folder, "text.wav", append=True)
+
+
+def test_absolute_names_are_appended_from_any_working_directory(
+    score: Callable[..., ScoringSummary], tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score()
+    table = (tmp_path / "t.csv").read_bytes()
+    monkeypatch.chdir(folder)
+    assert score(append=True).kept_rows == 0
+    assert (tmp_path / "t.csv").read_bytes() == table
 
 
 def test_rows_come_without_a_table(engine: LocalEngine, scorer: Scorer, folder: Path, tmp_path: Path) -> None:
