@@ -3,8 +3,8 @@
 Above that number something else is wrong, and a table full of errors helps nobody.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ..audio.file_names import cell_from_path
@@ -48,6 +48,23 @@ class ErrorBudget:
         if self.files >= _FIRST:
             self._check_fraction(rows)
 
+    @property
+    def has_limit(self) -> bool:
+        """Whether anything can stop the scoring."""
+        return self.fail_fast or self.most_in_a_row is not None or self.most_fraction is not None
+
+    def count_kept(self, rows: Sequence[Row]) -> None:
+        """Counts one file that was scored before, whose neighbours may be scored now."""
+        self.count(rows)
+        self.in_a_row = 0
+
+    def check(self, files: Iterable[Sequence[Row]]) -> None:
+        """Checks all files of a table by their rows, as if they were scored now."""
+        anew = replace(self, files=0, bad=0, in_a_row=0)
+        for rows in files:
+            anew.count(rows)
+        anew.finish()
+
     def finish(self) -> None:
         """Checks the fraction after the last file, however few files there were."""
         if self.files:
@@ -64,5 +81,5 @@ class ErrorBudget:
             where,
             reason,
             wanted="fewer bad files",
-            fix="look at them and run the command again; what is scored is kept",
+            fix="repair them or change the limit, and run the command again; what is scored is kept",
         )

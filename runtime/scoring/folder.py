@@ -147,9 +147,12 @@ def score_to_table(
         missing = spool.files_of(shards)
         if kept := spool.files - missing:
             say(f"{counted(kept, 'file')} scored before and kept (--overwrite scores everything again)")
+            _count_kept(job, spool, shards, budget)
         with open_bar(missing) as bar:
             bar.watch(engine.in_work)
             _score_shards(engine, job, spool, shards, budget, bar)
+        if kept and budget.has_limit:
+            budget.check(job.rows(spool))
         scored = time.monotonic()
         totals = _table_from_job(job, spool, out, engine.loaded, submission, kept_rows)
     end = time.monotonic()
@@ -232,6 +235,13 @@ def _missing(job: TableJob, spool: InputSpool) -> list[Shard]:
                 missing.append(shard)
             bar.advance(shard.files)
     return missing
+
+
+def _count_kept(job: TableJob, spool: InputSpool, missing: Sequence[Shard], budget: ErrorBudget) -> None:
+    if budget.has_limit:
+        again = set(missing)
+        for rows in job.rows(spool, [shard for shard in spool.shards if shard not in again]):
+            budget.count_kept(rows)
 
 
 def _score_shards(

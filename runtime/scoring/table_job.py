@@ -110,9 +110,12 @@ class TableJob:
         if job and not self._keeps_all and job.get(_RELATIVE_TO) != now:
             write_json(self._folder / _JOB, {**job, _RELATIVE_TO: now})
 
-    def rows(self, spool: InputSpool) -> Iterator[list[Row]]:
-        """Gives the rows of every file, in order. Raises StoppedError if a part has gone bad since."""
-        for shard in spool.shards:
+    def rows(self, spool: InputSpool, shards: Sequence[Shard] | None = None) -> Iterator[list[Row]]:
+        """Gives the rows of every file of `shards`, in order; without them, of all.
+
+        Raises StoppedError if a part has gone bad since.
+        """
+        for shard in spool.shards if shards is None else shards:
             content = self._content(shard)
             if content is None:
                 raise StoppedError(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rrtn.runtime import Scorer
@@ -114,6 +115,39 @@ def test_a_spent_error_budget_leaves_no_table(score: Callable[..., ScoringSummar
         score(error_budget=ErrorBudget(fail_fast=True))
     assert "text.wav unsupported_format" in caught.value.subject
     assert not (tmp_path / "t.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "limit", [{"fail_fast": True}, {"most_in_a_row": 2}, {"most_in_a_row": 1}, {"most_fraction": 0.1}]
+)
+def test_files_that_were_scored_before_count_for_the_error_budget_too(
+    score: Callable[..., ScoringSummary], tmp_path: Path, folder: Path, limit: dict[str, Any]
+) -> None:
+    (folder / "text2.wav").write_text("no audio, either")
+    for _ in range(3):
+        with pytest.raises(StoppedError, match="text2?.wav|all files"):
+            score(error_budget=ErrorBudget(**limit))
+        assert not (tmp_path / "t.csv").exists()
+    assert (score().scored_now == 0) == ("most_fraction" in limit)
+    table = (tmp_path / "t.csv").read_bytes()
+    (tmp_path / "t.csv").unlink()
+    with pytest.raises(StoppedError):
+        score(error_budget=ErrorBudget(**limit))
+    assert not (tmp_path / "t.csv").exists()
+    score(error_budget=ErrorBudget(most_in_a_row=3, most_fraction=0.5))
+    assert (tmp_path / "t.csv").read_bytes() == table
+
+
+def test_a_bad_run_goes_on_from_files_that_were_scored_before(
+    score: Callable[..., ScoringSummary], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rrtn.runtime.audio.input_spool.MOST_FILES", 13)  # the next file begins a shard
+    score(error_budget=ErrorBudget(most_in_a_row=2))
+    (folder / "text2.wav").write_text("no audio, either")
+    said: list[str] = []
+    with pytest.raises(StoppedError, match="2 bad files in a row"):
+        score(error_budget=ErrorBudget(most_in_a_row=2), say=said.append)
+    assert said[0].startswith("13 files scored before")
 
 
 def test_append_from_another_working_directory_is_refused(
