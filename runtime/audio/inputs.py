@@ -5,6 +5,7 @@ suffix or by their content. A file that is named on the command line is taken wh
 folders are not followed.
 """
 
+import contextlib
 import errno
 import fnmatch
 import glob
@@ -29,6 +30,7 @@ from .sources import AudioSource, Input, PackedFile
 _PACK_SUFFIX: Final = b".parquet"
 _PACK: Final = re.compile(rb"pack-\d{6}-[0-9a-f]{32}\.parquet")  # in a folder, where tables may lie, too
 _SUFFIX: Final = re.compile(r"\.[a-z0-9_~-]{1,12}")
+_ANY_DEPTH: Final = re.compile(rb"(?:^|(?<=/))\*\*(?:/+|$)")  # ** in a pattern
 _EXCLUDED, _APPLE, _LINK = "--exclude", "._*", "link to a folder"  # reasons to leave something out
 _GONE: Final = frozenset(  # a folder that gives no more is a row; storage that fails is not
     {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM}
@@ -132,7 +134,7 @@ def counts_text(counts: Counter[str], most: int = 8) -> str:
 
 def _matching(pattern: bytes, choice: Choice) -> Iterator[Input]:
     """A pattern that the shell has left alone, because it is in quotes: "data/**/*.wav"."""
-    found = sorted(glob.iglob(pattern, recursive=True)) if glob.has_magic(pattern) else []
+    found = sorted(set(_found(with_slashes(pattern), choice))) if glob.has_magic(pattern) else []
     if not found:
         raise DataError(
             repr(os.fsdecode(pattern)), "does not exist", wanted="an audio file, or a folder of audio files"
@@ -140,6 +142,33 @@ def _matching(pattern: bytes, choice: Choice) -> Iterator[Input]:
     for path in found:
         if not os.path.isdir(path):
             yield from _audio_at(path, choice)
+
+
+def _found(pattern: bytes, choice: Choice) -> Iterator[bytes]:
+    """As `glob.iglob`, whose ** follows links to folders, also in circles."""
+    if not (depth := _ANY_DEPTH.search(pattern)):
+        yield from glob.iglob(pattern)
+        return
+    before, rest = pattern[: depth.start()], pattern[depth.end() :]
+    if pattern.endswith(b"**") and not rest:
+        rest = b"*"
+    pending = list(glob.iglob(before)) if before else [b""]
+    while pending:
+        folder = pending.pop()
+        yield from _found(glob.escape(folder) + rest, choice)
+        pending.extend(_folders_in(folder, choice))
+
+
+def _folders_in(folder: bytes, choice: Choice) -> Iterator[bytes]:
+    """Those that ** goes into. Links are counted, and so it skips what cannot be read."""
+    with contextlib.suppress(OSError), os.scandir(folder or b".") as entries:
+        for entry in entries:
+            if entry.name.startswith(b"."):
+                continue
+            if _leads_to_folder(entry):
+                choice.left_out[_LINK] += 1
+            elif _is_folder(entry):
+                yield folder + entry.name + b"/"
 
 
 def _audio_at(path: bytes, choice: Choice) -> Iterator[Input]:

@@ -1,6 +1,7 @@
 """From arguments to files: sorted, each once, nothing followed, nothing silently left out."""
 
 import errno
+import glob
 import os
 import shutil
 from pathlib import Path
@@ -69,6 +70,38 @@ def test_links_to_folders_are_not_followed_links_to_files_are(tmp_path: Path) ->
     (tmp_path / "in" / "out").symlink_to(tmp_path / "out")
     (tmp_path / "in" / "b.wav").symlink_to(tmp_path / "out" / "shared.wav")
     assert names_below(tmp_path / "in") == [b"a.wav", b"b.wav"]
+
+
+def test_two_stars_follow_no_links_to_folders_and_count_them(tmp_path: Path) -> None:
+    touch(tmp_path, "in/a.wav", "in/sub/b.wav", "in/sub/deep/c.wav", "out/secret.wav")
+    for name in ("in/self", "in/again", "in/sub/up"):  # two circles already have no end
+        (tmp_path / name).symlink_to(tmp_path / "in")
+    (tmp_path / "in/out").symlink_to(tmp_path / "out")
+    (tmp_path / "in/d.wav").symlink_to(tmp_path / "out/secret.wav")
+    for pattern in ("in/**/*.wav", "*/**/*.wav", "in/**", "in/**/**/*.wav"):
+        choice = Choice()
+        found = [found.source for found in inputs_from_arguments([tmp_path / pattern], choice)]
+        names = [os.fsdecode(name).removeprefix(f"{tmp_path}/") for name in found if isinstance(name, bytes)]
+        wanted = ["in/a.wav", "in/d.wav", "in/sub/b.wav", "in/sub/deep/c.wav"]
+        assert names == wanted + ["out/secret.wav"] * pattern.startswith("*"), pattern
+        assert choice.left_out["link to a folder"] >= 4
+    assert [*choice.left_out] == ["link to a folder"]
+    linked = inputs_from_arguments([tmp_path / "in/out/**/*.wav"])  # who names the link means it
+    assert [found.source for found in linked] == [os.fsencode(tmp_path / "in/out/secret.wav")]
+
+
+def test_a_pattern_gives_what_glob_gives_where_there_are_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "a.wav", "s/b.wav", "s/[x]/c.wav", "s/[x]/d/e.wav", ".h/f.wav", "s/.g.wav", "s/**x/h.wav")
+    monkeypatch.chdir(tmp_path)
+    patterns = (
+        "** **/*.wav */**/*.wav **/d/*.wav s/**/c.wav **/d/**/*.wav s//**//*.wav **.wav s/**x/*.wav .h/**"
+    )
+    for pattern in [*patterns.split(), f"{tmp_path}/**/*.wav", "./**/[b-c].wav", "**/.*/*.wav"]:
+        found = [found.source for found in inputs_from_arguments([pattern])]
+        expected = {os.fsencode(path) for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)}
+        assert found == sorted(expected), pattern
 
 
 def test_what_only_looks_like_audio_is_listed_for_a_row_with_its_error(tmp_path: Path) -> None:
