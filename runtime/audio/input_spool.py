@@ -101,7 +101,7 @@ class InputSpool:
         absolute = functools.lru_cache(1_000)(_absolute)
         is_relative = False
         for found in inputs:
-            is_relative |= isinstance(found.source, bytes) and not os.path.isabs(found.source)
+            is_relative |= isinstance(found.source, bytes) and not os.path.isabs(found.source)  # noqa: PTH117
             hashes.append(_hash(_bytes_from_source(_absolute_source(found.source, absolute))))
             self._file.write(_record(found))
         self.relative_to = os.getcwd() if is_relative else ""

@@ -63,6 +63,7 @@ class ScoringSummary:
     scored_now: int  # files; the others were scored by an earlier call
     out: Path | None = None
     kept_rows: int = 0  # of other files, by --append
+    kept_rows_checked: bool = True  # False where nobody knows the model and settings of each
     busy: dict[str, float] = field(default_factory=dict)  # the highest share is the bottleneck
     left_out: Counter[str] = field(default_factory=Counter)  # what was found beside the files, by suffix
 
@@ -83,6 +84,7 @@ class ScoringSummary:
             "batch_size": self.model.batch_size,
             "busy": {part: round(share, 3) for part, share in self.busy.items()},
             "kept_rows": self.kept_rows,
+            "kept_rows_checked": self.kept_rows_checked,
             "left_out": dict(sorted(self.left_out.items())),
         }
 
@@ -138,6 +140,11 @@ def score_to_table(
     )
     with opened as job:
         kept_rows = KeptRows(out, model, spool.names()) if append and out.exists() else ()
+        if kept_rows and not job.settings_of_kept:
+            say(
+                f"note: nobody knows the model and settings of all {counted(len(kept_rows), 'kept row')}: "
+                f"the folder .{out.name}.rrtn was not there when they were kept first"
+            )
         if submission:
             if not overwrite:
                 names = None if job.has_written(submission) else _names(spool, kept_rows)
@@ -163,6 +170,7 @@ def score_to_table(
         scored_now=missing,
         out=out,
         kept_rows=len(kept_rows),
+        kept_rows_checked=job.settings_of_kept or not kept_rows,
         busy=_busy_shares(engine, end - begin, writing=end - scored) if missing else {},
         left_out=spool.left_out,
     )

@@ -53,8 +53,16 @@ _UNKNOWN: Final = "rows of another table"  # that --append has kept; no user can
 class TableJob:
     """The parts of a table in the making."""
 
-    def __init__(self, folder: Path, labels: tuple[str, ...], *, keeps_all: bool = False) -> None:
-        """`keeps_all` keeps parts of files that are no inputs now."""
+    def __init__(
+        self,
+        folder: Path,
+        labels: tuple[str, ...],
+        *,
+        keeps_all: bool = False,
+        settings_of_kept: bool = True,
+    ) -> None:
+        """`keeps_all` keeps parts of files that are no inputs now; see the attribute `settings_of_kept`."""
+        self.settings_of_kept = settings_of_kept  # False where nobody knows how the kept rows were made
         self._folder, self._labels, self._keeps_all = folder, labels, keeps_all
         self._parts = {path.name.partition("-")[0]: path for path in folder.glob("*.part")}
 
@@ -203,7 +211,8 @@ def opened_job(
 ) -> Iterator[TableJob]:
     """The job of the table `target`, for this process alone.
 
-    `inputs` is what the user named, `relative_to` the spool's. `overwrite` begins the table anew; `append` keeps the rows that it has.
+    `inputs` is what the user named, `relative_to` the spool's. `overwrite` begins the table anew; `append`
+    keeps the rows that it has.
 
     Raises ConfigError if another process writes this table, if it was begun with other settings, and what
     `check_job` raises.
@@ -225,7 +234,7 @@ def opened_job(
         if job is None or any(job.get(name, []) != value for name, value in known.items()):
             write_json(folder / _JOB, {**(job or settings), **known})
         _remove_unfinished(target)
-        yield TableJob(folder, labels, keeps_all=append)
+        yield TableJob(folder, labels, keeps_all=append, settings_of_kept=_UNKNOWN not in known[_INPUTS])
 
 
 def settings_of_table(target: Path) -> dict[str, Any]:

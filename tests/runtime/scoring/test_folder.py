@@ -125,7 +125,7 @@ def test_files_that_were_scored_before_count_for_the_error_budget_too(
 ) -> None:
     (folder / "text2.wav").write_text("no audio, either")
     for _ in range(3):
-        with pytest.raises(StoppedError, match="text2?.wav|all files"):
+        with pytest.raises(StoppedError, match=r"text2?\.wav|all files"):
             score(error_budget=ErrorBudget(**limit))
         assert not (tmp_path / "t.csv").exists()
     assert (score().scored_now == 0) == ("most_fraction" in limit)
