@@ -39,7 +39,7 @@ def tracks(
 
     folder = out or table.with_suffix(".tracks")
     kinds = [name.strip() for name in forms.split(",") if name.strip()]
-    files = write_tracks(table, folder, kinds, overwrite=overwrite)
+    files = write_tracks(table, folder, kinds, overwrite=overwrite, say=say)
     if as_json:
         print_json({"out": str(folder), "files": [str(path) for path in files]})
     say(f"{counted(len(files), 'file')} -> {folder}")

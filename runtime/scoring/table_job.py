@@ -242,6 +242,14 @@ def settings_of_table(target: Path) -> dict[str, Any]:
     return _job_or_nothing(target)
 
 
+def working_directories(target: Path) -> list[str]:
+    """What relative names in the table are relative to; [] if nobody knows, or there are no such names.
+
+    Two where a call that was to write the table anew was stopped.
+    """
+    return list(_job_or_nothing(target).get(_RELATIVE_TO, []))
+
+
 def _folders(*names: str) -> list[str]:
     return sorted({name for name in names if name})
 

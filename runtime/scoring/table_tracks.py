@@ -4,7 +4,7 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,17 +20,26 @@ from ..tables.outputs import check_new
 from ..tables.rows import Row
 from ..tables.timeline_page import Timeline, timeline_page
 from ..tables.writer import read_table
-from .table_job import settings_of_table
+from ..text import counted
+from .table_job import settings_of_table, working_directories
 
 PAGE: Final = "html"
 KINDS: Final = (*TRACK_FORMATS, PAGE)
 _IN_NAME: Final = re.compile(r"[/\\:]+")
 
 
-def write_tracks(table: Path, folder: Path, kinds: Sequence[str], *, overwrite: bool = False) -> list[Path]:
+def write_tracks(
+    table: Path,
+    folder: Path,
+    kinds: Sequence[str],
+    *,
+    overwrite: bool = False,
+    say: Callable[[str], object] = lambda line: None,
+) -> list[Path]:
     """Writes the label tracks of every recording in a table, and the page of all; -> the files.
 
     `kinds` are some of KINDS. Where a length is needed, and for the page, each recording is decoded once.
+    `say` takes lines for the person.
     Raises ConfigError for a table that rrtn did not score, and where a file is there already, unless
     `overwrite`.
     """
@@ -44,16 +53,23 @@ def write_tracks(table: Path, folder: Path, kinds: Sequence[str], *, overwrite: 
         check_new(path, f"--out {folder} ({path.name})", overwrite=overwrite)
     labels = tuple(settings_of_table(table)["labels"])
     decoded = PAGE in kinds or any(TRACK_FORMATS[kind].needs_length for kind in kinds if kind != PAGE)
+    place = _place(table, say) if decoded else ""
     timelines: list[Timeline] = []
     with Progress("tracks", len(recordings), "recordings") as bar, quiet_stdout():
         for (file, rows), name in zip(recordings, names, strict=True):
-            timeline = _timeline(file, rows, labels, decoded=decoded)
+            heard = _heard(os.path.join(os.fsencode(place), os.fsencode(file))) if decoded else (0.0, None)
+            timeline = _timeline(file, rows, labels, *heard)
             for kind in kinds:
                 if kind != PAGE:
                     form = TRACK_FORMATS[kind]
                     write_bytes(folder / f"{name}{form.suffix}", form.text(timeline.track).encode())
             timelines.append(timeline)
             bar.advance()
+    if unread := sum(decoded and timeline.levels is None for timeline in timelines):
+        say(
+            f"note: {unread} of {counted(len(timelines), 'recording')} could not be read: "
+            "a track then ends with its last row, and the page has no level"
+        )
     if PAGE in kinds:
         write_bytes(folder / f"{table.stem}.html", timeline_page(timelines, title=table.name).encode())
     return targets
@@ -102,8 +118,20 @@ def _targets(folder: Path, table: Path, names: Sequence[str], kinds: Sequence[st
     return targets
 
 
-def _timeline(file: FilePath, rows: list[Row], labels: tuple[str, ...], *, decoded: bool) -> Timeline:
-    seconds, levels = _heard(file) if decoded else (0.0, None)
+def _place(table: Path, say: Callable[[str], object]) -> str:
+    """What relative names in the table are relative to; "" is the working directory, where nobody knows."""
+    known = working_directories(table)
+    if len(known) != 1:
+        return ""
+    if not os.path.isdir(known[0]):
+        say(f"note: {known[0]}, which names in the table are relative to, is not there: this folder is taken")
+        return ""
+    return known[0]
+
+
+def _timeline(
+    file: FilePath, rows: list[Row], labels: tuple[str, ...], seconds: float, levels: Float32 | None
+) -> Timeline:
     seconds = max([seconds, *(row.end or 0.0 for row in rows)])
     track = Track(name=os.fsdecode(file), seconds=seconds, labels=labels, rows=rows)
     return Timeline(track, levels)

@@ -108,6 +108,39 @@ def test_the_page_has_levels_parts_and_scores(table: Path, tmp_path: Path) -> No
     assert not re.search(r"<script|https?://|src=", source)
 
 
+def test_relative_names_are_of_the_folder_in_which_they_were_scored(
+    tmp_path: Path, scorer: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a recording that is not there the length is unknown, which is said."""
+    for folder, seconds in (("in", 9), ("other", 12)):
+        (tmp_path / folder).mkdir()
+        noise = np.random.default_rng(0).normal(size=seconds * RATE) * 0.1
+        soundfile.write(tmp_path / folder / "x.wav", noise, RATE)
+    monkeypatch.chdir(tmp_path / "in")
+    with (
+        Scorer(scorer.bundle, "cpu", window=2.0, hop=3.0) as windows,
+        InputSpool(inputs_from_arguments(["x.wav"])) as spool,
+    ):
+        score_to_table(LocalEngine(windows), spool, tmp_path / "t.csv")
+    monkeypatch.chdir(tmp_path / "other")
+
+    def length() -> tuple[str, list[str]]:
+        said: list[str] = []
+        (path,) = write_tracks(
+            tmp_path / "t.csv", tmp_path / "tracks", ["textgrid"], overwrite=True, say=said.append
+        )
+        (found,) = re.findall(r"xmax = (.*)", path.read_text().partition("tiers")[0])
+        return found, said
+
+    assert length() == ("9.000000", [])
+    (tmp_path / "in/x.wav").rename(tmp_path / "away.wav")
+    found, said = length()
+    assert found == "8.000000"  # where the last window ends
+    assert [line[:33] for line in said] == ["note: 1 of 1 recording could not "]
+    (tmp_path / "in").rmdir()
+    assert (length()[0], len(length()[1])) == ("12.000000", 1)
+
+
 def test_levels_are_those_of_the_loudest_10_ms_of_each_second(tmp_path: Path) -> None:
     samples = np.zeros(round(3.5 * RATE))
     samples[RATE + 160 : RATE + 320] = 0.5
