@@ -20,7 +20,7 @@ from ..audio.input_spool import InputSpool, Shard
 from ..audio.sources import name_from_source
 from ..progress import Bar, Progress
 from ..tables.rows import Row
-from ..tables.submission import check_submission, write_submission
+from ..tables.submission import check_file_ids, check_submission, write_submission
 from ..tables.writer import read_table, write_table
 from ..text import counted
 from .engine import CountFile, LoadedModel, ScoringEngine
@@ -129,6 +129,8 @@ def score_to_table(
     budget = error_budget or ErrorBudget()
     begin = time.monotonic()
     model = engine.loaded
+    if submission:
+        check_file_ids(submission, _names(spool, ()))
     opened = opened_job(
         out,
         model.settings,
@@ -146,6 +148,8 @@ def score_to_table(
                 f"the folder .{out.name}.rrtn was not there when they were kept first"
             )
         if submission:
+            if kept_rows:
+                check_file_ids(submission, _names(spool, kept_rows))
             if not overwrite:
                 names = None if job.has_written(submission) else _names(spool, kept_rows)
                 check_submission(submission, model.submitted, names)
@@ -191,8 +195,10 @@ def score_to_rows(
     Raises what `score_to_table` raises.
     """
     budget, totals = error_budget or ErrorBudget(), Totals()
-    if submission and not overwrite:
-        check_submission(submission, engine.loaded.submitted, _names(spool, ()))
+    if submission:
+        check_file_ids(submission, _names(spool, ()))
+        if not overwrite:
+            check_submission(submission, engine.loaded.submitted, _names(spool, ()))
     begin = time.monotonic()
     with open_bar(spool.files) as bar:
         bar.watch(engine.in_work)
@@ -297,9 +303,10 @@ def _table_from_job(
     """Writes the table, and the submission; -> what of them is of the files of `spool`."""
     totals = Totals()
     rows: Iterator[Row] = chain(kept_rows, _counted(job.rows(spool), totals))
-    if submission:
+    rows = write_table(out, rows, model.labels, embedding_size=model.embedding_size)
+    if submission:  # behind the table, which stays where the submission is refused
         rows = write_submission(submission, rows, model.submitted)
-    for _ in write_table(out, rows, model.labels, embedding_size=model.embedding_size):
+    for _ in rows:
         pass
     job.note_written(spool)
     job.tidy(spool)

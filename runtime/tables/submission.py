@@ -98,7 +98,12 @@ def _check(target: Path, rows: list[Row]) -> None:
             wanted="scores for every file: the challenge takes no blanks",
             fix="repair or leave out these files, or leave out --submission",
         )
-    counts = Counter(file_id_from_path(row.file) for row in rows)
+    check_file_ids(target, [row.file for row in rows])
+
+
+def check_file_ids(target: Path, names: Iterable[FilePath]) -> None:
+    """Raises DataError where two files have the same File_ID; a name that comes again is the same file."""
+    counts = Counter(map(file_id_from_path, dict.fromkeys(map(os.fsencode, names))))
     if twice := [file_id for file_id, count in counts.items() if count > 1]:
         raise DataError(
             str(target),

@@ -15,7 +15,7 @@ import pytest
 from rrtn.runtime import Scorer
 from rrtn.runtime.audio.input_spool import InputSpool
 from rrtn.runtime.audio.inputs import inputs_from_arguments
-from rrtn.runtime.errors import ConfigError, StoppedError
+from rrtn.runtime.errors import ConfigError, DataError, StoppedError
 from rrtn.runtime.scoring.engine import ScoringEngine, settings_of_scorer
 from rrtn.runtime.scoring.error_budget import ErrorBudget
 from rrtn.runtime.scoring.folder import OpenBar, ScoringSummary, score_to_rows, score_to_table
@@ -148,6 +148,34 @@ def test_a_bad_run_goes_on_from_files_that_were_scored_before(
     with pytest.raises(StoppedError, match="2 bad files in a row"):
         score(error_budget=ErrorBudget(most_in_a_row=2), say=said.append)
     assert said[0].startswith("13 files scored before")
+
+
+def test_two_files_of_one_file_id_are_refused_before_the_work(
+    score: Callable[..., ScoringSummary], engine: LocalEngine, tmp_path: Path, folder: Path
+) -> None:
+    (folder / "sub").mkdir()
+    shutil.copy(folder / "text.wav", folder / "sub")
+    bar = Bar()
+    for overwrite in (False, True):
+        with pytest.raises(DataError, match=r"more than one file has the File_ID \[text\]"):
+            score(submission=tmp_path / "s.csv", open_bar=bar.opened(), overwrite=overwrite)
+    with (
+        pytest.raises(DataError, match="File_ID"),
+        InputSpool(inputs_from_arguments([os.fsencode(folder)])) as spool,
+    ):
+        score_to_rows(engine, spool, list, submission=tmp_path / "s.csv", open_bar=bar.opened())
+    assert bar.done == 0
+    assert not (tmp_path / ".t.csv.rrtn").exists()
+
+
+def test_a_table_stays_where_its_submission_is_refused(
+    score: Callable[..., ScoringSummary], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="1 of 13 files without scores"):
+        score(submission=tmp_path / "s.csv")
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 14
+    assert not (tmp_path / "s.csv").exists()
+    assert score().scored_now == 0
 
 
 def test_append_from_another_working_directory_is_refused(
