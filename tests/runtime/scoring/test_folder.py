@@ -141,7 +141,8 @@ def test_files_that_were_scored_before_count_for_the_error_budget_too(
 def test_a_bad_run_goes_on_from_files_that_were_scored_before(
     score: Callable[..., ScoringSummary], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rrtn.runtime.audio.input_spool.MOST_FILES", 13)  # the next file begins a shard
+    monkeypatch.setattr("rrtn.runtime.audio.input_spool.MEAN_FILES", 2**40)  # no name ends a shard
+    monkeypatch.setattr("rrtn.runtime.audio.input_spool.MOST_FILES", 13)
     score(error_budget=ErrorBudget(most_in_a_row=2))
     (folder / "text2.wav").write_text("no audio, either")
     said: list[str] = []
