@@ -1,5 +1,6 @@
 """Label tracks and a page from a table of scores, each recording by itself."""
 
+import hashlib
 import itertools
 import os
 import re
@@ -25,6 +26,7 @@ from .table_job import settings_of_table, working_directories
 
 PAGE: Final = "html"
 KINDS: Final = (*TRACK_FORMATS, PAGE)
+_LONGEST_NAME: Final = 255  # bytes, on every usual file system
 _IN_NAME: Final = re.compile(r"[/\\:]+")
 
 
@@ -97,14 +99,26 @@ def _recordings(table: Path) -> list[tuple[FilePath, list[Row]]]:
 
 def _names(files: Sequence[FilePath]) -> list[str]:
     """What the tracks of each file are called: its name without suffix, or its whole path where that is not
-    enough to tell two files apart.
+    enough to tell two files apart. What is too long for the name of a track is cut, and a hash of the path
+    ends it.
     """
     stems = [Path(os.fsdecode(file)).stem for file in files]
     count = Counter(stem.casefold() for stem in stems)
     return [
-        stem if count[stem.casefold()] == 1 else _IN_NAME.sub("_", os.fsdecode(file)).strip("_")
+        _fitting(
+            stem if count[stem.casefold()] == 1 else _IN_NAME.sub("_", os.fsdecode(file)).strip("_"), file
+        )
         for stem, file in zip(stems, files, strict=True)
     ]
+
+
+def _fitting(name: str, file: FilePath) -> str:
+    most = _LONGEST_NAME - max(len(form.suffix) for form in TRACK_FORMATS.values())
+    content = os.fsencode(name)
+    if len(content) <= most:
+        return name
+    mark = f"-{hashlib.sha256(os.fsencode(file)).hexdigest()[:16]}"
+    return content[: most - len(mark)].decode(errors="ignore") + mark
 
 
 def _targets(folder: Path, table: Path, names: Sequence[str], kinds: Sequence[str]) -> list[Path]:

@@ -1,6 +1,7 @@
 """Label tracks and the page from a table that `rrtn score` wrote."""
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -53,6 +54,19 @@ def test_every_recording_has_a_track_under_a_name_of_its_own(table: Path, tmp_pa
     (quiet,) = (path for path in files if path.name == "quiet <b>.TextGrid")
     assert "xmax = 1.000000" in quiet.read_text()
     assert (tmp_path / "tracks/quiet <b>.txt").read_text() == ""
+
+
+def test_names_that_are_too_long_for_a_track_are_cut_and_stay_apart(table: Path, tmp_path: Path) -> None:
+    text = table.read_text()
+    long = "\u00e9" * 125
+    for name in ("a/x.wav", "b/x.wav"):
+        text = text.replace(name, f"{name[0]}/{long}{name[0]}.wav")
+    table.write_text(text.replace("quiet <b>", "n" * 240))
+    files = write_tracks(table, tmp_path / "tracks", ("raven", "textgrid", "html"))
+    assert sorted(files) == sorted((tmp_path / "tracks").iterdir())
+    assert len({path.name.casefold() for path in files}) == 7
+    assert {len(os.fsencode(path.name)) for path in files if "\u00e9" in path.name} == {248, 254}
+    assert f"{'n' * 240}.TextGrid" in {path.name for path in files}
 
 
 def test_nothing_is_replaced_unless_it_is_asked_for(table: Path, tmp_path: Path) -> None:
