@@ -18,10 +18,11 @@ from ..audio.codes import in_order
 from ..audio.cutting import cut, endless_places
 from ..audio.level import LevelledClip, RunningLevel
 from ..audio.reader import mono_from_live
-from ..errors import AudioError
+from ..errors import AudioError, ConfigError
 from ..scoring.decoder_messages import window_samples
 from ..scoring.scorer import Scorer
 from ..tables.rows import Row
+from ..text import counted
 from .source import LiveSource
 
 _LATEST: Final = 2.0  # s of sound that may wait behind a window that is scored; or a hop, if that is longer
@@ -62,12 +63,19 @@ class LiveScoring:
     def rows(self) -> Iterator[LiveRow]:
         """A row for each window, up to the end of the sound.
 
-        A window that cannot be scored is a row with an error code. Raises AudioError where the channel is
+        A window that cannot be scored is a row with an error code. Raises ConfigError where the channel is
         missing, and what the source raises.
         """
         source, level = self._source, RunningLevel(self._scorer.bundle.spec)
         blocks = source.queue.blocks(source.patience)
-        channel = self._scorer.decoding.channel
+        channel, channels = self._scorer.decoding.channel, source.queue.channels
+        if channel and channel > channels:
+            raise ConfigError(
+                f"--channel {channel}",
+                f"the sound has {counted(channels, 'channel')}",
+                wanted=f"1 to {channels}",
+                fix="leave it out for the mean of all" if channels > 1 else "leave it out",
+            )
         mono = mono_from_live(blocks, source.rate, self._scorer.bundle.spec, channel=channel)
         for start, window in cut(mono, endless_places(self._length, self._hop)):
             if self._is_late():

@@ -36,7 +36,7 @@ class SoundQueue:
 
     def __init__(self, channels: int, *, limit: int, waits: bool) -> None:
         """`limit` is in samples; one block more may be in the queue."""
-        self._limit, self._waits, self._channels = limit, waits, channels
+        self._limit, self._waits, self.channels = limit, waits, channels
         self._changed = threading.Condition()
         self._blocks: deque[Float32 | int] = deque()  # an int stands for so many samples that are lost
         self._arrivals: deque[_Arrival] = deque(maxlen=_MOST_ARRIVALS)
@@ -82,7 +82,7 @@ class SoundQueue:
         while (block := self._next(patience)) is not None:
             if isinstance(block, int):
                 for size in range(block, 0, -_MOST_SILENCE):
-                    yield np.zeros((min(size, _MOST_SILENCE), self._channels), np.float32)
+                    yield np.zeros((min(size, _MOST_SILENCE), self.channels), np.float32)
             else:
                 yield block
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec, Scorer
-from rrtn.runtime.errors import AudioError
+from rrtn.runtime.errors import ConfigError
 from rrtn.runtime.live.live_scoring import LiveRow, LiveScoring
 from rrtn.runtime.live.sound_queue import SoundQueue
 from rrtn.runtime.live.source import LiveSource
@@ -157,7 +157,9 @@ def test_a_window_with_nan_is_an_error_and_the_others_are_scored(
 
 
 def test_a_channel_that_is_not_there_ends_it(scorer_of: Callable[..., Scorer]) -> None:
-    with pytest.raises(AudioError, match="no_channel"):
+    with pytest.raises(
+        ConfigError, match=r"--channel 2 \| the sound has 1 channel \| expected 1 to 1 \| leave"
+    ):
         live(scorer_of(channel=2), source_of(rng.normal(size=(RATE, 1))))
 
 
