@@ -31,6 +31,7 @@ _PACK_SUFFIX: Final = b".parquet"
 _PACK: Final = re.compile(rb"pack-\d{6}-[0-9a-f]{32}\.parquet")  # in a folder, where tables may lie, too
 _SUFFIX: Final = re.compile(r"\.[a-z0-9_~-]{1,12}")
 _ANY_DEPTH: Final = re.compile(rb"(?:^|(?<=/))\*\*(?:/+|$)")  # ** in a pattern
+_OURS: Final = re.compile(rb"\..+\.rrtn|\.rrtn-pack\.lock")  # beside tables and packs: nobody left it out
 _EXCLUDED, _APPLE, _LINK = "--exclude", "._*", "link to a folder"  # reasons to leave something out
 _GONE: Final = frozenset(  # a folder that gives no more is a row; storage that fails is not
     {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM}
@@ -210,6 +211,8 @@ def _contents(folder: bytes, choice: Choice) -> tuple[list[bytes], list[bytes]]:
     files, folders = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
+            if _OURS.fullmatch(entry.name):
+                continue
             if not _is_folder(entry):
                 if _is_wanted(entry, choice):
                     files.append(entry.name)

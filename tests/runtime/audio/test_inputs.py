@@ -261,6 +261,11 @@ def test_n14_what_is_left_out_is_counted_by_suffix(tmp_path: Path) -> None:
     assert choice_of(tmp_path) == (["a.wav"], counts)
 
 
+def test_n14_what_rrtn_keeps_beside_tables_and_packs_is_not_counted(tmp_path: Path) -> None:
+    touch(tmp_path, "a.wav", ".t.csv.rrtn/job.json", ".t.csv.rrtn/0-1.part", ".rrtn-pack.lock", "b.lock")
+    assert choice_of(tmp_path) == (["a.wav"], {".lock": 1})
+
+
 JUNK = ".Trash .Trashes .Trash-1000 $RECYCLE.BIN #recycle @eaDir .thumbnails __MACOSX .AppleDouble .fseventsd"
 
 
