@@ -47,6 +47,8 @@ def write_tracks(
     """
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ConfigError("--as", ", ".join(unknown), wanted=f"some of {', '.join(KINDS)}")
+    if not kinds:
+        raise ConfigError("--as", "is empty", wanted=f"some of {', '.join(KINDS)}")
     recordings = _recordings(table)
     names = _names([file for file, _ in recordings])
     targets = _targets(folder, table, names, kinds)

@@ -84,6 +84,8 @@ def test_nothing_is_replaced_unless_it_is_asked_for(table: Path, tmp_path: Path)
 def test_what_is_no_table_is_refused(tmp_path: Path, table: Path) -> None:
     with pytest.raises(ConfigError, match=r"--as.*midi.*audacity"):
         write_tracks(table, tmp_path / "tracks", ["midi"])
+    with pytest.raises(ConfigError, match=r"--as.*empty.*audacity"):
+        write_tracks(table, tmp_path / "tracks", [])
     (tmp_path / "other.csv").write_text("a,b\n")
     with pytest.raises(ConfigError, match="no such table"):
         write_tracks(tmp_path / "other.csv", tmp_path / "tracks", ["audacity"])
