@@ -144,8 +144,8 @@ def score_to_table(
         kept_rows = KeptRows(out, model, spool.names()) if append and out.exists() else ()
         if kept_rows and not job.settings_of_kept:
             say(
-                f"note: nobody knows the model and settings of all {counted(len(kept_rows), 'kept row')}: "
-                f"the folder .{out.name}.rrtn was not there when they were kept first"
+                f"note: {counted(len(kept_rows), 'kept row')} may be of another model or other settings: "
+                f"the folder .{out.name}.rrtn was not there when the table was first appended to"
             )
         if submission:
             if kept_rows:

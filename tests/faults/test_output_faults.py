@@ -194,7 +194,7 @@ def test_n9_append_keeps_the_rows(
         assert (ended.summary["kept_rows"], ended.summary["files"]) == (7, 2)
         assert ended.summary["scored_now"] == now
         assert ended.summary["kept_rows_checked"] == (folder == "there")
-        assert ("nobody knows the model" in ended.err) == (folder == "gone")
+        assert ("may be of another model" in ended.err) == (folder == "gone")
         assert table.read_bytes() == expected
     refused("other", "--out", table)
     assert table.read_bytes() == expected
