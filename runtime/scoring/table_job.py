@@ -343,8 +343,11 @@ def _not_this_table(target: Path, came: str) -> ConfigError:
 
 
 def _check_working_directory(job: dict[str, Any], target: Path) -> None:
-    """Raises ConfigError where a relative name in the table is of another file than the same name now."""
-    before, now = job.get(_RELATIVE_TO, []), os.getcwd()
+    """Raises ConfigError where a relative name in the table is of another file than the same name now.
+
+    A folder that is gone counts as moved to here.
+    """
+    before, now = [folder for folder in job.get(_RELATIVE_TO, []) if os.path.isdir(folder)], os.getcwd()
     if before and before != [now]:
         raise ConfigError(
             f"--append --out {target}",

@@ -208,6 +208,10 @@ def test_append_from_another_working_directory_is_refused(
     assert document.pop("relative_to") == [str(tmp_path)]
     job.write_text(json.dumps(document))  # as of an older rrtn
     score(folder, "text.wav", append=True)
+    (tmp_path / "other").rename(tmp_path / "moved")
+    document["relative_to"] = [str(tmp_path / "other")]
+    job.write_text(json.dumps(document))  # a project that was moved
+    score(tmp_path / "moved", "text.wav", append=True)
 
 
 def test_absolute_names_are_appended_from_any_working_directory(
