@@ -62,7 +62,7 @@ def crossval(
 ) -> None:
     """Train once for each fold of speakers, and evaluate on all clips.
 
-    The rated clips of Train and Val are dealt to folds by whole speakers; a table needs no split. Each fold
+    The clips of Train and Val are dealt to folds by whole speakers; a table needs no split. Each fold
     is predicted by the run that did not learn from it, after its last epoch. The same command goes on where
     it was stopped. rrtn evaluate and rrtn report take the folder.
 
