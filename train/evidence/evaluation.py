@@ -33,9 +33,9 @@ from .significance import (
     FEWEST_SPEAKERS,
     Comparison,
     ccc_interval,
+    have_evidence,
     named_speakers,
     or_none,
-    raters,
     uar_interval,
 )
 
@@ -195,14 +195,14 @@ class Evaluation:
         """The 95% interval of the challenge CCC: low and high, [K + 1] each.
 
         It draws speakers, and seeds where there are several. None where there are too few speakers for it
-        to mean something; NaN for a target that too few have rated.
+        to mean something; NaN for a target that too few have rated, and then for the mean.
         """
         if self.speakers < FEWEST_SPEAKERS or not self.targets:
             return None
         rated, speakers = self._rated[0].rated, self.predictions.speakers
         with Progress("resample speakers"):
             low, high = ccc_interval(scores_of_seeds(self._rated), rated, speakers)
-        is_evidence = raters(rated, speakers) >= FEWEST_SPEAKERS
+        is_evidence = have_evidence(rated, speakers)
         return np.where(is_evidence, low, np.nan), np.where(is_evidence, high, np.nan)
 
     def to_dict(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from .significance import (
     or_none,
     sizes_of_draws,
     speaker_sums,
+    with_all,
     with_mean,
 )
 
@@ -270,9 +271,9 @@ class _Sums(NamedTuple):
 
     @property
     def is_evidence(self) -> Mask:
-        """[K + 1]: whether enough speakers have ratings of a target, and enough of any."""
+        """[K + 1]: whether enough speakers have ratings of a target, and of each for the mean."""
         of_target = (self.sums[0, self.named, 0] > 0).sum(0)
-        return np.append(of_target, self.named.sum()) >= FEWEST_SPEAKERS
+        return with_all(of_target >= FEWEST_SPEAKERS, self.known)
 
 
 def _sums_of_groups(
@@ -342,7 +343,8 @@ def _difference(
 ) -> GroupDifference:
     """The interval draws the speakers of each group; the test exchanges them between the groups."""
     everyone = np.ones((1, len(a.people)))
-    targets, is_evidence = a.known & b.known, a.is_evidence & b.is_evidence
+    targets = a.known & b.known
+    is_evidence = with_all((a.is_evidence & b.is_evidence)[:-1], targets)
     values = _minus(_totals(everyone, a.sums), _totals(everyone, b.sums), targets)
     drawn, p = [], None
     if min(a.named.sum(), b.named.sum()) >= FEWEST_SPEAKERS:

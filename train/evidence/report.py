@@ -45,7 +45,7 @@ from .charts import SPECTROGRAM_DB, interval_chart, line_chart, scatter, spectro
 from .evaluate import evaluate, runs_of_seeds
 from .evaluation import Evaluation, mean_of_known
 from .fold_runs import folds_in
-from .significance import Comparison, too_few
+from .significance import FEWEST_SPEAKERS, Comparison, too_few
 from .trained_run import config_of_all_folds
 
 CLIPS: Final = 4  # shown: the best and the worst two by their error
@@ -308,6 +308,8 @@ def _interval_text(evaluation: Evaluation) -> str:
     if evaluation.interval is None:
         return f"no 95% interval: {too_few(evaluation.speakers)}"
     low, high = (end[-1] for end in evaluation.interval)
+    if np.isnan(low):
+        return f"no 95% interval: fewer than {FEWEST_SPEAKERS} speakers have rated one of the targets"
     return f"95%: {low:z.3f} to {high:z.3f}, resampling speakers"
 
 

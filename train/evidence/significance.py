@@ -83,11 +83,16 @@ def named_speakers(speakers: Iterable[str]) -> int:
     return len(set(speakers) - {""})
 
 
-def raters(rated: npt.ArrayLike, speakers: Sequence[str]) -> Counts:
-    """[K + 1]: the named speakers who have ratings [n, K] of each target, and all of them."""
+def have_evidence(rated: npt.ArrayLike, speakers: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """[K + 1]: whether enough named speakers have ratings [n, K] of a target, and of each for the mean."""
     known = ~np.isnan(np.asarray(rated, np.float64))
-    of_target = [named_speakers(np.asarray(speakers)[column].tolist()) for column in known.T]
-    return np.array([*of_target, named_speakers(speakers)])
+    raters = np.array([named_speakers(np.asarray(speakers)[column].tolist()) for column in known.T])
+    return with_all(raters >= FEWEST_SPEAKERS, known.sum(0) >= 2)
+
+
+def with_all(enough: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """[K] -> [K + 1]: a mean is as good as the evidence on each of the targets that are in it."""
+    return np.append(enough, bool(known.any() and enough[known].all()))
 
 
 def too_few(speakers: int) -> str:
@@ -164,8 +169,8 @@ def compare(
     ccc_a, ccc_b = (with_mean(_mean_ccc(everyone, sums), known) for sums in (sums_a, sums_b))
     difference = (ccc_a - ccc_b)[0]
     p = _swap_p(sums_a, sums_b, difference, people, resamples, rng)
-    named = raters(rated, speakers)
-    is_evidence = (named >= FEWEST_SPEAKERS) | (named[-1] < FEWEST_SPEAKERS)  # of few, nothing is shown
+    named = named_speakers(speakers)
+    is_evidence = have_evidence(rated, speakers) | (named < FEWEST_SPEAKERS)  # of few, nothing is shown
     low, high, p = (np.where(is_evidence, x, np.nan) for x in (*interval_of(drawn[0] - drawn[1]), p))
     return Comparison(
         difference=difference,
@@ -173,7 +178,7 @@ def compare(
         high=high,
         p=p,
         p_holm=np.append(holm(p[:-1]), p[-1]),
-        speakers=int(named[-1]),
+        speakers=named,
     )
 
 
@@ -187,10 +192,10 @@ def ccc_change_interval(
 ) -> tuple[float, float] | None:
     """The 95% interval of the mean challenge CCC of `scores` minus that of `reference`.
 
-    All arrays are [n, K]. None where there are fewer than FEWEST_SPEAKERS.
+    All arrays are [n, K]. None where there are fewer than FEWEST_SPEAKERS, or so few have rated a target.
     """
     (sums, people), (before, _) = (speaker_sums(x, rated, speakers) for x in (scores, reference))
-    if named_speakers(speakers) < FEWEST_SPEAKERS:
+    if not have_evidence(rated, speakers)[-1]:
         return None
     drawn = _resampled([sums, before], people, resamples, np.random.default_rng(0))
     low, high = interval_of((drawn[0] - drawn[1])[:, -1])

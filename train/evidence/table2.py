@@ -23,11 +23,11 @@ from ..method.metrics import ccc_challenge
 from .evaluate import same_clips
 from .predictions import Predictions
 from .significance import (
-    FEWEST_SPEAKERS,
     RESAMPLES,
     Comparison,
     ccc_interval,
     compare,
+    have_evidence,
     holm,
     named_speakers,
 )
@@ -319,7 +319,7 @@ def _result(
 def _interval_of_mean(mine: dict[int, Predictions], resamples: int) -> tuple[float, float] | None:
     """None where there are too few speakers."""
     one = next(iter(mine.values()))
-    if named_speakers(one.speakers) < FEWEST_SPEAKERS:
+    if not have_evidence(one.rated, one.speakers)[-1]:
         return None
     low, high = ccc_interval([p.scores for p in mine.values()], one.rated, one.speakers, resamples=resamples)
     return float(low[-1]), float(high[-1])
