@@ -202,6 +202,8 @@ def _caption(evaluation: "Evaluation") -> str:
     chosen += "; each clip by the run that did not hear its speaker" if evaluation.folds else ""
     ccc = "CCC: the challenge's (variances over n-1, covariance over n)"
     ridge = "" if evaluation.ridge is None else "; ridge: on each mel bin's mean and deviation"
+    if ridge and not evaluation.own_data:
+        ridge += ", fitted on this data's Train, which the network has not heard"
     return f"{ccc}, {interval}{ridge}{means}{chosen}"
 
 

@@ -61,6 +61,7 @@ def evaluate(
         epochs.append(evaluated.info.epoch)
         seeds.append(evaluated.kept_predictions(split))
     task, columns = task_of_name(evaluated.config.data.task), evaluated.config.data.columns
+    own_data = data is None or evaluated.is_of_its_own_data()
     if submission:
         write_submission(submission, evaluated.predictions("Test"), submitted_columns(task, columns.names))
     return Evaluation(
@@ -70,7 +71,8 @@ def evaluate(
         ridge=evaluated.ridge_ccc(split) if ridge and columns.targets else None,
         synthetic=is_synthetic(evaluated.data.path),
         split=split,
-        chosen_on=split == "Val" and not folds and (data is None or evaluated.is_of_its_own_data()),
+        chosen_on=split == "Val" and not folds and own_data,
+        own_data=own_data,
         folds=len(folds),
         compared={str(other): _comparison(run, seeds, other, data, split) for other in others},
         groups=tuple(

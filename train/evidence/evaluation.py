@@ -57,6 +57,7 @@ class Evaluation:
     split: str = "Val"
     folds: int = 0  # of a cross-validation; 0: the clips were held out of one run
     chosen_on: bool = True  # the epoch was chosen on these clips
+    own_data: bool = True  # the run's; False: of another data set, on whose Train the baseline was fitted
     compared: dict[str, Comparison] = field(default_factory=dict)  # folder of the other run -> comparison
     groups: tuple[GroupReport, ...] = ()  # of each --by
     scales: tuple[Scale, ...] = ()  # [K]; empty where all are 0 to 1

@@ -14,6 +14,7 @@ import jinja2
 import numpy as np
 import pytest
 import soundfile
+from rrtn.commands.evaluate import print_evaluation
 from rrtn.runtime import load_bundle
 from rrtn.runtime.backends import variant_rows
 from rrtn.runtime.errors import DataError
@@ -150,14 +151,21 @@ def test_n22_the_best_and_the_worst_clips_say_so_with_their_errors(run: Path, tm
     assert said == [(rank, f"{error:.3f}") for rank, error in zip(ranks, errors, strict=True)]
 
 
-def test_n22_the_epoch_was_chosen_on_these_clips(run: Path, tmp_path: Path) -> None:
+def test_n22_the_epoch_was_chosen_on_these_clips(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "of 2 epochs; chosen on these clips" in shown(run, tmp_path).text
     own = run.parent / "<u>data"
     copy = shutil.copytree(own, tmp_path / "copy")
     assert all(evaluate(run, ridge=False, data=data).chosen_on for data in (None, own, copy))
     table = (copy / "data_info.csv").read_text().splitlines()
     (copy / "data_info.csv").write_text("\n".join(table[:-1]) + "\n")
-    assert not evaluate(run, ridge=False, data=copy).chosen_on
+    on_others = evaluate(run, data=copy)
+    assert (on_others.chosen_on, on_others.own_data) == (False, False)
+    print_evaluation(on_others)
+    assert "fitted on this data's Train, which the network has not heard" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_n22_an_unfinished_run_says_how_far_it_is(run: Path, tmp_path: Path) -> None:
