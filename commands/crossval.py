@@ -12,13 +12,18 @@ from .options import (
     AudioDir,
     BatchSize,
     Channel,
+    ClassTarget,
     CsvFile,
     DataDir,
     Device,
     Epochs,
+    FileColumn,
     Json,
     Precision,
+    Scale,
+    SpeakerColumn,
     Targets,
+    Task,
     label_settings,
     load_torch,
     place_settings,
@@ -33,10 +38,15 @@ def crossval(
     data: DataDir = None,
     csv: CsvFile = None,
     audio: AudioDir = None,
+    file_column: FileColumn = None,
+    speaker_column: SpeakerColumn = None,
     folds: Annotated[
         str, typer.Option(help="How many, or loso: each speaker is left out once.", metavar="N|loso")
     ] = "5",
     targets: Targets = None,
+    scale: Scale = None,
+    class_target: ClassTarget = None,
+    task: Task = None,
     encoder: Annotated[
         Optional[str], typer.Option(help="Default resnet18.", metavar="NAME", show_default=False)
     ] = None,
@@ -72,7 +82,11 @@ def crossval(
         "seed": seed,
         "device": device,
         "precision": precision,
-        "data": {**place_settings(data, csv, audio), **label_settings(targets), "channel": channel},
+        "data": {
+            **place_settings(data, csv, audio, file_column=file_column, speaker_column=speaker_column),
+            **label_settings(targets, scale, class_target, task),
+            "channel": channel,
+        },
         "model": {"encoder": encoder, "method": method},
         "optim": {"epochs": epochs, "batch_size": batch_size},
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from rrtn.cli import app
 from rrtn.runtime.errors import ConfigError, StoppedError
 from rrtn.train import loop
 from rrtn.train.config import Config, config_from_dict
@@ -145,3 +146,18 @@ def test_other_settings_and_other_data_are_refused(crossed: FoldRuns, folder: Pa
         fold_runs(settings(folder), folds="5", out=folder / "other")
     with pytest.raises(ConfigError, match="leave --data, --split and --submission out"):
         evaluate(crossed.out, split="Train")
+
+
+def test_the_command_takes_tables_of_any_columns_and_scales(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every option that an error of it may name."""
+    (tmp_path / "wav").symlink_to(folder / "data/wav")
+    rows = [f"{i},p{i % SPEAKERS},{1 + i % 9},{'LC'[i % 2]}" for i in range(SPEAKERS * CLIPS)]
+    (tmp_path / "data_info.csv").write_text("\n".join(["clip,vp,Valence,Kind", *rows]) + "\n")
+    flags = (
+        "--folds 2 --file-column clip --speaker-column vp --scale 1:9 --class-target Kind --dry-run --json"
+    )
+    app(["crossval", "--data", str(tmp_path), *flags.split()], standalone_mode=False)
+    found = json.loads(capsys.readouterr().out)
+    assert [(fold["clips"], fold["speakers"]) for fold in found["folds"]] == [(6, 2), (6, 2)]
