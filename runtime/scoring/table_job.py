@@ -45,7 +45,10 @@ _LOCK: Final = "lock"
 _INPUTS: Final = "inputs"  # in job.json: what the user named; all else there are settings
 _SUBMISSIONS: Final = "submissions"  # in job.json: where the table was written in the challenge's form
 _RELATIVE_TO: Final = "relative_to"  # in job.json: the working directories of the table's relative names
-_NO_SETTINGS: Final = (_INPUTS, _SUBMISSIONS, _RELATIVE_TO)
+_REPLACES: Final = (
+    "replaces"  # in job.json: _UNKNOWN until --overwrite has written the table in place of another
+)
+_NO_SETTINGS: Final = (_INPUTS, _SUBMISSIONS, _RELATIVE_TO, _REPLACES)
 _EMBEDDING: Final = "embedding"  # a setting: D, or null
 _UNKNOWN: Final = "rows of another table"  # that --append has kept; no user can name that
 
@@ -114,9 +117,10 @@ class TableJob:
 
     def note_written(self, spool: InputSpool) -> None:
         """Keeps in mind what the relative names in the table, which is whole now, are relative to."""
-        job, now = _job(self._folder), _folders(spool.relative_to)
-        if job and not self._keeps_all and job.get(_RELATIVE_TO) != now:
-            write_json(self._folder / _JOB, {**job, _RELATIVE_TO: now})
+        if (job := _job(self._folder)) and not self._keeps_all:
+            noted = _noted(job, {_RELATIVE_TO: _folders(spool.relative_to), _REPLACES: []})
+            if noted != job:
+                write_json(self._folder / _JOB, noted)
 
     def rows(self, spool: InputSpool, shards: Sequence[Shard] | None = None) -> Iterator[list[Row]]:
         """Gives the rows of every file of `shards`, in order; without them, of all.
@@ -228,13 +232,24 @@ def opened_job(
             _empty(folder)
         else:
             _check_settings(job, target, settings)
-        has_table = os.path.lexists(target)
-        known = {_INPUTS: _known_inputs(job, inputs, append=append, had_table=has_table)}
-        known[_RELATIVE_TO] = _folders(relative_to, *(job or {}).get(_RELATIVE_TO, ()) if has_table else ())
-        if job is None or any(job.get(name, []) != value for name, value in known.items()):
-            write_json(folder / _JOB, {**(job or settings), **known})
+        has_table, before = os.path.lexists(target), job or {}
+        now = {_INPUTS: _known_inputs(job, inputs, append=append, had_table=has_table)}
+        now[_RELATIVE_TO] = _folders(relative_to, *before.get(_RELATIVE_TO, ()) if has_table else ())
+        now[_REPLACES] = [_UNKNOWN] if has_table and (overwrite or before.get(_REPLACES)) else []
+        if (noted := _noted(job or settings, now)) != job:
+            write_json(folder / _JOB, noted)
         _remove_unfinished(target)
-        yield TableJob(folder, labels, keeps_all=append, settings_of_kept=_UNKNOWN not in known[_INPUTS])
+        is_known = _UNKNOWN not in now[_INPUTS] + now[_REPLACES]
+        yield TableJob(folder, labels, keeps_all=append, settings_of_kept=is_known)
+
+
+def _noted(job: dict[str, Any], notes: dict[str, list[str]]) -> dict[str, Any]:
+    """What job.json says with these notes; of what rrtn notes beside the inputs, nothing empty is written."""
+    return {
+        name: value
+        for name, value in {**job, **notes}.items()
+        if value or name not in notes or name == _INPUTS
+    }
 
 
 def settings_of_table(target: Path) -> dict[str, Any]:

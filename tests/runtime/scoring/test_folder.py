@@ -214,6 +214,27 @@ def test_append_from_another_working_directory_is_refused(
     score(tmp_path / "moved", "text.wav", append=True)
 
 
+def test_rows_that_overwrite_had_not_replaced_yet_are_of_unknown_settings(
+    engine: LocalEngine, score: Callable[..., ScoringSummary], folder: Path, tmp_path: Path
+) -> None:
+    job, other = tmp_path / ".t.csv.rrtn/job.json", tmp_path / "other.wav"
+    shutil.copy(next(folder.glob("*.wav")), other)
+
+    def append() -> ScoringSummary:
+        with InputSpool(inputs_from_arguments([os.fsencode(other)])) as spool:
+            return score_to_table(engine, spool, tmp_path / "t.csv", append=True)
+
+    score()
+    assert append().kept_rows_checked
+    with pytest.raises(StoppedError):
+        score(overwrite=True, error_budget=ErrorBudget(fail_fast=True))
+    for _ in range(2):
+        assert not append().kept_rows_checked
+    score()  # the whole table anew
+    assert "replaces" not in json.loads(job.read_text())
+    assert append().kept_rows_checked
+
+
 def test_absolute_names_are_appended_from_any_working_directory(
     score: Callable[..., ScoringSummary], tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
