@@ -160,7 +160,7 @@ def _print_classes(evaluation: "Evaluation") -> None:
         "class target", *numbers("UAR"), *([Column("95%")] if intervals else []), *numbers("classes")
     )
     for j, target in enumerate(evaluation.classes):
-        cells = [f"{low:z.3f} to {high:z.3f}" for low, high in intervals[j : j + 1]] if intervals else []
+        cells = [_between(*intervals[j])] if intervals else []
         table.add_row(target.name, f"{evaluation.uar[j]:z.3f}", *cells, str(len(target.classes)))
     interval = (
         "95% by resampling speakers" if intervals else f"no 95% interval: {too_few(evaluation.speakers)}"
@@ -180,7 +180,11 @@ def _interval(evaluation: "Evaluation", column: int) -> list[str]:
     if not evaluation.interval:
         return []
     low, high = (end[column] for end in evaluation.interval)
-    return ["" if math.isnan(low) else f"{low:z.3f} to {high:z.3f}"]
+    return [_between(low, high)]
+
+
+def _between(low: float, high: float) -> str:
+    return "" if math.isnan(low) else f"{low:z.3f} to {high:z.3f}"
 
 
 def _title(evaluation: "Evaluation") -> str:

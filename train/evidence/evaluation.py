@@ -146,14 +146,20 @@ class Evaluation:
 
     @cached_property
     def uar_intervals(self) -> tuple[tuple[float, float], ...] | None:
-        """[J] 95% intervals (low, high) of the recalls; None where there are too few speakers."""
+        """[J] 95% intervals (low, high) of the recalls; None where there are too few speakers.
+
+        NaN for a class target that too few have rated.
+        """
         if self.speakers < FEWEST_SPEAKERS:
             return None
         scores, predictions = scores_of_seeds(self.seeds), self.predictions
-        return tuple(
-            uar_interval(scores[..., g], numbers_of_one_hot(predictions.rated[:, g]), predictions.speakers)
-            for g in predictions.columns.groups
-        )
+        found = []
+        for group in predictions.columns.groups:
+            classes = numbers_of_one_hot(predictions.rated[:, group])
+            is_evidence = have_evidence(classes[:, None], predictions.speakers)[0]
+            interval = uar_interval(scores[..., group], classes, predictions.speakers)
+            found.append(interval if is_evidence else (math.nan, math.nan))
+        return tuple(found)
 
     @property
     def metric(self) -> Metric:
@@ -249,7 +255,7 @@ class Evaluation:
         return added
 
     def _of_class(self, j: int) -> dict[str, Any]:
-        low, high = self.uar_intervals[j] if self.uar_intervals else (None, None)
+        low, high = map(or_none, self.uar_intervals[j]) if self.uar_intervals else (None, None)
         return {
             "uar": float(self.uar[j]),
             "uar_low": low,

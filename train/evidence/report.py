@@ -431,8 +431,8 @@ def _scatter(evaluation: Evaluation, k: int) -> Markup:
 def _confusion(evaluation: Evaluation, j: int) -> Confusion:
     target, counts = evaluation.classes[j], evaluation.tables[j]
     recall = f"UAR {evaluation.uar[j]:z.3f}"
-    if evaluation.uar_intervals:
-        low, high = evaluation.uar_intervals[j]
+    low, high = evaluation.uar_intervals[j] if evaluation.uar_intervals else (np.nan, np.nan)
+    if not np.isnan(low):
         recall += f", 95%: {low:z.3f} to {high:z.3f}, resampling speakers"
     rows = [[name, *map(str, row)] for name, row in zip(target.classes, counts.tolist(), strict=True)]
     return Confusion(

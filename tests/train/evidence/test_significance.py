@@ -22,6 +22,7 @@ from rrtn.train.evidence.significance import (
     too_few,
     uar_interval,
 )
+from rrtn.train.method.columns import ClassTarget
 from rrtn.train.method.metrics import ccc_challenge, confusion, uar_of_confusion
 
 Float64 = NDArray[np.float64]
@@ -319,3 +320,23 @@ def test_an_evaluation_says_nothing_of_targets_that_nobody_has_rated() -> None:
     assert found.interval is not None
     low, high = found.interval
     assert low[-1] < found.challenge[2] < high[-1]
+
+
+def test_a_class_target_that_few_have_has_no_interval() -> None:
+    rng = np.random.default_rng(0)
+    speakers = np.repeat([f"s{i:02d}" for i in range(12)], 5)
+    one_hot = np.eye(2)[rng.integers(0, 2, len(speakers))]
+    kinds = ClassTarget(name="Type", classes=("a", "b")), ClassTarget(name="Mood", classes=("a", "b"))
+    few = np.where((speakers < "s03")[:, None], one_hot, np.nan)  # three speakers have a mood
+    seed = Predictions(
+        file_ids=tuple(map(str, range(len(speakers)))),
+        speakers=tuple(speakers.tolist()),
+        targets=("Type=a", "Type=b", "Mood=a", "Mood=b"),
+        scores=rng.uniform(size=(len(speakers), 4)),
+        rated=np.hstack([one_hot, few]),
+        classes=kinds,
+    )
+    found = Evaluation(run=Path("run"), epochs=(1,), seeds=(seed,), ridge=None)
+    document = json.loads(json.dumps(found.to_dict(), allow_nan=False))["classes"]
+    assert document["Type"]["uar_low"] < document["Type"]["uar"] < document["Type"]["uar_high"]
+    assert (document["Mood"]["uar_low"], document["Mood"]["uar_high"]) == (None, None)
