@@ -1,12 +1,11 @@
 """rrtn evaluate and rrtn report."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from ..runtime.text import counted
+from ..runtime.text import counted, interval_text, number_text
 from .options import DataDir, Json, RunArgument, existing_run, load_torch, split_option
 from .printing import Column, Table, numbers, print_json, print_table, say
 
@@ -134,17 +133,17 @@ def _print_ratings(evaluation: "Evaluation") -> None:
         *(numbers("clips") if counts else []),
     )
     for k, target in enumerate(evaluation.targets):
-        others = (_number(values[k], "z.3f") for values in columns.values())
+        others = (number_text(values[k]) for values in columns.values())
         rated = [str(counts[k])] if counts else []
         table.add_row(
-            target, _number(evaluation.challenge[k], "z.3f"), *_interval(evaluation, k), *others, *rated
+            target, number_text(evaluation.challenge[k]), *_interval(evaluation, k), *others, *rated
         )
     table.add_section()
     means = [
-        _number(mean_of_known(values), "z.3f") if name != "MAE" or evaluation.has_one_scale else ""
+        number_text(mean_of_known(values)) if name != "MAE" or evaluation.has_one_scale else ""
         for name, values in columns.items()
     ]
-    mean = _number(mean_of_known(evaluation.challenge), "z.3f")
+    mean = number_text(mean_of_known(evaluation.challenge))
     rated = [""] if counts else []
     table.add_row("mean", mean, *_interval(evaluation, -1), *means, *rated, style="bold")
     print_table(table, title=_title(evaluation), caption=_caption(evaluation))
@@ -160,7 +159,7 @@ def _print_classes(evaluation: "Evaluation") -> None:
         "class target", *numbers("UAR"), *([Column("95%")] if intervals else []), *numbers("classes")
     )
     for j, target in enumerate(evaluation.classes):
-        cells = [_between(*intervals[j])] if intervals else []
+        cells = [interval_text(*intervals[j])] if intervals else []
         table.add_row(target.name, f"{evaluation.uar[j]:z.3f}", *cells, str(len(target.classes)))
     interval = (
         "95% by resampling speakers" if intervals else f"no 95% interval: {too_few(evaluation.speakers)}"
@@ -180,11 +179,7 @@ def _interval(evaluation: "Evaluation", column: int) -> list[str]:
     if not evaluation.interval:
         return []
     low, high = (end[column] for end in evaluation.interval)
-    return [_between(low, high)]
-
-
-def _between(low: float, high: float) -> str:
-    return "" if math.isnan(low) else f"{low:z.3f} to {high:z.3f}"
+    return [interval_text(low, high)]
 
 
 def _title(evaluation: "Evaluation") -> str:
@@ -206,7 +201,7 @@ def _caption(evaluation: "Evaluation") -> str:
     chosen += "; each clip by the run that did not hear its speaker" if evaluation.folds else ""
     ccc = "CCC: the challenge's (variances over n-1, covariance over n)"
     ridge = "" if evaluation.ridge is None else "; ridge: on each mel bin's mean and deviation"
-    if ridge and not evaluation.own_data:
+    if evaluation.ridge_of_others:
         ridge += ", fitted on this data's Train, which the network has not heard"
     return f"{ccc}, {interval}{ridge}{means}{chosen}"
 
@@ -217,11 +212,10 @@ def _print_comparison(evaluation: "Evaluation", other: str, comparison: "Compari
     evidence = [Column("95%"), *numbers("p", "p, Holm", drop=1)] if comparison.is_evidence else []
     table = Table("target", *numbers("difference"), *evidence, Column("", words=True))
     for k, target in enumerate([*evaluation.targets, "mean"]):
-        cells = [f"{comparison.low[k]:+z.3f} to {comparison.high[k]:+z.3f}"]
-        cells += [f"{comparison.p[k]:.4f}", f"{comparison.p_holm[k]:.4f}"]
-        cells = [""] * 3 if math.isnan(comparison.p[k]) else cells
+        cells = [interval_text(comparison.low[k], comparison.high[k], "+z.3f")]
+        cells += [number_text(comparison.p[k], ".4f"), number_text(comparison.p_holm[k], ".4f")]
         shown = cells if comparison.is_evidence else []
-        table.add_row(target, _number(comparison.difference[k], "+z.3f"), *shown, comparison.verdict(k))
+        table.add_row(target, number_text(comparison.difference[k], "+z.3f"), *shown, comparison.verdict(k))
     caption = "p: two-tailed, by swapping the two runs speaker by speaker; Holm: over the targets"
     if not comparison.is_evidence:
         caption = f"no interval and no p: {too_few(comparison.speakers)}"
@@ -259,7 +253,7 @@ def _print_group_differences(report: "GroupReport") -> None:
         Column("", words=True),
     )
     for found in report.differences:
-        p = [_number(adjusted[-1], ".4f") for adjusted in found.p_holm] if found.p_holm else ["", ""]
+        p = [number_text(adjusted[-1], ".4f") for adjusted in found.p_holm] if found.p_holm else ["", ""]
         ccc, bias = _figures(found.ccc, -1, "+"), _figures(found.bias, -1, "+")
         table.add_row(f"{found.first} minus {found.second}", *ccc, p[0], *bias, p[1], found.verdict())
     caption = (
@@ -276,11 +270,5 @@ def _print_group_differences(report: "GroupReport") -> None:
 def _figures(figures: "Figures", column: int, sign: str = "") -> list[str]:
     """Value and interval; blank where nobody knows them."""
     form = f"{sign}z.3f"
-    value = _number(figures.value[column], form)
-    if figures.low is None or figures.high is None or math.isnan(figures.low[column]):
-        return [value, ""]
-    return [value, f"{figures.low[column]:{form}} to {figures.high[column]:{form}}"]
-
-
-def _number(value: float, form: str) -> str:
-    return "" if math.isnan(value) else f"{value:{form}}"
+    low, high = (None if ends is None else ends[column] for ends in (figures.low, figures.high))
+    return [number_text(figures.value[column], form), interval_text(low, high, form)]

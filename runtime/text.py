@@ -4,6 +4,7 @@ terminal, a spreadsheet or a page.
 JSON needs none of this: rrtn writes JSON in ASCII. JSONL and Parquet tables keep every name exactly.
 """
 
+import math
 import re
 from typing import Final
 
@@ -39,6 +40,17 @@ def short(value: object) -> str:
 def counted(count: int, noun: str) -> str:
     """A number and its noun, as in "1 file" and "1,000 files", for messages."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def number_text(value: float | None, form: str = "z.3f") -> str:
+    """A number, for tables; blank for None and NaN, which nobody knows."""
+    return "" if value is None or math.isnan(value) else f"{value:{form}}"
+
+
+def interval_text(low: float | None, high: float | None, form: str = "z.3f") -> str:
+    """Both ends of an interval; blank where there is none."""
+    ends = number_text(low, form), number_text(high, form)
+    return " to ".join(ends) if all(ends) else ""
 
 
 def cell_from_text(text: str) -> str:

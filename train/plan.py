@@ -16,7 +16,7 @@ from ..runtime.text import counted
 from .config import CompileMode, Config, Precision
 from .data.builtin import EPOCHS as BUILTIN_EPOCHS
 from .data.builtin import builtin_corpus
-from .data.data_set import DataSet
+from .data.data_set import DataSet, named_speakers
 from .data.device_clips import part_of_training
 from .data.ratings import LabelSummary, constant_targets, label_summaries
 from .data.reading import data_of_settings, label_settings
@@ -159,7 +159,7 @@ def describe(plan: TrainingPlan) -> dict[str, Any]:
             "targets": list(plan.data.targets),
             "clips": {name: len(split.clips) for name, split in plan.data.splits.items()},
             "speakers": {
-                name: len({clip.speaker for clip in split.clips} - {""})
+                name: named_speakers(clip.speaker for clip in split.clips)
                 for name, split in plan.data.splits.items()
             },
         },

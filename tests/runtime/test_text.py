@@ -1,9 +1,18 @@
 """Text of others as a terminal, a spreadsheet and a page get it."""
 
+import math
 import unicodedata
 
 import pytest
-from rrtn.runtime.text import bytes_from_cell, cell_from_text, printable, printable_lines, short
+from rrtn.runtime.text import (
+    bytes_from_cell,
+    cell_from_text,
+    interval_text,
+    number_text,
+    printable,
+    printable_lines,
+    short,
+)
 
 HARMLESS = "Gr\u00fc\u00dfe, caf\u00e9 \N{GRINNING FACE} \N{ARABIC LETTER ALEF} [bold]\u00a0<b>"
 FORMULAS = ["=1+1", "+1", "-1", "@x", " =1", "\u00a0=1", "\uff1d1", "\uff0b1", "\uff0d1", "\uff201", "'x"]
@@ -46,3 +55,9 @@ def test_n25_a_cell_is_one_plain_line_and_comes_back(text: str) -> None:
 def test_a_long_value_is_cut() -> None:
     assert short("x" * 10_000).endswith("x...")
     assert len(short("x" * 10_000)) < 600
+
+
+def test_what_nobody_knows_is_blank() -> None:
+    assert [number_text(value) for value in (0.1234, -0.0, None, math.nan)] == ["0.123", "0.000", "", ""]
+    assert interval_text(-0.5, 0.25, "+z.2f") == "-0.50 to +0.25"
+    assert [interval_text(low, 0.5) for low in (None, math.nan)] == ["", ""]

@@ -5,7 +5,7 @@ Columns are found by name, never by position, and in any spelling: `Subject_ID`,
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -67,6 +67,11 @@ class DataSet:
     def targets(self) -> tuple[str, ...]:
         """Names of the rated targets, [K]."""
         return self.columns.targets
+
+
+def named_speakers(speakers: Iterable[str]) -> int:
+    """How many speakers are named: clips without a speaker are of nobody known."""
+    return len(set(speakers) - {""})
 
 
 def read_data(

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from ...runtime.spec import FrontendSpec
 from .clip_cache import ClipStore
-from .data_set import Split
+from .data_set import Split, named_speakers
 from .levels import CLIPPED
 
 _SHARES: Final = {"min": 0.0, "5%": 0.05, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}
@@ -40,7 +40,7 @@ def split_summary(name: str, split: Split, store: ClipStore, spec: FrontendSpec)
         split=name,
         clips=len(split.clips),
         minutes=round(float(lengths.sum()) / spec.sampling_rate / 60, 2),
-        speakers=len({clip.speaker for clip in split.clips} - {""}),
+        speakers=named_speakers(clip.speaker for clip in split.clips),
         countries={country: countries.count(country) for country in sorted(set(countries))},
         seconds=_quantiles(lengths / spec.sampling_rate),
         longer_than_clip=int((lengths > spec.clip_samples).sum()),

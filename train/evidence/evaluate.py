@@ -61,18 +61,19 @@ def evaluate(
         epochs.append(evaluated.info.epoch)
         seeds.append(evaluated.kept_predictions(split))
     task, columns = task_of_name(evaluated.config.data.task), evaluated.config.data.columns
-    own_data = data is None or evaluated.is_of_its_own_data()
+    baseline = ridge and bool(columns.targets)
+    is_own = data is None or ((baseline or split == "Val") and evaluated.is_of_its_own_data())
     if submission:
         write_submission(submission, evaluated.predictions("Test"), submitted_columns(task, columns.names))
     return Evaluation(
         run=run,
         epochs=tuple(epochs),
         seeds=tuple(seeds),
-        ridge=evaluated.ridge_ccc(split) if ridge and columns.targets else None,
+        ridge=evaluated.ridge_ccc(split) if baseline else None,
         synthetic=is_synthetic(evaluated.data.path),
         split=split,
-        chosen_on=split == "Val" and not folds and own_data,
-        own_data=own_data,
+        chosen_on=split == "Val" and not folds and is_own,
+        ridge_of_others=baseline and not is_own,
         folds=len(folds),
         compared={str(other): _comparison(run, seeds, other, data, split) for other in others},
         groups=tuple(

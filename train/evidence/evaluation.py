@@ -14,6 +14,7 @@ import numpy as np
 
 from ...runtime.arrays import Float64, Int64
 from ...runtime.progress import Progress
+from ..data.data_set import named_speakers
 from ..method.columns import ClassTarget, Scale
 from ..method.metrics import (
     Judgement,
@@ -34,7 +35,6 @@ from .significance import (
     Comparison,
     ccc_interval,
     have_evidence,
-    named_speakers,
     or_none,
     uar_interval,
 )
@@ -57,7 +57,7 @@ class Evaluation:
     split: str = "Val"
     folds: int = 0  # of a cross-validation; 0: the clips were held out of one run
     chosen_on: bool = True  # the epoch was chosen on these clips
-    own_data: bool = True  # the run's; False: of another data set, on whose Train the baseline was fitted
+    ridge_of_others: bool = False  # it was fitted on the Train of other data, which the network has not heard
     compared: dict[str, Comparison] = field(default_factory=dict)  # folder of the other run -> comparison
     groups: tuple[GroupReport, ...] = ()  # of each --by
     scales: tuple[Scale, ...] = ()  # [K]; empty where all are 0 to 1

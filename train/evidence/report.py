@@ -27,7 +27,7 @@ from ...runtime.documents import Count, converted, parsed
 from ...runtime.errors import DataError
 from ...runtime.frontend import mel_edges
 from ...runtime.system.files import read_regular, write_bytes
-from ...runtime.text import counted, printable_lines
+from ...runtime.text import counted, interval_text, number_text, printable_lines
 from ..checkpoint import Record, metric_of_record, score_of
 from ..config import Config
 from ..config_file import config_from_toml
@@ -45,7 +45,7 @@ from .charts import SPECTROGRAM_DB, interval_chart, line_chart, scatter, spectro
 from .evaluate import evaluate, runs_of_seeds
 from .evaluation import Evaluation, mean_of_known
 from .fold_runs import folds_in
-from .significance import FEWEST_SPEAKERS, Comparison, too_few
+from .significance import FEWEST_SPEAKERS, too_few
 from .trained_run import config_of_all_folds
 
 CLIPS: Final = 4  # shown: the best and the worst two by their error
@@ -397,7 +397,7 @@ def _quality(evaluation: Evaluation) -> Quality:
     if evaluation.ridge is not None:
         columns["ridge CCC"] = evaluation.ridge
     rows = [
-        [name, *(_known(np.append(v, mean_of_known(v))[k]) for v in columns.values())]
+        [name, *(number_text(np.append(v, mean_of_known(v))[k]) for v in columns.values())]
         for k, name in enumerate(names)
     ]
     if not evaluation.has_one_scale:  # errors of several units have no mean
@@ -408,10 +408,6 @@ def _quality(evaluation: Evaluation) -> Quality:
         rows = [[*row, str(count)] for row, count in zip(rows, [*evaluation.counts, ""], strict=True)]
     scatters = [Figure(target, _scatter(evaluation, k)) for k, target in enumerate(evaluation.targets)]
     return Quality(Figure("CCC of each target on Val", chart), Table(header, rows), scatters, confusions)
-
-
-def _known(value: float, form: str = "z.3f") -> str:
-    return "" if np.isnan(value) else f"{value:{form}}"
 
 
 def _scatter(evaluation: Evaluation, k: int) -> Markup:
@@ -446,9 +442,12 @@ def _compared(evaluation: Evaluation) -> list[Compared]:
         rows = [
             [
                 name,
-                _known(comparison.difference[k], "+z.3f"),
+                number_text(comparison.difference[k], "+z.3f"),
                 *(
-                    [_between(comparison, k), _known(comparison.p_holm[k], ".4f")]
+                    [
+                        interval_text(comparison.low[k], comparison.high[k], "+z.3f"),
+                        number_text(comparison.p_holm[k], ".4f"),
+                    ]
                     if comparison.is_evidence
                     else []
                 ),
@@ -461,11 +460,6 @@ def _compared(evaluation: Evaluation) -> list[Compared]:
         note = "" if comparison.is_evidence else f"No interval and no p: {too_few(comparison.speakers)}."
         parts.append(Compared(other, counted(comparison.speakers, "speaker"), table, note))
     return parts
-
-
-def _between(comparison: Comparison, column: int) -> str:
-    low, high = comparison.low[column], comparison.high[column]
-    return "" if np.isnan(low) else f"{low:+z.3f} to {high:+z.3f}"
 
 
 def _export(folder: Path) -> Export:

@@ -9,7 +9,7 @@ R resamples, P speakers, S seeds of a method, n clips, K targets. Columns [K + 1
 and then their mean.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ...runtime.arrays import Float64
 from ...runtime.text import counted
+from ..data.data_set import named_speakers
 from ..method.metrics import confusion, uar_of_confusion
 
 RESAMPLES: Final = 10_000
@@ -76,11 +77,6 @@ class Comparison:
 def or_none(value: float) -> float | None:
     """The value; None, which JSON has a word for, in place of NaN."""
     return None if np.isnan(value) else float(value)
-
-
-def named_speakers(speakers: Iterable[str]) -> int:
-    """How many speakers are named: clips without a speaker are of nobody known."""
-    return len(set(speakers) - {""})
 
 
 def have_evidence(rated: npt.ArrayLike, speakers: Sequence[str]) -> npt.NDArray[np.bool_]:

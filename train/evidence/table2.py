@@ -15,8 +15,9 @@ import numpy as np
 from ... import __version__
 from ...runtime.errors import DataError
 from ...runtime.system.files import write_bytes, write_json
-from ...runtime.text import counted
+from ...runtime.text import counted, number_text
 from ..data.corpus import is_synthetic
+from ..data.data_set import named_speakers
 from ..distributed import World
 from ..loop import device_from_config
 from ..method.metrics import ccc_challenge
@@ -29,7 +30,6 @@ from .significance import (
     compare,
     have_evidence,
     holm,
-    named_speakers,
 )
 from .table2_runs import ROWS, Table2Row, TableRun, TableRuns
 from .trained_run import predictions_of_run
@@ -123,8 +123,8 @@ class RowResult:
             self.row.encoder,
             METHODS[self.row.method],
             self.runs,
-            _text(self.mean, "z.3f") + interval,
-            _text(self.sd, ".3f"),
+            number_text(self.mean, "z.3f") + interval,
+            number_text(self.sd, ".3f"),
             _gains(self.local_gain, self.global_gain),
             *self._compared_cells(),
             f"{self.row.paper_ccc:.3f}",
@@ -143,7 +143,7 @@ class RowResult:
         interval = f" ({figures['low']:+z.3f} to {figures['high']:+z.3f})" if figures["p"] is not None else ""
         return (
             f"{figures['difference']:+z.3f}{interval}",
-            _text(figures["p_holm"], ".4f"),
+            number_text(figures["p_holm"], ".4f"),
             self.over_vanilla.verdict(-1) + seeds,
         )
 
@@ -347,8 +347,4 @@ def _mean_ccc(predictions: Predictions) -> float:
 
 
 def _gains(local: float | None, over_all: float | None) -> str:
-    return ", ".join(_text(value, "+z.1f") for value in (local, over_all) if value is not None)
-
-
-def _text(value: float | None, form: str) -> str:
-    return "" if value is None else f"{value:{form}}"
+    return ", ".join(number_text(value, "+z.1f") for value in (local, over_all) if value is not None)

@@ -161,7 +161,7 @@ def test_n22_the_epoch_was_chosen_on_these_clips(
     table = (copy / "data_info.csv").read_text().splitlines()
     (copy / "data_info.csv").write_text("\n".join(table[:-1]) + "\n")
     on_others = evaluate(run, data=copy)
-    assert (on_others.chosen_on, on_others.own_data) == (False, False)
+    assert (on_others.chosen_on, on_others.ridge_of_others) == (False, True)
     print_evaluation(on_others)
     assert "fitted on this data's Train, which the network has not heard" in " ".join(
         capsys.readouterr().out.split()
