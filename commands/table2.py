@@ -11,18 +11,24 @@ from ..runtime.text import counted
 from ..train.config import METHODS
 from ..train.method.choices import ENCODER_NAMES
 from .options import (
+    AudioDir,
     BatchSize,
+    Channel,
+    CsvFile,
     DataDir,
     Device,
     Epochs,
+    FileColumn,
     Json,
     Precision,
     Scale,
+    SpeakerColumn,
+    SplitColumn,
     Targets,
-    absolute,
     label_settings,
     load_torch,
     names_with_commas,
+    place_settings,
 )
 from .printing import Column, Table, print_json, print_table, say
 
@@ -33,6 +39,11 @@ if TYPE_CHECKING:
 
 def table2(
     data: DataDir = None,
+    csv: CsvFile = None,
+    audio: AudioDir = None,
+    file_column: FileColumn = None,
+    split_column: SplitColumn = None,
+    speaker_column: SpeakerColumn = None,
     targets: Targets = None,
     scale: Scale = None,
     seeds: Annotated[int, typer.Option(help="Runs of each row, with seeds 0, 1, ...")] = 3,
@@ -53,6 +64,7 @@ def table2(
     batch_size: BatchSize = None,
     device: Device = None,
     precision: Precision = None,
+    channel: Channel = None,
     out: Annotated[Path, typer.Option(help="The runs' folder; what is there goes on.")] = Path("runs/table2"),
     dry_run: Annotated[
         bool, typer.Option(help="Say what would be trained, and for how long if it was measured.")
@@ -70,8 +82,9 @@ def table2(
         "device": device,
         "precision": precision,
         "data": {
-            "dir": absolute(data),
+            **place_settings(data, csv, audio, file_column, split_column, speaker_column),
             **label_settings(targets, scale),
+            "channel": channel,
             "fraction": fraction,
         },
         "optim": {"epochs": epochs, "batch_size": batch_size},

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rrtn.cli import app
 from rrtn.runtime.errors import ConfigError, DataError, StoppedError
 from rrtn.runtime.system import failpoints
 from rrtn.train import loop
@@ -510,3 +511,21 @@ class TestFraction:
             ConfigError, match=r"--fraction \(data.fraction\) \| .* \| expected more than 0, at most 1"
         ):
             config(corpus, data={"fraction": fraction})
+
+
+def test_the_command_takes_tables_of_any_columns(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every option that an error of it may name."""
+    table = (corpus / "data_info.csv").read_text()
+    for name, other in (("File_ID", "clip"), ("Split", "part"), ("Subject_ID", "vp")):
+        table = table.replace(name, other, 1)
+    (tmp_path / "ratings.csv").write_text(table)
+    places = ["--csv", str(tmp_path / "ratings.csv"), "--audio", str(corpus / "wav")]
+    columns = "--file-column clip --split-column part --speaker-column vp --channel 1".split()
+    shown = ["--encoders", "cnn10", "--seeds", "1", "--dry-run", "--json", "--out", str(tmp_path / "runs")]
+    app(["table2", *places, *columns, *shown], standalone_mode=False)
+    found = json.loads(capsys.readouterr().out)
+    assert [run["state"] for run in found["runs"]] == ["not run"] * 3
+    data = found["config"]["data"]
+    assert (data["speaker_column"], data["channel"]) == ("vp", 1)
