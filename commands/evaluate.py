@@ -203,6 +203,8 @@ def _caption(evaluation: "Evaluation") -> str:
     ridge = "" if evaluation.ridge is None else "; ridge: on each mel bin's mean and deviation"
     if evaluation.ridge_of_others:
         ridge += ", fitted on this data's Train, which the network has not heard"
+    if evaluation.ridge_lacks_train:
+        ridge = "; no ridge regression: this data has too few rated clips in Train to fit one"
     return f"{ccc}, {interval}{ridge}{means}{chosen}"
 
 

@@ -83,6 +83,7 @@ def read_data(
     places: DataPlaces | None = None,
     text: TextTable | None = None,
     pooled: bool = False,
+    evaluated: str = "",
 ) -> DataSet:
     """Reads and checks the whole CSV.
 
@@ -90,13 +91,15 @@ def read_data(
     `labels` has the rest that is said about labels. `channel` of the files, counted from 1, is kept for who
     decodes them. `places` says what is not as in the Hume-VB layout; by default the folder's data.toml
     does. `text` is the table where it is read already. `pooled` has Val's rows, and those of a table without
-    a split, in Train: for folds.
+    a split, in Train: for folds. `evaluated` is the split that alone is of interest: the others may be empty,
+    and a table without a split is all in it.
     Raises DataError: one line with the file, the line numbers, how many lines there are, and what was
     expected.
     """
     places = places or places_of_folder(folder)
     audio = AudioFolder(places.audio_root(folder))
-    table = _csv_table(text or read_text_table(places.table(folder)), audio, places, pooled=pooled)
+    text = text or read_text_table(places.table(folder))
+    table = _csv_table(text, audio, places, pooled=pooled, unsplit="Train" if pooled else evaluated)
     names = _targets_of(table, targets, labels)
     _check_places(table, audio)
     rows = _without_repeats(table)
@@ -108,7 +111,10 @@ def read_data(
     return DataSet(
         path=folder,
         columns=found.columns,
-        splits={name: _split(table, name, clips, found, pooled) for name in SPLITS},
+        splits={
+            name: _split(table, name, clips, found, 0 if pooled or evaluated else _FEWEST[name])
+            for name in SPLITS
+        },
         channel=channel,
         warnings=(*table.warnings, *found.warnings, *_leaks(clips), *_unlisted(audio, clips)),
         numeric_metadata=tuple(
@@ -152,24 +158,33 @@ class _CsvTable:
         return refused_lines(self.path, lines, came, wanted=wanted, fix=fix)
 
 
-def _csv_table(text: TextTable, audio: AudioFolder, places: DataPlaces, *, pooled: bool) -> _CsvTable:
-    """A table in any dialect, with the roles of its columns and the audio of its rows."""
-    roles = _roles(text, places, needs_split=not pooled)
+def _csv_table(
+    text: TextTable, audio: AudioFolder, places: DataPlaces, *, pooled: bool, unsplit: str
+) -> _CsvTable:
+    """A table in any dialect, with the roles of its columns and the audio of its rows.
+
+    `unsplit` is the split of all rows where the table has none; "" refuses such a table.
+    """
+    roles = _roles(text, places, needs_split=not unsplit)
     check_lengths(text)
     text = with_decimal_points(text, but=roles)
     if not text.records:
         raise DataError(str(text.path), "no rows below the header", wanted="one row for each clip")
-    table = _CsvTable(text.path, text.columns, [*_rows(text, roles, audio, pooled=pooled)], [], roles)
+    table = _CsvTable(
+        text.path, text.columns, [*_rows(text, roles, audio, pooled=pooled, unsplit=unsplit)], [], roles
+    )
     table.warnings.extend([] if pooled else _merged_splits(table))
     return table
 
 
-def _rows(text: TextTable, roles: Roles, audio: AudioFolder, *, pooled: bool) -> Iterator[_CsvRow]:
+def _rows(
+    text: TextTable, roles: Roles, audio: AudioFolder, *, pooled: bool, unsplit: str
+) -> Iterator[_CsvRow]:
     countries = [named(text.columns, [name]) for name in COUNTRY_NAMES]
     for line, record in text.records:
         cells = dict(zip(text.columns, record, strict=True))
         country = next(filter(None, (cells.get(name, "") for name in countries)), "")
-        file_id, split = cells[roles.file], split_of(cells[roles.split]) if roles.split else "Train"
+        file_id, split = cells[roles.file], split_of(cells[roles.split]) if roles.split else unsplit
         if pooled and split == "Val":
             split = "Train"
         path, *others = audio.candidates(file_id) or [audio.plain_path(file_id)]
@@ -313,14 +328,11 @@ def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
 
 
-def _split(table: _CsvTable, name: str, clips: list[Clip], labels: Labels, pooled: bool) -> Split:
+def _split(table: _CsvTable, name: str, clips: list[Clip], labels: Labels, fewest: int) -> Split:
     chosen = [i for i, clip in enumerate(clips) if clip.split == name]
-    if not pooled and len(chosen) < _FEWEST[name]:
-        raise DataError(
-            str(table.path),
-            f"{counted(len(chosen), 'row')} with {table.roles.split} {name}",
-            wanted=f"at least {_FEWEST[name]}",
-        )
+    if len(chosen) < fewest:
+        came = f"{counted(len(chosen), 'row')} with {table.roles.split} {name}"
+        raise DataError(str(table.path), came, wanted=f"at least {fewest}")
     return Split(
         clips=tuple(clips[i] for i in chosen), ratings=labels.ratings[chosen], rated=labels.rated[chosen]
     )

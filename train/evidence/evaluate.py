@@ -57,11 +57,12 @@ def evaluate(
     for one in runs:
         with Progress("read the run") as bar:
             bar.update(0, str(one))
-            evaluated = trained_run(one, data)
+            evaluated = trained_run(one, data, split)
         epochs.append(evaluated.info.epoch)
         seeds.append(evaluated.kept_predictions(split))
     task, columns = task_of_name(evaluated.config.data.task), evaluated.config.data.columns
-    baseline = ridge and bool(columns.targets)
+    wanted = ridge and bool(columns.targets)
+    baseline = wanted and evaluated.can_fit_ridge()
     is_own = data is None or ((baseline or split == "Val") and evaluated.is_of_its_own_data())
     if submission:
         write_submission(submission, evaluated.predictions("Test"), submitted_columns(task, columns.names))
@@ -74,6 +75,7 @@ def evaluate(
         split=split,
         chosen_on=split == "Val" and not folds and is_own,
         ridge_of_others=baseline and not is_own,
+        ridge_lacks_train=wanted and not baseline,
         folds=len(folds),
         compared={str(other): _comparison(run, seeds, other, data, split) for other in others},
         groups=tuple(

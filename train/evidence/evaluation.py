@@ -58,6 +58,7 @@ class Evaluation:
     folds: int = 0  # of a cross-validation; 0: the clips were held out of one run
     chosen_on: bool = True  # the epoch was chosen on these clips
     ridge_of_others: bool = False  # it was fitted on the Train of other data, which the network has not heard
+    ridge_lacks_train: bool = False  # it was asked for, and other data have too few rated clips in Train
     compared: dict[str, Comparison] = field(default_factory=dict)  # folder of the other run -> comparison
     groups: tuple[GroupReport, ...] = ()  # of each --by
     scales: tuple[Scale, ...] = ()  # [K]; empty where all are 0 to 1

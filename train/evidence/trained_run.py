@@ -51,14 +51,14 @@ class TrainedRun:
     data: DataSet
 
     @classmethod
-    def of_run(cls, run: Path, data: Path | None) -> "TrainedRun":
-        """With the data that the run was trained on, or with `data`."""
+    def of_run(cls, run: Path, data: Path | None, split: str = "Val") -> "TrainedRun":
+        """With the data that the run was trained on, or with `data`, of which `split` alone need be there."""
         info = read_info(RunFolder(run).best)
         config = config_of_checkpoint(info, RunFolder(run))
         channel = config.data.channel or None
         labels = labels_of_settings(config.data, only_named=True)
         data_set = (
-            read_data(data, config.data.targets, channel=channel, labels=labels)
+            read_data(data, config.data.targets, channel=channel, labels=labels, evaluated=split)
             if data
             else data_from_config(config)
         )
@@ -66,6 +66,8 @@ class TrainedRun:
 
     def is_of_its_own_data(self) -> bool:
         """Whether `data` is what the run was trained on, wherever that lies now."""
+        if not all(self.data.splits[name].clips for name in ("Train", "Val")):
+            return False
         with contextlib.suppress(DataError):
             splits = (
                 split_clips(self.data, name, self.config.frontend, _CPU, checked=False)
@@ -86,7 +88,9 @@ class TrainedRun:
         split = self.data.splits[name]
         if np.isnan(split.ratings).all():
             came = f"none of {counted(len(split.clips), 'clip')} is rated" if split.clips else "no clips"
-            raise DataError(f"--split {name}", came, wanted="a split with labels", fix="leave it out: Val")
+            rated = [one for one, found in self.data.splits.items() if not np.isnan(found.ratings).all()]
+            fix = " or ".join(f"--split {one}" for one in rated)
+            raise DataError(f"--split {name}", came, wanted="a split with labels", fix=fix)
         unchecked = split_clips(self.data, name, self.config.frontend, _CPU, checked=False)
         path = _kept(self.run, name, sha256_of_splits(self.data.columns.labels, unchecked)[:12])
         with contextlib.suppress(DataError):  # not there, or broken
@@ -118,6 +122,11 @@ class TrainedRun:
         network = best_of_run(self.run)[2]
         return _scores_of(network, self.config, self.clips(name, device), label=f"predict {name}")
 
+    def can_fit_ridge(self) -> bool:
+        """Whether each target has two rated clips in Train, which other data may lack."""
+        ratings = self.data.splits["Train"].ratings[:, : len(self.data.targets)]
+        return bool(((~np.isnan(ratings)).sum(0) >= 2).all())
+
     def ridge_ccc(self, split: str) -> Float64:
         """CCC [K] (challenge) on a split of a ridge regression that was fitted on Train."""
         return _ridge_ccc(self.data, self.clips(split))
@@ -130,7 +139,7 @@ class CrossFittedRun(TrainedRun):
     """
 
     @classmethod
-    def of_run(cls, run: Path, data: Path | None) -> "CrossFittedRun":
+    def of_run(cls, run: Path, data: Path | None, split: str = "Val") -> "CrossFittedRun":
         """The folds in the folder. Raises ConfigError where one of them is not finished."""
         folds = folds_in(run)
         infos = [read_info(RunFolder(fold).last) for fold in folds]
@@ -159,6 +168,10 @@ class CrossFittedRun(TrainedRun):
             scores[inside] = _scores_of(network, config, clips, label=f"predict {fold.name}")
         return scores
 
+    def can_fit_ridge(self) -> bool:
+        """Each fold's is fitted on the others."""
+        return True
+
     def ridge_ccc(self, split: str) -> Float64:
         """CCC [K] (challenge) of ridge regressions that were fitted fold by fold."""
         clips = self.clips(split)
@@ -177,9 +190,10 @@ def config_of_all_folds(config: Config) -> Config:
     return replace(config, data=replace(config.data, fold=f"all/{kind}"))
 
 
-def trained_run(run: Path, data: Path | None) -> TrainedRun:
+def trained_run(run: Path, data: Path | None, split: str = "Val") -> TrainedRun:
     """A run, or a cross-validation."""
-    return CrossFittedRun.of_run(run, data) if folds_in(run) else TrainedRun.of_run(run, data)
+    kind = CrossFittedRun if folds_in(run) else TrainedRun
+    return kind.of_run(run, data, split)
 
 
 def _scores_of(network: TwinsNetwork, config: Config, clips: SplitClips, *, label: str) -> Float32:
@@ -214,7 +228,7 @@ def predictions_of_run(
     any more, those that were made last with this checkpoint are taken.
     """
     try:
-        return trained_run(run, data).kept_predictions(split, device)
+        return trained_run(run, data, split).kept_predictions(split, device)
     except DataError:
         kept = (
             [] if data else sorted(_kept(run, split, "x").parent.glob(_kept(run, split, "*").name), key=_time)

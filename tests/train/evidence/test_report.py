@@ -168,6 +168,35 @@ def test_n22_the_epoch_was_chosen_on_these_clips(
     )
 
 
+@pytest.mark.parametrize("has_splits", [True, False])
+def test_new_data_need_neither_train_nor_a_split(
+    run: Path, tmp_path: Path, has_splits: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(run.parent / "<u>data", tmp_path / "copy")
+    header, *rows = [line.split(",") for line in (copy / "data_info.csv").read_text().splitlines()]
+    at = header.index("Split")
+    rows = [[*row[:at], "Test", *row[at + 1 :]] for row in rows if row[at] == "Val"]
+    if not has_splits:
+        header, *rows = [[*row[:at], *row[at + 1 :]] for row in [header, *rows]]
+    (copy / "data_info.csv").write_text("\n".join(",".join(row) for row in [header, *rows]) + "\n")
+    found, own = evaluate(run, data=copy, split="Test"), evaluate(run, ridge=False)
+    np.testing.assert_array_equal(found.challenge, own.challenge)
+    assert (found.clips, found.ridge, found.ridge_lacks_train, found.chosen_on) == (
+        own.clips,
+        None,
+        True,
+        False,
+    )
+    print_evaluation(found)
+    assert "too few rated clips in Train to fit one" in " ".join(capsys.readouterr().out.split())
+    assert not evaluate(run, data=copy, split="Test", ridge=False).ridge_lacks_train
+    if has_splits:
+        with pytest.raises(DataError, match=r"--split Val \| no clips \| .* \| --split Test"):
+            evaluate(run, data=copy)
+    else:
+        assert evaluate(run, data=copy).clips == own.clips
+
+
 def test_n22_an_unfinished_run_says_how_far_it_is(run: Path, tmp_path: Path) -> None:
     """As a run is that was resumed for more epochs: its best checkpoint knows nothing of them."""
     copy = tmp_path / "run"
