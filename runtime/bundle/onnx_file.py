@@ -131,7 +131,8 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _broken(name: str, error: Exception) -> ModelError:
-    return ModelError(name, str(error), wanted="a whole ONNX file", fix="run rrtn export again")
+    wanted = "a whole ONNX file, or a bundle's folder"
+    return ModelError(name, f"not ONNX, or cut off: {error}", wanted=wanted, fix="run rrtn export again")
 
 
 def _is_foreign(fields: list[Field]) -> bool:
