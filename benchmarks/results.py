@@ -6,7 +6,7 @@
     python benchmarks/results.py compare [NEW OLD]
         compares the newest result with the last one of the same kind of machine
     python benchmarks/results.py table
-        writes the table in README.md from the newest results of every machine
+        writes the tables in README.md and docs/benchmarks.md from the newest results of every machine
 
 `compare` looks at ratios within each run, never at seconds: the machines are shared, and a slow
 hour slows both sides of a ratio. It names the ratios that moved by more than their spread. The exit
@@ -27,7 +27,7 @@ from typing import Any
 
 from result_files import Result, all_results, kind_of, read_result
 from result_moves import before_of, compare
-from result_pages import machine_of, page, refresh_table
+from result_pages import machine_of, page, refresh_tables
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -106,7 +106,7 @@ def main() -> None:
     run = commands.add_parser("run")
     run.add_argument("--smoke", action="store_true", help="tiny sizes; its numbers say nothing")
     run.add_argument("--only", nargs="+", default=[], choices=SUITE)
-    run.add_argument("--out", type=Path, help="instead of results/, and README.md stays as it is")
+    run.add_argument("--out", type=Path, help="instead of results/, and the tables stay as they are")
     comparison = commands.add_parser("compare")
     comparison.add_argument("files", nargs="*", type=Path, help="NEW and OLD")
     comparison.add_argument("--results", type=Path, default=RESULTS)
@@ -115,8 +115,8 @@ def main() -> None:
     if arguments.command == "run":
         raise SystemExit(_run(arguments))
     if arguments.command == "table":
-        changed = refresh_table(ROOT / "README.md", all_results(RESULTS))
-        print(f"README.md: {'refreshed' if changed else 'unchanged'}")
+        changed = refresh_tables(ROOT, all_results(RESULTS))
+        print(f"README.md and docs/benchmarks.md: {'refreshed' if changed else 'unchanged'}")
         return
     raise SystemExit(_compare(arguments))
 
@@ -128,7 +128,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if lines:
         print(f"written: {write_result(lines, arguments.out or RESULTS).path}")
     if lines and not arguments.out:
-        refresh_table(ROOT / "README.md", all_results(RESULTS))
+        refresh_tables(ROOT, all_results(RESULTS))
     return 1 if broken else 0
 
 

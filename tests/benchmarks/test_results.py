@@ -131,27 +131,43 @@ def test_a_result_is_written_once_under_its_date_and_machine(results: ModuleType
 def test_the_table_lies_between_its_marks_and_has_the_newest_number(
     files: ModuleType, pages: ModuleType, tmp_path: Path
 ) -> None:
-    benchmark, name, words = pages.RATIOS[0]
+    benchmark, name, words = pages.FIRST[0]
     for date, value in {"2026-01-01": 1.0, "2026-01-02": 0.875}.items():
         ratios = {name: line(value)["ratios"]["r"]}
         write(tmp_path, f"{date}-a.json", [{**line(value), "benchmark": benchmark, "ratios": ratios}])
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{pages.BEGIN}\nold\n{pages.END}\nafter\n")
+    documents = with_marks(tmp_path, f"before\n{pages.BEGIN}\nold\n{pages.END}\nafter\n")
 
-    assert pages.refresh_table(readme, files.all_results(tmp_path))
-    rows = readme.read_text().splitlines()
-    assert rows[:2] == ["before", pages.BEGIN] and rows[-2:] == [pages.END, "after"]
-    assert rows[4:-2] == [f"| {words} | **0.88** (n 100, 2026-01-02) |"]
-    assert not pages.refresh_table(readme, files.all_results(tmp_path))
+    assert pages.refresh_tables(tmp_path, files.all_results(tmp_path))
+    for document in documents:
+        rows = document.read_text().splitlines()
+        assert rows[:2] == ["before", pages.BEGIN] and rows[-2:] == [pages.END, "after"]
+        assert rows[4:-2] == [f"| {words} | **0.88** (n 100, 2026-01-02) |"]
+    assert not pages.refresh_tables(tmp_path, files.all_results(tmp_path))
 
 
-def test_readme_has_the_newest_numbers(results: ModuleType, tmp_path: Path) -> None:
-    copy = tmp_path / "README.md"
-    copy.write_text((ROOT / "README.md").read_text())
+def with_marks(root: Path, text: str) -> list[Path]:
+    """The documents that have a table, with this text."""
+    (root / "docs").mkdir()
+    documents = [root / "README.md", root / "docs/benchmarks.md"]
+    for document in documents:
+        document.write_text(text)
+    return documents
 
-    assert not results.refresh_table(copy, results.all_results(ROOT / "benchmarks/results")), (
+
+def test_the_documents_have_the_newest_numbers(pages: ModuleType, files: ModuleType, tmp_path: Path) -> None:
+    for copy in with_marks(tmp_path, ""):
+        copy.write_text((ROOT / copy.relative_to(tmp_path)).read_text())
+
+    assert not pages.refresh_tables(tmp_path, files.all_results(ROOT / "benchmarks/results")), (
         "run benchmarks/results.py table"
     )
+
+
+def test_readme_shows_the_first_rows_of_the_whole_table(pages: ModuleType) -> None:
+    def rows(document: str) -> list[str]:
+        return (ROOT / document).read_text().split(pages.BEGIN)[1].split(pages.END)[0].splitlines()
+
+    assert set(rows("README.md")) < set(rows("docs/benchmarks.md"))
 
 
 def test_a_benchmark_that_breaks_is_named_and_the_others_are_kept(
