@@ -80,7 +80,7 @@ def score_folder(
 
     functions = {
         "whole": score,
-        "model alone": lambda: [scorer.outputs(batch) for _ in range(batches)],
+        "model alone": lambda: [scorer.model.outputs(batch) for _ in range(batches)],
         "decoders": decode,
     }
     try:

@@ -156,7 +156,7 @@ class LiveScoring:
 
 
 class _Mean:
-    """The mean over windows, in which a window weighs by the sound that it holds (batches.mean_clip)."""
+    """The mean over windows, in which a window weighs by the sound that it holds (file_rows.mean_clip)."""
 
     def __init__(self, labels: int) -> None:
         self._weighted, self._plain = np.zeros(labels), np.zeros(labels)

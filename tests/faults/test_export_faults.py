@@ -631,7 +631,9 @@ def test_e6_a_field_number_that_overflows_hides_nothing(trapped: Any, tiny_model
     only for who keeps all.
     """
     content = with_flag(onnx.load(tiny_model), b"\xf0\x80\x80\x80\x10\x01")
-    with pytest.raises(ModelError, match=r"model\.onnx \| no protobuf field has the number"):
+    with pytest.raises(
+        ModelError, match=r"model\.onnx \| not ONNX, or cut off: no protobuf field has the number"
+    ):
         Scorer(bundle_of(content, tiny_model), "cpu")
     assert not trapped.opened()
 

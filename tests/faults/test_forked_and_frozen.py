@@ -194,7 +194,7 @@ def test_n1_a_fork_while_the_model_runs_loads_the_model_again(program: Program) 
 def same(backend):
     return wrong(1) * 10 + (scorer.backend is backend)
 quiet = code_of(forked(same, scorer.backend))
-scorer._in_model.add(1)  # as a thread of the parent does
+scorer.model.in_use.add(1)  # as a thread of the parent does
 busy = code_of(forked(same, scorer.backend))
 print(quiet, busy)
 """
@@ -205,7 +205,7 @@ def test_n1_a_model_that_does_not_survive_a_fork_is_refused_after_a_fork(program
     """With the CPU under another name: the rule is that of the backend's record."""
     code = """
 import dataclasses
-import rrtn.runtime.scoring.scorer as module
+import rrtn.runtime.scoring.scoring_model as module
 kind = module.backend_kind("cpu")
 module.backend_kind = lambda name: dataclasses.replace(kind, survives_fork=False)
 def ask():

@@ -269,11 +269,11 @@ def test_auto_follows_it_and_what_is_named_does_not(
         samples, rate = soundfile.read(real_clips[0])
         fp32 = Scorer(bundle, "cpu", variant="fp32").score_waveform(samples, rate)
         assert scorer.score_waveform(samples, rate) == fp32
-        assert scorer._backend_for_clips().device == "cpu"
+        assert scorer.model.backend_for_clips().device == "cpu"
         (row,) = scorer.score_files(real_clips[:1])
         assert row.scores == pytest.approx(fp32, abs=1e-4)
     single = Scorer(bundle, batch_size=1)
-    assert (single.backend.device, single._threads) == ("cpu", 2)
+    assert (single.backend.device, single.model.threads) == ("cpu", 2)
     assert Scorer(bundle, batch_size=7).batch_size == 7
     for options in ({"backend": "cpu"}, {"variant": "fp32"}, {"lanes": 2}):
         named = Scorer(bundle, **options)  # type: ignore[arg-type]

@@ -50,7 +50,7 @@ import sys
 from rrtn.runtime import Scorer
 with Scorer(sys.argv[1], "cuda", batch_size=64, workers=1) as scorer:
     assert [row.error for row in scorer.score_files(sys.argv[3:])] == [""] * 10
-    assert scorer.batch_that_fits == int(sys.argv[2]), scorer.batch_that_fits
+    assert scorer.model.batch_that_fits == int(sys.argv[2]), scorer.model.batch_that_fits
 """
 TWO_THREADS = """
 import sys
@@ -60,7 +60,7 @@ from rrtn.runtime import Scorer
 scorer = Scorer(sys.argv[1], "cuda", batch_size=4)
 batches = [np.zeros((4, scorer.bundle.spec.clip_samples), np.int16)] * 2
 with ThreadPoolExecutor(2) as threads:
-    assert [len(outputs.scores) for outputs in threads.map(scorer.outputs, batches)] == [4, 4]
+    assert [len(outputs.scores) for outputs in threads.map(scorer.model.outputs, batches)] == [4, 4]
 """
 Choose = Callable[..., dict[str, Any]]
 Trace = Callable[..., list[str]]

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from rrtn.runtime.backends.model_batch import HostBatch, Outputs
 from rrtn.runtime.scoring import batches as module
-from rrtn.runtime.scoring.batches import Batches, FileInProgress
+from rrtn.runtime.scoring.batches import Batches
+from rrtn.runtime.scoring.file_rows import FileInProgress
 
 SIZE = 8
 

@@ -281,13 +281,13 @@ def test_how_far_a_long_recording_is_scored_can_be_asked_meanwhile(
         soundfile.write(tmp_path / f"{seconds}.wav", rng.normal(0, 0.1, seconds * 4000), 4000)
     with Scorer(tiny_model, "cpu", window=1.0, workers=1, lanes=1) as scorer:
         assert scorer.in_work() == ""
-        asked, outputs = list[str](), scorer.outputs
+        asked, outputs = list[str](), scorer.model.outputs
 
         def ask(*args: Any, **options: Any) -> Outputs:
             asked.append(scorer.in_work())
             return outputs(*args, **options)
 
-        monkeypatch.setattr(scorer, "outputs", ask)
+        monkeypatch.setattr(scorer.model, "outputs", ask)
         assert len([*scorer.score_files([tmp_path / "50.wav", tmp_path / "200.wav"])]) == 252
         assert scorer.in_work() == ""
     said = [*dict.fromkeys(asked)]
@@ -464,7 +464,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
     monkeypatch.setenv("RRTN_FAILPOINT", "model.[2-9]:memory:all")
     scorer = Scorer(tiny_model, "cpu", batch_size=batch_size)
     assert list(scorer.score_files(real_clips)) == expected
-    assert (scorer.batch_that_fits, scorer.batch_size) == (1, batch_size)
+    assert (scorer.model.batch_that_fits, scorer.batch_size) == (1, batch_size)
 
 
 def test_a_clip_that_does_not_fit_alone_is_the_models_fault(

@@ -100,7 +100,7 @@ def test_a_batch_that_does_not_fit_is_halved_on_the_device(
     monkeypatch.setenv("RRTN_FAILPOINT", "model.[4-9]:memory:all")
     scorer = make_scorer(batch_size=7)
     assert list(scorer.score_files(paths)) == expected
-    assert scorer.batch_that_fits == 3
+    assert scorer.model.batch_that_fits == 3
 
 
 def test_memory_of_decoders_is_pinned_as_long_as_they_live(

@@ -10,6 +10,7 @@ import pytest
 from httpx import ASGITransport, AsyncClient
 from rrtn.runtime import Scorer
 from rrtn.runtime.errors import StoppedError
+from rrtn.runtime.scoring.scoring_model import ScoringModel
 from rrtn.runtime.serving.application import Service, application_from_service
 from rrtn.runtime.serving.bodies import Bodies
 from rrtn.runtime.serving.metrics import Metrics
@@ -33,13 +34,15 @@ def test_what_waits_at_the_end_is_scored(scorer: Scorer, real_clips: list[Path])
     assert all(future.result(0).scores for future in futures)
 
 
-def test_a_scorer_that_fails_answers_everybody(scorer: Scorer, real_clips: list[Path]) -> None:
-    class Broken(Scorer):
-        def _run(self, batch: Any, size: int) -> Any:
-            raise RuntimeError("no model")
+def test_a_scorer_that_fails_answers_everybody(
+    scorer: Scorer, real_clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_model(self: ScoringModel, batch: Any, size: int) -> Any:
+        raise RuntimeError("no model")
 
+    monkeypatch.setattr(ScoringModel, "_run", no_model)
     failed = []
-    with Broken(scorer.bundle, "cpu") as broken, RequestScorer(broken, most_waiting=100) as requests:
+    with Scorer(scorer.bundle, "cpu") as broken, RequestScorer(broken, most_waiting=100) as requests:
         requests.when_failed = lambda: failed.append(True)
         futures = requests.score([os.fsencode(path) for path in real_clips])
         for future in futures:

