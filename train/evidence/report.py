@@ -1,54 +1,44 @@
 """One page about a run, or about several on the same data: self-contained HTML, no network, no
 script.
 
-This module says what is on the page, as plain data. The template templates/report.html.j2 makes HTML
-of it and escapes all text. Only the drawings of charts.py are taken as they are.
-
-n clips, T frames, M mels, K targets.
+This module says what is on the page, as the plain data of report_page.py. The template
+templates/report.html.j2 makes HTML of it and escapes all text. Only the drawings of charts.py are taken as
+they are.
 """
 
-import base64
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
 import numpy as np
-import soundfile
-import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from ...runtime.arrays import Float64, Int16, waveform_from_samples
+from ...runtime.arrays import Float64
 from ...runtime.backends.variant_rows import HEADER, cells_of_variant
 from ...runtime.bundle import MANIFEST, load_bundle
 from ...runtime.documents import Count, converted, parsed
 from ...runtime.errors import DataError
-from ...runtime.frontend import mel_edges
 from ...runtime.system.files import read_regular, write_bytes
 from ...runtime.text import counted, interval_text, number_text, printable_lines
 from ..checkpoint import Record, metric_of_record, score_of
 from ..config import Config
 from ..config_file import config_from_toml
-from ..data.device_clips import SplitClips, split_clips
 from ..method.choices import CLASS_TERM, TERMS
-from ..method.columns import UNIT, Scale
-from ..method.frontend import LogMel
+from ..method.columns import UNIT
 from ..method.tasks import METRIC_NAMES
-from ..method.views import mask_draws, masked_view
-from ..plan import data_folder, data_from_config
-from ..predict import mel_mean
+from ..plan import data_folder
 from ..run_folder import RunFolder
 from .best_checkpoint import best_of_run
-from .charts import SPECTROGRAM_DB, interval_chart, line_chart, scatter, spectrogram
+from .charts import SPECTROGRAM_DB, interval_chart, line_chart, scatter
 from .evaluate import evaluate, runs_of_seeds
 from .evaluation import Evaluation, mean_of_known
 from .fold_runs import folds_in
+from .report_clips import clips_of_evaluation
+from .report_page import Compared, Confusion, Export, Figure, Quality, Summary, Table, Training
 from .significance import FEWEST_SPEAKERS, too_few
 from .trained_run import config_of_all_folds
 
-CLIPS: Final = 4  # shown: the best and the worst two by their error
 MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` printed
 
 _CHOSEN: Final = "chosen on these clips: on others the CCC is likely lower"
@@ -85,121 +75,6 @@ class _Bench(TypedDict):
     measurements: list[_Measurement]
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A drawing and the line that says what it shows."""
-
-    caption: str
-    drawing: Markup
-
-
-@dataclass(frozen=True)
-class Table:
-    """Text in columns: the first one and those of `words` begin at the left, numbers end at the right."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    words: Sequence[str] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """What the page says first."""
-
-    run: Path
-    data: Path
-    seeds: str
-    synthetic: bool
-    epochs: str  # the best one, of each seed
-    of_epochs: str
-    judged_on: str  # Val, or folds
-    epoch_name: str
-    chosen: str  # on which clips the epoch was, and what that means
-    unfinished: str  # how far the training is; empty where it is done
-    score: float  # what the epoch was chosen by; of rated targets alone their mean CCC
-    metric: str  # its name
-    interval: str  # of it, or why there is none
-    ridge: float | None
-    clips: int
-    speakers: str
-
-
-@dataclass(frozen=True)
-class Training:
-    """Curves over the epochs; those of several runs or seeds where there are several."""
-
-    charts: list[Figure]
-    of_runs: Figure | None
-
-
-@dataclass(frozen=True)
-class Quality:
-    """Metrics on the validation split."""
-
-    intervals: Figure | None  # without rated targets there is none
-    table: Table | None
-    scatters: list[Figure]
-    confusions: list["Confusion"]
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """One class target: its recall, and which classes are taken for which."""
-
-    name: str
-    recall: str
-    table: Table  # clips by class, a row each, and by the likeliest class
-
-
-@dataclass(frozen=True)
-class Compared:
-    """The run against another one."""
-
-    other: str
-    speakers: str
-    table: Table
-    note: str  # why there are no intervals; empty where there are
-
-
-@dataclass(frozen=True, kw_only=True)
-class Export:
-    """The run's bundle. Without one, or without its speeds, a table is None."""
-
-    variants: Table | None
-    measured: Path
-    speeds: Table | None = None
-    machine: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def cores(self) -> str:
-        """Of the machine."""
-        return counted(self.machine["cores"], "core")
-
-
-@dataclass(frozen=True)
-class Rating:
-    """What people said of a clip, and what the model says."""
-
-    target: str
-    rated: str  # as people wrote it; "-" where nobody rated
-    predicted: str
-    rated_share: float  # of the scale, for the bar
-    predicted_share: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Clip:
-    """A clip to look at and listen to."""
-
-    name: str
-    rank: str  # best or worst predicted
-    error: float  # mean absolute error over the targets
-    sound: str  # a WAV file as a data URL
-    clean: Markup
-    masked: Markup | None  # where training masks
-    ratings: list[Rating]
-
-
 def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
     """Writes the page to `out` (default: report.html in the first run); -> its path. The others are
     compared with the first.
@@ -223,7 +98,7 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
         quality=_quality(evaluation),
         compared=_compared(evaluation),
         export=_export(RunFolder(shown).export),
-        clips=_clips(config, evaluation),
+        clips=clips_of_evaluation(config, evaluation),
         clip_seconds=config.frontend.clip_seconds,
         decibels=SPECTROGRAM_DB,
         is_masked=config.model.has_second_view,
@@ -291,7 +166,7 @@ def _summary(run: Path, shown: Path, config: Config, evaluation: Evaluation) -> 
         score=evaluation.score,
         metric=METRIC_NAMES[evaluation.metric],
         interval=_interval_text(evaluation),
-        ridge=None if evaluation.ridge is None else evaluation.ridge.mean(),
+        ridge=None if evaluation.ridge is None else mean_of_known(evaluation.ridge),
         clips=evaluation.clips,
         speakers=counted(evaluation.speakers, "speaker"),
     )
@@ -499,79 +374,3 @@ def _speeds(document: dict[str, Any]) -> Table:
         for row in document["measurements"]
     ]
     return Table(["variant", "batch", "p50 ms", "p90 ms", "max ms", "clips/s", "n"], rows)
-
-
-def _clips(config: Config, evaluation: Evaluation) -> list[Clip]:
-    """The best predicted ones first, the worst one last."""
-    split = split_clips(data_from_config(config), "Val", config.frontend, torch.device("cpu"))
-    errors = _errors(config, evaluation)
-    order = np.argsort(errors)[: int((~np.isnan(errors)).sum())]
-    best = order[: CLIPS // 2].tolist()
-    worst = [sample for sample in order[-(CLIPS // 2) :].tolist() if sample not in best]
-    fill = mel_mean(split, LogMel(config.frontend))
-    shown = [(sample, "best predicted") for sample in best] + [
-        (sample, "worst predicted") for sample in worst
-    ]
-    return [
-        _clip(config, evaluation, split, fill, sample, rank, float(errors[sample])) for sample, rank in shown
-    ]
-
-
-def _errors(config: Config, evaluation: Evaluation) -> Float64:
-    """[n]: each clip's mean absolute error over its targets, as shares of their scales; NaN without any."""
-    predictions, widths = evaluation.predictions, [scale.width for scale in config.data.columns.spans]
-    errors = np.abs(predictions.scores - predictions.rated) / widths
-    known = ~np.isnan(errors)
-    if known.all():
-        return np.asarray(errors.mean(1))
-    count = known.sum(1)
-    return np.where(count > 0, np.nan_to_num(errors).sum(1) / np.maximum(count, 1), np.nan)
-
-
-def _clip(
-    config: Config,
-    evaluation: Evaluation,
-    split: SplitClips,
-    fill: torch.Tensor,
-    sample: int,
-    rank: str,
-    error: float,
-) -> Clip:
-    index = np.array([sample])
-    clean = LogMel(config.frontend)(*split.clips(index, np.zeros_like(index)))
-    masked = masked_view(clean, fill, mask_draws(config.seed, 1, index, config.augment), config.augment)
-    seconds, hertz = config.frontend.clip_seconds, mel_edges(config.frontend)[1:-1]
-    predictions = evaluation.predictions
-    return Clip(
-        name=predictions.file_ids[sample],
-        rank=rank,
-        error=error,
-        sound=_data_url(split.store.waveform(sample), config.frontend.sampling_rate),
-        clean=spectrogram(clean[0, 0].numpy(), seconds=seconds, hertz=hertz),
-        masked=spectrogram(masked[0, 0].numpy(), seconds=seconds, hertz=hertz)
-        if config.model.has_second_view
-        else None,
-        ratings=[
-            _rating(label, span, float(predictions.rated[sample, k]), float(predictions.scores[sample, k]))
-            for k, (label, span) in enumerate(
-                zip(predictions.targets, config.data.columns.spans, strict=True)
-            )
-        ],
-    )
-
-
-def _rating(label: str, span: Scale, rated: float, predicted: float) -> Rating:
-    is_rated = not np.isnan(rated)
-    return Rating(
-        label,
-        f"{rated:.2f}" if is_rated else "-",
-        f"{predicted:.2f}",
-        (rated - span.low) / span.width if is_rated else 0.0,
-        (predicted - span.low) / span.width,
-    )
-
-
-def _data_url(samples: Int16, rate: int) -> str:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, waveform_from_samples(np.asarray(samples)), rate, format="WAV", subtype="PCM_16")
-    return f"data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -24,7 +24,9 @@ from rrtn.train.data.corpus import MARK
 from rrtn.train.evidence import report as page_of
 from rrtn.train.evidence.best_checkpoint import best_of_run
 from rrtn.train.evidence.evaluate import evaluate
-from rrtn.train.evidence.report import Table, report
+from rrtn.train.evidence.report import report
+from rrtn.train.evidence.report_clips import clips_of_evaluation
+from rrtn.train.evidence.report_page import Table
 from rrtn.train.method import model
 from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.plan import plan_from_config
@@ -219,7 +221,7 @@ def test_n22_the_masked_view_is_there_where_training_masks(run: Path, tmp_path: 
     """The pictures of a run whose settings say another method: the network is not asked here."""
     _, config, _ = best_of_run(run)
     config = replace(config, model=replace(config.model, method=method))
-    clips = page_of._clips(config, evaluate(run, ridge=False))
+    clips = clips_of_evaluation(config, evaluate(run, ridge=False))
     assert [clip.masked is None for clip in clips] == [method == "vanilla"] * 4
 
 

@@ -1,0 +1,103 @@
+"""The best and the worst predicted clips of a run, to look at and listen to on its page.
+
+n clips.
+"""
+
+import base64
+import io
+from typing import Final
+
+import numpy as np
+import soundfile
+import torch
+
+from ...runtime.arrays import Float64, Int16, waveform_from_samples
+from ...runtime.frontend import mel_edges
+from ..config import Config
+from ..data.device_clips import SplitClips, split_clips
+from ..method.columns import Scale
+from ..method.frontend import LogMel
+from ..method.views import mask_draws, masked_view
+from ..plan import data_from_config
+from ..predict import mel_mean
+from .charts import spectrogram
+from .evaluation import Evaluation
+from .report_page import Clip, Rating
+
+CLIPS: Final = 4  # shown: the best and the worst two by their error
+
+
+def clips_of_evaluation(config: Config, evaluation: Evaluation) -> list[Clip]:
+    """The best predicted ones first, the worst one last."""
+    split = split_clips(data_from_config(config), "Val", config.frontend, torch.device("cpu"))
+    errors = _errors(config, evaluation)
+    order = np.argsort(errors)[: int((~np.isnan(errors)).sum())]
+    best = order[: CLIPS // 2].tolist()
+    worst = [sample for sample in order[-(CLIPS // 2) :].tolist() if sample not in best]
+    fill = mel_mean(split, LogMel(config.frontend))
+    shown = [(sample, "best predicted") for sample in best] + [
+        (sample, "worst predicted") for sample in worst
+    ]
+    return [
+        _clip(config, evaluation, split, fill, sample, rank, float(errors[sample])) for sample, rank in shown
+    ]
+
+
+def _errors(config: Config, evaluation: Evaluation) -> Float64:
+    """[n]: each clip's mean absolute error over its targets, as shares of their scales; NaN without any."""
+    predictions, widths = evaluation.predictions, [scale.width for scale in config.data.columns.spans]
+    errors = np.abs(predictions.scores - predictions.rated) / widths
+    known = ~np.isnan(errors)
+    if known.all():
+        return np.asarray(errors.mean(1))
+    count = known.sum(1)
+    return np.where(count > 0, np.nan_to_num(errors).sum(1) / np.maximum(count, 1), np.nan)
+
+
+def _clip(
+    config: Config,
+    evaluation: Evaluation,
+    split: SplitClips,
+    fill: torch.Tensor,
+    sample: int,
+    rank: str,
+    error: float,
+) -> Clip:
+    index = np.array([sample])
+    clean = LogMel(config.frontend)(*split.clips(index, np.zeros_like(index)))
+    masked = masked_view(clean, fill, mask_draws(config.seed, 1, index, config.augment), config.augment)
+    seconds, hertz = config.frontend.clip_seconds, mel_edges(config.frontend)[1:-1]
+    predictions = evaluation.predictions
+    return Clip(
+        name=predictions.file_ids[sample],
+        rank=rank,
+        error=error,
+        sound=_data_url(split.store.waveform(sample), config.frontend.sampling_rate),
+        clean=spectrogram(clean[0, 0].numpy(), seconds=seconds, hertz=hertz),
+        masked=spectrogram(masked[0, 0].numpy(), seconds=seconds, hertz=hertz)
+        if config.model.has_second_view
+        else None,
+        ratings=[
+            _rating(label, span, float(predictions.rated[sample, k]), float(predictions.scores[sample, k]))
+            for k, (label, span) in enumerate(
+                zip(predictions.targets, config.data.columns.spans, strict=True)
+            )
+        ],
+    )
+
+
+def _rating(label: str, span: Scale, rated: float, predicted: float) -> Rating:
+    is_rated = not np.isnan(rated)
+    return Rating(
+        label,
+        f"{rated:.2f}" if is_rated else "-",
+        f"{predicted:.2f}",
+        (rated - span.low) / span.width if is_rated else 0.0,
+        (predicted - span.low) / span.width,
+    )
+
+
+def _data_url(samples: Int16, rate: int) -> str:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform_from_samples(np.asarray(samples)), rate, format="WAV", subtype="PCM_16")
+    return f"data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"
