@@ -64,8 +64,8 @@ def differences(old: Config, new: Config) -> dict[str, str]:
     return {key: f"{key}: {a.get(key)!r} -> {b.get(key)!r}" for key in keys if a.get(key) != b.get(key)}
 
 
-def changes_on_resume(old: Config, new: Config) -> list[str]:
-    """The settings that a resumed run changes, in words.
+def changes_on_resume(old: Config, new: Config, *, of: str = "the run's") -> list[str]:
+    """The settings that a resumed run changes, in words. `of` says whose the `old` ones are.
 
     It may change what leaves its remaining steps as they were. Raises ConfigError with every other
     setting that differs.
@@ -75,7 +75,7 @@ def changes_on_resume(old: Config, new: Config) -> list[str]:
     if refused := [text for key, text in changed.items() if key not in allowed]:
         raise ConfigError(
             "--resume",
-            f"other settings than the run's: {'; '.join(refused)}",
+            f"other settings than {of}: {'; '.join(refused)}",
             fix="start a new run with them",
         )
     return list(changed.values())

@@ -19,8 +19,8 @@ from .checkpoint import (
     save_checkpoint,
     split_weights,
 )
-from .config import Config
-from .config_file import toml_from_config
+from .config import Config, config_from_dict
+from .config_file import changes_on_resume, toml_from_config
 from .host_copy import HostCopy
 from .run_folder import RunFolder
 from .step import Stepper
@@ -39,10 +39,11 @@ def restored(
 ) -> CheckpointInfo | None:
     """Loads the last checkpoint into the stepper; gives None if no checkpoint was finished.
 
-    A broken checkpoint is replaced by the one before, and `say` tells so; with `strict` it is an error.
-    Raises ModelError for broken checkpoints, ConfigError if the data was changed.
+    A broken or lost checkpoint is replaced by the one before, and `say` tells so; with `strict` it is an
+    error. Raises ModelError for broken checkpoints, ConfigError if the data or config.toml was changed.
     """
-    if not (run.last / POINTER).exists():
+    if not (run.last / POINTER).exists() and not (run.last / PREVIOUS).exists():
+        _check_not_lost(run)
         return None
     try:
         info, tensors = load_checkpoint(run.last, "weights", "optimizer")
@@ -59,6 +60,11 @@ def restored(
             f"the run's was {info.data_sha256[:12]}",
             fix="restore them, or start a new run",
         )
+    of = f"those of its checkpoint, {run.last / POINTER}"
+    changes_on_resume(
+        config_from_dict(info.config, source=of), config_from_dict(fresh.config, source=of), of=of
+    )
+    _check_best(run, info)
     if changed := _changed_versions(info, fresh):
         say(f"note: {changed}: the run goes on, but not bit for bit as it would have")
     try:
@@ -68,6 +74,27 @@ def restored(
         wanted = "the tensors of the network that config.toml describes"
         raise ModelError(str(run.last), came, wanted=wanted, fix="start a new run") from error
     return info
+
+
+def _check_not_lost(run: RunFolder) -> None:
+    """Raises ModelError where a run had checkpoints.
+
+    One that was killed in its first save may have noted two epochs: the second ended during the save.
+    """
+    epochs = len(run.history.read_bytes().splitlines()) if run.history.is_file() else 0
+    if epochs > 2:
+        raise ModelError(
+            str(run.last),
+            f"no checkpoint, and the run has trained for {epochs} epochs",
+            wanted="its last checkpoint",
+            fix="restore the folder, or start a new run",
+        )
+
+
+def _check_best(run: RunFolder, info: CheckpointInfo) -> None:
+    """Raises ModelError where the best epoch's weights are lost or broken: no later epoch brings them."""
+    if info.history:
+        load_checkpoint(run.best, "weights")
 
 
 def _changed_versions(info: CheckpointInfo, fresh: CheckpointInfo) -> str:

@@ -548,6 +548,35 @@ def test_t7_a_lost_file_counts_as_a_broken_checkpoint(
     assert outcome(begun) == outcome(whole)
 
 
+def test_t7_a_lost_list_is_replaced_by_the_one_before(
+    rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path
+) -> None:
+    path = begun / "checkpoints/last" / POINTER
+    path.unlink()
+    assert_refused(resumed(rrtn, begun, "--strict-resume"), 5, f"{path} | ")
+    ended = resumed(rrtn, begun)
+    assert ended.code == 0, ended.err
+    assert f"note: {path} | " in ended.err
+    assert outcome(begun) == outcome(whole)
+
+
+def test_t7_a_run_that_lost_its_checkpoints_does_not_begin_anew(rrtn: Rrtn, begun: Path) -> None:
+    (begun / "history.jsonl").write_text("{}\n" * 3)
+    shutil.rmtree(begun / "checkpoints/last")
+    assert_refused(resumed(rrtn, begun), 5, "no checkpoint, and the run has trained for 3 epochs", "restore")
+    assert len((begun / "history.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_t7_t8_a_run_whose_best_checkpoint_is_broken_does_not_train_on(
+    rrtn: Rrtn, begun: Path, is_lost: bool
+) -> None:
+    """Nothing brings it back, and evaluate and export would refuse the run at its end."""
+    (path,) = (begun / "checkpoints/best").glob("*.safetensors")
+    path.unlink() if is_lost else path.write_bytes(flipped(0.5)(path.read_bytes()))
+    assert_refused(resumed(rrtn, begun), 5, f"{path} | ")
+
+
 def test_t7_t8_strict_resume_stops_at_the_changed_file_and_keeps_it(rrtn: Rrtn, begun: Path) -> None:
     path = checkpoint_files(begun)["weights"]
     path.write_bytes(path.read_bytes()[:-1])
@@ -624,6 +653,28 @@ def test_t10_t11_resuming_with_another_setting_is_refused_with_the_differences(
     ended = resumed(rrtn, begun, *flags)
     assert_refused(ended, 2, change)
     assert "--resume | other settings than the run's: " in ended.err or "has no effect" in ended.err
+    assert contents(begun) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "change"),
+    [
+        ("weight_decay = 0.01", "weight_decay = 0.02", "optim.weight_decay: 0.01 -> 0.02"),
+        ("seed = 0", "seed = 1", "seed: 0 -> 1"),
+        ('method = "rrtn-ruwl"', 'method = "rrtn"', "model.method: 'rrtn-ruwl' -> 'rrtn'"),
+    ],
+)
+def test_t10_a_config_toml_that_was_edited_is_refused_with_the_differences(
+    rrtn: Rrtn, begun: Path, old: str, new: str, change: str
+) -> None:
+    path = begun / "config.toml"
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    before = contents(begun)
+    of = begun / "checkpoints/last" / POINTER
+    came = f"--resume | other settings than those of its checkpoint, {of}: {change}"
+    assert_refused(resumed(rrtn, begun), 2, came)
     assert contents(begun) == before
 
 
