@@ -198,11 +198,13 @@ def _caption(evaluation: "Evaluation") -> str:
         interval = f"no 95% interval: {too_few(evaluation.speakers)}"
     means = "; means over seeds" if len(evaluation.seeds) > 1 else ""
     chosen = "; the epoch was chosen on these clips" if evaluation.chosen_on else ""
+    if evaluation.data_changed:
+        chosen = "; the data was changed since training: clips may be among those that it learned from"
     chosen += "; each clip by the run that did not hear its speaker" if evaluation.folds else ""
     ccc = "CCC: the challenge's (variances over n-1, covariance over n)"
     ridge = "" if evaluation.ridge is None else "; ridge: on each mel bin's mean and deviation"
     if evaluation.ridge_of_others:
-        ridge += ", fitted on this data's Train, which the network has not heard"
+        ridge += ", fitted on the Train of --data"
     if evaluation.ridge_lacks_train:
         ridge = "; no ridge regression: this data has too few rated clips in Train to fit one"
     return f"{ccc}, {interval}{ridge}{means}{chosen}"

@@ -1,5 +1,6 @@
 """A run's best checkpoint: its settings and its network."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +30,10 @@ def best_of_run(run: Path) -> tuple[CheckpointInfo, Config, TwinsNetwork]:
 
 
 def config_of_checkpoint(info: CheckpointInfo, run: RunFolder) -> Config:
-    """The settings in the checkpoint, which must be those of the run's config.toml where there is one."""
+    """The settings in the checkpoint, which must be those of the run's config.toml where there is one.
+
+    Where the data lie is what config.toml says: they may have moved since.
+    """
     pointer = str(run.best / POINTER)
     try:
         config = config_from_dict(info.config, source=pointer)
@@ -44,7 +48,8 @@ def config_of_checkpoint(info: CheckpointInfo, run: RunFolder) -> Config:
     if contradictions := [text for key, text in changed.items() if key not in MAY_DIFFER | {"optim.epochs"}]:
         came = f"other settings than {run.config.name}: {'; '.join(contradictions)}"
         raise ModelError(pointer, came, wanted="the same settings in both", fix=_ANOTHER)
-    return config
+    places = {name: getattr(saved.data, name) for name in ("dir", "csv", "audio")}
+    return replace(config, data=replace(config.data, **places))
 
 
 def network_from_weights(

@@ -63,7 +63,10 @@ def evaluate(
     task, columns = task_of_name(evaluated.config.data.task), evaluated.config.data.columns
     wanted = ridge and bool(columns.targets)
     baseline = wanted and evaluated.can_fit_ridge()
-    is_own = data is None or ((baseline or split == "Val") and evaluated.is_of_its_own_data())
+    is_own = (data is None or baseline or split == "Val") and evaluated.is_of_its_own_data()
+    if folds and not is_own:
+        came, wanted = "clips or ratings were changed since its folds were trained", "the same data"
+        raise DataError(str(run), came, wanted=wanted, fix="restore them, or: rrtn crossval --out NEW")
     if submission:
         write_submission(submission, evaluated.predictions("Test"), submitted_columns(task, columns.names))
     return Evaluation(
@@ -74,7 +77,8 @@ def evaluate(
         synthetic=is_synthetic(evaluated.data.path),
         split=split,
         chosen_on=split == "Val" and not folds and is_own,
-        ridge_of_others=baseline and not is_own,
+        data_changed=data is None and not is_own,
+        ridge_of_others=baseline and data is not None and not is_own,
         ridge_lacks_train=wanted and not baseline,
         folds=len(folds),
         compared={str(other): _comparison(run, seeds, other, data, split) for other in others},

@@ -57,7 +57,8 @@ class Evaluation:
     split: str = "Val"
     folds: int = 0  # of a cross-validation; 0: the clips were held out of one run
     chosen_on: bool = True  # the epoch was chosen on these clips
-    ridge_of_others: bool = False  # it was fitted on the Train of other data, which the network has not heard
+    data_changed: bool = False  # since the run was trained on it: any clip may be one that it learned from
+    ridge_of_others: bool = False  # it was fitted on the Train of other data than the run's
     ridge_lacks_train: bool = False  # it was asked for, and other data have too few rated clips in Train
     compared: dict[str, Comparison] = field(default_factory=dict)  # folder of the other run -> comparison
     groups: tuple[GroupReport, ...] = ()  # of each --by
@@ -232,6 +233,7 @@ class Evaluation:
             "compared": {run: comparison.to_dict(self.targets) for run, comparison in self.compared.items()},
             **self._of_labels(),
             **({"folds": self.folds} if self.folds else {}),
+            **({"data_changed": True} if self.data_changed else {}),
             **({"groups": [group.to_dict() for group in self.groups]} if self.groups else {}),
         } | ({"epochs_of_seeds": list(self.epochs)} if len(self.seeds) > 1 else {})
 

@@ -42,6 +42,7 @@ from .trained_run import config_of_all_folds
 MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` printed
 
 _CHOSEN: Final = "chosen on these clips: on others the CCC is likely lower"
+_CHANGED: Final = "the data was changed since training: clips may be among those that it learned from"
 _CROSSED: Final = "the last one, not chosen; each clip is predicted by the run that did not hear its speaker"
 _LOSSES: Final = (
     ("loss", "weighted sum"),
@@ -161,7 +162,7 @@ def _summary(run: Path, shown: Path, config: Config, evaluation: Evaluation) -> 
         of_epochs=f"of {counted(epochs, 'epoch')}",
         judged_on=f"{evaluation.folds} folds" if evaluation.folds else "Val",
         epoch_name="Epoch" if evaluation.folds else "Best epoch",
-        chosen=_CROSSED if evaluation.folds else _CHOSEN,
+        chosen=_CROSSED if evaluation.folds else _CHANGED if evaluation.data_changed else _CHOSEN,
         unfinished=f"epoch {trained} of {epochs}, unfinished" if trained < epochs else "",
         score=evaluation.score,
         metric=METRIC_NAMES[evaluation.metric],

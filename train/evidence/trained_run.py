@@ -66,15 +66,7 @@ class TrainedRun:
 
     def is_of_its_own_data(self) -> bool:
         """Whether `data` is what the run was trained on, wherever that lies now."""
-        if not all(self.data.splits[name].clips for name in ("Train", "Val")):
-            return False
-        with contextlib.suppress(DataError):
-            splits = (
-                split_clips(self.data, name, self.config.frontend, _CPU, checked=False)
-                for name in ("Train", "Val")
-            )
-            return sha256_of_splits(self.data.columns.labels, *splits) == self.info.data_sha256
-        return False
+        return _is_what_was_learned(self.info, self.config, self.data)
 
     def clips(self, split: str, device: torch.device = _CPU) -> SplitClips:
         """The decoded clips of a split."""
@@ -151,6 +143,15 @@ class CrossFittedRun(TrainedRun):
             raise ConfigError(str(run), came, wanted="all", fix=f"rrtn crossval ... --out {run}")
         return crossed
 
+    def is_of_its_own_data(self) -> bool:
+        """Whether each fold would be dealt the same clips and ratings today."""
+        infos = ((fold, read_info(RunFolder(fold).last)) for fold in folds_in(self.run))
+        configs = ((info, config_of_checkpoint(info, RunFolder(fold))) for fold, info in infos)
+        return all(
+            _is_what_was_learned(info, config, fold_of_data(self.data, config.data.fold))
+            for info, config in configs
+        )
+
     @property
     def numbers(self) -> list[int]:
         """[n]: the fold of each clip."""
@@ -182,6 +183,15 @@ class CrossFittedRun(TrainedRun):
             inside = np.array(self.numbers) == number
             predicted[inside] = ridge_predictions(features[~inside], ratings[~inside], features[inside])
         return ccc_challenge(predicted, ratings)
+
+
+def _is_what_was_learned(info: CheckpointInfo, config: Config, data: DataSet) -> bool:
+    if not all(data.splits[name].clips for name in ("Train", "Val")):
+        return False
+    with contextlib.suppress(DataError):
+        splits = (split_clips(data, name, config.frontend, _CPU, checked=False) for name in ("Train", "Val"))
+        return sha256_of_splits(data.columns.labels, *splits) == info.data_sha256
+    return False
 
 
 def config_of_all_folds(config: Config) -> Config:

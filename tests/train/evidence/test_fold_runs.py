@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from rrtn.cli import app
-from rrtn.runtime.errors import ConfigError, StoppedError
+from rrtn.runtime.errors import ConfigError, DataError, StoppedError
 from rrtn.train import loop
 from rrtn.train.config import Config, config_from_dict
 from rrtn.train.evidence import fold_runs as runs_of
@@ -130,6 +130,22 @@ def test_evaluate_takes_the_folds_with_ridge_groups_and_another_cross_validation
     (comparison,) = found.compared.values()
     np.testing.assert_array_equal(comparison.difference, 0)
     assert found.to_dict()["folds"] == 4
+
+
+def test_folds_of_data_that_were_changed_are_not_evaluated(
+    crossed: FoldRuns, folder: Path, tmp_path: Path
+) -> None:
+    """A clip may now be in the fold of a run that learned from it."""
+    copy = shutil.copytree(crossed.out, tmp_path / "folds")
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    for config in copy.glob("fold*/config.toml"):
+        config.write_text(config.read_text().replace(str(folder / "data"), str(data)))
+    assert evaluate(copy, ridge=False).clips == SPEAKERS * CLIPS
+    table = data / "data_info.csv"
+    header, first, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([header, *rows, first]) + "\n")
+    with pytest.raises(DataError, match="changed since its folds were trained"):
+        evaluate(copy, ridge=False)
 
 
 def test_report_takes_the_folds(crossed: FoldRuns, tmp_path: Path) -> None:

@@ -165,9 +165,28 @@ def test_n22_the_epoch_was_chosen_on_these_clips(
     on_others = evaluate(run, data=copy)
     assert (on_others.chosen_on, on_others.ridge_of_others) == (False, True)
     print_evaluation(on_others)
-    assert "fitted on this data's Train, which the network has not heard" in " ".join(
-        capsys.readouterr().out.split()
-    )
+    assert "fitted on the Train of --data" in " ".join(capsys.readouterr().out.split())
+
+
+def test_n22_data_that_were_changed_since_training_are_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With Train and Val exchanged the clips would be those that the run learned from."""
+    data = shutil.copytree(run.parent / "<u>data", tmp_path / "data")
+    copy = shutil.copytree(run, tmp_path / "run")
+    config = (copy / "config.toml").read_text()
+    (copy / "config.toml").write_text(config.replace(str(run.parent / "<u>data"), str(data)))
+    table = data / "data_info.csv"
+    exchanged = {"Train": "Val", "Val": "Train"}
+    swapped = re.sub(r",(Train|Val),", lambda found: f",{exchanged[found[1]]},", table.read_text())
+    assert not evaluate(copy, ridge=False).data_changed
+    table.write_text(swapped)
+    found = evaluate(copy)
+    assert (found.data_changed, found.chosen_on, found.ridge_of_others) == (True, False, False)
+    assert found.to_dict()["data_changed"]
+    print_evaluation(found)
+    assert "the data was changed since training" in " ".join(capsys.readouterr().out.split())
+    assert "the data was changed since training" in shown(copy, tmp_path).text
 
 
 @pytest.mark.parametrize("has_splits", [True, False])
