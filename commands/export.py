@@ -152,7 +152,9 @@ def _export(
     run: Path, out: Path | None, wanted: "Wanted", triton: Path | None, web: Path | None, as_json: bool
 ) -> None:
     from ..export.web.page import check_page_place, page_from_bundle
+    from ..train.run_folder import RunFolder
 
+    _check_apart({"the bundle": out or RunFolder(run).export, "--triton": triton, "--web": web})
     if web:
         check_page_place(web)
     load_torch("export.publish")
@@ -167,6 +169,17 @@ def _export(
     not_made = published.skipped | published.failed
     page = page_from_bundle(published.bundle, web, not_made) if web else None
     _end_export(published, page, as_json)
+
+
+def _check_apart(places: dict[str, Path | None]) -> None:
+    """Raises ConfigError where one place would hold two things: each is written as a whole."""
+    taken: dict[Path, str] = {}
+    for name, place in places.items():
+        if place is None:
+            continue
+        if other := taken.get(place.absolute()):
+            raise ConfigError(f"{name} {place}", f"the place of {other}", wanted="a place of its own")
+        taken[place.absolute()] = name
 
 
 def _engine_options(batch_profile: str, targets: str) -> "EngineOptions":

@@ -63,7 +63,7 @@ def score_stdin(
             raise ConfigError(f"--level {level}", came, wanted="running", fix="leave it out")
         check_stdin(rate=stdin.rate, channels=stdin.channels, pcm=stdin.pcm)
         bundle = load_bundle(model or newest_bundle())
-        window = make_scorer.keywords["window"] or "auto"
+        window = "auto" if make_scorer.keywords["window"] is None else make_scorer.keywords["window"]
         make = partial(make_scorer, bundle, backend, window=window, level="running", batch_size=1)
         source = sound_on_stdin(
             rate=stdin.rate, channels=stdin.channels, pcm=stdin.pcm, waits=not stdin.drop_late

@@ -44,13 +44,24 @@ def check_replaceable(out: Path) -> None:
         )
     beside = next(folder for folder in out.absolute().parents if folder.exists())
     for folder in (out, beside):
-        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+        if folder.exists() and (reason := _takes_no_file(folder)):
             raise StoppedError(
                 str(folder),
-                "not writable",
+                reason,
                 wanted="a folder that takes the bundle",
                 fix="make it writable, or choose another --out",
             )
+
+
+def _takes_no_file(folder: Path) -> str:
+    """Why no file can be made there; empty where one can. /proc says that it is writable, and is not."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return "not writable"
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from .backends.base import Backend
 from .backends.choice import Candidate, backend_from_variant, candidates_of_variants
 from .backends.cpu import CPU
 from .backends.model_batch import Outputs, padded
-from .backends.tuning_file import Tuning, Use, Way, keep_tuning
+from .backends.tuning_file import Tuning, Use, Way, check_can_be_kept, keep_tuning
 from .bench import Effort, timed_runs
 from .bundle import Bundle
 from .errors import ConfigError, ModelError
@@ -91,13 +91,16 @@ class _Rounds:
 def tuned(bundle: Bundle, *, allow: Sequence[str] = (), seconds: float = 0.5) -> Tuning:
     """Measures every way that may be taken here, for at least `seconds` and two batches, and keeps the best.
 
-    `allow` names precisions below fp32 that `auto` may take. Raises ConfigError for others, and ModelError if
-    no way runs here.
+    `allow` names precisions below fp32 that `auto` may take. Raises ConfigError for others, ModelError if no
+    way runs here, StoppedError, before anything is measured, where the cache takes no file.
     """
     if unknown := [name for name in allow if name not in ALLOWED]:
         raise ConfigError("--allow", ", ".join(unknown), wanted=f"some of {', '.join(ALLOWED)}")
     allowed = ("fp32", *allow)
+    check_can_be_kept(bundle)
     candidates, not_taken = candidates_to_measure(bundle, allowed)
+    if not candidates:
+        return _kept(bundle, allowed, [], not_taken)
     ways = [_Rounds(plan) for candidate in candidates for plan in plans_of(candidate)]
     effort = Effort(seconds=seconds, least_runs=_LEAST_RUNS, warm_up=_WARM_UP)
     gate = _Gate(bundle)
@@ -178,7 +181,7 @@ def _measure(
             times, _ = timed_runs(backend, bundle.spec, plan.batch, plan.lanes, effort)
             one.seconds.append(float(np.mean(times) if plan.use == "folders" else np.median(times)))
     except ModelError as error:
-        return error.came
+        return f"{error.subject}: {error.came}" + (f", expected {error.wanted}" if error.wanted else "")
     finally:
         backend = None  # type: ignore[assignment]
         gc.collect()  # the next model shall not stand beside this one

@@ -7,6 +7,7 @@ runtimes stand inside: where they have changed, the file is ignored with a remar
 import hashlib
 import importlib.metadata
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..documents import Count, Name, converted, parsed
 from ..errors import ConfigError
 from ..system.cache import cache_folder
 from ..system.cpus import cpu_model, usable_cpus, vector_extension
-from ..system.files import read_regular, write_json
+from ..system.files import read_regular, write_json, write_refused
 from .engine_stamp import driver_version
 
 SCHEMA: Final = 1
@@ -131,10 +132,22 @@ def runtime_versions() -> dict[str, str]:
     return found
 
 
-def keep_tuning(bundle: Bundle, tuning: Tuning) -> Path:
-    """Writes the file, in the place of an earlier one; -> where it is."""
+def check_can_be_kept(bundle: Bundle) -> None:
+    """Called before the work begins. Raises StoppedError where the cache folder takes no file."""
     path = tuning_path(bundle)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise write_refused(path, error) from error
+
+
+def keep_tuning(bundle: Bundle, tuning: Tuning) -> Path:
+    """Writes the file, in the place of an earlier one; -> where it is.
+
+    Raises StoppedError for a full disk.
+    """
+    path = tuning_path(bundle)
     document = {
         "schema": SCHEMA,
         **tuning.to_dict(),
@@ -142,7 +155,11 @@ def keep_tuning(bundle: Bundle, tuning: Tuning) -> Path:
         "versions": runtime_versions(),
         "files": _files(bundle),
     }
-    write_json(path, document)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, document)
+    except OSError as error:
+        raise write_refused(path, error) from error
     return path
 
 
@@ -164,7 +181,7 @@ def tuning_of(bundle: Bundle) -> Found:
 
 
 def newest_tuning() -> Tuning | None:
-    """The last one that was made on this machine, of whatever bundle; None where there is none."""
+    """The last one that applies on this machine, of whatever bundle; None where there is none."""
     try:
         files = sorted((cache_folder() / _FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime)
     except (OSError, ConfigError):
@@ -172,7 +189,7 @@ def newest_tuning() -> Tuning | None:
     for path in reversed(files):
         try:
             form = converted(parsed(read_regular(path)), _Document)
-            if form["machine"] == machine_key():
+            if (form["machine"], form["versions"]) == (machine_key(), runtime_versions()):
                 return _tuning(None, form)
         except (OSError, ValueError):
             continue

@@ -1143,6 +1143,24 @@ def test_e13_what_is_no_bundle_is_not_replaced(
     assert (everything(work), sorted(work.rglob("*"))) == before
 
 
+@pytest.mark.skipif(
+    not Path("/proc/self").exists(), reason="needs /proc, whose mode says that root may write"
+)
+def test_e13_a_place_that_only_seems_to_take_files_is_refused(workplace: Workplace, tmp_path: Path) -> None:
+    """A lock there is waited for without end."""
+    ended = Child(command("export", workplace.run, "--out", "/proc/bundle"), tmp_path).wait()
+    assert_refused(ended, 4, "/proc | ", "choose another --out")
+
+
+@pytest.mark.parametrize("option", ["--triton", "--web"])
+def test_e13_one_place_for_two_things_is_refused_before_the_work(
+    workplace: Workplace, tmp_path: Path, option: str
+) -> None:
+    arguments = ("export", workplace.run, "--out", tmp_path / "both", option, tmp_path / "both")
+    assert_refused(Child(command(*arguments), tmp_path).wait(), 2, f"{option} {tmp_path / 'both'} | ")
+    assert not (tmp_path / "both").exists()
+
+
 def test_e13_a_place_that_takes_no_files_is_refused_before_the_work(
     workplace: Workplace, tmp_path: Path
 ) -> None:

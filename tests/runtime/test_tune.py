@@ -25,7 +25,7 @@ from rrtn.runtime.backends.model_batch import Spent
 from rrtn.runtime.backends.tuning_file import Tuning, newest_tuning, tuning_of, tuning_path
 from rrtn.runtime.bundle import MANIFEST, Bundle
 from rrtn.runtime.bundle.onnx_file import sealed
-from rrtn.runtime.errors import ConfigError, ModelError
+from rrtn.runtime.errors import ConfigError, ModelError, StoppedError
 from rrtn.runtime.spec import FrontendSpec
 from rrtn.runtime.system.files import write_json
 from rrtn.runtime.tune import tuned
@@ -366,6 +366,33 @@ def test_nothing_that_runs_is_an_error(bundle: Bundle, pretend: Callable[..., li
     pretend()
     with pytest.raises(ModelError, match="sha256"):
         tuned(replace(bundle, variants=(replace(bundle.variants[0], sha256="0" * 64),)))
+
+
+def test_nothing_to_measure_is_an_error(bundle: Bundle) -> None:
+    """As of the graph for other runtimes, given alone."""
+    (alone,) = (replace(one, input="samples") for one in bundle.variants if one.name == "fp32")
+    with pytest.raises(ModelError, match="takes whole recordings"):
+        tuned(replace(bundle, variants=(alone,)))
+
+
+def test_a_cache_that_takes_no_file_is_refused_before_anything_is_measured(
+    bundle: Bundle, pretend: Callable[..., list[str]], cache: Path
+) -> None:
+    measured = pretend(FASTEST)
+    shutil.rmtree(cache, ignore_errors=True)
+    cache.write_text("a file in its place")
+    try:
+        with pytest.raises(StoppedError, match="expected a folder with free space"):
+            tuned(bundle)
+    finally:
+        cache.unlink()
+    assert not measured
+
+
+def test_doctor_names_no_tuning_that_score_would_ignore(bundle: Bundle, tuned_before: Tuning) -> None:
+    assert newest_tuning() is not None
+    edited(bundle, versions={"onnxruntime": "0.1"})
+    assert newest_tuning() is None
 
 
 def rrtn(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:

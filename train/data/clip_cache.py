@@ -245,7 +245,9 @@ def _decode_shard(
             files.append(decoded)
     samples = np.concatenate([file.samples for file in files])
     with atomic_path(target) as temporary, temporary.open("wb") as file:
-        np.save(file, samples)
+        # np.save does not say that the disk is full
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(samples))
+        file.write(samples.data)
     index = {
         "lengths": [len(file.samples) for file in files],
         "sha256": hashlib.sha256(samples.tobytes()).hexdigest(),

@@ -7,6 +7,7 @@ countries and speakers are random.
 """
 
 import csv
+import io
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -267,10 +268,12 @@ def _write_clip(corpus: _Corpus, index: int) -> list[str]:
     name = f"{index + 1:05d}"
     import soundfile  # not above: only what writes files needs it
 
-    # As bytes: soundfile encodes names by itself, and refuses those that the locale cannot hold.
     layout = _layout(corpus.task)
     path = os.fsencode(corpus.out / layout.audio / f"{name}.wav")
-    soundfile.write(path, waveform, SAMPLING_RATE, subtype="PCM_16")
+    content = io.BytesIO()  # to a file, soundfile does not say that the disk is full
+    soundfile.write(content, waveform, SAMPLING_RATE, format="WAV", subtype="PCM_16")
+    with open(path, "wb") as file:
+        file.write(content.getvalue())
     if layout.columns != _COLUMNS:
         labels = _labels(corpus.task, felt, person, rng)
         return [f"[{name}]", split, *(labels if split != "Test" else [layout.hidden] * len(labels))]

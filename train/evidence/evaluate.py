@@ -65,8 +65,8 @@ def evaluate(
     baseline = wanted and evaluated.can_fit_ridge()
     is_own = (data is None or baseline or split == "Val") and evaluated.is_of_its_own_data()
     if folds and not is_own:
-        came, wanted = "clips or ratings were changed since its folds were trained", "the same data"
-        raise DataError(str(run), came, wanted=wanted, fix="restore them, or: rrtn crossval --out NEW")
+        came, fix = "clips or ratings were changed since its folds were trained", "rrtn crossval --out NEW"
+        raise DataError(str(run), came, wanted="the same data", fix=f"restore them, or: {fix}")
     if submission:
         write_submission(submission, evaluated.predictions("Test"), submitted_columns(task, columns.names))
     return Evaluation(

@@ -2,15 +2,20 @@
 
 import csv
 import hashlib
+import resource
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from rrtn.runtime.errors import ConfigError, DataError
+from rrtn.runtime.spec import FrontendSpec
 from rrtn.train.config import config_from_dict
 from rrtn.train.data.corpus import COUNTRIES, TARGETS, synthesise
+from rrtn.train.data.data_set import read_data
+from rrtn.train.data.device_clips import split_clips
 from rrtn.train.data.places import with_settings_of_data
 from rrtn.train.data.reading import data_of_settings
 from rrtn.train.method.tasks import TASK_NAMES, task_of_name
@@ -195,6 +200,20 @@ def test_a_task_has_its_own_columns_and_layout(task: str, tmp_path: Path) -> Non
     is_avb = task.startswith("avb-")
     assert (folder / "labels").is_dir() == (folder / "audio/wav").is_dir() == is_avb
     assert (folder / "data_info.csv").is_file() == (not is_avb)
+
+
+def test_a_full_disk_says_so(tmp_path: Path) -> None:
+    """libsndfile would say "System error", and NumPy how many samples."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    whole = read_data(synthesise(tmp_path / "whole", clips=9, speakers=3, seed=4, workers=1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            synthesise(tmp_path / "cut", clips=9, speakers=3, seed=4, workers=1)
+        with pytest.raises(OSError, match="File too large"):
+            split_clips(whole, "Train", FrontendSpec(), torch.device("cpu"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
 
 def test_a_task_changes_labels_and_no_sound(tmp_path: Path) -> None:
