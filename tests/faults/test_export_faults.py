@@ -1143,9 +1143,7 @@ def test_e13_what_is_no_bundle_is_not_replaced(
     assert (everything(work), sorted(work.rglob("*"))) == before
 
 
-@pytest.mark.skipif(
-    not Path("/proc/self").exists(), reason="needs /proc, whose mode says that root may write"
-)
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, which says that root may write")
 def test_e13_a_place_that_only_seems_to_take_files_is_refused(workplace: Workplace, tmp_path: Path) -> None:
     """A lock there is waited for without end."""
     ended = Child(command("export", workplace.run, "--out", "/proc/bundle"), tmp_path).wait()
