@@ -19,7 +19,7 @@ from ..errors import ModelError, OutOfMemoryError, UnavailableError
 from ..system.cpus import usable_cpus
 from ..system.host import NamedFile, quiet_stdout
 from .lanes import Lanes
-from .model_batch import ClipBatch, HostModel, Outputs, Spent, check_fit
+from .model_batch import ClipBatch, HostModel, Outputs, Spent, check_fit, widened
 
 _NAME: Final = "mnn"  # of the backend
 _OUT_OF_MEMORY: Final = 1  # MNN::ErrorCode
@@ -66,7 +66,7 @@ class MnnBackend(HostModel):
             begin = time.perf_counter()
             if not one.resize(tuple(batch.shape)):
                 raise self._too_large(batch)
-            x = np.ascontiguousarray(batch, np.float32)
+            x = np.ascontiguousarray(widened(batch))
             one.interpreter.getSessionInput(one.session).copyFrom(_tensor_of(x))
             there = time.perf_counter()
             code = one.interpreter.runSession(one.session)

@@ -16,7 +16,7 @@ from ..errors import UnavailableError
 from ..system.cpus import usable_cpus
 from .backend_errors import ort_errors
 from .lanes import Lanes
-from .model_batch import ClipBatch, HostModel, Outputs, Spent, check_fit
+from .model_batch import ClipBatch, HostModel, Outputs, Spent, check_fit, widened
 
 _SIZES: Final = 4  # of batches, for which the model is compiled
 _ANY: Final = -1
@@ -71,7 +71,7 @@ class OpenvinoBackend(HostModel):
         subject = f"{self.variant.file} on {self.device}, batch {batch.shape}"
         with ort_errors(subject), self.programs.requests(len(batch)).one() as request:
             begin = time.perf_counter()
-            request.infer({0: np.ascontiguousarray(batch, np.float32)}, share_inputs=True)
+            request.infer({0: np.ascontiguousarray(widened(batch))}, share_inputs=True)
             ran = time.perf_counter()
             found = {name: np.array(request.get_output_tensor(i).data) for i, name in enumerate(self.outputs)}
             if spent:

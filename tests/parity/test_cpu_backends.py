@@ -67,6 +67,22 @@ def resnet18(main_job: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle
     return with_mnn(load_bundle(main_job / "runs/first/export"), tmp_path_factory.mktemp("resnet18"))
 
 
+@pytest.mark.parametrize("backend", ["cpu", "openvino"])
+def test_a_file_has_the_scores_of_fp32_by_the_graph_that_takes_its_samples(
+    random_bundle: Bundle, real_clips: list[Path], backend: str
+) -> None:
+    """Decoders hand 16-bit samples on, which the model hears as shares of 32768."""
+    with (
+        Scorer(random_bundle, "cpu", variant="fp32") as log_mel,
+        Scorer(random_bundle, backend, variant="waveform") as samples,
+    ):
+        expected, found = (
+            [list((row.scores or {}).values()) for row in scorer.score_files(real_clips[:4])]
+            for scorer in (log_mel, samples)
+        )
+    np.testing.assert_allclose(found, expected, atol=LIMIT)
+
+
 def batch_of(bundle: Bundle, paths: list[Path]) -> NDArray[np.float32]:
     rng = np.random.default_rng(0)
     n = bundle.spec.clip_samples
