@@ -11,6 +11,8 @@ trained_run      a run with its data: predictions that are kept, and the baselin
 evaluation       what a run reaches on a split
 evaluate         a run on a split of its data, or a cross-validation on all clips
 charts           small pictures for the report
+report_page      what the report's page holds, as plain data
+report_clips     its best and worst predicted clips
 report           one HTML page about a run, or about several
 table2_runs      the runs of the paper's Table 2
 table2           the table from the runs that are there
