@@ -15,11 +15,11 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from .arrays import Float32, Float64
+from .arrays import INT16_SCALE, Float32, Float64, waveform_from_samples
 from .backends.base import Backend
 from .backends.choice import Candidate, backend_from_variant, candidates_of_variants
 from .backends.cpu import CPU
-from .backends.model_batch import Outputs, padded
+from .backends.model_batch import ModelBatch, Outputs, padded
 from .backends.tuning_file import Tuning, Use, Way, check_can_be_kept, keep_tuning
 from .bench import Effort, timed_runs
 from .bundle import Bundle
@@ -27,6 +27,7 @@ from .errors import ConfigError, ModelError
 from .frontend import clip_input
 from .probe_sounds import SCORE_LIMITS, extremes, voices
 from .progress import Progress
+from .spec import InputKind
 from .system.cpus import usable_cpus
 
 ALLOWED: Final = ("fp16", "bf16", "int8")  # what `--allow` may name
@@ -206,7 +207,8 @@ class _Gate:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._waveforms = np.concatenate([voices(bundle.spec), extremes(bundle.spec)])
+        sounds = np.concatenate([voices(bundle.spec), extremes(bundle.spec)])
+        self._samples = np.round(sounds * (INT16_SCALE - 1)).astype(np.int16)
         reference = bundle.variant("fp32") or next(one for one in bundle.variants if one.input != "samples")
         self._expected = self._scores(backend_from_variant(bundle, reference, CPU.name))
 
@@ -228,11 +230,16 @@ class _Gate:
         return max(limit, _ON_OTHER_CLIPS * float(at_export))
 
     def _scores(self, backend: Backend, size: int = 16) -> Float32:
-        clips = np.array(
-            [clip_input(one, self._bundle.spec, backend.variant.input) for one in self._waveforms]
-        )
+        clips = self._clips(backend.variant.input)
         parts = (clips[i : i + size] for i in range(0, len(clips), size))
         return Outputs.joined([backend.run(padded(part, size)).first(len(part)) for part in parts]).scores
+
+    def _clips(self, kind: InputKind) -> ModelBatch:
+        """As decoders hand them to a model: of a waveform the 16-bit samples."""
+        if kind == "waveform":
+            return self._samples
+        waveforms = (waveform_from_samples(samples) for samples in self._samples)
+        return np.array([clip_input(one, self._bundle.spec, kind) for one in waveforms])
 
     @property
     def _widths(self) -> Float64:

@@ -18,6 +18,7 @@ import soundfile
 from onnx import numpy_helper
 from rrtn.runtime import Scorer, load_bundle
 from rrtn.runtime import tune as tuning
+from rrtn.runtime.arrays import waveform_from_samples
 from rrtn.runtime.backends import openvino_kind, tuning_file
 from rrtn.runtime.backends.base import Backend
 from rrtn.runtime.backends.choice import candidates_of_bundle, choose_backend
@@ -26,6 +27,7 @@ from rrtn.runtime.backends.tuning_file import Tuning, newest_tuning, tuning_of, 
 from rrtn.runtime.bundle import MANIFEST, Bundle
 from rrtn.runtime.bundle.onnx_file import sealed
 from rrtn.runtime.errors import ConfigError, ModelError, StoppedError
+from rrtn.runtime.frontend import clip_input
 from rrtn.runtime.spec import FrontendSpec
 from rrtn.runtime.system.files import write_json
 from rrtn.runtime.tune import tuned
@@ -366,6 +368,15 @@ def test_nothing_that_runs_is_an_error(bundle: Bundle, pretend: Callable[..., li
     pretend()
     with pytest.raises(ModelError, match="sha256"):
         tuned(replace(bundle, variants=(replace(bundle.variants[0], sha256="0" * 64),)))
+
+
+def test_a_graph_of_samples_is_judged_on_what_decoders_hand_on(bundle: Bundle) -> None:
+    """16-bit samples, which a backend that takes them for shares of 1 gets wrong."""
+    gate = tuning._Gate(bundle)
+    samples = gate._clips("waveform")
+    assert samples.dtype == np.int16
+    log_mel = clip_input(waveform_from_samples(np.asarray(samples, np.int16)[3]), bundle.spec, "logmel")
+    np.testing.assert_array_equal(gate._clips("logmel")[3], log_mel)
 
 
 def test_nothing_to_measure_is_an_error(bundle: Bundle) -> None:
