@@ -191,6 +191,7 @@ def _title(evaluation: "Evaluation") -> str:
 
 
 def _caption(evaluation: "Evaluation") -> str:
+    from ..train.evidence.evaluation import DATA_CHANGED
     from ..train.evidence.significance import too_few
 
     interval = "95% by resampling speakers"
@@ -199,7 +200,7 @@ def _caption(evaluation: "Evaluation") -> str:
     means = "; means over seeds" if len(evaluation.seeds) > 1 else ""
     chosen = "; the epoch was chosen on these clips" if evaluation.chosen_on else ""
     if evaluation.data_changed:
-        chosen = "; the data was changed since training: clips may be among those that it learned from"
+        chosen = f"; {DATA_CHANGED}"
     chosen += "; each clip by the run that did not hear its speaker" if evaluation.folds else ""
     ccc = "CCC: the challenge's (variances over n-1, covariance over n)"
     ridge = "" if evaluation.ridge is None else "; ridge: on each mel bin's mean and deviation"

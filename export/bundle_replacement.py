@@ -19,7 +19,7 @@ from typing import Final
 from ..runtime.bundle import MANIFEST, load_bundle
 from ..runtime.errors import ModelError, StoppedError
 from ..runtime.system.failpoints import failpoint
-from ..runtime.system.files import atomic_path, fsync, set_mode, write_json
+from ..runtime.system.files import atomic_path, check_takes_files, fsync, set_mode, write_json
 from ..runtime.system.locks import in_turn, is_held, locked
 
 _LOCK: Final = "lock"  # beside the bundle in the making
@@ -58,7 +58,7 @@ def _takes_no_file(folder: Path) -> str:
     if not os.access(folder, os.W_OK | os.X_OK):
         return "not writable"
     try:
-        tempfile.TemporaryFile(dir=folder).close()
+        check_takes_files(folder)
     except OSError as error:
         return error.strerror or str(error)
     return ""

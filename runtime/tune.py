@@ -101,7 +101,7 @@ def tuned(bundle: Bundle, *, allow: Sequence[str] = (), seconds: float = 0.5) ->
     check_can_be_kept(bundle)
     candidates, not_taken = candidates_to_measure(bundle, allowed)
     if not candidates:
-        return _kept(bundle, allowed, [], not_taken)
+        raise _nothing_runs(bundle, not_taken)
     ways = [_Rounds(plan) for candidate in candidates for plan in plans_of(candidate)]
     effort = Effort(seconds=seconds, least_runs=_LEAST_RUNS, warm_up=_WARM_UP)
     gate = _Gate(bundle)
@@ -253,8 +253,7 @@ def _kept(
     bundle: Bundle, allowed: tuple[str, ...], rounds: Sequence[_Rounds], not_taken: dict[str, str]
 ) -> Tuning:
     if not rounds:
-        why = "; ".join(f"{name}: {reason}" for name, reason in not_taken.items())
-        raise ModelError(str(bundle.path), why, wanted="a way that runs here", fix="rrtn doctor")
+        raise _nothing_runs(bundle, not_taken)
     folders, clips = (
         min((one for one in rounds if one.plan.use == use), key=lambda one: one.cost)
         for use in ("folders", "clips")
@@ -272,3 +271,8 @@ def _kept(
     )
     keep_tuning(bundle, tuning)
     return tuning
+
+
+def _nothing_runs(bundle: Bundle, not_taken: dict[str, str]) -> ModelError:
+    why = "; ".join(f"{name}: {reason}" for name, reason in not_taken.items())
+    return ModelError(str(bundle.path), why, wanted="a way that runs here", fix="rrtn doctor")

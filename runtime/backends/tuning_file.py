@@ -7,7 +7,6 @@ runtimes stand inside: where they have changed, the file is ignored with a remar
 import hashlib
 import importlib.metadata
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from ..documents import Count, Name, converted, parsed
 from ..errors import ConfigError
 from ..system.cache import cache_folder
 from ..system.cpus import cpu_model, usable_cpus, vector_extension
-from ..system.files import read_regular, write_json, write_refused
+from ..system.files import check_takes_files, read_regular, write_json, write_refused
 from .engine_stamp import driver_version
 
 SCHEMA: Final = 1
@@ -137,7 +136,7 @@ def check_can_be_kept(bundle: Bundle) -> None:
     path = tuning_path(bundle)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
+        check_takes_files(path.parent)
     except OSError as error:
         raise write_refused(path, error) from error
 

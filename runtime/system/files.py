@@ -74,6 +74,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_takes_files(folder: Path) -> None:
+    """Raises OSError where no file can be made in a folder, whatever its mode says."""
+    tempfile.TemporaryFile(dir=folder).close()
+
+
 def write_bytes(target: Path, content: bytes) -> None:
     """Writes a whole file, or nothing."""
     with atomic_path(target) as temporary:

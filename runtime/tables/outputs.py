@@ -4,13 +4,12 @@ All of this is asked before a model is loaded and hours are spent.
 """
 
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 from ..errors import ConfigError
-from ..system.files import write_refused
+from ..system.files import check_takes_files, write_refused
 
 Outputs = Mapping[Path, str]  # each file, and the option that names it
 _RATINGS: Final = "data_info.csv"
@@ -33,7 +32,7 @@ def check_place(path: Path, option: str) -> None:
                 wanted="a folder that exists",
                 fix=f"mkdir -p {path.parent}",
             )
-        tempfile.TemporaryFile(dir=path.parent).close()
+        check_takes_files(path.parent)
     except OSError as error:
         raise write_refused(path, error) from error
 

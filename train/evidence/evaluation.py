@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -38,6 +38,8 @@ from .significance import (
     or_none,
     uar_interval,
 )
+
+DATA_CHANGED: Final = "the data was changed since training: clips may be among those that it learned from"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

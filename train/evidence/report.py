@@ -32,7 +32,7 @@ from ..run_folder import RunFolder
 from .best_checkpoint import best_of_run
 from .charts import SPECTROGRAM_DB, interval_chart, line_chart, scatter
 from .evaluate import evaluate, runs_of_seeds
-from .evaluation import Evaluation, mean_of_known
+from .evaluation import DATA_CHANGED, Evaluation, mean_of_known
 from .fold_runs import folds_in
 from .report_clips import clips_of_evaluation
 from .report_page import Compared, Confusion, Export, Figure, Quality, Summary, Table, Training
@@ -42,7 +42,6 @@ from .trained_run import config_of_all_folds
 MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` printed
 
 _CHOSEN: Final = "chosen on these clips: on others the CCC is likely lower"
-_CHANGED: Final = "the data was changed since training: clips may be among those that it learned from"
 _CROSSED: Final = "the last one, not chosen; each clip is predicted by the run that did not hear its speaker"
 _LOSSES: Final = (
     ("loss", "weighted sum"),
@@ -162,7 +161,7 @@ def _summary(run: Path, shown: Path, config: Config, evaluation: Evaluation) -> 
         of_epochs=f"of {counted(epochs, 'epoch')}",
         judged_on=f"{evaluation.folds} folds" if evaluation.folds else "Val",
         epoch_name="Epoch" if evaluation.folds else "Best epoch",
-        chosen=_CROSSED if evaluation.folds else _CHANGED if evaluation.data_changed else _CHOSEN,
+        chosen=_CROSSED if evaluation.folds else DATA_CHANGED if evaluation.data_changed else _CHOSEN,
         unfinished=f"epoch {trained} of {epochs}, unfinished" if trained < epochs else "",
         score=evaluation.score,
         metric=METRIC_NAMES[evaluation.metric],

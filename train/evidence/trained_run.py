@@ -132,7 +132,11 @@ class CrossFittedRun(TrainedRun):
 
     @classmethod
     def of_run(cls, run: Path, data: Path | None, split: str = "Val") -> "CrossFittedRun":
-        """The folds in the folder. Raises ConfigError where one of them is not finished."""
+        """The folds in the folder.
+
+        Raises ConfigError where one of them is not finished, and DataError for data that were changed since:
+        clips may be in the fold of a run that learned from them.
+        """
         folds = folds_in(run)
         infos = [read_info(RunFolder(fold).last) for fold in folds]
         config = config_of_all_folds(config_of_checkpoint(infos[0], RunFolder(folds[0])))
@@ -141,16 +145,19 @@ class CrossFittedRun(TrainedRun):
         if (finished, len(folds)) != (wanted := max(crossed.numbers), wanted):
             came = f"{finished} of {counted(wanted, 'fold')} finished"
             raise ConfigError(str(run), came, wanted="all", fix=f"rrtn crossval ... --out {run}")
+        for fold, info in zip(folds, infos, strict=True):
+            of_fold = config_of_checkpoint(info, RunFolder(fold))
+            if not _is_what_was_learned(info, of_fold, fold_of_data(crossed.data, of_fold.data.fold)):
+                came, fix = (
+                    f"clips or ratings were changed since {fold.name} was trained",
+                    "rrtn crossval --out NEW",
+                )
+                raise DataError(str(run), came, wanted="the same data", fix=f"restore them, or: {fix}")
         return crossed
 
     def is_of_its_own_data(self) -> bool:
-        """Whether each fold would be dealt the same clips and ratings today."""
-        infos = ((fold, read_info(RunFolder(fold).last)) for fold in folds_in(self.run))
-        configs = ((info, config_of_checkpoint(info, RunFolder(fold))) for fold, info in infos)
-        return all(
-            _is_what_was_learned(info, config, fold_of_data(self.data, config.data.fold))
-            for info, config in configs
-        )
+        """No other can be given."""
+        return True
 
     @property
     def numbers(self) -> list[int]:

@@ -144,7 +144,7 @@ def test_folds_of_data_that_were_changed_are_not_evaluated(
     table = data / "data_info.csv"
     header, first, *rows = table.read_text().splitlines()
     table.write_text("\n".join([header, *rows, first]) + "\n")
-    with pytest.raises(DataError, match="changed since its folds were trained"):
+    with pytest.raises(DataError, match="changed since fold1 was trained"):
         evaluate(copy, ridge=False)
 
 
