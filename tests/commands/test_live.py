@@ -203,6 +203,13 @@ def test_options_without_effect_are_refused(
     assert came in caught.value.came
 
 
+def test_a_window_of_nothing_is_refused_for_stdin_as_for_files(folder: Path, tiny_model: Path) -> None:
+    for sound in ("-", "a.wav"):
+        done = shell(f"cat a.wav | {RRTN} score {sound} --window 0 -m {tiny_model}", folder)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--window | 0" in done.stderr
+
+
 def test_a_file_may_be_named_like_stdin(folder: Path, tiny_model: Path) -> None:
     (folder / "-").write_bytes((folder / "a.wav").read_bytes())
     done = shell(f"{RRTN} score ./- -m {tiny_model}", folder)
