@@ -1,5 +1,6 @@
 """rrtn evaluate and rrtn report."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -160,12 +161,17 @@ def _print_classes(evaluation: "Evaluation") -> None:
     )
     for j, target in enumerate(evaluation.classes):
         cells = [interval_text(*intervals[j])] if intervals else []
-        table.add_row(target.name, f"{evaluation.uar[j]:z.3f}", *cells, str(len(target.classes)))
+        table.add_row(target.name, number_text(evaluation.uar[j]), *cells, str(len(target.classes)))
     interval = (
         "95% by resampling speakers" if intervals else f"no 95% interval: {too_few(evaluation.speakers)}"
     )
-    metric = f"{METRIC_NAMES[evaluation.metric]} {evaluation.score:z.3f}"
-    if parts := evaluation.parts:
+    metric = METRIC_NAMES[evaluation.metric]
+    metric += (
+        f" {evaluation.score:z.3f}"
+        if not math.isnan(evaluation.score)
+        else (f" is not known: no clip has a label of {', '.join(evaluation.unlabelled)}")
+    )
+    if (parts := evaluation.parts) and not math.isnan(evaluation.score):
         metric += f": the harmonic mean of CCC {parts['ccc']:z.3f}, UAR {parts['uar']:z.3f} and 1 / MAE"
         metric += (
             f" {1 / parts['error']:z.3f} of {', '.join(evaluation.task.by_error if evaluation.task else ())}"

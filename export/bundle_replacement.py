@@ -19,7 +19,7 @@ from typing import Final
 from ..runtime.bundle import MANIFEST, load_bundle
 from ..runtime.errors import ModelError, StoppedError
 from ..runtime.system.failpoints import failpoint
-from ..runtime.system.files import atomic_path, check_takes_files, fsync, set_mode, write_json
+from ..runtime.system.files import atomic_path, check_takes_files, fsync, write_json
 from ..runtime.system.locks import in_turn, is_held, locked
 
 _LOCK: Final = "lock"  # beside the bundle in the making
@@ -87,7 +87,6 @@ def put_in_place(staging: Path, out: Path) -> None:
     `_replace_files`.
     """
     fsync(staging)
-    set_mode(staging, 0o755)
     parent = out.absolute().parent
     with in_turn(parent / _TURN):
         failpoint("write.place")

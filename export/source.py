@@ -141,10 +141,18 @@ class _RatedClips(NamedTuple):
     speakers: tuple[str, ...]  # n
 
 
+def _spread(rows: Int64, count: int) -> Int64:
+    """At most `count` of the rows, at equal distances."""
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)]
+
+
 def _clips_of_split(source: Source, name: str, count: int) -> _RatedClips:
-    """At most `count` clips, spread evenly over a split of the run's data."""
+    """At most `count` clips of a split of the run's data, spread evenly: those with a label before others."""
     split, spec = source.data.splits[name], source.config.frontend
-    chosen = np.unique(np.linspace(0, len(split.clips) - 1, min(count, len(split.clips))).astype(np.int64))
+    is_labelled = ~np.isnan(split.rated).all(axis=1)
+    labelled = _spread(np.flatnonzero(is_labelled), count)
+    others = _spread(np.flatnonzero(~is_labelled), count - len(labelled))
+    chosen = np.sort(np.concatenate([labelled, others]))
     paths = [split.clips[i].path for i in chosen]
     store = clip_store(paths, spec, label=f"decode {name} clips", channel=source.data.channel)
     indices = np.arange(len(store))

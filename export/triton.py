@@ -116,6 +116,8 @@ def _made_for_others(variant: Variant) -> str:
         return "it takes one recording at a time; Triton serves waveform, in batches"
     if variant.name == "waveform-int8-trt":
         return "the engine trt-int8 is made from it; Triton serves waveform-int8"
+    if variant.kind == "mnn":
+        return "it is in MNN's format, for rrtn; Triton serves fp32"
     return "it is for rrtn on CPUs; Triton serves fp32, on GPUs too" if variant.plan else ""
 
 

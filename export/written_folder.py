@@ -6,7 +6,6 @@ somebody's.
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypedDict
@@ -14,7 +13,7 @@ from typing import Final, TypedDict
 from .. import __version__
 from ..runtime.documents import converted, parsed
 from ..runtime.errors import ModelError
-from ..runtime.system.files import read_regular, replace_folder, sha256_of, write_json
+from ..runtime.system.files import read_regular, replace_folder, sha256_of, temporary_name, write_json
 
 RECORD: Final = "rrtn.json"
 
@@ -33,7 +32,8 @@ def rewritten(folder: Path, option: str, holds: str) -> Iterator[Path]:
     """
     check_rewritable(folder, option, holds)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
+    staging = temporary_name(folder.absolute())
+    staging.mkdir()
     try:
         yield staging
         hashes = {str(path.relative_to(staging)): sha256_of(path) for path in _files(staging)}

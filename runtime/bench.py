@@ -238,7 +238,7 @@ def _measurement(
 ) -> Measurement:
     kind = backend_kind(backend.device)
     times, spent = timed_runs(backend, bundle.spec, batch, at_once, Effort(seconds=seconds))
-    parts = {name: 1e3 * total * at_once / len(times) for name, total in asdict(spent).items()}
+    parts = {name: 1e3 * total / len(times) for name, total in asdict(spent).items()}
     rate = batch * at_once / statistics.fmean(times)
     variation = statistics.pstdev(times) / statistics.fmean(times)
     return Measurement(
@@ -263,12 +263,13 @@ def _measurement(
 def timed_runs(
     backend: Backend, spec: FrontendSpec, batch: int, at_once: int, effort: Effort
 ) -> tuple[list[float], Spent]:
-    """Seconds of each run of `at_once` threads; and where the time of the first thread went."""
+    """Seconds of each run of `at_once` threads; and where the time of all of them went."""
     inputs = _inputs(spec, backend.variant, backend_kind(backend.device), batch)
     spent = [Spent() for _ in range(at_once)]
     with ThreadPoolExecutor(at_once) as threads:
         loops = [threads.submit(_timed, backend, inputs, effort, each) for each in spent]
-        return [run for loop in loops for run in loop.result()], spent[0]
+        times = [run for loop in loops for run in loop.result()]
+    return times, Spent.of_all(spent)
 
 
 def _timed(backend: Backend, inputs: Sequence[ModelBatch], effort: Effort, spent: Spent) -> list[float]:

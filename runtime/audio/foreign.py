@@ -16,6 +16,7 @@ from ..spec import MAX_RATE, MIN_RATE
 from ..system.host import pread
 from .containers import Chunk
 from .mpeg_frames import id3_size, recordings
+from .signatures import IMAGE_BRANDS
 
 _HEAD: Final = 1 << 20  # bytes that are looked at
 _JUNK: Final = 1 << 16  # bytes that may stand in front of a format without a header
@@ -76,7 +77,7 @@ def _is_aiff(head: bytes) -> bool:
 def _is_film(head: bytes) -> bool:
     """An MP4 or QuickTime file. Pictures (HEIC, AVIF) have the same container."""
     if head[4:8] == b"ftyp":
-        return head[8:12] not in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"avif", b"avis", b"crx ")
+        return head[8:12] not in IMAGE_BRANDS
     return head[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
 
 

@@ -268,7 +268,7 @@ def _name_of(row: dict[str, Any], pack: bytes, number: int) -> bytes:
 
 def _pack_errors() -> tuple[type[Exception], ...]:
     arrow, _ = imported_pyarrow()
-    wrong_bytes = (UnicodeError, OverflowError, ValueError, StopIteration)
+    wrong_bytes = (UnicodeError, OverflowError, ValueError, StopIteration, struct.error)
     return OSError, arrow.ArrowException, KeyError, IndexError, _NoPack, *wrong_bytes
 
 

@@ -41,18 +41,10 @@ _AT_START: Final = (  # with a byte or two that text does not have
     *(b"\0\x01\xa3\x64", b"\0\x02\xa3\x64", b"\0\x03\xa3\x64", b"\0\x04\xa3\x64"),
 )
 _RIFF_KINDS: Final = {b"WAVE", b"AIFF", b"AIFC", b"8SVX", b"16SV", b"AVI ", b"QLCM"}
-_IMAGE_BRANDS: Final = {
-    b"heic",
-    b"heix",
-    b"heim",
-    b"heis",
-    b"hevc",
-    b"avif",
-    b"avis",
-    b"mif1",
-    b"msf1",
-    b"crx ",
-}
+# Pictures in the container of MP4: HEIF, AVIF and Canon's CR3.
+IMAGE_BRANDS: Final = frozenset(
+    {b"heic", b"heix", b"heim", b"heis", b"hevc", b"avif", b"avis", b"mif1", b"msf1", b"crx "}
+)
 _ATOMS: Final = {b"moov", b"mdat", b"wide"}  # how QuickTime files of before `ftyp` begin
 _TS_PACKET: Final = 188
 
@@ -111,7 +103,7 @@ def _is_container(head: bytes) -> bool:
         case b"RIFF" | b"RIFX" | b"RF64" | b"BW64" | b"FORM":
             return head[8:12] in _RIFF_KINDS
     if kind == b"ftyp":
-        return head[8:12] not in _IMAGE_BRANDS
+        return head[8:12] not in IMAGE_BRANDS
     return kind in _ATOMS or _is_transport_stream(head)
 
 

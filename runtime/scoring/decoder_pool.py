@@ -9,6 +9,7 @@ import os
 import subprocess
 import tempfile
 import time
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -108,6 +109,7 @@ class DecoderPool:
         self._has_started = False  # True once any decoder was ready
         self._looked = 0.0  # when the pool last looked for decoders that hang
         self._back = 0.0  # when it first looked after it had been away
+        self._end_of_owner: weakref.finalize[..., object] | None = None
         self.released = 0  # files whose results the caller has given out
 
     def pin(self, pin: Pin) -> None:
@@ -115,6 +117,10 @@ class DecoderPool:
         self._pin = pin
         for decoder in self._decoders:
             decoder.pin(pin)
+
+    def close_with(self, owner: object) -> None:
+        """The pool is closed with its owner at the latest."""
+        self._end_of_owner = weakref.finalize(owner, self.close)
 
     def events(self, sources: Iterable[AudioSource], *, ahead: int) -> Iterator[PoolEvent]:
         """Gives all events of all files. The events of several files are mixed.
@@ -177,6 +183,8 @@ class DecoderPool:
         while self._decoders:
             decoder = self._decoders.pop()
             decoder.end() if is_ours else decoder.let_go()
+        if self._end_of_owner:
+            self._end_of_owner.detach()  # else it would hold the closed pool as long as the owner lives
 
     def is_usable(self) -> bool:
         """True in the process that made the pool, while that is in the same folder: decoders stay in it."""

@@ -8,7 +8,6 @@ N samples, K labels, D embedding.
 import contextlib
 import math
 import os
-import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -330,7 +329,7 @@ class Scorer:
     def _new_decoders(self) -> DecoderPool:
         chunk = min(self.batch_size, 32)
         decoders = DecoderPool(self.decoding, count=self.workers, chunk=chunk, timeout=self._timeout)
-        weakref.finalize(self, decoders.close)
+        decoders.close_with(self)
         return decoders
 
     def _put_back(self, decoders: DecoderPool) -> None:

@@ -78,7 +78,7 @@ class ScoringModel:
             except MemoryError as error:  # of the backend, or of the arrays around it
                 if size == 1:
                     raise _one_is_too_much(error) from error
-                self.batch_that_fits = size // 2
+                self.batch_that_fits = min(self.batch_that_fits, size // 2)  # another lane may have halved it
 
     def timed_outputs(self, batch: ClipBatch, *, fixed: bool = True) -> Outputs:
         """`outputs`, whose time is added to the timing."""

@@ -1,6 +1,8 @@
 """Listens on a port, and hands requests to the application."""
 
 import asyncio
+import contextlib
+import errno
 import ipaddress
 import logging
 import socket
@@ -23,13 +25,19 @@ def listening_socket(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
+        with contextlib.ExitStack() as opened:
+            bound = opened.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            opened.pop_all()
+            return bound
     except (OSError, OverflowError, UnicodeError) as error:
         came = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"--host {host} --port {port}", came, fix="choose another --port") from error
-    return bound
+        is_host = isinstance(error, socket.gaierror | UnicodeError) or (
+            isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL
+        )
+        fix = f"choose another {'--host' if is_host else '--port'}"
+        raise ConfigError(f"--host {host} --port {port}", came, fix=fix) from error
 
 
 def url_of(bound: socket.socket) -> str:

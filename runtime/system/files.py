@@ -5,6 +5,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -54,14 +55,13 @@ def read_regular(path: Path) -> bytes:
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yields a temporary path that becomes `target` on success; on failure it is removed."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = temporary_name(target)
+    # Not mkstemp: its files are the owner's alone, and who else may read is for the umask to say.
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         failpoint("write.begin")
         yield temporary
         failpoint("write.fsync")
-        set_mode(temporary, 0o666 & ~_umask())
         fsync(temporary)
         failpoint("write.replace")
         replace(temporary, target)
@@ -72,6 +72,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_name(target: Path) -> Path:
+    """A new name beside `target`, by which what a killed process left is known and removed."""
+    return target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.tmp")
 
 
 def check_takes_files(folder: Path) -> None:
@@ -93,7 +98,6 @@ def write_json(target: Path, document: Any) -> None:
 def replace_folder(target: Path, staging: Path) -> None:
     """The folder `staging` becomes `target`. The folder that was there stays whole until then."""
     fsync(staging)
-    set_mode(staging, 0o755)
     if target.exists():
         old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
         replace(target, old / "before")
@@ -124,26 +128,9 @@ def write_refused(target: Path, error: OSError) -> StoppedError:
 def fsync(path: Path) -> None:
     """Forces a file's content, or a folder's entries, to the disk, where the file system can do that."""
     # PermissionError: a folder that takes files, but that nobody may list; or any folder on Windows.
-    with contextlib.suppress(PermissionError), _if_supported():
-        fsync_anything(path)
-
-
-def set_mode(path: Path, mode: int) -> None:
-    """Sets who may read and write, where the file system knows of that."""
-    with _if_supported():
-        path.chmod(mode)
-
-
-@contextlib.contextmanager
-def _if_supported() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NOT_SUPPORTED:
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with contextlib.suppress(PermissionError):
+        try:
+            fsync_anything(path)
+        except OSError as error:
+            if error.errno not in _NOT_SUPPORTED:
+                raise

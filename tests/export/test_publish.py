@@ -124,6 +124,27 @@ def test_an_export_reads_the_table_once_and_decodes_each_split_once(
     assert asked == ["data_from_config", "decode Val clips", "decode Train clips"]
 
 
+@pytest.mark.parametrize("labelled", [0, 2, 3, 4])
+def test_the_gate_compares_clips_with_a_label_first(
+    make_data: Callable[..., Path],
+    csv_lines: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    labelled: int,
+) -> None:
+    """Of few ratings among many clips a choice at equal distances meets none, and their CCC is NaN."""
+    monkeypatch.setattr(source, "_PROBE_CLIPS", 3)
+    run = untrained_run(make_data(csv_lines), tmp_path / "run", FrontendSpec())
+    known = source.source_of_run(run)
+    val = known.data.splits["Val"]
+    rated = np.array(val.rated)
+    rated[: len(rated) - labelled] = np.nan
+    known.data.splits["Val"] = replace(val, rated=rated)
+    probe = source.probe_of_source(known)
+    found = (~np.isnan(probe.ratings).all(axis=1)).sum()
+    assert (len(probe.ratings), found) == (3, min(3, labelled))
+
+
 def test_a_bundle_without_its_run_cannot_be_compared(run: Path, tmp_path: Path) -> None:
     bundle = publish(
         run, out=tmp_path / "elsewhere/bundle", wanted=Wanted(waveform=False, cpu_variant=False)

@@ -226,6 +226,11 @@ def test_an_engine_that_triton_cannot_serve_is_left_out_with_the_reason(
     assert not (tmp_path / "other").exists()
 
 
+def test_a_variant_of_mnn_is_no_engine(bundle: Bundle) -> None:
+    for_mnn = replace(bundle.variants[0], name="mnn", kind="mnn", stamp={"version": "3.6.1"})
+    assert "MNN's format" in not_servable(replace(bundle, variants=(*bundle.variants, for_mnn)))["mnn"]
+
+
 def test_a_graph_of_samples_is_not_served_where_clips_are_padded_in_decibels(
     bundle: Bundle, tmp_path: Path, sealed_anew: Callable[..., Bundle]
 ) -> None:

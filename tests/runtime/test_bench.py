@@ -1,11 +1,15 @@
 """`rrtn bench`: figures that follow from what was run, and none where there were too few runs."""
 
+import itertools
 import json
 import subprocess
 import sys
+import threading
+import time
 import xml.etree.ElementTree as ElementTree
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,10 +17,12 @@ import pytest
 from rrtn.runtime import bench as measuring
 from rrtn.runtime import load_bundle
 from rrtn.runtime.backends.choice import candidates_of_variants
+from rrtn.runtime.backends.model_batch import Spent
 from rrtn.runtime.bench import (
     CHART_MARK,
     LEAST_RUNS,
     Ceiling,
+    Effort,
     Measurement,
     bench_document,
     ceiling,
@@ -120,6 +126,28 @@ def test_n19_a_share_above_the_roofline_is_none(bundle: Bundle) -> None:
 def test_without_a_count_of_flops_nothing_is_claimed(tiny_model: Path) -> None:
     (result,) = measurements(load_bundle(tiny_model), 1, limits=Ceiling(sgemm=1e9, copy=1e9))
     assert (result.gflop_per_second, result.share_of_roofline) == (None, None)
+
+
+class Uneven:
+    """Each thread's first run tells how long all of its runs take; a run spends 1 s in the model."""
+
+    def __init__(self, variant: Any) -> None:
+        self.variant, self.device = variant, "cpu"
+        self.own, self.threads = threading.local(), itertools.count()
+
+    def run(self, batch: Any, spent: Spent | None = None) -> None:
+        if not hasattr(self.own, "number"):
+            self.own.number = next(self.threads)
+        time.sleep(0.001 + 0.02 * self.own.number)
+        if spent:
+            spent.add(0.0, 0.0, 1.0, 1.0)
+
+
+def test_where_the_time_went_is_counted_in_all_threads(bundle: Bundle, spec: FrontendSpec) -> None:
+    """They come to unequal numbers of runs."""
+    backend: Any = Uneven(bundle.variants[0])
+    times, spent = measuring.timed_runs(backend, spec, 1, 2, Effort(seconds=0.1))
+    assert spent == Spent(model=len(times))
 
 
 def test_warnings_of_spread_and_transfers() -> None:

@@ -25,7 +25,7 @@ from ..method.metrics import (
     metric_of,
     numbers_of_one_hot,
     pearson,
-    uar_of_confusion,
+    uar_of_tables,
 )
 from ..method.tasks import Metric, Task
 from .groups import GroupReport
@@ -145,7 +145,7 @@ class Evaluation:
 
     @property
     def uar(self) -> Float64:
-        """Unweighted average recall [J]."""
+        """Unweighted average recall [J]; NaN where no clip has a class."""
         return _mean([one.uar for one in self._judgements])
 
     @cached_property
@@ -172,8 +172,15 @@ class Evaluation:
 
     @property
     def score(self) -> float:
-        """That metric here; the mean over the seeds."""
+        """That metric here; the mean over the seeds. NaN where a target that it judges has no label."""
         return float(np.mean([one.score(self.task) for one in self._judgements]))
+
+    @property
+    def unlabelled(self) -> tuple[str, ...]:
+        """The targets, rated ones first, of which no clip here has a label."""
+        rated = [name for name, count in zip(self.targets, self.counts, strict=True) if not count]
+        classes = zip(self.classes, self.tables, strict=True)
+        return *rated, *(target.name for target, table in classes if not table.any())
 
     @property
     def parts(self) -> dict[str, float]:
@@ -196,7 +203,7 @@ class Evaluation:
                 columns=seed.columns,
                 ccc=ccc_challenge(rated.scores, rated.rated),
                 mae=mae(rated.scores, rated.rated),
-                uar=np.array([float(uar_of_confusion(table)) for table in tables]),
+                uar=uar_of_tables(tables),
             )
             for seed, rated, tables in zip(self.seeds, self._rated, self._confusions, strict=True)
         )
@@ -254,15 +261,15 @@ class Evaluation:
         if self.classes:
             added["classes"] = {target.name: self._of_class(j) for j, target in enumerate(self.classes)}
         if self.metric != "ccc":
-            added |= {"metric": self.metric, "score": self.score}
+            added |= {"metric": self.metric, "score": or_none(self.score)}
         if self.parts:
-            added["score_parts"] = self.parts
+            added["score_parts"] = {name: or_none(part) for name, part in self.parts.items()}
         return added
 
     def _of_class(self, j: int) -> dict[str, Any]:
         low, high = map(or_none, self.uar_intervals[j]) if self.uar_intervals else (None, None)
         return {
-            "uar": float(self.uar[j]),
+            "uar": or_none(self.uar[j]),
             "uar_low": low,
             "uar_high": high,
             "classes": list(self.classes[j].classes),

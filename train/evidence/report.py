@@ -301,7 +301,7 @@ def _scatter(evaluation: Evaluation, k: int) -> Markup:
 
 def _confusion(evaluation: Evaluation, j: int) -> Confusion:
     target, counts = evaluation.classes[j], evaluation.tables[j]
-    recall = f"UAR {evaluation.uar[j]:z.3f}"
+    recall = f"UAR {number_text(evaluation.uar[j]) or 'is not known: no clip has a class'}"
     low, high = evaluation.uar_intervals[j] if evaluation.uar_intervals else (np.nan, np.nan)
     if not np.isnan(low):
         recall += f", 95%: {low:z.3f} to {high:z.3f}, resampling speakers"

@@ -4,7 +4,8 @@ A rating or a class that is NaN is missing: each target is judged on the clips t
 rated targets, C classes of a class target.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +61,18 @@ def uar_of_confusion(counts: npt.ArrayLike) -> Float64:
     return np.asarray(recall.sum(-1) / np.maximum((clips > 0).sum(-1), 1))
 
 
+def uar_of_tables(tables: Iterable[Int64]) -> Float64:
+    """J tables [C, C] of clips -> their unweighted average recalls [J]; NaN where no clip has a class."""
+    return np.array([float(uar_of_confusion(table)) if table.any() else math.nan for table in tables])
+
+
 def s_mtl(ccc: float, uar: float, error: float) -> float:
-    """The ExVo multi-task score: the harmonic mean of CCC, UAR and 1 / MAE; 0 where one is not above 0."""
+    """The ExVo multi-task score: the harmonic mean of CCC, UAR and 1 / MAE; 0 where one is not above 0.
+
+    NaN where one of them is not known.
+    """
+    if math.isnan(ccc + uar + error):
+        return math.nan
     if min(ccc, uar) <= 0:
         return 0.0
     return 3 / (1 / ccc + 1 / uar + error)
@@ -135,7 +146,7 @@ def judgement(columns: Columns, scores: npt.ArrayLike, labels: npt.ArrayLike) ->
         columns=columns,
         ccc=ccc_challenge(x[:, :n], y[:, :n]),
         mae=mae(x[:, :n], y[:, :n]) * [scale.width for scale in columns.scales],
-        uar=np.array([float(uar_of_confusion(table)) for table in tables]),
+        uar=uar_of_tables(tables),
     )
 
 

@@ -172,6 +172,7 @@ NO_AUDIO = {
     "zip": b"PK\3\4" + np.random.default_rng(4).bytes(9_000),
     "png": b"\x89PNG\r\n\x1a\n" + np.random.default_rng(5).bytes(9_000),
     "heic": b"\0\0\0\x18ftypheic" + bytes(200),
+    "heis": b"\0\0\0\x18ftypheis" + bytes(200),
     "wav": b"RIFF\0\1\0\0WAVE" + np.random.default_rng(6).bytes(9_000),
     "wav with a rate of 0": b"RIFF\0\1\0\0WAVEfmt \x10\0\0\0\1\0\1\0"
     + bytes(12)

@@ -412,6 +412,18 @@ def test_n15_columns_of_another_kind_are_refused(
         list(inputs_from_pack(os.fsencode(pack)))
 
 
+def test_n15_a_time_that_no_file_has_is_refused(audio: Path, tmp_path: Path) -> None:
+    pack = one_pack(audio / "below", tmp_path / "packs")
+    table = pq.read_table(pack)
+    times = pa.array([2**63] * 12, pa.uint64())
+    kept = pq.ParquetFile(pack).metadata.metadata[b"digest"]
+    metadata = {**table.schema.metadata, b"digest": kept}
+    changed = table.set_column(table.schema.get_field_index("mtime_ns"), "mtime_ns", times)
+    pq.write_table(changed.replace_schema_metadata(metadata), pack)
+    with pytest.raises(DataError, match=r"pack-000000-.* pack again"):
+        list(inputs_from_pack(os.fsencode(pack)))
+
+
 # N26: small packs of much
 
 

@@ -1,5 +1,6 @@
 """Real decoding processes: what they give does not depend on them, and no death of one loses a file."""
 
+import gc
 import itertools
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Pipe
 from pathlib import Path
@@ -101,6 +103,31 @@ def long(tmp_path: Path) -> Path:
     """20 s, which are 100 windows of 0.2 s."""
     soundfile.write(tmp_path / "long.wav", np.random.default_rng(1).uniform(-0.5, 0.5, 320_000), 16_000)
     return tmp_path / "long.wav"
+
+
+class Owner:
+    pass
+
+
+def test_a_pool_is_closed_with_its_owner_and_a_closed_one_is_not_kept(
+    make_pool: Pool, spec: FrontendSpec
+) -> None:
+    owner, pool = Owner(), make_pool()
+    pool.close_with(owner)
+    (pid,) = pids(pool)
+    del owner
+    assert not pids(pool)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    owner = Owner()
+    settings = DecoderSettings(spec=spec, input="waveform", slots=4)
+    closed = DecoderPool(settings, count=1, chunk=1, timeout=60.0)
+    closed.close_with(owner)
+    closed.close()
+    left = weakref.ref(closed)
+    del closed
+    gc.collect()
+    assert left() is None
 
 
 def pids(pool: DecoderPool) -> list[int]:

@@ -1,5 +1,6 @@
 """What no connection may do."""
 
+import gc
 import socket
 import threading
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from contextlib import closing, suppress
 from typing import Any
 
 import pytest
+from rrtn.runtime.errors import ConfigError
 from rrtn.runtime.serving import http_server
 from rrtn.runtime.serving.http_server import HttpServer, is_loopback, listening_socket, url_of
 
@@ -71,6 +73,18 @@ def test_a_head_must_come_in_its_time(port: int, data: bytes, monkeypatch: pytes
 def test_a_large_body_is_no_head(port: int) -> None:
     body = b"POST / HTTP/1.1\r\ncontent-length: 3000000\r\nconnection: close\r\n\r\n" + bytes(3_000_000)
     assert said(port, body).startswith(b"HTTP/1.1 204")
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "fix"),
+    [("127.0.0.1", None, "--port"), ("nowhere.invalid", 0, "--host"), ("192.0.2.1", 0, "--host")],
+)
+def test_a_place_that_is_not_to_be_had_is_told_by_its_option(host: str, port: int | None, fix: str) -> None:
+    with closing(listening_socket("127.0.0.1", 0)) as taken:
+        taken.listen()
+        with pytest.raises(ConfigError, match=f"choose another {fix}"):
+            listening_socket(host, taken.getsockname()[1] if port is None else port)
+    gc.collect()  # a socket that was left open would be a ResourceWarning, which is an error here
 
 
 def test_which_addresses_only_this_machine_reaches() -> None:

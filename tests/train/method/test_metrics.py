@@ -225,6 +225,19 @@ def test_the_harmonic_mean_of_what_is_not_above_0_is_0() -> None:
     assert s_mtl(-0.1, 0.5, 4.0) == s_mtl(0.5, 0.0, 4.0) == 0
 
 
+def test_what_nobody_has_a_label_of_is_not_known() -> None:
+    columns = columns_of_task("exvo-multitask")
+    task, n, k = task_of_name("exvo-multitask"), 20, len(columns.targets)
+    rng = np.random.default_rng(0)
+    labels = np.column_stack([rng.uniform(size=(n, k)), np.full(n, np.nan)])
+    judged = judgement(columns, rng.uniform(size=(n, k + 4)), labels)
+    assert np.isnan(judged.uar).tolist() == [True]
+    assert np.isfinite(judged.ccc).all()
+    assert np.isnan(judged.score(task))
+    assert not judged.is_finite
+    assert np.isnan([s_mtl(math.nan, -1, 1), s_mtl(-1, math.nan, 1), s_mtl(-1, -1, math.nan)]).all()
+
+
 def test_what_an_epoch_is_chosen_by() -> None:
     rated, classes = ("Awe",), (ClassTarget(name="Type", classes=("a", "b")),)
     assert metric_of(Columns(targets=rated, scales=(Scale(),)), None) == "ccc"
