@@ -9,7 +9,6 @@ train        rrtn train
 evaluate     rrtn evaluate and rrtn report
 crossval     rrtn crossval
 table2       rrtn table2
-crossval     rrtn crossval
 export       rrtn export and rrtn parity
 inspect      rrtn inspect
 score        rrtn score

@@ -11,10 +11,9 @@ from ..runtime.errors import ConfigError
 from ..runtime.system.files import read_regular
 from .config import Config, config_from_dict, flat_settings
 
+PLACES: Final = frozenset({"data.dir", "data.csv", "data.audio"})
 # Settings that a resumed run may change. Places of data are among them: the data is compared by its content.
-MAY_DIFFER: Final = frozenset(
-    {"device", "compile", "checkpoint_minutes", "tensorboard", "data.dir", "data.csv", "data.audio"}
-)
+MAY_DIFFER: Final = PLACES | {"device", "compile", "checkpoint_minutes", "tensorboard"}
 
 
 def toml_from_config(config: Config) -> str:

@@ -393,10 +393,10 @@ def _record(
 ) -> dict[str, Any]:
     """One line of the history. It has no times, so that equal runs have equal histories."""
     judged = judgement(plan.data.columns, scores, validation.ratings.cpu())
-    if not judged.is_finite:
+    if judged.not_finite:
         raise StoppedError(
             f"epoch {epoch}",
-            f"Val CCC is not finite: {judged.ccc}",
+            f"Val {' and '.join(judged.not_finite)} not finite",
             fix="the last checkpoint is whole: start a new run with a lower --lr",
         )
     means = dict(

@@ -223,7 +223,7 @@ def _has_compiler() -> bool:
 
 
 def _default_batch(n_train: int) -> int:
-    """128, or the largest power of two that leaves ten steps an epoch."""
+    """128, or the largest power of two that leaves ten steps an epoch; but at least 16, or all clips."""
     batch = _PAPER_BATCH
     while batch > _SMALLEST_BATCH and n_train // batch < _FEWEST_STEPS:
         batch //= 2

@@ -48,7 +48,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The checkpoint of the epoch with the highest validation CCC."""
+        """The checkpoint of the epoch with the highest score on Val (`metric_of`)."""
         return self.checkpoints / "best"
 
     @property

@@ -56,7 +56,9 @@ def test_the_drawing_has_every_room() -> None:
 def test_a_package_lists_its_modules(package: Path) -> None:
     docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
     modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
-    listed = set(re.findall(r"^\s*([a-z_0-9]+)(?:, [a-z_0-9, ]+)?\s{2,}\S", docstring, flags=re.M))
+    lines = re.findall(r"^\s*([a-z_0-9]+)(?:, [a-z_0-9, ]+)?\s{2,}\S", docstring, flags=re.M)
+    listed = set(lines)
+    assert len(lines) == len(listed), "one is listed twice"
     assert sorted(modules - listed) == []
     rooms = {path.parent.name for path in package.glob("*/__init__.py")}
     assert sorted(listed - modules - rooms) == []

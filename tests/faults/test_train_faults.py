@@ -912,7 +912,7 @@ def test_t15_a_validation_that_is_not_finite_becomes_no_checkpoint(rrtn: Rrtn, b
     best = contents(begun / "checkpoints/best")
     module = "import rrtn.train.method.metrics as m, numpy as np"
     nan = f"{module}; m.ccc_challenge = lambda x, y: np.full(10, np.nan)"
-    assert_refused(resumed(rrtn, begun, before=nan), 4, "epoch 2 | Val CCC is not finite")
+    assert_refused(resumed(rrtn, begun, before=nan), 4, "epoch 2 | Val CCC not finite")
     assert contents(begun / "checkpoints/best") == best
     assert read_info(begun / "checkpoints/last").step == NEWEST
 

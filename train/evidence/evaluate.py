@@ -10,7 +10,7 @@ from ...runtime.progress import Progress
 from ...runtime.tables.outputs import check_place
 from ...runtime.text import counted
 from ..checkpoint import POINTER, read_info
-from ..config_file import config_from_toml, differences
+from ..config_file import MAY_DIFFER, PLACES, config_from_toml, differences
 from ..data.corpus import is_synthetic
 from ..data.data_set import DataSet
 from ..method.tasks import submitted_columns, task_of_name
@@ -118,23 +118,25 @@ def _check_submission(target: Path, run: Path, runs: Sequence[Path]) -> None:
 def runs_of_seeds(folder: Path) -> list[Path]:
     """The folder itself, or the runs in it. The folds of a cross-validation are no seeds.
 
-    Raises ConfigError where these differ in more than their seed, or are not finished.
+    Raises ConfigError where these differ in more than their seed and what changes no result, or are not
+    finished.
     """
     runs = runs_in(folder)
     if RunFolder(folder).is_begun() or not runs or folds_in(folder):
         return [folder]
     configs = [config_from_toml(RunFolder(run).config) for run in runs]
+    digest = read_info(RunFolder(runs[0]).last).data_sha256
     for run, config in zip(runs, configs, strict=True):
-        if unlike := [
-            text for key, text in differences(configs[0], config).items() if key not in {"seed", "device"}
-        ]:
+        info = read_info(RunFolder(run).last)
+        may = MAY_DIFFER | {"seed"} if info.data_sha256 == digest else MAY_DIFFER - PLACES | {"seed"}
+        if unlike := [text for key, text in differences(configs[0], config).items() if key not in may]:
             raise ConfigError(
                 str(run),
                 f"unlike {runs[0].name}: {'; '.join(unlike)}",
                 wanted="runs that differ in nothing but their seed",
                 fix="name a single run, or move the others out of the folder",
             )
-        if (done := read_info(RunFolder(run).last).epoch) < config.optim.epochs:
+        if (done := info.epoch) < config.optim.epochs:
             raise ConfigError(
                 str(run),
                 f"{done} of {counted(config.optim.epochs, 'epoch')}",

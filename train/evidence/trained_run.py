@@ -261,7 +261,7 @@ def _time(path: Path) -> int:
 
 
 def _ridge_ccc(data_set: DataSet, validation: SplitClips) -> Float64:
-    """CCC [K] (challenge) on Val of a ridge regression that was fitted on Train."""
+    """CCC [K] (challenge) on a split of a ridge regression that was fitted on Train."""
     training = split_clips(data_set, "Train", validation.spec, torch.device("cpu"))
     features = (_statistics(training, label="ridge Train"), _statistics(validation, label="ridge Val"))
     k = len(data_set.targets)

@@ -88,9 +88,10 @@ class Judgement:
     uar: Float64  # [J]
 
     @property
-    def is_finite(self) -> bool:
-        """Whether each figure is a number."""
-        return all(bool(np.isfinite(part).all()) for part in (self.ccc, self.mae, self.uar))
+    def not_finite(self) -> list[str]:
+        """The measures of which some figure is no number."""
+        measures = {"CCC": self.ccc, "MAE": self.mae, "UAR": self.uar}
+        return [name for name, figures in measures.items() if not np.isfinite(figures).all()]
 
     def score(self, task: Task | None) -> float:
         """What chooses the best epoch, and is the highest there (`metric_of`)."""

@@ -445,6 +445,19 @@ class TestSeedsAsARun:
         with pytest.raises(ConfigError, match=r"--submission \| .*resnet18-rrtn holds 2 runs"):
             evaluate(copy.out / "resnet18-rrtn", submission=tmp_path / "test.csv")
         row = copy.out / "resnet18-rrtn"
+        settings = row / "seed1/config.toml"
+        text = settings.read_text()
+        settings.write_text(
+            text.replace("tensorboard = false", "tensorboard = true").replace('dir = "', 'dir = "/moved')
+        )
+        assert settings.read_text().count("/moved") == 1
+        assert len(runs_of_seeds(row)) == 2  # what changes no result may differ
+        pointer = row / "seed1/checkpoints/last" / POINTER
+        info = json.loads(pointer.read_text())
+        pointer.write_text(json.dumps({**info, "data_sha256": "0" * 64}))
+        with pytest.raises(ConfigError, match=r"seed1 \| unlike seed0: data.dir: "):
+            runs_of_seeds(row)
+        pointer.write_text(json.dumps(info))
         shutil.copytree(copy.out / "resnet18-vanilla/seed0", row / "seed2")
         with pytest.raises(
             ConfigError,

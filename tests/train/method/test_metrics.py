@@ -234,7 +234,7 @@ def test_what_nobody_has_a_label_of_is_not_known() -> None:
     assert np.isnan(judged.uar).tolist() == [True]
     assert np.isfinite(judged.ccc).all()
     assert np.isnan(judged.score(task))
-    assert not judged.is_finite
+    assert judged.not_finite == ["UAR"]
     assert np.isnan([s_mtl(math.nan, -1, 1), s_mtl(-1, math.nan, 1), s_mtl(-1, -1, math.nan)]).all()
 
 
