@@ -7,6 +7,7 @@ import typer
 
 from ..runtime.errors import ConfigError
 from ..runtime.progress import Progress
+from ..runtime.system.host import quoted
 from ..runtime.text import counted
 from .options import (
     AudioDir,
@@ -130,7 +131,8 @@ def _train(runs: "FoldRuns", as_json: bool) -> None:
     evaluation = evaluate(runs.out)
     print_json(evaluation.to_dict()) if as_json else print_evaluation(evaluation)
     if not as_json:
-        say(f"Next: rrtn report {runs.out}, rrtn evaluate {runs.out} --by COLUMN")
+        folder = quoted(runs.out)
+        say(f"Next: rrtn report {folder}, rrtn evaluate {folder} --by COLUMN")
 
 
 def _print_folds(description: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..runtime.errors import ConfigError
+from ..runtime.system.host import quoted
 from ..runtime.text import counted
 from .data_report import print_data_report
 from .options import (
@@ -78,10 +79,7 @@ def data_synth(
     if as_json:
         print_json({"dir": str(out), "clips": clips, "speakers": speakers, "seed": seed})
     else:
-        say(
-            f"{counted(clips, 'clip')} of {counted(speakers, 'speaker')} in {out}. "
-            f"Next: rrtn data check {out}; rrtn train --data {out}"
-        )
+        say(f"{counted(clips, 'clip')} of {counted(speakers, 'speaker')} in {out}. Next: {_next(out)}")
 
 
 @data.command("import")
@@ -154,7 +152,11 @@ def _print_imported(imported: "Imported", as_json: bool) -> None:
         return
     counts = ", ".join(f"{name} {count:,}" for name, count in clips.items())
     say(f"{counts}; targets: {', '.join(data.columns.names)}")
-    say(f"{out} refers to its audio. Next: rrtn data check {out}; rrtn train --data {out}")
+    say(f"{out} refers to its audio. Next: {_next(out)}")
+
+
+def _next(out: Path) -> str:
+    return f"rrtn data check {quoted(out)}; rrtn train --data {quoted(out)}"
 
 
 @data.command("check")

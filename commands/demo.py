@@ -10,6 +10,7 @@ from typing import Annotated, Final, Optional
 import typer
 
 from ..runtime.errors import StoppedError
+from ..runtime.system.host import quoted
 from .evaluate import evaluate, report
 from .export import export
 from .options import Json
@@ -52,7 +53,7 @@ def demo(
             epochs = _epochs_of(run, data)
             _the_rest(run, epochs if epochs > 1 else _first_part(run, data, files))
         _score(files, RunFolder(run).export, as_json=as_json)
-        _heading(f"rrtn report {run}")
+        _heading(f"rrtn report {quoted(run)}")
         report([run])
     say(f"One page with all of this: {RunFolder(run).report}")
 
@@ -102,7 +103,7 @@ def _first_part(run: Path, data: Path, files: list[str]) -> int:
 
     begin = time.monotonic()
     epoch = _first_epoch(run, data)
-    _heading(f"rrtn export {run} --no-waveform --no-cpu-variant")
+    _heading(f"rrtn export {quoted(run)} --no-waveform --no-cpu-variant")
     export(run, waveform=False, cpu_variant=False)
     _score(files, RunFolder(run).export)
     left = (_SECONDS - (time.monotonic() - begin)) / epoch - _REST
@@ -117,26 +118,27 @@ def _first_epoch(run: Path, data: Path) -> float:
 
     begin = time.monotonic()
     if _epochs_of(run, data):
-        _heading(f"rrtn train --resume --out {run}")
+        _heading(f"rrtn train --resume --out {quoted(run)}")
         train(resume=True, out=run)
         return _EPOCH
     precision = "bf16" if has_bf16() else "fp32"
-    _heading(f"rrtn train --data {data} --epochs 1 --batch-size {_BATCH} --precision {precision} --out {run}")
+    options = f"--epochs 1 --batch-size {_BATCH} --precision {precision} --out {quoted(run)}"
+    _heading(f"rrtn train --data {quoted(data)} {options}")
     train(data=data, epochs=1, batch_size=_BATCH, precision=precision, out=run)
     return time.monotonic() - begin
 
 
 def _the_rest(run: Path, epochs: int) -> None:
-    _heading(f"rrtn train --resume --out {run} --epochs {epochs}")
+    _heading(f"rrtn train --resume --out {quoted(run)} --epochs {epochs}")
     train(resume=True, out=run, epochs=epochs)
-    _heading(f"rrtn evaluate {run}")
+    _heading(f"rrtn evaluate {quoted(run)}")
     evaluate(run)
-    _heading(f"rrtn export {run} --trt")
+    _heading(f"rrtn export {quoted(run)} --trt")
     export(run, trt=True)
 
 
 def _score(files: list[str], bundle: Path, *, as_json: bool = False) -> None:
-    _heading(f"rrtn score {' '.join(files)} --model {bundle}")
+    _heading(f"rrtn score {' '.join(map(quoted, files))} --model {quoted(bundle)}")
     score(files, model=bundle, as_json=as_json)
 
 

@@ -7,7 +7,7 @@ import typer
 
 from ..runtime.errors import ConfigError, ModelError
 from .inspect import bundle_json, print_bundle
-from .options import Json, RunArgument, existing_run, load_torch, newest_bundle
+from .options import Json, RunArgument, bundle_named, existing_run, load_torch, newest_bundle
 from .printing import Column, Table, end_with_error, numbers, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -224,7 +224,8 @@ def _print_export(published: "Published", page: "Page | None") -> None:
     if page:
         look = "open it in a browser" if page.is_file else f"python -m http.server -d {page.path}"
         say(f"page in {page.path} ({page.variant.name}, {page.size / 1e6:.1f} MB): {look}")
-    say(f"bundle in {published.bundle.path}. Next: rrtn score AUDIO --out scores.csv")
+    bundle = published.bundle.path
+    say(f"bundle in {bundle}. Next: rrtn score AUDIO{bundle_named(bundle)} --out scores.csv")
 
 
 def _print_parity(results: "list[ParityResult]") -> None:

@@ -12,6 +12,7 @@ import typer
 
 from ..runtime.backends.registry import backend_names
 from ..runtime.errors import ConfigError
+from ..runtime.system.host import quoted
 from ..train.method.tasks import TASK_NAMES
 from .printing import say
 
@@ -221,6 +222,23 @@ def existing_run(run: Path | None) -> Path:
         came = str(found or "no run under runs/")
         raise ConfigError("RUN", came, wanted="a folder that rrtn train made", fix="rrtn train")
     return found
+
+
+def run_named(run: Path) -> str:
+    """How a command names this run: "" where it is the one that is taken when none is named."""
+    from ..train.run_folder import newest_run
+
+    newest = newest_run()
+    return "" if newest and newest.resolve() == run.resolve() else f" {quoted(run)}"
+
+
+def bundle_named(bundle: Path) -> str:
+    """The same of a bundle, for --model."""
+    try:
+        is_newest = newest_bundle().resolve() == bundle.resolve()
+    except ConfigError:
+        is_newest = False
+    return "" if is_newest else f" --model {quoted(bundle)}"
 
 
 def newest_bundle() -> Path:

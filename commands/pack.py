@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..runtime.system.host import quoted
 from ..runtime.text import counted
 from .options import EXIT_SOME_ERRORS, Audio, Exclude, Json, Listed, spool_from_options
 from .printing import print_json, say
@@ -36,7 +37,7 @@ def pack(
     wrong = "".join(f"; {code} {count}" for code, count in errors.items())
     files, packs = counted(packed.files, "file"), counted(packed.packs, "pack")
     done = f"{files} in {packs}, {packed.written} written now{wrong}"
-    say(f"{done}. Next: rrtn score {out}")
+    say(f"{done}. Next: rrtn score {quoted(out)}")
     if spool.left_out:
         say(f"left out: {counts_text(spool.left_out)}")
     if errors:

@@ -193,7 +193,7 @@ def _of_train(arguments: list[str]) -> tuple[str, str]:
         return "no run was begun; clips that are decoded are kept", _AGAIN
     kept = _folder_of(run).last.exists()
     last = "its last checkpoint is kept" if kept else "it has no checkpoint yet"
-    return f"run {run}: {last}", f"{_NAME} train --resume --out {quoted(str(run))}"
+    return f"run {run}: {last}", f"{_NAME} train --resume --out {quoted(run)}"
 
 
 def _folder_of(run: Path) -> "RunFolder":

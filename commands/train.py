@@ -33,6 +33,7 @@ from .options import (
     label_settings,
     load_torch,
     place_settings,
+    run_named,
 )
 from .printing import Column, Table, print_json, print_table, say
 
@@ -180,7 +181,9 @@ def _train(requested: "RequestedTraining", as_json: bool) -> None:
         return
     best = finished.result.best
     metric = METRIC_NAMES[best.metric].replace("mean ", "mean Val ")
-    say(f"best: epoch {best.epoch}, {metric} {best.score:z.3f}. Next: rrtn evaluate, rrtn export --trt")
+    run = run_named(finished.result.run)
+    following = f"Next: rrtn evaluate{run}, rrtn export{run} --trt"
+    say(f"best: epoch {best.epoch}, {metric} {best.score:z.3f}. {following}")
 
 
 def _print_plan(plan: "TrainingPlan", description: dict[str, Any]) -> None:

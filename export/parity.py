@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from ..runtime.arrays import Float32, Float64, Int64
+from ..runtime.arrays import INT16_SCALE, Float32, Float64, Int16, Int64, waveform_from_samples
 from ..runtime.backends.base import Backend
 from ..runtime.bundle import Variant
 from ..runtime.errors import ModelError
@@ -139,7 +139,8 @@ def torch_scores(
 def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tuple[Parity, Float32]:
     """Runs the probe as scoring would; -> the figures, and the largest differences [n + 4].
 
-    The differences are shares of the scales' widths. It runs in several batch sizes, and in another order.
+    The differences are shares of the scales' widths. It runs in several batch sizes, and in another order;
+    then a graph of waveforms is given 16-bit samples, as decoders hand them on.
     """
     kind, probe = backend.variant.input, probe.for_variant(backend.variant)
     n, total = len(probe.ratings), len(probe.clips)
@@ -153,7 +154,8 @@ def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tup
         *((some, _run(backend, features, some, size)) for size in batches[:-1]),
     ]
     shuffled = np.random.default_rng(1).permutation(total)
-    runs.append((shuffled, _run(backend, features, shuffled, largest)))
+    decoded = _as_decoded(features) if kind == "waveform" else features
+    runs.append((shuffled, _run(backend, decoded, shuffled, largest)))
     differences = np.zeros_like(scores)
     for rows, found in runs:
         np.maximum.at(
@@ -230,6 +232,12 @@ def check_half_range(encoder: torch.nn.Module, spec: FrontendSpec, clips: Float3
         )
 
 
-def _run(backend: Backend, features: Sequence[Float32], rows: Int64, size: int) -> Float32:
+def _as_decoded(waveforms: Sequence[Float32]) -> Sequence[Float32] | Int16:
+    """[n, N] 16-bit samples; the waveforms, where these are no such samples."""
+    samples = np.clip(np.round(np.array(waveforms) * INT16_SCALE), -32_768, 32_767).astype(np.int16)
+    return samples if np.array_equal(waveform_from_samples(samples), np.array(waveforms)) else waveforms
+
+
+def _run(backend: Backend, features: Sequence[Float32] | Int16, rows: Int64, size: int) -> Float32:
     parts = [rows[i : i + size] for i in range(0, len(rows), size)]
     return np.concatenate([backend.scores(np.stack([features[row] for row in part])) for part in parts])

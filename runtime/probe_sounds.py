@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from .arrays import Float32, Float64
+from .arrays import Float32, Float64, waveform_from_samples
 from .spec import FrontendSpec
 
 # Largest difference of a score, as a share of its scale's width. `rrtn export` judges int8 by CCC alone.
@@ -16,7 +16,7 @@ _VOICES: Final = 12
 
 
 def extremes(spec: FrontendSpec) -> Float32:
-    """[4, N]: silence, a click, full-scale noise and a square wave."""
+    """[4, N]: silence, a click, full-scale noise and a square wave, all of 16 bits, as decoders give them."""
     rng = np.random.default_rng(0)
     time = np.arange(spec.clip_samples) / spec.sampling_rate
     click = np.zeros(spec.clip_samples)
@@ -27,7 +27,7 @@ def extremes(spec: FrontendSpec) -> Float32:
         rng.uniform(-1, 1, len(time)),
         np.sign(np.sin(2 * np.pi * 220 * time)),
     ]
-    return np.array(clips, dtype=np.float32)
+    return waveform_from_samples(np.round(np.array(clips) * 32_767).astype(np.int16))
 
 
 def voices(spec: FrontendSpec) -> Float32:

@@ -21,6 +21,7 @@ from ..runtime.arrays import Float32
 from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.progress import Progress
 from ..runtime.system.failpoints import failpoint
+from ..runtime.system.host import quoted
 from ..runtime.system.locks import locked
 from ..runtime.text import counted
 from .checkpoint import POINTER, CheckpointInfo, Saver, check_no_link, read_info, score_of
@@ -346,7 +347,7 @@ def _check_samples(samples: SampleCheck, run: RunFolder, world: World, device: t
         raise StoppedError(
             str(broken or "clip cache"),
             "holds other samples than were decoded: the storage or a program has changed them",
-            fix=f"they are decoded anew by: rrtn train --resume --out {run.path}",
+            fix=f"they are decoded anew by: rrtn train --resume --out {quoted(run.path)}",
         )
 
 
@@ -368,7 +369,7 @@ def _stop(
     raise StoppedError(
         str(run.path),
         f"stopped by a signal at step {info.step}, and saved",
-        fix=f"rrtn train --resume --out {run.path}",
+        fix=f"rrtn train --resume --out {quoted(run.path)}",
         exit_code=128 + number,
     )
 

@@ -392,8 +392,9 @@ def likely_interpreters() -> list[str]:
     return [path for path in found if path]
 
 
-def quoted(argument: str) -> str:
+def quoted(argument: str | Path) -> str:
     """An argument as the system's shell takes it."""
+    argument = str(argument)
     if sys.platform == "win32":
         import subprocess
 

@@ -2,6 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+from rrtn.commands.options import bundle_named, existing_run, newest_bundle, run_named
 
 
 def test_torch_takes_no_more_threads_than_this_process_may_keep_busy() -> None:
@@ -18,3 +22,23 @@ print(torch.get_num_threads())
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
     )
     assert done.stdout.split() == ["1"]
+
+
+def test_advice_names_a_run_or_a_bundle_unless_it_is_what_is_taken_without_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for run in ("elsewhere/my run", "runs/a"):
+        (tmp_path / run / "export").mkdir(parents=True)
+        (tmp_path / run / "config.toml").touch()
+        (tmp_path / run / "export/bundle.json").touch()
+    assert run_named(Path("elsewhere/my run")) == " 'elsewhere/my run'"
+    assert bundle_named(Path("elsewhere/my run/export")) == " --model 'elsewhere/my run/export'"
+    assert (existing_run(None), run_named(Path("runs/a"))) == (Path("runs/a"), "")
+    assert run_named(tmp_path / "runs/a") == ""
+    assert (newest_bundle(), bundle_named(Path("runs/a/export"))) == (Path("runs/a/export"), "")
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    assert (run_named(Path("moved/a")), bundle_named(Path("moved/a/export"))) == (
+        " moved/a",
+        " --model moved/a/export",
+    )

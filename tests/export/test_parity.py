@@ -24,6 +24,7 @@ from rrtn.export.parity import (
     torch_scores,
 )
 from rrtn.runtime import FrontendSpec
+from rrtn.runtime.arrays import waveform_from_samples
 from rrtn.runtime.backends.ort_backend import OrtBackend, ort_backend_from_bundle
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ModelError
@@ -38,13 +39,13 @@ N = 24
 
 @pytest.fixture(scope="module")
 def clips() -> NDArray[np.float32]:
-    """Noise of many levels and colours, so that scores differ."""
+    """Noise of many levels and colours, so that scores differ; of 16 bits, as what is decoded."""
     spec, rng = FrontendSpec(), np.random.default_rng(0)
     noise = rng.uniform(-1, 1, (N, spec.clip_samples)) * np.logspace(-3, 0, N)[:, None]
     smooth = np.array(
         [np.convolve(row, np.ones(1 + i % 9) / (1 + i % 9), mode="same") for i, row in enumerate(noise)]
     )
-    return smooth.astype(np.float32)
+    return waveform_from_samples(np.round(smooth * 32_767).astype(np.int16))
 
 
 @pytest.fixture
@@ -130,7 +131,7 @@ def test_the_extremes() -> None:
     assert not silence.any()
     assert np.count_nonzero(click) == 1
     assert np.abs(noise).max() > 0.999
-    assert set(np.unique(square)) <= {-1.0, 0.0, 1.0}
+    assert set(np.unique(square * 32_768)) <= {-32_767.0, 0.0, 32_767.0}
 
 
 @pytest.mark.parametrize("input_kind", ["logmel", "waveform"])
@@ -155,6 +156,25 @@ def test_what_is_exported_passes(
     assert parity.ccc_interval is not None
     assert parity.ccc_interval[0] - 1e-6 <= parity.ccc_change <= parity.ccc_interval[1] + 1e-6
     assert not (tmp_path / "worst.npz").exists()
+
+
+class Unscaled:
+    """A backend that takes samples of 16 bits for shares of 1."""
+
+    def __init__(self, backend: OrtBackend) -> None:
+        self.variant, self.scores_of = backend.variant, backend.scores
+
+    def scores(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        return self.scores_of(batch.astype(np.float32))
+
+
+def test_a_graph_of_waveforms_is_given_what_decoders_hand_on(
+    network: TwinsNetwork, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path
+) -> None:
+    wrong: Any = Unscaled(backend_of(exported(network, "waveform"), input="waveform"))
+    assert "differ from PyTorch's" in refusal(wrong, probe, tmp_path)
+    other = dataclasses.replace(probe, clips=probe.clips * np.float32(0.9999))  # no samples of 16 bits
+    assert parity_of_backend(wrong, FrontendSpec(), other)[0].max_abs < 1e-2
 
 
 def test_e4_a_perturbed_weight(

@@ -7,6 +7,7 @@ import numpy as np
 
 from ...runtime.errors import ConfigError, DataError
 from ...runtime.progress import Progress
+from ...runtime.system.host import quoted
 from ...runtime.tables.outputs import check_place
 from ...runtime.text import counted
 from ..checkpoint import POINTER, read_info
@@ -141,7 +142,7 @@ def runs_of_seeds(folder: Path) -> list[Path]:
                 str(run),
                 f"{done} of {counted(config.optim.epochs, 'epoch')}",
                 wanted="finished runs",
-                fix=f"finish it: rrtn train --resume --out {run}",
+                fix=f"finish it: rrtn train --resume --out {quoted(run)}",
             )
     return runs
 

@@ -20,6 +20,7 @@ from ...runtime.bundle import MANIFEST, load_bundle
 from ...runtime.documents import Count, converted, parsed
 from ...runtime.errors import DataError
 from ...runtime.system.files import read_regular, write_bytes
+from ...runtime.system.host import quoted
 from ...runtime.text import counted, interval_text, number_text, printable_lines
 from ..checkpoint import Record, metric_of_record, score_of
 from ..config import Config
@@ -143,7 +144,8 @@ def _history(run: Path) -> list[dict[str, Any]]:
             raise ValueError("no epoch yet")
     except (OSError, ValueError) as error:
         came, wanted = str(error), "a line of JSON for each epoch"
-        raise DataError(str(path), came, wanted=wanted, fix=f"rrtn train --resume --out {run}") from error
+        fix = f"rrtn train --resume --out {quoted(run)}"
+        raise DataError(str(path), came, wanted=wanted, fix=fix) from error
     return records
 
 
@@ -356,7 +358,7 @@ def _measured(path: Path) -> dict[str, Any]:
         document = parsed(read_regular(path))
         converted(document, _Bench)
     except (OSError, ValueError) as error:
-        wanted, fix = "what rrtn bench --json prints", f"rrtn bench --json > {path}"
+        wanted, fix = "what rrtn bench --json prints", f"rrtn bench --json > {quoted(path)}"
         raise DataError(str(path), str(error), wanted=wanted, fix=fix) from error
     assert isinstance(document, dict)
     return document

@@ -17,6 +17,7 @@ from ...runtime.errors import ConfigError, DataError
 from ...runtime.frontend import clip_log_mel
 from ...runtime.progress import Progress
 from ...runtime.system.files import sha256_of
+from ...runtime.system.host import quoted
 from ...runtime.text import counted
 from ..checkpoint import POINTER, CheckpointInfo, load_checkpoint, read_info
 from ..config import Config, fold_of_text
@@ -144,7 +145,7 @@ class CrossFittedRun(TrainedRun):
         finished = sum(info.epoch >= config.optim.epochs for info in infos)
         if (finished, len(folds)) != (wanted := max(crossed.numbers), wanted):
             came = f"{finished} of {counted(wanted, 'fold')} finished"
-            raise ConfigError(str(run), came, wanted="all", fix=f"rrtn crossval ... --out {run}")
+            raise ConfigError(str(run), came, wanted="all", fix=f"rrtn crossval ... --out {quoted(run)}")
         for fold, info in zip(folds, infos, strict=True):
             of_fold = config_of_checkpoint(info, RunFolder(fold))
             if not _is_what_was_learned(info, of_fold, fold_of_data(crossed.data, of_fold.data.fold)):
