@@ -26,6 +26,7 @@ from .commands.program import (
     signal_that_came,
     stopped_by_signal,
     wants_json,
+    wants_json_lines,
 )
 from .commands.streams import hold_streams
 from .runtime.errors import ConfigError, MissingExtraError, RrtnError, StoppedError
@@ -124,7 +125,7 @@ def _error_for_user(raised: BaseException) -> RrtnError:
     if wants_json():
         came = "".join(traceback.format_exception_only(raised)).strip()
         bug = RrtnError("a bug in rrtn", came, fix="report it with the lines on stderr", exit_code=_BUG)
-        print_json({"error": bug.to_dict()})
+        _print_document({"error": bug.to_dict()})
     raise raised
 
 
@@ -181,6 +182,10 @@ def _fail(error: RrtnError) -> NoReturn:
     _leave(error.exit_code, {"error": error.to_dict()} if wants_json() else None)
 
 
+def _print_document(document: dict[str, Any]) -> None:
+    print_json(document, indent=None if wants_json_lines() else 2)
+
+
 def _leave(code: int, document: dict[str, Any] | None = None) -> NoReturn:
     """Ends the process. Under torchrun, and after a signal, Python's own end is left out.
 
@@ -189,7 +194,7 @@ def _leave(code: int, document: dict[str, Any] | None = None) -> NoReturn:
     ends_with(code)
     try:
         if document:
-            print_json(document)
+            _print_document(document)
         sys.stdout.flush()
     except BrokenPipeError:
         code = _NOBODY_READS

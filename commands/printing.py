@@ -232,9 +232,9 @@ def _has_colours(stream: TextIO) -> bool:
     return stream.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
-def print_json(document: Any) -> None:
-    """Prints the one document of --json, on stdout. What nobody knows is null: JSON has no NaN."""
-    print(json.dumps(_without_nan(document), indent=2, allow_nan=False))
+def print_json(document: Any, *, indent: int | None = 2) -> None:
+    """Prints a document of --json, on stdout. What nobody knows is null: JSON has no NaN."""
+    print(json.dumps(_without_nan(document), indent=indent, allow_nan=False))
 
 
 def _without_nan(document: Any) -> Any:

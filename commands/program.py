@@ -145,7 +145,8 @@ def _end_at_once(number: int) -> NoReturn:
     error.fix = as_called(error.fix)
     _write(2, f"{_NAME}: {error}\n")
     if wants_json():
-        _write(1, json.dumps({"error": error.to_dict()}, indent=2) + "\n")
+        indent = None if wants_json_lines() else 2
+        _write(1, json.dumps({"error": error.to_dict()}, indent=indent) + "\n")
     os._exit(error.exit_code)
 
 
@@ -164,6 +165,12 @@ def wants_json() -> bool:
     """Whether this process prints a document of how it ended: under torchrun, the first rank."""
     options = sys.argv[1 : sys.argv.index("--")] if "--" in sys.argv else sys.argv[1:]
     return "--json" in options and os.environ.get("RANK", "0") == "0"
+
+
+def wants_json_lines() -> bool:
+    """Whether these documents are an object on a line each: commands that go on until they are ended."""
+    names = sys.argv[1:2]
+    return wants_json() and (names in (["serve"], ["listen"]) or (names == ["score"] and "-" in sys.argv[2:]))
 
 
 def _option(arguments: list[str], name: str) -> str | None:
@@ -221,7 +228,7 @@ def _of_synthesis(arguments: list[str]) -> tuple[str, str]:
 _KEPT: Final[dict[str, Callable[[list[str]], tuple[str, str]]]] = {
     "train": _of_train,
     "score": _of_score,
-    "serve": lambda _: ("requests that had come were answered", _AGAIN),
+    "serve": lambda _: ("it takes no more requests", _AGAIN),
     "table2": lambda _: ("runs and checkpoints that are finished are kept", f"{_AGAIN}: it goes on there"),
     "pack": lambda _: ("packs that are finished are kept", f"{_AGAIN}: it goes on there"),
     "demo": lambda _: ("steps that are finished are kept", f"{_AGAIN}: it goes on there"),

@@ -78,20 +78,16 @@ class ServeProcess:
         return [int(pid) for pid in _children(self.process.pid)]
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, list[Any]]:
-        """-> the exit code, and the JSON documents that stdout has behind the first line."""
+        """-> the exit code, and the JSON documents, one a line, that stdout has behind the first."""
         self.process.send_signal(number)
         return self.end()
 
     def end(self) -> tuple[int, list[Any]]:
         assert self.process.stdout
-        text, documents, decoder = self.process.stdout.read(), [], json.JSONDecoder()
+        lines = self.process.stdout.read().splitlines()
         code = self.process.wait(120)
         self.process.stdout.close()
-        while text := text.strip():
-            document, end = decoder.raw_decode(text)
-            documents.append(document)
-            text = text[end:]
-        return code, documents
+        return code, [json.loads(line) for line in lines]
 
     def close(self) -> None:
         if self.process.poll() is None:

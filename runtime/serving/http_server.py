@@ -6,6 +6,7 @@ import errno
 import ipaddress
 import logging
 import socket
+from types import FrameType
 from typing import Final
 
 import uvicorn
@@ -70,15 +71,28 @@ class HttpServer:
             server_header=False,
             timeout_graceful_shutdown=int(seconds) + _LAST_SECONDS,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
 
     def run(self, bound: socket.socket) -> None:
-        """Answers until SIGTERM or Ctrl-C, then ends the requests that it has, and passes the signal on."""
+        """Answers until SIGTERM or Ctrl-C, then ends the requests that it has, and passes the signal on.
+
+        A second signal drops them.
+        """
         self._server.run([bound])
 
     def stop(self) -> None:
         """Ends `run`. Any thread may call it."""
         self._server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """Of second signals uvicorn takes only Ctrl-C for haste; and each request that it drops, for a bug."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            self.force_exit = True
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        super().handle_exit(sig, frame)
 
 
 class _GuardedProtocol(HttpToolsProtocol):

@@ -172,6 +172,12 @@ def test_an_error_is_one_line_of_json_too(folder: Path, tiny_model: Path) -> Non
     assert done.stderr.startswith("rrtn: stdin | ended without any sound | expected WAV")
 
 
+def test_a_wrong_option_is_one_line_of_json_too(folder: Path, tiny_model: Path) -> None:
+    done = shell(f"{RRTN} score - --window 0 -m {tiny_model} --json < /dev/null", folder)
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line)["error"]["exit_code"] == done.returncode == 2
+
+
 def test_a_channel_that_is_missing_is_refused_with_the_summary(folder: Path, tiny_model: Path) -> None:
     done = shell(f"cat a.wav | {RRTN} score - --channel 3 -m {tiny_model} --json", folder)
     _, summary = lines_of(done.stdout)

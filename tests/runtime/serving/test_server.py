@@ -377,7 +377,26 @@ def test_sigterm_answers_what_has_come(
     assert json.loads(said.partition(b"\r\n\r\n")[2])["scores"] == pytest.approx(wanted[0], abs=1e-6)
     assert (code, end["error"]["exit_code"]) == (143, 143)
     assert (summary["scored"], summary["errors"]) == (1, {})
-    assert server.err.read_text().splitlines()[-1].startswith("rrtn: terminated | requests that had come")
+    assert server.err.read_text().splitlines()[-1].startswith("rrtn: terminated | it takes no more requests")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_drops_what_has_come(scorer: Scorer, tmp_path: Path, number: signal.Signals) -> None:
+    """Without a traceback, and long before the hour that the body may take."""
+    server = ServeProcess(model_of(scorer), tmp_path, "--timeout", 3600)
+    try:
+        with server.raw(HEAD + b"content-length: 1000\r\n\r\nhalf") as connection:
+            assert server.ask("GET", "/health").status == 200
+            server.process.send_signal(number)
+            while is_listening(server.port):
+                time.sleep(0.02)
+            server.process.send_signal(number)
+            assert not connection.recv(4096).startswith(b"HTTP/1.1 200")
+        code, (summary, end) = server.end()
+    finally:
+        server.close()
+    assert (code, end["error"]["exit_code"], summary["scored"]) == (128 + number, 128 + number, 0)
+    assert "Traceback" not in server.err.read_text()
 
 
 def is_listening(port: int) -> bool:
@@ -419,7 +438,7 @@ def test_what_cannot_score_silence_does_not_start(
     monkeypatch.setenv("RRTN_FAILPOINT", failpoint)
     done = rrtn_serve(tiny_model, "--port", 0, "--json")
     assert done.returncode == code
-    assert json.loads(done.stdout[done.stdout.index("{\n") :])["error"]["subject"] == subject
+    assert json.loads(done.stdout.splitlines()[-1])["error"]["subject"] == subject
     assert "Traceback" not in done.stderr
 
 
