@@ -222,11 +222,12 @@ def _write_tensors(path: Path, content: Tensors) -> None:
     except (OSError, SafetensorError) as error:
         size = sum(tensor.nbytes for tensor in tensors.values())
         reason = (error.strerror if isinstance(error, OSError) else None) or error
+        whole = "; the checkpoint before is whole" if (path.parent / POINTER).exists() else ""
         raise StoppedError(
             str(path),
             str(reason),
             wanted=f"room for {size:,} bytes",
-            fix="make room and continue with --resume; the checkpoint before is whole",
+            fix=f"make room and continue with --resume{whole}",
         ) from error
 
 

@@ -6,6 +6,7 @@ Everything goes to stderr. Durations are those of the monotonic clock, which nob
 import math
 import sys
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -181,6 +182,11 @@ class Display:
             self._console.print(line, markup=False, soft_wrap=True)
         elif not self._quiet:
             print(line, file=sys.stderr, flush=True)
+
+    def say_notes(self, notes: Iterable[str]) -> None:
+        """A line for each."""
+        for note in notes:
+            self.say(f"note: {note}")
 
     def _tick(self) -> None:
         """Shows that a long step goes on."""

@@ -28,6 +28,7 @@ from .checkpoint import POINTER, CheckpointInfo, Saver, check_no_link, read_info
 from .config import Config
 from .data.clip_cache import SampleCheck
 from .data.device_clips import Epoch, SplitClips, epoch_of_split, sha256_of_splits, split_clips
+from .data.sound_check import notes_for_training
 from .display import Display, Part
 from .distributed import World, any_rank, check_equal, first_on_machine_first
 from .interruption import Interruption
@@ -42,7 +43,7 @@ from .plan import TrainingPlan, network_from_config
 from .predict import mel_mean, predict
 from .request import check_is_new
 from .run_folder import RunFolder
-from .run_state import append_history, restored, save_job, start
+from .run_state import append_history, check_config_kept, restored, save_job, start
 from .step import HALF, Stepper, sums_of_config
 
 _CLIPS_NAMED: Final = 8  # of a batch with a loss that is not finite
@@ -118,6 +119,7 @@ def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first,
     device = device_from_config(config, world)
     with Progress("prepare"):
         training, validation, stepper, info = _ready(plan, device, world)
+        notes = _notes_on_sounds(plan, training, validation, world)
     shared = [training.store, validation.store] if world.local_rank == 0 else []  # one check a machine
     with (
         Interruption() as interruption,
@@ -125,6 +127,7 @@ def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first,
         Saver() as saver,
         _display(plan, run, device, world, part) as display,
     ):
+        display.say_notes(notes)
         if resume and (found := restored(run, info, stepper, strict_resume, display.say)):
             _check_place(run, found, per_epoch)
             info = replace(info, epoch=found.epoch, step=found.step, history=found.history)
@@ -240,6 +243,16 @@ def _ready(
     return training, validation, stepper, info
 
 
+def _notes_on_sounds(
+    plan: TrainingPlan, training: SplitClips, validation: SplitClips, world: World
+) -> list[str]:
+    """Of the first rank."""
+    if not world.is_first:
+        return []
+    clips = [*plan.data.splits["Train"].clips, *plan.data.splits["Val"].clips]
+    return notes_for_training(clips, [training.store, validation.store])
+
+
 def _check_place(run: RunFolder, found: CheckpointInfo, per_epoch: int) -> None:
     """Raises ModelError where a checkpoint's step does not lie in the epoch that follows its last one."""
     first = found.epoch * per_epoch
@@ -326,7 +339,10 @@ def _finished(plan: TrainingPlan, run: RunFolder) -> TrainResult | None:
         info = read_info(run.last)
     except ModelError:
         return None  # `restored` reports the problem, and takes the checkpoint before
-    return _result(run, info) if info.epoch >= plan.config.optim.epochs else None
+    if info.epoch < plan.config.optim.epochs:
+        return None
+    check_config_kept(run, info, plan.config.to_dict())
+    return _result(run, info)
 
 
 def _result(run: RunFolder, info: CheckpointInfo) -> TrainResult:
@@ -343,9 +359,10 @@ def _result(run: RunFolder, info: CheckpointInfo) -> TrainResult:
 def _check_samples(samples: SampleCheck, run: RunFolder, world: World, device: torch.device) -> None:
     """Waits until the samples are compared. Raises StoppedError on every rank if those of one are wrong."""
     broken = samples.broken()
-    if any_rank(world, broken is not None, device):
+    if any_rank(world, bool(broken), device):
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise StoppedError(
-            str(broken or "clip cache"),
+            f"{broken[0]}{more}" if broken else "clip cache",
             "holds other samples than were decoded: the storage or a program has changed them",
             fix=f"they are decoded anew by: rrtn train --resume --out {quoted(run.path)}",
         )
@@ -385,7 +402,7 @@ def _check_finite(stepper: Stepper, epoch: Epoch, training: SplitClips, number: 
     raise StoppedError(
         f"epoch {number + 1}, step {bad + 1}",
         f"loss or gradient is not finite, and no weight was changed; clips of the batch: {names}{more}",
-        fix="lower --lr, or look at these clips; the last checkpoint is whole",
+        fix="lower --lr, or look at these clips",
     )
 
 
@@ -398,7 +415,7 @@ def _record(
         raise StoppedError(
             f"epoch {epoch}",
             f"Val {' and '.join(judged.not_finite)} not finite",
-            fix="the last checkpoint is whole: start a new run with a lower --lr",
+            fix="start a new run with a lower --lr",
         )
     means = dict(
         zip(sums_of_config(plan.config), (stepper.sums / plan.steps_per_epoch).tolist(), strict=True)

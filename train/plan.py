@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 
 from ..runtime.errors import ConfigError
@@ -117,6 +118,8 @@ def _notes(config: Config, data: DataSet, batch_size: int) -> Iterator[str]:
     if not config.optim.batch_size and batch_size != _PAPER_BATCH:
         clips = counted(len(data.splits["Train"].clips), "training clip")
         yield f"{clips}: --batch-size {batch_size} instead of the paper's {_PAPER_BATCH}"
+    if not np.float32(config.optim.eps):
+        yield f"optim.eps {config.optim.eps:g} is 0 in float32: a weight whose gradient is 0 may become NaN"
     yield from constant_targets(data)
     yield from data.warnings
 

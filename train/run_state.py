@@ -1,7 +1,7 @@
 """The state of a training run: from its folder into a stepper, and back."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -60,10 +60,7 @@ def restored(
             f"the run's was {info.data_sha256[:12]}",
             fix="restore them, or start a new run",
         )
-    of = f"those of its checkpoint, {run.last / POINTER}"
-    changes_on_resume(
-        config_from_dict(info.config, source=of), config_from_dict(fresh.config, source=of), of=of
-    )
+    check_config_kept(run, info, fresh.config)
     _check_best(run, info)
     if changed := _changed_versions(info, fresh):
         say(f"note: {changed}: the run goes on, but not bit for bit as it would have")
@@ -74,6 +71,12 @@ def restored(
         wanted = "the tensors of the network that config.toml describes"
         raise ModelError(str(run.last), came, wanted=wanted, fix="start a new run") from error
     return info
+
+
+def check_config_kept(run: RunFolder, info: CheckpointInfo, now: Mapping[str, Any]) -> None:
+    """Raises ConfigError where config.toml was edited, and asks for other settings than the checkpoint's."""
+    of = f"those of its checkpoint, {run.last / POINTER}"
+    changes_on_resume(config_from_dict(info.config, source=of), config_from_dict(now, source=of), of=of)
 
 
 def _check_not_lost(run: RunFolder) -> None:

@@ -670,6 +670,16 @@ def test_t10_a_config_toml_that_was_edited_is_refused_with_the_differences(
     assert contents(begun) == before
 
 
+def test_t10_of_a_finished_run_too(rrtn: Rrtn, whole: Path, tmp_path: Path) -> None:
+    finished = Path(shutil.copytree(whole, tmp_path / "run"))
+    path = finished / "config.toml"
+    path.write_text(path.read_text().replace("seed = 0", "seed = 1"))
+    ended = resumed(rrtn, finished)
+    pointer = finished / "checkpoints/last" / POINTER
+    came = f"--resume | other settings than those of its checkpoint, {pointer}: seed: 0 -> 1"
+    assert_refused(ended, 2, came)
+
+
 def test_t10_a_new_run_does_not_overwrite_one_that_is_there(
     rrtn: Rrtn, begun: Path, fresh: tuple[object, ...]
 ) -> None:

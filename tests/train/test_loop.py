@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from rrtn.runtime.arrays import Int64
 from rrtn.runtime.errors import ConfigError, StoppedError
@@ -409,3 +410,17 @@ def test_compile_is_refused_with_several_ranks(corpus: Path, mode: str) -> None:
     assert (caught.value.came, caught.value.fix) == ("2 processes", "--compile off")
     loop.device_from_config(config(corpus, compile=mode, device="cpu"), World())
     loop.device_from_config(config(corpus, device="cpu"), World(1, 2, 1))
+
+
+def test_what_the_sounds_show_is_told_before_the_first_epoch(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(corpus, tmp_path / "data"))
+    clips = plan_from_config(config(data)).data.splits
+    train, val = clips["Train"].clips, clips["Val"].clips
+    shutil.copyfile(train[3].path, val[0].path)
+    soundfile.write(train[1].path, np.zeros(8000), 16_000)
+    loop.train(plan_from_config(config(data, optim={"epochs": 1})), tmp_path / "run", resume=False)
+    said = capsys.readouterr().err
+    assert f"(first: {train[3].file_id} in Train = {val[0].file_id} in Val)" in said
+    assert f"1 of {len(train) + len(val)} clips is silent" in said

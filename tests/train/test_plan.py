@@ -48,6 +48,13 @@ def test_a_batch_that_was_asked_for_is_taken_without_a_note(config: Config) -> N
     assert plan.notes == ()
 
 
+@pytest.mark.parametrize("eps", [0.0, 5e-324])
+def test_an_epsilon_of_nothing_is_told(config: Config, eps: float) -> None:
+    config = with_batch(config, 4)
+    (note,) = plan_from_config(replace(config, optim=replace(config.optim, eps=eps))).notes
+    assert note.startswith(f"optim.eps {eps:g} is 0 in float32")
+
+
 @pytest.mark.parametrize(("device", "asked", "resolved"), [("cpu", "auto", "fp32"), ("cpu", "bf16", "bf16")])
 def test_the_precision_is_resolved_and_a_cpu_stays_with_fp32(
     config: Config, device: str, asked: str, resolved: str

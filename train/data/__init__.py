@@ -13,6 +13,7 @@ levels            how loud a recording is, and whether it was clipped
 device_clips      the clips of a split where the device reads them
 ratings           histograms, correlations and constants of the ratings
 table1            the paper's Table 1 for any data set
+sound_check       silent and clipped sounds, and the same samples twice
 data_check        all that can be found out before a training
 source_table      what an import reads, whatever its source
 audformat_tables  the tables of a database in audformat

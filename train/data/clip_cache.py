@@ -128,7 +128,8 @@ class SampleCheck:
         self._shards = [shard for store in stores for shard in store.parts]
         self._left = threading.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="check")
-        self._found = self._pool.submit(self._first_broken)
+        self._broken: list[Path] = []
+        self._compared = self._pool.submit(self._compare)
 
     def __enter__(self) -> "SampleCheck":
         return self
@@ -140,25 +141,25 @@ class SampleCheck:
     @property
     def has_passed(self) -> bool:
         """True once all samples were compared and are right."""
-        return self._found.done() and self._found.result() is None
+        return self._compared.done() and not self.broken()
 
     @property
     def has_failed(self) -> bool:
         """True once a shard was found whose samples are wrong."""
-        return self._found.done() and self._found.result() is not None
+        return bool(self._broken)
 
-    def broken(self) -> Path | None:
-        """Waits for the end; -> the first shard whose samples are wrong. The next start makes it anew."""
-        return self._found.result()
+    def broken(self) -> list[Path]:
+        """Waits for the end; -> the shards whose samples are wrong. The next start makes them anew."""
+        self._compared.result()
+        return self._broken
 
-    def _first_broken(self) -> Path | None:
+    def _compare(self) -> None:
         for shard in self._shards:
             if self._left.is_set():
                 break
             if shard.file and not _is_intact(shard):
                 _index_file(shard.file).unlink(missing_ok=True)
-                return shard.file
-        return None
+                self._broken.append(shard.file)
 
 
 def clip_store(

@@ -3,8 +3,7 @@
 n clips, K targets.
 """
 
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,11 +11,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.progress import Progress
 from ...runtime.spec import FrontendSpec
 from ...runtime.text import counted
 from ..config import DataConfig, config_from_dict
-from .clip_cache import ClipStore, store_with_errors
+from .clip_cache import store_with_errors
 from .column_names import SPLITS
 from .data_set import Clip, DataSet
 from .places import SETTINGS, settings_of_folder
@@ -33,9 +31,9 @@ from .ratings import (
     strongest_pairs,
 )
 from .reading import data_of_settings
-from .table1 import SplitSummary, is_clipped, split_summary
+from .sound_check import LEAK, clipped_warnings, duplicate_warnings, duplicates_of, marked, silent_warnings
+from .table1 import SplitSummary, split_summary
 
-LEAK: Final = " LEAK:"  # in the warnings that concern validation
 _IN_HUMES_FORM: Final = 0.9  # from this share of clips with a target at 1.0, the other clips are odd
 
 
@@ -129,7 +127,7 @@ def check_data(folder: Path, spec: FrontendSpec, settings: DataConfig | None = N
     ratings = np.concatenate([*of_targets.values()])
     all_rated = rated(ratings)
     r = correlations(all_rated)
-    duplicates = _duplicates(clips, list(stores.values()))
+    duplicates = duplicates_of(clips, list(stores.values()))
     errors = [error for store in stores.values() for error in store.errors]
     return DataReport(
         data=data,
@@ -146,8 +144,9 @@ def check_data(folder: Path, spec: FrontendSpec, settings: DataConfig | None = N
         bad_files={clip.file_id: error for clip, error in zip(clips, errors, strict=True) if error},
         warnings=(
             *data.warnings,
-            *_duplicate_warnings(duplicates),
-            *_sound_warnings(clips, list(stores.values())),
+            *duplicate_warnings(duplicates),
+            *silent_warnings(clips, list(stores.values())),
+            *clipped_warnings(clips, list(stores.values())),
             *constant_targets(data),
             *_not_in_humes_form(data, clips, ratings),
             *_without_speaker(clips),
@@ -155,71 +154,9 @@ def check_data(folder: Path, spec: FrontendSpec, settings: DataConfig | None = N
     )
 
 
-def _sound_warnings(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[str]:
-    silent = _joined(store.silent for store in stores)
-    clipped = _joined(map(is_clipped, stores))
-    return [
-        *_marked(clips, silent, "are silent: there is nothing to learn from them"),
-        *_marked(clips, clipped, "are clipped: the tops of their waves are cut off"),
-    ]
-
-
 def _without_speaker(clips: Sequence[Clip]) -> list[str]:
     nameless = np.array([not clip.speaker for clip in clips])
-    return _marked(clips, nameless, "have no Subject_ID: speaker leaks stay unseen")
-
-
-def _joined(marks: Iterable[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
-    return np.concatenate(list(marks))
-
-
-def _duplicates(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[tuple[Clip, ...]]:
-    """Groups of clips with the same samples. Bad files and silent clips belong to no group."""
-    same: dict[bytes, list[Clip]] = {}
-    remaining = iter(clips)
-    with Progress("compare", len(clips), "clips") as progress:
-        for store in stores:
-            for i in range(len(store)):
-                clip = next(remaining)
-                if not (store.errors[i] or store.silent[i]):
-                    same.setdefault(hashlib.sha256(store.waveform(i).tobytes()).digest(), []).append(clip)
-                progress.advance()
-    groups = [tuple(group) for group in same.values() if len(group) > 1]
-    return sorted(groups, key=lambda group: len(_splits_of(group)), reverse=True)
-
-
-def _splits_of(group: Sequence[Clip]) -> set[str]:
-    return {clip.split for clip in group}
-
-
-def _duplicate_warnings(duplicates: Sequence[tuple[Clip, ...]]) -> list[str]:
-    across = [group for group in duplicates if len(_splits_of(group)) > 1]
-    within = [group for group in duplicates if len(_splits_of(group)) == 1]
-    lines = []
-    if across:
-        names = " = ".join(f"{clip.file_id} in {clip.split}" for clip in across[0])
-        lines.append(
-            f"DUPLICATE LEAK: {counted(len(across), 'recording')} in more than one split under other names "
-            f"(first: {names}): "
-            "validation figures will be too good"
-        )
-    if within:
-        names = " = ".join(clip.file_id for clip in within[0])
-        lines.append(
-            f"{counted(len(within), 'recording')} in one split more than once (first: {names} in "
-            f"{within[0][0].split})"
-        )
-    return lines
-
-
-def _marked(clips: Sequence[Clip], marks: npt.NDArray[np.bool_], what: str) -> list[str]:
-    if not marks.any():
-        return []
-    first = clips[int(marks.argmax())]
-    some = int(marks.sum())
-    if some == 1:
-        what = what.replace("are ", "is ", 1).replace("have ", "has ", 1)
-    return [f"{some} of {counted(len(clips), 'clip')} {what} (first: {first.file_id}, line {first.line})"]
+    return marked(clips, nameless, "have no Subject_ID: speaker leaks stay unseen")
 
 
 def _not_in_humes_form(data: DataSet, clips: Sequence[Clip], ratings: npt.NDArray[np.float32]) -> list[str]:
@@ -231,4 +168,4 @@ def _not_in_humes_form(data: DataSet, clips: Sequence[Clip], ratings: npt.NDArra
     odd = known & ~at_full(ratings)
     if data.columns.is_scaled or odd.sum() > (1 - _IN_HUMES_FORM) * known.sum():
         return []
-    return _marked(clips, odd, "have no target at exactly 1.0, as all others have, and as in Hume-VB")
+    return marked(clips, odd, "have no target at exactly 1.0, as all others have, and as in Hume-VB")

@@ -478,15 +478,16 @@ def test_n6_the_check_in_the_background_names_the_shard_and_has_it_made_anew(
 ) -> None:
     store = clip_store(paths, spec)
     with SampleCheck([store]) as check:
-        assert check.broken() is None
+        assert check.broken() == []
         assert check.has_passed
-    broken = max(shards(cache), key=lambda shard: shard.stat().st_size)  # of SHARD files; the last has 2
-    flip(broken, slice(5000, 5001), 1)
+    broken = shards(cache)
+    for shard in broken:
+        flip(shard, slice(5000, 5001), 1)
     store = clip_store(paths, spec, checked=False)
     with SampleCheck([store]) as check:
-        assert check.broken() == broken
+        assert sorted(check.broken()) == sorted(broken)
         assert check.has_failed
         assert not check.has_passed
     decoded.clear()
     assert_holds(clip_store(paths, spec, checked=False), paths, spec)
-    assert len(decoded) == SHARD
+    assert len(decoded) == len(paths) > SHARD

@@ -1,0 +1,102 @@
+"""What is wrong with the decoded sounds of a data set: silence, clipping, and the same samples twice.
+
+N samples.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ...runtime.arrays import Int16
+from ...runtime.progress import Progress
+from ...runtime.text import counted
+from .clip_cache import ClipStore
+from .data_set import Clip
+from .table1 import is_clipped
+
+LEAK: Final = " LEAK:"  # in the warnings that concern validation
+_LOOKED_AT: Final = 64  # samples in the middle; only clips that share them, and their length, are compared
+
+
+def notes_for_training(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[str]:
+    """Of the clips of all splits: what a person should know before he trusts a training's figures."""
+    duplicates = [group for group in duplicates_of(clips, stores) if len(_splits_of(group)) > 1]
+    return [*duplicate_warnings(duplicates), *silent_warnings(clips, stores)]
+
+
+def duplicates_of(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[tuple[Clip, ...]]:
+    """Groups of clips with the same samples, those in several splits first.
+
+    `stores` hold the clips, one after the other. Bad files and silent clips belong to no group.
+    """
+    places = [(store, i) for store in stores for i in range(len(store))]
+    alike = Counter(map(_glance, places))
+    same: dict[bytes, list[Clip]] = {}
+    with Progress("compare", len(clips), "clips") as progress:
+        for clip, (store, i) in zip(clips, places, strict=True):
+            if alike[_glance((store, i))] > 1 and not (store.errors[i] or store.silent[i]):
+                same.setdefault(hashlib.sha256(store.waveform(i).tobytes()).digest(), []).append(clip)
+            progress.advance()
+    groups = [tuple(group) for group in same.values() if len(group) > 1]
+    return sorted(groups, key=lambda group: len(_splits_of(group)), reverse=True)
+
+
+def _glance(place: tuple[ClipStore, int]) -> tuple[int, bytes]:
+    samples: Int16 = place[0].waveform(place[1])
+    middle = len(samples) // 2
+    return len(samples), samples[middle : middle + _LOOKED_AT].tobytes()
+
+
+def _splits_of(group: Sequence[Clip]) -> set[str]:
+    return {clip.split for clip in group}
+
+
+def duplicate_warnings(duplicates: Sequence[tuple[Clip, ...]]) -> list[str]:
+    """A line for the groups in several splits, and one for the others."""
+    across = [group for group in duplicates if len(_splits_of(group)) > 1]
+    within = [group for group in duplicates if len(_splits_of(group)) == 1]
+    lines = []
+    if across:
+        names = " = ".join(f"{clip.file_id} in {clip.split}" for clip in across[0])
+        lines.append(
+            f"DUPLICATE{LEAK} {counted(len(across), 'recording')} in more than one split under other names "
+            f"(first: {names}): "
+            "validation figures will be too good"
+        )
+    if within:
+        names = " = ".join(clip.file_id for clip in within[0])
+        lines.append(
+            f"{counted(len(within), 'recording')} in one split more than once (first: {names} in "
+            f"{within[0][0].split})"
+        )
+    return lines
+
+
+def silent_warnings(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[str]:
+    """At most one line."""
+    silent = _joined(store.silent for store in stores)
+    return marked(clips, silent, "are silent: there is nothing to learn from them")
+
+
+def clipped_warnings(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[str]:
+    """At most one line."""
+    return marked(clips, _joined(map(is_clipped, stores)), "are clipped: the tops of their waves are cut off")
+
+
+def marked(clips: Sequence[Clip], marks: npt.NDArray[np.bool_], what: str) -> list[str]:
+    """A line that counts the marked clips [n], says what they are, and names the first; none without one."""
+    if not marks.any():
+        return []
+    first = clips[int(marks.argmax())]
+    some = int(marks.sum())
+    if some == 1:
+        what = what.replace("are ", "is ", 1).replace("have ", "has ", 1)
+    return [f"{some} of {counted(len(clips), 'clip')} {what} (first: {first.file_id}, line {first.line})"]
+
+
+def _joined(marks: Iterable[npt.NDArray[np.bool_]]) -> npt.NDArray[np.bool_]:
+    return np.concatenate(list(marks))
