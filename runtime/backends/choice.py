@@ -80,7 +80,7 @@ def choose_backend(
     if bundle.variants and not any(map(_takes_clips, bundle.variants)):
         raise _not_for_clips(str(bundle.path / bundle.variants[0].file), _CLIPS)
     remarks: list[str] = []
-    may_take_tuned = tuned and name == AUTO and not variant
+    may_take_tuned = tuned and name == AUTO and variant is None
     if may_take_tuned and (choice := _choice_of_tuning(bundle, single, remarks, before_load)):
         return choice
     candidates, reasons = candidates_of_bundle(bundle, name, variant=variant, single=single)
@@ -127,7 +127,7 @@ def _reasons_for(
     Slower backends need no reason, and neither do those that the bundle has no file for.
     """
     faster = BACKENDS[: BACKENDS.index(chosen)]
-    tried = [kind for kind in faster if variant or _preferred(bundle, kind)]
+    tried = [kind for kind in faster if variant is not None or _preferred(bundle, kind)]
     silent = {kind.name for kind in BACKENDS if kind not in tried}
     return {what: reason for what, reason in reasons.items() if what not in silent}
 
@@ -139,7 +139,7 @@ def _failed_to_load(failures: dict[str, ModelError]) -> dict[str, str]:
 
 
 def _nothing_runs(name: str, variant: str | None, reasons: dict[str, str]) -> UnavailableError:
-    subject = f"--backend {name} --variant {variant}" if variant else f"--backend {name}"
+    subject = f"--backend {name} --variant {variant}" if variant is not None else f"--backend {name}"
     if name == AUTO:
         why = "; ".join(f"{what}: {reason}" for what, reason in reasons.items())
         wanted, fix = "a backend that runs here", "run: rrtn export"
@@ -158,7 +158,7 @@ def candidates_of_bundle(
     or variant.
     """
     kinds = backend_kinds(name)
-    chosen = _variant_for_clips(bundle, variant) if variant else None
+    chosen = _variant_for_clips(bundle, variant) if variant is not None else None
     if chosen and name == AUTO:
         kinds = [kind for kind in kinds if kind.takes(chosen)] or kinds_for_variant(chosen)
     candidates: list[Candidate] = []
@@ -199,7 +199,7 @@ def candidates_of_variants(
 def variants_for_backend(bundle: Bundle, name: BackendName, *, variant: str | None = None) -> list[Variant]:
     """All variants that `choose_backend` may load on some machine: they travel with the bundle."""
     kinds = backend_kinds(name)
-    if variant:
+    if variant is not None:
         return [_variant_for_clips(bundle, variant)]
     return list({one.name: one for kind in kinds for one in _preferred(bundle, kind)}.values())
 

@@ -230,7 +230,7 @@ class Bundle:
         }
 
 
-def load_bundle(path: str | os.PathLike[str]) -> Bundle:
+def load_bundle(path: str | bytes | os.PathLike[str]) -> Bundle:
     """Reads a model's description: its labels, frontend and variants. No model is loaded yet.
 
     `path` is a bundle's folder, its bundle.json, or one .onnx file that `rrtn export` wrote. Of a run's
@@ -239,7 +239,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     Raises ModelError where there is no such file, where it is not what `rrtn export` writes, where it was
     changed since, or where bundle.json contradicts a model that it lists.
     """
-    path = Path(path)
+    path = Path(os.fsdecode(path))
     try:
         if path.is_dir():
             inside = path / _OF_RUN / MANIFEST

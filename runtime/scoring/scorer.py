@@ -64,7 +64,7 @@ class Scorer:
 
     def __init__(
         self,
-        bundle: Bundle | str | os.PathLike[str],
+        bundle: Bundle | str | bytes | os.PathLike[str],
         backend: BackendName = "auto",
         *,
         variant: str | None = None,

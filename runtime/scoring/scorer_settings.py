@@ -20,10 +20,13 @@ def check_count(name: str, value: object) -> None:
         raise ConfigError(name, repr(value), wanted="a whole number above 0")
 
 
-def check_positive(flag: str, value: float | None) -> None:
+def check_positive(flag: str, value: object) -> None:
     """Raises ConfigError for what is neither None nor a finite number above 0."""
-    if value is not None and not 0 < value < math.inf:
-        raise ConfigError(flag, str(value), wanted="a number above 0")
+    if value is None:
+        return
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not is_number or not 0 < float(value) < math.inf:  # type: ignore[arg-type]
+        raise ConfigError(flag, repr(value), wanted="a number above 0")
 
 
 def check_segment(segment: Segment | None, level: Level) -> None:

@@ -216,9 +216,22 @@ def test_options_are_positive_numbers(tiny_model: Path, option: str, value: floa
         Scorer(tiny_model, "cpu", **{option: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("option", ["timeout", "max_seconds", "window", "hop"])
+@pytest.mark.parametrize("value", ["5", True, b"5", [5]])
+def test_a_time_is_a_number(tiny_model: Path, option: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"--{option.replace('_', '-')} .*expected .*(number|seconds)"):
+        Scorer(tiny_model, "cpu", **{"window": 1.0, option: value})
+
+
+def test_no_name_is_no_variant(tiny_model: Path) -> None:
+    with pytest.raises(ConfigError, match="--variant"):
+        Scorer(tiny_model, "cpu", variant="")
+
+
 def test_a_bundle_that_is_loaded_is_taken_as_it_is(tiny_model: Path) -> None:
     bundle = load_bundle(tiny_model)
     assert Scorer(bundle, "cpu").bundle is bundle
+    assert load_bundle(os.fsencode(tiny_model)).meaning == bundle.meaning
 
 
 @pytest.fixture
