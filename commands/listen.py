@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from ..runtime.backends.registry import AUTO
-from .live import Shown, errors_in_a_line, score_live
+from .live import Shown, score_live
 from .options import BackendOption, Json, ModelOption, VariantOption, newest_bundle, window_from_option
 from .printing import Table, print_json, print_table
 
@@ -54,15 +54,14 @@ def listen(
     from ..runtime.live.microphone import sound_of_microphone
     from ..runtime.scoring.scorer import Scorer
 
-    with errors_in_a_line(as_json):
-        if devices:
-            _print_devices(listed(device), as_json)
-            return
-        bundle = load_bundle(model or newest_bundle())
-        make = partial(Scorer, bundle, backend, variant=variant, channel=channel, batch_size=1)
-        make = partial(make, window=window_from_option(window), hop=hop, level="running")
-        source = sound_of_microphone(device, rate=rate, seconds=seconds)
-        score_live(make, bundle, source, Shown(as_json, top), drops_late=True)
+    if devices:
+        _print_devices(listed(device), as_json)
+        return
+    bundle = load_bundle(model or newest_bundle())
+    make = partial(Scorer, bundle, backend, variant=variant, channel=channel, batch_size=1)
+    make = partial(make, window=window_from_option(window), hop=hop, level="running")
+    source = sound_of_microphone(device, rate=rate, seconds=seconds)
+    score_live(make, bundle, source, Shown(as_json, top), drops_late=True)
 
 
 def _print_devices(found: "list[Device]", as_json: bool) -> None:

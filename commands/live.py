@@ -57,18 +57,17 @@ def score_stdin(
     from ..runtime.bundle import load_bundle
     from ..runtime.live.standard_input import check_stdin, sound_on_stdin
 
-    with errors_in_a_line(shown.as_json):
-        if level not in (None, "running"):
-            came = "cannot be known before the sound has ended"
-            raise ConfigError(f"--level {level}", came, wanted="running", fix="leave it out")
-        check_stdin(rate=stdin.rate, channels=stdin.channels, pcm=stdin.pcm)
-        bundle = load_bundle(model or newest_bundle())
-        window = "auto" if make_scorer.keywords["window"] is None else make_scorer.keywords["window"]
-        make = partial(make_scorer, bundle, backend, window=window, level="running", batch_size=1)
-        source = sound_on_stdin(
-            rate=stdin.rate, channels=stdin.channels, pcm=stdin.pcm, waits=not stdin.drop_late
-        )
-        score_live(make, bundle, source, shown, drops_late=stdin.drop_late)
+    if level not in (None, "running"):
+        came = "cannot be known before the sound has ended"
+        raise ConfigError(f"--level {level}", came, wanted="running", fix="leave it out")
+    check_stdin(rate=stdin.rate, channels=stdin.channels, pcm=stdin.pcm)
+    bundle = load_bundle(model or newest_bundle())
+    window = "auto" if make_scorer.keywords["window"] is None else make_scorer.keywords["window"]
+    make = partial(make_scorer, bundle, backend, window=window, level="running", batch_size=1)
+    source = sound_on_stdin(
+        rate=stdin.rate, channels=stdin.channels, pcm=stdin.pcm, waits=not stdin.drop_late
+    )
+    score_live(make, bundle, source, shown, drops_late=stdin.drop_late)
 
 
 def score_live(
@@ -96,15 +95,6 @@ def score_live(
         scoring = LiveScoring(scorer, source, drops_late=drops_late)
         say(f"{source.description}; {LocalEngine(scorer).description}")
         _shown_to_the_end(scoring, scorer.labels, shown)
-
-
-@contextlib.contextmanager
-def errors_in_a_line(as_json: bool) -> Iterator[None]:
-    """With --json an error is one object on one line, as everything that these commands print is."""
-    try:
-        yield
-    except RrtnError as error:
-        _end({}, error.exit_code, as_json, error)
 
 
 def _shown_to_the_end(scoring: "LiveScoring", labels: tuple[str, ...], shown: Shown) -> None:
