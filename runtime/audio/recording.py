@@ -16,7 +16,7 @@ from ..errors import AudioError
 from ..spec import FrontendSpec
 from .cutting import cut
 from .level import Level, LevelledClip, RunningLevel, at_level, finite_peak
-from .mixdown import SILENCE_PEAK
+from .mixdown import SILENCE_PEAK, ChannelLevels, Mixdown
 from .sound import FramePowers
 
 Blocks = Callable[
@@ -157,7 +157,13 @@ class Recording:
 
 
 def recording_of(samples: Float32, spec: FrontendSpec) -> Recording:
-    """Mono samples [N] at the spec's rate as a recording. Raises AudioError for NaN and infinity."""
+    """Mono samples [N] at the spec's rate as a recording, without an offset that counts (mixdown.py).
+
+    Raises AudioError for NaN and infinity.
+    """
+    levels = ChannelLevels()
+    levels.add(samples[None], samples)
+    mixdown = levels.right_mixdown(Mixdown(), spec.sampling_rate)
     measured = Measured(FramePowers(spec.sampling_rate), None)
-    measured.add(samples)
-    return Recording(spec, measured, (), frozenset())
+    measured.add(mixdown(samples[None]))
+    return Recording(spec, measured, (), mixdown.flags)

@@ -182,6 +182,7 @@ class _DecoderLoop:
         flags = {*segments.flags, "no_burst"}
         for start, burst in segments:
             self._put_windows(ticket, burst, start)
+            flags |= burst.flags & {"dc"}
             flags.discard("no_burst")
         return in_order(flags)
 

@@ -91,7 +91,7 @@ def test_a_table_of_other_rules_is_refused_until_overwrite(
     files = [file for file in before.rglob("*") if file.is_file() and file.name != "lock"]
     kept = [file.read_bytes() for file in files]
     refused = rrtn(*command, code=2)
-    assert "scoring_rules 1, now 2" in refused.error
+    assert "scoring_rules 1, now 3" in refused.error
     assert "--overwrite" in refused.error
     assert [file.read_bytes() for file in files] == kept
     summary = rrtn(*command, "--overwrite", "--json", code=3).summary

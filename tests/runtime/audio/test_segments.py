@@ -57,6 +57,30 @@ def test_a_burst_has_the_samples_of_the_file_that_is_cut_out(field: Path, tmp_pa
         np.testing.assert_array_equal(samples, cut.samples)
 
 
+def test_an_offset_counts_in_a_quiet_burst_as_in_the_file_that_is_cut_out(
+    tmp_path: Path, spec: FrontendSpec
+) -> None:
+    """0.01: 2% of the peak of the loud burst, 33% of that of the quiet one."""
+    rng = np.random.default_rng(0)
+    samples = rng.normal(size=20 * RATE) * 3e-4 + 0.01
+    for second, peak in ((4, 0.5), (12, 0.03)):
+        samples[second * RATE : (second + 1) * RATE] += peak * np.sin(
+            np.arange(RATE) * 2 * np.pi * 300 / RATE
+        )
+    soundfile.write(tmp_path / "field.wav", samples.astype(np.float32), RATE, subtype="FLOAT")
+    whole, _ = soundfile.read(tmp_path / "field.wav", dtype="float32")
+    flags = []
+    with opened(tmp_path / "field.wav") as descriptor:
+        for start, burst in segments_from_descriptor(descriptor, spec):
+            flags.append(burst.flags)
+            cut = tmp_path / "cut.wav"
+            soundfile.write(cut, whole[start : start + burst.length], RATE, subtype="FLOAT")
+            expected = read_audio(cut, spec)
+            assert frozenset(expected.flags) == burst.flags
+            np.testing.assert_allclose(np.concatenate([*burst.blocks()]), expected.samples, rtol=0, atol=1)
+    assert flags == [frozenset(), frozenset({"dc"})]
+
+
 def test_a_long_recording_is_decoded_twice_and_gives_the_same(field: Path, spec: FrontendSpec) -> None:
     kept, streamed = (found_in(field, spec, most_kept=most) for most in (None, 10_000))
     for one, other in zip(kept, streamed, strict=True):
