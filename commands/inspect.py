@@ -57,6 +57,7 @@ def print_bundle(bundle: "Bundle") -> None:
     why = "".join(f"; not {what}: {reason}" for what, reason in auto["passed_over"].items())
     chosen = f"--backend auto: {auto['backend'] or 'nothing here'} {auto['variant'] or ''}".strip()
     why += f"; {auto['tune']}" if auto["tune"] else ""
+    chosen += f", which is refused: {auto['refused']}" if auto["refused"] else ""
     caption = f"{frontend}; labels: {', '.join(_labels(bundle))}\n{chosen}{why}"
     print_table(table, title=f"{bundle.path}: {source or 'bare ONNX'}", caption=caption)
 
@@ -70,13 +71,35 @@ def _labels(bundle: "Bundle") -> list[str]:
 
 def _auto(bundle: "Bundle") -> dict[str, Any]:
     """What `--backend auto` tries first here, and why nothing faster. No model is loaded to find out."""
-    from ..runtime.backends.choice import candidates_of_bundle
+    from ..runtime.backends.choice import candidates_of_bundle, obstacle_of_way
     from ..runtime.backends.tuning_file import tuning_of
 
     tuning, remark = tuning_of(bundle)
     if tuning:
-        way, said = tuning.folders, f"rrtn tune, {tuning.made[:10]}: {tuning.summary}"
-        return {"backend": way.backend, "variant": way.variant, "passed_over": {}, "tune": said}
+        way = tuning.folders
+        if not (reason := obstacle_of_way(bundle, way)):
+            said = f"rrtn tune, {tuning.made[:10]}: {tuning.summary}"
+            return _taken(bundle, way.backend, way.variant, tune=said)
+        remark = f"not what rrtn tune found, {way.variant} on {way.backend}: {reason}"
     candidates, passed_over = candidates_of_bundle(bundle)
-    device, variant = (candidates[0].device, candidates[0].variant.name) if candidates else (None, None)
-    return {"backend": device, "variant": variant, "passed_over": passed_over, "tune": remark}
+    if not candidates:
+        return {"backend": None, "variant": None, "passed_over": passed_over, "refused": "", "tune": remark}
+    first = candidates[0]
+    return _taken(bundle, first.device, first.variant.name, tune=remark, passed_over=passed_over)
+
+
+def _taken(
+    bundle: "Bundle", backend: str, name: str, *, tune: str, passed_over: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """`refused` is what scoring will say of the variant's file; "" where it is whole."""
+    from ..runtime.backends.variant_rows import refusal
+
+    (variant,) = (one for one in bundle.variants if one.name == name)
+    refused = refusal(bundle, variant)
+    return {
+        "backend": backend,
+        "variant": name,
+        "passed_over": passed_over or {},
+        "refused": refused,
+        "tune": tune,
+    }

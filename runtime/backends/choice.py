@@ -209,6 +209,14 @@ def obstacle(variant: Variant, name: str) -> str:
     return _obstacle(variant, backend_kind(name))
 
 
+def obstacle_of_way(bundle: Bundle, way: Way) -> str:
+    """Why a way that `rrtn tune` has found cannot be taken here, or "" if it should. Loads nothing."""
+    try:
+        return obstacle(_variant_for_clips(bundle, way.variant), way.backend)
+    except ConfigError as error:
+        return error.came
+
+
 def backend_from_variant(
     bundle: Bundle, variant: Variant, name: str, *, threads: int | None = None
 ) -> Backend:

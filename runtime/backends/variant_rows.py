@@ -21,10 +21,8 @@ def cells_of_variant(bundle: Bundle, variant: Variant) -> tuple[str, ...]:
 
 def state_of_variant(bundle: Bundle, variant: Variant) -> str:
     """Says whether the file is whole and something here runs it. If not, says why."""
-    try:
-        bundle.read(variant)
-    except RrtnError as error:
-        return f"refused: {error.came}"
+    if reason := refusal(bundle, variant):
+        return f"refused: {reason}"
     if variant.plan:
         over = variant.precision  # cpu is compared with fp32, cpu-int8 with int8
         return f"runs, {variant.plan['speedup']} times as fast as {over} on {variant.plan['cpu']}"
@@ -35,6 +33,15 @@ def state_of_variant(bundle: Bundle, variant: Variant) -> str:
     if reason := cuda_missing():
         return f"{reason}, and engines use the CUDA memory of ONNX Runtime"
     return "fits this machine; tried at scoring"
+
+
+def refusal(bundle: Bundle, variant: Variant) -> str:
+    """Why the variant's file is refused; "" where it is whole."""
+    try:
+        bundle.read(variant)
+    except RrtnError as error:
+        return error.came
+    return ""
 
 
 def _parity(variant: Variant) -> str:

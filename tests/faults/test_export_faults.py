@@ -1088,6 +1088,12 @@ def test_e10_a_changed_engine_is_refused_by_its_hash(workplace: Workplace, tmp_p
         bundle.read(engine)
     ended = Child(command("inspect", out, "--json"), tmp_path).wait()
     assert json.loads(ended.stderr)["here"]["trt"] == f"refused: sha256 {changed}, 14 bytes"
+    taken = bundle.variant(json.loads(ended.stderr)["auto"]["variant"])
+    assert taken is not None
+    assert json.loads(ended.stderr)["auto"]["refused"] == ""
+    (out / taken.file).write_bytes(b"")
+    ended = Child(command("inspect", out), tmp_path).wait()
+    assert "which is refused: sha256 e3b0c44298fc, 0 bytes" in " ".join(ended.stderr.split())
 
 
 # --- E12: a builder that builds nothing ---

@@ -16,6 +16,7 @@ import onnx
 import pytest
 import soundfile
 from onnx import numpy_helper
+from rrtn.commands.inspect import bundle_json
 from rrtn.runtime import Scorer, load_bundle
 from rrtn.runtime import tune as tuning
 from rrtn.runtime.arrays import waveform_from_samples
@@ -330,6 +331,9 @@ def test_a_way_that_cannot_be_gone_is_ignored_with_a_remark(
     scorer = Scorer(bundle)
     assert (scorer.backend.device, scorer.batch_size) == ("cpu", 16)
     assert "rrtn tune found" in scorer.remark
+    auto = bundle_json(bundle)["auto"]
+    assert (auto["backend"], auto["variant"], auto["refused"]) == ("cpu", scorer.backend.variant.name, "")
+    assert "rrtn tune found" in auto["tune"]
 
 
 def test_other_cores_and_other_files_have_another_tuning(
