@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 
 from . import __version__
-from .commands.lazy_group import Command, lazy_group
+from .commands.lazy_group import ListedCommand, lazy_group
 from .commands.printing import print_error, print_json
 from .commands.program import (
     as_called,
@@ -32,24 +32,24 @@ from .commands.streams import hold_streams
 from .runtime.errors import ConfigError, MissingExtraError, RrtnError, StoppedError
 
 COMMANDS: Final = {
-    "train": Command("train", "Train the network on rated clips."),
-    "evaluate": Command("evaluate", "Measure the CCC of each target, with intervals over speakers."),
-    "crossval": Command("crossval", "Train once for each fold of speakers, and evaluate on all clips."),
-    "table2": Command("table2", "Train the nine rows of the paper's Table 2 on your data."),
-    "report": Command("evaluate", "Write one HTML page about a run, or about several."),
-    "export": Command("export", "Write ONNX and TensorRT files that give the scores of PyTorch."),
-    "parity": Command("export", "Compare every variant on this machine with PyTorch again."),
-    "score": Command("score", "Score audio files, into a table or on the screen."),
-    "serve": Command("serve", "Score sounds that come over HTTP."),
-    "tracks": Command("tracks", "Write label tracks and a page of the windows or bursts in a table."),
-    "listen": Command("listen", "Score what a microphone hears, window after window."),
-    "pack": Command("pack", "Put many small files into few Parquet files, which score the same."),
-    "inspect": Command("inspect", "Show what is in a bundle, and what of it can run here."),
-    "bench": Command("bench", "Measure latency and throughput of every variant that runs here."),
-    "tune": Command("tune", "Measure what is the fastest on this machine, for --backend auto."),
-    "doctor": Command("doctor", "Show what this machine can do, what is missing, and the fix."),
-    "demo": Command("demo", "Run everything once on synthetic voices. It takes three minutes at most."),
-    "data": Command("data", "Make, import or check a data set."),
+    "train": ListedCommand("train", "Train the network on rated clips."),
+    "evaluate": ListedCommand("evaluate", "Measure the CCC of each target, with intervals over speakers."),
+    "crossval": ListedCommand("crossval", "Train once for each fold of speakers, and evaluate on all clips."),
+    "table2": ListedCommand("table2", "Train the nine rows of the paper's Table 2 on your data."),
+    "report": ListedCommand("evaluate", "Write one HTML page about a run, or about several."),
+    "export": ListedCommand("export", "Write ONNX and TensorRT files that give the scores of PyTorch."),
+    "parity": ListedCommand("export", "Compare every variant on this machine with PyTorch again."),
+    "score": ListedCommand("score", "Score audio files, into a table or on the screen."),
+    "serve": ListedCommand("serve", "Score sounds that come over HTTP."),
+    "tracks": ListedCommand("tracks", "Write label tracks and a page of the windows or bursts in a table."),
+    "listen": ListedCommand("listen", "Score what a microphone hears, window after window."),
+    "pack": ListedCommand("pack", "Put many small files into few Parquet files, which score the same."),
+    "inspect": ListedCommand("inspect", "Show what is in a bundle, and what of it can run here."),
+    "bench": ListedCommand("bench", "Measure latency and throughput of every variant that runs here."),
+    "tune": ListedCommand("tune", "Measure what is the fastest on this machine, for --backend auto."),
+    "doctor": ListedCommand("doctor", "Show what this machine can do, what is missing, and the fix."),
+    "demo": ListedCommand("demo", "Run everything once on synthetic voices. It takes three minutes at most."),
+    "data": ListedCommand("data", "Make, import or check a data set."),
 }
 
 _OF_EXTRA_TRAIN: Final = frozenset(

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 
-class Command(NamedTuple):
+class ListedCommand(NamedTuple):
     """A command before its module is loaded."""
 
     module: str  # in commands/; the function has the name of the command, and `Command` may be its class
@@ -18,7 +18,7 @@ class Command(NamedTuple):
 class LazyCommands(Mapping[str, Any]):
     """Commands by name. Looking one up imports its module."""
 
-    def __init__(self, listed: Mapping[str, Command]) -> None:
+    def __init__(self, listed: Mapping[str, ListedCommand]) -> None:
         self._listed = listed
 
     def __getitem__(self, name: str) -> Any:
@@ -39,7 +39,7 @@ class LazyCommands(Mapping[str, Any]):
         return len(self._listed)
 
 
-def lazy_group(listed: Mapping[str, Command]) -> type[TyperGroup]:
+def lazy_group(listed: Mapping[str, ListedCommand]) -> type[TyperGroup]:
     """A group for typer's `cls`. Its help is made of `listed` alone."""
 
     class LazyGroup(TyperGroup):

@@ -11,7 +11,7 @@ from .options import BackendOption, Json, ModelOption, VariantOption, newest_bun
 from .printing import Table, print_json, print_table
 
 if TYPE_CHECKING:
-    from ..runtime.live.microphone import Device
+    from ..runtime.live.microphone import Microphone
 
 _HOP = 0.5  # s
 
@@ -64,7 +64,7 @@ def listen(
     score_live(make, bundle, source, Shown(as_json, top), drops_late=True)
 
 
-def _print_devices(found: "list[Device]", as_json: bool) -> None:
+def _print_devices(found: "list[Microphone]", as_json: bool) -> None:
     if as_json:
         named = [{"name": one.name, "rate": one.rate, "channels": one.channels} for one in found]
         print_json({"devices": named})

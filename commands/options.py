@@ -268,10 +268,10 @@ def spool_from_options(
     Raises DataError if there are none.
     """
     from ..runtime.audio.input_spool import InputSpool
-    from ..runtime.audio.inputs import Choice, inputs_from_arguments, inputs_from_list, no_audio
+    from ..runtime.audio.inputs import InputChoice, inputs_from_arguments, inputs_from_list, no_audio
     from ..runtime.audio.path_list import PathList
 
-    choice = Choice(exclude=exclude or (), outputs=outputs or {})
+    choice = InputChoice(exclude=exclude or (), outputs=outputs or {})
     paths = PathList(listed) if listed else None
     found = [
         *([inputs_from_arguments(audio, choice)] if audio else []),

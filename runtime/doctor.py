@@ -17,7 +17,7 @@ from .system.cpus import usable_cpus
 from .system.host import total_memory
 from .text import counted
 
-State = Literal["ok", "missing", "note"]
+FindingState = Literal["ok", "missing", "note"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Finding:
     """One line of the doctor's report."""
 
     subject: str
-    state: State
+    state: FindingState
     detail: str
     fix: str = ""
 

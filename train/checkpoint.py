@@ -31,6 +31,7 @@ from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.system.failpoints import failpoint
 from ..runtime.system.files import atomic_path, read_regular, sha256_of, write_bytes, write_json
 from ..runtime.text import short
+from .host_copy import Tensors
 from .method.tasks import Metric
 
 POINTER: Final = "checkpoint.json"
@@ -39,8 +40,6 @@ SCHEMA: Final = 2
 LABELS_SCHEMA: Final = 3  # where there are scales, classes or a task: rrtn from before them cannot go on
 _OURS: Final = re.compile(r"[a-z]+-\d{8,}-\d{4,}\.safetensors|previous\.json|\..*\.tmp")  # may be removed
 _WEIGHTING: Final = "ruwl."  # in front of the weighting's tensors, whichever it is: older rrtn reads `ruwl.c`
-
-Tensors = dict[str, Tensor]
 
 
 class Record(TypedDict):

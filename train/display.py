@@ -26,7 +26,7 @@ from .checkpoint import metric_of_record, score_of
 from .method.choices import CLASS_TERM, TERMS
 from .method.tasks import METRIC_NAMES
 
-Record = dict[str, Any]  # one line of history.jsonl
+HistoryRecord = dict[str, Any]  # one line of history.jsonl
 
 _REFRESH_SECONDS: Final = 0.25  # of the live table, at least
 _DRAWING_SHARE: Final = 0.02  # of the training's time, at most
@@ -158,7 +158,7 @@ class Display:
         """`clips` more validation clips are done."""
         self.advance(clips)
 
-    def end_epoch(self, record: Record, *, is_best: bool) -> None:
+    def end_epoch(self, record: HistoryRecord, *, is_best: bool) -> None:
         """Shows one record of the history, with the rate of this epoch's training."""
         if self._training.ended is None:
             self._training.ended = monotonic()
@@ -292,7 +292,7 @@ class Display:
         return line if left in line else bar_line(epoch, "", share, times=(elapsed, left), width=width)
 
 
-def _cells(record: Record) -> dict[str, str]:
+def _cells(record: HistoryRecord) -> dict[str, str]:
     """Column -> text; a method has columns for its own losses alone."""
     cells = {"epoch": str(record["epoch"]), "loss": f"{record['loss']:z.3f}"}
     for term, column, decimals in zip(_TERMS, _COLUMNS, _DECIMALS, strict=True):
@@ -343,7 +343,7 @@ class _Writer:
         self._folder, self._type = folder, SummaryWriter
         self._writer: SummaryWriter | None = None
 
-    def write(self, record: Record, rate: float) -> None:
+    def write(self, record: HistoryRecord, rate: float) -> None:
         """Writes one record.
 
         The first record hides what an earlier process wrote from this step on, because these steps

@@ -13,7 +13,6 @@ from .checkpoint import (
     POINTER,
     PREVIOUS,
     CheckpointInfo,
-    Tensors,
     joined_weights,
     load_checkpoint,
     save_checkpoint,
@@ -21,7 +20,7 @@ from .checkpoint import (
 )
 from .config import Config, config_from_dict
 from .config_file import changes_on_resume, toml_from_config
-from .host_copy import HostCopy
+from .host_copy import HostCopy, Tensors
 from .run_folder import RunFolder
 from .step import Stepper
 

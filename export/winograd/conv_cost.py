@@ -61,7 +61,7 @@ class Convolution:
 
 
 @dataclass(frozen=True)
-class Work:
+class ConvWork:
     """Floating-point operations and written bytes of a batch in slots, in the order of the steps."""
 
     gathered: int  # bytes
@@ -80,7 +80,7 @@ class Work:
         return self.weights + max(one + other for one, other in itertools.pairwise(steps))
 
 
-def work_of(layer: Convolution, axes: Axes, batch: int) -> Work:
+def work_of(layer: Convolution, axes: Axes, batch: int) -> ConvWork:
     """Counts the work of a batch."""
     products, samples, outputs = (
         math.prod(sizes)
@@ -89,7 +89,7 @@ def work_of(layer: Convolution, axes: Axes, batch: int) -> Work:
     tiles = batch * math.prod(
         -(-size // axis.outputs) for size, axis in zip(layer.outputs, axes, strict=True)
     )
-    return Work(
+    return ConvWork(
         gathered=4 * samples * tiles * layer.channels,
         from_samples=2 * products * samples * tiles * layer.channels,
         transformed=4 * products * tiles * layer.channels,
@@ -126,7 +126,7 @@ def _direct_ms(layer: Convolution, batch: int, *, rate: float, size: int) -> flo
     return batch * max(layer.flops / rate, weights / _STREAM) / 1e6
 
 
-def _transforms_ms(work: Work) -> float:
+def _transforms_ms(work: ConvWork) -> float:
     """All but the products: float in both."""
     return (
         work.gathered / _GATHER

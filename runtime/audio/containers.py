@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from ..system.host import pread, pread_into
-from .mpeg_frames import Recording, id3_size, recordings
+from .mpeg_frames import FrameRun, id3_size, recordings
 
 Pieces = tuple[bytes | range, ...]  # bytes of our own, and ranges of the file, one behind the other
 
@@ -472,7 +472,7 @@ def _mpeg(content: _Content, begin: int, end: int, *, bare: bool = True) -> Layo
     )
 
 
-def _with_room(recording: Recording, size: int) -> Pieces:
+def _with_room(recording: FrameRun, size: int) -> Pieces:
     """One recording, as libsndfile reads all of it.
 
     libsndfile divides the size by that of the first frames and stops there. So the file seems to be longer

@@ -39,7 +39,7 @@ _GONE: Final = frozenset(  # a folder that gives no more is a row; storage that 
 
 
 @dataclass
-class Choice:
+class InputChoice:
     """What of the files that are found is left out, and how many that were."""
 
     exclude: Sequence[str] = ()  # patterns
@@ -76,14 +76,16 @@ class Choice:
             )
 
 
-def inputs_from_arguments(arguments: Sequence[FilePath], choice: Choice | None = None) -> Iterator[Input]:
+def inputs_from_arguments(
+    arguments: Sequence[FilePath], choice: InputChoice | None = None
+) -> Iterator[Input]:
     """The files that files, folders and patterns name, as they are found.
 
     Arguments keep their order, and what is in a folder is sorted by its bytes. A folder below an argument
     that cannot be read becomes a row that says so. Raises DataError for an argument that does not exist or
     cannot be read, StoppedError where the storage fails, ConfigError for a file that is an output, too.
     """
-    choice = choice or Choice()
+    choice = choice or InputChoice()
     for argument in map(os.fsencode, arguments):
         if os.path.isdir(argument):
             yield from _audio_below(argument, choice)
@@ -93,12 +95,12 @@ def inputs_from_arguments(arguments: Sequence[FilePath], choice: Choice | None =
             yield from _matching(argument, choice)
 
 
-def inputs_from_list(paths: PathList, choice: Choice | None = None) -> Iterator[Input]:
+def inputs_from_list(paths: PathList, choice: InputChoice | None = None) -> Iterator[Input]:
     """The files that a list names. A path that does not exist becomes a row that says so.
 
     Raises DataError where the list cannot be read, ConfigError for a file that is an output, too.
     """
-    choice = choice or Choice()
+    choice = choice or InputChoice()
     for path in paths.paths():
         yield from _audio_at(path, choice)
 
@@ -108,14 +110,14 @@ def list_audio(arguments: Sequence[FilePath]) -> list[AudioSource]:
 
     Raises DataError as `inputs_from_arguments`, and where there is no audio at all.
     """
-    choice = Choice()
+    choice = InputChoice()
     files = list(dict.fromkeys(found.source for found in inputs_from_arguments(arguments, choice)))
     if not files:
         raise no_audio(arguments, choice)
     return files
 
 
-def no_audio(arguments: Iterable[FilePath], choice: Choice) -> DataError:
+def no_audio(arguments: Iterable[FilePath], choice: InputChoice) -> DataError:
     """The error for arguments that lead to no file."""
     others = f" ({counts_text(choice.left_out)} left out)" if choice.left_out else ""
     return DataError(
@@ -133,7 +135,7 @@ def counts_text(counts: Counter[str], most: int = 8) -> str:
     return ", ".join([*listed, *([f"others {more}"] if more else [])])
 
 
-def _matching(pattern: bytes, choice: Choice) -> Iterator[Input]:
+def _matching(pattern: bytes, choice: InputChoice) -> Iterator[Input]:
     """A pattern that the shell has left alone, because it is in quotes: "data/**/*.wav"."""
     found = sorted(set(_found(with_slashes(pattern), choice))) if glob.has_magic(pattern) else []
     if not found:
@@ -145,7 +147,7 @@ def _matching(pattern: bytes, choice: Choice) -> Iterator[Input]:
             yield from _audio_at(path, choice)
 
 
-def _found(pattern: bytes, choice: Choice) -> Iterator[bytes]:
+def _found(pattern: bytes, choice: InputChoice) -> Iterator[bytes]:
     """As `glob.iglob`, whose ** follows links to folders, also in circles."""
     if not (depth := _ANY_DEPTH.search(pattern)):
         yield from glob.iglob(pattern)
@@ -160,7 +162,7 @@ def _found(pattern: bytes, choice: Choice) -> Iterator[bytes]:
         pending.extend(_folders_in(folder, choice))
 
 
-def _folders_in(folder: bytes, choice: Choice) -> Iterator[bytes]:
+def _folders_in(folder: bytes, choice: InputChoice) -> Iterator[bytes]:
     """Those that ** goes into. Links are counted, and so it skips what cannot be read."""
     with contextlib.suppress(OSError), os.scandir(folder or b".") as entries:
         for entry in entries:
@@ -172,7 +174,7 @@ def _folders_in(folder: bytes, choice: Choice) -> Iterator[bytes]:
                 yield folder + entry.name + b"/"
 
 
-def _audio_at(path: bytes, choice: Choice) -> Iterator[Input]:
+def _audio_at(path: bytes, choice: InputChoice) -> Iterator[Input]:
     """A file, or those in a pack."""
     path = with_slashes(path)
     if not choice.takes(path):
@@ -186,7 +188,7 @@ def _audio_at(path: bytes, choice: Choice) -> Iterator[Input]:
         yield _input(path, choice)
 
 
-def _audio_below(folder: bytes, choice: Choice) -> Iterator[Input]:
+def _audio_below(folder: bytes, choice: InputChoice) -> Iterator[Input]:
     """Depth first, and without recursion, which a deep tree would bring to an end."""
     pending = [folder]
     while pending:
@@ -203,7 +205,7 @@ def _audio_below(folder: bytes, choice: Choice) -> Iterator[Input]:
         pending.extend(os.path.join(current, name) for name in reversed(folders))
 
 
-def _contents(folder: bytes, choice: Choice) -> tuple[list[bytes], list[bytes]]:
+def _contents(folder: bytes, choice: InputChoice) -> tuple[list[bytes], list[bytes]]:
     """The sorted names of audio files and of folders.
 
     Only names are kept: the entries of a million files would fill the memory.
@@ -230,7 +232,7 @@ def _is_folder(entry: "os.DirEntry[bytes]") -> bool:
         return False
 
 
-def _is_wanted(entry: "os.DirEntry[bytes]", choice: Choice) -> bool:
+def _is_wanted(entry: "os.DirEntry[bytes]", choice: InputChoice) -> bool:
     """Whether something in a folder that is no folder is audio, or a pack. What is not is counted."""
     if is_apple_double(entry.name):
         choice.left_out[_APPLE] += 1
@@ -289,7 +291,7 @@ def _unreadable(folder: bytes, error: OSError) -> Exception:
     )
 
 
-def _input(path: bytes, choice: Choice) -> Input:
+def _input(path: bytes, choice: InputChoice) -> Input:
     try:
         status = os.stat(path)
     except (OSError, ValueError):

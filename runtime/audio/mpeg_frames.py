@@ -26,7 +26,9 @@ _TAG_FRAMES: Final = 1  # flag of a Xing tag: it has the number of frames
 _SEARCHED: Final = 1 << 16  # bytes in which the next frame is looked for behind something else
 
 
-class _Frame(NamedTuple):
+class Frame(NamedTuple):
+    """What a header says."""
+
     size: int  # bytes
     kilobits: int
     kind: tuple[int, int, int, bool]  # version, layer, rate, mono: constant in a recording
@@ -34,7 +36,7 @@ class _Frame(NamedTuple):
 
 
 @dataclass(slots=True)
-class Recording:
+class FrameRun:
     """Frames of one kind that follow each other, with the tag in front of them."""
 
     begin: int  # offset of the first frame, or of the tag
@@ -46,7 +48,7 @@ class Recording:
     largest: int = 0  # bytes of a frame
     steady: bool = True  # all frames have the first's bit rate
 
-    def add(self, frame: "_Frame", end: int) -> None:
+    def add(self, frame: Frame, end: int) -> None:
         """Adds a frame of sound that ends there."""
         self.kilobits = self.kilobits or frame.kilobits
         self.steady = self.steady and frame.kilobits == self.kilobits
@@ -60,26 +62,26 @@ class Recording:
         return self.steady if not self.tagged else self.tagged >= self.frames
 
 
-def recordings(read: ReadAt, begin: int, end: int) -> list[Recording]:
+def recordings(read: ReadAt, begin: int, end: int) -> list[FrameRun]:
     """The recordings in bytes `begin` to `end` of a file, which begins with one; [] if there is none."""
-    found: list[Recording] = []
+    found: list[FrameRun] = []
     kind = None
     for offset, frame in _frames(read, begin, end):
         tagged = _tag_at(read, offset, frame)
         if tagged is not None or frame.kind != kind:
             audio = offset if tagged is None else offset + frame.size
-            found.append(Recording(offset, audio, audio, tagged))
+            found.append(FrameRun(offset, audio, audio, tagged))
             kind = frame.kind
         if tagged is None:
             found[-1].add(frame, offset + frame.size)
     return [recording for recording in found if recording.frames]
 
 
-def _frames(read: ReadAt, begin: int, end: int) -> Iterator[tuple[int, _Frame]]:
+def _frames(read: ReadAt, begin: int, end: int) -> Iterator[tuple[int, Frame]]:
     """(offset, frame) of every whole frame."""
     at = begin
     while at + 4 <= end:
-        frame = _frame(read(at, 4))
+        frame = frame_of_header(read(at, 4))
         if frame is None:
             beyond = _behind_other_things(read, at, end)
             if beyond is None:
@@ -93,8 +95,8 @@ def _frames(read: ReadAt, begin: int, end: int) -> Iterator[tuple[int, _Frame]]:
 
 
 @lru_cache
-def _frame(header: bytes) -> _Frame | None:
-    """None where the bytes are no header of a frame, or of one of free format."""
+def frame_of_header(header: bytes) -> Frame | None:
+    """The first four bytes; None where they are no header of a frame, or of one of free format."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return None
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
@@ -111,10 +113,10 @@ def _frame(header: bytes) -> _Frame | None:
     else:
         size = samples * 125 * kilobits // hertz + padding
     side = {(True, False): 32, (False, True): 9}.get((mpeg1, mono), 17)
-    return _Frame(size, kilobits, (version, layer, hertz, mono), side)
+    return Frame(size, kilobits, (version, layer, hertz, mono), side)
 
 
-def _tag_at(read: ReadAt, offset: int, frame: _Frame) -> int | None:
+def _tag_at(read: ReadAt, offset: int, frame: Frame) -> int | None:
     """The number of frames by a Xing or Info tag, 0 where the tag lacks it; None where there is no tag."""
     if frame.kind[1] != 3:
         return None
@@ -141,8 +143,8 @@ def _behind_other_things(read: ReadAt, at: int, end: int) -> int | None:
 
 def _starts_frames(read: ReadAt, at: int, end: int) -> bool:
     """True where two whole frames of one kind lie behind each other: one may be chance."""
-    frame = _frame(read(at, 4))
-    follower = _frame(read(at + frame.size, 4)) if frame and at + frame.size + 4 <= end else None
+    frame = frame_of_header(read(at, 4))
+    follower = frame_of_header(read(at + frame.size, 4)) if frame and at + frame.size + 4 <= end else None
     return frame is not None and follower is not None and frame.kind == follower.kind
 
 

@@ -40,7 +40,7 @@ from .level import Level
 from .level_curve import LevelCurve
 from .mixdown import ChannelLevels, Mixdown
 from .recording import MOST_KEPT, Blocks, Measured, Recording
-from .segments import Gate, Meter, Segments
+from .segments import BurstFilter, Meter, Segments
 from .sound import FramePowers
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def segments_from_descriptor(
     descriptor: int,
     spec: FrontendSpec,
     *,
-    gate: Gate | None = None,
+    gate: BurstFilter | None = None,
     max_seconds: float = math.inf,
     allow_truncated: bool = False,
     channel: int | None = None,

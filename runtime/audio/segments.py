@@ -12,7 +12,7 @@ from .bursts import BurstDetector
 from .cutting import cut
 from .recording import Blocks, Measured, Recording, recording_of
 
-Gate = Callable[[Recording], bool]  # says whether a burst counts
+BurstFilter = Callable[[Recording], bool]  # says whether a burst counts
 Meter = Callable[[Float32], None]  # is given each block [N, C] of a file, before anything is done to it
 
 
@@ -26,7 +26,7 @@ class Segments:
         parts: tuple[Blocks, ...],
         flags: frozenset[str],
         *,
-        gate: Gate | None = None,
+        gate: BurstFilter | None = None,
         meter: Meter | None = None,
     ) -> None:
         """`parts` give the samples once more. Raises AudioError for no samples, NaN and infinity."""

@@ -5,6 +5,7 @@ import re
 from typing import Final
 
 from ..system.host import open_to_read
+from .mpeg_frames import frame_of_header
 
 _READABLE: Final = (  # by libsndfile
     "wav wave bwf rf64 w64 flac ogg oga opus mp1 mp2 mp3 mpa mpga aif aiff aifc au snd caf voc sph nist svx "
@@ -47,15 +48,6 @@ IMAGE_BRANDS: Final = frozenset(
 )
 _ATOMS: Final = {b"moov", b"mdat", b"wide"}  # how QuickTime files of before `ftyp` begin
 _TS_PACKET: Final = 188
-
-_MPEG_RATES: Final = (44_100, 48_000, 32_000)  # Hz; a half and a quarter of these in MPEG 2 and 2.5
-_KBITS: Final = {  # (MPEG 1 or not, layer) -> kbit/s by index
-    (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
-    (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (False, 1): (0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-    (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
 
 _JUNK_FOLDERS: Final = re.compile(
     rb"\.trash(es)?|\.trash-\d+|\$recycle\.bin|recycler|recycled|#recycle|@recycle|lost\+found|"
@@ -131,17 +123,8 @@ def _frame_bytes(frame: bytes) -> int:
     """The length of a frame by its header; 0 if it is none."""
     if len(frame) < 6 or frame[0] != 0xFF or frame[1] < 0xE0:
         return 0
-    version, layer = frame[1] >> 3 & 3, 4 - (frame[1] >> 1 & 3)
-    if layer == 4:  # ADTS, or nothing
-        is_adts = frame[1] & 0xF6 == 0xF0 and frame[2] >> 2 & 15 < 13
-        return (frame[3] & 3) << 11 | frame[4] << 3 | frame[5] >> 5 if is_adts else 0
-    index, rate, padding = frame[2] >> 4, frame[2] >> 2 & 3, frame[2] >> 1 & 1
-    if version == 1 or rate == 3 or index in (0, 15):
-        return 0
-    first = version == 3
-    kbits = _KBITS[first, layer if first or layer == 1 else 2][index]
-    hertz = _MPEG_RATES[rate] >> (0, 1, 2)[{3: 0, 2: 1, 0: 2}[version]]
-    if layer == 1:
-        return (12_000 * kbits // hertz + padding) * 4
-    samples = 72_000 if layer == 3 and not first else 144_000
-    return samples * kbits // hertz + padding
+    if frame[1] >> 1 & 3:
+        found = frame_of_header(frame[:4])
+        return found.size if found else 0
+    is_adts = frame[1] & 0xF6 == 0xF0 and frame[2] >> 2 & 15 < 13
+    return (frame[3] & 3) << 11 | frame[4] << 3 | frame[5] >> 5 if is_adts else 0

@@ -6,21 +6,21 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-State = TypeVar("State")
+LaneState = TypeVar("LaneState")
 
 
-class Lanes(Generic[State]):
+class Lanes(Generic[LaneState]):
     """States that run one batch at a time each. They are made as they are needed, and the last one first used
     again, so that a caller who runs one batch after the other has a single one.
     """
 
-    def __init__(self, make: Callable[[], State], most: int) -> None:
+    def __init__(self, make: Callable[[], LaneState], most: int) -> None:
         """`most` states at once: a thread that comes when all of them run waits."""
-        self._make, self._free = make, deque[State]()
+        self._make, self._free = make, deque[LaneState]()
         self._room = threading.Semaphore(most)
 
     @contextlib.contextmanager
-    def one(self) -> Iterator[State]:
+    def one(self) -> Iterator[LaneState]:
         """A state for this thread alone. One in which something has failed is not used again."""
         with self._room:
             try:

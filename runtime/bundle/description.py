@@ -33,7 +33,7 @@ _EXPORT_AGAIN: Final = "run rrtn export again"
 
 
 # Part of file names, of Triton's too.
-Precision = Annotated[str, Meta(pattern="^[a-z0-9]{1,16}$")]
+PrecisionName = Annotated[str, Meta(pattern="^[a-z0-9]{1,16}$")]
 
 
 class _Parity(TypedDict, total=False):
@@ -82,7 +82,7 @@ class _Variant(TypedDict):
     file: Name
     kind: Literal["onnx", "engine", "mnn"]
     input: InputKind
-    precision: Precision
+    precision: PrecisionName
     sha256: Sha256
     size: Count
 
@@ -114,7 +114,7 @@ class _Manifest(_Model):
 
 class _Metadata(_Model):
     input: InputKind
-    precision: Precision
+    precision: PrecisionName
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ _PATIENCE: Final = 10.0  # s
 _PIPE: Final = "or pipe the sound: arecord -f S16_LE -r 48000 | rrtn score - --rate 48000 --drop-late"
 
 
-class Device(NamedTuple):
+class Microphone(NamedTuple):
     """A capture device."""
 
     name: str
@@ -33,7 +33,7 @@ class Device(NamedTuple):
     id: Any  # of miniaudio; None: the system's choice
 
 
-def devices(name: str | None = None) -> list[Device]:
+def devices(name: str | None = None) -> list[Microphone]:
     """The capture devices that the system has; of the name `null`, the one that hears silence.
 
     Raises MissingExtraError, and ConfigError where there is no sound system.
@@ -105,12 +105,12 @@ def _taking(queue: SoundQueue, channels: int, samples: int | None) -> Generator[
     return taking
 
 
-def _chosen(name: str | None) -> Device:
+def _chosen(name: str | None) -> Microphone:
     found = devices(name)
     if not found:
         raise ConfigError("the microphone", "there is none", wanted="a capture device", fix=_PIPE)
     if name is None and len(found) > 1:
-        return Device("the default microphone", _RATE, 1, None)  # nobody says which one that is
+        return Microphone("the default microphone", _RATE, 1, None)  # nobody says which one that is
     if name in (None, NULL):
         return found[0]
     assert name is not None
@@ -129,10 +129,10 @@ def _chosen(name: str | None) -> Device:
     )
 
 
-def _device(captured: dict[str, Any]) -> Device:
+def _device(captured: dict[str, Any]) -> Microphone:
     formats = captured["formats"] or [{"samplerate": 0, "channels": 0}]
     rate, channels = formats[0]["samplerate"] or _RATE, formats[0]["channels"] or 1
-    return Device(captured["name"], rate, min(channels, MAX_CHANNELS), captured["id"])
+    return Microphone(captured["name"], rate, min(channels, MAX_CHANNELS), captured["id"])
 
 
 def _backends(name: str | None) -> "list[Backend]":

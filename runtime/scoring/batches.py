@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends.model_batch import BatchMemory, ClipBatch, Outputs
-from .decoder_messages import Clip, ClipSpan
+from .decoder_messages import ClipSpan, TicketSpan
 from .file_rows import FileInProgress, ScoredClip
 
 _LINGER: Final = 0.01  # s that clips wait for others where few requests come
@@ -65,7 +65,7 @@ class Batches:
         self._threads.shutdown(cancel_futures=True)
 
     def add(
-        self, clips: Sequence[Clip], features: npt.NDArray[Any], files: Mapping[int, FileInProgress]
+        self, clips: Sequence[TicketSpan], features: npt.NDArray[Any], files: Mapping[int, FileInProgress]
     ) -> None:
         """Copies the features [C, ...] of C clips into batches. The model runs as soon as one is full.
 
@@ -111,7 +111,7 @@ class Batches:
         while self._running:
             self._collect()
 
-    def _note(self, clips: Sequence[Clip], files: Mapping[int, FileInProgress]) -> None:
+    def _note(self, clips: Sequence[TicketSpan], files: Mapping[int, FileInProgress]) -> None:
         if not self._members:
             self._since = time.monotonic()
         for ticket, start, end, sound in clips:

@@ -98,7 +98,7 @@ class ClipSpan(NamedTuple):
     sound: float  # s
 
 
-Clip = tuple[int, float, float, float]  # its ticket, then what ClipSpan has
+TicketSpan = tuple[int, float, float, float]  # its ticket, then what ClipSpan has
 
 
 class FileEnd(NamedTuple):
@@ -119,13 +119,13 @@ class BadFile(NamedTuple):
     content: bytes = b""  # its content_hash; empty where the file could not be read
 
 
-Chunk = list[tuple[int, AudioSource]]  # tickets and files
+FileChunk = list[tuple[int, AudioSource]]  # tickets and files
 
 
-class Work(NamedTuple):
+class DecoderWork(NamedTuple):
     """What a decoder is given."""
 
-    chunk: Chunk
+    chunk: FileChunk
     free: int  # slots that are free again
 
 
@@ -138,7 +138,7 @@ class Report:
     """
 
     first: int = 0  # the slot of the first clip; the others lie in those that follow, in a ring
-    clips: list[Clip] = field(default_factory=list)
+    clips: list[TicketSpan] = field(default_factory=list)
     ends: list[tuple[int, float, tuple[str, ...], bytes]] = field(default_factory=list)  # as FileEnd
     bad: list[BadFile] = field(default_factory=list)
     decoding: float = 0.0  # s that reading and decoding took

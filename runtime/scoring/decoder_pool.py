@@ -25,13 +25,13 @@ from ..system.host import SIGKILL, Inherited, SharedMemory, is_stopped, start_pr
 from .decoder_messages import (
     IDLE,
     BadFile,
-    Chunk,
-    Clip,
     DecoderSettings,
+    DecoderWork,
+    FileChunk,
     FileEnd,
     Report,
     SlotMemory,
-    Work,
+    TicketSpan,
 )
 from .decoder_start import check_process, decoder_command, decoder_environment, this_process
 from .feed import Feed
@@ -53,7 +53,7 @@ class ClipsReady(NamedTuple):
     `features` [C, ...] lie in memory of the decoder. They are valid until the next event is asked for.
     """
 
-    clips: Sequence[Clip]  # C
+    clips: Sequence[TicketSpan]  # C
     features: npt.NDArray[np.int16 | np.float32]
 
 
@@ -99,7 +99,7 @@ class DecoderPool:
         self._decoding, self._count, self._chunk, self._timeout = decoding, count, chunk, timeout
         self._pin: Pin = lambda slots: lambda: None
         self._decoders = [_DecoderHandle(decoding)]
-        self._requeued: deque[Chunk] = deque()
+        self._requeued: deque[FileChunk] = deque()
         self._strikes: Counter[int] = Counter()
         self._sources: dict[int, AudioSource] = {}  # of files that are not decoded yet
         self._taken = 0
@@ -298,7 +298,7 @@ class DecoderPool:
         if refuses or self._deaths > _DEATHS * (len(self._decoders) + 1):
             raise StoppedError("decoder", f"each new one ends at once: {words}", fix="rrtn doctor")
 
-    def _unfinished(self, decoder: "_DecoderHandle") -> Chunk:
+    def _unfinished(self, decoder: "_DecoderHandle") -> FileChunk:
         tickets = [ticket for chunk in decoder.chunks for ticket in chunk]
         return [(ticket, self._sources[ticket]) for ticket in tickets if ticket in self._sources]
 
@@ -343,7 +343,7 @@ class _DecoderHandle:
     def pin(self, pin: Pin) -> None:
         self._unpin = pin(self.memory.slots)
 
-    def give(self, chunk: Chunk) -> None:
+    def give(self, chunk: FileChunk) -> None:
         self.chunks.append(dict.fromkeys(ticket for ticket, _ in chunk))
         self._give(chunk)
 
@@ -424,8 +424,8 @@ class _DecoderHandle:
         if self._process.stdin:
             self._process.stdin.close()
 
-    def _give(self, chunk: Chunk) -> None:
-        work = Work(chunk, self._free)
+    def _give(self, chunk: FileChunk) -> None:
+        work = DecoderWork(chunk, self._free)
         self._free = 0
         self._send(work)
 

@@ -33,12 +33,12 @@ from ..system.memory import MEMORY_BUDGET, limit_memory
 from .decoder_messages import (
     IDLE,
     BadFile,
-    Chunk,
     ClipSpan,
     DecoderSettings,
+    DecoderWork,
+    FileChunk,
     Report,
     SlotMemory,
-    Work,
     windows,
 )
 
@@ -81,7 +81,7 @@ class _DecoderLoop:
         self._decoding = decoding
         self._next_slot, self._free = 0, decoding.slots
         self._report = Report()
-        self._chunks: list[Chunk] = []
+        self._chunks: list[FileChunk] = []
         self._waited = 0.0  # s, for free slots, since the start
         self._packs = PackReader()
         self._content = b""  # the content_hash of the file
@@ -96,7 +96,7 @@ class _DecoderLoop:
             self._send()
 
     def _receive(self) -> None:
-        work: Work = self._connection.recv()
+        work: DecoderWork = self._connection.recv()
         self._free += work.free
         if work.chunk:
             self._chunks.append(work.chunk)

@@ -42,9 +42,7 @@ class LocalEngine:
     def description(self) -> str:
         """Bundle, variant and device, and why nothing faster was taken."""
         scorer = self.scorer
-        passed_over = "".join(
-            f"; not {what}: {why}" for what, why in scorer.passed_over.items() if "in the bundle" not in why
-        )
+        passed_over = "".join(f"; not {what}: {why}" for what, why in scorer.passed_over.items())
         chosen = f"{scorer.backend.variant.file} on {scorer.backend.device}"
         remark = f" ({scorer.remark})" if scorer.remark else ""
         bursts = f"; {found}" if (found := self.loaded.bursts) else ""

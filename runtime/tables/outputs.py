@@ -11,7 +11,7 @@ from typing import Final
 from ..errors import ConfigError
 from ..system.files import check_takes_files, write_refused
 
-Outputs = Mapping[Path, str]  # each file, and the option that names it
+OutputFiles = Mapping[Path, str]  # each file, and the option that names it
 _RATINGS: Final = "data_info.csv"
 _RATING_COLUMNS: Final = {"file_id", "split"}  # that ratings have, and no table of scores
 _HEADER: Final = 1 << 16  # bytes of a CSV that its header is looked for in
@@ -37,7 +37,7 @@ def check_place(path: Path, option: str) -> None:
         raise write_refused(path, error) from error
 
 
-def check_outputs(outputs: Outputs, inputs: Iterable[Path] = ()) -> None:
+def check_outputs(outputs: OutputFiles, inputs: Iterable[Path] = ()) -> None:
     """Whether each file can be written, is none of `inputs` or of the other files, and has no ratings.
 
     Raises what `check_place` raises.
@@ -72,7 +72,7 @@ def check_new(path: Path, option: str, *, mark: bytes = b"", overwrite: bool = F
     raise ConfigError(option, "is there already", wanted="a new file", fix=fix)
 
 
-def identities(outputs: Outputs) -> dict[tuple[int, int], str]:
+def identities(outputs: OutputFiles) -> dict[tuple[int, int], str]:
     """(device, inode) of each file that is there, with its option."""
     return {key: option for path, option in outputs.items() if (key := _identity(path))}
 

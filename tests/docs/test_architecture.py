@@ -46,6 +46,29 @@ def test_each_class_that_is_named_is_there() -> None:
     assert sorted(classes - names_of_the_code() - {"ENCODERS", "Method"}) == []
 
 
+def test_a_public_class_has_its_name_for_itself() -> None:
+    """Flags in commands/options.py have the names of what they stand for."""
+    places: dict[str, list[str]] = {}
+    for path in (path for path in MODULES if path != ROOT / "commands/options.py"):
+        for node in ast.parse(path.read_text()).body:
+            for name in public_types(node):
+                places.setdefault(name, []).append(path.relative_to(ROOT).as_posix())
+    assert len(places) > 200
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def public_types(node: ast.stmt) -> list[str]:
+    """Names of classes, and of aliases of types."""
+    match node:
+        case ast.ClassDef(name=name):
+            names = [name]
+        case ast.Assign(targets=[ast.Name(id=name)]):
+            names = [name]
+        case _:
+            names = []
+    return [name for name in names if re.fullmatch("[A-Z][A-Za-z0-9]*[a-z][A-Za-z0-9]*", name)]
+
+
 def test_the_drawing_has_every_room() -> None:
     drawing = PAGE.partition("```")[2].partition("```")[0]
     rooms = {f"{package.name}/" for package in PACKAGES}

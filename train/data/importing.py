@@ -27,7 +27,7 @@ from .data_set import DataSet
 from .places import SETTINGS, TABLE, DataPlaces, Roles
 from .reading import check_labels, data_of_settings
 from .source_table import SourceTable
-from .table_text import Record, TextTable, check_lengths, read_text_table, with_decimal_points
+from .table_text import TableRecord, TextTable, check_lengths, read_text_table, with_decimal_points
 
 SHARES: Final = (0.7, 0.15, 0.15)  # of the clips, in Train, Val and Test
 _AVB_TABLES: Final = ("high_info.csv", "two_info.csv", "culture_info.csv", "type_info.csv")
@@ -227,7 +227,7 @@ def _text_table(table: SourceTable, splits: Sequence[str]) -> TextTable:
     columns = (*_ROLES, *(name for name in table.columns if name not in _ROLES))
     rows = (row | {"Split": split} for row, split in zip(table.rows, splits, strict=True))
     cells = (tuple(row.get(name, "").strip() for name in columns) for row in rows)
-    return TextTable(table.path, columns, tuple(map(Record, table.lines, cells)), ",")
+    return TextTable(table.path, columns, tuple(map(TableRecord, table.lines, cells)), ",")
 
 
 def shares_of_text(text: str) -> tuple[float, float, float]:

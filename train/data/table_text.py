@@ -28,7 +28,7 @@ _THOUSANDS: Final = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+")  # 1,234 may
 _DECIMAL_POINT: Final = re.compile(r"[+-]?[0-9]*\.[0-9]+([eE][+-]?[0-9]+)?")
 
 
-class Record(NamedTuple):
+class TableRecord(NamedTuple):
     """One row below the header."""
 
     line: int  # its last line in the file, counted from 1
@@ -41,7 +41,7 @@ class TextTable:
 
     path: Path
     columns: tuple[str, ...]
-    records: tuple[Record, ...]
+    records: tuple[TableRecord, ...]
     separator: str
 
 
@@ -90,7 +90,7 @@ def with_decimal_points(table: TextTable, *, but: Collection[str]) -> TextTable:
     if not changed:
         return table
     records = [
-        Record(line, tuple(_with_point(cell) if k in changed else cell for k, cell in enumerate(cells)))
+        TableRecord(line, tuple(_with_point(cell) if k in changed else cell for k, cell in enumerate(cells)))
         for line, cells in table.records
     ]
     return TextTable(table.path, table.columns, tuple(records), table.separator)
@@ -152,10 +152,10 @@ def _fit(text: str, separator: str) -> tuple[float, int]:
     return found.count(found[0]) / len(found), found[0]
 
 
-def _records(path: Path, text: str, separator: str) -> list[Record]:
+def _records(path: Path, text: str, separator: str) -> list[TableRecord]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        return [Record(reader.line_num, tuple(map(str.strip, cells))) for cells in reader]
+        return [TableRecord(reader.line_num, tuple(map(str.strip, cells))) for cells in reader]
     except csv.Error as error:
         name = {";": "semicolons", "\t": "tabs"}.get(separator, "commas")
         wanted = "comma-separated values" if name == "commas" else f"values with {name} between them"
@@ -163,12 +163,12 @@ def _records(path: Path, text: str, separator: str) -> list[Record]:
 
 
 def _without_empty_columns(
-    columns: tuple[str, ...], records: list[Record]
-) -> tuple[tuple[str, ...], list[Record]]:
+    columns: tuple[str, ...], records: list[TableRecord]
+) -> tuple[tuple[str, ...], list[TableRecord]]:
     """Cuts what spreadsheets add at the right: columns without a name and without a cell."""
     named = max(i for i, name in enumerate(columns, start=1) if name)
     if not any(any(cells[named:]) for _, cells in records):
         columns = columns[:named]
     width = len(columns)
-    cut = [Record(line, cells if any(cells[width:]) else cells[:width]) for line, cells in records]
+    cut = [TableRecord(line, cells if any(cells[width:]) else cells[:width]) for line, cells in records]
     return columns, cut

@@ -21,7 +21,7 @@ _N_FFT = 4 * _HOP  # a frame is 2 hops long, which leaves 32 ms for the tract to
 _ASPIRATION = 0.04  # sd of full noise, relative to the power of the unfiltered glottal pulses
 
 # float64 on the control points; float32 in the filters, which takes half as long
-Floats = NDArray[np.floating]
+Signal = NDArray[np.floating]
 Spectrum = NDArray[np.complexfloating]
 
 
@@ -71,10 +71,10 @@ class Gesture:
 class _Movement:
     """A gesture over time, at the control rate."""
 
-    f0: Floats  # [C] Hz
-    voicing: Floats  # [C] amplitude of the glottal pulses
-    breath: Floats  # [C] amplitude of the aspiration noise
-    openness: Floats  # [C]
+    f0: Signal  # [C] Hz
+    voicing: Signal  # [C] amplitude of the glottal pulses
+    breath: Signal  # [C] amplitude of the aspiration noise
+    openness: Signal  # [C]
 
 
 def burst(gesture: Gesture, *, speaker: Speaker, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -92,7 +92,7 @@ def burst(gesture: Gesture, *, speaker: Speaker, rng: np.random.Generator) -> ND
     return voice.astype(np.float32)
 
 
-def formants(openness: Floats, *, frontness: float, tract_length: float) -> Floats:
+def formants(openness: Signal, *, frontness: float, tract_length: float) -> Signal:
     """[C] openness -> [C, 5] formant frequencies in Hz (a man's vowel chart, scaled by length)."""
     f1 = 300 + 500 * openness
     f2 = 800 + 1_500 * frontness + 300 * openness * (1 - 2 * frontness)
@@ -100,13 +100,13 @@ def formants(openness: Floats, *, frontness: float, tract_length: float) -> Floa
     return np.concatenate([f1[..., None], f2[..., None], higher], axis=-1) * (17.5 / tract_length)
 
 
-def pulse_times(f0: Floats, *, jitter: float, rng: np.random.Generator) -> Floats:
+def pulse_times(f0: Signal, *, jitter: float, rng: np.random.Generator) -> Signal:
     """[C] Hz -> the seconds at which the glottis closes.
 
     That is where the phase passes whole cycles; each cycle has a length of 1 +- jitter.
     """
     phase = np.concatenate([[0.0], np.cumsum(f0 / _CONTROL_RATE)])
-    cycles: Floats = np.cumsum(np.maximum(1 + jitter * rng.standard_normal(int(phase[-1]) + 1), 0.2))
+    cycles: Signal = np.cumsum(np.maximum(1 + jitter * rng.standard_normal(int(phase[-1]) + 1), 0.2))
     cycles = cycles[cycles < phase[-1]]
     return np.interp(cycles, phase, np.arange(len(phase)) / _CONTROL_RATE)
 
@@ -141,7 +141,7 @@ def _movement(gesture: Gesture, *, rest: float, rng: np.random.Generator) -> _Mo
 
 def _syllables(
     gesture: Gesture, *, start: float, end: float, rng: np.random.Generator
-) -> tuple[Floats, Floats]:
+) -> tuple[Signal, Signal]:
     """Onsets and lengths in seconds, of at least one syllable.
 
     Irregular intervals, too, fill the time from start to end.
@@ -152,23 +152,23 @@ def _syllables(
     return start + np.cumsum(intervals) - intervals, gesture.duty * intervals
 
 
-def _envelope(since: Floats, length: Floats, *, attack: float) -> Floats:
+def _envelope(since: Signal, length: Signal, *, attack: float) -> Signal:
     """[C] amplitude 0 .. 1: an exponential onset, a plateau, and a release over the last 40 percent."""
-    onset: Floats = 1 - np.exp(-np.maximum(since, 0) / attack)
-    release: Floats = np.sin(np.pi / 2 * np.clip((length - since) / (0.4 * length), 0, 1)) ** 2
+    onset: Signal = 1 - np.exp(-np.maximum(since, 0) / attack)
+    release: Signal = np.sin(np.pi / 2 * np.clip((length - since) / (0.4 * length), 0, 1)) ** 2
     return onset * release
 
 
-def _breaths(time: Floats, gesture: Gesture, *, start: float, end: float) -> Floats:
+def _breaths(time: Signal, gesture: Gesture, *, start: float, end: float) -> Signal:
     """[C] noise amplitude of the gasp, which swells and stops, and of the sigh, which fades."""
     drawn_in = np.clip((time - gesture.lead) / max(start - gesture.lead, 1e-3), 0, 1)
     let_out = np.clip((time - end) / max(gesture.lead + gesture.length - end, 1e-3), 0, 1)
-    swell: Floats = drawn_in * np.clip((1 - drawn_in) / 0.15, 0, 1)
-    fade: Floats = (1 - let_out) * np.clip(let_out / 0.15, 0, 1)
+    swell: Signal = drawn_in * np.clip((1 - drawn_in) / 0.15, 0, 1)
+    fade: Signal = (1 - let_out) * np.clip(let_out / 0.15, 0, 1)
     return _ASPIRATION * (gesture.gasp * swell + gesture.sigh * fade)
 
 
-def _glottal_pulses(movement: _Movement, *, speaker: Speaker, rng: np.random.Generator) -> Floats:
+def _glottal_pulses(movement: _Movement, *, speaker: Speaker, rng: np.random.Generator) -> Signal:
     """[N]: one impulse for each glottal cycle, shared by the two nearest samples.
 
     Its power does not depend on f0.
@@ -187,8 +187,8 @@ def _glottal_pulses(movement: _Movement, *, speaker: Speaker, rng: np.random.Gen
 
 
 def _through_tract(
-    pulses: Floats, aspiration: Floats, *, openness: Floats, gesture: Gesture, speaker: Speaker
-) -> Floats:
+    pulses: Signal, aspiration: Signal, *, openness: Signal, gesture: Gesture, speaker: Speaker
+) -> Signal:
     """[N], [N] -> [N]: the glottis filters the pulses; formants, lips and microphone filter both.
 
     The frames are filtered one by one and added (overlap-add).
@@ -205,7 +205,7 @@ def _through_tract(
     return _overlap_add(np.fft.irfft(spectrum, _N_FFT), samples=len(pulses))
 
 
-def _spectrum(source: Floats) -> Spectrum:
+def _spectrum(source: Signal) -> Spectrum:
     """[N] -> [T, F]: Hann frames of two hops (they add up to one), centred on multiples of the hop."""
     hops = -(-len(source) // _HOP) + 1
     padded = np.zeros((hops + 1) * _HOP, dtype=np.float32)
@@ -215,7 +215,7 @@ def _spectrum(source: Floats) -> Spectrum:
     return np.fft.rfft(np.concatenate([blocks[:-1], blocks[1:]], axis=1) * window, _N_FFT)
 
 
-def _overlap_add(frames: Floats, *, samples: int) -> Floats:
+def _overlap_add(frames: Signal, *, samples: int) -> Signal:
     """[T, n_fft] -> [N], the inverse of `_spectrum`."""
     parts = frames.reshape(len(frames), -1, _HOP)
     out = np.zeros((len(frames) + parts.shape[1], _HOP), dtype=np.float32)
@@ -224,12 +224,12 @@ def _overlap_add(frames: Floats, *, samples: int) -> Floats:
     return out.ravel()[_HOP : _HOP + samples]
 
 
-def _all_pole(resonances: Floats) -> Floats:
+def _all_pole(resonances: Signal) -> Signal:
     """[T, 5] Hz -> [T, 11] denominator of the tract's all-pole filter (Klatt 1980), gain 1 at 0 Hz."""
     bandwidths = 50 + 0.05 * resonances
     radius = np.exp(-np.pi * bandwidths / SAMPLING_RATE)
     middle = -2 * radius * np.cos(2 * np.pi * resonances / SAMPLING_RATE)
-    product: Floats = np.ones((len(resonances), 1))
+    product: Signal = np.ones((len(resonances), 1))
     for pole in range(resonances.shape[1]):
         longer = np.pad(product, ((0, 0), (0, 2)))
         product = longer.copy()
@@ -256,6 +256,6 @@ def _microphone(speaker: Speaker) -> Spectrum:
     return response.astype(np.complex64)
 
 
-def _omega() -> Floats:
+def _omega() -> Signal:
     """[F] radians per sample."""
     return np.linspace(0, np.pi, _N_FFT // 2 + 1)

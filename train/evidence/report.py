@@ -36,7 +36,7 @@ from .evaluate import evaluate, runs_of_seeds
 from .evaluation import DATA_CHANGED, Evaluation, mean_of_known
 from .fold_runs import folds_in
 from .report_clips import clips_of_evaluation
-from .report_page import Compared, Confusion, Export, Figure, Quality, Summary, Table, Training
+from .report_page import Compared, Confusion, Export, Figure, Quality, ShownTable, Summary, Training
 from .significance import FEWEST_SPEAKERS, too_few
 from .trained_run import config_of_all_folds
 
@@ -284,7 +284,7 @@ def _quality(evaluation: Evaluation) -> Quality:
         header.append("rated clips")
         rows = [[*row, str(count)] for row, count in zip(rows, [*evaluation.counts, ""], strict=True)]
     scatters = [Figure(target, _scatter(evaluation, k)) for k, target in enumerate(evaluation.targets)]
-    return Quality(Figure("CCC of each target on Val", chart), Table(header, rows), scatters, confusions)
+    return Quality(Figure("CCC of each target on Val", chart), ShownTable(header, rows), scatters, confusions)
 
 
 def _scatter(evaluation: Evaluation, k: int) -> Markup:
@@ -309,7 +309,7 @@ def _confusion(evaluation: Evaluation, j: int) -> Confusion:
         recall += f", 95%: {low:z.3f} to {high:z.3f}, resampling speakers"
     rows = [[name, *map(str, row)] for name, row in zip(target.classes, counts.tolist(), strict=True)]
     return Confusion(
-        target.name, recall, Table(["class, below; likeliest, to the right", *target.classes], rows)
+        target.name, recall, ShownTable(["class, below; likeliest, to the right", *target.classes], rows)
     )
 
 
@@ -333,7 +333,7 @@ def _compared(evaluation: Evaluation) -> list[Compared]:
             for k, name in enumerate([*evaluation.targets, "mean"])
         ]
         evidence = ["95%", "p (Holm)"] if comparison.is_evidence else []
-        table = Table(["target", "difference", *evidence, "verdict"], rows, words=["verdict"])
+        table = ShownTable(["target", "difference", *evidence, "verdict"], rows, words=["verdict"])
         note = "" if comparison.is_evidence else f"No interval and no p: {too_few(comparison.speakers)}."
         parts.append(Compared(other, counted(comparison.speakers, "speaker"), table, note))
     return parts
@@ -345,7 +345,7 @@ def _export(folder: Path) -> Export:
         return Export(variants=None, measured=measured)
     bundle = load_bundle(folder)
     rows = [cells_of_variant(bundle, variant) for variant in bundle.variants]
-    variants = Table(HEADER, rows, words=[name for name in HEADER if name != "MB"])
+    variants = ShownTable(HEADER, rows, words=[name for name in HEADER if name != "MB"])
     if not measured.is_file():
         return Export(variants=variants, measured=measured)
     document = _measured(measured)
@@ -364,7 +364,7 @@ def _measured(path: Path) -> dict[str, Any]:
     return document
 
 
-def _speeds(document: dict[str, Any]) -> Table:
+def _speeds(document: dict[str, Any]) -> ShownTable:
     rows = [
         [
             f"{row['variant']} on {row['device']}",
@@ -375,4 +375,4 @@ def _speeds(document: dict[str, Any]) -> Table:
         ]
         for row in document["measurements"]
     ]
-    return Table(["variant", "batch", "p50 ms", "p90 ms", "max ms", "clips/s", "n"], rows)
+    return ShownTable(["variant", "batch", "p50 ms", "p90 ms", "max ms", "clips/s", "n"], rows)

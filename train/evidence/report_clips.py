@@ -22,12 +22,12 @@ from ..plan import data_from_config
 from ..predict import mel_mean
 from .charts import spectrogram
 from .evaluation import Evaluation
-from .report_page import Clip, Rating
+from .report_page import Rating, ShownClip
 
 CLIPS: Final = 4  # shown: the best and the worst two by their error
 
 
-def clips_of_evaluation(config: Config, evaluation: Evaluation) -> list[Clip]:
+def clips_of_evaluation(config: Config, evaluation: Evaluation) -> list[ShownClip]:
     """The best predicted ones first, the worst one last."""
     split = split_clips(data_from_config(config), "Val", config.frontend, torch.device("cpu"))
     errors = _errors(config, evaluation)
@@ -62,13 +62,13 @@ def _clip(
     sample: int,
     rank: str,
     error: float,
-) -> Clip:
+) -> ShownClip:
     index = np.array([sample])
     clean = LogMel(config.frontend)(*split.clips(index, np.zeros_like(index)))
     masked = masked_view(clean, fill, mask_draws(config.seed, 1, index, config.augment), config.augment)
     seconds, hertz = config.frontend.clip_seconds, mel_edges(config.frontend)[1:-1]
     predictions = evaluation.predictions
-    return Clip(
+    return ShownClip(
         name=predictions.file_ids[sample],
         rank=rank,
         error=error,

@@ -19,7 +19,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Table:
+class ShownTable:
     """Text in columns: the first one and those of `words` begin at the left, numbers end at the right."""
 
     header: Sequence[str]
@@ -62,7 +62,7 @@ class Quality:
     """Metrics on the validation split."""
 
     intervals: Figure | None  # without rated targets there is none
-    table: Table | None
+    table: ShownTable | None
     scatters: list[Figure]
     confusions: list["Confusion"]
 
@@ -73,7 +73,7 @@ class Confusion:
 
     name: str
     recall: str
-    table: Table  # clips by class, a row each, and by the likeliest class
+    table: ShownTable  # clips by class, a row each, and by the likeliest class
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Compared:
 
     other: str
     speakers: str
-    table: Table
+    table: ShownTable
     note: str  # why there are no intervals; empty where there are
 
 
@@ -90,9 +90,9 @@ class Compared:
 class Export:
     """The run's bundle. Without one, or without its speeds, a table is None."""
 
-    variants: Table | None
+    variants: ShownTable | None
     measured: Path
-    speeds: Table | None = None
+    speeds: ShownTable | None = None
     machine: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -113,7 +113,7 @@ class Rating:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
+class ShownClip:
     """A clip to look at and listen to."""
 
     name: str

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from rrtn.runtime.audio.inputs import Choice, inputs_from_arguments, inputs_from_list, list_audio
+from rrtn.runtime.audio.inputs import InputChoice, inputs_from_arguments, inputs_from_list, list_audio
 from rrtn.runtime.audio.path_list import PathList
 from rrtn.runtime.audio.signatures import is_audio
 from rrtn.runtime.errors import DataError, StoppedError
@@ -79,7 +79,7 @@ def test_two_stars_follow_no_links_to_folders_and_count_them(tmp_path: Path) -> 
     (tmp_path / "in/out").symlink_to(tmp_path / "out")
     (tmp_path / "in/d.wav").symlink_to(tmp_path / "out/secret.wav")
     for pattern in ("in/**/*.wav", "*/**/*.wav", "in/**", "in/**/**/*.wav"):
-        choice = Choice()
+        choice = InputChoice()
         found = [found.source for found in inputs_from_arguments([tmp_path / pattern], choice)]
         names = [os.fsdecode(name).removeprefix(f"{tmp_path}/") for name in found if isinstance(name, bytes)]
         wanted = ["in/a.wav", "in/d.wav", "in/sub/b.wav", "in/sub/deep/c.wav"]
@@ -152,7 +152,7 @@ def test_an_empty_folder_beside_audio_is_no_reason_to_stop(tmp_path: Path) -> No
 
 def choice_of(folder: Path, **options: Any) -> tuple[list[str], dict[str, int]]:
     """Names below the folder, and what was left out."""
-    choice = Choice(**options)
+    choice = InputChoice(**options)
     found = [os.fsdecode(os.path.basename(one.source)) for one in inputs_from_arguments([folder], choice)]
     return found, dict(choice.left_out)
 
@@ -308,7 +308,7 @@ def test_n14_exclude_leaves_out_files_and_folders(
 
 def test_n14_exclude_is_for_named_files_and_lists_too(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "b.wav")
-    choice = Choice(exclude=["b.*"])
+    choice = InputChoice(exclude=["b.*"])
     (tmp_path / "list").write_text("a.wav\nb.wav\n")
     named = [tmp_path / "a.wav", tmp_path / "b.wav"]
     found = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rrtn.runtime.errors import ConfigError, MissingExtraError
 from rrtn.runtime.live import microphone
-from rrtn.runtime.live.microphone import Device, devices, sound_of_microphone
+from rrtn.runtime.live.microphone import Microphone, devices, sound_of_microphone
 
 
 def test_the_null_device_hears_silence_of_the_length_that_was_asked_for() -> None:
@@ -32,7 +32,9 @@ def test_the_null_device_is_listed_by_its_name_alone() -> None:
 )
 def test_a_device_is_chosen_by_number_or_name(monkeypatch: pytest.MonkeyPatch, name: str, found: str) -> None:
     names = ("USB Audio", "Audio", "Monitor of Audio")
-    monkeypatch.setattr(microphone, "devices", lambda _: [Device(each, 48_000, 1, each) for each in names])
+    monkeypatch.setattr(
+        microphone, "devices", lambda _: [Microphone(each, 48_000, 1, each) for each in names]
+    )
     assert microphone._chosen(name).name == found
     assert microphone._chosen(None).id is None
 
@@ -49,7 +51,9 @@ def test_a_device_is_chosen_by_number_or_name(monkeypatch: pytest.MonkeyPatch, n
 def test_a_device_that_is_not_there_is_refused(
     monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], name: str | None, came: str
 ) -> None:
-    monkeypatch.setattr(microphone, "devices", lambda _: [Device(each, 48_000, 1, each) for each in names])
+    monkeypatch.setattr(
+        microphone, "devices", lambda _: [Microphone(each, 48_000, 1, each) for each in names]
+    )
     with pytest.raises(ConfigError) as caught:
         microphone._chosen(name)
     assert caught.value.came == came

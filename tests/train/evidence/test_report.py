@@ -26,7 +26,7 @@ from rrtn.train.evidence.best_checkpoint import best_of_run
 from rrtn.train.evidence.evaluate import evaluate
 from rrtn.train.evidence.report import report
 from rrtn.train.evidence.report_clips import clips_of_evaluation
-from rrtn.train.evidence.report_page import Table
+from rrtn.train.evidence.report_page import ShownTable
 from rrtn.train.method import model
 from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.plan import plan_from_config
@@ -128,7 +128,7 @@ def test_a_bar_is_as_long_as_its_score_and_stays_in_its_place(score: float, widt
 
 
 def test_words_in_a_table_begin_at_the_left() -> None:
-    table = str(parts().table(Table(["target", "file", "MB"], [["a", "<b>", "1.0"]], words=["file"])))
+    table = str(parts().table(ShownTable(["target", "file", "MB"], [["a", "<b>", "1.0"]], words=["file"])))
     assert '<td>a</td><td class="words">&lt;b&gt;</td><td>1.0</td>' in table
 
 
@@ -279,7 +279,7 @@ def test_n22_variants_are_shown_as_inspect_shows_them(tiny_model: Path, tmp_path
 
 
 def test_n22_a_table_that_scrolls_says_so() -> None:
-    table = str(parts().table(Table(["target"], [["a"]])))
+    table = str(parts().table(ShownTable(["target"], [["a"]])))
     assert "scroll it sideways" in table
     css = next(path for path in TEMPLATES if path.suffix == ".css").read_text()
     assert "animation-timeline: scroll(self inline)" in css
