@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from ..arrays import Float32
 from ..errors import OutOfMemoryError
 from .backend_errors import ort_errors
 from .cuda_runtime import DeviceCalls, cuda_runtime
@@ -267,20 +268,23 @@ class DeviceQueue:
         self._device.calls.copy(to.data_ptr(), source, size, self._device.compute)
 
 
-@dataclass
-class Buffers:
-    """A model's input and outputs in ONNX Runtime's memory of the CPU, for batches of one shape."""
+class QueuedBackend:
+    """What backends have in common whose batches stand in the queue of a device."""
 
-    shape: tuple[int, ...]
-    x: Any  # OrtValue
-    outputs: dict[str, Any]  # name -> OrtValue
+    queue: DeviceQueue
 
-    def fill(self, batch: ClipBatch) -> None:
-        """Copies the batch."""
-        self.x.update_inplace(widened(batch))
+    def run(self, batch: ClipBatch, spent: Spent | None = None) -> Outputs:
+        """A batch -> scores [B, K], embedding [B, D] or None."""
+        raise NotImplementedError
 
-    def fetch(self) -> Outputs:
-        """Copies of the outputs."""
-        # numpy() is a view of the buffer, which the next batch overwrites.
-        found = {name: np.array(value.numpy()) for name, value in self.outputs.items()}
-        return Outputs(found["scores"], found.get("embedding"))
+    def scores(self, batch: ClipBatch) -> Float32:
+        """The same batch -> scores [B, K] only."""
+        return self.run(batch).scores
+
+    def new_batch(self, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> BatchMemory:
+        """Room for a batch [B, ...] where the model reads it."""
+        return self.queue.new_batch(shape, dtype)
+
+    def pin(self, array: npt.NDArray[Any]) -> Callable[[], None]:
+        """Makes copies of the array to the device faster; -> a function that undoes it."""
+        return self.queue.pin(array)

@@ -9,22 +9,20 @@ B batch, N samples, K labels, D embedding.
 
 import importlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
-from ..arrays import Float32
 from ..bundle import Bundle, Variant
 from ..errors import ModelError, OutOfMemoryError, UnavailableError
 from .backend_errors import is_out_of_memory, ort_errors
 from .cuda_libraries import load_cuda
-from .device_memory import Device, DeviceQueue, Widening, buffer_of, cuda_device
+from .device_memory import Device, DeviceQueue, QueuedBackend, Widening, buffer_of, cuda_device
 from .engine_stamp import Machine, mismatch, this_machine
-from .model_batch import BatchMemory, ClipBatch, Outputs, Spent, check_fit, padded
+from .model_batch import ClipBatch, Outputs, Spent, check_fit, padded
 
 if TYPE_CHECKING:
     import tensorrt
@@ -37,7 +35,7 @@ _NO_REASON: Final = "TensorRT refused it without a reason"
 
 
 @dataclass(frozen=True)
-class TrtBackend:
+class TrtBackend(QueuedBackend):
     """A loaded engine. The batches of all threads stand in a queue."""
 
     variant: Variant
@@ -57,18 +55,6 @@ class TrtBackend:
         return Outputs.joined(
             [self._run(batch[i : i + largest], spent) for i in range(0, len(batch), largest)]
         )
-
-    def scores(self, batch: ClipBatch) -> Float32:
-        """The same batch -> scores [B, K] only."""
-        return self.run(batch).scores
-
-    def new_batch(self, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> BatchMemory:
-        """Room for a batch [B, ...] where the engine reads it."""
-        return self.queue.new_batch(shape, dtype)
-
-    def pin(self, array: npt.NDArray[Any]) -> Callable[[], None]:
-        """Makes copies of the array to the GPU faster; -> a function that undoes it."""
-        return self.queue.pin(array)
 
     def _run(self, batch: ClipBatch, spent: Spent | None) -> Outputs:
         count = len(batch)
