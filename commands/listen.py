@@ -1,6 +1,5 @@
 """rrtn listen: live sound from a microphone."""
 
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
@@ -52,16 +51,23 @@ def listen(
     from ..runtime.bundle import load_bundle
     from ..runtime.live.microphone import devices as listed
     from ..runtime.live.microphone import sound_of_microphone
-    from ..runtime.scoring.scorer import Scorer
+    from ..runtime.scoring.scorer_settings import ScorerSettings
 
     if devices:
         _print_devices(listed(device), as_json)
         return
     bundle = load_bundle(model or newest_bundle())
-    make = partial(Scorer, bundle, backend, variant=variant, channel=channel, batch_size=1)
-    make = partial(make, window=window_from_option(window), hop=hop, level="running")
+    settings = ScorerSettings(
+        backend=backend,
+        variant=variant,
+        channel=channel,
+        batch_size=1,
+        window=window_from_option(window),
+        hop=hop,
+        level="running",
+    )
     source = sound_of_microphone(device, rate=rate, seconds=seconds)
-    score_live(make, bundle, source, Shown(as_json, top), drops_late=True)
+    score_live(bundle, settings, source, Shown(as_json, top), drops_late=True)
 
 
 def _print_devices(found: "list[Microphone]", as_json: bool) -> None:

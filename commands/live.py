@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..runtime.bundle import Bundle
     from ..runtime.live.live_scoring import LiveRow, LiveScoring
     from ..runtime.live.source import LiveSource
-    from ..runtime.scoring.scorer import Scorer
+    from ..runtime.scoring.scorer_settings import ScorerSettings
 
 Show = Callable[["LiveRow"], None]
 _BAR = 24  # cells, of the display
@@ -46,9 +46,8 @@ class Stdin(NamedTuple):
 
 
 def score_stdin(
-    make_scorer: "partial[Scorer]",
+    settings: "ScorerSettings",
     model: Path | None,
-    backend: str,
     level: str | None,
     stdin: Stdin,
     shown: Shown,
@@ -62,17 +61,17 @@ def score_stdin(
         raise ConfigError(f"--level {level}", came, wanted="running", fix="leave it out")
     check_stdin(rate=stdin.rate, channels=stdin.channels, pcm=stdin.pcm)
     bundle = load_bundle(model or newest_bundle())
-    window = "auto" if make_scorer.keywords["window"] is None else make_scorer.keywords["window"]
-    make = partial(make_scorer, bundle, backend, window=window, level="running", batch_size=1)
+    window = "auto" if settings.window is None else settings.window
+    settings = replace(settings, window=window, level="running", batch_size=1)
     source = sound_on_stdin(
         rate=stdin.rate, channels=stdin.channels, pcm=stdin.pcm, waits=not stdin.drop_late
     )
-    score_live(make, bundle, source, shown, drops_late=stdin.drop_late)
+    score_live(bundle, settings, source, shown, drops_late=stdin.drop_late)
 
 
 def score_live(
-    make_scorer: "Callable[[], Scorer]",
     bundle: "Bundle",
+    settings: "ScorerSettings",
     opened_source: "AbstractContextManager[LiveSource]",
     shown: Shown,
     *,
@@ -89,8 +88,7 @@ def score_live(
     catch_hang_up()
     with contextlib.ExitStack() as stack:
         stack.enter_context(memory_as_before())
-        made = partial(scorer_within_budget, make_scorer, max(one.size for one in bundle.variants))
-        scorer = stack.enter_context(made())
+        scorer = stack.enter_context(scorer_within_budget(bundle, settings))
         source = stack.enter_context(opened_source)
         scoring = LiveScoring(scorer, source, drops_late=drops_late)
         say(f"{source.description}; {LocalEngine(scorer).description}")

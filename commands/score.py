@@ -4,7 +4,7 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Optional, cast
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ..runtime.scoring.engine import ScoringEngine
     from ..runtime.scoring.error_budget import ErrorBudget
     from ..runtime.scoring.folder import ScoringSummary
-    from ..runtime.scoring.scorer import Scorer
+    from ..runtime.scoring.scorer_settings import ScorerSettings
     from ..runtime.tables.rows import Row
 
 
@@ -155,22 +155,22 @@ def score(
     """
     is_stdin = _is_stdin(audio, locals())
     from ..runtime.scoring.error_budget import ErrorBudget
-    from ..runtime.scoring.scorer import Scorer
+    from ..runtime.scoring.scorer_settings import ScorerSettings
 
-    make = partial(Scorer, variant=variant, batch_size=batch_size, channel=channel, embeddings=embeddings)
-    make = partial(make, window=window_from_option(window), hop=hop, allow_truncated=allow_truncated)
+    settings = ScorerSettings(backend=backend, variant=variant, batch_size=batch_size, workers=workers)
+    settings = replace(settings, window=window_from_option(window), hop=hop, segment=_segment(segment, gate))
+    settings = replace(settings, max_seconds=max_seconds, timeout=timeout, allow_truncated=allow_truncated)
+    settings = replace(settings, channel=channel, embeddings=embeddings, level=cast("Level", level or "file"))
     if is_stdin:
         from .live import Shown, Stdin, score_stdin
 
         stdin = Stdin(rate, channels, pcm, drop_late)
-        return score_stdin(make, model, backend, level, stdin, Shown(as_json, top, allow_truncated))
-    make = partial(make, max_seconds=max_seconds, timeout=timeout, level=cast("Level", level or "file"))
-    make = partial(make, segment=_segment(segment, gate))
+        return score_stdin(settings, model, level, stdin, Shown(as_json, top, allow_truncated))
     target = _Target(out, submission, embeddings, overwrite, append)
     _check_options(engine, ray_address, out)
     target.check(audio, listed, model)
     budget = ErrorBudget(max_bad_fraction, max_bad_run, fail_fast)
-    opened = _opened_engine(engine, model, make, target, backend, workers, ray_address)
+    opened = _opened_engine(engine, model, settings, target, ray_address)
     with opened as scoring, spool_from_options(audio, listed, exclude, target.identities()) as spool:
         summary = _scored(scoring, spool, target, budget, top, as_json)
     return _end(summary)
@@ -288,10 +288,8 @@ def _check_options(engine: str, ray_address: str | None, out: Path | None) -> No
 def _opened_engine(
     name: str,
     model: Path | None,
-    make_scorer: "partial[Scorer]",
+    settings: "ScorerSettings",
     target: _Target,
-    backend: str,
-    workers: int | None,
     ray_address: str | None,
 ) -> Iterator["ScoringEngine"]:
     from ..runtime.bundle import load_bundle
@@ -300,21 +298,17 @@ def _opened_engine(
     from ..runtime.system.memory import memory_as_before
 
     bundle = load_bundle(model or newest_bundle())
-    variant: str | None = make_scorer.keywords["variant"]
-    if variant is None and target.out and not target.overwrite:
-        backend, variant, batch_size = choice_of_table(bundle, target.out, backend)
-        batch_size = make_scorer.keywords["batch_size"] or batch_size
-        make_scorer = partial(make_scorer, variant=variant, batch_size=batch_size)
+    if settings.variant is None and target.out and not target.overwrite:
+        backend, variant, batch_size = choice_of_table(bundle, target.out, settings.backend)
+        batch_size = settings.batch_size or batch_size
+        settings = replace(settings, backend=backend, variant=variant, batch_size=batch_size)
     if name == "local":
-        make = partial(make_scorer, bundle, backend, workers=workers, start_decoding=True)
         with memory_as_before():
-            yield LocalEngine(scorer_within_budget(make, max(one.size for one in bundle.variants)))
+            yield LocalEngine(scorer_within_budget(bundle, replace(settings, start_decoding=True)))
         return
     from ..runtime.scoring.ray_engine import ray_engine
 
-    with ray_engine(
-        bundle, make_scorer, address=ray_address, backend=backend, variant=variant, workers=workers
-    ) as engine:
+    with ray_engine(bundle, settings, address=ray_address) as engine:
         yield engine
 
 

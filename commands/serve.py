@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import socket
 
     from ..runtime.scoring.local_engine import LocalEngine
-    from ..runtime.scoring.scorer import Scorer
+    from ..runtime.scoring.scorer_settings import ScorerSettings
     from ..runtime.serving.server import Limits, Server
 
 _EXTRA: Final = frozenset({"fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart"})
@@ -65,11 +65,11 @@ def serve(
     with _extra():
         from ..runtime.serving.http_server import listening_socket
         from ..runtime.serving.server import Limits
-    from ..runtime.scoring.scorer import Scorer
+    from ..runtime.scoring.scorer_settings import ScorerSettings
 
     limits = Limits(max_bytes=round(max_mb * _MB), seconds=timeout, most_waiting=max_waiting)
-    make_scorer = partial(
-        Scorer,
+    settings = ScorerSettings(
+        backend=backend,
         variant=variant,
         batch_size=batch_size,
         workers=workers,
@@ -79,13 +79,12 @@ def serve(
         channel=channel,
     )
     with contextlib.closing(listening_socket(host, port)) as bound:
-        _run(make_scorer, model or newest_bundle(), backend, bound, limits, as_json)
+        _run(settings, model or newest_bundle(), bound, limits, as_json)
 
 
 def _run(
-    make_scorer: "partial[Scorer]",
+    settings: "ScorerSettings",
     model: Path,
-    backend: str,
     bound: "socket.socket",
     limits: "Limits",
     as_json: bool,
@@ -96,8 +95,7 @@ def _run(
     from ..runtime.system.memory import memory_as_before
 
     bundle = load_bundle(model)
-    largest = max(one.size for one in bundle.variants)
-    with memory_as_before(), scorer_within_budget(partial(make_scorer, bundle, backend), largest) as scorer:
+    with memory_as_before(), scorer_within_budget(bundle, settings) as scorer:
         server, begin = Server(scorer, limits), time.monotonic()
         try:
             server.run(bound, ready=partial(_say_ready, LocalEngine(scorer), bound, as_json))

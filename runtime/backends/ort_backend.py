@@ -22,7 +22,7 @@ from .ort_session import MemoryDevice, session_from_bytes
 
 @dataclass(frozen=True)
 class OrtBackend(HostModel):
-    """A loaded ONNX variant on the CPU. Several threads can run batches at once, each with its own buffers."""
+    """A loaded ONNX variant on the CPU. Several threads can run batches at once, each in its own buffers."""
 
     variant: Variant
     device: str  # the name of the backend

@@ -1,27 +1,30 @@
 """The scoring engine of this machine."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final
 
 from ..audio.input_spool import InputSpool, Shard
 from ..backends.registry import backend_kind
+from ..bundle import Bundle
 from ..system.memory import MEMORY_BUDGET, limit_memory
 from ..tables.rows import Row
 from .engine import CountFile, LoadedModel, model_of_scorer
 from .part_file import part_from_rows
 from .scorer import Scorer
+from .scorer_settings import ScorerSettings
 
 _A_CLIP: Final = 32 << 20  # bytes that the model may take for each clip of each batch that runs
 
 
-def scorer_within_budget(make_scorer: Callable[[], Scorer], model_bytes: int) -> Scorer:
+def scorer_within_budget(bundle: Bundle, settings: ScorerSettings) -> Scorer:
     """A scorer for a process that does nothing else: from here on the process has a budget of memory.
 
-    `model_bytes` is the size of the model's file.
+    Raises what `Scorer` raises.
     """
+    model_bytes = max(variant.size for variant in bundle.variants)
     limit_memory(MEMORY_BUDGET + 4 * model_bytes, of="data")
-    scorer = make_scorer()
+    scorer = Scorer(bundle, **vars(settings))
     a_lane = scorer.batch_size * _A_CLIP + backend_kind(scorer.backend.device).copies * model_bytes
     limit_memory(MEMORY_BUDGET + scorer.lanes * a_lane, of="data")
     return scorer

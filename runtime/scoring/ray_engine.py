@@ -14,9 +14,8 @@ import math
 import os
 import socket
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -32,14 +31,13 @@ from .local_engine import scorer_within_budget
 from .part_file import part_from_rows, rows_from_part
 from .ray_session import connected_ray, imported_ray, last_line
 from .scorer import Scorer
+from .scorer_settings import ScorerSettings
 
 _MOST_CPUS: Final = 8  # of an actor, by default: one Python process feeds no more lanes and decoders well
 _RETRIES: Final = 3  # of a call whose actor has died
 _CALLS: Final = 2  # that an actor has at a time, so that it does not wait for this process
 _SHARDS_A_CALL: Final = 32  # on a GPU, which scores a shard in an instant
 _FIRST_ACTOR: Final = 600.0  # s to wait until Ray has room for it
-
-MakeScorer = Callable[..., Scorer]  # takes a bundle, and `backend`, `workers` and `lanes` by name
 
 
 class Share(NamedTuple):
@@ -190,8 +188,8 @@ class RayEngine:
 class ScoringActor:
     """Keeps a scorer. A call can be repeated: it changes nothing outside."""
 
-    def __init__(self, bundle: Bundle, make_scorer: MakeScorer, share: Share, failpoint: str | None) -> None:
-        self._bundle, self._make_scorer, self._share = bundle, make_scorer, share
+    def __init__(self, bundle: Bundle, settings: ScorerSettings, share: Share, failpoint: str | None) -> None:
+        self._bundle, self._settings, self._share = bundle, settings, share
         self._scorer: Scorer | None = None
         if failpoint:
             os.environ["RRTN_FAILPOINT"] = failpoint
@@ -227,41 +225,38 @@ class ScoringActor:
         if self._scorer is None:
             sent = _SentBundle(**vars(self._bundle), contents=contents)
             cpus = max(1, self._share.cpus)
-            size = max(variant.size for variant in sent.variants)
-            self._scorer = scorer_within_budget(
-                partial(self._make_scorer, sent, workers=cpus, lanes=cpus), size
-            )
+            settings = replace(self._settings, workers=cpus, lanes=cpus)
+            self._scorer = scorer_within_budget(sent, settings)
         return self._scorer
 
 
 @contextlib.contextmanager
 def ray_engine(
     bundle: Bundle,
-    make_scorer: MakeScorer,
+    settings: ScorerSettings,
     *,
     address: str | None = None,
-    backend: str = "auto",
-    variant: str | None = None,
-    workers: int | None = None,
 ) -> Iterator[RayEngine]:
-    """Actors that each keep what `make_scorer` makes of the bundle.
+    """Actors that each keep a scorer.
 
-    There is one actor for each GPU. If no node has a GPU, the actors share the CPUs. `workers` is the number
-    of CPUs of an actor. `address` is that of a running cluster; without it $RAY_ADDRESS is taken, and without
-    that a Ray is started which ends with this process.
+    There is one actor for each GPU. If no node has a GPU, the actors share the CPUs. `settings.workers` is
+    the number of CPUs of an actor. `address` is that of a running cluster; without it $RAY_ADDRESS is taken,
+    and without that a Ray is started which ends with this process.
 
     Raises MissingExtraError, ConfigError, UnavailableError, and what loading the model raises.
     """
+    backend, workers = settings.backend, settings.workers
     if workers is not None and workers < 1:
         raise ConfigError("--workers", f"{workers}", wanted="a number above 0")
-    sent = variants_for_backend(bundle, backend, variant=variant)
+    sent = variants_for_backend(bundle, backend, variant=settings.variant)
     with connected_ray(address, sum(one.size for one in sent), gpus=_may_use_gpu(backend)) as ray:
         shares = _shares(ray.nodes(), backend, workers)
         if backend == AUTO and not shares[0].gpus:
             backend = CPU.name  # a GPU that Ray does not count is not ours
         contents = {one.name: ray.put(bundle.read(one)) for one in sent}
         sent_bundle = replace(bundle, variants=tuple(sent))
-        actors = [_actor(ray, share, sent_bundle, make_scorer, backend) for share in shares]
+        settings = replace(settings, backend=backend)
+        actors = [_actor(ray, share, sent_bundle, settings) for share in shares]
         yield RayEngine(actors, contents, name=str(bundle.path))
 
 
@@ -303,11 +298,11 @@ def _cpus_and_gpus(node: dict[str, Any]) -> tuple[int, int]:
     return int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
 
 
-def _actor(ray: Any, share: Share, bundle: Bundle, make_scorer: MakeScorer, backend: str) -> Any:
+def _actor(ray: Any, share: Share, bundle: Bundle, settings: ScorerSettings) -> Any:
     made = ray.remote(ScoringActor).options(
         num_cpus=share.cpus, num_gpus=share.gpus, max_restarts=-1, max_task_retries=_RETRIES
     )
-    return made.remote(bundle, partial(make_scorer, backend=backend), share, os.environ.get("RRTN_FAILPOINT"))
+    return made.remote(bundle, settings, share, os.environ.get("RRTN_FAILPOINT"))
 
 
 def _absolute(sources: list[AudioSource]) -> list[AudioSource]:

@@ -1,15 +1,39 @@
-"""What a scorer refuses among its settings, in the words of the flags."""
+"""The settings of a scorer, and what it refuses among them, in the words of the flags."""
 
 import math
+from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 
 from ..audio.level import Level
 from ..audio.voice_gate import INSTALL, gate_version
+from ..backends.choice import BackendName
+from ..backends.registry import AUTO
 from ..errors import ConfigError, MissingExtraError
 from ..spec import FrontendSpec
 from .decoder_messages import Segment, Window
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScorerSettings:
+    """The arguments of `Scorer` beside the bundle, for those who hand them on: commands, and Ray's actors."""
+
+    backend: BackendName = AUTO
+    variant: str | None = None
+    batch_size: int | None = None
+    workers: int | None = None
+    lanes: int | None = None
+    window: Window | None = None
+    hop: float | None = None
+    max_seconds: float = 3600.0
+    timeout: float = 60.0
+    allow_truncated: bool = False
+    channel: int | None = None
+    embeddings: bool = False
+    level: Level = "file"
+    segment: Segment | None = None
+    start_decoding: bool = False
 
 
 def check_count(name: str, value: object) -> None:

@@ -20,6 +20,7 @@ import pytest
 from rrtn.runtime.errors import ConfigError, UnavailableError
 from rrtn.runtime.scoring.ray_engine import Share, ray_engine, shares_of_node
 from rrtn.runtime.scoring.scorer import Scorer
+from rrtn.runtime.scoring.scorer_settings import ScorerSettings
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='pip install "rrtn[ray]"')
 SMALL_SHARDS = (
@@ -321,7 +322,7 @@ def test_an_address_where_nobody_listens_is_refused_before_ray_tries_it(
     monkeypatch.setattr(ray, "init", lambda *arguments, **options: tried.append(arguments))
     with (
         pytest.raises(ConfigError, match="--ray-address"),
-        ray_engine(load_bundle(tiny_model), Scorer, address="127.0.0.1:1"),
+        ray_engine(load_bundle(tiny_model), ScorerSettings(), address="127.0.0.1:1"),
     ):
         pass
     assert tried == []

@@ -3,11 +3,12 @@ between them.
 """
 
 import hashlib
+import inspect
 import os
 import shutil
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from rrtn.runtime.errors import AudioError, ConfigError, ModelError, OutOfMemory
 from rrtn.runtime.frontend import clip_log_mel
 from rrtn.runtime.scoring.decoder_pool import DecoderPool
 from rrtn.runtime.scoring.feed import Feed
+from rrtn.runtime.scoring.scorer_settings import ScorerSettings
 from rrtn.runtime.system.cpus import vector_extension
 from rrtn.runtime.tables.rows import Row
 
@@ -221,6 +223,12 @@ def test_options_are_positive_numbers(tiny_model: Path, option: str, value: floa
 def test_a_time_is_a_number(tiny_model: Path, option: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"--{option.replace('_', '-')} .*expected .*(number|seconds)"):
         Scorer(tiny_model, "cpu", **{"window": 1.0, option: value})
+
+
+def test_the_settings_are_the_arguments_with_their_defaults() -> None:
+    arguments = list(inspect.signature(Scorer).parameters.values())[1:]
+    settings = {one.name: one.default for one in fields(ScorerSettings)}
+    assert {one.name: one.default for one in arguments} == settings
 
 
 def test_no_name_is_no_variant(tiny_model: Path) -> None:
