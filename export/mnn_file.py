@@ -1,7 +1,6 @@
 """The model in MNN's own format."""
 
 import hashlib
-import importlib.metadata
 import subprocess
 import sys
 import tempfile
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..runtime.errors import ModelError
+from ..runtime.system.packages import installed_version
 
 # The converter in MNN's wheel, without what its command line does beside: `MNN.tools` installs a package by
 # pip, and reports each conversion to MNN's makers.
@@ -35,5 +35,5 @@ def mnn_from_onnx(model: bytes) -> tuple[bytes, dict[str, Any]]:
                 "MNN's converter", came, wanted="a file in its format", fix="use the variant fp32"
             )
         content = target.read_bytes()
-    version = importlib.metadata.version("MNN")
+    version = installed_version("MNN")
     return content, {"flavour": "mnn", "version": version, "onnx_sha256": hashlib.sha256(model).hexdigest()}

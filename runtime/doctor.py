@@ -1,6 +1,5 @@
 """What this machine can do, what is missing, and the command that fixes it. Without torch."""
 
-import importlib.metadata
 import platform
 import shutil
 import sys
@@ -15,6 +14,7 @@ from .backends.registry import BACKENDS
 from .backends.tuning_file import newest_tuning
 from .system.cpus import usable_cpus
 from .system.host import total_memory
+from .system.packages import installed_version
 from .text import counted
 
 FindingState = Literal["ok", "missing", "note"]
@@ -80,9 +80,9 @@ def _gpu() -> Finding:
 
 def _packages() -> Iterator[Finding]:
     for package, (purpose, extra) in _PACKAGES.items():
-        if version := _version(package):
+        if version := installed_version(package):
             yield Finding(package, "ok", f"{version}, for {purpose}")
-        elif package == "onnxruntime-gpu" and (version := _version("onnxruntime")):
+        elif package == "onnxruntime-gpu" and (version := installed_version("onnxruntime")):
             yield Finding("onnxruntime", "ok", f"{version}, for {purpose} on the CPU")
         else:
             wanted = f"rrtn[{extra}]" if extra else package
@@ -106,10 +106,3 @@ def _tune() -> Finding:
 def _formats() -> Finding:
     formats = ", ".join(sorted(soundfile.available_formats()))
     return Finding("audio formats", "ok", f"libsndfile {soundfile.__libsndfile_version__}: {formats}")
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

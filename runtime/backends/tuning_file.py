@@ -5,7 +5,6 @@ runtimes stand inside: where they have changed, the file is ignored with a remar
 """
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,13 +17,17 @@ from ..errors import ConfigError
 from ..system.cache import cache_folder
 from ..system.cpus import cpu_model, usable_cpus, vector_extension
 from ..system.files import check_takes_files, read_regular, write_json, write_refused
-from .engine_stamp import driver_version
+from ..system.packages import installed_version
+from .engine_stamp import TENSORRT_PACKAGES, driver_version
 
 SCHEMA: Final = 1
 Use = Literal["folders", "clips"]
 _FOLDER: Final = "tuning"
 _AGAIN: Final = "run: rrtn tune"
-_RUNTIMES: Final = ("onnxruntime-gpu", "onnxruntime", "openvino", "mnn", "tensorrt-cu13", "tensorrt-rtx-cu13")
+_RUNTIMES: Final = (
+    *("onnxruntime-gpu", "onnxruntime", "openvino", "mnn"),
+    *(name for names in TENSORRT_PACKAGES.values() for name in names),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +125,8 @@ def machine_key() -> dict[str, Any]:
 
 def runtime_versions() -> dict[str, str]:
     """Package -> version, of the runtimes that are installed."""
-    found = {}
-    for name in _RUNTIMES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: installed_version(name) for name in _RUNTIMES}
+    return {name: version for name, version in found.items() if version}
 
 
 def check_can_be_kept(bundle: Bundle) -> None:

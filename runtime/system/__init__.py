@@ -7,4 +7,5 @@ cache        the folder for what may be made again
 locks        one process at a time
 memory       a budget for the memory of this process
 cpus         the processor, and how many of its cores may be used
+packages     which packages are installed
 """

@@ -6,13 +6,14 @@ n clips, K rated targets, L columns of the scores.
 import contextlib
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
 
-from ...runtime.arrays import Float32, Float64, waveform_from_samples
+from ...runtime.arrays import Float32, Float64, Int64, waveform_from_samples
 from ...runtime.errors import ConfigError, DataError
 from ...runtime.frontend import clip_log_mel
 from ...runtime.progress import Progress
@@ -143,7 +144,7 @@ class CrossFittedRun(TrainedRun):
         config = config_of_all_folds(config_of_checkpoint(infos[0], RunFolder(folds[0])))
         crossed = cls(run, infos[0], config, data_from_config(config))
         finished = sum(info.epoch >= config.optim.epochs for info in infos)
-        if (finished, len(folds)) != (wanted := max(crossed.numbers), wanted):
+        if (finished, len(folds)) != (wanted := int(crossed.numbers.max()), wanted):
             came = f"{finished} of {counted(wanted, 'fold')} finished"
             raise ConfigError(str(run), came, wanted="all", fix=f"rrtn crossval ... --out {quoted(run)}")
         for fold, info in zip(folds, infos, strict=True):
@@ -160,10 +161,11 @@ class CrossFittedRun(TrainedRun):
         """No other can be given."""
         return True
 
-    @property
-    def numbers(self) -> list[int]:
+    @cached_property
+    def numbers(self) -> Int64:
         """[n]: the fold of each clip."""
-        return fold_numbers(self.data.splits["Val"].clips, fold_of_text(self.config.data.fold)[1])
+        numbers = fold_numbers(self.data.splits["Val"].clips, fold_of_text(self.config.data.fold)[1])
+        return np.array(numbers)
 
     def _scores(self, name: str, device: torch.device) -> Float32:
         scores = np.empty((len(self.numbers), len(self.data.columns.labels)), np.float32)
@@ -171,7 +173,7 @@ class CrossFittedRun(TrainedRun):
             info, tensors = load_checkpoint(RunFolder(fold).last, "weights")
             config = config_of_checkpoint(info, RunFolder(fold))
             data = fold_of_data(self.data, config.data.fold)
-            inside = np.array(self.numbers) == fold_of_text(config.data.fold)[0]
+            inside = self.numbers == fold_of_text(config.data.fold)[0]
             network = network_from_weights(config, tensors["weights"], source=str(fold))
             clips = split_clips(data, "Val", config.frontend, device)
             scores[inside] = _scores_of(network, config, clips, label=f"predict {fold.name}")
@@ -187,8 +189,8 @@ class CrossFittedRun(TrainedRun):
         k = len(self.data.targets)
         features, ratings = _statistics(clips, label="ridge"), clips.ratings.numpy()[:, :k]
         predicted = np.empty(ratings.shape)
-        for number in range(1, max(self.numbers) + 1):
-            inside = np.array(self.numbers) == number
+        for number in range(1, int(self.numbers.max()) + 1):
+            inside = self.numbers == number
             predicted[inside] = ridge_predictions(features[~inside], ratings[~inside], features[inside])
         return ccc_challenge(predicted, ratings)
 
