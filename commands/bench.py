@@ -9,7 +9,7 @@ from ..runtime.backends.base import BackendKind
 from ..runtime.backends.registry import for_each_backend
 from ..runtime.errors import ConfigError, ModelError
 from ..runtime.text import printable
-from .options import BundleArgument, Json, names_with_commas, newest_bundle
+from .options import BundleArgument, Json, names_with_commas, newest_bundle, numbers_with_commas
 from .printing import Column, Table, numbers, print_json, print_table, terminal_width, wrapped
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def bench(
 
     if chart:
         check_new(chart, f"--chart {chart}", mark=CHART_MARK)
-    sizes = _batch_sizes(batches)
+    sizes = numbers_with_commas("--batches", batches) if batches else ()
     if not 0 < seconds < float("inf"):
         raise ConfigError("--seconds", f"{seconds}", wanted="a number above 0")
     bundle = load_bundle(model or newest_bundle())
@@ -77,18 +77,6 @@ def _measured(
             bar.update(done, f"{candidate.variant.name} on {candidate.device}")
             results += list(measured(bundle, candidate, batches=sizes, seconds=seconds, limits=limits))
     return bench_document(bundle, results, limits, before, reasons)
-
-
-def _batch_sizes(text: str | None) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(size) for size in text.split(",")) if text else ()
-    except ValueError:
-        sizes = (0,)
-    if any(size < 1 for size in sizes):
-        raise ConfigError(
-            "--batches", f"{text}", wanted="numbers above 0, with commas between", fix="--batches 1,16"
-        )
-    return sizes
 
 
 def _print_bench(document: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ..runtime.errors import ConfigError
 from ..runtime.progress import Progress
 from ..runtime.system.host import quoted
 from ..runtime.text import counted
@@ -25,6 +24,7 @@ from .options import (
     SpeakerColumn,
     Targets,
     Task,
+    check_device,
     label_settings,
     load_torch,
     place_settings,
@@ -107,17 +107,9 @@ def _runs_from_options(
 
     config = config_from_settings(settings, config_file, fold=f"1/{folds}")
     load_torch("train.evidence.fold_runs")
-    from ..train.distributed import world_from_environment
     from ..train.evidence.fold_runs import fold_runs
-    from ..train.loop import device_from_config
 
-    if (world := world_from_environment()).size > 1:
-        raise ConfigError(
-            "torchrun",
-            f"{world.size} processes, and rrtn crossval trains with one",
-            fix="start it without torchrun",
-        )
-    device_from_config(config, world)  # refuses a device that is not there before anything is trained
+    check_device(config, "rrtn crossval")
     with Progress("read data"):
         return fold_runs(config, folds=folds, out=out)
 

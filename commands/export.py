@@ -7,7 +7,15 @@ import typer
 
 from ..runtime.errors import ConfigError, ModelError
 from .inspect import bundle_json, print_bundle
-from .options import Json, RunArgument, bundle_named, existing_run, load_torch, newest_bundle
+from .options import (
+    Json,
+    RunArgument,
+    bundle_named,
+    existing_run,
+    load_torch,
+    newest_bundle,
+    numbers_with_commas,
+)
 from .printing import Column, Table, end_with_error, numbers, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -185,8 +193,10 @@ def _check_apart(places: dict[str, Path | None]) -> None:
 def _engine_options(batch_profile: str, targets: str) -> "EngineOptions":
     from ..export.wanted import EngineOptions
 
-    smallest, tuned, largest = _numbers("--batch-profile", batch_profile, 3)
-    return EngineOptions(batch_profile=(smallest, tuned, largest), targets=_numbers("--targets", targets))
+    smallest, tuned, largest = numbers_with_commas("--batch-profile", batch_profile, 3)
+    return EngineOptions(
+        batch_profile=(smallest, tuned, largest), targets=numbers_with_commas("--targets", targets)
+    )
 
 
 def _add_triton(published: "Published", folder: Path) -> None:
@@ -259,13 +269,3 @@ def _print_parity(results: "list[ParityResult]") -> None:
             parity.failure or "passes",
         )
     print_table(table)
-
-
-def _numbers(flag: str, text: str, count: int | None = None) -> tuple[int, ...]:
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or (count and len(numbers) != count):
-        raise ConfigError(flag, repr(text), wanted=f"{count or 'some'} whole numbers, with commas between")
-    return numbers

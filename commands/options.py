@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..runtime.audio.input_spool import InputSpool
     from ..runtime.audio.path_list import PathList
     from ..runtime.scoring.decoder_messages import Window
+    from ..train.config import Config
 
 EXIT_SOME_ERRORS = 3  # done, but some files are errors
 
@@ -211,6 +212,32 @@ def absolute(path: Path | None) -> str | None:
 def names_with_commas(text: str | None) -> list[str] | None:
     """The names in "a, b"; None if nothing was given."""
     return [name.strip() for name in text.split(",")] if text else None
+
+
+def numbers_with_commas(flag: str, text: str, count: int | None = None) -> tuple[int, ...]:
+    """The numbers in "1,16". Raises ConfigError for others than whole ones above 0, or than so many."""
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 1 or (count and len(numbers) != count):
+        wanted = f"{count or 'some'} whole numbers above 0, with commas between"
+        raise ConfigError(flag, repr(text), wanted=wanted)
+    return numbers
+
+
+def check_device(config: "Config", command: str) -> None:
+    """For commands that train several runs, one behind the other, before anything is trained.
+
+    Raises ConfigError under torchrun, and for a device that is not there.
+    """
+    from ..train.distributed import world_from_environment
+    from ..train.loop import device_from_config
+
+    if (world := world_from_environment()).size > 1:
+        came = f"{world.size} processes, and {command} trains with one"
+        raise ConfigError("torchrun", came, fix="start it without torchrun")
+    device_from_config(config, world)
 
 
 def existing_run(run: Path | None) -> Path:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ..runtime.errors import ConfigError
 from ..runtime.progress import Progress
 from ..runtime.text import counted
 from ..train.config import METHODS
@@ -25,6 +24,7 @@ from .options import (
     SpeakerColumn,
     SplitColumn,
     Targets,
+    check_device,
     label_settings,
     load_torch,
     names_with_commas,
@@ -106,17 +106,9 @@ def _runs_from_options(
 
     config = new_config(settings)
     load_torch("train.evidence.table2")
-    from ..train.distributed import world_from_environment
     from ..train.evidence.table2_runs import rows_of, table_runs
-    from ..train.loop import device_from_config
 
-    if (world := world_from_environment()).size > 1:
-        raise ConfigError(
-            "torchrun",
-            f"{world.size} processes, and rrtn table2 trains with one",
-            fix="start it without torchrun",
-        )
-    device_from_config(config, world)  # refuses a device that is not there before anything is trained
+    check_device(config, "rrtn table2")
     rows = rows_of(names_with_commas(encoders) or (), names_with_commas(methods) or ())
     with Progress("read data"):
         return table_runs(config, out=out, seeds=seeds, rows=rows)

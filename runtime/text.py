@@ -4,9 +4,12 @@ terminal, a spreadsheet or a page.
 JSON needs none of this: rrtn writes JSON in ASCII. JSONL and Parquet tables keep every name exactly.
 """
 
+import csv
+import io
 import math
 import re
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final
 
 # Control characters, separators of lines and paragraphs, what turns the direction of text or annotates
 # it, and halves of characters, which no UTF-8 has.
@@ -51,6 +54,13 @@ def interval_text(low: float | None, high: float | None, form: str = "z.3f") -> 
     """Both ends of an interval; blank where there is none."""
     ends = number_text(low, form), number_text(high, form)
     return " to ".join(ends) if all(ends) else ""
+
+
+def csv_bytes(rows: Iterable[Iterable[Any]]) -> bytes:
+    """Rows of cells as a CSV in UTF-8, a line each."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue().encode()
 
 
 def cell_from_text(text: str) -> str:

@@ -17,6 +17,7 @@ import pytest
 import rrtn
 import typer
 from rrtn.cli import COMMANDS
+from rrtn.commands import program
 from rrtn.runtime import load_bundle
 
 FOLDER = Path(rrtn.__file__).parent / "commands"
@@ -88,6 +89,7 @@ def functions_with_json() -> set[tuple[str, str]]:
 
 
 def test_every_command_is_in_the_list() -> None:
+    assert sorted(program.COMMANDS) == sorted(COMMANDS)
     listed = {(command.module, name) for name, command in COMMANDS.items()}
     of_data = {("data", f"data_{name}") for name in ("synth", "import", "check")}
     assert functions_with_json() - of_data == listed - {("data", "data")}

@@ -22,6 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..runtime.errors import ConfigError, StoppedError
+from .method.precision import at_least_float32
 
 # The first rank may decode a whole data set while the others wait.
 _TIMEOUT: Final = datetime.timedelta(minutes=30)
@@ -205,7 +206,7 @@ class _GlobalBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        x = x if x.dtype == torch.float64 else x.float()
+        x = at_least_float32(x)
         over = [dim for dim in range(x.dim()) if dim != 1]
         shape = [1, -1] + [1] * (x.dim() - 2)
         count = x.numel() // x.shape[1] * dist.get_world_size()

@@ -5,7 +5,6 @@ the one whose label "Type=Laugh" has the highest score.
 """
 
 import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import Final
 from ..audio.file_names import FilePath, cell_from_path
 from ..errors import ConfigError, DataError
 from ..system.files import write_bytes, write_refused
-from ..text import cell_from_text, counted
+from ..text import cell_from_text, counted, csv_bytes
 from .rows import Row, flags_cell
 
 _NAMED: Final = 3  # files that a message names
@@ -120,11 +119,8 @@ def _first(names: list[str]) -> str:
 
 def submission_csv(rows: Iterable[tuple[str, Iterable[float | str]]], columns: Iterable[str]) -> bytes:
     """(File_ID in brackets, the cells of the columns) of each file -> the challenge's CSV."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["File_ID", *map(cell_from_text, columns)])
-    writer.writerows([file_id, *map(_cell, values)] for file_id, values in rows)
-    return buffer.getvalue().encode()
+    header = ["File_ID", *map(cell_from_text, columns)]
+    return csv_bytes([header, *([file_id, *map(_cell, values)] for file_id, values in rows)])
 
 
 def _cell(value: float | str) -> str:

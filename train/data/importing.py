@@ -4,9 +4,7 @@ Audio is referred to and never copied. Sources: a table of one's own, the layout
 challenges as they are unpacked, and databases in audformat.
 """
 
-import csv
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +15,7 @@ import tomli_w
 
 from ...runtime.errors import ConfigError, DataError
 from ...runtime.system.files import write_bytes
-from ...runtime.text import counted
+from ...runtime.text import counted, csv_bytes
 from ..config import config_from_dict
 from ..method.columns import scales_of_targets
 from ..method.tasks import TASK_NAMES
@@ -74,7 +72,7 @@ def import_data(request: ImportRequest) -> Imported:
     out.mkdir(parents=True, exist_ok=True)
     try:
         write_bytes(out / SETTINGS, tomli_w.dumps(settings).encode())
-        write_bytes(out / TABLE, _csv(text))
+        write_bytes(out / TABLE, csv_bytes([text.columns, *(record.cells for record in text.records)]))
         config = config_from_dict({"data": {"dir": str(out.resolve()), **settings}}, source=SETTINGS)
         check_labels(config.data)
         data = data_of_settings(out, config.data, text)
@@ -267,11 +265,3 @@ def splits_of_speakers(people: Sequence[str], shares: tuple[float, float, float]
         split[speaker] = first or max(wanted, key=lambda name: wanted[name])
         wanted[split[speaker]] -= counts[speaker]
     return [split[speaker] for speaker in people]
-
-
-def _csv(table: TextTable) -> bytes:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(table.columns)
-    writer.writerows(record.cells for record in table.records)
-    return buffer.getvalue().encode()

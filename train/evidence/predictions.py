@@ -16,7 +16,7 @@ from ...runtime.arrays import Float64
 from ...runtime.errors import DataError
 from ...runtime.system.files import read_regular, write_bytes
 from ...runtime.tables.submission import submission_csv, values_of_scores
-from ...runtime.text import bytes_from_cell, cell_from_text
+from ...runtime.text import bytes_from_cell, cell_from_text, csv_bytes
 from ..method.columns import UNIT, ClassTarget, Columns
 
 _RATED: Final = " rated"  # follows the target's name, in the header of its ratings
@@ -66,7 +66,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         [*map(cell_from_text, (file_id, speaker)), *(repr(float(value)) for value in values)]
         for file_id, speaker, values in rows
     ]
-    write_bytes(path, _csv([["File_ID", "Subject_ID", *map(cell_from_text, names)], *table]))
+    write_bytes(path, csv_bytes([["File_ID", "Subject_ID", *map(cell_from_text, names)], *table]))
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -110,12 +110,6 @@ def write_submission(path: Path, predictions: Predictions, columns: Sequence[str
     scores = (dict(zip(predictions.targets, row, strict=True)) for row in predictions.scores.tolist())
     cells = (values_of_scores(of_clip, columns) for of_clip in scores)
     write_bytes(path, submission_csv(zip(file_ids, cells, strict=True), columns))
-
-
-def _csv(rows: Sequence[Sequence[str]]) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue().encode()
 
 
 def scores_of_seeds(seeds: Sequence[Predictions]) -> Float64:

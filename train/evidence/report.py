@@ -44,14 +44,10 @@ MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` p
 
 _CHOSEN: Final = "chosen on these clips: on others the CCC is likely lower"
 _CROSSED: Final = "the last one, not chosen; each clip is predicted by the run that did not hear its speaker"
-_LOSSES: Final = (
-    ("loss", "weighted sum"),
-    *zip(TERMS, ("CCC", "CCC masked", "Barlow Twins"), strict=True),
-    (CLASS_TERM, "cross-entropy"),
-)
 _WEIGHTS: Final = dict(
     zip((*TERMS, CLASS_TERM), ("CCC", "CCC, masked", "Barlow Twins", "cross-entropy"), strict=True)
 )
+_LOSSES: Final = (("loss", "weighted sum"), *_WEIGHTS.items())
 
 
 class _Measurement(TypedDict):

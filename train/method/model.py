@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .choices import Activation, EncoderName
 from .encoders import encoder_from_name
+from .precision import at_least_float32
 
 
 class Prediction(NamedTuple):
@@ -50,16 +51,16 @@ class TwinsNetwork(nn.Module):
         """[B, 1, T, M] -> scores [B, L], always float32 or more, and embedding [B, D]."""
         embedding: Tensor = self.encoder(log_mel)
         with _without_autocast(log_mel.device.type):
-            return Prediction(self.head(_at_least_float32(embedding)), embedding)
+            return Prediction(self.head(at_least_float32(embedding)), embedding)
 
     def class_logits(self, embedding: Tensor) -> Tensor:
         """[B, D] -> [B, C] in front of the softmax, always float32 or more: what cross-entropy is made of."""
-        return self.head.class_logits(_at_least_float32(embedding))
+        return self.head.class_logits(at_least_float32(embedding))
 
     def project(self, embedding: Tensor) -> Tensor:
         """[B, D] -> z [B, P] for the Barlow Twins loss, always float32 or more."""
         assert self.projector is not None
-        return _at_least_float32(self.projector(embedding))
+        return at_least_float32(self.projector(embedding))
 
     def parameter_counts(self) -> Mapping[str, int]:
         """Number of trainable parameters of each part, and in total."""
@@ -114,7 +115,3 @@ def _projector(width: int, layers: int, units: int) -> nn.Module:
 def _without_autocast(device: str) -> AbstractContextManager[object]:
     """Switches autocast off. Meta tensors, whose FLOPs are counted, have no autocast to switch."""
     return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .precision import at_least_float32
+
 
 class BatchNormPerView(nn.BatchNorm2d):
     """BatchNorm of V views [V B, C, ...] that lie one after the other, each by its own statistics.
@@ -65,7 +67,7 @@ class _Normalised(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        exact = _at_least_float32(x)
+        exact = at_least_float32(x)
         variance, mean = torch.var_mean(exact, _over(x), correction=0, keepdim=True)  # [V, 1, C, 1, ...]
         scale = (variance + eps).rsqrt()
         ctx.save_for_backward(x, weight, mean, scale)
@@ -79,8 +81,8 @@ class _Normalised(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, mean, scale = ctx.saved_tensors
-        gradient = _at_least_float32(gradients[0])
-        normalised = (_at_least_float32(x) - mean) * scale
+        gradient = at_least_float32(gradients[0])
+        normalised = (at_least_float32(x) - mean) * scale
         of_bias = gradient.sum(_over(x), keepdim=True)
         of_weight = (gradient * normalised).sum(_over(x), keepdim=True)
         count = x.numel() // mean.numel()
@@ -97,7 +99,3 @@ def _normalised(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Te
 def _over(x: Tensor) -> list[int]:
     """All dimensions but the view and the channel."""
     return [dim for dim in range(x.dim()) if dim not in (0, 2)]
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()

@@ -248,7 +248,7 @@ def test_n22_all_losses_are_in_one_chart(run: Path) -> None:
     records = page_of._history(run)
     losses = page_of._losses(records)
     last = records[-1]
-    named = (("weighted sum", "loss"), ("CCC", "l_ccc"), ("CCC masked", "l_ccc_a"), ("Barlow Twins", "l_bt"))
+    named = (("weighted sum", "loss"), ("CCC", "l_ccc"), ("CCC, masked", "l_ccc_a"), ("Barlow Twins", "l_bt"))
     forms = {key: ".0f" if max(abs(r[key]) for r in records) >= 100 else ".3f" for _, key in named}
     assert list(losses) == [f"{name} {last[key]:{forms[key]}}" for name, key in named]
     assert all(np.abs(line).max() == 1 for line in losses.values())
