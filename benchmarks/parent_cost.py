@@ -35,7 +35,7 @@ from rrtn.runtime.audio.sources import Input
 from rrtn.runtime.backends.choice import BeforeLoad, Choice
 from rrtn.runtime.backends.model_batch import ClipBatch, HostBatch, Outputs, Spent
 from rrtn.runtime.bundle import Bundle, Variant
-from rrtn.runtime.scoring import decoder_pool, scorer
+from rrtn.runtime.scoring import decoder_handle, scorer
 from rrtn.runtime.scoring.folder import score_to_table
 from rrtn.runtime.scoring.local_engine import LocalEngine
 
@@ -125,7 +125,7 @@ def main() -> None:
     names = [f"/recordings/{i // 1000:04d}/{i:08d}.wav" for i in range(arguments.files)]
     inputs = [Input(os.fsencode(name), 80_000 + i, i, i, i) for i, name in enumerate(names)]
     with (
-        mock.patch.object(decoder_pool, "decoder_command", free_command),
+        mock.patch.object(decoder_handle, "decoder_command", free_command),
         free_scorer() as free,
         tempfile.TemporaryDirectory() as folder,
     ):

@@ -19,7 +19,8 @@ from .options import (
 from .printing import Column, Table, end_with_error, numbers, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from ..export.publish import ParityResult, Published
+    from ..export.bundle_parity import ParityResult
+    from ..export.publish import Published
     from ..export.wanted import EngineOptions, Wanted
     from ..export.web.page import Page
 
@@ -143,7 +144,7 @@ def parity(
 
     loaded = load_bundle(bundle or newest_bundle())
     load_torch("export.publish")
-    from ..export.publish import parity_of_bundle
+    from ..export.bundle_parity import parity_of_bundle
 
     results = parity_of_bundle(loaded, run=run)
     failed = [f"{result.variant.name}: {result.problem}" for result in results if result.failed]

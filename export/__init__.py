@@ -12,6 +12,7 @@ engine              TensorRT engines, by the flavour that is installed
 mnn_file            the model in MNN's own format
 timing_cache        TensorRT's timings, kept between builds
 parity              the gate: no file is published whose scores are not PyTorch's
+bundle_parity       the variants of a bundle, compared again on this machine
 bundle_replacement  a bundle takes another one's place
 audeering           model.yaml, for audonnx
 written_folder      a folder that takes the place of what rrtn wrote there, and of nothing else

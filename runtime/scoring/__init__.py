@@ -1,8 +1,9 @@
 """From many files to a table of scores. The modules, in the order of reading:
 
 scorer            files or samples in, rows of scores out
-scorer_settings   what a scorer refuses
+scorer_settings   the settings of a scorer, and what it refuses
 scoring_model     the loaded backend that batches and single clips run on
+decoder_handle    a process that decodes, as the scoring process sees it
 decoder_pool      processes that decode, kept busy and replaced when they die
 feed              files that come one by one, while others are scored
 decoder_start     by which Python a decoder is started, and for which process

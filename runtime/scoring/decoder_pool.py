@@ -4,36 +4,26 @@ A process that dies is replaced. Every file has a ticket, which is its number in
 clips of different files come in any order.
 """
 
-import contextlib
 import os
-import subprocess
-import tempfile
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from multiprocessing.connection import Pipe, wait
-from typing import IO, Any, Final, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from multiprocessing.connection import wait
+from typing import Final, NamedTuple
 
 from ..audio.sources import AudioSource
 from ..errors import StoppedError
-from ..system.host import SIGKILL, Inherited, SharedMemory, is_stopped, start_process
+from .decoder_handle import LATEST_END, ClipsReady, DecoderHandle, Pin
 from .decoder_messages import (
     IDLE,
     BadFile,
     DecoderSettings,
-    DecoderWork,
     FileChunk,
     FileEnd,
-    Report,
-    SlotMemory,
-    TicketSpan,
 )
-from .decoder_start import check_process, decoder_command, decoder_environment, this_process
+from .decoder_start import check_process, this_process
 from .feed import Feed
 
 _QUEUED: Final = 2  # chunks that a decoder has at a time
@@ -41,20 +31,6 @@ _STRIKES: Final = 2  # deaths of decoders until their file is given up
 _LOOK_EVERY: Final = 0.5  # s between two looks at decoders that may hang
 _AWAY: Final = 2.0  # s without a look: then everything may have been stopped (Ctrl-Z), and no file has hung
 _DEATHS: Final = 3  # in a row, for each decoder, while no file is being decoded; then the pool gives up
-_START: Final = 120.0  # s that a decoder may take to start
-_STANDS: Final = 20.0  # s without a sign of a decoder that has files and is at none: then it stands still
-_STOPPED: Final = 3.0  # s that a decoder may be stopped (SIGSTOP), at a file or not
-_LATEST_END: Final = 5.0  # s that a decoder may take to end once its pipe has ended
-
-
-class ClipsReady(NamedTuple):
-    """Clips of one decoder, of one file or of several.
-
-    `features` [C, ...] lie in memory of the decoder. They are valid until the next event is asked for.
-    """
-
-    clips: Sequence[TicketSpan]  # C
-    features: npt.NDArray[np.int16 | np.float32]
 
 
 class FilesEnded(NamedTuple):
@@ -84,7 +60,6 @@ class PoolLooked(NamedTuple):
     decoding: int  # number of files that are being decoded
 
 
-Pin = Callable[[npt.NDArray[Any]], Callable[[], None]]
 PoolEvent = ClipsReady | FilesEnded | FileRestarted | PoolIdle | PoolLooked
 
 
@@ -98,7 +73,7 @@ class DecoderPool:
     def __init__(self, decoding: DecoderSettings, *, count: int, chunk: int, timeout: float) -> None:
         self._decoding, self._count, self._chunk, self._timeout = decoding, count, chunk, timeout
         self._pin: Pin = lambda slots: lambda: None
-        self._decoders = [_DecoderHandle(decoding)]
+        self._decoders = [DecoderHandle(decoding)]
         self._requeued: deque[FileChunk] = deque()
         self._strikes: Counter[int] = Counter()
         self._sources: dict[int, AudioSource] = {}  # of files that are not decoded yet
@@ -214,20 +189,20 @@ class DecoderPool:
         few = (len(decoder.chunks) < _QUEUED for decoder in self._decoders)
         return len(self._decoders) < self._count or any(few)
 
-    def _hungriest(self) -> "_DecoderHandle":
+    def _hungriest(self) -> DecoderHandle:
         """A decoder without files, or a new one, or the one that has the fewest."""
         decoder = min(self._decoders, key=lambda decoder: len(decoder.chunks), default=None)
         if decoder and (not decoder.chunks or len(self._decoders) == self._count):
             return decoder
         return self._started_one()
 
-    def _started_one(self) -> "_DecoderHandle":
-        decoder = _DecoderHandle(self._decoding)
+    def _started_one(self) -> DecoderHandle:
+        decoder = DecoderHandle(self._decoding)
         self._decoders.append(decoder)
         decoder.pin(self._pin)
         return decoder
 
-    def _received(self, decoder: "_DecoderHandle") -> Iterator[PoolEvent]:
+    def _received(self, decoder: DecoderHandle) -> Iterator[PoolEvent]:
         try:
             report = decoder.receive()
             self._has_started = True
@@ -244,7 +219,7 @@ class DecoderPool:
         if report.failure:
             raise report.failure
 
-    def _finish(self, decoder: "_DecoderHandle", ends: Sequence[FileEnd | BadFile]) -> None:
+    def _finish(self, decoder: DecoderHandle, ends: Sequence[FileEnd | BadFile]) -> None:
         for end in ends:
             del self._sources[end.ticket]
             if self._strikes:
@@ -266,16 +241,14 @@ class DecoderPool:
             elif ticket != IDLE and now - max(since, self._back) > self._timeout:
                 yield from self._bury(decoder, timeout=ticket)
 
-    def _bury(
-        self, decoder: "_DecoderHandle", reason: str = "", *, timeout: int = IDLE
-    ) -> Iterator[PoolEvent]:
+    def _bury(self, decoder: DecoderHandle, reason: str = "", *, timeout: int = IDLE) -> Iterator[PoolEvent]:
         """Replaces a decoder that died, that stands still (`reason`), or that hangs in the file `timeout`.
 
         The file that the decoder was decoding gets a strike, unless there was another reason. All files that
         it had not finished go to another decoder.
         """
         self._decoders.remove(decoder)
-        end = decoder.end(patience=0.0 if reason or timeout != IDLE else _LATEST_END)
+        end = decoder.end(patience=0.0 if reason or timeout != IDLE else LATEST_END)
         culprit = IDLE if reason else decoder.works_on()[0]
         self._check_starts(decoder, reason or end.words, end.code, is_idle=culprit == IDLE)
         self._started_one()
@@ -290,7 +263,7 @@ class DecoderPool:
             else:
                 self._requeued.append([(ticket, source)])
 
-    def _check_starts(self, decoder: "_DecoderHandle", words: str, code: int, *, is_idle: bool) -> None:
+    def _check_starts(self, decoder: DecoderHandle, words: str, code: int, *, is_idle: bool) -> None:
         """Raises StoppedError if another decoder would end as this one did, with no file to blame."""
         self._has_started = self._has_started or decoder.has_started
         self._deaths += is_idle
@@ -298,7 +271,7 @@ class DecoderPool:
         if refuses or self._deaths > _DEATHS * (len(self._decoders) + 1):
             raise StoppedError("decoder", f"each new one ends at once: {words}", fix="rrtn doctor")
 
-    def _unfinished(self, decoder: "_DecoderHandle") -> FileChunk:
+    def _unfinished(self, decoder: DecoderHandle) -> FileChunk:
         tickets = [ticket for chunk in decoder.chunks for ticket in chunk]
         return [(ticket, self._sources[ticket]) for ticket in tickets if ticket in self._sources]
 
@@ -306,141 +279,6 @@ class DecoderPool:
         del self._sources[ticket]
         del self._strikes[ticket]
         return FilesEnded([BadFile(ticket, code, detail)])
-
-
-class DecoderEnd(NamedTuple):
-    """How a decoder has ended."""
-
-    code: int  # negative: the signal
-    words: str
-
-
-class _DecoderHandle:
-    """A decoder process as the pool sees it."""
-
-    def __init__(self, decoding: DecoderSettings) -> None:
-        self.chunks: deque[dict[int, None]] = deque()  # the unfinished tickets of each chunk
-        self._free = 0  # slots that are free again, and the decoder has not been told
-        self.has_started = False
-        self._owner = this_process()
-        self._last = time.monotonic()  # when a message was last sent or received
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
-        memory = SharedMemory(decoding.bytes)
-        self.memory = SlotMemory(memory.map, decoding)
-        self._unpin: Callable[[], None] = lambda: None
-        self.connection, theirs = Pipe()
-        try:
-            self._process = _started(Inherited(theirs.fileno(), memory), self._errors)
-        except BaseException:
-            self.connection.close()
-            self._errors.close()
-            raise
-        finally:
-            theirs.close()
-            memory.hand_over()
-        self._send(decoding)
-
-    def pin(self, pin: Pin) -> None:
-        self._unpin = pin(self.memory.slots)
-
-    def give(self, chunk: FileChunk) -> None:
-        self.chunks.append(dict.fromkeys(ticket for ticket, _ in chunk))
-        self._give(chunk)
-
-    def free(self) -> None:
-        """Tells the decoder which slots are free again, unless a chunk has taken the word along."""
-        if self._free:
-            self._give([])
-
-    def receive(self) -> Report:
-        check_process(self._owner)
-        report: Report = self.connection.recv()
-        self.has_started, self._last = True, time.monotonic()
-        return report
-
-    def clips(self, report: Report) -> Iterator[ClipsReady]:
-        """The clips of a report. Their slots are a ring, so they may lie in two pieces."""
-        slots, clips, first = self.memory.slots, report.clips, report.first
-        while clips:
-            piece = clips[: len(slots) - first]
-            yield ClipsReady(piece, slots[first : first + len(piece)])
-            self._free += len(piece)
-            clips, first = clips[len(piece) :], 0
-
-    def finish(self, ticket: int) -> None:
-        for chunk in self.chunks:
-            chunk.pop(ticket, None)
-        while self.chunks and not self.chunks[0]:
-            self.chunks.popleft()
-
-    def works_on(self) -> tuple[int, float]:
-        """The ticket of the file that is being decoded, and since when (s, of the monotonic clock)."""
-        ticket, since = (int(number) for number in self.memory.at)
-        return ticket, since / 1e9
-
-    def reason_to_replace(self, now: float, back: float) -> str:
-        """Why another decoder should take over, whatever the file; or "".
-
-        `now` and `back` are times (s, of the monotonic clock). The pool has looked without a pause since
-        `back`.
-        """
-        ticket, since = self.works_on()
-        quiet = now - max(since, self._last, back)
-        if quiet > _STOPPED and is_stopped(self._process.pid):
-            return "it was stopped"
-        if self.chunks and ticket == IDLE and quiet > (_STANDS if self.has_started else _START):
-            return f"it stood still for {quiet:.0f} s"
-        # A process that was forked while this decoder started may hold its end of the pipe open.
-        return "" if self._process.poll() is None or self.connection.poll() else "it has ended"
-
-    def end(self, *, patience: float = 0.0) -> DecoderEnd:
-        """Kills the decoder unless it ends by itself within `patience` (s)."""
-        code = self._code(patience)
-        if code is None:
-            self._process.kill()
-            code = self._code(_LATEST_END)
-        self._close_pipes()
-        self._unpin()
-        with self._errors as errors:
-            errors.seek(0)
-            said = errors.read().decode(errors="replace").strip().splitlines()
-        if code is None:  # in a call of the system that no signal ends; the system keeps it
-            return DecoderEnd(-SIGKILL, "it cannot be ended: storage that does not answer")
-        return DecoderEnd(code, said[-1] if said else f"signal {-code}" if code < 0 else f"exit code {code}")
-
-    def let_go(self) -> None:
-        """Closes what this process has of a decoder of another one."""
-        self._close_pipes()
-        self._errors.close()
-        self._process.returncode = 0  # or its end would look for a child that this process does not have
-
-    def _code(self, patience: float) -> int | None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return self._process.wait(patience)
-        return None
-
-    def _close_pipes(self) -> None:
-        self.connection.close()
-        if self._process.stdin:
-            self._process.stdin.close()
-
-    def _give(self, chunk: FileChunk) -> None:
-        work = DecoderWork(chunk, self._free)
-        self._free = 0
-        self._send(work)
-
-    def _send(self, message: object) -> None:
-        check_process(self._owner)
-        self._last = time.monotonic()
-        # That a decoder has died is noticed where its messages are read.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.connection.send(message)
-
-
-def _started(inherited: Inherited, errors: IO[bytes]) -> "subprocess.Popen[bytes]":
-    """Starts a new interpreter. No code of the caller is run again, and none of its threads is copied."""
-    command = decoder_command(inherited.pipe, inherited.memory.name)
-    return start_process(command, inherited, env=decoder_environment(), errors=errors)
 
 
 def _folder() -> tuple[int, int]:

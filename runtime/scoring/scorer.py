@@ -31,9 +31,9 @@ from ..system.cpus import usable_cpus
 from ..system.host import MOST_PROCESSES
 from ..tables.rows import Row
 from .batches import Batches
+from .decoder_handle import ClipsReady
 from .decoder_messages import DecoderSettings, Segment, Window
 from .decoder_pool import (
-    ClipsReady,
     DecoderPool,
     FileRestarted,
     FilesEnded,

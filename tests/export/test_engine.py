@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from rrtn.export import engine, publish
+from rrtn.export import bundle_parity, engine, publish
 from rrtn.export.engine import (
     check_layers,
     check_precision,
@@ -427,7 +427,8 @@ def loads(monkeypatch: pytest.MonkeyPatch, bundle: Bundle, scores: Callable[[Any
     """As if the engine fitted, and computed `scores`."""
     backend = SimpleNamespace(variant=bundle.variants[0], scores=scores)
     monkeypatch.setattr(publish, "obstacle", lambda *facts: "")
-    monkeypatch.setattr(publish, "backend_from_variant", lambda bundle, variant, device: backend)
+    for module in (publish, bundle_parity):
+        monkeypatch.setattr(module, "backend_from_variant", lambda bundle, variant, device: backend)
 
 
 def test_an_engine_that_fits_passes_the_gate_with_its_figures(
@@ -437,7 +438,7 @@ def test_an_engine_that_fits_passes_the_gate_with_its_figures(
     judged = publish.Gate(probe, tmp_path / "worst.npz").judged(with_engine, with_engine.variants[0])
     assert judged.parity is not None
     assert judged.parity["max_abs"] == pytest.approx(1e-5, rel=0.1)
-    result = publish._result(with_engine, with_engine.variants[0], "trt", probe)
+    result = bundle_parity._result(with_engine, with_engine.variants[0], "trt", probe)
     assert (result.device, result.problem) == ("trt", "")
 
 
@@ -447,7 +448,7 @@ def test_an_engine_that_fits_and_scores_otherwise_is_refused(
     loads(monkeypatch, with_engine, lambda batch: first_samples(batch) + 1e-3 * (len(batch) == 7))
     with pytest.raises(ModelError, match=r"model.engine \| scores differ from PyTorch's by 1.0"):
         publish.Gate(probe, tmp_path / "worst.npz").judged(with_engine, with_engine.variants[0])
-    assert publish._result(with_engine, with_engine.variants[0], "trt", probe).failed
+    assert bundle_parity._result(with_engine, with_engine.variants[0], "trt", probe).failed
 
 
 def test_an_engine_of_elsewhere_is_published_unjudged(
@@ -455,7 +456,7 @@ def test_an_engine_of_elsewhere_is_published_unjudged(
 ) -> None:
     engine = with_engine.variants[0]
     assert publish.Gate(probe, tmp_path / "worst.npz").judged(with_engine, engine) == engine
-    result = publish._result(with_engine, with_engine.variants[0], "trt", probe)
+    result = bundle_parity._result(with_engine, with_engine.variants[0], "trt", probe)
     assert not result.failed
     assert "no stamp that says what built it" in result.problem
 

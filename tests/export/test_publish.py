@@ -11,7 +11,8 @@ import pytest
 import soundfile
 import torch
 from rrtn.export import samples_graph, source
-from rrtn.export.publish import _devices, parity_of_bundle, publish
+from rrtn.export.bundle_parity import _devices, parity_of_bundle
+from rrtn.export.publish import publish
 from rrtn.export.wanted import Wanted
 from rrtn.export.winograd import int8_variant
 from rrtn.export.winograd.bilinear import toom_cook

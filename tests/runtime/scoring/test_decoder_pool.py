@@ -21,10 +21,10 @@ import soundfile
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.errors import StoppedError
-from rrtn.runtime.scoring import decoder_pool
+from rrtn.runtime.scoring import decoder_handle, decoder_pool
+from rrtn.runtime.scoring.decoder_handle import ClipsReady
 from rrtn.runtime.scoring.decoder_messages import IDLE, BadFile, DecoderSettings, FileEnd
 from rrtn.runtime.scoring.decoder_pool import (
-    ClipsReady,
     DecoderPool,
     FileRestarted,
     FilesEnded,
@@ -411,7 +411,7 @@ def test_n26_one_that_was_stopped_between_files_is_replaced(
     make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch, stopped: int, has_started: bool
 ) -> None:
     """SIGSTOP, as a debugger or a container's tool sends it. No file is to blame."""
-    monkeypatch.setattr(decoder_pool, "_STOPPED", 0.3)
+    monkeypatch.setattr(decoder_handle, "_STOPPED", 0.3)
     expected = decoded(make_pool(), noises)
     pool = make_pool(count=2)
     if has_started:
@@ -426,7 +426,7 @@ def test_n26_one_that_was_stopped_between_files_is_replaced(
 def test_n26_one_that_was_stopped_at_a_file_blames_no_file(
     make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoder_pool, "_STOPPED", 0.3)
+    monkeypatch.setattr(decoder_handle, "_STOPPED", 0.3)
     monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:sleep:all")
     pool = make_pool()
 
@@ -445,8 +445,8 @@ def test_n26_one_that_gives_no_sign_between_files_is_replaced(
     make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one does whose storage does not answer: the system does not call it stopped."""
-    monkeypatch.setattr(decoder_pool, "_STANDS", 1.0)
-    monkeypatch.setattr(decoder_pool, "_STOPPED", 1e9)
+    monkeypatch.setattr(decoder_handle, "_STANDS", 1.0)
+    monkeypatch.setattr(decoder_handle, "_STOPPED", 1e9)
     pool = make_pool(count=2)
     expected = decoded(pool, noises)
     (victim, other) = pids(pool)
@@ -461,7 +461,7 @@ def test_n26_ones_that_always_stand_still_are_one_clear_error(
 ) -> None:
     (tmp_path / "soxr.py").write_text("import time; time.sleep(3600)")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(decoder_pool, "_START", 0.1)
+    monkeypatch.setattr(decoder_handle, "_START", 0.1)
     monkeypatch.setattr(decoder_pool, "_LOOK_EVERY", 0.05)
     with pytest.raises(StoppedError, match=r"decoder \| .*it stood still for \d+ s \| rrtn doctor"):
         decoded(make_pool(), noises)
@@ -471,7 +471,7 @@ def test_n26_who_waits_for_the_caller_stands_not_still(
     make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The caller takes longer for a row than a decoder may be silent."""
-    monkeypatch.setattr(decoder_pool, "_STANDS", 0.2)
+    monkeypatch.setattr(decoder_handle, "_STANDS", 0.2)
     monkeypatch.setattr(decoder_pool, "_AWAY", 0.3)
     pool = make_pool(slots=3, window=0.2)
     before = pids(pool)
@@ -598,6 +598,7 @@ import os, signal, threading, time
 signal.alarm(300)  # where they never hang, the test ends all the same
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.scoring.decoder_pool import DecoderPool
+from rrtn.runtime.scoring.decoder_handle import ClipsReady
 from rrtn.runtime.scoring.decoder_messages import DecoderSettings
 settings = DecoderSettings(spec=FrontendSpec(), input="waveform", slots=4)
 pool = DecoderPool(settings, count=2, chunk=4, timeout=60)

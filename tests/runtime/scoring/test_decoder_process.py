@@ -9,7 +9,7 @@ from rrtn.runtime.audio.input_spool import InputSpool
 from rrtn.runtime.audio.inputs import inputs_from_arguments
 from rrtn.runtime.audio.pack_writer import write_packs
 from rrtn.runtime.progress import Progress
-from rrtn.runtime.scoring import decoder_pool
+from rrtn.runtime.scoring import decoder_handle
 from rrtn.runtime.scoring.decoder_messages import DecoderSettings
 from rrtn.runtime.scoring.decoder_pool import DecoderPool, FilesEnded
 from rrtn.runtime.spec import InputKind
@@ -34,7 +34,7 @@ def test_a_decoder_loads_what_it_needs_and_nothing_else(
         write_packs(spool, tmp_path / "packs", bar)
     said = (tmp_path / "said").open("w+b", buffering=0)
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")  # Python then names each import on stderr
-    monkeypatch.setattr(decoder_pool.tempfile, "TemporaryFile", lambda: said)
+    monkeypatch.setattr(decoder_handle.tempfile, "TemporaryFile", lambda: said)
     pool = DecoderPool(DecoderSettings(spec=spec, input=kind, slots=32), count=1, chunk=32, timeout=60.0)
     files = [one.source for one in inputs_from_arguments([real_clips[0], tmp_path / "packs"])]
     events = pool.events(files, ahead=100)
