@@ -35,19 +35,25 @@ class RequestedTraining(NamedTuple):
 
 def training_from_request(request: TrainingRequest) -> RequestedTraining:
     """Reads config.toml, and checks each setting. Raises ConfigError."""
-    run, source = request.run, request.config_file
-    if request.strict_resume and not request.resume:
+    if request.resume:
+        return _resumed(request)
+    if request.strict_resume:
         raise ConfigError("--strict-resume", "without --resume", fix="add --resume, or leave it out")
-    if request.resume:
-        run = _existing_run(request)
-        source = RunFolder(run).config
-    elif run is not None:
-        check_is_new(RunFolder(run))
+    return _new(request)
+
+
+def _new(request: TrainingRequest) -> RequestedTraining:
+    if request.run is not None:
+        check_is_new(RunFolder(request.run))
+    source = request.config_file
     document, name = read_toml(source) if source else {}, str(source or "flags")
-    if request.resume:
-        document.setdefault("compile", "off")  # of a run that began before this setting was there
-    if not request.resume:
-        return RequestedTraining(request, new_config(request.settings, document, source=name), run, [])
+    return RequestedTraining(request, new_config(request.settings, document, source=name), request.run, [])
+
+
+def _resumed(request: TrainingRequest) -> RequestedTraining:
+    run = _existing_run(request)
+    document, name = read_toml(RunFolder(run).config), str(RunFolder(run).config)
+    document.setdefault("compile", "off")  # of a run that began before this setting was there
     config = config_from_dict(merged(document, flat_settings(request.settings)), source=name)
     changed = changes_on_resume(config_from_dict(document, source=name), config)
     return RequestedTraining(request, config, run, changed)

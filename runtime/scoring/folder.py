@@ -143,16 +143,9 @@ def score_to_table(
     with opened as job:
         kept_rows = KeptRows(out, model, spool.names()) if append and out.exists() else ()
         if kept_rows and not job.settings_of_kept:
-            say(
-                f"note: {counted(len(kept_rows), 'kept row')} may be of another model or other settings: "
-                f"the folder .{out.name}.rrtn was not there when the table was first appended to"
-            )
+            say(_of_unknown_settings(out, kept_rows))
         if submission:
-            if kept_rows:
-                check_file_ids(submission, _names(spool, kept_rows))
-            if not overwrite:
-                names = None if job.has_written(submission) else _names(spool, kept_rows)
-                check_submission(submission, model.submitted, names)
+            _check_submission(submission, job, spool, model, kept_rows, overwrite=overwrite)
             job.note_submission(submission)
         shards = list(spool.shards) if job.is_new else _missing(job, spool)
         missing = spool.files_of(shards)
@@ -178,6 +171,30 @@ def score_to_table(
         busy=_busy_shares(engine, end - begin, writing=end - scored) if missing else {},
         left_out=spool.left_out,
     )
+
+
+def _of_unknown_settings(out: Path, kept_rows: "KeptRows | Sequence[Row]") -> str:
+    return (
+        f"note: {counted(len(kept_rows), 'kept row')} may be of another model or other settings: "
+        f"the folder .{out.name}.rrtn was not there when the table was first appended to"
+    )
+
+
+def _check_submission(
+    submission: Path,
+    job: TableJob,
+    spool: InputSpool,
+    model: LoadedModel,
+    kept_rows: "KeptRows | Sequence[Row]",
+    *,
+    overwrite: bool,
+) -> None:
+    """Raises ConfigError where the challenge's form of the table cannot be made, or must not be put there."""
+    if kept_rows:
+        check_file_ids(submission, _names(spool, kept_rows))
+    if not overwrite:
+        names = None if job.has_written(submission) else _names(spool, kept_rows)
+        check_submission(submission, model.submitted, names)
 
 
 def score_to_rows(
