@@ -167,7 +167,7 @@ def score(
         stdin = Stdin(rate, channels, pcm, drop_late)
         return score_stdin(settings, model, level, stdin, Shown(as_json, top, allow_truncated))
     target = _Target(out, submission, embeddings, overwrite, append)
-    _check_options(engine, ray_address, out)
+    _check_options(engine, ray_address, out, settings)
     target.check(audio, listed, model)
     budget = ErrorBudget(max_bad_fraction, max_bad_run, fail_fast)
     opened = _opened_engine(engine, model, settings, target, ray_address)
@@ -273,7 +273,9 @@ def _segment(segment: bool, gate: bool) -> "Segment | None":
     return ("voice" if gate else "level") if segment else None
 
 
-def _check_options(engine: str, ray_address: str | None, out: Path | None) -> None:
+def _check_options(
+    engine: str, ray_address: str | None, out: Path | None, settings: "ScorerSettings"
+) -> None:
     if engine not in ("local", "ray"):
         raise ConfigError("--engine", repr(engine), wanted="local or ray")
     if engine == "ray" and out is None:
@@ -282,6 +284,9 @@ def _check_options(engine: str, ray_address: str | None, out: Path | None) -> No
         raise ConfigError(
             f"--ray-address {ray_address}", "is for --engine ray, and this is local", fix="add --engine ray"
         )
+    if (settings.window or settings.segment) and settings.max_seconds != type(settings).max_seconds:
+        way = "--segment" if settings.segment else "--window"
+        say(f"note: --max-seconds does not count with {way}: recordings of any length are scored")
 
 
 @contextlib.contextmanager

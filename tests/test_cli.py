@@ -372,6 +372,17 @@ def test_n23_a_runs_folder_is_taken_for_the_bundle_in_it(
     assert error["subject"].startswith("RUN")
 
 
+@pytest.mark.parametrize("way", ["--window", "--segment"])
+def test_a_limit_that_does_not_count_is_told(
+    tmp_path: Path, tiny_model: Path, real_clips: list[Path], way: str
+) -> None:
+    how = [way, "auto"] if way == "--window" else [way]
+    done = call("score", real_clips[0], "-m", tiny_model, *how, "--max-seconds", 5, cwd=tmp_path)
+    assert f"note: --max-seconds does not count with {way}" in done.stderr
+    done = call("score", real_clips[0], "-m", tiny_model, *how, cwd=tmp_path)
+    assert "note:" not in done.stderr
+
+
 def test_n23_one_is_not_many(tmp_path: Path, tiny_model: Path, real_clips: list[Path]) -> None:
     done = call("score", real_clips[0], "-m", tiny_model, cwd=tmp_path)
     assert done.stderr.startswith("1 file, ")

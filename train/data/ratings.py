@@ -3,6 +3,7 @@
 n clips, K targets.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -81,6 +82,18 @@ def constant_targets(data: DataSet) -> list[str]:
             warnings.append(
                 f"no variation in {split}, so a CCC of 0 there says nothing: {', '.join(constant)}"
             )
+    return warnings
+
+
+def alike_classes(data: DataSet) -> list[str]:
+    """A warning for each class target that has names which differ in case, width or blanks alone."""
+    warnings = []
+    for target in data.columns.classes:
+        spelt: dict[str, list[str]] = {}
+        for name in target.classes:
+            spelt.setdefault("".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
+        if alike := [" = ".join(map(repr, names)) for names in spelt.values() if len(names) > 1]:
+            warnings.append(f"classes of {target.name} that may be one: {', '.join(alike)}")
     return warnings
 
 

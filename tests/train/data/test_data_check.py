@@ -244,6 +244,17 @@ def test_classes_alone_have_no_ratings_to_show(
     assert shown.stderr.splitlines()[-1].startswith("verdict: trains")
 
 
+def test_classes_that_may_be_one_are_told(make_data: MakeData, csv_lines: list[str]) -> None:
+    lines = [
+        ",".join([*line.split(",")[:5], ("Type", "Cry", "laugh", "Laugh ", "big laugh")[i and 1 + i % 4]])
+        for i, line in enumerate(csv_lines)
+    ]
+    folder = make_data(lines)
+    (folder / "data.toml").write_text('class_targets = ["Type"]\n')
+    shown = rrtn("data", "check", folder)
+    assert "classes of Type that may be one: 'Laugh' = 'laugh'" in shown.stderr
+
+
 def test_a_leak_is_in_the_verdict(checked: Checked, csv_lines: list[str]) -> None:
     report = checked(table=[line.replace("Val_4", "Train_0") for line in csv_lines])
     assert report.verdict == "trains, but validation figures will be too good: SPEAKER LEAK"
