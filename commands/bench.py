@@ -10,7 +10,7 @@ from ..runtime.backends.registry import for_each_backend
 from ..runtime.errors import ConfigError, ModelError
 from ..runtime.text import printable
 from .options import BundleArgument, Json, names_with_commas, newest_bundle, numbers_with_commas
-from .printing import Column, Table, numbers, print_json, print_table, terminal_width, wrapped
+from .printing import Column, Table, numbers, print_json, print_table, stdout_width, wrapped
 
 if TYPE_CHECKING:
     from ..runtime.bundle import Bundle
@@ -106,6 +106,6 @@ def _print_bench(document: dict[str, Any]) -> None:
             row["variant"], row["device"], batch, f"{row['n']}", *times, *parts, rate, work, remarks
         )
     print_table(table)
-    width = terminal_width()
+    width = stdout_width()
     for line in document["lines"]:
         print(*wrapped(printable(line), width), sep="\n")

@@ -25,7 +25,7 @@ from .options import (
     Targets,
     Task,
     check_device,
-    label_settings,
+    labels_from_options,
     load_torch,
     place_settings,
 )
@@ -85,7 +85,7 @@ def crossval(
         "precision": precision,
         "data": {
             **place_settings(data, csv, audio, file_column=file_column, speaker_column=speaker_column),
-            **label_settings(targets, scale, class_target, task),
+            **labels_from_options(targets, scale, class_target, task),
             "channel": channel,
         },
         "model": {"encoder": encoder, "method": method},

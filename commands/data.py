@@ -22,7 +22,7 @@ from .options import (
     SplitColumn,
     Targets,
     Task,
-    label_settings,
+    labels_from_options,
     names_with_commas,
     place_settings,
 )
@@ -128,7 +128,7 @@ def data_import(
     request = ImportRequest(
         source=source,
         out=out,
-        settings=label_settings(targets, scale, class_target, task),
+        settings=labels_from_options(targets, scale, class_target, task),
         places=DataPlaces(
             audio=audio,
             file_column=file_column or "",
@@ -188,7 +188,7 @@ def data_check(
     from ..train.data.data_check import check_data
 
     places = place_settings(folder, csv, audio, file_column, split_column, speaker_column)
-    labels = label_settings(targets, scale, class_target, task)
+    labels = labels_from_options(targets, scale, class_target, task)
     where, settings = _data_from_options({**places, **labels, "channel": channel})
     report = check_data(where, FrontendSpec(), settings)
     print_json(report.to_dict()) if as_json else print_data_report(report)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import isnan
 from typing import TYPE_CHECKING, Final
 
-from .printing import NO_BREAK, Column, Table, fits, numbers, print_table, terminal_width, wrapped
+from .printing import NO_BREAK, Column, Table, fits, numbers, print_table, stdout_width, wrapped
 
 if TYPE_CHECKING:
     from ..train.data.data_check import DataReport
@@ -85,10 +85,10 @@ def _print_correlations(report: "DataReport") -> None:
     for i, row in enumerate(report.correlations.tolist()):
         known = ["-" if isnan(r) else f"{r:z.2f}" for r in row[:i]]
         table.add_row(f"{i + 1} {targets[i]}", *known, *[""] * (len(targets) - 1 - i))
-    if fits(table, terminal_width()):
+    if fits(table, stdout_width()):
         print_table(table, caption=f"strongest: {strongest}" if strongest else "")
     elif strongest:
-        print(*wrapped(f"Pearson's r, strongest: {strongest}", terminal_width()), sep="\n")
+        print(*wrapped(f"Pearson's r, strongest: {strongest}", stdout_width()), sep="\n")
 
 
 def _five_numbers(quantiles: dict[str, float], form: str) -> str:

@@ -174,7 +174,7 @@ def place_settings(
     }
 
 
-def label_settings(
+def labels_from_options(
     targets: str | None,
     scale: str | None = None,
     class_target: str | None = None,

@@ -73,13 +73,13 @@ def numbers(*names: str, drop: int = 0) -> list[Column]:
 
 def print_table(table: Table, *, title: str = "", caption: str = "") -> None:
     """Prints a table on stdout, as wide as the terminal allows: see `lines_of_table`."""
-    width = terminal_width()
+    width = stdout_width()
     lines = [*_styled(wrapped(printable(title), width), "bold"), *lines_of_table(table, width)]
     for line in [*lines, *_styled(wrapped(printable_lines(caption), width), "dim"), ""]:
         print(line)
 
 
-def terminal_width() -> int:
+def stdout_width() -> int:
     """Columns of the terminal behind stdout, or $COLUMNS."""
     return shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns
 
@@ -274,4 +274,4 @@ def _for_person(text: str) -> str:
     """A terminal would break a long line inside of numbers and names. A command stays whole, to be copied."""
     if not sys.stderr.isatty() or text.lstrip().startswith("$ "):
         return text
-    return "\n".join(wrapped(text, progress.terminal_width()))
+    return "\n".join(wrapped(text, progress.stderr_width()))

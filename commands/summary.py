@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.text import counted
-from .printing import NO_BREAK, Column, Table, fits, print_table, say, terminal_width
+from .printing import NO_BREAK, Column, Table, fits, print_table, say, stdout_width
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -63,7 +63,7 @@ def print_rows(rows: list["Row"], labels: tuple[str, ...], top: int) -> None:
     table = Table("file", "s", "highest scores", "")
     for row in shown:
         table.add_row(row.file, _place(row), _scores(row), row.error or row.flags)
-    if not fits(table, terminal_width()):
+    if not fits(table, stdout_width()):
         table = Table("file", "s", Column("highest scores", words=True))
         for row in shown:
             said = "  ".join(filter(None, [_scores(row), row.error or row.flags]))

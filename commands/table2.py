@@ -25,7 +25,7 @@ from .options import (
     SplitColumn,
     Targets,
     check_device,
-    label_settings,
+    labels_from_options,
     load_torch,
     names_with_commas,
     place_settings,
@@ -83,7 +83,7 @@ def table2(
         "precision": precision,
         "data": {
             **place_settings(data, csv, audio, file_column, split_column, speaker_column),
-            **label_settings(targets, scale),
+            **labels_from_options(targets, scale),
             "channel": channel,
             "fraction": fraction,
         },

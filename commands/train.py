@@ -30,7 +30,7 @@ from .options import (
     Targets,
     Task,
     absolute,
-    label_settings,
+    labels_from_options,
     load_torch,
     place_settings,
     run_named,
@@ -141,7 +141,7 @@ def train(
     """
     from ..train.request import TrainingRequest, training_from_request
 
-    labels = label_settings(targets, scale, class_target, task)
+    labels = labels_from_options(targets, scale, class_target, task)
     places = place_settings(data, csv, audio, file_column, split_column, speaker_column)
     settings = {
         "seed": seed,

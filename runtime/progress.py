@@ -117,7 +117,7 @@ class Progress:
         if _open[-1] is not self:
             return
         if self._on_terminal:
-            sys.stderr.write(f"{_WIPE}{self._line(terminal_width() - 1)}")
+            sys.stderr.write(f"{_WIPE}{self._line(stderr_width() - 1)}")
             sys.stderr.flush()
         elif time.monotonic() > max(self._next_line, _Log.printed + _FIRST_LINE_SECONDS):
             self._next_line = time.monotonic() + _LINE_SECONDS
@@ -210,7 +210,7 @@ def is_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def terminal_width() -> int:
+def stderr_width() -> int:
     """Columns of the terminal behind stderr."""
     try:
         return int(os.environ.get("COLUMNS", "")) or 80

@@ -19,7 +19,7 @@ from ..run_folder import RunFolder, runs_in
 from .evaluation import Evaluation
 from .fold_runs import folds_in
 from .groups import Grouping, GroupReport, group_report, grouping_of_text
-from .predictions import Predictions, scores_of_seeds, write_submission
+from .predictions import Predictions, scores_of_seeds, write_test_submission
 from .significance import Comparison, compare
 from .trained_run import predictions_of_run, trained_run
 
@@ -66,7 +66,9 @@ def evaluate(
     baseline = wanted and evaluated.can_fit_ridge()
     is_own = (data is None or baseline or split == "Val") and evaluated.is_of_its_own_data()
     if submission:
-        write_submission(submission, evaluated.predictions("Test"), submitted_columns(task, columns.names))
+        write_test_submission(
+            submission, evaluated.predictions("Test"), submitted_columns(task, columns.names)
+        )
     return Evaluation(
         run=run,
         epochs=tuple(epochs),

@@ -100,7 +100,7 @@ def read_predictions(path: Path) -> Predictions:
     )
 
 
-def write_submission(path: Path, predictions: Predictions, columns: Sequence[str] = ()) -> None:
+def write_test_submission(path: Path, predictions: Predictions, columns: Sequence[str] = ()) -> None:
     """The challenge's format: File_ID with brackets, then the columns.
 
     Without `columns` they are the rated targets and the class targets, in the order of the data's CSV.

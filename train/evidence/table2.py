@@ -57,7 +57,7 @@ class RowResult:
     """One row of the table, with the runs that are finished."""
 
     row: Table2Row
-    jobs: tuple[TableRun, ...]
+    runs: tuple[TableRun, ...]
     ccc: tuple[float, ...] = ()  # mean over targets of each finished run's best epoch (challenge)
     interval: tuple[float, float] | None = None  # 95% of their mean, drawing speakers and seeds
     # percent, over the row before; None for vanilla, and where either row has no run
@@ -67,17 +67,17 @@ class RowResult:
     compared_seeds: int = 0
 
     @property
-    def runs(self) -> str:
+    def state(self) -> str:
         """The number of finished seeds, in words."""
-        done = sum(job.is_finished for job in self.jobs)
-        begun = sum(job.is_begun and not job.is_finished for job in self.jobs)
-        finished = f"{done} of {counted(len(self.jobs), 'seed')}" if done else "not run"
+        done = sum(run.is_finished for run in self.runs)
+        begun = sum(run.is_begun and not run.is_finished for run in self.runs)
+        finished = f"{done} of {counted(len(self.runs), 'seed')}" if done else "not run"
         return f"{finished}, {begun} begun" if begun else finished
 
     @property
     def is_whole(self) -> bool:
         """True once every seed is finished."""
-        return all(job.is_finished for job in self.jobs)
+        return all(run.is_finished for run in self.runs)
 
     @property
     def mean(self) -> float | None:
@@ -96,7 +96,7 @@ class RowResult:
             "encoder": self.row.encoder,
             "method": self.row.method,
             "whole": self.is_whole,
-            "runs": [{"seed": job.seed, "folder": str(job.folder), "state": job.state} for job in self.jobs],
+            "runs": [{"seed": run.seed, "folder": str(run.folder), "state": run.state} for run in self.runs],
             "ccc": self.mean,
             "ccc_of_seeds": list(self.ccc),
             "ccc_low": self.interval and self.interval[0],
@@ -122,7 +122,7 @@ class RowResult:
         return (
             self.row.encoder,
             METHODS[self.row.method],
-            self.runs,
+            self.state,
             number_text(self.mean, "z.3f") + interval,
             number_text(self.sd, ".3f"),
             _gains(self.local_gain, self.global_gain),
@@ -136,8 +136,8 @@ class RowResult:
             return "", "", ""
         figures = self.over_vanilla.figures(-1)
         seeds = (
-            f" ({self.compared_seeds} of {counted(len(self.jobs), 'seed')})"
-            if self.compared_seeds < len(self.jobs)
+            f" ({self.compared_seeds} of {counted(len(self.runs), 'seed')})"
+            if self.compared_seeds < len(self.runs)
             else ""
         )
         interval = f" ({figures['low']:+z.3f} to {figures['high']:+z.3f})" if figures["p"] is not None else ""
@@ -260,14 +260,14 @@ def table_of_runs(runs: TableRuns, *, resamples: int = RESAMPLES) -> Table2:
     Raises DataError where two runs were not evaluated on the same clips.
     """
     device = device_from_config(runs.config, World())
-    jobs = {row: tuple(runs.job(row, seed) for seed in range(runs.seeds)) for row in ROWS}
+    of_rows = {row: tuple(runs.run(row, seed) for seed in range(runs.seeds)) for row in ROWS}
     found = {
-        row: {job.seed: predictions_of_run(job.folder, device=device) for job in of_row if job.is_finished}
-        for row, of_row in jobs.items()
+        row: {run.seed: predictions_of_run(run.folder, device=device) for run in of_row if run.is_finished}
+        for row, of_row in of_rows.items()
     }
     every = [predictions for of_row in found.values() for predictions in of_row.values()]
     _check_alike(runs.out, every)
-    rows = [_result(row, jobs[row], found, resamples) for row in ROWS]
+    rows = [_result(row, of_rows[row], found, resamples) for row in ROWS]
     compared = [(i, row.over_vanilla) for i, row in enumerate(rows) if row.over_vanilla]
     adjusted = holm(np.array([comparison.p[-1] for _, comparison in compared]))
     for (i, comparison), p in zip(compared, adjusted, strict=True):
@@ -293,14 +293,14 @@ def _check_alike(out: Path, every: Sequence[Predictions]) -> None:
 
 
 def _result(
-    row: Table2Row, jobs: tuple[TableRun, ...], found: dict[Table2Row, dict[int, Predictions]], resamples: int
+    row: Table2Row, runs: tuple[TableRun, ...], found: dict[Table2Row, dict[int, Predictions]], resamples: int
 ) -> RowResult:
     mine = found[row]
     if not mine:
-        return RowResult(row=row, jobs=jobs)
+        return RowResult(row=row, runs=runs)
     result = RowResult(
         row=row,
-        jobs=jobs,
+        runs=runs,
         ccc=tuple(_mean_ccc(p) for p in mine.values()),
         interval=_interval_of_mean(mine, resamples),
     )

@@ -129,24 +129,25 @@ class TableRuns:
             self.config, seed=seed, model=replace(self.config.model, encoder=row.encoder, method=row.method)
         )
 
-    def jobs(self, rows: Sequence[Table2Row] = ROWS) -> list[TableRun]:
+    def all_of(self, rows: Sequence[Table2Row] = ROWS) -> list[TableRun]:
         """All runs, seed by seed: a table that is stopped early has every row. Cheap rows come first."""
-        return [self.job(row, seed) for seed in range(self.seeds) for row in rows]
+        return [self.run(row, seed) for seed in range(self.seeds) for row in rows]
 
     def describe(self) -> dict[str, Any]:
         """What `rrtn table2 --dry-run --json` prints."""
-        jobs = self.jobs(self.rows)
+        found = self.all_of(self.rows)
         return {
             "runs": [
-                {"row": j.row.name, "seed": j.seed, "state": j.state, "folder": str(j.folder)} for j in jobs
+                {"row": one.row.name, "seed": one.seed, "state": one.state, "folder": str(one.folder)}
+                for one in found
             ],
-            "epochs": sum(job.epochs for job in jobs),
-            "epochs_to_go": sum(job.epochs_left for job in jobs),
+            "epochs": sum(run.epochs for run in found),
+            "epochs_to_go": sum(run.epochs_left for run in found),
             "seconds_to_go": seconds_to_go(self),
             "config": self.config.to_dict(),
         }
 
-    def job(self, row: Table2Row, seed: int) -> TableRun:
+    def run(self, row: Table2Row, seed: int) -> TableRun:
         """One run, as it is in the folder now."""
         folder = _folder(self.out, row, seed)
         return TableRun(row, seed, folder, epochs_done(folder), self.config.optim.epochs)
@@ -163,9 +164,9 @@ def table_runs(config: Config, *, out: Path, seeds: int, rows: tuple[Table2Row, 
     runs = TableRuns(
         out=out, config=plan.config, seeds=seeds, rows=rows, notes=(targets_line(plan.data), *plan.notes)
     )
-    for job in runs.jobs():
+    for run in runs.all_of():
         check_settings(
-            job.folder, runs.config_of(job.row, job.seed), wanted="one setting for the whole table"
+            run.folder, runs.config_of(run.row, run.seed), wanted="one setting for the whole table"
         )
     return runs
 
@@ -194,20 +195,20 @@ def train_rows(runs: TableRuns, *, say: Callable[[str], None], at_run: Callable[
         for left in runs.out.glob(".*.tmp"):  # left by a write that was killed
             left.unlink()
         _check_data(runs)
-        jobs = runs.jobs(runs.rows)
-        for number, job in enumerate(jobs, start=1):
-            if job.is_finished:
+        found = runs.all_of(runs.rows)
+        for number, run in enumerate(found, start=1):
+            if run.is_finished:
                 continue
             costs = _costs(runs)
-            later = sum(costs[after.row.name] * after.epochs_left for after in jobs[number:])
-            label = f"{number}/{len(jobs)} {job.row.name} seed {job.seed}"
-            say(f"{label}: {job.state}")
-            with _measured(runs, job), resumed_by_the_command():
+            later = sum(costs[after.row.name] * after.epochs_left for after in found[number:])
+            label = f"{number}/{len(found)} {run.row.name} seed {run.seed}"
+            say(f"{label}: {run.state}")
+            with _measured(runs, run), resumed_by_the_command():
                 train(
-                    plan_from_config(runs.config_of(job.row, job.seed)),
-                    job.folder,
-                    resume=job.is_begun,
-                    part=Part(label=label, later=later / (costs[job.row.name] * job.epochs)),
+                    plan_from_config(runs.config_of(run.row, run.seed)),
+                    run.folder,
+                    resume=run.is_begun,
+                    part=Part(label=label, later=later / (costs[run.row.name] * run.epochs)),
                 )
             # otherwise the next run would see less free memory, and might not keep its clips on the GPU
             torch.cuda.empty_cache()
@@ -219,36 +220,36 @@ def seconds_to_go(runs: TableRuns) -> float | None:
     if not _read_measured(runs.out):
         return None
     costs = _costs(runs)
-    return sum(costs[job.row.name] * job.epochs_left for job in runs.jobs(runs.rows))
+    return sum(costs[run.row.name] * run.epochs_left for run in runs.all_of(runs.rows))
 
 
 def _check_data(runs: TableRuns) -> None:
     """The data are compared here, because a finished run never looks at them again."""
     digests: dict[int, str] = {}
-    for job in runs.jobs():
-        if not job.is_finished:
+    for run in runs.all_of():
+        if not run.is_finished:
             continue
         drawn = (
-            job.seed if runs.config.data.fraction < 1 else 0
+            run.seed if runs.config.data.fraction < 1 else 0
         )  # with a fraction, each seed draws other training clips
         if drawn not in digests:
-            digests[drawn] = data_digest(plan_from_config(runs.config_of(job.row, drawn)))
-        check_digest(job.folder, digests[drawn])
+            digests[drawn] = data_digest(plan_from_config(runs.config_of(run.row, drawn)))
+        check_digest(run.folder, digests[drawn])
 
 
 @contextmanager
-def _measured(runs: TableRuns, job: TableRun) -> Iterator[None]:
+def _measured(runs: TableRuns, run: TableRun) -> Iterator[None]:
     """Adds the epochs that are trained inside, and their seconds, to measured.json."""
     start = time.monotonic()
     try:
         yield
     finally:
-        epochs = runs.job(job.row, job.seed).epochs_done - job.epochs_done
+        epochs = runs.run(run.row, run.seed).epochs_done - run.epochs_done
         if epochs > 0:
             measured = _read_measured(runs.out)
-            before = measured.get(job.row.name, {"epochs": 0, "seconds": 0.0})
+            before = measured.get(run.row.name, {"epochs": 0, "seconds": 0.0})
             seconds = before["seconds"] + time.monotonic() - start
-            measured[job.row.name] = {"epochs": before["epochs"] + epochs, "seconds": round(seconds, 3)}
+            measured[run.row.name] = {"epochs": before["epochs"] + epochs, "seconds": round(seconds, 3)}
             with suppress(OSError):  # an estimate is worth no stop, and must not hide another error
                 write_json(runs.out / "measured.json", measured)
 

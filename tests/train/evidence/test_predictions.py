@@ -7,7 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rrtn.runtime.errors import DataError
-from rrtn.train.evidence.predictions import Predictions, read_predictions, write_predictions, write_submission
+from rrtn.train.evidence.predictions import (
+    Predictions,
+    read_predictions,
+    write_predictions,
+    write_test_submission,
+)
 
 
 def predictions(rated: float = 0.5) -> Predictions:
@@ -45,7 +50,7 @@ def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
 
 
 def test_a_submission_has_brackets_and_the_datas_order(tmp_path: Path) -> None:
-    write_submission(tmp_path / "test.csv", predictions(np.nan))
+    write_test_submission(tmp_path / "test.csv", predictions(np.nan))
     header, *rows = (tmp_path / "test.csv").read_text().splitlines()
     assert header == 'File_ID,Awe,"\'=Joy, of rated"'
     assert [row.split(",")[0] for row in rows] == ["[3]", "[1]", "[2]"]

@@ -106,7 +106,7 @@ def run_bytes(run: Path) -> dict[str, bytes]:
 
 
 def kept_predictions(runs: TableRuns, row: Table2Row) -> list[Predictions]:
-    folders = [runs.job(row, seed).folder / "predictions" for seed in range(runs.seeds)]
+    folders = [runs.run(row, seed).folder / "predictions" for seed in range(runs.seeds)]
     return [read_predictions(path) for folder in folders for path in folder.iterdir()]
 
 
@@ -192,13 +192,13 @@ class TestRuns:
             ) as stopped:
                 trained(runs)
         assert stopped.value.exit_code == 143
-        first = runs.job(ROWS[0], 0).folder / "checkpoints/last" / POINTER
+        first = runs.run(ROWS[0], 0).folder / "checkpoints/last" / POINTER
         before = first.stat().st_mtime_ns
         said = trained(runs)
         assert said[0].startswith("2/3 resnet18-rrtn seed 0: begun, ")
         assert first.stat().st_mtime_ns == before
         for row in RESNET18:
-            assert run_bytes(runs.job(row, 0).folder) == run_bytes(whole.job(row, 0).folder)
+            assert run_bytes(runs.run(row, 0).folder) == run_bytes(whole.run(row, 0).folder)
 
     def test_what_is_finished_is_not_trained_again_and_more_seeds_are_added(
         self, copy: TableRuns, monkeypatch: pytest.MonkeyPatch
@@ -339,7 +339,7 @@ class TestTable:
 
     def test_rows_that_were_not_run_are_there_and_say_so(self, table: Table2) -> None:
         assert [result.row for result in table.rows] == list(ROWS)
-        assert [result.runs for result in table.rows] == ["2 of 2 seeds"] * 3 + ["not run"] * 6
+        assert [result.state for result in table.rows] == ["2 of 2 seeds"] * 3 + ["not run"] * 6
         assert not table.is_whole
         assert table.title.startswith("PARTIAL, 3 of 9 rows are whole: ")
         assert [result.cells()[3] for result in table.rows[3:]] == [""] * 6
@@ -354,7 +354,7 @@ class TestTable:
         with pytest.raises(StoppedError):
             trained(copy)
         table = table_of_runs(copy, resamples=RESAMPLES)
-        assert [result.runs for result in table.rows[:3]] == [
+        assert [result.state for result in table.rows[:3]] == [
             "1 of 2 seeds, 1 begun",
             "2 of 2 seeds",
             "2 of 2 seeds",
@@ -370,13 +370,13 @@ class TestTable:
         assert "(1 of 2 seeds)" in table.to_markdown()
 
     def test_only_all_runs_make_it_whole(self, table: Table2) -> None:
-        done = tuple(replace(result, jobs=table.rows[0].jobs) for result in table.rows)
+        done = tuple(replace(result, runs=table.rows[0].runs) for result in table.rows)
         assert replace(table, rows=done).is_whole
         assert not replace(table, rows=done).title.startswith("PARTIAL")
 
     def test_an_empty_folder_is_a_table_without_runs(self, corpus: Path, tmp_path: Path) -> None:
         table = table_of_runs(runs_of(corpus, tmp_path))
-        assert {result.runs for result in table.rows} == {"not run"}
+        assert {result.state for result in table.rows} == {"not run"}
 
     def test_both_files_are_written(self, whole: TableRuns, table: Table2) -> None:
         document = json.loads((whole.out / "table2.json").read_text())
@@ -475,7 +475,7 @@ class TestSeedsAsARun:
 
 def histories(runs: TableRuns, row: Table2Row, seed: int) -> list[dict[str, Any]]:
     return [
-        json.loads(line) for line in (runs.job(row, seed).folder / "history.jsonl").read_text().splitlines()
+        json.loads(line) for line in (runs.run(row, seed).folder / "history.jsonl").read_text().splitlines()
     ]
 
 
