@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Final, Optional
 
 import typer
 
@@ -106,6 +106,15 @@ def report(
     print_json({"report": str(page)}) if as_json else say(f"report in {page}")
 
 
+# Measure -> its column, and which is left out first where a terminal is narrow.
+_FIGURES: Final = {
+    "ccc_biased": ("CCC, biased", 4),
+    "pearson": ("Pearson", 3),
+    "mae": ("MAE", 2),
+    "ridge_ccc": ("ridge CCC", 1),
+}
+
+
 def print_evaluation(evaluation: "Evaluation") -> None:
     """Tables on stdout."""
     if evaluation.targets:
@@ -119,34 +128,26 @@ def print_evaluation(evaluation: "Evaluation") -> None:
 
 
 def _print_ratings(evaluation: "Evaluation") -> None:
-    from ..train.evidence.evaluation import mean_of_known
-
-    columns = {"CCC, biased": evaluation.biased, "Pearson": evaluation.pearson, "MAE": evaluation.mae}
-    if evaluation.ridge is not None:
-        columns["ridge CCC"] = evaluation.ridge
-    drops = zip(columns, (4, 3, 2, 1), strict=False)
+    figures = evaluation.figures
     counts = evaluation.counts if any(n < evaluation.clips for n in evaluation.counts) else ()
+    shown = [(name, *_FIGURES[name]) for name in figures if name != "ccc"]
     table = Table(
         "target",
         *numbers("CCC"),
         *([Column("95%")] if evaluation.interval else []),
-        *(Column(name, right=True, drop=drop) for name, drop in drops),
+        *(Column(title, right=True, drop=drop) for _, title, drop in shown),
         *(numbers("clips") if counts else []),
     )
+
+    def add_row(name: str, k: int, rated: str, style: str = "") -> None:
+        ccc, *others = (number_text(figures[measure][k]) for measure in ("ccc", *(one for one, *_ in shown)))
+        clips = [rated] if counts else []
+        table.add_row(name, ccc, *_interval(evaluation, k), *others, *clips, style=style)
+
     for k, target in enumerate(evaluation.targets):
-        others = (number_text(values[k]) for values in columns.values())
-        rated = [str(counts[k])] if counts else []
-        table.add_row(
-            target, number_text(evaluation.challenge[k]), *_interval(evaluation, k), *others, *rated
-        )
+        add_row(target, k, str(evaluation.counts[k]))
     table.add_section()
-    means = [
-        number_text(mean_of_known(values)) if name != "MAE" or evaluation.has_one_scale else ""
-        for name, values in columns.items()
-    ]
-    mean = number_text(mean_of_known(evaluation.challenge))
-    rated = [""] if counts else []
-    table.add_row("mean", mean, *_interval(evaluation, -1), *means, *rated, style="bold")
+    add_row("mean", -1, "", "bold")
     print_table(table, title=_title(evaluation), caption=_caption(evaluation))
 
 

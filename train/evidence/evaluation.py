@@ -223,10 +223,23 @@ class Evaluation:
         is_evidence = have_evidence(rated, speakers)
         return np.where(is_evidence, low, np.nan), np.where(is_evidence, high, np.nan)
 
+    @cached_property
+    def figures(self) -> dict[str, Float64]:
+        """Each measure [K + 1], by its name in --json: of the targets, and the mean over those that have it.
+
+        Of errors in several units there is no mean: NaN.
+        """
+        measures = {"ccc": self.challenge, "ccc_biased": self.biased}
+        measures |= {"pearson": self.pearson, "mae": self.mae}
+        if self.ridge is not None:
+            measures["ridge_ccc"] = self.ridge
+        means = {name: mean_of_known(values) for name, values in measures.items()}
+        if not self.has_one_scale:
+            means["mae"] = math.nan
+        return {name: np.append(values, means[name]) for name, values in measures.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """For --json."""
-        columns = {"ccc": self.challenge, "ccc_biased": self.biased, "pearson": self.pearson, "mae": self.mae}
-        shown = columns | ({} if self.ridge is None else {"ridge_ccc": self.ridge})
         return {
             "run": str(self.run),
             "epoch": self.epoch,
@@ -234,11 +247,8 @@ class Evaluation:
             "clips": self.clips,
             "speakers": self.speakers,
             "synthetic": self.synthetic,
-            **({"mean": self._mean_of(shown)} if self.targets else {}),
-            "per_target": {
-                target: {**{name: or_none(values[k]) for name, values in shown.items()}, **self._pair(k)}
-                for k, target in enumerate(self.targets)
-            },
+            **({"mean": self._column(-1)} if self.targets else {}),
+            "per_target": {target: self._column(k) for k, target in enumerate(self.targets)},
             "compared": {run: comparison.to_dict(self.targets) for run, comparison in self.compared.items()},
             **self._of_labels(),
             **({"folds": self.folds} if self.folds else {}),
@@ -246,9 +256,11 @@ class Evaluation:
             **({"groups": [group.to_dict() for group in self.groups]} if self.groups else {}),
         } | ({"epochs_of_seeds": list(self.epochs)} if len(self.seeds) > 1 else {})
 
-    def _mean_of(self, shown: dict[str, Float64]) -> dict[str, float | None]:
-        means = {name: or_none(mean_of_known(values)) for name, values in shown.items()}
-        return {**means, **({} if self.has_one_scale else {"mae": None}), **self._pair(-1)}
+    def _column(self, k: int) -> dict[str, float | None]:
+        """What `to_dict` says of a target; -1: of their mean."""
+        low, high = (or_none(end[k]) for end in self.interval) if self.interval else (None, None)
+        figures = {name: or_none(values[k]) for name, values in self.figures.items()}
+        return {**figures, "ccc_low": low, "ccc_high": high}
 
     def _of_labels(self) -> dict[str, Any]:
         """What scales, blanks, classes and tasks add to `to_dict`; empty without them."""
@@ -275,10 +287,6 @@ class Evaluation:
             "classes": list(self.classes[j].classes),
             "confusion": self.tables[j].tolist(),
         }
-
-    def _pair(self, column: int) -> dict[str, float | None]:
-        low, high = (or_none(end[column]) for end in self.interval) if self.interval else (None, None)
-        return {"ccc_low": low, "ccc_high": high}
 
 
 def mean_of_known(values: Float64) -> float:

@@ -44,6 +44,13 @@ MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` p
 
 _CHOSEN: Final = "chosen on these clips: on others the CCC is likely lower"
 _CROSSED: Final = "the last one, not chosen; each clip is predicted by the run that did not hear its speaker"
+_FIGURES: Final = {
+    "ccc": "CCC",
+    "ccc_biased": "biased",
+    "pearson": "Pearson",
+    "mae": "MAE",
+    "ridge_ccc": "ridge CCC",
+}
 _WEIGHTS: Final = dict(
     zip((*TERMS, CLASS_TERM), ("CCC", "CCC, masked", "Barlow Twins", "cross-entropy"), strict=True)
 )
@@ -257,25 +264,11 @@ def _quality(evaluation: Evaluation) -> Quality:
     confusions = [_confusion(evaluation, j) for j in range(len(evaluation.classes))]
     if not evaluation.targets:
         return Quality(None, None, [], confusions)
-    names = [*evaluation.targets, "mean"]
-    values = np.append(evaluation.challenge, mean_of_known(evaluation.challenge))
+    names, figures = [*evaluation.targets, "mean"], evaluation.figures
     label = "CCC (challenge), 95% over speakers" if evaluation.interval else "CCC (challenge)"
-    chart = interval_chart(names, values, evaluation.interval, x_label=label)
-    columns = {
-        "CCC": evaluation.challenge,
-        "biased": evaluation.biased,
-        "Pearson": evaluation.pearson,
-        "MAE": evaluation.mae,
-    }
-    if evaluation.ridge is not None:
-        columns["ridge CCC"] = evaluation.ridge
-    rows = [
-        [name, *(number_text(np.append(v, mean_of_known(v))[k]) for v in columns.values())]
-        for k, name in enumerate(names)
-    ]
-    if not evaluation.has_one_scale:  # errors of several units have no mean
-        rows[-1][1 + list(columns).index("MAE")] = ""
-    header = ["target", *columns]
+    chart = interval_chart(names, figures["ccc"], evaluation.interval, x_label=label)
+    rows = [[name, *(number_text(values[k]) for values in figures.values())] for k, name in enumerate(names)]
+    header = ["target", *(_FIGURES[name] for name in figures)]
     if any(count < evaluation.clips for count in evaluation.counts):
         header.append("rated clips")
         rows = [[*row, str(count)] for row, count in zip(rows, [*evaluation.counts, ""], strict=True)]
