@@ -44,7 +44,7 @@ from .decoder_pool import (
 from .decoder_start import check_process, fork_lock, this_process
 from .feed import Feed
 from .file_rows import NOT_FINITE, FileInProgress, RowLayout
-from .scorer_settings import check_count, check_level, check_positive, check_segment, check_window
+from .scorer_settings import MOST_CLIPS, check_count, check_level, check_positive, check_segment, check_window
 from .scoring_model import ScoringModel, Timing
 
 _AHEAD: Final = 4096  # files whose rows may wait for an earlier file that takes longer
@@ -104,7 +104,8 @@ class Scorer:
 
         Raises ModelError, ConfigError.
         """
-        counts = {"--batch-size": batch_size, "--workers": workers, "lanes": lanes, "--channel": channel}
+        check_count("--batch-size", batch_size, most=MOST_CLIPS)
+        counts = {"--workers": workers, "lanes": lanes, "--channel": channel}
         for name, count in counts.items():
             check_count(name, count)
         check_positive("--max-seconds", max_seconds)

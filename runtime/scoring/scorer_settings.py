@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import get_args
+from typing import Final, get_args
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from ..backends.registry import AUTO
 from ..errors import ConfigError, MissingExtraError
 from ..spec import FrontendSpec
 from .decoder_messages import Segment, Window
+
+MOST_CLIPS: Final = 1 << 15  # of a batch: the decoders keep room for two batches, of 64 kB a clip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +38,14 @@ class ScorerSettings:
     start_decoding: bool = False
 
 
-def check_count(name: str, value: object) -> None:
-    """Raises ConfigError for what is neither None nor a whole number above 0."""
+def check_count(name: str, value: object, *, most: int | None = None) -> None:
+    """Raises ConfigError for what is neither None nor a whole number above 0, or more than `most`."""
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ConfigError(name, repr(value), wanted="a whole number above 0")
+    if most is not None and value > most:
+        raise ConfigError(name, f"{value:,}", wanted=f"at most {most:,}")
 
 
 def check_positive(flag: str, value: object) -> None:

@@ -225,6 +225,11 @@ def test_a_time_is_a_number(tiny_model: Path, option: str, value: Any) -> None:
         Scorer(tiny_model, "cpu", **{"window": 1.0, option: value})
 
 
+def test_a_batch_that_no_memory_holds_is_refused(tiny_model: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--batch-size \| 100,000 \| expected at most 32,768"):
+        Scorer(tiny_model, "cpu", batch_size=100_000)
+
+
 def test_the_settings_are_the_arguments_with_their_defaults() -> None:
     arguments = list(inspect.signature(Scorer).parameters.values())[1:]
     settings = {one.name: one.default for one in fields(ScorerSettings)}
