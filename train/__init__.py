@@ -7,6 +7,7 @@ request        what `rrtn train` was asked for, checked before torch is imported
 start          from a request to a finished run
 loop           the training loop
 step           one optimiser step
+precision      what is computed in float32 whatever the precision
 loss_scale     the factor on the loss that float16 needs
 predict        scores of a whole split
 run_folder     where a run's files are

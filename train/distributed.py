@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..runtime.errors import ConfigError, StoppedError
-from .method.precision import at_least_float32
+from .precision import at_least_float32
 
 # The first rank may decode a whole data set while the others wait.
 _TIMEOUT: Final = datetime.timedelta(minutes=30)

@@ -35,7 +35,7 @@ def test_installed_packages_are_named_with_their_version() -> None:
 
 
 def test_a_package_that_is_missing_comes_with_an_extra_that_exists(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rrtn.runtime.doctor._version", lambda package: None)
+    monkeypatch.setattr("rrtn.runtime.doctor.installed_version", lambda package: None)
     extras = importlib.metadata.metadata("rrtn").get_all("Provides-Extra") or []
     fixes = {
         finding.subject: finding.fix for finding in examine() if finding.detail.startswith("not installed")

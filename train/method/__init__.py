@@ -8,7 +8,6 @@ weighting     how the terms of the loss become one number
 twins_loss    both views through the network, and the loss that is minimised
 model         encoder, head and projector
 encoders      the encoders, and what an encoder must do
-precision     what is computed in float32 whatever the precision
 fusible       ReLU and pooling as a compiler fuses them best
 view_batchnorm  BatchNorm for both views in one batch
 frontend      log-Mel on the training device

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..precision import at_least_float32
 from .choices import Activation, EncoderName
 from .encoders import encoder_from_name
-from .precision import at_least_float32
 
 
 class Prediction(NamedTuple):

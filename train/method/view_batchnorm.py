@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .precision import at_least_float32
+from ..precision import at_least_float32
 
 
 class BatchNormPerView(nn.BatchNorm2d):
