@@ -169,8 +169,11 @@ def wants_json() -> bool:
 
 def wants_json_lines() -> bool:
     """Whether these documents are an object on a line each: commands that go on until they are ended."""
-    names = sys.argv[1:2]
-    return wants_json() and (names in (["serve"], ["listen"]) or (names == ["score"] and "-" in sys.argv[2:]))
+    command, arguments = (sys.argv[1:2] or [""])[0], sys.argv[2:]
+    is_live = any(
+        one == "-" and before != "--list" for before, one in zip(["", *arguments], arguments, strict=False)
+    )
+    return wants_json() and (command in ("serve", "listen") or (command == "score" and is_live))
 
 
 def _option(arguments: list[str], name: str) -> str | None:

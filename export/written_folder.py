@@ -52,6 +52,9 @@ def check_rewritable(folder: Path, option: str, holds: str) -> None:
         raise ModelError(
             str(folder), "a link or a file", wanted="a folder, or nothing", fix=f"choose another {option}"
         )
+    if Path.cwd().is_relative_to(folder.resolve()):
+        came, wanted = "the working directory, or a folder above it", "a folder that can be replaced"
+        raise ModelError(str(folder), came, wanted=wanted, fix=f"choose another {option}")
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     written = _written(folder / RECORD)

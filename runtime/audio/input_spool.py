@@ -50,7 +50,7 @@ class InputSpool:
     """
 
     def __init__(self, inputs: Iterable[Input], left_out: Counter[str] | None = None) -> None:
-        """`left_out` counts what was found beside the inputs, as `inputs.Choice` does."""
+        """`left_out` counts what was found beside the inputs, as `inputs.InputChoice` does."""
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by __exit__
         self.relative_to = ""  # the working directory, where the path of a file is relative
         try:

@@ -52,8 +52,8 @@ def check_positive(flag: str, value: object) -> None:
     """Raises ConfigError for what is neither None nor a finite number above 0."""
     if value is None:
         return
-    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not is_number or not 0 < float(value) < math.inf:  # type: ignore[arg-type]
+    is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:  # type: ignore[operator]
         raise ConfigError(flag, repr(value), wanted="a number above 0")
 
 

@@ -92,6 +92,8 @@ class _Server(uvicorn.Server):
         if self.should_exit:
             self.force_exit = True
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            for connection in list(self.server_state.connections):  # since Python 3.12.1 they are waited for
+                connection.loop.call_soon_threadsafe(connection.transport.abort)
         super().handle_exit(sig, frame)
 
 

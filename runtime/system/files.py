@@ -76,6 +76,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 def temporary_name(target: Path) -> Path:
     """A new name beside `target`, by which what a killed process left is known and removed."""
+    target = target.absolute()
     return target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.tmp")
 
 

@@ -178,6 +178,12 @@ def test_a_wrong_option_is_one_line_of_json_too(folder: Path, tiny_model: Path) 
     assert json.loads(line)["error"]["exit_code"] == done.returncode == 2
 
 
+def test_a_list_on_stdin_is_no_sound(folder: Path, tiny_model: Path) -> None:
+    done = shell(f"{RRTN} score --list - --rate 1 -m {tiny_model} --json < /dev/null", folder)
+    assert done.returncode == 2
+    assert done.stdout.startswith('{\n  "error"')
+
+
 def test_a_channel_that_is_missing_is_refused_with_the_summary(folder: Path, tiny_model: Path) -> None:
     done = shell(f"cat a.wav | {RRTN} score - --channel 3 -m {tiny_model} --json", folder)
     _, summary = lines_of(done.stdout)

@@ -172,13 +172,13 @@ class Evaluation:
 
     @property
     def score(self) -> float:
-        """That metric here; the mean over the seeds. NaN where a target that it judges has no label."""
+        """That metric here; the mean over the seeds. NaN where a target that it judges is `unlabelled`."""
         return float(np.mean([one.score(self.task) for one in self._judgements]))
 
     @property
     def unlabelled(self) -> tuple[str, ...]:
-        """The targets, rated ones first, of which no clip here has a label."""
-        rated = [name for name, count in zip(self.targets, self.counts, strict=True) if not count]
+        """The targets, rated ones first, that too few clips have: fewer than two a rating, none a class."""
+        rated = [name for name, count in zip(self.targets, self.counts, strict=True) if count < 2]
         classes = zip(self.classes, self.tables, strict=True)
         return *rated, *(target.name for target, table in classes if not table.any())
 

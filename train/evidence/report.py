@@ -124,7 +124,7 @@ def _template() -> Template:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["number"] = lambda value: f"{value:z.3f}"
+    environment.filters["number"] = number_text
     return environment.get_template("report.html.j2")
 
 

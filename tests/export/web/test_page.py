@@ -74,6 +74,17 @@ def test_a_page_takes_the_place_of_a_page_with_the_same_bytes(bundle: Bundle, tm
     assert written[0] == written[1]
 
 
+def test_the_working_directory_is_not_replaced(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a/b")
+    for place in (".", "..", "../../a"):
+        with pytest.raises(ModelError, match=r"the working directory, or a folder above it .*--web"):
+            page_from_bundle(bundle, Path(place))
+    assert [*(tmp_path / "a").rglob("*")] == [tmp_path / "a/b"]
+
+
 def test_a_folder_with_somebodys_file_stays(bundle: Bundle, tmp_path: Path) -> None:
     page_from_bundle(bundle, tmp_path / "page")
     written = (tmp_path / "page/page.js").read_text()

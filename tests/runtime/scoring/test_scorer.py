@@ -219,7 +219,7 @@ def test_options_are_positive_numbers(tiny_model: Path, option: str, value: floa
 
 
 @pytest.mark.parametrize("option", ["timeout", "max_seconds", "window", "hop"])
-@pytest.mark.parametrize("value", ["5", True, b"5", [5]])
+@pytest.mark.parametrize("value", ["5", True, b"5", [5], 1j, np.complex64(1)])
 def test_a_time_is_a_number(tiny_model: Path, option: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"--{option.replace('_', '-')} .*expected .*(number|seconds)"):
         Scorer(tiny_model, "cpu", **{"window": 1.0, option: value})

@@ -346,3 +346,8 @@ def test_a_class_target_that_few_have_has_no_interval() -> None:
     assert document["classes"]["Mood"]["uar"] is document["score"] is None
     assert document["classes"]["Type"]["uar"] > 0
     assert found.unlabelled == ("Mood",)
+    rated = np.column_stack([np.where(np.arange(len(speakers)) == 3, 0.5, np.nan), none.rated])
+    names, scores = ("Awe", *none.targets), np.column_stack([rng.uniform(size=len(speakers)), none.scores])
+    found = replace(found, seeds=(replace(none, targets=names, scores=scores, rated=rated),))
+    assert found.unlabelled == ("Awe", "Mood")  # of one rating there is no CCC
+    assert np.isnan(found.score)
