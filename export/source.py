@@ -31,6 +31,7 @@ from ..train.run_folder import RunFolder
 from .parity import Probe, Recordings, torch_scores
 
 _PROBE_CLIPS: Final = 128  # of the validation split
+_FEWEST_OF_A_COLUMN: Final = 8  # clips with a label of it, where the split has them
 _CALIBRATION_CLIPS: Final = 128  # of the training split
 
 
@@ -147,12 +148,21 @@ def _spread(rows: Int64, count: int) -> Int64:
 
 
 def _clips_of_split(source: Source, name: str, count: int) -> _RatedClips:
-    """At most `count` clips of a split of the run's data, spread evenly: those with a label before others."""
+    """`count` clips of a split of the run's data, spread evenly: those with a label before others.
+
+    Fewer where the split has fewer; and a few more of each column that so few of them have that it would
+    hardly be compared.
+    """
     split, spec = source.data.splits[name], source.config.frontend
-    is_labelled = ~np.isnan(split.rated).all(axis=1)
-    labelled = _spread(np.flatnonzero(is_labelled), count)
-    others = _spread(np.flatnonzero(~is_labelled), count - len(labelled))
-    chosen = np.sort(np.concatenate([labelled, others]))
+    known = ~np.isnan(split.rated)
+    labelled = _spread(np.flatnonzero(known.any(axis=1)), count)
+    others = _spread(np.flatnonzero(~known.any(axis=1)), count - len(labelled))
+    rare = [column for column in known.T if column[labelled].sum() < _FEWEST_OF_A_COLUMN]
+    chosen = np.unique(
+        np.concatenate(
+            [labelled, others, *(_spread(np.flatnonzero(column), _FEWEST_OF_A_COLUMN) for column in rare)]
+        )
+    )
     paths = [split.clips[i].path for i in chosen]
     store = clip_store(paths, spec, label=f"decode {name} clips", channel=source.data.channel)
     indices = np.arange(len(store))

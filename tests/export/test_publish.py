@@ -143,7 +143,24 @@ def test_the_gate_compares_clips_with_a_label_first(
     known.data.splits["Val"] = replace(val, rated=rated)
     probe = source.probe_of_source(known)
     found = (~np.isnan(probe.ratings).all(axis=1)).sum()
-    assert (len(probe.ratings), found) == (3, min(3, labelled))
+    assert (len(probe.ratings), found) == (max(3, labelled), labelled)
+
+
+def test_the_gate_compares_a_target_that_few_have_rated(
+    make_data: Callable[..., Path], csv_lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "_PROBE_CLIPS", 2)
+    monkeypatch.setattr(source, "_FEWEST_OF_A_COLUMN", 2)
+    run = untrained_run(make_data(csv_lines), tmp_path / "run", FrontendSpec())
+    known = source.source_of_run(run)
+    val = known.data.splits["Val"]
+    rated = np.array(val.rated)
+    rated[[0, 3], 1] = np.nan  # those that are spread evenly
+    known.data.splits["Val"] = replace(val, rated=rated)
+    probe = source.probe_of_source(known)
+    assert (~np.isnan(probe.ratings)).sum(axis=0).tolist() == [4, 2]
+    known.data.splits["Val"] = val
+    assert len(source.probe_of_source(known).ratings) == 2
 
 
 def test_a_bundle_without_its_run_cannot_be_compared(run: Path, tmp_path: Path) -> None:
