@@ -94,7 +94,8 @@ def _taken(
     """`refused` is what scoring will say of the variant's file; "" where it is whole."""
     from ..runtime.backends.variant_rows import refusal
 
-    (variant,) = (one for one in bundle.variants if one.name == name)
+    variant = bundle.variant(name)
+    assert variant, "of its candidates, or of a tuning that was compared with it"
     refused = refusal(bundle, variant)
     return {
         "backend": backend,

@@ -34,19 +34,19 @@ def duplicates_of(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[tu
     `stores` hold the clips, one after the other. Bad files and silent clips belong to no group.
     """
     places = [(store, i) for store in stores for i in range(len(store))]
-    alike = Counter(map(_glance, places))
+    glances = [_glance(store.waveform(i)) for store, i in places]
+    alike = Counter(glances)
     same: dict[bytes, list[Clip]] = {}
     with Progress("compare", len(clips), "clips") as progress:
-        for clip, (store, i) in zip(clips, places, strict=True):
-            if alike[_glance((store, i))] > 1 and not (store.errors[i] or store.silent[i]):
+        for clip, (store, i), glance in zip(clips, places, glances, strict=True):
+            if alike[glance] > 1 and not (store.errors[i] or store.silent[i]):
                 same.setdefault(hashlib.sha256(store.waveform(i).tobytes()).digest(), []).append(clip)
             progress.advance()
     groups = [tuple(group) for group in same.values() if len(group) > 1]
     return sorted(groups, key=lambda group: len(_splits_of(group)), reverse=True)
 
 
-def _glance(place: tuple[ClipStore, int]) -> tuple[int, bytes]:
-    samples: Int16 = place[0].waveform(place[1])
+def _glance(samples: Int16) -> tuple[int, bytes]:
     middle = len(samples) // 2
     return len(samples), samples[middle : middle + _LOOKED_AT].tobytes()
 
