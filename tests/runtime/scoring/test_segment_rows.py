@@ -281,3 +281,16 @@ def test_places_are_seconds_of_the_file_whatever_its_rate(tiny_model: Path, writ
     starts = [[place[0] for place in joined(rows)] for rows in (slow, fast)]
     assert len(starts[1]) >= 4
     assert abs(starts[1][-1] * 3 - starts[0][-1]) < 0.3
+
+
+def test_an_offset_that_one_burst_loses_is_told(tiny_model: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    samples = rng.normal(size=20 * 16_000) * 3e-4 + 0.01
+    tone = np.sin(np.arange(16_000) * 2 * np.pi * 300 / 16_000)
+    for second, peak in ((4, 0.5), (12, 0.03)):
+        samples[second * 16_000 : (second + 1) * 16_000] += peak * tone
+    soundfile.write(tmp_path / "field.wav", samples.astype(np.float32), 16_000, subtype="FLOAT")
+    with Scorer(tiny_model, "cpu", segment="level") as scorer:
+        rows = list(scorer.score_files([tmp_path / "field.wav"]))
+    assert len(rows) == 3
+    assert {row.flags for row in rows} == {("dc",)}
