@@ -11,6 +11,7 @@ from gpu_inference import Model
 from gpu_section import Place, Record, Skipped, seconds_of_blocks
 from rrtn.export.graph import onnx_from_network
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
+from rrtn.runtime.arrays import samples_from_waveform
 from rrtn.runtime.backends.cuda_libraries import cuda_missing
 from rrtn.runtime.scoring.decoder_pool import DecoderPool
 from rrtn.runtime.system.cpus import usable_cpus
@@ -61,9 +62,8 @@ def score_folder(
     scorer = Scorer(load_bundle(file), "cuda" if place.device.type == "cuda" else "cpu")
     decoding = scorer.decoding
     clips = model.inputs(decoding.input)  # zeros would be up to 13% faster than data
-    if decoding.slot_dtype == np.int16:
-        clips = np.round(clips * 32_768).clip(-32_768, 32_767)
-    batch = np.resize(clips, (scorer.batch_size, *decoding.slot_shape)).astype(decoding.slot_dtype)
+    inputs = samples_from_waveform(clips) if decoding.slot_dtype == np.int16 else clips
+    batch = np.resize(inputs, (scorer.batch_size, *decoding.slot_shape)).astype(decoding.slot_dtype)
     batches = -(-len(paths) // scorer.batch_size)
     decoders = DecoderPool(decoding, count=scorer.workers, chunk=min(scorer.batch_size, 32), timeout=60.0)
 

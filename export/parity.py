@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from ..runtime.arrays import INT16_SCALE, Float32, Float64, Int16, Int64, waveform_from_samples
+from ..runtime.arrays import Float32, Float64, Int16, Int64, samples_from_waveform, waveform_from_samples
 from ..runtime.backends.base import Backend
 from ..runtime.bundle import Variant
 from ..runtime.errors import ModelError
@@ -234,7 +234,7 @@ def check_half_range(encoder: torch.nn.Module, spec: FrontendSpec, clips: Float3
 
 def _as_decoded(waveforms: Sequence[Float32]) -> Sequence[Float32] | Int16:
     """[n, N] 16-bit samples; the waveforms, where these are no such samples."""
-    samples = np.clip(np.round(np.array(waveforms) * INT16_SCALE), -32_768, 32_767).astype(np.int16)
+    samples = samples_from_waveform(waveforms)
     return samples if np.array_equal(waveform_from_samples(samples), np.array(waveforms)) else waveforms
 
 

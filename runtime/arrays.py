@@ -1,4 +1,4 @@
-"""Names for the arrays that pass between modules, and the conversion that all of them need."""
+"""Names for the arrays that pass between modules, and the conversions that all of them need."""
 
 from typing import Final
 
@@ -16,3 +16,8 @@ INT16_SCALE: Final = np.float32(32_768)
 def waveform_from_samples(samples: Int16) -> Float32:
     """int16 samples of any shape -> float32 in [-1, 1)."""
     return samples.astype(np.float32) / INT16_SCALE
+
+
+def samples_from_waveform(waveform: npt.ArrayLike) -> Int16:
+    """Floats of any shape -> the nearest int16 samples; those at or above 1 become 32767, the largest."""
+    return np.clip(np.round(np.asarray(waveform) * INT16_SCALE), -32_768, 32_767).astype(np.int16)

@@ -22,6 +22,7 @@ import onnxruntime
 import soundfile
 
 from .. import __version__
+from .arrays import samples_from_waveform
 from .audio.reader import read_audio
 from .backends.base import Backend, BackendKind
 from .backends.choice import Candidate
@@ -291,7 +292,7 @@ def _inputs(spec: FrontendSpec, variant: Variant, kind: BackendKind, batch: int)
     """Batches of noise at the level of real clips."""
     rng = np.random.default_rng(batch)
     waveforms = (rng.uniform(-1, 1, (_INPUTS, spec.clip_samples)) * spec.peak).astype(np.float32)
-    clips: Any = (waveforms * 32_767).astype(np.int16)
+    clips: Any = samples_from_waveform(waveforms)
     if variant.input != "waveform" or not kind.needs_gpu:
         clips = np.stack([clip_input(waveform, spec, variant.input) for waveform in waveforms])
     return [clips[(np.arange(batch) + i) % _INPUTS] for i in range(_INPUTS)]

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from .arrays import Float32, Float64, waveform_from_samples
+from .arrays import Float32, Float64, samples_from_waveform, waveform_from_samples
 from .spec import FrontendSpec
 
 # Largest difference of a score, as a share of its scale's width. `rrtn export` judges int8 by CCC alone.
@@ -27,7 +27,7 @@ def extremes(spec: FrontendSpec) -> Float32:
         rng.uniform(-1, 1, len(time)),
         np.sign(np.sin(2 * np.pi * 220 * time)),
     ]
-    return waveform_from_samples(np.round(np.array(clips) * 32_767).astype(np.int16))
+    return waveform_from_samples(samples_from_waveform(clips))
 
 
 def voices(spec: FrontendSpec) -> Float32:

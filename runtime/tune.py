@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from .arrays import INT16_SCALE, Float32, Float64, waveform_from_samples
+from .arrays import Float32, Float64, samples_from_waveform, waveform_from_samples
 from .backends.base import Backend
 from .backends.choice import Candidate, backend_from_variant, candidates_of_variants
 from .backends.cpu import CPU
@@ -208,7 +208,7 @@ class _Gate:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         sounds = np.concatenate([voices(bundle.spec), extremes(bundle.spec)])
-        self._samples = np.round(sounds * (INT16_SCALE - 1)).astype(np.int16)
+        self._samples = samples_from_waveform(sounds)
         reference = bundle.variant("fp32") or next(one for one in bundle.variants if one.input != "samples")
         self._expected = self._scores(backend_from_variant(bundle, reference, CPU.name))
 

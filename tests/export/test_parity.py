@@ -24,7 +24,7 @@ from rrtn.export.parity import (
     torch_scores,
 )
 from rrtn.runtime import FrontendSpec
-from rrtn.runtime.arrays import waveform_from_samples
+from rrtn.runtime.arrays import samples_from_waveform, waveform_from_samples
 from rrtn.runtime.backends.ort_backend import OrtBackend, ort_backend_from_bundle
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ModelError
@@ -45,7 +45,7 @@ def clips() -> NDArray[np.float32]:
     smooth = np.array(
         [np.convolve(row, np.ones(1 + i % 9) / (1 + i % 9), mode="same") for i, row in enumerate(noise)]
     )
-    return waveform_from_samples(np.round(smooth * 32_767).astype(np.int16))
+    return waveform_from_samples(samples_from_waveform(smooth))
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_the_extremes() -> None:
     assert not silence.any()
     assert np.count_nonzero(click) == 1
     assert np.abs(noise).max() > 0.999
-    assert set(np.unique(square * 32_768)) <= {-32_767.0, 0.0, 32_767.0}
+    assert set(np.unique(square * 32_768)) <= {-32_768.0, 0.0, 32_767.0}
 
 
 @pytest.mark.parametrize("input_kind", ["logmel", "waveform"])
