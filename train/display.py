@@ -7,7 +7,7 @@ import math
 import sys
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -50,6 +50,7 @@ class Part:
 
     label: str = ""
     later: float = 0.0  # work that follows this run, in runs as long as this one
+    said: set[str] = field(default_factory=set)  # notes of the runs before, which this one does not repeat
 
 
 @dataclass(kw_only=True)
@@ -90,9 +91,9 @@ class Display:
         peak: float = 0.0,
         tensorboard: Path | None = None,
         quiet: bool = False,
-        part: Part = Part(),
+        part: Part | None = None,
     ) -> None:
-        self._part = part
+        self._part = part or Part()
         self._epochs, self._clips_per_epoch, self._quiet = epochs, clips_per_epoch, quiet
         self._share_per_rate = flops_per_clip / peak if peak > 0 else 0.0
         self._writer = _Writer(tensorboard) if tensorboard and not quiet else None
@@ -184,9 +185,11 @@ class Display:
             print(line, file=sys.stderr, flush=True)
 
     def say_notes(self, notes: Iterable[str]) -> None:
-        """A line for each."""
+        """A line for each that no run before has said."""
         for note in notes:
-            self.say(f"note: {note}")
+            if note not in self._part.said:
+                self.say(f"note: {note}")
+                self._part.said.add(note)
 
     def _tick(self) -> None:
         """Shows that a long step goes on."""

@@ -66,12 +66,12 @@ def train(
     resume: bool,
     strict_resume: bool = False,
     world: World = World(),  # noqa: B008  # frozen
-    part: Part = Part(),  # noqa: B008  # frozen
+    part: Part | None = None,
 ) -> TrainResult:
     """Trains into the folder `run`.
 
     `resume` continues from the last checkpoint, and gives the bits of a run that was never interrupted.
-    `part` says what the display tells of the runs beside this one.
+    `part` is the place of this run among those that a command trains one after the other.
 
     Raises ConfigError if the folder has a run already or another trainer is in it, DataError for audio
     that cannot be decoded, ModelError for broken checkpoints, StoppedError for a loss that is not
@@ -113,7 +113,7 @@ def _made(folder: RunFolder) -> Iterator[None]:
 
 
 def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first, the step last
-    plan: TrainingPlan, run: RunFolder, resume: bool, strict_resume: bool, world: World, part: Part
+    plan: TrainingPlan, run: RunFolder, resume: bool, strict_resume: bool, world: World, part: Part | None
 ) -> TrainResult:
     config, per_epoch = plan.config, plan.steps_per_epoch
     device = device_from_config(config, world)
@@ -312,7 +312,9 @@ def data_digest(plan: TrainingPlan) -> str:
     return sha256_of_splits(plan.data.columns.labels, *splits)
 
 
-def _display(plan: TrainingPlan, run: RunFolder, device: torch.device, world: World, part: Part) -> Display:
+def _display(
+    plan: TrainingPlan, run: RunFolder, device: torch.device, world: World, part: Part | None
+) -> Display:
     config = plan.config
     clips = plan.steps_per_epoch * config.optim.batch_size
     if not world.is_first:

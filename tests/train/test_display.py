@@ -358,6 +358,21 @@ def test_a_part_of_a_table_says_which_and_how_long_the_whole_takes(
     )  # 110 s, and 100 s
 
 
+def test_the_runs_of_one_command_say_a_note_once(capsys: pytest.CaptureFixture[str]) -> None:
+    said = set[str]()
+    for number, notes in enumerate((["3 clips are silent"], ["3 clips are silent", "a leak"])):
+        with Display(epochs=1, clips_per_epoch=10, part=Part(label=f"{number}/2", said=said)) as display:
+            display.say_notes(notes)
+    for _ in range(2):  # runs of their own
+        with Display(epochs=1, clips_per_epoch=10) as display:
+            display.say_notes(["alone"])
+    assert capsys.readouterr().err.splitlines() == [
+        "note: 3 clips are silent",
+        "note: a leak",
+        *2 * ["note: alone"],
+    ]
+
+
 def test_the_time_to_go_has_validation_and_checkpoints_in_it_and_forgets_a_slow_start(clock: Clock) -> None:
     display = Display(epochs=4, clips_per_epoch=1000)
     assert display._seconds_left() == math.inf  # nothing known

@@ -125,7 +125,7 @@ def train_folds(runs: FoldRuns, *, say: Callable[[str], object]) -> None:
     """
     runs.out.mkdir(parents=True, exist_ok=True)
     with locked(runs.out / "crossval.lock", does="trains folds"):
-        folds = runs.folds()
+        folds, said = runs.folds(), set[str]()
         for fold in folds:
             if fold.state == "finished":
                 check_digest(fold.folder, data_digest(plan_from_config(runs.config_of(fold.number))))
@@ -136,7 +136,7 @@ def train_folds(runs: FoldRuns, *, say: Callable[[str], object]) -> None:
             later = float(len(folds) - fold.number)
             plan = plan_from_config(runs.config_of(fold.number))
             with resumed_by_the_command():
-                train(plan, fold.folder, resume=fold.is_begun, part=Part(label=label, later=later))
+                train(plan, fold.folder, resume=fold.is_begun, part=Part(label=label, later=later, said=said))
             torch.cuda.empty_cache()
 
 

@@ -195,7 +195,7 @@ def train_rows(runs: TableRuns, *, say: Callable[[str], None], at_run: Callable[
         for left in runs.out.glob(".*.tmp"):  # left by a write that was killed
             left.unlink()
         _check_data(runs)
-        found = runs.all_of(runs.rows)
+        found, said = runs.all_of(runs.rows), set[str]()
         for number, run in enumerate(found, start=1):
             if run.is_finished:
                 continue
@@ -208,7 +208,7 @@ def train_rows(runs: TableRuns, *, say: Callable[[str], None], at_run: Callable[
                     plan_from_config(runs.config_of(run.row, run.seed)),
                     run.folder,
                     resume=run.is_begun,
-                    part=Part(label=label, later=later / (costs[run.row.name] * run.epochs)),
+                    part=Part(label=label, later=later / (costs[run.row.name] * run.epochs), said=said),
                 )
             # otherwise the next run would see less free memory, and might not keep its clips on the GPU
             torch.cuda.empty_cache()
