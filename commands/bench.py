@@ -41,7 +41,7 @@ def bench(
 
     Example: rrtn bench --variants fp32,int8 --chart speed.svg
     """
-    from ..runtime.bench import CHART_MARK, svg_chart
+    from ..runtime.bench_report import CHART_MARK, svg_chart
     from ..runtime.bundle import load_bundle
     from ..runtime.system.files import write_bytes
     from ..runtime.tables.outputs import check_new
@@ -62,7 +62,8 @@ def _measured(
     bundle: "Bundle", variants: list[str] | None, sizes: tuple[int, ...], seconds: float
 ) -> dict[str, Any]:
     from ..runtime.backends.choice import candidates_of_variants
-    from ..runtime.bench import bench_document, ceiling, measured, preparation
+    from ..runtime.bench import ceiling, measured, preparation
+    from ..runtime.bench_report import bench_document
     from ..runtime.progress import Progress
 
     candidates, reasons = candidates_of_variants(bundle, variants or ())

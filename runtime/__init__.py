@@ -12,6 +12,7 @@ doctor       what this machine can do
 tune         what is the fastest way to run a bundle here
 probe_sounds  sounds that two ways of running a model are compared on
 bench        how fast a bundle is here
+bench_report  what `rrtn bench` says of it: document, lines and chart
 
 system/      what the operating system gives: files, locks, memory, cores
 bundle/      a model's files, its labels and its frontend

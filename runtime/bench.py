@@ -6,8 +6,6 @@ percentiles only if there are enough runs, and a warning if noise or copies spoi
 B batch, N samples, T frames, M mels.
 """
 
-import html
-import platform
 import statistics
 import tempfile
 import time
@@ -18,32 +16,26 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime
 import soundfile
 
-from .. import __version__
 from .arrays import samples_from_waveform
 from .audio.reader import read_audio
 from .backends.base import Backend, BackendKind
 from .backends.choice import Candidate
-from .backends.engine_stamp import driver_version
 from .backends.model_batch import ModelBatch, Spent
 from .backends.registry import backend_kind
 from .bundle import Bundle, Variant
 from .frontend import clip_input, clip_log_mel
 from .spec import FrontendSpec
-from .system.cpus import cpu_model, usable_cpus
-from .text import counted, printable
+from .system.cpus import usable_cpus
 
 LEAST_RUNS: Final = 10
-CHART_MARK: Final = b"<desc>rrtn bench</desc>"  # near the start of a chart
 _RUNS_FOR_P99: Final = 500  # five of them are above p99
 # Coefficient of variation. trtexec warns at 0.025, which a shared machine never reaches.
 _NOISY: Final = 0.1
 _INPUTS: Final = 8  # batches that take turns
 _SIDE: Final = 2048  # rows and columns of the matrices whose product gives the ceiling
 _COPY_BYTES: Final = 256 << 20
-_BAR, _ROW = 420, 24  # pixels: length of the longest bar, distance between two bars
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,92 +132,6 @@ def measured(
         backend = kind.load(bundle, variant, 1)
         lanes, batch = kind.lanes(usable_cpus()), 1 if one_by_one else kind.batch_size
         yield _measurement(bundle, backend, batch, lanes, seconds, flops, limits)
-
-
-def bench_document(
-    bundle: Bundle,
-    results: Sequence[Measurement],
-    limits: Ceiling,
-    before: Preparation,
-    reasons: dict[str, str],
-) -> dict[str, Any]:
-    """The document of `rrtn bench --json`; `lines` stand below the table on a terminal."""
-    flops = bundle.provenance.get("flops_per_clip")
-    here = machine()
-    return {
-        "bundle": str(bundle.path),
-        "machine": here,
-        "ceiling": asdict(limits),
-        "preparation": asdict(before),
-        "flops_per_clip": flops,
-        "measurements": [asdict(result) for result in results],
-        "not_run": reasons,
-        "lines": [
-            _machine_line(here, limits),
-            _clip_line(flops, before),
-            *_accuracy_lines(bundle),
-            *(f"{name} did not run: {reason}" for name, reason in reasons.items()),
-        ],
-    }
-
-
-def _machine_text(here: dict[str, Any]) -> str:
-    return f"{here['cpu']}, {counted(here['cores'], 'core')}"
-
-
-def _machine_line(here: dict[str, Any], limits: Ceiling) -> str:
-    sgemm, copy = f"{limits.sgemm / 1e9:.0f} GFLOP/s", f"{limits.copy / 1e9:.1f} GB/s"
-    return f"{_machine_text(here)}: sgemm {sgemm}, copy {copy}"
-
-
-def _clip_line(flops: int | None, before: Preparation) -> str:
-    model = f"a clip: {flops / 1e9:.2f} GFLOP in the model; " if flops else ""
-    reading = f"reading {before.decode:.2f} ms (44.1 kHz stereo)"
-    return f"{model}before it, on one core: {reading}, log-Mel {before.log_mel:.2f} ms"
-
-
-def _accuracy_lines(bundle: Bundle) -> list[str]:
-    figures = {variant.name: variant.parity for variant in bundle.variants}
-    found = [f"{name} max {parity['max_abs']:.1e}" for name, parity in figures.items() if parity]
-    return [f"against PyTorch: {', '.join(found)}"] if found else []
-
-
-def machine() -> dict[str, Any]:
-    """The machine and the versions, without which a figure means nothing."""
-    return {
-        "cpu": cpu_model(),
-        "cores": usable_cpus(),
-        "python": platform.python_version(),
-        "rrtn": __version__,
-        "onnxruntime": onnxruntime.__version__,
-        "driver": driver_version(),
-    }
-
-
-def svg_chart(document: dict[str, Any]) -> str:
-    """Clips a second of each measurement as horizontal bars with numbers, readable in greyscale."""
-    rows = document["measurements"]
-    largest = max(row["clips_per_second"] for row in rows)
-    title = f'<text x="8" y="20">clips/s, {_escaped(_machine_text(document["machine"]))}</text>'
-    bars = [_svg_bar(row, 34 + _ROW * i, row["clips_per_second"] / largest) for i, row in enumerate(rows)]
-    size = f'width="720" height="{46 + _ROW * len(rows)}"'
-    font = 'font-family="sans-serif" font-size="13"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} {font}>{CHART_MARK.decode()}'
-    return f"{head}{title}{''.join(bars)}</svg>\n"
-
-
-def _escaped(text: str) -> str:
-    return html.escape(printable(text))
-
-
-def _svg_bar(row: dict[str, Any], y: int, share: float) -> str:
-    name = _escaped(f"{row['variant']} {row['device']} {row['at_once']} x {row['batch']}")
-    width = _BAR * share
-    return (
-        f'<text x="188" y="{y + 14}" text-anchor="end">{name}</text>'
-        f'<rect x="196" y="{y}" width="{width:.1f}" height="18" fill="#33658a"/>'
-        f'<text x="{202 + width:.1f}" y="{y + 14}">{row["clips_per_second"]:.1f}</text>'
-    )
 
 
 def _measurement(

@@ -1,6 +1,7 @@
 """Training and evaluation (torch, torchaudio). In reading order:
 
 config         every setting, one dataclass a section
+sections       dataclasses of settings <-> nested plain values, as TOML and JSON hold them
 config_file    config.toml: written, read, overridden by flags, compared on a resume
 plan           settings and data that are checked, before anything is trained
 request        what `rrtn train` was asked for, checked before torch is imported

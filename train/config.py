@@ -18,6 +18,7 @@ from ..runtime.text import short
 from .method.choices import CLASS_TERM, ENCODER_NAMES, TERMS, Activation, AugmentConfig, EncoderName
 from .method.columns import Columns, columns_of_settings, scale_choice
 from .method.tasks import TASK_NAMES, TaskName
+from .sections import default_of, flat_settings, plain_settings, settings_from_document
 
 if TYPE_CHECKING:
     from .method.weighting import Weighting
@@ -295,7 +296,8 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values, as they come back from TOML and JSON."""
-        return {name: _plain(value) for name, value in vars(self).items()}
+        document: dict[str, Any] = plain_settings(self, where_used=_WRITTEN_WHERE_USED)
+        return document
 
 
 def terms_of_config(config: Config) -> tuple[str, ...]:
@@ -331,15 +333,10 @@ def weighting_from_config(config: Config) -> "Weighting":
 
 @functools.lru_cache(maxsize=1)
 def _defaults() -> dict[str, Any]:
-    return {item.name: _plain(_default(item)) for item in dataclasses.fields(Config)}
-
-
-def _plain(value: Any) -> Any:
-    """A section as a dict, a tuple as a list."""
-    if dataclasses.is_dataclass(value):
-        parts = vars(value).items()
-        return {name: _plain(part) for name, part in parts if part or name not in _WRITTEN_WHERE_USED}
-    return list(value) if isinstance(value, tuple) else value
+    return {
+        item.name: plain_settings(default_of(item), where_used=_WRITTEN_WHERE_USED)
+        for item in dataclasses.fields(Config)
+    }
 
 
 def config_from_dict(document: Mapping[str, Any], *, source: str) -> Config:
@@ -348,66 +345,7 @@ def config_from_dict(document: Mapping[str, Any], *, source: str) -> Config:
     `source` is where the document comes from. Raises ConfigError with the name of an unknown key, or
     of a setting with a wrong value.
     """
-    config: Config = _from_dict(Config, document, source=source, prefix="")
-    return config
-
-
-def flat_settings(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings -> {"optim.lr": 0.001, ...}."""
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        if isinstance(value, Mapping):
-            flat |= flat_settings(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
-def _from_dict(kind: Any, document: Mapping[str, Any], *, source: str, prefix: str) -> Any:
-    fields = {item.name: item for item in dataclasses.fields(kind)}
-    if unknown := [prefix + key for key in document if key not in fields]:
-        raise ConfigError(source, f"unknown: {', '.join(unknown)}", wanted=f"some of {', '.join(fields)}")
-    values = {
-        key: _value(_default(fields[key]), value, source=source, key=prefix + key)
-        for key, value in document.items()
-    }
-    return kind(**values)
-
-
-def _value(default: Any, value: object, *, source: str, key: str) -> Any:
-    """A setting, in the type of its default; a section becomes its dataclass."""
-    if isinstance(default, tuple):
-        item = default[0] if default else ""  # the empty default is of names
-        return tuple(
-            _value(item, part, source=source, key=key)
-            for part in _checked(value, list | tuple, source=source, key=key)
-        )
-    if isinstance(default, float):
-        return _float(_checked(value, int | float, source=source, key=key), source=source, key=key)
-    if isinstance(default, FrontendSpec):
-        return FrontendSpec.from_settings(value, source=source)
-    if dataclasses.is_dataclass(default):
-        section = _checked(value, Mapping, source=source, key=key)
-        return _from_dict(type(default), section, source=source, prefix=f"{key}.")
-    return _checked(value, type(default), source=source, key=key)
-
-
-def _float(value: float, *, source: str, key: str) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        raise ConfigError(source, f"{key} = {short(value)}", wanted="a number that a float holds") from None
-
-
-def _default(item: "dataclasses.Field[Any]") -> Any:
-    return item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
-
-
-def _checked(value: Any, expected: Any, *, source: str, key: str) -> Any:
-    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-        name = getattr(expected, "__name__", str(expected))
-        raise ConfigError(source, f"{key} = {short(value)}", wanted=name)
-    return value
+    return settings_from_document(Config, document, source=source)
 
 
 def fold_of_text(text: str) -> tuple[int, str]:

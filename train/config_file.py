@@ -9,7 +9,8 @@ import tomli_w
 
 from ..runtime.errors import ConfigError
 from ..runtime.system.files import read_regular
-from .config import Config, config_from_dict, flat_settings
+from .config import Config, config_from_dict
+from .sections import flat_settings
 
 PLACES: Final = frozenset({"data.dir", "data.csv", "data.audio"})
 # Settings that a resumed run may change. Places of data are among them: the data is compared by its content.

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..runtime.errors import ConfigError
-from .config import Config, config_from_dict, flat_settings
+from .config import Config, config_from_dict
 from .config_file import changes_on_resume, merged, read_toml
 from .data.places import beneath_flags, with_settings_of_data
 from .data.reading import check_labels
 from .run_folder import RunFolder, newest_run
+from .sections import flat_settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from rrtn.train.config import _WRITTEN_WHERE_USED, Config, flat_settings
+from rrtn.train.config import _WRITTEN_WHERE_USED, Config
+from rrtn.train.sections import flat_settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -19,17 +19,15 @@ from rrtn.runtime import load_bundle
 from rrtn.runtime.backends.choice import candidates_of_variants
 from rrtn.runtime.backends.model_batch import Spent
 from rrtn.runtime.bench import (
-    CHART_MARK,
     LEAST_RUNS,
     Ceiling,
     Effort,
     Measurement,
-    bench_document,
     ceiling,
     measured,
     preparation,
-    svg_chart,
 )
+from rrtn.runtime.bench_report import CHART_MARK, bench_document, svg_chart
 from rrtn.runtime.bundle import Bundle, metadata_of
 from rrtn.runtime.bundle.onnx_file import sealed
 from rrtn.runtime.errors import ModelError

@@ -22,10 +22,10 @@ from rrtn.train.config import (
     ProjectorConfig,
     RuwlConfig,
     config_from_dict,
-    flat_settings,
 )
 from rrtn.train.config_file import changes_on_resume, config_from_toml, differences, merged, toml_from_config
 from rrtn.train.method.views import AugmentConfig
+from rrtn.train.sections import flat_settings
 
 UNUSUAL = Config(
     seed=7,

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import tomli_w
 from rrtn.runtime.errors import ConfigError
-from rrtn.train.config import DataConfig, flat_settings
+from rrtn.train.config import DataConfig
 from rrtn.train.request import TrainingRequest, config_from_settings, new_config, training_from_request
 from rrtn.train.run_folder import RunFolder
+from rrtn.train.sections import flat_settings
 from rrtn.train.start import plan_training
 
 MakeData = Callable[..., Path]

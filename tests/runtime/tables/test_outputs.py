@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from rrtn.cli import app
-from rrtn.runtime.bench import CHART_MARK
+from rrtn.runtime.bench_report import CHART_MARK
 from rrtn.runtime.errors import ConfigError, RrtnError, StoppedError
 from rrtn.runtime.tables.outputs import check_new, check_outputs, identities
 
