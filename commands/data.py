@@ -92,6 +92,14 @@ def data_import(
     file_column: FileColumn = None,
     split_column: SplitColumn = None,
     speaker_column: SpeakerColumn = None,
+    rater_column: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Each row is this person's rating of a clip; labels are the means over raters.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
     targets: Targets = None,
     scale: Scale = None,
     class_target: ClassTarget = None,
@@ -135,6 +143,7 @@ def data_import(
             split_column=split_column or "",
             speaker_column=speaker_column or "",
         ),
+        rater_column=rater_column or "",
         tables=tuple(names_with_commas(table) or ()),
         shares=shares_of_text(split) if split else None,
         seed=seed,

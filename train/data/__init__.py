@@ -16,6 +16,7 @@ table1            the paper's Table 1 for any data set
 sound_check       silent and clipped sounds, and the same samples twice
 data_check        all that can be found out before a training
 source_table      what an import reads, whatever its source
+raters            from a row for each rating to a row for each clip
 audformat_tables  the tables of a database in audformat
 importing         from what people have to a folder that trains
 voice             a source-filter voice for vocal bursts

@@ -285,7 +285,7 @@ def _without_repeats(table: _CsvTable) -> list[_CsvRow]:
             conflicting,
             f"the same {table.roles.file} stands above with other values",
             wanted="one row for each clip",
-            fix="remove one of the two rows",
+            fix="remove one of them; where each is one person's rating: rrtn data import --rater-column NAME",
         )
     if same:
         table.warnings.append(

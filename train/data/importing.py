@@ -23,14 +23,15 @@ from .audformat_tables import is_audformat, table_of_audformat
 from .column_names import SPLITS, split_of
 from .data_set import DataSet
 from .places import SETTINGS, TABLE, DataPlaces, Roles
-from .reading import check_labels, data_of_settings
+from .raters import check_ratings, clips_of_ratings, with_raters
+from .reading import check_labels, data_of_settings, label_settings
 from .source_table import SourceTable
 from .table_text import TableRecord, TextTable, check_lengths, read_text_table, with_decimal_points
 
 SHARES: Final = (0.7, 0.15, 0.15)  # of the clips, in Train, Val and Test
 _AVB_TABLES: Final = ("high_info.csv", "two_info.csv", "culture_info.csv", "type_info.csv")
 _AVB_AUDIO: Final = ("audio/wav", "wav", "audio")
-_COLUMN_FLAGS: Final = ("--file-column", "--split-column", "--speaker-column")
+_COLUMN_FLAGS: Final = ("--file-column", "--split-column", "--speaker-column", "--rater-column")
 _ROLES: Final = ("File_ID", "Split", "Subject_ID")
 
 
@@ -42,6 +43,7 @@ class ImportRequest:
     out: Path
     settings: Mapping[str, Any]  # of [data], as data.toml keeps them
     places: DataPlaces
+    rater_column: str = ""  # of a table with a row for each rating; "" for one with a row for each clip
     tables: tuple[str, ...] = ()  # of an audformat database; empty for all
     shares: tuple[float, float, float] | None = None  # None: the table's own split, or SHARES
     seed: int = 0
@@ -65,17 +67,22 @@ def import_data(request: ImportRequest) -> Imported:
     out = request.out
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(str(out), "not an empty folder", wanted="a new folder", fix="choose another one")
-    table = _table_of_source(request)
+    source = table = _table_of_source(request)
+    settings = _settings(source, request)
+    config = config_from_dict({"data": {"dir": str(out.resolve()), **settings}}, source=SETTINGS).data
+    targets, labels = label_settings(config)
+    if request.rater_column:
+        table = clips_of_ratings(source, targets=targets, class_targets=labels.class_targets)
     text, notes = _with_split(table, request)
-    settings = _settings(table, request)
     was_there = out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
         write_bytes(out / SETTINGS, tomli_w.dumps(settings).encode())
         write_bytes(out / TABLE, csv_bytes([text.columns, *(record.cells for record in text.records)]))
-        config = config_from_dict({"data": {"dir": str(out.resolve()), **settings}}, source=SETTINGS)
-        check_labels(config.data)
-        data = data_of_settings(out, config.data, text)
+        check_labels(config)
+        data = data_of_settings(out, config, text)
+        if request.rater_column:
+            check_ratings(source, data, labels)
     except BaseException:
         for name in (SETTINGS, TABLE):
             (out / name).unlink(missing_ok=True)
@@ -98,7 +105,7 @@ def _table_of_source(request: ImportRequest) -> SourceTable:
     source, places = request.source, request.places
     if source.is_file():
         _check_effects(request, "a table", ("--table",))
-        return _own_table(source, places.audio or _audio_beside(source), places)
+        return _own_table(source, places.audio or _audio_beside(source), places, request.rater_column)
     if not source.is_dir():
         raise DataError(
             str(source), "not there", wanted="a table, or a folder of a data set", fix="check the path"
@@ -111,13 +118,13 @@ def _table_of_source(request: ImportRequest) -> SourceTable:
         return _avb_table(source, request)
     _check_effects(request, "a table", ("--table",))
     path = places.table(source)
-    return _own_table(path, places.audio or _audio_beside(path), places)
+    return _own_table(path, places.audio or _audio_beside(path), places, request.rater_column)
 
 
 def _check_effects(request: ImportRequest, source: str, without: Sequence[str]) -> None:
     """Refuses a flag that cannot take effect: nobody would notice the mistake."""
     places = request.places
-    columns = (places.file_column, places.split_column, places.speaker_column)
+    columns = (places.file_column, places.split_column, places.speaker_column, request.rater_column)
     given = {
         "--audio": places.audio,
         "--table": request.tables,
@@ -132,9 +139,11 @@ def _audio_beside(table: Path) -> Path:
     return wav if wav.is_dir() else table.parent
 
 
-def _own_table(path: Path, audio: Path, places: DataPlaces) -> SourceTable:
+def _own_table(path: Path, audio: Path, places: DataPlaces, rater_column: str = "") -> SourceTable:
     """A table in any dialect, with its columns of file, split and speaker under the names of Hume-VB."""
     text = read_text_table(path)
+    if rater_column:
+        text = with_raters(text, rater_column)
     roles = places.roles(text)
     if not roles.file:
         header = ", ".join(text.columns)

@@ -1,0 +1,116 @@
+"""Tables with a row for each person's rating become one row for each clip."""
+
+import csv
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rrtn.runtime.errors import DataError
+from rrtn.train.data.importing import Imported, ImportRequest, import_data
+from rrtn.train.data.places import DataPlaces
+
+CLIPS, RATERS = 12, 5
+HEADER = ("file", "speaker", "participant", "participant_age", "Awe", "Type")
+
+
+def rating_of(clip: int, rater: int) -> tuple[str, ...]:
+    """Raters of odd numbers hear no awe in clip 3; nobody of clip 4's raters says what type it is."""
+    awe = "NA" if clip == 3 and rater % 2 else str(1 + (3 * clip + 2 * rater) % 7)
+    kind = "" if clip == 4 else ("gasp", "cry")[(clip // 2 + rater // 3) % 2]
+    return f"{clip:02d}", f"s{clip % 6}", f"r{rater}", str(20 + rater), awe, kind
+
+
+ROWS = [rating_of(clip, rater) for rater, clip in itertools.product(range(RATERS), range(CLIPS))]
+
+
+def imported(folder: Path, rows: list[tuple[str, ...]], **options: object) -> Imported:
+    audio = folder / "audio"
+    audio.mkdir(exist_ok=True)
+    for i in range(CLIPS):
+        (audio / f"{i:02d}.wav").touch()
+    with (folder / "ratings.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([HEADER, *rows])
+    settings = options.pop("settings", {"scale": ["1:7"], "class_targets": ["Type"]})
+    return import_data(
+        ImportRequest(
+            source=folder / "ratings.csv",
+            out=folder / "out",
+            settings=settings,  # type: ignore[arg-type]
+            places=DataPlaces(audio=audio),
+            rater_column="participant",
+            shares=(0.5, 0.34, 0.16),
+            **options,  # type: ignore[arg-type]
+        )
+    )
+
+
+def test_a_clip_has_the_mean_and_the_class_of_most_raters(tmp_path: Path) -> None:
+    made = imported(tmp_path, ROWS)
+    of_clip = {
+        clip.file_id: rated
+        for split in made.data.splits.values()
+        for clip, rated in zip(split.clips, split.rated, strict=True)
+    }
+    assert made.data.targets == ("Awe",)
+    assert made.data.columns.labels == ("Awe", "Type=cry", "Type=gasp")
+    for i in range(CLIPS):
+        awe = [float(row[4]) for row in ROWS if row[0] == f"{i:02d}" and row[4] != "NA"]
+        assert of_clip[f"{i:02d}"][0] == pytest.approx(np.mean(awe), rel=1e-8)
+        gasps = np.nan if i == 4 else float(i // 2 % 2 == 0)  # three of five raters
+        assert of_clip[f"{i:02d}"][2] == pytest.approx(gasps, nan_ok=True)
+
+
+def test_what_became_of_the_other_columns_is_said(tmp_path: Path) -> None:
+    made = imported(tmp_path, ROWS)
+    header = (tmp_path / "out/data_info.csv").read_text().splitlines()[0]
+    assert header == "File_ID,Split,Subject_ID,Awe,Type"  # `participant` is the rater, and no speaker
+    assert "60 ratings of 12 clips by 5 raters, 5 a clip: the labels are means over raters" in made.notes
+    assert "participant_age is left out: it differs between the ratings of a clip" in made.notes
+
+
+def test_a_tie_of_classes_is_blank_and_counted(tmp_path: Path) -> None:
+    made = imported(tmp_path, [row for row in ROWS if row[2] == "r0" or (row[2] == "r4" and row[0] < "03")])
+    assert "Type: blank for 3 clips with two classes named equally often" in made.notes
+
+
+REFUSED = {
+    "outside the scale, which the mean hides": (7, 4, "8", "Awe is out of range: 8", "line 9 (1 in all)"),
+    "no number": (7, 4, "seven", "Awe is not a number", "line 9 (1 in all)"),
+    "two speakers of a clip": (7, 1, "s9", "Subject_ID differs", "lines 9, 21, 33 and 2 more (5 in all)"),
+}
+
+
+@pytest.mark.parametrize(("place", "column", "cell", "came", "lines"), REFUSED.values(), ids=REFUSED)
+def test_refused_with_their_lines(
+    place: int, column: int, cell: str, came: str, lines: str, tmp_path: Path
+) -> None:
+    changed = [list(row) for row in ROWS]
+    changed[place][column] = cell
+    settings = {"scale": ["1:7"], "targets": ["Awe"]}
+    with pytest.raises(DataError, match=came) as caught:
+        imported(tmp_path, [tuple(row) for row in changed], settings=settings)
+    assert lines in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_rows_of_several_raters_lead_to_the_option(tmp_path: Path) -> None:
+    imported(tmp_path, ROWS)
+    with pytest.raises(DataError, match="--rater-column"):
+        import_data(
+            ImportRequest(
+                source=tmp_path / "ratings.csv",
+                out=tmp_path / "again",
+                settings={"scale": ["1:7"]},
+                places=DataPlaces(audio=tmp_path / "audio", speaker_column="speaker"),
+            )
+        )
+
+
+def test_a_column_of_raters_that_is_not_there(tmp_path: Path) -> None:
+    request = ImportRequest(
+        source=tmp_path / "r.csv", out=tmp_path / "out", settings={}, places=DataPlaces(), rater_column="who"
+    )
+    (tmp_path / "r.csv").write_text("file,Awe\na,1\n")
+    with pytest.raises(DataError, match=r"--rater-column \| who \| expected a column of .*file, Awe"):
+        import_data(request)

@@ -1,0 +1,136 @@
+"""From a table with a row for each person's rating of a clip to a table with a row for each clip.
+
+n ratings, m clips.
+"""
+
+import statistics
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from ...runtime.errors import DataError
+from ...runtime.text import counted
+from .column_names import is_metadata
+from .data_set import DataSet
+from .source_table import SourceTable
+from .table_text import TextTable, refused_lines
+from .targets import LabelCells, LabelChoice, is_none, labels_of_cells, number
+
+RATER: Final = "Rater_ID"  # what the column of raters is called in a SourceTable
+_OF_A_CLIP: Final = ("Split", "Subject_ID")  # a clip has one of each, whoever rates it
+
+
+def with_raters(text: TextTable, column: str) -> TextTable:
+    """The table with RATER in place of the name of its column of raters. Raises DataError."""
+    if column not in text.columns:
+        wanted = f"a column of {text.path}: {', '.join(text.columns)}"
+        raise DataError("--rater-column", column, wanted=wanted)
+    return replace(text, columns=tuple(RATER if name == column else name for name in text.columns))
+
+
+def clips_of_ratings(
+    ratings: SourceTable, *, targets: Collection[str], class_targets: Collection[str]
+) -> SourceTable:
+    """n rows -> m, in the order of the clips' first rows.
+
+    A column of numbers becomes the mean over the raters of each clip; blanks do not count. A class becomes
+    the one that most of them named, and a blank where two were named equally often. Any other column stays if
+    the rows of each clip agree in it, and is left out otherwise, which is noted. `targets` are columns of
+    numbers even where their names are those of metadata.
+
+    Raises DataError for a clip with several splits or speakers, and for a rating that is no number.
+    """
+    places: dict[str, list[int]] = {}
+    for i, row in enumerate(ratings.rows):
+        places.setdefault(row["File_ID"], []).append(i)
+    columns: dict[str, Sequence[str]] = {"File_ID": [*places]}
+    notes = [_how_many(ratings, places.values())]
+    for name in ratings.columns:
+        cells = [[ratings.rows[i][name] for i in of_clip] for of_clip in places.values()]
+        if name in ("File_ID", RATER):
+            continue
+        if name in class_targets:
+            columns[name] = [*map(_class, cells)]
+            if ties := sum(map(_is_tie, cells)):
+                notes.append(
+                    f"{name}: blank for {counted(ties, 'clip')} with two classes named equally often"
+                )
+        elif name in targets or (_has_numbers(cells) and not is_metadata(name)):
+            _check_numbers(ratings, name)
+            columns[name] = [*map(_mean, cells)]
+        elif all(len(set(each)) == 1 for each in cells):
+            columns[name] = [each[0] for each in cells]
+        elif name in _OF_A_CLIP:
+            raise _several_of_a_clip(ratings, name, places.values())
+        else:
+            notes.append(f"{name} is left out: it differs between the ratings of a clip")
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    lines = [ratings.lines[of_clip[0]] for of_clip in places.values()]
+    return replace(ratings, columns=tuple(columns), rows=rows, lines=lines, notes=(*ratings.notes, *notes))
+
+
+def check_ratings(ratings: SourceTable, data: DataSet, choice: LabelChoice) -> None:
+    """Raises DataError for a rating outside its scale, which a mean may hide.
+
+    `data` is what their means became.
+    """
+    split_of_clip = {clip.file_id: name for name, split in data.splits.items() for clip in split.clips}
+    names = data.columns.names
+
+    def refused(bad: Sequence[int], came: str, *, wanted: str, fix: str) -> DataError:
+        return refused_lines(ratings.path, [ratings.lines[i] for i in bad], came, wanted=wanted, fix=fix)
+
+    cells = LabelCells(
+        splits=[split_of_clip[row["File_ID"]] for row in ratings.rows],
+        cells={name: [row[name] for row in ratings.rows] for name in names},
+        refused=refused,
+    )
+    labels_of_cells(cells, data.targets, choice)
+
+
+def _how_many(ratings: SourceTable, places: Iterable[Sequence[int]]) -> str:
+    sizes = [len(of_clip) for of_clip in places]
+    raters = counted(len({row[RATER] for row in ratings.rows}), "rater")
+    each = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else str(sizes[0])
+    rows = f"{counted(len(ratings.rows), 'rating')} of {counted(len(sizes), 'clip')}"
+    return f"{rows} by {raters}, {each} a clip: the labels are means over raters"
+
+
+def _several_of_a_clip(ratings: SourceTable, name: str, places: Iterable[Sequence[int]]) -> DataError:
+    unlike = [of_clip for of_clip in places if len({ratings.rows[i][name] for i in of_clip}) > 1]
+    lines = [ratings.lines[i] for of_clip in unlike for i in of_clip]
+    came = f"{name} differs between the ratings of a clip"
+    return refused_lines(ratings.path, lines, came, wanted="one for each clip", fix="correct these rows")
+
+
+def _class(cells: Iterable[str]) -> str:
+    """The one that most named; "" for a tie, and where nobody named one."""
+    found = Counter(filter(_is_label, cells)).most_common(1)
+    return found[0][0] if found and not _is_tie(cells) else ""
+
+
+def _is_tie(cells: Iterable[str]) -> bool:
+    counts = [count for _, count in Counter(filter(_is_label, cells)).most_common(2)]
+    return len(counts) > 1 and counts[0] == counts[1]
+
+
+def _mean(cells: Iterable[str]) -> str:
+    """With nine digits, which is what float32 holds."""
+    found = [float(cell) for cell in cells if _is_label(cell)]
+    return f"{statistics.fmean(found):.9g}" if found else ""
+
+
+def _is_label(cell: str) -> bool:
+    return not is_none(cell)
+
+
+def _has_numbers(cells: Iterable[Iterable[str]]) -> bool:
+    return any(number(cell) is not None for each in cells for cell in each)
+
+
+def _check_numbers(ratings: SourceTable, name: str) -> None:
+    cells = [row[name] for row in ratings.rows]
+    if bad := [i for i, cell in enumerate(cells) if _is_label(cell) and number(cell) is None]:
+        lines, fix = [ratings.lines[i] for i in bad], f"correct it, or leave {name} out of --targets"
+        raise refused_lines(ratings.path, lines, f"{name} is not a number", wanted="a number", fix=fix)
