@@ -18,7 +18,7 @@ ERROR_CODES: Final = {
     "too_long": "longer than --max-seconds",
     "non_finite": "NaN or infinity among the samples",
     "changed": "the file was written to while it was read",
-    "crashed": "the file ended the decoder, twice",
+    "crashed": "the file ended the decoder, twice, or met a fault in a reader or in rrtn",
     "timeout": "not decoded within --timeout",
     "out_of_memory": "decoding the file takes more memory than a decoder may have",
     "invalid_score": "the model gave NaN or infinity",

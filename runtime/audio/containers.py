@@ -146,7 +146,12 @@ class _Content:
         return int(self.unpacked(form, offset)[0])
 
     def with_patches(self, patches: dict[int, bytes], end: int) -> Pieces:
-        """The file with other bytes at some offsets, all of them before `end`."""
+        """The file with other bytes at some offsets, all of them before `end`.
+
+        Where so long a header would have to be held in memory, the file as it is.
+        """
+        if end > _LONGEST_HEADER:
+            return ()
         head = bytearray(self.at(0, end))
         for offset, patch in patches.items():
             head[offset : offset + len(patch)] = patch
@@ -237,8 +242,6 @@ def _sound_chunk(
 
 def _resized(content: _Content, style: _Style, chunk: Chunk, size: int) -> Pieces:
     """The file with another size of the chunk. libsndfile refuses some formats where it is wrong."""
-    if chunk.begin > _LONGEST_HEADER:
-        return ()
     width = struct.calcsize(style.size)
     size += style.name + width if style.inclusive else 0
     patch = struct.pack(style.size, min(size, UNKNOWN_SIZE if width == 4 else size))
@@ -349,7 +352,8 @@ def _voc(content: _Content) -> Layout | None:
         missing = begin + size - content.size
         if missing > 0:
             patch = {at + 1: max(0, size - missing).to_bytes(3, "little")}
-            pieces = (*content.with_patches(patch, begin), _END_OF_VOC) if begin < _LONGEST_HEADER else ()
+            patched = content.with_patches(patch, begin)
+            pieces = (*patched, _END_OF_VOC) if patched else ()
             return Layout(recordings=(pieces,), stated=stated, present=stated - missing)
         at = begin + size
     return None

@@ -70,6 +70,8 @@ def _is_aiff(head: bytes) -> bool:
     if not _begins(rb"FORM....AIF[FC].*COMM.*SSND")(head):
         return False
     at = head.index(b"COMM")
+    if len(head) < at + 18:
+        return False
     channels, exponent = struct.unpack_from(">H6xH", head, at + 8)
     return bool(0 < channels < 256 and 11 <= exponent - 0x3FFF < 19)
 

@@ -61,7 +61,7 @@ def main(pipe: int, memory: str) -> None:
     import soundfile  # noqa: F401
     import soxr  # noqa: F401
 
-    ended = contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError)
+    ended = contextlib.suppress(_PipeEnded, EOFError, BrokenPipeError, ConnectionResetError)
     with ended, inherited_connection(pipe) as connection:
         decoding: DecoderSettings = connection.recv()
         limit_memory(MEMORY_BUDGET, of="space")
@@ -70,6 +70,10 @@ def main(pipe: int, memory: str) -> None:
         decoder = _DecoderLoop(connection, slots, decoding)
         connection.send(Report())  # ready
         decoder.run()
+
+
+class _PipeEnded(BaseException):
+    """The scoring process wants no more. No Exception, since those are faults of a file."""
 
 
 class _DecoderLoop:
@@ -87,7 +91,7 @@ class _DecoderLoop:
         self._content = b""  # the content_hash of the file
 
     def run(self) -> None:
-        """Decodes until the pipe ends. Then EOFError is raised."""
+        """Decodes until the pipe ends. Raises _PipeEnded then."""
         while True:
             while not self._chunks:
                 self._receive()
@@ -96,7 +100,10 @@ class _DecoderLoop:
             self._send()
 
     def _receive(self) -> None:
-        work: DecoderWork = self._connection.recv()
+        try:
+            work: DecoderWork = self._connection.recv()
+        except EOFError:
+            raise _PipeEnded from None
         self._free += work.free
         if work.chunk:
             self._chunks.append(work.chunk)
@@ -124,6 +131,9 @@ class _DecoderLoop:
         except MemoryError:
             detail = f"more than {MEMORY_BUDGET >> 30} GiB"
             self._report.bad.append(BadFile(ticket, "out_of_memory", detail))
+        except Exception as error:  # a fault of ours, or of a reader: the other files are none the worse
+            detail = f"{type(error).__name__}: {error}"
+            self._report.bad.append(BadFile(ticket, "crashed", detail, self._content))
         finally:
             self._works_on(IDLE)
 

@@ -29,7 +29,7 @@ from ...runtime.arrays import Int16, Int64
 from ...runtime.audio.av_reader import second_reader
 from ...runtime.audio.reader import opened, read_audio
 from ...runtime.audio.sources import content_hash
-from ...runtime.errors import AudioError, DataError
+from ...runtime.errors import AudioError, DataError, StoppedError
 from ...runtime.progress import Progress
 from ...runtime.spec import FrontendSpec
 from ...runtime.system.cache import cache_folder
@@ -276,10 +276,18 @@ def _decoded(path: Path, spec: FrontendSpec, channel: int | None) -> _Decoded:
         samples = read_audio(path, spec, channel=channel, meter=meter).samples
         content = _hash_of_file(path)
     except AudioError as error:
-        return _Decoded(np.zeros(0, dtype=np.int16), 0.0, 0, str(error))
+        return _bad(error)
+    except (StoppedError, MemoryError):  # they say nothing about the file
+        raise
+    except Exception as error:  # a fault of ours, or of a reader: it has the name of the file that met it
+        return _bad(AudioError("crashed", f"{type(error).__name__}: {error}"))
     if _marks(path) != before:  # the hash may be of another content than the samples
         content = ""
     return _Decoded(samples, meter.peak, meter.flat_tops, marks=before, content=content)
+
+
+def _bad(error: AudioError) -> _Decoded:
+    return _Decoded(np.zeros(0, dtype=np.int16), 0.0, 0, str(error))
 
 
 def _marks(path: Path) -> tuple[int, int]:

@@ -14,6 +14,7 @@ import soundfile
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.audio.codes import ERROR_CODES, FLAGS
+from rrtn.runtime.audio.containers import _FORMATS
 from rrtn.runtime.audio.level import levelled
 from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.errors import AudioError
@@ -380,3 +381,48 @@ def test_n13_whatever_a_header_says_the_file_is_read_or_has_a_code(
     for data in (no_beginning, *mutants([*sources, ogg], count, seed=count)):
         code = code_of(put(tmp_path / "mutant", data), spec)
         assert {*filter(None, code.split(";"))} <= {*ERROR_CODES, *FLAGS}
+
+
+# Beginnings of every format that headers are looked at of, and words that these look for.
+BEGINNINGS = (
+    *_FORMATS,
+    *(b"RIFF\x10\0\0\0WAVEfmt ", b"RF64\xff\xff\xff\xffWAVEds64", b"RIFF\0\0\0\0AVI ", b"RIFF\0\0\0\0QLCM"),
+    *(
+        b"FORM\0\0\0\x10AIFFCOMM",
+        b"FORM\0\0\0\x10AIFCCOMM",
+        b"FORM\0\0\0\x108SVX",
+        b"FRM8" + bytes(8) + b"DSD ",
+    ),
+    *(
+        b"OggS\0\2",
+        b"fLaC\0\0\0\x22",
+        b"ID3\x03\0\0\0\0\0\x0a",
+        b"\xff\xfb\x90\0",
+        b"\xff\xf1P\x80",
+        b"V\xe0\0",
+    ),
+    *(b"\0\0\0\x10ftypM4A ", b"\0\0\0\x08moov", b"\0\0\0\x01mdat", b"\x1aE\xdf\xa3", b"caff\0\1\0\0"),
+    *(b"riff\x2e\x91\xcf\x11", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"NIST_1A\n", b"wvpk", b"MAC ", b"TTA1"),
+    *(b"MPCK", b"MP+\7", b"DSD \x1c", b".SoX", b".ra\xfd\0", b".RMF\0", b"FLV\1", b"\0\0\1\xba", b"#!AMR"),
+    *(b"\x0b\x77", b"\x7f\xfe\x80\1", b"qoaf", b"EA3\3", b"ajkg", b"tBaK", b".snd\0\0\0\x18"),
+)
+WORDS = b"data SSND COMM fmt  ds64 moov mdat dref OggS\0 OpusHead \x01vorbis Speex BODY VHDR fact LIST".split(
+    b" "
+)
+
+
+@pytest.mark.parametrize("count", [1_500, pytest.param(30_000, marks=pytest.mark.slow)])
+def test_n13_files_that_end_in_the_middle_of_a_header(tmp_path: Path, spec: FrontendSpec, count: int) -> None:
+    """Such as none that libsndfile wrote: of a few bytes, with the words in the wrong places."""
+    rng = random.Random(count)
+
+    def noise() -> bytes:
+        return bytes(
+            rng.choice((0, 0, 1, 2, 255, rng.randrange(256))) for _ in range(rng.choice((0, 5, 20, 90)))
+        )
+
+    cut = (begin + word for begin in BEGINNINGS for word in WORDS)
+    noisy = (rng.choice(BEGINNINGS) + noise() + rng.choice(WORDS) + noise() for _ in range(count))
+    for data in (*cut, *noisy):
+        code = code_of(put(tmp_path / "file", data), spec)
+        assert {*filter(None, code.split(";"))} <= {*ERROR_CODES, *FLAGS}, data

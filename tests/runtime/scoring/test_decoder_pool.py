@@ -504,6 +504,17 @@ def test_memory_that_does_not_suffice_is_a_row(
     assert [(i, file.code) for i, file in enumerate(files) if file.code] == [(5, "out_of_memory")]
 
 
+def test_a_fault_that_nobody_thought_of_is_the_row_of_its_file(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RRTN_FAILPOINT", "read.05.wav:raise:all")
+    pool = make_pool()
+    files = decoded(pool, noises)
+    assert files[5].end == BadFile(5, "crashed", "RuntimeError: failpoint read.05.wav")
+    assert [i for i, file in enumerate(files) if file.code] == [5]
+    assert len(pool._decoders) == 1 and pool._deaths == 0
+
+
 def test_storage_that_fails_stops_at_the_fourth_try(
     make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch, watch: Callable[[Path], Any]
 ) -> None:
