@@ -50,6 +50,7 @@ class _Run:
     start: int
     stop: int
     loud: int  # frames that reach the onset's level
+    is_rest: bool = False  # of a burst that was parted, and then counts as loud
 
 
 class BurstDetector:
@@ -138,19 +139,24 @@ class BurstDetector:
         else:
             self._run.stop, self._run.loud = run.stop, self._run.loud + run.loud
         while self._run.stop - self._run.start > LONGEST:
-            rest = _Run(self._run.start + LONGEST, self._run.stop, self._run.loud)
+            rest = _Run(self._run.start + LONGEST, self._run.stop, self._run.loud, is_rest=True)
             self._run.stop = rest.start
             self._close()
             self._run = rest
 
     def _close(self) -> None:
-        """Ends the run, which is a burst if enough of it is loud."""
+        """Ends the run, which is a burst if enough of it is loud.
+
+        A rest that the padding of the part before covers makes that part longer.
+        """
         run, self._run = self._run, None
         assert run
         if run.loud < _LEAST:
             return
         frame, earliest = self._framer.frame, self._found[-1].stop if self._found else 0
         start, stop = max(earliest, (run.start - _PAD) * frame), min(self._samples, (run.stop + _PAD) * frame)
+        if run.is_rest and self._found and run.stop - run.start <= _PAD:
+            start = self._found.pop().start
         self._found.append(Span(start, stop))
 
 

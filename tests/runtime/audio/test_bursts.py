@@ -72,7 +72,17 @@ def defined(samples: Samples) -> Spans:
         else:
             runs.append([int(i)])
     found = [run for run in runs if sum(above[i] >= 12 for i in run) >= 5]
-    return [(max(0, run[0] - 5) * FRAME, min(len(samples), (run[-1] + 6) * FRAME)) for run in found]
+    parts = [part for run in found for part in parted(run[0], run[-1] + 1)]
+    ends = [0, *(min(len(samples), (stop + 5) * FRAME) for _, stop in parts)]
+    starts = [max(end, (start - 5) * FRAME) for end, (start, _) in zip(ends, parts, strict=False)]
+    return [*zip(starts, ends[1:], strict=True)]
+
+
+def parted(start: int, stop: int) -> Spans:
+    """Every 30 s; what the 50 ms behind a part hold whole is no part of its own."""
+    if stop - start <= 3_005:
+        return [(start, stop)]
+    return [(start, start + 3_000), *parted(start + 3_000, stop)]
 
 
 def power_without_slow_parts(frame: NDArray[np.float64]) -> float:
@@ -148,6 +158,21 @@ def test_a_burst_that_does_not_end_is_parted_every_30_s() -> None:
         (round(40.05 * RATE), round(70.05 * RATE)),
         (round(70.05 * RATE), round(79.85 * RATE)),
     ]
+
+
+@pytest.mark.parametrize("frames_more", [1, 4, 5, 6, 12, 40])
+@pytest.mark.parametrize("silence", [0.0, 0.02, 3.0])
+def test_a_burst_that_ends_soon_after_30_s(frames_more: int, silence: float) -> None:
+    """At the end of the recording, too, where nothing can be added behind it."""
+    end = 40.0 + frames_more / 100
+    places = [(10 + i, 10.8 + i) for i in range(30)] + [(39.9, end)]
+    samples = with_tones(noise(end + silence, -60.0), *places)
+    found = spans(samples)
+    assert found == defined(samples)
+    assert len(found) == (1 if frames_more <= 5 else 2)
+    assert all(start < stop for start, stop in found) and found[-1][1] == min(
+        len(samples), round((end + 0.05) * RATE)
+    )
 
 
 def test_a_copy_goes_its_own_way() -> None:
