@@ -43,7 +43,7 @@ from .plan import TrainingPlan, network_from_config
 from .predict import mel_mean, predict
 from .request import check_is_new
 from .run_folder import RunFolder
-from .run_state import append_history, check_config_kept, restored, save_job, start
+from .run_state import append_history, check_config_kept, check_data_kept, restored, save_job, start
 from .step import HALF, Stepper, sums_of_config
 
 _CLIPS_NAMED: Final = 8  # of a batch with a loss that is not finite
@@ -344,6 +344,7 @@ def _finished(plan: TrainingPlan, run: RunFolder) -> TrainResult | None:
     if info.epoch < plan.config.optim.epochs:
         return None
     check_config_kept(run, info, plan.config.to_dict())
+    check_data_kept(info, data_digest(plan))
     return _result(run, info)
 
 

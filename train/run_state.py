@@ -52,13 +52,7 @@ def restored(
         info, tensors = load_checkpoint(run.last, "weights", "optimizer", pointer=PREVIOUS)
         say(f"note: {error}; going on from the checkpoint before, at step {info.step}")
         write_bytes(run.last / POINTER, (run.last / PREVIOUS).read_bytes())
-    if info.data_sha256 != fresh.data_sha256:
-        raise ConfigError(
-            "--resume",
-            f"clips or ratings were changed: the data is {fresh.data_sha256[:12]}, "
-            f"the run's was {info.data_sha256[:12]}",
-            fix="restore them, or start a new run",
-        )
+    check_data_kept(info, fresh.data_sha256)
     check_config_kept(run, info, fresh.config)
     _check_best(run, info)
     if changed := _changed_versions(info, fresh):
@@ -70,6 +64,16 @@ def restored(
         wanted = "the tensors of the network that config.toml describes"
         raise ModelError(str(run.last), came, wanted=wanted, fix="start a new run") from error
     return info
+
+
+def check_data_kept(info: CheckpointInfo, now: str) -> None:
+    """Raises ConfigError for other data than the run learned from. `now` is its SHA-256."""
+    if info.data_sha256 != now:
+        raise ConfigError(
+            "--resume",
+            f"clips or ratings were changed: the data is {now[:12]}, the run's was {info.data_sha256[:12]}",
+            fix="restore them, or start a new run",
+        )
 
 
 def check_config_kept(run: RunFolder, info: CheckpointInfo, now: Mapping[str, Any]) -> None:

@@ -719,23 +719,28 @@ def first_clip(data: Path) -> Path:
     return read_data(data).splits["Train"].clips[0].path
 
 
-@pytest.mark.parametrize("change", [other_rating, other_sample, one_clip_less])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [*(("begun", change) for change in (other_rating, other_sample, one_clip_less)), ("whole", other_rating)],
+)
 def test_t10_resuming_with_other_data_is_refused_by_its_hash(
-    rrtn: Rrtn, corpus: Path, begun: Path, tmp_path: Path, change: Callable[[Path], None]
+    rrtn: Rrtn, corpus: Path, runs: Path, tmp_path: Path, name: str, change: Callable[[Path], None]
 ) -> None:
+    """A finished run, too: nothing would be trained, and its result would be taken for the data's."""
+    run = Path(shutil.copytree(runs / name, tmp_path / "run"))
     data = Path(shutil.copytree(corpus, tmp_path / "changed"))
     change(data)
-    before = contents(begun)
-    ended = resumed(rrtn, begun, "--data", data)
+    before = contents(run)
+    ended = resumed(rrtn, run, "--data", data)
     assert ended.code == 2, ended.err
-    was = read_info(begun / "checkpoints/last").data_sha256[:12]
+    was = read_info(run / "checkpoints/last").data_sha256[:12]
     line = ended.err.splitlines()[-1]
     assert re.fullmatch(
         rf"rrtn: --resume \| clips or ratings were changed: "
         rf"the data is [0-9a-f]{{12}}, the run's was {was} \| .*",
         line,
     )
-    assert contents(begun) == before
+    assert contents(run) == before
 
 
 def test_t10_data_that_was_moved_and_more_epochs_are_accepted_and_recorded(
