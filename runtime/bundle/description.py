@@ -299,6 +299,8 @@ def _from_manifest(path: Path) -> Bundle:
         variants = tuple(_variants(document["variants"]))
     except ValueError as error:
         raise _not_exported(path, str(error)) from error
+    if not variants:
+        raise _not_exported(path, "no variants")
     for variant in variants:
         _check_inside(path, variant)
     names = [variant.name for variant in variants]

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import resource
 import subprocess
 import sys
 import threading
@@ -161,6 +162,17 @@ def test_the_ceilings_are_those_of_a_computer(monkeypatch: pytest.MonkeyPatch) -
     limits = ceiling()
     assert 1e7 < limits.sgemm < 1e15
     assert 1e6 < limits.copy < 1e13
+
+
+def test_a_full_disk_says_which_file_it_lacks_room_for(spec: FrontendSpec) -> None:
+    """libsndfile would say "System error", and no place."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*clip\.wav'"):
+            preparation(spec, runs=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
 
 def test_the_chart_is_a_picture_of_the_figures(bundle: Bundle, spec: FrontendSpec) -> None:

@@ -9,7 +9,6 @@ countries and speakers are random.
 import csv
 import io
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.errors import ConfigError, DataError
+from ...runtime.errors import ConfigError, DataError, StoppedError
 from ...runtime.system.cpus import usable_cpus
 from ...runtime.system.files import atomic_path
 from ...runtime.system.host import MOST_PROCESSES, ignore_interrupts, interrupts_blocked
@@ -189,25 +188,40 @@ def synthesise(
     `split` is the share of speakers in Train, Val and Test. A clip depends only on its index, on `seed`
     and on `speakers`; `task` is of a challenge, and changes labels and layout alone.
     `progress` is called with (clips done, clips) a few times a second. Raises ConfigError for
-    arguments that make no corpus, DataError where `out` is not empty.
+    arguments that make no corpus, DataError where `out` is not empty, StoppedError where the disk is full
+    or the folder cannot be written to.
     """
     _check(out, clips=clips, speakers=speakers, seed=seed, split=split, workers=workers)
-    layout = _layout(task)
-    (out / layout.audio).mkdir(parents=True, exist_ok=True)
     corpus = _Corpus(out=out, speakers=speakers, seed=seed, split=split, task=task)
+    try:
+        _write_corpus(corpus, clips, workers=workers or usable_cpus(), progress=progress)
+    except OSError as error:
+        raise StoppedError(
+            str(error.filename or out),
+            error.strerror or str(error),
+            wanted="a folder with free space that can be written to",
+            fix=f"make room there, remove {out}, and run the same command again",
+        ) from error
+    return out
+
+
+def _write_corpus(
+    corpus: _Corpus, clips: int, *, workers: int, progress: Callable[[int, int], None] | None
+) -> None:
+    out, task, layout = corpus.out, corpus.task, _layout(corpus.task)
+    (out / layout.audio).mkdir(parents=True, exist_ok=True)
     chunks = [range(first, min(first + _CHUNK, clips)) for first in range(0, clips, _CHUNK)]
     rows: list[list[str]] = []
-    for done in _rows_of_chunks(corpus, chunks, workers=workers or usable_cpus()):
+    for done in _rows_of_chunks(corpus, chunks, workers=workers):
         rows += done
         if progress:
             progress(len(rows), clips)
-    made = f"rrtn data synth: {clips} clips of {speakers} speakers, seed {seed}\n"
+    made = f"rrtn data synth: {clips} clips of {corpus.speakers} speakers, seed {corpus.seed}\n"
     (out / MARK).write_text(made, encoding="utf-8")
     if task:
         (out / SETTINGS).write_text(_settings(layout, task), encoding="utf-8")
     (out / layout.table).parent.mkdir(exist_ok=True)
     _write_table(out / layout.table, layout.columns, rows)
-    return out
 
 
 def is_synthetic(folder: Path) -> bool:
@@ -269,11 +283,14 @@ def _write_clip(corpus: _Corpus, index: int) -> list[str]:
     import soundfile  # not above: only what writes files needs it
 
     layout = _layout(corpus.task)
-    path = os.fsencode(corpus.out / layout.audio / f"{name}.wav")
+    path = corpus.out / layout.audio / f"{name}.wav"
     content = io.BytesIO()  # to a file, soundfile does not say that the disk is full
     soundfile.write(content, waveform, SAMPLING_RATE, format="WAV", subtype="PCM_16")
-    with open(path, "wb") as file:
-        file.write(content.getvalue())
+    try:
+        path.write_bytes(content.getvalue())
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say where
+        raise
     if layout.columns != _COLUMNS:
         labels = _labels(corpus.task, felt, person, rng)
         return [f"[{name}]", split, *(labels if split != "Test" else [layout.hidden] * len(labels))]

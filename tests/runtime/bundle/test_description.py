@@ -338,6 +338,13 @@ def test_n24_a_wrong_field_of_a_variant_is_named(folder: Path, changes: dict[str
         load_bundle(folder)
 
 
+def test_n24_a_bundle_without_variants_is_refused(folder: Path) -> None:
+    edit_manifest(folder, variants=[])
+    with pytest.raises(ModelError, match="no variants") as caught:
+        load_bundle(folder)
+    assert caught.value.exit_code == 5
+
+
 def test_n24_two_variants_of_one_name_are_refused(folder: Path) -> None:
     variants = json.loads((folder / "bundle.json").read_text())["variants"]
     edit_manifest(folder, variants=variants * 2)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from rrtn.runtime.errors import ConfigError, DataError
+from rrtn.runtime.errors import ConfigError, DataError, StoppedError
 from rrtn.runtime.spec import FrontendSpec
 from rrtn.train.config import config_from_dict
 from rrtn.train.data.corpus import COUNTRIES, TARGETS, synthesise
@@ -208,8 +208,11 @@ def test_a_full_disk_says_so(tmp_path: Path) -> None:
     whole = read_data(synthesise(tmp_path / "whole", clips=9, speakers=3, seed=4, workers=1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
     try:
-        with pytest.raises(OSError, match="File too large"):
-            synthesise(tmp_path / "cut", clips=9, speakers=3, seed=4, workers=1)
+        for workers in (1, 2):
+            out = tmp_path / f"cut {workers}"
+            with pytest.raises(StoppedError, match=rf"^{out}/wav/00001.wav \| File too large") as caught:
+                synthesise(out, clips=9, speakers=3, seed=4, workers=workers)
+            assert f"remove {out}, and run the same command again" in caught.value.fix
         with pytest.raises(OSError, match="File too large"):
             split_clips(whole, "Train", FrontendSpec(), torch.device("cpu"))
     finally:
