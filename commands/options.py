@@ -210,8 +210,13 @@ def absolute(path: Path | None) -> str | None:
 
 
 def names_with_commas(text: str | None) -> list[str] | None:
-    """The names in "a, b"; None if nothing was given."""
-    return [name.strip() for name in text.split(",")] if text else None
+    """The names in "a, b"; None if nothing was given. Raises ConfigError for commas alone."""
+    if not text:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ConfigError(repr(text), "no name", wanted="names, with commas between")
+    return names
 
 
 def numbers_with_commas(flag: str, text: str, count: int | None = None) -> tuple[int, ...]:

@@ -3,10 +3,10 @@
 import json
 import math
 import os
+import re
 import shutil
 import sys
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn, TextIO
 
@@ -109,13 +109,19 @@ def lines_of_table(table: Table, width: int) -> list[str]:
 
 def wrapped(text: str, width: int) -> list[str]:
     """Lines of at most `width` cells. A word is never broken."""
-    lines = []
-    for line in text.splitlines():
-        if _cells(line) <= width:
-            lines.append(line)
+    return [part for line in text.splitlines() for part in _parts_of_line(line, width)]
+
+
+def _parts_of_line(line: str, width: int) -> Iterator[str]:
+    """textwrap counts characters, and not the cells that they take."""
+    part, *words = re.findall(" *[^ ]+", line) or [line]
+    for word in words:
+        if _cells(part + word) > width:
+            yield part
+            part = word.lstrip(" ")
         else:
-            lines += textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
-    return lines
+            part += word
+    yield part
 
 
 def _widths(columns: Sequence[Column], table: Table, width: int) -> dict[str, int] | None:
@@ -184,7 +190,7 @@ def _blocks(table: Table, width: int) -> list[str]:
     for record, style in zip(records, styles, strict=True):
         (_, title), *rest = record.items()
         lines += _styled(wrapped(title, width), style or "bold")
-        longest = max(_cells(name) for name, value in rest if value)
+        longest = max((_cells(name) for name, value in rest if value), default=0)
         lines += [line for name, value in rest if value for line in _entry(name, value, longest, width)]
         lines.append("")
     return [line.replace(NO_BREAK, " ") for line in lines[:-1]]

@@ -63,6 +63,11 @@ def csv_bytes(rows: Iterable[Iterable[Any]]) -> bytes:
     return buffer.getvalue().encode()
 
 
+def without_brackets(file_id: str) -> str:
+    """[58712] -> 58712, as Hume-VB writes names; take[2] stays as it is."""
+    return file_id[1:-1] if file_id.startswith("[") and file_id.endswith("]") else file_id
+
+
 def cell_from_text(text: str) -> str:
     r"""A cell of a CSV: one line of plain UTF-8 that no spreadsheet takes for a formula.
 

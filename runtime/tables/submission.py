@@ -14,7 +14,7 @@ from typing import Final
 from ..audio.file_names import FilePath, cell_from_path
 from ..errors import ConfigError, DataError
 from ..system.files import write_bytes, write_refused
-from ..text import cell_from_text, counted, csv_bytes
+from ..text import cell_from_text, counted, csv_bytes, without_brackets
 from .rows import Row, flags_cell
 
 _NAMED: Final = 3  # files that a message names
@@ -68,7 +68,7 @@ def check_submission(target: Path, columns: tuple[str, ...], names: Iterable[Fil
 
 def file_id_from_path(path: FilePath) -> str:
     """wav/58712.wav -> [58712]. What is not plain text is escaped as in the CSV of scores."""
-    return cell_from_path(f"[{Path(os.fsdecode(path)).stem.strip('[]')}]")
+    return cell_from_path(f"[{without_brackets(Path(os.fsdecode(path)).stem)}]")
 
 
 def _values(row: Row, columns: tuple[str, ...]) -> list[float | str]:

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from rrtn.commands.options import bundle_named, existing_run, newest_bundle, run_named
+from rrtn.commands.options import bundle_named, existing_run, names_with_commas, newest_bundle, run_named
+from rrtn.runtime.errors import ConfigError
 
 
 def test_torch_takes_no_more_threads_than_this_process_may_keep_busy() -> None:
@@ -42,3 +43,15 @@ def test_advice_names_a_run_or_a_bundle_unless_it_is_what_is_taken_without_a_nam
         " moved/a",
         " --model moved/a/export",
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "names"), [("Awe, Fear", ["Awe", "Fear"]), ("Awe,", ["Awe"]), ("", None), (None, None)]
+)
+def test_names_with_commas(text: str | None, names: list[str] | None) -> None:
+    assert names_with_commas(text) == names
+
+
+def test_commas_alone_are_no_names() -> None:
+    with pytest.raises(ConfigError, match="no name"):
+        names_with_commas(", ,")

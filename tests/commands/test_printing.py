@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import rrtn
 import typer
+from rich.cells import cell_len
 from rrtn.commands.export import _end_export
 from rrtn.commands.printing import (
     Column,
@@ -152,6 +153,22 @@ def test_n18_a_wide_character_takes_two_cells() -> None:
     table.add_row("abcd.wav", "0.5")
     *_, wide, narrow = lines_of_table(table, 40)
     assert (wide, narrow) == (" 録音.wav  0.5", " abcd.wav  0.5")
+
+
+@pytest.mark.parametrize("width", [7, 20, 40])
+def test_n18_no_line_of_wide_characters_is_wider_than_asked(width: int) -> None:
+    lines = wrapped("怒り " * 20 + "  悲しみ", width)
+    assert max(map(cell_len, lines)) <= width
+    assert " ".join(lines).split() == ["怒り"] * 20 + ["悲しみ"]
+    table = Table("target", Column("", words=True))
+    table.add_row("a", "怒り " * 20)
+    assert max(map(cell_len, lines_of_table(table, 60))) <= 60
+
+
+def test_n18_a_record_of_a_title_alone_has_no_lines_below_it() -> None:
+    table = Table("target", "CCC")
+    table.add_row("Awe", "")
+    assert lines_of_table(table, 1) == ["Awe"]
 
 
 def test_n18_brackets_are_no_markup(capsys: Captured) -> None:

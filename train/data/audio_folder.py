@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ...runtime.audio.signatures import AUDIO_SUFFIXES
+from ...runtime.text import without_brackets
 
 
 class _AudioFile(NamedTuple):
@@ -63,7 +64,7 @@ class AudioFolder:
 
 def is_below(file_id: str) -> bool:
     """Whether a cell is the name of a file below a folder, and of no other place."""
-    path = PurePosixPath(file_id.strip("[]"))
+    path = PurePosixPath(without_brackets(file_id))
     return bool(path.name) and not path.is_absolute() and ".." not in path.parts
 
 
@@ -81,12 +82,12 @@ def is_file(path: Path) -> bool:
 
 def _wav_name(file_id: str) -> PurePosixPath:
     """[00001], 00001 and 00001.wav are one file; spk.001 is spk.001.wav."""
-    name = PurePosixPath(file_id.strip("[]"))
+    name = PurePosixPath(without_brackets(file_id))
     return name if _is_audio(name.name) or not name.name else name.with_name(f"{name.name}.wav")
 
 
 def _posix(file_id: str) -> str:
-    return file_id.strip("[]").replace("\\", "/")
+    return without_brackets(file_id).replace("\\", "/")
 
 
 def _is_audio(name: str) -> bool:

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -84,6 +84,10 @@ def grouping_of_text(text: str) -> Grouping:
     ]
     if bad := [part.text for part in parts if part.high < part.low]:
         raise ConfigError(f"--by {text}", ", ".join(bad), wanted="the lower end first, such as 20-29")
+    ordered = sorted(parts, key=lambda part: part.low)
+    if shared := [(a.text, b.text) for a, b in pairwise(ordered) if b.low <= a.high]:
+        came = f"{' and '.join(shared[0])} share a number"
+        raise ConfigError(f"--by {text}", came, wanted="each number in one range, such as 20-29,30-39")
     return Grouping(column=column, ranges=tuple(parts))
 
 

@@ -16,7 +16,7 @@ from ...runtime.arrays import Float64
 from ...runtime.errors import DataError
 from ...runtime.system.files import read_regular, write_bytes
 from ...runtime.tables.submission import submission_csv, values_of_scores
-from ...runtime.text import bytes_from_cell, cell_from_text, csv_bytes
+from ...runtime.text import bytes_from_cell, cell_from_text, csv_bytes, without_brackets
 from ..method.columns import UNIT, ClassTarget, Columns
 
 _RATED: Final = " rated"  # follows the target's name, in the header of its ratings
@@ -106,7 +106,7 @@ def write_test_submission(path: Path, predictions: Predictions, columns: Sequenc
     Without `columns` they are the rated targets and the class targets, in the order of the data's CSV.
     """
     columns = columns or predictions.columns.names
-    file_ids = (cell_from_text(f"[{file_id.strip('[]')}]") for file_id in predictions.file_ids)
+    file_ids = (cell_from_text(f"[{without_brackets(file_id)}]") for file_id in predictions.file_ids)
     scores = (dict(zip(predictions.targets, row, strict=True)) for row in predictions.scores.tolist())
     cells = (values_of_scores(of_clip, columns) for of_clip in scores)
     write_bytes(path, submission_csv(zip(file_ids, cells, strict=True), columns))

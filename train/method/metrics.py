@@ -169,7 +169,7 @@ def _of_rated(
     """The metric of all targets at once, or target by target where some have blanks."""
     x, y = np.asarray(predicted, np.float64), np.asarray(rated, np.float64)
     is_rated = ~np.isnan(y)
-    if is_rated.all():
+    if is_rated.all() and len(y) > 1:
         return metric(x, y)
     return np.array([_of_target(metric, x[rows, k], y[rows, k]) for k, rows in enumerate(is_rated.T)])
 

@@ -31,10 +31,13 @@ def test_the_submission_is_exactly_this(tmp_path: Path) -> None:
 
 
 def test_a_file_id_has_its_brackets_once() -> None:
-    assert [file_id_from_path(name) for name in ("a/58712.wav", b"[58712].WAV", "58712", "=1.wav")] == [
+    assert [
+        file_id_from_path(name) for name in ("a/58712.wav", b"[58712].WAV", "58712", "take[2].wav", "=1.wav")
+    ] == [
         "[58712]",
         "[58712]",
         "[58712]",
+        "[take[2]]",
         "[=1]",
     ]
 

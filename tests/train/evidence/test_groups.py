@@ -176,6 +176,8 @@ def test_means_over_seeds_are_taken() -> None:
         ("Age", r"--by Age \| 33 groups \| expected 1 to 20 \| .*Age:20-29"),
         ("Age:1-5", r"--by Age \| 0 groups"),
         ("Age:30-20", r"--by Age:30-20 \| 30-20 \| .*lower end first"),
+        ("Age:30-40,20-30", r"--by Age:30-40,20-30 \| 20-30 and 30-40 share a number"),
+        ("Age:20-,50-60", r"20- and 50-60 share a number"),
         ("Age:20-29,", r"--by Age:20-29, \| 20-29, \| .*ranges such as"),
     ],
 )

@@ -127,6 +127,8 @@ def test_blanks_leave_each_target_to_its_rated_clips(metric, predicted: Float64,
 def test_a_target_that_fewer_than_two_clips_have_has_no_ccc(predicted: Float64, rated: Float64) -> None:
     rated[1:, 0] = np.nan
     assert np.isnan(ccc_challenge(predicted, rated)).tolist() == [True, False, False]
+    for clips in (0, 1):
+        assert np.isnan(ccc_challenge(predicted[:clips], predicted[:clips])).all()
 
 
 class TestClasses:
