@@ -106,7 +106,7 @@ def main() -> NoReturn:
 
 
 def _error_for_user(raised: BaseException) -> RrtnError:
-    """Raises what is a bug again: it keeps its traceback, beside the document of --json."""
+    """Re-raises bugs, so that they keep their traceback; with --json a document stands before it."""
     if isinstance(raised, _USAGE_ERROR):
         return _usage_refused(raised)
     if isinstance(raised, KeyboardInterrupt):

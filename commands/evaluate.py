@@ -170,7 +170,7 @@ def _print_classes(evaluation: "Evaluation") -> None:
     metric += (
         f" {evaluation.score:z.3f}"
         if not math.isnan(evaluation.score)
-        else f" is not known: no clip, or one alone, has a label of {', '.join(evaluation.unlabelled)}"
+        else f" is not known: fewer than two clips have a label of {', '.join(evaluation.unlabelled)}"
     )
     if (parts := evaluation.parts) and not math.isnan(evaluation.score):
         metric += f": the harmonic mean of CCC {parts['ccc']:z.3f}, UAR {parts['uar']:z.3f} and 1 / MAE"

@@ -43,7 +43,7 @@ def export(
     ] = False,
     cpu_variant: Annotated[
         bool,
-        typer.Option(help="Also for CPUs, with fewer multiplications, where that is 1.1 times as fast here."),
+        typer.Option(help="Also a Winograd variant for CPUs, where it is at least 1.1 times as fast here."),
     ] = True,
     measure_convolutions: Annotated[
         bool,

@@ -79,7 +79,7 @@ def score_live(
 ) -> None:
     """Scores a source until it ends, or a signal comes; then prints a summary.
 
-    The model is loaded first, so that no sound waits for it.
+    Loads the model before it opens the source, so that no sound queues up meanwhile.
     """
     from ..runtime.live.live_scoring import LiveScoring
     from ..runtime.scoring.local_engine import LocalEngine, scorer_within_budget

@@ -66,7 +66,7 @@ Targets = Annotated[
 Scale = Annotated[
     Optional[str],
     typer.Option(
-        help="On which people rated: 1:9, or Valence=-1:1,Arousal=1:5, or auto; default 0:1.",
+        help="Rating scale of the labels: 1:9, or Valence=-1:1,Arousal=1:5, or auto; default 0:1.",
         metavar="LOW:HIGH",
         show_default=False,
     ),
@@ -220,7 +220,7 @@ def names_with_commas(text: str | None) -> list[str] | None:
 
 
 def numbers_with_commas(flag: str, text: str, count: int | None = None) -> tuple[int, ...]:
-    """The numbers in "1,16". Raises ConfigError for others than whole ones above 0, or than so many."""
+    """The numbers in "1,16". Raises ConfigError unless all are above 0, and there are `count`."""
     try:
         numbers = tuple(int(part) for part in text.split(","))
     except ValueError:

@@ -92,7 +92,7 @@ def signal_that_came() -> signal.Signals | None:
 def ends_with(code: int) -> None:
     """Says that the command is about to say how it ended. From now on a signal adds nothing.
 
-    It waits until that is said, or until a second is over: nobody may read it.
+    Signals wait until that is printed, for one second at most: the pipe may be full.
     """
     _State.waits_until, _State.code = time.monotonic() + _SAYING, code
 

@@ -64,12 +64,13 @@ def score(
         ),
     ] = None,
     hop: Annotated[
-        Optional[float], typer.Option(help="Between windows (s); default: --window.", show_default=False)
+        Optional[float],
+        typer.Option(help="Seconds between window starts; default: --window.", show_default=False),
     ] = None,
     level: Annotated[
         Optional[str],
         typer.Option(
-            help="Of a window: that of its file's loudest sample (file), or of the loudest so far (running).",
+            help="Level of windows: by the file's loudest sample (file), or by the loudest so far (running).",
             show_default="file; of - running",
         ),
     ] = None,
@@ -88,7 +89,9 @@ def score(
     submission: Annotated[
         Optional[Path], typer.Option(help="Also a CSV in the challenge's form.", show_default=False)
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Printed: the highest labels of each row.")] = 3,
+    top: Annotated[
+        int, typer.Option(min=1, help="How many of the highest labels to print for each row.")
+    ] = 3,
     batch_size: Annotated[
         Optional[int],
         typer.Option(
@@ -129,10 +132,15 @@ def score(
     ] = None,
     rate: Annotated[
         Optional[int],
-        typer.Option(help="AUDIO is -: of bare samples (Hz); WAV says it itself.", show_default=False),
+        typer.Option(
+            help="With AUDIO -: sampling rate of bare samples (Hz); WAV has its own.", show_default=False
+        ),
     ] = None,
     channels: Annotated[
-        Optional[int], typer.Option(help="AUDIO is -: of bare samples; default: 1.", show_default=False)
+        Optional[int],
+        typer.Option(
+            help="With AUDIO -: number of channels of bare samples; default: 1.", show_default=False
+        ),
     ] = None,
     pcm: Annotated[
         Optional[str],

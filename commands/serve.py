@@ -30,7 +30,7 @@ _MB: Final = 10**6  # bytes
 def serve(
     model: BundleArgument = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on. 0.0.0.0: on all, and there is no login.")
+        str, typer.Option(help="Address to listen on. 0.0.0.0 is all of them; there is no authentication.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8000,
     backend: BackendOption = AUTO,
@@ -109,7 +109,7 @@ def _say_ready(engine: "LocalEngine", bound: "socket.socket", as_json: bool) -> 
     url, scorer = url_of(bound), engine.scorer
     say(engine.description)
     if not is_loopback(bound):
-        say("warning: other machines can connect, and there is no login: whoever can connect may ask")
+        say("warning: other machines can connect and send requests: there is no authentication")
     say(f"{url}/docs shows the paths; a test: curl --data-binary @burst.wav {url}/score")
     if as_json:
         backend = {"backend": scorer.backend.device, "variant": scorer.backend.variant.name}

@@ -58,7 +58,7 @@ def table2(
     fraction: Annotated[
         Optional[float],
         typer.Option(
-            help="Of the training clips, by whole speakers whom each seed draws.", show_default=False
+            help="Share of the training clips to use; whole speakers, drawn by each seed.", show_default=False
         ),
     ] = None,
     batch_size: BatchSize = None,

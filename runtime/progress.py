@@ -34,7 +34,7 @@ class _Log:
 
 
 class Bar(Protocol):
-    """What is told how much is done: a Progress, or something of a test's own."""
+    """Takes reports of progress: a Progress, or a stand-in in tests."""
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Adds `count` to what is done."""

@@ -95,7 +95,7 @@ class CheckpointInfo:
     def ccc(self) -> float | None:
         """Mean validation CCC of the last epoch that is done (challenge metric); None without rated targets.
 
-        None of these is known before the first epoch is.
+        Raises IndexError before the first epoch is done.
         """
         ccc = self.history[-1].get("val_ccc")
         return None if ccc is None else float(ccc)

@@ -87,17 +87,17 @@ class PiecesFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of any file."""
+        """As of io.RawIOBase."""
         begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
         self._at = max(0, begin + offset)
         return self._at
 
     def tell(self) -> int:
-        """As of any file."""
+        """As of io.RawIOBase."""
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        """As of any file; fewer bytes where a piece ends."""
+        """As of io.RawIOBase; fewer bytes where a piece ends."""
         begin = self._at
         for piece in self._pieces:
             if begin < len(piece):

@@ -135,7 +135,7 @@ class Recording:
             yield at_level(block, self._measured.peak, self._spec)
 
     def clips(self, places: Iterable[tuple[int, int]]) -> Iterator[LevelledClip]:
-        """What lies from start to stop of each place. The places are in order; gaps and overlap are well."""
+        """The samples from start to stop of each place. Places are in order, and may have gaps or overlap."""
         if self._level == "running":
             level = RunningLevel(self._spec)
             for start, window in cut(self._blocks_between(), places):

@@ -37,7 +37,7 @@ class Input(NamedTuple):
 def content_hash(descriptor: int) -> bytes:
     """20 bytes that tell contents apart. Raises OSError.
 
-    SHA-1 is the fastest hash of the standard library, and nobody is to be kept out here.
+    SHA-1 is the fastest hash of the standard library. This detects changes, and is no security check.
     """
     content, place = hashlib.sha1(usedforsecurity=False), 0
     while block := pread(descriptor, _BLOCK, place):

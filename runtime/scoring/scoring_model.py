@@ -43,10 +43,10 @@ class ScoringModel:
         is_named: bool,
         timing: Timing,
     ) -> None:
-        """Of the backend that was chosen.
+        """Wraps the backend that was chosen.
 
-        `is_named`: somebody named the variant, so that single clips take no other. The time that batches take
-        is added to `timing`.
+        `is_named` says that the user chose the variant; single clips then take no other. The time that
+        batches take is added to `timing`.
         """
         self.backend = choice.backend
         self.batch_that_fits = batch_size  # less once the device's memory was too small

@@ -94,7 +94,7 @@ def application_from_service(service: Service) -> metrics.App:
     app = FastAPI(
         title="rrtn serve",
         version=__version__,
-        description="Scores of sounds. There is no login: whoever can connect may ask.",
+        description="Scores of sounds. There is no authentication: anyone who can connect can send requests.",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -43,8 +43,8 @@ class Server:
     def run(self, bound: socket.socket, *, ready: Callable[[], None]) -> None:
         """Answers requests on a socket until SIGTERM or Ctrl-C comes.
 
-        Requests that have come are answered; then the signal reaches the handler of before. `ready` is
-        called once a first sound was scored. Raises what has stopped the scorer.
+        Requests that have come are answered; then the signal reaches the handler that was there
+        before. `ready` is called once a first sound was scored. Raises what has stopped the scorer.
         """
         with self._requests:
             self._score_silence()

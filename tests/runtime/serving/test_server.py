@@ -472,7 +472,10 @@ def test_other_machines_are_warned_about(scorer: Scorer, tmp_path: Path) -> None
         assert server.stop(signal.SIGINT)[0] == 130
     finally:
         server.close()
-    assert "warning: other machines can connect, and there is no login" in server.err.read_text()
+    assert (
+        "warning: other machines can connect and send requests: there is no authentication"
+        in server.err.read_text()
+    )
 
 
 def test_only_this_machine_by_default(served: ServeProcess, spec: FrontendSpec) -> None:
