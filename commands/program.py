@@ -22,16 +22,12 @@ from ..runtime.system.host import quoted
 if TYPE_CHECKING:
     from ..train.run_folder import RunFolder
 
-COMMANDS: Final = (
-    *("train", "evaluate", "crossval", "table2", "report", "export", "parity", "score", "serve"),
-    *("tracks", "listen", "pack", "inspect", "bench", "tune", "doctor", "demo", "data"),
-)
 _NAME: Final = "rrtn"
-_IN_ADVICE: Final = re.compile(rf"(?<![\w./-]){_NAME} (?=--help|(?:{'|'.join(COMMANDS)})\b)")
 _HANG_UP: Final = getattr(signal, "SIGHUP", None)  # Windows has no such signal
 _SIGNALS: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", _HANG_UP: "hung up"}
 _SAYING: Final = 1.0  # s
 _AGAIN: Final = "run the same command again"
+_Advice = Callable[[list[str]], tuple[str, str]]  # arguments -> what is kept, and what to do
 
 
 class _State:
@@ -112,7 +108,7 @@ def stopped_by_signal(number: int) -> StoppedError:
     arguments = sys.argv[1:]
     names = [argument for argument in arguments if not argument.startswith("-")]
     command = " ".join(names[:2]) if names[:1] == ["data"] else (names or [""])[0]
-    kept, fix = _KEPT.get(command, _nothing)(arguments)
+    kept, fix = _WHEN_STOPPED.get(command, _nothing)(arguments)
     return StoppedError(_SIGNALS[signal.Signals(number)], kept, fix=fix, exit_code=128 + number)
 
 
@@ -224,22 +220,39 @@ def _run_of_training(arguments: list[str]) -> Path | None:
     return run if is_ours else None
 
 
-def _of_synthesis(arguments: list[str]) -> tuple[str, str]:
-    return "the folder is unfinished, and has no data_info.csv", "remove it, and run the same command again"
+def _goes_on(kept: str) -> _Advice:
+    return lambda _: (kept, f"{_AGAIN}: it goes on there")
 
 
-_KEPT: Final[dict[str, Callable[[list[str]], tuple[str, str]]]] = {
+def _keeps(kept: str) -> _Advice:
+    return lambda _: (kept, _AGAIN)
+
+
+# Of each command: what is kept where a signal has stopped it, and what to do.
+_WHEN_STOPPED: Final[dict[str, _Advice]] = {
     "train": _of_train,
+    "evaluate": _keeps("scores of runs that are finished are kept"),
+    "crossval": _goes_on("folds and checkpoints that are finished are kept"),
+    "table2": _goes_on("runs and checkpoints that are finished are kept"),
+    "report": _keeps("no page was written, and one that was there is as it was"),
+    "export": _keeps("nothing is kept, and a bundle that was there is as it was"),
+    "parity": _nothing,
     "score": _of_score,
-    "serve": lambda _: ("it takes no more requests", _AGAIN),
-    "crossval": lambda _: ("folds and checkpoints that are finished are kept", f"{_AGAIN}: it goes on there"),
-    "tracks": lambda _: ("files that were written are whole, and the others are missing", _AGAIN),
-    "data check": lambda _: ("clips that were decoded are kept", _AGAIN),
-    "table2": lambda _: ("runs and checkpoints that are finished are kept", f"{_AGAIN}: it goes on there"),
-    "pack": lambda _: ("packs that are finished are kept", f"{_AGAIN}: it goes on there"),
-    "demo": lambda _: ("steps that are finished are kept", f"{_AGAIN}: it goes on there"),
-    "evaluate": lambda _: ("scores of runs that are finished are kept", _AGAIN),
-    "export": lambda _: ("nothing is kept, and a bundle that was there is as it was", _AGAIN),
-    "report": lambda _: ("no page was written, and one that was there is as it was", _AGAIN),
-    "data synth": _of_synthesis,
+    "serve": _keeps("it takes no more requests"),
+    "tracks": _keeps("files that were written are whole, and the others are missing"),
+    "listen": _nothing,
+    "pack": _goes_on("packs that are finished are kept"),
+    "inspect": _nothing,
+    "bench": _nothing,
+    "tune": _nothing,
+    "doctor": _nothing,
+    "demo": _goes_on("steps that are finished are kept"),
+    "data check": _keeps("clips that were decoded are kept"),
+    "data import": _nothing,
+    "data synth": lambda _: (
+        "the folder is unfinished, and has no data_info.csv",
+        f"remove it, and {_AGAIN}",
+    ),
 }
+COMMANDS: Final = tuple(dict.fromkeys(name.split()[0] for name in _WHEN_STOPPED))
+_IN_ADVICE: Final = re.compile(rf"(?<![\w./-]){_NAME} (?=--help|(?:{'|'.join(COMMANDS)})\b)")

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from rrtn.cli import COMMANDS
 from rrtn.commands import program
 from rrtn.train.run_folder import RunFolder
 from rrtn_processes import Ended, Server
@@ -146,10 +145,6 @@ def test_n21_each_command_says_what_is_true_of_it(
     assert error.exit_code == 143
     assert kept in error.came
     assert fix in error.fix
-
-
-def test_n21_every_command_is_known_in_advice() -> None:
-    assert set(program.COMMANDS) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("how", ["path", "relative", "absolute", "module"])
