@@ -51,7 +51,9 @@ def demo(
             run = out or _unfinished_run(data) or _new_run()
             files = audio or [str(path) for path in sorted((data / "wav").iterdir())[-8:]]
             epochs = _epochs_of(run, data)
-            _the_rest(run, epochs if epochs > 1 else _first_part(run, data, files))
+            if epochs <= 1:
+                epochs = _first_part(run, data, files)
+            _the_rest(run, epochs)
         _score(files, RunFolder(run).export, as_json=as_json)
         _heading(f"rrtn report {quoted(run)}")
         report([run])
@@ -69,10 +71,11 @@ def _unfinished_run(data: Path) -> Path | None:
     """The newest demo, if it has no report yet, which is what comes last."""
     from ..train.run_folder import RUNS, RunFolder
 
-    for run in sorted(RUNS.glob(f"*{_SUFFIX}"), reverse=True)[:1]:
-        goes_on = _epochs_of(run, data) or not RunFolder(run).is_begun()
-        return run if goes_on and not RunFolder(run).report.exists() else None
-    return None
+    run = max(RUNS.glob(f"*{_SUFFIX}"), default=None)
+    if run is None or RunFolder(run).report.exists():
+        return None
+    goes_on = _epochs_of(run, data) or not RunFolder(run).is_begun()
+    return run if goes_on else None
 
 
 @contextlib.contextmanager

@@ -107,16 +107,26 @@ def tuned(bundle: Bundle, *, allow: Sequence[str] = (), seconds: float = 0.5) ->
     gate = _Gate(bundle)
     with Progress("tune", _ROUNDS * len(ways), "measurements") as bar:
         for turn in range(_ROUNDS + 1):
-            due = [one for one in ways if turn > 1 or one.plan.is_usual == (turn == 0)]
+            due = _due(ways, turn)
             left = [one for one in due if _may_be_the_best(one, ways)]
             bar.advance(len(due) - len(left))
-            for group in _by_session(left[:: -1 if turn % 2 else 1]):
+            for group in _by_session(left if turn % 2 == 0 else left[::-1]):
                 candidate = group[0].plan.candidate
                 if candidate.name not in not_taken:
                     problem = _measure(bundle, group, effort, None if turn else gate, bar)
                     not_taken |= {candidate.name: problem} if problem else {}
             ways = [one for one in ways if one.plan.candidate.name not in not_taken]
     return _kept(bundle, allowed, [one for one in ways if one.seconds], not_taken)
+
+
+def _due(ways: list[_Rounds], turn: int) -> list[_Rounds]:
+    """First the usual way of each candidate, then its other ways, then all of them again."""
+    match turn:
+        case 0:
+            return [one for one in ways if one.plan.is_usual]
+        case 1:
+            return [one for one in ways if not one.plan.is_usual]
+    return ways
 
 
 def candidates_to_measure(bundle: Bundle, allowed: Sequence[str]) -> tuple[list[Candidate], dict[str, str]]:

@@ -125,7 +125,7 @@ class DecoderPool:
         request does not wait for that. The caller must close the pool. Raises what `events` raises.
         """
         while len(self._decoders) < self._count:
-            self._started_one()
+            self._start_decoder()
         while not feed.is_over or self._sources:
             check_process(self._process)
             self._give_requeued()
@@ -194,9 +194,9 @@ class DecoderPool:
         decoder = min(self._decoders, key=lambda decoder: len(decoder.chunks), default=None)
         if decoder and (not decoder.chunks or len(self._decoders) == self._count):
             return decoder
-        return self._started_one()
+        return self._start_decoder()
 
-    def _started_one(self) -> DecoderHandle:
+    def _start_decoder(self) -> DecoderHandle:
         decoder = DecoderHandle(self._decoding)
         self._decoders.append(decoder)
         decoder.pin(self._pin)
@@ -250,8 +250,8 @@ class DecoderPool:
         self._decoders.remove(decoder)
         end = decoder.end(patience=0.0 if reason or timeout != IDLE else LATEST_END)
         culprit = IDLE if reason else decoder.works_on()[0]
-        self._check_starts(decoder, reason or end.words, end.code, is_idle=culprit == IDLE)
-        self._started_one()
+        self._note_end(decoder, reason or end.words, end.code, is_idle=culprit == IDLE)
+        self._start_decoder()
         for ticket, source in self._unfinished(decoder):
             yield FileRestarted(ticket)
             if ticket == culprit:
@@ -263,8 +263,8 @@ class DecoderPool:
             else:
                 self._requeued.append([(ticket, source)])
 
-    def _check_starts(self, decoder: DecoderHandle, words: str, code: int, *, is_idle: bool) -> None:
-        """Raises StoppedError if another decoder would end as this one did, with no file to blame."""
+    def _note_end(self, decoder: DecoderHandle, words: str, code: int, *, is_idle: bool) -> None:
+        """Counts decoders that end without a file to blame. Raises StoppedError if more would end so."""
         self._has_started = self._has_started or decoder.has_started
         self._deaths += is_idle
         refuses = code >= 0 and not self._has_started  # it ended by itself: no Python, or no such package
