@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Optional
 import typer
 
 from ..runtime.backends.registry import AUTO
-from ..runtime.errors import MissingExtraError
+from ..runtime.errors import MissingExtraError, RrtnError
 from ..runtime.text import counted
 from .options import BackendOption, BundleArgument, Channel, Json, VariantOption, newest_bundle
-from .printing import say
+from .printing import print_error, say
+from .program import as_called, ends_with, signal_that_came, stopped_by_signal
 
 if TYPE_CHECKING:
     import socket
@@ -97,10 +98,16 @@ def _run(
     bundle = load_bundle(model)
     with memory_as_before(), scorer_within_budget(bundle, settings) as scorer:
         server, begin = Server(scorer, limits), time.monotonic()
+        error: RrtnError | None = None
         try:
             server.run(bound, ready=partial(_say_ready, LocalEngine(scorer), bound, as_json))
-        finally:
-            _say_end(server, time.monotonic() - begin, as_json)
+        except RrtnError as raised:
+            error = raised
+        except BaseException:
+            if (number := signal_that_came()) is None:
+                raise
+            error = stopped_by_signal(number)
+        _end(server, time.monotonic() - begin, error, as_json)
 
 
 def _say_ready(engine: "LocalEngine", bound: "socket.socket", as_json: bool) -> None:
@@ -116,13 +123,23 @@ def _say_ready(engine: "LocalEngine", bound: "socket.socket", as_json: bool) -> 
         _print_line({"url": url, **backend, "labels": scorer.labels})
 
 
-def _say_end(server: "Server", seconds: float, as_json: bool) -> None:
+def _end(server: "Server", seconds: float, error: RrtnError | None, as_json: bool) -> None:
+    """Says how it went. With --json the summary is the last line, and has the error in it."""
+    code = error.exit_code if error else 0
+    ends_with(code)
     errors = dict(server.metrics.results)
     scored = errors.pop("scored", 0)
     listed = "".join(f", {code} {count}" for code, count in sorted(errors.items()))
     say(f"{counted(scored, 'sound')} scored in {seconds:.0f} s{listed and '; errors: ' + listed[2:]}")
+    summary = {"scored": scored, "errors": errors, "seconds": seconds}
+    if error:
+        error.fix = as_called(error.fix)
+        summary |= {"error": error.to_dict()}
+        print_error(error)
     if as_json:
-        _print_line({"scored": scored, "errors": errors, "seconds": seconds})
+        _print_line(summary)
+    if code:
+        raise typer.Exit(code)
 
 
 def _print_line(document: dict[str, Any]) -> None:

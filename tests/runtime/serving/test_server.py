@@ -371,12 +371,12 @@ def test_sigterm_answers_what_has_come(
                 time.sleep(0.02)
             connection.sendall(whole[1000:])
             said = b"".join(iter(partial(connection.recv, 4096), b""))
-        code, (summary, end) = server.end()
+        code, (summary,) = server.end()
     finally:
         server.close()
     assert said.startswith(b"HTTP/1.1 200 ")
     assert json.loads(said.partition(b"\r\n\r\n")[2])["scores"] == pytest.approx(wanted[0], abs=1e-6)
-    assert (code, end["error"]["exit_code"]) == (143, 143)
+    assert (code, summary["error"]["exit_code"]) == (143, 143)
     assert (summary["scored"], summary["errors"]) == (1, {})
     assert server.err.read_text().splitlines()[-1].startswith("rrtn: terminated | it takes no more requests")
 
@@ -394,10 +394,10 @@ def test_a_second_signal_drops_what_has_come(scorer: Scorer, tmp_path: Path, num
             server.process.send_signal(number)
             with suppress(ConnectionResetError):
                 assert not connection.recv(4096).startswith(b"HTTP/1.1 200")
-        code, (summary, end) = server.end()
+        code, (summary,) = server.end()
     finally:
         server.close()
-    assert (code, end["error"]["exit_code"], summary["scored"]) == (128 + number, 128 + number, 0)
+    assert (code, summary["error"]["exit_code"], summary["scored"]) == (128 + number, 128 + number, 0)
     assert "Traceback" not in server.err.read_text()
 
 
