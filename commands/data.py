@@ -130,6 +130,7 @@ def data_import(
 
     Example: rrtn data import ratings.csv mine --audio recordings --scale 1:9
     """
+    from ..runtime.progress import Progress
     from ..train.data.importing import ImportRequest, import_data, shares_of_text
     from ..train.data.places import DataPlaces
 
@@ -148,7 +149,9 @@ def data_import(
         shares=shares_of_text(split) if split else None,
         seed=seed,
     )
-    _print_imported(import_data(request), as_json)
+    with Progress("import"):
+        imported = import_data(request)
+    _print_imported(imported, as_json)
 
 
 def _print_imported(imported: "Imported", as_json: bool) -> None:
