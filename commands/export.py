@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..export.publish import Published
     from ..export.wanted import EngineOptions, Wanted
     from ..export.web.page import Page
+    from ..runtime.bundle import Bundle
 
 
 def export(
@@ -138,7 +139,8 @@ def parity(
 ) -> None:
     """Compare every variant on this machine with PyTorch again.
 
-    Every variant runs on every backend of this machine. If one differs too much, the exit code is 5.
+    Every variant runs on every backend of this machine. If one differs too much or is refused, or none runs
+    here, the exit code is 5.
     """
     from ..runtime.bundle import load_bundle
 
@@ -147,14 +149,22 @@ def parity(
     from ..export.bundle_parity import parity_of_bundle
 
     results = parity_of_bundle(loaded, run=run)
-    failed = [f"{result.variant.name}: {result.problem}" for result in results if result.failed]
-    error = ModelError("parity", "; ".join(failed), fix="rrtn export") if failed else None
+    error = _parity_error(loaded, results)
     document = [result.to_dict() for result in results]
     if as_json and error:
         end_with_error(error, {"results": document})
     print_json(document) if as_json else _print_parity(results)
     if error:
         raise error
+
+
+def _parity_error(bundle: "Bundle", results: "list[ParityResult]") -> ModelError | None:
+    if failed := [f"{result.variant.name}: {result.problem}" for result in results if result.failed]:
+        return ModelError("parity", "; ".join(failed), fix="rrtn export")
+    if not any(result.parity for result in results):
+        reasons = "; ".join(f"{result.variant.name}: {result.problem}" for result in results)
+        return ModelError(str(bundle.path), f"nothing was compared: {reasons}", fix="rrtn doctor")
+    return None
 
 
 def _export(

@@ -15,7 +15,7 @@ from ..runtime.errors import MissingExtraError, RrtnError
 from ..runtime.text import counted
 from .options import BackendOption, BundleArgument, Channel, Json, VariantOption, newest_bundle
 from .printing import print_error, say
-from .program import as_called, ends_with, signal_that_came, stopped_by_signal
+from .program import as_called, catch_hang_up, ends_with, signal_that_came, stopped_by_signal
 
 if TYPE_CHECKING:
     import socket
@@ -95,6 +95,7 @@ def _run(
     from ..runtime.serving.server import Server
     from ..runtime.system.memory import memory_as_before
 
+    catch_hang_up()
     bundle = load_bundle(model)
     with memory_as_before(), scorer_within_budget(bundle, settings) as scorer:
         server, begin = Server(scorer, limits), time.monotonic()

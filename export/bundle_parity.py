@@ -7,7 +7,7 @@ from typing import Any
 from ..runtime.backends.choice import backend_from_variant
 from ..runtime.backends.registry import kinds_for_variant
 from ..runtime.bundle import Bundle, Variant
-from ..runtime.errors import ModelError
+from ..runtime.errors import ModelError, UnavailableError
 from ..runtime.progress import Progress
 from ..runtime.system.files import sha256_of
 from ..train.checkpoint import POINTER
@@ -22,13 +22,14 @@ class ParityResult:
 
     variant: Variant
     device: str
-    parity: Parity | None  # None where it cannot run here
+    parity: Parity | None  # None where it did not run
     problem: str
+    is_refused: bool = False  # its file is not there, was changed, or does not load
 
     @property
     def failed(self) -> bool:
-        """True if the variant ran and its scores are not PyTorch's."""
-        return bool(self.parity and self.parity.failure)
+        """True if the variant was refused, or ran and its scores are not PyTorch's."""
+        return self.is_refused or bool(self.parity and self.parity.failure)
 
     def to_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -77,7 +78,10 @@ def _result(bundle: Bundle, variant: Variant, device: str, probe: Probe) -> Pari
         backend = backend_from_variant(bundle, variant, device)
         parity, _ = parity_of_backend(backend, bundle.spec, probe)
     except ModelError as error:
-        return ParityResult(variant=variant, device=device, parity=None, problem=error.came)
+        refused = not isinstance(error, UnavailableError)
+        return ParityResult(
+            variant=variant, device=device, parity=None, problem=error.came, is_refused=refused
+        )
     return ParityResult(variant=variant, device=device, parity=parity, problem=parity.failure)
 
 

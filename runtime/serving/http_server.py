@@ -5,7 +5,10 @@ import contextlib
 import errno
 import ipaddress
 import logging
+import signal
 import socket
+import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Final
 
@@ -17,6 +20,7 @@ from .metrics import App
 
 _HEAD_BYTES: Final = 64 << 10  # that may come without a whole head or a byte of a body
 _HEAD_SECONDS: Final = 10.0  # in which a head must have come
+_HANG_UP: Final = getattr(signal, "SIGHUP", None)  # Windows has no such signal
 _LAST_SECONDS: Final = 5  # that answers may take beyond the time for bodies, when the server stops
 
 
@@ -74,7 +78,7 @@ class HttpServer:
         self._server = _Server(config)
 
     def run(self, bound: socket.socket) -> None:
-        """Answers until SIGTERM or Ctrl-C, then ends the requests that it has, and passes the signal on.
+        """Answers until a signal comes, ends the requests that it has, and passes the signal on.
 
         A second signal drops them.
         """
@@ -86,7 +90,23 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
-    """Of second signals uvicorn takes only Ctrl-C for haste; and each request that it drops, for a bug."""
+    """Of second signals uvicorn takes only Ctrl-C for haste; and each request that it drops, for a bug.
+
+    It knows nothing of the end of the terminal.
+    """
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            is_main = threading.current_thread() is threading.main_thread()
+            if not is_main or _HANG_UP is None or signal.getsignal(_HANG_UP) is signal.SIG_IGN:  # nohup
+                yield
+                return
+            before = signal.signal(_HANG_UP, self.handle_exit)
+            try:
+                yield
+            finally:
+                signal.signal(_HANG_UP, before)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:

@@ -6,6 +6,7 @@ https://github.com/kserve/open-inference-protocol and, for binary data,
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 """
 
+import contextlib
 import math
 import re
 from collections.abc import Sequence
@@ -169,10 +170,8 @@ def _samples(tensor: _Input, tail: bytes) -> Float32:
 
 def _from_json(data: msgspec.Raw, shape: list[int]) -> Float32:
     """The numbers of a flat list, or of the lists, one for each sound, of a nested one."""
-    try:
-        return np.array(msgspec.json.decode(data, type=list[float]), np.float32)
-    except msgspec.DecodeError:
-        pass
+    with contextlib.suppress(msgspec.DecodeError):
+        return _in_float32(msgspec.json.decode(data, type=list[float]))
     try:
         rows = msgspec.json.decode(data, type=list[list[float]])
     except (msgspec.DecodeError, RecursionError) as error:
@@ -181,7 +180,13 @@ def _from_json(data: msgspec.Raw, shape: list[int]) -> Float32:
     if [len(rows), *lengths] != shape:
         came = f"{counted(len(rows), 'list')} of {' and '.join(map(str, lengths[:3]))} numbers"
         raise bad_request(INPUT, came, wanted=f"lists as the shape {shape} says")
-    return np.array(rows, np.float32)
+    return _in_float32(rows)
+
+
+def _in_float32(numbers: list[Any]) -> Float32:
+    """What float32 cannot hold becomes infinity, and is refused with the samples."""
+    with np.errstate(over="ignore"):
+        return np.array(numbers, np.float64).astype(np.float32)
 
 
 def _rate(message: _Message, tensor: _Input, default: int) -> int:
@@ -189,7 +194,9 @@ def _rate(message: _Message, tensor: _Input, default: int) -> int:
     said = [where.parameters[_RATE] for where in (message, tensor) if _RATE in where.parameters]
     for rate in said:
         if type(rate) is not int or not MIN_RATE <= rate <= MAX_RATE:
-            raise bad_request(_RATE, repr(rate)[:40], wanted=f"{MIN_RATE} to {MAX_RATE} Hz")
+            raise bad_request(
+                _RATE, repr(rate)[:40], wanted=f"{MIN_RATE} to {MAX_RATE} Hz, as a whole number"
+            )
     if len(set(said)) > 1:
         raise bad_request(_RATE, " and ".join(map(str, said)), wanted="one rate for all sounds of a request")
     return said[0] if said else default

@@ -19,13 +19,13 @@ dt {{ font: 15px monospace; margin-top: 1rem }}
 </style></head><body>
 <h1>{title}</h1>
 <p>{description}</p>
-<form action="/score" method="post" enctype="multipart/form-data">
+<form action="score" method="post" enctype="multipart/form-data">
 <label>A sound: <input type="file" name="file" required></label> <button>Score it</button>
 </form>
 <dl>
 {paths}
 </dl>
-<p>For programs: <a href="/openapi.json">/openapi.json</a></p>
+<p>For programs: <a href="openapi.json">/openapi.json</a></p>
 </body></html>
 """
 

@@ -41,7 +41,7 @@ class Server:
         self._rate = rate
 
     def run(self, bound: socket.socket, *, ready: Callable[[], None]) -> None:
-        """Answers requests on a socket until SIGTERM or Ctrl-C comes.
+        """Answers requests on a socket until SIGTERM, SIGHUP or Ctrl-C comes.
 
         Requests that have come are answered; then the signal reaches the handler that was there
         before. `ready` is called once a first sound was scored. Raises what has stopped the scorer.

@@ -10,6 +10,8 @@ import onnxruntime
 import pytest
 import soundfile
 import torch
+import typer
+from rrtn.commands.export import parity
 from rrtn.export import samples_graph, source
 from rrtn.export.bundle_parity import _devices, parity_of_bundle
 from rrtn.export.publish import publish
@@ -22,7 +24,7 @@ from rrtn.runtime.arrays import Float32
 from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.backends import openvino_kind
 from rrtn.runtime.backends.registry import BACKENDS
-from rrtn.runtime.errors import DataError, ModelError
+from rrtn.runtime.errors import DataError, ModelError, UnavailableError
 from rrtn.runtime.frontend import clip_of
 from rrtn.train.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from rrtn.train.config import config_from_dict
@@ -173,6 +175,41 @@ def test_a_bundle_without_its_run_cannot_be_compared(run: Path, tmp_path: Path) 
     assert not any(result.failed for result in parity_of_bundle(bundle, run=run.with_name("moved")))
     with pytest.raises(ModelError, match="it does not say of which run it is"):
         parity_of_bundle(load_bundle(bundle.path / "model.onnx"))
+
+
+def test_a_file_that_was_changed_or_is_gone_fails_parity(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = publish(run, out=tmp_path / "bundle", wanted=Wanted(waveform=False, cpu_variant=False)).bundle
+    parity(bundle.path, run=run)
+    model = bundle.path / "model.onnx"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    with pytest.raises(ModelError, match=r"fp32: sha256 ") as raised:
+        parity(bundle.path, run=run)
+    assert raised.value.exit_code == 5
+    model.unlink()
+    with pytest.raises(ModelError, match=r"fp32: No such file"):
+        parity(bundle.path, run=run)
+    capsys.readouterr()
+    with pytest.raises(typer.Exit) as ended:
+        parity(bundle.path, run=run, as_json=True)
+    assert ended.value.exit_code == 5
+    assert json.loads(capsys.readouterr().out)["error"]["subject"] == "parity"
+
+
+def test_a_bundle_of_which_nothing_runs_here_was_not_compared(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = publish(run, out=tmp_path / "bundle", wanted=Wanted(waveform=False, cpu_variant=False)).bundle
+
+    def unavailable(*_: object) -> None:
+        raise UnavailableError("cuda", "no NVIDIA driver")
+
+    monkeypatch.setattr("rrtn.export.bundle_parity.backend_from_variant", unavailable)
+    with pytest.raises(ModelError, match=r"nothing was compared: fp32: no NVIDIA driver"):
+        parity(bundle.path, run=run)
 
 
 def test_data_that_is_gone_is_named_with_what_it_is_for(data: Path, run: Path) -> None:

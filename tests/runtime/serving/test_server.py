@@ -358,15 +358,16 @@ def test_metrics_count_by_route_and_result(served: ServeProcess) -> None:
     assert 'path="/a/b"' not in text
 
 
-def test_sigterm_answers_what_has_come(
-    scorer: Scorer, wanted: list[dict[str, float]], tmp_path: Path
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGHUP, "hung up")])
+def test_a_signal_lets_it_answer_what_has_come(
+    scorer: Scorer, wanted: list[dict[str, float]], tmp_path: Path, number: signal.Signals, word: str
 ) -> None:
     server = ServeProcess(model_of(scorer), tmp_path)
     try:
         whole = CLIPS[0].read_bytes()
         with server.raw(HEAD + b"content-length: %d\r\n\r\n" % len(whole) + whole[:1000]) as connection:
             assert server.ask("GET", "/health").status == 200  # so the head has been read
-            server.process.send_signal(signal.SIGTERM)
+            server.process.send_signal(number)
             while is_listening(server.port):
                 time.sleep(0.02)
             connection.sendall(whole[1000:])
@@ -376,9 +377,9 @@ def test_sigterm_answers_what_has_come(
         server.close()
     assert said.startswith(b"HTTP/1.1 200 ")
     assert json.loads(said.partition(b"\r\n\r\n")[2])["scores"] == pytest.approx(wanted[0], abs=1e-6)
-    assert (code, summary["error"]["exit_code"]) == (143, 143)
+    assert (code, summary["error"]["exit_code"]) == (128 + number, 128 + number)
     assert (summary["scored"], summary["errors"]) == (1, {})
-    assert server.err.read_text().splitlines()[-1].startswith("rrtn: terminated | it takes no more requests")
+    assert server.err.read_text().splitlines()[-1].startswith(f"rrtn: {word} | it takes no more requests")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
