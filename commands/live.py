@@ -13,7 +13,7 @@ import typer
 
 from ..runtime.errors import ConfigError, RrtnError
 from ..runtime.text import counted, printable
-from .options import EXIT_SOME_ERRORS, newest_bundle
+from .options import EXIT_SOME_ERRORS, newest_bundle, say_gaps
 from .printing import print_error, say
 from .program import as_called, catch_hang_up, ends_with, signal_that_came, words_of_signal
 from .summary import row_json
@@ -86,6 +86,7 @@ def score_live(
     from ..runtime.system.memory import memory_as_before
 
     catch_hang_up()
+    say_gaps(bundle.spec, settings.window, settings.hop)
     with contextlib.ExitStack() as stack:
         stack.enter_context(memory_as_before())
         scorer = stack.enter_context(scorer_within_budget(bundle, settings))

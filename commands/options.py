@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..runtime.audio.input_spool import InputSpool
     from ..runtime.audio.path_list import PathList
     from ..runtime.scoring.decoder_messages import Window
+    from ..runtime.spec import FrontendSpec
     from ..train.config import Config
 
 EXIT_SOME_ERRORS = 3  # done, but some files are errors
@@ -192,6 +193,14 @@ def split_option(text: str) -> str:
     if (split := split_of(text)) not in SPLITS:
         raise ConfigError("--split", text, wanted=f"one of {', '.join(SPLITS)}")
     return split
+
+
+def say_gaps(spec: "FrontendSpec", window: "Window | None", hop: float | None) -> None:
+    """A note where windows do not reach each other: what lies between them is not heard."""
+    length = spec.clip_seconds if window in (None, "auto") else float(window or 0)
+    if hop and hop > length:
+        between = f"the {hop - length:g} s between them are not scored"
+        say(f"note: windows of {length:g} s, {hop:g} s apart: {between}")
 
 
 def window_from_option(option: str | None) -> "Window | None":

@@ -27,6 +27,7 @@ from .options import (
     VariantOption,
     named_inputs,
     newest_bundle,
+    say_gaps,
     spool_from_options,
     window_from_option,
 )
@@ -311,6 +312,7 @@ def _opened_engine(
     from ..runtime.system.memory import memory_as_before
 
     bundle = load_bundle(model or newest_bundle())
+    say_gaps(bundle.spec, settings.window, settings.hop)
     if settings.variant is None and target.out and not target.overwrite:
         backend, variant, batch_size = choice_of_table(bundle, target.out, settings.backend)
         batch_size = settings.batch_size or batch_size

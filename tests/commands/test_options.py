@@ -3,9 +3,18 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from rrtn.commands.options import bundle_named, existing_run, names_with_commas, newest_bundle, run_named
+from rrtn.commands.options import (
+    bundle_named,
+    existing_run,
+    names_with_commas,
+    newest_bundle,
+    run_named,
+    say_gaps,
+)
+from rrtn.runtime import FrontendSpec
 from rrtn.runtime.errors import ConfigError
 
 
@@ -55,3 +64,20 @@ def test_names_with_commas(text: str | None, names: list[str] | None) -> None:
 def test_commas_alone_are_no_names() -> None:
     with pytest.raises(ConfigError, match="no name"):
         names_with_commas(", ,")
+
+
+@pytest.mark.parametrize(
+    ("window", "hop", "said"),
+    [
+        (1.0, 2.0, "windows of 1 s, 2 s apart: the 1 s between them are not scored"),
+        ("auto", 3.0, "windows of 2.49 s, 3 s apart: the 0.51 s between them are not scored"),
+        (1.0, 1.0, ""),
+        (1.0, None, ""),
+        (None, None, ""),
+    ],
+)
+def test_windows_that_leave_sound_out_are_told(
+    window: Any, hop: float | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_gaps(FrontendSpec(), window, hop)
+    assert capsys.readouterr().err == (f"note: {said}\n" if said else "")
