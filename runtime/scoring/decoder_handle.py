@@ -15,7 +15,14 @@ from typing import IO, Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..system.host import SIGKILL, Inherited, SharedMemory, is_stopped, start_process
+from ..system.host import (
+    SIGKILL,
+    Inherited,
+    SharedMemory,
+    fill_standard_descriptors,
+    is_stopped,
+    start_process,
+)
 from .decoder_messages import IDLE, DecoderSettings, DecoderWork, FileChunk, Report, SlotMemory, TicketSpan
 from .decoder_start import check_process, decoder_command, decoder_environment, this_process
 
@@ -52,6 +59,7 @@ class DecoderHandle:
         self.has_started = False
         self._owner = this_process()
         self._last = time.monotonic()  # when a message was last sent or received
+        fill_standard_descriptors()
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         memory = SharedMemory(decoding.bytes)
         self.memory = SlotMemory(memory.map, decoding)

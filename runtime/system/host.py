@@ -231,6 +231,19 @@ def _limit(kind: MemoryKind) -> int:
 # Processes
 
 
+def fill_standard_descriptors() -> None:
+    """Opens the null device in place of what is closed of stdin, stdout and stderr.
+
+    Otherwise the next file that is opened would be one of them, and could not be handed to another process:
+    there these numbers are its own streams'.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+
+
 class SharedMemory:
     """Bytes that this process shares with one that it starts, until both have let go of them."""
 

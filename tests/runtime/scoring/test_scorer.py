@@ -6,6 +6,8 @@ import hashlib
 import inspect
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -576,3 +578,20 @@ def test_a_feed_gives_the_rows_of_files_that_come_one_by_one(scorer: Scorer, rea
     assert right[-1].error == "missing"
     for ticket, row in zip(tickets, right, strict=True):  # 1e-6: their batches have other sizes
         assert found[ticket].scores == (row.scores and pytest.approx(row.scores, abs=1e-6))
+
+
+@pytest.mark.parametrize("closed", [(0,), (0, 1), (0, 2), (1, 2), (0, 1, 2)])
+def test_a_program_may_have_closed_its_standard_streams(
+    tiny_model: Path, real_clips: list[Path], tmp_path: Path, closed: tuple[int, ...]
+) -> None:
+    """As daemons do: what is opened next gets their numbers."""
+    program = f"""
+import os
+for number in {closed}:
+    os.close(number)
+from rrtn.runtime import Scorer
+rows = list(Scorer({str(tiny_model)!r}, "cpu").score_files([{str(real_clips[0])!r}]))
+open({str(tmp_path / "errors")!r}, "w").write(repr([row.error for row in rows]))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    assert (tmp_path / "errors").read_text() == "['']"
