@@ -21,6 +21,7 @@ function samplesOfWav(path) {
     const length = bytes.readUInt32LE(at + 4), chunk = bytes.subarray(at + 8, at + 8 + length);
     if (chunk.length < length) throw new Error(`${path}: is cut off`);
     if (word(at) === "fmt ") {
+      if (length < 16) throw new Error(`${path}: is not 16 kHz, one channel, 16 bits`);
       format = [chunk.readUInt32LE(4), chunk.readUInt16LE(2), chunk.readUInt16LE(14)].join();
     }
     if (word(at) === "data") {

@@ -160,12 +160,13 @@ def wrong_files(folder: Path) -> dict[str, Path]:
     soundfile.write(folder / "nothing.wav", sound[:0], 16_000, subtype="PCM_16")
     soundfile.write(folder / "whole.wav", sound, 16_000, subtype="PCM_16")
     (folder / "cut off.wav").write_bytes((folder / "whole.wav").read_bytes()[:3_000])
+    (folder / "short format.wav").write_bytes(b"RIFF\x0e\0\0\0WAVEfmt \2\0\0\0\1\0")
     (folder / "text.wav").write_text("no audio")
     layout = "is not 16 kHz, one channel, 16 bits"
     return {
         **{
             f"{folder / name}.wav: {layout}": folder / f"{name}.wav"
-            for name in ("44 kHz", "stereo", "24 bits")
+            for name in ("44 kHz", "stereo", "24 bits", "short format")
         },
         f"{folder / 'nothing.wav'}: has no samples": folder / "nothing.wav",
         f"{folder / 'cut off.wav'}: is cut off": folder / "cut off.wav",

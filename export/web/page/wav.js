@@ -5,7 +5,7 @@ const SLACK = 0.02; // s that may be missing: some recorders count bytes of the 
 
 /**
  * Bytes of a file -> {rate, channels: [Float32Array], flags}, or null where it is no WAV that this reads.
- * Throws an Error with a `code` for a WAV without samples, or one that is cut off.
+ * Throws an Error with a `code` for a WAV without samples, with several recordings, or one that is cut off.
  */
 export function decodedWav(bytes) {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -40,11 +40,23 @@ function chunks(view) {
         if (name === "data") {
             const present = view.byteLength - begin;
             const unfinished = present > 0 && (size === 0 || size >= 0xffff0000); // the recorder never wrote it
+            if (!unfinished && hasMore(view, begin + size + size % 2))
+                throw coded("unsupported_format", "several recordings in one file: rrtn score reads all of them");
             return { format, data: { begin, present, size: unfinished ? present : size, unfinished } };
         }
         place = begin + size + size % 2;
     }
     return { format, data: null };
+}
+
+/** Whether another chunk of sound, or another file, stands behind the first. */
+function hasMore(view, place) {
+    while (place + 8 <= view.byteLength) {
+        if (["data", "RIFF"].includes(text(view, place))) return true;
+        const size = view.getUint32(place + 4, true);
+        place += 8 + size + size % 2;
+    }
+    return false;
 }
 
 function formatAt(view, begin, size) {

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,10 @@ def test_wav_files_that_are_cut_empty_or_something_else(tmp_path: Path) -> None:
         "text": b"no sound at all",
         "short": b"RIFF",
         "header alone": whole[:30],
+        "another chunk of sound": whole + b"data" + struct.pack("<I", 4) + bytes(4),
+        "another file": whole + whole,
+        "a list behind it": whole + b"LIST" + struct.pack("<I", 5) + bytes(6),
+        "zeros behind it": whole + bytes(3_001),
     }
     for name, content in cases.items():
         (tmp_path / name).write_bytes(content)
@@ -180,6 +185,10 @@ def test_wav_files_that_are_cut_empty_or_something_else(tmp_path: Path) -> None:
         "text": None,
         "short": None,
         "header alone": None,
+        "another chunk of sound": "unsupported_format",
+        "another file": "unsupported_format",
+        "a list behind it": [16_000],
+        "zeros behind it": [16_000],
     }
 
 
