@@ -283,10 +283,11 @@ class Scorer:
     def score_waveform(self, waveform: npt.ArrayLike, sampling_rate: int) -> dict[str, float]:
         """Samples [N] or [N, channels] of any scale -> score of each label. The first clip of them is scored.
 
-        The model runs at once, on a batch of one. Where another variant is faster for that, the first call
-        loads it, too, unless a variant was named; a Scorer with a `batch_size` of 1 has loaded no other. The
-        scores are those of `score_files` to 1e-6, or to what the two variants differ by. Raises AudioError if
-        there are no samples or a sample is NaN, ConfigError for what is no array of samples.
+        A peak below 1e-7 is silence. The model runs at once, on a batch of one. Where another variant is
+        faster for that, the first call loads it, too, unless a variant was named; a Scorer with a
+        `batch_size` of 1 has loaded no other. The scores are those of `score_files` to 1e-6, or to what the
+        two variants differ by. Raises AudioError if there are no samples or a sample is NaN, ConfigError for
+        what is no array of samples.
         """
         audio = audio_from_array(waveform, sampling_rate, self.bundle.spec, channel=self.decoding.channel)
         return self.score_clip(audio.samples)

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from ... import __version__
 from ..arrays import Float32
+from ..bundle import Bundle
 from ..errors import RrtnError
 from ..system.host import NamedFile
 from ..tables.rows import Row
@@ -77,8 +78,7 @@ class Service:
     scorer: RequestScorer
     bodies: Bodies
     metrics: Metrics
-    labels: tuple[str, ...]
-    sampling_rate: int  # Hz, of the model
+    bundle: Bundle
 
     async def rows(self, uploads: Sequence[NamedFile]) -> list[Row]:
         """A row for each sound."""
@@ -135,7 +135,7 @@ def _scores(service: Service) -> APIRouter:
 
 def _inference(service: Service) -> APIRouter:
     router = APIRouter(tags=["KServe v2"])
-    model = kserve.model_metadata(service.labels, service.sampling_rate)
+    model = kserve.model_metadata(service.bundle)
 
     @router.get(_KSERVE)
     async def server_metadata() -> Response:
@@ -175,7 +175,7 @@ def _inference(service: Service) -> APIRouter:
 
 async def _inferred(service: Service, request: Request) -> Response:
     """Each waveform becomes a file in memory, so it takes the same way as all sounds."""
-    length, rate = request.headers.get(kserve.HEADER_LENGTH), service.sampling_rate
+    length, rate = request.headers.get(kserve.HEADER_LENGTH), service.bundle.spec.sampling_rate
     async with service.bodies.content(request) as body:
         inference = kserve.inference_from_body(body, length, sampling_rate=rate)
         service.scorer.check_room(len(inference.waveforms))

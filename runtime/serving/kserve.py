@@ -17,6 +17,7 @@ import numpy as np
 import soundfile
 
 from ..arrays import Float32
+from ..bundle import Bundle
 from ..documents import Count
 from ..spec import MAX_RATE, MIN_RATE
 from ..text import counted
@@ -124,15 +125,20 @@ def server_metadata(version: str) -> dict[str, Any]:
     return {"name": MODEL, "version": version, "extensions": ["binary_tensor_data"]}
 
 
-def model_metadata(labels: tuple[str, ...], sampling_rate: int) -> dict[str, Any]:
+def model_metadata(bundle: Bundle) -> dict[str, Any]:
     """The answer of /v2/models/rrtn. What the protocol has no field for is under `parameters`."""
+    labels, meaning = list(bundle.labels), bundle.meaning
     return {
         "name": MODEL,
         "versions": [VERSION],
         "platform": "rrtn",
         "inputs": [{"name": INPUT, "datatype": "FP32", "shape": [-1, -1]}],
         "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, len(labels)]}],
-        "parameters": {"labels": list(labels), _RATE: sampling_rate},
+        "parameters": {
+            "labels": labels,
+            _RATE: bundle.spec.sampling_rate,
+            **({"meaning": meaning.to_dict()} if meaning else {}),
+        },
     }
 
 

@@ -31,14 +31,13 @@ class Server:
     """Scores over HTTP."""
 
     def __init__(self, scorer: Scorer, limits: Limits) -> None:
-        rate = scorer.bundle.spec.sampling_rate
         self._requests = RequestScorer(scorer, most_waiting=limits.most_waiting)
         self.metrics = Metrics(lambda: self._requests.waiting)
         bodies = Bodies(max_bytes=limits.max_bytes, seconds=limits.seconds)
-        service = Service(self._requests, bodies, self.metrics, scorer.labels, rate)
+        service = Service(self._requests, bodies, self.metrics, scorer.bundle)
         self._http = HttpServer(application_from_service(service), seconds=limits.seconds)
         self._requests.when_failed = self._http.stop
-        self._rate = rate
+        self._rate = scorer.bundle.spec.sampling_rate
 
     def run(self, bound: socket.socket, *, ready: Callable[[], None]) -> None:
         """Answers requests on a socket until SIGTERM, SIGHUP or Ctrl-C comes.

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from httpx import ASGITransport, AsyncClient
-from rrtn.runtime import Scorer
+from rrtn.runtime import FrontendSpec, Scorer
+from rrtn.runtime.bundle import Bundle
 from rrtn.runtime.errors import StoppedError
 from rrtn.runtime.scoring.scoring_model import ScoringModel
 from rrtn.runtime.serving.application import Service, application_from_service
@@ -74,7 +75,9 @@ def test_more_than_may_wait_is_refused(idle: RequestScorer) -> None:
 
 def service_of(requests: RequestScorer, **limits: Any) -> Service:
     counts = Metrics(lambda: requests.waiting)
-    return Service(requests, Bodies(**{"max_bytes": 1000, "seconds": 9.0, **limits}), counts, ("Awe",), 16000)
+    bodies = Bodies(**{"max_bytes": 1000, "seconds": 9.0, **limits})
+    bundle = Bundle(path=Path(), labels=("Awe",), spec=FrontendSpec(), variants=(), provenance={})
+    return Service(requests, bodies, counts, bundle)
 
 
 async def answer(service: Service, *parts: bytes) -> Any:
