@@ -76,6 +76,10 @@ static float *read_wav(const char *path, int64_t *count) {
     if (!format || number(format + 2, 2) != 1 || number(format + 4, 4) != 16000 || number(format + 14, 2) != 16)
         die(path, "is not 16 kHz, one channel, 16 bits");
     if (!data || length < 2) die(path, "has no samples");
+    for (size_t next = at, more; next + 8 <= size; next += 8 + more + (more & 1)) {
+        more = number(bytes + next + 4, 4);
+        if (!memcmp(bytes + next, "data", 4) || !memcmp(bytes + next, "RIFF", 4)) die(path, "has several recordings");
+    }
     *count = length / 2;
     float *samples = malloc(*count * sizeof *samples);
     for (int64_t i = 0; samples && i < *count; i++) samples[i] = (int16_t)number(data + 2 * i, 2) / 32768.0f;

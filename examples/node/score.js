@@ -27,6 +27,11 @@ function samplesOfWav(path) {
     if (word(at) === "data") {
       if (format !== "16000,1,16") throw new Error(`${path}: is not 16 kHz, one channel, 16 bits`);
       if (length < 2) throw new Error(`${path}: has no samples`);
+      for (let next = at + 8 + length + (length & 1); next + 8 <= bytes.length; ) {
+        if (["data", "RIFF"].includes(word(next))) throw new Error(`${path}: has several recordings`);
+        const more = bytes.readUInt32LE(next + 4);
+        next += 8 + more + (more & 1);
+      }
       return Float32Array.from({ length: length >> 1 }, (_, i) => chunk.readInt16LE(2 * i) / 32768);
     }
     at += 8 + length + (length & 1);

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends.model_batch import BatchMemory, ClipBatch, Outputs
+from ..errors import StoppedError
 from .decoder_messages import ClipSpan, TicketSpan
 from .file_rows import FileInProgress, ScoredClip
 
@@ -121,7 +122,11 @@ class Batches:
             file.unscored += 1
 
     def _run(self, size: int | None = None) -> None:
-        outputs = self._threads.submit(self._model, self._batch.clips[:size])
+        try:
+            outputs = self._threads.submit(self._model, self._batch.clips[:size])
+        except RuntimeError as error:  # Python starts nothing any more
+            fix = "join the thread that scores before the main thread returns"
+            raise StoppedError("scoring", "the program is ending", fix=fix) from error
         if wake := self._wake:
             outputs.add_done_callback(lambda _: wake())
         self._running.append(RunningBatch(outputs, self._batch, self._members))

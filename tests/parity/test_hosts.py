@@ -161,6 +161,9 @@ def wrong_files(folder: Path) -> dict[str, Path]:
     soundfile.write(folder / "whole.wav", sound, 16_000, subtype="PCM_16")
     (folder / "cut off.wav").write_bytes((folder / "whole.wav").read_bytes()[:3_000])
     (folder / "short format.wav").write_bytes(b"RIFF\x0e\0\0\0WAVEfmt \2\0\0\0\1\0")
+    whole = (folder / "whole.wav").read_bytes()
+    (folder / "joined.wav").write_bytes(whole + whole)
+    (folder / "parted.wav").write_bytes(whole + b"LIST\3\0\0\0abc\0data\4\0\0\0\0\0\0\0")
     (folder / "text.wav").write_text("no audio")
     layout = "is not 16 kHz, one channel, 16 bits"
     return {
@@ -170,6 +173,8 @@ def wrong_files(folder: Path) -> dict[str, Path]:
         },
         f"{folder / 'nothing.wav'}: has no samples": folder / "nothing.wav",
         f"{folder / 'cut off.wav'}: is cut off": folder / "cut off.wav",
+        f"{folder / 'joined.wav'}: has several recordings": folder / "joined.wav",
+        f"{folder / 'parted.wav'}: has several recordings": folder / "parted.wav",
         f"{folder / 'text.wav'}: no WAV file": folder / "text.wav",
     }
 

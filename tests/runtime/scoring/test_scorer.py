@@ -595,3 +595,23 @@ open({str(tmp_path / "errors")!r}, "w").write(repr([row.error for row in rows]))
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
     assert (tmp_path / "errors").read_text() == "['']"
+
+
+def test_a_thread_that_outlives_the_main_one_is_told_so(
+    tiny_model: Path, real_clips: list[Path], tmp_path: Path
+) -> None:
+    program = f"""
+import threading
+from rrtn.runtime import Scorer
+from rrtn.runtime.errors import StoppedError
+scorer = Scorer({str(tiny_model)!r}, "cpu")
+def score():
+    threading.main_thread().join()
+    try:
+        print([row.error for row in scorer.score_files([{str(real_clips[0])!r}])])
+    except StoppedError as error:
+        print(error)
+threading.Thread(target=score).start()
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, timeout=120, capture_output=True)
+    assert done.stdout.decode().startswith("scoring | the program is ending | join the thread"), done
