@@ -45,6 +45,7 @@ class LaterSpec(FrontendSpec):
         ("f_min", 9_000.0, "0 to 8000 Hz (half of frontend.sampling_rate)"),
         ("f_min", None, "a number"),
         ("f_max", 50.0, "more than frontend.f_min, 50 Hz"),
+        ("f_max", 49.0, "more than frontend.f_min, 50 Hz"),
         ("f_max", 8_000.5, "0 to 8000 Hz (half of frontend.sampling_rate)"),
         ("f_max", math.nan, "0 to 8000 Hz (half of frontend.sampling_rate)"),
         ("f_max", 10**400, "a number"),
