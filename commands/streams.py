@@ -6,6 +6,8 @@ import os
 import sys
 from typing import Any
 
+from ..runtime.system.host import fill_standard_descriptors, is_open
+
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
@@ -15,9 +17,10 @@ def hold_streams() -> None:
     A closed stdout is a pipe that nobody reads. What cannot be written to stderr is dropped: the lines for
     the person are not worth the table.
     """
-    for number in (_STDIN, _STDOUT, _STDERR):
-        if not _is_open(number):
-            _fill(number)
+    has_stdout = is_open(_STDOUT)
+    fill_standard_descriptors()
+    if not has_stdout:
+        _break_stdout()
     if sys.stdin is None:
         sys.stdin = open(_STDIN, closefd=False)  # noqa: SIM115
     if sys.stdout is None:
@@ -27,22 +30,12 @@ def hold_streams() -> None:
         sys.stderr = _lossy(sys.stderr, descriptor)
 
 
-def _is_open(number: int) -> bool:
-    with contextlib.suppress(OSError):
-        os.fstat(number)
-        return True
-    return False
-
-
-def _fill(number: int) -> None:
-    """Opens something in the place of a closed stream: the lowest free number is this one."""
-    if number == _STDOUT:
-        reader, writer = os.pipe()  # one of them is `number`, which becomes the writer
-        os.dup2(writer, number)
-        for end in {reader, writer} - {number}:
-            os.close(end)
-    else:
-        os.open(os.devnull, os.O_RDWR)
+def _break_stdout() -> None:
+    """Makes stdout a pipe that nobody reads."""
+    reader, writer = os.pipe()
+    os.dup2(writer, _STDOUT)
+    os.close(reader)
+    os.close(writer)
 
 
 class _LossyText(io.TextIOWrapper):

@@ -238,10 +238,16 @@ def fill_standard_descriptors() -> None:
     there these numbers are its own streams'.
     """
     for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
+        if not is_open(number):
             os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+
+
+def is_open(descriptor: int) -> bool:
+    """Whether the descriptor is of something that is open."""
+    with contextlib.suppress(OSError):
+        os.fstat(descriptor)
+        return True
+    return False
 
 
 class SharedMemory:
