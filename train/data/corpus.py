@@ -20,9 +20,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.errors import ConfigError, DataError, StoppedError
+from ...runtime.errors import ConfigError, DataError
 from ...runtime.system.cpus import usable_cpus
-from ...runtime.system.files import atomic_path
+from ...runtime.system.files import atomic_path, write_refused
 from ...runtime.system.host import MOST_PROCESSES, ignore_interrupts, interrupts_blocked
 from ..method.tasks import TASK_NAMES, task_of_name
 from .places import SETTINGS
@@ -196,12 +196,9 @@ def synthesise(
     try:
         _write_corpus(corpus, clips, workers=workers or usable_cpus(), progress=progress)
     except OSError as error:
-        raise StoppedError(
-            str(error.filename or out),
-            error.strerror or str(error),
-            wanted="a folder with free space that can be written to",
-            fix=f"make room there, remove {out}, and run the same command again",
-        ) from error
+        refused = write_refused(error.filename or out, error)
+        refused.fix = f"make room there, remove {out}, and run the same command again"
+        raise refused from error
     return out
 
 
