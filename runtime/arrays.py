@@ -13,6 +13,12 @@ Int64 = npt.NDArray[np.int64]
 INT16_SCALE: Final = np.float32(32_768)
 
 
+def in_float32(numbers: npt.ArrayLike) -> Float32:
+    """Numbers of any shape; those that float32 cannot hold become infinite, and warn nobody."""
+    with np.errstate(over="ignore"):
+        return np.asarray(numbers).astype(np.float32)
+
+
 def waveform_from_samples(samples: Int16) -> Float32:
     """int16 samples of any shape -> float32 in [-1, 1)."""
     return samples.astype(np.float32) / INT16_SCALE

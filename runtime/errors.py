@@ -81,6 +81,11 @@ class AudioError(RrtnError, ValueError):
         self.code = code
         self.detail = detail
 
+    @classmethod
+    def of_fault(cls, fault: Exception) -> "AudioError":
+        """Of a fault of ours, or of a reader, that nobody thought of: it is the file's that met it."""
+        return cls("crashed", f"{type(fault).__name__}: {fault}")
+
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}"
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Float32, Int16, waveform_from_samples
+from ..arrays import Float32, Int16, in_float32, waveform_from_samples
 from ..errors import AudioError, ConfigError, StoppedError
 from ..spec import MAX_CHANNELS, MAX_RATE, MIN_RATE, FrontendSpec
 from ..system.failpoints import failpoint
@@ -216,8 +216,7 @@ def audio_from_array(
     if not isinstance(sampling_rate, int | float | np.number) or not MIN_RATE <= sampling_rate <= MAX_RATE:
         wanted = f"{MIN_RATE} to {MAX_RATE} Hz, as a number"
         raise ConfigError("sampling_rate", f"{sampling_rate!r} Hz", wanted=wanted)
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinity, and is refused
-        block = x.astype(np.float32)
+    block = in_float32(x)  # infinity is refused
     blocks = [block.reshape(len(block), -1)] if block.size else []
     measured = Measured(FramePowers(spec.sampling_rate), None)
     decoded = _mixed_down(iter(blocks), lambda: iter(blocks), sampling_rate, measured, channel)

@@ -131,9 +131,9 @@ class _DecoderLoop:
         except MemoryError:
             detail = f"more than {MEMORY_BUDGET >> 30} GiB"
             self._report.bad.append(BadFile(ticket, "out_of_memory", detail))
-        except Exception as error:  # a fault of ours, or of a reader: the other files are none the worse
-            detail = f"{type(error).__name__}: {error}"
-            self._report.bad.append(BadFile(ticket, "crashed", detail, self._content))
+        except Exception as error:  # the other files are none the worse
+            fault = AudioError.of_fault(error)
+            self._report.bad.append(BadFile(ticket, fault.code, fault.detail, self._content))
         finally:
             self._works_on(IDLE)
 

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import soundfile
 
-from ..arrays import Float32
+from ..arrays import Float32, in_float32
 from ..bundle import Bundle
 from ..documents import Count
 from ..spec import MAX_RATE, MIN_RATE
@@ -177,7 +177,7 @@ def _samples(tensor: _Input, tail: bytes) -> Float32:
 def _from_json(data: msgspec.Raw, shape: list[int]) -> Float32:
     """The numbers of a flat list, or of the lists, one for each sound, of a nested one."""
     with contextlib.suppress(msgspec.DecodeError):
-        return _in_float32(msgspec.json.decode(data, type=list[float]))
+        return in_float32(msgspec.json.decode(data, type=list[float]))
     try:
         rows = msgspec.json.decode(data, type=list[list[float]])
     except (msgspec.DecodeError, RecursionError) as error:
@@ -186,13 +186,7 @@ def _from_json(data: msgspec.Raw, shape: list[int]) -> Float32:
     if [len(rows), *lengths] != shape:
         came = f"{counted(len(rows), 'list')} of {' and '.join(map(str, lengths[:3]))} numbers"
         raise bad_request(INPUT, came, wanted=f"lists as the shape {shape} says")
-    return _in_float32(rows)
-
-
-def _in_float32(numbers: list[Any]) -> Float32:
-    """What float32 cannot hold becomes infinity, and is refused with the samples."""
-    with np.errstate(over="ignore"):
-        return np.array(numbers, np.float64).astype(np.float32)
+    return in_float32(rows)
 
 
 def _rate(message: _Message, tensor: _Input, default: int) -> int:

@@ -279,8 +279,8 @@ def _decoded(path: Path, spec: FrontendSpec, channel: int | None) -> _Decoded:
         return _bad(error)
     except (StoppedError, MemoryError):  # they say nothing about the file
         raise
-    except Exception as error:  # a fault of ours, or of a reader: it has the name of the file that met it
-        return _bad(AudioError("crashed", f"{type(error).__name__}: {error}"))
+    except Exception as error:  # it has the name of the file that met it
+        return _bad(AudioError.of_fault(error))
     if _marks(path) != before:  # the hash may be of another content than the samples
         content = ""
     return _Decoded(samples, meter.peak, meter.flat_tops, marks=before, content=content)
