@@ -9,13 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import typer
-
 from ..runtime.errors import ConfigError, RrtnError
 from ..runtime.text import counted, printable
 from .options import EXIT_SOME_ERRORS, newest_bundle, say_gaps
-from .printing import print_error, say
-from .program import as_called, catch_hang_up, ends_with, signal_that_came, words_of_signal
+from .printing import end_with_summary, say
+from .program import catch_hang_up, ends_with, signal_that_came, words_of_signal
 from .summary import row_json
 
 if TYPE_CHECKING:
@@ -114,7 +112,7 @@ def _shown_to_the_end(scoring: "LiveScoring", labels: tuple[str, ...], shown: Sh
     if not shown.as_json and not sys.stdout.isatty() and (mean := scoring.mean_row()):
         print(*_csv_lines([mean], labels)[1:], sep="", end="", flush=True)
     _say_summary(summary)
-    _end(summary, code, shown.as_json, error)
+    end_with_summary(summary, code, error, as_json=shown.as_json)
 
 
 def _exit_code(scoring: "LiveScoring", error: RrtnError | None, allow_truncated: bool) -> int:
@@ -124,18 +122,6 @@ def _exit_code(scoring: "LiveScoring", error: RrtnError | None, allow_truncated:
         return 128 + number
     is_cut = scoring.missing and not allow_truncated
     return EXIT_SOME_ERRORS if is_cut or scoring.summary()["errors"] else 0
-
-
-def _end(summary: dict[str, Any], code: int, as_json: bool, error: RrtnError | None) -> None:
-    ends_with(code)
-    if error:
-        error.fix = as_called(error.fix)
-        summary = {**summary, "error": error.to_dict()}
-        print_error(error)
-    if as_json:
-        print(json.dumps(summary), flush=True)
-    if code:
-        raise typer.Exit(code)
 
 
 def _screen(labels: tuple[str, ...], shown: Shown) -> "AbstractContextManager[Show]":

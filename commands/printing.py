@@ -267,6 +267,18 @@ def end_with_error(error: RrtnError, document: dict[str, Any]) -> NoReturn:
     raise typer.Exit(error.exit_code)
 
 
+def end_with_summary(summary: dict[str, Any], code: int, error: RrtnError | None, *, as_json: bool) -> None:
+    """Ends a command that goes on until it is ended: with --json the last line has the error in it."""
+    if error:
+        error.fix = as_called(error.fix)
+        summary = {**summary, "error": error.to_dict()}
+        print_error(error)
+    if as_json:
+        print(json.dumps(summary), flush=True)
+    if code:
+        raise typer.Exit(code)
+
+
 def say(text: str) -> None:
     """Prints a line for the person, on stderr. A label like "note:" is coloured on a terminal."""
     label, colon, _ = text.partition(":")

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Optional
+from typing import TYPE_CHECKING, Annotated, Final, Optional
 
 import typer
 
@@ -14,8 +14,8 @@ from ..runtime.backends.registry import AUTO
 from ..runtime.errors import MissingExtraError, RrtnError
 from ..runtime.text import counted
 from .options import BackendOption, BundleArgument, Channel, Json, VariantOption, newest_bundle
-from .printing import print_error, say
-from .program import as_called, catch_hang_up, ends_with, signal_that_came, stopped_by_signal
+from .printing import end_with_summary, say
+from .program import catch_hang_up, ends_with, signal_that_came, stopped_by_signal
 
 if TYPE_CHECKING:
     import socket
@@ -121,7 +121,7 @@ def _say_ready(engine: "LocalEngine", bound: "socket.socket", as_json: bool) -> 
     say(f"{url}/docs shows the paths; a test: curl --data-binary @burst.wav {url}/score")
     if as_json:
         backend = {"backend": scorer.backend.device, "variant": scorer.backend.variant.name}
-        _print_line({"url": url, **backend, "labels": scorer.labels})
+        print(json.dumps({"url": url, **backend, "labels": scorer.labels}), flush=True)
 
 
 def _end(server: "Server", seconds: float, error: RrtnError | None, as_json: bool) -> None:
@@ -133,18 +133,7 @@ def _end(server: "Server", seconds: float, error: RrtnError | None, as_json: boo
     listed = "".join(f", {code} {count}" for code, count in sorted(errors.items()))
     say(f"{counted(scored, 'sound')} scored in {seconds:.0f} s{listed and '; errors: ' + listed[2:]}")
     summary = {"scored": scored, "errors": errors, "seconds": seconds}
-    if error:
-        error.fix = as_called(error.fix)
-        summary |= {"error": error.to_dict()}
-        print_error(error)
-    if as_json:
-        _print_line(summary)
-    if code:
-        raise typer.Exit(code)
-
-
-def _print_line(document: dict[str, Any]) -> None:
-    print(json.dumps(document), flush=True)
+    end_with_summary(summary, code, error, as_json=as_json)
 
 
 @contextlib.contextmanager
