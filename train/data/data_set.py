@@ -25,7 +25,7 @@ from .column_names import (
 )
 from .places import DataPlaces, Roles, places_of_folder
 from .table_text import TextTable, check_lengths, read_text_table, refused_lines, with_decimal_points
-from .targets import LabelCells, LabelChoice, Labels, labels_of_cells, number
+from .targets import LabelChoice, Labels, label_cells, labels_of_cells, number
 
 _LONGEST: Final = 80  # characters of a name in a message
 _FEWEST = {"Train": 2, "Val": 2, "Test": 0}
@@ -300,15 +300,12 @@ def _clip(row: _CsvRow) -> Clip:
 
 def _labels(table: _CsvTable, rows: list[_CsvRow], targets: tuple[str, ...], choice: LabelChoice) -> Labels:
     """What is learned from each row. Raises what `labels_of_cells` raises."""
-
-    def refused(bad: Sequence[int], came: str, *, wanted: str, fix: str) -> DataError:
-        return table.refused([rows[i].line for i in bad], came, wanted=wanted, fix=fix)
-
-    names = (*targets, *choice.class_targets)
-    cells = LabelCells(
-        splits=[row.split for row in rows],
-        cells={name: [row.cells[name] for row in rows] for name in names},
-        refused=refused,
+    cells = label_cells(
+        table.path,
+        [row.line for row in rows],
+        [row.cells for row in rows],
+        (*targets, *choice.class_targets),
+        [row.split for row in rows],
     )
     return labels_of_cells(cells, targets, choice)
 

@@ -9,13 +9,16 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
+
+from ...runtime.arrays import Float64
 from ...runtime.errors import DataError
 from ...runtime.text import counted
 from .column_names import is_metadata
 from .data_set import DataSet
 from .source_table import SourceTable
 from .table_text import TextTable, refused_lines
-from .targets import LabelCells, LabelChoice, is_none, labels_of_cells, number
+from .targets import LabelChoice, is_none, label_cells, labels_of_cells, number, numbers_of_cells
 
 RATER: Final = "Rater_ID"  # what the column of raters is called in a SourceTable
 _OF_A_CLIP: Final = ("Split", "Subject_ID")  # a clip has one of each, whoever rates it
@@ -46,6 +49,7 @@ def clips_of_ratings(
         places.setdefault(row["File_ID"], []).append(i)
     columns: dict[str, Sequence[str]] = {"File_ID": [*places]}
     notes = [_how_many(ratings, places.values())]
+    labels = label_cells(ratings.path, ratings.lines, ratings.rows, ratings.columns)
     for name in ratings.columns:
         cells = [[ratings.rows[i][name] for i in of_clip] for of_clip in places.values()]
         if name in ("File_ID", RATER):
@@ -57,8 +61,8 @@ def clips_of_ratings(
                     f"{name}: blank for {counted(ties, 'clip')} with two classes named equally often"
                 )
         elif name in targets or (_has_numbers(cells) and not is_metadata(name)):
-            _check_numbers(ratings, name)
-            columns[name] = [*map(_mean, cells)]
+            values = numbers_of_cells(labels, name)
+            columns[name] = [_mean(values[of_clip]) for of_clip in places.values()]
         elif all(len(set(each)) == 1 for each in cells):
             columns[name] = [each[0] for each in cells]
         elif name in _OF_A_CLIP:
@@ -76,16 +80,8 @@ def check_ratings(ratings: SourceTable, data: DataSet, choice: LabelChoice) -> N
     `data` is what their means became.
     """
     split_of_clip = {clip.file_id: name for name, split in data.splits.items() for clip in split.clips}
-    names = data.columns.names
-
-    def refused(bad: Sequence[int], came: str, *, wanted: str, fix: str) -> DataError:
-        return refused_lines(ratings.path, [ratings.lines[i] for i in bad], came, wanted=wanted, fix=fix)
-
-    cells = LabelCells(
-        splits=[split_of_clip[row["File_ID"]] for row in ratings.rows],
-        cells={name: [row[name] for row in ratings.rows] for name in names},
-        refused=refused,
-    )
+    splits = [split_of_clip[row["File_ID"]] for row in ratings.rows]
+    cells = label_cells(ratings.path, ratings.lines, ratings.rows, data.columns.names, splits)
     labels_of_cells(cells, data.targets, choice)
 
 
@@ -115,10 +111,10 @@ def _is_tie(cells: Iterable[str]) -> bool:
     return len(counts) > 1 and counts[0] == counts[1]
 
 
-def _mean(cells: Iterable[str]) -> str:
-    """With nine digits, which is what float32 holds."""
-    found = [float(cell) for cell in cells if _is_label(cell)]
-    return f"{statistics.fmean(found):.9g}" if found else ""
+def _mean(values: Float64) -> str:
+    """Of those that are known, with nine digits, which is what float32 holds."""
+    known = values[~np.isnan(values)].tolist()
+    return f"{statistics.fmean(known):.9g}" if known else ""
 
 
 def _is_label(cell: str) -> bool:
@@ -127,10 +123,3 @@ def _is_label(cell: str) -> bool:
 
 def _has_numbers(cells: Iterable[Iterable[str]]) -> bool:
     return any(number(cell) is not None for each in cells for cell in each)
-
-
-def _check_numbers(ratings: SourceTable, name: str) -> None:
-    cells = [row[name] for row in ratings.rows]
-    if bad := [i for i, cell in enumerate(cells) if _is_label(cell) and number(cell) is None]:
-        lines, fix = [ratings.lines[i] for i in bad], f"correct it, or leave {name} out of --targets"
-        raise refused_lines(ratings.path, lines, f"{name} is not a number", wanted="a number", fix=fix)

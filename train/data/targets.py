@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -26,6 +27,7 @@ from ..method.columns import (
     plain_number,
     scale_choice,
 )
+from .table_text import refused_lines
 
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _NONE: Final = frozenset({"", "na", "n/a", "nan", "<na>"})  # in small letters
@@ -83,6 +85,22 @@ def is_none(cell: str) -> bool:
     return cell.casefold() in _NONE
 
 
+def label_cells(
+    path: Path,
+    lines: Sequence[int],
+    rows: Sequence[Mapping[str, str]],
+    names: Sequence[str],
+    splits: Sequence[str] = (),
+) -> LabelCells:
+    """The columns `names` of the rows of a table, whose lines errors name. Numbers need no splits."""
+
+    def refused(bad: Sequence[int], came: str, *, wanted: str, fix: str) -> DataError:
+        return refused_lines(path, [lines[i] for i in bad], came, wanted=wanted, fix=fix)
+
+    cells = {name: [row[name] for row in rows] for name in names}
+    return LabelCells(splits=splits, cells=cells, refused=refused)
+
+
 def labels_of_cells(cells: LabelCells, targets: Sequence[str], choice: LabelChoice) -> Labels:
     """The labels of all rows; `targets` are the rated columns.
 
@@ -93,7 +111,7 @@ def labels_of_cells(cells: LabelCells, targets: Sequence[str], choice: LabelChoi
     if unknown := [name for name in scales.of_target if name not in targets]:
         raise ConfigError("--scale", ", ".join(unknown), wanted=f"some of {', '.join(targets)}")
     n = len(cells.splits)
-    raw = np.array([_numbers(cells, name) for name in targets]).reshape(len(targets), n).T
+    raw = np.array([numbers_of_cells(cells, name) for name in targets]).reshape(len(targets), n).T
     chosen = tuple(_scale_of(raw[_is(cells, "Train"), k], name, scales) for k, name in enumerate(targets))
     classes = tuple(_class_target(cells, name, choice.classes) for name in choice.class_targets)
     columns = Columns(targets=tuple(targets), scales=chosen, classes=classes)
@@ -112,7 +130,7 @@ def _is(cells: LabelCells, *splits: str) -> npt.NDArray[np.bool_]:
     return np.isin(np.asarray(cells.splits), splits)
 
 
-def _numbers(cells: LabelCells, name: str) -> Float64:
+def numbers_of_cells(cells: LabelCells, name: str) -> Float64:
     """[n]: NaN for a blank cell. Raises DataError for anything that is not a finite number."""
     values = np.array([_value(cell) for cell in cells.cells[name]], dtype=np.float64)
     if (bad := np.isneginf(values)).any():
