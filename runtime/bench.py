@@ -6,7 +6,6 @@ percentiles only if there are enough runs, and a warning if noise or copies spoi
 B batch, N samples, T frames, M mels.
 """
 
-import io
 import statistics
 import tempfile
 import time
@@ -17,10 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import soundfile
 
 from .arrays import samples_from_waveform
 from .audio.reader import read_audio
+from .audio.wav_file import wav_bytes
 from .backends.base import Backend, BackendKind
 from .backends.choice import Candidate
 from .backends.model_batch import ModelBatch, Spent
@@ -103,10 +102,9 @@ def preparation(spec: FrontendSpec, *, runs: int = 100) -> Preparation:
     """The median times to read a file and to compute its log-Mel."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
-        path, content = Path(folder) / "clip.wav", io.BytesIO()
+        path = Path(folder) / "clip.wav"
         samples = rng.uniform(-0.5, 0.5, (int(44_100 * spec.clip_seconds), 2))
-        soundfile.write(content, samples, 44_100, format="WAV")  # to a file it does not say what is wrong
-        write_bytes(path, content.getvalue())
+        write_bytes(path, wav_bytes(samples, 44_100))
         decode = _median(lambda: read_audio(path, spec), runs)
     waveform = rng.uniform(-0.5, 0.5, spec.clip_samples).astype(np.float32)
     return Preparation(decode=1e3 * decode, log_mel=1e3 * _median(lambda: clip_log_mel(waveform, spec), runs))

@@ -22,5 +22,6 @@ pack_writer  writes packs
 signatures   what is audio, by suffix and by content
 path_list    the paths in a list
 inputs       from the command line's AUDIO arguments to files
+wav_file     a WAV file of samples at hand
 input_spool  the files to score, each once, in shards
 """

@@ -132,13 +132,8 @@ def recording_from_descriptor(
     A recording of more than `most_kept` samples is not held in memory. At the running level it is heard as
     `mono_from_live` gives it.
     """
-    decoded = _decode(
-        descriptor,
-        Measured(FramePowers(spec.sampling_rate), most_kept),
-        max_seconds=max_seconds,
-        allow_truncated=allow_truncated,
-        part_of=partial(_decoded_part, channel=channel, meter=meter, by_rules=level == "file"),
-    )
+    decoder = _FileDecoder(max_seconds, allow_truncated, channel, meter, by_rules=level == "file")
+    decoded = decoder.decode(descriptor, Measured(FramePowers(spec.sampling_rate), most_kept))
     return Recording(spec, decoded.measured, decoded.parts, decoded.flags, level)
 
 
@@ -158,13 +153,8 @@ def segments_from_descriptor(
     The recording may be of any length. `meter` is shown every block, and once more, as one channel, while the
     bursts are taken.
     """
-    decoded = _decode(
-        descriptor,
-        Measured(BurstDetector(spec.sampling_rate), most_kept),
-        max_seconds=max_seconds,
-        allow_truncated=allow_truncated,
-        part_of=partial(_decoded_part, channel=channel, meter=meter, by_rules=True),
-    )
+    decoder = _FileDecoder(max_seconds, allow_truncated, channel, meter)
+    decoded = decoder.decode(descriptor, Measured(BurstDetector(spec.sampling_rate), most_kept))
     return Segments(spec, decoded.measured, decoded.parts, decoded.flags, gate=gate, meter=meter)
 
 
@@ -190,13 +180,7 @@ def levels_of_file(path: FilePath) -> tuple[float, Float32]:
     """
     listener = LevelCurve(FrontendSpec().sampling_rate)
     with opened(path) as descriptor:
-        decoded = _decode(
-            descriptor,
-            Measured(listener, 0),
-            max_seconds=math.inf,
-            allow_truncated=True,
-            part_of=partial(_decoded_part, channel=None, meter=None, by_rules=True),
-        )
+        decoded = _FileDecoder(math.inf, allow_truncated=True).decode(descriptor, Measured(listener, 0))
     curve: LevelCurve = decoded.measured.listener
     return curve.seconds, curve.levels()
 
@@ -304,60 +288,72 @@ class _Decoded(NamedTuple):
     missing: str = ""  # what the file should have, too; empty where it is whole
 
 
-def _decode(
-    descriptor: int,
-    measured: Measured[Any],
-    *,
-    max_seconds: float,
-    allow_truncated: bool,
-    part_of: Callable[..., _Decoded],
-) -> _Decoded:
-    """All recordings of a file. Raises AudioError where parts are missing, unless that is allowed."""
-    decoded = _decode_what_is_there(descriptor, measured, max_seconds=max_seconds, part_of=part_of)
-    if decoded.missing and not allow_truncated:
-        raise AudioError("truncated", decoded.missing)
-    return decoded._replace(flags=decoded.flags | {"truncated"}) if decoded.missing else decoded
+@dataclass(frozen=True)
+class _FileDecoder:
+    """How a file is decoded: by libsndfile, or by the second reader what that does not know."""
 
+    max_seconds: float  # of all recordings together
+    allow_truncated: bool
+    channel: int | None = None  # counted from 1; None for the mean of all
+    meter: Meter | None = None  # is shown every block
+    by_rules: bool = True  # those of mixdown.py, which look at the whole of a recording
 
-def _decode_what_is_there(
-    descriptor: int, measured: Measured[Any], *, max_seconds: float, part_of: Callable[..., _Decoded]
-) -> _Decoded:
-    if os.fstat(descriptor).st_size == 0:
-        raise AudioError("empty", "0 bytes")
-    import soundfile  # not above: only what decodes needs it
+    def decode(self, descriptor: int, measured: Measured[Any]) -> _Decoded:
+        """Adds all recordings of a file to what was measured before.
 
-    layout = layout_of(descriptor)
-    try:
-        first = partial(part_of, partial(_opened_by_libsndfile, descriptor))
-        decoded = _joined(layout, first, max_seconds, measured)
-        damaged = {"damaged"} if broken_pages(descriptor) else set()
-        return decoded._replace(flags=decoded.flags | damaged)
-    except soundfile.LibsndfileError as error:
-        container = container_of(descriptor)
-        if container is None:
-            raise _refusal(error, layout) from error
-    # FFmpeg knows formats that layout_of does not; of Ogg alone it needs the recordings apart.
-    layout = Layout(recordings=layout.recordings) if container.demuxer == "ogg" else Layout()
-    second = partial(part_of, partial(opened_by_av, descriptor, container))
-    return _joined(layout, second, max_seconds, measured)
+        Raises AudioError where parts are missing, unless that is allowed.
+        """
+        decoded = self._what_is_there(descriptor, measured)
+        if decoded.missing and not self.allow_truncated:
+            raise AudioError("truncated", decoded.missing)
+        return decoded._replace(flags=decoded.flags | {"truncated"}) if decoded.missing else decoded
 
+    def _what_is_there(self, descriptor: int, measured: Measured[Any]) -> _Decoded:
+        if os.fstat(descriptor).st_size == 0:
+            raise AudioError("empty", "0 bytes")
+        import soundfile  # not above: only what decodes needs it
 
-def _joined(
-    layout: Layout, decoded: Callable[..., _Decoded], max_seconds: float, measured: Measured[Any]
-) -> _Decoded:
-    """All recordings of a file, each of which `decoded` adds to what was measured before."""
-    rate, parts = measured.rate, []
-    for pieces in layout.recordings:
-        left = max_seconds - measured.samples / rate
-        parts.append(decoded(pieces, max_seconds=left, measured=measured))
-        measured = parts[-1].measured
-    missing = [part.missing for part in parts if part.missing]
-    if _is_cut(layout, measured.samples / rate):
-        missing = [layout.missing]
-    unfinished = {"no_length"} if layout.unfinished else set()
-    flags = frozenset(unfinished).union(*(part.flags for part in parts))
-    again = tuple(blocks for part in parts for blocks in part.parts)
-    return _Decoded(measured, again, flags, "; ".join(missing))
+        layout = layout_of(descriptor)
+        try:
+            decoded = self._joined(layout, partial(_opened_by_libsndfile, descriptor), measured)
+            damaged = {"damaged"} if broken_pages(descriptor) else set()
+            return decoded._replace(flags=decoded.flags | damaged)
+        except soundfile.LibsndfileError as error:
+            container = container_of(descriptor)
+            if container is None:
+                raise _refusal(error, layout) from error
+        # FFmpeg knows formats that layout_of does not; of Ogg alone it needs the recordings apart.
+        layout = Layout(recordings=layout.recordings) if container.demuxer == "ogg" else Layout()
+        return self._joined(layout, partial(opened_by_av, descriptor, container), measured)
+
+    def _joined(self, layout: Layout, opened: _OpenSound, measured: Measured[Any]) -> _Decoded:
+        """All recordings of a file, one behind the other."""
+        rate, parts = measured.rate, []
+        for pieces in layout.recordings:
+            left = self.max_seconds - measured.samples / rate
+            parts.append(self._recording(opened, pieces, left, measured))
+            measured = parts[-1].measured
+        missing = [part.missing for part in parts if part.missing]
+        if _is_cut(layout, measured.samples / rate):
+            missing = [layout.missing]
+        unfinished = {"no_length"} if layout.unfinished else set()
+        flags = frozenset(unfinished).union(*(part.flags for part in parts))
+        again = tuple(blocks for part in parts for blocks in part.parts)
+        return _Decoded(measured, again, flags, "; ".join(missing))
+
+    def _recording(
+        self, opened: _OpenSound, pieces: Pieces, max_seconds: float, measured: Measured[Any]
+    ) -> _Decoded:
+        """One recording, which is decoded a second time where its mixdown is not the usual one."""
+        with opened(pieces) as sound:
+            _check_layout(sound.channels, sound.rate)
+            if sound.stated > max(0.0, max_seconds * sound.rate):
+                seconds = sound.stated / sound.rate
+                raise AudioError("too_long", f"{seconds:.0f} s by its header, limit {max_seconds:g} s")
+            blocks = _limited(sound.blocks(), max_seconds, sound.rate, self.meter)
+            again = partial(_blocks_again, opened, pieces)
+            decoded = _mixed_down(blocks, again, sound.rate, measured, self.channel, by_rules=self.by_rules)
+            return decoded._replace(flags=decoded.flags | sound.flags, missing=sound.missing)
 
 
 def _refusal(error: "soundfile.LibsndfileError", layout: Layout) -> AudioError:
@@ -386,28 +382,6 @@ def _is_cut(layout: Layout, seconds: float) -> bool:
     """True where more than a trifle is missing. `seconds` is how long that is which is there."""
     missing = max(0, layout.stated - layout.present)
     return missing > 0 and (not seconds or seconds * missing > SLACK * layout.present)
-
-
-def _decoded_part(
-    opened: _OpenSound,
-    pieces: Pieces,
-    *,
-    max_seconds: float,
-    measured: Measured[Any],
-    channel: int | None,
-    meter: Meter | None,
-    by_rules: bool,
-) -> _Decoded:
-    """Decodes one recording; a second time where its mixdown is not the usual one."""
-    with opened(pieces) as sound:
-        _check_layout(sound.channels, sound.rate)
-        if sound.stated > max(0.0, max_seconds * sound.rate):
-            seconds = sound.stated / sound.rate
-            raise AudioError("too_long", f"{seconds:.0f} s by its header, limit {max_seconds:g} s")
-        blocks = _limited(sound.blocks(), max_seconds, sound.rate, meter)
-        again = partial(_blocks_again, opened, pieces)
-        decoded = _mixed_down(blocks, again, sound.rate, measured, channel, by_rules=by_rules)
-        return decoded._replace(flags=decoded.flags | sound.flags, missing=sound.missing)
 
 
 def _blocks_again(opened: _OpenSound, pieces: Pieces) -> Iterator[Float32]:

@@ -7,7 +7,6 @@ countries and speakers are random.
 """
 
 import csv
-import io
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...runtime.audio.wav_file import wav_bytes
 from ...runtime.errors import ConfigError, DataError
 from ...runtime.system.cpus import usable_cpus
 from ...runtime.system.files import atomic_path, write_refused
@@ -277,14 +277,10 @@ def _write_clip(corpus: _Corpus, index: int) -> list[str]:
     felt = _felt(rng)
     waveform = burst(_gesture(felt, habit=person.habit, rng=rng), speaker=person.voice, rng=rng)
     name = f"{index + 1:05d}"
-    import soundfile  # not above: only what writes files needs it
-
     layout = _layout(corpus.task)
     path = corpus.out / layout.audio / f"{name}.wav"
-    content = io.BytesIO()  # to a file, soundfile does not say that the disk is full
-    soundfile.write(content, waveform, SAMPLING_RATE, format="WAV", subtype="PCM_16")
     try:
-        path.write_bytes(content.getvalue())
+        path.write_bytes(wav_bytes(waveform, SAMPLING_RATE))
     except OSError as error:
         error.filename = error.filename or str(path)  # a full disk does not say where
         raise

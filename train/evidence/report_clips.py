@@ -4,14 +4,13 @@ n clips.
 """
 
 import base64
-import io
 from typing import Final
 
 import numpy as np
-import soundfile
 import torch
 
-from ...runtime.arrays import Float64, Int16, waveform_from_samples
+from ...runtime.arrays import Float64, Int16
+from ...runtime.audio.wav_file import wav_bytes
 from ...runtime.frontend import mel_edges
 from ..config import Config
 from ..data.device_clips import SplitClips, split_clips
@@ -98,6 +97,4 @@ def _rating(label: str, span: Scale, rated: float, predicted: float) -> Rating:
 
 
 def _data_url(samples: Int16, rate: int) -> str:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, waveform_from_samples(np.asarray(samples)), rate, format="WAV", subtype="PCM_16")
-    return f"data:audio/wav;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f"data:audio/wav;base64,{base64.b64encode(wav_bytes(samples, rate)).decode()}"
