@@ -126,7 +126,10 @@ def _by_openvino_of_ours(bundle: Bundle) -> dict[str, Scorer]:
     if not runtimes.openvino:
         return {}
     found = {f"rrtn openvino {name}": Scorer(bundle, "openvino", variant=name) for name in ("cpu", "int8")}
-    return found | ({"rrtn openvino bf16": Scorer(bundle, "openvino-bf16")} if "bf16" in _OPENVINO else {})
+    if "bf16" in _OPENVINO:
+        found["rrtn openvino bf16"] = Scorer(bundle, "openvino-bf16", variant="fp32")
+        found["rrtn openvino cpu bf16"] = Scorer(bundle, "openvino-bf16", variant="cpu")
+    return found
 
 
 def _by_openvino(model: Path, paths: list[Path], precision: str) -> Scores:

@@ -49,11 +49,6 @@ def _obstacle_bf16(variant: "Variant") -> str:
     return _missing() or _NO_BF16 * (not has_bf16())
 
 
-def _may_choose_bf16(variant: "Variant") -> bool:
-    """The transforms of the variant `cpu` multiply what bfloat16 rounds away."""
-    return not variant.plan
-
-
 def _diagnose() -> Diagnosis:
     if missing := _missing():
         return Diagnosis("missing", missing, _INSTALL)
@@ -88,7 +83,7 @@ OPENVINO_BF16 = replace(
     OPENVINO,
     name="openvino-bf16",
     precision="bf16",
-    may_choose=_may_choose_bf16,
+    preferred=("fp32", "waveform"),  # the variant `cpu` rounds a little more, and is faster where AMX is not
     wanted="OpenVINO, and a processor with AVX-512 BF16 or AMX",
     load=partial(_load, name="openvino-bf16", precision="bf16"),
     diagnose=_diagnose_bf16,

@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import soundfile
 from numpy.typing import NDArray
 from rrtn.export.mnn_file import mnn_from_onnx
 from rrtn.export.publish import Gate
+from rrtn.export.winograd.rewriting import plan_of, with_plan
 from rrtn.runtime import Scorer, load_bundle
 from rrtn.runtime.backends.base import Backend
 from rrtn.runtime.backends.choice import backend_from_bundle, candidates_of_bundle, choose_backend
@@ -165,10 +167,18 @@ def are_close(one: Row, other: Row) -> bool:
 
 
 @pytest.mark.skipif(not has_bf16(), reason="the processor does not multiply bfloat16")
-def test_bfloat16_is_near_and_is_not_float32(resnet18: Bundle, real_clips: list[Path]) -> None:
+@pytest.mark.parametrize("variant", ["fp32", "cpu"])
+def test_bfloat16_is_near_and_is_not_float32(
+    resnet18: Bundle, real_clips: list[Path], tmp_path: Path, variant: str
+) -> None:
+    fp32 = resnet18.variants[0]
+    whole = onnx.load_from_string(resnet18.read(fp32))
+    (tmp_path / fp32.file).write_bytes(with_plan(whole, plan_of(whole, 16)).SerializeToString())
+    planned = replace(fp32, name="cpu", sha256=sha256_of(tmp_path / fp32.file), plan={"batch": 16})
+    bundle = resnet18 if variant == "fp32" else replace(resnet18, path=tmp_path, variants=(planned,))
     batch = batch_of(resnet18, real_clips)
     expected = backend_from_bundle(resnet18, "cpu", variant="fp32").scores(batch)
-    backend = backend_from_bundle(resnet18, "openvino-bf16", threads=1)
+    backend = backend_from_bundle(bundle, "openvino-bf16", variant=variant, threads=1)
     assert backend.device == "openvino-bf16"
     differences = np.abs(backend.scores(batch) - expected)
     assert 1e-6 < differences.max() <= LIMITS["bf16"]

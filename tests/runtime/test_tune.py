@@ -157,15 +157,16 @@ def test_what_gives_other_scores_is_not_taken(bundle: Bundle, pretend: Callable[
 def test_the_variant_cpu_is_taken_on_openvino_where_it_is_the_fastest(
     bundle: Bundle, pretend: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In bfloat16 it never is: that needs a variant of few roundings."""
+    """And in bfloat16 where that is allowed and the scores pass the gate."""
     monkeypatch.setattr(openvino_kind, "has_bf16", lambda: True)
     same = replace(bundle.variants[0], name="cpu", plan={"batch": 16})
     bundle = replace(bundle, variants=(bundle.variants[0], same))
-    measured = pretend({("cpu", "openvino", 16, 2, 1): 1e-6})
-    found = tuned(bundle, allow=["bf16"])
+    pretend({("cpu", "openvino", 16, 2, 1): 1e-6, ("cpu", "openvino-bf16", 16, 2, 1): 1e-7})
+    found = tuned(bundle)
     assert (found.folders.variant, found.folders.backend) == ("cpu", "openvino")
-    assert not [way for way in measured if way.startswith("('cpu', 'openvino-bf16'")]
-    assert "cpu on openvino-bf16" in found.not_taken
+    assert found.not_taken["cpu on openvino-bf16"] == "bf16: needs --allow bf16"
+    allowed = tuned(bundle, allow=["bf16"])
+    assert (allowed.folders.variant, allowed.folders.backend) == ("cpu", "openvino-bf16")
 
 
 @pytest.mark.parametrize(("backend", "variant"), [("openvino", "cpu"), ("openvino-bf16", "fp32")])
