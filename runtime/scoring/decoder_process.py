@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ..arrays import Int16, waveform_from_samples
+from ..arrays import Float32, Int16, waveform_from_samples
 from ..audio.codes import in_order
 from ..audio.pack_reader import PackReader
 from ..audio.reader import opened, recording_from_descriptor, segments_from_descriptor
@@ -22,6 +22,7 @@ from ..audio.sources import AudioSource, PackedFile, content_hash
 from ..audio.voice_gate import VoiceGate
 from ..errors import AudioError, StoppedError
 from ..frontend import clip_input
+from ..system.failpoints import failpoint
 from ..system.host import (
     end_with_parent,
     go_behind,
@@ -206,15 +207,18 @@ class _DecoderLoop:
         return stop
 
     def _put(self, ticket: int, samples: Int16, span: ClipSpan) -> None:
+        clip = self._clip(samples)  # may fail: a slot that no report names would shift all later clips
         slot = self._take_slot(ticket)
-        if self._decoding.input == "waveform":
-            self._memory.slots[slot, : len(samples)] = samples
-            self._memory.slots[slot, len(samples) :] = 0
-        else:
-            self._memory.slots[slot] = clip_input(
-                waveform_from_samples(samples), self._decoding.spec, self._decoding.input
-            )
+        self._memory.slots[slot, ..., : clip.shape[-1]] = clip
+        self._memory.slots[slot, ..., clip.shape[-1] :] = 0
         self._report.clips.append((ticket, *span))
+
+    def _clip(self, samples: Int16) -> Int16 | Float32:
+        """What the model takes of a clip: its samples [N], fewer where it is short, or its log-Mel."""
+        failpoint("clip")
+        if self._decoding.input == "waveform":
+            return samples
+        return clip_input(waveform_from_samples(samples), self._decoding.spec, self._decoding.input)
 
     def _take_slot(self, ticket: int) -> int:
         if not self._free:

@@ -504,6 +504,19 @@ def test_memory_that_does_not_suffice_is_a_row(
     assert [(i, file.code) for i, file in enumerate(files) if file.code] == [(5, "out_of_memory")]
 
 
+@pytest.mark.parametrize("model_input", ["waveform", "logmel"])
+def test_a_clip_that_does_not_fit_into_memory_shifts_no_other(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch, model_input: str
+) -> None:
+    """The scoring process takes the clips from slot after slot."""
+    expected = decoded(make_pool(input=model_input), noises)
+    monkeypatch.setenv("RRTN_FAILPOINT", "clip:memory:6")
+    files = decoded(make_pool(input=model_input, chunk=4), noises)
+    assert [(i, file.code) for i, file in enumerate(files) if file.code] == [(5, "out_of_memory")]
+    del files[5], expected[5]
+    assert [file.clips for file in files] == [file.clips for file in expected]
+
+
 def test_a_fault_that_nobody_thought_of_is_the_row_of_its_file(
     make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
