@@ -114,18 +114,20 @@ class PackReader:
         if self._pack is not None:
             self._pack.close(force=True)
         self._pack, self._path = None, b""
+        self._group, self._batches, self._rows = -1, iter(()), ()
 
     @contextlib.contextmanager
     def opened(self, file: PackedFile) -> Iterator[int]:
         """The content of a file, as the descriptor of a file without a name.
 
         Raises AudioError where reading the file gave an error when it was packed, StoppedError where
-        the pack cannot be read.
+        the pack cannot be read; the next try opens it anew.
         """
-        failpoint("read", file=file.name)
         try:
+            failpoint("read", file=file.name)
             content, error = self._content(file)
         except _pack_errors() as failed:
+            self.close()
             raise StoppedError(
                 repr(os.fsdecode(file.pack)),
                 _short(failed),
@@ -177,7 +179,6 @@ class PackReader:
         return self._rows, row - self._first
 
     def _open(self, path: bytes) -> None:
-        self._path, self._group = b"", -1
         self.close()
         self._pack = _parquet_file(path)
         _check_schema(self._pack)

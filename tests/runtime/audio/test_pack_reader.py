@@ -3,6 +3,7 @@
 It is there whole or not at all.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from rrtn.commands.options import spool_from_options
-from rrtn.runtime.audio import pack_writer
+from rrtn.runtime.audio import pack_reader, pack_writer
 from rrtn.runtime.audio.input_spool import InputSpool
 from rrtn.runtime.audio.inputs import inputs_from_arguments
 from rrtn.runtime.audio.pack_reader import PackReader, inputs_from_pack
 from rrtn.runtime.audio.pack_writer import Packed, write_packs
-from rrtn.runtime.audio.sources import name_from_source
+from rrtn.runtime.audio.sources import PackedFile, name_from_source
 from rrtn.runtime.errors import DataError, StoppedError
 from rrtn.runtime.progress import Progress
 from rrtn.runtime.scoring.scorer import Scorer
@@ -218,6 +219,45 @@ def test_a_pack_that_was_replaced_stops(audio: Path, tmp_path: Path) -> None:
         reader.opened(listed[0].source),
     ):
         pass
+
+
+def test_storage_that_recovers_gives_the_bytes_at_the_next_try(
+    audio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are read some at a time: the next try must not go on behind those that failed."""
+    listed = [one.source for one in inputs_from_pack(os.fsencode(one_pack(audio / "below", tmp_path / "p")))]
+    monkeypatch.setattr(pack_reader, "_AT_ONCE", 1)
+    with PackReader() as reader:
+        expected = [_bytes_of(reader, one) for one in listed]
+    real, fails = pq.ParquetFile.iter_batches, [False, False, True]  # at the third row
+
+    def iter_batches(self: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
+        for batch in real(self, *arguments, **options):
+            if fails and fails.pop(0):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", iter_batches)
+    with PackReader() as reader:
+        assert [_bytes_of(reader, one) for one in listed[:2]] == expected[:2]
+        with pytest.raises(StoppedError, match="Input/output error"):
+            _bytes_of(reader, listed[2])
+        assert [_bytes_of(reader, one) for one in listed[2:]] == expected[2:]
+
+
+def _bytes_of(reader: PackReader, file: PackedFile) -> bytes:
+    with reader.opened(file) as descriptor:
+        return os.read(descriptor, 1 << 24)
+
+
+def test_a_transient_error_of_a_pack_is_no_matter(
+    audio: Path, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = one_pack(audio / "below", tmp_path / "packs")
+    listed = [one.source for one in inputs_from_pack(os.fsencode(path))]
+    monkeypatch.setenv("RRTN_FAILPOINT", "read.*:eio:2")
+    with Scorer(tiny_model, workers=1) as scorer:
+        assert [row.error for row in scorer.score_files(listed)] == [""] * len(listed)
 
 
 def test_a_pack_of_a_pack_is_the_same_pack(audio: Path, tmp_path: Path) -> None:
