@@ -1,13 +1,12 @@
 """rrtn score: to a table on this machine or on Ray, or to the screen."""
 
 import contextlib
-import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Optional, cast
+from typing import TYPE_CHECKING, Annotated, Final, Optional, cast
 
 import typer
 
@@ -154,6 +153,7 @@ def score(
         typer.Option("--drop-late", help="AUDIO is -: drop windows that come late; default: the pipe waits."),
     ] = False,
     as_json: Json = False,
+    context: typer.Context = None,  # type: ignore[assignment]  # none where demo calls
 ) -> None:
     """Score audio files, into a table or on the screen.
 
@@ -162,7 +162,7 @@ def score(
 
     Example: rrtn score recordings/ --out scores.csv
     """
-    is_stdin = _is_stdin(audio, locals())
+    is_stdin = _is_stdin(audio, context)
     from ..runtime.scoring.error_budget import ErrorBudget
     from ..runtime.scoring.scorer_settings import ScorerSettings
 
@@ -193,14 +193,14 @@ _OF_FILES: Final = (
 )
 
 
-def _is_stdin(audio: list[str] | None, options: dict[str, Any]) -> bool:
-    """Whether AUDIO is "-". Raises ConfigError for options that would have no effect."""
+def _is_stdin(audio: list[str] | None, context: typer.Context | None) -> bool:
+    """Whether AUDIO is "-". Raises ConfigError for options that would have no effect, whatever they say."""
     is_stdin = "-" in (audio or ())
     if is_stdin and audio != ["-"]:
         raise ConfigError("-", "beside other AUDIO", wanted="stdin alone", fix="./- is a file of that name")
-    defaults = inspect.signature(score).parameters
     for name in _OF_FILES if is_stdin else _OF_STDIN:
-        if options[name] != defaults[name].default:
+        source = context and context.get_parameter_source(name)
+        if source and source.name == "COMMANDLINE":
             flag = "--list" if name == "listed" else f"--{name.replace('_', '-')}"
             came = "is for files, and AUDIO is -" if is_stdin else "is for sound on stdin, and AUDIO is not -"
             raise ConfigError(flag, came, fix="leave it out")

@@ -77,7 +77,8 @@ class TableJob:
     def has(self, shard: Shard, inputs: Sequence[Input] = ()) -> bool:
         """True if the rows of the shard are there, and whole, and made of what `inputs` hold now.
 
-        A file whose ctime or inode has changed is read. Raises StoppedError if the storage fails.
+        A file whose ctime or inode has changed is read; one that cannot be read now counts as unchanged, and
+        is compared the next time. Raises StoppedError if the storage fails.
         """
         content = self._content(shard)
         if content is None or not inputs:
@@ -85,12 +86,16 @@ class TableJob:
         if (hashes := hashes_from_part(content)) is None:
             return True
         part, marks = self._parts[shard.key], _marks(inputs)
-        differ = (marks != self._seen(part, len(inputs))).any(axis=1) | (marks[:, 1] == 0)
+        seen = self._seen(part, len(inputs))
+        differ = (marks != seen).any(axis=1) | (marks[:, 1] == 0)
         known = [i for i in np.flatnonzero(differ).tolist() if hashes[i]]
-        if not _all_are([inputs[i] for i in known], [hashes[i] for i in known]):
+        compared = _compared([inputs[i] for i in known], [hashes[i] for i in known])
+        if False in compared:
             self._forget(self._parts.pop(shard.key))
             return False
         if differ.any():
+            unread = [i for i, same in zip(known, compared, strict=True) if same is None]
+            marks[unread] = seen[unread]
             self._note(part, marks)
         return True
 
@@ -421,14 +426,19 @@ def _marks(inputs: Sequence[Input]) -> "npt.NDArray[np.uint64]":
     return np.array(marks, np.uint64).reshape(-1, 2)
 
 
-def _all_are(inputs: Sequence[Input], hashes: Sequence[bytes]) -> bool:
-    """Whether each file has the content of this hash. A file that cannot be read now counts as unchanged."""
+def _compared(inputs: Sequence[Input], hashes: Sequence[bytes]) -> list[bool | None]:
+    """Whether each file has the content of this hash, up to the first that has not; None where unread."""
     packs = PackReader()
     one_by_one = any(isinstance(found.source, PackedFile) for found in inputs)  # they share `packs`
     pool = ThreadPoolExecutor(1 if one_by_one else usable_cpus(), thread_name_prefix="hash")
     try:
         now = pool.map(partial(_hash_now, packs), [found.source for found in inputs])
-        return all(found in (None, before) for found, before in zip(now, hashes, strict=True))
+        compared: list[bool | None] = []
+        for found, before in zip(now, hashes, strict=True):
+            compared.append(None if found is None else found == before)
+            if compared[-1] is False:
+                break
+        return compared
     finally:
         pool.shutdown(cancel_futures=True)
         packs.close()

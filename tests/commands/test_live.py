@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from rrtn.commands.score import score
+from rrtn.cli import app
 from rrtn.runtime.errors import ConfigError
 from terminals import on_terminal
+from typer.testing import CliRunner
 
 RRTN = f"{shlex.quote(sys.executable)} -m rrtn"
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
@@ -194,25 +195,26 @@ def test_a_channel_that_is_missing_is_refused_with_the_summary(folder: Path, tin
 @pytest.mark.parametrize(
     ("options", "subject", "came"),
     [
-        ({"audio": ["-"], "out": Path("s.csv")}, "--out", "is for files"),
-        ({"audio": ["-"], "listed": "-"}, "--list", "is for files"),
-        ({"audio": ["-"], "batch_size": 4}, "--batch-size", "is for files"),
-        ({"audio": ["-"], "embeddings": True}, "--embeddings", "is for files"),
-        ({"audio": ["-", "a.wav"]}, "-", "beside other AUDIO"),
-        ({"audio": ["a.wav"], "rate": 8_000}, "--rate", "is for sound on stdin"),
-        ({"audio": ["a.wav"], "drop_late": True}, "--drop-late", "is for sound on stdin"),
-        ({"audio": ["a.wav"], "level": "loud", "window": "1"}, "--level", "'loud'"),
-        ({"audio": ["a.wav"], "level": "running"}, "--level running", "--window is missing"),
+        ("- --out s.csv", "--out", "is for files"),
+        ("- --list -", "--list", "is for files"),
+        ("- --batch-size 4", "--batch-size", "is for files"),
+        ("- --timeout 60", "--timeout", "is for files"),  # the default
+        ("- --embeddings", "--embeddings", "is for files"),
+        ("- a.wav", "-", "beside other AUDIO"),
+        ("a.wav --rate 8000", "--rate", "is for sound on stdin"),
+        ("a.wav --drop-late", "--drop-late", "is for sound on stdin"),
+        ("a.wav --level loud --window 1", "--level", "'loud'"),
+        ("a.wav --level running", "--level running", "--window is missing"),
     ],
 )
 def test_options_without_effect_are_refused(
-    tiny_model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, options: Any, subject: str, came: str
+    tiny_model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, options: str, subject: str, came: str
 ) -> None:
     monkeypatch.chdir(folder)
-    with pytest.raises(ConfigError) as caught:
-        score(model=tiny_model, **options)
-    assert caught.value.subject == subject
-    assert came in caught.value.came
+    error = CliRunner().invoke(app, ["score", "-m", str(tiny_model), *options.split()]).exception
+    assert isinstance(error, ConfigError)
+    assert error.subject == subject
+    assert came in error.came
 
 
 def test_a_window_of_nothing_is_refused_for_stdin_as_for_files(folder: Path, tiny_model: Path) -> None:

@@ -92,6 +92,18 @@ def test_n6_another_sound_of_the_same_size_and_time_is_scored(
     assert score() == 0
 
 
+def test_n6_a_file_that_cannot_be_read_now_is_compared_the_next_time(
+    score: Callable[..., int], folder: Path, tmp_path: Path
+) -> None:
+    score()
+    rewritten(folder / "2.wav", 99)
+    listed = list(inputs_from_arguments([folder]))
+    folder.rename(tmp_path / "away")  # which leaves the times of its files
+    assert score(listed) == 0
+    (tmp_path / "away").rename(folder)
+    assert score() == FILES + 1
+
+
 def test_n6_a_bad_file_that_became_a_sound_is_scored(
     score: Callable[..., int], folder: Path, tmp_path: Path
 ) -> None:
