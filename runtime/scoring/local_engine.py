@@ -1,5 +1,6 @@
 """The scoring engine of this machine."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final
@@ -28,6 +29,22 @@ def scorer_within_budget(bundle: Bundle, settings: ScorerSettings) -> Scorer:
     a_lane = scorer.batch_size * _A_CLIP + backend_kind(scorer.backend.device).copies * model_bytes
     limit_memory(MEMORY_BUDGET + scorer.lanes * a_lane, of="data")
     return scorer
+
+
+def parts_of_files(
+    scorer: Scorer,
+    files: Iterator[list[Row]],
+    lengths: Sequence[int],
+    count: CountFile = lambda rows: None,
+) -> Iterator[bytes]:
+    """Rows of files -> the part of each shard, which has so many files."""
+    for length in lengths:
+        rows = []
+        for of_file in islice(files, length):
+            count(of_file)
+            rows.append(of_file)
+        yield part_from_rows(rows, scorer.labels, embedding_size=scorer.embedding_size)
+    deque(files, maxlen=0)  # to its end: an iterator that is dropped ends the decoders
 
 
 class LocalEngine:
@@ -59,14 +76,9 @@ class LocalEngine:
         self, spool: InputSpool, shards: Sequence[Shard], count: CountFile
     ) -> Iterator[tuple[Shard, bytes]]:
         """The part of each shard, in the order of the shards."""
-        scorer = self.scorer
-        files = self.files(spool, shards)
-        for shard in shards:
-            rows = []
-            for of_file in islice(files, shard.files):
-                count(of_file)
-                rows.append(of_file)
-            yield shard, part_from_rows(rows, scorer.labels, embedding_size=scorer.embedding_size)
+        parts = parts_of_files(self.scorer, self.files(spool, shards), [one.files for one in shards], count)
+        for part, shard in zip(parts, shards, strict=True):  # the parts first, to their end
+            yield shard, part
 
     def in_work(self) -> str:
         """How far a long recording has been scored."""

@@ -13,7 +13,7 @@ import itertools
 import math
 import os
 import socket
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -27,8 +27,8 @@ from ..backends.registry import AUTO, backend_kind, backend_kinds
 from ..bundle import Bundle, Variant
 from ..errors import ConfigError, RrtnError, StoppedError, UnavailableError
 from .engine import CountFile, LoadedModel, model_of_scorer
-from .local_engine import scorer_within_budget
-from .part_file import part_from_rows, rows_from_part
+from .local_engine import parts_of_files, scorer_within_budget
+from .part_file import rows_from_part
 from .ray_session import connected_ray, imported_ray, last_line
 from .scorer import Scorer
 from .scorer_settings import ScorerSettings
@@ -214,12 +214,7 @@ class ScoringActor:
 
     def _parts(self, scorer: Scorer, shards: list[list[AudioSource]]) -> list[bytes]:
         files = scorer.rows_of_files(itertools.chain.from_iterable(shards))
-        parts = []
-        for sources in shards:
-            rows = list(islice(files, len(sources)))
-            parts.append(part_from_rows(rows, scorer.labels, embedding_size=scorer.embedding_size))
-        deque(files, maxlen=0)  # to its end: an iterator that is dropped ends the decoders
-        return parts
+        return list(parts_of_files(scorer, files, [len(sources) for sources in shards]))
 
     def _loaded(self, contents: dict[str, Any]) -> Scorer:
         if self._scorer is None:

@@ -363,8 +363,7 @@ class Scorer:
             case FilesEnded(ends, decoding, features):
                 for end in ends:
                     files[end.ticket].ended = end
-                self.timing.decoding += decoding
-                self.timing.features += features
+                self.timing.add(decoding=decoding, features=features)
 
     def _done(self, files: dict[int, FileInProgress]) -> Iterator[tuple[int, list[Row]]]:
         for ticket in [ticket for ticket, file in files.items() if file.is_done]:

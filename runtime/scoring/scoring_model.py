@@ -7,7 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..arrays import Float32, Int16, waveform_from_samples
 from ..backends.base import Backend
@@ -23,11 +23,19 @@ from ..system.failpoints import failpoint
 
 @dataclass
 class Timing:
-    """Seconds of work, summed over all decoders and all threads of the model."""
+    """Seconds of work, summed over all decoders and all threads of the model, and over all calls."""
 
     decoding: float = 0.0  # with reading
     features: float = 0.0
     model: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def add(self, *, decoding: float = 0.0, features: float = 0.0, model: float = 0.0) -> None:
+        """Adds seconds. Several threads may."""
+        with self._lock:
+            self.decoding += decoding
+            self.features += features
+            self.model += model
 
 
 class ScoringModel:
@@ -86,8 +94,7 @@ class ScoringModel:
         try:
             return self.outputs(batch, fixed=fixed)
         finally:
-            with self._lock:  # several threads come here
-                self._timing.model += time.perf_counter() - begin
+            self._timing.add(model=time.perf_counter() - begin)
 
     def scores_of_clip(self, samples: Int16) -> Float32:
         """Samples [N] of one clip -> scores [K], by what runs single clips. Raises what `outputs` raises."""

@@ -245,6 +245,18 @@ def test_absolute_names_are_appended_from_any_working_directory(
     assert (tmp_path / "t.csv").read_bytes() == table
 
 
+def test_a_second_table_has_the_decoders_of_the_first(
+    engine: LocalEngine, folder: Path, tmp_path: Path
+) -> None:
+    pids = []
+    for table in ("a.csv", "b.csv"):
+        with InputSpool(inputs_from_arguments([os.fsencode(folder)])) as spool:
+            assert score_to_table(engine, spool, tmp_path / table).scored_now == 13
+        (pool,) = engine.scorer._idle
+        pids.append({decoder._process.pid for decoder in pool._decoders})
+    assert pids[0] <= pids[1]  # another one may have been started
+
+
 def test_rows_come_without_a_table(engine: LocalEngine, scorer: Scorer, folder: Path, tmp_path: Path) -> None:
     rows: list[Row] = []
     with InputSpool(inputs_from_arguments([os.fsencode(folder)])) as spool:
