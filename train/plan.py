@@ -176,17 +176,21 @@ def describe(plan: TrainingPlan) -> dict[str, Any]:
 
 
 def network_from_config(config: Config) -> TwinsNetwork:
-    """A network that is freshly initialised from the config's seed, with a score for each of its targets."""
-    torch.manual_seed(config.seed)
-    return TwinsNetwork(
-        config.model.encoder,
-        n_mels=config.frontend.n_mels,
-        n_targets=len(config.data.targets),
-        class_sizes=[len(target.classes) for target in config.data.columns.classes],
-        activation=config.head.activation,
-        projector_layers=config.projector.layers if config.model.has_second_view else 0,
-        projector_units=config.projector.units,
-    )
+    """A network that is freshly initialised from the config's seed, with a score for each of its targets.
+
+    The caller's random numbers stay as they are.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(config.seed)
+        return TwinsNetwork(
+            config.model.encoder,
+            n_mels=config.frontend.n_mels,
+            n_targets=len(config.data.targets),
+            class_sizes=[len(target.classes) for target in config.data.columns.classes],
+            activation=config.head.activation,
+            projector_layers=config.projector.layers if config.model.has_second_view else 0,
+            projector_units=config.projector.units,
+        )
 
 
 def check_init(config: Config) -> None:

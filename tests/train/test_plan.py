@@ -190,5 +190,7 @@ def test_the_seed_alone_sets_the_first_weights(config: Config) -> None:
     resolved = plan_from_config(config).config
     first = network_from_config(resolved).head.weight.detach()
     torch.rand(5)
+    drawn = torch.get_rng_state()
     assert torch.equal(network_from_config(resolved).head.weight, first)
+    assert torch.equal(torch.get_rng_state(), drawn), "the caller's random numbers"
     assert not torch.equal(network_from_config(replace(resolved, seed=1)).head.weight, first)

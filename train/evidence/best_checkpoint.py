@@ -60,12 +60,13 @@ def network_from_weights(
     `source` is what the ModelError names where the weights are not those of the settings.
     """
     state, _ = split_weights(weights)
-    with torch.device("meta"):  # takes no memory, whatever the settings say
-        wanted = {name: value.shape for name, value in network_from_config(config).state_dict().items()}
+    with torch.device("meta"):  # takes no memory, whatever the settings say, and draws no weights
+        network = network_from_config(config)
+    empty = network.state_dict()
+    wanted = {name: value.shape for name, value in empty.items()}
     came = {name: value.shape for name, value in state.items()}
     if differing := sorted(name for name in {**wanted, **came} if wanted.get(name) != came.get(name)):
         named = f"{len(differing)} tensors are not those of its settings, such as {differing[0]}"
         raise ModelError(source, named, wanted="weights of the network in its settings", fix=_ANOTHER)
-    network = network_from_config(config)
-    network.load_state_dict(state)
+    network.load_state_dict({name: value.to(empty[name].dtype) for name, value in state.items()}, assign=True)
     return network.eval()

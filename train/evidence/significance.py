@@ -154,7 +154,7 @@ def compare(
 ) -> Comparison:
     """Compares two methods on the same clips.
 
-    a, b [n, K], or [S, n, K] for several seeds; rated [n, K]. The interval draws speakers, the same
+    a, b [n, K], or [S, n, K] for as many seeds of each; rated [n, K]. The interval draws speakers, the same
     for both methods, and seeds within each method. The test swaps the two methods for random sets
     of speakers: if the methods are alike, swapping changes the difference by chance alone.
     """
@@ -246,7 +246,7 @@ def _swap_p(
 ) -> Float64:
     """[K + 1]: how often swapping gives a difference that is as large.
 
-    The unswapped case is counted in (Phipson and Smyth 2010).
+    Seeds of the two are paired in their order. The unswapped case is counted in (Phipson and Smyth 2010).
     """
     as_large, known = np.where(np.isnan(difference), np.nan, 1.0), known_targets(a)
     for size in sizes_of_draws(resamples):
@@ -266,14 +266,14 @@ def _mean_ccc(counts: Counts, sums: Float64, weights: Float64 | None = None) -> 
 
 
 def _mean_ccc_of_parts(parts: Sequence[tuple[Counts, Float64]]) -> Float64:
-    """The same where some speakers belong to one method and the others to the other one.
-
-    Seeds are paired in their order.
-    """
-    seeds = min(len(sums) for _, sums in parts)
+    """The same where some speakers belong to one method and the others to the other one, seed by seed."""
+    pairs = zip(*(sums for _, sums in parts), strict=True)
     totals = [
-        np.sum([np.tensordot(counts, sums[s], axes=1) for counts, sums in parts], axis=0)
-        for s in range(seeds)
+        np.sum(
+            [np.tensordot(counts, of_seed, axes=1) for (counts, _), of_seed in zip(parts, pair, strict=True)],
+            axis=0,
+        )
+        for pair in pairs
     ]
     return np.asarray(np.mean([ccc_of_sums(total) for total in totals], axis=0))
 

@@ -112,12 +112,14 @@ def test_several_seeds_are_a_mean_of_ccc_and_widen_the_interval() -> None:
     rng = np.random.default_rng(5)
     _, _, rated, speakers = study(3, speakers=15, clips=6)
     a = np.stack([rated + rng.normal(0, noise, rated.shape) for noise in (0.2, 1.5)])
-    b = np.stack([rated + rng.normal(0, 0.6, rated.shape) for _ in range(3)])
+    b = np.stack([rated + rng.normal(0, 0.6, rated.shape) for _ in range(2)])
     found = compare(a, b, rated, speakers, resamples=2000)
     means = [np.mean([ccc_challenge(scores, rated)[0] for scores in method]) for method in (a, b)]
     assert found.difference[0] == pytest.approx(means[0] - means[1])
     of_one = compare(a[0], b[0], rated, speakers, resamples=2000)
     assert found.high[0] - found.low[0] > 2 * (of_one.high[0] - of_one.low[0])
+    with pytest.raises(ValueError, match="zip"):  # the test pairs them
+        compare(a, b[:1], rated, speakers, resamples=20)
 
 
 def test_holm_is_the_papers_example() -> None:
