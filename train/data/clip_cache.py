@@ -16,7 +16,7 @@ import contextlib
 import hashlib
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -67,14 +67,22 @@ class CacheShard(NamedTuple):
 
 
 class ClipStore:
-    """The decoded waveforms of a list of files, in its order."""
+    """The decoded waveforms of a list of files, in its order; or of some of them."""
 
-    def __init__(self, shards: Sequence[CacheShard]) -> None:
-        self._shards = shards
-        self.lengths: Int64 = np.concatenate([np.diff(shard.offsets) for shard in shards])  # [n] samples
-        self.peaks = np.concatenate([shard.peaks for shard in shards])  # [n]
-        self.flat_tops = np.concatenate([shard.flat_tops for shard in shards])  # [n]
-        self.errors = [error for shard in shards for error in shard.errors]  # [n]
+    def __init__(self, shards: Sequence[CacheShard], rows: Int64 | None = None) -> None:
+        """`rows` [n] are those of the files that it has, among all files of the shards."""
+        self._shards, self._is_whole = shards, rows is None
+        files = sum(len(shard.errors) for shard in shards)
+        self._rows: Int64 = np.arange(files) if rows is None else rows
+        self.lengths: Int64 = np.concatenate([np.diff(shard.offsets) for shard in shards])[self._rows]  # [n]
+        self.peaks = np.concatenate([shard.peaks for shard in shards])[self._rows]  # [n]
+        self.flat_tops = np.concatenate([shard.flat_tops for shard in shards])[self._rows]  # [n]
+        errors = [error for shard in shards for error in shard.errors]
+        self.errors = [errors[row] for row in self._rows]  # [n]
+
+    def part(self, rows: Int64) -> "ClipStore":
+        """Some of the files, by their numbers; what is decoded is shared."""
+        return ClipStore(self._shards, self._rows[rows])
 
     @property
     def parts(self) -> tuple[CacheShard, ...]:
@@ -84,16 +92,27 @@ class ClipStore:
     @property
     def shards(self) -> list[Int16]:
         """The samples of all files, one after the other, in pieces."""
-        return [shard.samples for shard in self._shards]
+        if self._is_whole:
+            return [shard.samples for shard in self._shards]
+        return [self.waveform(index) for index in range(len(self))]
 
     @property
     def digest(self) -> str:
         """A hash of all samples and of where each file begins.
 
-        The same content has the same hash, wherever the files are and however old they are.
+        The same content has the same hash, wherever the files are, however old they are, and whether they
+        were decoded together with others. Of some of the files it reads all samples.
         """
-        parts = [self.lengths.tobytes(), *(shard.sha256.encode() for shard in self._shards)]
-        return hashlib.sha256(b"".join(parts)).hexdigest()
+        hashes = [shard.sha256 for shard in self._shards] if self._is_whole else self._hashes()
+        return hashlib.sha256(b"".join([self.lengths.tobytes(), *map(str.encode, hashes)])).hexdigest()
+
+    def _hashes(self) -> Iterator[str]:
+        """Of the samples of each so many files, as if they were a shard."""
+        for begin in range(0, len(self), _SHARD_FILES):
+            sha256 = hashlib.sha256()
+            for index in range(begin, min(begin + _SHARD_FILES, len(self))):
+                sha256.update(self.waveform(index).data)
+            yield sha256.hexdigest()
 
     @cached_property
     def silent(self) -> npt.NDArray[np.bool_]:
@@ -105,7 +124,7 @@ class ClipStore:
 
     def waveform(self, index: int) -> Int16:
         """[N], a view of the mapped file."""
-        shard, row = divmod(index, _SHARD_FILES)
+        shard, row = divmod(int(self._rows[index]), _SHARD_FILES)
         begin, end = self._shards[shard].offsets[row : row + 2]
         return self._shards[shard].samples[begin:end]
 
@@ -125,7 +144,7 @@ class SampleCheck:
     """Compares the samples of stores with their hashes, in a thread, as fast as the disk gives them."""
 
     def __init__(self, stores: Iterable[ClipStore]) -> None:
-        self._shards = [shard for store in stores for shard in store.parts]
+        self._shards = {shard.file: shard for store in stores for shard in store.parts}.values()
         self._left = threading.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="check")
         self._broken: list[Path] = []

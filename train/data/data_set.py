@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from ...runtime.arrays import Float32, Float64
+from ...runtime.arrays import Float32, Float64, Int64
 from ...runtime.bundle import label_problem
 from ...runtime.errors import DataError
 from ...runtime.text import counted
@@ -49,6 +49,7 @@ class Split:
     clips: tuple[Clip, ...]
     ratings: Float32  # [n, K + J]: ratings mapped to 0 to 1, then numbers of classes
     rated: Float64  # [n, L] in the units of the scales; a class as 0 and 1
+    part_of: "tuple[Split, Int64] | None" = None  # what it was taken from, and its rows [n] there
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -173,7 +173,8 @@ def part_of_training(data: DataSet, fraction: float, *, seed: int) -> DataSet:
     before = np.cumsum(count[order]) - count[order]
     kept = np.flatnonzero(np.isin(speaker, order[before < fraction * len(speaker)]))
     clips = tuple(train.clips[i] for i in kept)
-    part = Split(clips=clips, ratings=train.ratings[kept], rated=train.rated[kept])
+    whole = train.part_of and (train.part_of[0], train.part_of[1][kept])
+    part = Split(clips=clips, ratings=train.ratings[kept], rated=train.rated[kept], part_of=whole)
     return replace(data, splits={**data.splits, "Train": part})
 
 
@@ -185,13 +186,15 @@ def split_clips(
     Raises DataError, with the names of the files that cannot be decoded.
     """
     split = data.splits[name]
+    whole, rows = split.part_of or (split, None)
     store = clip_store(
-        [clip.path for clip in split.clips],
+        [clip.path for clip in whole.clips],
         spec,
         label=f"decode {name}",
         channel=data.channel,
-        checked=checked,
+        checked=checked or rows is not None,  # the digest of a part is that of what the cache holds
     )
+    store = store if rows is None else store.part(rows)
     names = [clip.file_id for clip in split.clips]
     return SplitClips(
         store, torch.from_numpy(split.ratings).to(device), names, spec, resident=_fits(store, device)

@@ -86,6 +86,7 @@ def _with_splits(
             clips=tuple(pool.clips[i]._replace(split=name) for i in np.flatnonzero(mask)),
             ratings=pool.ratings[mask],
             rated=pool.rated[mask],
+            part_of=None if mask.all() else (pool, np.flatnonzero(mask)),  # decoded once for all folds
         )
         for name, mask in (("Train", train), ("Val", val))
     }

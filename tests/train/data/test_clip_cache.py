@@ -72,6 +72,25 @@ def assert_holds(store: ClipStore, paths: list[Path], spec: FrontendSpec) -> Non
         np.testing.assert_array_equal(store.waveform(i), samples)
 
 
+def test_a_part_is_what_these_files_alone_would_be(
+    paths: list[Path], spec: FrontendSpec, cache: Path, decoded: Counter[str]
+) -> None:
+    """Folds are parts of one table, which is decoded once; their data have the hash of before."""
+    rows = np.array([9, 1, 2, 3, 5, 8])
+    part = clip_store(paths, spec).part(rows)
+    chosen = [paths[row] for row in rows]
+    assert_holds(part, chosen, spec)
+    assert_holds(part.part(np.array([2, 0])), [paths[2], paths[9]], spec)
+    np.testing.assert_array_equal(np.concatenate(part.shards), np.concatenate(part.part(np.arange(6)).shards))
+    assert set(decoded.values()) == {1} and len(shards(cache)) == 3
+    alone = clip_store(chosen, spec)
+    assert part.digest == alone.digest != clip_store(paths, spec).digest
+    np.testing.assert_array_equal(np.concatenate(part.shards), np.concatenate(alone.shards))
+    np.testing.assert_array_equal(part.peaks, alone.peaks)
+    indices, starts = np.array([1, 4]), np.array([100, 0])
+    np.testing.assert_array_equal(part.clips(indices, starts, spec), alone.clips(indices, starts, spec))
+
+
 def test_samples_are_those_of_read_audio(paths: list[Path], spec: FrontendSpec) -> None:
     assert_holds(clip_store(paths, spec), paths, spec)
 

@@ -71,6 +71,11 @@ def test_every_fold_is_a_run(crossed: FoldRuns) -> None:
     assert folds_in(crossed.out / "fold1") == []
 
 
+def test_all_folds_share_what_was_decoded_once(folder: Path, crossed: FoldRuns) -> None:
+    evaluate(crossed.out, ridge=False)
+    assert len(list((folder / "cache/clips").glob("*.npy"))) == 1  # one shard of all twelve files
+
+
 def test_each_clip_is_predicted_by_the_run_that_did_not_hear_its_speaker(crossed: FoldRuns) -> None:
     """The last epoch's scores of a run on its own Val are those of its history."""
     found = evaluate(crossed.out, ridge=False)
