@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..runtime.bundle import Bundle
     from ..runtime.live.live_scoring import LiveRow, LiveScoring
     from ..runtime.live.source import LiveSource
+    from ..runtime.scoring.engine import LoadedModel
     from ..runtime.scoring.scorer_settings import ScorerSettings
 
 Show = Callable[["LiveRow"], None]
@@ -90,12 +91,13 @@ def score_live(
         scorer = stack.enter_context(scorer_within_budget(bundle, settings))
         source = stack.enter_context(opened_source)
         scoring = LiveScoring(scorer, source, drops_late=drops_late)
-        say(f"{source.description}; {LocalEngine(scorer).description}")
-        _shown_to_the_end(scoring, scorer.labels, shown)
+        engine = LocalEngine(scorer)
+        say(f"{source.description}; {engine.description}")
+        _shown_to_the_end(scoring, engine.loaded, shown)
 
 
-def _shown_to_the_end(scoring: "LiveScoring", labels: tuple[str, ...], shown: Shown) -> None:
-    with _screen(labels, shown) as show:
+def _shown_to_the_end(scoring: "LiveScoring", model: "LoadedModel", shown: Shown) -> None:
+    with _screen(model, shown) as show:
         error, ended = None, "the sound has ended"
         try:
             for row in scoring.rows():
@@ -110,7 +112,7 @@ def _shown_to_the_end(scoring: "LiveScoring", labels: tuple[str, ...], shown: Sh
     ends_with(code)
     summary = {**scoring.summary(), "ended": ended}
     if not shown.as_json and not sys.stdout.isatty() and (mean := scoring.mean_row()):
-        print(*_csv_lines([mean], labels)[1:], sep="", end="", flush=True)
+        print(*_csv_lines([mean], model.labels)[1:], sep="", end="", flush=True)
     _say_summary(summary)
     end_with_summary(summary, code, error, as_json=shown.as_json)
 
@@ -124,12 +126,12 @@ def _exit_code(scoring: "LiveScoring", error: RrtnError | None, allow_truncated:
     return EXIT_SOME_ERRORS if is_cut or scoring.summary()["errors"] else 0
 
 
-def _screen(labels: tuple[str, ...], shown: Shown) -> "AbstractContextManager[Show]":
+def _screen(model: "LoadedModel", shown: Shown) -> "AbstractContextManager[Show]":
     if shown.as_json:
         return contextlib.nullcontext(_print_json_line)
     if sys.stdout.isatty():
-        return _display(labels, shown.top)
-    return _csv(labels)
+        return _display(model, shown.top)
+    return _csv(model.labels)
 
 
 def _print_json_line(live: "LiveRow") -> None:
@@ -151,27 +153,28 @@ def _csv_lines(rows: list[Any], labels: tuple[str, ...]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _display(labels: tuple[str, ...], top: int) -> Iterator[Show]:
+def _display(model: "LoadedModel", top: int) -> Iterator[Show]:
     """The last window's highest labels, in the same place of the terminal."""
     from rich.console import Console
     from rich.live import Live
 
     with Live(console=Console(), auto_refresh=False) as display:
-        yield lambda live: display.update("\n".join(_display_lines(live, labels, top)), refresh=True)
+        yield lambda live: display.update("\n".join(_display_lines(live, model, top)), refresh=True)
 
 
-def _display_lines(live: "LiveRow", labels: tuple[str, ...], top: int) -> list[str]:
+def _display_lines(live: "LiveRow", model: "LoadedModel", top: int) -> list[str]:
     from rich.markup import escape
 
-    from ..runtime.tables.top_rows import top_rows
+    from ..runtime.tables.top_rows import share, top_rows
 
-    (row,) = top_rows([live.row], labels, top)
+    (row,) = top_rows([live.row], model.labels, top, model.scales)
     lost = f", dropped {counted(live.dropped_windows, 'window')}" if live.dropped_windows else ""
     head = f"{row.start:.1f} to {row.end:.1f} s, {1000 * live.latency:.0f} ms later{lost}  "
     width = max((len(label) for label, _ in row.scores), default=0)
+    shares = [min(max(share(item[0], item[1], model.scales), 0), 1) for item in row.scores]
     bars = [
-        f"{escape(printable(label)):{width}}  {score:5.2f}  {'━' * round(_BAR * min(max(score, 0), 1))}"
-        for label, score in row.scores
+        f"{escape(printable(label)):{width}}  {score:5.2f}  {'━' * round(_BAR * of_scale)}"
+        for (label, score), of_scale in zip(row.scores, shares, strict=True)
     ]
     return [head + (row.error or row.flags), *bars]
 

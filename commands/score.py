@@ -396,7 +396,7 @@ def _to_screen(
     if as_json:
         print_json({**summary.to_dict(), "rows": [row_json(row) for row in kept]})
     elif kept:
-        print_rows(kept, labels, top)
+        print_rows(kept, labels, top, engine.loaded.scales)
     return summary
 
 

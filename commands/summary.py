@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from ..runtime.scoring.folder import ScoringSummary
     from ..runtime.tables.rows import Row
-    from ..runtime.tables.top_rows import TopRow
+    from ..runtime.tables.top_rows import Scales, TopRow
 
 _LONG = 2.0  # s; shorter scoring has no bottleneck worth a line
 
@@ -52,14 +52,14 @@ def _counts(what: str, counts: "Counter[str]") -> str:
     return f"; {what}: {listed}" if listed else ""
 
 
-def print_rows(rows: list["Row"], labels: tuple[str, ...], top: int) -> None:
-    """Prints a table with the `top` highest labels of each row.
+def print_rows(rows: list["Row"], labels: tuple[str, ...], top: int, scales: "Scales") -> None:
+    """Prints a table with the `top` highest labels of each row, by their shares of their scales.
 
     Errors and flags have a column of their own, or on a narrow terminal stand behind the scores.
     """
     from ..runtime.tables.top_rows import top_rows
 
-    shown = list(top_rows(rows, labels, top))
+    shown = list(top_rows(rows, labels, top, scales))
     table = Table("file", "s", "highest scores", "")
     for row in shown:
         table.add_row(row.file, _place(row), _scores(row), row.error or row.flags)

@@ -169,7 +169,7 @@ def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tup
         clips=total,
         batches=batches,
         max_abs=float(differences[:, worst].max()) if finite else float("nan"),
-        p999_abs=float(np.quantile(differences, 0.999)) if finite else float("nan"),
+        p999_abs=float(np.quantile(shares, 0.999) * probe.widths[worst]) if finite else float("nan"),
         limit=None if limit is None else limit * float(probe.widths[worst]),
         ccc=_mean_ccc(scores[:n], probe.ratings) if finite else float("nan"),
         ccc_reference=_mean_ccc(reference, probe.ratings),

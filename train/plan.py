@@ -19,7 +19,7 @@ from .data.builtin import EPOCHS as BUILTIN_EPOCHS
 from .data.builtin import builtin_corpus
 from .data.data_set import DataSet, named_speakers
 from .data.device_clips import part_of_training
-from .data.ratings import LabelSummary, alike_classes, constant_targets, label_summaries
+from .data.ratings import LabelSummary, alike_names, constant_targets, label_summaries
 from .data.reading import data_of_settings, label_settings
 from .method.columns import UNIT, scale_choice, scale_settings
 from .method.model import TwinsNetwork
@@ -121,7 +121,7 @@ def _notes(config: Config, data: DataSet, batch_size: int) -> Iterator[str]:
     if not np.float32(config.optim.eps):
         yield f"optim.eps {config.optim.eps:g} is 0 in float32: a weight whose gradient is 0 may become NaN"
     yield from constant_targets(data)
-    yield from alike_classes(data)
+    yield from alike_names(data)
     yield from data.warnings
 
 

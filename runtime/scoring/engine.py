@@ -17,9 +17,10 @@ from ..backends.choice import BackendName, obstacle
 from ..backends.registry import AUTO, BACKENDS, backend_kinds
 from ..bundle import Bundle, LabelMeaning
 from ..tables.rows import Row
+from ..tables.top_rows import ZERO_TO_ONE, Scales
 from .decoder_messages import Segment
 from .scorer import Scorer
-from .table_job import SCORING_RULES, settings_of_table
+from .table_job import SCALES, SCORING_RULES, settings_of_table
 
 CountFile = Callable[[list[Row]], None]  # takes the rows of one file; may raise StoppedError
 
@@ -40,6 +41,11 @@ class LoadedModel:
     def labels(self) -> tuple[str, ...]:
         """The K labels, in the order of the model's outputs."""
         return tuple(self.settings["labels"])
+
+    @property
+    def scales(self) -> Scales:
+        """Label -> the lowest and the highest rating; labels that are not named are on 0 to 1."""
+        return self.meaning.scales if self.meaning else ZERO_TO_ONE
 
     @property
     def bursts(self) -> str:
@@ -121,7 +127,7 @@ def model_of_scorer(scorer: Scorer) -> LoadedModel:
 
 def settings_of_scorer(scorer: Scorer) -> dict[str, Any]:
     """All that a row depends on, besides its file."""
-    decoding = scorer.decoding
+    decoding, meaning = scorer.decoding, scorer.bundle.meaning
     frontend = json.dumps(scorer.bundle.spec.to_dict(), sort_keys=True)
     return {
         "scoring_rules": SCORING_RULES,
@@ -139,6 +145,7 @@ def settings_of_scorer(scorer: Scorer) -> dict[str, Any]:
         **({"segment": _segment(decoding.segment)} if decoding.segment else {}),
         **({"second_reader": second_reader()} if second_reader() else {}),
         **({} if decoding.level == "file" else {"level": decoding.level}),
+        **({SCALES: meaning.to_dict()["scales"]} if meaning and meaning.scales else {}),
     }
 
 

@@ -42,6 +42,7 @@ SCORING_RULES: Final = 3  # rises whenever the same file, model and settings can
 _JOB: Final = "job.json"
 _SEEN: Final = ".seen"
 _LOCK: Final = "lock"
+SCALES: Final = "scales"  # in job.json: label -> the lowest and the highest rating; they are the model's
 _INPUTS: Final = "inputs"  # in job.json: what the user named; all else there are settings
 _SUBMISSIONS: Final = "submissions"  # in job.json: where the table was written in the challenge's form
 _RELATIVE_TO: Final = "relative_to"  # in job.json: the working directories of the table's relative names
@@ -382,7 +383,7 @@ def _check_settings(job: dict[str, Any], target: Path, settings: dict[str, Any])
     changes = [
         f"{name} {_short(before.get(name))}, now {_short(settings.get(name))}"
         for name in {**before, **settings}
-        if before.get(name) != settings.get(name)
+        if before.get(name) != settings.get(name) and name != SCALES
     ]
     if changes:
         raise ConfigError(

@@ -20,9 +20,10 @@ from ..tables.label_tracks import TRACK_FORMATS, Track
 from ..tables.outputs import check_new
 from ..tables.rows import Row
 from ..tables.timeline_page import Timeline, timeline_page
+from ..tables.top_rows import Scales
 from ..tables.writer import read_table
 from ..text import counted
-from .table_job import settings_of_table, working_directories
+from .table_job import SCALES, settings_of_table, working_directories
 
 PAGE: Final = "html"
 KINDS: Final = (*TRACK_FORMATS, PAGE)
@@ -55,14 +56,15 @@ def write_tracks(
     folder.mkdir(parents=True, exist_ok=True)
     for path in targets:
         check_new(path, f"--out {folder} ({path.name})", overwrite=overwrite)
-    labels = tuple(settings_of_table(table)["labels"])
+    settings = settings_of_table(table)
+    labels, scales = tuple(settings["labels"]), settings.get(SCALES, {})
     decoded = PAGE in kinds or any(TRACK_FORMATS[kind].needs_length for kind in kinds if kind != PAGE)
     place = _place(table, say) if decoded else ""
     timelines: list[Timeline] = []
     with Progress("tracks", len(recordings), "recordings") as bar, quiet_stdout():
         for (file, rows), name in zip(recordings, names, strict=True):
             heard = _heard(os.path.join(os.fsencode(place), os.fsencode(file))) if decoded else (0.0, None)
-            timeline = _timeline(file, rows, labels, *heard)
+            timeline = _timeline(file, rows, labels, scales, *heard)
             for kind in kinds:
                 if kind != PAGE:
                     form = TRACK_FORMATS[kind]
@@ -146,10 +148,15 @@ def _place(table: Path, say: Callable[[str], object]) -> str:
 
 
 def _timeline(
-    file: FilePath, rows: list[Row], labels: tuple[str, ...], seconds: float, levels: Float32 | None
+    file: FilePath,
+    rows: list[Row],
+    labels: tuple[str, ...],
+    scales: Scales,
+    seconds: float,
+    levels: Float32 | None,
 ) -> Timeline:
     seconds = max([seconds, *(row.end or 0.0 for row in rows)])
-    track = Track(name=os.fsdecode(file), seconds=seconds, labels=labels, rows=rows)
+    track = Track(name=os.fsdecode(file), seconds=seconds, labels=labels, rows=rows, scales=scales)
     return Timeline(track, levels)
 
 

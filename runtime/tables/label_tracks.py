@@ -9,12 +9,12 @@ Labels and file names of others are made harmless: one line each, without tabs. 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from ..text import printable
 from .rows import Row, score_columns
-from .top_rows import top_rows
+from .top_rows import Scales, top_rows
 
 _HIGHEST_HERTZ: Final = 8_000.0  # of a selection: what a model at 16 kHz hears
 
@@ -27,6 +27,7 @@ class Track:
     seconds: float  # its length; 0 where nobody knows it
     labels: tuple[str, ...]  # K
     rows: Sequence[Row]  # with start, end and scores, in the order of their starts
+    scales: Scales = field(default_factory=dict)
 
     @property
     def places(self) -> list[tuple[float, float]]:
@@ -46,7 +47,7 @@ class TrackFormat:
 
 def highest(track: Track, top: int) -> list[str]:
     """The `top` highest labels of each row, as in "Amusement 0.87  Awe 0.51"."""
-    rows = top_rows(track.rows, track.labels, top)
+    rows = top_rows(track.rows, track.labels, top, track.scales)
     return ["  ".join(f"{printable(name)} {score:.2f}" for name, score in row.scores) for row in rows]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ..text import counted, printable
 from .label_tracks import Track, highest
+from .top_rows import share
 
 if TYPE_CHECKING:  # NumPy is not loaded for a list of formats
     from ..arrays import Float32
@@ -98,7 +99,11 @@ class _Drawing:
     def __init__(self, timeline: Timeline) -> None:
         self._track, self._levels = timeline
         self._end = _end(timeline)
-        values = [score for row in self._track.rows for score in (row.scores or {}).values()]
+        values = [
+            self._share(label, score)
+            for row in self._track.rows
+            for label, score in (row.scores or {}).items()
+        ]
         self._low, self._high = min([0.0, *values]), max([1.0, *values])
         self.shown = _shown(self._track)
 
@@ -139,9 +144,13 @@ class _Drawing:
         for label, colour in zip(self.shown, _COLOURS, strict=False):
             strokes = []
             for row, (start, end) in zip(self._track.rows, self._track.places, strict=True):
-                left, y = self._x(start), self._score_y((row.scores or {})[label])
+                left, y = self._x(start), self._score_y(self._share(label, (row.scores or {})[label]))
                 strokes.append(f"M{left:.1f} {y:.1f}H{max(self._x(end), left + 3):.1f}")
             yield f'<path d="{"".join(strokes)}" fill="none" stroke="{colour}" stroke-width="3"/>'
+
+    def _share(self, label: str, score: float) -> float:
+        """Of its scale: all labels have one axis."""
+        return share(label, score, self._track.scales)
 
     def _x(self, seconds: float) -> float:
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * min(1.0, seconds / self._end)
@@ -151,9 +160,11 @@ class _Drawing:
 
 
 def _shown(track: Track) -> list[str]:
-    """The labels that score highest anywhere, in the order of the model."""
+    """The labels that score highest anywhere on their scales, in the order of the model."""
     best = {
-        label: max((row.scores or {})[label] for row in track.rows) for label in track.labels if track.rows
+        label: max(share(label, (row.scores or {})[label], track.scales) for row in track.rows)
+        for label in track.labels
+        if track.rows
     }
     chosen = sorted(best, key=lambda label: -best[label])[:_LINES]
     return [label for label in track.labels if label in chosen]

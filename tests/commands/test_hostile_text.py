@@ -71,7 +71,7 @@ def test_n25_a_model_and_its_scores_on_the_screen(model: Path, recordings: Path)
 
 def test_n25_rows_for_people(capsys: Captured) -> None:
     row = Row(file=b"\x1b[2J[red].wav", scores={HOSTILE: 0.5, FORMULA: 0.4})
-    print_rows([row], (HOSTILE, FORMULA), 2)
+    print_rows([row], (HOSTILE, FORMULA), 2, {})
     shown = capsys.readouterr().out
     check(shown)
     assert "[red].wav" in shown

@@ -1,11 +1,14 @@
-"""Which column of a table is which, by the names that the field uses.
+"""Which column of a table is which, by the names that the field uses; and what cells of theirs mean.
 
 Names are compared by their words, in any spelling: `Subject_ID`, `subject_id` and `SubjectID` are one name.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Final
+
+from .table_text import is_none
 
 # Words of a column's name, in small letters. A name that has no other words is metadata.
 _SPEAKERS: Final = "subject speaker spk participant actor singer performer person patient user worker"
@@ -66,3 +69,8 @@ def words(column: str) -> list[str]:
 def split_of(cell: str) -> str:
     """Train, Val or Test for dev, DEVEL, training, ...; any other text is left as it is."""
     return _SPLIT_WORDS.get(cell.casefold(), cell)
+
+
+def speaker_of(cell: str) -> str:
+    """The same name for each way to write its letters in Unicode; "" for NA and the like."""
+    return "" if is_none(cell) else unicodedata.normalize("NFC", cell)

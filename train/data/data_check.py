@@ -21,7 +21,7 @@ from .places import SETTINGS, settings_of_folder
 from .ratings import (
     LabelSummary,
     Pair,
-    alike_classes,
+    alike_names,
     at_full,
     class_counts,
     constant_targets,
@@ -149,7 +149,7 @@ def check_data(folder: Path, spec: FrontendSpec, settings: DataConfig | None = N
             *silent_warnings(clips, list(stores.values())),
             *clipped_warnings(clips, list(stores.values())),
             *constant_targets(data),
-            *alike_classes(data),
+            *alike_names(data),
             *_not_in_humes_form(data, clips, ratings),
             *_without_speaker(clips),
         ),

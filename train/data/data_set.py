@@ -21,6 +21,7 @@ from .column_names import (
     SPLITS,
     is_metadata,
     named,
+    speaker_of,
     split_of,
 )
 from .places import DataPlaces, Roles, places_of_folder
@@ -189,7 +190,8 @@ def _rows(
         if pooled and split == "Val":
             split = "Train"
         path, *others = audio.candidates(file_id) or [audio.plain_path(file_id)]
-        yield _CsvRow(line, cells, file_id, split, cells.get(roles.speaker, ""), country, path, tuple(others))
+        speaker = speaker_of(cells.get(roles.speaker, ""))
+        yield _CsvRow(line, cells, file_id, split, speaker, country, path, tuple(others))
 
 
 def _roles(text: TextTable, places: DataPlaces, *, needs_split: bool) -> Roles:
@@ -279,8 +281,12 @@ def _without_repeats(table: _CsvTable) -> list[_CsvRow]:
     conflicting: list[int] = []
     for row in table.rows:
         known = first.setdefault(row.path, row)
-        if known is not row:
-            (same if known.cells == row.cells else conflicting).append(row.line)
+        if known is row:
+            continue
+        if known.file_id != row.file_id:
+            came = f"{_short(row.file_id)} is the file of {_short(known.file_id)} above"
+            raise table.refused([row.line], came, wanted="one row, and one way to write it, for each clip")
+        (same if known.cells == row.cells else conflicting).append(row.line)
     if conflicting:
         raise table.refused(
             conflicting,

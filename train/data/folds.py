@@ -33,6 +33,11 @@ def fold_numbers(clips: Sequence[Clip], folds: str) -> list[int]:
             fix="--speaker-column NAME",
         )
     counts = Counter(clip.speaker for clip in clips)
+    if len(counts) < 2:
+        came = f"{counted(len(counts), 'speaker')} in the table"
+        raise DataError(
+            "rrtn crossval", came, wanted="at least 2: a fold is predicted by a run of the others"
+        )
     if folds == LOSO:
         number = {speaker: i for i, speaker in enumerate(sorted(counts), start=1)}
         return [number[clip.speaker] for clip in clips]

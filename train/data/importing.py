@@ -20,7 +20,7 @@ from ..config import config_from_dict
 from ..method.columns import scales_of_targets
 from ..method.tasks import TASK_NAMES
 from .audformat_tables import is_audformat, table_of_audformat
-from .column_names import SPLITS, split_of
+from .column_names import SPLITS, speaker_of, split_of
 from .data_set import DataSet
 from .places import SETTINGS, TABLE, DataPlaces, Roles
 from .raters import check_ratings, clips_of_ratings, with_raters
@@ -156,6 +156,8 @@ def _own_table(path: Path, audio: Path, places: DataPlaces, rater_column: str = 
     rows = [dict(zip(columns, record.cells, strict=True)) for record in text.records]
     for row in rows:
         row["File_ID"] = _below(row["File_ID"], audio)
+        if "Subject_ID" in row:
+            row["Subject_ID"] = speaker_of(row["Subject_ID"])
     lines = [record.line for record in text.records]
     return SourceTable(columns=columns, rows=rows, path=path, lines=lines, audio=audio.resolve())
 
@@ -219,7 +221,7 @@ def _with_split(table: SourceTable, request: ImportRequest) -> tuple[TextTable, 
     if "Split" in table.columns and request.shares is None:
         return _text_table(table, [split_of(row["Split"]) for row in rows]), notes
     shares = request.shares or SHARES
-    speakers = [row.get("Subject_ID", "") for row in rows]
+    speakers = [speaker_of(row.get("Subject_ID", "")) for row in rows]
     if nameless := sum(not speaker for speaker in speakers):
         notes.append(f"{counted(nameless, 'row')} without a speaker: each is split as a speaker of its own")
     people = [speaker or f"\0{row['File_ID']}" for speaker, row in zip(speakers, rows, strict=True)]

@@ -17,8 +17,15 @@ from ...runtime.text import counted
 from .column_names import is_metadata
 from .data_set import DataSet
 from .source_table import SourceTable
-from .table_text import TextTable, refused_lines
-from .targets import LabelChoice, is_none, label_cells, labels_of_cells, number, numbers_of_cells
+from .table_text import TextTable, is_none, refused_lines
+from .targets import (
+    LabelChoice,
+    hidden_ratings,
+    label_cells,
+    labels_of_cells,
+    number,
+    numbers_of_cells,
+)
 
 RATER: Final = "Rater_ID"  # what the column of raters is called in a SourceTable
 _OF_A_CLIP: Final = ("Split", "Subject_ID")  # a clip has one of each, whoever rates it
@@ -35,7 +42,7 @@ def with_raters(text: TextTable, column: str) -> TextTable:
 def clips_of_ratings(
     ratings: SourceTable, *, targets: Collection[str], class_targets: Collection[str]
 ) -> SourceTable:
-    """n rows -> m, in the order of the clips' first rows.
+    """n rows -> m, in the order of the clips' first rows. A row that stands twice is taken once, with a note.
 
     A column of numbers becomes the mean over the raters of each clip; blanks do not count. A class becomes
     the one that most of them named, and a blank where two were named equally often. Any other column stays if
@@ -44,6 +51,7 @@ def clips_of_ratings(
 
     Raises DataError for a clip with several splits or speakers, and for a rating that is no number.
     """
+    ratings = _without_repeats(ratings)
     places: dict[str, list[int]] = {}
     for i, row in enumerate(ratings.rows):
         places.setdefault(row["File_ID"], []).append(i)
@@ -75,7 +83,7 @@ def clips_of_ratings(
 
 
 def check_ratings(ratings: SourceTable, data: DataSet, choice: LabelChoice) -> None:
-    """Raises DataError for a rating outside its scale, which a mean may hide.
+    """Raises DataError for a rating outside its scale, and for a -1 of Test, which a mean may hide.
 
     `data` is what their means became.
     """
@@ -83,6 +91,34 @@ def check_ratings(ratings: SourceTable, data: DataSet, choice: LabelChoice) -> N
     splits = [split_of_clip[row["File_ID"]] for row in ratings.rows]
     cells = label_cells(ratings.path, ratings.lines, ratings.rows, data.columns.names, splits)
     labels_of_cells(cells, data.targets, choice)
+    hidden = hidden_ratings(cells, data.columns)
+    known = np.array([numbers_of_cells(cells, name) for name in data.targets]).T
+    clips, is_rated = [row["File_ID"] for row in ratings.rows], ~(hidden | np.isnan(known)).all(axis=1)
+    rated = {clip for clip, some in zip(clips, is_rated, strict=True) if some}
+    bad = [i for i in np.flatnonzero(hidden.any(axis=1)).tolist() if clips[i] in rated]
+    if bad:
+        came, lines = "-1 in Test, for a clip that has ratings", [ratings.lines[i] for i in bad]
+        fix = "leave the cell empty where a rater gave none"
+        raise refused_lines(ratings.path, lines, came, wanted="ratings on their scale", fix=fix)
+
+
+def _without_repeats(ratings: SourceTable) -> SourceTable:
+    first: dict[tuple[str, ...], int] = {}
+    for i, row in enumerate(ratings.rows):
+        key = (*row.values(), str(i) if is_none(row[RATER]) else "")  # two who are not named may agree
+        first.setdefault(key, i)
+    kept, notes = [*first.values()], []
+    if repeated := len(ratings.rows) - len(kept):
+        notes.append(f"{counted(repeated, 'repeated row')}, taken once")
+    pairs = Counter((ratings.rows[i]["File_ID"], ratings.rows[i][RATER]) for i in kept)
+    if several := sum(n > 1 and not is_none(rater) for (_, rater), n in pairs.items()):
+        notes.append(f"{counted(several, 'clip')} with several ratings of one rater: each counts")
+    return replace(
+        ratings,
+        rows=[ratings.rows[i] for i in kept],
+        lines=[ratings.lines[i] for i in kept],
+        notes=(*ratings.notes, *notes),
+    )
 
 
 def _how_many(ratings: SourceTable, places: Iterable[Sequence[int]]) -> str:

@@ -4,7 +4,7 @@ n clips, K targets.
 """
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from .data_set import DataSet
 
 BINS: Final = 10  # of width 0.1; the last one has 1.0 in it
 _FULL_TOLERANCE: Final = 1e-6
+_SHOWN: Final = 3  # pairs of names in a warning
 
 
 class Pair(NamedTuple):
@@ -76,25 +77,34 @@ def constant_targets(data: DataSet) -> list[str]:
     train = [name for name, values in _values(data, "Train") if len(values) < 2]
     warnings = [f"no variation in Train, so nothing to learn: {', '.join(train)}"] if train else []
     for split in ("Val", "Test"):
-        if constant := [
-            name for name, values in _values(data, split)[: len(data.targets)] if len(values) == 1
-        ]:
-            warnings.append(
-                f"no variation in {split}, so a CCC of 0 there says nothing: {', '.join(constant)}"
-            )
+        constant = [name for name, values in _values(data, split) if len(values) == 1]
+        for names, measure in ((data.targets, "CCC of 0"), (data.columns.names[len(data.targets) :], "UAR")):
+            if found := [name for name in names if name in constant]:
+                warnings.append(
+                    f"no variation in {split}, so a {measure} there says nothing: {', '.join(found)}"
+                )
     return warnings
 
 
-def alike_classes(data: DataSet) -> list[str]:
-    """A warning for each class target that has names which differ in case, width or blanks alone."""
+def alike_names(data: DataSet) -> list[str]:
+    """A warning for classes of a target, and for speakers, that differ in case, width or blanks alone."""
     warnings = []
     for target in data.columns.classes:
-        spelt: dict[str, list[str]] = {}
-        for name in target.classes:
-            spelt.setdefault("".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
-        if alike := [" = ".join(map(repr, names)) for names in spelt.values() if len(names) > 1]:
+        if alike := _alike(target.classes):
             warnings.append(f"classes of {target.name} that may be one: {', '.join(alike)}")
+    speakers = {clip.speaker for split in data.splits.values() for clip in split.clips}
+    if alike := _alike(sorted(speakers)):
+        more = f" and {len(alike) - _SHOWN} more" if len(alike) > _SHOWN else ""
+        warnings.append(f"speakers that may be one: {', '.join(alike[:_SHOWN])}{more}")
     return warnings
+
+
+def _alike(names: Iterable[str]) -> list[str]:
+    """'Anna' = 'anna', for each group of names."""
+    spelt: dict[str, list[str]] = {}
+    for name in names:
+        spelt.setdefault("".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
+    return [" = ".join(map(repr, group)) for group in spelt.values() if len(group) > 1]
 
 
 def _values(data: DataSet, split: str) -> list[tuple[str, Float32]]:

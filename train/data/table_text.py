@@ -28,6 +28,14 @@ _THOUSANDS: Final = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+")  # 1,234 may
 _DECIMAL_POINT: Final = re.compile(r"[+-]?[0-9]*\.[0-9]+([eE][+-]?[0-9]+)?")
 
 
+_NONE: Final = frozenset({"", "na", "n/a", "nan", "<na>"})  # in small letters; as R and pandas write it
+
+
+def is_none(cell: str) -> bool:
+    """Whether a cell says that there is nothing."""
+    return cell.casefold() in _NONE
+
+
 class TableRecord(NamedTuple):
     """One row below the header."""
 

@@ -27,10 +27,9 @@ from ..method.columns import (
     plain_number,
     scale_choice,
 )
-from .table_text import refused_lines
+from .table_text import is_none, refused_lines
 
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_NONE: Final = frozenset({"", "na", "n/a", "nan", "<na>"})  # in small letters
 _HIDDEN: Final = -1.0  # what challenges write in place of Test's labels
 _FEWEST_RATED: Final = 2  # of each target in Train and in Val: one clip has no correlation
 _MOST_CLASSES: Final = 200
@@ -80,11 +79,6 @@ def number(cell: str) -> float | None:
     return float(cell) if _NUMBER.fullmatch(cell) else None
 
 
-def is_none(cell: str) -> bool:
-    """Whether a cell says that there is no label."""
-    return cell.casefold() in _NONE
-
-
 def label_cells(
     path: Path,
     lines: Sequence[int],
@@ -111,17 +105,18 @@ def labels_of_cells(cells: LabelCells, targets: Sequence[str], choice: LabelChoi
     if unknown := [name for name in scales.of_target if name not in targets]:
         raise ConfigError("--scale", ", ".join(unknown), wanted=f"some of {', '.join(targets)}")
     n = len(cells.splits)
-    raw = np.array([numbers_of_cells(cells, name) for name in targets]).reshape(len(targets), n).T
+    raw = _raw(cells, targets)
     chosen = tuple(_scale_of(raw[_is(cells, "Train"), k], name, scales) for k, name in enumerate(targets))
     classes = tuple(_class_target(cells, name, choice.classes) for name in choice.class_targets)
     columns = Columns(targets=tuple(targets), scales=chosen, classes=classes)
-    raw = np.where(_hidden(cells, raw, columns), np.nan, raw)
+    raw[hidden_ratings(cells, columns)] = np.nan
     _check_range(cells, raw, columns, scales)
     numbers = np.array([_class_numbers(cells, target) for target in classes]).reshape(len(classes), n).T
     shares = (raw - [scale.low for scale in chosen]) / [scale.width for scale in chosen]
     ratings = np.hstack([shares, numbers]).astype(np.float32)
     _check_rated(cells, ratings, columns)
-    rated = np.hstack([raw if columns.is_scaled else shares.astype(np.float32), *_one_hot(numbers, classes)])
+    shown = raw if columns.is_scaled else shares.astype(np.float32)
+    rated: Float64 = np.hstack([shown, *_one_hot(numbers, classes)])
     warnings = [*_blank_warnings(cells, ratings, columns), *_outside_warnings(cells, raw, columns)]
     return Labels(columns=columns, ratings=ratings, rated=rated, warnings=tuple(warnings))
 
@@ -156,12 +151,21 @@ def _scale_of(train: Float64, name: str, choice: ScaleChoice) -> Scale:
     return Scale(low, high if high > low else low + 1)
 
 
-def _hidden(cells: LabelCells, raw: Float64, columns: Columns) -> npt.NDArray[np.bool_]:
+def _raw(cells: LabelCells, targets: Sequence[str]) -> Float64:
+    """[n, K]: the ratings as they stand there."""
+    return (
+        np.array([numbers_of_cells(cells, name) for name in targets])
+        .reshape(len(targets), len(cells.splits))
+        .T
+    )
+
+
+def hidden_ratings(cells: LabelCells, columns: Columns) -> npt.NDArray[np.bool_]:
     """[n, K]: ratings of Test that are -1 because they are kept secret.
 
     They are where -1 is not on the scale, and where no clip of Test has another rating.
     """
-    in_test = _is(cells, "Test")
+    raw, in_test = _raw(cells, columns.targets), _is(cells, "Test")
     marked = (raw == _HIDDEN) & in_test[:, None]
     known = raw[in_test]
     if not ((known != _HIDDEN) & ~np.isnan(known)).any():

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ...runtime.arrays import Float64
 from ...runtime.errors import ConfigError
 from ..data.column_names import named, words
-from ..data.targets import is_none
+from ..data.table_text import is_none
 from .predictions import Predictions
 from .significance import (
     FEWEST_SPEAKERS,

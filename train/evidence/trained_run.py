@@ -21,11 +21,13 @@ from ...runtime.system.files import sha256_of
 from ...runtime.system.host import quoted
 from ...runtime.text import counted
 from ..checkpoint import POINTER, CheckpointInfo, load_checkpoint, read_info
-from ..config import Config, fold_of_text
+from ..config import Config, config_from_dict, fold_of_text
 from ..data.data_set import DataSet, Split, read_data
 from ..data.device_clips import SplitClips, sha256_of_splits, split_clips
 from ..data.folds import fold_numbers, fold_of_data
+from ..data.places import SETTINGS, settings_of_folder
 from ..data.reading import labels_of_settings
+from ..method.columns import scale_choice
 from ..method.frontend import LogMel
 from ..method.metrics import (
     ccc_challenge,
@@ -57,14 +59,7 @@ class TrainedRun:
         """With the data that the run was trained on, or with `data`, of which `split` alone need be there."""
         info = read_info(RunFolder(run).best)
         config = config_of_checkpoint(info, RunFolder(run))
-        channel = config.data.channel or None
-        labels = labels_of_settings(config.data, only_named=True)
-        data_set = (
-            read_data(data, config.data.targets, channel=channel, labels=labels, evaluated=split)
-            if data
-            else data_from_config(config)
-        )
-        return cls(run, info, config, data_set)
+        return cls(run, info, config, _other_data(data, config, split) if data else data_from_config(config))
 
     def is_of_its_own_data(self) -> bool:
         """Whether `data` is what the run was trained on, wherever that lies now."""
@@ -193,6 +188,24 @@ class CrossFittedRun(TrainedRun):
             inside = self.numbers == number
             predicted[inside] = ridge_predictions(features[~inside], ratings[~inside], features[inside])
         return ccc_challenge(predicted, ratings)
+
+
+def _other_data(folder: Path, config: Config, split: str) -> DataSet:
+    """Clips with the targets of a run, on its scales. The channel is the folder's own, or the run's.
+
+    Raises DataError where the folder says that people rated on other scales.
+    """
+    own = config_from_dict({"data": settings_of_folder(folder)}, source=SETTINGS).data
+    choice, columns = scale_choice(own.scale), config.data.columns
+    for name, learned in zip(columns.targets, columns.scales, strict=True):
+        theirs = choice.of_target.get(name, choice.of_all)
+        if theirs and theirs != learned and folder.resolve() != Path(config.data.dir).resolve():
+            came = f"{name} was rated on {theirs} by its {SETTINGS}"
+            fix = f"write the ratings on {learned}, there and in the table"
+            raise DataError(f"--data {folder}", came, wanted=f"{learned}, as the run learned it", fix=fix)
+    channel = own.channel or config.data.channel or None
+    labels = labels_of_settings(config.data, only_named=True)
+    return read_data(folder, config.data.targets, channel=channel, labels=labels, evaluated=split)
 
 
 def _is_what_was_learned(info: CheckpointInfo, config: Config, data: DataSet) -> bool:

@@ -6,6 +6,7 @@ import re
 import pytest
 from rrtn.runtime.tables.label_tracks import TRACK_FORMATS, Track
 from rrtn.runtime.tables.rows import Row
+from rrtn.runtime.tables.timeline_page import Timeline, timeline_page
 
 LABELS = ("Awe", 'Fe"ar', "file", "J\to\ny")
 
@@ -82,3 +83,14 @@ def test_intervals_neither_overlap_nor_leave_gaps(rows: list[Row], seconds: floa
     assert all(start < end for start, end, _ in found)
     assert edges[:1] + edges[-1:] == [0.0, max(seconds, 8.0)] if found else not rows and not seconds
     assert len([name for _, _, name in found if name]) == len(rows)
+
+
+def test_the_highest_label_is_so_on_its_scale() -> None:
+    row = Row(file="a.wav", start=0.0, end=1.0, scores={"Arousal": 3.6, "Valence": 0.8})
+    scales = {"Arousal": (1.0, 9.0), "Valence": (-1.0, 1.0)}
+    track = Track(name="a.wav", seconds=1.0, labels=("Arousal", "Valence"), rows=[row], scales=scales)
+    assert TRACK_FORMATS["audacity"].text(track).endswith("\tValence 0.80\n")
+    page = timeline_page([Timeline(track, None)], title="t")
+    assert "Valence 0.80  Arousal 3.60" in page
+    heights = {float(y) for y in re.findall(r'd="M[\d.]+ ([\d.]+)H', page)}
+    assert len(heights) == 2 and all(140 <= y <= 290 for y in heights)

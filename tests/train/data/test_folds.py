@@ -101,3 +101,9 @@ def test_what_makes_no_folds_is_refused() -> None:
 def test_a_wrong_fold_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"^data\.fold \| .* expected such as 2/5 or 2/loso"):
         DataConfig(fold=text)
+
+
+@pytest.mark.parametrize("folds", ["2", "loso"])
+def test_of_one_speaker_there_are_no_folds(folds: str) -> None:
+    with pytest.raises(DataError, match=r"1 speaker in the table \| expected at least 2"):
+        fold_numbers(clips_of([5]), folds)

@@ -94,6 +94,43 @@ def test_refused_with_their_lines(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_minus_one_of_one_rater_in_test_is_refused(tmp_path: Path) -> None:
+    """There it stands for labels that are kept secret, and a mean with it is none."""
+    in_test = imported(tmp_path, ROWS).data.splits["Test"].clips[0].file_id
+    place = next(i for i, row in enumerate(ROWS) if row[0] == in_test and row[4] != "NA")
+    rows = [(*row[:4], "-1", row[5]) if i == place else row for i, row in enumerate(ROWS)]
+    (tmp_path / "again").mkdir()
+    with pytest.raises(DataError, match="-1 in Test, for a clip that has ratings") as caught:
+        imported(tmp_path / "again", rows)
+    assert f"line {place + 2} (1 in all)" in str(caught.value)
+    of_all = [(*row[:4], "-1", row[5]) if row[0] == in_test else row for row in ROWS]
+    (tmp_path / "hidden").mkdir()
+    made = imported(tmp_path / "hidden", of_all)
+    assert np.isnan(made.data.splits["Test"].rated[0, 0])
+
+
+def test_a_row_that_stands_twice_counts_once_and_two_ratings_of_one_rater_are_said(tmp_path: Path) -> None:
+    another = (*ROWS[1][:4], "2" if ROWS[1][4] != "2" else "3", ROWS[1][5])
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "more").mkdir()
+    whole = imported(tmp_path / "whole", ROWS)
+    made = imported(tmp_path / "more", [*ROWS, ROWS[0], another])
+    assert "1 repeated row, taken once" in made.notes
+    assert "1 clip with several ratings of one rater: each counts" in made.notes
+    assert not any("repeated" in note or "several ratings" in note for note in whole.notes)
+    first = {
+        clip.file_id: rated[0]
+        for split in whole.data.splits.values()
+        for clip, rated in zip(split.clips, split.rated, strict=True)
+    }
+    later = {
+        clip.file_id: rated[0]
+        for split in made.data.splits.values()
+        for clip, rated in zip(split.clips, split.rated, strict=True)
+    }
+    assert {clip for clip in first if first[clip] != later[clip]} == {ROWS[1][0]}
+
+
 def test_the_rows_of_several_raters_lead_to_the_option(tmp_path: Path) -> None:
     imported(tmp_path, ROWS)
     with pytest.raises(DataError, match="--rater-column"):

@@ -10,6 +10,7 @@ import pytest
 from rrtn.runtime.errors import DataError, RrtnError
 from rrtn.train.data.data_set import DataSet, read_data
 from rrtn.train.data.places import DataPlaces
+from rrtn.train.data.ratings import alike_names
 
 # Name, split, speaker, Valence, Arousal of the plain table.
 ROWS = [
@@ -168,7 +169,7 @@ REFUSED: dict[str, tuple[Table, tuple[str, ...]]] = {
         changed(0, {"a2": "twice"}),
         ("line 3 (1 in all)", "twice may be bo/twice.wav or cy"),
     ),
-    "one file twice": (changed(0, {"a2": "A1.wav"}), ("line 3 (1 in all)", "File_ID stands above")),
+    "one file twice": (changed(0, {"a2": "A1.wav"}), ("line 3 (1 in all)", "A1.wav is the file of")),
     "numbers of speakers alone": (
         lambda: table(("File_ID", "Split", "speaker", "Age"), [(*row[:2], "1", "30") for row in ROWS]),
         ("no numeric target column",),
@@ -303,3 +304,21 @@ def test_settings_that_lie_beside_the_table_are_taken(folder: Path, tmp_path: Pa
     (folder / "data.toml").write_text("fraction = 0.5\n")
     with pytest.raises(RrtnError, match=r"data\.toml \| unknown: fraction"):
         read(folder, table())
+
+
+def test_a_speaker_is_one_in_either_unicode_form_and_na_is_nobody(folder: Path) -> None:
+    """Speaker leaks are counted by them."""
+    name = "J\u00fcrgen"
+    forms = {"s1": name, "s3": unicodedata.normalize("NFD", name), "s2": "NA", "s4": "nan"}
+    (folder / "data_info.csv").write_text(str(changed(2, forms)()), encoding="utf-8")
+    data = read_data(folder)
+    assert [clip.speaker for clip in data.splits["Train"].clips] == [name, name, ""]
+    assert [clip.speaker for clip in data.splits["Val"].clips] == [name, ""]
+    assert any(
+        f"SPEAKER LEAK: 1 speaker in more than one split (first: {name})" in one for one in data.warnings
+    )
+
+
+def test_speakers_that_may_be_one_are_told(folder: Path) -> None:
+    (folder / "data_info.csv").write_text(str(changed(2, {"s1": "Anna", "s3": "anna", "s4": "Ben"})()))
+    assert alike_names(read_data(folder)) == ["speakers that may be one: 'Anna' = 'anna'"]

@@ -168,6 +168,18 @@ def test_n22_the_epoch_was_chosen_on_these_clips(
     assert "fitted on the Train of --data" in " ".join(capsys.readouterr().out.split())
 
 
+def test_other_data_on_another_scale_are_refused(run: Path, tmp_path: Path) -> None:
+    """The predictions would be in other units than the ratings."""
+    copy = shutil.copytree(run.parent / "<u>data", tmp_path / "copy")
+    (copy / "data.toml").write_text('scale = ["0:1"]\n')
+    assert evaluate(run, ridge=False, data=copy).clips == evaluate(run, ridge=False).clips
+    (copy / "data.toml").write_text('scale = ["1:5"]\n')
+    with pytest.raises(
+        DataError, match=r"was rated on 1:5 by its data.toml \| expected 0:1, as the run learned"
+    ):
+        evaluate(run, ridge=False, data=copy)
+
+
 def test_n22_data_that_were_changed_since_training_are_named(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
