@@ -47,7 +47,7 @@ def print_bundle(bundle: "Bundle") -> None:
         table.add_row(*cells_of_variant(bundle, variant))
     source = ", ".join(
         f"{key} {bundle.provenance[key]}"
-        for key in ("encoder", "method", "epoch")
+        for key in ("encoder", "method", "channel", "epoch")
         if key in bundle.provenance
     )
     spec = bundle.spec

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..runtime.errors import ConfigError, RrtnError
 from ..runtime.text import counted, printable
-from .options import EXIT_SOME_ERRORS, newest_bundle, say_gaps
+from .options import EXIT_SOME_ERRORS, newest_bundle, say_gaps, say_other_channel
 from .printing import end_with_summary, say
 from .program import catch_hang_up, ends_with, signal_that_came, words_of_signal
 from .summary import row_json
@@ -86,6 +86,7 @@ def score_live(
 
     catch_hang_up()
     say_gaps(bundle.spec, settings.window, settings.hop)
+    say_other_channel(bundle, settings.channel)
     with contextlib.ExitStack() as stack:
         stack.enter_context(memory_as_before())
         scorer = stack.enter_context(scorer_within_budget(bundle, settings))

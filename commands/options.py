@@ -19,6 +19,7 @@ from .printing import say
 if TYPE_CHECKING:
     from ..runtime.audio.input_spool import InputSpool
     from ..runtime.audio.path_list import PathList
+    from ..runtime.bundle import Bundle
     from ..runtime.scoring.decoder_messages import Window
     from ..runtime.spec import FrontendSpec
     from ..train.config import Config
@@ -201,6 +202,13 @@ def say_gaps(spec: "FrontendSpec", window: "Window | None", hop: float | None) -
     if hop and hop > length:
         between = f"the {hop - length:g} s between them are not scored"
         say(f"note: windows of {length:g} s, {hop:g} s apart: {between}")
+
+
+def say_other_channel(bundle: "Bundle", channel: int | None) -> None:
+    """A note where a model that learned one channel of its files hears the mean of all."""
+    learned = bundle.provenance.get("channel")
+    if learned and channel is None:
+        say(f"note: the model learned channel {learned} of its files; of these the mean is scored: --channel")
 
 
 def window_from_option(option: str | None) -> "Window | None":

@@ -27,6 +27,7 @@ from .options import (
     named_inputs,
     newest_bundle,
     say_gaps,
+    say_other_channel,
     spool_from_options,
     window_from_option,
 )
@@ -313,6 +314,7 @@ def _opened_engine(
 
     bundle = load_bundle(model or newest_bundle())
     say_gaps(bundle.spec, settings.window, settings.hop)
+    say_other_channel(bundle, settings.channel)
     if settings.variant is None and target.out and not target.overwrite:
         backend, variant, batch_size = choice_of_table(bundle, target.out, settings.backend)
         batch_size = settings.batch_size or batch_size

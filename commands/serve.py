@@ -13,7 +13,15 @@ import typer
 from ..runtime.backends.registry import AUTO
 from ..runtime.errors import MissingExtraError, RrtnError
 from ..runtime.text import counted
-from .options import BackendOption, BundleArgument, Channel, Json, VariantOption, newest_bundle
+from .options import (
+    BackendOption,
+    BundleArgument,
+    Channel,
+    Json,
+    VariantOption,
+    newest_bundle,
+    say_other_channel,
+)
 from .printing import end_with_summary, say
 from .program import catch_hang_up, ends_with, signal_that_came, stopped_by_signal
 
@@ -97,6 +105,7 @@ def _run(
 
     catch_hang_up()
     bundle = load_bundle(model)
+    say_other_channel(bundle, settings.channel)
     with memory_as_before(), scorer_within_budget(bundle, settings) as scorer:
         server, begin = Server(scorer, limits), time.monotonic()
         error: RrtnError | None = None

@@ -200,6 +200,7 @@ def _provenance(run: Path, source: Source) -> dict[str, Any]:
         "run": str(run),
         "encoder": config.model.encoder,
         "method": config.model.method,
+        **({"channel": config.data.channel} if config.data.channel else {}),
         "epoch": info.epoch,
         "flops_per_clip": scoring_flops(source.network, spec=config.frontend),
         "val_ccc": info.ccc,

@@ -68,6 +68,7 @@ class _Provenance(TypedDict, total=False):
     run: str
     encoder: str
     method: str
+    channel: Count  # of the training files, counted from 1; without it the mean of all
     epoch: Count
     flops_per_clip: Count | None
     val_ccc: float | None

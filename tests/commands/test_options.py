@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from rrtn.commands.options import (
     newest_bundle,
     run_named,
     say_gaps,
+    say_other_channel,
 )
-from rrtn.runtime import FrontendSpec
+from rrtn.runtime import FrontendSpec, load_bundle
 from rrtn.runtime.errors import ConfigError
 
 
@@ -81,3 +83,12 @@ def test_windows_that_leave_sound_out_are_told(
 ) -> None:
     say_gaps(FrontendSpec(), window, hop)
     assert capsys.readouterr().err == (f"note: {said}\n" if said else "")
+
+
+@pytest.mark.parametrize(("learned", "asked", "is_said"), [(2, None, True), (2, 1, False), (0, None, False)])
+def test_a_model_of_one_channel_that_hears_the_mean_is_told(
+    tiny_model: Path, learned: int, asked: int | None, is_said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = replace(load_bundle(tiny_model), provenance={"channel": learned} if learned else {})
+    say_other_channel(bundle, asked)
+    assert ("note: the model learned channel 2" in capsys.readouterr().err) == is_said
