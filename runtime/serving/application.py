@@ -1,6 +1,7 @@
 """The paths of the server, and what each of them answers. /docs shows them all."""
 
 import asyncio
+import errno
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -109,6 +110,7 @@ def application_from_service(service: Service) -> metrics.App:
 
     for kind in (RrtnError, HTTPException, ClientDisconnect, MemoryError, Exception):
         app.add_exception_handler(kind, _answer_to_error)
+    app.add_exception_handler(OSError, _answer_to_os_error)
     return service.metrics.measured(app)
 
 
@@ -246,11 +248,24 @@ async def _answer_to_error(request: Request, error: Exception) -> Response:
     return _json(document, refusal.status, refusal.headers)
 
 
+async def _answer_to_os_error(request: Request, error: Exception) -> Response:
+    """Without free descriptors the client is asked to come again; anything else is a bug."""
+    if not _lacks_descriptors(error):
+        raise error
+    return await _answer_to_error(request, error)
+
+
+def _lacks_descriptors(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+
+
 def _refusal(error: Exception) -> RefusedError:
     if isinstance(error, RefusedError):
         return error
     if isinstance(error, MemoryError):
         return busy("it has no memory for this request now")
+    if _lacks_descriptors(error):
+        return busy("it has no free file descriptor for this request now")
     if isinstance(error, HTTPException):
         code = _CODES.get(error.status_code, "bad_request")
         return RefusedError(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Final
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -20,6 +21,10 @@ from .metrics import App
 
 _HEAD_BYTES: Final = 64 << 10  # that may come without a whole head or a byte of a body
 _HEAD_SECONDS: Final = 10.0  # in which a head must have come
+_UPGRADE: Final = (b"upgrade", b"http2-settings")  # headers, and what `Connection` says of them
+_SELDOM: Final = 60.0  # s between two equal lines of the log
+_SAME: Final = 40  # letters of a line that make it equal to another one
+_BACKLOG: Final = 128  # connections that wait; asyncio accepts, or fails, as many times in one go
 _HANG_UP: Final = getattr(signal, "SIGHUP", None)  # Windows has no such signal
 _LAST_SECONDS: Final = 5  # that answers may take beyond the time for bodies, when the server stops
 
@@ -63,6 +68,7 @@ class HttpServer:
         """`seconds` is the time that a body may take; so long are requests waited for at the end."""
         for name in ("uvicorn.error", "python_multipart"):  # bugs alone: what clients do wrong is counted
             logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger("asyncio").addFilter(_Seldom())
         config = uvicorn.Config(
             app,
             http=_GuardedProtocol,
@@ -73,6 +79,7 @@ class HttpServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            backlog=_BACKLOG,
             timeout_graceful_shutdown=int(seconds) + _LAST_SECONDS,
         )
         self._server = _Server(config)
@@ -87,6 +94,22 @@ class HttpServer:
     def stop(self) -> None:
         """Ends `run`. Any thread may call it."""
         self._server.should_exit = True
+
+
+class _Seldom(logging.Filter):
+    """Passes a message once in a while: without free descriptors asyncio fails at each client that waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed: dict[str, float] = {}  # message -> when
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether it was not passed within the last minute."""
+        kind = record.msg[:_SAME]
+        is_due = record.created - self._passed.get(kind, -_SELDOM) >= _SELDOM
+        if is_due:
+            self._passed[kind] = record.created
+        return is_due
 
 
 class _Server(uvicorn.Server):
@@ -118,22 +141,73 @@ class _Server(uvicorn.Server):
 
 
 class _GuardedProtocol(HttpToolsProtocol):
-    """Ends a connection whose head is too large or too slow: uvicorn would collect it for ever."""
+    """What uvicorn leaves open: a head that is too large or too slow, and clients that want another protocol.
+
+    Between an answer and the next whole head a connection has `_HEAD_SECONDS`, whatever trickles in: any
+    byte ends uvicorn's own limit for idle connections.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._unused = 0  # bytes since the last sign of progress
+        self._has_ended = False  # the client sends no more
         self._deadline = self._set_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._deadline.cancel()
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client that has sent all that it will send may still read; it is closed behind the answer."""
+        self._has_ended = self.cycle is not None and not (
+            self.cycle.response_complete or self.cycle.more_body
+        )
+        return self._has_ended
+
     def data_received(self, data: bytes) -> None:
         self._unused += len(data)
-        super().data_received(data)
+        self._feed(data)
         if self._unused > _HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("Headers too large.")
+
+    def _feed(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self.parser.get_method() == b"CONNECT":
+                self.send_400_response("No tunnels.")
+            else:
+                self._stay(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _stay(self, rest: bytes) -> None:
+        """Reads the request without its wish for another protocol, such as h2c (RFC 9110, section 7.8).
+
+        The parser has left out its body, which would be taken for the next request.
+        """
+        lines = [b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)]
+        for name, value in self.headers:
+            parts = value.split(b",") if name == b"connection" else [value]
+            kept = [part for part in parts if part.strip().lower() not in _UPGRADE]
+            if name not in _UPGRADE:
+                lines.append(b"%s: %s" % (name, b",".join(kept)))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self._feed(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete:  # else there are others behind it
+            self._deadline.cancel()
+            self._deadline = self._set_deadline()
+            if self._has_ended:
+                self.transport.close()
 
     def on_message_begin(self) -> None:
         self._deadline.cancel()
@@ -141,6 +215,8 @@ class _GuardedProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._deadline.cancel()
         self._unused = 0
         super().on_headers_complete()

@@ -1,10 +1,11 @@
 """What no connection may do."""
 
 import gc
+import logging
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -23,9 +24,33 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the method, the path and the body, once all of it is there."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    content = b"%s %s %s" % (scope["method"].encode(), scope["path"].encode(), body)
+    length = [(b"content-length", str(len(content)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": length})
+    await send({"type": "http.response.body", "body": content})
+
+
 @pytest.fixture
 def port() -> Iterator[int]:
-    server = HttpServer(application, seconds=1)
+    with serving(application) as found:
+        yield found
+
+
+@pytest.fixture
+def echo_port() -> Iterator[int]:
+    with serving(echo) as found:
+        yield found
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[int]:
+    server = HttpServer(app, seconds=1)
     with closing(listening_socket("127.0.0.1", 0)) as bound:
         bound.listen()
         thread = threading.Thread(target=server.run, args=(bound,))
@@ -92,3 +117,68 @@ def test_which_addresses_only_this_machine_reaches() -> None:
         with closing(listening_socket(host, 0)) as bound:
             assert is_loopback(bound) == loopback, host
             assert url_of(bound).startswith("http://")
+
+
+BODY = b"GET /other HTTP/1.1\r\n\r\n"  # which no request is
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQ\r\n",
+        b"connection: upgrade\r\nupgrade: websocket\r\n",
+        b"connection: close, upgrade\r\nupgrade: TLS/1.0\r\n",
+    ],
+)
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_who_wants_another_protocol_is_answered_in_this_one(
+    echo_port: int, head: bytes, is_chunked: bool
+) -> None:
+    """The body belongs to its request, and is not the next one."""
+    length = b"transfer-encoding: chunked\r\n" if is_chunked else b"content-length: %d\r\n" % len(BODY)
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY) if is_chunked else BODY
+    ending = b"GET /last HTTP/1.1\r\nconnection: close\r\n\r\n"
+    answer = said(echo_port, b"POST /first HTTP/1.1\r\n" + head + length + b"\r\n" + body + ending)
+    expected = [b"POST /first " + BODY] + ([] if b"close" in head else [b"GET /last "])
+    assert [part.partition(b"\r\n\r\n")[2] for part in answer.split(b"HTTP/1.1 200 OK")[1:]] == expected
+
+
+def test_a_tunnel_is_refused(echo_port: int) -> None:
+    assert said(echo_port, b"CONNECT a:1 HTTP/1.1\r\n\r\nabc").startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+def test_a_client_that_has_sent_all_is_answered(echo_port: int, version: bytes) -> None:
+    request = b"POST / HTTP/%s\r\ncontent-length: 5\r\n\r\nsound" % version
+    requests = request if version == b"1.0" else 2 * request
+    with socket.create_connection(("127.0.0.1", echo_port), timeout=60) as connection:
+        connection.sendall(requests)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.count(b"POST / sound") == requests.count(b"POST")
+
+
+def test_a_client_that_leaves_in_the_middle_is_given_up(echo_port: int) -> None:
+    with socket.create_connection(("127.0.0.1", echo_port), timeout=60) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nso")
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(4096) == b""
+
+
+@pytest.mark.parametrize("trickle", [b"\r\n", b"G", b"GET / HTTP/1.1\r\nx: "])
+def test_bytes_after_an_answer_do_not_hold_the_connection(
+    echo_port: int, trickle: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_server, "_HEAD_SECONDS", 0.3)
+    with socket.create_connection(("127.0.0.1", echo_port), timeout=60) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        connection.sendall(trickle)
+        assert b"200 OK" not in b"".join(iter(lambda: connection.recv(4096), b""))
+
+
+def test_equal_lines_of_the_log_come_seldom() -> None:
+    seldom, lines = http_server._Seldom(), ["socket.accept() out of system resource", "another"]
+    records = [logging.makeLogRecord({"msg": line, "created": 0.0}) for line in lines]
+    assert [seldom.filter(record) for record in [*records, *records]] == [True, True, False, False]
+    assert seldom.filter(logging.makeLogRecord({"msg": lines[0], "created": 61.0}))
