@@ -51,7 +51,9 @@ def serve(
     workers: Annotated[
         Optional[int], typer.Option(help="Decoding processes; default: one a core.", show_default=False)
     ] = None,
-    max_mb: Annotated[float, typer.Option(min=0.001, help="Larger bodies are refused (413).")] = 32.0,
+    max_mb: Annotated[
+        float, typer.Option(min=0.001, max=1e6, help="Larger bodies are refused (413).")
+    ] = 32.0,
     max_seconds: Annotated[float, typer.Option(help="Longer sounds are refused (422).")] = 300.0,
     timeout: Annotated[
         float, typer.Option(help="Slower bodies are refused (408), and files slower to decode (422) (s).")

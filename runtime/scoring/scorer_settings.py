@@ -14,6 +14,7 @@ from ..errors import ConfigError, MissingExtraError
 from ..spec import FrontendSpec
 from .decoder_messages import Segment, Window
 
+_LONGEST_HOP: Final = 1e9  # s, more than any recording
 MOST_CLIPS: Final = 1 << 15  # of a batch: the decoders keep room for two batches, of 64 kB a clip
 
 
@@ -77,6 +78,8 @@ def check_window(window: Window | None, hop: float | None, spec: FrontendSpec) -
     check_positive("--window", length)
     check_positive("--hop", hop)
     longest, rate = spec.clip_seconds, spec.sampling_rate
+    if hop is not None and hop > _LONGEST_HOP:
+        raise ConfigError("--hop", f"{hop:g} s", wanted=f"at most {_LONGEST_HOP:g} s")
     for flag, seconds in (("--window", length), ("--hop", hop)):
         if seconds is not None and round(seconds * rate) < 1:
             raise ConfigError(flag, f"{seconds:g} s", wanted=f"at least one sample, {1 / rate:g} s")

@@ -179,8 +179,8 @@ async def _inferred(service: Service, request: Request) -> Response:
     """Each waveform becomes a file in memory, so it takes the same way as all sounds."""
     length, rate = request.headers.get(kserve.HEADER_LENGTH), service.bundle.spec.sampling_rate
     async with service.bodies.content(request) as body:
-        inference = kserve.inference_from_body(body, length, sampling_rate=rate)
-        service.scorer.check_room(len(inference.waveforms))
+        room = service.scorer.check_room
+        inference = kserve.inference_from_body(body, length, sampling_rate=rate, check_room=room)
         with ExitStack() as stack:
             uploads = [stack.enter_context(NamedFile()) for _ in inference.waveforms]
             for upload, waveform in zip(uploads, inference.waveforms, strict=True):

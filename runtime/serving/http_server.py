@@ -50,6 +50,15 @@ def listening_socket(host: str, port: int) -> socket.socket:
         raise ConfigError(f"--host {host} --port {port}", came, fix=fix) from error
 
 
+def listen(bound: socket.socket) -> None:
+    """Raises ConfigError where another program has begun to listen there since."""
+    try:
+        bound.listen(_BACKLOG)
+    except OSError as error:
+        subject = f"--port {bound.getsockname()[1]}"
+        raise ConfigError(subject, error.strerror or str(error), fix="choose another --port") from error
+
+
 def url_of(bound: socket.socket) -> str:
     """Where clients on this machine find the server."""
     host, port = bound.getsockname()[:2]

@@ -9,14 +9,14 @@ https://github.com/triton-inference-server/server/blob/main/docs/protocol/extens
 import contextlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
-import soundfile
 
 from ..arrays import Float32, in_float32
+from ..audio.wav_file import wav_bytes
 from ..bundle import Bundle
 from ..documents import Count
 from ..spec import MAX_RATE, MIN_RATE
@@ -32,7 +32,9 @@ _FP32: Final = np.dtype("<f4")
 _LENGTH: Final = re.compile(r"[0-9]{1,12}")
 _RATE: Final = "sampling_rate"
 _SIZE: Final = "binary_data_size"
+_BINARY: Final = "binary_data"
 _FLAGS: Final = "flags_"
+_MOST_DIGITS: Final = 64  # bytes of JSON for a number, with what is between two of them
 
 
 class _Input(msgspec.Struct):
@@ -64,11 +66,18 @@ class Inference(NamedTuple):
     wants_binary: bool
 
 
-def inference_from_body(body: bytes, header_length: str | None, *, sampling_rate: int) -> Inference:
+def inference_from_body(
+    body: bytes,
+    header_length: str | None,
+    *,
+    sampling_rate: int,
+    check_room: Callable[[int], None] = lambda sounds: None,
+) -> Inference:
     """A body of JSON, or of `header_length` bytes of JSON and the samples behind them.
 
     `sampling_rate` (Hz) is taken where neither the request nor its input has a parameter of that name.
-    Raises RefusedError.
+    `check_room` is given the number of sounds before a sample is read, which takes seconds for many.
+    Raises RefusedError, and what `check_room` raises.
     """
     head, tail = _parted(body, header_length)
     try:
@@ -83,12 +92,19 @@ def inference_from_body(body: bytes, header_length: str | None, *, sampling_rate
     if any(tensor.name != OUTPUT for tensor in message.outputs):
         raise bad_request("outputs", "an output of another name", wanted=OUTPUT)
     (tensor,) = message.inputs
-    if unknown := tensor.parameters.keys() - {_SIZE, _RATE}:
-        came = ", ".join(sorted(name[:40] for name in unknown)[:4])
-        raise bad_request(f"parameters of {INPUT}", came, wanted=f"{_RATE} or {_SIZE}")
-    return Inference(
-        _waveforms(tensor, tail), _rate(message, tensor, sampling_rate), message.id, _wants_binary(message)
-    )
+    _check_parameters(INPUT, tensor.parameters, (_RATE, _SIZE))
+    for output in message.outputs:
+        _check_parameters(OUTPUT, output.parameters, (_BINARY,))
+    rate, wants_binary = _rate(message, tensor, sampling_rate), _wants_binary(message)
+    check_room(_sounds(tensor))
+    return Inference(_waveforms(tensor, tail), rate, message.id, wants_binary)
+
+
+def _check_parameters(name: str, parameters: dict[str, Any], known: Sequence[str]) -> None:
+    """Refuses what the answer would not keep to, as the region of a shared memory."""
+    if unknown := parameters.keys() - {*known}:
+        came = ", ".join(sorted(one[:40] for one in unknown)[:4])
+        raise bad_request(f"parameters of {name}", came, wanted=" or ".join(known))
 
 
 def answer_to_inference(
@@ -116,7 +132,7 @@ def answer_to_inference(
 
 def write_wav(file: IO[bytes], waveform: Float32, sampling_rate: int) -> None:
     """Writes samples [N] as a file, so that they take the way of all sounds."""
-    soundfile.write(file, waveform, sampling_rate, format="WAV", subtype="FLOAT")
+    file.write(wav_bytes(waveform, sampling_rate, subtype="FLOAT"))
     file.flush()
 
 
@@ -153,10 +169,15 @@ def _parted(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     return body[:length], body[length:]
 
 
-def _waveforms(tensor: _Input, tail: bytes) -> Float32:
+def _sounds(tensor: _Input) -> int:
+    """How many there are, by the shape."""
     if tensor.datatype != "FP32" or len(tensor.shape) not in (1, 2) or 0 in tensor.shape:
         came = f"{tensor.datatype[:10]} {tensor.shape[:4]}"
         raise bad_request(INPUT, came, wanted="FP32 of shape [samples] or [sounds, samples]")
+    return tensor.shape[0] if len(tensor.shape) > 1 else 1
+
+
+def _waveforms(tensor: _Input, tail: bytes) -> Float32:
     samples = _samples(tensor, tail)
     if samples.size != math.prod(tensor.shape):
         raise bad_request(INPUT, f"{samples.size} samples", wanted=f"as many as in {tensor.shape}")
@@ -165,12 +186,18 @@ def _waveforms(tensor: _Input, tail: bytes) -> Float32:
 
 def _samples(tensor: _Input, tail: bytes) -> Float32:
     size = tensor.parameters.get(_SIZE)
-    if not bytes(tensor.data):
+    text = bytes(tensor.data)
+    if not text:
+        if size is None and not tail:
+            raise bad_request(INPUT, "no data", wanted=f"data, or {_SIZE} and the samples behind the JSON")
         if size != len(tail) or len(tail) % _FP32.itemsize:
             raise bad_request(INPUT, f"{len(tail)} bytes of binary data", wanted=f"{size}, in whole samples")
         return np.frombuffer(tail, _FP32)
     if tail or size is not None:
         raise bad_request(INPUT, "data in JSON and in binary", wanted="one of them")
+    if len(text) > _MOST_DIGITS * (count := math.prod(tensor.shape)) + _MOST_DIGITS:
+        came = f"{len(text):,} bytes of data for {counted(count, 'sample')}"
+        raise bad_request(INPUT, came, wanted=f"as many as in {tensor.shape}")
     return _from_json(tensor.data, tensor.shape)
 
 
@@ -203,5 +230,8 @@ def _rate(message: _Message, tensor: _Input, default: int) -> int:
 
 
 def _wants_binary(message: _Message) -> bool:
-    asked = [output.parameters.get("binary_data") for output in message.outputs]
-    return bool(asked[0] if asked and asked[0] is not None else message.parameters.get("binary_data_output"))
+    of_request = message.parameters.get("binary_data_output", False)
+    asked = [output.parameters.get(_BINARY, of_request) for output in message.outputs] or [of_request]
+    if not isinstance(asked[0], bool):
+        raise bad_request(_BINARY, repr(asked[0])[:40], wanted="true or false")
+    return asked[0]

@@ -12,7 +12,7 @@ from ..scoring.scorer import Scorer
 from ..system.host import NamedFile
 from .application import Service, application_from_service
 from .bodies import Bodies
-from .http_server import HttpServer
+from .http_server import HttpServer, listen
 from .kserve import write_wav
 from .metrics import Metrics
 from .request_scorer import RequestScorer
@@ -47,7 +47,7 @@ class Server:
         """
         with self._requests:
             self._score_silence()
-            bound.listen()  # whoever connects from now on waits, and is not refused
+            listen(bound)  # whoever connects from now on waits, and is not refused
             ready()
             self._http.run(bound)
         if self._requests.failure:

@@ -201,7 +201,7 @@ BAD_TENSORS: dict[str, tuple[Any, dict[str, str], int, str]] = {
     "another input": ({"inputs": [{**TENSOR, "name": "x"}]}, {}, 400, "bad_request"),
     "another type": ({"inputs": [{**TENSOR, "datatype": "FP64"}]}, {}, 400, "bad_request"),
     "another shape": ({"inputs": [{**TENSOR, "shape": [3]}]}, {}, 400, "bad_request"),
-    "a huge shape": ({"inputs": [{**TENSOR, "shape": [2**62, 2**62]}]}, {}, 400, "bad_request"),
+    "a huge shape": ({"inputs": [{**TENSOR, "shape": [2**62, 2**62]}]}, {}, 413, "too_large"),
     "three dimensions": ({"inputs": [{**TENSOR, "shape": [1, 1, 2]}]}, {}, 400, "bad_request"),
     "nothing in it": ({"inputs": [{**TENSOR, "shape": [0], "data": []}]}, {}, 400, "bad_request"),
     "words": ({"inputs": [{**TENSOR, "data": ["a", "b"]}]}, {}, 400, "bad_request"),
