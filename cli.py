@@ -56,6 +56,7 @@ _OF_EXTRA_TRAIN: Final = frozenset(
     {"torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w", "jinja2"}
 )
 _BUG: Final = 1
+_MORE_ROOM: Final = "fix it and run the command again"
 _NOBODY_READS: Final = 141  # `| head -1` has closed stdout: the exit code that SIGPIPE would give
 _USAGE_ERROR: Final = typer.BadParameter.__base__ or typer.BadParameter  # typer does not name it
 
@@ -121,7 +122,7 @@ def _error_for_user(raised: BaseException) -> RrtnError:
         return _name_refused(raised)
     if isinstance(raised, OSError):
         subject, came = raised.filename or "storage", raised.strerror or raised
-        return StoppedError(str(subject), str(came), fix="fix it and run the command again")
+        return StoppedError(str(subject), str(came), fix=_MORE_ROOM)
     if wants_json():
         came = "".join(traceback.format_exception_only(raised)).strip()
         bug = RrtnError("a bug in rrtn", came, fix="report it with the lines on stderr", exit_code=_BUG)
@@ -196,8 +197,13 @@ def _leave(code: int, document: dict[str, Any] | None = None) -> NoReturn:
         if document:
             _print_document(document)
         sys.stdout.flush()
-    except BrokenPipeError:
-        code = _NOBODY_READS
+    except OSError as error:  # nobody reads, or the disk is full
+        if isinstance(error, BrokenPipeError):
+            code = _NOBODY_READS
+        elif not document:  # else the error was said
+            stopped = StoppedError("stdout", error.strerror or str(error), fix=_MORE_ROOM)
+            print_error(stopped)
+            code = stopped.exit_code
         # Python flushes stdout once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     let_signals_end_it()

@@ -123,8 +123,9 @@ def _exit_code(scoring: "LiveScoring", error: RrtnError | None, allow_truncated:
         return error.exit_code
     if number := signal_that_came():
         return 128 + number
-    is_cut = scoring.missing and not allow_truncated
-    return EXIT_SOME_ERRORS if is_cut or scoring.summary()["errors"] else 0
+    is_cut, summary = scoring.missing and not allow_truncated, scoring.summary()
+    is_bad = is_cut or summary["errors"] or not summary["windows"]
+    return EXIT_SOME_ERRORS if is_bad else 0
 
 
 def _screen(model: "LoadedModel", shown: Shown) -> "AbstractContextManager[Show]":

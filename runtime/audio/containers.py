@@ -235,7 +235,9 @@ def _sound_chunk(
     if chunk.size <= unused < there and not _more_chunks(content, style, chunk.begin + max(0, chunk.size)):
         # The format's own way to say that this chunk is the last is -1.
         return Layout(recordings=(_resized(content, style, chunk, there),), unfinished=chunk.size != -1)
-    if there < chunk.size < streamed:
+    if there < chunk.size and chunk.size >= streamed:
+        return Layout(unfinished=True)
+    if there < chunk.size:
         return Layout(recordings=(_resized(content, style, chunk, there),), stated=chunk.size, present=there)
     return None
 

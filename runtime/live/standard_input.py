@@ -84,7 +84,7 @@ def _stream(reader: "_StdinReader", rate: int | None, channels: int | None, pcm:
                 raise ConfigError(f"{flag} {wanted}", f"the WAV file says {found}", fix=f"leave out {flag}")
         return stream
     reader.put_back(head)
-    if rate is None:
+    if rate is None or is_audio(head):  # which would be noise, were it taken for samples
         came = "another format than WAV" if is_audio(head) else "no WAV header, and --rate is missing"
         raise ConfigError("stdin", came, wanted="a WAV file, or bare samples and --rate", fix=_EXAMPLE)
     return PcmStream(rate, channels or 1, pcm or "s16le")

@@ -20,6 +20,7 @@ _PCM: Final = {  # by format tag and bits
 }
 _EXTENSIBLE: Final = 0xFFFE  # the tag stands further behind
 _LONGEST: Final = 1 << 24  # bytes in front of the sound
+_UNKNOWN: Final = 1 << 63  # a length of 64 bits from which on it is none: all ones, as of 32 bits
 _CONVERT: Final = "ffmpeg -i SOURCE -f wav - | rrtn score -"
 
 Read = Callable[[int], bytes]  # so many bytes of the stream, or fewer at its end
@@ -58,7 +59,7 @@ def read_header(read: Read) -> PcmStream:
         elif name == b"ds64":  # the lengths of 64 bits
             stated = int.from_bytes(content[8:16], "little")
     if size >= STREAMED:
-        size = stated
+        size = stated if stated < _UNKNOWN else 0
     return _stream(form, size or None)
 
 

@@ -241,3 +241,10 @@ def test_a_shell_that_leaves_takes_no_nohup_along(endless: Any) -> None:
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 143
+
+
+def test_a_header_without_a_sample_is_no_success(folder: Path, tiny_model: Path) -> None:
+    soundfile.write(folder / "empty.wav", np.zeros(0), 16_000)
+    done = shell(f"{RRTN} score - -m {tiny_model} < empty.wav", folder)
+    assert done.returncode == 3
+    assert "0 windows" in done.stderr

@@ -117,3 +117,17 @@ for i in range(4000):
     numbers = [word for word in lines if word.isdigit()]
     assert len(numbers) > 1000
     assert len(set(numbers)) == len(numbers)
+
+
+@pytest.mark.parametrize(
+    "command", ["inspect {model} --json", "inspect {model}", "score {sound} -m {model} --json"]
+)
+def test_a_full_disk_behind_stdout_is_one_line(
+    tmp_path: Path, tiny_model: Path, real_clips: list[Path], command: str
+) -> None:
+    """Also with --json, where a document of the error would go the same way."""
+    full = command.format(model=tiny_model, sound=real_clips[0])
+    done = shell(f"{RRTN} {full} > /dev/full", tmp_path)
+    assert done.returncode == 4
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr

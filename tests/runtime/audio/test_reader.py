@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,7 +237,7 @@ def test_the_size_that_a_streaming_writer_leaves_is_no_truncation(
     content = bytearray(path.read_bytes())
     content[40:44] = size.to_bytes(4, "little")
     path.write_bytes(content)
-    assert_equal(read_audio(path, spec), intact)
+    assert_equal(read_audio(path, spec), replace(intact, flags=("no_length",)))
 
 
 def test_an_mp3_is_never_truncated_by_the_length_that_libsndfile_guesses(

@@ -108,6 +108,16 @@ def test_a_length_that_nobody_filled_in_is_none(
     assert source.missing() == ""
 
 
+def test_a_length_of_64_ones_is_none(
+    through_pipe: Callable[..., tuple[Samples, LiveSource]],
+) -> None:
+    form = struct.pack("<4sI2H2I2H", b"fmt ", 16, 1, 1, 16_000, 32_000, 2, 16)
+    lengths = b"ds64" + struct.pack("<I3QI", 28, *[2**64 - 1] * 3, 0)
+    head = b"RF64\xff\xff\xff\xffWAVE" + lengths + form + b"data\xff\xff\xff\xff"
+    samples, source = through_pipe(head + np.arange(100, dtype="<i2").tobytes())
+    assert (len(samples), source.missing()) == (100, "")
+
+
 def test_what_follows_the_sound_is_no_sound(
     tmp_path: Path, through_pipe: Callable[..., tuple[Samples, LiveSource]]
 ) -> None:
@@ -147,6 +157,8 @@ def test_bytes_of_half_a_frame_at_the_end_are_said(
         (b"", {"rate": 8_000}, DataError, "without any sound"),
         (b"12", {}, ConfigError, "--rate is missing"),
         (b"fLaC\0\0\0\x22" + bytes(100), {}, ConfigError, "another format than WAV"),
+        (b"fLaC\0\0\0\x22" + bytes(100), {"rate": 16_000}, ConfigError, "another format than WAV"),
+        (b"FORM\0\0\0\0AIFF" + bytes(100), {"rate": 16_000}, ConfigError, "another format than WAV"),
         (b"RIFF\0\0\0\0WAVE", {}, DataError, "cut in its header"),
         (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", {}, DataError, "no format before"),
         (b"RIFF\0\0\0\0WAVEjunk\xff\xff\xff\xff", {}, DataError, "before any sound"),
