@@ -146,7 +146,8 @@ def _measurement(
     limits: Ceiling | None,
 ) -> Measurement:
     kind = backend_kind(backend.device)
-    times, spent = timed_runs(backend, bundle.spec, batch, at_once, Effort(seconds=seconds))
+    spent = Spent()
+    times = timed_runs(backend, bundle.spec, batch, at_once, Effort(seconds=seconds), spent)
     parts = {name: 1e3 * total / len(times) for name, total in asdict(spent).items()}
     rate = batch * at_once / statistics.fmean(times)
     variation = statistics.pstdev(times) / statistics.fmean(times)
@@ -170,18 +171,32 @@ def _measurement(
 
 
 def timed_runs(
-    backend: Backend, spec: FrontendSpec, batch: int, at_once: int, effort: Effort
-) -> tuple[list[float], Spent]:
-    """Seconds of each run of `at_once` threads; and where the time of all of them went."""
+    backend: Backend,
+    spec: FrontendSpec,
+    batch: int,
+    at_once: int,
+    effort: Effort,
+    spent: Spent | None = None,
+) -> list[float]:
+    """Seconds of each run of `at_once` threads.
+
+    `spent` gets where the time of all of them went. On a GPU each step is then waited for, so that no two
+    batches overlap, as they do in `rrtn score`.
+    """
     inputs = _inputs(spec, backend.variant, backend_kind(backend.device), batch)
-    spent = [Spent() for _ in range(at_once)]
+    parts = [Spent() if spent else None for _ in range(at_once)]
     with ThreadPoolExecutor(at_once) as threads:
-        loops = [threads.submit(_timed, backend, inputs, effort, each) for each in spent]
+        loops = [threads.submit(_timed, backend, inputs, effort, each) for each in parts]
         times = [run for loop in loops for run in loop.result()]
-    return times, Spent.of_all(spent)
+    for part in parts:
+        if spent and part:
+            spent.include(part)
+    return times
 
 
-def _timed(backend: Backend, inputs: Sequence[ModelBatch], effort: Effort, spent: Spent) -> list[float]:
+def _timed(
+    backend: Backend, inputs: Sequence[ModelBatch], effort: Effort, spent: Spent | None
+) -> list[float]:
     """Seconds of each run after the warm-up."""
     stop, runs = time.perf_counter() + effort.warm_up[0], 0
     while time.perf_counter() < stop or runs < effort.warm_up[1]:

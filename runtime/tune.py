@@ -189,7 +189,7 @@ def _measure(
         for one in group:
             plan = one.plan
             bar.advance(1, plan.name)
-            times, _ = timed_runs(backend, bundle.spec, plan.batch, plan.lanes, effort)
+            times = timed_runs(backend, bundle.spec, plan.batch, plan.lanes, effort)
             one.seconds.append(float(np.mean(times) if plan.use == "folders" else np.median(times)))
     except ModelError as error:
         return f"{error.subject}: {error.came}" + (f", expected {error.wanted}" if error.wanted else "")

@@ -3,9 +3,9 @@
 B batch, N samples, T frames, M mels, K labels, D embedding.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass
-from typing import Any, NamedTuple, Protocol, Self, overload
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -174,10 +174,11 @@ class Spent:
     model: float = 0.0
     from_device: float = 0.0
 
-    @classmethod
-    def of_all(cls, parts: Iterable[Self]) -> Self:
-        """The sum of several."""
-        return cls(*np.sum([astuple(part) for part in parts], axis=0).tolist())
+    def include(self, other: "Spent") -> None:
+        """Adds what others have spent."""
+        self.to_device += other.to_device
+        self.model += other.model
+        self.from_device += other.from_device
 
     def add(self, begin: float, there: float, ran: float, back: float) -> None:
         """Adds a run, given the times when it began and when each of its three steps ended."""

@@ -145,8 +145,24 @@ class Uneven:
 def test_where_the_time_went_is_counted_in_all_threads(bundle: Bundle, spec: FrontendSpec) -> None:
     """They come to unequal numbers of runs."""
     backend: Any = Uneven(bundle.variants[0])
-    times, spent = measuring.timed_runs(backend, spec, 1, 2, Effort(seconds=0.1))
+    spent = Spent()
+    times = measuring.timed_runs(backend, spec, 1, 2, Effort(seconds=0.1), spent)
     assert spent == Spent(model=len(times))
+
+
+def test_who_asks_for_no_steps_lets_a_gpu_overlap(bundle: Bundle, spec: FrontendSpec) -> None:
+    bundle: Bundle, spec: FrontendSpec
+) -> None:
+    asked: list[bool] = []
+
+    class Asked(Uneven):
+        def run(self, batch: Any, spent: Spent | None = None) -> None:
+            asked.append(spent is not None)
+            super().run(batch, spent)
+
+    backend: Any = Asked(bundle.variants[0])
+    measuring.timed_runs(backend, spec, 1, 1, Effort(seconds=0.05))
+    assert asked and not any(asked)
 
 
 def test_warnings_of_spread_and_transfers() -> None:

@@ -23,7 +23,6 @@ from rrtn.runtime.arrays import waveform_from_samples
 from rrtn.runtime.backends import openvino_kind, tuning_file
 from rrtn.runtime.backends.base import Backend
 from rrtn.runtime.backends.choice import candidates_of_bundle, choose_backend
-from rrtn.runtime.backends.model_batch import Spent
 from rrtn.runtime.backends.tuning_file import Tuning, newest_tuning, tuning_of, tuning_path
 from rrtn.runtime.bundle import MANIFEST, Bundle
 from rrtn.runtime.bundle.onnx_file import sealed
@@ -85,13 +84,13 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
         def timed(
             backend: Backend, spec: FrontendSpec, batch: int, lanes: int, effort: object
-        ) -> tuple[list[float], Spent]:
+        ) -> list[float]:
             threads = threads_of[-1]
             key = (backend.variant.name, backend.device, batch, lanes, threads)
             seen[key] = seen.get(key, 0) + 1
             measured.append(f"{key}")
             factor = noise if seen[key] - 1 == noisy_round and key in (times or {}) else 1.0
-            return [(times or {}).get(key, 1.0) * factor] * 2, Spent()
+            return [(times or {}).get(key, 1.0) * factor] * 2
 
         threads_of: list[int] = []
         real = tuning._measure
