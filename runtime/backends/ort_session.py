@@ -12,7 +12,7 @@ from .cuda_libraries import CUDA_PROVIDER, load_cuda
 MemoryDevice = Literal["cpu", "cuda"]
 _PROVIDERS: Final[dict[MemoryDevice, str]] = {"cpu": "CPUExecutionProvider", "cuda": CUDA_PROVIDER}
 # TF32 would change fp32 scores by more than the parity limit. The search for the fastest
-# convolution runs once, because the batch size does not change.
+# convolution runs once for each batch size: one for folders, powers of two for servers.
 _CUDA_OPTIONS: Final = {"use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"}
 # Channels last is the layout of the tensor cores for float16. For float32 cuDNN has no fast kernels
 # in this layout without TF32, and its frontend may use TF32 in spite of use_tf32=0

@@ -73,12 +73,12 @@ class ScoringModel:
     def outputs(self, batch: ClipBatch, *, fixed: bool = True) -> Outputs:
         """A batch of the backend's input, float32 or int16 -> scores [B, K], embedding [B, D] or None.
 
-        The batch may be smaller than a whole one: it is padded, unless `fixed` is False. If the device has
-        too little memory for it, it is halved until it fits. Raises OutOfMemoryError if not even one clip
-        fits.
+        The batch may be smaller than a whole one: it is padded, without `fixed` to the sizes that
+        `_size_for` has. If the device has too little memory for it, it is halved until it fits. Raises
+        OutOfMemoryError if not even one clip fits.
         """
         while True:
-            size = self.batch_that_fits if fixed else min(self.batch_that_fits, len(batch))
+            size = self.batch_that_fits if fixed else self._size_for(len(batch))
             try:
                 return Outputs.joined(
                     [self._run(batch[i : i + size], size) for i in range(0, len(batch), size)]
@@ -87,6 +87,12 @@ class ScoringModel:
                 if size == 1:
                     raise _one_is_too_much(error) from error
                 self.batch_that_fits = min(self.batch_that_fits, size // 2)  # another lane may have halved it
+
+    def _size_for(self, clips: int) -> int:
+        """Of the batch that so many clips run in: on a GPU a power of two, as each size is prepared anew."""
+        if backend_kind(self.backend.device).needs_gpu:
+            clips = 1 << (clips - 1).bit_length()
+        return min(self.batch_that_fits, clips)
 
     def timed_outputs(self, batch: ClipBatch, *, fixed: bool = True) -> Outputs:
         """`outputs`, whose time is added to the timing."""

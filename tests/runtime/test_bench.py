@@ -151,8 +151,6 @@ def test_where_the_time_went_is_counted_in_all_threads(bundle: Bundle, spec: Fro
 
 
 def test_who_asks_for_no_steps_lets_a_gpu_overlap(bundle: Bundle, spec: FrontendSpec) -> None:
-    bundle: Bundle, spec: FrontendSpec
-) -> None:
     asked: list[bool] = []
 
     class Asked(Uneven):

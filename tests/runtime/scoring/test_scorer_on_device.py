@@ -103,6 +103,20 @@ def test_a_batch_that_does_not_fit_is_halved_on_the_device(
     assert scorer.model.batch_that_fits == 3
 
 
+def test_batches_of_a_server_have_few_sizes(make_scorer: MakeScorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device prepares each size anew; the scores are those of each clip."""
+    scorer = make_scorer(batch_size=12)
+    ran: list[int] = []
+    run = scorer.model._run
+    monkeypatch.setattr(scorer.model, "_run", lambda batch, size: ran.append(size) or run(batch, size))
+    clips = np.random.default_rng(0).uniform(-1, 1, (13, scorer.bundle.spec.clip_samples)).astype(np.float32)
+    whole = scorer.model.outputs(clips[:12]).scores
+    for count in range(1, 13):
+        found = scorer.model.outputs(clips[:count], fixed=False).scores
+        np.testing.assert_allclose(found, whole[:count], atol=1e-6)
+    assert ran == [12, 1, 2, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12]
+
+
 def test_memory_of_decoders_is_pinned_as_long_as_they_live(
     make_scorer: MakeScorer, prompt_device: Device, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
