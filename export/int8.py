@@ -110,7 +110,7 @@ class Int8Difference:
     rms_share: float
 
     def to_dict(self) -> dict[str, Any]:
-        """For bundle.json."""
+        """The figures by their names."""
         return asdict(self)
 
 

@@ -224,8 +224,7 @@ class Bundle:
         takes_samples = any(variant.input == "samples" for variant in self.variants)
         has_mnn = any(variant.kind == "mnn" for variant in self.variants)
         return {
-            **_head(self.labels, self.spec, self.meaning, takes_samples=takes_samples),
-            **({"schema": MNN_SCHEMA} if has_mnn else {}),
+            **_head(self.labels, self.spec, self.meaning, takes_samples=takes_samples, has_mnn=has_mnn),
             "provenance": self.provenance,
             "variants": [asdict(variant) for variant in self.variants],
         }
@@ -281,11 +280,17 @@ def metadata_of(
 
 
 def _head(
-    labels: Sequence[str], spec: FrontendSpec, meaning: LabelMeaning | None, *, takes_samples: bool
+    labels: Sequence[str],
+    spec: FrontendSpec,
+    meaning: LabelMeaning | None,
+    *,
+    takes_samples: bool,
+    has_mnn: bool = False,
 ) -> dict[str, Any]:
-    """What bundle.json and the metadata of an ONNX file begin with."""
+    """What bundle.json and the metadata of an ONNX file begin with; the schema is the highest needed."""
+    needed = {MEANING_SCHEMA: meaning, SAMPLES_SCHEMA: takes_samples, MNN_SCHEMA: has_mnn}
     return {
-        "schema": SAMPLES_SCHEMA if takes_samples else MEANING_SCHEMA if meaning else SCHEMA,
+        "schema": max([SCHEMA, *(schema for schema, is_needed in needed.items() if is_needed)]),
         "labels": list(labels),
         **({"meaning": meaning.to_dict()} if meaning else {}),
         "frontend": spec.to_dict(),

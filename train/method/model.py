@@ -24,7 +24,7 @@ class Prediction(NamedTuple):
 
 
 class TwinsNetwork(nn.Module):
-    """Encoder, head and projector. Both views pass through the same weights, one forward pass each.
+    """Encoder, head and projector. Both views pass through the same weights.
 
     By default the projector is one Linear with a bias and without BatchNorm: the paper's parameter
     counts leave no other choice. Vanilla models have no projector, and export drops it.
