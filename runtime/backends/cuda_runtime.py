@@ -39,6 +39,9 @@ class DeviceCalls(Protocol):
     def event(self) -> int:
         """A new mark for a place in a stream."""
 
+    def free(self, event: int) -> None:
+        """Gives a mark back. Raises nothing: it is called where objects end."""
+
     def record(self, event: int, stream: int) -> None:
         """Puts the mark behind all work that the stream has now."""
 
@@ -87,6 +90,10 @@ class CudaRuntime:
     def event(self) -> int:
         """An event without timing."""
         return self._made("cudaEventCreateWithFlags", _NO_TIMING)
+
+    def free(self, event: int) -> None:
+        """cudaEventDestroy, which returns at once also where the event is under way."""
+        self._cuda.cudaEventDestroy(_at(event))
 
     def record(self, event: int, stream: int) -> None:
         """cudaEventRecord."""

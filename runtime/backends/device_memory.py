@@ -12,6 +12,7 @@ B batch, N samples, C clips.
 import base64
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -174,6 +175,7 @@ class _Landing:
         self._calls, self._compute = device.calls, device.compute
         self.arrays = {name: device.calls.host_array(tuple(one.shape())) for name, one in outputs.items()}
         self._there = device.calls.event()
+        weakref.finalize(self, device.calls.free, self._there).atexit = False  # CUDA ends by itself
 
     def call(self, outputs: Mapping[str, Any]) -> None:
         """Queues the copies behind what the stream has."""

@@ -32,6 +32,7 @@ class HostCalls:
         self.before_wait: Callable[[], object] = lambda: None
         self._at_once = at_once
         self._events: dict[int, int] = {}  # event -> its stream
+        self.freed: list[int] = []  # events
         self._made = 76
         self._lock = threading.Lock()
 
@@ -62,6 +63,9 @@ class HostCalls:
 
     def event(self) -> int:
         return self.stream()
+
+    def free(self, event: int) -> None:
+        self.freed.append(event)
 
     def copy(self, to: int, source: int, size: int, stream: int) -> None:
         self.queue(f"copy {size}", stream, lambda: ctypes.memmove(to, source, size) and None)

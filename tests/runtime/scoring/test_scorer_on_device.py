@@ -1,5 +1,6 @@
 """The way that a GPU takes, on a device whose memory is the host's: the rows are those of the CPU."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -141,3 +142,14 @@ def test_what_is_left_in_the_middle_leaves_no_work(
     rows.close()  # type: ignore[attr-defined]
     compute = prompt_device.compute
     assert log.count(f"record on {compute}") == log.count(f"wait for {compute}") > 0
+
+
+def test_marks_of_other_batch_sizes_are_given_back(make_scorer: MakeScorer, prompt_device: Device) -> None:
+    """Each size that a server runs is bound anew, day after day."""
+    calls: Any = prompt_device.calls
+    scorer = make_scorer(batch_size=4)
+    clips = np.zeros((4, scorer.bundle.spec.clip_samples), np.float32)
+    for count in (1, 2, 4, 1, 2):
+        scorer.model.outputs(clips[:count], fixed=False)
+    gc.collect()
+    assert len(set(calls.freed)) == len(calls.freed) == 4  # of all but the last size
