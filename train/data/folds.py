@@ -54,21 +54,22 @@ def fold_numbers(clips: Sequence[Clip], folds: str) -> list[int]:
     return [number[clip.speaker] for clip in clips]
 
 
-def fold_of_data(data: DataSet, fold: str) -> DataSet:
+def fold_of_data(data: DataSet, fold: str, numbers: Sequence[int] = ()) -> DataSet:
     """`data` with Train as its only rated split -> the fold that a setting such as 2/5 names.
 
-    all/5 has all clips in Train and in Val: what is evaluated when each fold has been predicted. Raises
-    what `fold_numbers` raises, and DataError for a fold with too few clips of a target.
+    all/5 has all clips in Train and in Val: what is evaluated when each fold has been predicted. `numbers`
+    are those of `fold_numbers`, where they are known. Raises what `fold_numbers` raises, and DataError for a
+    fold with too few clips of a target.
     """
     which, folds = fold_of_text(fold)
     pool = data.splits["Train"]
-    numbers = np.array(fold_numbers(pool.clips, folds))
+    of_clips = np.array(numbers or fold_numbers(pool.clips, folds))
     if which == ALL_FOLDS:
-        everything = np.ones(len(numbers), dtype=np.bool_)
+        everything = np.ones(len(of_clips), dtype=np.bool_)
         return _with_splits(data, everything, everything)
-    if which > numbers.max():
-        raise ConfigError("data.fold", fold, wanted=f"at most {numbers.max()}, the number of speakers")
-    inside = numbers == which
+    if which > of_clips.max():
+        raise ConfigError("data.fold", fold, wanted=f"at most {of_clips.max()}, the number of speakers")
+    inside = of_clips == which
     for side, mask in (("validated on", inside), ("trained on", ~inside)):
         rated = (~np.isnan(pool.ratings[mask])).sum(0)
         if (few := rated < _FEWEST).any():

@@ -4,8 +4,10 @@
 <out> as in a run.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,21 +62,25 @@ class FoldRuns:
         """The number of folds, or loso."""
         return fold_of_text(self.config.data.fold)[1]
 
+    @cached_property
+    def numbers(self) -> list[int]:
+        """[n]: the fold of each clip."""
+        return fold_numbers(self.data.splits["Val"].clips, self.kind)
+
     def config_of(self, number: int) -> Config:
         """The settings that `rrtn train` would be given."""
         return replace(self.config, data=replace(self.config.data, fold=f"{number}/{self.kind}"))
 
     def folds(self) -> list[Fold]:
         """All of them, as they are in the folder now."""
-        clips = self.data.splits["Val"].clips
-        numbers = fold_numbers(clips, self.kind)
-        found = []
-        for number in range(1, max(numbers) + 1):
-            folder = self.out / f"fold{number:0{len(str(max(numbers)))}d}"
-            inside = [clip for clip, of in zip(clips, numbers, strict=True) if of == number]
-            speakers = len({clip.speaker for clip in inside})
-            epochs = self.config.optim.epochs
-            found.append(Fold(number, folder, len(inside), speakers, epochs_done(folder), epochs))
+        clips, speakers = Counter(self.numbers), defaultdict[int, set[str]](set)
+        for number, clip in zip(self.numbers, self.data.splits["Val"].clips, strict=True):
+            speakers[number].add(clip.speaker)
+        found, last, epochs = [], max(clips), self.config.optim.epochs
+        for number in range(1, last + 1):
+            folder = self.out / f"fold{number:0{len(str(last))}d}"
+            people = len(speakers[number])
+            found.append(Fold(number, folder, clips[number], people, epochs_done(folder), epochs))
         return found
 
     def describe(self) -> dict[str, Any]:
@@ -113,7 +119,9 @@ def fold_runs(config: Config, *, folds: str, out: Path) -> FoldRuns:
     )
     for fold in runs.folds():
         check_settings(fold.folder, runs.config_of(fold.number), wanted="one setting for all folds")
-        fold_of_data(runs.data, f"{fold.number}/{folds}")  # refuses a fold before anything is trained
+        fold_of_data(
+            runs.data, f"{fold.number}/{folds}", runs.numbers
+        )  # refuses a fold before anything is trained
     return runs
 
 
