@@ -119,9 +119,8 @@ def fold_runs(config: Config, *, folds: str, out: Path) -> FoldRuns:
     )
     for fold in runs.folds():
         check_settings(fold.folder, runs.config_of(fold.number), wanted="one setting for all folds")
-        fold_of_data(
-            runs.data, f"{fold.number}/{folds}", runs.numbers
-        )  # refuses a fold before anything is trained
+        # Refuses a fold before anything is trained.
+        fold_of_data(runs.data, f"{fold.number}/{folds}", runs.numbers)
     return runs
 
 
