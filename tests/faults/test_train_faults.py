@@ -1237,7 +1237,7 @@ REFUSED: dict[str, tuple[Callable[[Lines], Lines | bytes], tuple[str, ...]]] = {
     ),
     "duplicate written otherwise": (
         rows("00002.wav,Val,x,USA,30,0.1,0.2"),
-        ("line 16 (1 in all)", "File_ID stands above"),
+        ("line 16 (1 in all)", "00002.wav is the file of"),
     ),
     "duplicate in two splits": (
         lambda x: [*x, x[3].replace("Train", "Val")],
