@@ -84,8 +84,9 @@ def _stream(reader: "_StdinReader", rate: int | None, channels: int | None, pcm:
                 raise ConfigError(f"{flag} {wanted}", f"the WAV file says {found}", fix=f"leave out {flag}")
         return stream
     reader.put_back(head)
-    if rate is None or is_audio(head):  # which would be noise, were it taken for samples
-        came = "another format than WAV" if is_audio(head) else "no WAV header, and --rate is missing"
+    is_other = is_audio(reader.ahead)  # which would be noise, were it taken for samples
+    if rate is None or is_other:
+        came = "another format than WAV" if is_other else "no WAV header, and --rate is missing"
         raise ConfigError("stdin", came, wanted="a WAV file, or bare samples and --rate", fix=_EXAMPLE)
     return PcmStream(rate, channels or 1, pcm or "s16le")
 
@@ -99,20 +100,20 @@ class _StdinReader:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._ahead = b""  # read, and not taken
+        self.ahead = b""  # read, and not taken
         self._left = 0  # bytes that should still come; of a frame that is cut, too
         self._cut = 0  # bytes of a frame at the end that is not whole
 
     def read(self, size: int) -> bytes:
         """So many bytes, or fewer at the end."""
-        while len(self._ahead) < size and (more := self._some()):
-            self._ahead += more
-        taken, self._ahead = self._ahead[:size], self._ahead[size:]
+        while len(self.ahead) < size and (more := self._some()):
+            self.ahead += more
+        taken, self.ahead = self.ahead[:size], self.ahead[size:]
         return taken
 
     def put_back(self, content: bytes) -> None:
         """Lets it be read again."""
-        self._ahead = content + self._ahead
+        self.ahead = content + self.ahead
 
     def start(self, stream: PcmStream, queue: SoundQueue) -> None:
         """Puts all that follows into the queue, as soon as it comes."""
@@ -151,7 +152,7 @@ class _StdinReader:
                 return
 
     def _some_ahead(self) -> bytes:
-        taken, self._ahead = self._ahead, b""
+        taken, self.ahead = self.ahead, b""
         return taken
 
     def _some(self) -> bytes:
