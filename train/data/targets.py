@@ -103,7 +103,8 @@ def labels_of_cells(cells: LabelCells, targets: Sequence[str], choice: LabelChoi
     """
     scales = scale_choice(choice.scale)
     if unknown := [name for name in scales.of_target if name not in targets]:
-        raise ConfigError("--scale", ", ".join(unknown), wanted=f"some of {', '.join(targets)}")
+        fix = "check the name, and that its cells are numbers: 1,234 may be a thousand, 1.234 is none"
+        raise ConfigError("--scale", ", ".join(unknown), wanted=f"some of {', '.join(targets)}", fix=fix)
     n = len(cells.splits)
     raw = _raw(cells, targets)
     chosen = tuple(_scale_of(raw[_is(cells, "Train"), k], name, scales) for k, name in enumerate(targets))
