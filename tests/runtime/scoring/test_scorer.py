@@ -471,6 +471,7 @@ def test_windows_of_many_files_stay_with_their_files(
         ({"window": 1.0, "hop": -1.0}, "--hop"),
         ({"window": 1e-5}, "--window.*at least one sample"),
         ({"window": 1.0, "hop": 1e-5}, "--hop.*at least one sample"),
+        ({"window": 1.0, "hop": 1e308}, "--hop.*at most"),
     ],
 )
 def test_windows_that_cannot_be_are_refused(

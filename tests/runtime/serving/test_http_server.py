@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rrtn.runtime.errors import ConfigError
 from rrtn.runtime.serving import http_server
-from rrtn.runtime.serving.http_server import HttpServer, is_loopback, listening_socket, url_of
+from rrtn.runtime.serving.http_server import HttpServer, is_loopback, listen, listening_socket, url_of
 
 NEVER = 1e6  # s
 
@@ -110,6 +110,15 @@ def test_a_place_that_is_not_to_be_had_is_told_by_its_option(host: str, port: in
         with pytest.raises(ConfigError, match=f"choose another {fix}"):
             listening_socket(host, taken.getsockname()[1] if port is None else port)
     gc.collect()  # a socket that was left open would be a ResourceWarning, which is an error here
+
+
+def test_a_port_that_was_taken_meanwhile_is_told_by_its_option() -> None:
+    """Two that start at a time both bind: one of them may listen."""
+    with closing(listening_socket("127.0.0.1", 0)) as first:
+        with closing(listening_socket("127.0.0.1", first.getsockname()[1])) as second:
+            first.listen()
+            with pytest.raises(ConfigError, match=f"--port {first.getsockname()[1]} .*choose another --port"):
+                listen(second)
 
 
 def test_which_addresses_only_this_machine_reaches() -> None:

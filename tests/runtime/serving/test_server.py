@@ -458,6 +458,12 @@ def test_a_port_in_use_is_one_line(tiny_model: Path) -> None:
     assert "Address already in use" in done.stderr
 
 
+def test_a_body_of_any_size_is_no_limit(tiny_model: Path) -> None:
+    done = rrtn_serve(tiny_model, "--max-mb", "inf")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "--max-mb" in done.stderr
+
+
 def test_without_the_extra_one_line_says_how_to_install_it(tiny_model: Path) -> None:
     done = rrtn_serve(tiny_model, before="sys.modules['fastapi'] = None")
     assert done.returncode == 2
