@@ -56,7 +56,7 @@ _OF_EXTRA_TRAIN: Final = frozenset(
     {"torch", "torchaudio", "safetensors", "onnx", "onnxscript", "tomli_w", "jinja2"}
 )
 _BUG: Final = 1
-_MORE_ROOM: Final = "fix it and run the command again"
+_FIX_IT: Final = "fix it and run the command again"
 _NOBODY_READS: Final = 141  # `| head -1` has closed stdout: the exit code that SIGPIPE would give
 _USAGE_ERROR: Final = typer.BadParameter.__base__ or typer.BadParameter  # typer does not name it
 
@@ -122,7 +122,7 @@ def _error_for_user(raised: BaseException) -> RrtnError:
         return _name_refused(raised)
     if isinstance(raised, OSError):
         subject, came = raised.filename or "storage", raised.strerror or raised
-        return StoppedError(str(subject), str(came), fix=_MORE_ROOM)
+        return StoppedError(str(subject), str(came), fix=_FIX_IT)
     if wants_json():
         came = "".join(traceback.format_exception_only(raised)).strip()
         bug = RrtnError("a bug in rrtn", came, fix="report it with the lines on stderr", exit_code=_BUG)
@@ -201,7 +201,7 @@ def _leave(code: int, document: dict[str, Any] | None = None) -> NoReturn:
         if isinstance(error, BrokenPipeError):
             code = _NOBODY_READS
         elif not document:  # else the error was said
-            stopped = StoppedError("stdout", error.strerror or str(error), fix=_MORE_ROOM)
+            stopped = StoppedError("stdout", error.strerror or str(error), fix=_FIX_IT)
             print_error(stopped)
             code = stopped.exit_code
         # Python flushes stdout once more at its end.

@@ -25,6 +25,7 @@ from .targets import (
     labels_of_cells,
     number,
     numbers_of_cells,
+    ratings_of_cells,
 )
 
 RATER: Final = "Rater_ID"  # what the column of raters is called in a SourceTable
@@ -91,12 +92,10 @@ def check_ratings(ratings: SourceTable, data: DataSet, choice: LabelChoice) -> N
     splits = [split_of_clip[row["File_ID"]] for row in ratings.rows]
     cells = label_cells(ratings.path, ratings.lines, ratings.rows, data.columns.names, splits)
     labels_of_cells(cells, data.targets, choice)
-    hidden = hidden_ratings(cells, data.columns)
-    known = np.array([numbers_of_cells(cells, name) for name in data.targets]).T
-    clips, is_rated = [row["File_ID"] for row in ratings.rows], ~(hidden | np.isnan(known)).all(axis=1)
-    rated = {clip for clip, some in zip(clips, is_rated, strict=True) if some}
-    bad = [i for i in np.flatnonzero(hidden.any(axis=1)).tolist() if clips[i] in rated]
-    if bad:
+    raw, clips = ratings_of_cells(cells, data.targets), [row["File_ID"] for row in ratings.rows]
+    hidden = hidden_ratings(cells, raw, data.columns)
+    rated = {(clips[i], k) for i, k in np.argwhere(~(hidden | np.isnan(raw))).tolist()}
+    if bad := sorted({i for i, k in np.argwhere(hidden).tolist() if (clips[i], k) in rated}):
         came, lines = "-1 in Test, for a clip that has ratings", [ratings.lines[i] for i in bad]
         fix = "leave the cell empty where a rater gave none"
         raise refused_lines(ratings.path, lines, came, wanted="ratings on their scale", fix=fix)

@@ -106,11 +106,11 @@ def labels_of_cells(cells: LabelCells, targets: Sequence[str], choice: LabelChoi
         fix = "check the name, and that its cells are numbers: 1,234 may be a thousand, 1.234 is none"
         raise ConfigError("--scale", ", ".join(unknown), wanted=f"some of {', '.join(targets)}", fix=fix)
     n = len(cells.splits)
-    raw = _raw(cells, targets)
+    raw = ratings_of_cells(cells, targets)
     chosen = tuple(_scale_of(raw[_is(cells, "Train"), k], name, scales) for k, name in enumerate(targets))
     classes = tuple(_class_target(cells, name, choice.classes) for name in choice.class_targets)
     columns = Columns(targets=tuple(targets), scales=chosen, classes=classes)
-    raw[hidden_ratings(cells, columns)] = np.nan
+    raw[hidden_ratings(cells, raw, columns)] = np.nan
     _check_range(cells, raw, columns, scales)
     numbers = np.array([_class_numbers(cells, target) for target in classes]).reshape(len(classes), n).T
     shares = (raw - [scale.low for scale in chosen]) / [scale.width for scale in chosen]
@@ -152,7 +152,7 @@ def _scale_of(train: Float64, name: str, choice: ScaleChoice) -> Scale:
     return Scale(low, high if high > low else low + 1)
 
 
-def _raw(cells: LabelCells, targets: Sequence[str]) -> Float64:
+def ratings_of_cells(cells: LabelCells, targets: Sequence[str]) -> Float64:
     """[n, K]: the ratings as they stand there."""
     return (
         np.array([numbers_of_cells(cells, name) for name in targets])
@@ -161,12 +161,12 @@ def _raw(cells: LabelCells, targets: Sequence[str]) -> Float64:
     )
 
 
-def hidden_ratings(cells: LabelCells, columns: Columns) -> npt.NDArray[np.bool_]:
+def hidden_ratings(cells: LabelCells, raw: Float64, columns: Columns) -> npt.NDArray[np.bool_]:
     """[n, K]: ratings of Test that are -1 because they are kept secret.
 
     They are where -1 is not on the scale, and where no clip of Test has another rating.
     """
-    raw, in_test = _raw(cells, columns.targets), _is(cells, "Test")
+    in_test = _is(cells, "Test")
     marked = (raw == _HIDDEN) & in_test[:, None]
     known = raw[in_test]
     if not ((known != _HIDDEN) & ~np.isnan(known)).any():

@@ -30,7 +30,7 @@ def imported(folder: Path, rows: list[tuple[str, ...]], **options: object) -> Im
     for i in range(CLIPS):
         (audio / f"{i:02d}.wav").touch()
     with (folder / "ratings.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([HEADER, *rows])
+        csv.writer(file).writerows([options.pop("header", HEADER), *rows])  # type: ignore[list-item]
     settings = options.pop("settings", {"scale": ["1:7"], "class_targets": ["Type"]})
     return import_data(
         ImportRequest(
@@ -107,6 +107,18 @@ def test_a_minus_one_of_one_rater_in_test_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hidden").mkdir()
     made = imported(tmp_path / "hidden", of_all)
     assert np.isnan(made.data.splits["Test"].rated[0, 0])
+
+
+def test_one_target_of_test_may_be_hidden_and_another_not(tmp_path: Path) -> None:
+    """A -1 is beside ratings only where these are of the same target."""
+    (tmp_path / "first").mkdir()
+    in_test = imported(tmp_path / "first", ROWS).data.splits["Test"].clips[0].file_id
+    hidden = {(*row, "-1" if row[0] == in_test else "5") for row in ROWS}
+    made = imported(tmp_path, sorted(hidden), header=(*HEADER, "Joy"))
+    assert made.data.targets == ("Awe", "Joy")
+    (clip,) = [i for i, one in enumerate(made.data.splits["Test"].clips) if one.file_id == in_test]
+    awe, joy = made.data.splits["Test"].rated[clip][:2]
+    assert not np.isnan(awe) and np.isnan(joy)
 
 
 def test_a_row_that_stands_twice_counts_once_and_two_ratings_of_one_rater_are_said(tmp_path: Path) -> None:
