@@ -29,6 +29,7 @@ from rrtn.runtime.backends.ort_backend import OrtBackend, ort_backend_from_bundl
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ModelError
 from rrtn.runtime.probe_sounds import extremes
+from rrtn.train.method.columns import UNIT, Columns, Scale
 from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.frontend import LogMel
 from rrtn.train.method.model import Head, TwinsNetwork
@@ -326,3 +327,18 @@ def test_the_figures_are_those_of_the_scores(
     assert parity.ccc_reference == pytest.approx(
         ccc_challenge(shifted.reference[:N], probe.ratings).mean(), abs=1e-9
     )
+
+
+def test_the_figures_of_several_scales_are_in_the_units_of_the_worst(
+    plain: bytes, probe: Probe, backend_of: Callable[..., OrtBackend]
+) -> None:
+    """1e-3 of a scale of 100 is less than 3e-5 of one of 1."""
+    shift = np.full(len(LABELS), 1e-3, np.float32)
+    shift[0] = 3e-5
+    scales = (UNIT, *(Scale(0, 100) for _ in LABELS[1:]))
+    columns = Columns(targets=LABELS, scales=scales)
+    shifted = dataclasses.replace(probe, reference=probe.reference + shift, columns=columns)
+    parity, _ = parity_of_backend(backend_of(plain), FrontendSpec(), shifted)
+    assert parity.max_abs == pytest.approx(3e-5, abs=2e-6)
+    assert parity.p999_abs <= parity.max_abs
+    assert parity.limit == 1e-4
