@@ -55,13 +55,14 @@ def check_labels(settings: DataConfig) -> None:
         )
 
 
-def labels_of_settings(settings: DataConfig, *, only_named: bool = False) -> LabelChoice:
-    """What the settings say about labels, for who reads data. `only_named`: no target but those named."""
+def labels_of_settings(settings: DataConfig, *, learned: bool = False) -> LabelChoice:
+    """What the settings say about labels. `learned`: a run has learned these targets on these scales."""
     return LabelChoice(
         scale=settings.scale,
         class_targets=settings.class_targets,
         classes=settings.classes,
-        only_named=only_named,
+        only_named=learned,
+        learned=learned,
     )
 
 

@@ -51,6 +51,7 @@ class LabelChoice:
     class_targets: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()  # "Type=Laugh"; empty for the classes of Train
     only_named: bool = False  # rated targets are those that are named, and no other numeric column
+    learned: bool = False  # the scales are those of a run, which no option changes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +112,7 @@ def labels_of_cells(cells: LabelCells, targets: Sequence[str], choice: LabelChoi
     classes = tuple(_class_target(cells, name, choice.classes) for name in choice.class_targets)
     columns = Columns(targets=tuple(targets), scales=chosen, classes=classes)
     raw[hidden_ratings(cells, raw, columns)] = np.nan
-    _check_range(cells, raw, columns, scales)
+    _check_range(cells, raw, columns, scales, learned=choice.learned)
     numbers = np.array([_class_numbers(cells, target) for target in classes]).reshape(len(classes), n).T
     shares = (raw - [scale.low for scale in chosen]) / [scale.width for scale in chosen]
     ratings = np.hstack([shares, numbers]).astype(np.float32)
@@ -178,7 +179,9 @@ def _holds(scale: Scale, value: float) -> bool:
     return scale.low <= value <= scale.high
 
 
-def _check_range(cells: LabelCells, raw: Float64, columns: Columns, choice: ScaleChoice) -> None:
+def _check_range(
+    cells: LabelCells, raw: Float64, columns: Columns, choice: ScaleChoice, *, learned: bool
+) -> None:
     """Raises DataError for ratings outside their scale; of Val and Test not where the scale is Train's."""
     in_train, of_train = _is(cells, "Train"), _scales_of_train(columns, choice)
     for k, (name, scale) in enumerate(zip(columns.targets, columns.scales, strict=True)):
@@ -189,7 +192,11 @@ def _check_range(cells: LabelCells, raw: Float64, columns: Columns, choice: Scal
             continue
         value = raw[np.flatnonzero(outside)[0], k]
         wanted = f"a number from {plain_number(scale.low)} to {plain_number(scale.high)}"
-        fix = f"correct it, or say on which scale people rated: --scale {proposed(raw, columns)}"
+        fix = (
+            f"correct it, or write the ratings on {scale}, as the run learned it"
+            if learned
+            else f"correct it, or say on which scale people rated: --scale {proposed(raw, columns)}"
+        )
         came = f"{name} is out of range: {plain_number(value)}"
         raise cells.refused(np.flatnonzero(outside), came, wanted=wanted, fix=fix)
 

@@ -204,7 +204,7 @@ def _other_data(folder: Path, config: Config, split: str) -> DataSet:
             fix = f"write the ratings on {learned}, there and in the table"
             raise DataError(f"--data {folder}", came, wanted=f"{learned}, as the run learned it", fix=fix)
     channel = own.channel or config.data.channel or None
-    labels = labels_of_settings(config.data, only_named=True)
+    labels = labels_of_settings(config.data, learned=True)
     return read_data(folder, config.data.targets, channel=channel, labels=labels, evaluated=split)
 
 

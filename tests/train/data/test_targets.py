@@ -15,7 +15,13 @@ def refused(rows: Sequence[int], came: str, *, wanted: str, fix: str) -> DataErr
     return DataError(f"rows {[int(row) for row in rows]}", came, wanted=wanted, fix=fix)
 
 
-def labels(targets: dict[str, str], texts: dict[str, str] | None = None, **choice: Sequence[str]) -> Labels:
+def labels(
+    targets: dict[str, str],
+    texts: dict[str, str] | None = None,
+    *,
+    learned: bool = False,
+    **choice: Sequence[str],
+) -> Labels:
     """Each column as a text of eight cells; `_` is a blank."""
     cells = {
         name: ["" if cell == "_" else cell for cell in text.split()]
@@ -25,7 +31,7 @@ def labels(targets: dict[str, str], texts: dict[str, str] | None = None, **choic
     return labels_of_cells(
         LabelCells(splits=SPLITS, cells=cells, refused=refused),
         tuple(targets),
-        LabelChoice(class_targets=tuple(texts or ()), **given),
+        LabelChoice(class_targets=tuple(texts or ()), learned=learned, **given),
     )
 
 
@@ -205,3 +211,11 @@ def test_a_class_that_train_lacks_is_refused_with_its_rows() -> None:
 def test_one_class_is_none_to_learn() -> None:
     with pytest.raises(DataError, match=r"--class-target Type \| 1 classes in Train"):
         labels({}, {"Type": "a a a a a a _ _"})
+
+
+def test_ratings_off_the_scale_of_a_run_are_not_answered_with_an_option() -> None:
+    """`rrtn evaluate --data` has no --scale, and its scores are on the run's scale."""
+    with pytest.raises(DataError, match=r"out of range: 2 .*say on which scale people rated: --scale 1:5$"):
+        labels({"A": "1 2 3 4 5 4 _ _"})
+    with pytest.raises(DataError, match=r"out of range: 2 .*the ratings on 0:1, as the run learned it$"):
+        labels({"A": "1 2 3 4 5 4 _ _"}, learned=True)
