@@ -175,7 +175,7 @@ def _near(seconds: dict[str, list[float]], ways: dict[str, Way]) -> Iterator[str
 def _add_rounds(
     seconds: dict[str, list[float]], functions: dict[str, Callable[[], Float32]], rounds: int
 ) -> None:
-    """Of processor time. The first call of a model that was just loaded is slow."""
+    """Adds processor times. The first call of a model that was just loaded is slow, and is not counted."""
     more = interleaved(functions, repeats=rounds, warm_up=1, warm_caches=True, clock=time.process_time)
     for name, values in more.items():
         seconds[name] += values
@@ -243,7 +243,7 @@ def auto_against_the_best(
 
 
 def _best_of_each(ways: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each variant on each backend the fastest way."""
+    """The fastest way of each variant on each backend."""
     best: dict[tuple[str, str], dict[str, Any]] = {}
     for way in sorted(ways, key=lambda way: float(way["clips_per_second"])):
         best[way["variant"], way["backend"]] = way

@@ -65,7 +65,7 @@ class Progress:
 
     @classmethod
     def read(cls, folders: Sequence[Path]) -> "Progress":
-        """Of the first folder that has a file; nothing is done where none has."""
+        """The progress in the first folder that has a file of it; none where no folder has."""
         found = next((folder / STATE for folder in folders if (folder / STATE).exists()), None)
         return cls(**json.loads(found.read_text())) if found else cls()
 

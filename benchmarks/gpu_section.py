@@ -40,7 +40,7 @@ class Place:
     encoders: Encoders = ()  # of --encoders; without any, each section's own
 
     def size(self, full: Choice, smoke: Choice) -> Choice:
-        """Of the two, what this run takes."""
+        """The one of the two that this run takes."""
         return smoke if self.smoke else full
 
     def chosen(self, full: Encoders, smoke: Encoders) -> Encoders:
@@ -144,7 +144,7 @@ class Record:
 
 @functools.cache
 def commit() -> str:
-    """Of the checkout; "" where it has no history."""
+    """The commit of the checkout; "" where it has no history."""
     command = ["git", "-C", str(checkout.ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
@@ -163,7 +163,7 @@ def gpu_slug(device: torch.device) -> str:
 
 
 def slug_of_gpu(name: str) -> str:
-    """Of a name as the driver gives it: the words up to the first one with a number, without the maker's."""
+    """A GPU's name as the driver gives it -> its words up to the first with a number, without the maker's."""
     words = [word for word in re.findall(r"[a-z0-9]+", name.lower()) if word not in MAKERS]
     numbered = next((i for i, word in enumerate(words) if re.search(r"\d", word)), len(words) - 1)
     return "-".join(words[: numbered + 1]) or "gpu"
@@ -212,7 +212,7 @@ def latency(seconds: Sequence[float], *, clips: int = 1) -> dict[str, float]:
 
 
 def peak_memory_gb(device: torch.device) -> float | None:
-    """Of torch on the GPU since it was last asked; None on the CPU."""
+    """Peak memory of torch on the GPU since the last call; None on the CPU."""
     if device.type != "cuda":
         return None
     peak = torch.cuda.max_memory_allocated(device) / 1e9

@@ -29,7 +29,7 @@ _MARGIN: Final = 1.0  # s around a burst, without any other sound
 
 
 class Extent(NamedTuple):
-    """Of a sound in the mixture, in seconds."""
+    """Where a sound lies in the mixture, in seconds."""
 
     start: float
     end: float
@@ -87,7 +87,7 @@ def _scene(kind: Kind, burst: Float32, gap: float, sources: Sources, rng: np.ran
 
 
 def _bed_level(kind: Kind, rng: np.random.Generator) -> float:
-    """Of the noise below everything (dBFS); -200 is digital silence."""
+    """Level of the noise below everything (dBFS); -200 is digital silence."""
     match kind:
         case "silence":
             return float(rng.choice([-200.0, -75.0]))

@@ -150,7 +150,7 @@ def _values(values: dict[str, Any]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> Iterator[str]:
-    """Of Markdown."""
+    """The lines of a Markdown table."""
     yield "| " + " | ".join(head) + " |"
     yield "|" + "---|" * len(head)
     for row in rows:

@@ -139,7 +139,7 @@ def _by_openvino(model: Path, paths: list[Path], precision: str) -> Scores:
 
 
 def _without_worse_settings(functions: dict[str, Scores], once: dict[str, list[float]]) -> dict[str, Scores]:
-    """Of audonnx the fastest of its settings in each precision, and of other tools what is not far behind."""
+    """The fastest settings of audonnx in each precision, and other tools that are not far behind."""
     others = [name for name in functions if not name.startswith(("rrtn", "bare ORT"))]
     fastest = {_tool_and_precision(name): name for name in sorted(others, key=lambda name: -once[name][0])}
     least = {_precision(name): once[name][0] for name in sorted(others, key=lambda name: -once[name][0])}

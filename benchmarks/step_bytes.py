@@ -70,7 +70,7 @@ def kernels_of_step(encoder: str, *, batch_size: int) -> list[Kernel]:
 
 
 def gigabytes(kernels: list[Kernel]) -> dict[str, float]:
-    """Of the whole step, of its halves, and of each kind of kernel."""
+    """Gigabytes of the whole step, of its halves, and of each kind of kernel."""
     total: Counter[str] = Counter()
     for kernel in kernels:
         for name in ("step", kernel.part, kernel.kind):

@@ -235,7 +235,7 @@ def _nodes_to_quantise(model: ModelProto, recipe: _Recipe) -> list[str]:
 
 
 def _weights_a_channel(model: ModelProto, convolution: NodeProto) -> float:
-    """Of its output; infinite where they are computed."""
+    """Weights for each output channel; infinite where they are computed."""
     shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
     shape = shapes.get(convolution.input[1])
     return math.inf if shape is None else math.prod(shape[1:])

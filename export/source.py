@@ -46,7 +46,7 @@ class Source:
 
     @property
     def columns(self) -> Columns:
-        """Of the scores."""
+        """The columns of the scores."""
         return self.config.data.columns
 
     @property

@@ -83,7 +83,7 @@ class AudioError(RrtnError, ValueError):
 
     @classmethod
     def of_fault(cls, fault: Exception) -> "AudioError":
-        """Of a fault of ours, or of a reader, that nobody thought of: it is the file's that met it."""
+        """A fault of ours, or of a reader, that nobody thought of, as an error of the file that met it."""
         return cls("crashed", f"{type(fault).__name__}: {fault}")
 
     def __str__(self) -> str:

@@ -201,7 +201,7 @@ def print_above(text: str) -> None:
 
 
 def is_shown() -> bool:
-    """Of several processes on one terminal, the first shows what it does."""
+    """Where several processes share a terminal, only the first shows what it does."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 

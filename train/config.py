@@ -95,7 +95,7 @@ class DataConfig:
 
     @property
     def columns(self) -> Columns:
-        """Of the scores, once a plan has filled the settings in."""
+        """The columns of the scores, once a plan has filled the settings in."""
         return columns_of_settings(self.targets, self.scale, self.class_targets, self.classes)
 
 

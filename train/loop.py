@@ -246,7 +246,7 @@ def _ready(
 def _notes_on_sounds(
     plan: TrainingPlan, training: SplitClips, validation: SplitClips, world: World
 ) -> list[str]:
-    """Of the first rank."""
+    """What a person should know of the clips; nothing on other ranks than the first."""
     if not world.is_first:
         return []
     clips = [*plan.data.splits["Train"].clips, *plan.data.splits["Val"].clips]

@@ -100,7 +100,7 @@ class BurstDetector:
         self._levels = np.concatenate([self._levels, _levels(frames)])
 
     def _floor(self, first: int, last: int) -> float:
-        """Of the frames from `first` up to `last`, as far as there are any."""
+        """The noise floor of the frames from `first` up to `last`, as far as there are any."""
         heard = self._levels[max(0, first - self._first) : last - self._first]
         rank = round(_QUIET * (len(heard) - 1))
         return float(np.partition(heard, rank)[rank])

@@ -71,7 +71,7 @@ class Measured(Generic[Heard]):
 
     @property
     def rate(self) -> int:
-        """Of the samples, in Hz."""
+        """Sampling rate in Hz."""
         return self.listener.rate
 
     def blocks(self, parts: Sequence[Blocks]) -> Iterator[Float32]:

@@ -65,7 +65,7 @@ class FramePowers:
         self._powers.append(frame_powers(self._framer.frames(block)))
 
     def sound(self, loudest: float = 0.0) -> "Sound":
-        """Of all blocks. The last frame may be short. `loudest` is the power of a frame before them."""
+        """The sound of all blocks. The last frame may be short. `loudest`: power of a frame before them."""
         powers = np.concatenate([_NOTHING, *self._powers, frame_powers(self._framer.last())])
         return Sound(powers, self._samples, self.rate, loudest)
 

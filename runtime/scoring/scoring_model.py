@@ -89,7 +89,7 @@ class ScoringModel:
                 self.batch_that_fits = min(self.batch_that_fits, size // 2)  # another lane may have halved it
 
     def _size_for(self, clips: int) -> int:
-        """Of the batch that so many clips run in: on a GPU a power of two, as each size is prepared anew."""
+        """Size of the batch for so many clips: on a GPU a power of two, as each size is prepared anew."""
         if backend_kind(self.backend.device).needs_gpu:
             clips = 1 << (clips - 1).bit_length()
         return min(self.batch_that_fits, clips)

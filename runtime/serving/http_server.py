@@ -122,9 +122,9 @@ class _Seldom(logging.Filter):
 
 
 class _Server(uvicorn.Server):
-    """Of second signals uvicorn takes only Ctrl-C for haste; and each request that it drops, for a bug.
+    """A server that stops in haste at any second signal, also when its terminal ends.
 
-    It knows nothing of the end of the terminal.
+    uvicorn does so only at a second Ctrl-C, and reports each request that it drops as a bug.
     """
 
     @contextlib.contextmanager

@@ -149,7 +149,7 @@ class _Drawing:
             yield f'<path d="{"".join(strokes)}" fill="none" stroke="{colour}" stroke-width="3"/>'
 
     def _share(self, label: str, score: float) -> float:
-        """Of its scale: all labels have one axis."""
+        """The score as a share of its scale, since all labels have one axis."""
         return share(label, score, self._track.scales)
 
     def _x(self, seconds: float) -> float:
@@ -180,7 +180,7 @@ def _level_y(level: float) -> float:
 
 
 def _end(timeline: Timeline) -> float:
-    """Of the axis of time, in seconds."""
+    """Where the axis of time ends, in seconds."""
     return max([0.01, timeline.track.seconds, *(end for _, end in timeline.track.places)])
 
 

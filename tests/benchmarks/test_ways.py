@@ -65,7 +65,7 @@ def test_tools_are_compared_at_equal_precision(folder: ModuleType) -> None:
 
 
 def test_what_is_far_behind_is_measured_once(folder: ModuleType) -> None:
-    """Of audonnx all settings but the fastest, and tools that take 1.5 times as long as the best."""
+    """All settings of audonnx but the fastest, and tools that take 1.5 times as long as the best."""
     once = {
         "rrtn fp32": [9.0],
         "audonnx default": [3.0],

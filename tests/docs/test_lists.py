@@ -17,7 +17,7 @@ NOT_OF_AN_ERROR = {0, 1, 3, 129, 130, 141, 143}  # done, a bug, done with error 
 
 
 def first_cells(page: str, head: str) -> list[str]:
-    """Of the rows of the table whose first column is named `head`."""
+    """The first cells of the table whose first column is named `head`."""
     text = (DOCS / page).read_text()
     (table,) = re.findall(rf"^\| {head} \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, flags=re.M)
     return [line.split("|")[1].strip().strip("`") for line in table.splitlines()]

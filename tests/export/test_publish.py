@@ -135,7 +135,7 @@ def test_the_gate_compares_clips_with_a_label_first(
     monkeypatch: pytest.MonkeyPatch,
     labelled: int,
 ) -> None:
-    """Of few ratings among many clips a choice at equal distances meets none, and their CCC is NaN."""
+    """A choice at equal distances meets none of a few rated clips, and their CCC is NaN."""
     monkeypatch.setattr(source, "_PROBE_CLIPS", 3)
     run = untrained_run(make_data(csv_lines), tmp_path / "run", FrontendSpec())
     known = source.source_of_run(run)
@@ -313,7 +313,7 @@ def test_where_they_are_required_nothing_is_published(variant: str, run: Path) -
 def test_parity_takes_no_backend_in_another_precision(
     monkeypatch: pytest.MonkeyPatch, tiny_model: Path
 ) -> None:
-    """Of what the processor could run: bfloat16 is judged by rrtn tune, not by the limit of the file."""
+    """Although the processor could run it: rrtn tune judges bfloat16, not the limit of the file."""
     monkeypatch.setattr(openvino_kind, "has_bf16", lambda: True)
     (variant,) = load_bundle(tiny_model).variants
     devices = _devices(variant)

@@ -27,7 +27,7 @@ CLIP, LOG_MEL = "samples.frontend.waveform", "samples.frontend.log_mel"
 
 
 def recordings() -> Iterator[tuple[str, np.ndarray]]:
-    """Of every length and of every kind that a rule is about; loudest behind the first clip."""
+    """Recordings of every length and kind that a rule is about; loudest behind the first clip."""
     rng = np.random.default_rng(0)
     for length in LENGTHS:
         sound = rng.normal(0, 0.1, length) * np.linspace(0.05, 1, length)

@@ -193,7 +193,7 @@ def graphs_of_a_tiny_network(run: Path) -> dict[str, bytes]:
 
 
 def patch_exporter(patch: pytest.MonkeyPatch, graphs: dict[str, bytes], *, edition: str) -> None:
-    """Of each edition the files differ, and the scores do not."""
+    """The files of each edition differ, and their scores do not."""
 
     def onnx_of_edition(network: object, spec: object, labels: object, input_kind: str, **_: object) -> bytes:
         graph = graphs[input_kind]
@@ -531,7 +531,7 @@ def with_flag(model: ModelProto, flag: bytes) -> bytes:
 
 
 def field(number: int, content: bytes) -> bytes:
-    """Of length-delimited bytes."""
+    """A protobuf field of length-delimited bytes."""
     digits, length = [number << 3 | 2], len(content)
     while length >= 0x80:
         digits.append(length & 0x7F | 0x80)

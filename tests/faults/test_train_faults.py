@@ -715,7 +715,7 @@ def one_clip_less(data: Path) -> None:
 
 
 def first_clip(data: Path) -> Path:
-    """Of the Train split."""
+    """The first clip of the Train split."""
     return read_data(data).splits["Train"].clips[0].path
 
 

@@ -158,7 +158,7 @@ done
 
 
 def block_lines(text: str) -> list[str]:
-    """Of indented blocks and ```sh fences, without comments."""
+    """The lines of indented blocks and ```sh fences, without comments."""
     lines, fence = [], ""
     for line in text.splitlines():
         if line.startswith("```"):

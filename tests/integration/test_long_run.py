@@ -10,7 +10,7 @@ from rrtn.train.data.corpus import synthesise
 
 
 def peak_mebibytes(corpus: Path, run: Path, epochs: int) -> float:
-    """Of a whole `rrtn train` process."""
+    """Peak memory of a whole `rrtn train` process."""
     command = [
         sys.executable,
         "-m",

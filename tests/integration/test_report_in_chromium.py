@@ -36,7 +36,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a run of two epochs with its export and its speeds, compared with another."""
+    """The report of a run of two epochs with its export and its speeds, compared with another."""
     folder = tmp_path_factory.mktemp("work")
     for arguments in (
         "data synth corpus --clips 90 --speakers 9 --seed 5",

@@ -115,7 +115,7 @@ def cosmic_ray(*command: str, copy: Path) -> str:
 
 
 def results(dump: str) -> Iterator[dict[str, Any]]:
-    """Of the mutants that were tested, not those that the filter left out."""
+    """The results of the mutants that were tested, not of those that the filter left out."""
     for line in dump.splitlines():
         _, result = json.loads(line)
         if result["worker_outcome"] == "normal":

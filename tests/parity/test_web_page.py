@@ -77,7 +77,7 @@ def served(folder: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def site(random_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Of a network whose scores are spread over the whole scale."""
+    """The site of a network whose scores are spread over the whole scale."""
     folder = tmp_path_factory.mktemp("site")
     bundle = with_samples(random_bundle, folder)
     page_from_bundle(bundle, folder / "page")
@@ -159,7 +159,7 @@ def native_table(server: Server, model: Path, files: list[Path], target: Path) -
 
 
 def worst_difference(ours: list[dict[str, str]], native: list[dict[str, str]]) -> float:
-    """Of scores. All else in the tables must be equal, but for the folders of the files."""
+    """The worst difference of scores. All else must be equal, but for the folders of the files."""
     assert [list(row) for row in ours] == [list(row) for row in native]
     names = ("start", "end", "error", "flags")
     assert [[row[name] for name in names] for row in ours] == [
@@ -319,7 +319,7 @@ def test_the_page_keeps_to_what_the_user_prefers(page: Page, site: Site) -> None
 
 
 def sum_of(colour: str) -> int:
-    """Of "rgb(1, 2, 3)"."""
+    """ "rgb(1, 2, 3)" -> 6."""
     return sum(map(int, colour.removeprefix("rgb(").removesuffix(")").split(",")))
 
 

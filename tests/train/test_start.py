@@ -114,7 +114,7 @@ def test_targets_without_those_of_the_task_are_refused(
 def test_fewer_targets_than_a_file_has_leave_their_scales(
     tmp_path: Path, scale: list[str], left: tuple[str, ...]
 ) -> None:
-    """Of data.toml and of config.toml; a scale that a flag gives is as it was given."""
+    """Scales of data.toml and of config.toml; one that a flag gives stays as it was given."""
     (tmp_path / "data.toml").write_text(tomli_w.dumps({"scale": scale}))
     flags = {"data": {"dir": str(tmp_path), "targets": ["Valence"]}}
     assert new_config(flags).data.scale == left

@@ -105,7 +105,7 @@ def _cells(database: Any, name: str) -> dict[str, dict[str, str]]:
 
 
 def _fields(labels: Any) -> list[str]:
-    """Of a scheme whose labels are described, such as speakers by age and gender."""
+    """The fields of a scheme whose labels are described, such as speakers by age and gender."""
     if not isinstance(labels, dict):
         return []
     described = (label for label in labels.values() if isinstance(label, dict))

@@ -107,7 +107,7 @@ class ClipStore:
         return hashlib.sha256(b"".join([self.lengths.tobytes(), *map(str.encode, hashes)])).hexdigest()
 
     def _hashes(self) -> Iterator[str]:
-        """Of the samples of each so many files, as if they were a shard."""
+        """Hashes of the samples of each so many files, as if these were a shard."""
         for begin in range(0, len(self), _SHARD_FILES):
             sha256 = hashlib.sha256()
             for index in range(begin, min(begin + _SHARD_FILES, len(self))):

@@ -131,7 +131,7 @@ class _Layout(NamedTuple):
 
 
 def _layout(task: str) -> _Layout:
-    """Of Hume-VB and ExVo, or of A-VB. Raises ConfigError for a task that is none."""
+    """The layout of Hume-VB and ExVo, or of A-VB. Raises ConfigError for a task that is none."""
     if task in ("", "exvo-multitask"):
         return _Layout("data_info.csv", "wav", _COLUMNS, "")
     found = task_of_name(task)

@@ -37,7 +37,7 @@ class DataPlaces:
     speaker_column: str = ""
 
     def table(self, folder: Path) -> Path:
-        """Of a data set in `folder`. Raises DataError where there is none, or several."""
+        """The table of a data set in `folder`. Raises DataError where there is none, or several."""
         return self.csv or _table_in(folder)
 
     def audio_root(self, folder: Path) -> Path:

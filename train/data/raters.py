@@ -147,7 +147,7 @@ def _is_tie(cells: Iterable[str]) -> bool:
 
 
 def _mean(values: Float64) -> str:
-    """Of those that are known, with nine digits, which is what float32 holds."""
+    """The mean of the known values, with nine digits, which is what float32 holds."""
     known = values[~np.isnan(values)].tolist()
     return f"{statistics.fmean(known):.9g}" if known else ""
 

@@ -23,7 +23,7 @@ _LOOKED_AT: Final = 64  # samples in the middle; only clips that share them, and
 
 
 def notes_for_training(clips: Sequence[Clip], stores: Sequence[ClipStore]) -> list[str]:
-    """Of the clips of all splits: what a person should know before he trusts a training's figures."""
+    """What a person should know of the clips of all splits before trusting a training's figures."""
     duplicates = [group for group in duplicates_of(clips, stores) if len(_splits_of(group)) > 1]
     return [*duplicate_warnings(duplicates), *silent_warnings(clips, stores)]
 

@@ -108,7 +108,7 @@ class Figures:
         return {name: None if values is None else or_none(values[column]) for name, values in columns.items()}
 
     def without_mean(self) -> "Figures":
-        """Of targets whose units differ."""
+        """The same, for targets whose units differ."""
         value, low, high = (
             None if x is None else _without_mean(x) for x in (self.value, self.low, self.high)
         )
@@ -256,7 +256,7 @@ def _groups_of_clips(
 
 
 class _Sums(NamedTuple):
-    """Of one group: a row for each speaker of all groups, and who of them has clips in it."""
+    """Sums of one group: a row for each speaker of all groups, and who of them has clips in it."""
 
     sums: Float64  # [S, P, 6, K] as `speaker_sums` has them
     people: Mask  # [P]

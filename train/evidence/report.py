@@ -134,7 +134,7 @@ def _harmless(value: object) -> object:
 
 
 def _name(run: Path, one: Path) -> str:
-    """Of a run, or of one in a folder of seeds."""
+    """The name of a run, or of one in a folder of seeds."""
     return run.name if one == run else f"{run.name}/{one.name}"
 
 

@@ -97,7 +97,7 @@ class Export:
 
     @property
     def cores(self) -> str:
-        """Of the machine."""
+        """Cores of the machine."""
         return counted(self.machine["cores"], "core")
 
 

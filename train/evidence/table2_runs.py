@@ -31,7 +31,7 @@ from .planned_runs import check_digest, check_settings, epochs_done, resumed_by_
 
 
 class _Spent(TypedDict):
-    """Of a row, in measured.json."""
+    """What a row has taken, in measured.json."""
 
     epochs: Annotated[int, Meta(ge=1, le=10**9)]
     seconds: Annotated[float, Meta(ge=0)]

@@ -70,7 +70,7 @@ TASK_NAMES: Final = ("", *(task.name for task in TASKS))
 
 
 def submitted_columns(task: Task | None, names: Sequence[str]) -> tuple[str, ...]:
-    """Of the targets of these names, what is submitted: all, or those of the task in its order."""
+    """Those of these targets that are submitted: all, or those of the task in its order."""
     return tuple(name for name in (task.submitted if task else names) if name in names)
 
 

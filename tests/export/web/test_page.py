@@ -30,7 +30,7 @@ MOST_IN_WHEEL = 8_000_000  # bytes, compressed
 
 @pytest.fixture
 def bundle(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
-    """Of one variant, which the page is made to take: it is only copied here."""
+    """A bundle of one variant, which the page is made to take: it is only copied here."""
     monkeypatch.setattr("rrtn.export.web.page.VARIANTS", (load_bundle(tiny_model).variants[0].name,))
     return load_bundle(tiny_model)
 

@@ -295,7 +295,7 @@ def test_auto_goes_on_where_the_fastest_cannot_be_loaded_and_says_so(
 def test_what_is_slower_than_the_chosen_needs_no_reason(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two engines the first cannot be loaded; there is no ONNX at all."""
+    """The first of two engines cannot be loaded; there is no ONNX at all."""
 
     def load(bundle: Bundle, variant: Variant) -> Variant:
         if variant.name == "trt-fp16":

@@ -49,7 +49,7 @@ class Decoded(NamedTuple):
 
 
 def decoded(pool: DecoderPool, paths: Iterable[Path], *, ahead: int = AHEAD) -> list[Decoded]:
-    """Of each path, in their order."""
+    """What each path gives, in their order."""
     return gathered(pool, pool.events(map(os.fsencode, paths), ahead=ahead))
 
 

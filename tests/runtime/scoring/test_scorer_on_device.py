@@ -121,7 +121,7 @@ def test_batches_of_a_server_have_few_sizes(make_scorer: MakeScorer, monkeypatch
 def test_memory_of_decoders_is_pinned_as_long_as_they_live(
     make_scorer: MakeScorer, prompt_device: Device, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of one that dies, too: its place is given back before its memory is."""
+    """One that dies, too, gives back its place before its memory."""
     pinned: dict[int, int] = prompt_device.calls.pinned  # type: ignore[attr-defined]
     monkeypatch.setenv("RRTN_FAILPOINT", f"read.{os.path.basename(paths[4])}:sigsegv:all")
     scorer = make_scorer(batch_size=4, workers=2)

@@ -127,7 +127,7 @@ def test_the_page_has_levels_parts_and_scores(table: Path, tmp_path: Path) -> No
 def test_relative_names_are_of_the_folder_in_which_they_were_scored(
     tmp_path: Path, scorer: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a recording that is not there the length is unknown, which is said."""
+    """The length of a recording that is not there is unknown, which is said."""
     for folder, seconds in (("in", 9), ("other", 12)):
         (tmp_path / folder).mkdir()
         noise = np.random.default_rng(0).normal(size=seconds * RATE) * 0.1

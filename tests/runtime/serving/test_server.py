@@ -262,7 +262,7 @@ def test_other_paths_and_models_are_not_found(served: ServeProcess, path: str) -
 
 
 def code_of(path: str, answer: Answer) -> str:
-    """Of an error, whose form is that of the path."""
+    """The code of an error, whose form is that of the path."""
     document = answer.document
     if path.startswith("/v2"):
         assert isinstance(document.pop("error"), str)

@@ -55,7 +55,7 @@ def test_a_thousand_requests(served: ServeProcess, wanted: list[dict[str, float]
 
 
 def memory_mib(server: ServeProcess) -> float:
-    """Of the server and its decoders, what they share counted once for each."""
+    """Memory of the server and its decoders; what they share is counted once for each."""
     status = [Path(f"/proc/{pid}/status").read_text() for pid in (server.process.pid, *server.decoders())]
     return sum(int(text.partition("VmRSS:")[2].split()[0]) for text in status) / 1024
 

@@ -27,7 +27,7 @@ def text(form: str, rows: list[Row], seconds: float = 10.0) -> str:
 
 
 def intervals(grid: str) -> list[tuple[float, float, str]]:
-    """Of the one tier, as Praat reads them: by the order of what stands behind the `=`."""
+    """The intervals of the one tier, as Praat reads them: by the order of what stands behind the `=`."""
     found = re.findall(r'xmin = (\S+)\s+xmax = (\S+)\s+text = "((?:[^"]|"")*)"', grid)
     (count,) = re.findall(r"intervals: size = (\d+)", grid)
     assert int(count) == len(found)

@@ -15,7 +15,7 @@ def scored(file: str, *, fear: float, awe: float = 0.5, start: float | None = No
 
 
 def test_the_submission_is_exactly_this(tmp_path: Path) -> None:
-    """Of windows the last row counts, the mean; a flag is no error."""
+    """The last row of a file with windows counts, the mean; a flag is no error."""
     rows = [
         scored("wav/00002.wav", fear=0.25, start=0.0),
         scored("wav/00001.wav", fear=0.1, start=0.0),

@@ -38,7 +38,7 @@ TEMPLATES = sorted((Path(page_of.__file__).parent / "templates").iterdir())
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Of two epochs of a CNN10 of a few channels, on noise. All its names mean something in HTML."""
+    """A run of two epochs of a CNN10 of a few channels, on noise. All its names mean something in HTML."""
     folder = tmp_path_factory.mktemp("work") / "<b>work"
     data = _noise(folder / "<u>data")
     with pytest.MonkeyPatch.context() as patch:

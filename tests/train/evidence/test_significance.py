@@ -46,7 +46,7 @@ def study(
 
 
 def rows_of(speakers: list[str], names: Any) -> NDArray[np.int64]:
-    """Of these speakers' clips, one speaker behind the other."""
+    """The rows of these speakers' clips, one speaker behind the other."""
     return np.concatenate(
         [[i for i, speaker in enumerate(speakers) if speaker == name] for name in names]
     ).astype(np.int64)
