@@ -22,7 +22,7 @@ from rrtn.runtime import FrontendSpec
 from rrtn.runtime.arrays import Float32
 from rrtn.runtime.backends.mnn_kind import mnn_missing
 from rrtn.runtime.bundle import MANIFEST, Bundle, Variant, load_bundle, metadata_of
-from rrtn.runtime.frontend import clip_log_mel
+from rrtn.runtime.frontend import clip_log_mel, decibels_behind
 from rrtn.runtime.probe_sounds import extremes, voices
 from rrtn.runtime.system.files import write_json
 from rrtn.train.method.choices import EncoderName
@@ -76,7 +76,11 @@ def random_bundle(encoder: EncoderName, folder: Path) -> Bundle:
     contents = {"fp32": fp32, "int8": int8}
     for name, precision, made in (
         ("cpu", "fp32", cpu_variant_of(fp32, slower_too=True)),
-        ("cpu-int8", "int8", cpu_int8_variant_of(fp32, int8, sounds(), slower_too=True)),
+        (
+            "cpu-int8",
+            "int8",
+            cpu_int8_variant_of(fp32, int8, sounds(), decibels_behind(SPEC), slower_too=True),
+        ),
     ):
         metadata = metadata_of(LABELS, SPEC, "logmel", precision, made.plan)
         contents[name] = file_from_onnx(made.model, metadata)

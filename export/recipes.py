@@ -8,7 +8,7 @@ import numpy as np
 
 from ..runtime.arrays import Float32
 from ..runtime.bundle import metadata_of
-from ..runtime.frontend import log_mel
+from ..runtime.frontend import decibels_behind, log_mel
 from ..runtime.probe_sounds import extremes
 from ..runtime.spec import InputKind
 from .deployed_network import folded_encoder
@@ -112,14 +112,15 @@ def _int8_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
 
 
 def _int8_graph_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
-    """int8 with fewer multiplications.
+    """int8 without the silence behind a recording, and with fewer multiplications.
 
     Raises NotFasterError where that does not pay on this machine.
     """
     slower_too = recipe.name in given.wanted.require
     calibration = _calibration_log_mels(given.source)
+    silence = decibels_behind(given.source.config.frontend)
     made = cpu_int8_variant_of(
-        given.file_of(FP32.name), given.file_of(recipe.source), calibration, slower_too=slower_too
+        given.file_of(FP32.name), given.file_of(recipe.source), calibration, silence, slower_too=slower_too
     )
     return _made_of_plan(recipe, given, made)
 

@@ -32,6 +32,11 @@ def log_mel(waveform: npt.ArrayLike, spec: FrontendSpec) -> Float32:
     return _first_frames(x, spec, spec.frames_of(len(x)))
 
 
+def decibels_behind(spec: FrontendSpec) -> float:
+    """Every value of the frames behind a short recording, in dB, as float32 holds it."""
+    return 0.0 if spec.pad == "zero_db" else float(10 * np.log10(np.float32(spec.power_floor)))
+
+
 def clip_log_mel(waveform: Float32, spec: FrontendSpec) -> Float32:
     """waveform [N] of any length -> the log-Mel [frames, M] of its first clip, padded as the spec says.
 
@@ -40,7 +45,8 @@ def clip_log_mel(waveform: Float32, spec: FrontendSpec) -> Float32:
     """
     reaching_in = -(-(len(waveform) + spec.n_fft // 2) // spec.hop)  # frames with samples of the recording
     sounding = min(spec.frames, reaching_in)
-    decibels = np.full((spec.frames, spec.n_mels), 10 * np.log10(np.float32(spec.power_floor)), np.float32)
+    silence = 10 * np.log10(np.float32(spec.power_floor))
+    decibels = np.full((spec.frames, spec.n_mels), silence, np.float32)
     decibels[:sounding] = _first_frames(clip_of(waveform, spec), spec, sounding)
     if spec.pad == "zero_db":
         decibels[spec.frames_of(len(waveform)) :] = 0

@@ -99,13 +99,18 @@ def _tuned_plan(model: onnx.ModelProto) -> WinogradPlan:
         return plan_of(model, BATCH, cost)
 
 
-def speedup_over(other: bytes, made: bytes, shape: Sequence[int]) -> float:
-    """The ratio of the shortest times of a batch of inputs [B, *shape], taken in turns, on one thread.
+def speedup_over(other: bytes, made: bytes, shape: Sequence[int], *, frames: int | None = None) -> float:
+    """The ratio of the shortest times of a batch of inputs [B, 1, T, M], taken in turns, on one thread.
 
-    `rrtn score` runs them in the same way: one on each core.
+    `rrtn score` runs them in the same way: one on each core. `shape` is [1, T, M]; `made` gets the first
+    `frames` alone.
     """
     zeros = np.zeros((BATCH, *shape), np.float32)
+    inputs = (zeros, np.ascontiguousarray(zeros[:, :, :frames]))
     sessions = [session_from_bytes(content, "cpu variant", "cpu", threads=1) for content in (other, made)]
-    runs = [partial(session.run, None, {INPUT_NAMES["logmel"]: zeros}) for session in sessions]
+    runs = [
+        partial(session.run, None, {INPUT_NAMES["logmel"]: given})
+        for session, given in zip(sessions, inputs, strict=True)
+    ]
     turns = [[thread_ms(run) for run in runs] for _ in range(_TURNS)]
     return min(direct for direct, _ in turns[1:]) / min(fast for _, fast in turns[1:])

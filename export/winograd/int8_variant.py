@@ -1,9 +1,10 @@
-"""The variant `cpu-int8`: direct int8 convolutions, and from where it pays the fewer products, of int8.
+"""The variant `cpu-int8`: int8 convolutions of what sounds, and from where it pays the fewer products.
 
 The early layers are those of the variant `int8`. The deep ones are in slots, as in the variant `cpu`: the
 transforms are float, and the transformed samples and kernels are rounded to int8 (as in LoWino: Li et al.,
 "LoWino: Towards Efficient Low-Precision Winograd Convolutions on Modern CPUs", ICPP 2021), with a fixed scale
 for each product of a tile, so that a clip's scores do not depend on the others of its batch.
+The silence behind a recording is not computed, up to the first layer in slots.
 """
 
 from collections.abc import Mapping
@@ -15,8 +16,9 @@ import onnx
 from ...runtime.arrays import Float32, Float64
 from ...runtime.backends.ort_session import session_from_bytes
 from ..int8 import correct_head, quantised_before
+from ..silence import without_silence
 from .conv_cost import modelled_int8_ms
-from .cpu_variant import BATCH, CpuVariant, NotFasterError, check_faster, facts_of_plan, speedup_over
+from .cpu_variant import BATCH, CpuVariant, check_faster, facts_of_plan, speedup_over
 from .rewriting import WinogradPlan, plan_of, with_plan, with_transformed_samples
 from .slot_layout import SAMPLE_STEPS
 
@@ -26,24 +28,23 @@ _SHARES: Final = np.linspace(0.3, 1, 29)  # of the largest sample, that a scale 
 
 
 def cpu_int8_variant_of(
-    fp32: bytes, int8: bytes, calibration: Float32, *, slower_too: bool = False
+    fp32: bytes, int8: bytes, calibration: Float32, silence: float, *, slower_too: bool = False
 ) -> CpuVariant:
     """Makes the variant from the file of the variant fp32; `int8` is what it has to beat.
 
-    `calibration` are the log-mels [n, 1, T, M] that made `int8`. Raises NotFasterError where the result is
-    not faster here, unless `slower_too`.
+    `calibration` are the log-mels [n, 1, T, M] that made `int8`; `silence` is what they hold behind a
+    recording, in dB. Raises NotFasterError where the result is not faster here with clips of which half is
+    silence, unless `slower_too`.
     """
     model = onnx.load_model_from_string(fp32)
     plan = plan_of(model, BATCH, modelled_int8_ms)
-    if not plan:
-        raise NotFasterError(
-            "cpu-int8", "no convolution becomes faster with fewer multiplications", fix="use the variant int8"
-        )
-    made = int8_with_plan(model, plan, calibration)
-    speedup = speedup_over(int8, made.SerializeToString(), calibration.shape[1:])
+    made = int8_with_plan(model, plan, calibration) if plan else onnx.load_model_from_string(int8)
+    made = without_silence(made, silence)
+    frames = calibration.shape[2] // 2
+    speedup = speedup_over(int8, made.SerializeToString(), calibration.shape[1:], frames=frames)
     if not slower_too:
         check_faster("cpu-int8", speedup, "int8")
-    return CpuVariant(made, facts_of_plan(plan, speedup, tuned=False))
+    return CpuVariant(made, {**facts_of_plan(plan, speedup, tuned=False), "frames": frames})
 
 
 def int8_with_plan(fp32: onnx.ModelProto, plan: WinogradPlan, calibration: Float32) -> onnx.ModelProto:

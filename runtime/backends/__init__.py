@@ -12,6 +12,7 @@ openvino_kind   the record of `openvino`: OpenVINO on the processor
 mnn_kind        the record of `mnn`: MNN on the processor
 model_batch     what goes into a model and what comes out of it
 ort_backend     runs an ONNX variant
+silence         batches for models that take the frames with sound only
 ort_session     sessions of ONNX Runtime with rrtn's options
 openvino_backend  runs an ONNX variant by OpenVINO
 mnn_backend     runs a variant in MNN's format

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Float32, Int16, waveform_from_samples
+from ..arrays import Float32, Int16, Int64, waveform_from_samples
 from ..bundle import Bundle, Variant
 from ..errors import ModelError
 from ..spec import FrontendSpec
 
+_FRAMES = 2  # the axis of log-mels [B, 1, T, M]
 ModelBatch = Float32 | Int16  # log_mel [B, 1, T, M], or waveform [B, N] in float32 or int16
 
 
@@ -99,6 +100,10 @@ class Outputs(NamedTuple):
         """The first `count` clips, without those that padded the batch."""
         return Outputs(self.scores[:count], None if self.embedding is None else self.embedding[:count])
 
+    def at(self, places: Int64) -> "Outputs":
+        """Those of the clips at these places, in their order."""
+        return Outputs(self.scores[places], None if self.embedding is None else self.embedding[places])
+
     @classmethod
     def joined(cls, parts: Sequence["Outputs"]) -> "Outputs":
         """The outputs of a batch that was run in parts."""
@@ -123,7 +128,7 @@ def check_fit(
     k, wanted = len(bundle.labels), _input_of(bundle.spec, variant)
     known = {name: list(shape[1:]) for name, shape in outputs.items() if name in Outputs._fields}
     batches = [_known(shape)[:1] for shape in outputs.values()]
-    fits = [_known(shape) for shape in inputs.values()] == [wanted] and known.get("scores") == [k]
+    fits = [_known(shape) for shape in inputs.values()] in _inputs_of(wanted) and known.get("scores") == [k]
     if not fits or any(batch != wanted[:1] for batch in batches):
         came = ", ".join(f"{name} {list(shape)}" for name, shape in {**inputs, **outputs}.items())
         raise ModelError(
@@ -150,6 +155,17 @@ def _input_of(spec: FrontendSpec, variant: Variant) -> list[int | None]:
             return [None, spec.clip_samples]
         case "samples":
             return [1, None]
+
+
+def _inputs_of(wanted: list[int | None]) -> list[list[list[int | None]]]:
+    """The shapes that a model's inputs may have: of log-Mels the frames may be free."""
+    free = [None if axis == _FRAMES else size for axis, size in enumerate(wanted)]
+    return [[wanted], [free]] if len(wanted) > _FRAMES else [[wanted]]
+
+
+def takes_sound_only(shape: Sequence[object]) -> bool:
+    """Whether an input of this shape takes log-Mels without the silence behind: its frames are free."""
+    return len(shape) > _FRAMES and not _is_size(shape[_FRAMES])
 
 
 def _fit_in_words(wanted: list[int | None], k: int) -> str:

@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import Float32
 from ..bundle import Bundle, Variant
 from ..errors import ModelError
+from ..frontend import decibels_behind
 from .backend_errors import ort_errors
 from .cuda_libraries import load_cuda
 from .device_memory import Device, DeviceQueue, QueuedBackend, Widening, buffer_of, cuda_device, queued
-from .model_batch import ClipBatch, HostModel, Outputs, Spent, check_fit, widened
+from .model_batch import ClipBatch, HostModel, Outputs, Spent, check_fit, takes_sound_only, widened
 from .ort_session import MemoryDevice, session_from_bytes
+from .silence import parts_by_sound
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class OrtBackend(HostModel):
     variant: Variant
     device: str  # the name of the backend
     session: Any
+    silence: float | None = None  # dB, of a model that takes the frames with sound only
     # The buffers of the last shape, and the session's binding to them.
     _of_thread: threading.local = field(default_factory=threading.local, repr=False)
 
@@ -37,6 +41,8 @@ class OrtBackend(HostModel):
         and ModelError for anything else that ONNX Runtime refuses.
         """
         with ort_errors(f"{self.variant.file} on {self.device}, batch {batch.shape}"):
+            if self.silence is not None:
+                return self._run_in_parts(widened(batch), self.silence, spent)
             buffers, binding = self._buffers(batch.shape)
             begin = time.perf_counter()
             buffers.fill(batch)
@@ -47,6 +53,21 @@ class OrtBackend(HostModel):
             if spent:
                 spent.add(begin, there, ran, time.perf_counter())
             return outputs
+
+    def _run_in_parts(self, log_mel: Float32, silence: float, spent: Spent | None) -> Outputs:
+        """Clips of about the same length at once, without the silence behind the longest of them."""
+        name, wanted = self.session.get_inputs()[0].name, [one.name for one in _outputs(self.session)]
+        parts, outputs = parts_by_sound(log_mel, silence), []
+        for part in parts:
+            begin = time.perf_counter()
+            x = log_mel[part.clips, :, : part.frames]
+            there = time.perf_counter()
+            found = dict(zip(wanted, self.session.run(wanted, {name: x}), strict=True))
+            ran = time.perf_counter()
+            outputs.append(Outputs(found["scores"], found.get("embedding")))
+            if spent:
+                spent.add(begin, there, ran, ran)
+        return Outputs.joined(outputs).at(np.argsort(np.concatenate([part.clips for part in parts])))
 
     def _buffers(self, shape: tuple[int, ...]) -> tuple["_Buffers", Any]:
         bound: tuple[_Buffers, Any] | None = getattr(self._of_thread, "buffers", None)
@@ -155,8 +176,10 @@ def ort_backend_from_bundle(
         load_cuda()
         return ort_backend_on_device(bundle, variant, model, cuda_device())
     session = session_from_bytes(model, variant.file, device, threads=threads)
-    check_fit(bundle, variant, _shapes(session.get_inputs()), _shapes(session.get_outputs()))
-    return OrtBackend(variant, device, session)
+    inputs = _shapes(session.get_inputs())
+    check_fit(bundle, variant, inputs, _shapes(session.get_outputs()))
+    silence = decibels_behind(bundle.spec) if takes_sound_only(*inputs.values()) else None
+    return OrtBackend(variant, device, session, silence)
 
 
 def ort_backend_on_device(bundle: Bundle, variant: Variant, model: bytes, device: Device) -> CudaBackend:

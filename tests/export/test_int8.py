@@ -23,9 +23,10 @@ from onnx import TensorProto, numpy_helper
 from rrtn.export.engine import engine_from_onnx
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_difference, int8_for_cpu, int8_for_tensorrt, onnx_scores
+from rrtn.export.silence import without_silence
 from rrtn.runtime import FrontendSpec, load_bundle
 from rrtn.runtime.errors import ModelError
-from rrtn.runtime.frontend import log_mel
+from rrtn.runtime.frontend import decibels_behind, log_mel
 from rrtn.runtime.spec import InputKind
 from rrtn.train.method.encoders import BasicBlock, Encoder, PannsCnn
 from rrtn.train.method.metrics import ccc_biased
@@ -33,6 +34,7 @@ from rrtn.train.method.model import Head, TwinsNetwork
 from torch import nn
 
 SPEC = FrontendSpec()
+SILENCE = decibels_behind(SPEC)
 LABELS = ("Awe", "Fear", "Joy")
 N_CONVS = {"resnet": 6, "cnn": 4, "waveform": 4}
 # Of the scores' standard deviation over clips: the noise of 7-bit weights and 8-bit activations;
@@ -249,6 +251,21 @@ def test_a_score_does_not_depend_on_its_batch(exported: Exported, target: str) -
     for batch in (1, 2, 7):
         came = session.run(["scores"], {name: exported.held_out[:batch]})[0]
         np.testing.assert_allclose(came, whole[:batch], atol=1e-5, rtol=0)
+
+
+def test_without_the_silence_behind_a_recording_the_scores_are_equal_to_the_last_bit(
+    exported: Exported,
+) -> None:
+    if exported.kind == "waveform":
+        pytest.skip("its frames are made in the graph")
+    whole = onnx.load_model_from_string(exported.int8["cpu"])
+    made = without_silence(whole, SILENCE).SerializeToString()
+    for sounding in (1, 30, 100, 101, 248, 250):
+        log_mels = exported.held_out[:4].copy()
+        log_mels[:, :, sounding:] = SILENCE
+        expected = onnx_scores(exported.int8["cpu"], log_mels)
+        scores = onnx_scores(made, np.ascontiguousarray(log_mels[:, :, :sounding]))
+        np.testing.assert_array_equal(scores, expected)
 
 
 @pytest.mark.parametrize("target", MAKERS)

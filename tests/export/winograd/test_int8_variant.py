@@ -19,6 +19,7 @@ from rrtn.runtime.backends.ort_session import session_from_bytes
 from rrtn.runtime.bundle import METADATA_KEY
 
 Array = NDArray[Any]
+SILENCE = -100.0
 F22, F44, F2_PAIR = (toom_cook(2), toom_cook(2)), (toom_cook(4), toom_cook(4)), (toom_cook(2), pair())
 WAYS: list[Axes] = [F22, F44, (toom_cook(2), toom_cook(4)), (toom_cook(1), toom_cook(2)), F2_PAIR]
 WAYS.append((axes_for(10, 2)[1], axes_for(10, 2)[0]))
@@ -200,10 +201,18 @@ def test_an_outlier_is_clipped_where_that_costs_less_than_coarse_steps() -> None
     assert int8_variant._least_error(np.zeros(4, np.float32)) > 0
 
 
-def test_where_nothing_would_be_faster_none_is_made(network: onnx.ModelProto, clips: Array) -> None:
+def test_where_no_convolution_would_be_faster_all_are_direct_and_silence_is_not_computed(
+    network: onnx.ModelProto, clips: Array
+) -> None:
     content = network.SerializeToString()
-    with pytest.raises(NotFasterError, match="no convolution becomes faster"):
-        cpu_int8_variant_of(content, content, clips)
+    int8 = int8_for_cpu(content, clips[:8])
+    made = cpu_int8_variant_of(content, int8, clips[:8], SILENCE, slower_too=True)
+    assert (made.plan["convolutions"], made.plan["frames"]) == ({}, clips.shape[2] // 2)
+    assert {node.op_type for node in made.model.graph.node}.isdisjoint({"MatMulIntegerToFloat"})
+    short = clips[:2].copy()
+    short[:, :, 5:] = SILENCE
+    expected = run(onnx.load_model_from_string(int8), short)
+    np.testing.assert_array_equal(run(made.model, short[:, :, :5].copy()), expected)
 
 
 def test_where_it_is_hardly_faster_than_int8_none_is_made_unless_it_is_required(
@@ -213,8 +222,8 @@ def test_where_it_is_hardly_faster_than_int8_none_is_made_unless_it_is_required(
     monkeypatch.setattr(int8_variant, "plan_of", lambda model, *_: planned(model, "w3", "w4"))
     content = network.SerializeToString()
     with pytest.raises(NotFasterError, match=r"cpu-int8 \| \d+\.\d\d times as fast as int8 on this machine"):
-        cpu_int8_variant_of(content, content, clips[:8])
-    made = cpu_int8_variant_of(content, content, clips[:8], slower_too=True)
+        cpu_int8_variant_of(content, content, clips[:8], SILENCE)
+    made = cpu_int8_variant_of(content, content, clips[:8], SILENCE, slower_too=True)
     assert made.plan["convolutions"] == {"w3": "4 x 4", "w4": "4 x 4"}
     assert made.plan["speedup"] < 1000
 

@@ -1,0 +1,286 @@
+"""A graph that does not compute the silence behind a recording.
+
+A recording that is shorter than the model's input is followed by silence. In a convolutional network a row
+of a map that no sound reaches is the same row as in a clip of silence alone, so that it is known beforehand.
+The graph takes the frames with sound only. At a few tensors, its joints, it keeps the rows that differ from
+silence, and puts known rows behind them, as many as the nodes up to the next joint read. Those between two
+joints stay what they were. Every row that counts is computed by the same operators from the same numbers: in
+int8 the scores are equal to the last bit.
+
+B batch, C channels, T frames of a whole clip, t of those that are given, M mels. The rows of a map
+[B, C, rows, columns] are steps in time.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from ..runtime.arrays import Int64
+from ..runtime.backends.ort_session import session_from_bytes
+
+_TIME: Final = 2  # the axis of rows
+_DIMENSIONS: Final = 4  # of a map
+_FEWEST_WINDOWS: Final = 2  # between two joints whose maps have as many rows
+# Rows are computed one by one, each from the row of its own place.
+_ROW_BY_ROW: Final = frozenset(
+    {"QuantizeLinear", "DequantizeLinear", "Relu", "Add", "BatchNormalization", "Transpose"}
+)
+_WINDOWED: Final = frozenset({"Conv", "MaxPool", "AveragePool"})
+
+
+class _Window(NamedTuple):
+    """Which rows a node reads: row i of its output needs `size` rows from i * stride - padding on."""
+
+    size: int
+    stride: int
+    padding: int
+
+    def reached(self, rows: Int64) -> Int64:
+        """Rows of the output that differ from silence where the first `rows` of the input do."""
+        return -(-(rows + self.padding) // self.stride)
+
+    def read(self, rows: Int64) -> Int64:
+        """Rows of the input that the first `rows` of the output need."""
+        return (rows - 1) * self.stride - self.padding + self.size
+
+
+@dataclass(frozen=True)
+class _Joint:
+    """A tensor that everything behind it is computed from."""
+
+    name: str
+    node: int  # the number of the node that makes it; -1 for the input
+    rows: int
+
+
+def without_silence(model: onnx.ModelProto, silence: float) -> onnx.ModelProto:
+    """A new model that takes log_mel [B, 1, t, M], 1 <= t <= T. Behind t every value is `silence`, in dB.
+
+    `model` takes [B, 1, T, M]. What comes behind its first operator that mixes rows in another way than by a
+    window is computed for all T.
+    """
+    maps = _Maps(model)
+    joints = list(_joints(maps))
+    if len(joints) == 1:
+        return model
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    _write(made, joints, *_rows_at(maps, joints), _silent_maps(model, joints, silence))
+    size = made.graph.input[0].type.tensor_type.shape.dim[_TIME]
+    size.Clear()
+    size.dim_param = "frames"
+    return made
+
+
+class _Maps:
+    """The nodes between a model's input and its scores, in their order, and the maps that they make."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+        values = (*inferred.input, *inferred.value_info, *inferred.output)
+        self.shapes = {
+            one.name: [size.dim_value for size in one.type.tensor_type.shape.dim] for one in values
+        } | {one.name: list(one.dims) for one in model.graph.initializer}
+        self.input = model.graph.input[0].name
+        self.made = {self.input}
+        self.nodes = []
+        for node in model.graph.node:  # those of weights alone are left out
+            if self.made.intersection(node.input):
+                self.made.update(node.output)
+                self.nodes.append(node)
+
+    def rows(self, name: str) -> int:
+        """Of a map, when all frames are given."""
+        return int(self.shapes[name][_TIME])
+
+    def keeps_rows(self, node: onnx.NodeProto) -> bool:
+        """Whether rows of its output depend on rows of its inputs by windows alone."""
+        is_map = len(self.shapes.get(node.output[0], ())) == _DIMENSIONS
+        if not is_map or len(node.output) != 1:
+            return False
+        attributes = _attributes(node)
+        if node.op_type == "Transpose":
+            return bool(attributes["perm"][_TIME] == _TIME)
+        if node.op_type in _WINDOWED:
+            plain = {"dilations": 1, "auto_pad": b"NOTSET", "ceil_mode": 0}
+            return all(
+                np.all(np.atleast_1d(attributes.get(name, usual)) == usual) for name, usual in plain.items()
+            )
+        maps = [name for name in node.input if name in self.made]
+        return node.op_type in _ROW_BY_ROW and len({self.rows(name) for name in maps}) == 1
+
+    def window(self, node: onnx.NodeProto) -> _Window | None:
+        """None for a node that computes row by row."""
+        if node.op_type not in _WINDOWED:
+            return None
+        attributes = _attributes(node)
+        size = attributes["kernel_shape"] if "kernel_shape" in attributes else self.shapes[node.input[1]][2:]
+        return _Window(int(size[0]), _stride(node), int(attributes.get("pads", [0])[0]))
+
+    def next_window(self, name: str) -> onnx.NodeProto | None:
+        """The first node with a window that reads a map; nodes row by row may lie between."""
+        for node in self.nodes:
+            if name in node.input and self.keeps_rows(node):
+                return node if node.op_type in _WINDOWED else self.next_window(node.output[0])
+        return None
+
+    def reached(self, between: Sequence[onnx.NodeProto], start: str, rows: Int64) -> dict[str, Int64]:
+        """Rows of each map that differ from silence, where the first `rows` of the map `start` do."""
+        found = {start: rows}
+        for node in between:
+            inputs = np.maximum.reduce([found[name] for name in node.input if name in found])
+            window = self.window(node)
+            after = window.reached(inputs) if window else inputs
+            found[node.output[0]] = np.minimum(after, self.rows(node.output[0]))
+        return found
+
+    def read(self, between: Sequence[onnx.NodeProto], end: str, rows: Int64) -> dict[str, Int64]:
+        """Rows of each map that the first `rows` of the map `end` are computed from."""
+        found = {end: rows}
+        for node in reversed(between):
+            after = found[node.output[0]]
+            window = self.window(node)
+            before = window.read(after) if window else after
+            for name in self.made.intersection(node.input):
+                here = np.minimum(before, self.rows(name))
+                found[name] = np.maximum(found.get(name, here), here)
+        return found
+
+
+def _joints(maps: _Maps) -> Iterator[_Joint]:
+    """The input; the first tensor behind it after each change of the number of rows, and some between.
+
+    A pooling in channels last wants the convolution right before it, so that there is no joint between them.
+    The last joint is the last tensor before other operators.
+    """
+    latest = _Joint(maps.input, -1, maps.rows(maps.input))
+    yield latest
+    last = latest
+    for joint in _only_ones(maps):
+        last = joint
+        if maps.nodes[joint.node].op_type == "DequantizeLinear" or _is_rounded_next(maps, joint.name):
+            continue
+        window = maps.next_window(joint.name)
+        if window is None or window.op_type == "MaxPool":
+            continue
+        windows = sum(node.op_type in _WINDOWED for node in maps.nodes[latest.node + 1 : joint.node + 1])
+        if joint.rows == latest.rows and (windows < _FEWEST_WINDOWS or _stride(window) > 1):
+            continue
+        yield joint
+        latest = joint
+    if last.node > latest.node:
+        yield _before_dequantising(maps, last)
+
+
+def _only_ones(maps: _Maps) -> Iterator[_Joint]:
+    """The tensors that everything behind them is computed from, up to the first node of another kind."""
+    last_use = {name: i for i, node in enumerate(maps.nodes) for name in node.input}
+    alive = {maps.input}
+    for i, node in enumerate(maps.nodes):
+        if not maps.keeps_rows(node):
+            return
+        alive = {name for name in (*alive, *node.output) if last_use.get(name, -1) > i}
+        if len(alive) == 1:
+            (name,) = alive
+            yield _Joint(name, i, maps.rows(name))
+
+
+def _is_rounded_next(maps: _Maps, name: str) -> bool:
+    """Whether the same tensor in 8 bits follows: a quarter of the bytes."""
+    readers = [node for node in maps.nodes if name in node.input]
+    return len(readers) == 1 and readers[0].op_type in {"QuantizeLinear", "Relu"}
+
+
+def _before_dequantising(maps: _Maps, joint: _Joint) -> _Joint:
+    """The same tensor in 8 bits where there is one."""
+    node = maps.nodes[joint.node]
+    if node.op_type != "DequantizeLinear":
+        return joint
+    return _Joint(node.input[0], joint.node - 1, joint.rows)
+
+
+def _rows_at(maps: _Maps, joints: Sequence[_Joint]) -> tuple[Int64, Int64]:
+    """The rows that are kept at each joint, and these with the known ones behind: both [T + 1, joints].
+
+    There is a row for each number of given frames, 0 to T.
+    """
+    frames = np.arange(joints[0].rows + 1)
+    kept, wanted = [frames], []
+    for before, joint in pairwise(joints):
+        between = maps.nodes[before.node + 1 : joint.node + 1]
+        kept.append(maps.reached(between, before.name, kept[-1])[joint.name])
+        wanted.append(maps.read(between, joint.name, kept[-1])[before.name])
+    wanted.append(np.full_like(frames, joints[-1].rows))
+    return np.stack(kept, 1), np.maximum(np.stack(wanted, 1), np.stack(kept, 1))
+
+
+def _silent_maps(model: onnx.ModelProto, joints: Sequence[_Joint], silence: float) -> list[Any]:
+    """[1, C, rows, columns] of each joint in a clip of silence, as ONNX Runtime's int8 kernels give it."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    probe.graph.output.extend(onnx.ValueInfoProto(name=joint.name) for joint in joints[1:])
+    session = session_from_bytes(probe.SerializeToString(), "silence", "cpu", threads=1)
+    shape = [size.dim_value or 1 for size in model.graph.input[0].type.tensor_type.shape.dim]
+    clip = np.full(shape, silence, np.float32)
+    return [clip, *session.run([joint.name for joint in joints[1:]], {joints[0].name: clip})]
+
+
+def _write(
+    model: onnx.ModelProto, joints: Sequence[_Joint], kept: Int64, wanted: Int64, silent: Sequence[Any]
+) -> None:
+    """Puts the known rows behind each joint, in place."""
+    graph = model.graph
+    constants = {
+        "silence_of_frames": np.stack([kept, wanted], 2).reshape(len(kept), -1),
+        "silence_first": np.array([0]),
+        "silence_axis": np.array([_TIME]),
+        "silence_ones": np.ones(_DIMENSIONS - 1, np.int64),
+        **{f"{joint.name}_silence": rows for joint, rows in zip(joints, silent, strict=True)},
+    }
+    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    bounds = [f"silence_bound_{i}" for i in range(2 * len(joints))]
+    nodes = [
+        _node("Shape", [joints[0].name], "silence_given", start=_TIME, end=_TIME + 1),
+        _node("Shape", [joints[0].name], "silence_batch", start=0, end=1),
+        _node("Concat", ["silence_batch", "silence_ones"], "silence_shape", axis=0),
+        _node("Gather", ["silence_of_frames", "silence_given"], "silence_row", axis=0),
+        _node("Squeeze", ["silence_row", "silence_first"], "silence_bounds"),
+        helper.make_node("Split", ["silence_bounds"], bounds, num_outputs=len(bounds)),
+    ]
+    names = {joint.name: (bounds[2 * i], bounds[2 * i + 1]) for i, joint in enumerate(joints)}
+    nodes += _extended(joints[0].name, *names[joints[0].name])
+    for node in graph.node:
+        node.input[:] = [f"{name}_whole" if name in names else name for name in node.input]
+        nodes.append(node)
+        for name in names.keys() & set(node.output):
+            nodes += _extended(name, *names[name])
+    copied = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:], graph.value_info[:]
+    graph.node.extend(copied)
+
+
+def _extended(name: str, kept: str, wanted: str) -> list[onnx.NodeProto]:
+    """A joint's first rows, and the known ones from there on, in each clip of the batch."""
+    return [
+        _node("Slice", [name, "silence_first", kept, "silence_axis"], f"{name}_kept"),
+        _node("Slice", [f"{name}_silence", kept, wanted, "silence_axis"], f"{name}_known"),
+        _node("Expand", [f"{name}_known", "silence_shape"], f"{name}_rest"),
+        _node("Concat", [f"{name}_kept", f"{name}_rest"], f"{name}_whole", axis=_TIME),
+    ]
+
+
+def _node(kind: str, inputs: Sequence[str], output: str, **attributes: int) -> onnx.NodeProto:
+    return helper.make_node(kind, inputs, [output], **attributes)  # type: ignore[arg-type]
+
+
+def _stride(node: onnx.NodeProto) -> int:
+    return int(_attributes(node).get("strides", [1])[0])
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {one.name: helper.get_attribute_value(one) for one in node.attribute}
