@@ -13,26 +13,26 @@ _STEP: Final = 16  # frames: ONNX Runtime keeps a plan of its memory for each sh
 _TOGETHER: Final = 4  # clips: fewer cost more each
 
 
-class Part(NamedTuple):
+class SoundingClips(NamedTuple):
     """Clips of a batch, of which no frame from `frames` on has any sound."""
 
     clips: Int64  # their places in the batch
     frames: int
 
 
-def parts_by_sound(log_mel: Float32, silence: float) -> list[Part]:
+def parts_by_sound(log_mel: Float32, silence: float) -> list[SoundingClips]:
     """log_mel [B, 1, T, M] -> the clips from the shortest to the longest, four or more together.
 
     Frames are silent where every value is `silence`, in dB. Neighbours that take as many frames are one part.
     """
     frames = _sounding(log_mel, silence)
     order = np.argsort(frames, kind="stable")
-    parts: list[Part] = []
+    parts: list[SoundingClips] = []
     for clips in np.split(order, range(len(order) % _TOGETHER or _TOGETHER, len(order), _TOGETHER)):
         most = int(frames[clips[-1]])
         if parts and parts[-1].frames == most:
             clips = np.concatenate([parts.pop().clips, clips])  # noqa: PLW2901
-        parts.append(Part(clips, most))
+        parts.append(SoundingClips(clips, most))
     return parts
 
 
