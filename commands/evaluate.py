@@ -153,7 +153,6 @@ def _print_ratings(evaluation: "Evaluation") -> None:
 
 def _print_classes(evaluation: "Evaluation") -> None:
     """The recall of each class target, and what the epoch was chosen by."""
-    from ..train.evidence.significance import too_few
     from ..train.method.tasks import METRIC_NAMES
 
     intervals = evaluation.uar_intervals
@@ -163,9 +162,7 @@ def _print_classes(evaluation: "Evaluation") -> None:
     for j, target in enumerate(evaluation.classes):
         cells = [interval_text(*intervals[j])] if intervals else []
         table.add_row(target.name, number_text(evaluation.uar[j]), *cells, str(len(target.classes)))
-    interval = (
-        "95% by resampling speakers" if intervals else f"no 95% interval: {too_few(evaluation.speakers)}"
-    )
+    interval = "95% by resampling speakers" if intervals else f"no 95% interval: {evaluation.no_evidence}"
     metric = METRIC_NAMES[evaluation.metric]
     metric += (
         f" {evaluation.score:z.3f}"
@@ -198,16 +195,12 @@ def _title(evaluation: "Evaluation") -> str:
 
 
 def _caption(evaluation: "Evaluation") -> str:
-    from ..train.evidence.evaluation import DATA_CHANGED
-    from ..train.evidence.significance import too_few
-
     interval = "95% by resampling speakers"
     if not evaluation.interval:
-        interval = f"no 95% interval: {too_few(evaluation.speakers)}"
+        interval = f"no 95% interval: {evaluation.no_evidence}"
     means = "; means over seeds" if len(evaluation.seeds) > 1 else ""
     chosen = "; the epoch was chosen on these clips" if evaluation.chosen_on else ""
-    if evaluation.data_changed:
-        chosen = f"; {DATA_CHANGED}"
+    chosen += "".join(f"; {remark}" for remark in evaluation.remarks.get(str(evaluation.run), ()))
     chosen += "; each clip by the run that did not hear its speaker" if evaluation.folds else ""
     ccc = "CCC: the challenge's (variances over n-1, covariance over n)"
     ridge = "" if evaluation.ridge is None else "; ridge: on each mel bin's mean and deviation"
@@ -219,8 +212,6 @@ def _caption(evaluation: "Evaluation") -> str:
 
 
 def _print_comparison(evaluation: "Evaluation", other: str, comparison: "Comparison") -> None:
-    from ..train.evidence.significance import too_few
-
     evidence = [Column("95%"), *numbers("p", "p, Holm", drop=1)] if comparison.is_evidence else []
     table = Table("target", *numbers("difference"), *evidence, Column("", words=True))
     for k, target in enumerate([*evaluation.targets, "mean"]):
@@ -230,7 +221,8 @@ def _print_comparison(evaluation: "Evaluation", other: str, comparison: "Compari
         table.add_row(target, number_text(comparison.difference[k], "+z.3f"), *shown, comparison.verdict(k))
     caption = "p: two-tailed, by swapping the two runs speaker by speaker; Holm: over the targets"
     if not comparison.is_evidence:
-        caption = f"no interval and no p: {too_few(comparison.speakers)}"
+        caption = f"no interval and no p: {comparison.no_evidence}"
+    caption += "".join(f"; {other}: {remark}" for remark in evaluation.remarks.get(other, ()))
     speakers = counted(comparison.speakers, "speaker")
     print_table(table, title=f"{evaluation.run} minus {other}: {speakers}", caption=caption)
 

@@ -88,6 +88,12 @@ Task = Annotated[
 Epochs = Annotated[
     Optional[int], typer.Option(min=1, help="Default 60; 5 on the built-in corpus.", show_default=False)
 ]
+Fraction = Annotated[
+    Optional[float],
+    typer.Option(
+        help="Share of the training clips to use; whole speakers, whom the seed draws.", show_default=False
+    ),
+]
 BatchSize = Annotated[
     Optional[int], typer.Option(min=1, help="Default 128; less for under 1,280 clips.", show_default=False)
 ]

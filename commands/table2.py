@@ -18,6 +18,7 @@ from .options import (
     Device,
     Epochs,
     FileColumn,
+    Fraction,
     Json,
     Precision,
     Scale,
@@ -55,12 +56,7 @@ def table2(
         typer.Option(help=f"Of {','.join(METHODS)}; default: all.", show_default=False),
     ] = None,
     epochs: Epochs = None,
-    fraction: Annotated[
-        Optional[float],
-        typer.Option(
-            help="Share of the training clips to use; whole speakers, drawn by each seed.", show_default=False
-        ),
-    ] = None,
+    fraction: Fraction = None,
     batch_size: BatchSize = None,
     device: Device = None,
     precision: Precision = None,

@@ -22,6 +22,7 @@ from .options import (
     Device,
     Epochs,
     FileColumn,
+    Fraction,
     Json,
     Precision,
     Scale,
@@ -84,6 +85,7 @@ def train(
         ),
     ] = None,
     epochs: Epochs = None,
+    fraction: Fraction = None,
     batch_size: BatchSize = None,
     lr: Annotated[
         Optional[float], typer.Option(help="AdamW's learning rate; default 0.001.", show_default=False)
@@ -149,7 +151,7 @@ def train(
         "precision": precision,
         "compile": compile_,
         "tensorboard": tensorboard,
-        "data": {**places, "channel": channel, **labels},
+        "data": {**places, "channel": channel, "fraction": fraction, **labels},
         "model": {"encoder": encoder, "method": method, "init": absolute(init)},
         "optim": {"epochs": epochs, "batch_size": batch_size, "lr": lr},
         "frontend": {"trim": trim},

@@ -217,7 +217,9 @@ def _write_tensors(path: Path, content: Tensors) -> None:
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in content.items()}
     try:
         with atomic_path(path) as temporary:
+            mode = temporary.stat().st_mode
             save_file(tensors, temporary)
+            temporary.chmod(mode)  # safetensors makes a file that the owner alone may read
     except (OSError, SafetensorError) as error:
         size = sum(tensor.nbytes for tensor in tensors.values())
         reason = (error.strerror if isinstance(error, OSError) else None) or error

@@ -196,7 +196,7 @@ class OptimConfig:
     lr: float = 1e-3  # --lr
     eps: float = 1e-8
     weight_decay: float = 0.01
-    schedule: Schedule = "constant"  # cosine: down to 0 at the last step
+    schedule: Schedule = "constant"  # cosine: falls over all steps, and would be 0 one step after the last
     warmup_epochs: float = 0.0  # the learning rate rises linearly over so many epochs first
 
     def __post_init__(self) -> None:
@@ -210,6 +210,9 @@ class OptimConfig:
             raise ConfigError("--lr (optim.lr)", str(self.lr), wanted=wanted)
         for name in ("eps", "weight_decay", "warmup_epochs"):
             _check_least(f"optim.{name}", getattr(self, name), 0)
+        if self.epochs and self.warmup_epochs > self.epochs:
+            came = f"{self.warmup_epochs} of {self.epochs} epochs"
+            raise ConfigError("optim.warmup_epochs", came, wanted="no more than there are epochs")
         _check_choice("optim.schedule", self.schedule, get_args(Schedule))
 
 

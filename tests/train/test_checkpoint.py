@@ -433,3 +433,10 @@ def test_n10_only_files_of_checkpoints_are_removed(tmp_path: Path) -> None:
     names = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".safetensors")
     assert names == ["checkpoint.json", "sub", "thesis.txt"]
     assert len(list(tmp_path.glob("weights-*"))) == 1
+
+
+def test_who_may_read_the_weights_is_for_the_umask_to_say(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    (tmp_path / "other").touch()
+    modes = {path.stat().st_mode for path in tmp_path.iterdir() if path.is_file()}
+    assert modes == {(tmp_path / "other").stat().st_mode}

@@ -249,6 +249,7 @@ def test_unknown_keys_and_wrong_types_are_named_with_their_section(
         ({"projector": {"units": 1}}, "projector.units | 1 | expected at least 2"),
         ({"optim": {"schedule": "step"}}, "optim.schedule | 'step' | expected one of constant, cosine"),
         ({"optim": {"warmup_epochs": -1}}, "optim.warmup_epochs | -1"),
+        ({"optim": {"warmup_epochs": 3, "epochs": 2}}, "optim.warmup_epochs | 3.0 of 2 epochs"),
         ({"eval": {"crop": "random"}}, "eval.crop | 'random' | expected one of clip, full"),
         ({"ruwl": {"mode": "free"}}, "ruwl.mode | 'free' | expected one of learned, fixed"),
         ({"ruwl": {"lr": -0.1}}, "ruwl.lr | -0.1 | expected at least 0"),

@@ -1,6 +1,7 @@
 """How good a run is on a split, beside what a ridge regression reaches there."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from .fold_runs import folds_in
 from .groups import Grouping, GroupReport, group_report, grouping_of_text
 from .predictions import Predictions, scores_of_seeds, write_test_submission
 from .significance import Comparison, compare
-from .trained_run import predictions_of_run, trained_run
+from .trained_run import DATA_CHANGED, predictions_of_run, trained_run
 
 
 def evaluate(
@@ -54,17 +55,18 @@ def evaluate(
         _check_comparable(run, len(runs), other)
     if submission:
         _check_submission(submission, run, runs)
-    epochs, seeds = [], []
+    epochs, seeds, heard = [], [], []
     for one in runs:
         with Progress("read the run") as bar:
             bar.update(0, str(one))
             evaluated = trained_run(one, data, split)
         epochs.append(evaluated.info.epoch)
         seeds.append(evaluated.kept_predictions(split))
+        heard.append(evaluated.what_it_heard(split, other_data=data is not None))
     task, columns = task_of_name(evaluated.config.data.task), evaluated.config.data.columns
     wanted = ridge and bool(columns.targets)
     baseline = wanted and evaluated.can_fit_ridge()
-    is_own = (data is None or baseline or split == "Val") and evaluated.is_of_its_own_data()
+    is_own = DATA_CHANGED not in heard and evaluated.is_of_its_own_data()
     if submission:
         write_test_submission(
             submission, evaluated.predictions("Test"), submitted_columns(task, columns.names)
@@ -77,7 +79,7 @@ def evaluate(
         synthetic=is_synthetic(evaluated.data.path),
         split=split,
         chosen_on=split == "Val" and not folds and is_own,
-        data_changed=data is None and not is_own,
+        data_changed=DATA_CHANGED in heard,
         ridge_of_others=baseline and data is not None and not is_own,
         ridge_lacks_train=wanted and not baseline,
         folds=len(folds),
@@ -86,9 +88,32 @@ def evaluate(
             _groups(grouping, evaluated.data, seeds, one_scale=len(set(columns.scales)) < 2)
             for grouping in groupings
         ),
+        remarks=_remarks({run: heard, **{other: _heard_by(other, data, split) for other in others}}),
         scales=columns.scales if columns.is_scaled else (),
         task=task,
     )
+
+
+def _heard_by(run: Path, data: Path | None, split: str) -> list[str]:
+    """`what_it_heard` of each seed; nothing is known where its predictions alone are left."""
+    with contextlib.suppress(DataError):
+        trained = [trained_run(one, data, split) for one in runs_of_seeds(run)]
+        return [one.what_it_heard(split, other_data=data is not None) for one in trained]
+    return ["its data cannot be read any more: these are the predictions that it made last"]
+
+
+def _remarks(heard: Mapping[Path, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Each run's folder -> what to know of its figures; runs without any are left out."""
+    found = {run: dict.fromkeys(filter(None, (*_unfinished(run), *texts))) for run, texts in heard.items()}
+    return {str(run): tuple(texts) for run, texts in found.items() if texts}
+
+
+def _unfinished(run: Path) -> tuple[str, ...]:
+    """Of a single run: the seeds and the folds that are evaluated are finished."""
+    if not RunFolder(run).is_begun() or folds_in(run):
+        return ()
+    done, wanted = read_info(RunFolder(run).last).epoch, config_from_toml(RunFolder(run).config).optim.epochs
+    return (f"not finished: {done} of {counted(wanted, 'epoch')}",) if done < wanted else ()
 
 
 def _check_comparable(run: Path, seeds: int, other: Path) -> None:
@@ -131,13 +156,21 @@ def runs_of_seeds(folder: Path) -> list[Path]:
     digest = read_info(RunFolder(runs[0]).last).data_sha256
     for run, config in zip(runs, configs, strict=True):
         info = read_info(RunFolder(run).last)
-        may = MAY_DIFFER | {"seed"} if info.data_sha256 == digest else MAY_DIFFER - PLACES | {"seed"}
+        is_same = info.data_sha256 == digest
+        may = MAY_DIFFER | {"seed"} if is_same else MAY_DIFFER - PLACES | {"seed"}
         if unlike := [text for key, text in differences(configs[0], config).items() if key not in may]:
             raise ConfigError(
                 str(run),
                 f"unlike {runs[0].name}: {'; '.join(unlike)}",
                 wanted="runs that differ in nothing but their seed",
                 fix="name a single run, or move the others out of the folder",
+            )
+        if not is_same and config.data.fraction == configs[0].data.fraction == 1:
+            raise ConfigError(
+                str(run),
+                f"other clips or ratings than {runs[0].name} was trained on",
+                wanted="runs that differ in nothing but their seed",
+                fix="name a single run, or train again: the data was changed between them",
             )
         if (done := info.epoch) < config.optim.epochs:
             raise ConfigError(
@@ -146,7 +179,22 @@ def runs_of_seeds(folder: Path) -> list[Path]:
                 wanted="finished runs",
                 fix=f"finish it: rrtn train --resume --out {quoted(run)}",
             )
+    _check_seeds(runs, [config.seed for config in configs])
     return runs
+
+
+def _check_seeds(runs: Sequence[Path], seeds: Sequence[int]) -> None:
+    """Raises ConfigError for two runs with one seed: a copy tells nothing of how much chance does."""
+    first: dict[int, Path] = {}
+    for run, seed in zip(runs, seeds, strict=True):
+        if seed in first:
+            raise ConfigError(
+                str(run),
+                f"seed {seed}, as {first[seed].name} has",
+                wanted="another seed in each run",
+                fix="move one of the two out of the folder",
+            )
+        first[seed] = run
 
 
 def _groups(

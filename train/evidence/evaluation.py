@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -31,15 +31,13 @@ from ..method.tasks import Metric, Task
 from .groups import GroupReport
 from .predictions import Predictions, scores_of_seeds
 from .significance import (
-    FEWEST_SPEAKERS,
     Comparison,
     ccc_interval,
     have_evidence,
+    no_evidence_of,
     or_none,
     uar_interval,
 )
-
-DATA_CHANGED: Final = "the data was changed since training: clips may be among those that it learned from"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,6 +61,8 @@ class Evaluation:
     ridge_of_others: bool = False  # it was fitted on the Train of other data than the run's
     ridge_lacks_train: bool = False  # it was asked for, and other data have too few rated clips in Train
     compared: dict[str, Comparison] = field(default_factory=dict)  # folder of the other run -> comparison
+    # What to know of a run's figures, by its folder: clips that it may have learned from, epochs to come.
+    remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
     groups: tuple[GroupReport, ...] = ()  # of each --by
     scales: tuple[Scale, ...] = ()  # [K]; empty where all are 0 to 1
     task: Task | None = None
@@ -106,6 +106,11 @@ class Evaluation:
     def speakers(self) -> int:
         """The number of speakers who are named."""
         return named_speakers(self.predictions.speakers)
+
+    @property
+    def no_evidence(self) -> str:
+        """Why there are no intervals, in words; "" where there are."""
+        return no_evidence_of(self.predictions.speakers)
 
     @property
     def challenge(self) -> Float64:
@@ -154,7 +159,7 @@ class Evaluation:
 
         NaN for a class target that too few have rated.
         """
-        if self.speakers < FEWEST_SPEAKERS:
+        if self.no_evidence:
             return None
         scores, predictions = scores_of_seeds(self.seeds), self.predictions
         found = []
@@ -215,7 +220,7 @@ class Evaluation:
         It draws speakers, and seeds where there are several. None where there are too few speakers for it
         to mean something; NaN for a target that too few have rated, and then for the mean.
         """
-        if self.speakers < FEWEST_SPEAKERS or not self.targets:
+        if self.no_evidence or not self.targets:
             return None
         rated, speakers = self._rated[0].rated, self.predictions.speakers
         with Progress("resample speakers"):
@@ -253,6 +258,7 @@ class Evaluation:
             **self._of_labels(),
             **({"folds": self.folds} if self.folds else {}),
             **({"data_changed": True} if self.data_changed else {}),
+            **({"remarks": self.remarks} if self.remarks else {}),
             **({"groups": [group.to_dict() for group in self.groups]} if self.groups else {}),
         } | ({"epochs_of_seeds": list(self.epochs)} if len(self.seeds) > 1 else {})
 

@@ -31,6 +31,7 @@ from .significance import (
     or_none,
     sizes_of_draws,
     speaker_sums,
+    too_many_unnamed,
     with_all,
     with_mean,
 )
@@ -277,7 +278,9 @@ class _Sums(NamedTuple):
     def is_evidence(self) -> Mask:
         """[K + 1]: whether enough speakers have ratings of a target, and of each for the mean."""
         of_target = (self.sums[0, self.named, 0] > 0).sum(0)
-        return with_all(of_target >= FEWEST_SPEAKERS, self.known)
+        unnamed = self.rated - self.sums[0, self.named, 0].sum(0)
+        enough = (of_target >= FEWEST_SPEAKERS) & ~too_many_unnamed(unnamed, self.rated)
+        return with_all(enough, self.known)
 
 
 def _sums_of_groups(

@@ -33,12 +33,12 @@ from ..run_folder import RunFolder
 from .best_checkpoint import best_of_run
 from .charts import SPECTROGRAM_DB, interval_chart, line_chart, scatter
 from .evaluate import evaluate, runs_of_seeds
-from .evaluation import DATA_CHANGED, Evaluation, mean_of_known
+from .evaluation import Evaluation, mean_of_known
 from .fold_runs import folds_in
 from .report_clips import clips_of_evaluation
 from .report_page import Compared, Confusion, Export, Figure, Quality, ShownTable, Summary, Training
-from .significance import FEWEST_SPEAKERS, too_few
-from .trained_run import config_of_all_folds
+from .significance import FEWEST_SPEAKERS
+from .trained_run import DATA_CHANGED, config_of_all_folds
 
 MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` printed
 
@@ -93,12 +93,13 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
     info, config, _ = best_of_run(shown)
     if evaluation.folds:
         config = config_of_all_folds(config)
-    histories = {_name(run, one): _history(one) for run, ones in members for one in ones}
+    names = names_apart([one for _, ones in members for one in ones])
+    histories = {name: _history(one) for one, name in names.items()}
     page = _template().render(
         name=first.name,
         model=f"{config.model.encoder}, {config.model.method}",
         summary=_summary(first, shown, config, evaluation),
-        training=_training(histories, evaluation.epoch),
+        training=_training(histories, "used" if evaluation.folds else "best", evaluation.epoch),
         quality=_quality(evaluation),
         compared=_compared(evaluation),
         export=_export(RunFolder(shown).export),
@@ -133,9 +134,14 @@ def _harmless(value: object) -> object:
     return value if isinstance(value, Markup | int | float) else printable_lines(value)
 
 
-def _name(run: Path, one: Path) -> str:
-    """The name of a run, or of one in a folder of seeds."""
-    return run.name if one == run else f"{run.name}/{one.name}"
+def names_apart(runs: Sequence[Path]) -> dict[Path, str]:
+    """Each run -> the last parts of its path, as many as tell it from the others."""
+    parts = {run: run.absolute().parts[1:] for run in runs}
+    for count in range(1, max(map(len, parts.values()))):
+        names = {run: "/".join(part[-count:]) for run, part in parts.items()}
+        if len(set(names.values())) == len(names):
+            return names
+    return {run: "/".join(part) for run, part in parts.items()}
 
 
 def _history(run: Path) -> list[dict[str, Any]]:
@@ -186,14 +192,15 @@ def _interval_text(evaluation: Evaluation) -> str:
     if evaluation.metric != "ccc":
         return "its parts, and their intervals, are under Evaluation"
     if evaluation.interval is None:
-        return f"no 95% interval: {too_few(evaluation.speakers)}"
+        return f"no 95% interval: {evaluation.no_evidence}"
     low, high = (end[-1] for end in evaluation.interval)
     if np.isnan(low):
         return f"no 95% interval: fewer than {FEWEST_SPEAKERS} speakers have rated one of the targets"
     return f"95%: {low:z.3f} to {high:z.3f}, resampling speakers"
 
 
-def _training(histories: dict[str, list[dict[str, Any]]], best: int) -> Training:
+def _training(histories: dict[str, list[dict[str, Any]]], why: str, epoch: int) -> Training:
+    """`epoch` is the one whose checkpoint is judged, and `why`: "best", or "used" where none was chosen."""
     records = next(iter(histories.values()))
     epochs = [record["epoch"] for record in records]
     charts = [
@@ -217,7 +224,10 @@ def _training(histories: dict[str, list[dict[str, Any]]], best: int) -> Training
         ("Losses, each as a share of its largest value, and the last value", _losses(records), "share")
     )
     return Training(
-        [_curves(text, lines, epochs, unit, best=best) for text, lines, unit in charts],
+        [
+            _curves(text, lines, epochs, unit, (f"{why}: epoch {epoch}", epoch))
+            for text, lines, unit in charts
+        ],
         _of_runs(histories, epochs) if len(histories) > 1 else None,
     )
 
@@ -249,10 +259,14 @@ def _of_runs(histories: dict[str, list[dict[str, Any]]], epochs: list[int]) -> F
 
 
 def _curves(
-    caption: str, lines: dict[str, Any], epochs: list[int], unit: str, *, best: int | None = None
+    caption: str,
+    lines: dict[str, Any],
+    epochs: list[int],
+    unit: str,
+    mark: tuple[str, int | None] = ("", None),
 ) -> Figure:
-    label = f"best: epoch {best}" if best else ""
-    chart = line_chart(lines, x=epochs, x_label="epoch", y_label=unit, mark=best, mark_label=label)
+    label, epoch = mark
+    chart = line_chart(lines, x=epochs, x_label="epoch", y_label=unit, mark=epoch, mark_label=label)
     return Figure(caption, chart)
 
 
@@ -323,7 +337,10 @@ def _compared(evaluation: Evaluation) -> list[Compared]:
         ]
         evidence = ["95%", "p (Holm)"] if comparison.is_evidence else []
         table = ShownTable(["target", "difference", *evidence, "verdict"], rows, words=["verdict"])
-        note = "" if comparison.is_evidence else f"No interval and no p: {too_few(comparison.speakers)}."
+        notes = [f"{other}: {remark}." for remark in evaluation.remarks.get(other, ())]
+        if not comparison.is_evidence:
+            notes.append(f"No interval and no p: {comparison.no_evidence}.")
+        note = " ".join(notes)
         parts.append(Compared(other, counted(comparison.speakers, "speaker"), table, note))
     return parts
 

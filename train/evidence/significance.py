@@ -23,6 +23,7 @@ from ..method.metrics import confusion, uar_of_confusion
 
 RESAMPLES: Final = 10_000
 FEWEST_SPEAKERS: Final = 8  # with fewer, no interval is shown, and nothing is called significant
+_MOST_UNNAMED: Final = 0.05  # of the clips: they may be of one person, or of as many as there are clips
 LEVEL: Final = 0.05  # two-tailed
 _AT_A_TIME: Final = 1000  # resamples, so that many speakers, seeds and targets fit into memory
 
@@ -43,11 +44,12 @@ class Comparison:
     p: Float64  # two-tailed, by swapping the methods speaker by speaker
     p_holm: Float64  # of the targets, adjusted for their number; of the mean, p itself
     speakers: int
+    no_evidence: str = ""  # why intervals and p-values would mean nothing, in words
 
     @property
     def is_evidence(self) -> bool:
-        """True if there are enough speakers for intervals and p-values to mean something."""
-        return self.speakers >= FEWEST_SPEAKERS
+        """True if intervals and p-values mean something."""
+        return not self.no_evidence
 
     def verdict(self, column: int) -> str:
         """A verdict in plain words, for one target or (-1) for the mean."""
@@ -82,8 +84,8 @@ def or_none(value: float) -> float | None:
 def have_evidence(rated: npt.ArrayLike, speakers: Sequence[str]) -> npt.NDArray[np.bool_]:
     """[K + 1]: whether enough named speakers have ratings [n, K] of a target, and of each for the mean."""
     known = ~np.isnan(np.asarray(rated, np.float64))
-    raters = np.array([named_speakers(np.asarray(speakers)[column].tolist()) for column in known.T])
-    return with_all(raters >= FEWEST_SPEAKERS, known.sum(0) >= 2)
+    enough = [not no_evidence_of(np.asarray(speakers)[column].tolist()) for column in known.T]
+    return with_all(np.array(enough, dtype=bool), known.sum(0) >= 2)
 
 
 def with_all(enough: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -91,11 +93,21 @@ def with_all(enough: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_]) -> npt
     return np.append(enough, bool(known.any() and enough[known].all()))
 
 
-def too_few(speakers: int) -> str:
-    """Why there is no interval, in words."""
-    if not speakers:
+def no_evidence_of(speakers: Sequence[str]) -> str:
+    """Why the clips of these speakers [n] give no interval, in words; "" where they do."""
+    named, unnamed = named_speakers(speakers), sum(not name for name in speakers)
+    if not named:
         return "no speaker is named, and clips of one speaker are no independent evidence"
-    return f"{counted(speakers, 'speaker')}, and fewer than {FEWEST_SPEAKERS} say nothing"
+    if named < FEWEST_SPEAKERS:
+        return f"{counted(named, 'speaker')}, and fewer than {FEWEST_SPEAKERS} say nothing"
+    if too_many_unnamed(unnamed, len(speakers)):
+        return f"{unnamed} of {counted(len(speakers), 'clip')} name no speaker, and may be of one person"
+    return ""
+
+
+def too_many_unnamed(unnamed: npt.ArrayLike, clips: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Whether so many clips name no speaker that an interval would be of another thing."""
+    return np.asarray(np.asarray(unnamed) > _MOST_UNNAMED * np.asarray(clips))
 
 
 def ccc_interval(
@@ -165,8 +177,8 @@ def compare(
     ccc_a, ccc_b = (with_mean(_mean_ccc(everyone, sums), known) for sums in (sums_a, sums_b))
     difference = (ccc_a - ccc_b)[0]
     p = _swap_p(sums_a, sums_b, difference, people, resamples, rng)
-    named = named_speakers(speakers)
-    is_evidence = have_evidence(rated, speakers) | (named < FEWEST_SPEAKERS)  # of few, nothing is shown
+    no_evidence = no_evidence_of(speakers)
+    is_evidence = have_evidence(rated, speakers) | bool(no_evidence)  # then nothing is shown
     low, high, p = (np.where(is_evidence, x, np.nan) for x in (*interval_of(drawn[0] - drawn[1]), p))
     return Comparison(
         difference=difference,
@@ -174,7 +186,8 @@ def compare(
         high=high,
         p=p,
         p_holm=np.append(holm(p[:-1]), p[-1]),
-        speakers=named,
+        speakers=named_speakers(speakers),
+        no_evidence=no_evidence,
     )
 
 
@@ -188,7 +201,7 @@ def ccc_change_interval(
 ) -> tuple[float, float] | None:
     """The 95% interval of the mean challenge CCC of `scores` minus that of `reference`.
 
-    All arrays are [n, K]. None where there are fewer than FEWEST_SPEAKERS, or so few have rated a target.
+    All arrays are [n, K]. None where `have_evidence` says that one of the targets has none.
     """
     (sums, people), (before, _) = (speaker_sums(x, rated, speakers) for x in (scores, reference))
     if not have_evidence(rated, speakers)[-1]:

@@ -262,7 +262,11 @@ def table_of_runs(runs: TableRuns, *, resamples: int = RESAMPLES) -> Table2:
     device = device_from_config(runs.config, World())
     of_rows = {row: tuple(runs.run(row, seed) for seed in range(runs.seeds)) for row in ROWS}
     found = {
-        row: {run.seed: predictions_of_run(run.folder, device=device) for run in of_row if run.is_finished}
+        row: {
+            run.seed: predictions_of_run(run.folder, device=device).of_ratings()
+            for run in of_row
+            if run.is_finished
+        }
         for row, of_row in of_rows.items()
     }
     every = [predictions for of_row in found.values() for predictions in of_row.values()]

@@ -161,6 +161,8 @@ def table_runs(config: Config, *, out: Path, seeds: int, rows: tuple[Table2Row, 
     if seeds < 1:
         raise ConfigError("--seeds", str(seeds), wanted="at least 1")
     plan = plan_from_config(replace(config, seed=0, compile=_compile_mode(config, out, seeds)))
+    if not plan.data.targets:
+        raise ConfigError("rrtn table2", "classes alone", wanted="rated targets, whose CCC the table holds")
     runs = TableRuns(
         out=out, config=plan.config, seeds=seeds, rows=rows, notes=(targets_line(plan.data), *plan.notes)
     )

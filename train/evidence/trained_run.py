@@ -42,6 +42,9 @@ from .fold_runs import folds_in
 from .predictions import Predictions, read_predictions, write_predictions
 from .ridge import mel_statistics, ridge_predictions
 
+DATA_CHANGED: Final = "the data was changed since training: clips may be among those that it learned from"
+_LEARNED: Final = "it learned from these clips"
+_UNKNOWN: Final = "its own data is not there as it was: it may have learned from these clips"
 _CPU: Final = torch.device("cpu")
 
 
@@ -65,6 +68,25 @@ class TrainedRun:
         """Whether `data` is what the run was trained on, wherever that lies now."""
         return _is_what_was_learned(self.info, self.config, self.data)
 
+    def what_it_heard(self, split: str, *, other_data: bool) -> str:
+        """Whether the run may have learned from the clips of a split, in words; "" where it has not.
+
+        `other_data` says that the data was named, and need not be the run's own.
+        """
+        if self.is_of_its_own_data():
+            return _LEARNED if split == "Train" else ""
+        return self._heard_of_others(split) if other_data else DATA_CHANGED
+
+    def _heard_of_others(self, split: str) -> str:
+        """The same of other data: clips are known by their samples."""
+        with contextlib.suppress(DataError):  # of its own data, which may be gone
+            own = replace(self, data=data_from_config(self.config))
+            if own.is_of_its_own_data():
+                learned, judged = set(_hashes(own.clips("Train"))), _hashes(self.clips(split))
+                count = sum(clip in learned for clip in judged)
+                return f"it learned from {count} of these {counted(len(judged), 'clip')}" if count else ""
+        return _UNKNOWN
+
     def clips(self, split: str, device: torch.device = _CPU) -> SplitClips:
         """The decoded clips of a split."""
         return split_clips(self.data, split, self.config.frontend, device)
@@ -87,7 +109,8 @@ class TrainedRun:
             if kept.file_ids == _file_ids(split) and kept.targets == self.data.columns.labels:
                 return replace(kept, speakers=_speakers(split), classes=self.data.columns.classes)
         predictions = self.predictions(name, device)
-        write_predictions(path, predictions)
+        with contextlib.suppress(OSError):  # of a folder that cannot be written to: they are made again
+            write_predictions(path, predictions)
         return predictions
 
     def predictions(self, name: str, device: torch.device = _CPU) -> Predictions:
@@ -174,6 +197,10 @@ class CrossFittedRun(TrainedRun):
             scores[inside] = _scores_of(network, config, clips, label=f"predict {fold.name}")
         return scores
 
+    def what_it_heard(self, split: str, *, other_data: bool) -> str:
+        """Each clip is scored by the run that did not hear its speaker."""
+        return ""
+
     def can_fit_ridge(self) -> bool:
         """Each fold's is fitted on the others."""
         return True
@@ -227,6 +254,17 @@ def trained_run(run: Path, data: Path | None, split: str = "Val") -> TrainedRun:
     """A run, or a cross-validation."""
     kind = CrossFittedRun if folds_in(run) else TrainedRun
     return kind.of_run(run, data, split)
+
+
+def _hashes(clips: SplitClips) -> list[bytes]:
+    """Of the samples of each clip."""
+    with Progress("compare clips", len(clips.store), "clips") as bar:
+
+        def digest(index: int) -> bytes:
+            bar.advance()
+            return hashlib.sha256(clips.store.waveform(index).tobytes()).digest()
+
+        return [digest(i) for i in range(len(clips))]
 
 
 def _scores_of(network: TwinsNetwork, config: Config, clips: SplitClips, *, label: str) -> Float32:

@@ -160,6 +160,20 @@ def test_of_few_speakers_there_is_no_interval_and_no_p() -> None:
     assert document["differences"][0]["bias"]["Awe"]["p_holm"] is None
 
 
+def test_where_many_clips_name_no_speaker_nothing_is_evidence() -> None:
+    """They may be of one person, who would be a cluster of most of the clips."""
+    made = predictions(40)
+    for unnamed in (1, 2):  # of 20 women; one is 5% of their clips
+        names = [f"s{2 * i:02d}" for i in range(unnamed)]
+        speakers = tuple("" if name in names else name for name in made.speakers)
+        found = group_report(
+            grouping_of_text("Sex"), cells_of(made), [replace(made, speakers=speakers)], resamples=100
+        )
+        women = next(group for group in found.groups if group.name == "f")
+        assert women.ccc.low is not None
+        assert np.isnan(women.ccc.low).all() == (unnamed == 2)
+
+
 def test_means_over_seeds_are_taken() -> None:
     seeds = [predictions(20), predictions(20)]
     other = Predictions(**{**vars(seeds[1]), "scores": seeds[1].scores + 0.2})

@@ -17,7 +17,7 @@ import soundfile
 from rrtn.commands.evaluate import print_evaluation
 from rrtn.runtime import load_bundle
 from rrtn.runtime.backends import variant_rows
-from rrtn.runtime.errors import DataError
+from rrtn.runtime.errors import ConfigError, DataError
 from rrtn.train import loop
 from rrtn.train.config import config_from_dict
 from rrtn.train.data.corpus import MARK
@@ -168,6 +168,113 @@ def test_n22_the_epoch_was_chosen_on_these_clips(
     assert "fitted on the Train of --data" in " ".join(capsys.readouterr().out.split())
 
 
+def copies(run: Path, folder: Path, *names: str) -> list[Path]:
+    """Copies of a run, each with a seed of its own."""
+    made = []
+    for seed, name in enumerate(names):
+        copy = shutil.copytree(run, folder / name)
+        settings = copy / "config.toml"
+        settings.write_text(settings.read_text().replace("seed = 0", f"seed = {seed}"))
+        for pointer in copy.glob("checkpoints/*/checkpoint.json"):
+            pointer.write_text(pointer.read_text().replace('"seed": 0', f'"seed": {seed}'))
+        made.append(copy)
+    return made
+
+
+def test_runs_of_one_name_are_told_apart_by_what_is_before_it(run: Path, tmp_path: Path) -> None:
+    """The folders of `rrtn table2` all hold a seed0."""
+    one, other = copies(run, tmp_path, "a/seed0", "b/seed0")
+    history = (other / "history.jsonl").read_text().splitlines()
+    (other / "history.jsonl").write_text(history[0] + "\n")
+    page = report([one, other], out=tmp_path / "page.html").read_text()
+    assert {"a/seed0", "b/seed0"} <= set(re.findall(r">([ab]/seed0)<", page))
+    assert page.count("best: epoch") == shown(one, tmp_path).text.count("best: epoch") > 0
+    apart = page_of.names_apart([Path("/x/a/s"), Path("/x/b/s"), Path("/x/b/t")])
+    assert [*apart.values()] == ["a/s", "b/s", "b/t"]
+    assert [*page_of.names_apart([Path("/x/a"), Path("/x/b")]).values()] == ["a", "b"]
+
+
+def test_clips_that_a_run_learned_from_are_counted_where_the_data_is_another(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With Train and Val exchanged, under names that mean nothing."""
+    (own,) = copies(run, tmp_path, "own")
+    data = shutil.copytree(run.parent / "<u>data", tmp_path / "data")
+    table = (data / "data_info.csv").read_text()
+    exchanged = {"Train": "Val", "Val": "Train"}
+    swapped = re.sub(r",(Train|Val),", lambda found: f",{exchanged[found[1]]},", table)
+    for old, new in (("<i>&1]", "one]"), ("<i>&9]", "nine]")):
+        swapped = swapped.replace(f"[{old}", f"[{new}")
+    (data / "data_info.csv").write_text(swapped)
+    (data / "wav/<i>&1.wav").rename(data / "wav/one.wav")
+    (data / "wav/<i>&9.wav").rename(data / "wav/nine.wav")
+    found = evaluate(own, ridge=False, data=data)
+    assert found.remarks == {str(own): ("it learned from 8 of these 8 clips",)}
+    assert found.to_dict()["remarks"] == {str(own): ("it learned from 8 of these 8 clips",)}
+    print_evaluation(found)
+    assert "it learned from 8 of these 8 clips" in " ".join(capsys.readouterr().out.split())
+    assert evaluate(own, ridge=False, data=data, split="Train").remarks == {}
+    assert evaluate(own, ridge=False).remarks == {}
+    (moved,) = copies(run, tmp_path, "moved")
+    config = (moved / "config.toml").read_text()
+    (moved / "config.toml").write_text(config.replace(str(run.parent / "<u>data"), str(tmp_path / "gone")))
+    (remark,) = evaluate(moved, ridge=False, data=data).remarks[str(moved)]
+    assert remark == "its own data is not there as it was: it may have learned from these clips"
+
+
+def test_that_a_run_learned_from_its_own_train_is_said(run: Path, tmp_path: Path) -> None:
+    (own,) = copies(run, tmp_path, "own")
+    assert evaluate(own, ridge=False, split="Train").remarks == {str(own): ("it learned from these clips",)}
+
+
+def test_what_is_to_be_known_of_a_compared_run_is_said(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = shutil.copytree(run.parent / "<u>data", tmp_path / "data")
+    (one, other) = copies(run, tmp_path, "one", "other")
+    for copy in (one, other):
+        config = (copy / "config.toml").read_text()
+        (copy / "config.toml").write_text(config.replace("epochs = 2", "epochs = 3"))
+    found = evaluate(one, ridge=False, others=[other])
+    assert found.remarks == {str(copy): ("not finished: 2 of 3 epochs",) for copy in (one, other)}
+    print_evaluation(found)
+    assert f"{other}: not finished: 2 of 3 epochs" in " ".join(capsys.readouterr().out.split())
+    assert f"{other}: not finished: 2 of 3 epochs." in " ".join(
+        Page(report([one, other], out=tmp_path / "page.html")).text.split()
+    )
+    for copy in (one, other):
+        config = (copy / "config.toml").read_text()
+        (copy / "config.toml").write_text(config.replace(str(run.parent / "<u>data"), str(data)))
+    table = (data / "data_info.csv").read_text().splitlines()
+    (data / "data_info.csv").write_text("\n".join([*table[:2], *table[3:]]) + "\n")
+    found = evaluate(one, ridge=False, others=[other])
+    assert all("the data was changed since training" in texts[1] for texts in found.remarks.values())
+    assert len(found.remarks) == 2
+
+
+def test_copies_of_one_run_are_no_seeds_and_other_data_no_run_of_the_same(run: Path, tmp_path: Path) -> None:
+    seeds = copies(run, tmp_path, "s0", "s1")
+    assert evaluate(tmp_path, ridge=False).epochs == evaluate(run, ridge=False).epochs * 2
+    pointer = seeds[1] / "checkpoints/last/checkpoint.json"
+    info = pointer.read_text()
+    pointer.write_text(re.sub(r'("data_sha256": )"[^"]*"', r'\1"' + "0" * 64 + '"', info))
+    with pytest.raises(ConfigError, match=r"s1 \| other clips or ratings than s0 was trained on"):
+        evaluate(tmp_path, ridge=False)
+    pointer.write_text(info)
+    config = (seeds[1] / "config.toml").read_text()
+    (seeds[1] / "config.toml").write_text(config.replace("seed = 1", "seed = 0"))
+    with pytest.raises(ConfigError, match=r"s1 \| seed 0, as s0 has \| expected another seed in each run"):
+        evaluate(tmp_path, ridge=False)
+
+
+def test_a_run_in_a_folder_that_cannot_be_written_to_is_evaluated(run: Path, tmp_path: Path) -> None:
+    """The predictions are kept for the next time only."""
+    (own,) = copies(run, tmp_path, "own")
+    shutil.rmtree(own / "predictions", ignore_errors=True)
+    (own / "predictions").write_text("in the way: root may write everywhere else")
+    assert evaluate(own, ridge=False).challenge.tolist() == evaluate(run, ridge=False).challenge.tolist()
+
+
 def test_other_data_on_another_scale_are_refused(run: Path, tmp_path: Path) -> None:
     """The predictions would be in other units than the ratings."""
     copy = shutil.copytree(run.parent / "<u>data", tmp_path / "copy")
@@ -264,13 +371,13 @@ def test_n22_all_losses_are_in_one_chart(run: Path) -> None:
     forms = {key: ".0f" if max(abs(r[key]) for r in records) >= 100 else ".3f" for _, key in named}
     assert list(losses) == [f"{name} {last[key]:{forms[key]}}" for name, key in named]
     assert all(np.abs(line).max() == 1 for line in losses.values())
-    assert len(page_of._training({"run": records}, 1).charts) == 3  # with the CCC and the weights
+    assert len(page_of._training({"run": records}, "best", 1).charts) == 3  # with the CCC and the weights
 
 
 def test_a_loss_whose_lambda_is_0_has_no_line_among_the_weights(run: Path) -> None:
     records = [record | {"weights": [1.0, 0.5, 0.0]} for record in page_of._history(run)]
     names = [long for term, long in page_of._WEIGHTS.items() if term in records[0]]
-    weights = page_of._training({"run": records}, 1).charts[1]
+    weights = page_of._training({"run": records}, "best", 1).charts[1]
     assert [name in str(weights) for name in names] == [True, True, False]
 
 

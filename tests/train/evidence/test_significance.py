@@ -19,7 +19,7 @@ from rrtn.train.evidence.significance import (
     ccc_interval,
     compare,
     holm,
-    too_few,
+    no_evidence_of,
     uar_interval,
 )
 from rrtn.train.method.columns import ClassTarget
@@ -144,7 +144,7 @@ def test_plain_words() -> None:
     assert comparison().verdict(0) == "better"
     assert comparison(difference=np.array([0.1, -0.1])).verdict(-1) == "worse"
     assert comparison(p_holm=np.array([0.05, 0.01])).verdict(0) == "no difference shown"
-    assert comparison(speakers=7).verdict(0) == "too few speakers to say"
+    assert comparison(no_evidence="7 speakers").verdict(0) == "too few speakers to say"
 
 
 def test_equal_methods_differ_by_nothing() -> None:
@@ -272,8 +272,11 @@ def test_the_interval_of_a_recall_is_scipys_bootstrap_over_speakers() -> None:
 
 
 def test_why_there_is_no_interval() -> None:
-    assert too_few(1) == "1 speaker, and fewer than 8 say nothing"
-    assert too_few(0).startswith("no speaker is named")
+    assert no_evidence_of(["a", "a"]) == "1 speaker, and fewer than 8 say nothing"
+    assert no_evidence_of(["", ""]).startswith("no speaker is named")
+    named = [*"abcdefgh"] * 19
+    assert no_evidence_of([*named, *[""] * 8]) == ""
+    assert no_evidence_of([*named, *[""] * 9]) == "9 of 161 clips name no speaker, and may be of one person"
 
 
 def test_who_has_no_name_is_no_speaker() -> None:

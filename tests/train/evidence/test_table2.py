@@ -16,8 +16,10 @@ from rrtn.runtime.system import failpoints
 from rrtn.train import loop
 from rrtn.train.checkpoint import POINTER
 from rrtn.train.config import Config, config_from_dict
+from rrtn.train.data.corpus import synthesise
 from rrtn.train.data.data_set import read_data
 from rrtn.train.data.device_clips import part_of_training
+from rrtn.train.evidence import table2
 from rrtn.train.evidence import table2_runs as rows
 from rrtn.train.evidence.evaluate import evaluate, runs_of_seeds
 from rrtn.train.evidence.predictions import Predictions, read_predictions, write_predictions
@@ -25,7 +27,9 @@ from rrtn.train.evidence.report import report
 from rrtn.train.evidence.significance import compare, holm
 from rrtn.train.evidence.table2 import Table2, gain, paper_of, table_of_runs
 from rrtn.train.evidence.table2_runs import ROWS, Table2Row, TableRuns, rows_of, table_runs, train_rows
+from rrtn.train.evidence.trained_run import predictions_of_run
 from rrtn.train.method import model
+from rrtn.train.method.columns import ClassTarget
 from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.metrics import ccc_challenge
 from rrtn.train.method.model import TwinsNetwork
@@ -397,6 +401,34 @@ class TestTable:
         write_predictions(path, replace(kept, rated=kept.rated / 2))
         with pytest.raises(DataError, match="its runs are on different clips, targets or ratings"):
             table_of_runs(copy)
+
+
+class TestClasses:
+    """CCC is of ratings: the columns of a class target are shares of its classes."""
+
+    def test_the_columns_of_classes_are_left_out(
+        self, copy: TableRuns, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def with_classes(folder: Path, **options: Any) -> Predictions:
+            found = predictions_of_run(folder, **options)
+            country = ClassTarget(name="Country", classes=("0", "1"))
+            shares = np.random.default_rng(0).uniform(size=(len(found.file_ids), 2))
+            return replace(
+                found,
+                targets=(*found.targets, *country.labels),
+                scores=np.hstack([found.scores, shares]),
+                rated=np.hstack([found.rated, shares.round()]),
+                classes=(country,),
+            )
+
+        expected = table_of_runs(copy, resamples=RESAMPLES).to_dict()
+        monkeypatch.setattr(table2, "predictions_of_run", with_classes)
+        assert table_of_runs(copy, resamples=RESAMPLES).to_dict() == expected
+
+    def test_data_of_classes_alone_are_refused(self, tmp_path: Path) -> None:
+        data = synthesise(tmp_path / "data", clips=26, speakers=9, seed=3, workers=1, task="avb-type")
+        with pytest.raises(ConfigError, match=r"rrtn table2 \| classes alone \| expected rated targets"):
+            runs_of(data, tmp_path / "table", data={"task": "avb-type"})
 
 
 class TestSeedsAsARun:
