@@ -91,13 +91,14 @@ def _same_command_goes_on() -> Iterator[None]:
 
 def _epochs_of(run: Path, data: Path) -> int:
     """The epochs that a demo was last begun for; 0 where there is none, or a run on other data."""
-    from ..train.config_file import read_toml
+    from ..train.config_file import config_from_toml
     from ..train.run_folder import RunFolder
 
     folder = RunFolder(run)
-    settings = read_toml(folder.config) if folder.is_begun() else {}
-    is_demo = settings and Path(settings["data"]["dir"]) == data.resolve()
-    return int(settings["optim"]["epochs"]) if is_demo else 0
+    if not folder.is_begun():
+        return 0
+    config = config_from_toml(folder.config)
+    return config.optim.epochs if Path(config.data.dir) == data.resolve() else 0
 
 
 def _first_part(run: Path, data: Path, files: list[str]) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from ..runtime.text import counted
-from .options import Json
+from .options import Json, names_with_commas
 from .printing import print_json, say
 
 
@@ -38,7 +38,7 @@ def tracks(
     from ..runtime.scoring.table_tracks import write_tracks
 
     folder = out or table.with_suffix(".tracks")
-    kinds = [name.strip() for name in forms.split(",") if name.strip()]
+    kinds = list(dict.fromkeys(names_with_commas(forms) or ()))
     files = write_tracks(table, folder, kinds, overwrite=overwrite, say=say)
     if as_json:
         print_json({"out": str(folder), "files": [str(path) for path in files]})

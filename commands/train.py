@@ -182,10 +182,9 @@ def _train(requested: "RequestedTraining", as_json: bool) -> None:
         print_json(finished.to_dict())
         return
     best = finished.result.best
-    metric = METRIC_NAMES[best.metric].replace("mean ", "mean Val ")
     run = run_named(finished.result.run)
     following = f"Next: rrtn evaluate{run}, rrtn export{run} --trt"
-    say(f"best: epoch {best.epoch}, {metric} {best.score:z.3f}. {following}")
+    say(f"best: epoch {best.epoch}, {METRIC_NAMES[best.metric]} on Val {best.score:z.3f}. {following}")
 
 
 def _print_plan(plan: "TrainingPlan", description: dict[str, Any]) -> None:

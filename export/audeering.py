@@ -64,18 +64,21 @@ def signal_for_model(
     return clip
 
 
+def check_model_yaml(folder: Path) -> None:
+    """Raises ModelError where a folder has a model.yaml that rrtn did not write."""
+    target = folder / MODEL_YAML
+    if target.exists() and ModelInput.__module__.encode() not in read_regular(target):
+        raise ModelError(str(target), "not written by rrtn", fix="move it away and run the command again")
+
+
 def audonnx_yaml_from_bundle(bundle: Bundle) -> Path:
     """Writes model.yaml into the bundle's folder, in place of an earlier one; -> its path.
 
     The model then takes signals [samples] or [channels, samples] of any length and level, and gives
     [1, K] scores, those of `Scorer.score_waveform`; with embeddings a dict of `scores` and `embedding`
     [1, D]. With rrtn beside audonnx the signals may have any rate, else the model's.
-
-    Raises ModelError where the folder has a model.yaml that rrtn did not write.
     """
     target = bundle.path / MODEL_YAML
-    if target.exists() and ModelInput.__module__.encode() not in read_regular(target):
-        raise ModelError(str(target), "not written by rrtn", fix="move it away and run the command again")
     write_bytes(target, _yaml(bundle, _variant_for_signals(bundle)).encode())
     return target
 

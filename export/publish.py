@@ -21,7 +21,7 @@ from ..runtime.system.files import sha256_of, write_bytes, write_json
 from ..train.checkpoint import POINTER
 from ..train.method.flops import scoring_flops
 from ..train.run_folder import RunFolder
-from .audeering import audonnx_yaml_from_bundle
+from .audeering import audonnx_yaml_from_bundle, check_model_yaml
 from .bundle_replacement import check_replaceable, put_in_place, staged
 from .engine import INSTALL_HINT, installed_flavour
 from .parity import Probe, check_parity
@@ -50,6 +50,7 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
     """
     out = out or RunFolder(run).export
     check_replaceable(out)
+    check_model_yaml(out)
     with Progress("read the run"):
         source = source_of_run(run)
         takes_samples = any(recipe.input == "samples" for recipe in recipes_of(wanted))

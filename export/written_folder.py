@@ -13,9 +13,18 @@ from typing import Final, TypedDict
 from .. import __version__
 from ..runtime.documents import converted, parsed
 from ..runtime.errors import ModelError
-from ..runtime.system.files import read_regular, replace_folder, sha256_of, temporary_name, write_json
+from ..runtime.system.files import (
+    mend_folder,
+    read_regular,
+    replace_folder,
+    sha256_of,
+    temporary_name,
+    write_json,
+)
+from ..runtime.system.locks import in_turn
 
 RECORD: Final = "rrtn.json"
+_TURN: Final = ".rrtn-folder.lock"  # beside the folder: held while another takes its place
 
 
 class _Record(TypedDict):
@@ -30,15 +39,19 @@ def rewritten(folder: Path, option: str, holds: str) -> Iterator[Path]:
 
     Raises what `check_rewritable` raises.
     """
-    check_rewritable(folder, option, holds)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    turn = folder.absolute().parent / _TURN
+    with in_turn(turn):
+        mend_folder(folder.absolute())
+    check_rewritable(folder, option, holds)
     staging = temporary_name(folder.absolute())
     staging.mkdir()
     try:
         yield staging
-        hashes = {str(path.relative_to(staging)): sha256_of(path) for path in _files(staging)}
+        hashes = {_name(path, staging): sha256_of(path) for path in _files(staging)}
         write_json(staging / RECORD, {"version": __version__, "files": hashes})
-        replace_folder(folder, staging)
+        with in_turn(turn):
+            replace_folder(folder.absolute(), staging)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -59,7 +72,7 @@ def check_rewritable(folder: Path, option: str, holds: str) -> None:
         return
     written = _written(folder / RECORD)
     for path in _files(folder):
-        name = str(path.relative_to(folder))
+        name = _name(path, folder)
         if name != RECORD and (path.is_symlink() or written.get(name) != sha256_of(path)):
             raise ModelError(
                 str(path),
@@ -71,6 +84,11 @@ def check_rewritable(folder: Path, option: str, holds: str) -> None:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+
+
+def _name(path: Path, folder: Path) -> str:
+    """As rrtn.json has it: the folder may go to another system."""
+    return path.relative_to(folder).as_posix()
 
 
 def _written(record: Path) -> dict[str, str]:

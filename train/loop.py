@@ -8,7 +8,7 @@ import functools
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -22,7 +22,7 @@ from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.progress import Progress
 from ..runtime.system.failpoints import failpoint
 from ..runtime.system.host import quoted
-from ..runtime.system.locks import locked
+from ..runtime.system.locks import is_held, locked
 from ..runtime.text import counted
 from .checkpoint import POINTER, CheckpointInfo, Saver, check_no_link, read_info, score_of
 from .config import Config
@@ -101,15 +101,21 @@ def _made(folder: RunFolder) -> Iterator[None]:
     """The run's folder, for this process alone. It goes again where nothing was begun in it."""
     new = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
     folder.path.mkdir(parents=True, exist_ok=True)
-    with locked(folder.lock, does="trains"):
+    with contextlib.ExitStack() as released, locked(folder.lock, does="trains"):
+        released.callback(_remove_unbegun, folder, new)  # Windows removes no file that is held
         try:
             yield
         finally:
-            if not folder.is_begun():
-                with contextlib.suppress(OSError):  # what is not ours stays
-                    folder.lock.unlink()
-                    for path in new:
-                        path.rmdir()
+            _remove_unbegun(folder, new, held=True)
+
+
+def _remove_unbegun(folder: RunFolder, new: Sequence[Path], *, held: bool = False) -> None:
+    if folder.is_begun() or not folder.lock.exists() or (not held and is_held(folder.lock)):
+        return
+    with contextlib.suppress(OSError):  # what is not ours stays
+        folder.lock.unlink()
+        for path in new:
+            path.rmdir()
 
 
 def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first, the step last

@@ -19,7 +19,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from ..errors import ConfigError, DataError, StoppedError
-from ..system.host import with_slashes
+from ..system.host import inode_of, with_slashes
 from ..text import counted
 from .file_names import FilePath
 from .pack_reader import inputs_from_pack
@@ -299,4 +299,4 @@ def _input(path: bytes, choice: InputChoice) -> Input:
     choice.check_no_output(status, path)
     if not stat.S_ISREG(status.st_mode):
         return Input(path)
-    return Input(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    return Input(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode_of(status))

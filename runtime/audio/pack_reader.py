@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from ..errors import AudioError, DataError, MissingExtraError, StoppedError
 from ..system.failpoints import failpoint
-from ..system.host import anonymous_file
+from ..system.host import anonymous_file, inode_of
 from .codes import ERROR_CODES
 from .sources import Input, PackedFile
 
@@ -79,7 +79,7 @@ def inputs_from_pack(path: bytes, *, unchecked: Callable[[], object] = lambda: N
                 _check_unfolded(unfolded, status.st_size)
                 digest.add(*row)
                 source = PackedFile(path, number, row.name)
-                yield Input(source, row.size, row.mtime_ns, status.st_ctime_ns, status.st_ino)
+                yield Input(source, row.size, row.mtime_ns, status.st_ctime_ns, inode_of(status))
             expected = (pack.metadata.metadata or {}).get(DIGEST.encode())
             if expected is None:
                 unchecked()

@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..errors import ConfigError
+from ..system.host import claim_port
 from .metrics import App
 
 _HEAD_BYTES: Final = 64 << 10  # that may come without a whole head or a byte of a body
@@ -37,7 +38,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
         )[0]
         with contextlib.ExitStack() as opened:
             bound = opened.enter_context(socket.socket(family, kind, protocol))
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            claim_port(bound)
             bound.bind(address)
             opened.pop_all()
             return bound

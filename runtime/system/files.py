@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -19,6 +20,8 @@ from .failpoints import failpoint
 from .host import FileInUseError, open_to_read, replace
 from .host import fsync as fsync_anything
 
+_OLD: Final = ".old"  # suffix of the folder that holds the one before while another takes its place
+_BEFORE: Final = "before"
 # What Samba, vboxsf, FAT and FUSE answer to a call that they do not have: nothing is wrong with the disk.
 _NOT_SUPPORTED: Final = frozenset(
     {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
@@ -97,16 +100,25 @@ def write_json(target: Path, document: Any) -> None:
 
 
 def replace_folder(target: Path, staging: Path) -> None:
-    """The folder `staging` becomes `target`. The folder that was there stays whole until then."""
+    """The folder `staging` becomes `target`. Killed in between, `mend_folder` gives the one before back."""
     fsync(staging)
     if target.exists():
-        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
-        replace(target, old / "before")
+        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=_OLD))
+        replace(target, old / _BEFORE)
+        failpoint("folder.replace")
         replace(staging, target)
         shutil.rmtree(old)
     else:
         replace(staging, target)
     fsync(target.parent)
+
+
+def mend_folder(target: Path) -> None:
+    """Undoes what a killed `replace_folder` has left beside `target`."""
+    for old in sorted(target.parent.glob(f".{glob.escape(target.name)}.*{_OLD}")):
+        if not target.exists() and (old / _BEFORE).is_dir():
+            replace(old / _BEFORE, target)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_refused(target: Path, error: OSError) -> StoppedError:

@@ -11,6 +11,7 @@ import mmap
 import os
 import shlex
 import signal
+import socket
 import sys
 import threading
 import time
@@ -48,6 +49,20 @@ _STATM_FIELDS: Final = {"space": 0, "data": 5}
 _LOOK_EVERY: Final = 1.0  # s
 
 
+# Sockets
+
+
+def claim_port(bound: socket.socket) -> None:
+    """Before a socket is bound: its port is free again as soon as a server ends, and is of one server alone.
+
+    On Windows the option that frees it would let two servers share it.
+    """
+    if sys.platform == "win32":
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+    else:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
+
 # Files
 
 
@@ -59,6 +74,11 @@ def open_to_read(path: "str | bytes | os.PathLike[str]") -> int:
         if sys.platform == "win32" and os.path.isdir(path):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path)) from None
         raise
+
+
+def inode_of(status: os.stat_result) -> int:
+    """In 64 bits: some file systems of Windows have 128, of which the lower ones tell files apart."""
+    return status.st_ino & (2**64 - 1)
 
 
 def pread(descriptor: int, count: int, offset: int) -> bytes:

@@ -10,6 +10,7 @@ from typing import Final
 from .host import NO_LIMIT, MemoryKind, memory_in_use, memory_limits, set_memory_limits
 
 MEMORY_BUDGET: Final = 4 << 30  # bytes that a process of ours may take beyond what it has
+_ours: dict[MemoryKind, int] = {}  # the soft limits that were set here: a second budget may be larger
 
 
 def limit_memory(beyond: int, *, of: MemoryKind) -> None:
@@ -21,9 +22,12 @@ def limit_memory(beyond: int, *, of: MemoryKind) -> None:
     """
     if (used := memory_in_use(of)) is None:
         return
-    _, hard = memory_limits(of)
-    if hard == NO_LIMIT or used + beyond < hard:
-        set_memory_limits(of, (used + beyond, hard))
+    soft, hard = memory_limits(of)
+    theirs = [limit for limit in (soft, hard) if limit not in (NO_LIMIT, _ours.get(of))]
+    lowest = min([used + beyond, *theirs])
+    if lowest != soft:
+        set_memory_limits(of, (lowest, hard))
+        _ours[of] = lowest
 
 
 @contextlib.contextmanager
@@ -47,3 +51,4 @@ def memory_as_before() -> Iterator[None]:
         yield
     finally:
         set_memory_limits("data", (before, memory_limits("data")[1]))
+        _ours.pop("data", None)

@@ -13,6 +13,7 @@ import torch
 import typer
 from rrtn.commands.export import parity
 from rrtn.export import samples_graph, source
+from rrtn.export.audeering import MODEL_YAML
 from rrtn.export.bundle_parity import _devices, parity_of_bundle
 from rrtn.export.publish import publish
 from rrtn.export.wanted import Wanted
@@ -24,6 +25,7 @@ from rrtn.runtime.arrays import Float32
 from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.backends import openvino_kind
 from rrtn.runtime.backends.registry import BACKENDS
+from rrtn.runtime.bundle import MANIFEST
 from rrtn.runtime.errors import DataError, ModelError, UnavailableError
 from rrtn.runtime.frontend import clip_of
 from rrtn.train.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
@@ -308,6 +310,19 @@ def test_where_they_are_required_nothing_is_published(variant: str, run: Path) -
     ):
         publish(run, wanted=Wanted(require=(variant,)))
     assert not (run / "export").exists()
+
+
+def test_another_models_yaml_is_left_alone(run: Path) -> None:
+    export = publish(run, wanted=Wanted(waveform=False)).bundle.path
+    written = (export / MODEL_YAML).read_text()
+    publish(run, wanted=Wanted(waveform=False))
+    assert (export / MODEL_YAML).read_text() == written
+    (export / MODEL_YAML).write_text("$audonnx.core.model.Model:\n  path: mine.onnx\n")
+    before = (export / MANIFEST).read_bytes()
+    with pytest.raises(ModelError, match=r"model.yaml \| not written by rrtn \| .*move it away"):
+        publish(run, wanted=Wanted(waveform=False))
+    assert "mine.onnx" in (export / MODEL_YAML).read_text()
+    assert (export / MANIFEST).read_bytes() == before
 
 
 def test_parity_takes_no_backend_in_another_precision(

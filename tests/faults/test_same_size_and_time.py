@@ -20,6 +20,7 @@ from rrtn.runtime.scoring.folder import ScoringSummary, score_to_table
 from rrtn.runtime.scoring.local_engine import LocalEngine
 from rrtn.runtime.scoring.part_file import hashes_from_part
 from rrtn.runtime.scoring.table_job import part_name
+from rrtn.runtime.system.host import inode_of
 
 FILES = 4
 
@@ -224,3 +225,11 @@ def test_n6_another_pack_of_the_same_sizes_and_times_is_scored(
     rewritten(folder / "2.wav", seed=96)
     shutil.copy2(packed("two"), tmp_path / "p.parquet")
     assert score(inputs_from_arguments([tmp_path / "p.parquet"])) == FILES + 1
+
+
+def test_an_inode_of_128_bits_fits_where_inodes_are_kept(tmp_path: Path) -> None:
+    """ReFS has such inodes, and Python 3.12 shows them."""
+    status = os.stat_result((0, (1 << 100) + 5, *[0] * 8))
+    assert inode_of(status) == 5
+    with InputSpool([Input(b"/a.wav", 1, 2, 3, inode_of(status))]) as spool:
+        assert [one.inode for one in spool.inputs(spool.shards[0])] == [5]

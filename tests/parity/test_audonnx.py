@@ -253,16 +253,6 @@ def test_signals_that_are_none_are_refused_as_rrtn_refuses_them(model: "audonnx.
         model(np.zeros(100, dtype=np.float32))
 
 
-def test_another_models_yaml_is_left_alone(random_bundle: Bundle, tmp_path: Path) -> None:
-    bundle = load_bundle(shutil.copytree(random_bundle.path, tmp_path / "bundle"))
-    audonnx_yaml_from_bundle(bundle)
-    audonnx_yaml_from_bundle(bundle)
-    (bundle.path / MODEL_YAML).write_text("$audonnx.core.model.Model:\n  path: mine.onnx\n")
-    with pytest.raises(ModelError, match="not written by rrtn"):
-        audonnx_yaml_from_bundle(bundle)
-    assert "mine.onnx" in (bundle.path / MODEL_YAML).read_text()
-
-
 def test_a_bundle_without_onnx_is_refused(random_bundle: Bundle) -> None:
     with pytest.raises(ModelError, match="no variant samples or waveform or fp32"):
         audonnx_yaml_from_bundle(replace(random_bundle, variants=()))

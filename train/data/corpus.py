@@ -370,5 +370,5 @@ def _rated(felt: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _write_table(path: Path, columns: tuple[str, ...], rows: list[list[str]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([columns, *rows])

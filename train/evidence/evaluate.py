@@ -52,7 +52,7 @@ def evaluate(
         came = "a cross-validation, whose clips are those that it was trained on"
         raise ConfigError(str(run), came, fix="leave --data, --split and --submission out, or name one fold")
     for other in others:
-        _check_comparable(run, len(runs), other)
+        _check_comparable(run, len(runs), other, is_own=data is None and split == "Val")
     if submission:
         _check_submission(submission, run, runs)
     epochs, seeds, heard = [], [], []
@@ -116,9 +116,15 @@ def _unfinished(run: Path) -> tuple[str, ...]:
     return (f"not finished: {done} of {counted(wanted, 'epoch')}",) if done < wanted else ()
 
 
-def _check_comparable(run: Path, seeds: int, other: Path) -> None:
-    """Raises ConfigError for an `other` that cannot be compared with `run`."""
+def _check_comparable(run: Path, seeds: int, other: Path, *, is_own: bool) -> None:
+    """Raises ConfigError for an `other` that cannot be compared with `run`.
+
+    `is_own` says that it is on the clips that the run was trained with, in Val.
+    """
     runs = runs_of_seeds(other)
+    if folds_in(other) and not is_own:
+        came = "a cross-validation, whose clips are those that it was trained on"
+        raise ConfigError(f"--compare {other}", came, fix="leave --data and --split out, or name one fold")
     trained = [RunFolder(one).best for one in folds_in(other) or runs]
     if missing := [best for best in trained if not (best / POINTER).is_file()]:
         raise ConfigError(

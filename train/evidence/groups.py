@@ -19,6 +19,7 @@ from ...runtime.arrays import Float64
 from ...runtime.errors import ConfigError
 from ..data.column_names import named, words
 from ..data.table_text import is_none
+from ..data.targets import number
 from .predictions import Predictions
 from .significance import (
     FEWEST_SPEAKERS,
@@ -63,9 +64,8 @@ class Grouping:
             return ""
         if not self.ranges:
             return cell
-        try:
-            value = float(cell)
-        except ValueError:
+        value = number(cell.strip())
+        if value is None:
             return ""
         return next((part.text for part in self.ranges if part.low <= value <= part.high), "")
 
@@ -154,8 +154,8 @@ class GroupDifference:
     def to_dict(self, names: Sequence[str]) -> dict[str, Any]:
         """For --json."""
         kinds = {}
-        for number, (kind, figures) in enumerate((("ccc", self.ccc), ("bias", self.bias))):
-            found = {name: p and p[number] for name, p in (("p", self.p), ("p_holm", self.p_holm))}
+        for place, (kind, figures) in enumerate((("ccc", self.ccc), ("bias", self.bias))):
+            found = {name: p and p[place] for name, p in (("p", self.p), ("p_holm", self.p_holm))}
             kinds[kind] = {
                 name: figures.to_dict(k)
                 | {key: None if p is None else or_none(float(p[k])) for key, p in found.items()}

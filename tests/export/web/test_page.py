@@ -15,6 +15,7 @@ from rrtn.export.web.page import check_page_place, page_from_bundle
 from rrtn.runtime import load_bundle
 from rrtn.runtime.bundle import Bundle
 from rrtn.runtime.errors import ConfigError, ModelError
+from rrtn.runtime.system import failpoints
 
 WEB = Path(rrtn.__file__).parent / "export/web"
 # Of onnxruntime-web 1.22.0 as npm has it, and of the licence and notices in onnxruntime 1.22.0 on PyPI.
@@ -83,6 +84,23 @@ def test_the_working_directory_is_not_replaced(
         with pytest.raises(ModelError, match=r"the working directory, or a folder above it .*--web"):
             page_from_bundle(bundle, Path(place))
     assert [*(tmp_path / "a").rglob("*")] == [tmp_path / "a/b"]
+
+
+def test_a_folder_whose_replacement_was_killed_comes_back(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two renames nothing stands at its place."""
+    page_from_bundle(bundle, tmp_path / "page[1]")
+    written = contents(tmp_path / "page[1]")
+    with monkeypatch.context() as patch:
+        patch.setenv("RRTN_FAILPOINT", "folder.replace:eio")
+        patch.setattr(failpoints, "_passed", 0)
+        with pytest.raises(OSError, match="Input/output"):
+            page_from_bundle(bundle, tmp_path / "page[1]")
+    assert not (tmp_path / "page[1]").exists()
+    page_from_bundle(bundle, tmp_path / "page[1]")
+    assert contents(tmp_path / "page[1]") == written
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".page")) == []
 
 
 def test_a_folder_with_somebodys_file_stays(bundle: Bundle, tmp_path: Path) -> None:

@@ -94,6 +94,30 @@ def test_n26_a_model_that_takes_more_than_the_budget_is_one_line(
         assert "Traceback" not in done.stderr
 
 
+def test_a_lower_limit_of_the_user_stays_and_one_of_ours_may_grow() -> None:
+    code = """
+import resource
+from rrtn.runtime.system.host import memory_in_use
+from rrtn.runtime.system.memory import limit_memory, memory_as_before
+
+def limits():
+    return resource.getrlimit(resource.RLIMIT_DATA)[0] >> 20
+
+used = memory_in_use("data") >> 20
+with memory_as_before():
+    limit_memory(1 << 30, of="data")
+    small = limits()
+    limit_memory(2 << 30, of="data")
+    print(small < used + 1100, limits() > small + 900)
+resource.setrlimit(resource.RLIMIT_DATA, ((used + 500) << 20, resource.RLIM_INFINITY))
+for _ in range(2):
+    limit_memory(1 << 30, of="data")
+    print(limits() == used + 500)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True"] * 4
+
+
 def test_n26_the_limit_goes_with_the_scoring() -> None:
     before = resource.getrlimit(resource.RLIMIT_DATA)
     gc.collect()  # what earlier tests have left must not go while the limit stands

@@ -167,6 +167,9 @@ def test_other_settings_and_other_data_are_refused(crossed: FoldRuns, folder: Pa
         fold_runs(settings(folder), folds="5", out=folder / "other")
     with pytest.raises(ConfigError, match="leave --data, --split and --submission out"):
         evaluate(crossed.out, split="Train")
+    for given in ({"split": "Train"}, {"data": folder / "data"}):
+        with pytest.raises(ConfigError, match=r"--compare .*cv \| a cross-validation, .* leave --data and"):
+            evaluate(crossed.out / "fold1", ridge=False, others=[crossed.out], **given)
 
 
 def test_the_command_takes_tables_of_any_columns_and_scales(

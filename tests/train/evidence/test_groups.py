@@ -213,6 +213,8 @@ def test_columns_are_found_in_any_spelling_and_ends_are_included() -> None:
         "99": "60-",
         "": "",
         "?": "",
+        "2_5": "",
+        " 25 ": "20-29",
     }
     assert {cell: grouping.group(cell) for cell in cells} == cells
 
