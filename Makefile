@@ -13,7 +13,7 @@ INSTALLED := $(VENV)/.installed
 
 # Plain `make`: installs nothing.
 help:
-	@echo "make demo           train, export, score and report on synthetic voices: a minute or three"
+	@echo "make demo           train, export, score and report on synthetic voices: one to three minutes"
 	@echo "make test           the tests, on the installed wheel: nine to fourteen minutes"
 	@echo "make check          style, types, layers, and the site of the pages"
 	@echo "make docs           -> site/index.html"

@@ -48,7 +48,7 @@ COMMANDS: Final = {
     "bench": ListedCommand("bench", "Measure latency and throughput of every variant that runs here."),
     "tune": ListedCommand("tune", "Measure what is the fastest on this machine, for --backend auto."),
     "doctor": ListedCommand("doctor", "Show what this machine can do, what is missing, and the fix."),
-    "demo": ListedCommand("demo", "Run everything once on synthetic voices. It takes three minutes at most."),
+    "demo": ListedCommand("demo", "Run everything once on synthetic voices. It takes one to three minutes."),
     "data": ListedCommand("data", "Make, import or check a data set."),
 }
 
@@ -68,7 +68,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
     help="From a folder of rated vocal bursts to a model that runs anywhere: "
-    "rrtn train, rrtn export --trt, rrtn score.",
+    "rrtn train, rrtn export, rrtn score.",
     epilog="Try it without any data: rrtn demo. What this machine can do: rrtn doctor.",
 )
 

@@ -36,7 +36,7 @@ def demo(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Run everything once on synthetic voices. It takes three minutes at most.
+    """Run everything once on synthetic voices. It takes one to three minutes.
 
     The commands are train, export, score, train again, evaluate, export with an engine, score, and
     report. A faster machine trains for more epochs. Where a demo was stopped, the same command goes on.

@@ -52,7 +52,8 @@ FileColumn = Annotated[
     typer.Option(help="Default: File_ID, file, filename, path, ...", metavar="NAME", show_default=False),
 ]
 SplitColumn = Annotated[
-    Optional[str], typer.Option(help="Default: Split or partition.", metavar="NAME", show_default=False)
+    Optional[str],
+    typer.Option(help="Default: Split, partition, subset or set.", metavar="NAME", show_default=False),
 ]
 SpeakerColumn = Annotated[
     Optional[str],
@@ -270,13 +271,18 @@ def check_device(config: "Config", command: str) -> None:
 
 def existing_run(run: Path | None) -> Path:
     """RUN, or the newest run. Raises ConfigError if there is none."""
-    from ..train.run_folder import newest_run
+    from ..train.run_folder import RunFolder, newest_run, runs_in
 
     found = run or newest_run()
     if found is None or not found.is_dir():
         came = str(found or "no run under runs/")
         raise ConfigError("RUN", came, wanted="a folder that rrtn train made", fix="rrtn train")
-    return found
+    if RunFolder(found).is_begun() or runs_in(found):
+        return found
+    above = next((folder for folder in found.absolute().parents if RunFolder(folder).is_begun()), None)
+    came = f"is in the run {above}" if above else "is no run: no config.toml in it"
+    fix = f"name the run: {quoted(above)}" if above else "name one, or leave RUN out for the newest"
+    raise ConfigError(f"RUN {found}", came, wanted="a folder that rrtn train made", fix=fix)
 
 
 def run_named(run: Path) -> str:
@@ -288,7 +294,7 @@ def run_named(run: Path) -> str:
 
 
 def bundle_named(bundle: Path) -> str:
-    """The same of a bundle, for --model."""
+    """How a command names this bundle: "" where it is the one that is taken when none is named."""
     try:
         is_newest = newest_bundle().resolve() == bundle.resolve()
     except ConfigError:

@@ -1,10 +1,12 @@
 """rrtn pack."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..runtime.errors import ConfigError
 from ..runtime.system.host import quoted
 from ..runtime.text import counted
 from .options import EXIT_SOME_ERRORS, Audio, Exclude, Json, Listed, spool_from_options
@@ -28,6 +30,7 @@ def pack(
     from ..runtime.audio.pack_writer import write_packs
     from ..runtime.progress import Progress
 
+    _check_apart(audio or [], out)
     with spool_from_options(audio, listed, exclude) as spool, Progress("pack", spool.files, "files") as bar:
         packed = write_packs(spool, out, bar)
     errors = dict(sorted(packed.errors.items()))
@@ -42,3 +45,11 @@ def pack(
         say(f"left out: {counts_text(spool.left_out)}")
     if errors:
         raise typer.Exit(EXIT_SOME_ERRORS)
+
+
+def _check_apart(audio: Sequence[str], out: Path) -> None:
+    """Raises ConfigError for packs among the files that they hold: these would be scored twice."""
+    folders = [Path(name) for name in audio if Path(name).is_dir()]
+    if inside := [folder for folder in folders if out.resolve().is_relative_to(folder.resolve())]:
+        came = f"is in {inside[0]}, which is packed"
+        raise ConfigError(f"--out {out}", came, wanted="a folder beside it", fix="choose another --out")

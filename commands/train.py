@@ -173,6 +173,7 @@ def _plan(requested: "RequestedTraining", as_json: bool) -> None:
 
 
 def _train(requested: "RequestedTraining", as_json: bool) -> None:
+    from ..runtime.backends.cuda_driver import gpu_names
     from ..train.start import start_training
 
     finished = start_training(requested, say=say)
@@ -183,7 +184,8 @@ def _train(requested: "RequestedTraining", as_json: bool) -> None:
         return
     best = finished.result.best
     run = run_named(finished.result.run)
-    following = f"Next: rrtn evaluate{run}, rrtn export{run} --trt"
+    engines = " --trt" if gpu_names() else ""
+    following = f"Next: rrtn evaluate{run}, rrtn export{run}{engines}"
     say(f"best: epoch {best.epoch}, {METRIC_NAMES[best.metric]} on Val {best.score:z.3f}. {following}")
 
 
@@ -193,7 +195,10 @@ def _print_plan(plan: "TrainingPlan", description: dict[str, Any]) -> None:
     clips = ", ".join(f"{split} {count:,}" for split, count in description["data"]["clips"].items())
     table.add_row("data", description["data"]["dir"])
     table.add_row("clips", clips)
-    table.add_row("targets", ", ".join(plan.data.targets))
+    if plan.data.targets:
+        table.add_row("targets", ", ".join(plan.data.targets))
+    if classes := plan.data.columns.classes:
+        table.add_row("classes", ", ".join(f"{one.name} ({len(one.classes)})" for one in classes))
     table.add_row("model", f"{plan.config.model.encoder}, {plan.config.model.method}")
     table.add_row("parameters", ", ".join(f"{part} {count:,}" for part, count in parameters.items()))
     epochs = f"{counted(optim.epochs, 'epoch')} x {plan.steps_per_epoch}"

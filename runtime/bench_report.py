@@ -31,6 +31,7 @@ def bench_document(
     here = machine()
     return {
         "bundle": str(bundle.path),
+        "checkpoint_sha256": bundle.provenance.get("checkpoint_sha256"),
         "machine": here,
         "ceiling": asdict(limits),
         "preparation": asdict(before),

@@ -113,7 +113,7 @@ def _notes(config: Config, data: DataSet, batch_size: int) -> Iterator[str]:
     if not config.data.dir:
         yield (
             "NO --data GIVEN: training on the built-in SYNTHETIC corpus. It shows that everything works; "
-            "its scores say nothing about real voices. Your own: rrtn train --data DIR"
+            "its scores say nothing about real voices. Your own: --data DIR"
         )
     if not config.optim.batch_size and batch_size != _PAPER_BATCH:
         clips = counted(len(data.splits["Train"].clips), "training clip")

@@ -33,7 +33,13 @@ def settings_from_document(
     """
     fields: dict[str, dataclasses.Field[Any]] = {item.name: item for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if unknown := [prefix + key for key in document if key not in fields]:
-        raise ConfigError(source, f"unknown: {', '.join(unknown)}", wanted=f"some of {', '.join(fields)}")
+        defaults = {name: default_of(item) for name, item in fields.items()}
+        sections = {name: one for name, one in defaults.items() if dataclasses.is_dataclass(one)}
+        its = [
+            f"{key} is of [{name}]" for key in unknown for name, one in sections.items() if hasattr(one, key)
+        ]
+        wanted = f"some of {', '.join(fields)}"
+        raise ConfigError(source, f"unknown: {', '.join(unknown)}", wanted=wanted, fix="; ".join(its))
     values = {
         key: _value(default_of(fields[key]), value, source=source, key=prefix + key)
         for key, value in document.items()

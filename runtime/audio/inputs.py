@@ -119,9 +119,14 @@ def list_audio(arguments: Sequence[FilePath]) -> list[AudioSource]:
 
 def no_audio(arguments: Iterable[FilePath], choice: InputChoice) -> DataError:
     """The error for arguments that lead to no file."""
+    if not (named := [repr(os.fsdecode(argument)) for argument in arguments]):
+        wanted = "files, folders or patterns, or --list FILE"
+        return DataError(
+            "AUDIO", "not given", wanted=wanted, fix="name them, such as: rrtn score recordings/"
+        )
     others = f" ({counts_text(choice.left_out)} left out)" if choice.left_out else ""
     return DataError(
-        ", ".join(repr(os.fsdecode(argument)) for argument in arguments) or "no argument",
+        ", ".join(named),
         f"no audio files found{others}",
         wanted="files that are audio by their suffix or content: .wav, .flac, .ogg, .mp3, ...",
         fix="name another folder, or the files themselves",

@@ -248,12 +248,7 @@ def load_bundle(path: str | bytes | os.PathLike[str]) -> Bundle:
     except (OSError, ValueError):  # a name that no file can have
         exists = False
     if not exists:
-        raise ModelError(
-            str(path),
-            "not there",
-            wanted="a bundle's folder, or an .onnx file that rrtn export wrote",
-            fix="run rrtn export",
-        )
+        raise _no_bundle(path)
     if path.name != MANIFEST:
         return _from_onnx(path)
     bundle = _from_manifest(path)
@@ -347,7 +342,7 @@ def _from_onnx(path: Path) -> Bundle:
 def _metadata_document(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """What rrtn wrote into the metadata of an ONNX file. Raises ModelError where that is something else."""
     if METADATA_KEY not in metadata:
-        raise _not_exported(path, "no rrtn metadata in it")
+        raise _foreign(path)
     try:
         document = parsed(metadata[METADATA_KEY])
         _check_schema(path, document)
@@ -462,6 +457,20 @@ def _check_inside(path: Path, variant: Variant) -> None:
     if name in (".", "..", MANIFEST) or "/" in name or printable(name) != name:
         came = f"the variant's file {name!r}"
         raise ModelError(str(path), came, wanted="the name of a file in this folder", fix=_EXPORT_AGAIN)
+
+
+def _foreign(path: Path) -> ModelError:
+    fix = "rrtn scores only what rrtn train and rrtn export have made"
+    return ModelError(str(path), "no rrtn metadata in it", wanted=_EXPORTED, fix=fix)
+
+
+def _no_bundle(path: Path) -> ModelError:
+    """The error for a path without a model; that of a bundle.json names its folder."""
+    folder = path.parent if path.name == MANIFEST else path
+    wanted, fix = "a bundle's folder, or an .onnx file that rrtn export wrote", "run rrtn export"
+    if not folder.is_dir():
+        return ModelError(str(path), "not there", wanted=wanted, fix=fix)
+    return ModelError(str(folder), f"no {MANIFEST} in it", wanted=wanted, fix=f"{fix}, or name its folder")
 
 
 def _not_exported(path: Path, came: str) -> ModelError:

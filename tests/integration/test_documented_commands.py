@@ -113,7 +113,7 @@ SLOW = (
     "rrtn data synth small --clips 400 --speakers 40 --seed 0",
     "rrtn train --data small --config fixed.toml --epochs 5 --batch-size 16 --precision bf16 "
     "--device cpu --seed 0",
-    "rrtn bench --json > RUN/export/bench.json",
+    "rrtn bench RUN/export --json > RUN/export/bench.json",
     "rrtn tune RUN/export",
     "rrtn tune --allow int8",
     "rrtn export --trt",

@@ -158,7 +158,10 @@ def check_data(folder: Path, spec: FrontendSpec, settings: DataConfig | None = N
 
 def _without_speaker(clips: Sequence[Clip]) -> list[str]:
     nameless = np.array([not clip.speaker for clip in clips])
-    return marked(clips, nameless, "have no Subject_ID: speaker leaks stay unseen")
+    what = (
+        "have no Subject_ID: speaker leaks stay unseen, and nothing has an interval (--speaker-column NAME)"
+    )
+    return marked(clips, nameless, what)
 
 
 def _not_in_humes_form(data: DataSet, clips: Sequence[Clip], ratings: npt.NDArray[np.float32]) -> list[str]:

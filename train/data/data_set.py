@@ -246,8 +246,9 @@ def _targets_of(table: _CsvTable, wanted: Sequence[str], labels: LabelChoice) ->
     if not names and not classes:
         raise DataError(
             str(table.path),
-            f"no numeric target column; the header has {', '.join(table.columns)}",
-            wanted="at least one column of numbers from 0 to 1",
+            f"no column of numbers among {', '.join(candidates)}" if candidates else "no column of labels",
+            wanted="ratings, or classes",
+            fix="for classes: --class-target NAME",
         )
     return names
 
@@ -256,7 +257,10 @@ def _check_places(table: _CsvTable, audio: AudioFolder) -> None:
     """Every row must be in a split, and its file below the audio's folder and known among others."""
     if lost := [row for row in table.rows if row.split not in SPLITS]:
         came = f"{table.roles.split} is {_short(repr(lost[0].split))}"
-        raise table.refused([row.line for row in lost], came, wanted="Train, Val or Test")
+        fix = "rename them, or make a new split: rrtn data import TABLE OUT --split 0.7,0.15,0.15"
+        raise table.refused(
+            [row.line for row in lost], came, wanted="Train, Val (dev, valid, ...) or Test", fix=fix
+        )
     if outside := [row for row in table.rows if not is_below(row.file_id) and not is_file(row.path)]:
         raise table.refused(
             [row.line for row in outside],

@@ -223,7 +223,10 @@ def _with_split(table: SourceTable, request: ImportRequest) -> tuple[TextTable, 
     shares = request.shares or SHARES
     speakers = [speaker_of(row.get("Subject_ID", "")) for row in rows]
     if nameless := sum(not speaker for speaker in speakers):
-        notes.append(f"{counted(nameless, 'row')} without a speaker: each is split as a speaker of its own")
+        notes.append(
+            f"{counted(nameless, 'row')} without a speaker: each is split as a speaker of its own, and one "
+            "person may be in Train and Val (--speaker-column NAME)"
+        )
     people = [speaker or f"\0{row['File_ID']}" for speaker, row in zip(speakers, rows, strict=True)]
     splits = splits_of_speakers(people, shares, seed=request.seed)
     clips = ", ".join(f"{name} {splits.count(name)}" for name in SPLITS)

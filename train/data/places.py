@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from ...runtime.errors import ConfigError, DataError
+from ...runtime.system.host import quoted
 from ..config import DataConfig, config_from_dict
 from ..config_file import read_toml
 from ..method.columns import scales_of_targets
@@ -133,7 +134,8 @@ def _are_names(value: object) -> TypeGuard[list[str]]:
 
 def _table_in(folder: Path) -> Path:
     if not folder.is_dir():
-        raise DataError(str(folder), "not a folder", wanted="one with data_info.csv and wav/")
+        fix = f"--csv {quoted(folder)} --audio FOLDER" if folder.is_file() else ""
+        raise DataError(str(folder), "not a folder", wanted="one with data_info.csv and wav/", fix=fix)
     path = folder / TABLE
     if path.is_file():
         return path
@@ -145,10 +147,16 @@ def _table_in(folder: Path) -> Path:
             return found[0]
         if found:
             break
-    kind = suffix.upper() if found else "CSV"
+    if not found:
+        raise DataError(
+            str(folder),
+            "holds no table of ratings",
+            wanted="data_info.csv and wav/",
+            fix=f"--csv FILE --audio {quoted(folder)}; recordings alone are scored, not learned: rrtn score",
+        )
     raise DataError(
         str(folder),
-        f"{len(found)} {kind} files, none named {TABLE}",
+        f"{len(found)} {suffix.upper()} files, none named {TABLE}",
         wanted="data_info.csv and wav/",
         fix="name the table data_info.csv, or give it: --csv FILE",
     )

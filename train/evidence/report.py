@@ -8,7 +8,7 @@ they are.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, Final, NotRequired, TypedDict
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from ...runtime.arrays import Float64
 from ...runtime.backends.variant_rows import HEADER, cells_of_variant
-from ...runtime.bundle import MANIFEST, load_bundle
+from ...runtime.bundle import MANIFEST, Bundle, load_bundle
 from ...runtime.documents import Count, converted, parsed
 from ...runtime.errors import DataError
 from ...runtime.system.files import read_regular, write_bytes
@@ -75,6 +75,7 @@ class _Machine(TypedDict):
 
 
 class _Bench(TypedDict):
+    checkpoint_sha256: NotRequired[str | None]  # of the bundle; absent in measurements before it was there
     machine: _Machine
     measurements: list[_Measurement]
 
@@ -348,25 +349,30 @@ def _compared(evaluation: Evaluation) -> list[Compared]:
 def _export(folder: Path) -> Export:
     measured = folder / MEASURED
     if not (folder / MANIFEST).is_file():
-        return Export(variants=None, measured=measured)
+        return Export(variants=None, folder=folder, measured=measured)
     bundle = load_bundle(folder)
     rows = [cells_of_variant(bundle, variant) for variant in bundle.variants]
     variants = ShownTable(HEADER, rows, words=[name for name in HEADER if name != "MB"])
     if not measured.is_file():
-        return Export(variants=variants, measured=measured)
-    document = _measured(measured)
-    return Export(variants=variants, measured=measured, speeds=_speeds(document), machine=document["machine"])
+        return Export(variants=variants, folder=folder, measured=measured)
+    document = _measured(measured, bundle)
+    speeds, machine = _speeds(document), document["machine"]
+    return Export(variants=variants, folder=folder, measured=measured, speeds=speeds, machine=machine)
 
 
-def _measured(path: Path) -> dict[str, Any]:
-    """What `rrtn bench --json` printed. Raises DataError where the file is something else."""
+def _measured(path: Path, bundle: Bundle) -> dict[str, Any]:
+    """What `rrtn bench --json` printed of the bundle. Raises DataError where the file is something else."""
+    fix = f"rrtn bench {quoted(bundle.path)} --json > {quoted(path)}"
     try:
         document = parsed(read_regular(path))
         converted(document, _Bench)
     except (OSError, ValueError) as error:
-        wanted, fix = "what rrtn bench --json prints", f"rrtn bench --json > {quoted(path)}"
-        raise DataError(str(path), str(error), wanted=wanted, fix=fix) from error
+        raise DataError(str(path), str(error), wanted="what rrtn bench --json prints", fix=fix) from error
     assert isinstance(document, dict)
+    checkpoint = bundle.provenance.get("checkpoint_sha256")
+    if document.get("checkpoint_sha256", checkpoint) != checkpoint:
+        came = f"the speeds of {document.get('bundle')}, of another checkpoint"
+        raise DataError(str(path), came, wanted=f"those of {bundle.path}", fix=fix)
     return document
 
 

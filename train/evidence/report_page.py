@@ -91,6 +91,7 @@ class Export:
     """The run's bundle. Without one, or without its speeds, a table is None."""
 
     variants: ShownTable | None
+    folder: Path
     measured: Path
     speeds: ShownTable | None = None
     machine: dict[str, Any] = field(default_factory=dict)

@@ -137,7 +137,9 @@ def test_folders_without_audio_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_no_argument_is_refused() -> None:
-    with pytest.raises(DataError, match="no argument"):
+    with pytest.raises(
+        DataError, match=r"AUDIO \| not given \| expected files, folders or patterns, or --list FILE"
+    ):
         list_audio([])
 
 

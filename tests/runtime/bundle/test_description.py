@@ -165,7 +165,7 @@ def test_a_path_that_is_not_there_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"bundle\.json.*not there"):
+    with pytest.raises(ModelError, match=r"no bundle\.json in it \| .* or name its folder"):
         load_bundle(tmp_path)
 
 

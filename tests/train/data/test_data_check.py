@@ -170,7 +170,8 @@ def test_a_speaker_in_two_splits_is_a_leak(checked: Checked, csv_lines: list[str
 def test_without_speakers_nobody_can_see_a_leak(checked: Checked, csv_lines: list[str]) -> None:
     csv_lines[0] = csv_lines[0].replace("Subject_ID", "Info")
     assert checked(table=csv_lines).warnings == (
-        "14 of 14 clips have no Subject_ID: speaker leaks stay unseen (first: [00000], line 2)",
+        "14 of 14 clips have no Subject_ID: speaker leaks stay unseen, and nothing has an interval "
+        "(--speaker-column NAME) (first: [00000], line 2)",
     )
 
 

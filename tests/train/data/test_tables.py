@@ -172,7 +172,7 @@ REFUSED: dict[str, tuple[Table, tuple[str, ...]]] = {
     "one file twice": (changed(0, {"a2": "A1.wav"}), ("line 3 (1 in all)", "A1.wav is the file of")),
     "numbers of speakers alone": (
         lambda: table(("File_ID", "Split", "speaker", "Age"), [(*row[:2], "1", "30") for row in ROWS]),
-        ("no numeric target column",),
+        ("no column of",),
     ),
 }
 

@@ -104,7 +104,7 @@ def test_names_are_text_wherever_they_stand(run: Path) -> None:
 
 
 def test_a_run_that_is_not_exported_says_how(run: Path) -> None:
-    assert "Not exported yet: rrtn export --trt" in Page(report([run])).text
+    assert "Not exported yet: rrtn export" in Page(report([run])).text
 
 
 def test_a_page_that_lacks_a_part_is_an_error() -> None:
