@@ -19,6 +19,10 @@ def tune(
         typer.Option(help="Precisions below fp32 that auto may take: fp16,bf16,int8.", show_default=False),
     ] = None,
     seconds: Annotated[float, typer.Option(help="Of each measurement; at least 2 batches.")] = 0.5,
+    length: Annotated[
+        Optional[float],
+        typer.Option(help="Seconds of a usual recording of yours; default: half a clip.", show_default=False),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure what is the fastest on this machine, for --backend auto.
@@ -31,10 +35,11 @@ def tune(
     from ..runtime.bundle import load_bundle
     from ..runtime.tune import tuned
 
-    if not 0 < seconds < float("inf"):
-        raise ConfigError("--seconds", f"{seconds}", wanted="a number above 0")
+    for option, value in (("--seconds", seconds), ("--length", length)):
+        if value is not None and not 0 < value < float("inf"):
+            raise ConfigError(option, f"{value}", wanted="a number above 0")
     bundle = load_bundle(model or newest_bundle())
-    tuning = tuned(bundle, allow=names_with_commas(allow) or (), seconds=seconds)
+    tuning = tuned(bundle, allow=names_with_commas(allow) or (), seconds=seconds, length=length)
     print_json(tuning.to_dict()) if as_json else _print(tuning)
 
 

@@ -47,11 +47,11 @@ def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityR
 
     Raises ModelError where the run is not here, or its checkpoint is not the exported one.
     """
-    if not bundle.provenance:
-        came = "a file alone, which does not say its checkpoint"
-        raise ModelError(str(bundle.path), came, wanted="a bundle's folder", fix="name the folder")
     with Progress("read the run"):
         source = source_of_run(run or _run_of(bundle))
+        if not bundle.provenance:
+            came = "a file alone, which does not say its checkpoint"
+            raise ModelError(str(bundle.path), came, wanted="a bundle's folder", fix="name the folder")
         if sha256_of(source.checkpoint / POINTER) != bundle.provenance.get("checkpoint_sha256"):
             raise ModelError(
                 str(source.checkpoint),

@@ -46,6 +46,7 @@ class Effort:
     seconds: float
     least_runs: int = LEAST_RUNS
     warm_up: tuple[float, int] = (0.2, 3)  # seconds, and runs
+    sounding: float | None = None  # seconds of sound in each clip, behind which it is silent; None: all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +184,7 @@ def timed_runs(
     `spent` gets where the time of all of them went. On a GPU each step is then waited for, so that no two
     batches overlap, as they do in `rrtn score`.
     """
-    inputs = _inputs(spec, backend.variant, backend_kind(backend.device), batch)
+    inputs = _inputs(spec, backend.variant, backend_kind(backend.device), batch, effort.sounding)
     parts = [Spent() if spent else None for _ in range(at_once)]
     with ThreadPoolExecutor(at_once) as threads:
         loops = [threads.submit(_timed, backend, inputs, effort, each) for each in parts]
@@ -211,10 +212,14 @@ def _timed(
     return times
 
 
-def _inputs(spec: FrontendSpec, variant: Variant, kind: BackendKind, batch: int) -> list[ModelBatch]:
-    """Batches of noise at the level of real clips."""
+def _inputs(
+    spec: FrontendSpec, variant: Variant, kind: BackendKind, batch: int, sounding: float | None
+) -> list[ModelBatch]:
+    """Batches of noise at the level of real clips, and silence after so many seconds."""
     rng = np.random.default_rng(batch)
     waveforms = (rng.uniform(-1, 1, (_INPUTS, spec.clip_samples)) * spec.peak).astype(np.float32)
+    if sounding is not None:
+        waveforms[:, round(sounding * spec.sampling_rate) :] = 0
     clips: Any = samples_from_waveform(waveforms)
     if variant.input != "waveform" or not kind.needs_gpu:
         clips = np.stack([clip_input(waveform, spec, variant.input) for waveform in waveforms])

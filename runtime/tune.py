@@ -89,10 +89,13 @@ class _Rounds:
         )
 
 
-def tuned(bundle: Bundle, *, allow: Sequence[str] = (), seconds: float = 0.5) -> Tuning:
+def tuned(
+    bundle: Bundle, *, allow: Sequence[str] = (), seconds: float = 0.5, length: float | None = None
+) -> Tuning:
     """Measures every way that may be taken here, for at least `seconds` and two batches, and keeps the best.
 
-    `allow` names precisions below fp32 that `auto` may take. Raises ConfigError for others, ModelError if no
+    `length` is that of a recording, in seconds; by default half a clip. `allow` names precisions below fp32
+    that `auto` may take. Raises ConfigError for others, ModelError if no
     way runs here, StoppedError, before anything is measured, where the cache takes no file.
     """
     if unknown := [name for name in allow if name not in ALLOWED]:
@@ -103,7 +106,8 @@ def tuned(bundle: Bundle, *, allow: Sequence[str] = (), seconds: float = 0.5) ->
     if not candidates:
         raise _nothing_runs(bundle, not_taken)
     ways = [_Rounds(plan) for candidate in candidates for plan in plans_of(candidate)]
-    effort = Effort(seconds=seconds, least_runs=_LEAST_RUNS, warm_up=_WARM_UP)
+    sounding = bundle.spec.clip_seconds / 2 if length is None else length
+    effort = Effort(seconds=seconds, least_runs=_LEAST_RUNS, warm_up=_WARM_UP, sounding=sounding)
     gate = _Gate(bundle)
     with Progress("tune", _ROUNDS * len(ways), "measurements") as bar:
         for turn in range(_ROUNDS + 1):

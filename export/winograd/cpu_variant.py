@@ -58,19 +58,19 @@ def cpu_variant_of(fp32: bytes, *, tune: bool = False, slower_too: bool = False)
     return CpuVariant(model, facts_of_plan(plan, speedup, tuned=tune))
 
 
-def check_faster(variant: str, speedup: float, other: str) -> None:
-    """Raises NotFasterError where the variant does not pay."""
+def check_faster(variant: str, speedup: float, other: str, where: str = "") -> None:
+    """Raises NotFasterError where the variant does not pay; `where` says with what it was measured."""
     if speedup < _ENOUGH:
         raise NotFasterError(
             variant,
-            f"{speedup:.2f} times as fast as {other} on this machine",
+            f"{speedup:.2f} times as fast as {other}{where} on this machine",
             wanted=f"at least {_ENOUGH} times",
             fix=f"use the variant {other}",
         )
 
 
 def facts_of_plan(plan: WinogradPlan, speedup: float, *, tuned: bool) -> dict[str, Any]:
-    """What bundle.json says of it. The speed-up is over fp32; that of `cpu-int8` over int8."""
+    """What bundle.json says of it. The speed-up is over fp32; of `cpu-int8` over int8, with whole clips."""
     return {
         "batch": BATCH,
         "speedup": round(speedup, 2),
@@ -103,7 +103,7 @@ def speedup_over(other: bytes, made: bytes, shape: Sequence[int], *, frames: int
     """The ratio of the shortest times of a batch of inputs [B, 1, T, M], taken in turns, on one thread.
 
     `rrtn score` runs them in the same way: one on each core. `shape` is [1, T, M]; `made` gets the first
-    `frames` alone.
+    `frames` alone, as where the others are silent.
     """
     zeros = np.zeros((BATCH, *shape), np.float32)
     inputs = (zeros, np.ascontiguousarray(zeros[:, :, :frames]))

@@ -25,7 +25,9 @@ def state_of_variant(bundle: Bundle, variant: Variant) -> str:
         return f"refused: {reason}"
     if variant.plan:
         over = variant.precision  # cpu is compared with fp32, cpu-int8 with int8
-        return f"runs, {variant.plan['speedup']} times as fast as {over} on {variant.plan['cpu']}"
+        half = variant.plan.get("speedup_half_silent")
+        more = f" ({half} where half of a clip is silence)" if half else ""
+        return f"runs, {variant.plan['speedup']} times as fast as {over}{more} on {variant.plan['cpu']}"
     if variant.kind != "engine":
         return "runs" if variant.kind == "onnx" else obstacle(variant, MNN_KIND.name) or "runs"
     if reason := mismatch(variant.stamp, this_machine()):

@@ -46,6 +46,7 @@ class _Parity(TypedDict, total=False):
 
 class _Plan(TypedDict):
     speedup: float
+    speedup_half_silent: NotRequired[float]  # of cpu-int8
     cpu: str
     vector_extension: str
 

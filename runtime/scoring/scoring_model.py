@@ -7,7 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..arrays import Float32, Int16, waveform_from_samples
 from ..backends.base import Backend
@@ -60,7 +60,9 @@ class ScoringModel:
         self.batch_that_fits = batch_size  # less once the device's memory was too small
         self.in_use: set[int] = set()  # threads that are in the model
         way = choice.way
-        self._bundle, self._is_named, self._tuning = bundle, is_named, choice.tuning
+        # Its files are read later, too: the working directory may be another one by then.
+        self._bundle = replace(bundle, path=bundle.path.absolute())
+        self._is_named, self._tuning = is_named, choice.tuning
         self.threads, self._lanes = way.threads if way else 1, lanes or (way.lanes if way else usable_cpus())
         self._for_clips: Backend | None = None  # not chosen yet
         self._timing, self._lock = timing, threading.Lock()
@@ -117,7 +119,10 @@ class ScoringModel:
         """What runs single clips: the backend of the batches, unless its variant is slow for them."""
         with self._lock:
             if self._for_clips is None:
-                self._for_clips = self._loaded_for_clips() or self.backend
+                # Another export in this folder has replaced its file: the model that is loaded goes on.
+                with contextlib.suppress(ModelError):
+                    self._for_clips = self._loaded_for_clips()
+                self._for_clips = self._for_clips or self.backend
             return self._for_clips
 
     def _loaded_for_clips(self) -> Backend | None:

@@ -177,6 +177,8 @@ def test_a_bundle_without_its_run_cannot_be_compared(run: Path, tmp_path: Path) 
     assert not any(result.failed for result in parity_of_bundle(bundle, run=run.with_name("moved")))
     with pytest.raises(ModelError, match="it does not say of which run it is"):
         parity_of_bundle(load_bundle(bundle.path / "model.onnx"))
+    with pytest.raises(ModelError, match="a file alone, which does not say its checkpoint"):
+        parity_of_bundle(load_bundle(bundle.path / "model.onnx"), run=run.with_name("moved"))
 
 
 def test_a_file_that_was_changed_or_is_gone_fails_parity(

@@ -32,6 +32,7 @@ from rrtn.runtime.bench_report import CHART_MARK, bench_document, svg_chart
 from rrtn.runtime.bundle import Bundle, metadata_of
 from rrtn.runtime.bundle.onnx_file import sealed
 from rrtn.runtime.errors import ModelError
+from rrtn.runtime.frontend import decibels_behind
 from rrtn.runtime.spec import FrontendSpec
 
 
@@ -161,6 +162,20 @@ def test_who_asks_for_no_steps_lets_a_gpu_overlap(bundle: Bundle, spec: Frontend
     backend: Any = Asked(bundle.variants[0])
     measuring.timed_runs(backend, spec, 1, 1, Effort(seconds=0.05))
     assert asked and not any(asked)
+
+
+def test_recordings_may_be_shorter_than_a_clip(bundle: Bundle, spec: FrontendSpec) -> None:
+    frames: set[int] = set()
+
+    class Seen(Uneven):
+        def run(self, batch: Any, spent: Spent | None = None) -> None:
+            sounds = (batch != np.float32(decibels_behind(spec))).any(axis=(1, 3))
+            frames.update((spec.frames - sounds[:, ::-1].argmax(1)).tolist())
+
+    backend: Any = Seen(bundle.variants[0])
+    for sounding in (1.0, None):
+        measuring.timed_runs(backend, spec, 2, 1, Effort(seconds=0.02, least_runs=2, sounding=sounding))
+    assert frames == {102, 250}
 
 
 def test_warnings_of_spread_and_transfers() -> None:

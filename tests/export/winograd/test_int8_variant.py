@@ -207,7 +207,8 @@ def test_where_no_convolution_would_be_faster_all_are_direct_and_silence_is_not_
     content = network.SerializeToString()
     int8 = int8_for_cpu(content, clips[:8])
     made = cpu_int8_variant_of(content, int8, clips[:8], SILENCE, slower_too=True)
-    assert (made.plan["convolutions"], made.plan["frames"]) == ({}, clips.shape[2] // 2)
+    assert made.plan["convolutions"] == {}
+    assert made.plan["speedup_half_silent"] > 0
     assert {node.op_type for node in made.model.graph.node}.isdisjoint({"MatMulIntegerToFloat"})
     short = clips[:2].copy()
     short[:, :, 5:] = SILENCE
@@ -221,7 +222,9 @@ def test_where_it_is_hardly_faster_than_int8_none_is_made_unless_it_is_required(
     monkeypatch.setattr(cpu_variant, "_ENOUGH", 1000)
     monkeypatch.setattr(int8_variant, "plan_of", lambda model, *_: planned(model, "w3", "w4"))
     content = network.SerializeToString()
-    with pytest.raises(NotFasterError, match=r"cpu-int8 \| \d+\.\d\d times as fast as int8 on this machine"):
+    with pytest.raises(
+        NotFasterError, match=r"cpu-int8 \| \d+\.\d\d times as fast as int8, with .* on this machine"
+    ):
         cpu_int8_variant_of(content, content, clips[:8], SILENCE)
     made = cpu_int8_variant_of(content, content, clips[:8], SILENCE, slower_too=True)
     assert made.plan["convolutions"] == {"w3": "4 x 4", "w4": "4 x 4"}

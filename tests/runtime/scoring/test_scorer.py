@@ -154,6 +154,22 @@ def test_single_clips_do_not_take_the_variant_that_is_made_for_batches(
         assert named.score_waveform(samples, rate) == half
 
 
+def test_single_clips_go_on_in_another_folder_and_after_another_export(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs them is read when the first one comes."""
+    bundle = with_cpu_variant(load_bundle(tiny_model))
+    clip = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000)
+    half, expected = dict.fromkeys(bundle.labels, 0.5), Scorer(tiny_model, "cpu").score_waveform(clip, 16_000)
+    monkeypatch.chdir(tiny_model.parent)
+    here = replace(bundle, path=Path("."))
+    with Scorer(here, "cpu") as moved, Scorer(here, "cpu") as replaced:
+        monkeypatch.chdir("/")
+        assert moved.score_waveform(clip, 16_000) == expected
+        (tiny_model.parent / bundle.variants[0].file).write_bytes(b"another model")
+        assert replaced.score_waveform(clip, 16_000) == half
+
+
 def with_cpu_variant(bundle: Bundle) -> Bundle:
     """The bundle of one file with another one beside, whose weights are zeros, as its variant `cpu`."""
     (fp32,) = bundle.variants
