@@ -47,6 +47,8 @@ def bench(
     from ..runtime.tables.outputs import check_new
 
     if chart:
+        if chart.suffix.lower() != ".svg":
+            raise ConfigError(f"--chart {chart}", f"ends in {chart.suffix or 'nothing'}", wanted=".svg")
         check_new(chart, f"--chart {chart}", mark=CHART_MARK)
     sizes = numbers_with_commas("--batches", batches) if batches else ()
     if not 0 < seconds < float("inf"):
@@ -76,7 +78,12 @@ def _measured(
     with Progress("bench", len(candidates), "variants") as bar:
         for done, candidate in enumerate(candidates):
             bar.update(done, f"{candidate.variant.name} on {candidate.device}")
-            results += list(measured(bundle, candidate, batches=sizes, seconds=seconds, limits=limits))
+            try:
+                results += list(measured(bundle, candidate, batches=sizes, seconds=seconds, limits=limits))
+            except ModelError as error:  # the others are whole
+                if variants or (done == len(candidates) - 1 and not results):
+                    raise
+                reasons[candidate.name] = error.came
     return bench_document(bundle, results, limits, before, reasons)
 
 

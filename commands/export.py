@@ -1,11 +1,13 @@
 """rrtn export and rrtn parity."""
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from ..runtime.errors import ConfigError, ModelError
+from ..runtime.system.host import quoted
 from .inspect import bundle_json, print_bundle
 from .options import (
     Json,
@@ -183,22 +185,20 @@ def _export(
     if triton:
         check_repository_place(triton)
     published = publish(run, out=out, wanted=wanted)
-    if triton:
-        _add_triton(published, triton)
+    models = _triton_models(published, triton) if triton else []
     not_made = published.skipped | published.failed
     page = page_from_bundle(published.bundle, web, not_made) if web else None
-    _end_export(published, page, as_json)
+    _end_export(published, page, triton, models, as_json)
 
 
 def _check_apart(places: dict[str, Path | None]) -> None:
-    """Raises ConfigError where one place would hold two things: each is written as a whole."""
-    taken: dict[Path, str] = {}
-    for name, place in places.items():
-        if place is None:
-            continue
-        if other := taken.get(place.absolute()):
+    """Raises ConfigError for a place of two things, or one in another: each is written as a whole."""
+    given = [(name, place.absolute()) for name, place in places.items() if place]
+    for (other, folder), (name, place) in itertools.permutations(given, 2):
+        if place == folder:
             raise ConfigError(f"{name} {place}", f"the place of {other}", wanted="a place of its own")
-        taken[place.absolute()] = name
+        if other != "the bundle" and folder in place.parents:  # a bundle's folder may hold other files
+            raise ConfigError(f"{name} {place}", f"is in {other} {folder}", wanted="a place of its own")
 
 
 def _engine_options(batch_profile: str, targets: str) -> "EngineOptions":
@@ -210,22 +210,28 @@ def _engine_options(batch_profile: str, targets: str) -> "EngineOptions":
     )
 
 
-def _add_triton(published: "Published", folder: Path) -> None:
+def _triton_models(published: "Published", folder: Path) -> list[str]:
+    """Writes the repository; -> the names of its models."""
     from ..export.triton import not_servable, triton_repository_from_bundle
 
-    triton_repository_from_bundle(published.bundle, folder)
+    models = triton_repository_from_bundle(published.bundle, folder)
     reasons = not_servable(published.bundle)
     published.skipped.update({f"{name} for Triton": reason for name, reason in reasons.items()})
+    return [model.name for model in models]
 
 
-def _end_export(published: "Published", page: "Page | None", as_json: bool) -> None:
+def _end_export(
+    published: "Published", page: "Page | None", triton: Path | None, models: list[str], as_json: bool
+) -> None:
     error = _gate_error(published)
     document = {**bundle_json(published.bundle), "skipped": published.skipped, "failed": published.failed}
     if page:
         document["web"] = page.to_dict()
+    if triton:
+        document["triton"] = {"path": str(triton), "models": models}
     if as_json and error:
         end_with_error(error, document)
-    print_json(document) if as_json else _print_export(published, page)
+    print_json(document) if as_json else _print_export(published, page, triton)
     if error:
         raise error
 
@@ -238,13 +244,15 @@ def _gate_error(published: "Published") -> ModelError | None:
     return ModelError("parity gate", f"not published: {reasons}", fix=fix)
 
 
-def _print_export(published: "Published", page: "Page | None") -> None:
+def _print_export(published: "Published", page: "Page | None", triton: Path | None) -> None:
     print_bundle(published.bundle)
     for name, reason in published.skipped.items():
         say(f"skipped: {name}: {reason}")
     if page:
         look = "open it in a browser" if page.is_file else f"python -m http.server -d {page.path}"
         say(f"page in {page.path} ({page.variant.name}, {page.size / 1e6:.1f} MB): {look}")
+    if triton:
+        say(f"repository in {triton}: tritonserver --model-repository {quoted(triton)}")
     bundle = published.bundle.path
     say(f"bundle in {bundle}. Next: rrtn score AUDIO{bundle_named(bundle)} --out scores.csv")
 

@@ -8,7 +8,6 @@ holds was left by a killed export, and the next export removes it.
 import contextlib
 import glob
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -19,7 +18,7 @@ from typing import Final
 from ..runtime.bundle import MANIFEST, load_bundle
 from ..runtime.errors import ModelError, StoppedError
 from ..runtime.system.failpoints import failpoint
-from ..runtime.system.files import atomic_path, check_takes_files, fsync, write_json
+from ..runtime.system.files import atomic_path, fsync, takes_no_file, write_json
 from ..runtime.system.locks import in_turn, is_held, locked
 
 _LOCK: Final = "lock"  # beside the bundle in the making
@@ -44,24 +43,13 @@ def check_replaceable(out: Path) -> None:
         )
     beside = next(folder for folder in out.absolute().parents if folder.exists())
     for folder in (out, beside):
-        if folder.exists() and (reason := _takes_no_file(folder)):
+        if folder.exists() and (reason := takes_no_file(folder)):
             raise StoppedError(
                 str(folder),
                 reason,
                 wanted="a folder that takes the bundle",
                 fix="make it writable, or choose another --out",
             )
-
-
-def _takes_no_file(folder: Path) -> str:
-    """Why no file can be made there; empty where one can. /proc says that it is writable, and is not."""
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return "not writable"
-    try:
-        check_takes_files(folder)
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""
 
 
 @contextlib.contextmanager

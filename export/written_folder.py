@@ -12,12 +12,13 @@ from typing import Final, TypedDict
 
 from .. import __version__
 from ..runtime.documents import converted, parsed
-from ..runtime.errors import ModelError
+from ..runtime.errors import ModelError, StoppedError
 from ..runtime.system.files import (
     mend_folder,
     read_regular,
     replace_folder,
     sha256_of,
+    takes_no_file,
     temporary_name,
     write_json,
 )
@@ -68,6 +69,12 @@ def check_rewritable(folder: Path, option: str, holds: str) -> None:
     if Path.cwd().is_relative_to(folder.resolve()):
         came, wanted = "the working directory, or a folder above it", "a folder that can be replaced"
         raise ModelError(str(folder), came, wanted=wanted, fix=f"choose another {option}")
+    beside = next(one for one in folder.absolute().parents if one.exists())
+    if reason := takes_no_file(beside):
+        wanted = "a folder that takes files"
+        raise StoppedError(
+            str(beside), reason, wanted=wanted, fix=f"make it writable, or choose another {option}"
+        )
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     written = _written(folder / RECORD)

@@ -88,6 +88,17 @@ def check_takes_files(folder: Path) -> None:
     tempfile.TemporaryFile(dir=folder).close()
 
 
+def takes_no_file(folder: Path) -> str:
+    """Why no file can be made there; empty where one can. /proc says that it is writable, and is not."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return "not writable"
+    try:
+        check_takes_files(folder)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
 def write_bytes(target: Path, content: bytes) -> None:
     """Writes a whole file, or nothing."""
     with atomic_path(target) as temporary:

@@ -1165,8 +1165,22 @@ def test_e13_one_place_for_two_things_is_refused_before_the_work(
     assert not (tmp_path / "both").exists()
 
 
+@pytest.mark.parametrize(
+    "places", [("--web", "one", "--triton", "one/two"), ("--triton", "one", "--out", "one/two/bundle")]
+)
+def test_e13_one_place_in_another_is_refused_before_the_work(
+    workplace: Workplace, tmp_path: Path, places: tuple[str, ...]
+) -> None:
+    outer, folder, inner, below = places
+    arguments = (outer, tmp_path / folder, inner, tmp_path / below)
+    refused = f"{tmp_path / below} | is in {outer} {tmp_path / folder}"
+    assert_refused(Child(command("export", workplace.run, *arguments), tmp_path).wait(), 2, refused)
+    assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize("option", ["--out", "--web", "--triton"])
 def test_e13_a_place_that_takes_no_files_is_refused_before_the_work(
-    workplace: Workplace, tmp_path: Path
+    workplace: Workplace, tmp_path: Path, option: str
 ) -> None:
     (tmp_path / "locked").mkdir(mode=0o555)
 
@@ -1175,11 +1189,10 @@ def test_e13_a_place_that_takes_no_files_is_refused_before_the_work(
         assert (
             ctypes.CDLL(None).capset(version_3, no_capabilities) == 0
         )  # with them, root may write everywhere
-        command("export", workplace.run, "--out", tmp_path / "locked/new/bundle")()
+        command("export", workplace.run, option, tmp_path / "locked/new/bundle")()
 
-    assert_refused(
-        Child(export, tmp_path).wait(), 4, f"{tmp_path / 'locked'} | not writable", "choose another --out"
-    )
+    refused = f"{tmp_path / 'locked'} | not writable", f"choose another {option}"
+    assert_refused(Child(export, tmp_path).wait(), 4, *refused)
     assert not any((tmp_path / "locked").iterdir())
 
 
