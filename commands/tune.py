@@ -27,8 +27,8 @@ def tune(
 ) -> None:
     """Measure what is the fastest on this machine, for --backend auto.
 
-    Every variant, backend, batch size and number of batches at once that gives the scores of fp32 here. The
-    result is kept in your cache, for this bundle on this machine; it takes minutes.
+    Every variant, backend, batch size and number of concurrent batches that gives the scores of fp32 here.
+    The result is kept in your cache, for this bundle on this machine; it takes minutes.
 
     Example: rrtn tune runs/first/export --allow bf16,int8
     """

@@ -95,7 +95,7 @@ class _Maps:
                 self.nodes.append(node)
 
     def rows(self, name: str) -> int:
-        """Of a map, when all frames are given."""
+        """Rows of a map, when all frames are given."""
         return int(self.shapes[name][_TIME])
 
     def keeps_rows(self, node: onnx.NodeProto) -> bool:

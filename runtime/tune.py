@@ -1,6 +1,6 @@
 """Which way to run a bundle is the fastest on this machine: measured, and kept for `auto`.
 
-A way is a variant on a backend, with a size of batches, a number of batches at once and of threads for each.
+A way is a variant on a backend, with a batch size, a number of concurrent batches and of threads for each.
 Every way that may be taken is compared with the variant fp32 first. The usual way of each variant on each
 backend is measured before the others, which follow only where it came near to the best. The rounds go through
 all ways in turns, and the best round of each counts, so that a moment in which other programs run does not

@@ -444,6 +444,6 @@ def _record(
         "epoch": epoch,
         "step": steps,
         **means,
-        "lr": stepper.set_lr(steps - 1),
+        "lr": stepper.lr_of(steps - 1),
         **judged.to_record(task_of_name(plan.config.data.task)),
     }

@@ -80,7 +80,7 @@ class Stepper:
         sums, and the next loss has a smaller factor.
         """
         torch.manual_seed(views.step_seed(self.config.seed, number) + self._rank)
-        self.set_lr(number)
+        self.optimizer.param_groups[0]["lr"] = self.lr_of(number)
         clean = self.frontend(*batch.waveforms)
         augmented = None
         if self.config.model.has_second_view:
@@ -103,13 +103,12 @@ class Stepper:
         number = int(self._bad_step.item())
         return None if number == _NONE else number
 
-    def set_lr(self, number: int) -> float:
-        """Sets the network's learning rate for step `number`, and returns it."""
+    def lr_of(self, number: int) -> float:
+        """The network's learning rate in step `number`."""
         optim = self.config.optim
         factor = min(1.0, (number + 1) / self._warmup) if self._warmup else 1.0
         if optim.schedule == "cosine":
             factor *= 0.5 * (1 + math.cos(math.pi * number / self._steps))
-        self.optimizer.param_groups[0]["lr"] = optim.lr * factor
         return optim.lr * factor
 
     def _guard(self, finite: Tensor, number: int) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -412,7 +413,7 @@ def label_problem(labels: Sequence[str]) -> str:
 
 def repeated(labels: Sequence[str]) -> str:
     """The labels that stand there more than once, in words; "" where each stands there once."""
-    twice = sorted({label for label in labels if labels.count(label) > 1})
+    twice = sorted(label for label, count in Counter(labels).items() if count > 1)
     return f"{', '.join(map(short, twice))} more than once" if twice else ""
 
 

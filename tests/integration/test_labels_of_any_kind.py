@@ -225,6 +225,7 @@ def test_a_table_has_a_column_for_each_class_and_a_submission_the_likeliest(
     rows = table(runs / "scores.csv")
     classes = [f"Type={name}" for name in ("Cry", "Gasp", "Laugh")]
     submitted = {row["File_ID"]: row for row in table(runs / "sub.csv")}
+    assert len(rows) == len(submitted) > 0
     for row in rows:
         assert sum(float(row[name]) for name in classes) == pytest.approx(1, abs=1e-5)
         assert -1 <= float(row["Valence"]) <= 1 <= float(row["Arousal"]) <= 9

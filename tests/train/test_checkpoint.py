@@ -112,7 +112,9 @@ class TestRoundTrip:
 
     def test_the_pointer_lists_size_and_hash_of_each_file(self, tmp_path: Path) -> None:
         save(tmp_path, 1)
-        for entry in json.loads((tmp_path / POINTER).read_text())["files"].values():
+        files = json.loads((tmp_path / POINTER).read_text())["files"]
+        assert len(files) == 2
+        for entry in files.values():
             path = tmp_path / entry["file"]
             assert (entry["size"], entry["sha256"]) == (path.stat().st_size, sha256_of(path))
 

@@ -232,7 +232,7 @@ class TestLearningRate:
         settings = config(optim={"lr": 0.01, **optim})
         stepper = stepper_of(settings, small_network(settings))
         for number, factor in expected.items():
-            assert stepper.set_lr(number) == pytest.approx(0.01 * factor, abs=1e-12)
+            assert stepper.lr_of(number) == pytest.approx(0.01 * factor, abs=1e-12)
 
     def test_a_step_takes_it_and_ruwls_own_stays(self) -> None:
         settings = config(optim={"schedule": "cosine"}, ruwl={"lr": 0.5})

@@ -109,7 +109,7 @@ def _remarks(heard: Mapping[Path, Sequence[str]]) -> dict[str, tuple[str, ...]]:
 
 
 def _unfinished(run: Path) -> tuple[str, ...]:
-    """Of a single run: the seeds and the folds that are evaluated are finished."""
+    """Says it of a single run: the seeds and the folds that are evaluated are finished."""
     if not RunFolder(run).is_begun() or folds_in(run):
         return ()
     done, wanted = read_info(RunFolder(run).last).epoch, config_from_toml(RunFolder(run).config).optim.epochs

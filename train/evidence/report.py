@@ -22,7 +22,7 @@ from ...runtime.errors import DataError
 from ...runtime.system.files import read_regular, write_bytes
 from ...runtime.system.host import quoted
 from ...runtime.text import counted, interval_text, number_text, printable_lines
-from ..checkpoint import Record, metric_of_record, score_of
+from ..checkpoint import Record, metric_of_record, read_info, score_of
 from ..config import Config
 from ..config_file import config_from_toml
 from ..method.choices import CLASS_TERM, TERMS
@@ -30,7 +30,7 @@ from ..method.columns import UNIT
 from ..method.tasks import METRIC_NAMES
 from ..plan import data_folder
 from ..run_folder import RunFolder
-from .best_checkpoint import best_of_run
+from .best_checkpoint import config_of_checkpoint
 from .charts import SPECTROGRAM_DB, interval_chart, line_chart, scatter
 from .evaluate import evaluate, runs_of_seeds
 from .evaluation import Evaluation, mean_of_known
@@ -91,7 +91,8 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
     evaluation = evaluate(first, ridge=True, others=others)
     members = [(run, folds_in(run) or runs_of_seeds(run)) for run in runs]
     shown = members[0][1][0]
-    info, config, _ = best_of_run(shown)
+    info = read_info(RunFolder(shown).best)
+    config = config_of_checkpoint(info, RunFolder(shown))
     if evaluation.folds:
         config = config_of_all_folds(config)
     names = names_apart([one for _, ones in members for one in ones])

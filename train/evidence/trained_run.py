@@ -257,7 +257,7 @@ def trained_run(run: Path, data: Path | None, split: str = "Val") -> TrainedRun:
 
 
 def _hashes(clips: SplitClips) -> list[bytes]:
-    """Of the samples of each clip."""
+    """A hash of the samples of each clip."""
     with Progress("compare clips", len(clips.store), "clips") as bar:
 
         def digest(index: int) -> bytes:

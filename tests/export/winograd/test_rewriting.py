@@ -205,6 +205,7 @@ def test_the_plan_is_the_cheapest_cut(network: onnx.ModelProto) -> None:
 def test_of_ways_that_take_the_same_time_the_smallest_in_memory_is_taken(network: onnx.ModelProto) -> None:
     plan = plan_of(network, 1, lambda layer, axes, batch: 10 if axes is None else 1)
     layers = {layer.name: layer for layer in convolutions_of(network)}
+    assert plan.keys() == layers.keys()
     for name, axes in plan.items():
         memory = [work_of(layers[name], way, 1).memory for way in ways_of(layers[name])]
         assert work_of(layers[name], axes, 1).memory == min(memory)
