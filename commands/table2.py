@@ -34,6 +34,7 @@ from .options import (
 from .printing import Column, Table, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from ..train.evidence.predictions import Predictions
     from ..train.evidence.table2 import Table2
     from ..train.evidence.table2_runs import TableRuns
 
@@ -115,9 +116,10 @@ def _trained(runs: "TableRuns") -> "Table2":
     from ..train.evidence.table2 import table_of_runs
     from ..train.evidence.table2_runs import train_rows
 
-    train_rows(runs, say=say, at_run=lambda: table_of_runs(runs).write())
+    read: dict[Path, Predictions] = {}
+    train_rows(runs, say=say, at_run=lambda: table_of_runs(runs, read=read).write())
     with Progress("compare the runs"):
-        table = table_of_runs(runs)
+        table = table_of_runs(runs, read=read)
     table.write()
     return table
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 
 from ... import __version__
 from ...runtime.errors import DataError
@@ -254,19 +255,18 @@ def vanilla_of(row: Table2Row) -> Table2Row:
     return next(other for other in ROWS if (other.encoder, other.method) == (row.encoder, "vanilla"))
 
 
-def table_of_runs(runs: TableRuns, *, resamples: int = RESAMPLES) -> Table2:
+def table_of_runs(
+    runs: TableRuns, *, resamples: int = RESAMPLES, read: dict[Path, Predictions] | None = None
+) -> Table2:
     """The table of all runs in the folder that are finished.
 
+    `read` keeps the predictions of each run's folder for the next call: a finished run changes no more.
     Raises DataError where two runs were not evaluated on the same clips.
     """
-    device = device_from_config(runs.config, World())
+    device, read = device_from_config(runs.config, World()), {} if read is None else read
     of_rows = {row: tuple(runs.run(row, seed) for seed in range(runs.seeds)) for row in ROWS}
     found = {
-        row: {
-            run.seed: predictions_of_run(run.folder, device=device).of_ratings()
-            for run in of_row
-            if run.is_finished
-        }
+        row: {run.seed: _predictions(run.folder, device, read) for run in of_row if run.is_finished}
         for row, of_row in of_rows.items()
     }
     every = [predictions for of_row in found.values() for predictions in of_row.values()]
@@ -284,6 +284,13 @@ def table_of_runs(runs: TableRuns, *, resamples: int = RESAMPLES) -> Table2:
         speakers=named_speakers(every[0].speakers) if every else 0,
         targets=runs.config.data.targets,
     )
+
+
+def _predictions(run: Path, device: torch.device, read: dict[Path, Predictions]) -> Predictions:
+    """Those of the rated columns."""
+    if run not in read:
+        read[run] = predictions_of_run(run, device=device).of_ratings()
+    return read[run]
 
 
 def _check_alike(out: Path, every: Sequence[Predictions]) -> None:

@@ -425,6 +425,20 @@ class TestClasses:
         monkeypatch.setattr(table2, "predictions_of_run", with_classes)
         assert table_of_runs(copy, resamples=RESAMPLES).to_dict() == expected
 
+    def test_a_finished_run_is_read_once(self, copy: TableRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The table is written anew after each run."""
+        asked: list[Path] = []
+
+        def counted(folder: Path, **options: Any) -> Predictions:
+            asked.append(folder)
+            return predictions_of_run(folder, **options)
+
+        monkeypatch.setattr(table2, "predictions_of_run", counted)
+        read: dict[Path, Predictions] = {}
+        tables = [table_of_runs(copy, resamples=RESAMPLES, read=read).to_dict() for _ in range(2)]
+        assert tables[0] == tables[1]
+        assert len(asked) == len(set(asked)) == len(RESNET18) * SEEDS
+
     def test_data_of_classes_alone_are_refused(self, tmp_path: Path) -> None:
         data = synthesise(tmp_path / "data", clips=26, speakers=9, seed=3, workers=1, task="avb-type")
         with pytest.raises(ConfigError, match=r"rrtn table2 \| classes alone \| expected rated targets"):
