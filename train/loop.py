@@ -349,13 +349,6 @@ def _finished(plan: TrainingPlan, run: RunFolder) -> TrainResult | None:
         return None  # `restored` reports the problem, and takes the checkpoint before
     if info.epoch < plan.config.optim.epochs:
         return None
-    if info.epoch > plan.config.optim.epochs:
-        raise ConfigError(
-            f"--epochs {plan.config.optim.epochs}",
-            f"{run.path} has done {counted(info.epoch, 'epoch')}",
-            wanted=f"at least {info.epoch}",
-            fix="leave --epochs out, or train anew with another --out",
-        )
     check_config_kept(run, info, plan.config.to_dict())
     check_data_kept(info, data_digest(plan))
     return _result(run, info)

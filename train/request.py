@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..runtime.errors import ConfigError
+from ..runtime.system.files import read_regular
 from .config import Config, config_from_dict
 from .config_file import changes_on_resume, merged, read_toml
 from .data.places import beneath_flags, with_settings_of_data
@@ -57,7 +58,20 @@ def _resumed(request: TrainingRequest) -> RequestedTraining:
     document.setdefault("compile", "off")  # of a run that began before this setting was there
     config = config_from_dict(merged(document, flat_settings(request.settings)), source=name)
     changed = changes_on_resume(config_from_dict(document, source=name), config)
+    if (done := _epochs_done(run)) > config.optim.epochs > 0:
+        changed = [
+            f"{change}, without effect: {done} are done" if "optim.epochs" in change else change
+            for change in changed
+        ]
     return RequestedTraining(request, config, run, changed)
+
+
+def _epochs_done(run: Path) -> int:
+    """A line of the history is an epoch; 0 where there is none that can be read."""
+    try:
+        return len(read_regular(RunFolder(run).history).splitlines())
+    except OSError:
+        return 0
 
 
 def config_from_settings(settings: Mapping[str, Any], config_file: Path | None, *, fold: str) -> Config:

@@ -41,7 +41,7 @@ def test_an_error_is_part_of_a_document_that_is_printed_anyway(capsys: Captured)
 def test_an_export_with_a_variant_that_fails_is_one_document(tiny_model: Path, capsys: Captured) -> None:
     published = Published(load_bundle(tiny_model), {}, {"fp16": "scores differ"})
     with pytest.raises(typer.Exit) as ended:
-        _end_export(published, None, as_json=True)
+        _end_export(published, None, None, [], as_json=True)
     document = json.loads(capsys.readouterr().out)
     assert ended.value.exit_code == document["error"]["exit_code"] == 5
     assert document["failed"] == {"fp16": "scores differ"}
@@ -51,7 +51,7 @@ def test_an_export_with_a_variant_that_fails_is_one_document(tiny_model: Path, c
 def test_an_export_with_a_variant_that_fails_shows_the_others(tiny_model: Path, capsys: Captured) -> None:
     published = Published(load_bundle(tiny_model), {"trt": "no TensorRT here"}, {"fp16": "scores differ"})
     with pytest.raises(ModelError):
-        _end_export(published, None, as_json=False)
+        _end_export(published, None, None, [], as_json=False)
     out, err = capsys.readouterr()
     assert "tiny.onnx" in out
     assert "skipped: trt: no TensorRT here\n" in err

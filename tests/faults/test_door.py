@@ -329,7 +329,10 @@ OURS: dict[str, tuple[Callable[[Path], Any], int]] = {
     ),
     "whole/config.toml": (lambda before: read_toml(before / "whole/config.toml"), 2),
     "whole/history.jsonl": (lambda before: _history(before / "whole"), 2),
-    "whole/export/bench.json": (lambda before: _measured(before / "whole/export/bench.json"), 2),
+    "whole/export/bench.json": (
+        lambda before: _measured(before / "whole/export/bench.json", load_bundle(before / "whole/export")),
+        2,
+    ),
     "whole/predictions/Val-a143b6036fff.csv": (
         lambda before: read_predictions(before / "whole/predictions/Val-a143b6036fff.csv"),
         2,
@@ -362,7 +365,7 @@ def test_n24_what_is_no_file_is_refused_at_once(name: str, place: str, before: P
             read(before)
         check_refusal(refused.value, exit_code)
         assert re.search(
-            "not a regular|a pipe, socket or device|Is a directory|No such device|not there",
+            "not a regular|a pipe, socket or device|Is a directory|No such device|not there|no bundle.json in it",
             str(refused.value),
         )
     finally:

@@ -782,6 +782,7 @@ def test_t13_resuming_a_finished_run_touches_nothing(
     ended = resumed(rrtn, run, "--json", *flags)
     assert ended.code == 0, ended.err
     assert (json.loads(ended.out)["epochs"], json.loads(ended.out)["run"]) == (3, str(run))
+    assert ("optim.epochs: 3 -> 2, without effect: 3 are done" in ended.err) == ("2" in flags)
     assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in run.rglob("*")} == before
 
 
@@ -1279,7 +1280,7 @@ REFUSED: dict[str, tuple[Callable[[Lines], Lines | bytes], tuple[str, ...]]] = {
     "ragged, long": (cell(5, COUNTRY, "Korea, South"), ("line 5 (1 in all)", "number of cells", "7 cells")),
     "split unknown": (
         SPLIT_TYPOS,
-        ("lines 2, 3, 5 and 1 more (4 in all)", "Split is 'trian'", "Train, Val or Test"),
+        ("lines 2, 3, 5 and 1 more (4 in all)", "Split is 'trian'", "Train, Val (dev, valid, ...) or Test"),
     ),
     "path traversal": (
         cell(4, FILE_ID, "[../../etc/passwd]"),

@@ -397,14 +397,6 @@ class TestMethods:
         assert (plain["l_ccc"] == changed["l_ccc"]) == ("eval" in section)
 
 
-def test_fewer_epochs_than_a_run_has_done_are_refused(corpus: Path, tmp_path: Path) -> None:
-    plan = plan_from_config(config(corpus, optim={"epochs": 2}))
-    loop.train(plan, tmp_path / "run", resume=False)
-    fewer = plan_from_config(config(corpus, optim={"epochs": 1}))
-    with pytest.raises(ConfigError, match=r"--epochs 1 \| .*run has done 2 epochs \| expected at least 2"):
-        loop.train(fewer, tmp_path / "run", resume=True)
-
-
 def test_tf32_on_the_cpu_is_refused(corpus: Path) -> None:
     with pytest.raises(ConfigError, match="--precision tf32"):
         loop.device_from_config(config(corpus, precision="tf32", device="cpu"), World())

@@ -72,13 +72,18 @@ def test_n9_n27_other_commands_refuse_before_the_work(
     (tmp_path / "data_info.csv").write_text("File_ID,Split\n")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
-    for place in ("a.csv", "data_info.csv", "pipe", "folder", "nodir/a.csv", "a.csv/b.csv"):
+    name = "a.svg" if arguments[-1] == "--chart" else "a.csv"
+    (tmp_path / name).write_text("my notes")
+    (tmp_path / "pipe.svg").symlink_to("pipe")
+    (tmp_path / "folder.svg").mkdir()
+    others = ("pipe.svg", "folder.svg") if name == "a.svg" else ("data_info.csv", "pipe", "folder")
+    for place in (name, *others, f"nodir/{name}", f"{name}/b{name[1:]}"):
         with pytest.raises(RrtnError) as caught:
             app([*arguments, place], standalone_mode=False)
         assert (caught.value.exit_code, caught.value.subject) == (2, f"{arguments[-1]} {place}")
-    assert (tmp_path / "a.csv").read_text() == "my notes"
+    assert (tmp_path / name).read_text() == "my notes"
     with pytest.raises(StoppedError):
-        app([*arguments, "/proc/a.csv"], standalone_mode=False)
+        app([*arguments, f"/proc/{name}"], standalone_mode=False)
 
 
 def test_what_is_ours_has_the_mark() -> None:
