@@ -315,14 +315,14 @@ def test_where_they_are_required_nothing_is_published(variant: str, run: Path) -
 
 
 def test_another_models_yaml_is_left_alone(run: Path) -> None:
-    export = publish(run, wanted=Wanted(waveform=False)).bundle.path
+    export = publish(run, wanted=Wanted(waveform=False, cpu_variant=False)).bundle.path
     written = (export / MODEL_YAML).read_text()
-    publish(run, wanted=Wanted(waveform=False))
+    publish(run, wanted=Wanted(waveform=False, cpu_variant=False))
     assert (export / MODEL_YAML).read_text() == written
     (export / MODEL_YAML).write_text("$audonnx.core.model.Model:\n  path: mine.onnx\n")
     before = (export / MANIFEST).read_bytes()
     with pytest.raises(ModelError, match=r"model.yaml \| not written by rrtn \| .*move it away"):
-        publish(run, wanted=Wanted(waveform=False))
+        publish(run, wanted=Wanted(waveform=False, cpu_variant=False))
     assert "mine.onnx" in (export / MODEL_YAML).read_text()
     assert (export / MANIFEST).read_bytes() == before
 
