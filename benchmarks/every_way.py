@@ -223,7 +223,7 @@ def auto_against_the_best(
     encoder: EncoderName, bundle: Bundle, rounds: int
 ) -> tuple[dict[str, Any], dict[str, Ratio]]:
     """What `auto` takes after `rrtn tune --allow bf16,int8`, measured again beside what came near to it."""
-    tuning = tuned(bundle, allow=PRECISIONS[1:], length=bundle.spec.clip_seconds)
+    tuning = tuned(bundle, allow=PRECISIONS[1:], length=2 * bundle.spec.clip_seconds)
     results: dict[str, Any] = {}
     ratios: dict[str, Ratio] = {}
     for use, taken in (("folders", tuning.folders), ("clips", tuning.clips)):

@@ -21,7 +21,7 @@ def tune(
     seconds: Annotated[float, typer.Option(help="Of each measurement; at least 2 batches.")] = 0.5,
     length: Annotated[
         Optional[float],
-        typer.Option(help="Seconds of a usual recording of yours; default: half a clip.", show_default=False),
+        typer.Option(help="Mean seconds of your recordings; default: half a clip.", show_default=False),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -46,7 +46,7 @@ class Effort:
     seconds: float
     least_runs: int = LEAST_RUNS
     warm_up: tuple[float, int] = (0.2, 3)  # seconds, and runs
-    sounding: float | None = None  # seconds of sound in each clip, behind which it is silent; None: all
+    sounding: float | None = None  # mean seconds of sound in a clip, behind which it is silent; None: all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,11 +215,12 @@ def _timed(
 def _inputs(
     spec: FrontendSpec, variant: Variant, kind: BackendKind, batch: int, sounding: float | None
 ) -> list[ModelBatch]:
-    """Batches of noise at the level of real clips, and silence after so many seconds."""
+    """Batches of noise at the level of real clips; with `sounding` half as long to one and a half times."""
     rng = np.random.default_rng(batch)
     waveforms = (rng.uniform(-1, 1, (_INPUTS, spec.clip_samples)) * spec.peak).astype(np.float32)
     if sounding is not None:
-        waveforms[:, round(sounding * spec.sampling_rate) :] = 0
+        for waveform, share in zip(waveforms, rng.permutation(np.linspace(0.5, 1.5, _INPUTS)), strict=True):
+            waveform[round(share * sounding * spec.sampling_rate) :] = 0
     clips: Any = samples_from_waveform(waveforms)
     if variant.input != "waveform" or not kind.needs_gpu:
         clips = np.stack([clip_input(waveform, spec, variant.input) for waveform in waveforms])

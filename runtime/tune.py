@@ -94,8 +94,8 @@ def tuned(
 ) -> Tuning:
     """Measures every way that may be taken here, for at least `seconds` and two batches, and keeps the best.
 
-    `length` is that of a recording, in seconds; by default half a clip. `allow` names precisions below fp32
-    that `auto` may take. Raises ConfigError for others, ModelError if no
+    `length` is the mean of the recordings', in seconds; by default half a clip. `allow` names precisions
+    below fp32 that `auto` may take. Raises ConfigError for others, ModelError if no
     way runs here, StoppedError, before anything is measured, where the cache takes no file.
     """
     if unknown := [name for name in allow if name not in ALLOWED]:
