@@ -92,12 +92,14 @@ def test_a_folder_whose_replacement_was_killed_comes_back(
     """Between the two renames nothing stands at its place."""
     page_from_bundle(bundle, tmp_path / "page[1]")
     written = contents(tmp_path / "page[1]")
-    with monkeypatch.context() as patch:
-        patch.setenv("RRTN_FAILPOINT", "folder.replace:eio")
-        patch.setattr(failpoints, "_passed", 0)
-        with pytest.raises(OSError, match="Input/output"):
-            page_from_bundle(bundle, tmp_path / "page[1]")
-    assert not (tmp_path / "page[1]").exists()
+    for place, is_there in (("folder.replace", False), ("write.begin", True)):
+        with monkeypatch.context() as patch:
+            patch.setenv("RRTN_FAILPOINT", f"{place}:eio")
+            patch.setattr(failpoints, "_passed", 0)
+            with pytest.raises(OSError, match="Input/output"):
+                page_from_bundle(bundle, tmp_path / "page[1]")
+        assert (tmp_path / "page[1]").exists() == is_there  # the call that fails next has given it back
+    assert contents(tmp_path / "page[1]") == written
     page_from_bundle(bundle, tmp_path / "page[1]")
     assert contents(tmp_path / "page[1]") == written
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".page")) == []

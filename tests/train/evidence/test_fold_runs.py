@@ -160,6 +160,12 @@ def test_report_takes_the_folds(crossed: FoldRuns, tmp_path: Path) -> None:
     assert "chosen on these clips" not in page
 
 
+def test_the_page_of_folds_calls_no_epoch_the_best(crossed: FoldRuns, tmp_path: Path) -> None:
+    page = report([crossed.out], out=tmp_path / "page.html").read_text()
+    assert "used: epoch 2" in page
+    assert "best: epoch" not in page
+
+
 def test_other_settings_and_other_data_are_refused(crossed: FoldRuns, folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"fold1 \| made with other settings: optim\.epochs: 2 -> 3"):
         fold_runs(settings(folder, epochs=3), folds="loso", out=crossed.out)

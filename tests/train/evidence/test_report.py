@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -105,6 +107,19 @@ def test_names_are_text_wherever_they_stand(run: Path) -> None:
 
 def test_a_run_that_is_not_exported_says_how(run: Path) -> None:
     assert "Not exported yet: rrtn export" in Page(report([run])).text
+
+
+def test_the_speeds_of_another_bundle_are_refused(tmp_path: Path) -> None:
+    bundle: Any = SimpleNamespace(path=tmp_path, provenance={"checkpoint_sha256": "a"})
+    document = {"machine": {"cpu": "one", "cores": 2}, "measurements": [], "bundle": "other/export"}
+    for checkpoint in ({}, {"checkpoint_sha256": "a"}):
+        (tmp_path / "bench.json").write_text(json.dumps(document | checkpoint))
+        assert page_of._measured(tmp_path / "bench.json", bundle) == document | checkpoint
+    (tmp_path / "bench.json").write_text(json.dumps(document | {"checkpoint_sha256": "b"}))
+    with pytest.raises(
+        DataError, match=r"the speeds of other/export, of another checkpoint \| .* rrtn bench"
+    ):
+        page_of._measured(tmp_path / "bench.json", bundle)
 
 
 def test_a_page_that_lacks_a_part_is_an_error() -> None:
