@@ -164,6 +164,13 @@ def test_the_documents_have_the_newest_numbers(pages: ModuleType, files: ModuleT
     )
 
 
+def test_no_result_names_a_place_of_its_machine(files: ModuleType) -> None:
+    results = files.all_results(ROOT / "benchmarks/results")
+    given = [word for result in results for line in result.lines for word in line.get("arguments", [])]
+    assert ".bundles" in given
+    assert [word for word in given if word.startswith("/")] == []
+
+
 def test_readme_shows_the_medians_of_the_whole_table(pages: ModuleType) -> None:
     def cells(document: str) -> set[tuple[str, str, str]]:
         text = (ROOT / document).read_text().split(pages.BEGIN)[1].split(pages.END)[0]
