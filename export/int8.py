@@ -33,6 +33,7 @@ from ..runtime.bundle import METADATA_KEY
 from ..runtime.errors import ModelError
 from ..runtime.system.cpus import usable_cpus
 from .graph import file_from_onnx
+from .onnx_nodes import attributes_of
 
 _BATCH: Final = 8  # clips whose activations calibration holds in memory
 
@@ -195,7 +196,7 @@ def _with_means_as_convolutions(model: ModelProto, names: list[str]) -> ModelPro
     }
     for node in made.graph.node:
         channels = (shapes.get(node.input[0]) or [0, 0])[1] if node.op_type == "AveragePool" else 0
-        given = {each.name: helper.get_attribute_value(each) for each in node.attribute}
+        given = attributes_of(node)
         if not channels or node.name not in names or given.get("ceil_mode") or any(given.get("pads", [])):
             continue
         size = given["kernel_shape"]
@@ -292,7 +293,7 @@ def correct_head(int8: ModelProto, fp32: ModelProto, calibration: Float32) -> No
 def _head(model: ModelProto) -> NodeProto:
     """The last Gemm: embedding [n, D] -> logits [n, K]."""
     head: NodeProto = next(node for node in reversed(model.graph.node) if node.op_type == "Gemm")
-    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in head.attribute}
+    attributes = attributes_of(head)
     assert attributes["transB"] == 1
     return head
 

@@ -22,6 +22,7 @@ from onnx import helper, numpy_helper
 
 from ..runtime.arrays import Int64
 from ..runtime.backends.ort_session import session_from_bytes
+from .onnx_nodes import attributes_of, shapes_of
 
 _TIME: Final = 2  # the axis of rows
 _DIMENSIONS: Final = 4  # of a map
@@ -81,11 +82,8 @@ class _Maps:
     """The nodes between a model's input and its scores, in their order, and the maps that they make."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        inferred = onnx.shape_inference.infer_shapes(model).graph
-        values = (*inferred.input, *inferred.value_info, *inferred.output)
-        self.shapes = {
-            one.name: [size.dim_value for size in one.type.tensor_type.shape.dim] for one in values
-        } | {one.name: list(one.dims) for one in model.graph.initializer}
+        constants = {one.name: tuple(one.dims) for one in model.graph.initializer}
+        self.shapes = shapes_of(model) | constants
         self.input = model.graph.input[0].name
         self.made = {self.input}
         self.nodes = []
@@ -103,7 +101,7 @@ class _Maps:
         is_map = len(self.shapes.get(node.output[0], ())) == _DIMENSIONS
         if not is_map or len(node.output) != 1:
             return False
-        attributes = _attributes(node)
+        attributes = attributes_of(node)
         if node.op_type == "Transpose":
             return bool(attributes["perm"][_TIME] == _TIME)
         if node.op_type in _WINDOWED:
@@ -118,7 +116,7 @@ class _Maps:
         """None for a node that computes row by row."""
         if node.op_type not in _WINDOWED:
             return None
-        attributes = _attributes(node)
+        attributes = attributes_of(node)
         size = attributes["kernel_shape"] if "kernel_shape" in attributes else self.shapes[node.input[1]][2:]
         return _Window(int(size[0]), _stride(node), int(attributes.get("pads", [0])[0]))
 
@@ -279,8 +277,4 @@ def _node(kind: str, inputs: Sequence[str], output: str, **attributes: int) -> o
 
 
 def _stride(node: onnx.NodeProto) -> int:
-    return int(_attributes(node).get("strides", [1])[0])
-
-
-def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
-    return {one.name: helper.get_attribute_value(one) for one in node.attribute}
+    return int(attributes_of(node).get("strides", [1])[0])

@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from ...runtime.arrays import Float32, Float64
 from ...runtime.bundle.onnx_file import OF_ONNX_RUNTIME
+from ..onnx_nodes import attributes_of, shapes_of
 from .bilinear import axes_for
 from .conv_cost import Convolution, modelled_ms, work_of
 from .slot_layout import Axes, Slots, SlotWriter
@@ -26,7 +27,7 @@ _HARDLY: Final = 1.1  # times the time of the fastest way
 
 def convolutions_of(model: onnx.ModelProto) -> list[Convolution]:
     """The convolutions that a plan may name: 3x3, padding 1, stride 1 or 2, in graph order."""
-    shapes, constants = _shapes(model), _constants(model)
+    shapes, constants = shapes_of(model), _constants(model)
     return [
         Convolution(
             node.input[1],
@@ -113,7 +114,7 @@ class _Rewriting:
 
     def __init__(self, model: onnx.ModelProto, scales: Mapping[str, Float64]) -> None:
         self.model, self.scales = model, scales
-        self.shapes, self.constants = _shapes(model), _constants(model)
+        self.shapes, self.constants = shapes_of(model), _constants(model)
         self.writer = SlotWriter()
         self.slots: dict[str, Slots] = {}
         self.maps: set[str] = set()  # the tensors in slots that are also there as a map
@@ -199,42 +200,29 @@ class _Rewriting:
         return kernel, np.zeros(len(kernel), np.float32)
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor; the batch and unknown sizes are 0."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    values = [*inferred.input, *inferred.value_info, *inferred.output]
-    return {
-        value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim) for value in values
-    }
-
-
 def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     return {tensor.name: tensor for tensor in model.graph.initializer}
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, object]:
-    return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-
-
 def _stride(node: onnx.NodeProto, kernel: onnx.TensorProto, *, size: int, padding: int) -> int:
     """The stride of a plain convolution of that size and padding; 0 for any other convolution."""
-    attributes = _attributes(node)
-    strides = list(attributes.get("strides", [1, 1]))  # type: ignore[call-overload]
+    attributes = attributes_of(node)
+    strides = list(attributes.get("strides", [1, 1]))
     plain = (
         list(kernel.dims[2:]) == [size, size]
         and attributes.get("group", 1) == 1
-        and list(attributes.get("pads", [0] * 4)) == [padding] * 4  # type: ignore[call-overload]
-        and list(attributes.get("dilations", [1, 1])) == [1, 1]  # type: ignore[call-overload]
+        and list(attributes.get("pads", [0] * 4)) == [padding] * 4
+        and list(attributes.get("dilations", [1, 1])) == [1, 1]
         and strides[0] == strides[1]
     )
     return int(strides[0]) if plain else 0
 
 
 def _is_mean_of_four(node: onnx.NodeProto) -> bool:
-    attributes = _attributes(node)
+    attributes = attributes_of(node)
     return (
         attributes["kernel_shape"] == [2, 2]
         and attributes.get("strides") == [2, 2]
-        and not any(attributes.get("pads", []))  # type: ignore[arg-type]
+        and not any(attributes.get("pads", []))
         and not attributes.get("ceil_mode", 0)
     )

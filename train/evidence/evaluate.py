@@ -66,7 +66,7 @@ def evaluate(
     task, columns = task_of_name(evaluated.config.data.task), evaluated.config.data.columns
     wanted = ridge and bool(columns.targets)
     baseline = wanted and evaluated.can_fit_ridge()
-    is_own = DATA_CHANGED not in heard and evaluated.is_of_its_own_data()
+    is_own = DATA_CHANGED not in heard and evaluated.is_of_its_own_data
     if submission:
         write_test_submission(
             submission, evaluated.predictions("Test"), submitted_columns(task, columns.names)

@@ -64,6 +64,7 @@ class TrainedRun:
         config = config_of_checkpoint(info, RunFolder(run))
         return cls(run, info, config, _other_data(data, config, split) if data else data_from_config(config))
 
+    @cached_property
     def is_of_its_own_data(self) -> bool:
         """Whether `data` is what the run was trained on, wherever that lies now."""
         return _is_what_was_learned(self.info, self.config, self.data)
@@ -73,7 +74,7 @@ class TrainedRun:
 
         `other_data` says that the data was named, and need not be the run's own.
         """
-        if self.is_of_its_own_data():
+        if self.is_of_its_own_data:
             return _LEARNED if split == "Train" else ""
         return self._heard_of_others(split) if other_data else DATA_CHANGED
 
@@ -81,7 +82,7 @@ class TrainedRun:
         """The same of other data: clips are known by their samples."""
         with contextlib.suppress(DataError):  # of its own data, which may be gone
             own = replace(self, data=data_from_config(self.config))
-            if own.is_of_its_own_data():
+            if own.is_of_its_own_data:
                 learned, judged = set(_hashes(own.clips("Train"))), _hashes(self.clips(split))
                 count = sum(clip in learned for clip in judged)
                 return f"it learned from {count} of these {counted(len(judged), 'clip')}" if count else ""
@@ -175,6 +176,7 @@ class CrossFittedRun(TrainedRun):
                 raise DataError(str(run), came, wanted="the same data", fix=f"restore them, or: {fix}")
         return crossed
 
+    @cached_property
     def is_of_its_own_data(self) -> bool:
         """No other can be given."""
         return True
