@@ -11,7 +11,6 @@ import mmap
 import os
 import shlex
 import signal
-import socket
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 if TYPE_CHECKING:
+    import socket
     import subprocess
     from multiprocessing.connection import Connection
 
@@ -52,11 +52,13 @@ _LOOK_EVERY: Final = 1.0  # s
 # Sockets
 
 
-def claim_port(bound: socket.socket) -> None:
+def claim_port(bound: "socket.socket") -> None:
     """Before a socket is bound: its port is free again as soon as a server ends, and is of one server alone.
 
     On Windows the option that frees it would let two servers share it.
     """
+    import socket  # not for `rrtn --help`
+
     if sys.platform == "win32":
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
     else:
