@@ -66,6 +66,7 @@ class FreeModel:
     )
     device = "cuda"
     embedding_size = None
+    skips_silence = False
 
     def run(self, batch: ClipBatch, spent: Spent | None = None) -> Outputs:
         """Scores of 0.5."""

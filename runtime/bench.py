@@ -24,6 +24,7 @@ from .backends.base import Backend, BackendKind
 from .backends.choice import Candidate
 from .backends.model_batch import ModelBatch, Spent
 from .backends.registry import backend_kind
+from .backends.silence import CHOICE
 from .bundle import Bundle, Variant
 from .frontend import clip_input, clip_log_mel
 from .spec import FrontendSpec
@@ -35,6 +36,7 @@ _RUNS_FOR_P99: Final = 500  # five of them are above p99
 # Coefficient of variation. trtexec warns at 0.025, which a shared machine never reaches.
 _NOISY: Final = 0.1
 _INPUTS: Final = 8  # batches that take turns
+_SPREAD: Final = 0.5  # of the lengths of recordings around their mean
 _SIDE: Final = 2048  # rows and columns of the matrices whose product gives the ceiling
 _COPY_BYTES: Final = 256 << 20
 
@@ -215,11 +217,16 @@ def _timed(
 def _inputs(
     spec: FrontendSpec, variant: Variant, kind: BackendKind, batch: int, sounding: float | None
 ) -> list[ModelBatch]:
-    """Batches of noise at the level of real clips; with `sounding` half as long to one and a half times."""
+    """Batches of noise at the level of real clips.
+
+    With `sounding` they are about as long as that: recordings have half that length to one and a half times,
+    and those that share a batch are chosen out of CHOICE batches.
+    """
     rng = np.random.default_rng(batch)
     waveforms = (rng.uniform(-1, 1, (_INPUTS, spec.clip_samples)) * spec.peak).astype(np.float32)
     if sounding is not None:
-        for waveform, share in zip(waveforms, rng.permutation(np.linspace(0.5, 1.5, _INPUTS)), strict=True):
+        shares = rng.permutation(np.linspace(1 - _SPREAD / CHOICE, 1 + _SPREAD / CHOICE, _INPUTS))
+        for waveform, share in zip(waveforms, shares, strict=True):
             waveform[round(share * sounding * spec.sampling_rate) :] = 0
     clips: Any = samples_from_waveform(waveforms)
     if variant.input != "waveform" or not kind.needs_gpu:

@@ -43,6 +43,14 @@ class Backend(Protocol):
     def embedding_size(self) -> int | None:
         """D; None if the model gives no embeddings."""
 
+    @property
+    def skips_silence(self) -> bool:
+        """True if it does not compute the silence behind recordings.
+
+        Clips of about the same length then take less time together, and a score depends neither on the others
+        of a batch nor on their number.
+        """
+
     def new_batch(self, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> "BatchMemory":
         """Room for a batch [B, ...] where the model reads it."""
 

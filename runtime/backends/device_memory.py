@@ -283,6 +283,11 @@ class QueuedBackend:
         """The same batch -> scores [B, K] only."""
         return self.run(batch).scores
 
+    @property
+    def skips_silence(self) -> bool:
+        """Whole clips are computed."""
+        return False
+
     def new_batch(self, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> BatchMemory:
         """Room for a batch [B, ...] where the model reads it."""
         return self.queue.new_batch(shape, dtype)

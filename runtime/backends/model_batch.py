@@ -81,6 +81,11 @@ class HostModel:
         """The same batch -> scores [B, K] only."""
         return self.run(batch).scores
 
+    @property
+    def skips_silence(self) -> bool:
+        """Most compute whole clips."""
+        return False
+
     def new_batch(self, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> BatchMemory:
         """Room for a batch [B, ...] on the host."""
         return HostBatch(shape, dtype)

@@ -86,6 +86,11 @@ class OrtBackend(HostModel):
         """D; None if the graph gives no embeddings."""
         return _embedding_size(self.session)
 
+    @property
+    def skips_silence(self) -> bool:
+        """True if the graph's frames are free."""
+        return self.silence is not None
+
 
 @dataclass
 class _Buffers:

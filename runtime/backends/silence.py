@@ -9,8 +9,10 @@ import numpy as np
 
 from ..arrays import Float32, Int64
 
+CHOICE: Final = 4  # batches' worth of clips, out of which those of about the same length are put together
 _STEP: Final = 16  # frames: ONNX Runtime keeps a plan of its memory for each shape
-_TOGETHER: Final = 4  # clips: fewer cost more each
+# What each part costs besides its frames, in whole clips: 0.8 with ResNet18 and 0.6 with CNN14, on Zen 4.
+_EACH_PART: Final = 0.7
 
 
 class SoundingClips(NamedTuple):
@@ -21,19 +23,26 @@ class SoundingClips(NamedTuple):
 
 
 def parts_by_sound(log_mel: Float32, silence: float) -> list[SoundingClips]:
-    """log_mel [B, 1, T, M] -> the clips from the shortest to the longest, four or more together.
+    """log_mel [B, 1, T, M] -> the clips from the shortest to the longest, in the parts that cost least.
 
-    Frames are silent where every value is `silence`, in dB. Neighbours that take as many frames are one part.
+    Frames are silent where every value is `silence`, in dB. A part costs as many frames as its longest clip
+    has, for each of its clips, and _EACH_PART. Clips that take as many frames are in one part.
     """
     frames = _sounding(log_mel, silence)
     order = np.argsort(frames, kind="stable")
-    parts: list[SoundingClips] = []
-    for clips in np.split(order, range(len(order) % _TOGETHER or _TOGETHER, len(order), _TOGETHER)):
-        most = int(frames[clips[-1]])
-        if parts and parts[-1].frames == most:
-            clips = np.concatenate([parts.pop().clips, clips])  # noqa: PLW2901
-        parts.append(SoundingClips(clips, most))
-    return parts
+    lengths, counts = np.unique(frames, return_counts=True)
+    ends = [0, *np.cumsum(counts).tolist()]  # in the order; a part ends with the last clip of a length
+    each, least, begins = _EACH_PART * log_mel.shape[2], [0.0], [0]
+    for i, most in enumerate(lengths.tolist()):  # the best parts up to each end, by those before it
+        costs = [least[j] + each + (ends[i + 1] - ends[j]) * most for j in range(i + 1)]
+        least.append(min(costs))
+        begins.append(costs.index(least[-1]))
+    parts, last = list[SoundingClips](), len(lengths)
+    while last:
+        begin = begins[last]
+        parts.append(SoundingClips(order[ends[begin] : ends[last]], int(lengths[last - 1])))
+        last = begin
+    return parts[::-1]
 
 
 def _sounding(log_mel: Float32, silence: float) -> Int64:

@@ -15,15 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends.model_batch import BatchMemory, ClipBatch, Outputs
+from ..backends.silence import CHOICE
 from ..errors import StoppedError
+from .by_length import WaitingClips
 from .decoder_messages import ClipSpan, TicketSpan
-from .file_rows import FileInProgress, ScoredClip
+from .file_rows import ClipPlace, FileInProgress, ScoredClip
 
 _LINGER: Final = 0.01  # s that clips wait for others where few requests come
 _PATIENCE: Final = 0.25  # s, where many come: fewer and larger batches take less time in all
-
-
-ClipPlace = tuple[FileInProgress, int, ClipSpan]  # where scores belong: the clip's number in the file
 
 
 class RunningBatch(NamedTuple):
@@ -48,13 +47,18 @@ class Batches:
         *,
         size: int,
         lanes: int,
+        by_length: bool = False,
         wake: Callable[[], None] | None = None,
     ) -> None:
-        """`new_batch` gives room for `size` clips. `wake` is called by a lane that has run a batch."""
+        """`new_batch` gives room for `size` clips. `wake` is called by a lane that has run a batch.
+
+        With `by_length` clips wait for others of about their length to share a batch with.
+        """
         self._model, self._size, self._lanes, self._wake = model, size, lanes, wake
         self._empty = [new_batch() for _ in range(2 * lanes + 1)]
         self._batch = self._empty.pop()
         self._members: list[ClipPlace] = []
+        self._waiting = WaitingClips() if by_length else None
         self._since = 0.0  # when the first of the members came
         self._running: deque[RunningBatch] = deque()
         self._threads = ThreadPoolExecutor(lanes, thread_name_prefix="model")
@@ -72,15 +76,13 @@ class Batches:
 
         `files` has the file of each ticket.
         """
-        taken = 0
-        while taken < len(clips):
-            begin = len(self._members)
-            piece = clips[taken : taken + self._size - begin]
-            self._batch.put(begin, features[taken : taken + len(piece)])
-            self._note(piece, files)
-            taken += len(piece)
-            if len(self._members) == self._size:
-                self._run()
+        places = [files[ticket].new_clip(ClipSpan(start, end, sound)) for ticket, start, end, sound in clips]
+        if self._waiting is None:
+            self._fill(places, features)
+        else:
+            self._waiting.put(places, features)
+            while len(self._waiting) >= CHOICE * self._size:
+                self._fill(*self._waiting.oldest_and_nearest(self._size))
         while self._running and self._running[0].outputs.done():
             self._collect()
 
@@ -105,21 +107,29 @@ class Batches:
         return math.inf
 
     def flush(self) -> None:
-        """Runs the batch as it is, padded with zeros, and waits for all batches."""
+        """Runs the batch as it is, padded with zeros, and all clips that wait; then waits for all batches."""
         if self._members:
             self._batch.clear(len(self._members))
             self._run()
+        for part in self._waiting.shared_out(self._size, self._lanes) if self._waiting else ():
+            self._fill(*part)
+            if self._members:
+                self._run(len(self._members))
         while self._running:
             self._collect()
 
-    def _note(self, clips: Sequence[TicketSpan], files: Mapping[int, FileInProgress]) -> None:
-        if not self._members:
-            self._since = time.monotonic()
-        for ticket, start, end, sound in clips:
-            file = files[ticket]
-            self._members.append((file, len(file.clips), ClipSpan(start, end, sound)))
-            file.clips.append(None)
-            file.unscored += 1
+    def _fill(self, places: Sequence[ClipPlace], features: npt.NDArray[Any]) -> None:
+        taken = 0
+        while taken < len(places):
+            begin = len(self._members)
+            piece = places[taken : taken + self._size - begin]
+            self._batch.put(begin, features[taken : taken + len(piece)])
+            if not self._members:
+                self._since = time.monotonic()
+            self._members += piece
+            taken += len(piece)
+            if len(self._members) == self._size:
+                self._run()
 
     def _run(self, size: int | None = None) -> None:
         try:

@@ -35,6 +35,12 @@ class FileInProgress:
     unscored: int = 0
     ended: FileEnd | BadFile | None = None
 
+    def new_clip(self, span: ClipSpan) -> "ClipPlace":
+        """-> where the scores of the next clip belong."""
+        self.clips.append(None)
+        self.unscored += 1
+        return ClipPlace(self, len(self.clips) - 1, span)
+
     @property
     def is_done(self) -> bool:
         """True once the file has ended and every clip of it has been scored."""
@@ -43,6 +49,14 @@ class FileInProgress:
     def reached(self) -> float:
         """Up to where (s) the file has been scored; another thread may be adding clips."""
         return next((clip.span.end for clip in reversed(self.clips) if clip), 0.0)
+
+
+class ClipPlace(NamedTuple):
+    """Where the scores of a clip belong."""
+
+    file: FileInProgress
+    number: int  # of the clip, in the file
+    span: ClipSpan
 
 
 @dataclass(frozen=True, kw_only=True)

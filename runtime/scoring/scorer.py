@@ -11,7 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +55,8 @@ class Scorer:
     """Scores audio with a bundle.
 
     The model is loaded once. Every call uses the same session and the same decoders. Every batch has the
-    same shape, with its tail padded, so the score of a file does not depend on its neighbours.
+    same shape, with its tail padded, so the score of a file does not depend on its neighbours. A model that
+    does not compute silence gives the same scores in any batch.
 
     `with Scorer(bundle) as scorer:` stops the decoders at its end. Several threads may use one scorer. A
     process that is forked from the scorer's own may use its copy: it starts decoders of its own. A scorer on
@@ -233,7 +234,7 @@ class Scorer:
         decoders, done = self._taken_decoders(), False
         self._files = files
         try:
-            with self._batches(self.model.timed_outputs) as batches:
+            with self._batches(self.model.timed_outputs, by_length=self.backend.skips_silence) as batches:
                 released = 0
                 for event in decoders.events(_noted(paths, files), ahead=_AHEAD):
                     check_process(process)
@@ -269,7 +270,7 @@ class Scorer:
         run = partial(self.model.timed_outputs, fixed=False)
         with (
             contextlib.closing(self._taken_decoders()) as decoders,
-            self._batches(run, feed.wake) as batches,
+            self._batches(run, wake=feed.wake) as batches,
         ):
             for event in decoders.events_of_feed(feed):
                 check_process(process)
@@ -303,10 +304,8 @@ class Scorer:
             raise AudioError("invalid_score", NOT_FINITE)
         return dict(zip(self.labels, scores.tolist(), strict=True))
 
-    def _batches(
-        self, run: Callable[[ClipBatch], Outputs], wake: Callable[[], None] | None = None
-    ) -> Batches:
-        return Batches(run, self._new_batch, size=self.batch_size, lanes=self.lanes, wake=wake)
+    def _batches(self, run: Callable[[ClipBatch], Outputs], **settings: Any) -> Batches:
+        return Batches(run, self._new_batch, size=self.batch_size, lanes=self.lanes, **settings)
 
     def _new_batch(self) -> BatchMemory:
         decoding = self.decoding

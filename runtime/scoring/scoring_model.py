@@ -75,10 +75,11 @@ class ScoringModel:
     def outputs(self, batch: ClipBatch, *, fixed: bool = True) -> Outputs:
         """A batch of the backend's input, float32 or int16 -> scores [B, K], embedding [B, D] or None.
 
-        The batch may be smaller than a whole one: it is padded, without `fixed` to the sizes that
-        `_size_for` has. If the device has too little memory for it, it is halved until it fits. Raises
-        OutOfMemoryError if not even one clip fits.
+        The batch may be smaller than a whole one: it is padded, without `fixed`, or where silence is not
+        computed, to the sizes that `_size_for` has. If the device has too little memory for it, it is halved
+        until it fits. Raises OutOfMemoryError if not even one clip fits.
         """
+        fixed = fixed and not self.backend.skips_silence
         while True:
             size = self.batch_that_fits if fixed else self._size_for(len(batch))
             try:

@@ -165,7 +165,7 @@ def test_who_asks_for_no_steps_lets_a_gpu_overlap(bundle: Bundle, spec: Frontend
 
 
 def test_recordings_may_be_shorter_than_a_clip(bundle: Bundle, spec: FrontendSpec) -> None:
-    """They differ, as those of a folder do: a batch takes the time of the longest that run together."""
+    """They differ, as those of a batch do that was chosen out of four: they run as long as the longest."""
     frames: list[int] = []
 
     class Seen(Uneven):
@@ -174,7 +174,7 @@ def test_recordings_may_be_shorter_than_a_clip(bundle: Bundle, spec: FrontendSpe
             frames.extend((spec.frames - sounds[:, ::-1].argmax(1)).tolist())
 
     backend: Any = Seen(bundle.variants[0])
-    for sounding, ends in ((1.0, (52, 152)), (5.0, (250, 250)), (None, (250, 250))):
+    for sounding, ends in ((1.0, (90, 115)), (5.0, (250, 250)), (None, (250, 250))):
         frames.clear()
         measuring.timed_runs(backend, spec, 8, 1, Effort(seconds=0.02, least_runs=2, sounding=sounding))
         assert (min(frames), max(frames)) == ends

@@ -1,5 +1,6 @@
 """Clips of about the same length run together, and get the scores that each has alone."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -56,17 +57,40 @@ def file_that_counts(path: Path, spec: FrontendSpec, *, frames: int | str = "fra
     return path
 
 
+def parts_of(lengths: tuple[int, ...]) -> list[tuple[list[int], int]]:
+    """The clips of each part, and its frames."""
+    found = parts_by_sound(log_mels(lengths, -100.0), -100.0)
+    return [(sorted(part.clips.tolist()), part.frames) for part in found]
+
+
 def test_clips_of_about_the_same_length_are_together() -> None:
-    parts = parts_by_sound(log_mels(LENGTHS, -100.0), -100.0)
-    assert [(part.clips.tolist(), part.frames) for part in parts] == [
-        ([1], 16),
-        ([3, 4, 5, 2], 112),
-        ([7, 0, 6, 8], 250),
-    ]
-    same = parts_by_sound(log_mels((250,) * 9, -100.0), -100.0)
-    assert [(sorted(part.clips), part.frames) for part in same] == [([*range(9)], 250)]
-    silent = parts_by_sound(log_mels((0, 0), -100.0), -100.0)
-    assert [(part.clips.tolist(), part.frames) for part in silent] == [([0, 1], 16)]
+    assert parts_of(LENGTHS) == [([1, 3, 4, 5], 32), ([2, 7], 112), ([0, 6, 8], 250)]
+    assert parts_of((250,) * 9) == [([*range(9)], 250)]
+    assert parts_of((0, 0)) == [([0, 1], 16)]
+    assert parts_of((17,)) == [([0], 32)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_other_parts_cost_less(seed: int) -> None:
+    """Of all ways to cut the clips, from the shortest to the longest, into parts."""
+    lengths = np.random.default_rng(seed).integers(1, 251, 9)
+    stepped = sorted(np.minimum(-(-lengths // 16) * 16, 250).tolist())
+
+    def cost(parts: list[list[int]]) -> float:
+        return sum(0.7 * 250 + len(part) * max(part) for part in parts)
+
+    ways = []
+    for cuts in itertools.product([False, True], repeat=8):
+        ends = [i + 1 for i, cut in enumerate(cuts) if cut]
+        ways.append([stepped[i:j] for i, j in itertools.pairwise([0, *ends, 9])])
+    found, place = [], 0
+    for clips, frames in parts_of(tuple(lengths.tolist())):
+        part = stepped[place : place + len(clips)]
+        assert max(part) == frames
+        found.append(part)
+        place += len(clips)
+    assert place == 9
+    assert cost(found) == pytest.approx(min(cost(way) for way in ways))
 
 
 @pytest.mark.parametrize("pad", ["silence", "zero_db"])
@@ -78,7 +102,7 @@ def test_a_model_gets_the_frames_with_sound_and_each_clip_its_own_scores(pad: Pa
     clips = log_mels(LENGTHS, silence)
     spent = Spent()
     found = backend.run(clips, spent).scores
-    assert found[:, 0].tolist() == [250, 16, 112, 112, 112, 112, 250, 250, 250]
+    assert found[:, 0].tolist() == [250, 32, 112, 32, 32, 32, 250, 112, 250]
     behind = (spec.frames - found[:, 0]) * spec.n_mels * silence
     np.testing.assert_allclose(found[:, 1] + behind, clips.sum((1, 2, 3)), rtol=1e-5)
     assert spent.model > 0
