@@ -113,8 +113,7 @@ def _error_for_user(raised: BaseException) -> RrtnError:
     if isinstance(raised, KeyboardInterrupt):
         return stopped_by_signal(signal.SIGINT)
     if isinstance(raised, ImportError) and raised.name in _OF_EXTRA_TRAIN:
-        fix = 'pip install "rrtn[train]"'
-        return MissingExtraError(raised.name, "not installed, and this command needs it", fix=fix)
+        return MissingExtraError.of(raised.name, "train", "this command")
     if isinstance(raised, MemoryError):
         fix = "give it less at once (rrtn score: --batch-size), or stop other programs"
         return StoppedError("memory", "not enough for this command", fix=fix)

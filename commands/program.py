@@ -17,14 +17,13 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from ..runtime.errors import StoppedError
-from ..runtime.system.host import quoted
+from ..runtime.system.host import HANG_UP, quoted
 
 if TYPE_CHECKING:
     from ..train.run_folder import RunFolder
 
 _NAME: Final = "rrtn"
-_HANG_UP: Final = getattr(signal, "SIGHUP", None)  # Windows has no such signal
-_SIGNALS: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", _HANG_UP: "hung up"}
+_SIGNALS: Final = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", HANG_UP: "hung up"}
 _SAYING: Final = 1.0  # s
 _AGAIN: Final = "run the same command again"
 _Advice = Callable[[list[str]], tuple[str, str]]  # arguments -> what is kept, and what to do
@@ -71,8 +70,8 @@ def catch_signals() -> None:
 
 def catch_hang_up() -> None:
     """Lets the end of the terminal end this process as SIGTERM does: for commands without an end."""
-    if _HANG_UP:
-        _catch(_HANG_UP)
+    if HANG_UP:
+        _catch(HANG_UP)
 
 
 def _catch(number: signal.Signals) -> None:

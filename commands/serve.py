@@ -154,5 +154,4 @@ def _extra() -> Iterator[None]:
     except ImportError as error:
         if error.name not in _EXTRA:
             raise
-        fix = 'pip install "rrtn[serve]"'
-        raise MissingExtraError(error.name, "is not installed, and rrtn serve needs it", fix=fix) from error
+        raise MissingExtraError.of(error.name, "serve", "rrtn serve") from error

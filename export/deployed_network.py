@@ -153,7 +153,7 @@ class ToHalf(nn.Module):
     """float32 -> float16."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same numbers, rounded."""
+        """x -> its numbers, rounded."""
         return x.half()
 
 

@@ -61,7 +61,7 @@ def samples_from_log_mel(model: bytes, spec: FrontendSpec) -> bytes:
 
 
 def waveform_from_log_mel(model: bytes, spec: FrontendSpec) -> bytes:
-    """The same file -> the one that takes waveform [B, S] with B free, whose level is set."""
+    """A file that takes log_mel -> one that takes waveform [B, S] with B free, whose level is set."""
     body, op = onnx.load_from_string(model), _Operators()
     frontend = onnx.load_from_string(_frontend(spec))
     op.add_graph(compose.add_prefix(frontend, f"{_PREFIX}frontend.", rename_inputs=False))

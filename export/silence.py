@@ -195,7 +195,7 @@ def _is_rounded_next(maps: _Maps, name: str) -> bool:
 
 
 def _before_dequantising(maps: _Maps, joint: _Joint) -> _Joint:
-    """The same tensor in 8 bits where there is one."""
+    """A joint in 8 bits, before its DequantizeLinear where it has one."""
     node = maps.nodes[joint.node]
     if node.op_type != "DequantizeLinear":
         return joint

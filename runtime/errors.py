@@ -64,6 +64,16 @@ class DataError(RrtnError, ValueError):
 class MissingExtraError(RrtnError, ImportError):
     """A package that is not installed; `fix` is the pip command. Also an ImportError."""
 
+    @classmethod
+    def of(cls, package: str, extra: str, needed_by: str) -> "MissingExtraError":
+        """`package` is one of rrtn's `extra`; `needed_by` is what cannot be done without it."""
+        return cls(package, f"not installed, and {needed_by} needs it", fix=install_command(extra))
+
+
+def install_command(extra: str) -> str:
+    """How to install one of rrtn's extras."""
+    return f'pip install "rrtn[{extra}]"'
+
 
 class NotPicklableError(RrtnError, TypeError):
     """An object that cannot travel to another process. Also a TypeError, as for the locks of Python."""

@@ -8,7 +8,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 # Control characters, separators of lines and paragraphs, what turns the direction of text or annotates
@@ -30,7 +30,7 @@ def printable(text: object) -> str:
 
 
 def printable_lines(text: object) -> str:
-    """The same of a text that has lines of its own."""
+    """`printable` for a text that has lines of its own."""
     return "\n".join(map(printable, str(text).split("\n")))
 
 
@@ -43,6 +43,12 @@ def short(value: object) -> str:
 def counted(count: int, noun: str) -> str:
     """A number and its noun, as in "1 file" and "1,000 files", for messages."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def first_of(items: Sequence[object], most: int = 3, separator: str = ", ") -> str:
+    """The first of them, and how many more there are, as in "a, b, c and 4 more"."""
+    more = len(items) - most
+    return separator.join(map(str, items[:most])) + (f" and {more:,} more" if more > 0 else "")
 
 
 def number_text(value: float | None, form: str = "z.3f") -> str:

@@ -337,11 +337,7 @@ class _Writer:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise MissingExtraError(
-                error.name or "tensorboard",
-                "not installed, and --tensorboard needs it",
-                fix='pip install "rrtn[tensorboard]"',
-            ) from error
+            raise MissingExtraError.of(error.name or "tensorboard", "tensorboard", "--tensorboard") from error
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._type = folder, SummaryWriter
         self._writer: SummaryWriter | None = None

@@ -23,7 +23,7 @@ from ..runtime.progress import Progress
 from ..runtime.system.failpoints import failpoint
 from ..runtime.system.host import quoted
 from ..runtime.system.locks import is_held, locked
-from ..runtime.text import counted
+from ..runtime.text import counted, first_of
 from .checkpoint import POINTER, CheckpointInfo, Saver, check_no_link, read_info, score_of
 from .config import Config
 from .data.clip_cache import SampleCheck
@@ -369,9 +369,8 @@ def _check_samples(samples: SampleCheck, run: RunFolder, world: World, device: t
     """Waits until the samples are compared. Raises StoppedError on every rank if those of one are wrong."""
     broken = samples.broken()
     if any_rank(world, bool(broken), device):
-        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
         raise StoppedError(
-            f"{broken[0]}{more}" if broken else "clip cache",
+            first_of(broken, 1) if broken else "clip cache",
             "holds other samples than were decoded: the storage or a program has changed them",
             fix=f"they are decoded anew by: rrtn train --resume --out {quoted(run.path)}",
         )
@@ -406,11 +405,10 @@ def _check_finite(stepper: Stepper, epoch: Epoch, training: SplitClips, number: 
     if bad is None:
         return
     samples = epoch.order[bad - number * per_epoch]
-    names = ", ".join(training.names[i] for i in samples[:_CLIPS_NAMED])
-    more = f" and {len(samples) - _CLIPS_NAMED} more" if len(samples) > _CLIPS_NAMED else ""
+    names = first_of([training.names[i] for i in samples], _CLIPS_NAMED)
     raise StoppedError(
         f"epoch {number + 1}, step {bad + 1}",
-        f"loss or gradient is not finite, and no weight was changed; clips of the batch: {names}{more}",
+        f"loss or gradient is not finite, and no weight was changed; clips of the batch: {names}",
         fix="lower --lr, or look at these clips",
     )
 

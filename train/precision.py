@@ -4,5 +4,5 @@ from torch import Tensor, float64
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """The same, in float32; float64 stays."""
+    """x in float32; float64 stays."""
     return x if x.dtype == float64 else x.float()

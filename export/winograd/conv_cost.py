@@ -137,7 +137,7 @@ def _transforms_ms(work: ConvWork) -> float:
 
 
 def measured_ms(layer: Convolution, axes: Axes | None, batch: int) -> float:
-    """The same, measured: the fastest of some runs of ONNX Runtime on one thread of this machine."""
+    """As `modelled_ms`, measured: the fastest of some runs of ONNX Runtime on one thread here."""
     rng = np.random.default_rng(0)
     kernel = rng.standard_normal((layer.filters, layer.channels, 3, 3), dtype=np.float32)
     bias = np.zeros(layer.filters, np.float32)

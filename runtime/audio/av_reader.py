@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 import numpy as np
 
 from ..arrays import Float32
-from ..errors import AudioError
+from ..errors import AudioError, install_command
 from ..spec import MAX_CHANNELS
 from ..system.host import pread
 from ..system.packages import installed_version
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from av import AudioFrame, AudioStream, Packet
     from av.container import InputContainer
 
-INSTALL: Final = 'pip install "rrtn[formats]"'
+INSTALL: Final = install_command("formats")
 _BUFFER: Final = 1 << 16  # bytes that FFmpeg asks for at a time
 _BLOCK_FRAMES: Final = 1 << 16
 _MOST_DAMAGE: Final = 0.1  # of the packets; a file with more that cannot be decoded is corrupt
@@ -307,7 +307,7 @@ def _samples(frame: "AudioFrame", channels: int) -> Float32:
 
 
 def _gathered(frames: Iterable[Float32]) -> Iterator[Float32]:
-    """The same samples in larger blocks."""
+    """Frames -> their samples in larger blocks."""
     kept: list[Float32] = []
     count = 0
     for frame in frames:

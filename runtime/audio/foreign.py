@@ -66,7 +66,7 @@ def _is_wave(head: bytes) -> bool:
 
 
 def _is_aiff(head: bytes) -> bool:
-    """The same of AIFF, whose rate is a float of 80 bits: 2^11 to 2^19 Hz."""
+    """Whether a file begins as AIFF does, with a plausible rate: a float of 80 bits, 2^11 to 2^19 Hz."""
     if not _begins(rb"FORM....AIF[FC].*COMM.*SSND")(head):
         return False
     at = head.index(b"COMM")

@@ -284,7 +284,5 @@ def imported_pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingExtraError(
-            "pyarrow", "is not installed, and packs need it", fix='pip install "rrtn[parquet]"'
-        ) from error
+        raise MissingExtraError.of("pyarrow", "parquet", "a pack") from error
     return pyarrow, pyarrow.parquet

@@ -52,7 +52,7 @@ class PathList:
 
     @property
     def identity(self) -> str:
-        """The same for the same list: a file may grow; of a pipe, the content counts once it is read."""
+        """What tells lists apart. A file may grow; of a pipe, the content counts once it is read."""
         if self.is_file:
             return f"--list {os.path.realpath(self.name)}"
         return f"--list of sha256 {self._content.hexdigest()}"

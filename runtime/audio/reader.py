@@ -367,7 +367,7 @@ def _refusal(error: "soundfile.LibsndfileError", layout: Layout) -> AudioError:
 def _limited(
     blocks: Iterator[Float32], max_seconds: float, rate: int, meter: Meter | None
 ) -> Iterator[Float32]:
-    """The same blocks. Raises AudioError where there are more than so many seconds of them."""
+    """Passes blocks on. Raises AudioError where there are more than so many seconds of them."""
     decoded = 0
     for block in blocks:
         if meter:

@@ -75,7 +75,7 @@ class Measured(Generic[Heard]):
         return self.listener.rate
 
     def blocks(self, parts: Sequence[Blocks]) -> Iterator[Float32]:
-        """The same samples once more: those that were kept, or else what `parts` give.
+        """All samples once more: those that were kept, or else what `parts` give.
 
         Raises AudioError where a file that is decoded again has become shorter.
         """

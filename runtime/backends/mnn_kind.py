@@ -3,13 +3,14 @@
 import importlib.util
 from typing import TYPE_CHECKING, Final
 
+from ..errors import install_command
 from ..system.packages import installed_version
 from .base import Backend, BackendKind, Diagnosis
 
 if TYPE_CHECKING:
     from ..bundle import Bundle, Variant
 
-INSTALL_MNN: Final = 'pip install "rrtn[mnn]"'
+INSTALL_MNN: Final = install_command("mnn")
 
 
 def _load(bundle: "Bundle", variant: "Variant", threads: int | None) -> Backend:

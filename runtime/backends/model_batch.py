@@ -78,7 +78,7 @@ class HostModel:
         raise NotImplementedError
 
     def scores(self, batch: ClipBatch) -> Float32:
-        """The same batch -> scores [B, K] only."""
+        """A batch as `run` takes it -> scores [B, K]."""
         return self.run(batch).scores
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
+from ..errors import install_command
 from ..system.cpus import has_bf16
 from ..system.packages import installed_version
 from .base import Backend, BackendKind, Diagnosis
@@ -16,7 +17,7 @@ from .base import Backend, BackendKind, Diagnosis
 if TYPE_CHECKING:
     from ..bundle import Bundle, Variant
 
-_INSTALL: Final = 'pip install "rrtn[openvino]"'
+_INSTALL: Final = install_command("openvino")
 _NO_BF16: Final = "the processor has neither AVX-512 BF16 nor AMX"
 
 

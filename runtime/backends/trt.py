@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Final
 
+from ..errors import install_command
 from .base import Backend, BackendKind, Diagnosis
 
 if TYPE_CHECKING:
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
     from .engine_stamp import Machine
 
 _RTX_CAPABILITIES: Final = (75, 80, 86, 89, 120, 121)  # the GPUs of TensorRT-RTX 1.7; it refuses all others
-_INSTALL: Final = 'pip install "rrtn[trt]"'
+_INSTALL: Final = install_command("trt")
 
 
 def _load(bundle: "Bundle", variant: "Variant", threads: int | None) -> Backend:

@@ -61,7 +61,7 @@ def onnx_metadata(model: bytes, name: str = "ONNX") -> dict[str, str]:
 
 
 def onnx_metadata_of_file(path: Path) -> dict[str, str]:
-    """The same of a file, of which only few pages are read. {} where there is none, or it is no ONNX."""
+    """`onnx_metadata` of a file, of which few pages are read. {} where there is none, or it is no ONNX."""
     try:
         with open_regular(path) as file:
             return _metadata(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))

@@ -15,7 +15,7 @@ from .source import LiveSource, check_layout
 if TYPE_CHECKING:
     from miniaudio import Backend
 
-INSTALL: Final = 'pip install "rrtn[live]"'
+EXTRA: Final = "live"  # what has to be installed
 NULL: Final = "null"  # the device that hears silence, and that every machine has
 _RATE: Final = 48_000  # Hz, of a device that takes any
 _PERIOD: Final = 20  # ms between two blocks, if the device can
@@ -143,7 +143,5 @@ def _miniaudio() -> Any:
     try:
         import miniaudio
     except ImportError as error:
-        raise MissingExtraError(
-            "miniaudio", "not installed, and rrtn listen needs it", fix=INSTALL
-        ) from error
+        raise MissingExtraError.of("miniaudio", EXTRA, "rrtn listen") from error
     return miniaudio

@@ -301,7 +301,7 @@ def _actor(ray: Any, share: Share, bundle: Bundle, settings: ScorerSettings) -> 
 
 
 def _absolute(sources: list[AudioSource]) -> list[AudioSource]:
-    """The same files for an actor, whose working directory is another one."""
+    """Files as an actor finds them, whose working directory is another one."""
     here = os.getcwdb()
     return [
         source._replace(pack=os.path.join(here, source.pack))

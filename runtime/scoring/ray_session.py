@@ -150,9 +150,7 @@ def imported_ray() -> Any:
     try:
         return importlib.import_module("ray")
     except ImportError as error:
-        raise MissingExtraError(
-            "ray", "not installed, and --engine ray needs it", fix='pip install "rrtn[ray]"'
-        ) from error
+        raise MissingExtraError.of("ray", "ray", "--engine ray") from error
 
 
 def last_line(error: Exception) -> str:

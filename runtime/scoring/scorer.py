@@ -383,7 +383,7 @@ def _noted(
 
 
 def _as_bytes_can_be(path: FilePath) -> FilePath:
-    """The same; bytes in place of text that no file can be named, as "\\ud800", so that it is `missing`."""
+    """A path; bytes in place of text that no file can be named, as "\\ud800", so that it is `missing`."""
     try:
         os.fsencode(path)
     except UnicodeEncodeError:

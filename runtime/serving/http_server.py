@@ -17,7 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..errors import ConfigError
-from ..system.host import claim_port
+from ..system.host import HANG_UP, claim_port
 from .metrics import App
 
 _HEAD_BYTES: Final = 64 << 10  # that may come without a whole head or a byte of a body
@@ -26,7 +26,6 @@ _UPGRADE: Final = (b"upgrade", b"http2-settings")  # headers, and what `Connecti
 _SELDOM: Final = 60.0  # s between two equal lines of the log
 _SAME: Final = 40  # letters of a line that make it equal to another one
 _BACKLOG: Final = 128  # connections that wait; asyncio accepts, or fails, as many times in one go
-_HANG_UP: Final = getattr(signal, "SIGHUP", None)  # Windows has no such signal
 _LAST_SECONDS: Final = 5  # that answers may take beyond the time for bodies, when the server stops
 
 
@@ -132,14 +131,14 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
             is_main = threading.current_thread() is threading.main_thread()
-            if not is_main or _HANG_UP is None or signal.getsignal(_HANG_UP) is signal.SIG_IGN:  # nohup
+            if not is_main or HANG_UP is None or signal.getsignal(HANG_UP) is signal.SIG_IGN:  # nohup
                 yield
                 return
-            before = signal.signal(_HANG_UP, self.handle_exit)
+            before = signal.signal(HANG_UP, self.handle_exit)
             try:
                 yield
             finally:
-                signal.signal(_HANG_UP, before)
+                signal.signal(HANG_UP, before)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:

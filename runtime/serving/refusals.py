@@ -40,7 +40,7 @@ def bad_request(subject: str, came: str, *, wanted: str = "", fix: str = "") -> 
 
 
 def busy(came: str) -> RefusedError:
-    """The same request may be answered later."""
+    """There is no room for the request now; it may be sent again."""
     fix, headers = f"send it again after {RETRY_SECONDS} s", {"retry-after": str(RETRY_SECONDS)}
     return RefusedError(429, "busy", "server", came, fix=fix, headers=headers)
 

@@ -32,6 +32,7 @@ MemoryKind = Literal["space", "data"]
 MOST_PROCESSES: Final = 60 if sys.platform == "win32" else 10_000  # Windows waits for 63 objects at once
 NO_LIMIT: Final = -1
 _STDOUT: Final = 1
+HANG_UP: Final = getattr(signal, "SIGHUP", None)  # Windows has no such signal
 SIGKILL: Final = 9  # Windows has no such signal; its kill ends a process as surely
 # Names under which open descriptors can be opened again: a second opening has a place of its own in the file.
 # The descriptors in macOS' /dev/fd share one.
@@ -92,7 +93,7 @@ def pread(descriptor: int, count: int, offset: int) -> bytes:
 
 
 def pread_into(descriptor: int, target: memoryview, offset: int) -> int:
-    """The same, into memory; -> the number of bytes."""
+    """`pread` into memory; -> the number of bytes."""
     if sys.platform != "win32" and hasattr(os, "preadv"):
         return os.preadv(descriptor, [target], offset)
     content = pread(descriptor, len(target), offset)
@@ -175,7 +176,7 @@ def replace(source: Path, target: Path) -> None:
 
 
 def with_slashes(path: bytes) -> bytes:
-    """The same path as tables have it: with / on every system."""
+    """A path as tables have it: with / on every system."""
     return path.replace(b"\\", b"/") if sys.platform == "win32" else path
 
 

@@ -9,15 +9,12 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
 
 from ..audio.file_names import FilePath, cell_from_path
 from ..errors import ConfigError, DataError
 from ..system.files import write_bytes, write_refused
-from ..text import cell_from_text, counted, csv_bytes, without_brackets
+from ..text import cell_from_text, counted, csv_bytes, first_of, without_brackets
 from .rows import Row, flags_cell
-
-_NAMED: Final = 3  # files that a message names
 
 
 def write_submission(target: Path, rows: Iterable[Row], columns: tuple[str, ...]) -> Iterator[Row]:
@@ -93,7 +90,7 @@ def _check(target: Path, rows: list[Row]) -> None:
     ]:
         raise DataError(
             str(target),
-            f"{len(bad)} of {counted(len(rows), 'file')} without scores: {_first(bad)}",
+            f"{len(bad)} of {counted(len(rows), 'file')} without scores: {first_of(bad)}",
             wanted="scores for every file: the challenge takes no blanks",
             fix="repair or leave out these files, or leave out --submission",
         )
@@ -106,15 +103,10 @@ def check_file_ids(target: Path, names: Iterable[FilePath]) -> None:
     if twice := [file_id for file_id, count in counts.items() if count > 1]:
         raise DataError(
             str(target),
-            f"more than one file has the File_ID {_first(twice)}",
+            f"more than one file has the File_ID {first_of(twice)}",
             wanted="one file for each File_ID",
             fix="score the files of one folder only, or leave out --submission",
         )
-
-
-def _first(names: list[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def submission_csv(rows: Iterable[tuple[str, Iterable[float | str]]], columns: Iterable[str]) -> bytes:

@@ -98,11 +98,7 @@ def _format_of(target: Path) -> TableFormat:
             fix="use --out scores.csv",
         )
     if table.package and importlib.util.find_spec(table.package) is None:
-        raise MissingExtraError(
-            table.package,
-            f"is not installed, and {suffix} needs it",
-            fix=f'pip install "rrtn[{table.extra}]"',
-        )
+        raise MissingExtraError.of(table.package, table.extra, suffix)
     return table
 
 

@@ -71,9 +71,7 @@ def _database(folder: Path) -> Any:
     try:
         import audformat
     except ImportError as error:
-        raise MissingExtraError(
-            "audformat", "not installed, and this database needs it", fix='pip install "rrtn[audformat]"'
-        ) from error
+        raise MissingExtraError.of("audformat", "audformat", "this database") from error
     try:
         return audformat.Database.load(str(folder))
     except Exception as error:  # whatever yaml, pandas and pyarrow raise

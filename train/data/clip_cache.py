@@ -37,13 +37,12 @@ from ...runtime.system.cpus import usable_cpus
 from ...runtime.system.files import atomic_path, write_json
 from ...runtime.system.host import quiet_stdout
 from ...runtime.system.locks import in_turn
-from ...runtime.text import counted
+from ...runtime.text import counted, first_of
 from .levels import LevelMeter
 
 # change this whenever runtime.audio gives other samples, or the index gets other fields
 _DECODER: Final = "mixdown-soxrHQ-level-int16/3"
 _SHARD_FILES: Final = 512
-_SHOWN: Final = 3
 
 
 class CacheShard(NamedTuple):
@@ -198,10 +197,9 @@ def clip_store(
     """
     store = store_with_errors(paths, spec, label=label, channel=channel, checked=checked)
     if bad := [f"{path.name}: {error}" for path, error in zip(paths, store.errors, strict=True) if error]:
-        more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise DataError(
             f"{len(bad)} of {counted(len(paths), 'file')} cannot be decoded",
-            f"{'; '.join(bad[:_SHOWN])}{more}",
+            first_of(bad, separator="; "),
             fix="repair these files or remove their rows from the CSV; rrtn data check DIR --json "
             "names all of them",
         )
@@ -216,7 +214,7 @@ def store_with_errors(
     channel: int | None = None,
     checked: bool = True,
 ) -> ClipStore:
-    """The same, but a file that cannot be decoded is kept, with its error and without samples."""
+    """As `clip_store`, but a file that cannot be decoded is kept, with its error and without samples."""
     folder = cache_folder() / "clips"
     folder.mkdir(parents=True, exist_ok=True)
     groups = [paths[i : i + _SHARD_FILES] for i in range(0, len(paths), _SHARD_FILES)]

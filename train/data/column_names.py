@@ -72,5 +72,5 @@ def split_of(cell: str) -> str:
 
 
 def speaker_of(cell: str) -> str:
-    """The same name for each way to write its letters in Unicode; "" for NA and the like."""
+    """One name for all ways to write its letters in Unicode; "" for NA and the like."""
     return "" if is_none(cell) else unicodedata.normalize("NFC", cell)

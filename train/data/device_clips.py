@@ -68,7 +68,7 @@ class SplitClips:
         return Waveforms(_scaled(_to(self.store.clips(samples, starts, self.spec), self.device)), lengths)
 
     def resident_clips(self, begins: Tensor, lengths: Tensor) -> Waveforms:
-        """The same for clips whose places [B] are on the device already.
+        """As `clips`, for clips whose places [B] are on the device already.
 
         The host does no work and does not wait.
         """

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.arrays import Float32
+from ...runtime.text import first_of
 from .data_set import DataSet
 
 BINS: Final = 10  # of width 0.1; the last one has 1.0 in it
 _FULL_TOLERANCE: Final = 1e-6
-_SHOWN: Final = 3  # pairs of names in a warning
 
 
 class Pair(NamedTuple):
@@ -94,8 +94,7 @@ def alike_names(data: DataSet) -> list[str]:
             warnings.append(f"classes of {target.name} that may be one: {', '.join(alike)}")
     speakers = {clip.speaker for split in data.splits.values() for clip in split.clips}
     if alike := _alike(sorted(speakers)):
-        more = f" and {len(alike) - _SHOWN} more" if len(alike) > _SHOWN else ""
-        warnings.append(f"speakers that may be one: {', '.join(alike[:_SHOWN])}{more}")
+        warnings.append(f"speakers that may be one: {first_of(alike)}")
     return warnings
 
 

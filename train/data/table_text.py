@@ -15,12 +15,11 @@ from typing import Final, NamedTuple
 
 from ...runtime.errors import DataError
 from ...runtime.system.files import read_regular
-from ...runtime.text import counted
+from ...runtime.text import counted, first_of
 
 _SEPARATORS: Final = (",", ";", "\t")  # the first one wins where several fit
 _SEPARATOR_LINE: Final = re.compile(r"\A\"?sep=(.)\"?\r?\n")  # Excel's
 _LOOKED_AT: Final = 50  # records, to find the separator
-_SHOWN: Final = 3  # line numbers in one message
 _WORKBOOKS: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 _DECIMAL_COMMA: Final = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
@@ -55,10 +54,8 @@ class TextTable:
 
 def refused_lines(path: Path, lines: Sequence[int], came: str, *, wanted: str, fix: str = "") -> DataError:
     """One error for one kind of mistake, however many rows have it."""
-    shown = ", ".join(map(str, sorted(lines)[:_SHOWN]))
-    more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
     plural = "s" if len(lines) > 1 else ""
-    where = f"{path}, line{plural} {shown}{more} ({len(lines)} in all)"
+    where = f"{path}, line{plural} {first_of(sorted(lines))} ({len(lines)} in all)"
     return DataError(where, came, wanted=wanted, fix=fix)
 
 

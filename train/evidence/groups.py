@@ -109,7 +109,7 @@ class Figures:
         return {name: None if values is None else or_none(values[column]) for name, values in columns.items()}
 
     def without_mean(self) -> "Figures":
-        """The same, for targets whose units differ."""
+        """These figures without their mean, for targets whose units differ."""
         value, low, high = (
             None if x is None else _without_mean(x) for x in (self.value, self.low, self.high)
         )

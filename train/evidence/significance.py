@@ -279,7 +279,7 @@ def _mean_ccc(counts: Counts, sums: Float64, weights: Float64 | None = None) -> 
 
 
 def _mean_ccc_of_parts(parts: Sequence[tuple[Counts, Float64]]) -> Float64:
-    """The same where some speakers belong to one method and the others to the other one, seed by seed."""
+    """`_mean_ccc` where some speakers are of one method and the others of the other one, seed by seed."""
     pairs = zip(*(sums for _, sums in parts), strict=True)
     totals = [
         np.sum(

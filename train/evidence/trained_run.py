@@ -79,7 +79,7 @@ class TrainedRun:
         return self._heard_of_others(split) if other_data else DATA_CHANGED
 
     def _heard_of_others(self, split: str) -> str:
-        """The same of other data: clips are known by their samples."""
+        """What the run may have learned from other data: clips are known by their samples."""
         with contextlib.suppress(DataError):  # of its own data, which may be gone
             own = replace(self, data=data_from_config(self.config))
             if own.is_of_its_own_data:

@@ -25,6 +25,7 @@ from ...runtime.frontend import hann, mel_filterbank
 from ...runtime.spec import FrontendSpec
 from ...runtime.system.files import open_regular
 from ...runtime.system.memory import memory_limited
+from ...runtime.text import first_of
 from .encoders import ENCODERS, Encoder, PannsCnn
 
 # A share of the largest value. Float32's rounding gives right files a difference of 6e-8; an f_max
@@ -64,7 +65,7 @@ def initialisation_from_panns(path: Path, encoder: Encoder, spec: FrontendSpec) 
     if misfits := _misfits(state, expected):
         raise ModelError(
             str(path),
-            _first(misfits),
+            first_of(misfits),
             wanted="the layers of this --encoder",
             fix="use the --encoder of the file",
         )
@@ -72,7 +73,7 @@ def initialisation_from_panns(path: Path, encoder: Encoder, spec: FrontendSpec) 
     if bad := [key for key, x in weights.items() if _is_wrong(key, x)]:
         raise ModelError(
             str(path),
-            _first(bad),
+            first_of(bad),
             wanted="finite values, no variance below 0",
             fix="use another checkpoint",
         )
@@ -122,7 +123,7 @@ def _state(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict):
         raise _no_state_dict(path, f"a {type(state).__name__}")
     if not all(isinstance(key, str) and _is_plain(value) for key, value in state.items()):
-        raise _no_state_dict(path, f"holds {_first([repr(key)[:80] for key in state])}")
+        raise _no_state_dict(path, f"holds {first_of([repr(key)[:80] for key in state])}")
     return {re.sub(r"^((base|module)\.)+", "", key): value for key, value in state.items()}
 
 
@@ -251,7 +252,3 @@ def _misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> lis
         f"unknown {key[:80]!r}" for key in state if key not in expected and not key.startswith(_DROPPED)
     ]
     return lost + wrong + unknown
-
-
-def _first(items: list[str]) -> str:
-    return ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")

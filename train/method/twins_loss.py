@@ -84,7 +84,7 @@ class TwinsLoss(nn.Module):
         return (x, self.network.project(x.embedding)), (x_a, self.network.project(x_a.embedding))
 
     def _one_batch(self, clean: Tensor, augmented: Tensor) -> tuple[Passed, Passed]:
-        """The same in one forward pass of 2 B clips, whose BatchNorms tell the views apart."""
+        """Both views in one forward pass of 2 B clips, whose BatchNorms tell them apart."""
         both = self.network(torch.cat([clean, augmented]))
         z, z_a = self.network.project(both.embedding).chunk(2)
         x, x_a = map(Prediction, both.scores.chunk(2), both.embedding.chunk(2))

@@ -468,8 +468,7 @@ def test_without_the_extra_one_line_says_how_to_install_it(tiny_model: Path) -> 
     done = rrtn_serve(tiny_model, before="sys.modules['fastapi'] = None")
     assert done.returncode == 2
     assert (
-        done.stderr
-        == 'rrtn: fastapi | is not installed, and rrtn serve needs it | pip install "rrtn[serve]"\n'
+        done.stderr == 'rrtn: fastapi | not installed, and rrtn serve needs it | pip install "rrtn[serve]"\n'
     )
 
 
