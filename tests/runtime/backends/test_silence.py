@@ -2,18 +2,22 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from rrtn.export.graph import file_from_onnx
 from rrtn.runtime.backends.choice import choose_backend
-from rrtn.runtime.backends.model_batch import Spent
+from rrtn.runtime.backends.model_batch import Outputs, Spent
+from rrtn.runtime.backends.ort_backend import OrtBackend
 from rrtn.runtime.backends.silence import parts_by_sound
 from rrtn.runtime.bundle import load_bundle, metadata_of
 from rrtn.runtime.errors import ModelError
 from rrtn.runtime.frontend import decibels_behind
+from rrtn.runtime.scoring.scorer import Scorer
 from rrtn.runtime.spec import FrontendSpec, Pad
 
 SPEC = FrontendSpec()
@@ -122,3 +126,28 @@ def test_other_frames_than_the_specs_are_refused(tmp_path: Path) -> None:
         ModelError, match=r"log_mel \['batch', 1, 249, 64\].* expected one input of \[1, 250, 64\]"
     ):
         choose_backend(load_bundle(path), "cpu")
+
+
+def test_a_scorer_puts_files_of_about_the_same_length_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By turns 1 and 1.5 s: in the order of the files they would share batches, as two parts cost more."""
+    rng, rate = np.random.default_rng(0), SPEC.sampling_rate
+    files = [tmp_path / f"{i:02}.wav" for i in range(22)]
+    for i, file in enumerate(files):
+        soundfile.write(file, rng.uniform(-0.5, 0.5, rate * (3 if i % 2 else 2) // 2), rate)
+    ran: list[int] = []
+
+    def run(self: OrtBackend, batch: Any, spent: Spent | None = None) -> Outputs:
+        ran.append(len(batch))
+        return original(self, batch, spent)
+
+    original = OrtBackend.run
+    monkeypatch.setattr(OrtBackend, "run", run)
+    bundle = load_bundle(file_that_counts(tmp_path / "m.onnx", SPEC))
+    with Scorer(bundle, "cpu", batch_size=4, lanes=1) as scorer:
+        rows = list(scorer.score_files(files))
+    given = [row.scores["frames"] for row in rows if row.scores]
+    assert given[1::2] == [160.0] * 11
+    assert given[::2].count(112.0) >= 9  # a batch of those that are left at the end may hold both
+    assert sum(ran) == 22 and max(ran) == 4  # nothing was padded
