@@ -18,7 +18,7 @@ help:
 	@echo "make check          style, types, layers, and the site of the pages"
 	@echo "make docs           -> site/index.html"
 	@echo "make screens        record anew what the commands show (tests/screens), to look at and commit"
-	@echo "make bench          every benchmark that needs no GPU: 9 to 14 minutes"
+	@echo "make bench          every benchmark that needs no GPU: 9 to 16 minutes"
 	@echo "make bench-compare  the newest result against the last one of the same kind of machine"
 	@echo "make soak           the slow tests, then the mutants: hours"
 	@echo "make coverage       which lines no test runs"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import rrtn
 from rrtn.runtime.backends.engine_stamp import driver_version
-from rrtn.runtime.system.cpus import cpu_model, usable_cpus
+from rrtn.runtime.system.cpus import cpu_kind, usable_cpus
 
 if TYPE_CHECKING:
     import torch
@@ -35,12 +35,12 @@ Ratio = dict[str, Any]  # median, q25, q75 over the rounds of a run, n, and whic
 
 
 def machine(device: "torch.device | None" = None) -> dict[str, Any]:
-    """CPU model, usable cores, the GPU if `device` is one, and the versions that matter."""
+    """The processor, usable cores, the GPU if `device` is one, and the versions that matter."""
     versions = {"rrtn": rrtn.__version__} | {
         name: version for name in PACKAGES if (version := _version(name))
     }
     hardware = {
-        "cpu": cpu_model(),
+        **cpu_kind(),
         "cores": usable_cpus(),
         "python": platform.python_version(),
         "versions": versions,

@@ -1,17 +1,32 @@
-"""Results as they are kept: one file a run, and the ratios within it, whichever form it has."""
+"""Results as they are kept: one file a run, and the ratios within it."""
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-UNKNOWN = 0.15  # spread of old results, which kept medians alone
+# Beside the width of vectors: words -> the instructions, any of them.
+_MORE = {
+    "VNNI": ("avx512_vnni", "avx_vnni"),
+    "bf16": ("avx512_bf16", "amx_bf16"),
+    "AMX": ("amx_int8", "amx_bf16"),
+}
+
+
+class MachineKind(NamedTuple):
+    """What can be compared with what."""
+
+    cpu: str
+    cores: int
+    gpu: str | None
+    extensions: str  # "AVX-512, VNNI, bf16"; "" where it is not known
 
 
 @dataclass(frozen=True)
 class Result:
-    """One file of results/, whichever form it has."""
+    """One file of results/."""
 
     path: Path
     lines: list[dict[str, Any]]  # of the benchmarks
@@ -28,64 +43,41 @@ class Result:
         return self.date, len(self.path.stem), self.path.stem
 
     @property
-    def kind(self) -> tuple[Any, ...]:
-        """CPU, cores, GPU: what can be compared with what."""
+    def kind(self) -> MachineKind:
+        """Of the machine that measured."""
         return kind_of(self.lines[0]["machine"])
 
 
-def kind_of(machine: dict[str, Any]) -> tuple[Any, ...]:
-    return machine["cpu"], machine["cores"], (machine.get("gpu") or {}).get("name")
+def kind_of(machine: dict[str, Any]) -> MachineKind:
+    gpu = (machine.get("gpu") or {}).get("name")
+    extensions = _extensions(machine.get("instructions", "").split())
+    return MachineKind(machine["cpu"], machine["cores"], gpu, extensions)
+
+
+def _extensions(instructions: Sequence[str]) -> str:
+    """Instructions as /proc/cpuinfo names them -> "AVX-512, VNNI, bf16"; "" for none of these."""
+    vectors = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX"}
+    widest = next((words for name, words in vectors.items() if name in instructions), "")
+    more = [words for words, names in _MORE.items() if any(name in instructions for name in names)]
+    return ", ".join(filter(None, (widest, *more)))
 
 
 def read_result(path: Path) -> Result:
-    """A JSON list, one JSON object (of gpu_suite.py), or one object a line, as the first results
-    were kept.
-    """
-    text = path.read_text()
-    if path.suffix == ".jsonl":
-        return Result(path, [json.loads(line) for line in text.splitlines() if line])
-    document = json.loads(text)
+    """A JSON list, or one JSON object (of gpu_suite.py)."""
+    document = json.loads(path.read_text())
     return Result(path, document if isinstance(document, list) else [document])
 
 
 def all_results(folder: Path) -> list[Result]:
     """From the oldest to the newest."""
-    paths = [*folder.glob("**/*.json"), *folder.glob("**/*.jsonl")]
-    return sorted(
-        (result for path in paths if (result := read_result(path)).lines), key=lambda result: result.order
-    )
-
-
-def ratios_of_line(line: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """name -> median, q25, q75, better. Old lines have no quartiles: these are assumed."""
-    if "ratios" in line and all("q25" in value for value in line["ratios"].values()):
-        return dict(line["ratios"])
-    old = {
-        f"{encoder}: share of bare ORT, fp32": value
-        for encoder, value in line.get("share_of_bare_ort", {}).items()
-    }
-    if "numpy_over_torchaudio" in line:
-        old["numpy over torchaudio float32"] = line["numpy_over_torchaudio"]
-    for name, values in line["results"].items():
-        if "times_plain" in values and "plain" not in name:
-            old[f"{name} over plain"] = values["times_plain"]
-    half, n = UNKNOWN / 2, min(values.get("n", 1) for values in line["results"].values())
-    return {
-        name: {
-            "median": value,
-            "q25": value * (1 - half),
-            "q75": value * (1 + half),
-            "n": n,
-            "better": "higher",
-        }
-        for name, value in old.items()
-    }
+    results = [read_result(path) for path in folder.glob("**/*.json")]
+    return sorted((result for result in results if result.lines), key=lambda result: result.order)
 
 
 def ratios_of(result: Result) -> dict[tuple[str, str], dict[str, Any]]:
-    """By benchmark and name; "score a folder" had another title once."""
+    """Benchmark and name -> median, q25, q75, n, better."""
     return {
-        (line["benchmark"].replace(", fp32, CPU", ", CPU"), name): value
+        (line["benchmark"], name): value
         for line in result.lines
-        for name, value in ratios_of_line(line).items()
+        for name, value in line.get("ratios", {}).items()
     }

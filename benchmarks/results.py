@@ -80,9 +80,9 @@ def run_suite(*, smoke: bool, only: Sequence[str]) -> tuple[list[dict[str, Any]]
 
 def file_of(lines: list[dict[str, Any]], folder: Path) -> Path:
     """<date>-<machine>.json; with a number from the second of a day on."""
-    cpu, cores, gpu = kind_of(lines[0]["machine"])
-    words = re.sub(r"\((r|tm)\)|\bamd\b|\bintel\b|\bcpu\b|@.*|\d+-core|processor", " ", cpu.lower())
-    machine = "-".join(re.findall(r"[a-z0-9]+", f"{words} {cores} cores {gpu or ''}"))
+    kind = kind_of(lines[0]["machine"])
+    words = re.sub(r"\((r|tm)\)|\bamd\b|\bintel\b|\bcpu\b|@.*|\d+-core|processor", " ", kind.cpu.lower())
+    machine = "-".join(re.findall(r"[a-z0-9]+", f"{words} {kind.cores} cores {kind.gpu or ''}"))
     stem = f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}-{machine}"
     found = [re.fullmatch(rf"{re.escape(stem)}(?:-(\d+))?\.jsonl?", path.name) for path in folder.iterdir()]
     last = max((int(match[1] or 1) for match in found if match), default=0)  # numbers only go up

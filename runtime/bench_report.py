@@ -12,7 +12,7 @@ from .. import __version__
 from .backends.engine_stamp import driver_version
 from .bench import Ceiling, Measurement, Preparation
 from .bundle import Bundle
-from .system.cpus import cpu_model, usable_cpus
+from .system.cpus import cpu_kind, usable_cpus
 from .text import counted, printable
 
 CHART_MARK: Final = b"<desc>rrtn bench</desc>"  # near the start of a chart
@@ -71,7 +71,7 @@ def _accuracy_lines(bundle: Bundle) -> list[str]:
 def machine() -> dict[str, Any]:
     """The machine and the versions, without which a figure means nothing."""
     return {
-        "cpu": cpu_model(),
+        **cpu_kind(),
         "cores": usable_cpus(),
         "python": platform.python_version(),
         "rrtn": __version__,

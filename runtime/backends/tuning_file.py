@@ -15,7 +15,7 @@ from ..bundle import Bundle
 from ..documents import Count, Name, converted, parsed
 from ..errors import ConfigError
 from ..system.cache import cache_folder
-from ..system.cpus import cpu_model, usable_cpus, vector_extension
+from ..system.cpus import cpu_kind, usable_cpus
 from ..system.files import check_takes_files, read_regular, write_json, write_refused
 from ..system.packages import installed_version
 from .engine_stamp import TENSORRT_PACKAGES, driver_version
@@ -115,12 +115,7 @@ def tuning_path(bundle: Bundle) -> Path:
 
 def machine_key() -> dict[str, Any]:
     """What makes this machine another one: its processor, the cores that may be used, and a GPU's driver."""
-    return {
-        "cpu": cpu_model(),
-        "vector_extension": vector_extension(),
-        "cores": usable_cpus(),
-        "driver": driver_version(),
-    }
+    return {**cpu_kind(), "cores": usable_cpus(), "driver": driver_version()}
 
 
 def runtime_versions() -> dict[str, str]:

@@ -11,6 +11,22 @@ from typing import Final
 from .host import usable_cores
 
 _PROC: Final = Path("/proc/self")
+_CPUINFO: Final = Path("/proc/cpuinfo")
+# What decides how fast matrix products are, as Linux calls it on x86 and on ARM.
+_OF_MATRICES: Final = (
+    "avx",
+    "avx2",
+    "avx512f",
+    "avx_vnni",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "amx_bf16",
+    "asimddp",
+    "i8mm",
+    "bf16",
+    "sve",
+)
 
 
 def usable_cpus() -> int:
@@ -80,6 +96,19 @@ def cpu_model() -> str:
     return _cpuinfo("model name") or platform.processor()
 
 
+def cpu_kind() -> dict[str, str]:
+    """What makes another processor of this one where speed is measured.
+
+    Machines in the cloud give one name to several: "AMD EPYC" may have AVX2 alone or AVX-512 with bfloat16.
+    """
+    flags = _flags()
+    return {
+        "cpu": cpu_model(),
+        "family": " ".join(filter(None, (_cpuinfo("cpu family"), _cpuinfo("model")))),
+        "instructions": " ".join(name for name in _OF_MATRICES if name in flags),
+    }
+
+
 def vector_extension() -> str:
     """The best of avx512f, avx2 and avx; on other processors the architecture.
 
@@ -103,14 +132,15 @@ def has_vnni() -> bool:
 
 
 def _flags() -> set[str]:
-    return set(_cpuinfo("flags").split())
+    return set((_cpuinfo("flags") or _cpuinfo("Features")).split())
 
 
 def _cpuinfo(field: str) -> str:
     """A field of the first core; "" if the system does not say."""
     # The file is long on a machine with many cores, so it is read only up to the field.
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as lines:
+    with contextlib.suppress(OSError), _CPUINFO.open(encoding="utf-8") as lines:
         for line in lines:
-            if line.partition("\t")[0] == field:
-                return line.partition(": ")[2].strip()
+            name, _, value = line.partition(":")
+            if name.strip() == field:
+                return value.strip()
     return ""

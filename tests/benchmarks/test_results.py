@@ -107,15 +107,31 @@ def test_only_the_same_kind_of_machine_is_compared_with(results: ModuleType, tmp
     assert results.before_of(found[2], found) is None
 
 
-def test_the_first_results_are_still_read(files: ModuleType) -> None:
-    found = [
-        result for result in files.all_results(ROOT / "benchmarks/results") if result.path.suffix == ".jsonl"
-    ]
-    ratios = {key: value["median"] for result in found for key, value in files.ratios_of(result).items()}
+@pytest.mark.parametrize(
+    ("instructions", "extensions"),
+    [
+        ("avx avx2", "AVX2"),
+        ("avx avx2 avx512f", "AVX-512"),
+        ("avx avx2 avx_vnni", "AVX2, VNNI"),
+        ("avx avx2 avx512f avx512_vnni avx512_bf16", "AVX-512, VNNI, bf16"),
+        ("avx avx2 avx512f avx512_vnni avx512_bf16 amx_int8 amx_bf16", "AVX-512, VNNI, bf16, AMX"),
+        ("asimddp i8mm bf16 sve", ""),
+        (None, ""),
+    ],
+)
+def test_one_name_can_stand_for_several_processors(
+    files: ModuleType, pages: ModuleType, tmp_path: Path, instructions: str | None, extensions: str
+) -> None:
+    """Machines in the cloud say "AMD EPYC", with and without AVX-512."""
+    other, same = line(2.0), line(2.0)
+    if instructions is not None:
+        other["machine"]["instructions"] = instructions
+    before = files.Result(tmp_path / "2026-01-01-x.json", [other])
+    after = files.Result(tmp_path / "2026-01-02-x.json", [same])
 
-    assert ratios["score a folder, CPU", "resnet18: share of bare ORT, fp32"] == 0.734
-    assert ratios["frontend, one clip, one thread", "numpy over torchaudio float32"] == 0.94
-    assert ratios["training step", "resnet18 rrtn-ruwl: rrtn bf16 over plain"] == 1.85
+    assert (before.kind == after.kind) == (not extensions)
+    said = f" ({extensions})" if extensions else ""
+    assert pages.machine_of(before) == f"A CPU  12-Core{said}, 2 cores"
 
 
 def test_a_result_is_written_once_under_its_date_and_machine(results: ModuleType, tmp_path: Path) -> None:

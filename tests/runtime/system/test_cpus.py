@@ -2,13 +2,21 @@
 
 import contextlib
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rrtn.runtime.system.cpus import cpu_quota, usable_cpus
+from rrtn.runtime.system.cpus import (
+    cpu_kind,
+    cpu_quota,
+    has_bf16,
+    has_vnni,
+    usable_cpus,
+    vector_extension,
+)
 
 V1 = Path("/sys/fs/cgroup/cpu")
 COUNT = "from rrtn.runtime.system.cpus import usable_cpus; print(usable_cpus())"
@@ -113,3 +121,51 @@ def test_n16_a_real_quota_counts() -> None:
         command = [sys.executable, "-c", f"{join}; {COUNT}"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout == "1\n"
+
+
+def cpuinfo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str) -> None:
+    (tmp_path / "cpuinfo").write_text(content)
+    monkeypatch.setattr("rrtn.runtime.system.cpus._CPUINFO", tmp_path / "cpuinfo")
+
+
+X86 = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: 26
+model\t\t: 2
+model name\t: AMD EPYC
+flags\t\t: fpu sse2 avx avx2 {more}
+bugs\t\t: spectre_v1
+
+processor\t: 1
+model name\t: another
+"""
+ARM = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd asimddp i8mm bf16 sve\nCPU part\t: 0xd40\n"
+
+
+def test_what_makes_another_processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cpuinfo(monkeypatch, tmp_path, X86.format(more="avx512f avx512_vnni clflush"))
+    more = cpu_kind()
+    assert more == {
+        "cpu": "AMD EPYC",
+        "family": "26 2",
+        "instructions": "avx avx2 avx512f avx512_vnni",
+    }
+    assert (vector_extension(), has_vnni(), has_bf16()) == ("avx512f", True, False)
+
+    cpuinfo(monkeypatch, tmp_path, X86.format(more="clflush"))
+    assert cpu_kind() == more | {"instructions": "avx avx2"}
+    assert (vector_extension(), has_vnni(), has_bf16()) == ("avx2", False, False)
+
+
+def test_a_processor_of_arm_and_a_system_that_does_not_say(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cpuinfo(monkeypatch, tmp_path, ARM)
+    assert cpu_kind() == {
+        "cpu": platform.processor(),
+        "family": "",
+        "instructions": "asimddp i8mm bf16 sve",
+    }
+    assert vector_extension() == platform.machine()
+    monkeypatch.setattr("rrtn.runtime.system.cpus._CPUINFO", tmp_path / "none")
+    assert cpu_kind() == {"cpu": platform.processor(), "family": "", "instructions": ""}
