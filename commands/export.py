@@ -241,7 +241,7 @@ def _gate_error(published: "Published") -> ModelError | None:
         return None
     reasons = "; ".join(f"{name}: {reason}" for name, reason in published.failed.items())
     fix = "use one of the variants that were published"
-    return ModelError("parity gate", f"not published: {reasons}", fix=fix)
+    return ModelError("parity gate", reasons, fix=fix)
 
 
 def _print_export(published: "Published", page: "Page | None", triton: Path | None) -> None:

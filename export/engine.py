@@ -11,7 +11,6 @@ import hashlib
 import importlib.util
 import json
 import signal
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from ..runtime.backends.trt_backend import Flavour, flavour_of
 from ..runtime.bundle import METADATA_KEY
 from ..runtime.bundle.onnx_file import onnx_metadata
 from ..runtime.errors import ConfigError, ModelError
+from ..runtime.progress import print_above
 from ..runtime.system.cache import cache_folder
 from ..runtime.text import printable
 from .timing_cache import attach_timing_cache, store_timing_cache, timing_cache_file
@@ -146,7 +146,7 @@ def _build(
     if file:
         notes.append(store_timing_cache(config, file))
     for note in filter(None, notes):
-        print(f"rrtn: note: {printable(note)}", file=sys.stderr)
+        print_above(f"rrtn: note: {printable(note)}")
     return bytes(plan)
 
 

@@ -17,7 +17,6 @@ from typing import Any, Final
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -29,9 +28,9 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from ..runtime.arrays import Float32, Float64
+from ..runtime.backends.ort_session import session_from_bytes
 from ..runtime.bundle import METADATA_KEY
 from ..runtime.errors import ModelError
-from ..runtime.system.cpus import usable_cpus
 from .graph import file_from_onnx
 from .onnx_nodes import attributes_of
 
@@ -205,7 +204,8 @@ def _with_means_as_convolutions(model: ModelProto, names: list[str]) -> ModelPro
         node.op_type = "Conv"
         node.input.append(f"{node.name}_mean")
         del node.attribute[:]
-        for name, value in (("kernel_shape", size), ("strides", given["strides"]), ("group", channels)):
+        strides = given.get("strides", [1] * len(size))
+        for name, value in (("kernel_shape", size), ("strides", strides), ("group", channels)):
             node.attribute.append(helper.make_attribute(name, value))
     return made
 
@@ -330,9 +330,7 @@ def _int8_metadata(fp32: ModelProto) -> dict[str, str]:
 
 
 def _outputs(model: bytes, output: str, inputs: Float32) -> Float32:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = usable_cpus()
-    session = onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
+    session = session_from_bytes(model, "int8", "cpu")
     name = session.get_inputs()[0].name
     return np.concatenate([session.run([output], {name: batch})[0] for batch in _batches(inputs)])
 

@@ -3,6 +3,7 @@
 n validation clips, N samples, B batch, L columns of the scores.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -194,12 +195,12 @@ def check_parity(backend: Backend, spec: FrontendSpec, probe: Probe, *, worst_to
     parity, differences = parity_of_backend(backend, spec, probe)
     if parity.failure:
         worst, probe = int(np.argmax(differences)), probe.for_variant(backend.variant)
-        np.savez(worst_to, waveform=probe.sounds[worst], expected=probe.reference[worst])
-        raise ModelError(
-            backend.variant.file,
-            f"{parity.failure}; it is not published",
-            fix=f"look at the worst clip, in {worst_to}",
-        )
+        fix = f"look at the worst clip, in {worst_to}"
+        try:
+            np.savez(worst_to, waveform=probe.sounds[worst], expected=probe.reference[worst])
+        except OSError as error:
+            fix = f"its worst clip could not be kept: {worst_to}: {error.strerror or error}"
+        raise ModelError(backend.variant.file, f"{parity.failure}; it is not published", fix=fix)
     return parity
 
 
@@ -213,16 +214,14 @@ def check_half_range(encoder: torch.nn.Module, spec: FrontendSpec, clips: Float3
 
     def watch(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
         nonlocal largest
-        largest = max(largest, float(output.abs().max()))
+        largest = float(np.maximum(largest, float(output.abs().max())))  # NaN stays
 
-    handles = [
-        module.register_forward_hook(watch) for module in encoder.modules() if not list(module.children())
-    ]
-    with torch.no_grad():
+    with torch.no_grad(), contextlib.ExitStack() as hooks:
+        for module in encoder.modules():
+            if not list(module.children()):
+                hooks.enter_context(module.register_forward_hook(watch))
         for part in torch.from_numpy(clips).split(_TORCH_BATCH):
             encoder(LogMel(spec)(part))
-    for handle in handles:
-        handle.remove()
     if not largest < _HALF_MAX:
         raise ModelError(
             "fp16",

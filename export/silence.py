@@ -109,8 +109,12 @@ class _Maps:
             return all(
                 np.all(np.atleast_1d(attributes.get(name, usual)) == usual) for name, usual in plain.items()
             )
-        maps = [name for name in node.input if name in self.made]
-        return node.op_type in _ROW_BY_ROW and len({self.rows(name) for name in maps}) == 1
+        if node.op_type not in _ROW_BY_ROW:
+            return False
+        maps = {self.rows(name) for name in node.input if name in self.made}
+        constants = [self.shapes.get(name, ()) for name in node.input if name not in self.made]
+        of_each_row = any(shape[_TIME - _DIMENSIONS] > 1 for shape in constants if len(shape) > 1)
+        return len(maps) == 1 and not of_each_row
 
     def window(self, node: onnx.NodeProto) -> _Window | None:
         """None for a node that computes row by row."""

@@ -51,13 +51,6 @@ class Choice:
     way: Way | None = None  # the one of it that was followed
 
 
-def backend_from_bundle(
-    bundle: Bundle, name: BackendName = AUTO, *, variant: str | None = None, threads: int | None = None
-) -> Backend:
-    """`choose_backend` without its reasons."""
-    return choose_backend(bundle, name, variant=variant, threads=threads).backend
-
-
 def choose_backend(
     bundle: Bundle,
     name: BackendName = AUTO,
@@ -93,10 +86,14 @@ def choose_backend(
             failures[candidate.name] = error
             continue
         told = _reasons_for(candidate.kind, reasons, bundle, variant)
-        is_named = variant is not None or len(bundle.variants) == 1
-        remarks.append("" if is_named else candidate.kind.remark(candidate.variant))
+        remarks.append("" if is_named(bundle, variant) else candidate.kind.remark(candidate.variant))
         return Choice(backend, told | _failed_to_load(failures), "; ".join(filter(None, remarks)))
     raise _nothing_runs(name, variant, reasons | {what: error.came for what, error in failures.items()})
+
+
+def is_named(bundle: Bundle, variant: str | None) -> bool:
+    """Whether the user has chosen the variant, by its name or by a bundle that has no other."""
+    return variant is not None or len(bundle.variants) == 1
 
 
 def _choice_of_tuning(

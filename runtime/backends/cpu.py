@@ -15,12 +15,12 @@ def _load(bundle: "Bundle", variant: "Variant", threads: int | None) -> Backend:
 
 
 def _drawback(variant: "Variant", single: bool) -> str:
-    """The variant `cpu` was faster than fp32 in batches where it was made, and may be slower here."""
+    """A variant with a plan was faster than the one it is made from, in batches, where it was made."""
     from ..system.cpus import vector_extension
 
     if not variant.plan:
         return ""
-    if single:  # its products are of too few rows then: CNN14 takes 1.6 times as long as fp32
+    if single:  # too few rows in its products then: CNN14 by `cpu` takes 1.6 times as long as by fp32
         return "made for batches, and slower for single clips"
     made_for, here = variant.plan["vector_extension"], vector_extension()
     return "" if made_for == here else f"made for a processor with {made_for}, this one has {here}"

@@ -9,7 +9,7 @@ feed              files that come one by one, while others are scored
 decoder_start     by which Python a decoder is started, and for which process
 decoder_process   what runs in each of them
 decoder_messages  what the pool and its processes tell each other
-batches           clips of many files in batches of one shape
+batches           clips of many files in batches
 by_length         clips that wait for others of about their length
 file_rows         the scored clips of a file, and the rows that they become
 engine            what scores the shards of a table: this machine's scorer, or Ray

@@ -1,4 +1,4 @@
-"""Clips of many files are put into batches of one shape. The model may run several batches at once.
+"""Clips of many files are put into batches. The model may run several batches at once.
 
 B batch.
 """
@@ -107,7 +107,7 @@ class Batches:
         return math.inf
 
     def flush(self) -> None:
-        """Runs the batch as it is, padded with zeros, and all clips that wait; then waits for all batches."""
+        """Runs the batch as it is, padded with zeros, then the clips that wait, not padded; waits for all."""
         if self._members:
             self._batch.clear(len(self._members))
             self._run()

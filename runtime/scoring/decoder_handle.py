@@ -60,20 +60,17 @@ class DecoderHandle:
         self._owner = this_process()
         self._last = time.monotonic()  # when a message was last sent or received
         fill_standard_descriptors()
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
-        memory = SharedMemory(decoding.bytes)
-        self.memory = SlotMemory(memory.map, decoding)
         self._unpin: Callable[[], None] = lambda: None
-        self.connection, theirs = Pipe()
-        try:
-            self._process = _started(Inherited(theirs.fileno(), memory), self._errors)
-        except BaseException:
-            self.connection.close()
-            self._errors.close()
-            raise
-        finally:
-            theirs.close()
-            memory.hand_over()
+        with contextlib.ExitStack() as on_error, contextlib.ExitStack() as theirs:
+            self._errors: IO[bytes] = on_error.enter_context(tempfile.TemporaryFile())
+            memory = SharedMemory(decoding.bytes)
+            theirs.callback(memory.hand_over)
+            self.memory = SlotMemory(memory.map, decoding)
+            self.connection, pipe = Pipe()
+            on_error.callback(self.connection.close)
+            theirs.callback(pipe.close)
+            self._process = _started(Inherited(pipe.fileno(), memory), self._errors)
+            on_error.pop_all()  # closed with the process
         self._send(decoding)
 
     def pin(self, pin: Pin) -> None:

@@ -131,7 +131,7 @@ class _DecoderLoop:
             self._report.failure = error
         except MemoryError:
             detail = f"more than {MEMORY_BUDGET >> 30} GiB"
-            self._report.bad.append(BadFile(ticket, "out_of_memory", detail))
+            self._report.bad.append(BadFile(ticket, "out_of_memory", detail, self._content))
         except Exception as error:  # the other files are none the worse
             fault = AudioError.of_fault(error)
             self._report.bad.append(BadFile(ticket, fault.code, fault.detail, self._content))

@@ -286,12 +286,14 @@ def _score_shards(
     """Keeps the part of each shard as soon as the shard is done, while the next one is being scored."""
     with ThreadPoolExecutor(1, thread_name_prefix="parts") as writer:
         pending: Future[None] | None = None
-        for shard, content in engine.parts(spool, shards, _counter(error_budget, bar)):
+        try:
+            for shard, content in engine.parts(spool, shards, _counter(error_budget, bar)):
+                if pending:
+                    pending.result()
+                pending = writer.submit(job.put, shard, content, spool.inputs(shard))
+        finally:  # whatever else has failed: a part that was not kept comes first
             if pending:
                 pending.result()
-            pending = writer.submit(job.put, shard, content, spool.inputs(shard))
-        if pending:
-            pending.result()
     error_budget.finish()
 
 

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Final
 
@@ -14,6 +15,7 @@ from .engine import CountFile, LoadedModel, model_of_scorer
 from .part_file import part_from_rows
 from .scorer import Scorer
 from .scorer_settings import ScorerSettings
+from .scoring_model import Timing
 
 _A_CLIP: Final = 32 << 20  # bytes that the model may take for each clip of each batch that runs
 
@@ -52,6 +54,7 @@ class LocalEngine:
 
     def __init__(self, scorer: Scorer) -> None:
         self.scorer = scorer
+        self._before = Timing()
 
     @property
     def loaded(self) -> LoadedModel:
@@ -70,6 +73,7 @@ class LocalEngine:
 
     def files(self, spool: InputSpool, shards: Sequence[Shard]) -> Iterator[list[Row]]:
         """The rows of each file, in order, without a pause between the shards."""
+        self._before = replace(self.scorer.timing)
         return self.scorer.rows_of_files(source for shard in shards for source in spool.sources(shard))
 
     def parts(
@@ -86,9 +90,9 @@ class LocalEngine:
 
     def busy(self, seconds: float) -> dict[str, float]:
         """The shares of the decoders, of the features and of the model."""
-        scorer = self.scorer
+        scorer, now, before = self.scorer, self.scorer.timing, self._before
         return {
-            "reading and decoding": scorer.timing.decoding / seconds / scorer.workers,
-            "features": scorer.timing.features / seconds / scorer.workers,
-            "model": scorer.timing.model / seconds / scorer.lanes,
+            "reading and decoding": (now.decoding - before.decoding) / seconds / scorer.workers,
+            "features": (now.features - before.features) / seconds / scorer.workers,
+            "model": (now.model - before.model) / seconds / scorer.lanes,
         }

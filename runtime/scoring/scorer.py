@@ -1,6 +1,6 @@
 """Files or samples in, rows of scores out, in the order of the files.
 
-Processes of their own decode the files. The model runs on batches of one fixed shape.
+Processes of their own decode the files. The model runs on batches of one shape, unless it leaves silence out.
 
 N samples, K labels, D embedding.
 """
@@ -22,7 +22,7 @@ from ..audio.level import Level
 from ..audio.reader import audio_from_array
 from ..audio.sources import AudioSource, PackedFile
 from ..backends.base import Backend
-from ..backends.choice import BackendName, choose_backend
+from ..backends.choice import BackendName, choose_backend, is_named
 from ..backends.model_batch import BatchMemory, ClipBatch, Outputs
 from ..bundle import Bundle, Variant, load_bundle
 from ..errors import AudioError, ConfigError, ModelError, NotPicklableError
@@ -54,9 +54,9 @@ _LONG: Final = 60.0  # s; what is shorter is scored before anybody asks how far 
 class Scorer:
     """Scores audio with a bundle.
 
-    The model is loaded once. Every call uses the same session and the same decoders. Every batch has the
-    same shape, with its tail padded, so the score of a file does not depend on its neighbours. A model that
-    does not compute silence gives the same scores in any batch.
+    The model is loaded once. Every call uses the same session and the same decoders. The score
+    of a file does not depend on its neighbours: batches have one shape, with their tail padded, or the model
+    does not compute silence and gives the same scores in any batch.
 
     `with Scorer(bundle) as scorer:` stops the decoders at its end. Several threads may use one scorer. A
     process that is forked from the scorer's own may use its copy: it starts decoders of its own. A scorer on
@@ -159,7 +159,7 @@ class Scorer:
             choice,
             batch_size=self.batch_size,
             lanes=lanes,
-            is_named=variant is not None,
+            is_named=is_named(self.bundle, variant),
             timing=self.timing,
         )
         self._layout = RowLayout(labels=self.labels, decoding=self.decoding, embeddings=embeddings)
@@ -246,7 +246,8 @@ class Scorer:
             yield from (self._layout.rows(files[ticket]) for ticket in sorted(files))
             done = True
         finally:
-            self._files = {}
+            if self._files is files:
+                self._files = {}
             self._put_back(decoders) if done else decoders.close()
 
     def in_work(self) -> str:

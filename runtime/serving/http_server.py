@@ -114,7 +114,7 @@ class _Seldom(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether it was not passed within the last minute."""
-        kind = record.msg[:_SAME]
+        kind = str(record.msg)[:_SAME]
         is_due = record.created - self._passed.get(kind, -_SELDOM) >= _SELDOM
         if is_due:
             self._passed[kind] = record.created

@@ -41,7 +41,8 @@ class Metrics:
         result = row.error or "scored"
         self.results[result] = self.results.get(result, 0) + 1
         self._sounds.labels(result).inc()
-        self._audio.inc(row.seconds)
+        if not row.error:
+            self._audio.inc(row.seconds)
 
     def text(self) -> bytes:
         """The answer of /metrics."""

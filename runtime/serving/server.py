@@ -2,7 +2,6 @@
 
 import socket
 from collections.abc import Callable
-from concurrent.futures import wait
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,22 +44,22 @@ class Server:
         Requests that have come are answered; then the signal reaches the handler that was there
         before. `ready` is called once a first sound was scored. Raises what has stopped the scorer.
         """
-        with self._requests:
-            self._score_silence()
-            listen(bound)  # whoever connects from now on waits, and is not refused
-            ready()
-            self._http.run(bound)
-        if self._requests.failure:
-            raise self._requests.failure
+        try:
+            with self._requests:
+                self._score_silence()
+                listen(bound)  # whoever connects from now on waits, and is not refused
+                ready()
+                self._http.run(bound)
+        finally:
+            if self._requests.failure:  # those who ask are told only that there is one
+                raise self._requests.failure
 
     def _score_silence(self) -> None:
         """Starts the decoders and runs the model once. Raises what would fail each request."""
         with NamedFile() as upload:
             write_wav(upload.file, np.zeros(self._rate, np.float32), self._rate)
             (future,) = self._requests.score([upload.path])
-            wait([future])
-        if self._requests.failure:
-            raise self._requests.failure
-        if (row := future.result()).error:
+            row = future.result()
+        if row.error:
             came = f"{row.error}: {row.detail}"
             raise StoppedError("a second of silence", came, wanted="its scores", fix="rrtn doctor")

@@ -284,8 +284,12 @@ class SharedMemory:
         else:
             descriptor = anonymous_file()
             self._descriptors, self.name = (descriptor,), str(descriptor)
-            os.ftruncate(descriptor, size)
-            self.map = mmap.mmap(descriptor, size)
+            try:
+                os.ftruncate(descriptor, size)
+                self.map = mmap.mmap(descriptor, size)
+            except BaseException:
+                self.hand_over()
+                raise
 
     @property
     def descriptors(self) -> tuple[int, ...]:

@@ -123,7 +123,7 @@ def changed(model: bytes, change: Callable[[onnx.GraphProto], None]) -> bytes:
 def refusal(backend: OrtBackend, probe: Probe, tmp_path: Path) -> str:
     with pytest.raises(ModelError) as caught:
         check_parity(backend, FrontendSpec(), probe, worst_to=tmp_path / "worst.npz")
-    assert (tmp_path / "worst.npz").exists()
+    assert (tmp_path / "worst.npz").exists() == tmp_path.exists()
     return str(caught.value)
 
 
@@ -190,6 +190,18 @@ def test_e4_a_perturbed_weight(
     assert "differ from PyTorch's" in refusal(backend_of(changed(plain, perturb)), probe, tmp_path)
     with np.load(tmp_path / "worst.npz") as worst:
         assert worst["waveform"].shape == (39_840,)
+
+
+def test_why_it_failed_is_said_where_its_worst_clip_cannot_be_kept(
+    plain: bytes, probe: Probe, backend_of: Callable[..., OrtBackend], tmp_path: Path
+) -> None:
+    def zeros(graph: onnx.GraphProto) -> None:
+        bias = next(t for t in graph.initializer if "conv_block2.conv1" in t.name and len(t.dims) == 4)
+        bias.CopyFrom(numpy_helper.from_array(np.zeros(bias.dims, np.float32), bias.name))
+
+    said = refusal(backend_of(changed(plain, zeros)), probe, tmp_path / "no folder")
+    assert "differ from PyTorch's" in said
+    assert "could not be kept" in said
 
 
 def test_e4_a_swapped_mel_matrix(
@@ -280,6 +292,18 @@ def test_an_fp16_overflow_of_activations(network: TwinsNetwork, probe: Probe) ->
         block.conv1.bias.mul_(1e5)
         block.conv2.weight.mul_(1e-5)
     with pytest.raises(ModelError, match=r"fp16 \| activations reach .* \| expected at most 65504"):
+        check_half_range(encoder, FrontendSpec(), probe.clips)
+
+
+def test_activations_that_are_no_numbers_are_beyond_fp16(probe: Probe) -> None:
+    """In whichever layer, and the layers behind it may make numbers of them again."""
+
+    class Broken(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * torch.nan
+
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), Broken(), torch.nn.Threshold(0, 0))
+    with pytest.raises(ModelError, match="activations reach nan"):
         check_half_range(encoder, FrontendSpec(), probe.clips)
 
 

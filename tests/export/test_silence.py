@@ -106,6 +106,19 @@ def test_scores_are_those_of_whole_clips_for_any_number_of_frames(seed: int) -> 
         np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, FRAMES])
+def test_a_constant_with_a_row_for_each_frame_is_added_to_whole_clips(rows: int) -> None:
+    drawn = Drawn(0)
+    places = np.random.default_rng(0).normal(size=(1, 4, rows, 1)).astype(np.float32)
+    x = drawn.add("Add", [drawn.convolution("log_mel", 1, 4), drawn.constant(places)])
+    model = drawn.with_head(drawn.add("Relu", [drawn.convolution(x, 4, 4)]), 4)
+    made = without_silence(model, SILENCE)
+    for sounding in (1, 20, FRAMES):
+        whole = clips(sounding)
+        (expected,), (scores,) = run(model, whole), run(made, whole[:, :, :sounding])
+        np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_the_rows_that_are_computed_follow_the_frames_with_sound() -> None:
     """9 frames reach 10, 11 and 12 rows of the first three maps and 7 of the pooled one, which reads 14.
 

@@ -17,7 +17,7 @@ from rrtn.export.publish import Gate
 from rrtn.export.winograd.rewriting import plan_of, with_plan
 from rrtn.runtime import Scorer, load_bundle
 from rrtn.runtime.backends.base import Backend
-from rrtn.runtime.backends.choice import backend_from_bundle, candidates_of_bundle, choose_backend
+from rrtn.runtime.backends.choice import candidates_of_bundle, choose_backend
 from rrtn.runtime.backends.lanes import Lanes
 from rrtn.runtime.backends.openvino_backend import OpenvinoBackend
 from rrtn.runtime.backends.registry import backend_kind
@@ -101,8 +101,8 @@ def test_outputs_are_those_of_onnx_runtime_whatever_the_batch(
 ) -> None:
     bundle: Bundle = request.getfixturevalue(name)
     batch = batch_of(bundle, real_clips)
-    expected = backend_from_bundle(bundle, "cpu", variant="fp32").run(batch)
-    backend = backend_from_bundle(bundle, way, threads=1)
+    expected = choose_backend(bundle, "cpu", variant="fp32").backend.run(batch)
+    backend = choose_backend(bundle, way, threads=1).backend
     came = backend.run(batch)
     np.testing.assert_allclose(came.scores, expected.scores, atol=LIMIT, rtol=0)
     assert expected.scores.std(axis=0).max() > 0.01  # else all would be alike
@@ -119,7 +119,7 @@ def test_outputs_are_those_of_onnx_runtime_whatever_the_batch(
 @pytest.mark.parametrize("way", WAYS)
 def test_a_clip_does_not_depend_on_its_batch_mates(way: str, bundle: Bundle, real_clips: list[Path]) -> None:
     batch = batch_of(bundle, real_clips)
-    backend = backend_from_bundle(bundle, way, threads=1)
+    backend = choose_backend(bundle, way, threads=1).backend
     alone = batch.copy()
     alone[1:] = 0
     assert backend.scores(alone)[0].tolist() == backend.scores(batch)[0].tolist()
@@ -130,7 +130,7 @@ def test_threads_that_run_batches_of_many_sizes_at_a_time_get_their_own(
     way: str, bundle: Bundle, real_clips: list[Path]
 ) -> None:
     batch = batch_of(bundle, real_clips)
-    backend = backend_from_bundle(bundle, way, threads=1)
+    backend = choose_backend(bundle, way, threads=1).backend
     expected = backend.scores(batch)
     wrong: list[int] = []
 
@@ -177,8 +177,8 @@ def test_bfloat16_is_near_and_is_not_float32(
     planned = replace(fp32, name="cpu", sha256=sha256_of(tmp_path / fp32.file), plan={"batch": 16})
     bundle = resnet18 if variant == "fp32" else replace(resnet18, path=tmp_path, variants=(planned,))
     batch = batch_of(resnet18, real_clips)
-    expected = backend_from_bundle(resnet18, "cpu", variant="fp32").scores(batch)
-    backend = backend_from_bundle(bundle, "openvino-bf16", variant=variant, threads=1)
+    expected = choose_backend(resnet18, "cpu", variant="fp32").backend.scores(batch)
+    backend = choose_backend(bundle, "openvino-bf16", variant=variant, threads=1).backend
     assert backend.device == "openvino-bf16"
     differences = np.abs(backend.scores(batch) - expected)
     assert 1e-6 < differences.max() <= LIMITS["bf16"]
@@ -187,7 +187,7 @@ def test_bfloat16_is_near_and_is_not_float32(
 def test_openvino_compiles_for_few_sizes_of_batches(bundle: Bundle, real_clips: list[Path]) -> None:
     """A server has many: those after the first ones share a program, with the same scores."""
     batch = batch_of(bundle, real_clips)
-    backend = backend_from_bundle(bundle, "openvino", threads=1)
+    backend = choose_backend(bundle, "openvino", threads=1).backend
     assert isinstance(backend, OpenvinoBackend)
     expected = backend.scores(batch)
     for size in (1, 2, 3, 4, 5, 6):
@@ -216,7 +216,7 @@ def test_a_changed_file_is_refused(way: str, bundle: Bundle, tmp_path: Path) -> 
         content[len(content) // 2] ^= 1
         (tmp_path / variant.file).write_bytes(content)
     with pytest.raises(ModelError, match="sha256"):
-        backend_from_bundle(changed, way)
+        choose_backend(changed, way)
 
 
 def test_a_file_that_is_no_model_is_an_error_and_not_on_stdout(
@@ -225,7 +225,7 @@ def test_a_file_that_is_no_model_is_an_error_and_not_on_stdout(
     (tmp_path / "model.mnn").write_bytes(b"no model at all")
     variant = replace(bundle.variants[1], sha256=sha256_of(tmp_path / "model.mnn"))
     with pytest.raises(ModelError, match="expected a model that MNN loads"):
-        backend_from_bundle(replace(bundle, path=tmp_path, variants=(variant,)), "mnn")
+        choose_backend(replace(bundle, path=tmp_path, variants=(variant,)), "mnn")
     assert capfd.readouterr().out == ""
 
 
@@ -273,7 +273,7 @@ def test_a_missing_package_is_one_line_with_the_command(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UnavailableError) as caught:
-        backend_from_bundle(bundle, way)
+        choose_backend(bundle, way)
     assert "not installed" in str(caught.value)
     assert f'pip install "{extra}"' in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -282,11 +282,11 @@ def test_a_missing_package_is_one_line_with_the_command(
 def test_nothing_of_theirs_is_on_stdout(bundle: Bundle, real_clips: list[Path]) -> None:
     """MNN prints what the processor can do while it is imported."""
     code = f"""
-from rrtn.runtime.backends.choice import backend_from_bundle
+from rrtn.runtime.backends.choice import choose_backend
 from rrtn.runtime import load_bundle
 import numpy as np
 for way in {WAYS}:
-    backend_from_bundle(load_bundle({str(bundle.path)!r}), way).run(np.zeros((1, 1, 250, 64), np.float32))
+    choose_backend(load_bundle({str(bundle.path)!r}), way).backend.run(np.zeros((1, 1, 250, 64), np.float32))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr

@@ -164,7 +164,7 @@ def test_scores_are_near_those_of_fp32_and_a_clip_has_no_batch_mates(
     assert error < 3 * of_int8 < 0.1 * exact.std(0).max()  # that has its first convolution in float
     assert scores != pytest.approx(exact, abs=1e-6)  # otherwise nothing is of int8
     alone = np.concatenate([run(made, clip[None]) for clip in clips])
-    assert alone == pytest.approx(scores, abs=1e-6)
+    np.testing.assert_array_equal(alone, scores)
     kinds = [node.op_type for node in made.graph.node]
     assert kinds.count("MatMulIntegerToFloat") == 16 * len(names)
     assert "Conv" not in kinds or len(names) < 4
@@ -214,6 +214,20 @@ def test_where_no_convolution_would_be_faster_all_are_direct_and_silence_is_not_
     short[:, :, 5:] = SILENCE
     expected = run(onnx.load_model_from_string(int8), short)
     np.testing.assert_array_equal(run(made.model, short[:, :, :5].copy()), expected)
+
+
+def test_a_network_that_mixes_all_frames_at_once_is_measured_with_whole_clips(clips: Array) -> None:
+    shape = [int(np.prod(clips.shape[1:])), 2]
+    weights = numpy_helper.from_array(np.ones(shape, np.float32), "weights")
+    nodes = [helper.make_node("Flatten", ["log_mel"], ["flat"])]
+    nodes.append(helper.make_node("MatMul", ["flat", "weights"], ["scores"]))
+    given = helper.make_tensor_value_info("log_mel", TensorProto.FLOAT, ["batch", *clips.shape[1:]])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 2])
+    graph = helper.make_graph(nodes, "flat", [given], [scores], [weights])
+    opset = [helper.make_opsetid("", 18)]
+    content = helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+    made = cpu_int8_variant_of(content, content, clips[:8], SILENCE, slower_too=True)
+    assert made.plan["speedup"] == pytest.approx(made.plan["speedup_half_silent"], abs=0.006)  # rounded
 
 
 def test_where_it_is_hardly_faster_than_int8_none_is_made_unless_it_is_required(

@@ -10,7 +10,6 @@ import pytest
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.backends import choice
 from rrtn.runtime.backends.choice import (
-    backend_from_bundle,
     candidates_of_bundle,
     candidates_of_variants,
     choose_backend,
@@ -342,7 +341,7 @@ def test_what_is_asked_for_and_impossible_is_refused(
 ) -> None:
     pretend(monkeypatch, CPU, NO_DRIVER)
     with pytest.raises(ModelError, match=message) as caught:
-        backend_from_bundle(bundle, name, variant=variant)
+        choose_backend(bundle, name, variant=variant)
     assert "\n" not in str(caught.value)
 
 

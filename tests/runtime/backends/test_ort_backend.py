@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import load_bundle
 from rrtn.runtime.backends import device_memory
-from rrtn.runtime.backends.choice import backend_from_bundle
+from rrtn.runtime.backends.choice import choose_backend
 from rrtn.runtime.backends.cuda_libraries import cuda_missing
 from rrtn.runtime.backends.device_memory import Device
 from rrtn.runtime.backends.ort_backend import ort_backend_from_bundle, ort_backend_on_device
@@ -64,7 +64,7 @@ def test_buffers_that_are_used_again_give_onnx_runtimes_own_scores(
 ) -> None:
     """Batch sizes change to and fro, and what was returned stays what it was."""
     session = onnxruntime.InferenceSession(tiny_model, providers=["CPUExecutionProvider"])
-    backend = backend_from_bundle(load_bundle(tiny_model), "cpu")
+    backend = choose_backend(load_bundle(tiny_model), "cpu").backend
     batches = [log_mels(spec, count) for count in (3, 3, 1, 7, 3)]
     batches[1] = batches[1] + np.float32(10)
     found = [backend.run(batch) for batch in batches]
@@ -75,14 +75,14 @@ def test_buffers_that_are_used_again_give_onnx_runtimes_own_scores(
 
 def test_the_embedding_is_given_where_the_graph_has_it(peaks: Path, spec: FrontendSpec) -> None:
     clips = np.random.default_rng(0).uniform(-1, 1, (4, spec.clip_samples)).astype(np.float32)
-    scores, embedding = backend_from_bundle(load_bundle(peaks), "cpu").run(clips)
+    scores, embedding = choose_backend(load_bundle(peaks), "cpu").backend.run(clips)
     np.testing.assert_array_equal(scores, clips.max(axis=1, keepdims=True))
     np.testing.assert_array_equal(embedding, clips[:, :5])
 
 
 def test_a_batch_need_not_be_contiguous(peaks: Path, spec: FrontendSpec) -> None:
     clips = np.random.default_rng(0).uniform(-1, 1, (8, spec.clip_samples)).astype(np.float32)
-    backend = backend_from_bundle(load_bundle(peaks), "cpu")
+    backend = choose_backend(load_bundle(peaks), "cpu").backend
     np.testing.assert_array_equal(backend.scores(clips[::2])[:, 0], clips[::2].max(axis=1))
 
 
@@ -102,7 +102,7 @@ class Slow:
 
 
 def test_threads_take_turns(tiny_model: Path, spec: FrontendSpec) -> None:
-    backend = backend_from_bundle(load_bundle(tiny_model), "cpu")
+    backend = choose_backend(load_bundle(tiny_model), "cpu").backend
     batches = [log_mels(spec, 2) + np.float32(i) for i in range(8)]
     alone = [backend.scores(batch) for batch in batches]
     slow = replace(backend, session=Slow(backend.session))  # type: ignore[type-var]
@@ -155,7 +155,7 @@ def test_buffers_of_another_size_take_the_place_of_the_old_ones(
 
 
 def test_a_shape_that_the_graph_does_not_take_is_one_line(peaks: Path, spec: FrontendSpec) -> None:
-    backend = backend_from_bundle(load_bundle(peaks), "cpu")
+    backend = choose_backend(load_bundle(peaks), "cpu").backend
     good = np.ones((2, spec.clip_samples), np.float32)
     with pytest.raises(
         ModelError, match=r"^peaks.onnx on cpu, batch \(2, 7\) \| .*invalid dimensions.* \| .* \| .*$"
@@ -172,7 +172,7 @@ def test_an_output_of_unknown_size_is_refused(tmp_path: Path, spec: FrontendSpec
     ]
     path = model_of(tmp_path / "m.onnx", nodes, {"scores": ["batch", "k"]}, {})
     with pytest.raises(ModelError, match=r"scores \[2, 'k'\]"):
-        backend_from_bundle(load_bundle(path), "cpu").run(np.ones((1, spec.clip_samples), np.float32))
+        choose_backend(load_bundle(path), "cpu").backend.run(np.ones((1, spec.clip_samples), np.float32))
 
 
 def test_a_batch_that_memory_does_not_hold_is_told_from_other_errors(
@@ -191,7 +191,7 @@ def test_a_batch_that_memory_does_not_hold_is_told_from_other_errors(
     path = model_of(
         tmp_path / "m.onnx", nodes, {"scores": ["batch", 1]}, {"axis": [1], "zero": [0], "one": [1]}
     )
-    backend = backend_from_bundle(load_bundle(path), "cpu")
+    backend = choose_backend(load_bundle(path), "cpu").backend
     with pytest.raises(
         OutOfMemoryError,
         match=r"Failed to allocate memory for requested buffer of size \d{14} .*--batch-size",
@@ -205,13 +205,13 @@ def test_a_batch_that_memory_does_not_hold_is_told_from_other_errors(
 @pytest.mark.skipif(bool(cuda_missing()), reason=f"CUDA: {cuda_missing()}")
 def test_cuda_scores_as_the_cpu_does(tiny_model: Path, peaks: Path, spec: FrontendSpec) -> None:
     """Not yet run on a GPU."""
-    cpu, cuda = (backend_from_bundle(load_bundle(tiny_model), device) for device in ("cpu", "cuda"))
+    cpu, cuda = (choose_backend(load_bundle(tiny_model), device).backend for device in ("cpu", "cuda"))
     for count in (4, 1, 4):
         batch = log_mels(spec, count)
         np.testing.assert_allclose(
             cuda.scores(batch), cpu.scores(batch), atol=1e-5, rtol=0
         )  # the order of float32 sums
     samples = np.random.default_rng(0).integers(-32768, 32768, (3, spec.clip_samples)).astype(np.int16)
-    outputs = backend_from_bundle(load_bundle(peaks), "cuda").run(samples)
+    outputs = choose_backend(load_bundle(peaks), "cuda").backend.run(samples)
     np.testing.assert_array_equal(outputs.scores, samples.max(axis=1, keepdims=True) / 32768)
     np.testing.assert_array_equal(outputs.embedding, samples[:, :5] / 32768)

@@ -1,5 +1,6 @@
 """Real decoding processes: what they give does not depend on them, and no death of one loses a file."""
 
+import errno
 import gc
 import itertools
 import os
@@ -32,6 +33,7 @@ from rrtn.runtime.scoring.decoder_pool import (
     PoolIdle,
 )
 from rrtn.runtime.scoring.feed import Feed
+from rrtn.runtime.system.host import SharedMemory
 
 AHEAD = 100_000
 Pool = Callable[..., DecoderPool]
@@ -568,6 +570,28 @@ def test_one_that_cannot_start_is_one_clear_error(
     with pytest.raises(StoppedError, match=r"decoder \| .*: ImportError: no soxr here \| rrtn doctor"):
         decoded(pool, noises)
     pool.close()
+
+
+@pytest.mark.parametrize("lacking", ["Pipe", "start_process"])
+def test_one_that_gets_no_descriptor_leaves_none_behind(
+    make_pool: Pool, noises: list[Path], lacking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_many(*given: object, **options: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    before = descriptors()
+    monkeypatch.setattr(decoder_handle, lacking, too_many)
+    for _ in range(3):
+        with pytest.raises(OSError, match="Too many open files"):
+            decoded(make_pool(), noises)
+    assert descriptors() == before
+
+
+def test_shared_memory_that_cannot_be_had_leaves_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = descriptors()
+    with pytest.raises((OSError, ValueError, OverflowError)):
+        SharedMemory(1 << 62)
+    assert descriptors() == before
 
 
 def test_one_that_is_always_killed_is_one_clear_error(make_pool: Pool, noises: list[Path]) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,14 @@ from rrtn.runtime.audio.inputs import inputs_from_arguments
 from rrtn.runtime.errors import ConfigError, DataError, StoppedError
 from rrtn.runtime.scoring.engine import ScoringEngine, settings_of_scorer
 from rrtn.runtime.scoring.error_budget import ErrorBudget
-from rrtn.runtime.scoring.folder import OpenBar, ScoringSummary, score_to_rows, score_to_table
+from rrtn.runtime.scoring.folder import (
+    NoBar,
+    OpenBar,
+    ScoringSummary,
+    _score_shards,
+    score_to_rows,
+    score_to_table,
+)
 from rrtn.runtime.scoring.local_engine import LocalEngine
 from rrtn.runtime.scoring.table_job import opened_job
 from rrtn.runtime.tables.rows import Row
@@ -96,6 +104,33 @@ def test_a_table_has_the_rows_of_the_scorer(
         }.items()
     )
     assert set(summary.busy) == {"reading and decoding", "features", "model", "writing"}
+
+
+def test_how_busy_each_part_was_is_of_this_table_alone(
+    score: Callable[..., ScoringSummary], scorer: Scorer
+) -> None:
+    scorer.timing.add(decoding=1e6, features=1e6, model=1e6)
+    busy = score().busy
+    assert all(0 < share < 2 for share in busy.values()), busy
+
+
+class FullDisk:
+    """A table's parts that cannot be kept."""
+
+    def put(self, *of_part: object) -> None:
+        raise StoppedError("scores.csv", "No space left on device")
+
+
+def test_a_full_disk_is_said_though_the_error_budget_is_spent_meanwhile() -> None:
+    class Engine:
+        def parts(self, *of_table: object) -> Iterator[tuple[str, bytes]]:
+            yield "shard", b""
+            raise StoppedError("x.wav", "the first bad file, with --fail-fast")
+
+    engine, spool = Engine(), SimpleNamespace(inputs=lambda shard: [])
+    with pytest.raises(StoppedError, match="No space left on device") as caught:
+        _score_shards(engine, FullDisk(), spool, ["shard"], ErrorBudget(), NoBar())  # type: ignore[arg-type]
+    assert "the first bad file" in str(caught.value.__context__)
 
 
 def test_the_same_call_scores_nothing_twice(score: Callable[..., ScoringSummary], tmp_path: Path) -> None:

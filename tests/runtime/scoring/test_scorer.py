@@ -150,8 +150,9 @@ def test_single_clips_do_not_take_the_variant_that_is_made_for_batches(
         assert [row.scores for row in clips.score_files(real_clips[:1])] == [
             pytest.approx(expected, abs=1e-6)
         ]
-    with Scorer(bundle, "cpu", variant="cpu") as named:
+    for named in Scorer(bundle, "cpu", variant="cpu"), Scorer(replace(bundle, variants=bundle.variants[1:])):
         assert named.score_waveform(samples, rate) == half
+        assert named.model.backend_for_clips() is named.backend  # not loaded a second time
 
 
 def test_single_clips_go_on_in_another_folder_and_after_another_export(
@@ -338,6 +339,24 @@ def test_how_far_a_long_recording_is_scored_can_be_asked_meanwhile(
     assert said[0] == ""
     assert "200.wav to 3 min" in said[1:]
     assert all(one.startswith("200.wav to ") for one in said[1:])
+
+
+def test_of_two_lists_the_later_one_is_asked_about_when_the_first_has_ended(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 200 * 4000)
+    soundfile.write(tmp_path / "long.wav", noise, 4000)
+    soundfile.write(tmp_path / "short.wav", noise[:4000], 4000)
+    with Scorer(tiny_model, "cpu", window=0.2, workers=1, lanes=1, batch_size=4) as scorer:
+        first = scorer.score_files([tmp_path / "short.wav"] * 3)
+        next(first)
+        second = scorer.rows_of_files([tmp_path / "short.wav", tmp_path / "long.wav"])
+        next(second)
+        files = scorer._files
+        list(first)
+        assert scorer._files is files
+        list(second)
+        assert scorer._files == {}
 
 
 def test_an_unknown_backend_is_refused(tiny_model: Path) -> None:

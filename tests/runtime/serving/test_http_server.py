@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 from rrtn.runtime.errors import ConfigError
 from rrtn.runtime.serving import http_server
-from rrtn.runtime.serving.http_server import HttpServer, is_loopback, listen, listening_socket, url_of
+from rrtn.runtime.serving.http_server import (
+    HttpServer,
+    _Seldom,
+    is_loopback,
+    listen,
+    listening_socket,
+    url_of,
+)
 
 NEVER = 1e6  # s
 
@@ -93,6 +100,20 @@ def test_a_head_must_come_in_its_time(port: int, data: bytes, monkeypatch: pytes
     answer = said(port, data)
     assert answer.count(b"HTTP/1.1 204") == data.count(b"\r\n\r\n")
     assert answer.count(b"HTTP/1.1") == data.count(b"\r\n\r\n")
+
+
+def test_a_message_is_passed_once_a_minute_whatever_it_is() -> None:
+    seldom = _Seldom()
+
+    def passes(message: object, created: float) -> bool:
+        record = logging.LogRecord("asyncio", logging.ERROR, "", 0, message, (), None)
+        record.created = created
+        return seldom.filter(record)
+
+    assert passes("no descriptors", 1000.0)
+    assert not passes("no descriptors", 1059.0)
+    assert passes(OSError("no descriptors, as an error"), 1059.0)
+    assert passes("no descriptors", 1061.0)
 
 
 def test_a_large_body_is_no_head(port: int) -> None:

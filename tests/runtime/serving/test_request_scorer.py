@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,15 @@ import pytest
 from httpx import ASGITransport, AsyncClient
 from rrtn.runtime import FrontendSpec, Scorer
 from rrtn.runtime.bundle import Bundle
-from rrtn.runtime.errors import StoppedError
+from rrtn.runtime.errors import ConfigError, StoppedError
 from rrtn.runtime.scoring.scoring_model import ScoringModel
 from rrtn.runtime.serving.application import Service, application_from_service
 from rrtn.runtime.serving.bodies import Bodies
 from rrtn.runtime.serving.metrics import Metrics
 from rrtn.runtime.serving.refusals import RefusedError
 from rrtn.runtime.serving.request_scorer import RequestScorer
+from rrtn.runtime.serving.server import Limits, Server
+from rrtn.runtime.tables.rows import Row
 
 
 def test_rows_come_to_those_who_asked(scorer: Scorer, real_clips: list[Path]) -> None:
@@ -27,6 +31,14 @@ def test_rows_come_to_those_who_asked(scorer: Scorer, real_clips: list[Path]) ->
         assert (bad.result().error, requests.waiting) == ("missing", 0)
     for row, right in zip(rows, scorer.score_files(real_clips), strict=True):
         assert row.scores == pytest.approx(right.scores, abs=1e-6)
+
+
+def test_only_sounds_with_scores_count_as_audio() -> None:
+    counts = Metrics(lambda: 0)
+    counts.count(Row(file=b"", scores={"Awe": 0.5}, seconds=2.0))
+    counts.count(Row(file=b"", error="invalid_score", seconds=3.0))
+    assert b"rrtn_audio_seconds_total 2.0" in counts.text()
+    assert counts.results == {"scored": 1, "invalid_score": 1}
 
 
 def test_what_waits_at_the_end_is_scored(scorer: Scorer, real_clips: list[Path]) -> None:
@@ -52,6 +64,24 @@ def test_a_scorer_that_fails_answers_everybody(
         with pytest.raises(StoppedError, match="its scorer has failed"):
             requests.score([b"x"])
     assert (failed, str(requests.failure)) == ([True], "no model")
+
+
+def test_a_scorer_that_fails_before_the_first_sound_is_asked_says_why() -> None:
+    """Its thread may be faster than the sound that the server begins with."""
+
+    class Frozen:
+        bundle = Bundle(path=Path(), labels=("Awe",), spec=FrontendSpec(), variants=(), provenance={})
+
+        def rows_of_feed(self, feed: object) -> Iterator[Any]:
+            raise ConfigError("decoder", "a frozen program")
+            yield
+
+    server = Server(Frozen(), Limits(max_bytes=1000, seconds=9.0, most_waiting=4))  # type: ignore[arg-type]
+    server._requests._thread.start()
+    server._requests._thread.join()
+    server._requests._thread = threading.Thread()
+    with socket.create_server(("127.0.0.1", 0)) as bound, pytest.raises(ConfigError, match="frozen program"):
+        server.run(bound, ready=lambda: None)
 
 
 @pytest.fixture
