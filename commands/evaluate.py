@@ -108,7 +108,7 @@ def report(
 
 # Measure -> its column, and which is left out first where a terminal is narrow.
 _FIGURES: Final = {
-    "ccc_biased": ("CCC, biased", 4),
+    "ccc_biased": ("biased CCC", 4),
     "pearson": ("Pearson", 3),
     "mae": ("MAE", 2),
     "ridge_ccc": ("ridge CCC", 1),

@@ -55,7 +55,8 @@ def print_bundle(bundle: "Bundle") -> None:
     frontend = f"{spec.frames} frames x {spec.n_mels} mels of {audio}"
     auto = _auto(bundle)
     why = "".join(f"; not {what}: {reason}" for what, reason in auto["passed_over"].items())
-    chosen = f"--backend auto: {auto['backend'] or 'nothing here'} {auto['variant'] or ''}".strip()
+    chosen = f"{auto['variant']} on {auto['backend']}" if auto["backend"] else "nothing here"
+    chosen = f"--backend auto: {chosen}"
     why += f"; {auto['tune']}" if auto["tune"] else ""
     chosen += f", which is refused: {auto['refused']}" if auto["refused"] else ""
     caption = f"{frontend}; labels: {', '.join(_labels(bundle))}\n{chosen}{why}"

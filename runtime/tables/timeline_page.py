@@ -20,7 +20,7 @@ _LOWEST: Final = -100.0  # dBFS
 _LINES: Final = 4  # labels whose scores are drawn
 _TOP: Final = 3  # labels of each row in the list
 _TICKS: Final = 6
-_COLOURS: Final = ("#1b4965", "#c1666b", "#4c7a34", "#8d5a97")
+_COLOURS: Final = ("#1b4965", "#b0545a", "#4c7a34", "#8d5a97")
 _STYLE: Final = """
 :root { --ink: #1d2733; --soft: #5b6875; --line: #dfe4ea; --ground: #f4f6f8; --accent: #1b4965; }
 * { box-sizing: border-box; }
@@ -37,6 +37,12 @@ figure { background: #fff; }
 figcaption span { margin-right: 20px; font-size: 14px; font-weight: 600; }
 svg { display: block; width: 100%; font: 12px system-ui, sans-serif; }
 svg text { fill: var(--soft); }
+figcaption { position: sticky; left: 0; }
+@media (max-width: 900px) {
+  figure { overflow-x: auto; }
+  svg { width: 1160px; } /* at its own size, so that its text can be read: it scrolls */
+  figcaption { width: max-content; max-width: calc(100vw - 74px); }
+}
 table { width: 100%; border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 8px; border-bottom: 1px solid var(--line); text-align: left; }
 th { color: var(--soft); }

@@ -18,17 +18,17 @@ from markupsafe import Markup, escape
 from ...runtime.text import printable
 
 _WIDTH, _HEIGHT, _SQUARE = 560, 260, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 120, 18, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 120, 18, 40
 _EDGE: Final = 14  # right of a chart without names
 _COLOURS: Final = (
     "#1b4965",
-    "#c1666b",
+    "#b0545a",
     "#4c7a34",
     "#8d5a97",
-    "#b8860b",
-    "#2a9d8f",
+    "#8f6808",
+    "#1f7a6f",
     "#6c757d",
-    "#d1495b",
+    "#c13a4d",
     "#30638e",
     "#7f4f24",
 )
@@ -38,6 +38,8 @@ _LOW: Final = 170  # height of a spectrogram
 _HERTZ_TICKS: Final = (200, 1000, 2000, 4000, 8000)
 SPECTROGRAM_DB: Final = (-100.0, 20.0)  # what is white, and what is black
 _LONGEST: Final = 30  # characters of a line's name, at most 9 pixels each
+_NARROW: Final = 330  # width of the drawing that a phone shows, at about its own size
+_ROW: Final = 18  # height of a name in its legend
 
 Numbers = Sequence[float] | npt.NDArray[np.floating]
 
@@ -50,17 +52,19 @@ def line_chart(
     y_label: str,
     mark: float | None = None,
     mark_label: str = "",
+    narrow: bool = False,
 ) -> Markup:
     """Lines over a common x. The name of each line is at its end; a long name loses its beginning.
 
-    `mark` is a place on the x axis with a vertical line.
+    `narrow` is for a phone: the names are below. `mark` is a place on the x axis with a vertical line.
     """
     values = [float(v) for line in series.values() for v in line]
     longest = min(_LONGEST, max(map(len, series)))
     whole = all(float(value).is_integer() for value in x)  # epochs
     step = 1.0 if whole else 0.0
-    right = max(_RIGHT, 9 * longest + 10)
-    scale = _Scale(min(x), max(x), min(values), max(values), right=right, step=step)
+    right = _EDGE if narrow else max(_RIGHT, 9 * longest + 10)
+    width = _NARROW if narrow else _WIDTH
+    scale = _Scale(min(x), max(x), min(values), max(values), right=right, width=width, step=step)
     parts = [_axes(scale, x_label, y_label)]
     if mark is not None:
         parts.append(_vertical(scale, mark))
@@ -70,15 +74,19 @@ def line_chart(
     ends = _spread([scale.y(line[-1]) for line in series.values()])
     for i, (name, line) in enumerate(series.items()):
         colour, dash = _COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)]
+        stroke = f'fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"'
         points = " ".join(f"{scale.x(a):.1f},{scale.y(b):.1f}" for a, b in zip(x, line, strict=True))
-        parts.append(
-            f'<polyline points="{points}" fill="none" stroke="{colour}" '
-            f'stroke-width="2" stroke-dasharray="{dash}"/>'
-        )
-        shown = name if len(name) <= longest else f"…{name[1 - longest :]}"
-        place = f'x="{_WIDTH - scale.right + 6}" y="{ends[i] + 4:.1f}"'
+        parts.append(f'<polyline points="{points}" {stroke}/>')
+        shown = _shortened(name, longest)
+        if narrow:
+            y = _HEIGHT + _ROW * i + 8
+            parts.append(f'<path d="M{_LEFT} {y}h28" {stroke}/>')
+            place = f'x="{_LEFT + 36}" y="{y + 4}"'
+        else:
+            place = f'x="{_WIDTH - scale.right + 6}" y="{ends[i] + 4:.1f}"'
         parts.append(f'<text {place} fill="{colour}">{_plain(shown)}</text>')
-    return _svg(parts, f"{y_label} over {x_label}")
+    height = _HEIGHT + _ROW * len(series) * narrow
+    return _svg(parts, f"{y_label} over {x_label}", width=width, height=height)
 
 
 def scatter(
@@ -102,18 +110,30 @@ def scatter(
 
 
 def interval_chart(
-    names: Sequence[str], values: Numbers, interval: tuple[Numbers, Numbers] | None, *, x_label: str
+    names: Sequence[str],
+    values: Numbers,
+    interval: tuple[Numbers, Numbers] | None,
+    *,
+    x_label: str,
+    narrow: bool = False,
 ) -> Markup:
-    """A dot for each name, one below the other, and a bar where there are intervals. NaN is not drawn."""
-    height = _TOP + _BOTTOM + 24 * len(names)
+    """A dot for each name, one below the other, and a bar where there are intervals. NaN is not drawn.
+
+    `narrow` is for a phone. A long name loses its beginning.
+    """
+    width, longest = (_NARROW, 16) if narrow else (_WIDTH, _LONGEST)
+    height, longest = _TOP + _BOTTOM + 24 * len(names), min(longest, max(map(len, names)))
     low, high = (np.where(np.isnan(ends), values, ends) for ends in interval or (values, values))
     lowest, highest = np.nanmin([0.0, *low]), np.nanmax([0.0, *high])
+    left = 8 * longest + 16
     room = 0.03 * (highest - lowest)
-    scale = _Scale(lowest - room, highest + room, 0.0, 1.0, left=150, right=24, height=height)
+    scale = _Scale(lowest - room, highest + room, 0.0, 1.0, left=left, right=24, width=width, height=height)
     parts = [_x_axis(scale, x_label), _vertical(scale, 0.0)]
     for i, name in enumerate(names):
         y = _TOP + 24 * i + 12
-        parts.append(f'<text x="142" y="{y + 4}" text-anchor="end">{_plain(name)}</text>')
+        parts.append(
+            f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{_plain(_shortened(name, longest))}</text>'
+        )
         if np.isnan(values[i]):
             continue
         parts.append(
@@ -121,7 +141,7 @@ def interval_chart(
             f'stroke="{_COLOURS[0]}" stroke-width="3"/>'
         )
         parts.append(f'<circle cx="{scale.x(values[i]):.1f}" cy="{y}" r="5" fill="{_COLOURS[0]}"/>')
-    return _svg(parts, x_label, height=height)
+    return _svg(parts, x_label, width=width, height=height)
 
 
 def spectrogram(
@@ -157,6 +177,10 @@ def spectrogram(
 
 def _hertz_text(hertz: float) -> str:
     return f"{hertz / 1000:g} kHz" if hertz >= 1000 else f"{hertz:g} Hz"
+
+
+def _shortened(name: str, longest: int) -> str:
+    return name if len(name) <= longest else f"…{name[1 - longest :]}"
 
 
 def _plain(text: str) -> Markup:

@@ -7,6 +7,7 @@ they are.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NotRequired, TypedDict
 
@@ -268,8 +269,8 @@ def _curves(
     mark: tuple[str, int | None] = ("", None),
 ) -> Figure:
     label, epoch = mark
-    chart = line_chart(lines, x=epochs, x_label="epoch", y_label=unit, mark=epoch, mark_label=label)
-    return Figure(caption, chart)
+    drawn = partial(line_chart, lines, x=epochs, x_label="epoch", y_label=unit, mark=epoch, mark_label=label)
+    return Figure(caption, drawn(), drawn(narrow=True))
 
 
 def _has(records: Sequence[dict[str, Any]], name: str) -> bool:
@@ -282,14 +283,15 @@ def _quality(evaluation: Evaluation) -> Quality:
         return Quality(None, None, [], confusions)
     names, figures = [*evaluation.targets, "mean"], evaluation.figures
     label = "CCC (challenge), 95% over speakers" if evaluation.interval else "CCC (challenge)"
-    chart = interval_chart(names, figures["ccc"], evaluation.interval, x_label=label)
+    drawn = partial(interval_chart, names, figures["ccc"], evaluation.interval, x_label=label)
     rows = [[name, *(number_text(values[k]) for values in figures.values())] for k, name in enumerate(names)]
     header = ["target", *(_FIGURES[name] for name in figures)]
     if any(count < evaluation.clips for count in evaluation.counts):
         header.append("rated clips")
         rows = [[*row, str(count)] for row, count in zip(rows, [*evaluation.counts, ""], strict=True)]
     scatters = [Figure(target, _scatter(evaluation, k)) for k, target in enumerate(evaluation.targets)]
-    return Quality(Figure("CCC of each target on Val", chart), ShownTable(header, rows), scatters, confusions)
+    chart = Figure("CCC of each target on Val", drawn(), drawn(narrow=True))
+    return Quality(chart, ShownTable(header, rows), scatters, confusions)
 
 
 def _scatter(evaluation: Evaluation, k: int) -> Markup:

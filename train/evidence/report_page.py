@@ -16,6 +16,7 @@ class Figure:
 
     caption: str
     drawing: Markup
+    narrow: Markup | None = None  # the same for a phone
 
 
 @dataclass(frozen=True)

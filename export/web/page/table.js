@@ -38,9 +38,14 @@ export class ResultTable {
         choose.onclick = () => this.#onChosen(entry);
         name.append(choose);
         row.append(name);
-        for (const bar of this.#bars) row.append(scoreCell(entry.scores?.[bar.place], bar));
-        const note = entry.message ?? entry.flags.map(flag => FLAGS[flag] ?? flag).join("; ");
-        row.append(element("td", entry.message ? "note failed" : "note", note));
+        if (entry.message) {
+            const cell = element("td", "note failed", entry.message);
+            cell.colSpan = this.#bars.length + 1; // beside the name, where it is seen without scrolling
+            row.append(cell);
+        } else {
+            for (const bar of this.#bars) row.append(scoreCell(entry.scores[bar.place], bar));
+            row.append(element("td", "note", entry.flags.map(flag => FLAGS[flag] ?? flag).join("; ")));
+        }
         entry.row = row;
     }
 

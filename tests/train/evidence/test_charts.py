@@ -51,6 +51,34 @@ def test_names_at_the_ends_do_not_lie_on_each_other() -> None:
     assert min(np.diff(ends[-8:])) >= 13.9
 
 
+def test_on_a_phone_the_names_are_below_one_under_the_other() -> None:
+    given = {"x": [1, 2], "x_label": "epoch", "y_label": "CCC"}
+    names = ["Awe", "Perceived authenticity of the laugh"]
+    broad, narrow = (
+        ElementTree.fromstring(line_chart({name: [0.0, 0.5] for name in names}, **given, narrow=narrow))
+        for narrow in (False, True)
+    )
+    assert float(narrow.attrib["viewBox"].split()[2]) < 340 < float(broad.attrib["viewBox"].split()[2])
+    below = [float(e.attrib["y"]) for e in narrow.iter("text") if "fill" in e.attrib]
+    epochs = next(float(e.attrib["y"]) for e in narrow.iter("text") if e.text == "epoch")
+    assert epochs < below[0] < below[1] < float(narrow.attrib["viewBox"].split()[3])
+    samples = [e.attrib["stroke-dasharray"] for e in narrow.iter("path") if "stroke-dasharray" in e.attrib]
+    assert samples == [e.attrib["stroke-dasharray"] for e in narrow.iter("polyline")]
+
+
+@pytest.mark.parametrize(("narrow", "longest"), [(False, 30), (True, 16)])
+def test_names_of_intervals_have_room(narrow: bool, longest: int) -> None:
+    names = ["Awe", "Perceived authenticity of the laugh"]
+    svg = interval_chart(names, [0.1, 0.2], None, x_label="CCC", narrow=narrow)
+    ends = {
+        e.text or "": float(e.attrib["x"])
+        for e in ElementTree.fromstring(svg).iter("text")
+        if e.get("text-anchor") == "end"
+    }
+    assert set(ends) == {"Awe", f"…{names[1][1 - longest :]}"}
+    assert all(x - 8 * len(name) >= 0 for name, x in ends.items())
+
+
 def test_long_names_have_room() -> None:
     """Names of runs, as they come: 20261123-101500-cnn14-rrtn-ruwl."""
     svg = line_chart(
@@ -63,7 +91,7 @@ def test_long_names_have_room() -> None:
         if "fill" in e.attrib
     }
     assert set(named) == {"short", f"…{'x' * 29}"}
-    assert {x for line in points_of(svg) for x, _ in line} == {52.0, named["short"] - 6}
+    assert {x for line in points_of(svg) for x, _ in line} == {62.0, named["short"] - 6}
     assert all(x + 8 * len(text) <= width for text, x in named.items())
 
 
