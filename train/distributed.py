@@ -60,6 +60,10 @@ def world_from_environment() -> World:
             wanted=f"{', '.join(names)}, or none",
             fix="start with torchrun",
         )
+    for name, value in found.items():
+        if not value.isdecimal():
+            fix = "start with torchrun"
+            raise ConfigError(f"environment {name}", repr(value), wanted="a whole number", fix=fix)
     return World(*map(int, found.values()))
 
 

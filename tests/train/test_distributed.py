@@ -70,6 +70,17 @@ def test_half_an_environment_is_refused(monkeypatch: pytest.MonkeyPatch, missing
     assert caught.value.came == f"only {', '.join(name for name in NAMES if name != missing)}"
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", ["a", "", "1.5", "-1"])
+def test_a_rank_that_is_no_whole_number_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    set_environment(monkeypatch, **dict.fromkeys(NAMES, "1") | {name: value})
+    with pytest.raises(ConfigError, match=r"expected a whole number \| start with torchrun") as caught:
+        world_from_environment()
+    assert (caught.value.subject, caught.value.came) == (f"environment {name}", repr(value))
+
+
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
 def test_the_ranks_share_a_batch_in_order(size: int) -> None:
     batch = list(range(24))
