@@ -41,8 +41,9 @@ def short(value: object) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number and its noun, as in "1 file" and "1,000 files", for messages."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    """A number and its noun, as in "1 file", "1,000 files" and "2 classes", for messages."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{'' if count == 1 else plural}"
 
 
 def first_of(items: Sequence[object], most: int = 3, separator: str = ", ") -> str:

@@ -61,6 +61,7 @@ class DataSet:
     columns: Columns
     splits: dict[str, Split]
     warnings: tuple[str, ...]
+    hidden: str = ""  # that one among `warnings` which says that ratings of Test may be taken as hidden
     channel: int | None = None  # of the files, counted from 1; None: the mean of all
     numeric_metadata: tuple[str, ...] = ()  # columns of numbers that their names keep from being targets
     cells: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # file_id -> column -> text
@@ -119,6 +120,7 @@ def read_data(
         },
         channel=channel,
         warnings=(*table.warnings, *found.warnings, *_leaks(clips), *_unlisted(audio, clips)),
+        hidden=found.hidden,
         numeric_metadata=tuple(
             name
             for name in table.columns

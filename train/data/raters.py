@@ -26,6 +26,7 @@ from .targets import (
     number,
     numbers_of_cells,
     ratings_of_cells,
+    scale_with_hidden,
 )
 
 RATER: Final = "Rater_ID"  # what the column of raters is called in a SourceTable
@@ -98,6 +99,8 @@ def check_ratings(ratings: SourceTable, data: DataSet, choice: LabelChoice) -> N
     if bad := sorted({i for i, k in np.argwhere(hidden).tolist() if (clips[i], k) in rated}):
         came, lines = "-1 in Test, for a clip that has ratings", [ratings.lines[i] for i in bad]
         fix = "leave the cell empty where a rater gave none"
+        if flag := scale_with_hidden(cells, raw, data.columns, choice):
+            fix += f"; where -1 is a rating: --scale {flag}"
         raise refused_lines(ratings.path, lines, came, wanted="ratings on their scale", fix=fix)
 
 

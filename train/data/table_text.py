@@ -28,6 +28,7 @@ _DECIMAL_POINT: Final = re.compile(r"[+-]?[0-9]*\.[0-9]+([eE][+-]?[0-9]+)?")
 
 
 _NONE: Final = frozenset({"", "na", "n/a", "nan", "<na>"})  # in small letters; as R and pandas write it
+BLANKS: Final = "an empty cell, NA, n/a, nan or <NA>"  # the same for a person
 
 
 def is_none(cell: str) -> bool:

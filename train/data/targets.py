@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ...runtime.arrays import Float32, Float64
 from ...runtime.errors import ConfigError, DataError
+from ...runtime.text import counted, short
 from ..method.columns import (
     AUTO,
     UNIT,
@@ -27,12 +28,13 @@ from ..method.columns import (
     plain_number,
     scale_choice,
 )
-from .table_text import is_none, refused_lines
+from .table_text import BLANKS, is_none, refused_lines
 
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _HIDDEN: Final = -1.0  # what challenges write in place of Test's labels
 _FEWEST_RATED: Final = 2  # of each target in Train and in Val: one clip has no correlation
 _MOST_CLASSES: Final = 200
+_ANY: Final = "LOW:HIGH"  # a scale that nothing tells
 # The scales that people rate on; the first that holds all ratings is proposed.
 _USUAL: Final = tuple(
     Scale(*ends)
@@ -73,6 +75,7 @@ class Labels:
     ratings: Float32
     rated: Float64  # [n, L] in the units of the scales, a class as 0 and 1; NaN: none
     warnings: tuple[str, ...]
+    hidden: str = ""  # that one among `warnings` which says that ratings of Test may be taken as hidden
 
 
 def number(cell: str) -> float | None:
@@ -111,16 +114,24 @@ def labels_of_cells(cells: LabelCells, targets: Sequence[str], choice: LabelChoi
     chosen = tuple(_scale_of(raw[_is(cells, "Train"), k], name, scales) for k, name in enumerate(targets))
     classes = tuple(_class_target(cells, name, choice.classes) for name in choice.class_targets)
     columns = Columns(targets=tuple(targets), scales=chosen, classes=classes)
+    hidden = _hidden_warning(cells, raw, columns, choice)
     raw[hidden_ratings(cells, raw, columns)] = np.nan
     _check_range(cells, raw, columns, scales, learned=choice.learned)
-    numbers = np.array([_class_numbers(cells, target) for target in classes]).reshape(len(classes), n).T
+    of_classes = [_class_numbers(cells, target, learned=choice.learned) for target in classes]
+    numbers = np.array(of_classes).reshape(len(classes), n).T
     shares = (raw - [scale.low for scale in chosen]) / [scale.width for scale in chosen]
     ratings = np.hstack([shares, numbers]).astype(np.float32)
     _check_rated(cells, ratings, columns)
     shown = raw if columns.is_scaled else shares.astype(np.float32)
     rated: Float64 = np.hstack([shown, *_one_hot(numbers, classes)])
     warnings = [*_blank_warnings(cells, ratings, columns), *_outside_warnings(cells, raw, columns)]
-    return Labels(columns=columns, ratings=ratings, rated=rated, warnings=tuple(warnings))
+    return Labels(
+        columns=columns,
+        ratings=ratings,
+        rated=rated,
+        warnings=(*warnings, *filter(None, [hidden])),
+        hidden=hidden,
+    )
 
 
 def _is(cells: LabelCells, *splits: str) -> npt.NDArray[np.bool_]:
@@ -131,8 +142,13 @@ def numbers_of_cells(cells: LabelCells, name: str) -> Float64:
     """[n]: NaN for a blank cell. Raises DataError for anything that is not a finite number."""
     values = np.array([_value(cell) for cell in cells.cells[name]], dtype=np.float64)
     if (bad := np.isneginf(values)).any():
-        fix = f"correct it, or leave {name} out of --targets"
-        raise cells.refused(np.flatnonzero(bad), f"{name} is not a number", wanted="a number", fix=fix)
+        first = cells.cells[name][int(np.flatnonzero(bad)[0])]
+        raise cells.refused(
+            np.flatnonzero(bad),
+            f"{name} is not a number: {short(first)}",
+            wanted=f"a number, or no rating: {BLANKS}",
+            fix=f"correct these cells, or leave {name} out of --targets",
+        )
     return values
 
 
@@ -175,6 +191,37 @@ def hidden_ratings(cells: LabelCells, raw: Float64, columns: Columns) -> npt.NDA
     return np.asarray(marked & np.array([not _holds(scale, _HIDDEN) for scale in columns.scales], dtype=bool))
 
 
+def scale_with_hidden(cells: LabelCells, raw: Float64, columns: Columns, choice: LabelChoice) -> str:
+    """The --scale on which the hidden ratings of `_maybe_rated` would count as ratings; "" without them."""
+    found = _maybe_rated(cells, raw, columns)
+    others = [entry for entry in choice.scale if entry.rpartition("=")[0].strip() not in found]
+    return ",".join((*others, *(f"{name}={scale}" for name, scale in found.items()))) if found else ""
+
+
+def _maybe_rated(cells: LabelCells, raw: Float64, columns: Columns) -> dict[str, Scale]:
+    """Targets with hidden ratings and other negative ones -> a scale for all; none if Test is all hidden."""
+    hidden = hidden_ratings(cells, raw, columns)
+    if np.isnan(np.where(hidden, np.nan, raw)[_is(cells, "Test")]).all():
+        return {}
+    targets = zip(columns.targets, columns.scales, raw.T, hidden.T, strict=True)
+    return {
+        name: _fitting(ratings, scale) or scale
+        for name, scale, ratings, is_hidden in targets
+        if is_hidden.any() and (ratings[~is_hidden] < 0).any()
+    }
+
+
+def _hidden_warning(cells: LabelCells, raw: Float64, columns: Columns, choice: LabelChoice) -> str:
+    """ "" where nothing suggests that a -1 of Test was meant as a rating."""
+    counts = dict(zip(columns.targets, hidden_ratings(cells, raw, columns).sum(0).tolist(), strict=True))
+    named = ", ".join(f"{name} {counts[name]}" for name in _maybe_rated(cells, raw, columns))
+    if not named:
+        return ""
+    flag = scale_with_hidden(cells, raw, columns, choice)
+    text = f"-1 in Test is taken as hidden, though other ratings are negative: {named}"
+    return text if choice.learned else f"{text}; where it is a rating: --scale {flag}"
+
+
 def _holds(scale: Scale, value: float) -> bool:
     return scale.low <= value <= scale.high
 
@@ -192,10 +239,13 @@ def _check_range(
             continue
         value = raw[np.flatnonzero(outside)[0], k]
         wanted = f"a number from {plain_number(scale.low)} to {plain_number(scale.high)}"
-        fix = (
-            f"correct it, or write the ratings on {scale}, as the run learned it"
+        # As where a challenge hides labels of its Test, and they are split anew.
+        may_be_none = (raw[outside, k] == _HIDDEN).all() and not (raw[~outside, k] < 0).any()
+        fix = "leave the cell empty if -1 means no rating; else " if may_be_none else "correct it, or "
+        fix += (
+            f"write the ratings on {scale}, as the run learned it"
             if learned
-            else f"correct it, or say on which scale people rated: --scale {proposed(raw, columns)}"
+            else f"say on which scale people rated: --scale {proposed(raw, columns)}"
         )
         came = f"{name} is out of range: {plain_number(value)}"
         raise cells.refused(np.flatnonzero(outside), came, wanted=wanted, fix=fix)
@@ -216,20 +266,25 @@ def proposed(raw: Float64, columns: Columns) -> str:
     """The --scale that all ratings [n, K] would fit: one for all targets where that is enough."""
     fitting = [_fitting(column, scale) for column, scale in zip(raw.T, columns.scales, strict=True)]
     if len(set(fitting)) == 1:
-        return str(fitting[0])
+        return str(fitting[0] or _ANY)
     pairs = zip(columns.targets, fitting, columns.scales, strict=True)
-    return ",".join(f"{name}={fit}" for name, fit, scale in pairs if fit != UNIT or scale != UNIT)
+    return ",".join(f"{name}={fit or _ANY}" for name, fit, scale in pairs if fit != UNIT or scale != UNIT)
 
 
-def _fitting(ratings: Float64, stated: Scale) -> Scale:
-    """The stated scale where it holds all ratings; else a usual one, or whole numbers around them."""
+def _fitting(ratings: Float64, stated: Scale) -> Scale | None:
+    """The stated scale where it holds all ratings; else a usual one, or whole numbers around them.
+
+    None for ratings that are all the same, which many scales would fit.
+    """
     known = ratings[~np.isnan(ratings)]
     low, high = (float(known.min()), float(known.max())) if len(known) else stated
     if _holds(stated, low) and _holds(stated, high):
         return stated
+    if low == high:
+        return None
     usual = (scale for scale in _USUAL if _holds(scale, low) and _holds(scale, high))
     fit = next((scale for scale in usual if high - low >= scale.width / 2), None)
-    return fit or Scale(float(math.floor(low)), float(max(math.ceil(high), math.floor(low) + 1)))
+    return fit or Scale(float(math.floor(low)), float(math.ceil(high)))
 
 
 def _class_target(cells: LabelCells, name: str, known: Sequence[str]) -> ClassTarget:
@@ -244,15 +299,15 @@ def _class_target(cells: LabelCells, name: str, known: Sequence[str]) -> ClassTa
     if not 2 <= len(classes) <= _MOST_CLASSES:
         raise DataError(
             f"--class-target {name}",
-            f"{len(classes)} classes in Train",
+            f"{counted(len(classes), 'class')} in Train",
             wanted=f"2 to {_MOST_CLASSES}",
             fix="name a column of classes",
         )
     return ClassTarget(name=name, classes=classes)
 
 
-def _class_numbers(cells: LabelCells, target: ClassTarget) -> Float64:
-    """[n]: the number of each row's class, NaN for none. Raises DataError for a class that Train lacks."""
+def _class_numbers(cells: LabelCells, target: ClassTarget, *, learned: bool) -> Float64:
+    """[n]: the number of each row's class, NaN for none. Raises DataError for a class that is not learned."""
     numbers = {name: float(i) for i, name in enumerate(target.classes)}
     texts = cells.cells[target.name]
     hidden = _is(cells, "Test") & np.array([number(cell) == _HIDDEN for cell in texts], dtype=bool)
@@ -260,11 +315,14 @@ def _class_numbers(cells: LabelCells, target: ClassTarget) -> Float64:
     values = np.array([numbers.get(cell, math.nan) for cell in texts])
     if (unknown := np.isnan(values) & ~hidden).any():
         first = texts[int(np.flatnonzero(unknown)[0])]
+        lacks, fix = "no clip of Train has", "move clips of this class to Train"
+        if learned:
+            lacks, fix = "the run did not learn", "leave the cell empty"
         raise cells.refused(
             np.flatnonzero(unknown),
-            f"{target.name} is {first!r}, a class that no clip of Train has",
+            f"{target.name} is {first!r}, a class that {lacks}",
             wanted=f"one of {', '.join(target.classes)}",
-            fix="correct it, or move clips of this class to Train",
+            fix=f"correct it, or {fix}",
         )
     return np.where(hidden & ~np.isin(texts, target.classes), np.nan, values)
 

@@ -22,7 +22,7 @@ from .fold_runs import folds_in
 from .groups import Grouping, GroupReport, group_report, grouping_of_text
 from .predictions import Predictions, scores_of_seeds, write_test_submission
 from .significance import Comparison, compare
-from .trained_run import DATA_CHANGED, predictions_of_run, trained_run
+from .trained_run import DATA_CHANGED, TrainedRun, predictions_of_run, trained_run
 
 
 def evaluate(
@@ -88,7 +88,10 @@ def evaluate(
             _groups(grouping, evaluated.data, seeds, one_scale=len(set(columns.scales)) < 2)
             for grouping in groupings
         ),
-        remarks=_remarks({run: heard, **{other: _heard_by(other, data, split) for other in others}}),
+        remarks=_remarks(
+            {run: [*heard, *_notes(evaluated, split)]}
+            | {other: _heard_by(other, data, split) for other in others}
+        ),
         scales=columns.scales if columns.is_scaled else (),
         task=task,
     )
@@ -100,6 +103,11 @@ def _heard_by(run: Path, data: Path | None, split: str) -> list[str]:
         trained = [trained_run(one, data, split) for one in runs_of_seeds(run)]
         return [one.what_it_heard(split, other_data=data is not None) for one in trained]
     return ["its data cannot be read any more: these are the predictions that it made last"]
+
+
+def _notes(evaluated: TrainedRun, split: str) -> list[str]:
+    """What else to know of a run's figures on a split."""
+    return [evaluated.data.hidden] if split == "Test" else []
 
 
 def _remarks(heard: Mapping[Path, Sequence[str]]) -> dict[str, tuple[str, ...]]:

@@ -109,6 +109,19 @@ def test_a_minus_one_of_one_rater_in_test_is_refused(tmp_path: Path) -> None:
     assert np.isnan(made.data.splits["Test"].rated[0, 0])
 
 
+def test_a_minus_one_in_test_beside_negative_ratings_names_the_scale_that_holds_it(tmp_path: Path) -> None:
+    in_test = imported(tmp_path, ROWS).data.splits["Test"].clips[0].file_id
+    negative = [(*row[:4], "NA" if row[4] == "NA" else f"{(int(row[4]) - 4) / 4}", row[5]) for row in ROWS]
+    place = next(i for i, row in enumerate(ROWS) if row[0] == in_test and row[4] != "NA")
+    rows = [(*row[:4], "-1", row[5]) if i == place else row for i, row in enumerate(negative)]
+    (tmp_path / "again").mkdir()
+    with pytest.raises(DataError, match="-1 in Test, for a clip that has ratings") as caught:
+        imported(tmp_path / "again", rows, settings={"scale": ["auto"], "targets": ["Awe"]})
+    assert caught.value.fix == (
+        "leave the cell empty where a rater gave none; where -1 is a rating: --scale auto,Awe=-1:1"
+    )
+
+
 def test_one_target_of_test_may_be_hidden_and_another_not(tmp_path: Path) -> None:
     """A -1 is beside ratings only where these are of the same target."""
     (tmp_path / "first").mkdir()

@@ -177,6 +177,61 @@ def test_minus_one_is_a_rating_where_the_scale_has_it_and_test_is_rated() -> Non
         labels({"A": "-1 0 1 0 0 1 _ _"}, scale=["A=0:1"])
 
 
+def test_ratings_of_minus_one_that_are_taken_as_hidden_are_counted_where_others_are_negative() -> None:
+    found = labels({"V": "-0.9 0 0.8 0 0 0.5 -1 0.5", "A": "1 2 3 4 1 2 -1 3"}, scale=["auto"])
+    assert np.isnan(found.rated[6]).all()
+    (note,) = found.warnings
+    assert (
+        note
+        == found.hidden
+        == (
+            "-1 in Test is taken as hidden, though other ratings are negative: V 1; where it is a rating: "
+            "--scale auto,V=-1:1"
+        )
+    )
+    kept = labels({"V": "-0.9 0 0.8 0 0 0.5 -1 0.5", "A": "1 2 3 4 1 2 -1 3"}, scale=["auto", "V=-1:1"])
+    assert (kept.rated[6, 0], kept.hidden) == (-1, "")
+
+
+def test_labels_that_are_surely_hidden_need_no_note() -> None:
+    assert labels({"V": "-0.9 0 0.8 0 0 0.5 -1 -1"}, scale=["auto"]).hidden == ""  # all of Test
+    assert labels({"A": "0 1 0 1 0 1 -1 0.5"}).hidden == ""  # nothing else is negative
+
+
+def test_what_a_run_learned_from_is_no_more_to_choose() -> None:
+    found = labels({"V": "-0.9 0 0.8 0 0 0.5 -1 0.5"}, scale=["V=-0.9:0.8"], learned=True)
+    assert found.hidden == "-1 in Test is taken as hidden, though other ratings are negative: V 1"
+
+
+def test_minus_one_outside_of_test_may_mean_no_rating() -> None:
+    """As where hidden labels of a challenge's Test are split anew."""
+    with pytest.raises(DataError) as caught:
+        labels({"A": "-1 0.2 1 0 -1 1 _ _"})
+    assert caught.value.fix == (
+        "leave the cell empty if -1 means no rating; else say on which scale people rated: --scale -1:1"
+    )
+    with pytest.raises(DataError, match=r"\| correct it, or say on which scale .* --scale -1:1$"):
+        labels({"A": "-1 -0.2 1 0 -1 1 _ _"})
+    with pytest.raises(DataError, match=r"if -1 means no rating; else write the ratings on 0:1, as"):
+        labels({"A": "-1 0.2 1 0 -1 1 _ _"}, learned=True)
+
+
+def test_one_rating_alone_does_not_say_its_scale() -> None:
+    with pytest.raises(DataError, match=r"people rated: --scale LOW:HIGH$"):
+        labels({"C": "5 5 5 5 5 5 _ _"})
+    with pytest.raises(DataError, match=r"people rated: --scale C=LOW:HIGH$"):
+        labels({"C": "5 5 5 5 5 5 _ _", "A": "0 1 0 1 0 1 _ _"})
+
+
+def test_what_is_no_number_is_shown_beside_what_a_blank_is() -> None:
+    with pytest.raises(DataError) as caught:
+        labels({"A": "0 - 1 0 0 1 _ _"})
+    assert str(caught.value) == (
+        "rows [1] | A is not a number: '-' | expected a number, or no rating: an empty cell, NA, n/a, nan or "
+        "<NA> | correct these cells, or leave A out of --targets"
+    )
+
+
 def test_classes_are_those_of_train_in_alphabetical_order() -> None:
     found = labels({"A": "0 1 0 1 0 1 _ _"}, {"Type": "Laugh Cry Laugh Gasp Gasp Cry -1 _"})
     assert found.columns.labels == ("A", "Type=Cry", "Type=Gasp", "Type=Laugh")
@@ -208,8 +263,17 @@ def test_a_class_that_train_lacks_is_refused_with_its_rows() -> None:
         labels({}, {"Type": "a b a b Sob b _ _"})
 
 
+def test_a_class_that_a_run_did_not_learn_is_not_blamed_on_the_split() -> None:
+    with pytest.raises(DataError) as caught:
+        labels({}, {"Type": "a b a b Sob b _ _"}, classes=["Type=a", "Type=b"], learned=True)
+    assert str(caught.value) == (
+        "rows [4] | Type is 'Sob', a class that the run did not learn | expected one of a, b | "
+        "correct it, or leave the cell empty"
+    )
+
+
 def test_one_class_is_none_to_learn() -> None:
-    with pytest.raises(DataError, match=r"--class-target Type \| 1 classes in Train"):
+    with pytest.raises(DataError, match=r"--class-target Type \| 1 class in Train"):
         labels({}, {"Type": "a a a a a a _ _"})
 
 

@@ -24,6 +24,7 @@ from rrtn.train import loop
 from rrtn.train.config import config_from_dict
 from rrtn.train.data.corpus import MARK
 from rrtn.train.evidence import report as page_of
+from rrtn.train.evidence import trained_run
 from rrtn.train.evidence.best_checkpoint import best_of_run
 from rrtn.train.evidence.evaluate import evaluate
 from rrtn.train.evidence.report import report
@@ -240,6 +241,24 @@ def test_clips_that_a_run_learned_from_are_counted_where_the_data_is_another(
 def test_that_a_run_learned_from_its_own_train_is_said(run: Path, tmp_path: Path) -> None:
     (own,) = copies(run, tmp_path, "own")
     assert evaluate(own, ridge=False, split="Train").remarks == {str(own): ("it learned from these clips",)}
+
+
+def test_ratings_that_were_taken_as_hidden_are_said_on_test(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = shutil.copytree(run.parent / "<u>data", tmp_path / "data")
+    table = (data / "data_info.csv").read_text()
+    (data / "data_info.csv").write_text(table.replace(",Val,", ",Test,"))
+    found = trained_run.TrainedRun.of_run
+
+    def with_hidden(*given: Any) -> Any:
+        of_run = found(*given)
+        return replace(of_run, data=replace(of_run.data, hidden="-1 is hidden"))
+
+    monkeypatch.setattr(trained_run.TrainedRun, "of_run", with_hidden)
+    (own,) = copies(run, tmp_path, "own")
+    assert "-1 is hidden" in evaluate(own, ridge=False, data=data, split="Test").remarks[str(own)]
+    assert evaluate(own, ridge=False).remarks == {}
 
 
 def test_what_is_to_be_known_of_a_compared_run_is_said(
