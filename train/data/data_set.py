@@ -263,7 +263,9 @@ def _check_places(table: _CsvTable, audio: AudioFolder) -> None:
         raise table.refused(
             [row.line for row in lost], came, wanted="Train, Val (dev, valid, ...) or Test", fix=fix
         )
-    if outside := [row for row in table.rows if not is_below(row.file_id) and not is_file(row.path)]:
+    if outside := [
+        row for row in table.rows if not is_below(row.file_id) and not audio.candidates(row.file_id)
+    ]:
         raise table.refused(
             [row.line for row in outside],
             f"{table.roles.file} is {_short(repr(outside[0].file_id))}",

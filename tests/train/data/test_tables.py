@@ -267,6 +267,15 @@ def test_a_table_beside_its_audio_needs_no_wav_folder(folder: Path) -> None:
     assert data.splits["Val"].clips[0].path == folder / "wav/b1.wav"
 
 
+def test_a_name_outside_is_refused_though_that_file_is_there(folder: Path) -> None:
+    (folder / "outside.wav").touch()
+    for name in ("../outside", str(folder / "outside.wav"), str(folder / "outside")):
+        with pytest.raises(DataError, match=r"line 3 \(1 in all\) \| File_ID is .* expected the name of a file"):
+            read(folder, table().replace("a2", name))
+    data = read(folder, table().replace("a2", str(folder / "wav/a2.wav")))
+    assert data.splits["Train"].clips[1].path == folder / "wav/a2.wav"
+
+
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
 def test_a_name_is_found_in_either_unicode_form(folder: Path, forms: tuple[str, str]) -> None:
     on_disk, in_table = (unicodedata.normalize(form, "Geräusch") for form in forms)
