@@ -7,6 +7,7 @@ letters (A.WAV), or in the other Unicode form, as macOS writes names.
 import errno
 import os
 import unicodedata
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -34,7 +35,7 @@ class AudioFolder:
         """The files that a cell may mean: none, one, or several that it does not tell apart."""
         if is_below(file_id) and is_file(plain := self.plain_path(file_id)):
             return [plain]
-        *parents, name = [part for part in _posix(file_id).split("/") if part not in ("", ".")] or [""]
+        *parents, name = _parts(file_id) or [""]
         if not name or ".." in parents or name == "..":
             return []
         keys = tuple(map(_key, parents))
@@ -48,9 +49,23 @@ class AudioFolder:
             found = [file for file in found if closeness(file) == best]
         return [file.path for file in found]
 
+    def named_folders(self, file_id: str, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The folders that a cell names: those in front of the file's own, and the file's own below the root.
+
+        The first are of another machine, or wrong; none where they end in the root itself.
+        """
+        keys = tuple(map(_key, _parts(file_id)[:-1]))
+        depth = min(len(keys), len(path.relative_to(self.root).parts) - 1)
+        front, own = keys[: len(keys) - depth], keys[len(keys) - depth :]
+        return () if front[-1:] == (_key(self.root.name),) else front, own
+
+    def files(self) -> Iterator[Path]:
+        """All audio, whatever its folder and suffix."""
+        return (file.path for files in self._by_stem.values() for file in files)
+
     @cached_property
     def _by_stem(self) -> dict[str, list[_AudioFile]]:
-        """Looked for only where a file is not where the layout has it."""
+        """The last part of a name, as `_key` has it, without its suffix -> the files of that name."""
         found: dict[str, list[_AudioFile]] = {}
         for folder, folders, names in os.walk(self.root):
             folders.sort()
@@ -86,8 +101,8 @@ def _wav_name(file_id: str) -> PurePosixPath:
     return name if _is_audio(name.name) or not name.name else name.with_name(f"{name.name}.wav")
 
 
-def _posix(file_id: str) -> str:
-    return without_brackets(file_id).replace("\\", "/")
+def _parts(file_id: str) -> list[str]:
+    return [part for part in without_brackets(file_id).replace("\\", "/").split("/") if part not in ("", ".")]
 
 
 def _is_audio(name: str) -> bool:

@@ -119,7 +119,13 @@ def read_data(
             for name in SPLITS
         },
         channel=channel,
-        warnings=(*table.warnings, *found.warnings, *_leaks(clips), *_unlisted(audio, clips)),
+        warnings=(
+            *table.warnings,
+            *_in_no_such_folder(table, audio),
+            *found.warnings,
+            *_leaks(clips),
+            *_unlisted(audio, clips),
+        ),
         hidden=found.hidden,
         numeric_metadata=tuple(
             name
@@ -367,8 +373,26 @@ def _leaks(clips: list[Clip]) -> list[str]:
 
 def _unlisted(audio: AudioFolder, clips: list[Clip]) -> list[str]:
     listed = {clip.path for clip in clips}
-    extra = [path for path in sorted(audio.root.glob("*.wav")) if path not in listed]
+    extra = sorted(path for path in audio.files() if path not in listed)
     if not extra:
         return []
-    files = counted(len(extra), "file")
-    return [f"{audio.root.name}/: {files} without a row in the CSV, ignored (first: {extra[0].name})"]
+    files, first = counted(len(extra), "file"), extra[0].relative_to(audio.root)
+    return [f"{audio.root.name}/: {files} without a row in the CSV, ignored (first: {first})"]
+
+
+def _in_no_such_folder(table: _CsvTable, audio: AudioFolder) -> list[str]:
+    """A warning for rows whose file lies in none of the folders that they name, where other rows' files do.
+
+    Folders of another machine in front of all rows are no obstacle.
+    """
+    placed = [(row, *audio.named_folders(row.file_id, row.path)) for row in table.rows]
+    fronts = {front for _, front, found in placed if found}
+    lost = [row for row, front, found in placed if front and not found and front not in fronts]
+    if not fronts or not lost:
+        return []
+    rows, first = counted(len(lost), "row"), lost[0]
+    taken = f"{audio.root.name}/{first.path.relative_to(audio.root)}"
+    return [
+        f"{table.path.name}: in {rows} the named folder is not there, though those of other rows are "
+        f"(first: line {first.line}, {_short(first.file_id)} is taken as {_short(taken)})"
+    ]

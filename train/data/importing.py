@@ -26,7 +26,14 @@ from .places import SETTINGS, TABLE, DataPlaces, Roles
 from .raters import check_ratings, clips_of_ratings, with_raters
 from .reading import check_labels, data_of_settings, label_settings
 from .source_table import SourceTable
-from .table_text import TableRecord, TextTable, check_lengths, read_text_table, with_decimal_points
+from .table_text import (
+    TableRecord,
+    TextTable,
+    check_lengths,
+    name_taken,
+    read_text_table,
+    with_decimal_points,
+)
 
 SHARES: Final = (0.7, 0.15, 0.15)  # of the clips, in Train, Val and Test
 _AVB_TABLES: Final = ("high_info.csv", "two_info.csv", "culture_info.csv", "type_info.csv")
@@ -142,6 +149,8 @@ def _audio_beside(table: Path) -> Path:
 def _own_table(path: Path, audio: Path, places: DataPlaces, rater_column: str = "") -> SourceTable:
     """A table in any dialect, with its columns of file, split and speaker under the names of Hume-VB."""
     text = read_text_table(path)
+    if repeated := [name for name, count in Counter(text.columns).items() if count > 1]:
+        raise DataError(f"{path}, line 1", f"column {repeated[0]!r} twice", wanted="each name once")
     if rater_column:
         text = with_raters(text, rater_column)
     roles = places.roles(text)
@@ -164,15 +173,11 @@ def _own_table(path: Path, audio: Path, places: DataPlaces, rater_column: str = 
 
 def _under_usual_names(text: TextTable, roles: Roles) -> tuple[str, ...]:
     """The columns, with the names of Hume-VB for those of the roles. Raises DataError for a name twice."""
-    where, wanted = f"{text.path}, line 1", "each name once"
-    if repeated := [name for name, count in Counter(text.columns).items() if count > 1]:
-        raise DataError(where, f"column {repeated[0]!r} twice", wanted=wanted)
     renamed = {column: name for column, name in zip(roles, _ROLES, strict=True) if column}
     columns = tuple(renamed.get(name, name) for name in text.columns)
     for column, name in renamed.items():
         if columns.count(name) > 1:
-            came = f"column {name!r} beside {column!r}, which takes its place"
-            raise DataError(where, came, wanted=wanted, fix=f"rename {name!r}")
+            raise name_taken(text, name, column)
     return columns
 
 

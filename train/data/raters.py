@@ -17,7 +17,7 @@ from ...runtime.text import counted
 from .column_names import is_metadata
 from .data_set import DataSet
 from .source_table import SourceTable
-from .table_text import TextTable, is_none, refused_lines
+from .table_text import TextTable, is_none, name_taken, refused_lines
 from .targets import (
     LabelChoice,
     hidden_ratings,
@@ -38,6 +38,8 @@ def with_raters(text: TextTable, column: str) -> TextTable:
     if column not in text.columns:
         wanted = f"a column of {text.path}: {', '.join(text.columns)}"
         raise DataError("--rater-column", column, wanted=wanted)
+    if RATER in text.columns and column != RATER:
+        raise name_taken(text, RATER, column)
     return replace(text, columns=tuple(RATER if name == column else name for name in text.columns))
 
 

@@ -87,8 +87,10 @@ def constant_targets(data: DataSet) -> list[str]:
 
 
 def alike_names(data: DataSet) -> list[str]:
-    """A warning for classes of a target, and for speakers, that differ in case, width or blanks alone."""
+    """A warning for targets, classes of a target, and speakers that differ in case, width or blanks alone."""
     warnings = []
+    if alike := _alike(data.columns.names):
+        warnings.append(f"targets that may be one: {', '.join(alike)}")
     for target in data.columns.classes:
         if alike := _alike(target.classes):
             warnings.append(f"classes of {target.name} that may be one: {', '.join(alike)}")

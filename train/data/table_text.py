@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from ...runtime.errors import DataError
 from ...runtime.system.files import read_regular
-from ...runtime.text import counted, first_of
+from ...runtime.text import counted, first_of, short
 
 _SEPARATORS: Final = (",", ";", "\t")  # the first one wins where several fit
 _SEPARATOR_LINE: Final = re.compile(r"\A\"?sep=(.)\"?\r?\n")  # Excel's
@@ -72,17 +72,27 @@ def read_text_table(path: Path) -> TextTable:
     if not filled:
         raise DataError(str(path), "empty file", wanted="a header with File_ID, Split and target columns")
     columns, records = _without_empty_columns(filled[0].cells, filled[1:])
+    if len(columns) == 1 and all(len(cells) == 1 for _, cells in records):
+        wanted = "a table with commas, semicolons or tabs between the cells"
+        raise DataError(f"{path}, line 1", f"one column, {short(columns[0])}", wanted=wanted)
     return TextTable(path, columns, tuple(records), separator)
+
+
+def name_taken(table: TextTable, name: str, column: str) -> DataError:
+    """The error of a table in which `column` would get the `name` that another column has."""
+    came = f"column {name!r} beside {column!r}, which takes its place"
+    return DataError(f"{table.path}, line 1", came, wanted="each name once", fix=f"rename {name!r}")
 
 
 def check_lengths(table: TextTable) -> None:
     """Raises DataError for records of another length than the header's."""
-    if ragged := [line for line, cells in table.records if len(cells) != len(table.columns)]:
+    width = len(table.columns)
+    if ragged := {line: len(cells) for line, cells in table.records if len(cells) != width}:
         raise refused_lines(
             table.path,
-            ragged,
-            "another number of cells than the header has",
-            wanted=f"{len(table.columns)} cells",
+            [*ragged],
+            f"{first_of(sorted(set(ragged.values())), separator=' and ')} cells",
+            wanted=f"{width} cells, as the header has",
             fix="put a text that holds a comma in double quotes" if table.separator == "," else "",
         )
 

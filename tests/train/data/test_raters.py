@@ -176,3 +176,15 @@ def test_a_column_of_raters_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("file,Awe\na,1\n")
     with pytest.raises(DataError, match=r"--rater-column \| who \| expected a column of .*file, Awe"):
         import_data(request)
+
+
+def test_a_column_that_has_the_name_of_the_raters_is_named(tmp_path: Path) -> None:
+    header = ("file", "speaker", "participant", "Rater_ID", "Awe", "Type")
+    with pytest.raises(DataError) as caught:
+        imported(tmp_path, ROWS, header=header)
+    assert str(caught.value).endswith(
+        "line 1 | column 'Rater_ID' beside 'participant', which takes its place | expected each name once | "
+        "rename 'Rater_ID'"
+    )
+    with pytest.raises(DataError, match=r"line 1 \| column 'participant' twice \| expected each name once$"):
+        imported(tmp_path, ROWS, header=("file", "speaker", "participant", "participant", "Awe", "Type"))

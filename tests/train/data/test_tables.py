@@ -131,6 +131,7 @@ REFUSED: dict[str, tuple[Table, tuple[str, ...]]] = {
     "nothing": (lambda: "", ("empty file",)),
     "empty rows alone": (lambda: ";;;\n;;;\n", ("empty file",)),
     "a title above": (lambda: f"Ratings of May\n{table()}", ("line 1", "no column File_ID")),
+    "pipes": (lambda: table(by="|"), ("line 1", "one column", "commas, semicolons or tabs")),
     "no file column": (renamed(File_ID="Stimulus"), ("no column File_ID", "--file-column NAME")),
     "no split column": (renamed(Split="Phase"), ("no column Split", "--split-column NAME", "data import")),
     "a column twice": (renamed(Arousal="Valence"), ("column 'Valence' twice",)),
@@ -149,7 +150,11 @@ REFUSED: dict[str, tuple[Table, tuple[str, ...]]] = {
         ("line 4 (1 in all)", "Valence is not a number"),
     ),
     "a rating in words": (changed(4, {"0.5": "high"}), ("line 2 (1 in all)", "Arousal is not a number")),
-    "a row too short": (lambda: table().replace(",0.5\n", "\n"), ("line 2 (1 in all)", "5 cells")),
+    "a row too short": (lambda: table().replace(",0.5\n", "\n"), ("line 2 (1 in all)", "4 cells", "5 cells")),
+    "rows too long": (
+        lambda: table().replace("0.5\n", "0.5,1,2\n").replace("0.125\n", "0.125,1\n"),
+        ("lines 2, 4 (2 in all)", "6 and 7 cells", "5 cells"),
+    ),
     "an open quote": (lambda: table().replace("s5", '"s5'), ("unexpected end of data",)),
     "a name without a file": (changed(0, {"a2": "a22"}), ("line 3 (1 in all)", "a22.wav is not in")),
     "a name in the wrong folder": (
@@ -270,7 +275,7 @@ def test_a_table_beside_its_audio_needs_no_wav_folder(folder: Path) -> None:
 def test_a_name_outside_is_refused_though_that_file_is_there(folder: Path) -> None:
     (folder / "outside.wav").touch()
     for name in ("../outside", str(folder / "outside.wav"), str(folder / "outside")):
-        with pytest.raises(DataError, match=r"line 3 \(1 in all\) \| File_ID is .* expected the name of a file"):
+        with pytest.raises(DataError, match=r"line 3 \(1 in all\) \| File_ID is .* the name of a file below"):
             read(folder, table().replace("a2", name))
     data = read(folder, table().replace("a2", str(folder / "wav/a2.wav")))
     assert data.splits["Train"].clips[1].path == folder / "wav/a2.wav"
@@ -297,6 +302,37 @@ def test_the_file_whose_folders_are_those_of_the_name_comes_first(folder: Path) 
         (folder / "wav" / name).touch()
     data = read(folder, table().replace("a1", "D:\\old\\cy\\far"))
     assert data.splits["Train"].clips[0].path == folder / "wav/cy/far.flac"
+
+
+def test_a_folder_that_is_not_there_is_said_where_those_of_other_rows_are(folder: Path) -> None:
+    """The file of another folder may be of another speaker."""
+    data = read(folder, table().replace("a1", "bo/twice").replace("a2", "spk3/a2"))
+    assert data.splits["Train"].clips[1].path == folder / "wav/a2.wav"
+    assert data.warnings[0] == (
+        "data_info.csv: in 1 row the named folder is not there, though those of other rows are "
+        "(first: line 3, spk3/a2 is taken as wav/a2.wav)"
+    )
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"a1": "C:\\study\\bo\\twice", "a2": "C:\\study\\a2"},  # what is before the folders is alike
+        {"a1": "recordings/a1", "a2": "more/a2"},  # no row has a folder that is there
+        {"a1": "bo/twice", "a2": "wav/a2"},  # the audio's own folder
+        {"a1": "bo/twice", "a2": "take"},
+    ],
+)
+def test_folders_of_another_machine_are_no_warning(folder: Path, names: dict[str, str]) -> None:
+    (folder / "wav/take.wav").touch()
+    data = read(folder, changed(0, names)())
+    assert [warning for warning in data.warnings if "the named folder" in warning] == []
+
+
+def test_files_without_a_row_are_counted_in_every_folder_and_form(folder: Path) -> None:
+    (folder / "wav/notes.txt").touch()
+    (warning,) = read(folder, table()).warnings
+    assert warning == "wav/: 3 files without a row in the CSV, ignored (first: anna/take.wav)"
 
 
 def test_dev_and_val_in_one_table_are_said(folder: Path) -> None:
@@ -326,6 +362,11 @@ def test_a_speaker_is_one_in_either_unicode_form_and_na_is_nobody(folder: Path) 
     assert any(
         f"SPEAKER LEAK: 1 speaker in more than one split (first: {name})" in one for one in data.warnings
     )
+
+
+def test_targets_that_may_be_one_are_told(folder: Path) -> None:
+    data = read(folder, str(with_column("valence")()))
+    assert alike_names(data) == ["targets that may be one: 'Valence' = 'valence'"]
 
 
 def test_speakers_that_may_be_one_are_told(folder: Path) -> None:
