@@ -17,7 +17,7 @@ _CONTROLS: Final = (
     "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff"
 )
 _CONTROL: Final = re.compile(f"[{_CONTROLS}]")
-_NOT_IN_CELL: Final = re.compile(rf"[{_CONTROLS}\\]")
+_NOT_IN_CELL: Final = re.compile(rf"[{_CONTROLS}]|\\(?=x[0-9a-f]{{2}})")
 _LONGEST: Final = 500  # characters of a value in an error
 _ESCAPE: Final = re.compile(r"\\x([0-9a-f]{2})")
 # The full-width signs begin formulas in spreadsheets of East Asia.
@@ -78,8 +78,9 @@ def without_brackets(file_id: str) -> str:
 def cell_from_text(text: str) -> str:
     r"""A cell of a CSV: one line of plain UTF-8 that no spreadsheet takes for a formula.
 
-    The bytes of control characters and of backslashes become \xNN. A ' is set before what begins with
-    = + - @ or '. `bytes_from_cell` gives the text back.
+    The bytes of control characters become \xNN, and so does a backslash that would read as such a byte; paths
+    of Windows stay as they are. A ' is set before what begins with = + - @ or '. `bytes_from_cell` gives the
+    text back.
     """
     cell = _NOT_IN_CELL.sub(_escaped, text)
     return f"'{cell}" if _FORMULA.match(cell) else cell

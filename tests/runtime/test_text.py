@@ -44,6 +44,20 @@ def test_n25_a_cell_is_no_formula_and_comes_back(text: str) -> None:
     assert bytes_from_cell(cell).decode() == text
 
 
+@pytest.mark.parametrize("text", ["C:\\Study\\wav\\spk 7\\a.wav", "C:\\x\\xyz", "a\\x4", "\\", "\\\\host\\x"])
+def test_a_path_of_windows_is_left_alone(text: str) -> None:
+    """A table that is joined by its names finds them."""
+    assert cell_from_text(text) == text
+    assert bytes_from_cell(text).decode() == text
+
+
+@pytest.mark.parametrize("before", ["", "\\", "\\x", "\\x4", "\\x41", "\\\\x41", "\\x5cx41"])
+@pytest.mark.parametrize("after", ["", "\x1b", "41", "x41", "\\x41", "\udce9", "\n4"])
+def test_a_backslash_that_reads_as_an_escape_is_one(before: str, after: str) -> None:
+    cell = cell_from_text(before + after)
+    assert bytes_from_cell(cell) == (before + after).encode("utf-8", "surrogateescape")
+
+
 @pytest.mark.parametrize("text", ["\x1b[31m", "\u202ecod.exe", "a\r\n=1", "\\x1b", "\u2028", "\t=1", "\x85"])
 def test_n25_a_cell_is_one_plain_line_and_comes_back(text: str) -> None:
     cell = cell_from_text(text)

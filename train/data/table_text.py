@@ -91,8 +91,8 @@ def check_lengths(table: TextTable) -> None:
         raise refused_lines(
             table.path,
             [*ragged],
-            f"{first_of(sorted(set(ragged.values())), separator=' and ')} cells",
-            wanted=f"{width} cells, as the header has",
+            f"another number of cells than the header has: {first_of(sorted(set(ragged.values())))}",
+            wanted=f"{width} cells",
             fix="put a text that holds a comma in double quotes" if table.separator == "," else "",
         )
 

@@ -1,6 +1,6 @@
 // The table as `rrtn score` writes it: file,start,end,<scores>,error,flags, safe for spreadsheets.
 
-const NOT_IN_CELL = /[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\\]/g;
+const NOT_IN_CELL = /[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]|\\(?=x[0-9a-f]{2})/g;
 const FORMULA = /^\s*[=+\-@'\uff1d\uff0b\uff0d\uff20]/;
 
 /** `columns` are the K names of the scores; `rows` are {name, start, end, scores, error, flags}. */
@@ -24,7 +24,7 @@ function sixDecimals(score) {
     return Number(text) === 0 ? "0.000000" : text;
 }
 
-/** rrtn's runtime/text.py: bytes of control characters and of backslashes as \xNN, ' before a formula. */
+/** rrtn's runtime/text.py: bytes of control characters, and backslashes that read as such, as \xNN; ' before a formula. */
 function cellFromText(text) {
     const cell = text.replace(NOT_IN_CELL, letter =>
         [...new TextEncoder().encode(letter)].map(byte => `\\x${byte.toString(16).padStart(2, "0")}`).join(""));

@@ -211,6 +211,7 @@ def test_the_table_is_the_csv_of_rrtn_score(tmp_path: Path) -> None:
         "plain.wav",
         '=1+1,"x"',
         "-2 \\ \n\r\t",
+        "C:\\x\\x41.wav",
         "\u202eevil",
         "@x",
         " +y",

@@ -150,10 +150,10 @@ REFUSED: dict[str, tuple[Table, tuple[str, ...]]] = {
         ("line 4 (1 in all)", "Valence is not a number"),
     ),
     "a rating in words": (changed(4, {"0.5": "high"}), ("line 2 (1 in all)", "Arousal is not a number")),
-    "a row too short": (lambda: table().replace(",0.5\n", "\n"), ("line 2 (1 in all)", "4 cells", "5 cells")),
+    "a row too short": (lambda: table().replace(",0.5\n", "\n"), ("line 2 (1 in all)", "has: 4", "5 cells")),
     "rows too long": (
         lambda: table().replace("0.5\n", "0.5,1,2\n").replace("0.125\n", "0.125,1\n"),
-        ("lines 2, 4 (2 in all)", "6 and 7 cells", "5 cells"),
+        ("lines 2, 4 (2 in all)", "header has: 6, 7", "5 cells"),
     ),
     "an open quote": (lambda: table().replace("s5", '"s5'), ("unexpected end of data",)),
     "a name without a file": (changed(0, {"a2": "a22"}), ("line 3 (1 in all)", "a22.wav is not in")),

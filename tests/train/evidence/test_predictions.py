@@ -2,6 +2,7 @@
 challenge's form.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,17 @@ def test_another_file_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "Val.csv").write_text(content, encoding="latin-1")
     with pytest.raises(DataError, match=r"Val\.csv"):
         read_predictions(tmp_path / "Val.csv")
+
+
+def test_a_submission_has_the_names_of_the_table_and_no_control_characters(tmp_path: Path) -> None:
+    names = ("C:\\Study\\wav\\spk 7\\a.WAV", "[b\\x1b]", "c\x1b[2J\n=1")
+    write_test_submission(tmp_path / "test.csv", replace(predictions(np.nan), file_ids=names))
+    _, *rows = (tmp_path / "test.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == [
+        "[C:\\Study\\wav\\spk 7\\a.WAV]",
+        "[b\\x5cx1b]",
+        "[c\\x1b[2J\\x0a=1]",
+    ]
 
 
 def test_a_submission_has_brackets_and_the_datas_order(tmp_path: Path) -> None:
