@@ -104,7 +104,8 @@ class TrainedRun:
             fix = " or ".join(f"--split {one}" for one in rated)
             raise DataError(f"--split {name}", came, wanted="a split with labels", fix=fix)
         unchecked = split_clips(self.data, name, self.config.frontend, _CPU, checked=False)
-        path = _kept(self.run, name, sha256_of_splits(self.data.columns.labels, unchecked)[:12])
+        of_data = name if self.is_of_its_own_data else f"other-{name}"
+        path = _kept(self.run, of_data, sha256_of_splits(self.data.columns.labels, unchecked)[:12])
         with contextlib.suppress(DataError):  # not there, or broken
             kept = read_predictions(path)
             if kept.file_ids == _file_ids(split) and kept.targets == self.data.columns.labels:
@@ -284,7 +285,10 @@ def _speakers(split: Split) -> tuple[str, ...]:
 
 
 def _kept(run: Path, split: str, data: str) -> Path:
-    """The file for the predictions on a split, named by hashes of the checkpoints and of the clips."""
+    """The file for the predictions on a split, named by hashes of the checkpoints and of the clips.
+
+    A split of other data than the run's own is called other-Val.
+    """
     pointers = [RunFolder(fold).last / POINTER for fold in folds_in(run)] or [RunFolder(run).best / POINTER]
     hashes = [sha256_of(pointer) for pointer in pointers]
     of_all = hashlib.sha256("".join(hashes).encode()).hexdigest()
@@ -298,7 +302,7 @@ def predictions_of_run(
     """The best checkpoint's predictions on a split, in float32.
 
     They are kept in the run, and read from there the next time. Where the run's own data cannot be read
-    any more, those that were made last with this checkpoint are taken.
+    any more, those that were made last on it with this checkpoint are taken.
     """
     try:
         return trained_run(run, data, split).kept_predictions(split, device)

@@ -238,6 +238,22 @@ def test_clips_that_a_run_learned_from_are_counted_where_the_data_is_another(
     assert remark == "its own data is not there as it was: it may have learned from these clips"
 
 
+def test_predictions_on_other_data_are_not_taken_for_those_on_the_runs_own(run: Path, tmp_path: Path) -> None:
+    """Where the run's own data is gone, what it predicted last on that data is all that is left."""
+    (own,) = copies(run, tmp_path, "own")
+    others = shutil.copytree(run.parent / "<u>data", tmp_path / "others")
+    table = (others / "data_info.csv").read_text().splitlines()
+    (others / "data_info.csv").write_text("\n".join(table[:-1]) + "\n")
+    shutil.rmtree(own / "predictions", ignore_errors=True)
+    before = trained_run.predictions_of_run(own)
+    assert len(trained_run.predictions_of_run(own, data=others).file_ids) < len(before.file_ids)
+    config = (own / "config.toml").read_text()
+    (own / "config.toml").write_text(config.replace(str(run.parent / "<u>data"), str(tmp_path / "gone")))
+    assert trained_run.predictions_of_run(own).file_ids == before.file_ids
+    (first, second) = sorted(path.name for path in (own / "predictions").iterdir())
+    assert (first.partition("-")[0], second.rpartition("Val-")[0]) == ("Val", "other-")
+
+
 def test_that_a_run_learned_from_its_own_train_is_said(run: Path, tmp_path: Path) -> None:
     (own,) = copies(run, tmp_path, "own")
     assert evaluate(own, ridge=False, split="Train").remarks == {str(own): ("it learned from these clips",)}
