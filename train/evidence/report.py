@@ -34,7 +34,7 @@ from ..run_folder import RunFolder
 from .best_checkpoint import config_of_checkpoint
 from .charts import SPECTROGRAM_DB, interval_chart, line_chart, scatter
 from .evaluate import evaluate, runs_of_seeds
-from .evaluation import Evaluation, mean_of_known
+from .evaluation import Evaluation
 from .fold_runs import folds_in
 from .report_clips import clips_of_evaluation
 from .report_page import Compared, Confusion, Export, Figure, Quality, ShownTable, Summary, Training
@@ -43,7 +43,7 @@ from .trained_run import DATA_CHANGED, config_of_all_folds
 
 MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` printed
 
-_CHOSEN: Final = "chosen on these clips: on others the CCC is likely lower"
+_CHOSEN: Final = "chosen on these clips: on others the {metric} is likely lower"
 _CROSSED: Final = "the last one, not chosen; each clip is predicted by the run that did not hear its speaker"
 _FIGURES: Final = {
     "ccc": "CCC",
@@ -163,7 +163,9 @@ def _history(run: Path) -> list[dict[str, Any]]:
 
 def _summary(run: Path, shown: Path, config: Config, evaluation: Evaluation) -> Summary:
     epochs = config_from_toml(RunFolder(shown).config).optim.epochs  # more than the checkpoint's on a resume
-    trained = len(_history(shown))
+    trained, metric = len(_history(shown)), METRIC_NAMES[evaluation.metric]
+    chosen = DATA_CHANGED if evaluation.data_changed else _CHOSEN.format(metric=metric)
+    means = {name: float(values[-1]) for name, values in evaluation.figures.items()}
     return Summary(
         run=run,
         data=data_folder(config),
@@ -175,12 +177,13 @@ def _summary(run: Path, shown: Path, config: Config, evaluation: Evaluation) -> 
         of_epochs=f"of {counted(epochs, 'epoch')}",
         judged_on=f"{evaluation.folds} folds" if evaluation.folds else "Val",
         epoch_name="Epoch" if evaluation.folds else "Best epoch",
-        chosen=_CROSSED if evaluation.folds else DATA_CHANGED if evaluation.data_changed else _CHOSEN,
+        chosen=_CROSSED if evaluation.folds else chosen,
         unfinished=f"epoch {trained} of {epochs}, unfinished" if trained < epochs else "",
         score=evaluation.score,
-        metric=METRIC_NAMES[evaluation.metric],
+        metric=metric,
         interval=_interval_text(evaluation),
-        ridge=None if evaluation.ridge is None else mean_of_known(evaluation.ridge),
+        ridge=means.get("ridge_ccc"),
+        mean_ccc=None if evaluation.metric == "ccc" else means["ccc"],
         clips=evaluation.clips,
         speakers=counted(evaluation.speakers, "speaker"),
     )

@@ -45,7 +45,8 @@ class Summary:
     score: float  # what the epoch was chosen by; of rated targets alone their mean CCC
     metric: str  # its name
     interval: str  # of it, or why there is none
-    ridge: float | None
+    ridge: float | None  # its mean CCC
+    mean_ccc: float | None  # the run's, where `score` is another measure
     clips: int
     speakers: str
 

@@ -32,6 +32,7 @@ from rrtn.train.evidence.report_clips import clips_of_evaluation
 from rrtn.train.evidence.report_page import ShownTable
 from rrtn.train.method import model
 from rrtn.train.method.encoders import PannsCnn
+from rrtn.train.method.tasks import Task
 from rrtn.train.plan import plan_from_config
 
 TARGETS = ("<script>alert(1)</script>", "\"><img src='x' onerror=alert(2)>", "{{ 7 * 7 }}")
@@ -141,6 +142,25 @@ def parts() -> jinja2.environment.TemplateModule:
 def test_a_bar_is_as_long_as_its_score_and_stays_in_its_place(score: float, width: int) -> None:
     """Scores of a linear head may lie outside 0 to 1."""
     assert f'class="bar rated" style="width: {width}%"' in str(parts().bar("rated", score))
+
+
+def test_a_ridge_regression_is_beside_the_same_measure(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It predicts ratings, and no classes: a mean of CCC and UAR is another measure."""
+    found = evaluate(run)
+    ours, theirs = (found.figures[name][-1] for name in ("ccc", "ridge_ccc"))
+    page = shown(run, tmp_path)
+    assert f"A ridge regression reaches {theirs:z.3f} on mel statistics, on the same clips" in page.text
+    assert "on others the mean CCC is likely lower" in page.text
+    both = replace(found, task=Task(name="", metric="ccc_uar"))
+    monkeypatch.setattr(page_of, "evaluate", lambda *given, **options: both)
+    page = shown(run, tmp_path)
+    assert (
+        f"A ridge regression reaches a mean CCC of {theirs:z.3f} on mel statistics, on the same clips; "
+        f"the run's mean CCC is {ours:z.3f}"
+    ) in page.text
+    assert "on others the mean of CCC and UAR is likely lower" in page.text
 
 
 def test_words_in_a_table_begin_at_the_left() -> None:
