@@ -175,6 +175,7 @@ def _print_classes(evaluation: "Evaluation") -> None:
             f" {1 / parts['error']:z.3f} of {', '.join(evaluation.task.by_error if evaluation.task else ())}"
         )
     caption = f"UAR: the mean of the classes' recalls, {interval}; {metric}"
+    caption += "" if evaluation.targets else _remarks(evaluation)  # the table of the ratings has them
     print_table(table, title=_title(evaluation), caption=caption)
 
 
@@ -200,7 +201,7 @@ def _caption(evaluation: "Evaluation") -> str:
         interval = f"no 95% interval: {evaluation.no_evidence}"
     means = "; means over seeds" if len(evaluation.seeds) > 1 else ""
     chosen = "; the epoch was chosen on these clips" if evaluation.chosen_on else ""
-    chosen += "".join(f"; {remark}" for remark in evaluation.remarks.get(str(evaluation.run), ()))
+    chosen += _remarks(evaluation)
     chosen += "; each clip by the run that did not hear its speaker" if evaluation.folds else ""
     ccc = "CCC: the challenge's (variances over n-1, covariance over n)"
     ridge = "" if evaluation.ridge is None else "; ridge: on each mel bin's mean and deviation"
@@ -209,6 +210,10 @@ def _caption(evaluation: "Evaluation") -> str:
     if evaluation.ridge_lacks_train:
         ridge = "; no ridge regression: this data has too few rated clips in Train to fit one"
     return f"{ccc}, {interval}{ridge}{means}{chosen}"
+
+
+def _remarks(evaluation: "Evaluation") -> str:
+    return "".join(f"; {remark}" for remark in evaluation.remarks.get(str(evaluation.run), ()))
 
 
 def _print_comparison(evaluation: "Evaluation", other: str, comparison: "Comparison") -> None:

@@ -225,6 +225,7 @@ def _end_export(
 ) -> None:
     error = _gate_error(published)
     document = {**bundle_json(published.bundle), "skipped": published.skipped, "failed": published.failed}
+    document |= {"notes": list(published.notes)} if published.notes else {}
     if page:
         document["web"] = page.to_dict()
     if triton:
@@ -248,6 +249,8 @@ def _print_export(published: "Published", page: "Page | None", triton: Path | No
     print_bundle(published.bundle)
     for name, reason in published.skipped.items():
         say(f"skipped: {name}: {reason}")
+    for note in published.notes:
+        say(f"note: {note}")
     if page:
         look = "open it in a browser" if page.is_file else f"python -m http.server -d {page.path}"
         say(f"page in {page.path} ({page.variant.name}, {page.size / 1e6:.1f} MB): {look}")

@@ -19,6 +19,7 @@ from ..runtime.errors import ModelError, UnavailableError
 from ..runtime.progress import Progress
 from ..runtime.system.files import sha256_of, write_bytes, write_json
 from ..train.checkpoint import POINTER
+from ..train.config import Config
 from ..train.method.flops import scoring_flops
 from ..train.run_folder import RunFolder
 from .audeering import audonnx_yaml_from_bundle, check_model_yaml
@@ -38,6 +39,7 @@ class Published:
     bundle: Bundle
     skipped: dict[str, str]
     failed: dict[str, str]
+    notes: tuple[str, ...] = ()  # what to know of the run's figures before they are taken for the model's
 
 
 # The default is frozen.
@@ -70,7 +72,17 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
         audonnx_yaml_from_bundle(published.bundle)
         write_json(staging / MANIFEST, published.bundle.manifest())
         put_in_place(staging, out)
-    return replace(published, bundle=replace(published.bundle, path=out))
+    return replace(published, bundle=replace(published.bundle, path=out), notes=_notes(source.config))
+
+
+def _notes(config: Config) -> tuple[str, ...]:
+    if config.eval.crop == "clip":
+        return ()
+    heard = f"this model hears the first {config.frontend.clip_seconds:g} s"
+    return (
+        f"eval.crop is full: the run was judged on whole recordings, of which {heard}; with --window its "
+        "scores are means over windows, which differ, too",
+    )
 
 
 def _check_required(wanted: Wanted, published: Published) -> None:

@@ -220,7 +220,8 @@ class OptimConfig:
 class EvalConfig:
     """How the network sees validation clips."""
 
-    # the first 250 frames, as every exported model; full: whole recordings, as the authors may have
+    # the first 250 frames, as every exported model; full: whole recordings, as the authors may have, which
+    # no exported model hears
     crop: Crop = "clip"
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 import typer
-from rrtn.commands.export import parity
+from rrtn.commands.export import _end_export, parity
 from rrtn.export import samples_graph, source
 from rrtn.export.audeering import MODEL_YAML
 from rrtn.export.bundle_parity import _devices, parity_of_bundle
@@ -66,9 +66,10 @@ def run(data: Path, tmp_path: Path) -> Path:
     return untrained_run(data, tmp_path / "run", SPEC)
 
 
-def untrained_run(data: Path, folder: Path, spec: FrontendSpec) -> Path:
+def untrained_run(data: Path, folder: Path, spec: FrontendSpec, crop: str = "clip") -> Path:
     """A run with a checkpoint, and nothing trained."""
     document = {"data": {"dir": str(data), "targets": ["Awe", "Fear"]}, "frontend": {"pad": spec.pad}}
+    document["eval"] = {"crop": crop}
     config = config_from_dict(document, source="test")
     network = network_from_config(config)
     record = {"epoch": 1, "step": 1, "val_ccc": 0.1, "val_ccc_per_target": {"Awe": 0.1, "Fear": 0.1}}
@@ -127,6 +128,18 @@ def test_an_export_reads_the_table_once_and_decodes_each_split_once(
         "waveform-int8-trt",
     ]
     assert asked == ["data_from_config", "decode Val clips", "decode Train clips"]
+
+
+def test_a_model_of_a_run_that_was_judged_on_whole_recordings_says_what_it_hears(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = "note: eval.crop is full: the run was judged on whole recordings, of which this model hears the"
+    for crop in ("clip", "full"):
+        run = untrained_run(data, tmp_path / crop, FrontendSpec(), crop)
+        published = publish(run, wanted=Wanted(cpu_variant=False))
+        _end_export(published, None, None, [], as_json=False)
+        said = " ".join(capsys.readouterr().err.split())
+        assert (note in said) == bool(published.notes) == (crop == "full")
 
 
 @pytest.mark.parametrize("labelled", [0, 2, 3, 4])

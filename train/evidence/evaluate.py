@@ -107,7 +107,13 @@ def _heard_by(run: Path, data: Path | None, split: str) -> list[str]:
 
 def _notes(evaluated: TrainedRun, split: str) -> list[str]:
     """What else to know of a run's figures on a split."""
-    return [evaluated.data.hidden] if split == "Test" else []
+    texts = [evaluated.data.hidden] if split == "Test" else []
+    if evaluated.config.eval.crop == "full":
+        spec, lengths = evaluated.config.frontend, evaluated.clips(split).store.lengths
+        if longer := int((lengths > spec.clip_samples).sum()):
+            came = f"of {longer} of {counted(len(lengths), 'clip')} an exported model hears the first"
+            texts.append(f"eval.crop is full: {came} {spec.clip_seconds:g} s alone")
+    return texts
 
 
 def _remarks(heard: Mapping[Path, Sequence[str]]) -> dict[str, tuple[str, ...]]:

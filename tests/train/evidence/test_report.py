@@ -297,6 +297,25 @@ def test_ratings_that_were_taken_as_hidden_are_said_on_test(
     assert evaluate(own, ridge=False).remarks == {}
 
 
+@pytest.mark.parametrize(("seconds", "longer"), [(2.4, 0), (2.6, 1)])
+def test_recordings_that_are_heard_whole_are_said_where_there_are_any(
+    run: Path, tmp_path: Path, seconds: float, longer: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An exported model hears the first clip's length of them: its figures are others."""
+    data = shutil.copytree(run.parent / "<u>data", tmp_path / "data")
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, int(16_000 * seconds))
+    soundfile.write(data / f"wav/{CLIPS[-1]}.wav", noise, 16_000)
+    (own,) = copies(run, tmp_path, "own")
+    said = "eval.crop is full: of 1 of 4 clips an exported model hears the first 2.49 s alone"
+    for crop in ("clip", "full"):
+        for path in (own / "config.toml", *own.glob("checkpoints/*/checkpoint.json")):
+            path.write_text(re.sub(r'("?crop"?(:| =) )"clip"', rf'\1"{crop}"', path.read_text()))
+        found = evaluate(own, ridge=False, data=data)
+        print_evaluation(found)
+        is_said = said in " ".join(capsys.readouterr().out.split())
+        assert is_said == (said in found.remarks.get(str(own), ())) == (crop == "full" and longer == 1)
+
+
 def test_what_is_to_be_known_of_a_compared_run_is_said(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
