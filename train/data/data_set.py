@@ -276,6 +276,7 @@ def _check_places(table: _CsvTable, audio: AudioFolder) -> None:
             [row.line for row in outside],
             f"{table.roles.file} is {_short(repr(outside[0].file_id))}",
             wanted=f"the name of a file below {audio.root.name}/, such as [00001]",
+            fix="name the folder that all files lie below: --audio FOLDER",
         )
     if unclear := [row for row in table.rows if row.others]:
         both = (unclear[0].path, unclear[0].others[0])

@@ -192,7 +192,7 @@ def hidden_ratings(cells: LabelCells, raw: Float64, columns: Columns) -> npt.NDA
 
 
 def scale_with_hidden(cells: LabelCells, raw: Float64, columns: Columns, choice: LabelChoice) -> str:
-    """The --scale on which the hidden ratings of `_maybe_rated` would count as ratings; "" without them."""
+    """The --scale on which hidden ratings of -1 would count, beside other negative ones; "" without these."""
     found = _maybe_rated(cells, raw, columns)
     others = [entry for entry in choice.scale if entry.rpartition("=")[0].strip() not in found]
     return ",".join((*others, *(f"{name}={scale}" for name, scale in found.items()))) if found else ""
@@ -212,7 +212,7 @@ def _maybe_rated(cells: LabelCells, raw: Float64, columns: Columns) -> dict[str,
 
 
 def _hidden_warning(cells: LabelCells, raw: Float64, columns: Columns, choice: LabelChoice) -> str:
-    """ "" where nothing suggests that a -1 of Test was meant as a rating."""
+    """Empty where nothing suggests that a -1 of Test was meant as a rating."""
     counts = dict(zip(columns.targets, hidden_ratings(cells, raw, columns).sum(0).tolist(), strict=True))
     named = ", ".join(f"{name} {counts[name]}" for name in _maybe_rated(cells, raw, columns))
     if not named:
