@@ -55,6 +55,8 @@ class AudioFolder:
         The first are of another machine, or wrong; none where they end in the root itself.
         """
         keys = tuple(map(_key, _parts(file_id)[:-1]))
+        if not keys:
+            return (), ()
         depth = min(len(keys), len(path.relative_to(self.root).parts) - 1)
         front, own = keys[: len(keys) - depth], keys[len(keys) - depth :]
         return () if front[-1:] == (_key(self.root.name),) else front, own
@@ -69,10 +71,10 @@ class AudioFolder:
         found: dict[str, list[_AudioFile]] = {}
         for folder, folders, names in os.walk(self.root):
             folders.sort()
-            below = Path(folder).relative_to(self.root).parts
+            below = tuple(map(_key, Path(folder).relative_to(self.root).parts))
             for name in sorted(names):
                 if _is_audio(name):
-                    file = _AudioFile(Path(folder, name), tuple(map(_key, below)))
+                    file = _AudioFile(Path(folder, name), below)
                     found.setdefault(_key(_stem(name)), []).append(file)
         return found
 
