@@ -26,6 +26,7 @@ _MARKS: Final = {  # in this order: UTF-32's begins with UTF-16's
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_OF_PATHS: Final = frozenset(b"./\\\n\r")
 _COMMENT: Final = b"#"  # unless there is a file of that name
 _QUOTES: Final = (b'"', b"'")
 _NUL, _LINE_END, _OLD_MAC_LINE_END = b"\0", b"\n", b"\r"
@@ -137,16 +138,19 @@ def _as_utf8(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _wide_encoding(first: bytes) -> str:
-    """UTF-16 or UTF-32, by the mark or by zeros in every second byte; else ""."""
+    """UTF-16 or UTF-32, by the mark or by zeros in every second byte; else "".
+
+    Names of one letter with NULs between them have these zeros, too, but no suffix, folder or line end.
+    """
     for mark, encoding in _MARKS.items():
         if first.startswith(mark):
             return encoding
     sample = first[: len(first) // 2 * 2][:512]
     even, odd = sample[::2], sample[1::2]
     if len(even) > 1 and even.count(0) + odd.count(0) > len(even) // 2:
-        if not even.count(0):
+        if not even.count(0) and not _OF_PATHS.isdisjoint(even):
             return "utf-16-le"
-        if not odd.count(0):
+        if not odd.count(0) and not _OF_PATHS.isdisjoint(odd):
             return "utf-16-be"
     return ""
 

@@ -190,7 +190,8 @@ def audio_from_array(
 ) -> Audio:
     """Samples in memory, [N] or [N, C] of any scale -> what `read_audio` gives for a file with them.
 
-    They are integers or floats; a peak below 1e-7 is silence. `sampling_rate` is in Hz. Raises ConfigError
+    They are integers or floats; unsigned ones lie around the middle of their range, as in a WAV file of 8
+    bits. A peak below 1e-7 is silence. `sampling_rate` is in Hz. Raises ConfigError
     for another shape or type or an unusual rate, AudioError for NaN, infinity or no samples.
     """
     x = _numbers(waveform)
@@ -218,6 +219,8 @@ def _numbers(waveform: npt.ArrayLike) -> npt.NDArray[Any]:
         raise ConfigError("waveform", str(error), wanted=wanted) from error
     if x.dtype.kind not in "iuf":
         raise ConfigError("waveform", f"of type {x.dtype}", wanted=wanted)
+    if x.dtype.kind == "u":
+        return x.astype(np.float64) - (np.iinfo(x.dtype).max // 2 + 1)
     return x
 
 

@@ -41,8 +41,8 @@ class LiveRow(NamedTuple):
 class LiveScoring:
     """Scores what a source hears, on one thread.
 
-    Where sound waits that completes the next window, too, `drops_late` leaves out the window at hand. Else
-    nothing is left out, and the source waits.
+    Where more than 2 s of sound wait behind a window (or a hop, if that is more), `drops_late` leaves the
+    window out. Else nothing is left out, and the source waits.
     """
 
     def __init__(self, scorer: Scorer, source: LiveSource, *, drops_late: bool) -> None:

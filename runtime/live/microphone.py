@@ -64,20 +64,22 @@ def sound_of_microphone(
     check_layout(f"--device {device.name}", rate, device.channels)
     queue = SoundQueue(device.channels, limit=round(_WAITING * rate), waits=False)
     miniaudio = _miniaudio()
-    try:
-        capture = miniaudio.CaptureDevice(
-            miniaudio.SampleFormat.FLOAT32,
-            nchannels=device.channels,
-            sample_rate=rate,
-            buffersize_msec=_PERIOD,
-            device_id=device.id,
-            backends=_backends(name),
-            app_name="rrtn",
-        )
-        capture.start(_taking(queue, device.channels, None if seconds is None else round(seconds * rate)))
-    except miniaudio.MiniaudioError as error:
-        raise StoppedError(f"--device {device.name}", str(error), fix="rrtn listen --devices") from error
-    try:
+    with contextlib.ExitStack() as at_end:
+        try:
+            capture = miniaudio.CaptureDevice(
+                miniaudio.SampleFormat.FLOAT32,
+                nchannels=device.channels,
+                sample_rate=rate,
+                buffersize_msec=_PERIOD,
+                device_id=device.id,
+                backends=_backends(name),
+                app_name="rrtn",
+            )
+            at_end.callback(capture.close)
+            capture.start(_taking(queue, device.channels, None if seconds is None else round(seconds * rate)))
+        except miniaudio.MiniaudioError as error:
+            raise StoppedError(f"--device {device.name}", str(error), fix="rrtn listen --devices") from error
+        at_end.callback(queue.close)
         yield LiveSource(
             name=device.name,
             description=f"{device.name}, {rate} Hz, {counted(device.channels, 'channel')}",
@@ -85,9 +87,6 @@ def sound_of_microphone(
             queue=queue,
             patience=_PATIENCE,
         )
-    finally:
-        queue.close()
-        capture.close()
 
 
 def _taking(queue: SoundQueue, channels: int, samples: int | None) -> Generator[None, bytes, None]:

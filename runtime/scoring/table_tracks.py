@@ -82,7 +82,7 @@ def write_tracks(
 
 
 def _recordings(table: Path) -> list[tuple[FilePath, list[Row]]]:
-    """Each file of the table with the rows that have a place in it. Bad files have none, and are left out."""
+    """Each file that could be read, with the rows that have a place in it and scores."""
     settings = settings_of_table(table)
     if not settings:
         raise ConfigError(
@@ -97,7 +97,7 @@ def _recordings(table: Path) -> list[tuple[FilePath, list[Row]]]:
     return [
         (file, [row for row in of_file if row.start is not None and row.scores is not None])
         for file, of_file in found
-        if not of_file[0].error
+        if of_file[0].start is not None or not of_file[0].error
     ]
 
 

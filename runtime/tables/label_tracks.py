@@ -95,16 +95,17 @@ def _textgrid(track: Track) -> str:
 
 
 def _intervals(track: Track) -> Iterator[tuple[float, float, str]]:
-    """Intervals without gaps; where windows overlap, one ends where the next begins."""
-    places, begin = track.places, 0.0
+    """Intervals without gaps, to the microsecond; where windows overlap, one ends where the next begins."""
+    places, begin = [(round(start, 6), round(end, 6)) for start, end in track.places], 0.0
     following = [start for start, _ in places[1:]] + [math.inf]
     for (start, end), limit, text in zip(places, following, highest(track, 1), strict=False):
         if start > begin:
             yield begin, start, ""
         begin = min(end, limit)
-        yield start, begin, text
-    if begin < track.seconds:
-        yield begin, track.seconds, ""
+        if start < begin:
+            yield start, begin, text
+    if begin < (seconds := round(track.seconds, 6)):
+        yield begin, seconds, ""
 
 
 def _cell(text: str) -> str:

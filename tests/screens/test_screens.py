@@ -195,8 +195,8 @@ def test_n18_screens_are_as_recorded_and_nothing_is_cut(name: str, columns: int,
     if RECORDING:
         recorded.write_text("\n".join(lines) + "\n")
     was = recorded.read_text().splitlines()
-    doctor = name == "doctor"
-    assert comparable(lines, first_column=doctor) == comparable(was, first_column=doctor), "\n".join(lines)
+    first = name in {"doctor", "bench"}  # the rest is for the machine to say
+    assert comparable(lines, first_column=first) == comparable(was, first_column=first), "\n".join(lines)
 
 
 def of_one_word(line: str) -> bool:

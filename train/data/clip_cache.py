@@ -24,6 +24,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import soundfile
+import soxr
 
 from ...runtime.arrays import Int16, Int64
 from ...runtime.audio.av_reader import second_reader
@@ -41,7 +43,7 @@ from ...runtime.text import counted, first_of
 from .levels import LevelMeter
 
 # change this whenever runtime.audio gives other samples, or the index gets other fields
-_DECODER: Final = "mixdown-soxrHQ-level-int16/3"
+_DECODER: Final = "mixdown-soxrHQ-level-int16/4"
 _SHARD_FILES: Final = 512
 
 
@@ -235,7 +237,8 @@ def store_with_errors(
 def _fingerprint(paths: Sequence[Path], spec: FrontendSpec, channel: int | None) -> str:
     stats = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
     trim = ["trim"] if spec.trim else []
-    readers = [_DECODER, *filter(None, [second_reader()])]
+    readers = [_DECODER, soundfile.__libsndfile_version__, soxr.__libsoxr_version__]
+    readers += filter(None, [second_reader()])
     key = json.dumps([*readers, spec.sampling_rate, spec.peak_dbfs, *trim, channel, stats])
     return hashlib.sha256(key.encode()).hexdigest()[:32]
 

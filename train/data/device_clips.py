@@ -167,7 +167,12 @@ def part_of_training(data: DataSet, fraction: float, *, seed: int) -> DataSet:
     speaker of its own.
     """
     train = data.splits["Train"]
-    _, speaker = np.unique([clip.speaker or clip.file_id for clip in train.clips], return_inverse=True)
+    named = {clip.speaker for clip in train.clips}
+    people = [
+        clip.speaker or (f"\0{clip.file_id}" if clip.file_id in named else clip.file_id)
+        for clip in train.clips
+    ]
+    _, speaker = np.unique(people, return_inverse=True)
     count = np.bincount(speaker)
     order = np.argsort(views.uniform(seed, 0, np.arange(len(count)), views.SPEAKERS, 1)[:, 0], kind="stable")
     before = np.cumsum(count[order]) - count[order]

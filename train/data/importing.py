@@ -32,6 +32,7 @@ from .table_text import (
     check_lengths,
     name_taken,
     read_text_table,
+    refused_lines,
     with_decimal_points,
 )
 
@@ -205,11 +206,12 @@ def _avb_table(source: Path, request: ImportRequest) -> SourceTable:
         columns |= dict.fromkeys(part.columns)
         for line, row in zip(part.lines, part.rows, strict=True):
             lines.setdefault(row["File_ID"], line)
-            known = rows.setdefault(row["File_ID"], row)
-            if known.get("Split", "") != row.get("Split", ""):
-                came = f"{row['File_ID']} is in {row.get('Split')} here and in {known.get('Split')} elsewhere"
-                raise DataError(str(path), came, wanted="the same split in all tables of labels/")
-            known.update(row)
+            known = rows.setdefault(row["File_ID"], {})
+            for column, cell in row.items():
+                if known.setdefault(column, cell) != cell:
+                    came = f"{row['File_ID']}: {column} is {cell!r} here and {known[column]!r} elsewhere"
+                    wanted = "one value of each file in all tables of labels/"
+                    raise refused_lines(path, [line], came, wanted=wanted)
     full = [{column: row.get(column, "") for column in columns} for row in rows.values()]
     return SourceTable(
         columns=tuple(columns),

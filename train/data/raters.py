@@ -115,8 +115,8 @@ def _without_repeats(ratings: SourceTable) -> SourceTable:
     if repeated := len(ratings.rows) - len(kept):
         notes.append(f"{counted(repeated, 'repeated row')}, taken once")
     pairs = Counter((ratings.rows[i]["File_ID"], ratings.rows[i][RATER]) for i in kept)
-    if several := sum(n > 1 and not is_none(rater) for (_, rater), n in pairs.items()):
-        notes.append(f"{counted(several, 'clip')} with several ratings of one rater: each counts")
+    if several := {file for (file, rater), n in pairs.items() if n > 1 and not is_none(rater)}:
+        notes.append(f"{counted(len(several), 'clip')} with several ratings of one rater: each counts")
     return replace(
         ratings,
         rows=[ratings.rows[i] for i in kept],
@@ -127,7 +127,9 @@ def _without_repeats(ratings: SourceTable) -> SourceTable:
 
 def _how_many(ratings: SourceTable, places: Iterable[Sequence[int]]) -> str:
     sizes = [len(of_clip) for of_clip in places]
-    raters = counted(len({row[RATER] for row in ratings.rows}), "rater")
+    names = {row[RATER] for row in ratings.rows}
+    named = {name for name in names if not is_none(name)}
+    raters = counted(len(named), "rater") + (" and some without a name" if named < names else "")
     each = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else str(sizes[0])
     rows = f"{counted(len(ratings.rows), 'rating')} of {counted(len(sizes), 'clip')}"
     return f"{rows} by {raters}, {each} a clip: the labels are means over raters"

@@ -43,6 +43,11 @@ class Fold(NamedTuple):
         return RunFolder(self.folder).is_begun()
 
     @property
+    def is_finished(self) -> bool:
+        """True if all epochs are done."""
+        return self.epochs_done >= self.epochs
+
+    @property
     def state(self) -> str:
         """The progress, in plain words."""
         return state_of_run(self.folder, self.epochs_done, self.epochs)
@@ -134,13 +139,13 @@ def train_folds(runs: FoldRuns, *, say: Callable[[str], object]) -> None:
     with locked(runs.out / "crossval.lock", does="trains folds"):
         folds, said = runs.folds(), set[str]()
         for fold in folds:
-            if fold.state == "finished":
+            if fold.is_finished:
                 check_digest(fold.folder, data_digest(plan_from_config(runs.config_of(fold.number))))
                 continue
             label = f"fold {fold.number}/{len(folds)}"
             people = f"{counted(fold.clips, 'clip')} of {counted(fold.speakers, 'speaker')}"
             say(f"{label}: {people}, {fold.state}")
-            later = float(len(folds) - fold.number)
+            later = sum(after.epochs - after.epochs_done for after in folds[fold.number :]) / fold.epochs
             plan = plan_from_config(runs.config_of(fold.number))
             with resumed_by_the_command():
                 train(plan, fold.folder, resume=fold.is_begun, part=Part(label=label, later=later, said=said))

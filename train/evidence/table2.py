@@ -358,4 +358,5 @@ def _mean_ccc(predictions: Predictions) -> float:
 
 
 def _gains(local: float | None, over_all: float | None) -> str:
-    return ", ".join(number_text(value, "+z.1f") for value in (local, over_all) if value is not None)
+    both = [number_text(gain_of, "+z.1f") or "-" for gain_of in (local, over_all)]
+    return "" if both == ["-", "-"] else ", ".join(both)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 TaskName = str  # one of TASK_NAMES, or empty
-# Mean CCC over the rated targets, mean UAR over the class targets, the mean over both kinds, ExVo's S_MTL.
+# Mean CCC over the rated targets, mean UAR over the class targets, the mean over all targets, ExVo's S_MTL.
 Metric = Literal["ccc", "uar", "ccc_uar", "s_mtl"]
 METRIC_NAMES: Final[dict[Metric, str]] = {
     "ccc": "mean CCC",
     "uar": "mean UAR",
-    "ccc_uar": "mean of CCC and UAR",
+    "ccc_uar": "mean of CCCs and UARs",
     "s_mtl": "S_MTL",
 }
 

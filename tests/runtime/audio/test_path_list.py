@@ -28,6 +28,10 @@ def test_n14_a_list_in_any_encoding(tmp_path: Path, encoding: str, line_end: str
     assert paths_of(tmp_path, text.encode(encoding)) == NAMES
 
 
+def test_n14_names_of_one_letter_between_nuls_are_no_utf_16(tmp_path: Path) -> None:
+    assert paths_of(tmp_path, b"a\0b\0c\0d\0") == ["a", "b", "c", "d"]
+
+
 def test_n14_a_list_of_find_print0_is_exact(tmp_path: Path) -> None:
     names = [b"a.wav", b"new\nline.wav", b"# no comment.wav", b'"quotes".wav', b" blank .wav", b"caf\xe9.wav"]
     assert paths_of(tmp_path, b"\0".join(names) + b"\0") == [os.fsdecode(name) for name in names]

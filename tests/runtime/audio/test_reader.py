@@ -141,6 +141,21 @@ def test_an_arrays_scale_does_not_matter(spec: FrontendSpec, sound: Samples) -> 
     assert_equal(audio_from_array(steps, 44_100, spec), audio_from_array(steps / 32_768, 44_100, spec))
 
 
+@pytest.mark.parametrize("seconds", [0.075, 1.0])
+def test_unsigned_samples_lie_around_the_middle_of_their_range(
+    tmp_path: Path, spec: FrontendSpec, seconds: float
+) -> None:
+    """As in a WAV file of 8 bits; scipy reads that one as uint8."""
+    steps = np.round(60 * np.sin(np.arange(round(16_000 * seconds)) / 9)).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", (steps << 8).astype(np.int16), 16_000, subtype="PCM_U8")
+    of_file = read_audio(tmp_path / "a.wav", spec)
+    assert_equal(audio_from_array((steps + 128).astype(np.uint8), 16_000, spec), of_file)
+    wide = (steps.astype(np.int64) << 8) + 32_768
+    assert_equal(audio_from_array(wide.astype(np.uint16), 16_000, spec), of_file)
+    of_64_bits = ((steps.astype(np.int64) << 56).view(np.uint64)) ^ np.uint64(1 << 63)
+    assert_equal(audio_from_array(of_64_bits, 16_000, spec), of_file)
+
+
 @pytest.mark.parametrize("shape", [(), (2, 3, 4), (100, 0), (100, 9)])
 def test_an_array_that_is_not_audio_is_refused(spec: FrontendSpec, shape: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="waveform"):

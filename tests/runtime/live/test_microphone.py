@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from rrtn.runtime.errors import ConfigError, MissingExtraError
+from rrtn.runtime.errors import ConfigError, MissingExtraError, StoppedError
 from rrtn.runtime.live import microphone
 from rrtn.runtime.live.microphone import Microphone, devices, sound_of_microphone
 
@@ -20,6 +20,25 @@ def test_it_can_be_left_before_its_end() -> None:
         next(source.queue.blocks(source.patience))
     with sound_of_microphone("null", seconds=0.1) as again:
         assert sum(map(len, again.queue.blocks(again.patience))) == again.rate // 10
+
+
+def test_a_device_that_does_not_start_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    import miniaudio
+
+    done = []
+
+    def refuse(device: object, taking: object) -> None:
+        done.append("start")
+        raise miniaudio.MiniaudioError("busy")
+
+    close = miniaudio.CaptureDevice.close
+    monkeypatch.setattr(miniaudio.CaptureDevice, "start", refuse)
+    monkeypatch.setattr(
+        miniaudio.CaptureDevice, "close", lambda device: (done.append("close"), close(device))
+    )
+    with pytest.raises(StoppedError, match="busy"), sound_of_microphone("null"):
+        pass
+    assert done[:2] == ["start", "close"]
 
 
 def test_the_null_device_is_listed_by_its_name_alone() -> None:

@@ -1,5 +1,6 @@
 """Label tracks and the page from a table that `rrtn score` wrote."""
 
+import csv
 import json
 import os
 import re
@@ -54,6 +55,17 @@ def test_every_recording_has_a_track_under_a_name_of_its_own(table: Path, tmp_pa
     (quiet,) = (path for path in files if path.name == "quiet <b>.TextGrid")
     assert "xmax = 1.000000" in quiet.read_text()
     assert (tmp_path / "tracks/quiet <b>.txt").read_text() == ""
+
+
+def test_a_recording_whose_first_part_has_no_scores_keeps_the_others(table: Path, tmp_path: Path) -> None:
+    header, *rows = csv.reader(table.read_text().splitlines())
+    first = next(row for row in rows if row[0].endswith("a/x.wav"))
+    first[3:] = ["invalid_score" if name == "error" else "" for name in header[3:]]
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    files = write_tracks(table, tmp_path / "tracks", ("audacity",))
+    (track,) = (path for path in files if path.name.endswith("a_x.wav.txt"))
+    assert [line.split("\t")[0] for line in track.read_text().splitlines()] == ["5.950000"]
 
 
 def test_names_that_are_too_long_for_a_track_are_cut_and_stay_apart(table: Path, tmp_path: Path) -> None:

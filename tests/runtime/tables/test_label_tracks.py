@@ -85,6 +85,13 @@ def test_intervals_neither_overlap_nor_leave_gaps(rows: list[Row], seconds: floa
     assert len([name for _, _, name in found if name]) == len(rows)
 
 
+def test_no_interval_is_empty_in_the_digits_that_are_written() -> None:
+    """A window may end a hair before the recording does, or begin where the next one does."""
+    rows = [row(0.0, 0.1 + 0.2, 1, 0, 0, 0), row(0.3, 0.7, 1, 0, 0, 0), row(0.3 + 1e-9, 0.9, 1, 0, 0, 0)]
+    found = intervals(text("textgrid", rows, 0.9 + 1e-9))
+    assert [(start, end) for start, end, _ in found] == [(0.0, 0.3), (0.3, 0.9)]
+
+
 def test_the_highest_label_is_so_on_its_scale() -> None:
     row = Row(file="a.wav", start=0.0, end=1.0, scores={"Arousal": 3.6, "Valence": 0.8})
     scales = {"Arousal": (1.0, 9.0), "Valence": (-1.0, 1.0)}

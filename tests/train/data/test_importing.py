@@ -187,7 +187,21 @@ def test_tables_of_a_vb_without_a_task_or_of_two_splits_are_refused(avb: Path, t
         imported(avb, tmp_path / "out")
     path = avb / "labels/type_info.csv"
     path.write_text(path.read_text().replace("[00001],Train", "[00001],Val"))
-    with pytest.raises(DataError, match=r"\[00001\] is in Val here and in Train elsewhere"):
+    with pytest.raises(DataError, match=r"line 3 .*\[00001\]: Split is 'Val' here and 'Train' elsewhere"):
+        imported(avb, tmp_path / "out", settings={"task": "avb-two"})
+
+
+def test_a_rating_of_a_vb_that_differs_between_two_rows_or_tables_is_refused(
+    avb: Path, tmp_path: Path
+) -> None:
+    path = avb / "labels/two_info.csv"
+    text = path.read_text()
+    path.write_text(f"{text}[00001],Train,0.9,0.8\n")
+    with pytest.raises(DataError, match=r"line 11 .*\[00001\]: Valence is '0.9' here and '0.05' elsewhere"):
+        imported(avb, tmp_path / "out", settings={"task": "avb-two"})
+    path.write_text(text)
+    (avb / "labels/high_info.csv").write_text("File_ID,Split,Valence\n[00002],Train,0.77\n")
+    with pytest.raises(DataError, match=r"two_info.csv, line 4 .*Valence is '0.1' here and '0.77' elsewhere"):
         imported(avb, tmp_path / "out", settings={"task": "avb-two"})
 
 

@@ -70,6 +70,15 @@ def test_blocks_are_one_recording_whose_highest_peak_counts() -> None:
     assert metered(sine(peak=0.2), clipped, sine(peak=0.2)).flat_tops == 400
 
 
+@pytest.mark.parametrize("low", [-32_768, -32_767])
+def test_the_other_end_of_the_range_is_no_higher_peak(low: int) -> None:
+    """A 16-bit recording that was cut at 32767 may reach -32768 in a later block."""
+    above = np.maximum(as_int16(3 * sine()), 0)
+    once = np.array([[0.0], [low / 32_768], [0.0]], dtype=np.float32)
+    assert metered(above, once).flat_tops == metered(above).flat_tops == 200
+    assert metered(above, once).peak == max(-low, 32_767) / 32_768
+
+
 @pytest.mark.parametrize("length", [0, 1, 2, 3])
 def test_silence_and_the_shortest_recordings(length: int) -> None:
     assert vars(metered(np.zeros((length, 1), dtype=np.float32))) == {"peak": 0.0, "flat_tops": 0}

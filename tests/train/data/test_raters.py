@@ -188,3 +188,17 @@ def test_a_column_that_has_the_name_of_the_raters_is_named(tmp_path: Path) -> No
     )
     with pytest.raises(DataError, match=r"line 1 \| column 'participant' twice \| expected each name once$"):
         imported(tmp_path, ROWS, header=("file", "speaker", "participant", "participant", "Awe", "Type"))
+
+
+def test_clips_and_raters_of_the_notes_are_counted_once(tmp_path: Path) -> None:
+    """Two raters of one clip have rated it twice; and cells that name nobody are no further raters."""
+    twice = [(*line[:4], "2" if line[4] != "2" else "3", line[5]) for line in (ROWS[0], ROWS[CLIPS])]
+    unnamed = [(*ROWS[2][:2], name, *ROWS[2][3:]) for name in ("", "NA")]
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "more").mkdir()
+    whole = imported(tmp_path / "whole", ROWS)
+    more = imported(tmp_path / "more", [*ROWS, *twice, *unnamed])
+    assert "1 clip with several ratings of one rater: each counts" in more.notes
+    raters = len({line[2] for line in ROWS})
+    assert any(f" by {raters} raters, " in note for note in whole.notes)
+    assert any(f" by {raters} raters and some without a name, " in note for note in more.notes)

@@ -13,6 +13,7 @@ from rrtn.cli import app
 from rrtn.runtime.errors import ConfigError, DataError, StoppedError
 from rrtn.train import loop
 from rrtn.train.config import Config, config_from_dict
+from rrtn.train.display import Part
 from rrtn.train.evidence import fold_runs as runs_of
 from rrtn.train.evidence.evaluate import evaluate
 from rrtn.train.evidence.fold_runs import FoldRuns, fold_runs, folds_in, train_folds
@@ -126,6 +127,25 @@ def test_the_same_command_goes_on_where_it_was_stopped(
     train_folds(runs, say=lambda line: None)
     assert trained == ["fold3", "fold4", "fold4"]
     np.testing.assert_array_equal(predictions_of_run(copy).scores, predictions_of_run(crossed.out).scores)
+
+
+def test_finished_folds_behind_the_one_at_hand_are_no_time_to_come(
+    crossed: FoldRuns, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = folder / "first again"
+    shutil.copytree(crossed.out, copy)
+    shutil.rmtree(copy / "fold1")
+    shutil.rmtree(copy / "fold3")
+    parts = []
+
+    def stopping(plan: object, run: Path, *, part: Part, **options: object) -> None:
+        parts.append(part)
+        raise StoppedError(str(run), "stopped")
+
+    monkeypatch.setattr(runs_of, "train", stopping)
+    with pytest.raises(StoppedError):
+        train_folds(replace(crossed, out=copy), say=lambda line: None)
+    assert [part.later for part in parts] == [1.0]
 
 
 def test_evaluate_takes_the_folds_with_ridge_groups_and_another_cross_validation(crossed: FoldRuns) -> None:

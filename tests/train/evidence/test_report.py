@@ -160,7 +160,7 @@ def test_a_ridge_regression_is_beside_the_same_measure(
         f"A ridge regression reaches a mean CCC of {theirs:z.3f} on mel statistics, on the same clips; "
         f"the run's mean CCC is {ours:z.3f}"
     ) in page.text
-    assert "on others the mean of CCC and UAR is likely lower" in page.text
+    assert "on others the mean of CCCs and UARs is likely lower" in page.text
 
 
 def test_words_in_a_table_begin_at_the_left() -> None:

@@ -341,6 +341,13 @@ class TestTable:
         assert 0.15 < rrtn.p[-1] < 0.35 < ruwl.p[-1]
         assert (rrtn.p_holm[-1], ruwl.p_holm[-1]) == (2 * rrtn.p[-1], max(2 * rrtn.p[-1], ruwl.p[-1]))
 
+    def test_a_gain_that_is_alone_says_which_one_it_is(self, table: Table2) -> None:
+        both = replace(table.rows[2], local_gain=1.25, global_gain=3.4)
+        assert both.cells()[5] == "+1.2, +3.4"
+        assert replace(both, local_gain=None).cells()[5] == "-, +3.4"
+        assert replace(both, global_gain=None).cells()[5] == "+1.2, -"
+        assert replace(both, local_gain=None, global_gain=None).cells()[5] == ""
+
     def test_rows_that_were_not_run_are_there_and_say_so(self, table: Table2) -> None:
         assert [result.row for result in table.rows] == list(ROWS)
         assert [result.state for result in table.rows] == ["2 of 2 seeds"] * 3 + ["not run"] * 6
@@ -540,6 +547,20 @@ class TestFraction:
             largest = max(sum(clip.speaker == name for clip in kept.clips) for name in speakers)
             assert fraction * len(train.clips) <= len(kept.clips) < fraction * len(train.clips) + largest
             assert part.splits["Val"] is data.splits["Val"]
+
+    def test_a_clip_without_a_speaker_is_nobody_else(self, corpus: Path) -> None:
+        data = read_data(corpus)
+        train = data.splits["Train"]
+        first = train.clips[0]
+        named = [i for i, clip in enumerate(train.clips) if clip.speaker == first.speaker]
+        clips = list(train.clips)
+        clips[0] = first._replace(speaker="", file_id=first.speaker)
+        whole = replace(data, splits=data.splits | {"Train": replace(train, clips=tuple(clips))})
+        together = []
+        for seed in range(30):
+            kept = set(part_of_training(whole, 0.3, seed=seed).splits["Train"].clips)
+            together.append((clips[0] in kept) == (clips[named[1]] in kept))
+        assert not all(together)
 
     def test_all_of_it_is_the_split_as_it_was(self, corpus: Path) -> None:
         data = read_data(corpus)
