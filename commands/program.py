@@ -186,7 +186,7 @@ def _nothing(_: list[str]) -> tuple[str, str]:
 
 def _of_score(arguments: list[str]) -> tuple[str, str]:
     if out := _option(arguments, "--out"):
-        return f"the rows that are finished are kept beside {out}", f"{_AGAIN}: it goes on there"
+        return f"finished parts of about 512 files are kept beside {out}", f"{_AGAIN}: it goes on there"
     return "nothing is kept: without --out there is no table", _AGAIN
 
 

@@ -31,7 +31,7 @@ def say_summary(summary: "ScoringSummary") -> None:
         + (f" -> {summary.out}" if summary.out else "")
     )
     if summary.kept_rows:
-        say(f"{summary.kept_rows} rows of other files are kept (--append)")
+        say(f"{counted(summary.kept_rows, 'row')} of other files kept (--append)")
     if summary.left_out:
         say(f"left out: {counts_text(summary.left_out)}")
     if longer := totals.flags["only_start"]:

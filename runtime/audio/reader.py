@@ -215,7 +215,7 @@ def _numbers(waveform: npt.ArrayLike) -> npt.NDArray[Any]:
         raise ConfigError("waveform", "a masked array", wanted=wanted, fix="waveform.filled(0)")
     try:
         x = np.asarray(waveform)
-    except ValueError as error:  # lists of different lengths
+    except (ValueError, RuntimeError) as error:  # lists of different lengths, and tensors with a gradient
         raise ConfigError("waveform", str(error), wanted=wanted) from error
     if x.dtype.kind not in "iuf":
         raise ConfigError("waveform", f"of type {x.dtype}", wanted=wanted)

@@ -118,6 +118,7 @@ class Scorer:
         check_level(level, window)
         self.workers, self._timeout = min(workers or usable_cpus(), MOST_PROCESSES), timeout
         self._idle: list[DecoderPool] = []  # pools that no call uses; its methods need no lock
+        self._closings = 0  # how often it was closed
 
         make_settings = partial(
             DecoderSettings,
@@ -231,7 +232,7 @@ class Scorer:
             raise ConfigError("paths", repr(paths), wanted="a list of paths", fix=f"[{paths!r}]")
         self._adapt_to_fork()
         process, files = self._process, dict[int, FileInProgress]()
-        decoders, done = self._taken_decoders(), False
+        closings, decoders, done = self._closings, self._taken_decoders(), False
         self._files = files
         try:
             with self._batches(self.model.timed_outputs, by_length=self.backend.skips_silence) as batches:
@@ -248,7 +249,7 @@ class Scorer:
         finally:
             if self._files is files:
                 self._files = {}
-            self._put_back(decoders) if done else decoders.close()
+            self._put_back(decoders, closings) if done else decoders.close()
 
     def in_work(self) -> str:
         """How far the first of the files in work has been scored, where that is a minute and more.
@@ -313,7 +314,11 @@ class Scorer:
         return self.backend.new_batch((self.batch_size, *decoding.slot_shape), decoding.slot_dtype)
 
     def close(self) -> None:
-        """Stops the decoders. The next files start new ones."""
+        """Stops the decoders. The next files start new ones.
+
+        A list of files whose rows are not all taken keeps its own until then, or until its iterator ends.
+        """
+        self._closings += 1
         while self._idle:
             self._idle.pop().close()
 
@@ -334,9 +339,12 @@ class Scorer:
         decoders.close_with(self)
         return decoders
 
-    def _put_back(self, decoders: DecoderPool) -> None:
-        """Keeps the pool for the next call, unless another call has put back its own."""
-        if self._idle or not decoders.is_usable():
+    def _put_back(self, decoders: DecoderPool, closings: int) -> None:
+        """Keeps the pool for the next call, unless another call has put back its own.
+
+        It was taken after so many closings; a pool that was in use when the scorer was closed is not kept.
+        """
+        if self._idle or closings < self._closings or not decoders.is_usable():
             decoders.close()
         else:
             self._idle.append(decoders)

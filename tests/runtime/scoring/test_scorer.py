@@ -359,6 +359,20 @@ def test_of_two_lists_the_later_one_is_asked_about_when_the_first_has_ended(
         assert scorer._files == {}
 
 
+def test_decoders_of_a_list_that_is_half_read_end_with_it_when_the_scorer_is_closed(
+    tiny_model: Path, real_clips: list[Path]
+) -> None:
+    with Scorer(tiny_model, "cpu", workers=1, lanes=1) as scorer:
+        rows = scorer.score_files(real_clips)
+        next(rows)
+    assert len(list(rows)) == len(real_clips) - 1
+    assert scorer._idle == []
+    assert len(list(scorer.score_files(real_clips[:1]))) == 1  # it starts new ones, and keeps them
+    assert len(scorer._idle) == 1
+    scorer.close()
+    assert scorer._idle == []
+
+
 def test_an_unknown_backend_is_refused(tiny_model: Path) -> None:
     with pytest.raises(ConfigError, match="--backend"):
         Scorer(tiny_model, "tpu")  # type: ignore[arg-type]
