@@ -2,17 +2,21 @@
 
 const PCM = 1, FLOAT = 3, A_LAW = 6, MU_LAW = 7, EXTENSIBLE = 0xfffe;
 const SLACK = 0.02; // s that may be missing: some recorders count bytes of the header as sound
+const STREAMED = 0x7ffff000; // a writer that cannot seek back leaves this size, or a larger one
+const MIN_RATE = 4000, MAX_RATE = 384000; // Hz
+const MAX_CHANNELS = 8;
 
 /**
  * Bytes of a file -> {rate, channels: [Float32Array], flags}, or null where it is no WAV that this reads.
- * Throws an Error with a `code` for a WAV without samples, with several recordings, or one that is cut off.
+ * Throws an Error with a `code` for a WAV that `rrtn score` refuses, too, or one with several recordings.
  */
 export function decodedWav(bytes) {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     if (text(view, 0) !== "RIFF" || text(view, 8) !== "WAVE") return null;
-    const { format, data } = chunks(view);
+    const { format, data } = partsOf(view);
     const read = format && reader(format);
     if (!read || !data) return null;
+    checkLayout(format.channels, format.rate);
     const frames = Math.floor(Math.min(data.size, data.present) / format.frameBytes);
     if (frames === 0) throw coded("empty", "no samples");
     const missing = (data.size - data.present) / format.frameBytes;
@@ -32,30 +36,51 @@ export function coded(code, message) {
     return Object.assign(new Error(message), { code });
 }
 
-function chunks(view) {
+/** Throws for a layout that `rrtn score` refuses. `rate` in Hz. */
+export function checkLayout(channels, rate) {
+    if (channels > MAX_CHANNELS || rate < MIN_RATE || rate > MAX_RATE)
+        throw coded("unsupported_layout", `${channels} ${channels === 1 ? "channel" : "channels"} at ${rate} Hz`);
+}
+
+function partsOf(view) {
     let format = null;
-    for (let place = 12; place + 8 <= view.byteLength;) {
-        const name = text(view, place), size = view.getUint32(place + 4, true), begin = place + 8;
+    for (const { name, begin, size } of chunksFrom(view, 12)) {
         if (name === "fmt " && begin + 16 <= view.byteLength) format = formatAt(view, begin, size);
-        if (name === "data") {
-            const present = view.byteLength - begin;
-            const unfinished = present > 0 && (size === 0 || size >= 0xffff0000); // the recorder never wrote it
-            if (!unfinished && hasMore(view, begin + size + size % 2))
-                throw coded("unsupported_format", "several recordings in one file: rrtn score reads all of them");
-            return { format, data: { begin, present, size: unfinished ? present : size, unfinished } };
-        }
-        place = begin + size + size % 2;
+        if (name === "data") return { format, data: soundAt(view, begin, size) };
     }
     return { format, data: null };
 }
 
+function* chunksFrom(view, place) {
+    while (place + 8 <= view.byteLength) {
+        const name = text(view, place), size = view.getUint32(place + 4, true), begin = place + 8;
+        yield { name, begin, size };
+        place = begin + size + size % 2;
+    }
+}
+
+function soundAt(view, begin, size) {
+    const present = view.byteLength - begin;
+    // True where the recorder never wrote the size.
+    const unfinished = size === 0 ? present > 0 && !areChunks(view, begin) : present < size && size >= STREAMED;
+    if (!unfinished && hasMore(view, begin + size + size % 2))
+        throw coded("unsupported_format", "several recordings in one file: rrtn score reads all of them");
+    return { begin, present, size: unfinished ? present : size, unfinished };
+}
+
+/** Whether nothing but chunks lies from there to the end: an empty chunk in front of them is empty. */
+function areChunks(view, place) {
+    let end = place;
+    for (const { name, begin, size } of chunksFrom(view, place)) {
+        if (!/^[0-9A-Za-z]{4}$/.test(name)) return false;
+        end = begin + size;
+    }
+    return Math.abs(view.byteLength - end) < 2;
+}
+
 /** Whether another chunk of sound, or another file, stands behind the first. */
 function hasMore(view, place) {
-    while (place + 8 <= view.byteLength) {
-        if (["data", "RIFF"].includes(text(view, place))) return true;
-        const size = view.getUint32(place + 4, true);
-        place += 8 + size + size % 2;
-    }
+    for (const { name } of chunksFrom(view, place)) if (["data", "RIFF"].includes(name)) return true;
     return false;
 }
 

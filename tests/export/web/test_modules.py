@@ -14,7 +14,8 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec
-from rrtn.runtime.audio.reader import audio_from_array
+from rrtn.runtime.audio.reader import audio_from_array, read_audio
+from rrtn.runtime.errors import AudioError
 from rrtn.runtime.tables.csv_table import csv_lines
 from rrtn.runtime.tables.rows import Row
 
@@ -147,49 +148,94 @@ def test_wav_files_are_decoded_as_libsndfile_does(tmp_path: Path, channels: int)
         assert (made["rate"], made["flags"]) == (11_025, []), file
 
 
-def test_wav_files_that_are_cut_empty_or_something_else(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "whole.wav", np.ones(16_000) / 2, 16_000)
-    whole = (tmp_path / "whole.wav").read_bytes()
+def as_rrtn_takes_it(path: Path) -> list[int | str] | str:
+    """The number of samples at 16 kHz and the flags, or the code of the error."""
+    try:
+        audio = read_audio(path, FrontendSpec())
+    except AudioError as error:
+        return error.code
+    return [len(audio.samples), *audio.flags]
+
+
+def as_the_page_takes_it(folder: Path, names: list[str]) -> list[Any]:
+    """The same of each WAV file; None for what is left to the browser."""
+    return list(
+        run(
+            folder,
+            """answer = given.names.map(name => {
+                try {
+                    const found = wav.decodedWav(fs.readFileSync(name));
+                    if (!found) return null;
+                    return [resample.resampled(found.channels[0], found.rate, 16000).length, ...found.flags];
+                } catch (error) { return error.code; }
+            });""",
+            names=names,
+        )
+    )
+
+
+def wav_file(
+    sound: bytes, *, size: int | None = None, rate: int = 16_000, channels: int = 1, behind: bytes = b""
+) -> bytes:
+    """16 bits; `size` is what the header says of the sound."""
+    form = struct.pack("<HHIIHH", 1, channels, rate, 2 * channels * rate % 2**32, 2 * channels, 16)
+    body = b"WAVEfmt " + struct.pack("<I", 16) + form
+    body += b"data" + struct.pack("<I", len(sound) if size is None else size) + sound + behind
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+SOUND = np.random.default_rng(4).integers(-9_000, 9_000, 16_000, dtype="<i2").tobytes()
+LIST = b"LIST" + struct.pack("<I", 26) + b"INFOISFT" + struct.pack("<I", 14) + b"Lavf58.29.100\0"
+WAV_FILES = {
+    "whole": wav_file(SOUND),
+    "cut": wav_file(SOUND)[:20_000],
+    "barely cut": wav_file(SOUND)[:-100],
+    "no samples": wav_file(b""),
+    "size of 0": wav_file(SOUND, size=0),
+    "size of 0, one byte": wav_file(b"", behind=b"\0"),
+    "size of 0, no sound but a list": wav_file(b"", behind=LIST),
+    "size of 0, no sound but two lists": wav_file(b"", behind=LIST + LIST),
+    "size of 0, a list that is cut": wav_file(b"", behind=LIST[:-4]),
+    "size of 0, sound that begins like a list": wav_file(b"", behind=LIST + SOUND),
+    "size of 2^31 - 4097": wav_file(SOUND, size=0x7FFF_EFFF),
+    "size of 2^31 - 4096": wav_file(SOUND, size=0x7FFF_F000),
+    "size of 2^32 - 1": wav_file(SOUND, size=0xFFFF_FFFF),
+    "no samples, size of 2^32 - 1": wav_file(b"", size=0xFFFF_FFFF),
+    "a list behind it": wav_file(SOUND, behind=LIST),
+    "a list of odd size behind it": wav_file(SOUND, behind=b"LIST" + struct.pack("<I", 5) + bytes(6)),
+    "zeros behind it": wav_file(SOUND, behind=bytes(3_001)),
+    **{f"{rate} Hz": wav_file(SOUND, rate=rate) for rate in (3_999, 4_000, 384_000, 384_001)},
+    **{f"{channels} channels": wav_file(SOUND[:28_800], channels=channels) for channels in (8, 9)},
+    "no samples, 1000 Hz": wav_file(b"", rate=1_000),
+    "cut, 1000 Hz": wav_file(SOUND, rate=1_000)[:20_000],
+}
+
+
+def test_wav_files_are_taken_as_rrtn_score_takes_them(tmp_path: Path) -> None:
+    for name, content in WAV_FILES.items():
+        (tmp_path / name).write_bytes(content)
+    made = as_the_page_takes_it(tmp_path, list(WAV_FILES))
+    wanted = {name: as_rrtn_takes_it(tmp_path / name) for name in WAV_FILES}
+    assert dict(zip(WAV_FILES, made, strict=True)) == wanted
+    assert {"truncated", "empty", "unsupported_layout"} <= {
+        value for value in wanted.values() if isinstance(value, str)
+    }
+
+
+def test_what_is_no_wav_is_left_to_the_browser_and_several_recordings_to_rrtn_score(tmp_path: Path) -> None:
+    whole = wav_file(SOUND)
     cases = {
-        "cut": whole[:20_000],
-        "barely cut": whole[:-100],
-        "no samples": whole[:44],
-        "no length": whole[:40] + bytes([255] * 4) + whole[44:],
         "adpcm": whole[:20] + bytes([17]) + whole[21:],
         "text": b"no sound at all",
         "short": b"RIFF",
         "header alone": whole[:30],
         "another chunk of sound": whole + b"data" + struct.pack("<I", 4) + bytes(4),
         "another file": whole + whole,
-        "a list behind it": whole + b"LIST" + struct.pack("<I", 5) + bytes(6),
-        "zeros behind it": whole + bytes(3_001),
     }
     for name, content in cases.items():
         (tmp_path / name).write_bytes(content)
-    answer = run(
-        tmp_path,
-        """answer = given.names.map(name => {
-            try {
-                const found = wav.decodedWav(fs.readFileSync(name));
-                return found && [found.channels[0].length, ...found.flags];
-            } catch (error) { return error.code; }
-        });""",
-        names=list(cases),
-    )
-    assert dict(zip(cases, answer, strict=True)) == {
-        "cut": "truncated",
-        "barely cut": [15_950],
-        "no samples": "empty",
-        "no length": [16_000, "no_length"],
-        "adpcm": None,
-        "text": None,
-        "short": None,
-        "header alone": None,
-        "another chunk of sound": "unsupported_format",
-        "another file": "unsupported_format",
-        "a list behind it": [16_000],
-        "zeros behind it": [16_000],
-    }
+    made = as_the_page_takes_it(tmp_path, list(cases))
+    assert made == [None, None, None, None, "unsupported_format", "unsupported_format"]
 
 
 def test_the_rate_of_compressed_files_is_read_from_them(tmp_path: Path) -> None:
