@@ -8,8 +8,8 @@ export function csvOf(columns, rows) {
     const header = ["file", "start", "end", ...columns, "error", "flags"];
     const lines = rows.map(({ name, start, end, scores, error = "", flags = [] }) => [
         name,
-        start?.toFixed(3) ?? "",
-        end?.toFixed(3) ?? "",
+        seconds(start),
+        seconds(end),
         ...(scores?.map(sixDecimals) ?? columns.map(() => "")),
         error,
         flags.join(";"),
@@ -19,9 +19,20 @@ export function csvOf(columns, rows) {
     return [safe(header, () => true), ...lines.map(cells => safe(cells, i => i === 0)), ""].join("\n");
 }
 
+function seconds(time) {
+    return time === undefined ? "" : rounded(time, 3);
+}
+
 function sixDecimals(score) {
-    const text = score.toFixed(6);
+    const text = rounded(score, 6);
     return Number(text) === 0 ? "0.000000" : text;
+}
+
+/** With so many decimals; a tie goes to the even digit, as in Python. toFixed rounds it away from zero. */
+function rounded(number, decimals) {
+    const text = number.toFixed(decimals), last = Number(text.at(-1));
+    const isTie = Math.abs(number * 2 ** (decimals + 1) % 2) === 1; // odd multiples of 2 ** -(decimals + 1)
+    return isTie && last % 2 ? text.slice(0, -1) + (last - 1) : text;
 }
 
 /** rrtn's runtime/text.py: bytes of control characters, and backslashes that read as such, as \xNN; ' before a formula. */

@@ -279,6 +279,12 @@ def test_the_table_is_the_csv_of_rrtn_score(tmp_path: Path) -> None:
     rows += [
         Row(file="bad", error="corrupt"),
         Row(file="zero", start=0.0, end=0.0, scores=dict.fromkeys(labels, -1e-9)),
+        Row(file="ties", start=0.0625, end=1.3125, scores=dict.fromkeys(labels, 0.0078125)),
+    ]
+    # With odd numerators these lie midway between two numbers of three or six decimals.
+    rows += [
+        Row(file="ties", start=i / 16, end=i / 8, scores=dict.fromkeys(labels, (i - 40) / 128))
+        for i in range(80)
     ]
     given = [
         {"name": str(row.file), "error": row.error or None, "flags": list(row.flags)}
