@@ -134,6 +134,11 @@ def table_of(page: Page, files: list[Path]) -> list[dict[str, str]]:
     """The page scores the files; -> the table that it lets the user download."""
     page.choose_files("#files", files)
     page.wait_for(DONE)
+    return downloaded(page)
+
+
+def downloaded(page: Page) -> list[dict[str, str]]:
+    """The table as it is now."""
     page.evaluate("document.getElementById('download').click()")
     target = page.downloads / "scores.csv"
     page.wait_until(target.exists, str(target))
@@ -234,6 +239,27 @@ def test_a_microphone_moves_the_bars_until_it_is_switched_off(page: Page, site: 
     after = page.evaluate(VALUES)
     page.evaluate("new Promise(done => setTimeout(done, 800))")
     assert page.evaluate(VALUES) == after
+
+
+def test_a_window_that_cannot_be_scored_is_told_and_the_next_one_is_scored(page: Page, site: Site) -> None:
+    page.open(site.urls["plain"])
+    page.wait_for(READY)
+    page.evaluate("""(() => {
+        window.said = [];
+        const status = document.getElementById("status"), post = Worker.prototype.postMessage;
+        new MutationObserver(() => window.said.push(status.textContent)).observe(status, {childList: true});
+        Worker.prototype.postMessage = () => {
+            Worker.prototype.postMessage = post;
+            throw new Error("no room for it");
+        };
+    })()""")
+    before = page.evaluate(VALUES)
+    page.evaluate("document.getElementById('microphone').click()")
+    page.wait_until(lambda: page.evaluate(VALUES) != before, "bars that move", 20)
+    page.evaluate("document.getElementById('microphone').click()")
+    said = page.evaluate("window.said")
+    assert "no room for it" in said[said.index("Listening.") :]
+    assert said[-2:] == ["Listening.", "The microphone is off."]
 
 
 HOSTILE = "<img src=x onerror=\"document.title='obeyed'\">"

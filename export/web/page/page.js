@@ -148,12 +148,11 @@ async function listen() {
             seconds: clipSeconds,
             onBlock: async (samples, rate) => {
                 heard += samples.length / rate;
-                if (busy || heard < next) return;
+                if (busy || !microphone || heard < next) return;
                 busy = true;
                 next = heard + HOP;
-                const listening = microphone, result = await scorer.score(listening.recent());
+                await scoreRecent(microphone);
                 busy = false;
-                if (microphone === listening) hear(result);
             },
         });
     } catch (error) {
@@ -168,6 +167,16 @@ async function listen() {
     $("microphone").setAttribute("aria-pressed", "true");
     document.body.dataset.state = "listening";
     say("Listening.");
+}
+
+/** Scores what `listening` has heard last, and shows it if it is still the microphone. */
+async function scoreRecent(listening) {
+    try {
+        const result = await scorer.score(listening.recent());
+        if (microphone === listening) hear(result);
+    } catch (error) {
+        if (microphone === listening) say(error.message, true);
+    }
 }
 
 function hear(result) {
