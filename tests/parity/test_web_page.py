@@ -262,6 +262,35 @@ def test_a_window_that_cannot_be_scored_is_told_and_the_next_one_is_scored(page:
     assert said[-2:] == ["Listening.", "The microphone is off."]
 
 
+def slow_reading(page: Page) -> None:
+    """Lets files take a while to be read, so that there is time to do something meanwhile."""
+    page.evaluate("""(() => {
+        const read = Blob.prototype.arrayBuffer;
+        Blob.prototype.arrayBuffer = async function () {
+            await new Promise(done => setTimeout(done, 300));
+            return read.call(this);
+        };
+    })()""")
+
+
+def test_files_that_are_cleared_while_they_are_scored_stay_away(page: Page, site: Site) -> None:
+    page.open(site.urls["plain"])
+    page.wait_for(READY)
+    files = sorted(BURSTS.glob("*.wav"))
+    slow_reading(page)
+    page.choose_files("#files", files[:2])
+    page.evaluate("document.getElementById('clear').click()")
+    page.choose_files("#files", files[2:4])
+    page.wait_for(DONE)
+    page.evaluate("new Promise(done => setTimeout(done, 800))")
+    assert [row["file"] for row in downloaded(page)] == [file.name for file in files[2:4]]
+    page.evaluate("document.querySelector('#table button').click()")
+    page.evaluate("document.getElementById('clear').click()")
+    page.evaluate("new Promise(done => setTimeout(done, 800))")
+    assert page.evaluate(STATUS) == "The table is empty."
+    assert page.evaluate("document.getElementById('source').textContent") == ""
+
+
 HOSTILE = "<img src=x onerror=\"document.title='obeyed'\">"
 
 

@@ -22,6 +22,7 @@ const groups = groupsOf(description);
 const bars = new Bars($("bars"), groups), table = new ResultTable($("table"), groups, choose);
 const entries = [], queue = [];
 let scorer, microphone = null, isWorking = false;
+let clearings = 0; // what began before the last one is shown no more
 
 describe();
 bars.show(null);
@@ -58,12 +59,12 @@ function add(files) {
 
 async function work() {
     isWorking = true;
-    const begun = performance.now(), first = entries.length;
+    const begun = performance.now(), first = entries.length, before = clearings;
     say(queue.length === 1 ? `Scoring ${queue[0].name}.` : `Scoring ${queue.length} files.`);
-    for (let done = 0, entry; queue.length; done++) {
+    for (let done = 0; queue.length; done++) {
         progress(done, done + queue.length);
-        entry = await entryOf(queue.shift());
-        if (!isWorking) return; // cleared meanwhile
+        const entry = await entryOf(queue.shift());
+        if (clearings !== before) return;
         entries.push(entry);
         table.add(entry);
         $("results").hidden = false;
@@ -105,7 +106,8 @@ function show(entry) {
 
 async function choose(entry) {
     if (microphone) stopListening();
-    const again = entry.error ? entry : await entryOf(entry.file);
+    const before = clearings, again = entry.error ? entry : await entryOf(entry.file);
+    if (clearings !== before) return;
     show(Object.assign(entry, again));
     say(entry.error ? `${entry.name}: ${entry.message}` : `Showing ${entry.name}.`);
 }
@@ -120,6 +122,7 @@ function summary(made, seconds) {
 function clear() {
     queue.length = entries.length = 0;
     isWorking = false;
+    clearings++;
     table.clear();
     progress(0, 0);
     $("results").hidden = true;
