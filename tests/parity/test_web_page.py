@@ -291,6 +291,18 @@ def test_files_that_are_cleared_while_they_are_scored_stay_away(page: Page, site
     assert page.evaluate("document.getElementById('source').textContent") == ""
 
 
+def test_a_file_that_is_gone_keeps_its_scores(page: Page, site: Site, tmp_path: Path) -> None:
+    page.open(site.urls["plain"])
+    page.wait_for(READY)
+    files = [Path(shutil.copy(file, tmp_path)) for file in sorted(BURSTS.glob("*.wav"))[:2]]
+    rows = table_of(page, files)
+    files[0].unlink()
+    page.evaluate("document.querySelector('#table button').click()")
+    page.wait_for(f"{STATUS} === '{files[0].name}: it can no longer be read'")
+    assert page.evaluate("document.getElementById('source').textContent") == files[1].name
+    assert downloaded(page) == rows
+
+
 HOSTILE = "<img src=x onerror=\"document.title='obeyed'\">"
 
 

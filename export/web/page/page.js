@@ -104,12 +104,13 @@ function show(entry) {
     delete entry.heard;
 }
 
+/** Shows an entry again. One whose file is gone keeps the scores that it has. */
 async function choose(entry) {
     if (microphone) stopListening();
     const before = clearings, again = entry.error ? entry : await entryOf(entry.file);
     if (clearings !== before) return;
-    show(Object.assign(entry, again));
-    say(entry.error ? `${entry.name}: ${entry.message}` : `Showing ${entry.name}.`);
+    if (entry.error || !again.error) show(Object.assign(entry, again));
+    say(again.error ? `${entry.name}: ${again.message}` : `Showing ${entry.name}.`);
 }
 
 function summary(made, seconds) {
