@@ -218,6 +218,24 @@ def test_the_page_gives_the_scores_of_rrtn_score(
     assert elsewhere == []
 
 
+def test_flac_of_any_rate_is_decoded_at_that_rate(
+    page: Page, site: Site, runtime_server: Server, tmp_path: Path
+) -> None:
+    """White noise, of which any resampling by the browser would leave out or change a part."""
+    rng = np.random.default_rng(0)
+    files = [tmp_path / f"{rate}.flac" for rate in (3_000, 4_000, 8_000, 96_000, 176_400, 192_000, 384_000)]
+    for file in files:
+        rate = int(file.stem)
+        soundfile.write(file, rng.uniform(-0.5, 0.5, rate), rate)
+    rows = native_table(runtime_server, site.model, files, tmp_path / "native.csv")
+    page.open(site.urls["plain"])
+    page.wait_for(READY)
+    made = table_of(page, files)
+    assert [row["error"] for row in rows] == ["unsupported_layout"] + [""] * 6
+    assert (made[0]["error"], made[0]["file"]) == ("unsupported_layout", "3000.flac")
+    assert worst_difference(made[1:], rows[1:]) <= WAV_LIMIT
+
+
 @pytest.mark.parametrize("way", ["plain", "file"])
 def test_a_microphone_moves_the_bars_until_it_is_switched_off(page: Page, site: Site, way: str) -> None:
     page.open(site.urls[way])

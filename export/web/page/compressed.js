@@ -1,27 +1,34 @@
-// Files that the browser decodes. It is told the file's own rate, and so does not resample.
+// Files that the browser decodes. It is told the rate in the file's header, and so does not resample.
 
-import { coded } from "./wav.js";
+import { checkLayout, coded } from "./wav.js";
 
 const MP3_RATES = { 3: [44100, 48000, 32000], 2: [22050, 24000, 16000], 0: [11025, 12000, 8000] };
 const AAC_RATES = [96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350];
 const HEAD = 65536; // bytes that are looked through for a header
-const USUAL = 48000; // Hz, where no rate is found: Opus always has it
+const USUAL = 48000; // Hz, to which the browser resamples where no rate is found: Opus always has it
 
 /** Bytes of a file -> {rate, channels: [Float32Array], flags}. Throws an Error with a `code`. */
 export async function decodedByBrowser(bytes) {
-    const rate = statedRate(bytes);
-    let audio;
-    try {
-        const copy = bytes.slice().buffer; // decodeAudioData takes it away
-        audio = await new OfflineAudioContext(1, 1, rate).decodeAudioData(copy);
-    } catch {
+    const context = contextAt(statedRate(bytes) || USUAL);
+    const copy = bytes.slice().buffer; // decodeAudioData takes it away
+    const audio = await context.decodeAudioData(copy).catch(() => {
         throw coded("unsupported_format", "this browser cannot decode it");
-    }
+    });
+    checkLayout(audio.numberOfChannels, audio.sampleRate);
     const channels = Array.from({ length: audio.numberOfChannels }, (_, i) => audio.getChannelData(i));
     return { rate: audio.sampleRate, channels, flags: [] };
 }
 
-/** The rate in Hz that the header of an Ogg, FLAC, MP4, AAC or MP3 file states. */
+/** Every browser has 8 to 96 kHz, by the Web Audio API; some have more. */
+function contextAt(rate) {
+    try {
+        return new OfflineAudioContext(1, 1, rate);
+    } catch {
+        throw coded("unsupported_layout", `this browser decodes nothing at ${rate} Hz`);
+    }
+}
+
+/** The rate in Hz that the header of an Ogg, FLAC, MP4, AAC or MP3 file states; 0 where none is found. */
 export function statedRate(bytes) {
     const head = bytes.subarray(0, HEAD), view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const at = (name, more) => {
@@ -29,11 +36,10 @@ export function statedRate(bytes) {
         return place >= 0 && place + more + 4 <= bytes.length ? place + more : -1;
     };
     const vorbis = at("\x01vorbis", 12), flac = at("fLaC", 18), mp4 = at("mp4a", 28);
-    const rate = vorbis >= 0 ? view.getUint32(vorbis, true)
+    return vorbis >= 0 ? view.getUint32(vorbis, true)
         : flac >= 0 ? view.getUint32(flac) >>> 12
         : mp4 >= 0 ? view.getUint16(mp4)
         : mpegRate(bytes);
-    return rate >= 8000 && rate <= 96000 ? rate : USUAL; // what every browser's OfflineAudioContext takes
 }
 
 function mpegRate(bytes) {

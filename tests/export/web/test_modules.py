@@ -245,11 +245,53 @@ def test_the_rate_of_compressed_files_is_read_from_them(tmp_path: Path) -> None:
             soundfile.write(
                 tmp_path / f"{rate}.{suffix}", rng.uniform(-0.1, 0.1, rate), rate, subtype=subtype
             )
+    for rate in (1_000, 4_000, 176_400, 192_000, 384_000):
+        soundfile.write(tmp_path / f"{rate}.flac", rng.uniform(-0.1, 0.1, rate), rate)
     files = sorted(path.name for path in tmp_path.iterdir())
     answer = run(
         tmp_path, "answer = given.files.map(f => compressed.statedRate(fs.readFileSync(f)));", files=files
     )
     assert answer == [int(file.partition(".")[0]) for file in files]
+
+
+def test_the_browser_is_asked_for_the_rate_of_the_file_and_for_no_other(tmp_path: Path) -> None:
+    rates = {"wide.flac": 192_000, "narrow.flac": 4_000, "odd.flac": 3_999, "wider.flac": 400_000}
+    for name, rate in rates.items():
+        soundfile.write(tmp_path / name, np.zeros(100), rate)
+    (tmp_path / "text").write_text("no sound at all")
+    made = run(
+        tmp_path,
+        """const asked = [];
+        const narrowest = 8000; // as Firefox has it
+        globalThis.OfflineAudioContext = class {
+            constructor(channels, length, rate) {
+                asked.push(rate);
+                if (rate < narrowest) throw new DOMException("no such rate", "NotSupportedError");
+                this.rate = rate;
+            }
+            async decodeAudioData(bytes) {
+                if (new TextDecoder().decode(bytes.slice(0, 4)) !== "fLaC") throw new Error("no audio");
+                return {numberOfChannels: given.channels, sampleRate: this.rate, getChannelData: () => [0]};
+            }
+        };
+        const rateOf = name => compressed.decodedByBrowser(new Uint8Array(fs.readFileSync(name)))
+            .then(sound => sound.rate, error => `${error.code}: ${error.message}`);
+        answer = [];
+        for (const name of given.names) answer.push(await rateOf(name));
+        given.channels = 9;
+        answer.push(await rateOf("wide.flac"), asked);""",
+        names=[*rates, "text"],
+        channels=2,
+    )
+    assert made == [
+        192_000,
+        "unsupported_layout: this browser decodes nothing at 4000 Hz",
+        "unsupported_layout: this browser decodes nothing at 3999 Hz",
+        "unsupported_layout: 2 channels at 400000 Hz",
+        "unsupported_format: this browser cannot decode it",
+        "unsupported_layout: 9 channels at 192000 Hz",
+        [*rates.values(), 48_000, 192_000],
+    ]
 
 
 def test_the_table_is_the_csv_of_rrtn_score(tmp_path: Path) -> None:
