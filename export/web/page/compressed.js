@@ -4,8 +4,10 @@ import { checkLayout, coded } from "./wav.js";
 
 const MP3_RATES = { 3: [44100, 48000, 32000], 2: [22050, 24000, 16000], 0: [11025, 12000, 8000] };
 const AAC_RATES = [96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350];
+const MP4_SOUNDS = ["mp4a", "Opus", "fLaC"]; // names of the boxes that describe them
 const HEAD = 65536; // bytes that are looked through for a header
-const USUAL = 48000; // Hz, to which the browser resamples where no rate is found: Opus always has it
+const USUAL = 48000; // Hz, to which the browser resamples where no rate is found
+const OPUS_RATE = 48000; // Hz, of all Opus files
 
 /** Bytes of a file -> {rate, channels: [Float32Array], flags}. Throws an Error with a `code`. */
 export async function decodedByBrowser(bytes) {
@@ -28,23 +30,39 @@ function contextAt(rate) {
     }
 }
 
-/** The rate in Hz that the header of an Ogg, FLAC, MP4, AAC or MP3 file states; 0 where none is found. */
+/** The rate in Hz that the header of an Ogg, Opus, FLAC, MP4, AAC or MP3 file states; 0 where none is found. */
 export function statedRate(bytes) {
     const head = bytes.subarray(0, HEAD), view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const at = (name, more) => {
         const place = find(head, name);
         return place >= 0 && place + more + 4 <= bytes.length ? place + more : -1;
     };
-    const vorbis = at("\x01vorbis", 12), flac = at("fLaC", 18), mp4 = at("mp4a", 28);
-    return vorbis >= 0 ? view.getUint32(vorbis, true)
+    if (isAt(bytes, 4, "ftyp")) return mp4Rate(bytes, view);
+    const opus = at("OpusHead", 8), vorbis = at("\x01vorbis", 12), flac = at("fLaC", 18);
+    return opus >= 0 ? OPUS_RATE
+        : vorbis >= 0 ? view.getUint32(vorbis, true)
         : flac >= 0 ? view.getUint32(flac) >>> 12
-        : mp4 >= 0 ? view.getUint16(mp4)
         : mpegRate(bytes);
+}
+
+/** An MP4 file is boxes with a size and a name. The one that describes the sound may stand behind it. */
+function mp4Rate(bytes, view) {
+    for (let place = 0, size; place + 16 <= bytes.length; place += size) {
+        size = view.getUint32(place);
+        if (size === 1) size = Number(view.getBigUint64(place + 8));
+        if (size < 8) return 0; // the last one
+        if (!isAt(bytes, place + 4, "moov")) continue;
+        const moov = bytes.subarray(place, place + size);
+        const sounds = MP4_SOUNDS.map(name => find(moov, name)).filter(sound => sound >= 0);
+        const rate = place + sounds[0] + 28;
+        return sounds.length && rate + 2 <= bytes.length ? view.getUint16(rate) : 0;
+    }
+    return 0;
 }
 
 function mpegRate(bytes) {
     let place = 0;
-    if (find(bytes.subarray(0, 3), "ID3") === 0)
+    if (isAt(bytes, 0, "ID3"))
         place = 10 + (bytes[6] << 21 | bytes[7] << 14 | bytes[8] << 7 | bytes[9]);
     for (const end = Math.min(bytes.length - 4, place + HEAD); place < end; place++) {
         if (bytes[place] !== 0xff || (bytes[place + 1] & 0xe0) !== 0xe0) continue;
@@ -54,6 +72,10 @@ function mpegRate(bytes) {
         if (layer !== 0 && rate && bytes[place + 2] >> 4 !== 15) return rate;
     }
     return 0;
+}
+
+function isAt(bytes, place, text) {
+    return find(bytes.subarray(place, place + text.length), text) === 0;
 }
 
 /** Where a text of Latin-1 begins in bytes; -1 where it does not. */

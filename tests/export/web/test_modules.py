@@ -12,6 +12,7 @@ import pytest
 import rrtn
 import soundfile
 import soxr
+from generated_sounds import write_av
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.audio.reader import audio_from_array, read_audio
@@ -247,6 +248,12 @@ def test_the_rate_of_compressed_files_is_read_from_them(tmp_path: Path) -> None:
             )
     for rate in (1_000, 4_000, 176_400, 192_000, 384_000):
         soundfile.write(tmp_path / f"{rate}.flac", rng.uniform(-0.1, 0.1, rate), rate)
+    # So long that bytes look like the header of an MP3 frame, and that the header of MP4 lies far behind.
+    noise = rng.uniform(-0.1, 0.1, (480_000, 1))
+    soundfile.write(tmp_path / "48000.opus", noise, 48_000, format="OGG", subtype="OPUS")
+    for rate, codec in ((22_050, "aac"), (44_100, "aac"), (44_100, "flac"), (48_000, "libopus")):
+        write_av(tmp_path / f"{rate}.{codec}.mp4", noise, rate, codec, "mp4")
+    write_av(tmp_path / "16000.m4a", noise, 16_000, "aac", "mp4", container_options={"movflags": "faststart"})
     files = sorted(path.name for path in tmp_path.iterdir())
     answer = run(
         tmp_path, "answer = given.files.map(f => compressed.statedRate(fs.readFileSync(f)));", files=files
