@@ -30,7 +30,7 @@ function sixDecimals(score) {
 
 /** With so many decimals; a tie goes to the even digit, as in Python. toFixed rounds it away from zero. */
 function rounded(number, decimals) {
-    const text = number.toFixed(decimals), last = Number(text.at(-1));
+    const text = number.toFixed(decimals), last = Number(text.slice(-1));
     const isTie = Math.abs(number * 2 ** (decimals + 1) % 2) === 1; // odd multiples of 2 ** -(decimals + 1)
     return isTie && last % 2 ? text.slice(0, -1) + (last - 1) : text;
 }
