@@ -1,4 +1,8 @@
-"""Results as they are kept: one file a run, and the ratios within it."""
+"""Results as they are kept: one file a run, and the ratios within it.
+
+Two of the first days, .jsonl, have another form: they are there for the pages that link them. Which
+instructions the processors before 2026-11-30 have was added later, from those pages.
+"""
 
 import json
 import re

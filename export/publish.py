@@ -80,8 +80,8 @@ def _notes(config: Config) -> tuple[str, ...]:
         return ()
     heard = f"this model hears the first {config.frontend.clip_seconds:g} s"
     return (
-        f"eval.crop is full: the run was judged on whole recordings, of which {heard}; with --window its "
-        "scores are means over windows, which differ, too",
+        f"eval.crop is full: the run was judged on whole recordings, of which {heard}; with --window the "
+        "scores are means over windows, and these differ as well",
     )
 
 

@@ -22,6 +22,7 @@ from .data.device_clips import part_of_training
 from .data.ratings import LabelSummary, alike_names, constant_targets, label_summaries
 from .data.reading import data_of_settings, label_settings
 from .method.columns import UNIT, scale_choice, scale_settings
+from .method.encoders import encoder_from_name
 from .method.model import TwinsNetwork
 from .method.panns import initialisation_from_panns
 
@@ -30,6 +31,7 @@ _PAPER_BATCH: Final = 128
 _FEWEST_CLIPS: Final = 2  # the losses are over a batch
 _FEWEST_STEPS: Final = 10  # of an epoch; the default batch shrinks until there are as many
 _SMALLEST_BATCH: Final = 16
+_FOREVER: Final = 1e9  # minutes, for infinity, which JSON does not have
 # Compute capabilities.
 _TENSOR_CORES: Final = (7, 0)
 _TRITON_NEEDS: Final = (7, 0)
@@ -57,6 +59,7 @@ def plan_from_config(config: Config, *, ranks: int = 1) -> TrainingPlan:
     Raises DataError, ConfigError.
     """
     data = data_from_config(config)
+    _check_fits(config)
     n_train = len(data.splits["Train"].clips)
     batch_size = _batch_size(config, n_train, ranks)
     return TrainingPlan(
@@ -65,6 +68,22 @@ def plan_from_config(config: Config, *, ranks: int = 1) -> TrainingPlan:
         steps_per_epoch=n_train // batch_size,
         notes=tuple(_notes(config, data, batch_size)),
     )
+
+
+def _check_fits(config: Config) -> None:
+    """Raises ConfigError where the encoder's poolings leave nothing of a clip."""
+    frames, mels = config.frontend.frames, config.frontend.n_mels
+    with torch.device("meta"):
+        encoder = encoder_from_name(config.model.encoder, n_mels=mels).eval()
+        try:
+            encoder(torch.empty(1, 1, frames, mels))
+        except RuntimeError as error:
+            raise ConfigError(
+                "frontend.frames and frontend.n_mels",
+                f"{frames} frames of {mels} mels",
+                wanted=f"clips of which the poolings of {config.model.encoder} leave something",
+                fix="take more, or another --encoder",
+            ) from error
 
 
 def _batch_size(config: Config, n_train: int, ranks: int) -> int:
@@ -103,6 +122,7 @@ def _resolved(config: Config, data: DataSet, batch_size: int, ranks: int) -> Con
             class_targets=tuple(target.name for target in data.columns.classes),
             classes=tuple(label for target in data.columns.classes for label in target.labels),
         ),
+        checkpoint_minutes=min(config.checkpoint_minutes, _FOREVER),
         precision=_default_precision(config) if config.precision == "auto" else config.precision,
         compile=_default_compile(config, ranks) if config.compile == "auto" else config.compile,
     )

@@ -54,9 +54,9 @@ _LONG: Final = 60.0  # s; what is shorter is scored before anybody asks how far 
 class Scorer:
     """Scores audio with a bundle.
 
-    The model is loaded once. Every call uses the same session and the same decoders. The score
-    of a file does not depend on its neighbours: batches have one shape, with their tail padded, or the model
-    does not compute silence and gives the same scores in any batch.
+    The model is loaded once. Every call uses the same session and the same decoders. The score of a file
+    does not depend on its neighbours: batches have one shape, with their tail padded, or the model does not
+    compute silence and gives the same scores in any batch.
 
     `with Scorer(bundle) as scorer:` stops the decoders at its end. Several threads may use one scorer. A
     process that is forked from the scorer's own may use its copy: it starts decoders of its own. A scorer on

@@ -15,7 +15,7 @@ from ..audio.reader import levels_of_file
 from ..errors import AudioError, ConfigError
 from ..progress import Progress
 from ..system.files import write_bytes
-from ..system.host import quiet_libraries
+from ..system.host import quiet_stdout
 from ..tables.label_tracks import TRACK_FORMATS, Track
 from ..tables.outputs import check_new
 from ..tables.rows import Row
@@ -61,7 +61,7 @@ def write_tracks(
     decoded = PAGE in kinds or any(TRACK_FORMATS[kind].needs_length for kind in kinds if kind != PAGE)
     place = _place(table, say) if decoded else ""
     timelines: list[Timeline] = []
-    with quiet_libraries(), Progress("tracks", len(recordings), "recordings") as bar:
+    with quiet_stdout(), Progress("tracks", len(recordings), "recordings") as bar:
         for (file, rows), name in zip(recordings, names, strict=True):
             heard = _heard(os.path.join(os.fsencode(place), os.fsencode(file))) if decoded else (0.0, None)
             timeline = _timeline(file, rows, labels, scales, *heard)

@@ -50,9 +50,12 @@ class Server:
                 listen(bound)  # whoever connects from now on waits, and is not refused
                 ready()
                 self._http.run(bound)
-        finally:
+        except StoppedError:
             if self._requests.failure:  # those who ask are told only that there is one
-                raise self._requests.failure
+                raise self._requests.failure from None
+            raise
+        if self._requests.failure:
+            raise self._requests.failure
 
     def _score_silence(self) -> None:
         """Starts the decoders and runs the model once. Raises what would fail each request."""

@@ -97,7 +97,7 @@ def cpu_model() -> str:
 
 
 def cpu_kind() -> dict[str, str]:
-    """What makes another processor of this one where speed is measured.
+    """What tells this processor from others where speeds are compared.
 
     Machines in the cloud give one name to several: "AMD EPYC" may have AVX2 alone or AVX-512 with bfloat16.
     """

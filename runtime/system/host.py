@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple, TextIO, cast
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 if TYPE_CHECKING:
     import socket
@@ -32,7 +32,6 @@ MemoryKind = Literal["space", "data"]
 MOST_PROCESSES: Final = 60 if sys.platform == "win32" else 10_000  # Windows waits for 63 objects at once
 NO_LIMIT: Final = -1
 _STDOUT: Final = 1
-_STDERR: Final = 2
 HANG_UP: Final = getattr(signal, "SIGHUP", None)  # Windows has no such signal
 SIGKILL: Final = 9  # Windows has no such signal; its kill ends a process as surely
 # Names under which open descriptors can be opened again: a second opening has a place of its own in the file.
@@ -215,39 +214,6 @@ def quiet_stdout() -> Iterator[None]:
         flush_c_stdout()
         os.dup2(kept, _STDOUT)
         os.close(kept)
-
-
-@contextlib.contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """`quiet_stdout`, and nothing but Python itself writes on stderr.
-
-    libmpg123 says there what it thinks of a damaged file, in the middle of a progress bar.
-    """
-    with quiet_stdout():
-        try:
-            kept = os.dup(_STDERR)
-        except OSError:  # it is closed
-            yield
-            return
-        before, nowhere = sys.stderr, os.open(os.devnull, os.O_WRONLY)
-        encoding = getattr(before, "encoding", None) or "utf-8"
-        with open(kept, "w", encoding=encoding, errors="backslashreplace", buffering=1) as copy:
-            if _descriptor_of(before) == _STDERR:
-                sys.stderr = copy
-            os.dup2(nowhere, _STDERR)
-            os.close(nowhere)
-            try:
-                yield
-            finally:
-                os.dup2(kept, _STDERR)
-                sys.stderr = before
-
-
-def _descriptor_of(stream: TextIO | None) -> int | None:
-    """None for one that is no file, as in a notebook."""
-    with contextlib.suppress(AttributeError, OSError, ValueError):
-        return stream.fileno() if stream else None
-    return None
 
 
 # Memory

@@ -430,6 +430,7 @@ def test_n10_only_files_of_checkpoints_are_removed(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     (tmp_path / "sub").mkdir()
     (tmp_path / ".weights.abcd1234.tmp").touch()
+    (tmp_path / ".tmpP9E3Kb").touch()  # safetensors was killed
     save(tmp_path, 1)
     save(tmp_path, 2)
     names = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".safetensors")

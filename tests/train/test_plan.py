@@ -1,5 +1,7 @@
 """What is decided before training: epochs, batch, steps, notes, parameters."""
 
+import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -142,6 +144,20 @@ def test_a_batch_larger_than_the_training_split_is_refused(config: Config) -> No
         ConfigError, match=r"^--batch-size \| 9 \| expected at most 8, the number of training clips$"
     ):
         plan_from_config(with_batch(config, 9))
+
+
+@pytest.mark.parametrize("size", [{"frames": 16}, {"n_mels": 16}])
+def test_clips_that_an_encoder_pools_to_nothing_are_refused(config: Config, size: dict[str, int]) -> None:
+    small = replace(config, frontend=replace(config.frontend, **size))  # type: ignore[arg-type]
+    plan_from_config(replace(small, model=replace(config.model, encoder="cnn10")))
+    with pytest.raises(ConfigError, match=r"16 (frames|mels).* \| expected clips of which .* of cnn14"):
+        plan_from_config(replace(small, model=replace(config.model, encoder="cnn14")))
+
+
+def test_infinite_minutes_between_checkpoints_can_be_written_as_json(config: Config) -> None:
+    plan = plan_from_config(replace(config, checkpoint_minutes=math.inf))
+    json.dumps(plan.config.to_dict(), allow_nan=False)
+    assert plan.config.checkpoint_minutes > 1e6
 
 
 def test_the_resolved_config_names_its_targets_and_plans_to_itself(config: Config) -> None:

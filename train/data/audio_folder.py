@@ -57,13 +57,16 @@ class AudioFolder:
         keys = tuple(map(_key, _parts(file_id)[:-1]))
         if not keys:
             return (), ()
-        depth = min(len(keys), len(path.relative_to(self.root).parts) - 1)
+        depth = min(len(keys), len(path.parts) - len(self.root.parts) - 1)
         front, own = keys[: len(keys) - depth], keys[len(keys) - depth :]
         return () if front[-1:] == (_key(self.root.name),) else front, own
 
     def files(self) -> Iterator[Path]:
-        """All audio, whatever its folder and suffix."""
-        return (file.path for files in self._by_stem.values() for file in files)
+        """All audio that is not hidden, whatever its folder and suffix."""
+        for files in self._by_stem.values():
+            for file in files:
+                if not any(name.startswith(".") for name in (file.path.name, *file.parents)):
+                    yield file.path
 
     @cached_property
     def _by_stem(self) -> dict[str, list[_AudioFile]]:
@@ -81,8 +84,9 @@ class AudioFolder:
 
 def is_below(file_id: str) -> bool:
     """Whether a cell is the name of a file below a folder, and of no other place."""
-    path = PurePosixPath(without_brackets(file_id))
-    return bool(path.name) and not path.is_absolute() and ".." not in path.parts
+    name = without_brackets(file_id)
+    path = PurePosixPath(name.replace("\\", "/"))
+    return bool(path.name) and not path.is_absolute() and not Path(name).drive and ".." not in path.parts
 
 
 def is_file(path: Path) -> bool:

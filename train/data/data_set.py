@@ -276,7 +276,7 @@ def _check_places(table: _CsvTable, audio: AudioFolder) -> None:
             [row.line for row in outside],
             f"{table.roles.file} is {_short(repr(outside[0].file_id))}",
             wanted=f"the name of a file below {audio.root.name}/, such as [00001]",
-            fix="name the folder that all files lie below: --audio FOLDER",
+            fix="name the folder that all files lie below: --audio FOLDER of rrtn train and data import",
         )
     if unclear := [row for row in table.rows if row.others]:
         both = (unclear[0].path, unclear[0].others[0])
@@ -386,14 +386,15 @@ def _in_no_such_folder(table: _CsvTable, audio: AudioFolder) -> list[str]:
 
     Folders of another machine in front of all rows are no obstacle.
     """
-    placed = [(row, *audio.named_folders(row.file_id, row.path)) for row in table.rows]
+    rows = (row for row in table.rows if is_below(row.file_id))
+    placed = [(row, *audio.named_folders(row.file_id, row.path)) for row in rows]
     fronts = {front for _, front, found in placed if found}
     lost = [row for row, front, found in placed if front and not found and front not in fronts]
     if not fronts or not lost:
         return []
-    rows, first = counted(len(lost), "row"), lost[0]
+    found, first = counted(len(lost), "row"), lost[0]
     taken = f"{audio.root.name}/{first.path.relative_to(audio.root)}"
     return [
-        f"{table.path.name}: in {rows} the named folder is not there, though those of other rows are "
+        f"{table.path.name}: in {found} the named folder is not there, though those of other rows are "
         f"(first: line {first.line}, {_short(first.file_id)} is taken as {_short(taken)})"
     ]

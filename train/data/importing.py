@@ -20,7 +20,7 @@ from ..config import config_from_dict
 from ..method.columns import scales_of_targets
 from ..method.tasks import TASK_NAMES
 from .audformat_tables import is_audformat, table_of_audformat
-from .column_names import SPLITS, speaker_of, split_of
+from .column_names import SPLITS, is_metadata, speaker_of, split_of
 from .data_set import DataSet
 from .places import SETTINGS, TABLE, DataPlaces, Roles
 from .raters import check_ratings, clips_of_ratings, with_raters
@@ -30,11 +30,13 @@ from .table_text import (
     TableRecord,
     TextTable,
     check_lengths,
+    is_none,
     name_taken,
     read_text_table,
     refused_lines,
     with_decimal_points,
 )
+from .targets import number
 
 SHARES: Final = (0.7, 0.15, 0.15)  # of the clips, in Train, Val and Test
 _AVB_TABLES: Final = ("high_info.csv", "two_info.csv", "culture_info.csv", "type_info.csv")
@@ -207,11 +209,12 @@ def _avb_table(source: Path, request: ImportRequest) -> SourceTable:
         for line, row in zip(part.lines, part.rows, strict=True):
             lines.setdefault(row["File_ID"], line)
             known = rows.setdefault(row["File_ID"], {})
-            for column, cell in row.items():
-                if known.setdefault(column, cell) != cell:
-                    came = f"{row['File_ID']}: {column} is {cell!r} here and {known[column]!r} elsewhere"
-                    wanted = "one value of each file in all tables of labels/"
-                    raise refused_lines(path, [line], came, wanted=wanted)
+            if differing := [column for column in row if _contradict(column, known, row)]:
+                column = differing[0]
+                came = f"{row['File_ID']}: {column} is {row[column]!r} here and {known[column]!r} elsewhere"
+                wanted = "one value of each file in all tables of labels/"
+                raise refused_lines(path, [line], came, wanted=wanted)
+            known |= {column: cell for column, cell in row.items() if is_none(known.get(column, ""))}
     full = [{column: row.get(column, "") for column in columns} for row in rows.values()]
     return SourceTable(
         columns=tuple(columns),
@@ -220,6 +223,14 @@ def _avb_table(source: Path, request: ImportRequest) -> SourceTable:
         lines=[*lines.values()],
         audio=audio.resolve(),
     )
+
+
+def _contradict(column: str, known: Mapping[str, str], row: Mapping[str, str]) -> bool:
+    """Whether two cells of a file cannot both be right. A country may be written in two ways."""
+    one, other = known.get(column, ""), row[column]
+    if one == other or is_none(one) or is_none(other) or (is_metadata(column) and column not in _ROLES):
+        return False
+    return number(one) is None or number(one) != number(other)
 
 
 def _with_split(table: SourceTable, request: ImportRequest) -> tuple[TextTable, list[str]]:

@@ -111,8 +111,9 @@ def _notes(evaluated: TrainedRun, split: str) -> list[str]:
     if evaluated.config.eval.crop == "full":
         spec, lengths = evaluated.config.frontend, evaluated.clips(split).store.lengths
         if longer := int((lengths > spec.clip_samples).sum()):
-            came = f"of {longer} of {counted(len(lengths), 'clip')} an exported model hears the first"
-            texts.append(f"eval.crop is full: {came} {spec.clip_seconds:g} s alone")
+            longer_ones = f"{longer} of {counted(len(lengths), 'clip')} last longer"
+            heard = f"{spec.clip_seconds:g} s, all that an exported model hears"
+            texts.append(f"eval.crop is full: {longer_ones} than {heard}")
     return texts
 
 

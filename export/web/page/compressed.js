@@ -4,6 +4,7 @@ import { checkLayout, coded } from "./wav.js";
 
 const MP3_RATES = { 3: [44100, 48000, 32000], 2: [22050, 24000, 16000], 0: [11025, 12000, 8000] };
 const AAC_RATES = [96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350];
+const MP4_BOXES = ["ftyp", "moov", "mdat", "wide", "free", "skip"]; // which may come first
 const MP4_SOUNDS = ["mp4a", "Opus", "fLaC"]; // names of the boxes that describe them
 const HEAD = 65536; // bytes that are looked through for a header
 const USUAL = 48000; // Hz, to which the browser resamples where no rate is found
@@ -32,17 +33,23 @@ function contextAt(rate) {
 
 /** The rate in Hz that the header of an Ogg, Opus, FLAC, MP4, AAC or MP3 file states; 0 where none is found. */
 export function statedRate(bytes) {
+    bytes = bytes.subarray(endOfTag(bytes));
     const head = bytes.subarray(0, HEAD), view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const at = (name, more) => {
         const place = find(head, name);
         return place >= 0 && place + more + 4 <= bytes.length ? place + more : -1;
     };
-    if (isAt(bytes, 4, "ftyp")) return mp4Rate(bytes, view);
+    if (MP4_BOXES.some(name => isAt(bytes, 4, name))) return mp4Rate(bytes, view);
     const opus = at("OpusHead", 8), vorbis = at("\x01vorbis", 12), flac = at("fLaC", 18);
     return opus >= 0 ? OPUS_RATE
         : vorbis >= 0 ? view.getUint32(vorbis, true)
         : flac >= 0 ? view.getUint32(flac) >>> 12
         : mpegRate(bytes);
+}
+
+/** Where the sound begins behind a tag of ID3, whose text and pictures may hold anything. */
+function endOfTag(bytes) {
+    return isAt(bytes, 0, "ID3") ? 10 + (bytes[6] << 21 | bytes[7] << 14 | bytes[8] << 7 | bytes[9]) : 0;
 }
 
 /** An MP4 file is boxes with a size and a name. The one that describes the sound may stand behind it. */
@@ -61,10 +68,7 @@ function mp4Rate(bytes, view) {
 }
 
 function mpegRate(bytes) {
-    let place = 0;
-    if (isAt(bytes, 0, "ID3"))
-        place = 10 + (bytes[6] << 21 | bytes[7] << 14 | bytes[8] << 7 | bytes[9]);
-    for (const end = Math.min(bytes.length - 4, place + HEAD); place < end; place++) {
+    for (let place = 0, end = Math.min(bytes.length - 4, HEAD); place < end; place++) {
         if (bytes[place] !== 0xff || (bytes[place + 1] & 0xe0) !== 0xe0) continue;
         const version = bytes[place + 1] >> 3 & 3, layer = bytes[place + 1] >> 1 & 3;
         if (layer === 0 && version >= 2) return AAC_RATES[bytes[place + 2] >> 2 & 15] ?? 0; // ADTS

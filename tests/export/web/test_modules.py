@@ -261,6 +261,23 @@ def test_the_rate_of_compressed_files_is_read_from_them(tmp_path: Path) -> None:
     assert answer == [int(file.partition(".")[0]) for file in files]
 
 
+def test_text_of_a_tag_says_nothing_of_the_rate_and_quicktime_needs_no_type(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "plain.mp3", rng.normal(0, 0.1, 30_000), 24_000)
+    text = b"TXXX" + b"OpusHead and fLaC and \x01vorbis".ljust(100, b"\0")
+    tag = b"ID3\x03\0\0" + bytes([0, 0, 0, len(text)])
+    (tmp_path / "tagged.mp3").write_bytes(tag + text + (tmp_path / "plain.mp3").read_bytes())
+    noise = rng.uniform(-0.1, 0.1, (30_000, 1))
+    write_av(tmp_path / "typed.mp4", noise, 22_050, "aac", "mp4")
+    content = (tmp_path / "typed.mp4").read_bytes()
+    (tmp_path / "bare.mov").write_bytes(content[int.from_bytes(content[:4], "big") :])
+    files = ["plain.mp3", "tagged.mp3", "typed.mp4", "bare.mov"]
+    answer = run(
+        tmp_path, "answer = given.files.map(f => compressed.statedRate(fs.readFileSync(f)));", files=files
+    )
+    assert answer == [24_000, 24_000, 22_050, 22_050]
+
+
 def test_the_browser_is_asked_for_the_rate_of_the_file_and_for_no_other(tmp_path: Path) -> None:
     rates = {"wide.flac": 192_000, "narrow.flac": 4_000, "odd.flac": 3_999, "wider.flac": 400_000}
     for name, rate in rates.items():

@@ -205,6 +205,22 @@ def test_a_rating_of_a_vb_that_differs_between_two_rows_or_tables_is_refused(
         imported(avb, tmp_path / "out", settings={"task": "avb-two"})
 
 
+def test_tables_of_a_vb_may_write_metadata_and_numbers_in_two_ways_and_leave_cells_empty(
+    avb: Path, tmp_path: Path
+) -> None:
+    high = (
+        "File_ID,Split,Valence,Country\n[00000],Train,,USA\n[00001],Train,0.050,U.S.\n[00002],Train,0.10,\n"
+    )
+    (avb / "labels/high_info.csv").write_text(high)
+    path = avb / "labels/two_info.csv"
+    header, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([f"{header},Country", *(f"{line},USA" for line in lines)]) + "\n")
+    imported(avb, tmp_path / "two", settings={"task": "avb-two"})
+    data = as_training_reads_it(tmp_path / "two")
+    np.testing.assert_allclose(data.splits["Train"].rated[:3, 0], [0.0, 0.05, 0.1])
+    assert [data.cells[f"[0000{i}]"]["Country"] for i in range(3)] == ["USA", "U.S.", "USA"]
+
+
 def test_flags_without_effect_on_the_source_are_refused(avb: Path, own: Path, tmp_path: Path) -> None:
     places, task = DataPlaces(speaker_column="Nope", split_column="Split"), {"task": "avb-two"}
     with pytest.raises(ConfigError, match=r"--split-column, --speaker-column \| .* with the tables of A-VB"):

@@ -274,7 +274,7 @@ def test_a_table_beside_its_audio_needs_no_wav_folder(folder: Path) -> None:
 
 def test_a_name_outside_is_refused_though_that_file_is_there(folder: Path) -> None:
     (folder / "outside.wav").touch()
-    for name in ("../outside", str(folder / "outside.wav"), str(folder / "outside")):
+    for name in ("../outside", "..\\outside", str(folder / "outside.wav"), str(folder / "outside")):
         with pytest.raises(DataError, match=r"line 3 \(1 in all\) \| File_ID is .* the name of a file below"):
             read(folder, table().replace("a2", name))
     data = read(folder, table().replace("a2", str(folder / "wav/a2.wav")))
@@ -321,6 +321,7 @@ def test_a_folder_that_is_not_there_is_said_where_those_of_other_rows_are(folder
         {"a1": "recordings/a1", "a2": "more/a2"},  # no row has a folder that is there
         {"a1": "bo/twice", "a2": "wav/a2"},  # the audio's own folder
         {"a1": "bo/twice", "a2": "take"},
+        {"a1": "/old/one/bo/twice", "a2": "/old/other/a2"},  # two other machines
     ],
 )
 def test_folders_of_another_machine_are_no_warning(folder: Path, names: dict[str, str]) -> None:
@@ -331,6 +332,9 @@ def test_folders_of_another_machine_are_no_warning(folder: Path, names: dict[str
 
 def test_files_without_a_row_are_counted_in_every_folder_and_form(folder: Path) -> None:
     (folder / "wav/notes.txt").touch()
+    (folder / "wav/._a1.wav").touch()  # macOS's, and what was thrown away
+    (folder / "wav/.Trash").mkdir()
+    (folder / "wav/.Trash/old.wav").touch()
     (warning,) = read(folder, table()).warnings
     assert warning == "wav/: 3 files without a row in the CSV, ignored (first: anna/take.wav)"
 
