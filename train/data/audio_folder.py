@@ -84,9 +84,8 @@ class AudioFolder:
 
 def is_below(file_id: str) -> bool:
     """Whether a cell is the name of a file below a folder, and of no other place."""
-    name = without_brackets(file_id)
-    path = PurePosixPath(name.replace("\\", "/"))
-    return bool(path.name) and not path.is_absolute() and not Path(name).drive and ".." not in path.parts
+    name, parts = without_brackets(file_id), _parts(file_id)
+    return bool(parts) and name[0] not in "/\\" and not os.path.splitdrive(name)[0] and ".." not in parts
 
 
 def is_file(path: Path) -> bool:
@@ -112,11 +111,12 @@ def _parts(file_id: str) -> list[str]:
 
 
 def _is_audio(name: str) -> bool:
-    return os.fsencode(PurePosixPath(name).suffix.lower()) in AUDIO_SUFFIXES
+    stem, _, suffix = name.rpartition(".")
+    return bool(stem) and os.fsencode(f".{suffix.lower()}") in AUDIO_SUFFIXES
 
 
 def _stem(name: str) -> str:
-    return PurePosixPath(name).stem if _is_audio(name) else name
+    return name.rpartition(".")[0] if _is_audio(name) else name
 
 
 def _key(name: str) -> str:
