@@ -26,6 +26,7 @@ class MachineKind(NamedTuple):
     cores: int
     gpu: str | None
     extensions: str  # "AVX-512, VNNI, bf16"; "" where it is not known
+    family: str  # "family 26 model 2"; "" where it was not kept
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Result:
 def kind_of(machine: dict[str, Any]) -> MachineKind:
     gpu = (machine.get("gpu") or {}).get("name")
     extensions = _extensions(machine.get("instructions", "").split())
-    return MachineKind(machine["cpu"], machine["cores"], gpu, extensions)
+    family = " model ".join(machine.get("family", "").split())
+    return MachineKind(machine["cpu"], machine["cores"], gpu, extensions, family and f"family {family}")
 
 
 def _extensions(instructions: Sequence[str]) -> str:

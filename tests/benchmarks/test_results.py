@@ -132,6 +132,10 @@ def test_one_name_can_stand_for_several_processors(
     assert (before.kind == after.kind) == (not extensions)
     said = f" ({extensions})" if extensions else ""
     assert pages.machine_of(before) == f"A CPU  12-Core{said}, 2 cores"
+    same["machine"] |= {"instructions": instructions or "", "family": "26 2"}
+    assert before.kind != after.kind
+    said = f" (family 26 model 2, {extensions})" if extensions else " (family 26 model 2)"
+    assert pages.machine_of(after) == f"A CPU  12-Core{said}, 2 cores"
 
 
 def test_a_result_is_written_once_under_its_date_and_machine(results: ModuleType, tmp_path: Path) -> None:
