@@ -165,7 +165,7 @@ class RuwlConfig:
     lambdas: tuple[float, float, float] = (1.0, 1.0, 1e-8)
     # where c starts; method rrtn weighs with lambda / c^2 of it
     c: tuple[float, float, float] = (1.0, 1.0, 0.01)
-    lr: float = 1e-3  # of c, which has no weight decay
+    lr: float = 1e-3  # of c, which has no weight decay, warm-up or schedule
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lambdas", tuple(map(float, self.lambdas)))
