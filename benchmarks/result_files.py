@@ -28,6 +28,11 @@ class MachineKind(NamedTuple):
     extensions: str  # "AVX-512, VNNI, bf16"; "" where it is not known
     family: str  # "family 26 model 2"; "" where it was not kept
 
+    @property
+    def processor(self) -> str:
+        """What tells processors of one name apart; "" where nothing is known."""
+        return ", ".join(filter(None, (self.family, self.extensions)))
+
 
 @dataclass(frozen=True)
 class Result:

@@ -124,8 +124,8 @@ def page(result: Result) -> Iterator[str]:
     """Markdown: the machine, and for each benchmark its results and ratios."""
     machine, kind = result.lines[0]["machine"], result.kind
     yield f"# {result.date}: {kind.cpu}, {kind.cores} cores, {kind.gpu or 'no GPU'}"
-    if more := ", ".join(filter(None, (kind.family, kind.extensions))):
-        yield from ("", more)
+    if kind.processor:
+        yield from ("", kind.processor)
     yield ""
     yield ", ".join(
         f"{name} {version}" for name, version in {"Python": machine["python"], **machine["versions"]}.items()
@@ -210,9 +210,8 @@ def _by_machine(found: Sequence[Headline], *, brief: bool) -> Iterator[str]:
 
 def machine_of(result: Result) -> str:
     kind = result.kind
-    # "as with AVX2 alone" says it.
-    more = "" if ", as " in kind.cpu else ", ".join(filter(None, (kind.family, kind.extensions)))
-    cpu = f"{kind.cpu} ({more})" if more else kind.cpu
+    is_said = not kind.processor or ", as " in kind.cpu  # "as with AVX2 alone"
+    cpu = kind.cpu if is_said else f"{kind.cpu} ({kind.processor})"
     return kind.gpu or re.sub(r"\(R\)| Processor", "", f"{cpu}, {kind.cores} cores")
 
 

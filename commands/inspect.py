@@ -56,10 +56,9 @@ def print_bundle(bundle: "Bundle") -> None:
     auto = _auto(bundle)
     why = "".join(f"; not {what}: {reason}" for what, reason in auto["passed_over"].items())
     chosen = f"{auto['variant']} on {auto['backend']}" if auto["backend"] else "nothing here"
-    chosen = f"--backend auto: {chosen}"
     why += f"; {auto['tune']}" if auto["tune"] else ""
     chosen += f", which is refused: {auto['refused']}" if auto["refused"] else ""
-    caption = f"{frontend}; labels: {', '.join(_labels(bundle))}\n{chosen}{why}"
+    caption = f"{frontend}; labels: {', '.join(_labels(bundle))}\n--backend auto: {chosen}{why}"
     print_table(table, title=f"{bundle.path}: {source or 'bare ONNX'}", caption=caption)
 
 

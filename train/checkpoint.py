@@ -38,7 +38,7 @@ POINTER: Final = "checkpoint.json"
 PREVIOUS: Final = "previous.json"
 SCHEMA: Final = 2
 LABELS_SCHEMA: Final = 3  # where there are scales, classes or a task: rrtn from before them cannot go on
-# May be removed. .tmpXXXXXX is a file that safetensors was writing.
+# May be removed. The last are files that safetensors was writing.
 _OURS: Final = re.compile(r"[a-z]+-\d{8,}-\d{4,}\.safetensors|previous\.json|\..*\.tmp|\.tmp[0-9A-Za-z]{6}")
 _WEIGHTING: Final = "ruwl."  # in front of the weighting's tensors, whichever it is: older rrtn reads `ruwl.c`
 

@@ -61,7 +61,7 @@ def write_tracks(
     decoded = PAGE in kinds or any(TRACK_FORMATS[kind].needs_length for kind in kinds if kind != PAGE)
     place = _place(table, say) if decoded else ""
     timelines: list[Timeline] = []
-    with quiet_stdout(), Progress("tracks", len(recordings), "recordings") as bar:
+    with Progress("tracks", len(recordings), "recordings") as bar, quiet_stdout():
         for (file, rows), name in zip(recordings, names, strict=True):
             heard = _heard(os.path.join(os.fsencode(place), os.fsencode(file))) if decoded else (0.0, None)
             timeline = _timeline(file, rows, labels, scales, *heard)

@@ -193,7 +193,10 @@ def hidden_ratings(cells: LabelCells, raw: Float64, columns: Columns) -> npt.NDA
 
 def scale_with_hidden(cells: LabelCells, raw: Float64, columns: Columns, choice: LabelChoice) -> str:
     """The --scale on which hidden ratings of -1 would count, beside other negative ones; "" without these."""
-    found = _maybe_rated(cells, raw, columns)
+    return _scales_with(_maybe_rated(cells, raw, columns), choice)
+
+
+def _scales_with(found: Mapping[str, Scale], choice: LabelChoice) -> str:
     others = [entry for entry in choice.scale if entry.rpartition("=")[0].strip() not in found]
     return ",".join((*others, *(f"{name}={scale}" for name, scale in found.items()))) if found else ""
 
@@ -213,13 +216,13 @@ def _maybe_rated(cells: LabelCells, raw: Float64, columns: Columns) -> dict[str,
 
 def _hidden_warning(cells: LabelCells, raw: Float64, columns: Columns, choice: LabelChoice) -> str:
     """Empty where nothing suggests that a -1 of Test was meant as a rating."""
-    counts = dict(zip(columns.targets, hidden_ratings(cells, raw, columns).sum(0).tolist(), strict=True))
-    named = ", ".join(f"{name} {counts[name]}" for name in _maybe_rated(cells, raw, columns))
-    if not named:
+    found = _maybe_rated(cells, raw, columns)
+    if not found:
         return ""
-    flag = scale_with_hidden(cells, raw, columns, choice)
+    counts = dict(zip(columns.targets, hidden_ratings(cells, raw, columns).sum(0).tolist(), strict=True))
+    named = ", ".join(f"{name} {counts[name]}" for name in found)
     text = f"-1 in Test is taken as hidden, though other ratings are negative: {named}"
-    return text if choice.learned else f"{text}; where it is a rating: --scale {flag}"
+    return text if choice.learned else f"{text}; where it is a rating: --scale {_scales_with(found, choice)}"
 
 
 def _holds(scale: Scale, value: float) -> bool:

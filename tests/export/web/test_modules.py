@@ -264,7 +264,7 @@ def test_the_rate_of_compressed_files_is_read_from_them(tmp_path: Path) -> None:
 def test_text_of_a_tag_says_nothing_of_the_rate_and_quicktime_needs_no_type(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     soundfile.write(tmp_path / "plain.mp3", rng.normal(0, 0.1, 30_000), 24_000)
-    text = b"TXXX" + b"OpusHead and fLaC and \x01vorbis".ljust(100, b"\0")
+    text = b"TIT2" + b"OpusHead and fLaC and \x01vorbis".ljust(100, b"\0")
     tag = b"ID3\x03\0\0" + bytes([0, 0, 0, len(text)])
     (tmp_path / "tagged.mp3").write_bytes(tag + text + (tmp_path / "plain.mp3").read_bytes())
     noise = rng.uniform(-0.1, 0.1, (30_000, 1))

@@ -216,6 +216,20 @@ def test_where_no_convolution_would_be_faster_all_are_direct_and_silence_is_not_
     np.testing.assert_array_equal(run(made.model, short[:, :, :5].copy()), expected)
 
 
+def test_silence_behind_slots_changes_no_bit(
+    network: onnx.ModelProto, clips: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(int8_variant, "plan_of", lambda model, *_: planned(model, "w3", "w4"))
+    content = network.SerializeToString()
+    made = cpu_int8_variant_of(content, content, clips[:8], SILENCE, slower_too=True)
+    assert "MatMulIntegerToFloat" in {node.op_type for node in made.model.graph.node}
+    for sounding in (1, 5, 16, clips.shape[2]):
+        short = clips[:4].copy()
+        short[:, :, sounding:] = SILENCE
+        given = np.ascontiguousarray(short[:, :, :sounding])
+        np.testing.assert_array_equal(run(made.model, given), run(made.model, short))
+
+
 def test_a_network_that_mixes_all_frames_at_once_is_measured_with_whole_clips(clips: Array) -> None:
     shape = [int(np.prod(clips.shape[1:])), 2]
     weights = numpy_helper.from_array(np.ones(shape, np.float32), "weights")

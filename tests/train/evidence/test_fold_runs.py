@@ -102,14 +102,19 @@ def test_predictions_are_kept_until_a_run_changes(crossed: FoldRuns) -> None:
     assert kept.stat().st_mtime_ns == before
 
 
+def without(crossed: FoldRuns, copy: Path, *lost: str) -> FoldRuns:
+    """A copy of which these folds were not trained."""
+    shutil.copytree(crossed.out, copy)
+    for fold in lost:
+        shutil.rmtree(copy / fold)
+    return replace(crossed, out=copy)
+
+
 def test_the_same_command_goes_on_where_it_was_stopped(
     crossed: FoldRuns, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy = folder / "again"
-    shutil.copytree(crossed.out, copy)
-    shutil.rmtree(copy / "fold3")
-    shutil.rmtree(copy / "fold4")
-    runs = replace(crossed, out=copy)
+    runs = without(crossed, folder / "again", "fold3", "fold4")
+    copy = runs.out
     with pytest.raises(ConfigError, match=r"2 of 4 folds finished"):
         evaluate(copy)
     trained: list[str] = []
@@ -132,11 +137,7 @@ def test_the_same_command_goes_on_where_it_was_stopped(
 def test_finished_folds_behind_the_one_at_hand_are_no_time_to_come(
     crossed: FoldRuns, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy = folder / "first again"
-    shutil.copytree(crossed.out, copy)
-    shutil.rmtree(copy / "fold1")
-    shutil.rmtree(copy / "fold3")
-    parts = []
+    runs, parts = without(crossed, folder / "first again", "fold1", "fold3"), []
 
     def stopping(plan: object, run: Path, *, part: Part, **options: object) -> None:
         parts.append(part)
@@ -144,7 +145,7 @@ def test_finished_folds_behind_the_one_at_hand_are_no_time_to_come(
 
     monkeypatch.setattr(runs_of, "train", stopping)
     with pytest.raises(StoppedError):
-        train_folds(replace(crossed, out=copy), say=lambda line: None)
+        train_folds(runs, say=lambda line: None)
     assert [part.later for part in parts] == [1.0]
 
 
