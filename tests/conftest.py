@@ -34,8 +34,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_sessionstart() -> None:
-    """A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C."""
+    """A shell that starts the tests in the background has all that they start ignore Ctrl-C; nohup, the end.
+
+    A handler is of this process alone: what it starts has the system's own.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 IN_OPEN, IN_CLOSE_NOWRITE = 0x20, 0x10
