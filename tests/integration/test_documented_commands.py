@@ -116,6 +116,8 @@ SLOW = (
     "rrtn bench RUN/export --json > RUN/export/bench.json",
     "rrtn tune RUN/export",
     "rrtn tune --allow int8",
+    "rrtn tune --allow bf16",
+    "rrtn tune --allow bf16,int8",
     "rrtn export --trt",
     "rrtn export RUN --fp16 --int8 --trt",
     "rrtn export RUN --triton repository/",
