@@ -83,13 +83,14 @@ def _graph(recipe: Recipe, given: Ingredients) -> Made:
 
 
 def _graph_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
-    """fp32 with fewer multiplications.
+    """fp32 without the silence behind a recording, and with fewer multiplications.
 
     Raises NotFasterError where that does not pay on this machine.
     """
     wanted = given.wanted
     made = cpu_variant_of(
         given.file_of(recipe.source),
+        decibels_behind(given.source.config.frontend),
         tune=wanted.measure_convolutions,
         slower_too=recipe.name in wanted.require,
     )

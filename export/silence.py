@@ -1,17 +1,17 @@
-"""A graph that does not compute the silence behind a recording.
+"""The rows of a graph that the silence behind a recording leaves to compute.
 
 A recording that is shorter than the model's input is followed by silence. In a convolutional network a row
 of a map that no sound reaches is the same row as in a clip of silence alone, so that it is known beforehand.
-The graph takes the frames with sound only. At a few tensors, its joints, it keeps the rows that differ from
+A graph can take the frames with sound only. At a few tensors, its joints, it keeps the rows that differ from
 silence, and puts known rows behind them, as many as the nodes up to the next joint read. Those between two
 joints stay what they were. Every row that counts is computed by the same operators from the same numbers: in
 int8 the scores are equal to the last bit.
 
-B batch, C channels, T frames of a whole clip, t of those that are given, M mels. The rows of a map
-[B, C, rows, columns] are steps in time.
+`winograd/rewriting.py` writes such graphs. B batch, C channels, T frames of a whole clip, t of those that are
+given, M mels. The rows of a map [B, C, rows, columns] are steps in time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -34,20 +34,22 @@ _ROW_BY_ROW: Final = frozenset(
 _WINDOWED: Final = frozenset({"Conv", "MaxPool", "AveragePool"})
 
 
-class _Window(NamedTuple):
-    """Which rows a node reads: row i of its output needs `size` rows from i * stride - padding on."""
+class Reach(NamedTuple):
+    """Which rows a node reads: tile i of its output needs `size` rows from i * step + begin on."""
 
     size: int
-    stride: int
-    padding: int
+    step: int
+    begin: int  # less than 0 with padding
+    outputs: int = 1  # rows of a tile, which are computed together: all of them from all that it reads
 
     def reached(self, rows: Int64) -> Int64:
-        """Rows of the output that differ from silence where the first `rows` of the input do."""
-        return -(-(rows + self.padding) // self.stride)
+        """Rows of the output that differ from silence, if by a rounding, where `rows` of the input do."""
+        return -(-(rows - self.begin) // self.step) * self.outputs
 
     def read(self, rows: Int64) -> Int64:
         """Rows of the input that the first `rows` of the output need."""
-        return (rows - 1) * self.stride - self.padding + self.size
+        tiles = -(-rows // self.outputs)
+        return (tiles - 1) * self.step + self.begin + self.size
 
 
 @dataclass(frozen=True)
@@ -59,29 +61,99 @@ class _Joint:
     rows: int
 
 
-def without_silence(model: onnx.ModelProto, silence: float) -> onnx.ModelProto:
-    """A new model that takes log_mel [B, 1, t, M], 1 <= t <= T. Behind t every value is `silence`, in dB.
+@dataclass(frozen=True)
+class Joints:
+    """The joints of a graph, from its input on, and the rows of each for every number of given frames."""
 
-    `model` takes [B, 1, T, M]. What comes behind its first operator that mixes rows in another way than by a
-    window is computed for all T.
+    names: tuple[str, ...]
+    kept: Int64  # [T + 1, joints]: the rows that differ from silence
+    wanted: Int64  # [T + 1, joints]: these with the known ones behind
+
+    def blank_maps(self, model: onnx.ModelProto) -> dict[str, Any]:
+        """[1, C, rows, columns] of each, of zeros. `model` is that of `joints_of`."""
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+        types = {one.name: one.type.tensor_type for one in (*inferred.input, *inferred.value_info)}
+        return {
+            name: np.zeros(
+                [1, *(size.dim_value for size in types[name].shape.dim[1:])],
+                helper.tensor_dtype_to_np_dtype(types[name].elem_type),
+            )
+            for name in self.names
+        }
+
+    def silent_maps(self, model: onnx.ModelProto, blank: Mapping[str, Any], silence: float) -> dict[str, Any]:
+        """The same of a clip of silence, in dB, by the operators of `model`, of which they are outputs."""
+        clip = np.full_like(blank[self.names[0]], silence)
+        session = session_from_bytes(model.SerializeToString(), "silence", "cpu", threads=1)
+        found = session.run(list(self.names[1:]), {self.names[0]: clip})
+        return dict(zip(self.names, [clip, *found], strict=True))
+
+
+def joints_of(model: onnx.ModelProto, tiles: Mapping[str, Reach]) -> Joints | None:
+    """`model` takes log_mel [B, 1, T, M]. None where rows are mixed in another way than by a window at once.
+
+    What comes behind the first operator that does so is computed for all T. `tiles` are convolutions that
+    compute in tiles, by the names of their weights.
     """
-    maps = _Maps(model)
+    maps = _Maps(model, tiles)
     joints = list(_joints(maps))
     if len(joints) == 1:
-        return model
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    _write(made, joints, *_rows_at(maps, joints), _silent_maps(model, joints, silence))
-    size = made.graph.input[0].type.tensor_type.shape.dim[_TIME]
-    size.Clear()
-    size.dim_param = "frames"
-    return made
+        return None
+    return Joints(tuple(joint.name for joint in joints), *_rows_at(maps, joints))
+
+
+class KnownRows:
+    """Writes the nodes that put known rows behind joints, and their constants."""
+
+    def __init__(self, joints: Joints, silent: Mapping[str, Any]) -> None:
+        """`silent` as `Joints.silent_maps` gives it."""
+        self._joints, self.silent = joints, silent
+        self._bounds = [f"silence_bound_{i}" for i in range(2 * len(joints.names))]
+        numbers = {
+            "of_frames": np.stack([joints.kept, joints.wanted], 2).reshape(len(joints.kept), -1),
+            "first": np.array([0]),
+            "axis": np.array([_TIME]),
+            "ones": np.ones(_DIMENSIONS - 1, np.int64),
+        }
+        self.constants = {
+            f"silence_{name}": numpy_helper.from_array(value, f"silence_{name}")
+            for name, value in numbers.items()
+        }
+
+    def opening(self) -> list[onnx.NodeProto]:
+        """What reads how many frames are given."""
+        given = self._joints.names[0]
+        return [
+            _node("Shape", [given], "silence_given", start=_TIME, end=_TIME + 1),
+            _node("Shape", [given], "silence_batch", start=0, end=1),
+            _node("Concat", ["silence_batch", "silence_ones"], "silence_shape", axis=0),
+            _node("Gather", ["silence_of_frames", "silence_given"], "silence_row", axis=0),
+            _node("Squeeze", ["silence_row", "silence_first"], "silence_bounds"),
+            helper.make_node("Split", ["silence_bounds"], self._bounds, num_outputs=len(self._bounds)),
+        ]
+
+    def bounds(self, name: str) -> tuple[str, str]:
+        """The names of tensors [1]: how many rows of a joint are kept, and how many are wanted."""
+        i = self._joints.names.index(name)
+        return self._bounds[2 * i], self._bounds[2 * i + 1]
+
+    def behind(self, name: str) -> list[onnx.NodeProto]:
+        """-> `name`_whole: a joint's first rows, and the known ones behind, in each clip of the batch."""
+        kept, wanted = self.bounds(name)
+        self.constants[name] = numpy_helper.from_array(self.silent[name], f"{name}_silence")
+        return [
+            _node("Slice", [name, "silence_first", kept, "silence_axis"], f"{name}_kept"),
+            _node("Slice", [f"{name}_silence", kept, wanted, "silence_axis"], f"{name}_known"),
+            _node("Expand", [f"{name}_known", "silence_shape"], f"{name}_rest"),
+            _node("Concat", [f"{name}_kept", f"{name}_rest"], f"{name}_whole", axis=_TIME),
+        ]
 
 
 class _Maps:
     """The nodes between a model's input and its scores, in their order, and the maps that they make."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, tiles: Mapping[str, Reach]) -> None:
+        self.tiles = tiles
         constants = {one.name: tuple(one.dims) for one in model.graph.initializer}
         self.shapes = shapes_of(model) | constants
         self.input = model.graph.input[0].name
@@ -116,13 +188,15 @@ class _Maps:
         of_each_row = any(shape[_TIME - _DIMENSIONS] > 1 for shape in constants if len(shape) > 1)
         return len(maps) == 1 and not of_each_row
 
-    def window(self, node: onnx.NodeProto) -> _Window | None:
+    def window(self, node: onnx.NodeProto) -> Reach | None:
         """None for a node that computes row by row."""
         if node.op_type not in _WINDOWED:
             return None
+        if node.op_type == "Conv" and node.input[1] in self.tiles:
+            return self.tiles[node.input[1]]
         attributes = attributes_of(node)
         size = attributes["kernel_shape"] if "kernel_shape" in attributes else self.shapes[node.input[1]][2:]
-        return _Window(int(size[0]), _stride(node), int(attributes.get("pads", [0])[0]))
+        return Reach(int(size[0]), _stride(node), -int(attributes.get("pads", [0])[0]))
 
     def next_window(self, name: str) -> onnx.NodeProto | None:
         """The first node with a window that reads a map; nodes row by row may lie between."""
@@ -219,61 +293,6 @@ def _rows_at(maps: _Maps, joints: Sequence[_Joint]) -> tuple[Int64, Int64]:
         wanted.append(maps.read(between, joint.name, kept[-1])[before.name])
     wanted.append(np.full_like(frames, joints[-1].rows))
     return np.stack(kept, 1), np.maximum(np.stack(wanted, 1), np.stack(kept, 1))
-
-
-def _silent_maps(model: onnx.ModelProto, joints: Sequence[_Joint], silence: float) -> list[Any]:
-    """[1, C, rows, columns] of each joint in a clip of silence, as ONNX Runtime's int8 kernels give it."""
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    probe.graph.output.extend(onnx.ValueInfoProto(name=joint.name) for joint in joints[1:])
-    session = session_from_bytes(probe.SerializeToString(), "silence", "cpu", threads=1)
-    shape = [size.dim_value or 1 for size in model.graph.input[0].type.tensor_type.shape.dim]
-    clip = np.full(shape, silence, np.float32)
-    return [clip, *session.run([joint.name for joint in joints[1:]], {joints[0].name: clip})]
-
-
-def _write(
-    model: onnx.ModelProto, joints: Sequence[_Joint], kept: Int64, wanted: Int64, silent: Sequence[Any]
-) -> None:
-    """Puts the known rows behind each joint, in place."""
-    graph = model.graph
-    constants = {
-        "silence_of_frames": np.stack([kept, wanted], 2).reshape(len(kept), -1),
-        "silence_first": np.array([0]),
-        "silence_axis": np.array([_TIME]),
-        "silence_ones": np.ones(_DIMENSIONS - 1, np.int64),
-        **{f"{joint.name}_silence": rows for joint, rows in zip(joints, silent, strict=True)},
-    }
-    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    bounds = [f"silence_bound_{i}" for i in range(2 * len(joints))]
-    nodes = [
-        _node("Shape", [joints[0].name], "silence_given", start=_TIME, end=_TIME + 1),
-        _node("Shape", [joints[0].name], "silence_batch", start=0, end=1),
-        _node("Concat", ["silence_batch", "silence_ones"], "silence_shape", axis=0),
-        _node("Gather", ["silence_of_frames", "silence_given"], "silence_row", axis=0),
-        _node("Squeeze", ["silence_row", "silence_first"], "silence_bounds"),
-        helper.make_node("Split", ["silence_bounds"], bounds, num_outputs=len(bounds)),
-    ]
-    names = {joint.name: (bounds[2 * i], bounds[2 * i + 1]) for i, joint in enumerate(joints)}
-    nodes += _extended(joints[0].name, *names[joints[0].name])
-    for node in graph.node:
-        node.input[:] = [f"{name}_whole" if name in names else name for name in node.input]
-        nodes.append(node)
-        for name in names.keys() & set(node.output):
-            nodes += _extended(name, *names[name])
-    copied = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:], graph.value_info[:]
-    graph.node.extend(copied)
-
-
-def _extended(name: str, kept: str, wanted: str) -> list[onnx.NodeProto]:
-    """A joint's first rows, and the known ones from there on, in each clip of the batch."""
-    return [
-        _node("Slice", [name, "silence_first", kept, "silence_axis"], f"{name}_kept"),
-        _node("Slice", [f"{name}_silence", kept, wanted, "silence_axis"], f"{name}_known"),
-        _node("Expand", [f"{name}_known", "silence_shape"], f"{name}_rest"),
-        _node("Concat", [f"{name}_kept", f"{name}_rest"], f"{name}_whole", axis=_TIME),
-    ]
 
 
 def _node(kind: str, inputs: Sequence[str], output: str, **attributes: int) -> onnx.NodeProto:

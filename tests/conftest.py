@@ -51,7 +51,7 @@ EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name, which 
 def nothing_old_to_look_through() -> None:
     """What is there before a file of tests stays: nobody looks through it for garbage again and again.
 
-    By then torch and all that was collected are a million objects. To look through them takes 0.1 s each time.
+    By then torch and all that was collected are a million objects, through which a look takes 0.1 s.
     """
     gc.collect()
     gc.freeze()

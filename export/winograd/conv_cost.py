@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 from ...runtime.backends.ort_session import session_from_bytes
 from ...runtime.system.cpus import has_vnni
 from .bilinear import output_size
-from .slot_layout import Axes, SlotWriter, row_major, slots_value
+from .slot_layout import Axes, SlotWriter
 
 # GFLOP/s and GB/s of one core of an AMD EPYC with AVX-512, ONNX Runtime 1.31: fitted to measured_ms
 # (docs/benchmarks.md).
@@ -158,9 +158,14 @@ def measured_ms(layer: Convolution, axes: Axes | None, batch: int) -> float:
             name: numpy_helper.from_array(a, name) for name, a in (("kernel", kernel), ("bias", bias))
         }
     else:
-        slots = row_major("x", layer.channels, layer.height, layer.width)
-        shape = (slots.count, batch, slots.channels)
-        x, y = slots_value(slots), slots_value(writer.relu(writer.convolution(slots, kernel, bias, axes)))
+        rows = writer.whole(layer.height)
+        slots = writer.row_major("x", layer.channels, (layer.height, layer.width), rows)
+        made = writer.relu(writer.convolution(slots, kernel, bias, axes))
+        shape = (layer.height * layer.width + 1, batch, layer.channels)
+        x = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (shape[0], "batch", shape[2]))
+        y = helper.make_tensor_value_info(
+            made.name, onnx.TensorProto.FLOAT, ("slots", "batch", layer.filters)
+        )
     graph = helper.make_graph(writer.nodes, "convolution", [x], [y], list(writer.constants.values()))
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     session = session_from_bytes(model.SerializeToString(), layer.name, "cpu", threads=1)

@@ -4,7 +4,7 @@ The early layers are those of the variant `int8`. The deep ones are in slots, as
 transforms are float, and the transformed samples and kernels are rounded to int8 (as in LoWino: Li et al.,
 "LoWino: Towards Efficient Low-Precision Winograd Convolutions on Modern CPUs", ICPP 2021), with a fixed scale
 for each product of a tile, so that a clip's scores do not depend on the others of its batch.
-The silence behind a recording is not computed, up to the first layer in slots.
+The silence behind a recording is not computed.
 """
 
 from collections.abc import Mapping
@@ -16,9 +16,8 @@ import onnx
 from ...runtime.arrays import Float32, Float64
 from ...runtime.backends.ort_session import session_from_bytes
 from ..int8 import correct_head, quantised_before
-from ..silence import without_silence
 from .conv_cost import modelled_int8_ms
-from .cpu_variant import BATCH, CpuVariant, check_faster, facts_of_plan, speedup_over
+from .cpu_variant import BATCH, CpuVariant, measured_variant
 from .rewriting import WinogradPlan, plan_of, with_plan, with_transformed_samples
 from .slot_layout import SAMPLE_STEPS
 
@@ -38,21 +37,22 @@ def cpu_int8_variant_of(
     """
     model = onnx.load_model_from_string(fp32)
     plan = plan_of(model, BATCH, modelled_int8_ms)
-    made = int8_with_plan(model, plan, calibration) if plan else onnx.load_model_from_string(int8)
-    sounding = without_silence(made, silence)
-    content, shape = sounding.SerializeToString(), calibration.shape[1:]
-    whole = speedup_over(int8, content, shape)
-    half = whole if sounding is made else speedup_over(int8, content, shape, frames=shape[1] // 2)
-    if not slower_too:
-        check_faster("cpu-int8", half, "int8", ", with clips of which half is silence,")
-    facts = {**facts_of_plan(plan, whole, tuned=False), "speedup_half_silent": round(half, 2)}
-    return CpuVariant(sounding, facts)
+    if plan:
+        made = int8_with_plan(model, plan, calibration, silence)
+    else:
+        made = with_plan(onnx.load_model_from_string(int8), plan, silence=silence)
+    return measured_variant("cpu-int8", made, plan, ("int8", int8), slower_too=slower_too)
 
 
-def int8_with_plan(fp32: onnx.ModelProto, plan: WinogradPlan, calibration: Float32) -> onnx.ModelProto:
-    """A new model: planned convolutions by int8 products, those before them directly in int8."""
+def int8_with_plan(
+    fp32: onnx.ModelProto, plan: WinogradPlan, calibration: Float32, silence: float | None = None
+) -> onnx.ModelProto:
+    """A new model: planned convolutions by int8 products, those before them directly in int8.
+
+    With `silence` as in `with_plan`.
+    """
     scales = product_scales(fp32, plan, calibration)
-    made = with_plan(quantised_before(fp32, plan, calibration), plan, scales)
+    made = with_plan(quantised_before(fp32, plan, calibration), plan, scales, silence=silence)
     correct_head(made, fp32, calibration)
     return made
 

@@ -1,4 +1,4 @@
-"""The fp32 graph with its 3x3 convolutions in fewer multiplications.
+"""A graph with its 3x3 convolutions in fewer multiplications, and without the silence behind a recording.
 
 Everything else stays: operators, names, outputs and metadata. Every stock ONNX Runtime runs it. Products of
 int8 take an operator of ONNX Runtime's own, which its packages hold.
@@ -14,7 +14,8 @@ from onnx import helper, numpy_helper
 from ...runtime.arrays import Float32, Float64
 from ...runtime.bundle.onnx_file import OF_ONNX_RUNTIME
 from ..onnx_nodes import attributes_of, shapes_of
-from .bilinear import axes_for
+from ..silence import KnownRows, Reach, joints_of
+from .bilinear import Axis, axes_for
 from .conv_cost import Convolution, modelled_ms, work_of
 from .slot_layout import Axes, Slots, SlotWriter
 
@@ -70,13 +71,34 @@ def plan_of(model: onnx.ModelProto, batch: int, cost: Cost = modelled_ms) -> Win
 
 
 def with_plan(
-    model: onnx.ModelProto, plan: WinogradPlan, scales: Mapping[str, Float64] | None = None
+    model: onnx.ModelProto,
+    plan: WinogradPlan,
+    scales: Mapping[str, Float64] | None = None,
+    *,
+    silence: float | None = None,
 ) -> onnx.ModelProto:
     """A new model: the planned convolutions are in slots, and so is what can be between them.
 
-    With `scales` (the name of each one's weights -> [r]) their products are of int8.
+    With `scales` (the name of each one's weights -> [r]) their products are of int8. With `silence`, in dB,
+    it takes log_mel [B, 1, t, M], 1 <= t <= T, behind which every value is `silence`; `model` takes all T
+    frames. The rows that it knows are computed by itself, so that t changes no bit of a score.
     """
-    return _rewritten(model, plan, scales).result()
+    joints = joints_of(model, {name: _tile(axes[0]) for name, axes in plan.items()})
+    if silence is None or joints is None:
+        return _rewritten(model, plan, scales).result()
+    blank = joints.blank_maps(model)
+    whole = _rewritten(model, plan, scales, KnownRows(joints, blank)).result(joints.names[1:])
+    rows = KnownRows(joints, joints.silent_maps(whole, blank, silence))
+    made = _rewritten(model, plan, scales, rows).result()
+    frames = made.graph.input[0].type.tensor_type.shape.dim[2]
+    frames.Clear()
+    frames.dim_param = "frames"
+    return made
+
+
+def _tile(height: Axis) -> Reach:
+    first, last = height.window[0], height.window[-1]
+    return Reach(last - first + 1, height.outputs * height.stride, first - 1, height.outputs)
 
 
 def with_transformed_samples(model: onnx.ModelProto, plan: WinogradPlan) -> tuple[bytes, dict[str, str]]:
@@ -92,9 +114,12 @@ def with_transformed_samples(model: onnx.ModelProto, plan: WinogradPlan) -> tupl
 
 
 def _rewritten(
-    model: onnx.ModelProto, plan: WinogradPlan, scales: Mapping[str, Float64] | None = None
+    model: onnx.ModelProto,
+    plan: WinogradPlan,
+    scales: Mapping[str, Float64] | None = None,
+    rows: KnownRows | None = None,
 ) -> "_Rewriting":
-    rewriting = _Rewriting(model, scales or {})
+    rewriting = _Rewriting(model, scales or {}, rows)
     for node in model.graph.node:
         rewriting.take(node, plan)
     return rewriting
@@ -112,32 +137,41 @@ def _best(layer: Convolution, batch: int, cost: Cost) -> tuple[float, Axes]:
 class _Rewriting:
     """Rewrites node by node, and remembers which tensors are in slots."""
 
-    def __init__(self, model: onnx.ModelProto, scales: Mapping[str, Float64]) -> None:
-        self.model, self.scales = model, scales
+    def __init__(
+        self, model: onnx.ModelProto, scales: Mapping[str, Float64], rows: KnownRows | None = None
+    ) -> None:
+        self.model, self.scales, self.rows = model, scales, rows
         self.shapes, self.constants = shapes_of(model), _constants(model)
         self.writer = SlotWriter()
         self.slots: dict[str, Slots] = {}
         self.maps: set[str] = set()  # the tensors in slots that are also there as a map
+        self.whole: dict[str, str] = {}  # the maps that have known rows behind: their names with these
+        if rows:
+            self.writer.nodes += rows.opening()
+            self._extend([model.graph.input[0].name])
 
     def take(self, node: onnx.NodeProto, plan: WinogradPlan) -> None:
         """Writes a node in slots where it is planned or between planned ones, else unchanged."""
         made = self._in_slots(node, plan)
         if made:
             self.slots[node.output[0]] = made
-            return
-        self._leave(node.input)
-        self.writer.nodes.append(node)
+        else:
+            self._leave(node.input)
+            self.writer.nodes.append(self._of_whole_maps(node))
+        self._extend(node.output)
 
-    def result(self) -> onnx.ModelProto:
-        """The new model, with the constants that are still used."""
-        self._leave([output.name for output in self.model.graph.output])
+    def result(self, others: Sequence[str] = ()) -> onnx.ModelProto:
+        """The new model, with the constants that are still used; `others` are outputs, too."""
+        self._leave([*(output.name for output in self.model.graph.output), *others])
         used = {name for node in self.writer.nodes for name in node.input}
         constants = [tensor for name, tensor in self.constants.items() if name in used]
+        if self.rows:
+            constants += self.rows.constants.values()
         graph = helper.make_graph(
             self.writer.nodes,
             self.model.graph.name,
             self.model.graph.input,
-            self.model.graph.output,
+            [*self.model.graph.output, *(onnx.ValueInfoProto(name=name) for name in others)],
             [*constants, *self.writer.constants.values()],
         )
         opsets = list(self.model.opset_import)
@@ -145,6 +179,27 @@ class _Rewriting:
             opsets.append(helper.make_opsetid(OF_ONNX_RUNTIME, 1))
         made = helper.make_model(graph, opset_imports=opsets, ir_version=self.model.ir_version)
         made.metadata_props.extend(self.model.metadata_props)
+        return made
+
+    def _extend(self, names: Sequence[str]) -> None:
+        """Puts the known rows behind those that are joints."""
+        for name in names:
+            if self.rows is None or name not in self.rows.silent:
+                continue
+            if name in self.slots:
+                bounds, known = self.rows.bounds(name), self.rows.silent[name]
+                self.slots[name] = self.writer.extended(self.slots[name], *bounds, known)
+            else:
+                self.writer.nodes += self.rows.behind(name)
+                self.whole[name] = f"{name}_whole"
+
+    def _of_whole_maps(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        """The node, which reads maps with their known rows."""
+        if not self.whole.keys() & set(node.input):
+            return node
+        made = onnx.NodeProto()
+        made.CopyFrom(node)
+        made.input[:] = [self.whole.get(name, name) for name in node.input]
         return made
 
     def _in_slots(self, node: onnx.NodeProto, plan: WinogradPlan) -> Slots | None:
@@ -189,7 +244,7 @@ class _Rewriting:
     def _entered(self, name: str) -> Slots:
         if name not in self.slots:
             _, channels, height, width = self.shapes[name]
-            self.slots[name] = self.writer.entered(name, channels, height, width)
+            self.slots[name] = self.writer.entered(self.whole.get(name, name), channels, height, width)
             self.maps.add(name)
         return self.slots[name]
 

@@ -4,11 +4,15 @@ The channels of a pixel are side by side, and the pixels are in the order in whi
 One slot holds zeros, which surround every map. One Gather along S is then the tiling, the padding
 and the change of order, and every transform is one plain MatMul from the left.
 
-B batch, C channels in, K filters, H x W map, S slots, r products, n samples of a window, m outputs
-of a tile, P tiles.
+A map may have its first rows alone, as many as a tensor of the graph says: where its pixels are is a tensor,
+too, which the graph makes from constants.
+
+B batch, C channels in, K filters, H x W map, h of its rows that are there, S slots, r products, n samples of
+a window, m outputs of a tile, P tiles.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -16,42 +20,27 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from ...runtime.arrays import Float32, Float64
+from ...runtime.arrays import Float32, Float64, Int64
 from ...runtime.bundle.onnx_file import INT8_PRODUCT, OF_ONNX_RUNTIME
 from .bilinear import Axis, output_size
 
-Index = npt.NDArray[np.int64]
 Axes = tuple[Axis, Axis]  # of the height and of the width
 SAMPLE_STEPS: Final = 127  # on either side of zero
 _MIDDLE: Final = 128
 _WEIGHT_STEPS: Final = 63
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Slots:
-    """A tensor [S, B, C] that holds a map [B, C, H, W]."""
+    """A tensor [S, B, C] that holds a map [B, C, H, W], or its first rows."""
 
     name: str
     channels: int
-    where: Index  # [H, W] -> slot
-    zero: int  # the slot of zeros
-    count: int  # S; some slots may belong to no pixel
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width, H and W."""
-        height, width = self.where.shape
-        return height, width
-
-    def renamed(self, name: str) -> "Slots":
-        """Another tensor with its pixels in the same order."""
-        return Slots(name, self.channels, self.where, self.zero, self.count)
-
-
-def row_major(name: str, channels: int, height: int, width: int) -> Slots:
-    """Pixels row by row; the slot of zeros is the last."""
-    pixels = height * width
-    return Slots(name, channels, np.arange(pixels).reshape(height, width), pixels, pixels + 1)
+    size: tuple[int, int]  # H and W
+    rows: str  # [1]: the name of h
+    # [H W + 1] -> slot, the name of a tensor: the pixels row by row, and last the slot of zeros, which those
+    # have that are not there. Where pixels are in the same order, it is the same tensor.
+    where: str
 
 
 class SlotWriter:
@@ -64,6 +53,7 @@ class SlotWriter:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, onnx.TensorProto] = {}
         self.transformed: list[str] = []  # [r, P B, C]: the transformed samples of each convolution
+        self._numbers: dict[tuple[object, ...], str] = {}  # what computes with whole numbers, once each
 
     def convolution(
         self, x: Slots, kernel: Float32, bias: Float32, axes: Axes, scales: Float64 | None = None
@@ -77,8 +67,10 @@ class SlotWriter:
         filters, channels = kernel.shape[:2]
         rows, columns = (output_size(size, axis.stride) for size, axis in zip(x.size, axes, strict=True))
         down, across = -(-rows // height.outputs), -(-columns // width.outputs)
-        tiles, samples = down * across, len(height.window) * len(width.window)
+        samples = len(height.window) * len(width.window)
         products, outputs = height.products * width.products, height.outputs * width.outputs
+        there = self._divided_up(x.rows, height.stride)
+        tiles = self._times(self._divided_up(there, height.outputs), across)
 
         from_samples = np.kron(height.from_samples, width.from_samples)  # [r, n]
         of_tile = np.kron(height.to_outputs, width.to_outputs)
@@ -89,8 +81,8 @@ class SlotWriter:
         if scales is not None:
             from_samples = from_samples / scales[:, None]  # so that a step is 1
 
-        windows = self._constant("windows", _windows(x, axes, down, across))
-        y = self._node("Gather", x.name, windows, axis=0)  # [n, P, B, C]
+        windows = self._first_of_each("windows", _windows(x.size, axes, down, across), tiles)
+        y = self._gathered(x, windows)  # [n, P, B, C]
         y = self._reshaped(y, samples, -1)
         y = self._node("MatMul", self._constant("from_samples", _float32(from_samples)), y)
         y = self._reshaped(y, products, -1, channels)
@@ -105,11 +97,14 @@ class SlotWriter:
         if scales is None:
             biases = np.vstack([np.tile(bias, (outputs, 1)), np.zeros(filters)])[:, None]  # [m + 1, 1, K]
             y = self._node("Add", y, self._constant("bias", _float32(biases)))
-        y = self._reshaped(y, (outputs + 1) * tiles, -1, filters)
+        y = self._node("Reshape", y, self._sizes(self._batch(x), filters))
         row, column = np.arange(rows)[:, None], np.arange(columns)
         inside = row % height.outputs * width.outputs + column % width.outputs
         tile = row // height.outputs * across + column // width.outputs
-        return Slots(y, filters, inside * tiles + tile, outputs * tiles, (outputs + 1) * tiles)
+        where = self._whole("Mul", self._number("inside", np.append(inside, outputs)), tiles)
+        where = self._whole("Add", where, self._number("tile", np.append(tile, 0)))
+        where = self._above(there, (rows, columns), where, self._times(tiles, outputs))
+        return Slots(y, filters, (rows, columns), there, where)
 
     def _int8_products(
         self, steps: str, weights: Float64, scales: Float64, bias: Float32, shares: Float64
@@ -142,65 +137,154 @@ class SlotWriter:
 
     def pointwise(self, x: Slots, kernel: Float32, bias: Float32, stride: int) -> Slots:
         """A 1x1 convolution: kernel [K, C, 1, 1], bias [K], no padding."""
-        filters = len(kernel)
-        where = x.where[::stride, ::stride]
-        biases = np.vstack([np.tile(bias, (where.size, 1)), np.zeros(filters)])[:, None]  # [S, 1, K]
-        y = self._gathered(x, np.append(where, x.zero))
+        pixels = _pixels(x.size)[::stride, ::stride]
+        rows = self._divided_up(x.rows, stride)
+        y = self._gathered(
+            x, self._first_of_each("pixels", pixels.reshape(1, -1), self._times(rows, len(pixels[0])))
+        )
+        y = self._reshaped(y, 0, -1, x.channels)  # [1, h W, B, C] -> [1, h W B, C]
         y = self._node("MatMul", y, self._constant("weights", _float32(kernel[:, :, 0, 0].T)))
-        y = self._node("Add", y, self._constant("bias", _float32(biases)))
-        return row_major(y, filters, *where.shape)
+        y = self._node("Add", y, self._constant("bias", _float32(bias)))
+        y = self._node("Reshape", y, self._sizes(self._batch(x), len(kernel)))
+        return self._with_zeros(y, len(kernel), pixels.shape, rows)
 
     def mean_of_four(self, x: Slots) -> Slots:
         """Average pooling, 2x2 at stride 2. An odd row or column at the end is left out."""
         height, width = (size // 2 * 2 for size in x.size)
-        corners = [np.append(x.where[i:height:2, j:width:2], x.zero) for i in (0, 1) for j in (0, 1)]
-        y = self._gathered(x, np.stack(corners))  # [4, S, B, C]
+        pixels = _pixels(x.size)
+        corners = np.stack([pixels[i:height:2, j:width:2].reshape(-1) for i in (0, 1) for j in (0, 1)])
+        rows = self._whole("Div", x.rows, self._number("stride", [2]))
+        pooled = self._first_of_each("corners", corners, self._times(rows, width // 2))
+        zeros = self._number("zeros", np.full((4, 1), x.size[0] * x.size[1]))
+        y = self._gathered(x, self._whole("Concat", pooled, zeros, axis=1))  # [4, S, B, C]
         y = self._node(
             "MatMul", self._constant("quarters", np.full((1, 4), 0.25, np.float32)), self._reshaped(y, 4, -1)
         )
-        y = self._reshaped(y, height // 2 * (width // 2) + 1, -1, x.channels)
-        return row_major(y, x.channels, height // 2, width // 2)
+        y = self._node("Reshape", y, self._sizes(self._batch(x), x.channels))
+        return self.row_major(y, x.channels, (height // 2, width // 2), rows)
 
     def relu(self, x: Slots) -> Slots:
         """The slot of zeros stays zero."""
-        return x.renamed(self._node("Relu", x.name))
+        return replace(x, name=self._node("Relu", x.name))
 
     def sum(self, x: Slots, other: Slots) -> Slots:
         """The sum, with its pixels in the order of x."""
-        if x.count != other.count or x.zero != other.zero or not np.array_equal(x.where, other.where):
-            order = np.full(x.count, other.zero)
-            order[x.where] = other.where
-            other = x.renamed(self._gathered(other, order))
-        return x.renamed(self._node("Add", x.name, other.name))
+        if x.where != other.where:
+            count = self._whole("Shape", x.name, start=0, end=1)
+            order = self._whole("Expand", self._zero_of(other), count)
+            order = self._whole("ScatterElements", order, x.where, other.where)
+            other = replace(other, name=self._node("Gather", other.name, order, axis=0))
+        return replace(x, name=self._node("Add", x.name, other.name))
 
     def entered(self, name: str, channels: int, height: int, width: int) -> Slots:
-        """Slots from a map [B, C, H, W].
+        """Slots from a map [B, C, h, W].
 
         There are two steps, because ONNX Runtime does the first one while it unpacks its own
         layout.
         """
         y = self._node("Transpose", name, perm=[0, 2, 3, 1])
-        y = self._reshaped(y, -1, height * width, channels)
+        y = self._reshaped(y, 0, -1, channels)
         y = self._node("Transpose", y, perm=[1, 0, 2])
-        # all pads, because ONNX Runtime 1.31 gets the input `axes` wrong
-        y = self._node("Pad", y, self._constant("pads", np.array([0, 0, 0, 1, 0, 0])))
-        return row_major(y, channels, height, width)
+        return self._with_zeros(y, channels, (height, width), self._whole("Shape", name, start=2, end=3))
 
     def leave(self, x: Slots, name: str) -> None:
-        """Writes the map [B, C, H, W], under its own name."""
-        y = self._gathered(x, x.where.reshape(-1))  # [H W, B, C]
+        """Writes the map [B, C, h, W], under its own name."""
+        order = self._whole("Slice", x.where, self._number("first", [0]), self._times(x.rows, x.size[1]))
+        y = self._node("Gather", x.name, order, axis=0)  # [h W, B, C]
         y = self._node("Transpose", y, perm=[1, 2, 0])
-        shape = self._constant("shape", np.array([-1, x.channels, *x.size]))
+        shape = self._constant("shape", np.array([0, x.channels, -1, x.size[1]]))
         self.nodes.append(helper.make_node("Reshape", [y, shape], [name], name=f"leave_{name}"))
 
-    def _gathered(self, x: Slots, order: Index) -> str:
-        return self._node("Gather", x.name, self._constant("order", order), axis=0)
+    def extended(self, x: Slots, kept: str, wanted: str, known: Float32) -> Slots:
+        """The first `kept` rows of x, and behind them those of `known` [1, C, H, W], `wanted` in all.
+
+        `kept` and `wanted` are names of tensors [1].
+        """
+        height, width = x.size
+        constant = self._constant(
+            "known", _float32(known[0].transpose(1, 2, 0).reshape(height * width, 1, -1))
+        )
+        begin, end = (self._times(rows, width) for rows in (kept, wanted))
+        rest = self._node("Slice", constant, begin, end, self._number("axis", [0]))
+        one = self._number("one", [1])
+        rest = self._node("Expand", rest, self._whole("Concat", one, self._batch(x), one, axis=0))
+        count = self._whole("Shape", x.name, start=0, end=1)
+        behind = self._whole(
+            "Add", self._number("order", np.arange(height * width + 1)), self._whole("Sub", count, begin)
+        )
+        where = self._above(wanted, x.size, behind, self._zero_of(x))
+        where = self._above(kept, x.size, x.where, where)
+        return replace(x, name=self._node("Concat", x.name, rest, axis=0), rows=wanted, where=where)
+
+    def row_major(self, name: str, channels: int, size: tuple[int, int], rows: str) -> Slots:
+        """Pixels row by row; the slot of zeros is the last."""
+        order = self._number("order", np.arange(size[0] * size[1] + 1))
+        return Slots(name, channels, size, rows, self._above(rows, size, order, self._times(rows, size[1])))
+
+    def whole(self, rows: int) -> str:
+        """-> the name of a tensor [1], of maps of which all rows are there."""
+        return self._number("rows", [rows])
+
+    def _with_zeros(self, name: str, channels: int, size: tuple[int, int], rows: str) -> Slots:
+        """Slots from a tensor [h W, B, C]."""
+        # all pads, because ONNX Runtime 1.31 gets the input `axes` wrong
+        y = self._node("Pad", name, self._constant("pads", np.array([0, 0, 0, 1, 0, 0])))
+        return self.row_major(y, channels, size, rows)
+
+    def _gathered(self, x: Slots, pixels: str) -> str:
+        """`pixels` are places in x.where; -> [their shape, B, C]."""
+        return self._node("Gather", x.name, self._whole("Gather", x.where, pixels, axis=0), axis=0)
+
+    def _above(self, rows: str, size: tuple[int, int], slots: str, others: str) -> str:
+        """[H W + 1]: `slots` in the first rows, `others` below and at the end."""
+        row = np.append(np.repeat(np.arange(size[0]), size[1]), size[0])
+        return self._whole("Where", self._whole("Less", self._number("row", row), rows), slots, others)
+
+    def _zero_of(self, x: Slots) -> str:
+        return self._whole("Gather", x.where, self._number("last", [x.size[0] * x.size[1]]), axis=0)
+
+    def _batch(self, x: Slots) -> str:
+        return self._whole("Shape", x.name, start=1, end=2)
+
+    def _sizes(self, batch: str, channels: int) -> str:
+        """The shape of slots."""
+        free, last = self._number("free", [-1]), self._number("channels", [channels])
+        return self._whole("Concat", free, batch, last, axis=0)
+
+    def _first_of_each(self, name: str, values: Int64, count: str) -> str:
+        """The first `count` of each row of `values`, which are constants."""
+        first, axis = self._number("first", [0]), self._number("axis", [1])
+        return self._whole("Slice", self._number(name, values), first, count, axis)
+
+    def _divided_up(self, number: str, by: int) -> str:
+        if by == 1:
+            return number
+        divisor = self._number("divisor", [by])
+        return self._whole("Div", self._whole("Add", number, self._number("rest", [by - 1])), divisor)
+
+    def _times(self, number: str, factor: int) -> str:
+        return self._whole("Mul", number, self._number("factor", [factor]))
 
     def _reshaped(self, name: str, *shape: int) -> str:
         return self._node("Reshape", name, self._constant("shape", np.array(shape)))
 
+    def _whole(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """A node of whole numbers: the same of the same is written once."""
+        key = (operator, inputs, *sorted(attributes.items()))
+        if key not in self._numbers:
+            self._numbers[key] = self._node(operator, *inputs, **attributes)
+        return self._numbers[key]
+
+    def _number(self, name: str, values: Sequence[int] | Int64) -> str:
+        """A constant of whole numbers: the same are written once."""
+        array = np.asarray(values, np.int64)
+        key = (array.shape, array.tobytes())
+        if key not in self._numbers:
+            self._numbers[key] = self._constant(name, array)
+        return self._numbers[key]
+
     def _node(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        output = f"slots_{len(self.nodes)}_{operator.lower()}"
+        output = f"slots_{operator.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, list(inputs), [output], name=output, **attributes))
         return output
 
@@ -216,31 +300,27 @@ def _shares_of_ones(to_outputs: npt.NDArray[Any]) -> Float64:
     return np.where(np.abs(shares) < np.finfo(np.float32).eps, 0, shares)
 
 
-def _windows(x: Slots, axes: Axes, down: int, across: int) -> Index:
-    """[n, P]: the slot of each sample of each tile; the slot of zeros beyond the edges of the map."""
-    edged = np.pad(x.where, 1, constant_values=x.zero)
-    rows = _samples(axes[0], down, x.size[0])  # [n of the height, tiles down]
-    columns = _samples(axes[1], across, x.size[1])
-    windows: Index = edged[rows[:, None, :, None], columns[None, :, None, :]]
-    return windows.reshape(len(rows) * len(columns), down * across)
+def _windows(size: tuple[int, int], axes: Axes, down: int, across: int) -> Int64:
+    """[n, P]: the pixel of each sample of each tile, as a place in `Slots.where`."""
+    height, width = size
+    row = (_samples(axes[0], down) - 1)[:, None, :, None]
+    column = (_samples(axes[1], across) - 1)[None, :, None, :]
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    windows: Int64 = np.where(inside, row * width + column, height * width)
+    return windows.reshape(-1, down * across)
 
 
-def _samples(axis: Axis, tiles: int, size: int) -> Index:
-    """[n, tiles]: places on an axis that has one zero on either side.
+def _samples(axis: Axis, tiles: int) -> Int64:
+    """[n, tiles]: places on an axis that has one zero before it."""
+    samples: Int64 = np.arange(tiles) * axis.outputs * axis.stride + np.array(axis.window)[:, None]
+    return samples
 
-    A place further out is a zero, too.
-    """
-    first = np.arange(tiles) * axis.outputs * axis.stride
-    places: Index = np.minimum(first + np.array(axis.window)[:, None], size + 1)
-    return places
+
+def _pixels(size: tuple[int, int]) -> Int64:
+    """[H, W]: places in `Slots.where`."""
+    pixels: Int64 = np.arange(size[0] * size[1]).reshape(size)
+    return pixels
 
 
 def _float32(values: npt.NDArray[Any]) -> Float32:
     return values.astype(np.float32)
-
-
-def slots_value(slots: Slots) -> onnx.ValueInfoProto:
-    """The tensor as an input or output of a graph, for any batch."""
-    return helper.make_tensor_value_info(
-        slots.name, onnx.TensorProto.FLOAT, (slots.count, "batch", slots.channels)
-    )

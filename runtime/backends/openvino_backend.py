@@ -16,7 +16,7 @@ from ..errors import UnavailableError
 from ..system.cpus import usable_cpus
 from .backend_errors import ort_errors
 from .lanes import Lanes
-from .model_batch import ClipBatch, HostModel, Outputs, Spent, check_fit, widened
+from .model_batch import ClipBatch, HostModel, Outputs, Spent, check_fit, takes_sound_only, widened
 
 _SIZES: Final = 4  # of batches, for which the model is compiled
 _ANY: Final = -1
@@ -107,6 +107,9 @@ def openvino_backend_from_bundle(
         read = core.read_model(model=model)
     inputs, outputs = _shapes(read.inputs), _shapes(read.outputs)
     check_fit(bundle, variant, inputs, outputs)
+    (shape,) = inputs.values()
+    if takes_sound_only(shape):  # it would make a program for each number of frames
+        read.reshape({0: [_ANY, 1, bundle.spec.frames, bundle.spec.n_mels]})
     embedding_size = outputs["embedding"][-1] if "embedding" in outputs else None
     programs = _Programs(core, read, config, lanes)
     return OpenvinoBackend(variant, device, tuple(outputs), embedding_size, programs)

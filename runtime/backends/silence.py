@@ -11,7 +11,8 @@ from ..arrays import Float32, Int64
 
 CHOICE: Final = 4  # batches' worth of clips, out of which those of about the same length are put together
 _STEP: Final = 16  # frames: ONNX Runtime keeps a plan of its memory for each shape
-# What each part costs besides its frames, in whole clips: 0.8 with ResNet18 and 0.6 with CNN14, on Zen 4.
+# What each part costs besides its frames, in whole clips: 0.1 to 1 in int8; in fp32 0.4 with CNN10, 3 to 5
+# with CNN14 and ResNet18, whose weights are packed each time. There 0.7 and 4 differ by 4% (Zen 5, bursts).
 _EACH_PART: Final = 0.7
 
 

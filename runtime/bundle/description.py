@@ -47,7 +47,7 @@ class _Parity(TypedDict, total=False):
 
 class _Plan(TypedDict):
     speedup: float
-    speedup_half_silent: NotRequired[float]  # of cpu-int8
+    speedup_half_silent: NotRequired[float]  # files from before have none
     cpu: str
     vector_extension: str
 

@@ -23,7 +23,7 @@ from onnx import TensorProto, numpy_helper
 from rrtn.export.engine import engine_from_onnx
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_difference, int8_for_cpu, int8_for_tensorrt, onnx_scores
-from rrtn.export.silence import without_silence
+from rrtn.export.winograd.rewriting import with_plan
 from rrtn.runtime import FrontendSpec, load_bundle
 from rrtn.runtime.errors import ModelError
 from rrtn.runtime.frontend import decibels_behind, log_mel
@@ -259,7 +259,7 @@ def test_without_the_silence_behind_a_recording_the_scores_are_equal_to_the_last
     if exported.kind == "waveform":
         pytest.skip("its frames are made in the graph")
     whole = onnx.load_model_from_string(exported.int8["cpu"])
-    made = without_silence(whole, SILENCE).SerializeToString()
+    made = with_plan(whole, {}, silence=SILENCE).SerializeToString()
     for sounding in (1, 30, 100, 101, 248, 250):
         log_mels = exported.held_out[:4].copy()
         log_mels[:, :, sounding:] = SILENCE

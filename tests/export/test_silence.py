@@ -7,7 +7,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from rrtn.export.silence import without_silence
+from rrtn.export.winograd.rewriting import WinogradPlan, convolutions_of, ways_of, with_plan
 from rrtn.runtime.backends.ort_session import session_from_bytes
 
 Array = NDArray[Any]
@@ -95,15 +95,26 @@ def clips(sounding: int, count: int = 2) -> Array:
     return x
 
 
+def drawn_plan(model: onnx.ModelProto, seed: int) -> WinogradPlan:
+    """A way of some convolutions."""
+    rng = np.random.default_rng(seed)
+    ways = {layer.name: ways_of(layer) for layer in convolutions_of(model) if rng.random() < 0.8}
+    return {name: of_layer[rng.integers(len(of_layer))] for name, of_layer in ways.items()}
+
+
+@pytest.mark.parametrize("planned", [False, True])
 @pytest.mark.parametrize("seed", range(12))
-def test_scores_are_those_of_whole_clips_for_any_number_of_frames(seed: int) -> None:
+def test_scores_are_those_of_whole_clips_for_any_number_of_frames(seed: int, planned: bool) -> None:
+    """To the last bit, whatever more silence is given: clips of a batch are as long as its longest."""
     model = Drawn(seed).model()
-    made = without_silence(model, SILENCE)
+    made = with_plan(model, drawn_plan(model, seed) if planned else {}, silence=SILENCE)
     onnx.checker.check_model(made)
     for sounding in (*range(1, FRAMES, 4), FRAMES - 1, FRAMES):
         whole = clips(sounding)
         (expected,), (scores,) = run(model, whole), run(made, whole[:, :, :sounding])
         np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
+        for given in range(sounding, FRAMES + 1, 7):
+            np.testing.assert_array_equal(run(made, whole[:, :, :given])[0], scores)
 
 
 @pytest.mark.parametrize("rows", [1, FRAMES])
@@ -112,7 +123,7 @@ def test_a_constant_with_a_row_for_each_frame_is_added_to_whole_clips(rows: int)
     places = np.random.default_rng(0).normal(size=(1, 4, rows, 1)).astype(np.float32)
     x = drawn.add("Add", [drawn.convolution("log_mel", 1, 4), drawn.constant(places)])
     model = drawn.with_head(drawn.add("Relu", [drawn.convolution(x, 4, 4)]), 4)
-    made = without_silence(model, SILENCE)
+    made = with_plan(model, {}, silence=SILENCE)
     for sounding in (1, 20, FRAMES):
         whole = clips(sounding)
         (expected,), (scores,) = run(model, whole), run(made, whole[:, :, :sounding])
@@ -127,7 +138,7 @@ def test_the_rows_that_are_computed_follow_the_frames_with_sound() -> None:
     drawn = Drawn(0)
     x = drawn.block(drawn.convolution("log_mel", 1, 4), 4)
     x = drawn.block(drawn.add("MaxPool", [x], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4), 4)
-    made = without_silence(drawn.with_head(x, 4), SILENCE)
+    made = with_plan(drawn.with_head(x, 4), {}, silence=SILENCE)
     convolutions = [node.output[0] for node in made.graph.node if node.op_type == "Conv"]
     made.graph.output.extend(onnx.ValueInfoProto(name=name) for name in convolutions)
     rows = [one.shape[2] for one in run(made, clips(9)[:, :, :9], *convolutions)]
@@ -140,7 +151,7 @@ def test_there_is_no_joint_between_a_convolution_and_its_pooling() -> None:
     drawn = Drawn(3)
     stem = drawn.convolution("log_mel", 1, 4, stride=2, size=7)
     pooled = drawn.add("MaxPool", [stem], kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
-    made = without_silence(drawn.with_head(drawn.block(pooled, 4), 4), SILENCE)
+    made = with_plan(drawn.with_head(drawn.block(pooled, 4), 4), {}, silence=SILENCE)
     read = {name for node in made.graph.node for name in node.input}
     assert {stem, f"{pooled}_whole"} <= read
     assert f"{stem}_whole" not in read
@@ -159,7 +170,7 @@ def test_from_an_operator_on_that_mixes_rows_otherwise_all_are_computed(stranger
         case "softmax":
             x = drawn.add("Softmax", [x], axis=2)
     model = drawn.with_head(x, 4)
-    made = without_silence(model, SILENCE)
+    made = with_plan(model, {}, silence=SILENCE)
     for sounding in (1, 20, FRAMES):
         whole = clips(sounding)
         np.testing.assert_allclose(run(made, whole[:, :, :sounding])[0], run(model, whole)[0], rtol=1e-5)
@@ -168,4 +179,4 @@ def test_from_an_operator_on_that_mixes_rows_otherwise_all_are_computed(stranger
 def test_a_network_that_mixes_rows_at_once_stays_as_it_is() -> None:
     drawn = Drawn(2)
     model = drawn.with_head(drawn.add("Softmax", ["log_mel"], axis=2), 1)
-    assert without_silence(model, SILENCE) == model
+    assert with_plan(model, {}, silence=SILENCE).graph.node == model.graph.node

@@ -23,8 +23,8 @@ from rrtn.runtime.backends.openvino_backend import OpenvinoBackend
 from rrtn.runtime.backends.registry import backend_kind
 from rrtn.runtime.bundle import MANIFEST, Bundle, Variant
 from rrtn.runtime.errors import ModelError, UnavailableError
-from rrtn.runtime.frontend import clip_input
-from rrtn.runtime.system.cpus import has_bf16
+from rrtn.runtime.frontend import clip_input, decibels_behind
+from rrtn.runtime.system.cpus import has_bf16, vector_extension
 from rrtn.runtime.system.files import sha256_of, write_json
 from rrtn.runtime.tables.rows import Row
 from rrtn.runtime.tune import LIMITS
@@ -164,6 +164,28 @@ def test_files_score_as_on_onnx_runtime_and_what_ran_is_said(
 
 def are_close(one: Row, other: Row) -> bool:
     return one.scores is not None and other.scores == pytest.approx(one.scores, abs=LIMIT)
+
+
+def test_of_free_frames_openvino_takes_all_and_onnx_runtime_those_with_sound(
+    resnet18: Bundle, real_clips: list[Path], tmp_path: Path
+) -> None:
+    fp32 = resnet18.variants[0]
+    whole = onnx.load_from_string(resnet18.read(fp32))
+    made = with_plan(whole, plan_of(whole, 16), silence=decibels_behind(resnet18.spec))
+    (tmp_path / fp32.file).write_bytes(made.SerializeToString())
+    plan = {"batch": 16, "vector_extension": vector_extension()}
+    planned = replace(fp32, name="cpu", sha256=sha256_of(tmp_path / fp32.file), plan=plan)
+    bundle = replace(resnet18, path=tmp_path, variants=(planned,))
+    batch = batch_of(resnet18, real_clips)
+    expected = choose_backend(resnet18, "cpu", variant="fp32").backend.scores(batch)
+    assert expected.std(axis=0).max() > 0.01
+    for way, skips in (("openvino", False), ("cpu", True)):
+        backend = choose_backend(bundle, way, variant="cpu", threads=1).backend
+        assert backend.skips_silence == skips
+        if isinstance(backend, OpenvinoBackend):  # which compiles a program for each shape
+            assert backend.programs._model.input(0).partial_shape[2].is_static
+        for size in (len(batch), 1, 2, 3, 5, 7):  # of OpenVINO the last two share a program
+            np.testing.assert_allclose(backend.scores(batch[:size]), expected[:size], atol=1e-5, rtol=0)
 
 
 @pytest.mark.skipif(not has_bf16(), reason="the processor does not multiply bfloat16")
