@@ -9,7 +9,7 @@ graph               the network as an ONNX file
 samples_graph       a graph that takes whole recordings, from one that takes log-Mels
 int8                ONNX files in 8 bits
 onnx_nodes          what a graph says of its nodes and tensors
-silence             a graph that does not compute the silence behind a recording
+silence             which rows of a graph the silence behind a recording leaves to compute
 engine              TensorRT engines, by the flavour that is installed
 mnn_file            the model in MNN's own format
 timing_cache        TensorRT's timings, kept between builds

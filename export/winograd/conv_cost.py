@@ -158,7 +158,7 @@ def measured_ms(layer: Convolution, axes: Axes | None, batch: int) -> float:
             name: numpy_helper.from_array(a, name) for name, a in (("kernel", kernel), ("bias", bias))
         }
     else:
-        rows = writer.whole(layer.height)
+        rows = writer.all_rows(layer.height)
         slots = writer.row_major("x", layer.channels, (layer.height, layer.width), rows)
         made = writer.relu(writer.convolution(slots, kernel, bias, axes))
         shape = (layer.height * layer.width + 1, batch, layer.channels)

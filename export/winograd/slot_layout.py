@@ -11,18 +11,17 @@ B batch, C channels in, K filters, H x W map, h of its rows that are there, S sl
 a window, m outputs of a tile, P tiles.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from ...runtime.arrays import Float32, Float64, Int64
 from ...runtime.bundle.onnx_file import INT8_PRODUCT, OF_ONNX_RUNTIME
 from .bilinear import Axis, output_size
+from .graph_writer import GraphWriter
 
 Axes = tuple[Axis, Axis]  # of the height and of the width
 SAMPLE_STEPS: Final = 127  # on either side of zero
@@ -43,17 +42,15 @@ class Slots:
     where: str
 
 
-class SlotWriter:
-    """Writes nodes and constants of a graph.
+class SlotWriter(GraphWriter):
+    """Writes operators on slots.
 
     Each method takes the slots that it reads, and returns the slots that it makes.
     """
 
     def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, onnx.TensorProto] = {}
+        super().__init__()
         self.transformed: list[str] = []  # [r, P B, C]: the transformed samples of each convolution
-        self._numbers: dict[tuple[object, ...], str] = {}  # what computes with whole numbers, once each
 
     def convolution(
         self, x: Slots, kernel: Float32, bias: Float32, axes: Axes, scales: Float64 | None = None
@@ -101,8 +98,8 @@ class SlotWriter:
         row, column = np.arange(rows)[:, None], np.arange(columns)
         inside = row % height.outputs * width.outputs + column % width.outputs
         tile = row // height.outputs * across + column // width.outputs
-        where = self._whole("Mul", self._number("inside", np.append(inside, outputs)), tiles)
-        where = self._whole("Add", where, self._number("tile", np.append(tile, 0)))
+        where = self._computed("Mul", self._number("inside", np.append(inside, outputs)), tiles)
+        where = self._computed("Add", where, self._number("tile", np.append(tile, 0)))
         where = self._above(there, (rows, columns), where, self._times(tiles, outputs))
         return Slots(y, filters, (rows, columns), there, where)
 
@@ -153,10 +150,10 @@ class SlotWriter:
         height, width = (size // 2 * 2 for size in x.size)
         pixels = _pixels(x.size)
         corners = np.stack([pixels[i:height:2, j:width:2].reshape(-1) for i in (0, 1) for j in (0, 1)])
-        rows = self._whole("Div", x.rows, self._number("stride", [2]))
+        rows = self._computed("Div", x.rows, self._number("stride", [2]))
         pooled = self._first_of_each("corners", corners, self._times(rows, width // 2))
         zeros = self._number("zeros", np.full((4, 1), x.size[0] * x.size[1]))
-        y = self._gathered(x, self._whole("Concat", pooled, zeros, axis=1))  # [4, S, B, C]
+        y = self._gathered(x, self._computed("Concat", pooled, zeros, axis=1))  # [4, S, B, C]
         y = self._node(
             "MatMul", self._constant("quarters", np.full((1, 4), 0.25, np.float32)), self._reshaped(y, 4, -1)
         )
@@ -170,9 +167,9 @@ class SlotWriter:
     def sum(self, x: Slots, other: Slots) -> Slots:
         """The sum, with its pixels in the order of x."""
         if x.where != other.where:
-            count = self._whole("Shape", x.name, start=0, end=1)
-            order = self._whole("Expand", self._zero_of(other), count)
-            order = self._whole("ScatterElements", order, x.where, other.where)
+            count = self._computed("Shape", x.name, start=0, end=1)
+            order = self._computed("Expand", self._zero_of(other), count)
+            order = self._computed("ScatterElements", order, x.where, other.where)
             other = replace(other, name=self._node("Gather", other.name, order, axis=0))
         return replace(x, name=self._node("Add", x.name, other.name))
 
@@ -185,11 +182,11 @@ class SlotWriter:
         y = self._node("Transpose", name, perm=[0, 2, 3, 1])
         y = self._reshaped(y, 0, -1, channels)
         y = self._node("Transpose", y, perm=[1, 0, 2])
-        return self._with_zeros(y, channels, (height, width), self._whole("Shape", name, start=2, end=3))
+        return self._with_zeros(y, channels, (height, width), self._computed("Shape", name, start=2, end=3))
 
     def leave(self, x: Slots, name: str) -> None:
         """Writes the map [B, C, h, W], under its own name."""
-        order = self._whole("Slice", x.where, self._number("first", [0]), self._times(x.rows, x.size[1]))
+        order = self._computed("Slice", x.where, self._number("first", [0]), self._times(x.rows, x.size[1]))
         y = self._node("Gather", x.name, order, axis=0)  # [h W, B, C]
         y = self._node("Transpose", y, perm=[1, 2, 0])
         shape = self._constant("shape", np.array([0, x.channels, -1, x.size[1]]))
@@ -207,10 +204,10 @@ class SlotWriter:
         begin, end = (self._times(rows, width) for rows in (kept, wanted))
         rest = self._node("Slice", constant, begin, end, self._number("axis", [0]))
         one = self._number("one", [1])
-        rest = self._node("Expand", rest, self._whole("Concat", one, self._batch(x), one, axis=0))
-        count = self._whole("Shape", x.name, start=0, end=1)
-        behind = self._whole(
-            "Add", self._number("order", np.arange(height * width + 1)), self._whole("Sub", count, begin)
+        rest = self._node("Expand", rest, self._computed("Concat", one, self._batch(x), one, axis=0))
+        count = self._computed("Shape", x.name, start=0, end=1)
+        behind = self._computed(
+            "Add", self._number("order", np.arange(height * width + 1)), self._computed("Sub", count, begin)
         )
         where = self._above(wanted, x.size, behind, self._zero_of(x))
         where = self._above(kept, x.size, x.where, where)
@@ -221,7 +218,7 @@ class SlotWriter:
         order = self._number("order", np.arange(size[0] * size[1] + 1))
         return Slots(name, channels, size, rows, self._above(rows, size, order, self._times(rows, size[1])))
 
-    def whole(self, rows: int) -> str:
+    def all_rows(self, rows: int) -> str:
         """-> the name of a tensor [1], of maps of which all rows are there."""
         return self._number("rows", [rows])
 
@@ -233,65 +230,31 @@ class SlotWriter:
 
     def _gathered(self, x: Slots, pixels: str) -> str:
         """`pixels` are places in x.where; -> [their shape, B, C]."""
-        return self._node("Gather", x.name, self._whole("Gather", x.where, pixels, axis=0), axis=0)
+        return self._node("Gather", x.name, self._computed("Gather", x.where, pixels, axis=0), axis=0)
 
     def _above(self, rows: str, size: tuple[int, int], slots: str, others: str) -> str:
         """[H W + 1]: `slots` in the first rows, `others` below and at the end."""
         row = np.append(np.repeat(np.arange(size[0]), size[1]), size[0])
-        return self._whole("Where", self._whole("Less", self._number("row", row), rows), slots, others)
+        return self._computed("Where", self._computed("Less", self._number("row", row), rows), slots, others)
 
     def _zero_of(self, x: Slots) -> str:
-        return self._whole("Gather", x.where, self._number("last", [x.size[0] * x.size[1]]), axis=0)
+        return self._computed("Gather", x.where, self._number("last", [x.size[0] * x.size[1]]), axis=0)
 
     def _batch(self, x: Slots) -> str:
-        return self._whole("Shape", x.name, start=1, end=2)
+        return self._computed("Shape", x.name, start=1, end=2)
 
     def _sizes(self, batch: str, channels: int) -> str:
         """The shape of slots."""
         free, last = self._number("free", [-1]), self._number("channels", [channels])
-        return self._whole("Concat", free, batch, last, axis=0)
+        return self._computed("Concat", free, batch, last, axis=0)
 
     def _first_of_each(self, name: str, values: Int64, count: str) -> str:
         """The first `count` of each row of `values`, which are constants."""
         first, axis = self._number("first", [0]), self._number("axis", [1])
-        return self._whole("Slice", self._number(name, values), first, count, axis)
-
-    def _divided_up(self, number: str, by: int) -> str:
-        if by == 1:
-            return number
-        divisor = self._number("divisor", [by])
-        return self._whole("Div", self._whole("Add", number, self._number("rest", [by - 1])), divisor)
-
-    def _times(self, number: str, factor: int) -> str:
-        return self._whole("Mul", number, self._number("factor", [factor]))
+        return self._computed("Slice", self._number(name, values), first, count, axis)
 
     def _reshaped(self, name: str, *shape: int) -> str:
         return self._node("Reshape", name, self._constant("shape", np.array(shape)))
-
-    def _whole(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """A node of whole numbers: the same of the same is written once."""
-        key = (operator, inputs, *sorted(attributes.items()))
-        if key not in self._numbers:
-            self._numbers[key] = self._node(operator, *inputs, **attributes)
-        return self._numbers[key]
-
-    def _number(self, name: str, values: Sequence[int] | Int64) -> str:
-        """A constant of whole numbers: the same are written once."""
-        array = np.asarray(values, np.int64)
-        key = (array.shape, array.tobytes())
-        if key not in self._numbers:
-            self._numbers[key] = self._constant(name, array)
-        return self._numbers[key]
-
-    def _node(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        output = f"slots_{operator.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [output], name=output, **attributes))
-        return output
-
-    def _constant(self, name: str, values: npt.NDArray[Any]) -> str:
-        name = f"slots_{len(self.constants)}_{name}"
-        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
-        return name
 
 
 def _shares_of_ones(to_outputs: npt.NDArray[Any]) -> Float64:

@@ -40,7 +40,7 @@ def one_convolution(
 ) -> onnx.ModelProto:
     """-> its graph, from slots x to a map y and the slot of zeros."""
     writer = SlotWriter()
-    x = writer.row_major("x", kernel.shape[1], (height, width), writer.whole(height))
+    x = writer.row_major("x", kernel.shape[1], (height, width), writer.all_rows(height))
     y = writer.convolution(x, kernel, bias, axes, scales)
     writer.leave(y, "y")
     writer.nodes.append(helper.make_node("Gather", [y.where, "last"], ["zero"]))
