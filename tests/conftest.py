@@ -43,6 +43,14 @@ def pytest_sessionstart() -> None:
         signal.signal(signal.SIGHUP, lambda *_: None)
 
 
+# What is collected stays: to look through it for garbage again and again takes as long as to collect it.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+
+
 IN_OPEN, IN_CLOSE_NOWRITE = 0x20, 0x10
 EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name, which is 0 for a file
 
