@@ -25,11 +25,18 @@ import sys
 from typing import Any, NoReturn
 
 _PR_SET_PDEATHSIG = 1
-# What takes long to import: an export's two seconds, and half of what scoring a file takes.
-_EXPORT = ("rrtn.export.publish", "networkx", "onnxscript")
+# What takes long to import: an export's two seconds, and most of what a small run or scoring a file takes.
+_COMMAND = ("typer._adapters",)  # pydantic, for every command
+_EXPORT = (
+    *_COMMAND,
+    *("rrtn.export.publish", "networkx", "onnxscript"),
+    *("rrtn.commands.train", "rrtn.commands.export", "rrtn.train.start", "numpy.ma", "numpy.ctypeslib"),
+)
 _RUNTIME = (
+    *_COMMAND,
     *("rrtn.cli", "rrtn.commands.score", "rrtn.runtime.scoring.scorer", "rrtn.runtime.tables.writer"),
-    *("rich.progress", "onnxruntime"),
+    *("rrtn.runtime.scoring.table_job", "rrtn.runtime.scoring.folder", "rrtn.runtime.scoring.local_engine"),
+    *("rrtn.runtime.backends.ort_backend", "rrtn.runtime.audio.inputs", "rich.progress", "onnxruntime"),
 )
 
 
