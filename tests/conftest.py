@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import pytest
 import soundfile
+from faults.small_rrtn import read_operators_once
 from filelock import FileLock
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -49,6 +50,8 @@ gc.disable()
 
 def pytest_collection_finish() -> None:
     gc.enable()
+    if "torch" in sys.modules:
+        read_operators_once()
 
 
 IN_OPEN, IN_CLOSE_NOWRITE = 0x20, 0x10
