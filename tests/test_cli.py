@@ -19,6 +19,7 @@ import typer
 from rrtn.cli import COMMANDS
 from rrtn.commands import program
 from rrtn.runtime import load_bundle
+from rrtn_processes import Server
 
 FOLDER = Path(rrtn.__file__).parent / "commands"
 RRTN = (sys.executable, "-m", "rrtn")
@@ -40,20 +41,34 @@ rrtn.runtime.doctor.examine = examine
 BUG = "import rrtn.runtime.doctor; rrtn.runtime.doctor.examine = lambda: 1 / 0"
 
 
-def call(
-    *arguments: object, cwd: Path, before: str = "", **settings: Any
-) -> "subprocess.CompletedProcess[str]":
-    """`rrtn`, after some Python that sets up a fault."""
+Call = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def call(runtime_server: Server) -> Call:
+    """`rrtn` in a forked process, with `env` in its environment, after Python that sets up a fault."""
+
+    def start(
+        *arguments: object, cwd: Path, before: str = "", **env: object
+    ) -> "subprocess.CompletedProcess[str]":
+        ended = runtime_server.start(*arguments, cwd=cwd, before=before, **env).wait()
+        return subprocess.CompletedProcess(arguments, ended.code, ended.out, ended.err)
+
+    return start
+
+
+def call_new(*arguments: object, cwd: Path, before: str = "") -> "subprocess.CompletedProcess[str]":
+    """`rrtn` in a new interpreter."""
     program = f"{before}\nimport sys; sys.argv = {['rrtn', *map(str, arguments)]}; {RUN_MAIN}"
     return subprocess.run(
-        [sys.executable, "-c", program], cwd=cwd, capture_output=True, text=True, check=False, **settings
+        [sys.executable, "-c", program], cwd=cwd, capture_output=True, text=True, check=False
     )
 
 
 def loaded_by(*arguments: str, cwd: Path) -> set[str]:
     """The modules that are loaded when `rrtn` ends."""
     tell = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))"
-    done = call(*arguments, cwd=cwd, before=tell)
+    done = call_new(*arguments, cwd=cwd, before=tell)
     assert done.returncode == 0, done.stderr
     return set(done.stderr.split())
 
@@ -104,7 +119,7 @@ def test_the_help_in_the_list_is_the_commands_own(name: str) -> None:
 
 def test_every_command_can_be_called_by_its_name(tmp_path: Path) -> None:
     for name in COMMANDS:
-        done = call(name, "--help", cwd=tmp_path)
+        done = call_new(name, "--help", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f"Usage: rrtn {name} ")
 
@@ -130,7 +145,7 @@ def test_the_help_of_a_command_loads_that_command_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [(), ("data",)])
 def test_without_a_command_help_is_printed_and_the_code_is_2(
-    tmp_path: Path, arguments: tuple[str, ...]
+    call: Call, tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     done = call(*arguments, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "")
@@ -139,7 +154,7 @@ def test_without_a_command_help_is_printed_and_the_code_is_2(
 
 
 @pytest.mark.parametrize("arguments", [(), ("data", "check"), ("train",)])
-def test_n23_h_is_help(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_n23_h_is_help(call: Call, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     short, long = (call(*arguments, flag, cwd=tmp_path) for flag in ("-h", "--help"))
     assert (short.returncode, short.stdout) == (0, long.stdout)
     assert "-h, --help" in short.stdout
@@ -156,29 +171,29 @@ def test_n23_h_is_help(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     ],
 )
 def test_n23_a_shell_completes_commands_and_options(
-    tmp_path: Path, shell: str, typed: str, offered: list[str]
+    call: Call, tmp_path: Path, shell: str, typed: str, offered: list[str]
 ) -> None:
     """As the script of --install-completion asks: through the environment, with an empty command line."""
     words = f"rrtn {typed}"
-    env = {**os.environ, "_RRTN_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": words}
+    env = {"_RRTN_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": words}
     env |= {
         "COMP_WORDS": words,
         "COMP_CWORD": str(words.count(" ")),
         "_TYPER_COMPLETE_FISH_ACTION": "get-args",
     }
-    done = call(cwd=tmp_path, env=env)
+    done = call(cwd=tmp_path, **env)
     assert done.returncode == 0, done.stderr
     assert [name for name in offered if name not in done.stdout] == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_n23_completion_is_installed_into_the_home_folder(tmp_path: Path, shell: str) -> None:
+def test_n23_completion_is_installed_into_the_home_folder(call: Call, tmp_path: Path, shell: str) -> None:
     """In a home folder of its own, from that shell as far as rrtn can tell."""
     told = f"import shellingham; shellingham.detect_shell = lambda *a, **b: ({shell!r}, '/bin/{shell}')"
-    env = {**os.environ, "HOME": str(tmp_path), "ZDOTDIR": str(tmp_path)}
-    shown = call("--show-completion", cwd=tmp_path, before=told, env=env)
+    env = {"HOME": tmp_path, "ZDOTDIR": tmp_path}
+    shown = call("--show-completion", cwd=tmp_path, before=told, **env)
     assert (shown.returncode, "_RRTN_COMPLETE" in shown.stdout) == (0, True), shown.stderr
-    done = call("--install-completion", cwd=tmp_path, before=told, env=env)
+    done = call("--install-completion", cwd=tmp_path, before=told, **env)
     assert done.returncode == 0, done.stderr
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any("_RRTN_COMPLETE" in path.read_text() for path in written)
@@ -198,14 +213,16 @@ def test_n23_completion_is_installed_into_the_home_folder(tmp_path: Path, shell:
         (["inspect", "a", "b"], "rrtn inspect", "Got unexpected extra argument"),
     ],
 )
-def test_a_wrong_option_is_a_document(tmp_path: Path, arguments: list[str], subject: str, came: str) -> None:
+def test_a_wrong_option_is_a_document(
+    call: Call, tmp_path: Path, arguments: list[str], subject: str, came: str
+) -> None:
     error = error_of(call(*arguments, "--json", cwd=tmp_path))
     assert (error["subject"], error["exit_code"]) == (subject, 2)
     assert error["came"].startswith(came)
     assert error["fix"] == f"{subject} --help"
 
 
-def test_a_refused_setting_is_a_document(tmp_path: Path) -> None:
+def test_a_refused_setting_is_a_document(call: Call, tmp_path: Path) -> None:
     error = error_of(call("score", "a.wav", "--engine", "spark", "--json", cwd=tmp_path))
     assert error == {
         "subject": "--engine",
@@ -216,21 +233,21 @@ def test_a_refused_setting_is_a_document(tmp_path: Path) -> None:
     }
 
 
-def test_refused_data_is_a_document(tmp_path: Path, tiny_model: Path) -> None:
+def test_refused_data_is_a_document(call: Call, tmp_path: Path, tiny_model: Path) -> None:
     (tmp_path / "empty").mkdir()
     error = error_of(call("score", "empty", "-m", tiny_model, "--json", cwd=tmp_path))
     assert error["subject"].startswith("'empty'")
     assert error["exit_code"] == 2
 
 
-def test_a_refused_model_is_a_document(tmp_path: Path) -> None:
+def test_a_refused_model_is_a_document(call: Call, tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("this is no model")
     error = error_of(call("score", "a.wav", "-m", "text.onnx", "--json", cwd=tmp_path))
     assert error["subject"].startswith("text.onnx")
     assert error["exit_code"] == 5
 
 
-def test_a_spent_error_budget_is_a_document(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_spent_error_budget_is_a_document(call: Call, tmp_path: Path, tiny_model: Path) -> None:
     (tmp_path / "text.wav").write_text("this is no audio")
     error = error_of(call("score", "text.wav", "-m", tiny_model, "--fail-fast", "--json", cwd=tmp_path))
     assert error["subject"].startswith("text.wav unsupported_format")
@@ -238,13 +255,13 @@ def test_a_spent_error_budget_is_a_document(tmp_path: Path, tiny_model: Path) ->
     assert error["exit_code"] == 4
 
 
-def test_a_missing_extra_is_a_document(tmp_path: Path) -> None:
+def test_a_missing_extra_is_a_document(call: Call, tmp_path: Path) -> None:
     error = error_of(call("train", "--json", cwd=tmp_path, before=NO_TORCH))
     assert (error["subject"], error["exit_code"]) == ("torch", 2)
     assert error["fix"] == 'pip install "rrtn[train]"'
 
 
-def test_failing_storage_is_a_document(tmp_path: Path) -> None:
+def test_failing_storage_is_a_document(call: Call, tmp_path: Path) -> None:
     error = error_of(call("doctor", "--json", cwd=tmp_path, before=NO_SPACE))
     assert (error["subject"], error["came"]) == ("some/file", "No space left on device")
     assert error["exit_code"] == 4
@@ -276,20 +293,20 @@ def test_a_signal_is_a_document(
     assert (error["subject"], error["exit_code"]) == (subject, 128 + number)
 
 
-def test_without_json_stdout_is_empty(tmp_path: Path) -> None:
+def test_without_json_stdout_is_empty(call: Call, tmp_path: Path) -> None:
     for arguments in (["score", "--foo"], ["score", "a.wav", "--engine", "spark"]):
         done = call(*arguments, cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
-def test_a_file_that_is_called_json_is_no_option(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_file_that_is_called_json_is_no_option(call: Call, tmp_path: Path, tiny_model: Path) -> None:
     done = call("score", "-m", tiny_model, "--", "--json", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
 
 
 @pytest.mark.parametrize(("rank", "documents"), [("0", 1), ("1", 0)])
-def test_one_document_from_several_processes(tmp_path: Path, rank: str, documents: int) -> None:
-    done = call("train", "--foo", "--json", cwd=tmp_path, env={**os.environ, "RANK": rank})
+def test_one_document_from_several_processes(call: Call, tmp_path: Path, rank: str, documents: int) -> None:
+    done = call("train", "--foo", "--json", cwd=tmp_path, RANK=rank)
     assert (done.returncode, done.stdout.count('"error"')) == (2, documents)
     assert done.stderr.count("\n") == 1
 
@@ -305,7 +322,7 @@ def test_nobody_reads_the_document(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flags", [(), ("--json",)])
-def test_a_bug_keeps_its_traceback(tmp_path: Path, flags: tuple[str, ...]) -> None:
+def test_a_bug_keeps_its_traceback(call: Call, tmp_path: Path, flags: tuple[str, ...]) -> None:
     done = call("doctor", *flags, cwd=tmp_path, before=BUG)
     assert done.returncode == 1
     if flags:
@@ -322,7 +339,9 @@ def commands_with_json() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("command", commands_with_json(), ids=" ".join)
-def test_n23_every_command_gives_a_document_for_a_wrong_option(tmp_path: Path, command: list[str]) -> None:
+def test_n23_every_command_gives_a_document_for_a_wrong_option(
+    call: Call, tmp_path: Path, command: list[str]
+) -> None:
     error = error_of(call(*command, "--no-such-option", "--json", cwd=tmp_path))
     assert error["exit_code"] == 2
     assert error["subject"] == " ".join(["rrtn", *command])
@@ -348,7 +367,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("line", FAILURES)
-def test_n23_every_command_gives_a_document_where_it_fails(tmp_path: Path, line: str) -> None:
+def test_n23_every_command_gives_a_document_where_it_fails(call: Call, tmp_path: Path, line: str) -> None:
     (tmp_path / "empty").mkdir()
     error = error_of(call(*line.split(), "--json", cwd=tmp_path))
     code, subject = FAILURES[line]
@@ -357,7 +376,7 @@ def test_n23_every_command_gives_a_document_where_it_fails(tmp_path: Path, line:
 
 
 def test_n23_a_runs_folder_is_taken_for_the_bundle_in_it(
-    tmp_path: Path, tiny_model_at: Callable[..., Path]
+    call: Call, tmp_path: Path, tiny_model_at: Callable[..., Path]
 ) -> None:
     """`-m RUN`, and RUN wherever a command takes a bundle."""
     bundle = tmp_path / "RUN/export"
@@ -374,7 +393,7 @@ def test_n23_a_runs_folder_is_taken_for_the_bundle_in_it(
 
 @pytest.mark.parametrize("way", ["--window", "--segment"])
 def test_a_limit_that_does_not_count_is_told(
-    tmp_path: Path, tiny_model: Path, real_clips: list[Path], way: str
+    call: Call, tmp_path: Path, tiny_model: Path, real_clips: list[Path], way: str
 ) -> None:
     how = [way, "auto"] if way == "--window" else [way]
     done = call("score", real_clips[0], "-m", tiny_model, *how, "--max-seconds", 5, cwd=tmp_path)
@@ -383,7 +402,7 @@ def test_a_limit_that_does_not_count_is_told(
     assert "note:" not in done.stderr
 
 
-def test_n23_one_is_not_many(tmp_path: Path, tiny_model: Path, real_clips: list[Path]) -> None:
+def test_n23_one_is_not_many(call: Call, tmp_path: Path, tiny_model: Path, real_clips: list[Path]) -> None:
     done = call("score", real_clips[0], "-m", tiny_model, cwd=tmp_path)
     assert done.stderr.startswith("1 file, ")
     assert re.search(r"^1 of 1 file scored in ", done.stderr, flags=re.M)
