@@ -21,10 +21,12 @@ model.encoder_from_name = encoders.encoder_from_name
 """
 
 
-# `rrtn` as a shell finds it: what needs torch is forked from a process that has it.
+# `rrtn` as a shell finds it: what most tests call is forked from a process that has imported it.
 COMMAND = """#!/bin/sh
+client="$(dirname "$0")/client.py"
 case "$1" in
-    train|table2|evaluate|report|export|parity) exec {python} -IS "$(dirname "$0")/client.py" {name} "$@";;
+    train|table2|evaluate|report|export|parity) exec {python} -IS "$client" {training} "$@";;
+    score|pack|inspect|tracks) exec {python} -IS "$client" {runtime} "$@";;
     *) exec {python} -c "import sys; sys.argv[0] = 'rrtn'; from rrtn.__main__ import main; main()" "$@";;
 esac
 """
@@ -74,7 +76,13 @@ class Child:
         os.kill(self.pid, number)
 
     def wait(self) -> Ended:
-        return Ended(self._server.ask({"wait": self.pid}), self._out.read_text(), self._err.read_text())
+        return Ended(self.code(), self._out.read_text(), self._err.read_text())
+
+    def code(self) -> int:
+        return int(self._server.ask({"wait": self.pid}))
+
+    def said(self) -> tuple[bytes, bytes]:
+        return self._out.read_bytes(), self._err.read_bytes()
 
 
 class Forked:
@@ -188,15 +196,28 @@ class Server:
         texts = {name: str(value) for name, value in env.items()}
         return Child(self, self.fork([*map(str, argv)], cwd, texts, before, out, err), out, err)
 
-    def put_command(self, folder: Path) -> None:
-        """Writes `folder/rrtn`, with the small encoder and three epochs where nobody says how many."""
+    def listen(self, before: str = "") -> str:
+        """-> the name at which clients reach it; `before` is Python that their commands run first."""
         if not self._name:
             self._name = f"rrtn-{self.process.pid}"
-            self.ask({"listen": {"name": self._name, "before": FEW_EPOCHS}})
+            self.ask({"listen": {"name": self._name, "before": before}})
+        return self._name
+
+    def put_command(self, folder: Path, runtime: "Server") -> None:
+        """Writes `folder/rrtn`, with the small encoder and three epochs where nobody says how many."""
+        names = {"training": self.listen(FEW_EPOCHS), "runtime": runtime.listen()}
         folder.mkdir(exist_ok=True)
         (folder / "client.py").write_text(CLIENT)
-        (folder / "rrtn").write_text(COMMAND.format(python=shlex.quote(sys.executable), name=self._name))
+        (folder / "rrtn").write_text(COMMAND.format(python=shlex.quote(sys.executable), **names))
         (folder / "rrtn").chmod(0o755)
+
+    def run(
+        self, *argv: object, cwd: Path, before: str = "", **env: object
+    ) -> "subprocess.CompletedProcess[bytes]":
+        """`rrtn argv` to its end, with its names and output as bytes."""
+        texts = [os.fsdecode(each) if isinstance(each, bytes) else str(each) for each in argv]
+        child = self.start(*texts, cwd=cwd, before=before, **env)
+        return subprocess.CompletedProcess(texts, child.code(), *child.said())
 
     def run_as_ranks(self, script: Path, argument: Path, *, count: int = 2) -> list[Ended]:
         """`python script argument` in forked processes with the environment that torchrun gives them."""

@@ -59,8 +59,14 @@ def comparable(text: str) -> list[str]:
 
 
 @pytest.fixture
-def folder(server: Server, tmp_path: Path, corpus: Path, tiny_model_at: Callable[..., Path]) -> Path:
-    server.put_command(tmp_path / "bin")
+def folder(
+    server: Server,
+    runtime_server: Server,
+    tmp_path: Path,
+    corpus: Path,
+    tiny_model_at: Callable[..., Path],
+) -> Path:
+    server.put_command(tmp_path / "bin", runtime_server)
     bursts = ROOT / "tests/fixtures/bursts"
     shutil.copytree(bursts, tmp_path / "recordings", ignore=shutil.ignore_patterns("*.md"))
     (tmp_path / "broken.wav").write_bytes(b"no audio")

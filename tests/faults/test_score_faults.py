@@ -24,15 +24,19 @@ from rrtn.runtime.audio.file_names import path_from_cell
 from rrtn.runtime.audio.inputs import list_audio
 from rrtn.runtime.errors import AudioError
 from rrtn.runtime.tables.rows import Row
+from rrtn_processes import Server
 
 RRTN = Path(sys.executable).with_name("rrtn")
 SCORED = ""  # the code of a file without fault
 Samples = NDArray[np.float64]
 
 
-def rrtn(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[bytes]:
-    command = [os.fspath(RRTN), *(part if isinstance(part, bytes) else str(part) for part in arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, timeout=500, check=False)
+Rrtn = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture
+def rrtn(runtime_server: Server) -> Rrtn:
+    return runtime_server.run
 
 
 def records_of(table: Path) -> list[dict[str, str]]:
@@ -132,7 +136,7 @@ def corrupt_files(folder: Path, sound: Samples) -> dict[str, str]:
 
 
 def test_s6_corrupt_files_are_one_row_each_and_leave_their_neighbours_alone(
-    tmp_path: Path, tiny_model: Path, real_clips: list[Path], sound: Samples
+    rrtn: Rrtn, tmp_path: Path, tiny_model: Path, real_clips: list[Path], sound: Samples
 ) -> None:
     """One error row each with stable code; neighbours' scores bit-equal to a run without the bad file."""
     (tmp_path / "in").mkdir()
@@ -154,7 +158,7 @@ def test_s6_corrupt_files_are_one_row_each_and_leave_their_neighbours_alone(
     assert (summary["files"], summary["scored"], sum(summary["errors"].values())) == (29, 12, 17)
 
 
-def test_s6_the_table_has_the_same_rows(tmp_path: Path, tiny_model: Path, sound: Samples) -> None:
+def test_s6_the_table_has_the_same_rows(rrtn: Rrtn, tmp_path: Path, tiny_model: Path, sound: Samples) -> None:
     """One error row each with stable code; the exit code says that some files are errors."""
     (tmp_path / "in").mkdir()
     expected = corrupt_files(tmp_path / "in", sound)
@@ -219,6 +223,7 @@ def test_s7_cut_down_to_the_header_nothing_is_left_to_score(
     ("flags", "exit_code", "errors"), [((), 3, {"truncated": 1}), (("--allow-truncated",), 0, {})]
 )
 def test_s7_a_truncation_that_is_allowed_is_a_flag_and_no_error(
+    rrtn: Rrtn,
     tmp_path: Path,
     tiny_model: Path,
     sound: Samples,
@@ -544,7 +549,9 @@ def test_s11_the_references_differ_by_more_than_the_tolerance(
 # S12
 
 
-def test_s12_content_decides_never_the_name(tmp_path: Path, tiny_model: Path, sound: Samples) -> None:
+def test_s12_content_decides_never_the_name(
+    rrtn: Rrtn, tmp_path: Path, tiny_model: Path, sound: Samples
+) -> None:
     """Extension lies (flac in .wav, .mp3 = text, upper case): decided by content; listed."""
     samples = np.round(sound * 32_768).astype(np.int16)
     (tmp_path / "in").mkdir()
@@ -651,7 +658,9 @@ def test_s14_a_file_replaced_by_a_rename_scores_as_it_was(
 # S15
 
 
-def test_s15_what_is_no_file_is_not_regular(tmp_path: Path, tiny_model: Path, sound: Samples) -> None:
+def test_s15_what_is_no_file_is_not_regular(
+    rrtn: Rrtn, tmp_path: Path, tiny_model: Path, sound: Samples
+) -> None:
     """File replaced by FIFO/socket/device/dir: `not_regular` row, no hang."""
     odd = [tmp_path / f"{kind}.wav" for kind in ("pipe", "socket", "folder", "zero", "null")]
     os.mkfifo(odd[0])
@@ -691,7 +700,7 @@ def awkward(tmp_path: Path, sound: Samples) -> Path:
 
 
 @pytest.mark.parametrize("named", ["as a folder", "as arguments"])
-def test_s17_names_come_back_exactly(awkward: Path, tiny_model: Path, named: str) -> None:
+def test_s17_names_come_back_exactly(rrtn: Rrtn, awkward: Path, tiny_model: Path, named: str) -> None:
     """Round-trip exact (bytes), CSV parse gives back N rows, formula-escaped."""
     prefix = os.fsencode(awkward.name) + b"/" if named == "as a folder" else b""
     arguments = [os.fsencode(awkward.name)] if prefix else AWKWARD_NAMES
@@ -708,7 +717,7 @@ def test_s17_names_come_back_exactly(awkward: Path, tiny_model: Path, named: str
     assert len({record["Joy"] for record in records}) == 1
 
 
-def test_s17_a_table_and_a_model_of_awkward_names(awkward: Path, tiny_model: Path) -> None:
+def test_s17_a_table_and_a_model_of_awkward_names(rrtn: Rrtn, awkward: Path, tiny_model: Path) -> None:
     """What is printed about them must not be taken for markup."""
     shutil.copy(tiny_model, awkward / "[dim].onnx")
     inside = os.fsencode(awkward.name)
@@ -793,7 +802,9 @@ def test_s18_n15_a_folder_that_may_not_be_read_is_a_row(
 # N14
 
 
-def test_n14_the_summary_says_what_was_left_out(tmp_path: Path, tiny_model: Path, sound: Samples) -> None:
+def test_n14_the_summary_says_what_was_left_out(
+    rrtn: Rrtn, tmp_path: Path, tiny_model: Path, sound: Samples
+) -> None:
     (tmp_path / "in").mkdir()
     wav(tmp_path / "in/a.wav", sound)
     wav(tmp_path / "in/b_noise.wav", sound)
@@ -808,7 +819,9 @@ def test_n14_the_summary_says_what_was_left_out(tmp_path: Path, tiny_model: Path
     assert b"left out" not in rrtn("score", "in/a.wav", "-m", tiny_model, cwd=tmp_path).stderr
 
 
-def test_n14_a_list_from_another_program(tmp_path: Path, tiny_model: Path, sound: Samples) -> None:
+def test_n14_a_list_from_another_program(
+    rrtn: Rrtn, tmp_path: Path, tiny_model: Path, sound: Samples
+) -> None:
     """From another folder, in UTF-16, with quotes and a comment."""
     (tmp_path / "in").mkdir()
     wav(tmp_path / "in/a.wav", sound)
@@ -831,7 +844,7 @@ def test_n14_a_list_from_another_program(tmp_path: Path, tiny_model: Path, sound
     ],
 )
 def test_s33_nothing_to_score_is_refused(
-    tmp_path: Path, tiny_model: Path, argument: str, message: str
+    rrtn: Rrtn, tmp_path: Path, tiny_model: Path, argument: str, message: str
 ) -> None:
     """Empty folder, folder without audio, path does not exist: exit 2 with one line; nothing is written."""
     (tmp_path / "empty").mkdir()

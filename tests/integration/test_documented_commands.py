@@ -217,7 +217,7 @@ def executable(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def prepare(folder: Path, server: Server, *, small: bool) -> None:
+def prepare(folder: Path, servers: tuple[Server, Server], *, small: bool) -> None:
     """Data, recordings, and a run of one epoch with its export."""
     synthesise(folder / "DIR", clips=30, speakers=9, seed=5, workers=1)
     bursts = sorted((ROOT / "tests/fixtures/bursts").glob("*.wav"))
@@ -233,7 +233,8 @@ def prepare(folder: Path, server: Server, *, small: bool) -> None:
     (folder / "fixed.toml").write_text('[ruwl]\nmode = "fixed"\n')
     executable(folder / "bin/sbatch", SBATCH)
     if small:
-        server.put_command(folder / "bin")
+        training, runtime = servers
+        training.put_command(folder / "bin", runtime)
     run(
         "rrtn train --data DIR --epochs 1 --batch-size 16 --out runs/my-run && rrtn export && cp -r "
         "runs/my-run RUN2",
@@ -267,13 +268,15 @@ Workplace = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def prepared(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+def prepared(
+    server: Server, runtime_server: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[bool], Path]:
     """-> the folder, made once with the small encoder and once with the real ones."""
 
     @functools.cache
     def make(small: bool) -> Path:
         folder = tmp_path_factory.mktemp("prepared")
-        prepare(folder, server, small=small)
+        prepare(folder, (server, runtime_server), small=small)
         return folder
 
     return make

@@ -118,10 +118,10 @@ def comparable(lines: list[str], *, first_column: bool = False) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, server: Server, runtime_server: Server) -> Path:
     """Data of eight validation speakers, and two runs on them."""
     folder = tmp_path_factory.mktemp("screens")
-    server.put_command(folder / "bin")
+    server.put_command(folder / "bin", runtime_server)
     for name, speakers, clips in (("DIR", 40, 120), ("FEW", 9, 40)):
         lines = on_terminal(
             f"rrtn data synth {name} --clips {clips} --speakers {speakers} --seed 5", folder, columns=80

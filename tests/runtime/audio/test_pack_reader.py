@@ -4,6 +4,7 @@ It is there whole or not at all.
 """
 
 import errno
+import functools
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ from rrtn.runtime.audio.sources import PackedFile, name_from_source
 from rrtn.runtime.errors import DataError, StoppedError
 from rrtn.runtime.progress import Progress
 from rrtn.runtime.scoring.scorer import Scorer
+from rrtn_processes import Server
 
 NAMES = [
     b"caf\xe9.wav",
@@ -78,10 +80,13 @@ def pack(folder: Path, out: Path) -> Packed:
         return write_packs(spool, out, bar)
 
 
-def rrtn(*arguments: object, cwd: Path, failpoint: str = "") -> "subprocess.CompletedProcess[bytes]":
-    command = [sys.executable, "-c", RRTN, *map(str, arguments)]
-    env = {**os.environ, "RRTN_FAILPOINT": failpoint}
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, timeout=500, check=False)
+Rrtn = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture
+def rrtn(runtime_server: Server) -> Rrtn:
+    """The command with small packs and shards."""
+    return functools.partial(runtime_server.run, before=SMALL)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -107,7 +112,7 @@ def test_every_byte_of_every_file_and_name_comes_back(audio: Path, tmp_path: Pat
                     assert os.read(descriptor, one.size + 1) == Path(name).read_bytes()
 
 
-def test_packs_score_as_their_files_do(audio: Path, tmp_path: Path, tiny_model: Path) -> None:
+def test_packs_score_as_their_files_do(rrtn: Rrtn, audio: Path, tmp_path: Path, tiny_model: Path) -> None:
     """Printed, as tables, and listed; the names are those that the files had when they were packed."""
     done = rrtn("pack", "in", "--out", "packs", cwd=tmp_path)
     assert done.returncode == 3, done.stderr
@@ -135,7 +140,7 @@ def test_packs_score_as_their_files_do(audio: Path, tmp_path: Path, tiny_model: 
 
 
 def test_names_with_dots_are_different_files(
-    tmp_path: Path, tiny_model: Path, real_clips: list[Path]
+    rrtn: Rrtn, tmp_path: Path, tiny_model: Path, real_clips: list[Path]
 ) -> None:
     """What stands behind the NUL is no path to be made shorter: as one, both would be here/p/b.wav."""
     here, names = tmp_path / "here", ("a/../b.wav", "a/../../p/b.wav")
@@ -148,13 +153,14 @@ def test_names_with_dots_are_different_files(
     assert [row.partition(",")[0] for row in rows] == ["file", *names]
 
 
-def test_a_killed_packer_goes_on_where_it_was(audio: Path, tmp_path: Path) -> None:
+def test_a_killed_packer_goes_on_where_it_was(rrtn: Rrtn, audio: Path, tmp_path: Path) -> None:
     rrtn("pack", audio, "--out", "whole", cwd=tmp_path)
     whole = contents(tmp_path / "whole")
     assert len(whole) > 2
     for failpoint in ("pack.done:sigkill:1", "write.fsync:sigkill:1", "write.replace:sigkill:1"):
         assert (
-            rrtn("pack", audio, "--out", "t", cwd=tmp_path, failpoint=failpoint).returncode == -signal.SIGKILL
+            rrtn("pack", audio, "--out", "t", cwd=tmp_path, RRTN_FAILPOINT=failpoint).returncode
+            == -signal.SIGKILL
         )
     begun = contents(tmp_path / "t")
     times = {name: (tmp_path / "t" / name).stat().st_mtime_ns for name in begun}
@@ -419,7 +425,7 @@ def odd_rows(rows: list[dict[str, Any]]) -> None:
     rows[7].update(content=b"")
 
 
-def test_n15_odd_rows_of_a_pack_are_rows(audio: Path, tmp_path: Path, tiny_model: Path) -> None:
+def test_n15_odd_rows_of_a_pack_are_rows(rrtn: Rrtn, audio: Path, tmp_path: Path, tiny_model: Path) -> None:
     pack = without_digest(changed_pack(one_pack(audio / "below", tmp_path / "packs"), odd_rows))
     done = rrtn("score", "packs", "-m", tiny_model, "--out", "t.jsonl", cwd=tmp_path)
     assert done.returncode == 3, done.stderr
@@ -550,7 +556,7 @@ def test_n26_more_rows_than_bytes_are_refused(audio: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("out", ["in", "in/packs", "in/../in/packs"])
-def test_packs_among_the_files_that_they_hold_are_refused(tmp_path: Path, out: str) -> None:
+def test_packs_among_the_files_that_they_hold_are_refused(rrtn: Rrtn, tmp_path: Path, out: str) -> None:
     (tmp_path / "in").mkdir()
     done = rrtn("pack", "in", "--out", out, cwd=tmp_path)
     assert (done.returncode, b"is in in, which is packed" in done.stderr) == (2, True)
