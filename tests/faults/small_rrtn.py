@@ -65,6 +65,7 @@ def serve(imported: tuple[str, ...]) -> None:
     for name in imported:
         importlib.import_module(name)
     gc.freeze()  # a child that collects garbage would copy every page
+    gc.enable()
     for line in sys.stdin:
         order = json.loads(line)
         if "start" in order:
@@ -148,6 +149,7 @@ def _live(argv: list[str], cwd: str, env: dict[str, str], before: str, streams: 
 
 
 def main() -> None:
+    gc.disable()  # what is imported stays
     if sys.argv[1:] == ["--serve-runtime"]:
         serve(_RUNTIME)
         return
@@ -155,6 +157,7 @@ def main() -> None:
 
     make_small()
     if sys.argv[1:] != ["--serve"]:
+        gc.enable()
         run(sys.argv[1:])
         return
     from rrtn.export.graph import OPSET

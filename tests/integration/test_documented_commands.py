@@ -114,6 +114,9 @@ SLOW = (
     "rrtn train --data small --config fixed.toml --epochs 5 --batch-size 16 --precision bf16 "
     "--device cpu --seed 0",
     "rrtn bench RUN/export --json > RUN/export/bench.json",
+    "pip install rrtn",
+    'pip install "rrtn[openvino]"',
+    'pip install "rrtn[mnn]"',
     "rrtn tune RUN/export",
     "rrtn tune --allow int8",
     "rrtn tune --allow bf16",

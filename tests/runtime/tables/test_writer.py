@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from rrtn.runtime.tables.csv_table import csv_lines
 from rrtn.runtime.tables.formats import FORMATS
 from rrtn.runtime.tables.rows import Row
 from rrtn.runtime.tables.writer import check_table, write_table
+from rrtn_processes import Ended, Server
 
 SUFFIXES = tuple(FORMATS)
 LABELS = ("Awe", "=Fear")
@@ -358,7 +359,7 @@ def test_a_folder_that_is_gone_stops_with_its_name(tmp_path: Path) -> None:
 
 
 _FULL_DISK = """
-import resource, sys
+import resource
 from pathlib import Path
 import numpy as np
 from rrtn.runtime.errors import StoppedError
@@ -366,13 +367,13 @@ from rrtn.runtime.tables import parquet_table
 from rrtn.runtime.tables.rows import Row
 from rrtn.runtime.tables.writer import write_table
 
+{}
 parquet_table._GROUP_ROWS = 2_000
-target, limit, size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) or None
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 rng = np.random.default_rng(0)
 rows = (
-    Row(file=rng.bytes(200), scores={"Awe": rng.random()}, embedding=rng.random(8, np.float32))
+    Row(file=rng.bytes(200), scores={{"Awe": rng.random()}}, embedding=rng.random(8, np.float32))
     for _ in range(6_000)
 )
 try:
@@ -380,32 +381,38 @@ try:
         pass
 except StoppedError as error:
     print(error)
-    sys.exit(error.exit_code)
+    raise SystemExit(error.exit_code)
+raise SystemExit
 """
+Write = Callable[..., Ended]
 
 
-def write_on_a_full_disk(
-    target: Path, *, limit: int = 0, size: int = 0, failpoint: str = ""
-) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "RRTN_FAILPOINT": failpoint}
-    command = [sys.executable, "-c", _FULL_DISK, str(target), str(limit), str(size)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500, check=False)
+@pytest.fixture
+def write_on_a_full_disk(runtime_server: Server) -> Write:
+    def write(target: Path, *, limit: int = 0, size: int = 0, failpoint: str = "") -> Ended:
+        given = f"target, limit, size = Path({str(target)!r}), {limit}, {size or None}"
+        child = runtime_server.start(
+            cwd=target.parent, before=_FULL_DISK.format(given), RRTN_FAILPOINT=failpoint
+        )
+        return child.wait()
+
+    return write
 
 
 @pytest.mark.parametrize("size", [0, 8])
 @pytest.mark.parametrize("limit", [0, 10_000, 1_000_000])  # bytes a file may have; 0: the fail-point stops it
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_full_disk_stops_and_leaves_the_old_table(
-    tmp_path: Path, suffix: str, limit: int, size: int
+    write_on_a_full_disk: Write, tmp_path: Path, suffix: str, limit: int, size: int
 ) -> None:
     """Fault S3: one line, exit code 4, the old table whole, nothing else left."""
     target = tmp_path / f"t{suffix}"
     target.write_text("old")
     failpoint = "" if limit else "write.fsync:enospc"
     stopped = write_on_a_full_disk(target, limit=limit, size=size, failpoint=failpoint)
-    assert (stopped.returncode, stopped.stderr) == (4, "")
+    assert (stopped.code, stopped.err) == (4, "")
     reason = "File too large" if limit else "No space left on device"
-    assert stopped.stdout == (
+    assert stopped.out == (
         f"{target} | {reason} | expected a folder with free space that can be written to | "
         "make room there, or choose another folder, and run the command again\n"
     )
@@ -414,11 +421,13 @@ def test_a_full_disk_stops_and_leaves_the_old_table(
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_on_a_disk_with_room_the_same_command_goes_on(tmp_path: Path, suffix: str) -> None:
+def test_on_a_disk_with_room_the_same_command_goes_on(
+    write_on_a_full_disk: Write, tmp_path: Path, suffix: str
+) -> None:
     """What stopped at each limit of the test above is larger than it."""
     target = tmp_path / f"t{suffix}"
-    assert write_on_a_full_disk(target, limit=1_000_000).returncode == 4
-    assert write_on_a_full_disk(target).returncode == 0
+    assert write_on_a_full_disk(target, limit=1_000_000).code == 4
+    assert write_on_a_full_disk(target).code == 0
     assert target.stat().st_size > 1_000_000
 
 
