@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 import soundfile
-from faults.small_rrtn import read_operators_once
+from faults.small_rrtn import keep_freed_memory, read_operators_once
 from filelock import FileLock
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -51,6 +51,7 @@ gc.disable()
 def pytest_collection_finish() -> None:
     gc.enable()
     if "torch" in sys.modules:
+        keep_freed_memory()
         read_operators_once()
 
 
