@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 # Plain `make`: installs nothing.
 help:
 	@echo "make demo           train, export, score and report on synthetic voices: one to three minutes"
-	@echo "make test           the tests, on the installed wheel: nine to fourteen minutes"
+	@echo "make test           the tests, on the installed wheel: seven to twelve minutes"
 	@echo "make check          style, types, layers, and the site of the pages"
 	@echo "make docs           -> site/index.html"
 	@echo "make screens        record anew what the commands show (tests/screens), to look at and commit"
