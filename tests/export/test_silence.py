@@ -105,7 +105,7 @@ def drawn_plan(model: onnx.ModelProto, seed: int) -> WinogradPlan:
 @pytest.mark.parametrize("planned", [False, True])
 @pytest.mark.parametrize("seed", range(12))
 def test_scores_are_those_of_whole_clips_for_any_number_of_frames(seed: int, planned: bool) -> None:
-    """To the last bit, whatever more silence is given: clips of a batch are as long as its longest."""
+    """To the last bit, whatever more silence is given, as to clips of a batch, and alone."""
     model = Drawn(seed).model()
     made = with_plan(model, drawn_plan(model, seed) if planned else {}, silence=SILENCE)
     onnx.checker.check_model(made)
@@ -115,6 +115,7 @@ def test_scores_are_those_of_whole_clips_for_any_number_of_frames(seed: int, pla
         np.testing.assert_allclose(scores, expected, rtol=1e-5, atol=1e-5)
         for given in range(sounding, FRAMES + 1, 7):
             np.testing.assert_array_equal(run(made, whole[:, :, :given])[0], scores)
+            np.testing.assert_array_equal(run(made, whole[:1, :, :given])[0], scores[:1])
 
 
 @pytest.mark.parametrize("rows", [1, FRAMES])
