@@ -1,5 +1,6 @@
 """Options and arguments that several commands have, and what is taken when they are left out."""
 
+import gc
 import importlib
 import itertools
 import os
@@ -152,16 +153,20 @@ def load_torch(module: str) -> None:
     """Imports torch, and a module of ours that needs it, under a bar: that takes seconds.
 
     Values are checked before it. Torch alone would start a thread for each core of the machine, whatever
-    the quota of a container is.
+    the quota of a container is. What is imported stays: to look through it for garbage, again and again,
+    would take a fifth of the time.
     """
     from ..runtime.progress import Progress
     from ..runtime.system.cpus import usable_cpus
 
+    gc.disable()
     with Progress("load torch"):
         import torch
 
         torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
         importlib.import_module(f"..{module}", __package__)
+    gc.freeze()
+    gc.enable()
 
 
 def place_settings(

@@ -51,6 +51,10 @@ gc.disable()
 def pytest_collection_finish() -> None:
     gc.enable()
     if "torch" in sys.modules:
+        import torch
+
+        if "PYTEST_XDIST_WORKER" in os.environ:  # each tester has a core: threads would wait for the others'
+            torch.set_num_threads(1)
         keep_freed_memory()
         read_operators_once()
 

@@ -36,6 +36,24 @@ print(torch.get_num_threads())
     assert done.stdout.split() == ["1"]
 
 
+def test_what_torch_makes_of_itself_is_never_looked_through_for_garbage() -> None:
+    code = """
+import gc
+looks = []
+gc.callbacks.append(lambda phase, info: looks.append(info["generation"]))
+from rrtn.commands.options import load_torch
+before = len(looks)
+load_torch("train.start")
+print(len(looks) - before, gc.isenabled(), gc.get_freeze_count() > 100_000)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True
+    )
+    looks, is_on, is_frozen = done.stdout.split()
+    assert int(looks) < 10  # of the bar's own imports, before
+    assert (is_on, is_frozen) == ("True", "True")
+
+
 def test_advice_names_a_run_or_a_bundle_unless_it_is_what_is_taken_without_a_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
