@@ -46,7 +46,7 @@ def export(
     ] = False,
     cpu_variant: Annotated[
         bool,
-        typer.Option(help="Also a Winograd variant for CPUs, where it is at least 1.1 times as fast here."),
+        typer.Option(help="Also a variant for CPUs (less arithmetic, no silence), where it is faster here."),
     ] = True,
     measure_convolutions: Annotated[
         bool,
