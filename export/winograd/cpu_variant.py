@@ -13,8 +13,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import onnx
 
+from ...runtime.arrays import Float32
 from ...runtime.backends.backend_errors import ort_errors
 from ...runtime.backends.cpu import CPU
+from ...runtime.backends.model_batch import takes_sound_only
 from ...runtime.backends.ort_session import session_from_bytes
 from ...runtime.errors import ModelError
 from ...runtime.progress import Progress
@@ -69,9 +71,7 @@ def measured_variant(
 
     Raises NotFasterError where it does not pay, unless `slower_too`.
     """
-    content, shape = made.SerializeToString(), _shape_of(onnx.load_model_from_string(other[1]))
-    whole = speedup_over(other[1], content, shape, shape[1])
-    half = whole if shape == _shape_of(made) else speedup_over(other[1], content, shape, shape[1] // 2)
+    whole, half = _speedups(other[1], made.SerializeToString())
     for speedup, least, clips in (
         (half, _ENOUGH, "clips of which half is silence"),
         (whole, _HARDLY_SLOWER, "whole clips"),
@@ -117,24 +117,25 @@ def _tuned_plan(model: onnx.ModelProto) -> WinogradPlan:
         return plan_of(model, BATCH, cost)
 
 
-def _shape_of(model: onnx.ModelProto) -> tuple[int, ...]:
-    """[1, T, M]; T is 0 where it is free."""
-    return tuple(size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim[1:])
+def _speedups(other: bytes, made: bytes) -> tuple[float, float]:
+    """How many times as fast `made` is: with whole clips, and with those of which half is silence.
 
-
-def speedup_over(other: bytes, made: bytes, shape: Sequence[int], frames: int) -> float:
-    """The ratio of the shortest times of a batch of inputs [B, 1, T, M], taken in turns, on one thread.
-
-    `rrtn score` runs them in the same way: one on each core. `shape` is [1, T, M]; `made` gets the first
-    `frames` alone, as where the others are silent.
+    On one thread: `rrtn score` runs a batch on each core.
     """
-    zeros = np.zeros((BATCH, *shape), np.float32)
-    inputs = (zeros, np.ascontiguousarray(zeros[:, :, :frames]))
     sessions = [session_from_bytes(content, "cpu variant", "cpu", threads=1) for content in (other, made)]
+    shapes = [session.get_inputs()[0].shape for session in sessions]
+    clips = np.zeros((BATCH, *shapes[0][1:]), np.float32)
+    halves = np.ascontiguousarray(clips[:, :, : clips.shape[2] // 2])
+    with ort_errors("cpu variant"):
+        whole = _ratio_of_times(sessions, (clips, clips))
+        return whole, _ratio_of_times(sessions, (clips, halves)) if takes_sound_only(shapes[1]) else whole
+
+
+def _ratio_of_times(sessions: Sequence[Any], inputs: Sequence[Float32]) -> float:
+    """The shortest time of the first session's batch over that of the second's, taken in turns."""
     runs = [
         partial(session.run, None, {INPUT_NAMES["logmel"]: given})
         for session, given in zip(sessions, inputs, strict=True)
     ]
-    with ort_errors("cpu variant"):
-        turns = [[thread_ms(run) for run in runs] for _ in range(_TURNS)]
+    turns = [[thread_ms(run) for run in runs] for _ in range(_TURNS)]
     return min(direct for direct, _ in turns[1:]) / min(fast for _, fast in turns[1:])

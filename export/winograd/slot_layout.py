@@ -136,13 +136,10 @@ class SlotWriter(GraphWriter):
         """A 1x1 convolution: kernel [K, C, 1, 1], bias [K], no padding."""
         pixels = _pixels(x.size)[::stride, ::stride]
         rows = self._divided_up(x.rows, stride)
-        y = self._gathered(
-            x, self._first_of_each("pixels", pixels.reshape(1, -1), self._times(rows, len(pixels[0])))
-        )
-        y = self._reshaped(y, 0, -1, x.channels)  # [1, h W, B, C] -> [1, h W B, C]
+        places = self._number("pixels", pixels.reshape(-1))
+        y = self._gathered(x, self._first(places, self._times(rows, len(pixels[0]))))  # [h W, B, C]
         y = self._node("MatMul", y, self._constant("weights", _float32(kernel[:, :, 0, 0].T)))
         y = self._node("Add", y, self._constant("bias", _float32(bias)))
-        y = self._node("Reshape", y, self._sizes(self._batch(x), len(kernel)))
         return self._with_zeros(y, len(kernel), pixels.shape, rows)
 
     def mean_of_four(self, x: Slots) -> Slots:
@@ -186,7 +183,7 @@ class SlotWriter(GraphWriter):
 
     def leave(self, x: Slots, name: str) -> None:
         """Writes the map [B, C, h, W], under its own name."""
-        order = self._computed("Slice", x.where, self._number("first", [0]), self._times(x.rows, x.size[1]))
+        order = self._first(x.where, self._times(x.rows, x.size[1]))
         y = self._node("Gather", x.name, order, axis=0)  # [h W, B, C]
         y = self._node("Transpose", y, perm=[1, 2, 0])
         shape = self._constant("shape", np.array([0, x.channels, -1, x.size[1]]))
@@ -247,6 +244,10 @@ class SlotWriter(GraphWriter):
         """The shape of slots."""
         free, last = self._number("free", [-1]), self._number("channels", [channels])
         return self._computed("Concat", free, batch, last, axis=0)
+
+    def _first(self, values: str, count: str) -> str:
+        """The first `count` of a tensor's rows."""
+        return self._computed("Slice", values, self._number("first", [0]), count)
 
     def _first_of_each(self, name: str, values: Int64, count: str) -> str:
         """The first `count` of each row of `values`, which are constants."""

@@ -107,8 +107,7 @@ def openvino_backend_from_bundle(
         read = core.read_model(model=model)
     inputs, outputs = _shapes(read.inputs), _shapes(read.outputs)
     check_fit(bundle, variant, inputs, outputs)
-    (shape,) = inputs.values()
-    if takes_sound_only(shape):  # it would make a program for each number of frames
+    if takes_sound_only(*inputs.values()):  # it would make a program for each number of frames
         read.reshape({0: [_ANY, 1, bundle.spec.frames, bundle.spec.n_mels]})
     embedding_size = outputs["embedding"][-1] if "embedding" in outputs else None
     programs = _Programs(core, read, config, lanes)
