@@ -160,13 +160,15 @@ def load_torch(module: str) -> None:
     from ..runtime.system.cpus import usable_cpus
 
     gc.disable()
-    with Progress("load torch"):
-        import torch
+    try:
+        with Progress("load torch"):
+            import torch
 
-        torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
-        importlib.import_module(f"..{module}", __package__)
-    gc.freeze()
-    gc.enable()
+            torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
+            importlib.import_module(f"..{module}", __package__)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def place_settings(
