@@ -26,6 +26,7 @@ from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.frontend import clip_input
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would be sent at the import
 Array = NDArray[np.float32]
 Run = Callable[[Array], Array]  # batch of one -> scores [1, K]
 Load = Callable[[Path, str, tuple[int, ...]], Run]  # file, name of its input, shape of the first batch
@@ -37,8 +38,12 @@ PACKAGES = {"openvino": ["openvino"], "tract": ["tract"], "mnn": ["MNN"], "ncnn"
 def openvino(path: Path, name: str, shape: tuple[int, ...]) -> Run:
     import openvino
 
+    core = openvino.Core()
+    read = core.read_model(str(path))
+    if name == "log_mel":  # with free frames `cpu-int8` has wrong scores, see docs/hosts.md
+        read.reshape({name: [-1, *shape[1:]]})
     # Without the hint it computes in bfloat16 where the processor can.
-    model = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = core.compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda batch: np.asarray(model({name: batch})["scores"])
 
 

@@ -1,19 +1,28 @@
-/* What older_cpu.py puts in front of a process: the CPUID instruction faults there (Intel's and newer AMD's
-   CPUID faulting, arch_prctl(2)), and the handler answers in its place, without what a newer processor has. */
+/* What older_cpu.py puts in front of a process: the CPUID instruction faults there, and the handler answers in
+   its place, without what a newer processor has. It faults by itself where a processor can do that (CPUID
+   faulting, arch_prctl(2)). Elsewhere this library is an auditor, too (rtld-audit(7)): in each library that is
+   loaded, before its first code runs, NO_CODE is written over the CPUID instructions that objdump finds. */
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <limits.h>
+#include <link.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 
 #define BIT(n) (1u << (n))
 #define EXTENDED 0x80000000u
+#define CPUID "\x0F\xA2"
+#define NO_CODE "\x0F\x04" /* as long, and no processor has it: SIGILL */
 enum { ARCH_SET_CPUID = 0x1012, LEAVES = 64, SUBLEAVES = 64, EAX = 0, EBX, ECX, EDX };
 
 /* Bits of leaf 7 (Intel's manual, volume 2, CPUID). */
@@ -26,8 +35,10 @@ static const uint32_t
     NEWER_EDX = BIT(4) | BIT(8) | BIT(10) | BIT(19), /* AVX-VNNI-INT8, AMX-COMPLEX, AVX-VNNI-INT16, AVX10 */
     AVX512_STATE = BIT(5) | BIT(6) | BIT(7), AMX_STATE = BIT(17) | BIT(18); /* of leaf 13 */
 
-static uint32_t basic[LEAVES][SUBLEAVES][4], extended[LEAVES][4];
-static struct sigaction theirs; /* what the program has asked for SIGSEGV */
+static uint32_t basic[LEAVES][SUBLEAVES][4], extended[LEAVES][SUBLEAVES][4];
+static int fault = SIGSEGV; /* SIGILL where NO_CODE is written */
+static const char *fault_code = CPUID, *places; /* the folder of what objdump found */
+static struct sigaction theirs; /* what the program has asked for `fault` */
 typedef int sigaction_function(int, const struct sigaction *, struct sigaction *);
 typedef int mask_function(int, const sigset_t *, sigset_t *);
 static sigaction_function *real_sigaction;
@@ -40,8 +51,10 @@ static void read_all(void) {
             uint32_t *to = basic[leaf][sub];
             __cpuid_count(leaf, sub, to[EAX], to[EBX], to[ECX], to[EDX]);
         }
-        uint32_t *to = extended[leaf];
-        if ((EXTENDED | leaf) <= r[EAX]) __cpuid(EXTENDED | leaf, to[EAX], to[EBX], to[ECX], to[EDX]);
+        for (uint32_t sub = 0; (EXTENDED | leaf) <= r[EAX] && sub < SUBLEAVES; sub++) {
+            uint32_t *to = extended[leaf][sub];
+            __cpuid_count(EXTENDED | leaf, sub, to[EAX], to[EBX], to[ECX], to[EDX]);
+        }
     }
 }
 
@@ -64,13 +77,12 @@ static void hide(int vnni_stays) {
 
 static void on_fault(int number, siginfo_t *info, void *context) {
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
-    const unsigned char *at = (const unsigned char *)registers[REG_RIP];
-    if (info->si_code == SI_KERNEL && at[0] == 0x0F && at[1] == 0xA2) { /* CPUID */
+    if (info->si_code > 0 && !memcmp((const void *)registers[REG_RIP], fault_code, 2)) {
         static const uint32_t nothing[4];
         uint32_t leaf = (uint32_t)registers[REG_RAX], sub = (uint32_t)registers[REG_RCX];
         const uint32_t *answer = nothing;
         if ((leaf & ~EXTENDED) < LEAVES) /* leaves without subleaves are asked with anything in ECX */
-            answer = leaf & EXTENDED ? extended[leaf & ~EXTENDED] : basic[leaf][sub < SUBLEAVES ? sub : 0];
+            answer = (leaf & EXTENDED ? extended : basic)[leaf & ~EXTENDED][sub < SUBLEAVES ? sub : 0];
         registers[REG_RAX] = answer[EAX];
         registers[REG_RBX] = answer[EBX];
         registers[REG_RCX] = answer[ECX];
@@ -90,7 +102,7 @@ static void on_fault(int number, siginfo_t *info, void *context) {
 /* The program's own handler gets what is not ours. */
 int sigaction(int number, const struct sigaction *new, struct sigaction *old) {
     if (!real_sigaction) real_sigaction = (sigaction_function *)dlsym(RTLD_NEXT, "sigaction");
-    if (number != SIGSEGV) return real_sigaction(number, new, old);
+    if (number != fault) return real_sigaction(number, new, old);
     if (old) *old = theirs;
     if (new) theirs = *new;
     return 0;
@@ -108,7 +120,7 @@ int pthread_sigmask(int how, const sigset_t *new, sigset_t *old) {
     if (!real) real = (mask_function *)dlsym(RTLD_NEXT, "pthread_sigmask");
     if (new && how != SIG_UNBLOCK) {
         without = *new;
-        sigdelset(&without, SIGSEGV);
+        sigdelset(&without, fault);
         new = &without;
     }
     return real(how, new, old);
@@ -120,16 +132,63 @@ int sigprocmask(int how, const sigset_t *new, sigset_t *old) {
     return error ? -1 : 0;
 }
 
+static void fail(const char *why) {
+    fprintf(stderr, "older_cpu: %s\n", why);
+    _exit(125);
+}
+
 __attribute__((constructor)) static void start(void) {
     const char *kind = getenv("OLDER_CPU");
     /* Not on a signal stack of the program: OpenVINO frees one that is still set. */
     const struct sigaction ours = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
     read_all();
     hide(kind && !strcmp(kind, "vnni"));
-    real_sigaction = (sigaction_function *)dlsym(RTLD_NEXT, "sigaction");
-    real_sigaction(SIGSEGV, &ours, NULL);
-    if (syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0)) {
-        static const char why[] = "older_cpu: this processor or kernel has no CPUID faulting\n";
-        if (write(2, why, sizeof why - 1)) _exit(125);
+    if ((places = getenv("OLDER_CPU_PLACES"))) {
+        fault = SIGILL;
+        fault_code = NO_CODE;
     }
+    real_sigaction = (sigaction_function *)dlsym(RTLD_NEXT, "sigaction");
+    real_sigaction(fault, &ours, NULL);
+    if (!places && syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0)) fail("this processor has no CPUID faulting");
+}
+
+unsigned la_version(unsigned version) {
+    if (getenv("OLDER_CPU_LOOKING")) return 0; /* no auditor for the sh and the objdump below */
+    setenv("OLDER_CPU_LOOKING", "1", 1); /* an auditor has a libc of its own: the program does not see this */
+    return version;
+}
+
+/* The addresses of a library's CPUID instructions, one a line; objdump reads each library once. */
+static FILE *addresses_in(const char *library) {
+    static const char look[] = "objdump -dw --no-show-raw-insn \"$LIBRARY\" "
+                               "| sed -n 's/^ *\\([0-9a-f]*\\):.*\\<cpuid *$/\\1/p' >\"$KEPT.$$\" "
+                               "&& mv \"$KEPT.$$\" \"$KEPT\"";
+    char kept[2 * PATH_MAX];
+    struct stat is;
+    if (stat(library, &is) || strstr(library, "/nvidia/") || strstr(library, "cuda")) return NULL;
+    snprintf(kept, sizeof kept, "%s/%s-%lld-%lld", places, strrchr(library, '/') + 1, (long long)is.st_size,
+             (long long)is.st_mtime);
+    FILE *found = fopen(kept, "r");
+    if (found) return found;
+    setenv("LIBRARY", library, 1);
+    setenv("KEPT", kept, 1);
+    if (system(look) || !(found = fopen(kept, "r"))) fail(library);
+    return found;
+}
+
+unsigned la_objopen(struct link_map *map, Lmid_t space, uintptr_t *cookie) {
+    char library[PATH_MAX];
+    unsigned long address;
+    (void)space, (void)cookie;
+    if (!realpath(*map->l_name ? map->l_name : "/proc/self/exe", library)) return 0; /* linux-vdso */
+    FILE *found = addresses_in(library);
+    while (found && fscanf(found, "%lx", &address) == 1) {
+        char *at = (char *)map->l_addr + address, *page = (char *)((uintptr_t)at & ~4095ul);
+        size_t size = (size_t)(at + 2 - page);
+        if (memcmp(at, CPUID, 2) || mprotect(page, size, PROT_READ | PROT_WRITE | PROT_EXEC)) fail(library);
+        memcpy(at, NO_CODE, 2);
+        mprotect(page, size, PROT_READ | PROT_EXEC);
+    }
+    if (found) fclose(found);
+    return 0;
 }

@@ -136,6 +136,7 @@ def _is_importing(frame: FrameType | None) -> bool:
 
 
 def _end_at_once(number: int) -> NoReturn:
+    ends_with(128 + number)  # a third signal may come before the end
     error = stopped_by_signal(number)
     error.fix = as_called(error.fix)
     _write(2, f"{_NAME}: {error}\n")

@@ -3,6 +3,7 @@
 B batch, N samples, T frames, M mels, K labels, D embedding.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -115,12 +116,18 @@ def openvino_backend_from_bundle(
 
 
 def _imported(device: str) -> Any:
+    """The module. Its import would tell Google Analytics of it, by a process that it forks."""
+    modules: dict[str, Any] = sys.modules
+    telemetry = modules.setdefault("openvino_telemetry", None)  # OpenVINO goes on without it
     try:
         import openvino
     except (ImportError, OSError) as error:
         raise UnavailableError(
             f"--backend {device}", str(error), wanted="an OpenVINO that can be loaded", fix="run: rrtn doctor"
         ) from error
+    finally:
+        if telemetry is None:
+            del modules["openvino_telemetry"]
     return openvino
 
 

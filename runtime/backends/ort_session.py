@@ -68,7 +68,6 @@ def _options(device: MemoryDevice, threads: int | None) -> Any:
     # The same bytes can be ONNX for the check in Bundle.read and ONNX Runtime's own format for ONNX
     # Runtime, which would prefer its own.
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     # Threads that spin while they wait would take the cores from the decoders.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if device == "cuda":

@@ -227,6 +227,25 @@ print("tidies up", file=sys.stderr, flush=True)
     assert (done.returncode, done.stderr) == (130, "the line\n")
 
 
+def test_n29_a_third_signal_waits_while_the_second_one_ends_the_command() -> None:
+    code = """
+import os, signal
+from rrtn.commands import program
+program.catch_signals()
+write = program._write
+def write_and_be_told_again(descriptor, text):
+    write(descriptor, text)
+    os.kill(os.getpid(), signal.SIGINT)
+program._write = write_and_be_told_again
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+finally:
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert_one_line(done.returncode, done.stderr, number=signal.SIGTERM)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_n29_a_second_signal_ends_what_tidies_up_for_ever(number: signal.Signals) -> None:
     code = """

@@ -16,6 +16,7 @@ from rrtn.export.winograd.int8_variant import int8_with_plan
 from rrtn.export.winograd.rewriting import WinogradPlan, with_plan
 from rrtn.runtime.arrays import Float32
 from rrtn.runtime.bundle import Bundle
+from rrtn.runtime.frontend import decibels_behind
 
 TOOL = Path(__file__).parents[2] / "benchmarks/older_cpu.py"
 FLOAT, INT8 = 1e-6, 1e-4  # in score: sums in another order; and a rounding that falls the other way
@@ -26,10 +27,15 @@ import numpy as np
 from rrtn.runtime.backends.ort_session import session_from_bytes
 from rrtn.runtime.system.cpus import has_vnni, vector_extension
 inputs, *files = map(Path, sys.argv[1:])
+log_mels = np.load(inputs)
 for file in files:
     session = session_from_bytes(file.read_bytes(), file.name, "cpu", threads=1)
-    (scores,) = session.run(None, {session.get_inputs()[0].name: np.load(inputs)})
+    (scores,) = session.run(None, {"log_mel": log_mels})
     np.save(file.with_suffix(".npy"), scores)
+    if file.stem == "cpu":
+        whole = np.load(inputs.with_name("silent_behind_70.npy"))
+        first, second = (session.run(None, {"log_mel": x})[0] for x in (whole[:, :, :70], whole))
+        assert (first == second).all(), "70 frames do not score as the clip with silence behind them"
 print(vector_extension(), has_vnni())
 """
 
@@ -53,16 +59,20 @@ def files(
     folder = tmp_path_factory.mktemp("files")
     fp32 = random_bundle.read(random_bundle.variants[0])
     whole = onnx.load_from_string(fp32)
+    silence = decibels_behind(random_bundle.spec)
     later = dict(list(first_ways.items())[1:])
     contents = {
         "fp32": fp32,
-        "cpu": with_plan(whole, first_ways).SerializeToString(),
+        "cpu": with_plan(whole, first_ways, silence=silence).SerializeToString(),
         "int8": int8_for_cpu(fp32, noisy_log_mels),
         "cpu-int8": int8_with_plan(whole, later, noisy_log_mels).SerializeToString(),
     }
     for name, content in contents.items():
         (folder / f"{name}.onnx").write_bytes(content)
     np.save(folder / "inputs.npy", noisy_log_mels)
+    silent = noisy_log_mels.copy()
+    silent[:, :, 70:] = silence
+    np.save(folder / "silent_behind_70.npy", silent)
     return [folder / f"{name}.onnx" for name in contents]
 
 
@@ -94,11 +104,11 @@ def test_the_int8_code_there_is_another(older_cpu: None, tmp_path: Path) -> None
     rng = np.random.default_rng(0)
     full = rng.choice(np.array([-127, 127], np.int8), (64, 64))
     ones = np.full((4, 64), 255, np.uint8)
-    node = onnx.helper.make_node("MatMulInteger", ["x", "full"], ["y"])
+    node = onnx.helper.make_node("MatMulInteger", ["log_mel", "full"], ["y"])
     graph = onnx.helper.make_graph(
         [node],
         "full",
-        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, ones.shape)],
+        [onnx.helper.make_tensor_value_info("log_mel", onnx.TensorProto.UINT8, ones.shape)],
         [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.INT32, ones.shape)],
         [onnx.numpy_helper.from_array(full, "full")],
     )

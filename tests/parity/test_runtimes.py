@@ -14,6 +14,7 @@ import onnx
 import pytest
 from rrtn.export.int8 import int8_for_cpu
 from rrtn.export.samples_graph import samples_from_log_mel, waveform_from_log_mel
+from rrtn.export.winograd.int8_variant import int8_with_plan
 from rrtn.export.winograd.rewriting import WinogradPlan, with_plan
 from rrtn.runtime.arrays import Float32
 from rrtn.runtime.bundle import Bundle, Variant
@@ -23,7 +24,7 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks/load_everywhere.py"
 SAME_MODEL = 1e-4  # in score: float32 in another order
 INT8 = 0.05  # int8 kernels round in their own ways
 FLOAT = ("fp32", "cpu", "waveform", "samples")
-INT8S = ("int8", "waveform-int8", "samples-int8")
+INT8S = ("int8", "waveform-int8", "samples-int8")  # and cpu-int8, which OpenVINO alone loads
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +47,12 @@ def bundle(
     folder = tmp_path_factory.mktemp("runtimes")
     fp32, waveform = (random_bundle.read(variant) for variant in random_bundle.variants)
     int8 = int8_for_cpu(fp32, noisy_log_mels)
+    whole, silence = onnx.load_from_string(fp32), decibels_behind(random_bundle.spec)
+    later = dict(list(first_ways.items())[1:])
     contents = {
         "fp32": fp32,
-        "cpu": with_plan(
-            onnx.load_from_string(fp32), first_ways, silence=decibels_behind(random_bundle.spec)
-        ).SerializeToString(),
+        "cpu": with_plan(whole, first_ways, silence=silence).SerializeToString(),
+        "cpu-int8": int8_with_plan(whole, later, noisy_log_mels, silence).SerializeToString(),
         "waveform": waveform,
         "int8": int8,
         "waveform-int8": waveform_from_log_mel(int8, random_bundle.spec),
@@ -80,7 +82,7 @@ def _written(folder: Path, name: str, content: bytes) -> Variant:
 @pytest.mark.parametrize(
     ("runtime", "names"),
     [
-        ("openvino", (*FLOAT, *INT8S)),
+        ("openvino", (*FLOAT, *INT8S, "cpu-int8")),
         ("tract", ("fp32", "waveform", "samples", *INT8S)),  # the frames of cpu are free
         ("mnn", FLOAT),
         ("ncnn", ("fp32", "waveform")),
