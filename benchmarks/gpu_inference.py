@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal
 
 import checkout
 import numpy as np
@@ -43,6 +43,7 @@ from rrtn.train.method.model import TwinsNetwork
 from torch import Tensor
 
 TRT = ("tensorrt", "tensorrt_rtx")
+_FORMS: Final[tuple[InputKind, ...]] = ("logmel", "waveform")  # `samples` is for hosts without rrtn
 HALF_FACTOR = 3.0  # of float16 on a device against float16 on the CPU
 # log_mel [B, 1, T, M] or waveform [B, N] on the host -> scores [B, K] on the host.
 Runs = Callable[[Float32], Float32]
@@ -249,7 +250,7 @@ def bundle_of_model(model: Model, folder: Path) -> Bundle:
         (form, "fp16" if half else "fp32"): onnx_from_network(
             model.network, model.spec, TARGETS, form, half=half
         )
-        for form in get_args(InputKind)
+        for form in _FORMS
         for half in (False, True)
     }
     files["logmel", "int8"] = int8_for_cpu(files["logmel", "fp32"], calibration)

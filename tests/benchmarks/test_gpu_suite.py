@@ -79,6 +79,12 @@ def test_a_section_runs_from_a_bare_checkout_and_its_last_line_is_what_it_writes
     assert documents[1]["results"] == {}
 
 
+def test_it_loads_from_a_bare_checkout(tmp_path: Path) -> None:
+    result = suite(tmp_path, "--help", bare=True)
+    assert result.returncode == 0, result.stderr
+    assert "--section" in result.stdout
+
+
 def test_cuda_without_a_gpu_is_refused(tmp_path: Path) -> None:
     result = suite(tmp_path, "--section", "step", "--device", "cuda")
 

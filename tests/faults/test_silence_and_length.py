@@ -161,8 +161,7 @@ def test_n4_an_hour_in_windows_takes_the_memory_of_minutes(tmp_path: Path, tiny_
         scorer = Scorer(tiny_model, "cpu", workers=1, window="auto")
         rows = list(scorer.score_files([tmp_path / "a.flac"]))
         assert rows[-1].seconds == 60 * minutes
-        assert scorer._decoders is not None
-        (decoder,) = scorer._decoders._decoders
+        (decoder,) = scorer._idle[0]._decoders
         status = Path(f"/proc/{decoder._process.pid}/status").read_text()
         peaks.append(int(status.split("VmHWM:")[1].split()[0]) / 1024)
         scorer.close()

@@ -24,8 +24,6 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
-import soxr
 
 from ...runtime.arrays import Int16, Int64
 from ...runtime.audio.av_reader import second_reader
@@ -235,6 +233,9 @@ def store_with_errors(
 
 
 def _fingerprint(paths: Sequence[Path], spec: FrontendSpec, channel: int | None) -> str:
+    import soundfile  # not above: the GPU suite trains where nothing can decode
+    import soxr
+
     stats = [(str(path.resolve()), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
     trim = ["trim"] if spec.trim else []
     readers = [_DECODER, soundfile.__libsndfile_version__, soxr.__libsoxr_version__]
