@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faults.small_cnn import SmallCnn
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.audio.reader import read_audio
+from rrtn.runtime.backends.choice import choose_backend
 from rrtn.train.data.corpus import synthesise
 from rrtn.train.data.data_set import read_data
+from rrtn.train.method import model
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "benchmarks/gpu_suite.py"
@@ -83,6 +86,23 @@ def test_it_loads_from_a_bare_checkout(tmp_path: Path) -> None:
     result = suite(tmp_path, "--help", bare=True)
     assert result.returncode == 0, result.stderr
     assert "--section" in result.stdout
+
+
+def test_the_files_that_are_measured_score_as_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "encoder_from_name", lambda name, *, n_mels: SmallCnn(n_mels))
+    gpu_inference = module("gpu_inference", monkeypatch)
+    small = gpu_inference.Model("resnet18", 4)
+    bundle = gpu_inference.bundle_of_model(small, tmp_path)
+    for variant in bundle.variants:
+        clips = small.log_mels if variant.input == "logmel" else small.waveforms
+        scores = choose_backend(bundle, "cpu", variant=variant.name).backend.scores(clips)
+        differences = np.abs(scores - small.reference)
+        if variant.precision == "int8":
+            assert differences.mean() < 0.02, variant.name
+        else:
+            assert differences.max() < small.limits[variant.precision], variant.name
 
 
 def test_cuda_without_a_gpu_is_refused(tmp_path: Path) -> None:
