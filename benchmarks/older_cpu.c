@@ -158,7 +158,8 @@ unsigned la_version(unsigned version) {
     return version;
 }
 
-/* The addresses of a library's CPUID instructions, one a line; objdump reads each library once. */
+/* The addresses of a library's CPUID instructions, one a line; objdump reads each library once. Not those of
+   CUDA: they are large, and what runs on a processor without a GPU is not in them. */
 static FILE *addresses_in(const char *library) {
     static const char look[] = "objdump -dw --no-show-raw-insn \"$LIBRARY\" "
                                "| sed -n 's/^ *\\([0-9a-f]*\\):.*\\<cpuid *$/\\1/p' >\"$KEPT.$$\" "
