@@ -54,7 +54,8 @@ def line_chart(
     mark_label: str = "",
     narrow: bool = False,
 ) -> Markup:
-    """Lines over a common x. The name of each line is at its end; a long name loses its beginning.
+    """Lines over a common x, of which some may end early. The name of each line is at its end; a long
+    name loses its beginning.
 
     `narrow` is for a phone: the names are below. `mark` is a place on the x axis with a vertical line.
     """
@@ -75,8 +76,11 @@ def line_chart(
     for i, (name, line) in enumerate(series.items()):
         colour, dash = _COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)]
         stroke = f'fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"'
-        points = " ".join(f"{scale.x(a):.1f},{scale.y(b):.1f}" for a, b in zip(x, line, strict=True))
-        parts.append(f'<polyline points="{points}" {stroke}/>')
+        points = [f"{scale.x(a):.1f},{scale.y(b):.1f}" for a, b in zip(x, line, strict=False)]
+        parts.append(f'<polyline points="{" ".join(points)}" {stroke}/>')
+        if len(points) == 1:  # a line of one point is not seen
+            place = f'cx="{scale.x(x[0]):.1f}" cy="{scale.y(line[0]):.1f}"'
+            parts.append(f'<circle {place} r="3" fill="{colour}"/>')
         shown = _shortened(name, longest)
         if narrow:
             y = _HEIGHT + _ROW * i + 8

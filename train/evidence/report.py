@@ -234,7 +234,7 @@ def _training(histories: dict[str, list[dict[str, Any]]], why: str, epoch: int) 
             _curves(text, lines, epochs, unit, (f"{why}: epoch {epoch}", epoch))
             for text, lines, unit in charts
         ],
-        _of_runs(histories, epochs) if len(histories) > 1 else None,
+        _of_runs(histories) if len(histories) > 1 else None,
     )
 
 
@@ -256,12 +256,12 @@ def _losses(records: Sequence[dict[str, Any]]) -> dict[str, Float64]:
     return lines
 
 
-def _of_runs(histories: dict[str, list[dict[str, Any]]], epochs: list[int]) -> Figure:
-    """Over the epochs that all runs have."""
-    shortest = min(len(history) for history in histories.values())
-    means = {name: [score_of(record) for record in history[:shortest]] for name, history in histories.items()}
+def _of_runs(histories: dict[str, list[dict[str, Any]]]) -> Figure:
+    """Each run over its own epochs."""
+    epochs = [record["epoch"] for record in max(histories.values(), key=len)]
+    means = {name: [score_of(record) for record in history] for name, history in histories.items()}
     metric = METRIC_NAMES[metric_of_record(next(iter(histories.values()))[0])]
-    return _curves(f"{metric[0].upper()}{metric[1:]} on Val of each run", means, epochs[:shortest], metric)
+    return _curves(f"{metric[0].upper()}{metric[1:]} on Val of each run", means, epochs, metric)
 
 
 def _curves(

@@ -39,8 +39,18 @@ def test_there_is_no_half_epoch(x: list[int], ticks: str) -> None:
 
 
 def test_one_epoch_and_a_constant_are_drawn_too() -> None:
-    (line,) = points_of(line_chart({"a": [0.3]}, x=[1], x_label="epoch", y_label="CCC"))
+    svg = line_chart({"a": [0.3]}, x=[1], x_label="epoch", y_label="CCC")
+    (line,) = points_of(svg)
     assert np.isfinite(line).all()
+    (dot,) = (e for e in ElementTree.fromstring(svg).iter() if e.tag.endswith("circle"))  # or nothing is seen
+    assert (float(dot.attrib["cx"]), float(dot.attrib["cy"])) == tuple(line[0])
+
+
+def test_a_run_that_ended_early_is_drawn_to_its_end() -> None:
+    lines = {"long": [0.1, 0.2, 0.4], "short": [0.2, 0.3]}
+    long, short = points_of(line_chart(lines, x=[1, 2, 3], x_label="epoch", y_label="CCC"))
+    assert (len(long), len(short)) == (3, 2)
+    assert [x for x, _ in short] == [x for x, _ in long[:2]]
 
 
 def test_names_at_the_ends_do_not_lie_on_each_other() -> None:
