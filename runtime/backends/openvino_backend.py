@@ -127,7 +127,7 @@ def _imported(device: str) -> Any:
         ) from error
     finally:
         if telemetry is None:
-            del modules["openvino_telemetry"]
+            modules.pop("openvino_telemetry", None)  # another thread may have done so
     return openvino
 
 
