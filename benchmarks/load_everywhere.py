@@ -26,7 +26,7 @@ from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.frontend import clip_input
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would be sent at the import
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # else its import reports itself
 Array = NDArray[np.float32]
 Run = Callable[[Array], Array]  # batch of one -> scores [1, K]
 Load = Callable[[Path, str, tuple[int, ...]], Run]  # file, name of its input, shape of the first batch

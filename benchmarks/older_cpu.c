@@ -36,7 +36,7 @@ static const uint32_t
     AVX512_STATE = BIT(5) | BIT(6) | BIT(7), AMX_STATE = BIT(17) | BIT(18); /* of leaf 13 */
 
 static uint32_t basic[LEAVES][SUBLEAVES][4], extended[LEAVES][SUBLEAVES][4];
-static int fault = SIGSEGV; /* SIGILL where NO_CODE is written */
+static int fault = SIGSEGV, reason = SI_KERNEL; /* SIGILL and ILL_ILLOPN where NO_CODE is written */
 static const char *fault_code = CPUID, *places; /* the folder of what objdump found */
 static struct sigaction theirs; /* what the program has asked for `fault` */
 typedef int sigaction_function(int, const struct sigaction *, struct sigaction *);
@@ -77,7 +77,7 @@ static void hide(int vnni_stays) {
 
 static void on_fault(int number, siginfo_t *info, void *context) {
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
-    if (info->si_code > 0 && !memcmp((const void *)registers[REG_RIP], fault_code, 2)) {
+    if (info->si_code == reason && !memcmp((const void *)registers[REG_RIP], fault_code, 2)) {
         static const uint32_t nothing[4];
         uint32_t leaf = (uint32_t)registers[REG_RAX], sub = (uint32_t)registers[REG_RCX];
         const uint32_t *answer = nothing;
@@ -145,11 +145,12 @@ __attribute__((constructor)) static void start(void) {
     hide(kind && !strcmp(kind, "vnni"));
     if ((places = getenv("OLDER_CPU_PLACES"))) {
         fault = SIGILL;
+        reason = ILL_ILLOPN;
         fault_code = NO_CODE;
     }
     real_sigaction = (sigaction_function *)dlsym(RTLD_NEXT, "sigaction");
     real_sigaction(fault, &ours, NULL);
-    if (!places && syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0)) fail("this processor has no CPUID faulting");
+    if (!places && syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0)) fail("no CPUID faulting here");
 }
 
 unsigned la_version(unsigned version) {

@@ -24,7 +24,7 @@ from rrtn.runtime.system.cpus import usable_cpus
 from rrtn.runtime.system.host import quiet_stdout
 
 sys.path.append(str(Path(__file__).parents[1] / ".peers"))  # behind all that rrtn itself uses
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would be sent at the import
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # else its import reports itself
 Runs = Callable[[Float32], Float32]  # log_mel [B, 1, T, M] -> scores [B, K]
 
 

@@ -83,10 +83,8 @@ def with_plan(
     it takes log_mel [B, 1, t, M], 1 <= t <= T, behind which every value is `silence`; `model` takes all T
     frames. The rows that it knows are computed by itself, so that t changes no bit of a score.
     """
-    if silence is None:
-        return _rewritten(model, plan, scales).result()
-    joints = joints_of(model, {name: _tile(axes[0]) for name, axes in plan.items()})
-    if joints is None:
+    tiles = {name: _tile(axes[0]) for name, axes in plan.items()}
+    if silence is None or (joints := joints_of(model, tiles)) is None:
         return _rewritten(model, plan, scales).result()
     blank = joints.blank_maps(model)
     whole = _rewritten(model, plan, scales, KnownRows(joints, blank)).result(joints.names[1:])

@@ -76,7 +76,7 @@ def line_chart(
     for i, (name, line) in enumerate(series.items()):
         colour, dash = _COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)]
         stroke = f'fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"'
-        points = [f"{scale.x(a):.1f},{scale.y(b):.1f}" for a, b in zip(x, line, strict=False)]
+        points = [f"{scale.x(a):.1f},{scale.y(b):.1f}" for a, b in zip(x[: len(line)], line, strict=True)]
         parts.append(f'<polyline points="{" ".join(points)}" {stroke}/>')
         if len(points) == 1:  # a line of one point is not seen
             place = f'cx="{scale.x(x[0]):.1f}" cy="{scale.y(line[0]):.1f}"'

@@ -92,7 +92,9 @@ def test_what_belongs_to_the_program_stays_as_it_was(
     if backend == "openvino" and importlib.util.find_spec("openvino") is None:
         pytest.skip("openvino is not installed")
     command = [sys.executable, "-c", STATE, *map(str, real_clips[:3]), str(tiny_model), backend]
-    env = {name: value for name, value in os.environ.items() if name != "CI"}  # where little is reported home
+    env = {
+        name: value for name, value in os.environ.items() if name != "CI"
+    }  # there OpenVINO reports nothing
     (home := tmp_path / "home").mkdir()
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=120, env={**env, "HOME": str(home)}
