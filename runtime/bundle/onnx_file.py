@@ -210,13 +210,14 @@ def _fields(message: memoryview) -> Iterator[Field]:
             continue
         if wire == _BYTES:
             length, position = _varint(message, position)
-            if position + length > len(message):
-                raise ValueError("cut off")
-            yield number, message[position : position + length]
         elif wire in (_FIXED32, _FIXED64):
             length = 4 if wire == _FIXED32 else 8
         else:
             raise ValueError(f"no protobuf message at byte {position}")
+        if position + length > len(message):
+            raise ValueError("cut off")
+        if wire == _BYTES:
+            yield number, message[position : position + length]
         position += length
 
 
