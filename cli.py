@@ -4,6 +4,7 @@ The module of a command is imported when that command is called. So `rrtn --help
 importing typer.
 """
 
+import gc
 import io
 import os
 import re
@@ -209,4 +210,5 @@ def _leave(code: int, document: dict[str, Any] | None = None) -> NoReturn:
     if "RANK" in os.environ or signal_that_came():
         sys.stderr.flush()
         os._exit(code)
+    gc.freeze()  # Python's own end would look through all that was imported, once more
     sys.exit(code)

@@ -32,6 +32,7 @@ LABELS = ("Awe", "Fear", "Joy")
 # torch's threads spin while they wait for each other. On a busy machine that takes ten times as
 # long as sleeping.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # likewise, of what the tests start
 
 
 def pytest_sessionstart() -> None:

@@ -6,6 +6,7 @@ and says through the pipe what lies in which slot.
 """
 
 import contextlib
+import gc
 import os
 import time
 from collections.abc import Callable
@@ -62,6 +63,8 @@ def main(pipe: int, memory: str) -> None:
     import soundfile  # noqa: F401
     import soxr  # noqa: F401
 
+    gc.freeze()
+    gc.enable()
     ended = contextlib.suppress(_PipeEnded, EOFError, BrokenPipeError, ConnectionResetError)
     with ended, inherited_connection(pipe) as connection:
         decoding: DecoderSettings = connection.recv()

@@ -32,8 +32,11 @@ _ENVIRONMENT: Final = {
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
     "MALLOC_TOP_PAD_": str(16 << 20),
 }
+# What a decoder imports stays. To look through it for garbage, again and again and at the end, would take a
+# sixth of its start.
 _PROGRAM: Final = """
-import os, sys
+import gc, os, sys
+gc.disable()
 if sys.version_info[:2] != {version}:
     sys.exit("Python %d.%d, and the program runs %d.%d" % (sys.version_info[:2] + {version}))
 sys.path[:] = [os.fsdecode(path) for path in {paths}]
