@@ -191,6 +191,18 @@ class TestCccOfRated:
         assert loss.item() == 0
         assert (torch.autograd.grad(loss, x)[0] == 0).all()
 
+    @pytest.mark.parametrize("others", [0, 1, 2])
+    def test_two_ratings_count_and_the_mean_is_over_the_targets_that_do(self, others: int) -> None:
+        """One target has two ratings, `others` have seven, and two have fewer than two."""
+        x, y = random(7, 3 + others), random(7, 3 + others, seed=1)
+        y[2:, 0] = BLANK
+        y[1:, 1] = BLANK
+        y[:, 2] = BLANK
+        parts = [written_out_ccc_loss(x[:2, :1], y[:2, :1])]
+        parts += [written_out_ccc_loss(x[:, k : k + 1], y[:, k : k + 1]) for k in range(3, 3 + others)]
+        expected = math.fsum(parts) / (1 + others)
+        assert ccc_loss_of_rated(x, y).item() == pytest.approx(expected, abs=1e-12)
+
     def test_constant_ratings_give_no_nan(self) -> None:
         x = torch.full((4, 1), 0.5, dtype=torch.float64, requires_grad=True)
         y = torch.tensor([[0.5], [0.5], [BLANK], [0.5]], dtype=torch.float64)
@@ -199,9 +211,10 @@ class TestCccOfRated:
 
 
 class TestClassLoss:
-    def test_it_is_torchs_cross_entropy_of_the_clips_with_a_class(self) -> None:
-        logits, classes = random(6, 4), torch.tensor([0, 3, BLANK, 1, BLANK, 2], dtype=torch.float64)
-        known = [0, 1, 3, 5]
+    @pytest.mark.parametrize("known", [[0, 1, 3, 5], [3], [2, 4]])
+    def test_it_is_torchs_cross_entropy_of_the_clips_with_a_class(self, known: list[int]) -> None:
+        logits, classes = random(6, 4), torch.full((6,), BLANK, dtype=torch.float64)
+        classes[known] = torch.tensor([2.0, 0, 1, 3], dtype=torch.float64)[: len(known)]
         expected = torch.nn.functional.cross_entropy(logits[known], classes[known].long())
         torch.testing.assert_close(class_loss(logits, classes), expected, rtol=0, atol=1e-12)
 
