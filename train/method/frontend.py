@@ -65,7 +65,9 @@ class LogMel(nn.Module):
             window=self.get_buffer("window"),
             return_complex=True,
         )  # [B, F, T]
-        power = torch.view_as_real(spectrum).square().sum(-1).float()[..., :frames]
+        squares = torch.view_as_real(spectrum).square()
+        # Not .sum(-1), which takes ten times as long on a CPU: more than all the rest here.
+        power = (squares[..., 0] + squares[..., 1]).float()[..., :frames]
         mel = power.transpose(1, 2) @ self.get_buffer("filters")
         decibels: Tensor = 10 * mel.clamp(min=spec.power_floor).log10()
         return decibels
