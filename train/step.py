@@ -79,7 +79,7 @@ class Stepper:
         gradient may overflow: that step alone changes no weight, its gradient counts as 0 in the epoch's
         sums, and the next loss has a smaller factor.
         """
-        torch.manual_seed(views.step_seed(self.config.seed, number) + self._rank)
+        _seed(views.step_seed(self.config.seed, number) + self._rank, self.fill.device)
         self.optimizer.param_groups[0]["lr"] = self.lr_of(number)
         clean = self.frontend(*batch.waveforms)
         augmented = None
@@ -161,6 +161,13 @@ def set_float32_precision(config: Config) -> None:
     """
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """torch.manual_seed without the devices that are not here: for each it notes how it was called."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _wrapped(loss: TwinsLoss, config: Config, device: torch.device, world: World) -> nn.Module:

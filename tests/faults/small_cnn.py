@@ -5,6 +5,7 @@ import itertools
 import rrtn.cli
 import rrtn.train.loop
 import rrtn.train.method.model
+import rrtn.train.plan
 import torch
 import torch._dynamo  # an optimiser imports it, for a second
 import torch.nn.functional as F
@@ -39,6 +40,7 @@ def make_small() -> None:
     what the machine can do.
     """
     torch.set_num_threads(1)  # threads do not survive a fork
-    rrtn.train.method.model.encoder_from_name = lambda name, *, n_mels: SmallCnn(n_mels)
+    for module in (rrtn.train.method.model, rrtn.train.plan):
+        module.encoder_from_name = lambda name, *, n_mels: SmallCnn(n_mels)
     rrtn.train.loop.matmul_peak = lambda *arguments, **options: 1e12
     rrtn.train.loop.step_flops = lambda *arguments, **options: 1
