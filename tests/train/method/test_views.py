@@ -4,6 +4,8 @@ All draws have fixed seeds, so that no test fails by chance; the bounds are thos
 about 1 in 10,000.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -13,6 +15,7 @@ from rrtn.train.method.views import (
     AugmentConfig,
     crop_starts,
     epoch_order,
+    mask_draws,
     masked_view,
     step_seed,
     stripes,
@@ -44,6 +47,12 @@ def splitmix64(value: int) -> int:
     return z ^ (z >> 31)
 
 
+def written_out(seed: int, epoch: int, sample: int, purpose: int, count: int) -> list[float]:
+    """What `uniform` draws for one sample."""
+    row = splitmix64(splitmix64(splitmix64(splitmix64(seed) + epoch) + purpose) + sample)
+    return [(splitmix64(row + j * 0x9E3779B97F4A7C15) >> 11) / 2**53 for j in range(1, count + 1)]
+
+
 def correlation(a: Float64, b: Float64) -> float:
     return abs(float(np.corrcoef(a.ravel(), b.ravel())[0, 1]))
 
@@ -51,10 +60,24 @@ def correlation(a: Float64, b: Float64) -> float:
 class TestUniform:
     def test_equals_splitmix64_written_out(self) -> None:
         """Pins the numbers: another platform or version of NumPy must train the same run."""
-        seed, epoch, sample, purpose = 3, 5, 11, views.MASKS
-        row = splitmix64(splitmix64(splitmix64(splitmix64(seed) + epoch) + purpose) + sample)
-        expected = [(splitmix64(row + j * 0x9E3779B97F4A7C15) >> 11) / 2**53 for j in (1, 2, 3)]
-        assert uniform(seed, epoch, np.array([sample]), purpose, 3)[0].tolist() == expected
+        assert uniform(3, 5, np.array([11]), views.MASKS, 3)[0].tolist() == written_out(3, 5, 11, 2, 3)
+
+    def test_each_purpose_has_the_numbers_that_it_had(self) -> None:
+        """A run that an rrtn of before has begun goes on with the same order, crops, masks and folds."""
+        purposes = {
+            "order": views.ORDER,
+            "crop": views.CROP,
+            "masks": views.MASKS,
+            "speakers": views.SPEAKERS,
+        }
+        assert purposes == {"order": 0, "crop": 1, "masks": 2, "speakers": 3}
+        draws = [written_out(3, 5, sample, 0, 1)[0] for sample in range(20)]
+        assert epoch_order(3, 5, 20).tolist() == sorted(range(20), key=draws.__getitem__)
+        starts = [int(written_out(3, 5, sample, 1, 1)[0] * 901) for sample in range(20)]
+        assert crop_starts(3, 5, np.arange(20), np.full(20, 1000), 100).tolist() == starts
+        augment = AugmentConfig(time_stripes=3, freq_stripes=1)
+        masks = [written_out(3, 5, sample, 2, 8) for sample in range(20)]
+        assert mask_draws(3, 5, np.arange(20), augment).tolist() == masks
 
     def test_known_value_of_the_generator(self) -> None:
         """The first output of splitmix64 for state 0, as in its reference implementation."""
@@ -214,14 +237,14 @@ class TestStripes:
 
 
 class TestMaskedView:
-    CONFIG = AugmentConfig(time_width=20, time_stripes=2, freq_width=6, freq_stripes=1)
+    CONFIG = AugmentConfig(time_width=12, time_stripes=3, freq_width=3, freq_stripes=3)
     B, T, M = 16, 50, 12
 
     def inputs(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng(0)
         log_mel = torch.from_numpy(rng.normal(-40, 20, (self.B, 1, self.T, self.M)).astype(np.float32))
         fill = torch.from_numpy(rng.normal(-40, 20, self.M).astype(np.float32))
-        return log_mel, fill, torch.from_numpy(uniform(0, 0, np.arange(self.B), views.MASKS, 6))
+        return log_mel, fill, torch.from_numpy(uniform(0, 0, np.arange(self.B), views.MASKS, 12))
 
     def test_the_clean_view_stays_as_it_was_bit_for_bit(self) -> None:
         log_mel, fill, draws = self.inputs()
@@ -235,14 +258,15 @@ class TestMaskedView:
     def test_equals_stripes_written_out_one_by_one(self) -> None:
         log_mel, fill, draws = self.inputs()
         expected = log_mel.clone()
-        for b, (w1, w2, s1, s2, w_freq, s_freq) in enumerate(draws.tolist()):
-            for for_width, for_start in ((w1, s1), (w2, s2)):
-                width = int(for_width * 20)
+        for b, row in enumerate(draws.tolist()):
+            for for_width, for_start in zip(row[:3], row[3:6], strict=True):
+                width = int(for_width * 12)
                 start = int(for_start * (self.T - width))
                 expected[b, 0, start : start + width, :] = fill
-            width = int(w_freq * 6)
-            start = int(s_freq * (self.M - width))
-            expected[b, 0, :, start : start + width] = fill[start : start + width]
+            for for_width, for_start in zip(row[6:9], row[9:], strict=True):
+                width = int(for_width * 3)
+                start = int(for_start * (self.M - width))
+                expected[b, 0, :, start : start + width] = fill[start : start + width]
         masked = masked_view(log_mel, fill, draws, self.CONFIG)
         assert torch.equal(masked, expected)
         assert 0.1 < (masked != log_mel).float().mean() < 0.9
@@ -250,8 +274,8 @@ class TestMaskedView:
     def test_draws_are_of_time_first_then_of_frequency(self) -> None:
         log_mel, fill, draws = self.inputs()
         only_time, only_freq = draws.clone(), draws.clone()
-        only_time[:, 4] = 0  # no width in frequency
-        only_freq[:, :2] = 0
+        only_time[:, 6:9] = 0  # no width in frequency
+        only_freq[:, :3] = 0
         in_time = masked_view(log_mel, fill, only_time, self.CONFIG)[:, 0] != log_mel[:, 0]
         in_freq = masked_view(log_mel, fill, only_freq, self.CONFIG)[:, 0] != log_mel[:, 0]
         assert in_time.any()
@@ -261,7 +285,7 @@ class TestMaskedView:
 
     def test_a_width_of_1_masks_nothing(self) -> None:
         log_mel, fill, draws = self.inputs()
-        nothing = AugmentConfig(time_width=1, time_stripes=2, freq_width=1, freq_stripes=1)
+        nothing = replace(self.CONFIG, time_width=1, freq_width=1)
         assert torch.equal(masked_view(log_mel, fill, draws, nothing), log_mel)
 
     def test_keeps_dtype_and_shape_with_draws_in_float64(self) -> None:
