@@ -17,6 +17,7 @@ from ..runtime.backends.trt import TRT
 from ..runtime.bundle import MANIFEST, Bundle, Variant
 from ..runtime.errors import ModelError, UnavailableError
 from ..runtime.progress import Progress
+from ..runtime.spec import FrontendSpec
 from ..runtime.system.files import sha256_of, write_bytes, write_json
 from ..train.checkpoint import POINTER
 from ..train.config import Config
@@ -55,20 +56,24 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
     check_model_yaml(out)
     with Progress("read the run"):
         source = source_of_run(run)
+        spec = source.config.frontend
+        _check_required(wanted, {recipe.name: _obstacle(recipe, spec) for recipe in recipes_of(wanted)})
         takes_samples = any(recipe.input == "samples" for recipe in recipes_of(wanted))
         probe = probe_of_source(source, recordings=takes_samples)
     with staged(out) as staging:
         empty = Bundle(
             path=staging,
             labels=tuple(source.info.labels),
-            spec=source.config.frontend,
+            spec=spec,
             variants=(),
             provenance=_provenance(run, source),
             meaning=source.meaning,
         )
         gate = Gate(probe, RunFolder(run).parity_worst)
         published = _with_variants(empty, source, wanted, gate)
-        _check_required(wanted, published)
+        made = {variant.name: "" for variant in published.bundle.variants}
+        not_made = dict.fromkeys(wanted.require, "its source was not made")
+        _check_required(wanted, not_made | published.skipped | published.failed | made)
         audonnx_yaml_from_bundle(published.bundle)
         write_json(staging / MANIFEST, published.bundle.manifest())
         put_in_place(staging, out)
@@ -85,17 +90,16 @@ def _notes(config: Config) -> tuple[str, ...]:
     )
 
 
-def _check_required(wanted: Wanted, published: Published) -> None:
-    missing = [name for name in wanted.require if published.bundle.variant(name) is None]
-    if not missing:
-        return
-    reasons = {**published.skipped, **published.failed}
-    why = "; ".join(f"{name}: {reasons.get(name, 'its source was not made')}" for name in missing)
-    raise ModelError(
-        f"--require {', '.join(missing)}",
-        f"{why}; nothing was published",
-        fix="fix the cause, or export without --require",
-    )
+def _check_required(wanted: Wanted, reasons: dict[str, str]) -> None:
+    """Raises ModelError where a required variant has a reason why there is none."""
+    missing = [name for name in wanted.require if reasons[name]]
+    if missing:
+        why = "; ".join(f"{name}: {reasons[name]}" for name in missing)
+        raise ModelError(
+            f"--require {', '.join(missing)}",
+            f"{why}; nothing was published",
+            fix="fix the cause, or export without --require",
+        )
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ def _with_variants(bundle: Bundle, source: Source, wanted: Wanted, gate: Gate) -
     with Progress("export", len(recipes), "variants") as bar:
         for done, recipe in enumerate(recipes):
             bar.update(done, recipe.name)
-            if reason := _impossible(recipe, bundle):
+            if reason := _obstacle(recipe, bundle.spec) or _without_source(recipe, bundle):
                 skipped[recipe.name] = reason
                 continue
             given = Ingredients(
@@ -165,9 +169,9 @@ def _with_variants(bundle: Bundle, source: Source, wanted: Wanted, gate: Gate) -
     return Published(bundle, skipped, failed)
 
 
-def _impossible(recipe: Recipe, bundle: Bundle) -> str:
-    """Why a variant cannot be made; "" where it can."""
-    if recipe.input == "waveform" and bundle.spec.pad == "zero_db":
+def _obstacle(recipe: Recipe, spec: FrontendSpec) -> str:
+    """Why a variant cannot be made of such a run on this machine; "" where it can."""
+    if recipe.input == "waveform" and spec.pad == "zero_db":
         return (
             "frontend.pad is zero_db: a graph that takes waveforms cannot know where a short recording ends"
         )
@@ -175,6 +179,10 @@ def _impossible(recipe: Recipe, bundle: Bundle) -> str:
         return f"no TensorRT is installed here: {INSTALL_HINT}"
     if recipe is MNN and (missing := mnn_missing()):
         return f"{missing} here: {INSTALL_MNN}"
+    return ""
+
+
+def _without_source(recipe: Recipe, bundle: Bundle) -> str:
     if recipe.source and bundle.variant(recipe.source) is None:
         return f"it is made from {recipe.source}, which was not made"
     return ""

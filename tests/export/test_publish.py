@@ -12,6 +12,7 @@ import soundfile
 import torch
 import typer
 from rrtn.commands.export import _end_export, parity
+from rrtn.export import publish as publishing
 from rrtn.export import samples_graph, source
 from rrtn.export.audeering import MODEL_YAML
 from rrtn.export.bundle_parity import _devices, parity_of_bundle
@@ -319,7 +320,11 @@ def test_a_samples_graph_that_does_not_set_the_level_does_not_pass_the_gate(
 
 
 @pytest.mark.parametrize("variant", ["waveform", "trt"])
-def test_where_they_are_required_nothing_is_published(variant: str, run: Path) -> None:
+def test_where_they_are_required_nothing_is_published(
+    variant: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said before a clip is decoded, and before a graph is made."""
+    monkeypatch.delattr(publishing, "probe_of_source")
     with pytest.raises(
         ModelError,
         match=rf"--require {variant} \| {variant}: frontend.pad is zero_db.* nothing was published",

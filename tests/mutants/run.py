@@ -1,6 +1,6 @@
-"""Changes four modules in every small way, one change at a time, and lists the changes that no test sees.
+"""Changes six modules in every small way, one change at a time, and lists the changes that no test sees.
 
-    python tests/mutants/run.py [losses views spec onnx_file]
+    python tests/mutants/run.py [losses views metrics spec frontend onnx_file]
 
 Cosmic Ray makes the changes ("mutants") in a copy of the checkout, so that nothing here is ever left
 changed, and runs the module's tests on each. docs/mutants.md gets the numbers and what survived.
@@ -25,7 +25,9 @@ BIN = Path(sys.executable).parent
 TESTS = {  # module -> its tests
     "train/method/losses.py": "tests/train/method/test_losses.py tests/train/method/test_twins_loss.py",
     "train/method/views.py": "tests/train/method/test_views.py",
+    "train/method/metrics.py": "tests/train/method/test_metrics.py",
     "runtime/spec.py": "tests/runtime/test_spec.py",
+    "runtime/frontend.py": "tests/runtime/test_frontend.py tests/parity/test_log_mel.py",
     "runtime/bundle/onnx_file.py": "tests/runtime/bundle/test_onnx_file.py "
     "tests/runtime/bundle/test_description.py",
 }
