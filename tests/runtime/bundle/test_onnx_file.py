@@ -208,7 +208,7 @@ HARMLESS: dict[str, list[Message]] = {
     ],
     "NodeProto": [
         *(NodeProto(op_type="Foo", domain=domain) for domain in ("", "ai.onnx")),
-        NodeProto(op_type="MatMulIntegerToFloat", domain="com.microsoft"),
+        NodeProto(op_type="MatMulIntegerToFloat", domain="com.microsoft", input=["x"], name="me"),
         NodeProto(
             input=["x"],
             output=["y"],
@@ -260,7 +260,7 @@ FIXED = {1: b"\xff" * 8, 5: b"\xff" * 4}  # wire type -> a field's content
 
 @pytest.mark.parametrize("wire", FIXED)
 def test_fields_of_fixed_width_are_skipped_and_none_may_be_cut_off(wire: int) -> None:
-    field = bytes([15 << 3 | wire]) + FIXED[wire]
+    field = bytes([14 << 3 | wire]) + FIXED[wire]  # the number of the metadata, which are strings
     entry = b"\x72\x06\x0a\x01k\x12\x01v"
     assert onnx_metadata(field + entry) == onnx_metadata(entry + field) == {"k": "v"}
     for length in range(1, len(field)):
