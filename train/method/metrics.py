@@ -191,6 +191,7 @@ def _ccc(x: Float64, y: Float64, *, variance_over: int) -> Float64:
 
 
 def _pearson(x: Float64, y: Float64) -> Float64:
+    x, y = (side - side[0] for side in (x, y))  # as in _ccc
     x, y = (side - side.mean(0) for side in (x, y))
     norms = np.sqrt(np.square(x).sum(0) * np.square(y).sum(0))
     return np.asarray((x * y).sum(0) / np.where(norms == 0, 1, norms))

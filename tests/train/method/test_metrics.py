@@ -14,6 +14,7 @@ from rrtn.train.method.metrics import (
     ccc_biased,
     ccc_challenge,
     confusion,
+    in_units,
     judgement,
     mae,
     metric_of,
@@ -23,6 +24,7 @@ from rrtn.train.method.metrics import (
     uar_of_confusion,
 )
 from rrtn.train.method.tasks import EMOTIONS, TASKS, submitted_columns, task_of_name
+from scipy import stats
 
 N, K = 23, 3
 TOLERANCE = 1e-12  # float64 sums of 23 numbers near 1
@@ -112,6 +114,26 @@ class TestProperties:
         assert ccc(single, rated.astype(np.float32)).dtype == np.float64
 
 
+class TestPearson:
+    def test_it_is_scipys(self, predicted: Float64, rated: Float64) -> None:
+        expected = [stats.pearsonr(x, y).statistic for x, y in zip(predicted.T, rated.T, strict=True)]
+        np.testing.assert_allclose(pearson(predicted, rated), expected, rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(pearson(7 - 9 * predicted, rated), -np.array(expected), atol=TOLERANCE)
+
+    @pytest.mark.parametrize("constant", [0.0, 0.3])
+    def test_it_is_0_where_one_side_is_constant(self, constant: float, rated: Float64) -> None:
+        predicted = np.full_like(rated, constant)
+        assert pearson(predicted, rated).tolist() == pearson(rated, predicted).tolist() == [0.0] * K
+
+
+def test_two_clips_are_enough(predicted: Float64, rated: Float64) -> None:
+    """Of the whole, and of a target in which others are blank."""
+    expected = [written_out([*x], [*y], 1) for x, y in zip(predicted[:2].T, rated[:2].T, strict=True)]
+    np.testing.assert_allclose(ccc_challenge(predicted[:2], rated[:2]), expected, rtol=0, atol=TOLERANCE)
+    rated[2:, 0] = np.nan
+    assert ccc_challenge(predicted, rated)[0] == pytest.approx(expected[0], abs=TOLERANCE)
+
+
 @pytest.mark.parametrize("metric", [ccc_challenge, ccc_biased, pearson, mae])
 def test_blanks_leave_each_target_to_its_rated_clips(metric, predicted: Float64, rated: Float64) -> None:
     rated[[0, 3, 7], 1] = np.nan
@@ -145,6 +167,17 @@ class TestClasses:
 
     def test_a_class_that_no_clip_has_does_not_count(self) -> None:
         assert uar_of_confusion([[3, 1, 0], [0, 2, 2], [0, 0, 0]]) == pytest.approx((0.75 + 0.5) / 2)
+
+    def test_tables_are_judged_one_by_one(self) -> None:
+        """Of 4 classes, of which the clips of a table have 1 to 4; a table without a clip has 0."""
+        rng = np.random.default_rng(0)
+        known = [rng.integers(0, most, 30) for most in (4, 3, 2, 1)]
+        found = [rng.integers(0, 4, 30) for _ in known]
+        expected = [organisers_recall([*a], [*b]) for a, b in zip(known, found, strict=True)]
+        tables = [confusion(np.eye(4)[b], a) for a, b in zip(known, found, strict=True)]
+        stack = np.array([*tables, np.zeros((4, 4), int)])
+        np.testing.assert_allclose(uar_of_confusion(stack), [*expected, 0], rtol=0, atol=TOLERANCE)
+        np.testing.assert_allclose(uar_of_confusion(stack[None])[0], [*expected, 0], rtol=0, atol=TOLERANCE)
 
     def test_one_hot_rows_are_numbers_again(self) -> None:
         rows = [[0, 1, 0], [1, 0, 0], [np.nan] * 3, [0, 0, 1]]
@@ -238,6 +271,69 @@ def test_what_nobody_has_a_label_of_is_not_known() -> None:
     assert np.isnan(judged.score(task))
     assert judged.not_finite == ["UAR"]
     assert np.isnan([s_mtl(math.nan, -1, 1), s_mtl(-1, math.nan, 1), s_mtl(-1, -1, math.nan)]).all()
+
+
+@pytest.mark.parametrize("known", [0.0, 0.5, 1.0])
+def test_a_score_of_which_one_part_is_not_known_is_not_known(known: float) -> None:
+    parts = [[math.nan if one == missing else known for one in range(3)] for missing in range(3)]
+    assert np.isnan([s_mtl(*of_one) for of_one in parts]).all()
+
+
+RATED = {"targets": ("Age", "Awe"), "scales": (Scale(18, 66), Scale())}
+CLASSES = (ClassTarget(name="Type", classes=("a", "b")), ClassTarget(name="Sex", classes=("f", "m", "x")))
+
+
+def test_scores_in_units_are_between_the_ends_of_their_scales() -> None:
+    columns = Columns(**RATED, classes=CLASSES)
+    scores = [[0, 0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1], [0.25, 0.5, 0.1, 0.9, 0.2, 0.3, 0.5]]
+    expected = [[18, *[0] * 6], [66, *[1] * 6], [30, 0.5, 0.1, 0.9, 0.2, 0.3, 0.5]]
+    np.testing.assert_allclose(in_units(scores, columns), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_each_class_target_is_judged_by_its_own_column() -> None:
+    columns = Columns(**RATED, classes=CLASSES)
+    scores = [[0.1, 0.2, 0.9, 0.1, 0.1, 0.8, 0.1], [0.3, 0.5, 0.2, 0.8, 0.6, 0.2, 0.2]]
+    labels = [[0.2, 0.1, 0, 2], [0.4, 0.6, 1, 0]]
+    judged = judgement(columns, scores, labels)
+    assert judged.uar.tolist() == [1.0, 0.5]
+    assert judged.mae == pytest.approx([0.1 * 48, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        (Columns(**RATED), {"val_ccc", "val_ccc_per_target"}),
+        (
+            Columns(targets=(), scales=(), classes=CLASSES),
+            {"val_uar", "val_uar_per_target", "val_metric", "val_score"},
+        ),
+        (
+            Columns(**RATED, classes=CLASSES),
+            {"val_ccc", "val_ccc_per_target", "val_uar", "val_uar_per_target", "val_metric", "val_score"},
+        ),
+    ],
+    ids=["rated", "classes", "both"],
+)
+def test_a_record_has_the_figures_of_its_targets_and_what_chose_the_epoch(
+    columns: Columns, names: set[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    k = len(columns.targets)
+    labels = [
+        rng.uniform(size=(9, k)),
+        *(rng.integers(0, len(one.classes), (9, 1)) for one in columns.classes),
+    ]
+    judged = judgement(columns, rng.uniform(size=(9, len(columns.labels))), np.column_stack(labels))
+    record = judged.to_record(None)
+    assert record.keys() == names
+    if columns.targets:
+        assert record["val_ccc_per_target"] == dict(zip(columns.targets, judged.ccc, strict=True))
+        assert record["val_ccc"] == pytest.approx(sum(judged.ccc) / k)
+    if columns.classes:
+        assert record["val_uar_per_target"] == {"Type": judged.uar[0], "Sex": judged.uar[1]}
+        assert record["val_uar"] == pytest.approx(sum(judged.uar) / 2)
+        assert record["val_metric"] == metric_of(columns, None)
+        assert record["val_score"] == pytest.approx(np.mean([*judged.ccc, *judged.uar]))
 
 
 def test_what_an_epoch_is_chosen_by() -> None:
