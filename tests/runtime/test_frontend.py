@@ -3,13 +3,23 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Literal
 
 import librosa
 import numpy as np
 import pytest
 import scipy.signal
 from rrtn.runtime import FrontendSpec, log_mel
-from rrtn.runtime.frontend import clip_log_mel, clip_of, hann, mel_filterbank
+from rrtn.runtime.frontend import (
+    clip_input,
+    clip_log_mel,
+    clip_of,
+    decibels_behind,
+    hann,
+    input_shape,
+    mel_filterbank,
+)
 
 
 def test_filterbank_is_librosas(spec: FrontendSpec) -> None:
@@ -52,6 +62,21 @@ def test_the_clip_of_a_short_recording_is_that_of_its_padding(samples: int, spec
     """Frames in the silence behind it are not computed, and those that are, are the same to the bit."""
     waveform = np.random.default_rng(samples).uniform(-1, 1, samples).astype(np.float32)
     np.testing.assert_array_equal(clip_log_mel(waveform, spec), log_mel(clip_of(waveform, spec), spec))
+
+
+@pytest.mark.parametrize(("pad", "level"), [("silence", -100.0), ("zero_db", 0.0)])
+def test_frames_behind_a_short_recording_have_the_level_that_is_said(
+    pad: Literal["silence", "zero_db"], level: float, spec: FrontendSpec
+) -> None:
+    padded = replace(spec, pad=pad)
+    waveform = np.random.default_rng(0).uniform(-1, 1, 16_000).astype(np.float32)
+    clip = clip_log_mel(waveform, padded)
+    assert decibels_behind(padded) == pytest.approx(level, abs=1e-5)
+    assert (
+        clip[103:] == np.float32(decibels_behind(padded))
+    ).all()  # two more frames reach into the recording
+    np.testing.assert_array_equal(clip[:101], log_mel(clip_of(waveform, spec), spec)[:101])
+    assert clip_input(waveform, padded, "logmel").shape == input_shape(padded, "logmel") == (1, *clip.shape)
 
 
 WOKEN = """
