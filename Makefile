@@ -22,7 +22,7 @@ help:
 	@echo "make bench-compare  the newest result against the last one of the same kind of machine"
 	@echo "make soak           the slow tests, then the mutants: hours"
 	@echo "make coverage       which lines no test runs"
-	@echo "make mutants        which small mistakes no test sees: an hour"
+	@echo "make mutants        which small mistakes no test sees: an hour or two"
 	@echo "make clean          remove what was built; the environment, runs and caches stay"
 	@echo
 	@echo "The first of them that needs $(VENV) makes it: about 5 GB, 3 to 5 minutes, once."
@@ -40,7 +40,7 @@ coverage: $(INSTALLED)
 	$(BIN)/coverage run -m pytest -m "not slow" --timeout 900 tests/runtime tests/train tests/export tests/test_cli.py
 	$(BIN)/coverage report
 
-# An hour -> docs/mutants.md.
+# An hour or two -> docs/mutants.md.
 mutants: $(DEPENDENCIES)
 	$(BIN)/python tests/mutants/run.py
 

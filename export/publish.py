@@ -56,9 +56,9 @@ def publish(run: Path, *, out: Path | None = None, wanted: Wanted = Wanted()) ->
     check_model_yaml(out)
     with Progress("read the run"):
         source = source_of_run(run)
-        spec = source.config.frontend
-        _check_required(wanted, {recipe.name: _obstacle(recipe, spec) for recipe in recipes_of(wanted)})
-        takes_samples = any(recipe.input == "samples" for recipe in recipes_of(wanted))
+        spec, recipes = source.config.frontend, recipes_of(wanted)
+        _check_required(wanted, {recipe.name: _obstacle(recipe, spec) for recipe in recipes})
+        takes_samples = any(recipe.input == "samples" for recipe in recipes)
         probe = probe_of_source(source, recordings=takes_samples)
     with staged(out) as staging:
         empty = Bundle(
