@@ -10,6 +10,7 @@ from gpu_corpus import items_of_corpus
 from gpu_inference import Model
 from gpu_section import Place, Record, Skipped, seconds_of_blocks
 from rrtn.export.graph import onnx_from_network
+from rrtn.export.samples_graph import waveform_from_log_mel
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
 from rrtn.runtime.arrays import samples_from_waveform
 from rrtn.runtime.backends.cuda_libraries import cuda_missing
@@ -34,9 +35,9 @@ def section_folder(place: Place, record: Record) -> None:
         folder = Path(name) / "model"
         folder.mkdir()
         for precision in ("fp32", "fp16"):
-            content = onnx_from_network(
-                model.network, model.spec, TARGETS, place.size("waveform", "logmel"), half=precision == "fp16"
-            )
+            content = onnx_from_network(model.network, model.spec, TARGETS, half=precision == "fp16")
+            if place.size("waveform", "logmel") == "waveform":
+                content = waveform_from_log_mel(content, model.spec)
             file = folder / f"{precision}.onnx"
             file.write_bytes(content)
             with record.part(f"{encoder} {precision}"):

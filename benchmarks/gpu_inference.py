@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import checkout
 import numpy as np
@@ -23,6 +23,7 @@ from rrtn.export.engine import engine_from_onnx
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_for_cpu, int8_for_tensorrt
 from rrtn.export.parity import torch_scores
+from rrtn.export.samples_graph import waveform_from_log_mel
 from rrtn.export.wanted import EngineOptions
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.arrays import Float32, waveform_from_samples
@@ -43,7 +44,6 @@ from rrtn.train.method.model import TwinsNetwork
 from torch import Tensor
 
 TRT = ("tensorrt", "tensorrt_rtx")
-_FORMS: Final[tuple[InputKind, ...]] = ("logmel", "waveform")  # `samples` is for hosts without rrtn
 HALF_FACTOR = 3.0  # of float16 on a device against float16 on the CPU
 # log_mel [B, 1, T, M] or waveform [B, N] on the host -> scores [B, K] on the host.
 Runs = Callable[[Float32], Float32]
@@ -246,13 +246,11 @@ def runtime_flavours(place: Place, record: Record, model: Model, folder: Path) -
 def bundle_of_model(model: Model, folder: Path) -> Bundle:
     """fp32 and fp16 of both inputs, and int8 for CPUs."""
     calibration = model.log_mels[: model.bursts]
-    files: dict[tuple[InputKind, str], bytes] = {
-        (form, "fp16" if half else "fp32"): onnx_from_network(
-            model.network, model.spec, TARGETS, form, half=half
-        )
-        for form in _FORMS
-        for half in (False, True)
-    }
+    files: dict[tuple[InputKind, str], bytes] = {}
+    for precision in ("fp32", "fp16"):
+        content = onnx_from_network(model.network, model.spec, TARGETS, half=precision == "fp16")
+        files["logmel", precision] = content
+        files["waveform", precision] = waveform_from_log_mel(content, model.spec)
     files["logmel", "int8"] = int8_for_cpu(files["logmel", "fp32"], calibration)
     variants = tuple(
         variant_of(folder, form, precision, content, "onnx") for (form, precision), content in files.items()

@@ -64,7 +64,7 @@ class Case:
 
 
 def random_case(encoder: EncoderName) -> Case:
-    return Case(encoder, onnx_from_network(network_of(encoder), SPEC, LABELS, "logmel"), noise(32))
+    return Case(encoder, onnx_from_network(network_of(encoder), SPEC, LABELS), noise(32))
 
 
 def case_of_run(run: Path) -> Case:
@@ -78,7 +78,7 @@ def case_of_run(run: Path) -> Case:
     network = network_from_weights(config, tensors["weights"])
     return Case(
         f"{run.name} ({config.model.encoder})",
-        onnx_from_network(network, config.frontend, tuple(info.labels), "logmel"),
+        onnx_from_network(network, config.frontend, tuple(info.labels)),
         log_mels(training, range(0, len(training), step)[:CALIBRATION_CLIPS]),
         Validation(log_mels(validation, range(len(validation))), validation.ratings.numpy()),
     )

@@ -43,7 +43,7 @@ def network_of(encoder: EncoderName) -> TwinsNetwork:
 def model_file(encoder: EncoderName, folder: Path) -> Path:
     """The fp32 graph alone."""
     path = folder / f"{encoder}.onnx"
-    path.write_bytes(onnx_from_network(network_of(encoder), SPEC, LABELS, "logmel"))
+    path.write_bytes(onnx_from_network(network_of(encoder), SPEC, LABELS))
     return path
 
 
@@ -71,7 +71,7 @@ def random_bundle(encoder: EncoderName, folder: Path) -> Bundle:
     They are as `rrtn export` writes them, but for the gate, which knows no random weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    fp32 = onnx_from_network(network_of(encoder), SPEC, LABELS, "logmel")
+    fp32 = onnx_from_network(network_of(encoder), SPEC, LABELS)
     int8 = int8_for_cpu(fp32, sounds())
     contents = {"fp32": fp32, "int8": int8}
     for name, precision, made in (

@@ -1,4 +1,4 @@
-"""The deployed network: without the projector, with the frontend outside or inside the graph.
+"""The deployed network, without the projector, and the frontend that can stand in front of it in a graph.
 
 B batch, N samples, T frames, F spectrum bins, M mels, L columns of the scores.
 """
@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..runtime.errors import ModelError
 from ..runtime.frontend import hann, input_shape, mel_filterbank
-from ..runtime.spec import FrontendSpec, InputKind
+from ..runtime.spec import FrontendSpec
 from ..train.method.columns import Columns
 from ..train.method.encoders import Encoder
 from ..train.method.model import TwinsNetwork
@@ -26,13 +26,12 @@ from ..train.method.model import TwinsNetwork
 def deployed_from_network(
     network: TwinsNetwork,
     spec: FrontendSpec,
-    input_kind: InputKind,
     *,
     half: bool = False,
     embeddings: bool = False,
     columns: Columns | None = None,
 ) -> nn.Module:
-    """Encoder and head in evaluation mode. The input is `log_mel` or `waveform`, float32 like the output.
+    """Encoder and head in evaluation mode: log_mel in, scores out, both float32.
 
     With `half`, the encoder behind bn0 computes in float16, and its BatchNorms are folded in
     float32 before; frontend, bn0 and head stay float32. With `embeddings`, the encoder's
@@ -41,8 +40,7 @@ def deployed_from_network(
     """
     encoder = half_encoder(network.encoder, spec) if half else network.encoder
     head = nn.Sequential(network.head, Units(columns)) if columns and columns.is_scaled else network.head
-    model = LogMelModel(encoder, head, embeddings=embeddings)
-    return (model if input_kind == "logmel" else WaveformModel(model, spec)).eval()
+    return LogMelModel(encoder, head, embeddings=embeddings).eval()
 
 
 class LogMelModel(nn.Module):
@@ -57,20 +55,6 @@ class LogMelModel(nn.Module):
         embedding = self.encoder(log_mel).float()
         scores: Tensor = self.head(embedding)
         return (scores, embedding) if self.embeddings else scores
-
-
-class WaveformModel(nn.Module):
-    """waveform [B, N] in [-1, 1], its level already set -> the same outputs."""
-
-    def __init__(self, model: LogMelModel, spec: FrontendSpec) -> None:
-        super().__init__()
-        self.frontend = DftLogMel(spec)
-        self.model = model
-
-    def forward(self, waveform: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Scores, or scores and embedding."""
-        outputs: Tensor | tuple[Tensor, Tensor] = self.model(self.frontend(waveform))
-        return outputs
 
 
 class Units(nn.Module):

@@ -30,25 +30,21 @@ def onnx_from_network(
     network: TwinsNetwork,
     spec: FrontendSpec,
     labels: tuple[str, ...],
-    input_kind: InputKind,
     *,
     half: bool = False,
     embeddings: bool = False,
     columns: Columns | None = None,
     meaning: LabelMeaning | None = None,
 ) -> bytes:
-    """A serialised ModelProto with a dynamic batch and no external data.
+    """A serialised ModelProto that takes log_mel, with a dynamic batch and no external data.
 
     Its metadata has everything that scoring needs. `columns` and `meaning` are None where all scores are
     ratings in 0 to 1.
     """
-    metadata = metadata_of(labels, spec, input_kind, "fp16" if half else "fp32", meaning=meaning)
-    module = deployed_from_network(
-        network, spec, input_kind, half=half, embeddings=embeddings, columns=columns
-    )
-    return onnx_from_module(
-        module, spec, input_kind, metadata, ("scores", "embedding") if embeddings else ("scores",)
-    )
+    metadata = metadata_of(labels, spec, "logmel", "fp16" if half else "fp32", meaning=meaning)
+    module = deployed_from_network(network, spec, half=half, embeddings=embeddings, columns=columns)
+    outputs = ("scores", "embedding") if embeddings else ("scores",)
+    return onnx_from_module(module, spec, "logmel", metadata, outputs)
 
 
 def onnx_from_module(

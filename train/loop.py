@@ -39,7 +39,7 @@ from .method.metrics import judgement
 from .method.model import TwinsNetwork
 from .method.panns import initialisation_from_panns
 from .method.tasks import task_of_name
-from .plan import TrainingPlan, network_from_config
+from .plan import TrainingPlan, network_from_config, shapes_from_config
 from .predict import mel_mean, predict
 from .request import check_is_new
 from .run_folder import RunFolder
@@ -328,7 +328,7 @@ def _display(
     batch = config.optim.batch_size
     dtype = HALF.get(config.precision, torch.float32)
     with Progress("measure the machine"):
-        flops = step_flops(network_from_config(config), spec=config.frontend, batch_size=batch)
+        flops = step_flops(shapes_from_config(config), spec=config.frontend, batch_size=batch)
         peak = matmul_peak(device, dtype) * world.size
     return Display(
         epochs=config.optim.epochs,

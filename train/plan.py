@@ -175,7 +175,7 @@ def data_from_config(config: Config) -> DataSet:
 
 def describe(plan: TrainingPlan) -> dict[str, Any]:
     """The document of `rrtn train --dry-run --json`."""
-    counts = network_from_config(plan.config).parameter_counts()
+    counts = shapes_from_config(plan.config).parameter_counts()
     return {
         "config": plan.config.to_dict(),
         "data": {
@@ -211,6 +211,12 @@ def network_from_config(config: Config) -> TwinsNetwork:
             projector_layers=config.projector.layers if config.model.has_second_view else 0,
             projector_units=config.projector.units,
         )
+
+
+def shapes_from_config(config: Config) -> TwinsNetwork:
+    """The same network on the meta device: it takes no memory, whatever the settings say, and no time."""
+    with torch.device("meta"):
+        return network_from_config(config)
 
 
 def check_init(config: Config) -> None:

@@ -175,7 +175,7 @@ def test_float16_begins_behind_bn0(log_mels: Tensor) -> None:
 def test_every_encoder_has_its_convolutions_in_int8(name: str, log_mels: Tensor) -> None:
     torch.manual_seed(0)
     encoder = settled(MAKERS[name]())
-    model = onnx_from_network(network_of(encoder), SPEC, LABELS, "logmel")
+    model = onnx_from_network(network_of(encoder), SPEC, LABELS)
     convolutions = sum(isinstance(module, nn.Conv2d) for module in encoder.modules())
     means = [node for node in onnx.load_from_string(model).graph.node if node.op_type == "AveragePool"]
     convolutions += len(means)  # which become depthwise convolutions
@@ -199,7 +199,7 @@ def test_an_encoder_without_a_trunk_has_no_int8(
     made: type[Encoder], make: Callable[..., bytes], found: int, log_mels: Tensor
 ) -> None:
     torch.manual_seed(0)
-    model = onnx_from_network(network_of(settled(made(SPEC.n_mels))), SPEC, LABELS, "logmel")
+    model = onnx_from_network(network_of(settled(made(SPEC.n_mels))), SPEC, LABELS)
     with pytest.raises(ModelError, match="export without --int8") as raised:
         make(model, log_mels.numpy())
     assert raised.value.came == f"the encoder has {found} two-dimensional convolutions"

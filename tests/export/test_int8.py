@@ -23,6 +23,7 @@ from onnx import TensorProto, numpy_helper
 from rrtn.export.engine import engine_from_onnx
 from rrtn.export.graph import onnx_from_network
 from rrtn.export.int8 import int8_difference, int8_for_cpu, int8_for_tensorrt, onnx_scores
+from rrtn.export.samples_graph import waveform_from_log_mel
 from rrtn.export.winograd.rewriting import with_plan
 from rrtn.runtime import FrontendSpec, load_bundle
 from rrtn.runtime.errors import ModelError
@@ -85,7 +86,8 @@ class Exported:
         self.convs = N_CONVS[name]
         self.kind: InputKind = "waveform" if name == "waveform" else "logmel"
         self.calibration, self.held_out = inputs_of(self.kind, TRAINING), inputs_of(self.kind, HELD_OUT)
-        self.fp32 = onnx_from_network(small_network(name), SPEC, LABELS, self.kind)
+        log_mel_graph = onnx_from_network(small_network(name), SPEC, LABELS)
+        self.fp32 = waveform_from_log_mel(log_mel_graph, SPEC) if name == "waveform" else log_mel_graph
         self.int8 = {target: make(self.fp32, self.calibration) for target, make in MAKERS.items()}
         self.expected = onnx_scores(self.fp32, self.held_out)
 

@@ -45,7 +45,8 @@ from rrtn.cli import main
 from rrtn.export import recipes, source
 from rrtn.export.bundle_replacement import put_in_place, staged
 from rrtn.export.graph import file_from_onnx, onnx_from_network
-from rrtn.runtime import Scorer, load_bundle
+from rrtn.export.samples_graph import waveform_from_log_mel
+from rrtn.runtime import FrontendSpec, Scorer, load_bundle
 from rrtn.runtime.backends.choice import backend_from_variant
 from rrtn.runtime.backends.engine_stamp import Machine, mismatch, this_machine
 from rrtn.runtime.bundle import Bundle, Variant
@@ -150,7 +151,7 @@ class TinyEncoder(nn.Module):
 class Workplace:
     folder: Path
     run: Path
-    graphs: dict[str, bytes]  # input kind -> what the exporter gave
+    graph: bytes  # what the exporter gave
     old: Path  # a bundle with an engine
     new: Path  # one without, of the same run
 
@@ -165,15 +166,15 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
         flags = ("--epochs", 1, "--batch-size", 4, "--device", "cpu", "--out", run)
         trained = Child(command("train", "--data", noise_corpus(folder / "data"), *flags), folder).wait()
         assert trained.code == 0, trained.stderr
-        graphs = graphs_of_a_tiny_network(run)
-        patch_exporter(patch, graphs, edition="old")
+        graph = graph_of_a_tiny_network(run)
+        patch_exporter(patch, graph, edition="old")
         done = Child(exporting(run, "--out", folder / "old"), folder).wait()
         assert done.code == 0, done.stderr
         add_engine(folder / "old")
-        patch_exporter(patch, graphs, edition="new")
+        patch_exporter(patch, graph, edition="new")
         done = Child(exporting(run, "--out", folder / "new"), folder).wait()
         assert done.code == 0, done.stderr
-        yield Workplace(folder, run, graphs, folder / "old", folder / "new")
+        yield Workplace(folder, run, graph, folder / "old", folder / "new")
 
 
 def noise_corpus(folder: Path) -> Path:
@@ -188,20 +189,16 @@ def noise_corpus(folder: Path) -> Path:
     return folder
 
 
-def graphs_of_a_tiny_network(run: Path) -> dict[str, bytes]:
+def graph_of_a_tiny_network(run: Path) -> bytes:
     """Exported once, for seconds; the children take what came."""
     info, config, network = source.best_of_run(run)
-    return {
-        kind: onnx_from_network(network, config.frontend, tuple(info.labels), kind)
-        for kind in ("logmel", "waveform")
-    }
+    return onnx_from_network(network, config.frontend, tuple(info.labels))
 
 
-def patch_exporter(patch: pytest.MonkeyPatch, graphs: dict[str, bytes], *, edition: str) -> None:
+def patch_exporter(patch: pytest.MonkeyPatch, graph: bytes, *, edition: str) -> None:
     """The files of each edition differ, and their scores do not."""
 
-    def onnx_of_edition(network: object, spec: object, labels: object, input_kind: str, **_: object) -> bytes:
-        graph = graphs[input_kind]
+    def onnx_of_edition(*_: object, **__: object) -> bytes:
         return file_from_onnx(onnx.load_from_string(graph), {**onnx_metadata(graph), "edition": edition})
 
     patch.setattr(recipes, "onnx_from_network", onnx_of_edition)
@@ -392,15 +389,15 @@ def test_e2_without_hard_links_files_are_copied(
 def test_e4_a_graph_that_scores_otherwise_is_not_published_and_the_worst_clip_kept(
     workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def perturbed(network: object, spec: object, labels: object, input_kind: str, **_: object) -> bytes:
-        model = onnx.load_from_string(workplace.graphs[input_kind])
+    def perturbed(*_: object, **__: object) -> bytes:
+        model = onnx.load_from_string(workplace.graph)
         weights = next(
             tensor for tensor in model.graph.initializer if list(tensor.dims) == [2]
         )  # the head's bias
         weights.CopyFrom(
             numpy_helper.from_array(numpy_helper.to_array(weights) + np.float32(0.002), weights.name)
         )
-        return file_from_onnx(model, onnx_metadata(workplace.graphs[input_kind]))
+        return file_from_onnx(model, onnx_metadata(workplace.graph))
 
     monkeypatch.setattr(recipes, "onnx_from_network", perturbed)
     out = shutil.copytree(workplace.old, tmp_path / "work/bundle")
@@ -922,7 +919,8 @@ def test_e6_e8_of_mutated_files_what_is_outside_is_refused_and_none_is_more_than
     rng = np.random.default_rng(0)
     good = [
         tiny_model.read_bytes(),
-        *workplace.graphs.values(),
+        workplace.graph,
+        waveform_from_log_mel(workplace.graph, FrontendSpec()),
         in_branch(onnx.load(tiny_model), a_tensor(TensorProto())),
     ]
     bad = [

@@ -38,7 +38,7 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     network = TwinsNetwork("resnet18", n_mels=spec.n_mels, n_targets=len(labels), projector_layers=0).eval()
     path = tmp_path_factory.mktemp("resnet") / "resnet18.onnx"
-    path.write_bytes(onnx_from_network(network, spec, labels, "logmel"))
+    path.write_bytes(onnx_from_network(network, spec, labels))
     return path
 
 

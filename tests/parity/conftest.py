@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from rrtn.export.graph import onnx_from_network
+from rrtn.export.samples_graph import waveform_from_log_mel
 from rrtn.export.winograd.rewriting import WinogradPlan, convolutions_of, ways_of
 from rrtn.runtime import FrontendSpec, load_bundle
 from rrtn.runtime.arrays import Float32
@@ -65,11 +66,11 @@ def _bundle_in(folder: Path, awkward_labels: tuple[str, ...], *, embeddings: boo
     spec = FrontendSpec()
     network = _network(spec, len(awkward_labels))
     variants = []
-    for name, kind, file in (
-        ("fp32", "logmel", "model.onnx"),
-        ("waveform", "waveform", "model.waveform.onnx"),
+    model = onnx_from_network(network, spec, awkward_labels, embeddings=embeddings)
+    for name, kind, file, content in (
+        ("fp32", "logmel", "model.onnx", model),
+        ("waveform", "waveform", "model.waveform.onnx", waveform_from_log_mel(model, spec)),
     ):
-        content = onnx_from_network(network, spec, awkward_labels, kind, embeddings=embeddings)
         (folder / file).write_bytes(content)
         digest = hashlib.sha256(content).hexdigest()
         variants.append(

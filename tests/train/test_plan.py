@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,15 @@ import torch
 from rrtn.runtime.errors import ConfigError
 from rrtn.train import plan
 from rrtn.train.config import Config, DataConfig, ModelConfig, OptimConfig
-from rrtn.train.plan import _default_batch, data_folder, describe, network_from_config, plan_from_config
+from rrtn.train.method.choices import ENCODER_NAMES
+from rrtn.train.plan import (
+    _default_batch,
+    data_folder,
+    describe,
+    network_from_config,
+    plan_from_config,
+    shapes_from_config,
+)
 
 MakeData = Callable[..., Path]
 PROJECTOR = 512 * 2048 + 2048  # one Linear with bias
@@ -210,3 +220,30 @@ def test_the_seed_alone_sets_the_first_weights(config: Config) -> None:
     assert torch.equal(network_from_config(resolved).head.weight, first)
     assert torch.equal(torch.get_rng_state(), drawn), "the caller's random numbers"
     assert not torch.equal(network_from_config(replace(resolved, seed=1)).head.weight, first)
+
+
+@pytest.mark.parametrize("encoder", ENCODER_NAMES)
+def test_shapes_are_those_of_the_network_and_hold_no_numbers(config: Config, encoder: str) -> None:
+    config = plan_from_config(replace(config, model=ModelConfig(encoder=encoder))).config  # type: ignore[arg-type]
+    shapes, real = (make(config).state_dict() for make in (shapes_from_config, network_from_config))
+    assert all(tensor.is_meta for tensor in shapes.values())
+    assert {name: (tensor.shape, tensor.dtype) for name, tensor in shapes.items()} == {
+        name: (tensor.shape, tensor.dtype) for name, tensor in real.items()
+    }
+
+
+SHAPES = """
+import sys
+from rrtn.train.config import Config, ModelConfig
+from rrtn.train.method.choices import ENCODER_NAMES
+from rrtn.train.plan import shapes_from_config
+for encoder in ENCODER_NAMES:
+    shapes_from_config(Config(model=ModelConfig(encoder=encoder)))
+print(sorted({"torch._dynamo", "sympy"} & set(sys.modules)))
+"""
+
+
+def test_shapes_need_no_compiler() -> None:
+    """torch imports its own, for half a second, to draw a normal distribution on the meta device."""
+    run = [sys.executable, "-c", SHAPES]
+    assert subprocess.run(run, check=True, capture_output=True, text=True, timeout=100).stdout == "[]\n"

@@ -12,7 +12,7 @@ from ..checkpoint import POINTER, CheckpointInfo, load_checkpoint, split_weights
 from ..config import Config, config_from_dict
 from ..config_file import MAY_DIFFER, config_from_toml, differences
 from ..method.model import TwinsNetwork
-from ..plan import network_from_config
+from ..plan import shapes_from_config
 from ..run_folder import RunFolder
 
 _ANOTHER: Final = "the checkpoint was changed: use another one, or train again"
@@ -60,8 +60,7 @@ def network_from_weights(
     `source` is what the ModelError names where the weights are not those of the settings.
     """
     state, _ = split_weights(weights)
-    with torch.device("meta"):  # takes no memory, whatever the settings say, and draws no weights
-        network = network_from_config(config)
+    network = shapes_from_config(config)
     empty = network.state_dict()
     wanted = {name: value.shape for name, value in empty.items()}
     came = {name: value.shape for name, value in state.items()}

@@ -25,7 +25,7 @@ from ..display import Part
 from ..loop import data_digest, train
 from ..method.choices import ENCODER_NAMES, EncoderName
 from ..method.flops import step_flops
-from ..plan import network_from_config, plan_from_config, targets_line
+from ..plan import plan_from_config, shapes_from_config, targets_line
 from ..run_folder import RunFolder
 from .planned_runs import check_digest, check_settings, epochs_done, resumed_by_the_command, state_of_run
 
@@ -282,4 +282,4 @@ def _costs(runs: TableRuns) -> dict[str, float]:
 
 @functools.lru_cache(maxsize=len(ROWS))
 def _flops(config: Config) -> int:
-    return step_flops(network_from_config(config), spec=config.frontend, batch_size=config.optim.batch_size)
+    return step_flops(shapes_from_config(config), spec=config.frontend, batch_size=config.optim.batch_size)

@@ -128,7 +128,8 @@ class ResNet18(Encoder):
         self.layer3 = nn.Sequential(BasicBlock(128, 256, stride=2), BasicBlock(256, 256, stride=1))
         self.layer4 = nn.Sequential(BasicBlock(256, 512, stride=2), BasicBlock(512, 512, stride=1))
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # To draw no numbers for the meta device, torch would import its compiler: half a second.
+            if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, log_mel: Tensor) -> Tensor:
