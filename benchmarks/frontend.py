@@ -12,8 +12,9 @@ import torch
 import torchaudio
 import torchlibrosa
 from measure import interleaved, ratio, report, summary
-from rrtn.export.deployed_network import DftLogMel
-from rrtn.export.graph import onnx_from_module
+from onnx import helper
+from rrtn.export.graph import OPSET
+from rrtn.export.log_mel_graph import log_mel_graph
 from rrtn.runtime import FrontendSpec, log_mel
 
 SPEC = FrontendSpec()
@@ -23,8 +24,9 @@ REPEATS = 200
 def ort_session() -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    graph = onnx_from_module(DftLogMel(SPEC).eval(), SPEC, "waveform", {}, ("log_mel",))
-    return onnxruntime.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
+    opset = helper.make_opsetid("", OPSET)
+    model = helper.make_model(log_mel_graph(SPEC), opset_imports=[opset], ir_version=10).SerializeToString()
+    return onnxruntime.InferenceSession(model, sess_options=options, providers=["CPUExecutionProvider"])
 
 
 def main() -> None:

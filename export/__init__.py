@@ -4,9 +4,11 @@ wanted              what was asked for, checked before torch is imported
 source              a run's best checkpoint, and clips of its data
 recipes             what a bundle may hold, and what each file is made from
 publish             from a run to a bundle
-deployed_network    the network without its projector, with or without the frontend
+deployed_network    the network without its projector
 graph               the network as an ONNX file
-samples_graph       a graph that takes whole recordings, from one that takes log-Mels
+samples_graph       a graph that takes waveforms or whole recordings, from one that takes log-Mels
+log_mel_graph       the log-Mel as operators of a graph
+operators           operators of a graph, as they are written
 int8                ONNX files in 8 bits
 onnx_nodes          what a graph says of its nodes and tensors
 silence             which rows of a graph the silence behind a recording leaves to compute

@@ -1,22 +1,18 @@
-"""The deployed network, without the projector, and the frontend that can stand in front of it in a graph.
+"""The deployed network: without the projector, in float32 or float16.
 
-B batch, N samples, T frames, F spectrum bins, M mels, L columns of the scores.
+B batch, T frames, M mels, D embedding, L columns of the scores.
 """
 
 import copy
-import functools
-import math
 from collections import Counter
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..runtime.errors import ModelError
-from ..runtime.frontend import hann, input_shape, mel_filterbank
+from ..runtime.frontend import input_shape
 from ..runtime.spec import FrontendSpec
 from ..train.method.columns import Columns
 from ..train.method.encoders import Encoder
@@ -139,45 +135,3 @@ class ToHalf(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x -> its numbers, rounded."""
         return x.half()
-
-
-class DftLogMel(nn.Module):
-    """waveform [B, N] -> log_mel [B, 1, T, M] by products with the windowed DFT basis.
-
-    Not the ONNX STFT operator: it has no CUDA kernel in ONNX Runtime and its CPU kernel is slow. Not a
-    convolution either: with `prefer_nhwc`, which fp16 models want, cuDNN would run it in another layout
-    and perhaps in TF32. The basis is made in float64 and rounded once.
-    """
-
-    def __init__(self, spec: FrontendSpec) -> None:
-        super().__init__()
-        self.spec = spec
-        phase = 2 * np.pi * np.outer(np.arange(spec.n_fft), np.arange(spec.n_bins)) / spec.n_fft  # [n_fft, F]
-        basis = np.concatenate([np.cos(phase), -np.sin(phase)], axis=1) * hann(spec.n_fft)[:, None]
-        self.hops = math.ceil(spec.n_fft / spec.hop)  # that a window reaches over
-        basis = np.pad(basis, ((0, self.hops * spec.hop - spec.n_fft), (0, 0)))
-        for i, part in enumerate(np.split(basis, self.hops)):  # a tensor for each product: [hop, 2 F]
-            self.register_buffer(f"basis_{i}", torch.from_numpy(part).float())
-        self.register_buffer("mel", torch.from_numpy(mel_filterbank(spec)).float())
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        """Decibels, in float32."""
-        real, imaginary = self._spectrum(waveform).chunk(2, dim=2)
-        mel = (real.square() + imaginary.square()) @ self.get_buffer("mel")  # [B, T, M]
-        decibels = mel.clamp(min=self.spec.power_floor).log() * (10 / math.log(10))
-        return decibels.unsqueeze(1)
-
-    def _spectrum(self, waveform: Tensor) -> Tensor:
-        """[B, N] -> [B, T, 2 F], the sum of one product for each hop under the window.
-
-        Frames that overlap are never copied, and short sums round less than long ones.
-        """
-        half, hop = self.spec.n_fft // 2, self.spec.hop
-        reflected = F.pad(waveform.unsqueeze(1), (half, half), mode="reflect").squeeze(1)
-        frames = self.spec.frames_of(waveform.shape[1])
-        blocks = frames - 1 + self.hops
-        blocked = F.pad(reflected, (0, blocks * hop - reflected.shape[1])).unflatten(1, (blocks, hop))
-        bases = [self.get_buffer(f"basis_{i}") for i in range(self.hops)]
-        products = [blocked[:, i : i + frames] @ basis for i, basis in enumerate(bases)]
-        spectrum: Tensor = functools.reduce(torch.add, products)
-        return spectrum

@@ -39,22 +39,29 @@ def onnx_from_network(
     """A serialised ModelProto that takes log_mel, with a dynamic batch and no external data.
 
     Its metadata has everything that scoring needs. `columns` and `meaning` are None where all scores are
-    ratings in 0 to 1.
+    ratings in 0 to 1. Raises ModelError where a weight is not finite.
     """
-    metadata = metadata_of(labels, spec, "logmel", "fp16" if half else "fp32", meaning=meaning)
     module = deployed_from_network(network, spec, half=half, embeddings=embeddings, columns=columns)
-    outputs = ("scores", "embedding") if embeddings else ("scores",)
-    return onnx_from_module(module, spec, "logmel", metadata, outputs)
+    _check_weights(module)
+    name = INPUT_NAMES["logmel"]
+    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            (torch.zeros(_EXAMPLE_BATCH, *input_shape(spec, "logmel")),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[name],
+            output_names=["scores", "embedding"] if embeddings else ["scores"],
+            dynamic_shapes={name: {0: batch}},
+            external_data=False,
+        )
+    assert program is not None
+    metadata = metadata_of(labels, spec, "logmel", "fp16" if half else "fp32", meaning=meaning)
+    return file_from_onnx(program.model_proto, metadata)
 
 
-def onnx_from_module(
-    module: nn.Module,
-    spec: FrontendSpec,
-    input_kind: InputKind,
-    metadata: dict[str, str],
-    outputs: tuple[str, ...],
-) -> bytes:
-    """Exports, checks, and adds `metadata`. Raises ModelError where a weight is not finite."""
+def _check_weights(module: nn.Module) -> None:
     broken = [name for name, tensor in module.state_dict().items() if not torch.isfinite(tensor).all()]
     if broken:
         raise ModelError(
@@ -62,21 +69,6 @@ def onnx_from_module(
             f"{len(broken)} tensors hold NaN or infinity (first: {broken[0]})",
             fix="train again",
         )
-    name = INPUT_NAMES[input_kind]
-    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
-    with _quiet():
-        program = torch.onnx.export(
-            module,
-            (torch.zeros(_EXAMPLE_BATCH, *input_shape(spec, input_kind)),),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=[name],
-            output_names=list(outputs),
-            dynamic_shapes={name: {0: batch}},
-            external_data=False,
-        )
-    assert program is not None
-    return file_from_onnx(program.model_proto, metadata)
 
 
 def file_from_onnx(model: onnx.ModelProto, metadata: dict[str, str]) -> bytes:

@@ -8,16 +8,14 @@ All are standard operators, so that every runtime has them.
 N samples, S samples of a clip, T frames, M mels, K labels, D embedding, P frames of 10 ms.
 """
 
-import functools
 import json
 import math
 from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, compose, helper, numpy_helper
+from onnx import NodeProto, TensorProto, compose, helper
 
 from ..runtime.arrays import INT16_SCALE
 from ..runtime.audio.mixdown import OFFSET_SHARE, SHORTEST_WITH_OFFSET, SILENCE_PEAK
@@ -25,8 +23,9 @@ from ..runtime.audio.sound import SOUND_RANGE, frame_samples
 from ..runtime.bundle import METADATA_KEY, SAMPLES_SCHEMA
 from ..runtime.bundle.onnx_file import onnx_metadata
 from ..runtime.spec import FrontendSpec
-from .deployed_network import DftLogMel
-from .graph import INPUT_NAMES, file_from_onnx, onnx_from_module
+from .graph import INPUT_NAMES, file_from_onnx
+from .log_mel_graph import log_mel_graph
+from .operators import Operators
 
 _PREFIX: Final = "samples."  # no name of a node or a tensor may stand twice in the joined graph
 _LOG_MEL: Final = f"{_PREFIX}frontend.log_mel"
@@ -41,7 +40,7 @@ def samples_from_log_mel(model: bytes, spec: FrontendSpec) -> bytes:
     are NaN where a sample is NaN or infinite. `model` may be of any precision.
     """
     body = onnx.load_from_string(model)
-    samples, op = INPUT_NAMES["samples"], _Operators()
+    samples, op = INPUT_NAMES["samples"], Operators(_PREFIX)
     log_mel = _log_mel_of_recording(op, samples, spec)
     not_finite = op("ReduceSum", op("Mul", samples, np.float32(0)), _AXIS)  # 0, or NaN: [1, 1]
     renamed = {output.name: _PREFIX + output.name for output in body.graph.output}
@@ -62,14 +61,14 @@ def samples_from_log_mel(model: bytes, spec: FrontendSpec) -> bytes:
 
 def waveform_from_log_mel(model: bytes, spec: FrontendSpec) -> bytes:
     """A file that takes log_mel -> one that takes waveform [B, S] with B free, whose level is set."""
-    body, op = onnx.load_from_string(model), _Operators()
-    frontend = onnx.load_from_string(_frontend(spec))
-    op.add_graph(compose.add_prefix(frontend, f"{_PREFIX}frontend.", rename_inputs=False))
+    body, op = onnx.load_from_string(model), Operators(_PREFIX)
+    frontend = log_mel_graph(spec)
+    op.add_graph(compose.add_prefix_graph(frontend, f"{_PREFIX}frontend.", rename_inputs=False))
     op.nodes.extend(_renamed(node, {INPUT_NAMES["logmel"]: _LOG_MEL}) for node in body.graph.node)
     graph = helper.make_graph(
         op.nodes,
         "waveform",
-        frontend.graph.input,
+        frontend.input,
         body.graph.output,
         [*op.constants, *body.graph.initializer],
     )
@@ -77,34 +76,7 @@ def waveform_from_log_mel(model: bytes, spec: FrontendSpec) -> bytes:
     return file_from_onnx(joined, _metadata(model, input="waveform"))
 
 
-class _Operators:
-    """Collects operators. A call adds one; -> the name of its output."""
-
-    def __init__(self) -> None:
-        self.nodes: list[NodeProto] = []
-        self.constants: list[TensorProto] = []
-
-    def __call__(
-        self, operator: str, *inputs: str | npt.ArrayLike, called: str = "", **attributes: Any
-    ) -> str:
-        """`inputs` are names of tensors, or numbers."""
-        names = [each if isinstance(each, str) else self._constant(np.asarray(each)) for each in inputs]
-        name = f"{_PREFIX}{operator}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, names, [called or name], name=name, **attributes))
-        return called or name
-
-    def _constant(self, value: npt.NDArray[Any]) -> str:
-        name = f"{_PREFIX}constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(value, name))
-        return name
-
-    def add_graph(self, model: ModelProto) -> None:
-        """Adds all of a graph. Its names must be others than those here."""
-        self.nodes.extend(model.graph.node)
-        self.constants.extend(model.graph.initializer)
-
-
-def _log_mel_of_recording(op: _Operators, samples: str, spec: FrontendSpec) -> str:
+def _log_mel_of_recording(op: Operators, samples: str, spec: FrontendSpec) -> str:
     """samples [1, N] -> log_mel [1, 1, T, M] of the clip that `rrtn score` scores."""
     length = op("Shape", samples, start=1, end=2)  # N, as all lengths an int64 [1]
     mono = op("Sub", samples, _offset(op, samples, length, spec))
@@ -114,17 +86,11 @@ def _log_mel_of_recording(op: _Operators, samples: str, spec: FrontendSpec) -> s
         mono, length = _trimmed(op, mono, length, sounds, spec)
     clip = _clip(op, mono, _gain(op, peak, sounds, spec), spec)
     op("Reshape", clip, [1, spec.clip_samples], called=f"{_PREFIX}frontend.waveform")
-    op.add_graph(compose.add_prefix(onnx.load_from_string(_frontend(spec)), f"{_PREFIX}frontend."))
+    op.add_graph(compose.add_prefix_graph(log_mel_graph(spec), f"{_PREFIX}frontend."))
     return _padded_in_decibels(op, _LOG_MEL, length, spec) if spec.pad == "zero_db" else _LOG_MEL
 
 
-@functools.lru_cache(maxsize=2)
-def _frontend(spec: FrontendSpec) -> bytes:
-    """waveform [B, S] -> log_mel [B, 1, T, M] as ONNX; the exporter takes seconds."""
-    return onnx_from_module(DftLogMel(spec).eval(), spec, "waveform", {}, ("log_mel",))
-
-
-def _offset(op: _Operators, samples: str, length: str, spec: FrontendSpec) -> str:
+def _offset(op: Operators, samples: str, length: str, spec: FrontendSpec) -> str:
     """The mean [1, 1] where it is more than a share of the peak and the recording is long enough; else 0.
 
     The sum is float64: a float32 one drifts over minutes.
@@ -138,13 +104,13 @@ def _offset(op: _Operators, samples: str, length: str, spec: FrontendSpec) -> st
     return op("Where", op("And", is_large, is_long), mean, np.float32(0))
 
 
-def _gain(op: _Operators, peak: str, sounds: str, spec: FrontendSpec) -> str:
+def _gain(op: Operators, peak: str, sounds: str, spec: FrontendSpec) -> str:
     """peak [1, 1] -> what brings the recording to the spec's peak in 16 bits; 0 for silence."""
     divisor = op("Where", sounds, peak, np.float32(1))
     return op("Where", sounds, op("Div", np.float32(INT16_SCALE * spec.peak), divisor), np.float32(0))
 
 
-def _clip(op: _Operators, mono: str, gain: str, spec: FrontendSpec) -> str:
+def _clip(op: Operators, mono: str, gain: str, spec: FrontendSpec) -> str:
     """mono [1, N] -> its first clip [1, S], levelled, rounded to 16 bits, with zeros behind a short one.
 
     It is padded before it is cut: tract takes no end behind the end.
@@ -154,7 +120,7 @@ def _clip(op: _Operators, mono: str, gain: str, spec: FrontendSpec) -> str:
     return op("Div", op("Round", op("Mul", clip, gain)), INT16_SCALE)
 
 
-def _trimmed(op: _Operators, mono: str, length: str, sounds: str, spec: FrontendSpec) -> tuple[str, str]:
+def _trimmed(op: Operators, mono: str, length: str, sounds: str, spec: FrontendSpec) -> tuple[str, str]:
     """mono [1, N] -> what lies from the first frame with sound to the end of the last, and its length.
 
     Zeros fill the last frame and do not count in its power. A silent recording stays whole.
@@ -179,7 +145,7 @@ def _trimmed(op: _Operators, mono: str, length: str, sounds: str, spec: Frontend
     return op("Slice", mono, begin, end, _AXIS), op("Sub", end, begin)
 
 
-def _padded_in_decibels(op: _Operators, log_mel: str, length: str, spec: FrontendSpec) -> str:
+def _padded_in_decibels(op: Operators, log_mel: str, length: str, spec: FrontendSpec) -> str:
     """The frames [1, 1, T, M] behind a recording of this length become 0 dB."""
     frames = op("Add", op("Div", length, spec.hop), 1)
     index = np.arange(spec.frames).reshape(1, 1, -1, 1)
