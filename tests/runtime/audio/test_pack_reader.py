@@ -210,9 +210,7 @@ def test_a_flipped_bit_in_the_audio_stops_and_is_not_scored(
     whole[whole.index(b"data", whole.index(b"WAVEfmt")) + 1000] ^= 1
     path.write_bytes(whole)
     with pytest.raises(StoppedError, match="pack-000000-"):
-        list(
-            scorer.score_files([one.source for one in inputs_from_pack(os.fsencode(path))][:2])
-        )  # each is tried for 2.6 s
+        list(scorer.score_files([next(iter(inputs_from_pack(os.fsencode(path)))).source]))
 
 
 def test_a_pack_that_was_replaced_stops(audio: Path, tmp_path: Path) -> None:

@@ -180,6 +180,7 @@ def test_the_table_has_the_same_bytes_and_stdout_is_rrtns_alone(tmp_path: Path, 
     assert b"2 Ray actors" in rays.stderr or len(os.sched_getaffinity(0)) != 2
 
 
+@pytest.mark.slow
 @needs_ray
 def test_what_was_begun_locally_is_finished_with_ray_whose_actors_die(
     tmp_path: Path, run: Run, cluster: str
@@ -221,6 +222,7 @@ def test_a_shard_that_always_kills_its_actor_stops_the_run(tmp_path: Path, run: 
     assert not (tmp_path / "t.csv").exists()
 
 
+@pytest.mark.slow
 @needs_ray
 def test_a_poison_file_is_a_row_as_it_is_locally(tmp_path: Path, run: Run, cluster: str) -> None:
     poisoned = f"read.{POISON}:sigsegv:all"
