@@ -1,11 +1,13 @@
 """rrtn export and rrtn parity."""
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from ..export.wanted import EngineOptions, Wanted
 from ..runtime.errors import ConfigError, ModelError
 from ..runtime.system.host import quoted
 from .inspect import bundle_json, print_bundle
@@ -23,9 +25,12 @@ from .printing import Column, Table, end_with_error, numbers, print_json, print_
 if TYPE_CHECKING:
     from ..export.bundle_parity import ParityResult
     from ..export.publish import Published
-    from ..export.wanted import EngineOptions, Wanted
     from ..export.web.page import Page
     from ..runtime.bundle import Bundle
+
+
+def _with_commas(numbers: Iterable[int]) -> str:
+    return ",".join(map(str, numbers))
 
 
 def export(
@@ -90,10 +95,10 @@ def export(
     ] = None,
     batch_profile: Annotated[
         str, typer.Option(help="Engines: smallest, tuned-for and largest batch.")
-    ] = "1,32,256",
+    ] = _with_commas(EngineOptions.batch_profile),
     targets: Annotated[
         str, typer.Option(help="TensorRT-RTX engines: compute capabilities of the GPUs.")
-    ] = "80,86,89,120",
+    ] = _with_commas(EngineOptions.targets),
     out: Annotated[
         Optional[Path], typer.Option(help="The bundle's folder; default: RUN/export.", show_default=False)
     ] = None,
@@ -106,8 +111,6 @@ def export(
 
     Example: rrtn export --fp16 --int8 --trt
     """
-    from ..export.wanted import Wanted
-
     if tune:
         say("--tune is now called --measure-convolutions; rrtn tune measures what is the fastest here")
     wanted = Wanted(
@@ -170,7 +173,7 @@ def _parity_error(bundle: "Bundle", results: "list[ParityResult]") -> ModelError
 
 
 def _export(
-    run: Path, out: Path | None, wanted: "Wanted", triton: Path | None, web: Path | None, as_json: bool
+    run: Path, out: Path | None, wanted: Wanted, triton: Path | None, web: Path | None, as_json: bool
 ) -> None:
     from ..export.web.page import check_page_place, page_from_bundle
     from ..train.run_folder import RunFolder
@@ -201,9 +204,7 @@ def _check_apart(places: dict[str, Path | None]) -> None:
             raise ConfigError(f"{name} {place}", f"is in {other} {folder}", wanted="a place of its own")
 
 
-def _engine_options(batch_profile: str, targets: str) -> "EngineOptions":
-    from ..export.wanted import EngineOptions
-
+def _engine_options(batch_profile: str, targets: str) -> EngineOptions:
     smallest, tuned, largest = numbers_with_commas("--batch-profile", batch_profile, 3)
     return EngineOptions(
         batch_profile=(smallest, tuned, largest), targets=numbers_with_commas("--targets", targets)

@@ -40,7 +40,7 @@ class EngineOptions:
                 "--batch-profile",
                 ",".join(map(str, self.batch_profile)),
                 wanted=f"1 <= smallest <= tuned <= largest <= {MAX_BATCH}",
-                fix="for example --batch-profile 1,32,256",
+                fix=f"for example --batch-profile {','.join(map(str, EngineOptions.batch_profile))}",
             )
 
 
