@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -225,17 +225,24 @@ def _end_export(
     published: "Published", page: "Page | None", triton: Path | None, models: list[str], as_json: bool
 ) -> None:
     error = _gate_error(published)
-    document = {**bundle_json(published.bundle), "skipped": published.skipped, "failed": published.failed}
-    document |= {"notes": list(published.notes)} if published.notes else {}
-    if page:
-        document["web"] = page.to_dict()
-    if triton:
-        document["triton"] = {"path": str(triton), "models": models}
-    if as_json and error:
-        end_with_error(error, document)
-    print_json(document) if as_json else _print_export(published, page, triton)
+    if as_json:
+        document = _document(published, page, triton, models)
+        end_with_error(error, document) if error else print_json(document)
+        return
+    _print_export(published, page, triton)
     if error:
         raise error
+
+
+def _document(
+    published: "Published", page: "Page | None", triton: Path | None, models: list[str]
+) -> dict[str, Any]:
+    """What --json prints."""
+    document = {**bundle_json(published.bundle), "skipped": published.skipped, "failed": published.failed}
+    document |= {"notes": list(published.notes)} if published.notes else {}
+    document |= {"web": page.to_dict()} if page else {}
+    document |= {"triton": {"path": str(triton), "models": models}} if triton else {}
+    return document
 
 
 def _gate_error(published: "Published") -> ModelError | None:

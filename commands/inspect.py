@@ -6,6 +6,8 @@ from .options import BundleArgument, Json, newest_bundle
 from .printing import Column, Table, print_json, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ..runtime.bundle import Bundle
 
 
@@ -25,16 +27,18 @@ def inspect(
 
 def bundle_json(bundle: "Bundle") -> dict[str, Any]:
     """The manifest, and what of it can run here."""
-    from ..runtime.backends.variant_rows import state_of_variant
+    from ..runtime.backends.variant_rows import refusals_of_bundle, state_of_variant
 
-    here = {variant.name: state_of_variant(bundle, variant) for variant in bundle.variants}
-    return {"bundle": str(bundle.path), **bundle.manifest(), "here": here, "auto": _auto(bundle)}
+    refused = refusals_of_bundle(bundle)
+    here = {variant.name: state_of_variant(variant, refused[variant.name]) for variant in bundle.variants}
+    return {"bundle": str(bundle.path), **bundle.manifest(), "here": here, "auto": _auto(bundle, refused)}
 
 
 def print_bundle(bundle: "Bundle") -> None:
     """Prints a line for each variant, and what `--backend auto` would take."""
-    from ..runtime.backends.variant_rows import HEADER, cells_of_variant
+    from ..runtime.backends.variant_rows import HEADER, cells_of_variant, refusals_of_bundle
 
+    refused = refusals_of_bundle(bundle)
     how = {
         "file": Column("file", drop=1),
         "input": Column("input", drop=3),
@@ -44,7 +48,7 @@ def print_bundle(bundle: "Bundle") -> None:
     }
     table = Table(*(how.get(name, Column(name)) for name in HEADER))
     for variant in bundle.variants:
-        table.add_row(*cells_of_variant(bundle, variant))
+        table.add_row(*cells_of_variant(variant, refused[variant.name]))
     source = ", ".join(
         f"{key} {bundle.provenance[key]}"
         for key in ("encoder", "method", "channel", "epoch")
@@ -53,7 +57,7 @@ def print_bundle(bundle: "Bundle") -> None:
     spec = bundle.spec
     audio = f"{spec.sampling_rate / 1000:g} kHz audio at {spec.peak_dbfs:g} dBFS"
     frontend = f"{spec.frames} frames x {spec.n_mels} mels of {audio}"
-    auto = _auto(bundle)
+    auto = _auto(bundle, refused)
     why = "".join(f"; not {what}: {reason}" for what, reason in auto["passed_over"].items())
     chosen = f"{auto['variant']} on {auto['backend']}" if auto["backend"] else "nothing here"
     why += f"; {auto['tune']}" if auto["tune"] else ""
@@ -69,7 +73,7 @@ def _labels(bundle: "Bundle") -> list[str]:
     return [named.get(label, label) for label in bundle.labels]
 
 
-def _auto(bundle: "Bundle") -> dict[str, Any]:
+def _auto(bundle: "Bundle", refused: "Mapping[str, str]") -> dict[str, Any]:
     """What `--backend auto` tries first here, and why nothing faster. No model is loaded to find out."""
     from ..runtime.backends.choice import candidates_of_bundle, obstacle_of_way
     from ..runtime.backends.tuning_file import tuning_of
@@ -79,28 +83,28 @@ def _auto(bundle: "Bundle") -> dict[str, Any]:
         way = tuning.folders
         if not (reason := obstacle_of_way(bundle, way)):
             said = f"rrtn tune, {tuning.made[:10]}: {tuning.summary}"
-            return _taken(bundle, way.backend, way.variant, tune=said)
+            return _taken(way.backend, way.variant, refused, tune=said)
         remark = f"not what rrtn tune found, {way.variant} on {way.backend}: {reason}"
     candidates, passed_over = candidates_of_bundle(bundle)
     if not candidates:
         return {"backend": None, "variant": None, "passed_over": passed_over, "refused": "", "tune": remark}
     first = candidates[0]
-    return _taken(bundle, first.device, first.variant.name, tune=remark, passed_over=passed_over)
+    return _taken(first.device, first.variant.name, refused, tune=remark, passed_over=passed_over)
 
 
 def _taken(
-    bundle: "Bundle", backend: str, name: str, *, tune: str, passed_over: dict[str, str] | None = None
+    backend: str,
+    name: str,
+    refused: "Mapping[str, str]",
+    *,
+    tune: str,
+    passed_over: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """`refused` is what scoring will say of the variant's file; "" where it is whole."""
-    from ..runtime.backends.variant_rows import refusal
-
-    variant = bundle.variant(name)
-    assert variant, "of its candidates, or of a tuning that was compared with it"
-    refused = refusal(bundle, variant)
     return {
         "backend": backend,
         "variant": name,
         "passed_over": passed_over or {},
-        "refused": refused,
+        "refused": refused[name],
         "tune": tune,
     }

@@ -1,9 +1,12 @@
 """What a graph says of its nodes and tensors."""
 
-from typing import Any
+import math
+from typing import Any, Final
 
 import onnx
 from onnx import helper
+
+_FEW: Final = 1024  # elements: what shapes are computed from is smaller, and the weights are larger
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
@@ -11,10 +14,33 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its larger constants as inputs of their shape: onnx copies all that it looks at."""
+    light = onnx.ModelProto(
+        ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions
+    )
+    graph, given = light.graph, model.graph
+    graph.name = given.name
+    for name in ("node", "input", "output", "value_info"):
+        getattr(graph, name).extend(getattr(given, name))
+    for tensor in given.initializer:
+        if math.prod(tensor.dims) > _FEW:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+        else:
+            graph.initializer.append(tensor)
+    return light
+
+
+def types_of(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
+    """The type and the shape of every tensor but the constants, by name."""
+    inferred = onnx.shape_inference.infer_shapes(without_weights(model)).graph
+    constants = {tensor.name for tensor in model.graph.initializer}
+    values = [*inferred.input, *inferred.value_info, *inferred.output]
+    return {value.name: value.type.tensor_type for value in values if value.name not in constants}
+
+
 def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor but the constants; the batch and unknown sizes are 0."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    values = [*inferred.input, *inferred.value_info, *inferred.output]
     return {
-        value.name: tuple(size.dim_value for size in value.type.tensor_type.shape.dim) for value in values
+        name: tuple(size.dim_value for size in found.shape.dim) for name, found in types_of(model).items()
     }

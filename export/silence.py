@@ -22,7 +22,7 @@ from onnx import helper, numpy_helper
 
 from ..runtime.arrays import Int64
 from ..runtime.backends.ort_session import session_from_bytes
-from .onnx_nodes import attributes_of, shapes_of
+from .onnx_nodes import attributes_of, shapes_of, types_of
 
 _TIME: Final = 2  # the axis of rows
 _DIMENSIONS: Final = 4  # of a map
@@ -71,8 +71,7 @@ class Joints:
 
     def blank_maps(self, model: onnx.ModelProto) -> dict[str, Any]:
         """[1, C, rows, columns] of each, of zeros. `model` is that of `joints_of`."""
-        inferred = onnx.shape_inference.infer_shapes(model).graph
-        types = {one.name: one.type.tensor_type for one in (*inferred.input, *inferred.value_info)}
+        types = types_of(model)
         return {
             name: np.zeros(
                 [1, *(size.dim_value for size in types[name].shape.dim[1:])],

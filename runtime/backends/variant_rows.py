@@ -12,17 +12,22 @@ from .mnn_kind import MNN_KIND
 HEADER: Final = ("variant", "file", "input", "MB", "sha256", "against PyTorch", "here")
 
 
-def cells_of_variant(bundle: Bundle, variant: Variant) -> tuple[str, ...]:
-    """The columns of HEADER."""
-    state = state_of_variant(bundle, variant).partition(";")[0]  # what to do about it is in --json
+def refusals_of_bundle(bundle: Bundle) -> dict[str, str]:
+    """Why the file of each variant is refused, by its name; "" where it is whole. Reads them all."""
+    return {variant.name: _refusal(bundle, variant) for variant in bundle.variants}
+
+
+def cells_of_variant(variant: Variant, refused: str) -> tuple[str, ...]:
+    """The columns of HEADER; `refused` as `refusals_of_bundle` gives it."""
+    state = state_of_variant(variant, refused).partition(";")[0]  # what to do about it is in --json
     size, digest = f"{variant.size / 1e6:.1f}", variant.sha256[:12]
     return (variant.name, variant.file, variant.input, size, digest, _parity(variant), state)
 
 
-def state_of_variant(bundle: Bundle, variant: Variant) -> str:
+def state_of_variant(variant: Variant, refused: str) -> str:
     """Says whether the file is whole and something here runs it. If not, says why."""
-    if reason := refusal(bundle, variant):
-        return f"refused: {reason}"
+    if refused:
+        return f"refused: {refused}"
     if variant.plan:
         over = variant.precision  # cpu is compared with fp32, cpu-int8 with int8
         half = variant.plan.get("speedup_half_silent")
@@ -37,8 +42,7 @@ def state_of_variant(bundle: Bundle, variant: Variant) -> str:
     return "fits this machine; tried at scoring"
 
 
-def refusal(bundle: Bundle, variant: Variant) -> str:
-    """Why the variant's file is refused; "" where it is whole."""
+def _refusal(bundle: Bundle, variant: Variant) -> str:
     try:
         bundle.read(variant)
     except RrtnError as error:

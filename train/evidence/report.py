@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ...runtime.arrays import Float64
-from ...runtime.backends.variant_rows import HEADER, cells_of_variant
+from ...runtime.backends.variant_rows import HEADER, cells_of_variant, refusals_of_bundle
 from ...runtime.bundle import MANIFEST, Bundle, load_bundle
 from ...runtime.documents import Count, converted, parsed
 from ...runtime.errors import DataError
@@ -357,7 +357,8 @@ def _export(folder: Path) -> Export:
     if not (folder / MANIFEST).is_file():
         return Export(variants=None, folder=folder, measured=measured)
     bundle = load_bundle(folder)
-    rows = [cells_of_variant(bundle, variant) for variant in bundle.variants]
+    refused = refusals_of_bundle(bundle)
+    rows = [cells_of_variant(variant, refused[variant.name]) for variant in bundle.variants]
     variants = ShownTable(HEADER, rows, words=[name for name in HEADER if name != "MB"])
     if not measured.is_file():
         return Export(variants=variants, folder=folder, measured=measured)
