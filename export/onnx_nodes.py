@@ -1,6 +1,7 @@
 """What a graph says of its nodes and tensors."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, Final
 
 import onnx
@@ -14,20 +15,36 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
-def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with its larger constants as inputs of their shape: onnx copies all that it looks at."""
-    light = onnx.ModelProto(
+def model_like(
+    model: onnx.ModelProto,
+    nodes: Iterable[onnx.NodeProto],
+    inputs: Iterable[onnx.ValueInfoProto],
+    outputs: Iterable[onnx.ValueInfoProto],
+    constants: Iterable[onnx.TensorProto],
+) -> onnx.ModelProto:
+    """Another graph, of the versions of `model`. The weights are copied once, and by onnx.helper twice."""
+    made = onnx.ModelProto(
         ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions
     )
-    graph, given = light.graph, model.graph
-    graph.name = given.name
-    for name in ("node", "input", "output", "value_info"):
-        getattr(graph, name).extend(getattr(given, name))
-    for tensor in given.initializer:
-        if math.prod(tensor.dims) > _FEW:
-            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-        else:
-            graph.initializer.append(tensor)
+    made.graph.name = model.graph.name
+    made.graph.node.extend(nodes)
+    made.graph.input.extend(inputs)
+    made.graph.output.extend(outputs)
+    made.graph.initializer.extend(constants)
+    return made
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with its larger constants as inputs of their shape: onnx copies all that it looks at."""
+    graph = model.graph
+    small = [tensor for tensor in graph.initializer if math.prod(tensor.dims) <= _FEW]
+    weights = [
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in graph.initializer
+        if math.prod(tensor.dims) > _FEW
+    ]
+    light = model_like(model, graph.node, [*graph.input, *weights], graph.output, small)
+    light.graph.value_info.extend(graph.value_info)
     return light
 
 

@@ -25,6 +25,7 @@ from ..runtime.bundle.onnx_file import onnx_metadata
 from ..runtime.spec import FrontendSpec
 from .graph import INPUT_NAMES, file_from_onnx
 from .log_mel_graph import log_mel_graph
+from .onnx_nodes import model_like
 from .operators import Operators
 
 _PREFIX: Final = "samples."  # no name of a node or a tensor may stand twice in the joined graph
@@ -48,14 +49,13 @@ def samples_from_log_mel(model: bytes, spec: FrontendSpec) -> bytes:
     op.nodes.extend(nodes)
     for name, inner in renamed.items():
         op("Add", inner, not_finite, called=name)
-    graph = helper.make_graph(
+    joined = model_like(
+        body,
         op.nodes,
-        "samples",
         [helper.make_tensor_value_info(samples, _FLOAT, [1, "N"])],
         [_of_one_clip(output) for output in body.graph.output],
         [*op.constants, *body.graph.initializer],
     )
-    joined = helper.make_model(graph, opset_imports=body.opset_import, ir_version=body.ir_version)
     return file_from_onnx(joined, _metadata(model, schema=SAMPLES_SCHEMA, input="samples"))
 
 
@@ -65,14 +65,9 @@ def waveform_from_log_mel(model: bytes, spec: FrontendSpec) -> bytes:
     frontend = log_mel_graph(spec)
     op.add_graph(compose.add_prefix_graph(frontend, f"{_PREFIX}frontend.", rename_inputs=False))
     op.nodes.extend(_renamed(node, {INPUT_NAMES["logmel"]: _LOG_MEL}) for node in body.graph.node)
-    graph = helper.make_graph(
-        op.nodes,
-        "waveform",
-        frontend.input,
-        body.graph.output,
-        [*op.constants, *body.graph.initializer],
+    joined = model_like(
+        body, op.nodes, frontend.input, body.graph.output, [*op.constants, *body.graph.initializer]
     )
-    joined = helper.make_model(graph, opset_imports=body.opset_import, ir_version=body.ir_version)
     return file_from_onnx(joined, _metadata(model, input="waveform"))
 
 

@@ -80,10 +80,10 @@ class Joints:
             for name in self.names
         }
 
-    def silent_maps(self, model: onnx.ModelProto, blank: Mapping[str, Any], silence: float) -> dict[str, Any]:
+    def silent_maps(self, model: onnx.ModelProto, silence: float) -> dict[str, Any]:
         """The same of a clip of silence, in dB, by the operators of `model`, of which they are outputs."""
-        clip = np.full_like(blank[self.names[0]], silence)
         session = session_from_bytes(model.SerializeToString(), "silence", "cpu", threads=1)
+        clip = np.full([1, *session.get_inputs()[0].shape[1:]], silence, np.float32)
         found = session.run(list(self.names[1:]), {self.names[0]: clip})
         return dict(zip(self.names, [clip, *found], strict=True))
 
@@ -105,8 +105,9 @@ class KnownRows:
     """Writes the nodes that put known rows behind joints, and their constants."""
 
     def __init__(self, joints: Joints, silent: Mapping[str, Any]) -> None:
-        """`silent` as `Joints.silent_maps` gives it."""
+        """`silent` has the shapes of what `Joints.silent_maps` gives."""
         self._joints, self.silent = joints, silent
+        self.known: dict[str, str] = {}  # of joints: the names of their known rows
         self._bounds = [f"silence_bound_{i}" for i in range(2 * len(joints.names))]
         numbers = {
             "of_frames": np.stack([joints.kept, joints.wanted], 2).reshape(len(joints.kept), -1),
@@ -139,10 +140,11 @@ class KnownRows:
     def behind(self, name: str) -> list[onnx.NodeProto]:
         """-> `name`_whole: a joint's first rows, and the known ones behind, in each clip of the batch."""
         kept, wanted = self.bounds(name)
-        self.constants[name] = numpy_helper.from_array(self.silent[name], f"{name}_silence")
+        known = self.known[name] = f"{name}_silence"
+        self.constants[name] = numpy_helper.from_array(self.silent[name], known)
         return [
             _node("Slice", [name, "silence_first", kept, "silence_axis"], f"{name}_kept"),
-            _node("Slice", [f"{name}_silence", kept, wanted, "silence_axis"], f"{name}_known"),
+            _node("Slice", [known, kept, wanted, "silence_axis"], f"{name}_known"),
             _node("Expand", [f"{name}_known", "silence_shape"], f"{name}_rest"),
             _node("Concat", [f"{name}_kept", f"{name}_rest"], f"{name}_whole", axis=_TIME),
         ]

@@ -5,7 +5,7 @@ int8 take an operator of ONNX Runtime's own, which its packages hold.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -13,11 +13,11 @@ from onnx import helper, numpy_helper
 
 from ...runtime.arrays import Float32, Float64
 from ...runtime.bundle.onnx_file import OF_ONNX_RUNTIME
-from ..onnx_nodes import attributes_of, shapes_of
+from ..onnx_nodes import attributes_of, model_like, shapes_of
 from ..silence import KnownRows, Reach, joints_of
 from .bilinear import Axis, axes_for
 from .conv_cost import Convolution, modelled_ms, work_of
-from .slot_layout import Axes, Slots, SlotWriter
+from .slot_layout import Axes, Slots, SlotWriter, slot_rows
 
 # Name of a convolution's weights -> how it is computed. Convolutions that it lacks stay direct.
 WinogradPlan = Mapping[str, Axes]
@@ -86,10 +86,9 @@ def with_plan(
     tiles = {name: _tile(axes[0]) for name, axes in plan.items()}
     if silence is None or (joints := joints_of(model, tiles)) is None:
         return _rewritten(model, plan, scales).result()
-    blank = joints.blank_maps(model)
-    whole = _rewritten(model, plan, scales, KnownRows(joints, blank)).result(joints.names[1:])
-    rows = KnownRows(joints, joints.silent_maps(whole, blank, silence))
-    made = _rewritten(model, plan, scales, rows).result()
+    rewriting = _rewritten(model, plan, scales, KnownRows(joints, joints.blank_maps(model)))
+    made = rewriting.result()
+    rewriting.fill(made, joints.silent_maps(rewriting.result(joints.names[1:]), silence))
     frames = made.graph.input[0].type.tensor_type.shape.dim[2]
     frames.Clear()
     frames.dim_param = "frames"
@@ -146,6 +145,7 @@ class _Rewriting:
         self.slots: dict[str, Slots] = {}
         self.maps: set[str] = set()  # the tensors in slots that are also there as a map
         self.whole: dict[str, str] = {}  # the maps that have known rows behind: their names with these
+        self.known: dict[str, str] = {}  # of joints in slots: the names of their known rows
         if rows:
             self.writer.nodes += rows.opening()
             self._extend([model.graph.input[0].name])
@@ -167,19 +167,26 @@ class _Rewriting:
         constants = [tensor for name, tensor in self.constants.items() if name in used]
         if self.rows:
             constants += self.rows.constants.values()
-        graph = helper.make_graph(
+        made = model_like(
+            self.model,
             self.writer.nodes,
-            self.model.graph.name,
             self.model.graph.input,
             [*self.model.graph.output, *(onnx.ValueInfoProto(name=name) for name in others)],
             [*constants, *self.writer.constants.values()],
         )
-        opsets = list(self.model.opset_import)
-        if self.scales and all(opset.domain != OF_ONNX_RUNTIME for opset in opsets):
-            opsets.append(helper.make_opsetid(OF_ONNX_RUNTIME, 1))
-        made = helper.make_model(graph, opset_imports=opsets, ir_version=self.model.ir_version)
+        if self.scales and all(opset.domain != OF_ONNX_RUNTIME for opset in made.opset_import):
+            made.opset_import.append(helper.make_opsetid(OF_ONNX_RUNTIME, 1))
         made.metadata_props.extend(self.model.metadata_props)
         return made
+
+    def fill(self, made: onnx.ModelProto, silent: Mapping[str, Any]) -> None:
+        """Puts rows of silence (`Joints.silent_maps`) in the place of the known rows of `made`."""
+        assert self.rows
+        rows = {known: slot_rows(silent[name]) for name, known in self.known.items()}
+        rows |= {known: silent[name] for name, known in self.rows.known.items()}
+        for tensor in made.graph.initializer:
+            if tensor.name in rows:
+                tensor.CopyFrom(numpy_helper.from_array(rows[tensor.name], tensor.name))
 
     def _extend(self, names: Sequence[str]) -> None:
         """Puts the known rows behind those that are joints."""
@@ -187,8 +194,9 @@ class _Rewriting:
             if self.rows is None or name not in self.rows.silent:
                 continue
             if name in self.slots:
-                bounds, known = self.rows.bounds(name), self.rows.silent[name]
-                self.slots[name] = self.writer.extended(self.slots[name], *bounds, known)
+                known = self.writer.known_rows(self.rows.silent[name])
+                self.known[name] = known
+                self.slots[name] = self.writer.extended(self.slots[name], *self.rows.bounds(name), known)
             else:
                 self.writer.nodes += self.rows.behind(name)
                 self.whole[name] = f"{name}_whole"

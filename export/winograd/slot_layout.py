@@ -189,17 +189,18 @@ class SlotWriter(GraphWriter):
         shape = self._constant("shape", np.array([0, x.channels, -1, x.size[1]]))
         self.nodes.append(helper.make_node("Reshape", [y, shape], [name], name=f"leave_{name}"))
 
-    def extended(self, x: Slots, kept: str, wanted: str, known: Float32) -> Slots:
-        """The first `kept` rows of x, and behind them those of `known` [1, C, H, W], `wanted` in all.
+    def known_rows(self, rows: Float32) -> str:
+        """[1, C, H, W] -> the name of a constant, for `extended`."""
+        return self._constant("known", slot_rows(rows))
+
+    def extended(self, x: Slots, kept: str, wanted: str, known: str) -> Slots:
+        """The first `kept` rows of x, and behind them those of `known`, `wanted` in all.
 
         `kept` and `wanted` are names of tensors [1].
         """
         height, width = x.size
-        constant = self._constant(
-            "known", _float32(known[0].transpose(1, 2, 0).reshape(height * width, 1, -1))
-        )
         begin, end = (self._times(rows, width) for rows in (kept, wanted))
-        rest = self._node("Slice", constant, begin, end, self._number("axis", [0]))
+        rest = self._node("Slice", known, begin, end, self._number("axis", [0]))
         one = self._number("one", [1])
         rest = self._node("Expand", rest, self._computed("Concat", one, self._batch(x), one, axis=0))
         count = self._computed("Shape", x.name, start=0, end=1)
@@ -284,6 +285,11 @@ def _pixels(size: tuple[int, int]) -> Int64:
     """[H, W]: places in `Slots.where`."""
     pixels: Int64 = np.arange(size[0] * size[1]).reshape(size)
     return pixels
+
+
+def slot_rows(rows: Float32) -> Float32:
+    """[1, C, H, W] -> [H W, 1, C]."""
+    return _float32(rows[0].transpose(1, 2, 0).reshape(-1, 1, rows.shape[1]))
 
 
 def _float32(values: npt.NDArray[Any]) -> Float32:
