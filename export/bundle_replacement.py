@@ -18,12 +18,14 @@ from typing import Final
 from ..runtime.bundle import MANIFEST, load_bundle
 from ..runtime.errors import ModelError, StoppedError
 from ..runtime.system.failpoints import failpoint
-from ..runtime.system.files import atomic_path, fsync, takes_no_file, write_json
+from ..runtime.system.files import atomic_path, fsync, left_of, takes_no_file, write_json
 from ..runtime.system.locks import in_turn, is_held, locked
 
 _LOCK: Final = "lock"  # beside the bundle in the making
 _TURN: Final = ".rrtn-export.lock"  # in the folder that the bundle goes to: held while one takes its place
 _SPARE: Final = ".spare"
+_SPARE_DIGITS: Final = 16  # of the hash, in front of it
+_SPARES: Final = f".{'?' * _SPARE_DIGITS}{_SPARE}"
 _REPLACES: Final = "replaces"  # key in bundle.json while the files get their lasting names
 
 
@@ -98,7 +100,7 @@ def _replace_files(staging: Path, out: Path) -> None:
     new = load_bundle(staging)
     before = _ours(out)
     beside = {path.name for path in staging.iterdir()} - _listed(staging) - {MANIFEST}  # such as model.yaml
-    spares = [replace(variant, file=f".{variant.sha256[:16]}{_SPARE}") for variant in new.variants]
+    spares = [replace(variant, file=f".{variant.sha256[:_SPARE_DIGITS]}{_SPARE}") for variant in new.variants]
     try:
         for variant, spare in zip(new.variants, spares, strict=True):
             _give_name(staging / variant.file, out / spare.file)
@@ -112,7 +114,9 @@ def _replace_files(staging: Path, out: Path) -> None:
         _remove(out, before - _listed(staging))
         write_json(out / MANIFEST, new.manifest())
     finally:
-        left = {path.name for pattern in (f".*{_SPARE}", ".*.tmp") for path in out.glob(pattern)}
+        given = {MANIFEST, *beside, *before, *_listed(staging)}
+        left = {path.name for name in given for path in left_of(out / name)}
+        left |= {path.name for pattern in (_SPARES, f".{_SPARES}.????????.tmp") for path in out.glob(pattern)}
         _remove(out, (before | left) - _listed(out))
 
 
@@ -153,6 +157,6 @@ def _remove(out: Path, names: Iterable[str]) -> None:
 
 def _sweep(parent: Path, name: str) -> None:
     """Removes the folders of killed exports."""
-    for left in parent.glob(f".{glob.escape(name)}.*.tmp"):
+    for left in parent.glob(f".{glob.escape(name)}.????????.tmp"):
         if left.is_dir() and not left.is_symlink() and not is_held(left / _LOCK):
             shutil.rmtree(left, ignore_errors=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..runtime.errors import ConfigError, ModelError, StoppedError
-from ..runtime.system.files import write_bytes
+from ..runtime.system.files import remove_left, write_bytes
 from .checkpoint import (
     POINTER,
     PREVIOUS,
@@ -27,8 +27,8 @@ from .step import Stepper
 
 def start(run: RunFolder, config: Config, info: CheckpointInfo) -> None:
     """Writes settings and history as they are at the point where training starts, or goes on."""
-    for left in run.path.glob(".*.tmp"):
-        left.unlink()
+    for file in (run.config, run.history):
+        remove_left(file)
     write_bytes(run.config, toml_from_config(config).encode())
     write_bytes(run.history, b"".join(_history_line(record) for record in info.history))
 

@@ -75,7 +75,7 @@ def _name(number: int, shards: list[Shard]) -> str:
 
 
 def _check_folder(folder: Path, names: set[str]) -> None:
-    for path in folder.glob(".pack-*.tmp"):  # of a process that was killed
+    for path in folder.glob(".pack-??????-*.????????.tmp"):  # of a process that was killed
         path.unlink(missing_ok=True)
     if others := sorted(path.name for path in folder.glob("pack-*.parquet") if path.name not in names):
         raise DataError(

@@ -10,7 +10,6 @@ file (.seen). Where these are as before, the file is not read; where they differ
 """
 
 import contextlib
-import glob
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +29,7 @@ from ..documents import converted, parsed
 from ..errors import AudioError, ConfigError, StoppedError
 from ..system.cpus import usable_cpus
 from ..system.failpoints import failpoint
-from ..system.files import read_regular, write_bytes, write_json
+from ..system.files import read_regular, remove_left, write_bytes, write_json
 from ..system.locks import locked
 from ..tables.embedding_file import embedding_path
 from ..tables.formats import FORMATS
@@ -416,9 +415,7 @@ def _empty(folder: Path) -> None:
 def _remove_unfinished(target: Path) -> None:
     """Removes what killed writers of the table, and of the embeddings beside it, have left."""
     for path in (target, embedding_path(target)):
-        for left in path.parent.glob(f".{glob.escape(path.name[:40])}.????????.tmp"):
-            if left.is_file() and not left.is_symlink():
-                left.unlink(missing_ok=True)
+        remove_left(path)
 
 
 def _marks(inputs: Sequence[Input]) -> "npt.NDArray[np.uint64]":

@@ -22,6 +22,7 @@ from .host import fsync as fsync_anything
 
 _OLD: Final = ".old"  # suffix of the folder that holds the one before while another takes its place
 _BEFORE: Final = "before"
+_LONG: Final = 40  # characters of a name, so that more can be put behind it
 # What Samba, vboxsf, FAT and FUSE answer to a call that they do not have: nothing is wrong with the disk.
 _NOT_SUPPORTED: Final = frozenset(
     {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
@@ -78,9 +79,26 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def temporary_name(target: Path) -> Path:
-    """A new name beside `target`, by which what a killed process left is known and removed."""
+    """A new name beside `target`, by which `left_of` knows what a killed process has left."""
     target = target.absolute()
-    return target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.tmp")
+    return target.with_name(f".{_stem(target.name)}.{secrets.token_hex(4)}.tmp")
+
+
+def left_of(target: Path) -> list[Path]:
+    """The temporary files of killed writers of this file, and of no other: only who locks it may ask."""
+    found = target.parent.glob(f".{glob.escape(_stem(target.name))}.????????.tmp")
+    return [path for path in found if path.is_file() and not path.is_symlink()]
+
+
+def remove_left(target: Path) -> None:
+    """Removes what `left_of` finds."""
+    for path in left_of(target):
+        path.unlink(missing_ok=True)
+
+
+def _stem(name: str) -> str:
+    """The name; of a long one its beginning, and a hash that tells it from others that begin so."""
+    return name if len(name) <= _LONG else f"{name[:31]}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
 
 
 def check_takes_files(folder: Path) -> None:

@@ -1204,7 +1204,8 @@ def test_e13_links_in_a_bundle_are_replaced_and_never_followed_and_other_files_s
     for name in ("bundle.json", "model.onnx", "model.engine"):
         (out / name).rename(tmp_path / name)
         (out / name).symlink_to(tmp_path / name)
-    (out / "notes.txt").write_text("precious")
+    for name in ("notes.txt", ".notes.tmp", "..spare"):
+        (out / name).write_text("precious")
     before = {name: (tmp_path / name).read_bytes() for name in ("bundle.json", "model.onnx", "model.engine")}
     done = Child(exporting(workplace.run, "--out", out), tmp_path).wait()
     assert done.code == 0, done.stderr
@@ -1216,6 +1217,8 @@ def test_e13_links_in_a_bundle_are_replaced_and_never_followed_and_other_files_s
         "model.waveform.onnx",
         "model.yaml",
         "notes.txt",
+        ".notes.tmp",
+        "..spare",
     }
     assert not any(path.is_symlink() for path in out.iterdir())
 

@@ -76,7 +76,7 @@ def contents(run: Path) -> dict[Path, bytes]:
 
 
 def temporary_files(run: Path) -> list[Path]:
-    return [path for path in run.rglob("*") if path.suffix == ".tmp"]
+    return sorted(path for path in run.rglob("*") if path.suffix == ".tmp")
 
 
 @pytest.fixture(scope="module")
@@ -380,6 +380,18 @@ def test_t5_a_full_disk_stops_the_run_with_the_files_name(
     assert temporary_files(begun) == []
     load_checkpoint(begun / "checkpoints/last", "weights", "optimizer")
     load_checkpoint(begun / "checkpoints/last", "weights", "optimizer", pointer=PREVIOUS)
+
+
+def test_t5_of_a_run_s_folder_a_training_removes_what_a_killed_one_left_and_nothing_else(
+    rrtn: Rrtn, begun: Path
+) -> None:
+    notes, export = begun / ".notes.tmp", begun / ".export.abcdefgh.tmp"
+    notes.write_text("precious")
+    export.mkdir()  # an export may go on beside it
+    assert resumed(rrtn, begun, RRTN_FAILPOINT="write.fsync:sigkill:2").code == -signal.SIGKILL
+    assert len(temporary_files(begun)) == 3
+    assert resumed(rrtn, begun).code == 0
+    assert temporary_files(begun) == [export, notes]
 
 
 def test_t5_a_run_goes_on_where_the_full_disk_has_stopped_it(

@@ -32,7 +32,7 @@ from .significance import (
     have_evidence,
     holm,
 )
-from .table2_runs import ROWS, Table2Row, TableRun, TableRuns
+from .table2_runs import ROWS, TABLE_JSON, TABLE_MD, Table2Row, TableRun, TableRuns
 from .trained_run import predictions_of_run
 
 # as the paper calls them
@@ -222,8 +222,8 @@ class Table2:
     def write(self) -> None:
         """Writes table2.json and table2.md; each is replaced as a whole."""
         self.runs.out.mkdir(parents=True, exist_ok=True)
-        write_json(self.runs.out / "table2.json", self.to_dict())
-        write_bytes(self.runs.out / "table2.md", self.to_markdown().encode())
+        write_json(self.runs.out / TABLE_JSON, self.to_dict())
+        write_bytes(self.runs.out / TABLE_MD, self.to_markdown().encode())
 
 
 def gain(ccc: float, before: float) -> float | None:

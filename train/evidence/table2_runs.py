@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from ...runtime.documents import converted, parsed
 from ...runtime.errors import ConfigError
-from ...runtime.system.files import read_regular, write_json
+from ...runtime.system.files import read_regular, remove_left, write_json
 from ...runtime.system.locks import locked
 from ..config import METHODS, CompileMode, Config, Method
 from ..config_file import config_from_toml
@@ -50,6 +50,10 @@ class Table2Row(NamedTuple):
         return f"{self.encoder}-{self.method}"
 
 
+# Files of the table's folder.
+MEASURED: Final = "measured.json"
+TABLE_JSON: Final = "table2.json"
+TABLE_MD: Final = "table2.md"
 ROWS: Final = (
     Table2Row("resnet18", "vanilla", 0.613),
     Table2Row("resnet18", "rrtn", 0.628),
@@ -194,8 +198,8 @@ def train_rows(runs: TableRuns, *, say: Callable[[str], None], at_run: Callable[
     """
     runs.out.mkdir(parents=True, exist_ok=True)
     with locked(runs.out / "table2.lock", does="trains a table"):
-        for left in runs.out.glob(".*.tmp"):  # left by a write that was killed
-            left.unlink()
+        for name in (MEASURED, TABLE_JSON, TABLE_MD):
+            remove_left(runs.out / name)
         _check_data(runs)
         found, said = runs.all_of(runs.rows), set[str]()
         for number, run in enumerate(found, start=1):
@@ -253,12 +257,12 @@ def _measured(runs: TableRuns, run: TableRun) -> Iterator[None]:
             seconds = before["seconds"] + time.monotonic() - start
             measured[run.row.name] = {"epochs": before["epochs"] + epochs, "seconds": round(seconds, 3)}
             with suppress(OSError):  # an estimate is worth no stop, and must not hide another error
-                write_json(runs.out / "measured.json", measured)
+                write_json(runs.out / MEASURED, measured)
 
 
 def _read_measured(out: Path) -> dict[str, _Spent]:
     try:
-        document = parsed(read_regular(out / "measured.json"))
+        document = parsed(read_regular(out / MEASURED))
         return converted(document, dict[str, _Spent])
     except (OSError, ValueError):
         return {}

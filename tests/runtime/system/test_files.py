@@ -9,7 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rrtn.runtime.system.files import atomic_path, replace_folder, sha256_of, write_bytes, write_json
+from rrtn.runtime.system.files import (
+    atomic_path,
+    remove_left,
+    replace_folder,
+    sha256_of,
+    temporary_name,
+    write_bytes,
+    write_json,
+)
 
 
 def names_in(folder: Path) -> list[str]:
@@ -55,6 +63,24 @@ def test_the_umask_of_the_process_is_not_touched(tmp_path: Path, monkeypatch: py
 def test_the_longest_names_work(tmp_path: Path, name: str) -> None:
     write_bytes(tmp_path / name, b"content")
     assert (tmp_path / name).read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("stem", ["a", "scores-2026-11-30-cnn14-rrtn-ruwl-recordings-of-", "[a-z]*"])
+def test_what_a_killed_writer_left_goes_and_nobody_elses(tmp_path: Path, stem: str) -> None:
+    ours, theirs = (tmp_path / f"{stem}{day}.csv" for day in ("monday", "tuesday"))
+    left, other = temporary_name(ours), temporary_name(theirs)
+    mine = [
+        tmp_path / f".{ours.name}.tmp",
+        tmp_path / f".{ours.name}.notes.tmp",
+        tmp_path / ".x.12345678.tmp",
+    ]
+    for path in (left, other, *mine):
+        path.write_text("x")
+    temporary_name(ours).mkdir()
+    temporary_name(ours).symlink_to(other)
+    kept = {path.name for path in tmp_path.iterdir()} - {left.name}
+    remove_left(ours)
+    assert {path.name for path in tmp_path.iterdir()} == kept
 
 
 def test_everything_is_on_the_disk_before_and_after_the_rename(

@@ -252,7 +252,7 @@ class TestRuns:
             trained(runs_of(tmp_path / "moved", copy.out))
 
     def test_what_a_killed_write_of_the_table_left_is_removed(self, copy: TableRuns) -> None:
-        (copy.out / ".table2.json.abc.tmp").touch()
+        (copy.out / ".table2.json.12345678.tmp").touch()
         trained(copy)
         assert list(copy.out.glob(".*")) == []
 
