@@ -292,7 +292,7 @@ def _print_parity(results: "list[ParityResult]") -> None:
             str(parity.clips),
             f"{parity.max_abs:.1e}",
             f"{parity.p999_abs:.1e}",
-            f"{parity.limit:.0e}" if parity.limit else "CCC",
+            f"{parity.limit:.1e}" if parity.limit else "CCC",
             f"{parity.ccc:z.4f}",
             f"{parity.ccc_reference:z.4f}",
             interval,

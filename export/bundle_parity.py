@@ -9,8 +9,6 @@ from ..runtime.backends.registry import kinds_for_variant
 from ..runtime.bundle import Bundle, Variant
 from ..runtime.errors import ModelError, UnavailableError
 from ..runtime.progress import Progress
-from ..runtime.system.files import sha256_of
-from ..train.checkpoint import POINTER
 from ..train.run_folder import RunFolder
 from .parity import Parity, Probe, parity_of_backend
 from .source import probe_of_source, source_of_run
@@ -52,7 +50,7 @@ def parity_of_bundle(bundle: Bundle, *, run: Path | None = None) -> list[ParityR
         if not bundle.provenance:
             came = "a file alone, which does not say its checkpoint"
             raise ModelError(str(bundle.path), came, wanted="a bundle's folder", fix="name the folder")
-        if sha256_of(source.checkpoint / POINTER) != bundle.provenance.get("checkpoint_sha256"):
+        if source.digest != bundle.provenance.get("checkpoint_sha256"):
             raise ModelError(
                 str(source.checkpoint),
                 f"{bundle.path} was made from another checkpoint",

@@ -4,7 +4,7 @@ n validation clips, N samples, B batch, L columns of the scores.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -40,13 +40,16 @@ class Probe:
     reference: Float32  # [n + 4, L]
     ratings: Float32  # [n, L], a class as 0 and 1; NaN: none
     speakers: tuple[str, ...]  # n
+    lengths: Int64 | None = None  # [n + 4]: the samples of each recording; None: each fills its clip
     columns: Columns | None = None  # None: every score is a rating in 0 to 1
     of_recordings: "Recordings | None" = None  # for the variants that take samples, where some are wanted
 
     @property
     def sounds(self) -> Sequence[Float32]:
-        """n + 4 times [N]: what a variant is given."""
-        return list(self.clips)
+        """n + 4 recordings, of N samples at most: what scoring has of each, and a variant is given."""
+        if self.lengths is None:
+            return list(self.clips)
+        return [clip[:length] for clip, length in zip(self.clips, self.lengths, strict=True)]
 
     def for_variant(self, variant: Variant) -> "Probe":
         """The clips, or the recordings."""
@@ -98,7 +101,7 @@ class Parity:
     def failure(self) -> str:
         """What is wrong with the variant; "" where nothing is. NaN fails every limit."""
         if self.limit is not None and not self.max_abs <= self.limit:
-            return f"scores differ from PyTorch's by {self.max_abs:.2e}, the limit is {self.limit:.0e}"
+            return f"scores differ from PyTorch's by {self.max_abs:.2e}, the limit is {self.limit:.2e}"
         if not abs(self.ccc_change) <= CCC_LIMIT:
             return f"CCC is {self.ccc:z.4f}, PyTorch's is {self.ccc_reference:z.4f}, the limit is {CCC_LIMIT}"
         return ""
@@ -126,15 +129,19 @@ def torch_scores(
     network = network.cpu().eval()
     frontend = LogMel(spec)
     parts: list[Float32] = []
-    sizes = torch.full((len(clips),), clips.shape[1]) if lengths is None else torch.from_numpy(lengths)
     with torch.no_grad():
-        for part, size in zip(
-            torch.from_numpy(clips).split(_TORCH_BATCH), sizes.split(_TORCH_BATCH), strict=True
-        ):
-            parts.append(network(frontend(part, size)).scores.numpy())
+        for part, sizes in _parts(clips, lengths):
+            parts.append(network(frontend(part, sizes)).scores.numpy())
             advance(len(part))
     scores = np.concatenate(parts)
     return in_units(scores, columns).astype(np.float32) if columns and columns.is_scaled else scores
+
+
+def _parts(clips: Float32, lengths: Int64 | None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of clips [n, N], with the samples [n] of each recording."""
+    sizes = np.full(len(clips), clips.shape[1]) if lengths is None else lengths
+    both = (torch.from_numpy(each).split(_TORCH_BATCH) for each in (clips, sizes))
+    yield from zip(*both, strict=True)
 
 
 def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tuple[Parity, Float32]:
@@ -204,8 +211,8 @@ def check_parity(backend: Backend, spec: FrontendSpec, probe: Probe, *, worst_to
     return parity
 
 
-def check_half_range(encoder: torch.nn.Module, spec: FrontendSpec, clips: Float32) -> None:
-    """Raises ModelError where the activations on the clips [n, N] leave the range of float16.
+def check_half_range(encoder: torch.nn.Module, spec: FrontendSpec, probe: Probe) -> None:
+    """Raises ModelError where the activations on the clips of the probe leave the range of float16.
 
     The encoder is folded and in float32. On a CPU, ONNX Runtime computes float16 convolutions in
     float32, so running the graph there does not show it.
@@ -220,8 +227,8 @@ def check_half_range(encoder: torch.nn.Module, spec: FrontendSpec, clips: Float3
         for module in encoder.modules():
             if not list(module.children()):
                 hooks.enter_context(module.register_forward_hook(watch))
-        for part in torch.from_numpy(clips).split(_TORCH_BATCH):
-            encoder(LogMel(spec)(part))
+        for part, sizes in _parts(probe.clips, probe.lengths):
+            encoder(LogMel(spec)(part, sizes))
     if not largest < _HALF_MAX:
         raise ModelError(
             "fp16",

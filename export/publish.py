@@ -18,8 +18,7 @@ from ..runtime.bundle import MANIFEST, Bundle, Variant
 from ..runtime.errors import ModelError, UnavailableError
 from ..runtime.progress import Progress
 from ..runtime.spec import FrontendSpec
-from ..runtime.system.files import sha256_of, write_bytes, write_json
-from ..train.checkpoint import POINTER
+from ..runtime.system.files import write_bytes, write_json
 from ..train.config import Config
 from ..train.method.flops import scoring_flops
 from ..train.run_folder import RunFolder
@@ -227,7 +226,7 @@ def _provenance(run: Path, source: Source) -> dict[str, Any]:
         "val_ccc": info.ccc,
         "val_ccc_per_target": info.per_target,
         **({"val_metric": info.metric, "val_score": info.score} if info.metric != "ccc" else {}),
-        "checkpoint_sha256": sha256_of(source.checkpoint / POINTER),
+        "checkpoint_sha256": source.digest,
         "versions": {**info.versions, "exported_by": __version__},
         "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..runtime.arrays import Float32
 from ..runtime.bundle import metadata_of
-from ..runtime.frontend import decibels_behind, log_mel
+from ..runtime.frontend import clip_input, decibels_behind
 from ..runtime.probe_sounds import extremes
 from ..runtime.spec import InputKind
 from .deployed_network import folded_encoder
@@ -66,7 +66,7 @@ def _graph(recipe: Recipe, given: Ingredients) -> Made:
     network, spec = given.source.network, given.source.config.frontend
     half = recipe.precision == "fp16"
     if half:
-        check_half_range(folded_encoder(network.encoder, spec), spec, given.probe.clips)
+        check_half_range(folded_encoder(network.encoder, spec), spec, given.probe)
     embeddings = given.wanted.embeddings
     return Made(
         onnx_from_network(
@@ -108,7 +108,7 @@ def _mnn(recipe: Recipe, given: Ingredients) -> Made:
 
 
 def _int8_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
-    return Made(int8_for_cpu(given.file_of(recipe.source), _calibration_log_mels(given.source)))
+    return Made(int8_for_cpu(given.file_of(recipe.source), _calibration(given.source, "logmel")))
 
 
 def _int8_graph_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
@@ -117,7 +117,7 @@ def _int8_graph_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
     Raises NotFasterError where that does not pay on this machine.
     """
     slower_too = recipe.name in given.wanted.require
-    calibration = _calibration_log_mels(given.source)
+    calibration = _calibration(given.source, "logmel")
     silence = decibels_behind(given.source.config.frontend)
     made = cpu_int8_variant_of(
         given.file_of(FP32.name), given.file_of(recipe.source), calibration, silence, slower_too=slower_too
@@ -132,17 +132,14 @@ def _made_of_plan(recipe: Recipe, given: Ingredients, made: CpuVariant) -> Made:
 
 
 def _int8_for_engines(recipe: Recipe, given: Ingredients) -> Made:
-    return Made(int8_for_tensorrt(given.file_of(recipe.source), _calibration_clips(given.source)))
+    return Made(int8_for_tensorrt(given.file_of(recipe.source), _calibration(given.source, "waveform")))
 
 
-def _calibration_log_mels(source: Source) -> Float32:
+def _calibration(source: Source, kind: InputKind) -> Float32:
+    """[n, ...]: training clips and the extremes. Without the extremes, silence would leave the ranges."""
     spec = source.config.frontend
-    return np.array([log_mel(clip, spec)[None] for clip in _calibration_clips(source)])
-
-
-def _calibration_clips(source: Source) -> Float32:
-    """Training clips and the extremes. Without the extremes, silence would leave the ranges."""
-    return np.concatenate([source.training_clips, extremes(source.config.frontend)])
+    sounds = [*source.training_sounds, *extremes(spec)]
+    return np.array([clip_input(sound, spec, kind) for sound in sounds])
 
 
 def _graph_of_waveforms(recipe: Recipe, given: Ingredients) -> Made:

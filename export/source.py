@@ -18,7 +18,8 @@ from ..runtime.errors import DataError
 from ..runtime.frontend import clip_of
 from ..runtime.probe_sounds import extremes
 from ..runtime.progress import Progress
-from ..train.checkpoint import CheckpointInfo
+from ..runtime.system.files import sha256_of
+from ..train.checkpoint import POINTER, CheckpointInfo
 from ..train.config import Config
 from ..train.data.clip_cache import clip_store
 from ..train.data.data_set import DataSet
@@ -39,7 +40,8 @@ _CALIBRATION_CLIPS: Final = 128  # of the training split
 class Source:
     """A run's best checkpoint. Its data are read once, when they are first needed."""
 
-    checkpoint: Path
+    checkpoint: Path  # the folder
+    digest: str  # SHA-256 of its checkpoint.json
     info: CheckpointInfo
     config: Config
     network: TwinsNetwork
@@ -72,14 +74,28 @@ class Source:
             raise DataError(error.subject, error.came, wanted=error.wanted, fix=fix) from error
 
     @cached_property
-    def training_clips(self) -> Float32:
-        """[n, N] in [-1, 1], for the calibration of int8."""
-        return _clips_of_split(self, "Train", _CALIBRATION_CLIPS).waveforms
+    def training_sounds(self) -> list[Float32]:
+        """n recordings in [-1, 1], of N samples at most, for the calibration of int8."""
+        clips = _clips_of_split(self, "Train", _CALIBRATION_CLIPS)
+        return [clip[:length] for clip, length in zip(clips.waveforms, clips.lengths, strict=True)]
 
 
 def source_of_run(run: Path) -> Source:
-    """The run's best checkpoint. Raises ModelError where it is broken."""
-    return Source(RunFolder(run).best, *best_of_run(run))
+    """The run's best checkpoint. Raises ModelError where it is broken.
+
+    A training may replace it meanwhile: then it is read again.
+    """
+    folder = RunFolder(run).best
+    while True:
+        digest = _digest(folder)
+        source = Source(folder, digest, *best_of_run(run))
+        if _digest(folder) == digest:
+            return source
+
+
+def _digest(checkpoint: Path) -> str:
+    pointer = checkpoint / POINTER
+    return sha256_of(pointer) if pointer.is_file() else ""
 
 
 def probe_of_source(source: Source, *, recordings: bool = False) -> Probe:
@@ -88,10 +104,13 @@ def probe_of_source(source: Source, *, recordings: bool = False) -> Probe:
     Raises DataError.
     """
     validation = _clips_of_split(source, "Val", _PROBE_CLIPS)
-    clips = np.concatenate([validation.waveforms, extremes(source.config.frontend)])
+    others = extremes(source.config.frontend)
+    clips = np.concatenate([validation.waveforms, others])
+    lengths = np.concatenate([validation.lengths, np.full(len(others), clips.shape[1])])
     probe = Probe(
         clips=clips,
-        reference=_reference(source, clips),
+        lengths=lengths,
+        reference=_reference(source, clips, lengths),
         ratings=validation.rated,
         speakers=validation.speakers,
         columns=source.columns,
@@ -108,6 +127,7 @@ def _recordings_of_probe(source: Source, probe: Probe) -> Recordings:
     return Recordings(
         recordings=recordings,
         clips=clips,
+        lengths=lengths,
         reference=_reference(source, clips, lengths),
         ratings=probe.ratings,
         speakers=probe.speakers,
@@ -116,15 +136,15 @@ def _recordings_of_probe(source: Source, probe: Probe) -> Recordings:
 
 
 def _recordings(probe: Probe) -> Iterator[Float32]:
-    """The clips as they are, softer, or with more behind them; of the extremes, two are cut short."""
-    silence, click, noise, square = probe.clips[-4:]
-    for number, clip in enumerate(probe.clips[:-4]):
-        as_is, softer, longer = clip, clip * np.float32(0.003), np.concatenate([clip, clip[::2]])
+    """The sounds as they are, softer, or with more behind them; of the extremes, two are cut short."""
+    silence, click, noise, square = probe.sounds[-4:]
+    for number, sound in enumerate(probe.sounds[:-4]):
+        as_is, softer, longer = sound, sound * np.float32(0.003), np.concatenate([sound, sound[::2]])
         yield (as_is, softer, longer)[number % 3]
     yield from (silence, click[: len(click) // 2 + 1], np.concatenate([noise / 2, noise]), square[:1000])
 
 
-def _reference(source: Source, clips: Float32, lengths: Int64 | None = None) -> Float32:
+def _reference(source: Source, clips: Float32, lengths: Int64) -> Float32:
     with Progress("PyTorch's scores", len(clips), "clips") as bar:
         return torch_scores(
             source.network,
@@ -138,6 +158,7 @@ def _reference(source: Source, clips: Float32, lengths: Int64 | None = None) -> 
 
 class _RatedClips(NamedTuple):
     waveforms: Float32  # [n, N] in [-1, 1]
+    lengths: Int64  # [n]: the samples of each recording, N at most
     rated: Float32  # [n, L] in the units of the scales
     speakers: tuple[str, ...]  # n
 
@@ -168,4 +189,5 @@ def _clips_of_split(source: Source, name: str, count: int) -> _RatedClips:
     indices = np.arange(len(store))
     waveforms = waveform_from_samples(store.clips(indices, np.zeros_like(indices), spec))
     rated = split.rated[chosen].astype(np.float32)
-    return _RatedClips(waveforms, rated, tuple(split.clips[i].speaker for i in chosen))
+    lengths = np.minimum(store.lengths, spec.clip_samples).astype(np.int64)
+    return _RatedClips(waveforms, lengths, rated, tuple(split.clips[i].speaker for i in chosen))

@@ -177,9 +177,18 @@ def read_info(folder: Path) -> CheckpointInfo:
 def load_checkpoint(
     folder: Path, *kinds: str, pointer: str = POINTER
 ) -> tuple[CheckpointInfo, dict[str, Tensors]]:
-    """Reads the JSON and the given kinds of tensors, on the CPU. Raises ModelError if a hash differs."""
-    document = _document(folder / pointer)
-    return _info(document), {kind: _load_checked(folder / pointer, document["files"], kind) for kind in kinds}
+    """Reads the JSON and the given kinds of tensors, on the CPU. Raises ModelError if a hash differs.
+
+    A training may replace the checkpoint, and remove its files, meanwhile: then the new one is read.
+    """
+    path = folder / pointer
+    while True:
+        document = _document(path)
+        try:
+            return _info(document), {kind: _load_checked(path, document["files"], kind) for kind in kinds}
+        except (ModelError, FileNotFoundError):
+            if _document(path) == document:
+                raise
 
 
 class Saver:

@@ -288,14 +288,14 @@ def test_e4_scores_that_are_not_finite(
 def test_an_fp16_overflow_of_activations(network: TwinsNetwork, probe: Probe) -> None:
     """Between two layers, where float32 undoes it: neither weights nor scores show it."""
     encoder = folded_encoder(network.encoder, FrontendSpec())
-    check_half_range(encoder, FrontendSpec(), probe.clips)
+    check_half_range(encoder, FrontendSpec(), probe)
     block = encoder.get_submodule("conv_block1")
     with torch.no_grad():
         block.conv1.weight.mul_(1e5)
         block.conv1.bias.mul_(1e5)
         block.conv2.weight.mul_(1e-5)
     with pytest.raises(ModelError, match=r"fp16 \| activations reach .* \| expected at most 65504"):
-        check_half_range(encoder, FrontendSpec(), probe.clips)
+        check_half_range(encoder, FrontendSpec(), probe)
 
 
 def test_activations_that_are_no_numbers_are_beyond_fp16(probe: Probe) -> None:
@@ -307,7 +307,7 @@ def test_activations_that_are_no_numbers_are_beyond_fp16(probe: Probe) -> None:
 
     encoder = torch.nn.Sequential(torch.nn.Flatten(), Broken(), torch.nn.Threshold(0, 0))
     with pytest.raises(ModelError, match="activations reach nan"):
-        check_half_range(encoder, FrontendSpec(), probe.clips)
+        check_half_range(encoder, FrontendSpec(), probe)
 
 
 def test_an_fp16_overflow_of_weights(network: TwinsNetwork) -> None:

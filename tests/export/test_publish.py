@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -29,8 +30,10 @@ from rrtn.runtime.backends.registry import BACKENDS
 from rrtn.runtime.bundle import MANIFEST
 from rrtn.runtime.errors import DataError, ModelError, UnavailableError
 from rrtn.runtime.frontend import clip_of
-from rrtn.train.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from rrtn.runtime.system.files import sha256_of
+from rrtn.train.checkpoint import POINTER, CheckpointInfo, load_checkpoint, save_checkpoint
 from rrtn.train.config import config_from_dict
+from rrtn.train.evidence import best_checkpoint
 from rrtn.train.evidence.best_checkpoint import network_from_weights
 from rrtn.train.method import model
 from rrtn.train.method.encoders import PannsCnn
@@ -254,7 +257,14 @@ def test_graphs_that_take_waveforms_are_skipped_with_the_reason_and_scores_are_t
     came = np.array([list(row.scores.values()) for row in Scorer(run / "export", "cpu").score_files(files)])
     info, tensors = load_checkpoint(run / "checkpoints/best", "weights")
     network = network_from_weights(config_from_dict(info.config, source="test"), tensors["weights"])
-    np.testing.assert_allclose(came, scores(network, SPEC, files), atol=1e-4, rtol=0)
+    trainings = scores(network, SPEC, files)
+    np.testing.assert_allclose(came, trainings, atol=1e-4, rtol=0)
+    exported = source.source_of_run(run)
+    probe = source.probe_of_source(exported)  # the gate hears what scoring hears
+    np.testing.assert_allclose(probe.reference[:4], trainings, atol=1e-6, rtol=0)
+    lengths = [len(read_audio(path, SPEC).waveform) for path in files]
+    assert [len(sound) for sound in probe.sounds[:4]] == np.minimum(lengths, SPEC.clip_samples).tolist()
+    assert {len(sound) for sound in exported.training_sounds} < set(range(SPEC.clip_samples))
     silence = scores(network, replace(SPEC, pad="silence"), files)
     assert (np.abs(came - silence).max(axis=1) > 0.01).tolist() == [
         True,
@@ -264,10 +274,31 @@ def test_graphs_that_take_waveforms_are_skipped_with_the_reason_and_scores_are_t
     ]  # the last is longer
 
 
+def test_of_a_checkpoint_that_is_replaced_meanwhile_the_new_one_is_exported(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training goes on beside the export."""
+    best, replaced = run / "checkpoints/best", []
+
+    def best_of_run(run: Path) -> Any:
+        found = best_checkpoint.best_of_run(run)
+        if not replaced:
+            info, tensors = load_checkpoint(best, "weights")
+            record = {**info.history[0], "epoch": 2, "step": 2}
+            replaced.append(replace(info, epoch=2, step=2, history=[*info.history, record]))
+            save_checkpoint(best, replaced[0], tensors)
+        return found
+
+    monkeypatch.setattr(source, "best_of_run", best_of_run)
+    found = source.source_of_run(run)
+    assert (found.info, found.digest) == (replaced[0], sha256_of(best / POINTER))
+
+
 def test_int8_products_pass_the_gate_and_the_bundle_s_door(
-    run: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are an operator that is not standard."""
+    run = untrained_run(data, tmp_path / "run", FrontendSpec())
     last = lambda network, *_: {convolutions_of(network)[-1].name: (toom_cook(2), toom_cook(4))}  # noqa: E731
     monkeypatch.setattr(int8_variant, "plan_of", last)
     wanted = Wanted(int8=True, require=("cpu-int8",), waveform=False, cpu_variant=False)

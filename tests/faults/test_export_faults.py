@@ -404,7 +404,7 @@ def test_e4_a_graph_that_scores_otherwise_is_not_published_and_the_worst_clip_ke
     run = shutil.copytree(workplace.run, tmp_path / "run")
     ended = Child(exporting(run, "--out", out), tmp_path).wait()
     assert_refused(
-        ended, 5, "model.onnx | scores differ from PyTorch's by", "the limit is 1e-04", "not published"
+        ended, 5, "model.onnx | scores differ from PyTorch's by", "the limit is 1.00e-04", "not published"
     )
     with np.load(run / "parity-worst.npz") as worst:
         assert worst["waveform"].shape == (39_840,)

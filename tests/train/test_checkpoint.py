@@ -15,6 +15,7 @@ import pytest
 import torch
 from rrtn.runtime.errors import ConfigError, ModelError, StoppedError
 from rrtn.runtime.system.files import sha256_of
+from rrtn.train import checkpoint
 from rrtn.train.checkpoint import (
     POINTER,
     PREVIOUS,
@@ -409,6 +410,25 @@ def test_the_next_save_clears_away_what_the_kill_left(
         assert_whole(again, POINTER, 3)
         kept = {PREVIOUS, *files_of(before)} if keeping else set()
         assert names_in(again) == {POINTER, *files_of(3), *kept}
+
+
+@pytest.mark.parametrize("reader", ["sha256_of", "load_file"])
+def test_a_checkpoint_that_is_replaced_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    """rrtn evaluate, export and report read `best` beside a training, which removes the files before."""
+    save(tmp_path, 1)
+    real = getattr(checkpoint, reader)
+
+    def read(path: Path) -> Any:
+        if path.name.startswith("weights-00000010"):
+            save(tmp_path, 2)
+        return real(path)
+
+    monkeypatch.setattr(checkpoint, reader, read)
+    info, found = load_checkpoint(tmp_path, "weights")
+    assert info.epoch == 2
+    assert torch.equal(found["weights"]["conv"], tensors(2)["weights"]["conv"])
 
 
 # N10: links, and files of others
