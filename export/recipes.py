@@ -128,7 +128,7 @@ def _int8_graph_for_cpus(recipe: Recipe, given: Ingredients) -> Made:
 def _made_of_plan(recipe: Recipe, given: Ingredients, made: CpuVariant) -> Made:
     spec, meaning = given.source.config.frontend, given.source.meaning
     metadata = metadata_of(given.labels, spec, recipe.input, recipe.precision, made.plan, meaning)
-    return Made(file_from_onnx(made.model, metadata), plan=made.plan)
+    return Made(file_from_onnx(made.model, metadata), plan=made.plan | made.measured)
 
 
 def _int8_for_engines(recipe: Recipe, given: Ingredients) -> Made:

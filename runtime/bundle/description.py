@@ -46,10 +46,11 @@ class _Parity(TypedDict, total=False):
 
 
 class _Plan(TypedDict):
-    speedup: float
-    speedup_half_silent: NotRequired[float]  # files from before have none
-    cpu: str
     vector_extension: str
+    # In bundle.json alone: as measured at the export, over fp32, and of `cpu-int8` over int8.
+    speedup: NotRequired[float]
+    speedup_half_silent: NotRequired[float]
+    cpu: NotRequired[str]
 
 
 class _Stamp(TypedDict, total=False):
@@ -133,7 +134,7 @@ class Variant:
     size: int  # bytes
     parity: dict[str, Any] | None = None  # against PyTorch; None where it could not run
     stamp: dict[str, Any] | None = None  # of what is no ONNX: what built it, from which ONNX, for which GPUs
-    # Of the variant cpu: its convolutions, and how fast it was on which processor.
+    # Of the variant cpu: its convolutions; in bundle.json also how fast it was on which processor.
     plan: dict[str, Any] | None = None
 
     @property

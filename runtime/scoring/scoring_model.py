@@ -37,6 +37,10 @@ class Timing:
             self.features += features
             self.model += model
 
+    def adapt_to_fork(self) -> None:
+        """In a forked process: a thread that is no more may have held the lock."""
+        self._lock = threading.Lock()
+
 
 class ScoringModel:
     """Runs batches of one size, less where the device's memory is too small. Several threads may use it."""
@@ -152,6 +156,7 @@ class ScoringModel:
                 fix="make it after the fork (gunicorn: without --preload), or use multiprocessing spawn",
             )
         self._lock = threading.Lock()  # another thread may have held it
+        self._timing.adapt_to_fork()
         if self.in_use:  # a thread that is no more was in the session, and may hold locks of it
             self.in_use = set()
             self.backend = backend_from_variant(

@@ -274,6 +274,14 @@ def test_graphs_that_take_waveforms_are_skipped_with_the_reason_and_scores_are_t
     ]  # the last is longer
 
 
+def test_an_export_again_gives_the_same_files(run: Path) -> None:
+    """Or no table that was begun with the bundle, and no tuning of it, could go on."""
+    wanted = Wanted(int8=True, require=("cpu", "cpu-int8"))
+    first, again = ({v.name: v.sha256 for v in publish(run, wanted=wanted).bundle.variants} for _ in range(2))
+    assert first.keys() == {"fp32", "cpu", "int8", "cpu-int8"}
+    assert first == again
+
+
 def test_of_a_checkpoint_that_is_replaced_meanwhile_the_new_one_is_exported(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,7 +193,8 @@ def test_n1_a_fork_while_the_model_runs_loads_the_model_again(program: Program) 
     code = """
 def same(backend):
     return wrong(1) * 10 + (scorer.backend is backend)
-quiet = code_of(forked(same, scorer.backend))
+with scorer.timing._lock:  # as a lane's thread has it for a moment, after each batch
+    quiet = code_of(forked(same, scorer.backend))
 scorer.model.in_use.add(1)  # as a thread of the parent does
 busy = code_of(forked(same, scorer.backend))
 print(quiet, busy)
