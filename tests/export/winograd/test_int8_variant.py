@@ -256,7 +256,9 @@ def test_a_network_that_mixes_all_frames_at_once_is_measured_with_whole_clips(cl
     opset = [helper.make_opsetid("", 18)]
     content = helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
     made = cpu_int8_variant_of(content, content, clips[:8], SILENCE, slower_too=True)
-    assert made.measured["speedup"] == pytest.approx(made.measured["speedup_half_silent"], abs=0.006)  # rounded
+    assert made.measured["speedup"] == pytest.approx(
+        made.measured["speedup_half_silent"], abs=0.006
+    )  # rounded
 
 
 def test_where_it_is_hardly_faster_than_int8_none_is_made_unless_it_is_required(
