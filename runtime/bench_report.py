@@ -32,6 +32,7 @@ def bench_document(
     return {
         "bundle": str(bundle.path),
         "checkpoint_sha256": bundle.provenance.get("checkpoint_sha256"),
+        "files": {variant.name: variant.sha256 for variant in bundle.variants},
         "machine": here,
         "ceiling": asdict(limits),
         "preparation": asdict(before),

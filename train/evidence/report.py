@@ -76,7 +76,10 @@ class _Machine(TypedDict):
 
 
 class _Bench(TypedDict):
-    checkpoint_sha256: NotRequired[str | None]  # of the bundle; absent in measurements before it was there
+    # Of the bundle; absent in measurements before they were there.
+    checkpoint_sha256: NotRequired[str | None]
+    files: NotRequired[dict[str, str]]
+    bundle: str
     machine: _Machine
     measurements: list[_Measurement]
 
@@ -363,35 +366,56 @@ def _export(folder: Path) -> Export:
     if not measured.is_file():
         return Export(variants=variants, folder=folder, measured=measured)
     document = _measured(measured, bundle)
-    speeds, machine = _speeds(document), document["machine"]
-    return Export(variants=variants, folder=folder, measured=measured, speeds=speeds, machine=machine)
+    there = _of_files_there(document, bundle)
+    others = [name for name in _variants(document["measurements"]) if name not in _variants(there)]
+    return Export(
+        variants=variants,
+        folder=folder,
+        measured=measured,
+        speeds=_speeds(there) if there else None,
+        machine=document["machine"],
+        others=tuple(others),
+    )
 
 
-def _measured(path: Path, bundle: Bundle) -> dict[str, Any]:
+def _variants(measurements: Sequence[_Measurement]) -> list[str]:
+    return list(dict.fromkeys(row["variant"] for row in measurements))
+
+
+def _of_files_there(document: _Bench, bundle: Bundle) -> list[_Measurement]:
+    """The measurements of files that the bundle still has."""
+    files = {variant.name: variant.sha256 for variant in bundle.variants}
+    measured = document.get("files", files)
+    return [
+        row
+        for row in document["measurements"]
+        if row["variant"] in files and measured.get(row["variant"]) == files[row["variant"]]
+    ]
+
+
+def _measured(path: Path, bundle: Bundle) -> _Bench:
     """What `rrtn bench --json` printed of the bundle. Raises DataError where the file is something else."""
     fix = f"rrtn bench {quoted(bundle.path)} --json > {quoted(path)}"
     try:
-        document = parsed(read_regular(path))
-        converted(document, _Bench)
+        document = converted(parsed(read_regular(path)), _Bench)
     except (OSError, ValueError) as error:
         raise DataError(str(path), str(error), wanted="what rrtn bench --json prints", fix=fix) from error
-    assert isinstance(document, dict)
     checkpoint = bundle.provenance.get("checkpoint_sha256")
     if document.get("checkpoint_sha256", checkpoint) != checkpoint:
-        came = f"the speeds of {document.get('bundle')}, of another checkpoint"
+        came = f"the speeds of {document['bundle']}, of another checkpoint"
         raise DataError(str(path), came, wanted=f"those of {bundle.path}", fix=fix)
     return document
 
 
-def _speeds(document: dict[str, Any]) -> ShownTable:
+def _speeds(measurements: Sequence[_Measurement]) -> ShownTable:
     rows = [
         [
             f"{row['variant']} on {row['device']}",
             f"{row['at_once']} x {row['batch']}",
-            *(f"{row[name]:.2f}" for name in ("p50", "p90", "highest")),
+            *(f"{value:.2f}" for value in (row["p50"], row["p90"], row["highest"])),
             f"{row['clips_per_second']:.1f}",
             str(row["n"]),
         ]
-        for row in document["measurements"]
+        for row in measurements
     ]
     return ShownTable(["variant", "batch", "p50 ms", "p90 ms", "max ms", "clips/s", "n"], rows)

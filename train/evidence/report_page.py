@@ -1,6 +1,6 @@
 """What a report's page holds, as plain data. The template templates/report.html.j2 makes HTML of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,8 @@ class Export:
     folder: Path
     measured: Path
     speeds: ShownTable | None = None
-    machine: dict[str, Any] = field(default_factory=dict)
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    others: tuple[str, ...] = ()  # variants that were measured when they had other files
 
     @property
     def cores(self) -> str:

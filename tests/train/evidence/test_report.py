@@ -19,7 +19,9 @@ import soundfile
 from rrtn.commands.evaluate import print_evaluation
 from rrtn.runtime import load_bundle
 from rrtn.runtime.backends import variant_rows
+from rrtn.runtime.bundle import MANIFEST
 from rrtn.runtime.errors import ConfigError, DataError
+from rrtn.runtime.system.files import write_json
 from rrtn.train import loop
 from rrtn.train.config import config_from_dict
 from rrtn.train.data.corpus import MARK
@@ -122,6 +124,30 @@ def test_the_speeds_of_another_bundle_are_refused(tmp_path: Path) -> None:
         DataError, match=r"the speeds of other/export, of another checkpoint \| .* rrtn bench"
     ):
         page_of._measured(tmp_path / "bench.json", bundle)
+
+
+def test_the_speeds_of_files_that_the_bundle_no_longer_has_are_left_out(
+    run: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    out = run / "export"
+    out.mkdir()
+    shutil.copy(tiny_model, out / "model.onnx")
+    alone = load_bundle(out / "model.onnx")
+    write_json(out / MANIFEST, alone.manifest())
+    speed = {"device": "cpu", "at_once": 1, "batch": 1, "p50": 1, "p90": 1, "highest": 1, "n": 9}
+    rows = [
+        {**speed, "variant": name, "clips_per_second": rate}
+        for name, rate in (("fp32", 111.1), ("int8", 222.2))
+    ]
+    document = {"machine": {"cpu": "one", "cores": 2}, "measurements": rows, "bundle": str(out)}
+    now = {"fp32": alone.variants[0].sha256}
+    for files, kept in ((None, True), (now, True), (now | {"fp32": 64 * "0"}, False)):
+        write_json(out / "bench.json", document | ({"files": files} if files else {}))
+        text = Page(report([run])).text
+        assert ("111.1" in text, "222.2" in text) == (kept, False)
+        assert ("No latencies: rrtn bench" in text) != kept
+        others = "int8" if kept else "fp32, int8"
+        assert f"Left out are the latencies of {others}: the bundle had other files then." in text
 
 
 def test_a_page_that_lacks_a_part_is_an_error() -> None:
