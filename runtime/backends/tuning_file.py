@@ -34,11 +34,11 @@ _RUNTIMES: Final = (
 class Way:
     """A way to run a bundle, and how fast it was."""
 
-    variant: str
-    backend: str
-    batch_size: int  # clips
-    lanes: int  # batches at once
-    threads: int  # of each batch
+    variant: Name
+    backend: Name
+    batch_size: Count  # clips
+    lanes: Count  # batches at once
+    threads: Count  # of each batch
     milliseconds: float  # of a batch, in the best round
     clips_per_second: float  # of all lanes, in the best round
     spread: float  # between the rounds, as a share of the best
@@ -60,17 +60,6 @@ class _Document(TypedDict):
     clips: dict[str, Any]
     measured: list[dict[str, Any]]
     not_taken: dict[str, str]
-
-
-class _WayForm(TypedDict):
-    variant: Name
-    backend: Name
-    batch_size: Count
-    lanes: Count
-    threads: Count
-    milliseconds: float
-    clips_per_second: float
-    spread: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +212,7 @@ def _tuning(bundle: Bundle | None, form: _Document) -> Tuning:
 
 def _way(bundle: Bundle | None, fields: dict[str, Any]) -> Way:
     """Raises ValueError for a way that the bundle has no file for, or that no backend could go."""
-    way = Way(**converted(fields, _WayForm))
+    way = converted(fields, Way)
     if bundle and bundle.variant(way.variant) is None:
         raise ValueError(f"no variant {way.variant!r} in the bundle")
     if not (1 <= way.batch_size <= 4096 and 1 <= way.lanes <= 4096 and 1 <= way.threads <= 4096):
