@@ -125,7 +125,7 @@ def data_of_items(items: dict[str, list[Item]]) -> DataSet:
         ]
         splits[name] = _split(clips, np.array([ratings for _, ratings, _ in of_split]))
     columns = Columns(targets=corpus.TARGETS, scales=(UNIT,) * len(corpus.TARGETS))
-    return DataSet(path=Path(), columns=columns, splits=splits, warnings=())
+    return DataSet(path=Path(), columns=columns, splits=splits, of_table=())
 
 
 def _split(clips: list[Clip], ratings: Float32) -> Split:

@@ -1,11 +1,10 @@
 """From settings to a plan: the data is read and checked, open settings are filled, nothing is trained."""
 
-import dataclasses
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,14 +12,23 @@ import numpy as np
 import torch
 
 from ..runtime.errors import ConfigError
-from ..runtime.text import counted
+from ..runtime.text import counted, first_of
 from .config import CompileMode, Config, Precision
 from .data.builtin import EPOCHS as BUILTIN_EPOCHS
 from .data.builtin import builtin_corpus
 from .data.data_set import DataSet, named_speakers
 from .data.device_clips import part_of_training
-from .data.ratings import LabelSummary, alike_names, constant_targets, label_summaries
+from .data.folds import check_classes_of_fold
+from .data.ratings import (
+    LabelSummary,
+    absent_classes,
+    alike_names,
+    classes_not_in_train,
+    constant_targets,
+    label_summaries,
+)
 from .data.reading import data_of_settings, label_settings
+from .data.targets import FEWEST_RATED
 from .method.columns import UNIT, scale_choice, scale_settings
 from .method.encoders import encoder_from_name
 from .method.model import TwinsNetwork
@@ -58,7 +66,7 @@ def plan_from_config(config: Config, *, ranks: int = 1) -> TrainingPlan:
 
     Raises DataError, ConfigError.
     """
-    data = data_from_config(config)
+    data = _checked_part(config, data_of_settings(data_folder(config), config.data))
     _check_fits(config)
     n_train = len(data.splits["Train"].clips)
     batch_size = _batch_size(config, n_train, ranks)
@@ -67,6 +75,52 @@ def plan_from_config(config: Config, *, ranks: int = 1) -> TrainingPlan:
         data=data,
         steps_per_epoch=n_train // batch_size,
         notes=tuple(_notes(config, data, batch_size)),
+    )
+
+
+def check_draws(config: Config, seeds: Iterable[int]) -> None:
+    """Raises what a plan raises where one of these seeds draws training clips that cannot be learned from.
+
+    For several runs, before the first one is trained.
+    """
+    if config.data.fraction == 1:
+        return
+    whole = data_of_settings(data_folder(config), config.data)
+    for seed in seeds:
+        part = _checked_part(replace(config, seed=seed), whole)
+        _batch_size(config, len(part.splits["Train"].clips), ranks=1)
+
+
+def _checked_part(config: Config, whole: DataSet) -> DataSet:
+    """The data set with the training clips that are drawn.
+
+    Raises ConfigError where they are too few, or lack a class; DataError for a fold that lacks one. Not in
+    `data_from_config`: runs of before are evaluated as they are.
+    """
+    if config.data.fold:
+        check_classes_of_fold(whole, config.data.fold)
+    data = part_of_training(whole, config.data.fraction, seed=config.seed)
+    train = data.splits["Train"]
+    rated = zip(data.columns.names, (~np.isnan(train.ratings)).sum(0).tolist(), strict=True)
+    few = [f"{counted(count, 'training clip')} with {name}" for name, count in rated if count < FEWEST_RATED]
+    absent = classes_not_in_train(data, [whole.splits["Train"]])
+    if len(train.clips) < _FEWEST_CLIPS:
+        raise _too_small(config, counted(len(train.clips), "training clip"), f"at least {_FEWEST_CLIPS}")
+    if few:
+        raise _too_small(config, first_of(few), f"at least {FEWEST_RATED}", "leave this target out")
+    if lost := [name for name, clips in absent.items() if clips]:
+        came = f"no training clip with {first_of(lost)}"
+        raise _too_small(config, came, "at least 1", "leave the cells of this class empty")
+    return data
+
+
+def _too_small(config: Config, left: str, wanted: str, otherwise: str = "") -> ConfigError:
+    fix = "take a larger fraction, or another seed"
+    return ConfigError(
+        "--fraction",
+        f"{config.data.fraction} with seed {config.seed} leaves {left}",
+        wanted=wanted,
+        fix=f"{fix}, or {otherwise}" if otherwise else fix,
     )
 
 
@@ -88,13 +142,6 @@ def _check_fits(config: Config) -> None:
 
 def _batch_size(config: Config, n_train: int, ranks: int) -> int:
     """The batch over all ranks. Raises ConfigError if the clips or the ranks do not allow it."""
-    if n_train < _FEWEST_CLIPS:
-        raise ConfigError(
-            "--fraction",
-            f"{config.data.fraction} leaves {counted(n_train, 'training clip')}",
-            wanted=f"at least {_FEWEST_CLIPS}",
-            fix="take a larger fraction",
-        )
     batch_size = config.optim.batch_size or _default_batch(n_train)
     if batch_size > n_train:
         raise ConfigError(
@@ -112,10 +159,10 @@ def _batch_size(config: Config, n_train: int, ranks: int) -> int:
 def _resolved(config: Config, data: DataSet, batch_size: int, ranks: int) -> Config:
     """The settings without anything open but the device."""
     epochs = config.optim.epochs or (_PAPER_EPOCHS if config.data.dir else BUILTIN_EPOCHS)
-    return dataclasses.replace(
+    return replace(
         config,
-        optim=dataclasses.replace(config.optim, epochs=epochs, batch_size=batch_size),
-        data=dataclasses.replace(
+        optim=replace(config.optim, epochs=epochs, batch_size=batch_size),
+        data=replace(
             config.data,
             targets=data.targets,
             scale=scale_settings(data.columns, scale_choice(label_settings(config.data)[1].scale)),
@@ -140,9 +187,12 @@ def _notes(config: Config, data: DataSet, batch_size: int) -> Iterator[str]:
         yield f"{clips}: --batch-size {batch_size} instead of the paper's {_PAPER_BATCH}"
     if not np.float32(config.optim.eps):
         yield f"optim.eps {config.optim.eps:g} is 0 in float32: a weight whose gradient is 0 may become NaN"
-    yield from constant_targets(data)
-    yield from alike_names(data)
-    yield from data.warnings
+    yield from notes_on_data(data)
+
+
+def notes_on_data(data: DataSet) -> tuple[str, ...]:
+    """What a person should know of the clips that are trained on and validated on."""
+    return (*absent_classes(data), *constant_targets(data), *alike_names(data), *data.warnings)
 
 
 def targets_line(data: DataSet) -> str:

@@ -17,6 +17,7 @@ from rrtn.train.method.choices import ENCODER_NAMES
 from rrtn.train.plan import (
     _default_batch,
     data_folder,
+    data_from_config,
     describe,
     network_from_config,
     plan_from_config,
@@ -182,6 +183,82 @@ def test_warnings_of_the_data_are_notes(make_data: MakeData, csv_lines: list[str
     plan = plan_from_config(with_batch(Config(data=DataConfig(dir=str(folder))), 4))
     assert plan.notes == plan.data.warnings
     assert "00013.wav" in plan.notes[0]
+
+
+class TestFraction:
+    """Half of the training clips: two of four speakers, with two clips each."""
+
+    @pytest.fixture
+    def half(self, config: Config) -> Config:
+        config = with_batch(config, 2)
+        return replace(config, data=replace(config.data, fraction=0.5))
+
+    @pytest.fixture
+    def drawn(self, half: Config) -> set[str]:
+        return {clip.speaker for clip in data_from_config(half).splits["Train"].clips}
+
+    def test_clips_without_a_class_are_refused_and_runs_of_before_are_read(
+        self, half: Config, drawn: set[str], make_data: MakeData, csv_lines: list[str]
+    ) -> None:
+        header, *rows = csv_lines
+        kinds = [
+            ("Laugh" if row.split(",")[2] in {*drawn, "Val_4"} else "Gasp") if i % 2 else "Cry"
+            for i, row in enumerate(rows)
+        ]
+        make_data([f"{header},Kind", *(f"{row},{kind}" for row, kind in zip(rows, kinds, strict=True))])
+        half = replace(half, data=replace(half.data, class_targets=("Kind",)))
+        with pytest.raises(ConfigError) as caught:
+            plan_from_config(half)
+        assert str(caught.value) == (
+            "--fraction | 0.5 with seed 0 leaves no training clip with Kind=Gasp | expected at least 1 | "
+            "take a larger fraction, or another seed, or leave the cells of this class empty"
+        )
+        assert len(data_from_config(half).splits["Train"].clips) == 4
+        assert plan_from_config(replace(half, data=replace(half.data, fraction=1.0))).steps_per_epoch == 4
+
+    def test_a_target_that_one_of_the_clips_has_is_refused(
+        self, half: Config, drawn: set[str], make_data: MakeData, csv_lines: list[str]
+    ) -> None:
+        blank = [i for i, line in enumerate(csv_lines) if line.split(",")[2] in drawn][1:]
+        make_data([f"{line.rpartition(',')[0]}," if i in blank else line for i, line in enumerate(csv_lines)])
+        with pytest.raises(
+            ConfigError, match=r"leaves 1 training clip with Fear \| expected at least 2 .* leave this target"
+        ):
+            plan_from_config(half)
+
+    def test_one_clip_is_refused(self, half: Config, make_data: MakeData, csv_lines: list[str]) -> None:
+        make_data([line.replace("Train_", f"Train_{i}_") for i, line in enumerate(csv_lines)])
+        with pytest.raises(
+            ConfigError, match=r"0\.1 with seed 0 leaves 1 training clip \| expected at least 2"
+        ):
+            plan_from_config(replace(half, data=replace(half.data, fraction=0.1)))
+
+    def test_notes_count_the_clips_that_are_trained_on(
+        self, half: Config, drawn: set[str], make_data: MakeData, csv_lines: list[str]
+    ) -> None:
+        """A speaker who is in Val, too, is no leak where no clip of theirs is drawn."""
+        leaked = min({f"Train_{i}" for i in range(4)} - drawn)
+        lines = [line.replace("Val_4", leaked) for line in csv_lines]
+        first = next(i for i, line in enumerate(lines) if line.split(",")[2] in drawn)
+        for i in (first, *(i for i, line in enumerate(lines) if f",Train,{leaked}," in line)):
+            lines[i] = f"{lines[i].rpartition(',')[0]},"
+        make_data(lines)
+        blank = "blank, and left out of losses and metrics, of"
+        assert plan_from_config(half).notes == (f"{blank} 4 clips in Train: Fear 1",)
+        whole = plan_from_config(replace(half, data=replace(half.data, fraction=1.0))).notes
+        assert whole[0] == f"{blank} 8 clips in Train: Fear 3"
+        assert whole[1].startswith("SPEAKER LEAK: 1 speaker")
+
+
+def test_classes_of_the_settings_that_no_clip_has_are_told(
+    config: Config, make_data: MakeData, csv_lines: list[str]
+) -> None:
+    header, *rows = csv_lines
+    make_data([f"{header},Kind", *(f"{row},{'LC'[i % 2]}" for i, row in enumerate(rows))])
+    named = replace(config.data, class_targets=("Kind",), classes=("Kind=C", "Kind=G", "Kind=L"))
+    assert plan_from_config(with_batch(replace(config, data=named), 4)).notes == (
+        "no clip in Train, so never learned: Kind=G",
+    )
 
 
 def test_a_given_folder_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from .places import SETTINGS, settings_of_folder
 from .ratings import (
     LabelSummary,
     Pair,
+    absent_classes,
     alike_names,
     at_full,
     class_counts,
@@ -148,6 +149,7 @@ def check_data(folder: Path, spec: FrontendSpec, settings: DataConfig | None = N
             *duplicate_warnings(duplicates),
             *silent_warnings(clips, list(stores.values())),
             *clipped_warnings(clips, list(stores.values())),
+            *absent_classes(data),
             *constant_targets(data),
             *alike_names(data),
             *_not_in_humes_form(data, clips, ratings),

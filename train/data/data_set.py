@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from ...runtime.arrays import Float32, Float64, Int64
 from ...runtime.bundle import label_problem
 from ...runtime.errors import DataError
@@ -60,8 +62,8 @@ class DataSet:
     path: Path
     columns: Columns
     splits: dict[str, Split]
-    warnings: tuple[str, ...]
-    hidden: str = ""  # that one among `warnings` which says that ratings of Test may be taken as hidden
+    of_table: tuple[str, ...]  # warnings about the table, the folder and the scales
+    hidden: str = ""  # that one among `of_table` which says that ratings of Test may be taken as hidden
     channel: int | None = None  # of the files, counted from 1; None: the mean of all
     numeric_metadata: tuple[str, ...] = ()  # columns of numbers that their names keep from being targets
     cells: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # file_id -> column -> text
@@ -70,6 +72,11 @@ class DataSet:
     def targets(self) -> tuple[str, ...]:
         """Names of the rated targets, [K]."""
         return self.columns.targets
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """All of them. Blanks and speakers are counted in the splits as they are, be it a part of Train."""
+        return (*self.of_table, *_blanks(self), *_leaks(self))
 
 
 def named_speakers(speakers: Iterable[str]) -> int:
@@ -119,11 +126,10 @@ def read_data(
             for name in SPLITS
         },
         channel=channel,
-        warnings=(
+        of_table=(
             *table.warnings,
             *_in_no_such_folder(table, audio),
             *found.warnings,
-            *_leaks(clips),
             *_unlisted(audio, clips),
         ),
         hidden=found.hidden,
@@ -357,12 +363,23 @@ def _split(table: _CsvTable, name: str, clips: list[Clip], labels: Labels, fewes
     )
 
 
-def _leaks(clips: list[Clip]) -> list[str]:
+def _blanks(data: DataSet) -> list[str]:
+    """One line with the blanks of each target in Train and Val; none where there are none."""
+    texts = []
+    for name in [name for name in ("Train", "Val") if name in data.splits]:
+        blank = np.isnan(data.splits[name].ratings)
+        counts = zip(data.columns.names, blank.sum(0).tolist(), strict=True)
+        if named := ", ".join(f"{target} {count}" for target, count in counts if count):
+            texts.append(f"of {counted(len(blank), 'clip')} in {name}: {named}")
+    return [f"blank, and left out of losses and metrics, {'; '.join(texts)}"] if texts else []
+
+
+def _leaks(data: DataSet) -> list[str]:
     """A warning for speakers in more than one split: they make every validation figure too good."""
     splits_of: dict[str, set[str]] = {}
-    for clip in clips:
-        if clip.speaker:
-            splits_of.setdefault(clip.speaker, set()).add(clip.split)
+    for name, split in data.splits.items():
+        for speaker in {clip.speaker for clip in split.clips} - {""}:
+            splits_of.setdefault(speaker, set()).add(name)
     leaked = sorted(speaker for speaker, splits in splits_of.items() if len(splits) > 1)
     if not leaked:
         return []

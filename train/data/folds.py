@@ -14,6 +14,7 @@ from ...runtime.errors import ConfigError, DataError
 from ...runtime.text import counted
 from ..config import ALL_FOLDS, LOSO, fold_of_text
 from .data_set import Clip, DataSet, Split
+from .ratings import classes_not_in_train
 
 _FEWEST = 2  # clips with each target, on both sides of a fold
 
@@ -81,6 +82,24 @@ def fold_of_data(data: DataSet, fold: str, numbers: Sequence[int] = ()) -> DataS
                 fix=f"take fewer folds, or leave {name} out",
             )
     return _with_splits(data, ~inside, inside)
+
+
+def check_classes_of_fold(data: DataSet, fold: str) -> None:
+    """Raises DataError where a class is in the fold alone, so that its run would never learn it.
+
+    Not in `fold_of_data`: runs of before are evaluated as they are.
+    """
+    for name, clips in classes_not_in_train(data, [data.splits["Val"]]).items():
+        if clips:
+            speakers = {clip.speaker for clip in clips}
+            apart = f"take more folds ({LOSO}: one for each speaker), or leave"
+            raise DataError(
+                f"fold {fold}",
+                f"no clip with {name} trained on: the {counted(len(clips), 'clip')} with it "
+                f"{'is' if len(clips) == 1 else 'are'} of {counted(len(speakers), 'speaker')}, in this fold",
+                wanted="at least 1, so that the class is learned",
+                fix=f"{apart if len(speakers) > 1 else 'leave'} the cells of this class empty",
+            )
 
 
 def _with_splits(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ...runtime.arrays import Float32
 from ...runtime.text import first_of
-from .data_set import DataSet
+from .data_set import Clip, DataSet, Split
 
 BINS: Final = 10  # of width 0.1; the last one has 1.0 in it
 _FULL_TOLERANCE: Final = 1e-6
@@ -72,10 +72,27 @@ def strongest_pairs(r: npt.NDArray[np.float64], targets: tuple[str, ...]) -> lis
     return sorted((pair for pair in pairs if not np.isnan(pair.r)), key=lambda pair: -abs(pair.r))
 
 
+def classes_not_in_train(data: DataSet, clips_of: Sequence[Split] = ()) -> dict[str, list[Clip]]:
+    """Each class that no clip of Train has, as in Type=Laugh -> the clips of these splits that have it."""
+    of_classes = range(len(data.targets), len(data.columns.labels))
+    absent = [k for k in of_classes if not (data.splits["Train"].rated[:, k] == 1).any()]
+    return {
+        data.columns.labels[k]: [
+            split.clips[i] for split in clips_of for i in np.flatnonzero(split.rated[:, k] == 1)
+        ]
+        for k in absent
+    }
+
+
+def absent_classes(data: DataSet) -> list[str]:
+    """A warning for classes that the settings name and Train lacks; none where there are none."""
+    absent = classes_not_in_train(data)
+    return [f"no clip in Train, so never learned: {', '.join(absent)}"] if absent else []
+
+
 def constant_targets(data: DataSet) -> list[str]:
     """A warning for each split, with all targets that are constant in it; none where no target is."""
-    train = [name for name, values in _values(data, "Train") if len(values) < 2]
-    warnings = [f"no variation in Train, so nothing to learn: {', '.join(train)}"] if train else []
+    warnings = constant_in_train(data)
     for split in ("Val", "Test"):
         constant = [name for name, values in _values(data, split) if len(values) == 1]
         for names, measure in ((data.targets, "CCC of 0"), (data.columns.names[len(data.targets) :], "UAR")):
@@ -84,6 +101,12 @@ def constant_targets(data: DataSet) -> list[str]:
                     f"no variation in {split}, so a {measure} there says nothing: {', '.join(found)}"
                 )
     return warnings
+
+
+def constant_in_train(data: DataSet) -> list[str]:
+    """A warning with all targets that are constant in Train; none where no target is."""
+    train = [name for name, values in _values(data, "Train") if len(values) < 2]
+    return [f"no variation in Train, so nothing to learn: {', '.join(train)}"] if train else []
 
 
 def alike_names(data: DataSet) -> list[str]:

@@ -32,7 +32,7 @@ from .table_text import BLANKS, is_none, refused_lines
 
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _HIDDEN: Final = -1.0  # what challenges write in place of Test's labels
-_FEWEST_RATED: Final = 2  # of each target in Train and in Val: one clip has no correlation
+FEWEST_RATED: Final = 2  # of each target in Train and in Val: one clip has no correlation
 _MOST_CLASSES: Final = 200
 _ANY: Final = "LOW:HIGH"  # a scale that nothing tells
 # The scales that people rate on; the first that holds all ratings is proposed.
@@ -124,12 +124,11 @@ def labels_of_cells(cells: LabelCells, targets: Sequence[str], choice: LabelChoi
     _check_rated(cells, ratings, columns)
     shown = raw if columns.is_scaled else shares.astype(np.float32)
     rated: Float64 = np.hstack([shown, *_one_hot(numbers, classes)])
-    warnings = [*_blank_warnings(cells, ratings, columns), *_outside_warnings(cells, raw, columns)]
     return Labels(
         columns=columns,
         ratings=ratings,
         rated=rated,
-        warnings=(*warnings, *filter(None, [hidden])),
+        warnings=(*_outside_warnings(cells, raw, columns), *filter(None, [hidden])),
         hidden=hidden,
     )
 
@@ -345,27 +344,13 @@ def _check_rated(cells: LabelCells, ratings: Float32, columns: Columns) -> None:
         inside = _is(cells, split)
         counts = (~np.isnan(ratings[inside])).sum(0)
         for name, count in zip(columns.names, counts.tolist(), strict=True):
-            if count < min(_FEWEST_RATED, int(inside.sum())):
+            if count < min(FEWEST_RATED, int(inside.sum())):
                 raise cells.refused(
                     np.flatnonzero(inside & np.isnan(ratings[:, columns.names.index(name)])),
                     f"{name} is blank: {count} of {int(inside.sum())} clips of {split} have it",
-                    wanted=f"at least {_FEWEST_RATED}",
+                    wanted=f"at least {FEWEST_RATED}",
                     fix=f"leave {name} out",
                 )
-
-
-def _blank_warnings(cells: LabelCells, ratings: Float32, columns: Columns) -> list[str]:
-    """One line with the blanks of each target in Train and Val; none where there are none."""
-    texts = []
-    for split in ("Train", "Val"):
-        blank = np.isnan(ratings[_is(cells, split)])
-        counts = [(name, int(c)) for name, c in zip(columns.names, blank.sum(0), strict=True) if c]
-        if counts:
-            named = ", ".join(f"{name} {count}" for name, count in counts)
-            texts.append(f"of {len(blank)} clips in {split}: {named}")
-    if not texts:
-        return []
-    return [f"blank, and left out of losses and metrics, {'; '.join(texts)}"]
 
 
 def _outside_warnings(cells: LabelCells, raw: Float64, columns: Columns) -> list[str]:

@@ -19,10 +19,11 @@ from ...runtime.text import counted
 from ..config import Config, fold_of_text
 from ..config_file import config_from_toml
 from ..data.data_set import DataSet
-from ..data.folds import fold_numbers, fold_of_data
+from ..data.folds import check_classes_of_fold, fold_numbers, fold_of_data
+from ..data.ratings import constant_in_train
 from ..display import Part
 from ..loop import data_digest, train
-from ..plan import data_from_config, plan_from_config, targets_line
+from ..plan import TrainingPlan, data_from_config, notes_on_data, plan_from_config, targets_line
 from ..run_folder import RunFolder, runs_in
 from .planned_runs import check_digest, check_settings, epochs_done, resumed_by_the_command, state_of_run
 
@@ -116,17 +117,24 @@ def fold_runs(config: Config, *, folds: str, out: Path) -> FoldRuns:
     whole = replace(config, data=replace(config.data, fold=f"all/{folds}"))
     first = plan_from_config(replace(config, data=replace(config.data, fold=f"1/{folds}")))
     resolved = replace(first.config, data=replace(first.config.data, fold=whole.data.fold))
-    runs = FoldRuns(
-        out=out,
-        config=resolved,
-        data=data_from_config(resolved),
-        notes=(targets_line(first.data), *first.notes),
-    )
+    data = data_from_config(resolved)
+    runs = FoldRuns(out=out, config=resolved, data=data, notes=_notes(first, data))
+    of_folds = []
     for fold in runs.folds():
         check_settings(fold.folder, runs.config_of(fold.number), wanted="one setting for all folds")
         # Refuses a fold before anything is trained.
-        fold_of_data(runs.data, f"{fold.number}/{folds}", runs.numbers)
-    return runs
+        name = f"{fold.number}/{folds}"
+        part = fold_of_data(runs.data, name, runs.numbers)
+        check_classes_of_fold(part, name)
+        of_folds += [f"fold {name}: {note}" for note in constant_in_train(part)]
+    return replace(runs, notes=(*runs.notes, *(of_folds if not constant_in_train(data) else ())))
+
+
+def _notes(first: TrainingPlan, data: DataSet) -> tuple[str, ...]:
+    """What is said of settings by the first fold's plan, and of all clips of the folds. Test stays aside."""
+    everything = replace(first.data, splits={"Train": data.splits["Train"]})
+    of_settings = [note for note in first.notes if note not in notes_on_data(first.data)]
+    return (targets_line(everything), *of_settings, *notes_on_data(everything))
 
 
 def train_folds(runs: FoldRuns, *, say: Callable[[str], object]) -> None:

@@ -25,7 +25,7 @@ from ..display import Part
 from ..loop import data_digest, train
 from ..method.choices import ENCODER_NAMES, EncoderName
 from ..method.flops import step_flops
-from ..plan import plan_from_config, shapes_from_config, targets_line
+from ..plan import check_draws, plan_from_config, shapes_from_config, targets_line
 from ..run_folder import RunFolder
 from .planned_runs import check_digest, check_settings, epochs_done, resumed_by_the_command, state_of_run
 
@@ -167,6 +167,7 @@ def table_runs(config: Config, *, out: Path, seeds: int, rows: tuple[Table2Row, 
     plan = plan_from_config(replace(config, seed=0, compile=_compile_mode(config, out, seeds)))
     if not plan.data.targets:
         raise ConfigError("rrtn table2", "classes alone", wanted="rated targets, whose CCC the table holds")
+    check_draws(plan.config, range(seeds))
     runs = TableRuns(
         out=out, config=plan.config, seeds=seeds, rows=rows, notes=(targets_line(plan.data), *plan.notes)
     )

@@ -105,6 +105,16 @@ def test_n7_the_speaker_is_known_by_any_usual_name(make_data: MakeData, csv_line
         assert any("SPEAKER LEAK: 1 speaker " in warning for warning in data.warnings), name
 
 
+def test_blanks_are_counted_in_train_and_val(make_data: MakeData, csv_lines: list[str]) -> None:
+    lines = [
+        ",".join([*line.split(",")[:-1], ""]) if i in (1, 2, 9, 13) else line
+        for i, line in enumerate(csv_lines)
+    ]
+    assert read_data(make_data(lines)).warnings == (
+        "blank, and left out of losses and metrics, of 8 clips in Train: Fear 2; of 4 clips in Val: Fear 1",
+    )
+
+
 def test_n7_the_table_may_name_speakers_twice(make_data: MakeData, csv_lines: list[str]) -> None:
     data = read_data(make_data(with_column(csv_lines, "speaker", "7")))
     assert data.splits["Train"].clips[3].speaker == "Train_1"

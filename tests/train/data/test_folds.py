@@ -1,6 +1,7 @@
 """Folds are whole speakers, balanced, and a function of the table alone."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 from rrtn.runtime.errors import ConfigError, DataError
 from rrtn.train.config import DataConfig
 from rrtn.train.data.data_set import Clip, DataSet, Split
-from rrtn.train.data.folds import fold_numbers, fold_of_data
-from rrtn.train.method.columns import UNIT, Columns
+from rrtn.train.data.folds import check_classes_of_fold, fold_numbers, fold_of_data
+from rrtn.train.method.columns import UNIT, ClassTarget, Columns
 
 SIZES = [9, 1, 4, 4, 2, 7, 3, 3, 5, 2, 2]  # clips of each speaker
 
@@ -26,7 +27,7 @@ def data_of(sizes: list[int]) -> DataSet:
     pool = Split(clips=clips, ratings=rated.astype(np.float32), rated=rated)
     columns = Columns(targets=("Awe",), scales=(UNIT,))
     return DataSet(
-        path=Path(), columns=columns, splits={"Train": pool, "Val": empty, "Test": empty}, warnings=()
+        path=Path(), columns=columns, splits={"Train": pool, "Val": empty, "Test": empty}, of_table=()
     )
 
 
@@ -95,6 +96,42 @@ def test_what_makes_no_folds_is_refused() -> None:
         fold_of_data(data_of([3, 1]), "1/2")
     with pytest.raises(ConfigError, match=r"data\.fold \| 4/loso \| expected at most 3"):
         fold_of_data(data_of([3, 2, 4]), "4/loso")
+
+
+@pytest.mark.parametrize(
+    ("speakers", "fold", "line"),
+    [
+        (
+            ["s00"],
+            "1/loso",
+            "the 3 clips with it are of 1 speaker, in this fold | {wanted} | leave the cells",
+        ),
+        (
+            ["s00", "s02"],
+            "1/2",
+            "the 6 clips with it are of 2 speakers, in this fold | {wanted} | take more folds (loso: one for "
+            "each speaker), or leave the cells",
+        ),
+    ],
+)
+def test_a_class_in_one_fold_alone_is_refused_for_what_is_trained_on(
+    speakers: list[str], fold: str, line: str
+) -> None:
+    data = data_of([3, 3, 3, 3])
+    pool = data.splits["Train"]
+    odd = np.array([[float(clip.speaker in speakers)] for clip in pool.clips])
+    columns = Columns(
+        targets=("Awe",), scales=(UNIT,), classes=(ClassTarget(name="Kind", classes=("A", "B")),)
+    )
+    pool = replace(pool, ratings=np.hstack([pool.ratings, odd]), rated=np.hstack([pool.rated, 1 - odd, odd]))
+    part = fold_of_data(replace(data, columns=columns, splits=data.splits | {"Train": pool}), fold)
+    with pytest.raises(DataError) as caught:
+        check_classes_of_fold(part, fold)
+    wanted = "expected at least 1, so that the class is learned"
+    assert str(caught.value) == (
+        f"fold {fold} | no clip with Kind=B trained on: {line.format(wanted=wanted)} of this class empty"
+    )
+    check_classes_of_fold(fold_of_data(data, fold), fold)
 
 
 @pytest.mark.parametrize("text", ["6/5", "0/5", "2/1", "2/", "/5", "x/5", "2/lo", "-1/5", "2", "\u0662/5"])

@@ -199,6 +199,32 @@ def test_other_settings_and_other_data_are_refused(crossed: FoldRuns, folder: Pa
             evaluate(crossed.out / "fold1", ridge=False, others=[crossed.out], **given)
 
 
+def test_what_a_fold_cannot_learn_is_said_before_any_is_trained(folder: Path, tmp_path: Path) -> None:
+    """The class G and the ratings above 0 are of one speaker, whom the third fold leaves out."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/wav").symlink_to(folder / "data/wav")
+    people = [i % SPEAKERS for i in range(SPEAKERS * CLIPS)]
+    rows = [
+        f"{i},s{one},{int(one == 2)},{i / 11},{'G' if one == 2 else 'LC'[i // 4 % 2]},Train"
+        for i, one in enumerate(people)
+    ]
+    rows[0] = rows[0].replace("0.0", "")
+    table = ["file,speaker,Awe,Fear,Kind,Split", *rows[:-1], rows[-1].replace("Train", "Test")]
+    (tmp_path / "data/data_info.csv").write_text("\n".join(table) + "\n")
+    config = settings(tmp_path)
+    runs = fold_runs(config, folds="loso", out=tmp_path / "cv")
+    assert runs.notes == (
+        "targets: Awe (2 values), Fear (10 values, 9% blank); metadata by their names: file "
+        "(--targets takes any column)",
+        "data_info.csv: columns without numbers are ignored: Kind",
+        "blank, and left out of losses and metrics, of 11 clips in Train: Fear 1",
+        "fold 3/loso: no variation in Train, so nothing to learn: Awe",
+    )
+    of_classes = replace(config, data=replace(config.data, class_targets=("Kind",)))
+    with pytest.raises(DataError, match=r"^fold 3/loso \| no clip with Kind=G trained on: the 3 clips"):
+        fold_runs(of_classes, folds="loso", out=tmp_path / "cv")
+
+
 def test_the_command_takes_tables_of_any_columns_and_scales(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

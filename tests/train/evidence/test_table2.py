@@ -14,10 +14,11 @@ from rrtn.cli import app
 from rrtn.runtime.errors import ConfigError, DataError, StoppedError
 from rrtn.runtime.system import failpoints
 from rrtn.train import loop
+from rrtn.train import plan as plan_module
 from rrtn.train.checkpoint import POINTER
 from rrtn.train.config import Config, config_from_dict
 from rrtn.train.data.corpus import synthesise
-from rrtn.train.data.data_set import read_data
+from rrtn.train.data.data_set import DataSet, read_data
 from rrtn.train.data.device_clips import part_of_training
 from rrtn.train.evidence import table2
 from rrtn.train.evidence import table2_runs as rows
@@ -584,6 +585,21 @@ class TestFraction:
         assert plan.steps_per_epoch == len(plan.data.splits["Train"].clips) // 5
         assert len(plan.data.splits["Train"].clips) < 15
         assert len(plan.data.splits["Val"].clips) == 9
+
+    def test_a_seed_that_cannot_be_trained_is_refused_before_the_first_run(
+        self, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = plan_module.part_of_training
+
+        def one_clip_of_seed_2(data: DataSet, fraction: float, *, seed: int) -> DataSet:
+            return real(data, 1e-9 if seed == 2 else fraction, seed=seed)
+
+        monkeypatch.setattr(plan_module, "part_of_training", one_clip_of_seed_2)
+        few = len(one_clip_of_seed_2(read_data(corpus), 0.4, seed=2).splits["Train"].clips)
+        fraction = {"fraction": 0.4}
+        assert runs_of(corpus, tmp_path / "two", data=fraction, optim={"batch_size": few + 1}).seeds == 2
+        with pytest.raises(ConfigError, match=rf"--batch-size \| {few + 1} \| expected at most {few}"):
+            runs_of(corpus, tmp_path / "three", seeds=3, data=fraction, optim={"batch_size": few + 1})
 
     @pytest.mark.parametrize("fraction", [0.0, -1.0, 1.01, float("nan")])
     def test_shares_that_are_none_are_refused(self, corpus: Path, fraction: float) -> None:
