@@ -9,7 +9,7 @@ from ..runtime.backends.base import BackendKind
 from ..runtime.backends.registry import for_each_backend
 from ..runtime.errors import ConfigError, ModelError
 from ..runtime.text import printable
-from .options import BundleArgument, Json, names_with_commas, newest_bundle, numbers_with_commas
+from .options import BundleArgument, Json, bundle_place, names_with_commas, numbers_with_commas
 from .printing import Column, Table, numbers, print_json, print_table, stdout_width, wrapped
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def bench(
     sizes = numbers_with_commas("--batches", batches) if batches else ()
     if not 0 < seconds < float("inf"):
         raise ConfigError("--seconds", f"{seconds}", wanted="a number above 0")
-    bundle = load_bundle(model or newest_bundle())
+    bundle = load_bundle(bundle_place(model))
     document = _measured(bundle, names_with_commas(variants), sizes, seconds)
     if chart:
         write_bytes(chart, svg_chart(document).encode())

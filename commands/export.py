@@ -15,10 +15,10 @@ from .options import (
     Json,
     RunArgument,
     bundle_named,
-    existing_run,
+    bundle_place,
     load_torch,
-    newest_bundle,
     numbers_with_commas,
+    single_run,
 )
 from .printing import Column, Table, end_with_error, numbers, print_json, print_table, say
 
@@ -126,7 +126,7 @@ def export(
         require=tuple(require or ()),
         engine=_engine_options(batch_profile, targets),
     )
-    _export(existing_run(run), out, wanted, triton, web, as_json)
+    _export(single_run(run), out, wanted, triton, web, as_json)
 
 
 def parity(
@@ -149,11 +149,11 @@ def parity(
     """
     from ..runtime.bundle import load_bundle
 
-    loaded = load_bundle(bundle or newest_bundle())
+    loaded = load_bundle(bundle_place(bundle))
     load_torch("export.publish")
     from ..export.bundle_parity import parity_of_bundle
 
-    results = parity_of_bundle(loaded, run=run)
+    results = parity_of_bundle(loaded, run=run and single_run(run))
     error = _parity_error(loaded, results)
     document = [result.to_dict() for result in results]
     if as_json and error:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .options import BundleArgument, Json, newest_bundle
+from .options import BundleArgument, Json, bundle_place
 from .printing import Column, Table, print_json, print_table
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def inspect(
     """
     from ..runtime.bundle import load_bundle
 
-    bundle = load_bundle(model or newest_bundle())
+    bundle = load_bundle(bundle_place(model))
     print_json(bundle_json(bundle)) if as_json else print_bundle(bundle)
 
 

@@ -6,7 +6,7 @@ import typer
 
 from ..runtime.backends.registry import AUTO
 from .live import Shown, score_live
-from .options import BackendOption, Json, ModelOption, VariantOption, newest_bundle, window_from_option
+from .options import BackendOption, Json, ModelOption, VariantOption, bundle_place, window_from_option
 from .printing import Table, print_json, print_table
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def listen(
     if devices:
         _print_devices(listed(device), as_json)
         return
-    bundle = load_bundle(model or newest_bundle())
+    bundle = load_bundle(bundle_place(model))
     settings = ScorerSettings(
         backend=backend,
         variant=variant,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..runtime.errors import ConfigError, RrtnError
 from ..runtime.text import counted, printable
-from .options import EXIT_SOME_ERRORS, newest_bundle, say_gaps, say_other_channel
+from .options import EXIT_SOME_ERRORS, bundle_place, say_gaps, say_other_channel
 from .printing import end_with_summary, say
 from .program import catch_hang_up, ends_with, signal_that_came, words_of_signal
 from .summary import row_json
@@ -59,7 +59,7 @@ def score_stdin(
         came = "cannot be known before the sound has ended"
         raise ConfigError(f"--level {level}", came, wanted="running", fix="leave it out")
     check_stdin(rate=stdin.rate, channels=stdin.channels, pcm=stdin.pcm)
-    bundle = load_bundle(model or newest_bundle())
+    bundle = load_bundle(bundle_place(model))
     window = "auto" if settings.window is None else settings.window
     settings = replace(settings, window=window, level="running", batch_size=1)
     source = sound_on_stdin(

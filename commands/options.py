@@ -5,7 +5,7 @@ import importlib
 import itertools
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -14,6 +14,7 @@ import typer
 from ..runtime.backends.registry import backend_names
 from ..runtime.errors import ConfigError
 from ..runtime.system.host import quoted
+from ..runtime.text import counted
 from ..train.method.tasks import TASK_NAMES
 from .printing import say
 
@@ -278,7 +279,7 @@ def check_device(config: "Config", command: str) -> None:
 
 def existing_run(run: Path | None) -> Path:
     """RUN, or the newest run. Raises ConfigError if there is none."""
-    from ..train.run_folder import RunFolder, newest_run, runs_in
+    from ..train.run_folder import RunFolder, newest_run, runs_below, runs_in
 
     found = run or newest_run()
     if found is None or not found.is_dir():
@@ -289,7 +290,22 @@ def existing_run(run: Path | None) -> Path:
     above = next((folder for folder in found.absolute().parents if RunFolder(folder).is_begun()), None)
     came = f"is in the run {above}" if above else "is no run: no config.toml in it"
     fix = f"name the run: {quoted(above)}" if above else "name one, or leave RUN out for the newest"
+    if inside := runs_below(found):
+        fix = f"name one in it, such as {quoted(inside[0].parent)}"
     raise ConfigError(f"RUN {found}", came, wanted="a folder that rrtn train made", fix=fix)
+
+
+def single_run(run: Path | None) -> Path:
+    """RUN, or the newest run, where no folder of several runs will do. Raises ConfigError for one, too."""
+    from ..train.run_folder import RunFolder, runs_below
+
+    if run and not RunFolder(run).is_begun() and (inside := runs_below(run)):
+        raise _several(run, inside, fix=f"name one, such as {quoted(inside[0])}")
+    return existing_run(run)
+
+
+def _several(folder: Path, runs: list[Path], *, fix: str) -> ConfigError:
+    return ConfigError(str(folder), f"holds {counted(len(runs), 'run')}", wanted="one run", fix=fix)
 
 
 def run_named(run: Path) -> str:
@@ -307,6 +323,29 @@ def bundle_named(bundle: Path) -> str:
     except ConfigError:
         is_newest = False
     return "" if is_newest else f" --model {quoted(bundle)}"
+
+
+def bundle_place(model: Path | None) -> Path:
+    """What is named as a model, or the newest bundle. Raises ConfigError for a folder of several runs."""
+    from ..train.run_folder import RunFolder, runs_below
+
+    if model is None:
+        return newest_bundle()
+    with suppress(OSError):  # a name that no file can have: `load_bundle` refuses it
+        is_one = RunFolder(model).is_begun() or _has_bundle(model)
+        if not is_one and (inside := runs_below(model)):
+            exported = [run for run in inside if _has_bundle(run)]
+            fix = f"name one, such as {quoted(exported[0])}" if exported else ""
+            raise _several(model, inside, fix=fix or f"rrtn export {quoted(inside[0])}, then name that run")
+    return model
+
+
+def _has_bundle(folder: Path) -> bool:
+    """Whether the folder is a bundle, or a run that was exported."""
+    from ..runtime.bundle import MANIFEST
+    from ..train.run_folder import RunFolder
+
+    return any((place / MANIFEST).exists() for place in (folder, RunFolder(folder).export))
 
 
 def newest_bundle() -> Path:

@@ -24,8 +24,8 @@ from .options import (
     Listed,
     ModelOption,
     VariantOption,
+    bundle_place,
     named_inputs,
-    newest_bundle,
     say_gaps,
     say_other_channel,
     spool_from_options,
@@ -272,7 +272,7 @@ class _Target:
 def _files_of_model(model: Path | None) -> list[Path]:
     """What the model is read from; nothing where there is no model, which is refused later."""
     with contextlib.suppress(ConfigError):
-        chosen = model or newest_bundle()
+        chosen = bundle_place(model)
         return list(chosen.iterdir()) if chosen.is_dir() else [chosen]
     return []
 
@@ -312,7 +312,7 @@ def _opened_engine(
     from ..runtime.scoring.local_engine import LocalEngine, scorer_within_budget
     from ..runtime.system.memory import memory_as_before
 
-    bundle = load_bundle(model or newest_bundle())
+    bundle = load_bundle(bundle_place(model))
     say_gaps(bundle.spec, settings.window, settings.hop)
     say_other_channel(bundle, settings.channel)
     if settings.variant is None and target.out and not target.overwrite:

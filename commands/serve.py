@@ -19,7 +19,7 @@ from .options import (
     Channel,
     Json,
     VariantOption,
-    newest_bundle,
+    bundle_place,
     say_other_channel,
 )
 from .printing import end_with_summary, say
@@ -90,7 +90,7 @@ def serve(
         channel=channel,
     )
     with contextlib.closing(listening_socket(host, port)) as bound:
-        _run(settings, model or newest_bundle(), bound, limits, as_json)
+        _run(settings, bundle_place(model), bound, limits, as_json)
 
 
 def _run(

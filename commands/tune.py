@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from ..runtime.errors import ConfigError
-from .options import BundleArgument, Json, names_with_commas, newest_bundle
+from .options import BundleArgument, Json, bundle_place, names_with_commas
 from .printing import Column, Table, numbers, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def tune(
     for option, value in (("--seconds", seconds), ("--length", length)):
         if value is not None and not 0 < value < float("inf"):
             raise ConfigError(option, f"{value}", wanted="a number above 0")
-    bundle = load_bundle(model or newest_bundle())
+    bundle = load_bundle(bundle_place(model))
     tuning = tuned(bundle, allow=names_with_commas(allow) or (), seconds=seconds, length=length)
     print_json(tuning.to_dict()) if as_json else _print(tuning)
 

@@ -91,6 +91,11 @@ def runs_in(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("*")) if RunFolder(path).is_begun()]
 
 
+def runs_below(folder: Path) -> list[Path]:
+    """The runs in a folder, by name; where it holds none, those in its folders, as in a table's."""
+    return runs_in(folder) or [run for inside in sorted(folder.glob("*")) for run in runs_in(inside)]
+
+
 def free_name(folder: Path, name: str) -> str:
     """The name, or name-2, name-3, ...: the first that nothing in the folder has."""
     names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))

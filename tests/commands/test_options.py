@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rrtn.cli import app
 from rrtn.commands.options import (
     bundle_named,
+    bundle_place,
     existing_run,
     names_with_commas,
     newest_bundle,
     run_named,
     say_gaps,
     say_other_channel,
+    single_run,
 )
 from rrtn.runtime import FrontendSpec, load_bundle
 from rrtn.runtime.errors import ConfigError
@@ -25,6 +28,7 @@ def test_torch_takes_no_more_threads_than_this_process_may_keep_busy() -> None:
     code = """
 from rrtn.runtime.system import cpus
 cpus.usable_cpus = lambda: 1  # as in a container with a quota of one core
+from rrtn.cli import app
 from rrtn.commands.options import load_torch
 load_torch("train.config")
 import torch
@@ -41,6 +45,7 @@ def test_what_torch_makes_of_itself_is_never_looked_through_for_garbage() -> Non
 import gc
 looks = []
 gc.callbacks.append(lambda phase, info: looks.append(info["generation"]))
+from rrtn.cli import app
 from rrtn.commands.options import load_torch
 before = len(looks)
 load_torch("train.start")
@@ -72,6 +77,46 @@ def test_advice_names_a_run_or_a_bundle_unless_it_is_what_is_taken_without_a_nam
         " moved/a",
         " --model moved/a/export",
     )
+
+
+@pytest.fixture
+def folds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of a table: two runs of one row."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("seed0", "seed1"):
+        (Path("t/row") / name).mkdir(parents=True)
+        (Path("t/row") / name / "config.toml").touch()
+    return Path("t/row")
+
+
+def test_where_one_run_is_taken_a_folder_of_runs_names_them(folds: Path) -> None:
+    several = r"holds 2 runs \| expected one run \| name one, such as t/row/seed0$"
+    for folder in (folds, folds.parent):
+        with pytest.raises(ConfigError, match=f"^{folder} \\| {several}"):
+            single_run(folder)
+    assert existing_run(folds) == folds
+    with pytest.raises(ConfigError, match=r"RUN t \| is no run: .* \| name one in it, such as t/row$"):
+        existing_run(folds.parent)
+    assert single_run(folds / "seed1") == folds / "seed1"
+
+
+def test_where_a_model_is_taken_a_folder_of_runs_names_one_that_has_a_bundle(folds: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^t \| holds 2 runs .* \| rrtn export t/row/seed0, then name"):
+        bundle_place(folds.parent)
+    export = folds / "seed1/export"
+    export.mkdir()
+    (export / "bundle.json").touch()
+    with pytest.raises(ConfigError, match=r"^t/row \| holds 2 runs .* name one, such as t/row/seed1$"):
+        bundle_place(folds)
+    (folds / "bundle.json").touch()
+    for one in (folds, folds / "seed0", folds / "seed1", export, Path("no.onnx"), Path("n" * 300)):
+        assert bundle_place(one) == one
+
+
+@pytest.mark.parametrize("command", ["export", "inspect", "parity", "tune", "bench"])
+def test_commands_of_one_run_say_so(folds: Path, command: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{folds} . holds 2 runs"):
+        app([command, str(folds)], standalone_mode=False)
 
 
 @pytest.mark.parametrize(
