@@ -43,6 +43,7 @@ from .levels import LevelMeter
 # change this whenever runtime.audio gives other samples, or the index gets other fields
 _DECODER: Final = "mixdown-soxrHQ-level-int16/4"
 _SHARD_FILES: Final = 512
+_NO_CHANNEL: Final = "no_channel"  # of ERROR_CODES
 
 
 class CacheShard(NamedTuple):
@@ -186,17 +187,26 @@ def clip_store(
     *,
     label: str = "decode",
     channel: int | None = None,
+    without_channel: str = "",
     checked: bool = True,
 ) -> ClipStore:
     """Decodes the files that the cache lacks; -> all of them.
 
-    `channel`, counted from 1, is taken in place of the mean of all. `checked` compares the samples with
-    their hashes first; else a SampleCheck has to do it.
+    `channel`, counted from 1, is taken in place of the mean of all; `without_channel` is what to do where
+    sound files lack it. `checked` compares the samples with their hashes first; else a SampleCheck has to.
 
     Raises DataError, with the names of the files that cannot be decoded.
     """
     store = store_with_errors(paths, spec, label=label, channel=channel, checked=checked)
-    if bad := [f"{path.name}: {error}" for path, error in zip(paths, store.errors, strict=True) if error]:
+    results = [*zip(paths, store.errors, strict=True)]
+    if lacking := [path.name for path, error in results if error.startswith(f"{_NO_CHANNEL}: ")]:
+        raise DataError(
+            f"{len(lacking)} of {counted(len(paths), 'file')} without channel {channel}",
+            first_of(lacking),
+            wanted=f"files of {channel} channels or more",
+            fix=without_channel or "take another --channel (data.channel), or none for the mean of all",
+        )
+    if bad := [f"{path.name}: {error}" for path, error in results if error]:
         raise DataError(
             f"{len(bad)} of {counted(len(paths), 'file')} cannot be decoded",
             first_of(bad, separator="; "),

@@ -65,6 +65,7 @@ class DataSet:
     of_table: tuple[str, ...]  # warnings about the table, the folder and the scales
     hidden: str = ""  # that one among `of_table` which says that ratings of Test may be taken as hidden
     channel: int | None = None  # of the files, counted from 1; None: the mean of all
+    without_channel: str = ""  # what to do where files lack it, if that is not to take another
     numeric_metadata: tuple[str, ...] = ()  # columns of numbers that their names keep from being targets
     cells: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # file_id -> column -> text
 

@@ -197,6 +197,7 @@ def split_clips(
         spec,
         label=f"decode {name}",
         channel=data.channel,
+        without_channel=data.without_channel,
         checked=checked or rows is not None,  # the digest of a part is that of what the cache holds
     )
     store = store if rows is None else store.part(rows)

@@ -235,7 +235,11 @@ def _other_data(folder: Path, config: Config, split: str) -> DataSet:
             raise DataError(f"--data {folder}", came, wanted=f"{learned}, as the run learned it", fix=fix)
     channel = own.channel or config.data.channel or None
     labels = labels_of_settings(config.data, learned=True)
-    return read_data(folder, config.data.targets, channel=channel, labels=labels, evaluated=split)
+    data = read_data(folder, config.data.targets, channel=channel, labels=labels, evaluated=split)
+    if own.channel or not channel:
+        return data
+    its_own = f"write the channel of these files, such as channel = 1, into {folder / SETTINGS}"
+    return replace(data, without_channel=f"the run was trained on channel {channel} of its files: {its_own}")
 
 
 def _is_what_was_learned(info: CheckpointInfo, config: Config, data: DataSet) -> bool:

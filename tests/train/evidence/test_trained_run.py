@@ -1,0 +1,35 @@
+"""Data that a run was not trained on, taken as the run heard its own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from rrtn.runtime.errors import DataError
+from rrtn.train.config import Config, DataConfig
+from rrtn.train.data.device_clips import split_clips
+from rrtn.train.evidence.trained_run import _other_data
+
+
+def test_files_without_the_channel_that_the_run_was_trained_on(
+    make_data: Callable[..., Path], cache: Path
+) -> None:
+    folder = make_data()  # mono
+    trained = Config(data=DataConfig(dir="elsewhere", targets=("Awe", "Fear"), channel=2))
+
+    def clips() -> int:
+        data = _other_data(folder, trained, "Val")
+        return len(split_clips(data, "Val", trained.frontend, torch.device("cpu")))
+
+    with pytest.raises(DataError) as caught:
+        clips()
+    assert str(caught.value) == (
+        "4 of 4 files without channel 2 | 00008.wav, 00009.wav, 00010.wav and 1 more | expected files of 2 "
+        "channels or more | the run was trained on channel 2 of its files: write the channel of these files, "
+        f"such as channel = 1, into {folder / 'data.toml'}"
+    )
+    (folder / "data.toml").write_text("channel = 3\n")
+    with pytest.raises(DataError, match=r"without channel 3 .* \| take another --channel \(data\.channel\)"):
+        clips()
+    (folder / "data.toml").write_text("channel = 1\n")
+    assert clips() == 4
