@@ -21,12 +21,12 @@ Pieces = tuple[bytes | range, ...]  # bytes of our own, and ranges of the file, 
 SLACK: Final = 0.02  # s that may be missing: some recorders count bytes of the header as sound
 _WINDOW: Final = 1 << 16  # bytes that are read at once while headers are looked through
 _HEAD: Final = 4096
-_LONGEST_HEADER: Final = 1 << 24
 MOST_CHUNKS: Final = 10_000
 STREAMED: Final = 0x7FFF_F000  # a writer that cannot seek back leaves this size, or a larger one
 UNKNOWN_SIZE: Final = 0xFFFF_FFFF  # the largest size of 32 bits, which says the same
 _SEARCHED: Final = 1 << 16  # bytes that are searched at once
 _SPARE_FRAME: Final = 1  # some encoders count the tag as a frame
+_NAME: Final = re.compile(rb"[ -~]+")  # of a chunk, with the space of "cue "
 _END_OF_VOC: Final = b"\0"
 _ID3V1: Final = 128  # bytes of a tag at the end
 _FLAC: Final = b"fLaC\0\0\0\x22"  # with the only length that STREAMINFO has
@@ -145,17 +145,14 @@ class _Content:
         """One number. Raises struct.error where the file ends before."""
         return int(self.unpacked(form, offset)[0])
 
-    def with_patches(self, patches: dict[int, bytes], end: int) -> Pieces:
-        """The file with other bytes at some offsets, all of them before `end`.
-
-        Where so long a header would have to be held in memory, the file as it is.
-        """
-        if end > _LONGEST_HEADER:
-            return ()
-        head = bytearray(self.at(0, end))
+    def with_patches(self, patches: dict[int, bytes], end: int | None = None) -> Pieces:
+        """The file, up to `end`, with other bytes at some offsets, in their order."""
+        pieces: list[bytes | range] = []
+        at = 0
         for offset, patch in patches.items():
-            head[offset : offset + len(patch)] = patch
-        return bytes(head), range(end, self.size)
+            pieces += [range(at, offset), patch]
+            at = offset + len(patch)
+        return (*pieces, range(at, self.size if end is None else end))
 
     def found(self, pattern: bytes) -> Iterator[int]:
         """Each offset at which the pattern begins."""
@@ -219,7 +216,7 @@ def _more_chunks(content: _Content, style: _Style, at: int) -> bool:
     """True where nothing but chunks lies from there to the end: an empty chunk in front of them is empty."""
     end = at
     for chunk in _chunks(content, style, at):
-        if not chunk.name.isascii() or not chunk.name.isalnum():
+        if not _NAME.fullmatch(chunk.name):
             return False
         end = chunk.begin + chunk.size
     return abs(content.size - end) < style.align
@@ -242,20 +239,50 @@ def _sound_chunk(
     return None
 
 
+def _beyond(content: _Content, style: _Style, chunk: Chunk | None) -> Layout | None:
+    """Sound that goes on where it should end by its size of 32 bits.
+
+    Of a larger size, libsndfile writes the largest of 32 bits into WAV, and the lower 32 bits into AIFF. The
+    true end has nothing but other chunks behind it. Where no end has, all that follows is sound.
+    """
+    if chunk is None or (there := content.size - chunk.begin) <= max(chunk.size, STREAMED):
+        return None
+    if chunk.size < STREAMED and there <= UNKNOWN_SIZE:
+        return None
+    sizes = (chunk.size + (turns << 32) for turns in range(min(there >> 32, MOST_CHUNKS) + 1))
+    ends = (size for size in sizes if _more_chunks(content, style, chunk.begin + size + -size % style.align))
+    size = next(ends, None)
+    if size == chunk.size:
+        return None
+    sound = _resized(content, style, chunk, there if size is None else min(size, there))
+    return Layout(recordings=(sound,), unfinished=size is None)
+
+
 def _resized(content: _Content, style: _Style, chunk: Chunk, size: int) -> Pieces:
-    """The file with another size of the chunk. libsndfile refuses some formats where it is wrong."""
+    """The file up to the end of the chunk, with another size of the chunk.
+
+    libsndfile refuses some formats where it is wrong. It takes a file of 8 bytes with an empty chunk of sound
+    for one that was not closed, and reads on to the end. So it reads more than 32 bits can say.
+    """
     width = struct.calcsize(style.size)
+    end = chunk.begin + size
+    if width == 4 and size > UNKNOWN_SIZE:
+        return content.with_patches({4: struct.pack(style.size, 8), chunk.begin - width: bytes(width)}, end)
     size += style.name + width if style.inclusive else 0
-    patch = struct.pack(style.size, min(size, UNKNOWN_SIZE if width == 4 else size))
-    return content.with_patches({chunk.begin - width: patch}, chunk.begin)
+    return content.with_patches({chunk.begin - width: struct.pack(style.size, size)}, end)
 
 
 def _iff(content: _Content) -> Layout | None:
     """AIFF, AIFF-C, and Amiga's 8SVX and 16SV."""
     style = _Style(first=12, size=">I")
-    sound, unused = (b"BODY", 0) if content.at(8, 4) in (b"8SVX", b"16SV") else (b"SSND", 8)
+    is_amiga = content.at(8, 4) in (b"8SVX", b"16SV")
+    sound, unused = (b"BODY", 0) if is_amiga else (b"SSND", 8)
     chunk = _up_to(content, style, sound).get(sound)
-    return _sound_chunk(content, style, chunk, unused=unused, streamed=STREAMED)
+    layout = _sound_chunk(content, style, chunk, unused=unused, streamed=STREAMED)
+    layout = layout or _beyond(content, style, chunk)
+    if chunk and is_amiga and not layout:  # libsndfile hears the chunks behind it as sound
+        return Layout(recordings=(_resized(content, style, chunk, chunk.size),))
+    return layout
 
 
 def _core_audio(content: _Content) -> Layout | None:
@@ -281,14 +308,15 @@ def _wave(content: _Content) -> Layout | None:
     if _is_mpeg(content, chunks.get(b"fmt ")):
         size = chunk.size if 0 < chunk.size < STREAMED else content.size
         return _mpeg(content, chunk.begin, min(chunk.begin + size, content.size), bare=False)
-    return _sound_chunk(content, style, chunk, streamed=STREAMED) or _waves(content, style)
+    layout = _sound_chunk(content, style, chunk, streamed=STREAMED) or _waves(content, style)
+    return layout or _beyond(content, style, chunk)
 
 
 def _rf64(content: _Content, chunk: Chunk, ds64: Chunk) -> Layout | None:
     """The sizes of 64 bits stand in a chunk in front."""
     field = ds64.begin + 8
     size, there = content.number("<Q", field), content.size - chunk.begin
-    pieces = content.with_patches({field: struct.pack("<Q", there)}, chunk.begin)
+    pieces = content.with_patches({field: struct.pack("<Q", there)})
     if size == 0 and there:
         return Layout(recordings=(pieces,), unfinished=True)
     return Layout(recordings=(pieces,), stated=size, present=there) if there < size else None
@@ -320,10 +348,15 @@ def _of_bytes(content: _Content, begin: int, size: int) -> Layout:
 def _au(content: _Content) -> Layout | None:
     order = "<" if content.head.startswith(b"dns.") else ">"
     begin, size = content.unpacked(f"{order}2I", 4)
-    if size == 0 and 24 <= begin < min(content.size, _LONGEST_HEADER):
-        pieces = content.with_patches({8: struct.pack(f"{order}I", UNKNOWN_SIZE)}, begin)
-        return Layout(recordings=(pieces,), unfinished=True)
-    return _of_bytes(content, begin, size) if size < STREAMED else None
+    there = content.size - begin
+    if 0 < size < STREAMED and there <= UNKNOWN_SIZE:
+        return _of_bytes(content, begin, size)
+    if size == UNKNOWN_SIZE or not 24 <= begin < content.size:  # the format's own way to give no size
+        return None
+    # libsndfile takes any other size of 2 GiB or more for a negative one.
+    pieces = content.with_patches({8: struct.pack(f"{order}I", UNKNOWN_SIZE)})
+    is_low_half = size > 0 and (there - size) % (1 << 32) == 0  # of the true size, or all of it
+    return Layout(recordings=(pieces,), unfinished=there < size or not is_low_half)
 
 
 def _nist(content: _Content) -> Layout | None:
@@ -354,8 +387,7 @@ def _voc(content: _Content) -> Layout | None:
         missing = begin + size - content.size
         if missing > 0:
             patch = {at + 1: max(0, size - missing).to_bytes(3, "little")}
-            patched = content.with_patches(patch, begin)
-            pieces = (*patched, _END_OF_VOC) if patched else ()
+            pieces = (*content.with_patches(patch), _END_OF_VOC)
             return Layout(recordings=(pieces,), stated=stated, present=stated - missing)
         at = begin + size
     return None

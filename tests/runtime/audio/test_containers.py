@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import os
 import random
 import struct
 import zlib
@@ -14,7 +15,7 @@ import soundfile
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.audio.codes import ERROR_CODES, FLAGS
-from rrtn.runtime.audio.containers import _FORMATS
+from rrtn.runtime.audio.containers import _FORMATS, PiecesFile, layout_of
 from rrtn.runtime.audio.level import levelled
 from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.errors import AudioError
@@ -203,6 +204,111 @@ def test_n13_a_whole_file_without_samples_is_empty_whatever_follows(
         b"LIST" + struct.pack("<I", 5_000) + b"INFOICMT" + struct.pack("<I", 4_988) + b"words " * 831 + b"  "
     )
     assert code_of(put(tmp_path / "a.wav", empty + text), spec) == "empty"
+    cue = b"cue " + struct.pack("<II", 4, 0)
+    assert code_of(put(tmp_path / "b.wav", empty + cue + text), spec) == "empty"
+
+
+def test_n13_a_long_header_does_not_hide_what_a_stopped_recorder_left(
+    tmp_path: Path, spec: FrontendSpec
+) -> None:
+    data = content(tmp_path / "whole", speech(), "WAV")
+    at, room = data.index(b"data"), 17 << 20
+    with (tmp_path / "a.wav").open("wb") as file:
+        file.write(data[:at] + b"JUNK" + struct.pack("<I", room))
+        file.seek(room, os.SEEK_CUR)
+        file.write(b"data" + bytes(4) + data[at + 8 :])
+    assert read_audio(tmp_path / "a.wav", spec).flags == ("no_length",)
+    assert_same_sound(tmp_path / "a.wav", tmp_path / "whole", spec)
+
+
+# Sizes of more than 32 bits. The files are holes between a header and a last frame, and take no room.
+
+GIB = 1 << 30
+LAST = -0.5  # the last frame
+KINDS = [
+    ("WAV", "LITTLE"),
+    ("WAV", "BIG"),
+    ("WAVEX", "LITTLE"),
+    ("AIFF", "BIG"),
+    ("SVX", "BIG"),
+    ("AU", "BIG"),
+]
+
+
+def huge(path: Path, format: str, endian: str, stated: int, size: int, *, has_more: bool = False) -> Path:
+    """A file with `size` bytes of sound, whose header says `stated`, and other chunks behind it."""
+    soundfile.write(path, [LAST], RATE, format=format, subtype="PCM_16", endian=endian)
+    data, order = path.read_bytes(), "<" if endian == "LITTLE" else ">"
+    name, unused = {"AIFF": (b"SSND", 8), "SVX": (b"BODY", 0), "AU": (b".snd", 16)}.get(format, (b"data", 0))
+    at = data.rindex(name) + (8 if format == "AU" else 4)
+    if format == "AIFF" and 0 < stated < 0xFFFF_FFFF:
+        stated += unused
+    begin = at + 4 + (len(data) - 2 - at - 4 if format == "AU" else unused)
+    with path.open("wb") as file:
+        file.write(data[:at] + struct.pack(f"{order}I", stated) + data[at + 4 : begin])
+        file.seek(size - 2, os.SEEK_CUR)
+        file.write(data[begin : begin + 2])
+        if has_more:
+            file.write(b"cue " + bytes(4) + b"LIST" + struct.pack(f"{order}I", 4) + b"INFO")
+    return path
+
+
+def heard(path: Path) -> tuple[int, float, bool]:
+    """Bytes of sound of all recordings in a file, the last frame, and whether the length is none."""
+    size, last = 0, 0.0
+    with path.open("rb") as file:
+        layout = layout_of(file.fileno())
+        for pieces in layout.recordings:
+            recording = PiecesFile(file.fileno(), pieces or (range(path.stat().st_size),))
+            with soundfile.SoundFile(io.BufferedReader(recording)) as sound:
+                size += 2 * sound.frames
+                sound.seek(sound.frames - 1)
+                last = float(sound.read()[0])
+    return size, last, layout.unfinished
+
+
+@pytest.mark.parametrize(("format", "endian"), KINDS)
+@pytest.mark.parametrize(
+    ("stated", "size"),
+    [
+        *((stated, 5 * GIB) for stated in (0, 100, 0x7FFF_F000, 0xFFFF_F000)),
+        *((stated, 3 * GIB) for stated in (0, 0x7FFF_F000, 0x7FFF_FFFF)),
+    ],
+)
+def test_n13_what_lies_behind_a_size_that_is_none_is_heard_and_flagged(
+    tmp_path: Path, format: str, endian: str, stated: int, size: int
+) -> None:
+    path = huge(tmp_path / "a", format, endian, stated, size)
+    assert heard(path) == (size, LAST, True)
+
+
+@pytest.mark.parametrize(("format", "endian"), KINDS)
+def test_n13_the_largest_size_says_that_it_is_none(tmp_path: Path, format: str, endian: str) -> None:
+    """libsndfile writes it into WAV of more than 4 GiB, ffmpeg into a pipe. AU itself defines it so."""
+    path = huge(tmp_path / "a", format, endian, 0xFFFF_FFFF, 5 * GIB)
+    assert heard(path) == (5 * GIB, LAST, format != "AU")
+
+
+@pytest.mark.parametrize(("format", "endian"), KINDS)
+@pytest.mark.parametrize("size", [100, 3 * GIB, 4 * GIB + 100, 13 * GIB])
+@pytest.mark.parametrize("has_more", [False, True])
+def test_n13_a_true_size_and_the_lower_half_of_one_end_the_sound_before_other_chunks(
+    tmp_path: Path, format: str, endian: str, size: int, has_more: bool
+) -> None:
+    """libsndfile writes the lower half into AIFF."""
+    has_more = has_more and format != "AU"  # which has no chunks
+    path = huge(tmp_path / "a", format, endian, size % (1 << 32), size, has_more=has_more)
+    assert heard(path) == (size, LAST, False)
+
+
+def test_n13_recordings_behind_each_other_may_be_longer_together(tmp_path: Path) -> None:
+    data = content(tmp_path / "one", np.full(1, LAST), "WAV")
+    with (tmp_path / "all").open("wb") as file:
+        for _ in range(3):
+            file.write(data[:4] + struct.pack("<I", 3 * GIB + 36) + data[8:40] + struct.pack("<I", 3 * GIB))
+            file.seek(3 * GIB - 2, os.SEEK_CUR)
+            file.write(data[44:])
+    assert heard(tmp_path / "all") == (9 * GIB, LAST, False)
 
 
 # Recordings behind each other
