@@ -206,8 +206,8 @@ def tiny_model_at(spec: FrontendSpec) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def tiny_model_of() -> Callable[[Path, FrontendSpec], Path]:
-    """The same, at a path and with a spec of the test's choice."""
+def tiny_model_of() -> Callable[..., Path]:
+    """The same, at a path and with a spec of the test's choice, and with its `labels`."""
     return _write_tiny_model
 
 

@@ -3,8 +3,9 @@
  *     cc -O2 score.c -o score -ldl
  *     ./score libonnxruntime.so.1 model.samples.onnx a.wav b.wav
  *
- * A line is a file and its scores, in the order of the labels in bundle.json. Files have 16 kHz, one channel
- * and 16 bits. All arithmetic is in the model. ONNX Runtime is loaded by its path: no version is bound.
+ * A line is a file and its scores, in the order of the labels in bundle.json. Files have the sampling rate that
+ * the model's metadata name, one channel and 16 bits. All arithmetic is in the model. ONNX Runtime is loaded by
+ * its path: no version is bound.
  */
 #include <dlfcn.h>
 #include <stddef.h>
@@ -32,15 +33,21 @@ struct Api {
     void *_52[12]; Status *(*GetTensorShapeElementCount)(const Ort *info, size_t *count);
     Status *(*GetTensorTypeAndShape)(const Ort *value, Ort **info);
     void *_66[3]; Status *(*CreateCpuMemoryInfo)(int allocator, int memory, Ort **info);
-    void *_70[22]; void (*ReleaseEnv)(Ort *);
+    void *_70[6]; Status *(*AllocatorFree)(Ort *allocator, void *memory);
+    void *_77[1]; Status *(*GetDefaultAllocator)(Ort **allocator);
+    void *_79[13]; void (*ReleaseEnv)(Ort *);
     void *_93[1]; void (*ReleaseMemoryInfo)(Ort *), (*ReleaseSession)(Ort *), (*ReleaseValue)(Ort *);
     void *_97[2]; void (*ReleaseShape)(Ort *), (*ReleaseSessionOptions)(Ort *);
+    void *_101[10]; Status *(*GetModelMetadata)(const Ort *session, Ort **metadata);
+    void *_112[4]; Status *(*LookupMetadata)(const Ort *metadata, Ort *allocator, const char *key,
+                                             char **value);
+    void *_117[1]; void (*ReleaseModelMetadata)(Ort *);
 };
-_Static_assert(offsetof(struct Api, ReleaseSessionOptions) == 100 * sizeof(void *), "as ONNX Runtime has it");
+_Static_assert(offsetof(struct Api, ReleaseModelMetadata) == 118 * sizeof(void *), "as ONNX Runtime has it");
 struct ApiBase {
     const struct Api *(*GetApi)(uint32_t version);
 };
-enum { WARNINGS = 2, DEVICE_ALLOCATOR = 0, DEFAULT_MEMORY = 0, FLOAT = 1 };
+enum { API_VERSION = 2, WARNINGS = 2, DEVICE_ALLOCATOR = 0, DEFAULT_MEMORY = 0, FLOAT = 1 };
 static const struct Api *ort;
 
 static void die(const char *subject, const char *reason) {
@@ -52,12 +59,29 @@ static void check(Status *status) {
     if (status) die("ONNX Runtime", ort->GetErrorMessage(status));
 }
 
+/* -> the model's sampling rate in Hz, from the JSON text that rrtn puts into the file */
+static uint32_t model_rate(const char *path, const Ort *session) {
+    const char *name = "\"sampling_rate\":";
+    char *document = NULL;
+    unsigned long rate = 0;
+    Ort *metadata, *allocator;
+    check(ort->GetDefaultAllocator(&allocator));
+    check(ort->GetModelMetadata(session, &metadata));
+    check(ort->LookupMetadata(metadata, allocator, "rrtn", &document));
+    for (char *at = document; !rate && at && (at = strstr(at, name));) /* behind a label's name is no number */
+        at += strlen(name), rate = strtoul(at, NULL, 10);
+    if (!rate) die(path, "names no sampling rate: take a file of rrtn export --samples");
+    if (document) check(ort->AllocatorFree(allocator, document));
+    ort->ReleaseModelMetadata(metadata);
+    return (uint32_t)rate;
+}
+
 static uint32_t number(const unsigned char *p, int bytes) { /* little-endian */
     return bytes ? *p | number(p + 1, bytes - 1) << 8 : 0;
 }
 
-/* -> the samples of a WAV file in [-1, 1), and how many there are */
-static float *read_wav(const char *path, int64_t *count) {
+/* -> the samples of a WAV file of this rate in [-1, 1), and how many there are */
+static float *read_wav(const char *path, uint32_t rate, int64_t *count) {
     FILE *file = fopen(path, "rb");
     if (!file || fseek(file, 0, SEEK_END)) die(path, "cannot be read");
     size_t size = (size_t)ftell(file), at = 12, length = 0;
@@ -73,8 +97,11 @@ static float *read_wav(const char *path, int64_t *count) {
         if (!memcmp(chunk, "fmt ", 4) && length >= 16) format = bytes + at;
         if (!memcmp(chunk, "data", 4)) data = bytes + at;
     }
-    if (!format || number(format + 2, 2) != 1 || number(format + 4, 4) != 16000 || number(format + 14, 2) != 16)
-        die(path, "is not 16 kHz, one channel, 16 bits");
+    if (!format || number(format + 2, 2) != 1 || number(format + 4, 4) != rate || number(format + 14, 2) != 16) {
+        char reason[64];
+        snprintf(reason, sizeof reason, "is not %u Hz, one channel, 16 bits", (unsigned)rate);
+        die(path, reason);
+    }
     if (!data || length < 2) die(path, "has no samples");
     for (size_t next = at, more; next + 8 <= size; next += 8 + more + (more & 1)) {
         more = number(bytes + next + 4, 4);
@@ -93,17 +120,18 @@ int main(int argc, char **argv) {
     void *library = dlopen(argv[1], RTLD_NOW);
     if (!library) die(argv[1], dlerror());
     const struct ApiBase *(*base)(void) = (const struct ApiBase *(*)(void))dlsym(library, "OrtGetApiBase");
-    if (!base || !(ort = base()->GetApi(1))) die(argv[1], "is not ONNX Runtime");
+    if (!base || !(ort = base()->GetApi(API_VERSION))) die(argv[1], "is not ONNX Runtime");
     Ort *env, *options, *session, *memory;
     check(ort->CreateEnv(WARNINGS, "rrtn", &env));
     check(ort->CreateSessionOptions(&options));
     check(ort->CreateSession(env, argv[2], options, &session));
     check(ort->CreateCpuMemoryInfo(DEVICE_ALLOCATOR, DEFAULT_MEMORY, &memory));
     const char *input = "samples", *output = "scores";
+    uint32_t rate = model_rate(argv[2], session);
     for (int i = 3; i < argc; i++) {
         int64_t shape[2] = {1, 0};
         Ort *value, *result = NULL, *info;
-        float *samples = read_wav(argv[i], &shape[1]), *scores;
+        float *samples = read_wav(argv[i], rate, &shape[1]), *scores;
         size_t count;
         check(ort->CreateTensorWithData(memory, samples, shape[1] * sizeof *samples, shape, 2, FLOAT, &value));
         check(ort->Run(session, NULL, &input, (const Ort *const *)&value, 1, &output, 1, &result));

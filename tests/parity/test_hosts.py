@@ -6,19 +6,21 @@ Each example is built and run as its first lines say.
 import csv
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import soundfile
 import soxr
+from onnx import helper
 from rrtn.export.samples_graph import samples_from_log_mel
-from rrtn.runtime import Scorer, load_bundle
-from rrtn.runtime.bundle import MANIFEST, Bundle
+from rrtn.runtime import FrontendSpec, Scorer, load_bundle
+from rrtn.runtime.bundle import MANIFEST, Bundle, LabelMeaning, metadata_of
 from rrtn.runtime.system.files import write_json
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -165,7 +167,7 @@ def wrong_files(folder: Path) -> dict[str, Path]:
     (folder / "joined.wav").write_bytes(whole + whole)
     (folder / "parted.wav").write_bytes(whole + b"LIST\3\0\0\0abc\0data\4\0\0\0\0\0\0\0")
     (folder / "text.wav").write_text("no audio")
-    layout = "is not 16 kHz, one channel, 16 bits"
+    layout = "is not 16000 Hz, one channel, 16 bits"
     return {
         **{
             f"{folder / name}.wav: {layout}": folder / f"{name}.wav"
@@ -179,14 +181,62 @@ def wrong_files(folder: Path) -> dict[str, Path]:
     }
 
 
-def test_a_host_refuses_what_is_not_16_khz_mono_in_one_line(
-    c_program: Path, node_program: Path, bundle: Bundle, tmp_path: Path
+def programs(c_program: Path, node_program: Path, bundle: Path) -> Iterator[list[str | Path]]:
+    """What runs both hosts, up to the recordings."""
+    (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    yield [c_program, library, bundle / "model.samples.onnx"]
+    yield ["node", node_program, bundle]
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100])
+def test_a_host_takes_the_rate_of_the_model(
+    c_program: Path,
+    node_program: Path,
+    tiny_model_of: Callable[..., Path],
+    tmp_path: Path,
+    rate: int,
+) -> None:
+    """One of the labels has the name that the C program looks for; its scale stands in front of the rate."""
+    spec, labels = FrontendSpec(sampling_rate=rate, f_max=4_000), ("sampling_rate", "Joy")
+    model = tiny_model_of(tmp_path / "model.onnx", spec, labels)
+    meaning = LabelMeaning(scales=dict.fromkeys(labels, (1.0, 9.0)), classes={}, submitted=labels)
+    file = onnx.load_from_string(samples_from_log_mel(model.read_bytes(), spec))
+    helper.set_model_props(file, metadata_of(labels, spec, "samples", "fp32", meaning=meaning))
+    onnx.save(file, tmp_path / "model.samples.onnx")
+    write_json(tmp_path / MANIFEST, {"labels": labels, "frontend": spec.to_dict()})
+    right, wrong = tmp_path / "right.wav", tmp_path / "wrong.wav"
+    sound = np.random.default_rng(0).normal(0, 0.1, rate) * np.linspace(0.1, 1, rate)
+    soundfile.write(right, sound, rate, subtype="PCM_16")
+    soundfile.write(wrong, sound, 16_000, subtype="PCM_16")
+    with Scorer(model, "cpu", workers=1) as scorer:
+        (row,) = scorer.score_files([right])
+    for program in programs(c_program, node_program, tmp_path):
+        line = lines_of(*program, right).splitlines()[-1]
+        assert row.scores
+        np.testing.assert_allclose(
+            [*map(float, line.split(",")[1:])], [*row.scores.values()], atol=SAME_MODEL
+        )
+        done = subprocess.run([*program, wrong], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (1, f"{wrong}: is not {rate} Hz, one channel, 16 bits\n")
+
+
+def test_the_c_program_refuses_a_model_that_names_no_rate(
+    c_program: Path, bundle: Bundle, recordings: list[Path], tmp_path: Path
 ) -> None:
     (library,) = (Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")
+    file = onnx.load(bundle.path / "model.samples.onnx")
+    del file.metadata_props[:]
+    onnx.save(file, tmp_path / "a.onnx")
+    command = [c_program, library, tmp_path / "a.onnx", recordings[0]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    words = "names no sampling rate: take a file of rrtn export --samples"
+    assert (done.returncode, done.stderr) == (1, f"{tmp_path / 'a.onnx'}: {words}\n")
+
+
+def test_a_host_refuses_what_is_not_mono_at_the_models_rate_in_one_line(
+    c_program: Path, node_program: Path, bundle: Bundle, tmp_path: Path
+) -> None:
     for words, path in wrong_files(tmp_path).items():
-        for program in (
-            [c_program, library, bundle.path / "model.samples.onnx"],
-            ["node", node_program, bundle.path],
-        ):
+        for program in programs(c_program, node_program, bundle.path):
             done = subprocess.run([*program, path], capture_output=True, text=True, check=False)
             assert (done.returncode, done.stderr) == (1, f"{words}\n")
