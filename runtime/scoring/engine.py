@@ -16,11 +16,12 @@ from ..audio.voice_gate import gate_version
 from ..backends.choice import BackendName, obstacle
 from ..backends.registry import AUTO, BACKENDS, backend_kinds
 from ..bundle import Bundle, LabelMeaning
+from ..spec import FrontendSpec
 from ..tables.rows import Row
 from ..tables.top_rows import ZERO_TO_ONE, Scales
 from .decoder_messages import Segment
 from .scorer import Scorer
-from .table_job import SCALES, SCORING_RULES, settings_of_table
+from .table_job import F_MAX, SCALES, SCORING_RULES, settings_of_table
 
 CountFile = Callable[[list[Row]], None]  # takes the rows of one file; may raise StoppedError
 
@@ -127,8 +128,8 @@ def model_of_scorer(scorer: Scorer) -> LoadedModel:
 
 def settings_of_scorer(scorer: Scorer) -> dict[str, Any]:
     """All that a row depends on, besides its file."""
-    decoding, meaning = scorer.decoding, scorer.bundle.meaning
-    frontend = json.dumps(scorer.bundle.spec.to_dict(), sort_keys=True)
+    decoding, meaning, spec = scorer.decoding, scorer.bundle.meaning, scorer.bundle.spec
+    frontend = json.dumps(spec.to_dict(), sort_keys=True)
     return {
         "scoring_rules": SCORING_RULES,
         "model": scorer.backend.variant.sha256,
@@ -145,6 +146,7 @@ def settings_of_scorer(scorer: Scorer) -> dict[str, Any]:
         **({"segment": _segment(decoding.segment)} if decoding.segment else {}),
         **({"second_reader": second_reader()} if second_reader() else {}),
         **({} if decoding.level == "file" else {"level": decoding.level}),
+        **({} if spec.f_max == FrontendSpec.f_max else {F_MAX: spec.f_max}),
         **({SCALES: meaning.to_dict()["scales"]} if meaning and meaning.scales else {}),
     }
 

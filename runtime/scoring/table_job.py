@@ -41,7 +41,10 @@ SCORING_RULES: Final = 3  # rises whenever the same file, model and settings can
 _JOB: Final = "job.json"
 _SEEN: Final = ".seen"
 _LOCK: Final = "lock"
-SCALES: Final = "scales"  # in job.json: label -> the lowest and the highest rating; they are the model's
+# In job.json, of the model: label -> the lowest and the highest rating, and the highest frequency that the
+# model hears, in Hz, where that is not the default's.
+SCALES: Final = "scales"
+F_MAX: Final = "f_max"
 _INPUTS: Final = "inputs"  # in job.json: what the user named; all else there are settings
 _SUBMISSIONS: Final = "submissions"  # in job.json: where the table was written in the challenge's form
 _RELATIVE_TO: Final = "relative_to"  # in job.json: the working directories of the table's relative names
@@ -382,7 +385,7 @@ def _check_settings(job: dict[str, Any], target: Path, settings: dict[str, Any])
     changes = [
         f"{name} {_short(before.get(name))}, now {_short(settings.get(name))}"
         for name in {**before, **settings}
-        if before.get(name) != settings.get(name) and name != SCALES
+        if before.get(name) != settings.get(name) and name not in (SCALES, F_MAX)
     ]
     if changes:
         raise ConfigError(

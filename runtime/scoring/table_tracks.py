@@ -7,23 +7,23 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ..arrays import Float32
 from ..audio.file_names import FilePath
 from ..audio.reader import levels_of_file
 from ..errors import AudioError, ConfigError
 from ..progress import Progress
+from ..spec import FrontendSpec
 from ..system.files import write_bytes
 from ..system.host import quiet_stdout
 from ..tables.label_tracks import TRACK_FORMATS, Track
 from ..tables.outputs import check_new
 from ..tables.rows import Row
 from ..tables.timeline_page import Timeline, timeline_page
-from ..tables.top_rows import Scales
 from ..tables.writer import read_table
 from ..text import counted
-from .table_job import SCALES, settings_of_table, working_directories
+from .table_job import F_MAX, SCALES, settings_of_table, working_directories
 
 PAGE: Final = "html"
 KINDS: Final = (*TRACK_FORMATS, PAGE)
@@ -57,14 +57,13 @@ def write_tracks(
     for path in targets:
         check_new(path, f"--out {folder} ({path.name})", overwrite=overwrite)
     settings = settings_of_table(table)
-    labels, scales = tuple(settings["labels"]), settings.get(SCALES, {})
     decoded = PAGE in kinds or any(TRACK_FORMATS[kind].needs_length for kind in kinds if kind != PAGE)
     place = _place(table, say) if decoded else ""
     timelines: list[Timeline] = []
     with Progress("tracks", len(recordings), "recordings") as bar, quiet_stdout():
         for (file, rows), name in zip(recordings, names, strict=True):
             heard = _heard(os.path.join(os.fsencode(place), os.fsencode(file))) if decoded else (0.0, None)
-            timeline = _timeline(file, rows, labels, scales, *heard)
+            timeline = _timeline(file, rows, settings, *heard)
             for kind in kinds:
                 if kind != PAGE:
                     form = TRACK_FORMATS[kind]
@@ -150,13 +149,18 @@ def _place(table: Path, say: Callable[[str], object]) -> str:
 def _timeline(
     file: FilePath,
     rows: list[Row],
-    labels: tuple[str, ...],
-    scales: Scales,
+    settings: dict[str, Any],
     seconds: float,
     levels: Float32 | None,
 ) -> Timeline:
-    seconds = max([seconds, *(row.end or 0.0 for row in rows)])
-    track = Track(name=os.fsdecode(file), seconds=seconds, labels=labels, rows=rows, scales=scales)
+    track = Track(
+        name=os.fsdecode(file),
+        seconds=max([seconds, *(row.end or 0.0 for row in rows)]),
+        labels=tuple(settings["labels"]),
+        rows=rows,
+        scales=settings.get(SCALES, {}),
+        highest_hertz=settings.get(F_MAX, FrontendSpec.f_max),
+    )
     return Timeline(track, levels)
 
 

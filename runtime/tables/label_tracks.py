@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from ..spec import FrontendSpec
 from ..text import printable
 from .rows import Row, score_columns
 from .top_rows import Scales, top_rows
-
-_HIGHEST_HERTZ: Final = 8_000.0  # of a selection: what a model at 16 kHz hears
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +27,7 @@ class Track:
     labels: tuple[str, ...]  # K
     rows: Sequence[Row]  # with start, end and scores, in the order of their starts
     scales: Scales = field(default_factory=dict)
+    highest_hertz: float = FrontendSpec.f_max  # that the model hears
 
     @property
     def places(self) -> list[tuple[float, float]]:
@@ -69,7 +69,7 @@ def _raven(track: Track) -> str:
     lines = ["\t".join([*head, *map(_cell, score_columns(track.labels))])]
     for number, (row, (start, end)) in enumerate(zip(track.rows, track.places, strict=True), 1):
         scores = [f"{score:z.6f}" for score in (row.scores or {}).values()]
-        place = [f"{start:.6f}", f"{end:.6f}", "0.0", f"{_HIGHEST_HERTZ}"]
+        place = [f"{start:.6f}", f"{end:.6f}", "0.0", f"{track.highest_hertz}"]
         lines.append("\t".join([str(number), "Spectrogram 1", "1", *place, *scores]))
     return "".join(f"{line}\n" for line in lines)
 

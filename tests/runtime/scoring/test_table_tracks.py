@@ -4,13 +4,14 @@ import csv
 import json
 import os
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from rrtn.runtime import Scorer
+from rrtn.runtime import FrontendSpec, Scorer
 from rrtn.runtime.audio.input_spool import InputSpool
 from rrtn.runtime.audio.inputs import inputs_from_arguments
 from rrtn.runtime.audio.reader import levels_of_file
@@ -167,6 +168,27 @@ def test_relative_names_are_of_the_folder_in_which_they_were_scored(
     assert [line[:33] for line in said] == ["note: 1 of 1 recording could not "]
     (tmp_path / "in").rmdir()
     assert (length()[0], len(length()[1])) == ("12.000000", 1)
+
+
+def test_raven_selects_up_to_the_highest_frequency_that_the_model_hears(
+    tmp_path: Path, tiny_model_of: Callable[..., Path]
+) -> None:
+    """A table that was begun before this was noted goes on, and means the default's."""
+    model = tiny_model_of(tmp_path / "model.onnx", FrontendSpec(sampling_rate=32_000, f_max=14_000))
+    soundfile.write(tmp_path / "x.wav", np.random.default_rng(0).normal(size=2 * RATE) * 0.1, RATE)
+    job, highest = tmp_path / ".t.csv.rrtn/job.json", []
+    for _ in range(2):
+        with (
+            Scorer(model, "cpu", window=0.5, hop=1.0) as scorer,
+            InputSpool(inputs_from_arguments([bytes(tmp_path / "x.wav")])) as spool,
+        ):
+            score_to_table(LocalEngine(scorer), spool, tmp_path / "t.csv")
+        (path,) = write_tracks(tmp_path / "t.csv", tmp_path / "tracks", ["raven"], overwrite=True)
+        highest.append({line.split("\t")[6] for line in path.read_text().splitlines()[1:]})
+        document = json.loads(job.read_text())
+        document.pop("f_max", None)
+        job.write_text(json.dumps(document))
+    assert highest == [{"14000.0"}, {"8000.0"}]
 
 
 def test_levels_are_those_of_the_loudest_10_ms_of_each_second(tmp_path: Path) -> None:

@@ -53,6 +53,12 @@ def test_raven_has_every_score_in_a_column() -> None:
     assert {len(line.split("\t")) for line in text("raven", ROWS).splitlines()} == {len(head)}
 
 
+def test_raven_selects_what_the_model_hears() -> None:
+    track = Track(name="a.wav", seconds=10, labels=LABELS, rows=ROWS, highest_hertz=11_025.0)
+    lines = [line.split("\t") for line in TRACK_FORMATS["raven"].text(track).splitlines()]
+    assert [line[5:7] for line in lines] == [["Low Freq (Hz)", "High Freq (Hz)"], *[["0.0", "11025.0"]] * 3]
+
+
 def test_textgrid_covers_the_whole_recording() -> None:
     grid = text("textgrid", ROWS)
     assert grid.startswith(
