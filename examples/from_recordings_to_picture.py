@@ -2,8 +2,8 @@
 
     python examples/from_recordings_to_picture.py recordings/ BUNDLE scores.svg
 
-Each recording is a row, each label a column. The stronger a cell's colour, the higher the score. A
-file that cannot be scored is a row with its error code.
+Each recording is a row, each label a column. The stronger a cell's colour, the higher the score on the
+scale of its label. A file that cannot be scored is a row with its error code.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from pathlib import Path
 from rrtn.runtime import Scorer
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+Scales = dict[str, tuple[float, float]]  # label -> the lowest and the highest rating
 NAMES, HEAD = 190, 120  # width of the names, height of the head, in pixels
 CELL, LINE = 46, 24  # width and height of a cell, in pixels
 STYLE = """
@@ -46,14 +47,15 @@ def recordings_in(folder: Path) -> list[Path]:
 
 def picture_of_files(files: list[Path], scorer: Scorer) -> str:
     """An SVG with a row for each file and a column for each label."""
-    labels = scorer.labels
+    labels, meaning = scorer.labels, scorer.bundle.meaning
+    scales = meaning.scales if meaning else {}
     lines: list[str] = []
     rows = scorer.score_files(files)  # without windows: one row for each file
     for file, row in zip(files, rows, strict=True):
         middle = HEAD + LINE * (len(lines) + 0.5)
         name = text(file.name, NAMES - 8, middle + 4, anchor="end")
         cells = (
-            cells_of_scores(row.scores, middle)
+            cells_of_scores(row.scores, scales, middle)
             if row.scores
             else text(row.error, NAMES + 4, middle + 4, style="error")
         )
@@ -71,17 +73,20 @@ def picture_of_files(files: list[Path], scorer: Scorer) -> str:
     return "\n".join(parts) + "\n"
 
 
-def cells_of_scores(scores: dict[str, float], middle: float) -> str:
+def cells_of_scores(scores: dict[str, float], scales: Scales, middle: float) -> str:
     """The cells of a row, side by side."""
-    return "".join(
-        cell(score, NAMES + CELL * i, middle - LINE / 2) for i, score in enumerate(scores.values())
-    )
+    cells = []
+    for i, (label, score) in enumerate(scores.items()):
+        low, high = scales.get(label, (0.0, 1.0))  # a probability of a class has no scale
+        share = (score - low) / (high - low)
+        cells.append(cell(score, share, NAMES + CELL * i, middle - LINE / 2))
+    return "".join(cells)
 
 
-def cell(score: float, left: float, top: float) -> str:
-    """A score as a shaded cell; hovering shows the number."""
+def cell(score: float, share: float, left: float, top: float) -> str:
+    """A score as a cell that is shaded by its share of the scale; hovering shows the number."""
     place = f'x="{left:g}" y="{top:g}" width="{CELL - 2}" height="{LINE - 2}" rx="3"'
-    shade = min(max(score, 0.0), 1.0)
+    shade = min(max(share, 0.0), 1.0)
     return f'<rect class="cell" {place} fill-opacity="{shade:.3f}"><title>{score:.3f}</title></rect>'
 
 

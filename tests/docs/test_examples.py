@@ -1,5 +1,6 @@
 """Each example runs as its first lines say, on real recordings."""
 
+import runpy
 import shutil
 import subprocess
 import sys
@@ -7,7 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
-from rrtn.runtime import Scorer
+import onnx
+import pytest
+from onnx import helper
+from rrtn.runtime import FrontendSpec, Scorer
+from rrtn.runtime.bundle import LabelMeaning, metadata_of
+from rrtn.runtime.bundle.onnx_file import sealed
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -41,3 +47,25 @@ def test_from_recordings_to_picture(
         "Notes & more.wav",
         "unsupported_format",
     }
+
+
+def test_the_picture_shades_each_label_on_its_scale(
+    tmp_path: Path, real_clips: list[Path], tiny_model_at: Callable[..., Path], spec: FrontendSpec
+) -> None:
+    labels = ("Arousal", "Valence", "Type=Laugh", "Type=Cry")
+    meaning = LabelMeaning(
+        scales={"Arousal": (0.0, 9.0), "Valence": (-1.0, 1.0)},
+        classes={"Type": ("Laugh", "Cry")},
+        submitted=("Arousal", "Valence", "Type"),
+    )
+    model = onnx.load(tiny_model_at(tmp_path / "tiny.onnx", labels))
+    helper.set_model_props(model, metadata_of(labels, spec, "logmel", "fp32", meaning=meaning))
+    (tmp_path / "tiny.onnx").write_bytes(sealed(model.SerializeToString()))
+    example = runpy.run_path(str(EXAMPLES / "from_recordings_to_picture.py"))
+    with Scorer(tmp_path / "tiny.onnx") as scorer:
+        drawn = ElementTree.fromstring(example["picture_of_files"](real_clips[:1], scorer))
+    cells = list(drawn.iter(f"{SVG}rect"))
+    shades = [float(cell.attrib["fill-opacity"]) for cell in cells]
+    arousal, valence, laugh, cry = (float(next(iter(cell)).text or "") for cell in cells)
+    assert shades == pytest.approx([arousal / 9, (valence + 1) / 2, laugh, cry], abs=1e-3)
+    assert 0.1 < valence < 0.9
