@@ -37,7 +37,7 @@ from ..tables.rows import Row
 from ..tables.writer import has_embeddings_beside
 from .part_file import hashes_from_part, rows_from_part
 
-SCORING_RULES: Final = 3  # rises whenever the same file, model and settings can give another row
+SCORING_RULES: Final = 4  # rises whenever the same file, model and settings can give another row
 _JOB: Final = "job.json"
 _SEEN: Final = ".seen"
 _LOCK: Final = "lock"

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from rrtn.runtime import Scorer, load_bundle
 from rrtn.runtime.bundle import Bundle
+from rrtn.runtime.scoring.table_job import SCORING_RULES
 from safetensors.numpy import load_file
 
 KEPT = Path(__file__).parents[1] / "fixtures/before.tar.xz"
@@ -91,7 +92,7 @@ def test_a_table_of_other_rules_is_refused_until_overwrite(
     files = [file for file in before.rglob("*") if file.is_file() and file.name != "lock"]
     kept = [file.read_bytes() for file in files]
     refused = rrtn(*command, code=2)
-    assert "scoring_rules 1, now 3" in refused.error
+    assert f"scoring_rules 1, now {SCORING_RULES}" in refused.error
     assert "--overwrite" in refused.error
     assert [file.read_bytes() for file in files] == kept
     summary = rrtn(*command, "--overwrite", "--json", code=3).summary
