@@ -16,6 +16,7 @@ from .options import (
     RunArgument,
     bundle_named,
     bundle_place,
+    check_is_single,
     load_torch,
     numbers_with_commas,
     single_run,
@@ -149,11 +150,13 @@ def parity(
     """
     from ..runtime.bundle import load_bundle
 
+    if run:
+        check_is_single(run)
     loaded = load_bundle(bundle_place(bundle))
     load_torch("export.publish")
     from ..export.bundle_parity import parity_of_bundle
 
-    results = parity_of_bundle(loaded, run=run and single_run(run))
+    results = parity_of_bundle(loaded, run=run)
     error = _parity_error(loaded, results)
     document = [result.to_dict() for result in results]
     if as_json and error:

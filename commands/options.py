@@ -297,11 +297,17 @@ def existing_run(run: Path | None) -> Path:
 
 def single_run(run: Path | None) -> Path:
     """RUN, or the newest run, where no folder of several runs will do. Raises ConfigError for one, too."""
+    if run:
+        check_is_single(run)
+    return existing_run(run)
+
+
+def check_is_single(run: Path) -> None:
+    """Raises ConfigError for a folder of several runs."""
     from ..train.run_folder import RunFolder, runs_below
 
-    if run and not RunFolder(run).is_begun() and (inside := runs_below(run)):
+    if not RunFolder(run).is_begun() and (inside := runs_below(run)):
         raise _several(run, inside, fix=f"name one, such as {quoted(inside[0])}")
-    return existing_run(run)
 
 
 def _several(folder: Path, runs: list[Path], *, fix: str) -> ConfigError:
