@@ -28,7 +28,7 @@ def state_of_variant(variant: Variant, refused: str) -> str:
     """Says whether the file is whole and something here runs it. If not, says why."""
     if refused:
         return f"refused: {refused}"
-    if variant.plan and "speedup" in variant.plan:
+    if variant.plan and {"speedup", "cpu"} <= variant.plan.keys():  # a file alone has none of them
         over = variant.precision  # cpu is compared with fp32, cpu-int8 with int8
         half = variant.plan.get("speedup_half_silent")
         more = f" ({half} where half of a clip is silence)" if half else ""
