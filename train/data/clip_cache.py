@@ -55,14 +55,16 @@ class CacheShard(NamedTuple):
     peaks: list[float]  # of the files' own samples; full scale is 1
     flat_tops: list[int]  # see levels.py
     errors: list[str]  # "code: what is wrong" of a file that cannot be decoded, else ""
+    codes: list[str]  # that code alone
     file: Path | None = None
 
     @classmethod
     def in_memory(cls, samples: Int16, offsets: Int64) -> "CacheShard":
         """Samples that have no file; their levels are unknown."""
         count = len(offsets) - 1
+        none = [""] * count
         return cls(
-            samples, offsets, sha256="", peaks=[0.0] * count, flat_tops=[0] * count, errors=[""] * count
+            samples, offsets, sha256="", peaks=[0.0] * count, flat_tops=[0] * count, errors=none, codes=none
         )
 
 
@@ -77,8 +79,9 @@ class ClipStore:
         self.lengths: Int64 = np.concatenate([np.diff(shard.offsets) for shard in shards])[self._rows]  # [n]
         self.peaks = np.concatenate([shard.peaks for shard in shards])[self._rows]  # [n]
         self.flat_tops = np.concatenate([shard.flat_tops for shard in shards])[self._rows]  # [n]
-        errors = [error for shard in shards for error in shard.errors]
-        self.errors = [errors[row] for row in self._rows]  # [n]
+        errors = [both for shard in shards for both in zip(shard.errors, shard.codes, strict=True)]
+        self.errors = [errors[row][0] for row in self._rows]  # [n]
+        self.codes = [errors[row][1] for row in self._rows]  # [n]
 
     def part(self, rows: Int64) -> "ClipStore":
         """Some of the files, by their numbers; what is decoded is shared."""
@@ -198,15 +201,14 @@ def clip_store(
     Raises DataError, with the names of the files that cannot be decoded.
     """
     store = store_with_errors(paths, spec, label=label, channel=channel, checked=checked)
-    results = [*zip(paths, store.errors, strict=True)]
-    if lacking := [path.name for path, error in results if error.startswith(f"{_NO_CHANNEL}: ")]:
+    if lacking := [path.name for path, code in zip(paths, store.codes, strict=True) if code == _NO_CHANNEL]:
         raise DataError(
             f"{len(lacking)} of {counted(len(paths), 'file')} without channel {channel}",
             first_of(lacking),
             wanted=f"files of {channel} channels or more",
             fix=without_channel or "take another --channel (data.channel), or none for the mean of all",
         )
-    if bad := [f"{path.name}: {error}" for path, error in results if error]:
+    if bad := [f"{path.name}: {error}" for path, error in zip(paths, store.errors, strict=True) if error]:
         raise DataError(
             f"{len(bad)} of {counted(len(paths), 'file')} cannot be decoded",
             first_of(bad, separator="; "),
@@ -286,6 +288,7 @@ def _decode_shard(
         "peaks": [file.peak for file in files],
         "flat_tops": [file.flat_tops for file in files],
         "errors": [file.error for file in files],
+        "codes": [file.code for file in files],
         "sources": [[*file.marks, file.content] for file in files],
     }
     write_json(_index_file(target), index)
@@ -296,6 +299,7 @@ class _Decoded(NamedTuple):
     peak: float
     flat_tops: int
     error: str = ""
+    code: str = ""
     marks: tuple[int, int] = (0, 0)  # ctime and inode
     content: str = ""  # hash of the file, in hex; "" if unknown
 
@@ -318,7 +322,7 @@ def _decoded(path: Path, spec: FrontendSpec, channel: int | None) -> _Decoded:
 
 
 def _bad(error: AudioError) -> _Decoded:
-    return _Decoded(np.zeros(0, dtype=np.int16), 0.0, 0, str(error))
+    return _Decoded(np.zeros(0, dtype=np.int16), 0.0, 0, str(error), error.code)
 
 
 def _marks(path: Path) -> tuple[int, int]:
@@ -363,13 +367,14 @@ def _mapped(paths: Sequence[Path], file: Path) -> CacheShard:
     )
     samples = np.load(file, mmap_mode="r")
     offsets = np.cumsum([0, *lengths], dtype=np.int64)
-    columns = (lengths, peaks, flat_tops, errors)
+    codes = list(index.get("codes", [""] * len(paths)))  # a shard of an older rrtn that is read has no errors
+    columns = (lengths, peaks, flat_tops, errors, codes)
     if samples.dtype != np.int16 or samples.shape != (offsets[-1],) or min(lengths, default=0) < 0:
         raise ValueError("another number of samples")
     if {len(paths)} != {*map(len, columns)} or not all(isinstance(error, str) for error in errors):
         raise ValueError("another number of files")
     np.array([peaks, flat_tops], np.float64)  # raises where one is no number
-    return CacheShard(samples, offsets, str(index["sha256"]), peaks, flat_tops, errors, file)
+    return CacheShard(samples, offsets, str(index["sha256"]), peaks, flat_tops, errors, codes, file)
 
 
 def _has_same_sources(paths: Sequence[Path], file: Path) -> bool:
