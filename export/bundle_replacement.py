@@ -18,7 +18,7 @@ from typing import Final
 from ..runtime.bundle import MANIFEST, load_bundle
 from ..runtime.errors import ModelError, StoppedError
 from ..runtime.system.failpoints import failpoint
-from ..runtime.system.files import atomic_path, fsync, left_of, takes_no_file, write_json
+from ..runtime.system.files import atomic_path, fsync, left_in, left_of, takes_no_file, write_json
 from ..runtime.system.locks import in_turn, is_held, locked
 
 _LOCK: Final = "lock"  # beside the bundle in the making
@@ -116,7 +116,7 @@ def _replace_files(staging: Path, out: Path) -> None:
     finally:
         given = {MANIFEST, *beside, *before, *_listed(staging)}
         left = {path.name for name in given for path in left_of(out / name)}
-        left |= {path.name for pattern in (_SPARES, f".{_SPARES}.????????.tmp") for path in out.glob(pattern)}
+        left |= {path.name for path in (*out.glob(_SPARES), *left_in(out, _SPARES))}
         _remove(out, (before | left) - _listed(out))
 
 

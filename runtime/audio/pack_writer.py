@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 from ..errors import AudioError, DataError
 from ..progress import Bar
 from ..system.failpoints import failpoint
-from ..system.files import atomic_path
+from ..system.files import atomic_path, left_in
 from ..system.locks import locked
 from .file_names import exact_name
 from .input_spool import InputSpool, Shard
@@ -75,7 +75,7 @@ def _name(number: int, shards: list[Shard]) -> str:
 
 
 def _check_folder(folder: Path, names: set[str]) -> None:
-    for path in folder.glob(".pack-??????-*.????????.tmp"):  # of a process that was killed
+    for path in left_in(folder, "pack-??????-*"):
         path.unlink(missing_ok=True)
     if others := sorted(path.name for path in folder.glob("pack-*.parquet") if path.name not in names):
         raise DataError(

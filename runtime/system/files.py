@@ -86,7 +86,12 @@ def temporary_name(target: Path) -> Path:
 
 def left_of(target: Path) -> list[Path]:
     """The temporary files of killed writers of this file, and of no other: only who locks it may ask."""
-    found = target.parent.glob(f".{glob.escape(_stem(target.name))}.????????.tmp")
+    return left_in(target.parent, glob.escape(_stem(target.name)))
+
+
+def left_in(folder: Path, names: str) -> list[Path]:
+    """The same of all files whose names match a pattern; of a long name it sees the beginning alone."""
+    found = folder.glob(f".{names}.????????.tmp")
     return [path for path in found if path.is_file() and not path.is_symlink()]
 
 
