@@ -1,13 +1,12 @@
 """rrtn export and rrtn parity."""
 
 import itertools
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ..export.wanted import EngineOptions, Wanted
+from ..export.wanted import EngineOptions, Wanted, with_commas
 from ..runtime.errors import ConfigError, ModelError
 from ..runtime.system.host import quoted
 from .inspect import bundle_json, print_bundle
@@ -28,10 +27,6 @@ if TYPE_CHECKING:
     from ..export.publish import Published
     from ..export.web.page import Page
     from ..runtime.bundle import Bundle
-
-
-def _with_commas(numbers: Iterable[int]) -> str:
-    return ",".join(map(str, numbers))
 
 
 def export(
@@ -96,10 +91,10 @@ def export(
     ] = None,
     batch_profile: Annotated[
         str, typer.Option(help="Engines: smallest, tuned-for and largest batch.")
-    ] = _with_commas(EngineOptions.batch_profile),
+    ] = with_commas(EngineOptions.batch_profile),
     targets: Annotated[
         str, typer.Option(help="TensorRT-RTX engines: compute capabilities of the GPUs.")
-    ] = _with_commas(EngineOptions.targets),
+    ] = with_commas(EngineOptions.targets),
     out: Annotated[
         Optional[Path], typer.Option(help="The bundle's folder; default: RUN/export.", show_default=False)
     ] = None,

@@ -1,5 +1,6 @@
 """What `rrtn export` was asked for. No torch: wrong values are refused before its import."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,6 +27,11 @@ VARIANTS: Final = (
 )
 
 
+def with_commas(numbers: Iterable[int]) -> str:
+    """As the command line takes them."""
+    return ",".join(map(str, numbers))
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
     """What an engine is built for."""
@@ -38,9 +44,9 @@ class EngineOptions:
         if not 1 <= smallest <= tuned <= largest <= MAX_BATCH:
             raise ConfigError(
                 "--batch-profile",
-                ",".join(map(str, self.batch_profile)),
+                with_commas(self.batch_profile),
                 wanted=f"1 <= smallest <= tuned <= largest <= {MAX_BATCH}",
-                fix=f"for example --batch-profile {','.join(map(str, EngineOptions.batch_profile))}",
+                fix=f"for example --batch-profile {with_commas(EngineOptions.batch_profile)}",
             )
 
 
