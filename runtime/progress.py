@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol
 
+from .system.host import after_fork_in_child
 from .text import printable
 
 _REFRESH_SECONDS: Final = 0.2  # of the bar
@@ -23,13 +24,13 @@ _BAR: Final = (8, 40)  # the least and the greatest width
 _GAP: Final = "  "
 _WIPE: Final = "\r\x1b[2K"
 
-_lock = threading.RLock()  # what draws holds it
 _open: "list[Progress]" = []  # from the outer work to the inner one; the last one is shown
 
 
-class _Log:
+class _Stderr:
     """When the last line was printed, and when the last work ended, where there is no terminal."""
 
+    lock = threading.RLock()  # what draws holds it
     printed = ended = -math.inf
 
 
@@ -61,10 +62,10 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if self._total != 0 and is_shown():
-            with _lock:
+            with _Stderr.lock:
                 _wipe()
-                if not _open and self._started - _Log.ended > _FIRST_LINE_SECONDS:
-                    _Log.printed = self._started
+                if not _open and self._started - _Stderr.ended > _FIRST_LINE_SECONDS:
+                    _Stderr.printed = self._started
                 _open.append(self)
                 self._draw()
             self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
@@ -78,10 +79,10 @@ class Progress:
             return
         self._ended.set()
         self._thread.join()
-        with _lock:
+        with _Stderr.lock:
             _wipe()
             _open.remove(self)
-            _Log.ended = time.monotonic()
+            _Stderr.ended = time.monotonic()
             if not self._on_terminal and self.seconds > _FIRST_LINE_SECONDS and self._printed < self._done:
                 self._print_line()
 
@@ -109,7 +110,7 @@ class Progress:
 
     def _run(self) -> None:
         while not self._ended.wait(_REFRESH_SECONDS):
-            with _lock:
+            with _Stderr.lock:
                 if not self._ended.is_set():
                     self._draw()
 
@@ -119,7 +120,7 @@ class Progress:
         if self._on_terminal:
             sys.stderr.write(f"{_WIPE}{self._line(stderr_width() - 1)}")
             sys.stderr.flush()
-        elif time.monotonic() > max(self._next_line, _Log.printed + _FIRST_LINE_SECONDS):
+        elif time.monotonic() > max(self._next_line, _Stderr.printed + _FIRST_LINE_SECONDS):
             self._next_line = time.monotonic() + _LINE_SECONDS
             self._print_line()
 
@@ -140,7 +141,7 @@ class Progress:
         return times(self.seconds, left)
 
     def _print_line(self) -> None:
-        self._printed, _Log.printed = self._done, time.monotonic()
+        self._printed, _Stderr.printed = self._done, time.monotonic()
         what = f"{self._done}/{self._total} {self._unit}, {self.rate:.1f}/s, " if self._total else ""
         note = f" | {notes}" if (notes := self._notes()) else ""
         print(f"{self._label}: {what}{', '.join(self._times())}{note}", file=sys.stderr, flush=True)
@@ -192,9 +193,9 @@ def duration(seconds: float) -> str:
 
 def print_above(text: str) -> None:
     """Prints a line on stderr; a bar that is shown stays below it."""
-    with _lock:
+    with _Stderr.lock:
         _wipe()
-        _Log.printed = time.monotonic()
+        _Stderr.printed = time.monotonic()
         print(text, file=sys.stderr, flush=True)
         if _open and _open[-1]._on_terminal:
             _open[-1]._draw()
@@ -241,3 +242,10 @@ def _has_lines() -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _in_child() -> None:
+    _Stderr.lock = threading.RLock()  # the thread that held it is not there
+
+
+after_fork_in_child(_in_child)

@@ -4,9 +4,10 @@ The file's name is made of the hashes of the bundle's files and of what the mach
 runtimes stand inside: where they have changed, the file is ignored with a remark.
 """
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, TypedDict
@@ -149,32 +150,56 @@ def tuning_of(bundle: Bundle) -> Found:
     try:
         path = tuning_path(bundle)
         content = read_regular(path)
+    except FileNotFoundError:
+        return Found(remark=_remark_on_others(bundle))
     except (OSError, ConfigError, ValueError):
         return Found()
     try:
         document = parsed(content)
         form = converted(document, _Document)
         if reason := _changed(bundle, form):
-            return Found(remark=f"what rrtn tune found is ignored: {reason}; {_AGAIN}")
+            return Found(remark=_ignored(reason))
         return Found(_tuning(bundle, form))
     except ValueError as error:
-        return Found(remark=f"what rrtn tune found is ignored: {path}: {error}; {_AGAIN}")
+        return Found(remark=_ignored(f"{path}: {error}"))
 
 
 def newest_tuning() -> Tuning | None:
     """The last one that applies on this machine, of whatever bundle; None where there is none."""
+    here = machine_key(), runtime_versions()
+    for form in _kept_documents():
+        with contextlib.suppress(ValueError):
+            if (form["machine"], form["versions"]) == here:
+                return _tuning(None, form)
+    return None
+
+
+def _remark_on_others(bundle: Bundle) -> str:
+    """On what was found in the same folder with other files, or on another machine; "" without that.
+
+    A single ONNX file has no folder of its own: others may lie beside it.
+    """
+    if len(bundle.variants) == 1:
+        return ""
+    folder = str(bundle.path.absolute())
+    same = (form for form in _kept_documents() if form["bundle"] == folder and len(form["files"]) > 1)
+    form = next(same, None)
+    return _ignored(reason) if form and (reason := _changed(bundle, form)) else ""
+
+
+def _kept_documents() -> Iterator[_Document]:
+    """All that can be read, the newest first."""
     try:
         files = sorted((cache_folder() / _FOLDER).glob("*.json"), key=lambda path: path.stat().st_mtime)
     except (OSError, ConfigError):
-        return None
+        return
     for path in reversed(files):
-        try:
-            form = converted(parsed(read_regular(path)), _Document)
-            if (form["machine"], form["versions"]) == (machine_key(), runtime_versions()):
-                return _tuning(None, form)
-        except (OSError, ValueError):
-            continue
-    return None
+        with contextlib.suppress(OSError, ValueError):
+            yield converted(parsed(read_regular(path)), _Document)
+
+
+def _ignored(reason: str) -> str:
+    return f"what rrtn tune found is ignored: {reason}; {_AGAIN}"
 
 
 def _files(bundle: Bundle) -> dict[str, str]:
@@ -184,7 +209,7 @@ def _files(bundle: Bundle) -> dict[str, str]:
 def _changed(bundle: Bundle, form: _Document) -> str:
     """What differs from the machine and the bundle that were measured; "" where nothing does."""
     if form["files"] != _files(bundle):
-        return "it is of another bundle"
+        return "the bundle has other files now"
     for before, now in ((form["machine"], machine_key()), (form["versions"], runtime_versions())):
         if reason := _difference(before, now):
             return reason

@@ -1,7 +1,9 @@
 """One bar at a time, each with its name and its times, and nothing is silent."""
 
 import io
+import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -197,3 +199,29 @@ def test_what_is_in_work_is_asked_for_at_each_drawing_and_stands_before_the_note
         wait_for(lambda: "night.wav to 2 min, 1 error" in shown.pieces()[-1])
         reached[0] = ""
         wait_for(lambda: "1 error" in shown.pieces()[-1] and "night" not in shown.pieces()[-1])
+
+
+FORKS = """
+import os, threading
+from rrtn.runtime import progress
+holds, ends = threading.Event(), threading.Event()
+def draw():
+    with progress._Stderr.lock:
+        holds.set()
+        ends.wait()
+threading.Thread(target=draw).start()
+holds.wait()
+child = os.fork()
+if not child:
+    progress.print_above("the child")
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+ends.set()
+assert status == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_does_not_wait_for_a_thread_that_draws() -> None:
+    made = subprocess.run([sys.executable, "-c", FORKS], check=True, stderr=subprocess.PIPE, timeout=60)
+    assert made.stderr == b"the child\n"

@@ -120,6 +120,7 @@ def tuned_before(bundle: Bundle, pretend: Callable[..., list[str]], kept_text: l
     if kept_text:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(kept_text[0])
+        edited(bundle, {"bundle": str(bundle.path)})
     else:
         tuned(bundle)
         kept_text.append(path.read_text())
@@ -284,7 +285,7 @@ def test_auto_follows_it_and_what_is_named_does_not(
     assert before.backend.variant.name == "cpu"  # the rule without a tuning
 
 
-def edited(bundle: Bundle, **changes: Any) -> None:
+def edited(bundle: Bundle, changes: dict[str, Any]) -> None:
     path = tuning_path(bundle)
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
@@ -294,7 +295,7 @@ def edited(bundle: Bundle, **changes: Any) -> None:
     [
         ({"versions": {"onnxruntime-gpu": "1.0"}}, "was 1.0, is "),
         ({"machine": {"cpu": "another"}}, "cpu was another, is "),
-        ({"files": {"fp32": "0" * 64}}, "it is of another bundle"),
+        ({"files": {"fp32": "0" * 64}}, "the bundle has other files now"),
         ({"schema": 99}, "schema"),
         ({"folders": {"variant": "fp32"}}, "missing required field"),
         ({"made": None}, "made"),
@@ -303,7 +304,7 @@ def edited(bundle: Bundle, **changes: Any) -> None:
 def test_a_file_of_other_versions_machines_or_bundles_is_ignored_with_a_remark(
     bundle: Bundle, tuned_before: Tuning, changes: dict[str, Any], remark: str
 ) -> None:
-    edited(bundle, **changes)
+    edited(bundle, changes)
     found = tuning_of(bundle)
     assert found.tuning is None
     assert remark in found.remark
@@ -327,7 +328,7 @@ def test_a_broken_file_is_ignored_with_a_remark(bundle: Bundle, tuned_before: Tu
 def test_a_way_that_cannot_be_gone_is_ignored_with_a_remark(
     bundle: Bundle, tuned_before: Tuning, way: dict[str, Any]
 ) -> None:
-    edited(bundle, folders=tuned_before.folders.to_dict() | way)
+    edited(bundle, {"folders": tuned_before.folders.to_dict() | way})
     scorer = Scorer(bundle)
     assert (scorer.backend.device, scorer.batch_size) == ("cpu", 16)
     assert "rrtn tune found" in scorer.remark
@@ -336,13 +337,15 @@ def test_a_way_that_cannot_be_gone_is_ignored_with_a_remark(
     assert "rrtn tune found" in auto["tune"]
 
 
-def test_other_cores_and_other_files_have_another_tuning(
+def test_other_cores_and_other_files_have_another_tuning_and_a_remark(
     bundle: Bundle, tuned_before: Tuning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(bundle, variants=bundle.variants[:2])
-    assert tuning_of(other) == (None, "")
+    ignored = "what rrtn tune found is ignored: {}; run: rrtn tune"
+    assert tuning_of(other) == (None, ignored.format("the bundle has other files now"))
+    assert tuning_of(replace(other, path=bundle.path.parent)) == (None, "")
     monkeypatch.setattr(tuning_file, "usable_cpus", lambda: 5)
-    assert tuning_of(bundle) == (None, "")
+    assert tuning_of(bundle) == (None, ignored.format("cores was 2, is 5"))
 
 
 def test_a_backend_that_is_gone_is_said_and_the_rule_of_today_is_followed(
@@ -406,7 +409,7 @@ def test_a_cache_that_takes_no_file_is_refused_before_anything_is_measured(
 
 def test_doctor_names_no_tuning_that_score_would_ignore(bundle: Bundle, tuned_before: Tuning) -> None:
     assert newest_tuning() is not None
-    edited(bundle, versions={"onnxruntime": "0.1"})
+    edited(bundle, {"versions": {"onnxruntime": "0.1"}})
     assert newest_tuning() is None
 
 
