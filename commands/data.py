@@ -194,7 +194,7 @@ def data_check(
     """Read and decode a data set, and show what is wrong with it.
 
     Prints the paper's Table 1, the labels, and the distribution of the ratings, and ends with a verdict. Exit
-    code 2: the CSV is refused; 3: some files cannot be decoded.
+    code 2: the CSV is refused; 3: some files cannot be used.
     """
     from ..runtime.spec import FrontendSpec
     from ..train.data.data_check import check_data

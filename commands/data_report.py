@@ -39,7 +39,7 @@ def _print_table1(report: "DataReport") -> None:
         "peak dBFS: the same": [_five_numbers(split.peak_dbfs, "z.1f") for split in report.splits],
         "clipped": [str(split.clipped) for split in report.splits],
         "silent": [str(split.silent) for split in report.splits],
-        "cannot be decoded": [str(split.bad) for split in report.splits],
+        "cannot be used": [str(split.bad) for split in report.splits],
     }.items():
         table.add_row(label, *values)
     print_table(table, title=str(report.data.path))

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 from ..runtime.errors import ConfigError
 from ..runtime.system.files import read_regular
+from ..runtime.system.host import quoted
+from ..runtime.text import counted
 from .config import Config, config_from_dict
 from .config_file import changes_on_resume, merged, read_toml
 from .data.places import beneath_flags, with_settings_of_data
 from .data.reading import check_labels
-from .run_folder import RunFolder, newest_run
+from .run_folder import RunFolder, newest_run, runs_below
 from .sections import flat_settings
 
 
@@ -119,11 +121,13 @@ def _existing_run(request: TrainingRequest) -> Path:
     """The run to go on with. Raises ConfigError if there is none."""
     run = request.run or newest_run()
     if run is None or not RunFolder(run).is_begun():
+        inside = runs_below(run) if run else []
+        came = f"{run} holds {counted(len(inside), 'run')}" if inside else f"no run in {run or 'runs/'}"
         raise ConfigError(
             "--resume",
-            f"no run in {run or 'runs/'}",
-            wanted="a folder with config.toml",
-            fix="name the run: --resume --out RUN",
+            came,
+            wanted="one run" if inside else "a folder with config.toml",
+            fix=f"name the run: --resume --out {quoted(inside[0]) if inside else 'RUN'}",
         )
     if request.config_file:
         raise ConfigError("--config", "not with --resume: the run's own config.toml is taken")

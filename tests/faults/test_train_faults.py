@@ -801,6 +801,11 @@ def test_t13_resuming_a_finished_run_touches_nothing(
 def test_resuming_without_a_run_is_refused(rrtn: Rrtn, tmp_path: Path) -> None:
     assert_refused(resumed(rrtn, tmp_path / "none"), 2, "--resume | no run in ", "config.toml")
     assert_refused(rrtn("train", "--resume"), 2, "--resume | no run in runs/")
+    run = tmp_path / "table" / "ours" / "seed-42"
+    run.mkdir(parents=True)
+    (run / "config.toml").touch()
+    several = resumed(rrtn, tmp_path / "table")
+    assert_refused(several, 2, f"{tmp_path / 'table'} holds 1 run | expected one run | ", f"--out {run}")
 
 
 # --- T14: two trainers ---

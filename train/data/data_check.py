@@ -63,7 +63,7 @@ class DataReport:
         file_id, error = next(iter(self.bad_files.items()))
         clips = counted(sum(split.clips for split in self.splits), "file")
         return (
-            f"{len(self.bad_files)} of {clips} cannot be decoded (first: {file_id}: {error}): "
+            f"{len(self.bad_files)} of {clips} cannot be used (first: {file_id}: {error}): "
             "training refuses them",
         )
 
@@ -71,7 +71,7 @@ class DataReport:
     def verdict(self) -> str:
         """What all of it comes to, in a line."""
         if self.errors:
-            return f"cannot be trained: {counted(len(self.bad_files), 'file')} cannot be decoded"
+            return f"cannot be trained: {counted(len(self.bad_files), 'file')} cannot be used"
         leaks = sorted({warning.partition(":")[0] for warning in self.warnings if LEAK in warning})
         if leaks:
             return f"trains, but validation figures will be too good: {' and '.join(leaks)}"

@@ -29,7 +29,7 @@ class SplitSummary:
     peak_dbfs: Quantiles  # of the files themselves; silent files have none
     clipped: int
     silent: int
-    bad: int  # cannot be decoded
+    bad: int  # files that cannot be used
 
 
 def split_summary(name: str, split: Split, store: ClipStore, spec: FrontendSpec) -> SplitSummary:

@@ -153,9 +153,7 @@ def test_files_that_cannot_be_decoded_are_an_error_and_the_rest_is_reported(chec
 
     report = checked(spoil)
     assert list(report.bad_files) == ["[00002]", "[00013]"]
-    assert report.errors[0].startswith(
-        "2 of 14 files cannot be decoded (first: [00002]: unsupported_format: "
-    )
+    assert report.errors[0].startswith("2 of 14 files cannot be used (first: [00002]: unsupported_format: ")
     assert [split.bad for split in report.splits] == [1, 0, 1]
     assert report.splits[0].minutes == round(7 * 0.3 / 60, 2)
     assert report.duplicates == []
@@ -285,7 +283,7 @@ def test_exit_code_3_with_bad_files_2_with_a_refused_csv_and_0_else(
     assert bad.stderr.splitlines() == [
         f"error: {document['errors'][0]}",
         f"warning: {document['warnings'][0]}",
-        "verdict: cannot be trained: 1 file cannot be decoded",
+        "verdict: cannot be trained: 1 file cannot be used",
     ]
     make_data([*csv_lines, csv_lines[1].replace("Train", "Val")])
     refused = rrtn("data", "check", folder)
