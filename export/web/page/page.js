@@ -13,7 +13,7 @@ import { coded, decodedWav } from "./wav.js";
 const HOP = 0.25; // s between two looks at the microphone; a slow computer takes fewer
 const FIRST = 0.5; // s that are heard before the first
 const QUIET = -50; // dBFS
-const HERTZ = [125, 500, 1000, 2000, 4000, 8000], SECONDS = 0.5;
+const HERTZ = [125, 500, 1000, 2000, 4000, 8000, 16000], SECONDS = 0.5;
 
 const $ = id => document.getElementById(id);
 const description = JSON.parse(await assetText("model.json")), { frontend } = description;
