@@ -25,7 +25,7 @@ from .file_names import FilePath
 from .pack_reader import inputs_from_pack
 from .path_list import PathList
 from .signatures import has_audio_suffix, holds_audio, is_apple_double, is_junk_folder
-from .sources import AudioSource, Input, PackedFile
+from .sources import Input, PackedFile
 
 _PACK_SUFFIX: Final = b".parquet"
 _PACK: Final = re.compile(rb"pack-\d{6}-[0-9a-f]{32}\.parquet")  # in a folder, where tables may lie, too
@@ -103,18 +103,6 @@ def inputs_from_list(paths: PathList, choice: InputChoice | None = None) -> Iter
     choice = choice or InputChoice()
     for path in paths.paths():
         yield from _audio_at(path, choice)
-
-
-def list_audio(arguments: Sequence[FilePath]) -> list[AudioSource]:
-    """The files to score, each once, for programs.
-
-    Raises DataError as `inputs_from_arguments`, and where there is no audio at all.
-    """
-    choice = InputChoice()
-    files = list(dict.fromkeys(found.source for found in inputs_from_arguments(arguments, choice)))
-    if not files:
-        raise no_audio(arguments, choice)
-    return files
 
 
 def no_audio(arguments: Iterable[FilePath], choice: InputChoice) -> DataError:

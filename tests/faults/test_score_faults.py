@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec, Scorer
 from rrtn.runtime.audio import reader
 from rrtn.runtime.audio.file_names import path_from_cell
-from rrtn.runtime.audio.inputs import list_audio
 from rrtn.runtime.errors import AudioError
 from rrtn.runtime.tables.rows import Row
 from rrtn_processes import Server
@@ -583,7 +582,7 @@ def test_s13_a_file_deleted_after_listing_is_missing(tmp_path: Path, scorer: Sco
     """`missing` row."""
     for name in ("a.wav", "b.wav", "c.wav"):
         wav(tmp_path / name, sound)
-    listed = list_audio([tmp_path])
+    listed = sorted(tmp_path.iterdir())
     (tmp_path / "b.wav").unlink()
     assert [row.error for row in scorer.score_files(listed)] == [SCORED, "missing", SCORED]
 

@@ -4,15 +4,18 @@ import errno
 import glob
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from rrtn.runtime.audio.inputs import InputChoice, inputs_from_arguments, inputs_from_list, list_audio
+from rrtn.commands.options import spool_from_options
+from rrtn.runtime.audio.inputs import InputChoice, inputs_from_arguments, inputs_from_list
 from rrtn.runtime.audio.path_list import PathList
 from rrtn.runtime.audio.signatures import is_audio
+from rrtn.runtime.audio.sources import AudioSource
 from rrtn.runtime.errors import DataError, StoppedError
 
 TROUBLE = Path(__file__).parents[4] / "shared/data/trouble"  # not part of the project
@@ -23,6 +26,12 @@ def touch(folder: Path, *names: str | bytes) -> None:
         path = folder / os.fsdecode(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(exist_ok=False)
+
+
+def list_audio(arguments: Sequence[str | bytes | Path]) -> list[AudioSource]:
+    """What `rrtn score` takes, or its error."""
+    with spool_from_options([os.fsdecode(argument) for argument in arguments], None) as spool:
+        return [source for shard in spool.shards for source in spool.sources(shard)]
 
 
 def names_below(folder: Path) -> list[bytes]:
