@@ -19,7 +19,7 @@ from random_bundle import LABELS, SPEC
 from rrtn.export.audeering import audonnx_yaml_from_bundle
 from rrtn.runtime import Scorer
 from rrtn.runtime.arrays import Float32
-from rrtn.runtime.audio.inputs import list_audio
+from rrtn.runtime.audio.inputs import InputChoice, inputs_from_arguments
 from rrtn.runtime.audio.reader import audio_from_array, read_audio
 from rrtn.runtime.audio.sources import PackedFile
 from rrtn.runtime.bundle import Bundle
@@ -60,7 +60,7 @@ def real_files(folder: Path, count: int, into: Path) -> Files:
     """
     into.mkdir()
     found = []
-    for recording in list_audio([folder]):
+    for recording in (each.source for each in inputs_from_arguments([folder], InputChoice())):
         if isinstance(recording, PackedFile):
             continue
         try:

@@ -268,8 +268,8 @@ def check_device(config: "Config", command: str) -> None:
 
     Raises ConfigError under torchrun, and for a device that is not there.
     """
+    from ..train.device import device_from_config
     from ..train.distributed import world_from_environment
-    from ..train.loop import device_from_config
 
     if (world := world_from_environment()).size > 1:
         came = f"{world.size} processes, and {command} trains with one"

@@ -6,6 +6,7 @@ config_file    config.toml: written, read, overridden by flags, compared on a re
 plan           settings and data that are checked, before anything is trained
 request        what `rrtn train` was asked for, checked before torch is imported
 start          from a request to a finished run
+device         which device a process trains on
 loop           the training loop
 step           one optimiser step
 precision      what is computed in float32 whatever the precision

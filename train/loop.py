@@ -18,17 +18,18 @@ import torch
 
 from .. import __version__
 from ..runtime.arrays import Float32
-from ..runtime.errors import ConfigError, ModelError, StoppedError
+from ..runtime.errors import ModelError, StoppedError
 from ..runtime.progress import Progress
 from ..runtime.system.failpoints import failpoint
 from ..runtime.system.host import quoted
 from ..runtime.system.locks import is_held, locked
-from ..runtime.text import counted, first_of
+from ..runtime.text import first_of
 from .checkpoint import POINTER, CheckpointInfo, Saver, check_no_link, read_info, score_of
 from .config import Config
 from .data.clip_cache import SampleCheck
 from .data.device_clips import Epoch, SplitClips, epoch_of_split, sha256_of_splits, split_clips
 from .data.sound_check import notes_for_training
+from .device import device_from_config
 from .display import Display, Part
 from .distributed import World, any_rank, check_equal, first_on_machine_first
 from .interruption import Interruption
@@ -39,7 +40,7 @@ from .method.metrics import judgement
 from .method.model import TwinsNetwork
 from .method.panns import initialisation_from_panns
 from .method.tasks import task_of_name
-from .plan import TrainingPlan, network_from_config, shapes_from_config
+from .plan import TrainingPlan, data_digest, network_from_config, shapes_from_config
 from .predict import mel_mean, predict
 from .request import check_is_new
 from .run_folder import RunFolder
@@ -267,39 +268,6 @@ def _check_place(run: RunFolder, found: CheckpointInfo, per_epoch: int) -> None:
         raise ModelError(str(run.last / POINTER), came, fix="the file was changed: start a new run")
 
 
-def device_from_config(config: Config, world: World) -> torch.device:
-    """The device of this process; `auto` is a GPU if there is one. Each rank of a machine has its own GPU.
-
-    Raises ConfigError if the machine has no such device, or for torch.compile with several ranks: with Gloo
-    it drops the gradient of `distributed._Sum` without a word, and with NCCL it has not run yet.
-    """
-    if config.is_compiled and world.size > 1:
-        raise ConfigError(
-            f"--compile {config.compile}",
-            f"{world.size} processes",
-            wanted="off with several",
-            fix="--compile off",
-        )
-    if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
-        if config.precision == "tf32":
-            came = "TF32 exists on GPUs only, and this is a CPU"
-            raise ConfigError("--precision tf32", came, fix="use fp32 or bf16")
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ConfigError(
-            "--device cuda", "torch sees no CUDA GPU", fix="find out why: rrtn doctor; or use --device cpu"
-        )
-    if world.local_rank >= torch.cuda.device_count():
-        raise ConfigError(
-            "torchrun",
-            f"local rank {world.local_rank}, but the machine has {counted(torch.cuda.device_count(), 'GPU')}",
-            fix="start one process for each GPU",
-        )
-    device = torch.device("cuda", world.local_rank)
-    torch.cuda.set_device(device)
-    return device
-
-
 def _initialised(network: TwinsNetwork, config: Config) -> str:
     """Loads the PANNs checkpoint, and says which of its tensors the encoder took."""
     initial = initialisation_from_panns(Path(config.model.init), network.encoder, config.frontend)
@@ -308,14 +276,6 @@ def _initialised(network: TwinsNetwork, config: Config) -> str:
     if initial.melw_difference is not None:
         said += f"; its mel filters are ours within {initial.melw_difference:.1e}"
     return said
-
-
-def data_digest(plan: TrainingPlan) -> str:
-    """SHA-256 of the data that a plan's run learns from, as in its checkpoints. Raises DataError."""
-    splits = (
-        split_clips(plan.data, name, plan.config.frontend, torch.device("cpu")) for name in ("Train", "Val")
-    )
-    return sha256_of_splits(plan.data.columns.labels, *splits)
 
 
 def _display(

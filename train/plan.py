@@ -17,7 +17,7 @@ from .config import CompileMode, Config, Precision
 from .data.builtin import EPOCHS as BUILTIN_EPOCHS
 from .data.builtin import builtin_corpus
 from .data.data_set import DataSet, named_speakers
-from .data.device_clips import part_of_training
+from .data.device_clips import part_of_training, sha256_of_splits, split_clips
 from .data.folds import check_classes_of_fold
 from .data.ratings import (
     LabelSummary,
@@ -76,6 +76,14 @@ def plan_from_config(config: Config, *, ranks: int = 1) -> TrainingPlan:
         steps_per_epoch=n_train // batch_size,
         notes=tuple(_notes(config, data, batch_size)),
     )
+
+
+def data_digest(plan: TrainingPlan) -> str:
+    """SHA-256 of the data that a plan's run learns from, as in its checkpoints. Raises DataError."""
+    splits = (
+        split_clips(plan.data, name, plan.config.frontend, torch.device("cpu")) for name in ("Train", "Val")
+    )
+    return sha256_of_splits(plan.data.columns.labels, *splits)
 
 
 def check_draws(config: Config, seeds: Iterable[int]) -> None:

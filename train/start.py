@@ -9,8 +9,9 @@ from typing import Any
 from ..runtime.progress import Progress
 from ..runtime.text import counted
 from .config import Config
+from .device import device_from_config
 from .distributed import World, first_on_machine_first, from_first, joined, world_from_environment
-from .loop import TrainResult, device_from_config, train
+from .loop import TrainResult, train
 from .plan import TrainingPlan, check_init, plan_from_config, targets_line
 from .request import RequestedTraining
 from .run_folder import RUNS, free_name

@@ -20,6 +20,7 @@ from rrtn.train import loop, predict, run_state
 from rrtn.train.checkpoint import POINTER, PREVIOUS, load_checkpoint, read_info
 from rrtn.train.config import Config, config_from_dict
 from rrtn.train.data.device_clips import SplitClips
+from rrtn.train.device import device_from_config
 from rrtn.train.distributed import World
 from rrtn.train.loop import TrainResult
 from rrtn.train.method import metrics, model, weighting
@@ -399,17 +400,17 @@ class TestMethods:
 
 def test_tf32_on_the_cpu_is_refused(corpus: Path) -> None:
     with pytest.raises(ConfigError, match="--precision tf32"):
-        loop.device_from_config(config(corpus, precision="tf32", device="cpu"), World())
+        device_from_config(config(corpus, precision="tf32", device="cpu"), World())
 
 
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead", "max-autotune"])
 def test_compile_is_refused_with_several_ranks(corpus: Path, mode: str) -> None:
     """torch.compile loses the gradient of a sum over the ranks, and the loss would not show it."""
     with pytest.raises(ConfigError) as caught:
-        loop.device_from_config(config(corpus, compile=mode, device="cpu"), World(1, 2, 1))
+        device_from_config(config(corpus, compile=mode, device="cpu"), World(1, 2, 1))
     assert (caught.value.came, caught.value.fix) == ("2 processes", "--compile off")
-    loop.device_from_config(config(corpus, compile=mode, device="cpu"), World())
-    loop.device_from_config(config(corpus, device="cpu"), World(1, 2, 1))
+    device_from_config(config(corpus, compile=mode, device="cpu"), World())
+    device_from_config(config(corpus, device="cpu"), World(1, 2, 1))
 
 
 def test_what_the_sounds_show_is_told_before_the_first_epoch(

@@ -22,8 +22,8 @@ from ..data.data_set import DataSet
 from ..data.folds import check_classes_of_fold, fold_numbers, fold_of_data
 from ..data.ratings import constant_in_train
 from ..display import Part
-from ..loop import data_digest, train
-from ..plan import TrainingPlan, data_from_config, notes_on_data, plan_from_config, targets_line
+from ..loop import train
+from ..plan import TrainingPlan, data_digest, data_from_config, notes_on_data, plan_from_config, targets_line
 from ..run_folder import RunFolder, runs_in
 from .planned_runs import check_digest, check_settings, epochs_done, resumed_by_the_command, state_of_run
 

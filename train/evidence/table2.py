@@ -19,8 +19,8 @@ from ...runtime.system.files import write_bytes, write_json
 from ...runtime.text import counted, number_text
 from ..data.corpus import is_synthetic
 from ..data.data_set import named_speakers
+from ..device import device_from_config
 from ..distributed import World
-from ..loop import device_from_config
 from ..method.metrics import ccc_challenge
 from .evaluate import same_clips
 from .predictions import Predictions

@@ -22,10 +22,10 @@ from ...runtime.system.locks import locked
 from ..config import METHODS, CompileMode, Config, Method
 from ..config_file import config_from_toml
 from ..display import Part
-from ..loop import data_digest, train
+from ..loop import train
 from ..method.choices import ENCODER_NAMES, EncoderName
 from ..method.flops import step_flops
-from ..plan import check_draws, plan_from_config, shapes_from_config, targets_line
+from ..plan import check_draws, data_digest, plan_from_config, shapes_from_config, targets_line
 from ..run_folder import RunFolder
 from .planned_runs import check_digest, check_settings, epochs_done, resumed_by_the_command, state_of_run
 
