@@ -4,12 +4,11 @@ M mels, K targets.
 """
 
 import contextlib
-import functools
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -27,7 +26,7 @@ from ..runtime.text import first_of
 from .checkpoint import POINTER, CheckpointInfo, Saver, check_no_link, read_info, score_of
 from .config import Config
 from .data.clip_cache import SampleCheck
-from .data.device_clips import Epoch, SplitClips, epoch_of_split, sha256_of_splits, split_clips
+from .data.device_clips import Epoch, SplitClips, TrainingBatch, epoch_of_split, sha256_of_splits, split_clips
 from .data.sound_check import notes_for_training
 from .device import device_from_config
 from .display import Display, Part
@@ -119,11 +118,10 @@ def _remove_unbegun(folder: RunFolder, new: Sequence[Path], *, held: bool = Fals
             path.rmdir()
 
 
-def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first, the step last
+def _train(
     plan: TrainingPlan, run: RunFolder, resume: bool, strict_resume: bool, world: World, part: Part | None
 ) -> TrainResult:
-    config, per_epoch = plan.config, plan.steps_per_epoch
-    device = device_from_config(config, world)
+    config, device = plan.config, device_from_config(plan.config, world)
     with Progress("prepare"):
         training, validation, stepper, info = _ready(plan, device, world)
         notes = _notes_on_sounds(plan, training, validation, world)
@@ -136,85 +134,174 @@ def _train(  # noqa: PLR0915  # the loop reads top to bottom, rare things first,
     ):
         display.say_notes(notes)
         if resume and (found := restored(run, info, stepper, strict_resume, display.say)):
-            _check_place(run, found, per_epoch)
+            _check_place(run, found, plan.steps_per_epoch)
             info = replace(info, epoch=found.epoch, step=found.step, history=found.history)
         elif config.model.init:
             display.say(_initialised(stepper.network, config))
         if world.is_first:
             start(run, config, info)
-        check_samples = functools.partial(_check_samples, samples, run, world, device)
-        stop = functools.partial(_stop, run, stepper, saver, interruption, world, check_samples)
-        are_checked = False
+        in_work = _Training(
+            plan=plan,
+            run=run,
+            world=world,
+            device=device,
+            training=training,
+            validation=validation,
+            stepper=stepper,
+            info=info,
+            interruption=interruption,
+            samples=samples,
+            saver=saver,
+            display=display,
+        )
+        in_work.finish()
+    return _result(run, in_work.info)
 
-        def validated(count: int) -> None:
-            display.advance_validation(count)
-            if world.size == 1 and interruption.signal:  # several ranks stop together, after validation
-                stop(info)
 
-        saved = time.monotonic()
-        looked = info.step  # until this step the loss is known to be finite
-        epoch: Epoch | None = None
-        while info.epoch < config.optim.epochs:
-            number, first_step = info.epoch, info.epoch * per_epoch
-            is_whole = info.step == first_step + per_epoch
+@dataclass(kw_only=True, eq=False)
+class _Training:
+    """A run in work: what learns, from which clips, how far it is, and who stops, saves and shows it."""
 
-            # At the start of an epoch, and of a resumed run: the order of the clips, their crops and masks.
-            if epoch is None:
-                epoch = epoch_of_split(training, config, number, world)
-                batches = epoch.batches(info.step - first_step)
-                display.start_epoch(number, done_clips=(info.step - first_step) * config.optim.batch_size)
-                stepper.network.train()
+    plan: TrainingPlan
+    run: RunFolder
+    world: World
+    device: torch.device
+    training: SplitClips
+    validation: SplitClips
+    stepper: Stepper
+    info: CheckpointInfo  # after the last step
+    interruption: Interruption
+    samples: SampleCheck
+    saver: Saver
+    display: Display
+    saved: float = field(default_factory=time.monotonic)
+    are_samples_checked: bool = False
 
-            # Every few steps: is the loss finite, must the run stop, is a checkpoint due? A sync point.
-            if info.step > looked and (is_whole or info.step % _LOOK_EVERY[device.type] == 0):
-                looked = info.step
-                _check_finite(stepper, epoch, training, number, per_epoch)
-                if any_rank(world, interruption.signal is not None or samples.has_failed, device):
-                    stop(info)
-                is_due = time.monotonic() - saved > 60 * config.checkpoint_minutes
-                if world.is_first and is_due and samples.has_passed:
-                    saver.submit(save_job(run, info, stepper))
-                    saved = time.monotonic()
+    def finish(self) -> None:
+        """Trains from the step of `info`, which may lie in the middle of an epoch, to the last one."""
+        while self.info.epoch < self.plan.config.optim.epochs:
+            epoch = self._begin_epoch()
+            for batch in epoch.batches(self._steps_done):
+                self._step(batch)
+                self._look(epoch)
+            self._end_epoch()
+        self.saver.wait()
 
-            # At the end of an epoch: validation, a line of history, a checkpoint.
-            if is_whole:
-                failpoint("train.validate")
-                display.validating(len(validation))
-                scores = predict(
-                    stepper.network,
-                    stepper.frontend,
-                    validation,
-                    crop=config.eval.crop,
-                    half=stepper.loss.autocast_to,
-                    compiled=stepper.scoring if config.is_compiled else None,
-                    world=world,
-                    advance=validated,
-                )
-                if any_rank(world, interruption.signal is not None, device):
-                    stop(info)
-                if not are_checked:  # nothing that learned from wrong samples becomes a checkpoint
-                    check_samples()
-                    are_checked = True
-                record = _record(stepper, info.step, number + 1, scores, validation, plan)
-                is_best = score_of(record) > max(map(score_of, info.history), default=-np.inf)
-                info = replace(info, epoch=number + 1, history=[*info.history, record])
-                stepper.sums.zero_()
-                if world.is_first:
-                    append_history(run, record)
-                    saver.submit(save_job(run, info, stepper, is_best=is_best))
-                    saved = time.monotonic()
-                display.end_epoch(record, is_best=is_best)
-                epoch = None
-                continue
+    @property
+    def _first_step(self) -> int:
+        """The first one of this epoch."""
+        return self.info.epoch * self.plan.steps_per_epoch
 
-            # The step. It does not wait for the device.
-            batch = next(batches)
-            failpoint("train.step")
-            stepper.step(batch, info.step)
-            info = replace(info, step=info.step + 1)
-            display.advance(config.optim.batch_size)
-        saver.wait()
-    return _result(run, info)
+    @property
+    def _steps_done(self) -> int:
+        """Of this epoch."""
+        return self.info.step - self._first_step
+
+    def _begin_epoch(self) -> Epoch:
+        """The order of the clips, their crops and masks: those of a resumed epoch are as they were."""
+        config, number = self.plan.config, self.info.epoch
+        epoch = epoch_of_split(self.training, config, number, self.world)
+        self.display.start_epoch(number, done_clips=self._steps_done * config.optim.batch_size)
+        self.stepper.network.train()
+        return epoch
+
+    def _step(self, batch: TrainingBatch) -> None:
+        """Does not wait for the device."""
+        failpoint("train.step")
+        self.stepper.step(batch, self.info.step)
+        self.info = replace(self.info, step=self.info.step + 1)
+        self.display.advance(self.plan.config.optim.batch_size)
+
+    def _look(self, epoch: Epoch) -> None:
+        """Every few steps, and awaits the device: is the loss finite, must we stop, is a checkpoint due?"""
+        is_whole = self._steps_done == self.plan.steps_per_epoch
+        if not is_whole and self.info.step % _LOOK_EVERY[self.device.type]:
+            return
+        self._check_finite(epoch)
+        if any_rank(self.world, self.interruption.signal is not None or self.samples.has_failed, self.device):
+            self._stop()
+        is_due = time.monotonic() - self.saved > 60 * self.plan.config.checkpoint_minutes
+        if self.world.is_first and is_due and self.samples.has_passed:
+            self._save()
+
+    def _end_epoch(self) -> None:
+        """Validation, a line of history, a checkpoint."""
+        scores = self._validate()
+        if any_rank(self.world, self.interruption.signal is not None, self.device):
+            self._stop()
+        if not self.are_samples_checked:  # nothing that learned from wrong samples becomes a checkpoint
+            self._check_samples()
+            self.are_samples_checked = True
+        record = _record(self.stepper, self.info, scores, self.validation, self.plan)
+        is_best = score_of(record) > max(map(score_of, self.info.history), default=-np.inf)
+        self.info = replace(self.info, epoch=record["epoch"], history=[*self.info.history, record])
+        self.stepper.sums.zero_()
+        if self.world.is_first:
+            append_history(self.run, record)
+            self._save(is_best=is_best)
+        self.display.end_epoch(record, is_best=is_best)
+
+    def _validate(self) -> Float32:
+        """The scores of the validation clips [N, K]."""
+        failpoint("train.validate")
+        config, stepper = self.plan.config, self.stepper
+        self.display.validating(len(self.validation))
+        return predict(
+            stepper.network,
+            stepper.frontend,
+            self.validation,
+            crop=config.eval.crop,
+            half=stepper.loss.autocast_to,
+            compiled=stepper.scoring if config.is_compiled else None,
+            world=self.world,
+            advance=self._advance_validation,
+        )
+
+    def _advance_validation(self, count: int) -> None:
+        self.display.advance_validation(count)
+        if self.world.size == 1 and self.interruption.signal:  # several ranks stop together, after validation
+            self._stop()
+
+    def _save(self, *, is_best: bool = False) -> None:
+        self.saver.submit(save_job(self.run, self.info, self.stepper, is_best=is_best))
+        self.saved = time.monotonic()
+
+    def _stop(self) -> NoReturn:
+        """Saves the state, and raises StoppedError."""
+        self._check_samples()
+        if self.world.is_first:
+            self._save()
+            self.saver.wait()
+        number = self.interruption.signal or signal.SIGTERM  # None if another rank got the signal
+        raise StoppedError(
+            str(self.run.path),
+            f"stopped by a signal at step {self.info.step}, and saved",
+            fix=f"rrtn train --resume --out {quoted(self.run.path)}",
+            exit_code=128 + number,
+        )
+
+    def _check_samples(self) -> None:
+        """Waits until all are compared. Raises StoppedError on every rank if those of one are wrong."""
+        broken = self.samples.broken()
+        if any_rank(self.world, bool(broken), self.device):
+            raise StoppedError(
+                first_of(broken, 1) if broken else "clip cache",
+                "holds other samples than were decoded: the storage or a program has changed them",
+                fix=f"they are decoded anew by: rrtn train --resume --out {quoted(self.run.path)}",
+            )
+
+    def _check_finite(self, epoch: Epoch) -> None:
+        """Raises StoppedError with the clips of the first step whose loss or gradient is not finite."""
+        bad = self.stepper.bad_step()
+        if bad is None:
+            return
+        names = [self.training.names[i] for i in epoch.order[bad - self._first_step]]
+        raise StoppedError(
+            f"epoch {self.info.epoch + 1}, step {bad + 1}",
+            "loss or gradient is not finite, and no weight was changed; clips of the batch: "
+            f"{first_of(names, _CLIPS_NAMED)}",
+            fix="lower --lr, or look at these clips",
+        )
 
 
 def _ready(
@@ -325,58 +412,11 @@ def _result(run: RunFolder, info: CheckpointInfo) -> TrainResult:
     )
 
 
-def _check_samples(samples: SampleCheck, run: RunFolder, world: World, device: torch.device) -> None:
-    """Waits until the samples are compared. Raises StoppedError on every rank if those of one are wrong."""
-    broken = samples.broken()
-    if any_rank(world, bool(broken), device):
-        raise StoppedError(
-            first_of(broken, 1) if broken else "clip cache",
-            "holds other samples than were decoded: the storage or a program has changed them",
-            fix=f"they are decoded anew by: rrtn train --resume --out {quoted(run.path)}",
-        )
-
-
-def _stop(
-    run: RunFolder,
-    stepper: Stepper,
-    saver: Saver,
-    interruption: Interruption,
-    world: World,
-    check_samples: Callable[[], None],
-    info: CheckpointInfo,
-) -> NoReturn:
-    """Saves the state, and raises StoppedError."""
-    check_samples()
-    if world.is_first:
-        saver.submit(save_job(run, info, stepper))
-        saver.wait()
-    number = interruption.signal or signal.SIGTERM  # None if another rank got the signal
-    raise StoppedError(
-        str(run.path),
-        f"stopped by a signal at step {info.step}, and saved",
-        fix=f"rrtn train --resume --out {quoted(run.path)}",
-        exit_code=128 + number,
-    )
-
-
-def _check_finite(stepper: Stepper, epoch: Epoch, training: SplitClips, number: int, per_epoch: int) -> None:
-    """Raises StoppedError with the clips of the first step whose loss or gradient is not finite."""
-    bad = stepper.bad_step()
-    if bad is None:
-        return
-    samples = epoch.order[bad - number * per_epoch]
-    names = first_of([training.names[i] for i in samples], _CLIPS_NAMED)
-    raise StoppedError(
-        f"epoch {number + 1}, step {bad + 1}",
-        f"loss or gradient is not finite, and no weight was changed; clips of the batch: {names}",
-        fix="lower --lr, or look at these clips",
-    )
-
-
 def _record(
-    stepper: Stepper, steps: int, epoch: int, scores: Float32, validation: SplitClips, plan: TrainingPlan
+    stepper: Stepper, info: CheckpointInfo, scores: Float32, validation: SplitClips, plan: TrainingPlan
 ) -> dict[str, Any]:
-    """One line of the history. It has no times, so that equal runs have equal histories."""
+    """The line of history for the epoch after `info`'s. No times: equal runs have equal histories."""
+    epoch = info.epoch + 1
     judged = judgement(plan.data.columns, scores, validation.ratings.cpu())
     if judged.not_finite:
         raise StoppedError(
@@ -393,8 +433,8 @@ def _record(
         means = {name: mean for name, mean in means.items() if name not in TERMS[1:]}
     return {
         "epoch": epoch,
-        "step": steps,
+        "step": info.step,
         **means,
-        "lr": stepper.lr_of(steps - 1),
+        "lr": stepper.lr_of(info.step - 1),
         **judged.to_record(task_of_name(plan.config.data.task)),
     }
