@@ -180,12 +180,19 @@ class _Training:
     def finish(self) -> None:
         """Trains from the step of `info`, which may lie in the middle of an epoch, to the last one."""
         while self.info.epoch < self.plan.config.optim.epochs:
-            epoch = self._begin_epoch()
-            for batch in epoch.batches(self._steps_done):
-                self._step(batch)
-                self._look(epoch)
+            self._train_epoch()
             self._end_epoch()
         self.saver.wait()
+
+    def _train_epoch(self) -> None:
+        """The steps that are left of it. Its order, crops and masks come from its number."""
+        config, number = self.plan.config, self.info.epoch
+        epoch = epoch_of_split(self.training, config, number, self.world)
+        self.display.start_epoch(number, done_clips=self._steps_done * config.optim.batch_size)
+        self.stepper.network.train()
+        for batch in epoch.batches(self._steps_done):
+            self._step(batch)
+            self._look(epoch)
 
     @property
     def _first_step(self) -> int:
@@ -196,14 +203,6 @@ class _Training:
     def _steps_done(self) -> int:
         """Of this epoch."""
         return self.info.step - self._first_step
-
-    def _begin_epoch(self) -> Epoch:
-        """The order of the clips, their crops and masks: those of a resumed epoch are as they were."""
-        config, number = self.plan.config, self.info.epoch
-        epoch = epoch_of_split(self.training, config, number, self.world)
-        self.display.start_epoch(number, done_clips=self._steps_done * config.optim.batch_size)
-        self.stepper.network.train()
-        return epoch
 
     def _step(self, batch: TrainingBatch) -> None:
         """Does not wait for the device."""

@@ -9,7 +9,7 @@ from typing import Final
 from ..audio.input_spool import InputSpool, Shard
 from ..backends.registry import backend_kind
 from ..bundle import Bundle
-from ..system.memory import MEMORY_BUDGET, limit_memory
+from ..system.memory import MEMORY_BUDGET, limit_memory, most_memory
 from ..tables.rows import Row
 from .engine import CountFile, LoadedModel, model_of_scorer
 from .part_file import part_from_rows
@@ -29,7 +29,7 @@ def scorer_within_budget(bundle: Bundle, settings: ScorerSettings) -> Scorer:
     limit_memory(MEMORY_BUDGET + 4 * model_bytes, of="data")
     scorer = Scorer(bundle, **vars(settings))
     a_lane = scorer.batch_size * _A_CLIP + backend_kind(scorer.backend.device).copies * model_bytes
-    limit_memory(MEMORY_BUDGET + scorer.lanes * a_lane, of="data")
+    limit_memory(int(min(MEMORY_BUDGET + scorer.lanes * a_lane, most_memory())), of="data")
     return scorer
 
 

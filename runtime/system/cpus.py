@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from .control_groups import PROC, control_groups
 from .host import usable_cores
 
-_PROC: Final = Path("/proc/self")
 _CPUINFO: Final = Path("/proc/cpuinfo")
 # What decides how fast matrix products are, as Linux calls it on x86 and on ARM.
 _OF_MATRICES: Final = (
@@ -39,7 +39,7 @@ def usable_cpus() -> int:
     return max(1, min(limit for limit in limits if limit is not None))
 
 
-def cpu_quota(proc: Path = _PROC) -> int | None:
+def cpu_quota(proc: Path = PROC) -> int | None:
     """The cores that the control groups of a process give it, rounded up; None where they set no limit.
 
     Both versions of control groups count, and every group above the process's own.
@@ -56,7 +56,7 @@ def _wanted_threads() -> int | None:
 
 
 def _quotas(proc: Path) -> Iterator[int]:
-    for folder in _cpu_groups(proc):
+    for folder in control_groups("cpu", proc):
         with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
             if (file := folder / "cpu.max").exists():  # version 2: "max 100000" or "150000 100000"
                 quota, period = file.read_text(encoding="utf-8").split()
@@ -65,30 +65,6 @@ def _quotas(proc: Path) -> Iterator[int]:
                 period = (folder / "cpu.cfs_period_us").read_text(encoding="utf-8")
             if quota != "max" and int(quota) > 0:
                 yield math.ceil(int(quota) / int(period))
-
-
-def _cpu_groups(proc: Path) -> Iterator[Path]:
-    """The folders of the process's control groups that have a limit of CPU time, inner ones first."""
-    with contextlib.suppress(OSError, ValueError):
-        groups = dict(_groups(proc))
-        for line in (proc / "mountinfo").read_text(encoding="utf-8").splitlines():
-            before, _, after = line.partition(" - ")
-            kind, *_, options = after.split()
-            controller = {"cgroup2": "", "cgroup": "cpu"}.get(kind)
-            if controller not in groups or (controller and controller not in options.split(",")):
-                continue
-            root, mount = before.split()[3:5]
-            inside = groups[controller].removeprefix(root.rstrip("/")).strip("/")
-            folder = Path(mount, inside)
-            yield from (folder, *(above for above in folder.parents if above.is_relative_to(mount)))
-
-
-def _groups(proc: Path) -> Iterator[tuple[str, str]]:
-    """Controller and path of each control group; the controller of version 2 is "": it has them all."""
-    for line in (proc / "cgroup").read_text(encoding="utf-8").splitlines():
-        _, controllers, path = line.split(":", 2)
-        for controller in controllers.split(","):
-            yield controller, path
 
 
 def cpu_model() -> str:

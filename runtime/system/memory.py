@@ -4,13 +4,42 @@ What asks for more gets a MemoryError.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
+from .control_groups import PROC, control_groups
 from .host import NO_LIMIT, MemoryKind, memory_in_use, memory_limits, set_memory_limits
 
 MEMORY_BUDGET: Final = 4 << 30  # bytes that a process of ours may take beyond what it has
+_OF_THE_REST: Final = 0.75  # of what the machine has left: other processes take some, too
+_LIMITS: Final = ("memory.max", "memory.limit_in_bytes")  # of control groups of version 2, and of 1
 _ours: dict[MemoryKind, int] = {}  # the soft limits that were set here: a second budget may be larger
+
+
+def most_memory(proc: Path = PROC, meminfo: Path = Path("/proc/meminfo")) -> float:
+    """Bytes that a process may take beyond what it has without danger to the machine, or to its container.
+
+    They are no less than MEMORY_BUDGET: much of what a process takes lies on no page. Infinite where the
+    system does not say.
+    """
+    known = [*_available(meminfo), *_limits_of_groups(proc)]
+    return max(MEMORY_BUDGET, _OF_THE_REST * min(known)) if known else math.inf
+
+
+def _available(meminfo: Path) -> Iterator[int]:
+    with contextlib.suppress(OSError, ValueError):
+        for line in meminfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                yield int(line.split()[1]) << 10
+
+
+def _limits_of_groups(proc: Path) -> Iterator[int]:
+    for folder in control_groups("memory", proc):
+        for name in _LIMITS:
+            with contextlib.suppress(OSError, ValueError):  # "max" is no limit
+                yield int((folder / name).read_text(encoding="utf-8"))
 
 
 def limit_memory(beyond: int, *, of: MemoryKind) -> None:

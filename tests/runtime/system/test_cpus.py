@@ -1,14 +1,12 @@
 """The cores that a process may use: its mask, its control groups, and what it was told."""
 
-import contextlib
-import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cgroups import process_in, real_group
 from rrtn.runtime.system.cpus import (
     cpu_kind,
     cpu_quota,
@@ -18,20 +16,7 @@ from rrtn.runtime.system.cpus import (
     vector_extension,
 )
 
-V1 = Path("/sys/fs/cgroup/cpu")
 COUNT = "from rrtn.runtime.system.cpus import usable_cpus; print(usable_cpus())"
-
-
-def process_in(tmp_path: Path, groups: dict[str, str], *, cgroup: str, mount: str) -> Path:
-    """A /proc/self of a process in `cgroup`; `groups` are files below the mount point."""
-    proc, point = tmp_path / "proc", tmp_path / "mount"
-    proc.mkdir()
-    for name, content in groups.items():
-        (point / name).parent.mkdir(parents=True, exist_ok=True)
-        (point / name).write_text(content)
-    (proc / "cgroup").write_text(cgroup)
-    (proc / "mountinfo").write_text(f"22 1 0:5 / / rw - ext4 /dev/sda rw\n{mount.format(point)}\n")
-    return proc
 
 
 V2 = "31 23 0:28 / {} rw,relatime shared:4 - cgroup2 cgroup2 rw"
@@ -100,23 +85,9 @@ def test_n16_what_torchrun_sets_by_itself_is_no_limit(monkeypatch: pytest.Monkey
     assert usable_cpus() == without
 
 
-@contextlib.contextmanager
-def real_group() -> Iterator[Path]:
-    group = V1 / f"rrtn-test-{os.getpid()}"
-    try:
-        group.mkdir()
-        (group / "cpu.cfs_quota_us").write_text("100000")
-    except OSError as error:
-        pytest.skip(f"no control group of the test's own: {error}")
-    try:
-        yield group
-    finally:
-        group.rmdir()
-
-
 def test_n16_a_real_quota_counts() -> None:
     """One core's time, on a machine that has more."""
-    with real_group() as group:
+    with real_group("cpu", "cpu.cfs_quota_us", 100_000) as group:
         join = f"open({str(group / 'cgroup.procs')!r}, 'w').write('0')"
         command = [sys.executable, "-c", f"{join}; {COUNT}"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -1,6 +1,7 @@
 """The scoring process has a budget of memory, as its decoders have: row 26 of issue 16."""
 
 import gc
+import math
 import os
 import re
 import resource
@@ -11,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from cgroups import process_in, real_group
 from onnx import TensorProto, helper, numpy_helper
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.bundle import metadata_of
 from rrtn.runtime.bundle.onnx_file import sealed
-from rrtn.runtime.system.memory import MEMORY_BUDGET, limit_memory, memory_as_before
+from rrtn.runtime.system.memory import MEMORY_BUDGET, limit_memory, memory_as_before, most_memory
 
 # `rrtn`, and at its end the most memory that it had.
 PROGRAM = """
@@ -92,6 +94,50 @@ def test_n26_a_model_that_takes_more_than_the_budget_is_one_line(
         assert lines[-1].startswith("rrtn: bomb.onnx on cpu, batch ")
         assert lines[-1].endswith("expected enough memory for this batch | use a smaller --batch-size")
         assert "Traceback" not in done.stderr
+
+
+def test_n26_a_large_batch_takes_no_more_than_the_container_has(
+    tmp_path: Path, spec: FrontendSpec, real_clips: list[Path]
+) -> None:
+    """Whose budget would be 36 GiB by the number of its clips: it is halved, and not killed."""
+    model = bomb(tmp_path / "bomb.onnx", spec, 8)
+    with real_group("memory", "memory.limit_in_bytes", 6 << 30) as group:
+        join = f"open({str(group / 'cgroup.procs')!r}, 'w').write('0')"
+        arguments = ["score", real_clips[0], "-m", model, "--batch-size", 512]
+        done = subprocess.run(
+            [sys.executable, "-c", f"{join}\n{PROGRAM}", *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    assert done.returncode == 5, done.stderr
+    assert "rrtn: bomb.onnx on cpu, batch (1, " in done.stderr
+
+
+V2 = "31 23 0:28 / {} rw,relatime shared:4 - cgroup2 cgroup2 rw"
+V1 = "32 31 0:29 / {} rw,relatime - cgroup cgroup rw,memory"
+LIMITS = [
+    ({}, "0::/\n", V2, 30),
+    ({"a/memory.max": f"{16 << 30}\n", "a/b/memory.max": "max\n"}, "0::/a/b\n", V2, 12),
+    ({"a/memory.limit_in_bytes": f"{20 << 30}\n"}, "3:memory:/a\n", V1, 15),
+    ({"memory.limit_in_bytes": f"{(1 << 63) - 4096}\n"}, "3:memory:/\n", V1, 30),
+    ({"memory.max": f"{1 << 30}\n"}, "0::/\n", V2, 4),
+]
+
+
+@pytest.mark.parametrize(("groups", "cgroup", "mount", "gibibytes"), LIMITS)
+def test_n26_three_quarters_of_what_is_left_and_never_less_than_the_budget(
+    tmp_path: Path, groups: dict[str, str], cgroup: str, mount: str, gibibytes: int
+) -> None:
+    (tmp_path / "meminfo").write_text(f"MemTotal: 1 kB\nMemAvailable:  {40 << 20} kB\n")
+    proc = process_in(tmp_path, groups, cgroup=cgroup, mount=mount)
+    assert most_memory(proc, tmp_path / "meminfo") == gibibytes << 30
+
+
+def test_n26_where_the_system_does_not_say_there_is_no_limit(tmp_path: Path) -> None:
+    assert most_memory(tmp_path, tmp_path / "none") == math.inf
 
 
 def test_a_lower_limit_of_the_user_stays_and_one_of_ours_may_grow() -> None:
