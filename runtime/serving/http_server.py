@@ -8,9 +8,9 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Final
+from typing import Any, Final, cast
 
 import httptools
 import uvicorn
@@ -22,6 +22,7 @@ from .metrics import App
 
 _HEAD_BYTES: Final = 64 << 10  # that may come without a whole head or a byte of a body
 _HEAD_SECONDS: Final = 10.0  # in which a head must have come
+_PARTING_SECONDS: Final = 30.0  # in which a client that was refused may send the rest, and read the answer
 _UPGRADE: Final = (b"upgrade", b"http2-settings")  # headers, and what `Connection` says of them
 _SELDOM: Final = 60.0  # s between two equal lines of the log
 _SAME: Final = 40  # letters of a line that make it equal to another one
@@ -157,8 +158,9 @@ class _GuardedProtocol(HttpToolsProtocol):
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, _PartingTransport(transport, self._parts)))
         self._unused = 0  # bytes since the last sign of progress
+        self._is_refused = self._is_parting = False
         self._has_ended = False  # the client sends no more
         self._deadline = self._set_deadline()
 
@@ -166,18 +168,35 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._deadline.cancel()
         super().connection_lost(exc)
 
+    def _parts(self) -> bool:
+        """Whether the client may still be sending what nobody reads. It gets its time to end."""
+        if not (self._is_refused or (self.cycle and self.cycle.more_body)):
+            return False
+        self._is_parting = True
+        self._deadline.cancel()
+        self._deadline = self._set_deadline(_PARTING_SECONDS)
+        return True
+
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has sent all that it will send may still read; it is closed behind the answer."""
+        if self._is_parting:
+            return False
         self._has_ended = self.cycle is not None and not (
             self.cycle.response_complete or self.cycle.more_body
         )
         return self._has_ended
 
     def data_received(self, data: bytes) -> None:
+        if self._is_parting:
+            return
         self._unused += len(data)
         self._feed(data)
         if self._unused > _HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("Headers too large.")
+
+    def send_400_response(self, msg: str) -> None:
+        self._is_refused = True
+        super().send_400_response(msg)
 
     def _feed(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -212,7 +231,7 @@ class _GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle.response_complete:  # else there are others behind it
+        if self.cycle.response_complete and not self._is_parting:  # else there are others behind it
             self._deadline.cancel()
             self._deadline = self._set_deadline()
             if self._has_ended:
@@ -234,5 +253,33 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._unused = 0
         super().on_body(body)
 
-    def _set_deadline(self) -> asyncio.TimerHandle:
-        return self.loop.call_later(_HEAD_SECONDS, self.transport.close)
+    def _set_deadline(self, seconds: float | None = None) -> asyncio.TimerHandle:
+        return self.loop.call_later(seconds or _HEAD_SECONDS, self.transport.close)
+
+
+class _PartingTransport:
+    """A transport that is closed in two steps where the client still sends (RFC 9112, section 9.6).
+
+    Bytes that nobody has read when a socket is closed are answered with a reset, at which the client throws
+    away what it was told: that its body is too large, say.
+    """
+
+    def __init__(self, transport: asyncio.Transport, parts: Callable[[], bool]) -> None:
+        """`parts` says at a first close whether it is to be that of our side alone."""
+        self._transport, self._parts, self._has_parted = transport, parts, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        """A second one is for good."""
+        if self._transport.is_closing() or self._has_parted or not self._parts():
+            self._transport.close()
+            return
+        self._has_parted = True
+        self._transport.write_eof()
+        self._transport.resume_reading()
+
+    def is_closing(self) -> bool:
+        """Whether no more can be sent."""
+        return self._has_parted or self._transport.is_closing()

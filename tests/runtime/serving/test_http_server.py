@@ -4,6 +4,7 @@ import gc
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from typing import Any
@@ -41,6 +42,12 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     length = [(b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": length})
     await send({"type": "http.response.body", "body": content})
+
+
+async def refusal(scope: Any, receive: Any, send: Any) -> None:
+    """Answers without a look at the body."""
+    await send({"type": "http.response.start", "status": 415, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"no"})
 
 
 @pytest.fixture
@@ -90,8 +97,7 @@ def said(port: int, data: bytes) -> bytes:
 )
 def test_an_endless_head_is_not_collected(port: int, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "_HEAD_SECONDS", NEVER)
-    answer = said(port, data)
-    assert not answer or answer.endswith(b"Headers too large.")  # nothing, if it was closed on the way
+    assert said(port, data).endswith(b"Headers too large.")
 
 
 @pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\nhost:", b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET /"])
@@ -186,6 +192,32 @@ def test_a_client_that_has_sent_all_is_answered(echo_port: int, version: bytes) 
         connection.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: connection.recv(4096), b""))
     assert answer.count(b"POST / sound") == requests.count(b"POST")
+
+
+@pytest.mark.parametrize("head", [b"1.0\r\n", b"1.1\r\nconnection: close\r\n", b"1.1\r\n"])
+def test_a_client_reads_a_refusal_that_came_before_its_body_had_ended(head: bytes) -> None:
+    """nginx asks in HTTP/1.0, and closes."""
+    size = 5_000_000
+    request = b"POST / HTTP/%scontent-length: %d\r\n\r\n" % (head, size)
+    with serving(refusal) as port, socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(request)
+        for _ in range(10):
+            connection.sendall(bytes(size // 10))
+            time.sleep(0.01)
+        answer = connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 415")
+        if b"connection: close" in answer:
+            assert b"".join(iter(lambda: connection.recv(4096), b"")) in (b"no", b"")
+
+
+def test_a_refused_client_that_never_ends_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "_PARTING_SECONDS", 0.3)
+    with serving(refusal) as port, socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(b"POST / HTTP/1.0\r\ncontent-length: 1000000000\r\n\r\n")
+        with pytest.raises(ConnectionError):
+            while True:
+                connection.sendall(bytes(1000))
+                time.sleep(0.01)
 
 
 def test_a_client_that_leaves_in_the_middle_is_given_up(echo_port: int) -> None:
