@@ -9,10 +9,11 @@ from ..runtime.errors import ConfigError
 from ..runtime.system.files import read_regular
 from ..runtime.system.host import quoted
 from ..runtime.text import counted
-from .config import Config, config_from_dict
+from .config import Config, DataConfig, config_from_dict
 from .config_file import changes_on_resume, merged, read_toml
 from .data.places import beneath_flags, with_settings_of_data
 from .data.reading import check_labels
+from .method.columns import same_scales
 from .run_folder import RunFolder, newest_run, runs_below
 from .sections import flat_settings
 
@@ -58,7 +59,8 @@ def _resumed(request: TrainingRequest) -> RequestedTraining:
     run = _existing_run(request)
     document, name = read_toml(RunFolder(run).config), str(RunFolder(run).config)
     document.setdefault("compile", "off")  # of a run that began before this setting was there
-    config = config_from_dict(merged(document, flat_settings(request.settings)), source=name)
+    flags = _without_the_same(flat_settings(request.settings), document)
+    config = config_from_dict(merged(document, flags), source=name)
     changed = changes_on_resume(config_from_dict(document, source=name), config)
     if (done := _epochs_done(run)) > config.optim.epochs > 0:
         changed = [
@@ -66,6 +68,16 @@ def _resumed(request: TrainingRequest) -> RequestedTraining:
             for change in changed
         ]
     return RequestedTraining(request, config, run, changed)
+
+
+def _without_the_same(flags: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags without those that say in other words what the run has, as the command that began it may."""
+    same = {"precision"} if flags.get("precision") == "auto" else set()
+    data, asked = document.get("data", {}), flags.get("data.scale")
+    if asked and isinstance(data, Mapping):
+        own = DataConfig(**{name: data.get(name, ()) for name in ("targets", "scale")})
+        same |= {"data.scale"} if same_scales(asked, own.scale, own.targets) else set()
+    return {name: value for name, value in flags.items() if name not in same}
 
 
 def _epochs_done(run: Path) -> int:

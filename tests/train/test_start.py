@@ -1,5 +1,6 @@
 """From settings to a plan or a run, without the command line."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -228,3 +229,37 @@ def test_a_run_from_before_there_was_a_compile_mode_goes_on_without_one(tmp_path
     run.config.write_text("seed = 3\n")
     requested = training_from_request(TrainingRequest(run=run.path, resume=True))
     assert (requested.config.compile, requested.changed) == ("off", [])
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "is_same"),
+    [
+        (["Arousal=1:9"], "1:9", True),
+        (["Arousal=1:9"], "1.0:9,Valence=-1:1", True),
+        (["Arousal=1:9", "Joy=0:1"], "Joy=0:1,Arousal=1:9", True),
+        (["Arousal=1:9", "Joy=0:1"], "Arousal=1:9", True),  # the other one is on 0 to 1 anyway
+        (["auto", "Arousal=1.3:8.8", "Joy=0.1:1"], "auto", True),
+        (["auto", "Arousal=1.3:8.8", "Joy=0:1"], "Joy=0:1,auto", True),
+        ([], "0:1", True),
+        (["Arousal=1:9"], "1:7", False),
+        (["Arousal=1:9", "Joy=0:1"], "1:9", False),
+        (["Arousal=1:9"], "auto", False),
+        (["auto", "Arousal=1:9", "Joy=0:1"], "Arousal=1:9", False),
+        (["auto", "Arousal=1:9", "Joy=0:1"], "Joy=1:9,auto", False),
+    ],
+)
+def test_the_command_that_began_a_run_goes_on_with_it(
+    tmp_path: Path, own: list[str], asked: str, is_same: bool
+) -> None:
+    """A run has resolved what the command has left open, or has said in other words."""
+    targets = ["Arousal", "Joy"] if len(own) > 1 else ["Arousal"]
+    data = f"[data]\ntargets = {json.dumps(targets)}\nscale = {json.dumps(own)}\n"
+    (tmp_path / "config.toml").write_text(f'precision = "fp32"\n{data}')
+    settings = {"precision": "auto", "data": {"scale": asked.split(",")}}
+    request = TrainingRequest(run=tmp_path, settings=settings, resume=True)
+    if is_same:
+        found = training_from_request(request)
+        assert (found.config.precision, list(found.config.data.scale), found.changed) == ("fp32", own, [])
+        return
+    with pytest.raises(ConfigError, match=r"other settings than the run.s: data\.scale"):
+        training_from_request(request)

@@ -148,6 +148,18 @@ def scale_choice(entries: Sequence[str]) -> ScaleChoice:
     return ScaleChoice(of_all, of_target, AUTO in entries)
 
 
+def same_scales(asked: Sequence[str], own: Sequence[str], targets: Sequence[str]) -> bool:
+    """Whether entries of data.scale mean what a run has resolved, as `scale_settings` writes it.
+
+    Raises ConfigError.
+    """
+    theirs, ours = scale_choice(asked), scale_choice(own)
+    if theirs.is_auto:  # what was found in the data is named in the run's
+        return ours.is_auto and all(ours.of_target.get(name) == it for name, it in theirs.of_target.items())
+    scales = (theirs.of_target.get(name, theirs.of_all or UNIT) for name in targets)
+    return not ours.is_auto and [*scales] == [ours.of_target.get(name, UNIT) for name in targets]
+
+
 def scales_of_targets(entries: Sequence[str], targets: Sequence[str]) -> list[str]:
     """Those of `scale_choice` that are not named, or are named for one of the targets."""
     return [entry for entry in entries if entry.rpartition("=")[0].strip() in ("", *targets)]
