@@ -3,8 +3,11 @@
 A comparison of runs reads them and does not need the models. n clips, K rated targets, L columns.
 """
 
+import contextlib
 import csv
+import hashlib
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +23,9 @@ from ...runtime.text import bytes_from_cell, cell_from_text, csv_bytes, without_
 from ..method.columns import UNIT, ClassTarget, Columns
 
 _RATED: Final = " rated"  # follows the target's name, in the header of its ratings
+_HASH: Final = 12  # hex digits
+# Hashes of the checkpoints, of the data and of the content.
+_SEALED: Final = re.compile(r"-[0-9a-f]{12}-[0-9a-f]{12}-([0-9a-f]{12})\.csv$")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,9 +58,12 @@ class Predictions:
         )
 
 
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """File_ID, Subject_ID, one column for each target, and its ratings in a column "<target> rated"."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_predictions(stem: Path, predictions: Predictions) -> Path:
+    """File_ID, Subject_ID, one column for each target, and its ratings in a column "<target> rated".
+
+    The file's name is the stem, and a hash of the content, by which changed numbers are known.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
     names = [*predictions.targets, *(f"{target}{_RATED}" for target in predictions.targets)]
     rows = zip(
         predictions.file_ids,
@@ -66,13 +75,39 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
         [*map(cell_from_text, (file_id, speaker)), *(repr(float(value)) for value in values)]
         for file_id, speaker, values in rows
     ]
-    write_bytes(path, csv_bytes([["File_ID", "Subject_ID", *map(cell_from_text, names)], *table]))
+    content = csv_bytes([["File_ID", "Subject_ID", *map(cell_from_text, names)], *table])
+    path = stem.with_name(f"{stem.name}-{_hash(content)}.csv")
+    write_bytes(path, content)
+    return path
+
+
+def kept_predictions(stem: Path) -> Predictions | None:
+    """Those that `write_predictions` wrote last; None where there are none, or they were changed."""
+    for path in reversed(files_by_time(stem.parent, f"{stem.name}-*.csv")):
+        with contextlib.suppress(DataError):
+            return read_predictions(path)
+    return None
+
+
+def files_by_time(folder: Path, pattern: str) -> list[Path]:
+    """The files of this form, the oldest first."""
+    return sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:_HASH]
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Raises DataError for a file that `write_predictions` did not write."""
+    """Raises DataError for a file that `write_predictions` did not write so.
+
+    Names of files from before have no hash of the content.
+    """
     try:
-        cells, *rows = csv.reader(io.StringIO(read_regular(path).decode()))
+        content = read_regular(path)
+        if (named := _SEALED.search(path.name)) and named[1] != _hash(content):
+            raise ValueError("its content is not that of its name: it was changed")
+        cells, *rows = csv.reader(io.StringIO(content.decode()))
         header = [bytes_from_cell(cell).decode() for cell in cells]
         targets = header[2 : 2 + (len(header) - 2) // 2]
         if header[:2] != ["File_ID", "Subject_ID"] or header[2:] != [

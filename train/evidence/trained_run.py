@@ -39,7 +39,7 @@ from ..predict import predict
 from ..run_folder import RunFolder
 from .best_checkpoint import best_of_run, config_of_checkpoint, network_from_weights
 from .fold_runs import folds_in
-from .predictions import Predictions, read_predictions, write_predictions
+from .predictions import Predictions, files_by_time, kept_predictions, read_predictions, write_predictions
 from .ridge import mel_statistics, ridge_predictions
 
 DATA_CHANGED: Final = "the data was changed since training: clips may be among those that it learned from"
@@ -105,14 +105,13 @@ class TrainedRun:
             raise DataError(f"--split {name}", came, wanted="a split with labels", fix=fix)
         unchecked = split_clips(self.data, name, self.config.frontend, _CPU, checked=False)
         of_data = name if self.is_of_its_own_data else f"other-{name}"
-        path = _kept(self.run, of_data, sha256_of_splits(self.data.columns.labels, unchecked)[:12])
-        with contextlib.suppress(DataError):  # not there, or broken
-            kept = read_predictions(path)
-            if kept.file_ids == _file_ids(split) and kept.targets == self.data.columns.labels:
-                return replace(kept, speakers=_speakers(split), classes=self.data.columns.classes)
+        stem = _kept(self.run, of_data, sha256_of_splits(self.data.columns.labels, unchecked)[:12])
+        kept = kept_predictions(stem)
+        if kept and kept.file_ids == _file_ids(split) and kept.targets == self.data.columns.labels:
+            return replace(kept, speakers=_speakers(split), classes=self.data.columns.classes)
         predictions = self.predictions(name, device)
         with contextlib.suppress(OSError):  # of a folder that cannot be written to: they are made again
-            write_predictions(path, predictions)
+            write_predictions(stem, predictions)
         return predictions
 
     def predictions(self, name: str, device: torch.device = _CPU) -> Predictions:
@@ -289,7 +288,7 @@ def _speakers(split: Split) -> tuple[str, ...]:
 
 
 def _kept(run: Path, split: str, data: str) -> Path:
-    """The file for the predictions on a split, named by hashes of the checkpoints and of the clips.
+    """The stem of the file for the predictions on a split, of hashes of the checkpoints and of the clips.
 
     A split of other data than the run's own is called other-Val.
     """
@@ -297,7 +296,7 @@ def _kept(run: Path, split: str, data: str) -> Path:
     hashes = [sha256_of(pointer) for pointer in pointers]
     of_all = hashlib.sha256("".join(hashes).encode()).hexdigest()
     checkpoint = of_all if len(hashes) > 1 else hashes[0]
-    return RunFolder(run).predictions / f"{split}-{checkpoint[:12]}-{data}.csv"
+    return RunFolder(run).predictions / f"{split}-{checkpoint[:12]}-{data}"
 
 
 def predictions_of_run(
@@ -311,17 +310,11 @@ def predictions_of_run(
     try:
         return trained_run(run, data, split).kept_predictions(split, device)
     except DataError:
-        kept = (
-            [] if data else sorted(_kept(run, split, "x").parent.glob(_kept(run, split, "*").name), key=_time)
-        )
-        if not kept or folds_in(run):
+        stem = _kept(run, split, "*")
+        if data or folds_in(run) or not (kept := files_by_time(stem.parent, f"{stem.name}.csv")):
             raise
         classes = config_of_checkpoint(read_info(RunFolder(run).best), RunFolder(run)).data.columns.classes
         return replace(read_predictions(kept[-1]), classes=classes)
-
-
-def _time(path: Path) -> int:
-    return path.stat().st_mtime_ns
 
 
 def _ridge_ccc(data_set: DataSet, validation: SplitClips) -> Float64:

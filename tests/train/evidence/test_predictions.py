@@ -2,6 +2,7 @@
 challenge's form.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from rrtn.runtime.errors import DataError
 from rrtn.train.evidence.predictions import (
     Predictions,
+    kept_predictions,
     read_predictions,
     write_predictions,
     write_test_submission,
@@ -30,8 +32,7 @@ def predictions(rated: float = 0.5) -> Predictions:
 @pytest.mark.parametrize("rated", [0.1, np.nan])
 def test_what_was_written_comes_back_to_the_bit(rated: float, tmp_path: Path) -> None:
     before = predictions(rated)
-    write_predictions(tmp_path / "new/Val.csv", before)
-    after = read_predictions(tmp_path / "new/Val.csv")
+    after = read_predictions(write_predictions(tmp_path / "new/Val", before))
     assert (after.file_ids, after.speakers, after.targets) == (
         before.file_ids,
         before.speakers,
@@ -39,6 +40,29 @@ def test_what_was_written_comes_back_to_the_bit(rated: float, tmp_path: Path) ->
     )
     np.testing.assert_array_equal(after.scores, before.scores)
     np.testing.assert_array_equal(after.rated, before.rated)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text.replace("0.5", "0.6", 1),
+        lambda text: text[:-2] + chr(ord(text[-2]) ^ 1) + text[-1],
+        lambda text: text.rpartition("\r\n[2]")[0] + "\r\n",
+        lambda text: text.replace("b,", "b,nan,", 1),
+    ],
+)
+def test_changed_numbers_are_not_believed(tmp_path: Path, edit: Callable[[str], str]) -> None:
+    stem = tmp_path / f"Val-{'a' * 12}-{'b' * 12}"
+    path = write_predictions(stem, predictions())
+    kept, content = kept_predictions(stem), path.read_bytes()
+    assert kept is not None
+    path.write_bytes(edit(content.decode()).encode())
+    assert path.read_bytes() != content
+    with pytest.raises(DataError, match="it was changed"):
+        read_predictions(path)
+    assert kept_predictions(stem) is None
+    write_predictions(stem, predictions())
+    assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize(

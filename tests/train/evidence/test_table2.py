@@ -110,6 +110,11 @@ def run_bytes(run: Path) -> dict[str, bytes]:
     return {name: (run / name).read_bytes() for name in listed}
 
 
+def stem_of(path: Path) -> Path:
+    """The name of kept predictions without the hash of their content."""
+    return path.with_name(path.stem.rpartition("-")[0])
+
+
 def kept_predictions(runs: TableRuns, row: Table2Row) -> list[Predictions]:
     folders = [runs.run(row, seed).folder / "predictions" for seed in range(runs.seeds)]
     return [read_predictions(path) for folder in folders for path in folder.iterdir()]
@@ -336,7 +341,7 @@ class TestTable:
         """
         for path in (copy.out / "resnet18-rrtn").glob("*/predictions/*.csv"):
             kept = read_predictions(path)
-            write_predictions(path, replace(kept, scores=kept.rated))
+            write_predictions(stem_of(path), replace(kept, scores=kept.rated))
         rrtn, ruwl = (result.over_vanilla for result in table_of_runs(copy, resamples=RESAMPLES).rows[1:3])
         assert rrtn and ruwl
         assert 0.15 < rrtn.p[-1] < 0.35 < ruwl.p[-1]
@@ -406,7 +411,7 @@ class TestTable:
     def test_runs_on_other_clips_are_refused(self, copy: TableRuns) -> None:
         path = next((copy.out / "resnet18-rrtn/seed0/predictions").iterdir())
         kept = read_predictions(path)
-        write_predictions(path, replace(kept, rated=kept.rated / 2))
+        write_predictions(stem_of(path), replace(kept, rated=kept.rated / 2))
         with pytest.raises(DataError, match="its runs are on different clips, targets or ratings"):
             table_of_runs(copy)
 
