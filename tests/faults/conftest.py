@@ -64,7 +64,8 @@ def outcome() -> Callable[[Path], dict[str, object]]:
         found: dict[str, object] = {"history": (run / "history.jsonl").read_bytes()}
         for folder in (run / "checkpoints/best", run / "checkpoints/last"):
             document = json.loads((folder / POINTER).read_bytes())
-            del document["config"]  # a resumed run may have another device, more epochs, moved data
+            # A resumed run may have another device, more epochs, moved data.
+            del document["config"], document["sha256"]
             found[folder.name] = document
             found |= {
                 f"{folder.name}/{kind}": (folder / e["file"]).read_bytes()

@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from pointers import rewrite_pointer
 from rrtn.runtime.errors import DataError, ModelError
 from rrtn.runtime.system.files import sha256_of
 from rrtn.train.checkpoint import POINTER, PREVIOUS, load_checkpoint, read_info
@@ -621,9 +622,8 @@ def test_t9_a_pickle_is_refused_unopened_even_where_its_hash_is_listed(
     folder, path = begun / "checkpoints/last", checkpoint_files(begun)["weights"]
     attack = Malicious(tmp_path / "marker")
     path.write_bytes(pickle.dumps(attack)) if maker == "pickle" else torch.save(attack, path)
-    document = json.loads((folder / POINTER).read_text())
-    document["files"]["weights"]["sha256"] = sha256_of(path)
-    (folder / POINTER).write_text(json.dumps(document))
+    listed = json.loads((folder / POINTER).read_text())["files"]["weights"]["sha256"]
+    rewrite_pointer(folder / POINTER, lambda text: text.replace(listed, sha256_of(path)))
     with pytest.raises(ModelError, match="expected safetensors"):
         load_checkpoint(folder, "weights")
     assert_refused(resumed(rrtn, begun, "--strict-resume"), 5, "expected safetensors")
@@ -772,10 +772,8 @@ def test_t10_data_that_was_moved_and_more_epochs_are_accepted_and_recorded(
 
 def test_t12_another_library_version_is_warned_of(rrtn: Rrtn, begun: Path) -> None:
     path = begun / "checkpoints/last" / POINTER
-    document = json.loads(path.read_text())
-    now = document["versions"]["torch"]
-    document["versions"]["torch"] = "1.0"
-    path.write_text(json.dumps(document))
+    now = json.loads(path.read_text())["versions"]["torch"]
+    rewrite_pointer(path, lambda text: text.replace(f'"torch": "{now}"', '"torch": "1.0"'))
     ended = resumed(rrtn, begun)
     assert ended.code == 0, ended.err
     assert f"note: torch 1.0 -> {now}: the run goes on, but not bit for bit as it would have\n" in ended.err

@@ -182,6 +182,23 @@ class TestRefusals:
         with pytest.raises(ModelError, match=r"checkpoint\.json \| "):
             read_info(tmp_path)
 
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [("0.25", "0.75"), ('"seed": 3', '"seed": 4'), ("0123abcd", "1123abcd"), ("0.1", "0.2")],
+    )
+    def test_a_pointer_whose_content_was_changed(self, tmp_path: Path, old: str, new: str) -> None:
+        save(tmp_path, 1)
+        pointer = tmp_path / POINTER
+        before = pointer.read_text()
+        assert before.count(old) >= 1
+        pointer.write_text(before.replace(old, new, 1))
+        with pytest.raises(ModelError, match=r"checkpoint\.json \| .* it was changed \| expected "):
+            read_info(tmp_path)
+        document = json.loads(pointer.read_text())
+        del document["sha256"]  # as it was written before
+        pointer.write_text(json.dumps(document))
+        read_info(tmp_path)
+
     def test_a_pointer_of_another_schema(self, tmp_path: Path) -> None:
         save(tmp_path, 1)
         edit_pointer(tmp_path, schema=1)

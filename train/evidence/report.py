@@ -19,7 +19,7 @@ from ...runtime.arrays import Float64
 from ...runtime.backends.variant_rows import HEADER, cells_of_variant, refusals_of_bundle
 from ...runtime.bundle import MANIFEST, Bundle, load_bundle
 from ...runtime.documents import Count, converted, parsed
-from ...runtime.errors import DataError
+from ...runtime.errors import DataError, ModelError
 from ...runtime.system.files import read_regular, write_bytes
 from ...runtime.system.host import quoted
 from ...runtime.text import counted, interval_text, number_text, printable_lines
@@ -151,7 +151,10 @@ def names_apart(runs: Sequence[Path]) -> dict[Path, str]:
 
 
 def _history(run: Path) -> list[dict[str, Any]]:
-    """The records of history.jsonl. Raises DataError where rrtn did not write it so."""
+    """The records of the epochs: the checkpoint's, whose hash is known, and later ones of history.jsonl.
+
+    Raises DataError where rrtn did not write that so.
+    """
     path = RunFolder(run).history
     try:
         records = [parsed(line) for line in read_regular(path).splitlines()]
@@ -161,7 +164,15 @@ def _history(run: Path) -> list[dict[str, Any]]:
         came, wanted = str(error), "a line of JSON for each epoch"
         fix = f"rrtn train --resume --out {quoted(run)}"
         raise DataError(str(path), came, wanted=wanted, fix=fix) from error
-    return records
+    kept = _kept_history(RunFolder(run))
+    return [*kept, *records[len(kept) :]]
+
+
+def _kept_history(run: RunFolder) -> list[dict[str, Any]]:
+    try:
+        return read_info(run.last).history
+    except ModelError:  # the next resume goes on from the one before
+        return read_info(run.best).history
 
 
 def _summary(run: Path, shown: Path, config: Config, evaluation: Evaluation) -> Summary:

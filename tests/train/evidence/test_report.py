@@ -16,6 +16,7 @@ import jinja2
 import numpy as np
 import pytest
 import soundfile
+from pointers import rewrite_pointer
 from rrtn.commands.evaluate import print_evaluation
 from rrtn.runtime import load_bundle
 from rrtn.runtime.backends import variant_rows
@@ -238,7 +239,7 @@ def copies(run: Path, folder: Path, *names: str) -> list[Path]:
         settings = copy / "config.toml"
         settings.write_text(settings.read_text().replace("seed = 0", f"seed = {seed}"))
         for pointer in copy.glob("checkpoints/*/checkpoint.json"):
-            pointer.write_text(pointer.read_text().replace('"seed": 0', f'"seed": {seed}'))
+            rewrite_pointer(pointer, lambda text, seed=seed: text.replace('"seed": 0', f'"seed": {seed}'))
         made.append(copy)
     return made
 
@@ -476,6 +477,14 @@ def test_n22_the_masked_view_is_there_where_training_masks(run: Path, tmp_path: 
     config = replace(config, model=replace(config.model, method=method))
     clips = clips_of_evaluation(config, evaluate(run, ridge=False))
     assert [clip.masked is None for clip in clips] == [method == "vanilla"] * 4
+
+
+def test_a_changed_history_is_that_of_the_checkpoint(run: Path, tmp_path: Path) -> None:
+    (own,) = copies(run, tmp_path, "own")
+    before = page_of._history(own)
+    text = (own / "history.jsonl").read_text()
+    (own / "history.jsonl").write_text(re.sub(r'"val_ccc": [^,]*', '"val_ccc": 0.9', text))
+    assert page_of._history(own) == before
 
 
 def test_n22_all_losses_are_in_one_chart(run: Path) -> None:

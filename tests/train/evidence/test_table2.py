@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pointers import rewrite_pointer
 from rrtn.cli import app
 from rrtn.runtime.errors import ConfigError, DataError, StoppedError
 from rrtn.runtime.system import failpoints
@@ -512,11 +513,12 @@ class TestSeedsAsARun:
         assert settings.read_text().count("/moved") == 1
         assert len(runs_of_seeds(row)) == 2  # what changes no result may differ
         pointer = row / "seed1/checkpoints/last" / POINTER
-        info = json.loads(pointer.read_text())
-        pointer.write_text(json.dumps({**info, "data_sha256": "0" * 64}))
+        before = pointer.read_bytes()
+        digest = json.loads(before)["data_sha256"]
+        rewrite_pointer(pointer, lambda text: text.replace(digest, "0" * 64))
         with pytest.raises(ConfigError, match=r"seed1 \| unlike seed0: data.dir: "):
             runs_of_seeds(row)
-        pointer.write_text(json.dumps(info))
+        pointer.write_bytes(before)
         shutil.copytree(copy.out / "resnet18-vanilla/seed0", row / "seed2")
         with pytest.raises(
             ConfigError,
