@@ -4,7 +4,9 @@ Behind the door each field has the type and the range that its form states. Fiel
 know are ignored: newer writers may add them.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -17,6 +19,7 @@ Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 _DEEPEST: Final = 32  # levels of nesting; ours have 5
 _MOST_BYTES: Final = 1 << 28
+_DIGEST: Final = "digest"
 
 
 def parsed(content: bytes | str) -> Any:
@@ -42,6 +45,22 @@ def converted(document: object, form: type[T]) -> T:
         return msgspec.convert(document, form)
     except msgspec.ValidationError as error:
         raise ValueError(str(error)) from None
+
+
+def with_digest(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document, and a hash of it as its field `digest`."""
+    content = {name: value for name, value in document.items() if name != _DIGEST}
+    return {**content, _DIGEST: _digest(content)}
+
+
+def check_digest(document: Mapping[str, Any]) -> None:
+    """Raises ValueError where a field was changed since `with_digest`. Older documents have no digest."""
+    if _DIGEST in document and document != with_digest(document):
+        raise ValueError("its content has another hash than it says: it was changed")
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

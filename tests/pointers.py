@@ -8,5 +8,5 @@ from pathlib import Path
 def rewrite_pointer(path: Path, edit: Callable[[str], str]) -> None:
     """Edits the text; what was changed is not seen by its hash."""
     document = json.loads(edit(path.read_text()))
-    document.pop("sha256", None)
+    document.pop("digest", None)
     path.write_text(json.dumps(document))

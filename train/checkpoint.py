@@ -12,8 +12,6 @@ The step alone is not a new name: the last step of an epoch may be saved before 
 again after it.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..runtime.bundle import label_problem
-from ..runtime.documents import Count, Sha256, converted, parsed
+from ..runtime.documents import Count, Sha256, check_digest, converted, parsed, with_digest
 from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.system.failpoints import failpoint
 from ..runtime.system.files import atomic_path, read_regular, sha256_of, write_bytes, write_json
@@ -80,7 +78,7 @@ class _Checkpoint(TypedDict):
     data_sha256: str
     versions: dict[str, str]
     files: dict[str, _File]
-    sha256: NotRequired[Sha256]  # of all else; checkpoints from before do not have it
+    digest: NotRequired[Sha256]  # of all else; checkpoints from before do not have it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +148,7 @@ def save_checkpoint(
     if keep_previous and (folder / POINTER).exists():
         write_bytes(folder / PREVIOUS, (folder / POINTER).read_bytes())
     document = {"schema": _schema_of(info.config), **asdict(info), "files": files}
-    write_json(folder / POINTER, {**document, "sha256": _digest(document)})
+    write_json(folder / POINTER, with_digest(document))
     _prune(folder, {POINTER, PREVIOUS} if keep_previous else {POINTER})
 
 
@@ -269,7 +267,7 @@ def _document(path: Path) -> dict[str, Any]:
         found = document.get("schema") if isinstance(document, dict) else None
         if type(found) is int and found in (SCHEMA, LABELS_SCHEMA):
             _check(converted(document, _Checkpoint))
-            _check_digest(document)
+            check_digest(document)
     except ValueError as error:
         raise ModelError(
             str(path), str(error), wanted="what rrtn train wrote", fix="restore the file, or train again"
@@ -302,17 +300,6 @@ def _check(checkpoint: _Checkpoint) -> None:
             raise ValueError(f"epoch {number} has other targets than the labels {short(labels)}")
         if not {"val_ccc", "val_score"} & set(record):
             raise ValueError(f"epoch {number} has no val_ccc")
-
-
-def _check_digest(document: Mapping[str, Any]) -> None:
-    """Raises ValueError where something was changed."""
-    content = {name: value for name, value in document.items() if name != "sha256"}
-    if len(content) < len(document) and document["sha256"] != _digest(content):
-        raise ValueError("its content has another hash than it says: it was changed")
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _classes(config: Mapping[str, Any]) -> set[str]:

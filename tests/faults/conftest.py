@@ -65,7 +65,7 @@ def outcome() -> Callable[[Path], dict[str, object]]:
         for folder in (run / "checkpoints/best", run / "checkpoints/last"):
             document = json.loads((folder / POINTER).read_bytes())
             # A resumed run may have another device, more epochs, moved data.
-            del document["config"], document["sha256"]
+            del document["config"], document["digest"]
             found[folder.name] = document
             found |= {
                 f"{folder.name}/{kind}": (folder / e["file"]).read_bytes()

@@ -195,7 +195,7 @@ class TestRefusals:
         with pytest.raises(ModelError, match=r"checkpoint\.json \| .* it was changed \| expected "):
             read_info(tmp_path)
         document = json.loads(pointer.read_text())
-        del document["sha256"]  # as it was written before
+        del document["digest"]  # as it was written before
         pointer.write_text(json.dumps(document))
         read_info(tmp_path)
 

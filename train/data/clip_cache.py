@@ -29,6 +29,7 @@ from ...runtime.arrays import Int16, Int64
 from ...runtime.audio.av_reader import second_reader
 from ...runtime.audio.reader import opened, read_audio
 from ...runtime.audio.sources import content_hash
+from ...runtime.documents import check_digest, parsed, with_digest
 from ...runtime.errors import AudioError, DataError, StoppedError
 from ...runtime.progress import Progress
 from ...runtime.spec import FrontendSpec
@@ -291,7 +292,7 @@ def _decode_shard(
         "codes": [file.code for file in files],
         "sources": [[*file.marks, file.content] for file in files],
     }
-    write_json(_index_file(target), index)
+    write_json(_index_file(target), with_digest(index))
 
 
 class _Decoded(NamedTuple):
@@ -343,6 +344,13 @@ def _index_file(shard: Path) -> Path:
     return shard.with_suffix(".json")
 
 
+def _index(shard: Path) -> dict[str, Any]:
+    """The content of the index. Raises FileNotFoundError, ValueError or TypeError if that is broken."""
+    index: dict[str, Any] = parsed(_index_file(shard).read_bytes())
+    check_digest(index)
+    return index
+
+
 def _good_shard(paths: Sequence[Path], file: Path, *, checked: bool) -> CacheShard | None:
     """The shard, if it is whole, has no errors, and was made of what the files hold now.
 
@@ -361,7 +369,7 @@ def _mapped(paths: Sequence[Path], file: Path) -> CacheShard:
     """Raises FileNotFoundError, EOFError, ValueError, KeyError, TypeError or AttributeError if broken."""
     if not (file.is_file() and _index_file(file).is_file()):  # opening a pipe would wait for ever
         raise FileNotFoundError(file)
-    index = json.loads(_index_file(file).read_bytes())
+    index = _index(file)
     lengths, peaks, flat_tops, errors = (
         list(index[name]) for name in ("lengths", "peaks", "flat_tops", "errors")
     )
@@ -379,7 +387,7 @@ def _mapped(paths: Sequence[Path], file: Path) -> CacheShard:
 
 def _has_same_sources(paths: Sequence[Path], file: Path) -> bool:
     """Whether the files hold what they held. Where a ctime or inode differs, the file is read."""
-    index: dict[str, Any] = json.loads(_index_file(file).read_bytes())
+    index = _index(file)
     if "sources" not in index:  # made by an older rrtn
         return True
     kept = [((int(ctime), int(inode)), str(content)) for ctime, inode, content in index["sources"]]
@@ -394,7 +402,7 @@ def _has_same_sources(paths: Sequence[Path], file: Path) -> bool:
         return False
     index["sources"] = [[*marks, content] for marks, (_, content) in zip(now, kept, strict=True)]
     with contextlib.suppress(OSError):  # a cache that may only be read
-        write_json(_index_file(file), index)
+        write_json(_index_file(file), with_digest(index))
     return True
 
 

@@ -416,7 +416,7 @@ def test_n6_a_shard_of_an_older_rrtn_stays_good(
     clip_store(paths, spec)
     for shard in shards(cache):
         index = json.loads(shard.with_suffix(".json").read_bytes())
-        del index["sources"]
+        del index["sources"], index["digest"]
         shard.with_suffix(".json").write_text(json.dumps(index))
     decoded.clear()
     paths[3].chmod(0o600)
@@ -424,9 +424,15 @@ def test_n6_a_shard_of_an_older_rrtn_stays_good(
     assert not decoded
 
 
-def break_index(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+def break_index(
+    change: Callable[[dict[str, Any]], object], *, keep_digest: bool = False
+) -> Callable[[Path], None]:
+    """Without its digest an index is that of an older rrtn."""
+
     def broken(shard: Path) -> None:
         index = json.loads(shard.with_suffix(".json").read_bytes())
+        if not keep_digest:
+            del index["digest"]
         shard.with_suffix(".json").write_text(json.dumps(change(index) or index))
 
     return broken
@@ -436,6 +442,7 @@ def saved(array: Any) -> Callable[[Path], None]:
     return lambda shard: np.save(shard, array)
 
 
+SHIFTS = (-100, 100, 0, 0)
 BROKEN: dict[str, Callable[[Path], object]] = {
     "cut": lambda shard: os.truncate(shard, shard.stat().st_size // 2),
     "cut by one byte": lambda shard: os.truncate(shard, shard.stat().st_size - 1),
@@ -464,6 +471,12 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "text for a length": break_index(lambda index: index.update(lengths=["x"] * 4)),
     "text for a peak": break_index(lambda index: index.update(peaks=["x"] * 4)),
     "null for errors": break_index(lambda index: index.update(errors=None)),
+    "another hash of the samples": break_index(lambda index: index.update(sha256="0" * 64), keep_digest=True),
+    "two lengths shifted": break_index(
+        lambda index: index.update(lengths=[n + d for n, d in zip(index["lengths"], SHIFTS, strict=True)]),
+        keep_digest=True,
+    ),
+    "another peak": break_index(lambda index: index["peaks"].reverse(), keep_digest=True),
     "null in errors": break_index(lambda index: index.update(errors=[None] * 4)),
     "negative lengths": break_index(lambda index: index["lengths"].__setitem__(0, -1)),
     "sources of another shape": break_index(lambda index: index.update(sources=[1, 2])),
@@ -490,6 +503,17 @@ def test_n6_a_broken_shard_is_made_anew_and_no_other(
     assert sorted(decoded) == ["4.wav", "5.wav", "6.wav", "7.wav"]
     assert_holds(store, paths, spec)
     assert store.digest == digest
+
+
+def test_n6_a_broken_index_is_seen_where_the_samples_are_compared_later(
+    paths: list[Path], spec: FrontendSpec, cache: Path, decoded: Counter[str]
+) -> None:
+    """A resumed training would take it for other data."""
+    digest = clip_store(paths, spec).digest
+    for shard in shards(cache):
+        BROKEN["another hash of the samples"](shard)
+    assert clip_store(paths, spec, checked=False).digest == digest
+    assert len(decoded) == len(paths)
 
 
 def test_n6_the_check_in_the_background_names_the_shard_and_has_it_made_anew(
