@@ -32,6 +32,8 @@ from .table_text import BLANKS, is_none, refused_lines
 
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _HIDDEN: Final = -1.0  # what challenges write in place of Test's labels
+_APART: Final = 2.0  # widths of all other ratings: what is farther from them may be no rating
+_FEWEST_OTHERS: Final = 3  # different ratings that say where ratings are
 FEWEST_RATED: Final = 2  # of each target in Train and in Val: one clip has no correlation
 _MOST_CLASSES: Final = 200
 _ANY: Final = "LOW:HIGH"  # a scale that nothing tells
@@ -128,7 +130,11 @@ def labels_of_cells(cells: LabelCells, targets: Sequence[str], choice: LabelChoi
         columns=columns,
         ratings=ratings,
         rated=rated,
-        warnings=(*_outside_warnings(cells, raw, columns), *filter(None, [hidden])),
+        warnings=(
+            *_outside_warnings(cells, raw, columns),
+            *_apart_warnings(raw, columns),
+            *filter(None, [hidden]),
+        ),
         hidden=hidden,
     )
 
@@ -243,14 +249,47 @@ def _check_range(
         wanted = f"a number from {plain_number(scale.low)} to {plain_number(scale.high)}"
         # As where a challenge hides labels of its Test, and they are split anew.
         may_be_none = (raw[outside, k] == _HIDDEN).all() and not (raw[~outside, k] < 0).any()
-        fix = "leave the cell empty if -1 means no rating; else " if may_be_none else "correct it, or "
-        fix += (
-            f"write the ratings on {scale}, as the run learned it"
-            if learned
-            else f"say on which scale people rated: --scale {proposed(raw, columns)}"
-        )
+        is_apart = (raw[outside, k] == value_apart(raw[:, k])).all()
+        means_none = f"leave the cell empty if {plain_number(value)} means no rating; else "
+        fix = means_none if may_be_none or is_apart else "correct it, or "
+        if is_apart:
+            fix += "correct it"
+        elif learned:
+            fix += f"write the ratings on {scale}, as the run learned it"
+        else:
+            fix += f"say on which scale people rated: --scale {proposed(raw, columns)}"
         came = f"{name} is out of range: {plain_number(value)}"
         raise cells.refused(np.flatnonzero(outside), came, wanted=wanted, fix=fix)
+
+
+def value_apart(ratings: Float64) -> float | None:
+    """A lowest or highest rating [n] that may be no rating: -999, or 99.
+
+    The others, which are more, are much closer to each other, and on a scale that does not hold it. None
+    where there is no such one.
+    """
+    known = ratings[~np.isnan(ratings)]
+    values, counts = np.unique(known, return_counts=True)
+    if len(values) <= _FEWEST_OTHERS:
+        return None
+    for value, count, others in ((values[0], counts[0], values[1:]), (values[-1], counts[-1], values[:-1])):
+        low, high = float(others[0]), float(others[-1])
+        is_far = np.abs(others - value).min() > _APART * (high - low)
+        if is_far and 2 * count < len(known) and not _holds(_usual(low, high), value):
+            return float(value)
+    return None
+
+
+def _apart_warnings(raw: Float64, columns: Columns) -> list[str]:
+    """Ratings that are on their scale, and press all others together on it."""
+    far = [(name, value_apart(it), it) for name, it in zip(columns.targets, raw.T, strict=True)]
+    named = [
+        f"{name} {plain_number(value)} ({int((it == value).sum())})"
+        for name, value, it in far
+        if value is not None
+    ]
+    means_none = "leave the cells empty if such a number means no rating"
+    return [f"ratings far from all others: {', '.join(named)}; {means_none}"] if named else []
 
 
 def _scales_of_train(columns: Columns, choice: ScaleChoice) -> set[str]:
@@ -278,12 +317,17 @@ def _fitting(ratings: Float64, stated: Scale) -> Scale | None:
 
     None for ratings that are all the same, which many scales would fit.
     """
-    known = ratings[~np.isnan(ratings)]
+    known = ratings[~np.isnan(ratings) & (ratings != value_apart(ratings))]
     low, high = (float(known.min()), float(known.max())) if len(known) else stated
     if _holds(stated, low) and _holds(stated, high):
         return stated
     if low == high:
         return None
+    return _usual(low, high)
+
+
+def _usual(low: float, high: float) -> Scale:
+    """A usual scale that holds both and is no more than twice as wide; else whole numbers around them."""
     usual = (scale for scale in _USUAL if _holds(scale, low) and _holds(scale, high))
     fit = next((scale for scale in usual if high - low >= scale.width / 2), None)
     return fit or Scale(float(math.floor(low)), float(math.ceil(high)))

@@ -216,6 +216,33 @@ def test_minus_one_outside_of_test_may_mean_no_rating() -> None:
         labels({"A": "-1 0.2 1 0 -1 1 _ _"}, learned=True)
 
 
+@pytest.mark.parametrize("code", ["-999", "99", "-9", "9999"])
+def test_a_number_far_from_all_ratings_may_mean_no_rating(code: str) -> None:
+    """The scale that would hold it would press all real ratings together."""
+    cells = f"1 2.5 {code} 4 2 5 _ _"
+    with pytest.raises(DataError) as caught:
+        labels({"A": cells}, scale=["1:5"])
+    assert caught.value.came == f"A is out of range: {code}"
+    assert caught.value.fix == f"leave the cell empty if {code} means no rating; else correct it"
+    with pytest.raises(DataError, match=r"people rated: --scale 1:5$"):
+        labels({"A": cells})
+    said = labels({"A": cells}, scale=["auto"]).warnings
+    far = f"ratings far from all others: A {code} (1)"
+    assert f"{far}; leave the cells empty if such a number means no rating" in said
+    assert not far_from_others(cells.replace(code, "3"))
+
+
+def far_from_others(cells: str) -> list[str]:
+    return [said for said in labels({"A": cells}, scale=["auto"]).warnings if "far from" in said]
+
+
+@pytest.mark.parametrize(
+    "cells", ["0 0.1 0.2 0.3 0.4 1 _ _", "0 0.9 0.93 1 0.95 0.97 _ _", "0 1 0 1 1 0 _ _", "1 2 3 7 1 2 _ _"]
+)
+def test_a_rating_at_an_end_is_one(cells: str) -> None:
+    assert not far_from_others(cells)
+
+
 def test_one_rating_alone_does_not_say_its_scale() -> None:
     with pytest.raises(DataError, match=r"people rated: --scale LOW:HIGH$"):
         labels({"C": "5 5 5 5 5 5 _ _"})
