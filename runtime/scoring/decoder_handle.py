@@ -4,6 +4,7 @@ C clips of any number.
 """
 
 import contextlib
+import os
 import subprocess
 import tempfile
 import time
@@ -30,6 +31,7 @@ _START: Final = 120.0  # s that a decoder may take to start
 _STANDS: Final = 20.0  # s without a sign of a decoder that has files and is at none: then it stands still
 _STOPPED: Final = 3.0  # s that a decoder may be stopped (SIGSTOP), at a file or not
 LATEST_END: Final = 5.0  # s that a decoder may take to end once its pipe has ended
+_LAST_WORDS: Final = 1 << 12  # bytes of its stderr that are looked at
 Pin = Callable[[npt.NDArray[Any]], Callable[[], None]]
 
 
@@ -139,7 +141,7 @@ class DecoderHandle:
         self._close_pipes()
         self._unpin()
         with self._errors as errors:
-            errors.seek(0)
+            errors.seek(max(0, os.fstat(errors.fileno()).st_size - _LAST_WORDS))
             said = errors.read().decode(errors="replace").strip().splitlines()
         if code is None:  # in a call of the system that no signal ends; the system keeps it
             return DecoderEnd(-SIGKILL, "it cannot be ended: storage that does not answer")

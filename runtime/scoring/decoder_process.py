@@ -30,6 +30,7 @@ from ..system.host import (
     ignore_interrupts,
     inherited_connection,
     opened_memory,
+    shorten_stderr,
 )
 from ..system.memory import MEMORY_BUDGET, limit_memory
 from .decoder_messages import (
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 _RETRIES: Final = (0.1, 0.5, 2.0)  # s to wait before each new try, when the storage fails
 _HASHED_IF_BAD: Final = 64 << 20  # bytes; a file that was refused by its header may be very large
+_MOST_SAID: Final = 1 << 18  # bytes of stderr that are kept; libmpg123 has notes on each frame of a bad file
 _NICE: Final = 5  # the threads of the model go first, since they wait for each other
 
 
@@ -117,6 +119,7 @@ class _DecoderLoop:
         self._report = Report(first=self._next_slot)
 
     def _decode(self, ticket: int, source: AudioSource) -> None:
+        shorten_stderr(_MOST_SAID)
         self._works_on(ticket)
         self._content = b""
         try:
@@ -170,8 +173,7 @@ class _DecoderLoop:
                     max_seconds=decoding.max_seconds,
                     allow_truncated=decoding.allow_truncated,
                     channel=decoding.channel,
-                    # A file in windows may be of any length: --timeout is for each block of it.
-                    meter=(lambda _: self._works_on(ticket)) if decoding.window else None,
+                    meter=lambda _: self._note_block(ticket),
                 )
             except AudioError:
                 if os.fstat(descriptor).st_size <= _HASHED_IF_BAD:
@@ -181,6 +183,12 @@ class _DecoderLoop:
             self._content = content_hash(descriptor)
             opened_file.push(stack.pop_all())
             return recording
+
+    def _note_block(self, ticket: int) -> None:
+        """Before each block. A file in windows may be of any length: --timeout is for each block of it."""
+        shorten_stderr(_MOST_SAID)
+        if self._decoding.window:
+            self._works_on(ticket)
 
     def _put_clips(self, ticket: int, recording: Recording | Segments) -> tuple[str, ...]:
         """Puts each clip of the file into a slot; -> the file's flags."""

@@ -32,6 +32,7 @@ MemoryKind = Literal["space", "data"]
 MOST_PROCESSES: Final = 60 if sys.platform == "win32" else 10_000  # Windows waits for 63 objects at once
 NO_LIMIT: Final = -1
 _STDOUT: Final = 1
+_STDERR: Final = 2
 HANG_UP: Final = getattr(signal, "SIGHUP", None)  # Windows has no such signal
 SIGKILL: Final = 9  # Windows has no such signal; its kill ends a process as surely
 # Names under which open descriptors can be opened again: a second opening has a place of its own in the file.
@@ -214,6 +215,13 @@ def quiet_stdout() -> Iterator[None]:
         flush_c_stdout()
         os.dup2(kept, _STDOUT)
         os.close(kept)
+
+
+def shorten_stderr(most: int) -> None:
+    """Empties stderr where it is a file of more than so many bytes that `start_process` has given us."""
+    if os.fstat(_STDERR).st_size > most:
+        os.lseek(_STDERR, 0, os.SEEK_SET)
+        os.ftruncate(_STDERR, 0)
 
 
 # Memory

@@ -363,6 +363,43 @@ def test_a_file_that_crashes_the_decoder_is_a_row(
     ]
 
 
+def test_what_c_libraries_say_of_files_is_not_kept_for_ever(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As libmpg123 does of each frame that it does not know, in a server that runs for months."""
+    said = 200_000  # bytes a file
+    talks = f"import os; resample = lambda x, *_, **__: (os.write(2, b'-' * {said}), x)[1]"
+    (tmp_path / "soxr.py").write_text(talks)
+    monkeypatch.syspath_prepend(tmp_path)
+    pool = make_pool(spec=FrontendSpec(sampling_rate=8_000, f_max=4_000.0))
+    for _ in range(2):
+        assert [file.code for file in decoded(pool, noises[:8])] == [""] * 8
+        (decoder,) = pool._decoders
+        assert 0 < os.fstat(decoder._errors.fileno()).st_size < 4 * said
+
+
+def test_a_long_file_of_which_much_is_said(
+    make_pool: Pool, long: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It has five blocks. A crash's words come last, and they are what is said of the file."""
+    (tmp_path / "soxr.py").write_text(
+        "import os\n"
+        "class ResampleStream:\n"
+        "    def __init__(self, *_, **__): pass\n"
+        "    def resample_chunk(self, x, last=False):\n"
+        "        os.write(2, b'-' * 200_000)\n"
+        "        if not last: return x\n"
+        "        size = os.fstat(2).st_size\n"
+        "        os.write(2, f'{size} bytes at its end'.encode())\n"
+        "        os._exit(7)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    (file,) = decoded(make_pool(spec=FrontendSpec(sampling_rate=8_000, f_max=4_000.0)), [long])
+    assert isinstance(file.end, BadFile)
+    assert (file.code, len(file.end.detail)) == ("crashed", decoder_handle._LAST_WORDS)
+    assert file.end.detail.endswith("-400000 bytes at its end")
+
+
 def test_every_file_crashes_the_decoder(
     make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
