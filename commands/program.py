@@ -17,7 +17,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from ..runtime.errors import StoppedError
-from ..runtime.system.host import HANG_UP, quoted
+from ..runtime.system.host import HANG_UP, quoted, stderr_descriptor
 
 if TYPE_CHECKING:
     from ..train.run_folder import RunFolder
@@ -139,7 +139,7 @@ def _end_at_once(number: int) -> NoReturn:
     ends_with(128 + number)  # a third signal may come before the end
     error = stopped_by_signal(number)
     error.fix = as_called(error.fix)
-    _write(2, f"{_NAME}: {error}\n")
+    _write(stderr_descriptor(), f"{_NAME}: {error}\n")
     if wants_json():
         indent = None if wants_json_lines() else 2
         _write(1, json.dumps({"error": error.to_dict()}, indent=indent) + "\n")

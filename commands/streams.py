@@ -27,6 +27,8 @@ def hold_streams() -> None:
         sys.stdout = open(_STDOUT, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     with contextlib.suppress(OSError, AttributeError):  # a stream of a program's own may have no descriptor
         descriptor = _STDERR if sys.stderr is None else sys.stderr.fileno()
+        if descriptor == _STDERR:  # C libraries have that for themselves: `quiet_codecs` silences them
+            descriptor = os.dup(_STDERR)
         sys.stderr = _lossy(sys.stderr, descriptor)
 
 

@@ -16,7 +16,7 @@ from ..errors import AudioError, ConfigError
 from ..progress import Progress
 from ..spec import FrontendSpec
 from ..system.files import write_bytes
-from ..system.host import quiet_stdout
+from ..system.host import quiet_codecs
 from ..tables.label_tracks import TRACK_FORMATS, Track
 from ..tables.outputs import check_new
 from ..tables.rows import Row
@@ -60,7 +60,7 @@ def write_tracks(
     decoded = PAGE in kinds or any(TRACK_FORMATS[kind].needs_length for kind in kinds if kind != PAGE)
     place = _place(table, say) if decoded else ""
     timelines: list[Timeline] = []
-    with Progress("tracks", len(recordings), "recordings") as bar, quiet_stdout():
+    with Progress("tracks", len(recordings), "recordings") as bar, quiet_codecs():
         for (file, rows), name in zip(recordings, names, strict=True):
             heard = _heard(os.path.join(os.fsencode(place), os.fsencode(file))) if decoded else (0.0, None)
             timeline = _timeline(file, rows, settings, *heard)

@@ -6,6 +6,7 @@ docs/platforms.md says what that means for a user.
 
 import contextlib
 import errno
+import faulthandler
 import importlib
 import mmap
 import os
@@ -201,19 +202,48 @@ def quiet_stdout() -> Iterator[None]:
     C libraries print there: libsndfile for some damaged files, MNN when it is loaded. Decoders have no
     stdout.
     """
+    with _leading_nowhere(_STDOUT):
+        try:
+            yield
+        finally:
+            flush_c_stdout()
+
+
+@contextlib.contextmanager
+def quiet_codecs() -> Iterator[None]:
+    """For files that are decoded in this process: nothing writes on stdout, and C libraries not on stderr.
+
+    libmpg123 has notes on each frame that it does not know. Where sys.stderr is the descriptor 2, as in a
+    program that is not ours, they come through: they could not be told from what Python prints. So they do
+    where faulthandler is to say how the process crashed.
+    """
+    is_apart = stderr_descriptor() != _STDERR and not faulthandler.is_enabled()
+    with quiet_stdout(), _leading_nowhere(_STDERR) if is_apart else contextlib.nullcontext():
+        yield
+
+
+def stderr_descriptor() -> int:
+    """Where sys.stderr writes; 2 where it does not say."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # none, closed, or a program's own
+        return sys.stderr.fileno()
+    return _STDERR
+
+
+@contextlib.contextmanager
+def _leading_nowhere(descriptor: int) -> Iterator[None]:
+    """What is written to the descriptor is dropped. One that is closed stays so."""
     try:
-        kept = os.dup(_STDOUT)
-    except OSError:  # it is closed
+        kept = os.dup(descriptor)
+    except OSError:
         yield
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, _STDOUT)
+    os.dup2(nowhere, descriptor)
     os.close(nowhere)
     try:
         yield
     finally:
-        flush_c_stdout()
-        os.dup2(kept, _STDOUT)
+        os.dup2(kept, descriptor)
         os.close(kept)
 
 

@@ -36,7 +36,7 @@ from ...runtime.spec import FrontendSpec
 from ...runtime.system.cache import cache_folder
 from ...runtime.system.cpus import usable_cpus
 from ...runtime.system.files import atomic_path, write_json
-from ...runtime.system.host import quiet_stdout
+from ...runtime.system.host import quiet_codecs
 from ...runtime.system.locks import in_turn
 from ...runtime.text import counted, first_of
 from .levels import LevelMeter
@@ -239,7 +239,7 @@ def store_with_errors(
                 shards[file] = shard
             bar.advance(len(group) if checked else 0)
     todo = [(group, file) for group, file in zip(groups, files, strict=True) if file not in shards]
-    with quiet_stdout(), Progress(label, sum(len(group) for group, _ in todo), "files") as progress:
+    with quiet_codecs(), Progress(label, sum(len(group) for group, _ in todo), "files") as progress:
         for group, file in todo:
             shards[file] = _made_shard(group, file, spec, channel, progress)
     return ClipStore([shards[file] for file in files])
