@@ -49,7 +49,10 @@ if TYPE_CHECKING:
 BLOCK_FRAMES: Final = 1 << 16
 _UNKNOWN_LENGTH: Final = 1 << 40  # frames; libsndfile says 2^63 - 1 where a header gives none
 _BUFFER: Final = 1 << 16  # bytes
-_NOT_RECOGNISED: Final = 1  # SF_ERR_UNRECOGNISED_FORMAT
+# Numbers of libsndfile's errors.
+_NOT_RECOGNISED: Final = 1
+_NOT_OPENED: Final = (7, 8, 9)  # so it says of an MP3 without a frame; the file is open, and could be read
+_NO_MEMORY: Final = 17
 _NOTHING: Final = np.zeros(0, dtype=np.float32)
 
 
@@ -362,9 +365,10 @@ class _FileDecoder:
 def _refusal(error: "soundfile.LibsndfileError", layout: Layout) -> AudioError:
     if layout.missing:
         return AudioError("truncated", layout.missing)
-    return AudioError(
-        "unsupported_format" if error.code == _NOT_RECOGNISED else "corrupt", error.error_string
-    )
+    if error.code in _NOT_OPENED:
+        return AudioError("corrupt", "the decoder finds no sound in it")
+    codes = {_NOT_RECOGNISED: "unsupported_format", _NO_MEMORY: "out_of_memory"}
+    return AudioError(codes.get(error.code, "corrupt"), error.error_string)
 
 
 def _limited(

@@ -262,6 +262,38 @@ def test_an_mp3_is_never_truncated_by_the_length_that_libsndfile_guesses(
     assert [read_audio(path, spec).flags for path in mp3] == [()] * 3
 
 
+def test_an_mp3_without_a_whole_frame_says_so(
+    tmp_path: Path, real_clips: list[Path], spec: FrontendSpec
+) -> None:
+    """libsndfile says that there is no such file, or that it is a pipe."""
+    clip = next(path for path in real_clips if path.suffix == ".mp3").read_bytes()
+    header = clip[clip.index(b"\xff\xfb") :][:4]
+    for content in (header + bytes(2_000), header + b"ABCD" * 500):
+        (tmp_path / "x.mp3").write_bytes(content)
+        with pytest.raises(AudioError) as caught:
+            read_audio(tmp_path / "x.mp3", spec)
+        assert (caught.value.code, caught.value.detail) == ("corrupt", "the decoder finds no sound in it")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(1, "unsupported_format"), (3, "corrupt"), (9, "corrupt"), (17, "out_of_memory")]
+)
+def test_what_libsndfile_refuses_has_a_code(
+    tmp_path: Path,
+    spec: FrontendSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: str,
+) -> None:
+    (tmp_path / "x.wav").write_text("of a format that only libsndfile may know")
+
+    def refuse(*_: object) -> None:
+        raise soundfile.LibsndfileError(number)
+
+    monkeypatch.setattr(soundfile, "SoundFile", refuse)
+    assert refusal(tmp_path / "x.wav", spec) == code
+
+
 def test_paths_are_text_bytes_or_path_objects(real_clips: list[Path], spec: FrontendSpec) -> None:
     path = real_clips[0]
     assert_equal(read_audio(str(path), spec), read_audio(path, spec))
