@@ -121,8 +121,10 @@ def _error_for_user(raised: BaseException) -> RrtnError:
     if isinstance(raised, UnicodeEncodeError):
         return _name_refused(raised)
     if isinstance(raised, OSError):
+        from .runtime.system.files import name_refused  # not for `rrtn --help`
+
         subject, came = raised.filename or "storage", raised.strerror or raised
-        return StoppedError(str(subject), str(came), fix=_FIX_IT)
+        return name_refused(subject, raised) or StoppedError(str(subject), str(came), fix=_FIX_IT)
     if wants_json():
         came = "".join(traceback.format_exception_only(raised)).strip()
         bug = RrtnError("a bug in rrtn", came, fix="report it with the lines on stderr", exit_code=_BUG)

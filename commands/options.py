@@ -13,6 +13,7 @@ import typer
 
 from ..runtime.backends.registry import backend_names
 from ..runtime.errors import ConfigError
+from ..runtime.system.files import resolved
 from ..runtime.system.host import quoted
 from ..runtime.text import counted
 from ..train.method.tasks import TASK_NAMES
@@ -238,7 +239,7 @@ def window_from_option(option: str | None) -> "Window | None":
 
 def absolute(path: Path | None) -> str | None:
     """A path as it is kept in a config.toml."""
-    return str(path.resolve()) if path else None
+    return str(resolved(path)) if path else None
 
 
 def names_with_commas(text: str | None) -> list[str] | None:

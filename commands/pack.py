@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ..runtime.errors import ConfigError
+from ..runtime.system.files import resolved
 from ..runtime.system.host import quoted
 from ..runtime.text import counted
 from .options import EXIT_SOME_ERRORS, Audio, Exclude, Json, Listed, spool_from_options
@@ -50,6 +51,6 @@ def pack(
 def _check_apart(audio: Sequence[str], out: Path) -> None:
     """Raises ConfigError for packs among the files that they hold: these would be scored twice."""
     folders = [Path(name) for name in audio if Path(name).is_dir()]
-    if inside := [folder for folder in folders if out.resolve().is_relative_to(folder.resolve())]:
+    if inside := [folder for folder in folders if resolved(out).is_relative_to(resolved(folder))]:
         came = f"is in {inside[0]}, which is packed"
         raise ConfigError(f"--out {out}", came, wanted="a folder beside it", fix="choose another --out")

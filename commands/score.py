@@ -1,6 +1,7 @@
 """rrtn score: to a table on this machine or on Ray, or to the screen."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -273,7 +274,7 @@ def _files_of_model(model: Path | None) -> list[Path]:
     """What the model is read from; nothing where there is no model, which is refused later."""
     with contextlib.suppress(ConfigError):
         chosen = bundle_place(model)
-        return list(chosen.iterdir()) if chosen.is_dir() else [chosen]
+        return list(chosen.iterdir()) if os.path.isdir(chosen) else [chosen]
     return []
 
 

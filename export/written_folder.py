@@ -17,6 +17,7 @@ from ..runtime.system.files import (
     mend_folder,
     read_regular,
     replace_folder,
+    resolved,
     sha256_of,
     takes_no_file,
     temporary_name,
@@ -66,7 +67,7 @@ def check_rewritable(folder: Path, option: str, holds: str) -> None:
         raise ModelError(
             str(folder), "a link or a file", wanted="a folder, or nothing", fix=f"choose another {option}"
         )
-    if Path.cwd().is_relative_to(folder.resolve()):
+    if Path.cwd().is_relative_to(resolved(folder)):
         came, wanted = "the working directory, or a folder above it", "a folder that can be replaced"
         raise ModelError(str(folder), came, wanted=wanted, fix=f"choose another {option}")
     beside = next(one for one in folder.absolute().parents if one.exists())

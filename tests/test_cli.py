@@ -233,6 +233,28 @@ def test_a_refused_setting_is_a_document(call: Call, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("score a.wav -m NAME", 5),
+        ("score a.wav -m tiny.onnx --out NAME/t.csv", 2),
+        ("inspect NAME", 5),
+        ("data check NAME", 2),
+        ("tracks NAME", 2),
+        ("pack . --out NAME", 2),
+    ],
+)
+@pytest.mark.parametrize("name", ["a" * 5_000, "loop"], ids=["long", "loop"])
+def test_a_name_that_no_file_can_have_is_an_argument_and_no_storage(
+    call: Call, tmp_path: Path, tiny_model: Path, command: str, code: int, name: str
+) -> None:
+    """Too long, or a link to itself."""
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "a.wav").touch()
+    done = call(*command.replace("NAME", name).split(), "--json", cwd=tmp_path)
+    assert error_of(done)["exit_code"] == code, done.stderr[:500]
+
+
 def test_refused_data_is_a_document(call: Call, tmp_path: Path, tiny_model: Path) -> None:
     (tmp_path / "empty").mkdir()
     error = error_of(call("score", "empty", "-m", tiny_model, "--json", cwd=tmp_path))

@@ -248,8 +248,8 @@ def load_bundle(path: str | bytes | os.PathLike[str]) -> Bundle:
             inside = path / _OF_RUN / MANIFEST
             path = inside if inside.exists() and not (path / MANIFEST).exists() else path / MANIFEST
         exists = path.exists()
-    except (OSError, ValueError):  # a name that no file can have
-        exists = False
+    except (OSError, ValueError) as error:  # a name that no file can have, or a folder that may not be read
+        raise _no_bundle(path, getattr(error, "strerror", None) or str(error)) from error
     if not exists:
         raise _no_bundle(path)
     if path.name != MANIFEST:
@@ -467,12 +467,14 @@ def _foreign(path: Path) -> ModelError:
     return ModelError(str(path), "no rrtn metadata in it", wanted=_EXPORTED, fix=fix)
 
 
-def _no_bundle(path: Path) -> ModelError:
-    """The error for a path without a model; that of a bundle.json names its folder."""
+def _no_bundle(path: Path, reason: str = "") -> ModelError:
+    """The error for a path without a model, or that the system refuses; that of a bundle.json names its
+    folder.
+    """
     folder = path.parent if path.name == MANIFEST else path
     wanted, fix = "a bundle's folder, or an .onnx file that rrtn export wrote", "run rrtn export"
-    if not folder.is_dir():
-        return ModelError(str(path), "not there", wanted=wanted, fix=fix)
+    if reason or not folder.is_dir():
+        return ModelError(str(path), reason or "not there", wanted=wanted, fix=fix)
     return ModelError(str(folder), f"no {MANIFEST} in it", wanted=wanted, fix=f"{fix}, or name its folder")
 
 

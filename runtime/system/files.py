@@ -15,11 +15,12 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import StoppedError
+from ..errors import ConfigError, RrtnError, StoppedError
 from .failpoints import failpoint
 from .host import FileInUseError, open_to_read, replace
 from .host import fsync as fsync_anything
 
+_NO_NAME: Final = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
 _OLD: Final = ".old"  # suffix of the folder that holds the one before while another takes its place
 _BEFORE: Final = "before"
 _LONG: Final = 40  # characters of a name, so that more can be put behind it
@@ -155,8 +156,23 @@ def mend_folder(target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def write_refused(target: Path, error: OSError) -> StoppedError:
-    """The error for a file that the storage does not take."""
+def resolved(path: Path) -> Path:
+    """The path without links. Path.resolve has a RuntimeError for a link to itself before Python 3.13."""
+    return Path(os.path.realpath(path))
+
+
+def name_refused(name: str | bytes | Path, error: OSError) -> ConfigError | None:
+    """The error for a name that no file can have; None where something else is wrong."""
+    if error.errno not in _NO_NAME:
+        return None
+    wanted = "a name that a file can have"
+    return ConfigError(os.fsdecode(name), error.strerror or str(error), wanted=wanted)
+
+
+def write_refused(target: Path, error: OSError) -> RrtnError:
+    """The error for a file that the storage does not take, or whose name it does not take."""
+    if refused := name_refused(target, error):
+        return refused
     if isinstance(error, FileInUseError):
         return StoppedError(
             str(target),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ...runtime.errors import DataError, MissingExtraError
+from ...runtime.system.files import resolved
 from ...runtime.text import counted
 from .column_names import SPEAKER_NAMES, is_metadata, named, split_of
 from .source_table import SourceTable
@@ -61,7 +62,7 @@ def _joined(folder: Path, database: Any, tables: Sequence[str]) -> SourceTable:
         rows=renamed,
         path=folder,
         lines=range(2, 2 + len(renamed)),
-        audio=folder.resolve(),
+        audio=resolved(folder),
         settings={"scale": scale} if scale else {},
         notes=tuple(notes),
     )

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.audio.wav_file import wav_bytes
-from ...runtime.errors import ConfigError, DataError
+from ...runtime.errors import ConfigError, DataError, StoppedError
 from ...runtime.system.cpus import usable_cpus
 from ...runtime.system.files import atomic_path, write_refused
 from ...runtime.system.host import MOST_PROCESSES, ignore_interrupts, interrupts_blocked
@@ -197,7 +197,8 @@ def synthesise(
         _write_corpus(corpus, clips, workers=workers or usable_cpus(), progress=progress)
     except OSError as error:
         refused = write_refused(error.filename or out, error)
-        refused.fix = f"make room there, remove {out}, and run the same command again"
+        if isinstance(refused, StoppedError):
+            refused.fix = f"make room there, remove {out}, and run the same command again"
         raise refused from error
     return out
 

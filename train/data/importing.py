@@ -14,7 +14,7 @@ from typing import Any, Final
 import tomli_w
 
 from ...runtime.errors import ConfigError, DataError
-from ...runtime.system.files import write_bytes
+from ...runtime.system.files import resolved, write_bytes
 from ...runtime.text import counted, csv_bytes
 from ..config import config_from_dict
 from ..method.columns import scales_of_targets
@@ -79,7 +79,7 @@ def import_data(request: ImportRequest) -> Imported:
         raise DataError(str(out), "not an empty folder", wanted="a new folder", fix="choose another one")
     source = table = _table_of_source(request)
     settings = _settings(source, request)
-    config = config_from_dict({"data": {"dir": str(out.resolve()), **settings}}, source=SETTINGS).data
+    config = config_from_dict({"data": {"dir": str(resolved(out)), **settings}}, source=SETTINGS).data
     targets, labels = label_settings(config)
     if request.rater_column:
         table = clips_of_ratings(source, targets=targets, class_targets=labels.class_targets)
@@ -171,7 +171,7 @@ def _own_table(path: Path, audio: Path, places: DataPlaces, rater_column: str = 
         if "Subject_ID" in row:
             row["Subject_ID"] = speaker_of(row["Subject_ID"])
     lines = [record.line for record in text.records]
-    return SourceTable(columns=columns, rows=rows, path=path, lines=lines, audio=audio.resolve())
+    return SourceTable(columns=columns, rows=rows, path=path, lines=lines, audio=resolved(audio))
 
 
 def _under_usual_names(text: TextTable, roles: Roles) -> tuple[str, ...]:
@@ -186,7 +186,7 @@ def _under_usual_names(text: TextTable, roles: Roles) -> tuple[str, ...]:
 
 def _below(file_id: str, audio: Path) -> str:
     """A path of this machine in the audio's folder becomes one that begins there."""
-    path, root = Path(file_id), audio.resolve()
+    path, root = Path(file_id), resolved(audio)
     return str(path.relative_to(root)) if path.is_relative_to(root) else file_id
 
 
@@ -221,7 +221,7 @@ def _avb_table(source: Path, request: ImportRequest) -> SourceTable:
         rows=full,
         path=source / "labels",
         lines=[*lines.values()],
-        audio=audio.resolve(),
+        audio=resolved(audio),
     )
 
 

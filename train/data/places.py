@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from ...runtime.errors import ConfigError, DataError
+from ...runtime.system.files import resolved
 from ...runtime.system.host import quoted
 from ..config import DataConfig, config_from_dict
 from ..config_file import read_toml
@@ -86,8 +87,8 @@ def settings_of_folder(folder: Path) -> dict[str, Any]:
         raise ConfigError(str(path), f"unknown: {', '.join(wrong)}", wanted="settings of the data alone")
     for name in ("csv", "audio"):
         if isinstance(settings.get(name), str):
-            settings[name] = str(folder.resolve() / settings[name])
-    return {"dir": str(folder.resolve()), **settings}
+            settings[name] = str(resolved(folder) / settings[name])
+    return {"dir": str(resolved(folder)), **settings}
 
 
 def with_settings_of_data(document: Mapping[str, Any]) -> dict[str, Any]:

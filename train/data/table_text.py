@@ -132,7 +132,10 @@ def _with_point(cell: str) -> str:
 
 
 def _decoded(path: Path) -> str:
-    content = read_regular(path)
+    try:
+        content = read_regular(path)
+    except ValueError as error:  # a NUL in the name, as a config.toml may have it
+        raise DataError(str(path), str(error), wanted="the name of a file") from error
     if content.startswith(_WORKBOOKS):
         fix = "save the table as CSV UTF-8"
         raise DataError(str(path), "a workbook or an archive", wanted="a table as text", fix=fix)

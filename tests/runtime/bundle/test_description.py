@@ -1,7 +1,9 @@
 """A bundle is what its hashes say, or one line refuses it. No content of a file gives a traceback."""
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,6 +164,32 @@ def test_a_model_of_someone_else_is_refused(tiny_model: Path) -> None:
 def test_a_path_that_is_not_there_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError, match="not there"):
         load_bundle(tmp_path / name)
+
+
+def test_a_name_that_no_file_can_have_is_no_model() -> None:
+    for name in ("a" * 5_000, f"{'a' * 300}/bundle.json"):
+        with pytest.raises(ModelError, match="File name too long") as caught:
+            load_bundle(name)
+        assert caught.value.exit_code == 5
+
+
+def test_other_names_that_are_no_model(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "file").touch()
+    for name in ("a\0b", "loop", "loop/bundle.json", "file/x", b"\xff", ""):
+        with pytest.raises(ModelError):
+            load_bundle(tmp_path / os.fsdecode(name))
+
+
+def test_a_folder_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read it, so the system is asked in its place."""
+
+    def refuse(self: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(ModelError, match="Permission denied"):
+        load_bundle(tmp_path / "model")
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:

@@ -468,7 +468,7 @@ def test_a_folder_that_takes_no_file_stops_before_anything_is_loaded(tmp_path: P
     """Fault S4; /proc takes none from root either."""
     with pytest.raises(StoppedError, match=r"t\.csv \| .* \| expected a folder with free space"):
         check_table(Path("/proc/self/t.csv"))
-    with pytest.raises(StoppedError, match="too long"):
+    with pytest.raises(ConfigError, match="too long"):
         check_table(tmp_path / f"{'x' * 300}.csv")
 
 

@@ -11,6 +11,7 @@ from rrtn.runtime.errors import DataError, RrtnError
 from rrtn.train.data.data_set import DataSet, read_data
 from rrtn.train.data.places import DataPlaces
 from rrtn.train.data.ratings import alike_names
+from rrtn.train.data.table_text import read_text_table
 
 # Name, split, speaker, Valence, Arousal of the plain table.
 ROWS = [
@@ -376,3 +377,8 @@ def test_targets_that_may_be_one_are_told(folder: Path) -> None:
 def test_speakers_that_may_be_one_are_told(folder: Path) -> None:
     (folder / "data_info.csv").write_text(str(changed(2, {"s1": "Anna", "s3": "anna", "s4": "Ben"})()))
     assert alike_names(read_data(folder)) == ["speakers that may be one: 'Anna' = 'anna'"]
+
+
+def test_a_name_with_a_nul_is_no_table(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="expected the name of a file"):
+        read_text_table(tmp_path / "a\0b.csv")
