@@ -3,11 +3,12 @@
 import binascii
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from ..text import bytes_from_cell, cell_from_text
 
 FilePath = str | bytes | os.PathLike[str]
+LONGEST_NAME: Final = 1 << 16  # bytes of a path in a list or a pack: no system takes so many
 
 
 def cell_from_path(path: FilePath) -> str:

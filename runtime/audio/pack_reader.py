@@ -21,6 +21,7 @@ from ..errors import AudioError, DataError, MissingExtraError, StoppedError
 from ..system.failpoints import failpoint
 from ..system.host import anonymous_file, inode_of
 from .codes import ERROR_CODES
+from .file_names import LONGEST_NAME
 from .sources import Input, PackedFile
 
 PACK_FORMAT: Final = {b"rrtn": b"pack 1"}  # in the schema's metadata
@@ -28,7 +29,6 @@ DIGEST: Final = "digest"  # in the file's metadata; rrtn wrote packs without one
 _WITHOUT_CONTENT: Final = ("file", "file_bytes", "size", "mtime_ns", "error")
 _COLUMNS: Final = ("file", "file_bytes", "error", "content")
 _AT_ONCE: Final = 64  # rows in memory: as many as rrtn writes into a row group
-_LONGEST_NAME: Final = 1 << 16  # bytes
 # What a pack may unfold to. rrtn compresses nothing, but another program may have written the pack again.
 _UNFOLDED: Final = 256 << 20  # bytes, and
 _TIMES: Final = 32  # times its size
@@ -236,7 +236,7 @@ def _listed_rows(pack: Any, path: bytes) -> Iterator[_Row]:
     for batch in pack.iter_batches(_AT_ONCE, columns=list(_WITHOUT_CONTENT), use_threads=False):
         for row in batch.to_pylist():
             name = _name_of(row, path, number)
-            if len(name) > _LONGEST_NAME:
+            if len(name) > LONGEST_NAME:
                 raise _NoPack(f"a name of {len(name):,} bytes")
             yield _Row(name, max(0, row["size"] or 0), row["mtime_ns"] or 0, row["error"])
             number += 1

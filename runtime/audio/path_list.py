@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Any, BinaryIO, Final
 
 from ..errors import DataError
+from .file_names import LONGEST_NAME
 from .signatures import is_audio
 
 STDIN: Final = "-"
@@ -91,7 +92,7 @@ class PathList:
         first = next(chunks, b"")
         between = _separator(first)
         folder = b"" if self.name == STDIN else os.path.split(os.fsencode(self.name))[0]
-        for line in _split(first, chunks, between):
+        for line in self._lines(first, chunks, between):
             if between != _NUL and _NUL in line:
                 raise self._refused("has a NUL within a line")
             readings = [line] if between == _NUL else _readings(line)
@@ -99,6 +100,17 @@ class PathList:
                 yield path
             elif readings and (between == _NUL or not readings[-1].startswith(_COMMENT)):
                 yield os.path.join(folder, readings[-1])
+
+    def _lines(self, first: bytes, chunks: Iterator[bytes], between: bytes) -> Iterator[bytes]:
+        """What stands between two of `between`, unless it is empty."""
+        rest = b""
+        for chunk in chain([first], chunks):
+            *whole, rest = (rest + chunk).split(between)
+            if any(len(line) > LONGEST_NAME for line in (*whole, rest)):
+                raise self._refused(f"has a line of more than {LONGEST_NAME:,} bytes")
+            yield from filter(None, whole)
+        if rest:
+            yield rest
 
     def _located(self, readings: list[bytes], folder: bytes) -> bytes | None:
         """The first reading of a line that is there; None where none is."""
@@ -160,19 +172,6 @@ def _separator(first: bytes) -> bytes:
     if _NUL in first:
         return _NUL
     return _OLD_MAC_LINE_END if _OLD_MAC_LINE_END in first and _LINE_END not in first else _LINE_END
-
-
-def _split(first: bytes, chunks: Iterator[bytes], between: bytes) -> Iterator[bytes]:
-    rest = first
-    while True:
-        *whole, rest = rest.split(between)
-        yield from filter(None, whole)
-        more = next(chunks, None)
-        if more is None:
-            break
-        rest += more
-    if rest:
-        yield rest
 
 
 def _readings(line: bytes) -> list[bytes]:

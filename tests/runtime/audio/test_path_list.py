@@ -105,6 +105,9 @@ def test_n14_one_file_under_two_paths_is_no_surprise(tmp_path: Path, monkeypatch
         (b"fLaC\0" + bytes(64), "is audio"),
         ("a.wav\n".encode("utf-16")[:-1], "is no text"),
         (b"a.wav\n" * 20_000 + b"b\0c.wav\n", "has a NUL within a line"),
+        (b"a" * 30_000_000, "has a line of more than 65,536 bytes"),
+        (b"a.wav\0" + b"b" * 65_537 + b"\0c.wav\0", "has a line of more than 65,536 bytes"),
+        ("a.wav\n{}\n".format("\u97f3" * 21_846).encode("utf-16"), "has a line of more than 65,536 bytes"),
     ],
 )
 def test_n14_what_is_no_list_is_refused_in_one_line(tmp_path: Path, content: bytes, came: str) -> None:
@@ -118,6 +121,11 @@ def test_a_list_that_is_not_there_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(DataError, match=rf"--list .*{name}"):
         list(PathList(str(tmp_path / name)).paths())
+
+
+def test_the_longest_line_is_a_path(tmp_path: Path) -> None:
+    names = ["a.wav", "b" * 65_536, "c.wav"]
+    assert paths_of(tmp_path, "\n".join(names).encode()) == names
 
 
 def test_a_long_list_is_read_piece_by_piece(tmp_path: Path) -> None:
