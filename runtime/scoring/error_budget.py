@@ -71,7 +71,7 @@ class ErrorBudget:
             self._check_fraction(())
 
     def _check_fraction(self, rows: Sequence[Row]) -> None:
-        if self.most_fraction is not None and self.bad > self.most_fraction * self.files:
+        if self.most_fraction is not None and self.bad / self.files > self.most_fraction:
             raise self._stopped(rows, f"{self.bad} of {counted(self.files, 'file')} could not be scored")
 
     def _stopped(self, rows: Sequence[Row], reason: str) -> StoppedError:

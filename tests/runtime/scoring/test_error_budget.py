@@ -61,6 +61,17 @@ def test_the_fraction_itself_is_not_too_many() -> None:
         budget.count(BAD)
 
 
+def test_every_fraction_itself_is_not_too_many_and_one_more_file_is() -> None:
+    """0.29 * 100 is 28.999999999999996."""
+    for files in (100, 1_000):
+        for bad in range(files):
+            budget = ErrorBudget(most_fraction=float(f"{bad / files:.3f}"), files=files, bad=bad)
+            budget.finish()
+            budget.bad += 1
+            with pytest.raises(StoppedError):
+                budget.finish()
+
+
 def test_a_fraction_of_few_files_counts_at_the_end() -> None:
     budget = ErrorBudget(most_fraction=0.0)
     budget.count(BAD)
