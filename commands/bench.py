@@ -52,7 +52,7 @@ def bench(
         check_new(chart, f"--chart {chart}", mark=CHART_MARK)
     sizes = numbers_with_commas("--batches", batches) if batches else ()
     if not 0 < seconds < float("inf"):
-        raise ConfigError("--seconds", f"{seconds}", wanted="a number above 0")
+        raise ConfigError("--seconds", f"{seconds}", wanted="a finite number above 0")
     bundle = load_bundle(bundle_place(model))
     document = _measured(bundle, names_with_commas(variants), sizes, seconds)
     if chart:

@@ -37,7 +37,7 @@ def tune(
 
     for option, value in (("--seconds", seconds), ("--length", length)):
         if value is not None and not 0 < value < float("inf"):
-            raise ConfigError(option, f"{value}", wanted="a number above 0")
+            raise ConfigError(option, f"{value}", wanted="a finite number above 0")
     bundle = load_bundle(bundle_place(model))
     tuning = tuned(bundle, allow=names_with_commas(allow) or (), seconds=seconds, length=length)
     print_json(tuning.to_dict()) if as_json else _print(tuning)

@@ -9,26 +9,33 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from .arrays import Float32, Float64
-from .errors import ConfigError
+from .arrays import Float32, Float64, around_zero, in_float32, signal_of
+from .errors import AudioError, ConfigError
 from .spec import FrontendSpec, InputKind
 
 
 def log_mel(waveform: npt.ArrayLike, spec: FrontendSpec) -> Float32:
     """The log-Mel features of one channel, in dB: waveform [N] -> float32 [T, M].
 
-    `waveform` has the rate `spec.sampling_rate` and values in [-1, 1]. T is 1 + N // `spec.hop`, M is
-    `spec.n_mels`. Silence is 10 log10(`spec.power_floor`), which is -100 dB.
+    `waveform` has the rate `spec.sampling_rate`. Its values are floats in [-1, 1], or integers, whose range
+    stands for that. T is 1 + N // `spec.hop`, M is `spec.n_mels`. Silence is 10 log10(`spec.power_floor`),
+    which is -100 dB.
 
     The STFT is centred and reflects the waveform at both ends, as in PANNs (`Spectrogram`, and
     `LogmelFilterBank` with top_db=None, of torchlibrosa). Zeros are added to a waveform that is too short
     to reflect, but T follows from the N that was given.
 
-    Raises ConfigError, which is a ValueError, for an array that is not [N].
+    Raises ConfigError, which is a ValueError, for what is no array [N] of samples, AudioError, which is one,
+    too, for NaN and infinity.
     """
-    x = np.asarray(waveform, dtype=np.float32)
-    if x.ndim != 1:
-        raise ConfigError("waveform", f"shape {x.shape}", wanted="[N], the samples of one channel")
+    signal = signal_of(waveform)
+    if signal.ndim != 1:
+        raise ConfigError("waveform", f"shape {signal.shape}", wanted="[N], the samples of one channel")
+    x = in_float32(around_zero(signal))
+    if signal.dtype.kind != "f":
+        x /= np.float32(2.0 ** (8 * signal.dtype.itemsize - 1))
+    if not np.isfinite(x).all():
+        raise AudioError("non_finite", "NaN or infinity among the samples")
     return _first_frames(x, spec, spec.frames_of(len(x)))
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..arrays import Float32, Int16, in_float32, waveform_from_samples
+from ..arrays import Float32, Int16, around_zero, in_float32, signal_of, waveform_from_samples
 from ..errors import AudioError, ConfigError, StoppedError
 from ..spec import MAX_CHANNELS, MAX_RATE, MIN_RATE, FrontendSpec
 from ..system.failpoints import failpoint
@@ -197,34 +197,18 @@ def audio_from_array(
     bits. A peak below 1e-7 is silence. `sampling_rate` is in Hz. Raises ConfigError
     for another shape or type or an unusual rate, AudioError for NaN, infinity or no samples.
     """
-    x = _numbers(waveform)
+    x = signal_of(waveform)
     if x.ndim not in (1, 2) or (x.ndim == 2 and not 1 <= x.shape[1] <= MAX_CHANNELS):
         wanted = f"[N], or [N, C] with 1 to {MAX_CHANNELS} channels"
         raise ConfigError("waveform", f"shape {x.shape}", wanted=wanted)
     if not isinstance(sampling_rate, int | float | np.number) or not MIN_RATE <= sampling_rate <= MAX_RATE:
         wanted = f"{MIN_RATE} to {MAX_RATE} Hz, as a number"
         raise ConfigError("sampling_rate", f"{sampling_rate!r} Hz", wanted=wanted)
-    block = in_float32(x)  # infinity is refused
+    block = in_float32(around_zero(x))  # infinity is refused
     blocks = [block.reshape(len(block), -1)] if block.size else []
     measured = Measured(FramePowers(spec.sampling_rate), None)
     decoded = _mixed_down(iter(blocks), lambda: iter(blocks), sampling_rate, measured, channel)
     return _audio(Recording(spec, decoded.measured, decoded.parts, decoded.flags))
-
-
-def _numbers(waveform: npt.ArrayLike) -> npt.NDArray[Any]:
-    """The samples as they are. Raises ConfigError for what NumPy would turn into samples, and are none."""
-    wanted = "an array of integers or floats"
-    if isinstance(waveform, np.ma.MaskedArray):
-        raise ConfigError("waveform", "a masked array", wanted=wanted, fix="waveform.filled(0)")
-    try:
-        x = np.asarray(waveform)
-    except (ValueError, RuntimeError) as error:  # lists of different lengths, and tensors with a gradient
-        raise ConfigError("waveform", str(error), wanted=wanted) from error
-    if x.dtype.kind not in "iuf":
-        raise ConfigError("waveform", f"of type {x.dtype}", wanted=wanted)
-    if x.dtype.kind == "u":
-        return x.astype(np.float64) - (np.iinfo(x.dtype).max // 2 + 1)
-    return x
 
 
 def _audio(recording: Recording) -> Audio:

@@ -23,6 +23,7 @@ from .engine_stamp import TENSORRT_PACKAGES, driver_version
 
 SCHEMA: Final = 1
 Use = Literal["folders", "clips"]
+MOST_LANES: Final = 1 << 12  # batches at once; of clips in a tuned batch and of threads there are no more
 _FOLDER: Final = "tuning"
 _AGAIN: Final = "run: rrtn tune"
 _RUNTIMES: Final = (
@@ -240,6 +241,6 @@ def _way(bundle: Bundle | None, fields: dict[str, Any]) -> Way:
     way = converted(fields, Way)
     if bundle and bundle.variant(way.variant) is None:
         raise ValueError(f"no variant {way.variant!r} in the bundle")
-    if not (1 <= way.batch_size <= 4096 and 1 <= way.lanes <= 4096 and 1 <= way.threads <= 4096):
+    if not all(1 <= count <= MOST_LANES for count in (way.batch_size, way.lanes, way.threads)):
         raise ValueError(f"{way.lanes} x {way.batch_size} clips with {way.threads} threads each")
     return way

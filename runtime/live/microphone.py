@@ -58,7 +58,7 @@ def sound_of_microphone(
     Raises MissingExtraError, ConfigError where there is no such device, StoppedError where it cannot start.
     """
     if seconds is not None and not 0 < seconds < math.inf:
-        raise ConfigError("--seconds", str(seconds), wanted="a number above 0")
+        raise ConfigError("--seconds", str(seconds), wanted="a finite number above 0")
     device = _chosen(name)
     rate = rate or device.rate
     check_layout(f"--device {device.name}", rate, device.channels)

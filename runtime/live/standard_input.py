@@ -122,8 +122,9 @@ class _StdinReader:
     def missing(self) -> str:
         """At the end: what the header has promised and did not come."""
         if self._left:
-            return f"{self._left:,} bytes fewer than the WAV header says"
-        return f"{self._cut} bytes at the end are no whole sample" if self._cut else ""
+            return f"{counted(self._left, 'byte')} fewer than the WAV header says"
+        verb = "is" if self._cut == 1 else "are"
+        return f"{counted(self._cut, 'byte')} at the end {verb} no whole sample" if self._cut else ""
 
     def _run(self, stream: PcmStream, queue: SoundQueue) -> None:
         try:

@@ -242,7 +242,7 @@ def ray_engine(
     """
     backend, workers = settings.backend, settings.workers
     if workers is not None and workers < 1:
-        raise ConfigError("--workers", f"{workers}", wanted="a number above 0")
+        raise ConfigError("--workers", f"{workers}", wanted="a whole number above 0")
     sent = variants_for_backend(bundle, backend, variant=settings.variant)
     with connected_ray(address, sum(one.size for one in sent), gpus=_may_use_gpu(backend)) as ray:
         shares = _shares(ray.nodes(), backend, workers)

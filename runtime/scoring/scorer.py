@@ -24,6 +24,7 @@ from ..audio.sources import AudioSource, PackedFile
 from ..backends.base import Backend
 from ..backends.choice import BackendName, choose_backend, is_named
 from ..backends.model_batch import BatchMemory, ClipBatch, Outputs
+from ..backends.tuning_file import MOST_LANES
 from ..bundle import Bundle, Variant, load_bundle
 from ..errors import AudioError, ConfigError, ModelError, NotPicklableError
 from ..progress import duration
@@ -106,8 +107,8 @@ class Scorer:
         Raises ModelError, ConfigError.
         """
         check_count("--batch-size", batch_size, most=MOST_CLIPS)
-        counts = {"--workers": workers, "lanes": lanes, "--channel": channel}
-        for name, count in counts.items():
+        check_count("lanes", lanes, most=MOST_LANES)
+        for name, count in {"--workers": workers, "--channel": channel}.items():
             check_count(name, count)
         check_positive("--max-seconds", max_seconds)
         check_positive("--timeout", timeout)

@@ -55,7 +55,7 @@ def check_positive(flag: str, value: object) -> None:
         return
     is_number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not is_number or not 0 < value < math.inf:  # type: ignore[operator]
-        raise ConfigError(flag, repr(value), wanted="a number above 0")
+        raise ConfigError(flag, repr(value), wanted="a finite number above 0")
 
 
 def check_segment(segment: Segment | None, level: Level) -> None:

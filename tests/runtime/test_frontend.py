@@ -4,13 +4,14 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import librosa
 import numpy as np
 import pytest
 import scipy.signal
 from rrtn.runtime import FrontendSpec, log_mel
+from rrtn.runtime.errors import AudioError, ConfigError
 from rrtn.runtime.frontend import (
     clip_input,
     clip_log_mel,
@@ -39,6 +40,37 @@ def test_log_mel_is_bitwise_deterministic(spec: FrontendSpec) -> None:
 def test_log_mel_rejects_two_channels(spec: FrontendSpec) -> None:
     with pytest.raises(ValueError, match=r"shape \(2, 100\)"):
         log_mel(np.zeros((2, 100)), spec)
+
+
+@pytest.mark.parametrize(
+    "signal",
+    ["abc", np.ones(9, complex), np.ma.masked_array(np.ones(9)), np.ones(9, bool), None, [[1.0], [1.0, 2.0]]],
+    ids=["text", "complex", "masked", "bool", "None", "ragged"],
+)
+def test_what_is_no_array_of_samples_has_no_log_mel(spec: FrontendSpec, signal: Any) -> None:
+    with pytest.raises(ConfigError, match="waveform"):
+        log_mel(signal, spec)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_samples_that_are_not_finite_have_no_log_mel(spec: FrontendSpec, value: float) -> None:
+    with pytest.raises(AudioError, match="non_finite"):
+        log_mel([0.5, value, 0.5], spec)
+
+
+def test_integers_have_the_log_mel_of_the_floats_that_they_stand_for(spec: FrontendSpec) -> None:
+    steps = np.random.default_rng(0).integers(-128, 128, 2_000)
+    expected = log_mel(steps / 128, spec)
+    wide = steps << 8
+    for signal in (
+        steps.astype(np.int8),
+        (steps + 128).astype(np.uint8),
+        wide.astype(np.int16),
+        (wide + 32_768).astype(np.uint16),
+        wide << 48,
+        (steps / 128).tolist(),
+    ):
+        np.testing.assert_array_equal(log_mel(signal, spec), expected)
 
 
 def test_silence_is_the_floor(spec: FrontendSpec) -> None:

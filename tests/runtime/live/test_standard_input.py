@@ -153,6 +153,11 @@ def test_bytes_of_half_a_frame_at_the_end_are_said(
     assert source.missing() == "3 bytes at the end are no whole sample"
 
 
+def test_one_byte_is_one_byte(through_pipe: Callable[..., tuple[Samples, LiveSource]]) -> None:
+    _, source = through_pipe(b"\1\2\3", rate=16_000)
+    assert source.missing() == "1 byte at the end is no whole sample"
+
+
 @pytest.mark.parametrize(
     ("content", "options", "kind", "words"),
     [

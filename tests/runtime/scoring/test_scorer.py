@@ -70,6 +70,12 @@ def test_a_number_of_things_is_a_whole_number(tiny_model: Path, name: str, value
         Scorer(tiny_model, "cpu", **{name: value})
 
 
+def test_more_lanes_than_any_machine_has_use_for(tiny_model: Path) -> None:
+    """Each has memory for its batches, and a thread."""
+    with pytest.raises(ConfigError, match=r"lanes \| 1,000,000 \| expected at most 4,096"):
+        Scorer(tiny_model, "cpu", lanes=10**6)
+
+
 def test_scores_equal_the_model_written_out(
     scorer: Scorer, tiny_model: Path, real_clips: list[Path], spec: FrontendSpec
 ) -> None:
