@@ -47,7 +47,16 @@ class Mixdown:
             raise AudioError("no_channel", f"{channels}, and --channel {self.channel + 1} was given")
         if channels == 1 or self.channel is not None:
             return np.asarray(block[self.channel or 0])
-        return _sum(block) / np.float32(channels)
+        return _mean(block)
+
+
+def _mean(block: Float32) -> Float32:
+    """[C, N] -> [N]. The sum of finite samples may be too large for float32, and their mean is not."""
+    try:
+        with np.errstate(over="raise"):
+            return _sum(block) / np.float32(len(block))
+    except FloatingPointError:
+        return np.asarray(block.mean(axis=0, dtype=np.float64), np.float32)
 
 
 def _sum(block: Float32) -> Float32:

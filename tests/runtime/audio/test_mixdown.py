@@ -169,6 +169,17 @@ def test_n5_nan_in_another_channel_does_not_matter(spec: FrontendSpec) -> None:
         audio_from_array(samples, 16_000, spec)
 
 
+@pytest.mark.parametrize("channels", [2, 3, 8])
+def test_the_mean_of_finite_channels_is_finite(tmp_path: Path, spec: FrontendSpec, channels: int) -> None:
+    """Their sum is not."""
+    voice = speech(20_000)
+    loud = voice * (3.3e38 / np.abs(voice).max())
+    audio = audio_of(tmp_path, columns(*[loud] * channels), spec)
+    assert steps_apart(audio, audio_of(tmp_path, voice, spec)) <= 1
+    with pytest.raises(AudioError, match="non_finite"):
+        audio_of(tmp_path, columns(*[loud] * (channels - 1), np.full(20_000, np.inf)), spec)
+
+
 def test_n5_a_missing_channel_is_an_error_that_says_so(tmp_path: Path, spec: FrontendSpec) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros((100, 2)), 16_000)
     with pytest.raises(AudioError, match="2, and --channel 3 was given") as caught:
