@@ -7,10 +7,13 @@ scale of its label. A file that cannot be scored is a row with its error code.
 """
 
 import argparse
+import os
 from html import escape
 from pathlib import Path
 
 from rrtn.runtime import Scorer
+from rrtn.runtime.system.files import write_bytes
+from rrtn.runtime.text import printable
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 Scales = dict[str, tuple[float, float]]  # label -> the lowest and the highest rating
@@ -37,7 +40,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     files = recordings_in(arguments.recordings)
-    arguments.picture.write_text(picture_of_files(files, Scorer(arguments.bundle)))
+    with Scorer(arguments.bundle) as scorer:
+        picture = picture_of_files(files, scorer)
+    write_bytes(arguments.picture, picture.encode())  # all of it, or what was there stays
 
 
 def recordings_in(folder: Path) -> list[Path]:
@@ -53,7 +58,7 @@ def picture_of_files(files: list[Path], scorer: Scorer) -> str:
     rows = scorer.score_files(files)  # without windows: one row for each file
     for file, row in zip(files, rows, strict=True):
         middle = HEAD + LINE * (len(lines) + 0.5)
-        name = text(file.name, NAMES - 8, middle + 4, anchor="end")
+        name = text(name_of(file), NAMES - 8, middle + 4, anchor="end")
         cells = (
             cells_of_scores(row.scores, scales, middle)
             if row.scores
@@ -71,6 +76,11 @@ def picture_of_files(files: list[Path], scorer: Scorer) -> str:
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
+
+
+def name_of(file: Path) -> str:
+    """The file's name, whatever encoding it is in and whichever the locale has."""
+    return os.fsencode(file.name).decode(errors="backslashreplace")
 
 
 def cells_of_scores(scores: dict[str, float], scales: Scales, middle: float) -> str:
@@ -91,10 +101,10 @@ def cell(score: float, share: float, left: float, top: float) -> str:
 
 
 def text(words: str, x: float, y: float, *, anchor: str = "start", angle: int = 0, style: str = "") -> str:
-    """Words at a place, turned by an angle in degrees."""
+    """Words at a place, turned by an angle in degrees. A character that XML does not have is written out."""
     turned = f' transform="rotate({angle} {x:g} {y:g})"' if angle else ""
     kind = f' class="{style}"' if style else ""
-    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}"{turned}{kind}>{escape(words)}</text>'
+    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}"{turned}{kind}>{escape(printable(words))}</text>'
 
 
 if __name__ == "__main__":

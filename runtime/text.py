@@ -16,7 +16,7 @@ from typing import Any, Final
 _CONTROLS: Final = (
     "\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff"
 )
-_CONTROL: Final = re.compile(f"[{_CONTROLS}]")
+_CONTROL: Final = re.compile(f"[{_CONTROLS}\ufffe\uffff]")  # these two are no characters: XML has none
 _NOT_IN_CELL: Final = re.compile(rf"[{_CONTROLS}]|\\(?=x[0-9a-f]{{2}})")
 _LONGEST: Final = 500  # characters of a value in an error
 _ESCAPE: Final = re.compile(r"\\x([0-9a-f]{2})")

@@ -1,5 +1,6 @@
 """Each example runs as its first lines say, on real recordings."""
 
+import os
 import runpy
 import shutil
 import subprocess
@@ -47,6 +48,22 @@ def test_from_recordings_to_picture(
         "Notes & more.wav",
         "unsupported_format",
     }
+
+
+@pytest.mark.parametrize("environment", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0"}], ids=["UTF-8", "C"])
+def test_names_of_any_bytes_are_in_the_picture(
+    tmp_path: Path, tiny_model_at: Callable[[Path], Path], environment: dict[str, str]
+) -> None:
+    names = [b"a\xff.wav", b"b\x01.wav", "\u00fc.wav".encode(), "\uffff.wav".encode(), b"<&>.wav"]
+    for name in names:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(b"no audio")
+    bundle, picture = tiny_model_at(tmp_path / "tiny.onnx"), tmp_path / "scores.svg"
+    program = [sys.executable, str(EXAMPLES / "from_recordings_to_picture.py")]
+    command = [*program, str(tmp_path), str(bundle), str(picture)]
+    done = subprocess.run(command, capture_output=True, check=False, env={**os.environ, **environment})
+    assert done.returncode == 0, done.stderr
+    words = {text.text for text in ElementTree.parse(picture).getroot().iter(f"{SVG}text")}
+    assert words >= {"a\\xff.wav", "b\\x01.wav", "\u00fc.wav", "\\uffff.wav", "<&>.wav"}
 
 
 def test_the_picture_shades_each_label_on_its_scale(
