@@ -1,6 +1,7 @@
 """Standard streams that are closed, full or without a reader: the table is written, without a traceback."""
 
 import csv
+import json
 import os
 import shlex
 import subprocess
@@ -150,6 +151,32 @@ def test_what_codecs_say_is_not_among_our_lines(noisy: Path, tmp_path: Path, tin
     assert drawn.returncode == 0, drawn.stderr
     assert (tmp_path / "tracks/t.html").exists()
     assert "Note:" not in drawn.stderr
+
+
+def test_what_codecs_say_is_not_among_the_lines_of_data_check(noisy: Path, tmp_path: Path) -> None:
+    (tmp_path / "data/wav").mkdir(parents=True)
+    lines = ["File_ID,Split,Subject_ID,Joy"]
+    for i, split in enumerate(("Train", "Train", "Val", "Val")):
+        (tmp_path / f"data/wav/{i}.mp3").write_bytes(noisy.read_bytes())
+        lines.append(f"{i}.mp3,{split},{i},0.{i}")
+    (tmp_path / "data/data_info.csv").write_text("\n".join(lines))
+    checked = shell(f"RRTN_CACHE=cache {RRTN} data check data --json", tmp_path)
+    assert json.loads(checked.stdout)["bad_files"] == {}
+    assert "Note:" not in checked.stderr
+
+
+def test_a_second_signal_while_files_are_decoded_ends_in_a_line() -> None:
+    code = """
+from rrtn.commands import program
+from rrtn.commands.streams import hold_streams
+from rrtn.runtime.system.host import quiet_codecs
+hold_streams()
+with quiet_codecs():
+    program._end_at_once(15)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 143
+    assert done.stderr.startswith("rrtn: terminated")
 
 
 def test_n29_a_line_during_which_a_signal_comes_is_not_written_twice(tmp_path: Path) -> None:
