@@ -1,7 +1,6 @@
 """What `rrtn listen` and `rrtn score -` show: each window as it comes, and a summary at the end."""
 
 import contextlib
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..runtime.errors import ConfigError, RrtnError
 from ..runtime.text import counted, printable
 from .options import EXIT_SOME_ERRORS, bundle_place, say_gaps, say_other_channel
-from .printing import end_with_summary, say
+from .printing import end_with_summary, print_json, say
 from .program import catch_hang_up, ends_with, signal_that_came, words_of_signal
 from .summary import row_json
 
@@ -137,8 +136,8 @@ def _screen(model: "LoadedModel", shown: Shown) -> "AbstractContextManager[Show]
 
 
 def _print_json_line(live: "LiveRow") -> None:
-    state = {"latency": round(live.latency, 4), "dropped_windows": live.dropped_windows}
-    print(json.dumps({**row_json(live.row), **state, "dropped_samples": live.dropped_samples}), flush=True)
+    dropped = {"dropped_windows": live.dropped_windows, "dropped_samples": live.dropped_samples}
+    print_json({**row_json(live.row), "latency": round(live.latency, 4), **dropped}, indent=None)
 
 
 @contextlib.contextmanager

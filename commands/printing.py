@@ -1,7 +1,5 @@
 """What commands print: tables and JSON on stdout, lines for the person on stderr."""
 
-import json
-import math
 import os
 import re
 import shutil
@@ -15,7 +13,7 @@ import typer
 from ..runtime import progress
 from ..runtime.errors import RrtnError
 from ..runtime.progress import print_above
-from ..runtime.text import printable, printable_lines
+from ..runtime.text import json_text, printable, printable_lines
 from .program import as_called
 
 _PLAIN_WIDTH: Final = 160  # columns, where there is no terminal to ask
@@ -239,19 +237,8 @@ def _has_colours(stream: TextIO) -> bool:
 
 
 def print_json(document: Any, *, indent: int | None = 2) -> None:
-    """Prints a document of --json, on stdout. What nobody knows is null: JSON has no NaN."""
-    print(json.dumps(_without_nan(document), indent=indent, allow_nan=False))
-
-
-def _without_nan(document: Any) -> Any:
-    match document:
-        case float():
-            return document if math.isfinite(document) else None
-        case dict():
-            return {name: _without_nan(value) for name, value in document.items()}
-        case list() | tuple():
-            return [_without_nan(value) for value in document]
-    return document
+    """Prints a document of --json, on stdout: see `json_text`."""
+    print(json_text(document, indent=indent), flush=indent is None)
 
 
 def print_error(error: RrtnError) -> None:
@@ -274,7 +261,7 @@ def end_with_summary(summary: dict[str, Any], code: int, error: RrtnError | None
         summary = {**summary, "error": error.to_dict()}
         print_error(error)
     if as_json:
-        print(json.dumps(summary), flush=True)
+        print_json(summary, indent=None)
     if code:
         raise typer.Exit(code)
 

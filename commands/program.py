@@ -5,7 +5,6 @@ little.
 """
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from ..runtime.errors import StoppedError
 from ..runtime.system.host import HANG_UP, quoted, stderr_descriptor
+from ..runtime.text import json_text
 
 if TYPE_CHECKING:
     from ..train.run_folder import RunFolder
@@ -142,7 +142,7 @@ def _end_at_once(number: int) -> NoReturn:
     _write(stderr_descriptor(), f"{_NAME}: {error}\n")
     if wants_json():
         indent = None if wants_json_lines() else 2
-        _write(1, json.dumps({"error": error.to_dict()}, indent=indent) + "\n")
+        _write(1, json_text({"error": error.to_dict()}, indent=indent) + "\n")
     os._exit(error.exit_code)
 
 

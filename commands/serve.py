@@ -1,7 +1,6 @@
 """rrtn serve: scores over HTTP."""
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -22,7 +21,7 @@ from .options import (
     bundle_place,
     say_other_channel,
 )
-from .printing import end_with_summary, say
+from .printing import end_with_summary, print_json, say
 from .program import catch_hang_up, ends_with, signal_that_came, stopped_by_signal
 
 if TYPE_CHECKING:
@@ -132,7 +131,7 @@ def _say_ready(engine: "LocalEngine", bound: "socket.socket", as_json: bool) -> 
     say(f"{url}/docs shows the paths; a test: curl --data-binary @burst.wav {url}/score")
     if as_json:
         backend = {"backend": scorer.backend.device, "variant": scorer.backend.variant.name}
-        print(json.dumps({"url": url, **backend, "labels": scorer.labels}), flush=True)
+        print_json({"url": url, **backend, "labels": scorer.labels}, indent=None)
 
 
 def _end(server: "Server", seconds: float, error: RrtnError | None, as_json: bool) -> None:

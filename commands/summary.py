@@ -80,14 +80,16 @@ def _scores(row: "TopRow") -> str:
 
 
 def row_json(row: "Row") -> dict[str, Any]:
-    """A row in the document of --json."""
-    from ..runtime.audio.file_names import cell_from_path
+    """A row in the document of --json, with its file's name as in a .jsonl table."""
+    from ..runtime.audio.file_names import exact_bytes, exact_name
 
+    text, name = exact_name(row.file)
     return {
-        "file": cell_from_path(row.file),
+        "file": text,
         "start": row.start,
         "end": row.end,
         "scores": row.scores,
         "error": row.error,
         "flags": ";".join(row.flags),
+        **exact_bytes(name),
     }

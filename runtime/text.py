@@ -1,11 +1,12 @@
 """Text of others made harmless: labels, names of files, what a bundle says. None of it is obeyed by a
 terminal, a spreadsheet or a page.
 
-JSON needs none of this: rrtn writes JSON in ASCII. JSONL and Parquet tables keep every name exactly.
+JSON needs little of this: rrtn writes JSON in ASCII. JSONL and Parquet tables keep every name exactly.
 """
 
 import csv
 import io
+import json
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ _CONTROLS: Final = (
 )
 _CONTROL: Final = re.compile(f"[{_CONTROLS}\ufffe\uffff]")  # these two are no characters: XML has none
 _NOT_IN_CELL: Final = re.compile(rf"[{_CONTROLS}]|\\(?=x[0-9a-f]{{2}})")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _LONGEST: Final = 500  # characters of a value in an error
 _ESCAPE: Final = re.compile(r"\\x([0-9a-f]{2})")
 # The full-width signs begin formulas in spreadsheets of East Asia.
@@ -32,6 +34,27 @@ def printable(text: object) -> str:
 def printable_lines(text: object) -> str:
     """`printable` for a text that has lines of its own."""
     return "\n".join(map(printable, str(text).split("\n")))
+
+
+def json_text(document: Any, *, indent: int | None = None) -> str:
+    """A document as JSON that every program reads, in ASCII.
+
+    What nobody knows is null: JSON has no NaN. A name of a file that is not UTF-8 has U+FFFD for its bytes.
+    """
+    return json.dumps(_for_json(document), indent=indent, allow_nan=False)
+
+
+def _for_json(document: Any) -> Any:
+    match document:
+        case float():
+            return document if math.isfinite(document) else None
+        case str():
+            return _SURROGATE.sub("\ufffd", document)
+        case dict():
+            return {_for_json(name): _for_json(value) for name, value in document.items()}
+        case list() | tuple():
+            return [_for_json(value) for value in document]
+    return document
 
 
 def short(value: object) -> str:

@@ -36,6 +36,11 @@ def exact_name(path: FilePath) -> tuple[str, bytes | None]:
         return name.decode(errors="replace"), name
 
 
+def exact_bytes(name: bytes | None) -> dict[str, str]:
+    """What a record in JSON has beside a text that is not exact: its bytes as base64 in "file_bytes"."""
+    return {} if name is None else {"file_bytes": binascii.b2a_base64(name, newline=False).decode()}
+
+
 def path_from_record(record: Mapping[str, Any]) -> bytes:
     """The exact bytes of the path in a line of a JSONL table or in a row of a Parquet table."""
     name = record.get("file_bytes")

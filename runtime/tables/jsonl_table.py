@@ -5,14 +5,13 @@ back to the same float32. "flags" are joined by ";". A name that is not UTF-8 ha
 its bytes as base64 in "file_bytes". `path_from_record` gives the exact path back.
 """
 
-import binascii
 import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from ..audio.file_names import exact_name, path_from_record
+from ..audio.file_names import exact_bytes, exact_name, path_from_record
 from .rows import Row, flags_cell, flags_from_cell
 from .table_format import TableFormat, WriteRow
 
@@ -20,17 +19,15 @@ from .table_format import TableFormat, WriteRow
 def json_row(row: Row) -> dict[str, Any]:
     """A row as one line of the table has it."""
     text, name = exact_name(row.file)
-    record: dict[str, Any] = {
+    return {
         "file": text,
         "start": row.start,
         "end": row.end,
         "scores": None if row.scores is None else _shortest(row.scores),
         "error": row.error or None,
         "flags": flags_cell(row),
+        **exact_bytes(name),
     }
-    if name is not None:
-        record["file_bytes"] = binascii.b2a_base64(name, newline=False).decode()
-    return record
 
 
 @contextlib.contextmanager

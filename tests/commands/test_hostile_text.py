@@ -4,6 +4,7 @@ and write: nothing of it is obeyed.
 
 import csv
 import json
+import os
 import re
 import runpy
 import tarfile
@@ -19,6 +20,7 @@ from rrtn.cli import app
 from rrtn.commands.printing import Table, print_error, print_table, say
 from rrtn.commands.summary import print_rows
 from rrtn.runtime import load_bundle
+from rrtn.runtime.audio.file_names import path_from_record
 from rrtn.runtime.errors import DataError
 from rrtn.runtime.progress import Progress
 from rrtn.runtime.tables.rows import Row
@@ -88,6 +90,21 @@ def test_n25_a_table_and_a_submission(model: Path, recordings: Path, tmp_path: P
         assert not [cell for row in (header, *rows) for cell in row if cell.startswith(("=", "+", "@"))]
         assert "'" + FORMULA in header
         assert len(rows) == 6
+
+
+def test_rows_of_json_have_the_names_of_json_lines(model: Path, recordings: Path, tmp_path: Path) -> None:
+    """No escape of a spreadsheet stands in them, and what is not exact as text is so as bytes."""
+    content = (recordings / "ok.wav").read_bytes()
+    for name in (b"\xff.wav", b"@b.wav", b"a\\xff.wav"):
+        (recordings / os.fsdecode(name)).write_bytes(content)
+    rows = json.loads(call("score", recordings, "-m", model, "--json", code=3).stdout)["rows"]
+    table = tmp_path / os.fsdecode(b"q\xff.jsonl")
+    summary = json.loads(call("score", recordings, "-m", model, "--out", table, "--json", code=3).stdout)
+    written = [json.loads(line) for line in table.read_text().splitlines()]
+    assert [path_from_record(row) for row in rows] == [path_from_record(line) for line in written]
+    assert {path_from_record(row) for row in rows} == set(map(os.fsencode, recordings.iterdir()))
+    assert [row["file"] for row in rows] == [line["file"] for line in written]
+    assert summary["out"] == str(tmp_path / "q\ufffd.jsonl")
 
 
 def hostile_bundle(model: Path, **changes: Any) -> Path:

@@ -1,5 +1,6 @@
 """Text of others as a terminal, a spreadsheet and a page get it."""
 
+import json
 import math
 import unicodedata
 
@@ -8,6 +9,7 @@ from rrtn.runtime.text import (
     bytes_from_cell,
     cell_from_text,
     interval_text,
+    json_text,
     number_text,
     printable,
     printable_lines,
@@ -64,6 +66,12 @@ def test_n25_a_cell_is_one_plain_line_and_comes_back(text: str) -> None:
     assert cell == printable(cell)
     assert len(cell.splitlines()) == 1
     assert bytes_from_cell(cell).decode() == text
+
+
+def test_json_has_no_nan_and_no_half_of_a_character() -> None:
+    text = json_text({"q\udcff": [math.nan, ("\ud800", 0.5, "\N{GRINNING FACE}")]})
+    assert text.isascii()
+    assert json.loads(text) == {"q\ufffd": [None, ["\ufffd", 0.5, "\N{GRINNING FACE}"]]}
 
 
 def test_a_long_value_is_cut() -> None:
