@@ -239,7 +239,7 @@ _WHEN_STOPPED: Final[dict[str, _Advice]] = {
     "parity": _nothing,
     "score": _of_score,
     "serve": _keeps("it takes no more requests"),
-    "tracks": _keeps("files that were written are whole, and the others are missing"),
+    "tracks": _goes_on("files that were written are whole, and the others are missing"),
     "listen": _nothing,
     "pack": _goes_on("packs that are finished are kept"),
     "inspect": _nothing,

@@ -15,10 +15,10 @@ from ..audio.reader import levels_of_file
 from ..errors import AudioError, ConfigError
 from ..progress import Progress
 from ..spec import FrontendSpec
-from ..system.files import write_bytes
+from ..system.files import read_regular, write_bytes
 from ..system.host import quiet_codecs
 from ..tables.label_tracks import TRACK_FORMATS, Track
-from ..tables.outputs import check_new
+from ..tables.outputs import check_new, check_outputs
 from ..tables.rows import Row
 from ..tables.timeline_page import Timeline, timeline_page
 from ..tables.writer import read_table
@@ -43,8 +43,9 @@ def write_tracks(
 
     `kinds` are some of KINDS. Where a length is needed, and for the page, each recording is decoded once.
     `say` takes lines for the person.
-    Raises ConfigError for a table that rrtn did not score, and where a file is there already, unless
-    `overwrite`.
+    A file that is there already stays where it is equal to what would be written.
+    Raises ConfigError for a table that rrtn did not score, and where another file is there, unless
+    `overwrite`; nothing is written then.
     """
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ConfigError("--as", ", ".join(unknown), wanted=f"some of {', '.join(KINDS)}")
@@ -54,8 +55,17 @@ def write_tracks(
     names = _names([file for file, _ in recordings])
     targets = _targets(folder, table, names, kinds)
     folder.mkdir(parents=True, exist_ok=True)
-    for path in targets:
-        check_new(path, f"--out {folder} ({path.name})", overwrite=overwrite)
+    options = {path: f"--out {folder} ({path.name})" for path in targets}
+    for path, option in options.items():
+        check_outputs({path: option})
+    made: dict[Path, bytes] = {}
+
+    def add(path: Path, text: str) -> None:
+        if path.is_file() and read_regular(path) == text.encode():
+            return
+        check_new(path, options[path], overwrite=overwrite)
+        made[path] = text.encode()
+
     settings = settings_of_table(table)
     decoded = PAGE in kinds or any(TRACK_FORMATS[kind].needs_length for kind in kinds if kind != PAGE)
     place = _place(table, say) if decoded else ""
@@ -67,7 +77,7 @@ def write_tracks(
             for kind in kinds:
                 if kind != PAGE:
                     form = TRACK_FORMATS[kind]
-                    write_bytes(folder / f"{name}{form.suffix}", form.text(timeline.track).encode())
+                    add(folder / f"{name}{form.suffix}", form.text(timeline.track))
             timelines.append(timeline)
             bar.advance()
     if unread := sum(decoded and timeline.levels is None for timeline in timelines):
@@ -76,7 +86,9 @@ def write_tracks(
             "a track then ends with its last row, and the page has no level"
         )
     if PAGE in kinds:
-        write_bytes(folder / f"{table.stem}.html", timeline_page(timelines, title=table.name).encode())
+        add(folder / f"{table.stem}.html", timeline_page(timelines, title=table.name))
+    for path, content in made.items():
+        write_bytes(path, content)
     return targets
 
 

@@ -123,7 +123,7 @@ def test_n21_train_says_what_is_kept_while_it_decodes(server: Server, corpus: Pa
         ("data synth x", "the folder is unfinished", "remove it, and run the same command again"),
         ("data check x", "clips that were decoded are kept", "run the same command again"),
         ("crossval --data x", "folds and checkpoints that are finished are kept", "it goes on there"),
-        ("tracks x.csv", "files that were written are whole", "run the same command again"),
+        ("tracks x.csv", "files that were written are whole", "it goes on there"),
         ("train --dry-run", "nothing was written", "run the same command again"),
         ("train", "no run was begun", "run the same command again"),
         ("train --out run", "run run: it has no checkpoint yet", "rrtn train --resume --out run"),

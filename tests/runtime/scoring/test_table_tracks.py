@@ -94,6 +94,33 @@ def test_nothing_is_replaced_unless_it_is_asked_for(table: Path, tmp_path: Path)
     assert mine.read_text() == ""
 
 
+def test_a_command_that_was_stopped_goes_on_and_keeps_what_is_there(
+    table: Path, tmp_path: Path, server: Server
+) -> None:
+    command = ["tracks", "scores.csv", "--out", "tracks"]
+    stopped = server.start(*command, cwd=tmp_path, RRTN_FAILPOINT="write.begin:sigint:3").wait()
+    assert "files that were written are whole" in stopped.error
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "tracks").iterdir()}
+    assert len(before) == 2
+    assert server.start(*command, cwd=tmp_path).wait().code == 0
+    files = write_tracks(table, tmp_path / "tracks", ("audacity", "html"))
+    assert sorted(files) == sorted((tmp_path / "tracks").iterdir())
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize("edited", ["quiet <b>.txt", "scores.html"])
+def test_beside_an_edited_file_nothing_is_written(table: Path, tmp_path: Path, edited: str) -> None:
+    write_tracks(table, tmp_path / "tracks", ("audacity", "html"))
+    mine = tmp_path / "tracks" / edited
+    for path in (tmp_path / "tracks").iterdir():
+        if path != mine:
+            path.unlink()
+    mine.write_text("my own labels")
+    with pytest.raises(ConfigError, match="is there already"):
+        write_tracks(table, tmp_path / "tracks", ("audacity", "html"))
+    assert [*(tmp_path / "tracks").iterdir()] == [mine]
+
+
 def test_what_is_no_table_is_refused(tmp_path: Path, table: Path) -> None:
     with pytest.raises(ConfigError, match=r"--as.*midi.*audacity"):
         write_tracks(table, tmp_path / "tracks", ["midi"])
