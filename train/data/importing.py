@@ -14,7 +14,7 @@ from typing import Any, Final
 import tomli_w
 
 from ...runtime.errors import ConfigError, DataError
-from ...runtime.system.files import resolved, write_bytes
+from ...runtime.system.files import read_regular, resolved, write_bytes
 from ...runtime.text import counted, csv_bytes
 from ..config import config_from_dict
 from ..method.columns import scales_of_targets
@@ -71,15 +71,17 @@ class Imported:
 def import_data(request: ImportRequest) -> Imported:
     """Writes data_info.csv and data.toml into the new folder `out`, and checks them as training does.
 
-    Where that is refused, the folder is removed again, and errors name the source. Raises DataError,
+    Where that is refused, the folder is removed again, and errors name the source. The table is written last:
+    a folder that a killed process left with the same data.toml alone is gone on with. Raises DataError,
     ConfigError, MissingExtraError.
     """
     out = request.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(str(out), "not an empty folder", wanted="a new folder", fix="choose another one")
+    _check_new(out)
     source = table = _table_of_source(request)
     settings = _settings(source, request)
     config = config_from_dict({"data": {"dir": str(resolved(out)), **settings}}, source=SETTINGS).data
+    toml = tomli_w.dumps(settings).encode()
+    _check_new(out, toml)
     targets, labels = label_settings(config)
     if request.rater_column:
         table = clips_of_ratings(source, targets=targets, class_targets=labels.class_targets)
@@ -87,12 +89,12 @@ def import_data(request: ImportRequest) -> Imported:
     was_there = out.exists()
     out.mkdir(parents=True, exist_ok=True)
     try:
-        write_bytes(out / SETTINGS, tomli_w.dumps(settings).encode())
-        write_bytes(out / TABLE, csv_bytes([text.columns, *(record.cells for record in text.records)]))
+        write_bytes(out / SETTINGS, toml)
         check_labels(config)
         data = data_of_settings(out, config, text)
         if request.rater_column:
             check_ratings(source, data, labels)
+        write_bytes(out / TABLE, csv_bytes([text.columns, *(record.cells for record in text.records)]))
     except BaseException:
         for name in (SETTINGS, TABLE):
             (out / name).unlink(missing_ok=True)
@@ -100,6 +102,16 @@ def import_data(request: ImportRequest) -> Imported:
             out.rmdir()
         raise
     return Imported(out=out, data=data, notes=(*table.notes, *notes))
+
+
+def _check_new(out: Path, toml: bytes | None = None) -> None:
+    """Raises DataError for what is no empty folder. It may hold data.toml alone, with `toml` if given."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    settings = out / SETTINGS
+    is_left = out.is_dir() and [*out.iterdir()] == [settings] and settings.is_file()
+    if not is_left or toml not in (None, read_regular(settings)):
+        raise DataError(str(out), "not an empty folder", wanted="a new folder", fix="choose another one")
 
 
 def _settings(table: SourceTable, request: ImportRequest) -> dict[str, Any]:

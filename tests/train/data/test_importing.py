@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rrtn.runtime.errors import ConfigError, DataError, MissingExtraError
 from rrtn.train.config import DataConfig, config_from_dict
+from rrtn.train.data import importing
 from rrtn.train.data.data_set import DataSet
 from rrtn.train.data.importing import (
     Imported,
@@ -99,6 +100,29 @@ def test_what_is_refused_leaves_nothing(own: Path, tmp_path: Path) -> None:
         imported(own, tmp_path / "full", places=places)
     with pytest.raises(DataError, match="not there"):
         imported(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_what_a_killed_import_left_is_gone_on_with(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table is the last file. A data.toml of other settings is somebody's."""
+    places, out = DataPlaces(audio=tmp_path / "takes", file_column="Datei"), tmp_path / "out"
+    written: list[str] = []
+    monkeypatch.setattr(
+        importing, "write_bytes", lambda path, content: (written.append(path.name), path.write_bytes(content))
+    )
+    imported(own, out, places=places, settings={"scale": ["1:10"]})
+    assert written == ["data.toml", "data_info.csv"]
+    table = (out / "data_info.csv").read_bytes()
+    (out / "data_info.csv").unlink()
+    settings = (out / "data.toml").read_bytes()
+    with pytest.raises(DataError, match="not an empty folder"):
+        imported(own, out, places=places, settings={"scale": ["0:10"]})
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {"data.toml": settings}
+    imported(own, out, places=places, settings={"scale": ["1:10"]})
+    assert (out / "data_info.csv").read_bytes() == table
+    with pytest.raises(DataError, match="not an empty folder"):
+        imported(own, out, places=places, settings={"scale": ["1:10"]})
 
 
 def test_a_refusal_names_the_lines_of_ones_own_table(own: Path, tmp_path: Path) -> None:
