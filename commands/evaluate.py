@@ -128,6 +128,8 @@ def print_evaluation(evaluation: "Evaluation") -> None:
 
 
 def _print_ratings(evaluation: "Evaluation") -> None:
+    from ..train.evidence.significance import names_with_mean
+
     figures = evaluation.figures
     counts = evaluation.counts if any(n < evaluation.clips for n in evaluation.counts) else ()
     shown = [(name, *_FIGURES[name]) for name in figures if name != "ccc"]
@@ -147,7 +149,7 @@ def _print_ratings(evaluation: "Evaluation") -> None:
     for k, target in enumerate(evaluation.targets):
         add_row(target, k, str(evaluation.counts[k]))
     table.add_section()
-    add_row("mean", -1, "", "bold")
+    add_row(names_with_mean(evaluation.targets)[-1], -1, "", "bold")
     print_table(table, title=_title(evaluation), caption=_caption(evaluation))
 
 
@@ -217,9 +219,11 @@ def _remarks(evaluation: "Evaluation") -> str:
 
 
 def _print_comparison(evaluation: "Evaluation", other: str, comparison: "Comparison") -> None:
+    from ..train.evidence.significance import names_with_mean
+
     evidence = [Column("95%"), *numbers("p", "p, Holm", drop=1)] if comparison.is_evidence else []
     table = Table("target", *numbers("difference"), *evidence, Column("", words=True))
-    for k, target in enumerate([*evaluation.targets, "mean"]):
+    for k, target in enumerate(names_with_mean(evaluation.targets)):
         cells = [interval_text(comparison.low[k], comparison.high[k], "+z.3f")]
         cells += [number_text(comparison.p[k], ".4f"), number_text(comparison.p_holm[k], ".4f")]
         shown = cells if comparison.is_evidence else []
@@ -234,12 +238,14 @@ def _print_comparison(evaluation: "Evaluation", other: str, comparison: "Compari
 
 def _print_groups(report: "GroupReport") -> None:
     """Every group on each target, then the differences of the means."""
+    from ..train.evidence.significance import names_with_mean
+
     for group in report.groups:
         rated = numbers("clips") if min(group.rated) < group.clips else ()
         table = Table(
             "target", *numbers("CCC"), Column("95%"), *numbers("bias"), Column("95% of bias"), *rated
         )
-        for k, target in enumerate([*report.targets, "mean"]):
+        for k, target in enumerate(names_with_mean(report.targets)):
             clips = [str((*group.rated, "")[k])] if rated else []
             table.add_row(target, *_figures(group.ccc, k), *_figures(group.bias, k, "+"), *clips)
         counts = f"{counted(group.clips, 'clip')}, {counted(group.speakers, 'speaker')}"

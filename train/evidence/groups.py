@@ -29,6 +29,7 @@ from .significance import (
     holm,
     interval_of,
     known_targets,
+    names_with_mean,
     or_none,
     sizes_of_draws,
     speaker_sums,
@@ -176,7 +177,7 @@ class GroupReport:
 
     def to_dict(self) -> dict[str, Any]:
         """For --json."""
-        names = [*self.targets, "mean"]
+        names = names_with_mean(self.targets)
         return {
             "by": self.grouping.column,
             "clips_without": self.without,

@@ -38,7 +38,7 @@ from .evaluation import Evaluation
 from .fold_runs import folds_in
 from .report_clips import clips_of_evaluation
 from .report_page import Compared, Confusion, Export, Figure, Quality, ShownTable, Summary, Training
-from .significance import FEWEST_SPEAKERS
+from .significance import FEWEST_SPEAKERS, names_with_mean
 from .trained_run import DATA_CHANGED, config_of_all_folds
 
 MEASURED: Final = "bench.json"  # beside bundle.json: what `rrtn bench --json` printed
@@ -298,7 +298,7 @@ def _quality(evaluation: Evaluation) -> Quality:
     confusions = [_confusion(evaluation, j) for j in range(len(evaluation.classes))]
     if not evaluation.targets:
         return Quality(None, None, [], confusions)
-    names, figures = [*evaluation.targets, "mean"], evaluation.figures
+    names, figures = names_with_mean(evaluation.targets), evaluation.figures
     label = "CCC (challenge), 95% over speakers" if evaluation.interval else "CCC (challenge)"
     drawn = partial(interval_chart, names, figures["ccc"], evaluation.interval, x_label=label)
     rows = [[name, *(number_text(values[k]) for values in figures.values())] for k, name in enumerate(names)]
@@ -354,7 +354,7 @@ def _compared(evaluation: Evaluation) -> list[Compared]:
                 ),
                 comparison.verdict(k),
             ]
-            for k, name in enumerate([*evaluation.targets, "mean"])
+            for k, name in enumerate(names_with_mean(evaluation.targets))
         ]
         evidence = ["95%", "p (Holm)"] if comparison.is_evidence else []
         table = ShownTable(["target", "difference", *evidence, "verdict"], rows, words=["verdict"])

@@ -61,11 +61,11 @@ class Comparison:
 
     def to_dict(self, targets: Sequence[str]) -> dict[str, Any]:
         """For --json. Intervals and p-values are None where there are too few speakers."""
-        names = [*targets, "mean"]
         return {
             "speakers": self.speakers,
             "per_target": {
-                name: {**self.figures(k), "verdict": self.verdict(k)} for k, name in enumerate(names)
+                name: {**self.figures(k), "verdict": self.verdict(k)}
+                for k, name in enumerate(names_with_mean(targets))
             },
         }
 
@@ -74,6 +74,14 @@ class Comparison:
         evidence = {name: getattr(self, name)[column] for name in ("low", "high", "p", "p_holm")}
         shown = {name: or_none(value) if self.is_evidence else None for name, value in evidence.items()}
         return {"difference": or_none(self.difference[column]), **shown}
+
+
+def names_with_mean(targets: Sequence[str]) -> list[str]:
+    """Names of the columns [K + 1]. The last is "mean"; "mean of targets" where a target is called so."""
+    name = "mean"
+    while name in targets:
+        name += " of targets"
+    return [*targets, name]
 
 
 def or_none(value: float) -> float | None:

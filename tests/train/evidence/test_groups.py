@@ -258,6 +258,19 @@ def test_the_bias_of_several_scales_has_no_mean() -> None:
     assert not any(np.isnan(group.ccc.value).any() for group in found.groups)
 
 
+def test_a_target_that_is_called_mean_keeps_its_figures() -> None:
+    made = predictions(40)
+    plain = report(made, "Sex").to_dict()
+    named = report(replace(made, targets=("mean", "Fear")), "Sex").to_dict()
+    names = {"Awe": "mean", "Fear": "Fear", "mean": "mean of targets"}
+    for kind in ("ccc", "bias"):
+        for before, after in (
+            (plain["groups"]["m"][kind], named["groups"]["m"][kind]),
+            (plain["differences"][0][kind], named["differences"][0][kind]),
+        ):
+            assert {names[name]: figures for name, figures in before.items()} == after
+
+
 def test_cells_that_say_nothing_are_in_no_group() -> None:
     assert [Grouping(column="Sex").group(cell) for cell in ("f", "NA", "", "n/a")] == ["f", "", "", ""]
 

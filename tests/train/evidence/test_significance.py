@@ -303,6 +303,16 @@ def test_a_target_that_few_have_rated_has_no_evidence_and_one_that_none_has_no_d
     assert found.figures(1) == dict.fromkeys(("difference", "low", "high", "p", "p_holm"))
 
 
+def test_a_target_that_is_called_mean_keeps_its_figures() -> None:
+    a, b, rated, speakers = study(3, speakers=12, clips=5, targets=2)
+    found = compare(a, b, rated, speakers, resamples=50)
+    figures = [*found.to_dict(["x", "y"])["per_target"].values()]
+    assert found.to_dict(["mean", "y"])["per_target"] == dict(
+        zip(("mean", "y", "mean of targets"), figures, strict=True)
+    )
+    assert [*found.to_dict(["x", "y"])["per_target"]] == ["x", "y", "mean"]
+
+
 def test_an_evaluation_says_nothing_of_targets_that_nobody_has_rated() -> None:
     a, _, rated, speakers = study(3, speakers=12, clips=5, targets=3)
     rated = rated.copy()
