@@ -33,9 +33,9 @@ class _State:
     """What signals have done to this process."""
 
     process = 0  # the one that catches signals; one that it forks does not
-    began = 0.0  # s since 1970
     came: signal.Signals | None = None
     code: int | None = None  # once the command says how it ended
+    run: Path | None = None  # that this process trains
     waits_until = 0.0  # of time.monotonic(): before that a signal does not end what says how it ended
 
 
@@ -62,8 +62,8 @@ def catch_signals() -> None:
     """Lets Ctrl-C and SIGTERM end this process in one line. A second one ends it at once."""
     if _State.process == os.getpid():
         return
-    _State.process, _State.began = os.getpid(), time.time()
-    _State.came = _State.code = None
+    _State.process = os.getpid()
+    _State.came = _State.code = _State.run = None
     for number in (signal.SIGINT, signal.SIGTERM):
         _catch(number)
 
@@ -82,6 +82,11 @@ def _catch(number: signal.Signals) -> None:
 def signal_that_came() -> signal.Signals | None:
     """The signal that is ending this process."""
     return _State.came
+
+
+def trains_in(run: Path) -> None:
+    """Says which run this process has begun, or goes on with."""
+    _State.run = run
 
 
 def ends_with(code: int) -> None:
@@ -210,14 +215,9 @@ def _folder_of(run: Path) -> "RunFolder":
 
 def _run_of_training(arguments: list[str]) -> Path | None:
     """The run that this process has begun, or goes on with."""
-    from ..train.run_folder import newest_run
-
     out = _option(arguments, "--out")
-    run = Path(out) if out else newest_run()
-    if run is None or not _folder_of(run).is_begun():
-        return None
-    is_ours = out or "--resume" in arguments or _folder_of(run).config.stat().st_mtime >= _State.began - 1
-    return run if is_ours else None
+    run = Path(out) if out else _State.run
+    return run if run and _folder_of(run).is_begun() else None
 
 
 def _goes_on(kept: str) -> _Advice:

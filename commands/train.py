@@ -37,6 +37,7 @@ from .options import (
     run_named,
 )
 from .printing import Column, Table, print_json, print_table, say
+from .program import trains_in
 
 if TYPE_CHECKING:
     from ..train.plan import TrainingPlan
@@ -176,7 +177,7 @@ def _train(requested: "RequestedTraining", as_json: bool) -> None:
     from ..runtime.backends.cuda_driver import gpu_names
     from ..train.start import start_training
 
-    finished = start_training(requested, say=say)
+    finished = start_training(requested, say=say, on_run=trains_in)
     if finished is None:  # not the first process
         return
     if as_json:

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..runtime.progress import Progress
@@ -45,9 +46,12 @@ class FinishedTraining:
         }
 
 
-def start_training(requested: RequestedTraining, *, say: Say) -> FinishedTraining | None:
+def start_training(
+    requested: RequestedTraining, *, say: Say, on_run: Callable[[Path], object]
+) -> FinishedTraining | None:
     """Trains, or goes on with a run. Gives None in each process but the first.
 
+    `on_run` takes the run's folder before anything is written there.
     Raises ConfigError, DataError, ModelError and StoppedError, as `plan_from_config` and `loop.train` do.
     """
     request = requested.request
@@ -55,6 +59,7 @@ def start_training(requested: RequestedTraining, *, say: Say) -> FinishedTrainin
         model, epochs = plan.config.model, plan.config.optim.epochs
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{model.encoder}-{model.method}"
         run = requested.run or RUNS / from_first(world, free_name(RUNS, name))
+        on_run(run)
         if world.is_first:
             work = f"{counted(epochs, 'epoch')}, {counted(plan.steps, 'step')}"
             say(f"run {run}: {model.encoder}, {model.method}, {work}")

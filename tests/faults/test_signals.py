@@ -147,6 +147,21 @@ def test_n21_each_command_says_what_is_true_of_it(
     assert fix in error.fix
 
 
+def test_advice_names_the_run_of_this_process_and_no_newer_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "other"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.toml").touch()
+    monkeypatch.setattr(sys, "argv", ["rrtn", "train"])
+    monkeypatch.setattr(program._State, "run", None)
+    assert program.stopped_by_signal(signal.SIGINT).came.startswith("no run was begun")
+    program.trains_in(Path("runs/mine"))
+    os.utime("runs/mine/config.toml", (0, 0))  # of a clock that has stepped back since
+    assert program.stopped_by_signal(signal.SIGINT).fix == "rrtn train --resume --out runs/mine"
+
+
 @pytest.mark.parametrize("how", ["path", "relative", "absolute", "module"])
 def test_n21_advice_names_the_program_as_it_was_called(tmp_path: Path, how: str) -> None:
     """A console script as pip writes it."""
