@@ -27,7 +27,15 @@ from .column_names import (
     split_of,
 )
 from .places import DataPlaces, Roles, places_of_folder
-from .table_text import TextTable, check_lengths, read_text_table, refused_lines, with_decimal_points
+from .table_text import (
+    NOT_THOUSANDS,
+    TextTable,
+    check_lengths,
+    may_be_thousands,
+    read_text_table,
+    refused_lines,
+    with_decimal_points,
+)
 from .targets import LabelChoice, Labels, label_cells, labels_of_cells, number
 
 _LONGEST: Final = 80  # characters of a name in a message
@@ -257,15 +265,22 @@ def _targets_of(table: _CsvTable, wanted: Sequence[str], labels: LabelChoice) ->
     ]
     names = tuple(filter(table.is_numeric, candidates))
     if ignored := [name for name in candidates if name not in names]:
-        table.warnings.append(f"{table.path.name}: columns without numbers are ignored: {', '.join(ignored)}")
+        listed = "; ".join([", ".join(ignored), *_thousands(table, ignored)])
+        table.warnings.append(f"{table.path.name}: columns without numbers are ignored: {listed}")
     if not names and not classes:
         raise DataError(
             str(table.path),
             f"no column of numbers among {', '.join(candidates)}" if candidates else "no column of labels",
             wanted="ratings, or classes",
-            fix="for classes: --class-target NAME",
+            fix="; ".join([*_thousands(table, candidates), "for classes: --class-target NAME"]),
         )
     return names
+
+
+def _thousands(table: _CsvTable, columns: Sequence[str]) -> list[str]:
+    """Which of the columns are no numbers for their commas, and what to write; empty where none is."""
+    found = [name for name in columns if any(may_be_thousands(row.cells[name]) for row in table.rows)]
+    return [f"in {', '.join(found)}, {NOT_THOUSANDS}"] if found else []
 
 
 def _check_places(table: _CsvTable, audio: AudioFolder) -> None:

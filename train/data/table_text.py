@@ -27,6 +27,7 @@ _THOUSANDS: Final = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+")  # 1,234 may
 _DECIMAL_POINT: Final = re.compile(r"[+-]?[0-9]*\.[0-9]+([eE][+-]?[0-9]+)?")
 
 
+NOT_THOUSANDS: Final = "1,234 may be a thousand, 1.234 is none"
 _NONE: Final = frozenset({"", "na", "n/a", "nan", "<na>"})  # in small letters; as R and pandas write it
 BLANKS: Final = "an empty cell, NA, n/a, nan or <NA>"  # the same for a person
 
@@ -125,6 +126,11 @@ def _has_commas(table: TextTable, column: int) -> bool:
         came = f"{name} has a decimal {mark} here, and none in {counted(others, 'row')}"
         raise refused_lines(table.path, fewer, came, wanted="one decimal mark", fix="correct these rows")
     return True
+
+
+def may_be_thousands(cell: str) -> bool:
+    """Whether a cell such as 4,250 is no number here, since the comma may part thousands."""
+    return bool(_THOUSANDS.fullmatch(cell))
 
 
 def _with_point(cell: str) -> str:

@@ -28,7 +28,7 @@ from ..method.columns import (
     plain_number,
     scale_choice,
 )
-from .table_text import BLANKS, is_none, refused_lines
+from .table_text import BLANKS, NOT_THOUSANDS, is_none, may_be_thousands, refused_lines
 
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _HIDDEN: Final = -1.0  # what challenges write in place of Test's labels
@@ -109,7 +109,7 @@ def labels_of_cells(cells: LabelCells, targets: Sequence[str], choice: LabelChoi
     """
     scales = scale_choice(choice.scale)
     if unknown := [name for name in scales.of_target if name not in targets]:
-        fix = "check the name, and that its cells are numbers: 1,234 may be a thousand, 1.234 is none"
+        fix = f"check the name, and that its cells are numbers: {NOT_THOUSANDS}"
         raise ConfigError("--scale", ", ".join(unknown), wanted=f"some of {', '.join(targets)}", fix=fix)
     n = len(cells.splits)
     raw = ratings_of_cells(cells, targets)
@@ -152,7 +152,8 @@ def numbers_of_cells(cells: LabelCells, name: str) -> Float64:
             np.flatnonzero(bad),
             f"{name} is not a number: {short(first)}",
             wanted=f"a number, or no rating: {BLANKS}",
-            fix=f"correct these cells, or leave {name} out of --targets",
+            fix=f"correct these cells, or leave {name} out of --targets"
+            + (f": {NOT_THOUSANDS}" if may_be_thousands(first) else ""),
         )
     return values
 

@@ -150,6 +150,10 @@ REFUSED: dict[str, tuple[Table, tuple[str, ...]]] = {
         changed(3, {"0.5": "1.234.5"}),
         ("line 4 (1 in all)", "Valence is not a number"),
     ),
+    "commas that may part thousands": (
+        lambda: table(rows=[(*row[:3], '"4,250"', '"1,125"') for row in ROWS]),
+        ("no column of numbers among Valence, Arousal | ", "in Valence, Arousal, 1,234 may be a thousand"),
+    ),
     "a rating in words": (changed(4, {"0.5": "high"}), ("line 2 (1 in all)", "Arousal is not a number")),
     "a row too short": (lambda: table().replace(",0.5\n", "\n"), ("line 2 (1 in all)", "has: 4", "5 cells")),
     "rows too long": (
@@ -200,6 +204,15 @@ def read(folder: Path, content: str | bytes, **options: object) -> DataSet:
 
 def test_there_are_more_than_fifty_tables() -> None:
     assert len(READ) + len(REFUSED) >= 50
+
+
+def test_why_a_column_with_commas_is_no_target_is_said(folder: Path) -> None:
+    """Also where another one has numbers, and where the column is named."""
+    text = table(rows=[(*row[:4], '"4,250"') for row in ROWS])
+    reason = "1,234 may be a thousand, 1.234 is none"
+    assert any(f"Arousal; in Arousal, {reason}" in warning for warning in read(folder, text).warnings)
+    with pytest.raises(DataError, match=f"Arousal is not a number: '4,250' .*{reason}"):
+        read(folder, text, targets=["Arousal"])
 
 
 @pytest.mark.parametrize("name", READ)
