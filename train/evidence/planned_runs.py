@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ...runtime.errors import ConfigError, ModelError, StoppedError
+from ...runtime.system.host import quoted
 from ...runtime.text import counted
 from ..checkpoint import read_info
 from ..config import Config
@@ -56,6 +57,16 @@ def check_digest(run: Path, now: str) -> None:
             wanted="the data that its runs were trained on",
             fix="restore the data, or choose another --out",
         )
+
+
+@contextmanager
+def trained_anew(run: Path, command: str) -> Iterator[None]:
+    """Errors of a broken checkpoint then say how `command` trains this run of its own again."""
+    try:
+        yield
+    except ModelError as error:
+        error.fix = f"remove {quoted(run)}, and run the same {command} again: the other runs stay"
+        raise
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from ..device import device_from_config
 from ..distributed import World
 from ..method.metrics import ccc_challenge
 from .evaluate import same_clips
+from .planned_runs import trained_anew
 from .predictions import Predictions
 from .significance import (
     RESAMPLES,
@@ -289,7 +290,8 @@ def table_of_runs(
 def _predictions(run: Path, device: torch.device, read: dict[Path, Predictions]) -> Predictions:
     """Those of the rated columns."""
     if run not in read:
-        read[run] = predictions_of_run(run, device=device).of_ratings()
+        with trained_anew(run, "rrtn table2"):
+            read[run] = predictions_of_run(run, device=device).of_ratings()
     return read[run]
 
 

@@ -39,6 +39,7 @@ from ..predict import predict
 from ..run_folder import RunFolder
 from .best_checkpoint import best_of_run, config_of_checkpoint, network_from_weights
 from .fold_runs import folds_in
+from .planned_runs import trained_anew
 from .predictions import Predictions, files_by_time, kept_predictions, read_predictions, write_predictions
 from .ridge import mel_statistics, ridge_predictions
 
@@ -190,7 +191,8 @@ class CrossFittedRun(TrainedRun):
     def _scores(self, name: str, device: torch.device) -> Float32:
         scores = np.empty((len(self.numbers), len(self.data.columns.labels)), np.float32)
         for fold in folds_in(self.run):
-            info, tensors = load_checkpoint(RunFolder(fold).last, "weights")
+            with trained_anew(fold, "rrtn crossval"):
+                info, tensors = load_checkpoint(RunFolder(fold).last, "weights")
             config = config_of_checkpoint(info, RunFolder(fold))
             data = fold_of_data(self.data, config.data.fold)
             inside = self.numbers == fold_of_text(config.data.fold)[0]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from rrtn.cli import app
-from rrtn.runtime.errors import ConfigError, DataError, StoppedError
+from rrtn.runtime.errors import ConfigError, DataError, ModelError, StoppedError
 from rrtn.train import loop
 from rrtn.train.config import Config, config_from_dict
 from rrtn.train.display import Part
@@ -132,6 +132,18 @@ def test_the_same_command_goes_on_where_it_was_stopped(
     train_folds(runs, say=lambda line: None)
     assert trained == ["fold3", "fold4", "fold4"]
     np.testing.assert_array_equal(predictions_of_run(copy).scores, predictions_of_run(crossed.out).scores)
+
+
+def test_a_finished_fold_whose_checkpoint_is_broken_is_trained_again_once_it_is_removed(
+    crossed: FoldRuns, folder: Path
+) -> None:
+    copy = without(crossed, folder / "broken").out
+    shutil.rmtree(copy / "predictions", ignore_errors=True)
+    for weights in (copy / "fold2/checkpoints/last").glob("weights-*"):
+        weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ModelError) as caught:
+        predictions_of_run(copy)
+    assert caught.value.fix.startswith(f"remove {copy / 'fold2'}, and run the same rrtn crossval again")
 
 
 def test_finished_folds_behind_the_one_at_hand_are_no_time_to_come(

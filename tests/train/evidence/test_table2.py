@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pointers import rewrite_pointer
 from rrtn.cli import app
-from rrtn.runtime.errors import ConfigError, DataError, StoppedError
+from rrtn.runtime.errors import ConfigError, DataError, ModelError, StoppedError
 from rrtn.runtime.system import failpoints
 from rrtn.train import loop
 from rrtn.train import plan as plan_module
@@ -305,6 +305,15 @@ def table(whole: TableRuns) -> Table2:
 
 
 class TestTable:
+    def test_of_a_run_whose_checkpoint_is_broken_the_fix_is_to_train_it_again(self, copy: TableRuns) -> None:
+        run = copy.run(ROWS[0], 0).folder
+        shutil.rmtree(run / "predictions")
+        (weights,) = (run / "checkpoints/best").glob("weights-*")
+        weights.write_bytes(weights.read_bytes()[:100])
+        with pytest.raises(ModelError) as caught:
+            table_of_runs(copy, resamples=RESAMPLES)
+        assert caught.value.fix.startswith(f"remove {run}, and run the same rrtn table2 again")
+
     def test_each_row_is_the_mean_of_its_runs(self, table: Table2, whole: TableRuns) -> None:
         for result in table.rows[:3]:
             ccc = [ccc_challenge(p.scores, p.rated).mean() for p in kept_predictions(whole, result.row)]
