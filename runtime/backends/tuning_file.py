@@ -17,7 +17,7 @@ from ..documents import Count, Name, converted, parsed
 from ..errors import ConfigError
 from ..system.cache import cache_folder
 from ..system.cpus import cpu_kind, usable_cpus
-from ..system.files import check_takes_files, read_regular, write_json, write_refused
+from ..system.files import check_takes_files, read_regular, remove_abandoned, write_json, write_refused
 from ..system.packages import installed_version
 from .engine_stamp import TENSORRT_PACKAGES, driver_version
 
@@ -140,6 +140,7 @@ def keep_tuning(bundle: Bundle, tuning: Tuning) -> Path:
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path)
         write_json(path, document)
     except OSError as error:
         raise write_refused(path, error) from error

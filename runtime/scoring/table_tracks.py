@@ -15,7 +15,7 @@ from ..audio.reader import levels_of_file
 from ..errors import AudioError, ConfigError
 from ..progress import Progress
 from ..spec import FrontendSpec
-from ..system.files import read_regular, write_bytes
+from ..system.files import read_regular, remove_abandoned, write_bytes
 from ..system.host import quiet_codecs
 from ..tables.label_tracks import TRACK_FORMATS, Track
 from ..tables.outputs import check_new, check_outputs
@@ -87,6 +87,7 @@ def write_tracks(
         )
     if PAGE in kinds:
         add(folder / f"{table.stem}.html", timeline_page(timelines, title=table.name))
+    remove_abandoned(*targets)
     for path, content in made.items():
         write_bytes(path, content)
     return targets

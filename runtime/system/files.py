@@ -10,19 +10,20 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import ConfigError, RrtnError, StoppedError
 from .failpoints import failpoint
-from .host import FileInUseError, open_to_read, replace
+from .host import FileInUseError, held, open_to_read, replace
 from .host import fsync as fsync_anything
 
 _NO_NAME: Final = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
 _OLD: Final = ".old"  # suffix of the folder that holds the one before while another takes its place
 _BEFORE: Final = "before"
+_TOKEN: Final = 8  # hexadecimal digits that tell the temporary files of a target apart
 _LONG: Final = 40  # characters of a name, so that more can be put behind it
 # What Samba, vboxsf, FAT and FUSE answer to a call that they do not have: nothing is wrong with the disk.
 _NOT_SUPPORTED: Final = frozenset(
@@ -60,29 +61,67 @@ def read_regular(path: Path) -> bytes:
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yields a temporary path that becomes `target` on success; on failure it is removed."""
-    temporary = temporary_name(target)
-    # Not mkstemp: its files are the owner's alone, and who else may read is for the umask to say.
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-    try:
-        failpoint("write.begin")
-        yield temporary
-        failpoint("write.fsync")
-        fsync(temporary)
-        failpoint("write.replace")
-        replace(temporary, target)
-        failpoint("write.done")
-        fsync(target.parent)
-    except OSError as error:
-        error.filename = error.filename or str(target)  # a full disk does not say where
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    with held_temporary(target, _make_file) as temporary:
+        try:
+            failpoint("write.begin")
+            yield temporary
+            failpoint("write.fsync")
+            fsync(temporary)
+            failpoint("write.replace")
+            replace(temporary, target)
+            failpoint("write.done")
+            fsync(target.parent)
+        except OSError as error:
+            error.filename = error.filename or str(target)  # a full disk does not say where
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _make_file(path: Path) -> None:
+    """Not mkstemp: its files are the owner's alone, and who else may read is for the umask to say."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+
+
+@contextlib.contextmanager
+def held_temporary(target: Path, make: Callable[[Path], object]) -> Iterator[Path]:
+    """A new file or folder beside `target`, as `make` makes it: `remove_abandoned` leaves it alone."""
+    while True:
+        path = temporary_name(target)
+        make(path)
+        with held(path, waits=True):
+            if path.exists():  # else `remove_abandoned` was faster
+                yield path
+                return
 
 
 def temporary_name(target: Path) -> Path:
     """A new name beside `target`, by which `left_of` knows what a killed process has left."""
     target = target.absolute()
-    return target.with_name(f".{_stem(target.name)}.{secrets.token_hex(4)}.tmp")
+    return target.with_name(f".{_stem(target.name)}.{secrets.token_hex(_TOKEN // 2)}.tmp")
+
+
+def remove_abandoned(*targets: Path) -> None:
+    """Removes what killed writers of these files and folders have left beside them.
+
+    What a living process holds stays. Where the system has no locks, all of it does.
+    """
+    stems: dict[Path, set[str]] = {}
+    for target in (target.absolute() for target in targets):
+        stems.setdefault(target.parent, set()).add(_stem(target.name))
+    for folder, names in stems.items():
+        for path in folder.glob(f".*.{'[0-9a-f]' * _TOKEN}.tmp"):
+            if path.name[1 : -_TOKEN - len("..tmp")] in names and not path.is_symlink():
+                with held(path, waits=False) as is_abandoned:
+                    if is_abandoned:
+                        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def left_of(target: Path) -> list[Path]:

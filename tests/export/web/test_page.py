@@ -16,6 +16,7 @@ from rrtn.runtime import load_bundle
 from rrtn.runtime.bundle import Bundle
 from rrtn.runtime.errors import ConfigError, ModelError
 from rrtn.runtime.system import failpoints
+from rrtn.runtime.system.files import temporary_name
 
 WEB = Path(rrtn.__file__).parent / "export/web"
 # Of onnxruntime-web 1.22.0 as npm has it, and of the licence and notices in onnxruntime 1.22.0 on PyPI.
@@ -73,6 +74,16 @@ def test_a_page_takes_the_place_of_a_page_with_the_same_bytes(bundle: Bundle, tm
         page_from_bundle(bundle, tmp_path / "page.html")
         written.append((contents(tmp_path / "page"), (tmp_path / "page.html").read_bytes()))
     assert written[0] == written[1]
+
+
+def test_what_killed_exports_left_beside_a_page_goes(bundle: Bundle, tmp_path: Path) -> None:
+    left = temporary_name(tmp_path / "page")
+    left.mkdir()
+    (left / "worker.js").touch()
+    temporary_name(tmp_path / "page.html").touch()
+    page_from_bundle(bundle, tmp_path / "page")
+    page_from_bundle(bundle, tmp_path / "page.html")
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".page")]
 
 
 def test_the_working_directory_is_not_replaced(

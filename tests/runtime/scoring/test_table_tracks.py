@@ -19,6 +19,8 @@ from rrtn.runtime.errors import ConfigError
 from rrtn.runtime.scoring.folder import score_to_table
 from rrtn.runtime.scoring.local_engine import LocalEngine
 from rrtn.runtime.scoring.table_tracks import write_tracks
+from rrtn.runtime.system import failpoints
+from rrtn.runtime.system.files import temporary_name
 from rrtn_processes import Server
 
 RATE = 16_000
@@ -95,16 +97,20 @@ def test_nothing_is_replaced_unless_it_is_asked_for(table: Path, tmp_path: Path)
 
 
 def test_a_command_that_was_stopped_goes_on_and_keeps_what_is_there(
-    table: Path, tmp_path: Path, server: Server
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = ["tracks", "scores.csv", "--out", "tracks"]
-    stopped = server.start(*command, cwd=tmp_path, RRTN_FAILPOINT="write.begin:sigint:3").wait()
-    assert "files that were written are whole" in stopped.error
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "tracks").iterdir()}
+    folder, kinds = tmp_path / "tracks", ("audacity", "html")
+    with monkeypatch.context() as patch:
+        patch.setenv("RRTN_FAILPOINT", "write.begin:eio:3")
+        patch.setattr(failpoints, "_passed", 0)
+        with pytest.raises(OSError, match="Input/output"):
+            write_tracks(table, folder, kinds)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert len(before) == 2
-    assert server.start(*command, cwd=tmp_path).wait().code == 0
-    files = write_tracks(table, tmp_path / "tracks", ("audacity", "html"))
-    assert sorted(files) == sorted((tmp_path / "tracks").iterdir())
+    for name in ("quiet <b>.txt", "scores.html"):
+        temporary_name(folder / name).touch()  # of a command that was killed
+    files = write_tracks(table, folder, kinds)
+    assert sorted(files) == sorted(folder.iterdir())
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from rrtn.runtime.errors import DataError, StoppedError
+from rrtn.runtime.system.files import temporary_name
 from rrtn.runtime.tables.rows import Row
 from rrtn.runtime.tables.submission import file_id_from_path, write_submission
 
@@ -23,7 +24,9 @@ def test_the_submission_is_exactly_this(tmp_path: Path) -> None:
         scored("wav/00001.wav", fear=0.2),
         Row(file=b"wav/caf\xe9.x.flac", scores={"Awe": 0.0, "Fear": 0.0}, flags=("silent",)),
     ]
+    temporary_name(tmp_path / "s.csv").touch()  # of a process that was killed
     assert list(write_submission(tmp_path / "s.csv", rows, LABELS)) == rows
+    assert [path.name for path in tmp_path.iterdir()] == ["s.csv"]
     assert (tmp_path / "s.csv").read_text() == (
         "File_ID,Fear,Awe\n[00002],0.250000,0.500000\n"
         "[00001],0.200000,0.500000\n[caf\\xe9.x],0.000000,0.000000\n"

@@ -16,6 +16,7 @@ from conftest import Watch
 from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.errors import AudioError, ConfigError, DataError, StoppedError
 from rrtn.runtime.spec import FrontendSpec
+from rrtn.runtime.system.files import temporary_name
 from rrtn.train.data import clip_cache as clips
 from rrtn.train.data.clip_cache import ClipStore, SampleCheck, clip_store, store_with_errors
 
@@ -197,6 +198,10 @@ def test_nothing_but_shards_is_left_in_the_cache(paths: list[Path], spec: Fronte
     clip_store(paths, spec)
     expected = {name for shard in shards(cache) for name in (shard.name, f"{shard.stem}.json")}
     assert len(expected) == 6
+    assert {path.name for path in (cache / "clips").iterdir()} == expected
+    for name in expected:  # of processes that were killed
+        temporary_name(cache / "clips" / name).touch()
+    clip_store(paths, spec)
     assert {path.name for path in (cache / "clips").iterdir()} == expected
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rrtn.runtime.errors import ConfigError, DataError, MissingExtraError
+from rrtn.runtime.system.files import temporary_name
 from rrtn.train.config import DataConfig, config_from_dict
 from rrtn.train.data import importing
 from rrtn.train.data.data_set import DataSet
@@ -119,8 +120,11 @@ def test_what_a_killed_import_left_is_gone_on_with(
     with pytest.raises(DataError, match="not an empty folder"):
         imported(own, out, places=places, settings={"scale": ["0:10"]})
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {"data.toml": settings}
+    for name in ("data.toml", "data_info.csv"):
+        temporary_name(out / name).touch()
     imported(own, out, places=places, settings={"scale": ["1:10"]})
     assert (out / "data_info.csv").read_bytes() == table
+    assert len([*out.iterdir()]) == 2
     with pytest.raises(DataError, match="not an empty folder"):
         imported(own, out, places=places, settings={"scale": ["1:10"]})
 
