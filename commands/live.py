@@ -12,7 +12,7 @@ from ..runtime.errors import ConfigError, RrtnError
 from ..runtime.text import counted, printable
 from .options import EXIT_SOME_ERRORS, bundle_place, say_gaps, say_other_channel
 from .printing import end_with_summary, print_json, say
-from .program import catch_hang_up, ends_with, signal_that_came, words_of_signal
+from .program import ends_with, signal_that_came, words_of_signal
 from .summary import row_json
 
 if TYPE_CHECKING:
@@ -83,7 +83,6 @@ def score_live(
     from ..runtime.scoring.local_engine import LocalEngine, scorer_within_budget
     from ..runtime.system.memory import memory_as_before
 
-    catch_hang_up()
     say_gaps(bundle.spec, settings.window, settings.hop)
     say_other_channel(bundle, settings.channel)
     with contextlib.ExitStack() as stack:

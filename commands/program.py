@@ -59,24 +59,17 @@ def as_called(advice: str) -> str:
 
 
 def catch_signals() -> None:
-    """Lets Ctrl-C and SIGTERM end this process in one line. A second one ends it at once."""
+    """Lets Ctrl-C, SIGTERM and the end of the terminal end this process in one line.
+
+    A second Ctrl-C or SIGTERM ends it at once. A terminal may say twice that it ends.
+    """
     if _State.process == os.getpid():
         return
     _State.process = os.getpid()
     _State.came = _State.code = _State.run = None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        _catch(number)
-
-
-def catch_hang_up() -> None:
-    """Lets the end of the terminal end this process as SIGTERM does: for commands without an end."""
-    if HANG_UP:
-        _catch(HANG_UP)
-
-
-def _catch(number: signal.Signals) -> None:
-    if signal.getsignal(number) is not signal.SIG_IGN:  # a background job ignores Ctrl-C, nohup the end
-        signal.signal(number, _handle)
+    for number in filter(None, (signal.SIGINT, signal.SIGTERM, HANG_UP)):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # a background job ignores Ctrl-C, nohup the end
+            signal.signal(number, _handle)
 
 
 def signal_that_came() -> signal.Signals | None:
@@ -123,6 +116,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
         if time.monotonic() < _State.waits_until:
             return
         os._exit(_State.code)
+    if _State.came and number == HANG_UP:
+        return
     if _State.came or _is_importing(frame):
         _end_at_once(number)
     _State.came = signal.Signals(number)

@@ -22,7 +22,7 @@ from .options import (
     say_other_channel,
 )
 from .printing import end_with_summary, print_json, say
-from .program import catch_hang_up, ends_with, signal_that_came, stopped_by_signal
+from .program import ends_with, signal_that_came, stopped_by_signal
 
 if TYPE_CHECKING:
     import socket
@@ -104,7 +104,6 @@ def _run(
     from ..runtime.serving.server import Server
     from ..runtime.system.memory import memory_as_before
 
-    catch_hang_up()
     bundle = load_bundle(model)
     say_other_channel(bundle, settings.channel)
     with memory_as_before(), scorer_within_budget(bundle, settings) as scorer:

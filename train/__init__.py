@@ -17,7 +17,7 @@ run_state      the state of a run: from its folder into a stepper, and back
 host_copy      copies that training does not wait for
 checkpoint     weights and optimiser on the disk, with their hashes
 distributed    several processes that train as one
-interruption   Ctrl-C and SIGTERM as a flag
+interruption   Ctrl-C, SIGTERM and SIGHUP as a flag
 display        what a person sees of a run
 
 method/        the paper: encoders, views, losses, weightings, metrics

@@ -1,15 +1,18 @@
-"""Ctrl-C and SIGTERM become a flag, so that the training loop can save before it stops."""
+"""Ctrl-C, SIGTERM and the end of the terminal become a flag, so that the training loop can save and stop."""
 
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+from ..runtime.system.host import HANG_UP
+
 
 class Interruption:
-    """Catches Ctrl-C and SIGTERM while the block runs, and keeps the signal in `signal`.
+    """Catches Ctrl-C, SIGTERM and SIGHUP while the block runs, and keeps the signal in `signal`.
 
-    A second signal stops the process at once.
+    SIGHUP is left alone where it is ignored, as under nohup. A second Ctrl-C or SIGTERM stops the process at
+    once. A terminal may say twice that it ends.
     """
 
     def __init__(self) -> None:
@@ -18,9 +21,10 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():  # other threads cannot set handlers
-            self._before = {
-                number: signal.signal(number, self._caught) for number in (signal.SIGINT, signal.SIGTERM)
-            }
+            caught = [signal.SIGINT, signal.SIGTERM]
+            if HANG_UP and signal.getsignal(HANG_UP) is not signal.SIG_IGN:
+                caught.append(HANG_UP)
+            self._before = {number: signal.signal(number, self._caught) for number in caught}
         return self
 
     def __exit__(
@@ -30,6 +34,8 @@ class Interruption:
             signal.signal(number, handler)
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None and number == HANG_UP:
+            return
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)

@@ -4,8 +4,8 @@ RRTN_FAILPOINT=name:action[:nth] does `action` when the process passes a place o
 time (default 1), or each time (nth = all). `name` may have wildcards: write.*:sigkill:17 kills at the
 17th place of any write. Each process counts for itself.
 
-Actions: sigkill, sigsegv, sigterm, sigint, enospc (the disk is full), eio (the storage fails), memory,
-raise, sleep (an hour).
+Actions: sigkill, sigsegv, sigterm, sigint, sighup, enospc (the disk is full), eio (the storage fails),
+memory, raise, sleep (an hour).
 """
 
 import errno
@@ -42,7 +42,7 @@ def _count() -> int:
 
 def _fail(name: str, action: str) -> None:
     match action:
-        case "sigkill" | "sigsegv" | "sigterm" | "sigint":
+        case "sigkill" | "sigsegv" | "sigterm" | "sigint" | "sighup":
             os.kill(os.getpid(), signal.Signals[action.upper()])
         case "enospc":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

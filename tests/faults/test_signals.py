@@ -24,11 +24,14 @@ runpy.run_module("rrtn", run_name="__main__", alter_sys=True)
 """
 
 
+WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
+
+
 def assert_one_line(code: int, err: str, *, number: int = signal.SIGINT) -> str:
     (line,) = err.splitlines()
     assert (code, line.split(" | ")[0]) == (
         128 + number,
-        {signal.SIGINT: "rrtn: interrupted", signal.SIGTERM: "rrtn: terminated"}[signal.Signals(number)],
+        f"rrtn: {WORDS[signal.Signals(number)]}",
     )
     return line
 
@@ -36,7 +39,7 @@ def assert_one_line(code: int, err: str, *, number: int = signal.SIGINT) -> str:
 # 21
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize(
     ("command", "module"),
     [
@@ -198,6 +201,7 @@ SCRIPT = "import sys\nfrom rrtn.__main__ import main\nsys.exit(main())\n"
         (signal.SIGINT, signal.SIGINT),
         (signal.SIGTERM, signal.SIGTERM),
         (signal.SIGINT, signal.SIGTERM, signal.SIGINT),
+        (signal.SIGHUP, signal.SIGHUP),
     ],
 )
 @pytest.mark.parametrize("pause", ["0", pytest.param("0.02", marks=pytest.mark.slow), "0.1"])

@@ -121,6 +121,7 @@ class TestRepeats:
         [
             ("train.step:sigterm:1", 1, 0, 143),
             ("train.step:sigint:5", 5, 1, 130),  # inside the second epoch
+            ("train.step:sighup:2", 2, 0, 129),
             ("train.step:sigterm:3", 3, 0, 143),  # the epoch's last step, before validation
             ("train.validate:sigterm:2", 6, 1, 143),
         ],
