@@ -82,9 +82,9 @@ def _auto(bundle: "Bundle", refused: "Mapping[str, str]") -> dict[str, Any]:
     if tuning:
         way = tuning.folders
         if not (reason := obstacle_of_way(bundle, way)):
-            said = f"rrtn tune, {tuning.made[:10]}: {tuning.summary}"
+            said = f"the tuning of {tuning.made[:10]}: {tuning.summary}"
             return _taken(way.backend, way.variant, refused, tune=said)
-        remark = f"not what rrtn tune found, {way.variant} on {way.backend}: {reason}"
+        remark = f"not the fastest of the tuning, {way.variant} on {way.backend}: {reason}"
     candidates, passed_over = candidates_of_bundle(bundle)
     if not candidates:
         return {"backend": None, "variant": None, "passed_over": passed_over, "refused": "", "tune": remark}

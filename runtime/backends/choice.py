@@ -110,9 +110,9 @@ def _choice_of_tuning(
         before_load(variant, way.batch_size)
         backend = kind.load(bundle, variant, way.threads)
     except (ConfigError, UnavailableError, OutOfMemoryError) as error:
-        remarks.append(f"not what rrtn tune found, {way.variant} on {way.backend}: {error.came}")
+        remarks.append(f"not the fastest of the tuning, {way.variant} on {way.backend}: {error.came}")
         return None
-    remark = f"the fastest of what rrtn tune measured on {found.tuning.made[:10]}"
+    remark = f"the fastest of the tuning of {found.tuning.made[:10]}"
     return Choice(backend, {}, remark, found.tuning, way)
 
 

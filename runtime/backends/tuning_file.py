@@ -201,7 +201,7 @@ def _kept_documents() -> Iterator[_Document]:
 
 
 def _ignored(reason: str) -> str:
-    return f"what rrtn tune found is ignored: {reason}; {_AGAIN}"
+    return f"the tuning is ignored: {reason}; {_AGAIN}"
 
 
 def _files(bundle: Bundle) -> dict[str, str]:

@@ -212,7 +212,8 @@ class Bundle:
                 self._check_agreement(path, variant, metadata)
 
     def _check_agreement(self, path: Path, variant: Variant, metadata: Mapping[str, str]) -> None:
-        _check_same(path, self._claims | {"input": variant.input}, _metadata_document(path, metadata))
+        sealed = {"meaning": None, **_metadata_document(path, metadata)}  # an ONNX file that says none has none
+        _check_same(path, self._claims | {"input": variant.input}, sealed)
 
     @property
     def _claims(self) -> dict[str, Any]:

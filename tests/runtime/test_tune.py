@@ -269,7 +269,7 @@ def test_auto_follows_it_and_what_is_named_does_not(
     made = tuned(bundle)
     with Scorer(bundle, workers=1) as scorer:
         assert (scorer.backend.device, scorer.batch_size, scorer.lanes) == ("openvino", 4, 1)
-        assert scorer.remark == f"the fastest of what rrtn tune measured on {made.made[:10]}"
+        assert scorer.remark == f"the fastest of the tuning of {made.made[:10]}"
         samples, rate = soundfile.read(real_clips[0])
         fp32 = Scorer(bundle, "cpu", variant="fp32").score_waveform(samples, rate)
         assert scorer.score_waveform(samples, rate) == fp32
@@ -310,7 +310,7 @@ def test_a_file_of_other_versions_machines_or_bundles_is_ignored_with_a_remark(
     assert remark in found.remark
     scorer = Scorer(bundle)
     assert scorer.backend.device == "cpu"
-    assert scorer.remark.startswith("what rrtn tune found is ignored: ")
+    assert scorer.remark.startswith("the tuning is ignored: ")
     assert scorer.remark.endswith("run: rrtn tune")
 
 
@@ -331,17 +331,17 @@ def test_a_way_that_cannot_be_gone_is_ignored_with_a_remark(
     edited(bundle, {"folders": tuned_before.folders.to_dict() | way})
     scorer = Scorer(bundle)
     assert (scorer.backend.device, scorer.batch_size) == ("cpu", 16)
-    assert "rrtn tune found" in scorer.remark
+    assert "the tuning" in scorer.remark
     auto = bundle_json(bundle)["auto"]
     assert (auto["backend"], auto["variant"], auto["refused"]) == ("cpu", scorer.backend.variant.name, "")
-    assert "rrtn tune found" in auto["tune"]
+    assert "the tuning" in auto["tune"]
 
 
 def test_other_cores_and_other_files_have_another_tuning_and_a_remark(
     bundle: Bundle, tuned_before: Tuning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = replace(bundle, variants=bundle.variants[:2])
-    ignored = "what rrtn tune found is ignored: {}; run: rrtn tune"
+    ignored = "the tuning is ignored: {}; run: rrtn tune"
     assert tuning_of(other) == (None, ignored.format("the bundle has other files now"))
     assert tuning_of(replace(other, path=bundle.path.parent)) == (None, "")
     monkeypatch.setattr(tuning_file, "usable_cpus", lambda: 5)
@@ -354,7 +354,7 @@ def test_a_backend_that_is_gone_is_said_and_the_rule_of_today_is_followed(
     monkeypatch.setitem(sys.modules, "openvino", None)
     scorer = Scorer(bundle)
     assert scorer.backend.device == "cpu"
-    assert scorer.remark.startswith("not what rrtn tune found, fp32 on openvino: ")
+    assert scorer.remark.startswith("not the fastest of the tuning, fp32 on openvino: ")
 
 
 def test_it_is_in_the_cache_and_never_in_the_bundle(
@@ -465,7 +465,7 @@ def test_the_command_says_what_it_found_and_auto_takes_it(bundle: Bundle) -> Non
     document = json.loads(done.stdout)
     inspected = json.loads(rrtn("inspect", bundle.path, "--json").stdout)
     assert inspected["auto"]["backend"] == document["folders"]["backend"]
-    assert "rrtn tune" in inspected["auto"]["tune"]
+    assert "the tuning of" in inspected["auto"]["tune"]
     shown = rrtn("tune", bundle.path, "--seconds", "0.001")
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.count("taken") == 2

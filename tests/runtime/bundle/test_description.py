@@ -223,6 +223,9 @@ def listed_again(folder: Path) -> None:
     edit_manifest(folder, variants=[variant | changes])
 
 
+ONE_TO_NINE = {"scales": dict.fromkeys(("Awe", "Fear", "Joy"), [1, 9]), "classes": {}, "submitted": ["Awe"]}
+
+
 @pytest.mark.parametrize(
     ("changes", "came"),
     [
@@ -230,6 +233,7 @@ def listed_again(folder: Path) -> None:
         ({"labels": ["Awe", "Fear"]}, "labels"),
         ({"labels": ["Awe", "Fear", "Joy", "Fun"]}, "labels"),
         ({"labels": ["Awe", "Fear", "joy"]}, "labels"),
+        ({"meaning": ONE_TO_NINE, "schema": 3}, "meaning None in the model, "),
         ({"frontend": FrontendSpec(peak_dbfs=-4.0).to_dict()}, "frontend"),
         ({"frontend": FrontendSpec(f_min=51.0).to_dict()}, "frontend"),
         ({"frontend": FrontendSpec(trim=True).to_dict()}, "frontend"),
