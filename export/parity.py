@@ -4,10 +4,11 @@ n validation clips, N samples, B batch, L columns of the scores.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -147,45 +148,72 @@ def _parts(clips: Float32, lengths: Int64 | None) -> Iterator[tuple[torch.Tensor
 def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tuple[Parity, Float32]:
     """Runs the probe as scoring would; -> the figures, and the largest differences [n + 4].
 
-    The differences are shares of the scales' widths. It runs in several batch sizes, and in another order;
-    then a graph of waveforms is given 16-bit samples, as decoders hand them on.
+    The differences are shares of the scales' widths. Where a score is not finite, no figure is a number.
     """
-    kind, probe = backend.variant.input, probe.for_variant(backend.variant)
-    n, total = len(probe.ratings), len(probe.clips)
-    features = [clip_input(sound, spec, kind) for sound in probe.sounds]
-    batches = (1,) if kind == "samples" else _BATCHES
-    largest = batches[-1]
-    scores = _run(backend, features, np.arange(total), largest)
-    some = np.r_[np.arange(min(n, _BATCHED_CLIPS)), np.arange(n, total)]
-    runs = [
-        (np.arange(total), scores),
-        *((some, _run(backend, features, some, size)) for size in batches[:-1]),
-    ]
-    shuffled = np.random.default_rng(1).permutation(total)
-    decoded = _as_decoded(features) if kind == "waveform" else features
-    runs.append((shuffled, _run(backend, decoded, shuffled, largest)))
-    differences = np.zeros_like(scores)
-    for rows, found in runs:
-        np.maximum.at(
-            differences, rows, np.abs(np.where(np.isfinite(found), found, np.inf) - probe.reference[rows])
-        )
-    finite = bool(np.isfinite(differences).all())
-    reference, shares = probe.reference[:n], differences / probe.widths
+    probe = probe.for_variant(backend.variant)
+    runs = _runs(backend, spec, probe)
+    differences = _largest_differences(runs, probe.reference)
+    shares = differences / probe.widths
     worst = int(shares.max(0).argmax())  # the column that is nearest to its limit
-    limit = SCORE_LIMITS.get(backend.variant.precision)
-    parity = Parity(
-        clips=total,
-        batches=batches,
-        max_abs=float(differences[:, worst].max()) if finite else float("nan"),
-        p999_abs=float(np.quantile(shares, 0.999) * probe.widths[worst]) if finite else float("nan"),
-        limit=None if limit is None else limit * float(probe.widths[worst]),
-        ccc=_mean_ccc(scores[:n], probe.ratings) if finite else float("nan"),
+    limit, width = SCORE_LIMITS.get(backend.variant.precision), float(probe.widths[worst])
+    n = len(probe.ratings)
+    scores, reference = runs[0].scores[:n], probe.reference[:n]
+    figures = Parity(
+        clips=len(probe.clips),
+        batches=_batches(backend),
+        max_abs=math.nan,
+        p999_abs=math.nan,
+        limit=None if limit is None else limit * width,
+        ccc=math.nan,
         ccc_reference=_mean_ccc(reference, probe.ratings),
-        ccc_interval=ccc_change_interval(scores[:n], reference, probe.ratings, probe.speakers)
-        if finite
-        else None,
+        ccc_interval=None,
     )
-    return parity, shares.max(axis=1)
+    if np.isfinite(differences).all():
+        figures = replace(
+            figures,
+            max_abs=float(differences[:, worst].max()),
+            p999_abs=float(np.quantile(shares, 0.999)) * width,
+            ccc=_mean_ccc(scores, probe.ratings),
+            ccc_interval=ccc_change_interval(scores, reference, probe.ratings, probe.speakers),
+        )
+    return figures, shares.max(axis=1)
+
+
+class _ProbeRun(NamedTuple):
+    rows: Int64  # [m] of the probe, in the order of the run
+    scores: Float32  # [m, L]
+
+
+def _batches(backend: Backend) -> tuple[int, ...]:
+    return (1,) if backend.variant.input == "samples" else _BATCHES
+
+
+def _runs(backend: Backend, spec: FrontendSpec, probe: Probe) -> list[_ProbeRun]:
+    """All of the probe in the largest batch, some of it in smaller ones, and all in another order.
+
+    In the last run a graph of waveforms is given 16-bit samples, as decoders hand them on.
+    """
+    kind, n, total = backend.variant.input, len(probe.ratings), len(probe.clips)
+    features = [clip_input(sound, spec, kind) for sound in probe.sounds]
+    decoded = _as_decoded(features) if kind == "waveform" else features
+    *smaller, largest = _batches(backend)
+    some = np.r_[np.arange(min(n, _BATCHED_CLIPS)), np.arange(n, total)]
+    shuffled = np.random.default_rng(1).permutation(total)
+    plan = [
+        (features, np.arange(total), largest),
+        *((features, some, size) for size in smaller),
+        (decoded, shuffled, largest),
+    ]
+    return [_ProbeRun(rows, _run(backend, inputs, rows, size)) for inputs, rows, size in plan]
+
+
+def _largest_differences(runs: Sequence[_ProbeRun], reference: Float32) -> Float32:
+    """[n + 4, L] over all runs; infinite where a score is not finite."""
+    differences = np.zeros_like(reference)
+    for rows, scores in runs:
+        found = np.where(np.isfinite(scores), scores, np.inf)
+        np.maximum.at(differences, rows, np.abs(found - reference[rows]))
+    return differences
 
 
 def _mean_ccc(scores: Float32, rated: Float32) -> float:
