@@ -6,6 +6,7 @@ spec         the constants of the audio frontend, which travel with a model
 arrays       names for the arrays that pass between modules
 frontend     log-Mel in NumPy
 model_input  what a model's input is made from, for programs that hold signals
+challenge    the ten emotions of Hume-VB, in the order of submissions
 documents    JSON from files, checked once, at the door
 progress     a bar on a terminal, lines elsewhere
 doctor       what this machine can do

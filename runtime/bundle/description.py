@@ -212,7 +212,7 @@ class Bundle:
                 self._check_agreement(path, variant, metadata)
 
     def _check_agreement(self, path: Path, variant: Variant, metadata: Mapping[str, str]) -> None:
-        sealed = {"meaning": None, **_metadata_document(path, metadata)}  # an ONNX file that says none has none
+        sealed = {"meaning": None, **_metadata_document(path, metadata)}  # one that says none has none
         _check_same(path, self._claims | {"input": variant.input}, sealed)
 
     @property

@@ -16,6 +16,7 @@ from ..audio.voice_gate import gate_version
 from ..backends.choice import BackendName, obstacle
 from ..backends.registry import AUTO, BACKENDS, backend_kinds
 from ..bundle import Bundle, LabelMeaning
+from ..challenge import in_order_of_submission
 from ..spec import FrontendSpec
 from ..tables.rows import Row
 from ..tables.top_rows import ZERO_TO_ONE, Scales
@@ -57,7 +58,7 @@ class LoadedModel:
     @property
     def submitted(self) -> tuple[str, ...]:
         """The columns of a challenge's submission, behind File_ID."""
-        return self.meaning.submitted if self.meaning else self.labels
+        return self.meaning.submitted if self.meaning else in_order_of_submission(self.labels)
 
 
 class ScoringEngine(Protocol):

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from ...runtime.challenge import EMOTIONS, in_order_of_submission
+
 TaskName = str  # one of TASK_NAMES, or empty
 # Mean CCC over the rated targets, mean UAR over the class targets, the mean over all targets, ExVo's S_MTL.
 Metric = Literal["ccc", "uar", "ccc_uar", "s_mtl"]
@@ -17,18 +19,6 @@ METRIC_NAMES: Final[dict[Metric, str]] = {
     "s_mtl": "S_MTL",
 }
 
-EMOTIONS: Final = (
-    "Awe",
-    "Excitement",
-    "Amusement",
-    "Awkwardness",
-    "Fear",
-    "Horror",
-    "Distress",
-    "Triumph",
-    "Sadness",
-    "Surprise",
-)
 _COUNTRIES: Final = ("China", "United States", "South Africa", "Venezuela")
 
 
@@ -71,7 +61,7 @@ TASK_NAMES: Final = ("", *(task.name for task in TASKS))
 
 def submitted_columns(task: Task | None, names: Sequence[str]) -> tuple[str, ...]:
     """Those of these targets that are submitted: all, or those of the task in its order."""
-    return tuple(name for name in (task.submitted if task else names) if name in names)
+    return tuple(name for name in task.submitted if name in names) if task else in_order_of_submission(names)
 
 
 def task_of_name(name: str) -> Task | None:

@@ -223,7 +223,8 @@ def listed_again(folder: Path) -> None:
     edit_manifest(folder, variants=[variant | changes])
 
 
-ONE_TO_NINE = {"scales": dict.fromkeys(("Awe", "Fear", "Joy"), [1, 9]), "classes": {}, "submitted": ["Awe"]}
+SCALES = {name: [1, 9] for name in ("Awe", "Fear", "Joy")}
+ONE_TO_NINE = {"scales": SCALES, "classes": {}, "submitted": ["Awe"]}
 
 
 @pytest.mark.parametrize(

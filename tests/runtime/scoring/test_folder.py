@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from rrtn.runtime import Scorer
 from rrtn.runtime.audio.input_spool import InputSpool
 from rrtn.runtime.audio.inputs import inputs_from_arguments
+from rrtn.runtime.challenge import EMOTIONS
 from rrtn.runtime.errors import ConfigError, DataError, StoppedError
 from rrtn.runtime.scoring.engine import ScoringEngine, settings_of_scorer
 from rrtn.runtime.scoring.error_budget import ErrorBudget
@@ -202,6 +204,13 @@ def test_two_files_of_one_file_id_are_refused_before_the_work(
         score_to_rows(engine, spool, list, submission=tmp_path / "s.csv", open_bar=bar.opened())
     assert bar.done == 0
     assert not (tmp_path / ".t.csv.rrtn").exists()
+
+
+def test_the_ten_emotions_are_submitted_in_the_challenges_order(engine: LocalEngine) -> None:
+    """Hume-VB's tables have two orders."""
+    assert engine.loaded.submitted == engine.loaded.labels
+    settings = {**engine.loaded.settings, "labels": sorted(EMOTIONS)}
+    assert replace(engine.loaded, settings=settings).submitted == EMOTIONS
 
 
 def test_a_table_stays_where_its_submission_is_refused(

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from rrtn.runtime.challenge import EMOTIONS
 from rrtn.train.method.columns import ClassTarget, Columns, Scale
 from rrtn.train.method.losses import ccc_loss
 from rrtn.train.method.metrics import (
@@ -23,7 +24,7 @@ from rrtn.train.method.metrics import (
     s_mtl,
     uar_of_confusion,
 )
-from rrtn.train.method.tasks import EMOTIONS, TASKS, submitted_columns, task_of_name
+from rrtn.train.method.tasks import TASKS, submitted_columns, task_of_name
 from scipy import stats
 
 N, K = 23, 3
@@ -362,3 +363,4 @@ def test_a_run_that_lacks_columns_of_its_task_submits_those_that_it_has() -> Non
     multitask = task_of_name("exvo-multitask")
     assert submitted_columns(multitask, ("Awe", "Fear", "Country")) == ("Country", "Awe", "Fear")
     assert submitted_columns(None, ("Fear", "Type")) == ("Fear", "Type")
+    assert submitted_columns(None, sorted(EMOTIONS)) == EMOTIONS  # Hume's tables have two orders
