@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 from rrtn.runtime import Scorer
-from rrtn.runtime.audio.inputs import list_audio
+from rrtn.runtime.audio.inputs import InputChoice, inputs_from_arguments
 from rrtn.train.data.data_set import read_data
 
 
 def test_of_770_bursts_the_30_wavpack_files_need_the_second_reader(bursts: Path, tiny_model: Path) -> None:
-    files = list_audio([bursts])
+    files = [each.source for each in inputs_from_arguments([bursts], InputChoice())]
     rows = list(Scorer(tiny_model).score_files(files))
     assert [row.file for row in rows] == files
     assert len(rows) == 770
