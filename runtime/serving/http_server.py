@@ -5,6 +5,7 @@ import contextlib
 import errno
 import ipaddress
 import logging
+import math
 import signal
 import socket
 import threading
@@ -23,6 +24,7 @@ from .metrics import App
 _HEAD_BYTES: Final = 64 << 10  # that may come without a whole head or a byte of a body
 _HEAD_SECONDS: Final = 10.0  # in which a head must have come
 _PARTING_SECONDS: Final = 30.0  # in which a client that was refused may send the rest, and read the answer
+_PARTING_PAUSE: Final = 5.0  # s without a byte of it
 _UPGRADE: Final = (b"upgrade", b"http2-settings")  # headers, and what `Connection` says of them
 _SELDOM: Final = 60.0  # s between two equal lines of the log
 _SAME: Final = 40  # letters of a line that make it equal to another one
@@ -97,7 +99,7 @@ class HttpServer:
     def run(self, bound: socket.socket) -> None:
         """Answers until a signal comes, ends the requests that it has, and passes the signal on.
 
-        A second signal drops them.
+        A second one drops them, unless it is the end of the terminal once more.
         """
         self._server.run([bound])
 
@@ -123,7 +125,7 @@ class _Seldom(logging.Filter):
 
 
 class _Server(uvicorn.Server):
-    """A server that stops in haste at any second signal, also when its terminal ends.
+    """A server that ends with its terminal, too, and stops in haste at a second Ctrl-C or SIGTERM.
 
     uvicorn does so only at a second Ctrl-C, and reports each request that it drops as a bug.
     """
@@ -142,6 +144,8 @@ class _Server(uvicorn.Server):
                 signal.signal(HANG_UP, before)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit and sig == HANG_UP:  # a terminal may say twice that it ends
+            return
         if self.should_exit:
             self.force_exit = True
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
@@ -160,7 +164,9 @@ class _GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast(asyncio.Transport, _PartingTransport(transport, self._parts)))
         self._unused = 0  # bytes since the last sign of progress
-        self._is_refused = self._is_parting = False
+        self._is_whole = True  # nothing of a request is on its way
+        self._is_refused = self._is_ending = self._is_parting = False
+        self._parted_until = math.inf
         self._has_ended = False  # the client sends no more
         self._deadline = self._set_deadline()
 
@@ -168,14 +174,23 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._deadline.cancel()
         super().connection_lost(exc)
 
+    def shutdown(self) -> None:
+        self._is_ending = True
+        super().shutdown()
+
     def _parts(self) -> bool:
         """Whether the client may still be sending what nobody reads. It gets its time to end."""
-        if not (self._is_refused or (self.cycle and self.cycle.more_body)):
+        is_answered = self.cycle is not None and not self.cycle.keep_alive and not self._is_whole
+        if self._is_ending or not (self._is_refused or is_answered):
             return False
-        self._is_parting = True
-        self._deadline.cancel()
-        self._deadline = self._set_deadline(_PARTING_SECONDS)
+        self._is_parting, self._parted_until = True, self.loop.time() + _PARTING_SECONDS
+        self._wait_for_the_rest()
         return True
+
+    def _wait_for_the_rest(self) -> None:
+        self._deadline.cancel()
+        left = self._parted_until - self.loop.time()
+        self._deadline = self.loop.call_later(min(left, _PARTING_PAUSE), self.transport.close)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has sent all that it will send may still read; it is closed behind the answer."""
@@ -188,6 +203,7 @@ class _GuardedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_parting:
+            self._wait_for_the_rest()
             return
         self._unused += len(data)
         self._feed(data)
@@ -226,6 +242,7 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._feed(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
 
     def on_message_complete(self) -> None:
+        self._is_whole = True
         if not self.parser.should_upgrade():
             super().on_message_complete()
 
@@ -238,6 +255,7 @@ class _GuardedProtocol(HttpToolsProtocol):
                 self.transport.close()
 
     def on_message_begin(self) -> None:
+        self._is_whole = False
         self._deadline.cancel()
         self._deadline = self._set_deadline()
         super().on_message_begin()
@@ -253,8 +271,8 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._unused = 0
         super().on_body(body)
 
-    def _set_deadline(self, seconds: float | None = None) -> asyncio.TimerHandle:
-        return self.loop.call_later(seconds or _HEAD_SECONDS, self.transport.close)
+    def _set_deadline(self) -> asyncio.TimerHandle:
+        return self.loop.call_later(_HEAD_SECONDS, self.transport.close)
 
 
 class _PartingTransport:
@@ -277,8 +295,16 @@ class _PartingTransport:
             self._transport.close()
             return
         self._has_parted = True
-        self._transport.write_eof()
-        self._transport.resume_reading()
+        try:
+            self._transport.write_eof()
+            self._transport.resume_reading()
+        except OSError:  # the client has reset the connection
+            self._transport.close()
+
+    def write(self, data: bytes) -> None:
+        """Sends it, unless our side is closed."""
+        if not self._has_parted:
+            self._transport.write(data)
 
     def is_closing(self) -> bool:
         """Whether no more can be sent."""

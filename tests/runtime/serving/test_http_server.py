@@ -220,6 +220,37 @@ def test_a_refused_client_that_never_ends_is_closed(monkeypatch: pytest.MonkeyPa
                 time.sleep(0.01)
 
 
+@pytest.mark.parametrize("rest", [b"hello", b""])
+def test_an_early_answer_does_not_keep_a_server_that_ends(
+    rest: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client keeps its connection, whether the body has come by now or not."""
+    for name in ("_PARTING_SECONDS", "_PARTING_PAUSE", "_HEAD_SECONDS"):
+        monkeypatch.setattr(http_server, name, NEVER)
+    server = HttpServer(refusal, seconds=NEVER)
+    with closing(listening_socket("127.0.0.1", 0)) as bound:
+        bound.listen()
+        thread = threading.Thread(target=server.run, args=(bound,), daemon=True)
+        thread.start()
+        with socket.create_connection(bound.getsockname(), timeout=60) as connection:
+            connection.sendall(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 415")
+            connection.sendall(rest)
+            server.stop()
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+def test_what_follows_a_request_and_is_none_costs_no_traceback(
+    echo_port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_connection(("127.0.0.1", echo_port), timeout=60) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nsound\0garbage\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert not caplog.records
+
+
 def test_a_client_that_leaves_in_the_middle_is_given_up(echo_port: int) -> None:
     with socket.create_connection(("127.0.0.1", echo_port), timeout=60) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nso")
