@@ -14,7 +14,6 @@ from .. import __version__
 from ..runtime.documents import converted, parsed
 from ..runtime.errors import ModelError, StoppedError
 from ..runtime.system.files import (
-    held_temporary,
     mend_folder,
     read_regular,
     remove_abandoned,
@@ -22,6 +21,7 @@ from ..runtime.system.files import (
     resolved,
     sha256_of,
     takes_no_file,
+    temporary_name,
     write_json,
 )
 from ..runtime.system.locks import in_turn
@@ -48,15 +48,16 @@ def rewritten(folder: Path, option: str, holds: str) -> Iterator[Path]:
         mend_folder(folder.absolute())
     check_rewritable(folder, option, holds)
     remove_abandoned(folder)
-    with held_temporary(folder, Path.mkdir) as staging:
-        try:
-            yield staging
-            hashes = {_name(path, staging): sha256_of(path) for path in _files(staging)}
-            write_json(staging / RECORD, {"version": __version__, "files": hashes})
-            with in_turn(turn):
-                replace_folder(folder.absolute(), staging)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    staging = temporary_name(folder.absolute())
+    staging.mkdir()
+    try:
+        yield staging
+        hashes = {_name(path, staging): sha256_of(path) for path in _files(staging)}
+        write_json(staging / RECORD, {"version": __version__, "files": hashes})
+        with in_turn(turn):
+            replace_folder(folder.absolute(), staging)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def check_rewritable(folder: Path, option: str, holds: str) -> None:

@@ -10,19 +10,21 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import ConfigError, RrtnError, StoppedError
 from .failpoints import failpoint
-from .host import FileInUseError, held, open_to_read, replace
+from .host import FileInUseError, open_to_read, replace
 from .host import fsync as fsync_anything
 
 _NO_NAME: Final = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
 _OLD: Final = ".old"  # suffix of the folder that holds the one before while another takes its place
 _BEFORE: Final = "before"
+_ABANDONED: Final = 24 * 3600.0  # s: no writer takes so long
 _TOKEN: Final = 8  # hexadecimal digits that tell the temporary files of a target apart
 _LONG: Final = 40  # characters of a name, so that more can be put behind it
 # What Samba, vboxsf, FAT and FUSE answer to a call that they do not have: nothing is wrong with the disk.
@@ -61,38 +63,23 @@ def read_regular(path: Path) -> bytes:
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yields a temporary path that becomes `target` on success; on failure it is removed."""
-    with held_temporary(target, _make_file) as temporary:
-        try:
-            failpoint("write.begin")
-            yield temporary
-            failpoint("write.fsync")
-            fsync(temporary)
-            failpoint("write.replace")
-            replace(temporary, target)
-            failpoint("write.done")
-            fsync(target.parent)
-        except OSError as error:
-            error.filename = error.filename or str(target)  # a full disk does not say where
-            raise
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def _make_file(path: Path) -> None:
-    """Not mkstemp: its files are the owner's alone, and who else may read is for the umask to say."""
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-
-
-@contextlib.contextmanager
-def held_temporary(target: Path, make: Callable[[Path], object]) -> Iterator[Path]:
-    """A new file or folder beside `target`, as `make` makes it: `remove_abandoned` leaves it alone."""
-    while True:
-        path = temporary_name(target)
-        make(path)
-        with held(path, waits=True):
-            if path.exists():  # else `remove_abandoned` was faster
-                yield path
-                return
+    temporary = temporary_name(target)
+    # Not mkstemp: its files are the owner's alone, and who else may read is for the umask to say.
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        failpoint("write.begin")
+        yield temporary
+        failpoint("write.fsync")
+        fsync(temporary)
+        failpoint("write.replace")
+        replace(temporary, target)
+        failpoint("write.done")
+        fsync(target.parent)
+    except OSError as error:
+        error.filename = error.filename or str(target)  # a full disk does not say where
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def temporary_name(target: Path) -> Path:
@@ -102,19 +89,24 @@ def temporary_name(target: Path) -> Path:
 
 
 def remove_abandoned(*targets: Path) -> None:
-    """Removes what killed writers of these files and folders have left beside them.
+    """Removes what killed writers of these files and folders have left beside them a day ago or earlier.
 
-    What a living process holds stays. Where the system has no locks, all of it does.
+    What is younger may be a living writer's, of this machine or of another one: not every file system has
+    locks that would tell.
     """
     stems: dict[Path, set[str]] = {}
     for target in (target.absolute() for target in targets):
         stems.setdefault(target.parent, set()).add(_stem(target.name))
     for folder, names in stems.items():
         for path in folder.glob(f".*.{'[0-9a-f]' * _TOKEN}.tmp"):
-            if path.name[1 : -_TOKEN - len("..tmp")] in names and not path.is_symlink():
-                with held(path, waits=False) as is_abandoned:
-                    if is_abandoned:
-                        _remove(path)
+            if path.name[1 : -_TOKEN - len("..tmp")] in names and not path.is_symlink() and _is_old(path):
+                _remove(path)
+
+
+def _is_old(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return time.time() - path.stat().st_mtime > _ABANDONED
+    return False
 
 
 def _remove(path: Path) -> None:

@@ -24,11 +24,9 @@ if TYPE_CHECKING:
     import subprocess
     from multiprocessing.connection import Connection
 
-resource: Any = None  # Windows has no such modules
-fcntl: Any = None
+resource: Any = None  # Windows has no such module
 with contextlib.suppress(ImportError):
     resource = importlib.import_module("resource")
-    fcntl = importlib.import_module("fcntl")
 
 MemoryKind = Literal["space", "data"]
 
@@ -155,24 +153,6 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def held(path: Path, *, waits: bool) -> Iterator[bool]:
-    """Holds a file or folder until the block, or the process, has ended; -> whether it does.
-
-    Where another process holds it, this waits, or gives False. Windows, and file systems without locks, give
-    False.
-    """
-    is_held = False
-    with contextlib.ExitStack() as opened:
-        with contextlib.suppress(OSError):
-            if fcntl:
-                descriptor = os.open(path, _TO_READ | getattr(os, "O_NOFOLLOW", 0))
-                opened.callback(os.close, descriptor)
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-                is_held = True
-        yield is_held
 
 
 class FileInUseError(PermissionError):

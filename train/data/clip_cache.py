@@ -35,7 +35,7 @@ from ...runtime.progress import Progress
 from ...runtime.spec import FrontendSpec
 from ...runtime.system.cache import cache_folder
 from ...runtime.system.cpus import usable_cpus
-from ...runtime.system.files import atomic_path, remove_abandoned, write_json
+from ...runtime.system.files import atomic_path, remove_left, write_json
 from ...runtime.system.host import quiet_codecs
 from ...runtime.system.locks import in_turn
 from ...runtime.text import counted, first_of
@@ -232,7 +232,6 @@ def store_with_errors(
     folder.mkdir(parents=True, exist_ok=True)
     groups = [paths[i : i + _SHARD_FILES] for i in range(0, len(paths), _SHARD_FILES)]
     files = [folder / f"{_fingerprint(group, spec, channel)}.npy" for group in groups]
-    remove_abandoned(*files, *map(_index_file, files))
     shards: dict[Path, CacheShard] = {}
     with Progress("check", len(paths) if checked else 0, "files") as bar:
         for group, file in zip(groups, files, strict=True):
@@ -267,6 +266,8 @@ def _made_shard(
             progress.advance(len(paths))
             return shard
         _index_file(target).unlink(missing_ok=True)  # what is there is not complete from here on
+        for path in (target, _index_file(target)):
+            remove_left(path)
         _decode_shard(paths, target, spec, channel, progress)
         return _mapped(paths, target)
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import tomli_w
 
 from ...runtime.errors import ConfigError, DataError
-from ...runtime.system.files import read_regular, remove_abandoned, resolved, write_bytes
+from ...runtime.system.files import read_regular, remove_left, resolved, write_bytes
 from ...runtime.text import counted, csv_bytes
 from ..config import config_from_dict
 from ..method.columns import scales_of_targets
@@ -106,7 +106,8 @@ def import_data(request: ImportRequest) -> Imported:
 
 def _check_new(out: Path, toml: bytes | None = None) -> None:
     """Raises DataError for what is no empty folder. It may hold data.toml alone, with `toml` if given."""
-    remove_abandoned(out / SETTINGS, out / TABLE)
+    for path in (out / SETTINGS, out / TABLE):
+        remove_left(path)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     settings = out / SETTINGS

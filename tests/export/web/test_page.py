@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import rrtn
+from abandoned import abandon
 from rrtn.export.web import one_file
 from rrtn.export.web.page import check_page_place, page_from_bundle
 from rrtn.runtime import load_bundle
 from rrtn.runtime.bundle import Bundle
 from rrtn.runtime.errors import ConfigError, ModelError
 from rrtn.runtime.system import failpoints
-from rrtn.runtime.system.files import temporary_name
 
 WEB = Path(rrtn.__file__).parent / "export/web"
 # Of onnxruntime-web 1.22.0 as npm has it, and of the licence and notices in onnxruntime 1.22.0 on PyPI.
@@ -77,10 +77,8 @@ def test_a_page_takes_the_place_of_a_page_with_the_same_bytes(bundle: Bundle, tm
 
 
 def test_what_killed_exports_left_beside_a_page_goes(bundle: Bundle, tmp_path: Path) -> None:
-    left = temporary_name(tmp_path / "page")
-    left.mkdir()
-    (left / "worker.js").touch()
-    temporary_name(tmp_path / "page.html").touch()
+    abandon(tmp_path / "page", "worker.js")
+    abandon(tmp_path / "page.html")
     page_from_bundle(bundle, tmp_path / "page")
     page_from_bundle(bundle, tmp_path / "page.html")
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".page")]

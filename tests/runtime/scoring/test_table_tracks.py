@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from abandoned import abandon
 from rrtn.runtime import FrontendSpec, Scorer
 from rrtn.runtime.audio.input_spool import InputSpool
 from rrtn.runtime.audio.inputs import inputs_from_arguments
@@ -20,7 +21,6 @@ from rrtn.runtime.scoring.folder import score_to_table
 from rrtn.runtime.scoring.local_engine import LocalEngine
 from rrtn.runtime.scoring.table_tracks import write_tracks
 from rrtn.runtime.system import failpoints
-from rrtn.runtime.system.files import temporary_name
 from rrtn_processes import Server
 
 RATE = 16_000
@@ -108,7 +108,7 @@ def test_a_command_that_was_stopped_goes_on_and_keeps_what_is_there(
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert len(before) == 2
     for name in ("quiet <b>.txt", "scores.html"):
-        temporary_name(folder / name).touch()  # of a command that was killed
+        abandon(folder / name)  # of a command that was killed
     files = write_tracks(table, folder, kinds)
     assert sorted(files) == sorted(folder.iterdir())
     assert {path: path.stat().st_mtime_ns for path in before} == before

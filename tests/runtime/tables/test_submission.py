@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
+from abandoned import abandon
 from rrtn.runtime.errors import DataError, StoppedError
-from rrtn.runtime.system.files import temporary_name
 from rrtn.runtime.tables.rows import Row
 from rrtn.runtime.tables.submission import file_id_from_path, write_submission
 
@@ -24,7 +24,7 @@ def test_the_submission_is_exactly_this(tmp_path: Path) -> None:
         scored("wav/00001.wav", fear=0.2),
         Row(file=b"wav/caf\xe9.x.flac", scores={"Awe": 0.0, "Fear": 0.0}, flags=("silent",)),
     ]
-    temporary_name(tmp_path / "s.csv").touch()  # of a process that was killed
+    abandon(tmp_path / "s.csv")  # of a process that was killed
     assert list(write_submission(tmp_path / "s.csv", rows, LABELS)) == rows
     assert [path.name for path in tmp_path.iterdir()] == ["s.csv"]
     assert (tmp_path / "s.csv").read_text() == (

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from abandoned import abandon
 from rrtn.runtime.errors import DataError
-from rrtn.runtime.system.files import temporary_name
 from rrtn.train.evidence.predictions import (
     Predictions,
     kept_predictions,
@@ -62,7 +62,7 @@ def test_changed_numbers_are_not_believed(tmp_path: Path, edit: Callable[[str], 
     with pytest.raises(DataError, match="it was changed"):
         read_predictions(path)
     assert kept_predictions(stem) is None
-    temporary_name(path).touch()  # of a process that was killed
+    abandon(path)  # of a process that was killed
     write_predictions(stem, predictions())
     assert path.read_bytes() == content
     assert [*tmp_path.iterdir()] == [path]
