@@ -32,6 +32,7 @@ from .table_text import BLANKS, NOT_THOUSANDS, is_none, may_be_thousands, refuse
 
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _HIDDEN: Final = -1.0  # what challenges write in place of Test's labels
+_CODE: Final = re.compile(r"-[7-9]+|[7-9]{2,}")
 _APART: Final = 2.0  # widths of all other ratings: what is farther from them may be no rating
 _FEWEST_OTHERS: Final = 3  # different ratings that say where ratings are
 FEWEST_RATED: Final = 2  # of each target in Train and in Val: one clip has no correlation
@@ -132,7 +133,7 @@ def labels_of_cells(cells: LabelCells, targets: Sequence[str], choice: LabelChoi
         rated=rated,
         warnings=(
             *_outside_warnings(cells, raw, columns),
-            *_apart_warnings(raw, columns),
+            *_code_warnings(raw, columns),
             *filter(None, [hidden]),
         ),
         hidden=hidden,
@@ -250,44 +251,46 @@ def _check_range(
         wanted = f"a number from {plain_number(scale.low)} to {plain_number(scale.high)}"
         # As where a challenge hides labels of its Test, and they are split anew.
         may_be_none = (raw[outside, k] == _HIDDEN).all() and not (raw[~outside, k] < 0).any()
-        is_apart = (raw[outside, k] == value_apart(raw[:, k])).all()
+        are_codes = np.isin(raw[outside, k], codes_of_ratings(raw[:, k])).all()
         means_none = f"leave the cell empty if {plain_number(value)} means no rating; else "
-        fix = means_none if may_be_none or is_apart else "correct it, or "
-        if is_apart:
-            fix += "correct it"
-        elif learned:
-            fix += f"write the ratings on {scale}, as the run learned it"
-        else:
-            fix += f"say on which scale people rated: --scale {proposed(raw, columns)}"
+        fix = means_none if may_be_none or are_codes else "correct it, or "
+        fix += (
+            f"write the ratings on {scale}, as the run learned it"
+            if learned
+            else f"say on which scale people rated: --scale {_ANY if are_codes else proposed(raw, columns)}"
+        )
         came = f"{name} is out of range: {plain_number(value)}"
         raise cells.refused(np.flatnonzero(outside), came, wanted=wanted, fix=fix)
 
 
-def value_apart(ratings: Float64) -> float | None:
-    """A lowest or highest rating [n] that may be no rating: -999, or 99.
+def codes_of_ratings(ratings: Float64) -> Float64:
+    """The numbers among ratings [n] that look like codes for "no rating", such as -999, 99 and -9.
 
-    The others, which are more, are much closer to each other, and on a scale that does not hold it. None
-    where there is no such one.
+    They are whole and made of the digits 7 to 9, two of them or below 0. The other ratings, which are more,
+    are much closer to each other, and on a scale that does not hold them.
     """
     known = ratings[~np.isnan(ratings)]
-    values, counts = np.unique(known, return_counts=True)
-    if len(values) <= _FEWEST_OTHERS:
-        return None
-    for value, count, others in ((values[0], counts[0], values[1:]), (values[-1], counts[-1], values[:-1])):
-        low, high = float(others[0]), float(others[-1])
-        is_far = np.abs(others - value).min() > _APART * (high - low)
-        if is_far and 2 * count < len(known) and not _holds(_usual(low, high), value):
-            return float(value)
-    return None
+    values = np.unique(known)
+    is_code = np.array([bool(_CODE.fullmatch(plain_number(value))) for value in values], dtype=bool)
+    others = values[~is_code]
+    if len(others) < _FEWEST_OTHERS or 2 * np.isin(known, others).sum() <= len(known):
+        return values[:0]
+    low, high = float(others[0]), float(others[-1])
+    scale = _usual(low, high)
+    far = [
+        value
+        for value in values[is_code]
+        if np.abs(others - value).min() > _APART * (high - low) and not _holds(scale, value)
+    ]
+    return np.array(far, np.float64)
 
 
-def _apart_warnings(raw: Float64, columns: Columns) -> list[str]:
-    """Ratings that are on their scale, and press all others together on it."""
-    far = [(name, value_apart(it), it) for name, it in zip(columns.targets, raw.T, strict=True)]
+def _code_warnings(raw: Float64, columns: Columns) -> list[str]:
+    """Codes for "no rating" that are on their scale, and press all ratings together on it."""
     named = [
-        f"{name} {plain_number(value)} ({int((it == value).sum())})"
-        for name, value, it in far
-        if value is not None
+        f"{name} {plain_number(code)} ({int((ratings == code).sum())})"
+        for name, ratings in zip(columns.targets, raw.T, strict=True)
+        for code in codes_of_ratings(ratings)
     ]
     means_none = "leave the cells empty if such a number means no rating"
     return [f"ratings far from all others: {', '.join(named)}; {means_none}"] if named else []
@@ -318,7 +321,7 @@ def _fitting(ratings: Float64, stated: Scale) -> Scale | None:
 
     None for ratings that are all the same, which many scales would fit.
     """
-    known = ratings[~np.isnan(ratings) & (ratings != value_apart(ratings))]
+    known = ratings[~np.isnan(ratings) & ~np.isin(ratings, codes_of_ratings(ratings))]
     low, high = (float(known.min()), float(known.max())) if len(known) else stated
     if _holds(stated, low) and _holds(stated, high):
         return stated

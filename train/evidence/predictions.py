@@ -82,17 +82,12 @@ def write_predictions(stem: Path, predictions: Predictions) -> Path:
     return path
 
 
-def kept_predictions(stem: Path) -> Predictions | None:
-    """Those that `write_predictions` wrote last; None where there are none, or they were changed."""
-    for path in reversed(files_by_time(stem.parent, f"{stem.name}-*.csv")):
+def kept_predictions(folder: Path, names: str) -> Predictions | None:
+    """The last ones of files whose names match a pattern; None where there are none, or they were changed."""
+    for path in sorted(folder.glob(names), key=lambda path: path.stat().st_mtime_ns, reverse=True):
         with contextlib.suppress(DataError):
             return read_predictions(path)
     return None
-
-
-def files_by_time(folder: Path, pattern: str) -> list[Path]:
-    """The files of this form, the oldest first."""
-    return sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
 
 
 def _hash(content: bytes) -> str:

@@ -40,7 +40,7 @@ from ..run_folder import RunFolder
 from .best_checkpoint import best_of_run, config_of_checkpoint, network_from_weights
 from .fold_runs import folds_in
 from .planned_runs import trained_anew
-from .predictions import Predictions, files_by_time, kept_predictions, read_predictions, write_predictions
+from .predictions import Predictions, kept_predictions, write_predictions
 from .ridge import mel_statistics, ridge_predictions
 
 DATA_CHANGED: Final = "the data was changed since training: clips may be among those that it learned from"
@@ -107,7 +107,7 @@ class TrainedRun:
         unchecked = split_clips(self.data, name, self.config.frontend, _CPU, checked=False)
         of_data = name if self.is_of_its_own_data else f"other-{name}"
         stem = _kept(self.run, of_data, sha256_of_splits(self.data.columns.labels, unchecked)[:12])
-        kept = kept_predictions(stem)
+        kept = kept_predictions(stem.parent, f"{stem.name}-*.csv")
         if kept and kept.file_ids == _file_ids(split) and kept.targets == self.data.columns.labels:
             return replace(kept, speakers=_speakers(split), classes=self.data.columns.classes)
         predictions = self.predictions(name, device)
@@ -313,10 +313,11 @@ def predictions_of_run(
         return trained_run(run, data, split).kept_predictions(split, device)
     except DataError:
         stem = _kept(run, split, "*")
-        if data or folds_in(run) or not (kept := files_by_time(stem.parent, f"{stem.name}.csv")):
+        kept = None if data or folds_in(run) else kept_predictions(stem.parent, f"{stem.name}.csv")
+        if kept is None:
             raise
         classes = config_of_checkpoint(read_info(RunFolder(run).best), RunFolder(run)).data.columns.classes
-        return replace(read_predictions(kept[-1]), classes=classes)
+        return replace(kept, classes=classes)
 
 
 def _ridge_ccc(data_set: DataSet, validation: SplitClips) -> Float64:

@@ -223,7 +223,8 @@ def test_a_number_far_from_all_ratings_may_mean_no_rating(code: str) -> None:
     with pytest.raises(DataError) as caught:
         labels({"A": cells}, scale=["1:5"])
     assert caught.value.came == f"A is out of range: {code}"
-    assert caught.value.fix == f"leave the cell empty if {code} means no rating; else correct it"
+    scale = "say on which scale people rated: --scale LOW:HIGH"
+    assert caught.value.fix == f"leave the cell empty if {code} means no rating; else {scale}"
     with pytest.raises(DataError, match=r"people rated: --scale 1:5$"):
         labels({"A": cells})
     said = labels({"A": cells}, scale=["auto"]).warnings

@@ -55,13 +55,13 @@ def test_what_was_written_comes_back_to_the_bit(rated: float, tmp_path: Path) ->
 def test_changed_numbers_are_not_believed(tmp_path: Path, edit: Callable[[str], str]) -> None:
     stem = tmp_path / f"Val-{'a' * 12}-{'b' * 12}"
     path = write_predictions(stem, predictions())
-    kept, content = kept_predictions(stem), path.read_bytes()
+    kept, content = kept_predictions(tmp_path, f"{stem.name}-*.csv"), path.read_bytes()
     assert kept is not None
     path.write_bytes(edit(content.decode()).encode())
     assert path.read_bytes() != content
     with pytest.raises(DataError, match="it was changed"):
         read_predictions(path)
-    assert kept_predictions(stem) is None
+    assert kept_predictions(tmp_path, f"{stem.name}-*.csv") is None
     abandon(path)  # of a process that was killed
     write_predictions(stem, predictions())
     assert path.read_bytes() == content
