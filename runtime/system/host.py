@@ -215,10 +215,15 @@ def quiet_codecs() -> Iterator[None]:
 
     libmpg123 has notes on each frame that it does not know. Where sys.stderr is the descriptor 2, as in a
     program that is not ours, they come through: they could not be told from what Python prints. So they do
-    where faulthandler is to say how the process crashed.
+    where the program has a faulthandler. If the process crashes, ours says so on sys.stderr, and where.
     """
-    is_apart = stderr_descriptor() != _STDERR and not faulthandler.is_enabled()
-    with quiet_stdout(), _leading_nowhere(_STDERR) if is_apart else contextlib.nullcontext():
+    stderr = stderr_descriptor()
+    with contextlib.ExitStack() as ends:
+        ends.enter_context(quiet_stdout())
+        if stderr != _STDERR and not faulthandler.is_enabled():
+            faulthandler.enable(stderr)
+            ends.callback(faulthandler.disable)
+            ends.enter_context(_leading_nowhere(_STDERR))
         yield
 
 
@@ -229,22 +234,39 @@ def stderr_descriptor() -> int:
     return _STDERR
 
 
+_nowhere: dict[int, tuple[int, int]] = {}  # descriptor -> where it leads otherwise, and how many want silence
+_nowhere_lock = threading.Lock()
+
+
 @contextlib.contextmanager
 def _leading_nowhere(descriptor: int) -> Iterator[None]:
-    """What is written to the descriptor is dropped. One that is closed stays so."""
-    try:
-        kept = os.dup(descriptor)
-    except OSError:
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+    """What is written to the descriptor is dropped. One that is closed stays so. Threads may overlap."""
+    with _nowhere_lock:
+        try:
+            kept, wanted = _nowhere[descriptor] if descriptor in _nowhere else (os.dup(descriptor), 0)
+        except OSError:
+            kept = wanted = -1
+        if not wanted:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
+        if kept >= 0:
+            _nowhere[descriptor] = kept, wanted + 1
     try:
         yield
     finally:
-        os.dup2(kept, descriptor)
-        os.close(kept)
+        with _nowhere_lock:
+            if kept >= 0:
+                _give_back(descriptor)
+
+
+def _give_back(descriptor: int) -> None:
+    kept, wanted = _nowhere.pop(descriptor)
+    if wanted > 1:
+        _nowhere[descriptor] = kept, wanted - 1
+        return
+    os.dup2(kept, descriptor)
+    os.close(kept)
 
 
 def shorten_stderr(most: int) -> None:

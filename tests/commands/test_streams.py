@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -140,6 +141,50 @@ os.write(2, b"the end\\n")
         "the end",
     ]
     assert (len(lines) == 3) == is_quiet, done.stderr
+
+
+CRASHES = """
+import os, sys
+from rrtn.commands.streams import hold_streams
+from rrtn.runtime.system.host import quiet_codecs
+hold_streams()
+with quiet_codecs():
+    os.kill(os.getpid(), int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "word"), [(signal.SIGABRT, "Aborted"), (signal.SIGSEGV, "Segmentation fault")]
+)
+def test_a_crash_among_silent_codecs_has_a_word(number: signal.Signals, word: str) -> None:
+    command = [sys.executable, "-c", CRASHES, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == -number
+    assert f"Fatal Python error: {word}" in done.stderr
+
+
+OVERLAP = """
+import os, sys, threading
+from rrtn.commands.streams import hold_streams
+from rrtn.runtime.system.host import quiet_codecs
+hold_streams()
+before = [os.readlink(f"/proc/self/fd/{number}") for number in (1, 2)]
+both, first_ended = threading.Barrier(2), threading.Event()
+def decode(is_first):
+    with quiet_codecs():
+        both.wait()
+        is_first or first_ended.wait()
+    first_ended.set()
+threads = [threading.Thread(target=decode, args=(is_first,)) for is_first in (True, False)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert before == [os.readlink(f"/proc/self/fd/{number}") for number in (1, 2)]
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not say where they lead")
+def test_threads_that_overlap_leave_the_streams_as_they_were() -> None:
+    subprocess.run([sys.executable, "-c", OVERLAP], stdout=subprocess.PIPE, check=True)
 
 
 def test_what_codecs_say_is_not_among_our_lines(noisy: Path, tmp_path: Path, tiny_model: Path) -> None:
