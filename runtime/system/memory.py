@@ -21,8 +21,9 @@ _ours: dict[MemoryKind, int] = {}  # the soft limits that were set here: a secon
 def most_memory(proc: Path = PROC, meminfo: Path = Path("/proc/meminfo")) -> float:
     """Bytes that a process may take beyond what it has without danger to the machine, or to its container.
 
-    They are no less than MEMORY_BUDGET: much of what a process takes lies on no page. Infinite where the
-    system does not say.
+    Three quarters of what the machine has free, or of the lowest limit of the process's control groups. They
+    are no less than MEMORY_BUDGET: much of what a process takes lies on no page. Infinite where the system
+    does not say.
     """
     known = [*_available(meminfo), *_limits_of_groups(proc)]
     return max(MEMORY_BUDGET, _OF_THE_REST * min(known)) if known else math.inf
