@@ -5,7 +5,8 @@ import itertools
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,13 +32,17 @@ _LONGEST_NAME: Final = 255  # bytes, on every usual file system
 _IN_NAME: Final = re.compile(r"[/\\:]+")
 
 
+_Recording = tuple[FilePath, list[Row]]
+_Say = Callable[[str], object]
+
+
 def write_tracks(
     table: Path,
     folder: Path,
     kinds: Sequence[str],
     *,
     overwrite: bool = False,
-    say: Callable[[str], object] = lambda line: None,
+    say: _Say = lambda line: None,
 ) -> list[Path]:
     """Writes the label tracks of every recording in a table, and the page of all; -> the files.
 
@@ -47,38 +52,47 @@ def write_tracks(
     Raises ConfigError for a table that rrtn did not score, and where another file is there, unless
     `overwrite`; nothing is written then.
     """
+    _check_kinds(kinds)
+    recordings = _recordings(table)
+    names = _names([file for file, _ in recordings])
+    options = {path: f"--out {folder} ({path.name})" for path in _targets(folder, table, names, kinds)}
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, option in options.items():
+        check_outputs({path: option})
+    made: dict[Path, bytes] = {}
+    named = list(zip(names, recordings, strict=True))
+    with closing(_texts(table, folder, named, kinds, say)) as texts:
+        for path, text in texts:
+            content = text.encode()
+            if not (path.is_file() and read_regular(path) == content):
+                check_new(path, options[path], overwrite=overwrite)
+                made[path] = content
+    remove_abandoned(*options)
+    for path, content in made.items():
+        write_bytes(path, content)
+    return [*options]
+
+
+def _check_kinds(kinds: Sequence[str]) -> None:
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise ConfigError("--as", ", ".join(unknown), wanted=f"some of {', '.join(KINDS)}")
     if not kinds:
         raise ConfigError("--as", "is empty", wanted=f"some of {', '.join(KINDS)}")
-    recordings = _recordings(table)
-    names = _names([file for file, _ in recordings])
-    targets = _targets(folder, table, names, kinds)
-    folder.mkdir(parents=True, exist_ok=True)
-    options = {path: f"--out {folder} ({path.name})" for path in targets}
-    for path, option in options.items():
-        check_outputs({path: option})
-    made: dict[Path, bytes] = {}
 
-    def add(path: Path, text: str) -> None:
-        if path.is_file() and read_regular(path) == text.encode():
-            return
-        check_new(path, options[path], overwrite=overwrite)
-        made[path] = text.encode()
 
-    settings = settings_of_table(table)
-    decoded = PAGE in kinds or any(TRACK_FORMATS[kind].needs_length for kind in kinds if kind != PAGE)
+def _texts(
+    table: Path, folder: Path, named: Sequence[tuple[str, _Recording]], kinds: Sequence[str], say: _Say
+) -> Generator[tuple[Path, str], None, None]:
+    """The files to write, with their texts: the tracks of each recording, then the page of all."""
+    settings, forms = settings_of_table(table), [TRACK_FORMATS[kind] for kind in kinds if kind != PAGE]
+    decoded = PAGE in kinds or any(form.needs_length for form in forms)
     place = _place(table, say) if decoded else ""
     timelines: list[Timeline] = []
-    with Progress("tracks", len(recordings), "recordings") as bar, quiet_codecs():
-        for (file, rows), name in zip(recordings, names, strict=True):
+    with Progress("tracks", len(named), "recordings") as bar, quiet_codecs():
+        for name, (file, rows) in named:
             heard = _heard(os.path.join(os.fsencode(place), os.fsencode(file))) if decoded else (0.0, None)
-            timeline = _timeline(file, rows, settings, *heard)
-            for kind in kinds:
-                if kind != PAGE:
-                    form = TRACK_FORMATS[kind]
-                    add(folder / f"{name}{form.suffix}", form.text(timeline.track))
-            timelines.append(timeline)
+            timelines.append(_timeline(file, rows, settings, *heard))
+            yield from ((folder / f"{name}{form.suffix}", form.text(timelines[-1].track)) for form in forms)
             bar.advance()
     if unread := sum(decoded and timeline.levels is None for timeline in timelines):
         say(
@@ -86,14 +100,10 @@ def write_tracks(
             "a track then ends with its last row, and the page has no level"
         )
     if PAGE in kinds:
-        add(folder / f"{table.stem}.html", timeline_page(timelines, title=table.name))
-    remove_abandoned(*targets)
-    for path, content in made.items():
-        write_bytes(path, content)
-    return targets
+        yield folder / f"{table.stem}.html", timeline_page(timelines, title=table.name)
 
 
-def _recordings(table: Path) -> list[tuple[FilePath, list[Row]]]:
+def _recordings(table: Path) -> list[_Recording]:
     """Each file that could be read, with the rows that have a place in it and scores."""
     settings = settings_of_table(table)
     if not settings:
