@@ -1,6 +1,7 @@
 """The standard streams of the command: a closed one neither stops the work nor ends in a traceback."""
 
 import contextlib
+import faulthandler
 import io
 import os
 import sys
@@ -30,6 +31,7 @@ def hold_streams() -> None:
         if descriptor == _STDERR:  # C libraries have that for themselves: `quiet_codecs` silences them
             descriptor = os.dup(_STDERR)
         sys.stderr = _lossy(sys.stderr, descriptor)
+        faulthandler.enable(descriptor)  # a crash has a word, also where those libraries are silent
 
 
 def _break_stdout() -> None:

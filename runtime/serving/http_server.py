@@ -165,7 +165,7 @@ class _GuardedProtocol(HttpToolsProtocol):
         super().connection_made(cast(asyncio.Transport, _PartingTransport(transport, self._parts)))
         self._unused = 0  # bytes since the last sign of progress
         self._is_whole = True  # nothing of a request is on its way
-        self._is_refused = self._is_ending = self._is_parting = False
+        self._is_refused = self._is_parting = False
         self._parted_until = math.inf
         self._has_ended = False  # the client sends no more
         self._deadline = self._set_deadline()
@@ -174,14 +174,10 @@ class _GuardedProtocol(HttpToolsProtocol):
         self._deadline.cancel()
         super().connection_lost(exc)
 
-    def shutdown(self) -> None:
-        self._is_ending = True
-        super().shutdown()
-
     def _parts(self) -> bool:
         """Whether the client may still be sending what nobody reads. It gets its time to end."""
         is_answered = self.cycle is not None and not self.cycle.keep_alive and not self._is_whole
-        if self._is_ending or not (self._is_refused or is_answered):
+        if not (self._is_refused or is_answered):
             return False
         self._is_parting, self._parted_until = True, self.loop.time() + _PARTING_SECONDS
         self._wait_for_the_rest()

@@ -6,7 +6,6 @@ docs/platforms.md says what that means for a user.
 
 import contextlib
 import errno
-import faulthandler
 import importlib
 import mmap
 import os
@@ -214,16 +213,10 @@ def quiet_codecs() -> Iterator[None]:
     """For files that are decoded in this process: nothing writes on stdout, and C libraries not on stderr.
 
     libmpg123 has notes on each frame that it does not know. Where sys.stderr is the descriptor 2, as in a
-    program that is not ours, they come through: they could not be told from what Python prints. So they do
-    where the program has a faulthandler. If the process crashes, ours says so on sys.stderr, and where.
+    program that is not ours, they come through: they could not be told from what Python prints.
     """
-    stderr = stderr_descriptor()
-    with contextlib.ExitStack() as ends:
-        ends.enter_context(quiet_stdout())
-        if stderr != _STDERR and not faulthandler.is_enabled():
-            faulthandler.enable(stderr)
-            ends.callback(faulthandler.disable)
-            ends.enter_context(_leading_nowhere(_STDERR))
+    is_apart = stderr_descriptor() != _STDERR
+    with quiet_stdout(), _leading_nowhere(_STDERR) if is_apart else contextlib.nullcontext():
         yield
 
 

@@ -267,7 +267,7 @@ def codes_of_ratings(ratings: Float64) -> Float64:
     """The numbers among ratings [n] that look like codes for "no rating", such as -999, 99 and -9.
 
     They are whole and made of the digits 7 to 9, two of them or below 0. The other ratings, which are more,
-    are much closer to each other, and on a scale that does not hold them.
+    are much closer to each other.
     """
     known = ratings[~np.isnan(ratings)]
     values = np.unique(known)
@@ -275,14 +275,9 @@ def codes_of_ratings(ratings: Float64) -> Float64:
     others = values[~is_code]
     if len(others) < _FEWEST_OTHERS or 2 * np.isin(known, others).sum() <= len(known):
         return values[:0]
-    low, high = float(others[0]), float(others[-1])
-    scale = _usual(low, high)
-    far = [
-        value
-        for value in values[is_code]
-        if np.abs(others - value).min() > _APART * (high - low) and not _holds(scale, value)
-    ]
-    return np.array(far, np.float64)
+    width = others[-1] - others[0]
+    is_far = [np.abs(others - value).min() > _APART * width for value in values[is_code]]
+    return np.asarray(values[is_code][is_far])
 
 
 def _code_warnings(raw: Float64, columns: Columns) -> list[str]:

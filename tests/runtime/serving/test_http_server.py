@@ -210,6 +210,18 @@ def test_a_client_reads_a_refusal_that_came_before_its_body_had_ended(head: byte
             assert b"".join(iter(lambda: connection.recv(4096), b"")) in (b"no", b"")
 
 
+def test_who_has_sent_all_and_is_done_is_closed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_PARTING_SECONDS", "_PARTING_PAUSE"):
+        monkeypatch.setattr(http_server, name, NEVER)
+    with serving(echo) as port, socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nconnection: close\r\ncontent-length: 5\r\n\r\nsound")
+        assert b"".join(iter(lambda: connection.recv(4096), b"")).endswith(b"POST / sound")
+        with pytest.raises(ConnectionError):
+            for _ in range(1000):
+                connection.sendall(b"more")
+                time.sleep(0.01)
+
+
 def test_a_refused_client_that_never_ends_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_server, "_PARTING_SECONDS", 0.3)
     with serving(refusal) as port, socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
@@ -241,10 +253,8 @@ def test_an_early_answer_does_not_keep_a_server_that_ends(
             assert not thread.is_alive()
 
 
-def test_what_follows_a_request_and_is_none_costs_no_traceback(
-    echo_port: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    with socket.create_connection(("127.0.0.1", echo_port), timeout=60) as connection:
+def test_what_follows_a_request_and_is_none_costs_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(echo) as port, socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\ncontent-length: 5\r\n\r\nsound\0garbage\r\n\r\n")
         answer = b"".join(iter(lambda: connection.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 400")
