@@ -244,6 +244,27 @@ def test_a_rating_at_an_end_is_one(cells: str) -> None:
     assert not far_from_others(cells)
 
 
+def test_two_numbers_may_mean_no_rating() -> None:
+    (said,) = far_from_others("-999 1 2 3 -998 4 5 4")
+    assert said.startswith("ratings far from all others: A -999 (1), A -998 (1); leave the cells empty if ")
+
+
+@pytest.mark.parametrize(
+    ("cells", "scale"),
+    [
+        ("1 1 2 3 2 9 1 3", "1:9"),
+        ("0 0 1 3 2 0 40 2", "0:40"),
+        ("10 50 88 30 99 70 20 77", "0:100"),
+        ("0.1 1e3 0.2 0.3 0.7 0.4 _ _", "0:1000"),
+        ("99 99 99 1 2 99 3 99", "0:100"),  # more than all others
+    ],
+)
+def test_an_honest_rating_far_from_others_has_a_scale(cells: str, scale: str) -> None:
+    assert not far_from_others(cells)
+    with pytest.raises(DataError, match=rf"--scale {scale}$"):
+        labels({"A": cells})
+
+
 def test_one_rating_alone_does_not_say_its_scale() -> None:
     with pytest.raises(DataError, match=r"people rated: --scale LOW:HIGH$"):
         labels({"C": "5 5 5 5 5 5 _ _"})
