@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, cast
 
 if TYPE_CHECKING:
     import socket
@@ -227,39 +227,55 @@ def stderr_descriptor() -> int:
     return _STDERR
 
 
-_nowhere: dict[int, tuple[int, int]] = {}  # descriptor -> where it leads otherwise, and how many want silence
-_nowhere_lock = threading.Lock()
+class _Nowhere:
+    """The descriptors that lead nowhere -> where they led, and how many blocks want it so."""
+
+    lock = threading.Lock()
+    kept: ClassVar[dict[int, tuple[int, int]]] = {}
 
 
 @contextlib.contextmanager
 def _leading_nowhere(descriptor: int) -> Iterator[None]:
     """What is written to the descriptor is dropped. One that is closed stays so. Threads may overlap."""
-    with _nowhere_lock:
-        try:
-            kept, wanted = _nowhere[descriptor] if descriptor in _nowhere else (os.dup(descriptor), 0)
-        except OSError:
-            kept = wanted = -1
-        if not wanted:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, descriptor)
-            os.close(nowhere)
-        if kept >= 0:
-            _nowhere[descriptor] = kept, wanted + 1
+    with _Nowhere.lock:
+        is_open_now = _lead_nowhere(descriptor)
     try:
         yield
     finally:
-        with _nowhere_lock:
-            if kept >= 0:
-                _give_back(descriptor)
+        if is_open_now:
+            with _Nowhere.lock:
+                _lead_back(descriptor)
 
 
-def _give_back(descriptor: int) -> None:
-    kept, wanted = _nowhere.pop(descriptor)
+def _lead_nowhere(descriptor: int) -> bool:
+    if descriptor in _Nowhere.kept:
+        kept, wanted = _Nowhere.kept[descriptor]
+    elif is_open(descriptor):
+        kept, wanted = os.dup(descriptor), 0
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+    else:
+        return False
+    _Nowhere.kept[descriptor] = kept, wanted + 1
+    return True
+
+
+def _lead_back(descriptor: int) -> None:
+    kept, wanted = _Nowhere.kept.pop(descriptor, (-1, 0))
     if wanted > 1:
-        _nowhere[descriptor] = kept, wanted - 1
-        return
-    os.dup2(kept, descriptor)
-    os.close(kept)
+        _Nowhere.kept[descriptor] = kept, wanted - 1
+    elif wanted:
+        os.dup2(kept, descriptor)
+        os.close(kept)
+
+
+def _lead_back_in_child() -> None:
+    """The threads that wanted it are not there, and one of them may have held the lock."""
+    _Nowhere.lock = threading.Lock()
+    for descriptor, (kept, _) in [*_Nowhere.kept.items()]:
+        _Nowhere.kept[descriptor] = kept, 1
+        _lead_back(descriptor)
 
 
 def shorten_stderr(most: int) -> None:
@@ -441,6 +457,9 @@ def after_fork_in_child(call: Callable[[], object]) -> None:
     """Calls it in each process that is forked from this one, where there is fork."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=call)
+
+
+after_fork_in_child(_lead_back_in_child)
 
 
 def pipe_without_waiting() -> tuple[int, int]:

@@ -180,6 +180,38 @@ assert before == [os.readlink(f"/proc/self/fd/{number}") for number in (1, 2)]
 """
 
 
+FORKS = """
+import os, sys, threading
+from rrtn.commands.streams import hold_streams
+from rrtn.runtime.system import host
+hold_streams()
+inside, ends = threading.Event(), threading.Event()
+def decode():
+    with host.quiet_codecs(), host._Nowhere.lock:
+        inside.set()
+        ends.wait()
+thread = threading.Thread(target=decode)
+thread.start()
+inside.wait()
+if not (child := os.fork()):
+    with host.quiet_stdout():
+        os.write(1, b"silent")
+    os.write(1, b"stdout")
+    os.write(2, b"stderr")
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+ends.set()
+thread.join()
+assert status == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_process_has_the_streams_that_its_parents_threads_had_silenced() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, timeout=60, check=True)
+    assert (done.stdout, done.stderr) == (b"stdout", b"stderr")
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not say where they lead")
 def test_threads_that_overlap_leave_the_streams_as_they_were() -> None:
     subprocess.run([sys.executable, "-c", OVERLAP], stdout=subprocess.PIPE, check=True)
