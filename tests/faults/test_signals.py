@@ -289,3 +289,30 @@ finally:
         out, err = process.communicate(timeout=60)
     assert out == ""
     assert_one_line(process.returncode, err, number=number)
+
+
+TWICE = """
+import signal, sys
+from rrtn.commands.program import catch_signals
+catch_signals()
+for number in map(int, sys.argv[1:]):
+    try:
+        signal.raise_signal(number)
+    except SystemExit:
+        pass
+print("lives")
+"""
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [
+        ((signal.SIGHUP, signal.SIGHUP), 0),
+        ((signal.SIGTERM, signal.SIGHUP), 0),
+        ((signal.SIGHUP, signal.SIGTERM), 143),
+    ],
+)
+def test_a_terminal_may_say_twice_that_it_ends(numbers: tuple[signal.Signals, ...], code: int) -> None:
+    command = [sys.executable, "-c", TWICE, *(str(int(number)) for number in numbers)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "" if code else "lives\n")

@@ -358,10 +358,18 @@ def test_metrics_count_by_route_and_result(served: ServeProcess) -> None:
     assert 'path="/a/b"' not in text
 
 
-@pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGHUP, "hung up")])
+@pytest.mark.parametrize(
+    ("number", "word", "again"), [(signal.SIGTERM, "terminated", False), (signal.SIGHUP, "hung up", True)]
+)
 def test_a_signal_lets_it_answer_what_has_come(
-    scorer: Scorer, wanted: list[dict[str, float]], tmp_path: Path, number: signal.Signals, word: str
+    scorer: Scorer,
+    wanted: list[dict[str, float]],
+    tmp_path: Path,
+    number: signal.Signals,
+    word: str,
+    again: bool,
 ) -> None:
+    """A terminal may say twice that it ends."""
     server = ServeProcess(model_of(scorer), tmp_path)
     try:
         whole = CLIPS[0].read_bytes()
@@ -370,6 +378,9 @@ def test_a_signal_lets_it_answer_what_has_come(
             server.process.send_signal(number)
             while is_listening(server.port):
                 time.sleep(0.02)
+            if again:
+                server.process.send_signal(number)
+                time.sleep(0.2)
             connection.sendall(whole[1000:])
             said = b"".join(iter(partial(connection.recv, 4096), b""))
         code, (summary,) = server.end()
