@@ -43,7 +43,7 @@ def bench(
     """
     from ..runtime.bench_report import CHART_MARK, svg_chart
     from ..runtime.bundle import load_bundle
-    from ..runtime.system.files import remove_abandoned, write_bytes
+    from ..runtime.system.files import write_output
     from ..runtime.tables.outputs import check_new
 
     if chart:
@@ -56,8 +56,7 @@ def bench(
     bundle = load_bundle(bundle_place(model))
     document = _measured(bundle, names_with_commas(variants), sizes, seconds)
     if chart:
-        remove_abandoned(chart)
-        write_bytes(chart, svg_chart(document).encode())
+        write_output(chart, svg_chart(document).encode())
     print_json(document) if as_json else _print_bench(document)
 
 

@@ -15,7 +15,7 @@ from ..runtime.audio.mixdown import OFFSET_SHARE, SHORTEST_WITH_OFFSET, SILENCE_
 from ..runtime.bundle import Bundle, Variant
 from ..runtime.errors import ModelError
 from ..runtime.model_input import ModelInput
-from ..runtime.system.files import read_regular, remove_abandoned, write_bytes
+from ..runtime.system.files import read_regular, write_output
 
 MODEL_YAML: Final = "model.yaml"
 # audobject's name of a class
@@ -79,8 +79,7 @@ def audonnx_yaml_from_bundle(bundle: Bundle) -> Path:
     [1, D]. With rrtn beside audonnx the signals may have any rate, else the model's.
     """
     target = bundle.path / MODEL_YAML
-    remove_abandoned(target)
-    write_bytes(target, _yaml(bundle, _variant_for_signals(bundle)).encode())
+    write_output(target, _yaml(bundle, _variant_for_signals(bundle)).encode())
     return target
 
 

@@ -11,7 +11,7 @@ import hashlib
 from pathlib import Path
 from typing import Any, Final
 
-from ..runtime.system.files import read_regular, remove_abandoned, write_bytes
+from ..runtime.system.files import read_regular, write_output
 
 _DIGEST: Final = 32  # bytes of sha256
 
@@ -42,8 +42,7 @@ def store_timing_cache(config: Any, file: Path) -> str:
     content = bytes(cache.serialize())
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(file)
-        write_bytes(file, hashlib.sha256(content).digest() + content)
+        write_output(file, hashlib.sha256(content).digest() + content)
     except OSError as error:
         return f"{file}: {error.strerror}; the next build will measure again"
     return ""

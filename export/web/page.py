@@ -19,7 +19,7 @@ from typing import Any, Final
 from ... import __version__
 from ...runtime.bundle import Bundle, Variant
 from ...runtime.errors import ModelError
-from ...runtime.system.files import remove_abandoned, write_bytes
+from ...runtime.system.files import write_bytes, write_output
 from ...runtime.tables.outputs import check_new
 from ...runtime.tables.rows import score_columns
 from ...runtime.text import counted
@@ -71,8 +71,7 @@ def page_from_bundle(bundle: Bundle, target: Path, not_made: Mapping[str, str] |
     if _is_file(target):
         page = joined_page(content)
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(target)
-        write_bytes(target, page)
+        write_output(target, page)
         return Page(target, variant, len(page))
     with rewritten(target, OPTION, _HOLDS) as staging:
         for name, one in content.items():

@@ -160,6 +160,12 @@ def write_bytes(target: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def write_output(target: Path, content: bytes) -> None:
+    """The same of a file that stands among others, which have no lock: see `remove_abandoned`."""
+    remove_abandoned(target)
+    write_bytes(target, content)
+
+
 def write_json(target: Path, document: Any) -> None:
     """Writes a whole JSON document, or nothing. Raises ValueError for NaN, which is not JSON."""
     write_bytes(target, (json.dumps(document, indent=2, allow_nan=False) + "\n").encode())

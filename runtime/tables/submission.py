@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..audio.file_names import FilePath, cell_from_path
 from ..errors import ConfigError, DataError
-from ..system.files import remove_abandoned, write_bytes, write_refused
+from ..system.files import write_output, write_refused
 from ..text import cell_from_text, counted, csv_bytes, first_of, without_brackets
 from .rows import Row, flags_cell
 
@@ -33,8 +33,7 @@ def write_submission(target: Path, rows: Iterable[Row], columns: tuple[str, ...]
     _check(target, list(last.values()))
     try:
         scored = ((file_id_from_path(row.file), _values(row, columns)) for row in last.values())
-        remove_abandoned(target)
-        write_bytes(target, submission_csv(scored, columns))
+        write_output(target, submission_csv(scored, columns))
     except OSError as error:
         raise write_refused(target, error) from error
 

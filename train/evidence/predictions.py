@@ -17,7 +17,7 @@ import numpy as np
 
 from ...runtime.arrays import Float64
 from ...runtime.errors import DataError
-from ...runtime.system.files import read_regular, remove_abandoned, write_bytes
+from ...runtime.system.files import read_regular, write_output
 from ...runtime.tables.submission import submission_csv, values_of_scores
 from ...runtime.text import bytes_from_cell, cell_from_text, csv_bytes, without_brackets
 from ..method.columns import UNIT, ClassTarget, Columns
@@ -77,8 +77,7 @@ def write_predictions(stem: Path, predictions: Predictions) -> Path:
     ]
     content = csv_bytes([["File_ID", "Subject_ID", *map(cell_from_text, names)], *table])
     path = stem.with_name(f"{stem.name}-{_hash(content)}.csv")
-    remove_abandoned(path)
-    write_bytes(path, content)
+    write_output(path, content)
     return path
 
 
@@ -140,8 +139,7 @@ def write_test_submission(path: Path, predictions: Predictions, columns: Sequenc
     file_ids = (cell_from_text(f"[{without_brackets(file_id)}]") for file_id in predictions.file_ids)
     scores = (dict(zip(predictions.targets, row, strict=True)) for row in predictions.scores.tolist())
     cells = (values_of_scores(of_clip, columns) for of_clip in scores)
-    remove_abandoned(path)
-    write_bytes(path, submission_csv(zip(file_ids, cells, strict=True), columns))
+    write_output(path, submission_csv(zip(file_ids, cells, strict=True), columns))
 
 
 def scores_of_seeds(seeds: Sequence[Predictions]) -> Float64:
