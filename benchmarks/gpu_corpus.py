@@ -152,7 +152,7 @@ def read_from_memory(items: dict[str, list[Item]]) -> Iterator[DataSet]:
         return data
 
     with (
-        mock.patch.object(plan, "data_of_settings", lambda *_: data),
+        mock.patch.multiple(plan, data_of_settings=lambda *_: data, split_clips=split_clips),
         mock.patch.object(loop, "split_clips", split_clips),
         mock.patch.multiple(trained_run, data_from_config=data_from_config, split_clips=split_clips),
     ):
