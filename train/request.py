@@ -59,9 +59,10 @@ def _resumed(request: TrainingRequest) -> RequestedTraining:
     run = _existing_run(request)
     document, name = read_toml(RunFolder(run).config), str(RunFolder(run).config)
     document.setdefault("compile", "off")  # of a run that began before this setting was there
-    flags = _without_the_same(flat_settings(request.settings), document)
+    own = config_from_dict(document, source=name)
+    flags = _without_the_same(flat_settings(request.settings), own.data)
     config = config_from_dict(merged(document, flags), source=name)
-    changed = changes_on_resume(config_from_dict(document, source=name), config)
+    changed = changes_on_resume(own, config)
     if (done := _epochs_done(run)) > config.optim.epochs > 0:
         changed = [
             f"{change}, without effect: {done} are done" if "optim.epochs" in change else change
@@ -70,13 +71,11 @@ def _resumed(request: TrainingRequest) -> RequestedTraining:
     return RequestedTraining(request, config, run, changed)
 
 
-def _without_the_same(flags: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+def _without_the_same(flags: Mapping[str, Any], own: DataConfig) -> dict[str, Any]:
     """Flags without those that say in other words what the run has, as the command that began it may."""
     same = {"precision"} if flags.get("precision") == "auto" else set()
-    data, asked = document.get("data", {}), flags.get("data.scale")
-    if asked and isinstance(data, Mapping):
-        own = DataConfig(**{name: data.get(name, ()) for name in ("targets", "scale")})
-        same |= {"data.scale"} if same_scales(asked, own.scale, own.targets) else set()
+    if (asked := flags.get("data.scale")) and same_scales(asked, own.scale, own.targets):
+        same.add("data.scale")
     return {name: value for name, value in flags.items() if name not in same}
 
 

@@ -263,3 +263,11 @@ def test_the_command_that_began_a_run_goes_on_with_it(
         return
     with pytest.raises(ConfigError, match=r"other settings than the run.s: data\.scale"):
         training_from_request(request)
+
+
+@pytest.mark.parametrize("broken", ["scale = 3", "targets = 3", 'scale = ["9:1"]'])
+def test_a_broken_config_is_refused_by_its_name_whatever_the_flags(tmp_path: Path, broken: str) -> None:
+    (tmp_path / "config.toml").write_text(f"[data]\n{broken}\n")
+    request = TrainingRequest(run=tmp_path, settings={"data": {"scale": ["1:9"]}}, resume=True)
+    with pytest.raises(ConfigError):
+        training_from_request(request)

@@ -167,7 +167,7 @@ def _value(cell: str) -> float:
 
 
 def _scale_of(train: Float64, name: str, choice: ScaleChoice) -> Scale:
-    if scale := choice.of_target.get(name) or choice.of_all:
+    if scale := choice.given(name):
         return scale
     known = train[~np.isnan(train)]
     if not choice.is_auto or not len(known):

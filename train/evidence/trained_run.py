@@ -229,7 +229,7 @@ def _other_data(folder: Path, config: Config, split: str) -> DataSet:
     own = config_from_dict({"data": settings_of_folder(folder)}, source=SETTINGS).data
     choice, columns = scale_choice(own.scale), config.data.columns
     for name, learned in zip(columns.targets, columns.scales, strict=True):
-        theirs = choice.of_target.get(name, choice.of_all)
+        theirs = choice.given(name)
         if theirs and theirs != learned and folder.resolve() != Path(config.data.dir).resolve():
             came = f"{name} was rated on {theirs} by its {SETTINGS}"
             fix = f"write the ratings on {learned}, there and in the table"

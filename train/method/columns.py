@@ -46,6 +46,10 @@ class ScaleChoice(NamedTuple):
     of_target: dict[str, Scale]
     is_auto: bool  # the range of Train's ratings, where no other scale is given
 
+    def given(self, target: str) -> Scale | None:
+        """What is said of the target, by its name or of all; None where nothing is."""
+        return self.of_target.get(target, self.of_all)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassTarget:
@@ -109,7 +113,7 @@ def columns_of_settings(
         raise ConfigError("data.classes", short(list(classes)), wanted=wanted)
     return Columns(
         targets=tuple(targets),
-        scales=tuple(choice.of_target.get(name, choice.of_all or UNIT) for name in targets),
+        scales=tuple(choice.given(name) or UNIT for name in targets),
         classes=tuple(
             ClassTarget(name=name, classes=classes_of_labels(name, classes)) for name in class_targets
         ),
@@ -156,8 +160,9 @@ def same_scales(asked: Sequence[str], own: Sequence[str], targets: Sequence[str]
     theirs, ours = scale_choice(asked), scale_choice(own)
     if theirs.is_auto:  # what was found in the data is named in the run's
         return ours.is_auto and all(ours.of_target.get(name) == it for name, it in theirs.of_target.items())
-    scales = (theirs.of_target.get(name, theirs.of_all or UNIT) for name in targets)
-    return not ours.is_auto and [*scales] == [ours.of_target.get(name, UNIT) for name in targets]
+    return not ours.is_auto and all(
+        (theirs.given(name) or UNIT) == (ours.given(name) or UNIT) for name in targets
+    )
 
 
 def scales_of_targets(entries: Sequence[str], targets: Sequence[str]) -> list[str]:
