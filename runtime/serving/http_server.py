@@ -162,10 +162,11 @@ class _GuardedProtocol(HttpToolsProtocol):
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast(asyncio.Transport, _PartingTransport(transport, self._parts)))
+        self._parting = _PartingTransport(transport, self._parts)
+        super().connection_made(cast(asyncio.Transport, self._parting))
         self._unused = 0  # bytes since the last sign of progress
         self._is_whole = True  # nothing of a request is on its way
-        self._is_refused = self._is_parting = False
+        self._is_refused = False
         self._parted_until = math.inf
         self._has_ended = False  # the client sends no more
         self._deadline = self._set_deadline()
@@ -179,7 +180,7 @@ class _GuardedProtocol(HttpToolsProtocol):
         is_answered = self.cycle is not None and not self.cycle.keep_alive and not self._is_whole
         if not (self._is_refused or is_answered):
             return False
-        self._is_parting, self._parted_until = True, self.loop.time() + _PARTING_SECONDS
+        self._parted_until = self.loop.time() + _PARTING_SECONDS
         self._wait_for_the_rest()
         return True
 
@@ -190,7 +191,7 @@ class _GuardedProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client that has sent all that it will send may still read; it is closed behind the answer."""
-        if self._is_parting:
+        if self._parting.has_parted:
             return False
         self._has_ended = self.cycle is not None and not (
             self.cycle.response_complete or self.cycle.more_body
@@ -198,7 +199,7 @@ class _GuardedProtocol(HttpToolsProtocol):
         return self._has_ended
 
     def data_received(self, data: bytes) -> None:
-        if self._is_parting:
+        if self._parting.has_parted:
             self._wait_for_the_rest()
             return
         self._unused += len(data)
@@ -244,7 +245,7 @@ class _GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.cycle.response_complete and not self._is_parting:  # else there are others behind it
+        if self.cycle.response_complete and not self._parting.has_parted:  # else there are others behind it
             self._deadline.cancel()
             self._deadline = self._set_deadline()
             if self._has_ended:
@@ -280,17 +281,17 @@ class _PartingTransport:
 
     def __init__(self, transport: asyncio.Transport, parts: Callable[[], bool]) -> None:
         """`parts` says at a first close whether it is to be that of our side alone."""
-        self._transport, self._parts, self._has_parted = transport, parts, False
+        self._transport, self._parts, self.has_parted = transport, parts, False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def close(self) -> None:
         """A second one is for good."""
-        if self._transport.is_closing() or self._has_parted or not self._parts():
+        if self._transport.is_closing() or self.has_parted or not self._parts():
             self._transport.close()
             return
-        self._has_parted = True
+        self.has_parted = True
         try:
             self._transport.write_eof()
             self._transport.resume_reading()
@@ -299,9 +300,9 @@ class _PartingTransport:
 
     def write(self, data: bytes) -> None:
         """Sends it, unless our side is closed."""
-        if not self._has_parted:
+        if not self.has_parted:
             self._transport.write(data)
 
     def is_closing(self) -> bool:
         """Whether no more can be sent."""
-        return self._has_parted or self._transport.is_closing()
+        return self.has_parted or self._transport.is_closing()
