@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import PurePath
 from typing import Final
 
 from ..system.host import open_to_read
@@ -63,6 +64,12 @@ _APPLE_DOUBLE: Final = (
 def has_audio_suffix(name: bytes) -> bool:
     """Whether the name says that the file is audio."""
     return name.lower().endswith(AUDIO_SUFFIXES)
+
+
+def audio_stem(name: str) -> str:
+    """A file's name without the suffix of audio: rec.WAV -> rec, and rec.001 and .wav as they are."""
+    path = PurePath(name)
+    return path.stem if has_audio_suffix(os.fsencode(path.suffix)) else name
 
 
 def holds_audio(path: bytes) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ..audio.file_names import FilePath, cell_from_path
+from ..audio.signatures import audio_stem
 from ..errors import ConfigError, DataError
 from ..system.files import write_output, write_refused
 from ..text import cell_from_text, counted, csv_bytes, first_of, without_brackets
@@ -20,8 +21,8 @@ from .rows import Row, flags_cell
 def write_submission(target: Path, rows: Iterable[Row], columns: tuple[str, ...]) -> Iterator[Row]:
     """Passes the rows on, then writes File_ID,<columns> for each file, whole or not at all.
 
-    File_ID is the file's name without folder and suffix, in brackets. Of a file with windows the last row
-    counts, which is their mean.
+    File_ID is the file's name without its folder and its suffix, in brackets. Of a file with windows the last
+    row counts, which is their mean.
 
     Raises DataError where a file has no scores, since the challenge takes no blanks, or where two files
     have the same File_ID; StoppedError where the disk is full or the folder cannot be written to.
@@ -64,8 +65,11 @@ def check_submission(target: Path, columns: tuple[str, ...], names: Iterable[Fil
 
 
 def file_id_from_path(path: FilePath) -> str:
-    """wav/58712.wav -> [58712]. What is not plain text is escaped as in the CSV of scores."""
-    return cell_from_path(f"[{without_brackets(Path(os.fsdecode(path)).stem)}]")
+    """wav/58712.wav -> [58712], and rec.001, where 001 is no kind of audio, -> [rec.001].
+
+    What is not plain text is escaped as in the CSV of scores.
+    """
+    return cell_from_path(f"[{without_brackets(audio_stem(os.path.basename(os.fsdecode(path))))}]")
 
 
 def _values(row: Row, columns: tuple[str, ...]) -> list[float | str]:

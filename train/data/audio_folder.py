@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ...runtime.audio.signatures import AUDIO_SUFFIXES
+from ...runtime.audio.signatures import audio_stem
 from ...runtime.text import without_brackets
 
 
@@ -39,11 +39,11 @@ class AudioFolder:
         if not name or ".." in parents or name == "..":
             return []
         keys = tuple(map(_key, parents))
-        found = [file for file in self._by_stem.get(_key(_stem(name)), ()) if _agree(keys, file.parents)]
+        found = [file for file in self._by_stem.get(_key(audio_stem(name)), ()) if _agree(keys, file.parents)]
         for closeness in (
             lambda file: min(len(keys), len(file.parents)),
             lambda file: file.path.name.casefold() == name.casefold(),
-            lambda file: _stem(file.path.name) == _stem(name),
+            lambda file: audio_stem(file.path.name) == audio_stem(name),
         ):
             best = max(map(closeness, found), default=0)
             found = [file for file in found if closeness(file) == best]
@@ -78,7 +78,7 @@ class AudioFolder:
             for name in sorted(names):
                 if _is_audio(name):
                     file = _AudioFile(Path(folder, name), below)
-                    found.setdefault(_key(_stem(name)), []).append(file)
+                    found.setdefault(_key(audio_stem(name)), []).append(file)
         return found
 
 
@@ -111,12 +111,7 @@ def _parts(file_id: str) -> list[str]:
 
 
 def _is_audio(name: str) -> bool:
-    stem, _, suffix = name.rpartition(".")
-    return bool(stem) and os.fsencode(f".{suffix.lower()}") in AUDIO_SUFFIXES
-
-
-def _stem(name: str) -> str:
-    return name.rpartition(".")[0] if _is_audio(name) else name
+    return audio_stem(name) != name
 
 
 def _key(name: str) -> str:

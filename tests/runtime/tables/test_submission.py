@@ -35,13 +35,26 @@ def test_the_submission_is_exactly_this(tmp_path: Path) -> None:
 
 def test_a_file_id_has_its_brackets_once() -> None:
     assert [
-        file_id_from_path(name) for name in ("a/58712.wav", b"[58712].WAV", "58712", "take[2].wav", "=1.wav")
+        file_id_from_path(name)
+        for name in (
+            "a/58712.wav",
+            b"[58712].WAV",
+            "58712",
+            "take[2].wav",
+            "=1.wav",
+            "a.b/rec.001",
+            "rec.001.Flac",
+            ".wav",
+        )
     ] == [
         "[58712]",
         "[58712]",
         "[58712]",
         "[take[2]]",
         "[=1]",
+        "[rec.001]",
+        "[rec.001]",
+        "[.wav]",
     ]
 
 
