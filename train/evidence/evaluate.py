@@ -2,7 +2,10 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -23,6 +26,8 @@ from .groups import Grouping, GroupReport, group_report, grouping_of_text
 from .predictions import Predictions, scores_of_seeds, write_test_submission
 from .significance import Comparison, compare
 from .trained_run import DATA_CHANGED, TrainedRun, predictions_of_run, trained_run
+
+_OF_FOLDS: Final = "a cross-validation, whose clips are those that it was trained on"
 
 
 def evaluate(
@@ -46,62 +51,88 @@ def evaluate(
     evaluated on the same clips; ConfigError, before any work, for what is no run, and for a folder of
     unlike or unfinished runs.
     """
-    runs, groupings = runs_of_seeds(run), [grouping_of_text(text) for text in by]
-    folds = folds_in(run)
-    if folds and (data or split != "Val" or submission):
-        came = "a cross-validation, whose clips are those that it was trained on"
-        raise ConfigError(str(run), came, fix="leave --data, --split and --submission out, or name one fold")
-    for other in others:
-        _check_comparable(run, len(runs), other, is_own=data is None and split == "Val")
+    groupings = [grouping_of_text(text) for text in by]
+    ours = _Seeds.of_folder(run, data, split)
+    compared = [_Seeds.of_folder(other, data, split) for other in others]
+    _check_folds(ours, submission)
+    for theirs in compared:
+        _check_comparable(ours, theirs)
     if submission:
-        _check_submission(submission, run, runs)
-    epochs, seeds, heard = [], [], []
-    for one in runs:
-        with Progress("read the run") as bar:
-            bar.update(0, str(one))
-            evaluated = trained_run(one, data, split)
-        epochs.append(evaluated.info.epoch)
-        seeds.append(evaluated.kept_predictions(split))
-        heard.append(evaluated.what_it_heard(split, other_data=data is not None))
-    task, columns = task_of_name(evaluated.config.data.task), evaluated.config.data.columns
+        _check_submission(submission, ours)
+    seeds = [one.kept_predictions(split) for one in ours.trained]
+    last = ours.trained[-1]
+    task, columns = task_of_name(last.config.data.task), last.config.data.columns
     wanted = ridge and bool(columns.targets)
-    baseline = wanted and evaluated.can_fit_ridge()
-    is_own = DATA_CHANGED not in heard and evaluated.is_of_its_own_data
+    baseline = wanted and last.can_fit_ridge()
+    is_own = DATA_CHANGED not in ours.heard and last.is_of_its_own_data
     if submission:
-        write_test_submission(
-            submission, evaluated.predictions("Test"), submitted_columns(task, columns.names)
-        )
+        write_test_submission(submission, last.predictions("Test"), submitted_columns(task, columns.names))
     return Evaluation(
         run=run,
-        epochs=tuple(epochs),
+        epochs=tuple(one.info.epoch for one in ours.trained),
         seeds=tuple(seeds),
-        ridge=evaluated.ridge_ccc(split) if baseline else None,
-        synthetic=is_synthetic(evaluated.data.path),
+        ridge=last.ridge_ccc(split) if baseline else None,
+        synthetic=is_synthetic(last.data.path),
         split=split,
-        chosen_on=split == "Val" and not folds and is_own,
-        data_changed=DATA_CHANGED in heard,
+        chosen_on=split == "Val" and not ours.folds and is_own,
+        data_changed=DATA_CHANGED in ours.heard,
         ridge_of_others=baseline and data is not None and not is_own,
         ridge_lacks_train=wanted and not baseline,
-        folds=len(folds),
-        compared={str(other): _comparison(run, seeds, other, data, split) for other in others},
+        folds=len(ours.folds),
+        compared={str(theirs.folder): _comparison(run, seeds, theirs) for theirs in compared},
         groups=tuple(
-            _groups(grouping, evaluated.data, seeds, one_scale=len(set(columns.scales)) < 2)
+            _groups(grouping, last.data, seeds, one_scale=len(set(columns.scales)) < 2)
             for grouping in groupings
         ),
         remarks=_remarks(
-            {run: [*heard, *_notes(evaluated, split)]}
-            | {other: _heard_by(other, data, split) for other in others}
+            {run: [*ours.heard, *_notes(last, split)]}
+            | {theirs.folder: _heard_by(theirs) for theirs in compared}
         ),
         scales=columns.scales if columns.is_scaled else (),
         task=task,
     )
 
 
-def _heard_by(run: Path, data: Path | None, split: str) -> list[str]:
-    """`what_it_heard` of each seed; nothing is known where its predictions alone are left."""
+@dataclass(frozen=True, eq=False)
+class _Seeds:
+    """A run, S runs that differ in their seed, or a cross-validation: on a split of its data or of other."""
+
+    folder: Path
+    runs: list[Path]  # [S]
+    folds: list[Path]  # of a cross-validation, which is one of `runs`
+    data: Path | None
+    split: str
+
+    @classmethod
+    def of_folder(cls, folder: Path, data: Path | None, split: str) -> "_Seeds":
+        """Raises what `runs_of_seeds` raises."""
+        return cls(folder, runs_of_seeds(folder), folds_in(folder), data, split)
+
+    @property
+    def is_on_its_own_val(self) -> bool:
+        """Whether no other clips are asked for than those that its epochs were chosen on."""
+        return self.data is None and self.split == "Val"
+
+    @cached_property
+    def trained(self) -> list[TrainedRun]:
+        """[S]. Raises DataError where the data cannot be read, and ModelError."""
+        found = []
+        for run in self.runs:
+            with Progress("read the run") as bar:
+                bar.update(0, str(run))
+                found.append(trained_run(run, self.data, self.split))
+        return found
+
+    @cached_property
+    def heard(self) -> list[str]:
+        """[S]: what each may have learned from these clips."""
+        return [one.what_it_heard(self.split, other_data=self.data is not None) for one in self.trained]
+
+
+def _heard_by(seeds: _Seeds) -> list[str]:
+    """`heard`; nothing is known where the predictions alone are left."""
     with contextlib.suppress(DataError):
-        trained = [trained_run(one, data, split) for one in runs_of_seeds(run)]
-        return [one.what_it_heard(split, other_data=data is not None) for one in trained]
+        return seeds.heard
     return ["its data cannot be read any more: these are the predictions that it made last"]
 
 
@@ -131,35 +162,39 @@ def _unfinished(run: Path) -> tuple[str, ...]:
     return (f"not finished: {done} of {counted(wanted, 'epoch')}",) if done < wanted else ()
 
 
-def _check_comparable(run: Path, seeds: int, other: Path, *, is_own: bool) -> None:
-    """Raises ConfigError for an `other` that cannot be compared with `run`.
+def _check_folds(seeds: _Seeds, submission: Path | None) -> None:
+    """Raises ConfigError for a cross-validation on other clips than its own, and for its submission."""
+    if seeds.folds and (submission or not seeds.is_on_its_own_val):
+        raise ConfigError(
+            str(seeds.folder), _OF_FOLDS, fix="leave --data, --split and --submission out, or name one fold"
+        )
 
-    `is_own` says that it is on the clips that the run was trained with, in Val.
-    """
-    runs = runs_of_seeds(other)
-    if folds_in(other) and not is_own:
-        came = "a cross-validation, whose clips are those that it was trained on"
-        raise ConfigError(f"--compare {other}", came, fix="leave --data and --split out, or name one fold")
-    trained = [RunFolder(one).best for one in folds_in(other) or runs]
+
+def _check_comparable(ours: _Seeds, theirs: _Seeds) -> None:
+    """Raises ConfigError where the two cannot be compared."""
+    flag = f"--compare {theirs.folder}"
+    if theirs.folds and not theirs.is_on_its_own_val:
+        raise ConfigError(flag, _OF_FOLDS, fix="leave --data and --split out, or name one fold")
+    trained = [RunFolder(one).best for one in theirs.folds or theirs.runs]
     if missing := [best for best in trained if not (best / POINTER).is_file()]:
         raise ConfigError(
-            f"--compare {other}",
+            flag,
             f"no checkpoint in {missing[0]}",
             wanted="a run that has trained for an epoch, or a folder of such runs",
         )
-    if len(runs) != seeds:
-        came = counted(len(runs), "seed")
-        raise ConfigError(f"--compare {other}", came, wanted=f"{seeds}, as many as {run} has")
+    if len(theirs.runs) != len(ours.runs):
+        came, wanted = counted(len(theirs.runs), "seed"), f"{len(ours.runs)}, as many as {ours.folder} has"
+        raise ConfigError(flag, came, wanted=wanted)
 
 
-def _check_submission(target: Path, run: Path, runs: Sequence[Path]) -> None:
+def _check_submission(target: Path, seeds: _Seeds) -> None:
     """Raises ConfigError where the scores of Test would have no meaning, and what `check_place` raises."""
-    if len(runs) > 1:
+    if len(seeds.runs) > 1:
         raise ConfigError(
             "--submission",
-            f"{run} holds {len(runs)} runs",
+            f"{seeds.folder} holds {len(seeds.runs)} runs",
             wanted="one run",
-            fix=f"name one, such as {runs[0]}",
+            fix=f"name one, such as {seeds.runs[0]}",
         )
     check_place(target, f"--submission {target}")
 
@@ -228,20 +263,19 @@ def _groups(
         return group_report(grouping, data.cells, rated, one_scale=one_scale)
 
 
-def _comparison(
-    run: Path, seeds: Sequence[Predictions], other: Path, data: Path | None, split: str
-) -> Comparison:
-    theirs = [predictions_of_run(one, data=data, split=split) for one in runs_of_seeds(other)]
+def _comparison(run: Path, seeds: Sequence[Predictions], other: _Seeds) -> Comparison:
+    flag = f"--compare {other.folder}"
+    theirs = [predictions_of_run(one, data=other.data, split=other.split) for one in other.runs]
     if not all(same_clips(seeds[0], their) for their in theirs):
         raise DataError(
-            f"--compare {other}",
+            flag,
             f"other clips, targets or ratings than {run}",
             wanted="runs on the same data",
             fix="evaluate both on the same data: add --data DIR",
         )
     ours, theirs = [seed.of_ratings() for seed in seeds], [their.of_ratings() for their in theirs]
     if not ours[0].targets:
-        raise ConfigError(f"--compare {other}", "classes alone", wanted="runs with rated targets")
+        raise ConfigError(flag, "classes alone", wanted="runs with rated targets")
     with Progress("compare speaker by speaker"):
         return compare(scores_of_seeds(ours), scores_of_seeds(theirs), ours[0].rated, ours[0].speakers)
 
