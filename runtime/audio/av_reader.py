@@ -10,11 +10,9 @@ N samples, C channels.
 import contextlib
 import importlib.util
 import os
-import re
-import struct
 from collections.abc import Iterable, Iterator
 from functools import cache
-from itertools import chain, groupby, islice
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 import numpy as np
@@ -22,10 +20,10 @@ import numpy as np
 from ..arrays import Float32
 from ..errors import AudioError, install_command
 from ..spec import MAX_CHANNELS
-from ..system.host import pread
 from ..system.packages import installed_version
-from .containers import MOST_CHUNKS, SLACK, STREAMED, UNKNOWN_SIZE, Chunk, Pieces, PiecesFile
-from .foreign import Container, broken_pages, cut_off, names_another_file, tags_size
+from .containers import SLACK, Pieces, PiecesFile
+from .foreign import Container, broken_pages, cut_off, names_another_file
+from .mended_wav import mended_file
 
 if TYPE_CHECKING:
     from av import AudioFrame, AudioStream, Packet
@@ -40,7 +38,6 @@ _STATED: Final = (
     *("wv", "ape", "tta", "tak", "mpc", "mpc8", "dsf"),
     *("w64", "au", "flac", "qoa", "nistsphere"),
 )
-_MOST_FORMAT: Final = 1 << 16  # bytes of the chunk that says how the samples are coded
 _PLANES: Final = 8  # AV_NUM_DATA_POINTERS
 _PROTECTED: Final = ("drms", "enca", "aavd")  # codec tags of encrypted sound
 
@@ -339,77 +336,7 @@ class _Source(NamedTuple):
 
 
 def _source(descriptor: int, container: Container, pieces: Pieces) -> _Source:
+    if container.demuxer in ("wav", "aiff"):
+        return _Source(descriptor, *mended_file(descriptor, container.demuxer))
     size = os.fstat(descriptor).st_size
-    if container.demuxer == "wav":
-        return _mended(descriptor, size, b"RIFF", b"fmt ", b"data")
-    if container.demuxer == "aiff":
-        return _mended(descriptor, size, b"FORM", b"COMM", b"SSND")
     return _Source(descriptor, PiecesFile(descriptor, pieces or (range(size),)))
-
-
-def _mended(descriptor: int, size: int, form: bytes, head: bytes, sound: bytes) -> _Source:
-    """A WAV or AIFF file of only what is needed: its format and all of its sound.
-
-    No chunk that a writer spoilt stands between them: without the byte behind an odd length, with a length
-    that is wrong, or with content that a reader stumbles over.
-    """
-    front = tags_size(descriptor)
-    first = pread(descriptor, 12, front)
-    order = ">" if form == b"FORM" else "<"
-    chunks = list(islice(_chunks(descriptor, front + 12, size, order, sound), MOST_CHUNKS))
-    formats = [chunk for chunk in chunks if chunk.name in (head, b"FVER") and chunk.size < _MOST_FORMAT]
-    sounds = [chunk for chunk in chunks if chunk.name == sound and chunk.size]
-    if not sounds:  # a recorder that was killed had not written the length
-        begun = [chunk.begin for chunk in chunks if chunk.name == sound][-1:]
-        sounds = [Chunk(sound, begin, size - begin) for begin in begun]
-    if not formats or not sounds:
-        raise AudioError("corrupt", f"no {(head if sounds else sound).decode()!r} chunk")
-    pieces = tuple(range(chunk.begin, min(chunk.begin + chunk.size, size)) for chunk in sounds)
-    stated, present = sum(chunk.size for chunk in sounds), sum(map(len, pieces))
-    header = b"".join(_again(descriptor, chunk, order) for chunk in formats)
-    whole = struct.pack(f"{order}I", min(4 + len(header) + 8 + present, UNKNOWN_SIZE))
-    length = struct.pack(f"{order}I", min(present, UNKNOWN_SIZE))
-    header = form + whole + first[8:12] + header + sound + length
-    file = PiecesFile(descriptor, (header, *pieces))
-    return _Source(descriptor, file, stated if stated < STREAMED else 0, present)
-
-
-def _again(descriptor: int, chunk: Chunk, order: str) -> bytes:
-    """A chunk as it should be."""
-    content = pread(descriptor, chunk.size, chunk.begin)
-    if (
-        chunk.name == b"fmt "
-        and len(content) >= 14
-        and content[:2] == b"\1\0"
-        and content[14:16].strip(b"\0") == b""
-    ):
-        # Without the bits of a sample FFmpeg takes 8. The bytes of all channels stand before them.
-        channels, width = struct.unpack_from("<H8xH", content, 2)
-        content = content[:14] + struct.pack("<H", 8 * width // max(1, channels)) + content[16:]
-    padding = b"\0" * (len(content) & 1)
-    return chunk.name + struct.pack(f"{order}I", len(content)) + content + padding
-
-
-def _chunks(descriptor: int, begin: int, size: int, order: str, sound: bytes) -> Iterator[Chunk]:
-    """The chunks of a WAV or AIFF file. Where one cannot be true, the search goes on at its sound."""
-    while begin + 8 <= size:
-        name, length = struct.unpack(f"{order}4sI", pread(descriptor, 8, begin))
-        end = begin + 8 + length
-        if _NAME.fullmatch(name) and (end <= size or name == sound):
-            yield Chunk(name, begin + 8, length)
-            begin = end + _padding(descriptor, end, length)
-            continue
-        found = pread(descriptor, 1 << 20, begin + 1).find(sound)
-        if found < 0:
-            return
-        begin += 1 + found
-
-
-_NAME: Final = re.compile(rb"[ -~]{4}")
-
-
-def _padding(descriptor: int, end: int, length: int) -> int:
-    """1 where a byte makes an odd length even, as it should; 0 where the next chunk follows at once."""
-    behind = pread(descriptor, 4, end)
-    follows = behind[:1] != b"\0" and _NAME.fullmatch(behind)
-    return 0 if follows else length & 1
