@@ -155,6 +155,7 @@ def _print_ratings(evaluation: "Evaluation") -> None:
 
 def _print_classes(evaluation: "Evaluation") -> None:
     """The recall of each class target, and what the epoch was chosen by."""
+    from ..train.evidence.significance import FEWEST_SPEAKERS
     from ..train.method.tasks import METRIC_NAMES
 
     intervals = evaluation.uar_intervals
@@ -165,6 +166,8 @@ def _print_classes(evaluation: "Evaluation") -> None:
         cells = [interval_text(*intervals[j])] if intervals else []
         table.add_row(target.name, number_text(evaluation.uar[j]), *cells, str(len(target.classes)))
     interval = "95% by resampling speakers" if intervals else f"no 95% interval: {evaluation.no_evidence}"
+    if intervals and any(math.isnan(low) for low, _ in intervals):
+        interval += f", not where a class is of fewer than {FEWEST_SPEAKERS} speakers"
     metric = METRIC_NAMES[evaluation.metric]
     metric += (
         f" {evaluation.score:z.3f}"

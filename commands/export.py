@@ -267,6 +267,8 @@ def _print_export(published: "Published", page: "Page | None", triton: Path | No
 
 
 def _print_parity(results: "list[ParityResult]") -> None:
+    from ..runtime.backends.variant_rows import difference_text
+
     table = Table(
         "variant",
         "on",
@@ -288,7 +290,7 @@ def _print_parity(results: "list[ParityResult]") -> None:
             result.variant.name,
             result.device,
             str(parity.clips),
-            f"{parity.max_abs:.1e}",
+            difference_text(parity.to_dict()),
             f"{parity.p999_abs:.1e}",
             f"{parity.limit:.1e}" if parity.limit else "CCC",
             f"{parity.ccc:z.4f}",

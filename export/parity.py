@@ -85,13 +85,14 @@ class Parity:
 
     clips: int
     batches: tuple[int, ...]
-    max_abs: float  # in the units of the scale, as the limit; where scales differ, of the worst column
+    max_abs: float  # in the units of the scale, as the limit
     p999_abs: float
     limit: float | None
     ccc: float  # mean over the columns, on the validation clips; of a class, of its probability
     ccc_reference: float
     # 95% of ccc - ccc_reference, resampling speakers; None for fewer than 8
     ccc_interval: tuple[float, float] | None
+    of: str | None = None  # where scales differ, the column of max_abs: the one that is nearest to its limit
 
     @property
     def ccc_change(self) -> float:
@@ -167,6 +168,7 @@ def parity_of_backend(backend: Backend, spec: FrontendSpec, probe: Probe) -> tup
         ccc=math.nan,
         ccc_reference=_mean_ccc(reference, probe.ratings),
         ccc_interval=None,
+        of=probe.columns.labels[worst] if probe.columns and len(set(probe.widths.tolist())) > 1 else None,
     )
     if np.isfinite(differences).all():
         figures = replace(

@@ -10,6 +10,7 @@ import onnxruntime
 
 from .. import __version__
 from .backends.engine_stamp import driver_version
+from .backends.variant_rows import difference_text
 from .bench import Ceiling, Measurement, Preparation
 from .bundle import Bundle
 from .system.cpus import cpu_kind, usable_cpus
@@ -65,7 +66,7 @@ def _clip_line(flops: int | None, before: Preparation) -> str:
 
 def _accuracy_lines(bundle: Bundle) -> list[str]:
     figures = {variant.name: variant.parity for variant in bundle.variants}
-    found = [f"{name} max {parity['max_abs']:.1e}" for name, parity in figures.items() if parity]
+    found = [f"{name} max {difference_text(parity)}" for name, parity in figures.items() if parity]
     return [f"against PyTorch: {', '.join(found)}"] if found else []
 
 

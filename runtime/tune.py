@@ -9,7 +9,7 @@ decide.
 
 import datetime
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -228,20 +228,13 @@ class _Gate:
 
     def problem(self, candidate: Candidate, backend: Backend) -> str:
         """Why its scores are not good enough; "" where they are. NaN is not."""
-        limit = self._limit(candidate)
+        widths = dict(zip(self._bundle.labels, self._widths.tolist(), strict=True))
+        limit = share_allowed(candidate.precision, candidate.variant.parity, widths)
         for size in _GATE_SIZES:
             differences = np.abs(self._scores(backend, size) - self._expected) / self._widths
             if not float(differences.max()) <= limit:
                 return f"scores differ from fp32 by {differences.max():.1e}, the limit is {limit:.1e}"
         return ""
-
-    def _limit(self, candidate: Candidate) -> float:
-        """Largest difference of a score, as a share of its scale's width."""
-        limit = LIMITS.get(candidate.precision, 0.0)
-        if candidate.precision != "int8" or not candidate.variant.parity:
-            return limit
-        at_export = candidate.variant.parity["max_abs"] / self._widths.max()
-        return max(limit, _ON_OTHER_CLIPS * float(at_export))
 
     def _scores(self, backend: Backend, size: int = 16) -> Float32:
         clips = self._clips(backend.variant.input)
@@ -261,6 +254,19 @@ class _Gate:
         scales = self._bundle.meaning.scales if self._bundle.meaning else {}
         ends = [scales.get(label, (0.0, 1.0)) for label in self._bundle.labels]
         return np.array([high - low for low, high in ends])
+
+
+def share_allowed(precision: str, parity: Mapping[str, Any] | None, widths: Mapping[str, float]) -> float:
+    """Largest difference of a score, as a share of its scale's width.
+
+    int8 may differ as it did at the export, and half as much again. `widths` are those of the labels' scales.
+    """
+    limit = LIMITS.get(precision, 0.0)
+    if precision != "int8" or not parity:
+        return limit
+    width = widths.get(parity.get("of") or "", max(widths.values()))
+    at_export: float = parity["max_abs"] / width
+    return max(limit, _ON_OTHER_CLIPS * at_export)
 
 
 def _kept(

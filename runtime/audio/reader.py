@@ -176,14 +176,17 @@ def mono_from_live(
     return mono if rate == spec.sampling_rate else _resampled_as_it_comes(mono, rate, spec.sampling_rate)
 
 
-def levels_of_file(path: FilePath) -> tuple[float, Float32]:
+def levels_of_file(path: FilePath, channel: int | None = None) -> tuple[float, Float32]:
     """Length (s) of a recording of any length, and the level of each second of it, in dBFS.
+
+    `channel`, counted from 1, is heard in place of the mean of all.
 
     Raises AudioError for a file that cannot be used, StoppedError where the storage fails.
     """
     listener = LevelCurve(FrontendSpec().sampling_rate)
+    decoder = _FileDecoder(math.inf, allow_truncated=True, channel=channel)
     with opened(path) as descriptor:
-        decoded = _FileDecoder(math.inf, allow_truncated=True).decode(descriptor, Measured(listener, 0))
+        decoded = decoder.decode(descriptor, Measured(listener, 0))
     curve: LevelCurve = decoded.measured.listener
     return curve.seconds, curve.levels()
 

@@ -1,9 +1,11 @@
 """The variants of a bundle for people: what each is, and whether it runs here."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from ..bundle import Bundle, Variant
 from ..errors import RrtnError
+from ..text import printable
 from .choice import obstacle
 from .cuda_libraries import cuda_missing
 from .engine_stamp import mismatch, this_machine
@@ -53,6 +55,12 @@ def _refusal(bundle: Bundle, variant: Variant) -> str:
 def _parity(variant: Variant) -> str:
     if (parity := variant.parity) is None:
         return "not run here"
-    forms = {"max_abs": "max {:.1e}", "ccc_change": "CCC {:+z.4f}", "clips": "n {}"}
+    forms = {"ccc_change": "CCC {:+z.4f}", "clips": "n {}"}
     shown = (form.format(parity[name]) for name, form in forms.items() if parity.get(name) is not None)
-    return ", ".join(shown)
+    return ", ".join([f"max {difference_text(parity)}", *shown])
+
+
+def difference_text(parity: Mapping[str, Any]) -> str:
+    """How far the scores are from PyTorch's, and of which label where these have several units."""
+    of = f" of {printable(parity['of'])}" if parity.get("of") else ""
+    return f"{parity['max_abs']:.1e}{of}"

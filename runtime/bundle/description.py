@@ -43,6 +43,7 @@ class _Parity(TypedDict, total=False):
     p999_abs: float
     limit: float | None
     ccc_change: float | None
+    of: str | None
 
 
 class _Plan(TypedDict):

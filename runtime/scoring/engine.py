@@ -22,7 +22,7 @@ from ..tables.rows import Row
 from ..tables.top_rows import ZERO_TO_ONE, Scales
 from .decoder_messages import Segment
 from .scorer import Scorer
-from .table_job import F_MAX, SCALES, SCORING_RULES, settings_of_table
+from .table_job import CHANNEL, F_MAX, SCALES, SCORING_RULES, settings_of_table
 
 CountFile = Callable[[list[Row]], None]  # takes the rows of one file; may raise StoppedError
 
@@ -142,7 +142,7 @@ def settings_of_scorer(scorer: Scorer) -> dict[str, Any]:
         "hop": decoding.hop,
         "max_seconds": None if decoding.window else decoding.max_seconds,
         "allow_truncated": decoding.allow_truncated,
-        "channel": decoding.channel,
+        CHANNEL: decoding.channel,
         "embedding": scorer.embedding_size,
         **({"segment": _segment(decoding.segment)} if decoding.segment else {}),
         **({"second_reader": second_reader()} if second_reader() else {}),

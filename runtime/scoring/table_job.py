@@ -44,6 +44,7 @@ _LOCK: Final = "lock"
 # In job.json, of the model: label -> the lowest and the highest rating, and the highest frequency that the
 # model hears, in Hz, where that is not the default's.
 SCALES: Final = "scales"
+CHANNEL: Final = "channel"
 F_MAX: Final = "f_max"
 _INPUTS: Final = "inputs"  # in job.json: what the user named; all else there are settings
 _SUBMISSIONS: Final = "submissions"  # in job.json: where the table was written in the challenge's form

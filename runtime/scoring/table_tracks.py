@@ -24,7 +24,7 @@ from ..tables.rows import Row
 from ..tables.timeline_page import Timeline, timeline_page
 from ..tables.writer import read_table
 from ..text import counted
-from .table_job import F_MAX, SCALES, settings_of_table, working_directories
+from .table_job import CHANNEL, F_MAX, SCALES, settings_of_table, working_directories
 
 PAGE: Final = "html"
 KINDS: Final = (*TRACK_FORMATS, PAGE)
@@ -90,7 +90,8 @@ def _texts(
     timelines: list[Timeline] = []
     with Progress("tracks", len(named), "recordings") as bar, quiet_codecs():
         for name, (file, rows) in named:
-            heard = _heard(os.path.join(os.fsencode(place), os.fsencode(file))) if decoded else (0.0, None)
+            path = os.path.join(os.fsencode(place), os.fsencode(file))
+            heard = _heard(path, settings.get(CHANNEL)) if decoded else (0.0, None)
             timelines.append(_timeline(file, rows, settings, *heard))
             yield from ((folder / f"{name}{form.suffix}", form.text(timelines[-1].track)) for form in forms)
             bar.advance()
@@ -183,13 +184,14 @@ def _timeline(
         rows=rows,
         scales=settings.get(SCALES, {}),
         highest_hertz=settings.get(F_MAX, FrontendSpec.f_max),
+        channel=settings.get(CHANNEL) or 1,
     )
     return Timeline(track, levels)
 
 
-def _heard(file: FilePath) -> tuple[float, Float32 | None]:
+def _heard(file: FilePath, channel: int | None) -> tuple[float, Float32 | None]:
     """Length and levels; (0, None) of a recording that cannot be read now."""
     try:
-        return levels_of_file(file)
+        return levels_of_file(file, channel)
     except AudioError:
         return 0.0, None

@@ -28,6 +28,7 @@ class Track:
     rows: Sequence[Row]  # with start, end and scores, in the order of their starts
     scales: Scales = field(default_factory=dict)
     highest_hertz: float = FrontendSpec.f_max  # that the model hears
+    channel: int = 1  # that was scored, counted from 1; the first for the mean of all
 
     @property
     def places(self) -> list[tuple[float, float]]:
@@ -70,7 +71,7 @@ def _raven(track: Track) -> str:
     for number, (row, (start, end)) in enumerate(zip(track.rows, track.places, strict=True), 1):
         scores = [f"{score:z.6f}" for score in (row.scores or {}).values()]
         place = [f"{start:.6f}", f"{end:.6f}", "0.0", f"{track.highest_hertz}"]
-        lines.append("\t".join([str(number), "Spectrogram 1", "1", *place, *scores]))
+        lines.append("\t".join([str(number), "Spectrogram 1", str(track.channel), *place, *scores]))
     return "".join(f"{line}\n" for line in lines)
 
 

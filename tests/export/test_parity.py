@@ -28,6 +28,7 @@ from rrtn.export.samples_graph import waveform_from_log_mel
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.arrays import samples_from_waveform, waveform_from_samples
 from rrtn.runtime.backends.ort_backend import OrtBackend, ort_backend_from_bundle
+from rrtn.runtime.backends.variant_rows import difference_text
 from rrtn.runtime.bundle import Bundle, Variant
 from rrtn.runtime.errors import ModelError
 from rrtn.runtime.probe_sounds import extremes
@@ -369,3 +370,5 @@ def test_the_figures_of_several_scales_are_in_the_units_of_the_worst(
     assert parity.max_abs == pytest.approx(3e-5, abs=2e-6)
     assert parity.p999_abs <= parity.max_abs
     assert parity.limit == 1e-4
+    assert parity.of == LABELS[0]
+    assert difference_text(parity.to_dict()) == f"{parity.max_abs:.1e} of {LABELS[0]}"

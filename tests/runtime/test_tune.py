@@ -30,7 +30,7 @@ from rrtn.runtime.errors import ConfigError, ModelError, StoppedError
 from rrtn.runtime.frontend import clip_input
 from rrtn.runtime.spec import FrontendSpec
 from rrtn.runtime.system.files import write_json
-from rrtn.runtime.tune import tuned
+from rrtn.runtime.tune import LIMITS, share_allowed, tuned
 
 pytest.importorskip("openvino", reason="openvino is not installed")
 
@@ -192,6 +192,16 @@ def test_int8_may_differ_as_its_export_did_and_half_as_much_again(
     both = replace(bundle, variants=(bundle.variants[0], int8))
     refused = tuned(both, allow=["int8"]).not_taken
     assert ("cpu on cpu" not in refused) == is_taken, refused
+
+
+def test_int8_of_several_scales_may_differ_as_the_label_that_its_export_names() -> None:
+    widths = {"Awe": 1.0, "Age": 100.0}
+    assert share_allowed("int8", {"max_abs": 0.2, "of": "Awe"}, widths) == pytest.approx(0.3)
+    assert share_allowed("int8", {"max_abs": 20.0, "of": "Age"}, widths) == pytest.approx(0.3)
+    assert share_allowed("int8", {"max_abs": 0.2, "of": None}, {"Awe": 2.0, "Joy": 2.0}) == pytest.approx(
+        0.15
+    )
+    assert share_allowed("fp32", {"max_abs": 0.2, "of": "Awe"}, widths) == LIMITS["fp32"]
 
 
 def test_lower_precision_only_where_it_is_allowed(bundle: Bundle, pretend: Callable[..., list[str]]) -> None:

@@ -33,6 +33,7 @@ from .predictions import Predictions, scores_of_seeds
 from .significance import (
     Comparison,
     ccc_interval,
+    classes_have_evidence,
     have_evidence,
     no_evidence_of,
     or_none,
@@ -157,7 +158,7 @@ class Evaluation:
     def uar_intervals(self) -> tuple[tuple[float, float], ...] | None:
         """[J] 95% intervals (low, high) of the recalls; None where there are too few speakers.
 
-        NaN for a class target that too few have rated.
+        NaN for a class target of which too few speakers have one of the classes.
         """
         if self.no_evidence:
             return None
@@ -165,9 +166,10 @@ class Evaluation:
         found = []
         for group in predictions.columns.groups:
             classes = numbers_of_one_hot(predictions.rated[:, group])
-            is_evidence = have_evidence(classes[:, None], predictions.speakers)[0]
-            interval = uar_interval(scores[..., group], classes, predictions.speakers)
-            found.append(interval if is_evidence else (math.nan, math.nan))
+            if classes_have_evidence(classes, predictions.speakers):
+                found.append(uar_interval(scores[..., group], classes, predictions.speakers))
+            else:
+                found.append((math.nan, math.nan))
         return tuple(found)
 
     @property

@@ -36,7 +36,7 @@ from .charts import SPECTROGRAM_DB, interval_chart, line_chart, scatter
 from .evaluate import evaluate, runs_of_seeds
 from .evaluation import Evaluation
 from .fold_runs import folds_in
-from .report_clips import clips_of_evaluation
+from .report_clips import clips_of_evaluation, rule_of_errors
 from .report_page import Compared, Confusion, Export, Figure, Quality, ShownTable, Summary, Training
 from .significance import FEWEST_SPEAKERS, names_with_mean
 from .trained_run import DATA_CHANGED, config_of_all_folds
@@ -110,6 +110,7 @@ def report(runs: Sequence[Path], *, out: Path | None = None) -> Path:
         compared=_compared(evaluation),
         export=_export(RunFolder(shown).export),
         clips=clips_of_evaluation(config, evaluation),
+        ranked_by=rule_of_errors(config.data.columns),
         clip_seconds=config.frontend.clip_seconds,
         decibels=SPECTROGRAM_DB,
         is_masked=config.model.has_second_view,
@@ -271,10 +272,15 @@ def _losses(records: Sequence[dict[str, Any]]) -> dict[str, Float64]:
 
 
 def _of_runs(histories: dict[str, list[dict[str, Any]]]) -> Figure:
-    """Each run over its own epochs."""
+    """Each run over its own epochs, by what its epoch was chosen by, or by CCC where that is not the same."""
     epochs = [record["epoch"] for record in max(histories.values(), key=len)]
-    means = {name: [score_of(record) for record in history] for name, history in histories.items()}
-    metric = METRIC_NAMES[metric_of_record(next(iter(histories.values()))[0])]
+    chosen_by = {metric_of_record(history[0]) for history in histories.values()}
+    is_same = len(chosen_by) == 1
+    means = {
+        name: [score_of(record) if is_same else record["val_ccc"] for record in history]
+        for name, history in histories.items()
+    }
+    metric = METRIC_NAMES[chosen_by.pop() if is_same else "ccc"]
     return _curves(f"{metric[0].upper()}{metric[1:]} on Val of each run", means, epochs, metric)
 
 

@@ -14,13 +14,14 @@ from ...runtime.audio.wav_file import wav_bytes
 from ...runtime.frontend import mel_edges
 from ..config import Config
 from ..data.device_clips import SplitClips, split_clips
-from ..method.columns import Scale
+from ..method.columns import Columns, Scale
 from ..method.frontend import LogMel
 from ..method.views import mask_draws, masked_view
 from ..plan import data_from_config
 from ..predict import mel_mean
 from .charts import spectrogram
 from .evaluation import Evaluation
+from .predictions import Predictions
 from .report_page import Rating, ShownClip
 
 CLIPS: Final = 4  # shown: the best and the worst two by their error
@@ -28,12 +29,15 @@ CLIPS: Final = 4  # shown: the best and the worst two by their error
 
 def clips_of_evaluation(config: Config, evaluation: Evaluation) -> list[ShownClip]:
     """The best predicted ones first, the worst one last."""
-    split = split_clips(data_from_config(config), "Val", config.frontend, torch.device("cpu"))
-    errors = _errors(config, evaluation)
+    training, split = (
+        split_clips(data_from_config(config), name, config.frontend, torch.device("cpu"))
+        for name in ("Train", "Val")
+    )
+    errors = errors_of_clips(evaluation.predictions, config.data.columns)
     order = np.argsort(errors)[: int((~np.isnan(errors)).sum())]
     best = order[: CLIPS // 2].tolist()
     worst = [sample for sample in order[-(CLIPS // 2) :].tolist() if sample not in best]
-    fill = mel_mean(split, LogMel(config.frontend))
+    fill = mel_mean(training, LogMel(config.frontend))
     shown = [(sample, "best predicted") for sample in best] + [
         (sample, "worst predicted") for sample in worst
     ]
@@ -42,15 +46,30 @@ def clips_of_evaluation(config: Config, evaluation: Evaluation) -> list[ShownCli
     ]
 
 
-def _errors(config: Config, evaluation: Evaluation) -> Float64:
-    """[n]: each clip's mean absolute error over its targets, as shares of their scales; NaN without any."""
-    predictions, widths = evaluation.predictions, [scale.width for scale in config.data.columns.spans]
-    errors = np.abs(predictions.scores - predictions.rated) / widths
+def errors_of_clips(predictions: Predictions, columns: Columns) -> Float64:
+    """[n]: how far each clip's predictions are from its labels; NaN where it has none of them.
+
+    The mean absolute error over the rated targets, as a share of their scales; without rated targets, one
+    minus the probability of the labelled class, the mean over the class targets.
+    """
+    count = len(columns.targets)
+    if count:
+        widths = [scale.width for scale in columns.scales]
+        errors = np.abs(predictions.scores - predictions.rated)[:, :count] / widths
+    else:
+        of_labelled = predictions.scores * predictions.rated
+        errors = np.stack([1 - of_labelled[:, group].sum(1) for group in columns.groups], axis=1)
     known = ~np.isnan(errors)
-    if known.all():
-        return np.asarray(errors.mean(1))
-    count = known.sum(1)
-    return np.where(count > 0, np.nan_to_num(errors).sum(1) / np.maximum(count, 1), np.nan)
+    means = np.nan_to_num(errors).sum(1) / np.maximum(known.sum(1), 1)
+    return np.where(known.any(1), means, np.nan)
+
+
+def rule_of_errors(columns: Columns) -> str:
+    """What `errors_of_clips` are, in words."""
+    if not columns.targets:
+        return "one minus the probability of the labelled class"
+    of_scales = ", as a share of their scales" if columns.is_scaled else ""
+    return f"the mean absolute error over the {'rated ' if columns.classes else ''}targets{of_scales}"
 
 
 def _clip(
@@ -64,7 +83,7 @@ def _clip(
 ) -> ShownClip:
     index = np.array([sample])
     clean = LogMel(config.frontend)(*split.clips(index, np.zeros_like(index)))
-    masked = masked_view(clean, fill, mask_draws(config.seed, 1, index, config.augment), config.augment)
+    masked = masked_view(clean, fill, mask_draws(config.seed, 0, index, config.augment), config.augment)
     seconds, hertz = config.frontend.clip_seconds, mel_edges(config.frontend)[1:-1]
     predictions = evaluation.predictions
     return ShownClip(

@@ -96,6 +96,16 @@ def have_evidence(rated: npt.ArrayLike, speakers: Sequence[str]) -> npt.NDArray[
     return with_all(np.array(enough, dtype=bool), known.sum(0) >= 2)
 
 
+def classes_have_evidence(classes: npt.ArrayLike, speakers: Sequence[str]) -> bool:
+    """Whether enough named speakers have each of the classes [n] that any clip has; NaN is no class.
+
+    A resample that lost the speakers of a class would be judged on the others, which is another measure.
+    """
+    known, names = np.asarray(classes, np.float64), np.asarray(speakers)
+    present = np.unique(known[~np.isnan(known)])
+    return bool(present.size) and not any(no_evidence_of(names[known == one].tolist()) for one in present)
+
+
 def with_all(enough: npt.NDArray[np.bool_], known: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """[K] -> [K + 1]: a mean is as good as the evidence on each of the targets that are in it."""
     return np.append(enough, bool(known.any() and enough[known].all()))
@@ -147,7 +157,8 @@ def uar_interval(
     """The 95% interval (low, high) of the unweighted average recall of one class target.
 
     probabilities [n, C], or [S, n, C] for several seeds; numbers of classes [n]. Speakers are drawn with
-    replacement, and seeds, too, where there are several. A resample counts the classes that it has.
+    replacement, and seeds, too, where there are several. A resample counts the classes that it has: see
+    `classes_have_evidence`.
     """
     p, known = np.asarray(probabilities), np.asarray(classes)
     p = p.reshape(-1, *p.shape[-2:])

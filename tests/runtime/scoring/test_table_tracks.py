@@ -60,6 +60,31 @@ def test_every_recording_has_a_track_under_a_name_of_its_own(table: Path, tmp_pa
     assert (tmp_path / "tracks/quiet <b>.txt").read_text() == ""
 
 
+def test_tracks_are_of_the_channel_that_was_scored(tmp_path: Path, tiny_model: Path) -> None:
+    sounds = np.random.default_rng(0).normal(size=(4 * RATE, 2)) * (1e-3, 0.1)
+    for name, samples in (("two", sounds), ("quiet", sounds[:, 0]), ("loud", sounds[:, 1])):
+        soundfile.write(tmp_path / f"{name}.wav", samples, RATE)
+
+    def drawn(name: str, channel: int | None) -> tuple[list[str], set[str]]:
+        """The lines of the levels on the page, and Raven's channels."""
+        folder = tmp_path / f"{name}{channel}"
+        folder.mkdir()
+        with (
+            Scorer(tiny_model, "cpu", window=0.5, channel=channel) as scorer,
+            InputSpool(inputs_from_arguments([bytes(tmp_path / f"{name}.wav")])) as spool,
+        ):
+            score_to_table(LocalEngine(scorer), spool, folder / "scores.csv")
+        write_tracks(folder / "scores.csv", folder, ("raven", "html"))
+        rows = (folder / f"{name}.selections.txt").read_text().splitlines()
+        page = (folder / "scores.html").read_text()
+        return re.findall(r'points="[^"]*"', page), {row.split("\t")[2] for row in rows[1:]}
+
+    for name, channel in (("quiet", 1), ("loud", 2)):
+        lines, channels = drawn("two", channel)
+        assert lines
+        assert (lines, channels) == (drawn(name, None)[0], {str(channel)})
+
+
 def test_a_recording_whose_first_part_has_no_scores_keeps_the_others(table: Path, tmp_path: Path) -> None:
     header, *rows = csv.reader(table.read_text().splitlines())
     first = next(row for row in rows if row[0].endswith("a/x.wav"))

@@ -1,6 +1,7 @@
 """The page of a run shows names as they are, whatever they are, and does not run them."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -30,10 +31,12 @@ from rrtn.train.evidence import report as page_of
 from rrtn.train.evidence import trained_run
 from rrtn.train.evidence.best_checkpoint import best_of_run
 from rrtn.train.evidence.evaluate import evaluate
+from rrtn.train.evidence.predictions import Predictions
 from rrtn.train.evidence.report import report
-from rrtn.train.evidence.report_clips import clips_of_evaluation
+from rrtn.train.evidence.report_clips import clips_of_evaluation, errors_of_clips, rule_of_errors
 from rrtn.train.evidence.report_page import ShownTable
 from rrtn.train.method import model
+from rrtn.train.method.columns import UNIT, ClassTarget, Columns, Scale
 from rrtn.train.method.encoders import PannsCnn
 from rrtn.train.method.tasks import Task
 from rrtn.train.plan import plan_from_config
@@ -211,9 +214,45 @@ def test_n22_few_speakers_have_no_interval(run: Path, tmp_path: Path) -> None:
 def test_n22_the_best_and_the_worst_clips_say_so_with_their_errors(run: Path, tmp_path: Path) -> None:
     found = evaluate(run, ridge=False)
     errors = np.sort(np.abs(found.predictions.scores - found.predictions.rated).mean(1))
-    said = re.findall(r"(best|worst) predicted, mean error (\d\.\d{3})", shown(run, tmp_path).text)
+    said = re.findall(r"(best|worst) predicted, error (\d\.\d{3})", shown(run, tmp_path).text)
     ranks = ("best", "best", "worst", "worst")
     assert said == [(rank, f"{error:.3f}") for rank, error in zip(ranks, errors, strict=True)]
+
+
+def test_errors_of_clips_are_those_of_ratings_and_without_any_those_of_classes() -> None:
+    kind = ClassTarget(name="Type", classes=("a", "b"))
+    mixed = Columns(targets=("Age", "Awe"), scales=(Scale(0, 100), UNIT), classes=(kind,))
+    nan = math.nan
+    predictions = Predictions(
+        file_ids=("x", "y", "z"),
+        speakers=("", "", ""),
+        targets=mixed.labels,
+        scores=np.array([[10, 0.5, 0.2, 0.8], [50, 0.5, 0.2, 0.8], [50, 0.5, 0.2, 0.8]]),
+        rated=np.array([[20, 0.1, 1, 0], [nan, 0.2, nan, nan], [nan, nan, 0, 1]]),
+        classes=(kind,),
+    )
+    np.testing.assert_allclose(errors_of_clips(predictions, mixed), [(0.1 + 0.4) / 2, 0.3, nan])
+    assert (
+        rule_of_errors(mixed) == "the mean absolute error over the rated targets, as a share of their scales"
+    )
+    alone = Columns(targets=(), scales=(), classes=(kind,))
+    classes = replace(
+        predictions, targets=alone.labels, scores=predictions.scores[:, 2:], rated=predictions.rated[:, 2:]
+    )
+    np.testing.assert_allclose(errors_of_clips(classes, alone), [0.8, nan, 0.2])
+    assert rule_of_errors(alone) == "one minus the probability of the labelled class"
+
+
+def test_runs_whose_epochs_were_chosen_by_unlike_measures_are_drawn_by_one(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[Any, str]] = []
+    monkeypatch.setattr(page_of, "_curves", lambda caption, lines, epochs, unit: drawn.append((lines, unit)))
+    plain = [{"epoch": 1, "val_ccc": 0.3}]
+    task = [{"epoch": 1, "val_ccc": 0.3, "val_metric": "s_mtl", "val_score": 0.1}]
+    page_of._of_runs({"a": plain, "b": task})
+    page_of._of_runs({"b": task, "c": task})
+    assert drawn == [({"a": [0.3], "b": [0.3]}, "mean CCC"), ({"b": [0.1], "c": [0.1]}, "S_MTL")]
 
 
 def test_n22_the_epoch_was_chosen_on_these_clips(

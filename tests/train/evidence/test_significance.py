@@ -355,6 +355,13 @@ def test_a_class_target_that_few_have_has_no_interval() -> None:
     document = json.loads(json.dumps(found.to_dict(), allow_nan=False))["classes"]
     assert document["Type"]["uar_low"] < document["Type"]["uar"] < document["Type"]["uar_high"]
     assert (document["Mood"]["uar_low"], document["Mood"]["uar_high"]) == (None, None)
+    rare = np.where(
+        (speakers < "s03")[:, None], one_hot, np.array([1.0, 0.0])
+    )  # three speakers have the second
+    found = replace(found, seeds=(replace(seed, rated=np.hstack([one_hot, rare])),))
+    document = json.loads(json.dumps(found.to_dict(), allow_nan=False))["classes"]
+    assert document["Type"]["uar_low"] is not None
+    assert (document["Mood"]["uar_low"], document["Mood"]["uar_high"]) == (None, None)
     none = replace(seed, rated=np.hstack([one_hot, np.full_like(one_hot, np.nan)]))
     found = replace(found, seeds=(none,))
     document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
