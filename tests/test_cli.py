@@ -117,11 +117,11 @@ def test_the_help_in_the_list_is_the_commands_own(name: str) -> None:
     assert COMMANDS[name].help == own.splitlines()[0]
 
 
-def test_every_command_can_be_called_by_its_name(tmp_path: Path) -> None:
+def test_every_command_can_be_called_by_its_name(runtime_server: Server, tmp_path: Path) -> None:
     for name in COMMANDS:
-        done = call_new(name, "--help", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.startswith(f"Usage: rrtn {name} ")
+        ended = runtime_server.start(name, "--help", cwd=tmp_path).wait()
+        assert ended.code == 0, ended.err
+        assert ended.out.startswith(f"Usage: rrtn {name} ")
 
 
 def test_help_loads_no_command(tmp_path: Path) -> None:

@@ -119,6 +119,7 @@ def with_other_weights(model: Path, path: Path) -> Path:
 # S1
 
 
+@pytest.mark.slow
 def test_s1_killed_at_random_moments(tmp_path: Path, tiny_model: Path, start: Start, whole: bytes) -> None:
     """Union of parts = each input exactly once; final table byte-identical to an uninterrupted run."""
     rng, kills = np.random.default_rng(SEED), 0
@@ -177,8 +178,15 @@ def test_s1_killed_alone_its_decoders_end_too(
 # S2
 
 
-@pytest.mark.parametrize("group", [True, False], ids=["group", "alone"])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code", "group"),
+    [
+        pytest.param(signal.SIGTERM, 143, False, id="kill"),
+        pytest.param(signal.SIGINT, 130, True, id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, 143, True, id="SIGTERM to all", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, False, id="SIGINT alone", marks=pytest.mark.slow),
+    ],
+)
 def test_s2_a_signal_stops_and_the_same_command_goes_on(
     tmp_path: Path, many: Path, tiny_model: Path, start: Any, number: signal.Signals, code: int, group: bool
 ) -> None:

@@ -57,8 +57,8 @@ def come_to(table: Path, outcome: Outcome) -> dict[str, Any]:
     "place",
     [
         "train.step:sigkill:3",
-        "train.validate:sigkill:4",
-        "write.replace:sigkill:1",
+        pytest.param("train.validate:sigkill:4", marks=pytest.mark.slow),
+        pytest.param("write.replace:sigkill:1", marks=pytest.mark.slow),
         "write.replace:sigkill:20",
     ],
 )
@@ -84,7 +84,12 @@ def test_killed_and_run_again(
             143,
             "run the same command again: it continues where this one stopped",
         ),
-        ("train.step:sigint:4", 130, "resnet18-rrtn/seed0 | stopped by a signal at step 2"),
+        pytest.param(
+            "train.step:sigint:4",
+            130,
+            "resnet18-rrtn/seed0 | stopped by a signal at step 2",
+            marks=pytest.mark.slow,
+        ),
         ("write.fsync:enospc:9", 4, "No space left on device"),
     ],
 )

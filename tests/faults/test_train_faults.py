@@ -1115,6 +1115,7 @@ def test_t27_a_killed_process_ends_the_other_soon_and_leaves_a_whole_checkpoint(
     assert load_checkpoint(tmp_path / "run/checkpoints/last", "weights", "optimizer")[0].step == 6
 
 
+@pytest.mark.slow
 def test_t27_torchrun_ends_when_one_process_is_killed(
     fresh: tuple[object, ...], server: Any, tmp_path: Path
 ) -> None:
