@@ -12,6 +12,8 @@ import soundfile
 from .backends.cuda_driver import gpu_names
 from .backends.registry import BACKENDS
 from .backends.tuning_file import newest_tuning
+from .errors import ConfigError
+from .system.cache import cache_folder
 from .system.cpus import usable_cpus
 from .system.host import total_memory
 from .system.packages import installed_version
@@ -32,7 +34,10 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Everything that decides what rrtn can do here."""
-    return [_python(), _cpu(), _memory(), _disk(), _gpu(), *_packages(), *_backends(), _tune(), _formats()]
+    return [
+        *(_python(), _cpu(), _memory(), _disk(), _cache(), _gpu()),
+        *(*_packages(), *_backends(), _tune(), _formats()),
+    ]
 
 
 _PACKAGES: Final = {  # name -> its purpose, and the extra that installs it
@@ -66,6 +71,21 @@ def _disk() -> Finding:
     detail = f"{free:.1f} GiB free in the current folder"
     return (
         Finding("disk", "ok", detail) if free > 1 else Finding("disk", "missing", detail, "free some space")
+    )
+
+
+def _cache() -> Finding:
+    """Nothing in it is ever removed by rrtn: clips that were decoded before the data changed stay."""
+    try:
+        folder = cache_folder()
+        size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    except ConfigError as error:
+        return Finding("cache", "missing", f"{error.subject}: {error.came}", error.fix)
+    except OSError as error:  # another process is at work in it
+        return Finding("cache", "note", f"{folder}: {error.strerror}")
+    what = "clips that were decoded, tunings"
+    return Finding(
+        "cache", "ok", f"{size / 2**30:.1f} GiB in {folder} ({what}): it may be deleted at any time"
     )
 
 

@@ -1,7 +1,9 @@
 """The doctor reports what is installed, and its remedies exist."""
 
 import importlib.metadata
+import os
 import re
+from pathlib import Path
 
 import pytest
 import soundfile
@@ -21,10 +23,26 @@ def test_every_part_is_reported_once() -> None:
         "cpu",
         "memory",
         "disk",
+        "cache",
         "gpu",
         *(f"score --backend {kind.name}" for kind in BACKENDS),
         "audio formats",
     } <= set(subjects)
+
+
+def test_the_cache_is_measured_and_a_folder_that_is_none_of_ones_own_is_said(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cache / "clips").mkdir(parents=True)
+    with (cache / "clips/shard").open("wb") as file:
+        file.truncate(3 << 29)
+    assert by_subject()["cache"].detail.startswith(f"1.5 GiB in {cache} ")
+    monkeypatch.delenv("RRTN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/home")
+    monkeypatch.setattr("tempfile.tempdir", str(cache))
+    (cache / f"rrtn-cache-{os.getuid()}").touch()
+    found = by_subject()["cache"]
+    assert (found.state, found.fix) == ("missing", "set RRTN_CACHE to a folder of your own")
 
 
 def test_installed_packages_are_named_with_their_version() -> None:
