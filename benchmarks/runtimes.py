@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from rrtn.runtime.arrays import Float32
 from rrtn.runtime.system.cpus import usable_cpus
-from rrtn.runtime.system.host import quiet_stdout
+from rrtn.runtime.system.descriptors import quiet_stdout
 
 sys.path.append(str(Path(__file__).parents[1] / ".peers"))  # behind all that rrtn itself uses
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # else its import reports itself

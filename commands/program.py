@@ -16,7 +16,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from ..runtime.errors import StoppedError
-from ..runtime.system.host import HANG_UP, quoted, stderr_descriptor
+from ..runtime.system.descriptors import stderr_descriptor
+from ..runtime.system.host import HANG_UP, quoted
 from ..runtime.text import json_text
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from ..runtime.system.host import fill_standard_descriptors, is_open
+from ..runtime.system.descriptors import fill_standard_descriptors, is_open
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 

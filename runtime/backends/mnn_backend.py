@@ -17,7 +17,8 @@ from ..arrays import Float32
 from ..bundle import Bundle, Variant
 from ..errors import ModelError, OutOfMemoryError, UnavailableError
 from ..system.cpus import usable_cpus
-from ..system.host import NamedFile, quiet_stdout
+from ..system.descriptors import quiet_stdout
+from ..system.host import NamedFile
 from .lanes import Lanes
 from .model_batch import ClipBatch, HostModel, Outputs, Spent, check_fit, widened
 

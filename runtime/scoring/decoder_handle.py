@@ -16,14 +16,8 @@ from typing import IO, Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..system.host import (
-    SIGKILL,
-    Inherited,
-    SharedMemory,
-    fill_standard_descriptors,
-    is_stopped,
-    start_process,
-)
+from ..system.descriptors import fill_standard_descriptors
+from ..system.host import SIGKILL, Inherited, SharedMemory, is_stopped, start_process
 from .decoder_messages import IDLE, DecoderSettings, DecoderWork, FileChunk, Report, SlotMemory, TicketSpan
 from .decoder_start import check_process, decoder_command, decoder_environment, this_process
 

@@ -23,15 +23,9 @@ from ..audio.sources import AudioSource, PackedFile, content_hash
 from ..audio.voice_gate import VoiceGate
 from ..errors import AudioError, StoppedError
 from ..frontend import clip_input
+from ..system.descriptors import shorten_stderr
 from ..system.failpoints import failpoint
-from ..system.host import (
-    end_with_parent,
-    go_behind,
-    ignore_interrupts,
-    inherited_connection,
-    opened_memory,
-    shorten_stderr,
-)
+from ..system.host import end_with_parent, go_behind, ignore_interrupts, inherited_connection, opened_memory
 from ..system.memory import MEMORY_BUDGET, limit_memory
 from .decoder_messages import (
     IDLE,

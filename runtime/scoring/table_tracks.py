@@ -16,8 +16,8 @@ from ..audio.reader import levels_of_file
 from ..errors import AudioError, ConfigError
 from ..progress import Progress
 from ..spec import FrontendSpec
+from ..system.descriptors import quiet_codecs
 from ..system.files import read_regular, remove_abandoned, write_bytes
-from ..system.host import quiet_codecs
 from ..tables.label_tracks import TRACK_FORMATS, Track
 from ..tables.outputs import check_new, check_outputs
 from ..tables.rows import Row

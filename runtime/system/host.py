@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 if TYPE_CHECKING:
     import socket
@@ -31,8 +31,6 @@ MemoryKind = Literal["space", "data"]
 
 MOST_PROCESSES: Final = 60 if sys.platform == "win32" else 10_000  # Windows waits for 63 objects at once
 NO_LIMIT: Final = -1
-_STDOUT: Final = 1
-_STDERR: Final = 2
 HANG_UP: Final = getattr(signal, "SIGHUP", None)  # Windows has no such signal
 SIGKILL: Final = 9  # Windows has no such signal; its kill ends a process as surely
 # Names under which open descriptors can be opened again: a second opening has a place of its own in the file.
@@ -194,97 +192,6 @@ def flush_c_stdout() -> None:
         ctypes.CDLL(None).fflush(None)
 
 
-@contextlib.contextmanager
-def quiet_stdout() -> Iterator[None]:
-    """Lets nothing in this process write on stdout, where a table or JSON may go.
-
-    C libraries print there: libsndfile for some damaged files, MNN when it is loaded. Decoders have no
-    stdout.
-    """
-    with _leading_nowhere(_STDOUT):
-        try:
-            yield
-        finally:
-            flush_c_stdout()
-
-
-@contextlib.contextmanager
-def quiet_codecs() -> Iterator[None]:
-    """For files that are decoded in this process: nothing writes on stdout, and C libraries not on stderr.
-
-    libmpg123 has notes on each frame that it does not know. Where sys.stderr is the descriptor 2, as in a
-    program that is not ours, they come through: they could not be told from what Python prints.
-    """
-    is_apart = stderr_descriptor() != _STDERR
-    with quiet_stdout(), _leading_nowhere(_STDERR) if is_apart else contextlib.nullcontext():
-        yield
-
-
-def stderr_descriptor() -> int:
-    """Where sys.stderr writes; 2 where it does not say."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # none, closed, or a program's own
-        return sys.stderr.fileno()
-    return _STDERR
-
-
-class _Nowhere:
-    """The descriptors that lead nowhere -> where they led, and how many blocks want it so."""
-
-    lock = threading.Lock()
-    kept: ClassVar[dict[int, tuple[int, int]]] = {}
-
-
-@contextlib.contextmanager
-def _leading_nowhere(descriptor: int) -> Iterator[None]:
-    """What is written to the descriptor is dropped. One that is closed stays so. Threads may overlap."""
-    with _Nowhere.lock:
-        is_open_now = _lead_nowhere(descriptor)
-    try:
-        yield
-    finally:
-        if is_open_now:
-            with _Nowhere.lock:
-                _lead_back(descriptor)
-
-
-def _lead_nowhere(descriptor: int) -> bool:
-    if descriptor in _Nowhere.kept:
-        kept, wanted = _Nowhere.kept[descriptor]
-    elif is_open(descriptor):
-        kept, wanted = os.dup(descriptor), 0
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, descriptor)
-        os.close(nowhere)
-    else:
-        return False
-    _Nowhere.kept[descriptor] = kept, wanted + 1
-    return True
-
-
-def _lead_back(descriptor: int) -> None:
-    kept, wanted = _Nowhere.kept.pop(descriptor, (-1, 0))
-    if wanted > 1:
-        _Nowhere.kept[descriptor] = kept, wanted - 1
-    elif wanted:
-        os.dup2(kept, descriptor)
-        os.close(kept)
-
-
-def _lead_back_in_child() -> None:
-    """The threads that wanted it are not there, and one of them may have held the lock."""
-    _Nowhere.lock = threading.Lock()
-    for descriptor, (kept, _) in [*_Nowhere.kept.items()]:
-        _Nowhere.kept[descriptor] = kept, 1
-        _lead_back(descriptor)
-
-
-def shorten_stderr(most: int) -> None:
-    """Empties stderr where it is a file of more than so many bytes that `start_process` has given us."""
-    if os.fstat(_STDERR).st_size > most:
-        os.lseek(_STDERR, 0, os.SEEK_SET)
-        os.ftruncate(_STDERR, 0)
-
-
 # Memory
 
 
@@ -321,25 +228,6 @@ def _limit(kind: MemoryKind) -> int:
 
 
 # Processes
-
-
-def fill_standard_descriptors() -> None:
-    """Opens the null device in place of what is closed of stdin, stdout and stderr.
-
-    Otherwise the next file that is opened would be one of them, and could not be handed to another process:
-    there these numbers are its own streams'.
-    """
-    for number in range(3):
-        if not is_open(number):
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
-
-
-def is_open(descriptor: int) -> bool:
-    """Whether the descriptor is of something that is open."""
-    with contextlib.suppress(OSError):
-        os.fstat(descriptor)
-        return True
-    return False
 
 
 class SharedMemory:
@@ -457,9 +345,6 @@ def after_fork_in_child(call: Callable[[], object]) -> None:
     """Calls it in each process that is forked from this one, where there is fork."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=call)
-
-
-after_fork_in_child(_lead_back_in_child)
 
 
 def pipe_without_waiting() -> tuple[int, int]:

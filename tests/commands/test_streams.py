@@ -119,7 +119,7 @@ import os, sys
 {begins}
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.audio.reader import read_audio
-from rrtn.runtime.system.host import quiet_codecs
+from rrtn.runtime.system.descriptors import quiet_codecs
 with quiet_codecs():
     print("before", file=sys.stderr)
     assert read_audio({str(noisy)!r}, FrontendSpec()).samples.any()
@@ -141,7 +141,7 @@ os.write(2, b"the end\\n")
 CRASHES = """
 import os, sys
 from rrtn.commands.streams import hold_streams
-from rrtn.runtime.system.host import quiet_codecs
+from rrtn.runtime.system.descriptors import quiet_codecs
 hold_streams()
 with quiet_codecs():
     os.kill(os.getpid(), int(sys.argv[1]))
@@ -161,7 +161,7 @@ def test_a_crash_among_silent_codecs_has_a_word(number: signal.Signals, word: st
 OVERLAP = """
 import os, sys, threading
 from rrtn.commands.streams import hold_streams
-from rrtn.runtime.system.host import quiet_codecs
+from rrtn.runtime.system.descriptors import quiet_codecs
 hold_streams()
 before = [os.readlink(f"/proc/self/fd/{number}") for number in (1, 2)]
 both, first_ended, inside = threading.Barrier(2), threading.Event(), []
@@ -183,18 +183,18 @@ assert before == [os.readlink(f"/proc/self/fd/{number}") for number in (1, 2)]
 FORKS = """
 import os, sys, threading
 from rrtn.commands.streams import hold_streams
-from rrtn.runtime.system import host
+from rrtn.runtime.system import descriptors
 hold_streams()
 inside, ends = threading.Event(), threading.Event()
 def decode():
-    with host.quiet_codecs(), host._Nowhere.lock:
+    with descriptors.quiet_codecs(), descriptors._Nowhere.lock:
         inside.set()
         ends.wait()
 thread = threading.Thread(target=decode)
 thread.start()
 inside.wait()
 if not (child := os.fork()):
-    with host.quiet_stdout():
+    with descriptors.quiet_stdout():
         os.write(1, b"silent")
     os.write(1, b"stdout")
     os.write(2, b"stderr")
@@ -244,7 +244,7 @@ def test_a_second_signal_while_files_are_decoded_ends_in_a_line() -> None:
     code = """
 from rrtn.commands import program
 from rrtn.commands.streams import hold_streams
-from rrtn.runtime.system.host import quiet_codecs
+from rrtn.runtime.system.descriptors import quiet_codecs
 hold_streams()
 with quiet_codecs():
     program._end_at_once(15)

@@ -35,8 +35,8 @@ from ...runtime.progress import Progress
 from ...runtime.spec import FrontendSpec
 from ...runtime.system.cache import cache_folder
 from ...runtime.system.cpus import usable_cpus
+from ...runtime.system.descriptors import quiet_codecs
 from ...runtime.system.files import atomic_path, remove_left, write_json
-from ...runtime.system.host import quiet_codecs
 from ...runtime.system.locks import in_turn
 from ...runtime.text import counted, first_of
 from .levels import LevelMeter
