@@ -10,6 +10,7 @@ containers   the recordings in a file, and what is missing of them
 mixdown      many channels to one
 foreign      kinds of audio that libsndfile refuses
 mended_wav   WAV and AIFF whose chunks a writer spoilt
+snd_reader   the first reader: libsndfile
 av_reader    the second reader: PyAV, for what libsndfile refuses
 cutting      pieces of a sound that comes in blocks
 level        how loud the model hears a sound: one level for a file, or a running one

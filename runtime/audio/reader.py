@@ -1,6 +1,6 @@
 """Audio as the model hears it: a file -> mono int16 at the spec's rate and peak.
 
-libsndfile reads it, or else the second reader (av_reader.py), where that is installed.
+libsndfile reads it (snd_reader.py), or else the second reader (av_reader.py), where that is installed.
 
 Training and scoring both read through this module, so a clip has the same samples in both. First the
 channels become one (mixdown.py), then the sound is resampled (soxr HQ), set to its level, and rounded to
@@ -11,7 +11,6 @@ N samples, C channels.
 
 import contextlib
 import errno
-import io
 import math
 import os
 import stat
@@ -20,7 +19,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +28,11 @@ from ..arrays import Float32, Int16, around_zero, in_float32, signal_of, wavefor
 from ..errors import AudioError, ConfigError, StoppedError
 from ..spec import MAX_CHANNELS, MAX_RATE, MIN_RATE, FrontendSpec
 from ..system.failpoints import failpoint
-from ..system.host import DESCRIPTORS, open_to_read
+from ..system.host import open_to_read
 from .av_reader import AvSound, opened_by_av
 from .bursts import BurstDetector
 from .codes import in_order
-from .containers import SLACK, Layout, Pieces, PiecesFile, layout_of
+from .containers import SLACK, Layout, Pieces, layout_of
 from .file_names import FilePath
 from .foreign import broken_pages, container_of
 from .level import Level
@@ -41,18 +40,9 @@ from .level_curve import LevelCurve
 from .mixdown import ChannelLevels, Mixdown
 from .recording import MOST_KEPT, Blocks, Measured, Recording
 from .segments import BurstFilter, Meter, Segments
+from .snd_reader import SndSound, opened_by_libsndfile, refusal
 from .sound import FramePowers
 
-if TYPE_CHECKING:
-    import soundfile
-
-BLOCK_FRAMES: Final = 1 << 16
-_UNKNOWN_LENGTH: Final = 1 << 40  # frames; libsndfile says 2^63 - 1 where a header gives none
-_BUFFER: Final = 1 << 16  # bytes
-# Numbers of libsndfile's errors.
-_NOT_RECOGNISED: Final = 1
-_NOT_OPENED: Final = (7, 8, 9)  # so it says of an MP3 without a frame; the file is open, and could be read
-_NO_MEMORY: Final = 17
 _NOTHING: Final = np.zeros(0, dtype=np.float32)
 
 
@@ -269,7 +259,7 @@ def _storage_failed(path: FilePath, error: OSError) -> StoppedError:
     )
 
 
-_OpenSound = Callable[[Pieces], AbstractContextManager["AvSound | _SndSound"]]
+_OpenSound = Callable[[Pieces], AbstractContextManager[AvSound | SndSound]]
 
 
 class _Decoded(NamedTuple):
@@ -308,13 +298,13 @@ class _FileDecoder:
 
         layout = layout_of(descriptor)
         try:
-            decoded = self._joined(layout, partial(_opened_by_libsndfile, descriptor), measured)
+            decoded = self._joined(layout, partial(opened_by_libsndfile, descriptor), measured)
             damaged = {"damaged"} if broken_pages(descriptor) else set()
             return decoded._replace(flags=decoded.flags | damaged)
         except soundfile.LibsndfileError as error:
             container = container_of(descriptor)
             if container is None:
-                raise _refusal(error, layout) from error
+                raise refusal(error, layout) from error
         # FFmpeg knows formats that layout_of does not; of Ogg alone it needs the recordings apart.
         layout = Layout(recordings=layout.recordings) if container.demuxer == "ogg" else Layout()
         return self._joined(layout, partial(opened_by_av, descriptor, container), measured)
@@ -349,15 +339,6 @@ class _FileDecoder:
             return decoded._replace(flags=decoded.flags | sound.flags, missing=sound.missing)
 
 
-def _refusal(error: "soundfile.LibsndfileError", layout: Layout) -> AudioError:
-    if layout.missing:
-        return AudioError("truncated", layout.missing)
-    if error.code in _NOT_OPENED:
-        return AudioError("corrupt", "the decoder finds no sound in it")
-    codes = {_NOT_RECOGNISED: "unsupported_format", _NO_MEMORY: "out_of_memory"}
-    return AudioError(codes.get(error.code, "corrupt"), error.error_string)
-
-
 def _limited(
     blocks: Iterator[Float32], max_seconds: float, rate: int, meter: Meter | None
 ) -> Iterator[Float32]:
@@ -381,61 +362,6 @@ def _is_cut(layout: Layout, seconds: float) -> bool:
 def _blocks_again(opened: _OpenSound, pieces: Pieces) -> Iterator[Float32]:
     with opened(pieces) as sound:
         yield from sound.blocks()
-
-
-class _SndSound:
-    """One recording that libsndfile reads. AvSound is one that PyAV reads."""
-
-    flags: Final = frozenset[str]()
-
-    def __init__(self, file: "soundfile.SoundFile") -> None:
-        self._file, self._decoded = file, 0
-        self.rate, self.channels = file.samplerate, file.channels
-
-    def blocks(self) -> Iterator[Float32]:
-        """Blocks [N, C] of the whole recording, once."""
-        self._file.seekable = lambda: False  # FLAC of unknown length fails at a seek behind its last block
-        while self._decoded < self._file.frames:  # libsndfile gives no more, so it need not be asked
-            block = self._file.read(BLOCK_FRAMES, dtype="float32", always_2d=True)
-            if not len(block):
-                return
-            self._decoded += len(block)
-            yield block
-
-    @property
-    def stated(self) -> int:
-        """Frames by the header; 0 where it does not say. libsndfile guesses those of MPEG."""
-        known = self._file.frames < _UNKNOWN_LENGTH and not self._file.subtype.startswith("MPEG")
-        return self._file.frames if known else 0
-
-    @property
-    def missing(self) -> str:
-        """After the last block: frames that the header promises and the decoder did not give."""
-        if self.stated - self._decoded <= SLACK * self.rate:
-            return ""
-        return f"{self._decoded} of {self.stated} frames"
-
-
-@contextlib.contextmanager
-def _opened_by_libsndfile(descriptor: int, pieces: Pieces) -> Iterator[_SndSound]:
-    """Opens one recording of a file.
-
-    A file as it is, is opened by the name of its descriptor, where descriptors have names: given a
-    descriptor, libsndfile would look for a Mac resource fork `._` in the working directory, and read that.
-    Given a virtual file, it looks for one, too, but reads the virtual file in its place, and refuses it.
-    """
-    import soundfile
-
-    if not pieces and DESCRIPTORS:
-        with soundfile.SoundFile(f"{DESCRIPTORS}/{descriptor}") as file:
-            yield _SndSound(file)
-        return
-    source = PiecesFile(descriptor, pieces or (range(os.fstat(descriptor).st_size),))
-    try:
-        with soundfile.SoundFile(io.BufferedReader(source, _BUFFER)) as file:
-            yield _SndSound(file)
-    finally:
-        source.check()  # storage that fails says nothing about the file
 
 
 def _check_layout(channels: int, rate: int) -> None:

@@ -19,7 +19,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec, Scorer
-from rrtn.runtime.audio import reader
+from rrtn.runtime.audio import reader, snd_reader
 from rrtn.runtime.audio.file_names import path_from_cell
 from rrtn.runtime.errors import AudioError
 from rrtn.runtime.tables.rows import Row
@@ -405,7 +405,7 @@ def test_s9_the_cap_holds_where_the_header_gives_no_length(tmp_path: Path, spec:
     path = with_total_samples(constant_flac(tmp_path / "a.flac", seconds=60, rate=16_000), 0)
     with pytest.raises(AudioError, match="too_long"):
         reader.read_audio(path, spec, max_seconds=5, meter=lambda block: decoded.append(len(block)))
-    assert 5 * 16_000 < sum(decoded) <= 5 * 16_000 + reader.BLOCK_FRAMES
+    assert 5 * 16_000 < sum(decoded) <= 5 * 16_000 + snd_reader.BLOCK_FRAMES
 
 
 # S10
@@ -608,15 +608,15 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
     """Does something to the file itself once its first block was decoded."""
 
     def arrange(action: Callable[[], object]) -> None:
-        blocks = reader._SndSound.blocks
+        blocks = snd_reader.SndSound.blocks
 
-        def interrupted(sound: reader._SndSound) -> Iterator[reader.Float32]:
+        def interrupted(sound: snd_reader.SndSound) -> Iterator[reader.Float32]:
             for number, block in enumerate(blocks(sound)):
                 if number == 0:
                     action()
                 yield block
 
-        monkeypatch.setattr(reader._SndSound, "blocks", interrupted)
+        monkeypatch.setattr(snd_reader.SndSound, "blocks", interrupted)
 
     return arrange
 
@@ -633,7 +633,7 @@ def test_s14_a_file_written_to_while_it_is_read_is_changed(
     """`changed` row (fstat before/after), never a mixed score; nor `corrupt`, which it may be no
     more a second later.
     """
-    path = wav(tmp_path / f"a{suffix}", np.random.default_rng(0).normal(0, 0.1, 5 * reader.BLOCK_FRAMES))
+    path = wav(tmp_path / f"a{suffix}", np.random.default_rng(0).normal(0, 0.1, 5 * snd_reader.BLOCK_FRAMES))
     os.utime(path, ns=(0, 0))
     meanwhile(lambda: action(path))
     with pytest.raises(AudioError) as caught:
@@ -645,7 +645,7 @@ def test_s14_a_file_replaced_by_a_rename_scores_as_it_was(
     tmp_path: Path, spec: FrontendSpec, meanwhile: Callable[[Callable[[], object]], None]
 ) -> None:
     """Never a mixed score: the old file stays whole as long as it is open."""
-    noise = np.random.default_rng(0).normal(0, 0.1, 3 * reader.BLOCK_FRAMES)
+    noise = np.random.default_rng(0).normal(0, 0.1, 3 * snd_reader.BLOCK_FRAMES)
     path, new = wav(tmp_path / "a.wav", noise), wav(tmp_path / "new.wav", np.flip(noise))
     before = reader.read_audio(path, spec).samples
     meanwhile(lambda: new.replace(path) if new.exists() else None)

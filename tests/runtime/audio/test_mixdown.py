@@ -8,7 +8,8 @@ import soundfile
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.audio.mixdown import Mixdown
-from rrtn.runtime.audio.reader import BLOCK_FRAMES, Audio, audio_from_array, read_audio
+from rrtn.runtime.audio.reader import Audio, audio_from_array, read_audio
+from rrtn.runtime.audio.snd_reader import BLOCK_FRAMES
 from rrtn.runtime.errors import AudioError
 
 Samples = NDArray[np.float64]

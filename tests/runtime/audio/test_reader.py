@@ -17,7 +17,8 @@ import soxr
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.audio.codes import ERROR_CODES
-from rrtn.runtime.audio.reader import BLOCK_FRAMES, Audio, audio_from_array, read_audio
+from rrtn.runtime.audio.reader import Audio, audio_from_array, read_audio
+from rrtn.runtime.audio.snd_reader import BLOCK_FRAMES
 from rrtn.runtime.errors import AudioError, ConfigError, StoppedError
 
 if TYPE_CHECKING:
@@ -362,7 +363,7 @@ def test_n8_the_same_where_descriptors_have_no_names(
     Path("text.wav").write_text("this is no audio\n" * 1_000)
     shutil.copy(fork_of_sound_designer(tmp_path, sound), "._")
     named = [read_audio(clip, spec).samples for clip in real_clips]
-    monkeypatch.setattr("rrtn.runtime.audio.reader.DESCRIPTORS", None)
+    monkeypatch.setattr("rrtn.runtime.audio.snd_reader.DESCRIPTORS", None)
     assert refusal("text.wav", spec) == "corrupt"
     Path("._").unlink()
     assert refusal("text.wav", spec) == "unsupported_format"
