@@ -1,6 +1,7 @@
 """Which column of a table is which, by the names that the field uses; and what cells of theirs mean.
 
 Names are compared by their words, in any spelling: `Subject_ID`, `subject_id` and `SubjectID` are one name.
+A number is a word: `Set1` is not `Set`.
 """
 
 import re
@@ -46,23 +47,24 @@ _SPLIT_WORDS: Final = {
     **dict.fromkeys(("val", "valid", "validation", "dev", "devel", "development"), "Val"),
     **dict.fromkeys(("test", "testing", "tst"), "Test"),
 }
-_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[^\W\d_][^\W\d_A-Z]*")
+_WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[^\W\d_][^\W\d_A-Z]*|\d+")
 
 
 def named(columns: Sequence[str], names: Sequence[str]) -> str:
     """The column that has one of the names in any spelling; earlier names win. "" where none has."""
-    found = (column for name in names for column in columns if "".join(words(column)) == name)
+    joined = {column: "".join(words(column)) for column in columns}
+    found = (column for name in names for column in columns if name and joined[column] == name)
     return next(found, "")
 
 
 def is_metadata(column: str) -> bool:
-    """Whether a name has no other words than those of metadata and of identifiers."""
-    found = words(column)
+    """Whether a name has no other words than those of metadata and of identifiers, and numbers."""
+    found = [word for word in words(column) if not word.isdecimal()]
     return bool(found) and ("".join(found) in METADATA or METADATA.issuperset(found))
 
 
 def words(column: str) -> list[str]:
-    """Subject_ID, subjectID and "Subject id" -> subject, id."""
+    """Subject_ID, subjectID and "Subject id" -> subject, id. Set1 -> set, 1."""
     return [word.casefold() for word in _WORD.findall(column)]
 
 

@@ -4,7 +4,6 @@ Columns are found by name, never by position, and in any spelling: `Subject_ID`,
 `SubjectID` are one name. n clips, K rated targets, J class targets, L columns of the scores.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,10 +29,11 @@ from .places import DataPlaces, Roles, places_of_folder
 from .table_text import (
     NOT_THOUSANDS,
     TextTable,
-    check_lengths,
     may_be_thousands,
+    named_columns,
     read_text_table,
     refused_lines,
+    repeated_names,
     with_decimal_points,
 )
 from .targets import LabelChoice, Labels, label_cells, labels_of_cells, number
@@ -145,7 +145,9 @@ def read_data(
         numeric_metadata=tuple(
             name
             for name in table.columns
-            if name not in found.columns.names and table.is_metadata(name) and table.is_numeric(name)
+            if name not in (table.roles.file, *found.columns.names)
+            and table.is_metadata(name)
+            and table.is_numeric(name)
         ),
         cells={row.file_id: row.cells for row in rows},
     )
@@ -191,8 +193,7 @@ def _csv_table(
     `unsplit` is the split of all rows where the table has none; "" refuses such a table.
     """
     roles = _roles(text, places, needs_split=not unsplit)
-    check_lengths(text)
-    text = with_decimal_points(text, but=roles)
+    text = with_decimal_points(named_columns(text), but=roles)
     if not text.records:
         raise DataError(str(text.path), "no rows below the header", wanted="one row for each clip")
     table = _CsvTable(
@@ -205,15 +206,15 @@ def _csv_table(
 def _rows(
     text: TextTable, roles: Roles, audio: AudioFolder, *, pooled: bool, unsplit: str
 ) -> Iterator[_CsvRow]:
-    countries = [named(text.columns, [name]) for name in COUNTRY_NAMES]
+    countries = [column for name in COUNTRY_NAMES if (column := named(text.columns, [name]))]
     for line, record in text.records:
         cells = dict(zip(text.columns, record, strict=True))
-        country = next(filter(None, (cells.get(name, "") for name in countries)), "")
+        country = next(filter(None, (cells[name] for name in countries)), "")
         file_id, split = cells[roles.file], split_of(cells[roles.split]) if roles.split else unsplit
         if pooled and split == "Val":
             split = "Train"
         path, *others = audio.candidates(file_id) or [audio.plain_path(file_id)]
-        speaker = speaker_of(cells.get(roles.speaker, ""))
+        speaker = speaker_of(cells[roles.speaker]) if roles.speaker else ""
         yield _CsvRow(line, cells, file_id, split, speaker, country, path, tuple(others))
 
 
@@ -229,7 +230,7 @@ def _roles(text: TextTable, places: DataPlaces, *, needs_split: bool) -> Roles:
             fix=" ".join(f"--{name.removesuffix('_ID').lower()}-column NAME" for name in missing)
             + (", or rrtn data import, which splits by speakers" if missing == ["Split"] else ""),
         )
-    if repeated := [name for name, count in Counter(columns).items() if count > 1]:
+    if repeated := repeated_names(text):
         came = f"column {', '.join(map(repr, repeated))} twice"
         raise DataError(f"{text.path}, line 1", came, wanted="each name once")
     return roles
@@ -259,10 +260,7 @@ def _targets_of(table: _CsvTable, wanted: Sequence[str], labels: LabelChoice) ->
         raise DataError("--class-target", ", ".join(both), wanted="columns that --targets does not name")
     if wanted or labels.only_named:
         return tuple(wanted)
-    # an index column has no name
-    candidates = [
-        name for name in table.columns if name and name not in classes and not table.is_metadata(name)
-    ]
+    candidates = [name for name in table.columns if name not in classes and not table.is_metadata(name)]
     names = tuple(filter(table.is_numeric, candidates))
     if ignored := [name for name in candidates if name not in names]:
         listed = "; ".join([", ".join(ignored), *_thousands(table, ignored)])

@@ -29,11 +29,12 @@ from .source_table import SourceTable
 from .table_text import (
     TableRecord,
     TextTable,
-    check_lengths,
     is_none,
     name_taken,
+    named_columns,
     read_text_table,
     refused_lines,
+    repeated_names,
     with_decimal_points,
 )
 from .targets import number
@@ -166,7 +167,7 @@ def _audio_beside(table: Path) -> Path:
 def _own_table(path: Path, audio: Path, places: DataPlaces, rater_column: str = "") -> SourceTable:
     """A table in any dialect, with its columns of file, split and speaker under the names of Hume-VB."""
     text = read_text_table(path)
-    if repeated := [name for name, count in Counter(text.columns).items() if count > 1]:
+    if repeated := repeated_names(text):
         raise DataError(f"{path}, line 1", f"column {repeated[0]!r} twice", wanted="each name once")
     if rater_column:
         text = with_raters(text, rater_column)
@@ -176,8 +177,7 @@ def _own_table(path: Path, audio: Path, places: DataPlaces, rater_column: str = 
         raise DataError(
             f"{path}, line 1", f"no column File_ID; the header has {header}", fix="--file-column NAME"
         )
-    check_lengths(text)
-    text = with_decimal_points(text, but=roles)
+    text = with_decimal_points(named_columns(text), but=roles)
     columns = _under_usual_names(text, roles)
     rows = [dict(zip(columns, record.cells, strict=True)) for record in text.records]
     for row in rows:

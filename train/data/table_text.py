@@ -7,9 +7,10 @@ commas; Excel's empty rows and columns, and its line `sep=;`.
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import compress, islice
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -85,8 +86,11 @@ def name_taken(table: TextTable, name: str, column: str) -> DataError:
     return DataError(f"{table.path}, line 1", came, wanted="each name once", fix=f"rename {name!r}")
 
 
-def check_lengths(table: TextTable) -> None:
-    """Raises DataError for records of another length than the header's."""
+def named_columns(table: TextTable) -> TextTable:
+    """The table without columns that have no name, such as an index that a program wrote.
+
+    Raises DataError for records of another length than the header's.
+    """
     width = len(table.columns)
     if ragged := {line: len(cells) for line, cells in table.records if len(cells) != width}:
         raise refused_lines(
@@ -96,6 +100,15 @@ def check_lengths(table: TextTable) -> None:
             wanted=f"{width} cells",
             fix="put a text that holds a comma in double quotes" if table.separator == "," else "",
         )
+    if all(table.columns):
+        return table
+    records = (TableRecord(line, tuple(compress(cells, table.columns))) for line, cells in table.records)
+    return replace(table, columns=tuple(filter(None, table.columns)), records=tuple(records))
+
+
+def repeated_names(table: TextTable) -> list[str]:
+    """Names that several columns have."""
+    return [name for name, count in Counter(filter(None, table.columns)).items() if count > 1]
 
 
 def with_decimal_points(table: TextTable, *, but: Collection[str]) -> TextTable:

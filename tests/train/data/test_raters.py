@@ -69,6 +69,15 @@ def test_what_became_of_the_other_columns_is_said(tmp_path: Path) -> None:
     assert "participant_age is left out: it differs between the ratings of a clip" in made.notes
 
 
+def test_a_column_without_a_name_has_no_mean(tmp_path: Path) -> None:
+    """pandas writes its index so; a table without speakers has none by it."""
+    rows = [(str(i), row[0], *row[2:]) for i, row in enumerate(ROWS)]
+    made = imported(tmp_path, rows, header=("", HEADER[0], *HEADER[2:]))
+    assert (tmp_path / "out/data_info.csv").read_text().splitlines()[0] == "File_ID,Split,Subject_ID,Awe,Type"
+    assert {clip.speaker for split in made.data.splits.values() for clip in split.clips} == {""}
+    assert made.data.targets == ("Awe",)
+
+
 def test_a_tie_of_classes_is_blank_and_counted(tmp_path: Path) -> None:
     made = imported(tmp_path, [row for row in ROWS if row[2] == "r0" or (row[2] == "r4" and row[0] < "03")])
     assert "Type: blank for 3 clips with two classes named equally often" in made.notes

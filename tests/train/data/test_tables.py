@@ -255,6 +255,54 @@ def test_a_column_that_is_named_as_the_speaker_is_no_target(folder: Path) -> Non
     assert read(folder, content).targets == ("Valence", "Arousal", "Voice")
 
 
+INDEXED = table(("", *HEADER[:2], *HEADER[3:]), [(str(i), *row[:2], *row[3:]) for i, row in enumerate(ROWS)])
+
+
+def test_a_column_without_a_name_is_neither_speaker_nor_country_nor_metadata(folder: Path) -> None:
+    """pandas writes its index so."""
+    data = read(folder, INDEXED)
+    assert data.targets == ("Valence", "Arousal")
+    for split in data.splits.values():
+        assert {(clip.speaker, clip.country) for clip in split.clips} == {("", "")}
+    assert data.numeric_metadata == ()
+    assert [*data.cells["a1"]] == ["File_ID", "Split", "Valence", "Arousal"]
+
+
+def test_several_columns_without_a_name_are_left_out(folder: Path) -> None:
+    lines = INDEXED.splitlines()
+    data = read(folder, "".join(f"{i if i else ''},{line}\n" for i, line in enumerate(lines)))
+    assert data.targets == ("Valence", "Arousal")
+
+
+def test_a_row_is_as_long_as_the_header_with_the_columns_without_a_name(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"line 3 .* header has: 4 \| expected 5 cells"):
+        read(folder, INDEXED.replace("1,a2", "a2"))
+
+
+def test_a_file_that_has_a_number_for_a_name_is_no_metadata(folder: Path) -> None:
+    (folder / "wav/a1.wav").rename(folder / "wav/17.wav")
+    assert read(folder, table().replace("a1", "17")).numeric_metadata == ()
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("File_ID", "no column File_ID; the header has File_ID2, "),
+        ("Split", "no column Split; the header has File_ID, Split2, "),
+    ],
+)
+def test_a_name_with_a_digit_is_another_name(column: str, message: str, folder: Path) -> None:
+    """Set1 is one of several sets, and no split."""
+    with pytest.raises(DataError, match=message):
+        read(folder, renamed(**{column: f"{column}2"})())
+
+
+def test_a_second_speaker_is_not_the_speaker(folder: Path) -> None:
+    data = read(folder, renamed(Subject_ID="Speaker2")())
+    assert {clip.speaker for split in data.splits.values() for clip in split.clips} == {""}
+    assert read(folder, with_column("Age2")()).numeric_metadata == ("Age2",)
+
+
 def test_numbers_that_may_have_separators_of_thousands_are_no_decimals(folder: Path) -> None:
     text = with_column("Views", '"1,250" "2,500" 950 "1,000" 10 7')()
     assert isinstance(text, str)

@@ -130,6 +130,15 @@ def test_speakers_with_clips_in_both_groups_swap_these() -> None:
     np.testing.assert_allclose(pair.p, exact, atol=0.04)
 
 
+@pytest.mark.parametrize("by", ["3", "+", "Sex2", " ", "_"])
+def test_a_name_of_no_column_is_refused(by: str) -> None:
+    """Not even where another column, as this one, has no word."""
+    made = predictions(2)
+    cells = {name: row | {"7": "a", "": "b", "%": "c"} for name, row in cells_of(made).items()}
+    with pytest.raises(ConfigError, match=r"no such column .* expected one of Sex, "):
+        group_report(Grouping(column=by), cells, [made])
+
+
 def test_holm_is_over_pairs_and_over_targets() -> None:
     found = report(predictions(33), "Age:20-30,31-41,42-52")
     assert [group.name for group in found.groups] == ["20-30", "31-41", "42-52"]
