@@ -1,14 +1,14 @@
 """A folder that is written anew each time. It takes the place of what rrtn wrote there, and of nothing else.
 
-Beside the files lies rrtn.json with their hashes. A file that is not in it, or has changed since, is
-somebody's.
+Beside the files lies rrtn.json with their hashes, and with the option that they were written for. A file that
+is not in it, or has changed since, is somebody's.
 """
 
 import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final, NotRequired, TypedDict
 
 from .. import __version__
 from ..runtime.documents import converted, parsed
@@ -34,6 +34,7 @@ class _Record(TypedDict):
     """rrtn.json."""
 
     files: dict[str, str]
+    option: NotRequired[str]  # what the folder was named by: --triton or --web
 
 
 @contextlib.contextmanager
@@ -53,7 +54,7 @@ def rewritten(folder: Path, option: str, holds: str) -> Iterator[Path]:
     try:
         yield staging
         hashes = {_name(path, staging): sha256_of(path) for path in _files(staging)}
-        write_json(staging / RECORD, {"version": __version__, "files": hashes})
+        write_json(staging / RECORD, {"version": __version__, "option": option, "files": hashes})
         with in_turn(turn):
             replace_folder(folder.absolute(), staging)
     finally:
@@ -61,7 +62,7 @@ def rewritten(folder: Path, option: str, holds: str) -> Iterator[Path]:
 
 
 def check_rewritable(folder: Path, option: str, holds: str) -> None:
-    """Raises ModelError where `folder` has a file that rrtn did not write, or that was changed since.
+    """Raises ModelError where `folder` has a file that rrtn did not write for `option`, or that was changed.
 
     `option` names the folder to the user, and `holds` says what may be in it.
     """
@@ -80,16 +81,21 @@ def check_rewritable(folder: Path, option: str, holds: str) -> None:
         )
     if not folder.is_dir() or not any(folder.iterdir()):
         return
-    written = _written(folder / RECORD)
+    record = _record(folder / RECORD)
     for path in _files(folder):
         name = _name(path, folder)
-        if name != RECORD and (path.is_symlink() or written.get(name) != sha256_of(path)):
+        if name != RECORD and (path.is_symlink() or record["files"].get(name) != sha256_of(path)):
             raise ModelError(
                 str(path),
                 "not as rrtn wrote it",
                 wanted=f"a folder with {holds}",
                 fix=f"choose another {option}",
             )
+    if record.get("option") != option:
+        other = record.get("option")
+        came = f"written for {other}" if other else f"its {RECORD} does not say what it holds"
+        fix = f"choose another {option}, or remove it"
+        raise ModelError(str(folder), came, wanted=f"a folder with {holds}", fix=fix)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -101,9 +107,9 @@ def _name(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
-def _written(record: Path) -> dict[str, str]:
-    """The files that a folder of ours lists; none where it is not ours."""
+def _record(path: Path) -> _Record:
+    """What is known of a folder of ours; no files where it is not ours."""
     try:
-        return converted(parsed(read_regular(record)), _Record)["files"]
+        return converted(parsed(read_regular(path)), _Record)
     except (OSError, ValueError):
-        return {}
+        return {"files": {}}

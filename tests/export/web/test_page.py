@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import rrtn
 from abandoned import abandon
+from rrtn.export.triton import triton_repository_from_bundle
 from rrtn.export.web import one_file
 from rrtn.export.web.page import check_page_place, page_from_bundle
 from rrtn.runtime import load_bundle
@@ -125,6 +126,30 @@ def test_a_folder_with_somebodys_file_stays(bundle: Bundle, tmp_path: Path) -> N
             page_from_bundle(bundle, tmp_path / "page")
         assert contents(tmp_path / "page") == before
         (tmp_path / "page" / name).unlink()
+
+
+def test_a_page_and_a_repository_do_not_replace_one_another(bundle: Bundle, tmp_path: Path) -> None:
+    """Each has a record of its files, as rrtn wrote them."""
+    page_from_bundle(bundle, tmp_path / "page")
+    triton_repository_from_bundle(bundle, tmp_path / "models")
+    before = [sorted(tmp_path.rglob("*"))]
+    with pytest.raises(ModelError, match=r"page \| written for --web \| .*repository.*another --triton"):
+        triton_repository_from_bundle(bundle, tmp_path / "page")
+    for call in (check_page_place, lambda target: page_from_bundle(bundle, target)):
+        with pytest.raises(ModelError, match=r"models \| written for --triton \| .*page.*another --web"):
+            call(tmp_path / "models")
+    assert [sorted(tmp_path.rglob("*"))] == before
+
+
+def test_a_folder_whose_record_does_not_say_what_it_holds_stays(bundle: Bundle, tmp_path: Path) -> None:
+    page_from_bundle(bundle, tmp_path / "page")
+    record = tmp_path / "page/rrtn.json"
+    kept = {name: value for name, value in json.loads(record.read_text()).items() if name != "option"}
+    record.write_text(json.dumps(kept))
+    before = contents(tmp_path / "page")
+    with pytest.raises(ModelError, match=r"page \| its rrtn.json does not say what it holds .* or remove it"):
+        page_from_bundle(bundle, tmp_path / "page")
+    assert contents(tmp_path / "page") == before
 
 
 def test_a_file_that_is_no_page_of_ours_stays(bundle: Bundle, tmp_path: Path) -> None:
