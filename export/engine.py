@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import re
 import signal
 import threading
 from collections import Counter
@@ -36,6 +37,16 @@ if TYPE_CHECKING:
 INSTALL_HINT: Final = 'pip install "rrtn[rtx]" (no GPU needed), or on a GPU machine pip install "rrtn[trt]"'
 # Convolutions that may stay in float32: in int8, the encoder's first one.
 _IN_FLOAT32: Final = {"fp32": 0, "fp16": 0, "int8": 1}
+_TYPES: Final = {  # as EngineInspector writes them, in small letters
+    "half": "fp16",
+    "fp16": "fp16",
+    "float": "fp32",
+    "fp32": "fp32",
+    "int8": "int8",
+    "bf16": "bf16",
+    "bfloat16": "bf16",
+}
+_UNKNOWN: Final = "unknown"
 
 
 def installed_flavour() -> str | None:
@@ -81,7 +92,7 @@ def engine_from_onnx(
     targets = _set_targets(trt, config, options.targets) if flavour == "tensorrt_rtx" else (_capability(),)
     plan = _build(loaded, builder, network, config, progress)
     if flavour == "tensorrt" and torch.cuda.is_available():
-        check_layers(layer_types(_inspection(loaded, plan)), precision)
+        check_layers(layer_types(_inspection(_loaded(loaded, plan), trt)), precision)
     stamp = EngineStamp(
         flavour=flavour,
         version=trt.__version__,
@@ -216,55 +227,72 @@ def progress_monitor(trt: Any, report: Callable[[float, str], None], stop: Seque
 
 
 def layer_types(inspection: str) -> Counter[str]:
-    """The number of outputs of an engine's layers, by type, from EngineInspector's JSON.
+    """The number of layers by the types of their weights and outputs, from EngineInspector's JSON.
 
     TensorRT writes a type as Half or Float, or within a format: "Channel major FP16 format where
-    channel % 8 == 0".
+    channel % 8 == 0". A layer that tells no type counts as unknown. So does a region that TensorRT
+    has fused into one layer (Myelin, a ForeignNode): it tells the types at its borders alone.
     """
-    names = {
-        "half": "fp16",
-        "fp16": "fp16",
-        "float": "fp32",
-        "fp32": "fp32",
-        "int8": "int8",
-        "bf16": "bf16",
-        "bfloat16": "bf16",
-    }
-    layers = [layer for layer in json.loads(inspection).get("Layers", []) if isinstance(layer, dict)]
-    formats = [
-        str(output.get("Format/Datatype", "")) for layer in layers for output in layer.get("Outputs", [])
-    ]
-    words = [word for text in formats for word in text.lower().replace(".", " ").split()]
-    return Counter(names[word] for word in words if word in names)
+    layers = json.loads(inspection).get("Layers", [])
+    found: Counter[str] = Counter()
+    for layer in layers:
+        types = _types_of(layer) if isinstance(layer, dict) else set()
+        fused = isinstance(layer, dict) and layer.get("LayerType") == "Myelin"
+        found.update(types)
+        found[_UNKNOWN] += fused or not types
+    return +found
+
+
+def _types_of(layer: dict[str, Any]) -> set[str]:
+    weights = layer.get("Weights")
+    texts = [weights.get("Type") if isinstance(weights, dict) else None]
+    texts += [output.get("Format/Datatype") for output in layer.get("Outputs", [])]
+    words = re.findall("[a-z0-9]+", " ".join(map(str, texts)).lower())
+    return {_TYPES[word] for word in words if word in _TYPES}
 
 
 def check_layers(types: Counter[str], stated: str) -> None:
     """Raises ModelError where a built engine computes in another precision than its name says.
 
-    Fusion leaves few layers, and in any engine some stay in float32. So the check asks only that
-    the stated type is there, and no foreign one.
+    In any engine some layers stay in float32. So the check asks only that the stated type is
+    there, and no foreign one. A layer that tells nothing may have the stated type.
     """
-    foreign = [name for name in types if name not in ("fp32", stated)]
-    if foreign or not types[stated]:
-        found = ", ".join(f"{count} in {name}" for name, count in types.items()) or "of no type that is known"
-        raise ModelError(
-            f"{stated} engine", f"outputs of its layers: {found}; it is not published", wanted=stated
-        )
+    foreign = set(types) - {"fp32", stated, _UNKNOWN}
+    missing = types and not (types[stated] or types[_UNKNOWN])
+    if foreign or missing:
+        found = ", ".join(f"{count} in {name}" for name, count in types.items() if name != _UNKNOWN)
+        raise ModelError(f"{stated} engine", f"its layers: {found}; it is not published", wanted=stated)
 
 
-def _inspection(flavour: Flavour, plan: bytes) -> str:
-    """The engine's own list of its layers, as JSON. Needs the engine's GPU; not yet run on one."""
-    trt = flavour.module
+def _loaded(flavour: Flavour, plan: bytes) -> Any:
+    """The engine. Needs its GPU; not yet run on one."""
     flavour.forget()
-    engine = trt.Runtime(flavour.log).deserialize_cuda_engine(plan)
+    engine = flavour.module.Runtime(flavour.log).deserialize_cuda_engine(plan)
     if engine is None:
         raise ModelError(
-            trt.__name__,
+            flavour.module.__name__,
             flavour.reason,
             wanted="an engine that loads on the machine that built it",
             fix="see rrtn doctor",
         )
-    return str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
+    return engine
+
+
+def _inspection(engine: Any, trt: Any) -> str:
+    """The engine's own list of its layers, as JSON.
+
+    Where the batch is dynamic, an engine tells the types of its tensors only for a context that knows
+    the size of the batch. The context gets no memory, as nothing runs in it.
+    """
+    inspector = engine.create_engine_inspector()
+    context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    if context is not None:
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        name = next(name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT)
+        _, tuned, _ = engine.get_tensor_profile_shape(name, 0)
+        context.set_input_shape(name, tuple(tuned))
+        inspector.execution_context = context
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def convolution_types(network: Any, trt: Any) -> Counter[str]:

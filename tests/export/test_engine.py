@@ -341,17 +341,17 @@ def test_e15_a_real_build_goes_on_with_a_broken_timing_cache(
 # --- What an engine says of itself ---
 
 
-def inspection(*formats: str) -> str:
-    """As EngineInspector writes it, a layer an output; with the entry of a layer of which nothing
-    is known.
-    """
-    layers = [
-        {"Name": f"l{i}", "LayerType": "x", "Outputs": [{"Format/Datatype": text}]}
-        for i, text in enumerate(formats)
-    ]
-    return json.dumps(
-        {"Layers": [*layers, "a name only", {"Name": "shape"}], "Bindings": ["waveform", "scores"]}
-    )
+NOT_TOLD = "N/A due to dynamic shapes"
+
+
+def layer(format: str, **fields: Any) -> dict[str, Any]:
+    return {"Name": "l", "LayerType": "x", "Outputs": [{"Format/Datatype": format}], **fields}
+
+
+def inspection(*layers: object) -> str:
+    """As EngineInspector writes it; a text is a layer's format."""
+    listed = [layer(one) if isinstance(one, str) else one for one in layers]
+    return json.dumps({"Layers": listed, "Bindings": ["waveform", "scores"]})
 
 
 @pytest.mark.parametrize(
@@ -360,13 +360,21 @@ def inspection(*formats: str) -> str:
         ("Half", "fp16"),
         ("Row major linear FP16 format", "fp16"),
         ("Channel major FP16 format where channel % 8 == 0", "fp16"),
+        ("Half(64,1:8,16)", "fp16"),
         ("Float", "fp32"),
         ("Row major linear FP32", "fp32"),
         ("Thirty-two wide channel vectorized row major Int8 format.", "int8"),
+        ("BFloat16", "bf16"),
+        (NOT_TOLD, "unknown"),
     ],
 )
 def test_types_as_tensorrt_writes_them(text: str, name: str) -> None:
     assert layer_types(inspection(text, text)) == {name: 2}
+
+
+def test_weights_tell_a_type_where_shapes_are_dynamic() -> None:
+    convolution = layer(NOT_TOLD, LayerType="CaskConvolution", Weights={"Type": "Half", "Count": 9408})
+    assert layer_types(inspection(convolution, NOT_TOLD, "Float")) == {"fp16": 1, "unknown": 1, "fp32": 1}
 
 
 def test_an_engine_that_was_built_in_another_precision_is_refused() -> None:
@@ -378,16 +386,67 @@ def test_an_engine_that_was_built_in_another_precision_is_refused() -> None:
     check_layers(layer_types(inspection("Float", "Int8")), "int8")
     for formats, stated in (
         (["Float"], "fp16"),
-        (["Float", "Half"], "fp32"),
+        (["Float", "Half", NOT_TOLD], "fp32"),
         (["Float"], "int8"),
         (["Half", "Int8"], "fp16"),
     ):
-        with pytest.raises(
-            ModelError, match=rf"{stated} engine \| outputs of its layers: .* \| expected {stated}"
-        ):
+        with pytest.raises(ModelError, match=rf"{stated} engine \| its layers: 1 in .* \| expected {stated}"):
             check_layers(layer_types(inspection(*formats)), stated)
-    with pytest.raises(ModelError, match="of no type that is known"):
-        check_layers(layer_types(inspection()), "fp16")
+
+
+@pytest.mark.parametrize("stated", ["fp32", "fp16", "int8"])
+def test_what_an_engine_does_not_tell_is_no_reason_to_refuse_it(stated: str) -> None:
+    """Formats are not told where shapes are dynamic, and a fused region tells those at its borders alone."""
+    fused = layer("Float", Name="{ForeignNode[conv1...head]}", LayerType="Myelin")
+    for listed in ([NOT_TOLD, NOT_TOLD], ["Float", NOT_TOLD], ["a name only"], [], [fused]):
+        names_only = json.dumps({"Layers": ["conv1 + relu", "head"]})
+        for text in (inspection(*listed), names_only):
+            check_layers(layer_types(text), stated)
+
+
+class Inspected:
+    """An engine for batches of 1 to 256, its context and its inspector: types are told for a known batch."""
+
+    num_io_tensors = 2
+    execution_context: Any = None
+
+    def __init__(self, trt: Any, has_context: bool = True) -> None:
+        self.trt, self.has_context, self.shape = trt, has_context, (-1, 40)
+
+    def get_tensor_name(self, i: int) -> str:
+        return ("scores", "waveform")[i]
+
+    def get_tensor_mode(self, name: str) -> Any:
+        return self.trt.TensorIOMode.INPUT if name == "waveform" else self.trt.TensorIOMode.OUTPUT
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
+        assert (name, profile) == ("waveform", 0)
+        return [(batch, 40) for batch in (1, 32, 256)]
+
+    def create_engine_inspector(self) -> "Inspected":
+        return self
+
+    def create_execution_context(self, strategy: Any) -> "Inspected | None":
+        assert strategy == self.trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        return self if self.has_context else None
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert name == "waveform"
+        self.shape = shape
+        return True
+
+    def get_engine_information(self, form: Any) -> str:
+        assert form == self.trt.LayerInformationFormat.JSON
+        known = self.execution_context is not None and self.shape == (32, 40)
+        return inspection("Half" if known else NOT_TOLD)
+
+
+def test_an_engine_is_asked_for_its_types_at_the_batch_that_it_is_tuned_for() -> None:
+    import tensorrt_rtx
+
+    assert layer_types(engine._inspection(Inspected(tensorrt_rtx), tensorrt_rtx)) == {"fp16": 1}
+    without_context = Inspected(tensorrt_rtx, has_context=False)
+    assert layer_types(engine._inspection(without_context, tensorrt_rtx)) == {"unknown": 1}
 
 
 # --- The gate, where an engine fits this machine ---
