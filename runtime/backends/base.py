@@ -94,6 +94,11 @@ class BackendKind:
     may_choose: Callable[["Variant"], bool] = _any
     """False for a preferred variant that must be named all the same."""
 
+    unproven: Callable[["Variant"], str] = _nothing
+    """Why `auto` must not take a variant by itself, or "" if it may.
+
+    Naming the variant or the backend takes it all the same, and `rrtn tune` compares it with fp32 first."""
+
     chosen_by_auto: bool = True
     """False if `auto` takes it only where `rrtn tune` has measured that it is the fastest."""
 

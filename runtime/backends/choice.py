@@ -164,12 +164,17 @@ def candidates_of_bundle(
         found = [chosen] if chosen else _preferred(bundle, kind)
         obstacles = {every.name: _obstacle(every, kind) for every in found}
         runnable = [every for every in found if not obstacles[every.name]]
-        if not runnable:
+        by_itself = name == AUTO and not is_named(bundle, variant)
+        unproven = {every.name: kind.unproven(every) if by_itself else "" for every in runnable}
+        proven = [every for every in runnable if not unproven[every.name]]
+        if not proven:
             none = f"no variant {' or '.join(kind.preferred)} in the bundle"
-            reasons[kind.name] = "; ".join(dict.fromkeys(obstacles.values())) or none
-        best, drawbacks = _without_drawbacks(runnable, kind, single)
+            why = dict.fromkeys([*obstacles.values(), *unproven.values()])
+            reasons[kind.name] = "; ".join(filter(None, why)) or none
+        best, drawbacks = _without_drawbacks(proven, kind, single)
         candidates += [Candidate(kind, every) for every in best]
-        reasons |= {f"the variant {slow}": reason for slow, reason in drawbacks.items()}
+        left_out = {**unproven, **drawbacks} if proven else {}
+        reasons |= {f"the variant {other}": reason for other, reason in left_out.items() if reason}
     return candidates, reasons
 
 

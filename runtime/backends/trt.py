@@ -26,6 +26,18 @@ def _obstacle(variant: "Variant") -> str:
     return mismatch(variant.stamp, this_machine()) or cuda_missing()  # engines use ONNX Runtime's memory
 
 
+def _unproven(variant: "Variant") -> str:
+    if variant.passed_gate:
+        return ""
+    return (
+        "not compared with PyTorch: run rrtn tune, or rrtn export --trt here; --backend trt takes it as it is"
+    )
+
+
+def _remark(variant: "Variant") -> str:
+    return "" if variant.passed_gate else "not compared with PyTorch: rrtn parity does it"
+
+
 def _diagnose() -> Diagnosis:
     from .cuda_libraries import cuda_missing, missing_library
     from .engine_stamp import this_machine
@@ -66,4 +78,6 @@ TRT = BackendKind(
     load=_load,
     diagnose=_diagnose,
     obstacle=_obstacle,
+    unproven=_unproven,
+    remark=_remark,
 )

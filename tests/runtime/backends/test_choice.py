@@ -20,6 +20,7 @@ from rrtn.runtime.backends.engine_stamp import Machine
 from rrtn.runtime.bundle import Bundle, Variant, load_bundle
 from rrtn.runtime.errors import ConfigError, ModelError, UnavailableError
 
+PASSED = {"max_abs": 3e-5, "limit": 1e-4}
 STAMP = {"flavour": "tensorrt", "version": "10.13.0.35", "targets": [90], "driver": "580.65.06"}
 GPU = Machine(versions={"tensorrt": "10.13.0.35"}, capability=90, driver="580.65.06")
 CPU = Machine(versions={"tensorrt_rtx": "1.7.1.116"}, capability=None, driver=None)
@@ -47,6 +48,7 @@ def bundle(tmp_path: Path, tiny_model: Path) -> Bundle:
             sha256=hashlib.sha256(content[kind]).hexdigest(),
             size=len(content[kind]),
             stamp=STAMP if kind == "engine" else None,
+            parity=PASSED if kind == "engine" else None,
         )
 
     variants = (*(variant(name, "onnx") for name in ONNX), *(variant(name, "engine") for name in ENGINES))
@@ -91,6 +93,42 @@ def test_auto_takes_the_fastest_first_and_float32_but_for_engines(bundle: Bundle
         ("cuda", "fp32"),
         ("cpu", "fp32"),
     ]
+
+
+UNPROVEN = (
+    "not compared with PyTorch: run rrtn tune, or rrtn export --trt here; --backend trt takes it as it is"
+)
+
+
+def uncompared(bundle: Bundle, *names: str) -> Bundle:
+    variants = [replace(one, parity=None) if one.name in names else one for one in bundle.variants]
+    return replace(bundle, variants=tuple(variants))
+
+
+def test_auto_takes_no_engine_that_nothing_has_compared_with_pytorch(bundle: Bundle) -> None:
+    """Such as one that TensorRT-RTX has built on a machine without a GPU."""
+    engines = [("trt", "trt-fp16"), ("trt", "trt")]
+    some = uncompared(bundle, "trt-fp16")
+    assert tried(some)[:2] == [("trt", "trt"), ("cuda", "waveform")]
+    assert candidates_of_bundle(some)[1] == {"the variant trt-fp16": UNPROVEN}
+    none = uncompared(bundle, *ENGINES)
+    assert tried(none)[0] == ("cuda", "waveform")
+    assert candidates_of_bundle(none)[1] == {"trt": UNPROVEN}
+    assert tried(none, "trt") == engines
+    assert tried(none, variant="trt-fp16") == engines[:1]
+    assert tried(only(none, "trt")) == engines[1:]  # a folder with this file alone
+    differs = [replace(one, parity={"max_abs": 1e-3, "limit": 1e-4}) for one in only(bundle, "trt").variants]
+    assert tried(replace(bundle, variants=(*differs, bundle.variants[0])))[0] == ("cuda", "fp32")
+
+
+def test_who_names_the_backend_is_told_that_its_engine_was_not_compared(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rrtn.runtime.backends.trt_backend.trt_backend_from_bundle", lambda _, engine: engine)
+    none = uncompared(bundle, *ENGINES)
+    assert choose_backend(none, "trt").remark == "not compared with PyTorch: rrtn parity does it"
+    assert choose_backend(none, variant="trt").remark == ""
+    assert choose_backend(bundle).remark == ""
 
 
 def test_cuda_takes_float16_that_has_passed_its_gate(bundle: Bundle) -> None:
