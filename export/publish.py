@@ -16,9 +16,10 @@ from ..runtime.backends.mnn_kind import INSTALL_MNN, MNN_KIND, mnn_missing
 from ..runtime.backends.trt import TRT
 from ..runtime.bundle import MANIFEST, Bundle, Variant
 from ..runtime.errors import ModelError, UnavailableError
-from ..runtime.progress import Progress
+from ..runtime.progress import Progress, print_above
 from ..runtime.spec import FrontendSpec
 from ..runtime.system.files import write_bytes, write_json
+from ..runtime.text import printable
 from ..train.config import Config
 from ..train.method.flops import scoring_flops
 from ..train.run_folder import RunFolder
@@ -130,7 +131,8 @@ def _backend(bundle: Bundle, variant: Variant) -> Backend | None:
         return None
     try:
         return backend_from_variant(bundle, variant, TRT.name)
-    except UnavailableError:
+    except UnavailableError as error:
+        print_above(f"rrtn: note: {variant.name} is not compared with PyTorch: {printable(error.came)}")
         return None
 
 

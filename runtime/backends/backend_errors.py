@@ -21,7 +21,11 @@ _OUT_OF_MEMORY: Final = (
     "bad_alloc",  # C++
 )
 # What CUDA and its libraries said; before and behind it ONNX Runtime names its own source and machine.
-_CUDA_FAILURE: Final = re.compile(r"(?:CUDA|CUDNN|CUBLAS|CUFFT) failure \d+: [^;]*[^; ]")  # cuda_call.cc
+_CUDA_FAILURE: Final = re.compile(
+    r"(?:CUDA|CUDNN|CUBLAS|CUFFT) failure \d+: [^;]*[^; ]"  # cuda_call.cc
+    r"|CUDA error \w+:[^;]*[^; ]"  # cuda_common.h, of a kernel that was not launched
+    r"|Failed to initialize CUDNN Frontend.*?(?= with the cudnn frontend json)"  # conv.cc
+)
 _NO_MEMORY: Final = re.compile(r"Failed to allocate memory for requested buffer of size \d+")  # bfc_arena.cc
 _LONGEST_REASON: Final = 400  # characters
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 _LIBRARY: Final = "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+_LEAST: Final = {13: 75}  # CUDA's major version -> the least compute capability that it supports, times ten
 
 
 def gpu_names() -> list[str] | None:
@@ -23,20 +24,26 @@ def gpu_names() -> list[str] | None:
 
 
 def driver_obstacle(cuda: str) -> str:
-    """Why the driver cannot run what was built with CUDA `cuda`, such as "13.0"; "" if it can.
+    """Why the driver and its first GPU cannot run what was built with CUDA `cuda`, such as "13.0"; or "".
 
     The driver's library is asked, and not /proc, which WSL2 and sandboxes lack.
     """
     if (driver := _driver()) is None:
         return "no NVIDIA driver"
-    version, count = ctypes.c_int(), ctypes.c_int()
+    version, count, needed = ctypes.c_int(), ctypes.c_int(), int(cuda.partition(".")[0])
     if driver.cuDriverGetVersion(ctypes.byref(version)) == 0:
         major, minor = version.value // 1_000, version.value % 1_000 // 10
-        if major < int(cuda.partition(".")[0]):
+        if major < needed:
             return f"the NVIDIA driver knows CUDA up to {major}.{minor}, and onnxruntime needs {cuda}"
     if code := driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
         return f"the NVIDIA driver gives no GPU: CUDA error {code}: {_error_text(driver, code)}"
-    return "" if count.value else "the NVIDIA driver has no GPU, or CUDA_VISIBLE_DEVICES hides it"
+    if not count.value:
+        return "the NVIDIA driver has no GPU, or CUDA_VISIBLE_DEVICES hides it"
+    least, here = _LEAST.get(needed, 0), compute_capability()
+    if here is not None and here < least:
+        name = (gpu_names() or ["the GPU"])[0]
+        return f"{name} has compute capability {here / 10}, and CUDA {cuda} needs {least / 10}"
+    return ""
 
 
 def compute_capability() -> int | None:

@@ -23,8 +23,10 @@ import numpy.typing as npt
 import onnxruntime
 
 from ..arrays import Float32
-from ..errors import OutOfMemoryError
+from ..errors import ModelError, OutOfMemoryError, UnavailableError
+from ..spec import FrontendSpec
 from .backend_errors import ort_errors
+from .base import Backend
 from .cuda_runtime import DeviceCalls, cuda_runtime
 from .model_batch import BatchMemory, ClipBatch, HostBatch, Outputs, Spent, widened
 from .ort_session import MemoryDevice, session_from_bytes
@@ -268,6 +270,25 @@ class DeviceQueue:
 
     def _copy(self, to: Any, source: int, size: int) -> None:
         self._device.calls.copy(to.data_ptr(), source, size, self._device.compute)
+
+
+def check_runs(backend: Backend, spec: FrontendSpec) -> None:
+    """Runs a clip of silence on a backend that was loaded.
+
+    A device may load a model that it cannot run: its kernels are missing, or cuDNN is of mixed versions.
+    Raises UnavailableError, or OutOfMemoryError where memory is short.
+    """
+    if backend.variant.input == "waveform":
+        clip: ClipBatch = np.zeros((1, spec.clip_samples), np.int16)
+    else:
+        clip = np.zeros((1, 1, spec.frames, spec.n_mels), np.float32)
+    try:
+        backend.run(clip)
+    except (UnavailableError, OutOfMemoryError):
+        raise
+    except ModelError as error:
+        wanted, fix = "a GPU that runs this model", "run: rrtn doctor"
+        raise UnavailableError(error.subject, error.came, wanted=wanted, fix=fix) from error
 
 
 class QueuedBackend:

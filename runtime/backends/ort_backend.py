@@ -17,7 +17,16 @@ from ..errors import ModelError
 from ..frontend import decibels_behind
 from .backend_errors import ort_errors
 from .cuda_libraries import load_cuda
-from .device_memory import Device, DeviceQueue, QueuedBackend, Widening, buffer_of, cuda_device, queued
+from .device_memory import (
+    Device,
+    DeviceQueue,
+    QueuedBackend,
+    Widening,
+    buffer_of,
+    check_runs,
+    cuda_device,
+    queued,
+)
 from .model_batch import ClipBatch, HostModel, Outputs, Spent, check_fit, takes_sound_only, widened
 from .ort_session import MemoryDevice, session_from_bytes
 from .silence import parts_by_sound
@@ -165,9 +174,9 @@ def _binding_to(session: Any, x: Any, memory: MemoryDevice) -> tuple[Any, dict[s
 def ort_backend_from_bundle(
     bundle: Bundle, variant: Variant, *, device: MemoryDevice, threads: int | None = None
 ) -> OrtBackend | CudaBackend:
-    """Loads an ONNX variant from the same bytes that were hashed.
+    """Loads an ONNX variant from the same bytes that were hashed; on CUDA it also runs one clip.
 
-    Raises ModelError if ONNX Runtime refuses the model, and UnavailableError without CUDA.
+    Raises ModelError if ONNX Runtime refuses the model, and UnavailableError where CUDA does not run it.
     """
     if variant.kind != "onnx":  # Bundle.read checks only ONNX
         raise ModelError(
@@ -179,7 +188,9 @@ def ort_backend_from_bundle(
     model = bundle.read(variant)
     if device == "cuda":
         load_cuda()
-        return ort_backend_on_device(bundle, variant, model, cuda_device())
+        backend = ort_backend_on_device(bundle, variant, model, cuda_device())
+        check_runs(backend, bundle.spec)
+        return backend
     session = session_from_bytes(model, variant.file, device, threads=threads)
     inputs = _shapes(session.get_inputs())
     check_fit(bundle, variant, inputs, _shapes(session.get_outputs()))

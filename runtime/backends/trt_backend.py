@@ -20,7 +20,7 @@ from ..bundle import Bundle, Variant
 from ..errors import ModelError, OutOfMemoryError, UnavailableError
 from .backend_errors import is_out_of_memory, ort_errors
 from .cuda_libraries import load_cuda
-from .device_memory import Device, DeviceQueue, QueuedBackend, Widening, buffer_of, cuda_device
+from .device_memory import Device, DeviceQueue, QueuedBackend, Widening, buffer_of, check_runs, cuda_device
 from .engine_stamp import Machine, mismatch, this_machine
 from .model_batch import ClipBatch, Outputs, Spent, check_fit, padded
 
@@ -104,10 +104,10 @@ class _QueuedEngine:
 def trt_backend_from_bundle(
     bundle: Bundle, variant: Variant, *, machine: Machine | None = None
 ) -> TrtBackend:
-    """Loads an engine of the bundle from the same bytes that were hashed.
+    """Loads an engine of the bundle from the same bytes that were hashed, and runs one clip.
 
-    Raises UnavailableError if its stamp does not fit this machine or TensorRT refuses it, and
-    ModelError if the file is not the bundle's.
+    Raises UnavailableError if its stamp does not fit this machine, or TensorRT refuses it or does not run it,
+    and ModelError if the file is not the bundle's.
     """
     if variant.kind != "engine":
         path = str(bundle.path / variant.file)
@@ -119,7 +119,9 @@ def trt_backend_from_bundle(
     engine = _engine_from_plan(flavour, bundle.read(variant), variant.file)
     check_fit(bundle, variant, *_shapes(engine, flavour.module))
     load_cuda()
-    return trt_backend_from_engine(engine, variant, flavour, device=cuda_device())
+    backend = trt_backend_from_engine(engine, variant, flavour, device=cuda_device())
+    check_runs(backend, bundle.spec)
+    return backend
 
 
 def _shapes(engine: Any, trt: Any) -> tuple[dict[str, list[int]], dict[str, list[int]]]:

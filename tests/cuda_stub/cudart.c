@@ -1,5 +1,6 @@
 /* The part of CUDA's runtime that ONNX Runtime's provider needs to load and place a model: an H100 without
-   arithmetic. Memory is the host's. STUB_FAIL=driver: the driver is too old; =oom: no memory at all.
+   arithmetic. Memory is the host's. STUB_FAIL=driver: the driver is too old; =oom: no memory at all;
+   =kernel: the libraries have no kernel for this GPU.
    STUB_LARGEST=BYTES: no piece of memory above that.
    STUB_TRACE=FILE: one line for each copy, stream, launch, mark and wait. STUB_HOLD=N: the first wait for a
    mark ends once N marks were recorded, so N batches must be in flight; after 20 s it ends anyway. */
@@ -11,6 +12,7 @@
 
 #define TOO_OLD 35
 #define NO_MEMORY 2
+#define NO_KERNEL 209
 
 static int fails(const char *how) {
     const char *asked = getenv("STUB_FAIL");
@@ -141,6 +143,7 @@ cudaError_t cudaRuntimeGetVersion(int *version) { *version = 13000; return 0; }
 cudaError_t cudaDriverGetVersion(int *version) { *version = 13000; return 0; }
 const char *cudaGetErrorString(cudaError_t error) {
     if (error == TOO_OLD) return "CUDA driver version is insufficient for CUDA runtime version";
+    if (error == NO_KERNEL) return "no kernel image is available for execution on the device";
     return error == NO_MEMORY ? "out of memory" : "an error of the stub";
 }
 const char *cudaGetErrorName(cudaError_t error) { return "stubError"; }
@@ -177,13 +180,20 @@ cudaError_t __cudaPopCallConfiguration(struct dim3 *grid, struct dim3 *block, si
     *(void **)stream = call.stream;
     return 0;
 }
+static __thread cudaError_t last = 0;
+static cudaError_t launched(void) { return last = fails("kernel") ? NO_KERNEL : 0; }
+cudaError_t cudaGetLastError(void) {
+    cudaError_t error = last;
+    last = 0;
+    return error;
+}
 cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, struct dim3 grid, struct dim3 block, void **arguments,
                                size_t shared, cudaStream_t stream) {
     TRACE("launch stream %p\n", (void *)stream);
-    return 0;
+    return launched();
 }
 cudaError_t cudaLaunchKernel(const void *function, struct dim3 grid, struct dim3 block, void **arguments,
                              size_t shared, cudaStream_t stream) {
     TRACE("launch stream %p\n", (void *)stream);
-    return 0;
+    return launched();
 }

@@ -32,7 +32,7 @@ from rrtn.runtime.backends.engine_stamp import this_machine
 from rrtn.runtime.bundle import Bundle, Variant, metadata_of
 from rrtn.runtime.bundle.description import LabelMeaning
 from rrtn.runtime.bundle.onnx_file import sealed
-from rrtn.runtime.errors import ConfigError, ModelError
+from rrtn.runtime.errors import ConfigError, ModelError, UnavailableError
 from rrtn.runtime.spec import FrontendSpec
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
@@ -518,6 +518,24 @@ def test_an_engine_of_elsewhere_is_published_unjudged(
     result = bundle_parity._result(with_engine, with_engine.variants[0], "trt", probe)
     assert not result.failed
     assert "no stamp that says what built it" in result.problem
+
+
+def test_an_engine_that_fits_and_does_not_run_is_published_unjudged_with_its_reason(
+    with_engine: Bundle,
+    probe: Probe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise UnavailableError("model.engine", "no kernel image is available")
+
+    loads(monkeypatch, with_engine, lambda batch: batch)
+    monkeypatch.setattr(publish, "backend_from_variant", refuse)
+    engine = with_engine.variants[0]
+    assert publish.Gate(probe, tmp_path / "worst.npz").judged(with_engine, engine) == engine
+    said = "rrtn: note: trt is not compared with PyTorch: no kernel image is available\n"
+    assert capsys.readouterr().err == said
 
 
 # --- On a GPU ---

@@ -35,14 +35,30 @@ try:
 except RrtnError as error:
     print(json.dumps({"error": type(error).__name__, "came": error.came}))
 """
+# Loads every variant. None is run: the stub of cuDNN plans no convolution.
+PLACE = """
+import sys
+from rrtn.runtime import load_bundle
+from rrtn.runtime.backends.cuda_libraries import load_cuda
+from rrtn.runtime.backends.device_memory import cuda_device
+from rrtn.runtime.backends.ort_backend import ort_backend_on_device
+load_cuda()
+bundle = load_bundle(sys.argv[1])
+for name in sys.argv[2:]:
+    variant = bundle.variant(name)
+    ort_backend_on_device(bundle, variant, bundle.read(variant), cuda_device())
+"""
 # Ten files, in chunks and batches of four: two are full, one is padded.
 SCORE = """
 import os, sys
 from rrtn.runtime import Scorer
-with Scorer(sys.argv[1], "cuda", batch_size=4, workers=1) as scorer:
-    list(scorer.score_files(sys.argv[2:]))  # what a model needs once is loaded with it
+def tell(words):
     with open(os.environ["STUB_TRACE"], "a") as trace:
-        print("again", file=trace)
+        print(words, file=trace)
+with Scorer(sys.argv[1], "cuda", batch_size=4, workers=1) as scorer:
+    tell("loaded")
+    list(scorer.score_files(sys.argv[2:]))  # what a model needs once is loaded with it
+    tell("again")
     assert [row.error for row in scorer.score_files(sys.argv[2:])] == [""] * 10
 """
 HALVE = """
@@ -53,11 +69,14 @@ with Scorer(sys.argv[1], "cuda", batch_size=64, workers=1) as scorer:
     assert scorer.model.batch_that_fits == int(sys.argv[2]), scorer.model.batch_that_fits
 """
 TWO_THREADS = """
-import sys
+import os, sys
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from rrtn.runtime import Scorer
 scorer = Scorer(sys.argv[1], "cuda", batch_size=4)
+with open(os.environ["STUB_TRACE"], "a") as trace:
+    print("loaded", file=trace)
+os.environ["STUB_HOLD"] = "3"  # the clip that was run while it was loaded, and these two
 batches = [np.zeros((4, scorer.bundle.spec.clip_samples), np.int16)] * 2
 with ThreadPoolExecutor(2) as threads:
     assert [len(outputs.scores) for outputs in threads.map(scorer.model.outputs, batches)] == [4, 4]
@@ -189,7 +208,8 @@ def test_clips_are_copied_on_one_stream_while_the_model_runs_on_another(
 def test_memory_of_a_decoder_is_pinned_before_its_first_clip_and_given_back_at_its_end(
     trace: Trace, starts: Path, real_clips: list[Path]
 ) -> None:
-    calls = trace(SCORE, starts, *real_clips[:10])
+    lines = trace(SCORE, starts, *real_clips[:10])
+    calls = lines[lines.index("loaded") + 1 :]
     assert [words.split()[0] for words in calls if "pin" in words] == ["pin", "unpin"]
     first = next(i for i, words in enumerate(calls) if words.startswith("copy-async"))
     assert calls.index(next(words for words in calls if words.startswith("pin"))) < first
@@ -198,7 +218,8 @@ def test_memory_of_a_decoder_is_pinned_before_its_first_clip_and_given_back_at_i
 
 def test_two_batches_are_in_flight(trace: Trace, starts: Path) -> None:
     """The stub ends the first wait once the work of both is queued."""
-    calls = [words.split()[:2] for words in trace(TWO_THREADS, starts, STUB_HOLD="2")]
+    lines = trace(TWO_THREADS, starts)
+    calls = [words.split()[:2] for words in lines[lines.index("loaded") + 1 :]]
     marks = [i for i, words in enumerate(calls) if words[0] == "mark"]
     waits = [i for i, words in enumerate(calls) if words == ["wait", "mark"]]
     launches = [i for i, words in enumerate(calls) if words[0] == "launch"]
@@ -216,16 +237,35 @@ def test_a_gpu_with_little_memory_gets_smaller_batches(
     assert any(words.startswith("clear") for words in calls) == on_device
 
 
-def test_every_graph_runs_wholly_on_cuda(choose: Choose, kept_bundle: Path) -> None:
+def test_every_graph_is_placed_wholly_on_cuda(trace: Trace, kept_bundle: Path) -> None:
     """ONNX Runtime refuses a graph of which one node is left to the CPU."""
-    for variant in ("fp32", "waveform", "fp16", "waveform-fp16"):
-        found = choose(kept_bundle, "cuda", variant)
-        assert found == {"device": "cuda", "variant": variant, "passed_over": {}}
+    trace(PLACE, kept_bundle, "fp32", "waveform", "fp16", "waveform-fp16")
 
 
-def test_auto_takes_cuda_where_it_can_be_made(choose: Choose, kept_bundle: Path) -> None:
+def test_auto_takes_cuda_where_a_clip_runs(choose: Choose, starts: Path) -> None:
+    assert choose(starts, "auto") == {"device": "cuda", "variant": "waveform", "passed_over": {}}
+
+
+NO_KERNEL = "CUDA error stubError:no kernel image is available for execution on the device"
+
+
+def test_a_gpu_that_loads_a_model_and_runs_none_is_passed_over(choose: Choose, starts: Path) -> None:
+    found = choose(starts, "auto", STUB_FAIL="kernel")
+    assert (found["device"], found["passed_over"]) == (
+        "cpu",
+        {"waveform on cuda": f"{NO_KERNEL} (run: rrtn doctor)"},
+    )
+    found = choose(starts, "cuda", STUB_FAIL="kernel")
+    assert (found["error"], found["came"]) == ("UnavailableError", NO_KERNEL)
+
+
+def test_a_cudnn_that_plans_no_convolution_is_passed_over(choose: Choose, kept_bundle: Path) -> None:
+    """As where its parts are of two versions."""
     found = choose(kept_bundle, "auto")
-    assert (found["device"], found["variant"]) == ("cuda", "waveform-fp16")
+    assert found["device"] == "cpu"
+    for variant in ("waveform-fp16", "waveform", "fp16", "fp32"):
+        reason = found["passed_over"][f"{variant} on cuda"]
+        assert reason == "Failed to initialize CUDNN Frontend: vector::_M_default_append (run: rrtn doctor)"
 
 
 @pytest.mark.parametrize(
@@ -253,6 +293,7 @@ def test_a_provider_that_cannot_be_made_is_passed_over_with_its_reason(
         ("old", "the NVIDIA driver knows CUDA up to 12.4, and onnxruntime needs 13.0"),
         ("hidden", "the NVIDIA driver gives no GPU: CUDA error 100: no CUDA-capable device is detected"),
         ("broken", "the NVIDIA driver gives no GPU: CUDA error 999: unknown error"),
+        ("volta", "NVIDIA H100 STUB has compute capability 7.0, and CUDA 13.0 needs 7.5"),
     ],
 )
 def test_the_driver_is_asked_before_anything_is_loaded(

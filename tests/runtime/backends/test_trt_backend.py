@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.backends import trt_backend
-from rrtn.runtime.backends.device_memory import Device
+from rrtn.runtime.backends.device_memory import Device, check_runs
 from rrtn.runtime.backends.engine_stamp import Machine
 from rrtn.runtime.backends.trt_backend import (
     Flavour,
@@ -316,6 +316,19 @@ def test_a_run_that_tensorrt_refuses_is_told_with_its_words(host_device: Device)
     with pytest.raises(ModelError, match="set_input_shape"):
         backend.run(np.zeros((4, N + 1), np.float32))
     assert backend.run(waveforms(2)).scores.shape == (2, K)
+
+
+def test_an_engine_that_does_not_run_one_clip_is_no_backend(prompt_device: Device) -> None:
+    stand, spec = Stand(), SimpleNamespace(clip_samples=N)
+    backend: Any = backend_of(stand, prompt_device)
+    check_runs(backend, spec)  # type: ignore[arg-type]
+    assert stand.batches == [2]  # padded
+    stand.refuses = "no kernel image is available"
+    with pytest.raises(UnavailableError, match="no kernel image is available"):
+        check_runs(backend, spec)  # type: ignore[arg-type]
+    stand.refuses = "Cuda Runtime (out of memory)"
+    with pytest.raises(OutOfMemoryError):
+        check_runs(backend, spec)  # type: ignore[arg-type]
 
 
 def test_tensors_that_are_not_float32_are_refused(
