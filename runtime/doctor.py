@@ -100,10 +100,16 @@ def _gpu() -> Finding:
 
 def _packages() -> Iterator[Finding]:
     for package, (purpose, extra) in _PACKAGES.items():
-        if version := installed_version(package):
+        version, other = installed_version(package), installed_version("onnxruntime")
+        if package == "onnxruntime-gpu" and version and other:
+            from .backends.cuda_libraries import INSTALL_AGAIN  # which imports onnxruntime
+
+            detail = f"{version} and onnxruntime {other}, of which one has overwritten the other"
+            yield Finding(package, "missing", detail, INSTALL_AGAIN)
+        elif version:
             yield Finding(package, "ok", f"{version}, for {purpose}")
-        elif package == "onnxruntime-gpu" and (version := installed_version("onnxruntime")):
-            yield Finding("onnxruntime", "ok", f"{version}, for {purpose} on the CPU")
+        elif package == "onnxruntime-gpu" and other:
+            yield Finding("onnxruntime", "ok", f"{other}, for {purpose} on the CPU")
         else:
             wanted = f"rrtn[{extra}]" if extra else package
             yield Finding(package, "missing", f"not installed, for {purpose}", f'pip install "{wanted}"')

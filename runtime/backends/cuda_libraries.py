@@ -9,15 +9,19 @@ from typing import Final
 import onnxruntime
 
 from ..errors import UnavailableError
+from ..system.packages import installed_version
 from .cuda_driver import driver_obstacle
 
 CUDA_PROVIDER: Final = "CUDAExecutionProvider"
+INSTALL_AGAIN: Final = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
 _INSTALL_LIBRARIES: Final = 'pip install "onnxruntime-gpu[cuda,cudnn]"'
 
 
 def cuda_missing() -> str:
     """Why ONNX Runtime cannot use CUDA here, or "" if it should be able to. Loads the driver alone."""
     if CUDA_PROVIDER not in onnxruntime.get_available_providers():
+        if installed_version("onnxruntime-gpu"):  # both packages write the same folder
+            return f"another onnxruntime has overwritten onnxruntime-gpu: {INSTALL_AGAIN}"
         return "this onnxruntime has no CUDA provider, onnxruntime-gpu has one"
     return driver_obstacle(onnxruntime.cuda_version)
 

@@ -64,6 +64,22 @@ def test_a_package_that_is_missing_comes_with_an_extra_that_exists(monkeypatch: 
     assert named <= set(extras)
 
 
+def test_two_packages_of_onnx_runtime_are_one_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("onnxruntime-gpu", "onnxruntime"):
+        folder = tmp_path / f"{name.replace('-', '_')}-1.31.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.31.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert by_subject()["onnxruntime-gpu"] == Finding(
+        "onnxruntime-gpu",
+        "missing",
+        "1.31.0 and onnxruntime 1.31.0, of which one has overwritten the other",
+        "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu",
+    )
+
+
 def test_without_a_driver_the_gpu_and_cuda_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_library(name: str) -> None:
         raise OSError(f"{name}: cannot open shared object file")

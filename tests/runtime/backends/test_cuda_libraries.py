@@ -54,7 +54,19 @@ def test_what_is_not_missing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_the_provider_the_driver_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(cuda_libraries, "installed_version", lambda name: None)
     assert "no CUDA provider" in cuda_libraries.cuda_missing()
+
+
+def test_an_onnxruntime_over_onnxruntime_gpu_is_named_with_what_mends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(cuda_libraries, "installed_version", {"onnxruntime-gpu": "1.31.1"}.get)
+    assert cuda_libraries.cuda_missing() == (
+        "another onnxruntime has overwritten onnxruntime-gpu: "
+        "pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime-gpu"
+    )
 
 
 def test_libraries_are_found_wherever_the_nvidia_wheels_lie(
