@@ -58,7 +58,7 @@ def export(
     ] = False,
     tune: Annotated[bool, typer.Option("--tune", hidden=True)] = False,
     mnn: Annotated[
-        bool, typer.Option("--mnn", help="Also in MNN's format, for rrtn tune (needs rrtn[mnn]).")
+        bool, typer.Option("--mnn", help="Also in MNN's format, for rrtn tune (needs the package mnn).")
     ] = False,
     trt: Annotated[
         bool,

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.errors import install_command
 from ..runtime.text import counted
 from .printing import NO_BREAK, Column, Table, fits, print_table, say, stdout_width
 
@@ -38,10 +39,8 @@ def say_summary(summary: "ScoringSummary") -> None:
         files, them = counted(longer, "longer file"), "it" if longer == 1 else "them"
         say(f"note: only the start of {files} was scored; --window auto scores all of {them}")
     if unread := totals.errors["needs_formats_extra"]:
-        from ..runtime.audio.av_reader import INSTALL
-
         again = ", then the same command with --overwrite" if summary.out else ""
-        say(f"note: to read the {unread} with needs_formats_extra: {INSTALL}{again}")
+        say(f"note: to read the {unread} with needs_formats_extra: {install_command('formats')}{again}")
     if summary.busy and summary.seconds > _LONG:
         shares = ", ".join(f"{part} {share:.0%}" for part, share in summary.busy.items())
         say(f"busy: {shares}; the bottleneck is {max(summary.busy, key=summary.busy.__getitem__)}")

@@ -34,7 +34,6 @@ from .wanted import EngineOptions
 if TYPE_CHECKING:
     import tensorrt
 
-INSTALL_HINT: Final = 'pip install "rrtn[rtx]" (no GPU needed), or on a GPU machine pip install "rrtn[trt]"'
 # Convolutions that may stay in float32: in int8, the encoder's first one.
 _IN_FLOAT32: Final = {"fp32": 0, "fp16": 0, "int8": 1}
 _TYPES: Final = {  # as EngineInspector writes them, in small letters

@@ -12,10 +12,10 @@ from .. import __version__
 from ..runtime.backends.base import Backend
 from ..runtime.backends.choice import backend_from_variant, obstacle
 from ..runtime.backends.cpu import CPU
-from ..runtime.backends.mnn_kind import INSTALL_MNN, MNN_KIND, mnn_missing
+from ..runtime.backends.mnn_kind import MNN_KIND, mnn_missing
 from ..runtime.backends.trt import TRT
 from ..runtime.bundle import MANIFEST, Bundle, Variant
-from ..runtime.errors import ModelError, UnavailableError
+from ..runtime.errors import ModelError, UnavailableError, install_command
 from ..runtime.progress import Progress, print_above
 from ..runtime.spec import FrontendSpec
 from ..runtime.system.files import write_bytes, write_json
@@ -25,7 +25,7 @@ from ..train.method.flops import scoring_flops
 from ..train.run_folder import RunFolder
 from .audeering import audonnx_yaml_from_bundle, check_model_yaml
 from .bundle_replacement import check_replaceable, put_in_place, staged
-from .engine import INSTALL_HINT, installed_flavour
+from .engine import installed_flavour
 from .parity import Probe, check_parity
 from .recipes import ENGINES, FP32, MNN, Ingredients, Made, Recipe, recipes_of
 from .source import Source, probe_of_source, source_of_run
@@ -177,9 +177,10 @@ def _obstacle(recipe: Recipe, spec: FrontendSpec) -> str:
             "frontend.pad is zero_db: a graph that takes waveforms cannot know where a short recording ends"
         )
     if recipe in ENGINES and installed_flavour() is None:
-        return f"no TensorRT is installed here: {INSTALL_HINT}"
+        without_gpu, with_gpu = install_command("rtx"), install_command("trt")
+        return f"no TensorRT is installed here: {without_gpu} (no GPU needed), or on a GPU machine {with_gpu}"
     if recipe is MNN and (missing := mnn_missing()):
-        return f"{missing} here: {INSTALL_MNN}"
+        return f"{missing} here: {install_command(MNN_KIND.extra)}"
     return ""
 
 

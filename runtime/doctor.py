@@ -12,7 +12,7 @@ import soundfile
 from .backends.cuda_driver import gpu_names
 from .backends.registry import BACKENDS
 from .backends.tuning_file import newest_tuning
-from .errors import ConfigError
+from .errors import ConfigError, install_command
 from .system.cache import cache_folder
 from .system.cpus import usable_cpus
 from .system.host import total_memory
@@ -111,8 +111,8 @@ def _packages() -> Iterator[Finding]:
         elif package == "onnxruntime-gpu" and other:
             yield Finding("onnxruntime", "ok", f"{other}, for {purpose} on the CPU")
         else:
-            wanted = f"rrtn[{extra}]" if extra else package
-            yield Finding(package, "missing", f"not installed, for {purpose}", f'pip install "{wanted}"')
+            fix = install_command(extra) if extra else f'pip install "{package}"'
+            yield Finding(package, "missing", f"not installed, for {purpose}", fix)
 
 
 def _backends() -> Iterator[Finding]:

@@ -62,7 +62,7 @@ class DataError(RrtnError, ValueError):
 
 
 class MissingExtraError(RrtnError, ImportError):
-    """A package that is not installed; `fix` is the pip command. Also an ImportError."""
+    """A package that is not installed; `fix` is the pip command that installs it. Also an ImportError."""
 
     @classmethod
     def of(cls, package: str, extra: str, needed_by: str) -> "MissingExtraError":
@@ -71,8 +71,21 @@ class MissingExtraError(RrtnError, ImportError):
 
 
 def install_command(extra: str) -> str:
-    """How to install one of rrtn's extras."""
-    return f'pip install "rrtn[{extra}]"'
+    """The pip command that installs the packages of one of rrtn's extras.
+
+    It names these packages, and never `rrtn[extra]`: an index may have no rrtn, or a stranger's.
+    """
+    import importlib.metadata  # not above: few errors need it
+
+    try:
+        requirements = importlib.metadata.requires("rrtn") or []
+    except importlib.metadata.PackageNotFoundError:
+        requirements = []
+    condition = f'; extra == "{extra}"'
+    named = [line.removesuffix(condition) for line in requirements if line.endswith(condition)]
+    if not named:
+        return f'in the checkout of rrtn: pip install ".[{extra}]"'
+    return " ".join(["pip install", *(f'"{package}"' for package in named)])
 
 
 class NotPicklableError(RrtnError, TypeError):

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from av import AudioFrame, AudioStream, Packet
     from av.container import InputContainer
 
-INSTALL: Final = install_command("formats")
 _BUFFER: Final = 1 << 16  # bytes that FFmpeg asks for at a time
 _BLOCK_FRAMES: Final = 1 << 16
 _MOST_DAMAGE: Final = 0.1  # of the packets; a file with more that cannot be decoded is corrupt
@@ -177,7 +176,8 @@ def opened_by_av(descriptor: int, container: Container, pieces: Pieces = ()) -> 
         import av
         import av.error
     except ImportError as error:
-        raise AudioError("needs_formats_extra", f"{container.words}: {INSTALL} ({error})") from error
+        detail = f"{container.words}: {install_command('formats')} ({error})"
+        raise AudioError("needs_formats_extra", detail) from error
 
     if names_another_file(descriptor, container):
         raise AudioError("unsupported_format", f"{container.words}, whose sound lies in another file")

@@ -10,7 +10,7 @@ ERROR_CODES: Final = {
     "not_regular": "a folder, pipe, socket or device",
     "empty": "no bytes, or a header without samples",
     "unsupported_format": "no audio, or of a kind that no reader knows (text, a film without sound, ...)",
-    "needs_formats_extra": 'audio that the second reader reads: pip install "rrtn[formats]"',
+    "needs_formats_extra": "audio that only the second reader, PyAV, reads, and it is not installed",
     "unsupported_layout": f"more than {MAX_CHANNELS} channels, or a rate outside {MIN_RATE} to {MAX_RATE} Hz",
     "no_channel": "fewer channels than --channel asks for",
     "corrupt": "the decoder cannot read the file",

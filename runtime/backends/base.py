@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
+from ..errors import install_command
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -127,8 +129,11 @@ class BackendKind:
     wanted: str
     """What the backend needs. It completes the words "expected ..." in an error."""
 
-    fix: str
-    """What to do if the backend cannot run."""
+    extra: str = ""
+    """The extra of rrtn that brings its runtime; "" for what every installation has."""
+
+    fix: str = ""
+    """What else to do if the backend cannot run."""
 
     load: Callable[["Bundle", "Variant", int | None], Backend]
     """Loads a variant: bundle, variant, number of threads (None: one on each core).
@@ -151,6 +156,10 @@ class BackendKind:
     def takes(self, variant: "Variant") -> bool:
         """True if the backend loads this kind of file."""
         return variant.kind == self.file_kind
+
+    def what_to_do(self) -> str:
+        """What to do if the backend cannot run: install its extra, then `fix`."""
+        return "; ".join(filter(None, [self.extra and install_command(self.extra), self.fix]))
 
     def lanes(self, cores: int) -> int:
         """The number of batches that run at the same time on `cores` cores."""

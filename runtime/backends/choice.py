@@ -142,7 +142,7 @@ def _nothing_runs(name: str, variant: str | None, reasons: dict[str, str]) -> Un
         wanted, fix = "a backend that runs here", "run: rrtn export"
     else:
         why = "; ".join(dict.fromkeys(reasons.values()))
-        wanted, fix = backend_kind(name).wanted, backend_kind(name).fix
+        wanted, fix = backend_kind(name).wanted, backend_kind(name).what_to_do()
     return UnavailableError(subject, why, wanted=wanted, fix=f"{fix}, or see: rrtn doctor")
 
 

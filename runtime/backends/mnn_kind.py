@@ -1,7 +1,7 @@
 """The backend `mnn`: MNN on the processor. `auto` takes it where `rrtn tune` has measured it."""
 
 import importlib.util
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ..errors import install_command
 from ..system.packages import installed_version
@@ -9,8 +9,6 @@ from .base import Backend, BackendKind, Diagnosis
 
 if TYPE_CHECKING:
     from ..bundle import Bundle, Variant
-
-INSTALL_MNN: Final = install_command("mnn")
 
 
 def _load(bundle: "Bundle", variant: "Variant", threads: int | None) -> Backend:
@@ -30,7 +28,7 @@ def _obstacle(variant: "Variant") -> str:
 
 def _diagnose() -> Diagnosis:
     if missing := mnn_missing():
-        return Diagnosis("missing", missing, INSTALL_MNN)
+        return Diagnosis("missing", missing, install_command(MNN_KIND.extra))
     version = installed_version("MNN")
     return Diagnosis("note", f"MNN {version}, for what rrtn export --mnn makes; for: rrtn tune")
 
@@ -47,7 +45,8 @@ MNN_KIND = BackendKind(
     batch_size=8,  # larger ones leave the caches: CNN14 takes 65 ms a clip in batches of 8, and more in 16
     bench_batches=(1, 4, 8),
     wanted="MNN, and a file in its format",
-    fix=f"{INSTALL_MNN}; run: rrtn export --mnn",
+    extra="mnn",
+    fix="run: rrtn export --mnn",
     load=_load,
     diagnose=_diagnose,
     obstacle=_obstacle,

@@ -17,7 +17,6 @@ from .base import Backend, BackendKind, Diagnosis
 if TYPE_CHECKING:
     from ..bundle import Bundle, Variant
 
-_INSTALL: Final = install_command("openvino")
 _NO_BF16: Final = "the processor has neither AVX-512 BF16 nor AMX"
 
 
@@ -52,7 +51,7 @@ def _obstacle_bf16(variant: "Variant") -> str:
 
 def _diagnose() -> Diagnosis:
     if missing := _missing():
-        return Diagnosis("missing", missing, _INSTALL)
+        return Diagnosis("missing", missing, install_command(OPENVINO.extra))
     return Diagnosis("note", f"OpenVINO {installed_version('openvino')}; for: rrtn tune")
 
 
@@ -74,7 +73,7 @@ OPENVINO = BackendKind(
     batch_size=16,
     bench_batches=(1, 4, 16),
     wanted="OpenVINO",
-    fix=_INSTALL,
+    extra="openvino",
     load=_load,
     diagnose=_diagnose,
     obstacle=_obstacle,

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from .engine_stamp import Machine
 
 _RTX_CAPABILITIES: Final = (75, 80, 86, 89, 120, 121)  # the GPUs of TensorRT-RTX 1.7; it refuses all others
-_INSTALL: Final = install_command("trt")
 
 
 def _load(bundle: "Bundle", variant: "Variant", threads: int | None) -> Backend:
@@ -52,12 +51,13 @@ def diagnosis_of_machine(machine: "Machine", without_cuda: str) -> Diagnosis:
     """
     found = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     if not found:
-        return Diagnosis("missing", "no TensorRT", _INSTALL)
+        return Diagnosis("missing", "no TensorRT", install_command("trt"))
     if machine.capability is None:
         build = "build engines for other machines: rrtn export --trt"
         return Diagnosis("missing", f"{found}, but no GPU to run an engine on", build)
     if "tensorrt" not in machine.versions and machine.capability not in _RTX_CAPABILITIES:
-        return Diagnosis("missing", f"{found} has no engines for SM{machine.capability}", _INSTALL)
+        detail = f"{found} has no engines for SM{machine.capability}"
+        return Diagnosis("missing", detail, install_command("trt"))
     if without_cuda:
         detail = f"{found}, but not the CUDA memory of ONNX Runtime"
         return Diagnosis("missing", detail, "as for --backend cuda")

@@ -63,3 +63,11 @@ def test_every_source_file_that_a_page_names_is_there() -> None:
     named = {name for page in pages for name in re.findall(rf"\b(?:{rooms})/[\w/]+\.py\b", page.read_text())}
     assert len(named) > 20
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+
+def test_no_page_takes_rrtn_from_a_package_index() -> None:
+    """No index has it, and whatever stands there under its name is somebody else's."""
+    pages = [ROOT / "README.md", *DOCS.glob("*.md"), *(ROOT / "examples").rglob("*.*")]
+    taken = re.compile(r"pip install [^\n`#]*\brrtn\b")
+    texts = {page.name: page.read_text() for page in pages if page.suffix in (".md", ".py", ".c", ".js")}
+    assert {name: found for name, text in texts.items() if (found := taken.findall(text))} == {}

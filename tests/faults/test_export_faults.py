@@ -455,7 +455,7 @@ def test_export_mnn_writes_what_passes_the_gate_and_says_what_is_missing(
 
     skipped = Child(without_mnn, tmp_path).wait()
     assert skipped.code == 0, skipped.stderr
-    assert 'MNN is not installed here: pip install \\"rrtn[mnn]\\"' in skipped.stderr
+    assert 'MNN is not installed here: pip install \\"mnn>=3.6\\"' in skipped.stderr
     assert load_bundle(tmp_path / "b").variant("mnn") is None
 
 

@@ -64,12 +64,10 @@ ELSEWHERE = {
     "python examples/from_recordings_to_picture.py recordings/ BUNDLE scores.svg": "the checkout; "
     "tests/docs/test_examples.py",
     'pip install ".[train,rtx]"': "a package index and 5 GB; make installs requirements.lock and the wheel",
-    'pip install "rrtn[ray]"': "a package index",
-    'pip install "rrtn[formats]"': "a package index",
-    'pip install "rrtn[parquet]"': "a package index",
-    'pip install "rrtn[audformat]"': "a package index",
-    'pip install "rrtn[serve]"': "a package index",
-    'pip install "rrtn[segment]"': "a package index",
+    **{
+        f'pip install ".[{extra}]"': "a package index"
+        for extra in ("audformat", "formats", "live", "mnn", "openvino", "parquet", "ray", "segment", "serve")
+    },
     "cc -O2 score.c -o score -ldl": "the example's folder; tests/parity/test_hosts.py",
     "./score libonnxruntime.so.1 model.samples.onnx a.wav b.wav": "likewise",
     "npm install --ignore-scripts": "likewise",
@@ -81,7 +79,6 @@ ELSEWHERE = {
     "rrtn serve runs/my-run/export --port 8000": "likewise",
     "curl --data-binary @burst.wav http://127.0.0.1:8000/score": "likewise",
     "curl -F file=@burst.wav http://127.0.0.1:8000/score": "likewise",
-    'pip install "rrtn[live]"': "a package index",
     "rrtn listen -m BUNDLE": "it needs a microphone; tests/integration/test_pulseaudio.py has one",
     "rrtn listen --hop 1 --json": "likewise",
     "ffmpeg -i SOURCE -f s16le -ac 1 -ar 48000 - | rrtn score - --rate 48000 -m BUNDLE": "ffmpeg; "
@@ -114,9 +111,6 @@ SLOW = (
     "rrtn train --data small --config fixed.toml --epochs 5 --batch-size 16 --precision bf16 "
     "--device cpu --seed 0",
     "rrtn bench RUN/export --json > RUN/export/bench.json",
-    "pip install rrtn",
-    'pip install "rrtn[openvino]"',
-    'pip install "rrtn[mnn]"',
     "rrtn tune RUN/export",
     "rrtn tune --allow int8",
     "rrtn tune --allow bf16",

@@ -262,7 +262,7 @@ def test_e11_without_tensorrt_onnx_is_published_and_the_engine_skipped_with_the_
     flags = ("--no-cpu-variant", "--trt", "--out", tmp_path / "bundle")
     published = workplace.rrtn_json("export", *flags, before=NO_TENSORRT)
     assert [variant["name"] for variant in published["variants"]] == ["fp32", "waveform"]
-    assert 'pip install "rrtn[rtx]"' in published["skipped"]["trt"]
+    assert 'pip install "tensorrt-rtx-cu13' in published["skipped"]["trt"]
 
 
 def test_e3_a_changed_checkpoint_is_refused(workplace: Workplace, tmp_path: Path) -> None:

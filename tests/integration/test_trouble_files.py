@@ -92,7 +92,7 @@ def test_n13_score_says_what_to_install_without_the_extra(
     expected = dict.fromkeys(BY_PYAV, "needs_formats_extra") | dict.fromkeys(BY_LIBSNDFILE, "")
     assert {name: row["error"] for name, row in rows.items()} == expected
     assert f"the {len(BY_PYAV)} with needs_formats_extra" in said
-    assert 'pip install "rrtn[formats]"' in said
+    assert 'pip install "av<19,>=18.1"' in said
 
 
 @pytest.mark.slow
@@ -168,7 +168,7 @@ def test_n13_train_reads_what_score_reads(
     refused = rrtn(*arguments, "a", cwd=tmp_path, env=without_the_extra)
     assert refused.returncode == 2
     assert "files cannot be decoded" in refused.stderr  # of Train, the first split that is read
-    assert 'pip install "rrtn[formats]"' in refused.stderr
+    assert 'pip install "av<19,>=18.1"' in refused.stderr
     done = rrtn(*arguments, "b", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["best"]["epoch"] == 1

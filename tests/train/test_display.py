@@ -524,7 +524,7 @@ def test_a_missing_tensorboard_is_said_before_anything_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hide_tensorboard(monkeypatch)
-    command = re.escape('pip install "rrtn[tensorboard]"')
+    command = re.escape('pip install "tensorboard>=2.16"')
     with pytest.raises(
         MissingExtraError, match=rf"^tensorboard \| not installed, and --tensorboard needs it \| {command}$"
     ):
@@ -543,7 +543,7 @@ def scalars_in(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_tensorboard_gets_the_record(clock: Clock, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason='pip install "rrtn[tensorboard]"')
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
     with Display(epochs=3, clips_per_epoch=1000, tensorboard=tmp_path / "a/b") as display:
         for epoch in range(2):
             run_epoch(display, clock, epoch)
@@ -559,7 +559,7 @@ def test_tensorboard_gets_the_record(clock: Clock, tmp_path: Path) -> None:
 
 
 def test_tensorboard_shows_no_doubled_points_after_a_resume(clock: Clock, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason='pip install "rrtn[tensorboard]"')
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
     with Display(epochs=4, clips_per_epoch=1000, tensorboard=tmp_path) as display:
         for epoch in range(3):
             run_epoch(display, clock, epoch, val_ccc=0.1, twins=False)

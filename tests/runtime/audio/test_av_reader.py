@@ -17,10 +17,10 @@ import soundfile
 from generated_sounds import Samples, voice, write_av
 from numpy.typing import NDArray
 from rrtn.runtime import FrontendSpec
-from rrtn.runtime.audio.av_reader import INSTALL, opened_by_av
+from rrtn.runtime.audio.av_reader import opened_by_av
 from rrtn.runtime.audio.foreign import CONTAINERS, Container, container_of
 from rrtn.runtime.audio.reader import read_audio
-from rrtn.runtime.errors import AudioError, StoppedError
+from rrtn.runtime.errors import AudioError, StoppedError, install_command
 
 RATE = 16_000
 
@@ -162,7 +162,7 @@ def test_n13_without_the_extra_the_code_says_that_the_reader_is_at_fault(
     request.getfixturevalue("without_the_extra")
     error = refusal(tmp_path / "a", spec)
     assert error.code == "needs_formats_extra"
-    assert INSTALL in error.detail
+    assert install_command("formats") in error.detail
 
 
 NO_AUDIO = {

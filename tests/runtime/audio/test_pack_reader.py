@@ -292,7 +292,7 @@ def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, real_clips: lis
     command = [sys.executable, "-c", code, "pack", str(real_clips[0]), "--out", "p"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == 'rrtn: pyarrow | not installed, and a pack needs it | pip install "rrtn[parquet]"\n'
+    assert done.stderr == 'rrtn: pyarrow | not installed, and a pack needs it | pip install "pyarrow>=18"\n'
 
 
 # N12: a changed footer

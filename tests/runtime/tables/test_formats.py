@@ -62,7 +62,7 @@ def test_a_format_without_its_package_names_the_command(
     table = TableFormat(suffix=".arrow", opened=opened_tsv, package="no_such_package", extra="arrow")
     monkeypatch.setitem(FORMATS, ".arrow", table)
     with pytest.raises(
-        MissingExtraError, match=r"^no_such_package \| .*\.arrow.* \| pip install \"rrtn\[arrow\]\""
+        MissingExtraError, match=r"^no_such_package \| .*\.arrow.* \| .*pip install \"\.\[arrow\]\""
     ):
         check_table(tmp_path / "t.arrow")
 

@@ -475,7 +475,7 @@ def test_a_folder_that_takes_no_file_stops_before_anything_is_loaded(tmp_path: P
 def test_parquet_without_pyarrow_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     for write in (check_table, lambda target: list(write_table(target, [GOOD], LABELS))):
-        with pytest.raises(MissingExtraError, match=re.escape('pip install "rrtn[parquet]"')):
+        with pytest.raises(MissingExtraError, match=re.escape('pip install "pyarrow>=18"')):
             write(tmp_path / "t.parquet")
     check_table(tmp_path / "t.jsonl")
     assert names_in(tmp_path) == []

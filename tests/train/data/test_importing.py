@@ -324,7 +324,7 @@ def test_without_the_package_a_database_says_what_to_install(
     (tmp_path / "db").mkdir()
     (tmp_path / "db/db.yaml").write_text("name: mini\n")
     monkeypatch.setitem(sys.modules, "audformat", None)
-    with pytest.raises(MissingExtraError, match=r'pip install "rrtn\[audformat\]"'):
+    with pytest.raises(MissingExtraError, match=r'pip install "audformat>=1\.4"'):
         imported(tmp_path / "db", tmp_path / "out")
 
 
