@@ -8,6 +8,7 @@ import typer
 
 from ..export.wanted import EngineOptions, Wanted, with_commas
 from ..runtime.errors import ConfigError, ModelError
+from ..runtime.system.files import resolved
 from ..runtime.system.host import quoted
 from .inspect import bundle_json, print_bundle
 from .options import (
@@ -194,7 +195,7 @@ def _export(
 
 def _check_apart(places: dict[str, Path | None]) -> None:
     """Raises ConfigError for a place of two things, or one in another: each is written as a whole."""
-    given = [(name, place.absolute()) for name, place in places.items() if place]
+    given = [(name, resolved(place)) for name, place in places.items() if place]
     for (other, folder), (name, place) in itertools.permutations(given, 2):
         if place == folder:
             raise ConfigError(f"{name} {place}", f"the place of {other}", wanted="a place of its own")
