@@ -4,17 +4,19 @@ Audio is referred to and never copied. Sources: a table of one's own, the layout
 challenges as they are unpacked, and databases in audformat.
 """
 
+import contextlib
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import tomli_w
 
-from ...runtime.errors import ConfigError, DataError
-from ...runtime.system.files import read_regular, remove_left, resolved, write_bytes
+from ...runtime.errors import ConfigError, DataError, StoppedError
+from ...runtime.system.files import left_of, read_regular, remove_left, resolved, takes_no_file, write_bytes
+from ...runtime.system.locks import in_turn
 from ...runtime.text import counted, csv_bytes
 from ..config import config_from_dict
 from ..method.columns import scales_of_targets
@@ -39,6 +41,7 @@ from .table_text import (
 )
 from .targets import number
 
+_LOCK: Final = ".import.lock"  # in the new folder: held while its files are written
 SHARES: Final = (0.7, 0.15, 0.15)  # of the clips, in Train, Val and Test
 _AVB_TABLES: Final = ("high_info.csv", "two_info.csv", "culture_info.csv", "type_info.csv")
 _AVB_AUDIO: Final = ("audio/wav", "wav", "audio")
@@ -73,8 +76,9 @@ def import_data(request: ImportRequest) -> Imported:
     """Writes data_info.csv and data.toml into the new folder `out`, and checks them as training does.
 
     Where that is refused, the folder is removed again, and errors name the source. The table is written last:
-    a folder that a killed process left with the same data.toml alone is gone on with. Raises DataError,
-    ConfigError, MissingExtraError.
+    a folder that a killed process left with the same data.toml alone is gone on with. Two that import into
+    one folder take turns. Raises DataError, ConfigError, MissingExtraError; StoppedError where no file can be
+    written.
     """
     out = request.out
     _check_new(out)
@@ -82,38 +86,59 @@ def import_data(request: ImportRequest) -> Imported:
     settings = _settings(source, request)
     config = config_from_dict({"data": {"dir": str(resolved(out)), **settings}}, source=SETTINGS).data
     toml = tomli_w.dumps(settings).encode()
-    _check_new(out, toml)
     targets, labels = label_settings(config)
     if request.rater_column:
         table = clips_of_ratings(source, targets=targets, class_targets=labels.class_targets)
     text, notes = _with_split(table, request)
-    was_there = out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    try:
+    with _new_folder(out, toml):
         write_bytes(out / SETTINGS, toml)
         check_labels(config)
         data = data_of_settings(out, config, text)
         if request.rater_column:
             check_ratings(source, data, labels)
         write_bytes(out / TABLE, csv_bytes([text.columns, *(record.cells for record in text.records)]))
-    except BaseException:
-        for name in (SETTINGS, TABLE):
-            (out / name).unlink(missing_ok=True)
-        if not was_there:
-            out.rmdir()
-        raise
     return Imported(out=out, data=data, notes=(*table.notes, *notes))
 
 
+@contextlib.contextmanager
+def _new_folder(out: Path, toml: bytes) -> Iterator[None]:
+    """The folder while it is this process's turn to write there; where that fails, it is as before."""
+    was_there = out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    if reason := takes_no_file(out):
+        wanted, fix = "a folder that takes files", "make it writable, or choose another OUT"
+        raise StoppedError(str(out), reason, wanted=wanted, fix=fix)
+    try:
+        with in_turn(out / _LOCK):
+            _check_new(out, toml)
+            files = (out / SETTINGS, out / TABLE)
+            for path in files:
+                remove_left(path)
+            try:
+                yield
+            except BaseException:
+                for path in files:
+                    path.unlink(missing_ok=True)
+                raise
+    except BaseException:
+        if not was_there:
+            with contextlib.suppress(OSError):  # another process writes there by now
+                out.rmdir()
+        raise
+
+
 def _check_new(out: Path, toml: bytes | None = None) -> None:
-    """Raises DataError for what is no empty folder. It may hold data.toml alone, with `toml` if given."""
-    for path in (out / SETTINGS, out / TABLE):
-        remove_left(path)
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    """Raises DataError for what is no empty folder.
+
+    It may hold what a killed process left: data.toml alone, with `toml` if given, and unfinished files.
+    """
+    if not out.exists():
         return
     settings = out / SETTINGS
-    is_left = out.is_dir() and [*out.iterdir()] == [settings] and settings.is_file()
-    if not is_left or toml not in (None, read_regular(settings)):
+    left = {_LOCK, *(path.name for name in (SETTINGS, TABLE) for path in left_of(out / name))}
+    others = {path.name for path in out.iterdir()} - left if out.is_dir() else {out.name}
+    is_left = others == {SETTINGS} and settings.is_file()
+    if others and (not is_left or toml not in (None, read_regular(settings))):
         raise DataError(str(out), "not an empty folder", wanted="a new folder", fix="choose another one")
 
 

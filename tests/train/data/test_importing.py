@@ -4,13 +4,14 @@ import itertools
 import math
 import re
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rrtn.runtime.errors import ConfigError, DataError, MissingExtraError
-from rrtn.runtime.system.files import temporary_name
+from rrtn.runtime.errors import ConfigError, DataError, MissingExtraError, StoppedError
+from rrtn.runtime.system.files import atomic_path, temporary_name
 from rrtn.train.config import DataConfig, config_from_dict
 from rrtn.train.data import importing
 from rrtn.train.data.data_set import DataSet
@@ -127,6 +128,45 @@ def test_what_a_killed_import_left_is_gone_on_with(
     assert len([*out.iterdir()]) == 2
     with pytest.raises(DataError, match="not an empty folder"):
         imported(own, out, places=places, settings={"scale": ["1:10"]})
+
+
+def test_two_imports_into_one_folder_take_turns(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one comes while the first one writes: it takes nothing away, and is refused afterwards."""
+    places, out = DataPlaces(audio=tmp_path / "takes", file_column="Datei"), tmp_path / "new/out"
+    refused: list[DataError] = []
+
+    def again() -> None:
+        with pytest.raises(DataError, match="not an empty folder") as caught:
+            imported(own, out, places=places, settings={"scale": ["1:10"]})
+        refused.append(caught.value)
+
+    second = threading.Thread(target=again)
+
+    def written_slowly(path: Path, content: bytes) -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+            if second.ident is None:
+                second.start()
+                second.join(0.3)  # it waits for its turn: without one it would be done by then
+
+    monkeypatch.setattr(importing, "write_bytes", written_slowly)
+    imported(own, out, places=places, settings={"scale": ["1:10"]})
+    second.join()
+    assert len(refused) == 1
+    assert sorted(path.name for path in out.iterdir()) == ["data.toml", "data_info.csv"]
+    assert [*out.parent.iterdir()] == [out]
+
+
+EMPTY = Path("/proc/tty/ldisc")
+
+
+@pytest.mark.skipif(not EMPTY.is_dir(), reason="needs /proc, which says that root may write")
+def test_a_place_that_takes_no_files_is_refused(own: Path, tmp_path: Path) -> None:
+    """A lock there is waited for without end."""
+    with pytest.raises(StoppedError, match=rf"^{EMPTY} \| .* \| make it writable, or choose another OUT"):
+        imported(own, EMPTY, places=DataPlaces(audio=tmp_path / "takes", file_column="Datei"))
 
 
 def test_a_refusal_names_the_lines_of_ones_own_table(own: Path, tmp_path: Path) -> None:
