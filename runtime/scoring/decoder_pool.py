@@ -245,11 +245,14 @@ class DecoderPool:
         """Replaces a decoder that died, that stands still (`reason`), or that hangs in the file `timeout`.
 
         The file that the decoder was decoding gets a strike, unless there was another reason. All files that
-        it had not finished go to another decoder.
+        it had not finished go to another decoder. Where it is at another file than `timeout` once it is
+        killed, it did not hang: no file is to blame.
         """
         self._decoders.remove(decoder)
         end = decoder.end(patience=0.0 if reason or timeout != IDLE else LATEST_END)
         culprit = IDLE if reason else decoder.works_on()[0]
+        if timeout not in (IDLE, culprit):
+            culprit = timeout = IDLE
         self._note_end(decoder, reason or end.words, end.code, is_idle=culprit == IDLE)
         self._start_decoder()
         for ticket, source in self._unfinished(decoder):

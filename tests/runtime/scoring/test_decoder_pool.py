@@ -419,6 +419,26 @@ def test_a_file_that_hangs_is_a_row(
     ]
 
 
+@pytest.mark.parametrize(
+    ("seen", "ends"), [(1, [FilesEnded([BadFile(1, "timeout", "not decoded within 60 s")])]), (0, [])]
+)
+def test_a_file_that_the_decoder_has_left_by_then_is_not_to_blame(
+    make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch, seen: int, ends: list[PoolEvent]
+) -> None:
+    """`seen` is what it was at when the pool looked; it is at file 1 when it is killed."""
+    monkeypatch.setenv("RRTN_FAILPOINT", "read.01.wav:sleep:all")
+    pool = make_pool(chunk=4)
+    (decoder,) = pool._decoders
+    files = [*enumerate(map(os.fsencode, noises[:4]))]
+    pool._sources.update(files)
+    decoder.give(files)
+    until(lambda: is_at(pool, 1))
+    events = [*pool._bury(decoder, timeout=seen)]
+    assert [event for event in events if isinstance(event, FilesEnded)] == ends
+    assert [event for event in events if event not in ends] == [FileRestarted(i) for i in range(4)]
+    assert not any(pool._strikes.values())
+
+
 def test_who_was_stopped_blames_no_file(
     make_pool: Pool, noises: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
