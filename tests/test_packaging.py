@@ -1,13 +1,20 @@
 """What the wheel holds, what runs without torch, and what starts fast."""
 
+import asyncio
+import itertools
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 import rrtn
+import typer
+from uvicorn import Config, Server
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 ROOT = Path(__file__).parents[1]
 RRTN = Path(sys.executable).with_name("rrtn")
@@ -141,6 +148,34 @@ def test_help_loads_typer_and_nothing_heavier() -> None:
     loaded = {line.rpartition("|")[2].split(".")[0].strip() for line in done.stderr.splitlines()}
     assert {"rrtn", "typer"} <= loaded
     assert loaded.isdisjoint(HEAVY)
+
+
+def test_what_others_do_not_promise_is_there_and_their_versions_have_a_bound() -> None:
+    """Before a bound of pyproject.toml is raised, this must pass with the newer version."""
+    usage_error = typer.BadParameter.__base__
+    assert usage_error and usage_error.__name__ == "UsageError"
+    assert callable(typer.main.get_command)
+
+    loop = asyncio.new_event_loop()
+    config = Config(print, ws="none", lifespan="off", log_config=None)  # an app that nothing calls
+    protocol = HttpToolsProtocol(config, ServerState(), {}, _loop=loop)
+    loop.close()
+    of_a_connection = (
+        *("_unset_keepalive_if_required", "send_400_response", "parser", "cycle", "transport", "loop"),
+        *("connection_made", "connection_lost", "data_received", "eof_received", "on_message_begin"),
+        *("on_headers_complete", "on_body", "on_message_complete", "on_response_complete"),
+    )
+    assert [name for name in of_a_connection if not hasattr(protocol, name)] == []
+    server = Server(config)
+    of_a_server = ("capture_signals", "handle_exit", "force_exit", "should_exit", "server_state")
+    assert [name for name in of_a_server if not hasattr(server, name)] == []
+    assert hasattr(server.server_state, "connections")
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    bounded = [one for one in wanted if one.startswith(("typer", "uvicorn"))]
+    assert len(bounded) == 3
+    assert [one for one in bounded if ",<" not in one] == []
 
 
 def test_public_names() -> None:
