@@ -80,8 +80,11 @@ def train(
     folder = RunFolder(run)
     if not resume:
         check_is_new(folder)
-    if resume and (done := _finished(plan, folder)):
-        return done
+    if resume:
+        done = _finished(plan, folder)
+        check_equal(world, "the run", "finished" if done else "not finished")
+        if done:
+            return done
     try:
         for checkpoints in (folder.last, folder.best):
             check_no_link(checkpoints)
@@ -133,7 +136,7 @@ def _train(
         _display(plan, run, device, world, part) as display,
     ):
         display.say_notes(notes)
-        if resume and (found := restored(run, info, stepper, strict_resume, display.say)):
+        if resume and (found := restored(run, info, stepper, strict_resume, display.say, world)):
             _check_place(run, found, plan.steps_per_epoch)
             info = replace(info, epoch=found.epoch, step=found.step, history=found.history)
         elif config.model.init:

@@ -1,5 +1,6 @@
 """The state of a training run: from its folder into a stepper, and back."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ..runtime.errors import ConfigError, ModelError, StoppedError
 from ..runtime.system.files import remove_left, write_bytes
+from ..runtime.text import counted
 from .checkpoint import (
     POINTER,
     PREVIOUS,
@@ -20,6 +22,7 @@ from .checkpoint import (
 )
 from .config import Config, config_from_dict
 from .config_file import changes_on_resume, toml_from_config
+from .distributed import World, check_equal, from_first
 from .host_copy import HostCopy, Tensors
 from .run_folder import RunFolder
 from .step import Stepper
@@ -34,24 +37,25 @@ def start(run: RunFolder, config: Config, info: CheckpointInfo) -> None:
 
 
 def restored(
-    run: RunFolder, fresh: CheckpointInfo, stepper: Stepper, strict: bool, say: Callable[[str], None]
+    run: RunFolder,
+    fresh: CheckpointInfo,
+    stepper: Stepper,
+    strict: bool,
+    say: Callable[[str], None],
+    world: World = World(),  # noqa: B008  # frozen
 ) -> CheckpointInfo | None:
     """Loads the last checkpoint into the stepper; gives None if no checkpoint was finished.
 
     A broken or lost checkpoint is replaced by the one before, and `say` tells so; with `strict` it is an
-    error. Raises ModelError for broken checkpoints, ConfigError if the data or config.toml was changed.
+    error. Of several ranks the first one does so, and the others take what is the last one then.
+    Raises ModelError for broken checkpoints, ConfigError if the data or config.toml was changed, or if the
+    ranks do not read the same.
     """
-    if not (run.last / POINTER).exists() and not (run.last / PREVIOUS).exists():
-        _check_not_lost(run)
+    found = _newest_whole(run, strict, say) if world.is_first else None
+    if not from_first(world, "found" if found else ""):
         return None
-    try:
-        info, tensors = load_checkpoint(run.last, "weights", "optimizer")
-    except ModelError as error:
-        if strict or not (run.last / PREVIOUS).exists():
-            raise
-        info, tensors = load_checkpoint(run.last, "weights", "optimizer", pointer=PREVIOUS)
-        say(f"note: {error}; going on from the checkpoint before, at step {info.step}")
-        write_bytes(run.last / POINTER, (run.last / PREVIOUS).read_bytes())
+    info, tensors = found or load_checkpoint(run.last, "weights", "optimizer")
+    check_equal(world, "the checkpoint", _state_text(info, tensors["weights"]) if world.size > 1 else "")
     check_data_kept(info, fresh.data_sha256)
     check_config_kept(run, info, fresh.config)
     _check_best(run, info)
@@ -64,6 +68,32 @@ def restored(
         wanted = "the tensors of the network that config.toml describes"
         raise ModelError(str(run.last), came, wanted=wanted, fix="start a new run") from error
     return info
+
+
+def _newest_whole(
+    run: RunFolder, strict: bool, say: Callable[[str], None]
+) -> tuple[CheckpointInfo, dict[str, Tensors]] | None:
+    """The last checkpoint, or the one before, which is then the last one; None where there is neither."""
+    if not (run.last / POINTER).exists() and not (run.last / PREVIOUS).exists():
+        _check_not_lost(run)
+        return None
+    try:
+        return load_checkpoint(run.last, "weights", "optimizer")
+    except ModelError as error:
+        if strict or not (run.last / PREVIOUS).exists():
+            raise
+        info, tensors = load_checkpoint(run.last, "weights", "optimizer", pointer=PREVIOUS)
+        say(f"note: {error}; going on from the checkpoint before, at step {info.step}")
+        write_bytes(run.last / POINTER, (run.last / PREVIOUS).read_bytes())
+        return info, tensors
+
+
+def _state_text(info: CheckpointInfo, weights: Tensors) -> str:
+    """Which state it is. The same step may be saved before its epoch's validation, and after it."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(weights[name].contiguous().reshape(-1).numpy().data)
+    return f"step {info.step} after {counted(info.epoch, 'epoch')}, weights {digest.hexdigest()[:12]}"
 
 
 def check_data_kept(info: CheckpointInfo, now: str) -> None:

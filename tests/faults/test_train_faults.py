@@ -1170,6 +1170,65 @@ def test_t28_processes_that_see_other_data_are_refused(
     assert not (tmp_path / "run/config.toml").exists()
 
 
+def test_t7_t28_processes_go_on_from_the_checkpoint_that_the_first_has_taken(
+    start: Rrtn, begun: Path, tmp_path: Path
+) -> None:
+    """The newest is broken: both take the one before, and say so once."""
+    broken = checkpoint_files(begun)["weights"]
+    broken.write_bytes(truncated(0.5)(broken.read_bytes()))
+    again = ("train", "--resume", "--out", begun)
+    first, second = (child.wait() for child in ranks(start, again, again))
+    assert (first.code, second.code) == (0, 0), (first, second)
+    assert f"going on from the checkpoint before, at step {BEFORE}" in first.err
+    assert second.err == ""
+
+
+def sees_a_broken_one(run: Path) -> None:
+    path = checkpoint_files(run)["optimizer"]
+    path.write_bytes(flipped(0.5)(path.read_bytes()))
+
+
+def sees_the_one_before(run: Path) -> None:
+    shutil.copy(run / "checkpoints/last" / PREVIOUS, run / "checkpoints/last" / POINTER)
+
+
+def sees_none(run: Path) -> None:
+    for name in (POINTER, PREVIOUS):
+        (run / "checkpoints/last" / name).unlink()
+    (run / "history.jsonl").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("stale", "codes", "told"),
+    [
+        (sees_a_broken_one, [4, 5], ", as checkpoint.json lists it"),
+        (
+            sees_the_one_before,
+            [2, 2],
+            f"torchrun | the checkpoint differs: rank 0 step {NEWEST} after 1 epoch, weights ",
+        ),
+        (sees_none, [4, 5], "checkpoint.json | No such file"),
+    ],
+)
+def test_t28_a_process_that_sees_another_checkpoint_is_refused(
+    start: Rrtn,
+    begun: Path,
+    tmp_path: Path,
+    stale: Callable[[Path], None],
+    codes: list[int],
+    told: str,
+) -> None:
+    """What the second sees of the folder is old, or broken: it does not go on from another state."""
+    other = Path(shutil.copytree(begun, tmp_path / "other"))
+    stale(other)
+    before = contents(begun), contents(other)
+    commands = (("train", "--resume", "--out", run) for run in (begun, other))
+    ended = [child.wait() for child in ranks(start, *commands)]
+    assert [end.code for end in ended] == codes, ended
+    assert told in ended[1].err
+    assert (contents(begun), contents(other)) == before
+
+
 # --- T29, T30: the environment ---
 
 
