@@ -13,7 +13,7 @@ import datetime
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..runtime.errors import ConfigError, StoppedError
 from .precision import at_least_float32
 
+_Value = TypeVar("_Value")
 # The first rank may decode a whole data set while the others wait.
 _TIMEOUT: Final = datetime.timedelta(minutes=30)
 
@@ -116,12 +117,18 @@ def from_first(world: World, value: str) -> str:
     return str(values[0])
 
 
-def check_equal(world: World, what: str, value: str) -> None:
-    """Raises ConfigError on every rank if the ranks have different values."""
+def from_all(world: World, value: _Value) -> list[_Value]:
+    """The values of all ranks, in their order, on every rank."""
     if world.size == 1:
-        return
+        return [value]
     values: list[Any] = [None] * world.size
     dist.all_gather_object(values, value)
+    return values
+
+
+def check_equal(world: World, what: str, value: str) -> None:
+    """Raises ConfigError on every rank if the ranks have different values."""
+    values = from_all(world, value)
     if len(set(values)) > 1:
         seen = ", ".join(f"rank {rank} {found}" for rank, found in enumerate(values))
         raise ConfigError("torchrun", f"{what} differs: {seen}", wanted="the same on all ranks")
@@ -138,11 +145,7 @@ def any_rank(world: World, flag: bool, device: torch.device) -> bool:
 
 def concatenated(world: World, part: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Rows [n_r, K] of each rank -> all rows [n, K], in the order of the ranks."""
-    if world.size == 1:
-        return part
-    parts: list[Any] = [None] * world.size
-    dist.all_gather_object(parts, part)
-    return np.concatenate(parts)
+    return part if world.size == 1 else np.concatenate(from_all(world, part))
 
 
 def gathered(x: Tensor) -> Tensor:

@@ -3,21 +3,35 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ..runtime.progress import Progress
 from ..runtime.text import counted
 from .config import Config
+from .config_file import PLACES
 from .device import device_from_config
-from .distributed import World, first_on_machine_first, from_first, joined, world_from_environment
+from .distributed import (
+    World,
+    check_equal,
+    first_on_machine_first,
+    from_all,
+    from_first,
+    joined,
+    world_from_environment,
+)
 from .loop import TrainResult, train
 from .plan import TrainingPlan, check_init, plan_from_config, targets_line
 from .request import RequestedTraining
 from .run_folder import RUNS, free_name
+from .sections import flat_settings
 
 Say = Callable[[str], object]  # takes a line for the person
+_OF_A_PROCESS: Final = PLACES | {
+    "device"
+}  # settings that ranks may have of their own: data is compared itself
+_PRECISIONS: Final = ("fp32", "tf32", "fp16", "bf16")  # a GPU that has one of auto's has those before it
 
 
 @dataclass(frozen=True)
@@ -83,9 +97,25 @@ def _planned(requested: RequestedTraining, say: Say) -> Iterator[tuple[TrainingP
     with joined(world, device_from_config(config, world)):
         with first_on_machine_first(world), Progress("read data"):
             plan = plan_from_config(config, ranks=world.size)
+        plan = replace(plan, config=_of_all_ranks(world, plan.config, asked=config))
         if not requested.request.resume:
             check_init(plan.config)
         notes = (*(f"changed on resume: {change}" for change in requested.changed), *plan.notes)
         for line in (targets_line(plan.data), *(f"note: {note}" for note in notes)) if world.is_first else ():
             say(line)
         yield plan, world
+
+
+def _of_all_ranks(world: World, config: Config, *, asked: Config) -> Config:
+    """The settings with a precision that all ranks have, where `asked` leaves it to them.
+
+    Raises ConfigError where a setting differs between the ranks.
+    """
+    precisions = from_all(world, config.precision)
+    if asked.precision == "auto":
+        config = replace(config, precision=min(precisions, key=_PRECISIONS.index))
+    flats = from_all(world, flat_settings(config.to_dict()))
+    for name in dict.fromkeys(name for flat in flats for name in flat):
+        if name not in _OF_A_PROCESS and any(flat.get(name) != flats[0].get(name) for flat in flats):
+            check_equal(world, name, repr(flats[world.rank].get(name)))
+    return config

@@ -1229,6 +1229,53 @@ def test_t28_a_process_that_sees_another_checkpoint_is_refused(
     assert (contents(begun), contents(other)) == before
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (
+            ("--lr", 0.003),
+            "torchrun | optim.lr differs: rank 0 0.001, rank 1 0.003 | expected the same on all",
+        ),
+        (("--precision", "bf16", "--seed", 1), "torchrun | seed differs: rank 0 0, rank 1 1 | expected"),
+        (("--init", "other.pth"), "torchrun | model.init differs: rank 0 '', rank 1 '"),
+    ],
+)
+def test_t28_processes_of_other_settings_are_refused(
+    start: Rrtn, fresh: tuple[object, ...], tmp_path: Path, flags: tuple[object, ...], told: str
+) -> None:
+    (tmp_path / "other.pth").touch()
+    ended = [child.wait() for child in ranks(start, fresh, (*fresh, *flags))]
+    assert [end.code for end in ended] == [2, 2], ended
+    assert all(told in end.err for end in ended)
+    assert not (tmp_path / "run").exists()
+
+
+def test_t28_processes_may_read_the_same_clips_at_other_places(
+    start: Rrtn, corpus: Path, fresh: tuple[object, ...], tmp_path: Path
+) -> None:
+    """As from a disk of each machine."""
+    data = shutil.copytree(corpus, tmp_path / "copied")
+    commands = fresh, (*fresh[:2], data, *fresh[3:])
+    ended = [child.wait() for child in ranks(start, *(each + ("--epochs", 1) for each in commands))]
+    assert [end.code for end in ended] == [0, 0], ended
+
+
+SOME_HAVE_BF16 = """
+import os
+from rrtn.train import plan
+plan._default_precision = lambda config: ("bf16", "fp16")[int(os.environ["RANK"])]
+"""
+
+
+def test_t28_auto_is_a_precision_that_all_processes_have(
+    start: Rrtn, fresh: tuple[object, ...], tmp_path: Path
+) -> None:
+    flags = (*fresh, "--dry-run", "--json")
+    first, second = (child.wait() for child in ranks(start, flags, flags, before=SOME_HAVE_BF16))
+    assert (first.code, second.code) == (0, 0), (first, second)
+    assert json.loads(first.out)["config"]["precision"] == "fp16"
+
+
 # --- T29, T30: the environment ---
 
 
