@@ -322,7 +322,8 @@ def _table_from_job(
     """Writes the table, and the submission; -> what of them is of the files of `spool`."""
     totals = Totals()
     rows: Iterator[Row] = chain(kept_rows, _counted(job.rows(spool), totals))
-    rows = write_table(out, rows, model.labels, embedding_size=model.embedding_size)
+    size, note = model.embedding_size, job.note_table
+    rows = write_table(out, rows, model.labels, embedding_size=size, before_it_appears=note)
     if submission:  # behind the table, which stays where the submission is refused
         rows = write_submission(submission, rows, model.submitted)
     for _ in rows:

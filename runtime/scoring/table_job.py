@@ -29,7 +29,7 @@ from ..documents import converted, parsed
 from ..errors import AudioError, ConfigError, StoppedError
 from ..system.cpus import usable_cpus
 from ..system.failpoints import failpoint
-from ..system.files import read_regular, remove_left, write_bytes, write_json
+from ..system.files import read_regular, remove_left, sha256_of, write_bytes, write_json
 from ..system.locks import locked
 from ..tables.embedding_file import embedding_path
 from ..tables.formats import FORMATS
@@ -49,10 +49,11 @@ F_MAX: Final = "f_max"
 _INPUTS: Final = "inputs"  # in job.json: what the user named; all else there are settings
 _SUBMISSIONS: Final = "submissions"  # in job.json: where the table was written in the challenge's form
 _RELATIVE_TO: Final = "relative_to"  # in job.json: the working directories of the table's relative names
-_REPLACES: Final = (
-    "replaces"  # in job.json: _UNKNOWN until --overwrite has written the table in place of another
-)
-_NO_SETTINGS: Final = (_INPUTS, _SUBMISSIONS, _RELATIVE_TO, _REPLACES)
+# In job.json: _UNKNOWN until --overwrite has written the table in place of another.
+_REPLACES: Final = "replaces"
+# In job.json: the hash of the table that was written, and before that of the one that takes its place.
+_TABLES: Final = "tables"
+_NO_SETTINGS: Final = (_INPUTS, _SUBMISSIONS, _RELATIVE_TO, _REPLACES, _TABLES)
 _EMBEDDING: Final = "embedding"  # a setting: D, or null
 _UNKNOWN: Final = "rows of another table"  # that --append has kept; no user can name that
 
@@ -72,6 +73,7 @@ class TableJob:
         self.settings_of_kept = settings_of_kept  # False where nobody knows how the kept rows were made
         self._folder, self._labels, self._keeps_all = folder, labels, keeps_all
         self._parts = {path.name.partition("-")[0]: path for path in folder.glob("*.part")}
+        self._table = ""  # the hash of the one that this process has written
 
     @property
     def is_new(self) -> bool:
@@ -124,11 +126,19 @@ class TableJob:
         written = {*job.get(_SUBMISSIONS, []), os.path.realpath(submission)}
         write_json(self._folder / _JOB, {**job, _SUBMISSIONS: sorted(written)})
 
+    def note_table(self, temporary: Path) -> None:
+        """Keeps in mind the content of the table that is about to take its place."""
+        self._table, job = sha256_of(temporary), _job(self._folder) or {}
+        known = job.get(_TABLES, [])
+        if self._table not in known:
+            write_json(self._folder / _JOB, {**job, _TABLES: [*known, self._table]})
+
     def note_written(self, spool: InputSpool) -> None:
-        """Keeps in mind what the relative names in the table, which is whole now, are relative to."""
-        if (job := _job(self._folder)) and not self._keeps_all:
-            noted = _noted(job, {_RELATIVE_TO: _folders(spool.relative_to), _REPLACES: []})
-            if noted != job:
+        """Keeps in mind the table, which is whole now, and what the relative names in it are relative to."""
+        if job := _job(self._folder):
+            notes = {_RELATIVE_TO: _folders(spool.relative_to), _REPLACES: list[str]()}
+            notes = {} if self._keeps_all else notes
+            if (noted := _noted(job, {**notes, _TABLES: [self._table]})) != job:
                 write_json(self._folder / _JOB, noted)
 
     def rows(self, spool: InputSpool, shards: Sequence[Shard] | None = None) -> Iterator[list[Row]]:
@@ -209,6 +219,13 @@ def check_job(
         raise _not_this_table(target, "is there already, and not known to be of these files")
     if job and set(job.get(_INPUTS, inputs)) != set(inputs):
         raise _not_this_table(target, f"has the scores of {_short(', '.join(job[_INPUTS]))}")
+    if job and (known := job.get(_TABLES)) and target.exists() and sha256_of(target) not in known:
+        raise ConfigError(
+            f"--out {target}",
+            "was changed since rrtn wrote it",
+            wanted="the table as it was, or none",
+            fix="move it away and run the command again: no file is scored twice",
+        )
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ Every format holds the same. D embedding, K labels.
 import contextlib
 import csv
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ..errors import ConfigError, MissingExtraError
@@ -66,9 +66,16 @@ def read_table(
 
 
 def write_table(
-    target: Path, rows: Iterable[Row], labels: tuple[str, ...], *, embedding_size: int | None = None
+    target: Path,
+    rows: Iterable[Row],
+    labels: tuple[str, ...],
+    *,
+    embedding_size: int | None = None,
+    before_it_appears: Callable[[Path], object] = lambda temporary: None,
 ) -> Iterator[Row]:
     """Writes the rows and passes them on; the table appears whole, at the end, or not at all.
+
+    `before_it_appears` is called with the whole table under its temporary name.
 
     With `embedding_size` D the table has the embeddings, too: inside, or in <stem>.embeddings.npy beside
     a format that does not hold them. That is [rows, D], NaN for a row without an embedding, and it
@@ -78,11 +85,13 @@ def write_table(
     """
     table = _format_of(target)
     try:
-        with contextlib.ExitStack() as stack:
-            write_row = _opened(table, target, labels, embedding_size, stack=stack)
-            for row in rows:
-                write_row(row)
-                yield row
+        with atomic_path(target) as temporary:
+            with contextlib.ExitStack() as stack:
+                write_row = _opened(table, temporary, target, labels, embedding_size, stack=stack)
+                for row in rows:
+                    write_row(row)
+                    yield row
+            before_it_appears(temporary)
     except OSError as error:
         raise write_refused(target, error) from error
 
@@ -104,14 +113,14 @@ def _format_of(target: Path) -> TableFormat:
 
 def _opened(
     table: TableFormat,
+    temporary: Path,
     target: Path,
     labels: tuple[str, ...],
     embedding_size: int | None,
     *,
     stack: contextlib.ExitStack,
 ) -> WriteRow:
-    """What appends a row to temporary files; the end of `stack` makes them the table."""
-    temporary = stack.enter_context(atomic_path(target))
+    """What appends a row; at the end of `stack` the temporary file is whole, and the embeddings are there."""
     if embedding_size is None or table.embeddings_inside:
         return stack.enter_context(table.opened(temporary, labels, embedding_size))
     # Both files are flushed before either is renamed.

@@ -145,8 +145,8 @@ def test_s1_killed_at_random_moments(tmp_path: Path, tiny_model: Path, start: St
 
 
 def test_s1_killed_at_places_of_a_write(tmp_path: Path, tiny_model: Path, score: Rrtn, whole: bytes) -> None:
-    """The sixth place of each run is in its second part; when all parts are there, the first four
-    are of the table.
+    """The sixth place of each run is in its second part. When all parts are there, the first place is of the
+    table, the next four of job.json, where its hash is noted, and the others of the table again.
     """
 
     def is_killed(nth: int) -> bool:
@@ -156,9 +156,11 @@ def test_s1_killed_at_places_of_a_write(tmp_path: Path, tiny_model: Path, score:
     assert all(map(is_killed, (1, 3, 4)))  # of job.json
     while len(parts(tmp_path / "t.csv")) < len(parts(tmp_path / "whole.csv")):
         assert is_killed(6)
-    assert all(map(is_killed, (1, 2, 3)))
+    assert all(map(is_killed, (1, 2, 4, 5)))
+    assert all(map(is_killed, (2, 3)))  # the hash is there
     assert not (tmp_path / "t.csv").exists()
     assert is_killed(4)
+    assert (tmp_path / "t.csv").read_bytes() == whole
     ended = score("in", "-m", tiny_model, "--out", "t.csv", "--json")
     assert (ended.code, ended.summary["scored_now"]) == (3, 0)
     assert (tmp_path / "t.csv").read_bytes() == whole

@@ -331,3 +331,33 @@ def test_n13_a_table_depends_on_the_second_reader_where_there_is_one(
         pass
     assert refused.value.came == f"begun with second_reader none, now {with_it['second_reader']}"
     assert "--overwrite" in refused.value.fix
+
+
+def test_a_table_that_somebody_changed_is_not_written_over(
+    score: Callable[..., ScoringSummary], folder: Path, tmp_path: Path
+) -> None:
+    score()
+    table = tmp_path / "t.csv"
+    whole = table.read_bytes()
+    assert score().scored_now == 0  # it is as it was
+    for mine in (whole.replace(b",", b";"), b"my notes\n", b""):
+        table.write_bytes(mine)
+        with pytest.raises(
+            ConfigError, match=r"t\.csv \| was changed since rrtn wrote it \| .* move it away"
+        ):
+            score()
+        assert table.read_bytes() == mine
+    table.rename(tmp_path / "mine.csv")
+    assert score().scored_now == 0
+    assert table.read_bytes() == whole
+    table.write_bytes(b"my notes\n")
+    assert score(overwrite=True).scored_now == 13
+    assert table.read_bytes() == whole
+    (folder / "text.wav").unlink()
+    score(append=True)
+    assert table.read_bytes() != whole  # the row of the file that is gone stands first
+    appended = table.read_bytes()
+    score(append=True)
+    assert table.read_bytes() == appended
+    score()
+    assert len(table.read_bytes().splitlines()) == 1 + 12
