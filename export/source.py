@@ -67,7 +67,7 @@ class Source:
     def data(self) -> DataSet:
         """The run's data set. Raises DataError."""
         try:
-            return data_from_config(self.config)
+            return data_from_config(self.config, self.checkpoint.parents[1])
         except DataError as error:
             needs = "an export needs the run's clips, to compare its scores with PyTorch's"
             fix = f"{error.fix}; {needs}" if error.fix else needs

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,12 @@ def toml_from_config(config: Config) -> str:
 def config_from_toml(path: Path) -> Config:
     """Reads a config.toml. Raises ConfigError."""
     return config_from_dict(read_toml(path), source=str(path))
+
+
+def with_places_of(config: Config, other: Config) -> Config:
+    """Where the data of another config lie."""
+    data = other.data
+    return replace(config, data=replace(config.data, dir=data.dir, csv=data.csv, audio=data.audio))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -43,7 +43,15 @@ from .plan import TrainingPlan, data_digest, network_from_config, shapes_from_co
 from .predict import mel_mean, predict
 from .request import check_is_new
 from .run_folder import RunFolder
-from .run_state import append_history, check_config_kept, check_data_kept, restored, save_job, start
+from .run_state import (
+    append_history,
+    check_config_kept,
+    check_data_kept,
+    keep_places,
+    restored,
+    save_job,
+    start,
+)
 from .step import HALF, Stepper, sums_of_config
 
 _CLIPS_NAMED: Final = 8  # of a batch with a loss that is not finite
@@ -84,6 +92,8 @@ def train(
         done = _finished(plan, folder)
         check_equal(world, "the run", "finished" if done else "not finished")
         if done:
+            if world.is_first:
+                keep_places(folder, plan.config)
             return done
     try:
         for checkpoints in (folder.last, folder.best):

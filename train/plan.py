@@ -11,7 +11,8 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from ..runtime.errors import ConfigError
+from ..runtime.errors import ConfigError, DataError
+from ..runtime.system.host import quoted
 from ..runtime.text import counted, first_of
 from .config import CompileMode, Config, Precision
 from .data.builtin import EPOCHS as BUILTIN_EPOCHS
@@ -225,8 +226,16 @@ def data_folder(config: Config) -> Path:
     return Path(config.data.dir) if config.data.dir else builtin_corpus()
 
 
-def data_from_config(config: Config) -> DataSet:
-    """The data set, with the fraction of its training clips that the config takes. Raises DataError."""
+def data_from_config(config: Config, run: Path | None = None) -> DataSet:
+    """The data set, with the fraction of its training clips that the config takes.
+
+    Raises DataError; of a `run`, whose data may lie elsewhere by now, it says how the run learns where.
+    """
+    places = [place for place in (config.data.dir, config.data.csv, config.data.audio) if place]
+    if run and (gone := [place for place in places if not Path(place).exists()]):
+        now = "--csv FILE --audio FOLDER" if config.data.csv else "--data DIR"
+        fix = f"say where it lies now: rrtn train --resume --out {quoted(run)} {now}"
+        raise DataError(gone[0], "is not there", wanted=f"the data that {run} was trained on", fix=fix)
     data = data_of_settings(data_folder(config), config.data)
     return part_of_training(data, config.data.fraction, seed=config.seed)
 

@@ -21,7 +21,7 @@ from .checkpoint import (
     split_weights,
 )
 from .config import Config, config_from_dict
-from .config_file import changes_on_resume, toml_from_config
+from .config_file import changes_on_resume, config_from_toml, toml_from_config, with_places_of
 from .distributed import World, check_equal, from_first
 from .host_copy import HostCopy, Tensors
 from .run_folder import RunFolder
@@ -34,6 +34,13 @@ def start(run: RunFolder, config: Config, info: CheckpointInfo) -> None:
         remove_left(file)
     write_bytes(run.config, toml_from_config(config).encode())
     write_bytes(run.history, b"".join(_history_line(record) for record in info.history))
+
+
+def keep_places(run: RunFolder, config: Config) -> None:
+    """Writes into the config.toml of a finished run where its data lie now, which changes no result."""
+    before = config_from_toml(run.config)
+    if (now := with_places_of(before, config)) != before:
+        write_bytes(run.config, toml_from_config(now).encode())
 
 
 def restored(

@@ -770,6 +770,26 @@ def test_t10_data_that_was_moved_and_more_epochs_are_accepted_and_recorded(
     assert outcome(begun) == outcome(tmp_path / "longer")
 
 
+def test_t10_a_finished_run_learns_where_its_data_lie_now(
+    rrtn: Rrtn, corpus: Path, whole: Path, tmp_path: Path
+) -> None:
+    """As where it was trained on another machine: only then can it be exported here."""
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    at_first = run / "config.toml"
+    at_first.write_text(at_first.read_text().replace(str(corpus), "/gone/corpus"))
+    ended = rrtn("evaluate", run)
+    assert ended.code == 2
+    fix = f"rrtn train --resume --out {run} --data"
+    assert f"/gone/corpus | is not there | expected the data that {run} was trained on | " in ended.err
+    assert f"{fix} DIR" in ended.err
+    before = contents(run)
+    assert rrtn(*fix.split()[1:], corpus).code == 0
+    assert tomllib.loads((run / "config.toml").read_text())["data"]["dir"] == str(corpus)
+    assert contents(run).keys() == before.keys()
+    ended = rrtn("evaluate", run, "--no-ridge", "--json")
+    assert (ended.code, json.loads(ended.out)["epoch"] > 0) == (0, True)
+
+
 def test_t12_another_library_version_is_warned_of(rrtn: Rrtn, begun: Path) -> None:
     path = begun / "checkpoints/last" / POINTER
     now = json.loads(path.read_text())["versions"]["torch"]

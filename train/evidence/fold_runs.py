@@ -25,6 +25,7 @@ from ..display import Part
 from ..loop import train
 from ..plan import TrainingPlan, data_digest, data_from_config, notes_on_data, plan_from_config, targets_line
 from ..run_folder import RunFolder, runs_in
+from ..run_state import keep_places
 from .planned_runs import check_digest, check_settings, epochs_done, resumed_by_the_command, state_of_run
 
 
@@ -149,6 +150,7 @@ def train_folds(runs: FoldRuns, *, say: Callable[[str], object]) -> None:
         for fold in folds:
             if fold.is_finished:
                 check_digest(fold.folder, data_digest(plan_from_config(runs.config_of(fold.number))))
+                keep_places(RunFolder(fold.folder), runs.config)
                 continue
             label = f"fold {fold.number}/{len(folds)}"
             people = f"{counted(fold.clips, 'clip')} of {counted(fold.speakers, 'speaker')}"

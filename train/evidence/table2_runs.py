@@ -27,6 +27,7 @@ from ..method.choices import ENCODER_NAMES, EncoderName
 from ..method.flops import step_flops
 from ..plan import check_draws, data_digest, plan_from_config, shapes_from_config, targets_line
 from ..run_folder import RunFolder
+from ..run_state import keep_places
 from .planned_runs import check_digest, check_settings, epochs_done, resumed_by_the_command, state_of_run
 
 
@@ -242,6 +243,7 @@ def _check_data(runs: TableRuns) -> None:
         if drawn not in digests:
             digests[drawn] = data_digest(plan_from_config(runs.config_of(run.row, drawn)))
         check_digest(run.folder, digests[drawn])
+        keep_places(RunFolder(run.folder), runs.config)
 
 
 @contextmanager

@@ -63,7 +63,9 @@ class TrainedRun:
         """With the data that the run was trained on, or with `data`, of which `split` alone need be there."""
         info = read_info(RunFolder(run).best)
         config = config_of_checkpoint(info, RunFolder(run))
-        return cls(run, info, config, _other_data(data, config, split) if data else data_from_config(config))
+        return cls(
+            run, info, config, _other_data(data, config, split) if data else data_from_config(config, run)
+        )
 
     @cached_property
     def is_of_its_own_data(self) -> bool:
@@ -162,7 +164,7 @@ class CrossFittedRun(TrainedRun):
         folds = folds_in(run)
         infos = [read_info(RunFolder(fold).last) for fold in folds]
         config = config_of_all_folds(config_of_checkpoint(infos[0], RunFolder(folds[0])))
-        crossed = cls(run, infos[0], config, data_from_config(config))
+        crossed = cls(run, infos[0], config, data_from_config(config, folds[0]))
         finished = sum(info.epoch >= config.optim.epochs for info in infos)
         if (finished, len(folds)) != (wanted := int(crossed.numbers.max()), wanted):
             came = f"{finished} of {counted(wanted, 'fold')} finished"
