@@ -226,8 +226,7 @@ def test_what_a_fold_cannot_learn_is_said_before_any_is_trained(folder: Path, tm
     config = settings(tmp_path)
     runs = fold_runs(config, folds="loso", out=tmp_path / "cv")
     assert runs.notes == (
-        "targets: Awe (2 values), Fear (10 values, 9% blank); metadata by their names: file "
-        "(--targets takes any column)",
+        "targets: Awe (2 values), Fear (10 values, 9% blank)",
         "data_info.csv: columns without numbers are ignored: Kind",
         "blank, and left out of losses and metrics, of 11 clips in Train: Fear 1",
         "fold 3/loso: no variation in Train, so nothing to learn: Awe",
