@@ -342,10 +342,13 @@ def bundle_named(bundle: Path) -> str:
 
 def bundle_place(model: Path | None) -> Path:
     """What is named as a model, or the newest bundle. Raises ConfigError for a folder of several runs."""
-    from ..train.run_folder import RunFolder, runs_below
+    from ..train.run_folder import RunFolder, newest_run, runs_below
 
     if model is None:
-        return newest_bundle()
+        bundle, newest = newest_bundle(), newest_run()
+        if newest and not _has_bundle(newest):
+            say(f"note: {newest} is newer than {bundle}, and was not exported: rrtn export {quoted(newest)}")
+        return bundle
     with suppress(OSError):  # a name that no file can have: `load_bundle` refuses it
         is_one = RunFolder(model).is_begun() or _has_bundle(model)
         if not is_one and (inside := runs_below(model)):
@@ -364,7 +367,7 @@ def _has_bundle(folder: Path) -> bool:
 
 
 def newest_bundle() -> Path:
-    """The export of the newest run that has one. Raises ConfigError if none has."""
+    """The export that was written last, of the runs in runs/. Raises ConfigError if none has one."""
     from ..runtime.bundle import MANIFEST
     from ..train.run_folder import RunFolder, newest_run
 

@@ -1,5 +1,6 @@
 """What several commands share."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -78,6 +79,25 @@ def test_advice_names_a_run_or_a_bundle_unless_it_is_what_is_taken_without_a_nam
         " moved/a",
         " --model moved/a/export",
     )
+
+
+def test_a_newer_run_without_an_export_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`rrtn evaluate` would take that one."""
+    monkeypatch.chdir(tmp_path)
+    for age, run in enumerate(("b", "a")):
+        (tmp_path / "runs" / run / "export").mkdir(parents=True)
+        (tmp_path / "runs" / run / "config.toml").touch()
+        os.utime(tmp_path / "runs" / run / "config.toml", (age, age))
+    (tmp_path / "runs/b/export/bundle.json").touch()
+    assert bundle_place(None) == Path("runs/b/export")
+    said = "note: runs/a is newer than runs/b/export, and was not exported: rrtn export runs/a"
+    assert said in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "runs/a/export/bundle.json").touch()
+    os.utime(tmp_path / "runs/b/export/bundle.json", (2**32, 2**32))
+    assert bundle_place(None) == Path("runs/b/export")
+    assert "note" not in capsys.readouterr().err
 
 
 @pytest.fixture
