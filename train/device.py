@@ -39,3 +39,18 @@ def device_from_config(config: Config, world: World) -> torch.device:
     device = torch.device("cuda", world.local_rank)
     torch.cuda.set_device(device)
     return device
+
+
+def device_name(device: torch.device, world: World) -> str:
+    """What a checkpoint names as its device: the GPU's name, or cpu; with several ranks their number, too."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return name if world.size == 1 else f"{world.size} x {name}"
+
+
+def device_text(config: Config, device: torch.device, world: World) -> str:
+    """What a person is told of it. `config` is resolved, but for its device."""
+    processes = f"in {world.size} processes " if world.size > 1 else ""
+    if device.type == "cpu":
+        return f"{processes}on the CPU{': torch sees no CUDA GPU' if config.device == 'auto' else ''}"
+    compiled = ", compiled" if config.is_compiled else ""
+    return f"{processes}on {torch.cuda.get_device_name(device)}, {config.precision}{compiled}"

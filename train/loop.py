@@ -28,7 +28,7 @@ from .config import Config
 from .data.clip_cache import SampleCheck
 from .data.device_clips import Epoch, SplitClips, TrainingBatch, epoch_of_split, sha256_of_splits, split_clips
 from .data.sound_check import notes_for_training
-from .device import device_from_config
+from .device import device_from_config, device_name, device_text
 from .display import Display, Part
 from .distributed import World, any_rank, check_equal, first_on_machine_first
 from .interruption import Interruption
@@ -145,6 +145,8 @@ def _train(
         Saver() as saver,
         _display(plan, run, device, world, part) as display,
     ):
+        if part:  # `rrtn train` says so of its run
+            display.say_notes([f"trained {device_text(config, device, world)}"])
         display.say_notes(notes)
         if resume and (found := restored(run, info, stepper, strict_resume, display.say, world)):
             _check_place(run, found, plan.steps_per_epoch)
@@ -344,7 +346,12 @@ def _ready(
         labels=list(plan.data.columns.labels),
         config=config.to_dict(),
         data_sha256=data_sha256,
-        versions={"rrtn": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        versions={
+            "rrtn": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "device": device_name(device, world),
+        },
     )
     return training, validation, stepper, info
 

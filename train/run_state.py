@@ -141,7 +141,9 @@ def _check_best(run: RunFolder, info: CheckpointInfo) -> None:
 
 
 def _changed_versions(info: CheckpointInfo, fresh: CheckpointInfo) -> str:
-    old, new = info.versions, fresh.versions
+    """What differs in words; runs from before `device` was kept do not have it."""
+    new = {name: now for name, now in fresh.versions.items() if name != "device" or name in info.versions}
+    old = info.versions
     return ", ".join(f"{name} {old.get(name)} -> {now}" for name, now in new.items() if old.get(name) != now)
 
 

@@ -11,7 +11,7 @@ from ..runtime.progress import Progress
 from ..runtime.text import counted
 from .config import Config
 from .config_file import PLACES
-from .device import device_from_config
+from .device import device_from_config, device_text
 from .distributed import (
     World,
     check_equal,
@@ -48,6 +48,7 @@ class FinishedTraining:
             "run": str(self.result.run),
             "best": {"epoch": best.epoch, "ccc": best.ccc, "per_target": best.per_target, **self._judged},
             "epochs": self.result.epochs,
+            "device": best.versions.get("device"),
             "config": self.config.to_dict(),
         }
 
@@ -76,7 +77,8 @@ def start_training(
         on_run(run)
         if world.is_first:
             work = f"{counted(epochs, 'epoch')}, {counted(plan.steps, 'step')}"
-            say(f"run {run}: {model.encoder}, {model.method}, {work}")
+            on_device = device_text(plan.config, device_from_config(plan.config, world), world)
+            say(f"run {run}: {model.encoder}, {model.method}, {work} {on_device}")
         result = train(plan, run, resume=request.resume, strict_resume=request.strict_resume, world=world)
     return FinishedTraining(result, plan.config) if world.is_first else None
 

@@ -803,6 +803,21 @@ def test_t12_equal_versions_are_not_warned_of(rrtn: Rrtn, begun: Path) -> None:
     assert "note" not in resumed(rrtn, begun).err
 
 
+@pytest.mark.parametrize(
+    ("device", "note"), [("NVIDIA H200", "note: device NVIDIA H200 -> cpu: "), (None, "")]
+)
+def test_t12_another_device_is_warned_of_where_the_checkpoint_names_one(
+    rrtn: Rrtn, begun: Path, device: str | None, note: str
+) -> None:
+    path = begun / "checkpoints/last" / POINTER
+    before, _, after = path.read_text().rpartition('"device": "cpu"')  # the first is a setting
+    named = f'"device": "{device}"' if device else '"unknown": ""'
+    rewrite_pointer(path, lambda _: before + named + after)
+    ended = resumed(rrtn, begun)
+    assert ended.code == 0, ended.err
+    assert note in ended.err if note else "note" not in ended.err
+
+
 @pytest.mark.parametrize("flags", [(), ("--epochs", "2"), ("--strict-resume",)])
 def test_t13_resuming_a_finished_run_touches_nothing(
     rrtn: Rrtn, whole: Path, tmp_path: Path, flags: tuple[str, ...]
