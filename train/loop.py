@@ -52,7 +52,7 @@ from .run_state import (
     save_job,
     start,
 )
-from .step import HALF, Stepper, sums_of_config
+from .step import HALF, Stepper, compiler_for_run, sums_of_config
 
 _CLIPS_NAMED: Final = 8  # of a batch with a loss that is not finite
 _LOOK_EVERY: Final = {"cpu": 1, "cuda": 25}  # steps between two looks at the device and at signals
@@ -98,7 +98,7 @@ def train(
     try:
         for checkpoints in (folder.last, folder.best):
             check_no_link(checkpoints)
-        with _made(folder) if world.is_first else contextlib.nullcontext():
+        with _made(folder) if world.is_first else contextlib.nullcontext(), compiler_for_run(plan.config):
             return _train(plan, folder, resume, strict_resume, world, part)
     except torch.OutOfMemoryError as error:
         raise StoppedError(

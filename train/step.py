@@ -3,13 +3,16 @@
 B batch of this rank, M mels.
 """
 
+import contextlib
 import math
 import os
+from collections.abc import Iterator
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
+from ..runtime.errors import StoppedError
 from ..runtime.system.cache import cache_folder
 from .config import Config, terms_of_config, weighting_from_config
 from .data.device_clips import TrainingBatch
@@ -126,6 +129,25 @@ class Stepper:
         norm = torch.where(overflowed, 0.0, norm / scale.factor)
         scale.update(overflowed)
         return norm
+
+
+@contextlib.contextmanager
+def compiler_for_run(config: Config) -> Iterator[None]:
+    """A compiler that has compiled nothing, while the block makes a Stepper and trains with it.
+
+    torch.compile makes a few graphs of the same code, those of a process's earlier runs among them, and then
+    runs it eagerly. Raises StoppedError instead.
+    """
+    if not config.is_compiled:
+        yield
+        return
+    torch.compiler.reset()
+    try:
+        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+            yield
+    except torch._dynamo.exc.FailOnRecompileLimitHit as error:
+        came = f"would not compile all steps: {str(error.__cause__ or error).splitlines()[0]}"
+        raise StoppedError("torch.compile", came, fix="continue with --resume --compile off") from error
 
 
 def sums_of_config(config: Config) -> tuple[str, ...]:

@@ -414,6 +414,58 @@ def test_compile_is_refused_with_several_ranks(corpus: Path, mode: str) -> None:
     device_from_config(config(corpus, device="cpu"), World(1, 2, 1))
 
 
+# Of torch's own compiler: its use of deprecated parts of torch.
+@pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script_method:DeprecationWarning",
+    "ignore:.*torch._prims_common.check:FutureWarning",
+    "ignore:.*should not be instantiated:DeprecationWarning",
+)
+class TestCompiled:
+    """torch.compile with its tracing; what it has traced then runs as it is, without a C++ compiler."""
+
+    @pytest.fixture(autouse=True)
+    def graphs(self, monkeypatch: pytest.MonkeyPatch) -> Iterable[list[Any]]:
+        """Those that were traced. Another one of the same code is none that the compiler still allows."""
+        traced: list[Any] = []
+
+        def inductor(graph: torch.fx.GraphModule, *arguments: Any, **options: Any) -> Any:
+            traced.append(graph)
+            return graph.forward
+
+        def one_block(name: str, *, n_mels: int) -> PannsCnn:
+            return PannsCnn(n_mels, channels=(4,), pooled_blocks=1)
+
+        monkeypatch.setattr(model, "encoder_from_name", one_block)
+        monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", inductor)
+        torch.compiler.reset()
+        with torch._dynamo.config.patch(recompile_limit=1):
+            yield traced
+        torch.compiler.reset()
+
+    def test_a_second_run_of_a_process_is_compiled_as_the_first(
+        self, corpus: Path, tmp_path: Path, graphs: list[Any]
+    ) -> None:
+        """Those of a table of runs, and of a cross-validation."""
+        settings = {"model": {"method": "vanilla"}, "compile": "default", "optim": {"epochs": 1}}
+        counts = []
+        for name in ("first", "second"):
+            plan = plan_from_config(config(corpus, **settings))
+            loop.train(plan, tmp_path / name, resume=False)
+            counts.append(len(graphs))
+        assert counts == [2, 4]  # of a step and of validation
+
+    def test_a_run_whose_steps_would_no_longer_be_compiled_is_stopped(
+        self, corpus: Path, tmp_path: Path
+    ) -> None:
+        plan = plan_from_config(config(corpus, compile="default"))
+        with (
+            torch._dynamo.config.patch(recompile_limit=0),
+            pytest.raises(StoppedError, match=r"^torch\.compile \| .*Dynamo recompile limit.*--compile off"),
+        ):
+            loop.train(plan, tmp_path / "run", resume=False)
+        assert history(tmp_path / "run") == []
+
+
 def test_what_the_sounds_show_is_told_before_the_first_epoch(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
