@@ -28,7 +28,7 @@ from .config import Config
 from .data.clip_cache import SampleCheck
 from .data.device_clips import Epoch, SplitClips, TrainingBatch, epoch_of_split, sha256_of_splits, split_clips
 from .data.sound_check import notes_for_training
-from .device import device_from_config, device_name, device_text
+from .device import device_from_config, device_name, device_text, gpu_errors
 from .display import Display, Part
 from .distributed import World, any_rank, check_equal, first_on_machine_first
 from .interruption import Interruption
@@ -83,7 +83,7 @@ def train(
 
     Raises ConfigError if the folder has a run already or another trainer is in it, DataError for audio
     that cannot be decoded, ModelError for broken checkpoints, StoppedError for a loss that is not
-    finite, a full disk or a signal.
+    finite, a full disk, a GPU that fails or a signal.
     """
     folder = RunFolder(run)
     if not resume:
@@ -95,18 +95,11 @@ def train(
             if world.is_first:
                 keep_places(folder, plan.config)
             return done
-    try:
-        for checkpoints in (folder.last, folder.best):
-            check_no_link(checkpoints)
-        with _made(folder) if world.is_first else contextlib.nullcontext(), compiler_for_run(plan.config):
-            return _train(plan, folder, resume, strict_resume, world, part)
-    except torch.OutOfMemoryError as error:
-        raise StoppedError(
-            str(run),
-            f"batch {plan.config.optim.batch_size}: {str(error).splitlines()[0]}",
-            fix="use --precision bf16, more GPUs (torchrun), or a smaller --batch-size; that is another "
-            "experiment, since the losses are over the batch",
-        ) from error
+    for checkpoints in (folder.last, folder.best):
+        check_no_link(checkpoints)
+    made = _made(folder) if world.is_first else contextlib.nullcontext()
+    with gpu_errors(str(run), batch=plan.config.optim.batch_size), made, compiler_for_run(plan.config):
+        return _train(plan, folder, resume, strict_resume, world, part)
 
 
 @contextlib.contextmanager

@@ -295,7 +295,7 @@ def check_init(config: Config) -> None:
 
 
 def _default_precision(config: Config) -> Precision:
-    """bf16 on a GPU that has it, fp16 on one with tensor cores for that alone (V100, T4), else fp32.
+    """bf16 on a GPU that has it, fp16 on one with tensor cores for that alone (T4), else fp32.
 
     Few CPUs have units for bf16, and it is slower without them.
     """

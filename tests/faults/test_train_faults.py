@@ -1090,21 +1090,63 @@ def test_t25_a_clock_that_goes_backwards_changes_nothing(
     assert outcome(begun) == outcome(whole)
 
 
+@pytest.mark.parametrize(
+    ("error", "came"),
+    [
+        (
+            "torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB\\nmore')",
+            "CUDA out of memory. Tried",
+        ),
+        (
+            "torch.AcceleratorError('CUDA error: out of memory\\nCompile with')",
+            "CUDA error: out of memory",
+        ),  # pinned
+        (
+            "RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`')",
+            "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling",
+        ),
+        ("RuntimeError('cuDNN error: CUDNN_STATUS_ALLOC_FAILED')", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+)
 def test_t26_a_full_gpu_stops_the_run_with_what_helps(
-    rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path
+    rrtn: Rrtn, outcome: Outcome, begun: Path, whole: Path, error: str, came: str
 ) -> None:
     """No smaller batches behind the user's back: CCC and Barlow Twins are over the batch."""
-    full = at(
-        "train.step",
-        2,
-        "import torch; raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2 GiB\\nmore')",
-    )
-    ended = resumed(rrtn, begun, before=full)
-    assert_refused(
-        ended, 4, f"{begun} | batch 4: CUDA out of memory. Tried to allocate 2 GiB | ", "--batch-size", "bf16"
-    )
+    ended = resumed(rrtn, begun, before=at("train.step", 2, f"import torch; raise {error}"))
+    assert_refused(ended, 4, f"{begun} | batch 4: {came}", "--batch-size", "bf16")
     assert resumed(rrtn, begun).code == 0
     assert outcome(begun) == outcome(whole)
+
+
+@pytest.mark.parametrize(
+    ("error", "came"),
+    [
+        (
+            "torch.AcceleratorError('CUDA error: no kernel image is available for execution\\nSearch for')",
+            "CUDA error: no kernel image is available for execution",
+        ),
+        (
+            "RuntimeError('cuDNN error: CUDNN_STATUS_INTERNAL_ERROR')",
+            "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR",
+        ),
+        (
+            "RuntimeError('CUDA driver error: unspecified launch failure')",
+            "CUDA driver error: unspecified launch failure",
+        ),
+    ],
+)
+def test_t26_a_gpu_that_fails_stops_the_run_in_one_line(
+    rrtn: Rrtn, begun: Path, error: str, came: str
+) -> None:
+    ended = resumed(rrtn, begun, before=at("train.step", 2, f"import torch; raise {error}"))
+    assert_refused(ended, 4, f"{begun} | {came} | ", "nvidia-smi", "--resume")
+    load_checkpoint(begun / "checkpoints/last", "weights", "optimizer")
+
+
+def test_t26_an_error_of_no_gpu_is_not_hidden(rrtn: Rrtn, begun: Path) -> None:
+    ended = resumed(rrtn, begun, before=at("train.step", 2, "raise RuntimeError('a fault of rrtn')"))
+    assert ended.code == 1
+    assert "Traceback" in ended.err
 
 
 # --- T27, T28: several processes ---

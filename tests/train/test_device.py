@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from rrtn.runtime.errors import ConfigError, StoppedError
 from rrtn.train.checkpoint import read_info
 from rrtn.train.config import Config
-from rrtn.train.device import device_name, device_text
+from rrtn.train.device import device_from_config, device_name, device_text
 from rrtn.train.distributed import World
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -46,3 +47,74 @@ def test_a_run_says_and_keeps_on_what_it_trains(
     assert "run run: resnet18, rrtn-ruwl, 1 epoch, 2 steps on the CPU: torch sees no CUDA GPU\n" in ended.err
     assert json.loads(ended.out)["device"] == "cpu"
     assert read_info(tmp_path / "run/checkpoints/last").versions["device"] == "cpu"
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A machine with one GPU, and a torch that was built for `built`."""
+
+    def put(
+        capability: tuple[int, int] = (9, 0), built: str = "sm_75 sm_80 sm_90 sm_120", count: int = 1
+    ) -> None:
+        for name, found in {
+            "is_available": True,
+            "device_count": count,
+            "set_device": None,
+            "get_device_capability": capability,
+            "get_arch_list": built.split(),
+            "get_device_name": "Tesla V100-SXM2-16GB",
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, lambda *_, found=found: found)
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("capability", "built"),
+    [
+        ((7, 5), "sm_75 sm_80"),
+        ((8, 6), "sm_75 sm_80"),
+        ((9, 0), "sm_75 sm_90a"),
+        ((12, 1), "sm_90 sm_120"),
+        ((12, 0), "sm_75 compute_90"),
+        ((9, 4), "gfx942"),  # a build for GPUs of AMD
+    ],
+)
+def test_a_gpu_that_torch_was_built_for_is_taken(
+    gpu: Callable[..., None], capability: tuple[int, int], built: str
+) -> None:
+    gpu(capability, built)
+    assert device_from_config(Config(), ALONE) == GPU
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "versions"),
+    [
+        ((7, 0), "sm_75 sm_80 compute_120", "7.5, 8.0, 12.0"),
+        ((10, 3), "sm_90 sm_120", "9.0, 12.0"),
+        ((8, 0), "sm_75 sm_86", "7.5, 8.6"),
+    ],
+)
+@pytest.mark.parametrize("asked", ["auto", "cuda"])
+def test_a_gpu_without_kernels_is_refused(
+    gpu: Callable[..., None], asked: Any, capability: tuple[int, int], built: str, versions: str
+) -> None:
+    gpu(capability, built)
+    with pytest.raises(ConfigError) as caught:
+        device_from_config(Config(device=asked), ALONE)
+    assert caught.value.came.startswith(
+        f"Tesla V100-SXM2-16GB has compute capability {'.'.join(map(str, capability))}, "
+    )
+    assert caught.value.wanted.endswith(f"built for: {versions}")
+
+
+def test_a_gpu_that_another_program_holds_is_told(
+    gpu: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(device: object) -> None:
+        raise torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nMore")
+
+    gpu()
+    monkeypatch.setattr(torch.cuda, "set_device", busy)
+    with pytest.raises(StoppedError, match=r"^--device cuda \| CUDA error: .* unavailable \| "):
+        device_from_config(Config(), ALONE)

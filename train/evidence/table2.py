@@ -19,7 +19,7 @@ from ...runtime.system.files import write_bytes, write_json
 from ...runtime.text import counted, number_text
 from ..data.corpus import is_synthetic
 from ..data.data_set import named_speakers
-from ..device import device_from_config
+from ..device import device_from_config, gpu_errors
 from ..distributed import World
 from ..method.metrics import ccc_challenge
 from .evaluate import same_clips
@@ -290,7 +290,7 @@ def table_of_runs(
 def _predictions(run: Path, device: torch.device, read: dict[Path, Predictions]) -> Predictions:
     """Those of the rated columns."""
     if run not in read:
-        with trained_anew(run, "rrtn table2"):
+        with trained_anew(run, "rrtn table2"), gpu_errors(str(run)):
             read[run] = predictions_of_run(run, device=device).of_ratings()
     return read[run]
 
