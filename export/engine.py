@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
-from ..runtime.backends.engine_stamp import EngineStamp, driver_version
+from ..runtime.backends.engine_stamp import EngineStamp, this_machine
 from ..runtime.backends.trt_backend import Flavour, flavour_of
 from ..runtime.bundle import METADATA_KEY
 from ..runtime.bundle.onnx_file import onnx_metadata
@@ -92,12 +92,13 @@ def engine_from_onnx(
     plan = _build(loaded, builder, network, config, progress)
     if flavour == "tensorrt" and torch.cuda.is_available():
         check_layers(layer_types(_inspection(_loaded(loaded, plan), trt)), precision)
+    machine = this_machine()
     stamp = EngineStamp(
         flavour=flavour,
         version=trt.__version__,
         targets=targets,
-        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        driver=driver_version(),
+        gpu=machine.gpu,
+        driver=machine.driver,
         onnx_sha256=hashlib.sha256(model).hexdigest(),
         batch_profile=options.batch_profile,
         convolutions=dict(convolutions),

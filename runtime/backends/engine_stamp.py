@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, TypeGuard
 
 from ..system.packages import installed_version
-from .cuda_driver import compute_capability
+from .cuda_driver import compute_capability, gpu_names
 
 TENSORRT_PACKAGES: Final = {  # flavour -> packages that bring it
     "tensorrt": ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
@@ -51,20 +51,23 @@ class Machine:
     versions: Mapping[str, str]  # installed flavour -> its version
     capability: int | None  # compute capability of the first GPU, times ten; None without a GPU
     driver: str | None
+    gpu: str | None = None  # the name of the first GPU
 
 
 def this_machine() -> Machine:
     """Reads the installed packages and asks the driver; does not load TensorRT."""
     found = {flavour: installed_version(*names) for flavour, names in TENSORRT_PACKAGES.items()}
     versions = {flavour: version for flavour, version in found.items() if version}
-    return Machine(versions=versions, capability=compute_capability(), driver=driver_version())
+    gpu = next(iter(gpu_names() or ()), None)
+    return Machine(versions=versions, capability=compute_capability(), driver=driver_version(), gpu=gpu)
 
 
 def mismatch(stamp: Mapping[str, Any] | None, machine: Machine) -> str:
     """Why an engine with this stamp must not be loaded on this machine, or "" if it may.
 
-    The version of TensorRT must be the same. The driver must not be older than the one that the
-    engine was built with.
+    The version of TensorRT must be the same. An engine of TensorRT is made for the very model of GPU that
+    it was built on, a part of a GPU (MIG) included; one of TensorRT-RTX is compiled for the GPU that it
+    meets. The driver must not be older than the one that the engine was built with.
     """
     fields = stamp if isinstance(stamp, dict) else {}  # a file can hold anything
     flavour, version, targets = (fields.get(name) for name in ("flavour", "version", "targets"))
@@ -73,6 +76,7 @@ def mismatch(stamp: Mapping[str, Any] | None, machine: Machine) -> str:
     return (
         _of_version(flavour, version, machine.versions.get(flavour))
         or _of_gpu(targets, machine.capability)
+        or (_of_model(fields.get("gpu"), machine.gpu) if flavour == "tensorrt" else "")
         or _of_driver(fields.get("driver"), machine.driver)
     )
 
@@ -105,6 +109,11 @@ def _of_gpu(targets: Sequence[int], here: int | None) -> str:
     if here is None:
         return f"built for {names}, here is no GPU"
     return "" if here in targets else f"built for {names}, here is SM{here}"
+
+
+def _of_model(gpu: object, here: str | None) -> str:
+    differs = isinstance(gpu, str) and here is not None and gpu != here
+    return f"built on {gpu}, here is {here}" if differs else ""
 
 
 def _of_driver(driver: object, here: str | None) -> str:

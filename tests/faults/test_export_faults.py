@@ -975,7 +975,10 @@ STAMP: dict[str, Any] = {
     "batch_profile": [1, 32, 256],
 }
 HERE = Machine(
-    versions={"tensorrt": "10.13.0.35", "tensorrt_rtx": "1.7.1.116"}, capability=90, driver="580.65.06"
+    versions={"tensorrt": "10.13.0.35", "tensorrt_rtx": "1.7.1.116"},
+    capability=90,
+    driver="580.65.06",
+    gpu="NVIDIA H100",
 )
 
 
@@ -985,6 +988,7 @@ HERE = Machine(
         {},
         {"targets": [80, 90]},
         {"flavour": "tensorrt_rtx", "version": "1.7.1.116"},
+        {"flavour": "tensorrt_rtx", "version": "1.7.1.116", "gpu": "NVIDIA L4"},
         {"driver": None},
         {"driver": "575.100.99"},
         {"gpu": None},
@@ -1009,6 +1013,8 @@ def test_e9_a_newer_driver_here_is_none() -> None:
         ({"targets": [80, 86]}, "built for SM80, SM86, here is SM90"),
         ({"targets": [9]}, "built for SM9, here is SM90"),
         ({"driver": "580.65.07"}, "built with driver 580.65.07, here is the older 580.65.06"),
+        ({"gpu": "NVIDIA H200"}, "built on NVIDIA H200, here is NVIDIA H100"),
+        ({"gpu": "NVIDIA H100 MIG 1g.10gb"}, "built on NVIDIA H100 MIG 1g.10gb, here is NVIDIA H100"),
         ({"driver": "1000.1"}, "built with driver 1000.1, here is the older 580.65.06"),
     ],
 )
