@@ -23,6 +23,14 @@ def gpu_names() -> list[str] | None:
     return names
 
 
+def driver_cuda() -> str | None:
+    """The newest CUDA that the driver knows, such as "13.0"; None without a driver."""
+    driver, version = _driver(), ctypes.c_int()
+    if driver is None or driver.cuDriverGetVersion(ctypes.byref(version)):
+        return None
+    return f"{version.value // 1_000}.{version.value % 1_000 // 10}"
+
+
 def driver_obstacle(cuda: str) -> str:
     """Why the driver and its first GPU cannot run what was built with CUDA `cuda`, such as "13.0"; or "".
 
@@ -30,11 +38,9 @@ def driver_obstacle(cuda: str) -> str:
     """
     if (driver := _driver()) is None:
         return "no NVIDIA driver"
-    version, count, needed = ctypes.c_int(), ctypes.c_int(), int(cuda.partition(".")[0])
-    if driver.cuDriverGetVersion(ctypes.byref(version)) == 0:
-        major, minor = version.value // 1_000, version.value % 1_000 // 10
-        if major < needed:
-            return f"the NVIDIA driver knows CUDA up to {major}.{minor}, and onnxruntime needs {cuda}"
+    count, needed, newest = ctypes.c_int(), _major(cuda), driver_cuda()
+    if newest and _major(newest) < needed:
+        return f"the NVIDIA driver knows CUDA up to {newest}, and onnxruntime needs {cuda}"
     if code := driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):
         return f"the NVIDIA driver gives no GPU: CUDA error {code}: {_error_text(driver, code)}"
     if not count.value:
@@ -58,6 +64,10 @@ def compute_capability() -> int | None:
         or cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
     )
     return None if failed else 10 * major.value + minor.value
+
+
+def _major(version: str) -> int:
+    return int(version.partition(".")[0])
 
 
 def _error_text(driver: Any, code: int) -> str:

@@ -19,6 +19,7 @@ from ..system.cache import cache_folder
 from ..system.cpus import cpu_kind, usable_cpus
 from ..system.files import check_takes_files, read_regular, remove_abandoned, write_json, write_refused
 from ..system.packages import installed_version
+from .cuda_driver import driver_cuda, gpu_names
 from .engine_stamp import TENSORRT_PACKAGES, driver_version
 
 SCHEMA: Final = 1
@@ -105,8 +106,13 @@ def tuning_path(bundle: Bundle) -> Path:
 
 
 def machine_key() -> dict[str, Any]:
-    """What makes this machine another one: its processor, the cores that may be used, and a GPU's driver."""
-    return {**cpu_kind(), "cores": usable_cpus(), "driver": driver_version()}
+    """What makes this machine another one: processor, cores that may be used, GPUs and their driver.
+
+    Where the system does not tell the driver's version (WSL2, sandboxes), the driver's newest CUDA does.
+    """
+    driver = driver_version() or ((cuda := driver_cuda()) and f"of CUDA {cuda}")
+    gpus = ", ".join(gpu_names() or ())
+    return {**cpu_kind(), "cores": usable_cpus(), "driver": driver, **({"gpus": gpus} if gpus else {})}
 
 
 def runtime_versions() -> dict[str, str]:

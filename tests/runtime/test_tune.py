@@ -358,6 +358,18 @@ def test_other_cores_and_other_files_have_another_tuning_and_a_remark(
     assert tuning_of(bundle) == (None, ignored.format("cores was 2, is 5"))
 
 
+def test_another_gpu_or_driver_has_another_tuning_and_a_remark(
+    bundle: Bundle, tuned_before: Tuning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ignored = "the tuning is ignored: {}; run: rrtn tune"
+    monkeypatch.setattr(tuning_file, "driver_version", lambda: None)  # WSL2
+    monkeypatch.setattr(tuning_file, "gpu_names", lambda: ["NVIDIA H100", "NVIDIA L4"])
+    assert tuning_of(bundle) == (None, ignored.format("gpus was not there, is NVIDIA H100, NVIDIA L4"))
+    monkeypatch.setattr(tuning_file, "gpu_names", list)
+    monkeypatch.setattr(tuning_file, "driver_cuda", lambda: "13.0")
+    assert tuning_of(bundle) == (None, ignored.format("driver was not there, is of CUDA 13.0"))
+
+
 def test_a_backend_that_is_gone_is_said_and_the_rule_of_today_is_followed(
     bundle: Bundle, tuned_before: Tuning, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,10 @@ class Libcuda:
         """A call that has no work here."""
         return lambda *arguments: self._codes.get(name, 0)
 
+    def cuDriverGetVersion(self, version: Any) -> int:
+        version._obj.value = 12080
+        return 0
+
     def cuDeviceGetCount(self, count: Any) -> int:
         count._obj.value = 2
         return 0
@@ -50,6 +54,9 @@ def test_two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     use(monkeypatch, Libcuda())
     assert cuda_driver.gpu_names() == ["GPU 7", "GPU 8"]
     assert cuda_driver.compute_capability() == 90
+    assert cuda_driver.driver_cuda() == "12.8"
+    assert cuda_driver.driver_obstacle("12.4") == ""
+    assert "knows CUDA up to 12.8" in cuda_driver.driver_obstacle("13.0")
 
 
 def test_a_driver_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,4 +71,5 @@ def test_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ctypes, "CDLL", no_library)
     assert cuda_driver.gpu_names() is None
+    assert cuda_driver.driver_cuda() is None
     assert cuda_driver.compute_capability() is None
