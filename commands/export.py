@@ -94,7 +94,10 @@ def export(
         str, typer.Option(help="Engines: smallest, tuned-for and largest batch.")
     ] = with_commas(EngineOptions.batch_profile),
     targets: Annotated[
-        str, typer.Option(help="TensorRT-RTX engines: compute capabilities of the GPUs.")
+        str,
+        typer.Option(
+            help="TensorRT-RTX engines: compute capabilities of the GPUs; the default adds this machine's."
+        ),
     ] = with_commas(EngineOptions.targets),
     out: Annotated[
         Optional[Path], typer.Option(help="The bundle's folder; default: RUN/export.", show_default=False)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from ..runtime.backends.cuda_driver import compute_capability
 from ..runtime.backends.engine_stamp import EngineStamp, this_machine
 from ..runtime.backends.trt_backend import Flavour, flavour_of
 from ..runtime.bundle import METADATA_KEY
@@ -46,6 +47,7 @@ _TYPES: Final = {  # as EngineInspector writes them, in small letters
     "bfloat16": "bf16",
 }
 _UNKNOWN: Final = "unknown"
+_TURING: Final = 75  # there TensorRT-RTX was seen to give zeros (pytorch/TensorRT#4643)
 
 
 def installed_flavour() -> str | None:
@@ -88,7 +90,11 @@ def engine_from_onnx(
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     for batches in _profiles(options.batch_profile):
         config.add_optimization_profile(_profile(builder, network.get_input(0), batches))
-    targets = _set_targets(trt, config, options.targets) if flavour == "tensorrt_rtx" else (_capability(),)
+    if flavour == "tensorrt_rtx":
+        targets = _with_own_gpu(options.targets, trt)
+        _set_targets(trt, config, targets)
+    else:
+        targets = (_capability(),)
     plan = _build(loaded, builder, network, config, progress)
     if flavour == "tensorrt" and torch.cuda.is_available():
         check_layers(layer_types(_inspection(_loaded(loaded, plan), trt)), precision)
@@ -337,7 +343,15 @@ def _profile(builder: Any, graph_input: Any, batches: tuple[int, int, int]) -> A
     return profile
 
 
-def _set_targets(trt: Any, config: Any, targets: tuple[int, ...]) -> tuple[int, ...]:
+def _with_own_gpu(targets: tuple[int, ...], trt: Any) -> tuple[int, ...]:
+    """The default targets and this machine's GPU, where TensorRT-RTX knows it; other targets as they are."""
+    here = compute_capability()
+    if targets != EngineOptions.targets or here is None or here in (_TURING, *targets):
+        return targets
+    return (*targets, here) if hasattr(trt.ComputeCapability, f"SM{here}") else targets
+
+
+def _set_targets(trt: Any, config: Any, targets: tuple[int, ...]) -> None:
     config.num_compute_capabilities = len(targets)
     for i, target in enumerate(targets):
         if not hasattr(trt.ComputeCapability, f"SM{target}"):
@@ -350,7 +364,6 @@ def _set_targets(trt: Any, config: Any, targets: tuple[int, ...]) -> tuple[int, 
                 wanted=f"some of {', '.join(known)}",
             )
         config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{target}"), i)
-    return targets
 
 
 def _capability() -> int:

@@ -158,6 +158,26 @@ def test_only_the_first_convolution_of_int8_may_stay_in_float32() -> None:
         check_precision(Counter(fp16=1, fp32=20), "fp32")
 
 
+@pytest.mark.parametrize(
+    ("here", "targets", "expected"),
+    [
+        (121, EngineOptions.targets, (*EngineOptions.targets, 121)),
+        (89, EngineOptions.targets, EngineOptions.targets),
+        (90, EngineOptions.targets, EngineOptions.targets),  # not a GPU of TensorRT-RTX
+        (75, EngineOptions.targets, EngineOptions.targets),
+        (None, EngineOptions.targets, EngineOptions.targets),
+        (121, (86,), (86,)),
+    ],
+)
+def test_the_default_targets_include_this_machines_gpu(
+    here: int | None, targets: tuple[int, ...], expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "compute_capability", lambda: here)
+    options = EngineOptions(batch_profile=(1, 1, 1), targets=targets)
+    _, stamp = engine_from_onnx(_convolution(), "tensorrt_rtx", options=options)
+    assert stamp.targets == expected
+
+
 def test_options_are_checked() -> None:
     with pytest.raises(ConfigError, match="--batch-profile"):
         EngineOptions(batch_profile=(8, 4, 16))
