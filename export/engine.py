@@ -22,7 +22,7 @@ import torch
 
 from ..runtime.backends.cuda_driver import compute_capability
 from ..runtime.backends.engine_stamp import EngineStamp, this_machine
-from ..runtime.backends.trt_backend import Flavour, flavour_of
+from ..runtime.backends.trt_backend import Flavour, flavour_of, load_problem
 from ..runtime.bundle import METADATA_KEY
 from ..runtime.bundle.onnx_file import onnx_metadata
 from ..runtime.errors import ConfigError, ModelError
@@ -51,10 +51,13 @@ _TURING: Final = 75  # there TensorRT-RTX was seen to give zeros (pytorch/Tensor
 
 
 def installed_flavour() -> str | None:
-    """TensorRT if it is installed and there is a GPU to build on, else TensorRT-RTX, else None."""
-    if torch.cuda.is_available() and _is_installed("tensorrt"):
-        return "tensorrt"
-    return "tensorrt_rtx" if _is_installed("tensorrt_rtx") else None
+    """TensorRT if it is installed and there is a GPU to build on, else TensorRT-RTX, else None.
+
+    One that cannot be loaded counts only where the other is not installed.
+    """
+    names = ("tensorrt", "tensorrt_rtx") if torch.cuda.is_available() else ("tensorrt_rtx",)
+    installed = [name for name in names if _is_installed(name)]
+    return next((name for name in installed if not load_problem(name)), next(iter(installed), None))
 
 
 def _is_installed(module: str) -> bool:

@@ -1,5 +1,7 @@
 """The backend `trt`: engines of TensorRT or TensorRT-RTX."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ..errors import install_command
@@ -40,15 +42,29 @@ def _remark(variant: "Variant") -> str:
 def _diagnose() -> Diagnosis:
     from .cuda_libraries import cuda_missing, missing_library
     from .engine_stamp import this_machine
+    from .trt_backend import load_problem
 
-    return diagnosis_of_machine(this_machine(), cuda_missing() or missing_library())
+    machine = this_machine()
+    broken = {name: reason for name in machine.versions if (reason := load_problem(name))}
+    return diagnosis_of_machine(machine, cuda_missing() or missing_library(), broken)
 
 
-def diagnosis_of_machine(machine: "Machine", without_cuda: str) -> Diagnosis:
+def diagnosis_of_machine(machine: "Machine", without_cuda: str, broken: Mapping[str, str]) -> Diagnosis:
     """Whether engines can run on a machine.
 
-    `without_cuda` says why ONNX Runtime's CUDA memory, which engines use, is missing; or is "".
+    `without_cuda` says why ONNX Runtime's CUDA memory, which engines use, is missing; or is "". `broken` says
+    of an installed flavour why it cannot be loaded.
     """
+    works = {name: version for name, version in machine.versions.items() if name not in broken}
+    found = _of_flavours(replace(machine, versions=works), without_cuda)
+    if not broken:
+        return found
+    names = (f"{name} {machine.versions[name]} cannot be loaded: {why}" for name, why in broken.items())
+    details = [*names, *([found.detail] if works else [])]
+    return Diagnosis(found.state, "; ".join(details), found.fix or _INSTALL)
+
+
+def _of_flavours(machine: "Machine", without_cuda: str) -> Diagnosis:
     found = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     if not found:
         return Diagnosis("missing", "no TensorRT", install_command("trt"))

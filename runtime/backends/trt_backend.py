@@ -193,6 +193,15 @@ def flavour_of(name: str) -> Flavour:
         raise UnavailableError(name, str(error), wanted=wanted, fix=fix) from error
 
 
+def load_problem(flavour: str) -> str:
+    """Why `tensorrt` or `tensorrt_rtx` cannot be imported; "" if it can."""
+    try:
+        flavour_of(flavour)
+    except UnavailableError as error:
+        return error.came
+    return ""
+
+
 def _collecting_logger(trt: Any, errors: deque[str]) -> Any:
     """A logger that keeps TensorRT's errors for our messages and drops its warnings.
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ from rrtn.export.engine import (
 from rrtn.export.parity import Probe
 from rrtn.export.timing_cache import attach_timing_cache, store_timing_cache, timing_cache_file
 from rrtn.export.wanted import EngineOptions
+from rrtn.runtime.backends import trt_backend
 from rrtn.runtime.backends.choice import backend_from_variant, obstacle
 from rrtn.runtime.backends.cuda_libraries import cuda_missing
 from rrtn.runtime.backends.engine_stamp import this_machine
@@ -36,6 +38,21 @@ from rrtn.runtime.errors import ConfigError, ModelError, UnavailableError
 from rrtn.runtime.spec import FrontendSpec
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+
+
+def test_a_broken_tensorrt_does_not_hide_tensorrt_rtx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its library is gone. On a machine with a GPU it would come first."""
+    (tmp_path / "tensorrt").mkdir()
+    (tmp_path / "tensorrt/__init__.py").write_text("import ctypes; ctypes.CDLL('libnvinfer.so.11')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(trt_backend, "flavour_of", trt_backend.flavour_of.__wrapped__)  # not what is cached
+    assert installed_flavour() == "tensorrt_rtx"
+    monkeypatch.setattr(engine, "_is_installed", lambda name: name == "tensorrt")
+    assert installed_flavour() == "tensorrt"  # its error says why no engine is built
 
 
 def test_an_engine_is_built_and_stamped(tiny_model: Path) -> None:
