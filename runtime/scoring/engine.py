@@ -127,6 +127,13 @@ def model_of_scorer(scorer: Scorer) -> LoadedModel:
     )
 
 
+def choice_of_scorer(scorer: Scorer) -> str:
+    """A phrase for the person: the variant's file, the device, and why nothing faster was taken."""
+    passed_over = "".join(f"; not {what}: {why}" for what, why in scorer.passed_over.items())
+    remark = f" ({scorer.remark})" if scorer.remark else ""
+    return f"{scorer.backend.variant.file} on {scorer.backend.device}{remark}{passed_over}"
+
+
 def settings_of_scorer(scorer: Scorer) -> dict[str, Any]:
     """All that a row depends on, besides its file."""
     decoding, meaning, spec = scorer.decoding, scorer.bundle.meaning, scorer.bundle.spec

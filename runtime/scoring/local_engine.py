@@ -11,7 +11,7 @@ from ..backends.registry import backend_kind
 from ..bundle import Bundle
 from ..system.memory import MEMORY_BUDGET, limit_memory, most_memory
 from ..tables.rows import Row
-from .engine import CountFile, LoadedModel, model_of_scorer
+from .engine import CountFile, LoadedModel, choice_of_scorer, model_of_scorer
 from .part_file import part_from_rows
 from .scorer import Scorer
 from .scorer_settings import ScorerSettings
@@ -64,12 +64,8 @@ class LocalEngine:
     @property
     def description(self) -> str:
         """Bundle, variant and device, and why nothing faster was taken."""
-        scorer = self.scorer
-        passed_over = "".join(f"; not {what}: {why}" for what, why in scorer.passed_over.items())
-        chosen = f"{scorer.backend.variant.file} on {scorer.backend.device}"
-        remark = f" ({scorer.remark})" if scorer.remark else ""
         bursts = f"; {found}" if (found := self.loaded.bursts) else ""
-        return f"{scorer.bundle.path}: {chosen}{remark}{passed_over}{bursts}"
+        return f"{self.scorer.bundle.path}: {choice_of_scorer(self.scorer)}{bursts}"
 
     def files(self, spool: InputSpool, shards: Sequence[Shard]) -> Iterator[list[Row]]:
         """The rows of each file, in order, without a pause between the shards."""

@@ -26,7 +26,8 @@ from ..backends.cpu import CPU
 from ..backends.registry import AUTO, backend_kind, backend_kinds
 from ..bundle import Bundle, Variant
 from ..errors import ConfigError, RrtnError, StoppedError, UnavailableError
-from .engine import CountFile, LoadedModel, model_of_scorer
+from ..text import counted
+from .engine import CountFile, LoadedModel, choice_of_scorer, model_of_scorer
 from .local_engine import parts_of_files, scorer_within_budget
 from .part_file import rows_from_part
 from .ray_session import connected_ray, imported_ray, last_line
@@ -52,6 +53,7 @@ class StartedActor(NamedTuple):
 
     model: LoadedModel
     node: str
+    choice: str  # what it has loaded, and why nothing faster; for the person
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +88,9 @@ class RayEngine:
 
     @property
     def description(self) -> str:
-        """Bundle, variant and device, and how many actors there are."""
+        """Bundle, number of actors, what the first of them has loaded, and why nothing faster."""
         bursts = f"; {found}" if (found := self.loaded.bursts) else ""
-        return f"{self._name}: {self.loaded.file} on {self.loaded.device}, {self.actors} Ray actors{bursts}"
+        return f"{self._name}: {counted(self.actors, 'Ray actor')}, {self._first.choice}{bursts}"
 
     def in_work(self) -> str:
         """Nothing is known of the files of the actors."""
@@ -203,7 +205,7 @@ class ScoringActor:
             scorer = self._loaded(contents)
         except RrtnError as error:
             return error
-        return StartedActor(model_of_scorer(scorer), socket.gethostname())
+        return StartedActor(model_of_scorer(scorer), socket.gethostname(), choice_of_scorer(scorer))
 
     def score(self, contents: dict[str, Any], shards: list[list[AudioSource]]) -> list[bytes] | RrtnError:
         """The files of each shard -> its part. An error of ours is a value, since Ray would wrap it."""

@@ -15,8 +15,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from rrtn.runtime import load_bundle
 from rrtn.runtime.errors import ConfigError, UnavailableError
 from rrtn.runtime.scoring.ray_engine import Share, ray_engine, shares_of_node
 from rrtn.runtime.scoring.scorer import Scorer
@@ -370,3 +373,32 @@ def test_without_a_gpu_the_gpu_backend_is_refused(tiny_model: Path) -> None:
     assert module._shares(nodes, "auto", None) == [Share(8, 1)]  # the same scores from everywhere
     assert module._shares(nodes, "cpu", None) == [Share(4, 0), Share(8, 0)]
     assert module._shares([{**nodes[1], "Alive": False}, nodes[0]], "auto", None) == [Share(4, 0)]
+
+
+def test_actors_say_why_they_took_nothing_faster(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real actor, in this process: Ray is a stand-in that hands over what it is given."""
+    from rrtn.runtime.scoring import ray_engine as module
+
+    class RayError(Exception): ...
+
+    answers: dict[object, object] = {}
+    ray = SimpleNamespace(
+        wait=lambda calls, timeout: (calls[:1], []),
+        get=lambda call: answers.get(call, call),
+        exceptions=SimpleNamespace(RayTaskError=RayError, RayError=RayError),
+    )
+    monkeypatch.setattr(module, "imported_ray", lambda: ray)
+    monkeypatch.setattr(module, "scorer_within_budget", lambda sent, settings: Scorer(sent, settings.backend))
+    monkeypatch.setattr("rrtn.runtime.backends.cuda_libraries.cuda_missing", lambda: "no NVIDIA driver")
+    bundle = load_bundle(tiny_model)
+    contents = {one.name: bundle.read(one) for one in bundle.variants}
+    actor = module.ScoringActor(bundle, ScorerSettings(), Share(1, 1), None)
+
+    def start(contents: dict[str, Any]) -> object:
+        answers[call := object()] = actor.start(contents)
+        return call
+
+    handle = SimpleNamespace(start=SimpleNamespace(remote=start))
+    engine = module.RayEngine([handle], contents, name="bundle")
+    chosen = f"{bundle.variants[0].file} on cpu; not cuda: no NVIDIA driver"
+    assert engine.description == f"bundle: 1 Ray actor, {chosen}"
