@@ -13,7 +13,6 @@ from ..runtime.text import counted, printable
 from .options import EXIT_SOME_ERRORS, bundle_place, say_gaps, say_other_channel
 from .printing import end_with_summary, print_json, say
 from .program import ends_with, signal_that_came, words_of_signal
-from .summary import row_json
 
 if TYPE_CHECKING:
     from ..runtime.bundle import Bundle
@@ -135,8 +134,10 @@ def _screen(model: "LoadedModel", shown: Shown) -> "AbstractContextManager[Show]
 
 
 def _print_json_line(live: "LiveRow") -> None:
+    from ..runtime.tables.json_row import json_row
+
     dropped = {"dropped_windows": live.dropped_windows, "dropped_samples": live.dropped_samples}
-    print_json({**row_json(live.row), "latency": round(live.latency, 4), **dropped}, indent=None)
+    print_json({**json_row(live.row), "latency": round(live.latency, 4), **dropped}, indent=None)
 
 
 @contextlib.contextmanager

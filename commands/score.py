@@ -33,7 +33,7 @@ from .options import (
     window_from_option,
 )
 from .printing import print_json, say
-from .summary import print_rows, row_json, say_summary
+from .summary import print_rows, say_summary
 
 if TYPE_CHECKING:
     from ..runtime.audio.input_spool import InputSpool
@@ -383,6 +383,7 @@ def _to_screen(
     """CSV as it comes where another program reads, a readable table on a terminal."""
     from ..runtime.scoring.folder import score_to_rows
     from ..runtime.scoring.local_engine import LocalEngine
+    from ..runtime.tables.json_row import json_row
 
     assert isinstance(engine, LocalEngine)  # _check_options refuses Ray without a table
     labels = engine.loaded.labels
@@ -398,7 +399,7 @@ def _to_screen(
         open_bar=_bar,
     )
     if as_json:
-        print_json({**summary.to_dict(), "rows": [row_json(row) for row in kept]})
+        print_json({**summary.to_dict(), "rows": [json_row(row) for row in kept]})
     elif kept:
         print_rows(kept, labels, top, engine.loaded.scales)
     return summary

@@ -1,6 +1,6 @@
 """What rrtn score shows at its end: the rows, and how many files it scored in what time."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..runtime.errors import install_command
 from ..runtime.text import counted
@@ -76,19 +76,3 @@ def _place(row: "TopRow") -> str:
 
 def _scores(row: "TopRow") -> str:
     return "  ".join(f"{name}{NO_BREAK}{value:z.2f}" for name, value in row.scores)
-
-
-def row_json(row: "Row") -> dict[str, Any]:
-    """A row in the document of --json, with its file's name as in a .jsonl table."""
-    from ..runtime.audio.file_names import exact_bytes, exact_name
-
-    text, name = exact_name(row.file)
-    return {
-        "file": text,
-        "start": row.start,
-        "end": row.end,
-        "scores": row.scores,
-        "error": row.error,
-        "flags": ";".join(row.flags),
-        **exact_bytes(name),
-    }

@@ -21,6 +21,14 @@ def in_float32(numbers: npt.ArrayLike) -> Float32:
         return np.asarray(numbers).astype(np.float32)
 
 
+def shortest(numbers: npt.ArrayLike) -> list[float]:
+    """Numbers [n] with the fewest digits that give back the same float32.
+
+    The float32 0.10000000149011612 becomes 0.1, the double that Python writes with its digits.
+    """
+    return [float(digits) for digits in in_float32(numbers).astype(str).tolist()]
+
+
 def signal_of(waveform: npt.ArrayLike) -> npt.NDArray[Any]:
     """Samples of any shape as an array of integers or floats.
 

@@ -21,6 +21,7 @@ from ..audio.reader import mono_from_live
 from ..errors import AudioError, ConfigError
 from ..scoring.decoder_messages import window_samples
 from ..scoring.scorer import Scorer
+from ..tables.json_row import shortest_scores
 from ..tables.rows import Row
 from ..text import counted
 from .source import LiveSource
@@ -115,7 +116,7 @@ class LiveScoring:
             "latency_p50": self._latency(50),
             "latency_p99": self._latency(99),
             "missing": self.missing,
-            "scores": None if mean is None else self._labelled(mean),
+            "scores": None if mean is None else shortest_scores(self._labelled(mean)),
         }
 
     def _is_late(self) -> bool:

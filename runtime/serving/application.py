@@ -19,6 +19,7 @@ from ..arrays import Float32
 from ..bundle import Bundle
 from ..errors import RrtnError
 from ..system.host import NamedFile
+from ..tables.json_row import shortest_scores
 from ..tables.rows import Row
 from . import kserve, metrics
 from .bodies import Bodies
@@ -129,7 +130,12 @@ def _scores(service: Service) -> APIRouter:
             (row,) = await service.rows([upload])
         if row.error:
             raise refusal_from_row(row, "sound")
-        fields = {"scores": row.scores, "start": row.start, "end": row.end, "seconds": row.seconds}
+        fields = {
+            "scores": shortest_scores(row.scores or {}),
+            "start": row.start,
+            "end": row.end,
+            "seconds": row.seconds,
+        }
         return _json({**fields, "flags": row.flags})
 
     return router

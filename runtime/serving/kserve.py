@@ -15,7 +15,7 @@ from typing import IO, Any, Final, NamedTuple
 import msgspec
 import numpy as np
 
-from ..arrays import Float32, in_float32
+from ..arrays import Float32, in_float32, shortest
 from ..audio.wav_file import wav_bytes
 from ..bundle import Bundle
 from ..documents import Count
@@ -120,7 +120,7 @@ def answer_to_inference(
     if inference.wants_binary:
         parameters[_SIZE] = len(binary)
     else:
-        output["data"] = scores.ravel().tolist()
+        output["data"] = shortest(scores.ravel())
     if parameters:
         output["parameters"] = parameters
     answer = {"model_name": MODEL, "model_version": VERSION, "outputs": [output]}

@@ -2,6 +2,7 @@
 
 rows            what one scored file, or one window of a file, gives
 table_format    what a format of the table says about itself
+json_row        a row in JSON, for tables and --json
 csv_table       scores.csv, safe for spreadsheets
 jsonl_table     scores.jsonl, one object a line
 parquet_table   scores.parquet, by columns

@@ -92,7 +92,7 @@ def test_n25_a_table_and_a_submission(model: Path, recordings: Path, tmp_path: P
         assert len(rows) == 6
 
 
-def test_rows_of_json_have_the_names_of_json_lines(model: Path, recordings: Path, tmp_path: Path) -> None:
+def test_rows_of_json_are_those_of_json_lines(model: Path, recordings: Path, tmp_path: Path) -> None:
     """No escape of a spreadsheet stands in them, and what is not exact as text is so as bytes."""
     content = (recordings / "ok.wav").read_bytes()
     for name in (b"\xff.wav", b"@b.wav", b"a\\xff.wav"):
@@ -101,9 +101,8 @@ def test_rows_of_json_have_the_names_of_json_lines(model: Path, recordings: Path
     table = tmp_path / os.fsdecode(b"q\xff.jsonl")
     summary = json.loads(call("score", recordings, "-m", model, "--out", table, "--json", code=3).stdout)
     written = [json.loads(line) for line in table.read_text().splitlines()]
-    assert [path_from_record(row) for row in rows] == [path_from_record(line) for line in written]
+    assert [json.dumps(row) for row in rows] == [json.dumps(line) for line in written]
     assert {path_from_record(row) for row in rows} == set(map(os.fsencode, recordings.iterdir()))
-    assert [row["file"] for row in rows] == [line["file"] for line in written]
     assert summary["out"] == str(tmp_path / "q\ufffd.jsonl")
 
 

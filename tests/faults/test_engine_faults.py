@@ -407,7 +407,7 @@ def test_s16_links(tmp_path: Path, tiny_model: Path, noises: list[Path], score: 
     (folder / "d.wav").symlink_to("d.wav")
     ended = score("tree", "-m", tiny_model, "--json")
     assert ended.code == 3
-    rows = [(row["file"], row["error"]) for row in ended.summary["rows"]]
+    rows = [(row["file"], row["error"] or "") for row in ended.summary["rows"]]
     assert rows == [
         ("tree/b.wav", ""),
         ("tree/c.wav", "missing"),

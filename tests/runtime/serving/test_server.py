@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import soundfile
 from rrtn.runtime import FrontendSpec, Scorer
+from rrtn.runtime.arrays import shortest
+from rrtn.runtime.tables.json_row import shortest_scores
 from served import Answer, ServeProcess, at_once
 
 FIXTURES = Path(__file__).parents[2] / "fixtures/bursts"
@@ -82,6 +84,7 @@ def test_scores_are_those_of_rrtn_score(served: ServeProcess, wanted: list[dict[
             assert answer.status == 200
             assert answer.document["scores"] == pytest.approx(scores, abs=1e-6)
             assert list(answer.document["scores"]) == list(scores)
+            assert answer.document["scores"] == shortest_scores(answer.document["scores"])
 
 
 def test_scores_do_not_depend_on_neighbours(served: ServeProcess, wanted: list[dict[str, float]]) -> None:
@@ -117,6 +120,7 @@ def test_kserve_in_json_and_in_binary(
         (output,) = answers[name].document["outputs"]
         assert (output["name"], output["datatype"], output["shape"]) == ("scores", "FP32", [2, 3])
         np.testing.assert_allclose(np.reshape(output["data"], (2, 3)), right, atol=1e-6, rtol=0)
+        assert output["data"] == shortest(output["data"])
     length = int(answers["binary"].headers[HEADER.lower()])
     (output,) = json.loads(answers["binary"].content[:length])["outputs"]
     flags = {f"flags_{i}": ",".join(row.flags) for i, row in enumerate(rows) if row.flags}

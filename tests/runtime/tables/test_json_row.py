@@ -3,7 +3,7 @@
 import re
 
 import numpy as np
-from rrtn.runtime.tables.jsonl_table import json_row
+from rrtn.runtime.tables.json_row import json_row
 from rrtn.runtime.tables.rows import Row
 
 
