@@ -132,7 +132,7 @@ def labels_of_cells(cells: LabelCells, targets: Sequence[str], choice: LabelChoi
         ratings=ratings,
         rated=rated,
         warnings=(
-            *_outside_warnings(cells, raw, columns),
+            *_outside_warnings(raw, columns),
             *_code_warnings(raw, columns),
             *filter(None, [hidden]),
         ),
@@ -245,22 +245,29 @@ def _check_range(
         outside = (raw[:, k] < scale.low) | (raw[:, k] > scale.high)
         if name in of_train:
             outside &= in_train
-        if not outside.any():
-            continue
-        value = raw[np.flatnonzero(outside)[0], k]
-        wanted = f"a number from {plain_number(scale.low)} to {plain_number(scale.high)}"
-        # As where a challenge hides labels of its Test, and they are split anew.
-        may_be_none = (raw[outside, k] == _HIDDEN).all() and not (raw[~outside, k] < 0).any()
-        are_codes = np.isin(raw[outside, k], codes_of_ratings(raw[:, k])).all()
-        means_none = f"leave the cell empty if {plain_number(value)} means no rating; else "
-        fix = means_none if may_be_none or are_codes else "correct it, or "
-        fix += (
-            f"write the ratings on {scale}, as the run learned it"
-            if learned
-            else f"say on which scale people rated: --scale {_ANY if are_codes else proposed(raw, columns)}"
-        )
-        came = f"{name} is out of range: {plain_number(value)}"
-        raise cells.refused(np.flatnonzero(outside), came, wanted=wanted, fix=fix)
+        if outside.any():
+            raise cells.refused(
+                np.flatnonzero(outside),
+                f"{name} is out of range: {plain_number(raw[outside, k][0])}",
+                wanted=f"a number from {plain_number(scale.low)} to {plain_number(scale.high)}",
+                fix=_fix_of_range(raw, columns, k, outside, learned=learned),
+            )
+
+
+def _fix_of_range(
+    raw: Float64, columns: Columns, k: int, outside: npt.NDArray[np.bool_], *, learned: bool
+) -> str:
+    """What to do about ratings outside [n] of the k-th scale: they mean none, are wrong, or have another."""
+    values, others, scale = raw[outside, k], raw[~outside, k], columns.scales[k]
+    are_codes = np.isin(values, codes_of_ratings(raw[:, k])).all()
+    # As where a challenge hides labels of its Test, and they are split anew.
+    are_hidden = (values == _HIDDEN).all() and not (others < 0).any()
+    first = "correct it, or "
+    if are_codes or are_hidden:
+        first = f"leave the cell empty if {plain_number(values[0])} means no rating; else "
+    if learned:
+        return f"{first}write the ratings on {scale}, as the run learned it"
+    return f"{first}say on which scale people rated: --scale {_ANY if are_codes else proposed(raw, columns)}"
 
 
 def codes_of_ratings(ratings: Float64) -> Float64:
@@ -396,7 +403,7 @@ def _check_rated(cells: LabelCells, ratings: Float32, columns: Columns) -> None:
                 )
 
 
-def _outside_warnings(cells: LabelCells, raw: Float64, columns: Columns) -> list[str]:
+def _outside_warnings(raw: Float64, columns: Columns) -> list[str]:
     """Ratings of Val and Test that lie outside of a scale that --scale auto took from Train."""
     ends = np.array([[scale.low, scale.high] for scale in columns.scales]).reshape(-1, 2)
     outside = ((raw < ends[:, 0]) | (raw > ends[:, 1])).sum(0)
