@@ -194,8 +194,6 @@ def _csv_table(
     """
     roles = _roles(text, places, needs_split=not unsplit)
     text = with_decimal_points(named_columns(text), but=roles)
-    if not text.records:
-        raise DataError(str(text.path), "no rows below the header", wanted="one row for each clip")
     table = _CsvTable(
         text.path, text.columns, [*_rows(text, roles, audio, pooled=pooled, unsplit=unsplit)], [], roles
     )

@@ -56,33 +56,27 @@ def clips_of_ratings(
     Raises DataError for a clip with several splits or speakers, and for a rating that is no number.
     """
     ratings = _without_repeats(ratings)
-    places: dict[str, list[int]] = {}
+    clips: dict[str, list[int]] = {}
     for i, row in enumerate(ratings.rows):
-        places.setdefault(row["File_ID"], []).append(i)
-    columns: dict[str, Sequence[str]] = {"File_ID": [*places]}
-    notes = [_how_many(ratings, places.values())]
-    labels = label_cells(ratings.path, ratings.lines, ratings.rows, ratings.columns)
+        clips.setdefault(row["File_ID"], []).append(i)
+    places = [*clips.values()]
+    _check_of_a_clip(ratings, places)
+    columns: dict[str, Sequence[str]] = {"File_ID": [*clips]}
+    notes = [_how_many(ratings, places)]
     for name in ratings.columns:
-        cells = [[ratings.rows[i][name] for i in of_clip] for of_clip in places.values()]
         if name in ("File_ID", RATER):
             continue
+        cells = [[ratings.rows[i][name] for i in of_clip] for of_clip in places]
         if name in class_targets:
-            columns[name] = [*map(_class, cells)]
-            if ties := sum(map(_is_tie, cells)):
-                notes.append(
-                    f"{name}: blank for {counted(ties, 'clip')} with two classes named equally often"
-                )
+            values, note = _classes(name, cells)
         elif name in targets or (_has_numbers(cells) and not is_metadata(name)):
-            values = numbers_of_cells(labels, name)
-            columns[name] = [_mean(values[of_clip]) for of_clip in places.values()]
-        elif all(len(set(each)) == 1 for each in cells):
-            columns[name] = [each[0] for each in cells]
-        elif name in _OF_A_CLIP:
-            raise _several_of_a_clip(ratings, name, places.values())
+            values, note = _means(ratings, name, places), ""
         else:
-            notes.append(f"{name} is left out: it differs between the ratings of a clip")
+            values, note = _alike(name, cells)
+        columns |= {name: values} if values else {}
+        notes += [note] if note else []
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    lines = [ratings.lines[of_clip[0]] for of_clip in places.values()]
+    lines = [ratings.lines[of_clip[0]] for of_clip in places]
     return replace(ratings, columns=tuple(columns), rows=rows, lines=lines, notes=(*ratings.notes, *notes))
 
 
@@ -135,11 +129,40 @@ def _how_many(ratings: SourceTable, places: Iterable[Sequence[int]]) -> str:
     return f"{rows} by {raters}, {each} a clip: the labels are means over raters"
 
 
-def _several_of_a_clip(ratings: SourceTable, name: str, places: Iterable[Sequence[int]]) -> DataError:
-    unlike = [of_clip for of_clip in places if len({ratings.rows[i][name] for i in of_clip}) > 1]
-    lines = [ratings.lines[i] for of_clip in unlike for i in of_clip]
-    came = f"{name} differs between the ratings of a clip"
-    return refused_lines(ratings.path, lines, came, wanted="one for each clip", fix="correct these rows")
+def _check_of_a_clip(ratings: SourceTable, places: Iterable[Sequence[int]]) -> None:
+    """Raises DataError for a clip with several splits or speakers."""
+    for name in (name for name in _OF_A_CLIP if name in ratings.columns):
+        unlike = [of_clip for of_clip in places if len({ratings.rows[i][name] for i in of_clip}) > 1]
+        if unlike:
+            lines = [ratings.lines[i] for of_clip in unlike for i in of_clip]
+            came = f"{name} differs between the ratings of a clip"
+            raise refused_lines(
+                ratings.path, lines, came, wanted="one for each clip", fix="correct these rows"
+            )
+
+
+# What becomes of a column, whose cells are those of each of m clips: a cell for each clip, and a note.
+
+
+def _classes(name: str, cells: Sequence[Sequence[str]]) -> tuple[list[str], str]:
+    """The class that most raters named, where there is one."""
+    ties = sum(map(_is_tie, cells))
+    note = f"{name}: blank for {counted(ties, 'clip')} with two classes named equally often"
+    return [*map(_class, cells)], note if ties else ""
+
+
+def _means(ratings: SourceTable, name: str, places: Iterable[Sequence[int]]) -> list[str]:
+    """The mean over the raters. Raises DataError for a rating that is no number."""
+    labels = label_cells(ratings.path, ratings.lines, ratings.rows, [name])
+    values = numbers_of_cells(labels, name)
+    return [_mean(values[of_clip]) for of_clip in places]
+
+
+def _alike(name: str, cells: Sequence[Sequence[str]]) -> tuple[list[str], str]:
+    """What all rows of a clip say; nothing where those of one differ."""
+    if any(len(set(of_clip)) > 1 for of_clip in cells):
+        return [], f"{name} is left out: it differs between the ratings of a clip"
+    return [of_clip[0] for of_clip in cells], ""
 
 
 def _class(cells: Iterable[str]) -> str:

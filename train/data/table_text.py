@@ -89,8 +89,10 @@ def name_taken(table: TextTable, name: str, column: str) -> DataError:
 def named_columns(table: TextTable) -> TextTable:
     """The table without columns that have no name, such as an index that a program wrote.
 
-    Raises DataError for records of another length than the header's.
+    Raises DataError where there are no records, and for those of another length than the header's.
     """
+    if not table.records:
+        raise DataError(str(table.path), "no rows below the header", wanted="one row for each clip")
     width = len(table.columns)
     if ragged := {line: len(cells) for line, cells in table.records if len(cells) != width}:
         raise refused_lines(

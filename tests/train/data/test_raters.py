@@ -38,7 +38,7 @@ def imported(folder: Path, rows: list[tuple[str, ...]], **options: object) -> Im
             out=folder / "out",
             settings=settings,  # type: ignore[arg-type]
             places=DataPlaces(audio=audio),
-            rater_column="participant",
+            rater_column=str(options.pop("rater_column", "participant")),
             shares=(0.5, 0.34, 0.16),
             **options,  # type: ignore[arg-type]
         )
@@ -67,6 +67,12 @@ def test_what_became_of_the_other_columns_is_said(tmp_path: Path) -> None:
     assert header == "File_ID,Split,Subject_ID,Awe,Type"  # `participant` is the rater, and no speaker
     assert "60 ratings of 12 clips by 5 raters, 5 a clip: the labels are means over raters" in made.notes
     assert "participant_age is left out: it differs between the ratings of a clip" in made.notes
+
+
+@pytest.mark.parametrize("rater", ["participant", ""])
+def test_a_header_without_rows_is_refused(tmp_path: Path, rater: str) -> None:
+    with pytest.raises(DataError, match=r"ratings\.csv \| no rows below the header"):
+        imported(tmp_path, [], rater_column=rater)
 
 
 def test_a_column_without_a_name_has_no_mean(tmp_path: Path) -> None:
