@@ -11,7 +11,7 @@ import json
 import math
 import tempfile
 from collections.abc import Container, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -96,42 +96,6 @@ def int8_for_tensorrt(model: bytes, calibration: Float32) -> bytes:
     The arguments are those of `int8_for_cpu`. On a CPU it is hardly faster than fp32.
     """
     return _int8_from_onnx(model, calibration, _TENSORRT)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Int8Difference:
-    """How far int8 scores are from the fp32 ones."""
-
-    clips: int
-    max_abs: float
-    p999_abs: float
-    rms: float
-    # rms over the standard deviation of the fp32 scores over clips, for the worst target
-    rms_share: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """The figures by their names."""
-        return asdict(self)
-
-
-def int8_difference(scores: Float32, reference: Float32) -> Int8Difference:
-    """int8 scores [n, K] against fp32 ones [n, K]. NaN in the scores is NaN in every figure."""
-    error = np.abs(scores.astype(np.float64) - reference)
-    rms = np.sqrt(np.square(error).mean(0))  # [K]
-    # a target may be constant
-    spread = np.maximum(reference.std(0, dtype=np.float64), np.finfo(np.float32).eps)
-    return Int8Difference(
-        clips=len(scores),
-        max_abs=float(error.max()),
-        p999_abs=float(np.quantile(error, 0.999)),
-        rms=float(np.sqrt(np.square(error).mean())),
-        rms_share=float((rms / spread).max()),
-    )
-
-
-def onnx_scores(model: bytes, inputs: Float32) -> Float32:
-    """Scores [n, K] of a graph on the CPU. inputs [n, ...] have the form of its input."""
-    return _outputs(model, "scores", inputs)
 
 
 def _int8_from_onnx(model: bytes, calibration: Float32, recipe: _Recipe) -> bytes:
