@@ -21,6 +21,7 @@ import torch
 from rrtn.runtime import FrontendSpec
 from rrtn.runtime.arrays import INT16_SCALE, Float32, Int16
 from rrtn.runtime.audio.level import levelled
+from rrtn.runtime.challenge import EMOTIONS
 from rrtn.runtime.system.cpus import usable_cpus
 from rrtn.train import loop, plan
 from rrtn.train.config import Config
@@ -117,14 +118,14 @@ def corpus_of_bursts(
 
 def data_of_items(items: dict[str, list[Item]]) -> DataSet:
     """What `read_data` would give of them as files."""
-    splits = dict.fromkeys(SPLITS, _split([], np.zeros((0, len(corpus.TARGETS)), np.float32)))
+    splits = dict.fromkeys(SPLITS, _split([], np.zeros((0, len(EMOTIONS)), np.float32)))
     for name, of_split in items.items():
         clips = [
             Clip(f"[{name}-{i:05d}]", Path(), name, f"{name}-{speaker}", "", i)
             for i, (_, _, speaker) in enumerate(of_split)
         ]
         splits[name] = _split(clips, np.array([ratings for _, ratings, _ in of_split]))
-    columns = Columns(targets=corpus.TARGETS, scales=(UNIT,) * len(corpus.TARGETS))
+    columns = Columns(targets=EMOTIONS, scales=(UNIT,) * len(EMOTIONS))
     return DataSet(path=Path(), columns=columns, splits=splits, of_table=())
 
 

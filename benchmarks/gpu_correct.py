@@ -19,10 +19,10 @@ import torch
 from gpu_corpus import items_of_corpus, split_of_items, trained
 from gpu_section import Place, Record, peak_memory_gb
 from rrtn.runtime import FrontendSpec
+from rrtn.runtime.challenge import EMOTIONS
 from rrtn.runtime.frontend import clip_log_mel
 from rrtn.runtime.probe_sounds import extremes
 from rrtn.train.config import Config, TrainingDevice, config_from_dict
-from rrtn.train.data.corpus import TARGETS
 from rrtn.train.data.device_clips import SplitClips, epoch_of_split
 from rrtn.train.host_copy import HostCopy
 from rrtn.train.method.choices import EncoderName
@@ -48,7 +48,7 @@ def config_of(encoder: EncoderName, *, batch_size: int, **more: Any) -> Config:
     """fp32, the paper's best method, nothing left open."""
     document = {
         "model": {"encoder": encoder, "method": more.pop("method", "rrtn-ruwl")},
-        "data": {"targets": list(TARGETS)},
+        "data": {"targets": list(EMOTIONS)},
         "optim": {"epochs": more.pop("epochs", 1), "batch_size": batch_size},
         "precision": "fp32",
     }
@@ -132,7 +132,7 @@ def check_losses(place: Place, record: Record) -> None:
     """Each loss in float32 on the device against float64 on the CPU."""
     torch.manual_seed(0)
     size, units = place.size((128, 2048), (16, 64))
-    x, y = torch.rand(2, size, len(TARGETS), dtype=torch.float64)
+    x, y = torch.rand(2, size, len(EMOTIONS), dtype=torch.float64)
     z_a = torch.randn(size, units, dtype=torch.float64)
     z_b = z_a + torch.randn(size, units, dtype=torch.float64)
     terms, c, lambdas = (

@@ -14,9 +14,9 @@ from rrtn.export.samples_graph import waveform_from_log_mel
 from rrtn.runtime import FrontendSpec, Scorer, load_bundle
 from rrtn.runtime.arrays import samples_from_waveform
 from rrtn.runtime.backends.cuda_libraries import cuda_missing
+from rrtn.runtime.challenge import EMOTIONS
 from rrtn.runtime.scoring.decoder_pool import DecoderPool
 from rrtn.runtime.system.cpus import usable_cpus
-from rrtn.train.data.corpus import TARGETS
 
 
 def section_folder(place: Place, record: Record) -> None:
@@ -35,7 +35,7 @@ def section_folder(place: Place, record: Record) -> None:
         folder = Path(name) / "model"
         folder.mkdir()
         for precision in ("fp32", "fp16"):
-            content = onnx_from_network(model.network, model.spec, TARGETS, half=precision == "fp16")
+            content = onnx_from_network(model.network, model.spec, EMOTIONS, half=precision == "fp16")
             if place.size("waveform", "logmel") == "waveform":
                 content = waveform_from_log_mel(content, model.spec)
             file = folder / f"{precision}.onnx"

@@ -32,11 +32,11 @@ from rrtn.runtime.backends.choice import backend_from_variant
 from rrtn.runtime.backends.cuda_libraries import cuda_missing
 from rrtn.runtime.backends.model_batch import padded
 from rrtn.runtime.bundle import Bundle, Variant
+from rrtn.runtime.challenge import EMOTIONS
 from rrtn.runtime.errors import ConfigError, UnavailableError
 from rrtn.runtime.frontend import clip_log_mel
 from rrtn.runtime.probe_sounds import SCORE_LIMITS, extremes
 from rrtn.runtime.spec import InputKind
-from rrtn.train.data.corpus import TARGETS
 from rrtn.train.method.choices import EncoderName
 from rrtn.train.method.encoders import ENCODERS
 from rrtn.train.method.metrics import ccc_biased
@@ -93,7 +93,7 @@ def spread_network(encoder: EncoderName, log_mels: Tensor) -> TwinsNetwork:
     parity would be easy.
     """
     torch.manual_seed(0)
-    network = TwinsNetwork(encoder, n_mels=log_mels.shape[-1], n_targets=len(TARGETS), projector_layers=0)
+    network = TwinsNetwork(encoder, n_mels=log_mels.shape[-1], n_targets=len(EMOTIONS), projector_layers=0)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # the mean over all batches
@@ -248,14 +248,14 @@ def bundle_of_model(model: Model, folder: Path) -> Bundle:
     calibration = model.log_mels[: model.bursts]
     files: dict[tuple[InputKind, str], bytes] = {}
     for precision in ("fp32", "fp16"):
-        content = onnx_from_network(model.network, model.spec, TARGETS, half=precision == "fp16")
+        content = onnx_from_network(model.network, model.spec, EMOTIONS, half=precision == "fp16")
         files["logmel", precision] = content
         files["waveform", precision] = waveform_from_log_mel(content, model.spec)
     files["logmel", "int8"] = int8_for_cpu(files["logmel", "fp32"], calibration)
     variants = tuple(
         variant_of(folder, form, precision, content, "onnx") for (form, precision), content in files.items()
     )
-    return Bundle(path=folder, labels=TARGETS, spec=model.spec, variants=variants, provenance={})
+    return Bundle(path=folder, labels=EMOTIONS, spec=model.spec, variants=variants, provenance={})
 
 
 def variant_of(

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from rrtn.export.triton import triton_repository_from_bundle
 from rrtn.runtime import Scorer, load_bundle
-from rrtn.train.data.corpus import TARGETS, synthesise
+from rrtn.runtime.challenge import EMOTIONS
+from rrtn.train.data.corpus import synthesise
 from rrtn_processes import Ended, Server
 
 SETTINGS = "[projector]\nunits = 16\n[frontend]\nframes = 64\n[optim]\nepochs = 2\nbatch_size = 8\n"
@@ -47,7 +48,7 @@ def write(folder: Path, rows: Iterable[Row]) -> None:
 def on_five_steps(row: Row) -> Row:
     """The ratings mapped to 1..5, written in full."""
     return {
-        name: repr(1 + 4 * float(text)) if name in TARGETS and text else text for name, text in row.items()
+        name: repr(1 + 4 * float(text)) if name in EMOTIONS and text else text for name, text in row.items()
     }
 
 
@@ -125,7 +126,7 @@ def test_ratings_on_another_scale_train_to_the_same_weights_bit_for_bit(runs: Pa
 
 def test_and_are_judged_alike_in_their_own_units(runs: Path, rrtn: Callable[..., Ended]) -> None:
     plain, five = (json.loads(rrtn("evaluate", f"run-{name}", "--json").out) for name in ("plain", "five"))
-    for target in TARGETS:
+    for target in EMOTIONS:
         ours, theirs = five["per_target"][target], plain["per_target"][target]
         for name in ("ccc", "ccc_biased", "pearson", "ridge_ccc"):
             assert ours[name] == pytest.approx(theirs[name], abs=1e-6)

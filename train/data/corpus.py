@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.audio.wav_file import wav_bytes
+from ...runtime.challenge import EMOTIONS
 from ...runtime.errors import ConfigError, DataError, StoppedError
 from ...runtime.system.cpus import usable_cpus
 from ...runtime.system.files import atomic_path, write_refused
@@ -37,7 +38,7 @@ _FIELDS = ("length", "f0", "slope", "arch", "declination", "rate", "irregularity
            "effort", "breath", "openness", "frontness", "glide", "tremor_rate", "tremor_depth", "roughness",
            "gasp", "sigh")
 
-_EMOTIONS: dict[str, tuple[float, ...]] = {
+_GESTURES: dict[str, tuple[float, ...]] = {
     # len  f0 slope arch decl rate irr duty  att cresc effo brea open fron glid tr/s trem roug gasp sigh
     # "whoa": low, soft and breathy, a slow swell that opens, then a breath let out
     "Awe":
@@ -80,7 +81,7 @@ _LEAST = np.array(
 _MOST  = np.array(
     [5.0, 18, 12,  9,  9, 6.5, 1.2, .95, .250,  15, 1.0, 0.9, 1.0, 1.0,  1.0, 12, 1.8, 1.0, 1.0, 1.0])
 
-# Which emotions are felt together, 0 .. 9: the weight with which the row's emotion calls the column's.
+# Which EMOTIONS are felt together, 0 .. 9: the weight with which the row's emotion calls the column's.
 _COMPANY = np.array([
     # awe exc amu awk fea hor dis tri sad sur
     [  0,  4,  2,  1,  1,  1,  1,  3,  3,  9],  # Awe
@@ -96,7 +97,6 @@ _COMPANY = np.array([
 ])
 # fmt: on
 
-TARGETS: tuple[str, ...] = tuple(_EMOTIONS)
 COUNTRIES = ("United States", "China", "South Africa", "Venezuela")
 
 # What else a clip of each emotion is, for tasks that ask for it: valence, arousal, kind of vocalisation.
@@ -118,7 +118,7 @@ MARK = "SYNTHETIC.txt"  # a file in each folder that is made here
 _RATERS = 5
 _RATER_SD = 0.2  # of one rater's rating of one emotion
 _CHUNK = 25  # clips: a fraction of a second, so that progress and Ctrl-C are prompt
-_COLUMNS = ("File_ID", "Split", "Subject_ID", "Country", "Country_string", "Age", *TARGETS)
+_COLUMNS = ("File_ID", "Split", "Subject_ID", "Country", "Country_string", "Age", *EMOTIONS)
 
 
 class _Layout(NamedTuple):
@@ -288,7 +288,7 @@ def _write_clip(corpus: _Corpus, index: int) -> list[str]:
     if layout.columns != _COLUMNS:
         labels = _labels(corpus.task, felt, person, rng)
         return [f"[{name}]", split, *(labels if split != "Test" else [layout.hidden] * len(labels))]
-    ratings = [""] * len(TARGETS) if split == "Test" else [f"{rating:.4f}" for rating in _rated(felt, rng)]
+    ratings = [""] * len(EMOTIONS) if split == "Test" else [f"{rating:.4f}" for rating in _rated(felt, rng)]
     speaker = f"Speaker_{number + 1:04d}"
     known = ["", ""] if corpus.task and split == "Test" else [str(person.country), str(person.age)]
     return [f"[{name}]", split, speaker, known[0], COUNTRIES[person.country], known[1], *ratings]
@@ -296,7 +296,7 @@ def _write_clip(corpus: _Corpus, index: int) -> list[str]:
 
 def _labels(task: str, felt: Floats, person: _Person, rng: np.random.Generator) -> list[str]:
     """The cells of an A-VB task; of avb-culture only those of the speaker's own culture are rated."""
-    valence, arousal, kinds = zip(*_OTHER_LABELS.values(), strict=True)
+    valence, arousal, kinds = zip(*(_OTHER_LABELS[name] for name in EMOTIONS), strict=True)
     match task:
         case "avb-two":
             noise = _RATER_SD * rng.standard_normal((_RATERS, 2)).mean(axis=0)
@@ -304,7 +304,7 @@ def _labels(task: str, felt: Floats, person: _Person, rng: np.random.Generator) 
             return [f"{rating:.4f}" for rating in np.clip(means + noise, 0, 1)]
         case "avb-type":
             return [kinds[int(felt.argmax())]]
-    rated = dict(zip(TARGETS, _rated(felt, rng), strict=True))
+    rated = dict(zip(EMOTIONS, _rated(felt, rng), strict=True))
     if task == "avb-high":
         return [f"{rating:.4f}" for rating in rated.values()]
     own = {f"{COUNTRIES[person.country]}_{name}": f"{rating:.4f}" for name, rating in rated.items()}
@@ -347,10 +347,10 @@ def _person(seed: int, number: int) -> _Person:
 
 def _felt(rng: np.random.Generator) -> Floats:
     """[K] intensities: one emotion at 1, one to three related ones, a trace of the others."""
-    felt = 0.15 * rng.beta(1, 3, len(TARGETS))
-    first = int(rng.integers(len(TARGETS)))
+    felt = 0.15 * rng.beta(1, 3, len(EMOTIONS))
+    first = int(rng.integers(len(EMOTIONS)))
     weights = _COMPANY[first] / _COMPANY[first].sum()
-    company = rng.choice(len(TARGETS), size=rng.integers(1, 4), replace=False, p=weights)
+    company = rng.choice(len(EMOTIONS), size=rng.integers(1, 4), replace=False, p=weights)
     felt[company] = rng.uniform(0.2, 0.9, len(company))
     felt[first] = 1
     return felt
@@ -358,7 +358,7 @@ def _felt(rng: np.random.Generator) -> Floats:
 
 def _gesture(felt: Floats, *, habit: Floats, rng: np.random.Generator) -> Gesture:
     """The emotions' rows averaged by intensity, plus the speaker's habit and a random whim."""
-    row = felt @ np.array(list(_EMOTIONS.values())) / felt.sum()
+    row = felt @ np.array([_GESTURES[name] for name in EMOTIONS]) / felt.sum()
     row += habit + _WHIM * rng.standard_normal(len(_FIELDS))
     fields = dict(zip(_FIELDS, np.clip(row, _LEAST, _MOST).tolist(), strict=True))
     return Gesture(lead=rng.uniform(0.05, 0.3), tail=rng.uniform(0.05, 0.7), **fields)

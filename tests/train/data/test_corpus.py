@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from rrtn.runtime.challenge import EMOTIONS
 from rrtn.runtime.errors import ConfigError, DataError, StoppedError
 from rrtn.runtime.spec import FrontendSpec
 from rrtn.train.config import config_from_dict
-from rrtn.train.data.corpus import COUNTRIES, TARGETS, synthesise
+from rrtn.train.data.corpus import COUNTRIES, synthesise
 from rrtn.train.data.data_set import read_data
 from rrtn.train.data.device_clips import split_clips
 from rrtn.train.data.places import with_settings_of_data
@@ -45,7 +46,7 @@ def digests(root: Path) -> dict[str, str]:
 
 def ratings(rows: list[dict[str, str]]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     """[B, K] of the rated clips."""
-    return np.array([[float(row[target]) for target in TARGETS] for row in rows if row["Split"] != "Test"])
+    return np.array([[float(row[target]) for target in EMOTIONS] for row in rows if row["Split"] != "Test"])
 
 
 def test_two_workers_write_the_same_bytes_as_one(corpus: Path, tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_rated_clips_have_one_target_at_exactly_one(rows: list[dict[str, str]]) 
 
 
 def test_labels_of_the_test_split_are_blank(rows: list[dict[str, str]]) -> None:
-    blank = [all(row[target] == "" for target in TARGETS) for row in rows]
+    blank = [all(row[target] == "" for target in EMOTIONS) for row in rows]
     assert blank == [row["Split"] == "Test" for row in rows]
 
 
