@@ -40,7 +40,7 @@ coverage: $(INSTALLED)
 	$(BIN)/coverage run -m pytest -m "not slow" --timeout 900 tests/runtime tests/train tests/export tests/test_cli.py
 	$(BIN)/coverage report
 
-# An hour or two -> docs/mutants.md.
+# An hour or two -> benchmarks/results/mutants.md.
 mutants: $(DEPENDENCIES)
 	$(BIN)/python tests/mutants/run.py
 

@@ -6,7 +6,8 @@
     python benchmarks/results.py compare [NEW OLD]
         compares the newest result with the last one of the same kind of machine
     python benchmarks/results.py table
-        writes the tables in README.md and docs/benchmarks.md from the newest results of every machine
+        writes the figures in README.md and the table in docs/benchmarks.md from the newest results of every
+        machine
 
 `compare` looks at ratios within each run, never at seconds: the machines are shared, and a slow
 hour slows both sides of a ratio. It names the ratios that moved by more than their spread. The exit

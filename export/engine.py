@@ -274,7 +274,7 @@ def check_layers(types: Counter[str], stated: str) -> None:
 
 
 def _loaded(flavour: Flavour, plan: bytes) -> Any:
-    """The engine. Needs its GPU; not yet run on one."""
+    """The engine. Needs its GPU."""
     flavour.forget()
     engine = flavour.module.Runtime(flavour.log).deserialize_cuda_engine(plan)
     if engine is None:

@@ -3,8 +3,8 @@
 With them, the second build of a model takes seconds instead of minutes. The user's cache folder has
 one file for each version of TensorRT and kind of GPU: 32 bytes of sha256, then what TensorRT
 serialised. A file that is broken, or that TensorRT refuses, is left out with a note and written
-anew. TensorRT-RTX has no such timings. Not yet run on a GPU: the tests run this file against a
-stand-in for TensorRT's calls.
+anew. TensorRT-RTX has no such timings. The tests run this file against a stand-in for
+TensorRT's calls.
 """
 
 import hashlib

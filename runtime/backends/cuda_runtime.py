@@ -1,7 +1,7 @@
 """CUDA's own calls for what ONNX Runtime's Python has no call for: queues of work, copies that do not wait.
 
-The library is the libcudart that ONNX Runtime's provider uses, so both share one context. Nothing here has
-run on a GPU yet. The tests run it on a stub of CUDA whose memory is the host's (tests/cuda_stub).
+The library is the libcudart that ONNX Runtime's provider uses, so both share one context. The tests
+run it on a stub of CUDA whose memory is the host's (tests/cuda_stub).
 """
 
 import ctypes

@@ -4,7 +4,7 @@ The memory is ONNX Runtime's (OrtValue), also for TensorRT. A device has two str
 on the one, straight from the memory that decoders write to, while it runs the batch before on the other.
 A thread that runs a batch queues its work under a lock and waits for it without, so two threads keep two
 batches in flight. The tests run all of it on a stand-in for the device whose memory is the host's, and on
-a stub of CUDA. It has not run on a GPU yet.
+a stub of CUDA.
 
 B batch, N samples, C clips.
 """

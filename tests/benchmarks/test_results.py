@@ -152,17 +152,20 @@ def test_a_result_is_written_once_under_its_date_and_machine(results: ModuleType
 def test_the_table_lies_between_its_marks_and_has_the_newest_number(
     files: ModuleType, pages: ModuleType, tmp_path: Path
 ) -> None:
-    benchmark, name, words = pages.FIRST[0]
+    benchmark, name, words = pages.RATIOS[0]
     for date, value in {"2026-01-01": 1.0, "2026-01-02": 0.875}.items():
         ratios = {name: line(value)["ratios"]["r"]}
         write(tmp_path, f"{date}-a.json", [{**line(value), "benchmark": benchmark, "ratios": ratios}])
     documents = with_marks(tmp_path, f"before\n{pages.BEGIN}\nold\n{pages.END}\nafter\n")
 
     assert pages.refresh_tables(tmp_path, files.all_results(tmp_path))
-    for document, cell in zip(documents, ("0.88", "**0.88** (n 100, 2026-01-02)"), strict=True):
-        rows = document.read_text().splitlines()
-        assert rows[:2] == ["before", pages.BEGIN] and rows[-2:] == [pages.END, "after"]
-        assert rows[4:-2] == [f"| {words} | {cell} |"]
+    for document in documents:
+        lines = document.read_text().splitlines()
+        assert lines[:2] == ["before", pages.BEGIN] and lines[-2:] == [pages.END, "after"]
+    readme, table = (document.read_text() for document in documents)
+    assert table.splitlines()[4:-2] == [f"| {words} | **0.88** (n 100, 2026-01-02) |"]
+    assert "**0.88 to 0.88 times** as fast as" in readme
+    assert "2026-01-02 to 2026-01-02, n 100 to 100, of: A CPU 12-Core, 2 cores." in " ".join(readme.split())
     assert not pages.refresh_tables(tmp_path, files.all_results(tmp_path))
 
 
@@ -191,14 +194,16 @@ def test_no_result_names_a_place_of_its_machine(files: ModuleType) -> None:
     assert [word for word in given if word.startswith("/")] == []
 
 
-def test_readme_shows_the_medians_of_the_whole_table(pages: ModuleType) -> None:
-    def cells(document: str) -> set[tuple[str, str, str]]:
-        text = (ROOT / document).read_text().split(pages.BEGIN)[1].split(pages.END)[0]
-        bare = re.sub(r"\*\*|\(n \d[^|]*\)|not measured", "", text)
-        head, _, *rows = ([cell.strip() for cell in row.split("|")[1:-1]] for row in bare.splitlines()[1:])
-        return {(row[0], machine, cell) for row in rows for machine, cell in zip(head, row, strict=True)}
-
-    assert cells("README.md") < cells("docs/benchmarks.md")
+def test_figures_of_readme_are_the_ends_of_a_row_of_the_table(pages: ModuleType) -> None:
+    table, readme = (
+        (ROOT / document).read_text().split(pages.BEGIN)[1].split(pages.END)[0]
+        for document in ("docs/benchmarks.md", "README.md")
+    )
+    rows = [[float(one) for one in re.findall(r"\*\*([\d.]+)\*\*", row)] for row in table.splitlines()]
+    ends = {(f"{min(row):.{digits}f}", f"{max(row):.{digits}f}") for row in rows if row for digits in (0, 2)}
+    figures = re.findall(r"\*\*([\d.]+) to ([\d.]+) (?:times|ms)\*\*", readme)
+    assert len(figures) == len(pages.FIGURES)
+    assert set(figures) <= ends
 
 
 def test_a_benchmark_that_breaks_is_named_and_the_others_are_kept(

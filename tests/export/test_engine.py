@@ -586,7 +586,7 @@ def test_an_engine_that_fits_and_does_not_run_is_published_unjudged_with_its_rea
 def test_an_engine_scores_as_onnx_runtime_does_on_the_cpu(
     kind: int, precision: str, limit: float, tmp_path: Path
 ) -> None:
-    """In parts, padded, and as it is; from float32 and from int16. Not yet run on a GPU."""
+    """In parts, padded, and as it is; from float32 and from int16."""
     flavour, machine, spec = installed_flavour(), this_machine(), FrontendSpec()
     model = _waveform_convolution(kind, spec.clip_samples)
     options = EngineOptions(batch_profile=(2, 4, 8))

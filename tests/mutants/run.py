@@ -3,7 +3,8 @@
     python tests/mutants/run.py [losses views metrics spec frontend onnx_file]
 
 Cosmic Ray makes the changes ("mutants") in a copy of the checkout, so that nothing here is ever left
-changed, and runs the module's tests on each. docs/mutants.md gets the numbers and what survived.
+changed, and runs the module's tests on each. benchmarks/results/mutants.md gets the
+numbers and what survived.
 `+`, `*` and the like are exchanged among each other and not for bit operations, which only crash.
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs/mutants.md"
+PAGE = ROOT / "benchmarks/results/mutants.md"
 BIN = Path(sys.executable).parent
 TESTS = {  # module -> its tests
     "train/method/losses.py": "tests/train/method/test_losses.py tests/train/method/test_twins_loss.py",

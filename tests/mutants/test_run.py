@@ -1,6 +1,7 @@
 """The page has a place for each module, and a change is told by its line."""
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -40,3 +41,10 @@ def test_an_outcome_takes_the_place_of_the_last_one(run: ModuleType) -> None:
         assert changed.count(f"| `{module}` | 4 | 3 | 75% |") == 1
         assert changed.count("| 102 | `return 1 + samples // self.hop` |") == 1
         assert run.with_outcome(changed, module, run.Outcome(4, [])).count("| 102 |") == 0
+
+
+def test_the_docs_say_how_much_the_tests_see(run: ModuleType) -> None:
+    rows = re.findall(r"^\| `\S+` \| (\d+) \| \d+ \| (\d+)% \|", run.PAGE.read_text(), flags=re.M)
+    counts, shares = zip(*(map(int, row) for row in rows), strict=True)
+    page = " ".join((ROOT / "docs/reliability.md").read_text().split())
+    assert f"between {min(shares)}% and {max(shares)}% of {sum(counts):,} changes" in page

@@ -204,7 +204,6 @@ def test_a_batch_that_memory_does_not_hold_is_told_from_other_errors(
 @pytest.mark.gpu
 @pytest.mark.skipif(bool(cuda_missing()), reason=f"CUDA: {cuda_missing()}")
 def test_cuda_scores_as_the_cpu_does(tiny_model: Path, peaks: Path, spec: FrontendSpec) -> None:
-    """Not yet run on a GPU."""
     cpu, cuda = (choose_backend(load_bundle(tiny_model), device).backend for device in ("cpu", "cuda"))
     for count in (4, 1, 4):
         batch = log_mels(spec, count)
