@@ -77,8 +77,8 @@ def section_text(name: str, kind: type, points: dict[str, str]) -> str:
 
 
 def about_section(kind: type) -> str:
-    """The docstring, in lines as long as they come, without what it raises."""
-    paragraphs = [" ".join(part.split()) for part in (inspect.getdoc(kind) or "").split("\n\n")]
+    """The docstring without what it raises."""
+    paragraphs = (inspect.getdoc(kind) or "").split("\n\n")
     return "\n\n".join(part for part in paragraphs if not part.startswith("Raises "))
 
 

@@ -71,3 +71,16 @@ def test_no_page_takes_rrtn_from_a_package_index() -> None:
     taken = re.compile(r"pip install [^\n`#]*\brrtn\b")
     texts = {page.name: page.read_text() for page in pages if page.suffix in (".md", ".py", ".c", ".js")}
     assert {name: found for name, text in texts.items() if (found := taken.findall(text))} == {}
+
+
+def test_prose_has_short_lines() -> None:
+    """Of at most 110 characters, but for tables, headings, code, pictures and lines that a link fills."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *DOCS.glob("*.md")]
+    long = [f"{page.name}: {line}" for page in pages for line in prose(page.read_text()) if len(line) > 110]
+    assert long == []
+
+
+def prose(text: str) -> list[str]:
+    """The lines of paragraphs and lists."""
+    lines = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M).splitlines()
+    return [line for line in lines if not re.match(r" {4}|\s*[|<]|#|\s*\(?\[[^]]*\]\(\S*\)+[.,;]?$", line)]
