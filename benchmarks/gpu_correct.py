@@ -237,6 +237,5 @@ def check_epoch(place: Place, record: Record, items: list[Any]) -> None:
         record.check(f"epoch {term}: relative to the CPU's", abs(b - a) / abs(a), EPOCH_LOSS)
     change = abs(runs["device"]["val_ccc"] - runs["cpu"]["val_ccc"])
     record.check("epoch Val CCC: difference to the CPU's", change, EPOCH_CCC)
-    record.add(
-        "epoch again on the device", same_history=runs["device"] == runs["again"]
-    )  # promised on CPUs alone
+    # Promised on CPUs alone.
+    record.add("epoch again on the device", same_history=runs["device"] == runs["again"])

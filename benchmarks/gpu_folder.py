@@ -69,9 +69,8 @@ def score_folder(
     decoders = DecoderPool(decoding, count=scorer.workers, chunk=min(scorer.batch_size, 32), timeout=60.0)
 
     def decode() -> None:
-        for _ in decoders.events(
-            (str(path).encode() for path in paths), ahead=len(paths) + 1
-        ):  # or it would wait for room
+        names = (str(path).encode() for path in paths)
+        for _ in decoders.events(names, ahead=len(paths) + 1):  # or it would wait for room
             pass
 
     def score() -> None:

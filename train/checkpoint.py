@@ -37,10 +37,10 @@ from .method.tasks import Metric
 POINTER: Final = "checkpoint.json"
 PREVIOUS: Final = "previous.json"
 SCHEMA: Final = 2
-LABELS_SCHEMA: Final = 3  # where there are scales, classes or a task: rrtn from before them cannot go on
+LABELS_SCHEMA: Final = 3  # where there are scales, classes or a task
 # May be removed. The last are files that safetensors was writing.
 _OURS: Final = re.compile(r"[a-z]+-\d{8,}-\d{4,}\.safetensors|previous\.json|\..*\.tmp|\.tmp[0-9A-Za-z]{6}")
-_WEIGHTING: Final = "ruwl."  # in front of the weighting's tensors, whichever it is: older rrtn reads `ruwl.c`
+_WEIGHTING: Final = "ruwl."  # in front of the tensors of the weighting, whichever it is
 
 
 class Record(TypedDict):
@@ -78,7 +78,7 @@ class _Checkpoint(TypedDict):
     data_sha256: str
     versions: dict[str, str]
     files: dict[str, _File]
-    digest: NotRequired[Sha256]  # of all else; checkpoints from before do not have it
+    digest: NotRequired[Sha256]  # of all else; one without it is read, too
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ Schedule = Literal["constant", "cosine"]
 Crop = Literal["clip", "full"]
 
 _SEEDS: Final = 2**63
-# Settings that are written only where they are used: an rrtn from before them refuses their names.
+# Settings that are written only where they are used: a reader that does not know one refuses its name.
 _WRITTEN_WHERE_USED: Final = frozenset(
     {"scale", "class_targets", "classes", "task"}
     | {"csv", "audio", "file_column", "split_column", "speaker_column", "fold"}

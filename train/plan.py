@@ -104,7 +104,7 @@ def _checked_part(config: Config, whole: DataSet) -> DataSet:
     """The data set with the training clips that are drawn.
 
     Raises ConfigError where they are too few, or lack a class; DataError for a fold that lacks one. Not in
-    `data_from_config`: runs of before are evaluated as they are.
+    `data_from_config`, which also reads finished runs: these are evaluated as they are.
     """
     if config.data.fold:
         check_classes_of_fold(whole, config.data.fold)

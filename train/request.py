@@ -58,7 +58,7 @@ def _new(request: TrainingRequest) -> RequestedTraining:
 def _resumed(request: TrainingRequest) -> RequestedTraining:
     run = _existing_run(request)
     document, name = read_toml(RunFolder(run).config), str(RunFolder(run).config)
-    document.setdefault("compile", "off")  # of a run that began before this setting was there
+    document.setdefault("compile", "off")  # what a run did whose file lacks the setting
     own = config_from_dict(document, source=name)
     flags = _without_the_same(flat_settings(request.settings), own.data)
     config = config_from_dict(merged(document, flags), source=name)

@@ -25,7 +25,7 @@ from .file_names import LONGEST_NAME
 from .sources import Input, PackedFile
 
 PACK_FORMAT: Final = {b"rrtn": b"pack 1"}  # in the schema's metadata
-DIGEST: Final = "digest"  # in the file's metadata; rrtn wrote packs without one until 2026-11-27
+DIGEST: Final = "digest"  # in the file's metadata; a pack without one is read, with a note
 _WITHOUT_CONTENT: Final = ("file", "file_bytes", "size", "mtime_ns", "error")
 _COLUMNS: Final = ("file", "file_bytes", "error", "content")
 _AT_ONCE: Final = 64  # rows in memory: as many as rrtn writes into a row group

@@ -19,9 +19,8 @@ from .level import Level, LevelledClip, RunningLevel, at_level, finite_peak
 from .mixdown import SILENCE_PEAK, ChannelLevels, Mixdown
 from .sound import FramePowers
 
-Blocks = Callable[
-    [], Iterator[Float32]
-]  # gives the blocks [N] of a part of the recording, from its beginning
+# Gives the blocks [N] of a part of the recording, from its beginning.
+Blocks = Callable[[], Iterator[Float32]]
 
 MOST_KEPT: Final = 1 << 24  # samples: 17 minutes at 16 kHz, 64 MiB
 

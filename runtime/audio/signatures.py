@@ -56,9 +56,8 @@ _JUNK_FOLDERS: Final = re.compile(
     rb"\.documentrevisions-v100|\.temporaryitems|system volume information",
     re.IGNORECASE,
 )
-_APPLE_DOUBLE: Final = (
-    b"._"  # what macOS keeps of a file where the file system takes no more than its content
-)
+# How names begin of what macOS keeps of a file where the file system takes no more than its content.
+_APPLE_DOUBLE: Final = b"._"
 
 
 def has_audio_suffix(name: bytes) -> bool:

@@ -34,7 +34,7 @@ class EngineStamp:
     onnx_sha256: str
     batch_profile: tuple[int, int, int]
     convolutions: dict[str, int]  # precision -> number of convolutions in the builder's network
-    # What the engine itself cannot say; bundle.json must agree. Stamps of before have none of it.
+    # What the engine itself cannot say; bundle.json must agree. A stamp may lack it.
     labels: tuple[str, ...] = ()
     meaning: dict[str, Any] | None = None  # where scores have a scale or are classes
     frontend: dict[str, Any] | None = None

@@ -1,8 +1,8 @@
 """Engines, run by TensorRT or TensorRT-RTX in ONNX Runtime's memory: no torch, no CUDA toolkit.
 
 In tests/runtime/backends/test_trt_backend.py stand-ins for TensorRT and for CUDA's runtime compute from the
-addresses that they are given, and the real TensorRT-RTX refuses a file that is no engine. So the tests run all
-except the calls into a real engine.
+addresses that they are given, and the real TensorRT-RTX refuses a file that is no engine. So the tests run
+all except the calls into a real engine.
 
 B batch, N samples, K labels, D embedding.
 """

@@ -18,15 +18,14 @@ from ..system.files import read_regular
 from ..text import counted, printable, short
 from .onnx_file import check_onnx, check_seal, onnx_metadata, onnx_metadata_of_file
 
+# The number that a bundle has, by what is in it. A reader refuses numbers that it does not know.
 SCHEMA: Final = 1
-MEANING_SCHEMA: Final = (
-    2  # where scores have scales or are classes: rrtn from before them would misread these
-)
+MEANING_SCHEMA: Final = 2  # scores have scales or are classes
+SAMPLES_SCHEMA: Final = 3  # a graph takes samples
+MNN_SCHEMA: Final = 4  # a file is in MNN's format
+_SCHEMAS: Final = (SCHEMA, MEANING_SCHEMA, SAMPLES_SCHEMA, MNN_SCHEMA)
 MANIFEST: Final = "bundle.json"
 _OF_RUN: Final = "export"  # the bundle's folder in a run
-SAMPLES_SCHEMA: Final = 3  # where a graph takes samples: an input that rrtn from before it does not know
-MNN_SCHEMA: Final = 4  # where a file is in MNN's format, of which rrtn from before it does not know
-_SCHEMAS: Final = (SCHEMA, MEANING_SCHEMA, SAMPLES_SCHEMA, MNN_SCHEMA)
 METADATA_KEY: Final = "rrtn"  # one JSON document under this key of the ONNX metadata_props
 
 _EXPORTED: Final = "what rrtn export writes"
@@ -323,7 +322,7 @@ def _from_manifest(path: Path) -> Bundle:
 
 
 def _variants(listed: Sequence[dict[str, Any]]) -> Iterator[Variant]:
-    """Checked a second time, with the fields that bundles of before do not have."""
+    """Checked a second time, with the fields that a bundle may lack."""
     for fields in listed:
         converted(fields, _Measured)
         yield Variant(**{name: fields[name] for name in Variant.__dataclass_fields__ if name in fields})

@@ -76,7 +76,7 @@ def rows_from_part(
 def hashes_from_part(content: bytes) -> list[bytes] | None:
     """The content_hash of each file of the shard, [F]; b"" where it is unknown.
 
-    Gives None for a part of an older rrtn, which has none.
+    Gives None for a part that has none.
     """
     with np.load(io.BytesIO(content), allow_pickle=False) as columns:
         if "content" not in columns:

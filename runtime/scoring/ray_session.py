@@ -21,9 +21,8 @@ from ..system.host import pipe_without_waiting
 
 _LOCAL: Final = "local"
 _CONNECT: Final = 5.0  # s
-_GREETING: Final = (
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
-)  # and an empty frame of settings
+# HTTP/2's, and an empty frame of settings.
+_GREETING: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
 _FRAME_HEAD, _FRAME_TYPE, _SETTINGS = 9, 3, b"\4"  # bytes of a frame's head, the place of its type, that type
 _STORE: Final = 128 << 20  # bytes of the object store beside the model
 

@@ -7,7 +7,7 @@ from typing import Final
 from ...runtime.progress import Progress
 from ...runtime.system.cache import cache_folder
 from ...runtime.system.locks import in_turn
-from .corpus import MARK, synthesise
+from .corpus import synthesise
 
 CLIPS: Final = 1000
 DEMO_CLIPS: Final = 240  # of 36 speakers in Train, 18 in Val and 6 in Test
@@ -46,5 +46,4 @@ def _made(folder: Path, *, clips: int) -> Path:
                 split=SPLIT,
                 progress=lambda done, _: bar.update(done),
             )
-    (folder / MARK).touch()  # those of before had none
     return folder

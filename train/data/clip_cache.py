@@ -377,7 +377,7 @@ def _mapped(paths: Sequence[Path], file: Path) -> CacheShard:
     )
     samples = np.load(file, mmap_mode="r")
     offsets = np.cumsum([0, *lengths], dtype=np.int64)
-    codes = list(index.get("codes", [""] * len(paths)))  # a shard of an older rrtn that is read has no errors
+    codes = list(index.get("codes", [""] * len(paths)))  # a shard without them has no errors
     columns = (lengths, peaks, flat_tops, errors, codes)
     if samples.dtype != np.int16 or samples.shape != (offsets[-1],) or min(lengths, default=0) < 0:
         raise ValueError("another number of samples")
@@ -390,7 +390,7 @@ def _mapped(paths: Sequence[Path], file: Path) -> CacheShard:
 def _has_same_sources(paths: Sequence[Path], file: Path) -> bool:
     """Whether the files hold what they held. Where a ctime or inode differs, the file is read."""
     index = _index(file)
-    if "sources" not in index:  # made by an older rrtn
+    if "sources" not in index:  # there is nothing to compare with
         return True
     kept = [((int(ctime), int(inode)), str(content)) for ctime, inode, content in index["sources"]]
     now = [_marks(path) for path in paths]

@@ -87,7 +87,7 @@ def fold_of_data(data: DataSet, fold: str, numbers: Sequence[int] = ()) -> DataS
 def check_classes_of_fold(data: DataSet, fold: str) -> None:
     """Raises DataError where a class is in the fold alone, so that its run would never learn it.
 
-    Not in `fold_of_data`: runs of before are evaluated as they are.
+    Asked before training alone: `fold_of_data` also reads finished runs, which are evaluated as they are.
     """
     for name, clips in classes_not_in_train(data, [data.splits["Val"]]).items():
         if clips:

@@ -37,7 +37,7 @@ def data_of_settings(folder: Path, settings: DataConfig, text: TextTable | None 
 def check_labels(settings: DataConfig) -> None:
     """Raises ConfigError for classes of no class target, and for targets that lack some of the task's.
 
-    Not in `label_settings`: runs of before have such settings.
+    Asked before training alone: `label_settings` also reads finished runs, which may have such settings.
     """
     targets, labels = label_settings(settings)
     of_targets = [label for name in labels.class_targets for label in classes_of_labels(name, labels.classes)]

@@ -96,7 +96,7 @@ def _hash(content: bytes) -> str:
 def read_predictions(path: Path) -> Predictions:
     """Raises DataError for a file that `write_predictions` did not write so.
 
-    Names of files from before have no hash of the content.
+    A name without a hash of the content is read, too.
     """
     try:
         content = read_regular(path)

@@ -237,9 +237,8 @@ def _check_data(runs: TableRuns) -> None:
     for run in runs.all_of():
         if not run.is_finished:
             continue
-        drawn = (
-            run.seed if runs.config.data.fraction < 1 else 0
-        )  # with a fraction, each seed draws other training clips
+        # With a fraction, each seed draws other training clips.
+        drawn = run.seed if runs.config.data.fraction < 1 else 0
         if drawn not in digests:
             digests[drawn] = data_digest(plan_from_config(runs.config_of(run.row, drawn)))
         check_digest(run.folder, digests[drawn])

@@ -97,7 +97,7 @@ class TwinsLoss(nn.Module):
     def _ccc(self, x: Prediction, y: Tensor) -> Tensor:
         """L_ccc of one view; y [W B, K + J] is of all ranks.
 
-        Complete ratings have a function of their own, which gives the bits that it always gave.
+        Complete ratings have a function of their own, which needs no masks.
         """
         n, scores = self._n_rated, x.scores
         if y.shape[1] > n:
