@@ -61,7 +61,7 @@ def diagnosis_of_machine(machine: "Machine", without_cuda: str, broken: Mapping[
         return found
     names = (f"{name} {machine.versions[name]} cannot be loaded: {why}" for name, why in broken.items())
     details = [*names, *([found.detail] if works else [])]
-    return Diagnosis(found.state, "; ".join(details), found.fix or _INSTALL)
+    return Diagnosis(found.state, "; ".join(details), found.fix or install_command("trt"))
 
 
 def _of_flavours(machine: "Machine", without_cuda: str) -> Diagnosis:
