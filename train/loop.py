@@ -266,7 +266,7 @@ class _Training:
 
     def _advance_validation(self, count: int) -> None:
         self.display.advance_validation(count)
-        if self.world.size == 1 and self.interruption.signal:  # several ranks stop together, after validation
+        if any_rank(self.world, self.interruption.signal is not None, self.device):
             self._stop()
 
     def _save(self, *, is_best: bool = False) -> None:

@@ -56,12 +56,15 @@ def predict(
 
     `crop` full takes a recording that is longer than a clip as a whole, by itself. The network runs under
     autocast to `half`, if there is one. `compiled` is the network for batches of one shape: what is
-    shorter is padded, and whole recordings go through `network`. `advance` is called with the number of
-    clips that are done since the last call.
+    shorter is padded, and whole recordings go through `network`. `advance` is called after each batch with
+    the number of clips that are done since the last call, and equally often on each rank.
     """
     network.eval()
-    samples = np.array_split(np.arange(len(split)), world.size)[world.rank]
-    longer = (split.store.lengths[samples] > split.spec.clip_samples) & (crop == "full")
+    shares = np.array_split(np.arange(len(split)), world.size)
+    longer_of = [
+        (split.store.lengths[share] > split.spec.clip_samples) & (crop == "full") for share in shares
+    ]
+    samples, longer = shares[world.rank], longer_of[world.rank]
     scores = np.empty((len(samples), network.head.out_features), dtype=np.float32)
     for chosen, batch in _batches(split, frontend, samples, longer):
         is_whole = batch.shape[2] != split.spec.frames
@@ -72,6 +75,9 @@ def predict(
                 found = compiled(_padded(batch, _BATCH[split.device.type])).scores[: len(batch)]
             scores[chosen] = found.cpu().numpy()
         advance(len(batch) * world.size)
+    counts = [_batch_count(of_share, split.device) for of_share in longer_of]
+    for _ in range(max(counts) - counts[world.rank]):
+        advance(0)
     return concatenated(world, scores)
 
 
@@ -89,6 +95,11 @@ def _benchmark(allowed: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.benchmark = before
+
+
+def _batch_count(longer: "np.typing.NDArray[np.bool_]", device: torch.device) -> int:
+    """Of a share of the clips: how many batches `_batches` makes."""
+    return -(-int((~longer).sum()) // _BATCH[device.type]) + int(longer.sum())
 
 
 def _batches(

@@ -249,7 +249,8 @@ batches = itertools.count(1)
 def advance(self, clips):
     if next(batches) > 1:
         raise SystemError("validation went on")
-    os.kill(os.getpid(), signal.SIGTERM)
+    if os.environ.get("RANK", "1") == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
 loop.Display.advance_validation = advance
 """
 
@@ -1178,6 +1179,16 @@ def test_t3_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(
     again = ("train", "--resume", "--out", "run")
     assert [child.wait().code for child in ranks(start, again, again)] == [0, 0]
     assert outcome(tmp_path / "run") == outcome(tmp_path / "together")
+
+
+def test_t3_a_signal_in_validation_stops_both_of_two_processes_before_its_end(
+    start: Rrtn, begun: Path
+) -> None:
+    """torchrun kills what has not ended after 30 seconds. Four Val clips each, two at a time."""
+    again = ("train", "--resume", "--out", begun)
+    stopped = ranks(start, again, again, before=at("train.validate", 1, IN_VALIDATION))
+    assert [child.wait().code for child in stopped] == [143, 143]
+    assert read_info(begun / "checkpoints/last").step == 6
 
 
 def test_t27_a_killed_process_ends_the_other_soon_and_leaves_a_whole_checkpoint(

@@ -129,6 +129,20 @@ class TestPredict:
         assert min(len(part) for part in parts) > 0
         np.testing.assert_allclose(np.concatenate(parts), expected, atol=TOLERANCE, rtol=0)
 
+    @pytest.mark.parametrize("crop", ["clip", "full"])
+    @pytest.mark.parametrize("size", [2, 4])
+    def test_all_ranks_report_equally_often(
+        self, size: int, crop: str, network: TwinsNetwork, split: SplitClips, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever their shares of the clips: they agree there whether to stop."""
+        monkeypatch.setattr(predict_module, "concatenated", lambda world, part: part)
+        counts: list[list[int]] = [[] for _ in range(size)]
+        for rank in range(size):
+            world, advance = World(rank, size), counts[rank].append
+            predict(network, LogMel(split.spec), split, crop=crop, world=world, advance=advance)
+        assert len({len(of_rank) for of_rank in counts}) == 1
+        assert sum(map(sum, counts)) == size * len(split)
+
     def test_every_clip_is_reported_and_nothing_of_the_network_changes(
         self, network: TwinsNetwork, split: SplitClips
     ) -> None:
