@@ -35,6 +35,7 @@ from ..method.metrics import (
 )
 from ..method.model import TwinsNetwork
 from ..plan import data_from_config
+from ..precision import full_float32
 from ..predict import predict
 from ..run_folder import RunFolder
 from .best_checkpoint import best_of_run, config_of_checkpoint, network_from_weights
@@ -279,7 +280,7 @@ def _hashes(clips: SplitClips) -> list[bytes]:
 
 def _scores_of(network: TwinsNetwork, config: Config, clips: SplitClips, *, label: str) -> Float32:
     frontend = LogMel(config.frontend).to(clips.device)
-    with Progress(label, len(clips), "clips") as bar:
+    with full_float32(), Progress(label, len(clips), "clips") as bar:
         return predict(network.to(clips.device), frontend, clips, crop=config.eval.crop, advance=bar.advance)
 
 

@@ -8,7 +8,8 @@ import torch
 from rrtn.runtime.errors import DataError
 from rrtn.train.config import Config, DataConfig
 from rrtn.train.data.device_clips import split_clips
-from rrtn.train.evidence.trained_run import _other_data
+from rrtn.train.evidence.trained_run import _other_data, _scores_of
+from rrtn.train.plan import data_from_config, network_from_config
 
 
 def test_files_without_the_channel_that_the_run_was_trained_on(
@@ -33,3 +34,28 @@ def test_files_without_the_channel_that_the_run_was_trained_on(
         clips()
     (folder / "data.toml").write_text("channel = 1\n")
     assert clips() == 4
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_predictions_are_made_without_tf32_whatever_was_allowed(
+    make_data: Callable[..., Path], cache: Path, allowed: bool
+) -> None:
+    """They are kept as those in float32. torch allows it for convolutions, and a training may."""
+    config = Config(data=DataConfig(dir=str(make_data()), targets=("Awe", "Fear")))
+    clips = split_clips(data_from_config(config), "Val", config.frontend, torch.device("cpu"))
+    network, seen = network_from_config(config), []
+
+    def flags() -> tuple[bool, bool]:
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    def put(convolutions: bool, products: bool) -> None:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = convolutions, products
+
+    network.register_forward_hook(lambda *_: seen.append(flags()))
+    before = flags()
+    try:
+        put(allowed, allowed)
+        _scores_of(network, config, clips, label="predict")
+        assert (seen, flags()) == ([(False, False)], (allowed, allowed))
+    finally:
+        put(*before)
