@@ -10,10 +10,11 @@ B batch, N samples, C clips.
 """
 
 import base64
+import contextlib
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, NamedTuple, Protocol
@@ -149,25 +150,35 @@ class Widening:
 
 
 class DeviceModel(Protocol):
-    """A loaded model whose work a DeviceQueue queues."""
+    """A loaded model whose work a DeviceQueue queues. The device is idle when `bound_to` is called."""
 
-    def bind(self, x: Any) -> dict[str, Any]:
-        """Prepares for the input x, an OrtValue; -> the OrtValues that the outputs will be in, by name."""
+    def bound_to(self, x: Any) -> "BoundModel":
+        """The model with the input x, an OrtValue, and with memory for the outputs."""
 
-    def unbind(self) -> None:
-        """Lets go of the input and the outputs."""
+
+class BoundModel(Protocol):
+    """A model with the memory that it reads and writes."""
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """The OrtValues that the outputs will be in, by name."""
+
+    def prepare(self) -> None:
+        """Called before a launch unless the launch before was of this memory, too. The device is idle."""
 
     def launch(self) -> None:
         """Queues one run from the input to the outputs."""
 
 
-class _Bound(NamedTuple):
-    """What a model is prepared for."""
+@dataclass
+class _Bound:
+    """Memory for batches of one shape."""
 
     shape: tuple[int, ...]
     x: Any
-    outputs: dict[str, Any]
+    model: BoundModel
     idle: "list[_Landing]"  # where no outputs are under way
+    samples: Any = None  # where 16-bit samples of the host are copied to
 
 
 class _Landing:
@@ -198,8 +209,8 @@ class DeviceQueue:
     def __init__(self, device: Device, model: DeviceModel, *, widening: Widening | None) -> None:
         """`widening` is for models of waveforms, whose batches may be of 16-bit samples."""
         self._device, self._model, self._widening = device, model, widening
-        self._bound: _Bound | None = None
-        self._samples: Any = None  # where 16-bit samples of the host are copied to
+        self._bound: _Bound | None = None  # that of the last batch
+        self._kept: dict[tuple[int, ...], _Bound] = {}
         self._lock = threading.Lock()
 
     def run(self, batch: ClipBatch, spent: Spent | None = None) -> Outputs:
@@ -208,16 +219,16 @@ class DeviceQueue:
         With `spent` each step is waited for, and its time is added.
         """
         calls = self._device.calls
-        with self._lock:
+        with self._lock, self._forgetting():
             calls.enter()
             bound = self._bound_to(batch.shape)
             begin = time.perf_counter()
-            self._fill(bound.x, batch)
+            self._fill(bound, batch)
             there = self._reached(spent)
-            self._model.launch()
+            bound.model.launch()
             ran = self._reached(spent)
-            landing = bound.idle.pop() if bound.idle else _Landing(self._device, bound.outputs)
-            landing.call(bound.outputs)
+            landing = bound.idle.pop() if bound.idle else _Landing(self._device, bound.model.outputs)
+            landing.call(bound.model.outputs)
         outputs = landing.outputs()
         bound.idle.append(landing)
         if spent:
@@ -244,32 +255,55 @@ class DeviceQueue:
 
     def _bound_to(self, shape: tuple[int, ...]) -> _Bound:
         if self._bound is None or self._bound.shape != shape:
-            self._device.calls.wait_stream(self._device.compute)  # of batches that use the old buffers
-            self._model.unbind()
-            self._bound, self._samples = None, None  # frees them before new ones are made
-            x = buffer_of(shape, np.float32, self._device.memory)
-            self._bound = _Bound(shape, x, self._model.bind(x), [])
+            self._device.calls.wait_stream(self._device.compute)  # for batches that were bound otherwise
+            self._bound = None
+            bound = self._kept.get(shape) or self._new_for(shape)
+            bound.model.prepare()
+            self._bound = bound
         return self._bound
 
-    def _fill(self, x: Any, batch: ClipBatch) -> None:
-        """Queues that x holds the batch."""
+    def _new_for(self, shape: tuple[int, ...]) -> _Bound:
+        """New memory. That for a power of two of clips is kept, as servers have these, and the last other."""
+        self._kept = {kept: bound for kept, bound in self._kept.items() if _is_power_of_two(kept[0])}
+        x = buffer_of(shape, np.float32, self._device.memory)
+        self._kept[shape] = bound = _Bound(shape, x, self._model.bound_to(x), [])
+        return bound
+
+    @contextlib.contextmanager
+    def _forgetting(self) -> Iterator[None]:
+        """Gives all memory back where a batch fails, as it may have been short."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(ModelError):
+                self._device.calls.wait_stream(self._device.compute)  # a part of the batch may be queued
+            self._bound, self._kept = None, {}
+            raise
+
+    def _fill(self, bound: _Bound, batch: ClipBatch) -> None:
+        """Queues that the input holds the batch."""
+        x = bound.x
         if isinstance(batch, DeviceClips) and batch.dtype == np.int16:
             assert self._widening
             self._widening.into(x, batch.address)
         elif isinstance(batch, DeviceClips):
             self._copy(x, batch.address, len(batch) * batch.clip_bytes)
         elif batch.dtype == np.int16 and self._widening:
-            if self._samples is None:
-                self._samples = buffer_of(batch.shape, np.int16, self._device.memory)
+            if bound.samples is None:
+                bound.samples = buffer_of(batch.shape, np.int16, self._device.memory)
             samples = np.ascontiguousarray(batch)
-            self._copy(self._samples, samples.ctypes.data, samples.nbytes)
-            self._widening.into(x, self._samples.data_ptr())
+            self._copy(bound.samples, samples.ctypes.data, samples.nbytes)
+            self._widening.into(x, bound.samples.data_ptr())
         else:
             waveforms = np.ascontiguousarray(widened(batch))
             self._copy(x, waveforms.ctypes.data, waveforms.nbytes)
 
     def _copy(self, to: Any, source: int, size: int) -> None:
         self._device.calls.copy(to.data_ptr(), source, size, self._device.compute)
+
+
+def _is_power_of_two(count: int) -> bool:
+    return count & (count - 1) == 0
 
 
 def check_runs(backend: Backend, spec: FrontendSpec) -> None:

@@ -145,17 +145,26 @@ class _QueuedSession:
 
     def __init__(self, session: Any, memory: MemoryDevice) -> None:
         self._session, self._memory, self._queued = session, memory, queued()
-        self._binding: Any = None
 
-    def bind(self, x: Any) -> dict[str, Any]:
-        self._binding, outputs = _binding_to(self._session, x, self._memory)
-        return outputs
+    def bound_to(self, x: Any) -> "_BoundSession":
+        binding, outputs = _binding_to(self._session, x, self._memory)
+        return _BoundSession(self._session, binding, outputs, self._queued)
 
-    def unbind(self) -> None:
-        self._binding = None
+
+@dataclass(frozen=True)
+class _BoundSession:
+    """A session as a BoundModel."""
+
+    session: Any
+    binding: Any
+    outputs: dict[str, Any]
+    queued: Any  # RunOptions
+
+    def prepare(self) -> None:
+        """The binding has all."""
 
     def launch(self) -> None:
-        self._session.run_with_iobinding(self._binding, self._queued)
+        self.session.run_with_iobinding(self.binding, self.queued)
 
 
 def _binding_to(session: Any, x: Any, memory: MemoryDevice) -> tuple[Any, dict[str, Any]]:

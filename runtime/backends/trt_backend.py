@@ -63,42 +63,54 @@ class TrtBackend(QueuedBackend):
             return self.queue.run(batch, spent).first(count)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _QueuedEngine:
     """An engine as a DeviceModel."""
 
     file: str
-    context: "tensorrt.IExecutionContext"  # the one for the batches that come now
     contexts: Sequence["tensorrt.IExecutionContext"]  # one for each profile of the engine
     flavour: "Flavour"
     input: str  # its name
     outputs: tuple[str, ...]  # their names
     device: Device
 
-    def bind(self, x: Any) -> dict[str, Any]:
+    def bound_to(self, x: Any) -> "_BoundEngine":
         self.flavour.forget()
-        self.context = self.contexts[-1 if x.shape()[0] == 1 else 0]
-        self._check(self.context.set_input_shape(self.input, tuple(x.shape())))
-        sizes = {name: tuple(self.context.get_tensor_shape(name)) for name in self.outputs}
+        context = self.contexts[-1 if x.shape()[0] == 1 else 0]
+        self.check(context.set_input_shape(self.input, tuple(x.shape())))
+        sizes = {name: tuple(context.get_tensor_shape(name)) for name in self.outputs}
         outputs = {name: buffer_of(size, np.float32, self.device.memory) for name, size in sizes.items()}
-        for name, value in {self.input: x, **outputs}.items():
-            self._check(self.context.set_tensor_address(name, value.data_ptr()))
-        return outputs
+        return _BoundEngine(self, context, x, outputs)
 
-    def unbind(self) -> None:
-        """The context has addresses only."""
-
-    def launch(self) -> None:
-        self.flavour.forget()
-        self._check(self.context.execute_async_v3(self.device.compute))
-
-    def _check(self, accepted: bool) -> None:
+    def check(self, accepted: bool) -> None:
         """Raises what TensorRT logs: its calls return False and do not raise."""
         if not accepted:
             reason = self.flavour.reason or _NO_REASON
             kind = OutOfMemoryError if is_out_of_memory(reason) else ModelError
             wanted, fix = "a batch that the engine accepts", "use a smaller --batch-size"
             raise kind(self.file, reason, wanted=wanted, fix=fix)
+
+
+@dataclass(frozen=True)
+class _BoundEngine:
+    """An engine as a BoundModel."""
+
+    engine: _QueuedEngine
+    context: "tensorrt.IExecutionContext"
+    x: Any
+    outputs: dict[str, Any]
+
+    def prepare(self) -> None:
+        """Tells the context the size of the batch and the addresses."""
+        engine = self.engine
+        engine.flavour.forget()
+        engine.check(self.context.set_input_shape(engine.input, tuple(self.x.shape())))
+        for name, value in {engine.input: self.x, **self.outputs}.items():
+            engine.check(self.context.set_tensor_address(name, value.data_ptr()))
+
+    def launch(self) -> None:
+        self.engine.flavour.forget()
+        self.engine.check(self.context.execute_async_v3(self.engine.device.compute))
 
 
 def trt_backend_from_bundle(
@@ -152,7 +164,7 @@ def trt_backend_from_engine(
     smallest, tuned, largest = (int(shape[0]) for shape in engine.get_tensor_profile_shape(inputs[0], 0))
     outputs = tuple(name for name in names if name not in inputs)
     contexts = _contexts(flavour, engine, variant.file, device)
-    model = _QueuedEngine(variant.file, contexts[0], contexts, flavour, inputs[0], outputs, device)
+    model = _QueuedEngine(variant.file, contexts, flavour, inputs[0], outputs, device)
     return TrtBackend(
         variant=variant,
         batches=(smallest, tuned, largest),

@@ -6,6 +6,7 @@ So shapes, addresses, padding, parts and the order of calls are shown to be righ
 """
 
 import ctypes
+import gc
 import hashlib
 import threading
 import time
@@ -272,6 +273,32 @@ def test_another_size_waits_for_those_in_flight(host_device: Device, host_calls:
         np.testing.assert_allclose(first.result().scores, small @ WEIGHTS, atol=1e-6, rtol=0)
         np.testing.assert_allclose(second.result().scores, large @ WEIGHTS, atol=1e-6, rtol=0)
     assert host_calls.log.index("wait for all of 77") < host_calls.log.index(f"copy {8 * 4 * N} on 77")
+
+
+def test_batches_of_a_power_of_two_find_their_memory_again(host_device: Device) -> None:
+    """As those of a server, whose sizes change with almost every batch."""
+    stand = Stand()
+    stand.profile = (1, 4, 8)
+    backend, places = backend_of(stand, host_device), set()
+    for count in (1, 8, 2, 4, 8, 1, 3, 4, 2, 8, 5, 1, 7):
+        batch = waveforms(count)
+        np.testing.assert_allclose(backend.run(batch).scores, batch @ WEIGHTS, atol=1e-6, rtol=0)
+        places.add((count, *stand.addresses.values()))
+    powers = [place for place in places if place[0] in (1, 2, 4, 8)]
+    assert len(powers) == 4
+    assert len({address for _, *addresses in powers for address in addresses}) == 4 * 3
+    assert sorted(shape[0] for shape in backend.queue._kept) == [1, 2, 4, 7, 8]
+
+
+def test_a_batch_that_fails_gives_all_memory_and_marks_back(host_device: Device, host_calls: Any) -> None:
+    stand = Stand()
+    backend = backend_of(stand, host_device)
+    backend.run(waveforms(4))
+    stand.refuses = "Cuda Runtime (out of memory)"
+    with pytest.raises(OutOfMemoryError):
+        backend.run(waveforms(8))
+    gc.collect()
+    assert (len(backend.queue._kept), len(host_calls.freed)) == (0, 1)
 
 
 def test_single_clips_have_a_context_of_their_own(host_device: Device) -> None:
