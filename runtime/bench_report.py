@@ -1,6 +1,5 @@
 """What `rrtn bench` says: the document of `--json`, the lines below its table, and the chart."""
 
-import html
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from .backends.variant_rows import difference_text
 from .bench import Ceiling, Measurement, Preparation
 from .bundle import Bundle
 from .system.cpus import cpu_kind, usable_cpus
-from .text import counted, printable
+from .text import counted, in_html
 
 CHART_MARK: Final = b"<desc>rrtn bench</desc>"  # near the start of a chart
 _BAR, _ROW = 420, 24  # pixels: length of the longest bar, distance between two bars
@@ -86,7 +85,7 @@ def svg_chart(document: dict[str, Any]) -> str:
     """Clips a second of each measurement as horizontal bars with numbers, readable in greyscale."""
     rows = document["measurements"]
     largest = max(row["clips_per_second"] for row in rows)
-    title = f'<text x="8" y="20">clips/s, {_escaped(_machine_text(document["machine"]))}</text>'
+    title = f'<text x="8" y="20">clips/s, {in_html(_machine_text(document["machine"]))}</text>'
     bars = [_svg_bar(row, 34 + _ROW * i, row["clips_per_second"] / largest) for i, row in enumerate(rows)]
     size = f'width="720" height="{46 + _ROW * len(rows)}"'
     font = 'font-family="sans-serif" font-size="13"'
@@ -94,12 +93,8 @@ def svg_chart(document: dict[str, Any]) -> str:
     return f"{head}{title}{''.join(bars)}</svg>\n"
 
 
-def _escaped(text: str) -> str:
-    return html.escape(printable(text))
-
-
 def _svg_bar(row: dict[str, Any], y: int, share: float) -> str:
-    name = _escaped(f"{row['variant']} {row['device']} {row['at_once']} x {row['batch']}")
+    name = in_html(f"{row['variant']} {row['device']} {row['at_once']} x {row['batch']}")
     width = _BAR * share
     return (
         f'<text x="188" y="{y + 14}" text-anchor="end">{name}</text>'

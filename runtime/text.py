@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
+from html import escape
 from typing import Any, Final
 
 # Control characters, separators of lines and paragraphs, what turns the direction of text or annotates
@@ -29,6 +30,11 @@ _FORMULA: Final = re.compile(r"\s*[=+\-@'\uff1d\uff0b\uff0d\uff20]")
 def printable(text: object) -> str:
     r"""One line of text for a person. A control character becomes \x1b, \n, \u202e, ..."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def in_html(text: object) -> str:
+    """`printable` for a page or a drawing, where it is text and no markup."""
+    return escape(printable(text))
 
 
 def printable_lines(text: object) -> str:

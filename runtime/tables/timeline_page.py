@@ -4,10 +4,9 @@ Self-contained, without a script. Drawings are SVG in the colours of the report.
 """
 
 from collections.abc import Iterator, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from ..text import counted, printable
+from ..text import counted, in_html
 from .label_tracks import Track, highest
 from .top_rows import share
 
@@ -65,8 +64,8 @@ def timeline_page(timelines: Sequence[Timeline], *, title: str) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="generator" content="rrtn tracks">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_plain(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        f"<header><h1>{_plain(title)}</h1><p>{said}</p></header>\n<main>\n{parts}</main>\n</body>\n</html>\n"
+        f"<title>{in_html(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<header><h1>{in_html(title)}</h1><p>{said}</p></header>\n<main>\n{parts}</main>\n</body>\n</html>\n"
     )
 
 
@@ -77,20 +76,20 @@ def _recording(timeline: Timeline) -> str:
         said += "; the recording is not there any more, so its level is not drawn"
     rows = zip(track.places, highest(track, _TOP), strict=True)
     cells = "".join(
-        f"<tr><td>{_clock(start)}</td><td>{end - start:.2f} s</td><td>{escape(text)}</td></tr>\n"
+        f"<tr><td>{_clock(start)}</td><td>{end - start:.2f} s</td><td>{in_html(text)}</td></tr>\n"
         for (start, end), text in rows
     )
     head = "<tr><th>start</th><th>length</th><th>highest scores</th></tr>\n"
     listed = f"<details><summary>All of them</summary><table>{head}{cells}</table></details>" if cells else ""
     return (
-        f"<section>\n<h2>{_plain(track.name)}</h2>\n<p>{said}</p>\n{_figure(timeline)}{listed}\n</section>\n"
+        f"<section>\n<h2>{in_html(track.name)}</h2>\n<p>{said}</p>\n{_figure(timeline)}{listed}\n</section>\n"
     )
 
 
 def _figure(timeline: Timeline) -> str:
     drawing = _Drawing(timeline)
     legend = "".join(
-        f'<span style="color:{colour}">{_plain(label)}</span>'
+        f'<span style="color:{colour}">{in_html(label)}</span>'
         for label, colour in zip(drawing.shown, _COLOURS, strict=False)
     )
     parts = "\n".join([*drawing.marks(), *drawing.axes(), *drawing.curve(), *drawing.scores()])
@@ -119,7 +118,7 @@ class _Drawing:
             left, right = self._x(start), self._x(end)
             place = f'x="{left:.1f}" y="{_LEVEL_TOP}" width="{max(1.0, right - left):.1f}"'
             height = _SCORE_TOP + _SCORES - _LEVEL_TOP
-            title = f"<title>{_clock(start)}, {end - start:.2f} s: {escape(text)}</title>"
+            title = f"<title>{_clock(start)}, {end - start:.2f} s: {in_html(text)}</title>"
             yield f'<rect {place} height="{height}" fill="#1b4965" fill-opacity="0.12">{title}</rect>'
 
     def axes(self) -> Iterator[str]:
@@ -193,7 +192,3 @@ def _end(timeline: Timeline) -> float:
 def _clock(seconds: float) -> str:
     hours, rest = divmod(round(seconds, 2), 3600)
     return f"{hours:.0f}:{rest // 60:02.0f}:{rest % 60:05.2f}"
-
-
-def _plain(text: str) -> str:
-    return escape(printable(text))

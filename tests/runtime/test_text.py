@@ -8,6 +8,7 @@ import pytest
 from rrtn.runtime.text import (
     bytes_from_cell,
     cell_from_text,
+    in_html,
     interval_text,
     json_text,
     number_text,
@@ -31,6 +32,7 @@ def test_n25_every_control_character_is_shown_and_none_is_sent() -> None:
     assert len(sent) > 2_000
     assert [hex(ord(c)) for c in sent if c in printable(f"a{c}b") or c in cell_from_text(f"a{c}b"[:1])] == []
     assert printable("\x1b[31m\u202e\n\ud800") == r"\x1b[31m\u202e\n\ud800"
+    assert in_html("<b\x1b>&\"'") == r"&lt;b\x1b&gt;&amp;&quot;&#x27;"
     assert printable_lines("a\x1b\nb") == "a\\x1b\nb"
 
 

@@ -13,9 +13,9 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from ...runtime.text import printable
+from ...runtime.text import in_html
 
 _WIDTH, _HEIGHT, _SQUARE = 560, 260, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 120, 18, 40
@@ -71,7 +71,7 @@ def line_chart(
         parts.append(_vertical(scale, mark))
         anchor = "end" if scale.x(mark) > scale.left + 50 else "start"
         place = f'x="{scale.x(mark):.1f}" y="{_TOP - 3}" text-anchor="{anchor}"'
-        parts.append(f"<text {place}>{escape(mark_label)}</text>")
+        parts.append(f"<text {place}>{in_html(mark_label)}</text>")
     ends = _spread([scale.y(line[-1]) for line in series.values()])
     for i, (name, line) in enumerate(series.items()):
         colour, dash = _COLOURS[i % len(_COLOURS)], _DASHES[i % len(_DASHES)]
@@ -88,7 +88,7 @@ def line_chart(
             place = f'x="{_LEFT + 36}" y="{y + 4}"'
         else:
             place = f'x="{_WIDTH - scale.right + 6}" y="{ends[i] + 4:.1f}"'
-        parts.append(f'<text {place} fill="{colour}">{_plain(shown)}</text>')
+        parts.append(f'<text {place} fill="{colour}">{in_html(shown)}</text>')
     height = _HEIGHT + _ROW * len(series) * narrow
     return _svg(parts, f"{y_label} over {x_label}", width=width, height=height)
 
@@ -136,7 +136,7 @@ def interval_chart(
     for i, name in enumerate(names):
         y = _TOP + 24 * i + 12
         parts.append(
-            f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{_plain(_shortened(name, longest))}</text>'
+            f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{in_html(_shortened(name, longest))}</text>'
         )
         if np.isnan(values[i]):
             continue
@@ -187,10 +187,6 @@ def _shortened(name: str, longest: int) -> str:
     return name if len(name) <= longest else f"…{name[1 - longest :]}"
 
 
-def _plain(text: str) -> Markup:
-    return escape(printable(text))
-
-
 class _Scale:
     """Converts values to pixels."""
 
@@ -230,7 +226,7 @@ class _Scale:
 def _axes(scale: _Scale, x_label: str, y_label: str) -> str:
     middle = (_TOP + scale.height - _BOTTOM) / 2
     label = (
-        f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{_plain(y_label)}</text>'
+        f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{in_html(y_label)}</text>'
     )
     ticks = "".join(
         f'<path d="M{scale.left} {scale.y(v):.1f}H{scale.width - scale.right}" stroke="#e3e3e3"/>'
@@ -248,7 +244,7 @@ def _x_axis(scale: _Scale, label: str) -> str:
         for v in _ticks(scale.x0, scale.x1, least=scale.step)
     )
     line = f'<line x1="{scale.left}" x2="{scale.width - scale.right}" y1="{y}" y2="{y}" stroke="#444"/>'
-    return line + ticks + f'<text x="{middle}" y="{y + 33}" text-anchor="middle">{_plain(label)}</text>'
+    return line + ticks + f'<text x="{middle}" y="{y + 33}" text-anchor="middle">{in_html(label)}</text>'
 
 
 def _vertical(scale: _Scale, value: float) -> str:
@@ -278,7 +274,7 @@ def _spread(heights: Sequence[float], distance: float = 14.0) -> list[float]:
 
 def _svg(parts: Sequence[str], title: str, *, width: int = _WIDTH, height: int = _HEIGHT) -> Markup:
     return Markup(
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{_plain(title)}" '
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{in_html(title)}" '
         'font-family="system-ui, sans-serif" font-size="13" fill="#444" stroke-linejoin="round">'
         f"{''.join(parts)}</svg>"
     )
