@@ -3,6 +3,7 @@
 table_text        the text of a table as programs save it, whatever their dialect
 column_names      which column is which, by the names that the field uses
 audio_folder      the audio of each row, found by the name that its cell writes
+roles             which columns say the file, the split and the speaker of a row
 places            where a data set has its table and its audio
 data_set          a table and its audio, read and checked
 targets           which columns are learned, on which scale, and what is blank

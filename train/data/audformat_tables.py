@@ -11,7 +11,8 @@ from typing import Any, Final
 from ...runtime.errors import DataError, MissingExtraError
 from ...runtime.system.files import resolved
 from ...runtime.text import counted
-from .column_names import SPEAKER_NAMES, is_metadata, named, split_of
+from .column_names import is_metadata, split_of
+from .roles import SPEAKER, column_of_role
 from .source_table import SourceTable
 
 HEADER: Final = "db.yaml"
@@ -24,7 +25,7 @@ def is_audformat(folder: Path) -> bool:
     return (folder / HEADER).is_file()
 
 
-def table_of_audformat(folder: Path, tables: Sequence[str] = ()) -> SourceTable:
+def table_of_audformat(folder: Path, tables: Sequence[str] = (), *, speaker_column: str = "") -> SourceTable:
     """The file-wise tables that are named, or all of them, as one table with a row for each file.
 
     The split is that of a file's tables. Where the labels of a scheme have fields, such as a speaker's age,
@@ -33,10 +34,10 @@ def table_of_audformat(folder: Path, tables: Sequence[str] = ()) -> SourceTable:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of audformat's own use of pandas
-        return _joined(folder, _database(folder), tables)
+        return _joined(folder, _database(folder), tables, speaker_column)
 
 
-def _joined(folder: Path, database: Any, tables: Sequence[str]) -> SourceTable:
+def _joined(folder: Path, database: Any, tables: Sequence[str], speaker: str) -> SourceTable:
     known = [name for name in database.tables if database[name].type == "filewise"]
     if unknown := [name for name in tables if name not in known]:
         raise DataError("--table", ", ".join(unknown), wanted=f"file-wise tables: {', '.join(known)}")
@@ -52,7 +53,12 @@ def _joined(folder: Path, database: Any, tables: Sequence[str]) -> SourceTable:
             columns |= dict.fromkeys(row)
     if not rows:
         raise DataError(str(folder), "no file-wise table with rows", wanted="at least one")
-    speaker = named([*columns], SPEAKER_NAMES)
+    if speaker and speaker not in columns:
+        raise DataError(SPEAKER.option, speaker, wanted=f"a column of {folder}: {', '.join(columns)}")
+    if not speaker:
+        speaker, _ = column_of_role(
+            SPEAKER, [*columns], lambda name: [row.get(name, "") for row in rows.values()], where=str(folder)
+        )
     names = {column: "Subject_ID" if column == speaker else column for column in columns}
     renamed = [{names[column]: cell for column, cell in row.items()} for row in rows.values()]
     scale = _scales(database, tables or known, renamed)

@@ -32,7 +32,7 @@ METADATA: Final = frozenset(
     [f"{who}{what}" for who in _SPEAKERS.split() for what in _NUMBERED]
     + f"{_RECORDING} {_TIME} {_PEOPLE}".split()
 )
-# Names of the columns that a table needs; earlier ones win where a table has several.
+# Names of the columns that a table needs; earlier ones are taken where several of a table agree.
 FILE_NAMES: Final = (
     *("fileid", "filename", "filepath", "file", "path", "audiofile", "audiopath", "audio", "wavfile", "wav"),
     *("clip", "clipid", "recording", "recordingid", "utterance", "utteranceid"),

@@ -25,7 +25,8 @@ from .column_names import (
     speaker_of,
     split_of,
 )
-from .places import DataPlaces, Roles, places_of_folder
+from .places import DataPlaces, places_of_folder
+from .roles import Roles, roles_of_table
 from .table_text import (
     NOT_THOUSANDS,
     TextTable,
@@ -192,10 +193,10 @@ def _csv_table(
 
     `unsplit` is the split of all rows where the table has none; "" refuses such a table.
     """
-    roles = _roles(text, places, needs_split=not unsplit)
+    roles, warnings = _roles(text, audio, places, needs_split=not unsplit)
     text = with_decimal_points(named_columns(text), but=roles)
     table = _CsvTable(
-        text.path, text.columns, [*_rows(text, roles, audio, pooled=pooled, unsplit=unsplit)], [], roles
+        text.path, text.columns, [*_rows(text, roles, audio, pooled=pooled, unsplit=unsplit)], warnings, roles
     )
     table.warnings.extend([] if pooled else _merged_splits(table))
     return table
@@ -216,9 +217,12 @@ def _rows(
         yield _CsvRow(line, cells, file_id, split, speaker, country, path, tuple(others))
 
 
-def _roles(text: TextTable, places: DataPlaces, *, needs_split: bool) -> Roles:
-    """Raises DataError where a column is missing, or there twice."""
-    columns, roles = text.columns, places.roles(text)
+def _roles(
+    text: TextTable, audio: AudioFolder, places: DataPlaces, *, needs_split: bool
+) -> tuple[Roles, list[str]]:
+    """With warnings. Raises DataError where a column is missing, or there twice."""
+    columns = text.columns
+    roles, warnings = roles_of_table(text, places.columns, audio)
     missing = [] if roles.file else ["File_ID"]
     missing += ["Split"] if needs_split and not roles.split else []
     if missing:
@@ -231,7 +235,7 @@ def _roles(text: TextTable, places: DataPlaces, *, needs_split: bool) -> Roles:
     if repeated := repeated_names(text):
         came = f"column {', '.join(map(repr, repeated))} twice"
         raise DataError(f"{text.path}, line 1", came, wanted="each name once")
-    return roles
+    return roles, warnings
 
 
 def _merged_splits(table: _CsvTable) -> list[str]:

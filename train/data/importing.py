@@ -22,11 +22,13 @@ from ..config import config_from_dict
 from ..method.columns import scales_of_targets
 from ..method.tasks import TASK_NAMES
 from .audformat_tables import is_audformat, table_of_audformat
+from .audio_folder import AudioFolder
 from .column_names import SPLITS, is_metadata, speaker_of, split_of
 from .data_set import DataSet
-from .places import SETTINGS, TABLE, DataPlaces, Roles
+from .places import SETTINGS, TABLE, DataPlaces
 from .raters import check_ratings, clips_of_ratings, with_raters
 from .reading import check_labels, data_of_settings, label_settings
+from .roles import SPEAKER, Roles, roles_of_table
 from .source_table import SourceTable
 from .table_text import (
     TableRecord,
@@ -161,8 +163,9 @@ def _table_of_source(request: ImportRequest) -> SourceTable:
             str(source), "not there", wanted="a table, or a folder of a data set", fix="check the path"
         )
     if is_audformat(source):
-        _check_effects(request, "a database in audformat", ("--audio", *_COLUMN_FLAGS))
-        return table_of_audformat(source, request.tables)
+        without = ("--audio", *(flag for flag in _COLUMN_FLAGS if flag != SPEAKER.option))
+        _check_effects(request, "a database in audformat", without)
+        return table_of_audformat(source, request.tables, speaker_column=places.speaker_column)
     if any((source / "labels" / name).is_file() for name in _AVB_TABLES):
         _check_effects(request, "the tables of A-VB", ("--table", *_COLUMN_FLAGS))
         return _avb_table(source, request)
@@ -174,7 +177,7 @@ def _table_of_source(request: ImportRequest) -> SourceTable:
 def _check_effects(request: ImportRequest, source: str, without: Sequence[str]) -> None:
     """Refuses a flag that cannot take effect: nobody would notice the mistake."""
     places = request.places
-    columns = (places.file_column, places.split_column, places.speaker_column, request.rater_column)
+    columns = (*places.columns, request.rater_column)
     given = {
         "--audio": places.audio,
         "--table": request.tables,
@@ -196,7 +199,7 @@ def _own_table(path: Path, audio: Path, places: DataPlaces, rater_column: str = 
         raise DataError(f"{path}, line 1", f"column {repeated[0]!r} twice", wanted="each name once")
     if rater_column:
         text = with_raters(text, rater_column)
-    roles = places.roles(text)
+    roles, _ = roles_of_table(text, places.columns, AudioFolder(audio))  # warns of what is written
     if not roles.file:
         header = ", ".join(text.columns)
         raise DataError(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from ...runtime.errors import ConfigError, DataError
 from ...runtime.system.files import resolved
@@ -12,20 +12,11 @@ from ..config import DataConfig, config_from_dict
 from ..config_file import read_toml
 from ..method.columns import scales_of_targets
 from .audio_folder import is_file
-from .column_names import FILE_NAMES, SPEAKER_NAMES, SPLIT_NAMES, named
-from .table_text import TextTable
+from .roles import Roles
 
 SETTINGS: Final = "data.toml"  # beside the table: settings of [data] that the folder brings along
 TABLE: Final = "data_info.csv"
 _OF_A_RUN: Final = ("dir", "fraction", "fold")  # not the data's to say
-
-
-class Roles(NamedTuple):
-    """The columns that say which clip a row is of; "" where there is none."""
-
-    file: str
-    split: str
-    speaker: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +40,10 @@ class DataPlaces:
         wav = folder / "wav"
         return folder if self.csv and not wav.is_dir() else wav
 
-    def roles(self, table: TextTable) -> Roles:
-        """By the flags, or by the usual names. Raises DataError where a flag names no column."""
-        asked = (self.file_column, self.split_column, self.speaker_column)
-        for flag, column in zip(("--file-column", "--split-column", "--speaker-column"), asked, strict=True):
-            if column and column not in table.columns:
-                raise DataError(flag, column, wanted=f"a column of {table.path}: {', '.join(table.columns)}")
-        usual = (FILE_NAMES, SPLIT_NAMES, SPEAKER_NAMES)
-        return Roles(
-            *(column or named(table.columns, names) for column, names in zip(asked, usual, strict=True))
-        )
+    @property
+    def columns(self) -> Roles:
+        """The columns that are asked for by name."""
+        return Roles(self.file_column, self.split_column, self.speaker_column)
 
 
 def places_of_config(data: DataConfig) -> DataPlaces:

@@ -297,8 +297,8 @@ def test_flags_without_effect_on_the_source_are_refused(avb: Path, own: Path, tm
         imported(own, tmp_path / "out", tables=("emotion",))
     (tmp_path / "db").mkdir()
     (tmp_path / "db/db.yaml").touch()
-    with pytest.raises(ConfigError, match=r"--audio, --speaker-column \| .* with a database in audformat"):
-        places = DataPlaces(audio=tmp_path, speaker_column="who")
+    with pytest.raises(ConfigError, match=r"--audio, --split-column \| .* with a database in audformat"):
+        places = DataPlaces(audio=tmp_path, split_column="who")
         imported(tmp_path / "db", tmp_path / "out", places=places)
 
 
@@ -333,7 +333,18 @@ def test_a_database_in_audformat_brings_its_split_speakers_and_scale(tmp_path: P
         imported(source, tmp_path / "other", tables=("none",))
 
 
-def audformat_database(folder: Path) -> Path:
+@pytest.mark.filterwarnings("ignore")  # those of audformat about pandas
+def test_a_database_in_audformat_with_speakers_and_subjects_is_asked_who_speaks(tmp_path: Path) -> None:
+    source = audformat_database(tmp_path / "db", subjects="xyxyxy")
+    with pytest.raises(DataError, match=r"subject and speaker both name the speakers, .*--speaker-column"):
+        imported(source, tmp_path / "out")
+    with pytest.raises(DataError, match=r"--speaker-column \| nobody \| expected a column of .*subject"):
+        imported(source, tmp_path / "out", places=DataPlaces(speaker_column="nobody"))
+    made = imported(source, tmp_path / "out", places=DataPlaces(speaker_column="subject"))
+    assert [clip.speaker for clip in made.data.splits["Train"].clips] == list("xyxy")
+
+
+def audformat_database(folder: Path, subjects: str = "") -> Path:
     audformat = pytest.importorskip("audformat", reason="audformat is not installed")
     sounds(folder / "wav", [f"{i:03d}.wav" for i in range(6)])
     database = audformat.Database(name="mini", usage="research")
@@ -351,6 +362,10 @@ def audformat_database(folder: Path) -> Path:
     table = database["files"] = audformat.Table(audformat.filewise_index(files))
     table["speaker"] = audformat.Column(scheme_id="speaker")
     table["speaker"].set(list("aabbcc"))
+    if subjects:
+        database.schemes["subject"] = audformat.Scheme("str")
+        table["subject"] = audformat.Column(scheme_id="subject")
+        table["subject"].set(list(subjects))
     segments = database["segments"] = audformat.Table(audformat.segmented_index(files[:1], ["0s"], ["1s"]))
     segments["arousal"] = audformat.Column(scheme_id="arousal")
     segments["arousal"].set([2.0])

@@ -303,6 +303,85 @@ def test_a_second_speaker_is_not_the_speaker(folder: Path) -> None:
     assert read(folder, with_column("Age2")()).numeric_metadata == ("Age2",)
 
 
+SAME_PEOPLE = ("1 1 2 3 4 5", "Ann Ann Bo Cy Dee Eve")
+SAME_SPLITS = ("train train train dev dev test", "Train Train Train Val Val Test")
+SAME_FILES = ("a1.wav a2.wav a3.wav b1.wav b2.wav c1.wav", "C:\\s\\a1 /s/a2 s/A3.wav b1 [b2] c1.flac")
+
+
+def two_columns(role: str, one: str, other: str, cells: tuple[str, str]) -> str:
+    """The table with two columns in place of the one of a role."""
+    at = HEADER.index(role)
+    header = (*HEADER[:at], *HEADER[at + 1 :], one, other)
+    return table(
+        header,
+        [
+            (*row[:at], *row[at + 1 :], *both)
+            for row, both in zip(ROWS, zip(*(text.split() for text in cells), strict=True), strict=True)
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    ("role", "columns", "cells", "message"),
+    [
+        ("Subject_ID", ("speaker", "subject"), (SAME_PEOPLE[0], "x y x y x y"), "both name the speakers"),
+        ("Subject_ID", ("actor", "participant"), (SAME_PEOPLE[0], "x y x y x y"), "both name the speakers"),
+        ("Subject_ID", ("speaker", "subject"), (SAME_PEOPLE[0], "1 1 2 2 4 5"), "both name the speakers"),
+        ("Split", ("split", "partition"), (SAME_SPLITS[0], "train dev train dev dev test"), "the splits"),
+        ("File_ID", ("file", "path"), (SAME_FILES[0], "a2.wav a1.wav a3.wav b1.wav b2.wav c1.wav"), "files"),
+    ],
+)
+def test_two_columns_of_one_role_that_differ_are_refused(
+    role: str, columns: tuple[str, str], cells: tuple[str, str], message: str, folder: Path
+) -> None:
+    """Whatever their order; who names one of them is asked no more."""
+    flag = {"File_ID": "file", "Split": "split", "Subject_ID": "speaker"}[role]
+    for one, other in ((0, 1), (1, 0)):
+        content = two_columns(role, columns[one], columns[other], (cells[one], cells[other]))
+        with pytest.raises(DataError, match=message) as raised:
+            read(folder, content)
+        assert all(name in raised.value.came for name in columns)
+        assert f"--{flag}-column NAME" in raised.value.fix
+    named = DataPlaces(**{f"{flag}_column": columns[0]})
+    assert read(folder, content, places=named).targets == ("Valence", "Arousal")
+
+
+@pytest.mark.parametrize(
+    ("role", "columns", "cells"),
+    [
+        ("Subject_ID", ("speaker", "subject"), SAME_PEOPLE),
+        ("Subject_ID", ("speaker", "subject"), (SAME_PEOPLE[0], "NA NA NA NA NA NA")),
+        ("Split", ("split", "partition"), SAME_SPLITS),
+        ("Split", ("subset", "set"), (SAME_SPLITS[0], "A B A B A B")),
+        ("Split", ("split", "set"), ("A B A B A B", SAME_SPLITS[1])),
+        ("File_ID", ("file", "path"), SAME_FILES),
+        ("File_ID", ("clip", "filename"), ("1 2 3 4 5 6", SAME_FILES[0])),
+        ("File_ID", ("file", "path"), ("1 2 3 4 5 6", SAME_FILES[0])),
+    ],
+)
+def test_two_columns_of_one_role_that_agree_are_no_problem(
+    role: str, columns: tuple[str, str], cells: tuple[str, str], folder: Path
+) -> None:
+    data = read(folder, two_columns(role, *columns, cells))
+    assert [clip.path.name for clip in data.splits["Train"].clips] == ["a1.wav", "a2.wav", "a3.wav"]
+    assert len({clip.speaker for split in data.splits.values() for clip in split.clips}) == 5
+    assert not any("passed over" in warning for warning in data.warnings)
+
+
+def test_the_exact_names_of_hume_vb_win_and_what_differs_is_said(folder: Path) -> None:
+    header = (*HEADER, "partition", "speaker", "filename", "actor")
+    more = ["train x b1.wav 1", "test y a2.wav 1", "test x c1 2", "dev y b1 3", "dev x b2 4", "test x c1 5"]
+    rows = [(*row, *cells.split()) for row, cells in zip(ROWS, more, strict=True)]
+    data = read(folder, table(header, rows))
+    assert [clip.speaker for clip in data.splits["Train"].clips] == ["s1", "s1", "s2"]
+    assert [clip.path.name for clip in data.splits["Val"].clips] == ["b1.wav", "b2.wav"]
+    assert [warning for warning in data.warnings if "passed over" in warning] == [
+        "data_info.csv: File_ID names the files; filename differs from it and is passed over",
+        "data_info.csv: Split names the splits; partition differs from it and is passed over",
+        "data_info.csv: Subject_ID names the speakers; speaker differs from it and is passed over",
+    ]
+
+
 def test_numbers_that_may_have_separators_of_thousands_are_no_decimals(folder: Path) -> None:
     text = with_column("Views", '"1,250" "2,500" 950 "1,000" 10 7')()
     assert isinstance(text, str)
