@@ -27,6 +27,7 @@ from .column_names import SPLITS, is_metadata, speaker_of, split_of
 from .data_set import DataSet
 from .places import SETTINGS, TABLE, DataPlaces
 from .raters import check_ratings, clips_of_ratings, with_raters
+from .ratings import alike_speakers
 from .reading import check_labels, data_of_settings, label_settings
 from .roles import SPEAKER, Roles, roles_of_table
 from .source_table import SourceTable
@@ -277,11 +278,12 @@ def _contradict(column: str, known: Mapping[str, str], row: Mapping[str, str]) -
 
 def _with_split(table: SourceTable, request: ImportRequest) -> tuple[TextTable, list[str]]:
     """The table with a Split: its own, or one by whole speakers."""
-    rows, notes = table.rows, list[str]()
+    rows = table.rows
+    speakers = [speaker_of(row.get("Subject_ID", "")) for row in rows]
+    notes = alike_speakers(speakers)
     if "Split" in table.columns and request.shares is None:
         return _text_table(table, [split_of(row["Split"]) for row in rows]), notes
     shares = request.shares or SHARES
-    speakers = [speaker_of(row.get("Subject_ID", "")) for row in rows]
     if nameless := sum(not speaker for speaker in speakers):
         notes.append(
             f"{counted(nameless, 'row')} without a speaker: each is split as a speaker of its own, and one "

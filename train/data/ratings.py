@@ -3,8 +3,10 @@
 n clips, K targets.
 """
 
+import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from decimal import Decimal
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -13,9 +15,13 @@ import numpy.typing as npt
 from ...runtime.arrays import Float32
 from ...runtime.text import first_of
 from .data_set import Clip, DataSet, Split
+from .targets import number
 
 BINS: Final = 10  # of width 0.1; the last one has 1.0 in it
 _FULL_TOLERANCE: Final = 1e-6
+_BETWEEN_NUMBERS: Final = re.compile(r"(?<=\d)[\s_-]+(?=\d)")
+_BESIDE_WORDS: Final = re.compile(r"(?<!\d)[\s_-]+|[\s_-]+(?!\d)")
+_LEADING_ZEROS: Final = re.compile(r"(?<![\d.])0+(?=\d)")
 
 
 class Pair(NamedTuple):
@@ -110,24 +116,42 @@ def constant_in_train(data: DataSet) -> list[str]:
 
 
 def alike_names(data: DataSet) -> list[str]:
-    """A warning for targets, classes of a target, and speakers that differ in case, width or blanks alone."""
+    """A warning for targets, classes of a target, and speakers that are spelt in two ways."""
     warnings = []
     if alike := _alike(data.columns.names):
         warnings.append(f"targets that may be one: {', '.join(alike)}")
     for target in data.columns.classes:
         if alike := _alike(target.classes):
             warnings.append(f"classes of {target.name} that may be one: {', '.join(alike)}")
-    speakers = {clip.speaker for split in data.splits.values() for clip in split.clips}
-    if alike := _alike(sorted(speakers)):
-        warnings.append(f"speakers that may be one: {first_of(alike)}")
-    return warnings
+    speakers = (clip.speaker for split in data.splits.values() for clip in split.clips)
+    return [*warnings, *alike_speakers(speakers)]
 
 
-def _alike(names: Iterable[str]) -> list[str]:
-    """'Anna' = 'anna', for each group of names."""
-    spelt: dict[str, list[str]] = {}
+def alike_speakers(speakers: Iterable[str]) -> list[str]:
+    """A warning for speakers that may be one: Anna and anna, 14 and 14.0, VP 14 and VP_014."""
+    alike = _alike(sorted(set(speakers) - {""}), _speaker_key)
+    return [f"speakers that may be one: {first_of(alike)}"] if alike else []
+
+
+def _key(name: str) -> str:
+    """Equal for names that differ in case, width or blanks alone."""
+    return "".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+def _speaker_key(name: str) -> str | Decimal:
+    """Equal also for names that are one number, or that differ in zeros and in what parts their words."""
+    key = unicodedata.normalize("NFKC", name).casefold()
+    if number(key) is not None:
+        return Decimal(key)
+    parted = _BETWEEN_NUMBERS.sub("_", key)  # 1_11 is not 11_1
+    return _LEADING_ZEROS.sub("", _BESIDE_WORDS.sub("", parted)) or key
+
+
+def _alike(names: Iterable[str], key: Callable[[str], Hashable] = _key) -> list[str]:
+    """'Anna' = 'anna', for each group of names that have one key."""
+    spelt: dict[Hashable, list[str]] = {}
     for name in names:
-        spelt.setdefault("".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
+        spelt.setdefault(key(name), []).append(name)
     return [" = ".join(map(repr, group)) for group in spelt.values() if len(group) > 1]
 
 

@@ -76,6 +76,17 @@ def test_a_table_of_ones_own_is_split_by_speakers_and_refers_to_its_audio(own: P
     assert any("split by whole speakers, seed 0" in note for note in made.notes)
 
 
+def test_an_import_tells_speakers_that_may_be_one(own: Path, tmp_path: Path) -> None:
+    """Where it splits by whole speakers, and where the table says the split."""
+    lines = own.read_text(encoding="utf-8-sig").replace(";p3;", ";14.0;").replace(";p0;", ";14;").splitlines()
+    splits = ["Split", *["train"] * 12, *["dev"] * 12]
+    for name, rows in (("a", lines), ("b", [";".join(row) for row in zip(lines, splits, strict=True)])):
+        own.write_text("\n".join(rows))
+        places = DataPlaces(audio=tmp_path / "takes", file_column="Datei")
+        made = imported(own, tmp_path / name, places=places, settings={"scale": ["1:10"]})
+        assert "speakers that may be one: '14' = '14.0'" in made.notes
+
+
 def test_a_split_that_is_there_stays(own: Path, tmp_path: Path) -> None:
     lines = own.read_text(encoding="utf-8-sig").splitlines()
     splits = ["partition", *["train"] * 12, *["dev"] * 8, *["test"] * 4]

@@ -519,6 +519,26 @@ def test_speakers_that_may_be_one_are_told(folder: Path) -> None:
     assert alike_names(read_data(folder)) == ["speakers that may be one: 'Anna' = 'anna'"]
 
 
+@pytest.mark.parametrize(
+    "names",
+    ["14 14.0", "14 014", "VP_14 VP14", "VP-14 vp_14", "VP014 VP14", "AnnaMaria Anna-Maria", "1e1 10.0"],
+)
+def test_speakers_that_are_spelt_in_two_ways_are_told(names: str, folder: Path) -> None:
+    one, other = sorted(names.split())
+    (folder / "data_info.csv").write_text(str(changed(2, {"s1": one, "s3": other})()))
+    assert alike_names(read_data(folder)) == [f"speakers that may be one: {one!r} = {other!r}"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["14 -14", "s1_11 s11_1", "v1.01 v1.1", "14 140", "A1 A1.5", f"{10**20} {10**20 + 1}", "_ -", "p1 p1_1"],
+)
+def test_speakers_of_different_numbers_are_two(names: str, folder: Path) -> None:
+    one, other = names.split()
+    (folder / "data_info.csv").write_text(str(changed(2, {"s1": one, "s3": other})()))
+    assert alike_names(read_data(folder)) == []
+
+
 def test_a_name_with_a_nul_is_no_table(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected the name of a file"):
         read_text_table(tmp_path / "a\0b.csv")
