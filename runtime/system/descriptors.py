@@ -17,8 +17,8 @@ _STDERR: Final = 2
 def quiet_stdout() -> Iterator[None]:
     """Lets nothing in this process write on stdout, where a table or JSON may go.
 
-    C libraries print there: libsndfile for some damaged files, MNN when it is loaded. Decoders have no
-    stdout.
+    C libraries print there: libsndfile for some damaged files, a runtime of models when it is loaded.
+    Decoders have no stdout.
     """
     with _leading_nowhere(_STDOUT):
         try:
