@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 import torch
+import torch.distributed as dist
 
 from ..runtime.errors import ConfigError, RrtnError, StoppedError
 from ..runtime.text import counted
@@ -40,17 +41,25 @@ def device_from_config(config: Config, world: World) -> torch.device:
         raise ConfigError(
             "--device cuda", "torch sees no CUDA GPU", fix="find out why: rrtn doctor; or use --device cpu"
         )
-    if world.local_rank >= torch.cuda.device_count():
-        raise ConfigError(
-            "torchrun",
-            f"local rank {world.local_rank}, but the machine has {counted(torch.cuda.device_count(), 'GPU')}",
-            fix="start one process for each GPU",
-        )
-    device = torch.device("cuda", world.local_rank)
+    device = torch.device("cuda", _gpu_number(world))
     with gpu_errors("--device cuda"):
         torch.cuda.set_device(device)
     _check_kernels(device)
     return device
+
+
+def _gpu_number(world: World) -> int:
+    """The local rank, or the one GPU that a launcher other than torchrun shows this process alone."""
+    count = torch.cuda.device_count()
+    if world.local_rank < count:
+        return world.local_rank
+    if count == 1 and not dist.is_torchelastic_launched():
+        return 0
+    raise ConfigError(
+        "torchrun",
+        f"local rank {world.local_rank}, but the machine has {counted(count, 'GPU')}",
+        fix="start one process for each GPU",
+    )
 
 
 def _check_kernels(device: torch.device) -> None:

@@ -72,11 +72,12 @@ def world_from_environment() -> World:
 def joined(world: World, device: torch.device) -> Iterator[None]:
     """A process group while the block runs: NCCL on GPUs, Gloo on CPUs, none for a single process.
 
-    Raises StoppedError if another process has ended.
+    Raises StoppedError if another process has ended, ConfigError where the processes cannot be joined.
     """
     if world.size == 1:
         yield
         return
+    address = _address()
     try:
         if device.type == "cuda":
             dist.init_process_group("nccl", timeout=_TIMEOUT, device_id=device)
@@ -84,6 +85,12 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
             dist.init_process_group("gloo", timeout=_TIMEOUT)
         yield
     except RuntimeError as error:
+        if "Duplicate GPU detected" in str(error):  # NCCL's words
+            fix = "start one process for each GPU"
+            raise ConfigError("torchrun", "two processes on one GPU", fix=fix) from error
+        if isinstance(error, dist.DistNetworkError) and not dist.is_initialized():
+            came, fix = str(error).partition("\n")[0], "check MASTER_ADDR and MASTER_PORT of all processes"
+            raise ConfigError(address, came, fix=fix) from error
         lost = dist.is_initialized() and isinstance(error, dist.DistError)
         # Gloo has no error class, and may fail while it connects
         if not lost and "/gloo/" not in str(error):
@@ -96,6 +103,16 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _address() -> str:
+    """Where the processes meet. Raises ConfigError if the environment does not say."""
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise ConfigError("environment", f"no {', '.join(missing)}", fix="start with torchrun, or set them")
+    host, port = os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]
+    if not port.isdecimal():
+        raise ConfigError("environment MASTER_PORT", repr(port), wanted="a whole number")
+    return f"{host}:{port}"
 
 
 @contextlib.contextmanager

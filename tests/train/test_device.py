@@ -118,3 +118,20 @@ def test_a_gpu_that_another_program_holds_is_told(
     monkeypatch.setattr(torch.cuda, "set_device", busy)
     with pytest.raises(StoppedError, match=r"^--device cuda \| CUDA error: .* unavailable \| "):
         device_from_config(Config(), ALONE)
+
+
+def test_the_one_gpu_that_another_launcher_shows_a_process_is_its_own(
+    gpu: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As srun --gpus-per-task=1 does. Under torchrun all processes of a machine see the same GPUs."""
+    second = World(rank=1, size=2, local_rank=1)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    gpu()
+    assert device_from_config(Config(), second) == GPU
+    gpu(count=3)
+    assert device_from_config(Config(), second) == torch.device("cuda", 1)
+    for count, third in ((2, World(2, 4, 2)), (1, second)):
+        gpu(count=count)
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+        with pytest.raises(ConfigError, match="start one process for each GPU"):
+            device_from_config(Config(), third)

@@ -5,6 +5,7 @@ Run as one of two ranks, this file is the worker: each rank notes what it sees.
 """
 
 import json
+import socket
 import sys
 import time
 from pathlib import Path
@@ -108,7 +109,14 @@ def test_a_single_process_joins_nothing() -> None:
             ),
             StoppedError,
         ),
-        (dist.DistNetworkError("address already in use"), dist.DistNetworkError),
+        (dist.DistNetworkError("address already in use"), ConfigError),
+        (
+            dist.DistBackendError(
+                "NCCL error\nDuplicate GPU detected : rank 1 and rank 0 both on CUDA device 1"
+            ),
+            ConfigError,
+        ),
+        (RuntimeError("a fault of rrtn"), RuntimeError),
     ],
 )
 def test_a_process_that_ends_while_others_connect_to_it_is_a_lost_one(
@@ -119,9 +127,46 @@ def test_a_process_that_ends_while_others_connect_to_it_is_a_lost_one(
     def fail(*arguments: object, **options: object) -> None:
         raise raised
 
+    set_address(monkeypatch)
     monkeypatch.setattr(dist, "init_process_group", fail)
-    with pytest.raises(expected), joined(World(rank=1, size=2), CPU):
+    with pytest.raises(expected) as caught, joined(World(rank=1, size=2), CPU):
         pass
+    assert caught.type is expected
+
+
+def set_address(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", **values}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("missing", ["MASTER_ADDR", "MASTER_PORT"])
+def test_a_launcher_that_names_no_address_is_refused(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    set_address(monkeypatch)
+    monkeypatch.delenv(missing)
+    with pytest.raises(ConfigError) as caught, joined(World(rank=1, size=2), CPU):
+        pass
+    assert (caught.value.subject, caught.value.came) == ("environment", f"no {missing}")
+
+
+@pytest.mark.parametrize("port", ["a", "", "-1"])
+def test_a_port_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch, port: str) -> None:
+    set_address(monkeypatch, MASTER_PORT=port)
+    with pytest.raises(ConfigError, match="environment MASTER_PORT"), joined(World(rank=1, size=2), CPU):
+        pass
+
+
+def test_an_address_that_another_program_has_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        set_address(monkeypatch, MASTER_PORT=port)
+        set_environment(monkeypatch, RANK="0", WORLD_SIZE="2", LOCAL_RANK="0")
+        with pytest.raises(ConfigError) as caught, joined(World(rank=0, size=2), CPU):
+            pass
+    assert caught.value.subject == f"127.0.0.1:{port}"
+    assert "in use" in caught.value.came
+    assert "\n" not in str(caught.value)
 
 
 def test_gathered_has_the_rows_of_all_ranks_in_order(seen: list[Seen]) -> None:
