@@ -95,11 +95,7 @@ def joined(world: World, device: torch.device) -> Iterator[None]:
         # Gloo has no error class, and may fail while it connects
         if not lost and "/gloo/" not in str(error):
             raise
-        raise StoppedError(
-            "torchrun",
-            f"rank {world.rank} has lost another process",
-            fix="read that process's message, then continue with --resume",
-        ) from error
+        raise _lost(world) from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -117,12 +113,35 @@ def _address() -> str:
 
 @contextlib.contextmanager
 def first_on_machine_first(world: World) -> Iterator[None]:
-    """One process of each machine runs the block before the others, which then find its files."""
-    if world.size > 1 and world.local_rank != 0:
-        dist.barrier()
-    yield
-    if world.size > 1 and world.local_rank == 0:
-        dist.barrier()
+    """One process of each machine runs the block before the others, which then find its files.
+
+    Where it raises, the others do not run the block: they raise StoppedError.
+    """
+    is_first = world.local_rank == 0
+    if not is_first:
+        _check_all_done(world)
+    try:
+        yield
+    except Exception:  # a signal is for all of them
+        if is_first:
+            with contextlib.suppress(
+                RuntimeError
+            ):  # of a process that is lost: this one's own error says more
+                from_all(world, False)
+        raise
+    if is_first:
+        _check_all_done(world)
+
+
+def _check_all_done(world: World) -> None:
+    """Waits for the first process of each machine. Raises StoppedError where one of them has failed."""
+    if not all(from_all(world, True)):
+        raise _lost(world)
+
+
+def _lost(world: World) -> StoppedError:
+    fix = "read that process's message, then continue with --resume"
+    return StoppedError("torchrun", f"rank {world.rank} has lost another process", fix=fix)
 
 
 def from_first(world: World, value: str) -> str:

@@ -213,6 +213,14 @@ def test_the_others_find_the_files_of_the_first(seen: list[Seen]) -> None:
     assert [rank["found the file"] for rank in seen] == [False, True]
 
 
+def test_the_others_do_not_wait_for_a_first_that_fails(seen: list[Seen]) -> None:
+    assert [rank["the first fails"] for rank in seen] == [
+        "ValueError",
+        "StoppedError: torchrun | rank 1 has lost another process | read that process's message, then "
+        "continue with --resume",
+    ]
+
+
 def test_global_batchnorm_computes_in_float32_at_least(seen: list[Seen]) -> None:
     for rank in seen:
         assert rank["batchnorm"]["dtypes"] == ["torch.float32", "torch.float64"]
@@ -271,6 +279,18 @@ def note_order(world: World, file: Path) -> Seen:
     return {"found the file": found}
 
 
+def note_failing_first(world: World) -> Seen:
+    try:
+        with first_on_machine_first(world):
+            if world.is_first:
+                raise ValueError
+            raise AssertionError("the others go on")
+    except ValueError:
+        return {"the first fails": "ValueError"}
+    except StoppedError as error:
+        return {"the first fails": f"StoppedError: {error}"}
+
+
 def note_batchnorm(world: World) -> Seen:
     torch.manual_seed(0)
     ours, theirs = with_global_batchnorm(nn.BatchNorm2d(3), CPU), nn.BatchNorm2d(3)
@@ -298,7 +318,7 @@ def main(folder: Path) -> None:
                 **note_gradient_beside_gathered(world),
             }
             seen |= {**note_agreement(world), **note_concatenated(world), **note_batchnorm(world)}
-            seen |= note_order(world, folder / "decoded")
+            seen |= {**note_order(world, folder / "decoded"), **note_failing_first(world)}
             raise InterruptedError
     except InterruptedError:
         seen["joined after the error"] = dist.is_initialized()
