@@ -21,7 +21,15 @@ from .failpoints import failpoint
 from .host import FileInUseError, open_to_read, replace
 from .host import fsync as fsync_anything
 
-_NO_NAME: Final = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
+_NAME: Final = "a name that a file can have"
+# What is wrong with a name, whatever the state of the storage -> what is expected.
+_NO_NAME: Final = {
+    errno.ENAMETOOLONG: _NAME,
+    errno.ELOOP: _NAME,
+    errno.ENOTDIR: "no file where a folder must be",
+    errno.EISDIR: "a file",
+    errno.EEXIST: "a folder, or nothing",
+}
 _OLD: Final = ".old"  # suffix of the folder that holds the one before while another takes its place
 _BEFORE: Final = "before"
 _ABANDONED: Final = 24 * 3600.0  # s: no writer takes so long
@@ -144,7 +152,12 @@ def check_takes_files(folder: Path) -> None:
 
 
 def takes_no_file(folder: Path) -> str:
-    """Why no file can be made there; empty where one can. /proc says that it is writable, and is not."""
+    """Why no file can be made there; empty where one can. /proc says that it is writable, and is not.
+
+    Raises NotADirectoryError for a file.
+    """
+    if folder.is_file():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     if not os.access(folder, os.W_OK | os.X_OK):
         return "not writable"
     try:
@@ -199,11 +212,11 @@ def resolved(path: Path) -> Path:
 
 
 def name_refused(name: str | bytes | Path, error: OSError) -> ConfigError | None:
-    """The error for a name that no file can have; None where something else is wrong."""
-    if error.errno not in _NO_NAME:
+    """The error for a name that no file can have, or that is of something else; None for any other error."""
+    if (wanted := _NO_NAME.get(error.errno or 0)) is None:
         return None
-    wanted = "a name that a file can have"
-    return ConfigError(os.fsdecode(name), error.strerror or str(error), wanted=wanted)
+    fix = "" if wanted == _NAME else "check the path"
+    return ConfigError(os.fsdecode(name), error.strerror or str(error), wanted=wanted, fix=fix)
 
 
 def write_refused(target: Path, error: OSError) -> RrtnError:

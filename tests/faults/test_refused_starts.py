@@ -1,6 +1,7 @@
 """N20: what cannot work is refused before any work, and leaves nothing; what was made is not made again."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -105,6 +106,64 @@ def test_n20_a_file_in_the_runs_place_is_refused_and_left_alone(
     assert ended.code == 2
     assert "a file" in ended.error
     assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "train --data {corpus} --out notes.txt/run",
+        "crossval --data {corpus} --folds 2 --out notes.txt/run",
+        "table2 --data {corpus} --out notes.txt/run",
+        "data synth notes.txt/new --clips 4 --speakers 4",
+        "data import {corpus} notes.txt/new",
+        "export {run} --out notes.txt/bundle",
+        "export {run} --web notes.txt/page",
+        "pack {corpus}/wav --out notes.txt/packs",
+        "pack {corpus}/wav --out notes.txt",
+    ],
+)
+def test_n20_a_file_where_a_folder_must_be_is_refused_and_left_alone(
+    rrtn: Rrtn, corpus: Path, run: Path, tmp_path: Path, arguments: str
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    ended = rrtn(*arguments.format(corpus=corpus, run=run).split())
+    assert (ended.code, ended.error.count("\n")) == (2, 0), ended.error
+    assert "notes.txt" in ended.error
+    assert "Not a directory" in ended.error or "File exists" in ended.error
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "command", ["train", "train --dry-run", "crossval --folds 2", "table2", "data check", "data import"]
+)
+def test_n20_a_table_that_is_none_is_refused(rrtn: Rrtn, corpus: Path, tmp_path: Path, command: str) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    table = corpus / "data_info.csv"
+    for path, came in (
+        (corpus / "gone.csv", "not there"),
+        (corpus / "wav", "a folder"),
+        (table / "x", "not there"),
+        (pipe, "not a regular file"),
+    ):
+        given = [path, "new"] if command == "data import" else ["--csv", path]
+        if command == "data import" and path == corpus / "wav":
+            continue
+        ended = rrtn(*command.split(), *given, "--audio", corpus / "wav")
+        assert (ended.code, came in ended.error) == (2, True), ended.error
+        assert str(path) in ended.error
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["pipe"]
+
+
+@pytest.mark.parametrize("command", ["evaluate", "train --resume --epochs 2 --out"])
+def test_n20_a_run_whose_table_was_moved_names_the_table(
+    rrtn: Rrtn, run: Path, tmp_path: Path, command: str
+) -> None:
+    text = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(text.replace("[data]\n", f'[data]\ncsv = "{tmp_path}/gone.csv"\n', 1))
+    ended = rrtn(*command.split(), run)
+    assert ended.code == 2
+    assert f"{tmp_path}/gone.csv | not there | expected a table" in ended.error
 
 
 def test_n20_a_dry_run_says_that_the_folder_is_taken(rrtn: Rrtn, corpus: Path, run: Path) -> None:

@@ -160,8 +160,9 @@ def _table_of_source(request: ImportRequest) -> SourceTable:
         _check_effects(request, "a table", ("--table",))
         return _own_table(source, places.audio or _audio_beside(source), places, request.rater_column)
     if not source.is_dir():
+        came, wanted = "not a regular file", "a table, or a folder of a data set"
         raise DataError(
-            str(source), "not there", wanted="a table, or a folder of a data set", fix="check the path"
+            str(source), came if source.exists() else "not there", wanted=wanted, fix="check the path"
         )
     if is_audformat(source):
         without = ("--audio", *(flag for flag in _COLUMN_FLAGS if flag != SPEAKER.option))

@@ -5,6 +5,7 @@ commas; Excel's empty rows and columns, and its line `sep=;`.
 """
 
 import csv
+import errno
 import io
 import re
 from collections import Counter
@@ -22,6 +23,12 @@ _SEPARATORS: Final = (",", ";", "\t")  # the first one wins where several fit
 _SEPARATOR_LINE: Final = re.compile(r"\A\"?sep=(.)\"?\r?\n")  # Excel's
 _LOOKED_AT: Final = 50  # records, to find the separator
 _WORKBOOKS: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
+_NO_TABLE: Final = {
+    errno.ENOENT: "not there",
+    errno.ENOTDIR: "not there",
+    errno.EISDIR: "a folder",
+    errno.EINVAL: "not a regular file",
+}
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 _DECIMAL_COMMA: Final = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?")
 _THOUSANDS: Final = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+")  # 1,234 may be more than 1000
@@ -157,6 +164,11 @@ def _decoded(path: Path) -> str:
         content = read_regular(path)
     except ValueError as error:  # a NUL in the name, as a config.toml may have it
         raise DataError(str(path), str(error), wanted="the name of a file") from error
+    except OSError as error:
+        if (came := _NO_TABLE.get(error.errno or 0)) is None:
+            raise
+        fix = "check the path"
+        raise DataError(str(path), came, wanted="a table: a CSV or TSV file", fix=fix) from error
     if content.startswith(_WORKBOOKS):
         fix = "save the table as CSV UTF-8"
         raise DataError(str(path), "a workbook or an archive", wanted="a table as text", fix=fix)
