@@ -38,9 +38,12 @@ def with_places_of(config: Config, other: Config) -> Config:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The document of a TOML file. Raises ConfigError with the place of a mistake."""
+    """The document of a TOML file, with a byte-order mark or without.
+
+    Raises ConfigError with the place of a mistake.
+    """
     try:
-        return tomllib.loads(read_regular(path).decode())
+        return tomllib.loads(read_regular(path).decode("utf-8-sig"))
     except OSError as error:
         came = error.strerror or str(error)
         raise ConfigError(str(path), came, wanted="a TOML file of settings", fix="check the path") from error

@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from ...runtime.spec import FrontendSpec
 from ...runtime.text import counted
-from ..config import DataConfig, config_from_dict
+from ..config import DataConfig
 from .clip_cache import store_with_errors
 from .column_names import SPLITS
 from .data_set import Clip, DataSet
-from .places import SETTINGS, settings_of_folder
+from .places import config_of_folder
 from .ratings import (
     LabelSummary,
     Pair,
@@ -115,7 +115,7 @@ def check_data(folder: Path, spec: FrontendSpec, settings: DataConfig | None = N
     Raises DataError for a faulty table. A file that cannot be decoded is part of the report.
     """
     if settings is None:
-        settings = config_from_dict({"data": settings_of_folder(folder)}, source=SETTINGS).data
+        settings = config_of_folder(folder)
     data = data_of_settings(folder, settings)
     splits = {name: data.splits[name] for name in SPLITS if data.splits[name].clips}
     stores = {

@@ -11,6 +11,7 @@ from ...runtime.system.host import quoted
 from ..config import DataConfig, config_from_dict
 from ..config_file import read_toml
 from ..method.columns import scales_of_targets
+from ..sections import settings_from_document
 from .audio_folder import is_file
 from .roles import Roles
 
@@ -57,23 +58,41 @@ def places_of_config(data: DataConfig) -> DataPlaces:
     )
 
 
+def config_of_folder(folder: Path) -> DataConfig:
+    """The settings of [data] by the folder's data.toml alone. Raises ConfigError."""
+    return config_from_dict({"data": settings_of_folder(folder)}, source=str(folder / SETTINGS)).data
+
+
 def places_of_folder(folder: Path) -> DataPlaces:
-    """What a folder's own settings say."""
-    return places_of_config(config_from_dict({"data": settings_of_folder(folder)}, source=SETTINGS).data)
+    """What a folder's own settings say. Raises ConfigError."""
+    return places_of_config(config_of_folder(folder))
 
 
 def settings_of_folder(folder: Path) -> dict[str, Any]:
-    """The settings of [data] in the folder's data.toml; empty where it has none. Raises ConfigError."""
+    """The settings of [data] in the folder's data.toml; empty where it has none.
+
+    Raises ConfigError, with the file's name, for what is no setting of data or has an impossible value.
+    """
     path = folder / SETTINGS
     if not path.is_file():
         return {}
     settings = read_toml(path)
-    if wrong := [name for name in settings if name in _OF_A_RUN]:
-        raise ConfigError(str(path), f"unknown: {', '.join(wrong)}", wanted="settings of the data alone")
+    known = [item.name for item in fields(DataConfig) if item.name not in _OF_A_RUN]
+    if unknown := [name for name in settings if name not in known]:
+        came, wanted = f"unknown: {', '.join(unknown)}", f"some of {', '.join(known)}"
+        fix = "write its settings without the line [data]" if "data" in unknown else ""
+        raise ConfigError(str(path), came, wanted=wanted, fix=fix)
     for name in ("csv", "audio"):
         if isinstance(settings.get(name), str):
             settings[name] = str(resolved(folder) / settings[name])
-    return {"dir": str(resolved(folder)), **settings}
+    settings = {"dir": str(resolved(folder)), **settings}
+    try:
+        settings_from_document(DataConfig, settings, source=str(path))
+    except ConfigError as error:
+        if error.subject != str(path):  # a value that DataConfig refuses
+            error.subject = f"{path}: {error.subject}"
+        raise
+    return settings
 
 
 def with_settings_of_data(document: Mapping[str, Any]) -> dict[str, Any]:

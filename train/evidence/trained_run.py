@@ -21,11 +21,11 @@ from ...runtime.system.files import sha256_of
 from ...runtime.system.host import quoted
 from ...runtime.text import counted
 from ..checkpoint import POINTER, CheckpointInfo, load_checkpoint, read_info
-from ..config import Config, config_from_dict, fold_of_text
+from ..config import Config, fold_of_text
 from ..data.data_set import DataSet, Split, read_data
 from ..data.device_clips import SplitClips, sha256_of_splits, split_clips
 from ..data.folds import fold_numbers, fold_of_data
-from ..data.places import SETTINGS, settings_of_folder
+from ..data.places import SETTINGS, config_of_folder
 from ..data.reading import labels_of_settings
 from ..method.columns import scale_choice
 from ..method.frontend import LogMel
@@ -229,7 +229,7 @@ def _other_data(folder: Path, config: Config, split: str) -> DataSet:
 
     Raises DataError where the folder says that people rated on other scales.
     """
-    own = config_from_dict({"data": settings_of_folder(folder)}, source=SETTINGS).data
+    own = config_of_folder(folder)
     choice, columns = scale_choice(own.scale), config.data.columns
     for name, learned in zip(columns.targets, columns.scales, strict=True):
         theirs = choice.given(name)

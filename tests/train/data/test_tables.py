@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rrtn.runtime import FrontendSpec
 from rrtn.runtime.errors import DataError, RrtnError
+from rrtn.train.data.data_check import check_data
 from rrtn.train.data.data_set import DataSet, read_data
 from rrtn.train.data.places import DataPlaces
 from rrtn.train.data.ratings import alike_names
 from rrtn.train.data.table_text import read_text_table
+from rrtn.train.request import new_config
 
 # Name, split, speaker, Valence, Arousal of the plain table.
 ROWS = [
@@ -537,6 +540,40 @@ def test_speakers_of_different_numbers_are_two(names: str, folder: Path) -> None
     one, other = names.split()
     (folder / "data_info.csv").write_text(str(changed(2, {"s1": one, "s3": other})()))
     assert alike_names(read_data(folder)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('csv_column = "x"', "unknown: csv_column | expected some of targets, scale, "),
+        ('dir = "/x"', "unknown: dir | expected some of targets, scale, "),
+        ('[data]\ncsv = "x.csv"', "unknown: data | expected some of targets, scale, "),
+        ("targets = 5", "targets = 5 | expected list"),
+        ("audio = 5", "audio = 5 | expected str"),
+        ("channel = -1", "channel (data.channel) | -1 | expected at least 0"),
+        ('scale = ["9:1"]', "--scale (data.scale) | '9:1' | "),
+        ("scale = [", " | expected TOML"),
+    ],
+)
+def test_a_mistake_beside_the_table_is_that_files(text: str, message: str, folder: Path) -> None:
+    """However the data is named."""
+    content, settings = table(), folder / "data.toml"
+    settings.write_text(text)
+    for ask in (
+        lambda: read(folder, content),
+        lambda: new_config({"data": {"dir": str(folder)}}),
+        lambda: check_data(folder, FrontendSpec()),
+    ):
+        with pytest.raises(RrtnError) as raised:
+            ask()
+        assert str(raised.value).startswith(str(settings))
+        assert message in str(raised.value)
+        assert " dir," not in raised.value.wanted
+
+
+def test_settings_that_notepad_saves_are_read(folder: Path) -> None:
+    (folder / "data.toml").write_text('targets = ["Arousal"]\r\n', encoding="utf-8-sig")
+    assert new_config({"data": {"dir": str(folder)}}).data.targets == ("Arousal",)
 
 
 def test_a_name_with_a_nul_is_no_table(tmp_path: Path) -> None:
