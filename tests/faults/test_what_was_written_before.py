@@ -1,7 +1,7 @@
 """A run, a bundle and tables that rrtn wrote before its rooms were moved: see tests/fixtures/before.md.
 
 What is computed again may differ in its last digits, by the processor. Tables of before were scored by
-other rules (CHANGELOG: flags have a column of their own): they are refused, and kept as they are.
+other rules (flags have a column of their own since): they are refused, and kept as they are.
 """
 
 import json
