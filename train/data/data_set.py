@@ -254,6 +254,9 @@ def _merged_splits(table: _CsvTable) -> list[str]:
 def _targets_of(table: _CsvTable, wanted: Sequence[str], labels: LabelChoice) -> tuple[str, ...]:
     """The rated columns. Raises DataError for names of no column, and where there is nothing to learn."""
     classes = labels.class_targets
+    if labels.learned and (lost := [name for name in (*wanted, *classes) if name not in table.columns]):
+        came, expected = f"no column {', '.join(lost)}", "the targets that the run learned"
+        raise DataError(str(table.path), came, wanted=expected, fix="rename the columns of these labels")
     for flag, names in (("--targets", wanted), ("--class-target", classes)):
         if unknown := [name for name in names if name not in table.columns]:
             columns = f"columns of {table.path}: {', '.join(table.columns)}"
@@ -298,7 +301,7 @@ def _check_places(table: _CsvTable, audio: AudioFolder) -> None:
             [row.line for row in outside],
             f"{table.roles.file} is {_short(repr(outside[0].file_id))}",
             wanted=f"the name of a file below {audio.root.name}/, such as [00001]",
-            fix="name the folder that all files lie below: --audio FOLDER of rrtn train and data import",
+            fix="the folder that all files lie below: --audio FOLDER",
         )
     if unclear := [row for row in table.rows if row.others]:
         both = (unclear[0].path, unclear[0].others[0])

@@ -16,6 +16,7 @@ import tomli_w
 
 from ...runtime.errors import ConfigError, DataError, StoppedError
 from ...runtime.system.files import left_of, read_regular, remove_left, resolved, takes_no_file, write_bytes
+from ...runtime.system.host import quoted
 from ...runtime.system.locks import in_turn
 from ...runtime.text import counted, csv_bytes
 from ..config import config_from_dict
@@ -172,7 +173,11 @@ def _table_of_source(request: ImportRequest) -> SourceTable:
         _check_effects(request, "the tables of A-VB", ("--table", *_COLUMN_FLAGS))
         return _avb_table(source, request)
     _check_effects(request, "a table", ("--table",))
-    path = places.table(source)
+    try:
+        path = places.table(source)
+    except DataError as error:
+        error.fix = f"name the table itself: rrtn data import TABLE OUT --audio {quoted(source)}"
+        raise
     return _own_table(path, places.audio or _audio_beside(path), places, request.rater_column)
 
 

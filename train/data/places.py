@@ -1,5 +1,6 @@
 """Where a data set has its table and its audio, and which columns say what."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +18,9 @@ from .roles import Roles
 
 SETTINGS: Final = "data.toml"  # beside the table: settings of [data] that the folder brings along
 TABLE: Final = "data_info.csv"
+_OPTION: Final = re.compile(
+    r"--(?P<name>csv|audio|file-column|split-column|speaker-column)( (?P<value>'[^']*'|[^\s;,]+))?"
+)
 _OF_A_RUN: Final = ("dir", "fraction", "fold")  # not the data's to say
 
 
@@ -135,6 +139,28 @@ def _narrowed(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[st
 def _are_names(value: object) -> TypeGuard[list[str]]:
     """False for what config_from_dict refuses."""
     return isinstance(value, list) and all(isinstance(part, str) for part in value)
+
+
+def in_settings(error: DataError, folder: Path) -> DataError:
+    """The error for a command without the options of where data lie: it names the settings of a folder.
+
+    These stand in its data.toml; where it is no folder, in that of a folder to be made.
+    """
+    file = str(folder / SETTINGS) if folder.is_dir() else f"the {SETTINGS} of a folder"
+    if named := _OPTION.fullmatch(error.subject):
+        error.subject = f"{file}: {_setting(named)}"
+    error.fix, found = _OPTION.subn(_setting, error.fix)
+    if found:
+        error.fix = f"in {file}: {error.fix}"
+    return error
+
+
+def _setting(option: "re.Match[str]") -> str:
+    """--file-column NAME -> file_column = 'NAME'."""
+    name, value = option["name"].replace("-", "_"), (option["value"] or "").strip("'")
+    if name == "csv" and Path(value).is_file():
+        value = str(Path(value).absolute())
+    return f"{name} = '{value}'" if value else name
 
 
 def _table_in(folder: Path) -> Path:

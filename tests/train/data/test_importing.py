@@ -174,6 +174,17 @@ EMPTY = Path("/proc/tty/ldisc")
 
 
 @pytest.mark.skipif(not EMPTY.is_dir(), reason="needs /proc, which says that root may write")
+def test_a_folder_without_one_table_is_imported_by_the_tables_name(own: Path, tmp_path: Path) -> None:
+    """SOURCE is the table: there is no --csv."""
+    for tables in ("", "a.csv b.csv"):
+        for name in tables.split():
+            (tmp_path / "takes" / name).touch()
+        with pytest.raises(DataError) as raised:
+            imported(tmp_path / "takes", tmp_path / "out")
+        assert "--csv" not in str(raised.value)
+        assert "rrtn data import TABLE OUT" in raised.value.fix
+
+
 def test_a_place_that_takes_no_files_is_refused(own: Path, tmp_path: Path) -> None:
     """A lock there is waited for without end."""
     with pytest.raises(StoppedError, match=rf"^{EMPTY} \| .* \| make it writable, or choose another OUT"):

@@ -59,3 +59,45 @@ def test_predictions_are_made_without_tf32_whatever_was_allowed(
         assert (seen, flags()) == ([(False, False)], (allowed, allowed))
     finally:
         put(*before)
+
+
+def refusal(folder: Path) -> str:
+    trained = Config(data=DataConfig(dir="elsewhere", targets=("Awe", "Fear")))
+    with pytest.raises(DataError) as caught:
+        _other_data(folder, trained, "Val")
+    assert "--" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_is_wrong_with_other_data_is_mended_beside_its_table(
+    make_data: Callable[..., Path], csv_lines: list[str]
+) -> None:
+    """`rrtn evaluate` has none of the options of `rrtn train` that say where data lie."""
+    folder = make_data()
+    settings, table = folder / "data.toml", folder / "data_info.csv"
+    assert refusal(table) == (
+        f"{table} | not a folder | expected one with data_info.csv and wav/ | in the data.toml of a folder: "
+        f"csv = '{table}' audio = 'FOLDER'"
+    )
+    table.write_text("\n".join(csv_lines).replace("File_ID", "Datei"))
+    assert refusal(folder).endswith(f" | in {settings}: file_column = 'NAME'")
+    settings.write_text("file_column = 'Nope'")
+    assert refusal(folder).startswith(f"{settings}: file_column | Nope | expected a column of {table}: Datei")
+    settings.unlink()
+    two = [f"{line},{cell}" for line, cell in zip(csv_lines, ["speaker", *"xyxyxyxyxyxyxy"], strict=True)]
+    table.write_text("\n".join(two).replace("Subject_ID", "subject"))
+    assert refusal(folder).endswith(f" | in {settings}: speaker_column = 'NAME', or rename the other one")
+    table.write_text("\n".join(csv_lines).replace("[00009]", "../00009"))
+    assert refusal(folder).endswith(
+        f" | in {settings}: the folder that all files lie below: audio = 'FOLDER'"
+    )
+    table.write_text("\n".join(csv_lines).replace("Awe", "Joy"))
+    assert refusal(folder).startswith(f"{table} | no column Awe | expected the targets that the run learned")
+    table.rename(folder / "a.csv")
+    (folder / "b.csv").touch()
+    assert refusal(folder).endswith(
+        f"| in {settings}: name the table data_info.csv, or give it: csv = 'FILE'"
+    )
+    (folder / "a.csv").unlink()
+    (folder / "b.csv").unlink()
+    assert f"| in {settings}: csv = 'FILE' audio = '{folder}'; recordings alone" in refusal(folder)
