@@ -317,6 +317,7 @@ def _check_places(table: _CsvTable, audio: AudioFolder) -> None:
 def _without_repeats(table: _CsvTable) -> list[_CsvRow]:
     """Takes a repeated row once. Refuses the same file with other values."""
     first: dict[Path, _CsvRow] = {}
+    respelt: list[_CsvRow] = []
     same: list[int] = []
     conflicting: list[int] = []
     for row in table.rows:
@@ -324,15 +325,20 @@ def _without_repeats(table: _CsvTable) -> list[_CsvRow]:
         if known is row:
             continue
         if known.file_id != row.file_id:
-            came = f"{_short(row.file_id)} is the file of {_short(known.file_id)} above"
-            raise table.refused([row.line], came, wanted="one row, and one way to write it, for each clip")
+            respelt.append(row)
+            continue
         (same if known.cells == row.cells else conflicting).append(row.line)
+    fix = "remove one of them; where each is one person's rating: rrtn data import --rater-column NAME"
+    if respelt:
+        came = f"{_short(respelt[0].file_id)} is the file of {_short(first[respelt[0].path].file_id)} above"
+        wanted = "one row, and one way to write it, for each clip"
+        raise table.refused([row.line for row in respelt], came, wanted=wanted, fix=fix)
     if conflicting:
         raise table.refused(
             conflicting,
             f"the same {table.roles.file} stands above with other values",
             wanted="one row for each clip",
-            fix="remove one of them; where each is one person's rating: rrtn data import --rater-column NAME",
+            fix=fix,
         )
     if same:
         table.warnings.append(

@@ -206,7 +206,8 @@ def _own_table(path: Path, audio: Path, places: DataPlaces, rater_column: str = 
         raise DataError(f"{path}, line 1", f"column {repeated[0]!r} twice", wanted="each name once")
     if rater_column:
         text = with_raters(text, rater_column)
-    roles, _ = roles_of_table(text, places.columns, AudioFolder(audio))  # warns of what is written
+    files = AudioFolder(audio)
+    roles, _ = roles_of_table(text, places.columns, files)  # warns of what is written
     if not roles.file:
         header = ", ".join(text.columns)
         raise DataError(
@@ -219,6 +220,8 @@ def _own_table(path: Path, audio: Path, places: DataPlaces, rater_column: str = 
         row["File_ID"] = _below(row["File_ID"], audio)
         if "Subject_ID" in row:
             row["Subject_ID"] = speaker_of(row["Subject_ID"])
+    if rater_column:
+        _write_each_file_in_one_way(rows, files)
     lines = [record.line for record in text.records]
     return SourceTable(columns=columns, rows=rows, path=path, lines=lines, audio=resolved(audio))
 
@@ -231,6 +234,15 @@ def _under_usual_names(text: TextTable, roles: Roles) -> tuple[str, ...]:
         if columns.count(name) > 1:
             raise name_taken(text, name, column)
     return columns
+
+
+def _write_each_file_in_one_way(rows: list[dict[str, str]], audio: AudioFolder) -> None:
+    """The first way: 00001.wav, 00001 and C:\\study\\00001.WAV may be one clip's."""
+    found = {file_id: audio.candidates(file_id) for file_id in dict.fromkeys(row["File_ID"] for row in rows)}
+    first: dict[Path, str] = {}
+    for row in rows:
+        if len(files := found[row["File_ID"]]) == 1:
+            row["File_ID"] = first.setdefault(files[0], row["File_ID"])
 
 
 def _below(file_id: str, audio: Path) -> str:

@@ -61,6 +61,16 @@ def test_a_clip_has_the_mean_and_the_class_of_most_raters(tmp_path: Path) -> Non
         assert of_clip[f"{i:02d}"][2] == pytest.approx(gasps, nan_ok=True)
 
 
+def test_a_clip_is_one_however_each_rater_writes_its_file(tmp_path: Path) -> None:
+    spellings = ("{}", "{}.wav", "C:\\study\\{}.WAV", "[{}]", "audio/{}.flac")
+    rows = [(spellings[i // CLIPS].format(row[0]), *row[1:]) for i, row in enumerate(ROWS)]
+    made = imported(tmp_path, rows)
+    assert "60 ratings of 12 clips by 5 raters, 5 a clip: the labels are means over raters" in made.notes
+    (tmp_path / "plain").mkdir()
+    for name, split in imported(tmp_path / "plain", ROWS).data.splits.items():
+        np.testing.assert_array_equal(split.rated, made.data.splits[name].rated)
+
+
 def test_what_became_of_the_other_columns_is_said(tmp_path: Path) -> None:
     made = imported(tmp_path, ROWS)
     header = (tmp_path / "out/data_info.csv").read_text().splitlines()[0]

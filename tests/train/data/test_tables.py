@@ -244,6 +244,14 @@ def test_a_faulty_table_is_refused_in_one_line(name: str, folder: Path) -> None:
     assert [part for part in parts if part not in message] == []
 
 
+def test_all_rows_that_write_a_file_in_another_way_are_counted(folder: Path) -> None:
+    again = [(f"{row[0]}.wav", *row[1:]) for row in ROWS]
+    with pytest.raises(
+        DataError, match=r"lines 8, 9, 10 and 3 more \(6 in all\) \| a1.wav is the file of a1"
+    ):
+        read(folder, table(rows=[*ROWS, *again]))
+
+
 def test_a_speaker_of_0_and_1_is_learned_by_who_names_it_alone(folder: Path) -> None:
     content = with_column("speaker")()
     assert read(folder, content).numeric_metadata == ("speaker",)
