@@ -119,6 +119,9 @@ def read_data(
     places = places or places_of_folder(folder)
     audio = AudioFolder(places.audio_root(folder))
     text = text or read_text_table(places.table(folder))
+    if not audio.root.is_dir():
+        wanted, fix = "the folder of the recordings", "--audio FOLDER"
+        raise DataError(str(audio.root), "no such folder", wanted=wanted, fix=fix)
     table = _csv_table(text, audio, places, pooled=pooled, unsplit="Train" if pooled else evaluated)
     names = _targets_of(table, targets, labels)
     _check_places(table, audio)

@@ -244,6 +244,16 @@ def test_a_faulty_table_is_refused_in_one_line(name: str, folder: Path) -> None:
     assert [part for part in parts if part not in message] == []
 
 
+def test_a_folder_of_recordings_that_is_not_there_is_named(folder: Path) -> None:
+    for places in (DataPlaces(audio=folder / "nope"), DataPlaces(audio=folder / "wav/a1.wav")):
+        with pytest.raises(DataError) as raised:
+            read(folder, table(), places=places)
+        assert str(raised.value).startswith(f"{places.audio} | no such folder | expected the folder of the")
+    (folder / "wav").rename(folder / "sounds")
+    with pytest.raises(DataError, match=r"/wav \| no such folder .* --audio FOLDER"):
+        read(folder, table())
+
+
 def test_all_rows_that_write_a_file_in_another_way_are_counted(folder: Path) -> None:
     again = [(f"{row[0]}.wav", *row[1:]) for row in ROWS]
     with pytest.raises(
