@@ -278,9 +278,22 @@ def _targets_of(table: _CsvTable, wanted: Sequence[str], labels: LabelChoice) ->
             str(table.path),
             f"no column of numbers among {', '.join(candidates)}" if candidates else "no column of labels",
             wanted="ratings, or classes",
-            fix="; ".join([*_thousands(table, candidates), "for classes: --class-target NAME"]),
+            fix="; ".join(
+                [
+                    *_thousands(table, candidates),
+                    *_metadata_of_numbers(table),
+                    "for classes: --class-target NAME",
+                ]
+            ),
         )
     return names
+
+
+def _metadata_of_numbers(table: _CsvTable) -> list[str]:
+    """Columns of numbers that are no targets for their names alone, and what to write; empty for none."""
+    found = [name for name in table.columns if is_metadata(name) and name not in table.roles]
+    numeric = ", ".join(filter(table.is_numeric, found))
+    return [f"{numeric} have numbers and the names of metadata: --targets NAME"] if numeric else []
 
 
 def _thousands(table: _CsvTable, columns: Sequence[str]) -> list[str]:

@@ -244,6 +244,16 @@ def test_a_faulty_table_is_refused_in_one_line(name: str, folder: Path) -> None:
     assert [part for part in parts if part not in message] == []
 
 
+@pytest.mark.parametrize(("one", "other"), [("ratings", "Age"), ("Rater 1", "Rater 2")])
+def test_numbers_that_are_metadata_by_their_names_are_named_where_nothing_else_is(
+    one: str, other: str, folder: Path
+) -> None:
+    content = table((*HEADER[:3], one, other))
+    with pytest.raises(DataError, match=rf"no column of labels \|.* {one}, {other} have .*--targets NAME"):
+        read(folder, content)
+    assert read(folder, content, targets=[one]).targets == (one,)
+
+
 def test_a_folder_of_recordings_that_is_not_there_is_named(folder: Path) -> None:
     for places in (DataPlaces(audio=folder / "nope"), DataPlaces(audio=folder / "wav/a1.wav")):
         with pytest.raises(DataError) as raised:
