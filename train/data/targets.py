@@ -37,7 +37,6 @@ _APART: Final = 2.0  # widths of all other ratings: what is farther from them ma
 _FEWEST_OTHERS: Final = 3  # different ratings that say where ratings are
 FEWEST_RATED: Final = 2  # of each target in Train and in Val: one clip has no correlation
 _MOST_CLASSES: Final = 200
-_ANY: Final = "LOW:HIGH"  # a scale that nothing tells
 # The scales that people rate on; the first that holds all ratings is proposed.
 _USUAL: Final = tuple(
     Scale(*ends)
@@ -267,7 +266,10 @@ def _fix_of_range(
         first = f"leave the cell empty if {plain_number(values[0])} means no rating; else "
     if learned:
         return f"{first}write the ratings on {scale}, as the run learned it"
-    return f"{first}say on which scale people rated: --scale {_ANY if are_codes else proposed(raw, columns)}"
+    flag = "" if are_codes else proposed(raw, columns)
+    if "=" in flag:
+        first += "take the columns of ratings alone: --targets NAME,...; or "
+    return f"{first}say on which scale people rated: --scale {flag}".rstrip()
 
 
 def codes_of_ratings(ratings: Float64) -> Float64:
@@ -310,12 +312,17 @@ def _scales_of_train(columns: Columns, choice: ScaleChoice) -> set[str]:
 
 
 def proposed(raw: Float64, columns: Columns) -> str:
-    """The --scale that all ratings [n, K] would fit: one for all targets where that is enough."""
+    """The --scale that all ratings [n, K] would fit: one for all targets where that is enough.
+
+    `auto` is for targets whose ratings do not tell it.
+    """
     fitting = [_fitting(column, scale) for column, scale in zip(raw.T, columns.scales, strict=True)]
     if len(set(fitting)) == 1:
-        return str(fitting[0] or _ANY)
+        return str(fitting[0] or AUTO)
     pairs = zip(columns.targets, fitting, columns.scales, strict=True)
-    return ",".join(f"{name}={fit or _ANY}" for name, fit, scale in pairs if fit != UNIT or scale != UNIT)
+    if None in fitting:
+        return ",".join([AUTO, *(f"{name}={fit}" for name, fit, _ in pairs if fit)])
+    return ",".join(f"{name}={fit}" for name, fit, scale in pairs if fit != UNIT or scale != UNIT)
 
 
 def _fitting(ratings: Float64, stated: Scale) -> Scale | None:

@@ -223,7 +223,7 @@ def test_a_number_far_from_all_ratings_may_mean_no_rating(code: str) -> None:
     with pytest.raises(DataError) as caught:
         labels({"A": cells}, scale=["1:5"])
     assert caught.value.came == f"A is out of range: {code}"
-    scale = "say on which scale people rated: --scale LOW:HIGH"
+    scale = "say on which scale people rated: --scale"
     assert caught.value.fix == f"leave the cell empty if {code} means no rating; else {scale}"
     with pytest.raises(DataError, match=r"people rated: --scale 1:5$"):
         labels({"A": cells})
@@ -266,10 +266,29 @@ def test_an_honest_rating_far_from_others_has_a_scale(cells: str, scale: str) ->
 
 
 def test_one_rating_alone_does_not_say_its_scale() -> None:
-    with pytest.raises(DataError, match=r"people rated: --scale LOW:HIGH$"):
-        labels({"C": "5 5 5 5 5 5 _ _"})
-    with pytest.raises(DataError, match=r"people rated: --scale C=LOW:HIGH$"):
-        labels({"C": "5 5 5 5 5 5 _ _", "A": "0 1 0 1 0 1 _ _"})
+    for columns, flag in (
+        ({"C": "5 5 5 5 5 5 _ _"}, "auto"),
+        ({"C": "5 5 5 5 5 5 _ _", "A": "0 1 0 1 0 1 _ _"}, "auto,A=0:1"),
+        ({"C": "5 5 5 5 5 5 _ _", "A": "0 1 0 1 0 1 _ _", "B": "1 5 1 5 1 5 _ _"}, "auto,A=0:1,B=1:5"),
+    ):
+        with pytest.raises(DataError, match=rf"people rated: --scale {flag}$"):
+            labels(columns)
+        labels(columns, scale=flag.split(","))  # what is proposed can be pasted
+
+
+def test_where_ranges_differ_some_columns_may_be_no_ratings() -> None:
+    """As the numbers of rows beside them."""
+    columns = {"CASE": "1 12 23 34 45 60 _ _", "V1": "1 7 3 4 5 6 _ _"}
+    with pytest.raises(DataError) as raised:
+        labels(columns)
+    assert raised.value.fix == (
+        "correct it, or take the columns of ratings alone: --targets NAME,...; or say on which scale people "
+        "rated: --scale CASE=0:100,V1=1:7"
+    )
+    with pytest.raises(
+        DataError, match=r"^[^-]*correct it, or say on which scale people rated: --scale 1:7$"
+    ):
+        labels({"V1": columns["V1"], "V2": columns["V1"]})
 
 
 def test_what_is_no_number_is_shown_beside_what_a_blank_is() -> None:
