@@ -37,7 +37,15 @@ from .table_text import (
     repeated_names,
     with_decimal_points,
 )
-from .targets import LabelChoice, Labels, label_cells, labels_of_cells, number
+from .targets import (
+    LabelChoice,
+    Labels,
+    choice_as_spelt,
+    label_cells,
+    labels_of_cells,
+    names_as_spelt,
+    number,
+)
 
 _LONGEST: Final = 80  # characters of a name in a message
 _FEWEST = {"Train": 2, "Val": 2, "Test": 0}
@@ -123,7 +131,8 @@ def read_data(
         wanted, fix = "the folder of the recordings", "--audio FOLDER"
         raise DataError(str(audio.root), "no such folder", wanted=wanted, fix=fix)
     table = _csv_table(text, audio, places, pooled=pooled, unsplit="Train" if pooled else evaluated)
-    names = _targets_of(table, targets, labels)
+    labels = choice_as_spelt(labels, table.columns)
+    names = _targets_of(table, names_as_spelt(targets, table.columns), labels)
     _check_places(table, audio)
     rows = _without_repeats(table)
     clips = [_clip(row) for row in rows]
@@ -260,10 +269,17 @@ def _targets_of(table: _CsvTable, wanted: Sequence[str], labels: LabelChoice) ->
     if labels.learned and (lost := [name for name in (*wanted, *classes) if name not in table.columns]):
         came, expected = f"no column {', '.join(lost)}", "the targets that the run learned"
         raise DataError(str(table.path), came, wanted=expected, fix="rename the columns of these labels")
-    for flag, names in (("--targets", wanted), ("--class-target", classes)):
+    with_commas = [name for name in table.columns if "," in name]
+    for flag, setting, names in (
+        ("--targets", "targets", wanted),
+        ("--class-target", "class_targets", classes),
+    ):
         if unknown := [name for name in names if name not in table.columns]:
             columns = f"columns of {table.path}: {', '.join(table.columns)}"
-            raise DataError(flag, ", ".join(unknown), wanted=columns)
+            fix = (
+                f"for a name with a comma: {setting} = {with_commas[:1]} in data.toml" if with_commas else ""
+            )
+            raise DataError(flag, ", ".join(unknown), wanted=columns, fix=fix)
     if both := [name for name in classes if name in wanted]:
         raise DataError("--class-target", ", ".join(both), wanted="columns that --targets does not name")
     if wanted or labels.only_named:

@@ -43,7 +43,7 @@ from .table_text import (
     repeated_names,
     with_decimal_points,
 )
-from .targets import number
+from .targets import choice_as_spelt, names_as_spelt, number
 
 _LOCK: Final = ".import.lock"  # in the new folder: held while its files are written
 SHARES: Final = (0.7, 0.15, 0.15)  # of the clips, in Train, Val and Test
@@ -92,6 +92,7 @@ def import_data(request: ImportRequest) -> Imported:
     toml = tomli_w.dumps(settings).encode()
     targets, labels = label_settings(config)
     if request.rater_column:
+        targets, labels = names_as_spelt(targets, source.columns), choice_as_spelt(labels, source.columns)
         table = clips_of_ratings(source, targets=targets, class_targets=labels.class_targets)
     text, notes = _with_split(table, request)
     with _new_folder(out, toml):

@@ -6,8 +6,9 @@ J class targets, L columns of the scores.
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +57,27 @@ class LabelChoice:
     classes: tuple[str, ...] = ()  # "Type=Laugh"; empty for the classes of Train
     only_named: bool = False  # rated targets are those that are named, and no other numeric column
     learned: bool = False  # the scales are those of a run, which no option changes
+
+
+def names_as_spelt(names: Iterable[str], columns: Iterable[str]) -> tuple[str, ...]:
+    """Names of columns in the Unicode form of the table, which may be another than that of who typed them."""
+    columns = [*columns]
+    spelt = {unicodedata.normalize("NFC", column): column for column in columns}
+    return tuple(
+        name if name in columns else spelt.get(unicodedata.normalize("NFC", name), name) for name in names
+    )
+
+
+def choice_as_spelt(choice: LabelChoice, columns: Sequence[str]) -> LabelChoice:
+    """The same for the names in a choice: those of class targets, scales and classes."""
+    classes = (label.partition("=") for label in choice.classes)
+    scales = (entry.rpartition("=") for entry in choice.scale)
+    return replace(
+        choice,
+        class_targets=names_as_spelt(choice.class_targets, columns),
+        classes=tuple(f"{names_as_spelt([name], columns)[0]}={label}" for name, _, label in classes),
+        scale=tuple(f"{names_as_spelt([name.strip()], columns)[0]}{by}{ends}" for name, by, ends in scales),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

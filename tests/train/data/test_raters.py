@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,13 @@ def test_a_clip_is_one_however_each_rater_writes_its_file(tmp_path: Path) -> Non
     (tmp_path / "plain").mkdir()
     for name, split in imported(tmp_path / "plain", ROWS).data.splits.items():
         np.testing.assert_array_equal(split.rated, made.data.splits[name].rated)
+
+
+def test_a_class_that_is_asked_for_in_another_unicode_form_is_that_of_most_raters(tmp_path: Path) -> None:
+    header = (*HEADER[:5], unicodedata.normalize("NFD", "Gefühl"))
+    settings = {"scale": ["1:7"], "class_targets": [unicodedata.normalize("NFC", "Gefühl")]}
+    made = imported(tmp_path, ROWS, header=header, settings=settings)
+    assert made.data.columns.labels[1:] == (f"{header[5]}=cry", f"{header[5]}=gasp")
 
 
 def test_what_became_of_the_other_columns_is_said(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from rrtn.train.data.data_set import DataSet, read_data
 from rrtn.train.data.places import DataPlaces
 from rrtn.train.data.ratings import alike_names
 from rrtn.train.data.table_text import read_text_table
+from rrtn.train.data.targets import LabelChoice
 from rrtn.train.request import new_config
 
 # Name, split, speaker, Valence, Arousal of the plain table.
@@ -252,6 +253,31 @@ def test_numbers_that_are_metadata_by_their_names_are_named_where_nothing_else_i
     with pytest.raises(DataError, match=rf"no column of labels \|.* {one}, {other} have .*--targets NAME"):
         read(folder, content)
     assert read(folder, content, targets=[one]).targets == (one,)
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_a_label_is_known_in_either_unicode_form(folder: Path, forms: tuple[str, str]) -> None:
+    """And is called as the table calls it."""
+    anger, kind = (unicodedata.normalize(forms[0], name) for name in ("Ärger", "Gefühl"))
+    typed = [unicodedata.normalize(forms[1], name) for name in (anger, kind)]
+    rows = [(*row[:3], str(1 + i), "ab"[i % 2]) for i, row in enumerate(ROWS)]
+    content = table((*HEADER[:3], anger, kind), rows)
+    choice = LabelChoice(scale=(f"{typed[0]}=1:9",), class_targets=(typed[1],))
+    data = read(folder, content, targets=typed[:1], labels=choice)
+    assert data.columns.labels == (anger, f"{kind}=a", f"{kind}=b")
+    assert [str(scale) for scale in data.columns.scales] == ["1:9"]
+    with pytest.raises(DataError, match=r"--class-target .* that --targets does not name"):
+        read(folder, content, targets=[anger, kind], labels=choice)
+
+
+def test_where_names_hold_commas_the_list_of_a_file_is_told(folder: Path) -> None:
+    content = table((*HEADER[:3], '"Nat,ural"', "Awe"))
+    with pytest.raises(DataError, match=r"^--targets \| Nat, ural .* targets = \['Nat,ural'\] in data.toml"):
+        read(folder, content, targets=["Nat", "ural"])
+    assert read(folder, content, targets=["Nat,ural"]).targets == ("Nat,ural",)
+    choice = LabelChoice(class_targets=("Nat", "ural"))
+    with pytest.raises(DataError, match=r"^--class-target \| .* class_targets = \['Nat,ural'\] in data.toml"):
+        read(folder, content, labels=choice)
 
 
 def test_a_folder_of_recordings_that_is_not_there_is_named(folder: Path) -> None:
