@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ...runtime.arrays import Float32, Float64
 from ...runtime.errors import ConfigError, DataError
+from ...runtime.system.host import quoted
 from ...runtime.text import counted, short
 from ..method.columns import (
     AUTO,
@@ -226,7 +227,8 @@ def scale_with_hidden(cells: LabelCells, raw: Float64, columns: Columns, choice:
 
 def _scales_with(found: Mapping[str, Scale], choice: LabelChoice) -> str:
     others = [entry for entry in choice.scale if entry.rpartition("=")[0].strip() not in found]
-    return ",".join((*others, *(f"{name}={scale}" for name, scale in found.items()))) if found else ""
+    entries = (*others, *(f"{name}={scale}" for name, scale in found.items()))
+    return quoted(",".join(entries)) if found else ""
 
 
 def _maybe_rated(cells: LabelCells, raw: Float64, columns: Columns) -> dict[str, Scale]:
@@ -288,10 +290,13 @@ def _fix_of_range(
         first = f"leave the cell empty if {plain_number(values[0])} means no rating; else "
     if learned:
         return f"{first}write the ratings on {scale}, as the run learned it"
-    flag = "" if are_codes else proposed(raw, columns)
-    if "=" in flag:
+    entries = () if are_codes else proposed(raw, columns)
+    if any("=" in entry for entry in entries):
         first += "take the columns of ratings alone: --targets NAME,...; or "
-    return f"{first}say on which scale people rated: --scale {flag}".rstrip()
+    flag = f"--scale {quoted(','.join(entries))}" if entries else "--scale"
+    if any("," in entry for entry in entries):
+        flag = f"scale = {[*entries]} in data.toml"
+    return f"{first}say on which scale people rated: {flag}"
 
 
 def codes_of_ratings(ratings: Float64) -> Float64:
@@ -333,18 +338,18 @@ def _scales_of_train(columns: Columns, choice: ScaleChoice) -> set[str]:
     return targets if named >= targets else targets - named
 
 
-def proposed(raw: Float64, columns: Columns) -> str:
-    """The --scale that all ratings [n, K] would fit: one for all targets where that is enough.
+def proposed(raw: Float64, columns: Columns) -> tuple[str, ...]:
+    """The entries of the --scale that all ratings [n, K] would fit: one for all targets where that is enough.
 
     `auto` is for targets whose ratings do not tell it.
     """
     fitting = [_fitting(column, scale) for column, scale in zip(raw.T, columns.scales, strict=True)]
     if len(set(fitting)) == 1:
-        return str(fitting[0] or AUTO)
+        return (str(fitting[0] or AUTO),)
     pairs = zip(columns.targets, fitting, columns.scales, strict=True)
     if None in fitting:
-        return ",".join([AUTO, *(f"{name}={fit}" for name, fit, _ in pairs if fit)])
-    return ",".join(f"{name}={fit}" for name, fit, scale in pairs if fit != UNIT or scale != UNIT)
+        return (AUTO, *(f"{name}={fit}" for name, fit, _ in pairs if fit))
+    return tuple(f"{name}={fit}" for name, fit, scale in pairs if fit != UNIT or scale != UNIT)
 
 
 def _fitting(ratings: Float64, stated: Scale) -> Scale | None:

@@ -276,6 +276,18 @@ def test_one_rating_alone_does_not_say_its_scale() -> None:
         labels(columns, scale=flag.split(","))  # what is proposed can be pasted
 
 
+def test_a_scale_of_awkward_names_can_be_pasted_too() -> None:
+    """Into a shell; where a name holds a comma, into a data.toml."""
+    for names, flag in (
+        (("T 1", "B"), "--scale 'T 1=0:100,B=1:7'"),
+        (("T, 1", "B"), "scale = ['T, 1=0:100', 'B=1:7'] in data.toml"),
+    ):
+        columns = dict(zip(names, ("1 12 23 34 45 60 _ _", "1 7 3 4 5 6 _ _"), strict=True))
+        with pytest.raises(DataError) as raised:
+            labels(columns)
+        assert raised.value.fix.endswith(f"on which scale people rated: {flag}")
+
+
 def test_where_ranges_differ_some_columns_may_be_no_ratings() -> None:
     """As the numbers of rows beside them."""
     columns = {"CASE": "1 12 23 34 45 60 _ _", "V1": "1 7 3 4 5 6 _ _"}
