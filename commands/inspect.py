@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.text import printable
 from .options import BundleArgument, Json, bundle_place
 from .printing import Column, Table, print_json, print_table
 
@@ -67,10 +68,10 @@ def print_bundle(bundle: "Bundle") -> None:
 
 
 def _labels(bundle: "Bundle") -> list[str]:
-    """Each label; a rated one with its scale, where some are not 0 to 1."""
+    """Each label on one line; a rated one with its scale, where some are not 0 to 1."""
     scales = bundle.meaning.scales if bundle.meaning else {}
     named = {name: f"{name} ({low:g} to {high:g})" for name, (low, high) in scales.items()}
-    return [named.get(label, label) for label in bundle.labels]
+    return [printable(named.get(label, label)) for label in bundle.labels]
 
 
 def _auto(bundle: "Bundle", refused: "Mapping[str, str]") -> dict[str, Any]:

@@ -194,8 +194,9 @@ def audio_from_array(
     if x.ndim not in (1, 2) or (x.ndim == 2 and not 1 <= x.shape[1] <= MAX_CHANNELS):
         wanted = f"[N], or [N, C] with 1 to {MAX_CHANNELS} channels"
         raise ConfigError("waveform", f"shape {x.shape}", wanted=wanted)
-    if not isinstance(sampling_rate, int | float | np.number) or not MIN_RATE <= sampling_rate <= MAX_RATE:
-        wanted = f"{MIN_RATE} to {MAX_RATE} Hz, as a number"
+    is_number = isinstance(sampling_rate, int | float | np.integer | np.floating)
+    if not is_number or not MIN_RATE <= sampling_rate <= MAX_RATE or sampling_rate % 1:
+        wanted = f"{MIN_RATE} to {MAX_RATE} Hz, as a whole number"
         raise ConfigError("sampling_rate", f"{sampling_rate!r} Hz", wanted=wanted)
     block = in_float32(around_zero(x))  # infinity is refused
     blocks = [block.reshape(len(block), -1)] if block.size else []

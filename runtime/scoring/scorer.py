@@ -31,6 +31,7 @@ from ..progress import duration
 from ..system.cpus import usable_cpus
 from ..system.host import MOST_PROCESSES
 from ..tables.rows import Row
+from ..text import short
 from .batches import Batches
 from .decoder_handle import ClipsReady
 from .decoder_messages import DecoderSettings, Segment, Window
@@ -230,7 +231,7 @@ class Scorer:
         """Gives the rows of each path, in the order of the paths.
 
         A file that cannot be scored is a row with an error code, never an exception. Raises ConfigError for
-        one path that is not in a list.
+        one path that is not in a list, and for what is no path in one.
         """
         for rows in self.rows_of_files(paths):
             yield from rows
@@ -395,7 +396,11 @@ def _noted(
             files[ticket] = FileInProgress(source.name)
             yield source
         else:
-            named = _as_bytes_can_be(source)
+            try:
+                named = _as_bytes_can_be(source)
+            except TypeError as error:
+                wanted = "a path: str, bytes or os.PathLike"
+                raise ConfigError(f"paths[{ticket}]", short(source), wanted=wanted) from error
             files[ticket] = FileInProgress(named)
             yield os.fsencode(named)
 

@@ -71,6 +71,13 @@ def test_n25_a_model_and_its_scores_on_the_screen(model: Path, recordings: Path)
     json.loads(call("score", recordings, "-m", model, "--json", code=3).stdout)
 
 
+def test_n25_a_label_with_a_line_end_is_on_one_line(
+    tmp_path: Path, tiny_model_at: Callable[..., Path]
+) -> None:
+    shown = call("inspect", tiny_model_at(tmp_path / "tiny.onnx", labels=("Awe\nful", "Joy"))).output
+    assert r"labels: Awe\nful, Joy" in " ".join(shown.split())
+
+
 def test_n25_rows_for_people(capsys: Captured) -> None:
     row = Row(file=b"\x1b[2J[red].wav", scores={HOSTILE: 0.5, FORMULA: 0.4})
     print_rows([row], (HOSTILE, FORMULA), 2, {})

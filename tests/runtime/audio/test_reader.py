@@ -131,6 +131,15 @@ def test_an_array_is_the_same_as_a_file_of_it(
     )
 
 
+@pytest.mark.parametrize("rate", [44_100.5, np.float32(16_000.25), float("nan"), True, "16000", 1j])
+def test_a_rate_is_a_whole_number(spec: FrontendSpec, rate: Any) -> None:
+    """The resampler would take it for another one. 44100.0 is whole."""
+    with pytest.raises(ConfigError, match=r"sampling_rate \| .* as a whole number"):
+        audio_from_array(np.zeros(100), rate, spec)
+    sound = np.linspace(-1, 1, 1_000)
+    assert_equal(audio_from_array(sound, 44_100.0, spec), audio_from_array(sound, 44_100, spec))
+
+
 def test_audio_can_be_looked_for_in_a_list(spec: FrontendSpec, sound: Samples) -> None:
     """Parts that are arrays have no single truth, so that `==` of all parts would raise."""
     first, second = (audio_from_array(sound, 16_000, spec) for _ in range(2))

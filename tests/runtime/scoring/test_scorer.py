@@ -63,6 +63,15 @@ def test_a_path_is_not_taken_for_a_list_of_letters(scorer: Scorer, path: Any) ->
         next(scorer.score_files(path))
 
 
+@pytest.mark.parametrize("value", [None, float("nan"), 3, ["a.wav"]])
+def test_what_is_no_path_in_a_list_is_named_by_its_place(scorer: Scorer, value: Any) -> None:
+    """As a column of pandas has it where a name is missing."""
+    with pytest.raises(ConfigError) as raised:
+        list(scorer.score_files(["gone.wav", value]))
+    assert str(raised.value) == f"paths[1] | {value!r} | expected a path: str, bytes or os.PathLike"
+    assert [row.error for row in scorer.score_files(["gone.wav"])] == ["missing"]
+
+
 @pytest.mark.parametrize("name", ["lanes", "batch_size", "workers", "channel"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "2"])
 def test_a_number_of_things_is_a_whole_number(tiny_model: Path, name: str, value: Any) -> None:
