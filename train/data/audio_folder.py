@@ -49,6 +49,16 @@ class AudioFolder:
             found = [file for file in found if closeness(file) == best]
         return [file.path for file in found]
 
+    def of_number(self, file_id: str) -> str:
+        """The name of a file whose stem is the same number, as 007.wav for 7 and 7.0; "" for none."""
+        number = audio_stem(PurePosixPath(without_brackets(file_id)).name).removesuffix(".0").lstrip("0")
+        found = (
+            files[0].path.name
+            for stem, files in self._by_stem.items()
+            if stem.isdecimal() and stem.lstrip("0") == number
+        )
+        return next(found, "")
+
     def named_folders(self, file_id: str, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The folders that a cell names: those in front of the file's own, and the file's own below the root.
 

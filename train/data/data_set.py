@@ -139,7 +139,7 @@ def read_data(
     found = _labels(table, rows, names, labels)
     if problem := label_problem(found.columns.labels):
         raise DataError(str(table.path), problem, wanted="a name for each target", fix="--targets NAME,...")
-    _check_files(table, clips)
+    _check_files(table, clips, audio)
     return DataSet(
         path=folder,
         columns=found.columns,
@@ -395,14 +395,17 @@ def _labels(table: _CsvTable, rows: list[_CsvRow], targets: tuple[str, ...], cho
     return labels_of_cells(cells, targets, choice)
 
 
-def _check_files(table: _CsvTable, clips: list[Clip]) -> None:
+def _check_files(table: _CsvTable, clips: list[Clip], audio: AudioFolder) -> None:
     if missing := [clip for clip in clips if not is_file(clip.path)]:
         lines = [clip.line for clip in missing]
+        fix = "add the files, or remove these rows"
+        if name := audio.of_number(missing[0].file_id):
+            fix = f"write the names as the files have them: {name} is there"
         raise table.refused(
             lines,
             f"{_short(missing[0].path.name)} is not in {_short(str(missing[0].path.parent))}",
             wanted="an audio file for each row",
-            fix="add the files, or remove these rows",
+            fix=fix,
         )
 
 

@@ -22,7 +22,16 @@ from ...runtime.text import counted, first_of, short
 _SEPARATORS: Final = (",", ";", "\t")  # the first one wins where several fit
 _SEPARATOR_LINE: Final = re.compile(r"\A\"?sep=(.)\"?\r?\n")  # Excel's
 _LOOKED_AT: Final = 50  # records, to find the separator
-_WORKBOOKS: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # .xlsx and .ods, .xls
+_NO_TEXT: Final = {  # how the files of other programs begin
+    b"PK\x03\x04": "a workbook or an archive",  # .xlsx, .ods
+    b"\xd0\xcf\x11\xe0": "a workbook",  # .xls
+    b"\x1f\x8b": "a compressed file",  # .csv.gz, .rds
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
+    b"$FL": "a file of SPSS",
+    b"<stata_dta>": "a file of Stata",
+    bytes(12) + b"\xc2\xea\x81\x60": "a file of SAS",  # .sas7bdat
+}
 _NO_TABLE: Final = {
     errno.ENOENT: "not there",
     errno.ENOTDIR: "not there",
@@ -169,9 +178,9 @@ def _decoded(path: Path) -> str:
             raise
         fix = "check the path"
         raise DataError(str(path), came, wanted="a table: a CSV or TSV file", fix=fix) from error
-    if content.startswith(_WORKBOOKS):
+    if came := next((kind for begin, kind in _NO_TEXT.items() if content.startswith(begin)), ""):
         fix = "save the table as CSV UTF-8"
-        raise DataError(str(path), "a workbook or an archive", wanted="a table as text", fix=fix)
+        raise DataError(str(path), came, wanted="a table as text", fix=fix)
     encoding = "utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig"
     zero = content[:2].find(b"\0")  # beside an ASCII character in UTF-16 without a mark
     if zero >= 0:

@@ -1,6 +1,7 @@
 """Tables as people and programs write them: each is read as it is meant, or refused in one line."""
 
 import codecs
+import gzip
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -132,6 +133,11 @@ READ: dict[str, Table] = {
 
 REFUSED: dict[str, tuple[Table, tuple[str, ...]]] = {
     "a workbook": (lambda: b"PK\x03\x04\x14\0", ("a workbook", "CSV UTF-8")),
+    "a compressed table": (lambda: gzip.compress(table().encode()), ("a compressed file", "CSV UTF-8")),
+    "a Parquet table": (lambda: b"PAR1\x15\x04", ("a Parquet file", "CSV UTF-8")),
+    "a table of SPSS": (lambda: b"$FL2@(#) IBM SPSS", ("a file of SPSS", "CSV UTF-8")),
+    "a table of Stata": (lambda: b"<stata_dta><header>", ("a file of Stata", "CSV UTF-8")),
+    "a table of SAS": (lambda: bytes(12) + b"\xc2\xea\x81\x60", ("a file of SAS", "CSV UTF-8")),
     "Latin-1": (lambda: table().replace("s2", "Zoë").encode("latin-1"), ("line 4 ", "not UTF-8")),
     "nothing": (lambda: "", ("empty file",)),
     "empty rows alone": (lambda: ";;;\n;;;\n", ("empty file",)),
@@ -278,6 +284,19 @@ def test_where_names_hold_commas_the_list_of_a_file_is_told(folder: Path) -> Non
     choice = LabelChoice(class_targets=("Nat", "ural"))
     with pytest.raises(DataError, match=r"^--class-target \| .* class_targets = \['Nat,ural'\] in data.toml"):
         read(folder, content, labels=choice)
+
+
+def test_numbers_that_have_lost_their_zeros_are_told_the_file(folder: Path) -> None:
+    """As a spreadsheet makes 7 of 007."""
+    for name in ("007.wav", "0010.flac"):
+        (folder / "wav" / name).touch()
+    for cell, there in (("7", "007.wav"), ("10.wav", "0010.flac"), ("7.0", "007.wav"), ("[7]", "007.wav")):
+        content = str(changed(0, {"a2": cell, "b1": "8"})())
+        with pytest.raises(DataError, match=r"lines 3, 5 \(2 in all\) ") as raised:
+            read(folder, content)
+        assert raised.value.fix == f"write the names as the files have them: {there} is there"
+    with pytest.raises(DataError, match="add the files, or remove these rows"):
+        read(folder, changed(0, {"a2": "8"})())
 
 
 def test_a_folder_of_recordings_that_is_not_there_is_named(folder: Path) -> None:
