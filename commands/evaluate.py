@@ -158,16 +158,20 @@ def _print_classes(evaluation: "Evaluation") -> None:
     from ..train.evidence.significance import FEWEST_SPEAKERS
     from ..train.method.tasks import METRIC_NAMES
 
-    intervals = evaluation.uar_intervals
+    intervals = evaluation.uar_intervals or ()
+    known = [not math.isnan(low) for low, _ in intervals]
     table = Table(
-        "class target", *numbers("UAR"), *([Column("95%")] if intervals else []), *numbers("classes")
+        "class target", *numbers("UAR"), *([Column("95%")] if any(known) else []), *numbers("classes")
     )
     for j, target in enumerate(evaluation.classes):
-        cells = [interval_text(*intervals[j])] if intervals else []
+        cells = [interval_text(*intervals[j])] if any(known) else []
         table.add_row(target.name, number_text(evaluation.uar[j]), *cells, str(len(target.classes)))
-    interval = "95% by resampling speakers" if intervals else f"no 95% interval: {evaluation.no_evidence}"
-    if intervals and any(math.isnan(low) for low, _ in intervals):
-        interval += f", not where a class is of fewer than {FEWEST_SPEAKERS} speakers"
+    few = f"a class is of fewer than {FEWEST_SPEAKERS} speakers"
+    interval = (
+        "95% by resampling speakers" if any(known) else f"no 95% interval: {evaluation.no_evidence or few}"
+    )
+    if any(known) and not all(known):
+        interval += f", not where {few}"
     metric = METRIC_NAMES[evaluation.metric]
     metric += (
         f" {evaluation.score:z.3f}"

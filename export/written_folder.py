@@ -91,11 +91,15 @@ def check_rewritable(folder: Path, option: str, holds: str) -> None:
                 wanted=f"a folder with {holds}",
                 fix=f"choose another {option}",
             )
-    if record.get("option") != option:
-        other = record.get("option")
-        came = f"written for {other}" if other else f"its {RECORD} does not say what it holds"
+    if (other := _option_of(record)) != option:
         fix = f"choose another {option}, or remove it"
-        raise ModelError(str(folder), came, wanted=f"a folder with {holds}", fix=fix)
+        raise ModelError(str(folder), f"written for {other}", wanted=f"a folder with {holds}", fix=fix)
+
+
+def _option_of(record: _Record) -> str:
+    """What the folder was written for; a record that does not say it lists the files."""
+    is_repository = any(name.endswith("/config.pbtxt") for name in record["files"])
+    return record.get("option") or ("--triton" if is_repository else "--web")
 
 
 def _files(folder: Path) -> list[Path]:

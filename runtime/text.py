@@ -10,7 +10,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import Any, Final
 
 # Control characters, separators of lines and paragraphs, what turns the direction of text or annotates
@@ -34,7 +33,9 @@ def printable(text: object) -> str:
 
 def in_html(text: object) -> str:
     """`printable` for a page or a drawing, where it is text and no markup."""
-    return escape(printable(text))
+    import html  # not above: --help needs no table of entities
+
+    return html.escape(printable(text))
 
 
 def printable_lines(text: object) -> str:

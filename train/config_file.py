@@ -2,7 +2,6 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +19,12 @@ MAY_DIFFER: Final = PLACES | {"device", "compile", "checkpoint_minutes", "tensor
 
 def toml_from_config(config: Config) -> str:
     """The text of config.toml, a setting a line: all of them, but of labels and places only what is used."""
-    text = tomli_w.dumps(config.to_dict(), indent=0)
+    return toml_text(config.to_dict())
+
+
+def toml_text(document: Mapping[str, Any]) -> str:
+    """The text of a config.toml, a setting a line."""
+    text = tomli_w.dumps(document, indent=0)
     # tomli-w gives each item of an array its own line. It escapes the line ends of text, so those that
     # are left in the middle of a setting belong to arrays.
     return text.replace("[\n", "[").replace(",\n]", "]").replace(",\n", ", ")
@@ -29,12 +33,6 @@ def toml_from_config(config: Config) -> str:
 def config_from_toml(path: Path) -> Config:
     """Reads a config.toml. Raises ConfigError."""
     return config_from_dict(read_toml(path), source=str(path))
-
-
-def with_places_of(config: Config, other: Config) -> Config:
-    """Where the data of another config lie."""
-    data = other.data
-    return replace(config, data=replace(config.data, dir=data.dir, csv=data.csv, audio=data.audio))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -231,8 +231,9 @@ def data_from_config(config: Config, run: Path | None = None) -> DataSet:
 
     Raises DataError; of a `run`, whose data may lie elsewhere by now, it says how the run learns where.
     """
-    places = [place for place in (config.data.dir, config.data.csv, config.data.audio) if place]
-    if run and (gone := [place for place in places if not Path(place).exists()]):
+    named = config.data
+    places = [named.csv, named.audio] if named.csv and named.audio else [named.dir, named.csv, named.audio]
+    if run and (gone := [place for place in places if place and not Path(place).exists()]):
         now = "--csv FILE --audio FOLDER" if config.data.csv else "--data DIR"
         fix = f"say where it lies now: rrtn train --resume --out {quoted(run)} {now}"
         raise DataError(gone[0], "is not there", wanted=f"the data that {run} was trained on", fix=fix)

@@ -1,5 +1,6 @@
 """The state of a training run: from its folder into a stepper, and back."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from .checkpoint import (
     split_weights,
 )
 from .config import Config, config_from_dict
-from .config_file import changes_on_resume, config_from_toml, toml_from_config, with_places_of
+from .config_file import PLACES, changes_on_resume, read_toml, toml_from_config, toml_text
 from .distributed import World, check_equal, from_first
 from .host_copy import HostCopy, Tensors
 from .run_folder import RunFolder
@@ -38,9 +39,12 @@ def start(run: RunFolder, config: Config, info: CheckpointInfo) -> None:
 
 def keep_places(run: RunFolder, config: Config) -> None:
     """Writes into the config.toml of a finished run where its data lie now, which changes no result."""
-    before = config_from_toml(run.config)
-    if (now := with_places_of(before, config)) != before:
-        write_bytes(run.config, toml_from_config(now).encode())
+    document = read_toml(run.config)
+    places = {name: value for name, value in config.to_dict()["data"].items() if f"data.{name}" in PLACES}
+    data = {name: value for name, value in document["data"].items() if f"data.{name}" not in PLACES}
+    if (now := {**document, "data": places | data}) != document:
+        with contextlib.suppress(OSError):  # a folder that takes no file: `--data` says it the next time, too
+            write_bytes(run.config, toml_text(now).encode())
 
 
 def restored(

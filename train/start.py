@@ -28,9 +28,8 @@ from .run_folder import RUNS, free_name
 from .sections import flat_settings
 
 Say = Callable[[str], object]  # takes a line for the person
-_OF_A_PROCESS: Final = PLACES | {
-    "device"
-}  # settings that ranks may have of their own: data is compared itself
+# Settings that ranks may have of their own. The data is compared itself.
+_OF_A_PROCESS: Final = PLACES | {"device", "tensorboard", "checkpoint_minutes"}
 _PRECISIONS: Final = ("fp32", "tf32", "fp16", "bf16")  # a GPU that has one of auto's has those before it
 
 

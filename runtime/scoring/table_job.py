@@ -219,13 +219,6 @@ def check_job(
         raise _not_this_table(target, "is there already, and not known to be of these files")
     if job and set(job.get(_INPUTS, inputs)) != set(inputs):
         raise _not_this_table(target, f"has the scores of {_short(', '.join(job[_INPUTS]))}")
-    if job and (known := job.get(_TABLES)) and target.exists() and sha256_of(target) not in known:
-        raise ConfigError(
-            f"--out {target}",
-            "was changed since rrtn wrote it",
-            wanted="the table as it was, or none",
-            fix="move it away and run the command again: no file is scored twice",
-        )
 
 
 @contextlib.contextmanager
@@ -254,6 +247,8 @@ def opened_job(
         embeddings = settings.get(_EMBEDDING) is not None
         check_job(target, inputs, embeddings=embeddings, overwrite=overwrite, append=append)
         job = None if overwrite else _job(folder)
+        if job and not append:
+            _check_unchanged(job, target)
         if job is None:  # without job.json nobody knows what the parts are
             _empty(folder)
         else:
@@ -381,6 +376,17 @@ def _not_this_table(target: Path, came: str) -> ConfigError:
         wanted="a table of the same AUDIO and --list, or none",
         fix="choose another --out; --append keeps its rows, --overwrite begins anew",
     )
+
+
+def _check_unchanged(job: dict[str, Any], target: Path) -> None:
+    """Raises ConfigError where the table is not as rrtn wrote it. To be asked under the lock."""
+    if (known := job.get(_TABLES)) and target.exists() and sha256_of(target) not in known:
+        raise ConfigError(
+            f"--out {target}",
+            "was changed since rrtn wrote it",
+            wanted="the table as it was, or none",
+            fix="move it away and run the command again: no file is scored twice",
+        )
 
 
 def _check_working_directory(job: dict[str, Any], target: Path) -> None:

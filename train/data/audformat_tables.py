@@ -57,7 +57,7 @@ def _joined(folder: Path, database: Any, tables: Sequence[str], speaker: str) ->
         raise DataError(SPEAKER.option, speaker, wanted=f"a column of {folder}: {', '.join(columns)}")
     if not speaker:
         speaker, _ = column_of_role(
-            SPEAKER, [*columns], lambda name: [row.get(name, "") for row in rows.values()], where=str(folder)
+            SPEAKER, [*columns], lambda name: [row.get(name, "") for row in rows.values()]
         )
     names = {column: "Subject_ID" if column == speaker else column for column in columns}
     renamed = [{names[column]: cell for column, cell in row.items()} for row in rows.values()]

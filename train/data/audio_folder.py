@@ -71,6 +71,11 @@ class AudioFolder:
         front, own = keys[: len(keys) - depth], keys[len(keys) - depth :]
         return () if front[-1:] == (_key(self.root.name),) else front, own
 
+    def known_name(self, file_id: str) -> str:
+        """What the names of one file have in common, wherever it lies; "" where there is no such file."""
+        key = _key(audio_stem(_parts(file_id)[-1])) if _parts(file_id) else ""
+        return key if key in self._by_stem else ""
+
     def files(self) -> Iterator[Path]:
         """All audio that is not hidden, whatever its folder and suffix."""
         for files in self._by_stem.values():

@@ -12,8 +12,9 @@ from typing import Final
 from .table_text import is_none
 
 # Words of a column's name, in small letters. A name that has no other words is metadata.
-_SPEAKERS: Final = "subject speaker spk participant actor singer performer person patient user worker"
-_NUMBERED: Final = ("", "id", "name", "code", "number", "no", "nr")  # what may follow: Subject_ID
+# Who speaks comes first: a subject beside a speaker may be one who listens.
+_SPEAKERS: Final = "speaker spk actor singer performer subject participant person patient user worker"
+_NUMBERED: Final = ("id", "", "name", "code", "number", "no", "nr")  # what may follow: Subject_ID
 _RECORDING: Final = """
     id uid uuid key index idx row unnamed number no nr code file fileid filename filepath path folder name url
     wav audio clip recording utterance utt segment sentence session take repetition trial corpus dataset
@@ -32,13 +33,13 @@ METADATA: Final = frozenset(
     [f"{who}{what}" for who in _SPEAKERS.split() for what in _NUMBERED]
     + f"{_RECORDING} {_TIME} {_PEOPLE}".split()
 )
-# Names of the columns that a table needs; earlier ones are taken where several of a table agree.
+# Names of the columns that a table needs; of several in a table the earlier one is taken.
 FILE_NAMES: Final = (
     *("fileid", "filename", "filepath", "file", "path", "audiofile", "audiopath", "audio", "wavfile", "wav"),
     *("clip", "clipid", "recording", "recordingid", "utterance", "utteranceid"),
 )
 SPLIT_NAMES: Final = ("split", "partition", "subset", "set")
-SPEAKER_NAMES: Final = tuple(f"{who}{what}" for who in _SPEAKERS.split() for what in ("id", *_NUMBERED))
+SPEAKER_NAMES: Final = tuple(f"{who}{what}" for who in _SPEAKERS.split() for what in _NUMBERED)
 COUNTRY_NAMES: Final = ("countrystring", "country")
 
 SPLITS: Final = ("Train", "Val", "Test")

@@ -6,6 +6,7 @@ challenges as they are unpacked, and databases in audformat.
 
 import contextlib
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,6 @@ from .table_text import (
     TableRecord,
     TextTable,
     is_none,
-    name_taken,
     named_columns,
     read_text_table,
     refused_lines,
@@ -214,8 +214,14 @@ def _own_table(path: Path, audio: Path, places: DataPlaces, rater_column: str = 
         raise DataError(
             f"{path}, line 1", f"no column File_ID; the header has {header}", fix="--file-column NAME"
         )
+    if twice := [column for column in dict.fromkeys(roles) if column and roles.count(column) > 1]:
+        came, fix = (
+            f"column {twice[0]!r} for two of File_ID, Split and Subject_ID",
+            "copy the column in the table",
+        )
+        raise DataError(str(path), came, wanted="a column for each", fix=fix)
     text = with_decimal_points(named_columns(text), but=roles)
-    columns = _under_usual_names(text, roles)
+    columns, notes = _under_usual_names(text, roles)
     rows = [dict(zip(columns, record.cells, strict=True)) for record in text.records]
     for row in rows:
         row["File_ID"] = _below(row["File_ID"], audio)
@@ -224,17 +230,23 @@ def _own_table(path: Path, audio: Path, places: DataPlaces, rater_column: str = 
     if rater_column:
         _write_each_file_in_one_way(rows, files)
     lines = [record.line for record in text.records]
-    return SourceTable(columns=columns, rows=rows, path=path, lines=lines, audio=resolved(audio))
+    return SourceTable(columns=columns, rows=rows, path=path, lines=lines, audio=resolved(audio), notes=notes)
 
 
-def _under_usual_names(text: TextTable, roles: Roles) -> tuple[str, ...]:
-    """The columns, with the names of Hume-VB for those of the roles. Raises DataError for a name twice."""
+def _under_usual_names(text: TextTable, roles: Roles) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns, with the names of Hume-VB for those of the roles, and notes.
+
+    A column that has such a name, and is passed over, gets another one.
+    """
     renamed = {column: name for column, name in zip(roles, _ROLES, strict=True) if column}
+    for name in set(renamed.values()) & set(text.columns) - set(renamed):
+        numbers = (f"{name}_{number}" for number in itertools.count(2))
+        renamed[name] = next(other for other in numbers if other not in text.columns)
     columns = tuple(renamed.get(name, name) for name in text.columns)
-    for column, name in renamed.items():
-        if columns.count(name) > 1:
-            raise name_taken(text, name, column)
-    return columns
+    passed_over = {old: new for old, new in renamed.items() if old in _ROLES and new not in _ROLES}
+    return columns, tuple(
+        f"{old} is called {new}: another column takes its place" for old, new in passed_over.items()
+    )
 
 
 def _write_each_file_in_one_way(rows: list[dict[str, str]], audio: AudioFolder) -> None:

@@ -141,7 +141,7 @@ def _key(name: str) -> str:
 def _speaker_key(name: str) -> str | Decimal:
     """Equal also for names that are one number, or that differ in zeros and in what parts their words."""
     key = unicodedata.normalize("NFKC", name).casefold()
-    if number(key) is not None:
+    if "e" not in key and number(key) is not None:  # 12e45 may be a hash
         return Decimal(key)
     parted = _BETWEEN_NUMBERS.sub("_", key)  # 1_11 is not 11_1
     return _LEADING_ZEROS.sub("", _BESIDE_WORDS.sub("", parted)) or key

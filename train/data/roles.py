@@ -9,6 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from ...runtime.errors import DataError
+from ...runtime.system.host import quoted
 from ...runtime.text import first_of
 from .audio_folder import AudioFolder
 from .column_names import FILE_NAMES, SPEAKER_NAMES, SPLIT_NAMES, SPLITS, speaker_of, split_of, words
@@ -28,10 +29,10 @@ class Role:
     """What one column of a table says of each row."""
 
     usual: str  # its column in the Hume-VB layout
-    names: tuple[str, ...]  # of such columns; the earlier ones are taken where several agree
+    names: tuple[str, ...]  # of such columns; of several the earlier one is taken
     what: str  # that it names
     option: str
-    meaning: Callable[[str], Hashable]  # of a cell; False as a truth where a cell has none
+    meaning: Callable[[str], Hashable]  # of a cell; false where it has none
     is_label: bool = False  # cells tell rows apart, and mean nothing else
 
 
@@ -52,7 +53,7 @@ def roles_of_audio(audio: AudioFolder) -> tuple[Role, Role, Role]:
         names=FILE_NAMES,
         what="the files",
         option="--file-column",
-        meaning=lambda cell: tuple(audio.candidates(cell)),
+        meaning=audio.known_name,
     )
     split = Role(
         usual="Split", names=SPLIT_NAMES, what="the splits", option="--split-column", meaning=_known_split
@@ -63,7 +64,7 @@ def roles_of_audio(audio: AudioFolder) -> tuple[Role, Role, Role]:
 def roles_of_table(table: TextTable, asked: Roles, audio: AudioFolder) -> tuple[Roles, list[str]]:
     """The columns that are asked for, else those of the usual names; and a warning for each passed over.
 
-    Raises DataError where one that is asked for is not there, and what `column_of_role` raises.
+    Raises DataError where one that is asked for is not there.
     """
     found, warnings = [], []
     for role, column in zip(roles_of_audio(audio), asked, strict=True):
@@ -73,45 +74,57 @@ def roles_of_table(table: TextTable, asked: Roles, audio: AudioFolder) -> tuple[
                 raise DataError(role.option, column, wanted=wanted)
             found.append(column)
             continue
-        others, where = [name for name in table.columns if name not in asked], f"{table.path}, line 1"
-        usual, texts = column_of_role(role, others, partial(_cells, table), where=where)
+        usual, text = column_of_role(role, table.columns, partial(_cells, table))
         found.append(usual)
-        warnings += [f"{table.path.name}: {text}" for text in texts]
+        warnings += [f"{table.path.name}: {text}"] if text else []
     return Roles(*found), warnings
 
 
 def column_of_role(
-    role: Role, columns: Sequence[str], cells_of: Callable[[str], Sequence[str]], *, where: str
-) -> tuple[str, list[str]]:
-    """The column that has one of the role's names in any spelling; "" where none has.
+    role: Role, columns: Sequence[str], cells_of: Callable[[str], Sequence[str]]
+) -> tuple[str, str]:
+    """The column that has one of the role's names in any spelling, and a warning; "" where there is none.
 
-    Of several, those count that mean something in a row. Where two of these differ, the one that has the
-    exact name of the Hume-VB layout is taken, and a text says it. Without such a one this is a DataError:
-    nobody would notice that the wrong one was taken. `cells_of` has the cells [n] of a column, and `where`
-    is the place of the header.
+    Of several, those count whose cells [n], as `cells_of` has them, mean something. The one with the exact
+    name of the Hume-VB layout is taken, else the one whose name comes first. The warning names those that
+    say something else.
     """
     joined = {column: "".join(words(column)) for column in columns}
     named = [column for name in role.names for column in joined if joined[column] == name]
     if len(named) < 2:
-        return "".join(named), []
-    meanings = {column: [*map(role.meaning, cells_of(column))] for column in named}
-    named = [column for column in named if any(meanings[column])] or named[:1]
+        return "".join(named), ""
+    cells = {column: cells_of(column) for column in named}
+    named = [column for column in named if _says_something(role, cells[column])] or named[:1]
     chosen = role.usual if role.usual in named else named[0]
-    unlike = [name for name in named if not _agree(meanings[chosen], meanings[name], role.is_label)]
+    unlike = [name for name in named if name != chosen and _differ(role, cells[chosen], cells[name])]
     if not unlike:
-        return chosen, []
-    if chosen != role.usual:
-        came, fix = f"{chosen} and {unlike[0]} both name {role.what}, and differ", f"{role.option} NAME"
-        raise DataError(where, came, wanted="one such column", fix=f"{fix}, or rename the other one")
-    differ = "differs from it and is" if len(unlike) == 1 else "differ from it and are"
-    return chosen, [f"{chosen} names {role.what}; {first_of(unlike)} {differ} passed over"]
+        return chosen, ""
+    verb = "differs from it and is" if len(unlike) == 1 else "differ from it and are"
+    other = f"{role.option} {quoted(unlike[0])} takes {'it' if len(unlike) == 1 else 'the first of them'}"
+    return chosen, f"{chosen} names {role.what}; {first_of(unlike)} {verb} passed over: {other}"
 
 
-def _agree(one: Sequence[Hashable], other: Sequence[Hashable], is_label: bool) -> bool:
-    """[n] meanings of two columns. Labels agree where each of one column is always the same of the other."""
-    if not is_label:
-        return one == other
-    return len(set(one)) == len(set(other)) == len(set(zip(one, other, strict=True)))
+def _says_something(role: Role, cells: Sequence[str]) -> bool:
+    """Labels do where they tell rows apart."""
+    meanings = filter(None, map(role.meaning, cells))
+    first = next(meanings, None)
+    return first is not None and (not role.is_label or any(other != first for other in meanings))
+
+
+def _differ(role: Role, one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two columns differ where both mean something: labels where one is none of the other's names."""
+    there: dict[Hashable, Hashable] = {}
+    back: dict[Hashable, Hashable] = {}
+    for a, b in dict.fromkeys(zip(one, other, strict=True)):
+        left, right = role.meaning(a), role.meaning(b)
+        if not (left and right):
+            continue
+        if not role.is_label:
+            if left != right:
+                return True
+        elif there.setdefault(left, right) != right or back.setdefault(right, left) != left:
+            return True
+    return False
 
 
 def _cells(table: TextTable, column: str) -> list[str]:

@@ -29,15 +29,12 @@ CLIPS: Final = 4  # shown: the best and the worst two by their error
 
 def clips_of_evaluation(config: Config, evaluation: Evaluation) -> list[ShownClip]:
     """The best predicted ones first, the worst one last."""
-    training, split = (
-        split_clips(data_from_config(config), name, config.frontend, torch.device("cpu"))
-        for name in ("Train", "Val")
-    )
+    split = split_clips(data_from_config(config), "Val", config.frontend, torch.device("cpu"))
     errors = errors_of_clips(evaluation.predictions, config.data.columns)
     order = np.argsort(errors)[: int((~np.isnan(errors)).sum())]
     best = order[: CLIPS // 2].tolist()
     worst = [sample for sample in order[-(CLIPS // 2) :].tolist() if sample not in best]
-    fill = mel_mean(training, LogMel(config.frontend))
+    fill = mel_mean(split, LogMel(config.frontend))
     shown = [(sample, "best predicted") for sample in best] + [
         (sample, "worst predicted") for sample in worst
     ]

@@ -14,6 +14,7 @@ from abandoned import abandon
 from rrtn.export.triton import triton_repository_from_bundle
 from rrtn.export.web import one_file
 from rrtn.export.web.page import check_page_place, page_from_bundle
+from rrtn.export.written_folder import check_rewritable
 from rrtn.runtime import load_bundle
 from rrtn.runtime.bundle import Bundle
 from rrtn.runtime.errors import ConfigError, ModelError
@@ -141,15 +142,17 @@ def test_a_page_and_a_repository_do_not_replace_one_another(bundle: Bundle, tmp_
     assert [sorted(tmp_path.rglob("*"))] == before
 
 
-def test_a_folder_whose_record_does_not_say_what_it_holds_stays(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_folder_whose_record_does_not_say_what_it_holds_is_told_by_its_files(
+    bundle: Bundle, tmp_path: Path
+) -> None:
     page_from_bundle(bundle, tmp_path / "page")
     record = tmp_path / "page/rrtn.json"
     kept = {name: value for name, value in json.loads(record.read_text()).items() if name != "option"}
     record.write_text(json.dumps(kept))
-    before = contents(tmp_path / "page")
-    with pytest.raises(ModelError, match=r"page \| its rrtn.json does not say what it holds .* or remove it"):
-        page_from_bundle(bundle, tmp_path / "page")
-    assert contents(tmp_path / "page") == before
+    with pytest.raises(ModelError, match=r"page \| written for --web \| .* or remove it"):
+        check_rewritable(tmp_path / "page", "--triton", "a repository")
+    page_from_bundle(bundle, tmp_path / "page")
+    assert json.loads(record.read_text())["option"] == "--web"
 
 
 def test_a_file_that_is_no_page_of_ours_stays(bundle: Bundle, tmp_path: Path) -> None:

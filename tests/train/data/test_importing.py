@@ -204,13 +204,22 @@ def test_a_refusal_names_the_lines_of_ones_own_table(own: Path, tmp_path: Path) 
         imported(own, tmp_path / "out", places=places, settings={"targets": ["Joy"]})
 
 
-def test_a_column_whose_name_another_one_takes_is_named(own: Path, tmp_path: Path) -> None:
+def test_a_column_whose_name_another_one_takes_gets_another_one(own: Path, tmp_path: Path) -> None:
+    places = DataPlaces(audio=tmp_path / "takes", file_column="Datei")
     own.write_text(own.read_text(encoding="utf-8-sig").replace("Age", "File_ID"))
-    with pytest.raises(DataError, match=r"line 1 \| column 'File_ID' beside 'Datei', .* \| rename 'File_ID'"):
-        imported(own, tmp_path / "out", places=DataPlaces(audio=tmp_path / "takes", file_column="Datei"))
+    made = imported(own, tmp_path / "out", places=places, settings={"scale": ["1:10"]})
+    header = (tmp_path / "out/data_info.csv").read_text().splitlines()[0].split(",")
+    assert {"File_ID", "File_ID_2"} <= set(header)
+    assert "File_ID is called File_ID_2: another column takes its place" in made.notes
     own.write_text(own.read_text().replace("File_ID", "Valence"))
     with pytest.raises(DataError, match=r"line 1 \| column 'Valence' twice"):
-        imported(own, tmp_path / "out", places=DataPlaces(audio=tmp_path / "takes", file_column="Datei"))
+        imported(own, tmp_path / "other", places=places)
+
+
+def test_a_column_for_two_roles_is_refused_by_its_name(own: Path, tmp_path: Path) -> None:
+    places = DataPlaces(audio=tmp_path / "takes", file_column="Datei", speaker_column="Datei")
+    with pytest.raises(DataError, match=r"column 'Datei' for two of .* \| copy the column in the table"):
+        imported(own, tmp_path / "out", places=places)
 
 
 @pytest.mark.parametrize("shares", [(0.7, 0.15, 0.15), (0.5, 0.5, 0.0), (0.34, 0.33, 0.33)])
@@ -356,10 +365,11 @@ def test_a_database_in_audformat_brings_its_split_speakers_and_scale(tmp_path: P
 
 
 @pytest.mark.filterwarnings("ignore")  # those of audformat about pandas
-def test_a_database_in_audformat_with_speakers_and_subjects_is_asked_who_speaks(tmp_path: Path) -> None:
+def test_of_a_database_in_audformat_with_speakers_and_subjects_the_speakers_are_taken(tmp_path: Path) -> None:
     source = audformat_database(tmp_path / "db", subjects="xyxyxy")
-    with pytest.raises(DataError, match=r"subject and speaker both name the speakers, .*--speaker-column"):
-        imported(source, tmp_path / "out")
+    made = imported(source, tmp_path / "first")
+    assert [clip.speaker for clip in made.data.splits["Train"].clips] == list("aabb")
+    assert any("subject differs from it and is passed over" in text for text in made.data.warnings)
     with pytest.raises(DataError, match=r"--speaker-column \| nobody \| expected a column of .*subject"):
         imported(source, tmp_path / "out", places=DataPlaces(speaker_column="nobody"))
     made = imported(source, tmp_path / "out", places=DataPlaces(speaker_column="subject"))

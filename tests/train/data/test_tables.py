@@ -398,28 +398,31 @@ def two_columns(role: str, one: str, other: str, cells: tuple[str, str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("role", "columns", "cells", "message"),
+    ("role", "columns", "cells", "what"),
     [
-        ("Subject_ID", ("speaker", "subject"), (SAME_PEOPLE[0], "x y x y x y"), "both name the speakers"),
-        ("Subject_ID", ("actor", "participant"), (SAME_PEOPLE[0], "x y x y x y"), "both name the speakers"),
-        ("Subject_ID", ("speaker", "subject"), (SAME_PEOPLE[0], "1 1 2 2 4 5"), "both name the speakers"),
-        ("Split", ("split", "partition"), (SAME_SPLITS[0], "train dev train dev dev test"), "the splits"),
+        ("Subject_ID", ("speaker", "subject"), (SAME_PEOPLE[0], "x y x y x y"), "speakers"),
+        ("Subject_ID", ("actor", "participant"), (SAME_PEOPLE[0], "x y x y x y"), "speakers"),
+        ("Subject_ID", ("speaker", "worker_id"), (SAME_PEOPLE[0], "1 1 2 2 4 5"), "speakers"),
+        ("Split", ("split", "partition"), (SAME_SPLITS[0], "train dev train dev dev test"), "splits"),
         ("File_ID", ("file", "path"), (SAME_FILES[0], "a2.wav a1.wav a3.wav b1.wav b2.wav c1.wav"), "files"),
     ],
 )
-def test_two_columns_of_one_role_that_differ_are_refused(
-    role: str, columns: tuple[str, str], cells: tuple[str, str], message: str, folder: Path
+def test_of_two_columns_of_one_role_that_differ_the_one_that_is_passed_over_is_named(
+    role: str, columns: tuple[str, str], cells: tuple[str, str], what: str, folder: Path
 ) -> None:
-    """Whatever their order; who names one of them is asked no more."""
+    """Whatever their order: who speaks comes before who may be listening."""
     flag = {"File_ID": "file", "Split": "split", "Subject_ID": "speaker"}[role]
+    taken, passed_over = columns
     for one, other in ((0, 1), (1, 0)):
         content = two_columns(role, columns[one], columns[other], (cells[one], cells[other]))
-        with pytest.raises(DataError, match=message) as raised:
-            read(folder, content)
-        assert all(name in raised.value.came for name in columns)
-        assert f"--{flag}-column NAME" in raised.value.fix
-    named = DataPlaces(**{f"{flag}_column": columns[0]})
-    assert read(folder, content, places=named).targets == ("Valence", "Arousal")
+        data = read(folder, content)
+        assert [warning for warning in data.warnings if "passed over" in warning] == [
+            f"data_info.csv: {taken} names the {what}; {passed_over} differs from it and is passed over: "
+            f"--{flag}-column {passed_over} takes it"
+        ]
+        assert len({clip.speaker for split in data.splits.values() for clip in split.clips}) == 5
+    named = read(folder, content, places=DataPlaces(**{f"{flag}_column": passed_over}))
+    assert not any("passed over" in warning for warning in named.warnings)
 
 
 @pytest.mark.parametrize(
@@ -427,6 +430,8 @@ def test_two_columns_of_one_role_that_differ_are_refused(
     [
         ("Subject_ID", ("speaker", "subject"), SAME_PEOPLE),
         ("Subject_ID", ("speaker", "subject"), (SAME_PEOPLE[0], "NA NA NA NA NA NA")),
+        ("Subject_ID", ("actor", "person"), ("no no no no no no", SAME_PEOPLE[1])),
+        ("Subject_ID", ("speaker", "person"), (SAME_PEOPLE[0], "Ann NA Bo NA Dee NA")),
         ("Split", ("split", "partition"), SAME_SPLITS),
         ("Split", ("subset", "set"), (SAME_SPLITS[0], "A B A B A B")),
         ("Split", ("split", "set"), ("A B A B A B", SAME_SPLITS[1])),
@@ -452,10 +457,19 @@ def test_the_exact_names_of_hume_vb_win_and_what_differs_is_said(folder: Path) -
     assert [clip.speaker for clip in data.splits["Train"].clips] == ["s1", "s1", "s2"]
     assert [clip.path.name for clip in data.splits["Val"].clips] == ["b1.wav", "b2.wav"]
     assert [warning for warning in data.warnings if "passed over" in warning] == [
-        "data_info.csv: File_ID names the files; filename differs from it and is passed over",
-        "data_info.csv: Split names the splits; partition differs from it and is passed over",
-        "data_info.csv: Subject_ID names the speakers; speaker differs from it and is passed over",
+        "data_info.csv: File_ID names the files; filename differs from it and is passed over: "
+        "--file-column filename takes it",
+        "data_info.csv: Split names the splits; partition differs from it and is passed over: "
+        "--split-column partition takes it",
+        "data_info.csv: Subject_ID names the speakers; speaker differs from it and is passed over: "
+        "--speaker-column speaker takes it",
     ]
+
+
+def test_a_column_may_name_the_files_and_the_speakers(folder: Path) -> None:
+    """As where each clip is taken for a speaker of its own."""
+    data = read(folder, table(HEADER, ROWS), places=DataPlaces(speaker_column="File_ID"))
+    assert len({clip.speaker for split in data.splits.values() for clip in split.clips}) == 6
 
 
 def test_numbers_that_may_have_separators_of_thousands_are_no_decimals(folder: Path) -> None:
@@ -597,7 +611,7 @@ def test_speakers_that_may_be_one_are_told(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    ["14 14.0", "14 014", "VP_14 VP14", "VP-14 vp_14", "VP014 VP14", "AnnaMaria Anna-Maria", "1e1 10.0"],
+    ["14 14.0", "14 014", "VP_14 VP14", "VP-14 vp_14", "VP014 VP14", "AnnaMaria Anna-Maria"],
 )
 def test_speakers_that_are_spelt_in_two_ways_are_told(names: str, folder: Path) -> None:
     one, other = sorted(names.split())

@@ -84,9 +84,6 @@ def test_what_is_wrong_with_other_data_is_mended_beside_its_table(
     settings.write_text("file_column = 'Nope'")
     assert refusal(folder).startswith(f"{settings}: file_column | Nope | expected a column of {table}: Datei")
     settings.unlink()
-    two = [f"{line},{cell}" for line, cell in zip(csv_lines, ["speaker", *"xyxyxyxyxyxyxy"], strict=True)]
-    table.write_text("\n".join(two).replace("Subject_ID", "subject"))
-    assert refusal(folder).endswith(f" | in {settings}: speaker_column = 'NAME', or rename the other one")
     table.write_text("\n".join(csv_lines).replace("[00009]", "../00009"))
     assert refusal(folder).endswith(
         f" | in {settings}: the folder that all files lie below: audio = 'FOLDER'"
