@@ -1,9 +1,8 @@
 """How good a run is on a split, beside what a ridge regression reaches there."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -59,23 +58,26 @@ def evaluate(
         _check_comparable(ours, theirs)
     if submission:
         _check_submission(submission, ours)
-    seeds = [one.kept_predictions(split) for one in ours.trained]
-    last = ours.trained[-1]
+    epochs, seeds, heard = [], [], []
+    for last in ours.trained():
+        epochs.append(last.info.epoch)
+        seeds.append(last.kept_predictions(split))
+        heard.append(ours.heard(last))
     task, columns = task_of_name(last.config.data.task), last.config.data.columns
     wanted = ridge and bool(columns.targets)
     baseline = wanted and last.can_fit_ridge()
-    is_own = DATA_CHANGED not in ours.heard and last.is_of_its_own_data
+    is_own = DATA_CHANGED not in heard and last.is_of_its_own_data
     if submission:
         write_test_submission(submission, last.predictions("Test"), submitted_columns(task, columns.names))
     return Evaluation(
         run=run,
-        epochs=tuple(one.info.epoch for one in ours.trained),
+        epochs=tuple(epochs),
         seeds=tuple(seeds),
         ridge=last.ridge_ccc(split) if baseline else None,
         synthetic=is_synthetic(last.data.path),
         split=split,
         chosen_on=split == "Val" and not ours.folds and is_own,
-        data_changed=DATA_CHANGED in ours.heard,
+        data_changed=DATA_CHANGED in heard,
         ridge_of_others=baseline and data is not None and not is_own,
         ridge_lacks_train=wanted and not baseline,
         folds=len(ours.folds),
@@ -85,8 +87,7 @@ def evaluate(
             for grouping in groupings
         ),
         remarks=_remarks(
-            {run: [*ours.heard, *_notes(last, split)]}
-            | {theirs.folder: _heard_by(theirs) for theirs in compared}
+            {run: [*heard, *_notes(last, split)]} | {theirs.folder: _heard_by(theirs) for theirs in compared}
         ),
         scales=columns.scales if columns.is_scaled else (),
         task=task,
@@ -113,26 +114,23 @@ class _Seeds:
         """Whether no other clips are asked for than those that its epochs were chosen on."""
         return self.data is None and self.split == "Val"
 
-    @cached_property
-    def trained(self) -> list[TrainedRun]:
-        """[S]. Raises DataError where the data cannot be read, and ModelError."""
-        found = []
+    def trained(self) -> Iterator[TrainedRun]:
+        """The runs with their data, one after the other. Raises ModelError, DataError."""
         for run in self.runs:
             with Progress("read the run") as bar:
                 bar.update(0, str(run))
-                found.append(trained_run(run, self.data, self.split))
-        return found
+                found = trained_run(run, self.data, self.split)
+            yield found
 
-    @cached_property
-    def heard(self) -> list[str]:
-        """[S]: what each may have learned from these clips."""
-        return [one.what_it_heard(self.split, other_data=self.data is not None) for one in self.trained]
+    def heard(self, run: TrainedRun) -> str:
+        """What one of them may have learned from these clips."""
+        return run.what_it_heard(self.split, other_data=self.data is not None)
 
 
 def _heard_by(seeds: _Seeds) -> list[str]:
-    """`heard`; nothing is known where the predictions alone are left."""
+    """`heard` of each; nothing is known where the predictions alone are left."""
     with contextlib.suppress(DataError):
-        return seeds.heard
+        return [seeds.heard(one) for one in seeds.trained()]
     return ["its data cannot be read any more: these are the predictions that it made last"]
 
 
