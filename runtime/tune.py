@@ -262,7 +262,7 @@ def share_allowed(precision: str, parity: Mapping[str, Any] | None, widths: Mapp
     int8 may differ as it did at the export, and half as much again. `widths` are those of the labels' scales.
     """
     limit = LIMITS.get(precision, 0.0)
-    if precision != "int8" or not parity:
+    if precision != "int8" or not parity or parity.get("max_abs") is None:
         return limit
     width = widths.get(parity.get("of") or "", max(widths.values()))
     at_export: float = parity["max_abs"] / width

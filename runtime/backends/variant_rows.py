@@ -57,10 +57,12 @@ def _parity(variant: Variant) -> str:
         return "not run here"
     forms = {"ccc_change": "CCC {:+z.4f}", "clips": "n {}"}
     shown = (form.format(parity[name]) for name, form in forms.items() if parity.get(name) is not None)
-    return ", ".join([f"max {difference_text(parity)}", *shown])
+    return ", ".join(filter(None, [difference_text(parity), *shown]))
 
 
 def difference_text(parity: Mapping[str, Any]) -> str:
     """How far the scores are from PyTorch's, and of which label where these have several units."""
+    if parity.get("max_abs") is None:
+        return ""
     of = f" of {printable(parity['of'])}" if parity.get("of") else ""
-    return f"{parity['max_abs']:.1e}{of}"
+    return f"max {parity['max_abs']:.1e}{of}"

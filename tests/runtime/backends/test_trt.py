@@ -7,6 +7,7 @@ import pytest
 from rrtn.runtime.backends import trt_backend
 from rrtn.runtime.backends.engine_stamp import Machine
 from rrtn.runtime.backends.trt import TRT, diagnosis_of_machine
+from rrtn.runtime.errors import install_command
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_what_engines_need(
 def test_a_flavour_that_cannot_be_loaded_is_named(versions: dict[str, str], state: str, detail: str) -> None:
     machine = Machine(versions=versions, capability=86, driver=None)
     found = diagnosis_of_machine(machine, "", {"tensorrt": "no libnvinfer.so.11"})
-    assert found == (state, detail, 'pip install "rrtn[trt]"')
+    assert found == (state, detail, install_command("trt"))
 
 
 def test_the_doctor_imports_what_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
