@@ -25,7 +25,7 @@ from .column_names import (
     speaker_of,
     split_of,
 )
-from .places import DataPlaces, places_of_folder
+from .places import DataPlaces, place_fix, places_of_folder
 from .roles import Roles, roles_of_table
 from .table_text import (
     NOT_THOUSANDS,
@@ -128,7 +128,7 @@ def read_data(
     audio = AudioFolder(places.audio_root(folder))
     text = text or read_text_table(places.table(folder))
     if not audio.root.is_dir():
-        wanted, fix = "the folder of the recordings", "--audio FOLDER"
+        wanted, fix = "the folder of the recordings", place_fix(audio="FOLDER")
         raise DataError(str(audio.root), "no such folder", wanted=wanted, fix=fix)
     table = _csv_table(text, audio, places, pooled=pooled, unsplit="Train" if pooled else evaluated)
     labels = choice_as_spelt(labels, table.columns)
@@ -241,7 +241,7 @@ def _roles(
         raise DataError(
             f"{text.path}, line 1",
             f"no column {' and no column '.join(missing)}; the header has {', '.join(columns)}",
-            fix=" ".join(f"--{name.removesuffix('_ID').lower()}-column NAME" for name in missing)
+            fix=place_fix(**{f"{name.removesuffix('_ID').lower()}_column": "NAME" for name in missing})
             + (", or rrtn data import, which splits by speakers" if missing == ["Split"] else ""),
         )
     if repeated := repeated_names(text):
@@ -333,7 +333,7 @@ def _check_places(table: _CsvTable, audio: AudioFolder) -> None:
             [row.line for row in outside],
             f"{table.roles.file} is {_short(repr(outside[0].file_id))}",
             wanted=f"the name of a file below {audio.root.name}/, such as [00001]",
-            fix="the folder that all files lie below: --audio FOLDER",
+            fix=f"the folder that all files lie below: {place_fix(audio='FOLDER')}",
         )
     if unclear := [row for row in table.rows if row.others]:
         both = (unclear[0].path, unclear[0].others[0])

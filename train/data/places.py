@@ -1,6 +1,5 @@
 """Where a data set has its table and its audio, and which columns say what."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,9 +17,6 @@ from .roles import Roles
 
 SETTINGS: Final = "data.toml"  # beside the table: settings of [data] that the folder brings along
 TABLE: Final = "data_info.csv"
-_OPTION: Final = re.compile(
-    r"--(?P<name>csv|audio|file-column|split-column|speaker-column)( (?P<value>'[^']*'|[^\s;,]+))?"
-)
 _OF_A_RUN: Final = ("dir", "fraction", "fold")  # not the data's to say
 
 
@@ -93,9 +89,10 @@ def settings_of_folder(folder: Path) -> dict[str, Any]:
     try:
         settings_from_document(DataConfig, settings, source=str(path))
     except ConfigError as error:
-        if error.subject != str(path):  # a value that DataConfig refuses
-            error.subject = f"{path}: {error.subject}"
-        raise
+        if error.subject == str(path):
+            raise
+        named = f"{path}: {error.subject}"  # a value that DataConfig refuses
+        raise ConfigError(named, error.came, wanted=error.wanted, fix=error.fix) from error
     return settings
 
 
@@ -141,31 +138,18 @@ def _are_names(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(part, str) for part in value)
 
 
-def in_settings(error: DataError, folder: Path) -> DataError:
-    """The error for a command without the options of where data lie: it names the settings of a folder.
+def place_fix(**places: str) -> str:
+    """How data are told where they lie: by options, or by the settings in their folder, for every command.
 
-    These stand in its data.toml; where it is no folder, in that of a folder to be made.
+    file_column="NAME" -> `--file-column NAME (in data.toml: file_column)`.
     """
-    file = str(folder / SETTINGS) if folder.is_dir() else f"the {SETTINGS} of a folder"
-    if named := _OPTION.fullmatch(error.subject):
-        error.subject = f"{file}: {_setting(named)}"
-    error.fix, found = _OPTION.subn(_setting, error.fix)
-    if found:
-        error.fix = f"in {file}: {error.fix}"
-    return error
-
-
-def _setting(option: "re.Match[str]") -> str:
-    """--file-column NAME -> file_column = 'NAME'."""
-    name, value = option["name"].replace("-", "_"), (option["value"] or "").strip("'")
-    if name == "csv" and Path(value).is_file():
-        value = str(Path(value).absolute())
-    return f"{name} = '{value}'" if value else name
+    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in places.items())
+    return f"{options} (in {SETTINGS}: {', '.join(places)})"
 
 
 def _table_in(folder: Path) -> Path:
     if not folder.is_dir():
-        fix = f"--csv {quoted(folder)} --audio FOLDER" if folder.is_file() else ""
+        fix = place_fix(csv=quoted(folder), audio="FOLDER") if folder.is_file() else ""
         raise DataError(str(folder), "not a folder", wanted="one with data_info.csv and wav/", fix=fix)
     path = folder / TABLE
     if path.is_file():
@@ -179,15 +163,16 @@ def _table_in(folder: Path) -> Path:
         if found:
             break
     if not found:
+        named = place_fix(csv="FILE", audio=quoted(folder))
         raise DataError(
             str(folder),
             "holds no table of ratings",
             wanted="data_info.csv and wav/",
-            fix=f"--csv FILE --audio {quoted(folder)}; recordings alone are scored, not learned: rrtn score",
+            fix=f"{named}; recordings alone are scored, not learned: rrtn score",
         )
     raise DataError(
         str(folder),
         f"{len(found)} {suffix.upper()} files, none named {TABLE}",
         wanted="data_info.csv and wav/",
-        fix="name the table data_info.csv, or give it: --csv FILE",
+        fix=f"name the table data_info.csv, or give it: {place_fix(csv='FILE')}",
     )

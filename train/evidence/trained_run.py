@@ -25,7 +25,7 @@ from ..config import Config, fold_of_text
 from ..data.data_set import DataSet, Split, read_data
 from ..data.device_clips import SplitClips, sha256_of_splits, split_clips
 from ..data.folds import fold_numbers, fold_of_data
-from ..data.places import SETTINGS, config_of_folder, in_settings
+from ..data.places import SETTINGS, config_of_folder
 from ..data.reading import labels_of_settings
 from ..method.columns import scale_choice
 from ..method.frontend import LogMel
@@ -239,10 +239,7 @@ def _other_data(folder: Path, config: Config, split: str) -> DataSet:
             raise DataError(f"--data {folder}", came, wanted=f"{learned}, as the run learned it", fix=fix)
     channel = own.channel or config.data.channel or None
     labels = labels_of_settings(config.data, learned=True)
-    try:
-        data = read_data(folder, config.data.targets, channel=channel, labels=labels, evaluated=split)
-    except DataError as error:
-        raise in_settings(error, folder) from error.__cause__
+    data = read_data(folder, config.data.targets, channel=channel, labels=labels, evaluated=split)
     if own.channel or not channel:
         return data
     its_own = f"write the channel of these files, such as channel = 1, into {folder / SETTINGS}"

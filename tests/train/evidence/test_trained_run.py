@@ -61,11 +61,12 @@ def test_predictions_are_made_without_tf32_whatever_was_allowed(
         put(*before)
 
 
+TRAINED = Config(data=DataConfig(dir="elsewhere", targets=("Awe", "Fear")))
+
+
 def refusal(folder: Path) -> str:
-    trained = Config(data=DataConfig(dir="elsewhere", targets=("Awe", "Fear")))
     with pytest.raises(DataError) as caught:
-        _other_data(folder, trained, "Val")
-    assert "--" not in str(caught.value)
+        _other_data(folder, TRAINED, "Val")
     return str(caught.value)
 
 
@@ -76,25 +77,23 @@ def test_what_is_wrong_with_other_data_is_mended_beside_its_table(
     folder = make_data()
     settings, table = folder / "data.toml", folder / "data_info.csv"
     assert refusal(table) == (
-        f"{table} | not a folder | expected one with data_info.csv and wav/ | in the data.toml of a folder: "
-        f"csv = '{table}' audio = 'FOLDER'"
+        f"{table} | not a folder | expected one with data_info.csv and wav/ | "
+        f"--csv {table} --audio FOLDER (in data.toml: csv, audio)"
     )
     table.write_text("\n".join(csv_lines).replace("File_ID", "Datei"))
-    assert refusal(folder).endswith(f" | in {settings}: file_column = 'NAME'")
-    settings.write_text("file_column = 'Nope'")
-    assert refusal(folder).startswith(f"{settings}: file_column | Nope | expected a column of {table}: Datei")
+    assert refusal(folder).endswith(" | --file-column NAME (in data.toml: file_column)")
+    settings.write_text("file_column = 'Datei'")
+    assert _other_data(folder, TRAINED, "Val").splits["Val"].clips
     settings.unlink()
     table.write_text("\n".join(csv_lines).replace("[00009]", "../00009"))
-    assert refusal(folder).endswith(
-        f" | in {settings}: the folder that all files lie below: audio = 'FOLDER'"
-    )
+    assert refusal(folder).endswith("--audio FOLDER (in data.toml: audio)")
     table.write_text("\n".join(csv_lines).replace("Awe", "Joy"))
     assert refusal(folder).startswith(f"{table} | no column Awe | expected the targets that the run learned")
     table.rename(folder / "a.csv")
     (folder / "b.csv").touch()
     assert refusal(folder).endswith(
-        f"| in {settings}: name the table data_info.csv, or give it: csv = 'FILE'"
+        "| name the table data_info.csv, or give it: --csv FILE (in data.toml: csv)"
     )
     (folder / "a.csv").unlink()
     (folder / "b.csv").unlink()
-    assert f"| in {settings}: csv = 'FILE' audio = '{folder}'; recordings alone" in refusal(folder)
+    assert f"| --csv FILE --audio {folder} (in data.toml: csv, audio); recordings alone" in refusal(folder)
