@@ -6,7 +6,6 @@ https://github.com/kserve/open-inference-protocol and, for binary data,
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
 """
 
-import contextlib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -32,6 +31,7 @@ _FP32: Final = np.dtype("<f4")
 _LENGTH: Final = re.compile(r"[0-9]{1,12}")
 _RATE: Final = "sampling_rate"
 _SIZE: Final = "binary_data_size"
+_NESTED: Final = re.compile(rb"\s*\[\s*\[")  # a list of lists, in JSON
 _BINARY: Final = "binary_data"
 _FLAGS: Final = "flags_"
 _MOST_DIGITS: Final = 64  # bytes of JSON for a number, with what is between two of them
@@ -203,9 +203,9 @@ def _samples(tensor: _Input, tail: bytes) -> Float32:
 
 def _from_json(data: msgspec.Raw, shape: list[int]) -> Float32:
     """The numbers of a flat list, or of the lists, one for each sound, of a nested one."""
-    with contextlib.suppress(msgspec.DecodeError):
-        return in_float32(msgspec.json.decode(data, type=list[float]))
     try:
+        if not _NESTED.match(data):
+            return in_float32(msgspec.json.decode(data, type=list[float]))
         rows = msgspec.json.decode(data, type=list[list[float]])
     except (msgspec.DecodeError, RecursionError) as error:
         raise bad_request(INPUT, str(error), wanted="numbers, or lists of numbers") from error

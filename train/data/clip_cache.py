@@ -30,13 +30,13 @@ from ...runtime.audio.av_reader import second_reader
 from ...runtime.audio.reader import opened, read_audio
 from ...runtime.audio.sources import content_hash
 from ...runtime.documents import check_digest, parsed, with_digest
-from ...runtime.errors import AudioError, DataError, StoppedError
+from ...runtime.errors import AudioError, ConfigError, DataError, StoppedError
 from ...runtime.progress import Progress
 from ...runtime.spec import FrontendSpec
 from ...runtime.system.cache import cache_folder
 from ...runtime.system.cpus import usable_cpus
 from ...runtime.system.descriptors import quiet_codecs
-from ...runtime.system.files import atomic_path, remove_left, write_json
+from ...runtime.system.files import atomic_path, name_refused, remove_left, write_json
 from ...runtime.system.locks import in_turn
 from ...runtime.text import counted, first_of
 from .levels import LevelMeter
@@ -229,7 +229,6 @@ def store_with_errors(
 ) -> ClipStore:
     """As `clip_store`, but a file that cannot be decoded is kept, with its error and without samples."""
     folder = cache_folder() / "clips"
-    folder.mkdir(parents=True, exist_ok=True)
     groups = [paths[i : i + _SHARD_FILES] for i in range(0, len(paths), _SHARD_FILES)]
     files = [folder / f"{_fingerprint(group, spec, channel)}.npy" for group in groups]
     shards: dict[Path, CacheShard] = {}
@@ -239,10 +238,24 @@ def store_with_errors(
                 shards[file] = shard
             bar.advance(len(group) if checked else 0)
     todo = [(group, file) for group, file in zip(groups, files, strict=True) if file not in shards]
-    with quiet_codecs(), Progress(label, sum(len(group) for group, _ in todo), "files") as progress:
+    count = sum(len(group) for group, _ in todo)
+    with _written_to(folder), quiet_codecs(), Progress(label, count, "files") as progress:
         for group, file in todo:
             shards[file] = _made_shard(group, file, spec, channel, progress)
     return ClipStore([shards[file] for file in files])
+
+
+@contextlib.contextmanager
+def _written_to(cache: Path) -> Iterator[None]:
+    """The folder is there. Raises StoppedError or ConfigError where it takes no file, and names RRTN_CACHE."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        came, wanted = error.strerror or str(error), "a cache with free space that can be written to"
+        fix = "make room there, or set RRTN_CACHE to another folder, and run the command again"
+        kind = ConfigError if name_refused(cache, error) else StoppedError
+        raise kind(str(cache), came, wanted=wanted, fix=fix) from error
 
 
 def _fingerprint(paths: Sequence[Path], spec: FrontendSpec, channel: int | None) -> str:

@@ -70,6 +70,13 @@ def test_no_data_at_all_say_so() -> None:
         inference_from_body(msgspec.json.encode({"inputs": [tensor]}), None, sampling_rate=16_000)
 
 
+@pytest.mark.parametrize(("data", "place"), [([0.5, None], "$[1]"), ([[0.5, None]], "$[0][1]")])
+def test_what_is_no_number_is_named_by_its_place(data: list[Any], place: str) -> None:
+    with pytest.raises(RefusedError) as refused:
+        inference_from_body(body_of({"data": data, "shape": [1, 2]}), None, sampling_rate=16_000)
+    assert refused.value.came == f"Expected `float`, got `null` - at `{place}`"
+
+
 def test_too_many_sounds_are_refused_before_they_are_read() -> None:
     def full(sounds: int) -> None:
         raise busy(f"{sounds} are too many")

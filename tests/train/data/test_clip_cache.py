@@ -540,3 +540,17 @@ def test_n6_the_check_in_the_background_names_the_shard_and_has_it_made_anew(
     decoded.clear()
     assert_holds(clip_store(paths, spec, checked=False), paths, spec)
     assert len(decoded) == len(paths) > SHARD
+
+
+@pytest.mark.parametrize(("place", "kind"), [("full", StoppedError), ("file", ConfigError)])
+def test_a_cache_that_takes_nothing_is_told_with_another_place(
+    make_data: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, kind: type
+) -> None:
+    paths = sorted((make_data() / "wav").glob("*.wav"))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RRTN_CACHE", str(tmp_path / place))
+    if place == "full":
+        monkeypatch.setenv("RRTN_FAILPOINT", "write.begin:enospc:1")
+        monkeypatch.setattr("rrtn.runtime.system.failpoints._passed", 0)
+    with pytest.raises(kind, match=r"clips \| .* \| expected a cache with .* RRTN_CACHE to another"):
+        store_with_errors(paths, FrontendSpec(), label="decode")
