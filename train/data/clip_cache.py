@@ -247,7 +247,7 @@ def store_with_errors(
 
 @contextlib.contextmanager
 def _written_to(cache: Path) -> Iterator[None]:
-    """The folder is there. Raises StoppedError or ConfigError where it takes no file, and names RRTN_CACHE."""
+    """The folder is there. Raises StoppedError or ConfigError where it takes no file, with RRTN_CACHE."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         yield
