@@ -12,7 +12,7 @@ from ...runtime.errors import DataError, MissingExtraError
 from ...runtime.system.files import resolved
 from ...runtime.text import counted
 from .column_names import is_metadata, split_of
-from .roles import SPEAKER, column_of_role
+from .roles import SPEAKER, check_there, column_of_role
 from .source_table import SourceTable
 
 HEADER: Final = "db.yaml"
@@ -53,9 +53,9 @@ def _joined(folder: Path, database: Any, tables: Sequence[str], speaker: str) ->
             columns |= dict.fromkeys(row)
     if not rows:
         raise DataError(str(folder), "no file-wise table with rows", wanted="at least one")
-    if speaker and speaker not in columns:
-        raise DataError(SPEAKER.option, speaker, wanted=f"a column of {folder}: {', '.join(columns)}")
-    if not speaker:
+    if speaker:
+        check_there(SPEAKER.option, speaker, columns, folder)
+    else:
         speaker, _ = column_of_role(
             SPEAKER, [*columns], lambda name: [row.get(name, "") for row in rows.values()]
         )

@@ -53,9 +53,13 @@ _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[^\W\d_][^\W\d_A-Z]*|\d+")
 
 def named(columns: Sequence[str], names: Sequence[str]) -> str:
     """The column that has one of the names in any spelling; earlier names win. "" where none has."""
+    return next(iter(all_named(columns, names)), "")
+
+
+def all_named(columns: Sequence[str], names: Sequence[str]) -> list[str]:
+    """All of them, in the order of the names."""
     joined = {column: "".join(words(column)) for column in columns}
-    found = (column for name in names for column in columns if name and joined[column] == name)
-    return next(found, "")
+    return [column for name in names for column in joined if name and joined[column] == name]
 
 
 def is_metadata(column: str) -> bool:

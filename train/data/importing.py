@@ -31,7 +31,7 @@ from .places import SETTINGS, TABLE, DataPlaces
 from .raters import check_ratings, clips_of_ratings, with_raters
 from .ratings import alike_speakers
 from .reading import check_labels, data_of_settings, label_settings
-from .roles import SPEAKER, Roles, roles_of_table
+from .roles import SPEAKER, USUAL, Roles, roles_of_table
 from .source_table import SourceTable
 from .table_text import (
     TableRecord,
@@ -50,7 +50,6 @@ SHARES: Final = (0.7, 0.15, 0.15)  # of the clips, in Train, Val and Test
 _AVB_TABLES: Final = ("high_info.csv", "two_info.csv", "culture_info.csv", "type_info.csv")
 _AVB_AUDIO: Final = ("audio/wav", "wav", "audio")
 _COLUMN_FLAGS: Final = ("--file-column", "--split-column", "--speaker-column", "--rater-column")
-_ROLES: Final = ("File_ID", "Split", "Subject_ID")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +215,7 @@ def _own_table(path: Path, audio: Path, places: DataPlaces, rater_column: str = 
         )
     if twice := [column for column in dict.fromkeys(roles) if column and roles.count(column) > 1]:
         came, fix = (
-            f"column {twice[0]!r} for two of File_ID, Split and Subject_ID",
+            f"column {twice[0]!r} for two of {', '.join(USUAL)}",
             "copy the column in the table",
         )
         raise DataError(str(path), came, wanted="a column for each", fix=fix)
@@ -238,12 +237,12 @@ def _under_usual_names(text: TextTable, roles: Roles) -> tuple[tuple[str, ...], 
 
     A column that has such a name, and is passed over, gets another one.
     """
-    renamed = {column: name for column, name in zip(roles, _ROLES, strict=True) if column}
+    renamed = {column: name for column, name in zip(roles, USUAL, strict=True) if column}
     for name in set(renamed.values()) & set(text.columns) - set(renamed):
         numbers = (f"{name}_{number}" for number in itertools.count(2))
         renamed[name] = next(other for other in numbers if other not in text.columns)
     columns = tuple(renamed.get(name, name) for name in text.columns)
-    passed_over = {old: new for old, new in renamed.items() if old in _ROLES and new not in _ROLES}
+    passed_over = {old: new for old, new in renamed.items() if old in USUAL and new not in USUAL}
     return columns, tuple(
         f"{old} is called {new}: another column takes its place" for old, new in passed_over.items()
     )
@@ -302,7 +301,7 @@ def _avb_table(source: Path, request: ImportRequest) -> SourceTable:
 def _contradict(column: str, known: Mapping[str, str], row: Mapping[str, str]) -> bool:
     """Whether two cells of a file cannot both be right. A country may be written in two ways."""
     one, other = known.get(column, ""), row[column]
-    if one == other or is_none(one) or is_none(other) or (is_metadata(column) and column not in _ROLES):
+    if one == other or is_none(one) or is_none(other) or (is_metadata(column) and column not in USUAL):
         return False
     return number(one) is None or number(one) != number(other)
 
@@ -329,7 +328,7 @@ def _with_split(table: SourceTable, request: ImportRequest) -> tuple[TextTable, 
 
 def _text_table(table: SourceTable, splits: Sequence[str]) -> TextTable:
     """As it would be read from the file that is written."""
-    columns = (*_ROLES, *(name for name in table.columns if name not in _ROLES))
+    columns = (*USUAL, *(name for name in table.columns if name not in USUAL))
     rows = (row | {"Split": split} for row, split in zip(table.rows, splits, strict=True))
     cells = (tuple(row.get(name, "").strip() for name in columns) for row in rows)
     return TextTable(table.path, columns, tuple(map(TableRecord, table.lines, cells)), ",")

@@ -12,10 +12,10 @@ from typing import Final
 import numpy as np
 
 from ...runtime.arrays import Float64
-from ...runtime.errors import DataError
 from ...runtime.text import counted
 from .column_names import is_metadata
 from .data_set import DataSet
+from .roles import check_there
 from .source_table import SourceTable
 from .table_text import TextTable, is_none, name_taken, refused_lines
 from .targets import (
@@ -35,9 +35,7 @@ _OF_A_CLIP: Final = ("Split", "Subject_ID")  # a clip has one of each, whoever r
 
 def with_raters(text: TextTable, column: str) -> TextTable:
     """The table with RATER in place of the name of its column of raters. Raises DataError."""
-    if column not in text.columns:
-        wanted = f"a column of {text.path}: {', '.join(text.columns)}"
-        raise DataError("--rater-column", column, wanted=wanted)
+    check_there("--rater-column", column, text.columns, text.path)
     if RATER in text.columns and column != RATER:
         raise name_taken(text, RATER, column)
     return replace(text, columns=tuple(RATER if name == column else name for name in text.columns))

@@ -3,16 +3,17 @@
 They are known by the names that the field uses, of which a table may have several for one role. n rows.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple
 
 from ...runtime.errors import DataError
 from ...runtime.system.host import quoted
 from ...runtime.text import first_of
 from .audio_folder import AudioFolder
-from .column_names import FILE_NAMES, SPEAKER_NAMES, SPLIT_NAMES, SPLITS, speaker_of, split_of, words
+from .column_names import FILE_NAMES, SPEAKER_NAMES, SPLIT_NAMES, SPLITS, all_named, speaker_of, split_of
 from .table_text import TextTable
 
 
@@ -24,11 +25,14 @@ class Roles(NamedTuple):
     speaker: str
 
 
+USUAL: Final = Roles("File_ID", "Split", "Subject_ID")  # the columns of the Hume-VB layout
+
+
 @dataclass(frozen=True, kw_only=True)
 class Role:
     """What one column of a table says of each row."""
 
-    usual: str  # its column in the Hume-VB layout
+    usual: str  # its column among USUAL
     names: tuple[str, ...]  # of such columns; of several the earlier one is taken
     what: str  # that it names
     option: str
@@ -37,7 +41,7 @@ class Role:
 
 
 SPEAKER = Role(
-    usual="Subject_ID",
+    usual=USUAL.speaker,
     names=SPEAKER_NAMES,
     what="the speakers",
     option="--speaker-column",
@@ -49,14 +53,14 @@ SPEAKER = Role(
 def roles_of_audio(audio: AudioFolder) -> tuple[Role, Role, Role]:
     """The roles, in the order of Roles, of a table whose files lie in this folder."""
     file = Role(
-        usual="File_ID",
+        usual=USUAL.file,
         names=FILE_NAMES,
         what="the files",
         option="--file-column",
         meaning=audio.known_name,
     )
     split = Role(
-        usual="Split", names=SPLIT_NAMES, what="the splits", option="--split-column", meaning=_known_split
+        usual=USUAL.split, names=SPLIT_NAMES, what="the splits", option="--split-column", meaning=_known_split
     )
     return file, split, SPEAKER
 
@@ -69,15 +73,19 @@ def roles_of_table(table: TextTable, asked: Roles, audio: AudioFolder) -> tuple[
     found, warnings = [], []
     for role, column in zip(roles_of_audio(audio), asked, strict=True):
         if column:
-            if column not in table.columns:
-                wanted = f"a column of {table.path}: {', '.join(table.columns)}"
-                raise DataError(role.option, column, wanted=wanted)
+            check_there(role.option, column, table.columns, table.path)
             found.append(column)
             continue
         usual, text = column_of_role(role, table.columns, partial(_cells, table))
         found.append(usual)
         warnings += [f"{table.path.name}: {text}"] if text else []
     return Roles(*found), warnings
+
+
+def check_there(option: str, column: str, columns: Collection[str], place: Path) -> None:
+    """Raises DataError where the column that an option names is none of those of a table."""
+    if column not in columns:
+        raise DataError(option, column, wanted=f"a column of {place}: {', '.join(columns)}")
 
 
 def column_of_role(
@@ -89,8 +97,7 @@ def column_of_role(
     name of the Hume-VB layout is taken, else the one whose name comes first. The warning names those that
     say something else.
     """
-    joined = {column: "".join(words(column)) for column in columns}
-    named = [column for name in role.names for column in joined if joined[column] == name]
+    named = all_named(columns, role.names)
     if len(named) < 2:
         return "".join(named), ""
     cells = {column: cells_of(column) for column in named}
