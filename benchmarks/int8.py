@@ -24,10 +24,9 @@ from measure import report
 from random_bundle import LABELS, SPEC, network_of, noise
 from rrtn.export.engine import engine_from_onnx
 from rrtn.export.graph import onnx_from_network
-from rrtn.export.int8 import int8_for_cpu, int8_for_tensorrt
+from rrtn.export.int8 import graph_outputs, int8_for_cpu, int8_for_tensorrt
 from rrtn.export.winograd.int8_variant import cpu_int8_variant_of
 from rrtn.runtime.arrays import Float32, Float64, waveform_from_samples
-from rrtn.runtime.backends.ort_session import session_from_bytes
 from rrtn.runtime.frontend import clip_log_mel, decibels_behind
 from rrtn.train.checkpoint import load_checkpoint
 from rrtn.train.config import config_from_dict
@@ -42,7 +41,6 @@ from rrtn.train.run_folder import RunFolder
 
 TARGET_CCC_CHANGE = 0.002  # design.md section 8
 CALIBRATION_CLIPS = 128
-BATCH = 8  # clips that are scored at a time
 RTX = "tensorrt_rtx"
 CPU_INT8 = "cpu-int8"
 
@@ -107,7 +105,9 @@ def cpu_int8_of(case: Case, int8: bytes) -> bytes:
 def accuracy(case: Case, int8: bytes) -> dict[str, float]:
     """Score differences, and the change of the mean CCC and of the target that changes most."""
     assert case.validation is not None
-    reference, scores = (onnx_scores(model, case.validation.log_mels) for model in (case.fp32, int8))
+    reference, scores = (
+        graph_outputs(model, "scores", case.validation.log_mels) for model in (case.fp32, int8)
+    )
     before, after = (ccc(values, case.validation.ratings) for values in (reference, scores))
     return {
         **difference(scores, reference),
@@ -115,14 +115,6 @@ def accuracy(case: Case, int8: bytes) -> dict[str, float]:
         "ccc_change": float((after - before).mean()),
         "ccc_change_of_a_target": float(np.abs(after - before).max()),
     }
-
-
-def onnx_scores(model: bytes, inputs: Float32) -> Float32:
-    """Scores [n, K] of a graph on the CPU. inputs [n, ...] have the form of its input."""
-    session = session_from_bytes(model, "int8", "cpu")
-    name = session.get_inputs()[0].name
-    batches = (inputs[i : i + BATCH] for i in range(0, len(inputs), BATCH))
-    return np.concatenate([session.run(["scores"], {name: batch})[0] for batch in batches])
 
 
 def difference(scores: Float32, reference: Float32) -> dict[str, float]:

@@ -239,7 +239,7 @@ def correct_head(int8: ModelProto, fp32: ModelProto, calibration: Float32) -> No
     has_bias = len(head.input) == 3
     bias = numpy_helper.to_array(tensors[head.input[2]]).astype(np.float64) if has_bias else 0  # [K]
     z, z8 = (
-        _outputs(_with_output(model, head.input[0]), head.input[0], calibration) @ weight.T + bias
+        graph_outputs(_with_output(model, head.input[0]), head.input[0], calibration) @ weight.T + bias
         for model in (fp32, int8)
     )
     s, t = _lines(z8, z)
@@ -289,7 +289,8 @@ def _int8_metadata(fp32: ModelProto) -> dict[str, str]:
     return {METADATA_KEY: json.dumps(json.loads(document) | {"precision": "int8"})}
 
 
-def _outputs(model: bytes, output: str, inputs: Float32) -> Float32:
+def graph_outputs(model: bytes, output: str, inputs: Float32) -> Float32:
+    """One output [n, ...] of a graph on the CPU. inputs [n, ...] have the form of its input."""
     session = session_from_bytes(model, "int8", "cpu")
     name = session.get_inputs()[0].name
     return np.concatenate([session.run([output], {name: batch})[0] for batch in _batches(inputs)])

@@ -22,11 +22,10 @@ import torch
 from onnx import TensorProto, numpy_helper
 from rrtn.export.engine import engine_from_onnx
 from rrtn.export.graph import onnx_from_network
-from rrtn.export.int8 import int8_for_cpu, int8_for_tensorrt
+from rrtn.export.int8 import graph_outputs, int8_for_cpu, int8_for_tensorrt
 from rrtn.export.samples_graph import waveform_from_log_mel
 from rrtn.export.winograd.rewriting import with_plan
 from rrtn.runtime import FrontendSpec, load_bundle
-from rrtn.runtime.backends.ort_session import session_from_bytes
 from rrtn.runtime.errors import ModelError
 from rrtn.runtime.frontend import decibels_behind, log_mel
 from rrtn.runtime.spec import InputKind
@@ -43,14 +42,6 @@ N_CONVS = {"resnet": 6, "cnn": 4, "waveform": 4}
 # seen here: 0.02 to 0.10.
 RMS_SHARE = 0.15
 MAKERS = {"cpu": int8_for_cpu, "tensorrt": int8_for_tensorrt}
-
-
-def onnx_scores(model: bytes, inputs: np.ndarray) -> np.ndarray:
-    """Scores [n, K] of a graph on the CPU. inputs [n, ...] have the form of its input."""
-    session = session_from_bytes(model, "int8", "cpu")
-    name = session.get_inputs()[0].name
-    batches = np.array_split(inputs, range(8, len(inputs), 8))
-    return np.concatenate([session.run(["scores"], {name: batch})[0] for batch in batches])
 
 
 def rms_share(scores: np.ndarray, reference: np.ndarray) -> float:
@@ -104,7 +95,7 @@ class Exported:
         log_mel_graph = onnx_from_network(small_network(name), SPEC, LABELS)
         self.fp32 = waveform_from_log_mel(log_mel_graph, SPEC) if name == "waveform" else log_mel_graph
         self.int8 = {target: make(self.fp32, self.calibration) for target, make in MAKERS.items()}
-        self.expected = onnx_scores(self.fp32, self.held_out)
+        self.expected = graph_outputs(self.fp32, "scores", self.held_out)
 
 
 def small_network(name: str) -> TwinsNetwork:
@@ -171,7 +162,7 @@ def optimised(model: bytes) -> Counter[str]:
 
 @pytest.mark.parametrize("target", MAKERS)
 def test_scores_on_held_out_clips_are_close_to_fp32(exported: Exported, target: str) -> None:
-    scores = onnx_scores(exported.int8[target], exported.held_out)
+    scores = graph_outputs(exported.int8[target], "scores", exported.held_out)
     assert exported.expected.std(0).min() > 0.05
     assert 1e-3 < rms_share(scores, exported.expected) < RMS_SHARE
 
@@ -182,7 +173,7 @@ def test_no_shift_or_stretch_is_left_on_the_calibration_clips(exported: Exported
     logits = [
         np.log(scores) - np.log1p(-scores)
         for model in (exported.int8[target], exported.fp32)
-        for scores in [onnx_scores(model, exported.calibration).astype(np.float64)]
+        for scores in [graph_outputs(model, "scores", exported.calibration).astype(np.float64)]
     ]
     lines = np.array([np.polyfit(int8, fp32, 1) for int8, fp32 in zip(*(z.T for z in logits), strict=True)])
     np.testing.assert_allclose(lines, np.tile([1, 0], (len(LABELS), 1)), atol=1e-4)
@@ -264,7 +255,7 @@ def test_frontend_inside_the_graph_stays_float() -> None:
 def test_a_score_does_not_depend_on_its_batch(exported: Exported, target: str) -> None:
     session = onnxruntime.InferenceSession(exported.int8[target], providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    whole = onnx_scores(exported.int8[target], exported.held_out)
+    whole = graph_outputs(exported.int8[target], "scores", exported.held_out)
     for batch in (1, 2, 7):
         came = session.run(["scores"], {name: exported.held_out[:batch]})[0]
         np.testing.assert_allclose(came, whole[:batch], atol=1e-5, rtol=0)
@@ -280,8 +271,8 @@ def test_without_the_silence_behind_a_recording_the_scores_are_equal_to_the_last
     for sounding in (1, 30, 100, 101, 248, 250):
         log_mels = exported.held_out[:4].copy()
         log_mels[:, :, sounding:] = SILENCE
-        expected = onnx_scores(exported.int8["cpu"], log_mels)
-        scores = onnx_scores(made, np.ascontiguousarray(log_mels[:, :, :sounding]))
+        expected = graph_outputs(exported.int8["cpu"], "scores", log_mels)
+        scores = graph_outputs(made, "scores", np.ascontiguousarray(log_mels[:, :, :sounding]))
         np.testing.assert_array_equal(scores, expected)
 
 
@@ -338,7 +329,7 @@ def test_tensorrt_builds_its_graph_and_refuses_the_cpus(resnet: Exported) -> Non
 @pytest.mark.parametrize("target", MAKERS)
 def test_a_saturated_layer_shows(exported: Exported, target: str) -> None:
     """Wherever it is: the CCC of its scores with the fp32 ones is far from 1."""
-    healthy = onnx_scores(exported.int8[target], exported.held_out)
+    healthy = graph_outputs(exported.int8[target], "scores", exported.held_out)
     assert ccc_biased(healthy, exported.expected).min() > 0.99
     layers = [
         node
@@ -349,7 +340,9 @@ def test_a_saturated_layer_shows(exported: Exported, target: str) -> None:
         len(layers) >= {"cpu": exported.convs, "tensorrt": exported.convs - 2}[target]
     )  # two convs may share an input
     for layer in range(len(layers)):
-        scores = onnx_scores(with_saturated_layer(exported.int8[target], layer), exported.held_out)
+        scores = graph_outputs(
+            with_saturated_layer(exported.int8[target], layer), "scores", exported.held_out
+        )
         assert ccc_biased(scores, exported.expected).min() < 0.9, layers[layer].name
         assert rms_share(scores, exported.expected) > 3 * RMS_SHARE, layers[layer].name
 
