@@ -159,18 +159,14 @@ def _print_classes(evaluation: "Evaluation") -> None:
     from ..train.method.tasks import METRIC_NAMES
 
     intervals = evaluation.uar_intervals or ()
-    known = [not math.isnan(low) for low, _ in intervals]
-    table = Table(
-        "class target", *numbers("UAR"), *([Column("95%")] if any(known) else []), *numbers("classes")
-    )
+    known = sum(not math.isnan(low) for low, _ in intervals)
+    table = Table("class target", *numbers("UAR"), *([Column("95%")] if known else []), *numbers("classes"))
     for j, target in enumerate(evaluation.classes):
-        cells = [interval_text(*intervals[j])] if any(known) else []
+        cells = [interval_text(*intervals[j])] if known else []
         table.add_row(target.name, number_text(evaluation.uar[j]), *cells, str(len(target.classes)))
     few = f"a class is of fewer than {FEWEST_SPEAKERS} speakers"
-    interval = (
-        "95% by resampling speakers" if any(known) else f"no 95% interval: {evaluation.no_evidence or few}"
-    )
-    if any(known) and not all(known):
+    interval = "95% by resampling speakers" if known else f"no 95% interval: {evaluation.no_evidence or few}"
+    if 0 < known < len(intervals):
         interval += f", not where {few}"
     metric = METRIC_NAMES[evaluation.metric]
     metric += (

@@ -294,7 +294,7 @@ def _print_parity(results: "list[ParityResult]") -> None:
             result.variant.name,
             result.device,
             str(parity.clips),
-            difference_text(parity.to_dict()).removeprefix("max "),
+            difference_text(parity.to_dict()),
             f"{parity.p999_abs:.1e}",
             f"{parity.limit:.1e}" if parity.limit else "CCC",
             f"{parity.ccc:z.4f}",

@@ -65,7 +65,8 @@ def _clip_line(flops: int | None, before: Preparation) -> str:
 
 def _accuracy_lines(bundle: Bundle) -> list[str]:
     figures = {variant.name: variant.parity for variant in bundle.variants}
-    found = [f"{name} {difference_text(parity)}" for name, parity in figures.items() if parity]
+    known = {name: difference_text(parity) for name, parity in figures.items() if parity}
+    found = [f"{name} max {largest}" for name, largest in known.items() if largest]
     return [f"against PyTorch: {', '.join(found)}"] if found else []
 
 

@@ -57,7 +57,8 @@ def _parity(variant: Variant) -> str:
         return "not run here"
     forms = {"ccc_change": "CCC {:+z.4f}", "clips": "n {}"}
     shown = (form.format(parity[name]) for name, form in forms.items() if parity.get(name) is not None)
-    return ", ".join(filter(None, [difference_text(parity), *shown]))
+    largest = difference_text(parity)
+    return ", ".join([f"max {largest}", *shown] if largest else shown)
 
 
 def difference_text(parity: Mapping[str, Any]) -> str:
@@ -65,4 +66,4 @@ def difference_text(parity: Mapping[str, Any]) -> str:
     if parity.get("max_abs") is None:
         return ""
     of = f" of {printable(parity['of'])}" if parity.get("of") else ""
-    return f"max {parity['max_abs']:.1e}{of}"
+    return f"{parity['max_abs']:.1e}{of}"

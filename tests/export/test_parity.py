@@ -371,4 +371,4 @@ def test_the_figures_of_several_scales_are_in_the_units_of_the_worst(
     assert parity.p999_abs <= parity.max_abs
     assert parity.limit == 1e-4
     assert parity.of == LABELS[0]
-    assert difference_text(parity.to_dict()) == f"max {parity.max_abs:.1e} of {LABELS[0]}"
+    assert difference_text(parity.to_dict()) == f"{parity.max_abs:.1e} of {LABELS[0]}"
