@@ -435,7 +435,7 @@ def test_so_they_are_with_blanks_and_classes() -> None:
 
 
 @torch_compile
-@pytest.mark.parametrize("encoder", ENCODER_NAMES)
+@pytest.mark.parametrize("encoder", ["resnet18", "cnn10"])  # CNN14 has two blocks more
 def test_both_views_and_losses_are_one_graph(encoder: str) -> None:
     """Nothing in them makes the compiler fall back to Python, nor trace a second graph."""
     torch.compiler.reset()

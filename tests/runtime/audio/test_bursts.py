@@ -55,8 +55,10 @@ def field_recording(seconds: float, *, seed: int) -> Samples:
 
 def defined(samples: Samples) -> Spans:
     """The definition: frames, floors of steps, frames above them, runs of these, bursts."""
-    cut = [samples[i : i + FRAME].astype(float) for i in range(0, len(samples), FRAME)]
-    level = np.array([10 * np.log10(max(1e-12, power_without_slow_parts(frame))) for frame in cut])
+    full = len(samples) // FRAME * FRAME
+    cut = [samples[:full].reshape(-1, FRAME), samples[full:].reshape(1, -1)]
+    power = np.concatenate([powers_without_slow_parts(part.astype(float)) for part in cut if part.size])
+    level = 10 * np.log10(np.maximum(1e-12, power))
     above = np.zeros(len(level))
     for begin in range(0, len(level), 50):
         before = level[begin - 450 : begin + 50] if begin >= 450 else None
@@ -85,10 +87,11 @@ def parted(start: int, stop: int) -> Spans:
     return [(start, start + 3_000), *parted(start + 3_000, stop)]
 
 
-def power_without_slow_parts(frame: NDArray[np.float64]) -> float:
-    time = np.arange(len(frame))
-    rest = frame - np.polyval(np.polyfit(time, frame, 2), time)
-    return float(np.mean(rest**2))
+def powers_without_slow_parts(cut: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each row, that of what a parabola through it leaves."""
+    time = np.arange(cut.shape[1])
+    slow = np.polyfit(time, cut.T, 2).T @ np.vander(time, 3).T
+    return np.asarray(np.mean((cut - slow) ** 2, axis=1))
 
 
 @pytest.mark.parametrize("seed", range(4))

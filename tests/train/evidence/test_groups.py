@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from itertools import combinations, product
+from itertools import combinations, islice, product
 
 import numpy as np
 import pytest
@@ -90,15 +90,15 @@ def difference(made: Predictions, first: np.ndarray, second: np.ndarray) -> np.n
 
 
 def test_p_is_the_share_of_exchanges_with_a_difference_as_large() -> None:
-    """All C(16, 8) ways to deal 16 speakers to two groups, against as many random ones."""
+    """Each ninth of the C(16, 8) ways to deal 16 speakers to two groups, against random ones."""
     made = predictions(16, seed=3)
     speaker = np.array([int(name[1:]) for name in made.speakers])
     observed = difference(made, speaker % 2 == 0, speaker % 2 == 1)
     ways = [
         difference(made, in_first := np.isin(speaker, dealt), ~in_first)
-        for dealt in combinations(range(16), 8)
+        for dealt in islice(combinations(range(16), 8), 0, None, 9)
     ]
-    exact = np.mean([np.abs(way) >= np.abs(observed) - 1e-12 for way in ways[::9]], axis=0)
+    exact = np.mean([np.abs(way) >= np.abs(observed) - 1e-12 for way in ways], axis=0)
     (pair,) = report(made, "Sex", resamples=4000).differences
     np.testing.assert_allclose(pair.p, exact, atol=0.04)
 

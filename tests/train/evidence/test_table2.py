@@ -87,10 +87,16 @@ def trained(runs: TableRuns) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> TableRuns:
+def said() -> list[str]:
+    """What `whole` has said, once it is made."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def whole(corpus: Path, tmp_path_factory: pytest.TempPathFactory, said: list[str]) -> TableRuns:
     """ResNet18's rows with two seeds, which nothing interrupted."""
     runs = runs_of(corpus, tmp_path_factory.mktemp("tables") / "table")
-    trained(runs)
+    said += trained(runs)
     table_of_runs(runs, resamples=RESAMPLES).write()
     return runs
 
@@ -182,13 +188,13 @@ class TestRuns:
         loop.train(plan_from_config(settings), tmp_path / "run", resume=False)
         assert run_bytes(tmp_path / "run") == run_bytes(whole.out / "resnet18-rrtn/seed1")
 
-    def test_seed_by_seed_and_each_with_its_place_in_the_whole(self, corpus: Path, tmp_path: Path) -> None:
-        said = trained(runs_of(corpus, tmp_path / "table", optim={"epochs": 1}))
+    @pytest.mark.usefixtures("whole")
+    def test_seed_by_seed_and_each_with_its_place_in_the_whole(self, said: list[str]) -> None:
         names = [f"{row.name} seed {seed}" for seed in range(SEEDS) for row in RESNET18]
         assert said == [f"{number}/6 {name}: not run" for number, name in enumerate(names, start=1)]
 
     @pytest.mark.parametrize(
-        "place", ["train.step:sigterm:8", "train.validate:sigterm:4"]
+        "place", ["train.step:sigterm:8", pytest.param("train.validate:sigterm:4", marks=pytest.mark.slow)]
     )  # in the second run
     def test_stopped_by_a_signal_the_same_call_goes_on_to_the_same_bits(
         self, corpus: Path, whole: TableRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str

@@ -84,8 +84,7 @@ def test_vanilla_step_is_three_times_the_forward_pass_of_each_clip(encoder: str,
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("shape", [FrontendSpec(), SMALL], ids=["paper", "odd"])
-@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize(("shape", "layers"), [(FrontendSpec(), 1), (SMALL, 3)], ids=["paper", "odd"])
 def test_twins_step_adds_a_view_the_projector_and_the_correlation(
     encoder: str, shape: FrontendSpec, layers: int
 ) -> None:

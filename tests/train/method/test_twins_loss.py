@@ -301,7 +301,7 @@ class TestInOneBatch:
         "ignore:.*torch.jit.script_method:DeprecationWarning",
         "ignore:.*should not be instantiated:DeprecationWarning",  # of an autograd function, by dynamo
     )
-    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    @pytest.mark.parametrize("precision", [pytest.param("fp32", marks=pytest.mark.slow), "bf16"])
     def test_compiled_gradients_are_the_eager_ones(self, precision: str) -> None:
         found = []
         for is_compiled in (False, True):

@@ -4,6 +4,7 @@ All draws have fixed seeds, so that no test fails by chance; the bounds are thos
 about 1 in 10,000.
 """
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -183,6 +184,7 @@ def one_stripe(max_width: int, total: int) -> tuple[Float64, Float64]:
     return width, np.where(width > 0, mask.argmax(axis=1), np.nan)
 
 
+@functools.cache
 def torchlibrosa_masks(max_width: int, total: int, count: int) -> npt.NDArray[np.bool_]:
     """[N, total], True where torchlibrosa dropped."""
     torch.manual_seed(0)
