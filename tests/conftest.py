@@ -205,7 +205,7 @@ def tiny_model_at(spec: FrontendSpec) -> Callable[..., Path]:
     return lambda path, labels=LABELS: _write_tiny_model(path, spec, labels)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_model_of() -> Callable[..., Path]:
     """The same, at a path and with a spec of the test's choice, and with its `labels`."""
     return _write_tiny_model
