@@ -270,16 +270,28 @@ def placed(source: Path, out: Path) -> Callable[[], None]:
 # --- E1, E2: killed, or out of space, at every write ---
 
 STEPS = 80  # more than there are
+# What is there before, and the distance of the steps: by 3, each of the four places of a write is met.
+THERE = pytest.mark.parametrize(
+    ("there", "by"),
+    [
+        pytest.param("nothing", 1, id="nothing"),
+        pytest.param("an empty folder", 1, id="an empty folder"),
+        pytest.param("a bundle", 3, id="a bundle"),
+        pytest.param("a bundle", 1, id="a bundle, at each step", marks=pytest.mark.slow),
+    ],
+)
 
 
-@pytest.mark.parametrize("there", ["nothing", "an empty folder", "a bundle"])
-def test_e1_killed_at_any_step_of_taking_the_place(workplace: Workplace, tmp_path: Path, there: str) -> None:
+@THERE
+def test_e1_killed_at_any_step_of_taking_the_place(
+    workplace: Workplace, tmp_path: Path, there: str, by: int
+) -> None:
     """A reader finds the old bundle or the new one, whole, and never the old one again once the new
     one was there.
     """
     old, new = content_of(workplace.old) if there == "a bundle" else None, content_of(workplace.new)
     out, seen = tmp_path / "work/bundle", []
-    for step in range(1, STEPS):
+    for step in range(1, STEPS, by):
         make_place(workplace, out, there)
         ended = Child(placed(workplace.new, out), tmp_path, failpoint=f"*:sigkill:{step}").wait()
         if ended.code == 0:
@@ -292,7 +304,8 @@ def test_e1_killed_at_any_step_of_taking_the_place(workplace: Workplace, tmp_pat
         assert everything(out) == everything(workplace.new), f"the next export, after a kill at step {step}"
         assert [path.name for path in out.parent.iterdir()] == ["bundle"]
     assert seen == sorted(seen, reverse=True)
-    assert (seen.count("old"), seen.count("new")) >= ((10, 10) if there == "a bundle" else (1, 1))
+    least = 10 // by if there == "a bundle" else 1
+    assert min(seen.count("old"), seen.count("new")) >= least
 
 
 def make_place(workplace: Workplace, out: Path, there: str) -> None:
@@ -303,13 +316,22 @@ def make_place(workplace: Workplace, out: Path, there: str) -> None:
         out.mkdir(parents=True)
 
 
-def test_e1_killed_at_any_write_of_a_whole_export(workplace: Workplace, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param((1, 6, 11, 12), id="some"),
+        pytest.param(tuple(range(1, 13)), id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_e1_killed_at_any_write_of_a_whole_export(
+    workplace: Workplace, tmp_path: Path, steps: tuple[int, ...]
+) -> None:
     """Before it takes its place, nothing at the final path has changed; the next export also clears
     away what is left.
     """
     out = shutil.copytree(workplace.old, tmp_path / "work/bundle")
     before = everything(out)
-    for step in range(1, 13):  # begin, fsync, replace and done of two graphs and bundle.json
+    for step in steps:  # of begin, fsync, replace and done of two graphs and bundle.json
         ended = Child(
             exporting(workplace.run, "--out", out), tmp_path, failpoint=f"write.*:sigkill:{step}"
         ).wait()
@@ -334,14 +356,14 @@ def test_e2_a_full_disk_leaves_the_old_bundle_and_nothing_else(
     assert [path.name for path in out.parent.iterdir()] == ["bundle"]
 
 
-@pytest.mark.parametrize("there", ["nothing", "an empty folder", "a bundle"])
+@THERE
 def test_e2_a_disk_that_is_full_while_taking_the_place(
-    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
+    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str, by: int
 ) -> None:
     """At any step: a whole bundle, nothing that it does not list, and nothing beside it."""
     old, new = content_of(workplace.old) if there == "a bundle" else None, content_of(workplace.new)
     out = tmp_path / "work/bundle"
-    for step in range(1, STEPS):
+    for step in range(1, STEPS, by):
         make_place(workplace, out, there)
         monkeypatch.setenv("RRTN_FAILPOINT", f"write.*:enospc:{step}")
         monkeypatch.setattr(failpoints, "_passed", 0)
@@ -910,10 +932,11 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(changed) or b"\0"
 
 
+@pytest.mark.parametrize("files", [1000, pytest.param(6000, marks=pytest.mark.slow)])
 def test_e6_e8_of_mutated_files_what_is_outside_is_refused_and_none_is_more_than_refused(
-    workplace: Workplace, tiny_model: Path
+    workplace: Workplace, tiny_model: Path, files: int
 ) -> None:
-    """Thousands of files, each parsed or refused in about as many steps as it has bytes; the onnx
+    """Files of many kinds, each parsed or refused in about as many steps as it has bytes; the onnx
     package says of which kind it is.
     """
     rng = np.random.default_rng(0)
@@ -927,7 +950,7 @@ def test_e6_e8_of_mutated_files_what_is_outside_is_refused_and_none_is_more_than
         edit(onnx.load(tiny_model)) for edit in (*EXTERNAL.values(), *(edit for edit, _ in STRANGE.values()))
     ]
     counts = {"refused": 0, "outside": 0, "accepted": 0}
-    for number in range(6000):
+    for number in range(files):
         content = mutated(rng.choice(good if number % 2 else bad), rng)
         with counted_calls() as calls:
             accepted = is_accepted(content)
@@ -939,7 +962,7 @@ def test_e6_e8_of_mutated_files_what_is_outside_is_refused_and_none_is_more_than
             continue
         counts["outside"] += outside
         assert not (outside and accepted), content
-    assert min(counts.values()) > 300, counts
+    assert min(counts.values()) > files / 20, counts
 
 
 @contextlib.contextmanager
@@ -1241,7 +1264,7 @@ def test_e13_a_bundle_that_is_broken_is_replaced(workplace: Workplace, tmp_path:
 
 @pytest.mark.parametrize("there", ["nothing", "a bundle"])
 def test_e14_of_two_exports_at_once_one_wins_whole(workplace: Workplace, tmp_path: Path, there: str) -> None:
-    """Eight races."""
+    """Two races or more, at most eight, until each has won."""
     contents = [content_of(workplace.old), content_of(workplace.new)]
     out, winners = tmp_path / "work/bundle", []
     for number in range(8):
@@ -1254,7 +1277,9 @@ def test_e14_of_two_exports_at_once_one_wins_whole(workplace: Workplace, tmp_pat
         winners.append(contents.index(content_of(out)))
         assert set(everything(out)) == files_of(out)
         assert [path.name for path in out.parent.iterdir()] == ["bundle"]
-    assert set(winners) == {0, 1}
+        if set(winners) == {0, 1}:
+            return
+    raise AssertionError(f"bundle {winners[0]} wins always")
 
 
 @pytest.mark.parametrize("place", ["write.place", "write.replace"])
