@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import pytest
 from rich.cells import cell_len
 from rrtn.runtime import load_bundle
+from rrtn.train.data.corpus import synthesise
 from rrtn_processes import Server
 from terminals import on_terminal
 
@@ -36,7 +37,7 @@ LABELS = tuple("Awe Excitement Amusement Awkwardness Fear Horror Distress Triump
 LONG_NAME = "interviews of 2026/participant 0137, second session, the laugh at the end of it (take 3).wav"
 TRAIN = "rrtn train --data DIR --batch-size 16 --device cpu"
 SHORT = f"{TRAIN} --epochs 1"
-FEW = "rrtn train --data FEW --batch-size 8 --device cpu --epochs 1"
+FEW = "rrtn train --data FEW --batch-size 16 --device cpu --epochs 2"
 
 
 class Screen(NamedTuple):
@@ -59,7 +60,7 @@ SCREENS = {
     "evaluate-compare": Screen("rrtn evaluate runs/first --no-ridge --compare runs/second"),
     "evaluate-few-speakers": Screen(
         "rrtn evaluate runs/few --compare runs/fewer",
-        before="rrtn data synth FEW --clips 24 --speakers 9 --workers 1 "
+        before="rrtn data synth FEW --clips 40 --speakers 9 --seed 5 --workers 1 "
         f"&& {FEW} --out runs/few && {FEW} --seed 1 --out runs/fewer",
         slow=True,
     ),
@@ -123,19 +124,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, server: Server, runtime_ser
     """Data of eight validation speakers, and two runs on them."""
     folder = tmp_path_factory.mktemp("screens")
     server.put_command(folder / "bin", runtime_server)
-    for name, speakers, clips in (("DIR", 40, 120), ("FEW", 9, 40)):
-        lines = on_terminal(
-            f"rrtn data synth {name} --clips {clips} --speakers {speakers} --seed 5", folder, columns=80
-        )
-        assert (folder / name / "data_info.csv").is_file(), lines
-    for run, data, seed in (
-        ("first", "DIR", 0),
-        ("second", "DIR", 1),
-        ("few", "FEW", 0),
-        ("fewer", "FEW", 1),
-    ):
+    synthesise(folder / "DIR", clips=120, speakers=40, seed=5, workers=1)
+    for run, seed in (("first", 0), ("second", 1)):
         options = f"--epochs 2 --batch-size 16 --device cpu --seed {seed} --out runs/{run}"
-        lines = on_terminal(f"rrtn train --data {data} {options}", folder, columns=80)
+        lines = on_terminal(f"rrtn train --data DIR {options}", folder, columns=80)
         assert (folder / "runs" / run / "checkpoints/best").is_dir(), lines
     return folder
 
@@ -174,7 +166,12 @@ def many_variants(one: dict[str, Any]) -> list[dict[str, Any]]:
 
 def screens() -> list[object]:
     return [
-        pytest.param(name, columns, id=f"{name}-{columns}", marks=[pytest.mark.slow] * screen.slow)
+        pytest.param(
+            name,
+            columns,
+            id=f"{name}-{columns}",
+            marks=[pytest.mark.slow] * (screen.slow or (name, columns) == ("train", WIDTHS[1])),
+        )
         for name, screen in SCREENS.items()
         for columns in WIDTHS
     ]
