@@ -166,7 +166,9 @@ def environment(path: Path) -> bytes:
 
 
 @needs_ray
-def test_the_table_has_the_same_bytes_and_stdout_is_rrtns_alone(tmp_path: Path, run: Run) -> None:
+def test_the_table_has_the_same_bytes_whoever_ends_it_and_stdout_is_rrtns_alone(
+    tmp_path: Path, run: Run
+) -> None:
     local = run("--out", "local.csv", "--json")
     rays = run(*with_ray("ray.csv"), "--json")
     assert (local.returncode, rays.returncode) == (3, 3), rays.stderr
@@ -181,6 +183,12 @@ def test_the_table_has_the_same_bytes_and_stdout_is_rrtns_alone(tmp_path: Path, 
         for line in rays.stderr.splitlines()
     ), rays.stderr
     assert b"2 Ray actors" in rays.stderr or len(os.sched_getaffinity(0)) != 2
+    (tmp_path / "ray.csv").unlink()
+    for name in sorted(parts(tmp_path, "ray.csv"))[::2]:
+        (tmp_path / ".ray.csv.rrtn" / name).unlink()
+    finished = run("--out", "ray.csv")
+    assert b"scored before and kept" in finished.stderr  # what Ray has done, by the local engine
+    assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
 
 
 @pytest.mark.slow
@@ -202,6 +210,7 @@ def test_what_was_begun_locally_is_finished_with_ray_whose_actors_die(
     }  # not scored again
 
 
+@pytest.mark.slow
 @needs_ray
 def test_what_a_killed_driver_has_begun_is_finished_locally(tmp_path: Path, start: Start, run: Run) -> None:
     run("--out", "whole.csv")
